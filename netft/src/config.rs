@@ -1,0 +1,177 @@
+//! What a node is told: typed, checked values. Pure.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    addr::VirtualAddrs,
+    id::NodeKey,
+    route::{Carrier, Class, Delay, Priority, Threshold, Timing},
+};
+
+/// The default UDP port, as NetFT's.
+pub const DEFAULT_PORT: u16 = 3343;
+/// The default adapter name.
+pub const DEFAULT_ADAPTER: &str = "netft0";
+/// The default MTU of the adapter: fits a 1500-byte underlay over IPv4 and IPv6.
+pub const DEFAULT_MTU: u16 = 1420;
+/// The default metric of a cluster network (as the 2008 R2 AutoMetric base).
+pub const DEFAULT_METRIC: u32 = 1000;
+/// The default metric of a cluster-and-client network: used after pure cluster networks.
+pub const CLIENT_METRIC: u32 = 10_000;
+
+/// Everything a node needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name: 1–64 bytes of `[A-Za-z0-9._-]`.
+    pub name: String,
+    /// This node's Ed25519 private key, PKCS#8 DER.
+    pub key: PrivateKey,
+    /// This node's public key.
+    pub public_key: NodeKey,
+    /// The adapter's interface name, 1–15 bytes.
+    pub adapter: String,
+    /// How the adapter carries packets.
+    pub backend: Backend,
+    /// The adapter's MTU: 1280–65,535.
+    pub mtu: u16,
+    /// This node's virtual addresses.
+    pub addrs: VirtualAddrs,
+    /// The UDP port of every local address.
+    pub port: u16,
+    /// Threads of the packet path; 0: chosen from the number of cores.
+    pub workers: usize,
+    /// Where the lock, and the control socket, live.
+    pub runtime_dir: PathBuf,
+    /// How long a better route must stay good before data returns to it.
+    pub hold: Duration,
+    /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
+    pub history: usize,
+    /// A fresh handshake at least this often.
+    pub rekey: Duration,
+    /// Default timing of each class.
+    pub timings: Timings,
+    /// The physical networks to use; empty: every one found.
+    pub networks: Vec<Network>,
+    /// The other nodes.
+    pub peers: Vec<Peer>,
+}
+
+/// A PKCS#8 private key; never printed, wiped when dropped.
+#[derive(Clone)]
+pub struct PrivateKey(pub zeroize::Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
+
+/// How the adapter carries packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Super-packets through `vnet_hdr`.
+    #[default]
+    Offload,
+    /// One packet per read and write, through the `tun-tap` crate.
+    Plain,
+}
+
+/// Default timings by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// Both ends in one prefix.
+    pub same_subnet: Timing,
+    /// Through a router.
+    pub cross_subnet: Timing,
+    /// Between sites.
+    pub cross_site: Timing,
+}
+
+impl Timings {
+    /// 1000 ms × 5 everywhere: `profile = "windows"`.
+    pub const WINDOWS: Self = Self {
+        same_subnet: Timing::WINDOWS,
+        cross_subnet: Timing::WINDOWS,
+        cross_site: Timing::WINDOWS,
+    };
+
+    /// The timing of a class.
+    pub const fn of(&self, class: Class) -> Timing {
+        match class {
+            Class::SameSubnet => self.same_subnet,
+            Class::CrossSubnet => self.cross_subnet,
+            Class::CrossSite => self.cross_site,
+        }
+    }
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            same_subnet: Class::SameSubnet.default_timing(),
+            cross_subnet: Class::CrossSubnet.default_timing(),
+            cross_site: Class::CrossSite.default_timing(),
+        }
+    }
+}
+
+/// A physical network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its prefix.
+    pub prefix: IpNet,
+    /// Its role.
+    pub role: Role,
+    /// Lower is preferred; `None`: by role.
+    pub metric: Option<u32>,
+}
+
+/// What a network is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Never used.
+    None,
+    /// For traffic between nodes.
+    #[default]
+    Cluster,
+    /// For traffic between nodes and of clients; preferred last.
+    ClusterAndClient,
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its public key.
+    pub key: NodeKey,
+    /// Its virtual addresses.
+    pub addrs: VirtualAddrs,
+    /// Its physical addresses, with port.
+    pub addresses: Vec<SocketAddr>,
+    /// Routes that differ from what pairing gives.
+    pub routes: Vec<RouteOverride>,
+}
+
+/// A route given in the config. Fields left out come from pairing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteOverride {
+    /// The physical address here; `None`: by pairing.
+    pub local: Option<IpAddr>,
+    /// The physical address there.
+    pub remote: SocketAddr,
+    /// Time between heartbeats.
+    pub delay: Option<Delay>,
+    /// Heartbeats missed before the route is down.
+    pub threshold: Option<Threshold>,
+    /// Lower is preferred.
+    pub priority: Option<Priority>,
+    /// How packets travel.
+    pub carrier: Option<Carrier>,
+}

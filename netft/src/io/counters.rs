@@ -1,0 +1,42 @@
+//! Packet counters: one block per worker, each on its own cache lines, summed when read.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::wire::DropReason;
+
+/// The counters of one worker. Only that worker adds, anyone reads.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Counters {
+    /// Inner packets taken from the adapter (a super-packet counts once).
+    pub adapter_reads: AtomicU64,
+    /// Inner bytes taken from the adapter.
+    pub tx_bytes: AtomicU64,
+    /// Frames sent.
+    pub tx_frames: AtomicU64,
+    /// Frames received and authentic.
+    pub rx_frames: AtomicU64,
+    /// Inner bytes written to the adapter.
+    pub rx_bytes: AtomicU64,
+    /// Writes to the adapter (a coalesced super-packet counts once).
+    pub adapter_writes: AtomicU64,
+    /// Datagrams the kernel dropped because a socket's buffer was full (`SO_RXQ_OVFL`).
+    pub socket_overflow: AtomicU64,
+    /// Packets dropped, by reason.
+    pub drops: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl Counters {
+    /// Counts one drop.
+    #[inline]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Adds to one counter. A plain load and store would do (one writer), an atomic add is as
+    /// cheap here and cannot be misused.
+    #[inline]
+    pub fn add(counter: &AtomicU64, value: u64) {
+        counter.fetch_add(value, Relaxed);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the packet path reads: one immutable table, swapped whole.
+//!
+//! The driver builds it from the engine's [`Table`](crate::route::Table), the open sockets, the
+//! live sessions and the adapter's queues; workers load it once per batch.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    addr::VirtualAddrs,
+    id::{PeerId, RouteId},
+    wire::session::Session,
+};
+
+/// The table, as workers hold it.
+pub type SharedFib = Arc<ArcSwap<Fib>>;
+
+/// One whole version of the forwarding state.
+#[derive(Default)]
+pub struct Fib {
+    /// This node's own virtual addresses.
+    pub local: Option<VirtualAddrs>,
+    /// The adapter's queues, one per worker; empty while the adapter is gone.
+    pub queues: Vec<Arc<TunQueue>>,
+    /// The open sockets by id.
+    pub sockets: HashMap<SocketId, Arc<UdpSocket>>,
+    /// The peers, by place.
+    pub peers: Vec<PeerEntry>,
+    /// Virtual address → place in `peers`.
+    pub by_v4: HashMap<Ipv4Addr, usize>,
+    /// Virtual address → place in `peers`.
+    pub by_v6: HashMap<Ipv6Addr, usize>,
+    /// This node's session number → session.
+    pub sessions: HashMap<u32, Arc<Session>>,
+    /// Socket and remote address → the route they make, and its peer.
+    pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
+}
+
+/// One peer.
+pub struct PeerEntry {
+    /// The peer.
+    pub peer: PeerId,
+    /// The session to seal with.
+    pub session: Option<Arc<Session>>,
+    /// Where data goes; `None` while no route is usable.
+    pub active: Option<Arc<Path>>,
+    /// Where a handshake races while no route is active.
+    pub candidates: Vec<Arc<Path>>,
+}
+
+/// A route as the packet path sees it.
+pub struct Path {
+    /// The route.
+    pub route: RouteId,
+    /// The socket bound to its local end.
+    pub socket: Arc<UdpSocket>,
+    /// The remote end.
+    pub remote: SocketAddr,
+    /// The largest UDP payload the route carries, bytes.
+    pub max_datagram: usize,
+}
+
+/// The number of a socket: never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u32);
+
+/// An open UDP socket, pinned to one interface and one local address.
+pub struct UdpSocket {
+    /// Its number.
+    pub id: SocketId,
+    /// The local address.
+    pub local: SocketAddr,
+    /// The interface it is pinned to.
+    pub ifindex: u32,
+    /// The worker that receives on it (sockets of one address share the port, `SO_REUSEPORT`).
+    pub worker: usize,
+    /// The descriptor, non-blocking.
+    pub fd: OwnedFd,
+}
+
+/// One queue of the adapter.
+pub struct TunQueue {
+    /// The descriptor, non-blocking.
+    pub fd: OwnedFd,
+    /// Whether reads and writes carry a 10-byte `virtio_net_hdr`.
+    pub vnet_hdr: bool,
+}
+
+impl Fib {
+    /// The peer that owns a virtual address.
+    #[inline]
+    pub fn peer_at(&self, addr: IpAddr) -> Option<&PeerEntry> {
+        let place = match addr {
+            IpAddr::V4(v4) => self.by_v4.get(&v4),
+            IpAddr::V6(v6) => self.by_v6.get(&v6),
+        }?;
+        self.peers.get(*place)
+    }
+}

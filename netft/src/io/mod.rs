@@ -1,0 +1,4 @@
+//! The only I/O: TUN, sockets, packet path, netlink, QUIC control session, driver.
+
+pub mod counters;
+pub mod fib;

@@ -1,0 +1,1 @@
+//! Inner IP packets: pure byte work for the packet path.

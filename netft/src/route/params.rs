@@ -1,0 +1,182 @@
+//! The knobs of a route, each a type that cannot hold a value out of range.
+
+use std::{fmt, time::Duration};
+
+/// A parameter out of range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} = {value} is out of range: {min}–{max} {unit}")]
+pub struct ParamError {
+    /// The parameter.
+    pub name: &'static str,
+    /// The value given.
+    pub value: u64,
+    /// The smallest value allowed.
+    pub min: u64,
+    /// The largest value allowed.
+    pub max: u64,
+    /// The unit of the three.
+    pub unit: &'static str,
+}
+
+fn checked(
+    name: &'static str,
+    value: u64,
+    (min, max): (u64, u64),
+    unit: &'static str,
+) -> Result<u64, ParamError> {
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(ParamError { name, value, min, max, unit })
+    }
+}
+
+/// Time between two heartbeats on a route: 5–60,000 ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Delay(u32);
+
+impl Delay {
+    /// A delay of `ms` milliseconds.
+    ///
+    /// # Errors
+    /// Outside 5–60,000.
+    pub fn from_millis(ms: u64) -> Result<Self, ParamError> {
+        checked("delay", ms, (5, 60_000), "ms").map(|ms| Self(ms as u32))
+    }
+
+    /// In milliseconds.
+    pub const fn as_millis(self) -> u32 {
+        self.0
+    }
+
+    /// As a duration.
+    pub const fn duration(self) -> Duration {
+        Duration::from_millis(self.0 as u64)
+    }
+}
+
+/// Heartbeats missed before a route is down: 2–120 (NetFT: 3–120).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Threshold(u16);
+
+impl Threshold {
+    /// A threshold of `count` heartbeats.
+    ///
+    /// # Errors
+    /// Outside 2–120.
+    pub fn new(count: u64) -> Result<Self, ParamError> {
+        checked("threshold", count, (2, 120), "heartbeats").map(|count| Self(count as u16))
+    }
+
+    /// The count.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// Delay and threshold together; the detection time is derived, never configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Timing {
+    /// Time between heartbeats.
+    pub delay: Delay,
+    /// Heartbeats missed before the route is down.
+    pub threshold: Threshold,
+}
+
+impl Timing {
+    /// NetFT's own figures since 2008: one a second, five missed.
+    pub const WINDOWS: Self = Self { delay: Delay(1000), threshold: Threshold(5) };
+
+    /// Delay × threshold.
+    pub const fn detection_time(self) -> Duration {
+        Duration::from_millis(self.delay.0 as u64 * self.threshold.0 as u64)
+    }
+}
+
+/// Which pair of places a route joins; it chooses the default [`Timing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Both ends have an address in one prefix.
+    SameSubnet,
+    /// The ends are joined by a router.
+    CrossSubnet,
+    /// The ends are on different sites.
+    CrossSite,
+}
+
+impl Class {
+    /// The default timing: 30 ms × 5, 100 ms × 5, 250 ms × 8.
+    pub const fn default_timing(self) -> Timing {
+        let (delay, threshold) = match self {
+            Self::SameSubnet => (30, 5),
+            Self::CrossSubnet => (100, 5),
+            Self::CrossSite => (250, 8),
+        };
+        Timing { delay: Delay(delay), threshold: Threshold(threshold) }
+    }
+}
+
+/// Preference of a route; lower is preferred. By default the sum of the metrics of the two end
+/// networks, as NetFT's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(pub u32);
+
+/// Bit mask of a route's properties. Unknown bits are kept and shown in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Attributes(pub u32);
+
+impl Attributes {
+    /// Both ends are in one prefix. NetFT shows 1 for such a route.
+    pub const SAME_SUBNET: u32 = 0x1;
+    /// The route came from the config, not from pairing.
+    pub const PINNED: u32 = 0x2;
+    /// The ends are on different sites.
+    pub const CROSS_SITE: u32 = 0x4;
+    /// The ends are joined by a router. NetFT sets bit 31 on such a route.
+    pub const CROSS_SUBNET: u32 = 0x8000_0000;
+}
+
+impl fmt::Display for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [(u32, &str); 4] = [
+            (Attributes::SAME_SUBNET, "same-subnet"),
+            (Attributes::CROSS_SUBNET, "cross-subnet"),
+            (Attributes::CROSS_SITE, "cross-site"),
+            (Attributes::PINNED, "pinned"),
+        ];
+        let mut rest = self.0;
+        let mut first = true;
+        for (bit, name) in NAMES {
+            if self.0 & bit != 0 {
+                if !first {
+                    f.write_str(",")?;
+                }
+                f.write_str(name)?;
+                first = false;
+                rest &= !bit;
+            }
+        }
+        if rest != 0 || first {
+            if !first {
+                f.write_str(",")?;
+            }
+            write!(f, "{rest:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How a route carries packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// Sealed netft frames in UDP datagrams.
+    Udp,
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp => f.write_str("udp"),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What an operator sees of routes and peers: plain values, copied out of the engine.
+
+use std::{fmt, time::Duration};
+
+use super::{event::Reason, spec::RouteSpec};
+use crate::{
+    id::{PeerId, RouteId},
+    time::Time,
+};
+
+/// The state of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteState {
+    /// Nothing is heard.
+    Down,
+    /// Something is heard, but not both directions are proven.
+    Init,
+    /// Both directions are proven.
+    Up,
+    /// Taken out of use by an operator, here or there.
+    AdminDown,
+}
+
+impl RouteState {
+    /// The word in output and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Init => "init",
+            Self::Up => "up",
+            Self::AdminDown => "admin-down",
+        }
+    }
+}
+
+impl fmt::Display for RouteState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One route as it is at one moment.
+#[derive(Clone, Debug)]
+pub struct RouteStatus {
+    /// The route's number.
+    pub id: RouteId,
+    /// What it is.
+    pub spec: RouteSpec,
+    /// Its state.
+    pub state: RouteState,
+    /// The peer says it hears this node here.
+    pub tx: bool,
+    /// This node hears the peer here.
+    pub rx: bool,
+    /// Data to the peer goes out here.
+    pub active: bool,
+    /// Smoothed round-trip time of heartbeats, while known.
+    pub rtt: Option<Duration>,
+    /// Share of the peer's heartbeats lost lately, 0.0–1.0.
+    pub loss: f32,
+    /// Heartbeat requests sent.
+    pub heartbeats_sent: u64,
+    /// Heartbeats missed since the route was added.
+    pub heartbeats_missed: u64,
+    /// When the state changed last.
+    pub last_change: Time,
+    /// Why the state changed last.
+    pub reason: Reason,
+}
+
+/// One peer as it is at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The peer.
+    pub peer: PeerId,
+    /// A session with it exists.
+    pub session: bool,
+    /// At least one route to it is usable.
+    pub reachable: bool,
+    /// The route that carries data to it.
+    pub active: Option<RouteId>,
+    /// How often data moved to another route.
+    pub failovers: u64,
+}

@@ -1,0 +1,23 @@
+//! The forwarding table: an immutable value the packet path reads.
+
+use crate::id::{PeerId, RouteId};
+
+/// Which route carries data to each peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Counts up with every table the engine publishes.
+    pub generation: u64,
+    /// One row per peer, in the order of their ids.
+    pub peers: Vec<PeerForwarding>,
+}
+
+/// One peer's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerForwarding {
+    /// The peer.
+    pub peer: PeerId,
+    /// The route that carries data to it; `None` while no route is usable.
+    pub active: Option<RouteId>,
+    /// Every route worth racing a handshake over while no route is active, best first.
+    pub candidates: Vec<RouteId>,
+}

@@ -1,0 +1,1 @@
+//! Acknowledgements: which session counters arrived. Pure.

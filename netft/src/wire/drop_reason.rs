@@ -1,0 +1,95 @@
+//! Why a packet was dropped: one word per reason, counted per worker, shown by the CLI.
+
+/// Why a packet did not go on. Every drop is counted under exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(usize)]
+pub enum DropReason {
+    /// Shorter than its header, or a length inside it does not fit.
+    Malformed,
+    /// A version, kind or flag this build does not know, or a reserved bit set.
+    Unsupported,
+    /// No session has this number.
+    UnknownSession,
+    /// The tag does not match: forged, damaged, or another key.
+    NotAuthentic,
+    /// Received before, or too old to tell.
+    Replayed,
+    /// An authentic control frame that names another route than the one it came on.
+    Misrouted,
+    /// The inner packet is neither IPv4 nor IPv6, or its lengths lie.
+    InnerMalformed,
+    /// The inner source address is not the sending peer's.
+    InnerSource,
+    /// The inner destination is not this node's.
+    InnerDestination,
+    /// The inner destination belongs to no peer.
+    NoPeer,
+    /// The peer has no session yet.
+    NoSession,
+    /// No route to the peer is usable.
+    NoRoute,
+    /// The packet is larger than the route carries.
+    TooBig,
+    /// One of our own tunnel packets came back through the adapter (routing loop).
+    Loop,
+    /// The socket refused the packet.
+    SendFailed,
+    /// The adapter refused the packet.
+    AdapterFailed,
+    /// A bounded queue was full.
+    QueueFull,
+    /// The sender is no configured peer.
+    UnknownSource,
+    /// The session's counter space is used up; a fresh handshake is due.
+    KeyExhausted,
+}
+
+impl DropReason {
+    /// Every reason, in the order of their indexes.
+    pub const ALL: [Self; 19] = [
+        Self::Malformed,
+        Self::Unsupported,
+        Self::UnknownSession,
+        Self::NotAuthentic,
+        Self::Replayed,
+        Self::Misrouted,
+        Self::InnerMalformed,
+        Self::InnerSource,
+        Self::InnerDestination,
+        Self::NoPeer,
+        Self::NoSession,
+        Self::NoRoute,
+        Self::TooBig,
+        Self::Loop,
+        Self::SendFailed,
+        Self::AdapterFailed,
+        Self::QueueFull,
+        Self::UnknownSource,
+        Self::KeyExhausted,
+    ];
+
+    /// The name in JSON output and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unsupported => "unsupported",
+            Self::UnknownSession => "unknown_session",
+            Self::NotAuthentic => "not_authentic",
+            Self::Replayed => "replayed",
+            Self::Misrouted => "misrouted",
+            Self::InnerMalformed => "inner_malformed",
+            Self::InnerSource => "inner_source",
+            Self::InnerDestination => "inner_destination",
+            Self::NoPeer => "no_peer",
+            Self::NoSession => "no_session",
+            Self::NoRoute => "no_route",
+            Self::TooBig => "too_big",
+            Self::Loop => "loop",
+            Self::SendFailed => "send_failed",
+            Self::AdapterFailed => "adapter_failed",
+            Self::QueueFull => "queue_full",
+            Self::UnknownSource => "unknown_source",
+            Self::KeyExhausted => "key_exhausted",
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! netft
+fn main() {}

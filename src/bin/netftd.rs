@@ -1,0 +1,2 @@
+//! netftd
+fn main() {}
