@@ -1,0 +1,358 @@
+//! Pairs the addresses of peers with addresses here. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+};
+
+use super::{
+    Interface, LocalAddr, Plan, Planned, Skipped, Why, health, holds,
+    networks::{is_container_bridge, listed, priority, refused, usable},
+};
+use crate::{
+    config::{Config, Peer, RouteOverride},
+    id::PeerId,
+    route::{Attributes, Carrier, Class, Priority, RouteSpec, Timing},
+};
+
+/// The kernel's answer for remote addresses on no subnet of ours: source address and interface.
+pub type Sources = BTreeMap<IpAddr, (IpAddr, u32)>;
+
+/// The remote addresses that no interface shares a prefix with: [`plan`] wants the kernel's
+/// source address for each.
+pub fn unpaired(config: &Config, interfaces: &[Interface]) -> BTreeSet<IpAddr> {
+    let planner = Planner { config, interfaces, sources: &Sources::new(), known: &[] };
+    config
+        .peers
+        .iter()
+        .flat_map(remotes)
+        .filter(|remote| planner.admissible(*remote).is_ok())
+        .filter(|remote| planner.neighbours(*remote).next().is_none())
+        .map(|remote| remote.ip())
+        .collect()
+}
+
+/// The routes that should exist.
+///
+/// Each address of a peer gets one route: from the address here on the same prefix, else from the
+/// one the kernel would choose (`sources`). Overrides that name a local address replace that
+/// choice, one route each.
+///
+/// `known` are the routes that run. A known route whose interface or address vanished stays, so
+/// that it heals instead of being replaced by a detour over another interface: it goes only when
+/// the config no longer wants it, or a better pair for the same remote address exists.
+pub fn plan(
+    config: &Config,
+    interfaces: &[Interface],
+    sources: &Sources,
+    known: &[Planned],
+) -> Plan {
+    let planner = Planner { config, interfaces, sources, known };
+    let mut plan = Plan::default();
+    let mut keys = BTreeSet::new();
+    for (place, peer) in (0..=u16::MAX).map(PeerId).zip(&config.peers) {
+        for remote in remotes(peer) {
+            let pins: Vec<_> = overrides(peer, remote).filter_map(|entry| entry.local).collect();
+            let choices = if pins.is_empty() {
+                vec![planner.pair(place, remote)]
+            } else {
+                pins.iter().map(|local| planner.pin(place, *local, remote)).collect()
+            };
+            for choice in choices {
+                match choice {
+                    Ok(choice) => {
+                        let route = planner.route(place, peer, remote, choice);
+                        if keys.insert(route.key()) {
+                            plan.routes.push(route);
+                        }
+                    }
+                    Err(why) => plan.skipped.push(Skipped { peer: place, remote, why }),
+                }
+            }
+        }
+    }
+    plan
+}
+
+/// The addresses of a peer, each once, in the order of the config.
+fn remotes(peer: &Peer) -> impl Iterator<Item = SocketAddr> {
+    let mut seen = BTreeSet::new();
+    let given = peer.routes.iter().map(|entry| entry.remote);
+    peer.addresses.iter().copied().chain(given).filter(move |remote| seen.insert(*remote))
+}
+
+fn overrides(peer: &Peer, remote: SocketAddr) -> impl Iterator<Item = &RouteOverride> {
+    peer.routes.iter().filter(move |entry| entry.remote == remote)
+}
+
+struct Planner<'a> {
+    config: &'a Config,
+    interfaces: &'a [Interface],
+    sources: &'a Sources,
+    known: &'a [Planned],
+}
+
+/// The local end of a route.
+struct Choice {
+    local: IpAddr,
+    ifindex: u32,
+    ifname: String,
+    class: Class,
+}
+
+impl Choice {
+    fn on(interface: &Interface, local: IpAddr, class: Class) -> Self {
+        Self { local, ifindex: interface.index, ifname: interface.name.clone(), class }
+    }
+
+    fn keep(known: &Planned) -> Self {
+        let same_subnet = known.spec.attributes.0 & Attributes::SAME_SUBNET != 0;
+        Self {
+            local: known.spec.real_local.ip(),
+            ifindex: known.ifindex,
+            ifname: known.ifname.clone(),
+            class: if same_subnet { Class::SameSubnet } else { Class::CrossSubnet },
+        }
+    }
+}
+
+impl<'a> Planner<'a> {
+    /// Whether any route may lead to `remote`.
+    fn admissible(&self, remote: SocketAddr) -> Result<(), Why> {
+        let addr = remote.ip();
+        if addr.is_unspecified() || addr.is_multicast() || is_broadcast(addr) {
+            Err(Why::NotUnicast)
+        } else if self.is_virtual(addr) {
+            Err(Why::Virtual)
+        } else if refused(self.config, addr) {
+            Err(Why::NetworkNotUsed)
+        } else if addr.is_loopback() && !listed(self.config, addr) {
+            Err(Why::Loopback)
+        } else if scope_of(remote) == Some(0) {
+            Err(Why::NoScope)
+        } else if !addr.is_loopback() && self.is_own(addr) {
+            Err(Why::Own)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Addresses on the adapter, here or at a peer, are carried by routes: they are no ends.
+    fn is_virtual(&self, addr: IpAddr) -> bool {
+        self.config.addrs.contains(addr)
+            || self.config.peers.iter().any(|peer| peer.addrs.contains(addr))
+    }
+
+    /// A packet to an own address never leaves the host.
+    fn is_own(&self, addr: IpAddr) -> bool {
+        self.interfaces.iter().flat_map(|interface| &interface.addrs).any(|own| own.addr == addr)
+    }
+
+    /// Two nodes may share a loopback address under two ports; the socket's own address is no
+    /// remote end.
+    fn is_self(&self, local: IpAddr, remote: SocketAddr) -> bool {
+        local == remote.ip() && remote.port() == self.config.port
+    }
+
+    /// Whether routes to `remote` may start from `addr` on `interface`.
+    fn eligible(&self, interface: &Interface, addr: IpAddr, remote: IpAddr) -> bool {
+        interface.name != self.config.adapter
+            && addr.is_ipv4() == remote.is_ipv4()
+            && !self.is_virtual(addr)
+            && interface.loopback == remote.is_loopback()
+            && addr.is_loopback() == remote.is_loopback()
+            && usable(self.config, addr)
+            && (!is_container_bridge(interface) || listed(self.config, addr))
+    }
+
+    /// The addresses here on a prefix that holds `remote`.
+    fn neighbours(
+        &self,
+        remote: SocketAddr,
+    ) -> impl Iterator<Item = (&'a Interface, &'a LocalAddr)> {
+        let scope = scope_of(remote);
+        self.interfaces
+            .iter()
+            .filter(move |interface| scope.is_none_or(|scope| scope == interface.index))
+            .flat_map(|interface| interface.addrs.iter().map(move |local| (interface, local)))
+            .filter(move |(interface, local)| {
+                holds(local, remote.ip())
+                    && !self.is_self(local.addr, remote)
+                    && self.eligible(interface, local.addr, remote.ip())
+            })
+    }
+
+    /// The local end by pairing.
+    fn pair(&self, peer: PeerId, remote: SocketAddr) -> Result<Choice, Why> {
+        self.admissible(remote)?;
+        let known = self.known(peer, remote);
+        let kept = known.map(|route| route.spec.real_local.ip());
+        // What runs stays; then the order the kernel would take, then the lowest address.
+        let neighbour = self.neighbours(remote).min_by_key(|(interface, local)| {
+            (
+                kept != Some(local.addr),
+                local.secondary,
+                u8::MAX - local.prefix.prefix_len(),
+                local.addr,
+                interface.index,
+            )
+        });
+        if let Some((interface, local)) = neighbour {
+            return Ok(Choice::on(interface, local.addr, Class::SameSubnet));
+        }
+        if let Some(route) = known
+            && route.spec.attributes.0 & Attributes::SAME_SUBNET != 0
+        {
+            return Ok(Choice::keep(route));
+        }
+        match (self.routed(remote), known) {
+            (Ok(choice), Some(route)) if choice.local != route.spec.real_local.ip() => {
+                if self.may_heal(route) { Ok(Choice::keep(route)) } else { Ok(choice) }
+            }
+            (Err(_), Some(route)) => Ok(Choice::keep(route)),
+            (routed, _) => routed,
+        }
+    }
+
+    /// The local end the kernel would choose.
+    fn routed(&self, remote: SocketAddr) -> Result<Choice, Why> {
+        if scope_of(remote).is_some() {
+            return Err(Why::NoWay);
+        }
+        let (source, ifindex) = *self.sources.get(&remote.ip()).ok_or(Why::NoWay)?;
+        let interface = self
+            .interfaces
+            .iter()
+            .find(|interface| interface.index == ifindex)
+            .ok_or(Why::NoWay)?;
+        if !usable(self.config, source) {
+            Err(Why::NetworkNotUsed)
+        } else if interface.owns(source) && self.eligible(interface, source, remote.ip()) {
+            Ok(Choice::on(interface, source, Class::CrossSubnet))
+        } else {
+            Err(Why::Excluded)
+        }
+    }
+
+    /// The local end that an override names. It need not exist at the moment.
+    fn pin(&self, peer: PeerId, local: IpAddr, remote: SocketAddr) -> Result<Choice, Why> {
+        self.admissible(remote)?;
+        if self.is_virtual(local) {
+            return Err(Why::Virtual);
+        }
+        if self.is_self(local, remote) {
+            return Err(Why::Own);
+        }
+        if local.is_ipv4() != remote.ip().is_ipv4() {
+            return Err(Why::Families);
+        }
+        if refused(self.config, local) {
+            return Err(Why::NetworkNotUsed);
+        }
+        let scope = scope_of(remote);
+        let owner = self
+            .interfaces
+            .iter()
+            .filter(|interface| interface.name != self.config.adapter && interface.owns(local))
+            .filter(|interface| scope.is_none_or(|scope| scope == interface.index))
+            .min_by_key(|interface| (!interface.healthy(), interface.index));
+        if let Some(interface) = owner {
+            let near = interface
+                .addrs
+                .iter()
+                .any(|own| (own.addr == local || interface.loopback) && holds(own, remote.ip()));
+            let class = if near { Class::SameSubnet } else { Class::CrossSubnet };
+            return Ok(Choice::on(interface, local, class));
+        }
+        let known = self.known.iter().find(|route| {
+            route.spec.peer == peer
+                && route.spec.real_remote == remote
+                && route.spec.real_local.ip() == local
+        });
+        Ok(known.map_or_else(
+            || Choice { local, ifindex: 0, ifname: String::new(), class: Class::CrossSubnet },
+            Choice::keep,
+        ))
+    }
+
+    /// The route that runs to `remote`, if the config still allows its local end.
+    fn known(&self, peer: PeerId, remote: SocketAddr) -> Option<&'a Planned> {
+        self.known.iter().find(|route| {
+            route.spec.peer == peer
+                && route.spec.real_remote == remote
+                && usable(self.config, route.spec.real_local.ip())
+                && route.ifname != self.config.adapter
+                && route.ifindex != 0
+        })
+    }
+
+    /// Whether a route between subnets is only broken, not superseded: its interface is gone or
+    /// does not work, or lost its addresses. An interface that works under another address has
+    /// been renumbered, and the route follows.
+    fn may_heal(&self, route: &Planned) -> bool {
+        if let Some(owner) = health::owner(route, self.interfaces) {
+            return !owner.healthy();
+        }
+        let remote = route.spec.real_remote.ip();
+        health::host(route, self.interfaces).is_none_or(|interface| {
+            let renumbered =
+                interface.addrs.iter().any(|own| self.eligible(interface, own.addr, remote));
+            !interface.healthy() || !renumbered
+        })
+    }
+
+    fn route(&self, place: PeerId, peer: &Peer, remote: SocketAddr, choice: Choice) -> Planned {
+        let same_subnet = choice.class == Class::SameSubnet;
+        let mut attributes =
+            if same_subnet { Attributes::SAME_SUBNET } else { Attributes::CROSS_SUBNET };
+        let mut timing = self.config.timings.of(choice.class);
+        let mut rank = priority(self.config, choice.local, remote.ip(), same_subnet);
+        let mut carrier = Carrier::Udp;
+        let matching = overrides(peer, remote)
+            .filter(|entry| entry.local.is_none_or(|local| local == choice.local));
+        for entry in matching {
+            attributes |= Attributes::PINNED;
+            timing = Timing {
+                delay: entry.delay.unwrap_or(timing.delay),
+                threshold: entry.threshold.unwrap_or(timing.threshold),
+            };
+            rank = entry.priority.map_or(rank, |Priority(rank)| rank);
+            carrier = entry.carrier.unwrap_or(carrier);
+        }
+        Planned {
+            spec: RouteSpec {
+                peer: place,
+                real_local: local_end(choice.local, self.config.port, remote),
+                real_remote: remote,
+                virtual_local: IpAddr::V6(self.config.addrs.v6),
+                virtual_remote: IpAddr::V6(peer.addrs.v6),
+                timing,
+                priority: Priority(rank),
+                attributes: Attributes(attributes),
+                carrier,
+            },
+            ifindex: choice.ifindex,
+            ifname: choice.ifname,
+        }
+    }
+}
+
+/// The interface an IPv6 link-local address is meant on (0: none given); `None` for every other
+/// address.
+fn scope_of(addr: SocketAddr) -> Option<u32> {
+    match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Some(v6.scope_id()),
+        _ => None,
+    }
+}
+
+fn local_end(local: IpAddr, port: u16, remote: SocketAddr) -> SocketAddr {
+    match (local, scope_of(remote)) {
+        (IpAddr::V6(v6), Some(scope)) => SocketAddrV6::new(v6, port, 0, scope).into(),
+        _ => SocketAddr::new(local, port),
+    }
+}
+
+const fn is_broadcast(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V4(v4) if v4.is_broadcast())
+}
