@@ -1,0 +1,381 @@
+//! A node's identity on disk and as text: made once, read at every start, never printed.
+//!
+//! The key file is one line, `netft-key:` and the base64 of an Ed25519 key pair in PKCS#8 form. It
+//! is opened once, without following a symbolic link and without waiting for a FIFO, and everything
+//! is checked on the open descriptor, so it cannot be swapped between the check and the read
+//! (reliability C-06, C-12). Called by the programs when they start and by `keygen`.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ring::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use zeroize::Zeroizing;
+
+use crate::{config::PrivateKey, id::NodeKey};
+
+/// What the line of a key file begins with.
+const PREFIX: &str = "netft-key:";
+/// Bytes of an Ed25519 key pair in PKCS#8 version 2 form (RFC 8410 section 10.3), as ring makes it.
+const PKCS8_LEN: usize = 83;
+/// Where the 32 secret bytes stand in it.
+const SEED: std::ops::Range<usize> = 16..48;
+/// No key file is longer, bytes; a longer one is not read to its end.
+const MAX_FILE: u64 = 256;
+
+/// Why a key could not be made, kept or used. Never holds key material.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file could not be opened or read.
+    #[error("cannot read the key file {path}: {source}; make one with `netft keygen`", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file could not be made or written.
+    #[error("cannot write the key file {path}: {source}; an existing key is never overwritten", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A symbolic link, directory, FIFO or device.
+    #[error("the key file {path} is not a regular file; name the file itself", path = path.display())]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others may read or write it.
+    #[error("the key file {path} has mode {mode:04o}; only its owner may use it: chmod 600 {path}", path = path.display())]
+    TooOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It belongs to another user.
+    #[error("the key file {path} belongs to uid {uid}, not to this user or root; chown it", path = path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// The content is no key.
+    #[error("the key file {path} holds no usable key: {what}; make one with `netft keygen`", path = path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, without the content.
+        what: &'static str,
+    },
+    /// The key in memory is no Ed25519 key pair.
+    #[error("the private key is not usable: {0}; make one with `netft keygen`")]
+    Unusable(&'static str),
+    /// The kernel gave no random bytes.
+    #[error("the kernel gave no random bytes for a new key; try again")]
+    Random,
+}
+
+/// A fresh key.
+///
+/// # Errors
+/// [`KeyError::Random`] when the kernel has no random bytes.
+pub fn generate() -> Result<PrivateKey, KeyError> {
+    let document =
+        Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
+    Ok(PrivateKey(Zeroizing::new(document.as_ref().to_vec())))
+}
+
+/// The public key of `key`.
+///
+/// # Errors
+/// [`KeyError::Unusable`] when `key` is no Ed25519 key pair.
+pub fn public_key(key: &PrivateKey) -> Result<NodeKey, KeyError> {
+    let pair = check(&key.0).map_err(KeyError::Unusable)?;
+    let mut public = [0; 32];
+    public.copy_from_slice(pair.public_key().as_ref());
+    Ok(NodeKey(public))
+}
+
+/// Makes the key file at `path`, readable by its owner only.
+///
+/// # Errors
+/// [`KeyError::Write`], also when anything stands at `path` already; nothing is left behind then.
+pub fn write(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
+    let failed = |source| KeyError::Write { path: path.to_owned(), source };
+    // O_EXCL: neither overwrites a key nor follows a link somebody planted (S-15, S-16).
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let text = Zeroizing::new(STANDARD.encode(&*key.0));
+    let line = Zeroizing::new(format!("{PREFIX}{}\n", *text));
+    file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| {
+        // Half a key is worse than none; the error that matters is the first.
+        let _ = std::fs::remove_file(path);
+        failed(source)
+    })
+}
+
+/// Reads the key file at `path`.
+///
+/// # Errors
+/// Every [`KeyError`] but [`KeyError::Write`], [`KeyError::Unusable`] and [`KeyError::Random`].
+pub fn read(path: &Path) -> Result<PrivateKey, KeyError> {
+    let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize + 1));
+    open(path)?
+        .take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+    parse(&text).map_err(|what| KeyError::Content { path: path.to_owned(), what })
+}
+
+fn open(path: &Path) -> Result<File, KeyError> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        // What O_NOFOLLOW says of a symbolic link, whoever owns it.
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(KeyError::NotRegular { path: path.to_owned() });
+        }
+        Err(source) => return Err(KeyError::Read { path: path.to_owned(), source }),
+    };
+    let meta =
+        file.metadata().map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+    if !meta.is_file() {
+        return Err(KeyError::NotRegular { path: path.to_owned() });
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(KeyError::TooOpen { path: path.to_owned(), mode: meta.mode() & 0o7777 });
+    }
+    if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
+        return Err(KeyError::Owner { path: path.to_owned(), uid: meta.uid() });
+    }
+    Ok(file)
+}
+
+fn parse(text: &str) -> Result<PrivateKey, &'static str> {
+    let mut lines = text.lines();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return Err("it is not one line");
+    };
+    let encoded = line.strip_prefix(PREFIX).ok_or("its line does not begin with `netft-key:`")?;
+    let bytes = STANDARD.decode(encoded.trim()).map_err(|_| "its base64 is damaged")?;
+    let bytes = Zeroizing::new(bytes);
+    check(&bytes)?;
+    Ok(PrivateKey(bytes))
+}
+
+/// The key pair in `bytes`; what is wrong when there is none.
+fn check(bytes: &[u8]) -> Result<Ed25519KeyPair, &'static str> {
+    if bytes.len() != PKCS8_LEN {
+        return Err("its length is wrong");
+    }
+    if bytes[SEED].iter().all(|byte| *byte == 0) {
+        return Err("it is all zero");
+    }
+    Ed25519KeyPair::from_pkcs8(bytes).map_err(|_| "it is no Ed25519 key pair")
+}
+
+/// Why a public key was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeKeyError {
+    /// The text is no base64.
+    #[error("a public key is 44 characters of base64; this is none")]
+    Base64,
+    /// The text stands for too few or too many bytes.
+    #[error("a public key is 32 bytes (44 characters of base64), this is {0}")]
+    Length(usize),
+    /// Zero, or another point of low order: anyone could sign for it.
+    #[error("this public key is weak (zero, or of low order); use the one `netft keygen` printed")]
+    Weak,
+}
+
+/// The encodings of the points of low order, sign bit cleared. A signature under such a key can be
+/// made without a private key, so pinning one would admit everybody (C-12).
+const LOW_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    filled(1, 0, 0),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+    filled(0xec, 0xff, 0x7f),
+    filled(0xed, 0xff, 0x7f),
+    filled(0xee, 0xff, 0x7f),
+];
+
+const fn filled(first: u8, between: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [between; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
+}
+
+impl fmt::Display for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl FromStr for NodeKey {
+    type Err = NodeKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = STANDARD.decode(text).map_err(|_| NodeKeyError::Base64)?;
+        let length = bytes.len();
+        let key: [u8; 32] = bytes.try_into().map_err(|_| NodeKeyError::Length(length))?;
+        let mut unsigned = key;
+        unsigned[31] &= 0x7f;
+        if LOW_ORDER.contains(&unsigned) {
+            return Err(NodeKeyError::Weak);
+        }
+        Ok(Self(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        (dir, path)
+    }
+
+    fn put(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[test]
+    fn a_key_survives_the_disk_and_the_file_is_private() {
+        let (_dir, path) = place();
+        let key = generate().unwrap();
+        write(&path, &key).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let back = read(&path).unwrap();
+        assert_eq!(public_key(&back).unwrap(), public_key(&key).unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(PREFIX) && text.lines().count() == 1, "one line");
+    }
+
+    #[test]
+    fn an_existing_file_or_planted_link_is_never_overwritten() {
+        let (dir, path) = place();
+        let key = generate().unwrap();
+        let target = dir.path().join("target");
+        put(&target, "precious");
+        symlink(&target, &path).unwrap();
+        assert!(matches!(write(&path, &key), Err(KeyError::Write { .. })));
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_file_others_may_read_is_refused_with_the_remedy() {
+        let (_dir, path) = place();
+        write(&path, &generate().unwrap()).unwrap();
+        for mode in [0o640, 0o604, 0o660, 0o666, 0o601] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(matches!(error, KeyError::TooOpen { .. }), "{error}");
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_without_waiting() {
+        let (dir, path) = place();
+        assert!(matches!(read(dir.path()), Err(KeyError::NotRegular { .. })));
+        write(&path, &generate().unwrap()).unwrap();
+        let link = dir.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(matches!(read(&link), Err(KeyError::NotRegular { .. })));
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(matches!(read(&fifo), Err(KeyError::NotRegular { .. })));
+        assert!(matches!(read(&dir.path().join("none")), Err(KeyError::Read { .. })));
+    }
+
+    #[test]
+    fn a_damaged_key_is_refused_and_never_shown() {
+        let (_dir, path) = place();
+        let good = generate().unwrap();
+        let text = STANDARD.encode(&*good.0);
+        let mut flipped = good.0.to_vec();
+        flipped[20] ^= 1;
+        let mut zero = good.0.to_vec();
+        zero[SEED].fill(0);
+        let short = &good.0[..PKCS8_LEN - 1];
+        let cases = [
+            String::new(),
+            format!("{text}\n"),
+            format!("{PREFIX}{}!\n", &text[1..]),
+            format!("{PREFIX}{text}\n{PREFIX}{text}\n"),
+            format!("{PREFIX}{}\n", STANDARD.encode(short)),
+            format!("{PREFIX}{}\n", STANDARD.encode([0; PKCS8_LEN])),
+            format!("{PREFIX}{}\n", STANDARD.encode(&zero)),
+            format!("{PREFIX}{}\n", STANDARD.encode(&flipped)),
+            format!("{PREFIX}{}\n", "A".repeat(5000)),
+        ];
+        for case in cases {
+            put(&path, &case);
+            let error = read(&path).unwrap_err();
+            assert!(matches!(error, KeyError::Content { .. }), "{error}");
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains(&text[20..40]), "key material shown: {shown}");
+            assert_eq!(error.to_string().lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_public_key_reads_back_from_its_text() {
+        let key = public_key(&generate().unwrap()).unwrap();
+        assert_eq!(key.to_string().parse::<NodeKey>().unwrap(), key);
+        assert_eq!(key.to_string().len(), 44);
+    }
+
+    #[test]
+    fn a_weak_or_damaged_public_key_is_refused() {
+        let parse = |bytes: &[u8]| STANDARD.encode(bytes).parse::<NodeKey>();
+        assert_eq!("not base64!".parse::<NodeKey>(), Err(NodeKeyError::Base64));
+        assert_eq!(parse(&[7; 31]), Err(NodeKeyError::Length(31)));
+        for mut point in LOW_ORDER {
+            assert_eq!(parse(&point), Err(NodeKeyError::Weak));
+            point[31] |= 0x80;
+            assert_eq!(parse(&point), Err(NodeKeyError::Weak));
+        }
+    }
+}
