@@ -1,1 +1,4 @@
 //! netft programs.
+
+pub mod demo;
+pub mod lab;

@@ -1,0 +1,299 @@
+//! Nodes joined by networks: who is where, and how it is built.
+//!
+//! Every node is a namespace. Every network is a namespace of its own, the "switch", which holds
+//! a bridge (or routes, for [`Shape::Routed`]) and the far end of one veth pair per node. Faults
+//! are made in the switch, where the nodes cannot see them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Mutex,
+};
+
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::{
+        address::AddressHeaderFlags,
+        link::{InfoData, InfoVeth},
+        neighbour::NeighbourMessage,
+    },
+};
+
+use super::{LabError, Netns, interface_index};
+
+/// The interface of the bridge in a switch.
+pub(super) const BRIDGE: &str = "br0";
+
+/// How the nodes of a network reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One subnet, one bridge: `10.(network+1).0.(node+1)/24`, `fd00:network+1::(node+1)/64`.
+    Flat,
+    /// One subnet per node, joined by a router: `10.(network+1).(node+1).(node+1)/24`,
+    /// `fd00:network+1:node+1::(node+1)/64`.
+    Routed,
+}
+
+/// Nodes `0..` joined by networks `0..`, all up.
+#[derive(Debug)]
+pub struct Lab {
+    nodes: Vec<Netns>,
+    networks: Vec<Network>,
+}
+
+#[derive(Debug)]
+pub(super) struct Network {
+    pub(super) switch: Netns,
+    pub(super) shape: Shape,
+    /// Forwarding entries that make a one-way fault, to be taken out when it heals.
+    pub(super) traps: Mutex<Vec<NeighbourMessage>>,
+}
+
+impl Lab {
+    /// `nodes` nodes (1–200) joined by `networks` flat networks (1–100).
+    ///
+    /// # Errors
+    /// When the kernel refuses, which is what happens outside [`enter`](super::enter).
+    pub fn new(nodes: usize, networks: usize) -> Result<Self, LabError> {
+        Self::with_shapes(nodes, &vec![Shape::Flat; networks])
+    }
+
+    /// `nodes` nodes (1–200) joined by one network of each of the given shapes (1–100).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn with_shapes(nodes: usize, shapes: &[Shape]) -> Result<Self, LabError> {
+        assert!((1..=200).contains(&nodes) && (1..=100).contains(&shapes.len()), "lab too large");
+        let nodes = (0..nodes)
+            .map(|node| Netns::new(format!("node {node}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        for node in &nodes {
+            node.netlink("set lo up", |netlink| async move { set_up(&netlink, "lo").await })?;
+        }
+        let mut lab = Self { nodes, networks: Vec::new() };
+        for (network, shape) in shapes.iter().enumerate() {
+            let switch = Netns::new(format!("network {network}"))?;
+            prepare_switch(&switch, *shape)?;
+            lab.networks.push(Network { switch, shape: *shape, traps: Mutex::default() });
+            for node in 0..lab.nodes.len() {
+                lab.add_nic(network, node)?;
+            }
+        }
+        Ok(lab)
+    }
+
+    /// The namespace of a node.
+    pub fn node(&self, node: usize) -> &Netns {
+        &self.nodes[node]
+    }
+
+    /// The namespace inside a network, where every frame between two nodes passes.
+    pub fn switch(&self, network: usize) -> &Netns {
+        &self.networks[network].switch
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many networks there are.
+    pub fn networks(&self) -> usize {
+        self.networks.len()
+    }
+
+    pub(super) fn network(&self, network: usize) -> &Network {
+        &self.networks[network]
+    }
+
+    /// The IPv4 address of a node on a network.
+    pub fn v4(&self, network: usize, node: usize) -> Ipv4Addr {
+        let [net, host] = [small(network + 1), small(node + 1)];
+        match self.networks[network].shape {
+            Shape::Flat => Ipv4Addr::new(10, net, 0, host),
+            Shape::Routed => Ipv4Addr::new(10, net, host, host),
+        }
+    }
+
+    /// The IPv6 address of a node on a network.
+    pub fn v6(&self, network: usize, node: usize) -> Ipv6Addr {
+        let [net, host] = [u16::from(small(network + 1)), u16::from(small(node + 1))];
+        let subnet = if self.networks[network].shape == Shape::Flat { 0 } else { host };
+        Ipv6Addr::new(0xfd00, net, subnet, 0, 0, 0, 0, host)
+    }
+
+    /// The interface of a node on a network: `eth0`, `eth1`, …
+    pub fn nic(network: usize) -> String {
+        format!("eth{network}")
+    }
+
+    /// The far end of a node's cable, inside the network's switch: `port0`, `port1`, …
+    pub fn port(node: usize) -> String {
+        format!("port{node}")
+    }
+
+    /// The hardware address of a node's interface on a network.
+    pub fn mac(network: usize, node: usize) -> [u8; 6] {
+        [0x02, 0, 0, small(network + 1), 0, small(node + 1)]
+    }
+
+    /// Plugs a node into a network: interface, addresses, cable. Undoes [`Lab::delete_nic`].
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the interface exists.
+    pub fn add_nic(&self, network: usize, node: usize) -> Result<(), LabError> {
+        let (nic, port) = (Self::nic(network), Self::port(node));
+        self.plug(network, node, &nic, &port, Self::mac(network, node))?;
+        self.set_addresses(network, node, &nic, true)?;
+        if self.networks[network].shape == Shape::Routed {
+            self.set_routes(network, node, &nic)?;
+        }
+        Ok(())
+    }
+
+    /// A veth pair: `nic` in the node, up; `port` in the switch, up and attached.
+    pub(super) fn plug(
+        &self,
+        network: usize,
+        node: usize,
+        nic: &str,
+        port: &str,
+        mac: [u8; 6],
+    ) -> Result<(), LabError> {
+        let Network { switch, shape, .. } = &self.networks[network];
+        let far = LinkUnspec::new_with_name(nic)
+            .address(mac.to_vec())
+            .setns_by_fd(self.nodes[node].raw_fd())
+            .build();
+        let pair = LinkVeth::new(port, nic).set_info_data(InfoData::Veth(InfoVeth::Peer(far)));
+        let gateways = gateways(network, node);
+        switch.netlink("plug a node in", |netlink| async move {
+            netlink.link().add(pair.build()).execute().await?;
+            let index = interface_index(&netlink, port).await?;
+            if *shape == Shape::Flat {
+                let bridge = interface_index(&netlink, BRIDGE).await?;
+                let attach = LinkUnspec::new_with_index(index).controller(bridge).up().build();
+                return netlink.link().change(attach).execute().await;
+            }
+            for (address, length) in gateways {
+                add_address(&netlink, index, address, length).await?;
+            }
+            set_up(&netlink, port).await
+        })?;
+        self.nodes[node]
+            .netlink("set an interface up", |netlink| async move { set_up(&netlink, nic).await })
+    }
+
+    /// Gives `nic` the node's addresses on the network, or takes them away.
+    pub(super) fn set_addresses(
+        &self,
+        network: usize,
+        node: usize,
+        nic: &str,
+        present: bool,
+    ) -> Result<(), LabError> {
+        let addresses: [(IpAddr, u8); 2] =
+            [(self.v4(network, node).into(), 24), (self.v6(network, node).into(), 64)];
+        self.nodes[node].netlink("set addresses", |netlink| async move {
+            let index = interface_index(&netlink, nic).await?;
+            for (address, length) in addresses {
+                if present {
+                    add_address(&netlink, index, address, length).await?;
+                } else {
+                    let request = netlink.address().add(index, address, length);
+                    let mut request = request;
+                    let message = request.message_mut().clone();
+                    netlink.address().del(message).execute().await?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Routes to the other subnets of a routed network.
+    fn set_routes(&self, network: usize, node: usize, nic: &str) -> Result<(), LabError> {
+        let [(gateway4, _), (gateway6, _)] = gateways(network, node);
+        let net = small(network + 1);
+        let all4 = (Ipv4Addr::new(10, net, 0, 0).into(), 16);
+        let all6 = (Ipv6Addr::new(0xfd00, net.into(), 0, 0, 0, 0, 0, 0).into(), 32);
+        self.nodes[node].netlink("set routes", |netlink| async move {
+            let index = interface_index(&netlink, nic).await?;
+            for ((prefix, length), gateway) in [(all4, gateway4), (all6, gateway6)] {
+                let route = RouteMessageBuilder::<IpAddr>::new()
+                    .destination_prefix(prefix, length)
+                    .and_then(|route| route.gateway(gateway))
+                    .expect("prefix and gateway are of one family")
+                    .output_interface(index)
+                    .build();
+                netlink.route().add(route).execute().await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn small(number: usize) -> u8 {
+    u8::try_from(number).expect("the constructor bounds nodes and networks")
+}
+
+/// The router's addresses towards a node.
+fn gateways(network: usize, node: usize) -> [(IpAddr, u8); 2] {
+    let [net, host] = [small(network + 1), small(node + 1)];
+    let v4 = Ipv4Addr::new(10, net, host, 254);
+    let v6 = Ipv6Addr::new(0xfd00, net.into(), host.into(), 0, 0, 0, 0, 254);
+    [(v4.into(), 24), (v6.into(), 64)]
+}
+
+fn prepare_switch(switch: &Netns, shape: Shape) -> Result<(), LabError> {
+    match shape {
+        Shape::Flat => {
+            // The bridge speaks no IP: only the nodes' frames are on the network.
+            switch.run(|| {
+                let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+            });
+            switch.netlink("add a bridge", |netlink| async move {
+                let bridge = LinkBridge::new(BRIDGE).mcast_snooping(false).up().build();
+                netlink.link().add(bridge).execute().await
+            })
+        }
+        Shape::Routed => set_forwarding(switch, true),
+    }
+}
+
+/// Turns a routed network's router on or off.
+pub(super) fn set_forwarding(switch: &Netns, on: bool) -> Result<(), LabError> {
+    let value = if on { "1" } else { "0" };
+    switch.run(|| {
+        for path in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            let path = format!("/proc/sys/net/{path}");
+            std::fs::write(&path, value).map_err(LabError::io(format!("write {path}")))?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) async fn set_up(netlink: &Handle, name: &str) -> Result<(), rtnetlink::Error> {
+    set_running(netlink, name, true).await
+}
+
+pub(super) async fn set_running(
+    netlink: &Handle,
+    name: &str,
+    up: bool,
+) -> Result<(), rtnetlink::Error> {
+    let index = interface_index(netlink, name).await?;
+    let message: LinkMessageBuilder<LinkUnspec> = LinkUnspec::new_with_index(index);
+    let message = if up { message.up() } else { message.down() };
+    netlink.link().change(message.build()).execute().await
+}
+
+/// Adds an address that is usable at once (no duplicate address detection).
+pub(super) async fn add_address(
+    netlink: &Handle,
+    index: u32,
+    address: IpAddr,
+    length: u8,
+) -> Result<(), rtnetlink::Error> {
+    let mut request = netlink.address().add(index, address, length);
+    request.message_mut().header.flags = AddressHeaderFlags::Nodad;
+    request.execute().await
+}

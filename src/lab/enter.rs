@@ -1,0 +1,122 @@
+//! The way in: the process runs itself again as root of its own namespaces.
+
+use std::{
+    env,
+    fs::OpenOptions,
+    process::{Command, ExitCode, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use super::{LabError, sys};
+
+/// Set in the process that runs inside.
+const INSIDE: &str = "NETFT_LAB";
+/// Set by whoever wants missing privilege to fail a test instead of skipping it.
+const REQUIRE: &str = "NETFT_REQUIRE_NETNS";
+/// A test that hangs is ended after this long.
+const TEST_LIMIT: Duration = Duration::from_secs(90);
+
+/// Which side of the door this process is on.
+#[derive(Debug)]
+pub enum Entered {
+    /// Inside: go on.
+    Inside,
+    /// Outside, and the run inside is over: exit with this.
+    Outside(ExitCode),
+}
+
+/// Runs this program again, with the same arguments, as root of its own user, network and mount
+/// namespace, and waits for it. In that second run it returns [`Entered::Inside`] at once.
+///
+/// # Errors
+/// [`LabError::Namespaces`] or [`LabError::Tun`] when the system refuses.
+pub fn enter() -> Result<Entered, LabError> {
+    if env::var_os(INSIDE).is_some() {
+        return Ok(Entered::Inside);
+    }
+    let status = run_inside(|| {
+        let mut again = Command::new("/proc/self/exe");
+        again.args(env::args_os().skip(1));
+        again
+    })?;
+    Ok(Entered::Outside(exit_code(status)))
+}
+
+/// Runs the body of a test inside namespaces of its own.
+///
+/// Called by the test `name` (its full path, as `--exact` takes it): outside, the test binary is
+/// run again for this test alone, and must pass; inside, `body` runs. Where the system refuses
+/// namespaces the test is skipped with a line that says so, unless `NETFT_REQUIRE_NETNS=1`.
+///
+/// # Panics
+/// When the run inside fails, or when namespaces are required and refused.
+pub fn in_namespace(name: &str, body: impl FnOnce()) {
+    if env::var_os(INSIDE).is_some() {
+        thread::spawn(|| {
+            thread::sleep(TEST_LIMIT);
+            eprintln!("the test did not end within {TEST_LIMIT:?}");
+            std::process::exit(101);
+        });
+        return body();
+    }
+    let outcome = run_inside_captured(name);
+    match outcome {
+        Ok((status, output)) => {
+            print!("{output}");
+            // A name that matches nothing runs nothing and succeeds: that is no pass.
+            let ran = output.contains("test result: ok. 1 passed");
+            assert!(status.success() && ran, "{name} failed inside its namespaces");
+        }
+        Err(refused) => {
+            assert!(env::var_os(REQUIRE).is_none_or(|v| v != "1"), "{name}: {refused}");
+            println!("SKIP {name}: {refused}");
+        }
+    }
+}
+
+fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
+    check_tun()?;
+    let make = || {
+        let mut again = Command::new("/proc/self/exe");
+        again.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+        // One stream for both, so that lines stay in order.
+        again.stdout(Stdio::piped());
+        again
+    };
+    let child = spawn_inside(make)?;
+    let output = child.wait_with_output().map_err(LabError::io("wait for the run inside"))?;
+    Ok((output.status, String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+fn run_inside(make: impl Fn() -> Command) -> Result<ExitStatus, LabError> {
+    check_tun()?;
+    let mut child = spawn_inside(make)?;
+    child.wait().map_err(LabError::io("wait for the run inside"))
+}
+
+fn spawn_inside(make: impl Fn() -> Command) -> Result<std::process::Child, LabError> {
+    let start = |user| {
+        let mut command = make();
+        command.env(INSIDE, "1");
+        sys::isolate(&mut command, user);
+        command.spawn()
+    };
+    match start(true) {
+        // Real root needs no user namespace where those are switched off.
+        Err(_) if rustix::process::geteuid().is_root() => start(false),
+        other => other,
+    }
+    .map_err(LabError::Namespaces)
+}
+
+fn check_tun() -> Result<(), LabError> {
+    let open = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    open.map(drop).map_err(LabError::Tun)
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    // A run that a signal ended has no code: report it as a failed check.
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    ExitCode::from(code)
+}

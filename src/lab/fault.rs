@@ -1,0 +1,148 @@
+//! Faults, and how they heal.
+//!
+//! Every fault takes effect in the network's switch, so that nodes cannot see it except by what
+//! they no longer hear (or, for [`Lab::cut_carrier`], by their own interface).
+
+use rtnetlink::{
+    LinkBridgePort, LinkUnspec,
+    packet_route::neighbour::{NeighbourFlags, NeighbourState},
+};
+
+use super::{
+    Lab, LabError, Moment, Shape,
+    build::{BRIDGE, Network, set_forwarding, set_running, set_up},
+    interface_index,
+};
+
+impl Lab {
+    /// The network forwards nothing in either direction; every interface keeps its carrier.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The moment returned is just before the fault takes effect.
+    pub fn black_hole(&self, network: usize) -> Result<Moment, LabError> {
+        let Network { switch, shape, .. } = self.network(network);
+        if *shape == Shape::Routed {
+            let moment = Moment::now();
+            set_forwarding(switch, false)?;
+            return Ok(moment);
+        }
+        switch.netlink("set the bridge down", |netlink| async move {
+            let index = interface_index(&netlink, BRIDGE).await?;
+            let message = LinkUnspec::new_with_index(index).down().build();
+            let moment = Moment::now();
+            netlink.link().change(message).execute().await?;
+            Ok(moment)
+        })
+    }
+
+    /// The node's interface on the network loses its carrier.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The moment returned is just before the fault takes effect.
+    pub fn cut_carrier(&self, network: usize, node: usize) -> Result<Moment, LabError> {
+        let port = Self::port(node);
+        self.network(network).switch.netlink("set a port down", |netlink| async move {
+            let index = interface_index(&netlink, &port).await?;
+            let message = LinkUnspec::new_with_index(index).down().build();
+            let moment = Moment::now();
+            netlink.link().change(message).execute().await?;
+            Ok(moment)
+        })
+    }
+
+    /// On a flat network, what `from` sends to `to` vanishes; what `to` sends arrives.
+    ///
+    /// A bridge never sends a frame back out of the port it came in on, so a fixed forwarding
+    /// entry that places `to` behind the port of `from` swallows every frame between them. With
+    /// more than two nodes, what the others send to `to` vanishes as well.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The moment returned is just before the fault takes effect.
+    pub fn one_way(&self, network: usize, from: usize, to: usize) -> Result<Moment, LabError> {
+        let Network { switch, shape, traps } = self.network(network);
+        assert_eq!(*shape, Shape::Flat, "a one-way fault needs a bridge");
+        let (from_port, to_port) = (Self::port(from), Self::port(to));
+        let mac = Self::mac(network, to);
+        let (trap, moment) = switch.netlink("set a trap", |netlink| async move {
+            let behind = interface_index(&netlink, &from_port).await?;
+            let away = interface_index(&netlink, &to_port).await?;
+            // Sticky: not moved when `to` is heard behind its own port.
+            let mut trap = netlink
+                .neighbours()
+                .add_bridge(behind, &mac)
+                .state(NeighbourState::Noarp)
+                .flags(NeighbourFlags::Controller | NeighbourFlags::Sticky)
+                .replace();
+            let message = trap.message_mut().clone();
+            let moment = Moment::now();
+            trap.execute().await?;
+            // Broadcast and multicast do not look at the forwarding entries.
+            let port = LinkBridgePort::new(away).bcast_flood(false).mcast_flood(false);
+            netlink.link().set_port(port.build()).execute().await?;
+            Ok((message, moment))
+        })?;
+        traps.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(trap);
+        Ok(moment)
+    }
+
+    /// Undoes every fault of the network except [`Lab::delete_nic`] and [`Lab::move_address`].
+    ///
+    /// # Errors
+    /// When the kernel refuses. The moment returned is just after the network is whole.
+    pub fn heal(&self, network: usize) -> Result<Moment, LabError> {
+        let Network { switch, shape, traps } = self.network(network);
+        let traps = std::mem::take(&mut *traps.lock().unwrap_or_else(|p| p.into_inner()));
+        let ports: Vec<String> = (0..self.nodes()).map(Self::port).collect();
+        if *shape == Shape::Routed {
+            set_forwarding(switch, true)?;
+        }
+        switch.netlink("heal a network", |netlink| async move {
+            for trap in traps {
+                netlink.neighbours().del(trap).execute().await?;
+            }
+            for port in ports {
+                // A port whose interface was deleted has nothing to heal.
+                let Ok(index) = interface_index(&netlink, &port).await else { continue };
+                if *shape == Shape::Flat {
+                    let open = LinkBridgePort::new(index).bcast_flood(true).mcast_flood(true);
+                    netlink.link().set_port(open.build()).execute().await?;
+                }
+                set_up(&netlink, &port).await?;
+            }
+            if *shape == Shape::Flat {
+                set_running(&netlink, BRIDGE, true).await?;
+            }
+            Ok(Moment::now())
+        })
+    }
+
+    /// Removes the node's interface on the network, as if the card were pulled out.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The moment returned is just before.
+    pub fn delete_nic(&self, network: usize, node: usize) -> Result<Moment, LabError> {
+        let nic = Self::nic(network);
+        self.node(node).netlink("delete an interface", |netlink| async move {
+            let index = interface_index(&netlink, &nic).await?;
+            let moment = Moment::now();
+            netlink.link().del(index).execute().await?;
+            Ok(moment)
+        })
+    }
+
+    /// Moves the node's addresses on a flat network to a second interface, `spare{network}`, on
+    /// the same network.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The moment returned is just before the addresses leave.
+    pub fn move_address(&self, network: usize, node: usize) -> Result<Moment, LabError> {
+        let mut mac = Self::mac(network, node);
+        mac[1] = 1;
+        let spare = format!("spare{network}");
+        self.plug(network, node, &spare, &format!("second{node}"), mac)?;
+        let moment = Moment::now();
+        self.set_addresses(network, node, &Self::nic(network), false)?;
+        self.set_addresses(network, node, &spare, true)?;
+        Ok(moment)
+    }
+}

@@ -1,0 +1,43 @@
+//! A private directory that is removed when dropped.
+
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::LabError;
+
+/// A directory of mode 0700 under the system's temporary directory.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new directory whose name starts with `netft-{label}`.
+    ///
+    /// # Errors
+    /// When the directory cannot be created, or something of that name exists.
+    pub fn new(label: &str) -> Result<Self, LabError> {
+        let stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let name = format!("netft-{label}-{}-{stamp:x}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(LabError::io(format!("create {}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A directory that cannot be removed is left to the system's cleaner of /tmp.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
