@@ -1,1 +1,11 @@
-//! netft programs.
+//! The programs around the library: config file, control socket, operator CLI, daemon.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`config`] | the TOML file and the key file, checked |
+//! | [`control`] | HTTP and JSON on the control socket |
+//! | [`daemon`] | `netftd`: start, log, watchdog, stop |
+//! | [`cli`] | `netft`: what an operator types |
+//! | [`render`] | tables and escaped text |
+
+pub mod config;
