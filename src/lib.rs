@@ -1,4 +1,15 @@
-//! netft programs.
+//! The programs around the library: config file, control socket, operator CLI, daemon.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`config`] | the TOML file and the key file, checked |
+//! | [`control`] | HTTP and JSON on the control socket |
+//! | [`daemon`] | `netftd`: start, log, watchdog, stop |
+//! | [`cli`] | `netft`: what an operator types |
+//! | [`render`] | tables and escaped text |
+//! | [`lab`] | namespaces, faults and probes: for the demo and the tests |
+//! | [`demo`] | the main job in one command |
 
+pub mod config;
 pub mod demo;
 pub mod lab;

@@ -1,0 +1,176 @@
+//! What the file says → [`Config`], or everything that is wrong with it.
+
+use std::{path::Path, time::Duration};
+
+use netft::{
+    NodeKey,
+    addr::VirtualAddrs,
+    config::{Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_PORT, Network, PrivateKey, Timings},
+    route::Timing,
+};
+use toml::Spanned;
+
+use super::{
+    identity, names, peers,
+    problem::Problem,
+    raw,
+    reader::{Limits, Reader, Span},
+    virtuals::{self, Prefixes},
+};
+
+/// This node's name and key, and where they stand.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) name_span: Span,
+    pub(super) key: PrivateKey,
+    pub(super) public: NodeKey,
+    pub(super) key_span: Span,
+}
+
+/// The virtual addresses of a node, and where each comes from.
+pub(super) struct Virtual {
+    pub(super) addrs: VirtualAddrs,
+    pub(super) v4_span: Span,
+    pub(super) v6_span: Span,
+}
+
+/// Checks the whole file. Relative paths in it start at `folder`.
+pub(super) fn check(
+    file: &raw::File,
+    folder: &Path,
+    runtime_dir: &Path,
+) -> Result<Config, Vec<Problem>> {
+    let mut reader = Reader::default();
+    let node = node(&mut reader, file.node.as_ref(), folder);
+    let prefixes = virtuals::prefixes(&mut reader, &file.adapter);
+    let own = node.as_ref().map(|node| {
+        let fields = (&file.adapter.address, &file.adapter.address6);
+        let derived = VirtualAddrs::derive(&node.public);
+        virtuals::virtual_addrs(&mut reader, fields, derived, &prefixes, &node.key_span)
+    });
+    let networks = networks(&mut reader, &file.network, &prefixes);
+    let port = port(&mut reader, &file.session);
+    let context = peers::Context { node: node.as_ref(), own: own.as_ref(), prefixes, port };
+    let peers = peers::peers(&mut reader, &file.peer, &context);
+
+    let adapter = &file.adapter;
+    let name = reader.parse(&adapter.name, "name", names::ADAPTER_NAME, names::adapter_name);
+    let backend = reader.parse(&adapter.backend, "backend", "`offload` or `plain`", names::backend);
+    let mtu = reader.number(&adapter.mtu, "mtu", Limits::new(1280, 65_535, "bytes"));
+    let timings = timings(&mut reader, &file.heartbeat);
+    let history = Limits::new(0, 40, "heartbeats");
+    let history = reader.number(&file.heartbeat.history, "history", history);
+    let hold = reader.number(&file.failover.hold, "hold", Limits::new(0, 600_000, "ms"));
+    let rekey = reader.number(&file.session.rekey, "rekey", Limits::new(60, 86_400, "seconds"));
+
+    match (node, own) {
+        (Some(node), Some(own)) if reader.problems.is_empty() => Ok(Config {
+            name: node.name,
+            key: node.key,
+            public_key: node.public,
+            adapter: name.map_or_else(|| DEFAULT_ADAPTER.to_owned(), |(name, _)| name),
+            backend: backend.map(|(backend, _)| backend).unwrap_or_default(),
+            mtu: mtu.map_or(DEFAULT_MTU, |mtu| mtu as u16),
+            addrs: own.addrs,
+            port,
+            workers: 0,
+            runtime_dir: runtime_dir.to_owned(),
+            hold: Duration::from_millis(hold.unwrap_or(1000)),
+            history: history.unwrap_or(10) as usize,
+            rekey: Duration::from_secs(rekey.unwrap_or(3600)),
+            timings,
+            networks,
+            peers,
+        }),
+        _ => Err(reader.problems),
+    }
+}
+
+fn node(reader: &mut Reader, table: Option<&Spanned<raw::Node>>, folder: &Path) -> Option<Node> {
+    let Some(table) = table else {
+        let help = "add `[node]` with `name` and `key`; `netft init` writes a whole file";
+        reader.report(
+            Problem::at(0..0, "`[node]` is missing", "no `[node]` in this file").help(help),
+        );
+        return None;
+    };
+    let node = table.get_ref();
+    reader.missing(&node.name, "name", table.span(), "for example `name = \"a\"`");
+    reader.missing(&node.key, "key", table.span(), "for example `key = \"/etc/netft/key\"`");
+    let name = reader.parse(&node.name, "name", names::NODE_NAME, names::node_name);
+    let path = reader.parse(&node.key, "key", "the path of a key file", |text| match text {
+        "" => Err("it is empty".to_owned()),
+        _ => Ok(folder.join(text)),
+    });
+    let (path, key_span) = path?;
+    let key = match identity::read_key_file(&path) {
+        Ok(key) => key,
+        Err(error) => {
+            let problem = Problem::at(key_span, error.to_string(), "this file");
+            reader.report(problem.help(error.help()));
+            return None;
+        }
+    };
+    let public = identity::public_key(&key)?;
+    let (name, name_span) = name?;
+    Some(Node { name, name_span, key, public, key_span })
+}
+
+fn port(reader: &mut Reader, session: &raw::Session) -> u16 {
+    let port = reader.number(&session.port, "port", Limits::new(1, 65_535, ""));
+    port.map_or(DEFAULT_PORT, |port| port as u16)
+}
+
+fn timings(reader: &mut Reader, heartbeat: &raw::Heartbeat) -> Timings {
+    let windows =
+        reader.parse(&heartbeat.profile, "profile", "`default` or `windows`", names::profile);
+    let base = match windows {
+        Some((true, _)) => Timings::WINDOWS,
+        _ => Timings::default(),
+    };
+    let mut timing = |delay: &raw::Field, threshold: &raw::Field, base: Timing| Timing {
+        delay: reader.delay(delay).unwrap_or(base.delay),
+        threshold: reader.threshold(threshold).unwrap_or(base.threshold),
+    };
+    let (subnet, site) = (&heartbeat.cross_subnet, &heartbeat.cross_site);
+    Timings {
+        same_subnet: timing(&heartbeat.delay, &heartbeat.threshold, base.same_subnet),
+        cross_subnet: timing(&subnet.delay, &subnet.threshold, base.cross_subnet),
+        cross_site: timing(&site.delay, &site.threshold, base.cross_site),
+    }
+}
+
+fn networks(
+    reader: &mut Reader,
+    tables: &[Spanned<raw::Network>],
+    prefixes: &Prefixes,
+) -> Vec<Network> {
+    const ROLES: &str = "`none`, `cluster` or `cluster-and-client`";
+    let mut networks: Vec<(Network, Span)> = Vec::new();
+    for table in tables {
+        let network = table.get_ref();
+        let help = "for example `prefix = \"10.1.0.0/24\"`";
+        reader.missing(&network.prefix, "prefix", table.span(), help);
+        let prefix = reader.parse(&network.prefix, "prefix", names::PREFIX, names::prefix);
+        let role = reader.parse(&network.role, "role", ROLES, names::role);
+        let metric = Limits::new(1, 1_000_000_000, "");
+        let metric = reader.number(&network.metric, "metric", metric);
+        let Some((prefix, span)) = prefix else { continue };
+        if let Some((other, first)) =
+            networks.iter().find(|(other, _)| virtuals::overlap(&other.prefix, &prefix))
+        {
+            let message = format!("network {prefix} overlaps network {}", other.prefix);
+            reader.report(
+                Problem::at(span.clone(), message, "this one")
+                    .and(first.clone(), "and this one")
+                    .help("an address must belong to one network: give each address range once"),
+            );
+            continue;
+        }
+        prefixes.refuse_overlap(reader, prefix, &span);
+        let role = role.map(|(role, _)| role).unwrap_or_default();
+        let metric = metric.map(|metric| metric as u32);
+        networks.push((Network { prefix, role, metric }, span));
+    }
+    networks.into_iter().map(|(network, _)| network).collect()
+}

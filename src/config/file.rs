@@ -1,0 +1,111 @@
+//! Reads a file that decides what root does: opened once, everything asked of the descriptor.
+//!
+//! Bounds: a regular file of at most [`LIMIT`] bytes; never blocks (a FIFO is refused, not opened
+//! for reading), never follows a symlink that somebody else made.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+/// The largest config file, in bytes.
+pub(super) const LIMIT: u64 = 1 << 20;
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The kernel refused.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A directory, FIFO, device or socket.
+    #[error("it is {0}, not a regular file")]
+    Kind(&'static str),
+    /// A symlink owned by neither root nor this user.
+    #[error("it is a symlink made by uid {0}")]
+    ForeignLink(u32),
+    /// A file owned by neither root nor this user.
+    #[error("it belongs to uid {0}, who could change it at any time")]
+    ForeignFile(u32),
+    /// A file everyone may write.
+    #[error("everyone may write it (mode {0:04o})")]
+    Writable(u32),
+    /// Larger than the limit.
+    #[error("it has {0} bytes, more than the {LIMIT} allowed")]
+    TooLarge(u64),
+}
+
+impl FileError {
+    /// What to do about it.
+    pub fn help(&self, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                format!("`netft init --output {path}` writes one")
+            }
+            Self::Io(_) => "run as the user who owns it".to_owned(),
+            Self::Kind(_) | Self::TooLarge(_) => "give the path of a netft config file".to_owned(),
+            Self::ForeignLink(_) | Self::ForeignFile(_) => {
+                format!("make it root's: `chown -h root: {path}`")
+            }
+            Self::Writable(_) => format!("`chmod o-w {path}`"),
+        }
+    }
+}
+
+/// The bytes of the file at `path`.
+///
+/// # Errors
+/// See [`FileError`].
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = open(path)?;
+    let meta = file.metadata()?;
+    let kind = meta.file_type();
+    if !kind.is_file() {
+        return Err(FileError::Kind(if kind.is_dir() {
+            "a directory"
+        } else {
+            "a device, FIFO or socket"
+        }));
+    }
+    if is_foreign(meta.uid()) {
+        return Err(FileError::ForeignFile(meta.uid()));
+    }
+    if meta.mode() & 0o002 != 0 {
+        return Err(FileError::Writable(meta.mode() & 0o7777));
+    }
+    if meta.len() > LIMIT {
+        return Err(FileError::TooLarge(meta.len()));
+    }
+    let mut bytes = Vec::with_capacity(meta.len() as usize);
+    // One byte more than allowed: the file may have grown since its length was read.
+    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(FileError::TooLarge(bytes.len() as u64));
+    }
+    Ok(bytes)
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    // NONBLOCK: opening a FIFO must not wait for a writer.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    match rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::empty()) {
+        Ok(fd) => Ok(fd.into()),
+        Err(rustix::io::Errno::LOOP) => {
+            let stat = rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(io::Error::from)?;
+            if is_foreign(stat.st_uid) {
+                return Err(FileError::ForeignLink(stat.st_uid));
+            }
+            Ok(rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?.into())
+        }
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+fn is_foreign(uid: u32) -> bool {
+    uid != 0 && uid != rustix::process::geteuid().as_raw()
+}

@@ -1,0 +1,81 @@
+//! The config file: TOML in, [`netft::config::Config`] out, or everything that is wrong with it
+//! by line and column.
+//!
+//! Called by `netftd` at start and by `netftd --check`. Bounds: 1 MiB, opened once, nested at
+//! most 80 deep, 256 peers.
+
+mod check;
+mod file;
+pub mod identity;
+mod names;
+mod peers;
+mod problem;
+mod raw;
+mod reader;
+mod value;
+mod virtuals;
+
+use std::path::Path;
+
+use netft::config::Config;
+
+pub use file::FileError;
+pub use names::{adapter_name, node_name};
+pub use problem::{ConfigError, Content, Mark, Problem};
+
+/// Reads and checks the config file at `path`; `runtime_dir` goes into it as given.
+///
+/// # Errors
+/// The file cannot be used, or what it says is wrong; rendered for a terminal.
+pub fn load(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigError> {
+    let bytes = file::read(path).map_err(|error| ConfigError::File {
+        path: path.to_owned(),
+        help: error.help(path),
+        reason: error.to_string(),
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let fail = |text: String, problems| {
+        ConfigError::Content(Content { path: path.to_owned(), text, problems })
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let lossy = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let problem = Problem::at(at..at + 1, "this is not UTF-8", "this byte")
+                .help("save the file as UTF-8 text");
+            return Err(fail(lossy, vec![problem]));
+        }
+    };
+    if let Some(at) = text.find('\0') {
+        let problem = Problem::at(at..at + 1, "this is no text: it holds a NUL byte", "this byte")
+            .help("give the path of a netft config file");
+        return Err(fail(text, vec![problem]));
+    }
+    let file = match toml::from_str::<raw::File>(&text) {
+        Ok(file) => file,
+        Err(error) => {
+            let problem = syntax(&error);
+            return Err(fail(text, vec![problem]));
+        }
+    };
+    check::check(&file, folder, runtime_dir).map_err(|problems| fail(text, problems))
+}
+
+/// What the TOML parser or the shape says, with what to do about the common ones.
+fn syntax(error: &toml::de::Error) -> Problem {
+    let message = error.message();
+    let problem = Problem::at(error.span().unwrap_or(0..0), message, "here");
+    let help = if message.contains("expected a sequence") {
+        "`network` and `peer` are lists of tables: write `[[network]]`, `[[peer]]`, `[[peer.route]]`"
+    } else if message.contains("expected struct") {
+        "this is a table: write `[name]` on a line of its own, or `name = { key = value }`"
+    } else if message.contains("must be quoted") {
+        "a number stands alone (`5`), its unit is fixed; a text stands in quotes (`\"5\"`)"
+    } else if message.contains("recurs") {
+        "nothing in this file is nested deeper than three tables"
+    } else {
+        return problem;
+    };
+    problem.help(help)
+}

@@ -1,0 +1,154 @@
+//! The texts a config may hold: names, addresses, prefixes, words. Pure; every function says why
+//! a text is refused.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netft::{config::Backend, config::Role, route::Carrier};
+
+/// The range of derived IPv4 addresses.
+pub(super) fn link_local_v4() -> IpNet {
+    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into()
+}
+
+/// The range of derived IPv6 addresses.
+pub(super) fn link_local_v6() -> IpNet {
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).into()
+}
+
+/// Whether a cloud's metadata service answers there.
+pub(super) fn is_metadata(addr: IpAddr) -> bool {
+    const V4: [Ipv4Addr; 3] = [
+        Ipv4Addr::new(169, 254, 169, 254),
+        Ipv4Addr::new(169, 254, 169, 253),
+        Ipv4Addr::new(169, 254, 170, 2),
+    ];
+    const V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    match addr {
+        IpAddr::V4(v4) => V4.contains(&v4),
+        IpAddr::V6(v6) => v6 == V6,
+    }
+}
+
+/// A node's name: it stands in logs, output and other nodes' configs.
+pub fn node_name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match text {
+        "" => Err("it is empty".to_owned()),
+        _ if text.len() > 64 => Err(format!("it is {} bytes long, 64 are allowed", text.len())),
+        _ => match text.chars().find(|c| !allowed(*c)) {
+            Some(c) => Err(format!("{c:?} is not allowed")),
+            None => Ok(text.to_owned()),
+        },
+    }
+}
+
+/// What [`node_name`] takes.
+pub(super) const NODE_NAME: &str = "a name of 1 to 64 letters, digits, `.`, `_` or `-`";
+
+/// An interface name the kernel takes as it is, and nothing else means.
+pub fn adapter_name(text: &str) -> Result<String, String> {
+    // The kernel numbers a name with %d in it, refuses '/' and spaces, and ':' is for aliases.
+    let refused = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | '%' | ':');
+    match text {
+        "" => Err("it is empty".to_owned()),
+        "." | ".." | "lo" | "all" | "default" => Err("the kernel uses this name".to_owned()),
+        _ if text.len() > 15 => {
+            Err(format!("it is {} bytes long, the kernel allows 15", text.len()))
+        }
+        _ => match text.chars().find(|c| refused(*c)) {
+            Some(c) => Err(format!("{c:?} is not allowed")),
+            None => Ok(text.to_owned()),
+        },
+    }
+}
+
+/// What [`adapter_name`] takes.
+pub(super) const ADAPTER_NAME: &str =
+    "an interface name of 1 to 15 printable ASCII characters without `/`, `%` and `:`";
+
+pub(super) fn backend(text: &str) -> Result<Backend, String> {
+    match text {
+        "offload" => Ok(Backend::Offload),
+        "plain" => Ok(Backend::Plain),
+        _ => Err("not one of the two".to_owned()),
+    }
+}
+
+/// Whether the profile is NetFT's.
+pub(super) fn profile(text: &str) -> Result<bool, String> {
+    match text {
+        "default" => Ok(false),
+        "windows" => Ok(true),
+        _ => Err("not one of the two".to_owned()),
+    }
+}
+
+pub(super) fn role(text: &str) -> Result<Role, String> {
+    match text {
+        "none" => Ok(Role::None),
+        "cluster" => Ok(Role::Cluster),
+        "cluster-and-client" => Ok(Role::ClusterAndClient),
+        _ => Err("not one of the three".to_owned()),
+    }
+}
+
+pub(super) fn carrier(text: &str) -> Result<Carrier, String> {
+    match text {
+        "udp" => Ok(Carrier::Udp),
+        _ => Err("allowed: `udp`".to_owned()),
+    }
+}
+
+pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+    let net: IpNet =
+        text.parse().map_err(|_| "an address, `/`, and a length are needed".to_owned())?;
+    if net.prefix_len() == 0 {
+        Err("every address is inside this one".to_owned())
+    } else if net.trunc() == net {
+        Ok(net)
+    } else {
+        Err(format!("bits are set behind the prefix: did you mean `{}`?", net.trunc()))
+    }
+}
+
+/// What [`prefix`] takes.
+pub(super) const PREFIX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
+
+/// A physical address.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    let addr = text.parse().map_err(|_| "this is no IP address; names are not resolved")?;
+    unicast(addr)
+}
+
+/// What [`address`] takes.
+pub(super) const ADDRESS: &str = "an address such as `10.1.0.2` or `fd01::2`";
+
+/// A physical address with or without a port.
+pub(super) fn endpoint(text: &str, port: u16) -> Result<SocketAddr, String> {
+    if let Ok(addr) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(unicast(addr)?, port));
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(addr) if addr.port() == 0 => Err("port 0 cannot be sent to".to_owned()),
+        Ok(addr) => Ok(SocketAddr::new(unicast(addr.ip())?, addr.port())),
+        Err(_) => Err("this is no IP address with a port; names are not resolved".to_owned()),
+    }
+}
+
+/// What [`endpoint`] takes.
+pub(super) const ENDPOINT: &str =
+    "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or `[fd01::2]:3343`";
+
+fn unicast(addr: IpAddr) -> Result<IpAddr, String> {
+    let why = match addr {
+        _ if addr.is_unspecified() => "this is no node's address",
+        _ if addr.is_multicast() => "this is a multicast address",
+        _ if addr.is_loopback() => "this is a loopback address",
+        _ if is_metadata(addr) => "a cloud's metadata service answers there",
+        IpAddr::V4(v4) if v4.is_broadcast() => "this is the broadcast address",
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "write the IPv4 address itself",
+        _ => return Ok(addr),
+    };
+    Err(why.to_owned())
+}

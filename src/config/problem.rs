@@ -1,0 +1,126 @@
+//! What is wrong with a config file, shown as rustc shows it: file:line:column, the line, a caret,
+//! and what to do. Pure.
+
+use std::{fmt, ops::Range, path::PathBuf};
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, renderer::DecorStyle};
+
+/// More problems than this in one file are counted, not shown.
+const SHOWN: usize = 20;
+
+/// A place in the file, in bytes, and what to say there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The bytes.
+    pub span: Range<usize>,
+    /// What stands beside the caret.
+    pub label: String,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong.
+    pub message: String,
+    /// Where: the first is the place itself, the others belong to it.
+    pub marks: Vec<Mark>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// A problem at one place.
+    pub fn at(span: Range<usize>, message: impl Into<String>, label: impl Into<String>) -> Self {
+        let mark = Mark { span, label: label.into() };
+        Self { message: message.into(), marks: vec![mark], help: None }
+    }
+
+    /// The same, with another place that belongs to it.
+    #[must_use]
+    pub fn and(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
+        self.marks.push(Mark { span, label: label.into() });
+        self
+    }
+
+    /// The same, with what to do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// A config file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file itself: missing, not a file, not ours.
+    #[error("error: cannot use {}: {reason}\n  = help: {help}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// What it says.
+    #[error("{0}")]
+    Content(Content),
+}
+
+/// What is wrong in a file that could be read.
+#[derive(Debug)]
+pub struct Content {
+    /// The file.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// At least one problem.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let renderer = Renderer::plain().decor_style(DecorStyle::Ascii).term_width(100);
+        for (index, problem) in self.problems.iter().take(SHOWN).enumerate() {
+            if index > 0 {
+                f.write_str("\n\n")?;
+            }
+            f.write_str(&self.render(&renderer, problem))?;
+        }
+        if let Some(more @ 1..) = self.problems.len().checked_sub(SHOWN) {
+            write!(f, "\n\nerror: and {more} more")?;
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    fn render(&self, renderer: &Renderer, problem: &Problem) -> String {
+        let path = self.path.display().to_string();
+        let annotations = problem.marks.iter().enumerate().map(|(index, mark)| {
+            let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+            kind.span(self.clamp(&mark.span)).label(mark.label.as_str())
+        });
+        let snippet = Snippet::source(self.text.as_str())
+            .path(path.as_str())
+            .fold(true)
+            .annotations(annotations);
+        let title = Level::ERROR.primary_title(problem.message.as_str());
+        let group = title.element(snippet);
+        let report = match &problem.help {
+            Some(help) => [group.element(Level::HELP.message(help.as_str()))],
+            None => [group],
+        };
+        renderer.render(&report)
+    }
+
+    /// The span, inside the text, on character boundaries and on one line: a caret under a whole
+    /// table would hide what it points at.
+    fn clamp(&self, span: &Range<usize>) -> Range<usize> {
+        let start = self.text.floor_char_boundary(span.start);
+        let line = self.text[start..].find(['\r', '\n']).map_or(self.text.len(), |at| start + at);
+        let end = self.text.ceil_char_boundary(span.end.min(line));
+        start..end.max(start)
+    }
+}

@@ -1,0 +1,111 @@
+//! The shape of the file: which tables and keys exist. Every value keeps its place and its TOML
+//! type until [`check`](super::check) reads it, so that one wording covers wrong types and wrong
+//! values alike.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::value::Value;
+
+/// A key that may be left out.
+pub(super) type Field = Option<Spanned<Value>>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) node: Option<Spanned<Node>>,
+    #[serde(default)]
+    pub(super) adapter: Adapter,
+    #[serde(default)]
+    pub(super) heartbeat: Heartbeat,
+    #[serde(default)]
+    pub(super) failover: Failover,
+    #[serde(default)]
+    pub(super) session: Session,
+    #[serde(default)]
+    pub(super) network: Vec<Spanned<Network>>,
+    #[serde(default)]
+    pub(super) peer: Vec<Spanned<Peer>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Node {
+    pub(super) name: Field,
+    pub(super) key: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Adapter {
+    pub(super) name: Field,
+    pub(super) backend: Field,
+    pub(super) mtu: Field,
+    pub(super) address: Field,
+    pub(super) address6: Field,
+    pub(super) prefix: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Heartbeat {
+    pub(super) profile: Field,
+    pub(super) delay: Field,
+    pub(super) threshold: Field,
+    #[serde(default)]
+    pub(super) cross_subnet: Timing,
+    #[serde(default)]
+    pub(super) cross_site: Timing,
+    pub(super) history: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Timing {
+    pub(super) delay: Field,
+    pub(super) threshold: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Failover {
+    pub(super) hold: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Session {
+    pub(super) port: Field,
+    pub(super) rekey: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Network {
+    pub(super) prefix: Field,
+    pub(super) role: Field,
+    pub(super) metric: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Peer {
+    pub(super) name: Field,
+    pub(super) key: Field,
+    pub(super) addresses: Field,
+    pub(super) address: Field,
+    pub(super) address6: Field,
+    #[serde(default)]
+    pub(super) route: Vec<Spanned<Route>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub(super) local: Field,
+    pub(super) remote: Field,
+    pub(super) delay: Field,
+    pub(super) threshold: Field,
+    pub(super) priority: Field,
+    pub(super) carrier: Field,
+}
