@@ -62,6 +62,114 @@ pub struct Config {
     pub peers: Vec<Peer>,
 }
 
+impl Config {
+    /// A node with NetFT-like defaults: adapter `netft0`, port 3343, link-local addresses from
+    /// its key, every network it finds, no peer.
+    pub fn new(name: impl Into<String>, key: PrivateKey, public_key: NodeKey) -> Self {
+        Self {
+            name: name.into(),
+            key,
+            public_key,
+            adapter: DEFAULT_ADAPTER.to_owned(),
+            backend: Backend::default(),
+            mtu: DEFAULT_MTU,
+            addrs: VirtualAddrs::derive(&public_key),
+            port: DEFAULT_PORT,
+            workers: 0,
+            runtime_dir: PathBuf::from("/run/netft"),
+            hold: Duration::from_secs(1),
+            history: 10,
+            rekey: Duration::from_secs(3600),
+            timings: Timings::default(),
+            networks: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+
+    /// Adds a peer.
+    #[must_use]
+    pub fn peer(mut self, peer: Peer) -> Self {
+        self.peers.push(peer);
+        self
+    }
+
+    /// Adds a physical network; with none, every network found is used.
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.networks.push(network);
+        self
+    }
+
+    /// Names the adapter: 1–15 bytes.
+    #[must_use]
+    pub fn adapter(mut self, name: impl Into<String>) -> Self {
+        self.adapter = name.into();
+        self
+    }
+
+    /// Chooses how the adapter carries packets.
+    #[must_use]
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Sets the UDP port of every local address.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Sets the default delay and threshold of each class of routes.
+    #[must_use]
+    pub fn timings(mut self, timings: Timings) -> Self {
+        self.timings = timings;
+        self
+    }
+
+    /// Sets how long a better route must stay good before data returns to it.
+    #[must_use]
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// Sets where the lock lives.
+    #[must_use]
+    pub fn runtime_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.runtime_dir = dir.into();
+        self
+    }
+}
+
+impl Peer {
+    /// A peer with link-local addresses from its key, and no physical address yet.
+    pub fn new(name: impl Into<String>, key: NodeKey) -> Self {
+        Self {
+            name: name.into(),
+            key,
+            addrs: VirtualAddrs::derive(&key),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// Adds a physical address of the peer, with its port.
+    #[must_use]
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Adds a route that differs from what pairing gives.
+    #[must_use]
+    pub fn route(mut self, route: RouteOverride) -> Self {
+        self.routes.push(route);
+        self
+    }
+}
+
 /// A PKCS#8 private key; never printed, wiped when dropped.
 #[derive(Clone)]
 pub struct PrivateKey(pub zeroize::Zeroizing<Vec<u8>>);

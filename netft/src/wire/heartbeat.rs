@@ -35,6 +35,9 @@ pub struct Heartbeat {
     /// How long the sender itself was last not scheduled, ms (0: not lately). RFC-free: the
     /// self-stall guard of reliability F-20.
     pub stalled_ms: u16,
+    /// Counts up with every heartbeat to the receiver, over all routes: verdicts of an older one
+    /// are ignored (serial arithmetic, RFC 1982).
+    pub serial: u32,
     /// What the sender hears on each of its routes to the receiver, at most [`MAX_VERDICTS`].
     pub verdicts: Vec<Verdict>,
 }

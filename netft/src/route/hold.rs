@@ -1,0 +1,81 @@
+//! How long a route that failed must stay good before data returns to it. Pure.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// The longest hold.
+pub(super) const MAX_HOLD: Duration = Duration::from_secs(60);
+/// A flap is forgiven after this long without another.
+const FORGIVE: Duration = Duration::from_secs(60);
+
+/// Doubles with every flap up to [`MAX_HOLD`], halves per [`FORGIVE`] of quiet: a healed route
+/// always comes back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hold {
+    flaps: u32,
+    last: Time,
+    /// Data may return from here on, while the route stays up.
+    pub(super) until: Option<Time>,
+}
+
+impl Hold {
+    /// The route was up and is lost.
+    pub(super) fn lost(&mut self, now: Time) {
+        self.flaps = self.remaining(now).saturating_add(1);
+        self.last = now;
+        self.until = None;
+    }
+
+    /// The route is up; `base` is the hold after a first failure. A route that never failed
+    /// is not held.
+    pub(super) fn up(&mut self, now: Time, base: Duration) {
+        let length = self.length(now, base);
+        self.until = (!length.is_zero()).then(|| now + length);
+    }
+
+    /// Whether data may move to the route although another one works.
+    pub(super) fn over(&self, now: Time) -> bool {
+        self.until.is_none_or(|until| until <= now)
+    }
+
+    fn length(&self, now: Time, base: Duration) -> Duration {
+        match self.remaining(now) {
+            0 if self.flaps == 0 => Duration::ZERO,
+            0 => base,
+            flaps => base.saturating_mul(1 << (flaps - 1).min(16)).min(MAX_HOLD.max(base)),
+        }
+    }
+
+    fn remaining(&self, now: Time) -> u32 {
+        let quiet = now.since(self.last).as_nanos() / FORGIVE.as_nanos();
+        self.flaps.saturating_sub(u32::try_from(quiet).unwrap_or(u32::MAX)).min(16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_hold_doubles_with_flaps_is_bounded_and_forgets() {
+        let mut hold = Hold::default();
+        let mut now = Time::from_millis(1000);
+        hold.up(now, BASE);
+        assert!(hold.over(now), "a route that never failed is not held");
+        let mut lengths = Vec::new();
+        for _ in 0..9 {
+            hold.lost(now);
+            hold.up(now, BASE);
+            lengths.push(hold.until.expect("held").since(now).as_secs());
+            now = now + Duration::from_secs(1);
+        }
+        assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        now = now + FORGIVE * 20;
+        hold.lost(now);
+        hold.up(now, BASE);
+        assert_eq!(hold.until.expect("held").since(now), BASE);
+    }
+}

@@ -1,0 +1,28 @@
+//! Heartbeat jitter: a small deterministic generator. Pure.
+
+use std::time::Duration;
+
+/// xorshift64*: enough to spread heartbeats, never used for secrets.
+#[derive(Clone, Debug)]
+pub(super) struct Jitter(u64);
+
+impl Jitter {
+    pub(super) fn new(seed: u64) -> Self {
+        // The generator has one bad state, 0.
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 75–100 % of `delay` (RFC 5880 section 6.8.7), so that nodes do not beat in step.
+    pub(super) fn spread(&mut self, delay: Duration) -> Duration {
+        let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        let quarter = (nanos / 4).max(1);
+        Duration::from_nanos(nanos - self.next() % quarter)
+    }
+}

@@ -1,0 +1,69 @@
+//! Which route carries data to a peer. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{event::Reason, machine::Route, params::Priority, status::RouteState};
+use crate::{id::RouteId, time::Time};
+
+/// Order of preference, the same at both ends: priority first, then the pair of ends whatever
+/// side they are seen from, then the number.
+pub(super) fn rank(route: &Route) -> (Priority, IpAddr, IpAddr, u16, u16, RouteId) {
+    let (here, there) = (route.spec.real_local, route.spec.real_remote);
+    let (low, high) = ordered(here, there);
+    (route.spec.priority, low.ip(), high.ip(), low.port(), high.port(), route.id)
+}
+
+fn ordered(here: SocketAddr, there: SocketAddr) -> (SocketAddr, SocketAddr) {
+    if (here.ip(), here.port()) <= (there.ip(), there.port()) {
+        (here, there)
+    } else {
+        (there, here)
+    }
+}
+
+/// The choice, and why it differs from the present one.
+pub(super) struct Choice {
+    pub(super) route: Option<RouteId>,
+    pub(super) reason: Reason,
+}
+
+/// Chooses among a peer's routes.
+///
+/// A route that works is left only for a better one whose hold time is over. A route that does
+/// not work is left at once: for the best one that is up (those not held first), else for one
+/// proven in our direction, which keeps a pair of opposite half-routes alive.
+pub(super) fn choose(routes: &[&Route], active: Option<RouteId>, now: Time) -> Choice {
+    let up = |route: &&&Route| route.state == RouteState::Up;
+    let best_up = routes.iter().filter(up).min_by_key(|r| (!r.hold.over(now), rank(r)));
+    let present = active.and_then(|id| routes.iter().find(|route| route.id == id));
+    if let Some(present) = present.filter(up) {
+        let better = best_up.filter(|best| best.hold.over(now) && rank(best) < rank(present));
+        return match better {
+            Some(better) => {
+                let held = better.hold.until.is_some();
+                let reason = if held { Reason::Failback } else { Reason::BetterRoute };
+                Choice { route: Some(better.id), reason }
+            }
+            None => Choice { route: active, reason: present.reason },
+        };
+    }
+    let half =
+        || routes.iter().filter(|r| r.usable()).min_by_key(|r| (Some(r.id) != active, rank(r)));
+    let chosen = best_up.or_else(half);
+    let reason = match (present, chosen) {
+        (Some(present), _) => present.reason,
+        (None, Some(chosen)) => chosen.reason,
+        (None, None) => Reason::Removed,
+    };
+    Choice { route: chosen.map(|route| route.id), reason }
+}
+
+/// When a held route may take over, if that is what is waited for.
+pub(super) fn next_return(routes: &[&Route], active: Option<RouteId>) -> Option<Time> {
+    let present = routes.iter().find(|route| Some(route.id) == active)?;
+    routes
+        .iter()
+        .filter(|route| route.state == RouteState::Up && rank(route) < rank(present))
+        .filter_map(|route| route.hold.until)
+        .min()
+}
