@@ -25,6 +25,7 @@ mod drop_reason;
 pub mod header;
 pub mod heartbeat;
 pub mod hello;
+mod reader;
 pub mod replay;
 pub mod session;
 
