@@ -22,6 +22,8 @@
 
 pub mod ack;
 mod drop_reason;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod header;
 pub mod heartbeat;
 pub mod hello;
