@@ -5,12 +5,13 @@
 //!
 //! ```text
 //! counter = lap (bits 17–47) | slot (bits 5–16) | bit (bits 0–4)
-//! word    = lap + 1 (high 32 bits, 0 = empty)  | one bit per accepted counter (low 32 bits)
+//! word    = lap (high 32 bits) | one bit per accepted counter (low 32 bits)
 //! ```
 //!
-//! A counter goes to its slot and compares laps. The slot is of an older lap (or empty): one
-//! compare-and-swap replaces it by this lap with this one bit. The same lap: test and set the bit.
-//! A newer lap: the counter is too old to tell, so it is refused.
+//! A counter goes to its slot and compares laps. The slot is of an older lap: one compare-and-swap
+//! replaces it by this lap with this one bit. The same lap: test and set the bit. A newer lap: the
+//! counter is too old to tell, so it is refused. A zeroed ring is lap 0 with nothing accepted,
+//! which needs no mark for an empty slot.
 //!
 //! There is no highest counter to keep, which is what makes it lock-free. Nothing is accepted
 //! twice, because a slot's lap only grows: after a counter was accepted its slot either still is of
@@ -32,8 +33,8 @@ use std::{
 const SLOT_BITS: u64 = u32::BITS as u64;
 /// Words of the ring: 32 KiB per session.
 pub const SLOTS: usize = 4096;
-/// How far behind the newest accepted counter every counter is judged exactly: 131,040. At 1,000,000
-/// frames per second that covers 131 ms of difference between two routes.
+/// How far behind the newest accepted counter every counter is judged exactly: 131,040. At
+/// 1,000,000 frames per second that covers 131 ms of difference between two routes.
 pub const WINDOW: u64 = (SLOTS as u64 - 1) * SLOT_BITS;
 /// Counters are below this, so that a lap number fits into half a word.
 pub const COUNTER_LIMIT: u64 = 1 << 48;
@@ -95,8 +96,7 @@ impl ReplayWindow {
         }
         let block = counter / SLOT_BITS;
         let slot = &self.slots[block as usize % SLOTS];
-        // Laps are counted from 1, so that a zeroed word is of no lap and counter 0 is fresh.
-        Some(Place { slot, lap: block / SLOTS as u64 + 1, bit: 1 << (counter % SLOT_BITS) })
+        Some(Place { slot, lap: block / SLOTS as u64, bit: 1 << (counter % SLOT_BITS) })
     }
 }
 

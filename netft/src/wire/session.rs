@@ -260,8 +260,7 @@ impl Session {
     }
 }
 
-/// Moves a direction on to `epoch`. Workers may race: each derives the same keys, and a swap that
-/// lost against another's takes no effect, so the window never steps back.
+/// Moves a direction on to `epoch`.
 #[cold]
 fn advance(window: &ArcSwap<KeyWindow>, epoch: u64) {
     loop {
@@ -269,8 +268,14 @@ fn advance(window: &ArcSwap<KeyWindow>, epoch: u64) {
         if keys.epoch() >= epoch {
             return;
         }
-        window.compare_and_swap(&keys, Arc::new(keys.advanced()));
+        step(window, &keys);
     }
+}
+
+/// Publishes the window after `keys`. Workers may race: each derives the same keys, and a swap
+/// that lost against another's takes no effect, so the window never steps back.
+fn step(window: &ArcSwap<KeyWindow>, keys: &Arc<KeyWindow>) {
+    window.compare_and_swap(keys, Arc::new(keys.advanced()));
 }
 
 #[cfg(test)]

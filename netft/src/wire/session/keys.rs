@@ -207,6 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn every_step_forward_takes_the_secret_one_ratchet_on() {
+        let mut secret = [7; 32];
+        let mut window = KeyWindow::new(Cipher::Aes256Gcm, &secret);
+        for _ in 0..6 {
+            assert_eq!(window.current.iv, by_hand(&secret, b"netft iv")[..12]);
+            secret = by_hand(&secret, b"netft ratchet");
+            window = window.advanced();
+        }
+    }
+
+    #[test]
     fn three_epochs_are_held_and_no_other() {
         let mut window = KeyWindow::new(Cipher::ChaCha20Poly1305, &[9; 32]);
         for epoch in 0..5u64 {

@@ -348,6 +348,24 @@ fn two_workers_that_seal_across_ratchets_never_reuse_a_counter() {
 }
 
 #[test]
+fn a_worker_that_ratchets_late_does_not_step_back() {
+    let (here, _) = pair_with(Cipher::Aes256Gcm, 6, MAX_FRAMES);
+    let late = here.tx.load_full();
+    advance(&here.tx, 3);
+    step(&here.tx, &late);
+    assert_eq!(here.tx.load().epoch(), 3);
+}
+
+#[test]
+fn an_epoch_is_2_to_the_26_frames() {
+    let (here, there) = pair();
+    for (counter, epoch) in [((1 << 26) - 1, 0), (1 << 26, 1), ((1 << 27) - 1, 1), (1 << 27, 2)] {
+        assert!(opened(&there, &sealed(&here, counter, b"data")).is_ok());
+        assert_eq!((here.tx.load().epoch(), there.rx.load().epoch()), (epoch, epoch));
+    }
+}
+
+#[test]
 fn two_workers_that_open_the_same_frames_deliver_each_once() {
     let (here, there) = pair_with(Cipher::ChaCha20Poly1305, 11, MAX_FRAMES);
     let frames: Vec<_> = (0..4000).map(|n| sealed(&here, n, b"data")).collect();
