@@ -30,7 +30,7 @@ pub enum DropReason {
     NoRoute,
     /// The packet is larger than the route carries.
     TooBig,
-    /// One of our own tunnel packets came back through the adapter (routing loop).
+    /// One of our own frames came back through the adapter (routing loop).
     Loop,
     /// The socket refused the packet.
     SendFailed,
@@ -91,5 +91,21 @@ impl DropReason {
             Self::UnknownSource => "unknown_source",
             Self::KeyExhausted => "key_exhausted",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn indexes_are_places_in_all_and_names_differ() {
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+        let names: BTreeSet<_> = DropReason::ALL.map(DropReason::name).into();
+        assert_eq!(names.len(), DropReason::ALL.len());
     }
 }

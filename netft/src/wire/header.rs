@@ -103,3 +103,91 @@ impl Header {
 pub const fn is_quic(first: u8) -> bool {
     first & 0x40 != 0
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KINDS: [Kind; 3] = [Kind::Data, Kind::Heartbeat, Kind::Ack];
+
+    /// A frame with an empty payload: what `decode` needs to see.
+    fn frame(header: &Header) -> [u8; OVERHEAD] {
+        let mut frame = [0; OVERHEAD];
+        frame[..HEADER_LEN].copy_from_slice(&header.encode());
+        frame
+    }
+
+    fn sample() -> Header {
+        Header {
+            kind: Kind::Data,
+            flags: FLAG_PARTIAL_CHECKSUM,
+            session: 0x0102_0304,
+            counter: 0x0506_0708_090a_0b0c,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(kind in 0..3usize, flag: bool, session: u32, counter: u64) {
+            let kind = KINDS[kind];
+            let flags = u8::from(flag && kind == Kind::Data) * FLAG_PARTIAL_CHECKSUM;
+            let header = Header { kind, flags, session, counter };
+            prop_assert_eq!(Header::decode(&frame(&header)), Ok(header));
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let golden = [0x11, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        assert_eq!(sample().encode(), golden);
+        let firsts = KINDS.map(|kind| Header { kind, ..sample() }.encode()[0]);
+        assert_eq!(firsts, [0x11, 0x12, 0x13]);
+    }
+
+    /// W-01.
+    #[test]
+    fn every_truncation_is_malformed() {
+        let frame = frame(&sample());
+        for len in 0..frame.len() {
+            assert_eq!(Header::decode(&frame[..len]), Err(DropReason::Malformed), "{len}");
+        }
+        assert_eq!(Header::decode(&frame), Ok(sample()));
+    }
+
+    /// W-04: all 2^8 first bytes, all 2^8 flags, all 16 reserved bits.
+    #[test]
+    fn unknown_versions_kinds_flags_and_reserved_bits_are_unsupported() {
+        for first in 0..=255u8 {
+            let mut frame = frame(&Header { flags: 0, ..sample() });
+            frame[0] = first;
+            let known = (0x11..=0x13).contains(&first);
+            assert_eq!(Header::decode(&frame).err(), (!known).then_some(DropReason::Unsupported));
+        }
+        for kind in KINDS {
+            for flags in 0..=255u8 {
+                let frame = frame(&Header { kind, flags, ..sample() });
+                let known = flags == 0 || (kind == Kind::Data && flags == FLAG_PARTIAL_CHECKSUM);
+                let expected = (!known).then_some(DropReason::Unsupported);
+                assert_eq!(Header::decode(&frame).err(), expected, "{kind:?} {flags:#x}");
+            }
+        }
+        for bit in 16..32 {
+            let mut frame = frame(&sample());
+            frame[bit / 8] ^= 0x80 >> (bit % 8);
+            assert_eq!(Header::decode(&frame), Err(DropReason::Unsupported), "bit {bit}");
+        }
+    }
+
+    /// RFC 9443: one port carries both, so no first byte may belong to both.
+    #[test]
+    fn no_frame_looks_like_quic() {
+        for first in 0..=255u8 {
+            let mut frame = frame(&Header { flags: 0, ..sample() });
+            frame[0] = first;
+            assert!(!(is_quic(first) && Header::decode(&frame).is_ok()), "{first:#x}");
+        }
+        assert!(is_quic(0x40) && is_quic(0xc3));
+    }
+}

@@ -22,9 +22,12 @@
 
 pub mod ack;
 mod drop_reason;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod header;
 pub mod heartbeat;
 pub mod hello;
+mod reader;
 pub mod replay;
 pub mod session;
 

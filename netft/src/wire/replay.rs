@@ -1,1 +1,110 @@
-//! The replay window.
+//! The replay window: each session counter is accepted at most once. Pure and lock-free; all
+//! workers of a session share one.
+//!
+//! A ring of [`SLOTS`] words, each answering for one block of 32 counters at a time:
+//!
+//! ```text
+//! counter = lap (bits 17–47) | slot (bits 5–16) | bit (bits 0–4)
+//! word    = lap (high 32 bits) | one bit per accepted counter (low 32 bits)
+//! ```
+//!
+//! A counter goes to its slot and compares laps. The slot is of an older lap: one compare-and-swap
+//! replaces it by this lap with this one bit. The same lap: test and set the bit. A newer lap: the
+//! counter is too old to tell, so it is refused. A zeroed ring is lap 0 with nothing accepted,
+//! which needs no mark for an empty slot.
+//!
+//! There is no highest counter to keep, which is what makes it lock-free. Nothing is accepted
+//! twice, because a slot's lap only grows: after a counter was accepted its slot either still is of
+//! its lap, with its bit set, or of a newer one; both refuse it. Each verdict is one atomic
+//! read-modify-write of one word, so two threads with the same counter cannot both win, and no
+//! other memory is published through the word: relaxed ordering suffices.
+//!
+//! A counter can be too old only when a counter of its slot's next lap was accepted, which is at
+//! least 32 × [`SLOTS`] − 31 higher. So anything up to [`WINDOW`] behind the newest accepted
+//! counter is judged exactly. A counter older than that and never seen may still be accepted once,
+//! while its slot has not been taken over; the key epochs of the session bound how old it can be.
+
+use std::{
+    cmp::Ordering::{Equal, Greater, Less},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// Counters one slot answers for.
+const SLOT_BITS: u64 = u32::BITS as u64;
+/// Words of the ring: 32 KiB per session.
+pub const SLOTS: usize = 4096;
+/// How far behind the newest accepted counter every counter is judged exactly: 131,040. At
+/// 1,000,000 frames per second that covers 131 ms of difference between two routes.
+pub const WINDOW: u64 = (SLOTS as u64 - 1) * SLOT_BITS;
+/// Counters are below this, so that a lap number fits into half a word.
+pub const COUNTER_LIMIT: u64 = 1 << 48;
+
+/// Which counters of one direction of one session were accepted.
+pub struct ReplayWindow {
+    slots: Box<[AtomicU64; SLOTS]>,
+}
+
+/// Where a counter is remembered.
+struct Place<'a> {
+    slot: &'a AtomicU64,
+    lap: u64,
+    bit: u64,
+}
+
+impl ReplayWindow {
+    /// A window that has seen nothing.
+    pub fn new() -> Self {
+        Self { slots: Box::new([const { AtomicU64::new(0) }; SLOTS]) }
+    }
+
+    /// Whether [`accept`](Self::accept) would refuse `counter` at this moment: a cheap check before
+    /// the tag is computed. It changes nothing, so it may be asked for a forged counter.
+    #[inline]
+    pub fn seen(&self, counter: u64) -> bool {
+        let Some(Place { slot, lap, bit }) = self.place(counter) else { return true };
+        let word = slot.load(Relaxed);
+        match (word >> 32).cmp(&lap) {
+            Less => false,
+            Equal => word & bit != 0,
+            Greater => true,
+        }
+    }
+
+    /// Takes `counter`: true exactly once per counter, over all threads. Only for authentic
+    /// frames: a forged counter would push out true ones. Always false from [`COUNTER_LIMIT`] on.
+    #[inline]
+    pub fn accept(&self, counter: u64) -> bool {
+        let Some(Place { slot, lap, bit }) = self.place(counter) else { return false };
+        let mut word = slot.load(Relaxed);
+        loop {
+            let new = match (word >> 32).cmp(&lap) {
+                Less => lap << 32 | bit,
+                Equal if word & bit == 0 => word | bit,
+                Equal | Greater => return false,
+            };
+            match slot.compare_exchange_weak(word, new, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(changed) => word = changed,
+            }
+        }
+    }
+
+    #[inline]
+    fn place(&self, counter: u64) -> Option<Place<'_>> {
+        if counter >= COUNTER_LIMIT {
+            return None;
+        }
+        let block = counter / SLOT_BITS;
+        let slot = &self.slots[block as usize % SLOTS];
+        Some(Place { slot, lap: block / SLOTS as u64, bit: 1 << (counter % SLOT_BITS) })
+    }
+}
+
+impl Default for ReplayWindow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests;

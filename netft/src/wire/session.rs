@@ -1,12 +1,43 @@
 //! The authenticated envelope of one session: keys, counters, replay window. Pure.
+//!
+//! Both planes hold it: the control plane makes it from an agreed handshake, the workers seal and
+//! open with it, without locks and without allocation per frame.
+//!
+//! The counter of a frame names its key epoch, so no bit on the wire is spent on it and no frame
+//! is lost when the key moves on: epoch = counter >> 26. RFC 9001 appendix B.1.1 allows AES-GCM
+//! 2^35 / l frames of l 16-byte blocks under one key, that is 2^28 frames of up to 2^11 bytes; an
+//! epoch of 2^26 frames keeps to it for frames of up to 2^13 bytes. Either end holds the previous,
+//! the current and the next epoch. A sealer moves on with its own counter; an opener only after
+//! an *authentic* frame of the next epoch, so a forged counter moves nothing. A direction in which
+//! every frame of a whole epoch (2^26) was lost in a row needs a fresh handshake.
 
-use std::sync::atomic::AtomicU64;
+mod keys;
 
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use zeroize::Zeroize;
+
+use self::keys::KeyWindow;
 use super::{
     DropReason,
-    header::{Header, Kind},
+    header::{HEADER_LEN, Header, Kind, TAG_LEN},
+    replay::{COUNTER_LIMIT, ReplayWindow},
 };
 use crate::{addr::VirtualAddrs, id::PeerId};
+
+/// Frames per key epoch, as a power of two.
+pub const EPOCH_BITS: u32 = 26;
+/// Frames a session may seal in all: counters are below this.
+pub const MAX_FRAMES: u64 = 1 << 47;
+
+const _: () = assert!(MAX_FRAMES < COUNTER_LIMIT);
 
 /// Which AEAD a session uses. Both ends choose the same from their hellos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,7 +48,14 @@ pub enum Cipher {
     ChaCha20Poly1305,
 }
 
-/// What the control session agreed on.
+impl Cipher {
+    /// The AEAD for two ends of which each says whether its CPU has AES instructions.
+    pub const fn choose(local_aes: bool, remote_aes: bool) -> Self {
+        if local_aes && remote_aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
+    }
+}
+
+/// What the control session agreed on. The secrets are wiped when it is dropped.
 pub struct SessionParams {
     /// The peer this session belongs to.
     pub peer: PeerId,
@@ -31,74 +69,214 @@ pub struct SessionParams {
     pub boot_id: u64,
     /// The AEAD.
     pub cipher: Cipher,
-    /// Secret of the direction from here to the peer.
+    /// Secret of the direction from here to the peer. Never equal to `rx_secret`: a reflected
+    /// frame would be authentic.
     pub tx_secret: [u8; 32],
     /// Secret of the direction from the peer to here.
     pub rx_secret: [u8; 32],
 }
 
+impl Drop for SessionParams {
+    fn drop(&mut self) {
+        self.tx_secret.zeroize();
+        self.rx_secret.zeroize();
+    }
+}
+
+impl fmt::Debug for SessionParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionParams")
+            .field("peer", &self.peer)
+            .field("local", &self.local)
+            .field("remote", &self.remote)
+            .field("cipher", &self.cipher)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One session, shared by every worker. No lock, no allocation per frame.
 pub struct Session {
-    params: SessionParams,
+    peer: PeerId,
+    peer_addrs: VirtualAddrs,
+    local: u32,
+    remote: u32,
+    boot_id: u64,
+    epoch_bits: u32,
+    max_frames: u64,
     counter: AtomicU64,
+    tx: ArcSwap<KeyWindow>,
+    rx: ArcSwap<KeyWindow>,
+    replay: ReplayWindow,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("peer", &self.peer)
+            .field("local", &self.local)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
     /// A session with fresh keys, counter 0 and an empty replay window.
     pub fn new(params: SessionParams) -> Self {
-        Self { params, counter: AtomicU64::new(0) }
+        Self::with_limits(params, EPOCH_BITS, MAX_FRAMES)
+    }
+
+    /// A session whose epochs and counter space end early, so that tests can reach the ends.
+    fn with_limits(params: SessionParams, epoch_bits: u32, max_frames: u64) -> Self {
+        debug_assert_ne!(params.tx_secret, params.rx_secret);
+        Self {
+            peer: params.peer,
+            peer_addrs: params.peer_addrs,
+            local: params.local,
+            remote: params.remote,
+            boot_id: params.boot_id,
+            epoch_bits,
+            max_frames,
+            counter: AtomicU64::new(0),
+            tx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.tx_secret)),
+            rx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.rx_secret)),
+            replay: ReplayWindow::new(),
+        }
     }
 
     /// The peer this session belongs to.
     pub fn peer(&self) -> PeerId {
-        self.params.peer
+        self.peer
     }
 
     /// The peer's virtual addresses.
     pub fn peer_addrs(&self) -> VirtualAddrs {
-        self.params.peer_addrs
+        self.peer_addrs
     }
 
     /// This node's number for the session.
     pub fn local(&self) -> u32 {
-        self.params.local
+        self.local
     }
 
     /// The peer's boot id.
     pub fn boot_id(&self) -> u64 {
-        self.params.boot_id
+        self.boot_id
+    }
+
+    /// Whether half of the counter space is used up: time for a fresh handshake while this session
+    /// still carries everything.
+    pub fn needs_fresh_handshake(&self) -> bool {
+        self.counter.load(Relaxed) >= self.max_frames / 2
     }
 
     /// Takes the next `count` counters; returns the first.
     ///
     /// # Errors
-    /// [`DropReason::KeyExhausted`] when the counter space is used up.
+    /// [`DropReason::KeyExhausted`] when the counter space is used up; it stays so.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<u64, DropReason> {
-        let _ = (count, &self.counter);
-        todo!()
+        // The check before keeps a refused caller from counting on for ever, so that the sum of
+        // what is in flight (workers × count) never comes near a wrap.
+        if count > self.max_frames || self.counter.load(Relaxed) >= self.max_frames {
+            return Err(DropReason::KeyExhausted);
+        }
+        let first = self.counter.fetch_add(count, Relaxed);
+        if first + count > self.max_frames {
+            return Err(DropReason::KeyExhausted);
+        }
+        Ok(first)
     }
 
     /// Seals one frame in place. `frame` is [`OVERHEAD`](super::header::OVERHEAD) bytes longer
     /// than its payload, which stands at `frame[HEADER_LEN..len - TAG_LEN]`; the header and the
     /// tag are written around it. `counter` must come from [`reserve`](Self::reserve), each once.
+    ///
+    /// # Errors
+    /// The frame must not be sent then. [`DropReason::KeyExhausted`] when the counter's epoch is
+    /// over, because other workers sealed a whole epoch (2^26 frames) since it was reserved, or
+    /// the counter is none of [`reserve`](Self::reserve)'s; [`DropReason::Malformed`] when `frame`
+    /// is shorter than the overhead.
     #[inline]
-    pub fn seal(&self, kind: Kind, flags: u8, counter: u64, frame: &mut [u8]) {
-        let _ = (kind, flags, counter, frame);
-        todo!()
+    pub fn seal(
+        &self,
+        kind: Kind,
+        flags: u8,
+        counter: u64,
+        frame: &mut [u8],
+    ) -> Result<(), DropReason> {
+        if counter >= self.max_frames {
+            return Err(DropReason::KeyExhausted);
+        }
+        let epoch = counter >> self.epoch_bits;
+        let mut keys = self.tx.load();
+        if epoch > keys.epoch() {
+            drop(keys);
+            advance(&self.tx, epoch);
+            keys = self.tx.load();
+        }
+        let key = keys.key(epoch).ok_or(DropReason::KeyExhausted)?;
+        let Some((head, sealed)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
+            return Err(DropReason::Malformed);
+        };
+        let Some((payload, tag)) = sealed.split_last_chunk_mut::<TAG_LEN>() else {
+            return Err(DropReason::Malformed);
+        };
+        *head = Header { kind, flags, session: self.remote, counter }.encode();
+        tag.copy_from_slice(key.seal(counter, *head, payload)?.as_ref());
+        Ok(())
     }
 
     /// Opens one frame in place: replay pre-check, tag, replay commit. Returns its payload.
+    /// `header` is the decoded head of `frame`.
     ///
     /// # Errors
-    /// [`DropReason::Replayed`] or [`DropReason::NotAuthentic`]; nothing changes then.
+    /// [`DropReason::Replayed`], [`DropReason::NotAuthentic`] (also for a counter of an epoch that
+    /// is neither the previous, the current nor the next) or [`DropReason::Malformed`]. Nothing in
+    /// the session changes then; the bytes of `frame` are unspecified.
     #[inline]
     pub fn open<'a>(
         &self,
         header: &Header,
         frame: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
-        let _ = (header, frame);
-        todo!()
+        let counter = header.counter;
+        let epoch = counter >> self.epoch_bits;
+        let keys = self.rx.load();
+        let key = keys.key(epoch).ok_or(DropReason::NotAuthentic)?;
+        if self.replay.seen(counter) {
+            return Err(DropReason::Replayed);
+        }
+        let Some((head, sealed)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
+            return Err(DropReason::Malformed);
+        };
+        let payload = key.open(counter, *head, sealed)?;
+        if !self.replay.accept(counter) {
+            return Err(DropReason::Replayed);
+        }
+        if epoch > keys.epoch() {
+            advance(&self.rx, epoch);
+        }
+        Ok(payload)
     }
 }
+
+/// Moves a direction on to `epoch`.
+#[cold]
+fn advance(window: &ArcSwap<KeyWindow>, epoch: u64) {
+    loop {
+        let keys = window.load();
+        if keys.epoch() >= epoch {
+            return;
+        }
+        step(window, &keys);
+    }
+}
+
+/// Publishes the window after `keys`. Workers may race: each derives the same keys, and a swap
+/// that lost against another's takes no effect, so the window never steps back.
+fn step(window: &ArcSwap<KeyWindow>, keys: &Arc<KeyWindow>) {
+    window.compare_and_swap(keys, Arc::new(keys.advanced()));
+}
+
+#[cfg(test)]
+mod tests;

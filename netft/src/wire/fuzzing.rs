@@ -1,0 +1,101 @@
+//! The bodies of the fuzz targets, shared with the tests that replay their corpora. Not part of
+//! the API.
+//!
+//! Each takes arbitrary bytes and panics when a property of the codec does not hold: no decoder
+//! may panic, and what decodes has exactly one encoding.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{
+    DropReason,
+    ack::Ack,
+    header::{HEADER_LEN, Header, Kind, OVERHEAD, TAG_LEN, is_quic},
+    heartbeat::Heartbeat,
+    hello::Hello,
+    session::{Cipher, Session, SessionParams},
+};
+use crate::{addr::VirtualAddrs, id::PeerId};
+
+/// A frame's header.
+pub fn header(bytes: &[u8]) {
+    if let Ok(header) = Header::decode(bytes) {
+        assert_eq!(header.encode(), bytes[..HEADER_LEN]);
+        assert!(!is_quic(bytes[0]));
+    }
+}
+
+/// A heartbeat.
+pub fn heartbeat(bytes: &[u8]) {
+    if let Ok(heartbeat) = Heartbeat::decode(bytes) {
+        let mut out = Vec::new();
+        heartbeat.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+}
+
+/// An acknowledgement.
+pub fn ack(bytes: &[u8]) {
+    if let Ok(ack) = Ack::decode(bytes) {
+        let mut out = Vec::new();
+        ack.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+}
+
+/// A hello.
+pub fn hello(bytes: &[u8]) {
+    if let Ok(hello) = Hello::decode(bytes) {
+        let mut out = Vec::new();
+        hello.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+}
+
+/// A frame for a session with fixed keys: only [`genuine_frame`] may open, and once.
+pub fn open_frame(bytes: &[u8]) {
+    let Ok(header) = Header::decode(bytes) else { return };
+    let session = Session::new(params(2));
+    let result = session.open(&header, &mut bytes.to_vec()).map(|payload| payload.to_vec());
+    let genuine = genuine_frame();
+    if bytes == genuine {
+        assert_eq!(result.as_deref(), Ok(PAYLOAD));
+    } else {
+        let refusal = result.expect_err("only the genuine frame is authentic");
+        assert_eq!(refusal, DropReason::NotAuthentic);
+    }
+    // Whatever was refused changed nothing: the genuine frame opens exactly once.
+    let header = Header::decode(&genuine).expect("sealed here");
+    let again = session.open(&header, &mut genuine.clone()).is_ok();
+    assert_eq!(again, bytes != genuine);
+    let replayed = session.open(&header, &mut genuine.clone()).err();
+    assert_eq!(replayed, Some(DropReason::Replayed));
+}
+
+const PAYLOAD: &[u8] = b"genuine";
+
+/// The one frame the session of [`open_frame`] accepts.
+pub fn genuine_frame() -> Vec<u8> {
+    let mut frame = vec![0; OVERHEAD + PAYLOAD.len()];
+    let end = frame.len() - TAG_LEN;
+    frame[HEADER_LEN..end].copy_from_slice(PAYLOAD);
+    Session::new(params(1)).seal(Kind::Data, 0, 7, &mut frame).expect("in the first epoch");
+    frame
+}
+
+/// One end of the fixed session: 1 seals, 2 opens.
+fn params(end: u8) -> SessionParams {
+    let other = 3 - end;
+    SessionParams {
+        peer: PeerId(other.into()),
+        peer_addrs: VirtualAddrs {
+            v4: Ipv4Addr::new(169, 254, 1, other),
+            v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, other.into()),
+        },
+        local: end.into(),
+        remote: other.into(),
+        boot_id: 0,
+        cipher: Cipher::ChaCha20Poly1305,
+        tx_secret: [end; 32],
+        rx_secret: [other; 32],
+    }
+}
