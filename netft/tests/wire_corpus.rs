@@ -167,6 +167,7 @@ fn heartbeat_seeds() -> Seeds {
             sent_at: 4_000_000_000,
             held_us: 0,
             stalled_ms: 0,
+            serial: 0,
             verdicts,
         };
         let mut out = Vec::new();

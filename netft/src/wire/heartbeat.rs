@@ -21,7 +21,7 @@
 //! +---------------------------------------------------------------+
 //! |                   held, µs (0 in a request)                   | 24
 //! +---------------------------------------------------------------+
-//! |                         reserved (0)                          | 28
+//! |              serial (over all routes to the receiver)          | 28
 //! +===============================================================+
 //! |           verdict: your route (the receiver's number)         |  0, each
 //! +---------+-+-+-+---------------+-------------------------------+
@@ -124,7 +124,7 @@ impl Heartbeat {
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.sent_at.to_be_bytes());
         out.extend_from_slice(&held_us.to_be_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.serial.to_be_bytes());
         for verdict in verdicts {
             out.extend_from_slice(&verdict.encode());
         }
@@ -146,13 +146,12 @@ impl Heartbeat {
         let sequence = reader.u32()?;
         let sent_at = reader.u64()?;
         let held_us = reader.u32()?;
-        let unused = reader.u32()?;
+        let serial = reader.u32()?;
         let message = match message {
             1 => Message::Request,
             2 => Message::Reply,
             _ => return Err(DropReason::Unsupported),
         };
-        reserved(unused)?;
         if route == 0 || (message == Message::Request && held_us != 0) {
             return Err(DropReason::Malformed);
         }
@@ -163,9 +162,17 @@ impl Heartbeat {
         for _ in 0..count {
             verdicts.push(Verdict::decode(&mut reader)?);
         }
-        let heartbeat =
-            Self { message, route, your_route, sequence, sent_at, held_us, stalled_ms, verdicts };
-        Ok(heartbeat)
+        Ok(Self {
+            message,
+            route,
+            your_route,
+            sequence,
+            sent_at,
+            held_us,
+            stalled_ms,
+            serial,
+            verdicts,
+        })
     }
 }
 
@@ -227,6 +234,7 @@ mod tests {
             sent_at: 0x0d0e_0f10_1112_1314,
             held_us: 0x1516_1718,
             stalled_ms: 0x191a,
+            serial: 0x1f20_2122,
             verdicts: vec![Verdict {
                 your_route: 0x1b1c_1d1e,
                 heard: true,
@@ -258,12 +266,21 @@ mod tests {
             sent_at: u64,
             held: u32,
             stalled_ms: u16,
+            serial: u32,
             verdicts in vec(any_verdict(), 0..=MAX_VERDICTS),
         ) -> Heartbeat {
             let message = if reply { Message::Reply } else { Message::Request };
             let held_us = if reply { held } else { 0 };
             Heartbeat {
-                message, route, your_route, sequence, sent_at, held_us, stalled_ms, verdicts,
+                message,
+                route,
+                your_route,
+                sequence,
+                sent_at,
+                held_us,
+                stalled_ms,
+                serial,
+                verdicts,
             }
         }
     }
@@ -288,7 +305,7 @@ mod tests {
     fn the_bytes_are_these() {
         let golden = [
             2, 1, 0x19, 0x1a, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19,
-            20, 21, 22, 23, 24, 0, 0, 0, 0, 27, 28, 29, 30, 5, 0, 0x03, 0xe8,
+            20, 21, 22, 23, 24, 31, 32, 33, 34, 27, 28, 29, 30, 5, 0, 0x03, 0xe8,
         ];
         assert_eq!(encoded(&sample()), golden);
     }
@@ -316,9 +333,7 @@ mod tests {
             assert_eq!(Heartbeat::decode(&bytes), Err(DropReason::Unsupported), "{message}");
         }
         let flags = FIXED_LEN + 4;
-        let reserved = (28 * 8..32 * 8)
-            .chain(flags * 8..flags * 8 + 5)
-            .chain((flags + 1) * 8..(flags + 2) * 8);
+        let reserved = (flags * 8..flags * 8 + 5).chain((flags + 1) * 8..(flags + 2) * 8);
         for bit in reserved {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 0x80 >> (bit % 8);
