@@ -3,3 +3,4 @@
 pub mod counters;
 pub mod fib;
 pub mod identity;
+pub mod quic;

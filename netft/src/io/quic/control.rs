@@ -1,0 +1,114 @@
+//! The control stream of one session after the exchange: single-byte messages, until it ends.
+//!
+//! One task per session. A peer can make it answer, byte for byte, and nothing else.
+
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    exchange::{READY, Side},
+    failure::Refusal,
+    peer::Event,
+};
+
+/// Tag: the dialer has heard the acceptor's last word, so both ends send and receive.
+const SETTLED: u8 = 2;
+/// Tag: a question whether this process still lives.
+const PROBE: u8 = 3;
+/// Tag: the answer.
+const ALIVE: u8 = 4;
+
+/// Someone who wants to know whether the peer's process lives.
+pub(super) type Probe = oneshot::Sender<()>;
+
+/// The control stream of a session that stands in this node's tables.
+pub(super) struct Control {
+    pub(super) connection: Connection,
+    pub(super) send: SendStream,
+    pub(super) recv: RecvStream,
+    /// This node's number of the session.
+    pub(super) local: u32,
+    pub(super) side: Side,
+    pub(super) generation: u32,
+    /// Questions to the peer.
+    pub(super) probes: mpsc::Receiver<Probe>,
+    /// The peer's task.
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl Control {
+    /// Serves the stream until its QUIC connection ends, and tells the peer's task.
+    pub(super) async fn serve(mut self) {
+        let error = self.talk().await;
+        let ended = Event::Lost { local: self.local, error };
+        // Nobody is left to hear it when the daemon stops.
+        let _ = self.events.send(ended).await;
+    }
+
+    async fn talk(&mut self) -> ConnectionError {
+        // The session must be in this node's tables by now: the word invites the peer to send.
+        let mut word = vec![READY];
+        if self.side == Side::Dialer {
+            word.extend(self.generation.to_be_bytes());
+        }
+        if self.send.write_all(&word).await.is_err() {
+            return self.break_off().await;
+        }
+        let mut heard_ready = self.side == Side::Acceptor;
+        let mut waiting: Vec<Probe> = Vec::new();
+        loop {
+            let mut tag = [0];
+            tokio::select! {
+                read = self.recv.read(&mut tag) => match read {
+                    Ok(Some(_)) => {}
+                    Err(ReadError::ConnectionLost(error)) => return error,
+                    Ok(None) | Err(_) => return self.break_off().await,
+                },
+                Some(probe) = self.probes.recv() => {
+                    waiting.retain(|other| !other.is_closed());
+                    waiting.push(probe);
+                    if self.send.write_all(&[PROBE]).await.is_err() {
+                        return self.break_off().await;
+                    }
+                    continue;
+                }
+            }
+            let (event, answer) = match tag[0] {
+                READY if !heard_ready => {
+                    heard_ready = true;
+                    (Some(Event::Usable(self.local)), Some(SETTLED))
+                }
+                SETTLED if self.side == Side::Acceptor => (Some(Event::Settled(self.local)), None),
+                PROBE => (None, Some(ALIVE)),
+                ALIVE => {
+                    for probe in waiting.drain(..) {
+                        // Whoever asked may have stopped waiting.
+                        let _ = probe.send(());
+                    }
+                    (None, None)
+                }
+                _ => return self.break_off().await,
+            };
+            if let Some(event) = event
+                && self.events.send(event).await.is_err()
+            {
+                return ConnectionError::LocallyClosed;
+            }
+            if let Some(answer) = answer
+                && self.send.write_all(&[answer]).await.is_err()
+            {
+                return self.break_off().await;
+            }
+        }
+    }
+
+    /// Why the connection ended; ends it when the peer broke the rules.
+    async fn break_off(&self) -> ConnectionError {
+        if let Some(error) = self.connection.close_reason() {
+            return error;
+        }
+        let refusal = Refusal::Malformed;
+        self.connection.close(refusal.code(), refusal.to_string().as_bytes());
+        self.connection.closed().await
+    }
+}

@@ -1,0 +1,118 @@
+//! The one QUIC endpoint of a node, and its settings.
+
+use std::{io, sync::Arc, time::Duration};
+
+use quinn::{
+    ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::{hkdf, hmac};
+
+use super::{socket::RouteSocket, tls::Tls};
+use crate::{config::PrivateKey, id::NodeKey};
+
+/// Smallest UDP payload every QUIC path carries (RFC 9000 section 14): no discovery is needed.
+const DATAGRAM: u16 = 1200;
+/// The most a peer may have in flight to this node, bytes: a hello and single bytes after it.
+const WINDOW: u32 = 64 * 1024;
+/// Gives the first retransmission after 300 ms (RFC 9002 section 6.2.1: three times this).
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// Handshakes that wait for their peer's task; more are refused.
+const MAX_INCOMING: usize = 64;
+/// What the stateless reset key is derived for.
+const RESET: &[&[u8]] = &[b"stateless reset"];
+/// What the number in the connection ids is derived for.
+const CONNECTION_ID: &[&[u8]] = &[b"connection id"];
+
+/// Why the endpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EndpointError {
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    #[error("the TLS provider lacks AES-128-GCM, which QUIC needs")]
+    Suite,
+    #[error("cannot start the QUIC endpoint: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// Starts the endpoint over `socket`, inside a tokio runtime.
+pub(super) fn start(
+    tls: &Tls,
+    key: &PrivateKey,
+    peers: impl Iterator<Item = NodeKey>,
+    socket: RouteSocket,
+) -> Result<Endpoint, EndpointError> {
+    let crypto =
+        QuicServerConfig::try_from(tls.server(peers)?).map_err(|_| EndpointError::Suite)?;
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(Arc::new(transport(1))).migration(false).max_incoming(MAX_INCOMING);
+    let endpoint = Endpoint::new_with_abstract_socket(
+        endpoint_config(key),
+        Some(server),
+        Arc::new(socket),
+        Arc::new(TokioRuntime),
+    )?;
+    Ok(endpoint)
+}
+
+/// How to dial the node that holds `peer`.
+pub(super) fn client(tls: &Tls, peer: NodeKey) -> Result<ClientConfig, EndpointError> {
+    let crypto = QuicClientConfig::try_from(tls.client(peer)?).map_err(|_| EndpointError::Suite)?;
+    let mut client = ClientConfig::new(Arc::new(crypto));
+    // The dialer opens the only stream.
+    client.transport_config(Arc::new(transport(0)));
+    Ok(client)
+}
+
+fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
+    // Both are derived from the identity, so a restarted node still recognises what its former
+    // process was sent, and answers with a stateless reset (RFC 9000 section 10.3): the peer learns
+    // of the restart in one round trip.
+    let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"netft/1 quic").extract(&key.0);
+    let reset: hmac::Key =
+        secret.expand(RESET, hmac::HMAC_SHA256).expect("32 bytes are within HKDF's limit").into();
+    let mut number = [0; 8];
+    secret
+        .expand(CONNECTION_ID, EightBytes)
+        .and_then(|bytes| bytes.fill(&mut number))
+        .expect("exactly the eight bytes that were asked for");
+    let number = u64::from_be_bytes(number);
+
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    config
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(number)))
+        // The fixed bit tells QUIC from netft's own frames (RFC 9443), so it must stay (RFC 9287).
+        .grease_quic_bit(false);
+    config
+}
+
+fn transport(streams: u32) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW))
+        .send_window(u64::from(WINDOW))
+        .initial_rtt(INITIAL_RTT)
+        .initial_mtu(DATAGRAM)
+        .min_mtu(DATAGRAM)
+        .mtu_discovery_config(None)
+        .enable_segmentation_offload(false)
+        .allow_spin(false)
+        // Routes may be down for hours; heartbeats, not QUIC, tell whether a peer is alive.
+        .max_idle_timeout(None)
+        .keep_alive_interval(None);
+    config
+}
+
+/// Eight bytes, as HKDF counts them.
+struct EightBytes;
+
+impl hkdf::KeyType for EightBytes {
+    fn len(&self) -> usize {
+        8
+    }
+}

@@ -1,0 +1,466 @@
+//! The task that keeps a session with one peer: dials, accepts, chooses, retires, reports.
+//!
+//! It alone changes the peer's state; everything that waits runs in child tasks that report back
+//! through one bounded queue and end with it. At most [`MAX_HANDSHAKES`] handshakes the peer began
+//! and one this node began are under way.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::{AbortHandle, JoinSet},
+    time::{sleep_until, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    FromQuic, Report,
+    control::{Control, Probe},
+    exchange::{self, Agreed, Side, Terms},
+    failure::{ABANDONED, Failure, GOING_AWAY, Refusal, SUPERSEDED, printable},
+    number::{Number, random_u32},
+    socket,
+    standing::{Change, Entry, Standing},
+    tls::SERVER_NAME,
+};
+use crate::{id::RouteId, io::fib::SharedFib};
+
+/// The most events that wait for the task; senders wait, they are few and bounded themselves.
+pub(super) const EVENTS: usize = 64;
+/// How long one attempt to dial may take. Every attempt starts anew on every candidate route.
+const ATTEMPT: Duration = Duration::from_secs(1);
+/// How long an accepted handshake may take.
+const ACCEPT: Duration = Duration::from_secs(2);
+/// The pause after a refusal that will most likely come again.
+const REFUSED: Duration = Duration::from_secs(2);
+/// How long an attempt gets before a new candidate route starts it anew.
+const FRESH: Duration = Duration::from_millis(200);
+/// How often to look for a route when nobody says that one appeared.
+const LOOK: Duration = Duration::from_millis(250);
+/// The most handshakes of the peer under way.
+const MAX_HANDSHAKES: usize = 4;
+/// Of these, how many without proof that the source address is not forged (RFC 9000 section 8.1).
+const UNPROVEN: usize = 2;
+/// The shortest and longest wait for a sign of life of a process another one wants to replace.
+const PROBE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+/// When a rekey has led to nothing usable, the next.
+const REKEY_AGAIN: Duration = Duration::from_secs(10);
+/// At most one message of a kind in this time.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// What happens to a peer.
+pub(super) enum Event {
+    /// The peer dials.
+    Incoming(quinn::Incoming),
+    /// May a process with this boot id join?
+    Judge { boot_id: u64, reply: oneshot::Sender<Result<(), Refusal>> },
+    /// Both ends have accepted each other.
+    Agreed(Box<Agreed>),
+    /// An attempt came to nothing.
+    Failed { dialled: bool, failure: Failure },
+    /// The peer receives on this session.
+    Usable(u32),
+    /// The peer knows that this node receives on this session.
+    Settled(u32),
+    /// The QUIC connection of this session has ended.
+    Lost { local: u32, error: ConnectionError },
+    /// A fresh session is wanted.
+    Renew,
+}
+
+/// A session in use.
+struct Live {
+    /// Held so that no other session gets it.
+    _number: Number,
+    connection: Connection,
+    probes: mpsc::Sender<Probe>,
+}
+
+/// An attempt to dial under way.
+struct Dial {
+    task: AbortHandle,
+    began: Instant,
+    /// The routes it started on.
+    routes: Vec<RouteId>,
+}
+
+/// Everything known of one peer.
+pub(super) struct Peer {
+    terms: Terms,
+    name: String,
+    endpoint: Endpoint,
+    client: ClientConfig,
+    fib: SharedFib,
+    fib_changed: watch::Receiver<()>,
+    report: Report,
+    inbox: mpsc::Receiver<Event>,
+    /// This node holds the smaller key: it rekeys, and its dials win.
+    smaller: bool,
+    standing: Standing,
+    live: BTreeMap<u32, Live>,
+    /// The highest generation announced by either side.
+    generation: u32,
+    dial: Option<Dial>,
+    next_dial: Instant,
+    rekey_at: Option<Instant>,
+    renew: bool,
+    handshakes: Arc<Semaphore>,
+    /// When a message of a kind was last given.
+    said: BTreeMap<&'static str, Instant>,
+    tasks: JoinSet<()>,
+}
+
+/// What a peer's task needs from the manager.
+pub(super) struct Parts {
+    pub(super) terms: Terms,
+    pub(super) name: String,
+    pub(super) endpoint: Endpoint,
+    pub(super) client: ClientConfig,
+    pub(super) fib: SharedFib,
+    pub(super) fib_changed: watch::Receiver<()>,
+    pub(super) report: Report,
+    pub(super) inbox: mpsc::Receiver<Event>,
+}
+
+impl Peer {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { terms, name, endpoint, client, fib, fib_changed, report, inbox } = parts;
+        Self {
+            smaller: terms.config.public_key < terms.peer_key,
+            terms,
+            name,
+            endpoint,
+            client,
+            fib,
+            fib_changed,
+            report,
+            inbox,
+            standing: Standing::default(),
+            live: BTreeMap::new(),
+            generation: 0,
+            dial: None,
+            next_dial: Instant::now(),
+            rekey_at: None,
+            renew: false,
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            said: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Runs until the manager drops it.
+    pub(super) async fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            let due = self.standing.review(now);
+            self.apply(due, now);
+            let wake = self.dial_when_due(now);
+            tokio::select! {
+                // What happened comes before what is due.
+                biased;
+                event = self.inbox.recv() => match event {
+                    Some(event) => self.handle(event),
+                    None => return,
+                },
+                changed = self.fib_changed.changed() => match changed {
+                    Ok(()) => self.dial_anew_on_new_routes(),
+                    Err(_) => return,
+                },
+                Some(_) = self.tasks.join_next() => {}
+                () = sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Incoming(incoming) => self.accept(incoming),
+            Event::Judge { boot_id, reply } => self.judge(boot_id, reply),
+            Event::Agreed(agreed) => self.install(*agreed),
+            Event::Failed { dialled, failure } => self.failed(dialled, &failure),
+            Event::Usable(local) => {
+                self.standing.usable(local, Instant::now());
+                self.standing.settled(local);
+            }
+            Event::Settled(local) => self.standing.settled(local),
+            Event::Lost { local, error } => self.lost(local, &error),
+            Event::Renew => self.renew = true,
+        }
+    }
+
+    /// Starts a dial if one is due; returns when to look again.
+    fn dial_when_due(&mut self, now: Instant) -> Instant {
+        let idle = now + 3600 * LOOK;
+        let mut wake = self.standing.next(now).unwrap_or(idle);
+        if let Some(at) = self.rekey_at {
+            if at <= now {
+                self.rekey_at = Some(now + REKEY_AGAIN);
+                self.renew = true;
+            }
+            wake = wake.min(at.max(now));
+        }
+        // The child's report clears this; a child that ended without one must not block for ever.
+        if self.dial.as_ref().is_some_and(|dial| dial.task.is_finished()) && self.inbox.is_empty() {
+            self.dial = None;
+        }
+        let wanted = self.renew || self.standing.wants_session(now);
+        if !wanted || self.dial.is_some() {
+            return wake;
+        }
+        if self.next_dial > now {
+            return wake.min(self.next_dial);
+        }
+        let routes = self.routes();
+        if routes.is_empty() {
+            return wake.min(now + LOOK);
+        }
+        self.start_dial(now, routes);
+        wake
+    }
+
+    /// The routes a datagram to the peer would take.
+    fn routes(&self) -> Vec<RouteId> {
+        let fib = self.fib.load();
+        let entry = fib.peers.iter().find(|entry| entry.peer == self.terms.peer);
+        entry.map_or_else(Vec::new, |entry| match &entry.active {
+            Some(path) => vec![path.route],
+            None => entry.candidates.iter().map(|path| path.route).collect(),
+        })
+    }
+
+    fn start_dial(&mut self, began: Instant, routes: Vec<RouteId>) {
+        self.generation = self.generation.saturating_add(1);
+        self.next_dial = began + ATTEMPT;
+        let (terms, generation) = (self.terms.clone(), self.generation);
+        let (endpoint, client) = (self.endpoint.clone(), self.client.clone());
+        let task = self.tasks.spawn(async move {
+            let address = socket::address_of(terms.peer);
+            let dial = async {
+                let connecting = endpoint
+                    .connect_with(client, address, SERVER_NAME)
+                    .map_err(|error| Failure::Lost(error.to_string()))?;
+                let connection = timeout(ATTEMPT, connecting)
+                    .await
+                    .map_err(|_| Failure::Lost("the handshake got no answer".to_owned()))??;
+                exchange::run(&terms, connection, Side::Dialer, generation).await
+            };
+            let event = match dial.await {
+                Ok(agreed) => Event::Agreed(Box::new(agreed)),
+                Err(failure) => Event::Failed { dialled: true, failure },
+            };
+            // Nobody is left to hear it when the daemon stops.
+            let _ = terms.events.send(event).await;
+        });
+        self.dial = Some(Dial { task, began, routes });
+    }
+
+    /// An attempt that began before a route was there would only reach it with a retransmission.
+    fn dial_anew_on_new_routes(&mut self) {
+        let now = Instant::now();
+        let Some(dial) = &self.dial else { return };
+        let new = self.routes().iter().any(|route| !dial.routes.contains(route));
+        if new && dial.began + FRESH <= now {
+            dial.task.abort();
+            self.dial = None;
+            self.next_dial = now;
+        }
+    }
+
+    fn accept(&mut self, incoming: quinn::Incoming) {
+        let busy = MAX_HANDSHAKES - self.handshakes.available_permits();
+        if busy >= UNPROVEN && incoming.may_retry() && !incoming.remote_address_validated() {
+            // A forger of source addresses gets no further, and takes no place.
+            if let Err(error) = incoming.retry() {
+                debug!(peer = %self.name, %error, "no retry sent");
+            }
+            return;
+        }
+        let Ok(place) = self.handshakes.clone().try_acquire_owned() else {
+            incoming.refuse();
+            return;
+        };
+        let terms = self.terms.clone();
+        self.tasks.spawn(async move {
+            let _place = place;
+            let accept = async {
+                let connection = timeout(ACCEPT, incoming.accept()?)
+                    .await
+                    .map_err(|_| Failure::Lost("the handshake was not finished".to_owned()))??;
+                exchange::run(&terms, connection, Side::Acceptor, 0).await
+            };
+            let event = match accept.await {
+                Ok(agreed) => Event::Agreed(Box::new(agreed)),
+                Err(failure) => Event::Failed { dialled: false, failure },
+            };
+            // Nobody is left to hear it when the daemon stops.
+            let _ = terms.events.send(event).await;
+        });
+    }
+
+    /// Decides whether a process with `boot_id` may join. When another process of the same key has
+    /// a session, it is asked for a sign of life: a restarted node answers for its former process
+    /// with a reset, or nobody answers; only a clone leaves the former one alive (F-28).
+    fn judge(&mut self, boot_id: u64, reply: oneshot::Sender<Result<(), Refusal>>) {
+        let rivals = self.standing.entries().iter().rev().filter(|e| e.boot_id != boot_id);
+        let rival = rivals
+            .filter_map(|entry| self.live.get(&entry.local))
+            .find(|live| live.connection.close_reason().is_none());
+        let (asked, answer) = oneshot::channel();
+        let Some(rival) = rival.filter(|rival| rival.probes.try_send(asked).is_ok()) else {
+            // Whoever asked may have given up.
+            let _ = reply.send(Ok(()));
+            return;
+        };
+        let patience = (3 * rival.connection.rtt()).clamp(PROBE.0, PROBE.1);
+        let former = rival.connection.clone();
+        self.tasks.spawn(async move {
+            let alive = tokio::select! {
+                answer = timeout(patience, answer) => matches!(answer, Ok(Ok(()))),
+                _ = former.closed() => false,
+            };
+            // Whoever asked may have given up.
+            let _ = reply.send(if alive { Err(Refusal::Duplicate) } else { Ok(()) });
+        });
+    }
+
+    fn install(&mut self, agreed: Agreed) {
+        let now = Instant::now();
+        let Agreed { connection, send, recv, number, session, .. } = agreed;
+        let (local, boot_id, generation) = (number.get(), agreed.boot_id, agreed.generation);
+        let dialer = agreed.side == Side::Dialer;
+        if dialer {
+            self.dial = None;
+        }
+        self.renew = false;
+        self.generation = self.generation.max(generation);
+        self.rekey_at.get_or_insert(now + REKEY_AGAIN);
+        let entry = Entry::new(local, boot_id, generation, dialer == self.smaller, now);
+        let changes = self.standing.add(entry);
+        if !dialer {
+            // The dialer has put the session into its tables before it said so.
+            self.standing.usable(local, now);
+        }
+        let mut due = self.standing.review(now);
+        let preferred = due.contains(&Change::Prefer(local));
+        due.retain(|change| *change != Change::Prefer(local));
+        info!(peer = %self.name, session = local, generation, dialer, "session established");
+        (self.report)(FromQuic::SessionUp {
+            peer: self.terms.peer,
+            session,
+            boot_id,
+            dialer,
+            peer_name: agreed.peer_name,
+            preferred,
+        });
+        if preferred {
+            self.schedule_rekey(now);
+        }
+        let (probes, questions) = mpsc::channel(1);
+        self.live.insert(local, Live { _number: number, connection: connection.clone(), probes });
+        self.apply(changes, now);
+        self.apply(due, now);
+        let control = Control {
+            connection,
+            send,
+            recv,
+            local,
+            side: agreed.side,
+            generation,
+            probes: questions,
+            events: self.terms.events.clone(),
+        };
+        self.tasks.spawn(control.serve());
+    }
+
+    fn apply(&mut self, changes: Vec<Change>, now: Instant) {
+        for change in changes {
+            match change {
+                Change::Prefer(local) => {
+                    self.schedule_rekey(now);
+                    (self.report)(FromQuic::SessionPreferred {
+                        peer: self.terms.peer,
+                        local_session: local,
+                    });
+                }
+                Change::End(local) => self.end(local, "superseded"),
+            }
+        }
+    }
+
+    fn end(&mut self, local: u32, why: &str) {
+        let Some(live) = self.live.remove(&local) else { return };
+        live.connection.close(SUPERSEDED, b"a newer session has taken over");
+        info!(peer = %self.name, session = local, why, "session ended");
+        (self.report)(FromQuic::SessionDown { peer: self.terms.peer, local_session: local });
+    }
+
+    /// The node with the smaller key rekeys; the other one only when that did not happen.
+    fn schedule_rekey(&mut self, now: Instant) {
+        let jitter = self.terms.config.rekey.mul_f64(0.9 + 0.2 * fraction());
+        self.rekey_at = Some(now + if self.smaller { jitter } else { jitter.mul_f64(1.5) });
+    }
+
+    fn lost(&mut self, local: u32, error: &ConnectionError) {
+        if !self.live.contains_key(&local) {
+            return;
+        }
+        match error {
+            ConnectionError::ApplicationClosed(close) => {
+                self.standing.remove(local);
+                match close.error_code {
+                    GOING_AWAY => self.end(local, "the peer is going away"),
+                    SUPERSEDED | ABANDONED => self.end(local, "superseded by the peer"),
+                    _ => {
+                        self.end(local, "refused by the peer");
+                        let reason = printable(&close.reason);
+                        self.complain(&Failure::RefusedByPeer(reason));
+                    }
+                }
+            }
+            // The keys still fit. The peer has forgotten this connection, so it cannot say when
+            // they end: agree on new ones.
+            ConnectionError::Reset => self.renew = true,
+            _ => debug!(peer = %self.name, session = local, %error, "control stream lost"),
+        }
+    }
+
+    fn failed(&mut self, dialled: bool, failure: &Failure) {
+        let now = Instant::now();
+        if dialled {
+            self.dial = None;
+            let pause = if failure.lasts() { now + REFUSED } else { now.max(self.next_dial) };
+            self.next_dial = pause + Duration::from_millis(50).mul_f64(fraction());
+        }
+        if failure.lasts() {
+            self.complain(failure);
+        } else {
+            debug!(peer = %self.name, %failure, "no session yet");
+        }
+    }
+
+    /// Says what is wrong, at most once a minute per kind.
+    fn complain(&mut self, failure: &Failure) {
+        let now = Instant::now();
+        if self.said.get(failure.kind()).is_some_and(|at| now < *at + QUIET) {
+            return;
+        }
+        self.said.insert(failure.kind(), now);
+        warn!(peer = %self.name, reason = %failure, "no session");
+        let peer = self.terms.peer;
+        (self.report)(match failure {
+            Failure::Refused(Refusal::Duplicate) => FromQuic::DuplicateNode { peer },
+            _ => FromQuic::Refused { peer, reason: failure.to_string() },
+        });
+    }
+}
+
+/// A random number of [0, 1); one half when the kernel has no random bytes, as only spreading
+/// depends on it.
+fn fraction() -> f64 {
+    random_u32().map_or(0.5, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
+}

@@ -1,0 +1,169 @@
+//! The socket QUIC sees: one address per peer, whatever the routes do.
+//!
+//! A datagram for a peer leaves on its active route, or on every candidate while none is active,
+//! so a handshake races over all of them. What arrives is attributed by socket and source address;
+//! who really sent it is for TLS to prove. Called by quinn's tasks; every call is bounded by the
+//! number of candidate routes and never waits for a network.
+
+use std::{
+    fmt,
+    io::{self, IoSliceMut},
+    net::{Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit},
+};
+use rustix::net::{SendFlags, sendto};
+use tokio::sync::mpsc;
+
+use super::QuicDatagram;
+use crate::{
+    config::DEFAULT_PORT,
+    id::PeerId,
+    io::{
+        counters::Counters,
+        fib::{Path, SharedFib},
+    },
+    wire::DropReason,
+};
+
+/// A unique local prefix (RFC 4193) that never leaves this process: "netft" and a peer's number.
+const PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
+
+/// The address under which QUIC knows a peer.
+pub(super) fn address_of(peer: PeerId) -> SocketAddr {
+    let [a, b, c] = PREFIX;
+    (Ipv6Addr::new(a, b, c, 0, 0, 0, 1, peer.0), DEFAULT_PORT).into()
+}
+
+/// The peer behind such an address.
+pub(super) fn peer_of(address: SocketAddr) -> Option<PeerId> {
+    let SocketAddr::V6(v6) = address else { return None };
+    let peer = PeerId(v6.ip().segments()[7]);
+    (address_of(peer) == address).then_some(peer)
+}
+
+/// All routes to all peers, as one socket.
+pub(super) struct RouteSocket {
+    fib: SharedFib,
+    /// quinn reads from one task; the lock is never contended.
+    arrivals: Mutex<mpsc::Receiver<QuicDatagram>>,
+    counters: Arc<Counters>,
+}
+
+impl RouteSocket {
+    pub(super) fn new(
+        fib: SharedFib,
+        arrivals: mpsc::Receiver<QuicDatagram>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { fib, arrivals: Mutex::new(arrivals), counters }
+    }
+
+    fn lose(&self, reason: DropReason) {
+        Counters::drop(&self.counters, reason);
+    }
+
+    /// Sends on one route. A route that refuses is not an error of the session: another route, or
+    /// QUIC's own retransmission, carries it.
+    fn send(&self, path: &Path, bytes: &[u8]) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        if sendto(&path.socket.fd, bytes, flags, &path.remote).is_err() {
+            self.lose(DropReason::SendFailed);
+        }
+    }
+}
+
+impl fmt::Debug for RouteSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouteSocket").finish_non_exhaustive()
+    }
+}
+
+impl AsyncUdpSocket for RouteSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let fib = self.fib.load();
+        let entry = peer_of(transmit.destination)
+            .and_then(|peer| fib.peers.iter().find(|entry| entry.peer == peer));
+        let Some(entry) = entry else {
+            self.lose(DropReason::NoPeer);
+            return Ok(());
+        };
+        match &entry.active {
+            Some(path) => self.send(path, transmit.contents),
+            None if entry.candidates.is_empty() => self.lose(DropReason::NoRoute),
+            None => entry.candidates.iter().for_each(|path| self.send(path, transmit.contents)),
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = bufs.len().min(meta.len());
+        let mut filled = 0;
+        while filled < room {
+            // A closed queue is a daemon on its way out, not an error: QUIC still has to say so to
+            // the peers, and an error here would end its driver.
+            let Poll::Ready(Some(datagram)) = arrivals.poll_recv(cx) else { break };
+            let fib = self.fib.load();
+            let Some((peer, _)) = fib.routes.get(&(datagram.socket, datagram.from)) else {
+                self.lose(DropReason::UnknownSource);
+                continue;
+            };
+            let len = datagram.bytes.len();
+            if len > bufs[filled].len() {
+                self.lose(DropReason::TooBig);
+                continue;
+            }
+            bufs[filled][..len].copy_from_slice(&datagram.bytes);
+            meta[filled] =
+                RecvMeta { addr: address_of(*peer), len, stride: len, ecn: None, dst_ip: None };
+            filled += 1;
+        }
+        if filled == 0 { Poll::Pending } else { Poll::Ready(Ok(filled)) }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        let [a, b, c] = PREFIX;
+        Ok((Ipv6Addr::new(a, b, c, 0, 0, 0, 2, 0), DEFAULT_PORT).into())
+    }
+}
+
+/// A full socket buffer loses the datagram, as the network would: QUIC sends it again.
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_peer_has_its_own_address_and_no_other_address_is_a_peer() {
+        for peer in [0, 1, 255, 256, u16::MAX].map(PeerId) {
+            assert_eq!(peer_of(address_of(peer)), Some(peer));
+        }
+        for other in ["192.0.2.1:3343", "[fd6e:6574:6674::1:1]:3344", "[fe80::1:1]:3343"] {
+            assert_eq!(other.parse().ok().and_then(peer_of), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The two nodes' surroundings: sockets, forwarding tables, and what they report.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{SocketAddr, UdpSocket},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use quinn::{Connection, ConnectionError, Endpoint, VarInt};
+use tokio::{sync::mpsc, task::JoinSet};
+use zeroize::Zeroizing;
+
+use super::super::{
+    FromQuic, Manager, QUEUE, QuicDatagram, endpoint,
+    socket::{RouteSocket, address_of},
+    tls::{SERVER_NAME, Tls},
+};
+use crate::{
+    addr::VirtualAddrs,
+    config::{Backend, Config, Peer, PrivateKey, Timings},
+    id::{NodeKey, PeerId, RouteId},
+    io::{
+        counters::Counters,
+        fib::{self, Fib, Path, PeerEntry, SharedFib, SocketId},
+        identity,
+    },
+    wire::{
+        header::{HEADER_LEN, Header, Kind, OVERHEAD, VERSION, is_quic},
+        hello::Hello,
+        session::Session,
+    },
+};
+
+/// No test asserts on time; this only ends one that hangs.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a node is, apart from its process.
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) name: &'static str,
+    pub(super) key: PrivateKey,
+    pub(super) public: NodeKey,
+    pub(super) addrs: VirtualAddrs,
+    pub(super) rekey: Duration,
+    /// The socket that hears nothing.
+    pub(super) silent: Option<usize>,
+    sockets: Arc<Vec<UdpSocket>>,
+}
+
+impl Plan {
+    pub(super) fn new(name: &'static str, sockets: usize) -> Self {
+        let key = identity::generate().unwrap();
+        let public = identity::public_key(&key).unwrap();
+        let open = |_| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        };
+        Self {
+            name,
+            key,
+            public,
+            addrs: VirtualAddrs::derive(&public),
+            rekey: Duration::from_secs(3600),
+            silent: None,
+            sockets: Arc::new((0..sockets).map(open).collect()),
+        }
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
+    }
+
+    fn config(&self, peer: &Self) -> Config {
+        Config {
+            name: self.name.to_owned(),
+            key: PrivateKey(Zeroizing::new(self.key.0.to_vec())),
+            public_key: self.public,
+            adapter: "netft0".to_owned(),
+            backend: Backend::default(),
+            mtu: 1420,
+            addrs: self.addrs,
+            port: 3343,
+            workers: 0,
+            runtime_dir: "/nonexistent".into(),
+            hold: Duration::from_secs(1),
+            history: 0,
+            rekey: self.rekey,
+            timings: Timings::default(),
+            networks: Vec::new(),
+            peers: vec![Peer {
+                name: peer.name.to_owned(),
+                key: peer.public,
+                addrs: peer.addrs,
+                addresses: peer.addresses(),
+                routes: Vec::new(),
+            }],
+        }
+    }
+
+    /// Every socket paired with the peer's of the same place, all candidates, none active.
+    fn fib(&self, peer: &Self) -> Fib {
+        let mut fib = Fib::default();
+        let mut candidates = Vec::new();
+        for ((socket, remote), n) in self.sockets.iter().zip(peer.addresses()).zip(1..) {
+            let socket = Arc::new(fib::UdpSocket {
+                id: SocketId(n),
+                local: socket.local_addr().unwrap(),
+                ifindex: 1,
+                worker: 0,
+                fd: socket.try_clone().unwrap().into(),
+            });
+            fib.routes.insert((socket.id, remote), (PeerId(0), RouteId(n)));
+            fib.sockets.insert(socket.id, socket.clone());
+            let path = Path { route: RouteId(n), socket, remote, max_datagram: 1472 };
+            candidates.push(Arc::new(path));
+        }
+        fib.peers.push(PeerEntry { peer: PeerId(0), session: None, active: None, candidates });
+        fib
+    }
+
+    /// Feeds what arrives, until dropped.
+    fn readers(&self) -> (JoinSet<()>, mpsc::Receiver<QuicDatagram>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut readers = JoinSet::new();
+        for (place, id) in (0..self.sockets.len()).zip(1..) {
+            if self.silent == Some(place) {
+                continue;
+            }
+            let socket = self.sockets[place].try_clone().unwrap();
+            let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+            let sender = sender.clone();
+            readers.spawn(async move {
+                let mut buffer = [0; 2048];
+                loop {
+                    // An ICMP answer to a datagram sent earlier is an error here; read on.
+                    let Ok((len, from)) = socket.recv_from(&mut buffer).await else { continue };
+                    assert!(is_quic(buffer[0]), "the fixed bit is missing");
+                    let bytes = buffer[..len].to_vec();
+                    let _ = sender.try_send(QuicDatagram { socket: SocketId(id), from, bytes });
+                }
+            });
+        }
+        (readers, receiver)
+    }
+}
+
+/// Two nodes that know each other, over `routes` routes.
+pub(super) fn pair(routes: usize) -> (Plan, Plan) {
+    (Plan::new("node-a", routes), Plan::new("node-b", routes))
+}
+
+/// What a node's driver was told.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) live: BTreeMap<u32, Arc<Session>>,
+    pub(super) preferred: Option<u32>,
+    pub(super) ups: usize,
+    pub(super) duplicates: usize,
+    pub(super) reasons: Vec<String>,
+    pub(super) names: BTreeSet<String>,
+    pub(super) boots: BTreeSet<u64>,
+}
+
+impl Told {
+    fn take(&mut self, message: FromQuic) {
+        match message {
+            FromQuic::SessionUp { session, boot_id, peer_name, preferred, .. } => {
+                let local = session.local();
+                assert_eq!(session.boot_id(), boot_id);
+                assert!(self.live.insert(local, session).is_none(), "{local} is up twice");
+                self.ups += 1;
+                self.names.insert(peer_name);
+                self.boots.insert(boot_id);
+                if preferred {
+                    self.preferred = Some(local);
+                }
+            }
+            FromQuic::SessionPreferred { local_session, .. } => {
+                assert!(self.live.contains_key(&local_session), "{local_session} is not up");
+                self.preferred = Some(local_session);
+            }
+            FromQuic::SessionDown { local_session, .. } => {
+                assert!(self.live.remove(&local_session).is_some(), "{local_session} is not up");
+                if self.preferred == Some(local_session) {
+                    self.preferred = None;
+                }
+            }
+            FromQuic::DuplicateNode { .. } => self.duplicates += 1,
+            FromQuic::Refused { reason, .. } => self.reasons.push(reason),
+        }
+    }
+
+    pub(super) fn never_up(&self) -> bool {
+        self.ups == 0
+    }
+
+    pub(super) fn live_boots(&self) -> BTreeSet<u64> {
+        self.live.values().map(|session| session.boot_id()).collect()
+    }
+
+    fn sending(&self) -> Option<Arc<Session>> {
+        self.live.get(&self.preferred?).cloned()
+    }
+}
+
+/// A node that runs. Dropping it is its sudden death.
+pub(super) struct Node {
+    pub(super) manager: Manager,
+    told: Arc<Mutex<Told>>,
+    fib: SharedFib,
+    plan: Plan,
+    peer: Plan,
+    _readers: JoinSet<()>,
+}
+
+impl Node {
+    pub(super) fn start(plan: &Plan, peer: &Plan, boot_id: u64) -> Self {
+        let node = Self::start_without_routes(plan, peer, boot_id);
+        node.give_routes();
+        node
+    }
+
+    pub(super) fn start_without_routes(plan: &Plan, peer: &Plan, boot_id: u64) -> Self {
+        let fib: SharedFib = Arc::new(ArcSwap::from_pointee(Fib::default()));
+        let (readers, arrivals) = plan.readers();
+        let told = Arc::new(Mutex::new(Told::default()));
+        let told_here = told.clone();
+        let report = Arc::new(move |message| told_here.lock().unwrap().take(message));
+        let config = Arc::new(plan.config(peer));
+        let manager = Manager::start(config, fib.clone(), arrivals, report, boot_id).unwrap();
+        let (plan, peer) = (plan.clone(), peer.clone());
+        Self { manager, told, fib, plan, peer, _readers: readers }
+    }
+
+    pub(super) fn give_routes(&self) {
+        self.fib.store(Arc::new(self.plan.fib(&self.peer)));
+        self.manager.fib_changed();
+    }
+
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap()
+    }
+
+    pub(super) fn preferred(&self) -> Option<u32> {
+        self.told().preferred
+    }
+
+    /// The boot id of the peer's process data goes to.
+    pub(super) fn boot(&self) -> Option<u64> {
+        self.told().sending().map(|session| session.boot_id())
+    }
+
+    pub(super) fn complains(&self, what: &str) -> bool {
+        self.told().reasons.iter().any(|reason| reason.contains(what))
+    }
+
+    /// Whether both send on the same session.
+    pub(super) fn same_session(&self, other: &Self) -> bool {
+        let number = self.told().sending().map(|session| sealed(&session).1.session);
+        number.is_some() && number == other.preferred()
+    }
+
+    pub(super) async fn close(self) {
+        self.manager.close().await;
+    }
+}
+
+/// A frame of `session`.
+fn sealed(session: &Session) -> (Vec<u8>, Header) {
+    let mut frame = vec![0; OVERHEAD + 5];
+    frame[HEADER_LEN..HEADER_LEN + 5].copy_from_slice(b"netft");
+    let _ = session.seal(Kind::Data, 0, session.reserve(1).unwrap(), &mut frame);
+    let header = Header::decode(&frame).unwrap();
+    (frame, header)
+}
+
+/// Whether what `from` sends now is opened by `to`.
+pub(super) fn carries(from: &Node, to: &Node) -> bool {
+    let Some(session) = from.told().sending() else { return false };
+    let (mut frame, header) = sealed(&session);
+    let Some(session) = to.told().live.get(&header.session).cloned() else { return false };
+    session.open(&header, &mut frame).is_ok_and(|payload| payload == b"netft")
+}
+
+/// Waits for `condition`.
+pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < DEADLINE, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits until both have a session to send on.
+pub(super) async fn both_up(a: &Node, b: &Node) {
+    until("both are up", || a.preferred().is_some() && b.preferred().is_some()).await;
+}
+
+/// A peer with the right key and its own idea of the exchange.
+pub(super) struct Raw {
+    endpoint: Endpoint,
+    tls: Tls,
+    plan: Plan,
+    peer: NodeKey,
+    _readers: JoinSet<()>,
+}
+
+impl Raw {
+    pub(super) fn start(plan: &Plan, peer: &Plan) -> Self {
+        let fib: SharedFib = Arc::new(ArcSwap::from_pointee(plan.fib(peer)));
+        let (readers, arrivals) = plan.readers();
+        let socket = RouteSocket::new(fib, arrivals, Arc::new(Counters::default()));
+        let tls = Tls::new(&plan.key, plan.public).unwrap();
+        let keys = [peer.public].into_iter();
+        let endpoint = endpoint::start(&tls, &plan.key, keys, socket).unwrap();
+        Self { endpoint, tls, plan: plan.clone(), peer: peer.public, _readers: readers }
+    }
+
+    async fn connect(&self) -> Connection {
+        let client = endpoint::client(&self.tls, self.peer).unwrap();
+        let address = address_of(PeerId(0));
+        self.endpoint.connect_with(client, address, SERVER_NAME).unwrap().await.unwrap()
+    }
+
+    /// A framed hello of a process with this boot id.
+    pub(super) fn hello(&self, boot_id: u64) -> Vec<u8> {
+        let mut body = Vec::new();
+        Hello {
+            version: VERSION,
+            boot_id,
+            session: 5,
+            virtual_v4: self.plan.addrs.v4,
+            virtual_v6: self.plan.addrs.v6,
+            aes: false,
+            adapter_up: true,
+            name: self.plan.name.to_owned(),
+        }
+        .encode(&mut body);
+        [&u16::try_from(body.len()).unwrap().to_be_bytes(), body.as_slice()].concat()
+    }
+
+    /// Says `bytes` and returns the code and the text the node closes with.
+    pub(super) async fn say(&self, bytes: &[u8]) -> (VarInt, String) {
+        let connection = self.connect().await;
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        match connection.closed().await {
+            ConnectionError::ApplicationClosed(close) => {
+                (close.error_code, String::from_utf8(close.reason.to_vec()).unwrap())
+            }
+            other => panic!("not refused but {other}"),
+        }
+    }
+
+    /// The text a process with this boot id is refused with.
+    pub(super) async fn refused(&self, boot_id: u64) -> String {
+        self.say(&self.hello(boot_id)).await.1
+    }
+
+    /// Joins as a process with this boot id, which then answers what it is asked until dropped.
+    pub(super) async fn join(&self, boot_id: u64, generation: u32) -> JoinSet<()> {
+        let connection = self.connect().await;
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        send.write_all(&self.hello(boot_id)).await.unwrap();
+        let mut length = [0; 2];
+        recv.read_exact(&mut length).await.unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes(length))];
+        recv.read_exact(&mut hello).await.unwrap();
+        send.write_all(&[1]).await.unwrap();
+        send.write_all(&generation.to_be_bytes()).await.unwrap();
+        let mut life = JoinSet::new();
+        life.spawn(async move {
+            let mut tag = [0];
+            // 1 is answered with "settled" (2), 3 with "alive" (4).
+            while recv.read_exact(&mut tag).await.is_ok() {
+                send.write_all(&[tag[0] + 1]).await.unwrap();
+            }
+            drop(connection);
+        });
+        life
+    }
+}

@@ -1,0 +1,290 @@
+//! Who a node talks to: TLS 1.3 with raw Ed25519 keys on both sides (RFC 7250), each pinned by the
+//! other's configuration. No certificate, no authority, no resumption.
+
+use std::sync::Arc;
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    client::{
+        AlwaysResolvesClientRawPublicKeys, Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key},
+    pki_types::{
+        CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer,
+        UnixTime,
+    },
+    server::{
+        AlwaysResolvesServerRawPublicKeys,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+    version::TLS13,
+};
+
+use crate::{config::PrivateKey, id::NodeKey};
+
+/// What the two ends agree to speak.
+const ALPN: &[u8] = b"netft/1";
+/// The name the client asks for: TLS wants one, the key is what counts.
+pub(super) const SERVER_NAME: &str = "peer.netft.invalid";
+/// What stands before the 32 key bytes in a SubjectPublicKeyInfo of Ed25519 (RFC 8410 section 4).
+const SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// Bytes of such a SubjectPublicKeyInfo.
+const SPKI_LEN: usize = SPKI_PREFIX.len() + 32;
+
+/// Why a key was refused, as it appears in the error of the QUIC connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum KeyRefused {
+    /// Another machine runs with this node's key.
+    #[error("the peer holds this node's own key")]
+    Own,
+    /// Not the key, or none of the keys, in the config.
+    #[error("the peer's key is not pinned")]
+    Unpinned,
+}
+
+/// The two sides' TLS configurations of one node.
+pub(super) struct Tls {
+    provider: Arc<CryptoProvider>,
+    key: Arc<CertifiedKey>,
+    own: NodeKey,
+}
+
+impl Tls {
+    /// Makes ready `key`, whose public half is `own`.
+    ///
+    /// # Errors
+    /// When `key` is no Ed25519 key.
+    pub(super) fn new(key: &PrivateKey, own: NodeKey) -> Result<Self, Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.0.as_slice()));
+        let signing = rustls::crypto::ring::sign::any_supported_type(&der)?;
+        let spki = CertificateDer::from(spki(&own).to_vec());
+        let key = Arc::new(CertifiedKey::new(vec![spki], signing));
+        Ok(Self { provider, key, own })
+    }
+
+    /// Answers any node whose key is in `peers`.
+    ///
+    /// # Errors
+    /// When the provider lacks TLS 1.3, which ring's does not.
+    pub(super) fn server(
+        &self,
+        peers: impl Iterator<Item = NodeKey>,
+    ) -> Result<rustls::ServerConfig, Error> {
+        let mut config = rustls::ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::new(self.pinned(peers)))
+            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(self.key.clone())));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // A resumed session would skip the check of the key.
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(config)
+    }
+
+    /// Dials the one node that holds `peer`.
+    ///
+    /// # Errors
+    /// When the provider lacks TLS 1.3, which ring's does not.
+    pub(super) fn client(&self, peer: NodeKey) -> Result<rustls::ClientConfig, Error> {
+        let mut config = rustls::ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(self.pinned([peer].into_iter())))
+            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
+                self.key.clone(),
+            )));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        Ok(config)
+    }
+
+    fn pinned(&self, peers: impl Iterator<Item = NodeKey>) -> Pinned {
+        Pinned {
+            own: spki(&self.own),
+            peers: peers.map(|key| spki(&key)).collect(),
+            algorithms: self.provider.signature_verification_algorithms,
+        }
+    }
+}
+
+/// The SubjectPublicKeyInfo of a key.
+fn spki(key: &NodeKey) -> [u8; SPKI_LEN] {
+    let mut bytes = [0; SPKI_LEN];
+    bytes[..SPKI_PREFIX.len()].copy_from_slice(&SPKI_PREFIX);
+    bytes[SPKI_PREFIX.len()..].copy_from_slice(&key.0);
+    bytes
+}
+
+/// The key the other end of an established QUIC connection has proven to hold.
+pub(super) fn proven_key(connection: &quinn::Connection) -> Option<NodeKey> {
+    let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    let key = identity.first()?.strip_prefix(&SPKI_PREFIX)?;
+    key.try_into().ok().map(NodeKey)
+}
+
+/// Accepts exactly the pinned keys.
+#[derive(Debug)]
+struct Pinned {
+    own: [u8; SPKI_LEN],
+    peers: Vec<[u8; SPKI_LEN]>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Pinned {
+    fn check(
+        &self,
+        end: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), Error> {
+        let key: &[u8] = end.as_ref();
+        if intermediates.is_empty() && self.peers.iter().any(|peer| peer.as_slice() == key) {
+            return Ok(());
+        }
+        let refused = if key == self.own { KeyRefused::Own } else { KeyRefused::Unpinned };
+        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused)))))
+    }
+
+    fn verify(
+        &self,
+        message: &[u8],
+        end: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let key = SubjectPublicKeyInfoDer::from(end.as_ref());
+        verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
+    }
+}
+
+/// TLS 1.2 is never offered, so nothing is ever signed with it.
+fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
+    Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ClientCertVerifier for Pinned {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::io::identity;
+
+    fn pinned(own: NodeKey, peers: &[NodeKey]) -> Pinned {
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        Pinned { own: spki(&own), peers: peers.iter().map(spki).collect(), algorithms }
+    }
+
+    fn refusal(verdict: Result<(), Error>) -> Option<KeyRefused> {
+        match verdict {
+            Ok(()) => None,
+            Err(Error::InvalidCertificate(CertificateError::Other(OtherError(cause)))) => {
+                cause.downcast_ref().copied()
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn only_the_pinned_keys_are_accepted_and_a_clone_is_told_apart() {
+        let (own, peer, stranger) = (NodeKey([1; 32]), NodeKey([2; 32]), NodeKey([3; 32]));
+        let verifier = pinned(own, &[peer]);
+        let check = |bytes: Vec<u8>| refusal(verifier.check(&CertificateDer::from(bytes), &[]));
+        assert_eq!(check(spki(&peer).to_vec()), None);
+        assert_eq!(check(spki(&stranger).to_vec()), Some(KeyRefused::Unpinned));
+        assert_eq!(check(spki(&own).to_vec()), Some(KeyRefused::Own));
+        assert_eq!(check(peer.0.to_vec()), Some(KeyRefused::Unpinned));
+        assert_eq!(check([&spki(&peer)[..], &[0]].concat()), Some(KeyRefused::Unpinned));
+    }
+
+    #[test]
+    fn the_fixed_prefix_gives_the_key_as_rustls_writes_it() {
+        let key = identity::generate().unwrap();
+        let own = identity::public_key(&key).unwrap();
+        let tls = Tls::new(&key, own).unwrap();
+        let written = tls.key.key.public_key().unwrap();
+        assert_eq!(written.as_ref(), spki(&own));
+    }
+}
