@@ -4,3 +4,4 @@ pub mod counters;
 pub mod fib;
 pub mod identity;
 pub mod quic;
+pub mod sys;

@@ -1,0 +1,80 @@
+//! A level-triggered epoll set whose members are known by a 64-bit token.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::epoll::{self, CreateFlags, EventData, EventFlags},
+};
+
+/// One ready member.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// The token the descriptor was added with.
+    pub token: u64,
+    /// An error is queued, or the other end is gone.
+    pub error: bool,
+}
+
+/// The set. Adding and removing is safe from any thread while another waits.
+#[derive(Debug)]
+pub struct Epoll(OwnedFd);
+
+/// Room for one wait's result; kept by the caller so that waiting does not allocate.
+pub struct Events(Vec<epoll::Event>);
+
+impl Events {
+    /// Room for `capacity` ready members per wait.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Vec::with_capacity(capacity))
+    }
+
+    /// The members of the last wait.
+    pub fn iter(&self) -> impl Iterator<Item = Ready> + '_ {
+        self.0.iter().map(|event| {
+            let (flags, data) = (event.flags, event.data);
+            Ready { token: data.u64(), error: flags.intersects(EventFlags::ERR | EventFlags::HUP) }
+        })
+    }
+}
+
+impl Epoll {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// The descriptor limit is reached.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
+    }
+
+    /// Watches `fd` for input and errors.
+    ///
+    /// # Errors
+    /// `fd` is a member already, or cannot be watched.
+    pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, fd, EventData::new_u64(token), EventFlags::IN)?)
+    }
+
+    /// Forgets `fd`.
+    ///
+    /// # Errors
+    /// `fd` is no member.
+    pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.0, fd)?)
+    }
+
+    /// Waits until a member is ready; an interrupted wait yields none.
+    ///
+    /// # Errors
+    /// Only a broken set can fail.
+    pub fn wait(&self, events: &mut Events) -> io::Result<()> {
+        events.0.clear();
+        match epoll::wait(&self.0, spare_capacity(&mut events.0), None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! UDP sockets with segmentation offload: open, send, receive, drain the error queue.
+//!
+//! A socket is pinned to one interface (the source address alone pins nothing: Linux is a weak
+//! host), never fragments and never lowers its own path MTU (a forged "fragmentation needed"
+//! changes nothing). Every call is non-blocking.
+#![expect(unsafe_code, reason = "sendmsg, recvmsg and setsockopt with control messages")]
+
+use std::{
+    io, mem,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    ptr,
+};
+
+use libc::{c_int, c_void, cmsghdr, msghdr, sockaddr_storage, socklen_t};
+
+/// The most payload bytes of one send, segmented or not.
+pub const MAX_SEND: usize = 65_507;
+/// The most segments of one send: the limit of kernels before 6.9.
+pub const MAX_SEGMENTS: usize = 64;
+/// The type-of-service byte of heartbeats: DSCP CS6, network control.
+pub const TOS_CONTROL: u8 = 0xc0;
+
+/// What a receive buffer asks the kernel for, bytes.
+const RECEIVE_BUFFER: c_int = 8 << 20;
+/// What a send buffer asks the kernel for, bytes.
+const SEND_BUFFER: c_int = 4 << 20;
+
+/// Bytes for control messages: at least 128, aligned as the kernel writes them.
+#[repr(C, align(8))]
+struct Control([u8; 256]);
+
+impl Control {
+    const fn new() -> Self {
+        Self([0; 256])
+    }
+}
+
+/// What one receive brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes in the buffer.
+    pub len: usize,
+    /// Bytes of each datagram but the last, which may be shorter; equals `len` for a single one.
+    pub segment: usize,
+    /// The sender. A link-local IPv6 one carries its scope; the flow label is always 0.
+    pub from: SocketAddr,
+    /// How many datagrams this socket has lost to a full buffer so far (wraps), when told.
+    pub overflow: Option<u32>,
+}
+
+/// What a failed send means for the route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendFault {
+    /// Buffers are full or a filter refused it: count it and go on.
+    Transient,
+    /// The remote port was closed a while ago; the error belongs to an earlier packet. Retry once.
+    Refused,
+    /// The interface, address or way is gone.
+    Route,
+    /// A segment is larger than the interface takes.
+    TooBig,
+    /// The interface cannot segment: send the datagrams one by one.
+    NoOffload,
+}
+
+/// One entry of a socket's error queue. A hint only: ICMP can be forged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuedError {
+    /// The error.
+    pub errno: i32,
+    /// Told by the network (ICMP), not by this machine.
+    pub remote_origin: bool,
+    /// Where the packet at fault was going.
+    pub to: Option<SocketAddr>,
+}
+
+/// Opens a socket bound to `local` and pinned to the interface `ifindex`. A link-local IPv6
+/// address needs no scope: it is that interface. `reuse_port`: several sockets share the address.
+///
+/// # Errors
+/// The address is in use or not on this machine, the interface is gone, or the kernel lacks an
+/// option without which packets would be fragmented or unpinned.
+pub fn open(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Result<OwnedFd> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(
+        Domain::for_address(local),
+        Type::DGRAM.nonblocking().cloexec(),
+        Some(Protocol::UDP),
+    )?;
+    let owned = OwnedFd::from(socket);
+    let fd = &owned;
+    let index = c_int::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)?;
+    if reuse_port {
+        set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    if local.is_ipv4() {
+        set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+        set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+    } else {
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+    }
+    // Without these it is slower or blinder, not wrong.
+    let _ = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+    let _ = set(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+    set(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        .or_else(|_| set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER))?;
+    set(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER)
+        .or_else(|_| set(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER))?;
+    rustix::net::bind(fd, &with_scope(local, ifindex))?;
+    Ok(owned)
+}
+
+/// `addr` with the scope a link-local IPv6 address needs; others unchanged.
+pub fn with_scope(addr: SocketAddr, ifindex: u32) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, ifindex).into()
+        }
+        other => other,
+    }
+}
+
+/// Sends `bytes` to `remote`, cut by the kernel every `segment` bytes when given, marked with the
+/// type-of-service byte `tos` when given.
+///
+/// # Errors
+/// See [`classify`].
+#[inline]
+pub fn send(
+    fd: BorrowedFd<'_>,
+    remote: &SocketAddr,
+    bytes: &[u8],
+    segment: Option<u16>,
+    tos: Option<u8>,
+) -> io::Result<()> {
+    let (mut name, name_len) = encode(remote);
+    let mut control = Control::new();
+    let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: `msghdr` is plain data; all zeroes is a valid value.
+    let mut msg: msghdr = unsafe { mem::zeroed() };
+    msg.msg_name = ptr::from_mut(&mut name).cast();
+    msg.msg_namelen = name_len;
+    msg.msg_iov = &mut iov;
+    msg.msg_iovlen = 1;
+    let mut used = 0;
+    if let Some(segment) = segment {
+        used = put(&mut control, used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+    }
+    if let Some(tos) = tos {
+        let (level, kind) = match remote {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        used = put(&mut control, used, level, kind, c_int::from(tos));
+    }
+    if used > 0 {
+        msg.msg_control = control.0.as_mut_ptr().cast();
+        msg.msg_controllen = used as _;
+    }
+    // SAFETY: every pointer in `msg` is to a local or to `bytes`, which outlive the call, with its
+    // length; the kernel only reads them.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &msg, libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends one datagram that is not data (a heartbeat, a QUIC packet), once more when the error was
+/// an earlier packet's.
+///
+/// # Errors
+/// See [`classify`].
+pub fn send_one(
+    fd: BorrowedFd<'_>,
+    remote: &SocketAddr,
+    bytes: &[u8],
+    tos: Option<u8>,
+) -> io::Result<()> {
+    match send(fd, remote, bytes, None, tos) {
+        Err(error) if classify(&error, false) == SendFault::Refused => {
+            send(fd, remote, bytes, None, tos)
+        }
+        result => result,
+    }
+}
+
+/// What the error of a send means; `segmented`: it asked for segmentation.
+pub fn classify(error: &io::Error, segmented: bool) -> SendFault {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => SendFault::Refused,
+        Some(libc::EMSGSIZE) => SendFault::TooBig,
+        Some(libc::EIO | libc::EOPNOTSUPP) if segmented => SendFault::NoOffload,
+        Some(
+            libc::ENETUNREACH
+            | libc::EHOSTUNREACH
+            | libc::ENETDOWN
+            | libc::ENODEV
+            | libc::ENXIO
+            | libc::EADDRNOTAVAIL
+            | libc::EINVAL,
+        ) => SendFault::Route,
+        _ => SendFault::Transient,
+    }
+}
+
+/// Receives one batch of datagrams of one sender into `buf`, which should hold 65,535 bytes.
+/// `None`: nothing is there.
+///
+/// # Errors
+/// The batch or its control messages did not fit (`InvalidData`), or a queued error surfaced:
+/// drain it and go on.
+#[inline]
+pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Received>> {
+    // SAFETY: `sockaddr_storage` and `msghdr` are plain data; all zeroes is a valid value.
+    let (mut name, mut msg): (sockaddr_storage, msghdr) = unsafe { mem::zeroed() };
+    let mut control = Control::new();
+    let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    let result = receive(fd, &mut msg, &mut name, &mut iov, &mut control, 0);
+    let len = match result {
+        Ok(len) => len,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if msg.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut received = Received {
+        len,
+        segment: len,
+        from: decode(&name).ok_or(io::ErrorKind::InvalidData)?,
+        overflow: None,
+    };
+    each_control(&msg, |level, kind, data| match (level, kind) {
+        (libc::SOL_UDP, libc::UDP_GRO) => {
+            let segment = read::<c_int>(data).and_then(|size| usize::try_from(size).ok());
+            received.segment = segment.filter(|size| *size > 0).unwrap_or(len);
+        }
+        (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => received.overflow = read::<u32>(data),
+        _ => {}
+    });
+    Ok(Some(received))
+}
+
+/// Empties the error queue, at most `limit` entries.
+pub fn drain_errors(fd: BorrowedFd<'_>, limit: usize, mut each: impl FnMut(QueuedError)) {
+    for _ in 0..limit {
+        // SAFETY: `sockaddr_storage` and `msghdr` are plain data; all zeroes is a valid value.
+        let (mut name, mut msg): (sockaddr_storage, msghdr) = unsafe { mem::zeroed() };
+        let mut control = Control::new();
+        // The packet at fault is of no use: an empty buffer cuts it off.
+        let mut iov = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        let flags = libc::MSG_ERRQUEUE;
+        if receive(fd, &mut msg, &mut name, &mut iov, &mut control, flags).is_err() {
+            return;
+        }
+        each_control(&msg, |level, kind, data| {
+            let known = (level == libc::IPPROTO_IP && kind == libc::IP_RECVERR)
+                || (level == libc::IPPROTO_IPV6 && kind == libc::IPV6_RECVERR);
+            if let (true, Some(error)) = (known, read::<libc::sock_extended_err>(data)) {
+                let icmp = [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6];
+                each(QueuedError {
+                    errno: error.ee_errno as i32,
+                    remote_origin: icmp.contains(&error.ee_origin),
+                    to: decode(&name),
+                });
+            }
+        });
+    }
+}
+
+#[inline]
+fn receive(
+    fd: BorrowedFd<'_>,
+    msg: &mut msghdr,
+    name: &mut sockaddr_storage,
+    iov: &mut libc::iovec,
+    control: &mut Control,
+    flags: c_int,
+) -> io::Result<usize> {
+    msg.msg_name = ptr::from_mut(name).cast();
+    msg.msg_namelen = size_of::<sockaddr_storage>() as socklen_t;
+    msg.msg_iov = iov;
+    msg.msg_iovlen = 1;
+    msg.msg_control = control.0.as_mut_ptr().cast();
+    msg.msg_controllen = control.0.len() as _;
+    // SAFETY: every pointer in `msg` is to something the caller holds exclusively for the whole
+    // call, with its length; `iov` describes the caller's buffer, or is empty.
+    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), msg, flags | libc::MSG_DONTWAIT) };
+    usize::try_from(len).map_err(|_| io::Error::last_os_error())
+}
+
+fn set(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let len = size_of::<c_int>() as socklen_t;
+    let value = ptr::from_ref(&value).cast::<c_void>();
+    // SAFETY: `value` points to a `c_int` that lives through the call; its size is passed.
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value, len) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Appends a control message at `used`; returns where the next one goes.
+#[inline]
+fn put<T: Copy>(control: &mut Control, used: usize, level: c_int, kind: c_int, value: T) -> usize {
+    let size = size_of::<T>() as u32;
+    // SAFETY: both only compute.
+    let (space, len) = unsafe { (libc::CMSG_SPACE(size), libc::CMSG_LEN(size)) };
+    assert!(used + space as usize <= control.0.len(), "two small messages fit");
+    let at = control.0[used..].as_mut_ptr().cast::<cmsghdr>();
+    // SAFETY: `at` is inside `control` with `space` bytes behind it (asserted), and aligned for
+    // `cmsghdr`: the buffer is, and `used` is a sum of `CMSG_SPACE`s. The value is written
+    // unaligned.
+    unsafe {
+        (*at).cmsg_level = level;
+        (*at).cmsg_type = kind;
+        (*at).cmsg_len = len as _;
+        libc::CMSG_DATA(at).cast::<T>().write_unaligned(value);
+    }
+    used + space as usize
+}
+
+/// Calls `each` with level, type and data of every control message received.
+#[inline]
+fn each_control(msg: &msghdr, mut each: impl FnMut(c_int, c_int, &[u8])) {
+    // SAFETY: `msg` describes the control buffer as the kernel filled it; the macros keep inside
+    // `msg_controllen`, and `cmsg_len` covers header and data of each message.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(msg);
+        while let Some(header) = at.as_ref() {
+            let len = (header.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+            let data = std::slice::from_raw_parts(libc::CMSG_DATA(at), len);
+            each(header.cmsg_level, header.cmsg_type, data);
+            at = libc::CMSG_NXTHDR(msg, at);
+        }
+    }
+}
+
+/// Plain kernel data that any bytes are a value of.
+trait Plain: Copy {}
+impl Plain for c_int {}
+impl Plain for u32 {}
+impl Plain for libc::sock_extended_err {}
+
+/// The `T` at the start of `data`.
+#[inline]
+fn read<T: Plain>(data: &[u8]) -> Option<T> {
+    if data.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are enough bytes, and `Plain` types have no invalid value.
+    Some(unsafe { data.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[inline]
+fn encode(addr: &SocketAddr) -> (sockaddr_storage, socklen_t) {
+    // SAFETY: plain data; all zeroes is a valid value.
+    let mut storage: sockaddr_storage = unsafe { mem::zeroed() };
+    let at = ptr::from_mut(&mut storage);
+    let len = match addr {
+        SocketAddr::V4(v4) => {
+            // SAFETY: `sockaddr_storage` is large and aligned enough for every address.
+            let out = unsafe { &mut *at.cast::<libc::sockaddr_in>() };
+            out.sin_family = libc::AF_INET as _;
+            out.sin_port = v4.port().to_be();
+            out.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            // SAFETY: as above.
+            let out = unsafe { &mut *at.cast::<libc::sockaddr_in6>() };
+            out.sin6_family = libc::AF_INET6 as _;
+            out.sin6_port = v6.port().to_be();
+            out.sin6_addr.s6_addr = v6.ip().octets();
+            out.sin6_scope_id = v6.scope_id();
+            size_of::<libc::sockaddr_in6>()
+        }
+    };
+    (storage, len as socklen_t)
+}
+
+#[inline]
+fn decode(storage: &sockaddr_storage) -> Option<SocketAddr> {
+    let at = ptr::from_ref(storage);
+    match c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which address it is; the storage is large enough for it.
+            let addr = unsafe { &*at.cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(addr.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddrV4::new(ip, u16::from_be(addr.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let addr = unsafe { &*at.cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(addr.sin6_addr.s6_addr);
+            let port = u16::from_be(addr.sin6_port);
+            Some(SocketAddrV6::new(ip, port, 0, addr.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
