@@ -167,7 +167,7 @@ impl<'a> Stage<'a> {
     fn narrate(&self, narrator: &Narrator, lane: usize, broken: Moment) {
         let mut lines: Vec<(Event, usize)> = Vec::new();
         for node in 0..2 {
-            let ours = |event: &Event| event.at >= broken.wall && self.blames(node, lane, event);
+            let ours = |event: &Event| event.since(broken.wall) && self.blames(node, lane, event);
             lines.extend(self.events[node].seen().into_iter().filter(ours).map(|e| (e, node)));
         }
         lines.sort_by_key(|(event, _)| event.at);
@@ -194,7 +194,7 @@ impl<'a> Stage<'a> {
     fn moved_already(&self, node: usize, lane: usize, since: SystemTime) -> Option<SystemTime> {
         let id = Some(self.ids[node][lane]);
         let seen = self.events[node].seen().into_iter();
-        seen.filter(|event| event.at >= since && event.name == "moved")
+        seen.filter(|event| event.since(since) && event.name == "moved")
             .find(|event| event.number("from") == id)
             .map(|event| event.at)
     }
@@ -203,7 +203,7 @@ impl<'a> Stage<'a> {
     fn detected(&self, lane: usize, since: SystemTime) -> Option<SystemTime> {
         let first = |node: usize| {
             let seen = self.events[node].seen().into_iter();
-            seen.filter(|event| event.at >= since && self.blames(node, lane, event))
+            seen.filter(|event| event.since(since) && self.blames(node, lane, event))
                 .map(|event| event.at)
                 .min()
         };
@@ -231,7 +231,7 @@ impl<'a> Stage<'a> {
             self.daemons[node].wait_for("the way back", PATIENCE, home).ok()?;
             let seen = self.events[node].seen().into_iter().rev();
             let event = seen
-                .filter(|event| event.at >= since && event.name == "moved")
+                .filter(|event| event.since(since) && event.name == "moved")
                 .find(|event| event.number("to") == Some(id));
             last = last.max(event.map(|event| event.at));
         }

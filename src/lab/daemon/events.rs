@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::lab::LabError;
 
+/// Time-stamps are cut off to this.
+const STAMP: Duration = Duration::from_millis(1);
+
 /// One event.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -34,6 +37,11 @@ impl Event {
     /// A text in the line, such as a state.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.line.get(key)?.as_str()
+    }
+
+    /// Whether it happened at `moment` or later, as far as its rounded time-stamp can tell.
+    pub fn since(&self, moment: SystemTime) -> bool {
+        self.at + STAMP >= moment
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -89,7 +97,7 @@ impl Events {
         let deadline = Instant::now() + limit;
         loop {
             let seen = self.seen();
-            if let Some(event) = seen.iter().find(|event| event.at >= since && want(event)) {
+            if let Some(event) = seen.iter().find(|event| event.since(since) && want(event)) {
                 return Ok(event.clone());
             }
             if Instant::now() > deadline {
