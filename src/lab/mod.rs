@@ -65,6 +65,20 @@ pub enum LabError {
 }
 
 impl LabError {
+    /// Whether this system refuses what the laboratory needs, whoever asks.
+    pub fn is_refusal(&self) -> bool {
+        const EPERM: i32 = -1;
+        match self {
+            Self::Namespaces(_) | Self::Tun(_) => true,
+            // A namespace whose capabilities a security policy took away.
+            Self::Netlink { source, .. } => matches!(
+                &**source,
+                rtnetlink::Error::NetlinkError(answer) if answer.raw_code() == EPERM
+            ),
+            Self::Io { .. } | Self::Daemon(_) => false,
+        }
+    }
+
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

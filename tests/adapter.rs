@@ -1,0 +1,176 @@
+//! The adapter in a real kernel: comes, stays, is put back, goes.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{net::UdpSocket, process::Stdio, thread};
+
+use common::{Link, PATIENCE, Pair, RATE, WHILE, alive, eventually, link};
+use netftd::lab::{Shape, daemon::ADAPTER, daemon::Settings, in_namespace, interface_index};
+use rtnetlink::{Handle, LinkUnspec};
+
+#[test]
+fn the_adapter_comes_with_its_daemon_and_goes_when_it_stops() {
+    in_namespace("the_adapter_comes_with_its_daemon_and_goes_when_it_stops", || {
+        let mut pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
+        assert_eq!(pair.adapter(0), None);
+        pair.start(0);
+        pair.start(1);
+        pair.ready(0);
+        let adapter = pair.adapter(0).unwrap();
+        let addrs = pair.site.addrs(0);
+        assert!(adapter.up, "{adapter:?}");
+        for address in [addrs.v4.into(), addrs.v6.into()] {
+            assert!(adapter.addresses.contains(&address), "{address} in {adapter:?}");
+        }
+        let status = pair.daemons[0].take().unwrap().stop().unwrap();
+        assert!(status.success(), "{status}");
+        assert_eq!(pair.adapter(0), None);
+    });
+}
+
+#[test]
+fn a_crash_leaves_the_adapter_and_cleanup_removes_it() {
+    in_namespace("a_crash_leaves_the_adapter_and_cleanup_removes_it", || {
+        let mut pair = Pair::up(1);
+        pair.daemons[0].take().unwrap().kill().unwrap();
+        thread::sleep(WHILE);
+        assert!(pair.adapter(0).is_some());
+        let mut cleanup = pair.site.daemon(&pair.lab, 0).unwrap();
+        let output = cleanup.arg("--cleanup").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(pair.adapter(0), None);
+    });
+}
+
+#[test]
+fn c_11_a_second_daemon_is_refused_and_the_first_goes_on() {
+    in_namespace("c_11_a_second_daemon_is_refused_and_the_first_goes_on", || {
+        let pair = Pair::up(1);
+        let flow = pair.transfer(0, Some(RATE), false);
+        let mut second = pair.site.daemon(&pair.lab, 0).unwrap();
+        let mut second = second.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while second.try_wait().unwrap().is_none() {
+            if std::time::Instant::now() > deadline {
+                second.kill().unwrap();
+                panic!("the second daemon runs");
+            }
+            thread::sleep(WHILE / 25);
+        }
+        let output = second.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !text.trim().is_empty(), "{text}");
+        assert!(!text.contains("panicked"), "{text}");
+        alive(flow);
+    });
+}
+
+/// Runs `work` on the adapter of node 0 under a flow; it must come back as it was.
+fn restored<F, Fut>(work: F)
+where
+    F: FnOnce(Handle, u32) -> Fut + Send,
+    Fut: Future<Output = Result<(), rtnetlink::Error>>,
+{
+    let pair = Pair::up(2);
+    let flow = pair.transfer(0, Some(RATE), false);
+    thread::sleep(WHILE);
+    let before = pair.adapter(0).unwrap();
+    pair.lab
+        .node(0)
+        .netlink("disturb the adapter", |netlink| async move {
+            let index = interface_index(&netlink, ADAPTER).await?;
+            work(netlink, index).await
+        })
+        .unwrap();
+    let same = |link: &Link| {
+        (link.up, link.mtu, &link.addresses) == (before.up, before.mtu, &before.addresses)
+    };
+    eventually("the adapter as it was", || pair.adapter(0).as_ref().is_some_and(same));
+    alive(flow);
+}
+
+#[test]
+fn f_22_a_deleted_adapter_is_made_again() {
+    in_namespace("f_22_a_deleted_adapter_is_made_again", || {
+        restored(|netlink, index| async move { netlink.link().del(index).execute().await });
+    });
+}
+
+#[test]
+fn f_23_an_adapter_set_down_is_set_up_again() {
+    in_namespace("f_23_an_adapter_set_down_is_set_up_again", || {
+        restored(|netlink, index| async move {
+            let down = LinkUnspec::new_with_index(index).down().build();
+            netlink.link().change(down).execute().await
+        });
+    });
+}
+
+#[test]
+fn f_23_a_renamed_adapter_gets_its_name_back() {
+    in_namespace("f_23_a_renamed_adapter_gets_its_name_back", || {
+        restored(|netlink, index| async move {
+            let down = LinkUnspec::new_with_index(index).down().build();
+            netlink.link().change(down).execute().await?;
+            let other = LinkUnspec::new_with_index(index).name("other0").up().build();
+            netlink.link().change(other).execute().await
+        });
+    });
+}
+
+#[test]
+fn f_23_an_adapter_without_its_addresses_gets_them_back() {
+    in_namespace("f_23_an_adapter_without_its_addresses_gets_them_back", || {
+        restored(|netlink, index| async move {
+            use futures_util::TryStreamExt;
+            let rows = netlink.address().get().set_link_index_filter(index).execute();
+            let rows: Vec<_> = rows.try_collect().await?;
+            for row in rows {
+                netlink.address().del(row).execute().await?;
+            }
+            Ok(())
+        });
+    });
+}
+
+#[test]
+fn f_23_an_adapter_with_another_mtu_gets_its_own_back() {
+    in_namespace("f_23_an_adapter_with_another_mtu_gets_its_own_back", || {
+        restored(|netlink, index| async move {
+            let small = LinkUnspec::new_with_index(index).mtu(1300).build();
+            netlink.link().change(small).execute().await
+        });
+    });
+}
+
+#[test]
+fn other_users_of_link_local_addresses_are_left_alone() {
+    in_namespace("other_users_of_link_local_addresses_are_left_alone", || {
+        let mut pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
+        let own: std::net::Ipv4Addr = "169.254.77.1".parse().unwrap();
+        pair.lab
+            .node(0)
+            .netlink("add a link-local address", |netlink| async move {
+                let index = interface_index(&netlink, "eth1").await?;
+                netlink.address().add(index, own.into(), 16).execute().await
+            })
+            .unwrap();
+        pair.start(0);
+        pair.start(1);
+        pair.ready(0);
+        let source = |target: &str| {
+            pair.lab.node(0).run(|| {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.connect(target).unwrap();
+                socket.local_addr().unwrap().ip()
+            })
+        };
+        // Asks the kernel's routing; nothing is sent.
+        assert_eq!(source("169.254.169.254:80"), own, "cloud metadata goes the way it went");
+        let peer = pair.site.addrs(1).v4;
+        assert_eq!(source(&format!("{peer}:80")), pair.site.addrs(0).v4);
+        assert!(link(&pair.lab, 0, "eth1").unwrap().up);
+    });
+}

@@ -1,0 +1,86 @@
+//! What travels over what: routes from networks, address families, backends, routers.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::thread;
+
+use common::{HOLD, Pair, RATE, WHILE, alive, nothing_lost};
+use netftd::lab::{Shape, daemon::Settings, in_namespace};
+
+#[test]
+fn b_15_three_networks_give_exactly_three_routes() {
+    in_namespace("b_15_three_networks_give_exactly_three_routes", || {
+        let mut pair = Pair::up(3);
+        for node in [0, 1] {
+            let mut routes = pair.ready(node);
+            routes.sort_by_key(|route| route.priority);
+            let networks: Vec<usize> = routes.iter().map(|r| pair.network(node, r)).collect();
+            assert_eq!(networks, [0, 1, 2], "one route per network, in order of metric");
+            for (network, route) in routes.iter().enumerate() {
+                let far = pair.lab.v4(network, 1 - node).to_string();
+                assert!(route.real_remote.starts_with(&far), "{route:?}");
+                assert_eq!(route.active, network == 0, "the best route carries the data");
+            }
+        }
+    });
+}
+
+#[test]
+fn both_inner_families_travel_over_ipv4() {
+    in_namespace("both_inner_families_travel_over_ipv4", || {
+        both_families(Settings { common: HOLD, ..Settings::default() });
+    });
+}
+
+#[test]
+fn both_inner_families_travel_over_ipv6() {
+    in_namespace("both_inner_families_travel_over_ipv6", || {
+        both_families(Settings { common: HOLD, six: true, ..Settings::default() });
+    });
+}
+
+fn both_families(settings: Settings<'_>) {
+    let pair = Pair::with(2, settings);
+    for six in [false, true] {
+        let probes = [pair.probe(0, six), pair.probe(1, six)];
+        let flows = [pair.transfer(0, Some(RATE), six), pair.transfer(1, Some(RATE), six)];
+        thread::sleep(WHILE);
+        flows.into_iter().for_each(alive);
+        for probe in probes {
+            nothing_lost(&probe.finish());
+        }
+    }
+}
+
+#[test]
+fn plain_and_offload_backends_understand_each_other() {
+    in_namespace("plain_and_offload_backends_understand_each_other", || {
+        let each = ["[adapter]\nbackend = \"plain\"", "[adapter]\nbackend = \"offload\""];
+        let pair = Pair::with(1, Settings { common: HOLD, each: &each, ..Settings::default() });
+        // As fast as it goes: large segments on one side, single packets on the other.
+        for from in [0, 1] {
+            for six in [false, true] {
+                let flow = pair.transfer(from, None, six);
+                thread::sleep(WHILE);
+                alive(flow);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_route_through_a_router_carries_data() {
+    in_namespace("a_route_through_a_router_carries_data", || {
+        let settings = Settings { common: HOLD, ..Settings::default() };
+        let mut pair = Pair::over(&[Shape::Flat, Shape::Routed], settings);
+        pair.lab.black_hole(0).unwrap();
+        for node in [0, 1] {
+            pair.wait_active(node, 1);
+        }
+        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
+        thread::sleep(WHILE);
+        flows.into_iter().for_each(alive);
+    });
+}

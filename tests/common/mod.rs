@@ -1,0 +1,240 @@
+//! Two nodes with a daemon each, and the questions kernel tests ask of them.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures_util::TryStreamExt;
+use netftd::lab::{
+    Lab, Moment, Shape,
+    daemon::{ADAPTER, Daemon, Events, Programs, Route, Settings, Site},
+    interface_index,
+    probe::{Log, Probe},
+    transfer::Transfer,
+};
+use rtnetlink::packet_route::{
+    address::AddressAttribute,
+    link::{LinkAttribute, LinkFlags},
+};
+
+/// What is waited for at most; nothing is asserted about it but that it ends.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+/// Long enough for traffic to show whether it flows.
+pub const WHILE: Duration = Duration::from_millis(250);
+/// A pace that leaves a small machine time for everything else, bytes per second.
+pub const RATE: u64 = 5_000_000;
+/// Data returns soon, so that tests are short.
+pub const HOLD: &str = "[failover]\nhold = 300\n";
+
+/// The binaries under test.
+pub fn programs() -> Programs {
+    Programs::new(env!("CARGO_BIN_EXE_netftd"), env!("CARGO_BIN_EXE_netft"))
+}
+
+/// Two nodes, their networks and their daemons.
+pub struct Pair {
+    // Daemons first: they end before their namespaces and files go.
+    pub daemons: [Option<Daemon>; 2],
+    pub site: Site,
+    pub lab: Lab,
+}
+
+impl Pair {
+    /// Both daemons up over `networks` flat networks.
+    pub fn up(networks: usize) -> Self {
+        Self::with(networks, Settings { common: HOLD, ..Settings::default() })
+    }
+
+    /// The same with other settings.
+    pub fn with(networks: usize, settings: Settings<'_>) -> Self {
+        Self::over(&vec![Shape::Flat; networks], settings)
+    }
+
+    /// The same over networks of other shapes.
+    pub fn over(shapes: &[Shape], settings: Settings<'_>) -> Self {
+        let mut pair = Self::prepared(shapes, settings);
+        for node in [0, 1] {
+            pair.start(node);
+        }
+        for node in [0, 1] {
+            pair.ready(node);
+        }
+        pair
+    }
+
+    /// Everything but the daemons.
+    pub fn prepared(shapes: &[Shape], settings: Settings<'_>) -> Self {
+        let lab = Lab::with_shapes(2, shapes).unwrap();
+        let site = Site::new(&lab, programs(), settings).unwrap();
+        Self { daemons: [None, None], site, lab }
+    }
+
+    pub fn start(&mut self, node: usize) {
+        self.daemons[node] = Some(self.site.start(&self.lab, node).unwrap());
+    }
+
+    /// Waits until every network's route is up at the node.
+    pub fn ready(&mut self, node: usize) -> Vec<Route> {
+        let networks = self.lab.networks();
+        self.daemon(node).wait_ready(networks).unwrap()
+    }
+
+    pub fn daemon(&mut self, node: usize) -> &mut Daemon {
+        self.daemons[node].as_mut().unwrap()
+    }
+
+    pub fn events(&self, node: usize) -> Events {
+        self.site.events(&self.lab, node).unwrap()
+    }
+
+    pub fn network(&self, node: usize, route: &Route) -> usize {
+        self.lab.network_of(node, route.local().unwrap()).unwrap()
+    }
+
+    /// The network that carries the node's data, and the route there.
+    pub fn active(&mut self, node: usize) -> (usize, Route) {
+        let what = |routes: &[Route]| routes.iter().any(|r| r.active);
+        let routes = self.daemon(node).wait_for("an active route", PATIENCE, what).unwrap();
+        let route = routes.into_iter().find(|r| r.active).unwrap();
+        (self.network(node, &route), route)
+    }
+
+    /// Waits until the node's data goes out on `network`.
+    pub fn wait_active(&mut self, node: usize, network: usize) {
+        let local = self.addresses(network, node);
+        self.daemon(node)
+            .wait_for(&format!("data on network {network}"), PATIENCE, |routes| {
+                routes.iter().any(|r| r.active && r.local().is_some_and(|l| local.contains(&l)))
+            })
+            .unwrap();
+    }
+
+    fn addresses(&self, network: usize, node: usize) -> [IpAddr; 2] {
+        [false, true].map(|six| self.lab.address(network, node, six))
+    }
+
+    /// The time of the node's first move off the route after `since`.
+    pub fn moved(&self, events: &Events, route: u64, since: Moment) -> Duration {
+        let event = events
+            .wait_for("a move", since.wall, PATIENCE, |event| {
+                event.name == "moved" && event.number("from") == Some(route)
+            })
+            .unwrap();
+        event.at.duration_since(since.wall).unwrap_or_default()
+    }
+
+    /// A node's virtual address, in its own namespace.
+    pub fn endpoint(&self, node: usize, six: bool) -> SocketAddr {
+        self.site.endpoint(&self.lab, node, six).unwrap()
+    }
+
+    pub fn transfer(&self, from: usize, rate: Option<u64>, six: bool) -> Transfer {
+        let to = 1 - from;
+        Transfer::start(
+            (self.lab.node(from), self.endpoint(from, six)),
+            (self.lab.node(to), self.endpoint(to, six)),
+            rate,
+        )
+        .unwrap()
+    }
+
+    pub fn probe(&self, from: usize, six: bool) -> Probe {
+        let to = 1 - from;
+        Probe::start(
+            (self.lab.node(from), self.endpoint(from, six)),
+            (self.lab.node(to), self.endpoint(to, six)),
+        )
+        .unwrap()
+    }
+
+    /// One dropped-packet counter of a node.
+    pub fn drops(&mut self, node: usize, reason: &str) -> u64 {
+        let status = self.daemon(node).get("/v1/status").unwrap();
+        status["counters"]["drops"][reason].as_u64().unwrap()
+    }
+
+    /// The adapter as the node's kernel has it.
+    pub fn adapter(&self, node: usize) -> Option<Link> {
+        link(&self.lab, node, ADAPTER)
+    }
+}
+
+/// How long leaving a route may take: its detection time, a fifth more, and half of it again for a
+/// busy machine.
+pub fn bound(route: &Route) -> Duration {
+    route.detection_time().mul_f64(1.7)
+}
+
+/// A flow that must live: asserts that it moves on, ends in order and that no byte changed.
+pub fn alive(transfer: Transfer) {
+    let before = transfer.received();
+    let deadline = Instant::now() + PATIENCE;
+    while transfer.received() <= before {
+        assert!(!transfer.broken(), "the flow broke: {:?}", transfer.finish().errors);
+        assert!(Instant::now() < deadline, "the flow stands still");
+        thread::sleep(WHILE / 25);
+    }
+    let outcome = transfer.finish();
+    assert_eq!(outcome.errors, Vec::<String>::new());
+    assert!(outcome.hash_equal, "the bytes changed");
+    assert_eq!(outcome.bytes, outcome.received);
+}
+
+/// A probe whose datagrams must arrive exactly once.
+pub fn nothing_lost(log: &Log) {
+    let report = log.report();
+    assert!(report.sent > 0 && report.lost == 0 && report.duplicates == 0, "{report:?}");
+}
+
+/// An interface as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub up: bool,
+    pub mtu: u32,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The interface `name` of a node, if there is one.
+pub fn link(lab: &Lab, node: usize, name: &str) -> Option<Link> {
+    lab.node(node)
+        .netlink("look at an interface", |netlink| async move {
+            let Ok(index) = interface_index(&netlink, name).await else { return Ok(None) };
+            let found = netlink.link().get().match_index(index).execute().try_next().await?;
+            let found = found.unwrap();
+            let mtu = found.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            });
+            let up = found.header.flags.contains(LinkFlags::Up);
+            let mut addresses = Vec::new();
+            let mut rows = netlink.address().get().set_link_index_filter(index).execute();
+            while let Some(row) = rows.try_next().await? {
+                addresses.extend(row.attributes.iter().find_map(|a| match a {
+                    AddressAttribute::Local(address) => Some(*address),
+                    _ => None,
+                }));
+                addresses.extend(row.attributes.iter().find_map(|a| match a {
+                    AddressAttribute::Address(address) if address.is_ipv6() => Some(*address),
+                    _ => None,
+                }));
+            }
+            addresses.sort();
+            addresses.dedup();
+            Ok(Some(Link { index, up, mtu: mtu.unwrap_or_default(), addresses }))
+        })
+        .unwrap()
+}
+
+/// Waits until `want` holds.
+pub fn eventually(what: &str, want: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !want() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        thread::sleep(WHILE / 25);
+    }
+}

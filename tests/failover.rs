@@ -1,0 +1,213 @@
+//! Faults on the active route, made in a real kernel: how fast traffic leaves, and that no flow
+//! notices more than a pause.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{PATIENCE, Pair, RATE, WHILE, alive, bound};
+use netftd::lab::{LabError, Moment, in_namespace};
+use rustix::process::Signal;
+
+/// Breaks the active route of `node` with `fault` under a TCP flow each way; checks that the
+/// node's data leaves in time, and that it returns after the repair.
+fn leaves_and_returns(node: usize, fault: impl FnOnce(&Pair, usize) -> Result<Moment, LabError>) {
+    let mut pair = Pair::up(3);
+    let events = pair.events(node);
+    let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
+    thread::sleep(WHILE);
+    let (network, route) = pair.active(node);
+    let broken = fault(&pair, network).unwrap();
+    let took = pair.moved(&events, route.id, broken);
+    assert!(took <= bound(&route), "moved after {took:?}, detection {:?}", route.detection_time());
+    thread::sleep(WHILE);
+    assert_ne!(pair.active(node).0, network);
+    pair.lab.heal(network).unwrap();
+    for node in [0, 1] {
+        pair.wait_active(node, network);
+    }
+    flows.into_iter().for_each(alive);
+}
+
+#[test]
+fn f_02_a_black_hole_moves_traffic_within_the_detection_time() {
+    in_namespace("f_02_a_black_hole_moves_traffic_within_the_detection_time", || {
+        leaves_and_returns(0, |pair, network| pair.lab.black_hole(network));
+    });
+}
+
+#[test]
+fn f_01_a_lost_carrier_moves_traffic_within_the_detection_time() {
+    in_namespace("f_01_a_lost_carrier_moves_traffic_within_the_detection_time", || {
+        leaves_and_returns(0, |pair, network| pair.lab.cut_carrier(network, 0));
+    });
+}
+
+#[test]
+fn f_01_the_far_end_leaves_a_route_whose_carrier_the_peer_lost() {
+    in_namespace("f_01_the_far_end_leaves_a_route_whose_carrier_the_peer_lost", || {
+        leaves_and_returns(1, |pair, network| pair.lab.cut_carrier(network, 0));
+    });
+}
+
+#[test]
+fn f_03_one_way_loss_moves_the_sender_that_is_not_heard() {
+    in_namespace("f_03_one_way_loss_moves_the_sender_that_is_not_heard", || {
+        leaves_and_returns(0, |pair, network| pair.lab.one_way(network, 0, 1));
+    });
+}
+
+#[test]
+fn f_03_one_way_loss_the_other_way_moves_the_other_sender() {
+    in_namespace("f_03_one_way_loss_the_other_way_moves_the_other_sender", || {
+        leaves_and_returns(1, |pair, network| pair.lab.one_way(network, 1, 0));
+    });
+}
+
+#[test]
+fn f_04_two_opposite_half_routes_keep_a_flow_alive() {
+    in_namespace("f_04_two_opposite_half_routes_keep_a_flow_alive", || {
+        let mut pair = Pair::up(2);
+        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
+        pair.lab.one_way(0, 0, 1).unwrap();
+        pair.lab.one_way(1, 1, 0).unwrap();
+        pair.wait_active(0, 1);
+        pair.wait_active(1, 0);
+        thread::sleep(WHILE);
+        let [(a, _), (b, _)] = [0, 1].map(|node| pair.active(node));
+        assert_eq!((a, b), (1, 0), "each node sends where the other hears it");
+        flows.into_iter().for_each(alive);
+    });
+}
+
+#[test]
+fn f_24_a_card_pulled_and_put_back_is_used_again() {
+    in_namespace("f_24_a_card_pulled_and_put_back_is_used_again", || {
+        let mut pair = Pair::up(2);
+        let events = pair.events(0);
+        let flow = pair.transfer(0, Some(RATE), false);
+        let (network, route) = pair.active(0);
+        let gone = pair.lab.delete_nic(network, 0).unwrap();
+        let took = pair.moved(&events, route.id, gone);
+        assert!(took <= bound(&route), "moved after {took:?}");
+        thread::sleep(WHILE);
+        pair.lab.add_nic(network, 0).unwrap();
+        for node in [0, 1] {
+            pair.wait_active(node, network);
+        }
+        alive(flow);
+    });
+}
+
+#[test]
+fn f_26_an_address_moved_to_another_card_is_used_again() {
+    in_namespace("f_26_an_address_moved_to_another_card_is_used_again", || {
+        let mut pair = Pair::up(2);
+        let events = pair.events(0);
+        let flow = pair.transfer(0, Some(RATE), false);
+        let (network, route) = pair.active(0);
+        let gone = pair.lab.move_address(network, 0).unwrap();
+        let took = pair.moved(&events, route.id, gone);
+        assert!(took <= bound(&route), "moved after {took:?}");
+        for node in [0, 1] {
+            pair.wait_active(node, network);
+        }
+        alive(flow);
+    });
+}
+
+#[test]
+fn f_18_a_killed_daemon_comes_back_and_flows_live() {
+    in_namespace("f_18_a_killed_daemon_comes_back_and_flows_live", || {
+        let mut pair = Pair::up(2);
+        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
+        thread::sleep(WHILE);
+        let before = pair.adapter(1).unwrap();
+        pair.daemons[1].take().unwrap().kill().unwrap();
+        thread::sleep(WHILE);
+        let without = pair.adapter(1).expect("the adapter outlives its daemon");
+        assert_eq!((without.index, &without.addresses), (before.index, &before.addresses));
+        pair.start(1);
+        for node in [1, 0] {
+            pair.ready(node);
+        }
+        assert_eq!(pair.adapter(1).unwrap().index, before.index, "the adapter is the same one");
+        flows.into_iter().for_each(alive);
+    });
+}
+
+#[test]
+fn f_20_a_stopped_daemon_blames_nobody_when_it_goes_on() {
+    in_namespace("f_20_a_stopped_daemon_blames_nobody_when_it_goes_on", || {
+        let mut pair = Pair::up(2);
+        let events = pair.events(1);
+        let flow = pair.transfer(0, Some(RATE), false);
+        thread::sleep(WHILE);
+        pair.daemon(1).signal(Signal::STOP).unwrap();
+        // F-21: the peer cannot tell a stopped daemon from a dead one.
+        pair.daemon(0)
+            .wait_for("the peer's verdict", PATIENCE, |r| r.iter().all(|r| r.state != "up"))
+            .unwrap();
+        thread::sleep(Duration::from_secs(2));
+        let woken = Moment::now();
+        pair.daemon(1).signal(Signal::CONT).unwrap();
+        for node in [1, 0] {
+            pair.ready(node);
+        }
+        let stalled = |event: &netftd::lab::daemon::Event| event.name == "stalled";
+        events.wait_for("the stall to be noticed", woken.wall, PATIENCE, stalled).unwrap();
+        let blames: Vec<_> = events
+            .seen()
+            .into_iter()
+            .filter(|e| e.since(woken.wall) && e.text("reason") == Some("heartbeats missed"))
+            .collect();
+        assert!(blames.is_empty(), "the paused node blames its peer: {blames:#?}");
+        alive(flow);
+    });
+}
+
+#[test]
+fn f_38_routes_broken_and_healed_in_turn_never_break_a_flow() {
+    in_namespace("f_38_routes_broken_and_healed_in_turn_never_break_a_flow", || {
+        let mut pair = Pair::up(3);
+        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
+        pair.lab.black_hole(0).unwrap();
+        pair.wait_active(0, 1);
+        pair.lab.cut_carrier(1, 1).unwrap();
+        pair.wait_active(0, 2);
+        pair.lab.heal(0).unwrap();
+        pair.wait_active(0, 0);
+        pair.lab.black_hole(2).unwrap();
+        pair.lab.heal(1).unwrap();
+        pair.lab.heal(2).unwrap();
+        for node in [0, 1] {
+            pair.ready(node);
+        }
+        flows.into_iter().for_each(alive);
+    });
+}
+
+#[test]
+fn f_37_a_total_outage_ends_when_one_route_returns() {
+    in_namespace("f_37_a_total_outage_ends_when_one_route_returns", || {
+        let mut pair = Pair::up(2);
+        let flow = pair.transfer(0, Some(RATE), false);
+        for network in [0, 1] {
+            pair.lab.black_hole(network).unwrap();
+        }
+        pair.daemon(0)
+            .wait_for("no route", PATIENCE, |r| r.iter().all(|r| !r.active || r.state != "up"))
+            .unwrap();
+        let start = Instant::now();
+        thread::sleep(WHILE);
+        assert!(flow.stall(start, Instant::now()) >= WHILE / 2, "traffic passes a dead network");
+        pair.lab.heal(1).unwrap();
+        pair.wait_active(0, 1);
+        alive(flow);
+    });
+}
