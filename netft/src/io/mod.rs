@@ -2,3 +2,8 @@
 
 pub mod counters;
 pub mod fib;
+pub mod guard;
+pub mod lock;
+pub mod netlink;
+pub mod sys;
+pub mod tun;

@@ -1,0 +1,4 @@
+//! The leaf of `unsafe`: system calls without a safe wrapper in a crate, one file per device.
+
+pub mod glink;
+pub mod tun;
