@@ -89,7 +89,7 @@ pub struct Report {
     pub repairs: Vec<Repair>,
     /// What could not be.
     pub errors: Vec<NetlinkError>,
-    /// From now on checks are rare, because repairs do not last.
+    /// Checks become rare with this one, because repairs do not last.
     pub resting: bool,
 }
 

@@ -356,7 +356,7 @@ fn a_route_whose_interface_vanished_stays_and_is_faulted() {
 }
 
 #[test]
-fn a_route_goes_when_the_config_no_longer_wants_it() {
+fn a_route_goes_when_the_config_does_not_want_it() {
     let mut config = config(&[&["10.1.0.2", "10.2.0.2"]]);
     let known = plan(&config, &three(), &Sources::new(), &[]).routes;
     let mut gone = three();

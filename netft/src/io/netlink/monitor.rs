@@ -76,7 +76,7 @@ impl Shared {
 }
 
 impl Monitor {
-    /// Opens the socket; notices are kept from now on.
+    /// Opens the socket; notices are kept from this call on.
     ///
     /// # Errors
     /// [`NetlinkError::Open`].
