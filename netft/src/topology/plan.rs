@@ -40,7 +40,7 @@ pub fn unpaired(config: &Config, interfaces: &[Interface]) -> BTreeSet<IpAddr> {
 ///
 /// `known` are the routes that run. A known route whose interface or address vanished stays, so
 /// that it heals instead of being replaced by a detour over another interface: it goes only when
-/// the config no longer wants it, or a better pair for the same remote address exists.
+/// the config does not want it, or a better pair for the same remote address exists.
 pub fn plan(
     config: &Config,
     interfaces: &[Interface],

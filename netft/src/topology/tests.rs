@@ -116,7 +116,9 @@ fn each_remote_address_gets_the_one_route_the_rules_allow() {
     let docker = "br-0123456789ab";
     let exclude = |prefix| vec![network(prefix, Role::None, None)];
     let only = |prefix| vec![network(prefix, Role::Cluster, None)];
-    let cases: Vec<(&str, Vec<Interface>, Vec<Network>, &str, Result<&str, Why>)> = vec![
+    type Case =
+        (&'static str, Vec<Interface>, Vec<Network>, &'static str, Result<&'static str, Why>);
+    let cases: Vec<Case> = vec![
         ("router", three(), vec![], "10.9.0.2", Ok("10.9.0.2 <- 10.1.0.1%2")),
         ("no way", three(), vec![], "10.8.0.2", Err(Why::NoWay)),
         ("role none", three(), exclude("10.1.0.0/16"), "10.1.0.2", Err(Why::NetworkNotUsed)),
@@ -354,7 +356,7 @@ fn a_route_whose_interface_vanished_stays_and_is_faulted() {
 }
 
 #[test]
-fn a_route_goes_when_the_config_no_longer_wants_it() {
+fn a_route_goes_when_the_config_does_not_want_it() {
     let mut config = config(&[&["10.1.0.2", "10.2.0.2"]]);
     let known = plan(&config, &three(), &Sources::new(), &[]).routes;
     let mut gone = three();

@@ -1,0 +1,256 @@
+//! Sets up the adapter and reads its state.
+
+use std::{fs, net::IpAddr, pin::pin};
+
+use futures_util::TryStreamExt;
+use rtnetlink::{
+    LinkUnspec,
+    packet_route::{
+        AddressFamily,
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope},
+        link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage},
+    },
+};
+
+use super::{Netlink, NetlinkError, answer, convert, optional};
+use crate::addr::VirtualAddrs;
+
+/// The largest super-packet the kernel may hand over, bytes: with the header of every segment it
+/// still fits one UDP send with segmentation (65,535 bytes).
+pub const GSO_MAX_SIZE: u32 = 61_440;
+
+/// Packets the kernel queues for the adapter: a burst of a fast sender, bounded.
+const TX_QUEUE_LEN: u32 = 1000;
+
+/// The adapter after [`Netlink::configure_adapter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// Its number.
+    pub ifindex: u32,
+    /// Whether it has its IPv6 address; without it the host has IPv6 disabled.
+    pub ipv6: bool,
+}
+
+/// The adapter as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adapter {
+    /// Its number.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is set up.
+    pub up: bool,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// Whether it can have IPv6 addresses.
+    pub ipv6: bool,
+    /// Its addresses, in the kernel's order.
+    pub addrs: Vec<AdapterAddr>,
+}
+
+/// An address of the adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AdapterAddr {
+    /// The address.
+    pub addr: IpAddr,
+    /// Its prefix length.
+    pub prefix_len: u8,
+}
+
+impl AdapterAddr {
+    /// One address without a network around it: `/32` or `/128`.
+    pub fn host(addr: impl Into<IpAddr>) -> Self {
+        let addr = addr.into();
+        Self { addr, prefix_len: if addr.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
+impl Netlink {
+    /// Gives the adapter its MTU, queue length and two addresses, and sets it up. The kernel's own
+    /// `fe80::` address is prevented, so that exactly the two are there.
+    ///
+    /// # Errors
+    /// Of the kernel. A host without IPv6 is not an error: a warning, and
+    /// [`Configured::ipv6`] is false.
+    pub async fn configure_adapter(
+        &self,
+        name: &str,
+        addrs: VirtualAddrs,
+        mtu: u16,
+    ) -> Result<Configured, NetlinkError> {
+        let mut links = pin!(self.handle()?.link().get().match_name(name).execute());
+        let link = answer(|| format!("find {name}"), links.try_next()).await?;
+        let Some(ifindex) = link.map(|link| link.header.index) else {
+            return Err(missing(name));
+        };
+        self.forbid_own_ipv6(ifindex, name).await;
+        let set = LinkUnspec::new_with_index(ifindex).mtu(mtu.into()).txqueuelen(TX_QUEUE_LEN);
+        self.set(format!("set the MTU of {name} to {mtu}"), set.build()).await?;
+        // Best effort: a larger super-packet costs a second send, nothing else.
+        let size = LinkUnspec::new_with_index(ifindex)
+            .append_extra_attribute(LinkAttribute::GsoMaxSize(GSO_MAX_SIZE));
+        if let Err(error) = self.set(format!("set gso_max_size of {name}"), size.build()).await {
+            tracing::debug!("{error}");
+        }
+        self.add_address(ifindex, addrs.v4.into()).await?;
+        self.set_up(ifindex).await?;
+        let ipv6 = match self.add_address(ifindex, addrs.v6.into()).await {
+            Ok(()) => true,
+            Err(error) if error.errno().is_some_and(is_without_ipv6) => {
+                tracing::warn!(adapter = name, "IPv6 is disabled on this host: IPv4 only");
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Configured { ifindex, ipv6 })
+    }
+
+    /// Removes the adapter; false when there is none.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn remove_adapter(&self, name: &str) -> Result<bool, NetlinkError> {
+        let message = LinkUnspec::new_with_name(name).build();
+        let request = self.handle()?.link().del_with_message(message).execute();
+        Ok(optional(answer(|| format!("remove {name}"), request).await)?.is_some())
+    }
+
+    /// The state of the interface `ifindex`; `None` when it is gone.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn adapter(&self, ifindex: u32) -> Result<Option<Adapter>, NetlinkError> {
+        let handle = self.handle()?;
+        let mut links = pin!(handle.link().get().match_index(ifindex).execute());
+        let link = optional(answer(|| "read the adapter".into(), links.try_next()).await)?;
+        let Some(link) = link.flatten().as_ref().map(convert::interface) else {
+            return Ok(None);
+        };
+        let mut addrs = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = handle.address().get();
+            request.message_mut().header.family = family;
+            request.message_mut().header.index = ifindex;
+            let list = request.execute().try_collect::<Vec<_>>();
+            let what = || "read the adapter's addresses".into();
+            // Without any address of a family the kernel may say that there is no such device.
+            let list = optional(answer(what, list).await)?.unwrap_or_default();
+            let own = list.iter().filter(|message| message.header.index == ifindex);
+            addrs.extend(own.filter_map(convert::adapter_addr));
+        }
+        let ipv6 = has_ipv6(&link.name);
+        Ok(Some(Adapter { ifindex, name: link.name, up: link.up, mtu: link.mtu, ipv6, addrs }))
+    }
+
+    /// Sets the interface up.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn set_up(&self, ifindex: u32) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(ifindex).up().build();
+        self.set("set the adapter up".into(), message).await
+    }
+
+    /// Sets the MTU of the interface, bytes.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn set_mtu(&self, ifindex: u32, mtu: u16) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(ifindex).mtu(mtu.into()).build();
+        self.set(format!("set the adapter's MTU to {mtu}"), message).await
+    }
+
+    /// Renames the interface. Kernels before 6.2 rename only an interface that is down, so it is
+    /// set down if need be; whoever calls this looks at everything again afterwards.
+    ///
+    /// # Errors
+    /// Of the kernel: `EEXIST` when another interface has the name.
+    pub async fn rename(&self, ifindex: u32, name: &str) -> Result<(), NetlinkError> {
+        let what = || format!("rename the adapter back to {name}");
+        let message = LinkUnspec::new_with_index(ifindex).name(name).build();
+        match self.set(what(), message.clone()).await {
+            Err(error) if error.errno() == Some(libc::EBUSY) => {
+                let down = LinkUnspec::new_with_index(ifindex).down().build();
+                self.set(what(), down).await?;
+                self.set(what(), message).await
+            }
+            result => result,
+        }
+    }
+
+    /// Adds one of the adapter's addresses, without a network around it.
+    ///
+    /// # Errors
+    /// Of the kernel: `EACCES` for IPv6 where it is disabled.
+    pub async fn add_address(&self, ifindex: u32, addr: IpAddr) -> Result<(), NetlinkError> {
+        let host = AdapterAddr::host(addr);
+        let mut request = self.handle()?.address().add(ifindex, addr, host.prefix_len).replace();
+        let message = request.message_mut();
+        message.header.scope = AddressScope::Link;
+        if addr.is_ipv6() {
+            // The address is the node's by its key: nobody else can have it, and waiting a second
+            // for a probe would delay every start.
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
+        }
+        answer(|| format!("add {addr} to the adapter"), request.execute()).await
+    }
+
+    /// Removes an address; it is no error when it is not there.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn remove_address(
+        &self,
+        ifindex: u32,
+        addr: AdapterAddr,
+    ) -> Result<(), NetlinkError> {
+        let handle = self.handle()?;
+        let mut request = handle.address().add(ifindex, addr.addr, addr.prefix_len);
+        let message = std::mem::take(request.message_mut());
+        let request = handle.address().del(message).execute();
+        let what = || format!("remove {}/{} from the adapter", addr.addr, addr.prefix_len);
+        optional(answer(what, request).await).map(drop)
+    }
+
+    /// Keeps the kernel from giving the interface an IPv6 link-local address of its own: on a TUN
+    /// it would be a random one at every start. Best effort; without IPv6 there is nothing to do.
+    pub async fn forbid_own_ipv6(&self, ifindex: u32, name: &str) {
+        let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let message = LinkUnspec::new_with_index(ifindex)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![none]))
+            .build();
+        if self.set(String::new(), message).await.is_err() {
+            let file = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
+            if let Err(error) = fs::write(&file, "1") {
+                tracing::debug!("{file}: {error}");
+            }
+        }
+    }
+
+    async fn set(&self, what: String, message: LinkMessage) -> Result<(), NetlinkError> {
+        let request = self.handle()?.link().set(message).execute();
+        answer(|| what, request).await
+    }
+}
+
+/// Whether the interface can have IPv6 addresses: the kernel has IPv6, and the administrator has
+/// not disabled it there.
+fn has_ipv6(name: &str) -> bool {
+    fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))
+        .is_ok_and(|value| value.trim() == "0")
+}
+
+/// The error numbers of adding an IPv6 address where IPv6 is disabled or not built in.
+fn is_without_ipv6(errno: i32) -> bool {
+    [libc::EACCES, libc::EPERM, libc::EOPNOTSUPP, libc::EAFNOSUPPORT].contains(&errno)
+}
+
+fn missing(name: &str) -> NetlinkError {
+    NetlinkError::Refused {
+        what: format!("find {name}"),
+        source: std::io::Error::from_raw_os_error(libc::ENODEV),
+    }
+}

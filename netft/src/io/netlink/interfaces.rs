@@ -1,0 +1,112 @@
+//! What exists: interfaces with their addresses, and one device in detail.
+
+use std::{collections::BTreeMap, net::IpAddr, pin::pin};
+
+use futures_util::{StreamExt, TryStreamExt};
+use rtnetlink::packet_route::{
+    AddressFamily,
+    route::{RouteAddress, RouteAttribute, RouteMessage},
+};
+
+use super::{Netlink, NetlinkError, answer, convert, optional};
+use crate::topology::Interface;
+
+/// A device that has, or might have, the adapter's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The kernel's number of it.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A TUN device.
+    Tun {
+        /// It can have several queues.
+        multi_queue: bool,
+        /// Its packets have a `virtio_net_hdr`.
+        vnet_hdr: bool,
+        /// It stays when nobody has it open.
+        persistent: bool,
+        /// Somebody has it open.
+        in_use: bool,
+    },
+    /// Anything else, in the kernel's word (`tap`, `veth`, `bridge`, …) or `hardware`.
+    Other(String),
+}
+
+impl Netlink {
+    /// Every interface with its usable addresses, by number.
+    ///
+    /// # Errors
+    /// Of the kernel; none that a retry later cannot cure.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
+        let handle = self.handle()?;
+        let links = handle.link().get().execute();
+        let links: Vec<_> = answer(|| "list interfaces".into(), links.try_collect()).await?;
+        let addresses = handle.address().get().execute();
+        let addresses: Vec<_> = answer(|| "list addresses".into(), addresses.try_collect()).await?;
+        let mut interfaces: BTreeMap<u32, Interface> =
+            links.iter().map(convert::interface).map(|link| (link.index, link)).collect();
+        for message in &addresses {
+            if let Some(interface) = interfaces.get_mut(&message.header.index) {
+                interface.addrs.extend(convert::local_addr(message));
+            }
+        }
+        Ok(interfaces.into_values().collect())
+    }
+
+    /// The device named `name`, if there is one.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn device(&self, name: &str) -> Result<Option<Device>, NetlinkError> {
+        let mut links = pin!(self.handle()?.link().get().match_name(name).execute());
+        let link = optional(answer(|| format!("find {name}"), links.try_next()).await)?;
+        Ok(link.flatten().as_ref().map(convert::device))
+    }
+
+    /// The source address and interface the kernel would choose towards `remote`; `None` when it
+    /// has no route.
+    ///
+    /// # Errors
+    /// Of the kernel, other than that the address is unreachable.
+    pub async fn source_for(&self, remote: IpAddr) -> Result<Option<(IpAddr, u32)>, NetlinkError> {
+        let mut message = RouteMessage::default();
+        let (family, prefix_len, destination) = match remote {
+            IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
+            IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = prefix_len;
+        message.attributes.push(RouteAttribute::Destination(destination));
+        let mut routes = pin!(self.handle()?.route().get(message).execute());
+        let what = || format!("look up the route to {remote}");
+        let route = answer(what, async { routes.next().await.transpose() }).await;
+        match route {
+            Ok(route) => Ok(route.as_ref().and_then(convert::source)),
+            Err(error) if error.errno().is_some_and(is_unreachable) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The error numbers of `unreachable`, `prohibit`, `blackhole` and missing routes, and of a family
+/// the kernel does not have.
+fn is_unreachable(errno: i32) -> bool {
+    const ERRORS: [i32; 7] = [
+        libc::ENETUNREACH,
+        libc::EHOSTUNREACH,
+        libc::EACCES,
+        libc::EINVAL,
+        libc::ESRCH,
+        libc::EAFNOSUPPORT,
+        libc::EOPNOTSUPP,
+    ];
+    ERRORS.contains(&errno)
+}

@@ -1,0 +1,151 @@
+//! The kernel's interfaces, addresses and routes. The one place that knows `rtnetlink`; callers
+//! see plain values. Decides nothing.
+//!
+//! Requests and notices use two sockets: the kernel marks a notice caused by a request with that
+//! request's number, and on a shared socket it would be taken for the answer and lost.
+//! Every request has a deadline, so that a lost answer cannot hold up its caller.
+
+mod adapter;
+mod convert;
+mod interfaces;
+mod monitor;
+mod routes;
+
+use std::{
+    future::Future,
+    io,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rtnetlink::{Handle, sys::AsyncSocket};
+use tokio::task::JoinHandle;
+
+pub use self::{
+    adapter::{Adapter, AdapterAddr, Configured, GSO_MAX_SIZE},
+    interfaces::{Device, DeviceKind},
+    monitor::{Changes, Monitor},
+    routes::{HostRoute, PROTOCOL},
+};
+
+/// The kernel answers in microseconds; this only bounds the wait for an answer that never comes.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// A request to the kernel failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// No socket.
+    #[error("cannot open a netlink socket: {0}")]
+    Open(#[source] io::Error),
+    /// The kernel refused.
+    #[error("{what}: {source}{}", hint(source))]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No answer.
+    #[error("{what}: no answer from the kernel within {} s", DEADLINE.as_secs())]
+    NoAnswer {
+        /// What was asked.
+        what: String,
+    },
+}
+
+impl NetlinkError {
+    /// The kernel's error number, if it gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { source, .. } | Self::Open(source) => source.raw_os_error(),
+            Self::NoAnswer { .. } => None,
+        }
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(libc::EPERM) {
+        "; run as root or grant CAP_NET_ADMIN"
+    } else {
+        ""
+    }
+}
+
+/// A socket for requests. Must be used inside a tokio runtime, in the network namespace of the
+/// thread that opened it.
+#[derive(Debug)]
+pub struct Netlink {
+    connection: Mutex<Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    handle: Handle,
+    task: JoinHandle<()>,
+}
+
+impl Connection {
+    fn open() -> Result<Self, NetlinkError> {
+        let (mut connection, handle, _) =
+            rtnetlink::new_connection().map_err(NetlinkError::Open)?;
+        // Lets the kernel filter dumps by interface. Kernels before 4.20 send everything, and the
+        // filters here do the rest.
+        let _ = connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true);
+        Ok(Self { handle, task: tokio::spawn(connection) })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Netlink {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open() -> Result<Self, NetlinkError> {
+        Ok(Self { connection: Mutex::new(Connection::open()?) })
+    }
+
+    /// The handle to ask with; the socket is opened anew if it was shut down by an error.
+    fn handle(&self) -> Result<Handle, NetlinkError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if connection.task.is_finished() {
+            *connection = Connection::open()?;
+        }
+        Ok(connection.handle.clone())
+    }
+}
+
+/// Waits for the answer to one request.
+async fn answer<T>(
+    what: impl FnOnce() -> String,
+    request: impl Future<Output = Result<T, rtnetlink::Error>>,
+) -> Result<T, NetlinkError> {
+    match tokio::time::timeout(DEADLINE, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(rtnetlink::Error::NetlinkError(message))) => {
+            Err(NetlinkError::Refused { what: what(), source: message.to_io() })
+        }
+        Ok(Err(other)) => {
+            Err(NetlinkError::Refused { what: what(), source: io::Error::other(other.to_string()) })
+        }
+        Err(_) => Err(NetlinkError::NoAnswer { what: what() }),
+    }
+}
+
+/// `None` for a thing that does not exist.
+fn optional<T>(result: Result<T, NetlinkError>) -> Result<Option<T>, NetlinkError> {
+    const MISSING: [i32; 3] = [libc::ENODEV, libc::ESRCH, libc::EADDRNOTAVAIL];
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.errno().is_some_and(|errno| MISSING.contains(&errno)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,176 @@
+//! Tells that something changed: interfaces, addresses or routes.
+//!
+//! A notice carries no details: whoever gets it reads the state anew. So the queue is four bits,
+//! it cannot overflow, and notices that nobody has fetched yet are merged into one. When the
+//! kernel drops notices because they came faster than they were read, that is itself a notice.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use rtnetlink::{
+    MulticastGroup, new_multicast_connection, packet_core::NetlinkPayload,
+    packet_route::RouteNetlinkMessage, sys::AsyncSocket,
+};
+use tokio::{sync::Notify, task::JoinHandle};
+
+use super::NetlinkError;
+
+const GROUPS: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
+
+/// Bytes of notices the kernel keeps for us, before it drops some.
+const RECEIVE_BUFFER: u32 = 1 << 20;
+
+/// How long to wait before opening a socket that broke.
+const REOPEN: Duration = Duration::from_secs(1);
+
+const LINKS: u8 = 1;
+const ADDRESSES: u8 = 2;
+const ROUTES: u8 = 4;
+const RESYNC: u8 = 8;
+
+/// What changed since the last call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// An interface: added, removed, renamed, up, down, carrier, MTU.
+    pub links: bool,
+    /// An address.
+    pub addresses: bool,
+    /// A kernel route.
+    pub routes: bool,
+    /// Notices were lost: anything may have changed.
+    pub resync: bool,
+}
+
+/// A socket for notices. Stops when dropped.
+#[derive(Debug)]
+pub struct Monitor {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bits: AtomicU8,
+    notify: Notify,
+}
+
+impl Shared {
+    fn note(&self, bits: u8) {
+        if bits != 0 {
+            self.bits.fetch_or(bits, Ordering::AcqRel);
+            self.notify.notify_one();
+        }
+    }
+}
+
+impl Monitor {
+    /// Opens the socket; notices are kept from this call on.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let shared = Arc::new(Shared::default());
+        let socket = open()?;
+        let task = tokio::spawn(run(Arc::clone(&shared), socket));
+        Ok(Self { shared, task })
+    }
+
+    /// Waits until something changed. Cancelling loses nothing.
+    pub async fn next(&mut self) -> Changes {
+        loop {
+            let bits = self.shared.bits.swap(0, Ordering::AcqRel);
+            if bits != 0 {
+                return Changes {
+                    links: bits & LINKS != 0,
+                    addresses: bits & ADDRESSES != 0,
+                    routes: bits & ROUTES != 0,
+                    resync: bits & RESYNC != 0,
+                };
+            }
+            self.shared.notify.notified().await;
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Socket = (
+    rtnetlink::proto::Connection<RouteNetlinkMessage>,
+    rtnetlink::Handle,
+    futures_util::stream::BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>,
+);
+
+fn open() -> Result<Socket, NetlinkError> {
+    let (mut connection, handle, messages) =
+        new_multicast_connection(&GROUPS).map_err(NetlinkError::Open)?;
+    // Best effort: with a smaller buffer a resync comes sooner.
+    let _ = connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER);
+    Ok((connection, handle, messages.map(|(message, _)| message.payload).boxed()))
+}
+
+async fn run(shared: Arc<Shared>, socket: Socket) {
+    let mut socket = Some(socket);
+    loop {
+        if let Some((mut connection, _handle, mut messages)) = socket.take() {
+            loop {
+                tokio::select! {
+                    message = messages.next() => match message {
+                        Some(payload) => shared.note(bits(&payload)),
+                        None => break,
+                    },
+                    () = &mut connection => break,
+                }
+            }
+            tracing::warn!("the netlink socket for notices broke, opening another");
+        }
+        tokio::time::sleep(REOPEN).await;
+        socket = open().inspect_err(|error| tracing::warn!("{error}")).ok();
+        if socket.is_some() {
+            shared.note(RESYNC);
+        }
+    }
+}
+
+fn bits(payload: &NetlinkPayload<RouteNetlinkMessage>) -> u8 {
+    use RouteNetlinkMessage as Message;
+    match payload {
+        NetlinkPayload::InnerMessage(message) => match message {
+            Message::NewLink(_) | Message::DelLink(_) => LINKS,
+            Message::NewAddress(_) | Message::DelAddress(_) => ADDRESSES,
+            Message::NewRoute(_) | Message::DelRoute(_) => ROUTES,
+            _ => 0,
+        },
+        NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => RESYNC,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_notices_are_a_resync() {
+        assert_eq!(bits(&NetlinkPayload::Overrun(Vec::new())), RESYNC);
+        assert_eq!(bits(&NetlinkPayload::Noop), 0);
+    }
+}

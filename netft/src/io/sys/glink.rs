@@ -1,0 +1,102 @@
+//! Asks one interface for its carrier by ioctl. Decides nothing.
+//!
+//! Netlink reports a lost carrier up to a second late, because the kernel batches such events for
+//! all interfaces together; `ETHTOOL_GLINK` flushes that batch and tells the truth at once.
+
+#![expect(unsafe_code, reason = "SIOCETHTOOL has no safe wrapper")]
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    ptr,
+};
+
+use super::tun::{check, name_of, request};
+
+const ETHTOOL_GLINK: u32 = 0x0a;
+
+/// `struct ethtool_value` of `linux/ethtool.h`.
+#[repr(C)]
+struct EthtoolValue {
+    cmd: u32,
+    data: u32,
+}
+
+/// A socket to ask with; any socket of the same network namespace does.
+///
+/// # Errors
+/// Of `socket`: no more descriptors or memory.
+pub fn socket() -> io::Result<OwnedFd> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    Ok(socket.into())
+}
+
+/// Whether the interface named `ifname` is up and has a carrier.
+///
+/// # Errors
+/// `ENODEV` when no interface has that name; after a rename the caller's name is stale, so prefer
+/// [`carrier_of`].
+pub fn carrier(socket: &impl AsFd, ifname: &str) -> io::Result<bool> {
+    let fd = socket.as_fd().as_raw_fd();
+    let mut value = EthtoolValue { cmd: ETHTOOL_GLINK, data: 0 };
+    let mut request = request(ifname)?;
+    request.ifr_ifru.ifru_data = ptr::from_mut(&mut value).cast();
+    // SAFETY: SIOCETHTOOL reads one `ifreq` and, for GLINK, reads and writes one `ethtool_value`
+    // behind its pointer; both outlive the call.
+    match check(unsafe { libc::ioctl(fd, libc::SIOCETHTOOL as _, ptr::from_mut(&mut request)) }) {
+        Ok(()) => Ok(value.data != 0),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => running(fd, ifname),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the interface of number `ifindex` is up and has a carrier, whatever its name is.
+///
+/// # Errors
+/// `ENODEV` when it is gone.
+pub fn carrier_of(socket: &impl AsFd, ifindex: u32) -> io::Result<bool> {
+    carrier(socket, &name(socket, ifindex)?)
+}
+
+/// The present name of an interface.
+///
+/// # Errors
+/// `ENODEV` when it is gone.
+pub fn name(socket: &impl AsFd, ifindex: u32) -> io::Result<String> {
+    let mut request = request("")?;
+    request.ifr_ifru.ifru_ifindex = ifindex as libc::c_int;
+    // SAFETY: SIOCGIFNAME reads and writes one `ifreq`, which outlives the call.
+    check(unsafe {
+        libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFNAME as _, ptr::from_mut(&mut request))
+    })?;
+    Ok(name_of(&request))
+}
+
+/// For drivers without `ETHTOOL_GLINK`: the operational state in the interface's flags.
+fn running(fd: libc::c_int, ifname: &str) -> io::Result<bool> {
+    let mut request = request(ifname)?;
+    // SAFETY: SIOCGIFFLAGS reads and writes one `ifreq`, which outlives the call.
+    check(unsafe { libc::ioctl(fd, libc::SIOCGIFFLAGS as _, ptr::from_mut(&mut request)) })?;
+    // SAFETY: SIOCGIFFLAGS fills the flags; any bits are a valid `c_short`.
+    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    Ok(flags & libc::IFF_RUNNING != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_has_a_carrier_and_a_missing_one_is_an_error() {
+        let socket = socket().unwrap();
+        assert_eq!(name(&socket, 1).unwrap(), "lo");
+        assert_eq!(carrier(&socket, "lo").unwrap(), carrier_of(&socket, 1).unwrap());
+        let missing = carrier(&socket, "no-such-if").unwrap_err();
+        assert_eq!(missing.raw_os_error(), Some(libc::ENODEV));
+        let long = carrier(&socket, "a-name-of-16-byt").unwrap_err();
+        assert_eq!(long.raw_os_error(), Some(libc::EINVAL));
+        assert!(carrier_of(&socket, u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! The ioctls of `/dev/net/tun`. Decides nothing; [`io::tun`](crate::io::tun) calls it.
+
+#![expect(unsafe_code, reason = "ioctls of /dev/net/tun have no safe wrapper")]
+
+use std::{
+    fs::OpenOptions,
+    io,
+    mem::zeroed,
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    ptr,
+};
+
+use libc::{c_int, c_ulong};
+
+/// Where queues are opened.
+pub const DEVICE: &str = "/dev/net/tun";
+
+/// The size of the `virtio_net_hdr` before every packet of a queue with `vnet_hdr`, bytes.
+pub const VNET_HDR_SIZE: c_int = 10;
+
+/// Everything the packet path can take: unfinished checksums, TCP and UDP segmentation.
+pub const OFFLOADS: u32 = OFFLOADS_WITHOUT_USO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// What kernels before 6.2 know.
+pub const OFFLOADS_WITHOUT_USO: u32 =
+    libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+
+/// How a queue is attached to a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// The device has several queues.
+    pub multi_queue: bool,
+    /// Every packet has a `virtio_net_hdr` before it.
+    pub vnet_hdr: bool,
+    /// Fail with `EBUSY` when the device exists. Never reported by [`flags`].
+    pub exclusive: bool,
+}
+
+/// Opens a queue that belongs to no device: non-blocking, closed on exec.
+///
+/// # Errors
+/// Of `open`: `ENOENT` without the device node, `ENODEV` without the module, `EACCES`.
+pub fn open() -> io::Result<OwnedFd> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(DEVICE)
+        .map(OwnedFd::from)
+}
+
+/// Attaches a queue to the TUN device `name`, which is created if it does not exist.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN`, `EBUSY` when every queue is taken or the device must not
+/// exist, `EINVAL` when a device of that name has other flags or is no TUN, and for a name longer
+/// than 15 bytes.
+pub fn attach(queue: &impl AsFd, name: &str, flags: Flags) -> io::Result<()> {
+    let mut bits = libc::IFF_TUN | libc::IFF_NO_PI;
+    for (wanted, bit) in [
+        (flags.multi_queue, libc::IFF_MULTI_QUEUE),
+        (flags.vnet_hdr, libc::IFF_VNET_HDR),
+        (flags.exclusive, libc::IFF_TUN_EXCL),
+    ] {
+        if wanted {
+            bits |= bit;
+        }
+    }
+    let mut request = request(name)?;
+    // The bits are sixteen; IFF_TUN_EXCL is the sign.
+    request.ifr_ifru.ifru_flags = bits as u16 as i16;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which outlives the call.
+    check(unsafe {
+        libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETIFF as _, ptr::from_mut(&mut request))
+    })
+}
+
+/// The present name of a queue's device, and how it is attached.
+///
+/// # Errors
+/// `EBADFD` when the device is gone or the queue was never attached.
+pub fn flags(queue: &impl AsFd) -> io::Result<(String, Flags)> {
+    let mut request = request("")?;
+    // SAFETY: TUNGETIFF writes one `ifreq`, which outlives the call.
+    check(unsafe {
+        libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNGETIFF as _, ptr::from_mut(&mut request))
+    })?;
+    // SAFETY: TUNGETIFF fills the flags; any bits are a valid `c_short`.
+    let bits = c_int::from(unsafe { request.ifr_ifru.ifru_flags } as u16);
+    let flags = Flags {
+        multi_queue: bits & libc::IFF_MULTI_QUEUE != 0,
+        vnet_hdr: bits & libc::IFF_VNET_HDR != 0,
+        exclusive: false,
+    };
+    Ok((name_of(&request), flags))
+}
+
+/// Tells the kernel which unfinished packets the reader takes. A property of the device: it
+/// survives on a persistent one.
+///
+/// # Errors
+/// `EINVAL` for a bit the kernel does not know.
+pub fn set_offload(queue: &impl AsFd, mask: u32) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its argument by value.
+    check(unsafe {
+        libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD as _, c_ulong::from(mask))
+    })
+}
+
+/// Sets the size of the header before each packet. A property of the device.
+///
+/// # Errors
+/// `EINVAL` for a size the kernel does not know.
+pub fn set_vnet_hdr_size(queue: &impl AsFd, size: c_int) -> io::Result<()> {
+    // SAFETY: TUNSETVNETHDRSZ reads one `int`, which outlives the call.
+    check(unsafe {
+        libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETVNETHDRSZ as _, ptr::from_ref(&size))
+    })
+}
+
+/// Whether the device stays when its last queue is closed.
+///
+/// # Errors
+/// `EBADFD` when the device is gone.
+pub fn set_persist(queue: &impl AsFd, persist: bool) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes its argument by value.
+    check(unsafe {
+        libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETPERSIST as _, c_ulong::from(persist))
+    })
+}
+
+/// Takes the descriptor out of a device of the `tun-tap` crate.
+pub(crate) fn into_fd(device: tun_tap::Iface) -> OwnedFd {
+    // SAFETY: `into_raw_fd` gives up ownership of an open descriptor.
+    unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) }
+}
+
+/// An `ifreq` for the interface `name`.
+pub(super) fn request(name: &str) -> io::Result<libc::ifreq> {
+    // SAFETY: `ifreq` is plain data, for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    // One byte is left for the end of the string.
+    if name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok(request)
+}
+
+/// The name in an `ifreq` that the kernel filled.
+pub(super) fn name_of(request: &libc::ifreq) -> String {
+    let bytes: Vec<u8> =
+        request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The result of a system call that tells failure by -1.
+pub(super) fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
