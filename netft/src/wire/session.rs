@@ -82,8 +82,17 @@ impl Session {
     /// Seals one frame in place. `frame` is [`OVERHEAD`](super::header::OVERHEAD) bytes longer
     /// than its payload, which stands at `frame[HEADER_LEN..len - TAG_LEN]`; the header and the
     /// tag are written around it. `counter` must come from [`reserve`](Self::reserve), each once.
+    ///
+    /// # Errors
+    /// The frame must not be sent then.
     #[inline]
-    pub fn seal(&self, kind: Kind, flags: u8, counter: u64, frame: &mut [u8]) {
+    pub fn seal(
+        &self,
+        kind: Kind,
+        flags: u8,
+        counter: u64,
+        frame: &mut [u8],
+    ) -> Result<(), DropReason> {
         let _ = (kind, flags, counter, frame);
         todo!()
     }
