@@ -39,13 +39,13 @@ const DONT_FRAGMENT: u8 = 0x40;
 /// One write to the adapter.
 #[derive(Debug)]
 pub struct Write<'a> {
-    /// What to put in front of the packet.
+    /// What the first slice holds.
     pub hdr: VnetHdr,
     /// How many packets were merged.
     pub packets: usize,
     /// Bytes of the merged packet.
     pub bytes: usize,
-    /// The merged packet, in order.
+    /// The encoded `hdr`, then the merged packet in order: one write to an offloading queue.
     pub slices: &'a [IoSlice<'a>],
 }
 
@@ -297,12 +297,14 @@ impl Group {
             csum_start: inner.l4_offset as u16,
             csum_offset: csum_offset as u16,
         };
-        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS];
-        slices[0] = IoSlice::new(&buf[self.start..self.start + self.inner.len]);
-        for (slice, (at, len)) in slices[1..self.packets].iter_mut().zip(self.parts) {
+        let encoded = hdr.encode();
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
+        slices[0] = IoSlice::new(&encoded);
+        slices[1] = IoSlice::new(&buf[self.start..self.start + self.inner.len]);
+        for (slice, (at, len)) in slices[2..=self.packets].iter_mut().zip(self.parts) {
             *slice = IoSlice::new(&buf[at as usize..(at + len) as usize]);
         }
-        let slices = &slices[..self.packets];
+        let slices = &slices[..=self.packets];
         sink(&Write { hdr, packets: self.packets, bytes: self.total, slices });
     }
 
@@ -345,5 +347,7 @@ fn single(
         csum_offset: offset as u16,
         ..VnetHdr::default()
     });
-    sink(&Write { hdr, packets: 1, bytes: inner.len, slices: &[IoSlice::new(packet)] });
+    let encoded = hdr.encode();
+    let slices = &[IoSlice::new(&encoded), IoSlice::new(packet)];
+    sink(&Write { hdr, packets: 1, bytes: inner.len, slices });
 }

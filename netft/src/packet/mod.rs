@@ -12,4 +12,4 @@ pub mod split;
 pub mod vnet;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,21 +23,21 @@ const ANY: usize = usize::MAX;
 
 /// What a generated packet is.
 #[derive(Clone, Debug)]
-struct Shape {
-    v6: bool,
-    udp: bool,
-    flow: u8,
-    timestamps: bool,
-    dont_fragment: bool,
+pub(crate) struct Shape {
+    pub(crate) v6: bool,
+    pub(crate) udp: bool,
+    pub(crate) flow: u8,
+    pub(crate) timestamps: bool,
+    pub(crate) dont_fragment: bool,
     /// FIN, PSH, CWR and friends on top of ACK.
-    flags: u8,
-    sequence: u32,
-    payload: usize,
-    gso_size: u16,
+    pub(crate) flags: u8,
+    pub(crate) sequence: u32,
+    pub(crate) payload: usize,
+    pub(crate) gso_size: u16,
 }
 
 /// A super-packet as the kernel hands it over: one header, unfinished checksum.
-fn build(shape: &Shape) -> (VnetHdr, Vec<u8>) {
+pub(crate) fn build(shape: &Shape) -> (VnetHdr, Vec<u8>) {
     let payload: Vec<u8> = (0..shape.payload).map(|i| (i * 7 + i / 251) as u8).collect();
     let ports = (1000 + u16::from(shape.flow), 2000);
     let mut l4 = Vec::new();
@@ -111,7 +111,11 @@ fn ip_header(shape: &Shape, number: IpNumber, l4_len: usize) -> Vec<u8> {
     packet
 }
 
-fn cut(hdr: &VnetHdr, packet: &[u8], max_packet: usize) -> Result<Vec<Vec<u8>>, DropReason> {
+pub(crate) fn cut(
+    hdr: &VnetHdr,
+    packet: &[u8],
+    max_packet: usize,
+) -> Result<Vec<Vec<u8>>, DropReason> {
     let inner = Inner::parse(packet)?;
     let split = Split::new(hdr, packet, &inner, max_packet)?;
     let mut out = vec![0xaa; packet.len() + 1];
@@ -135,7 +139,8 @@ fn merge(packets: &[(bool, Vec<u8>)]) -> Vec<(VnetHdr, Vec<u8>)> {
     }
     let mut writes = Vec::new();
     let mut sink = |write: &Write<'_>| {
-        let whole: Vec<u8> = write.slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        assert_eq!(&*write.slices[0], &write.hdr.encode());
+        let whole: Vec<u8> = write.slices[1..].iter().flat_map(|slice| slice.to_vec()).collect();
         assert_eq!(whole.len(), write.bytes);
         assert!(write.packets <= MAX_SEGMENTS);
         writes.push((write.hdr, whole));
@@ -150,7 +155,7 @@ fn merge(packets: &[(bool, Vec<u8>)]) -> Vec<(VnetHdr, Vec<u8>)> {
 }
 
 /// Every header valid, every length right, and the finished checksum as `etherparse` computes it.
-fn check(packet: &[u8]) -> Result<(), TestCaseError> {
+pub(crate) fn check(packet: &[u8]) -> Result<(), TestCaseError> {
     let mut packet = packet.to_vec();
     let inner = Inner::parse(&packet).unwrap();
     prop_assert_eq!(inner.len, packet.len());
@@ -251,7 +256,9 @@ proptest! {
         for (i, packet) in sent.into_iter().enumerate() {
             match fates[i % fates.len()] {
                 (0, _) => {}
-                (1, _) if !survivors.is_empty() => survivors.insert(survivors.len() - 1, (true, packet)),
+                (1, _) if !survivors.is_empty() => {
+                    survivors.insert(survivors.len() - 1, (true, packet));
+                }
                 _ => survivors.push((true, packet)),
             }
         }
@@ -322,7 +329,7 @@ proptest! {
     }
 }
 
-fn plain(udp: bool, payload: usize) -> Shape {
+pub(crate) fn plain(udp: bool, payload: usize) -> Shape {
     Shape {
         v6: false,
         udp,

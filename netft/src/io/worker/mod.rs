@@ -1,0 +1,185 @@
+//! The packet path: plain threads, one epoll set each, no lock and no hand-over between reading a
+//! packet and sending it.
+//!
+//! ```text
+//! adapter queue ─read→ parse → peer → split or bundle → seal ─one segmented send→ socket
+//! socket ─receive (merged)→ session → open → check addresses → coalesce ─one write→ adapter queue
+//! ```
+//!
+//! The driver watches and unwatches descriptors and publishes [`Fib`](super::fib::Fib)s; a worker
+//! reads the table once per turn. Everything a worker cannot do itself goes to the driver or to
+//! QUIC through bounded queues; what does not fit is dropped and counted as
+//! [`QueueFull`](crate::wire::DropReason::QueueFull). About 210 KiB of buffers per worker.
+
+mod out;
+mod report;
+mod run;
+mod rx;
+mod tx;
+mod watch;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, mpsc::SyncSender},
+    thread::{self, JoinHandle},
+};
+
+use self::{run::Worker, watch::Shared};
+use super::{
+    counters::Counters,
+    fib::{SharedFib, SocketId, TunQueue, UdpSocket},
+};
+use crate::{
+    id::{PeerId, RouteId},
+    time::Time,
+};
+
+/// What the workers read and where they report to.
+#[derive(Clone)]
+pub struct WorkerIo {
+    /// The forwarding table.
+    pub fib: SharedFib,
+    /// To the driver.
+    pub to_driver: SyncSender<FromWorker>,
+    /// To the QUIC endpoint.
+    pub to_quic: tokio::sync::mpsc::Sender<QuicDatagram>,
+}
+
+/// What a worker tells the driver.
+#[derive(Debug)]
+pub enum FromWorker {
+    /// An authentic heartbeat, from an address that is a route of its sender.
+    Heartbeat {
+        /// The sender.
+        peer: PeerId,
+        /// The route it came on.
+        route: RouteId,
+        /// The sender's boot id, by the session it was sealed under.
+        session_boot_id: u64,
+        /// The opened bytes.
+        plaintext: Vec<u8>,
+        /// When the worker took it from the socket.
+        received_at: Time,
+    },
+    /// An authentic acknowledgement, likewise.
+    Ack {
+        /// The sender.
+        peer: PeerId,
+        /// The route it came on.
+        route: RouteId,
+        /// The sender's boot id, by the session it was sealed under.
+        session_boot_id: u64,
+        /// The opened bytes.
+        plaintext: Vec<u8>,
+        /// When the worker took it from the socket.
+        received_at: Time,
+    },
+    /// A send on this route failed, or the error queue blames it. A hint; repeated at most every
+    /// 10 ms per route and error.
+    SendError {
+        /// The route.
+        route: RouteId,
+        /// What the kernel said.
+        errno: i32,
+    },
+    /// The adapter's queue is dead: the worker stopped watching it and waits for another.
+    AdapterError {
+        /// The worker.
+        worker: usize,
+    },
+}
+
+/// A QUIC packet on its way to the endpoint.
+#[derive(Debug)]
+pub struct QuicDatagram {
+    /// The socket it came in on.
+    pub socket: SocketId,
+    /// Its sender, which is a route's remote end.
+    pub from: SocketAddr,
+    /// The packet.
+    pub bytes: Vec<u8>,
+}
+
+/// The running workers.
+pub struct Workers {
+    shared: Vec<Arc<Shared>>,
+    threads: Vec<JoinHandle<()>>,
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Workers {
+    /// Starts `count` workers (at least one), which watch nothing yet.
+    ///
+    /// # Errors
+    /// No descriptor or thread is left.
+    pub fn start(count: usize, io: WorkerIo) -> io::Result<Self> {
+        let mut workers = Self { shared: Vec::new(), threads: Vec::new(), counters: Vec::new() };
+        for index in 0..count.max(1) {
+            let shared = Arc::new(Shared::new()?);
+            let counters = Arc::new(Counters::default());
+            let worker = Worker::new(index, shared.clone(), counters.clone(), io.clone());
+            workers.shared.push(shared);
+            workers.counters.push(counters);
+            let name = format!("netft-worker-{index}");
+            workers.threads.push(thread::Builder::new().name(name).spawn(|| worker.run())?);
+        }
+        Ok(workers)
+    }
+
+    /// Makes the socket's worker receive on it.
+    ///
+    /// # Errors
+    /// The kernel refused it (no memory, or watched already).
+    pub fn watch_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        self.worker(socket.worker).watch_socket(socket)
+    }
+
+    /// Makes the socket's worker forget it. It is closed once the worker has finished its turn and
+    /// every table that names it is gone, so its address may stay busy for some microseconds.
+    pub fn unwatch_socket(&self, socket: &UdpSocket) {
+        self.worker(socket.worker).unwatch_socket(socket.id);
+    }
+
+    /// Gives a worker its queue of the adapter, in place of the one it had.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub fn watch_queue(&self, worker: usize, queue: &Arc<TunQueue>) -> io::Result<()> {
+        self.worker(worker).watch_queue(queue)
+    }
+
+    /// Takes a worker's queue away.
+    pub fn unwatch_queue(&self, worker: usize) {
+        self.worker(worker).unwatch_queue();
+    }
+
+    /// The counters, one block per worker.
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    /// Stops the workers after the turn they are in.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn worker(&self, index: usize) -> &Shared {
+        &self.shared[index % self.shared.len()]
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for shared in &self.shared {
+            shared.stop();
+        }
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has printed why.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

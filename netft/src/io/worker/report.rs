@@ -1,0 +1,98 @@
+//! A worker's words to the driver: bounded, and send errors no more often than useful.
+
+use std::{sync::mpsc::SyncSender, time::Duration};
+
+use super::FromWorker;
+use crate::{
+    id::RouteId,
+    io::{clock, counters::Counters},
+    time::Time,
+    wire::DropReason,
+};
+
+/// How often the same error of the same route is repeated.
+const REPEAT: Duration = Duration::from_millis(10);
+/// How many errors are remembered; the oldest is forgotten (and may be repeated early).
+const REMEMBERED: usize = 16;
+
+/// The way to the driver.
+pub(super) struct Reports {
+    to_driver: SyncSender<FromWorker>,
+    told: [Option<(RouteId, i32, Time)>; REMEMBERED],
+}
+
+impl Reports {
+    pub(super) fn new(to_driver: SyncSender<FromWorker>) -> Self {
+        Self { to_driver, told: [None; REMEMBERED] }
+    }
+
+    /// Tells the driver, or counts that its queue is full. Returns whether it was told.
+    pub(super) fn send(&self, message: FromWorker, counters: &Counters) -> bool {
+        let told = self.to_driver.try_send(message).is_ok();
+        if !told {
+            counters.drop(DropReason::QueueFull);
+        }
+        told
+    }
+
+    /// Tells that a send failed.
+    pub(super) fn send_error(&mut self, route: RouteId, errno: i32, counters: &Counters) {
+        if self.is_due(route, errno, clock::now()) {
+            self.send(FromWorker::SendError { route, errno }, counters);
+        }
+    }
+
+    fn is_due(&mut self, route: RouteId, errno: i32, now: Time) -> bool {
+        let known = |told: &Option<(RouteId, i32, Time)>| {
+            told.is_some_and(|(of, error, _)| (of, error) == (route, errno))
+        };
+        let place = self.told.iter().position(known).unwrap_or_else(|| {
+            let oldest =
+                |(_, told): &(usize, &Option<(RouteId, i32, Time)>)| told.map(|(_, _, at)| at);
+            self.told.iter().enumerate().min_by_key(oldest).map_or(0, |(place, _)| place)
+        });
+        if let Some((of, error, at)) = self.told[place]
+            && (of, error) == (route, errno)
+            && now.since(at) < REPEAT
+        {
+            return false;
+        }
+        self.told[place] = Some((route, errno, now));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_repeated_after_a_while_and_others_are_told_at_once() {
+        let mut reports = Reports::new(sync_channel(1).0);
+        let at = Time::from_millis;
+        assert!(reports.is_due(RouteId(1), 5, at(100)));
+        assert!(!reports.is_due(RouteId(1), 5, at(105)));
+        assert!(reports.is_due(RouteId(2), 5, at(105)));
+        assert!(reports.is_due(RouteId(1), 6, at(105)));
+        assert!(reports.is_due(RouteId(1), 5, at(110)));
+        for route in 10..10 + REMEMBERED as u32 {
+            assert!(reports.is_due(RouteId(route), 5, at(111)));
+            assert!(!reports.is_due(RouteId(route), 5, at(112)));
+        }
+        assert!(reports.is_due(RouteId(1), 5, at(112)));
+    }
+
+    #[test]
+    fn a_full_queue_is_counted() {
+        let (to_driver, _held) = sync_channel(1);
+        let reports = Reports::new(to_driver);
+        let counters = Counters::default();
+        for _ in 0..3 {
+            reports.send(FromWorker::AdapterError { worker: 0 }, &counters);
+        }
+        let dropped = &counters.drops[DropReason::QueueFull as usize];
+        assert_eq!(dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
+    }
+}

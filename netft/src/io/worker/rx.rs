@@ -1,0 +1,318 @@
+//! From a socket to the adapter, the driver or QUIC.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+use rustix::io::Errno;
+
+use super::{FromWorker, QuicDatagram, WorkerIo, report::Reports};
+use crate::{
+    addr::VirtualAddrs,
+    id::{PeerId, RouteId},
+    io::{
+        clock,
+        counters::Counters,
+        fib::{Fib, SocketId, TunQueue, UdpSocket},
+        sys::udp::{self, Received},
+    },
+    packet::{
+        checksum,
+        coalesce::{Coalescer, Write},
+        ip::Inner,
+        vnet::GSO_UDP_L4,
+    },
+    wire::{
+        DropReason,
+        header::{self, FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind},
+        session::Session,
+    },
+};
+
+/// The most receives on one socket in a turn, so that the adapter gets its own.
+const MAX_RECEIVES: usize = 4;
+/// The most entries of a socket's error queue looked at in a turn.
+const MAX_ERRORS: usize = 16;
+/// Bytes of one receive: a whole merged batch, whatever the path MTU.
+const INPUT_LEN: usize = 65_536;
+
+/// The receiving half of a worker.
+pub(super) struct Rx {
+    input: Box<[u8]>,
+    coalescer: Coalescer,
+}
+
+/// What a worker's other parts lend to a turn.
+pub(super) struct Lent<'a> {
+    pub(super) fib: &'a Fib,
+    pub(super) io: &'a WorkerIo,
+    pub(super) queue: Option<&'a TunQueue>,
+    pub(super) counters: &'a Counters,
+    pub(super) reports: &'a mut Reports,
+}
+
+/// One receive: a batch of datagrams of one sender.
+struct Batch<'a, 'l> {
+    lent: &'a Lent<'l>,
+    writer: Writer<'a>,
+    socket: SocketId,
+    from: SocketAddr,
+    /// The route of `socket` and `from`, looked up at most once.
+    route: Option<Option<(PeerId, RouteId)>>,
+    /// The session of the last frame.
+    session: Option<(u32, &'a Arc<Session>)>,
+    frames: u64,
+}
+
+/// Writes to the adapter.
+struct Writer<'a> {
+    queue: Option<BorrowedFd<'a>>,
+    counters: &'a Counters,
+    /// The device is gone.
+    dead: bool,
+    /// The kernel does not take merged UDP datagrams.
+    refuses_udp: bool,
+}
+
+impl Rx {
+    pub(super) fn new() -> Self {
+        let input = vec![0; INPUT_LEN].into_boxed_slice();
+        Self { input, coalescer: Coalescer::new(true) }
+    }
+
+    /// Takes what the socket has, within bounds. `overflow` is the socket's last count of lost
+    /// datagrams. Returns whether the adapter's queue turned out to be dead.
+    pub(super) fn turn(
+        &mut self,
+        socket: &UdpSocket,
+        overflow: &mut u32,
+        lent: &mut Lent<'_>,
+    ) -> bool {
+        let mut dead = false;
+        for _ in 0..MAX_RECEIVES {
+            match udp::recv(socket.fd.as_fd(), &mut self.input) {
+                Ok(None) => break,
+                Ok(Some(received)) => {
+                    if let Some(total) = received.overflow {
+                        let lost = total.wrapping_sub(*overflow);
+                        *overflow = total;
+                        Counters::add(&lent.counters.socket_overflow, u64::from(lost));
+                    }
+                    dead |= self.batch(socket.id, &received, lent);
+                }
+                // A truncated batch: nothing tells where its datagrams end.
+                Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                    lent.counters.drop(DropReason::Malformed);
+                }
+                Err(_) => self.errors(socket, lent),
+            }
+        }
+        dead
+    }
+
+    /// Empties the socket's error queue; each entry is a hint about the route it names.
+    pub(super) fn errors(&self, socket: &UdpSocket, lent: &mut Lent<'_>) {
+        udp::drain_errors(socket.fd.as_fd(), MAX_ERRORS, |error| {
+            let route = error.to.and_then(|to| lent.fib.routes.get(&(socket.id, to)));
+            if let Some((_, route)) = route {
+                lent.reports.send_error(*route, error.errno, lent.counters);
+            }
+        });
+    }
+
+    fn batch(&mut self, socket: SocketId, received: &Received, lent: &Lent<'_>) -> bool {
+        let merge = lent.queue.is_none_or(|queue| queue.vnet_hdr);
+        let writer = Writer {
+            queue: lent.queue.map(|queue| queue.fd.as_fd()),
+            counters: lent.counters,
+            dead: false,
+            refuses_udp: false,
+        };
+        let from = received.from;
+        let mut batch = Batch { lent, writer, socket, from, route: None, session: None, frames: 0 };
+        let coalescer = merge.then_some(&mut self.coalescer);
+        batch.run(&mut self.input[..received.len], received.segment, coalescer);
+        Counters::add(&lent.counters.rx_frames, batch.frames);
+        let Writer { dead, refuses_udp, .. } = batch.writer;
+        if refuses_udp {
+            self.coalescer.set_merge_udp(false);
+        }
+        dead
+    }
+}
+
+impl<'a> Batch<'a, '_> {
+    #[inline]
+    fn run(&mut self, input: &mut [u8], segment: usize, mut merge: Option<&mut Coalescer>) {
+        if input.is_empty() {
+            return self.drop(DropReason::Malformed);
+        }
+        let mut start = 0;
+        while start < input.len() {
+            let end = (start + segment).min(input.len());
+            if header::is_quic(input[start]) {
+                self.quic(&input[start..end]);
+            } else if let Err(reason) = self.frame(input, start, end, merge.as_deref_mut()) {
+                self.drop(reason);
+            }
+            start = end;
+        }
+        if let Some(coalescer) = merge {
+            coalescer.flush(input, &mut |write| self.writer.merged(write));
+        }
+    }
+
+    /// One frame, `input[start..end]`.
+    #[inline]
+    fn frame(
+        &mut self,
+        input: &mut [u8],
+        start: usize,
+        end: usize,
+        merge: Option<&mut Coalescer>,
+    ) -> Result<(), DropReason> {
+        let frame = &mut input[start..end];
+        let header = Header::decode(frame)?;
+        let session = self.session(header.session)?;
+        let payload = session.open(&header, frame)?;
+        self.frames += 1;
+        match header.kind {
+            Kind::Data => {
+                let first = start + HEADER_LEN;
+                let end = first + payload.len();
+                let partial = header.flags & FLAG_PARTIAL_CHECKSUM != 0;
+                self.data(input, (first, end), partial, session.peer_addrs(), merge)
+            }
+            Kind::Heartbeat | Kind::Ack => {
+                let plaintext = payload.to_vec();
+                self.control(header.kind, session, plaintext)
+            }
+        }
+    }
+
+    /// The inner packets of a frame.
+    #[inline]
+    fn data(
+        &mut self,
+        input: &mut [u8],
+        (mut start, end): (usize, usize),
+        partial: bool,
+        peer: VirtualAddrs,
+        mut merge: Option<&mut Coalescer>,
+    ) -> Result<(), DropReason> {
+        while start < end {
+            let inner = Inner::parse(&input[start..end])?;
+            let local = self.lent.fib.local;
+            if !peer.contains(inner.src) {
+                self.drop(DropReason::InnerSource);
+            } else if !local.is_some_and(|local| local.contains(inner.dst)) {
+                self.drop(DropReason::InnerDestination);
+            } else if let Some(coalescer) = merge.as_deref_mut() {
+                let mut sink = |write: &Write<'_>| self.writer.merged(write);
+                coalescer.push(input, start, &inner, partial, &mut sink);
+            } else {
+                let packet = &mut input[start..start + inner.len];
+                if partial {
+                    checksum::finish(packet, &inner);
+                }
+                self.writer.plain(packet);
+            }
+            start += inner.len;
+        }
+        Ok(())
+    }
+
+    fn control(
+        &mut self,
+        kind: Kind,
+        session: &Session,
+        plaintext: Vec<u8>,
+    ) -> Result<(), DropReason> {
+        let peer = session.peer();
+        let route = match self.route() {
+            Some((owner, route)) if owner == peer => route,
+            _ => return Err(DropReason::Misrouted),
+        };
+        let session_boot_id = session.boot_id();
+        let received_at = clock::now();
+        let message = if kind == Kind::Ack {
+            FromWorker::Ack { peer, route, session_boot_id, plaintext, received_at }
+        } else {
+            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at }
+        };
+        self.lent.reports.send(message, self.lent.counters);
+        Ok(())
+    }
+
+    fn quic(&mut self, bytes: &[u8]) {
+        if self.route().is_none() {
+            return self.drop(DropReason::UnknownSource);
+        }
+        let (socket, from) = (self.socket, self.from);
+        // The permit first: nothing is copied for a full queue.
+        match self.lent.io.to_quic.try_reserve() {
+            Ok(permit) => permit.send(QuicDatagram { socket, from, bytes: bytes.to_vec() }),
+            Err(_) => self.drop(DropReason::QueueFull),
+        }
+    }
+
+    fn route(&mut self) -> Option<(PeerId, RouteId)> {
+        let key = (self.socket, self.from);
+        *self.route.get_or_insert_with(|| self.lent.fib.routes.get(&key).copied())
+    }
+
+    #[inline]
+    fn session(&mut self, number: u32) -> Result<&'a Arc<Session>, DropReason> {
+        match self.session {
+            Some((last, session)) if last == number => Ok(session),
+            _ => {
+                let found = self.lent.fib.sessions.get(&number);
+                let session = found.ok_or(DropReason::UnknownSession)?;
+                self.session = Some((number, session));
+                Ok(session)
+            }
+        }
+    }
+
+    #[inline]
+    fn drop(&self, reason: DropReason) {
+        self.lent.counters.drop(reason);
+    }
+}
+
+impl Writer<'_> {
+    /// A packet with its `virtio_net_hdr`, perhaps merged from many.
+    #[inline]
+    fn merged(&mut self, write: &Write<'_>) {
+        let result = self.queue.map(|queue| rustix::io::writev(queue, write.slices));
+        if result == Some(Err(Errno::INVAL)) && write.hdr.gso_type == GSO_UDP_L4 {
+            self.refuses_udp = true;
+        }
+        self.done(result, write.packets, write.bytes);
+    }
+
+    /// A packet alone.
+    #[inline]
+    fn plain(&mut self, packet: &[u8]) {
+        let result = self.queue.map(|queue| rustix::io::write(queue, packet));
+        self.done(result, 1, packet.len());
+    }
+
+    #[inline]
+    fn done(&mut self, result: Option<rustix::io::Result<usize>>, packets: usize, bytes: usize) {
+        match result {
+            Some(Ok(_)) => {
+                Counters::add(&self.counters.adapter_writes, 1);
+                Counters::add(&self.counters.rx_bytes, bytes as u64);
+                return;
+            }
+            Some(Err(Errno::BADFD | Errno::BADF)) => self.dead = true,
+            // A device that is down says EIO; the driver knows from netlink. Or no queue yet.
+            Some(Err(_)) | None => {}
+        }
+        let dropped = &self.counters.drops[DropReason::AdapterFailed as usize];
+        Counters::add(dropped, packets as u64);
+    }
+}

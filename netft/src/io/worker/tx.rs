@@ -1,0 +1,205 @@
+//! From the adapter to a route.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+};
+
+use super::{
+    out::{Context, Out, Target},
+    report::Reports,
+};
+use crate::{
+    io::{
+        counters::Counters,
+        fib::{Fib, TunQueue},
+        sys::udp::MAX_SEND,
+    },
+    packet::{
+        ip::Inner,
+        split::Split,
+        vnet::{VNET_LEN, VnetHdr},
+    },
+    wire::{
+        DropReason,
+        header::{FLAG_PARTIAL_CHECKSUM, OVERHEAD},
+    },
+};
+
+/// The most packets taken from the adapter in a turn, so that sockets get theirs.
+const MAX_READS: usize = 64;
+/// The most bytes taken from the adapter in a turn, but for the last packet.
+const MAX_BYTES: usize = 256 << 10;
+/// The largest packet of the adapter, with its header.
+const INPUT_LEN: usize = VNET_LEN + 65_535;
+
+/// How a turn with the adapter ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing more is there, or it is the sockets' turn.
+    Fine,
+    /// The queue refuses to be read in a way that may pass.
+    Failed,
+    /// The device is gone.
+    Dead,
+}
+
+/// The sending half of a worker.
+pub(super) struct Tx {
+    input: Box<[u8]>,
+    out: Out,
+}
+
+/// What one turn knows.
+struct Turn<'a> {
+    fib: &'a Fib,
+    out: &'a mut Out,
+    context: Context<'a>,
+    /// The peer of the frames in `out`, by the address that was looked up.
+    target: Option<(IpAddr, Target<'a>)>,
+}
+
+impl Tx {
+    pub(super) fn new() -> Self {
+        let input = vec![0; INPUT_LEN].into_boxed_slice();
+        let out = Out::new(&input);
+        Self { input, out }
+    }
+
+    /// Takes what the adapter has, within bounds, and sends it.
+    pub(super) fn turn(
+        &mut self,
+        fib: &Fib,
+        queue: &TunQueue,
+        counters: &Counters,
+        reports: &mut Reports,
+    ) -> Outcome {
+        let context = Context { counters, reports };
+        let mut turn = Turn { fib, out: &mut self.out, context, target: None };
+        let (mut bytes, mut outcome) = (0, Outcome::Fine);
+        for _ in 0..MAX_READS {
+            let len = match rustix::io::read(queue.fd.as_fd(), &mut *self.input) {
+                // No TUN device ends; a stream that does is no adapter any more.
+                Ok(0) => {
+                    outcome = Outcome::Dead;
+                    break;
+                }
+                Ok(len) => len,
+                Err(error) => {
+                    outcome = outcome_of(error);
+                    break;
+                }
+            };
+            turn.read(&self.input[..len], queue.vnet_hdr);
+            bytes += len;
+            if bytes >= MAX_BYTES {
+                break;
+            }
+        }
+        turn.flush();
+        outcome
+    }
+}
+
+fn outcome_of(error: rustix::io::Errno) -> Outcome {
+    use rustix::io::Errno;
+    match error {
+        Errno::AGAIN | Errno::INTR => Outcome::Fine,
+        Errno::BADFD | Errno::BADF | Errno::NODEV => Outcome::Dead,
+        _ => Outcome::Failed,
+    }
+}
+
+impl<'a> Turn<'a> {
+    #[inline]
+    fn read(&mut self, bytes: &[u8], vnet_hdr: bool) {
+        Counters::add(&self.context.counters.adapter_reads, 1);
+        let (hdr, packet) = if vnet_hdr {
+            let Some((hdr, packet)) = bytes.split_first_chunk() else {
+                return self.context.counters.drop(DropReason::InnerMalformed);
+            };
+            (VnetHdr::decode(hdr), packet)
+        } else {
+            (VnetHdr::default(), bytes)
+        };
+        match self.packet(&hdr, packet) {
+            Ok(()) => Counters::add(&self.context.counters.tx_bytes, packet.len() as u64),
+            Err(reason) => self.context.counters.drop(reason),
+        }
+    }
+
+    #[inline]
+    fn packet(&mut self, hdr: &VnetHdr, packet: &[u8]) -> Result<(), DropReason> {
+        let inner = Inner::parse(packet)?;
+        let port = inner.udp_port(packet);
+        let to = self.target(inner.dst, port)?;
+        if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
+            return Err(DropReason::Loop);
+        }
+        let split = Split::new(hdr, packet, &inner, to.max_frame - OVERHEAD)?;
+        let flags = if split.partial() { FLAG_PARTIAL_CHECKSUM } else { 0 };
+        let count = split.count();
+        // Segments of one stream get a frame each: one lost datagram costs one segment.
+        if count > 1 && split.is_tcp() {
+            let first = to.session.reserve(count as u64)?;
+            for i in 0..count {
+                let sealed_as = (flags, first + i as u64);
+                self.out.frame(&to, &mut self.context, sealed_as, split.len(i), |slot| {
+                    split.write(i, slot);
+                });
+            }
+        } else {
+            for i in 0..count {
+                self.out.bundle(&to, &mut self.context, flags, split.len(i), |slot| {
+                    split.write(i, slot);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where packets for `dst` go. Frames for another peer are sent before.
+    #[inline]
+    fn target(&mut self, dst: IpAddr, port: Option<u16>) -> Result<Target<'a>, DropReason> {
+        if let Some((addr, target)) = self.target
+            && addr == dst
+        {
+            return Ok(target);
+        }
+        self.flush();
+        let target = self.look_up(dst, port)?;
+        self.target = Some((dst, target));
+        Ok(target)
+    }
+
+    fn look_up(&self, dst: IpAddr, port: Option<u16>) -> Result<Target<'a>, DropReason> {
+        let Some(entry) = self.fib.peer_at(dst) else {
+            return Err(if self.is_own(dst, port) { DropReason::Loop } else { DropReason::NoPeer });
+        };
+        let session = entry.session.as_deref().ok_or(DropReason::NoSession)?;
+        let path = entry.active.as_deref().ok_or(DropReason::NoRoute)?;
+        let max_frame = path.max_datagram.min(MAX_SEND);
+        if max_frame <= OVERHEAD {
+            return Err(DropReason::TooBig);
+        }
+        Ok(Target { session, path, max_frame })
+    }
+
+    /// Whether a packet goes to the remote end of a route: one of our own frames, sent here by a
+    /// routing table that leads the networks below into the adapter.
+    #[cold]
+    fn is_own(&self, dst: IpAddr, port: Option<u16>) -> bool {
+        let Some(port) = port else { return false };
+        let to = SocketAddr::new(dst, port);
+        let mut paths =
+            self.fib.peers.iter().flat_map(|peer| peer.active.iter().chain(&peer.candidates));
+        paths.any(|path| path.remote == to)
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        if let Some((_, target)) = self.target.take() {
+            self.out.flush(&target, &mut self.context);
+        }
+    }
+}
