@@ -9,3 +9,6 @@
 //! | [`render`] | tables and escaped text |
 
 pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod render;
