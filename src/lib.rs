@@ -11,5 +11,8 @@
 //! | [`demo`] | the main job in one command |
 
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod demo;
 pub mod lab;
+pub mod render;

@@ -10,7 +10,9 @@
 //! | [`topology`] | interfaces and peers → which routes should exist | `route` types |
 //! | [`sim`] | virtual clock, networks with faults, invariants | the pure part |
 //! | [`io`] | TUN, sockets, packet path, netlink, QUIC, driver | everything |
+//! | [`adapter`] | the front door: open, snapshot, events, routes, close | `io` |
 
+pub mod adapter;
 pub mod addr;
 pub mod config;
 pub mod id;
@@ -23,5 +25,6 @@ pub mod time;
 pub mod topology;
 pub mod wire;
 
+pub use adapter::Adapter;
 pub use id::{NodeKey, PeerId, RouteId};
 pub use time::Time;

@@ -105,6 +105,23 @@ pub enum EventKind {
         /// Why.
         reason: Reason,
     },
+    /// Somebody changed the adapter from outside; it was put back.
+    AdapterRestored {
+        /// What was wrong, and what was done.
+        what: String,
+    },
+    /// No session with the peer can be agreed on; trying again does not help by itself.
+    SessionRefused {
+        /// The peer.
+        peer: PeerId,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A second machine uses the peer's key: the first keeps working, the second is refused.
+    DuplicateNode {
+        /// The peer.
+        peer: PeerId,
+    },
     /// This node itself was not scheduled; nobody is blamed for that time.
     Stalled {
         /// For how long.

@@ -153,7 +153,7 @@ impl Manager {
 
     /// Stops, and tells every peer, which then ends its sessions with this node at once. Takes at
     /// most half a second.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         self.endpoint.close(GOING_AWAY, b"going away");
         // A peer that cannot be reached learns by its missing heartbeats.
         let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;

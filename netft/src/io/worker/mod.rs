@@ -20,15 +20,17 @@ mod watch;
 
 use std::{
     io,
-    net::SocketAddr,
-    sync::{Arc, mpsc::SyncSender},
+    sync::Arc,
     thread::{self, JoinHandle},
 };
+
+use tokio::sync::mpsc;
 
 use self::{run::Worker, watch::Shared};
 use super::{
     counters::Counters,
-    fib::{SharedFib, SocketId, TunQueue, UdpSocket},
+    fib::{SharedFib, TunQueue, UdpSocket},
+    quic::QuicDatagram,
 };
 use crate::{
     id::{PeerId, RouteId},
@@ -41,9 +43,9 @@ pub struct WorkerIo {
     /// The forwarding table.
     pub fib: SharedFib,
     /// To the driver.
-    pub to_driver: SyncSender<FromWorker>,
+    pub to_driver: mpsc::Sender<FromWorker>,
     /// To the QUIC endpoint.
-    pub to_quic: tokio::sync::mpsc::Sender<QuicDatagram>,
+    pub to_quic: mpsc::Sender<QuicDatagram>,
 }
 
 /// What a worker tells the driver.
@@ -88,17 +90,6 @@ pub enum FromWorker {
         /// The worker.
         worker: usize,
     },
-}
-
-/// A QUIC packet on its way to the endpoint.
-#[derive(Debug)]
-pub struct QuicDatagram {
-    /// The socket it came in on.
-    pub socket: SocketId,
-    /// Its sender, which is a route's remote end.
-    pub from: SocketAddr,
-    /// The packet.
-    pub bytes: Vec<u8>,
 }
 
 /// The running workers.
@@ -152,6 +143,11 @@ impl Workers {
     /// Takes a worker's queue away.
     pub fn unwatch_queue(&self, worker: usize) {
         self.worker(worker).unwatch_queue();
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.shared.len()
     }
 
     /// The counters, one block per worker.

@@ -1,6 +1,8 @@
 //! A worker's words to the driver: bounded, and send errors no more often than useful.
 
-use std::{sync::mpsc::SyncSender, time::Duration};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use super::FromWorker;
 use crate::{
@@ -17,12 +19,12 @@ const REMEMBERED: usize = 16;
 
 /// The way to the driver.
 pub(super) struct Reports {
-    to_driver: SyncSender<FromWorker>,
+    to_driver: mpsc::Sender<FromWorker>,
     told: [Option<(RouteId, i32, Time)>; REMEMBERED],
 }
 
 impl Reports {
-    pub(super) fn new(to_driver: SyncSender<FromWorker>) -> Self {
+    pub(super) fn new(to_driver: mpsc::Sender<FromWorker>) -> Self {
         Self { to_driver, told: [None; REMEMBERED] }
     }
 
@@ -64,13 +66,11 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::sync_channel;
-
     use super::*;
 
     #[test]
     fn an_error_is_repeated_after_a_while_and_others_are_told_at_once() {
-        let mut reports = Reports::new(sync_channel(1).0);
+        let mut reports = Reports::new(mpsc::channel(1).0);
         let at = Time::from_millis;
         assert!(reports.is_due(RouteId(1), 5, at(100)));
         assert!(!reports.is_due(RouteId(1), 5, at(105)));
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_counted() {
-        let (to_driver, _held) = sync_channel(1);
+        let (to_driver, _held) = mpsc::channel(1);
         let reports = Reports::new(to_driver);
         let counters = Counters::default();
         for _ in 0..3 {

@@ -8,7 +8,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{FromWorker, QuicDatagram, WorkerIo, report::Reports};
+use super::{FromWorker, WorkerIo, report::Reports};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},

@@ -87,7 +87,7 @@ struct Node {
     session: Arc<Session>,
     queue: Arc<TunQueue>,
     kernel: OwnedFd,
-    driver: Receiver<FromWorker>,
+    driver: tokio::sync::mpsc::Receiver<FromWorker>,
     quic: tokio::sync::mpsc::Receiver<QuicDatagram>,
 }
 
@@ -119,7 +119,7 @@ fn node(
     fib.by_v6.insert(session.peer_addrs().v6, 0);
     fib.sessions.insert(session.local(), session.clone());
     fib.routes.insert((socket.id, remote), (PEER, ROUTE));
-    let (to_driver, driver) = sync_channel(64);
+    let (to_driver, driver) = tokio::sync::mpsc::channel(64);
     let (to_quic, quic) = tokio::sync::mpsc::channel(64);
     let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic };
     let workers = Workers::start(1, io).unwrap();
@@ -371,7 +371,7 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     let to = right.socket.local;
     let heartbeat = left.sealed(Kind::Heartbeat, b"beat");
     udp::send_one(left.socket.fd.as_fd(), &to, &heartbeat, Some(udp::TOS_CONTROL)).unwrap();
-    let received = right.driver.recv_timeout(Duration::from_secs(20)).unwrap();
+    let received = right.driver.blocking_recv().unwrap();
     let FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at } = received
     else {
         panic!("{received:?}");
@@ -381,7 +381,7 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     assert!(received_at > Time::ZERO);
     let ack = left.sealed(Kind::Ack, b"ack");
     udp::send_one(left.socket.fd.as_fd(), &to, &ack, None).unwrap();
-    let received = right.driver.recv_timeout(Duration::from_secs(20)).unwrap();
+    let received = right.driver.blocking_recv().unwrap();
     assert!(matches!(received, FromWorker::Ack { .. }), "{received:?}");
 
     let elsewhere = socket();
@@ -414,7 +414,7 @@ fn a_dead_adapter_is_reported_once_and_the_next_one_works() {
     left.go();
     let (queue, kernel) = adapter(true);
     drop(std::mem::replace(&mut left.kernel, kernel));
-    let received = left.driver.recv_timeout(Duration::from_secs(20)).unwrap();
+    let received = left.driver.blocking_recv().unwrap();
     assert!(matches!(received, FromWorker::AdapterError { worker: 0 }), "{received:?}");
     left.queue = queue;
     left.go();
@@ -433,7 +433,7 @@ fn a_closed_remote_port_blames_its_route_and_stops_nothing() {
     drop(socket);
     let (hdr, packet) = build(&plain(true, 30));
     left.give(&hdr, &packet);
-    let received = left.driver.recv_timeout(Duration::from_secs(20)).unwrap();
+    let received = left.driver.blocking_recv().unwrap();
     let FromWorker::SendError { route, errno } = received else { panic!("{received:?}") };
     assert_eq!((route, errno), (ROUTE, libc::ECONNREFUSED));
     for _ in 0..10 {

@@ -1,0 +1,93 @@
+//! Two nodes in one process, joined by two loopback "networks", built from the library alone.
+//! Data moves to the other route when the active one is taken out of use, and back afterwards.
+//!
+//!     cargo run --example two_nodes
+
+use std::{error::Error, process::ExitCode, time::Duration};
+
+use netft::{
+    Adapter, RouteId,
+    config::{Config, Network, Peer, Role},
+    io::identity,
+    route::RouteChange,
+};
+use netftd::lab;
+
+/// Each node has one address on each of two prefixes of the loopback interface.
+const NODES: [[&str; 2]; 2] = [["127.1.0.1", "127.2.0.1"], ["127.1.0.2", "127.2.0.2"]];
+
+fn main() -> ExitCode {
+    // The adapter needs CAP_NET_ADMIN: a user namespace of our own gives it without root.
+    match lab::enter() {
+        Ok(lab::Entered::Outside(code)) => return code,
+        Ok(lab::Entered::Inside) => {}
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(3);
+        }
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    match runtime.block_on(two_nodes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn two_nodes() -> Result<(), Box<dyn Error>> {
+    let keys = [identity::generate()?, identity::generate()?];
+    let public = [identity::public_key(&keys[0])?, identity::public_key(&keys[1])?];
+    let mut nodes = Vec::new();
+    for me in 0..2 {
+        let you = 1 - me;
+        let mut peer = Peer::new(format!("node{you}"), public[you]);
+        for address in NODES[you] {
+            peer = peer.address(format!("{address}:{}", 4000 + you).parse()?);
+        }
+        let dir = std::env::temp_dir().join(format!("netft-two-nodes-{}", std::process::id()));
+        let mut config = Config::new(format!("node{me}"), keys[me].clone(), public[me])
+            .adapter(format!("netft{me}"))
+            .port(4000 + u16::try_from(me)?)
+            .runtime_dir(dir)
+            .hold(Duration::from_millis(200))
+            .peer(peer);
+        for (place, metric) in [(0, 10), (1, 20)] {
+            let prefix = format!("{}/32", NODES[you][place]).parse()?;
+            config = config.network(Network { prefix, role: Role::Cluster, metric: Some(metric) });
+            let prefix = format!("{}/32", NODES[me][place]).parse()?;
+            config = config.network(Network { prefix, role: Role::Cluster, metric: Some(metric) });
+        }
+        nodes.push(Adapter::open(config).await?);
+    }
+
+    let first = active(&nodes[0], None).await?;
+    println!("node0 sends to node1 on route {first}");
+    let down = RouteChange { admin_down: Some(true), ..RouteChange::default() };
+    nodes[0].change_route(first, down).await?;
+    let second = active(&nodes[0], Some(first)).await?;
+    println!("route {first} is taken out of use: data moves to route {second}");
+    let back = RouteChange { admin_down: Some(false), ..RouteChange::default() };
+    nodes[0].change_route(first, back).await?;
+    let third = active(&nodes[0], Some(second)).await?;
+    println!("route {first} is back, its hold time is over: data returns to route {third}");
+
+    for node in nodes {
+        node.close().await;
+    }
+    Ok(())
+}
+
+/// The route that carries data, once there is one other than `not`.
+async fn active(node: &Adapter, not: Option<RouteId>) -> Result<RouteId, Box<dyn Error>> {
+    for _ in 0..1000 {
+        let snapshot = node.snapshot().await.ok_or("the adapter closed")?;
+        let active = snapshot.peers.first().and_then(|peer| peer.status.active);
+        if let Some(route) = active.filter(|route| Some(*route) != not) {
+            return Ok(route);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err("no route came up within 10 s".into())
+}

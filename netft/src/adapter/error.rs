@@ -1,0 +1,50 @@
+//! One error type per operation.
+
+use std::{io, net::SocketAddr};
+
+use crate::{
+    id::{PeerId, RouteId},
+    io::{lock::LockError, netlink::NetlinkError, quic::StartError, tun::OpenError as TunError},
+};
+
+/// Why an adapter could not be opened. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another daemon runs, or the runtime directory is not usable.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The TUN device could not be opened.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// The kernel refused to configure the adapter.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The control sessions could not be set up.
+    #[error(transparent)]
+    Quic(#[from] StartError),
+    /// The kernel refused something the packet path needs.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Why a route could not be added, changed or removed. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// No route has this number.
+    #[error("there is no route {0}: `netft routes` lists them")]
+    Unknown(RouteId),
+    /// No peer has this number.
+    #[error("there is no peer {0}")]
+    UnknownPeer(PeerId),
+    /// No local address leads there, or the route exists.
+    #[error("no new route leads to {0}: no local address reaches it, or the route exists")]
+    NoWay(SocketAddr),
+    /// The adapter is closed.
+    #[error("the adapter is closed")]
+    Closed,
+}

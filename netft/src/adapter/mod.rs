@@ -1,0 +1,141 @@
+//! The library's front door: a running node.
+//!
+//! [`Adapter::open`] creates the TUN device and everything behind it; [`Adapter::close`] takes it
+//! away. In between: a consistent [`Snapshot`], a bounded [`EventStream`], and routes to add,
+//! change and remove. The daemon is a thin shell around this type.
+
+mod error;
+mod events;
+mod open;
+mod snapshot;
+
+use std::sync::{Arc, Mutex};
+
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+pub use self::{
+    error::{OpenError, RouteError},
+    events::{EVENT_BACKLOG, EventStream, Skipped},
+    snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, Snapshot},
+};
+use crate::{
+    config::{Config, RouteOverride},
+    id::{PeerId, RouteId},
+    io::{
+        driver::{Message, Request},
+        lock::AdapterLock,
+        netlink::Netlink,
+        quic::Manager,
+    },
+    route::{Event, RouteChange},
+};
+
+/// A running node: its adapter, routes and sessions.
+///
+/// Dropping it without [`close`](Self::close) leaves the device behind, as a crash would: TCP
+/// connections over it live on, and the next start adopts it.
+pub struct Adapter {
+    config: Arc<Config>,
+    messages: mpsc::Sender<Message>,
+    events: broadcast::Sender<Event>,
+    /// Attached before the first route was added (NetFT attaches its event handlers first), so
+    /// that the first subscriber misses nothing.
+    first: Mutex<Option<EventStream>>,
+    manager: Arc<Manager>,
+    keeper: JoinHandle<()>,
+    driver: Option<std::thread::JoinHandle<()>>,
+    _lock: AdapterLock,
+}
+
+impl Adapter {
+    /// Opens the adapter and starts everything behind it. Needs `CAP_NET_ADMIN`, and
+    /// `CAP_NET_RAW` to pin sockets to interfaces; must be called within a tokio runtime, which
+    /// then runs the control sessions. Adopts the device a crash left.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what is missing and how to get it; nothing is left behind.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        open::open(config).await
+    }
+
+    /// What this node was told.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A consistent picture of the node; `None` after the adapter closed.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        let (answer, picture) = oneshot::channel();
+        self.ask(Request::Snapshot(answer)).await?;
+        picture.await.ok()
+    }
+
+    /// Everything that happens from here on; the first stream starts with the first event.
+    pub fn events(&self) -> EventStream {
+        let first = self.first.lock().ok().and_then(|mut first| first.take());
+        first.unwrap_or_else(|| EventStream(self.events.subscribe()))
+    }
+
+    /// Changes a route while it runs.
+    ///
+    /// # Errors
+    /// [`RouteError::Unknown`], [`RouteError::Closed`].
+    pub async fn change_route(&self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
+        let (answer, done) = oneshot::channel();
+        self.ask(Request::Change(id, change, answer)).await.ok_or(RouteError::Closed)?;
+        done.await.map_err(|_| RouteError::Closed)?
+    }
+
+    /// Adds a route to a peer, as if the config had named it.
+    ///
+    /// # Errors
+    /// [`RouteError::UnknownPeer`], [`RouteError::NoWay`], [`RouteError::Closed`].
+    pub async fn add_route(
+        &self,
+        peer: PeerId,
+        route: RouteOverride,
+    ) -> Result<RouteId, RouteError> {
+        let (answer, done) = oneshot::channel();
+        self.ask(Request::Add(peer, route, answer)).await.ok_or(RouteError::Closed)?;
+        done.await.map_err(|_| RouteError::Closed)?
+    }
+
+    /// Removes a route until it is added again.
+    ///
+    /// # Errors
+    /// [`RouteError::Unknown`], [`RouteError::Closed`].
+    pub async fn remove_route(&self, id: RouteId) -> Result<(), RouteError> {
+        let (answer, done) = oneshot::channel();
+        self.ask(Request::Remove(id, answer)).await.ok_or(RouteError::Closed)?;
+        done.await.map_err(|_| RouteError::Closed)?
+    }
+
+    /// Ends the sessions, stops every thread and removes the device.
+    pub async fn close(mut self) {
+        self.keeper.abort();
+        self.manager.close().await;
+        let (answer, stopped) = oneshot::channel();
+        if self.ask(Request::Stop(answer)).await.is_some() {
+            // A driver that is gone has stopped.
+            let _ = stopped.await;
+        }
+        if let Some(driver) = self.driver.take() {
+            let _ = tokio::task::spawn_blocking(move || driver.join()).await;
+        }
+        let name = &self.config.adapter;
+        let removed = match Netlink::open() {
+            Ok(netlink) => netlink.remove_adapter(name).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(adapter = %name, %error, "cannot remove the adapter");
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Option<()> {
+        self.messages.send(Message::Request(request)).await.ok()
+    }
+}

@@ -1,0 +1,100 @@
+//! A consistent picture of a running node, taken between two decisions.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use crate::{
+    addr::VirtualAddrs,
+    config::Backend,
+    id::NodeKey,
+    route::{PeerStatus, RouteStatus},
+    time::Time,
+    wire::DropReason,
+};
+
+/// Everything an operator may ask, as of one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The moment, on the clock of event times (`CLOCK_BOOTTIME`).
+    pub now: Time,
+    /// This node.
+    pub node: NodeInfo,
+    /// Its adapter.
+    pub adapter: AdapterInfo,
+    /// The peers, in the order of the configuration.
+    pub peers: Vec<PeerInfo>,
+    /// The routes, by id.
+    pub routes: Vec<RouteStatus>,
+    /// Packet counters, summed over the workers.
+    pub counters: CounterSnapshot,
+}
+
+/// This node.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    /// Its name.
+    pub name: String,
+    /// Its public key.
+    pub key: NodeKey,
+    /// Random per start.
+    pub boot_id: u64,
+    /// Since the adapter was opened.
+    pub uptime: Duration,
+}
+
+/// The adapter.
+#[derive(Clone, Debug)]
+pub struct AdapterInfo {
+    /// The interface name.
+    pub name: String,
+    /// The interface index; 0 while it is gone.
+    pub ifindex: u32,
+    /// Whether packets can be read from it.
+    pub up: bool,
+    /// Its IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub v6: Ipv6Addr,
+    /// Its MTU, bytes.
+    pub mtu: u16,
+    /// How it carries packets.
+    pub backend: Backend,
+}
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// What the engine knows of it.
+    pub status: PeerStatus,
+    /// Its configured name.
+    pub name: String,
+    /// Its public key.
+    pub key: NodeKey,
+    /// Its virtual addresses.
+    pub addrs: VirtualAddrs,
+    /// Whether it said its adapter is up; `None` before it said anything.
+    pub peer_adapter_up: Option<bool>,
+}
+
+/// Packet counters since the adapter was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CounterSnapshot {
+    /// Reads from the adapter (a super-packet counts once).
+    pub adapter_reads: u64,
+    /// Inner bytes read from the adapter.
+    pub tx_bytes: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Authentic frames received.
+    pub rx_frames: u64,
+    /// Inner bytes written to the adapter.
+    pub rx_bytes: u64,
+    /// Writes to the adapter (a coalesced super-packet counts once).
+    pub adapter_writes: u64,
+    /// Datagrams lost in full socket buffers.
+    pub socket_overflow: u64,
+    /// Drops by reason, every reason listed.
+    pub drops: Vec<(DropReason, u64)>,
+}

@@ -1,0 +1,147 @@
+//! Which routes exist and what is broken about them here: the world, compared with what is known.
+
+use std::net::SocketAddr;
+
+use super::state::{Driver, Known};
+use crate::{
+    adapter::RouteError,
+    config::RouteOverride,
+    id::{PeerId, RouteId},
+    io::{keeper::World, sys::glink},
+    route::Input,
+    topology::{self, Planned},
+};
+
+impl Driver {
+    /// Takes in how the node's interfaces are: routes appear and go, sockets follow their
+    /// addresses, faults are told.
+    pub(super) fn set_world(&mut self, world: World) {
+        self.world = world;
+        self.replan();
+    }
+
+    pub(super) fn replan(&mut self) {
+        let known: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
+        let plan =
+            topology::plan(&self.config, &self.world.interfaces, &self.world.sources, &known);
+        let planned: Vec<_> =
+            plan.routes.into_iter().filter(|plan| !self.removed.contains(&plan.key())).collect();
+        let gone: Vec<_> = self
+            .routes
+            .iter()
+            .filter(|(_, known)| !planned.iter().any(|plan| plan.key() == known.plan.key()))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.routes.remove(&id);
+            self.input(Input::RemoveRoute(id));
+        }
+        for plan in planned {
+            if !self.routes.values().any(|known| known.plan.key() == plan.key()) {
+                self.add(plan);
+            }
+        }
+        self.follow_addresses();
+        self.dirty = true;
+    }
+
+    fn add(&mut self, plan: Planned) {
+        let id = self.next_route();
+        let spec = plan.spec.clone();
+        self.routes.insert(id, Known { plan, fault: None, send_error_until: None });
+        self.input(Input::AddRoute { id, spec });
+    }
+
+    /// Sockets follow their addresses to whatever interface holds them; the engine is told what
+    /// changed about the local ends.
+    pub(super) fn follow_addresses(&mut self) {
+        let plans: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
+        let health = topology::faults(&plans, &self.world.interfaces);
+        let mut inputs = Vec::new();
+        for ((id, known), health) in self.routes.iter_mut().zip(health) {
+            if let Some(holder) = self.world.interface(health.ifindex) {
+                known.plan.ifindex = holder.index;
+                known.plan.ifname.clone_from(&holder.name);
+                let local = known.plan.spec.real_local;
+                match self.sockets.ensure(local, holder.index, &self.workers) {
+                    Ok(changed) => self.dirty |= changed,
+                    Err(error) => {
+                        let interface = &holder.name;
+                        tracing::warn!(%local, %interface, %error, "cannot open a socket");
+                    }
+                }
+            }
+            if health.fault == known.fault {
+                continue;
+            }
+            // The new fault first: a route is never whole in between.
+            if let Some(reason) = health.fault {
+                inputs.push(Input::Fault { route: *id, reason });
+            }
+            if let Some(reason) = known.fault {
+                inputs.push(Input::FaultCleared { route: *id, reason });
+            }
+            known.fault = health.fault;
+        }
+        let routes = &self.routes;
+        let wanted =
+            |local: SocketAddr| routes.values().any(|known| known.plan.spec.real_local == local);
+        self.dirty |= self.sockets.retain(wanted, &self.workers);
+        for input in inputs {
+            self.input(input);
+        }
+    }
+
+    /// Asks every used interface for its carrier (`ETHTOOL_GLINK`).
+    pub(super) fn poll_carriers(&mut self) {
+        let mut changed = false;
+        for interface in &mut self.world.interfaces {
+            if !self.routes.values().any(|known| known.plan.ifindex == interface.index) {
+                continue;
+            }
+            // An interface that is gone is the keeper's news, not a lost carrier.
+            if let Ok(carrier) = glink::carrier_of(&self.glink, interface.index)
+                && carrier != interface.carrier
+            {
+                interface.carrier = carrier;
+                changed = true;
+            }
+        }
+        if changed {
+            self.follow_addresses();
+        }
+    }
+
+    /// Adds a route through the API, as if the config had named it.
+    pub(super) fn add_by_hand(
+        &mut self,
+        peer: PeerId,
+        route: RouteOverride,
+    ) -> Result<RouteId, RouteError> {
+        let remote = route.remote;
+        let before: Vec<_> = self.routes.keys().copied().collect();
+        let entry =
+            self.config.peers.get_mut(usize::from(peer.0)).ok_or(RouteError::UnknownPeer(peer))?;
+        entry.routes.push(route);
+        let removed = std::mem::take(&mut self.removed);
+        self.removed = removed.into_iter().filter(|key| (key.0, key.2) != (peer, remote)).collect();
+        self.replan();
+        let added = self.routes.keys().find(|id| !before.contains(id)).copied();
+        if added.is_none() {
+            self.config.peers[usize::from(peer.0)].routes.pop();
+        }
+        added.ok_or(RouteError::NoWay(remote))
+    }
+
+    /// Removes a route until it is added through the API again.
+    pub(super) fn remove_by_hand(&mut self, id: RouteId) -> Result<(), RouteError> {
+        let known = self.routes.remove(&id).ok_or(RouteError::Unknown(id))?;
+        let (peer, _, remote) = known.plan.key();
+        self.removed.push(known.plan.key());
+        self.config.peers[usize::from(peer.0)].routes.retain(|route| route.remote != remote);
+        self.input(Input::RemoveRoute(id));
+        self.follow_addresses();
+        self.dirty = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! The forwarding state: the engine's table, the sockets, the sessions and the queues made into
+//! one immutable [`Fib`].
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{sockets::max_datagram, state::Driver};
+use crate::{
+    id::RouteId,
+    io::fib::{Fib, Path, PeerEntry},
+};
+
+/// Publishes a whole new version.
+pub(super) fn publish(driver: &Driver) {
+    driver.fib.store(Arc::new(build(driver)));
+    driver.manager.fib_changed();
+}
+
+fn build(driver: &Driver) -> Fib {
+    let mut fib = Fib {
+        local: Some(driver.config.addrs),
+        queues: driver.queues.clone(),
+        sockets: driver.sockets.all().map(|socket| (socket.id, socket.clone())).collect(),
+        ..Fib::default()
+    };
+    let mut paths = HashMap::new();
+    for (id, known) in &driver.routes {
+        for socket in driver.sockets.at(known.plan.spec.real_local) {
+            fib.routes
+                .insert((socket.id, known.plan.spec.real_remote), (known.plan.spec.peer, *id));
+        }
+        if let Some(path) = path(driver, *id) {
+            paths.insert(*id, Arc::new(path));
+        }
+    }
+    for (place, (peer, sessions)) in driver.peers.iter().enumerate() {
+        let row = driver.table.peers.iter().find(|row| row.peer == *peer);
+        let config = &driver.config.peers[place];
+        fib.by_v4.insert(config.addrs.v4, place);
+        fib.by_v6.insert(config.addrs.v6, place);
+        let candidates = row.map_or(&[][..], |row| &row.candidates);
+        fib.peers.push(PeerEntry {
+            peer: *peer,
+            session: sessions.preferred().cloned(),
+            active: row.and_then(|row| row.active).and_then(|id| paths.get(&id).cloned()),
+            candidates: candidates.iter().filter_map(|id| paths.get(id).cloned()).collect(),
+        });
+        for session in &sessions.live {
+            fib.sessions.insert(session.local(), session.clone());
+        }
+    }
+    fib
+}
+
+fn path(driver: &Driver, id: RouteId) -> Option<Path> {
+    let known = driver.routes.get(&id)?;
+    let socket = driver.sockets.at(known.plan.spec.real_local).first()?.clone();
+    let interface = driver.world.interface(known.plan.ifindex)?;
+    let remote = known.plan.spec.real_remote;
+    Some(Path { route: id, socket, remote, max_datagram: max_datagram(interface.mtu, remote.ip()) })
+}

@@ -1,0 +1,129 @@
+//! The driver: the one task that feeds the engine and carries out what it says.
+//!
+//! It owns the engine, the sockets, the sessions and the forwarding state, and runs on a thread
+//! of its own, so that neither a handshake nor an operator's request delays a heartbeat. It
+//! decides nothing: inputs go to [`Engine`], outputs become frames, tables and events.
+//!
+//! ```text
+//! workers ──heartbeats──▶ ┌────────┐ ──heartbeat frames──▶ sockets
+//! keeper ───interfaces──▶ │ driver │ ──Fib───────────────▶ workers, QUIC
+//! QUIC ─────sessions────▶ │ engine │ ──events────────────▶ subscribers
+//! API ──────requests────▶ └────────┘
+//! ```
+
+mod faults;
+mod forwarding;
+mod snapshot;
+mod sockets;
+mod state;
+
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior},
+};
+
+use crate::{
+    adapter::{RouteError, Snapshot},
+    config::{Config, RouteOverride},
+    id::{PeerId, RouteId},
+    io::{
+        clock,
+        fib::{SharedFib, TunQueue},
+        guard::Wanted,
+        keeper::World,
+        quic::{FromQuic, Manager},
+        worker::{FromWorker, Workers},
+    },
+    route::{Event, EventKind, RouteChange},
+};
+
+use state::Driver;
+
+/// How often every used interface is asked for its carrier: netlink alone can be 0.8 s late
+/// (reliability finding 2).
+const CARRIER_POLL: Duration = Duration::from_millis(10);
+
+/// What everything but the packet path tells the driver.
+pub(crate) enum Message {
+    /// The interfaces of this node changed.
+    World(World),
+    /// The adapter has new queues (it was deleted and made again).
+    Queues(Vec<Arc<TunQueue>>),
+    /// Something the adapter's keeper saw or did.
+    Event(EventKind),
+    /// The control sessions changed.
+    Quic(FromQuic),
+    /// An operator or embedder asks.
+    Request(Request),
+}
+
+/// What an operator or embedder asks.
+pub(crate) enum Request {
+    Snapshot(oneshot::Sender<Snapshot>),
+    Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
+    Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
+    Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// What the driver is given.
+pub(crate) struct DriverParts {
+    pub config: Config,
+    pub fib: SharedFib,
+    pub workers: Workers,
+    pub queues: Vec<Arc<TunQueue>>,
+    pub from_workers: mpsc::Receiver<FromWorker>,
+    pub messages: mpsc::Receiver<Message>,
+    pub events: broadcast::Sender<Event>,
+    pub boot_id: u64,
+    pub seed: u64,
+    pub glink: OwnedFd,
+    pub manager: Arc<Manager>,
+    pub want: watch::Sender<Wanted>,
+    pub world: World,
+}
+
+/// Runs the driver on a thread of its own until it is stopped.
+pub(crate) fn spawn(parts: DriverParts) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("netft-driver".into())
+        .spawn(move || runtime.block_on(run(parts)))
+}
+
+async fn run(parts: DriverParts) {
+    let (mut driver, mut from_workers, mut messages) = Driver::new(parts);
+    let mut carriers = tokio::time::interval(CARRIER_POLL);
+    carriers.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let done = loop {
+        let wake = driver.next_wake().map_or(Duration::from_secs(1), |at| at.since(clock::now()));
+        // Biased: whatever already arrived is heard before a timer blames anyone (F-20).
+        tokio::select! {
+            biased;
+            heard = from_workers.recv() => match heard {
+                Some(heard) => {
+                    driver.on_worker(heard);
+                    while let Ok(heard) = from_workers.try_recv() {
+                        driver.on_worker(heard);
+                    }
+                }
+                None => break None,
+            },
+            message = messages.recv() => match message {
+                Some(Message::Request(Request::Stop(done))) => break Some(done),
+                Some(message) => driver.on_message(message),
+                None => break None,
+            },
+            _ = carriers.tick() => driver.poll_carriers(),
+            () = tokio::time::sleep_until(Instant::now() + wake) => {}
+        }
+        driver.turn();
+    };
+    driver.stop();
+    if let Some(done) = done {
+        // The caller may have gone away; it does not matter then.
+        let _ = done.send(());
+    }
+}

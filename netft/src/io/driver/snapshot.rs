@@ -1,0 +1,68 @@
+//! The operator's picture, taken between two decisions so that it is consistent.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::state::Driver;
+use crate::{
+    adapter::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, Snapshot},
+    io::{clock, counters::Counters},
+    wire::DropReason,
+};
+
+pub(super) fn take(driver: &Driver) -> Snapshot {
+    let now = clock::now();
+    let config = &driver.config;
+    let device = driver.world.interfaces.iter().find(|i| i.name == config.adapter);
+    let statuses = driver.engine.peers();
+    let peers = driver.peers.iter().zip(&config.peers).zip(statuses);
+    Snapshot {
+        now,
+        node: NodeInfo {
+            name: config.name.clone(),
+            key: config.public_key,
+            boot_id: driver.boot_id,
+            uptime: now.since(driver.started),
+        },
+        adapter: AdapterInfo {
+            name: config.adapter.clone(),
+            ifindex: device.map_or(0, |device| device.index),
+            up: device.is_some_and(|device| device.up),
+            v4: config.addrs.v4,
+            v6: config.addrs.v6,
+            mtu: config.mtu,
+            backend: config.backend,
+        },
+        peers: peers
+            .map(|(((_, sessions), peer), status)| PeerInfo {
+                status,
+                name: peer.name.clone(),
+                key: peer.key,
+                addrs: peer.addrs,
+                peer_adapter_up: sessions.adapter_up,
+            })
+            .collect(),
+        routes: driver.engine.routes(),
+        counters: sum(driver.workers.counters().iter().map(|counters| &**counters)),
+    }
+}
+
+fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
+    let mut total = CounterSnapshot {
+        drops: DropReason::ALL.map(|reason| (reason, 0)).to_vec(),
+        ..CounterSnapshot::default()
+    };
+    let read = |counter: &AtomicU64| counter.load(Relaxed);
+    for worker in workers {
+        total.adapter_reads += read(&worker.adapter_reads);
+        total.tx_bytes += read(&worker.tx_bytes);
+        total.tx_frames += read(&worker.tx_frames);
+        total.rx_frames += read(&worker.rx_frames);
+        total.rx_bytes += read(&worker.rx_bytes);
+        total.adapter_writes += read(&worker.adapter_writes);
+        total.socket_overflow += read(&worker.socket_overflow);
+        for (reason, count) in &mut total.drops {
+            *count += read(&worker.drops[*reason as usize]);
+        }
+    }
+    total
+}

@@ -1,0 +1,90 @@
+//! The open sockets: one per local address and worker, pinned to one interface.
+
+use std::{collections::BTreeMap, io, net::IpAddr, net::SocketAddr, sync::Arc};
+
+use crate::io::{
+    fib::{SocketId, UdpSocket},
+    sys::udp,
+    worker::Workers,
+};
+
+/// The sockets by local address.
+#[derive(Default)]
+pub(super) struct Sockets {
+    open: BTreeMap<SocketAddr, Vec<Arc<UdpSocket>>>,
+    last_id: u32,
+}
+
+impl Sockets {
+    /// The sockets of a local address on an interface, opened if they are not. A socket dies with
+    /// its interface's index (reliability 2.1), so a new index means new sockets. Returns whether
+    /// anything changed.
+    ///
+    /// # Errors
+    /// What the kernel said; the address may have gone in between.
+    pub(super) fn ensure(
+        &mut self,
+        local: SocketAddr,
+        ifindex: u32,
+        workers: &Workers,
+    ) -> io::Result<bool> {
+        if self.open.get(&local).is_some_and(|sockets| sockets[0].ifindex == ifindex) {
+            return Ok(false);
+        }
+        self.close(local, workers);
+        let count = workers.count();
+        let mut sockets = Vec::with_capacity(count);
+        for worker in 0..count {
+            let fd = udp::open(local, ifindex, count > 1)?;
+            self.last_id += 1;
+            let id = SocketId(self.last_id);
+            sockets.push(Arc::new(UdpSocket { id, local, ifindex, worker, fd }));
+        }
+        for socket in &sockets {
+            workers.watch_socket(socket)?;
+        }
+        self.open.insert(local, sockets);
+        Ok(true)
+    }
+
+    /// Closes the sockets of a local address. Returns whether there were any.
+    pub(super) fn close(&mut self, local: SocketAddr, workers: &Workers) -> bool {
+        let Some(sockets) = self.open.remove(&local) else { return false };
+        for socket in &sockets {
+            workers.unwatch_socket(socket);
+        }
+        true
+    }
+
+    /// Closes every socket whose local address is not wanted.
+    pub(super) fn retain(
+        &mut self,
+        wanted: impl Fn(SocketAddr) -> bool,
+        workers: &Workers,
+    ) -> bool {
+        let stale: Vec<_> = self.open.keys().copied().filter(|local| !wanted(*local)).collect();
+        for local in &stale {
+            self.close(*local, workers);
+        }
+        !stale.is_empty()
+    }
+
+    /// The sockets of a local address, one per worker.
+    pub(super) fn at(&self, local: SocketAddr) -> &[Arc<UdpSocket>] {
+        self.open.get(&local).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every open socket.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
+        self.open.values().flatten()
+    }
+}
+
+/// UDP payload that fits an interface's MTU (IPv4: 20 + 8 bytes of headers, IPv6: 40 + 8).
+pub(super) const fn max_datagram(mtu: u32, remote: IpAddr) -> usize {
+    let headers = match remote {
+        IpAddr::V4(_) => 28,
+        IpAddr::V6(_) => 48,
+    };
+    (mtu as usize).saturating_sub(headers)
+}

@@ -1,0 +1,351 @@
+//! The driver's state and its four doors: workers, messages, carriers, timers.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::{DriverParts, Message, Request, forwarding, snapshot, sockets::Sockets};
+use crate::{
+    adapter::{RouteError, Snapshot},
+    config::Config,
+    id::{PeerId, RouteId},
+    io::{
+        clock,
+        fib::{SharedFib, TunQueue},
+        guard::Wanted,
+        keeper::World,
+        quic::{FromQuic, Manager},
+        sys::udp::{self, SendFault},
+        worker::{FromWorker, Workers},
+    },
+    route::{Engine, EngineConfig, Event, EventKind, Input, Output, Reason, RouteChange, Table},
+    time::Time,
+    topology::Planned,
+    wire::{
+        DropReason,
+        header::{HEADER_LEN, Kind, TAG_LEN},
+        heartbeat::Heartbeat,
+        session::Session,
+    },
+};
+
+/// A route that failed to send is tried again after this long.
+const SEND_RETRY: Duration = Duration::from_millis(200);
+
+/// What the driver knows of a route beside the engine.
+pub(super) struct Known {
+    pub(super) plan: Planned,
+    /// The local fault the engine was told of.
+    pub(super) fault: Option<Reason>,
+    /// The kernel refused to send here; told to the engine until this moment.
+    pub(super) send_error_until: Option<Time>,
+}
+
+/// What the driver knows of a peer beside the engine.
+#[derive(Default)]
+pub(super) struct PeerSessions {
+    /// Every live session; frames on any of them are accepted.
+    pub(super) live: Vec<Arc<Session>>,
+    /// The one to seal with.
+    pub(super) preferred: Option<u32>,
+    /// What the peer said of its adapter.
+    pub(super) adapter_up: Option<bool>,
+}
+
+impl PeerSessions {
+    pub(super) fn preferred(&self) -> Option<&Arc<Session>> {
+        let number = self.preferred?;
+        self.live.iter().find(|session| session.local() == number)
+    }
+}
+
+pub(super) struct Driver {
+    pub(super) config: Config,
+    pub(super) fib: SharedFib,
+    pub(super) workers: Workers,
+    pub(super) queues: Vec<Arc<TunQueue>>,
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) engine: Engine,
+    pub(super) table: Arc<Table>,
+    pub(super) sockets: Sockets,
+    pub(super) routes: BTreeMap<RouteId, Known>,
+    /// Routes an embedder removed: planning does not bring them back.
+    pub(super) removed: Vec<(PeerId, SocketAddr, SocketAddr)>,
+    pub(super) glink: OwnedFd,
+    pub(super) manager: Arc<Manager>,
+    pub(super) want: watch::Sender<Wanted>,
+    pub(super) peers: BTreeMap<PeerId, PeerSessions>,
+    pub(super) world: World,
+    pub(super) dirty: bool,
+    pub(super) boot_id: u64,
+    pub(super) started: Time,
+    last_route: u32,
+}
+
+impl Driver {
+    /// The driver, and the two queues it listens to.
+    pub(super) fn new(
+        parts: DriverParts,
+    ) -> (Self, mpsc::Receiver<FromWorker>, mpsc::Receiver<Message>) {
+        let config = parts.config;
+        let engine = EngineConfig { hold: config.hold, history: config.history, seed: parts.seed };
+        let mut driver = Self {
+            engine: Engine::new(engine),
+            config,
+            fib: parts.fib,
+            workers: parts.workers,
+            queues: Vec::new(),
+            events: parts.events,
+            table: Arc::default(),
+            sockets: Sockets::default(),
+            routes: BTreeMap::new(),
+            removed: Vec::new(),
+            glink: parts.glink,
+            manager: parts.manager,
+            want: parts.want,
+            peers: BTreeMap::new(),
+            world: World::default(),
+            dirty: true,
+            boot_id: parts.boot_id,
+            started: clock::now(),
+            last_route: 0,
+        };
+        for (place, _) in (0..=u16::MAX).zip(&driver.config.peers.clone()) {
+            driver.peers.insert(PeerId(place), PeerSessions::default());
+            driver.input(Input::AddPeer(PeerId(place)));
+        }
+        driver.set_queues(parts.queues);
+        driver.set_world(parts.world);
+        driver.turn();
+        (driver, parts.from_workers, parts.messages)
+    }
+
+    /// When the engine, or a send retry, wants to be woken.
+    pub(super) fn next_wake(&self) -> Option<Time> {
+        let retry = self.routes.values().filter_map(|known| known.send_error_until).min();
+        [self.engine.next_wake(), retry].into_iter().flatten().min()
+    }
+
+    /// A heartbeat, or a complaint, of a worker.
+    pub(super) fn on_worker(&mut self, heard: FromWorker) {
+        match heard {
+            FromWorker::Heartbeat { peer, route, plaintext, .. } => {
+                let refused = match Heartbeat::decode(&plaintext) {
+                    Ok(heartbeat) => self.try_input(Input::Heartbeat { peer, route, heartbeat }),
+                    Err(reason) => Err(reason),
+                };
+                if let Err(reason) = refused {
+                    self.count(reason);
+                }
+            }
+            // Acknowledgements are decoded and counted; resending is not built on them here.
+            FromWorker::Ack { .. } => {}
+            FromWorker::SendError { route, .. } => self.send_failed(route),
+            FromWorker::AdapterError { .. } => {}
+        }
+    }
+
+    pub(super) fn on_message(&mut self, message: Message) {
+        match message {
+            Message::World(world) => self.set_world(world),
+            Message::Queues(queues) => self.set_queues(queues),
+            Message::Event(kind) => self.announce(kind),
+            Message::Quic(news) => self.on_quic(news),
+            Message::Request(request) => self.on_request(request),
+        }
+    }
+
+    fn on_quic(&mut self, news: FromQuic) {
+        match news {
+            FromQuic::SessionUp { peer, session, boot_id, preferred, .. } => {
+                let Some(sessions) = self.peers.get_mut(&peer) else { return };
+                if preferred || sessions.preferred.is_none() {
+                    sessions.preferred = Some(session.local());
+                }
+                sessions.live.push(session);
+                self.dirty = true;
+                if preferred {
+                    self.input(Input::SessionUp { peer, boot_id });
+                }
+            }
+            FromQuic::SessionPreferred { peer, local_session } => {
+                let Some(sessions) = self.peers.get_mut(&peer) else { return };
+                sessions.preferred = Some(local_session);
+                let boot_id = sessions.preferred().map(|session| session.boot_id());
+                self.dirty = true;
+                if let Some(boot_id) = boot_id {
+                    self.input(Input::SessionUp { peer, boot_id });
+                }
+            }
+            FromQuic::SessionDown { peer, local_session } => {
+                let Some(sessions) = self.peers.get_mut(&peer) else { return };
+                sessions.live.retain(|session| session.local() != local_session);
+                if sessions.preferred == Some(local_session) {
+                    sessions.preferred = sessions.live.last().map(|session| session.local());
+                }
+                let gone = sessions.preferred.is_none();
+                self.dirty = true;
+                if gone {
+                    self.input(Input::SessionDown(peer));
+                }
+            }
+            FromQuic::DuplicateNode { peer } => self.announce(EventKind::DuplicateNode { peer }),
+            FromQuic::Refused { peer, reason } => {
+                self.announce(EventKind::SessionRefused { peer, reason });
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        // An asker that went away is no error.
+        match request {
+            Request::Snapshot(answer) => {
+                let _ = answer.send(self.snapshot());
+            }
+            Request::Change(id, change, answer) => {
+                let _ = answer.send(self.change(id, change));
+            }
+            Request::Add(peer, route, answer) => {
+                let _ = answer.send(self.add_by_hand(peer, route));
+            }
+            Request::Remove(id, answer) => {
+                let _ = answer.send(self.remove_by_hand(id));
+            }
+            Request::Stop(answer) => {
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        snapshot::take(self)
+    }
+
+    fn change(&mut self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
+        let known = self.routes.get_mut(&id).ok_or(RouteError::Unknown(id))?;
+        if let Some(timing) = change.timing {
+            known.plan.spec.timing = timing;
+        }
+        if let Some(priority) = change.priority {
+            known.plan.spec.priority = priority;
+        }
+        self.input(Input::ChangeRoute { id, change });
+        Ok(())
+    }
+
+    pub(super) fn next_route(&mut self) -> RouteId {
+        self.last_route += 1;
+        RouteId(self.last_route)
+    }
+
+    fn set_queues(&mut self, queues: Vec<Arc<TunQueue>>) {
+        for (worker, queue) in queues.iter().enumerate() {
+            if let Err(error) = self.workers.watch_queue(worker, queue) {
+                tracing::error!(%error, "a worker cannot watch its queue of the adapter");
+            }
+        }
+        self.queues = queues;
+        self.dirty = true;
+    }
+
+    /// Timers, outputs, and the table if it changed: after every input.
+    pub(super) fn turn(&mut self) {
+        let now = clock::now();
+        self.retry_sends(now);
+        self.engine.tick(now);
+        while let Some(output) = self.engine.poll() {
+            match output {
+                Output::Send { peer, route, heartbeat } => self.send(peer, route, &heartbeat),
+                Output::Publish(table) => {
+                    self.table = table;
+                    self.dirty = true;
+                }
+                Output::Event(event) => {
+                    // Nobody listening is no error.
+                    let _ = self.events.send(event);
+                }
+            }
+        }
+        if std::mem::take(&mut self.dirty) {
+            forwarding::publish(self);
+        }
+    }
+
+    pub(super) fn announce(&self, kind: EventKind) {
+        let _ = self.events.send(Event { at: clock::now(), kind });
+    }
+
+    fn send(&mut self, peer: PeerId, route: RouteId, heartbeat: &Heartbeat) {
+        let Some(session) = self.peers.get(&peer).and_then(PeerSessions::preferred) else { return };
+        let Some(known) = self.routes.get(&route) else { return };
+        let Some(socket) = self.sockets.at(known.plan.spec.real_local).first() else { return };
+        let mut frame = Vec::with_capacity(256);
+        frame.resize(HEADER_LEN, 0);
+        heartbeat.encode(&mut frame);
+        frame.resize(frame.len() + TAG_LEN, 0);
+        let Ok(counter) = session.reserve(1) else { return self.count(DropReason::KeyExhausted) };
+        if let Err(reason) = session.seal(Kind::Heartbeat, 0, counter, &mut frame) {
+            return self.count(reason);
+        }
+        let remote = known.plan.spec.real_remote;
+        let sent = udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
+        if let Err(error) = sent
+            && udp::classify(&error, false) == SendFault::Route
+        {
+            self.send_failed(route);
+        }
+    }
+
+    /// The kernel refused: the route is broken here until a retry shows otherwise.
+    fn send_failed(&mut self, route: RouteId) {
+        let until = clock::now() + SEND_RETRY;
+        let Some(known) = self.routes.get_mut(&route) else { return };
+        if known.send_error_until.replace(until).is_none() {
+            self.input(Input::Fault { route, reason: Reason::SendError });
+        }
+    }
+
+    fn retry_sends(&mut self, now: Time) {
+        let due: Vec<_> = self
+            .routes
+            .iter_mut()
+            .filter(|(_, known)| known.send_error_until.is_some_and(|until| until <= now))
+            .map(|(id, known)| {
+                known.send_error_until = None;
+                *id
+            })
+            .collect();
+        for route in due {
+            self.input(Input::FaultCleared { route, reason: Reason::SendError });
+        }
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        if let Err(reason) = self.try_input(input) {
+            self.count(reason);
+        }
+    }
+
+    fn try_input(&mut self, input: Input) -> Result<(), DropReason> {
+        self.engine.handle(clock::now(), input)
+    }
+
+    /// Drops seen by the driver are counted with the first worker's.
+    fn count(&self, reason: DropReason) {
+        if let Some(counters) = self.workers.counters().first() {
+            counters.drop(reason);
+        }
+    }
+
+    /// Stops the workers and closes everything.
+    pub(super) fn stop(self) {
+        self.workers.stop();
+        self.fib.store(Arc::default());
+    }
+}

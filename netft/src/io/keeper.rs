@@ -1,0 +1,163 @@
+//! The keeper: watches the kernel, tells the driver how the interfaces are, and puts the adapter
+//! back when somebody takes it away.
+//!
+//! One task in the caller's runtime. It wakes at every netlink notice and every [`PERIOD`], so
+//! what a notice missed is found all the same; the driver is told only what changed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{
+    clock,
+    driver::Message,
+    guard::{AdapterGuard, Wanted},
+    netlink::{Monitor, Netlink},
+    tun,
+};
+use crate::{
+    config::Config,
+    route::EventKind,
+    topology::{self, Interface, Sources},
+};
+
+/// The longest time something unnoticed stays unnoticed: restoring the adapter must end within
+/// 500 ms (F-22, F-23).
+const PERIOD: Duration = Duration::from_millis(250);
+/// Notices come in bursts: one look per burst.
+const BURST: Duration = Duration::from_millis(2);
+
+/// How the node's interfaces are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct World {
+    /// Every interface of the node.
+    pub interfaces: Vec<Interface>,
+    /// The kernel's choice of source for remote addresses on no subnet of ours.
+    pub sources: Sources,
+}
+
+impl World {
+    /// The interface of number `index`.
+    pub(crate) fn interface(&self, index: u32) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.index == index)
+    }
+
+    /// Asks the kernel.
+    pub(crate) async fn look(netlink: &Netlink, config: &Config) -> Option<Self> {
+        let interfaces = match netlink.interfaces().await {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                tracing::warn!(%error, "cannot list the interfaces");
+                return None;
+            }
+        };
+        let mut sources = Sources::new();
+        for remote in topology::unpaired(config, &interfaces) {
+            if let Ok(Some(source)) = netlink.source_for(remote).await {
+                sources.insert(remote, source);
+            }
+        }
+        Some(Self { interfaces, sources })
+    }
+}
+
+/// What the keeper is given.
+pub(crate) struct Keeper {
+    pub config: Arc<Config>,
+    pub netlink: Netlink,
+    pub monitor: Monitor,
+    pub ifindex: u32,
+    pub driver: mpsc::Sender<Message>,
+    /// How many queues the adapter has.
+    pub queues: usize,
+    /// Says that the routes' sizes changed, with the MTU towards each peer.
+    pub wanted: watch::Receiver<Wanted>,
+}
+
+impl Keeper {
+    /// Runs until it is aborted or the driver is gone.
+    pub(crate) async fn run(mut self) {
+        let mut guard = AdapterGuard::new(self.wanted.borrow_and_update().clone(), self.ifindex);
+        let mut told = World::default();
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if !self.keep(&mut guard).await {
+                return;
+            }
+            if let Some(world) = World::look(&self.netlink, &self.config).await
+                && world != told
+            {
+                told = world.clone();
+                if self.driver.send(Message::World(world)).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = self.monitor.next() => sleep(BURST).await,
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    *guard.wanted_mut() = self.wanted.borrow_and_update().clone();
+                }
+            }
+        }
+    }
+
+    /// Repairs the adapter. Returns whether the driver is still there.
+    async fn keep(&self, guard: &mut AdapterGuard) -> bool {
+        let report = guard.check(&self.netlink, clock::now()).await;
+        for error in &report.errors {
+            tracing::debug!(adapter = %self.config.adapter, %error, "the adapter resists repair");
+        }
+        if report.resting {
+            tracing::warn!(
+                adapter = %self.config.adapter,
+                "something keeps changing the adapter: repairs become rare",
+            );
+        }
+        for repair in report.repairs {
+            if !self.tell(repair.to_string()).await {
+                return false;
+            }
+        }
+        if report.gone { self.recreate(guard).await } else { true }
+    }
+
+    async fn recreate(&self, guard: &mut AdapterGuard) -> bool {
+        let config = &self.config;
+        let opened =
+            match tun::open(&self.netlink, &config.adapter, config.backend, self.queues).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    tracing::warn!(adapter = %config.adapter, %error, "cannot create it anew");
+                    return true;
+                }
+            };
+        let configured =
+            self.netlink.configure_adapter(&config.adapter, config.addrs, config.mtu).await;
+        if let Err(error) = configured {
+            tracing::warn!(adapter = %config.adapter, %error, "cannot configure it anew");
+        }
+        guard.recreated(opened.ifindex);
+        let queues = opened.queues.into_iter().map(Arc::new).collect();
+        if self.driver.send(Message::Queues(queues)).await.is_err() {
+            return false;
+        }
+        let routes = guard.check(&self.netlink, clock::now()).await;
+        for error in routes.errors {
+            tracing::warn!(adapter = %config.adapter, %error, "cannot restore everything");
+        }
+        self.tell("adapter was deleted: created anew".to_owned()).await
+    }
+
+    async fn tell(&self, what: String) -> bool {
+        let event = EventKind::AdapterRestored { what };
+        self.driver.send(Message::Event(event)).await.is_ok()
+    }
+}

@@ -1,0 +1,236 @@
+//! The library's values → [`schema`](super::schema). Pure.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use netft::{
+    PeerId,
+    config::Backend,
+    route::{EventKind, RouteSpec, RouteState, RouteStatus},
+};
+
+use super::schema::{
+    Adapter, Counters, EightFields, Node, Peer, PeerCounts, Peers, Route, RouteCounts, Routes,
+    Status, What,
+};
+use crate::{
+    config::identity::encode_public,
+    daemon::{
+        clock::WallClock,
+        node::{CounterSnapshot, Snapshot},
+    },
+};
+
+/// The names of the peers, by their ids.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Vec<String>);
+
+impl Names {
+    /// `names[i]` is the name of peer `i`.
+    pub const fn new(names: Vec<String>) -> Self {
+        Self(names)
+    }
+
+    /// The name of a peer.
+    pub fn of(&self, peer: PeerId) -> String {
+        self.0.get(usize::from(peer.0)).cloned().unwrap_or_else(|| format!("#{peer}"))
+    }
+}
+
+impl From<&Snapshot> for Names {
+    fn from(snapshot: &Snapshot) -> Self {
+        let mut names = Vec::new();
+        for peer in &snapshot.peers {
+            let place = usize::from(peer.status.peer.0);
+            if names.len() <= place {
+                names.resize(place + 1, String::new());
+            }
+            names[place].clone_from(&peer.name);
+        }
+        Self(names)
+    }
+}
+
+/// The word of a backend.
+pub const fn backend(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Offload => "offload",
+        Backend::Plain => "plain",
+    }
+}
+
+/// `GET /v1/status`.
+pub fn status(snapshot: &Snapshot) -> Status {
+    let Snapshot { node, adapter, peers, routes, counters, .. } = snapshot;
+    let count = |wanted: fn(&netft::route::PeerStatus) -> bool| {
+        peers.iter().filter(|peer| wanted(&peer.status)).count()
+    };
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node: Node {
+            name: node.name.clone(),
+            key: encode_public(&node.key),
+            boot_id: hex(node.boot_id),
+            uptime_ms: millis(node.uptime),
+        },
+        adapter: Adapter {
+            name: adapter.name.clone(),
+            ifindex: adapter.ifindex,
+            up: adapter.up,
+            v4: adapter.v4,
+            v6: adapter.v6,
+            mtu: adapter.mtu,
+            backend: backend(adapter.backend).to_owned(),
+        },
+        peers: PeerCounts {
+            configured: peers.len(),
+            sessions: count(|peer| peer.session),
+            reachable: count(|peer| peer.reachable),
+        },
+        routes: RouteCounts {
+            total: routes.len(),
+            up: routes.iter().filter(|route| route.state == RouteState::Up).count(),
+        },
+        failovers: peers.iter().map(|peer| peer.status.failovers).sum(),
+        counters: counts(counters),
+    }
+}
+
+fn counts(counters: &CounterSnapshot) -> Counters {
+    Counters {
+        adapter_reads: counters.adapter_reads,
+        tx_bytes: counters.tx_bytes,
+        tx_frames: counters.tx_frames,
+        rx_frames: counters.rx_frames,
+        rx_bytes: counters.rx_bytes,
+        adapter_writes: counters.adapter_writes,
+        socket_overflow: counters.socket_overflow,
+        drops: counters.drops.iter().map(|(why, n)| (why.name().to_owned(), *n)).collect(),
+    }
+}
+
+/// `GET /v1/routes`.
+pub fn routes(snapshot: &Snapshot, clock: &WallClock) -> Routes {
+    let names = Names::from(snapshot);
+    let mut routes: Vec<_> =
+        snapshot.routes.iter().map(|status| route(status, &names, clock)).collect();
+    routes.sort_by_key(|route| route.id);
+    Routes { routes }
+}
+
+/// One route.
+pub fn route(status: &RouteStatus, names: &Names, clock: &WallClock) -> Route {
+    let spec = &status.spec;
+    Route {
+        id: status.id.0,
+        peer: names.of(spec.peer),
+        real_local: spec.real_local,
+        real_remote: spec.real_remote,
+        virtual_local: spec.virtual_local,
+        virtual_remote: spec.virtual_remote,
+        delay_ms: spec.timing.delay.as_millis(),
+        threshold: spec.timing.threshold.get(),
+        priority: spec.priority.0,
+        attributes: spec.attributes.0,
+        carrier: spec.carrier.to_string(),
+        state: status.state.to_string(),
+        tx: status.tx,
+        rx: status.rx,
+        active: status.active,
+        rtt_us: status.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        loss: (f64::from(status.loss) * 10_000.0).round() / 10_000.0,
+        heartbeats_sent: status.heartbeats_sent,
+        heartbeats_missed: status.heartbeats_missed,
+        last_change: clock.rfc3339(status.last_change),
+        reason: status.reason.to_string(),
+    }
+}
+
+/// `GET /v1/peers`.
+pub fn peers(snapshot: &Snapshot) -> Peers {
+    let peer = |info: &crate::daemon::node::PeerInfo| {
+        let routes = snapshot.routes.iter().filter(|route| route.spec.peer == info.status.peer);
+        let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
+        Peer {
+            name: info.name.clone(),
+            key: encode_public(&info.key),
+            v4: info.addrs.v4,
+            v6: info.addrs.v6,
+            addresses: addresses.into_iter().collect(),
+            session: info.status.session,
+            reachable: info.status.reachable,
+            active: info.status.active.map(|route| route.0),
+            failovers: info.status.failovers,
+            adapter_up: info.peer_adapter_up,
+        }
+    };
+    Peers { peers: snapshot.peers.iter().map(peer).collect() }
+}
+
+/// An event.
+pub fn event(event: &netft::route::Event, names: &Names) -> What {
+    match &event.kind {
+        EventKind::RouteAdded { route, spec } => {
+            What::RouteAdded { route: route.0, peer: names.of(spec.peer), fields: eight(spec) }
+        }
+        EventKind::RouteRemoved { route, spec } => {
+            What::RouteRemoved { route: route.0, peer: names.of(spec.peer), fields: eight(spec) }
+        }
+        EventKind::RemoteReachable { peer, route } => {
+            What::RemoteReachable { route: route.0, peer: names.of(*peer) }
+        }
+        EventKind::RemoteUnreachable { peer } => What::RemoteUnreachable { peer: names.of(*peer) },
+        EventKind::StateChanged { route, peer, from, to, reason, last_heard, history } => {
+            What::StateChanged {
+                route: route.0,
+                peer: names.of(*peer),
+                from: from.to_string(),
+                to: to.to_string(),
+                reason: reason.to_string(),
+                last_heard_ms_ago: last_heard.map(|heard| millis(event.at.since(heard))),
+                history: history.clone(),
+            }
+        }
+        EventKind::EarlyWarning { route, peer, missed, threshold } => What::EarlyWarning {
+            route: route.0,
+            peer: names.of(*peer),
+            missed: *missed,
+            threshold: *threshold,
+        },
+        EventKind::Ready { peer, waited } => {
+            What::Ready { peer: names.of(*peer), waited_ms: millis(*waited) }
+        }
+        EventKind::SessionEstablished { peer, boot_id } => {
+            What::SessionEstablished { peer: names.of(*peer), boot_id: hex(*boot_id) }
+        }
+        EventKind::SessionEnded { peer } => What::SessionEnded { peer: names.of(*peer) },
+        EventKind::Moved { peer, from, to, reason } => What::Moved {
+            peer: names.of(*peer),
+            from: from.map(|route| route.0),
+            to: to.map(|route| route.0),
+            reason: reason.to_string(),
+        },
+        EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
+    }
+}
+
+fn eight(spec: &RouteSpec) -> EightFields {
+    EightFields {
+        real_local: spec.real_local,
+        real_remote: spec.real_remote,
+        virtual_local: spec.virtual_local,
+        virtual_remote: spec.virtual_remote,
+        delay_ms: spec.timing.delay.as_millis(),
+        threshold: spec.timing.threshold.get(),
+        priority: spec.priority.0,
+        attributes: spec.attributes.0,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A number too large for every JSON reader.
+fn hex(number: u64) -> String {
+    format!("{number:016x}")
+}

@@ -1,0 +1,275 @@
+//! Who may speak on the control socket, and for how long.
+//!
+//! Bounds: [`CLIENTS`] clients; one request each, whole within [`PATIENCE`] and [`REQUEST`] bytes;
+//! an answer nobody takes for [`PATIENCE`] is cut. When every place is taken, the client that has
+//! waited longest without sending its request makes room.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, Sleep},
+};
+
+/// Clients served at a time.
+pub const CLIENTS: usize = 32;
+/// How long a request, or the reader of an answer, may take.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// The largest request body, bytes.
+pub const BODY: usize = 64 << 10;
+/// The largest request with its head, bytes.
+const REQUEST: usize = BODY + (16 << 10);
+
+/// Why the control socket could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The kernel refused.
+    #[error("cannot make the control socket {}: {error}", .path.display())]
+    Io {
+        /// The socket, or its folder.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The folder belongs to somebody else, or is none.
+    #[error("{} {reason}: give another --runtime-dir", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something that is no socket stands there.
+    #[error("{} is in the way and is no socket: remove it", .0.display())]
+    InTheWay(PathBuf),
+}
+
+/// The control socket.
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+    owner: u32,
+    places: Arc<Semaphore>,
+    /// Those who have not sent their request, oldest first.
+    waiting: VecDeque<oneshot::Sender<()>>,
+}
+
+impl Listener {
+    /// Makes the socket at `path`, mode 0600, in a folder of mode 0700. A socket left there is
+    /// removed: the caller holds the lock of this adapter, so no daemon listens on it.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let io = |error| BindError::Io { path: path.to_owned(), error };
+        let owner = rustix::process::geteuid().as_raw();
+        make_folder(path.parent().unwrap_or(Path::new(".")), owner)?;
+        match fs::symlink_metadata(path) {
+            // A symlink is removed itself, never what it points to.
+            Ok(meta) if meta.file_type().is_socket() || meta.is_symlink() => {
+                fs::remove_file(path).map_err(io)?;
+            }
+            Ok(_) => return Err(BindError::InTheWay(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(error)),
+        }
+        // Between these two lines the folder's mode keeps others away.
+        let socket = UnixListener::bind(path).map_err(io)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io)?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+            owner,
+            places: Arc::new(Semaphore::new(CLIENTS)),
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// A place for one more client, once there is one.
+    async fn place(&mut self) -> OwnedSemaphorePermit {
+        self.waiting.retain(|client| !client.is_closed());
+        if self.places.available_permits() == 0 {
+            while let Some(oldest) = self.waiting.pop_front() {
+                if oldest.send(()).is_ok() {
+                    break;
+                }
+            }
+        }
+        let places = Arc::clone(&self.places);
+        places.acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    fn may_speak(&self, stream: &UnixStream) -> bool {
+        stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == self.owner)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn make_folder(folder: &Path, owner: u32) -> Result<(), BindError> {
+    let io = |error| BindError::Io { path: folder.to_owned(), error };
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io(error)),
+    }
+    let meta = fs::symlink_metadata(folder).map_err(io)?;
+    let unfit = |reason: String| Err(BindError::Folder { path: folder.to_owned(), reason });
+    if !meta.is_dir() {
+        return unfit("is no folder".to_owned());
+    }
+    if meta.uid() != owner {
+        return unfit(format!("belongs to uid {}", meta.uid()));
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(io)?;
+    }
+    Ok(())
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = Client;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Client, ()) {
+        loop {
+            let stream = match self.socket.accept().await {
+                Ok((stream, _)) => stream,
+                // Out of descriptors: the next try may find one free.
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            if self.may_speak(&stream) {
+                let place = self.place().await;
+                let (make_room, evicted) = oneshot::channel();
+                self.waiting.push_back(make_room);
+                return (Client::new(stream, place, evicted), ());
+            }
+            // The answer fits the socket's buffer; who does not read it loses it.
+            let _ = stream.try_write(
+                b"HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                  \r\n{\"schema\":1,\"error\":\"only root and the daemon's own user may ask\"}",
+            );
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One client.
+pub struct Client {
+    stream: UnixStream,
+    /// Until the answer begins: the request's deadline. After: the reader's.
+    deadline: Pin<Box<Sleep>>,
+    /// `None` once the answer begins.
+    evicted: Option<oneshot::Receiver<()>>,
+    /// Whether a write waits for the reader.
+    blocked: bool,
+    received: usize,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Client {
+    fn new(
+        stream: UnixStream,
+        place: OwnedSemaphorePermit,
+        evicted: oneshot::Receiver<()>,
+    ) -> Self {
+        let deadline = Box::pin(tokio::time::sleep(PATIENCE));
+        let evicted = Some(evicted);
+        Self { stream, deadline, evicted, blocked: false, received: 0, _place: place }
+    }
+
+    /// Whether a write that gave `written` has waited too long.
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.evicted = None;
+        if written.is_ready() {
+            self.blocked = false;
+            return written;
+        }
+        if !self.blocked {
+            self.blocked = true;
+            self.deadline.as_mut().reset(Instant::now() + PATIENCE);
+        }
+        ready!(self.deadline.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(evicted) = &mut this.evicted {
+            let late = this.deadline.as_mut().poll(cx).is_ready();
+            if late || matches!(Pin::new(evicted).poll(cx), Poll::Ready(Ok(()))) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.received += buf.filled().len() - before;
+        if this.received > REQUEST {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,14 @@
+//! HTTP and JSON on a Unix socket: how `netft`, or `curl --unix-socket`, asks a running `netftd`.
+
+pub mod convert;
+pub mod journal;
+pub mod listener;
+pub mod schema;
+pub mod server;
+
+use std::path::{Path, PathBuf};
+
+/// Where the daemon of an adapter listens.
+pub fn socket_path(runtime_dir: &Path, adapter: &str) -> PathBuf {
+    runtime_dir.join(format!("{adapter}.sock"))
+}

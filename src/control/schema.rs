@@ -1,0 +1,395 @@
+//! What the control socket says, field by field. A change of meaning counts [`SCHEMA`] up; a new
+//! field does not, so readers ignore fields they do not know.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The version of everything below.
+pub const SCHEMA: u32 = 1;
+
+/// An answer, or a line of the event stream, with the version in front.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Versioned<T> {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What was asked for.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+impl<T> Versioned<T> {
+    /// `body`, in this version.
+    pub const fn new(body: T) -> Self {
+        Self { schema: SCHEMA, body }
+    }
+}
+
+/// `GET /v1/routes`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Routes {
+    /// Every route, by number.
+    pub routes: Vec<Route>,
+}
+
+/// `GET /v1/routes/{id}`, and the answer to a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OneRoute {
+    /// The route.
+    pub route: Route,
+}
+
+/// One route: NetFT's eight fields, and its state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its number on this node.
+    pub id: u32,
+    /// The peer's name.
+    pub peer: String,
+    /// The physical address and port here.
+    pub real_local: SocketAddr,
+    /// The physical address and port there.
+    pub real_remote: SocketAddr,
+    /// The virtual address here.
+    pub virtual_local: IpAddr,
+    /// The virtual address there.
+    pub virtual_remote: IpAddr,
+    /// Milliseconds between heartbeats.
+    pub delay_ms: u32,
+    /// Heartbeats missed before the route is down.
+    pub threshold: u16,
+    /// Lower is preferred.
+    pub priority: u32,
+    /// Bit mask: 1 same-subnet, 2 pinned, 4 cross-site, 2147483648 cross-subnet.
+    pub attributes: u32,
+    /// How packets travel: `udp`.
+    pub carrier: String,
+    /// `down`, `init`, `up` or `admin-down`.
+    pub state: String,
+    /// The peer says it hears this node here.
+    pub tx: bool,
+    /// This node hears the peer here.
+    pub rx: bool,
+    /// Data to the peer goes out here.
+    pub active: bool,
+    /// Smoothed round-trip time of heartbeats, microseconds; null while unknown.
+    pub rtt_us: Option<u64>,
+    /// Share of the peer's heartbeats lost lately, 0.0–1.0.
+    pub loss: f64,
+    /// Heartbeat requests sent since the route was added.
+    pub heartbeats_sent: u64,
+    /// Heartbeats missed since the route was added.
+    pub heartbeats_missed: u64,
+    /// When the state changed last, RFC 3339.
+    pub last_change: String,
+    /// Why the state changed last.
+    pub reason: String,
+}
+
+/// `PATCH /v1/routes/{id}`. Fields left out stay as they are; at least one is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoutePatch {
+    /// Milliseconds between heartbeats: 5–60,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// Heartbeats missed before the route is down: 2–120.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<u64>,
+    /// Lower is preferred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// Takes the route out of use, or puts it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
+}
+
+/// Whether an operator wants a route used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Admin {
+    /// Used.
+    Up,
+    /// Not used.
+    Down,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// This node.
+    pub node: Node,
+    /// Its adapter.
+    pub adapter: Adapter,
+    /// How many peers there are.
+    pub peers: PeerCounts,
+    /// How many routes there are.
+    pub routes: RouteCounts,
+    /// How often data moved to another route, over all peers.
+    pub failovers: u64,
+    /// Packets since the start.
+    pub counters: Counters,
+}
+
+/// This node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its public key, base64.
+    pub key: String,
+    /// Drawn anew at every start; 16 hex digits.
+    pub boot_id: String,
+    /// Milliseconds since the start.
+    pub uptime_ms: u64,
+}
+
+/// The adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adapter {
+    /// Its interface name.
+    pub name: String,
+    /// Its interface index; 0 while it is gone.
+    pub ifindex: u32,
+    /// Whether it is up.
+    pub up: bool,
+    /// Its IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub v6: Ipv6Addr,
+    /// Its MTU, bytes.
+    pub mtu: u16,
+    /// `offload` or `plain`.
+    pub backend: String,
+}
+
+/// How many peers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCounts {
+    /// In the config.
+    pub configured: usize,
+    /// With a session.
+    pub sessions: usize,
+    /// With a usable route.
+    pub reachable: usize,
+}
+
+/// How many routes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCounts {
+    /// All.
+    pub total: usize,
+    /// Up.
+    pub up: usize,
+}
+
+/// Packets since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Inner packets taken from the adapter (a super-packet counts once).
+    pub adapter_reads: u64,
+    /// Inner bytes taken from the adapter.
+    pub tx_bytes: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Frames received and authentic.
+    pub rx_frames: u64,
+    /// Inner bytes written to the adapter.
+    pub rx_bytes: u64,
+    /// Writes to the adapter (a coalesced super-packet counts once).
+    pub adapter_writes: u64,
+    /// Datagrams the kernel dropped because a socket's buffer was full.
+    pub socket_overflow: u64,
+    /// Packets dropped, by reason; every reason is there.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// `GET /v1/peers`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peers {
+    /// Every peer, in the config's order.
+    pub peers: Vec<Peer>,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its public key, base64.
+    pub key: String,
+    /// Its virtual IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its virtual IPv6 address.
+    pub v6: Ipv6Addr,
+    /// The physical addresses its routes lead to.
+    pub addresses: Vec<SocketAddr>,
+    /// A session with it exists.
+    pub session: bool,
+    /// At least one route to it is usable.
+    pub reachable: bool,
+    /// The route that carries data to it.
+    pub active: Option<u32>,
+    /// How often data moved to another route.
+    pub failovers: u64,
+    /// Whether its adapter is up; null until it said so.
+    pub adapter_up: Option<bool>,
+}
+
+/// `GET /v1/events?after=N`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    /// The events after `N` that are still kept, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up by one with every event; starts at 1.
+    pub seq: u64,
+    /// When, RFC 3339.
+    pub at: String,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened; `event` names it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum What {
+    /// A route was added.
+    RouteAdded {
+        /// Its number.
+        route: u32,
+        /// The peer's name.
+        peer: String,
+        /// NetFT's eight fields.
+        #[serde(flatten)]
+        fields: EightFields,
+    },
+    /// A route was removed.
+    RouteRemoved {
+        /// Its number.
+        route: u32,
+        /// The peer's name.
+        peer: String,
+        /// NetFT's eight fields.
+        #[serde(flatten)]
+        fields: EightFields,
+    },
+    /// The first authentic heartbeat was heard on a route.
+    RemoteReachable {
+        /// The route.
+        route: u32,
+        /// The peer's name.
+        peer: String,
+    },
+    /// The last route to a peer stopped being heard.
+    RemoteUnreachable {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A route changed state.
+    StateChanged {
+        /// The route.
+        route: u32,
+        /// The peer's name.
+        peer: String,
+        /// The state before.
+        from: String,
+        /// The state after.
+        to: String,
+        /// Why.
+        reason: String,
+        /// How long before a heartbeat was last heard; null if never.
+        last_heard_ms_ago: Option<u64>,
+        /// The last heartbeats of a route that went down, oldest first.
+        history: Vec<String>,
+    },
+    /// 40 % of the threshold was missed in a row.
+    EarlyWarning {
+        /// The route.
+        route: u32,
+        /// The peer's name.
+        peer: String,
+        /// Heartbeats missed in a row.
+        missed: u16,
+        /// The threshold.
+        threshold: u16,
+    },
+    /// The adapter can carry traffic to a peer.
+    Ready {
+        /// The peer's name.
+        peer: String,
+        /// Milliseconds from the session's keys to the first route up.
+        waited_ms: u64,
+    },
+    /// A session was established.
+    SessionEstablished {
+        /// The peer's name.
+        peer: String,
+        /// The peer's boot id, 16 hex digits.
+        boot_id: String,
+    },
+    /// A session ended.
+    SessionEnded {
+        /// The peer's name.
+        peer: String,
+    },
+    /// Data to a peer moved to another route.
+    Moved {
+        /// The peer's name.
+        peer: String,
+        /// The route before.
+        from: Option<u32>,
+        /// The route after; null when none is usable.
+        to: Option<u32>,
+        /// Why.
+        reason: String,
+    },
+    /// This node itself was not scheduled.
+    Stalled {
+        /// For how long, milliseconds.
+        length_ms: u64,
+    },
+    /// Events between the one before and this one were not kept.
+    EventsLost {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// NetFT's `FaultTolerantRoute`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EightFields {
+    /// The physical address and port here.
+    pub real_local: SocketAddr,
+    /// The physical address and port there.
+    pub real_remote: SocketAddr,
+    /// The virtual address here.
+    pub virtual_local: IpAddr,
+    /// The virtual address there.
+    pub virtual_remote: IpAddr,
+    /// Milliseconds between heartbeats.
+    pub delay_ms: u32,
+    /// Heartbeats missed before the route is down.
+    pub threshold: u16,
+    /// Lower is preferred.
+    pub priority: u32,
+    /// Bit mask, as in [`Route::attributes`].
+    pub attributes: u32,
+}
+
+/// The answer to a request that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What is wrong, in one line.
+    pub error: String,
+}

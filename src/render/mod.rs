@@ -1,0 +1,7 @@
+//! Text for people: tables, one line per event, and nothing a terminal could be tricked with.
+//! Pure.
+
+pub mod event;
+pub mod table;
+pub mod text;
+pub mod views;

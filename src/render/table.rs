@@ -1,0 +1,117 @@
+//! Tables that fit a terminal. Pure.
+
+/// No line is wider, in characters.
+pub const WIDTH: usize = 120;
+/// Spaces between columns.
+const GAP: usize = 2;
+
+/// How a column stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Text.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Rows under a header. Cells that do not fit go on in the next line, whole.
+#[derive(Clone, Debug)]
+pub struct Table {
+    columns: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table with these columns.
+    pub fn new(columns: &[(&'static str, Align)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row: one cell per column.
+    pub fn row(&mut self, cells: Vec<String>) {
+        debug_assert_eq!(cells.len(), self.columns.len());
+        self.rows.push(cells);
+    }
+
+    /// The lines, each at most [`WIDTH`] wide and ended by a line feed.
+    pub fn render(&self) -> String {
+        let widths = self.widths();
+        let header: Vec<_> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let mut out = String::new();
+        for row in std::iter::once(&header).chain(&self.rows) {
+            let cells: Vec<_> =
+                row.iter().zip(&widths).map(|(cell, width)| wrap(cell, *width)).collect();
+            let height = cells.iter().map(Vec::len).max().unwrap_or(0);
+            for line in 0..height {
+                let mut text = String::new();
+                for ((cell, width), (_, align)) in cells.iter().zip(&widths).zip(&self.columns) {
+                    let part = cell.get(line).map_or("", String::as_str);
+                    let (before, after) = match align {
+                        Align::Left => (0, width - part.chars().count()),
+                        Align::Right => (width - part.chars().count(), 0),
+                    };
+                    text.extend(std::iter::repeat_n(' ', before));
+                    text += part;
+                    text.extend(std::iter::repeat_n(' ', after + GAP));
+                }
+                out += text.trim_end();
+                out.push('\n');
+            }
+        }
+        out
+    }
+
+    /// Natural widths, the widest columns narrowed until everything fits.
+    fn widths(&self) -> Vec<usize> {
+        let natural = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.chain([self.columns[column].0.chars().count()]).max().unwrap_or(0)
+        };
+        let mut widths: Vec<_> = (0..self.columns.len()).map(natural).collect();
+        let gaps = GAP * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > WIDTH {
+            let widest = widths.iter_mut().max().expect("a table too wide has a column");
+            *widest -= 1;
+        }
+        widths
+    }
+}
+
+/// `cell` in pieces of at most `width` characters, broken behind a separator where one is near
+/// the end of a piece.
+fn wrap(cell: &str, width: usize) -> Vec<String> {
+    let mut rest: Vec<char> = cell.chars().collect();
+    let mut pieces = Vec::new();
+    while rest.len() > width.max(1) {
+        let near = |at: &usize| matches!(rest[*at], ' ' | ',' | ':' | '.' | ']' | '-');
+        let end = (width / 2..width).rev().find(near).map_or(width.max(1), |at| at + 1);
+        pieces.push(rest.drain(..end).collect());
+    }
+    pieces.push(rest.into_iter().collect());
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_trailing_space() {
+        let mut table = Table::new(&[("id", Align::Right), ("peer", Align::Left)]);
+        table.row(vec!["1".to_owned(), "b".to_owned()]);
+        table.row(vec!["100".to_owned(), "longer".to_owned()]);
+        assert_eq!(table.render(), " id  peer\n  1  b\n100  longer\n");
+    }
+
+    #[test]
+    fn wide_cells_go_on_in_the_next_line_and_lose_nothing() {
+        let columns = [("a", Align::Left), ("b", Align::Left), ("c", Align::Right)];
+        let mut table = Table::new(&columns);
+        let long = "word, ".repeat(40);
+        table.row(vec![long.clone(), "x".repeat(200), "1".to_owned()]);
+        let text = table.render();
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert_eq!(text.matches("word,").count(), 40);
+        assert_eq!(text.matches('x').count(), 200);
+    }
+}

@@ -1,0 +1,78 @@
+//! Small pieces of text. Pure.
+
+use std::{fmt::Write, time::Duration};
+
+/// `text` with everything a terminal would act on written out: control characters, and the
+/// characters that turn the direction of writing.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+        if c.is_control() || turns {
+            let _ = write!(out, "{}", c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A yes or a no.
+pub const fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+/// Microseconds as milliseconds.
+pub fn millis(us: u64) -> String {
+    format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
+}
+
+/// A share as per cent.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// A length of time in its two largest units.
+pub fn span(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// A number of bytes, with three digits and a unit of 1024.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let power = (count.ilog2() / 10) as usize;
+    format!("{:.1} {}", count as f64 / (1u64 << (10 * power)) as f64, UNITS[power - 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_acts_on_is_written_out() {
+        assert_eq!(escape("b\x1b[31m\r\n\u{9b}\u{202e}x"), r"b\u{1b}[31m\u{d}\u{a}\u{9b}\u{202e}x");
+        assert_eq!(escape("node-1.ä"), "node-1.ä");
+    }
+
+    #[test]
+    fn figures_read_well() {
+        assert_eq!(millis(12_345), "12.34 ms");
+        assert_eq!(percent(0.0125), "1.2 %");
+        assert_eq!(span(Duration::from_secs(59)), "59 s");
+        assert_eq!(span(Duration::from_secs(3_661)), "1 h 1 min");
+        assert_eq!(span(Duration::from_secs(90_000)), "1 d 1 h");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+    }
+}

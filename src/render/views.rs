@@ -1,0 +1,191 @@
+//! What each reading command shows, from the JSON it got. Pure.
+
+use std::{fmt::Write, time::Duration};
+
+use netft::route::Attributes;
+
+use super::{
+    table::{Align, Table},
+    text::{bytes, escape, millis, percent, span, yes},
+};
+use crate::control::schema::{Peers, Route, Routes, Status};
+
+/// `netft status`.
+pub fn status(status: &Status) -> String {
+    let Status { node, adapter, peers, routes, counters, .. } = status;
+    let mut out = String::new();
+    let up = if adapter.up { "up" } else { "down" };
+    let rows = [
+        ("node", escape(&node.name)),
+        ("key", escape(&node.key)),
+        ("version", escape(&status.version)),
+        ("uptime", span(Duration::from_millis(node.uptime_ms))),
+        (
+            "adapter",
+            format!(
+                "{} (index {}) {up}, {}, {}, mtu {}, {}",
+                escape(&adapter.name),
+                adapter.ifindex,
+                adapter.v4,
+                adapter.v6,
+                adapter.mtu,
+                escape(&adapter.backend)
+            ),
+        ),
+        (
+            "peers",
+            format!(
+                "{} configured, {} with a session, {} reachable",
+                peers.configured, peers.sessions, peers.reachable
+            ),
+        ),
+        ("routes", format!("{}, {} up", routes.total, routes.up)),
+        ("failovers", status.failovers.to_string()),
+        (
+            "sent",
+            format!(
+                "{} in {} adapter reads, {} frames",
+                bytes(counters.tx_bytes),
+                counters.adapter_reads,
+                counters.tx_frames
+            ),
+        ),
+        (
+            "received",
+            format!(
+                "{} in {} adapter writes, {} frames",
+                bytes(counters.rx_bytes),
+                counters.adapter_writes,
+                counters.rx_frames
+            ),
+        ),
+        ("overflow", format!("{} datagrams", counters.socket_overflow)),
+    ];
+    for (name, value) in rows {
+        let _ = writeln!(out, "{name:<10}{value}");
+    }
+    let drops: Vec<_> = counters.drops.iter().filter(|(_, count)| **count > 0).collect();
+    if drops.is_empty() {
+        out += "drops     none\n";
+    }
+    for (index, (reason, count)) in drops.into_iter().enumerate() {
+        let name = if index == 0 { "drops" } else { "" };
+        let _ = writeln!(out, "{name:<10}{count} {}", escape(reason));
+    }
+    out
+}
+
+/// `netft routes`. The route that carries data is marked `*`.
+pub fn routes(routes: &Routes) -> String {
+    use Align::{Left, Right};
+    if routes.routes.is_empty() {
+        return "no routes\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        ("", Left),
+        ("id", Right),
+        ("peer", Left),
+        ("real_local", Left),
+        ("real_remote", Left),
+        ("state", Left),
+        ("tx", Left),
+        ("rx", Left),
+        ("delay", Right),
+        ("threshold", Right),
+        ("priority", Right),
+        ("attributes", Left),
+        ("rtt", Right),
+        ("loss", Right),
+    ]);
+    for route in &routes.routes {
+        table.row(vec![
+            if route.active { "*" } else { "" }.to_owned(),
+            route.id.to_string(),
+            escape(&route.peer),
+            route.real_local.to_string(),
+            route.real_remote.to_string(),
+            escape(&route.state),
+            yes(route.tx).to_owned(),
+            yes(route.rx).to_owned(),
+            format!("{} ms", route.delay_ms),
+            route.threshold.to_string(),
+            route.priority.to_string(),
+            Attributes(route.attributes).to_string(),
+            rtt(route),
+            percent(route.loss),
+        ]);
+    }
+    table.render()
+}
+
+/// `netft route show`: one field a line.
+pub fn route(route: &Route) -> String {
+    let detection = u64::from(route.delay_ms) * u64::from(route.threshold);
+    let rows = [
+        ("id", route.id.to_string()),
+        ("peer", escape(&route.peer)),
+        ("real_local", route.real_local.to_string()),
+        ("real_remote", route.real_remote.to_string()),
+        ("virtual_local", route.virtual_local.to_string()),
+        ("virtual_remote", route.virtual_remote.to_string()),
+        ("delay", format!("{} ms", route.delay_ms)),
+        ("threshold", format!("{} (detection time {detection} ms)", route.threshold)),
+        ("priority", route.priority.to_string()),
+        ("attributes", format!("{} ({})", route.attributes, Attributes(route.attributes))),
+        ("carrier", escape(&route.carrier)),
+        ("state", escape(&route.state)),
+        ("tx", yes(route.tx).to_owned()),
+        ("rx", yes(route.rx).to_owned()),
+        ("active", yes(route.active).to_owned()),
+        ("rtt", rtt(route)),
+        ("loss", percent(route.loss)),
+        ("heartbeats_sent", route.heartbeats_sent.to_string()),
+        ("heartbeats_missed", route.heartbeats_missed.to_string()),
+        ("last_change", escape(&route.last_change)),
+        ("reason", escape(&route.reason)),
+    ];
+    rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
+}
+
+fn rtt(route: &Route) -> String {
+    route.rtt_us.map_or_else(|| "-".to_owned(), millis)
+}
+
+/// `netft peers`.
+pub fn peers(peers: &Peers) -> String {
+    use Align::{Left, Right};
+    if peers.peers.is_empty() {
+        return "no peers\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        ("name", Left),
+        ("v4", Left),
+        ("v6", Left),
+        ("addresses", Left),
+        ("session", Left),
+        ("reachable", Left),
+        ("active", Right),
+        ("failovers", Right),
+        ("adapter", Left),
+    ]);
+    for peer in &peers.peers {
+        let adapter = match peer.adapter_up {
+            Some(true) => "up",
+            Some(false) => "down",
+            None => "-",
+        };
+        let addresses: Vec<_> = peer.addresses.iter().map(ToString::to_string).collect();
+        table.row(vec![
+            escape(&peer.name),
+            peer.v4.to_string(),
+            peer.v6.to_string(),
+            addresses.join(", "),
+            yes(peer.session).to_owned(),
+            yes(peer.reachable).to_owned(),
+            peer.active.map_or_else(|| "-".to_owned(), |route| route.to_string()),
+            peer.failovers.to_string(),
+            adapter.to_owned(),
+        ]);
+    }
+    table.render()
+}
