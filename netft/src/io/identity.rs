@@ -36,7 +36,11 @@ const MAX_FILE: u64 = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file could not be opened or read.
-    #[error("cannot read the key file {path}: {source}; make one with `netft keygen`", path = path.display())]
+    #[error(
+        "cannot read the key file {path}: {source}; make one with `netft \
+         keygen`",
+        path = path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -44,7 +48,11 @@ pub enum KeyError {
         source: io::Error,
     },
     /// The file could not be made or written.
-    #[error("cannot write the key file {path}: {source}; an existing key is never overwritten", path = path.display())]
+    #[error(
+        "cannot write the key file {path}: {source}; an existing key is never \
+         overwritten",
+        path = path.display()
+    )]
     Write {
         /// The file.
         path: PathBuf,
@@ -52,13 +60,21 @@ pub enum KeyError {
         source: io::Error,
     },
     /// A symbolic link, directory, FIFO or device.
-    #[error("the key file {path} is not a regular file; name the file itself", path = path.display())]
+    #[error(
+        "the key file {path} is not a regular file; name the file \
+         itself",
+        path = path.display()
+    )]
     NotRegular {
         /// The file.
         path: PathBuf,
     },
     /// Others may read or write it.
-    #[error("the key file {path} has mode {mode:04o}; only its owner may use it: chmod 600 {path}", path = path.display())]
+    #[error(
+        "the key file {path} has mode {mode:04o}; only its owner may use it: chmod 600 \
+         {path}",
+        path = path.display()
+    )]
     TooOpen {
         /// The file.
         path: PathBuf,
@@ -66,7 +82,11 @@ pub enum KeyError {
         mode: u32,
     },
     /// It belongs to another user.
-    #[error("the key file {path} belongs to uid {uid}, not to this user or root; chown it", path = path.display())]
+    #[error(
+        "the key file {path} belongs to uid {uid}, not to this user or root; chown \
+         it",
+        path = path.display()
+    )]
     Owner {
         /// The file.
         path: PathBuf,
@@ -74,7 +94,11 @@ pub enum KeyError {
         uid: u32,
     },
     /// The content is no key.
-    #[error("the key file {path} holds no usable key: {what}; make one with `netft keygen`", path = path.display())]
+    #[error(
+        "the key file {path} holds no usable key: {what}; make one with `netft \
+         keygen`",
+        path = path.display()
+    )]
     Content {
         /// The file.
         path: PathBuf,

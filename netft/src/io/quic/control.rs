@@ -109,6 +109,9 @@ impl Control {
         }
         let refusal = Refusal::Malformed;
         self.connection.close(refusal.code(), refusal.to_string().as_bytes());
+        let breach = Event::Failed { dialled: false, failure: refusal.into() };
+        // Nobody is left to hear it when the daemon stops.
+        let _ = self.events.send(breach).await;
         self.connection.closed().await
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Refusal {
         said.v4, said.v6, configured.v4, configured.v6
     )]
     Addresses { said: VirtualAddrs, configured: VirtualAddrs },
-    #[error("the hello is damaged or too long")]
+    #[error("the hello is damaged or too long, or what followed it makes no sense")]
     Malformed,
     #[error(
         "another machine with this key is alive: a cloned node; give each machine its own key \

@@ -166,7 +166,7 @@ async fn accept(endpoint: Endpoint, peers: Vec<mpsc::Sender<Event>>) {
         let peer = socket::peer_of(incoming.remote_address());
         let events = peer.and_then(|peer| peers.get(usize::from(peer.0)));
         match events.map(mpsc::Sender::try_reserve) {
-            Some(Ok(place)) => place.send(Event::Incoming(incoming)),
+            Some(Ok(place)) => place.send(Event::Incoming(Box::new(incoming))),
             // Silence costs least; a genuine peer sends its first datagram again.
             _ => incoming.ignore(),
         }

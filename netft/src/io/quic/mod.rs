@@ -18,6 +18,7 @@
 //! session ends when the peer says so, when its process is replaced by another, or when a newer
 //! session has taken over. [`Manager`] is the way in; the driver owns it.
 
+mod attempt;
 mod control;
 mod endpoint;
 mod exchange;

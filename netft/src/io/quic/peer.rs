@@ -20,22 +20,17 @@ use tracing::{debug, info, warn};
 
 use super::{
     FromQuic, Report,
+    attempt::{self, ATTEMPT},
     control::{Control, Probe},
-    exchange::{self, Agreed, Side, Terms},
+    exchange::{Agreed, Side, Terms},
     failure::{ABANDONED, Failure, GOING_AWAY, Refusal, SUPERSEDED, printable},
     number::{Number, random_u32},
-    socket,
     standing::{Change, Entry, Standing},
-    tls::SERVER_NAME,
 };
 use crate::{id::RouteId, io::fib::SharedFib};
 
 /// The most events that wait for the task; senders wait, they are few and bounded themselves.
 pub(super) const EVENTS: usize = 64;
-/// How long one attempt to dial may take. Every attempt starts anew on every candidate route.
-const ATTEMPT: Duration = Duration::from_secs(1);
-/// How long an accepted handshake may take.
-const ACCEPT: Duration = Duration::from_secs(2);
 /// The pause after a refusal that will most likely come again.
 const REFUSED: Duration = Duration::from_secs(2);
 /// How long an attempt gets before a new candidate route starts it anew.
@@ -56,7 +51,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// What happens to a peer.
 pub(super) enum Event {
     /// The peer dials.
-    Incoming(quinn::Incoming),
+    Incoming(Box<quinn::Incoming>),
     /// May a process with this boot id join?
     Judge { boot_id: u64, reply: oneshot::Sender<Result<(), Refusal>> },
     /// Both ends have accepted each other.
@@ -179,7 +174,7 @@ impl Peer {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Incoming(incoming) => self.accept(incoming),
+            Event::Incoming(incoming) => self.accept(*incoming),
             Event::Judge { boot_id, reply } => self.judge(boot_id, reply),
             Event::Agreed(agreed) => self.install(*agreed),
             Event::Failed { dialled, failure } => self.failed(dialled, &failure),
@@ -236,26 +231,9 @@ impl Peer {
     fn start_dial(&mut self, began: Instant, routes: Vec<RouteId>) {
         self.generation = self.generation.saturating_add(1);
         self.next_dial = began + ATTEMPT;
-        let (terms, generation) = (self.terms.clone(), self.generation);
         let (endpoint, client) = (self.endpoint.clone(), self.client.clone());
-        let task = self.tasks.spawn(async move {
-            let address = socket::address_of(terms.peer);
-            let dial = async {
-                let connecting = endpoint
-                    .connect_with(client, address, SERVER_NAME)
-                    .map_err(|error| Failure::Lost(error.to_string()))?;
-                let connection = timeout(ATTEMPT, connecting)
-                    .await
-                    .map_err(|_| Failure::Lost("the handshake got no answer".to_owned()))??;
-                exchange::run(&terms, connection, Side::Dialer, generation).await
-            };
-            let event = match dial.await {
-                Ok(agreed) => Event::Agreed(Box::new(agreed)),
-                Err(failure) => Event::Failed { dialled: true, failure },
-            };
-            // Nobody is left to hear it when the daemon stops.
-            let _ = terms.events.send(event).await;
-        });
+        let dial = attempt::dial(self.terms.clone(), endpoint, client, self.generation);
+        let task = self.tasks.spawn(dial);
         self.dial = Some(Dial { task, began, routes });
     }
 
@@ -284,22 +262,7 @@ impl Peer {
             incoming.refuse();
             return;
         };
-        let terms = self.terms.clone();
-        self.tasks.spawn(async move {
-            let _place = place;
-            let accept = async {
-                let connection = timeout(ACCEPT, incoming.accept()?)
-                    .await
-                    .map_err(|_| Failure::Lost("the handshake was not finished".to_owned()))??;
-                exchange::run(&terms, connection, Side::Acceptor, 0).await
-            };
-            let event = match accept.await {
-                Ok(agreed) => Event::Agreed(Box::new(agreed)),
-                Err(failure) => Event::Failed { dialled: false, failure },
-            };
-            // Nobody is left to hear it when the daemon stops.
-            let _ = terms.events.send(event).await;
-        });
+        self.tasks.spawn(attempt::accept(self.terms.clone(), incoming, place));
     }
 
     /// Decides whether a process with `boot_id` may join. When another process of the same key has
@@ -421,6 +384,11 @@ impl Peer {
                         self.complain(&Failure::RefusedByPeer(reason));
                     }
                 }
+            }
+            // The peer broke the rules, or this node is stopping.
+            ConnectionError::LocallyClosed => {
+                self.standing.remove(local);
+                self.end(local, "closed here");
             }
             // The keys still fit. The peer has forgotten this connection, so it cannot say when
             // they end: agree on new ones.

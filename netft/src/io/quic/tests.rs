@@ -145,6 +145,20 @@ async fn a_hello_that_is_none_is_refused_and_the_session_beside_it_lives() {
 }
 
 #[tokio::test]
+async fn only_a_few_handshakes_of_a_peer_are_under_way_at_once() {
+    let (a, b) = pair(1);
+    let node = Node::start(&a, &b, 1);
+    let raw = Raw::start(&b, &a);
+    let attempts = futures_util::future::join_all((0..8).map(|_| raw.connect())).await;
+    let open = attempts.iter().filter(|attempt| attempt.is_ok()).count();
+    assert_eq!(open, 4, "each without a hello, so each keeps its place");
+    assert!(node.told().never_up());
+    drop((attempts, raw));
+    let peer = Node::start(&b, &a, 2);
+    both_up(&node, &peer).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_breaks_the_rules_after_the_hello_loses_its_session() {
     let (a, b) = pair(1);
     let node = Node::start(&a, &b, 1);
@@ -159,6 +173,7 @@ async fn a_peer_that_breaks_the_rules_after_the_hello_loses_its_session() {
         told.ups == 1 && told.live.is_empty()
     })
     .await;
+    assert!(node.complains("the hello is damaged"));
 }
 
 #[tokio::test]
@@ -183,6 +198,8 @@ async fn rekeying_often_never_leaves_a_moment_without_a_session_that_carries() {
     b.rekey = Duration::from_millis(700);
     let (a, b) = (Node::start(&a, &b, 1), Node::start(&b, &a, 2));
     both_up(&a, &b).await;
+    a.activate();
+    b.activate();
     let mut frames = 0u32;
     until("five sessions have followed each other", || {
         assert!(carries(&a, &b) && carries(&b, &a), "a gap after {frames} frames");

@@ -46,7 +46,7 @@ pub(super) struct Plan {
     pub(super) rekey: Duration,
     /// The socket that hears nothing.
     pub(super) silent: Option<usize>,
-    sockets: Arc<Vec<UdpSocket>>,
+    pub(super) sockets: Arc<Vec<UdpSocket>>,
 }
 
 impl Plan {
@@ -240,6 +240,14 @@ impl Node {
         self.manager.fib_changed();
     }
 
+    /// As the driver does once a route is usable: one route instead of the race.
+    pub(super) fn activate(&self) {
+        let mut fib = self.plan.fib(&self.peer);
+        fib.peers[0].active = Some(fib.peers[0].candidates[0].clone());
+        self.fib.store(Arc::new(fib));
+        self.manager.fib_changed();
+    }
+
     pub(super) fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap()
     }
@@ -319,10 +327,10 @@ impl Raw {
         Self { endpoint, tls, plan: plan.clone(), peer: peer.public, _readers: readers }
     }
 
-    async fn connect(&self) -> Connection {
+    pub(super) async fn connect(&self) -> Result<Connection, ConnectionError> {
         let client = endpoint::client(&self.tls, self.peer).unwrap();
         let address = address_of(PeerId(0));
-        self.endpoint.connect_with(client, address, SERVER_NAME).unwrap().await.unwrap()
+        self.endpoint.connect_with(client, address, SERVER_NAME).unwrap().await
     }
 
     /// A framed hello of a process with this boot id.
@@ -344,7 +352,7 @@ impl Raw {
 
     /// Says `bytes` and returns the code and the text the node closes with.
     pub(super) async fn say(&self, bytes: &[u8]) -> (VarInt, String) {
-        let connection = self.connect().await;
+        let connection = self.connect().await.unwrap();
         let (mut send, _recv) = connection.open_bi().await.unwrap();
         send.write_all(bytes).await.unwrap();
         match connection.closed().await {
@@ -362,7 +370,7 @@ impl Raw {
 
     /// Joins as a process with this boot id, which then answers what it is asked until dropped.
     pub(super) async fn join(&self, boot_id: u64, generation: u32) -> JoinSet<()> {
-        let connection = self.connect().await;
+        let connection = self.connect().await.unwrap();
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
         send.write_all(&self.hello(boot_id)).await.unwrap();
         let mut length = [0; 2];
