@@ -29,7 +29,7 @@ pub struct Counters {
 impl Counters {
     /// Counts one drop.
     #[inline]
-    pub fn drop(&self, reason: DropReason) {
+    pub fn count(&self, reason: DropReason) {
         self.drops[reason as usize].fetch_add(1, Relaxed);
     }
 

@@ -1,18 +1,45 @@
 //! The forwarding state: the engine's table, the sockets, the sessions and the queues made into
 //! one immutable [`Fib`].
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::{sockets::max_datagram, state::Driver};
 use crate::{
     id::RouteId,
     io::fib::{Fib, Path, PeerEntry},
+    wire::header::OVERHEAD,
 };
 
 /// Publishes a whole new version.
 pub(super) fn publish(driver: &Driver) {
-    driver.fib.store(Arc::new(build(driver)));
+    let fib = build(driver);
+    let routes = sizes(driver, &fib);
+    driver.fib.store(Arc::new(fib));
     driver.manager.fib_changed();
+    driver.want.send_if_modified(|wanted| {
+        let changed = wanted.routes != routes;
+        wanted.routes = routes;
+        changed
+    });
+}
+
+/// The MTU towards each peer: what every route that may carry its data carries, so that a move to
+/// another route needs no smaller segments.
+fn sizes(driver: &Driver, fib: &Fib) -> BTreeMap<IpAddr, u32> {
+    let whole = usize::from(driver.config.mtu);
+    let peers = driver.config.peers.iter().zip(&fib.peers);
+    peers
+        .flat_map(|(config, entry)| {
+            let inner = entry.candidates.iter().map(|path| path.max_datagram - OVERHEAD).min();
+            let mtu = inner.unwrap_or(whole).min(whole) as u32;
+            let addrs: [IpAddr; 2] = [config.addrs.v4.into(), config.addrs.v6.into()];
+            addrs.map(|addr| (addr, mtu))
+        })
+        .collect()
 }
 
 fn build(driver: &Driver) -> Fib {

@@ -42,7 +42,12 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
             })
             .collect(),
         routes: driver.engine.routes(),
-        counters: sum(driver.workers.counters().iter().map(|counters| &**counters)),
+        counters: sum(driver
+            .workers
+            .counters()
+            .iter()
+            .chain([driver.manager.counters()])
+            .map(|counters| &**counters)),
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, io, net::IpAddr, net::SocketAddr, sync::Arc};
 
-use crate::io::{
-    fib::{SocketId, UdpSocket},
-    sys::udp,
-    worker::Workers,
+use crate::{
+    io::{
+        fib::{SocketId, UdpSocket},
+        sys::udp,
+        worker::Workers,
+    },
+    wire::header::OVERHEAD,
 };
 
 /// The sockets by local address.
@@ -81,10 +84,11 @@ impl Sockets {
 }
 
 /// UDP payload that fits an interface's MTU (IPv4: 20 + 8 bytes of headers, IPv6: 40 + 8).
-pub(super) const fn max_datagram(mtu: u32, remote: IpAddr) -> usize {
+/// At least an empty frame, whatever the kernel says of a strange interface.
+pub(super) fn max_datagram(mtu: u32, remote: IpAddr) -> usize {
     let headers = match remote {
         IpAddr::V4(_) => 28,
         IpAddr::V6(_) => 48,
     };
-    (mtu as usize).saturating_sub(headers)
+    (mtu as usize).saturating_sub(headers).max(OVERHEAD)
 }

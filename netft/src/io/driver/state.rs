@@ -293,6 +293,9 @@ impl Driver {
         if let Err(reason) = session.seal(Kind::Heartbeat, 0, counter, &mut frame) {
             return self.count(reason);
         }
+        if session.needs_fresh_handshake() {
+            self.manager.renew(peer);
+        }
         let remote = known.plan.spec.real_remote;
         let sent = udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
         if let Err(error) = sent
@@ -339,7 +342,7 @@ impl Driver {
     /// Drops seen by the driver are counted with the first worker's.
     fn count(&self, reason: DropReason) {
         if let Some(counters) = self.workers.counters().first() {
-            counters.drop(reason);
+            counters.count(reason);
         }
     }
 

@@ -66,7 +66,7 @@ impl RouteSocket {
     }
 
     fn lose(&self, reason: DropReason) {
-        Counters::drop(&self.counters, reason);
+        Counters::count(&self.counters, reason);
     }
 
     /// Sends on one route. A route that refuses is not an error of the session: another route, or

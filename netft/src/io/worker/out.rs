@@ -132,7 +132,7 @@ impl Out {
         let Some((filled, flags)) = self.open.take() else { return };
         match to.session.reserve(1) {
             Ok(counter) => self.seal(to, context, flags, counter, filled + TAG_LEN),
-            Err(reason) => context.counters.drop(reason),
+            Err(reason) => context.counters.count(reason),
         }
     }
 
@@ -158,7 +158,7 @@ impl Out {
         let start = self.base + self.used;
         let frame = &mut self.buf[start..start + size];
         if let Err(reason) = to.session.seal(Kind::Data, flags, counter, frame) {
-            return context.counters.drop(reason);
+            return context.counters.count(reason);
         }
         self.used += size;
         self.frames += 1;

@@ -32,7 +32,7 @@ impl Reports {
     pub(super) fn send(&self, message: FromWorker, counters: &Counters) -> bool {
         let told = self.to_driver.try_send(message).is_ok();
         if !told {
-            counters.drop(DropReason::QueueFull);
+            counters.count(DropReason::QueueFull);
         }
         told
     }

@@ -111,7 +111,7 @@ impl Worker {
         match self.tx.turn(fib, queue, &self.counters, &mut self.reports) {
             Outcome::Fine => self.failures = 0,
             Outcome::Failed => {
-                Counters::drop(&self.counters, DropReason::AdapterFailed);
+                Counters::count(&self.counters, DropReason::AdapterFailed);
                 self.failures += 1;
                 if self.failures >= MAX_FAILURES {
                     self.give_up();

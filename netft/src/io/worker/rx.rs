@@ -8,7 +8,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{FromWorker, WorkerIo, report::Reports};
+use super::{FromWorker, QuicDatagram, WorkerIo, report::Reports};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -104,7 +104,7 @@ impl Rx {
                 }
                 // A truncated batch: nothing tells where its datagrams end.
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                    lent.counters.drop(DropReason::Malformed);
+                    lent.counters.count(DropReason::Malformed);
                 }
                 Err(_) => self.errors(socket, lent),
             }
@@ -278,7 +278,7 @@ impl<'a> Batch<'a, '_> {
 
     #[inline]
     fn drop(&self, reason: DropReason) {
-        self.lent.counters.drop(reason);
+        self.lent.counters.count(reason);
     }
 }
 

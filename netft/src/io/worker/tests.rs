@@ -3,12 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    net::SocketAddr,
     net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, OwnedFd},
-    sync::{
-        atomic::Ordering::Relaxed,
-        mpsc::{Receiver, sync_channel},
-    },
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 
@@ -54,7 +52,7 @@ const MAX_DATAGRAM: usize = 1472;
 fn socket() -> Arc<UdpSocket> {
     let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
-    Arc::new(UdpSocket { id: SocketId(3), local, ifindex: 1, worker: 0, fd })
+    Arc::new(UdpSocket { id: crate::io::fib::SocketId(3), local, ifindex: 1, worker: 0, fd })
 }
 
 fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
@@ -87,8 +85,8 @@ struct Node {
     session: Arc<Session>,
     queue: Arc<TunQueue>,
     kernel: OwnedFd,
-    driver: tokio::sync::mpsc::Receiver<FromWorker>,
-    quic: tokio::sync::mpsc::Receiver<QuicDatagram>,
+    driver: mpsc::Receiver<FromWorker>,
+    quic: mpsc::Receiver<QuicDatagram>,
 }
 
 fn pair(left_vnet: bool, right_vnet: bool) -> (Node, Node) {
@@ -119,8 +117,8 @@ fn node(
     fib.by_v6.insert(session.peer_addrs().v6, 0);
     fib.sessions.insert(session.local(), session.clone());
     fib.routes.insert((socket.id, remote), (PEER, ROUTE));
-    let (to_driver, driver) = tokio::sync::mpsc::channel(64);
-    let (to_quic, quic) = tokio::sync::mpsc::channel(64);
+    let (to_driver, driver) = mpsc::channel(64);
+    let (to_quic, quic) = mpsc::channel(64);
     let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic };
     let workers = Workers::start(1, io).unwrap();
     workers.watch_socket(&socket).unwrap();
@@ -367,7 +365,7 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
 
 #[test]
 fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
-    let (left, right) = pair(true, true);
+    let (left, mut right) = pair(true, true);
     let to = right.socket.local;
     let heartbeat = left.sealed(Kind::Heartbeat, b"beat");
     udp::send_one(left.socket.fd.as_fd(), &to, &heartbeat, Some(udp::TOS_CONTROL)).unwrap();
@@ -397,7 +395,7 @@ fn quic_packets_of_routes_are_handed_over_and_others_are_not() {
     let to = right.socket.local;
     udp::send_one(left.socket.fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
     let got = right.quic.blocking_recv().unwrap();
-    assert_eq!((got.socket, got.from), (SocketId(3), left.socket.local));
+    assert_eq!((got.socket, got.from), (crate::io::fib::SocketId(3), left.socket.local));
     assert_eq!(got.bytes, [0xc0, 1, 2]);
     udp::send_one(socket().fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
     right.await_drops(DropReason::UnknownSource, 1);
@@ -426,7 +424,7 @@ fn a_dead_adapter_is_reported_once_and_the_next_one_works() {
 
 #[test]
 fn a_closed_remote_port_blames_its_route_and_stops_nothing() {
-    let (left, right) = pair(true, true);
+    let (mut left, right) = pair(true, true);
     left.go();
     let Node { workers, socket, .. } = right;
     workers.stop();

@@ -116,7 +116,7 @@ impl<'a> Turn<'a> {
         Counters::add(&self.context.counters.adapter_reads, 1);
         let (hdr, packet) = if vnet_hdr {
             let Some((hdr, packet)) = bytes.split_first_chunk() else {
-                return self.context.counters.drop(DropReason::InnerMalformed);
+                return self.context.counters.count(DropReason::InnerMalformed);
             };
             (VnetHdr::decode(hdr), packet)
         } else {
@@ -124,7 +124,7 @@ impl<'a> Turn<'a> {
         };
         match self.packet(&hdr, packet) {
             Ok(()) => Counters::add(&self.context.counters.tx_bytes, packet.len() as u64),
-            Err(reason) => self.context.counters.drop(reason),
+            Err(reason) => self.context.counters.count(reason),
         }
     }
 
