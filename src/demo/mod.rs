@@ -11,7 +11,7 @@ mod story;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use crate::lab::{Entered, LabError, enter};
+use crate::lab::{Entered, LabError, daemon::Programs, enter};
 
 /// What the user asked for.
 #[derive(Clone, Debug, Default)]
@@ -43,15 +43,16 @@ fn report(error: &LabError) -> ExitCode {
 }
 
 fn inside(options: &Options) -> Result<ExitCode, LabError> {
-    let story = run::run(&show::Narrator::new(!options.json))?;
+    let narrator = show::Narrator::new(!options.json);
+    let story = run::run(&narrator, Programs::own())?;
     if options.json {
-        println!("{}", show::summary(&story));
+        narrator.print(&show::summary(&story).to_string());
     }
     if let Some(file) = &options.svg {
         let drawn = chart::draw(&story);
         std::fs::write(file, drawn).map_err(LabError::io(format!("write {}", file.display())))?;
         if !options.json {
-            println!("The run as a picture: {}", file.display());
+            narrator.print(&format!("The run as a picture: {}", file.display()));
         }
     }
     Ok(ExitCode::from(if story.passed() { 0 } else { FAILED }))
