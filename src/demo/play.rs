@@ -45,7 +45,7 @@ struct Stage<'a> {
 ///
 /// # Errors
 /// When the system refuses, a daemon does not come up, or a fault moves nothing.
-pub(super) fn run(narrator: &Narrator, programs: Programs) -> Result<Story, LabError> {
+pub(super) fn play(narrator: &Narrator, programs: Programs) -> Result<Story, LabError> {
     let lab = Lab::new(2, NETWORKS)?;
     narrator.networks(&lab);
     let settings = Settings { common: HOLD, ..Settings::default() };
