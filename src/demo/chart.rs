@@ -99,9 +99,10 @@ impl Canvas<'_> {
         let hash = if story.hash_equal { "hash equal" } else { "hash DIFFERENT" };
         let lost: usize = story.losses.iter().map(Vec::len).sum();
         let line = format!(
-            "{} MB, {} resets, {hash}; {lost} datagrams lost of one each way per millisecond",
+            "{} MB, {} resets, {hash}; {lost} of {} datagrams lost (one each way per millisecond)",
             story.bytes / 1_000_000,
             story.resets,
+            story.probes,
         );
         self.text(&line, (24, 58), 15, QUIET, HPos::Left)
     }
@@ -253,6 +254,7 @@ pub(super) mod tests {
             adapter: "netft0".to_owned(),
             active: vec![(ms(0), Some(0))],
             bytes: 187_000_000,
+            probes: 20_800,
             hash_equal: true,
             ..Story::default()
         };

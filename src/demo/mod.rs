@@ -5,20 +5,19 @@
 //! Called by the `demo` subcommand; it runs in namespaces of its own ([`crate::lab`]).
 
 mod chart;
-mod run;
+mod play;
 mod show;
 mod story;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use crate::lab::{Entered, LabError, enter};
+use crate::lab::{Entered, LabError, daemon::Programs, enter};
 
-/// What the user asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Print one JSON object and nothing else.
-    pub json: bool,
-    /// Draw the run into this file.
+/// The arguments of `netft demo`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct DemoArgs {
+    /// Draws the run into this file.
+    #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 }
 
@@ -27,12 +26,14 @@ const FAILED: u8 = 1;
 /// The exit code where the system refuses what a run needs.
 const REFUSED: u8 = 3;
 
-/// Runs the demo: exit code 0 when every check holds, 1 when one fails, 3 when this system
-/// refuses namespaces or TUN devices.
-pub fn main(options: &Options) -> ExitCode {
+/// Runs the demo; with `json` it prints one object and nothing else.
+///
+/// The exit code is 0 when every check holds, 1 when one fails, 3 when this system refuses
+/// namespaces or TUN devices.
+pub fn run(args: &DemoArgs, json: bool) -> ExitCode {
     match enter() {
         Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => inside(options).unwrap_or_else(|error| report(&error)),
+        Ok(Entered::Inside) => inside(args, json).unwrap_or_else(|error| report(&error)),
         Err(error) => report(&error),
     }
 }
@@ -42,16 +43,17 @@ fn report(error: &LabError) -> ExitCode {
     ExitCode::from(if error.is_refusal() { REFUSED } else { FAILED })
 }
 
-fn inside(options: &Options) -> Result<ExitCode, LabError> {
-    let story = run::run(&show::Narrator::new(!options.json))?;
-    if options.json {
-        println!("{}", show::summary(&story));
+fn inside(args: &DemoArgs, json: bool) -> Result<ExitCode, LabError> {
+    let narrator = show::Narrator::new(!json);
+    let story = play::play(&narrator, Programs::own())?;
+    if json {
+        narrator.print(&show::summary(&story).to_string());
     }
-    if let Some(file) = &options.svg {
+    if let Some(file) = &args.svg {
         let drawn = chart::draw(&story);
         std::fs::write(file, drawn).map_err(LabError::io(format!("write {}", file.display())))?;
-        if !options.json {
-            println!("The run as a picture: {}", file.display());
+        if !json {
+            narrator.print(&format!("The run as a picture: {}", file.display()));
         }
     }
     Ok(ExitCode::from(if story.passed() { 0 } else { FAILED }))

@@ -1,7 +1,7 @@
 //! What a person sees on the screen, and what a program reads.
 
 use std::{
-    io::{IsTerminal, stdout},
+    io::{IsTerminal, Write as _, stdout},
     process::Output,
     time::Duration,
 };
@@ -35,10 +35,15 @@ impl Narrator {
         Self { speak, colour: speak && !plain && stdout().is_terminal() }
     }
 
+    /// Prints a line whether or not it speaks.
+    pub(super) fn print(&self, line: &str) {
+        // A reader that went away ends the telling, not the run.
+        let _ = stdout().write_all(format!("{line}\n").as_bytes());
+    }
+
     fn say(&self, line: &str) {
         if self.speak {
-            // A reader that went away ends the telling, not the run.
-            let _ = std::io::Write::write_all(&mut stdout(), format!("{line}\n").as_bytes());
+            self.print(line);
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Story {
     pub(super) faults: Vec<Fault>,
     /// When the probes that never arrived were sent, by direction.
     pub(super) losses: [Vec<Duration>; 2],
+    /// Probes sent, both directions.
+    pub(super) probes: u64,
     /// When the TCP receiver read how many bytes.
     pub(super) reads: Vec<(Duration, usize)>,
     /// Bytes through the TCP flow.

@@ -45,11 +45,11 @@ struct Stage<'a> {
 ///
 /// # Errors
 /// When the system refuses, a daemon does not come up, or a fault moves nothing.
-pub(super) fn run(narrator: &Narrator) -> Result<Story, LabError> {
+pub(super) fn play(narrator: &Narrator, programs: Programs) -> Result<Story, LabError> {
     let lab = Lab::new(2, NETWORKS)?;
     narrator.networks(&lab);
     let settings = Settings { common: HOLD, ..Settings::default() };
-    let site = Site::new(&lab, Programs::own(), settings)?;
+    let site = Site::new(&lab, programs, settings)?;
     let mut daemons = [site.start(&lab, 0)?, site.start(&lab, 1)?];
     let mut tables = Vec::new();
     for daemon in &mut daemons {
@@ -240,9 +240,11 @@ impl<'a> Stage<'a> {
 
     /// Ends everything and fills in what only the end tells.
     fn close(self, story: &mut Story) {
+        // The picture ends here: what follows is waiting for stragglers.
+        story.length = self.start.monotonic.elapsed();
         let outcome = self.transfer.finish();
         let logs = self.probes.map(Probe::finish);
-        story.length = self.start.monotonic.elapsed();
+        story.probes = logs.iter().map(|log| log.report().sent).sum();
         story.bytes = outcome.bytes;
         story.resets = outcome.resets;
         story.hash_equal = outcome.hash_equal;
