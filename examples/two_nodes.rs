@@ -7,7 +7,7 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use netft::{
     Adapter, RouteId,
-    config::{Config, Network, Peer, Role},
+    config::{Config, Network, Peer, Role, RouteOverride},
     io::identity,
     route::RouteChange,
 };
@@ -43,8 +43,10 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
     for me in 0..2 {
         let you = 1 - me;
         let mut peer = Peer::new(format!("node{you}"), public[you]);
-        for address in NODES[you] {
-            peer = peer.address(format!("{address}:{}", 4000 + you).parse()?);
+        for (place, priority) in [(0, 10), (1, 20)] {
+            let remote = format!("{}:{}", NODES[you][place], 4000 + you).parse()?;
+            let local = NODES[me][place].parse()?;
+            peer = peer.route(RouteOverride::to(remote).from(local).priority(priority));
         }
         let dir = std::env::temp_dir().join(format!("netft-two-nodes-{}", std::process::id()));
         let mut config = Config::new(format!("node{me}"), keys[me].clone(), public[me])
@@ -53,11 +55,10 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
             .runtime_dir(dir)
             .hold(Duration::from_millis(200))
             .peer(peer);
-        for (place, metric) in [(0, 10), (1, 20)] {
-            let prefix = format!("{}/32", NODES[you][place]).parse()?;
-            config = config.network(Network { prefix, role: Role::Cluster, metric: Some(metric) });
-            let prefix = format!("{}/32", NODES[me][place]).parse()?;
-            config = config.network(Network { prefix, role: Role::Cluster, metric: Some(metric) });
+        // Loopback addresses are used only where a network names them.
+        for prefix in ["127.1.0.0/16", "127.2.0.0/16"] {
+            let prefix = prefix.parse()?;
+            config = config.network(Network { prefix, role: Role::Cluster, metric: None });
         }
         nodes.push(Adapter::open(config).await?);
     }

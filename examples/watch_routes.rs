@@ -9,7 +9,7 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use netft::{
     Adapter,
-    config::{Config, Network, Peer, Role},
+    config::{Config, Network, Peer, Role, RouteOverride},
     io::identity,
     route::EventKind,
 };
@@ -39,16 +39,17 @@ async fn watch() -> Result<(), Box<dyn Error>> {
     let public = [identity::public_key(&keys[0])?, identity::public_key(&keys[1])?];
     let mut nodes = Vec::new();
     for (me, you) in [(0, 1), (1, 0)] {
-        let address = format!("127.3.0.{}:{}", you + 1, 4100 + you).parse()?;
+        let remote = format!("127.3.0.{}:{}", you + 1, 4100 + you).parse()?;
+        let local = format!("127.3.0.{}", me + 1).parse()?;
+        let route = RouteOverride::to(remote).from(local);
         let mut config = Config::new(format!("node{me}"), keys[me].clone(), public[me])
             .adapter(format!("netft{me}"))
             .port(4100 + u16::try_from(me)?)
             .runtime_dir(std::env::temp_dir().join(format!("netft-watch-{}", std::process::id())))
-            .peer(Peer::new(format!("node{you}"), public[you]).address(address));
-        for prefix in ["127.3.0.1/32", "127.3.0.2/32"] {
-            let prefix = prefix.parse()?;
-            config = config.network(Network { prefix, role: Role::Cluster, metric: None });
-        }
+            .peer(Peer::new(format!("node{you}"), public[you]).route(route));
+        // Loopback addresses are used only where a network names them.
+        let prefix = "127.3.0.0/16".parse()?;
+        config = config.network(Network { prefix, role: Role::Cluster, metric: None });
         nodes.push(Adapter::open(config).await?);
     }
     let second = nodes.pop().ok_or("two nodes")?;

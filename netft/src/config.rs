@@ -283,3 +283,24 @@ pub struct RouteOverride {
     /// How packets travel.
     pub carrier: Option<Carrier>,
 }
+
+impl RouteOverride {
+    /// A route to `remote` that is as pairing would make it.
+    pub fn to(remote: SocketAddr) -> Self {
+        Self { local: None, remote, delay: None, threshold: None, priority: None, carrier: None }
+    }
+
+    /// Pins the physical address here.
+    #[must_use]
+    pub fn from(mut self, local: IpAddr) -> Self {
+        self.local = Some(local);
+        self
+    }
+
+    /// Sets the priority; lower is preferred.
+    #[must_use]
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.priority = Some(Priority(priority));
+        self
+    }
+}

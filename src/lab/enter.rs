@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{LabError, sys};
+use super::{LabError, build::set_up, netns, sys};
 
 /// Set in the process that runs inside.
 const INSIDE: &str = "NETFT_LAB";
@@ -27,12 +27,14 @@ pub enum Entered {
 }
 
 /// Runs this program again, with the same arguments, as root of its own user, network and mount
-/// namespace, and waits for it. In that second run it returns [`Entered::Inside`] at once.
+/// namespace, and waits for it. In that second run it sets `lo` up and returns
+/// [`Entered::Inside`].
 ///
 /// # Errors
 /// [`LabError::Namespaces`] or [`LabError::Tun`] when the system refuses.
 pub fn enter() -> Result<Entered, LabError> {
     if env::var_os(INSIDE).is_some() {
+        netns::here("set lo up", |netlink| async move { set_up(&netlink, "lo").await })?;
         return Ok(Entered::Inside);
     }
     let status = run_inside(|| {

@@ -90,29 +90,33 @@ impl Netns {
         F: FnOnce(Handle) -> Fut + Send,
         Fut: Future<Output = Result<T, rtnetlink::Error>>,
     {
-        let failed = |source| LabError::Netlink {
-            what: format!("{what} in {}", self.name),
-            source: Box::new(source),
-        };
-        self.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build()
-                .map_err(LabError::io("start a runtime"))?;
-            runtime.block_on(async {
-                let (serve, handle, _) =
-                    rtnetlink::new_connection().map_err(LabError::io("open a netlink socket"))?;
-                let serve = tokio::spawn(serve);
-                let result = work(handle).await.map_err(failed);
-                serve.abort();
-                result
-            })
-        })
+        self.run(|| here(&format!("{what} in {}", self.name), work))
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+}
+
+/// Asks the kernel in the namespace of the calling thread.
+pub(super) fn here<T, F, Fut>(what: &str, work: F) -> Result<T, LabError>
+where
+    F: FnOnce(Handle) -> Fut,
+    Fut: Future<Output = Result<T, rtnetlink::Error>>,
+{
+    let failed = |source| LabError::Netlink { what: what.to_owned(), source: Box::new(source) };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(LabError::io("start a runtime"))?;
+    runtime.block_on(async {
+        let (serve, handle, _) =
+            rtnetlink::new_connection().map_err(LabError::io("open a netlink socket"))?;
+        let serve = tokio::spawn(serve);
+        let result = work(handle).await.map_err(failed);
+        serve.abort();
+        result
+    })
 }
 
 /// The number of the interface `name` in the namespace of `handle`.

@@ -14,9 +14,10 @@ use super::{Adapter, EVENT_BACKLOG, EventStream, OpenError};
 use crate::{
     config::{Backend, Config},
     io::{
+        clock,
         driver::{self, DriverParts, Message},
         fib::SharedFib,
-        guard::Wanted,
+        guard::{AdapterGuard, Wanted},
         keeper::{Keeper, World},
         lock::AdapterLock,
         netlink::{Monitor, Netlink},
@@ -71,7 +72,10 @@ async fn start(
     let report = report(messages.clone());
     let manager =
         Arc::new(Manager::start(config.clone(), fib.clone(), arrivals, report, random.0)?);
-    let (want, wanted) = watch::channel(wanted(&config));
+    let mut guard = AdapterGuard::new(wanted(&config), opened.ifindex);
+    // Gives the peers their routes: what it mends was never there.
+    guard.check(&netlink, clock::now()).await;
+    let (want, wanted) = watch::channel(guard.wanted().clone());
     let monitor = Monitor::open()?;
     // The first look is taken before the driver starts, so that routes exist at once.
     let world = World::look(&netlink, &config).await.unwrap_or_default();
@@ -95,7 +99,7 @@ async fn start(
         config: config.clone(),
         netlink,
         monitor,
-        ifindex: opened.ifindex,
+        guard,
         driver: messages.clone(),
         queues: count,
         wanted,

@@ -69,7 +69,7 @@ pub(crate) struct Keeper {
     pub config: Arc<Config>,
     pub netlink: Netlink,
     pub monitor: Monitor,
-    pub ifindex: u32,
+    pub guard: AdapterGuard,
     pub driver: mpsc::Sender<Message>,
     /// How many queues the adapter has.
     pub queues: usize,
@@ -80,12 +80,11 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Runs until it is aborted or the driver is gone.
     pub(crate) async fn run(mut self) {
-        let mut guard = AdapterGuard::new(self.wanted.borrow_and_update().clone(), self.ifindex);
         let mut told = World::default();
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if !self.keep(&mut guard).await {
+            if !self.keep().await {
                 return;
             }
             if let Some(world) = World::look(&self.netlink, &self.config).await
@@ -103,15 +102,17 @@ impl Keeper {
                     if changed.is_err() {
                         return;
                     }
-                    *guard.wanted_mut() = self.wanted.borrow_and_update().clone();
+                    *self.guard.wanted_mut() = self.wanted.borrow_and_update().clone();
+                    // What this changes was not changed from outside.
+                    self.guard.check(&self.netlink, clock::now()).await;
                 }
             }
         }
     }
 
     /// Repairs the adapter. Returns whether the driver is still there.
-    async fn keep(&self, guard: &mut AdapterGuard) -> bool {
-        let report = guard.check(&self.netlink, clock::now()).await;
+    async fn keep(&mut self) -> bool {
+        let report = self.guard.check(&self.netlink, clock::now()).await;
         for error in &report.errors {
             tracing::debug!(adapter = %self.config.adapter, %error, "the adapter resists repair");
         }
@@ -126,10 +127,10 @@ impl Keeper {
                 return false;
             }
         }
-        if report.gone { self.recreate(guard).await } else { true }
+        if report.gone { self.recreate().await } else { true }
     }
 
-    async fn recreate(&self, guard: &mut AdapterGuard) -> bool {
+    async fn recreate(&mut self) -> bool {
         let config = &self.config;
         let opened =
             match tun::open(&self.netlink, &config.adapter, config.backend, self.queues).await {
@@ -144,12 +145,12 @@ impl Keeper {
         if let Err(error) = configured {
             tracing::warn!(adapter = %config.adapter, %error, "cannot configure it anew");
         }
-        guard.recreated(opened.ifindex);
+        self.guard.recreated(opened.ifindex);
         let queues = opened.queues.into_iter().map(Arc::new).collect();
         if self.driver.send(Message::Queues(queues)).await.is_err() {
             return false;
         }
-        let routes = guard.check(&self.netlink, clock::now()).await;
+        let routes = self.guard.check(&self.netlink, clock::now()).await;
         for error in routes.errors {
             tracing::warn!(adapter = %config.adapter, %error, "cannot restore everything");
         }

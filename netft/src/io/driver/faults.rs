@@ -24,6 +24,13 @@ impl Driver {
         let known: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
         let plan =
             topology::plan(&self.config, &self.world.interfaces, &self.world.sources, &known);
+        if self.skipped != plan.skipped {
+            for skip in &plan.skipped {
+                let peer = &self.config.peers[usize::from(skip.peer.0)].name;
+                tracing::warn!(%peer, remote = %skip.remote, why = %skip.why, "no route leads there");
+            }
+            self.skipped = plan.skipped;
+        }
         let planned: Vec<_> =
             plan.routes.into_iter().filter(|plan| !self.removed.contains(&plan.key())).collect();
         let gone: Vec<_> = self

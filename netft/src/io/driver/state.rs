@@ -26,7 +26,7 @@ use crate::{
     },
     route::{Engine, EngineConfig, Event, EventKind, Input, Output, Reason, RouteChange, Table},
     time::Time,
-    topology::Planned,
+    topology::{Planned, Skipped},
     wire::{
         DropReason,
         header::{HEADER_LEN, Kind, TAG_LEN},
@@ -77,6 +77,8 @@ pub(super) struct Driver {
     pub(super) routes: BTreeMap<RouteId, Known>,
     /// Routes an embedder removed: planning does not bring them back.
     pub(super) removed: Vec<(PeerId, SocketAddr, SocketAddr)>,
+    /// Addresses of peers no route leads to, as last told.
+    pub(super) skipped: Vec<Skipped>,
     pub(super) glink: OwnedFd,
     pub(super) manager: Arc<Manager>,
     pub(super) want: watch::Sender<Wanted>,
@@ -106,6 +108,7 @@ impl Driver {
             sockets: Sockets::default(),
             routes: BTreeMap::new(),
             removed: Vec::new(),
+            skipped: Vec::new(),
             glink: parts.glink,
             manager: parts.manager,
             want: parts.want,
