@@ -8,7 +8,9 @@
 //! | [`cli`] | `netft`: what an operator types |
 //! | [`render`] | tables and escaped text |
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod demo;
 pub mod render;

@@ -64,7 +64,8 @@ impl KeyError {
             Self::Unsafe { path, .. } => {
                 let path = path.display();
                 format!(
-                    "`chown root: {path} && chmod 600 {path}`; if others may have read it, make a new one"
+                    "`chown root: {path} && chmod 600 {path}`; if others may have read it, make a \
+                     new one"
                 )
             }
             Self::NotAKey { path } => {
