@@ -10,6 +10,7 @@
 //! | [`lab`] | namespaces, faults and probes: for the demo and the tests |
 //! | [`demo`] | the main job in one command |
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -1,2 +1,7 @@
-//! netft
-fn main() {}
+//! `netft`: asks and steers a running `netftd`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    netftd::cli::main()
+}

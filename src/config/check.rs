@@ -6,12 +6,13 @@ use netft::{
     NodeKey,
     addr::VirtualAddrs,
     config::{Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_PORT, Network, PrivateKey, Timings},
+    io::identity,
     route::Timing,
 };
 use toml::Spanned;
 
 use super::{
-    identity, names, peers,
+    names, peers,
     problem::Problem,
     raw,
     reader::{Limits, Reader, Span},
@@ -103,15 +104,14 @@ fn node(reader: &mut Reader, table: Option<&Spanned<raw::Node>>, folder: &Path) 
         _ => Ok(folder.join(text)),
     });
     let (path, key_span) = path?;
-    let key = match identity::read_key_file(&path) {
+    let key = match identity::read(&path) {
         Ok(key) => key,
         Err(error) => {
-            let problem = Problem::at(key_span, error.to_string(), "this file");
-            reader.report(problem.help(error.help()));
+            reader.report(Problem::at(key_span, error.to_string(), "this file"));
             return None;
         }
     };
-    let public = identity::public_key(&key)?;
+    let public = identity::public_key(&key).ok()?;
     let (name, name_span) = name?;
     Some(Node { name, name_span, key, public, key_span })
 }

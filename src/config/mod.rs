@@ -6,7 +6,6 @@
 
 mod check;
 mod file;
-pub mod identity;
 mod names;
 mod peers;
 mod problem;
@@ -67,7 +66,8 @@ fn syntax(error: &toml::de::Error) -> Problem {
     let message = error.message();
     let problem = Problem::at(error.span().unwrap_or(0..0), message, "here");
     let help = if message.contains("expected a sequence") {
-        "`network` and `peer` are lists of tables: write `[[network]]`, `[[peer]]`, `[[peer.route]]`"
+        "`network` and `peer` are lists of tables: write `[[network]]`, `[[peer]]`, \
+         `[[peer.route]]`"
     } else if message.contains("expected struct") {
         "this is a table: write `[name]` on a line of its own, or `name = { key = value }`"
     } else if message.contains("must be quoted") {

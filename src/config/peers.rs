@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::{
     check::{Node, Virtual},
-    identity, names,
+    names,
     problem::Problem,
     raw,
     reader::{Limits, Reader, Span, Unique},
@@ -119,7 +119,7 @@ fn peer(
         &peer.key,
         "key",
         "a public key: 32 bytes in base64 (44 characters)",
-        identity::decode_public,
+        |text| text.parse::<NodeKey>().map_err(|error| error.to_string()),
     );
     if let Some((key, span)) = &key {
         taken.keys.take(reader, *key, "the same key", &owner, span);

@@ -12,12 +12,9 @@ use super::schema::{
     Adapter, Counters, EightFields, Node, Peer, PeerCounts, Peers, Route, RouteCounts, Routes,
     Status, What,
 };
-use crate::{
-    config::identity::encode_public,
-    daemon::{
-        clock::WallClock,
-        node::{CounterSnapshot, Snapshot},
-    },
+use crate::daemon::{
+    clock::WallClock,
+    node::{CounterSnapshot, Snapshot},
 };
 
 /// The names of the peers, by their ids.
@@ -68,7 +65,7 @@ pub fn status(snapshot: &Snapshot) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: Node {
             name: node.name.clone(),
-            key: encode_public(&node.key),
+            key: node.key.to_string(),
             boot_id: hex(node.boot_id),
             uptime_ms: millis(node.uptime),
         },
@@ -152,7 +149,7 @@ pub fn peers(snapshot: &Snapshot) -> Peers {
         let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
         Peer {
             name: info.name.clone(),
-            key: encode_public(&info.key),
+            key: info.key.to_string(),
             v4: info.addrs.v4,
             v6: info.addrs.v6,
             addresses: addresses.into_iter().collect(),
@@ -209,6 +206,11 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             to: to.map(|route| route.0),
             reason: reason.to_string(),
         },
+        EventKind::AdapterRestored { what } => What::AdapterRestored { what: what.clone() },
+        EventKind::SessionRefused { peer, reason } => {
+            What::SessionRefused { peer: names.of(*peer), reason: reason.clone() }
+        }
+        EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
         EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
     }
 }

@@ -148,13 +148,10 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Client, ()) {
         loop {
-            let stream = match self.socket.accept().await {
-                Ok((stream, _)) => stream,
+            let Ok((stream, _)) = self.socket.accept().await else {
                 // Out of descriptors: the next try may find one free.
-                Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
             };
             if self.may_speak(&stream) {
                 let place = self.place().await;
@@ -184,7 +181,8 @@ pub struct Client {
     evicted: Option<oneshot::Receiver<()>>,
     /// Whether a write waits for the reader.
     blocked: bool,
-    received: usize,
+    /// Bytes the request may still have.
+    left: usize,
     _place: OwnedSemaphorePermit,
 }
 
@@ -196,7 +194,7 @@ impl Client {
     ) -> Self {
         let deadline = Box::pin(tokio::time::sleep(PATIENCE));
         let evicted = Some(evicted);
-        Self { stream, deadline, evicted, blocked: false, received: 0, _place: place }
+        Self { stream, deadline, evicted, blocked: false, left: REQUEST, _place: place }
     }
 
     /// Whether a write that gave `written` has waited too long.
@@ -232,12 +230,17 @@ impl AsyncRead for Client {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.received += buf.filled().len() - before;
-        if this.received > REQUEST {
+        // Never more than the limit: what is over it stays in the socket, so that the answer can
+        // say so.
+        let mut space = [0; 4096];
+        let room = space.len().min(buf.remaining()).min(this.left);
+        if room == 0 && buf.remaining() > 0 {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
+        let mut part = ReadBuf::new(&mut space[..room]);
+        ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part))?;
+        buf.put_slice(part.filled());
+        this.left -= part.filled().len();
         Poll::Ready(Ok(()))
     }
 }

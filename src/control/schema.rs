@@ -354,6 +354,23 @@ pub enum What {
         /// Why.
         reason: String,
     },
+    /// Somebody changed the adapter from outside; it was put back.
+    AdapterRestored {
+        /// What was wrong, and what was done.
+        what: String,
+    },
+    /// No session with the peer can be agreed on.
+    SessionRefused {
+        /// The peer.
+        peer: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A second machine uses the peer's key.
+    DuplicateNode {
+        /// The peer.
+        peer: String,
+    },
     /// This node itself was not scheduled.
     Stalled {
         /// For how long, milliseconds.

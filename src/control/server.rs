@@ -98,8 +98,8 @@ impl Error {
 impl From<RouteError> for Error {
     fn from(error: RouteError) -> Self {
         let code = match error {
-            RouteError::Unknown(_) => StatusCode::NOT_FOUND,
             RouteError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::NOT_FOUND,
         };
         Self::new(code, error.to_string())
     }
@@ -120,10 +120,11 @@ fn answer<T: Serialize>(body: T) -> Response {
 impl<N: Node> App<N> {
     async fn snapshot(&self) -> Result<Snapshot, Error> {
         match tokio::time::timeout(PATIENCE, self.control.node.snapshot()).await {
-            Ok(snapshot) => {
+            Ok(Some(snapshot)) => {
                 self.control.clock.sync(snapshot.now);
                 Ok(snapshot)
             }
+            Ok(None) => Err(RouteError::Closed.into()),
             Err(_) => Err(late()),
         }
     }

@@ -1,136 +1,22 @@
 //! The running adapter as the programs see it: the library's types, and the trait the control
 //! socket is written against (so that it is tested without a network).
 
-use std::{
-    fmt,
-    future::Future,
-    net::{Ipv4Addr, Ipv6Addr},
-    time::Duration,
+use std::future::Future;
+
+use netft::{RouteId, config::Config, io::lock::LockError, route::RouteChange};
+use tokio::sync::RwLock;
+
+pub use netft::adapter::{
+    Adapter, AdapterInfo, CounterSnapshot, EventStream, NodeInfo, OpenError, PeerInfo, RouteError,
+    Skipped, Snapshot,
 };
 
-use netft::{
-    NodeKey, RouteId, Time,
-    addr::VirtualAddrs,
-    config::{Backend, Config},
-    route::{Event, PeerStatus, RouteChange, RouteStatus},
-    wire::DropReason,
-};
-
-/// Everything about a node at one moment, consistent.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// The moment.
-    pub now: Time,
-    /// This node.
-    pub node: NodeInfo,
-    /// Its adapter.
-    pub adapter: AdapterInfo,
-    /// Its peers, by their ids.
-    pub peers: Vec<PeerInfo>,
-    /// Its routes.
-    pub routes: Vec<RouteStatus>,
-    /// Its counters, summed over workers.
-    pub counters: CounterSnapshot,
-}
-
-/// This node.
-#[derive(Clone, Debug)]
-pub struct NodeInfo {
-    /// Its name.
-    pub name: String,
-    /// Its public key.
-    pub key: NodeKey,
-    /// Drawn anew at every start.
-    pub boot_id: u64,
-    /// Since the start.
-    pub uptime: Duration,
-}
-
-/// The adapter.
-#[derive(Clone, Debug)]
-pub struct AdapterInfo {
-    /// Its interface name.
-    pub name: String,
-    /// Its interface index; 0 while it is gone.
-    pub ifindex: u32,
-    /// Whether it is up.
-    pub up: bool,
-    /// Its IPv4 address.
-    pub v4: Ipv4Addr,
-    /// Its IPv6 address.
-    pub v6: Ipv6Addr,
-    /// Its MTU, bytes.
-    pub mtu: u16,
-    /// How it carries packets.
-    pub backend: Backend,
-}
-
-/// A peer.
-#[derive(Clone, Debug)]
-pub struct PeerInfo {
-    /// Its state.
-    pub status: PeerStatus,
-    /// Its name.
-    pub name: String,
-    /// Its public key.
-    pub key: NodeKey,
-    /// Its virtual addresses.
-    pub addrs: VirtualAddrs,
-    /// Whether its adapter is up, as far as it said.
-    pub peer_adapter_up: Option<bool>,
-}
-
-/// Packet counters since the start.
-#[derive(Clone, Debug, Default)]
-pub struct CounterSnapshot {
-    /// Inner packets taken from the adapter.
-    pub adapter_reads: u64,
-    /// Inner bytes taken from the adapter.
-    pub tx_bytes: u64,
-    /// Frames sent.
-    pub tx_frames: u64,
-    /// Frames received and authentic.
-    pub rx_frames: u64,
-    /// Inner bytes written to the adapter.
-    pub rx_bytes: u64,
-    /// Writes to the adapter.
-    pub adapter_writes: u64,
-    /// Datagrams the kernel dropped at a full socket buffer.
-    pub socket_overflow: u64,
-    /// Packets dropped, by reason.
-    pub drops: Vec<(DropReason, u64)>,
-}
-
-/// Why a route was not changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RouteError {
-    /// No route has this number.
-    #[error("no route {0}; `netft routes` lists them")]
-    Unknown(RouteId),
-    /// The adapter is shutting down.
-    #[error("the adapter is closed")]
-    Closed,
-}
-
-/// Why an adapter did not open.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub String);
-
-/// Events that were dropped because nobody took them in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Skipped(pub u64);
-
-impl fmt::Display for Skipped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} events skipped", self.0)
-    }
-}
+use crate::cli::failure::Failure;
 
 /// A running node.
 pub trait Node: Send + Sync + 'static {
-    /// Its state.
-    fn snapshot(&self) -> impl Future<Output = Snapshot> + Send;
+    /// Its state; `None` once it is closed.
+    fn snapshot(&self) -> impl Future<Output = Option<Snapshot>> + Send;
 
     /// Changes a route.
     ///
@@ -143,50 +29,41 @@ pub trait Node: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), RouteError>> + Send;
 }
 
-/// The adapter of this process.
-pub struct Adapter {
-    never: std::convert::Infallible,
-}
+/// The adapter of this process, until it is closed under those who still ask.
+pub struct Running(RwLock<Option<Adapter>>);
 
-/// What happens at the adapter.
-pub struct EventStream {
-    never: std::convert::Infallible,
-}
-
-impl Adapter {
-    /// Creates the adapter and starts everything under it.
+impl Running {
+    /// Opens the adapter; its events from the first one on.
     ///
     /// # Errors
-    /// The environment refuses: no TUN device, no capability, the name is taken.
-    pub async fn open(config: Config) -> Result<Self, OpenError> {
-        let _ = config;
-        Err(OpenError("this build has no packet path".to_owned()))
-    }
-
-    /// What happens from here on.
-    pub fn events(&self) -> EventStream {
-        match self.never {}
+    /// Another daemon has the adapter (exit code 1), or the environment refuses (3).
+    pub async fn open(config: Config) -> Result<(Self, EventStream), Failure> {
+        let adapter = Adapter::open(config).await.map_err(|error| match error {
+            OpenError::Lock(LockError::Held { .. }) => Failure::other(error),
+            _ => Failure::environment(error),
+        })?;
+        let events = adapter.events();
+        Ok((Self(RwLock::new(Some(adapter))), events))
     }
 
     /// Tells the peers and takes everything down.
     pub async fn close(&self) {
-        match self.never {}
+        let adapter = self.0.write().await.take();
+        if let Some(adapter) = adapter {
+            adapter.close().await;
+        }
     }
 }
 
-impl EventStream {
-    /// The next event; `None` after the adapter is closed.
-    pub async fn next(&mut self) -> Option<Result<Event, Skipped>> {
-        match self.never {}
-    }
-}
-
-impl Node for Adapter {
-    async fn snapshot(&self) -> Snapshot {
-        match self.never {}
+impl Node for Running {
+    async fn snapshot(&self) -> Option<Snapshot> {
+        self.0.read().await.as_ref()?.snapshot().await
     }
 
-    async fn change_route(&self, _: RouteId, _: RouteChange) -> Result<(), RouteError> {
-        match self.never {}
+    async fn change_route(&self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
+        match self.0.read().await.as_ref() {
+            Some(adapter) => adapter.change_route(id, change).await,
+            None => Err(RouteError::Closed),
+        }
     }
 }

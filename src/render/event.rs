@@ -56,6 +56,9 @@ pub fn level(what: &What) -> Level {
         | What::EarlyWarning { .. }
         | What::SessionEnded { .. }
         | What::Moved { to: None, .. }
+        | What::AdapterRestored { .. }
+        | What::SessionRefused { .. }
+        | What::DuplicateNode { .. }
         | What::Stalled { .. }
         | What::EventsLost { .. } => Level::Warn,
         _ => Level::Info,
@@ -109,6 +112,11 @@ fn line(what: &What, ends: &Ends) -> String {
                 None => "no route".to_owned(),
             };
             format!("data to {peer} moved: {} -> {}: {reason}", end(from), end(to))
+        }
+        What::AdapterRestored { what } => what.clone(),
+        What::SessionRefused { peer, reason } => format!("no session with {peer}: {reason}"),
+        What::DuplicateNode { peer } => {
+            format!("a second machine uses the key of {peer}: it is refused; give it its own key")
         }
         What::Stalled { length_ms } => {
             format!("this node was not scheduled for {length_ms} ms; no route is blamed for it")

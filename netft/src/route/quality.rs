@@ -6,6 +6,8 @@ use crate::time::Time;
 
 /// The newest requests are not judged: their replies may be on the way.
 const UNJUDGED: u32 = 2;
+/// Fewer requests say nothing about loss.
+const ENOUGH: u32 = 8;
 
 /// Which of the last 64 requests were answered, and how fast.
 #[derive(Clone, Debug, Default)]
@@ -54,10 +56,10 @@ impl Quality {
         self.smoothed
     }
 
-    /// Share of the judged requests that went unanswered, per mille.
+    /// Share of the judged requests that went unanswered, per mille; 0 while there are too few.
     pub(super) fn loss_permille(&self) -> u16 {
         let judged = self.newest.saturating_sub(UNJUDGED).min(64 - UNJUDGED);
-        if judged == 0 {
+        if judged < ENOUGH {
             return 0;
         }
         let mask = if judged >= 64 { u64::MAX } else { (1 << judged) - 1 };

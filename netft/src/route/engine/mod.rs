@@ -191,7 +191,8 @@ impl Engine {
     pub fn handle(&mut self, now: Time, input: Input) -> Result<(), DropReason> {
         self.notice_stall(now);
         let outcome = self.apply(now, input);
-        self.promised = self.next_wake();
+        // What is overdue is for the next tick: it is no new stall.
+        self.promised = self.next_wake().map(|wake| wake.max(now));
         outcome
     }
 
@@ -209,6 +210,7 @@ impl Engine {
                 peers.push(*id);
             }
         }
+        peers.sort_unstable();
         peers.dedup();
         for peer in peers {
             self.settle(now, peer);

@@ -1,0 +1,154 @@
+//! `netft init`: a first config, with a comment at every line an operator must look at.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+use netft::{NodeKey, config::DEFAULT_PORT, io::identity};
+
+use super::{
+    args::Init,
+    failure::Failure,
+    interfaces::{self, Found},
+    keys,
+    output::Output,
+};
+use crate::config::node_name;
+
+/// Writes the config, and the key beside it unless there is one.
+pub(super) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
+    let path = &args.output;
+    if path.symlink_metadata().is_ok() {
+        return Err(Failure::input(format!("{} exists: move it away first", path.display())));
+    }
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => machine_name()?,
+    };
+    let networks = interfaces::find().map_err(|error| {
+        Failure::environment(format!("the kernel lists no interfaces: {error}"))
+    })?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(|e| io(folder, &e))?;
+    let (public, made) = key(&folder.join("key"))?;
+    let text = text(&name, &networks);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o644).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| io(path, &e))?;
+    let shown = path.display();
+    let key = folder.join("key");
+    let mut next = format!("wrote {shown}\n");
+    if made {
+        let _ = writeln!(next, "wrote {} (keep it secret)", key.display());
+    }
+    let addresses: Vec<_> = networks
+        .iter()
+        .filter(|found| role(found) != "none")
+        .map(|found| format!("\"{}\"", found.address))
+        .collect();
+    let _ = write!(
+        next,
+        "\nNext:\n\
+         1. On every other node, add this node to the config:\n\n\
+         \x20  [[peer]]\n\
+         \x20  name = \"{name}\"\n\
+         \x20  key = \"{}\"\n\
+         \x20  addresses = [{}]\n\n\
+         2. Add the other nodes to {shown} in the same way.\n\
+         3. Let UDP port {DEFAULT_PORT} in between the nodes.\n\
+         4. `netftd --check {shown}`, then `systemctl enable --now netftd`.\n",
+        public,
+        addresses.join(", "),
+    );
+    out.text(&next)
+}
+
+/// The key in the file, made if missing; whether it was made.
+fn key(path: &Path) -> Result<(NodeKey, bool), Failure> {
+    let made = path.symlink_metadata().is_err();
+    let key = if made {
+        let key = identity::generate().map_err(keys::failure)?;
+        identity::write(path, &key).map_err(keys::failure)?;
+        key
+    } else {
+        identity::read(path).map_err(keys::failure)?
+    };
+    let public = identity::public_key(&key).map_err(keys::failure)?;
+    Ok((public, made))
+}
+
+fn machine_name() -> Result<String, Failure> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim().split('.').next().unwrap_or_default();
+    node_name(name).map_err(|why| {
+        Failure::input(format!("the machine's name {name:?} is no node name ({why}): give --name"))
+    })
+}
+
+fn io(path: &Path, error: &io::Error) -> Failure {
+    Failure::environment(format!("cannot write {}: {error}", path.display()))
+}
+
+/// Networks that containers and virtual machines of this host share with nobody.
+fn is_host_only(interface: &str) -> bool {
+    ["docker", "br-", "virbr", "cni", "flannel", "cali", "lxc", "podman"]
+        .iter()
+        .any(|start| interface.starts_with(start))
+}
+
+fn role(found: &Found) -> &'static str {
+    match found {
+        _ if is_host_only(&found.interface) => "none",
+        Found { gateway: true, .. } => "cluster-and-client",
+        _ => "cluster",
+    }
+}
+
+fn text(name: &str, networks: &[Found]) -> String {
+    let mut text = format!(
+        "# netft: one adapter over every network the nodes share.\n\
+         # `netftd --check FILE` checks this file.\n\
+         \n\
+         [node]\n\
+         name = \"{name}\"\n\
+         key = \"key\"            # beside this file; `netft pubkey` prints its public half\n\
+         \n\
+         # [adapter]\n\
+         # name = \"netft0\"\n\
+         # mtu = 1420\n\
+         \n\
+         # Time between heartbeats (ms), and how many may be missed before a route is down.\n\
+         # [heartbeat]\n\
+         # delay = 30\n\
+         # threshold = 5\n\
+         \n\
+         # The networks between the nodes, found on this machine. Role: \"cluster\" for traffic\n\
+         # between nodes, \"cluster-and-client\" where clients are too (used last), or \"none\".\n"
+    );
+    if networks.is_empty() {
+        text += "# None was found. For example:\n# [[network]]\n# prefix = \"10.1.0.0/24\"\n";
+    }
+    for found in networks {
+        let _ = write!(
+            text,
+            "[[network]]             # {}, {} here\nprefix = \"{}\"\nrole = \"{}\"\n\n",
+            found.interface.escape_debug(),
+            found.address,
+            found.prefix,
+            role(found),
+        );
+    }
+    text += "# Every other node, with its address in each network.\n\
+             # [[peer]]\n\
+             # name = \"b\"\n\
+             # key = \"…\"               # `netft pubkey` there\n\
+             # addresses = [\"10.1.0.2\", \"10.2.0.2\"]\n";
+    text
+}

@@ -1,0 +1,153 @@
+//! `netft`: what an operator types.
+
+mod args;
+mod client;
+pub mod failure;
+mod init;
+mod interfaces;
+mod keys;
+mod output;
+
+use std::{env, fs, path::Path, process::ExitCode};
+
+use clap::Parser;
+
+use self::{
+    args::{Args, Command, Events, RouteCommand, Target},
+    client::Client,
+    failure::Failure,
+    output::Output,
+};
+use crate::{
+    control::{
+        schema::{self, Admin, OneRoute, RoutePatch, Versioned},
+        socket_path,
+    },
+    render::{
+        event::{Ends, lines},
+        text::escape,
+        views,
+    },
+};
+
+/// Word that makes `netft` be `netftd`, for the demo.
+const DAEMON: &str = "__daemon";
+
+/// Runs `netft` with the arguments of this process.
+pub fn main() -> ExitCode {
+    // The demo starts daemons from the one program `cargo run` has built.
+    if env::args_os().nth(1).is_some_and(|word| word == DAEMON) {
+        return crate::daemon::main(env::args_os().skip(1));
+    }
+    let args = Args::parse();
+    match args.command {
+        Command::Demo(demo) => crate::demo::run(&demo, args.target.json),
+        command => failure::exit(run(command, &args.target)),
+    }
+}
+
+fn run(command: Command, target: &Target) -> Result<(), Failure> {
+    let mut out = Output::default();
+    let json = target.json;
+    let client = || Client::new(target.socket());
+    match command {
+        Command::Status => {
+            let (text, status) = client().ask::<schema::Status>("GET", "/v1/status", "")?;
+            out.answer(json, &text, || views::status(&status))
+        }
+        Command::Routes => {
+            let (text, routes) = client().ask::<schema::Routes>("GET", "/v1/routes", "")?;
+            out.answer(json, &text, || views::routes(&routes))
+        }
+        Command::Peers => {
+            let (text, peers) = client().ask::<schema::Peers>("GET", "/v1/peers", "")?;
+            out.answer(json, &text, || views::peers(&peers))
+        }
+        Command::Route(route) => change(&client(), route, json, &mut out),
+        Command::Events(args) => events(&client(), &args, json, &mut out),
+        Command::Keygen { file } => keys::keygen(&file, &mut out),
+        Command::Pubkey { file } => keys::pubkey(&file, &mut out),
+        Command::Init(args) => init::init(&args, &mut out),
+        Command::Demo(_) => Ok(()),
+    }
+}
+
+fn change(
+    client: &Client,
+    command: RouteCommand,
+    json: bool,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let (id, patch) = match command {
+        RouteCommand::Show { id } => (id, None),
+        RouteCommand::Set { id, change } => {
+            let patch = RoutePatch {
+                delay_ms: change.delay,
+                threshold: change.threshold,
+                priority: change.priority,
+                admin: None,
+            };
+            (id, Some(patch))
+        }
+        RouteCommand::Up { id } => (id, Some(admin(Admin::Up))),
+        RouteCommand::Down { id } => (id, Some(admin(Admin::Down))),
+    };
+    let target = format!("/v1/routes/{id}");
+    let (text, answer) = match patch {
+        None => client.ask::<OneRoute>("GET", &target, "")?,
+        Some(patch) => {
+            let body = serde_json::to_string(&patch).map_err(Failure::other)?;
+            client.ask::<OneRoute>("PATCH", &target, &body)?
+        }
+    };
+    out.answer(json, &text, || views::route(&answer.route))
+}
+
+fn admin(admin: Admin) -> RoutePatch {
+    RoutePatch { admin: Some(admin), ..RoutePatch::default() }
+}
+
+fn events(client: &Client, args: &Events, json: bool, out: &mut Output) -> Result<(), Failure> {
+    let mut ends = Ends::default();
+    let mut show = |event: &schema::Event| {
+        ends.learn(&event.what);
+        let lines = lines(&event.what, &ends);
+        ends.forget(&event.what);
+        format!("{} {}\n", escape(&event.at), lines.join("\n"))
+    };
+    let target = format!("/v1/events?after={}", args.after);
+    if !args.follow {
+        let (text, answer) = client.ask::<schema::Events>("GET", &target, "")?;
+        return out.answer(json, &text, || answer.events.iter().map(show).collect());
+    }
+    let mut stream = client.follow(&format!("{target}&follow=true"))?;
+    loop {
+        let (line, event) = stream.next::<Versioned<schema::Event>>()?;
+        if !out.answer_more(json, &line, || show(&event.body))? {
+            return Ok(());
+        }
+    }
+}
+
+impl Target {
+    /// The socket to ask: the one named, or the adapter's, or the only one there is.
+    fn socket(&self) -> std::path::PathBuf {
+        if let Some(socket) = &self.socket {
+            return socket.clone();
+        }
+        if let Some(adapter) = &self.adapter {
+            return socket_path(&self.runtime_dir, adapter);
+        }
+        let usual = socket_path(&self.runtime_dir, netft::config::DEFAULT_ADAPTER);
+        if usual.exists() { usual } else { only_socket(&self.runtime_dir).unwrap_or(usual) }
+    }
+}
+
+fn only_socket(folder: &Path) -> Option<std::path::PathBuf> {
+    let mut sockets = fs::read_dir(folder).ok()?.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        (path.extension()? == "sock").then_some(path)
+    });
+    let first = sockets.next()?;
+    sockets.next().is_none().then_some(first)
+}

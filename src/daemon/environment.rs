@@ -1,0 +1,49 @@
+//! What the machine must give before an adapter can exist: each missing thing is one line with
+//! its remedy (C-13), told before anything is set up.
+
+use std::path::Path;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::privileges;
+use crate::cli::failure::Failure;
+
+/// Sockets, queues, netlink, the runtime's own, and room for control clients.
+const DESCRIPTORS: u64 = 128;
+
+/// Looks for the TUN device, the capability and enough descriptors.
+///
+/// # Errors
+/// The first of them that is missing.
+pub(super) fn check() -> Result<(), Failure> {
+    if !Path::new("/dev/net/tun").exists() {
+        return Err(Failure::environment(
+            "there is no /dev/net/tun\n  = help: `modprobe tun`; give a container the device \
+             (`--device /dev/net/tun`)",
+        ));
+    }
+    if !privileges::has_net_admin() {
+        return Err(Failure::environment(
+            "this process has no CAP_NET_ADMIN\n  = help: run as root or by the systemd unit; \
+             give a container the capability (`--cap-add NET_ADMIN`)",
+        ));
+    }
+    descriptors()
+}
+
+/// Raises the soft limit of open files to the hard one.
+fn descriptors() -> Result<(), Failure> {
+    let mut limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum;
+    if hard.is_some_and(|hard| hard < DESCRIPTORS) {
+        let hard = hard.unwrap_or_default();
+        return Err(Failure::environment(format!(
+            "only {hard} files may be open, {DESCRIPTORS} are needed\n  = help: raise the limit: \
+             `ulimit -n 1024`, or LimitNOFILE= in the systemd unit"
+        )));
+    }
+    limit.current = limit.maximum;
+    // A limit that stays low shows itself with the socket that does not open.
+    let _ = setrlimit(Resource::Nofile, limit);
+    Ok(())
+}

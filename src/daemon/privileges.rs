@@ -1,0 +1,69 @@
+//! What this process may do: the two capabilities the adapter needs, nothing else (S-14), and no
+//! core file that a key could be read from (S-11).
+
+use caps::{CapSet, Capability, CapsHashSet};
+use rustix::process::DumpableBehavior;
+
+/// The TUN device, addresses, routes, and sockets pinned to interfaces.
+const KEPT: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+
+/// Gives up everything else. Capabilities belong to threads: call this before any is started.
+///
+/// Returns what could not be given up; the daemon works all the same.
+pub(super) fn drop_others() -> Vec<String> {
+    let mut failed = Vec::new();
+    let mut note = |what: &str, result: Result<(), String>| {
+        if let Err(error) = result {
+            failed.push(format!("{what}: {error}"));
+        }
+    };
+    note("capabilities", drop_capabilities().map_err(|error| error.to_string()));
+    let result = rustix::thread::set_no_new_privs(true);
+    note("no_new_privs", result.map_err(|error| error.to_string()));
+    let result = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    note("dumpable", result.map_err(|error| error.to_string()));
+    failed
+}
+
+fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
+    let kept: CapsHashSet = KEPT.into_iter().collect();
+    // The bounding set first, while this thread may still change it.
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
+            caps::drop(None, CapSet::Bounding, *capability)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let kept: CapsHashSet = permitted.intersection(&kept).copied().collect();
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)
+}
+
+/// Whether this thread may make an adapter.
+pub(super) fn has_net_admin() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap_or(false)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s_14_only_two_capabilities_are_left() {
+        // A thread of its own: capabilities are given up for good. The process-wide settings
+        // (bounding set, no_new_privs) do not disturb other tests.
+        std::thread::spawn(|| {
+            drop_capabilities().unwrap();
+            let kept: CapsHashSet = KEPT.into_iter().collect();
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                assert!(caps::read(None, set).unwrap().is_subset(&kept));
+            }
+            assert!(caps::read(None, CapSet::Inheritable).unwrap().is_empty());
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,153 @@
+//! The daemon's life: open, tell systemd, answer, watch, close.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use netft::config::Config;
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+
+use super::{
+    clock::WallClock,
+    node::{Node, Running},
+    pump::Pump,
+};
+use crate::{
+    cli::failure::Failure,
+    control::{
+        convert::Names,
+        journal::Journal,
+        listener::Listener,
+        server::{self, Control},
+        socket_path,
+    },
+};
+
+/// How long closing may take before the process ends without it.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How often the wall clock is read while no watchdog asks.
+const CLOCK: Duration = Duration::from_secs(60);
+
+/// The signals that mean something here.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the one to stop; says its name.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP ignored: the config is read at start only; restart");
+                }
+            }
+        }
+    }
+}
+
+/// Runs the adapter until a signal ends it.
+///
+/// # Errors
+/// The adapter or its control socket could not be made, or the adapter ended by itself.
+pub(super) async fn run(config: Config) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(Failure::environment)?;
+    let socket = socket_path(&config.runtime_dir, &config.adapter);
+    let names = Names::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
+    tracing::info!("node {} opens adapter {}", config.name, config.adapter);
+    let (adapter, events) = tokio::select! {
+        opened = Running::open(config) => opened?,
+        name = signals.stop() => {
+            tracing::info!("{name} before the adapter was open");
+            return Ok(());
+        }
+    };
+    let adapter = Arc::new(adapter);
+    // The adapter holds the lock: whatever stands at this path is left over.
+    let listener = match Listener::bind(&socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            within(CLOSING, adapter.close()).await;
+            return Err(Failure::environment(error));
+        }
+    };
+    let Some(first) = adapter.snapshot().await else {
+        return Err(Failure::other("the adapter ended by itself"));
+    };
+    let clock = Arc::new(WallClock::new(first.now));
+    let journal = Arc::new(Journal::default());
+    let pump = Pump {
+        node: Arc::clone(&adapter),
+        names,
+        journal: Arc::clone(&journal),
+        clock: Arc::clone(&clock),
+    };
+    let mut pump = tokio::spawn(pump.run(events));
+    let control = Control { node: Arc::clone(&adapter), journal, clock: Arc::clone(&clock) };
+    let server = tokio::spawn(server::serve(listener, control));
+    let watchdog = tokio::spawn(watch(Arc::clone(&adapter), clock));
+    notify(&[NotifyState::Ready, NotifyState::Status("the adapter is up")]);
+
+    let result = tokio::select! {
+        name = signals.stop() => {
+            tracing::info!("{name}: closing");
+            Ok(())
+        }
+        _ = &mut pump => Err(Failure::other("the adapter ended by itself")),
+    };
+    notify(&[NotifyState::Stopping]);
+    watchdog.abort();
+    end(server).await;
+    within(CLOSING, adapter.close()).await;
+    if result.is_ok() {
+        // What closing has to say.
+        within(CLOSING, pump).await;
+    }
+    result
+}
+
+/// Tells the watchdog that the driver answers, and follows the wall clock. A driver that does not
+/// answer is not told of, so systemd restarts this process.
+async fn watch<N: Node>(node: Arc<N>, clock: Arc<WallClock>) {
+    let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+    let mut ticks = tokio::time::interval(watchdog.unwrap_or(CLOCK));
+    loop {
+        ticks.tick().await;
+        let Some(snapshot) = node.snapshot().await else { return };
+        clock.sync(snapshot.now);
+        if watchdog.is_some() {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(state);
+}
+
+/// Stops a task and waits until it has dropped everything it held.
+async fn end(task: JoinHandle<()>) {
+    task.abort();
+    let _ = task.await;
+}
+
+async fn within(limit: Duration, work: impl Future) {
+    if tokio::time::timeout(limit, work).await.is_err() {
+        tracing::warn!("closing took longer than {} s", limit.as_secs());
+    }
+}

@@ -1,0 +1,266 @@
+//! What is answered, and how `netft` shows it.
+
+use std::{collections::BTreeSet, process::Stdio};
+
+use super::*;
+use netftd::{
+    control::schema::{EightFields, What},
+    render::table::WIDTH,
+};
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_route_in_json_has_exactly_these_fields() {
+    let daemon = Daemon::new(snapshot());
+    let (code, answer) = daemon.ask("GET", "/v1/routes", "");
+    assert_eq!(code, 200);
+    let expected = BTreeSet::from([
+        "id",
+        "peer",
+        "real_local",
+        "real_remote",
+        "virtual_local",
+        "virtual_remote",
+        "delay_ms",
+        "threshold",
+        "priority",
+        "attributes",
+        "carrier",
+        "state",
+        "tx",
+        "rx",
+        "active",
+        "rtt_us",
+        "loss",
+        "heartbeats_sent",
+        "heartbeats_missed",
+        "last_change",
+        "reason",
+    ]);
+    assert_eq!(keys(&answer), BTreeSet::from(["schema", "routes"]));
+    for route in answer["routes"].as_array().unwrap() {
+        assert_eq!(keys(route), expected);
+    }
+    let first = &answer["routes"][0];
+    assert_eq!(first["id"], 1);
+    assert_eq!(first["peer"], "b");
+    assert_eq!(first["real_local"], "10.1.0.1:3343");
+    assert_eq!(first["virtual_remote"], "169.254.1.2");
+    assert_eq!((&first["delay_ms"], &first["threshold"]), (&30.into(), &5.into()));
+    assert_eq!((&first["attributes"], &first["carrier"]), (&1.into(), &"udp".into()));
+    assert_eq!((&first["rtt_us"], &first["loss"]), (&215.into(), &0.125.into()));
+    assert_eq!(
+        (&first["state"], &first["reason"]),
+        (&"up".into(), &"both directions proven".into())
+    );
+    let time = first["last_change"].as_str().unwrap();
+    assert!(time.len() == 24 && time.ends_with('Z') && time.contains('.'), "{time}");
+
+    let mut unknown = snapshot();
+    unknown.routes[0].rtt = None;
+    *daemon.node.snapshot.lock().unwrap() = unknown;
+    let (_, one) = daemon.ask("GET", "/v1/routes/2", "");
+    assert_eq!(keys(&one["route"]), expected);
+    assert_eq!(one["route"]["rtt_us"], Value::Null);
+}
+
+#[test]
+fn status_and_peers_in_json_have_exactly_these_fields() {
+    let daemon = Daemon::new(snapshot());
+    let (_, status) = daemon.ask("GET", "/v1/status", "");
+    let top = ["schema", "version", "node", "adapter", "peers", "routes", "failovers", "counters"];
+    assert_eq!(keys(&status), BTreeSet::from(top));
+    assert_eq!(status["node"]["boot_id"], "ffffffffffffffff");
+    assert_eq!(status["failovers"], 3);
+    let drops = &status["counters"]["drops"];
+    assert_eq!(keys(drops), DropReason::ALL.iter().map(|reason| reason.name()).collect());
+    let (_, peers) = daemon.ask("GET", "/v1/peers", "");
+    let fields = [
+        "name",
+        "key",
+        "v4",
+        "v6",
+        "addresses",
+        "session",
+        "reachable",
+        "active",
+        "failovers",
+        "adapter_up",
+    ];
+    assert_eq!(keys(&peers["peers"][0]), BTreeSet::from(fields));
+    let addresses: Value = serde_json::json!(["10.1.0.2:3343", "10.2.0.2:3343"]);
+    assert_eq!(peers["peers"][0]["addresses"], addresses);
+}
+
+#[test]
+fn a_change_reaches_the_node_with_what_it_leaves_alone() {
+    let daemon = Daemon::new(snapshot());
+    let (code, answer) =
+        daemon.ask("PATCH", "/v1/routes/1", r#"{"delay_ms":50,"priority":7,"admin":"down"}"#);
+    assert_eq!((code, &answer["route"]["id"]), (200, &1.into()));
+    let (id, change) = daemon.node.changes.lock().unwrap()[0];
+    assert_eq!(id, RouteId(1));
+    let timing = change.timing.unwrap();
+    assert_eq!((timing.delay.as_millis(), timing.threshold.get()), (50, 5));
+    assert_eq!((change.priority, change.admin_down), (Some(Priority(7)), Some(true)));
+
+    for (target, body, code, word) in [
+        ("/v1/routes/1", "{}", 400, "nothing to change"),
+        ("/v1/routes/1", "", 400, "EOF"),
+        ("/v1/routes/1", "[]]", 400, ""),
+        ("/v1/routes/1", r#"{"delay_ms":4}"#, 400, "5–60000 ms"),
+        ("/v1/routes/1", r#"{"delay_ms":-1}"#, 400, "-1"),
+        ("/v1/routes/1", r#"{"threshold":121}"#, 400, "2–120"),
+        ("/v1/routes/1", r#"{"priority":4294967296}"#, 400, "u32"),
+        ("/v1/routes/1", r#"{"admin":"sideways"}"#, 400, "sideways"),
+        ("/v1/routes/1", r#"{"color":1}"#, 400, "color"),
+        ("/v1/routes/9", r#"{"priority":1}"#, 404, "no route 9"),
+        ("/v1/routes/x", r#"{"priority":1}"#, 400, "number"),
+        ("/v1/nothing", "{}", 404, "nothing here"),
+        ("/v1/status", "{}", 405, "cannot"),
+    ] {
+        let (got, answer) = daemon.ask("PATCH", target, body);
+        let error = answer["error"].as_str().unwrap();
+        assert!(got == code && error.contains(word), "{target} {body}: {got} {error}");
+    }
+    assert_eq!(daemon.node.changes.lock().unwrap().len(), 1);
+}
+
+fn added(peer: &str) -> What {
+    What::RouteAdded {
+        route: 1,
+        peer: peer.to_owned(),
+        fields: EightFields {
+            real_local: "10.1.0.1:3343".parse().unwrap(),
+            real_remote: "10.1.0.2:3343".parse().unwrap(),
+            virtual_local: "169.254.1.1".parse().unwrap(),
+            virtual_remote: "169.254.1.2".parse().unwrap(),
+            delay_ms: 30,
+            threshold: 5,
+            priority: 2000,
+            attributes: 1,
+        },
+    }
+}
+
+#[test]
+fn events_are_numbered_typed_and_streamed() {
+    let daemon = Daemon::new(snapshot());
+    daemon.journal.push("2026-01-01T00:00:00.000Z".to_owned(), added("b"));
+    let down = What::StateChanged {
+        route: 1,
+        peer: "b".to_owned(),
+        from: "up".to_owned(),
+        to: "down".to_owned(),
+        reason: "heartbeats missed".to_owned(),
+        last_heard_ms_ago: Some(151),
+        history: vec!["41 lost".to_owned()],
+    };
+    daemon.journal.push("2026-01-01T00:00:01.000Z".to_owned(), down);
+    let (_, answer) = daemon.ask("GET", "/v1/events", "");
+    let events = answer["events"].as_array().unwrap();
+    let fields = [
+        "seq",
+        "at",
+        "event",
+        "route",
+        "peer",
+        "real_local",
+        "real_remote",
+        "virtual_local",
+        "virtual_remote",
+        "delay_ms",
+        "threshold",
+        "priority",
+        "attributes",
+    ];
+    assert_eq!(keys(&events[0]), BTreeSet::from(fields));
+    assert_eq!((&events[0]["event"], &events[0]["seq"]), (&"route-added".into(), &1.into()));
+    let fields = [
+        "seq",
+        "at",
+        "event",
+        "route",
+        "peer",
+        "from",
+        "to",
+        "reason",
+        "last_heard_ms_ago",
+        "history",
+    ];
+    assert_eq!(keys(&events[1]), BTreeSet::from(fields));
+    assert_eq!(events[1]["event"], "state-changed");
+    let (_, later) = daemon.ask("GET", "/v1/events?after=1", "");
+    assert_eq!(later["events"].as_array().unwrap().len(), 1);
+    assert_eq!(daemon.ask("GET", "/v1/events?after=x", "").0, 400);
+
+    let text = daemon.shows(&["events"]);
+    let expected = "2026-01-01T00:00:01.000Z route 1 (10.1.0.1:3343 -> 10.1.0.2:3343) to b: \
+                    up -> down: heartbeats missed, last heard 151 ms ago\n  41 lost\n";
+    assert!(text.ends_with(expected), "{text}");
+
+    // A follower gets the old ones, then what happens, a line each; it ends with its reader.
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_netft"))
+        .arg("--socket")
+        .arg(daemon.path())
+        .args(["events", "-f", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = std::io::BufReader::new(follower.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()
+    };
+    assert_eq!((&next()["seq"], &next()["seq"]), (&1.into(), &2.into()));
+    daemon.journal.push(String::new(), What::Stalled { length_ms: 7 });
+    let third = next();
+    assert_eq!((&third["schema"], &third["event"]), (&1.into(), &"stalled".into()));
+    drop(stdout);
+    daemon.journal.push(String::new(), What::Stalled { length_ms: 8 });
+    assert!(follower.wait().unwrap().success());
+}
+
+#[test]
+fn tables_fit_120_columns_and_mark_the_active_route() {
+    let daemon = Daemon::new(snapshot());
+    let table = daemon.shows(&["routes"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    assert!(lines[0].contains("real_local") && lines[0].contains("attributes"), "{table}");
+    assert!(lines[1].starts_with("*   1  b     10.1.0.1:3343"), "{table}");
+    assert!(lines[1].contains("same-subnet"), "{table}");
+    assert!(lines[2].starts_with("    2  b"), "{table}");
+    *daemon.node.snapshot.lock().unwrap() = worst();
+    for args in [&["routes"] as &[&str], &["peers"], &["status"], &["route", "show", "4294967295"]]
+    {
+        let table = daemon.shows(args);
+        for line in table.lines() {
+            assert!(line.chars().count() <= WIDTH, "{}: {line:?}", line.chars().count());
+        }
+    }
+    // Nothing is cut off: what does not fit goes on in the next line.
+    for args in ["routes", "peers"] {
+        assert_eq!(daemon.shows(&[args]).matches('Q').count(), 64);
+    }
+}
+
+#[test]
+fn c_14_escapes_in_names_reach_the_terminal_written_out() {
+    let mut hostile = snapshot();
+    hostile.peers[0].name = "b\x1b[2J\u{202e}".to_owned();
+    hostile.node.name = "\x1b]0;x\x07".to_owned();
+    let daemon = Daemon::new(hostile);
+    daemon.journal.push("\x1b[1m".to_owned(), added("\x1b[31m\n"));
+    for args in
+        [&["routes"] as &[&str], &["peers"], &["status"], &["route", "show", "1"], &["events"]]
+    {
+        let text = daemon.shows(args);
+        assert!(!text.contains(['\x1b', '\x07', '\u{202e}']), "{text:?}");
+        assert!(text.contains(r"\u{1b}"), "{text}");
+    }
+}

@@ -1,0 +1,245 @@
+//! A canned node behind a control socket: who is answered, with what, and how `netft` shows it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod answers;
+mod limits;
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, Ipv6Addr},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use netft::{
+    NodeKey, PeerId, RouteId, Time,
+    addr::VirtualAddrs,
+    config::Backend,
+    route::{
+        Attributes, Carrier, Class, PeerStatus, Priority, Reason, RouteChange, RouteSpec,
+        RouteState, RouteStatus,
+    },
+    wire::DropReason,
+};
+use netftd::{
+    control::{
+        journal::Journal,
+        listener::Listener,
+        server::{self, Control},
+    },
+    daemon::{
+        clock::WallClock,
+        node::{AdapterInfo, CounterSnapshot, Node, NodeInfo, PeerInfo, RouteError, Snapshot},
+    },
+};
+use serde_json::Value;
+
+/// A node that says what it is told to.
+struct Fake {
+    snapshot: Mutex<Snapshot>,
+    stuck: AtomicBool,
+    changes: Mutex<Vec<(RouteId, RouteChange)>>,
+}
+
+impl Node for Fake {
+    async fn snapshot(&self) -> Option<Snapshot> {
+        if self.stuck.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        Some(self.snapshot.lock().unwrap().clone())
+    }
+
+    async fn change_route(&self, route: RouteId, change: RouteChange) -> Result<(), RouteError> {
+        self.changes.lock().unwrap().push((route, change));
+        Ok(())
+    }
+}
+
+fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
+    RouteStatus {
+        id: RouteId(id),
+        spec: RouteSpec {
+            peer: PeerId(0),
+            real_local: local.parse().unwrap(),
+            real_remote: remote.parse().unwrap(),
+            virtual_local: "169.254.1.1".parse().unwrap(),
+            virtual_remote: "169.254.1.2".parse().unwrap(),
+            timing: Class::SameSubnet.default_timing(),
+            priority: Priority(2000),
+            attributes: Attributes(Attributes::SAME_SUBNET),
+            carrier: Carrier::Udp,
+        },
+        state: RouteState::Up,
+        tx: true,
+        rx: true,
+        active: id == 1,
+        rtt: Some(Duration::from_micros(215)),
+        loss: 0.125,
+        heartbeats_sent: 1000,
+        heartbeats_missed: 2,
+        last_change: Time::from_millis(4000),
+        reason: Reason::BothWays,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let addrs = VirtualAddrs { v4: Ipv4Addr::new(169, 254, 1, 2), v6: "fe80::2".parse().unwrap() };
+    Snapshot {
+        now: Time::from_millis(10_000),
+        node: NodeInfo {
+            name: "a".to_owned(),
+            key: NodeKey([7; 32]),
+            boot_id: u64::MAX,
+            uptime: Duration::from_secs(3661),
+        },
+        adapter: AdapterInfo {
+            name: "netft0".to_owned(),
+            ifindex: 9,
+            up: true,
+            v4: Ipv4Addr::new(169, 254, 1, 1),
+            v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+            mtu: 1420,
+            backend: Backend::Offload,
+        },
+        peers: vec![PeerInfo {
+            status: PeerStatus {
+                peer: PeerId(0),
+                session: true,
+                reachable: true,
+                active: Some(RouteId(1)),
+                failovers: 3,
+            },
+            name: "b".to_owned(),
+            key: NodeKey([8; 32]),
+            addrs,
+            peer_adapter_up: Some(true),
+        }],
+        routes: vec![
+            route(2, "10.2.0.1:3343", "10.2.0.2:3343"),
+            route(1, "10.1.0.1:3343", "10.1.0.2:3343"),
+        ],
+        counters: CounterSnapshot {
+            tx_bytes: 1 << 40,
+            drops: DropReason::ALL.iter().map(|reason| (*reason, *reason as u64)).collect(),
+            ..CounterSnapshot::default()
+        },
+    }
+}
+
+/// The widest values every column can have.
+fn worst() -> Snapshot {
+    let mut snapshot = snapshot();
+    let end = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535";
+    let mut wide = route(u32::MAX, end, end);
+    wide.spec.priority = Priority(u32::MAX);
+    wide.spec.attributes = Attributes(u32::MAX);
+    wide.state = RouteState::AdminDown;
+    wide.rtt = Some(Duration::from_secs(100_000));
+    wide.loss = 1.0;
+    wide.heartbeats_sent = u64::MAX;
+    snapshot.routes = vec![wide];
+    snapshot.peers[0].name = "Q".repeat(64);
+    snapshot.peers[0].status.failovers = u64::MAX;
+    snapshot.peers[0].status.active = Some(RouteId(u32::MAX));
+    snapshot.peers[0].addrs.v6 = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
+    snapshot
+}
+
+/// A control socket in a folder of its own.
+struct Daemon {
+    dir: tempfile::TempDir,
+    node: Arc<Fake>,
+    journal: Arc<Journal>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Daemon {
+    fn new(snapshot: Snapshot) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Arc::new(Fake {
+            snapshot: Mutex::new(snapshot),
+            stuck: AtomicBool::new(false),
+            changes: Mutex::default(),
+        });
+        let journal = Arc::new(Journal::default());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            Listener::bind(&dir.path().join("run/n.sock")).unwrap()
+        };
+        runtime.spawn(server::serve(
+            listener,
+            Control {
+                node: Arc::clone(&node),
+                journal: Arc::clone(&journal),
+                clock: Arc::new(WallClock::new(Time::ZERO)),
+            },
+        ));
+        Self { dir, node, journal, _runtime: runtime }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("run/n.sock")
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.path()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// The status code and the body of the answer to raw bytes.
+    fn raw(&self, request: &[u8]) -> (u16, String) {
+        let mut stream = self.connect();
+        let _ = stream.write_all(request);
+        read_answer(&mut stream)
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
+        let length = body.len();
+        let request =
+            format!("{method} {target} HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{body}");
+        let (code, text) = self.raw(request.as_bytes());
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["schema"], 1, "{text}");
+        (code, value)
+    }
+
+    fn netft(&self, args: &[&str]) -> Output {
+        netft(&self.path(), args)
+    }
+
+    fn shows(&self, args: &[&str]) -> String {
+        let output = self.netft(args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn read_answer(stream: &mut UnixStream) -> (u16, String) {
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    let text = String::from_utf8(text).unwrap();
+    let code = text.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (code, body.to_owned())
+}
+
+fn netft(socket: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_netft"))
+        .arg("--socket")
+        .arg(socket)
+        .args(args)
+        .output()
+        .unwrap()
+}

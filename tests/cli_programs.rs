@@ -1,0 +1,195 @@
+//! The programs as a shell sees them: exit codes, streams, files.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+fn run(program: &str, args: &[&str]) -> Output {
+    Command::new(program).args(args).env_remove("NETFT_LOG").output().unwrap()
+}
+
+fn netft(args: &[&str]) -> Output {
+    run(env!("CARGO_BIN_EXE_netft"), args)
+}
+
+fn netftd(args: &[&str]) -> Output {
+    run(env!("CARGO_BIN_EXE_netftd"), args)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn fails(output: &Output, code: i32, word: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(stderr.contains(word), "no {word:?} in {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+/// A key and a config of three lines.
+fn config(dir: &Path, more: &str) -> std::path::PathBuf {
+    let key = dir.join("key");
+    if !key.exists() {
+        assert!(netft(&["keygen", text(&key)]).status.success());
+    }
+    let path = dir.join("n.toml");
+    fs::write(&path, format!("[node]\nname = \"a\"\nkey = \"key\"\n{more}")).unwrap();
+    path
+}
+
+#[test]
+fn wrong_arguments_exit_2_and_help_names_the_codes() {
+    for args in [
+        &["frobnicate"] as &[&str],
+        &["route", "set", "1"],
+        &["route", "set", "1", "--delay", "4"],
+        &["route", "set", "1", "--threshold", "121"],
+        &["route", "set", "1", "--priority", "-1"],
+        &["route", "set", "x", "--priority", "1"],
+        &["--adapter", "../../x", "status"],
+        &["init", "--name", "a b"],
+        &[],
+    ] {
+        assert_eq!(netft(args).status.code(), Some(2), "{args:?}");
+    }
+    fails(&netft(&["route", "set", "1", "--delay", "4"]), 2, "5–60000");
+    for args in [&["--bogus"] as &[&str], &[], &["--check", "x", "--config", "y"]] {
+        assert_eq!(netftd(args).status.code(), Some(2), "{args:?}");
+    }
+    for program in [env!("CARGO_BIN_EXE_netft"), env!("CARGO_BIN_EXE_netftd")] {
+        let help = run(program, &["--help"]);
+        assert!(help.status.success());
+        assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes:"));
+    }
+}
+
+#[test]
+fn a_missing_daemon_exits_1_and_names_the_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = netft(&["--runtime-dir", text(dir.path()), "--adapter", "nf7", "status"]);
+    fails(&output, 1, "nf7.sock");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn keygen_and_pubkey_agree_and_never_overwrite() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let made = netft(&["keygen", text(&key)]);
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(made.stdout.len(), 45, "44 characters of base64 and a line feed");
+    assert_eq!(fs::metadata(&key).unwrap().mode() & 0o7777, 0o600);
+    let shown = netft(&["pubkey", text(&key)]);
+    assert_eq!(shown.stdout, made.stdout);
+    fails(&netft(&["keygen", text(&key)]), 2, "move");
+    fails(&netft(&["pubkey", text(&dir.path().join("none"))]), 2, "netft keygen");
+    let secret = fs::read_to_string(&key).unwrap();
+    assert!(!String::from_utf8_lossy(&shown.stdout).contains(&secret[..20]));
+    fs::write(&key, "AAAA\n").unwrap();
+    fails(&netft(&["pubkey", text(&key)]), 2, "holds no netft key");
+}
+
+#[test]
+fn init_writes_a_config_that_checks_and_refuses_to_overwrite() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("etc/netft.toml");
+    let made = netft(&["init", "--name", "node-1", "--output", text(&path)]);
+    assert!(made.status.success(), "{made:?}");
+    let next = String::from_utf8(made.stdout).unwrap();
+    assert!(next.contains("[[peer]]") && next.contains("netftd --check"), "{next}");
+    assert_eq!(fs::metadata(dir.path().join("etc/key")).unwrap().mode() & 0o7777, 0o600);
+    let checked = netftd(&["--check", text(&path)]);
+    let shown = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(shown.starts_with("ok: node node-1, 0 peers, "), "{shown}");
+
+    let before = fs::read(&path).unwrap();
+    fails(&netft(&["init", "--output", text(&path)]), 2, "exists");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    // The key that is there is kept: the peers know it.
+    let key = fs::read(dir.path().join("etc/key")).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(netft(&["init", "--name", "n", "--output", text(&path)]).status.success());
+    assert_eq!(fs::read(dir.path().join("etc/key")).unwrap(), key);
+}
+
+#[test]
+fn check_says_ok_or_exits_2_with_the_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = "[[peer]]\nname = \"b\"\nkey = \"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\"\n\
+                addresses = [\"10.1.0.2\"]\n";
+    let path = config(dir.path(), peer);
+    let checked = netftd(&["--check", text(&path)]);
+    let shown = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(
+        shown.starts_with("ok: node a, 1 peer, every network found, adapter netft0"),
+        "{shown}"
+    );
+    assert_eq!(shown.lines().count(), 1);
+    let path = config(dir.path(), "[adapter]\nmtu = 1\n");
+    fails(&netftd(&["--check", text(&path)]), 2, "n.toml:5:7");
+    fails(&netftd(&["--config", text(&path)]), 2, "n.toml:5:7");
+    fails(&netftd(&["--check", text(&dir.path().join("none"))]), 2, "netft init");
+}
+
+#[test]
+fn a_bad_log_level_exits_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "");
+    fails(&netftd(&["--config", text(&path), "--log", "a=b=c"]), 2, "error, warn, info");
+}
+
+#[test]
+fn cleanup_removes_a_stale_socket_and_never_a_living_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("nf-test9.sock");
+    let cleanup =
+        || netftd(&["--cleanup", "--adapter", "nf-test9", "--runtime-dir", text(dir.path())]);
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fails(&cleanup(), 1, "stop it first");
+    assert!(socket.exists());
+    drop(listener);
+    let output = cleanup();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!socket.exists());
+    assert!(cleanup().status.success(), "nothing left is fine too");
+}
+
+#[test]
+fn c_13_few_descriptors_are_one_line_and_exit_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "");
+    let script =
+        format!("ulimit -n 16 && exec {} --config {}", env!("CARGO_BIN_EXE_netftd"), text(&path));
+    let output = run("sh", &["-c", &script]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("= help: "), "{stderr}");
+}
+
+#[test]
+fn c_08_a_closed_output_is_no_error() {
+    for args in [&["--help"] as &[&str], &["--version"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_netft"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let script = format!("{} keygen {} | true", env!("CARGO_BIN_EXE_netft"), text(&key));
+    let output = run("sh", &["-c", &script]);
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
