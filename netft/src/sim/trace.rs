@@ -39,11 +39,6 @@ impl Trace {
         (self.hash, self.text)
     }
 
-    /// Whether steps are kept as text.
-    pub(crate) fn keeps_text(&self) -> bool {
-        self.text.is_some()
-    }
-
     fn byte(&mut self, byte: u8) {
         self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
