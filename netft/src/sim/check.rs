@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{bounds::Bounds, node::Node, scenario::Scenario};
 use crate::{
     id::RouteId,
-    route::{Event, EventKind, Input, Reason},
+    route::{Event, EventKind, Input, Reason, RouteStatus},
     time::Time,
     wire::heartbeat::{Heartbeat, Message},
 };
@@ -123,14 +123,22 @@ impl Checks {
         Ok(())
     }
 
-    /// Rule 4, and news.
-    pub(crate) fn event(&mut self, scenario: &Scenario, node: usize, event: &Event) -> Verdict {
+    /// Rule 4, and news. `before` is the node's state before the step: a route that was not
+    /// heard cannot be lost by silence.
+    pub(crate) fn event(
+        &mut self,
+        scenario: &Scenario,
+        node: usize,
+        event: &Event,
+        before: &[RouteStatus],
+    ) -> Verdict {
         match event.kind {
-            EventKind::StateChanged { route, reason, .. } => {
+            EventKind::StateChanged { route, reason, from, to, .. } => {
                 let Some(place) = self.place(scenario, node, route, event.at) else {
                     return Ok(());
                 };
-                if reason == Reason::HeartbeatsMissed {
+                let rx = before.iter().any(|status| status.id == route && status.rx);
+                if reason == Reason::HeartbeatsMissed && rx && to < from {
                     let least = self.bounds.detection_of(place.1);
                     return self.silent_for(node, place, least, event.at, "down");
                 }

@@ -225,7 +225,8 @@ impl<'a> World<'a> {
                 Output::Publish(table) => self.nodes[node].table = table,
                 Output::Event(event) => {
                     self.trace.step(self.now, format_args!("node {node}: {:?}", event.kind));
-                    let found = self.checks.event(self.scenario, node, &event);
+                    let found =
+                        self.checks.event(self.scenario, node, &event, &self.nodes[node].routes);
                     self.report.events.push((node, event));
                     if let Err(words) = found {
                         self.violation(&words);
