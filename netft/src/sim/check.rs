@@ -37,6 +37,8 @@ pub(crate) struct Checks {
     /// Per node and peer: when the node's word to the peer changed last. It is told at once, so
     /// the next requests come early.
     news: Vec<Option<Time>>,
+    /// Per node: when it was resumed, until it tells.
+    stall: Vec<Option<Time>>,
 }
 
 impl Checks {
@@ -48,6 +50,7 @@ impl Checks {
             networks,
             memory: vec![Memory::default(); nodes * nodes * networks],
             news: vec![None; nodes * nodes],
+            stall: vec![None; nodes],
         }
     }
 
@@ -76,7 +79,8 @@ impl Checks {
     }
 
     /// The node was not scheduled: its requests are late.
-    pub(crate) fn resumed(&mut self, node: usize) {
+    pub(crate) fn resumed(&mut self, node: usize, now: Time) {
+        self.stall[node] = Some(now);
         for peer in 0..self.nodes {
             self.session(node, peer);
         }
@@ -150,6 +154,14 @@ impl Checks {
                 if let Some(place) = scenario.route_place(node, route) {
                     let least = self.bounds.delay_of(place.1) * u32::from(missed);
                     return self.silent_for(node, place, least, event.at, "warned of");
+                }
+            }
+            EventKind::Stalled { length } => {
+                if self.stall[node].take() != Some(event.at) {
+                    return Err(format!(
+                        "rule 10: node {node} tells of a stall of {length:?} that was none, or \
+                         was told"
+                    ));
                 }
             }
             _ => {}

@@ -155,7 +155,7 @@ impl World<'_> {
             return;
         }
         self.nodes[node].paused = false;
-        self.checks.resumed(node);
+        self.checks.resumed(node, self.now);
         self.truth.refresh(self.now, &self.networks, &self.nodes);
         for arrival in self.nodes[node].take_inbox() {
             self.hand_over(node, arrival);

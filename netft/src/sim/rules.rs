@@ -11,6 +11,7 @@
 //! | 7 | the two ends agree whether a route over a good network is up |
 //! | 8 | a route over a dead way does not stay up |
 //! | 9 | silence ends rx with the detection time, not later |
+//! | 10 | a node tells of a stall once, and only after one |
 
 use super::{
     check::{Checks, Verdict},
