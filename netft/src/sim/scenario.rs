@@ -262,6 +262,11 @@ impl Scenario {
         RouteId((100 * (node + 1) + place) as u32)
     }
 
+    /// The network of a node's route; `None` for a number no route has.
+    pub fn network_of(&self, node: usize, route: RouteId) -> Option<usize> {
+        self.route_place(node, route).map(|(_, network)| network)
+    }
+
     /// The peer and the network of a node's route; the inverse of [`Scenario::route`].
     pub(crate) fn route_place(&self, node: usize, route: RouteId) -> Option<(usize, usize)> {
         let place = (route.0 as usize).checked_sub(100 * (node + 1))?;
