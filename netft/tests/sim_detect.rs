@@ -7,7 +7,7 @@ use std::time::Duration;
 use netft::{
     Time,
     route::{Delay, EventKind, Reason, RouteState, Threshold, Timing},
-    sim::{self, Fault, Report, Scenario},
+    sim::{self, Fault, Report, Scenario, Shape},
 };
 
 const ONE_WAY: Duration = Duration::from_micros(200);
@@ -96,19 +96,8 @@ fn one_way_loss_is_left_by_both_ends_within_detection_round_trip_and_delay() {
         assert!(moved.since(cut) <= most);
     }
     // The deaf end blames silence, the mute end the peer's word.
-    let reason = |node: usize, peer: usize| {
-        let id = scenario.route(node, peer, 0);
-        report.events.iter().find_map(|(at, event)| match event.kind {
-            EventKind::StateChanged { route, from: RouteState::Up, reason, .. }
-                if (*at, route) == (node, id) =>
-            {
-                Some(reason)
-            }
-            _ => None,
-        })
-    };
-    assert_eq!(reason(1, 0), Some(Reason::HeartbeatsMissed));
-    assert_eq!(reason(0, 1), Some(Reason::PeerDoesNotHear));
+    assert_eq!(first_blame(&report, &scenario, (1, 0, 0)), Some(Reason::HeartbeatsMissed));
+    assert_eq!(first_blame(&report, &scenario, (0, 1, 0)), Some(Reason::PeerDoesNotHear));
 }
 
 #[test]
@@ -137,16 +126,72 @@ fn a_network_that_works_one_way_is_never_up() {
     }
 }
 
+/// Why a node's route over a network first stopped being up.
+fn first_blame(
+    report: &Report,
+    scenario: &Scenario,
+    (node, peer, network): (usize, usize, usize),
+) -> Option<Reason> {
+    let id = scenario.route(node, peer, network);
+    report.events.iter().find_map(|(at, event)| match event.kind {
+        EventKind::StateChanged { route, from: RouteState::Up, reason, .. }
+            if (*at, route) == (node, id) =>
+        {
+            Some(reason)
+        }
+        _ => None,
+    })
+}
+
 #[test]
 fn a_lost_carrier_is_left_at_once_at_both_ends() {
-    let lost = ms(2000);
-    let scenario = two(2).at(lost, Fault::CarrierLost { network: 0, node: 0 });
+    let timing = timing(200, 5);
+    for moment in (4000..4400).step_by(23) {
+        let lost = ms(moment);
+        let scenario = two(2).timing(timing).at(lost, Fault::CarrierLost { network: 0, node: 0 });
+        let report = run(&scenario);
+        assert_eq!(left_after(&report, &scenario, (0, 1, 0), lost), Duration::ZERO);
+        // The peer learns it by a heartbeat on the other route: at the latest a quarter of the
+        // delay later.
+        let there = left_after(&report, &scenario, (1, 0, 0), lost);
+        assert!(there <= timing.delay.duration() / 4 + ONE_WAY + SLACK, "{moment}: {there:?}");
+        assert_eq!(first_blame(&report, &scenario, (0, 1, 0)), Some(Reason::CarrierLost));
+        assert_eq!(first_blame(&report, &scenario, (1, 0, 0)), Some(Reason::PeerLocalDown));
+    }
+}
+
+#[test]
+fn a_word_overtaken_by_a_newer_one_is_not_believed() {
+    let far = Shape { delay: Duration::from_millis(200), ..Shape::default() };
+    let scenario =
+        two(2).shape_of(1, far).at(ms(2000), Fault::CutOneWay { network: 0, from: 0, to: 1 });
     let report = run(&scenario);
-    assert_eq!(left_after(&report, &scenario, (0, 1, 0), lost), Duration::ZERO);
-    // The peer learns it by a heartbeat on the other route: at the latest a quarter of the delay
-    // later, or the heartbeat that was due anyway.
-    let there = left_after(&report, &scenario, (1, 0, 0), lost);
-    assert!(there <= Duration::from_millis(30) / 4 + ONE_WAY + SLACK, "{there:?}");
+    // The slow network brings for 200 ms what the peer said before it stopped to hear.
+    let ups = report.entered(0, scenario.route(0, 1, 0), RouteState::Up);
+    assert_eq!(ups.len(), 1, "{ups:?}");
+}
+
+#[test]
+fn one_stray_heartbeat_does_not_bring_a_lost_route_back() {
+    let (opened, closed) = (ms(2000), ms(2070));
+    for seed in 0..20 {
+        let scenario = Scenario::new(seed)
+            .timing(timing(100, 5))
+            .run_for(Duration::from_secs(3))
+            .at(ms(1000), Fault::Cut { network: 0 })
+            // Open for less than the time between two requests.
+            .at(opened, Fault::Heal { network: 0 })
+            .at(opened, Fault::CutOneWay { network: 0, from: 1, to: 0 })
+            .at(closed, Fault::Cut { network: 0 });
+        let report = run(&scenario);
+        let id = scenario.route(1, 0, 0);
+        let reached = report.events.iter().any(|(node, event)| {
+            let heard =
+                matches!(event.kind, EventKind::RemoteReachable { route, .. } if route == id);
+            *node == 1 && heard && event.at >= opened
+        });
+        assert!(!reached, "seed {seed}");
+    }
 }
 
 #[test]

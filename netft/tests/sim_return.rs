@@ -135,6 +135,23 @@ fn a_node_that_was_stopped_for_ten_seconds_blames_nobody() {
 }
 
 #[test]
+fn a_virtual_machine_that_was_frozen_waits_before_it_blames() {
+    let stopped = ms(3000);
+    for length in [200, 1000, 4000].map(Duration::from_millis) {
+        let scenario = two(2).at(stopped, Fault::Freeze { node: 0, length }).then_converge();
+        let report = run(&scenario);
+        let blames = report.events.iter().filter(|(node, event)| {
+            *node == 0
+                && matches!(
+                    event.kind,
+                    EventKind::StateChanged { reason: Reason::HeartbeatsMissed, .. }
+                )
+        });
+        assert_eq!(blames.count(), 0, "{length:?}");
+    }
+}
+
+#[test]
 fn a_pause_shorter_than_the_detection_time_changes_nothing() {
     let length = Duration::from_millis(90);
     let scenario = two(2).at(ms(3000), Fault::Pause { node: 0, length });

@@ -21,6 +21,8 @@ pub(crate) struct Memory {
     pub(crate) heard: Option<Time>,
     /// When the last request was sent, while nothing disturbed the cadence.
     pub(crate) last_request: Option<Time>,
+    /// The last reply sent: the request's sequence, and when.
+    pub(crate) last_reply: Option<(u32, Time)>,
     /// The engine was told of a fault of this end.
     pub(crate) faulted: bool,
     /// Since when one end says up and the other does not (kept at the lower node).
@@ -39,6 +41,8 @@ pub(crate) struct Checks {
     news: Vec<Option<Time>>,
     /// Per node: when it was resumed, until it tells.
     stall: Vec<Option<Time>>,
+    /// Per node: when it told of a stall last.
+    granted: Vec<Option<Time>>,
 }
 
 impl Checks {
@@ -51,6 +55,7 @@ impl Checks {
             memory: vec![Memory::default(); nodes * nodes * networks],
             news: vec![None; nodes * nodes],
             stall: vec![None; nodes],
+            granted: vec![None; nodes],
         }
     }
 
@@ -71,6 +76,8 @@ impl Checks {
 
     /// A new engine.
     pub(crate) fn restart(&mut self, node: usize) {
+        self.stall[node] = None;
+        self.granted[node] = None;
         for peer in 0..self.nodes {
             for network in 0..self.networks {
                 *self.memory(node, peer, network) = Memory::default();
@@ -109,7 +116,9 @@ impl Checks {
         now: Time,
         heartbeat: &Heartbeat,
     ) -> Verdict {
-        if heartbeat.message != Message::Request {
+        if heartbeat.message == Message::Reply {
+            let memory = self.memory(node, peer, network);
+            memory.last_reply = Some((heartbeat.sequence, now));
             return Ok(());
         }
         let (delay, slack) = (self.bounds.delay_of(network), self.bounds.slack);
@@ -125,6 +134,22 @@ impl Checks {
             ));
         }
         Ok(())
+    }
+
+    /// Rule 11: the engine took a request in, and has answered unless its end is broken.
+    pub(crate) fn answered(
+        &mut self,
+        (node, peer, network): (usize, usize, usize),
+        now: Time,
+        sequence: u32,
+    ) -> Verdict {
+        let memory = self.memory(node, peer, network);
+        if memory.faulted || memory.last_reply == Some((sequence, now)) {
+            return Ok(());
+        }
+        Err(format!(
+            "rule 11: node {node} to {peer} over network {network}: request {sequence} not answered"
+        ))
     }
 
     /// Rule 4, and news. `before` is the node's state before the step: a route that was not
@@ -156,17 +181,19 @@ impl Checks {
                     return self.silent_for(node, place, least, event.at, "warned of");
                 }
             }
-            EventKind::Stalled { length } => {
-                if self.stall[node].take() != Some(event.at) {
-                    return Err(format!(
-                        "rule 10: node {node} tells of a stall of {length:?} that was none, or \
-                         was told"
-                    ));
-                }
-            }
+            EventKind::Stalled { length } => return self.stalled(node, event.at, length),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Rule 10.
+    fn stalled(&mut self, node: usize, at: Time, length: Duration) -> Verdict {
+        if self.stall[node].take() == Some(at) {
+            self.granted[node] = Some(at);
+            return Ok(());
+        }
+        Err(format!("rule 10: node {node} tells of a stall of {length:?} that was none, or again"))
     }
 
     /// Where a route with news leads; its peer is told.
@@ -191,7 +218,8 @@ impl Checks {
         what: &str,
     ) -> Verdict {
         let Some(heard) = self.memory(node, peer, network).heard else { return Ok(()) };
-        let silence = at.since(heard);
+        // A node that was stalled grants everyone the whole time again.
+        let silence = at.since(self.granted[node].map_or(heard, |told| told.max(heard)));
         if silence >= least {
             return Ok(());
         }

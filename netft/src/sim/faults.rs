@@ -38,7 +38,12 @@ impl World<'_> {
             Fault::CarrierBack { network, node } if self.known(network, node, node) => {
                 self.carrier(network, node, true);
             }
-            Fault::Pause { node, length } if node < self.nodes.len() => self.pause(node, length),
+            Fault::Pause { node, length } if node < self.nodes.len() => {
+                self.pause(node, length, false);
+            }
+            Fault::Freeze { node, length } if node < self.nodes.len() => {
+                self.pause(node, length, true);
+            }
             Fault::Crash { node } if node < self.nodes.len() => self.crash(node),
             Fault::Restart { node } if self.dead(node) => self.start(node),
             Fault::HealAll => self.heal_all(),
@@ -140,11 +145,12 @@ impl World<'_> {
         }
     }
 
-    fn pause(&mut self, node: usize, length: Duration) {
+    fn pause(&mut self, node: usize, length: Duration, frozen: bool) {
         if self.nodes[node].engine.is_none() {
             return;
         }
         self.nodes[node].paused = true;
+        self.nodes[node].frozen = frozen;
         self.nodes[node].resume_at = self.now + length;
         self.plan(self.now + length, Step::Resume { node });
     }

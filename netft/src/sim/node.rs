@@ -38,6 +38,8 @@ pub(crate) struct Node {
     pub(crate) engine: Option<Engine>,
     pub(crate) boot: u64,
     pub(crate) paused: bool,
+    /// What comes while the node is paused is lost.
+    pub(crate) frozen: bool,
     /// When the pause in progress ends; a later pause moves it.
     pub(crate) resume_at: Time,
     inbox: VecDeque<Arrival>,
@@ -56,6 +58,7 @@ impl Node {
             engine: None,
             boot: 0,
             paused: false,
+            frozen: false,
             resume_at: Time::ZERO,
             inbox: VecDeque::new(),
             sessions: vec![None; nodes],

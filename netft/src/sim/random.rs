@@ -87,7 +87,10 @@ fn draw_fault(
         60..75 => Fault::CarrierLost { network, node: from },
         75..88 => {
             let length = Duration::from_millis(rng.pick(&[5, 20, 60, 150, 400, 1500]));
-            Fault::Pause { node: from, length }
+            match rng.chance(350) {
+                true => Fault::Freeze { node: from, length },
+                false => Fault::Pause { node: from, length },
+            }
         }
         _ => Fault::Crash { node: from },
     };
@@ -96,7 +99,7 @@ fn draw_fault(
             Some(Fault::CarrierBack { network, node })
         }
         Fault::Crash { node } => Some(Fault::Restart { node }),
-        Fault::Pause { .. } => None,
+        Fault::Pause { .. } | Fault::Freeze { .. } => None,
         _ => Some(Fault::Heal { network }),
     };
     let scenario = scenario.at(Time::from_millis(at), fault);

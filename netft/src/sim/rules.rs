@@ -12,6 +12,8 @@
 //! | 8 | a route over a dead way does not stay up |
 //! | 9 | silence ends rx with the detection time, not later |
 //! | 10 | a node tells of a stall once, and only after one |
+//! | 11 | a request is answered at once, on its route |
+//! | 12 | a new session begins with nothing proven |
 
 use super::{
     check::{Checks, Verdict},
@@ -61,8 +63,12 @@ impl Checks {
         }
         let routes = routes(view.nodes, node, peer);
         let up = routes.iter().any(|route| route.state == RouteState::Up);
+        let whole = |network: usize, memory: &mut Self| {
+            routes[network].tx && !memory.memory(node, peer, network).faulted
+        };
+        let half = (0..routes.len()).any(|network| whole(network, self));
         let Some(active) = active else {
-            return if up { says("a route is up and none is active") } else { Ok(()) };
+            return if up || half { says("a route works and none is active") } else { Ok(()) };
         };
         let Some(network) = routes.iter().position(|route| route.id == active) else {
             return says("the active route leads elsewhere");
@@ -195,6 +201,17 @@ impl Checks {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Rule 12.
+pub(crate) fn begins_afresh(node: usize, peer: usize, routes: &[RouteStatus]) -> Verdict {
+    let mut to_peer = routes.iter().filter(|route| route.spec.peer == peer_id(peer));
+    match to_peer.find(|route| route.rx || route.tx || route.active) {
+        Some(RouteStatus { id, .. }) => Err(format!(
+            "rule 12: node {node} to {peer}: route {id} is proven before the session is"
+        )),
+        None => Ok(()),
     }
 }
 

@@ -68,6 +68,14 @@ pub enum Fault {
         /// For how long.
         length: Duration,
     },
+    /// A node is not scheduled for a while; what arrives meanwhile is lost (a paused virtual
+    /// machine).
+    Freeze {
+        /// The node.
+        node: usize,
+        /// For how long.
+        length: Duration,
+    },
     /// A node dies and forgets everything.
     Crash {
         /// The node.

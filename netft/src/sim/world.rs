@@ -7,12 +7,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     MAX_VIOLATIONS,
-    check::Checks,
+    check::{Checks, Verdict},
     network::Network,
     node::{Arrival, Node, Session},
     report::{Packet, Report},
     rng::Rng,
-    rules::View,
+    rules::{View, begins_afresh},
     scenario::{Fault, Scenario, peer_id},
     trace::Trace,
     truth::Truth,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     route::{Engine, Input, Output},
     time::Time,
+    wire::heartbeat::Message,
 };
 
 /// How long a session outlives a peer that says nothing (QUIC's idle timeout).
@@ -125,7 +126,10 @@ impl<'a> World<'a> {
             return;
         }
         if self.nodes[to].paused {
-            self.nodes[to].queue(arrival);
+            let lost = self.nodes[to].frozen && matches!(arrival, Arrival::Heartbeat { .. });
+            if !lost {
+                self.nodes[to].queue(arrival);
+            }
         } else {
             self.hand_over(to, arrival);
             self.settled(to, false);
@@ -144,18 +148,26 @@ impl<'a> World<'a> {
                 let route = self.scenario.route(to, from, network);
                 self.trace.number(u64::from(heartbeat.sequence) << 32 | u64::from(route.0));
                 self.report.heartbeats_delivered += 1;
+                let asked = (heartbeat.message == Message::Request).then_some(heartbeat.sequence);
                 let input = Input::Heartbeat { peer: peer_id(from), route, heartbeat };
                 if self.handle(to, input) {
                     self.checks.heard(to, from, network, self.now);
+                    let place = (to, from, network);
+                    let found = asked.map(|asked| self.checks.answered(place, self.now, asked));
+                    self.judge(found.unwrap_or(Ok(())));
                 }
             }
             Arrival::Session { peer, session } => {
                 if self.nodes[to].boot != session.own {
                     return;
                 }
-                self.nodes[to].sessions[peer] = Some(session);
+                let new = self.nodes[to].sessions[peer].replace(session) != Some(session);
                 self.checks.session(to, peer);
                 self.handle(to, Input::SessionUp { peer: peer_id(peer), boot_id: session.peer });
+                if let Some(engine) = self.nodes[to].engine.as_ref().filter(|_| new) {
+                    let found = begins_afresh(to, peer, &engine.routes());
+                    self.judge(found);
+                }
                 self.truth.refresh(self.now, &self.networks, &self.nodes);
             }
             Arrival::SessionIdle { peer, session } => {
@@ -228,9 +240,7 @@ impl<'a> World<'a> {
                     let found =
                         self.checks.event(self.scenario, node, &event, &self.nodes[node].routes);
                     self.report.events.push((node, event));
-                    if let Err(words) = found {
-                        self.violation(&words);
-                    }
+                    self.judge(found);
                 }
             }
         }
@@ -251,6 +261,10 @@ impl<'a> World<'a> {
         let found = self.checks.wake(number, self.now, wish, ticked, &self.nodes[number]);
         let view = View { now: self.now, nodes: &self.nodes, truth: &self.truth, ticked };
         let found = found.and_then(|()| self.checks.node(number, &view));
+        self.judge(found);
+    }
+
+    fn judge(&mut self, found: Verdict) {
         if let Err(words) = found {
             self.violation(&words);
         }
