@@ -1,1 +1,42 @@
-//! The simulator. Pure.
+//! The simulator: whole clusters on a virtual clock, with a real [`Engine`](crate::route::Engine)
+//! in every node. Pure.
+//!
+//! [`run`] plays a [`Scenario`]: heartbeats travel as values through networks that lose, delay,
+//! reorder, duplicate and cut; nodes pause, crash and lose carriers. After every step the rules
+//! (table in `rules.rs`) compare what the engines believe with what is so. Everything random
+//! comes from the scenario's seed, so a seed repeats a run exactly, byte for byte of its trace.
+//!
+//! Simpler than life: a session is agreed as soon as any network passes each way, and lasts until
+//! an end dies; heartbeats of another session never reach an engine, copies of one do (the replay
+//! window of the wire is not simulated, so the engine must bear them).
+
+mod bounds;
+mod check;
+mod converge;
+mod faults;
+mod network;
+mod node;
+mod random;
+mod report;
+mod rng;
+mod rules;
+mod scenario;
+mod trace;
+mod truth;
+mod world;
+
+pub use report::{Packet, Report};
+pub use scenario::{Fault, MAX_NETWORKS, MAX_NODES, Scenario, Shape};
+
+/// Violations a run collects before it stops.
+pub const MAX_VIOLATIONS: usize = 10;
+
+/// Plays a scenario.
+pub fn run(scenario: &Scenario) -> Report {
+    let mut world = world::World::new(scenario);
+    world.run_until(crate::Time::ZERO + scenario.length);
+    if scenario.converge {
+        world.converge();
+    }
+    world.finish()
+}

@@ -1,0 +1,178 @@
+//! Faults taking effect on the world.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{
+    node::Arrival,
+    scenario::{Fault, peer_id},
+    world::{Step, World},
+};
+use crate::{
+    addr::VirtualAddrs,
+    id::NodeKey,
+    route::{Attributes, Carrier, Engine, EngineConfig, Input, Priority, Reason, RouteSpec},
+};
+
+/// Heartbeats every route remembers.
+const HISTORY: usize = 10;
+
+impl World<'_> {
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.trace.step(self.now, format_args!("{fault:?}"));
+        match fault {
+            Fault::Cut { network } => {
+                if let Some(network) = self.networks.get_mut(network) {
+                    network.cut_all();
+                }
+            }
+            Fault::CutOneWay { network, from, to } if self.known(network, from, to) => {
+                self.networks[network].cut(from, to);
+            }
+            Fault::Loss { network, from, to, permille } if self.known(network, from, to) => {
+                self.networks[network].lose(from, to, permille);
+            }
+            Fault::Heal { network } if network < self.networks.len() => self.heal(network),
+            Fault::CarrierLost { network, node } if self.known(network, node, node) => {
+                self.carrier(network, node, false);
+            }
+            Fault::CarrierBack { network, node } if self.known(network, node, node) => {
+                self.carrier(network, node, true);
+            }
+            Fault::Pause { node, length } if node < self.nodes.len() => {
+                self.pause(node, length, false);
+            }
+            Fault::Freeze { node, length } if node < self.nodes.len() => {
+                self.pause(node, length, true);
+            }
+            Fault::Crash { node } if node < self.nodes.len() => self.crash(node),
+            Fault::Restart { node } if self.dead(node) => self.start(node),
+            Fault::HealAll => self.heal_all(),
+            _ => {}
+        }
+        self.truth.refresh(self.now, &self.networks, &self.nodes);
+    }
+
+    /// Starts a dead node with an empty engine and its whole configuration.
+    pub(super) fn start(&mut self, node: usize) {
+        let seed = self.rng.next();
+        let hold = self.scenario.hold;
+        let mut engine = Engine::new(EngineConfig { hold, history: HISTORY, seed });
+        if let Some(bug) = self.scenario.bug {
+            engine.plant(bug);
+        }
+        self.nodes[node].start(engine);
+        self.checks.restart(node);
+        self.truth.refresh(self.now, &self.networks, &self.nodes);
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            self.handle(node, Input::AddPeer(peer_id(peer)));
+            for network in 0..self.networks.len() {
+                let id = self.scenario.route(node, peer, network);
+                let spec = self.spec(node, peer, network);
+                self.handle(node, Input::AddRoute { id, spec });
+                if !self.networks[network].carrier(node) {
+                    let fault = Input::Fault { route: id, reason: Reason::CarrierLost };
+                    self.hand_over(node, Arrival::Local(fault));
+                }
+            }
+            let wait = Duration::from_millis(1) + self.rng.upto(Duration::from_millis(9));
+            let (a, b) = (node.min(peer), node.max(peer));
+            self.plan(self.now + wait, Step::Handshake { a, b });
+        }
+        self.settled(node, false);
+    }
+
+    fn spec(&self, node: usize, peer: usize, network: usize) -> RouteSpec {
+        let plan = &self.scenario.networks[network];
+        let real = |node: usize| SocketAddr::from(([10, network as u8, 0, node as u8 + 1], 3343));
+        let owned = |node: usize| VirtualAddrs::derive(&NodeKey([node as u8; 32])).v4.into();
+        RouteSpec {
+            peer: peer_id(peer),
+            real_local: real(node),
+            real_remote: real(peer),
+            virtual_local: owned(node),
+            virtual_remote: owned(peer),
+            timing: plan.timing,
+            priority: Priority(plan.priority),
+            attributes: Attributes(Attributes::SAME_SUBNET),
+            carrier: Carrier::Udp,
+        }
+    }
+
+    fn dead(&self, node: usize) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.engine.is_none())
+    }
+
+    fn known(&self, network: usize, a: usize, b: usize) -> bool {
+        network < self.networks.len() && a < self.nodes.len() && b < self.nodes.len()
+    }
+
+    fn heal(&mut self, network: usize) {
+        self.networks[network].heal();
+        for node in 0..self.nodes.len() {
+            self.carrier(network, node, true);
+        }
+    }
+
+    fn heal_all(&mut self) {
+        for network in 0..self.networks.len() {
+            self.heal(network);
+        }
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].engine.is_none() {
+                self.start(node);
+            } else if self.nodes[node].paused {
+                self.nodes[node].resume_at = self.now;
+                self.resume(node);
+            }
+        }
+    }
+
+    fn carrier(&mut self, network: usize, node: usize, present: bool) {
+        if self.networks[network].carrier(node) == present {
+            return;
+        }
+        self.networks[network].set_carrier(node, present);
+        self.truth.refresh(self.now, &self.networks, &self.nodes);
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            let route = self.scenario.route(node, peer, network);
+            let reason = Reason::CarrierLost;
+            let input = match present {
+                true => Input::FaultCleared { route, reason },
+                false => Input::Fault { route, reason },
+            };
+            let arrival = Arrival::Local(input);
+            self.plan(self.now, Step::Arrive { to: node, arrival });
+        }
+    }
+
+    fn pause(&mut self, node: usize, length: Duration, frozen: bool) {
+        if self.nodes[node].engine.is_none() {
+            return;
+        }
+        self.nodes[node].paused = true;
+        self.nodes[node].frozen = frozen;
+        self.nodes[node].resume_at = self.now + length;
+        self.plan(self.now + length, Step::Resume { node });
+    }
+
+    /// A paused node runs again: first it reads its sockets, then its timers fire.
+    pub(super) fn resume(&mut self, node: usize) {
+        if !self.nodes[node].paused || self.nodes[node].resume_at != self.now {
+            return;
+        }
+        self.nodes[node].paused = false;
+        self.checks.resumed(node, self.now);
+        self.truth.refresh(self.now, &self.networks, &self.nodes);
+        for arrival in self.nodes[node].take_inbox() {
+            self.hand_over(node, arrival);
+        }
+        self.tick(node);
+    }
+
+    fn crash(&mut self, node: usize) {
+        if self.nodes[node].engine.is_some() {
+            self.nodes[node].crash();
+            self.let_sessions_idle(node);
+        }
+    }
+}

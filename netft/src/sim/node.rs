@@ -1,0 +1,105 @@
+//! One node: a real engine, and around it what its driver would hold.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    route::{Engine, Input, PeerStatus, RouteStatus, Table},
+    time::Time,
+    wire::heartbeat::Heartbeat,
+};
+
+/// What a paused node's sockets hold; more is lost, as in a full socket buffer. It is more than
+/// a peer sends in the longest detection time, so a stalled node always finds news in it.
+const INBOX: usize = 1024;
+
+/// The boot ids a session was agreed under: the holder's and the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) own: u64,
+    pub(crate) peer: u64,
+}
+
+/// Something that reaches a node.
+#[derive(Clone, Debug)]
+pub(crate) enum Arrival {
+    /// A heartbeat, sealed under the sender's view of the session.
+    Heartbeat { from: usize, network: usize, sealed: Session, heartbeat: Heartbeat },
+    /// A handshake that is complete for this node.
+    Session { peer: usize, session: Session },
+    /// The session's idle timeout.
+    SessionIdle { peer: usize, session: Session },
+    /// What the node's own kernel says.
+    Local(Input),
+}
+
+/// One node.
+pub(crate) struct Node {
+    /// `None` while the node is dead.
+    pub(crate) engine: Option<Engine>,
+    pub(crate) boot: u64,
+    pub(crate) paused: bool,
+    /// What comes while the node is paused is lost.
+    pub(crate) frozen: bool,
+    /// When the pause in progress ends; a later pause moves it.
+    pub(crate) resume_at: Time,
+    inbox: VecDeque<Arrival>,
+    pub(crate) sessions: Vec<Option<Session>>,
+    pub(crate) table: Arc<Table>,
+    /// The engine's last wish, and when the timer fires for it.
+    pub(crate) wake: Option<(Time, Time)>,
+    /// The engine's state after its last step.
+    pub(crate) routes: Vec<RouteStatus>,
+    pub(crate) peers: Vec<PeerStatus>,
+}
+
+impl Node {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self {
+            engine: None,
+            boot: 0,
+            paused: false,
+            frozen: false,
+            resume_at: Time::ZERO,
+            inbox: VecDeque::new(),
+            sessions: vec![None; nodes],
+            table: Arc::default(),
+            wake: None,
+            routes: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+
+    /// Alive and scheduled.
+    pub(crate) fn runs(&self) -> bool {
+        self.engine.is_some() && !self.paused
+    }
+
+    pub(crate) fn start(&mut self, engine: Engine) {
+        let nodes = self.sessions.len();
+        *self = Self { engine: Some(engine), boot: self.boot + 1, ..Self::new(nodes) };
+    }
+
+    pub(crate) fn crash(&mut self) {
+        let nodes = self.sessions.len();
+        *self = Self { boot: self.boot, ..Self::new(nodes) };
+    }
+
+    /// Keeps something for a node that does not run. Only heartbeats fill a socket buffer.
+    pub(crate) fn queue(&mut self, arrival: Arrival) {
+        if self.inbox.len() < INBOX || !matches!(arrival, Arrival::Heartbeat { .. }) {
+            self.inbox.push_back(arrival);
+        }
+    }
+
+    pub(crate) fn take_inbox(&mut self) -> VecDeque<Arrival> {
+        std::mem::take(&mut self.inbox)
+    }
+
+    /// The session is the one both this node and `peer` hold.
+    pub(crate) fn shares_session(&self, node: usize, peer: &Self, peer_number: usize) -> bool {
+        match (self.sessions[peer_number], peer.sessions[node]) {
+            (Some(here), Some(there)) => here.own == there.peer && here.peer == there.own,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The virtual clock and everything that happens on it: one ordered queue of steps.
+//!
+//! Steps of one moment happen in the order they were planned, so a run depends on its scenario
+//! and nothing else.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    MAX_VIOLATIONS,
+    check::{Checks, Verdict},
+    network::Network,
+    node::{Arrival, Node, Session},
+    report::{Packet, Report},
+    rng::Rng,
+    rules::{View, begins_afresh},
+    scenario::{Fault, Scenario, peer_id},
+    trace::Trace,
+    truth::Truth,
+};
+use crate::{
+    route::{Engine, Input, Output},
+    time::Time,
+    wire::heartbeat::Message,
+};
+
+/// How long a session outlives a peer that says nothing (QUIC's idle timeout).
+const SESSION_IDLE: Duration = Duration::from_secs(5);
+/// The most a handshake waits between two attempts.
+pub(super) const HANDSHAKE_RETRY: Duration = Duration::from_millis(50);
+/// Steps of one run; a run that needs more is a loop.
+const MAX_STEPS: u64 = 50_000_000;
+
+/// Something planned.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Fault(Fault),
+    Arrive { to: usize, arrival: Arrival },
+    Wake { node: usize },
+    Resume { node: usize },
+    Handshake { a: usize, b: usize },
+    SendData { from: usize, to: usize },
+    Packet { index: usize },
+}
+
+/// The world of one run.
+pub(super) struct World<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) now: Time,
+    queue: BTreeMap<(Time, u64), Step>,
+    sequence: u64,
+    pub(super) rng: Rng,
+    pub(super) networks: Vec<Network>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) truth: Truth,
+    pub(super) checks: Checks,
+    pub(super) trace: Trace,
+    pub(super) report: Report,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(scenario: &'a Scenario) -> Self {
+        let nodes = scenario.nodes;
+        let mut world = Self {
+            scenario,
+            now: Time::ZERO,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            rng: Rng::new(scenario.seed),
+            networks: scenario.networks.iter().map(|plan| Network::new(plan, nodes)).collect(),
+            nodes: (0..nodes).map(|_| Node::new(nodes)).collect(),
+            truth: Truth::new(nodes, scenario.networks.len()),
+            checks: Checks::new(scenario),
+            trace: Trace::new(scenario.keep_text),
+            report: Report::new(scenario),
+        };
+        for (at, fault) in &scenario.faults {
+            world.plan(*at, Step::Fault(*fault));
+        }
+        for node in 0..nodes {
+            world.start(node);
+        }
+        for (from, to) in pairs(nodes).filter(|_| !scenario.data_every.is_zero()) {
+            let first = Time::ZERO + world.rng.upto(scenario.data_every);
+            world.plan(first, Step::SendData { from, to });
+        }
+        world
+    }
+
+    /// Takes every step up to `end`, unless too many rules are broken by then.
+    pub(super) fn run_until(&mut self, end: Time) {
+        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= end) {
+            let ((at, _), step) = entry.remove_entry();
+            self.now = at;
+            self.step(step);
+            self.report.steps += 1;
+            if self.report.steps > MAX_STEPS {
+                // Each one more, until the run is over.
+                self.violation("the run does not end");
+            }
+            if self.report.violations.len() >= MAX_VIOLATIONS {
+                return;
+            }
+        }
+        self.now = end;
+    }
+
+    pub(super) fn plan(&mut self, at: Time, step: Step) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), step);
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Fault(fault) => self.fault(fault),
+            Step::Arrive { to, arrival } => self.arrive(to, arrival),
+            Step::Wake { node } => self.wake(node),
+            Step::Resume { node } => self.resume(node),
+            Step::Handshake { a, b } => self.handshake(a, b),
+            Step::SendData { from, to } => self.send_data(from, to),
+            Step::Packet { index } => self.packet(index),
+        }
+    }
+
+    fn arrive(&mut self, to: usize, arrival: Arrival) {
+        if self.nodes[to].engine.is_none() {
+            return;
+        }
+        if self.nodes[to].paused {
+            let lost = self.nodes[to].frozen && matches!(arrival, Arrival::Heartbeat { .. });
+            if !lost {
+                self.nodes[to].queue(arrival);
+            }
+        } else {
+            self.hand_over(to, arrival);
+            self.settled(to, false);
+        }
+    }
+
+    /// Gives a running node what arrived for it.
+    pub(super) fn hand_over(&mut self, to: usize, arrival: Arrival) {
+        match arrival {
+            Arrival::Heartbeat { from, network, sealed, heartbeat } => {
+                // Sealed under other keys than the receiver's: not authentic.
+                let here = Session { own: sealed.peer, peer: sealed.own };
+                if self.nodes[to].sessions[from] != Some(here) {
+                    return;
+                }
+                let route = self.scenario.route(to, from, network);
+                self.trace.number(u64::from(heartbeat.sequence) << 32 | u64::from(route.0));
+                self.report.heartbeats_delivered += 1;
+                let asked = (heartbeat.message == Message::Request).then_some(heartbeat.sequence);
+                let input = Input::Heartbeat { peer: peer_id(from), route, heartbeat };
+                if self.handle(to, input) {
+                    self.checks.heard(to, from, network, self.now);
+                    let place = (to, from, network);
+                    let found = asked.map(|asked| self.checks.answered(place, self.now, asked));
+                    self.judge(found.unwrap_or(Ok(())));
+                }
+            }
+            Arrival::Session { peer, session } => {
+                if self.nodes[to].boot != session.own {
+                    return;
+                }
+                let new = self.nodes[to].sessions[peer].replace(session) != Some(session);
+                self.checks.session(to, peer);
+                self.handle(to, Input::SessionUp { peer: peer_id(peer), boot_id: session.peer });
+                if let Some(engine) = self.nodes[to].engine.as_ref().filter(|_| new) {
+                    let found = begins_afresh(to, peer, &engine.routes());
+                    self.judge(found);
+                }
+                self.truth.refresh(self.now, &self.networks, &self.nodes);
+            }
+            Arrival::SessionIdle { peer, session } => {
+                // A session agreed since then is alive.
+                if self.nodes[to].sessions[peer] == Some(session) {
+                    self.nodes[to].sessions[peer] = None;
+                    self.checks.session(to, peer);
+                    self.handle(to, Input::SessionDown(peer_id(peer)));
+                    self.truth.refresh(self.now, &self.networks, &self.nodes);
+                }
+            }
+            Arrival::Local(input) => {
+                self.checks.told(self.scenario, to, self.now, &input);
+                self.handle(to, input);
+            }
+        }
+    }
+
+    fn wake(&mut self, node: usize) {
+        let due = self.nodes[node].wake.is_some_and(|(_, fires)| fires == self.now);
+        if due && self.nodes[node].runs() {
+            self.tick(node);
+        }
+    }
+
+    pub(super) fn tick(&mut self, node: usize) {
+        let now = self.now;
+        self.trace.number(now.as_nanos() ^ node as u64);
+        if let Some(engine) = &mut self.nodes[node].engine {
+            engine.tick(now);
+        }
+        self.drain(node);
+        self.settled(node, true);
+    }
+
+    /// Whether the engine took the input.
+    pub(super) fn handle(&mut self, node: usize, input: Input) -> bool {
+        let now = self.now;
+        let taken = self.nodes[node].engine.as_mut().is_some_and(|e| e.handle(now, input).is_ok());
+        self.drain(node);
+        taken
+    }
+
+    fn drain(&mut self, node: usize) {
+        while let Some(output) = self.nodes[node].engine.as_mut().and_then(Engine::poll) {
+            match output {
+                Output::Send { peer, route, heartbeat } => {
+                    let place = self.scenario.route_place(node, route);
+                    let Some((to, network)) = place.filter(|(to, _)| peer_id(*to) == peer) else {
+                        let words = format!("node {node}: sends on unknown route {route}");
+                        self.violation(&words);
+                        continue;
+                    };
+                    self.report.heartbeats += 1;
+                    if let Err(words) = self.checks.sent((node, to, network), self.now, &heartbeat)
+                    {
+                        self.violation(&words);
+                    }
+                    let Some(sealed) = self.nodes[node].sessions[to] else { continue };
+                    for travel in self.networks[network].send(node, to, &mut self.rng) {
+                        let Some(travel) = travel else { continue };
+                        let heartbeat = heartbeat.clone();
+                        let arrival = Arrival::Heartbeat { from: node, network, sealed, heartbeat };
+                        self.plan(self.now + travel, Step::Arrive { to, arrival });
+                    }
+                }
+                Output::Publish(table) => self.nodes[node].table = table,
+                Output::Event(event) => {
+                    self.trace.step(self.now, format_args!("node {node}: {:?}", event.kind));
+                    let found =
+                        self.checks.event(self.scenario, node, &event, &self.nodes[node].routes);
+                    self.report.events.push((node, event));
+                    self.judge(found);
+                }
+            }
+        }
+    }
+
+    /// A node took a step: look at its state, set its timer, check every rule.
+    pub(super) fn settled(&mut self, number: usize, ticked: bool) {
+        let node = &mut self.nodes[number];
+        let Some(engine) = &node.engine else { return };
+        node.routes = engine.routes();
+        node.peers = engine.peers();
+        let wish = engine.next_wake();
+        if let Some(wish) = wish.filter(|wish| node.wake.map(|(w, _)| w) != Some(*wish)) {
+            let fires = wish.max(self.now) + self.rng.upto(self.scenario.timer_slack);
+            node.wake = Some((wish, fires));
+            self.plan(fires, Step::Wake { node: number });
+        }
+        let found = self.checks.wake(number, self.now, wish, ticked, &self.nodes[number]);
+        let view = View { now: self.now, nodes: &self.nodes, truth: &self.truth, ticked };
+        let found = found.and_then(|()| self.checks.node(number, &view));
+        self.judge(found);
+    }
+
+    fn judge(&mut self, found: Verdict) {
+        if let Err(words) = found {
+            self.violation(&words);
+        }
+    }
+
+    pub(super) fn violation(&mut self, words: &str) {
+        if self.report.violations.len() < MAX_VIOLATIONS {
+            self.trace.step(self.now, format_args!("VIOLATION {words}"));
+            self.report.violations.push(format!("{}: {words}", self.now));
+        }
+    }
+
+    fn handshake(&mut self, a: usize, b: usize) {
+        let sessions = [
+            Session { own: self.nodes[a].boot, peer: self.nodes[b].boot },
+            Session { own: self.nodes[b].boot, peer: self.nodes[a].boot },
+        ];
+        let [dead, agreed] = [
+            self.nodes[a].engine.is_none() || self.nodes[b].engine.is_none(),
+            self.nodes[a].sessions[b] == Some(sessions[0])
+                && self.nodes[b].sessions[a] == Some(sessions[1]),
+        ];
+        if dead || agreed {
+            return;
+        }
+        let passes = |from, to| self.networks.iter().any(|network| !network.blocked(from, to));
+        let runs = self.nodes[a].runs() && self.nodes[b].runs();
+        if runs && passes(a, b) && passes(b, a) {
+            for (to, peer, session) in [(a, b, sessions[0]), (b, a, sessions[1])] {
+                let at = self.now + self.rng.upto(Duration::from_millis(5));
+                self.plan(at, Step::Arrive { to, arrival: Arrival::Session { peer, session } });
+            }
+        } else {
+            let wait = HANDSHAKE_RETRY / 2 + self.rng.upto(HANDSHAKE_RETRY / 2);
+            self.plan(self.now + wait, Step::Handshake { a, b });
+        }
+    }
+
+    /// Plans the end of every session with a node that just died.
+    pub(super) fn let_sessions_idle(&mut self, dead: usize) {
+        for to in (0..self.nodes.len()).filter(|to| *to != dead) {
+            if let Some(session) = self.nodes[to].sessions[dead] {
+                let arrival = Arrival::SessionIdle { peer: dead, session };
+                self.plan(self.now + SESSION_IDLE, Step::Arrive { to, arrival });
+            }
+        }
+    }
+
+    fn send_data(&mut self, from: usize, to: usize) {
+        self.plan(self.now + self.scenario.data_every, Step::SendData { from, to });
+        let node = &self.nodes[from];
+        if !node.runs() || node.sessions[to].is_none() {
+            return;
+        }
+        let row = node.table.peers.iter().find(|row| row.peer == peer_id(to));
+        let route = row.and_then(|row| row.active);
+        let network = route.and_then(|route| self.scenario.route_place(from, route)).map(|p| p.1);
+        let index = self.report.packets.len();
+        self.report.packets.push(Packet { from, to, network, sent: self.now, arrived: None });
+        let Some(network) = network else { return };
+        if let Some(travel) = self.networks[network].send(from, to, &mut self.rng)[0] {
+            self.plan(self.now + travel, Step::Packet { index });
+        }
+    }
+
+    fn packet(&mut self, index: usize) {
+        let packet = &mut self.report.packets[index];
+        let (from, to) = (packet.from, packet.to);
+        // A paused node reads it later; a dead one, or one with other keys, never.
+        if self.nodes[to].engine.is_some() && self.nodes[to].sessions[from].is_some() {
+            packet.arrived = Some(self.now);
+            self.trace.number(index as u64);
+        }
+    }
+}
+
+/// Every ordered pair of nodes.
+pub(super) fn pairs(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..nodes).flat_map(move |a| (0..nodes).map(move |b| (a, b))).filter(|(a, b)| a != b)
+}
