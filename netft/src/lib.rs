@@ -4,9 +4,9 @@
 //!
 //! | module | decides or does | touches |
 //! |---|---|---|
-//! | [`wire`] | bytes: header, heartbeat, acknowledgement, hello, seal/open, replay window | nothing |
+//! | [`wire`] | header, heartbeat, acknowledgement, hello, seal/open, replay window | nothing |
 //! | [`packet`] | inner IP packets: parse, split super-packets, coalesce, checksums | nothing |
-//! | [`route`] | route state machine, selection, damping, history, engine, forwarding table | `wire` types |
+//! | [`route`] | state machine, selection, hold, history, engine, forwarding table | `wire` types |
 //! | [`topology`] | interfaces and peers → which routes should exist | `route` types |
 //! | [`sim`] | virtual clock, networks with faults, invariants | the pure part |
 //! | [`io`] | TUN, sockets, packet path, netlink, QUIC, driver | everything |

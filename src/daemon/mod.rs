@@ -11,6 +11,7 @@ mod pump;
 mod run;
 
 use std::{
+    env,
     ffi::OsString,
     io::{self, Write},
     path::Path,
@@ -39,6 +40,11 @@ fn start(args: &Args) -> Result<(), Failure> {
         let _ = writeln!(io::stdout(), "{summary}");
         return Ok(());
     }
+    if args.cleanup && restart_follows() {
+        // The device, its addresses and its TCP connections wait for the next start (F-18).
+        let _ = writeln!(io::stdout(), "the service failed and is started again: nothing removed");
+        return Ok(());
+    }
     if args.cleanup {
         let named = args.adapter.clone();
         let configured = || load(args.config.as_deref()?).ok().map(|config| config.adapter);
@@ -61,6 +67,14 @@ fn start(args: &Args) -> Result<(), Failure> {
             .block_on(run::run(config));
     }
     Ok(())
+}
+
+/// Whether systemd runs this after a failure it answers with a restart (systemd.exec(5),
+/// `$SERVICE_RESULT`; exit status 2 is never restarted, see the unit).
+fn restart_follows() -> bool {
+    let set = |name: &str| env::var(name).ok();
+    set("SERVICE_RESULT").is_some_and(|result| result != "success")
+        && set("EXIT_STATUS").as_deref() != Some("2")
 }
 
 /// What a config means, in one line.

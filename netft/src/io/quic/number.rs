@@ -1,15 +1,13 @@
 //! Session numbers: random, never 0, no two alive at once.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
+use dashmap::DashSet;
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Where a node's session numbers come from.
+/// Where a node's session numbers come from: shared by the tasks of all peers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Numbers(Arc<Mutex<BTreeSet<u32>>>);
+pub(super) struct Numbers(Arc<DashSet<u32>>);
 
 /// A number in use; given back when dropped.
 #[derive(Debug)]
@@ -21,11 +19,10 @@ pub(super) struct Number {
 impl Numbers {
     /// Takes a free number; `None` when the kernel has no random bytes.
     pub(super) fn take(&self) -> Option<Number> {
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let value = random_u32()?;
             // At most a few per peer are in use, so a free one is found at once.
-            if value != 0 && used.insert(value) {
+            if value != 0 && self.0.insert(value) {
                 return Some(Number { value, numbers: self.clone() });
             }
         }
@@ -40,7 +37,7 @@ impl Number {
 
 impl Drop for Number {
     fn drop(&mut self) {
-        self.numbers.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.value);
+        self.numbers.0.remove(&self.value);
     }
 }
 
@@ -55,6 +52,8 @@ pub(super) fn random_u32() -> Option<u32> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -65,6 +64,6 @@ mod tests {
         assert_eq!(distinct.len(), 1000);
         assert!(!distinct.contains(&0));
         drop(taken);
-        assert!(numbers.0.lock().unwrap().is_empty());
+        assert!(numbers.0.is_empty());
     }
 }
