@@ -11,8 +11,8 @@
 //! API ──────requests────▶ └────────┘
 //! ```
 
-mod faults;
 mod forwarding;
+mod routes;
 mod snapshot;
 mod sockets;
 mod state;

@@ -45,6 +45,8 @@ pub(super) struct Known {
     pub(super) fault: Option<Reason>,
     /// The kernel refused to send here; told to the engine until this moment.
     pub(super) send_error_until: Option<Time>,
+    /// Its socket did not open; it is tried again at this moment.
+    pub(super) unopened: Option<Time>,
 }
 
 /// What the driver knows of a peer beside the engine.
@@ -129,9 +131,13 @@ impl Driver {
         (driver, parts.from_workers, parts.messages)
     }
 
-    /// When the engine, or a send retry, wants to be woken.
+    /// When the engine, or something to be tried again, wants to be woken.
     pub(super) fn next_wake(&self) -> Option<Time> {
-        let retry = self.routes.values().filter_map(|known| known.send_error_until).min();
+        let retry = self
+            .routes
+            .values()
+            .flat_map(|known| [known.send_error_until, known.unopened].into_iter().flatten())
+            .min();
         [self.engine.next_wake(), retry].into_iter().flatten().min()
     }
 
@@ -147,7 +153,7 @@ impl Driver {
                     self.count(reason);
                 }
             }
-            // Acknowledgements are decoded and counted; resending is not built on them here.
+            // This node keeps nothing to resend, so an acknowledgement tells it nothing.
             FromWorker::Ack { .. } => {}
             FromWorker::SendError { route, .. } => self.send_failed(route),
             FromWorker::AdapterError { .. } => {}
@@ -261,6 +267,7 @@ impl Driver {
     pub(super) fn turn(&mut self) {
         let now = clock::now();
         self.retry_sends(now);
+        self.retry_sockets(now);
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
             match output {

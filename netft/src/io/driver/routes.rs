@@ -1,16 +1,20 @@
 //! Which routes exist and what is broken about them here: the world, compared with what is known.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use super::state::{Driver, Known};
 use crate::{
     adapter::RouteError,
     config::RouteOverride,
     id::{PeerId, RouteId},
-    io::{keeper::World, sys::glink},
+    io::{clock, keeper::World, sys::glink},
     route::Input,
+    time::Time,
     topology::{self, Planned},
 };
+
+/// A socket that did not open is tried again after this long.
+const SOCKET_RETRY: Duration = Duration::from_millis(250);
 
 impl Driver {
     /// Takes in how the node's interfaces are: routes appear and go, sockets follow their
@@ -34,20 +38,16 @@ impl Driver {
         }
         let planned: Vec<_> =
             plan.routes.into_iter().filter(|plan| !self.removed.contains(&plan.key())).collect();
-        let gone: Vec<_> = self
-            .routes
-            .iter()
-            .filter(|(_, known)| !planned.iter().any(|plan| plan.key() == known.plan.key()))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            self.routes.remove(&id);
-            self.input(Input::RemoveRoute(id));
-        }
-        for plan in planned {
-            if !self.routes.values().any(|known| known.plan.key() == plan.key()) {
-                self.add(plan);
+        let diff = topology::diff(&known, &planned);
+        for gone in diff.removed {
+            let id = self.routes.iter().find(|(_, known)| known.plan.key() == gone.key());
+            if let Some(id) = id.map(|(id, _)| *id) {
+                self.routes.remove(&id);
+                self.input(Input::RemoveRoute(id));
             }
+        }
+        for plan in diff.added {
+            self.add(plan);
         }
         self.follow_addresses();
         self.dirty = true;
@@ -56,7 +56,7 @@ impl Driver {
     fn add(&mut self, plan: Planned) {
         let id = self.next_route();
         let spec = plan.spec.clone();
-        self.routes.insert(id, Known { plan, fault: None, send_error_until: None });
+        self.routes.insert(id, Known { plan, fault: None, send_error_until: None, unopened: None });
         self.input(Input::AddRoute { id, spec });
     }
 
@@ -72,10 +72,17 @@ impl Driver {
                 known.plan.ifname.clone_from(&holder.name);
                 let local = known.plan.spec.real_local;
                 match self.sockets.ensure(local, holder.index, &self.workers) {
-                    Ok(changed) => self.dirty |= changed,
+                    Ok(changed) => {
+                        self.dirty |= changed;
+                        known.unopened = None;
+                    }
                     Err(error) => {
                         let interface = &holder.name;
-                        tracing::warn!(%local, %interface, %error, "cannot open a socket");
+                        // Told once; tried again until it works.
+                        if known.unopened.is_none() {
+                            tracing::warn!(%local, %interface, %error, "cannot open a socket");
+                        }
+                        known.unopened = Some(clock::now() + SOCKET_RETRY);
                     }
                 }
             }
@@ -97,6 +104,13 @@ impl Driver {
         self.dirty |= self.sockets.retain(wanted, &self.workers);
         for input in inputs {
             self.input(input);
+        }
+    }
+
+    /// Tries again to open the sockets that did not open.
+    pub(super) fn retry_sockets(&mut self, now: Time) {
+        if self.routes.values().any(|known| known.unopened.is_some_and(|at| at <= now)) {
+            self.follow_addresses();
         }
     }
 
