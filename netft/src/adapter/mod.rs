@@ -116,6 +116,7 @@ impl Adapter {
     /// Ends the sessions, stops every thread and removes the device.
     pub async fn close(mut self) {
         self.keeper.abort();
+        self.ask(Request::Closing).await;
         self.manager.close().await;
         let (answer, stopped) = oneshot::channel();
         if self.ask(Request::Stop(answer)).await.is_some() {

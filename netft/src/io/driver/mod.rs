@@ -65,6 +65,8 @@ pub(crate) enum Request {
     Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
     Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
     Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
+    /// The sessions are about to end because this node closes: that is no news.
+    Closing,
     Stop(oneshot::Sender<()>),
 }
 

@@ -17,6 +17,7 @@ use crate::{
     id::{PeerId, RouteId},
     io::{
         clock,
+        counters::Counters,
         fib::{SharedFib, TunQueue},
         guard::Wanted,
         keeper::World,
@@ -90,6 +91,7 @@ pub(super) struct Driver {
     pub(super) boot_id: u64,
     pub(super) started: Time,
     last_route: u32,
+    closing: bool,
 }
 
 impl Driver {
@@ -120,6 +122,7 @@ impl Driver {
             boot_id: parts.boot_id,
             started: clock::now(),
             last_route: 0,
+            closing: false,
         };
         for (place, _) in (0..=u16::MAX).zip(&driver.config.peers.clone()) {
             driver.peers.insert(PeerId(place), PeerSessions::default());
@@ -165,6 +168,7 @@ impl Driver {
             Message::World(world) => self.set_world(world),
             Message::Queues(queues) => self.set_queues(queues),
             Message::Event(kind) => self.announce(kind),
+            Message::Quic(_) if self.closing => {}
             Message::Quic(news) => self.on_quic(news),
             Message::Request(request) => self.on_request(request),
         }
@@ -226,6 +230,7 @@ impl Driver {
             Request::Remove(id, answer) => {
                 let _ = answer.send(self.remove_by_hand(id));
             }
+            Request::Closing => self.closing = true,
             Request::Stop(answer) => {
                 let _ = answer.send(());
             }
@@ -308,6 +313,11 @@ impl Driver {
         }
         let remote = known.plan.spec.real_remote;
         let sent = udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
+        if sent.is_ok()
+            && let Some(counters) = self.workers.counters().first()
+        {
+            Counters::add(&counters.tx_frames, 1);
+        }
         if let Err(error) = sent
             && udp::classify(&error, false) == SendFault::Route
         {
