@@ -66,14 +66,22 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(MAX_EVENTS);
         let shared = self.shared.clone();
-        while shared.epoll.wait(&mut events).is_ok() && !shared.stopped() {
+        while shared.epoll.wait(&mut events).is_ok() {
+            // The wake-up goes first, then what it may have announced is read: a change after the
+            // drain wakes again, so none is slept through.
+            if events.iter().any(|ready| ready.token == WAKE) {
+                shared.drain_wake();
+            }
+            if shared.stopped() {
+                return;
+            }
             self.refresh();
             // Held for the turn only: an idle worker keeps no old table, hence no socket, alive.
             let shared_fib = self.io.fib.clone();
             let fib = shared_fib.load();
             for ready in events.iter() {
                 match ready.token {
-                    WAKE => shared.drain_wake(),
+                    WAKE => {}
                     QUEUE => self.adapter_turn(&fib),
                     token => {
                         if let Some(id) = socket_of(token) {

@@ -452,3 +452,24 @@ fn an_unwatched_socket_is_released() {
     wait(&left.socket.fd);
     assert_eq!(left.dropped(DropReason::Malformed), 0);
 }
+
+#[test]
+fn a_wake_up_is_never_lost_to_the_one_before_it() {
+    let (done, finished) = std::sync::mpsc::sync_channel(1);
+    thread::spawn(move || {
+        for round in 0..10_000u32 {
+            let (to_driver, _driver) = mpsc::channel(1);
+            let (to_quic, _quic) = mpsc::channel(1);
+            let io = WorkerIo { fib: Arc::default(), to_driver, to_quic };
+            let workers = Workers::start(1, io).unwrap();
+            workers.unwatch_queue(0);
+            // The stop comes at every point of the turn the change above causes.
+            for _ in 0..round * 7 % 4096 {
+                std::hint::spin_loop();
+            }
+            workers.stop();
+        }
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(Duration::from_secs(60)).unwrap();
+}
