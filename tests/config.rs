@@ -444,7 +444,7 @@ fn c_12_unfit_keys_are_refused_at_their_line_and_never_shown() {
     for content in ["", "AAAA", "\0\0", &secret[..secret.len() - 5], &secret.repeat(50)] {
         fs::write(&key, content).unwrap();
         let error = folder.refused(NODE);
-        assert!(error.contains("holds no netft key"), "{error}");
+        assert!(error.contains("holds no usable key"), "{error}");
         assert!(!error.contains(&secret[..8]), "{error}");
     }
     fs::remove_file(&key).unwrap();

@@ -149,7 +149,13 @@ impl Driver {
             }
             // Acknowledgements are decoded and counted; resending is not built on them here.
             FromWorker::Ack { .. } => {}
-            FromWorker::SendError { route, .. } => self.send_failed(route),
+            FromWorker::SendError { route, errno } => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                // A packet too large for the interface is no fault of the route.
+                if udp::classify(&error, false) == SendFault::Route {
+                    self.send_failed(route);
+                }
+            }
             FromWorker::AdapterError { .. } => {}
         }
     }

@@ -9,6 +9,7 @@ use std::{
     fmt,
     io::{self, IoSliceMut},
     net::{Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -18,7 +19,6 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
-use rustix::net::{SendFlags, sendto};
 use tokio::sync::mpsc;
 
 use super::QuicDatagram;
@@ -28,6 +28,7 @@ use crate::{
     io::{
         counters::Counters,
         fib::{Path, SharedFib},
+        sys::udp,
     },
     wire::DropReason,
 };
@@ -72,8 +73,7 @@ impl RouteSocket {
     /// Sends on one route. A route that refuses is not an error of the session: another route, or
     /// QUIC's own retransmission, carries it.
     fn send(&self, path: &Path, bytes: &[u8]) {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        if sendto(&path.socket.fd, bytes, flags, &path.remote).is_err() {
+        if udp::send_one(path.socket.fd.as_fd(), &path.remote, bytes, None).is_err() {
             self.lose(DropReason::SendFailed);
         }
     }
