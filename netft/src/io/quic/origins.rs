@@ -1,8 +1,15 @@
 //! Where a handshake the peer began came from, so that it is answered there: a clone of the peer at
 //! another address, or a restarted peer behind a route that is not the active one, would never
-//! hear an answer on the active route. Pure: the caller brings the time. At most [`MAX`] entries.
+//! hear an answer on the active route. Pure: the caller brings the time. Bounded by [`MAX`].
+//!
+//! A datagram says for whom it is by the connection id in its clear part. The dialer names its first
+//! one in its first flight and gives the acceptor another, unseen, during the handshake; so an id
+//! that was never used before, soon after a handshake began, is taken for that handshake's.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::id::{PeerId, RouteId};
 
@@ -10,6 +17,9 @@ use crate::id::{PeerId, RouteId};
 const WHILE: Duration = Duration::from_millis(500);
 /// Handshakes remembered at once; the oldest is forgotten.
 const MAX: usize = 32;
+/// Other ids remembered at once: far more than connections live. One that is forgotten costs a
+/// datagram on the wrong route, which QUIC sends again.
+const OLDER: usize = 256;
 /// Bytes of a connection id either end issues. The one a dialer makes up for its first flight is
 /// longer, which tells a dialer's datagram from an acceptor's.
 const ISSUED: usize = 8;
@@ -27,14 +37,24 @@ pub(super) struct Answer {
     pub(super) both: bool,
 }
 
+/// A connection id.
+type Id = [u8; ISSUED];
+
 /// The handshakes peers began lately.
 #[derive(Debug, Default)]
-pub(super) struct Origins(Vec<Origin>);
+pub(super) struct Origins {
+    lately: Vec<Origin>,
+    /// Ids of no handshake that began lately, oldest first.
+    older: VecDeque<(PeerId, Id)>,
+}
 
 #[derive(Debug)]
 struct Origin {
     peer: PeerId,
-    dialer: [u8; ISSUED],
+    /// The id the dialer named.
+    first: Id,
+    /// The one it gave later.
+    second: Option<Id>,
     route: RouteId,
     until: Instant,
 }
@@ -42,30 +62,48 @@ struct Origin {
 impl Origins {
     /// Takes in a datagram of `peer` that came on `route`.
     pub(super) fn heard(&mut self, peer: PeerId, route: RouteId, datagram: &[u8], now: Instant) {
-        let Some(dialer) = dialer_of(datagram) else { return };
-        self.0.retain(|origin| origin.until > now);
+        let Some(first) = dialer_of(datagram) else { return };
+        self.lately.retain(|origin| origin.until > now);
         // The first copy took the fastest route.
-        if self.0.iter().any(|origin| (origin.peer, origin.dialer) == (peer, dialer)) {
+        if self.lately.iter().any(|origin| (origin.peer, origin.first) == (peer, first)) {
             return;
         }
-        if self.0.len() == MAX {
-            self.0.remove(0);
+        if self.lately.len() == MAX {
+            self.lately.remove(0);
         }
-        self.0.push(Origin { peer, dialer, route, until: now + WHILE });
+        self.lately.push(Origin { peer, first, second: None, route, until: now + WHILE });
     }
 
     /// Where else than on the active route a datagram for `peer` should go.
-    pub(super) fn answer(&self, peer: PeerId, datagram: &[u8], now: Instant) -> Option<Answer> {
-        let (to, both) = match datagram {
+    pub(super) fn answer(&mut self, peer: PeerId, datagram: &[u8], now: Instant) -> Option<Answer> {
+        let (to, both): (Id, _) = match datagram {
             [first, _, _, _, _, length, rest @ ..] if first & LONG != 0 => {
-                (rest.get(..ISSUED).filter(|_| usize::from(*length) == ISSUED)?, true)
+                let to = rest.get(..ISSUED).filter(|_| usize::from(*length) == ISSUED)?;
+                (to.try_into().ok()?, true)
             }
-            [_, rest @ ..] => (rest.get(..ISSUED)?, false),
+            [_, rest @ ..] => (rest.get(..ISSUED)?.try_into().ok()?, false),
             [] => return None,
         };
-        let known =
-            |origin: &&Origin| origin.peer == peer && origin.dialer == to && origin.until > now;
-        self.0.iter().find(known).map(|origin| Answer { route: origin.route, both })
+        let mut lately =
+            self.lately.iter_mut().filter(|origin| origin.peer == peer && origin.until > now);
+        if let Some(known) = lately.find(|origin| origin.first == to || origin.second == Some(to)) {
+            return Some(Answer { route: known.route, both });
+        }
+        if both || self.older.contains(&(peer, to)) {
+            return None;
+        }
+        let mut lately = self.lately.iter_mut().rev();
+        let fresh = lately
+            .find(|origin| origin.peer == peer && origin.until > now && origin.second.is_none());
+        if let Some(fresh) = fresh {
+            fresh.second = Some(to);
+            return Some(Answer { route: fresh.route, both });
+        }
+        if self.older.len() == OLDER {
+            self.older.pop_front();
+        }
+        self.older.push_back((peer, to));
+        None
     }
 }
 
@@ -101,14 +139,27 @@ mod tests {
         origins.heard(PEER, ROUTE, &long(&[1; 20], &DIALER), now);
         origins.heard(PEER, RouteId(8), &long(&[1; 20], &DIALER), now);
         let short = [&[0x40][..], &DIALER, b"rest"].concat();
-        let answer = |packet: &[u8], now| origins.answer(PEER, packet, now);
+        let mut answer = |packet: &[u8], now| origins.answer(PEER, packet, now);
         let (both, one) =
             (Answer { route: ROUTE, both: true }, Answer { route: ROUTE, both: false });
         assert_eq!(answer(&long(&DIALER, &[2; 8]), now), Some(both));
         assert_eq!(answer(&short, now), Some(one));
         assert_eq!(answer(&short, now + WHILE), None);
         assert_eq!(origins.answer(PeerId(4), &short, now), None);
-        assert_eq!(answer(&[0x40; 30], now), None);
+    }
+
+    #[test]
+    fn a_new_id_soon_after_a_handshake_began_is_that_handshakes() {
+        let (mut origins, now) = (Origins::default(), Instant::now());
+        let [old, new, third] = [1, 2, 3].map(|byte| [0x40 | byte; 30]);
+        assert_eq!(origins.answer(PEER, &old, now), None);
+        origins.heard(PEER, ROUTE, &long(&[1; 20], &DIALER), now);
+        assert_eq!(origins.answer(PEER, &old, now), None, "used before");
+        let one = Some(Answer { route: ROUTE, both: false });
+        assert_eq!(origins.answer(PEER, &new, now), one);
+        assert_eq!(origins.answer(PEER, &third, now), None, "it has its id");
+        assert_eq!(origins.answer(PEER, &new, now), one);
+        assert_eq!(origins.answer(PEER, &new, now + WHILE), None);
     }
 
     #[test]
@@ -120,7 +171,7 @@ mod tests {
             origins.heard(PEER, ROUTE, &whole[..end], now);
             origins.answer(PEER, &whole[..end], now);
         }
-        assert!(origins.0.is_empty());
+        assert!(origins.lately.is_empty());
     }
 
     #[test]
@@ -129,7 +180,7 @@ mod tests {
         for number in 0..2 * MAX as u64 {
             origins.heard(PEER, ROUTE, &long(&[1; 20], &number.to_be_bytes()), now);
         }
-        assert_eq!(origins.0.len(), MAX);
+        assert_eq!(origins.lately.len(), MAX);
         let last = [&[0x40][..], &(2 * MAX as u64 - 1).to_be_bytes()].concat();
         assert!(origins.answer(PEER, &last, now).is_some());
     }
