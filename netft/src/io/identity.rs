@@ -147,8 +147,8 @@ pub fn public_key(key: &PrivateKey) -> Result<NodeKey, KeyError> {
 /// Makes the key file at `path`, readable by its owner only.
 ///
 /// # Errors
-/// [`KeyError::Exists`] when anything stands at `path` already, else [`KeyError::Write`]; nothing is
-/// left behind then.
+/// [`KeyError::Exists`] when anything stands at `path` already, else [`KeyError::Write`]; nothing
+/// is left behind then.
 pub fn write(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },

@@ -220,7 +220,10 @@ fn by_flow<'a>(packets: impl Iterator<Item = &'a [u8]>) -> BTreeMap<FlowKey, Vec
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(128)
+    })]
 
     /// What the kernel would cut the writes into again is exactly what survived, per flow in
     /// order, byte for byte.

@@ -27,7 +27,8 @@ impl Driver {
         if self.skipped != plan.skipped {
             for skip in &plan.skipped {
                 let peer = &self.config.peers[usize::from(skip.peer.0)].name;
-                tracing::warn!(%peer, remote = %skip.remote, why = %skip.why, "no route leads there");
+                let (remote, why) = (skip.remote, &skip.why);
+                tracing::warn!(%peer, %remote, %why, "no route leads there");
             }
             self.skipped = plan.skipped;
         }

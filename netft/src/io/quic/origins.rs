@@ -2,9 +2,9 @@
 //! another address, or a restarted peer behind a route that is not the active one, would never
 //! hear an answer on the active route. Pure: the caller brings the time. Bounded by [`MAX`].
 //!
-//! A datagram says for whom it is by the connection id in its clear part. The dialer names its first
-//! one in its first flight and gives the acceptor another, unseen, during the handshake; so an id
-//! that was never used before, soon after a handshake began, is taken for that handshake's.
+//! A datagram says for whom it is by the connection id in its clear part. The dialer names its
+//! first one in its first flight and gives the acceptor another, unseen, during the handshake; so
+//! an id that was never used before, soon after a handshake began, is taken for that handshake's.
 
 use std::{
     collections::VecDeque,

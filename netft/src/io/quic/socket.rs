@@ -1,9 +1,10 @@
 //! The socket QUIC sees: one address per peer, whatever the routes do.
 //!
 //! A datagram for a peer leaves on its active route, or on every candidate while none is active,
-//! so a handshake races over all of them; one the peer began is answered where it came from. What arrives is attributed by socket and source address;
-//! who really sent it is for TLS to prove. Called by quinn's tasks; every call is bounded by the
-//! number of candidate routes and never waits for a network.
+//! so a handshake races over all of them; one the peer began is answered where it came from. What
+//! arrives is attributed by socket and source address; who really sent it is for TLS to prove.
+//! Called by quinn's tasks; every call is bounded by the number of candidate routes and never
+//! waits for a network.
 
 use std::{
     fmt,
