@@ -4,11 +4,19 @@
 
 mod common;
 
-use std::{net::UdpSocket, process::Stdio, thread};
+use std::{
+    net::UdpSocket, os::unix::net::UnixDatagram, process::Stdio, thread, time::Duration,
+    time::Instant,
+};
 
 use common::{Link, PATIENCE, Pair, RATE, WHILE, alive, eventually, link};
-use netftd::lab::{Shape, daemon::ADAPTER, daemon::Settings, in_namespace, interface_index};
-use rtnetlink::{Handle, LinkUnspec};
+use netftd::lab::{
+    Moment, Shape,
+    daemon::{ADAPTER, Event, Settings},
+    in_namespace, interface_index,
+};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
 fn the_adapter_comes_with_its_daemon_and_goes_when_it_stops() {
@@ -20,7 +28,7 @@ fn the_adapter_comes_with_its_daemon_and_goes_when_it_stops() {
         pair.ready(0);
         let adapter = pair.adapter(0).unwrap();
         let addrs = pair.site.addrs(0);
-        assert!(adapter.up, "{adapter:?}");
+        assert!(adapter.up && adapter.carrier, "{adapter:?}");
         for address in [addrs.v4.into(), addrs.v6.into()] {
             assert!(adapter.addresses.contains(&address), "{address} in {adapter:?}");
         }
@@ -36,7 +44,8 @@ fn a_crash_leaves_the_adapter_and_cleanup_removes_it() {
         let mut pair = Pair::up(1);
         pair.daemons[0].take().unwrap().kill().unwrap();
         thread::sleep(WHILE);
-        assert!(pair.adapter(0).is_some());
+        let left = pair.adapter(0).expect("TCP over it lives until the next start");
+        assert!(left.up && !left.carrier, "{left:?}");
         let mut cleanup = pair.site.daemon(&pair.lab, 0).unwrap();
         let output = cleanup.arg("--cleanup").output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -51,9 +60,9 @@ fn c_11_a_second_daemon_is_refused_and_the_first_goes_on() {
         let flow = pair.transfer(0, Some(RATE), false);
         let mut second = pair.site.daemon(&pair.lab, 0).unwrap();
         let mut second = second.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         while second.try_wait().unwrap().is_none() {
-            if std::time::Instant::now() > deadline {
+            if Instant::now() > deadline {
                 second.kill().unwrap();
                 panic!("the second daemon runs");
             }
@@ -144,6 +153,92 @@ fn f_23_an_adapter_with_another_mtu_gets_its_own_back() {
             let small = LinkUnspec::new_with_index(index).mtu(1300).build();
             netlink.link().change(small).execute().await
         });
+    });
+}
+
+#[test]
+fn c_04_an_interface_missing_at_start_is_used_when_it_comes() {
+    in_namespace("c_04_an_interface_missing_at_start_is_used_when_it_comes", || {
+        let mut pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
+        pair.lab.delete_nic(1, 0).unwrap();
+        pair.start(0);
+        pair.start(1);
+        pair.daemon(0).wait_ready(1).unwrap();
+        let events = pair.events(0);
+        let before = Moment::now();
+        pair.lab.add_nic(1, 0).unwrap();
+        let added = |event: &Event| event.name == "route-added";
+        let event = events.wait_for("the route", before.wall, PATIENCE, added).unwrap();
+        let took = event.at.duration_since(before.wall).unwrap_or_default();
+        assert!(took <= Duration::from_secs(1), "noticed after {took:?}");
+        for node in [0, 1] {
+            pair.ready(node);
+        }
+    });
+}
+
+#[test]
+fn f_29_packets_to_a_route_led_into_the_adapter_are_counted_as_a_loop() {
+    in_namespace("f_29_packets_to_a_route_led_into_the_adapter_are_counted_as_a_loop", || {
+        let mut pair = Pair::up(2);
+        let flow = pair.transfer(0, Some(RATE), false);
+        let far = pair.lab.v4(0, 1);
+        pair.lab
+            .node(0)
+            .netlink("lead a network into the adapter", |netlink| async move {
+                let index = interface_index(&netlink, ADAPTER).await?;
+                let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                    .destination_prefix(far, 32)
+                    .output_interface(index)
+                    .build();
+                netlink.route().add(route).execute().await
+            })
+            .unwrap();
+        let before = pair.drops(0, "loop");
+        let socket = pair.lab.node(0).run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        for _ in 0..20 {
+            socket.send_to(b"one of our own, as far as anyone can tell", (far, 3343)).unwrap();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while pair.drops(0, "loop") < before + 20 {
+            assert!(Instant::now() < deadline, "{} counted", pair.drops(0, "loop") - before);
+            thread::sleep(WHILE / 25);
+        }
+        // netft's own sockets are pinned to their interfaces.
+        for node in [0, 1] {
+            pair.ready(node);
+        }
+        alive(flow);
+    });
+}
+
+#[test]
+fn systemd_hears_ready_watchdog_and_stopping() {
+    in_namespace("systemd_hears_ready_watchdog_and_stopping", || {
+        let pair = Pair::prepared(&[Shape::Flat], Settings::default());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut command = pair.site.daemon(&pair.lab, 0).unwrap();
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+        let mut daemon = command.env_remove("WATCHDOG_PID").stderr(Stdio::null()).spawn().unwrap();
+        let heard = || {
+            let mut buffer = [0; 256];
+            let length = systemd.recv(&mut buffer).expect("a word in time");
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        // The first watchdog word may come before.
+        while !heard().contains("READY=1") {}
+        assert!(pair.adapter(0).is_some(), "ready before the adapter is there");
+        for _ in 0..3 {
+            assert!(heard().contains("WATCHDOG=1"));
+        }
+        let pid = Pid::from_raw(i32::try_from(daemon.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        while !heard().contains("STOPPING=1") {}
+        assert!(daemon.wait().unwrap().success());
+        assert_eq!(pair.adapter(0), None);
     });
 }
 

@@ -7,7 +7,11 @@ mod common;
 use std::thread;
 
 use common::{HOLD, Pair, RATE, WHILE, alive, nothing_lost};
-use netftd::lab::{Shape, daemon::Settings, in_namespace};
+use netftd::lab::{
+    Shape,
+    daemon::{Route, Settings},
+    in_namespace,
+};
 
 #[test]
 fn b_15_three_networks_give_exactly_three_routes() {
@@ -38,6 +42,32 @@ fn both_inner_families_travel_over_ipv4() {
 fn both_inner_families_travel_over_ipv6() {
     in_namespace("both_inner_families_travel_over_ipv6", || {
         both_families(Settings { common: HOLD, six: true, ..Settings::default() });
+    });
+}
+
+#[test]
+fn one_pair_may_use_ipv4_on_one_network_and_ipv6_on_another() {
+    in_namespace("one_pair_may_use_ipv4_on_one_network_and_ipv6_on_another", || {
+        let settings = Settings { common: HOLD, ..Settings::default() };
+        let mut pair = Pair::prepared(&[Shape::Flat; 2], settings);
+        for node in [0, 1] {
+            let [v4, v6] = [false, true].map(|six| pair.lab.address(1, 1 - node, six));
+            pair.rewrite(node, &v4.to_string(), &v6.to_string());
+            pair.rewrite(node, "10.2.0.0/24", "fd00:2::/64");
+            pair.start(node);
+        }
+        for node in [0, 1] {
+            let routes = pair.ready(node);
+            let six = |route: &Route| route.local().is_some_and(|local| local.is_ipv6());
+            assert_eq!(routes.iter().filter(|route| six(route)).count(), 1, "{routes:#?}");
+            assert_eq!(routes.len(), 2);
+        }
+        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
+        pair.lab.black_hole(0).unwrap();
+        for node in [0, 1] {
+            pair.wait_active(node, 1);
+        }
+        flows.into_iter().for_each(alive);
     });
 }
 

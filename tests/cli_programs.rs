@@ -86,12 +86,12 @@ fn keygen_and_pubkey_agree_and_never_overwrite() {
     assert_eq!(fs::metadata(&key).unwrap().mode() & 0o7777, 0o600);
     let shown = netft(&["pubkey", text(&key)]);
     assert_eq!(shown.stdout, made.stdout);
-    fails(&netft(&["keygen", text(&key)]), 2, "move");
+    fails(&netft(&["keygen", text(&key)]), 2, "never overwritten: move it away first");
     fails(&netft(&["pubkey", text(&dir.path().join("none"))]), 2, "netft keygen");
     let secret = fs::read_to_string(&key).unwrap();
     assert!(!String::from_utf8_lossy(&shown.stdout).contains(&secret[..20]));
     fs::write(&key, "AAAA\n").unwrap();
-    fails(&netft(&["pubkey", text(&key)]), 2, "holds no netft key");
+    fails(&netft(&["pubkey", text(&key)]), 2, "holds no usable key");
 }
 
 #[test]

@@ -58,7 +58,9 @@ fn files_and_lines_stay_short() {
             problems.push(format!("{name}: {lines} lines, at most {MAX_LINES}"));
         }
         for (number, line) in text.lines().enumerate() {
-            if line.chars().count() > MAX_COLUMNS {
+            // A table in a comment cannot be broken.
+            let table = line.starts_with("//! |");
+            if line.chars().count() > MAX_COLUMNS && !table {
                 problems.push(format!("{name}:{}: over {MAX_COLUMNS} columns", number + 1));
             }
         }
@@ -107,7 +109,8 @@ fn pure_rooms_touch_nothing() {
             continue;
         }
         for (number, line) in code.lines().enumerate() {
-            let line = line.split("//").next().unwrap();
+            // A list of slices is no I/O by itself.
+            let line = line.split("//").next().unwrap().replace("std::io::IoSlice", "");
             for word in FORBIDDEN {
                 // `IoSlice` is a borrowed slice in the kernel's layout: a value, no I/O.
                 if line.contains(word) && line.trim() != "use std::io::IoSlice;" {

@@ -7,13 +7,15 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Mutex,
+    time::{Duration, Instant},
 };
 
+use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
         address::AddressHeaderFlags,
-        link::{InfoData, InfoVeth},
+        link::{InfoData, InfoVeth, LinkAttribute, State},
         neighbour::NeighbourMessage,
     },
 };
@@ -179,8 +181,15 @@ impl Lab {
             }
             set_up(&netlink, port).await
         })?;
-        self.nodes[node]
-            .netlink("set an interface up", |netlink| async move { set_up(&netlink, nic).await })
+        self.nodes[node].netlink("set an interface up", |netlink| async move {
+            set_up(&netlink, nic).await?;
+            await_carrier(&netlink, nic).await
+        })?;
+        // The bridge forwards for a port from here on.
+        switch.netlink(
+            "wait for a port",
+            |netlink| async move { await_carrier(&netlink, port).await },
+        )
     }
 
     /// Gives `nic` the node's addresses on the network, or takes them away.
@@ -273,6 +282,25 @@ pub(super) fn set_forwarding(switch: &Netns, on: bool) -> Result<(), LabError> {
 
 pub(super) async fn set_up(netlink: &Handle, name: &str) -> Result<(), rtnetlink::Error> {
     set_running(netlink, name, true).await
+}
+
+/// Waits until the kernel has taken note of an interface's carrier, which may be a second after it
+/// is there. Whoever needs a carrier that never comes finds out soon enough.
+async fn await_carrier(netlink: &Handle, name: &str) -> Result<(), rtnetlink::Error> {
+    let index = interface_index(netlink, name).await?;
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < deadline {
+        let mut rows = netlink.link().get().match_index(index).execute();
+        let up = rows
+            .try_next()
+            .await?
+            .is_some_and(|found| found.attributes.contains(&LinkAttribute::OperState(State::Up)));
+        if up {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
 }
 
 pub(super) async fn set_running(

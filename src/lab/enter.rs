@@ -3,12 +3,13 @@
 use std::{
     env,
     fs::OpenOptions,
+    io::{self, Read},
     process::{Command, ExitCode, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
 
-use super::{LabError, build::set_up, netns, sys};
+use super::{LabError, build::set_up, daemon, netns, sys};
 
 /// Set in the process that runs inside.
 const INSIDE: &str = "NETFT_LAB";
@@ -57,6 +58,7 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         thread::spawn(|| {
             thread::sleep(TEST_LIMIT);
+            daemon::print_logs();
             eprintln!("the test did not end within {TEST_LIMIT:?}");
             std::process::exit(101);
         });
@@ -65,10 +67,13 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
     let outcome = run_inside_captured(name);
     match outcome {
         Ok((status, output)) => {
-            print!("{output}");
             // A name that matches nothing runs nothing and succeeds: that is no pass.
             let ran = output.contains("test result: ok. 1 passed");
-            assert!(status.success() && ran, "{name} failed inside its namespaces");
+            assert!(
+                status.success() && ran,
+                "{name} failed inside its namespaces ({status}); everything it said:\n{output}"
+            );
+            print!("{output}");
         }
         Err(refused) => {
             assert!(env::var_os(REQUIRE).is_none_or(|v| v != "1"), "{name}: {refused}");
@@ -79,16 +84,24 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
 
 fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
     check_tun()?;
+    let failed = || LabError::io("hear the run inside");
+    // One pipe for both streams, so that panics and logs stand where they happened.
+    let (mut reader, writer) = io::pipe().map_err(failed())?;
     let make = || {
         let mut again = Command::new("/proc/self/exe");
         again.args(["--exact", name, "--nocapture", "--test-threads=1"]);
-        // One stream for both, so that lines stay in order.
-        again.stdout(Stdio::piped());
+        // Without output the run counts as failed.
+        let stream = || writer.try_clone().map_or_else(|_| Stdio::null(), Stdio::from);
+        again.stdout(stream()).stderr(stream());
         again
     };
-    let child = spawn_inside(make)?;
-    let output = child.wait_with_output().map_err(LabError::io("wait for the run inside"))?;
-    Ok((output.status, String::from_utf8_lossy(&output.stdout).into_owned()))
+    let mut child = spawn_inside(make)?;
+    // Its end of the pipe must be the last one.
+    drop(writer);
+    let mut output = Vec::new();
+    reader.read_to_end(&mut output).map_err(failed())?;
+    let status = child.wait().map_err(LabError::io("wait for the run inside"))?;
+    Ok((status, String::from_utf8_lossy(&output).into_owned()))
 }
 
 fn run_inside(make: impl Fn() -> Command) -> Result<ExitStatus, LabError> {

@@ -106,7 +106,7 @@ where
 {
     let failed = |source| LabError::Netlink { what: what.to_owned(), source: Box::new(source) };
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .build()
         .map_err(LabError::io("start a runtime"))?;
     runtime.block_on(async {

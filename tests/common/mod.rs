@@ -91,6 +91,20 @@ impl Pair {
         self.site.events(&self.lab, node).unwrap()
     }
 
+    /// The sum of a node's dropped-packet counters.
+    pub fn all_drops(&mut self, node: usize) -> u64 {
+        let status = self.daemon(node).get("/v1/status").unwrap();
+        let drops = status["counters"]["drops"].as_object().unwrap();
+        drops.values().filter_map(serde_json::Value::as_u64).sum()
+    }
+
+    /// Replaces a text in a node's config, which must be there.
+    pub fn rewrite(&self, node: usize, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.site.config(node)).unwrap();
+        assert!(text.contains(from), "no {from:?} in {text}");
+        std::fs::write(self.site.config(node), text.replace(from, to)).unwrap();
+    }
+
     pub fn network(&self, node: usize, route: &Route) -> usize {
         self.lab.network_of(node, route.local().unwrap()).unwrap()
     }
@@ -195,6 +209,8 @@ pub fn nothing_lost(log: &Log) {
 pub struct Link {
     pub index: u32,
     pub up: bool,
+    /// Somebody holds the other end: for a TUN device, a process.
+    pub carrier: bool,
     pub mtu: u32,
     pub addresses: Vec<IpAddr>,
 }
@@ -211,6 +227,7 @@ pub fn link(lab: &Lab, node: usize, name: &str) -> Option<Link> {
                 _ => None,
             });
             let up = found.header.flags.contains(LinkFlags::Up);
+            let carrier = found.header.flags.contains(LinkFlags::LowerUp);
             let mut addresses = Vec::new();
             let mut rows = netlink.address().get().set_link_index_filter(index).execute();
             while let Some(row) = rows.try_next().await? {
@@ -225,7 +242,7 @@ pub fn link(lab: &Lab, node: usize, name: &str) -> Option<Link> {
             }
             addresses.sort();
             addresses.dedup();
-            Ok(Some(Link { index, up, mtu: mtu.unwrap_or_default(), addresses }))
+            Ok(Some(Link { index, up, carrier, mtu: mtu.unwrap_or_default(), addresses }))
         })
         .unwrap()
 }

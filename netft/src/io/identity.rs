@@ -47,10 +47,20 @@ pub enum KeyError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Something stands where the new key should go.
+    #[error(
+        "{path} exists; an existing key is never overwritten: move it away first, or name \
+         another file",
+        path = path.display()
+    )]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file could not be made or written.
     #[error(
-        "cannot write the key file {path}: {source}; an existing key is never \
-         overwritten",
+        "cannot write the key file {path}: {source}; name a file in a folder that exists and \
+         that this user may write",
         path = path.display()
     )]
     Write {
@@ -61,8 +71,8 @@ pub enum KeyError {
     },
     /// A symbolic link, directory, FIFO or device.
     #[error(
-        "the key file {path} is not a regular file; name the file \
-         itself",
+        "the key file {path} is not a regular file (but a symlink, folder, FIFO or device); name \
+         the file itself",
         path = path.display()
     )]
     NotRegular {
@@ -137,9 +147,13 @@ pub fn public_key(key: &PrivateKey) -> Result<NodeKey, KeyError> {
 /// Makes the key file at `path`, readable by its owner only.
 ///
 /// # Errors
-/// [`KeyError::Write`], also when anything stands at `path` already; nothing is left behind then.
+/// [`KeyError::Exists`] when anything stands at `path` already, else [`KeyError::Write`]; nothing
+/// is left behind then.
 pub fn write(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
-    let failed = |source| KeyError::Write { path: path.to_owned(), source };
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
+        _ => KeyError::Write { path: path.to_owned(), source },
+    };
     // O_EXCL: neither overwrites a key nor follows a link somebody planted (S-15, S-16).
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
@@ -155,7 +169,8 @@ pub fn write(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
 /// Reads the key file at `path`.
 ///
 /// # Errors
-/// Every [`KeyError`] but [`KeyError::Write`], [`KeyError::Unusable`] and [`KeyError::Random`].
+/// [`KeyError::Read`], [`KeyError::NotRegular`], [`KeyError::TooOpen`], [`KeyError::Owner`] or
+/// [`KeyError::Content`].
 pub fn read(path: &Path) -> Result<PrivateKey, KeyError> {
     let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize + 1));
     open(path)?
@@ -216,13 +231,16 @@ fn check(bytes: &[u8]) -> Result<Ed25519KeyPair, &'static str> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeKeyError {
     /// The text is no base64.
-    #[error("a public key is 44 characters of base64; this is none")]
+    #[error("a public key is 44 characters of base64; this is not base64")]
     Base64,
     /// The text stands for too few or too many bytes.
-    #[error("a public key is 32 bytes (44 characters of base64), this is {0}")]
+    #[error("a public key is 32 bytes (44 characters of base64); this is {0} bytes")]
     Length(usize),
     /// Zero, or another point of low order: anyone could sign for it.
-    #[error("this public key is weak (zero, or of low order); use the one `netft keygen` printed")]
+    #[error(
+        "this public key is a low-order point, anyone could sign for it; use the 44 characters \
+         `netft keygen` printed"
+    )]
     Weak,
 }
 
@@ -316,7 +334,7 @@ mod tests {
         let target = dir.path().join("target");
         put(&target, "precious");
         symlink(&target, &path).unwrap();
-        assert!(matches!(write(&path, &key), Err(KeyError::Write { .. })));
+        assert!(matches!(write(&path, &key), Err(KeyError::Exists { .. })));
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     }
 

@@ -18,6 +18,7 @@ use netft::{NodeKey, addr::VirtualAddrs};
 pub use control::{Route, get};
 pub use events::{Event, Events};
 pub use process::Daemon;
+pub(super) use process::print_logs;
 
 use super::{Lab, LabError, Scratch, interface_index};
 

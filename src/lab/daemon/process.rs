@@ -4,6 +4,7 @@ use std::{
     fs::OpenOptions,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +17,20 @@ use crate::lab::LabError;
 
 /// Time between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// The logs of the daemons that run, for whoever ends this process without unwinding.
+static LOGS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Prints what every running daemon logged.
+pub(in crate::lab) fn print_logs() {
+    for log in LOGS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        eprintln!("--- {} ---\n{}", log.display(), read(log));
+    }
+}
+
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap_or_default()
+}
 
 /// A daemon process; killed when dropped, its log printed when a test fails.
 #[derive(Debug)]
@@ -38,13 +53,14 @@ impl Daemon {
         let both = file.try_clone().map_err(failed())?;
         command.stdin(Stdio::null()).stdout(file).stderr(both);
         let child = command.spawn().map_err(failed())?;
-        let (name, runtime_dir, log) = (name.to_owned(), runtime_dir.into(), log.into());
+        let (name, runtime_dir, log) = (name.to_owned(), runtime_dir.into(), log.to_owned());
+        LOGS.lock().unwrap_or_else(PoisonError::into_inner).push(log.clone());
         Ok(Self { name, child, runtime_dir, log })
     }
 
     /// Everything it logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
+        read(&self.log)
     }
 
     /// Asks for a path of its control interface, such as `/v1/status`.
@@ -158,6 +174,7 @@ impl Drop for Daemon {
         if thread::panicking() {
             eprintln!("--- log of {} ---\n{}", self.name, self.log());
         }
+        LOGS.lock().unwrap_or_else(PoisonError::into_inner).retain(|log| *log != self.log);
         // Both fail only when it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

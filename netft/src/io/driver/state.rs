@@ -158,7 +158,13 @@ impl Driver {
             }
             // This node keeps nothing to resend, so an acknowledgement tells it nothing.
             FromWorker::Ack { .. } => {}
-            FromWorker::SendError { route, .. } => self.send_failed(route),
+            FromWorker::SendError { route, errno } => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                // A packet too large for the interface is no fault of the route.
+                if udp::classify(&error, false) == SendFault::Route {
+                    self.send_failed(route);
+                }
+            }
             FromWorker::AdapterError { .. } => {}
         }
     }

@@ -25,6 +25,7 @@ mod exchange;
 mod failure;
 mod manager;
 mod number;
+mod origins;
 mod peer;
 mod socket;
 mod standing;

@@ -1,33 +1,36 @@
 //! The socket QUIC sees: one address per peer, whatever the routes do.
 //!
 //! A datagram for a peer leaves on its active route, or on every candidate while none is active,
-//! so a handshake races over all of them. What arrives is attributed by socket and source address;
-//! who really sent it is for TLS to prove. Called by quinn's tasks; every call is bounded by the
-//! number of candidate routes and never waits for a network.
+//! so a handshake races over all of them; one the peer began is answered where it came from. What
+//! arrives is attributed by socket and source address; who really sent it is for TLS to prove.
+//! Called by quinn's tasks; every call is bounded by the number of candidate routes and never
+//! waits for a network.
 
 use std::{
     fmt,
     io::{self, IoSliceMut},
     net::{Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Instant,
 };
 
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
-use rustix::net::{SendFlags, sendto};
 use tokio::sync::mpsc;
 
-use super::QuicDatagram;
+use super::{QuicDatagram, origins::Origins};
 use crate::{
     config::DEFAULT_PORT,
     id::PeerId,
     io::{
         counters::Counters,
         fib::{Path, SharedFib},
+        sys::udp,
     },
     wire::DropReason,
 };
@@ -53,6 +56,8 @@ pub(super) struct RouteSocket {
     fib: SharedFib,
     /// quinn reads from one task; the lock is never contended.
     arrivals: Mutex<mpsc::Receiver<QuicDatagram>>,
+    /// Touched once per datagram, at control-plane rate.
+    origins: Mutex<Origins>,
     counters: Arc<Counters>,
 }
 
@@ -62,7 +67,11 @@ impl RouteSocket {
         arrivals: mpsc::Receiver<QuicDatagram>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { fib, arrivals: Mutex::new(arrivals), counters }
+        Self { fib, arrivals: Mutex::new(arrivals), origins: Mutex::default(), counters }
+    }
+
+    fn origins(&self) -> MutexGuard<'_, Origins> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lose(&self, reason: DropReason) {
@@ -72,8 +81,7 @@ impl RouteSocket {
     /// Sends on one route. A route that refuses is not an error of the session: another route, or
     /// QUIC's own retransmission, carries it.
     fn send(&self, path: &Path, bytes: &[u8]) {
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        if sendto(&path.socket.fd, bytes, flags, &path.remote).is_err() {
+        if udp::send_one(path.socket.fd.as_fd(), &path.remote, bytes, None).is_err() {
             self.lose(DropReason::SendFailed);
         }
     }
@@ -98,8 +106,21 @@ impl AsyncUdpSocket for RouteSocket {
             self.lose(DropReason::NoPeer);
             return Ok(());
         };
+        let answer = self.origins().answer(entry.peer, transmit.contents, Instant::now());
+        let origin = answer.and_then(|answer| {
+            let path = entry.candidates.iter().find(|path| path.route == answer.route)?;
+            Some((path, answer.both))
+        });
         match &entry.active {
-            Some(path) => self.send(path, transmit.contents),
+            Some(path) => {
+                let apart = origin.filter(|(origin, _)| origin.route != path.route);
+                if let Some((origin, _)) = apart {
+                    self.send(origin, transmit.contents);
+                }
+                if apart.is_none_or(|(_, both)| both) {
+                    self.send(path, transmit.contents);
+                }
+            }
             None if entry.candidates.is_empty() => self.lose(DropReason::NoRoute),
             None => entry.candidates.iter().for_each(|path| self.send(path, transmit.contents)),
         }
@@ -120,10 +141,12 @@ impl AsyncUdpSocket for RouteSocket {
             // the peers, and an error here would end its driver.
             let Poll::Ready(Some(datagram)) = arrivals.poll_recv(cx) else { break };
             let fib = self.fib.load();
-            let Some((peer, _)) = fib.routes.get(&(datagram.socket, datagram.from)) else {
+            let route = fib.routes.get(&(datagram.socket, datagram.from)).copied();
+            let Some((peer, route)) = route else {
                 self.lose(DropReason::UnknownSource);
                 continue;
             };
+            self.origins().heard(peer, route, &datagram.bytes, Instant::now());
             let len = datagram.bytes.len();
             if len > bufs[filled].len() {
                 self.lose(DropReason::TooBig);
@@ -131,7 +154,7 @@ impl AsyncUdpSocket for RouteSocket {
             }
             bufs[filled][..len].copy_from_slice(&datagram.bytes);
             meta[filled] =
-                RecvMeta { addr: address_of(*peer), len, stride: len, ecn: None, dst_ip: None };
+                RecvMeta { addr: address_of(peer), len, stride: len, ecn: None, dst_ip: None };
             filled += 1;
         }
         if filled == 0 { Poll::Pending } else { Poll::Ready(Ok(filled)) }

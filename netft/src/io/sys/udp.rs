@@ -168,8 +168,8 @@ pub fn send(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sends one datagram that is not data (a heartbeat, a QUIC packet), once more when the error was
-/// an earlier packet's.
+/// Sends one datagram that is not data (a heartbeat, a QUIC packet), once more when the error may
+/// be an earlier packet's.
 ///
 /// # Errors
 /// See [`classify`].
@@ -180,10 +180,18 @@ pub fn send_one(
     tos: Option<u8>,
 ) -> io::Result<()> {
     match send(fd, remote, bytes, None, tos) {
-        Err(error) if classify(&error, false) == SendFault::Refused => {
+        Err(error) if classify(&error, false).may_be_earlier() => {
             send(fd, remote, bytes, None, tos)
         }
         result => result,
+    }
+}
+
+impl SendFault {
+    /// Whether the error may be an earlier packet's, to whatever destination: an ICMP error waits
+    /// in the socket for the next send, which it ends once, whatever that one would have met.
+    pub fn may_be_earlier(self) -> bool {
+        matches!(self, Self::Refused | Self::Route)
     }
 }
 

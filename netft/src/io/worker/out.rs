@@ -198,7 +198,7 @@ impl Out {
     }
 }
 
-/// One send; once more when the error was an earlier packet's.
+/// One send; once more when the error may be an earlier packet's.
 fn attempt(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendFault, i32)> {
     let once = || {
         udp::send(path.socket.fd.as_fd(), &path.remote, bytes, segment, None).map_err(|error| {
@@ -207,7 +207,7 @@ fn attempt(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendF
         })
     };
     match once() {
-        Err((SendFault::Refused, _)) => once(),
+        Err((fault, _)) if fault.may_be_earlier() => once(),
         result => result,
     }
 }

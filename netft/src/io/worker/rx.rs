@@ -112,11 +112,13 @@ impl Rx {
         dead
     }
 
-    /// Empties the socket's error queue; each entry is a hint about the route it names.
+    /// Empties the socket's error queue. What this kernel says speaks against the route it names;
+    /// what an ICMP message says speaks against nobody: anyone can send one, and a peer that is
+    /// just starting answers the first packets so.
     pub(super) fn errors(&self, socket: &UdpSocket, lent: &mut Lent<'_>) {
         udp::drain_errors(socket.fd.as_fd(), MAX_ERRORS, |error| {
             let route = error.to.and_then(|to| lent.fib.routes.get(&(socket.id, to)));
-            if let Some((_, route)) = route {
+            if let Some((_, route)) = route.filter(|_| !error.remote_origin) {
                 lent.reports.send_error(*route, error.errno, lent.counters);
             }
         });
