@@ -83,6 +83,3 @@ pub(super) fn next_return(
         .filter_map(|route| route.hold.until())
         .min()
 }
-
-#[cfg(test)]
-mod tests;

@@ -286,3 +286,6 @@ impl Engine {
         self.context.event(now, EventKind::Stalled { length: late });
     }
 }
+
+#[cfg(test)]
+mod tests;
