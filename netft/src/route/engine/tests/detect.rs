@@ -127,6 +127,28 @@ fn failover_is_immediate_and_failback_waits_for_the_hold() {
 }
 
 #[test]
+fn a_held_route_is_not_left_for_a_better_one_that_is_held_too() {
+    let mut rig = Rig::up(2);
+    rig.pass(DETECTION);
+    rig.hear_all(2);
+    rig.hear(2, &[1, 2]);
+    assert_eq!(rig.active(), Some(2), "the first one back");
+    rig.hear(1, &[1, 2]);
+    assert_eq!([rig.state(1), rig.state(2)], [RouteState::Up; 2]);
+    assert_eq!(rig.active(), Some(2));
+}
+
+#[test]
+fn a_half_route_that_carries_is_not_left_for_another_half_route() {
+    let mut rig = Rig::new(3);
+    rig.hear(3, &[2]);
+    assert_eq!((rig.active(), rig.state(2)), (Some(2), RouteState::Init));
+    rig.hear(3, &[1, 2]);
+    assert_eq!(rig.state(1), RouteState::Init);
+    assert_eq!(rig.active(), Some(2));
+}
+
+#[test]
 fn a_fault_is_told_over_the_other_routes_within_a_quarter_of_the_delay() {
     let mut rig = Rig::up(2);
     rig.pass(Duration::ZERO);
