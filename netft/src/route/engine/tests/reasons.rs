@@ -117,6 +117,16 @@ fn a_restart_that_was_seen_as_silence_first_is_not_held_against_the_routes() {
 }
 
 #[test]
+fn a_session_that_ended_and_came_back_is_not_held_against_the_routes() {
+    let mut rig = Rig::up(2);
+    rig.input(Input::SessionDown(PEER));
+    rig.input(Input::SessionUp { peer: PEER, boot_id: 1 });
+    rig.hear(2, &[1, 2]);
+    rig.hear(1, &[1, 2]);
+    assert_eq!(rig.active(), Some(1));
+}
+
+#[test]
 fn a_session_that_ends_takes_every_route_down_and_says_so_once() {
     let mut rig = Rig::up(2);
     rig.input(Input::SessionDown(PEER));
