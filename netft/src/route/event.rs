@@ -136,12 +136,16 @@ pub enum Reason {
     Added,
     /// A heartbeat was heard.
     Heard,
+    /// The peer says it hears this node here.
+    PeerHears,
     /// Both directions are proven.
     BothWays,
     /// No heartbeat for a detection time.
     HeartbeatsMissed,
     /// The peer says it does not hear this node here.
     PeerDoesNotHear,
+    /// The peer is heard on no route, so what it said last does not count.
+    HeardNowhere,
     /// The peer's end of the route is broken.
     PeerLocalDown,
     /// The interface lost its carrier.
@@ -176,9 +180,11 @@ impl Reason {
         match self {
             Self::Added => "added",
             Self::Heard => "heartbeat heard",
+            Self::PeerHears => "peer hears us",
             Self::BothWays => "both directions proven",
             Self::HeartbeatsMissed => "heartbeats missed",
             Self::PeerDoesNotHear => "peer does not hear us",
+            Self::HeardNowhere => "peer heard on no route",
             Self::PeerLocalDown => "peer's end is down",
             Self::CarrierLost => "carrier lost",
             Self::InterfaceDown => "interface down",

@@ -15,8 +15,10 @@ const FORGIVE: Duration = Duration::from_secs(60);
 pub(super) struct Hold {
     flaps: u32,
     last: Time,
-    /// Data may return from here on, while the route stays up.
-    pub(super) until: Option<Time>,
+    /// Lost, and not up since.
+    lost: bool,
+    /// Data may return from here on, while the route stays up; `None` if no loss is behind it.
+    until: Option<Time>,
 }
 
 impl Hold {
@@ -24,14 +26,35 @@ impl Hold {
     pub(super) fn lost(&mut self, now: Time) {
         self.flaps = self.remaining(now).saturating_add(1);
         self.last = now;
+        self.lost = true;
         self.until = None;
     }
 
     /// The route is up; `base` is the hold after a first failure. A route that never failed
-    /// is not held.
+    /// is not held, and one that was only out of use is held as it was.
     pub(super) fn up(&mut self, now: Time, base: Duration) {
-        let length = self.length(now, base);
-        self.until = (!length.is_zero()).then(|| now + length);
+        if std::mem::take(&mut self.lost) {
+            self.until = Some(now + self.length(now, base));
+        }
+    }
+
+    /// The loss was not the route's: the peer restarted.
+    pub(super) fn excuse(&mut self) {
+        if std::mem::take(&mut self.lost) {
+            self.flaps = self.flaps.saturating_sub(1);
+        }
+    }
+
+    /// The route's place among the others is new: what comes of it is no return.
+    pub(super) fn settled(&mut self, now: Time) {
+        if self.over(now) {
+            self.until = None;
+        }
+    }
+
+    /// When the hold ends or ended, if a loss is behind the route.
+    pub(super) fn until(&self) -> Option<Time> {
+        self.until
     }
 
     /// Whether data may move to the route although another one works.
@@ -41,7 +64,6 @@ impl Hold {
 
     fn length(&self, now: Time, base: Duration) -> Duration {
         match self.remaining(now) {
-            0 if self.flaps == 0 => Duration::ZERO,
             0 => base,
             flaps => base.saturating_mul(1 << (flaps - 1).min(16)).min(MAX_HOLD.max(base)),
         }

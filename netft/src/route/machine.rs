@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::{
-    event::Reason, history::History, hold::Hold, quality::Quality, spec::RouteSpec,
+    event::Reason, history::History, hold::Hold, params::Timing, quality::Quality, spec::RouteSpec,
     status::RouteState,
 };
 use crate::{id::RouteId, time::Time};
@@ -46,16 +46,22 @@ pub(super) struct Route {
     /// When to warn that 40 % of the threshold are missed; `None` once warned.
     pub(super) warning: Option<Time>,
     streak: u8,
+    /// Serial of the heartbeat heard last: a copy of it proves nothing more.
+    heard_serial: Option<u32>,
     was_lost: bool,
     pub(super) word: Option<Word>,
     pub(super) tx: bool,
+    /// rx and tx as they were settled last.
+    proven: (bool, bool),
     pub(super) next_request: Option<Time>,
     pub(super) last_request: Option<Time>,
     pub(super) state: RouteState,
     pub(super) last_change: Time,
     pub(super) reason: Reason,
-    /// Why the next change of state happens.
-    pub(super) cause: Reason,
+    /// Why rx ended, or never began.
+    silent: Reason,
+    /// Why the route lost a direction, or was taken out of use, last.
+    pub(super) left: Reason,
     pub(super) hold: Hold,
     pub(super) quality: Quality,
     pub(super) history: History,
@@ -76,15 +82,18 @@ impl Route {
             deadline: None,
             warning: None,
             streak: 0,
+            heard_serial: None,
             was_lost: false,
             word: None,
             tx: false,
+            proven: (false, false),
             next_request: None,
             last_request: None,
             state: RouteState::Down,
             last_change: now,
             reason: Reason::Added,
-            cause: Reason::Added,
+            silent: Reason::Added,
+            left: Reason::Added,
             hold: Hold::default(),
             quality: Quality::default(),
             history: History::new(history),
@@ -105,13 +114,18 @@ impl Route {
         !self.faults.is_empty()
     }
 
+    /// Whether a timer of the heartbeats is due.
+    pub(super) fn due(&self, now: Time) -> bool {
+        [self.deadline, self.warning].into_iter().flatten().any(|at| at <= now)
+    }
+
     /// May carry data: both ways proven, or at least ours.
     pub(super) fn usable(&self) -> bool {
         self.tx && !self.faulty() && !self.admin_down
     }
 
     /// Counts a heartbeat as heard. Returns whether rx began with it.
-    pub(super) fn hear(&mut self, now: Time) -> bool {
+    pub(super) fn hear(&mut self, now: Time, serial: u32) -> bool {
         let gap = self.last_heard.map(|last| now.since(last));
         let delay = self.delay();
         if let Some(gap) = gap.filter(|gap| self.rx && *gap >= delay * 2) {
@@ -119,13 +133,17 @@ impl Route {
             self.missed += (gap.as_nanos() / delay.as_nanos()) as u64 - 1;
         }
         let recent = gap.is_some_and(|gap| gap < self.detection_time());
-        self.streak = if recent { self.streak.saturating_add(1) } else { 1 };
+        let copy = self.heard_serial.replace(serial) == Some(serial);
+        self.streak = match (recent, copy) {
+            (true, true) => self.streak.max(1),
+            (true, false) => self.streak.saturating_add(1),
+            (false, _) => 1,
+        };
         self.last_heard = Some(now);
         let needed = if self.was_lost { HEARD_AGAIN } else { 1 };
         let begins = !self.rx && self.streak >= needed && !self.faulty();
         if begins {
             self.rx = true;
-            self.cause = Reason::Heard;
         }
         if self.rx {
             self.arm(now);
@@ -136,9 +154,29 @@ impl Route {
     /// Sets the deadline and the warning from `since`, when something was heard last.
     pub(super) fn arm(&mut self, since: Time) {
         self.deadline = Some(since + self.detection_time());
-        // NetFT warns at two fifths of the threshold (NetftTwoFifthMissedHeartbeats).
-        let early = (u32::from(self.spec.timing.threshold.get()) * 2).div_ceil(5);
-        self.warning = Some(since + self.delay() * early);
+        self.warning = Some(since + self.delay() * u32::from(self.early()));
+    }
+
+    /// Missed heartbeats to warn at: two fifths of the threshold, rounded up (NetFT's
+    /// NetftTwoFifthMissedHeartbeats).
+    pub(super) fn early(&self) -> u16 {
+        (self.spec.timing.threshold.get() * 2).div_ceil(5)
+    }
+
+    /// Takes over a new timing. A shorter detection time begins when it is agreed on: what the
+    /// peer sent at the old pace was in time (RFC 5880 section 6.8.3 has the same rule).
+    pub(super) fn retime(&mut self, now: Time, timing: Timing) {
+        self.spec.timing = timing;
+        let (Some(heard), Some(deadline)) = (self.last_heard, self.deadline) else { return };
+        let warned = self.warning.is_none();
+        let longer = heard + timing.detection_time() >= deadline;
+        self.arm(if longer { heard } else { now });
+        if !longer {
+            self.deadline = self.deadline.min(Some(deadline));
+        }
+        if warned {
+            self.warning = None;
+        }
     }
 
     /// The detection time went by in silence.
@@ -156,7 +194,7 @@ impl Route {
         self.streak = 0;
         self.deadline = None;
         self.warning = None;
-        self.cause = cause;
+        self.silent = cause;
     }
 
     /// A local fault begins. Returns whether the route was whole.
@@ -184,8 +222,29 @@ impl Route {
         self.word = None;
     }
 
-    /// The state that follows from what is proven.
-    pub(super) fn derive(&self) -> RouteState {
+    /// Takes over whether this node may send here, and derives the state from all that is
+    /// proven. Returns the state before, if it was another.
+    pub(super) fn settle(&mut self, now: Time, tx: bool) -> Option<RouteState> {
+        self.tx = tx && !self.faulty();
+        let to = self.derive();
+        let from = std::mem::replace(&mut self.state, to);
+        let (rx, tx) = std::mem::replace(&mut self.proven, (self.rx, self.tx));
+        // Heartbeats go on out of use, so nothing is lost or gained by coming back.
+        let (rx, tx) = if from == RouteState::AdminDown { (false, false) } else { (rx, tx) };
+        let lost = (rx && !self.rx, tx && !self.tx);
+        let reason = self.why(lost);
+        if lost != (false, false) || to == RouteState::AdminDown {
+            self.left = reason;
+        }
+        if from == to {
+            return None;
+        }
+        self.last_change = now;
+        self.reason = reason;
+        Some(from)
+    }
+
+    fn derive(&self) -> RouteState {
         if self.admin_down {
             RouteState::AdminDown
         } else if self.faulty() {
@@ -198,4 +257,34 @@ impl Route {
             }
         }
     }
+
+    /// Why the route is in its state, having lost these directions.
+    fn why(&self, (lost_rx, lost_tx): (bool, bool)) -> Reason {
+        if let Some(fault) = self.faults.last().filter(|_| !self.admin_down) {
+            return *fault;
+        }
+        match (self.state, self.rx) {
+            (RouteState::AdminDown, _) => Reason::Admin,
+            (RouteState::Up, _) => Reason::BothWays,
+            _ if lost_rx => self.silent,
+            _ if lost_tx => self.mute(),
+            (RouteState::Init, true) => Reason::Heard,
+            (RouteState::Init, false) => Reason::PeerHears,
+            (RouteState::Down, _) => self.silent,
+        }
+    }
+
+    /// Why this node may not send here.
+    fn mute(&self) -> Reason {
+        match self.word {
+            None if self.remote == 0 => self.silent,
+            Some(word) if word.admin_down => Reason::PeerAdmin,
+            Some(word) if word.local_down => Reason::PeerLocalDown,
+            Some(word) if word.heard => Reason::HeardNowhere,
+            None | Some(_) => Reason::PeerDoesNotHear,
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
 //! Which route carries data to a peer. Pure.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{event::Reason, machine::Route, params::Priority, status::RouteState};
 use crate::{id::RouteId, time::Time};
@@ -22,6 +25,7 @@ fn ordered(here: SocketAddr, there: SocketAddr) -> (SocketAddr, SocketAddr) {
 }
 
 /// The choice, and why it differs from the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) route: Option<RouteId>,
     pub(super) reason: Reason,
@@ -32,38 +36,50 @@ pub(super) struct Choice {
 /// A route that works is left only for a better one whose hold time is over. A route that does
 /// not work is left at once: for the best one that is up (those not held first), else for one
 /// proven in our direction, which keeps a pair of opposite half-routes alive.
-pub(super) fn choose(routes: &[&Route], active: Option<RouteId>, now: Time) -> Choice {
-    let up = |route: &&&Route| route.state == RouteState::Up;
-    let best_up = routes.iter().filter(up).min_by_key(|r| (!r.hold.over(now), rank(r)));
-    let present = active.and_then(|id| routes.iter().find(|route| route.id == id));
+pub(super) fn choose(
+    routes: &BTreeMap<RouteId, Route>,
+    active: Option<RouteId>,
+    now: Time,
+) -> Choice {
+    let up = |route: &&Route| route.state == RouteState::Up;
+    let best_up = routes.values().filter(up).min_by_key(|r| (!r.hold.over(now), rank(r)));
+    let present = active.and_then(|id| routes.get(&id));
     if let Some(present) = present.filter(up) {
-        let better = best_up.filter(|best| best.hold.over(now) && rank(best) < rank(present));
-        return match better {
+        return match best_up.filter(|best| best.hold.over(now) && rank(best) < rank(present)) {
             Some(better) => {
-                let held = better.hold.until.is_some();
-                let reason = if held { Reason::Failback } else { Reason::BetterRoute };
+                let back = better.hold.until().is_some();
+                let reason = if back { Reason::Failback } else { Reason::BetterRoute };
                 Choice { route: Some(better.id), reason }
             }
             None => Choice { route: active, reason: present.reason },
         };
     }
     let half =
-        || routes.iter().filter(|r| r.usable()).min_by_key(|r| (Some(r.id) != active, rank(r)));
+        || routes.values().filter(|r| r.usable()).min_by_key(|r| (Some(r.id) != active, rank(r)));
     let chosen = best_up.or_else(half);
     let reason = match (present, chosen) {
-        (Some(present), _) => present.reason,
-        (None, Some(chosen)) => chosen.reason,
-        (None, None) => Reason::Removed,
+        // A half-route that still works is left because a whole one came up.
+        (Some(present), Some(chosen))
+            if present.usable() && chosen.last_change > present.last_change =>
+        {
+            Reason::BetterRoute
+        }
+        (Some(present), _) => present.left,
+        (None, Some(chosen)) if active.is_none() => chosen.reason,
+        (None, _) => Reason::Removed,
     };
     Choice { route: chosen.map(|route| route.id), reason }
 }
 
 /// When a held route may take over, if that is what is waited for.
-pub(super) fn next_return(routes: &[&Route], active: Option<RouteId>) -> Option<Time> {
-    let present = routes.iter().find(|route| Some(route.id) == active)?;
+pub(super) fn next_return(
+    routes: &BTreeMap<RouteId, Route>,
+    active: Option<RouteId>,
+) -> Option<Time> {
+    let present = routes.get(&active?)?;
     routes
-        .iter()
+        .values()
         .filter(|route| route.state == RouteState::Up && rank(route) < rank(present))
-        .filter_map(|route| route.hold.until)
+        .filter_map(|route| route.hold.until())
         .min()
 }

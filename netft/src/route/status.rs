@@ -17,7 +17,7 @@ pub enum RouteState {
     Init,
     /// Both directions are proven.
     Up,
-    /// Taken out of use by an operator, here or there.
+    /// Taken out of use by an operator here. (Out of use at the peer, a route is init.)
     AdminDown,
 }
 

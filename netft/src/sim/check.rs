@@ -25,6 +25,8 @@ pub(crate) struct Memory {
     pub(crate) last_reply: Option<(u32, Time)>,
     /// The engine was told of a fault of this end.
     pub(crate) faulted: bool,
+    /// The engine was told that the route is out of use.
+    out_of_use: bool,
     /// Since when one end says up and the other does not (kept at the lower node).
     pub(crate) differ: Option<Time>,
 }
@@ -93,8 +95,14 @@ impl Checks {
         }
     }
 
-    /// The node's kernel told it something.
+    /// The node's kernel, or its operator, told it something.
     pub(crate) fn told(&mut self, scenario: &Scenario, node: usize, now: Time, input: &Input) {
+        if let Input::ChangeRoute { id, change } = input
+            && let (Some(down), Some(place)) = (change.admin_down, scenario.route_place(node, *id))
+        {
+            self.memory(node, place.0, place.1).out_of_use = down;
+            self.news[node * self.nodes + place.0] = Some(now);
+        }
         let (route, faulted) = match input {
             Input::Fault { route, .. } => (*route, true),
             Input::FaultCleared { route, .. } => (*route, false),
@@ -123,10 +131,13 @@ impl Checks {
         }
         let (delay, slack) = (self.bounds.delay_of(network), self.bounds.slack);
         let news = self.news[node * self.nodes + peer];
+        // What is heard on a route out of use is told too, and no event shows it.
+        let unseen = (0..self.networks).any(|n| self.memory(node, peer, n).out_of_use);
         let memory = self.memory(node, peer, network);
         let Some(last) = memory.last_request.replace(now) else { return Ok(()) };
         let gap = now.since(last);
-        let least = if news.is_some_and(|at| at >= last) { delay / 4 } else { delay * 3 / 4 };
+        let told = unseen || news.is_some_and(|at| at >= last);
+        let least = if told { delay / 4 } else { delay * 3 / 4 };
         if gap < least || gap > delay + slack {
             return Err(format!(
                 "rule 6: node {node} to {peer} over network {network}: a request {gap:?} after \

@@ -9,8 +9,10 @@ use super::{
 };
 use crate::{
     addr::VirtualAddrs,
-    id::NodeKey,
-    route::{Attributes, Carrier, Engine, EngineConfig, Input, Priority, Reason, RouteSpec},
+    id::{NodeKey, RouteId},
+    route::{
+        Attributes, Carrier, Engine, EngineConfig, Input, Priority, Reason, RouteChange, RouteSpec,
+    },
 };
 
 /// Heartbeats every route remembers.
@@ -38,6 +40,16 @@ impl World<'_> {
             Fault::CarrierBack { network, node } if self.known(network, node, node) => {
                 self.carrier(network, node, true);
             }
+            Fault::Admin { network, node, down } if self.known(network, node, node) => {
+                self.admin(network, node, down);
+            }
+            Fault::Priority { network, priority } if network < self.networks.len() => {
+                self.networks[network].priority = priority;
+                let priority = Some(Priority(priority));
+                for node in 0..self.nodes.len() {
+                    self.change(network, node, RouteChange { priority, ..RouteChange::default() });
+                }
+            }
             Fault::Pause { node, length } if node < self.nodes.len() => {
                 self.pause(node, length, false);
             }
@@ -61,6 +73,9 @@ impl World<'_> {
             engine.plant(bug);
         }
         self.nodes[node].start(engine);
+        for network in &mut self.networks {
+            network.set_out_of_use(node, false);
+        }
         self.checks.restart(node);
         self.truth.refresh(self.now, &self.networks, &self.nodes);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
@@ -92,7 +107,7 @@ impl World<'_> {
             virtual_local: owned(node),
             virtual_remote: owned(peer),
             timing: plan.timing,
-            priority: Priority(plan.priority),
+            priority: Priority(self.networks[network].priority),
             attributes: Attributes(Attributes::SAME_SUBNET),
             carrier: Carrier::Udp,
         }
@@ -116,6 +131,7 @@ impl World<'_> {
     fn heal_all(&mut self) {
         for network in 0..self.networks.len() {
             self.heal(network);
+            (0..self.nodes.len()).for_each(|node| self.admin(network, node, false));
         }
         for node in 0..self.nodes.len() {
             if self.nodes[node].engine.is_none() {
@@ -133,14 +149,28 @@ impl World<'_> {
         }
         self.networks[network].set_carrier(node, present);
         self.truth.refresh(self.now, &self.networks, &self.nodes);
+        let reason = Reason::CarrierLost;
+        self.tell(network, node, |route| match present {
+            true => Input::FaultCleared { route, reason },
+            false => Input::Fault { route, reason },
+        });
+    }
+
+    fn admin(&mut self, network: usize, node: usize, down: bool) {
+        if self.networks[network].set_out_of_use(node, down) {
+            let admin_down = Some(down);
+            self.change(network, node, RouteChange { admin_down, ..RouteChange::default() });
+        }
+    }
+
+    fn change(&mut self, network: usize, node: usize, change: RouteChange) {
+        self.tell(network, node, |id| Input::ChangeRoute { id, change });
+    }
+
+    /// Tells a node something about each of its routes over a network.
+    fn tell(&mut self, network: usize, node: usize, input: impl Fn(RouteId) -> Input) {
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            let route = self.scenario.route(node, peer, network);
-            let reason = Reason::CarrierLost;
-            let input = match present {
-                true => Input::FaultCleared { route, reason },
-                false => Input::Fault { route, reason },
-            };
-            let arrival = Arrival::Local(input);
+            let arrival = Arrival::Local(input(self.scenario.route(node, peer, network)));
             self.plan(self.now, Step::Arrive { to: node, arrival });
         }
     }

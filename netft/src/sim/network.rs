@@ -21,6 +21,10 @@ pub(crate) struct Network {
     nodes: usize,
     ways: Vec<Way>,
     carrier: Vec<bool>,
+    /// Per node: its routes over the network are out of use.
+    out_of_use: Vec<bool>,
+    /// Of the routes over the network.
+    pub(crate) priority: u32,
 }
 
 /// When a packet arrives: not at all, once, or twice.
@@ -33,6 +37,8 @@ impl Network {
             nodes,
             ways: vec![Way::default(); nodes * nodes],
             carrier: vec![true; nodes],
+            out_of_use: vec![false; nodes],
+            priority: plan.priority,
         }
     }
 
@@ -52,9 +58,17 @@ impl Network {
         self.ways[from * self.nodes + to].cut || !self.carrier[from] || !self.carrier[to]
     }
 
-    /// Whether everything passes from one node to another.
+    /// Whether everything passes from one node to another, and both use the network.
     pub(crate) fn clean(&self, from: usize, to: usize) -> bool {
-        !self.blocked(from, to) && self.ways[from * self.nodes + to].loss_permille == 0
+        !self.blocked(from, to)
+            && self.ways[from * self.nodes + to].loss_permille == 0
+            && !self.out_of_use[from]
+            && !self.out_of_use[to]
+    }
+
+    /// Returns whether that is news.
+    pub(crate) fn set_out_of_use(&mut self, node: usize, out: bool) -> bool {
+        std::mem::replace(&mut self.out_of_use[node], out) != out
     }
 
     pub(crate) fn carrier(&self, node: usize) -> bool {

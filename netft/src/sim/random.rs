@@ -44,6 +44,10 @@ impl Scenario {
             let at = rng.range(FIRST, LENGTH - 200);
             scenario = draw_fault(scenario, &mut rng, at, (nodes, networks));
         }
+        for _ in 0..rng.pick(&[0, 0, 1, 2, 3]) {
+            let at = Time::from_millis(rng.range(FIRST, LENGTH - 200));
+            scenario = draw_order(scenario, &mut rng, at, (nodes, networks));
+        }
         scenario
     }
 }
@@ -112,4 +116,25 @@ fn draw_fault(
         }
         None => scenario,
     }
+}
+
+/// Something an operator orders.
+fn draw_order(
+    scenario: Scenario,
+    rng: &mut Rng,
+    at: Time,
+    (nodes, networks): (usize, usize),
+) -> Scenario {
+    let network = rng.below(networks as u64) as usize;
+    if rng.chance(400) {
+        let priority = rng.pick(&[1, 10, 20, 30, 99]);
+        return scenario.at(at, Fault::Priority { network, priority });
+    }
+    let node = rng.below(nodes as u64) as usize;
+    let scenario = scenario.at(at, Fault::Admin { network, node, down: true });
+    if rng.chance(250) {
+        return scenario;
+    }
+    let after = Duration::from_micros(rng.range(0, 1_500_000));
+    scenario.at(at + after, Fault::Admin { network, node, down: false })
 }

@@ -64,7 +64,8 @@ impl Checks {
         let routes = routes(view.nodes, node, peer);
         let up = routes.iter().any(|route| route.state == RouteState::Up);
         let whole = |network: usize, memory: &mut Self| {
-            routes[network].tx && !memory.memory(node, peer, network).faulted
+            let used = routes[network].tx && routes[network].state != RouteState::AdminDown;
+            used && !memory.memory(node, peer, network).faulted
         };
         let half = (0..routes.len()).any(|network| whole(network, self));
         let Some(active) = active else {

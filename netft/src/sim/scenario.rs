@@ -61,6 +61,22 @@ pub enum Fault {
         /// The node.
         node: usize,
     },
+    /// An operator takes a node's routes over a network out of use, or puts them back.
+    Admin {
+        /// The network.
+        network: usize,
+        /// The node.
+        node: usize,
+        /// Out of use.
+        down: bool,
+    },
+    /// An operator changes the priority of every route over a network, on every node.
+    Priority {
+        /// The network.
+        network: usize,
+        /// The new priority.
+        priority: u32,
+    },
     /// A node is not scheduled for a while; what arrives meanwhile waits in its sockets.
     Pause {
         /// The node.

@@ -2,24 +2,30 @@
 //!
 //! The driver (or the simulator) calls [`Engine::handle`] with what happened and
 //! [`Engine::tick`] when [`Engine::next_wake`] is due, and drains [`Engine::poll`] after each.
-//! Bounds: work per call is linear in the routes of the peers concerned; outputs of one call are
-//! at most a few per route.
+//! Bounds: work per call is linear in the routes of the peers concerned, however many others there
+//! are (a table that changes is copied, and a stall concerns everyone); outputs of one call are at
+//! most a few per route of those peers.
 
 mod apply;
 mod beat;
+mod context;
+mod peer;
 mod settle;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
+#[cfg(feature = "sim")]
+pub use context::Bug;
+use context::Context;
+use peer::Peer;
+
 use super::{
     event::{Event, EventKind, Reason},
-    jitter::Jitter,
     machine::Route,
-    select,
     spec::{RouteChange, RouteSpec},
     status::{PeerStatus, RouteStatus},
     table::Table,
@@ -29,6 +35,9 @@ use crate::{
     time::Time,
     wire::{DropReason, heartbeat::Heartbeat},
 };
+
+/// Waking up this much late is no stall: every scheduler does it.
+const LATE: Duration = Duration::from_millis(50);
 
 /// What the engine is told once.
 #[derive(Clone, Copy, Debug)]
@@ -116,72 +125,39 @@ pub enum Output {
     Event(Event),
 }
 
-/// A deliberate mistake, to show that the simulator finds it.
-#[cfg(feature = "sim")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
-    /// Selection believes a route works when the peer does not hear us there.
-    IgnorePeerVerdict,
-    /// Data never leaves the first route.
-    NeverFailOver,
-    /// A route is down after half its detection time.
-    EarlyDown,
-}
-
-/// A peer, apart from its routes.
-#[derive(Clone, Debug)]
-struct Peer {
-    session: Option<u64>,
-    session_at: Time,
-    /// Ready and established were told for this session.
-    told: bool,
-    active: Option<RouteId>,
-    failovers: u64,
-    /// Serial of the newest verdicts taken in.
-    heard_serial: Option<u32>,
-    /// Serial of the next heartbeat out.
-    serial: u32,
-    reachable: bool,
-}
-
 /// The decisions of one node.
 #[derive(Debug)]
 pub struct Engine {
-    config: EngineConfig,
-    jitter: Jitter,
+    context: Context,
     peers: BTreeMap<PeerId, Peer>,
-    routes: BTreeMap<RouteId, Route>,
+    /// Whose each route is.
+    owners: BTreeMap<RouteId, PeerId>,
+    /// The next wake of every peer that has one, and the same by peer.
+    timers: BTreeSet<(Time, PeerId)>,
+    wakes: BTreeMap<PeerId, Time>,
     table: Arc<Table>,
-    outputs: VecDeque<Output>,
     /// What the last call promised as its next wake: waking later means this node was stalled.
     promised: Option<Time>,
-    /// The last stall and when it ended.
-    stalled: Option<(Duration, Time)>,
-    #[cfg(feature = "sim")]
-    bug: Option<Bug>,
 }
 
 impl Engine {
     /// An engine that knows no peer.
     pub fn new(config: EngineConfig) -> Self {
         Self {
-            config,
-            jitter: Jitter::new(config.seed),
+            context: Context::new(config),
             peers: BTreeMap::new(),
-            routes: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            wakes: BTreeMap::new(),
             table: Arc::default(),
-            outputs: VecDeque::new(),
             promised: None,
-            stalled: None,
-            #[cfg(feature = "sim")]
-            bug: None,
         }
     }
 
     /// Makes a deliberate mistake from here on.
     #[cfg(feature = "sim")]
     pub fn plant(&mut self, bug: Bug) {
-        self.bug = Some(bug);
+        self.context.plant(bug);
     }
 
     /// Takes in what happened.
@@ -199,108 +175,117 @@ impl Engine {
     /// Does what is due.
     pub fn tick(&mut self, now: Time) {
         self.notice_stall(now);
-        let due: Vec<_> = self.routes.values().filter(|r| due(r, now)).map(|r| r.id).collect();
-        let mut peers = Vec::new();
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
+        let due: Vec<_> = due.map(|(_, peer)| *peer).collect();
         for id in due {
-            peers.extend(self.expire(now, id));
-        }
-        for (id, peer) in &self.peers {
-            let waiting = select::next_return(&self.routes_of(*id), peer.active);
-            if waiting.is_some_and(|at| at <= now) {
-                peers.push(*id);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.tick(&mut self.context, now);
             }
+            self.follow(id);
         }
-        peers.sort_unstable();
-        peers.dedup();
-        for peer in peers {
-            self.settle(now, peer);
-        }
-        self.send_due(now);
         self.promised = self.next_wake();
     }
 
     /// When [`tick`](Self::tick) has something to do; finite while a route may send.
     pub fn next_wake(&self) -> Option<Time> {
-        let timers = self.routes.values().flat_map(|route| {
-            [route.next_request, route.deadline, route.warning].into_iter().flatten()
-        });
-        let returns = self
-            .peers
-            .iter()
-            .filter_map(|(id, peer)| select::next_return(&self.routes_of(*id), peer.active));
-        timers.chain(returns).min()
+        self.timers.first().map(|(at, _)| *at)
     }
 
     /// The next thing to do; drain it after every call.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.context.outputs.pop_front()
     }
 
     /// Every route, by number.
     pub fn routes(&self) -> Vec<RouteStatus> {
-        self.routes
-            .values()
-            .map(|route| RouteStatus {
-                id: route.id,
-                spec: route.spec.clone(),
-                state: route.state,
-                tx: route.tx,
-                rx: route.rx,
-                active: self.peers.get(&route.spec.peer).and_then(|p| p.active) == Some(route.id),
-                rtt: route.quality.rtt(),
-                loss: f32::from(route.quality.loss_permille()) / 1000.0,
-                heartbeats_sent: route.sent,
-                heartbeats_missed: route.missed,
-                last_change: route.last_change,
-                reason: route.reason,
-            })
-            .collect()
+        let mut routes: Vec<_> = self.peers.values().flat_map(Peer::route_status).collect();
+        routes.sort_by_key(|route| route.id);
+        routes
     }
 
     /// Every peer, by number.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.peers
-            .iter()
-            .map(|(id, peer)| PeerStatus {
-                peer: *id,
-                session: peer.session.is_some(),
-                reachable: peer.active.is_some(),
-                active: peer.active,
-                failovers: peer.failovers,
-            })
-            .collect()
+        self.peers.values().map(Peer::status).collect()
     }
 
-    fn routes_of(&self, peer: PeerId) -> Vec<&Route> {
-        self.routes.values().filter(|route| route.spec.peer == peer).collect()
+    /// Does something to a peer, if it exists, and all that follows.
+    fn at(&mut self, now: Time, id: PeerId, act: impl FnOnce(&mut Peer, &mut Context)) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        act(peer, &mut self.context);
+        peer.settle(&mut self.context, now);
+        self.follow(id);
     }
 
-    fn event(&mut self, at: Time, kind: EventKind) {
-        self.outputs.push_back(Output::Event(Event { at, kind }));
+    /// As [`at`](Self::at), for the peer of a route.
+    fn at_route(&mut self, now: Time, id: RouteId, act: impl FnOnce(&mut Peer, &mut Context)) {
+        if let Some(peer) = self.owners.get(&id) {
+            self.at(now, *peer, act);
+        }
+    }
+
+    /// Timer and table follow what one peer became.
+    fn follow(&mut self, id: PeerId) {
+        self.schedule(id);
+        self.publish(id);
+    }
+
+    fn schedule(&mut self, id: PeerId) {
+        let wake = self.peers.get(&id).and_then(Peer::wake);
+        let before = match wake {
+            Some(wake) => self.wakes.insert(id, wake),
+            None => self.wakes.remove(&id),
+        };
+        if before == wake {
+            return;
+        }
+        if let Some(before) = before {
+            self.timers.remove(&(before, id));
+        }
+        self.timers.extend(wake.map(|wake| (wake, id)));
+    }
+
+    /// Publishes the table if one peer's row says something new.
+    fn publish(&mut self, id: PeerId) {
+        let row = self.peers.get(&id).map(Peer::row);
+        let place = self.table.peers.binary_search_by_key(&id, |row| row.peer);
+        if row.as_ref() == place.ok().map(|place| &self.table.peers[place]) {
+            return;
+        }
+        let mut peers = self.table.peers.clone();
+        match (place, row) {
+            (Ok(place), Some(row)) => peers[place] = row,
+            (Err(place), Some(row)) => peers.insert(place, row),
+            (Ok(place), None) => drop(peers.remove(place)),
+            (Err(_), None) => {}
+        }
+        let generation = self.table.generation + 1;
+        self.table = Arc::new(Table { generation, peers });
+        self.context.outputs.push_back(Output::Publish(self.table.clone()));
     }
 
     /// The self-stall guard (reliability F-20, R-14): a node that was not scheduled for a while
     /// has heard nobody, and that is nobody's fault. Everyone gets one more detection time.
     fn notice_stall(&mut self, now: Time) {
-        let Some(promised) = self.promised else { return };
-        let late = now.since(promised);
-        let delay = self.routes.values().map(Route::delay).min().unwrap_or_default();
-        if late <= (delay * 2).max(Duration::from_millis(50)) {
+        let Some(late) = self.promised.map(|promised| now.since(promised)) else { return };
+        if late <= LATE {
             return;
         }
-        for route in self.routes.values_mut().filter(|route| route.rx) {
-            route.arm(now);
+        // A route that works was heard within a delay, at most half its detection time.
+        let routes = || self.peers.values().flat_map(|peer| peer.routes.values());
+        let shortest = routes().map(Route::detection_time).min().unwrap_or_default();
+        let delay = routes().map(Route::delay).min().unwrap_or_default();
+        if late <= (shortest / 2).min(delay * 2) {
+            return;
         }
-        self.stalled = Some((late, now));
-        self.event(now, EventKind::Stalled { length: late });
-    }
-
-    #[cfg(feature = "sim")]
-    fn planted(&self, bug: Bug) -> bool {
-        self.bug == Some(bug)
+        for peer in self.peers.values_mut() {
+            peer.routes.values_mut().filter(|route| route.rx).for_each(|route| route.arm(now));
+        }
+        let ids: Vec<_> = self.peers.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.schedule(id));
+        self.context.stalled = Some((late, now));
+        self.context.event(now, EventKind::Stalled { length: late });
     }
 }
 
-fn due(route: &Route, now: Time) -> bool {
-    [route.deadline, route.warning].into_iter().flatten().any(|at| at <= now)
-}
+#[cfg(test)]
+mod tests;

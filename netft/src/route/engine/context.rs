@@ -1,0 +1,99 @@
+//! What all peers of an engine share: configuration, jitter, the way out.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{EngineConfig, Output};
+use crate::{
+    route::{
+        event::{Event, EventKind},
+        jitter::Jitter,
+    },
+    time::Time,
+};
+
+/// How long a node says that it was stalled.
+const STALL_TOLD: Duration = Duration::from_secs(1);
+
+/// A deliberate mistake, to show that the simulator finds it.
+#[cfg(feature = "sim")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Selection believes a route works when the peer does not hear us there.
+    IgnorePeerVerdict,
+    /// Data never leaves the first route.
+    NeverFailOver,
+    /// A route is down after half its detection time.
+    EarlyDown,
+}
+
+/// Handed to every peer's methods.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) config: EngineConfig,
+    pub(super) jitter: Jitter,
+    pub(super) outputs: VecDeque<Output>,
+    /// The last stall and when it ended.
+    pub(super) stalled: Option<(Duration, Time)>,
+    #[cfg(feature = "sim")]
+    bug: Option<Bug>,
+}
+
+impl Context {
+    pub(super) fn new(config: EngineConfig) -> Self {
+        Self {
+            config,
+            jitter: Jitter::new(config.seed),
+            outputs: VecDeque::new(),
+            stalled: None,
+            #[cfg(feature = "sim")]
+            bug: None,
+        }
+    }
+
+    pub(super) fn event(&mut self, at: Time, kind: EventKind) {
+        self.outputs.push_back(Output::Event(Event { at, kind }));
+    }
+
+    /// How long this node was not scheduled lately, for its heartbeats.
+    pub(super) fn stalled_ms(&self, now: Time) -> u16 {
+        self.stalled
+            .filter(|(_, ended)| now.since(*ended) < STALL_TOLD)
+            .map_or(0, |(length, _)| u16::try_from(length.as_millis()).unwrap_or(u16::MAX))
+    }
+}
+
+#[cfg(feature = "sim")]
+impl Context {
+    pub(super) fn plant(&mut self, bug: Bug) {
+        self.bug = Some(bug);
+    }
+
+    pub(super) fn ignores_the_peer(&self) -> bool {
+        self.bug == Some(Bug::IgnorePeerVerdict)
+    }
+
+    pub(super) fn never_fails_over(&self) -> bool {
+        self.bug == Some(Bug::NeverFailOver)
+    }
+
+    pub(super) fn gives_up_early(&self) -> bool {
+        self.bug == Some(Bug::EarlyDown)
+    }
+}
+
+/// Without the simulator nobody plants a mistake.
+#[cfg(not(feature = "sim"))]
+#[expect(clippy::unused_self, reason = "the simulator's twins look into the context")]
+impl Context {
+    pub(super) const fn ignores_the_peer(&self) -> bool {
+        false
+    }
+
+    pub(super) const fn never_fails_over(&self) -> bool {
+        false
+    }
+
+    pub(super) const fn gives_up_early(&self) -> bool {
+        false
+    }
+}

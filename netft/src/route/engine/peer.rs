@@ -1,0 +1,226 @@
+//! One peer and its routes: all that one input or one timer has to look at.
+
+use std::collections::BTreeMap;
+
+use super::Context;
+use crate::{
+    id::{PeerId, RouteId},
+    route::{
+        event::{EventKind, Reason},
+        machine::Route,
+        select,
+        spec::{RouteChange, RouteSpec},
+        status::{PeerStatus, RouteState, RouteStatus},
+        table::PeerForwarding,
+    },
+    time::Time,
+};
+
+/// A peer.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) routes: BTreeMap<RouteId, Route>,
+    /// The peer's boot id, while there is a session.
+    pub(super) session: Option<u64>,
+    /// The boot id of the last session.
+    last_boot: Option<u64>,
+    pub(super) session_at: Time,
+    /// Ready and established were told for this session.
+    pub(super) told: bool,
+    pub(super) active: Option<RouteId>,
+    pub(super) failovers: u64,
+    /// Serial of the newest verdicts taken in.
+    pub(super) heard_serial: Option<u32>,
+    /// Serial of the last heartbeat out.
+    pub(super) serial: u32,
+    /// The peer is heard on some route.
+    pub(super) heard: bool,
+}
+
+impl Peer {
+    pub(super) fn new(id: PeerId, now: Time) -> Self {
+        Self {
+            id,
+            routes: BTreeMap::new(),
+            session: None,
+            last_boot: None,
+            session_at: now,
+            told: false,
+            active: None,
+            failovers: 0,
+            heard_serial: None,
+            serial: 0,
+            heard: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, context: &mut Context, now: Time, id: RouteId, spec: RouteSpec) {
+        let route = Route::new(id, spec.clone(), now, context.config.history);
+        self.routes.insert(id, route);
+        context.event(now, EventKind::RouteAdded { route: id, spec });
+        self.start(now, id);
+    }
+
+    pub(super) fn remove(&mut self, context: &mut Context, now: Time, id: RouteId) {
+        let Some(route) = self.routes.remove(&id) else { return };
+        context.event(now, EventKind::RouteRemoved { route: id, spec: route.spec });
+        self.tell_others(now, None);
+    }
+
+    pub(super) fn change(&mut self, now: Time, id: RouteId, change: RouteChange) {
+        let Some(route) = self.routes.get_mut(&id) else { return };
+        if let Some(timing) = change.timing {
+            route.retime(now, timing);
+            if route.next_request.is_some() {
+                route.next_request = Some(now);
+            }
+        }
+        let admin_down = change.admin_down.filter(|down| *down != route.admin_down);
+        if let Some(down) = admin_down {
+            route.admin_down = down;
+        }
+        if let Some(priority) = change.priority {
+            route.spec.priority = priority;
+            self.routes.values_mut().for_each(|route| route.hold.settled(now));
+        }
+        if admin_down.is_some() {
+            // The peer learns it on every route, this one too: a single route has no other.
+            self.tell_others(now, None);
+        }
+    }
+
+    pub(super) fn fault(&mut self, now: Time, id: RouteId, reason: Reason) {
+        let Some(route) = self.routes.get_mut(&id) else { return };
+        route.fault(reason);
+        route.next_request = None;
+        self.tell_others(now, Some(id));
+    }
+
+    pub(super) fn clear(&mut self, now: Time, id: RouteId, reason: Reason) {
+        if self.routes.get_mut(&id).is_some_and(|route| route.clear(reason)) {
+            self.start(now, id);
+            self.tell_others(now, None);
+        }
+    }
+
+    pub(super) fn session_up(&mut self, now: Time, boot_id: u64) {
+        if self.session == Some(boot_id) {
+            return;
+        }
+        let restarted = self.last_boot.replace(boot_id).is_some_and(|last| last != boot_id);
+        self.session = Some(boot_id);
+        self.session_at = now;
+        self.told = false;
+        self.heard_serial = None;
+        for route in self.routes.values_mut() {
+            route.reset(Reason::NewSession);
+            if restarted {
+                route.hold.excuse();
+            }
+            route.next_request = (!route.faulty()).then_some(now);
+        }
+    }
+
+    pub(super) fn session_down(&mut self, context: &mut Context, now: Time) {
+        if self.session.take().is_none() {
+            return;
+        }
+        for route in self.routes.values_mut() {
+            route.reset(Reason::SessionLost);
+            route.next_request = None;
+        }
+        context.event(now, EventKind::SessionEnded { peer: self.id });
+    }
+
+    /// Begins to send requests on a route, if it may.
+    fn start(&mut self, now: Time, id: RouteId) {
+        let session = self.session.is_some();
+        if let Some(route) = self.routes.get_mut(&id) {
+            route.next_request = (session && !route.faulty()).then_some(now);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, context: &mut Context, now: Time) {
+        let due: Vec<_> = self.routes.values().filter(|r| r.due(now)).map(|r| r.id).collect();
+        for id in due {
+            self.expire(context, now, id);
+        }
+        self.settle(context, now);
+        self.send_due(context, now);
+    }
+
+    /// The timers of one route.
+    fn expire(&mut self, context: &mut Context, now: Time, id: RouteId) {
+        let early = context.gives_up_early();
+        let Some(route) = self.routes.get_mut(&id) else { return };
+        let deadline = if early { route.warning.or(route.deadline) } else { route.deadline };
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            route.miss();
+            self.tell_others(now, Some(id));
+        } else if route.warning.take_if(|warning| *warning <= now).is_some()
+            && matches!(route.state, RouteState::Up | RouteState::Init)
+        {
+            let (missed, threshold) = (route.early(), route.spec.timing.threshold.get());
+            let peer = self.id;
+            context.event(now, EventKind::EarlyWarning { route: id, peer, missed, threshold });
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub(super) fn wake(&self) -> Option<Time> {
+        let timers = self
+            .routes
+            .values()
+            .flat_map(|route| [route.next_request, route.deadline, route.warning]);
+        timers.chain([select::next_return(&self.routes, self.active)]).flatten().min()
+    }
+
+    /// The peer's row of the forwarding table.
+    pub(super) fn row(&self) -> PeerForwarding {
+        let mut candidates: Vec<_> =
+            self.routes.values().filter(|route| !route.faulty() && !route.admin_down).collect();
+        candidates.sort_by_key(|route| (preference(route), select::rank(route)));
+        PeerForwarding {
+            peer: self.id,
+            active: self.active,
+            candidates: candidates.iter().map(|route| route.id).collect(),
+        }
+    }
+
+    pub(super) fn status(&self) -> PeerStatus {
+        PeerStatus {
+            peer: self.id,
+            session: self.session.is_some(),
+            reachable: self.active.is_some(),
+            active: self.active,
+            failovers: self.failovers,
+        }
+    }
+
+    pub(super) fn route_status(&self) -> impl Iterator<Item = RouteStatus> {
+        self.routes.values().map(|route| RouteStatus {
+            id: route.id,
+            spec: route.spec.clone(),
+            state: route.state,
+            tx: route.tx,
+            rx: route.rx,
+            active: self.active == Some(route.id),
+            rtt: route.quality.rtt(),
+            loss: f32::from(route.quality.loss_permille()) / 1000.0,
+            heartbeats_sent: route.sent,
+            heartbeats_missed: route.missed,
+            last_change: route.last_change,
+            reason: route.reason,
+        })
+    }
+}
+
+fn preference(route: &Route) -> u8 {
+    match route.state {
+        RouteState::Up => 0,
+        RouteState::Init => 1,
+        RouteState::Down | RouteState::AdminDown => 2,
+    }
+}

@@ -1,0 +1,203 @@
+//! When things happen: detection, warning, requests, stalls, hold.
+
+use super::*;
+
+const NANO: Duration = Duration::from_nanos(1);
+
+#[test]
+fn a_route_is_up_a_nanosecond_before_the_detection_time_and_down_with_it() {
+    for (delay, threshold) in [(5, 2), (30, 5), (60_000, 120)] {
+        let timing = timing(delay, threshold);
+        let mut rig = Rig::new(1);
+        rig.change(1, RouteChange { timing: Some(timing), ..RouteChange::default() });
+        rig.hear(1, &[1]);
+        rig.pass(timing.detection_time() - NANO);
+        assert_eq!(rig.state(1), RouteState::Up, "{timing:?}");
+        rig.pass(NANO);
+        assert_eq!(rig.state(1), RouteState::Down, "{timing:?}");
+        assert_eq!(rig.status(1).heartbeats_missed, threshold);
+        assert_eq!(rig.status(1).reason, Reason::HeartbeatsMissed);
+    }
+}
+
+#[test]
+fn one_early_warning_at_two_fifths_of_the_threshold() {
+    let mut rig = Rig::up(1);
+    rig.pass(DELAY * 2 - NANO);
+    assert_eq!(rig.warnings(), 0);
+    rig.pass(NANO);
+    let warning =
+        EventKind::EarlyWarning { route: RouteId(1), peer: PEER, missed: 2, threshold: 5 };
+    assert!(rig.events.contains(&warning), "{:?}", rig.events);
+    rig.pass(DELAY * 2);
+    assert_eq!(rig.warnings(), 1);
+    rig.hear(1, &[1]);
+    rig.pass(DELAY * 2);
+    assert_eq!(rig.warnings(), 2, "the next silence");
+}
+
+#[test]
+fn requests_come_every_75_to_100_percent_of_the_delay_while_one_may_send() {
+    let mut rig = Rig::new(2);
+    rig.pass(DELAY * 300);
+    for route in 1..=2 {
+        assert!((300..=401).contains(&rig.requests(route)), "{}", rig.requests(route));
+    }
+    rig.fault(1);
+    rig.forget();
+    rig.pass(DELAY * 10);
+    assert_eq!(rig.requests(1), 0);
+    rig.input(Input::SessionDown(PEER));
+    assert_eq!(rig.engine.next_wake(), None);
+}
+
+#[test]
+fn a_timing_changed_live_takes_effect_at_once_and_blames_nobody_for_the_old_pace() {
+    let mut rig = Rig::new(1);
+    let slow = RouteChange { timing: Some(timing(1000, 5)), ..RouteChange::default() };
+    rig.change(1, slow);
+    rig.hear(1, &[1]);
+    rig.pass(Duration::from_millis(900));
+    rig.forget();
+    let fast = RouteChange { timing: Some(timing(30, 5)), ..RouteChange::default() };
+    rig.change(1, fast);
+    rig.pass(DETECTION - NANO);
+    assert!(rig.requests(1) >= 5, "{}", rig.requests(1));
+    assert_eq!(rig.state(1), RouteState::Up);
+    rig.pass(NANO);
+    assert_eq!(rig.state(1), RouteState::Down);
+}
+
+#[test]
+fn a_stall_grants_one_detection_time_and_is_told_once() {
+    let mut rig = Rig::up(2);
+    rig.now = rig.now + Duration::from_secs(10);
+    rig.tick();
+    rig.tick();
+    let stalls = rig.events.iter().filter(|e| matches!(e, EventKind::Stalled { .. })).count();
+    assert_eq!(stalls, 1, "{:?}", rig.events);
+    assert_eq!(rig.state(1), RouteState::Up);
+    assert!(rig.sent.iter().all(|(_, heartbeat)| heartbeat.stalled_ms > 9000));
+    rig.pass(DETECTION - NANO);
+    assert_eq!(rig.state(1), RouteState::Up);
+    rig.pass(NANO);
+    assert_eq!(rig.state(1), RouteState::Down);
+}
+
+#[test]
+fn a_stall_that_costs_a_threshold_of_two_is_noticed() {
+    let mut rig = Rig::new(1);
+    rig.change(1, RouteChange { timing: Some(timing(100, 2)), ..RouteChange::default() });
+    rig.hear(1, &[1]);
+    rig.pass(Duration::from_millis(90));
+    // Both heartbeats of the detection time fall into a stall of less than two delays.
+    rig.now = rig.now + Duration::from_millis(190);
+    rig.tick();
+    assert_eq!(rig.state(1), RouteState::Up, "{:?}", rig.events);
+}
+
+#[test]
+fn what_arrived_during_a_stall_is_heard_before_anyone_is_blamed() {
+    let mut rig = Rig::up(1);
+    rig.now = rig.now + DETECTION * 3;
+    rig.hear(1, &[1]);
+    rig.tick();
+    assert_eq!(rig.state(1), RouteState::Up);
+    assert!(!rig.events.iter().any(|e| matches!(e, EventKind::StateChanged { .. })));
+}
+
+#[test]
+fn failover_is_immediate_and_failback_waits_for_the_hold() {
+    let mut rig = Rig::up(2);
+    rig.fault(1);
+    assert_eq!(rig.active(), Some(2));
+    rig.input(Input::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
+    rig.hear(1, &[1, 2]);
+    assert_eq!(rig.state(1), RouteState::Init, "heard once after a loss");
+    rig.hear(1, &[1, 2]);
+    let up = rig.now;
+    while rig.now.since(up) < HOLD {
+        assert_eq!(rig.active(), Some(2), "after {:?}", rig.now.since(up));
+        rig.pass(DELAY.min(HOLD - rig.now.since(up)));
+        rig.hear_all(2);
+    }
+    assert_eq!(rig.active(), Some(1));
+    let moves = [(Some(1), Some(2), Reason::CarrierLost), (Some(2), Some(1), Reason::Failback)];
+    assert_eq!(rig.moves(), moves);
+}
+
+#[test]
+fn a_held_route_is_not_left_for_a_better_one_that_is_held_too() {
+    let mut rig = Rig::up(2);
+    rig.pass(DETECTION);
+    rig.hear_all(2);
+    rig.hear(2, &[1, 2]);
+    assert_eq!(rig.active(), Some(2), "the first one back");
+    rig.hear(1, &[1, 2]);
+    assert_eq!([rig.state(1), rig.state(2)], [RouteState::Up; 2]);
+    assert_eq!(rig.active(), Some(2));
+}
+
+#[test]
+fn a_half_route_that_carries_is_not_left_for_another_half_route() {
+    let mut rig = Rig::new(3);
+    rig.hear(3, &[2]);
+    assert_eq!((rig.active(), rig.state(2)), (Some(2), RouteState::Init));
+    rig.hear(3, &[1, 2]);
+    assert_eq!(rig.state(1), RouteState::Init);
+    assert_eq!(rig.active(), Some(2));
+}
+
+#[test]
+fn a_fault_is_told_over_the_other_routes_within_a_quarter_of_the_delay() {
+    let mut rig = Rig::up(2);
+    rig.pass(Duration::ZERO);
+    rig.forget();
+    rig.fault(1);
+    rig.pass(DELAY / 4);
+    let (route, heartbeat) = rig.sent.first().unwrap();
+    assert_eq!(*route, RouteId(2));
+    let word = heartbeat.verdicts.iter().find(|v| v.your_route == remote(1)).unwrap();
+    assert!(word.local_down && !word.heard);
+    assert_eq!(rig.requests(1), 0);
+}
+
+#[test]
+fn coming_back_into_use_is_not_held() {
+    let mut rig = Rig::up(2);
+    let admin = |down| RouteChange { admin_down: Some(down), ..RouteChange::default() };
+    rig.change(1, admin(true));
+    assert_eq!(rig.active(), Some(2));
+    rig.change(1, admin(false));
+    assert_eq!(rig.active(), Some(1));
+}
+
+#[test]
+fn two_peers_do_not_influence_each_other() {
+    let other = PeerId(7);
+    let run = |with_other: bool| {
+        let mut rig = Rig::up(2);
+        if with_other {
+            rig.input(Input::AddPeer(other));
+            rig.input(Input::AddRoute { id: RouteId(50), spec: spec(other, 50) });
+            rig.input(Input::SessionUp { peer: other, boot_id: 9 });
+            let mut heartbeat = rig.heartbeat(50, &[1, 2, 50]);
+            heartbeat.verdicts[0].heard = false;
+            heartbeat.serial = 1_000_000;
+            rig.input(Input::Heartbeat { peer: other, route: RouteId(50), heartbeat });
+            rig.input(Input::Fault { route: RouteId(50), reason: Reason::SendError });
+            rig.input(Input::SessionDown(other));
+            rig.input(Input::RemovePeer(other));
+        }
+        rig.forget();
+        rig.hear(2, &[1, 2]);
+        rig.pass(DETECTION);
+        let facts: Vec<_> = (1..=2)
+            .map(|route| {
+                (rig.state(route), rig.status(route).reason, rig.status(route).last_change)
+            })
+            .collect();
+        (facts, rig.moves())
+    };
+    assert_eq!(run(false), run(true));
+}

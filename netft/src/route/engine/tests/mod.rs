@@ -1,0 +1,198 @@
+#![allow(clippy::unwrap_used)]
+
+mod detect;
+mod hostile;
+mod model;
+mod reasons;
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    route::{Attributes, Carrier, Class, Delay, Priority, RouteState, Threshold, Timing},
+    wire::heartbeat::{Message, Verdict},
+};
+
+const PEER: PeerId = PeerId(0);
+const DELAY: Duration = Duration::from_millis(30);
+const DETECTION: Duration = Duration::from_millis(150);
+const HOLD: Duration = Duration::from_secs(1);
+
+/// What the peer calls a route of ours.
+fn remote(route: u32) -> u32 {
+    route + 1000
+}
+
+fn timing(delay: u64, threshold: u64) -> Timing {
+    Timing {
+        delay: Delay::from_millis(delay).unwrap(),
+        threshold: Threshold::new(threshold).unwrap(),
+    }
+}
+
+fn spec(peer: PeerId, route: u32) -> RouteSpec {
+    let address = |host: u8| ([10, (route >> 8) as u8, route as u8, host], 3343).into();
+    RouteSpec {
+        peer,
+        real_local: address(1),
+        real_remote: address(2),
+        virtual_local: [169, 254, 1, 1].into(),
+        virtual_remote: [169, 254, 1, 2].into(),
+        timing: Class::SameSubnet.default_timing(),
+        priority: Priority(10 * route),
+        attributes: Attributes(Attributes::SAME_SUBNET),
+        carrier: Carrier::Udp,
+    }
+}
+
+/// An engine, its clock, and the peer's serial.
+struct Rig {
+    engine: Engine,
+    now: Time,
+    serial: u32,
+    sent: Vec<(RouteId, Heartbeat)>,
+    events: Vec<EventKind>,
+}
+
+impl Rig {
+    /// Routes 1 to `routes` to one peer with a session; nothing heard.
+    fn new(routes: u32) -> Self {
+        let engine = Engine::new(EngineConfig { hold: HOLD, history: 4, seed: 1 });
+        let now = Time::from_millis(1000);
+        let mut rig = Self { engine, now, serial: 0, sent: Vec::new(), events: Vec::new() };
+        rig.input(Input::AddPeer(PEER));
+        for route in 1..=routes {
+            rig.input(Input::AddRoute { id: RouteId(route), spec: spec(PEER, route) });
+        }
+        rig.input(Input::SessionUp { peer: PEER, boot_id: 1 });
+        rig
+    }
+
+    /// As new, with every route up.
+    fn up(routes: u32) -> Self {
+        let mut rig = Self::new(routes);
+        rig.hear_all(routes);
+        rig.hear_all(routes);
+        assert!((1..=routes).all(|route| rig.state(route) == RouteState::Up));
+        rig.forget();
+        rig
+    }
+
+    fn try_input(&mut self, input: Input) -> Result<(), DropReason> {
+        let outcome = self.engine.handle(self.now, input);
+        self.drain();
+        outcome
+    }
+
+    fn input(&mut self, input: Input) {
+        self.try_input(input).unwrap();
+    }
+
+    fn change(&mut self, route: u32, change: RouteChange) {
+        self.input(Input::ChangeRoute { id: RouteId(route), change });
+    }
+
+    fn fault(&mut self, route: u32) {
+        self.input(Input::Fault { route: RouteId(route), reason: Reason::CarrierLost });
+    }
+
+    fn heartbeat(&mut self, route: u32, heard: &[u32]) -> Heartbeat {
+        self.serial += 1;
+        Heartbeat {
+            message: Message::Request,
+            route: remote(route),
+            your_route: route,
+            sequence: self.serial,
+            sent_at: 0,
+            held_us: 0,
+            stalled_ms: 0,
+            serial: self.serial,
+            verdicts: heard.iter().map(|route| verdict(*route)).collect(),
+        }
+    }
+
+    /// The peer's request comes on `route`; it says it hears us on the routes `heard`.
+    fn hear(&mut self, route: u32, heard: &[u32]) {
+        let heartbeat = self.heartbeat(route, heard);
+        self.input(Input::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
+    }
+
+    fn hear_all(&mut self, routes: u32) {
+        let all: Vec<_> = (1..=routes).collect();
+        all.iter().for_each(|route| self.hear(*route, &all));
+    }
+
+    fn tick(&mut self) {
+        self.engine.tick(self.now);
+        self.drain();
+    }
+
+    /// Time passes, every timer in time.
+    fn pass(&mut self, length: Duration) {
+        let end = self.now + length;
+        while let Some(wake) = self.engine.next_wake().filter(|wake| *wake <= end) {
+            self.now = self.now.max(wake);
+            self.tick();
+        }
+        self.now = end;
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.engine.poll() {
+            match output {
+                Output::Send { route, heartbeat, .. } => self.sent.push((route, heartbeat)),
+                Output::Event(event) => {
+                    assert_eq!(event.at, self.now);
+                    self.events.push(event.kind);
+                }
+                Output::Publish(_) => {}
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.sent.clear();
+        self.events.clear();
+    }
+
+    fn status(&self, route: u32) -> RouteStatus {
+        self.engine.routes().into_iter().find(|status| status.id == RouteId(route)).unwrap()
+    }
+
+    fn state(&self, route: u32) -> RouteState {
+        self.status(route).state
+    }
+
+    fn active(&self) -> Option<u32> {
+        self.engine.peers()[0].active.map(|route| route.0)
+    }
+
+    /// Data moved: from, to, why.
+    fn moves(&self) -> Vec<(Option<u32>, Option<u32>, Reason)> {
+        let number = |route: &Option<RouteId>| route.map(|route| route.0);
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                EventKind::Moved { from, to, reason, .. } => {
+                    Some((number(from), number(to), *reason))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn warnings(&self) -> usize {
+        self.events.iter().filter(|e| matches!(e, EventKind::EarlyWarning { .. })).count()
+    }
+
+    fn requests(&self, route: u32) -> usize {
+        let of = |(id, heartbeat): &&(RouteId, Heartbeat)| {
+            id.0 == route && heartbeat.message == Message::Request
+        };
+        self.sent.iter().filter(of).count()
+    }
+}
+
+fn verdict(your_route: u32) -> Verdict {
+    Verdict { your_route, heard: true, local_down: false, admin_down: false, loss_permille: 0 }
+}
