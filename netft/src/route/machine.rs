@@ -49,6 +49,8 @@ pub(super) struct Route {
     was_lost: bool,
     pub(super) word: Option<Word>,
     pub(super) tx: bool,
+    /// Since when data stays unacknowledged here.
+    pub(super) suspect: Option<Time>,
     pub(super) next_request: Option<Time>,
     pub(super) last_request: Option<Time>,
     pub(super) state: RouteState,
@@ -79,6 +81,7 @@ impl Route {
             was_lost: false,
             word: None,
             tx: false,
+            suspect: None,
             next_request: None,
             last_request: None,
             state: RouteState::Down,

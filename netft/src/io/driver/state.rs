@@ -156,8 +156,7 @@ impl Driver {
                     self.count(reason);
                 }
             }
-            // This node keeps nothing to resend, so an acknowledgement tells it nothing.
-            FromWorker::Ack { .. } => {}
+            FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
             FromWorker::SendError { route, .. } => self.send_failed(route),
             FromWorker::AdapterError { .. } => {}
         }

@@ -45,6 +45,7 @@ impl Engine {
             Input::Heartbeat { peer, route, heartbeat } => {
                 return self.hear(now, peer, route, &heartbeat);
             }
+            Input::Suspect(route) => self.suspect(now, route),
             Input::Fault { route, reason } => {
                 let Some(found) = self.routes.get_mut(&route) else { return Ok(()) };
                 let peer = found.spec.peer;
@@ -138,6 +139,21 @@ impl Engine {
             route.next_request = None;
         }
         self.event(now, EventKind::SessionEnded { peer });
+        self.settle(now, peer);
+    }
+
+    /// The packet path waits in vain for acknowledgements on a route. A heartbeat asks at once;
+    /// its reply clears the suspicion, its absence is the detection time's business. Data goes
+    /// both ways meanwhile, so at most for a detection time.
+    fn suspect(&mut self, now: Time, id: RouteId) {
+        let Some(route) = self.routes.get_mut(&id) else { return };
+        let peer = route.spec.peer;
+        if route.state != RouteState::Up || route.suspect.is_some() {
+            return;
+        }
+        route.suspect = Some(now);
+        route.next_request = route.next_request.map(|_| now);
+        self.event(now, EventKind::Suspect { route: id, peer });
         self.settle(now, peer);
     }
 

@@ -82,6 +82,8 @@ pub enum Input {
         /// What it says.
         heartbeat: Heartbeat,
     },
+    /// Data sent on a route stays unacknowledged although it should not.
+    Suspect(RouteId),
     /// A fault of this end of a route began; several may hold at once.
     Fault {
         /// The route.
@@ -247,6 +249,7 @@ impl Engine {
                 tx: route.tx,
                 rx: route.rx,
                 active: self.peers.get(&route.spec.peer).and_then(|p| p.active) == Some(route.id),
+                suspect: route.suspect.is_some(),
                 rtt: route.quality.rtt(),
                 loss: f32::from(route.quality.loss_permille()) / 1000.0,
                 heartbeats_sent: route.sent,

@@ -50,6 +50,7 @@ impl Engine {
             return false;
         }
         route.state = to;
+        route.suspect = None;
         route.last_change = now;
         route.reason = if to == RouteState::Up { Reason::BothWays } else { route.cause };
         let lost = from == RouteState::Up && to != RouteState::Up;
@@ -117,8 +118,17 @@ impl Engine {
                     .filter(|route| !route.faulty() && !route.admin_down)
                     .collect();
                 candidates.sort_by_key(|route| (preference(route), select::rank(route)));
+                let up =
+                    |route: &&Route| route.state == RouteState::Up && Some(route.id) != peer.active;
+                let backups: Vec<_> =
+                    candidates.iter().copied().filter(up).map(|route| route.id).collect();
+                let suspect = candidates
+                    .iter()
+                    .any(|route| Some(route.id) == peer.active && route.suspect.is_some());
                 PeerForwarding {
                     peer: *id,
+                    duplicate: if suspect { backups.first().copied() } else { None },
+                    backups,
                     active: peer.active,
                     candidates: candidates.iter().map(|route| route.id).collect(),
                 }
