@@ -206,6 +206,9 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             to: to.map(|route| route.0),
             reason: reason.to_string(),
         },
+        EventKind::Suspect { route, peer } => {
+            What::Suspect { route: route.0, peer: names.of(*peer) }
+        }
         EventKind::AdapterRestored { what } => What::AdapterRestored { what: what.clone() },
         EventKind::SessionRefused { peer, reason } => {
             What::SessionRefused { peer: names.of(*peer), reason: reason.clone() }

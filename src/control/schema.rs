@@ -354,6 +354,13 @@ pub enum What {
         /// Why.
         reason: String,
     },
+    /// Data on a route stays unacknowledged: it was sent again on another one.
+    Suspect {
+        /// The route.
+        route: u32,
+        /// The peer it leads to.
+        peer: String,
+    },
     /// Somebody changed the adapter from outside; it was put back.
     AdapterRestored {
         /// What was wrong, and what was done.

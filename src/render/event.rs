@@ -113,6 +113,10 @@ fn line(what: &What, ends: &Ends) -> String {
             };
             format!("data to {peer} moved: {} -> {}: {reason}", end(from), end(to))
         }
+        What::Suspect { route, .. } => {
+            let route = ends.route(*route);
+            format!("{route} is suspect: unacknowledged data goes out again on another route")
+        }
         What::AdapterRestored { what } => what.clone(),
         What::SessionRefused { peer, reason } => format!("no session with {peer}: {reason}"),
         What::DuplicateNode { peer } => {

@@ -78,6 +78,7 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
         state: RouteState::Up,
         tx: true,
         rx: true,
+        suspect: false,
         active: id == 1,
         rtt: Some(Duration::from_micros(215)),
         loss: 0.125,

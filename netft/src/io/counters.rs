@@ -22,6 +22,14 @@ pub struct Counters {
     pub adapter_writes: AtomicU64,
     /// Datagrams the kernel dropped because a socket's buffer was full (`SO_RXQ_OVFL`).
     pub socket_overflow: AtomicU64,
+    /// Frames sent again on another route because nothing acknowledged them.
+    pub resent_frames: AtomicU64,
+    /// Frames sent on a second route because the first was suspect.
+    pub duplicated_frames: AtomicU64,
+    /// Acknowledgements sent.
+    pub acks_sent: AtomicU64,
+    /// Frames forgotten unacknowledged, because the resend ring was full or they were too old.
+    pub ring_overflow: AtomicU64,
     /// Packets dropped, by reason.
     pub drops: [AtomicU64; DropReason::ALL.len()],
 }

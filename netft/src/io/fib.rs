@@ -50,6 +50,10 @@ pub struct PeerEntry {
     pub session: Option<Arc<Session>>,
     /// Where data goes; `None` while no route is usable.
     pub active: Option<Arc<Path>>,
+    /// Where a copy of the data goes while the active route is suspect.
+    pub duplicate: Option<Arc<Path>>,
+    /// The other usable routes, best first: where unacknowledged data is sent again.
+    pub backups: Vec<Arc<Path>>,
     /// Where a handshake races while no route is active.
     pub candidates: Vec<Arc<Path>>,
 }

@@ -94,6 +94,14 @@ pub enum EventKind {
         /// The peer.
         peer: PeerId,
     },
+    /// Data on a route stays unacknowledged: what is in flight was sent again on another route,
+    /// and data goes both ways until heartbeats decide.
+    Suspect {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+    },
     /// Data to a peer moved to another route.
     Moved {
         /// The peer.

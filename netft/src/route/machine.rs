@@ -53,6 +53,8 @@ pub(super) struct Route {
     pub(super) tx: bool,
     /// rx and tx as they were settled last.
     proven: (bool, bool),
+    /// Since when data stays unacknowledged here, while the route is up.
+    pub(super) suspect: Option<Time>,
     pub(super) next_request: Option<Time>,
     pub(super) last_request: Option<Time>,
     pub(super) state: RouteState,
@@ -86,6 +88,7 @@ impl Route {
             was_lost: false,
             word: None,
             tx: false,
+            suspect: None,
             proven: (false, false),
             next_request: None,
             last_request: None,
@@ -241,6 +244,8 @@ impl Route {
         }
         self.last_change = now;
         self.reason = reason;
+        // The heartbeats have decided.
+        self.suspect = None;
         Some(from)
     }
 

@@ -13,6 +13,7 @@ mod jitter;
 mod machine;
 mod params;
 mod quality;
+pub mod recovery;
 mod select;
 mod spec;
 mod status;

@@ -54,6 +54,8 @@ pub struct RouteStatus {
     pub rx: bool,
     /// Data to the peer goes out here.
     pub active: bool,
+    /// Data stays unacknowledged here, and heartbeats have not decided yet.
+    pub suspect: bool,
     /// Smoothed round-trip time of heartbeats, while known.
     pub rtt: Option<Duration>,
     /// Share of the peer's heartbeats lost lately, 0.0–1.0.

@@ -18,6 +18,10 @@ pub struct PeerForwarding {
     pub peer: PeerId,
     /// The route that carries data to it; `None` while no route is usable.
     pub active: Option<RouteId>,
+    /// A copy of the data goes here while the active route is suspect.
+    pub duplicate: Option<RouteId>,
+    /// The other routes that are up, best first: where unacknowledged data is sent again.
+    pub backups: Vec<RouteId>,
     /// Every route worth racing a handshake over while no route is active, best first.
     pub candidates: Vec<RouteId>,
 }

@@ -24,6 +24,7 @@
 //! counter is judged exactly. A counter older than that and never seen may still be accepted once,
 //! while its slot has not been taken over; the key epochs of the session bound how old it can be.
 
+use super::ack::Range;
 use std::{
     cmp::Ordering::{Equal, Greater, Less},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -36,6 +37,9 @@ pub const SLOTS: usize = 4096;
 /// How far behind the newest accepted counter every counter is judged exactly: 131,040. At
 /// 1,000,000 frames per second that covers 131 ms of difference between two routes.
 pub const WINDOW: u64 = (SLOTS as u64 - 1) * SLOT_BITS;
+/// How far back an acknowledgement looks, counters: 8 ms at 1,000,000 frames per second, more than
+/// it is late.
+pub const LOOK_BACK: u64 = 8192;
 /// Counters are below this, so that a lap number fits into half a word.
 pub const COUNTER_LIMIT: u64 = 1 << 48;
 
@@ -87,6 +91,43 @@ impl ReplayWindow {
                 Err(changed) => word = changed,
             }
         }
+    }
+
+    /// The accepted counters from `highest` down, newest run first, at most `limit` runs and
+    /// [`LOOK_BACK`] counters: what an acknowledgement says.
+    pub fn runs(&self, highest: u64, limit: usize) -> Vec<Range> {
+        let mut runs = Vec::with_capacity(limit.min(4));
+        let mut open: Option<Range> = None;
+        let top = highest / SLOT_BITS;
+        for block in (0..=top).rev().take((LOOK_BACK / SLOT_BITS) as usize) {
+            let bits = self.block(block);
+            let base = block * SLOT_BITS;
+            if bits == u32::MAX {
+                let last = open.map_or(base + SLOT_BITS - 1, |run| run.last);
+                open = Some(Range { first: base, last });
+                continue;
+            }
+            for bit in (0..SLOT_BITS).rev() {
+                let counter = base + bit;
+                if bits & (1 << bit) != 0 {
+                    let last = open.map_or(counter, |run| run.last);
+                    open = Some(Range { first: counter, last });
+                } else if let Some(run) = open.take() {
+                    runs.push(run);
+                    if runs.len() == limit {
+                        return runs;
+                    }
+                }
+            }
+        }
+        runs.extend(open);
+        runs
+    }
+
+    /// The bits of one block; none when its slot is of another lap.
+    fn block(&self, block: u64) -> u32 {
+        let word = self.slots[block as usize % SLOTS].load(Relaxed);
+        if word >> 32 == block / SLOTS as u64 { word as u32 } else { 0 }
     }
 
     #[inline]

@@ -17,16 +17,20 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use zeroize::Zeroize;
 
 use self::keys::KeyWindow;
 use super::{
     DropReason,
+    ack::{Ack, MAX_RANGES},
     header::{HEADER_LEN, Header, Kind, TAG_LEN},
     replay::{COUNTER_LIMIT, ReplayWindow},
 };
@@ -107,6 +111,11 @@ pub struct Session {
     tx: ArcSwap<KeyWindow>,
     rx: ArcSwap<KeyWindow>,
     replay: ReplayWindow,
+    /// The highest data counter accepted, plus one; 0 before the first.
+    heard: AtomicU64,
+    /// What the peer acknowledged last, and how often it did.
+    acked: ArcSwapOption<Ack>,
+    acks: AtomicU64,
 }
 
 impl fmt::Debug for Session {
@@ -140,7 +149,37 @@ impl Session {
             tx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.tx_secret)),
             rx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.rx_secret)),
             replay: ReplayWindow::new(),
+            heard: AtomicU64::new(0),
+            acked: ArcSwapOption::empty(),
+            acks: AtomicU64::new(0),
         }
+    }
+
+    /// Notes the highest counter of a batch of data frames that were opened.
+    pub fn note_heard(&self, highest: u64) {
+        self.heard.fetch_max(highest + 1, Relaxed);
+    }
+
+    /// What to tell the peer of its data; `None` before the first.
+    pub fn acknowledgement(&self) -> Option<Ack> {
+        let highest = self.heard.load(Relaxed).checked_sub(1)?;
+        let ranges = self.replay.runs(highest, MAX_RANGES);
+        Some(Ack { highest, stalled_ms: 0, ranges, routes: Vec::new() })
+    }
+
+    /// Takes in what the peer acknowledged. Any worker may hear it, all of them look.
+    pub fn acknowledged(&self, ack: Ack) {
+        self.acked.store(Some(Arc::new(ack)));
+        self.acks.fetch_add(1, Release);
+    }
+
+    /// What the peer acknowledged since the call that left `seen` behind.
+    pub fn news(&self, seen: &mut u64) -> Option<Arc<Ack>> {
+        let acks = self.acks.load(Acquire);
+        if std::mem::replace(seen, acks) == acks {
+            return None;
+        }
+        self.acked.load_full()
     }
 
     /// The peer this session belongs to.

@@ -65,10 +65,14 @@ fn build(driver: &Driver) -> Fib {
         fib.by_v4.insert(config.addrs.v4, place);
         fib.by_v6.insert(config.addrs.v6, place);
         let candidates = row.map_or(&[][..], |row| &row.candidates);
+        let backups = row.map_or(&[][..], |row| &row.backups);
+        let find = |id: Option<RouteId>| id.and_then(|id| paths.get(&id).cloned());
         fib.peers.push(PeerEntry {
             peer: *peer,
             session: sessions.preferred().cloned(),
-            active: row.and_then(|row| row.active).and_then(|id| paths.get(&id).cloned()),
+            active: find(row.and_then(|row| row.active)),
+            duplicate: find(row.and_then(|row| row.duplicate)),
+            backups: backups.iter().filter_map(|id| paths.get(id).cloned()).collect(),
             candidates: candidates.iter().filter_map(|id| paths.get(id).cloned()).collect(),
         });
         for session in &sessions.live {

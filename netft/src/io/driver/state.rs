@@ -156,8 +156,7 @@ impl Driver {
                     self.count(reason);
                 }
             }
-            // This node keeps nothing to resend, so an acknowledgement tells it nothing.
-            FromWorker::Ack { .. } => {}
+            FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 // A packet too large for the interface is no fault of the route.

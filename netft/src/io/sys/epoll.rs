@@ -3,11 +3,15 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    time::Duration,
 };
 
 use rustix::{
     buffer::spare_capacity,
-    event::epoll::{self, CreateFlags, EventData, EventFlags},
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, EventData, EventFlags},
+    },
 };
 
 /// One ready member.
@@ -66,13 +70,14 @@ impl Epoll {
         Ok(epoll::delete(&self.0, fd)?)
     }
 
-    /// Waits until a member is ready; an interrupted wait yields none.
+    /// Waits until a member is ready, at most `limit`; an interrupted wait yields none.
     ///
     /// # Errors
     /// Only a broken set can fail.
-    pub fn wait(&self, events: &mut Events) -> io::Result<()> {
+    pub fn wait(&self, events: &mut Events, limit: Option<Duration>) -> io::Result<()> {
         events.0.clear();
-        match epoll::wait(&self.0, spare_capacity(&mut events.0), None) {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        match epoll::wait(&self.0, spare_capacity(&mut events.0), limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -11,6 +11,9 @@
 //! QUIC through bounded queues; what does not fit is dropped and counted as
 //! [`QueueFull`](crate::wire::DropReason::QueueFull). About 210 KiB of buffers per worker.
 
+mod acks;
+mod chunks;
+mod flight;
 mod out;
 mod report;
 mod run;
@@ -64,19 +67,8 @@ pub enum FromWorker {
         /// When the worker took it from the socket.
         received_at: Time,
     },
-    /// An authentic acknowledgement, likewise.
-    Ack {
-        /// The sender.
-        peer: PeerId,
-        /// The route it came on.
-        route: RouteId,
-        /// The sender's boot id, by the session it was sealed under.
-        session_boot_id: u64,
-        /// The opened bytes.
-        plaintext: Vec<u8>,
-        /// When the worker took it from the socket.
-        received_at: Time,
-    },
+    /// Data sent on this route stays unacknowledged.
+    Suspect(RouteId),
     /// A send on this route failed, or the error queue blames it. A hint; repeated at most every
     /// 10 ms per route and error.
     SendError {

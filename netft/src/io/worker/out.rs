@@ -4,25 +4,29 @@
 //! are bundled into one frame as long as it has room, and never wait for others: the worker
 //! flushes as soon as the adapter has nothing more.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
-use super::report::Reports;
+use super::{
+    chunks::Chunks,
+    flight::{Flight, Place, Sent},
+    report::Reports,
+};
 use crate::{
+    id::RouteId,
     io::{
+        clock,
         counters::Counters,
-        fib::{Path, SocketId},
+        fib::{Fib, Path, SocketId},
         sys::udp::{self, MAX_SEGMENTS, MAX_SEND, SendFault},
     },
     wire::{
         DropReason,
-        header::{HEADER_LEN, Kind, OVERHEAD, TAG_LEN},
+        header::{HEADER_LEN, Header, Kind, OVERHEAD, TAG_LEN},
         session::Session,
     },
 };
 
-/// Copies run ten times slower on some CPUs when source and destination differ by less than 32
-/// bytes modulo the page; half a page apart, the drift over a super-packet rarely comes there.
-const PAGE: usize = 4096;
+const PAGE: usize = super::chunks::PAGE;
 
 /// How many sockets whose interface cannot segment are remembered; one that is forgotten costs a
 /// failed send.
@@ -31,8 +35,10 @@ const MAX_PLAIN_SOCKETS: usize = 64;
 /// Where the frames of one flush go.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'f> {
-    pub(super) session: &'f Session,
+    pub(super) session: &'f Arc<Session>,
     pub(super) path: &'f Path,
+    /// Where a copy goes while the route is suspect.
+    pub(super) duplicate: Option<&'f Path>,
     /// The largest frame, bytes; at least one byte of payload fits.
     pub(super) max_frame: usize,
 }
@@ -43,11 +49,13 @@ pub(super) struct Context<'a> {
     pub(super) reports: &'a mut Reports,
 }
 
-/// The buffer.
+/// The buffer: the chunk frames are sealed into, and the sends that wait in it and in others for
+/// their acknowledgement.
 pub(super) struct Out {
-    buf: Box<[u8]>,
-    /// Where the first frame starts.
+    chunks: Chunks,
+    /// Where the first frame starts, in the current chunk.
     base: usize,
+    flights: Vec<Flight>,
     /// Bytes of finished frames.
     used: usize,
     frames: usize,
@@ -61,12 +69,11 @@ pub(super) struct Out {
 impl Out {
     /// An empty buffer for packets that are copied from `source`.
     pub(super) fn new(source: &[u8]) -> Self {
-        let buf = vec![0; MAX_SEND + PAGE].into_boxed_slice();
-        let wanted = source.as_ptr().addr().wrapping_add(PAGE / 2);
-        let base = wanted.wrapping_sub(buf.as_ptr().addr()) % PAGE;
+        let chunks = Chunks::new(source.as_ptr().addr().wrapping_add(PAGE / 2));
         Self {
-            buf,
-            base,
+            base: chunks.start(),
+            chunks,
+            flights: Vec::new(),
             used: 0,
             frames: 0,
             stride: 0,
@@ -90,7 +97,7 @@ impl Out {
             let limit = if self.frames == 0 { to.max_frame } else { self.stride };
             if open_flags == flags && filled + len + TAG_LEN <= limit {
                 let start = self.base + self.used + filled;
-                write(&mut self.buf[start..start + len]);
+                write(&mut self.chunks.current()[start..start + len]);
                 self.open = Some((filled + len, flags));
                 return;
             }
@@ -98,7 +105,7 @@ impl Out {
         }
         self.make_room(to, context, len + OVERHEAD);
         let start = self.base + self.used + HEADER_LEN;
-        write(&mut self.buf[start..start + len]);
+        write(&mut self.chunks.current()[start..start + len]);
         self.open = Some((HEADER_LEN + len, flags));
     }
 
@@ -115,7 +122,7 @@ impl Out {
         self.close(to, context);
         self.make_room(to, context, len + OVERHEAD);
         let start = self.base + self.used + HEADER_LEN;
-        write(&mut self.buf[start..start + len]);
+        write(&mut self.chunks.current()[start..start + len]);
         self.seal(to, context, flags, counter, len + OVERHEAD);
     }
 
@@ -156,7 +163,7 @@ impl Out {
         size: usize,
     ) {
         let start = self.base + self.used;
-        let frame = &mut self.buf[start..start + size];
+        let frame = &mut self.chunks.current()[start..start + size];
         if let Err(reason) = to.session.seal(Kind::Data, flags, counter, frame) {
             return context.counters.count(reason);
         }
@@ -170,30 +177,143 @@ impl Out {
     }
 
     fn send(&mut self, to: &Target<'_>, context: &mut Context<'_>) {
-        let (frames, stride) = (self.frames, self.stride);
-        let bytes = &self.buf[self.base..self.base + self.used];
+        let (frames, stride, used) = (self.frames, self.stride, self.used);
         (self.used, self.frames, self.stride) = (0, 0, 0);
         if frames == 0 {
             return;
         }
-        let socket = &to.path.socket;
-        if frames > 1 && !self.plain_sockets.contains(&socket.id) {
-            match attempt(to.path, bytes, Some(stride as u16)) {
-                Ok(()) => return Counters::add(&context.counters.tx_frames, frames as u64),
-                Err((SendFault::NoOffload, _)) => {
-                    if self.plain_sockets.len() == MAX_PLAIN_SOCKETS {
-                        self.plain_sockets.clear();
-                    }
-                    self.plain_sockets.push(socket.id);
-                }
-                Err(fault) => return failed(to.path, context, frames as u64, fault),
-            }
+        let place = self.chunks.place(self.base, used, stride);
+        let bytes = self.chunks.read(place);
+        put(to.path, bytes, stride, &mut self.plain_sockets, context);
+        if let Some(second) = to.duplicate {
+            put(second, bytes, stride, &mut self.plain_sockets, context);
+            Counters::add(&context.counters.duplicated_frames, frames as u64);
         }
-        for frame in bytes.chunks(stride) {
-            match attempt(to.path, frame, None) {
-                Ok(()) => Counters::add(&context.counters.tx_frames, 1),
-                Err(fault) => failed(to.path, context, 1, fault),
+        self.note(to, place);
+    }
+
+    /// Keeps a send until it is acknowledged.
+    fn note(&mut self, to: &Target<'_>, place: Place) {
+        let now = clock::now();
+        let bytes = self.chunks.read(place);
+        let counter = |frame: &[u8]| Header::decode(frame).map_or(0, |header| header.counter);
+        let last = (place.len - 1) / place.stride * place.stride;
+        let counters = (counter(bytes), counter(&bytes[last..]));
+        let local = to.session.local();
+        let known = self.flights.iter_mut().position(|flight| flight.session.local() == local);
+        let at = known.unwrap_or_else(|| {
+            self.flights.push(Flight::new(to.session.clone(), to.path.route, now));
+            self.flights.len() - 1
+        });
+        self.flights[at].note(place, counters, to.path.route, now);
+        self.base = self.chunks.keep(place);
+    }
+
+    /// Takes in acknowledgements, sends again what a route may have swallowed, and forgets what
+    /// is done with. Called once per turn.
+    ///
+    /// `heard`: the sockets had something this turn and may have more, so silence proves nothing
+    /// yet (a worker that was not scheduled drains before it blames).
+    pub(super) fn service(&mut self, fib: &Fib, context: &mut Context<'_>, heard: bool) {
+        if self.flights.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let Self { flights, chunks, plain_sockets, .. } = self;
+        for flight in flights.iter_mut() {
+            let mut done = Vec::new();
+            flight.hear(now, |place| chunks.read(place), |chunk| done.push(chunk));
+            let lost = flight.trim(now, |chunk| done.push(chunk));
+            Counters::add(&context.counters.ring_overflow, lost);
+            done.into_iter().for_each(|chunk| chunks.release(chunk));
+            let entry = fib.peers.iter().find(|entry| entry.peer == flight.peer);
+            let Some(entry) = entry else { continue };
+            let usable = |route: RouteId| {
+                let mut paths = entry.active.iter().chain(&entry.backups);
+                paths.any(|path| path.route == route)
+            };
+            let stuck = if flight.sent.is_empty() {
+                None
+            } else if let Some(route) = flight.suspect(now).filter(|_| !heard) {
+                flight.strike(now);
+                context.reports.suspect(route, context.counters);
+                Some(route)
+            } else {
+                // The route was given up before its data was missed.
+                flight.sent.iter().map(|sent| sent.route).find(|id| !usable(*id))
+            };
+            let Some(from) = stuck else { continue };
+            let mut paths = entry.active.iter().chain(&entry.backups);
+            let Some(path) = paths.find(|path| path.route != from) else { continue };
+            for sent in flight.sent.iter().filter(|sent| sent.route == from) {
+                resend(path, chunks.read(sent.place), sent, plain_sockets, context);
             }
+            flight.moved(from, path.route, now);
+        }
+        let live = |flight: &Flight| {
+            !flight.sent.is_empty() || fib.sessions.contains_key(&flight.session.local())
+        };
+        flights.retain(live);
+    }
+
+    /// How long until [`service`](Self::service) has something to do by itself.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let now = clock::now();
+        self.flights.iter().filter_map(|flight| flight.wait(now)).min()
+    }
+}
+
+/// Sends the frames of one send that are not acknowledged, in runs.
+fn resend(
+    path: &Path,
+    bytes: &[u8],
+    sent: &Sent,
+    plain: &mut Vec<SocketId>,
+    context: &mut Context<'_>,
+) {
+    let stride = sent.place.stride;
+    let mut place = 0;
+    while place < sent.frames {
+        let missing = |at: &u32| sent.acked & (1 << at) == 0;
+        let run = (place..sent.frames).take_while(missing).count();
+        if run == 0 {
+            place += 1;
+            continue;
+        }
+        let start = place as usize * stride;
+        let end = (start + run * stride).min(bytes.len());
+        put(path, &bytes[start..end], stride, plain, context);
+        Counters::add(&context.counters.resent_frames, run as u64);
+        place += run as u32;
+    }
+}
+
+/// Sends frames of one length (the last may be shorter), in one call where the interface can.
+fn put(
+    path: &Path,
+    bytes: &[u8],
+    stride: usize,
+    plain: &mut Vec<SocketId>,
+    context: &mut Context<'_>,
+) {
+    let frames = bytes.len().div_ceil(stride);
+    let socket = &path.socket;
+    if frames > 1 && !plain.contains(&socket.id) {
+        match attempt(path, bytes, Some(stride as u16)) {
+            Ok(()) => return Counters::add(&context.counters.tx_frames, frames as u64),
+            Err((SendFault::NoOffload, _)) => {
+                if plain.len() == MAX_PLAIN_SOCKETS {
+                    plain.clear();
+                }
+                plain.push(socket.id);
+            }
+            Err(fault) => return failed(path, context, frames as u64, fault),
+        }
+    }
+    for frame in bytes.chunks(stride) {
+        match attempt(path, frame, None) {
+            Ok(()) => Counters::add(&context.counters.tx_frames, 1),
+            Err(fault) => failed(path, context, 1, fault),
         }
     }
 }

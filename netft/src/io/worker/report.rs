@@ -44,6 +44,14 @@ impl Reports {
         }
     }
 
+    /// Tells that data on a route stays unacknowledged.
+    pub(super) fn suspect(&mut self, route: RouteId, counters: &Counters) {
+        // No errno is 0.
+        if self.is_due(route, 0, clock::now()) {
+            self.send(FromWorker::Suspect(route), counters);
+        }
+    }
+
     fn is_due(&mut self, route: RouteId, errno: i32, now: Time) -> bool {
         let known = |told: &Option<(RouteId, i32, Time)>| {
             told.is_some_and(|(of, error, _)| (of, error) == (route, errno))

@@ -1,15 +1,17 @@
 //! The loop of one worker.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     FromWorker, WorkerIo,
+    acks::Acks,
     report::Reports,
     rx::{Lent, Rx},
     tx::{Outcome, Tx},
     watch::{QUEUE, Shared, WAKE, socket_of},
 };
 use crate::io::{
+    clock,
     counters::Counters,
     fib::{Fib, SocketId, TunQueue, UdpSocket},
     sys::epoll::Events,
@@ -28,6 +30,7 @@ pub(super) struct Worker {
     counters: Arc<Counters>,
     io: WorkerIo,
     reports: Reports,
+    acks: Acks,
     tx: Tx,
     rx: Rx,
     seen: u64,
@@ -52,6 +55,7 @@ impl Worker {
             counters,
             reports: Reports::new(io.to_driver.clone()),
             io,
+            acks: Acks::default(),
             tx: Tx::new(),
             rx: Rx::new(),
             seen: 0,
@@ -66,7 +70,7 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(MAX_EVENTS);
         let shared = self.shared.clone();
-        while shared.epoll.wait(&mut events).is_ok() {
+        while shared.epoll.wait(&mut events, self.wait()).is_ok() {
             // The wake-up goes first, then what it may have announced is read: a change after the
             // drain wakes again, so none is slept through.
             if events.iter().any(|ready| ready.token == WAKE) {
@@ -90,9 +94,17 @@ impl Worker {
                     }
                 }
             }
+            self.acks.pay(&fib, &self.counters, clock::now());
+            let heard = events.iter().any(|ready| socket_of(ready.token).is_some());
+            self.tx.service(&fib, &self.counters, &mut self.reports, heard);
             drop(fib);
             self.report_death();
         }
+    }
+
+    /// How long until an acknowledgement or a resend is due.
+    fn wait(&self) -> Option<Duration> {
+        [self.acks.wait(clock::now()), self.tx.wait()].into_iter().flatten().min()
     }
 
     fn refresh(&mut self) {
@@ -138,6 +150,7 @@ impl Worker {
             queue: self.queue.as_deref(),
             counters: &self.counters,
             reports: &mut self.reports,
+            acks: &mut self.acks,
         };
         if error {
             self.rx.errors(socket, &mut lent);

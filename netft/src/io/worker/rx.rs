@@ -8,7 +8,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{FromWorker, QuicDatagram, WorkerIo, report::Reports};
+use super::{FromWorker, QuicDatagram, WorkerIo, acks::Acks, report::Reports};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -26,6 +26,7 @@ use crate::{
     },
     wire::{
         DropReason,
+        ack::Ack,
         header::{self, FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind},
         session::Session,
     },
@@ -51,19 +52,23 @@ pub(super) struct Lent<'a> {
     pub(super) queue: Option<&'a TunQueue>,
     pub(super) counters: &'a Counters,
     pub(super) reports: &'a mut Reports,
+    pub(super) acks: &'a mut Acks,
 }
 
 /// One receive: a batch of datagrams of one sender.
 struct Batch<'a, 'l> {
     lent: &'a Lent<'l>,
+    fib: &'l Fib,
     writer: Writer<'a>,
     socket: SocketId,
     from: SocketAddr,
     /// The route of `socket` and `from`, looked up at most once.
     route: Option<Option<(PeerId, RouteId)>>,
     /// The session of the last frame.
-    session: Option<(u32, &'a Arc<Session>)>,
+    session: Option<(u32, &'l Arc<Session>)>,
     frames: u64,
+    /// Data frames and their highest counter, of the two sessions a batch may mix at a rekey.
+    data: [Option<(&'l Arc<Session>, u64, u64)>; 2],
 }
 
 /// Writes to the adapter.
@@ -124,7 +129,7 @@ impl Rx {
         });
     }
 
-    fn batch(&mut self, socket: SocketId, received: &Received, lent: &Lent<'_>) -> bool {
+    fn batch(&mut self, socket: SocketId, received: &Received, lent: &mut Lent<'_>) -> bool {
         let merge = lent.queue.is_none_or(|queue| queue.vnet_hdr);
         let writer = Writer {
             queue: lent.queue.map(|queue| queue.fd.as_fd()),
@@ -133,11 +138,27 @@ impl Rx {
             refuses_udp: false,
         };
         let from = received.from;
-        let mut batch = Batch { lent, writer, socket, from, route: None, session: None, frames: 0 };
+        let fib = lent.fib;
+        let mut batch = Batch {
+            lent,
+            fib,
+            writer,
+            socket,
+            from,
+            route: None,
+            session: None,
+            frames: 0,
+            data: [None; 2],
+        };
         let coalescer = merge.then_some(&mut self.coalescer);
         batch.run(&mut self.input[..received.len], received.segment, coalescer);
         Counters::add(&lent.counters.rx_frames, batch.frames);
+        let data = batch.data;
         let Writer { dead, refuses_udp, .. } = batch.writer;
+        for (session, frames, highest) in data.into_iter().flatten() {
+            session.note_heard(highest);
+            lent.acks.note(session, frames, (socket, from), clock::now());
+        }
         if refuses_udp {
             self.coalescer.set_merge_udp(false);
         }
@@ -145,7 +166,7 @@ impl Rx {
     }
 }
 
-impl<'a> Batch<'a, '_> {
+impl<'l> Batch<'_, 'l> {
     #[inline]
     fn run(&mut self, input: &mut [u8], segment: usize, mut merge: Option<&mut Coalescer>) {
         if input.is_empty() {
@@ -182,14 +203,20 @@ impl<'a> Batch<'a, '_> {
         self.frames += 1;
         match header.kind {
             Kind::Data => {
+                self.note_data(session, header.counter);
                 let first = start + HEADER_LEN;
                 let end = first + payload.len();
                 let partial = header.flags & FLAG_PARTIAL_CHECKSUM != 0;
                 self.data(input, (first, end), partial, session.peer_addrs(), merge)
             }
-            Kind::Heartbeat | Kind::Ack => {
+            Kind::Ack => {
+                let ack = Ack::decode(payload)?;
+                session.acknowledged(ack);
+                Ok(())
+            }
+            Kind::Heartbeat => {
                 let plaintext = payload.to_vec();
-                self.control(header.kind, session, plaintext)
+                self.control(session, plaintext)
             }
         }
     }
@@ -226,12 +253,25 @@ impl<'a> Batch<'a, '_> {
         Ok(())
     }
 
-    fn control(
-        &mut self,
-        kind: Kind,
-        session: &Session,
-        plaintext: Vec<u8>,
-    ) -> Result<(), DropReason> {
+    #[inline]
+    fn note_data(&mut self, session: &'l Arc<Session>, counter: u64) {
+        for slot in &mut self.data {
+            match slot {
+                Some((known, frames, highest)) if known.local() == session.local() => {
+                    *frames += 1;
+                    *highest = (*highest).max(counter);
+                    return;
+                }
+                Some(_) => {}
+                None => {
+                    *slot = Some((session, 1, counter));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn control(&mut self, session: &Session, plaintext: Vec<u8>) -> Result<(), DropReason> {
         let peer = session.peer();
         let route = match self.route() {
             Some((owner, route)) if owner == peer => route,
@@ -239,11 +279,8 @@ impl<'a> Batch<'a, '_> {
         };
         let session_boot_id = session.boot_id();
         let received_at = clock::now();
-        let message = if kind == Kind::Ack {
-            FromWorker::Ack { peer, route, session_boot_id, plaintext, received_at }
-        } else {
-            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at }
-        };
+        let message =
+            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at };
         self.lent.reports.send(message, self.lent.counters);
         Ok(())
     }
@@ -266,11 +303,11 @@ impl<'a> Batch<'a, '_> {
     }
 
     #[inline]
-    fn session(&mut self, number: u32) -> Result<&'a Arc<Session>, DropReason> {
+    fn session(&mut self, number: u32) -> Result<&'l Arc<Session>, DropReason> {
         match self.session {
             Some((last, session)) if last == number => Ok(session),
             _ => {
-                let found = self.lent.fib.sessions.get(&number);
+                let found = self.fib.sessions.get(&number);
                 let session = found.ok_or(DropReason::UnknownSession)?;
                 self.session = Some((number, session));
                 Ok(session)

@@ -92,8 +92,8 @@ struct Node {
 fn pair(left_vnet: bool, right_vnet: bool) -> (Node, Node) {
     let (one, two) = (socket(), socket());
     let (a, b) = (one.local, two.local);
-    let left = node(one, b, LEFT, session(RIGHT, (1, 2)), left_vnet);
-    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), right_vnet);
+    let left = node(one, b, LEFT, session(RIGHT, (1, 2)), left_vnet, None);
+    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), right_vnet, None);
     (left, right)
 }
 
@@ -103,12 +103,20 @@ fn node(
     local: VirtualAddrs,
     session: Arc<Session>,
     vnet: bool,
+    // Where the active route leads, if not to the other node; its backup does then.
+    first: Option<SocketAddr>,
 ) -> Node {
-    let path = Path { route: ROUTE, socket: socket.clone(), remote, max_datagram: MAX_DATAGRAM };
+    let to = first.unwrap_or(remote);
+    let path =
+        |route, remote| Path { route, socket: socket.clone(), remote, max_datagram: MAX_DATAGRAM };
+    let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
+    let path = path(ROUTE, to);
     let peer = PeerEntry {
         peer: PEER,
         session: Some(session.clone()),
         active: Some(Arc::new(path)),
+        duplicate: None,
+        backups: backup.into_iter().map(Arc::new).collect(),
         candidates: Vec::new(),
     };
     let (queue, kernel) = adapter(vnet);
@@ -117,6 +125,7 @@ fn node(
     fib.by_v6.insert(session.peer_addrs().v6, 0);
     fib.sessions.insert(session.local(), session.clone());
     fib.routes.insert((socket.id, remote), (PEER, ROUTE));
+    fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
     let (to_quic, quic) = mpsc::channel(64);
     let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic };
@@ -379,8 +388,7 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     assert!(received_at > Time::ZERO);
     let ack = left.sealed(Kind::Ack, b"ack");
     udp::send_one(left.socket.fd.as_fd(), &to, &ack, None).unwrap();
-    let received = right.driver.blocking_recv().unwrap();
-    assert!(matches!(received, FromWorker::Ack { .. }), "{received:?}");
+    right.await_drops(DropReason::Malformed, 1);
 
     let elsewhere = socket();
     let stolen = left.sealed(Kind::Heartbeat, b"beat");
@@ -471,4 +479,33 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
         done.send(()).unwrap();
     });
     finished.recv_timeout(Duration::from_secs(60)).unwrap();
+}
+
+/// what a silent route swallowed arrives over another one, each packet once.
+#[test]
+fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
+    let (one, two, hole) = (socket(), socket(), socket());
+    let (a, b) = (one.local, two.local);
+    let mut left = node(one, b, LEFT, session(RIGHT, (1, 2)), true, Some(hole.local));
+    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), true, None);
+    let (given, expected) = traffic();
+    given.iter().for_each(|(hdr, packet)| left.give(hdr, packet));
+    right.go();
+    left.go();
+    let mut got: Vec<Vec<u8>> = Vec::new();
+    while got.len() < expected.len() {
+        let (hdr, packet) = right.take();
+        got.extend(cut(&hdr, &packet, 1400).unwrap());
+    }
+    assert!(got == expected, "other packets, or in another order");
+    let suspected = left.driver.blocking_recv().unwrap();
+    assert!(matches!(suspected, FromWorker::Suspect(ROUTE)), "{suspected:?}");
+    // Acknowledged over the backup, they are not sent a third time.
+    thread::sleep(Duration::from_millis(300));
+    let counters = &left.workers.counters()[0];
+    let resent = counters.resent_frames.load(Relaxed);
+    let sent = counters.tx_frames.load(Relaxed);
+    assert_eq!(sent, 2 * resent, "each frame went out once on each route");
+    let doubled = right.workers.counters()[0].drops[DropReason::Replayed as usize].load(Relaxed);
+    assert_eq!(doubled, 0, "nothing was delivered before");
 }

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
+    time::Duration,
 };
 
 use super::{
@@ -64,6 +65,22 @@ impl Tx {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
         let out = Out::new(&input);
         Self { input, out }
+    }
+
+    /// Acknowledgements, resends, and what is done with: once per turn.
+    pub(super) fn service(
+        &mut self,
+        fib: &Fib,
+        counters: &Counters,
+        reports: &mut Reports,
+        heard: bool,
+    ) {
+        self.out.service(fib, &mut Context { counters, reports }, heard);
+    }
+
+    /// How long until [`service`](Self::service) has something to do by itself.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.out.wait()
     }
 
     /// Takes what the adapter has, within bounds, and sends it.
@@ -176,13 +193,14 @@ impl<'a> Turn<'a> {
         let Some(entry) = self.fib.peer_at(dst) else {
             return Err(if self.is_own(dst, port) { DropReason::Loop } else { DropReason::NoPeer });
         };
-        let session = entry.session.as_deref().ok_or(DropReason::NoSession)?;
+        let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
         let path = entry.active.as_deref().ok_or(DropReason::NoRoute)?;
         let max_frame = path.max_datagram.min(MAX_SEND);
         if max_frame <= OVERHEAD {
             return Err(DropReason::TooBig);
         }
-        Ok(Target { session, path, max_frame })
+        let duplicate = entry.duplicate.as_deref();
+        Ok(Target { session, path, duplicate, max_frame })
     }
 
     /// Whether a packet goes to the remote end of a route: one of our own frames, sent here by a

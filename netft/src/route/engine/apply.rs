@@ -42,6 +42,9 @@ impl Engine {
                 found.hear(&mut self.context, now, route, &heartbeat)?;
                 self.follow(peer);
             }
+            Input::Suspect(route) => {
+                self.at_route(now, route, |peer, context| peer.suspect(context, now, route));
+            }
             Input::Fault { route, reason } => {
                 self.at_route(now, route, |peer, _| peer.fault(now, route, reason));
             }

@@ -91,6 +91,8 @@ pub enum Input {
         /// What it says.
         heartbeat: Heartbeat,
     },
+    /// Data sent on a route stays unacknowledged although it should not.
+    Suspect(RouteId),
     /// A fault of this end of a route began; several may hold at once.
     Fault {
         /// The route.

@@ -97,6 +97,19 @@ impl Peer {
         self.tell_others(now, Some(id));
     }
 
+    /// The packet path waits in vain for acknowledgements on a route. A heartbeat asks at once;
+    /// its reply clears the suspicion, its absence is the detection time's business. Data goes
+    /// both ways meanwhile, so at most for a detection time.
+    pub(super) fn suspect(&mut self, context: &mut Context, now: Time, id: RouteId) {
+        let Some(route) = self.routes.get_mut(&id) else { return };
+        if route.state != RouteState::Up || route.suspect.is_some() {
+            return;
+        }
+        route.suspect = Some(now);
+        route.next_request = route.next_request.map(|_| now);
+        context.event(now, EventKind::Suspect { route: id, peer: self.id });
+    }
+
     pub(super) fn clear(&mut self, now: Time, id: RouteId, reason: Reason) {
         if self.routes.get_mut(&id).is_some_and(|route| route.clear(reason)) {
             self.start(now, id);
@@ -182,9 +195,18 @@ impl Peer {
         let mut candidates: Vec<_> =
             self.routes.values().filter(|route| !route.faulty() && !route.admin_down).collect();
         candidates.sort_by_key(|route| (preference(route), select::rank(route)));
+        let backups: Vec<_> = candidates
+            .iter()
+            .filter(|route| route.state == RouteState::Up && Some(route.id) != self.active)
+            .map(|route| route.id)
+            .collect();
+        let active = self.active.and_then(|id| self.routes.get(&id));
+        let suspect = active.is_some_and(|route| route.suspect.is_some());
         PeerForwarding {
             peer: self.id,
             active: self.active,
+            duplicate: if suspect { backups.first().copied() } else { None },
+            backups,
             candidates: candidates.iter().map(|route| route.id).collect(),
         }
     }
@@ -207,6 +229,7 @@ impl Peer {
             tx: route.tx,
             rx: route.rx,
             active: self.active == Some(route.id),
+            suspect: route.suspect.is_some(),
             rtt: route.quality.rtt(),
             loss: f32::from(route.quality.loss_permille()) / 1000.0,
             heartbeats_sent: route.sent,

@@ -285,3 +285,22 @@ fn threads_that_take_over_each_others_slots_accept_nothing_twice() {
     let last = &wins[((LAPS - 1) * SLOT_BITS) as usize..];
     assert!(last.iter().all(|wins| wins.load(Relaxed) == 1));
 }
+
+/// What an acknowledgement says of a window is what the window accepted.
+#[test]
+fn the_runs_are_what_was_accepted_newest_first() {
+    let window = ReplayWindow::new();
+    assert!(window.runs(0, 8).is_empty());
+    let mut taken = Vec::new();
+    for counter in (0..3000).chain(3001..3033).chain([3040, 3041]).chain(3100..9500) {
+        assert!(window.accept(counter));
+        taken.push(counter);
+    }
+    let runs = window.runs(9499, 8);
+    let run = |first, last| Range { first, last };
+    let floor = (9499 / SLOT_BITS + 1) * SLOT_BITS - LOOK_BACK;
+    let expected = [run(3100, 9499), run(3040, 3041), run(3001, 3032), run(floor, 2999)];
+    assert_eq!(runs, expected);
+    assert_eq!(window.runs(9499, 2), expected[..2]);
+    assert!(runs.iter().all(|run| (run.first..=run.last).all(|c| taken.contains(&c))));
+}

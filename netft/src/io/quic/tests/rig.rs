@@ -117,7 +117,14 @@ impl Plan {
             let path = Path { route: RouteId(n), socket, remote, max_datagram: 1472 };
             candidates.push(Arc::new(path));
         }
-        fib.peers.push(PeerEntry { peer: PeerId(0), session: None, active: None, candidates });
+        fib.peers.push(PeerEntry {
+            peer: PeerId(0),
+            session: None,
+            active: None,
+            duplicate: None,
+            backups: Vec::new(),
+            candidates,
+        });
         fib
     }
 
