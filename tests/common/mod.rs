@@ -178,9 +178,14 @@ impl Pair {
 }
 
 /// How long leaving a route may take: its detection time, a fifth more, and half of it again for a
-/// busy machine.
-pub fn bound(route: &Route) -> Duration {
-    route.detection_time().mul_f64(1.7)
+/// busy machine. A node that was not scheduled blames nobody for another detection time (F-20), so
+/// every stall the nodes told of since `since` adds its length and that.
+pub fn bound(route: &Route, events: &[Events; 2], since: Moment) -> Duration {
+    let detection = route.detection_time();
+    let stalls = events.iter().flat_map(Events::seen).filter(|event| event.since(since.wall));
+    let lengths = stalls.filter_map(|event| event.number("length_ms"));
+    detection.mul_f64(1.7)
+        + lengths.map(|length| Duration::from_millis(length) + detection).sum::<Duration>()
 }
 
 /// A flow that must live: asserts that it moves on, ends in order and that no byte changed.
