@@ -54,8 +54,8 @@ impl Bounds {
     }
 
     /// From the moment a way is dead to the moment its sender has left it, while another network
-    /// is good: the receiver's detection time, its triggered word at the latest a quarter of a delay
-    /// later, the way of the last heartbeat and of that word.
+    /// is good: the receiver's detection time, its triggered word at the latest a quarter of a
+    /// delay later, the way of the last heartbeat and of that word.
     pub(crate) fn leave(&self, network: usize) -> Duration {
         self.detections[network] + self.delay / 4 + self.longest * 2 + self.slack
     }
