@@ -100,8 +100,10 @@ impl ReplayWindow {
         let mut open: Option<Range> = None;
         let top = highest / SLOT_BITS;
         for block in (0..=top).rev().take((LOOK_BACK / SLOT_BITS) as usize) {
-            let bits = self.block(block);
             let base = block * SLOT_BITS;
+            // Control frames above the highest data frame share the counters.
+            let above = if block == top { SLOT_BITS - 1 - highest % SLOT_BITS } else { 0 };
+            let bits = self.block(block) & (u32::MAX >> above);
             if bits == u32::MAX {
                 let last = open.map_or(base + SLOT_BITS - 1, |run| run.last);
                 open = Some(Range { first: base, last });

@@ -302,5 +302,6 @@ fn the_runs_are_what_was_accepted_newest_first() {
     let expected = [run(3100, 9499), run(3040, 3041), run(3001, 3032), run(floor, 2999)];
     assert_eq!(runs, expected);
     assert_eq!(window.runs(9499, 2), expected[..2]);
+    assert_eq!(window.runs(3020, 1), [run(3001, 3020)], "nothing above what was asked for");
     assert!(runs.iter().all(|run| (run.first..=run.last).all(|c| taken.contains(&c))));
 }
