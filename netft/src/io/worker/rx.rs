@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
-    sync::Arc,
 };
 
 use rustix::io::Errno;
@@ -27,7 +26,7 @@ use crate::{
     wire::{
         DropReason,
         header::{self, FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind},
-        session::Session,
+        session::{Opener, Session},
     },
 };
 
@@ -62,7 +61,7 @@ struct Batch<'a, 'l> {
     /// The route of `socket` and `from`, looked up at most once.
     route: Option<Option<(PeerId, RouteId)>>,
     /// The session of the last frame.
-    session: Option<(u32, &'a Arc<Session>)>,
+    session: Option<(u32, Opener<'a>)>,
     frames: u64,
 }
 
@@ -177,6 +176,7 @@ impl<'a> Batch<'a, '_> {
         let header = Header::decode(frame)?;
         let session = self.session(header.session)?;
         let payload = session.open(&header, frame)?;
+        let session = session.session();
         self.frames += 1;
         match header.kind {
             Kind::Data => {
@@ -264,16 +264,14 @@ impl<'a> Batch<'a, '_> {
     }
 
     #[inline]
-    fn session(&mut self, number: u32) -> Result<&'a Arc<Session>, DropReason> {
-        match self.session {
-            Some((last, session)) if last == number => Ok(session),
-            _ => {
-                let found = self.lent.fib.sessions.get(&number);
-                let session = found.ok_or(DropReason::UnknownSession)?;
-                self.session = Some((number, session));
-                Ok(session)
-            }
+    fn session(&mut self, number: u32) -> Result<&mut Opener<'a>, DropReason> {
+        if self.session.as_ref().is_none_or(|(last, _)| *last != number) {
+            let found = self.lent.fib.sessions.get(&number);
+            let session = found.ok_or(DropReason::UnknownSession)?;
+            self.session = Some((number, session.opener()));
         }
+        let (_, opener) = self.session.as_mut().ok_or(DropReason::UnknownSession)?;
+        Ok(opener)
     }
 
     #[inline]
