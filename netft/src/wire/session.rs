@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use zeroize::Zeroize;
 
 use self::keys::KeyWindow;
@@ -226,15 +226,22 @@ impl Session {
         Ok(first)
     }
 
-    /// Seals one frame in place. `frame` is [`OVERHEAD`](super::header::OVERHEAD) bytes longer
-    /// than its payload, which stands at `frame[HEADER_LEN..len - TAG_LEN]`; the header and the
-    /// tag are written around it. `counter` must come from [`reserve`](Self::reserve), each once.
+    /// What seals a batch of frames. It keeps a key epoch alive: hold it for a turn, not longer.
+    #[inline]
+    pub fn sealer(&self) -> Sealer<'_> {
+        Sealer { session: self, keys: self.tx.load() }
+    }
+
+    /// What opens a batch of frames. It keeps a key epoch alive: hold it for a turn, not longer.
+    #[inline]
+    pub fn opener(&self) -> Opener<'_> {
+        Opener { session: self, keys: self.rx.load() }
+    }
+
+    /// Seals one frame: [`Sealer::seal`].
     ///
     /// # Errors
-    /// The frame must not be sent then. [`DropReason::KeyExhausted`] when the counter's epoch is
-    /// over, because other workers sealed a whole epoch (2^26 frames) since it was reserved, or
-    /// the counter is none of [`reserve`](Self::reserve)'s; [`DropReason::Malformed`] when `frame`
-    /// is shorter than the overhead.
+    /// As there.
     #[inline]
     pub fn seal(
         &self,
@@ -243,26 +250,85 @@ impl Session {
         counter: u64,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
-        if counter >= self.max_frames {
+        self.sealer().seal(kind, flags, counter, frame)
+    }
+
+    /// Opens one frame: [`Opener::open`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn open<'a>(
+        &self,
+        header: &Header,
+        frame: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        self.opener().open(header, frame)
+    }
+}
+
+/// The sealing keys of a session, looked up once per batch.
+pub struct Sealer<'s> {
+    session: &'s Session,
+    keys: Guard<Arc<KeyWindow>>,
+}
+
+impl<'s> Sealer<'s> {
+    /// The session.
+    #[inline]
+    pub fn session(&self) -> &'s Session {
+        self.session
+    }
+
+    /// Seals one frame in place. `frame` is [`OVERHEAD`](super::header::OVERHEAD) bytes longer
+    /// than its payload, which stands at `frame[HEADER_LEN..len - TAG_LEN]`; the header and the
+    /// tag are written around it. `counter` must come from [`Session::reserve`], each once.
+    ///
+    /// # Errors
+    /// The frame must not be sent then. [`DropReason::KeyExhausted`] when the counter's epoch is
+    /// over, because other workers sealed a whole epoch (2^26 frames) since it was reserved, or
+    /// the counter is none of [`Session::reserve`]'s; [`DropReason::Malformed`] when `frame` is
+    /// shorter than the overhead.
+    #[inline]
+    pub fn seal(
+        &mut self,
+        kind: Kind,
+        flags: u8,
+        counter: u64,
+        frame: &mut [u8],
+    ) -> Result<(), DropReason> {
+        if counter >= self.session.max_frames {
             return Err(DropReason::KeyExhausted);
         }
-        let epoch = counter >> self.epoch_bits;
-        let mut keys = self.tx.load();
-        if epoch > keys.epoch() {
-            drop(keys);
-            advance(&self.tx, epoch);
-            keys = self.tx.load();
+        let epoch = counter >> self.session.epoch_bits;
+        if epoch > self.keys.epoch() {
+            advance(&self.session.tx, epoch);
+            self.keys = self.session.tx.load();
         }
-        let key = keys.key(epoch).ok_or(DropReason::KeyExhausted)?;
+        let key = self.keys.key(epoch).ok_or(DropReason::KeyExhausted)?;
         let Some((head, sealed)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
             return Err(DropReason::Malformed);
         };
         let Some((payload, tag)) = sealed.split_last_chunk_mut::<TAG_LEN>() else {
             return Err(DropReason::Malformed);
         };
-        *head = Header { kind, flags, session: self.remote, counter }.encode();
+        *head = Header { kind, flags, session: self.session.remote, counter }.encode();
         tag.copy_from_slice(key.seal(counter, *head, payload)?.as_ref());
         Ok(())
+    }
+}
+
+/// The opening keys of a session, looked up once per batch.
+pub struct Opener<'s> {
+    session: &'s Session,
+    keys: Guard<Arc<KeyWindow>>,
+}
+
+impl<'s> Opener<'s> {
+    /// The session.
+    #[inline]
+    pub fn session(&self) -> &'s Session {
+        self.session
     }
 
     /// Opens one frame in place: replay pre-check, tag, replay commit. Returns its payload.
@@ -274,26 +340,31 @@ impl Session {
     /// the session changes then; the bytes of `frame` are unspecified.
     #[inline]
     pub fn open<'a>(
-        &self,
+        &mut self,
         header: &Header,
         frame: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
+        let session = self.session;
         let counter = header.counter;
-        let epoch = counter >> self.epoch_bits;
-        let keys = self.rx.load();
-        let key = keys.key(epoch).ok_or(DropReason::NotAuthentic)?;
-        if self.replay.seen(counter) {
+        let epoch = counter >> session.epoch_bits;
+        if self.keys.key(epoch).is_none() {
+            // Another worker may have moved on since.
+            self.keys = session.rx.load();
+        }
+        let key = self.keys.key(epoch).ok_or(DropReason::NotAuthentic)?;
+        if session.replay.seen(counter) {
             return Err(DropReason::Replayed);
         }
         let Some((head, sealed)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
             return Err(DropReason::Malformed);
         };
         let payload = key.open(counter, *head, sealed)?;
-        if !self.replay.accept(counter) {
+        if !session.replay.accept(counter) {
             return Err(DropReason::Replayed);
         }
-        if epoch > keys.epoch() {
-            advance(&self.rx, epoch);
+        if epoch > self.keys.epoch() {
+            advance(&session.rx, epoch);
+            self.keys = session.rx.load();
         }
         Ok(payload)
     }

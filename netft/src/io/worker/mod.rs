@@ -97,6 +97,9 @@ impl Workers {
     /// # Errors
     /// No descriptor or thread is left.
     pub fn start(count: usize, io: WorkerIo) -> io::Result<Self> {
+        if cfg!(feature = "bench-null-cipher") {
+            tracing::error!("built to measure: nothing is encrypted or authenticated");
+        }
         let mut workers = Self { shared: Vec::new(), threads: Vec::new(), counters: Vec::new() };
         for index in 0..count.max(1) {
             let shared = Arc::new(Shared::new()?);

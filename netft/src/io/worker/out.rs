@@ -22,7 +22,7 @@ use crate::{
     wire::{
         DropReason,
         header::{HEADER_LEN, Header, Kind, OVERHEAD, TAG_LEN},
-        session::Session,
+        session::{Sealer, Session},
     },
 };
 
@@ -33,9 +33,9 @@ const PAGE: usize = super::chunks::PAGE;
 const MAX_PLAIN_SOCKETS: usize = 64;
 
 /// Where the frames of one flush go.
-#[derive(Clone, Copy)]
 pub(super) struct Target<'f> {
     pub(super) session: &'f Arc<Session>,
+    pub(super) sealer: Sealer<'f>,
     pub(super) path: &'f Path,
     /// Where a copy goes while the route is suspect.
     pub(super) duplicate: Option<&'f Path>,
@@ -87,7 +87,7 @@ impl Out {
     #[inline]
     pub(super) fn bundle(
         &mut self,
-        to: &Target<'_>,
+        to: &mut Target<'_>,
         context: &mut Context<'_>,
         flags: u8,
         len: usize,
@@ -113,7 +113,7 @@ impl Out {
     #[inline]
     pub(super) fn frame(
         &mut self,
-        to: &Target<'_>,
+        to: &mut Target<'_>,
         context: &mut Context<'_>,
         (flags, counter): (u8, u64),
         len: usize,
@@ -128,16 +128,16 @@ impl Out {
 
     /// Sends everything.
     #[inline]
-    pub(super) fn flush(&mut self, to: &Target<'_>, context: &mut Context<'_>) {
+    pub(super) fn flush(&mut self, to: &mut Target<'_>, context: &mut Context<'_>) {
         self.close(to, context);
         self.send(to, context);
     }
 
     /// Seals the open bundle.
     #[inline]
-    fn close(&mut self, to: &Target<'_>, context: &mut Context<'_>) {
+    fn close(&mut self, to: &mut Target<'_>, context: &mut Context<'_>) {
         let Some((filled, flags)) = self.open.take() else { return };
-        match to.session.reserve(1) {
+        match to.sealer.session().reserve(1) {
             Ok(counter) => self.seal(to, context, flags, counter, filled + TAG_LEN),
             Err(reason) => context.counters.count(reason),
         }
@@ -156,7 +156,7 @@ impl Out {
     #[inline]
     fn seal(
         &mut self,
-        to: &Target<'_>,
+        to: &mut Target<'_>,
         context: &mut Context<'_>,
         flags: u8,
         counter: u64,
@@ -164,7 +164,7 @@ impl Out {
     ) {
         let start = self.base + self.used;
         let frame = &mut self.chunks.current()[start..start + size];
-        if let Err(reason) = to.session.seal(Kind::Data, flags, counter, frame) {
+        if let Err(reason) = to.sealer.seal(Kind::Data, flags, counter, frame) {
             return context.counters.count(reason);
         }
         self.used += size;

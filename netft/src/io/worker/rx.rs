@@ -28,7 +28,7 @@ use crate::{
         DropReason,
         ack::Ack,
         header::{self, FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind},
-        session::Session,
+        session::{Opener, Session},
     },
 };
 
@@ -65,7 +65,7 @@ struct Batch<'a, 'l> {
     /// The route of `socket` and `from`, looked up at most once.
     route: Option<Option<(PeerId, RouteId)>>,
     /// The session of the last frame.
-    session: Option<(u32, &'l Arc<Session>)>,
+    session: Option<(u32, &'l Arc<Session>, Opener<'l>)>,
     frames: u64,
     /// Data frames and their highest counter, of the two sessions a batch may mix at a rekey.
     data: [Option<(&'l Arc<Session>, u64, u64)>; 2],
@@ -200,10 +200,11 @@ impl<'l> Batch<'_, 'l> {
         let header = Header::decode(frame)?;
         let session = self.session(header.session)?;
         let payload = session.open(&header, frame)?;
+        let session = session.session();
         self.frames += 1;
         match header.kind {
             Kind::Data => {
-                self.note_data(session, header.counter);
+                self.note_data(header.counter);
                 let first = start + HEADER_LEN;
                 let end = first + payload.len();
                 let partial = header.flags & FLAG_PARTIAL_CHECKSUM != 0;
@@ -254,7 +255,9 @@ impl<'l> Batch<'_, 'l> {
     }
 
     #[inline]
-    fn note_data(&mut self, session: &'l Arc<Session>, counter: u64) {
+    fn note_data(&mut self, counter: u64) {
+        let Some((_, session, _)) = &self.session else { return };
+        let session: &'l Arc<Session> = session;
         for slot in &mut self.data {
             match slot {
                 Some((known, frames, highest)) if known.local() == session.local() => {
@@ -303,16 +306,14 @@ impl<'l> Batch<'_, 'l> {
     }
 
     #[inline]
-    fn session(&mut self, number: u32) -> Result<&'l Arc<Session>, DropReason> {
-        match self.session {
-            Some((last, session)) if last == number => Ok(session),
-            _ => {
-                let found = self.fib.sessions.get(&number);
-                let session = found.ok_or(DropReason::UnknownSession)?;
-                self.session = Some((number, session));
-                Ok(session)
-            }
+    fn session(&mut self, number: u32) -> Result<&mut Opener<'l>, DropReason> {
+        if self.session.as_ref().is_none_or(|(last, ..)| *last != number) {
+            let found = self.fib.sessions.get(&number);
+            let session = found.ok_or(DropReason::UnknownSession)?;
+            self.session = Some((number, session, session.opener()));
         }
+        let (.., opener) = self.session.as_mut().ok_or(DropReason::UnknownSession)?;
+        Ok(opener)
     }
 
     #[inline]

@@ -149,7 +149,9 @@ impl<'a> Turn<'a> {
     fn packet(&mut self, hdr: &VnetHdr, packet: &[u8]) -> Result<(), DropReason> {
         let inner = Inner::parse(packet)?;
         let port = inner.udp_port(packet);
-        let to = self.target(inner.dst, port)?;
+        self.aim(inner.dst, port)?;
+        let Self { out, context, target, .. } = self;
+        let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
             return Err(DropReason::Loop);
         }
@@ -158,16 +160,15 @@ impl<'a> Turn<'a> {
         let count = split.count();
         // Segments of one stream get a frame each: one lost datagram costs one segment.
         if count > 1 && split.is_tcp() {
-            let first = to.session.reserve(count as u64)?;
+            let first = to.sealer.session().reserve(count as u64)?;
             for i in 0..count {
-                let sealed_as = (flags, first + i as u64);
-                self.out.frame(&to, &mut self.context, sealed_as, split.len(i), |slot| {
+                out.frame(to, context, (flags, first + i as u64), split.len(i), |slot| {
                     split.write(i, slot);
                 });
             }
         } else {
             for i in 0..count {
-                self.out.bundle(&to, &mut self.context, flags, split.len(i), |slot| {
+                out.bundle(to, context, flags, split.len(i), |slot| {
                     split.write(i, slot);
                 });
             }
@@ -175,18 +176,15 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// Where packets for `dst` go. Frames for another peer are sent before.
+    /// Points `target` to where packets for `dst` go. Frames for another peer are sent before.
     #[inline]
-    fn target(&mut self, dst: IpAddr, port: Option<u16>) -> Result<Target<'a>, DropReason> {
-        if let Some((addr, target)) = self.target
-            && addr == dst
-        {
-            return Ok(target);
+    fn aim(&mut self, dst: IpAddr, port: Option<u16>) -> Result<(), DropReason> {
+        if self.target.as_ref().is_some_and(|(addr, _)| *addr == dst) {
+            return Ok(());
         }
         self.flush();
-        let target = self.look_up(dst, port)?;
-        self.target = Some((dst, target));
-        Ok(target)
+        self.target = Some((dst, self.look_up(dst, port)?));
+        Ok(())
     }
 
     fn look_up(&self, dst: IpAddr, port: Option<u16>) -> Result<Target<'a>, DropReason> {
@@ -200,7 +198,7 @@ impl<'a> Turn<'a> {
             return Err(DropReason::TooBig);
         }
         let duplicate = entry.duplicate.as_deref();
-        Ok(Target { session, path, duplicate, max_frame })
+        Ok(Target { session, sealer: session.sealer(), path, duplicate, max_frame })
     }
 
     /// Whether a packet goes to the remote end of a route: one of our own frames, sent here by a
@@ -216,8 +214,8 @@ impl<'a> Turn<'a> {
 
     #[inline]
     fn flush(&mut self) {
-        if let Some((_, target)) = self.target.take() {
-            self.out.flush(&target, &mut self.context);
+        if let Some((_, mut target)) = self.target.take() {
+            self.out.flush(&mut target, &mut self.context);
         }
     }
 }

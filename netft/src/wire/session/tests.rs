@@ -357,6 +357,25 @@ fn a_worker_that_ratchets_late_does_not_step_back() {
 }
 
 #[test]
+fn keys_held_over_a_batch_follow_a_session_that_moved_on() {
+    let (here, there) = pair_with(Cipher::Aes256Gcm, 4, 1 << 10);
+    let (mut sealer, mut opener) = (here.sealer(), there.opener());
+    // Others move both ends on by four epochs.
+    for counter in [16, 32, 48, 64] {
+        opened(&there, &sealed(&here, counter, b"others")).unwrap();
+    }
+    let mut frame = vec![9; OVERHEAD + 5];
+    sealer.seal(Kind::Data, 0, 65, &mut frame).unwrap();
+    let header = Header::decode(&frame).unwrap();
+    assert_eq!(opener.open(&header, &mut frame).unwrap(), [9; 5]);
+    // And the batch itself moves on.
+    sealer.seal(Kind::Data, 0, 80, &mut frame).unwrap();
+    let header = Header::decode(&frame).unwrap();
+    assert_eq!(opener.open(&header, &mut frame).map(|payload| payload.len()), Ok(5));
+    assert!(opener.session().replay.seen(80) && sealer.session().local() == 1000);
+}
+
+#[test]
 fn an_epoch_is_2_to_the_26_frames() {
     let (here, there) = pair();
     for (counter, epoch) in [((1 << 26) - 1, 0), (1 << 26, 1), ((1 << 27) - 1, 1), (1 << 27, 2)] {
