@@ -101,6 +101,10 @@ fn counts(counters: &CounterSnapshot) -> Counters {
         rx_bytes: counters.rx_bytes,
         adapter_writes: counters.adapter_writes,
         socket_overflow: counters.socket_overflow,
+        resent_frames: counters.resent_frames,
+        duplicated_frames: counters.duplicated_frames,
+        acks_sent: counters.acks_sent,
+        ring_overflow: counters.ring_overflow,
         drops: counters.drops.iter().map(|(why, n)| (why.name().to_owned(), *n)).collect(),
     }
 }

@@ -205,6 +205,14 @@ pub struct Counters {
     pub adapter_writes: u64,
     /// Datagrams the kernel dropped because a socket's buffer was full.
     pub socket_overflow: u64,
+    /// Frames sent again on another route because nothing acknowledged them.
+    pub resent_frames: u64,
+    /// Frames sent on a second route while the first was suspect.
+    pub duplicated_frames: u64,
+    /// Acknowledgements sent.
+    pub acks_sent: u64,
+    /// Frames forgotten unacknowledged: the resend ring was full, or they were too old.
+    pub ring_overflow: u64,
     /// Packets dropped, by reason; every reason is there.
     pub drops: BTreeMap<String, u64>,
 }

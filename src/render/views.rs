@@ -59,6 +59,13 @@ pub fn status(status: &Status) -> String {
                 counters.rx_frames
             ),
         ),
+        (
+            "resent",
+            format!(
+                "{} frames, {} duplicated, {} forgotten",
+                counters.resent_frames, counters.duplicated_frames, counters.ring_overflow
+            ),
+        ),
         ("overflow", format!("{} datagrams", counters.socket_overflow)),
     ];
     for (name, value) in rows {

@@ -95,6 +95,14 @@ pub struct CounterSnapshot {
     pub adapter_writes: u64,
     /// Datagrams lost in full socket buffers.
     pub socket_overflow: u64,
+    /// Frames sent again on another route because nothing acknowledged them.
+    pub resent_frames: u64,
+    /// Frames sent on a second route while the first was suspect.
+    pub duplicated_frames: u64,
+    /// Acknowledgements sent.
+    pub acks_sent: u64,
+    /// Frames forgotten unacknowledged: the resend ring was full, or they were too old.
+    pub ring_overflow: u64,
     /// Drops by reason, every reason listed.
     pub drops: Vec<(DropReason, u64)>,
 }

@@ -65,6 +65,10 @@ fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
         total.rx_bytes += read(&worker.rx_bytes);
         total.adapter_writes += read(&worker.adapter_writes);
         total.socket_overflow += read(&worker.socket_overflow);
+        total.resent_frames += read(&worker.resent_frames);
+        total.duplicated_frames += read(&worker.duplicated_frames);
+        total.acks_sent += read(&worker.acks_sent);
+        total.ring_overflow += read(&worker.ring_overflow);
         for (reason, count) in &mut total.drops {
             *count += read(&worker.drops[*reason as usize]);
         }

@@ -452,7 +452,7 @@ fn a_closed_remote_port_blames_no_route_and_stops_nothing() {
 fn an_unwatched_socket_is_released() {
     let (left, right) = pair(true, true);
     let weak = Arc::downgrade(&left.socket);
-    let others = 2; // The route of the table, and this test.
+    let others = 3; // The table and its route, and this test.
     left.workers.unwatch_socket(&left.socket);
     await_until(|| weak.strong_count() == others);
     udp::send_one(right.socket.fd.as_fd(), &left.socket.local, &[1], None).unwrap();
