@@ -46,7 +46,8 @@ const RIGHT: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
 
 /// A case: prepares itself, then is run over and over with the number of the run.
 type Case = Box<dyn FnMut(u64)>;
-const CASES: [(&str, fn() -> Case); 9] = [
+type Prepare = fn() -> Case;
+const CASES: [(&str, Prepare); 9] = [
     ("seal", seal),
     ("seal_open", seal_open),
     ("seal_open_small", seal_open_small),
