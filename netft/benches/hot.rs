@@ -46,10 +46,8 @@ const RIGHT: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
 
 /// A case: prepares itself, then is run over and over with the number of the run.
 type Case = Box<dyn FnMut(u64)>;
-/// A name, and what makes the case.
-type Named = (&'static str, fn() -> Case);
-
-const CASES: [Named; 9] = [
+type Prepare = fn() -> Case;
+const CASES: [(&str, Prepare); 9] = [
     ("seal", seal),
     ("seal_open", seal_open),
     ("seal_open_small", seal_open_small),

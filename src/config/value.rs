@@ -22,7 +22,7 @@ pub(super) enum Value {
 }
 
 impl fmt::Display for Value {
-    /// What was found, for "…, not <this>": control characters escaped.
+    /// What was found, for "…, not …": control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Integer(value) => value.fmt(f),

@@ -54,7 +54,7 @@ impl Lab {
     /// `nodes` nodes (1–200) joined by `networks` flat networks (1–100).
     ///
     /// # Errors
-    /// When the kernel refuses, which is what happens outside [`enter`](super::enter).
+    /// When the kernel refuses, which is what happens outside [`enter()`](super::enter()).
     pub fn new(nodes: usize, networks: usize) -> Result<Self, LabError> {
         Self::with_shapes(nodes, &vec![Shape::Flat; networks])
     }

@@ -1,7 +1,7 @@
 //! A laboratory of network namespaces: nodes joined by networks whose faults are ours to make.
 //!
 //! The demo and the kernel tests use it. It needs no root, no external program and no firewall:
-//! the process re-executes itself as root of its own user namespace ([`enter`]), builds nodes and
+//! the process re-executes itself as root of its own user namespace ([`enter()`]), builds nodes and
 //! networks through rtnetlink ([`Lab`]), breaks and heals them ([`Lab::black_hole`] and its kin),
 //! measures what applications feel ([`probe`], [`transfer`]) and runs daemons inside
 //! ([`daemon::Daemon`]). Nothing outside these namespaces is touched.

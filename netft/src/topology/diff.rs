@@ -26,7 +26,7 @@ impl Diff {
 
 /// Compares two sets of routes; routes are the same when peer, local and remote end are.
 ///
-/// A route whose interface vanished is in both sets: [`plan`](super::plan) keeps it, and
+/// A route whose interface vanished is in both sets: [`plan()`](super::plan()) keeps it, and
 /// [`faults`](super::faults) says what is wrong with it.
 pub fn diff(old: &[Planned], new: &[Planned]) -> Diff {
     let before = by_key(old);

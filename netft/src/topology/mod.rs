@@ -1,7 +1,7 @@
 //! Which routes should exist, and which of them cannot work at the moment. Pure.
 //!
 //! The driver lists the interfaces, asks the kernel for the sources of the addresses in
-//! [`unpaired`], calls [`plan`], compares with what runs by [`diff`], and asks [`faults`] at every
+//! [`unpaired`], calls [`plan()`], compares with what runs by [`diff()`], and asks [`faults`] at every
 //! change of an interface. Bounds: one route per address of a peer, or one per route override
 //! that names a local address; the config bounds both.
 
@@ -92,7 +92,7 @@ impl Planned {
     }
 }
 
-/// What [`plan`] says.
+/// What [`plan()`] says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The routes, in the order of the config.

@@ -10,6 +10,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use super::chunks::PAGE;
 use crate::{
     id::{PeerId, RouteId},
     route::recovery::Recovery,
@@ -21,7 +22,7 @@ use crate::{
     },
 };
 
-/// Bytes one peer's unacknowledged frames may hold.
+/// Bytes of memory one peer's unacknowledged frames may hold.
 pub(super) const MAX_BYTES: usize = 64 << 20;
 /// How long an unacknowledged frame is kept.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(1);
@@ -35,6 +36,13 @@ pub(super) struct Place {
     pub(super) start: usize,
     pub(super) len: usize,
     pub(super) stride: usize,
+}
+
+impl Place {
+    /// Memory it holds, bytes: sends start a whole number of pages apart.
+    fn span(self) -> usize {
+        self.len.next_multiple_of(PAGE)
+    }
 }
 
 /// One send that is not wholly acknowledged.
@@ -98,7 +106,7 @@ impl Flight {
         }
         let frames = place.len.div_ceil(place.stride) as u32;
         self.route = route;
-        self.bytes += place.len;
+        self.bytes += place.span();
         self.sent.push_back(Sent {
             place,
             frames,
@@ -145,7 +153,7 @@ impl Flight {
             if sent.acked != whole(sent.frames) && !lost_alone {
                 return true;
             }
-            self.bytes -= sent.place.len;
+            self.bytes -= sent.place.span();
             forget(sent.place.chunk);
             false
         });
@@ -159,7 +167,7 @@ impl Flight {
                 break;
             }
             frames += u64::from(oldest.frames - oldest.acked.count_ones());
-            self.bytes -= oldest.place.len;
+            self.bytes -= oldest.place.span();
             forget(oldest.place.chunk);
             self.sent.pop_front();
         }

@@ -109,6 +109,24 @@ impl Out {
         self.open = Some((HEADER_LEN + len, flags));
     }
 
+    /// Makes room for `count` frames for packets of at most `len` bytes: if they do not fit behind
+    /// what is there, that is sent first. Cut over two sends, the segments of a super-packet would
+    /// be received, and written to the far adapter, in two pieces.
+    #[inline]
+    pub(super) fn keep_together(
+        &mut self,
+        to: &mut Target<'_>,
+        context: &mut Context<'_>,
+        count: usize,
+        len: usize,
+    ) {
+        self.close(to, context);
+        let used = self.used + count * (len + OVERHEAD);
+        if self.frames + count > MAX_SEGMENTS || used > MAX_SEND {
+            self.send(to, context);
+        }
+    }
+
     /// Adds a frame of its own for a packet of `len` bytes, under a reserved counter.
     #[inline]
     pub(super) fn frame(

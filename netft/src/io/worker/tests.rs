@@ -261,6 +261,24 @@ fn what_goes_in_at_one_end_comes_out_at_the_other() {
     }
 }
 
+/// Each is written whole: the end of one and the start of the next do not share a send.
+#[test]
+fn super_packets_that_fit_a_send_are_not_torn() {
+    let (left, right) = pair(true, true);
+    let segment = usize::from(build(&plain(false, 60_000)).0.gso_size);
+    let (hdr, packet) = build(&plain(false, 25 * segment));
+    for _ in 0..4 {
+        left.give(&hdr, &packet);
+    }
+    right.go();
+    left.go();
+    for _ in 0..4 {
+        assert_eq!(right.take().1.len(), packet.len());
+    }
+    let sent = left.workers.counters()[0].tx_frames.load(Relaxed);
+    assert_eq!(sent, 4 * 25);
+}
+
 #[test]
 fn a_plain_adapter_gets_finished_checksums() {
     let (left, right) = pair(true, false);

@@ -161,6 +161,7 @@ impl<'a> Turn<'a> {
         // Segments of one stream get a frame each: one lost datagram costs one segment.
         if count > 1 && split.is_tcp() {
             let first = to.sealer.session().reserve(count as u64)?;
+            out.keep_together(to, context, count, split.len(0));
             for i in 0..count {
                 out.frame(to, context, (flags, first + i as u64), split.len(i), |slot| {
                     split.write(i, slot);
