@@ -1,8 +1,8 @@
 //! Which routes should exist, and which of them cannot work at the moment. Pure.
 //!
 //! The driver lists the interfaces, asks the kernel for the sources of the addresses in
-//! [`unpaired`], calls [`plan()`], compares with what runs by [`diff()`], and asks [`faults`] at every
-//! change of an interface. Bounds: one route per address of a peer, or one per route override
+//! [`unpaired`], calls [`plan()`], compares with what runs by [`diff()`], and asks [`faults`] at
+//! every change of an interface. Bounds: one route per address of a peer, or one per route override
 //! that names a local address; the config bounds both.
 
 mod diff;

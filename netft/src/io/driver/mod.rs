@@ -2,7 +2,8 @@
 //!
 //! It owns the engine, the sockets, the sessions and the forwarding state, and runs on a thread
 //! of its own, so that neither a handshake nor an operator's request delays a heartbeat. It
-//! decides nothing: inputs go to [`Engine`](crate::route::Engine), outputs become frames, tables and events.
+//! decides nothing: inputs go to [`Engine`](crate::route::Engine), outputs become frames, tables
+//! and events.
 //!
 //! ```text
 //! workers ──heartbeats──▶ ┌────────┐ ──heartbeat frames──▶ sockets
