@@ -228,7 +228,7 @@ fn events_are_numbered_typed_and_streamed() {
             assert!(status.success());
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     panic!("the follower outlives its reader");
 }
