@@ -71,7 +71,7 @@ fn files_and_lines_stay_short() {
 /// The pure rooms, and what none of them may name.
 #[test]
 fn pure_rooms_touch_nothing() {
-    const PURE: [&str; 9] = [
+    const PURE: [&str; 10] = [
         "netft/src/wire/",
         "netft/src/packet/",
         "netft/src/route/",
@@ -79,6 +79,7 @@ fn pure_rooms_touch_nothing() {
         "netft/src/sim/",
         "netft/src/addr.rs",
         "netft/src/config.rs",
+        "netft/src/config/",
         "netft/src/id.rs",
         "netft/src/time.rs",
     ];

@@ -1,5 +1,8 @@
 //! What a node is told: typed, checked values. Pure.
 
+mod diff;
+mod number;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -8,9 +11,11 @@ use std::{
 
 use ipnet::IpNet;
 
+pub(crate) use self::diff::timing;
+pub use self::diff::{Change, Fixed, Mark, diff};
 use crate::{
     addr::VirtualAddrs,
-    id::NodeKey,
+    id::{NodeKey, PeerId},
     route::{Carrier, Class, Delay, Priority, Threshold, Timing},
 };
 
@@ -90,6 +95,7 @@ impl Config {
     #[must_use]
     pub fn peer(mut self, peer: Peer) -> Self {
         self.peers.push(peer);
+        self.number();
         self
     }
 
@@ -147,6 +153,7 @@ impl Peer {
     /// A peer with link-local addresses from its key, and no physical address yet.
     pub fn new(name: impl Into<String>, key: NodeKey) -> Self {
         Self {
+            id: PeerId(0),
             name: name.into(),
             key,
             addrs: VirtualAddrs::derive(&key),
@@ -255,6 +262,8 @@ pub enum Role {
 /// Another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// Its number in this process, given by the adapter: what stands here before is replaced.
+    pub id: PeerId,
     /// Its name.
     pub name: String,
     /// Its public key.

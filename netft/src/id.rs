@@ -15,7 +15,8 @@ impl fmt::Debug for NodeKey {
     }
 }
 
-/// A peer of this node, by its place in this node's configuration. Local to this process.
+/// A peer of this node: its place in the first configuration, or the next free number if it came
+/// with a later one. Never reused while the process lives; local to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u16);
 

@@ -48,6 +48,12 @@ pub(super) enum Command {
     Peers,
     /// Shows what happened.
     Events(Events),
+    /// Makes the daemon read its config file again; prints what changes.
+    Reload {
+        /// Prints what would change, and changes nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Makes a key file and prints its public key.
     Keygen {
         /// The file to write; it must not exist.

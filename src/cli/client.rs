@@ -90,7 +90,7 @@ impl Client {
         // answer.
         let _ = reader.read_to_string(&mut text);
         let text = parse::<schema::Failure>(&text)
-            .map_or_else(|_| format!("netftd answered {code}"), |failure| escape(&failure.error));
+            .map_or_else(|_| format!("netftd answered {code}"), |failure| lines(&failure.error));
         Err(match code {
             400 | 404 | 413 => Failure::input(text),
             403 => Failure::environment(text),
@@ -113,6 +113,11 @@ impl Client {
             _ => Failure::other(format!("no answer from netftd at {path}: {error}")),
         }
     }
+}
+
+/// An error of several lines, such as a config's, keeps them.
+fn lines(text: &str) -> String {
+    text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads a head up to its empty line; returns the status code.

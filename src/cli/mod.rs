@@ -65,6 +65,11 @@ fn run(command: Command, target: &Target) -> Result<(), Failure> {
         }
         Command::Route(route) => change(&client(), route, json, &mut out),
         Command::Events(args) => events(&client(), &args, json, &mut out),
+        Command::Reload { dry_run } => {
+            let target = format!("/v1/reload?dry_run={dry_run}");
+            let (text, reload) = client().ask::<schema::Reload>("POST", &target, "")?;
+            out.answer(json, &text, || views::reload(&reload))
+        }
         Command::Keygen { file } => keys::keygen(&file, &mut out),
         Command::Pubkey { file } => keys::pubkey(&file, &mut out),
         Command::Init(args) => init::init(&args, &mut out),

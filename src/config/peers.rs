@@ -131,7 +131,7 @@ fn peer(
     let derived = VirtualAddrs::derive(&key);
     let addrs = virtuals::virtual_addrs(reader, fields, derived, &context.prefixes, &key_span);
     taken.virtual_addrs(reader, &addrs, &owner);
-    Some(Peer { name: name?.0, key, addrs: addrs.addrs, addresses, routes })
+    Some(Peer { addrs: addrs.addrs, addresses, routes, ..Peer::new(name?.0, key) })
 }
 
 fn endpoints(

@@ -33,17 +33,25 @@ impl Names {
     }
 }
 
-impl From<&Snapshot> for Names {
-    fn from(snapshot: &Snapshot) -> Self {
-        let mut names = Vec::new();
+impl Names {
+    /// Takes in the peers of `snapshot`; those that are gone keep their names, for the last that
+    /// is said of them.
+    pub fn learn(&mut self, snapshot: &Snapshot) {
         for peer in &snapshot.peers {
             let place = usize::from(peer.status.peer.0);
-            if names.len() <= place {
-                names.resize(place + 1, String::new());
+            if self.0.len() <= place {
+                self.0.resize(place + 1, String::new());
             }
-            names[place].clone_from(&peer.name);
+            self.0[place].clone_from(&peer.name);
         }
-        Self(names)
+    }
+}
+
+impl From<&Snapshot> for Names {
+    fn from(snapshot: &Snapshot) -> Self {
+        let mut names = Self::default();
+        names.learn(snapshot);
+        names
     }
 }
 
@@ -219,6 +227,7 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
         }
         EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
         EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
+        EventKind::Reconfigured => What::Reconfigured,
     }
 }
 

@@ -396,6 +396,8 @@ pub enum What {
         /// How many.
         count: u64,
     },
+    /// Another config is in force.
+    Reconfigured,
 }
 
 /// NetFT's `FaultTolerantRoute`.
@@ -417,6 +419,15 @@ pub struct EightFields {
     pub priority: u32,
     /// Bit mask, as in [`Route::attributes`].
     pub attributes: u32,
+}
+
+/// `POST /v1/reload`, with `?dry_run=true` or without.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// Whether the changes are in force; false for a dry run, and when there are none.
+    pub applied: bool,
+    /// What changes, one line each: settings, then routes. `+` comes, `-` goes, `~` is different.
+    pub changes: Vec<String>,
 }
 
 /// The answer to a request that failed.

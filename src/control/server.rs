@@ -6,11 +6,14 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Query, State, rejection::BytesRejection},
+    extract::{
+        DefaultBodyLimit, Path, Query, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
     http::{HeaderValue, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use futures_util::stream;
 use netft::{
@@ -24,7 +27,7 @@ use super::{
     convert::{self, Names},
     journal::Journal,
     listener::{BODY, CLIENTS, Listener},
-    schema::{Admin, Events, Failure, OneRoute, RoutePatch, Versioned},
+    schema::{Admin, Events, Failure, OneRoute, Reload, RoutePatch, Versioned},
 };
 use crate::daemon::{
     clock::WallClock,
@@ -62,6 +65,7 @@ pub async fn serve<N: Node>(listener: Listener, control: Control<N>) {
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{id}", get(route).patch(change))
         .route("/v1/events", get(events))
+        .route("/v1/reload", post(reload))
         .fallback(|| async { Error::new(StatusCode::NOT_FOUND, "there is nothing here") })
         .method_not_allowed_fallback(|| async {
             Error::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
@@ -102,6 +106,16 @@ impl From<RouteError> for Error {
             _ => StatusCode::NOT_FOUND,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<crate::cli::failure::Failure> for Error {
+    fn from(failure: crate::cli::failure::Failure) -> Self {
+        let code = match failure.code {
+            2 => StatusCode::BAD_REQUEST,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(code, failure.text)
     }
 }
 
@@ -202,6 +216,26 @@ fn change_of(patch: &RoutePatch, timing: Timing) -> Result<RouteChange, Error> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct ReloadQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn reload<N: Node>(
+    State(app): Shared<N>,
+    query: Result<Query<ReloadQuery>, QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(ReloadQuery { dry_run }) = query.map_err(|error| Error::bad(error.body_text()))?;
+    let node = Arc::clone(&app.control.node);
+    // A task of its own: a client that goes away must not leave it half done.
+    let done = tokio::spawn(async move { node.reload(dry_run).await }).await;
+    let changes = done.map_err(|_| Error::new(StatusCode::INTERNAL_SERVER_ERROR, "it broke"))??;
+    let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+    Ok(answer(Reload { applied: !dry_run && !changes.is_empty(), changes }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct EventsQuery {
     #[serde(default)]
     after: u64,
@@ -211,7 +245,7 @@ struct EventsQuery {
 
 async fn events<N: Node>(
     State(app): Shared<N>,
-    query: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, Error> {
     let Query(query) = query.map_err(|error| Error::bad(error.body_text()))?;
     if !query.follow {

@@ -8,6 +8,7 @@ mod logging;
 pub mod node;
 mod privileges;
 mod pump;
+mod reload;
 mod run;
 
 use std::{
@@ -64,7 +65,7 @@ fn start(args: &Args) -> Result<(), Failure> {
             .enable_all()
             .build()
             .map_err(|error| Failure::environment(format!("no threads: {error}")))?
-            .block_on(run::run(config));
+            .block_on(run::run(config, reload::Source::new(path, &args.runtime_dir)));
     }
     Ok(())
 }

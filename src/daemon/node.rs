@@ -3,7 +3,12 @@
 
 use std::future::Future;
 
-use netft::{RouteId, config::Config, io::lock::LockError, route::RouteChange};
+use netft::{
+    RouteId,
+    config::{Change, Config},
+    io::lock::LockError,
+    route::RouteChange,
+};
 use tokio::sync::RwLock;
 
 pub use netft::adapter::{
@@ -11,6 +16,7 @@ pub use netft::adapter::{
     Skipped, Snapshot,
 };
 
+use super::reload::{self, Source};
 use crate::cli::failure::Failure;
 
 /// A running node.
@@ -27,28 +33,41 @@ pub trait Node: Send + Sync + 'static {
         route: RouteId,
         change: RouteChange,
     ) -> impl Future<Output = Result<(), RouteError>> + Send;
+
+    /// Reads the config file again and goes over to it, unless that is only tried. Says what
+    /// changes; await it to its end.
+    ///
+    /// # Errors
+    /// The file is wrong, or says what cannot change while the node runs (2); nothing changed.
+    fn reload(&self, dry_run: bool) -> impl Future<Output = Result<Vec<Change>, Failure>> + Send;
 }
 
 /// The adapter of this process, until it is closed under those who still ask.
-pub struct Running(RwLock<Option<Adapter>>);
+pub struct Running {
+    adapter: RwLock<Option<Adapter>>,
+    source: Source,
+}
 
 impl Running {
     /// Opens the adapter; its events from the first one on.
     ///
     /// # Errors
     /// Another daemon has the adapter (exit code 1), or the environment refuses (3).
-    pub async fn open(config: Config) -> Result<(Self, EventStream), Failure> {
+    pub(super) async fn open(
+        config: Config,
+        source: Source,
+    ) -> Result<(Self, EventStream), Failure> {
         let adapter = Adapter::open(config).await.map_err(|error| match error {
             OpenError::Lock(LockError::Held { .. }) => Failure::other(error),
             _ => Failure::environment(error),
         })?;
         let events = adapter.events();
-        Ok((Self(RwLock::new(Some(adapter))), events))
+        Ok((Self { adapter: RwLock::new(Some(adapter)), source }, events))
     }
 
     /// Tells the peers and takes everything down.
     pub async fn close(&self) {
-        let adapter = self.0.write().await.take();
+        let adapter = self.adapter.write().await.take();
         if let Some(adapter) = adapter {
             adapter.close().await;
         }
@@ -57,13 +76,21 @@ impl Running {
 
 impl Node for Running {
     async fn snapshot(&self) -> Option<Snapshot> {
-        self.0.read().await.as_ref()?.snapshot().await
+        self.adapter.read().await.as_ref()?.snapshot().await
     }
 
     async fn change_route(&self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
-        match self.0.read().await.as_ref() {
+        match self.adapter.read().await.as_ref() {
             Some(adapter) => adapter.change_route(id, change).await,
             None => Err(RouteError::Closed),
         }
+    }
+
+    async fn reload(&self, dry_run: bool) -> Result<Vec<Change>, Failure> {
+        let adapter = self.adapter.read().await;
+        let Some(adapter) = adapter.as_ref() else {
+            return Err(Failure::other(RouteError::Closed));
+        };
+        reload::reload(adapter, &self.source, dry_run).await
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use netft::route::EventKind;
+
 use super::{
     clock::WallClock,
     node::{EventStream, Node},
@@ -25,11 +27,16 @@ pub(super) struct Pump<N> {
 
 impl<N: Node> Pump<N> {
     /// Runs until the adapter is closed.
-    pub(super) async fn run(self, mut events: EventStream) {
+    pub(super) async fn run(mut self, mut events: EventStream) {
         let mut ends = Ends::default();
         while let Some(next) = events.next().await {
             match next {
                 Ok(event) => {
+                    if event.kind == EventKind::Reconfigured
+                        && let Some(snapshot) = self.node.snapshot().await
+                    {
+                        self.names.learn(&snapshot);
+                    }
                     let what = convert::event(&event, &self.names);
                     self.publish(self.clock.rfc3339(event.at), what, &mut ends);
                 }

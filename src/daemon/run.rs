@@ -13,6 +13,7 @@ use super::{
     clock::WallClock,
     node::{Node, Running},
     pump::Pump,
+    reload::{self, Source},
 };
 use crate::{
     cli::failure::Failure,
@@ -34,7 +35,6 @@ const CLOCK: Duration = Duration::from_secs(60);
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
@@ -42,20 +42,14 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     /// Waits for the one to stop; says its name.
     async fn stop(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP ignored: the config is read at start only; restart");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }
@@ -64,13 +58,15 @@ impl Signals {
 ///
 /// # Errors
 /// The adapter or its control socket could not be made, or the adapter ended by itself.
-pub(super) async fn run(config: Config) -> Result<(), Failure> {
+pub(super) async fn run(config: Config, source: Source) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(Failure::environment)?;
+    // One that comes while the adapter opens waits until it is open.
+    let hangups = signal(SignalKind::hangup()).map_err(Failure::environment)?;
     let socket = socket_path(&config.runtime_dir, &config.adapter);
     let names = Names::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
     tracing::info!("node {} opens adapter {}", config.name, config.adapter);
     let (adapter, events) = tokio::select! {
-        opened = Running::open(config) => opened?,
+        opened = Running::open(config, source) => opened?,
         name = signals.stop() => {
             tracing::info!("{name} before the adapter was open");
             return Ok(());
@@ -100,6 +96,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let control = Control { node: Arc::clone(&adapter), journal, clock: Arc::clone(&clock) };
     let server = tokio::spawn(server::serve(listener, control));
     let watchdog = tokio::spawn(watch(Arc::clone(&adapter), clock));
+    let reloads = tokio::spawn(reload::on_hangup(hangups, Arc::clone(&adapter)));
     notify(&[NotifyState::Ready, NotifyState::Status("the adapter is up")]);
 
     let result = tokio::select! {
@@ -111,6 +108,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     };
     notify(&[NotifyState::Stopping]);
     watchdog.abort();
+    reloads.abort();
     end(server).await;
     within(CLOSING, adapter.close()).await;
     if result.is_ok() {

@@ -125,6 +125,7 @@ fn line(what: &What, ends: &Ends) -> String {
         What::Stalled { length_ms } => {
             format!("this node was not scheduled for {length_ms} ms; no route is blamed for it")
         }
+        What::Reconfigured => "another config is in force".to_owned(),
         What::EventsLost { count } => format!("{count} events were not kept"),
     }
 }

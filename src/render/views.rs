@@ -8,7 +8,7 @@ use super::{
     table::{Align, Table},
     text::{bytes, escape, millis, percent, span, yes},
 };
-use crate::control::schema::{Peers, Route, Routes, Status};
+use crate::control::schema::{Peers, Reload, Route, Routes, Status};
 
 /// `netft status`.
 pub fn status(status: &Status) -> String {
@@ -195,4 +195,12 @@ pub fn peers(peers: &Peers) -> String {
         ]);
     }
     table.render()
+}
+
+/// `netft reload`.
+pub fn reload(reload: &Reload) -> String {
+    if reload.changes.is_empty() {
+        return "nothing changes\n".to_owned();
+    }
+    reload.changes.iter().map(|line| format!("{}\n", escape(line))).collect()
 }

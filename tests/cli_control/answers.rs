@@ -272,3 +272,19 @@ fn c_14_escapes_in_names_reach_the_terminal_written_out() {
         assert!(text.contains(r"\u{1b}"), "{text}");
     }
 }
+
+#[test]
+fn a_reload_prints_its_changes_and_a_wrong_file_its_reason_over_several_lines() {
+    let daemon = Daemon::new(snapshot());
+    let output = daemon.netft(&["reload", "--dry-run"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "+ peer c\\u{1b}: 10.1.0.3\n");
+    let (code, answer) = daemon.ask("POST", "/v1/reload?dry_run=true", "");
+    assert_eq!((code, &answer["applied"]), (200, &false.into()));
+    let output = daemon.netft(&["reload"]);
+    assert_eq!(output.status.code(), Some(2));
+    let expected = "error: line 1\n  --> netft.toml:1:2\\u{1b}\n";
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    let (code, _) = daemon.ask("POST", "/v1/reload?dryrun=true", "");
+    assert_eq!(code, 400);
+}

@@ -20,7 +20,7 @@ use std::{
 use netft::{
     NodeKey, PeerId, RouteId, Time,
     addr::VirtualAddrs,
-    config::Backend,
+    config::{Backend, Change, Mark},
     route::{
         Attributes, Carrier, Class, PeerStatus, Priority, Reason, RouteChange, RouteSpec,
         RouteState, RouteStatus,
@@ -28,6 +28,7 @@ use netft::{
     wire::DropReason,
 };
 use netftd::{
+    cli::failure::Failure,
     control::{
         journal::Journal,
         listener::Listener,
@@ -58,6 +59,13 @@ impl Node for Fake {
     async fn change_route(&self, route: RouteId, change: RouteChange) -> Result<(), RouteError> {
         self.changes.lock().unwrap().push((route, change));
         Ok(())
+    }
+
+    async fn reload(&self, dry_run: bool) -> Result<Vec<Change>, Failure> {
+        match dry_run {
+            true => Ok(vec![Change { mark: Mark::Added, what: "peer c\x1b: 10.1.0.3".to_owned() }]),
+            false => Err(Failure::input("error: line 1\n  --> netft.toml:1:2\x1b")),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use crate::{
+    config::Fixed,
     id::{PeerId, RouteId},
     io::{lock::LockError, netlink::NetlinkError, quic::StartError, tun::OpenError as TunError},
 };
@@ -30,6 +31,30 @@ pub enum OpenError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// Why another config was refused. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconfigureError {
+    /// Something in it cannot change while the node runs.
+    #[error("{}\nrestart netftd to apply it; nothing changed", lines(.0))]
+    Fixed(Vec<Fixed>),
+    /// The keys do not fit each other.
+    #[error(transparent)]
+    Keys(#[from] StartError),
+    /// The kernel does not tell about its interfaces.
+    #[error("cannot list the interfaces; nothing changed")]
+    Interfaces,
+    /// Every number a peer can have was used in this process.
+    #[error("65,536 peers have come and gone: restart netftd; nothing changed")]
+    Peers,
+    /// The adapter is closed.
+    #[error("the adapter is closed")]
+    Closed,
+}
+
+fn lines(fixed: &[Fixed]) -> String {
+    fixed.iter().map(Fixed::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Why a route could not be added, changed or removed. Nothing changed.

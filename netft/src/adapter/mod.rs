@@ -7,17 +7,18 @@
 mod error;
 mod events;
 mod open;
+mod reconfigure;
 mod snapshot;
 
 use std::sync::{Arc, Mutex};
 
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
 pub use self::{
-    error::{OpenError, RouteError},
+    error::{OpenError, ReconfigureError, RouteError},
     events::{EVENT_BACKLOG, EventStream, Skipped},
     snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, Snapshot},
 };
@@ -38,7 +39,9 @@ use crate::{
 /// Dropping it without [`close`](Self::close) leaves the device behind, as a crash would: TCP
 /// connections over it live on, and the next start adopts it.
 pub struct Adapter {
-    config: Arc<Config>,
+    config: watch::Sender<Arc<Config>>,
+    /// The number of the next peer a new config brings. Whoever reconfigures holds it.
+    next_peer: tokio::sync::Mutex<u32>,
     messages: mpsc::Sender<Message>,
     events: broadcast::Sender<Event>,
     /// Attached before the first route was added (NetFT attaches its event handlers first), so
@@ -61,9 +64,9 @@ impl Adapter {
         open::open(config).await
     }
 
-    /// What this node was told.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// What this node was told last.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
     }
 
     /// A consistent picture of the node; `None` after the adapter closed.
@@ -126,7 +129,7 @@ impl Adapter {
         if let Some(driver) = self.driver.take() {
             let _ = tokio::task::spawn_blocking(move || driver.join()).await;
         }
-        let name = &self.config.adapter;
+        let name = &self.config().adapter;
         let removed = match Netlink::open() {
             Ok(netlink) => netlink.remove_adapter(name).await.map(drop),
             Err(error) => Err(error),

@@ -34,7 +34,8 @@ const FROM_WORKERS: usize = 1024;
 /// Messages on their way to the driver; beyond it the sender waits.
 const MESSAGES: usize = 1024;
 
-pub(super) async fn open(config: Config) -> Result<Adapter, OpenError> {
+pub(super) async fn open(mut config: Config) -> Result<Adapter, OpenError> {
+    config.number();
     let lock = AdapterLock::acquire(&config.runtime_dir, &config.adapter)?;
     let config = Arc::new(config);
     let netlink = Netlink::open()?;
@@ -95,8 +96,10 @@ async fn start(
         world,
     };
     let driver = driver::spawn(parts).map_err(system("start the driver"))?;
+    let next_peer = config.peers.len() as u32;
+    let (config, changes) = watch::channel(config);
     let keeper = Keeper {
-        config: config.clone(),
+        config: changes,
         netlink,
         monitor,
         guard,
@@ -106,6 +109,7 @@ async fn start(
     };
     Ok(Adapter {
         config,
+        next_peer: tokio::sync::Mutex::new(next_peer),
         messages,
         events,
         first: Mutex::new(Some(EventStream(first))),

@@ -66,7 +66,8 @@ impl World {
 
 /// What the keeper is given.
 pub(crate) struct Keeper {
-    pub config: Arc<Config>,
+    /// The config, and that it changed.
+    pub config: watch::Receiver<Arc<Config>>,
     pub netlink: Netlink,
     pub monitor: Monitor,
     pub guard: AdapterGuard,
@@ -84,10 +85,11 @@ impl Keeper {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if !self.keep().await {
+            let config = self.config.borrow_and_update().clone();
+            if !self.keep(&config).await {
                 return;
             }
-            if let Some(world) = World::look(&self.netlink, &self.config).await
+            if let Some(world) = World::look(&self.netlink, &config).await
                 && world != told
             {
                 told = world.clone();
@@ -98,6 +100,11 @@ impl Keeper {
             tokio::select! {
                 _ = ticks.tick() => {}
                 _ = self.monitor.next() => sleep(BURST).await,
+                changed = self.config.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
                         return;
@@ -111,14 +118,14 @@ impl Keeper {
     }
 
     /// Repairs the adapter. Returns whether the driver is still there.
-    async fn keep(&mut self) -> bool {
+    async fn keep(&mut self, config: &Config) -> bool {
         let report = self.guard.check(&self.netlink, clock::now()).await;
         for error in &report.errors {
-            tracing::debug!(adapter = %self.config.adapter, %error, "the adapter resists repair");
+            tracing::debug!(adapter = %config.adapter, %error, "the adapter resists repair");
         }
         if report.resting {
             tracing::warn!(
-                adapter = %self.config.adapter,
+                adapter = %config.adapter,
                 "something keeps changing the adapter: repairs become rare",
             );
         }
@@ -127,11 +134,10 @@ impl Keeper {
                 return false;
             }
         }
-        if report.gone { self.recreate().await } else { true }
+        if report.gone { self.recreate(config).await } else { true }
     }
 
-    async fn recreate(&mut self) -> bool {
-        let config = &self.config;
+    async fn recreate(&mut self, config: &Config) -> bool {
         let opened =
             match tun::open(&self.netlink, &config.adapter, config.backend, self.queues).await {
                 Ok(opened) => opened,

@@ -135,6 +135,8 @@ pub enum EventKind {
         /// For how long.
         length: Duration,
     },
+    /// The configuration changed while the node runs.
+    Reconfigured,
 }
 
 /// Why a route changed state or data moved.

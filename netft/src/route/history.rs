@@ -24,6 +24,12 @@ impl History {
         Self { length, entries: VecDeque::with_capacity(length) }
     }
 
+    /// Keeps `length` entries from here on; the oldest go first.
+    pub(super) fn resize(&mut self, length: usize) {
+        self.length = length;
+        self.entries.drain(..self.entries.len().saturating_sub(length));
+    }
+
     pub(super) fn note(&mut self, at: Time, sent: bool, message: Message, sequence: u32) {
         if self.length == 0 {
             return;

@@ -50,23 +50,24 @@ pub fn plan(
     let planner = Planner { config, interfaces, sources, known };
     let mut plan = Plan::default();
     let mut keys = BTreeSet::new();
-    for (place, peer) in (0..=u16::MAX).map(PeerId).zip(&config.peers) {
+    for peer in &config.peers {
+        let id = peer.id;
         for remote in remotes(peer) {
             let pins: Vec<_> = overrides(peer, remote).filter_map(|entry| entry.local).collect();
             let choices = if pins.is_empty() {
-                vec![planner.pair(place, remote)]
+                vec![planner.pair(id, remote)]
             } else {
-                pins.iter().map(|local| planner.pin(place, *local, remote)).collect()
+                pins.iter().map(|local| planner.pin(id, *local, remote)).collect()
             };
             for choice in choices {
                 match choice {
                     Ok(choice) => {
-                        let route = planner.route(place, peer, remote, choice);
+                        let route = planner.route(peer, remote, choice);
                         if keys.insert(route.key()) {
                             plan.routes.push(route);
                         }
                     }
-                    Err(why) => plan.skipped.push(Skipped { peer: place, remote, why }),
+                    Err(why) => plan.skipped.push(Skipped { peer: id, remote, why }),
                 }
             }
         }
@@ -301,7 +302,7 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn route(&self, place: PeerId, peer: &Peer, remote: SocketAddr, choice: Choice) -> Planned {
+    fn route(&self, peer: &Peer, remote: SocketAddr, choice: Choice) -> Planned {
         let same_subnet = choice.class == Class::SameSubnet;
         let mut attributes =
             if same_subnet { Attributes::SAME_SUBNET } else { Attributes::CROSS_SUBNET };
@@ -321,7 +322,7 @@ impl<'a> Planner<'a> {
         }
         Planned {
             spec: RouteSpec {
-                peer: place,
+                peer: peer.id,
                 real_local: local_end(choice.local, self.config.port, remote),
                 real_remote: remote,
                 virtual_local: IpAddr::V6(self.config.addrs.v6),

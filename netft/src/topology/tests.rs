@@ -15,6 +15,7 @@ fn config(peers: &[&[&str]]) -> Config {
     let peers = peers.iter().enumerate().map(|(place, addresses)| {
         let key = NodeKey([place as u8 + 2; 32]);
         Peer {
+            id: PeerId(place as u16),
             name: format!("n{}", place + 2),
             key,
             addrs: VirtualAddrs::derive(&key),

@@ -31,8 +31,9 @@ pub(super) fn publish(driver: &Driver) {
 /// another route needs no smaller segments.
 fn sizes(driver: &Driver, fib: &Fib) -> BTreeMap<IpAddr, u32> {
     let whole = usize::from(driver.config.mtu);
-    let peers = driver.config.peers.iter().zip(&fib.peers);
-    peers
+    let entries = fib.peers.iter();
+    entries
+        .filter_map(|entry| Some((driver.config.peer_of(entry.peer)?, entry)))
         .flat_map(|(config, entry)| {
             let inner = entry.candidates.iter().map(|path| path.max_datagram - OVERHEAD).min();
             let mtu = inner.unwrap_or(whole).min(whole) as u32;
@@ -59,9 +60,10 @@ fn build(driver: &Driver) -> Fib {
             paths.insert(*id, Arc::new(path));
         }
     }
-    for (place, (peer, sessions)) in driver.peers.iter().enumerate() {
+    for (peer, sessions) in &driver.peers {
+        let Some(config) = driver.config.peer_of(*peer) else { continue };
         let row = driver.table.peers.iter().find(|row| row.peer == *peer);
-        let config = &driver.config.peers[place];
+        let place = fib.peers.len();
         fib.by_v4.insert(config.addrs.v4, place);
         fib.by_v6.insert(config.addrs.v6, place);
         let candidates = row.map_or(&[][..], |row| &row.candidates);

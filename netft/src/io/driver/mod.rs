@@ -13,6 +13,7 @@
 //! ```
 
 mod forwarding;
+mod reconfigure;
 mod routes;
 mod snapshot;
 mod sockets;
@@ -24,7 +25,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
     adapter::{RouteError, Snapshot},
-    config::{Config, RouteOverride},
+    config::{Change, Config, RouteOverride},
     id::{PeerId, RouteId},
     io::{
         clock,
@@ -66,9 +67,20 @@ pub(crate) enum Request {
     Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
     Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
     Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
+    Reconfigure(Box<NewConfig>, oneshot::Sender<Vec<Change>>),
     /// The sessions are about to end because this node closes: that is no news.
     Closing,
     Stop(oneshot::Sender<()>),
+}
+
+/// Another config for a running node.
+pub(crate) struct NewConfig {
+    /// With numbered peers.
+    pub config: Config,
+    /// How the node's interfaces are, seen with that config.
+    pub world: World,
+    /// Whether to apply it, not only to say what becomes of the routes.
+    pub apply: bool,
 }
 
 /// What the driver is given.

@@ -30,7 +30,7 @@ impl Driver {
             topology::plan(&self.config, &self.world.interfaces, &self.world.sources, &known);
         if self.skipped != plan.skipped {
             for skip in &plan.skipped {
-                let peer = &self.config.peers[usize::from(skip.peer.0)].name;
+                let peer = self.config.peer_of(skip.peer).map_or("?", |peer| &peer.name);
                 let (remote, why) = (skip.remote, skip.why);
                 tracing::warn!(%peer, %remote, %why, "no route leads there");
             }
@@ -142,15 +142,16 @@ impl Driver {
     ) -> Result<RouteId, RouteError> {
         let remote = route.remote;
         let before: Vec<_> = self.routes.keys().copied().collect();
-        let entry =
-            self.config.peers.get_mut(usize::from(peer.0)).ok_or(RouteError::UnknownPeer(peer))?;
+        let entry = self.config.peer_of_mut(peer).ok_or(RouteError::UnknownPeer(peer))?;
         entry.routes.push(route);
         let removed = std::mem::take(&mut self.removed);
         self.removed = removed.into_iter().filter(|key| (key.0, key.2) != (peer, remote)).collect();
         self.replan();
         let added = self.routes.keys().find(|id| !before.contains(id)).copied();
-        if added.is_none() {
-            self.config.peers[usize::from(peer.0)].routes.pop();
+        if added.is_none()
+            && let Some(entry) = self.config.peer_of_mut(peer)
+        {
+            entry.routes.pop();
         }
         added.ok_or(RouteError::NoWay(remote))
     }
@@ -160,7 +161,9 @@ impl Driver {
         let known = self.routes.remove(&id).ok_or(RouteError::Unknown(id))?;
         let (peer, _, remote) = known.plan.key();
         self.removed.push(known.plan.key());
-        self.config.peers[usize::from(peer.0)].routes.retain(|route| route.remote != remote);
+        if let Some(entry) = self.config.peer_of_mut(peer) {
+            entry.routes.retain(|route| route.remote != remote);
+        }
         self.input(Input::RemoveRoute(id));
         self.follow_addresses();
         self.dirty = true;

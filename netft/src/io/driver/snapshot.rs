@@ -14,7 +14,6 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
     let config = &driver.config;
     let device = driver.world.interfaces.iter().find(|i| i.name == config.adapter);
     let statuses = driver.engine.peers();
-    let peers = driver.peers.iter().zip(&config.peers).zip(statuses);
     Snapshot {
         now,
         node: NodeInfo {
@@ -32,13 +31,17 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
             mtu: config.mtu,
             backend: config.backend,
         },
-        peers: peers
-            .map(|(((_, sessions), peer), status)| PeerInfo {
-                status,
-                name: peer.name.clone(),
-                key: peer.key,
-                addrs: peer.addrs,
-                peer_adapter_up: sessions.adapter_up,
+        peers: config
+            .peers
+            .iter()
+            .filter_map(|peer| {
+                Some(PeerInfo {
+                    status: statuses.iter().find(|status| status.peer == peer.id)?.clone(),
+                    name: peer.name.clone(),
+                    key: peer.key,
+                    addrs: peer.addrs,
+                    peer_adapter_up: driver.peers.get(&peer.id)?.adapter_up,
+                })
             })
             .collect(),
         routes: driver.engine.routes(),

@@ -124,10 +124,8 @@ impl Driver {
             last_route: 0,
             closing: false,
         };
-        for (place, _) in (0..=u16::MAX).zip(&driver.config.peers.clone()) {
-            driver.peers.insert(PeerId(place), PeerSessions::default());
-            driver.input(Input::AddPeer(PeerId(place)));
-        }
+        let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
+        peers.into_iter().for_each(|peer| driver.add_peer(peer));
         driver.set_queues(parts.queues);
         driver.set_world(parts.world);
         driver.turn();
@@ -234,6 +232,9 @@ impl Driver {
             }
             Request::Remove(id, answer) => {
                 let _ = answer.send(self.remove_by_hand(id));
+            }
+            Request::Reconfigure(new, answer) => {
+                let _ = answer.send(self.reconfigure(*new));
             }
             Request::Closing => self.closing = true,
             Request::Stop(answer) => {

@@ -45,10 +45,7 @@ pub(super) fn start(
     peers: impl Iterator<Item = NodeKey>,
     socket: RouteSocket,
 ) -> Result<Endpoint, EndpointError> {
-    let crypto =
-        QuicServerConfig::try_from(tls.server(peers)?).map_err(|_| EndpointError::Suite)?;
-    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport(1))).migration(false).max_incoming(MAX_INCOMING);
+    let server = server(tls, peers)?;
     let endpoint = Endpoint::new_with_abstract_socket(
         endpoint_config(key),
         Some(server),
@@ -56,6 +53,18 @@ pub(super) fn start(
         Arc::new(TokioRuntime),
     )?;
     Ok(endpoint)
+}
+
+/// How to answer the nodes that hold one of `peers`.
+pub(super) fn server(
+    tls: &Tls,
+    peers: impl Iterator<Item = NodeKey>,
+) -> Result<ServerConfig, EndpointError> {
+    let crypto =
+        QuicServerConfig::try_from(tls.server(peers)?).map_err(|_| EndpointError::Suite)?;
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(Arc::new(transport(1))).migration(false).max_incoming(MAX_INCOMING);
+    Ok(server)
 }
 
 /// How to dial the node that holds `peer`.

@@ -1,6 +1,10 @@
-//! The way in: starts the endpoint and one task per peer, and stops them.
+//! The way in: starts the endpoint and one task per peer, adds and removes peers, stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use quinn::Endpoint;
 use tokio::{
@@ -20,7 +24,7 @@ use super::{
     tls::Tls,
 };
 use crate::{
-    config::Config,
+    config::{self, Config},
     id::PeerId,
     io::{
         counters::Counters,
@@ -69,15 +73,31 @@ impl From<EndpointError> for StartError {
     }
 }
 
+/// How long a peer's task may take to hear of a change; it is never busy for long.
+const HEAR: Duration = Duration::from_millis(250);
+
+/// The ways to the peers' tasks.
+type Peers = Arc<Mutex<BTreeMap<PeerId, mpsc::Sender<Event>>>>;
+
 /// The control sessions with all peers. Dropping it stops everything without a farewell.
 pub struct Manager {
     endpoint: Endpoint,
-    /// By place, as peers are numbered.
-    peers: Vec<mpsc::Sender<Event>>,
+    peers: Peers,
     fib_changed: watch::Sender<()>,
     counters: Arc<Counters>,
+    start: Starter,
     /// Aborted when dropped.
-    _tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What every peer's task is started with.
+struct Starter {
+    tls: Tls,
+    fib: SharedFib,
+    changes: watch::Receiver<()>,
+    numbers: Numbers,
+    report: Report,
+    boot_id: u64,
 }
 
 impl Manager {
@@ -100,35 +120,95 @@ impl Manager {
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
-        let numbers = Numbers::default();
+        let start = Starter { tls, fib, changes, numbers: Numbers::default(), report, boot_id };
         let mut tasks = JoinSet::new();
-        let mut peers = Vec::with_capacity(config.peers.len());
-        for (peer, place) in config.peers.iter().zip(0..=u16::MAX) {
-            let (events, inbox) = mpsc::channel(EVENTS);
-            peers.push(events.clone());
-            let terms = Terms {
-                config: config.clone(),
-                peer: PeerId(place),
-                peer_addrs: peer.addrs,
-                peer_key: peer.key,
-                boot_id,
-                numbers: numbers.clone(),
-                events,
-            };
-            let parts = Parts {
-                terms,
-                name: peer.name.clone(),
-                endpoint: endpoint.clone(),
-                client: endpoint::client(&tls, peer.key)?,
-                fib: fib.clone(),
-                fib_changed: changes.clone(),
-                report: report.clone(),
-                inbox,
-            };
-            tasks.spawn(Peer::new(parts).run());
-        }
+        let peers = Peers::default();
         tasks.spawn(accept(endpoint.clone(), peers.clone()));
-        Ok(Self { endpoint, peers, fib_changed, counters, _tasks: tasks })
+        let manager =
+            Self { endpoint, peers, fib_changed, counters, start, tasks: Mutex::new(tasks) };
+        for peer in &config.peers {
+            manager.welcome(peer, &config)?;
+        }
+        Ok(manager)
+    }
+
+    /// Starts the task of one more peer.
+    fn welcome(&self, peer: &config::Peer, config: &Arc<Config>) -> Result<(), StartError> {
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let start = &self.start;
+        let client = endpoint::client(&start.tls, peer.key)?;
+        let terms = Terms {
+            config: config.clone(),
+            peer: peer.id,
+            peer_addrs: peer.addrs,
+            peer_key: peer.key,
+            boot_id: start.boot_id,
+            numbers: start.numbers.clone(),
+            events: events.clone(),
+        };
+        let parts = Parts {
+            terms,
+            name: peer.name.clone(),
+            endpoint: self.endpoint.clone(),
+            client,
+            fib: start.fib.clone(),
+            fib_changed: start.changes.clone(),
+            report: start.report.clone(),
+            inbox,
+        };
+        locked(&self.peers).insert(peer.id, events);
+        let mut tasks = locked(&self.tasks);
+        // Tasks of peers that are gone have ended; their results would pile up.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(Peer::new(parts).run());
+        Ok(())
+    }
+
+    /// Whether the keys of `config` fit each other and this node's.
+    ///
+    /// # Errors
+    /// They do not; nothing changed.
+    pub fn check(&self, config: &Config) -> Result<(), StartError> {
+        check_keys(config)?;
+        endpoint::server(&self.start.tls, config.peers.iter().map(|peer| peer.key))?;
+        Ok(())
+    }
+
+    /// First half of going over to a [checked](Self::check) config: ends the sessions with the
+    /// peers it does not know, while the routes that carry the farewell still exist. One that
+    /// misses the farewell learns by silence.
+    pub async fn part(&self, config: &Arc<Config>) {
+        let keys = config.peers.iter().map(|peer| peer.key);
+        match endpoint::server(&self.start.tls, keys) {
+            Ok(server) => self.endpoint.set_server_config(Some(server)),
+            Err(error) => tracing::error!(%error, "new peers cannot dial this node"),
+        }
+        let peers: Vec<_> =
+            locked(&self.peers).iter().map(|(id, events)| (*id, events.clone())).collect();
+        for (id, events) in peers {
+            let stays = config.peer_of(id).is_some();
+            if !stays {
+                locked(&self.peers).remove(&id);
+            }
+            let event = if stays { Event::Config(config.clone()) } else { Event::Forget };
+            if timeout(HEAR, events.send(event)).await.is_err() {
+                tracing::warn!(peer = %id, "a control session does not listen");
+            }
+        }
+    }
+
+    /// Second half, once the driver knows the new peers: sessions with them.
+    ///
+    /// # Errors
+    /// TLS refuses a key.
+    pub fn meet(&self, config: &Arc<Config>) -> Result<(), StartError> {
+        for peer in &config.peers {
+            let known = locked(&self.peers).contains_key(&peer.id);
+            if !known {
+                self.welcome(peer, config)?;
+            }
+        }
+        Ok(())
     }
 
     /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
@@ -140,7 +220,7 @@ impl Manager {
     /// come from it for long although its routes look alive. The present session serves until the
     /// fresh one does. Asking again meanwhile is harmless.
     pub fn renew(&self, peer: PeerId) {
-        if let Some(events) = self.peers.get(usize::from(peer.0)) {
+        if let Some(events) = locked(&self.peers).get(&peer) {
             // A full queue means that the peer's task is busy with handshakes already.
             let _ = events.try_send(Event::Renew);
         }
@@ -161,16 +241,21 @@ impl Manager {
 }
 
 /// Hands every handshake to the task of the peer at whose address it came in.
-async fn accept(endpoint: Endpoint, peers: Vec<mpsc::Sender<Event>>) {
+async fn accept(endpoint: Endpoint, peers: Peers) {
     while let Some(incoming) = endpoint.accept().await {
         let peer = socket::peer_of(incoming.remote_address());
-        let events = peer.and_then(|peer| peers.get(usize::from(peer.0)));
-        match events.map(mpsc::Sender::try_reserve) {
+        let events = peer.and_then(|peer| locked(&peers).get(&peer).cloned());
+        match events.as_ref().map(mpsc::Sender::try_reserve) {
             Some(Ok(place)) => place.send(Event::Incoming(Box::new(incoming))),
             // Silence costs least; a genuine peer sends its first datagram again.
             _ => incoming.ignore(),
         }
     }
+}
+
+/// What the lock guards is whole whoever panicked.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn check_keys(config: &Config) -> Result<(), StartError> {

@@ -27,7 +27,7 @@ use super::{
     number::{Number, random_u32},
     standing::{Change, Entry, Standing},
 };
-use crate::{id::RouteId, io::fib::SharedFib};
+use crate::{config::Config, id::RouteId, io::fib::SharedFib};
 
 /// The most events that wait for the task; senders wait, they are few and bounded themselves.
 pub(super) const EVENTS: usize = 64;
@@ -66,6 +66,10 @@ pub(super) enum Event {
     Lost { local: u32, error: ConnectionError },
     /// A fresh session is wanted.
     Renew,
+    /// The config changed, but not what it says of this peer.
+    Config(Arc<Config>),
+    /// The config does not know the peer any more.
+    Forget,
 }
 
 /// A session in use.
@@ -159,6 +163,7 @@ impl Peer {
                 // What happened comes before what is due.
                 biased;
                 event = self.inbox.recv() => match event {
+                    Some(Event::Forget) => return self.part(),
                     Some(event) => self.handle(event),
                     None => return,
                 },
@@ -185,6 +190,21 @@ impl Peer {
             Event::Settled(local) => self.standing.settled(local),
             Event::Lost { local, error } => self.lost(local, &error),
             Event::Renew => self.renew = true,
+            Event::Config(config) => {
+                let other = self.terms.config.rekey != config.rekey;
+                self.terms.config = config;
+                if other && self.rekey_at.is_some() {
+                    self.schedule_rekey(Instant::now());
+                }
+            }
+            Event::Forget => {}
+        }
+    }
+
+    /// Tells the peer; what this node knew of it goes with the task.
+    fn part(&self) {
+        for live in self.live.values() {
+            live.connection.close(GOING_AWAY, b"this node's config has no such peer");
         }
     }
 

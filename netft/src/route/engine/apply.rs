@@ -29,6 +29,15 @@ impl Engine {
             Input::ChangeRoute { id, change } => {
                 self.at_route(now, id, |peer, _| peer.change(now, id, change));
             }
+            Input::Configure { hold, history } => {
+                self.context.config.hold = hold;
+                self.context.config.history = history;
+                let routes = self.peers.values_mut().flat_map(|peer| peer.routes.values_mut());
+                routes.for_each(|route| route.history.resize(history));
+            }
+            Input::Describe { id, spec } => {
+                self.at_route(now, id, |peer, _| peer.describe(now, id, spec));
+            }
             Input::SessionUp { peer, boot_id } => {
                 self.at(now, peer, |peer, _| peer.session_up(now, boot_id));
             }

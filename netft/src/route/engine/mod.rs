@@ -107,6 +107,20 @@ pub enum Input {
         /// The fault.
         reason: Reason,
     },
+    /// The configuration of the node changed.
+    Configure {
+        /// As [`EngineConfig::hold`].
+        hold: Duration,
+        /// As [`EngineConfig::history`]; routes that exist follow.
+        history: usize,
+    },
+    /// The configuration describes a route differently. Its ends are the same.
+    Describe {
+        /// The route.
+        id: RouteId,
+        /// What it is from here on.
+        spec: RouteSpec,
+    },
 }
 
 /// What to do.

@@ -90,6 +90,21 @@ impl Peer {
         }
     }
 
+    /// Takes over another description of a route: what is the same in both stays undisturbed.
+    pub(super) fn describe(&mut self, now: Time, id: RouteId, spec: RouteSpec) {
+        let Some(route) = self.routes.get(&id) else { return };
+        let old = &route.spec;
+        let change = RouteChange {
+            timing: (old.timing != spec.timing).then_some(spec.timing),
+            priority: (old.priority != spec.priority).then_some(spec.priority),
+            admin_down: None,
+        };
+        self.change(now, id, change);
+        if let Some(route) = self.routes.get_mut(&id) {
+            route.spec = spec;
+        }
+    }
+
     pub(super) fn fault(&mut self, now: Time, id: RouteId, reason: Reason) {
         let Some(route) = self.routes.get_mut(&id) else { return };
         route.fault(reason);

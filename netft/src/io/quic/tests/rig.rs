@@ -91,6 +91,7 @@ impl Plan {
             timings: Timings::default(),
             networks: Vec::new(),
             peers: vec![Peer {
+                id: PeerId(0),
                 name: peer.name.to_owned(),
                 key: peer.public,
                 addrs: peer.addrs,

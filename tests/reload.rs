@@ -1,0 +1,222 @@
+//! A running node goes over to another config: what is the same in both notices nothing.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{fs, process::Output, thread, time::Duration};
+
+use common::{PATIENCE, WHILE, eventually, nothing_lost, programs};
+use netftd::lab::{
+    Lab, Shape,
+    daemon::{Daemon, Settings, Site},
+    in_namespace,
+    probe::Probe,
+};
+use rustix::process::Signal;
+
+/// Three nodes on three networks; `a` is the one that is reloaded.
+struct Trio {
+    daemons: Vec<Daemon>,
+    site: Site,
+    lab: Lab,
+}
+
+impl Trio {
+    fn up() -> Self {
+        let lab = Lab::with_shapes(3, &[Shape::Flat; 3]).unwrap();
+        let site = Site::new(&lab, programs(), Settings::default()).unwrap();
+        let daemons = (0..3).map(|node| site.start(&lab, node).unwrap()).collect();
+        let mut trio = Self { daemons, site, lab };
+        for daemon in &mut trio.daemons {
+            daemon.wait_ready(6).unwrap();
+        }
+        trio
+    }
+
+    fn config(&self) -> String {
+        fs::read_to_string(self.site.config(0)).unwrap()
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.site.config(0), text).unwrap();
+    }
+
+    fn netft(&self, args: &[&str]) -> Output {
+        self.site.operator(&self.lab, 0).unwrap().args(args).output().unwrap()
+    }
+
+    /// What `netft reload` prints.
+    fn reload(&self) -> String {
+        let output = self.netft(&["reload"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The numbers of the routes to `peer`, with network and delay.
+    fn routes(&self, peer: &str) -> Vec<(u64, usize, u64)> {
+        let routes = self.daemons[0].routes().unwrap();
+        let of = routes.iter().filter(|route| route.peer == peer);
+        of.map(|route| {
+            let network = self.lab.network_of(0, route.local().unwrap()).unwrap();
+            (route.id, network, route.delay_ms)
+        })
+        .collect()
+    }
+
+    fn wait(&mut self, what: &str, peer: &str, up: usize) {
+        self.daemons[0]
+            .wait_for(what, PATIENCE, |routes| {
+                let of: Vec<_> = routes.iter().filter(|route| route.peer == peer).collect();
+                of.len() == up && of.iter().all(|route| route.state == "up")
+            })
+            .unwrap();
+    }
+
+    fn probe(&self, from: usize, to: usize) -> Probe {
+        let end = |node| self.site.endpoint(&self.lab, node, false).unwrap();
+        let (from, to) = ((from, end(from)), (to, end(to)));
+        Probe::start((self.lab.node(from.0), from.1), (self.lab.node(to.0), to.1)).unwrap()
+    }
+}
+
+/// `text` without the table of `kind` that holds `mark`.
+fn without(text: &str, kind: &str, mark: &str) -> String {
+    let mut tables: Vec<_> = text.split(kind).collect();
+    let before = tables.len();
+    let head = tables.remove(0).to_owned();
+    let (gone, stay): (Vec<_>, Vec<_>) = tables.into_iter().partition(|t| t.contains(mark));
+    assert_eq!(stay.len() + 2, before, "{mark} in {text}");
+    // The last table of a kind may be followed by tables of another one.
+    let rest = gone[0].find("\n[[").map_or("", |at| &gone[0][at + 1..]);
+    let stay: String = stay.iter().map(|table| format!("{kind}{table}")).collect();
+    format!("{head}{stay}{rest}")
+}
+
+#[test]
+fn peers_networks_and_timings_change_under_traffic_that_notices_nothing() {
+    in_namespace("peers_networks_and_timings_change_under_traffic_that_notices_nothing", || {
+        let mut trio = Trio::up();
+        let whole = trio.config();
+        let before = trio.routes("b");
+        assert_eq!(before.len(), 3);
+        let established = |trio: &Trio| {
+            let events = trio.daemons[0].get("/v1/events").unwrap();
+            let all = events["events"].as_array().unwrap().iter();
+            all.filter(|event| event["event"] == "session-established" && event["peer"] == "b")
+                .count()
+        };
+        let sessions = established(&trio);
+        let probes = [trio.probe(0, 1), trio.probe(1, 0)];
+        thread::sleep(WHILE);
+
+        // A dry run says the same and does nothing.
+        let no_c = without(&whole, "[[peer]]", "\"c\"");
+        trio.write(&no_c);
+        let dry = trio.netft(&["reload", "--dry-run"]);
+        let dry = String::from_utf8(dry.stdout).unwrap();
+        assert!(dry.starts_with("- peer c\n") && dry.contains("(peer c)"), "{dry}");
+        assert_eq!(trio.routes("c").len(), 3);
+
+        // A peer goes.
+        assert_eq!(trio.reload(), dry);
+        assert_eq!(trio.routes("c"), []);
+        let peers = trio.daemons[0].get("/v1/peers").unwrap();
+        assert_eq!(peers["peers"].as_array().unwrap().len(), 1, "{peers}");
+        thread::sleep(WHILE);
+
+        // A network goes, and comes back.
+        let last = trio.lab.address(2, 1, false).to_string();
+        let prefix = format!("{}.0/24", last.rsplit_once('.').unwrap().0);
+        trio.write(&without(&no_c, "[[network]]", &prefix));
+        let text = trio.reload();
+        assert!(text.contains(&format!("- network {prefix}\n- route ")), "{text}");
+        assert_eq!(trio.routes("b"), before[..2]);
+        thread::sleep(WHILE);
+        trio.write(&no_c);
+        let text = trio.reload();
+        assert!(text.contains(&format!("+ network {prefix}: ")), "{text}");
+        trio.wait("the network's route", "b", 3);
+
+        // The timing of every route changes, and that of one.
+        let slower = format!("{no_c}\n[heartbeat]\ndelay = 100\n");
+        trio.write(&slower);
+        let text = trio.reload();
+        let timing = "~ timing in one subnet: 30 ms × 5 → 100 ms × 5\n";
+        assert!(text.starts_with(timing) && text.contains("3343 (peer b): 30 ms"), "{text}");
+        assert!(trio.routes("b").iter().all(|(_, _, delay)| *delay == 100));
+        thread::sleep(WHILE);
+
+        // A peer comes, and everything is as it was.
+        trio.write(&whole);
+        let text = trio.reload();
+        assert!(text.contains("+ peer c: "), "{text}");
+        trio.wait("a session with c", "c", 3);
+        let flow = trio.probe(0, 2);
+        thread::sleep(WHILE);
+        nothing_lost(&flow.finish());
+        for probe in probes {
+            nothing_lost(&probe.finish());
+        }
+        // Neither the session nor the routes of b were touched.
+        assert_eq!(trio.routes("b")[..2], before[..2]);
+        assert_eq!(established(&trio), sessions);
+        assert_eq!(trio.reload(), "nothing changes\n");
+    });
+}
+
+#[test]
+fn c_07_a_config_that_is_wrong_leaves_everything_as_it_is() {
+    in_namespace("c_07_a_config_that_is_wrong_leaves_everything_as_it_is", || {
+        let trio = Trio::up();
+        let whole = trio.config();
+        let before = trio.daemons[0].get("/v1/peers").unwrap();
+        let wrong = without(&whole, "[[peer]]", "\"c\"") + "\n[failover]\nhold = \"long\"\n";
+        trio.write(&wrong);
+        let output = trio.netft(&["reload"]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let line = wrong.lines().count();
+        let place = format!("netft.toml:{line}:8");
+        assert!(text.contains(&place) && text.contains("hold = \"long\"\n"), "{text}");
+        assert!(text.contains("^^^^^^"), "{text}");
+
+        // One thing that cannot change refuses the rest of the file, too.
+        let other = without(&whole, "[[peer]]", "\"c\"") + "\n[session]\nport = 4000\n";
+        trio.write(&other);
+        for args in [&["reload"][..], &["reload", "--dry-run"]] {
+            let output = trio.netft(args);
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            assert!(text.contains("3343 → 4000") && text.contains("restart netftd"), "{text}");
+        }
+
+        // The signal logs what the command prints.
+        trio.write(&wrong);
+        trio.daemons[0].signal(Signal::HUP).unwrap();
+        eventually("the reason in the log", || trio.daemons[0].log().contains(&place));
+        let after = trio.daemons[0].get("/v1/peers").unwrap();
+        assert_eq!(after["peers"], before["peers"]);
+    });
+}
+
+#[test]
+fn f_42_a_storm_of_signals_costs_a_few_reloads_and_no_packet() {
+    in_namespace("f_42_a_storm_of_signals_costs_a_few_reloads_and_no_packet", || {
+        let trio = Trio::up();
+        let whole = trio.config();
+        let probe = trio.probe(0, 1);
+        for round in 0..200 {
+            // Every other one is another config.
+            let hold = format!("\n[failover]\nhold = {}\n", 500 + round);
+            trio.write(&(whole.clone() + &hold));
+            trio.daemons[0].signal(Signal::HUP).unwrap();
+            thread::sleep(Duration::from_millis(2));
+        }
+        // The last one counts, whatever was left out before it.
+        eventually("the last config", || trio.daemons[0].log().contains("→ 699 ms"));
+        let reloads = trio.daemons[0].log().matches("reload: ").count();
+        assert!(reloads <= 20, "{reloads} reloads");
+        nothing_lost(&probe.finish());
+    });
+}
