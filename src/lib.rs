@@ -6,6 +6,7 @@
 //! | [`control`] | HTTP and JSON on the control socket |
 //! | [`daemon`] | `netftd`: start, log, watchdog, stop |
 //! | [`cli`] | `netft`: what an operator types |
+//! | [`hosts`] | names for the virtual addresses in `/etc/hosts` |
 //! | [`render`] | tables and escaped text |
 //! | [`lab`] | namespaces, faults and probes: for the demo and the tests |
 //! | [`demo`] | the main job in one command |
@@ -15,5 +16,6 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod demo;
+pub mod hosts;
 pub mod lab;
 pub mod render;

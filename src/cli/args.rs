@@ -54,6 +54,8 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Prints the names of the nodes' virtual addresses, or keeps them in a hosts file.
+    Hosts(Hosts),
     /// Makes a key file and prints its public key.
     Keygen {
         /// The file to write; it must not exist.
@@ -120,6 +122,19 @@ pub(super) struct Events {
     /// Leaves out events up to this number.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(super) after: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Hosts {
+    /// Writes them into the file, in a block of their own.
+    #[arg(long, conflicts_with = "remove")]
+    pub(super) sync: bool,
+    /// Takes the block out of the file.
+    #[arg(long)]
+    pub(super) remove: bool,
+    /// The hosts file.
+    #[arg(long, value_name = "FILE", default_value = crate::hosts::file::HOSTS)]
+    pub(super) file: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,7 @@
 mod args;
 mod client;
 pub mod failure;
+mod hosts;
 mod init;
 mod interfaces;
 mod keys;
@@ -69,6 +70,9 @@ fn run(command: Command, target: &Target) -> Result<(), Failure> {
             let target = format!("/v1/reload?dry_run={dry_run}");
             let (text, reload) = client().ask::<schema::Reload>("POST", &target, "")?;
             out.answer(json, &text, || views::reload(&reload))
+        }
+        Command::Hosts(args) => {
+            hosts::run(client, &args, target.adapter.as_deref(), json, &mut out)
         }
         Command::Keygen { file } => keys::keygen(&file, &mut out),
         Command::Pubkey { file } => keys::pubkey(&file, &mut out),

@@ -430,6 +430,24 @@ pub struct Reload {
     pub changes: Vec<String>,
 }
 
+/// `netft hosts --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// The nodes, this one first.
+    pub hosts: Vec<Host>,
+}
+
+/// The name of a node's virtual addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// The node's name, and `.netft`.
+    pub name: String,
+    /// Its virtual IPv4 address.
+    pub v4: Ipv4Addr,
+    /// Its virtual IPv6 address; a link-local one needs the adapter as its scope.
+    pub v6: Ipv6Addr,
+}
+
 /// The answer to a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

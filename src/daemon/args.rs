@@ -22,6 +22,15 @@ pub(super) struct Args {
     /// The adapter to clean up after [default: the config's, else netft0]
     #[arg(long, value_name = "NAME", requires = "cleanup", value_parser = adapter_name)]
     pub(super) adapter: Option<String>,
+    /// Keeps the nodes' names in a hosts file while it runs; with --cleanup, takes them out.
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = crate::hosts::file::HOSTS
+    )]
+    pub(super) hosts: Option<PathBuf>,
     /// Where the lock and the control socket are.
     #[arg(long, value_name = "DIR", default_value = "/run/netft")]
     pub(super) runtime_dir: PathBuf,

@@ -5,6 +5,7 @@ mod cleanup;
 pub mod clock;
 mod environment;
 mod logging;
+mod names;
 pub mod node;
 mod privileges;
 mod pump;
@@ -25,7 +26,7 @@ use netft::config::{Config, DEFAULT_ADAPTER};
 use self::args::Args;
 use crate::{
     cli::failure::{Failure, exit},
-    config,
+    config, hosts,
 };
 
 /// Runs `netftd` with these arguments, its own name first. Call it before any thread is started.
@@ -50,7 +51,13 @@ fn start(args: &Args) -> Result<(), Failure> {
         let named = args.adapter.clone();
         let configured = || load(args.config.as_deref()?).ok().map(|config| config.adapter);
         let adapter = named.or_else(configured).unwrap_or_else(|| DEFAULT_ADAPTER.to_owned());
-        return cleanup::cleanup(&args.runtime_dir, &adapter);
+        cleanup::cleanup(&args.runtime_dir, &adapter)?;
+        return match &args.hosts {
+            Some(file) => {
+                hosts::file::remove(file, &adapter).map(drop).map_err(Failure::environment)
+            }
+            None => Ok(()),
+        };
     }
     logging::start(args.log.as_deref())?;
     let failed = privileges::drop_others();
@@ -65,7 +72,11 @@ fn start(args: &Args) -> Result<(), Failure> {
             .enable_all()
             .build()
             .map_err(|error| Failure::environment(format!("no threads: {error}")))?
-            .block_on(run::run(config, reload::Source::new(path, &args.runtime_dir)));
+            .block_on(run::run(
+                config,
+                reload::Source::new(path, &args.runtime_dir),
+                names::NamesFile(args.hosts.clone()),
+            ));
     }
     Ok(())
 }

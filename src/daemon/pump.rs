@@ -6,6 +6,7 @@ use netft::route::EventKind;
 
 use super::{
     clock::WallClock,
+    names::NamesFile,
     node::{EventStream, Node},
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
 pub(super) struct Pump<N> {
     pub(super) node: Arc<N>,
     pub(super) names: Names,
+    pub(super) file: NamesFile,
     pub(super) journal: Arc<Journal>,
     pub(super) clock: Arc<WallClock>,
 }
@@ -36,6 +38,7 @@ impl<N: Node> Pump<N> {
                         && let Some(snapshot) = self.node.snapshot().await
                     {
                         self.names.learn(&snapshot);
+                        self.file.sync(&snapshot);
                     }
                     let what = convert::event(&event, &self.names);
                     self.publish(self.clock.rfc3339(event.at), what, &mut ends);

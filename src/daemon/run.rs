@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     clock::WallClock,
+    names::NamesFile,
     node::{Node, Running},
     pump::Pump,
     reload::{self, Source},
@@ -58,11 +59,12 @@ impl Signals {
 ///
 /// # Errors
 /// The adapter or its control socket could not be made, or the adapter ended by itself.
-pub(super) async fn run(config: Config, source: Source) -> Result<(), Failure> {
+pub(super) async fn run(config: Config, source: Source, file: NamesFile) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(Failure::environment)?;
     // One that comes while the adapter opens waits until it is open.
     let hangups = signal(SignalKind::hangup()).map_err(Failure::environment)?;
     let socket = socket_path(&config.runtime_dir, &config.adapter);
+    let name = config.adapter.clone();
     let names = Names::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
     tracing::info!("node {} opens adapter {}", config.name, config.adapter);
     let (adapter, events) = tokio::select! {
@@ -86,7 +88,9 @@ pub(super) async fn run(config: Config, source: Source) -> Result<(), Failure> {
     };
     let clock = Arc::new(WallClock::new(first.now));
     let journal = Arc::new(Journal::default());
+    file.sync(&first);
     let pump = Pump {
+        file: file.clone(),
         node: Arc::clone(&adapter),
         names,
         journal: Arc::clone(&journal),
@@ -115,6 +119,8 @@ pub(super) async fn run(config: Config, source: Source) -> Result<(), Failure> {
         // What closing has to say.
         within(CLOSING, pump).await;
     }
+    // Last: the pump writes it.
+    file.remove(&name);
     result
 }
 

@@ -1,0 +1,182 @@
+//! Names for the peers' addresses: a marked block in `/etc/hosts`, so that what the adapter carries
+//! can be told apart by `ssh b.netft` and in logs (U18). Pure; [`file`] does the writing.
+//!
+//! Every name ends in [`SUFFIX`], this node's own too, and none is the machine's host name: that
+//! one must keep leading to a real address (U1).
+
+pub mod file;
+
+use std::{
+    fmt::Write,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use crate::control::schema::{Host, Peers, Status};
+
+/// What the name of every node ends in.
+pub const SUFFIX: &str = ".netft";
+
+/// The nodes a daemon knows, its own first.
+pub fn hosts(status: &Status, peers: &Peers) -> Vec<Host> {
+    let own = host(&status.node.name, status.adapter.v4, status.adapter.v6);
+    let others = peers.peers.iter().map(|peer| host(&peer.name, peer.v4, peer.v6));
+    std::iter::once(own).chain(others).collect()
+}
+
+/// A node's name and addresses.
+pub fn host(name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Host {
+    Host { name: format!("{name}{SUFFIX}"), v4, v6 }
+}
+
+/// Why a file is left as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// A block that begins and does not end.
+    #[error("line {0}: a netft block begins and does not end: add its END line, or delete it")]
+    NoEnd(usize),
+    /// An end without a beginning.
+    #[error("line {0}: a netft block ends that did not begin: delete this line")]
+    NoBegin(usize),
+    /// A second block.
+    #[error("line {0}: a second netft block of this adapter: delete one of them")]
+    Twice(usize),
+}
+
+/// The block of one adapter.
+#[derive(Clone, Debug)]
+pub struct Block {
+    begin: String,
+    end: String,
+}
+
+impl Block {
+    /// The block of the adapter called `adapter`.
+    pub fn of(adapter: &str) -> Self {
+        Self { begin: format!("# BEGIN netft {adapter}"), end: format!("# END netft {adapter}") }
+    }
+
+    /// The block for `hosts`, on a machine called `machine`.
+    pub fn render(&self, hosts: &[Host], machine: &str) -> String {
+        let mut text = format!("{}\n# written by netft; edit outside of it\n", self.begin);
+        let allowed = |host: &&Host| !host.name.eq_ignore_ascii_case(machine);
+        for host in hosts.iter().filter(allowed) {
+            // IPv4 first: a link-local IPv6 address needs an interface that no hosts file can name.
+            let _ = writeln!(text, "{}\t{}\n{}\t{}", host.v4, host.name, host.v6, host.name);
+        }
+        text + &self.end + "\n"
+    }
+
+    /// `file` with `block` in place of the former one, or at its end; without any when it is empty.
+    ///
+    /// # Errors
+    /// The former block is damaged: what belongs to it cannot be told.
+    pub fn put(&self, file: &[u8], block: &str) -> Result<Vec<u8>, Broken> {
+        let lines: Vec<&[u8]> = file.split_inclusive(|byte| *byte == b'\n').collect();
+        let Some((begin, end)) = self.find(&lines)? else {
+            let mut text = file.to_vec();
+            if !block.is_empty() && !text.is_empty() && !text.ends_with(b"\n") {
+                text.push(b'\n');
+            }
+            text.extend(block.as_bytes());
+            return Ok(text);
+        };
+        let (before, after) = (&lines[..begin], &lines[end + 1..]);
+        Ok([&before.concat(), block.as_bytes(), &after.concat()].concat())
+    }
+
+    /// The places of the first and last line of the block.
+    fn find(&self, lines: &[&[u8]]) -> Result<Option<(usize, usize)>, Broken> {
+        let mut open = None;
+        let mut found = None;
+        for (place, line) in lines.iter().enumerate() {
+            let line = line.trim_ascii_end();
+            if line == self.begin.as_bytes() {
+                match (open, found) {
+                    (Some(begin), _) => return Err(Broken::NoEnd(begin + 1)),
+                    (None, Some(_)) => return Err(Broken::Twice(place + 1)),
+                    (None, None) => open = Some(place),
+                }
+            } else if line == self.end.as_bytes() {
+                let begin = open.take().ok_or(Broken::NoBegin(place + 1))?;
+                found = Some((begin, place));
+            }
+        }
+        match open {
+            Some(begin) => Err(Broken::NoEnd(begin + 1)),
+            None => Ok(found),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn block(names: &[&str], machine: &str) -> String {
+        let hosts: Vec<_> = names
+            .iter()
+            .map(|name| host(name, Ipv4Addr::new(169, 254, 1, 2), "fe80::2".parse().unwrap()))
+            .collect();
+        Block::of("netft0").render(&hosts, machine)
+    }
+
+    fn put(file: &str, block: &str) -> Result<String, Broken> {
+        let put = Block::of("netft0").put(file.as_bytes(), block);
+        put.map(|bytes| String::from_utf8(bytes).unwrap())
+    }
+
+    #[test]
+    fn each_node_has_both_addresses_under_its_name() {
+        let expected = "# BEGIN netft netft0\n# written by netft; edit outside of it\n\
+                        169.254.1.2\tb.netft\nfe80::2\tb.netft\n# END netft netft0\n";
+        assert_eq!(block(&["b"], "b"), expected);
+    }
+
+    #[test]
+    fn u1_the_machines_own_name_is_never_given() {
+        assert!(!block(&["web", "b"], "web").contains("\tweb\n"));
+        let text = block(&["web", "b"], "WEB.netft");
+        assert!(!text.contains("web") && text.contains("b.netft"), "{text}");
+    }
+
+    #[test]
+    fn a_block_is_added_replaced_in_place_and_removed() {
+        let (one, two) = (block(&["b"], ""), block(&["b", "c"], ""));
+        let first = put("127.0.0.1 localhost", &one).unwrap();
+        assert_eq!(first, format!("127.0.0.1 localhost\n{one}"));
+        let edited = format!("{first}10.0.0.9 nas\n");
+        let second = put(&edited, &two).unwrap();
+        assert_eq!(second, format!("127.0.0.1 localhost\n{two}10.0.0.9 nas\n"));
+        assert_eq!(put(&second, &two).unwrap(), second);
+        assert_eq!(put(&second, "").unwrap(), "127.0.0.1 localhost\n10.0.0.9 nas\n");
+        assert_eq!(put("", &one).unwrap(), one);
+        assert_eq!(put("x", "").unwrap(), "x");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_and_other_adapters_blocks_stay() {
+        let other = Block::of("netft1").render(&[], "");
+        let file = [b"# caf\xe9\r\n", other.as_bytes()].concat();
+        let ours = block(&["b"], "");
+        let both = Block::of("netft0").put(&file, &ours).unwrap();
+        assert_eq!(both, [&file, ours.as_bytes()].concat());
+        assert_eq!(Block::of("netft0").put(&both, "").unwrap(), file);
+    }
+
+    #[test]
+    fn a_damaged_block_is_refused_with_its_line() {
+        let (begin, end) = ("# BEGIN netft netft0\n", "# END netft netft0\n");
+        let cases = [
+            (format!("x\n{begin}y\n"), Broken::NoEnd(2)),
+            (format!("{begin}{begin}{end}"), Broken::NoEnd(1)),
+            (format!("x\n{end}"), Broken::NoBegin(2)),
+            (format!("{begin}{end}{end}"), Broken::NoBegin(3)),
+            (format!("{begin}{end}{begin}{end}"), Broken::Twice(3)),
+        ];
+        for (file, broken) in cases {
+            assert_eq!(put(&file, &block(&["b"], "")), Err(broken), "{file}");
+            assert_eq!(put(&file, ""), Err(broken), "{file}");
+        }
+    }
+}
