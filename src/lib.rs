@@ -9,6 +9,7 @@
 //! | [`hosts`] | names for the virtual addresses in `/etc/hosts` |
 //! | [`render`] | tables and escaped text |
 //! | [`lab`] | namespaces, faults and probes: for the demo and the tests |
+//! | [`validate`] | what is wrong with a node before it hurts |
 //! | [`demo`] | the main job in one command |
 
 pub mod cli;
@@ -19,3 +20,4 @@ pub mod demo;
 pub mod hosts;
 pub mod lab;
 pub mod render;
+pub mod validate;

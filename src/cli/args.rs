@@ -56,6 +56,13 @@ pub(super) enum Command {
     },
     /// Prints the names of the nodes' virtual addresses, or keeps them in a hosts file.
     Hosts(Hosts),
+    /// Checks this node: what is wrong, where, and what to do.
+    #[command(after_help = VALIDATE_CODES)]
+    Validate {
+        /// The config to check.
+        #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
+        config: PathBuf,
+    },
     /// Makes a key file and prints its public key.
     Keygen {
         /// The file to write; it must not exist.
@@ -73,6 +80,13 @@ pub(super) enum Command {
     /// Shows a failover inside namespaces of its own.
     Demo(DemoArgs),
 }
+
+/// The exit codes of `netft validate`, for `--help`.
+const VALIDATE_CODES: &str = "Exit codes:
+  0  fine, or notes only
+  1  warnings
+  2  errors
+  3  this machine cannot be looked at";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RouteCommand {

@@ -8,6 +8,7 @@ mod init;
 mod interfaces;
 mod keys;
 mod output;
+mod validate;
 
 use std::{env, fs, path::Path, process::ExitCode};
 
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
         Command::Demo(demo) => crate::demo::run(&demo, args.target.json),
+        Command::Validate { config } => validate::run(&config, &args.target),
         command => failure::exit(run(command, &args.target)),
     }
 }
@@ -77,7 +79,7 @@ fn run(command: Command, target: &Target) -> Result<(), Failure> {
         Command::Keygen { file } => keys::keygen(&file, &mut out),
         Command::Pubkey { file } => keys::pubkey(&file, &mut out),
         Command::Init(args) => init::init(&args, &mut out),
-        Command::Demo(_) => Ok(()),
+        Command::Demo(_) | Command::Validate { .. } => Ok(()),
     }
 }
 

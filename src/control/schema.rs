@@ -448,6 +448,42 @@ pub struct Host {
     pub v6: Ipv6Addr,
 }
 
+/// `netft validate --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validation {
+    /// What is wrong, the worst first.
+    pub findings: Vec<Finding>,
+    /// A daemon was asked, too; without one only this machine was looked at.
+    pub daemon: bool,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What kind of mistake it is: `firewall`, `one-network`, …; such words keep their meaning.
+    pub id: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where it is: a peer, a route, an interface.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// How bad something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Good to know.
+    Note,
+    /// It works, until something else fails.
+    Warning,
+    /// It does not work.
+    Error,
+}
+
 /// The answer to a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

@@ -1,5 +1,6 @@
 //! The leaf of `unsafe`: system calls without a safe wrapper in a crate, one file per device.
 
+pub mod clock;
 pub mod epoll;
 pub mod glink;
 pub mod tun;

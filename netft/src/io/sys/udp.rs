@@ -22,7 +22,7 @@ pub const MAX_SEGMENTS: usize = 64;
 pub const TOS_CONTROL: u8 = 0xc0;
 
 /// What a receive buffer asks the kernel for, bytes.
-const RECEIVE_BUFFER: c_int = 8 << 20;
+pub const RECEIVE_BUFFER: c_int = 8 << 20;
 /// What a send buffer asks the kernel for, bytes.
 const SEND_BUFFER: c_int = 4 << 20;
 

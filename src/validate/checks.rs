@@ -1,0 +1,468 @@
+//! The checks: each looks for one kind of mistake, and says where it is and what to do. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use netft::{
+    PeerId,
+    topology::{Plan, Planned, Why},
+    wire::header::OVERHEAD,
+};
+
+use super::{
+    Facts,
+    firewall::{self, Datagram, Place, Verdict},
+    links,
+};
+use crate::control::schema::{Finding, Route, Severity, What};
+
+/// A check.
+pub type Check = fn(&Facts, &Plan) -> Vec<Finding>;
+
+/// Every check.
+pub const ALL: [Check; 13] = [
+    networks,
+    shared_fate,
+    duplicates,
+    mtu,
+    firewall,
+    reverse_path,
+    clock,
+    buffers,
+    clones,
+    port,
+    forwarding,
+    daemon,
+    answers,
+];
+
+fn finding(
+    severity: Severity,
+    id: &str,
+    place: impl Into<String>,
+    what: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Finding {
+    let (place, what, remedy) = (place.into(), what.into(), remedy.into());
+    Finding { id: id.to_owned(), severity, place, what, remedy }
+}
+
+fn name(facts: &Facts, peer: PeerId) -> &str {
+    facts.config.peers.iter().find(|known| known.id == peer).map_or("?", |known| &known.name)
+}
+
+fn place(facts: &Facts, route: &Planned) -> String {
+    let peer = name(facts, route.spec.peer);
+    format!("{peer}: {} → {} ({})", route.spec.real_local, route.spec.real_remote, route.ifname)
+}
+
+/// One network to a peer is no redundancy (NetFT validation warns of it); none is no connection.
+fn networks(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for skipped in plan.skipped.iter().filter(|skipped| skipped.why != Why::Own) {
+        let at = format!("{}: {}", name(facts, skipped.peer), skipped.remote);
+        let what = format!("no route leads there: {}", skipped.why);
+        let remedy = "correct the address in the config, or the networks of this node";
+        findings.push(finding(Severity::Warning, "unreachable-address", at, what, remedy));
+    }
+    for peer in &facts.config.peers {
+        let routes = plan.routes.iter().filter(|route| route.spec.peer == peer.id);
+        let used: BTreeSet<_> = routes.map(|route| (route.ifindex, &route.ifname)).collect();
+        let remedy = "join both nodes by a second network with a NIC and a switch of its own, and \
+                      add the peer's address there to `addresses`";
+        match used.len() {
+            0 => findings.push(finding(
+                Severity::Error,
+                "no-network",
+                &peer.name,
+                "no network joins this node with the peer",
+                remedy,
+            )),
+            1 => findings.push(finding(
+                Severity::Warning,
+                "one-network",
+                &peer.name,
+                "only one network joins this node with the peer: when it fails, both are apart",
+                remedy,
+            )),
+            _ => {}
+        }
+    }
+    findings
+}
+
+/// Routes to one peer that rest on one interface, bridge, bond or VLAN parent fail together.
+fn shared_fate(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+    let mut told = BTreeSet::new();
+    let mut findings = Vec::new();
+    for (number, one) in plan.routes.iter().enumerate() {
+        for other in &plan.routes[number + 1..] {
+            // One interface twice is one network, which another check tells.
+            let apart = one.ifindex != other.ifindex && one.ifindex != 0 && other.ifindex != 0;
+            if one.spec.peer != other.spec.peer || !apart {
+                continue;
+            }
+            let Some(shared) = links::shared(&facts.links, one.ifindex, other.ifindex) else {
+                continue;
+            };
+            let pair = (one.ifname.as_str(), other.ifname.as_str());
+            if !told.insert((pair.0.min(pair.1), pair.0.max(pair.1))) {
+                continue;
+            }
+            let shared = &shared.interface.name;
+            findings.push(finding(
+                Severity::Warning,
+                "shared-fate",
+                format!("{}, {}", pair.0, pair.1),
+                format!("both rest on {shared}: when it fails, both networks fail"),
+                format!("move one of them to a NIC other than {shared}"),
+            ));
+        }
+    }
+    findings
+}
+
+/// Addresses and keys that exist twice.
+fn duplicates(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+    const ID: &str = "duplicate-address";
+    let mut findings = Vec::new();
+    for skipped in plan.skipped.iter().filter(|skipped| skipped.why == Why::Own) {
+        findings.push(finding(
+            Severity::Error,
+            ID,
+            name(facts, skipped.peer),
+            format!("the peer's address {} is this node's own", skipped.remote.ip()),
+            "give one of the nodes another address, and the config the peer's",
+        ));
+    }
+    let mut owners: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
+    for link in facts.links.iter().filter(|link| !link.interface.loopback) {
+        for local in &link.interface.addrs {
+            owners.entry(local.addr).or_default().push(&link.interface.name);
+        }
+    }
+    for (addr, owners) in owners {
+        let config = &facts.config;
+        let foreign = owners.iter().any(|owner| *owner != config.adapter);
+        if config.addrs.contains(addr) && foreign {
+            findings.push(finding(
+                Severity::Error,
+                ID,
+                owners.join(", "),
+                format!("{addr} is the adapter's virtual address, and another interface has it"),
+                format!("remove {addr} from that interface, or choose another `address`"),
+            ));
+        } else if owners.len() > 1 && !is_link_local(addr) {
+            findings.push(finding(
+                Severity::Warning,
+                ID,
+                owners.join(", "),
+                format!("{addr} is on more than one interface"),
+                "leave it on one of them",
+            ));
+        }
+    }
+    let mut keys = BTreeMap::from([(facts.config.public_key, "this node")]);
+    for peer in &facts.config.peers {
+        if let Some(other) = keys.insert(peer.key, &peer.name) {
+            findings.push(finding(
+                Severity::Error,
+                "duplicate-identity",
+                &peer.name,
+                format!("{other} has the same key"),
+                "give each node its own with `netft keygen`",
+            ));
+        }
+    }
+    findings
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// A route whose interface carries less than the adapter's MTU makes every packet smaller.
+fn mtu(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for route in &plan.routes {
+        let Some(link) = facts.link(route.ifindex) else { continue };
+        let headers = if route.spec.real_remote.is_ipv4() { 28 } else { 48 };
+        let whole = headers + OVERHEAD as u32;
+        let (has, needs) = (link.interface.mtu, u32::from(facts.config.mtu) + whole);
+        if has < needs {
+            let adapter = has.saturating_sub(whole);
+            findings.push(finding(
+                Severity::Warning,
+                "mtu",
+                place(facts, route),
+                format!("the interface carries {has} bytes, the adapter's packets need {needs}"),
+                format!(
+                    "`ip link set {} mtu {needs}`, if the network carries it; else packets to \
+                     this peer have at most {adapter} bytes",
+                    route.ifname
+                ),
+            ));
+        }
+    }
+    findings
+}
+
+/// Rules of this node that keep netft's datagrams out, or in.
+fn firewall(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+    const ID: &str = "firewall";
+    let rules = match &facts.rules {
+        Ok(rules) => rules,
+        Err(why) => {
+            let what = format!("cannot tell whether UDP port {} is open: {why}", facts.config.port);
+            let remedy = "run as root, with nft installed";
+            return vec![finding(Severity::Note, ID, "this node", what, remedy)];
+        }
+    };
+    let mut findings: Vec<Finding> = Vec::new();
+    for route in &plan.routes {
+        let (local, remote) = (route.spec.real_local, route.spec.real_remote);
+        for (hook, source, destination) in [("input", remote, local), ("output", local, remote)] {
+            let datagram = |established| Datagram {
+                hook,
+                interface: &route.ifname,
+                source,
+                destination,
+                established,
+            };
+            let fresh = firewall::verdict(rules, datagram(false));
+            let answer = firewall::verdict(rules, datagram(true));
+            let (severity, what, at) = match (fresh, answer) {
+                (Verdict::Passes, _) => continue,
+                (Verdict::Blocked(at), Verdict::Blocked(_)) => {
+                    (Severity::Error, "are blocked here", at)
+                }
+                // Both ends send from and to the port, so each one's heartbeats answer the
+                // other's: it works until connection tracking forgets.
+                (Verdict::Blocked(at), _) => (
+                    Severity::Warning,
+                    "pass only as answers to this node's, not when the peer begins",
+                    at,
+                ),
+                (Verdict::Unsure(at), _) => {
+                    (Severity::Note, "pass only if a rule accepts them that this cannot read", at)
+                }
+            };
+            let port = destination.port();
+            let found = finding(
+                severity,
+                ID,
+                place(facts, route),
+                format!(
+                    "datagrams to UDP port {port} {what}: {} (nftables table {} {})",
+                    at.why, at.family, at.table
+                ),
+                remedy(hook, &at, port),
+            );
+            findings.push(found);
+        }
+    }
+    findings
+}
+
+/// The rule that is missing.
+fn remedy(hook: &str, at: &Place, port: u16) -> String {
+    let Place { family, table, chain, zone, .. } = at;
+    let nft = format!("nft insert rule {family} {table} {chain} udp dport {port} accept");
+    if hook == "output" {
+        return format!("`{nft}`");
+    }
+    let zone = zone.as_ref().map_or_else(String::new, |zone| format!(" --zone={zone}"));
+    let firewalld =
+        format!("firewall-cmd --permanent{zone} --add-port={port}/udp && firewall-cmd --reload");
+    match table.as_str() {
+        // What firewalld made, only firewalld can change for good.
+        "firewalld" => format!("`{firewalld}`"),
+        _ => format!("`{nft}`; with firewalld: `{firewalld}`"),
+    }
+}
+
+/// A strict reverse path filter drops what comes in where the kernel would not answer: asymmetric
+/// ways, which routers and two interfaces on one subnet make.
+fn reverse_path(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+    let mut told = BTreeSet::new();
+    let mut findings = Vec::new();
+    for route in plan.routes.iter().filter(|route| route.spec.real_local.is_ipv4()) {
+        if !facts.strict.contains(&route.ifname) || !told.insert(&route.ifname) {
+            continue;
+        }
+        let remote = route.spec.real_remote.ip();
+        let on_subnet = |link: &&super::Link| {
+            link.interface.addrs.iter().any(|own| own.prefix.contains(&remote))
+        };
+        let holders = facts.links.iter().filter(on_subnet).count();
+        let (severity, when) = match holders {
+            1 => (Severity::Note, "harmless while each network has one interface here"),
+            0 => (Severity::Warning, "the peer is behind a router, whose way back may differ"),
+            _ => (Severity::Warning, "more than one interface is on this subnet"),
+        };
+        findings.push(finding(
+            severity,
+            "rp-filter",
+            &route.ifname,
+            format!("the reverse path filter is strict: {when}"),
+            format!(
+                "`sysctl -w net.ipv4.conf.{0}.rp_filter=2 net.ipv4.conf.all.rp_filter=2`",
+                route.ifname
+            ),
+        ));
+    }
+    findings
+}
+
+fn clock(facts: &Facts, _: &Plan) -> Vec<Finding> {
+    if facts.clock != Some(false) {
+        return Vec::new();
+    }
+    let what = "nothing keeps the clock right: logs of several nodes cannot be compared";
+    let remedy = "`timedatectl set-ntp true`, or install chrony";
+    vec![finding(Severity::Warning, "clock", "this node", what, remedy)]
+}
+
+fn buffers(facts: &Facts, _: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some((given, wanted)) = facts.receive_buffer.filter(|(given, wanted)| given < wanted) {
+        findings.push(finding(
+            Severity::Warning,
+            "buffers",
+            "this node",
+            format!("a socket's receive buffer gets {given} of {wanted} bytes: bursts are lost"),
+            format!("`sysctl -w net.core.rmem_max={wanted}`, or run netftd with CAP_NET_ADMIN"),
+        ));
+    }
+    findings
+}
+
+/// What the daemon saw of a second machine with a key.
+fn clones(facts: &Facts, _: &Plan) -> Vec<Finding> {
+    let Some(daemon) = &facts.daemon else { return Vec::new() };
+    let peers: BTreeSet<_> = daemon
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            What::DuplicateNode { peer } => Some(peer),
+            _ => None,
+        })
+        .collect();
+    peers
+        .into_iter()
+        .map(|peer| {
+            finding(
+                Severity::Error,
+                "cloned-identity",
+                peer,
+                "a second machine uses this peer's key",
+                "on the copy: remove the key file, `netft keygen`, and give the new public key to \
+                 every node's config",
+            )
+        })
+        .collect()
+}
+
+/// Somebody else has the port.
+fn port(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+    if facts.daemon.is_some() {
+        return Vec::new();
+    }
+    let locals: BTreeSet<_> = plan.routes.iter().map(|route| route.spec.real_local).collect();
+    let clashes = |bound: &SocketAddr, local: &SocketAddr| {
+        let same = bound.ip() == local.ip();
+        let any = bound.ip().is_unspecified() && (bound.is_ipv6() || local.is_ipv4());
+        bound.port() == local.port() && (same || any)
+    };
+    locals
+        .into_iter()
+        .filter(|local| facts.bound.iter().any(|bound| clashes(bound, local)))
+        .map(|local| {
+            finding(
+                Severity::Error,
+                "port",
+                local.to_string(),
+                "another program has this UDP port, perhaps another netftd",
+                format!(
+                    "`ss -ulpn sport = :{}` names it: stop it, or give one of them another `port`",
+                    local.port()
+                ),
+            )
+        })
+        .collect()
+}
+
+/// Link-local packets must not be forwarded (RFC 3927 section 7); the kernel forwards those of
+/// IPv4 where it forwards at all.
+fn forwarding(facts: &Facts, _: &Plan) -> Vec<Finding> {
+    if !facts.forwarding || !facts.config.addrs.v4.is_link_local() {
+        return Vec::new();
+    }
+    let adapter = &facts.config.adapter;
+    let what = "this node forwards link-local packets of other machines into the adapter";
+    let remedy = format!("`sysctl -w net.ipv4.conf.{adapter}.forwarding=0`");
+    vec![finding(Severity::Warning, "forwarding", adapter, what, remedy)]
+}
+
+/// Without a daemon only what the machine itself says is checked.
+fn daemon(facts: &Facts, _: &Plan) -> Vec<Finding> {
+    let Some(daemon) = &facts.daemon else {
+        let what = "netftd does not run: sessions, routes and the peers' answers were not checked";
+        let remedy = "start netftd and run this again";
+        return vec![finding(Severity::Note, "no-daemon", "this node", what, remedy)];
+    };
+    let mut findings = Vec::new();
+    if !daemon.pending.is_empty() {
+        findings.push(finding(
+            Severity::Warning,
+            "not-applied",
+            "this node",
+            format!("the config file says something else than what runs: {}", daemon.pending[0]),
+            "`netft reload --dry-run` shows all of it, `netft reload` applies it",
+        ));
+    }
+    if daemon.overflow > 0 {
+        let what = format!("{} datagrams were lost in full socket buffers", daemon.overflow);
+        let remedy = "look for what keeps the CPUs of this node busy";
+        findings.push(finding(Severity::Warning, "buffers", "this node", what, remedy));
+    }
+    findings
+}
+
+/// Routes that do not work although nothing here is known to block them, told apart by direction.
+fn answers(facts: &Facts, _: &Plan) -> Vec<Finding> {
+    let Some(daemon) = &facts.daemon else { return Vec::new() };
+    let works = |route: &Route| route.tx && route.rx;
+    let broken = daemon.routes.iter().filter(|route| !works(route) && route.state != "admin-down");
+    broken
+        .map(|route| {
+            let Route { peer, real_local, real_remote, .. } = route;
+            let (here, there) = (real_local.port(), real_remote.port());
+            let others = daemon.routes.iter().any(|other| other.peer == *peer && works(other));
+            let severity = if others { Severity::Warning } else { Severity::Error };
+            let (id, what, remedy) = match (route.tx, route.rx) {
+                (false, true) => (
+                    "one-way",
+                    format!("{peer} does not hear this node here"),
+                    format!("let UDP port {there} in on {peer}: `netft validate` there names it"),
+                ),
+                (true, false) => (
+                    "one-way",
+                    format!("this node does not hear {peer} here"),
+                    format!("let UDP port {here} out of {peer} and through what is between"),
+                ),
+                _ => (
+                    "no-answer",
+                    format!("{peer} is not heard here ({})", route.reason),
+                    format!(
+                        "look whether {peer} runs; run `netft validate` on it; let UDP port \
+                         {there} through firewalls between"
+                    ),
+                ),
+            };
+            finding(severity, id, format!("{peer}: {real_local} → {real_remote}"), what, remedy)
+        })
+        .collect()
+}

@@ -1,0 +1,196 @@
+//! Asks the kernel, the firewall and the daemon. The only I/O of the validation.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
+};
+
+use futures_util::TryStreamExt;
+use netft::{
+    config::Config,
+    io::{
+        netlink::Netlink,
+        sys::{clock, udp},
+    },
+    topology::{self, Sources},
+};
+use rtnetlink::packet_route::link::LinkAttribute;
+use serde_json::Value;
+
+use super::Link;
+use crate::control::schema::{Route, What};
+
+/// What is known of a node.
+#[derive(Debug)]
+pub struct Facts {
+    /// What it was told.
+    pub config: Config,
+    /// Its interfaces.
+    pub links: Vec<Link>,
+    /// The kernel's choice of source for addresses on no subnet of its own.
+    pub sources: Sources,
+    /// The packet filter, as `nft -j list ruleset` tells it; or why that is not known.
+    pub rules: Result<Value, String>,
+    /// The interfaces with a strict reverse path filter.
+    pub strict: BTreeSet<String>,
+    /// The adapter forwards IPv4.
+    pub forwarding: bool,
+    /// Something keeps the clock right; `None` when the kernel does not say.
+    pub clock: Option<bool>,
+    /// The receive buffer a socket gets, and the one it wants, bytes.
+    pub receive_buffer: Option<(u64, u64)>,
+    /// The UDP sockets of this node on its port.
+    pub bound: Vec<SocketAddr>,
+    /// What its daemon says; `None` when none runs.
+    pub daemon: Option<Daemon>,
+}
+
+/// What a daemon says.
+#[derive(Clone, Debug, Default)]
+pub struct Daemon {
+    /// Its routes.
+    pub routes: Vec<Route>,
+    /// What happened lately.
+    pub events: Vec<What>,
+    /// What a reload would change.
+    pub pending: Vec<String>,
+    /// Datagrams lost in full socket buffers.
+    pub overflow: u64,
+}
+
+impl Facts {
+    /// Looks around. What cannot be seen is left out, and so not complained of.
+    ///
+    /// # Errors
+    /// The kernel does not list its interfaces.
+    pub fn gather(config: Config, daemon: Option<Daemon>) -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let (links, sources) = runtime.block_on(look(&config))?;
+        let names = links.iter().map(|link| &link.interface.name);
+        let strict = names.filter(|name| is_strict(name)).cloned().collect();
+        let (adapter, port) = (config.adapter.clone(), config.port);
+        let forwarding = setting(&adapter, "forwarding").or_else(|| setting("all", "forwarding"));
+        Ok(Self {
+            config,
+            links,
+            sources,
+            rules: rules(),
+            strict,
+            forwarding: forwarding.is_some_and(|value| value != 0),
+            clock: clock::synchronised(),
+            receive_buffer: receive_buffer(),
+            bound: bound(port),
+            daemon,
+        })
+    }
+}
+
+async fn look(config: &Config) -> Result<(Vec<Link>, Sources), String> {
+    let netlink = Netlink::open().map_err(|error| error.to_string())?;
+    let interfaces = netlink.interfaces().await.map_err(|error| error.to_string())?;
+    let mut sources = Sources::new();
+    for remote in topology::unpaired(config, &interfaces) {
+        if let Ok(Some(source)) = netlink.source_for(remote).await {
+            sources.insert(remote, source);
+        }
+    }
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| error.to_string())?;
+    tokio::spawn(connection);
+    let rows = handle.link().get().execute();
+    let rows: Vec<_> = rows.try_collect().await.map_err(|error| error.to_string())?;
+    let links = interfaces.into_iter().map(|interface| {
+        let row = rows.iter().find(|row| row.header.index == interface.index);
+        let attributes = row.map_or(&[][..], |row| &row.attributes);
+        let find = |wanted: fn(&LinkAttribute) -> Option<u32>| attributes.iter().find_map(wanted);
+        let master = find(|attribute| match attribute {
+            LinkAttribute::Controller(index) => Some(*index),
+            _ => None,
+        });
+        let below = find(|attribute| match attribute {
+            LinkAttribute::Link(index) => Some(*index),
+            _ => None,
+        });
+        // The other end of a veth pair is no parent, and may be in another namespace.
+        let rides = matches!(
+            interface.kind.as_deref(),
+            Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec")
+        );
+        Link { interface, parent: below.filter(|_| rides), master }
+    });
+    Ok((links.collect(), sources))
+}
+
+fn setting(interface: &str, key: &str) -> Option<u32> {
+    let path = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The kernel takes the larger of both settings (ip-sysctl).
+fn is_strict(interface: &str) -> bool {
+    setting(interface, "rp_filter").max(setting("all", "rp_filter")) == Some(1)
+}
+
+fn rules() -> Result<Value, String> {
+    let output = Command::new("nft").args(["-j", "list", "ruleset"]).output();
+    let output = output.map_err(|error| format!("nft does not run ({error})"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("nft refuses ({})", text.lines().next().unwrap_or_default()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("nft says nonsense ({error})"))
+}
+
+/// As a socket of netft gets it. The kernel counts its own bookkeeping as half.
+fn receive_buffer() -> Option<(u64, u64)> {
+    let socket = udp::open((Ipv4Addr::LOCALHOST, 0).into(), 0, false).ok()?;
+    let given = socket2::SockRef::from(&socket).recv_buffer_size().ok()?;
+    let wanted = u64::try_from(udp::RECEIVE_BUFFER).ok()?;
+    Some((u64::try_from(given / 2).ok()?, wanted))
+}
+
+fn bound(port: u16) -> Vec<SocketAddr> {
+    let tables = ["/proc/net/udp", "/proc/net/udp6"].map(fs::read_to_string);
+    let rows = tables.iter().flatten().flat_map(|table| table.lines().skip(1));
+    rows.filter_map(local).filter(|address| address.port() == port).collect()
+}
+
+/// The local address of a row of `/proc/net/udp`: words of the address in the machine's order.
+fn local(row: &str) -> Option<SocketAddr> {
+    let (addr, port) = row.split_whitespace().nth(1)?.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut words = [0u8; 16];
+    let count = addr.len() / 8;
+    for (place, word) in words.chunks_exact_mut(4).take(count).enumerate() {
+        let text = addr.get(8 * place..8 * place + 8)?;
+        word.copy_from_slice(&u32::from_str_radix(text, 16).ok()?.to_ne_bytes());
+    }
+    let ip: IpAddr = match count {
+        1 => Ipv4Addr::new(words[0], words[1], words[2], words[3]).into(),
+        4 => Ipv6Addr::from(words).into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn rows_of_the_kernels_tables_are_read() {
+        let row = "  42: 0100007F:0D0F 00000000:0000 07 00000000:00000000 00:00000000";
+        assert_eq!(local(row), Some("127.0.0.1:3343".parse().unwrap()));
+        let row = "  42: 000080FE000000000000000001000000:0D0F 00:0 07";
+        assert_eq!(local(row), Some("[fe80::1]:3343".parse().unwrap()));
+        for row in ["", "sl local_address", "1: 0100007F 2", "1: 0100:0D0F 2", "1: zz00007F:1 2"] {
+            assert_eq!(local(row), None, "{row}");
+        }
+    }
+}

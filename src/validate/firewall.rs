@@ -1,0 +1,303 @@
+//! Whether this node's packet filter lets netft's datagrams pass, from `nft -j list ruleset`. Pure.
+//!
+//! A datagram is walked through every base chain of its hook, through jumps and sets, as the
+//! kernel does it. What this cannot read is counted as unsure, never as blocked.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+/// How deep jumps go (the kernel: 16).
+const DEPTH: usize = 16;
+
+/// A datagram at one hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// `input` or `output`.
+    pub hook: &'a str,
+    /// The interface it comes in or goes out on.
+    pub interface: &'a str,
+    /// Where it comes from.
+    pub source: SocketAddr,
+    /// Where it goes.
+    pub destination: SocketAddr,
+    /// Connection tracking has seen its way back.
+    pub established: bool,
+}
+
+/// What the packet filter does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes.
+    Passes,
+    /// It passes only if a rule accepts it that this cannot read.
+    Unsure(Place),
+    /// It does not pass.
+    Blocked(Place),
+}
+
+/// The chain that blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// `ip`, `ip6` or `inet`.
+    pub family: String,
+    /// The table.
+    pub table: String,
+    /// The base chain: where a rule that accepts must stand.
+    pub chain: String,
+    /// Why: its policy, or a rule of some chain.
+    pub why: String,
+    /// The firewalld zone, if it is firewalld's chain.
+    pub zone: Option<String>,
+}
+
+/// What one rule, or chain, says.
+enum Step {
+    Accept,
+    Drop(String, Option<String>),
+    Return,
+}
+
+/// Whether something matches; `None` when this cannot read it.
+type Match = Option<bool>;
+
+/// Walks a datagram through the rules.
+pub fn verdict(ruleset: &Value, datagram: Datagram<'_>) -> Verdict {
+    let walk = Walk { all: items(ruleset), datagram };
+    let family = if datagram.source.is_ipv4() { "ip" } else { "ip6" };
+    let mut unsure = None;
+    for chain in walk.all.iter().filter_map(|item| item.get("chain")) {
+        let text = |key| chain.get(key).and_then(Value::as_str).unwrap_or_default();
+        let ours = [family, "inet"].contains(&text("family")) && text("hook") == datagram.hook;
+        if !ours || text("type") != "filter" {
+            continue;
+        }
+        let mut maybe = false;
+        let at = (text("family"), text("table"));
+        let (why, zone) = match walk.chain(at, text("name"), 0, &mut maybe) {
+            Some(Step::Accept) => continue,
+            Some(Step::Drop(why, zone)) => (why, zone),
+            Some(Step::Return) | None if text("policy") == "drop" => {
+                (format!("policy drop of chain {}", text("name")), None)
+            }
+            Some(Step::Return) | None => continue,
+        };
+        let place = Place {
+            family: at.0.to_owned(),
+            table: at.1.to_owned(),
+            chain: text("name").to_owned(),
+            why,
+            zone,
+        };
+        if !maybe {
+            return Verdict::Blocked(place);
+        }
+        unsure.get_or_insert(place);
+    }
+    unsure.map_or(Verdict::Passes, Verdict::Unsure)
+}
+
+fn items(ruleset: &Value) -> &[Value] {
+    ruleset.get("nftables").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+struct Walk<'a> {
+    all: &'a [Value],
+    datagram: Datagram<'a>,
+}
+
+impl Walk<'_> {
+    /// What a chain says; `None` when it ends without a word. `maybe` becomes true when a rule
+    /// that this cannot read might have accepted.
+    fn chain(&self, at: (&str, &str), name: &str, depth: usize, maybe: &mut bool) -> Option<Step> {
+        if depth > DEPTH {
+            return None;
+        }
+        let of = |rule: &&Value| {
+            let is = |key, wanted: &str| rule.get(key).and_then(Value::as_str) == Some(wanted);
+            is("family", at.0) && is("table", at.1) && is("chain", name)
+        };
+        for rule in self.all.iter().filter_map(|item| item.get("rule")).filter(of) {
+            match self.rule(at, name, rule, depth, maybe) {
+                None => {}
+                Some(Step::Return) => return None,
+                Some(step) => return Some(step),
+            }
+        }
+        None
+    }
+
+    fn rule(
+        &self,
+        at: (&str, &str),
+        chain: &str,
+        rule: &Value,
+        depth: usize,
+        maybe: &mut bool,
+    ) -> Option<Step> {
+        let mut sure = true;
+        for part in rule.get("expr").and_then(Value::as_array)? {
+            let (kind, value) = part.as_object()?.iter().next()?;
+            match kind.as_str() {
+                "match" => match self.matches(at, value) {
+                    Some(true) => {}
+                    Some(false) => return None,
+                    None => sure = false,
+                },
+                "counter" | "log" | "comment" | "mangle" | "ct count" => {}
+                "accept" if sure => return Some(Step::Accept),
+                "accept" => *maybe = true,
+                "drop" | "reject" if sure => {
+                    let zone = chain.strip_prefix("filter_IN_").map(|rest| {
+                        let end = ["_pre", "_log", "_deny", "_allow", "_post"]
+                            .iter()
+                            .find_map(|end| rest.strip_suffix(end));
+                        end.unwrap_or(rest).to_owned()
+                    });
+                    let handle = rule.get("handle").and_then(Value::as_u64).unwrap_or_default();
+                    let why = format!("{kind} in chain {chain} (rule handle {handle})");
+                    return Some(Step::Drop(why, zone));
+                }
+                "return" if sure => return Some(Step::Return),
+                "jump" | "goto" => {
+                    let target = value.get("target").and_then(Value::as_str)?;
+                    let mut inside = false;
+                    let step = self.chain(at, target, depth + 1, &mut inside);
+                    *maybe |= inside;
+                    match step {
+                        Some(Step::Accept) if !sure => *maybe = true,
+                        Some(step) if sure => return Some(step),
+                        None if sure && kind == "goto" => return Some(Step::Return),
+                        _ => {}
+                    }
+                }
+                // A rate limit or a foreign match: whatever follows holds sometimes. A verdict map
+                // may hold any verdict.
+                "vmap" => *maybe = true,
+                _ => sure = false,
+            }
+        }
+        None
+    }
+
+    fn matches(&self, at: (&str, &str), value: &Value) -> Match {
+        let (left, right) = (value.get("left")?, value.get("right")?);
+        let equal = self.equal(at, left, right)?;
+        match value.get("op").and_then(Value::as_str)? {
+            "==" | "in" => Some(equal),
+            "!=" => Some(!equal),
+            _ => None,
+        }
+    }
+
+    fn equal(&self, at: (&str, &str), left: &Value, right: &Value) -> Match {
+        let Datagram { hook, interface, source, destination, established } = self.datagram;
+        let four = source.is_ipv4();
+        let text = |key: &str, of: &str| left.get(key)?.get(of)?.as_str();
+        if let Some(key) = text("meta", "key") {
+            return match key {
+                "l4proto" => self.holds(at, right, &|v| Some(is_udp(v))),
+                "nfproto" => {
+                    let own = if four { "ipv4" } else { "ipv6" };
+                    self.holds(at, right, &|v| Some(v.as_str()? == own))
+                }
+                "protocol" => {
+                    let own = if four { "ip" } else { "ip6" };
+                    self.holds(at, right, &|v| Some(v.as_str()? == own))
+                }
+                "iif" | "iifname" if hook == "input" => {
+                    self.holds(at, right, &|v| Some(is_named(interface, v.as_str()?)))
+                }
+                "oif" | "oifname" if hook == "output" => {
+                    self.holds(at, right, &|v| Some(is_named(interface, v.as_str()?)))
+                }
+                _ => None,
+            };
+        }
+        if let Some(key) = text("ct", "key") {
+            let own = if established { "established" } else { "new" };
+            return match key {
+                "state" => self.holds(at, right, &|v| Some(v.as_str()? == own)),
+                "status" => Some(false),
+                _ => None,
+            };
+        }
+        let (protocol, field) = (text("payload", "protocol")?, text("payload", "field")?);
+        let port = |own: u16| self.holds(at, right, &move |v| is_port(own, v));
+        let address = |own: IpAddr| self.holds(at, right, &move |v| is_address(own, v));
+        match (protocol, field) {
+            ("udp" | "th", "dport") => port(destination.port()),
+            ("udp" | "th", "sport") => port(source.port()),
+            ("tcp" | "sctp" | "dccp" | "icmp" | "icmpv6" | "igmp" | "ether" | "arp", _) => {
+                (protocol != "ether").then_some(false)
+            }
+            ("ip", _) if !four => Some(false),
+            ("ip6", _) if four => Some(false),
+            ("ip" | "ip6", "saddr") => address(source.ip()),
+            ("ip" | "ip6", "daddr") => address(destination.ip()),
+            ("ip", "protocol") | ("ip6", "nexthdr") => self.holds(at, right, &|v| Some(is_udp(v))),
+            _ => None,
+        }
+    }
+
+    /// Whether `right`, a value, a list, a set or the name of a set, holds what `is` looks for.
+    fn holds(&self, at: (&str, &str), right: &Value, is: &dyn Fn(&Value) -> Match) -> Match {
+        let any = |list: &[Value]| {
+            let all: Vec<_> = list.iter().map(|one| self.holds(at, one, is)).collect();
+            match all.contains(&Some(true)) {
+                true => Some(true),
+                false if all.contains(&None) => None,
+                false => Some(false),
+            }
+        };
+        if let Some(name) = right.as_str().and_then(|text| text.strip_prefix('@')) {
+            let set = self.all.iter().filter_map(|item| item.get("set")).find(|set| {
+                let is = |key, wanted| set.get(key).and_then(Value::as_str) == Some(wanted);
+                is("family", at.0) && is("table", at.1) && is("name", name)
+            })?;
+            return any(set.get("elem").and_then(Value::as_array).map_or(&[], Vec::as_slice));
+        }
+        if let Some(list) = right.as_array().or_else(|| right.get("set").and_then(Value::as_array))
+        {
+            return any(list);
+        }
+        if let Some(value) = right.get("elem").and_then(|elem| elem.get("val")) {
+            return self.holds(at, value, is);
+        }
+        is(right)
+    }
+}
+
+fn is_udp(value: &Value) -> bool {
+    value.as_str() == Some("udp") || value.as_u64() == Some(17)
+}
+
+fn is_named(own: &str, pattern: &str) -> bool {
+    pattern.strip_suffix('*').map_or(own == pattern, |start| own.starts_with(start))
+}
+
+fn is_port(own: u16, value: &Value) -> Match {
+    if let Some([low, high]) = range(value) {
+        return Some((low.as_u64()?..=high.as_u64()?).contains(&own.into()));
+    }
+    Some(value.as_u64()? == u64::from(own))
+}
+
+fn is_address(own: IpAddr, value: &Value) -> Match {
+    if let Some([low, high]) = range(value) {
+        let (low, high): (IpAddr, IpAddr) =
+            (low.as_str()?.parse().ok()?, high.as_str()?.parse().ok()?);
+        return Some(low <= own && own <= high);
+    }
+    if let Some(prefix) = value.get("prefix") {
+        let addr: IpAddr = prefix.get("addr")?.as_str()?.parse().ok()?;
+        let length = u8::try_from(prefix.get("len")?.as_u64()?).ok()?;
+        return Some(IpNet::new(addr, length).ok()?.contains(&own));
+    }
+    Some(value.as_str()?.parse::<IpAddr>().ok()? == own)
+}
+
+fn range(value: &Value) -> Option<&[Value; 2]> {
+    value.get("range")?.as_array()?.as_slice().try_into().ok()
+}

@@ -1,0 +1,95 @@
+//! What an interface rests on: two routes that rest on one thing fail together. Pure.
+
+use netft::topology::Interface;
+
+/// Interfaces are stacked a few deep; deeper is a loop.
+const DEPTH: usize = 8;
+
+/// An interface, and how it is stacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// As routes see it.
+    pub interface: Interface,
+    /// The interface it rides on, as a VLAN does on its parent.
+    pub parent: Option<u32>,
+    /// The bridge, bond or team it belongs to.
+    pub master: Option<u32>,
+}
+
+/// Everything the interface of number `index` rests on, itself first: parents, and the members of
+/// bridges and bonds.
+pub fn base(links: &[Link], index: u32) -> Vec<u32> {
+    let mut base = vec![index];
+    let mut layer = vec![index];
+    for _ in 0..DEPTH {
+        let below = |of: &u32| {
+            let parent = links.iter().find(|link| link.interface.index == *of);
+            let members = links.iter().filter(|link| link.master == Some(*of));
+            let members: Vec<_> = members.map(|link| link.interface.index).collect();
+            parent.and_then(|link| link.parent).into_iter().chain(members).collect::<Vec<_>>()
+        };
+        layer = layer.iter().flat_map(below).filter(|index| !base.contains(index)).collect();
+        layer.dedup();
+        if layer.is_empty() {
+            break;
+        }
+        base.extend(&layer);
+    }
+    base
+}
+
+/// The first thing both interfaces rest on.
+pub fn shared(links: &[Link], one: u32, other: u32) -> Option<&Link> {
+    let others = base(links, other);
+    let common = base(links, one).into_iter().find(|index| others.contains(index))?;
+    links.iter().find(|link| link.interface.index == common)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, parent: Option<u32>, master: Option<u32>) -> Link {
+        let interface = Interface {
+            index,
+            name: name.to_owned(),
+            kind: None,
+            up: true,
+            carrier: true,
+            loopback: false,
+            mtu: 1500,
+            addrs: Vec::new(),
+        };
+        Link { interface, parent, master }
+    }
+
+    #[test]
+    fn what_two_interfaces_rest_on_is_found_through_vlans_bonds_and_bridges() {
+        let links = [
+            link(1, "eth0", None, Some(5)),
+            link(2, "eth1", None, Some(5)),
+            link(3, "eth2", None, Some(6)),
+            link(4, "eth3", None, None),
+            link(5, "bond0", None, None),
+            link(6, "br0", None, None),
+            link(7, "bond0.10", Some(5), None),
+            link(8, "bond0.20", Some(5), None),
+            link(9, "eth2.7", Some(3), None),
+            link(10, "eth3.7", Some(4), None),
+        ];
+        let shared = |one, other| shared(&links, one, other).map(|l| l.interface.name.as_str());
+        assert_eq!(shared(7, 8), Some("bond0"));
+        assert_eq!(shared(7, 5), Some("bond0"));
+        assert_eq!(shared(6, 9), Some("eth2"));
+        assert_eq!(shared(4, 4), Some("eth3"));
+        assert_eq!(shared(7, 10), None);
+        assert_eq!(shared(9, 10), None);
+    }
+
+    #[test]
+    fn a_loop_of_interfaces_ends() {
+        let links = [link(1, "a", Some(2), Some(2)), link(2, "b", Some(1), Some(1))];
+        assert_eq!(base(&links, 1), [1, 2]);
+    }
+}

@@ -1,0 +1,385 @@
+//! Planted mistakes, each found by `netft validate`, and not found before it is planted.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    fs,
+    net::{IpAddr, UdpSocket},
+    process::Command,
+};
+
+use common::{PATIENCE, Pair};
+use ipnet::IpNet;
+use netft::{
+    NodeKey,
+    config::{Config, Peer, PrivateKey},
+    topology::{Interface, LocalAddr, Sources},
+};
+use netftd::{
+    control::schema::{Finding, Severity, Validation, What},
+    lab::{Lab, Shape, daemon::Settings, in_namespace, interface_index},
+    validate::{Daemon, Facts, Link, exit_code, validate},
+};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
+use serde_json::json;
+
+/// What `netft validate` says on node 0, and its exit code.
+fn findings(pair: &Pair) -> (Vec<Finding>, i32) {
+    let mut command = pair.site.operator(&pair.lab, 0).unwrap();
+    command.args(["validate", "--json", "--config"]).arg(pair.site.config(0));
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let answer: Validation = serde_json::from_str(&text).unwrap_or_else(|error| {
+        panic!("{error} in {text}{}", String::from_utf8_lossy(&output.stderr))
+    });
+    (answer.findings, output.status.code().unwrap())
+}
+
+fn find<'a>(findings: &'a [Finding], id: &str) -> Option<&'a Finding> {
+    findings.iter().find(|finding| finding.id == id)
+}
+
+/// The mistake `id` is not there, is planted on node 0, and is found.
+fn planted(networks: usize, id: &str, severity: Severity, plant: impl FnOnce(&Pair)) -> Finding {
+    let pair = Pair::prepared(&vec![Shape::Flat; networks], Settings::default());
+    let (before, _) = findings(&pair);
+    assert!(find(&before, id).is_none_or(|f| f.severity == Severity::Note), "{before:#?}");
+    plant(&pair);
+    let (after, code) = findings(&pair);
+    let found = find(&after, id).unwrap_or_else(|| panic!("no {id} in {after:#?}"));
+    assert_eq!(found.severity, severity, "{found:?}");
+    assert_eq!(code, i32::from(exit_code(&after)));
+    assert!(code >= if severity == Severity::Error { 2 } else { 1 });
+    assert!(!found.place.is_empty() && !found.what.is_empty() && !found.remedy.is_empty());
+    found.clone()
+}
+
+fn on_node<F, Fut>(pair: &Pair, what: F)
+where
+    F: FnOnce(Handle) -> Fut + Send,
+    Fut: Future<Output = Result<(), rtnetlink::Error>>,
+{
+    pair.lab.node(0).netlink("plant a mistake", what).unwrap();
+}
+
+fn sysctl(pair: &Pair, key: &str, value: &str) {
+    pair.lab.node(0).run(|| fs::write(format!("/proc/sys/net/{key}"), value).unwrap());
+}
+
+/// Loads nftables rules on a node; false where there is no nft.
+fn nft(pair: &Pair, node: usize, rules: &str) -> bool {
+    if Command::new("nft").arg("--version").output().is_err() {
+        eprintln!("skipped: nft is not installed");
+        return false;
+    }
+    let output = pair.lab.node(node).command("nft").unwrap().arg(rules).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    true
+}
+
+#[test]
+fn mistake_1_one_network_only() {
+    in_namespace("mistake_1_one_network_only", || {
+        let found = planted(2, "one-network", Severity::Warning, |pair| {
+            let second = pair.lab.v4(1, 1).to_string();
+            pair.rewrite(0, &format!(", \"{second}\""), "");
+        });
+        assert_eq!(found.place, "b");
+    });
+}
+
+#[test]
+fn mistake_2_two_routes_over_one_card() {
+    in_namespace("mistake_2_two_routes_over_one_card", || {
+        let found = planted(1, "shared-fate", Severity::Warning, |pair| {
+            on_node(pair, |netlink| async move {
+                let bridge = LinkBridge::new("br9").up().build();
+                netlink.link().add(bridge).execute().await?;
+                let bridge = interface_index(&netlink, "br9").await?;
+                let address: IpAddr = [10, 77, 0, 1].into();
+                netlink.address().add(bridge, address, 24).execute().await?;
+                let card = interface_index(&netlink, &Lab::nic(0)).await?;
+                let card: LinkMessageBuilder<LinkUnspec> = LinkUnspec::new_with_index(card);
+                netlink.link().change(card.controller(bridge).build()).execute().await
+            });
+            let first = pair.lab.v4(0, 1);
+            let both = format!("addresses = [\"{first}\", \"10.77.0.2\"]");
+            pair.rewrite(0, &format!("addresses = [\"{first}\"]"), &both);
+            pair.rewrite(0, "[[peer]]", "[[network]]\nprefix = \"10.77.0.0/24\"\n\n[[peer]]");
+        });
+        assert!(found.place.contains("br9"), "{found:?}");
+        assert!(found.what.contains("rest on eth0"), "{found:?}");
+    });
+}
+
+#[test]
+fn mistake_3_the_peers_address_is_our_own() {
+    in_namespace("mistake_3_the_peers_address_is_our_own", || {
+        let found = planted(2, "duplicate-address", Severity::Error, |pair| {
+            let (own, peer) = (pair.lab.v4(0, 0).to_string(), pair.lab.v4(0, 1).to_string());
+            pair.rewrite(0, &format!("\"{peer}\""), &format!("\"{own}\""));
+        });
+        assert!(found.what.contains("this node's own"), "{found:?}");
+    });
+}
+
+#[test]
+fn mistake_4_two_nodes_with_one_identity() {
+    in_namespace("mistake_4_two_nodes_with_one_identity", || {
+        let found = planted(1, "config", Severity::Error, |pair| {
+            let text = fs::read_to_string(pair.site.config(0)).unwrap();
+            let key = text.split("key = \"").last().unwrap().split('"').next().unwrap();
+            let peer =
+                format!("[[peer]]\nname = \"c\"\nkey = \"{key}\"\naddresses = [\"10.1.0.9\"]\n");
+            fs::write(pair.site.config(0), text.clone() + &peer).unwrap();
+        });
+        assert!(found.what.contains("the same key") && found.what.contains("netft.toml:"));
+    });
+}
+
+#[test]
+fn mistake_5_an_interface_that_carries_too_little() {
+    in_namespace("mistake_5_an_interface_that_carries_too_little", || {
+        let found = planted(2, "mtu", Severity::Warning, |pair| {
+            on_node(pair, |netlink| async move {
+                let card = interface_index(&netlink, &Lab::nic(1)).await?;
+                let card: LinkMessageBuilder<LinkUnspec> = LinkUnspec::new_with_index(card);
+                netlink.link().change(card.mtu(1300).build()).execute().await
+            });
+        });
+        assert!(found.place.contains("(eth1)"), "{found:?}");
+        assert!(found.what.contains("1300") && found.remedy.contains("mtu 1480"), "{found:?}");
+    });
+}
+
+#[test]
+fn mistake_6_the_port_is_closed_here_u3_u16() {
+    in_namespace("mistake_6_the_port_is_closed_here_u3_u16", || {
+        let pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
+        let policy = "table inet guard { chain entry { type filter hook input priority 0; \
+                      policy drop; iifname \"lo\" accept; tcp dport 22 accept; }; }";
+        if !nft(&pair, 0, policy) {
+            return;
+        }
+        let (closed, code) = findings(&pair);
+        let found = find(&closed, "firewall").unwrap();
+        assert_eq!((found.severity, code), (Severity::Error, 2));
+        assert!(found.what.contains("policy drop of chain entry"), "{found:?}");
+        let rule = "nft insert rule inet guard entry udp dport 3343 accept";
+        let firewalld = "firewall-cmd --permanent --add-port=3343/udp && firewall-cmd --reload";
+        assert!(found.remedy.contains(rule) && found.remedy.contains(firewalld), "{found:?}");
+
+        // A stateful filter passes what answers this node's heartbeats.
+        assert!(nft(&pair, 0, "insert rule inet guard entry ct state established accept"));
+        let (stateful, _) = findings(&pair);
+        assert_eq!(find(&stateful, "firewall").unwrap().severity, Severity::Warning);
+
+        // The printed command mends it.
+        assert!(nft(&pair, 0, rule.strip_prefix("nft ").unwrap()));
+        assert_eq!(find(&findings(&pair).0, "firewall"), None);
+    });
+}
+
+#[test]
+fn mistake_7_a_strict_reverse_path_filter_where_ways_differ() {
+    in_namespace("mistake_7_a_strict_reverse_path_filter_where_ways_differ", || {
+        planted(2, "rp-filter", Severity::Warning, |pair| {
+            sysctl(pair, "ipv4/conf/all/rp_filter", "1");
+            on_node(pair, |netlink| async move {
+                let card = interface_index(&netlink, &Lab::nic(1)).await?;
+                let address: IpAddr = [10, 1, 0, 200].into();
+                netlink.address().add(card, address, 24).execute().await
+            });
+        });
+    });
+}
+
+#[test]
+fn mistake_8_another_program_has_the_port() {
+    in_namespace("mistake_8_another_program_has_the_port", || {
+        let mut held = None;
+        let found = planted(2, "port", Severity::Error, |pair| {
+            let address = (pair.lab.v4(1, 0), 3343);
+            held = Some(pair.lab.node(0).run(|| UdpSocket::bind(address).unwrap()));
+        });
+        assert!(found.place.ends_with(":3343"), "{found:?}");
+    });
+}
+
+#[test]
+fn mistake_9_link_local_packets_are_forwarded() {
+    in_namespace("mistake_9_link_local_packets_are_forwarded", || {
+        planted(2, "forwarding", Severity::Warning, |pair| sysctl(pair, "ipv4/ip_forward", "1"));
+    });
+}
+
+#[test]
+fn mistake_10_the_port_is_closed_at_the_peer() {
+    in_namespace("mistake_10_the_port_is_closed_at_the_peer", || {
+        let mut pair = Pair::up(2);
+        let (before, _) = findings(&pair);
+        for id in ["no-answer", "one-way", "no-daemon"] {
+            assert_eq!(find(&before, id), None);
+        }
+        let drop = "table inet guard { chain entry { type filter hook input priority 0; \
+                    iifname \"eth1\" udp dport 3343 drop; }; }";
+        if !nft(&pair, 1, drop) {
+            return;
+        }
+        let other = pair.lab.v4(1, 0).into();
+        pair.daemon(0)
+            .wait_for("a route that is not heard", PATIENCE, |routes| {
+                routes.iter().any(|route| route.local() == Some(other) && !route.tx)
+            })
+            .unwrap();
+        let (after, code) = findings(&pair);
+        let found = find(&after, "one-way").unwrap();
+        assert!(found.severity == Severity::Warning && code >= 1, "{found:?}");
+        assert!(found.what.contains("b does not hear this node"), "{found:?}");
+        // Blocked there is told apart from blocked here.
+        assert_eq!(find(&after, "firewall").filter(|f| f.severity > Severity::Note), None);
+    });
+}
+
+/// A node with two networks and nothing wrong with it.
+fn fine() -> Facts {
+    let peer = Peer::new("b", NodeKey([2; 32]))
+        .address("10.1.0.2:3343".parse().unwrap())
+        .address("10.2.0.2:3343".parse().unwrap());
+    let config = Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32])).peer(peer);
+    let link = |index: u32| {
+        let net: IpNet = format!("10.{index}.0.1/24").parse().unwrap();
+        let addr = LocalAddr { addr: net.addr(), prefix: net.trunc(), secondary: false };
+        let interface = Interface {
+            index,
+            name: format!("eth{}", index - 1),
+            kind: None,
+            up: true,
+            carrier: true,
+            loopback: false,
+            mtu: 1500,
+            addrs: vec![addr],
+        };
+        Link { interface, parent: None, master: None }
+    };
+    Facts {
+        config,
+        links: vec![link(1), link(2)],
+        sources: Sources::new(),
+        rules: Ok(json!({ "nftables": [] })),
+        strict: [].into(),
+        forwarding: false,
+        clock: Some(true),
+        receive_buffer: Some((8 << 20, 8 << 20)),
+        bound: Vec::new(),
+        daemon: Some(Daemon::default()),
+    }
+}
+
+#[test]
+fn mistake_11_a_clock_nobody_keeps() {
+    let mut facts = fine();
+    assert_eq!(validate(&facts), []);
+    facts.clock = Some(false);
+    let found = validate(&facts);
+    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "clock", 1));
+}
+
+#[test]
+fn mistake_12_a_cloned_identity() {
+    let mut facts = fine();
+    let events = vec![What::DuplicateNode { peer: "b".to_owned() }; 3];
+    facts.daemon = Some(Daemon { events, ..Daemon::default() });
+    let found = validate(&facts);
+    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "cloned-identity", 2));
+}
+
+#[test]
+fn mistake_13_buffers_too_small() {
+    let mut facts = fine();
+    facts.receive_buffer = Some((212_992, 8 << 20));
+    let found = validate(&facts);
+    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "buffers", 1));
+    assert!(found[0].remedy.contains("rmem_max=8388608"), "{found:?}");
+}
+
+#[test]
+fn a_route_over_a_vlan_shares_the_fate_of_its_parent() {
+    let mut facts = fine();
+    facts.links[1].parent = Some(1);
+    let found = validate(&facts);
+    assert_eq!((found.len(), found[0].id.as_str()), (1, "shared-fate"));
+    assert!(found[0].what.contains("rest on eth0"), "{found:?}");
+}
+
+#[test]
+fn a_node_that_does_not_run_its_file_is_told_so_and_one_without_a_daemon_too() {
+    let mut facts = fine();
+    let pending = vec!["~ hold: 1 s → 5 s".to_owned()];
+    facts.daemon = Some(Daemon { pending, overflow: 7, ..Daemon::default() });
+    let found = validate(&facts);
+    assert!(find(&found, "not-applied").unwrap().what.contains("hold"), "{found:?}");
+    assert!(find(&found, "buffers").unwrap().what.contains('7'), "{found:?}");
+    facts.daemon = None;
+    let found = validate(&facts);
+    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "no-daemon", 0));
+}
+
+/// As `nft -j list ruleset` shows firewalld 2, shortened.
+#[test]
+fn firewalld_is_told_which_zone_lacks_the_port() {
+    let rule = |chain: &str, expr: serde_json::Value| {
+        json!({ "rule": {
+        "family": "inet", "table": "firewalld", "chain": chain, "handle": 1, "expr": expr } })
+    };
+    let matches = |left: serde_json::Value, right: &str| json!({ "match": { "op": "==", "left": left, "right": right } });
+    let state = json!({ "match": { "op": "in", "left": { "ct": { "key": "state" } },
+        "right": { "set": ["established", "related"] } } });
+    let interface = matches(json!({ "meta": { "key": "iifname" } }), "eth0");
+    let mut rules = json!({ "nftables": [
+        { "chain": { "family": "inet", "table": "firewalld", "name": "filter_INPUT",
+            "type": "filter", "hook": "input", "prio": 10, "policy": "accept" } },
+        rule("filter_INPUT", json!([state, { "accept": null }])),
+        rule("filter_INPUT", json!([{ "jump": { "target": "filter_INPUT_ZONES" } }])),
+        rule("filter_INPUT", json!([{ "reject": { "type": "icmpx", "expr": "admin-prohibited" } }])),
+        rule("filter_INPUT_ZONES",
+            json!([interface, { "goto": { "target": "filter_IN_internal" } }])),
+        rule("filter_INPUT_ZONES", json!([{ "accept": null }])),
+        rule("filter_IN_internal", json!([{ "jump": { "target": "filter_IN_internal_allow" } }])),
+        rule("filter_IN_internal", json!([{ "reject": null }])),
+    ] });
+    let mut facts = fine();
+    facts.rules = Ok(rules.clone());
+    let found = validate(&facts);
+    // eth1 is in a zone that takes everything.
+    assert_eq!((found.len(), found[0].severity), (1, Severity::Warning), "{found:#?}");
+    let command =
+        "`firewall-cmd --permanent --zone=internal --add-port=3343/udp && firewall-cmd --reload`";
+    assert_eq!(found[0].remedy, command);
+    let port = json!({ "payload": { "protocol": "udp", "field": "dport" } });
+    let allow = json!([
+        { "match": { "op": "==", "left": port, "right": { "range": [3000, 4000] } } },
+        { "accept": null }
+    ]);
+    rules["nftables"].as_array_mut().unwrap().push(rule("filter_IN_internal_allow", allow));
+    facts.rules = Ok(rules);
+    assert_eq!(validate(&facts), []);
+}
+
+/// What cannot be read is never called blocked.
+#[test]
+fn a_rule_that_cannot_be_read_leaves_the_verdict_open() {
+    let expr = json!([{ "xt": { "type": "match", "name": "udp" } }, { "accept": null }]);
+    let mut facts = fine();
+    facts.rules = Ok(json!({ "nftables": [
+        { "chain": { "family": "ip", "table": "filter", "name": "INPUT",
+            "type": "filter", "hook": "input", "prio": 0, "policy": "drop" } },
+        { "rule": { "family": "ip", "table": "filter", "chain": "INPUT", "expr": expr } },
+    ] }));
+    let found = validate(&facts);
+    assert!(!found.is_empty() && found.iter().all(|f| f.severity == Severity::Note), "{found:#?}");
+    facts.rules = Err("nft does not run".to_owned());
+    assert_eq!(exit_code(&validate(&facts)), 0);
+}
