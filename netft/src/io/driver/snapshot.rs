@@ -36,7 +36,7 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
             .iter()
             .filter_map(|peer| {
                 Some(PeerInfo {
-                    status: statuses.iter().find(|status| status.peer == peer.id)?.clone(),
+                    status: *statuses.iter().find(|status| status.peer == peer.id)?,
                     name: peer.name.clone(),
                     key: peer.key,
                     addrs: peer.addrs,
