@@ -27,6 +27,7 @@ use crate::{
         fib::SharedFib,
         identity::{self, KeyError},
     },
+    wire::interfaces::Interfaces,
 };
 
 /// How long the farewell may take: a little more than QUIC drains.
@@ -75,6 +76,8 @@ pub struct Manager {
     /// By place, as peers are numbered.
     peers: Vec<mpsc::Sender<Event>>,
     fib_changed: watch::Sender<()>,
+    /// What every peer is told of this node's interfaces, encoded.
+    offer: watch::Sender<Arc<[u8]>>,
     counters: Arc<Counters>,
     /// Aborted when dropped.
     _tasks: JoinSet<()>,
@@ -100,6 +103,7 @@ impl Manager {
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
+        let (offer, offers) = watch::channel(Arc::default());
         let numbers = Numbers::default();
         let mut tasks = JoinSet::new();
         let mut peers = Vec::with_capacity(config.peers.len());
@@ -123,17 +127,25 @@ impl Manager {
                 fib: fib.clone(),
                 fib_changed: changes.clone(),
                 report: report.clone(),
+                offer: offers.clone(),
                 inbox,
             };
             tasks.spawn(Peer::new(parts).run());
         }
         tasks.spawn(accept(endpoint.clone(), peers.clone()));
-        Ok(Self { endpoint, peers, fib_changed, counters, _tasks: tasks })
+        Ok(Self { endpoint, peers, fib_changed, offer, counters, _tasks: tasks })
     }
 
     /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
     pub fn fib_changed(&self) {
         self.fib_changed.send_replace(());
+    }
+
+    /// Tells every peer, present and future, of this node's interfaces.
+    pub fn offer(&self, list: &Interfaces) {
+        let mut bytes = Vec::new();
+        list.encode(&mut bytes);
+        self.offer.send_replace(bytes.into());
     }
 
     /// Asks for a fresh session with `peer`: its keys are nearly used up, or nothing authentic has
