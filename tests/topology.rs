@@ -107,3 +107,21 @@ fn f_25_a_renamed_interface_keeps_its_route() {
         assert_eq!(ids(&before), ids(&after));
     });
 }
+
+/// Each end knows the other by an address on another network, and one of them by none at all.
+#[test]
+fn b_13_ends_that_know_different_addresses_find_each_other() {
+    in_namespace("b_13_ends_that_know_different_addresses_find_each_other", || {
+        for known in ["addresses = [\"10.3.0.1\"]", ""] {
+            let mut pair = Pair::prepared(&[Shape::Flat; 3], BARE);
+            pair.rewrite(1, "addresses = [\"10.1.0.1\"]", known);
+            for node in [1, 0] {
+                pair.start(node);
+            }
+            for node in [0, 1] {
+                assert_eq!(up(&pair.ready(node)), 3);
+            }
+            alive(pair.transfer(0, Some(common::RATE), false));
+        }
+    });
+}

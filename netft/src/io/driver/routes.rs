@@ -152,12 +152,33 @@ impl Driver {
             }
             known.fault = health.fault;
         }
-        let routes = &self.routes;
-        let wanted =
-            |local: SocketAddr| routes.values().any(|known| known.plan.spec.real_local == local);
+        self.listen();
+        let (routes, offer) = (&self.routes, &self.offer);
+        let offered = |local: SocketAddr| {
+            local.port() == offer.port
+                && offer.endpoints.iter().any(|endpoint| endpoint.addr == local.ip())
+        };
+        let wanted = |local: SocketAddr| {
+            offered(local) || routes.values().any(|known| known.plan.spec.real_local == local)
+        };
         self.dirty |= self.sockets.retain(wanted, &self.workers);
         for input in inputs {
             self.input(input);
+        }
+    }
+
+    /// Opens a socket on every address the peers are told of: one that knows another address of
+    /// this node than a route leads to may dial there. One that does not open is tried again with
+    /// the next change; a route from there says so.
+    fn listen(&mut self) {
+        for endpoint in &self.offer.endpoints {
+            let owner = self.world.interfaces.iter().find(|owner| owner.owns(endpoint.addr));
+            let local = SocketAddr::new(endpoint.addr, self.offer.port);
+            if let Some(owner) = owner
+                && let Ok(changed) = self.sockets.ensure(local, owner.index, &self.workers)
+            {
+                self.dirty |= changed;
+            }
         }
     }
 

@@ -29,6 +29,7 @@ mod origins;
 mod peer;
 mod socket;
 mod standing;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod tls;
