@@ -1,10 +1,10 @@
 //! Handshakes from addresses no route leads to: a peer this node has no (or another) address of.
 //!
-//! As long as some peer has no usable route, QUIC may arrive from anywhere. Each such source gets an
-//! address of its own for QUIC, and proves that it is there before anything is kept of it
-//! (RFC 9000 section 8.1); then TLS proves who it is. What the peer tells of its addresses makes
-//! routes, which carry everything from then on (QUIC moves by itself, after a challenge: RFC 9000
-//! section 9). Pure: the caller brings the time. Bounded by [`MAX`].
+//! As long as some peer has no usable route, QUIC may arrive from anywhere. Each such source gets
+//! an address of its own for QUIC, and proves that it is there before a handshake begins (RFC 9000
+//! section 8.1); then TLS proves who it is. What the peer tells of its addresses makes routes,
+//! which carry everything from then on (QUIC moves by itself, after a challenge: RFC 9000
+//! section 9). Pure, and bounded by [`MAX`].
 
 use std::{
     collections::VecDeque,
