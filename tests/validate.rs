@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use common::{PATIENCE, Pair};
+use common::{HOLD, PATIENCE, Pair};
 use ipnet::IpNet;
 use netft::{
     NodeKey,
@@ -82,11 +82,21 @@ fn nft(pair: &Pair, node: usize, rules: &str) -> bool {
 #[test]
 fn mistake_1_one_network_only() {
     in_namespace("mistake_1_one_network_only", || {
-        let found = planted(2, "one-network", Severity::Warning, |pair| {
-            let second = pair.lab.v4(1, 1).to_string();
-            pair.rewrite(0, &format!(", \"{second}\""), "");
-        });
-        assert_eq!(found.place, "b");
+        let pair = Pair::up(2);
+        assert_eq!(find(&findings(&pair).0, "one-network"), None);
+        let pair = Pair::up(1);
+        let (after, code) = findings(&pair);
+        let found = find(&after, "one-network").unwrap();
+        assert_eq!((found.severity, found.place.as_str()), (Severity::Warning, "b"));
+        assert!(code >= 1);
+    });
+}
+
+#[test]
+fn networks_the_peer_told_of_count() {
+    in_namespace("networks_the_peer_told_of_count", || {
+        let pair = Pair::with(2, Settings { known: 1, common: HOLD, ..Settings::default() });
+        assert_eq!(find(&findings(&pair).0, "one-network"), None);
     });
 }
 
@@ -260,6 +270,8 @@ fn fine() -> Facts {
             carrier: true,
             loopback: false,
             mtu: 1500,
+            gateway: false,
+            speed: None,
             addrs: vec![addr],
         };
         Link { interface, parent: None, master: None }

@@ -73,6 +73,17 @@ fn networks(facts: &Facts, plan: &Plan) -> Vec<Finding> {
         let remedy = "join both nodes by a second network with a NIC and a switch of its own, and \
                       add the peer's address there to `addresses`";
         match used.len() {
+            // The peer tells of its addresses once netftd runs.
+            0 | 1 if facts.daemon.is_none() && peer.addresses.len() < 2 => {
+                findings.push(finding(
+                    Severity::Note,
+                    "one-network",
+                    &peer.name,
+                    "the config names fewer than two addresses of the peer, and netftd does not \
+                     run to learn the others",
+                    "start netftd and run this again",
+                ));
+            }
             0 => findings.push(finding(
                 Severity::Error,
                 "no-network",

@@ -59,6 +59,8 @@ mod tests {
             carrier: true,
             loopback: false,
             mtu: 1500,
+            gateway: false,
+            speed: None,
             addrs: Vec::new(),
         };
         Link { interface, parent, master }

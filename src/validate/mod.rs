@@ -8,12 +8,17 @@ pub mod facts;
 pub mod firewall;
 pub mod links;
 
-use netft::topology::{self, Plan};
+use std::net::IpAddr;
+
+use netft::{
+    route::{Attributes, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
+    topology::{self, Offers, Plan, Planned, Surroundings, Ways},
+};
 
 pub use facts::{Daemon, Facts};
 pub use links::Link;
 
-use crate::control::schema::{Finding, Severity};
+use crate::control::schema::{Finding, Route, Severity};
 
 /// Everything that is wrong, the worst first.
 pub fn validate(facts: &Facts) -> Vec<Finding> {
@@ -33,10 +38,47 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
 }
 
 impl Facts {
-    /// The routes the config means, with the interfaces as they are.
+    /// The routes the config means, with the interfaces as they are, and those the daemon has
+    /// beside them because the peers told of more addresses.
     pub fn plan(&self) -> Plan {
         let interfaces: Vec<_> = self.links.iter().map(|link| link.interface.clone()).collect();
-        topology::plan(&self.config, &interfaces, &self.sources, &[])
+        let (ways, offers) = (Ways::new(), Offers::new());
+        let around = Surroundings {
+            interfaces: &interfaces,
+            sources: &self.sources,
+            ways: &ways,
+            offers: &offers,
+        };
+        let mut plan = topology::plan(&self.config, &around, &[]);
+        let learnt = self.daemon.iter().flat_map(|daemon| &daemon.routes);
+        for route in learnt.filter_map(|route| self.planned(route)) {
+            if plan.routes.iter().all(|known| known.key() != route.key()) {
+                plan.routes.push(route);
+            }
+        }
+        plan
+    }
+
+    fn planned(&self, route: &Route) -> Option<Planned> {
+        let peer = self.config.peers.iter().find(|peer| peer.name == route.peer)?;
+        let owns = |addr: IpAddr| move |link: &&Link| link.interface.owns(addr);
+        let owner = self.links.iter().find(owns(route.real_local.ip()))?;
+        let spec = RouteSpec {
+            peer: peer.id,
+            real_local: route.real_local,
+            real_remote: route.real_remote,
+            virtual_local: route.virtual_local,
+            virtual_remote: route.virtual_remote,
+            timing: Timing {
+                delay: Delay::from_millis(route.delay_ms.into()).ok()?,
+                threshold: Threshold::new(route.threshold.into()).ok()?,
+            },
+            priority: Priority(route.priority),
+            attributes: Attributes(route.attributes),
+            carrier: Carrier::Udp,
+        };
+        let (ifindex, ifname) = (owner.interface.index, owner.interface.name.clone());
+        Some(Planned { spec, ifindex, ifname })
     }
 
     /// The interface of this number.

@@ -32,6 +32,7 @@ use crate::{
         quic::Manager,
     },
     route::{Event, RouteChange},
+    topology::Offers,
 };
 
 /// A running node: its adapter, routes and sessions.
@@ -42,6 +43,8 @@ pub struct Adapter {
     config: watch::Sender<Arc<Config>>,
     /// The number of the next peer a new config brings. Whoever reconfigures holds it.
     next_peer: tokio::sync::Mutex<u32>,
+    /// What the peers tell of their addresses.
+    offers: watch::Receiver<Offers>,
     messages: mpsc::Sender<Message>,
     events: broadcast::Sender<Event>,
     /// Attached before the first route was added (NetFT attaches its event handlers first), so

@@ -26,6 +26,7 @@ use crate::{
         tun::{self, Opened},
         worker::{WorkerIo, Workers},
     },
+    topology::Offers,
 };
 
 /// Heartbeats and complaints on their way from the workers; beyond it the newest is dropped and
@@ -79,7 +80,8 @@ async fn start(
     let (want, wanted) = watch::channel(guard.wanted().clone());
     let monitor = Monitor::open()?;
     // The first look is taken before the driver starts, so that routes exist at once.
-    let world = World::look(&netlink, &config).await.unwrap_or_default();
+    let (told, offers) = watch::channel(Offers::new());
+    let world = World::look(&netlink, &config, &Offers::new(), &[]).await.unwrap_or_default();
     let parts = DriverParts {
         config: (*config).clone(),
         fib,
@@ -93,6 +95,7 @@ async fn start(
         glink: glink::socket().map_err(system("open a socket to ask for carriers"))?,
         manager: manager.clone(),
         want,
+        told,
         world,
     };
     let driver = driver::spawn(parts).map_err(system("start the driver"))?;
@@ -106,9 +109,11 @@ async fn start(
         driver: messages.clone(),
         queues: count,
         wanted,
+        offers: offers.clone(),
     };
     Ok(Adapter {
         config,
+        offers,
         next_peer: tokio::sync::Mutex::new(next_peer),
         messages,
         events,

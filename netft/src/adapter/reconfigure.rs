@@ -60,7 +60,9 @@ impl Adapter {
         self.manager.check(&config)?;
         let next_peer = config.renumber(&running, next).ok_or(ReconfigureError::Peers)?;
         let netlink = Netlink::open().map_err(|_| ReconfigureError::Interfaces)?;
-        let world = World::look(&netlink, &config).await.ok_or(ReconfigureError::Interfaces)?;
+        let offers = self.offers.borrow().clone();
+        let world = World::look(&netlink, &config, &offers, &[]).await;
+        let world = world.ok_or(ReconfigureError::Interfaces)?;
         Ok(Checked { changes, config, world, next_peer })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use super::{Backend, Config, Network, Peer, Role, RouteOverride};
+use super::{Backend, Config, Exclude, Network, Peer, Role, RouteOverride};
 use crate::route::{Class, Timing};
 
 /// What becomes of a thing.
@@ -88,6 +88,9 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, Vec<Fixed>> {
     set("hold", span(old.hold), span(new.hold));
     set("history", format!("{} heartbeats", old.history), format!("{} heartbeats", new.history));
     set("rekey", span(old.rekey), span(new.rekey));
+    set("site", named(&old.site), named(&new.site));
+    set("all cross-subnet routes", yes(old.all_cross_subnet), yes(new.all_cross_subnet));
+    excludes(old, new, &mut changes);
     networks(old, new, &mut changes);
     peers(old, new, &mut changes);
     Ok(changes)
@@ -116,6 +119,25 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         .filter(|(_, old, new)| old != new)
         .map(|(what, old, new)| Fixed { what, old, new })
         .collect()
+}
+
+fn named(site: &str) -> String {
+    if site.is_empty() { "none".to_owned() } else { site.to_owned() }
+}
+
+fn yes(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_owned()
+}
+
+fn excludes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
+    let what = |exclude: &Exclude| match exclude {
+        Exclude::Interface(name) => format!("exclude {name}"),
+        Exclude::Prefix(prefix) => format!("exclude {prefix}"),
+    };
+    let gone = old.exclude.iter().filter(|exclude| !new.exclude.contains(exclude));
+    changes.extend(gone.map(|exclude| Change::removed(what(exclude))));
+    let come = new.exclude.iter().filter(|exclude| !old.exclude.contains(exclude));
+    changes.extend(come.map(|exclude| Change::added(what(exclude))));
 }
 
 fn networks(old: &Config, new: &Config, changes: &mut Vec<Change>) {
@@ -157,7 +179,11 @@ fn peers(old: &Config, new: &Config, changes: &mut Vec<Change>) {
     for peer in &new.peers {
         if old.peers.iter().all(|other| other.key != peer.key) {
             let addresses: Vec<_> = peer.addresses.iter().map(SocketAddr::to_string).collect();
-            changes.push(Change::added(format!("peer {}: {}", peer.name, addresses.join(", "))));
+            let addresses = match addresses.is_empty() {
+                true => "it must dial".to_owned(),
+                false => addresses.join(", "),
+            };
+            changes.push(Change::added(format!("peer {}: {addresses}", peer.name)));
         }
     }
 }
@@ -254,7 +280,15 @@ mod tests {
     #[test]
     fn each_change_is_one_line() {
         type Case = (fn(&mut Config), &'static [&'static str]);
-        let cases: [Case; 9] = [
+        let cases: [Case; 11] = [
+            (
+                |c| {
+                    c.site = "north".into();
+                    c.all_cross_subnet = true;
+                },
+                &["~ site: none → north", "~ all cross-subnet routes: no → yes"],
+            ),
+            (|c| c.exclude.push(Exclude::Interface("wlan*".into())), &["+ exclude wlan*"]),
             (|c| c.hold = Duration::from_secs(5), &["~ hold: 1 s → 5 s"]),
             (|c| c.hold = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
             (|c| c.history = 20, &["~ history: 10 heartbeats → 20 heartbeats"]),

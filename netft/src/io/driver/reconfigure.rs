@@ -11,15 +11,15 @@ use crate::{
     config::{Change, Config, timing},
     id::{PeerId, RouteId},
     io::keeper::World,
-    route::{EventKind, Input, RouteSpec},
-    topology::{self, Planned},
+    route::{EventKind, Input, Priority, RouteSpec, Timing},
+    topology::{self, Planned, Surroundings},
 };
 
 /// What becomes of the routes.
 struct Routes {
     changes: Vec<Change>,
     /// The routes that stay and are described differently.
-    described: Vec<(RouteId, RouteSpec)>,
+    described: Vec<(RouteId, RouteSpec, (Timing, Priority))>,
 }
 
 impl Driver {
@@ -55,9 +55,11 @@ impl Driver {
         self.input(Input::Configure { hold: config.hold, history: config.history });
         self.config = config;
         self.removed.clear();
-        for (id, spec) in routes.described {
+        self.told.send_modify(|offers| offers.retain(|peer, _| self.peers.contains_key(peer)));
+        for (id, spec, planned) in routes.described {
             if let Some(known) = self.routes.get_mut(&id) {
                 known.plan.spec = spec.clone();
+                known.planned = planned;
             }
             self.input(Input::Describe { id, spec });
         }
@@ -67,31 +69,30 @@ impl Driver {
 
     fn compare(&self, config: &Config, world: &World) -> Routes {
         let known: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
-        let plan = |config: &Config| {
-            let planned = topology::plan(config, &world.interfaces, &world.sources, &known).routes;
-            planned.into_iter().map(|plan| (plan.key(), plan)).collect::<BTreeMap<_, _>>()
+        let World { interfaces, sources, ways } = world;
+        let planned = {
+            let offers = &*self.told.borrow();
+            let around = Surroundings { interfaces, sources, ways, offers };
+            topology::plan(config, &around, &known).routes
         };
-        let (before, after) = (plan(&self.config), plan(config));
+        let planned: BTreeMap<_, _> = planned.into_iter().map(|plan| (plan.key(), plan)).collect();
         let mut routes = Routes { changes: Vec::new(), described: Vec::new() };
         for (id, known) in &self.routes {
-            let key = known.plan.key();
-            let Some(planned) = after.get(&key) else {
+            let Some(after) = planned.get(&known.plan.key()) else {
                 let what = format!("route {id}: {}", ends(&self.config, &known.plan));
                 routes.changes.push(Change::removed(what));
                 continue;
             };
-            // Compared with what the former config says, not with what an operator made of it.
-            let Some(was) = before.get(&key) else { continue };
-            let described = describe(&known.plan.spec, &was.spec, &planned.spec);
-            if let Some((spec, what)) = described {
-                if !what.is_empty() {
-                    let what = format!("route {id}: {}: {what}", ends(config, planned));
-                    routes.changes.push(Change::changed(what));
-                }
-                routes.described.push((*id, spec));
+            let (spec, what) = describe(&known.plan.spec, known.planned, &after.spec);
+            if !what.is_empty() {
+                let what = format!("route {id}: {}: {what}", ends(config, after));
+                routes.changes.push(Change::changed(what));
+            }
+            if spec != known.plan.spec {
+                routes.described.push((*id, spec, (after.spec.timing, after.spec.priority)));
             }
         }
-        let added = after.into_iter().filter(|(key, _)| known.iter().all(|k| k.key() != *key));
+        let added = planned.into_iter().filter(|(key, _)| known.iter().all(|k| k.key() != *key));
         routes.changes.extend(added.map(|(_, planned)| {
             let (ends, priority) = (ends(config, &planned), planned.spec.priority.0);
             Change::added(format!("route {ends}, {}, priority {priority}", pace(&planned.spec)))
@@ -100,28 +101,26 @@ impl Driver {
     }
 }
 
-/// `running`, with what differs between two plans taken from the later one, and that in words.
+/// `running`, with what is planned otherwise than `before` taken from `after`, and that in words:
+/// what an operator made of a route stays until the config says otherwise.
 fn describe(
     running: &RouteSpec,
-    before: &RouteSpec,
+    before: (Timing, Priority),
     after: &RouteSpec,
-) -> Option<(RouteSpec, String)> {
-    if before == after {
-        return None;
-    }
+) -> (RouteSpec, String) {
     let mut spec = after.clone();
     let mut words = Vec::new();
-    if before.timing == after.timing {
+    if before.0 == after.timing {
         spec.timing = running.timing;
     } else {
         words.push(format!("{} → {}", pace(running), pace(after)));
     }
-    if before.priority == after.priority {
+    if before.1 == after.priority {
         spec.priority = running.priority;
     } else {
         words.push(format!("priority {} → {}", running.priority.0, after.priority.0));
     }
-    Some((spec, words.join(", ")))
+    (spec, words.join(", "))
 }
 
 fn pace(spec: &RouteSpec) -> String {

@@ -8,19 +8,20 @@ use std::{
 
 use quinn::Endpoint;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{
-    QuicDatagram, Report,
+    QuicDatagram, Report, attempt,
     endpoint::{self, EndpointError},
     exchange::Terms,
     failure::GOING_AWAY,
     number::Numbers,
     peer::{EVENTS, Event, Parts, Peer},
     socket::{self, RouteSocket},
+    strangers::Strangers,
     tls::Tls,
 };
 use crate::{
@@ -31,10 +32,14 @@ use crate::{
         fib::SharedFib,
         identity::{self, KeyError},
     },
+    wire::interfaces::Interfaces,
 };
 
 /// How long the farewell may take: a little more than QUIC drains.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Handshakes under way from addresses that are no route's.
+const MAX_STRANGERS: usize = 8;
 
 /// Why the control session could not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,14 +81,16 @@ impl From<EndpointError> for StartError {
 /// How long a peer's task may take to hear of a change; it is never busy for long.
 const HEAR: Duration = Duration::from_millis(250);
 
-/// The ways to the peers' tasks.
-type Peers = Arc<Mutex<BTreeMap<PeerId, mpsc::Sender<Event>>>>;
+/// What each peer's task was started with, and so the way to it.
+type Peers = Arc<Mutex<BTreeMap<PeerId, Terms>>>;
 
 /// The control sessions with all peers. Dropping it stops everything without a farewell.
 pub struct Manager {
     endpoint: Endpoint,
     peers: Peers,
     fib_changed: watch::Sender<()>,
+    /// What every peer is told of this node's interfaces, encoded.
+    offer: watch::Sender<Arc<[u8]>>,
     counters: Arc<Counters>,
     start: Starter,
     /// Aborted when dropped.
@@ -117,23 +124,25 @@ impl Manager {
         let tls = Tls::new(&config.key, config.public_key).map_err(EndpointError::from)?;
         let counters = Arc::new(Counters::default());
         let socket = RouteSocket::new(fib.clone(), arrivals, counters.clone());
+        let strangers = socket.strangers();
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
         let start = Starter { tls, fib, changes, numbers: Numbers::default(), report, boot_id };
         let mut tasks = JoinSet::new();
         let peers = Peers::default();
-        tasks.spawn(accept(endpoint.clone(), peers.clone()));
-        let manager =
-            Self { endpoint, peers, fib_changed, counters, start, tasks: Mutex::new(tasks) };
+        tasks.spawn(accept(endpoint.clone(), peers.clone(), strangers));
+        let (offer, _) = watch::channel(Arc::default());
+        let tasks = Mutex::new(tasks);
+        let manager = Self { endpoint, peers, fib_changed, offer, counters, start, tasks };
         for peer in &config.peers {
-            manager.welcome(peer, &config)?;
+            manager.add(peer, &config)?;
         }
         Ok(manager)
     }
 
     /// Starts the task of one more peer.
-    fn welcome(&self, peer: &config::Peer, config: &Arc<Config>) -> Result<(), StartError> {
+    fn add(&self, peer: &config::Peer, config: &Arc<Config>) -> Result<(), StartError> {
         let (events, inbox) = mpsc::channel(EVENTS);
         let start = &self.start;
         let client = endpoint::client(&start.tls, peer.key)?;
@@ -144,19 +153,20 @@ impl Manager {
             peer_key: peer.key,
             boot_id: start.boot_id,
             numbers: start.numbers.clone(),
-            events: events.clone(),
+            events,
         };
         let parts = Parts {
-            terms,
+            terms: terms.clone(),
             name: peer.name.clone(),
             endpoint: self.endpoint.clone(),
             client,
             fib: start.fib.clone(),
             fib_changed: start.changes.clone(),
             report: start.report.clone(),
+            offer: self.offer.subscribe(),
             inbox,
         };
-        locked(&self.peers).insert(peer.id, events);
+        locked(&self.peers).insert(peer.id, terms);
         let mut tasks = locked(&self.tasks);
         // Tasks of peers that are gone have ended; their results would pile up.
         while tasks.try_join_next().is_some() {}
@@ -183,13 +193,15 @@ impl Manager {
             Ok(server) => self.endpoint.set_server_config(Some(server)),
             Err(error) => tracing::error!(%error, "new peers cannot dial this node"),
         }
-        let peers: Vec<_> =
-            locked(&self.peers).iter().map(|(id, events)| (*id, events.clone())).collect();
+        let peers: Vec<_> = {
+            let mut peers = locked(&self.peers);
+            let all = peers.iter().map(|(id, terms)| (*id, terms.events.clone())).collect();
+            peers.retain(|id, _| config.peer_of(*id).is_some());
+            peers.values_mut().for_each(|terms| terms.config = config.clone());
+            all
+        };
         for (id, events) in peers {
             let stays = config.peer_of(id).is_some();
-            if !stays {
-                locked(&self.peers).remove(&id);
-            }
             let event = if stays { Event::Config(config.clone()) } else { Event::Forget };
             if timeout(HEAR, events.send(event)).await.is_err() {
                 tracing::warn!(peer = %id, "a control session does not listen");
@@ -205,7 +217,7 @@ impl Manager {
         for peer in &config.peers {
             let known = locked(&self.peers).contains_key(&peer.id);
             if !known {
-                self.welcome(peer, config)?;
+                self.add(peer, config)?;
             }
         }
         Ok(())
@@ -216,13 +228,20 @@ impl Manager {
         self.fib_changed.send_replace(());
     }
 
+    /// Tells every peer, present and future, of this node's interfaces.
+    pub fn offer(&self, list: &Interfaces) {
+        let mut bytes = Vec::new();
+        list.encode(&mut bytes);
+        self.offer.send_replace(bytes.into());
+    }
+
     /// Asks for a fresh session with `peer`: its keys are nearly used up, or nothing authentic has
     /// come from it for long although its routes look alive. The present session serves until the
     /// fresh one does. Asking again meanwhile is harmless.
     pub fn renew(&self, peer: PeerId) {
-        if let Some(events) = locked(&self.peers).get(&peer) {
+        if let Some(terms) = locked(&self.peers).get(&peer) {
             // A full queue means that the peer's task is busy with handshakes already.
-            let _ = events.try_send(Event::Renew);
+            let _ = terms.events.try_send(Event::Renew);
         }
     }
 
@@ -241,16 +260,47 @@ impl Manager {
 }
 
 /// Hands every handshake to the task of the peer at whose address it came in.
-async fn accept(endpoint: Endpoint, peers: Peers) {
+async fn accept(endpoint: Endpoint, peers: Peers, strangers: Arc<Mutex<Strangers>>) {
+    let places = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
-        let peer = socket::peer_of(incoming.remote_address());
-        let events = peer.and_then(|peer| locked(&peers).get(&peer).cloned());
+        while tasks.try_join_next().is_some() {}
+        let from = incoming.remote_address();
+        let Some(peer) = socket::peer_of(from) else {
+            welcome(incoming, &peers, &strangers, &places, &mut tasks);
+            continue;
+        };
+        let events = locked(&peers).get(&peer).map(|terms| terms.events.clone());
         match events.as_ref().map(mpsc::Sender::try_reserve) {
             Some(Ok(place)) => place.send(Event::Incoming(Box::new(incoming))),
             // Silence costs least; a genuine peer sends its first datagram again.
             _ => incoming.ignore(),
         }
     }
+}
+
+/// Takes in a handshake that came on no route: first whether its source is there at all, at no
+/// cost to this node, then a few at once.
+fn welcome(
+    incoming: quinn::Incoming,
+    peers: &Peers,
+    strangers: &Arc<Mutex<Strangers>>,
+    places: &Arc<Semaphore>,
+    tasks: &mut JoinSet<()>,
+) {
+    if !incoming.remote_address_validated() {
+        // Smaller than what it answers (S-06).
+        let _ = incoming.retry();
+        return;
+    }
+    let Ok(place) = places.clone().try_acquire_owned() else { return incoming.ignore() };
+    let (peers, strangers, from) = (peers.clone(), strangers.clone(), incoming.remote_address());
+    let terms = move |key| {
+        let terms = locked(&peers).values().find(|terms| terms.peer_key == key)?.clone();
+        locked(&strangers).identify(from, terms.peer);
+        Some(terms)
+    };
+    tasks.spawn(attempt::accept_stranger(terms, incoming, place));
 }
 
 /// What the lock guards is whole whoever panicked.

@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod epoll;
 pub mod glink;
+pub mod speed;
 pub mod tun;
 pub mod udp;
