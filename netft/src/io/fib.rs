@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -15,6 +16,7 @@ use arc_swap::ArcSwap;
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
+    route::flight::Way,
     wire::session::Session,
 };
 
@@ -68,6 +70,16 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The largest UDP payload the route carries, bytes.
     pub max_datagram: usize,
+    /// Its round-trip time by its heartbeats, when the table was made.
+    pub rtt: Option<Duration>,
+}
+
+impl Path {
+    /// The route, as the resend ring sees it.
+    #[inline]
+    pub fn way(&self) -> Way {
+        Way { route: self.route, rtt: self.rtt }
+    }
 }
 
 /// The number of a socket: never reused.

@@ -3,10 +3,12 @@
 //! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
 //! table the packet path should read, and what happened. Behind it one file per question: is a
 //! route up (`machine`), which one carries data (`select`), when may data return (`hold`), how good
-//! is a route (`quality`).
+//! is a route (`quality`). Beside it, one per peer and worker: what is in flight, and where it goes
+//! again ([`flight`]).
 
 mod engine;
 mod event;
+pub mod flight;
 mod history;
 mod hold;
 mod jitter;

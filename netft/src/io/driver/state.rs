@@ -164,7 +164,7 @@ impl Driver {
                     self.send_failed(route);
                 }
             }
-            FromWorker::AdapterError { .. } => {}
+            FromWorker::Resent { .. } | FromWorker::AdapterError { .. } => {}
         }
     }
 

@@ -29,6 +29,7 @@ use crate::{
         tests::{Shape, build, check, cut, plain},
         vnet::{VNET_LEN, VnetHdr},
     },
+    route::{flight::Limits, recovery},
     wire::{
         DropReason,
         header::{HEADER_LEN, Kind, TAG_LEN},
@@ -107,8 +108,13 @@ fn node(
     first: Option<SocketAddr>,
 ) -> Node {
     let to = first.unwrap_or(remote);
-    let path =
-        |route, remote| Path { route, socket: socket.clone(), remote, max_datagram: MAX_DATAGRAM };
+    let path = |route, remote| Path {
+        route,
+        socket: socket.clone(),
+        remote,
+        max_datagram: MAX_DATAGRAM,
+        rtt: None,
+    };
     let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
     let path = path(ROUTE, to);
     let peer = PeerEntry {
@@ -128,7 +134,7 @@ fn node(
     fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
     let (to_quic, quic) = mpsc::channel(64);
-    let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic };
+    let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic, resend: Limits::default() };
     let workers = Workers::start(1, io).unwrap();
     workers.watch_socket(&socket).unwrap();
     Node { workers, socket, session, queue, kernel, driver, quic }
@@ -485,7 +491,7 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
         for round in 0..10_000u32 {
             let (to_driver, _driver) = mpsc::channel(1);
             let (to_quic, _quic) = mpsc::channel(1);
-            let io = WorkerIo { fib: Arc::default(), to_driver, to_quic };
+            let io = WorkerIo { fib: Arc::default(), to_driver, to_quic, resend: Limits::default() };
             let workers = Workers::start(1, io).unwrap();
             workers.unwatch_queue(0);
             // The stop comes at every point of the turn the change above causes.
@@ -518,12 +524,17 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
     assert!(got == expected, "other packets, or in another order");
     let suspected = left.driver.blocking_recv().unwrap();
     assert!(matches!(suspected, FromWorker::Suspect(ROUTE)), "{suspected:?}");
+    let told = left.driver.blocking_recv().unwrap();
+    let FromWorker::Resent { peer, from, to, frames, waited } = told else { panic!("{told:?}") };
+    assert_eq!((peer, from, to), (PEER, ROUTE, RouteId(ROUTE.0 + 1)));
+    assert!(waited >= recovery::FLOOR, "{waited:?}");
     // Acknowledged over the backup, they are not sent a third time.
     thread::sleep(Duration::from_millis(300));
     let counters = &left.workers.counters()[0];
     let resent = counters.resent_frames.load(Relaxed);
     let sent = counters.tx_frames.load(Relaxed);
     assert_eq!(sent, 2 * resent, "each frame went out once on each route");
+    assert_eq!(resent, frames, "in one move");
     let doubled = right.workers.counters()[0].drops[DropReason::Replayed as usize].load(Relaxed);
     assert_eq!(doubled, 0, "nothing was delivered before");
 }

@@ -21,6 +21,7 @@ use crate::{
         split::Split,
         vnet::{VNET_LEN, VnetHdr},
     },
+    route::flight::Limits,
     wire::{
         DropReason,
         header::{FLAG_PARTIAL_CHECKSUM, OVERHEAD},
@@ -61,9 +62,10 @@ struct Turn<'a> {
 }
 
 impl Tx {
-    pub(super) fn new() -> Self {
+    /// `resend`: what a peer's unacknowledged frames may hold here.
+    pub(super) fn new(resend: Limits) -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
-        let out = Out::new(&input);
+        let out = Out::new(&input, resend);
         Self { input, out }
     }
 
@@ -73,9 +75,9 @@ impl Tx {
         fib: &Fib,
         counters: &Counters,
         reports: &mut Reports,
-        heard: bool,
+        quiet: bool,
     ) {
-        self.out.service(fib, &mut Context { counters, reports }, heard);
+        self.out.service(fib, &mut Context { counters, reports }, quiet);
     }
 
     /// How long until [`service`](Self::service) has something to do by itself.

@@ -114,7 +114,7 @@ impl Plan {
             });
             fib.routes.insert((socket.id, remote), (PeerId(0), RouteId(n)));
             fib.sockets.insert(socket.id, socket.clone());
-            let path = Path { route: RouteId(n), socket, remote, max_datagram: 1472 };
+            let path = Path { route: RouteId(n), socket, remote, max_datagram: 1472, rtt: None };
             candidates.push(Arc::new(path));
         }
         fib.peers.push(PeerEntry {
