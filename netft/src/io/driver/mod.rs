@@ -12,6 +12,7 @@
 //! API ──────requests────▶ └────────┘
 //! ```
 
+mod boots;
 mod forwarding;
 mod routes;
 mod snapshot;

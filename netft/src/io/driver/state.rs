@@ -57,6 +57,8 @@ pub(super) struct PeerSessions {
     pub(super) live: Vec<Arc<Session>>,
     /// The one to seal with.
     pub(super) preferred: Option<u32>,
+    /// The boot id the engine was told last, while it has a session.
+    pub(super) boot: Option<u64>,
     /// What the peer said of its adapter.
     pub(super) adapter_up: Option<bool>,
 }
@@ -147,8 +149,11 @@ impl Driver {
     /// A heartbeat, or a complaint, of a worker.
     pub(super) fn on_worker(&mut self, heard: FromWorker) {
         match heard {
-            FromWorker::Heartbeat { peer, route, plaintext, .. } => {
+            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, .. } => {
+                let former =
+                    self.peers.get(&peer).is_some_and(|known| known.is_former(session_boot_id));
                 let refused = match Heartbeat::decode(&plaintext) {
+                    Ok(_) if former => Err(DropReason::FormerBoot),
                     Ok(heartbeat) => self.try_input(Input::Heartbeat { peer, route, heartbeat }),
                     Err(reason) => Err(reason),
                 };
@@ -189,7 +194,7 @@ impl Driver {
                 sessions.live.push(session);
                 self.dirty = true;
                 if preferred {
-                    self.input(Input::SessionUp { peer, boot_id });
+                    self.session_up(peer, boot_id);
                 }
             }
             FromQuic::SessionPreferred { peer, local_session } => {
@@ -198,7 +203,7 @@ impl Driver {
                 let boot_id = sessions.preferred().map(|session| session.boot_id());
                 self.dirty = true;
                 if let Some(boot_id) = boot_id {
-                    self.input(Input::SessionUp { peer, boot_id });
+                    self.session_up(peer, boot_id);
                 }
             }
             FromQuic::SessionDown { peer, local_session } => {
@@ -210,6 +215,7 @@ impl Driver {
                 let gone = sessions.preferred.is_none();
                 self.dirty = true;
                 if gone {
+                    sessions.boot = None;
                     self.input(Input::SessionDown(peer));
                 }
             }
@@ -218,6 +224,13 @@ impl Driver {
                 self.announce(EventKind::SessionRefused { peer, reason });
             }
         }
+    }
+
+    fn session_up(&mut self, peer: PeerId, boot_id: u64) {
+        if let Some(sessions) = self.peers.get_mut(&peer) {
+            sessions.boot = Some(boot_id);
+        }
+        self.input(Input::SessionUp { peer, boot_id });
     }
 
     fn on_request(&mut self, request: Request) {

@@ -24,6 +24,12 @@ pub enum Bug {
     NeverFailOver,
     /// A route is down after half its detection time.
     EarlyDown,
+    /// A suspicion never ends.
+    SuspectForEver,
+    /// What was sent again is delivered even if it was delivered before.
+    DeliverTwice,
+    /// What should be sent again is not.
+    LoseInFlight,
 }
 
 /// Handed to every peer's methods.
@@ -79,6 +85,10 @@ impl Context {
     pub(super) fn gives_up_early(&self) -> bool {
         self.bug == Some(Bug::EarlyDown)
     }
+
+    pub(super) fn suspects_for_ever(&self) -> bool {
+        self.bug == Some(Bug::SuspectForEver)
+    }
 }
 
 /// Without the simulator nobody plants a mistake.
@@ -94,6 +104,10 @@ impl Context {
     }
 
     pub(super) const fn gives_up_early(&self) -> bool {
+        false
+    }
+
+    pub(super) const fn suspects_for_ever(&self) -> bool {
         false
     }
 }

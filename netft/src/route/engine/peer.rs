@@ -99,14 +99,18 @@ impl Peer {
 
     /// The packet path waits in vain for acknowledgements on a route. A heartbeat asks at once;
     /// its reply clears the suspicion, its absence is the detection time's business. Data goes
-    /// both ways meanwhile, so at most for a detection time.
+    /// both ways meanwhile, so at most for a detection time: on a route that loses many packets
+    /// neither may come.
     pub(super) fn suspect(&mut self, context: &mut Context, now: Time, id: RouteId) {
         let Some(route) = self.routes.get_mut(&id) else { return };
         if route.state != RouteState::Up || route.suspect.is_some() {
             return;
         }
+        let end = now + route.detection_time();
         route.suspect = Some(now);
-        route.next_request = route.next_request.map(|_| now);
+        route.suspect_end = (!context.suspects_for_ever()).then_some(end);
+        let soonest = route.last_request.map_or(now, |last| last + route.delay() / 4);
+        route.next_request = route.next_request.map(|planned| planned.min(soonest.max(now)));
         context.event(now, EventKind::Suspect { route: id, peer: self.id });
     }
 
@@ -168,6 +172,9 @@ impl Peer {
     fn expire(&mut self, context: &mut Context, now: Time, id: RouteId) {
         let early = context.gives_up_early();
         let Some(route) = self.routes.get_mut(&id) else { return };
+        if route.suspect_until().is_some_and(|until| until <= now) {
+            route.suspect = None;
+        }
         let deadline = if early { route.warning.or(route.deadline) } else { route.deadline };
         if deadline.is_some_and(|deadline| deadline <= now) {
             route.miss();
@@ -186,7 +193,7 @@ impl Peer {
         let timers = self
             .routes
             .values()
-            .flat_map(|route| [route.next_request, route.deadline, route.warning]);
+            .flat_map(|r| [r.next_request, r.deadline, r.warning, r.suspect_until()]);
         timers.chain([select::next_return(&self.routes, self.active)]).flatten().min()
     }
 
