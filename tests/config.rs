@@ -93,6 +93,9 @@ hold = 500
 [session]
 port = 4444
 rekey = 600
+[resend]
+bytes = 0
+age = 2000
 [[network]]
 prefix = "10.1.0.0/24"
 [[network]]
@@ -127,6 +130,7 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.port, 4444);
     assert_eq!(config.hold, Duration::from_millis(500));
     assert_eq!(config.rekey, Duration::from_secs(600));
+    assert_eq!((config.resend.bytes, config.resend.age), (0, Duration::from_secs(2)));
     let timings = config.timings;
     let ms = |timing: netft::route::Timing| (timing.delay.as_millis(), timing.threshold.get());
     assert_eq!(ms(timings.same_subnet), (50, 4));
@@ -150,6 +154,7 @@ fn the_smallest_config_gets_the_defaults_with_bom_and_crlf_too() {
     let config = folder.load(NODE).unwrap();
     assert_eq!((config.adapter.as_str(), config.mtu, config.port), ("netft0", 1420, 3343));
     assert_eq!(config.hold, Duration::from_secs(1));
+    assert_eq!((config.resend.bytes, config.resend.age), (64 << 20, Duration::from_secs(1)));
     assert_eq!(config.history, 10);
     let windows = format!("\u{feff}{}", NODE.replace('\n', "\r\n"));
     assert_eq!(folder.load(windows).unwrap().name, "a");
@@ -241,12 +246,14 @@ fn c_02_numbers_out_of_range_say_what_is_allowed() {
     ] {
         rows.push((format!("{NODE}[heartbeat]\ndelay = {value}\n"), "5:9", words));
     }
-    let others: [(&str, &str, &'static [&'static str]); 7] = [
+    let others: [(&str, &str, &'static [&'static str]); 9] = [
         ("[adapter]\nmtu = 1279", "5:7", &["from 1280 to 65535 bytes", "not 1279"]),
         ("[adapter]\nmtu = 65536", "5:7", &["from 1280 to 65535 bytes"]),
         ("[session]\nport = 0", "5:8", &["from 1 to 65535"]),
         ("[session]\nrekey = 59", "5:9", &["from 60 to 86400 seconds"]),
         ("[failover]\nhold = 600001", "5:8", &["from 0 to 600000 ms"]),
+        ("[resend]\nbytes = 4294967297", "5:9", &["from 0 to 4294967296 bytes"]),
+        ("[resend]\nage = 9", "5:7", &["from 10 to 60000 ms"]),
         ("[heartbeat]\nhistory = 41", "5:11", &["from 0 to 40 heartbeats"]),
         ("[[network]]\nprefix = \"10.0.0.0/8\"\nmetric = 0", "6:10", &["from 1 to 1000000000"]),
     ];

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     addr::VirtualAddrs,
     id::NodeKey,
-    route::{Carrier, Class, Delay, Priority, Threshold, Timing},
+    route::{Carrier, Class, Delay, Priority, Threshold, Timing, flight::Limits},
 };
 
 /// The default UDP port, as NetFT's.
@@ -50,6 +50,10 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// How long a better route must stay good before data returns to it.
     pub hold: Duration,
+    /// What one peer's unacknowledged frames may hold, to be sent again when a route fails: 64 MiB
+    /// and 1 s by default. 0 bytes: nothing is kept, and what is in flight on a failing route is
+    /// lost.
+    pub resend: Limits,
     /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
     pub history: usize,
     /// A fresh handshake at least this often.
@@ -78,6 +82,7 @@ impl Config {
             workers: 0,
             runtime_dir: PathBuf::from("/run/netft"),
             hold: Duration::from_secs(1),
+            resend: Limits::default(),
             history: 10,
             rekey: Duration::from_secs(3600),
             timings: Timings::default(),
@@ -132,6 +137,13 @@ impl Config {
     #[must_use]
     pub fn hold(mut self, hold: Duration) -> Self {
         self.hold = hold;
+        self
+    }
+
+    /// Sets how much of what is in flight is kept, and for how long.
+    #[must_use]
+    pub fn resend(mut self, limits: Limits) -> Self {
+        self.resend = limits;
         self
     }
 

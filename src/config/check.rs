@@ -7,7 +7,7 @@ use netft::{
     addr::VirtualAddrs,
     config::{Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_PORT, Network, PrivateKey, Timings},
     io::identity,
-    route::Timing,
+    route::{Timing, flight},
 };
 use toml::Spanned;
 
@@ -62,6 +62,7 @@ pub(super) fn check(
     let history = Limits::new(0, 40, "heartbeats");
     let history = reader.number(&file.heartbeat.history, "history", history);
     let hold = reader.number(&file.failover.hold, "hold", Limits::new(0, 600_000, "ms"));
+    let resend = resend(&mut reader, &file.resend);
     let rekey = reader.number(&file.session.rekey, "rekey", Limits::new(60, 86_400, "seconds"));
 
     match (node, own) {
@@ -77,6 +78,7 @@ pub(super) fn check(
             workers: 0,
             runtime_dir: runtime_dir.to_owned(),
             hold: Duration::from_millis(hold.unwrap_or(1000)),
+            resend,
             history: history.unwrap_or(10) as usize,
             rekey: Duration::from_secs(rekey.unwrap_or(3600)),
             timings,
@@ -119,6 +121,16 @@ fn node(reader: &mut Reader, table: Option<&Spanned<raw::Node>>, folder: &Path) 
 fn port(reader: &mut Reader, session: &raw::Session) -> u16 {
     let port = reader.number(&session.port, "port", Limits::new(1, 65_535, ""));
     port.map_or(DEFAULT_PORT, |port| port as u16)
+}
+
+fn resend(reader: &mut Reader, table: &raw::Resend) -> flight::Limits {
+    let base = flight::Limits::default();
+    let bytes = reader.number(&table.bytes, "bytes", Limits::new(0, 1 << 32, "bytes"));
+    let age = reader.number(&table.age, "age", Limits::new(10, 60_000, "ms"));
+    flight::Limits {
+        bytes: bytes.map_or(base.bytes, |bytes| bytes as usize),
+        age: age.map_or(base.age, Duration::from_millis),
+    }
 }
 
 fn timings(reader: &mut Reader, heartbeat: &raw::Heartbeat) -> Timings {

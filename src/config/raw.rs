@@ -23,6 +23,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) session: Session,
     #[serde(default)]
+    pub(super) resend: Resend,
+    #[serde(default)]
     pub(super) network: Vec<Spanned<Network>>,
     #[serde(default)]
     pub(super) peer: Vec<Spanned<Peer>>,
@@ -77,6 +79,13 @@ pub(super) struct Failover {
 pub(super) struct Session {
     pub(super) port: Field,
     pub(super) rekey: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resend {
+    pub(super) bytes: Field,
+    pub(super) age: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]

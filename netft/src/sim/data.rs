@@ -84,7 +84,7 @@ impl World<'_> {
         }
     }
 
-    /// A frame reached a running node.
+    /// A frame reached a running node, which services its packet path after it.
     pub(super) fn data_arrived(
         &mut self,
         (from, to): (usize, usize),
@@ -102,7 +102,6 @@ impl World<'_> {
             let found = self.delivery.delivered(index, &mut self.report, now);
             self.judge(found);
         }
-        self.service(to);
     }
 
     /// An acknowledgement reached a running node.
@@ -117,7 +116,6 @@ impl World<'_> {
         if stream.window.accept(counter) {
             let counter = |index: &usize, n: u32| counters[index + n as usize];
             stream.flight.hear(now, ack, counter, |_| {});
-            self.service(to);
         }
     }
 

@@ -140,7 +140,9 @@ impl<'a> World<'a> {
             // Data changes nothing the engine knows.
             let data = matches!(arrival, Arrival::Data { .. } | Arrival::Ack { .. });
             self.hand_over(to, arrival);
-            if !data {
+            if data {
+                self.service(to);
+            } else {
                 self.settled(to, false);
             }
         }

@@ -34,6 +34,7 @@ fn config(peers: &[&[&str]]) -> Config {
         workers: 1,
         runtime_dir: "/run/netft".into(),
         hold: Duration::from_secs(3),
+        resend: crate::route::flight::Limits::default(),
         history: 10,
         rekey: Duration::from_secs(3600),
         timings: Timings::default(),
