@@ -134,7 +134,12 @@ impl World<'_> {
         let stalled = self.nodes[node].stalled;
         let Some(stream) = &mut self.nodes[node].streams[peer] else { return };
         let Some((ack, debt)) = stream.pay(self.now, stalled) else { return };
-        for network in debt.ways() {
+        let row = self.nodes[node].table.peers.iter().find(|row| row.peer == peer_id(peer));
+        let network = |route: &RouteId| self.scenario.network_of(node, *route);
+        let own = row.and_then(|row| row.active.as_ref()).and_then(network);
+        let up = row.into_iter().flat_map(|row| row.active.iter().chain(&row.backups));
+        let up: Vec<_> = up.filter_map(network).collect();
+        for network in debt.ways(|network| up.contains(&network), own) {
             let Some((sealed, counter)) = self.reserve(node, peer, 1) else { return };
             for travel in self.networks[network].send(node, peer, &mut self.data_rng) {
                 let Some(travel) = travel else { continue };

@@ -26,14 +26,7 @@ pub(crate) enum Arrival {
     /// A heartbeat, sealed under the sender's view of the session.
     Heartbeat { from: usize, network: usize, sealed: Session, heartbeat: Heartbeat },
     /// A data frame; `again`: a copy that was sent later.
-    Data {
-        from: usize,
-        network: usize,
-        sealed: Session,
-        counter: u64,
-        index: usize,
-        again: bool,
-    },
+    Data { from: usize, network: usize, sealed: Session, counter: u64, index: usize, again: bool },
     /// An acknowledgement.
     Ack { from: usize, sealed: Session, counter: u64, ack: Ack },
     /// A handshake that is complete for this node.

@@ -16,7 +16,7 @@
 //! | 12 | a new session begins with nothing proven |
 //! | 13 | no packet is delivered twice |
 //! | 14 | nothing in flight is lost while a network is good (in full: `delivery.rs`) |
-//! | 15 | what is sent again goes to another route that is up; none is suspect for longer than its detection time |
+//! | 15 | data is sent again on another route that is up; suspicion ends with the detection time |
 
 use super::{
     check::{Checks, Verdict},
@@ -227,9 +227,7 @@ impl Checks {
         if !view.ticked || view.now.since(since) < most {
             return Ok(());
         }
-        Err(format!(
-            "rule 15: node {node} to {peer} over network {network}: suspect since {since}"
-        ))
+        Err(format!("rule 15: node {node} to {peer} over network {network}: suspect since {since}"))
     }
 }
 

@@ -4,9 +4,10 @@
 use std::{net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use crate::{
+    id::RouteId,
     io::{
         counters::Counters,
-        fib::{Fib, SocketId},
+        fib::{Fib, Path, SocketId},
         sys::udp,
     },
     route::flight::Debt,
@@ -21,8 +22,23 @@ use crate::{
 /// How long this worker says that it was not scheduled.
 const STALL_TOLD: Duration = Duration::from_secs(1);
 
-/// A way back: the socket data came on, and where from.
-type Back = (SocketId, SocketAddr);
+/// A way back.
+#[derive(Clone, Copy)]
+pub(super) struct Back {
+    /// The route, if data came on one. Each worker has a socket of its own for it.
+    pub(super) route: Option<RouteId>,
+    pub(super) socket: SocketId,
+    pub(super) to: SocketAddr,
+}
+
+impl PartialEq for Back {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.route, other.route) {
+            (None, None) => (self.socket, self.to) == (other.socket, other.to),
+            (one, other) => one == other,
+        }
+    }
+}
 
 /// The debts of one worker, at most one per session heard lately.
 #[derive(Default)]
@@ -58,7 +74,9 @@ impl Acks {
         self.due.retain(|(session, debt)| {
             let due = debt.due(now);
             if due {
-                debt.ways().for_each(|back| send(session, back, stalled_ms, frame, fib, counters));
+                for back in ways(session, debt, fib) {
+                    send(session, back, stalled_ms, frame, fib, counters);
+                }
             }
             !due
         });
@@ -80,9 +98,24 @@ impl Acks {
     }
 }
 
+fn ways(session: &Session, debt: &Debt<Back>, fib: &Fib) -> impl Iterator<Item = Back> {
+    let entry = fib.peers.iter().find(|entry| entry.peer == session.peer());
+    let back = |path: &Arc<Path>| Back {
+        route: Some(path.route),
+        socket: path.socket.id,
+        to: path.remote,
+    };
+    let own = entry.and_then(|entry| entry.active.as_ref()).map(back);
+    let up = move |way: Back| {
+        let paths = entry.map(|entry| entry.active.iter().chain(&entry.backups));
+        paths.into_iter().flatten().any(|path| Some(path.route) == way.route)
+    };
+    debt.ways(up, own)
+}
+
 fn send(
     session: &Session,
-    (socket, to): Back,
+    Back { socket, to, .. }: Back,
     stalled_ms: u16,
     frame: &mut Vec<u8>,
     fib: &Fib,
@@ -95,8 +128,7 @@ fn send(
     frame.resize(HEADER_LEN, 0);
     ack.encode(frame);
     frame.resize(frame.len() + TAG_LEN, 0);
-    let sealed =
-        session.reserve(1).and_then(|counter| session.seal(Kind::Ack, 0, counter, frame));
+    let sealed = session.reserve(1).and_then(|counter| session.seal(Kind::Ack, 0, counter, frame));
     if let Err(reason) = sealed {
         return counters.count(reason);
     }

@@ -8,7 +8,11 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{FromWorker, QuicDatagram, WorkerIo, acks::Acks, report::Reports};
+use super::{
+    FromWorker, QuicDatagram, WorkerIo,
+    acks::{Acks, Back},
+    report::Reports,
+};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -165,15 +169,18 @@ impl Rx {
         batch.run(&mut self.input[..received.len], received.segment, coalescer);
         Counters::add(&lent.counters.rx_frames, batch.frames);
         let data = batch.data;
+        let noted = data[0].is_some() || batch.repeated.is_some();
+        let route = if noted { batch.route().map(|(_, route)| route) } else { None };
         // Anyone can send a copy of what was seen; the answer goes only where a route is.
-        let repeated = batch.repeated.filter(|_| batch.route().is_some());
+        let repeated = batch.repeated.filter(|_| route.is_some());
+        let back = Back { route, socket, to: from };
         let Writer { dead, refuses_udp, .. } = batch.writer;
         for (session, frames, highest) in data.into_iter().flatten() {
             session.note_heard(highest);
-            lent.acks.note(session, frames, (socket, from), clock::now());
+            lent.acks.note(session, frames, back, clock::now());
         }
         if let Some(session) = repeated {
-            lent.acks.repeated(session, (socket, from), clock::now());
+            lent.acks.repeated(session, back, clock::now());
         }
         if refuses_udp {
             self.coalescer.set_merge_udp(false);

@@ -107,6 +107,17 @@ fn node(
     // Where the active route leads, if not to the other node; its backup does then.
     first: Option<SocketAddr>,
 ) -> Node {
+    node_that_keeps(Limits::default(), socket, (remote, first), local, session, vnet)
+}
+
+fn node_that_keeps(
+    resend: Limits,
+    socket: Arc<UdpSocket>,
+    (remote, first): (SocketAddr, Option<SocketAddr>),
+    local: VirtualAddrs,
+    session: Arc<Session>,
+    vnet: bool,
+) -> Node {
     let to = first.unwrap_or(remote);
     let path = |route, remote| Path {
         route,
@@ -134,7 +145,7 @@ fn node(
     fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
     let (to_quic, quic) = mpsc::channel(64);
-    let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic, resend: Limits::default() };
+    let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic, resend };
     let workers = Workers::start(1, io).unwrap();
     workers.watch_socket(&socket).unwrap();
     Node { workers, socket, session, queue, kernel, driver, quic }
@@ -491,7 +502,8 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
         for round in 0..10_000u32 {
             let (to_driver, _driver) = mpsc::channel(1);
             let (to_quic, _quic) = mpsc::channel(1);
-            let io = WorkerIo { fib: Arc::default(), to_driver, to_quic, resend: Limits::default() };
+            let io =
+                WorkerIo { fib: Arc::default(), to_driver, to_quic, resend: Limits::default() };
             let workers = Workers::start(1, io).unwrap();
             workers.unwatch_queue(0);
             // The stop comes at every point of the turn the change above causes.
@@ -537,4 +549,25 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
     assert_eq!(resent, frames, "in one move");
     let doubled = right.workers.counters()[0].drops[DropReason::Replayed as usize].load(Relaxed);
     assert_eq!(doubled, 0, "nothing was delivered before");
+}
+
+/// With the ring off nothing is kept, so nothing is sent again and nothing is suspected.
+#[test]
+fn without_a_ring_silence_has_no_consequence() {
+    let (one, two, hole) = (socket(), socket(), socket());
+    let (a, b) = (one.local, two.local);
+    let off = Limits { bytes: 0, ..Limits::default() };
+    let ends = (b, Some(hole.local));
+    let mut left = node_that_keeps(off, one, ends, LEFT, session(RIGHT, (1, 2)), true);
+    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), true, None);
+    let (given, _) = traffic();
+    given.iter().for_each(|(hdr, packet)| left.give(hdr, packet));
+    right.go();
+    left.go();
+    thread::sleep(Duration::from_millis(300));
+    let counters = &left.workers.counters()[0];
+    assert!(counters.tx_frames.load(Relaxed) > 0);
+    assert_eq!(counters.resent_frames.load(Relaxed), 0);
+    assert!(left.driver.try_recv().is_err());
+    assert_eq!(right.workers.counters()[0].rx_frames.load(Relaxed), 0);
 }

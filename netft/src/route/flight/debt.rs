@@ -47,10 +47,17 @@ impl<W: Copy + PartialEq> Debt<W> {
         ACK_DELAY.saturating_sub(now.since(self.since))
     }
 
-    /// The ways the acknowledgement takes.
-    pub fn ways(&self) -> impl Iterator<Item = W> {
+    /// The ways the acknowledgement takes. Where data came is known to work in that direction only:
+    /// when this node has no proof of the other (`up`), the way of its own data is taken as well.
+    pub fn ways<U: Fn(W) -> bool>(
+        &self,
+        up: U,
+        own: Option<W>,
+    ) -> impl Iterator<Item = W> + use<W, U> {
         let last = self.last;
-        std::iter::once(last).chain(self.repeated.filter(move |way| *way != last))
+        let repeated = self.repeated.filter(|way| *way != last);
+        let own = own.filter(|own| !up(last) && *own != last && Some(*own) != repeated);
+        [Some(last), repeated, own].into_iter().flatten()
     }
 }
 
@@ -66,15 +73,28 @@ mod tests {
         assert!(debt.due(Time::from_millis(105)));
         debt.add(1, 'b');
         assert!(debt.due(Time::from_millis(100)));
-        assert_eq!(debt.ways().collect::<String>(), "b");
+        assert_eq!(ways(&debt), "b");
+    }
+
+    fn ways(debt: &Debt<char>) -> String {
+        debt.ways(|_| true, Some('z')).collect()
     }
 
     #[test]
     fn what_came_again_is_acknowledged_where_it_came_too() {
         let mut debt = Debt::new('a', Time::ZERO);
         debt.repeat('a');
-        assert_eq!(debt.ways().collect::<String>(), "a");
+        assert_eq!(ways(&debt), "a");
         debt.repeat('b');
-        assert_eq!(debt.ways().collect::<String>(), "ab");
+        assert_eq!(ways(&debt), "ab");
+    }
+
+    /// Two opposite half-routes: what comes on one is acknowledged on the other.
+    #[test]
+    fn a_way_that_is_not_proven_back_is_not_the_only_one() {
+        let debt = Debt::new('a', Time::ZERO);
+        assert_eq!(debt.ways(|_| false, Some('b')).collect::<String>(), "ab");
+        assert_eq!(debt.ways(|_| false, Some('a')).collect::<String>(), "a");
+        assert_eq!(debt.ways(|_| false, None).collect::<String>(), "a");
     }
 }

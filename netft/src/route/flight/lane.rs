@@ -28,7 +28,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// A send that went out here and nowhere else was acknowledged.
+    /// A send that went out here and nowhere else was acknowledged; it, or all before it, is past.
     pub(super) fn credit(&mut self, order: u64, sent: Time, now: Time) {
         self.passed = self.passed.max(order);
         self.progress = now;

@@ -6,8 +6,9 @@
 //! again byte for byte on another one, and the receiver's replay window delivers each exactly once.
 //!
 //! * Each route's silence is judged by that route's own sends ([`lane`]): a send is *silent* while
-//!   no later send on the same route was acknowledged. Silent for a probe timeout (RFC 9002
-//!   section 6.2), its route is suspect, and everything in flight there goes out again elsewhere.
+//!   something of it and every later send on the same route is not acknowledged. Silent for a probe
+//!   timeout (RFC 9002 section 6.2), its route is suspect, and everything in flight there goes out
+//!   again elsewhere.
 //! * A send with a later neighbour on its route acknowledged was lost alone. That is TCP's
 //!   business: hiding it would defeat congestion control.
 //! * A route the engine gave up before its data was missed loses its sends to the best one at once.
@@ -166,7 +167,9 @@ impl<P> Flight<P> {
             }
             self.strikes = 0;
             if !sent.doubled {
-                self.lanes.at(sent.lane).credit(sent.order, sent.at, now);
+                // What a send lost of itself has no later neighbour yet.
+                let passed = if sent.done() { sent.order } else { sent.order - 1 };
+                self.lanes.at(sent.lane).credit(passed, sent.at, now);
             }
         }
         // A peer that was not scheduled shows its own time, not the route's.
@@ -267,9 +270,7 @@ impl<P> Flight<P> {
         if state.waiting == 0 {
             return None;
         }
-        let silent = |sent: &&Sent<P>| {
-            sent.lane == lane && sent.order > state.passed && sent.acked == 0
-        };
+        let silent = |sent: &&Sent<P>| sent.lane == lane && sent.order > state.passed;
         let since = self.sent.iter().find(silent)?.at.max(state.progress);
         Some(self.timeout_of(lane, now).saturating_sub(now.since(since)))
     }

@@ -167,6 +167,16 @@ fn a_frame_lost_alone_makes_no_route_suspect_and_goes_in_time() {
 }
 
 #[test]
+fn the_tail_of_a_send_that_arrived_in_part_goes_out_again() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send(600, 50..60);
+    rig.ack(601, &[(0, 56)]);
+    assert_eq!(rig.moves(610), []);
+    assert_eq!(rig.moves(611), [(A, B, vec![57, 58, 59])]);
+}
+
+#[test]
 fn what_arrives_on_another_route_does_not_hide_a_silent_one() {
     let mut rig = Rig::new(&[A, B]);
     rig.settle();
