@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use super::node::Session;
 use crate::{
-    route::flight::{Debt, Flight, Limits},
+    route::flight::{Debt, Flight, Limits, STALL_TOLD},
     time::Time,
     wire::{
         ack::{Ack, MAX_RANGES},
         replay::ReplayWindow,
     },
 };
-
-/// How long a node says that it was stalled.
-const STALL_TOLD: Duration = Duration::from_secs(1);
 
 /// Data of one session, both directions.
 pub(crate) struct Stream {

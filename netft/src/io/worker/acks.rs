@@ -10,7 +10,7 @@ use crate::{
         fib::{Fib, Path, SocketId},
         sys::udp,
     },
-    route::flight::Debt,
+    route::flight::{Debt, STALL_TOLD},
     time::Time,
     wire::{
         DropReason,
@@ -18,9 +18,6 @@ use crate::{
         session::Session,
     },
 };
-
-/// How long this worker says that it was not scheduled.
-const STALL_TOLD: Duration = Duration::from_secs(1);
 
 /// A way back.
 #[derive(Clone, Copy)]

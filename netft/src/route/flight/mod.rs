@@ -38,9 +38,9 @@ pub const DEFAULT_AGE: Duration = Duration::from_secs(1);
 /// Sends lost alone wait for so many later ones on their route, in case it is given up.
 const STRAGGLER: u64 = 64;
 /// The most a peer's own stall adds to the timeout: a route may die as well meanwhile.
-const MAX_PATIENCE: Duration = Duration::from_millis(100);
-/// How long a peer's word about its stall counts.
-const PATIENCE_LASTS: Duration = Duration::from_secs(1);
+const MAX_PATIENCE: Duration = Duration::from_millis(50);
+/// How long a stall is told, and the peer's word about it counts.
+pub const STALL_TOLD: Duration = Duration::from_millis(200);
 
 /// How much is kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +260,7 @@ impl<P> Flight<P> {
 
     fn timeout_of(&self, lane: usize, now: Time) -> Duration {
         let (stalled, said) = self.patience;
-        let patience = if now.since(said) < PATIENCE_LASTS { stalled } else { Duration::ZERO };
+        let patience = if now.since(said) < STALL_TOLD { stalled } else { Duration::ZERO };
         self.lanes.get(lane).recovery.timeout() * (1 << self.strikes.min(6)) + patience
     }
 
