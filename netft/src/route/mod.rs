@@ -3,8 +3,10 @@
 //! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
 //! table the packet path should read, and what happened. Behind it one file per question: is a
 //! route up (`machine`), which one carries data (`select`), when may data return (`hold`), how good
-//! is a route (`quality`).
+//! is a route (`quality`), why data moved (`cause`) and what that cost (`cost`, `stall`).
 
+mod cause;
+mod cost;
 mod engine;
 mod event;
 mod history;
@@ -16,11 +18,14 @@ mod quality;
 pub mod recovery;
 mod select;
 mod spec;
+pub mod stall;
 mod status;
 mod table;
 
 #[cfg(feature = "sim")]
 pub use engine::Bug;
+pub use cause::{Candidate, Cause, Left, MAX_CANDIDATES, Said, Verdict};
+pub use cost::{Cost, Tally};
 pub use engine::{Engine, EngineConfig, Input, Output};
 pub use event::{Event, EventKind, Reason};
 pub use params::{Attributes, Carrier, Class, Delay, ParamError, Priority, Threshold, Timing};

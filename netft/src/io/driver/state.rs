@@ -25,7 +25,9 @@ use crate::{
         sys::udp::{self, SendFault},
         worker::{FromWorker, Workers},
     },
-    route::{Engine, EngineConfig, Event, EventKind, Input, Output, Reason, RouteChange, Table},
+    route::{
+        Engine, EngineConfig, Event, EventKind, Input, Output, Reason, RouteChange, Table, Tally,
+    },
     time::Time,
     topology::{Planned, Skipped},
     wire::{
@@ -59,6 +61,9 @@ pub(super) struct PeerSessions {
     pub(super) preferred: Option<u32>,
     /// What the peer said of its adapter.
     pub(super) adapter_up: Option<bool>,
+    /// What the sessions that ended had counted, and the sum the engine was told.
+    pub(super) ended: Tally,
+    pub(super) told: Tally,
 }
 
 impl PeerSessions {
@@ -66,6 +71,16 @@ impl PeerSessions {
         let number = self.preferred?;
         self.live.iter().find(|session| session.local() == number)
     }
+
+    /// What all sessions have counted.
+    fn tally(&self) -> Tally {
+        self.live.iter().fold(self.ended, |sum, session| add(sum, session))
+    }
+}
+
+fn add(sum: Tally, session: &Session) -> Tally {
+    let (duplicated, lost) = session.tally();
+    Tally { duplicated: sum.duplicated + duplicated, lost: sum.lost + lost }
 }
 
 pub(super) struct Driver {
@@ -157,6 +172,9 @@ impl Driver {
                 }
             }
             FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
+            FromWorker::Resent { peer, from, to, frames, waited } => {
+                self.input(Input::Resent { peer, from, to, frames, waited });
+            }
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 // A packet too large for the interface is no fault of the route.
@@ -203,7 +221,9 @@ impl Driver {
             }
             FromQuic::SessionDown { peer, local_session } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
-                sessions.live.retain(|session| session.local() != local_session);
+                for over in sessions.live.extract_if(.., |one| one.local() == local_session) {
+                    sessions.ended = add(sessions.ended, &over);
+                }
                 if sessions.preferred == Some(local_session) {
                     sessions.preferred = sessions.live.last().map(|session| session.local());
                 }
@@ -278,6 +298,7 @@ impl Driver {
         let now = clock::now();
         self.retry_sends(now);
         self.retry_sockets(now);
+        self.tell_tallies();
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
             match output {
@@ -295,6 +316,18 @@ impl Driver {
         if std::mem::take(&mut self.dirty) {
             forwarding::publish(self);
         }
+    }
+
+    /// What the workers counted per peer, where it changed.
+    fn tell_tallies(&mut self) {
+        let mut news = Vec::new();
+        for (peer, sessions) in &mut self.peers {
+            let tally = sessions.tally();
+            if std::mem::replace(&mut sessions.told, tally) != tally {
+                news.push(Input::Tally { peer: *peer, tally });
+            }
+        }
+        news.into_iter().for_each(|input| self.input(input));
     }
 
     pub(super) fn announce(&self, kind: EventKind) {

@@ -205,6 +205,12 @@ impl Flight {
         self.progress = now;
     }
 
+    /// How long the oldest send on a route has waited.
+    pub(super) fn waited(&self, route: RouteId, now: Time) -> Duration {
+        let waiting = self.sent.iter().filter(|sent| sent.route == route);
+        waiting.map(|sent| now.since(sent.at)).max().unwrap_or_default()
+    }
+
     /// Notes that everything in flight on `from` was sent again on `to`.
     pub(super) fn moved(&mut self, from: RouteId, to: RouteId, now: Time) {
         for sent in self.sent.iter_mut().filter(|sent| sent.route == from) {

@@ -25,6 +25,7 @@ use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -69,6 +70,20 @@ pub enum FromWorker {
     },
     /// Data sent on this route stays unacknowledged.
     Suspect(RouteId),
+    /// What was in flight on a route was sent again on another one. At most once per probe
+    /// timeout and session.
+    Resent {
+        /// The peer.
+        peer: PeerId,
+        /// The route that may have swallowed it.
+        from: RouteId,
+        /// Where it was sent again.
+        to: RouteId,
+        /// Frames.
+        frames: u64,
+        /// How long the oldest had waited.
+        waited: Duration,
+    },
     /// A send on this route failed, or the error queue blames it. A hint; repeated at most every
     /// 10 ms per route and error.
     SendError {

@@ -206,6 +206,7 @@ impl Out {
         if let Some(second) = to.duplicate {
             put(second, bytes, stride, &mut self.plain_sockets, context);
             Counters::add(&context.counters.duplicated_frames, frames as u64);
+            to.session.note_duplicated(frames as u64);
         }
         self.note(to, place);
     }
@@ -243,6 +244,7 @@ impl Out {
             flight.hear(now, |place| chunks.read(place), |chunk| done.push(chunk));
             let lost = flight.trim(now, |chunk| done.push(chunk));
             Counters::add(&context.counters.ring_overflow, lost);
+            flight.session.note_lost(lost);
             done.into_iter().for_each(|chunk| chunks.release(chunk));
             let entry = fib.peers.iter().find(|entry| entry.peer == flight.peer);
             let Some(entry) = entry else { continue };
@@ -263,9 +265,11 @@ impl Out {
             let Some(from) = stuck else { continue };
             let mut paths = entry.active.iter().chain(&entry.backups);
             let Some(path) = paths.find(|path| path.route != from) else { continue };
+            let mut frames = 0;
             for sent in flight.sent.iter().filter(|sent| sent.route == from) {
-                resend(path, chunks.read(sent.place), sent, plain_sockets, context);
+                frames += resend(path, chunks.read(sent.place), sent, plain_sockets, context);
             }
+            context.reports.resent(flight, (from, path.route), frames, now, context.counters);
             flight.moved(from, path.route, now);
         }
         let live = |flight: &Flight| {
@@ -281,16 +285,16 @@ impl Out {
     }
 }
 
-/// Sends the frames of one send that are not acknowledged, in runs.
+/// Sends the frames of one send that are not acknowledged, in runs. Returns how many.
 fn resend(
     path: &Path,
     bytes: &[u8],
     sent: &Sent,
     plain: &mut Vec<SocketId>,
     context: &mut Context<'_>,
-) {
+) -> u64 {
     let stride = sent.place.stride;
-    let mut place = 0;
+    let (mut place, mut frames) = (0, 0);
     while place < sent.frames {
         let missing = |at: &u32| sent.acked & (1 << at) == 0;
         let run = (place..sent.frames).take_while(missing).count();
@@ -303,7 +307,9 @@ fn resend(
         put(path, &bytes[start..end], stride, plain, context);
         Counters::add(&context.counters.resent_frames, run as u64);
         place += run as u32;
+        frames += run as u64;
     }
+    frames
 }
 
 /// Sends frames of one length (the last may be shorter), in one call where the interface can.

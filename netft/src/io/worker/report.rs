@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::FromWorker;
+use super::{FromWorker, flight::Flight};
 use crate::{
     id::RouteId,
     io::{clock, counters::Counters},
@@ -50,6 +50,19 @@ impl Reports {
         if self.is_due(route, 0, clock::now()) {
             self.send(FromWorker::Suspect(route), counters);
         }
+    }
+
+    /// Tells that what was in flight on one route was sent again on another.
+    pub(super) fn resent(
+        &self,
+        flight: &Flight,
+        (from, to): (RouteId, RouteId),
+        frames: u64,
+        now: Time,
+        counters: &Counters,
+    ) {
+        let (peer, waited) = (flight.peer, flight.waited(from, now));
+        self.send(FromWorker::Resent { peer, from, to, frames, waited }, counters);
     }
 
     fn is_due(&mut self, route: RouteId, errno: i32, now: Time) -> bool {
