@@ -1,7 +1,7 @@
-//! The questions the control socket answers. Every answer is JSON with a schema number; nothing
-//! here waits for the packet path longer than [`PATIENCE`].
+//! The questions the control socket answers. Every answer but the metrics is JSON with a schema
+//! number; nothing here waits for the packet path longer than [`PATIENCE`].
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -24,7 +24,9 @@ use super::{
     convert::{self, Names},
     journal::Journal,
     listener::{BODY, CLIENTS, Listener},
+    metrics,
     schema::{Admin, Events, Failure, OneRoute, RoutePatch, Versioned},
+    why::{self, Ends, Subject},
 };
 use crate::daemon::{
     clock::WallClock,
@@ -62,6 +64,8 @@ pub async fn serve<N: Node>(listener: Listener, control: Control<N>) {
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{id}", get(route).patch(change))
         .route("/v1/events", get(events))
+        .route("/v1/why", get(tell))
+        .route("/metrics", get(figures))
         .fallback(|| async { Error::new(StatusCode::NOT_FOUND, "there is nothing here") })
         .method_not_allowed_fallback(|| async {
             Error::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
@@ -223,6 +227,48 @@ async fn events<N: Node>(
     })?;
     let body = Body::from_stream(follow(Arc::clone(&app.control.journal), query.after, place));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhyQuery {
+    event: Option<u64>,
+    route: Option<u32>,
+}
+
+/// The story of one event: of the last move, if none is named.
+async fn tell<N: Node>(
+    State(app): Shared<N>,
+    query: Result<Query<WhyQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(query) = query.map_err(|error| Error::bad(error.body_text()))?;
+    let subject = match (query.event, query.route) {
+        (None, None) => Subject::Last,
+        (Some(event), None) => Subject::Event(event),
+        (None, Some(route)) => Subject::Route(route),
+        (Some(_), Some(_)) => return Err(Error::bad("give an event or a route, not both")),
+    };
+    let snapshot = app.snapshot().await?;
+    let events = app.control.journal.after(0);
+    let at = app.control.clock.rfc3339(snapshot.now);
+    let mut story = why::story(&events, subject, &at)
+        .map_err(|text| Error::new(StatusCode::NOT_FOUND, text))?;
+    let told = story.before.iter().chain([&story.event]).chain(&story.after);
+    let named: BTreeSet<_> = told.flat_map(|event| why::routes_of(&event.what)).collect();
+    let routes = snapshot.routes.iter().filter(|route| named.contains(&route.id.0));
+    story.routes = routes
+        .map(|route| Ends {
+            route: route.id.0,
+            real_local: route.spec.real_local,
+            real_remote: route.spec.real_remote,
+        })
+        .collect();
+    Ok(answer(story))
+}
+
+async fn figures<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
+    let text = metrics::render(&app.snapshot().await?);
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 /// Lines of events from `after` on. What a slow reader misses is counted by the journal, so

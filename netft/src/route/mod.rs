@@ -22,10 +22,10 @@ pub mod stall;
 mod status;
 mod table;
 
+pub use cause::{Candidate, Cause, Left, MAX_CANDIDATES, Said, Verdict};
+pub use cost::{Cost, OPEN as COST_OPEN, Tally};
 #[cfg(feature = "sim")]
 pub use engine::Bug;
-pub use cause::{Candidate, Cause, Left, MAX_CANDIDATES, Said, Verdict};
-pub use cost::{Cost, Tally};
 pub use engine::{Engine, EngineConfig, Input, Output};
 pub use event::{Event, EventKind, Reason};
 pub use params::{Attributes, Carrier, Class, Delay, ParamError, Priority, Threshold, Timing};

@@ -78,7 +78,11 @@ fn settle_route(context: &mut Context, now: Time, route: &mut Route, heard: bool
         to: route.state,
         reason: route.reason,
         last_heard: route.last_heard,
-        history: if lost || route.state == RouteState::Down { route.history.dump(now) } else { Vec::new() },
+        history: if lost || route.state == RouteState::Down {
+            route.history.dump(now)
+        } else {
+            Vec::new()
+        },
     };
     context.event(now, kind);
     up
