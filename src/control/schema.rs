@@ -249,7 +249,7 @@ pub struct Peer {
     pub active: Option<u32>,
     /// How often data moved to another route.
     pub failovers: u64,
-    /// Whether its adapter is up; null until it said so.
+    /// Whether its adapter was up at the last handshake; null without a session.
     pub adapter_up: Option<bool>,
 }
 

@@ -263,6 +263,7 @@ async fn tell<N: Node>(
             real_remote: route.spec.real_remote,
         })
         .collect();
+    story.routes.sort_by_key(|ends| ends.route);
     Ok(answer(story))
 }
 
@@ -297,4 +298,48 @@ fn follow(
             latest.changed().await.ok()?;
         }
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::control::schema::{Event, What};
+
+    /// The next event is pushed at the very moment a follower has read the one before and is about
+    /// to wait: whoever looks before it listens sleeps through it, and nothing else comes.
+    #[test]
+    fn a_follower_sleeps_through_no_event() {
+        const EVENTS: u64 = 5000;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+        let runtime = runtime.unwrap();
+        let journal = Arc::new(Journal::default());
+        let read = Arc::new(AtomicU64::new(0));
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (following, seen) = (follow(Arc::clone(&journal), 0, place), Arc::clone(&read));
+        let follower = runtime.spawn(async move {
+            let mut following = Box::pin(following);
+            while seen.load(SeqCst) < EVENTS {
+                let lines = following.next().await.unwrap().unwrap();
+                for line in lines.lines() {
+                    let event: Versioned<Event> = serde_json::from_str(line).unwrap();
+                    assert_eq!(event.body.seq, seen.fetch_add(1, SeqCst) + 1);
+                }
+            }
+        });
+        let patience = std::time::Instant::now() + Duration::from_secs(60);
+        for number in 0..EVENTS {
+            while read.load(SeqCst) < number {
+                let late = follower.is_finished() || std::time::Instant::now() > patience;
+                assert!(!late, "event {} was not told", read.load(SeqCst) + 1);
+                std::thread::yield_now();
+            }
+            journal.push(String::new(), What::Stalled { length_ms: number });
+        }
+        runtime.block_on(follower).unwrap();
+    }
 }

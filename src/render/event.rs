@@ -138,7 +138,7 @@ pub(super) fn line(what: &What, ends: &Ends) -> String {
 }
 
 /// What leaving a route cost, in words.
-pub(super) fn cost(cost: &Cost) -> String {
+pub fn cost(cost: &Cost) -> String {
     let Cost { resent, duplicated, lost, .. } = cost;
     let stall = match (cost.stall_us, cost.stall_by.as_deref()) {
         (None, _) => "data did not stand still".to_owned(),

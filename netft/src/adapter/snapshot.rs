@@ -76,7 +76,7 @@ pub struct PeerInfo {
     pub key: NodeKey,
     /// Its virtual addresses.
     pub addrs: VirtualAddrs,
-    /// Whether it said its adapter is up; `None` before it said anything.
+    /// Whether its adapter was up at the last handshake; `None` without a session.
     pub peer_adapter_up: Option<bool>,
 }
 

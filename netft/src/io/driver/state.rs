@@ -59,7 +59,7 @@ pub(super) struct PeerSessions {
     pub(super) live: Vec<Arc<Session>>,
     /// The one to seal with.
     pub(super) preferred: Option<u32>,
-    /// What the peer said of its adapter.
+    /// What the peer said of its adapter at the last handshake; `None` without a session.
     pub(super) adapter_up: Option<bool>,
     /// What the sessions that ended had counted, and the sum the engine was told.
     pub(super) ended: Tally,
@@ -199,8 +199,9 @@ impl Driver {
 
     fn on_quic(&mut self, news: FromQuic) {
         match news {
-            FromQuic::SessionUp { peer, session, boot_id, preferred, .. } => {
+            FromQuic::SessionUp { peer, session, boot_id, preferred, adapter_up, .. } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
+                sessions.adapter_up = Some(adapter_up);
                 if preferred || sessions.preferred.is_none() {
                     sessions.preferred = Some(session.local());
                 }
@@ -228,6 +229,9 @@ impl Driver {
                     sessions.preferred = sessions.live.last().map(|session| session.local());
                 }
                 let gone = sessions.preferred.is_none();
+                if gone {
+                    sessions.adapter_up = None;
+                }
                 self.dirty = true;
                 if gone {
                     self.input(Input::SessionDown(peer));

@@ -1,6 +1,12 @@
 //! The way in: starts the endpoint and one task per peer, and stops them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use quinn::Endpoint;
 use tokio::{
@@ -76,6 +82,7 @@ pub struct Manager {
     peers: Vec<mpsc::Sender<Event>>,
     fib_changed: watch::Sender<()>,
     counters: Arc<Counters>,
+    adapter_up: Arc<AtomicBool>,
     /// Aborted when dropped.
     _tasks: JoinSet<()>,
 }
@@ -101,6 +108,7 @@ impl Manager {
         let endpoint = endpoint::start(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
         let numbers = Numbers::default();
+        let adapter_up = Arc::default();
         let mut tasks = JoinSet::new();
         let mut peers = Vec::with_capacity(config.peers.len());
         for (peer, place) in config.peers.iter().zip(0..=u16::MAX) {
@@ -113,6 +121,7 @@ impl Manager {
                 peer_key: peer.key,
                 boot_id,
                 numbers: numbers.clone(),
+                adapter_up: Arc::clone(&adapter_up),
                 events,
             };
             let parts = Parts {
@@ -128,12 +137,18 @@ impl Manager {
             tasks.spawn(Peer::new(parts).run());
         }
         tasks.spawn(accept(endpoint.clone(), peers.clone()));
-        Ok(Self { endpoint, peers, fib_changed, counters, _tasks: tasks })
+        Ok(Self { endpoint, peers, fib_changed, counters, adapter_up, _tasks: tasks })
     }
 
     /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
     pub fn fib_changed(&self) {
         self.fib_changed.send_replace(());
+    }
+
+    /// Takes in whether the adapter is up, for the hellos from here on: a peer learns of a change
+    /// with the next handshake.
+    pub fn adapter_up(&self, up: bool) {
+        self.adapter_up.store(up, Relaxed);
     }
 
     /// Asks for a fresh session with `peer`: its keys are nearly used up, or nothing authentic has
