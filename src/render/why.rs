@@ -26,7 +26,7 @@ pub fn story(story: &Story) -> String {
     out.line(0, &format!("event {seq}, {at}"));
     out.line(0, &line(what, &ends));
     out.chapter("what was seen");
-    seen(&mut out, story, &ends);
+    seen(&mut out, story);
     if let What::Moved { from, to, cause, .. } = what {
         if let Some(left) = &cause.left {
             out.chapter(&format!("what was known of {}", ends.route(left.route)));
@@ -61,9 +61,11 @@ pub fn story(story: &Story) -> String {
             out.line(1, "this may grow: ask again in two seconds");
         }
     }
-    if !story.after.is_empty() {
+    // The cost has its own chapter.
+    let news = |event: &&Event| !matches!(event.what, What::Cost { .. });
+    if story.after.iter().any(|event| news(&event)) {
         out.chapter("what came of it");
-        happened(&mut out, &story.after, &story.event, &ends);
+        happened(&mut out, story.after.iter().filter(news), &story.event);
     }
     out.0
 }
@@ -82,7 +84,7 @@ impl Text {
     }
 }
 
-fn seen(out: &mut Text, story: &Story, ends: &Ends) {
+fn seen(out: &mut Text, story: &Story) {
     let first = story.before.first().map_or(story.event.seq, |event| event.seq);
     if first == story.oldest && story.oldest > 1 {
         out.line(1, &format!("(events before {} are not kept)", story.oldest));
@@ -90,7 +92,7 @@ fn seen(out: &mut Text, story: &Story, ends: &Ends) {
     if story.before.is_empty() {
         out.line(1, "nothing that foretold it");
     }
-    happened(out, &story.before, &story.event, ends);
+    happened(out, story.before.iter(), &story.event);
     if let What::StateChanged { history, .. } = &story.event.what
         && !history.is_empty()
     {
@@ -99,14 +101,16 @@ fn seen(out: &mut Text, story: &Story, ends: &Ends) {
     }
 }
 
-/// Events with their distance from the one that is asked for.
-fn happened(out: &mut Text, events: &[Event], from: &Event, ends: &Ends) {
+/// Events with their distance from the one that is asked for. The routes' ends are left out:
+/// they make long lines, and stand above.
+fn happened<'e>(out: &mut Text, events: impl Iterator<Item = &'e Event>, from: &Event) {
+    let ends = Ends::default();
     for event in events {
         let when = match (millis(&event.at), millis(&from.at)) {
             (Some(at), Some(from)) => distance(at as i64 - from as i64),
             _ => event.at.clone(),
         };
-        out.line(1, &format!("{when:>10}  {}  (event {})", line(&event.what, ends), event.seq));
+        out.line(1, &format!("{when:>10}  {}  (event {})", line(&event.what, &ends), event.seq));
     }
 }
 
