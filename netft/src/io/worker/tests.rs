@@ -524,6 +524,17 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
     let resent = counters.resent_frames.load(Relaxed);
     let sent = counters.tx_frames.load(Relaxed);
     assert_eq!(sent, 2 * resent, "each frame went out once on each route");
+    // The driver is told what it cost.
+    let mut told = (0, Duration::ZERO);
+    while told.0 < resent {
+        if let FromWorker::Resent { peer: PEER, from: ROUTE, frames, waited, .. } =
+            left.driver.blocking_recv().unwrap()
+        {
+            told = (told.0 + frames, told.1.max(waited));
+        }
+    }
+    assert_eq!(told.0, resent);
+    assert!(told.1 >= Duration::from_millis(10), "a probe timeout at least: {:?}", told.1);
     let doubled = right.workers.counters()[0].drops[DropReason::Replayed as usize].load(Relaxed);
     assert_eq!(doubled, 0, "nothing was delivered before");
 }
