@@ -8,9 +8,12 @@ use netft::{
     route::{EventKind, RouteSpec, RouteState, RouteStatus},
 };
 
-use super::schema::{
-    Adapter, Counters, EightFields, Node, Peer, PeerCounts, Peers, Route, RouteCounts, Routes,
-    Status, What,
+use super::{
+    cause,
+    schema::{
+        Adapter, Counters, EightFields, Node, Peer, PeerCounts, Peers, Route, RouteCounts, Routes,
+        Status, What,
+    },
 };
 use crate::daemon::{
     clock::WallClock,
@@ -57,7 +60,7 @@ pub const fn backend(backend: Backend) -> &'static str {
 
 /// `GET /v1/status`.
 pub fn status(snapshot: &Snapshot) -> Status {
-    let Snapshot { node, adapter, peers, routes, counters, .. } = snapshot;
+    let Snapshot { node, adapter, peers, routes, stalls, counters, .. } = snapshot;
     let count = |wanted: fn(&netft::route::PeerStatus) -> bool| {
         peers.iter().filter(|peer| wanted(&peer.status)).count()
     };
@@ -88,6 +91,7 @@ pub fn status(snapshot: &Snapshot) -> Status {
             up: routes.iter().filter(|route| route.state == RouteState::Up).count(),
         },
         failovers: peers.iter().map(|peer| peer.status.failovers).sum(),
+        stalls: cause::stalls(stalls),
         counters: counts(counters),
     }
 }
@@ -204,11 +208,12 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             What::SessionEstablished { peer: names.of(*peer), boot_id: hex(*boot_id) }
         }
         EventKind::SessionEnded { peer } => What::SessionEnded { peer: names.of(*peer) },
-        EventKind::Moved { peer, from, to, reason } => What::Moved {
+        EventKind::Moved { peer, from, to, reason, cause } => What::Moved {
             peer: names.of(*peer),
             from: from.map(|route| route.0),
             to: to.map(|route| route.0),
             reason: reason.to_string(),
+            cause: Box::new(cause::cause(cause, event.at)),
         },
         EventKind::Suspect { route, peer } => {
             What::Suspect { route: route.0, peer: names.of(*peer) }
@@ -219,6 +224,12 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
         }
         EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
         EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
+        EventKind::Cost { peer, from, to, cost } => What::Cost {
+            peer: names.of(*peer),
+            from: from.0,
+            to: to.map(|route| route.0),
+            cost: cause::cost(cost),
+        },
     }
 }
 

@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::{Cause, Cost, StallSummary};
+
 /// The version of everything below.
 pub const SCHEMA: u32 = 1;
 
@@ -132,6 +134,8 @@ pub struct Status {
     pub routes: RouteCounts,
     /// How often data moved to another route, over all peers.
     pub failovers: u64,
+    /// How long data stood still at failovers.
+    pub stalls: StallSummary,
     /// Packets since the start.
     pub counters: Counters,
 }
@@ -245,7 +249,7 @@ pub struct Peer {
     pub active: Option<u32>,
     /// How often data moved to another route.
     pub failovers: u64,
-    /// Whether its adapter is up; null until it said so.
+    /// Whether its adapter was up at the last handshake; null without a session.
     pub adapter_up: Option<bool>,
 }
 
@@ -318,7 +322,7 @@ pub enum What {
         reason: String,
         /// How long before a heartbeat was last heard; null if never.
         last_heard_ms_ago: Option<u64>,
-        /// The last heartbeats of a route that went down, oldest first.
+        /// The last heartbeats both ways of a route that stopped being up, oldest first.
         history: Vec<String>,
     },
     /// 40 % of the threshold was missed in a row.
@@ -361,6 +365,8 @@ pub enum What {
         to: Option<u32>,
         /// Why.
         reason: String,
+        /// What was known of the routes at that moment.
+        cause: Box<Cause>,
     },
     /// Data on a route stays unacknowledged: it was sent again on another one.
     Suspect {
@@ -390,6 +396,18 @@ pub enum What {
     Stalled {
         /// For how long, milliseconds.
         length_ms: u64,
+    },
+    /// What a suspicion, or leaving a route, has cost, once nothing can be added.
+    Cost {
+        /// The peer.
+        peer: String,
+        /// The route that was suspect, or was left.
+        from: u32,
+        /// Where data, or what was in flight, went.
+        to: Option<u32>,
+        /// What it cost.
+        #[serde(flatten)]
+        cost: Cost,
     },
     /// Events between the one before and this one were not kept.
     EventsLost {

@@ -8,7 +8,10 @@ use super::{
     table::{Align, Table},
     text::{bytes, escape, millis, percent, span, yes},
 };
-use crate::control::schema::{Peers, Route, Routes, Status};
+use crate::control::{
+    cause::StallSummary,
+    schema::{Peers, Route, Routes, Status},
+};
 
 /// `netft status`.
 pub fn status(status: &Status) -> String {
@@ -41,6 +44,7 @@ pub fn status(status: &Status) -> String {
         ),
         ("routes", format!("{}, {} up", routes.total, routes.up)),
         ("failovers", status.failovers.to_string()),
+        ("stalls", stalls(&status.stalls)),
         (
             "sent",
             format!(
@@ -80,6 +84,15 @@ pub fn status(status: &Status) -> String {
         let _ = writeln!(out, "{name:<10}{count} {}", escape(reason));
     }
     out
+}
+
+/// How long data stood still at failovers, in one line.
+fn stalls(stalls: &StallSummary) -> String {
+    let (Some(p50), Some(p99)) = (stalls.p50_us, stalls.p99_us) else {
+        return "none".to_owned();
+    };
+    let [p50, p99, max] = [p50, p99, stalls.max_us].map(millis);
+    format!("{}, half at most {p50}, 99 % at most {p99}, longest {max}", stalls.count)
 }
 
 /// `netft routes`. The route that carries data is marked `*`.

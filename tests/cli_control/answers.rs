@@ -71,7 +71,17 @@ fn a_route_in_json_has_exactly_these_fields() {
 fn status_and_peers_in_json_have_exactly_these_fields() {
     let daemon = Daemon::new(snapshot());
     let (_, status) = daemon.ask("GET", "/v1/status", "");
-    let top = ["schema", "version", "node", "adapter", "peers", "routes", "failovers", "counters"];
+    let top = [
+        "schema",
+        "version",
+        "node",
+        "adapter",
+        "peers",
+        "routes",
+        "failovers",
+        "stalls",
+        "counters",
+    ];
     assert_eq!(keys(&status), BTreeSet::from(top));
     assert_eq!(status["node"]["boot_id"], "ffffffffffffffff");
     assert_eq!(status["failovers"], 3);

@@ -3,6 +3,7 @@
 
 mod answers;
 mod limits;
+mod why;
 
 use std::{
     io::{Read, Write},
@@ -23,7 +24,7 @@ use netft::{
     config::Backend,
     route::{
         Attributes, Carrier, Class, PeerStatus, Priority, Reason, RouteChange, RouteSpec,
-        RouteState, RouteStatus,
+        RouteState, RouteStatus, stall::Stalls,
     },
     wire::DropReason,
 };
@@ -125,6 +126,7 @@ fn snapshot() -> Snapshot {
             route(2, "10.2.0.1:3343", "10.2.0.2:3343"),
             route(1, "10.1.0.1:3343", "10.1.0.2:3343"),
         ],
+        stalls: Stalls::default(),
         counters: CounterSnapshot {
             tx_bytes: 1 << 40,
             drops: DropReason::ALL.iter().map(|reason| (*reason, *reason as u64)).collect(),

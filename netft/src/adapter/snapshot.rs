@@ -9,7 +9,7 @@ use crate::{
     addr::VirtualAddrs,
     config::Backend,
     id::NodeKey,
-    route::{PeerStatus, RouteStatus},
+    route::{PeerStatus, RouteStatus, stall::Stalls},
     time::Time,
     wire::DropReason,
 };
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub peers: Vec<PeerInfo>,
     /// The routes, by id.
     pub routes: Vec<RouteStatus>,
+    /// How long data stood still at failovers.
+    pub stalls: Stalls,
     /// Packet counters, summed over the workers.
     pub counters: CounterSnapshot,
 }
@@ -74,7 +76,7 @@ pub struct PeerInfo {
     pub key: NodeKey,
     /// Its virtual addresses.
     pub addrs: VirtualAddrs,
-    /// Whether it said its adapter is up; `None` before it said anything.
+    /// Whether its adapter was up at the last handshake; `None` without a session.
     pub peer_adapter_up: Option<bool>,
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Route {
     faults: Vec<Reason>,
     pub(super) rx: bool,
     pub(super) last_heard: Option<Time>,
+    /// When a heartbeat of ours was last answered here: both directions worked.
+    pub(super) last_answered: Option<Time>,
     /// When rx ends unless something is heard.
     pub(super) deadline: Option<Time>,
     /// When to warn that 40 % of the threshold are missed; `None` once warned.
@@ -82,6 +84,7 @@ impl Route {
             faults: Vec::new(),
             rx: false,
             last_heard: None,
+            last_answered: None,
             deadline: None,
             warning: None,
             streak: 0,

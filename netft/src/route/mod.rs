@@ -3,9 +3,11 @@
 //! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
 //! table the packet path should read, and what happened. Behind it one file per question: is a
 //! route up (`machine`), which one carries data (`select`), when may data return (`hold`), how good
-//! is a route (`quality`). Beside it, one per peer and worker: what is in flight, and where it goes
-//! again ([`flight`]).
+//! is a route (`quality`), why data moved (`cause`) and what that cost (`cost`, `stall`). Beside it,
+//! one per peer and worker: what is in flight, and where it goes again ([`flight`]).
 
+mod cause;
+mod cost;
 mod engine;
 mod event;
 pub mod flight;
@@ -18,9 +20,12 @@ mod quality;
 pub mod recovery;
 mod select;
 mod spec;
+pub mod stall;
 mod status;
 mod table;
 
+pub use cause::{Candidate, Cause, Left, MAX_CANDIDATES, Said, Verdict};
+pub use cost::{Cost, OPEN as COST_OPEN, Tally};
 #[cfg(feature = "sim")]
 pub use engine::Bug;
 pub use engine::{Engine, EngineConfig, Input, Output};

@@ -42,6 +42,7 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
             })
             .collect(),
         routes: driver.engine.routes(),
+        stalls: driver.engine.stalls(),
         counters: sum(driver
             .workers
             .counters()

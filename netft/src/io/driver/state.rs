@@ -27,7 +27,7 @@ use crate::{
     },
     route::{
         Engine, EngineConfig, Event, EventKind, Input, Output, Priority, Reason, RouteChange,
-        Table, Timing,
+        Table, Tally, Timing,
     },
     time::Time,
     topology::{Offers, Planned, Skipped},
@@ -65,8 +65,11 @@ pub(super) struct PeerSessions {
     pub(super) preferred: Option<u32>,
     /// The boot id the engine was told last, while it has a session.
     pub(super) boot: Option<u64>,
-    /// What the peer said of its adapter.
+    /// What the peer said of its adapter at the last handshake; `None` without a session.
     pub(super) adapter_up: Option<bool>,
+    /// What the sessions that ended had counted, and the sum the engine was told.
+    pub(super) ended: Tally,
+    pub(super) told: Tally,
 }
 
 impl PeerSessions {
@@ -74,6 +77,16 @@ impl PeerSessions {
         let number = self.preferred?;
         self.live.iter().find(|session| session.local() == number)
     }
+
+    /// What all sessions have counted.
+    fn tally(&self) -> Tally {
+        self.live.iter().fold(self.ended, |sum, session| add(sum, session))
+    }
+}
+
+fn add(sum: Tally, session: &Session) -> Tally {
+    let (duplicated, lost) = session.tally();
+    Tally { duplicated: sum.duplicated + duplicated, lost: sum.lost + lost }
 }
 
 pub(super) struct Driver {
@@ -174,6 +187,9 @@ impl Driver {
                 }
             }
             FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
+            FromWorker::Resent { peer, from, to, frames, waited } => {
+                self.input(Input::Resent { peer, from, to, frames, waited });
+            }
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 // A packet too large for the interface is no fault of the route.
@@ -181,7 +197,7 @@ impl Driver {
                     self.send_failed(route);
                 }
             }
-            FromWorker::Resent { .. } | FromWorker::AdapterError { .. } => {}
+            FromWorker::AdapterError { .. } => {}
         }
     }
 
@@ -198,8 +214,9 @@ impl Driver {
 
     fn on_quic(&mut self, news: FromQuic) {
         match news {
-            FromQuic::SessionUp { peer, session, boot_id, preferred, .. } => {
+            FromQuic::SessionUp { peer, session, boot_id, preferred, adapter_up, .. } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
+                sessions.adapter_up = Some(adapter_up);
                 if preferred || sessions.preferred.is_none() {
                     sessions.preferred = Some(session.local());
                 }
@@ -220,11 +237,16 @@ impl Driver {
             }
             FromQuic::SessionDown { peer, local_session } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
-                sessions.live.retain(|session| session.local() != local_session);
+                for over in sessions.live.extract_if(.., |one| one.local() == local_session) {
+                    sessions.ended = add(sessions.ended, &over);
+                }
                 if sessions.preferred == Some(local_session) {
                     sessions.preferred = sessions.live.last().map(|session| session.local());
                 }
                 let gone = sessions.preferred.is_none();
+                if gone {
+                    sessions.adapter_up = None;
+                }
                 self.dirty = true;
                 if gone {
                     sessions.boot = None;
@@ -304,6 +326,7 @@ impl Driver {
         let now = clock::now();
         self.retry_sends(now);
         self.retry_sockets(now);
+        self.tell_tallies();
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
             match output {
@@ -321,6 +344,18 @@ impl Driver {
         if std::mem::take(&mut self.dirty) {
             forwarding::publish(self);
         }
+    }
+
+    /// What the workers counted per peer, where it changed.
+    fn tell_tallies(&mut self) {
+        let mut news = Vec::new();
+        for (peer, sessions) in &mut self.peers {
+            let tally = sessions.tally();
+            if std::mem::replace(&mut sessions.told, tally) != tally {
+                news.push(Input::Tally { peer: *peer, tally });
+            }
+        }
+        news.into_iter().for_each(|input| self.input(input));
     }
 
     pub(super) fn announce(&self, kind: EventKind) {

@@ -212,6 +212,7 @@ impl Out {
         if let Some(second) = to.duplicate {
             put(second, bytes, stride, &mut self.plain_sockets, context);
             Counters::add(&context.counters.duplicated_frames, frames as u64);
+            to.session.note_duplicated(frames as u64);
         }
         self.note(to, place);
     }
@@ -247,6 +248,7 @@ impl Out {
         for ring in rings.iter_mut() {
             let lost = ring.settle(now, chunks, done);
             Counters::add(&context.counters.ring_overflow, lost);
+            ring.session.note_lost(lost);
             done.drain(..).for_each(|chunk| chunks.release(chunk));
             let Ring { peer, flight, .. } = ring;
             let entry = fib.peers.iter().find(|entry| entry.peer == *peer);

@@ -43,6 +43,7 @@ impl Peer {
                 route.suspect = None;
             }
             if sent <= now {
+                route.last_answered = Some(now);
                 route.quality.reply(now, heartbeat.sequence, sent, held);
             }
         }

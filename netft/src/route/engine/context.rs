@@ -7,6 +7,7 @@ use crate::{
     route::{
         event::{Event, EventKind},
         jitter::Jitter,
+        stall::Stalls,
     },
     time::Time,
 };
@@ -40,6 +41,8 @@ pub(super) struct Context {
     pub(super) outputs: VecDeque<Output>,
     /// The last stall and when it ended.
     pub(super) stalled: Option<(Duration, Time)>,
+    /// How long data stood still at failovers.
+    pub(super) stalls: Stalls,
     #[cfg(feature = "sim")]
     bug: Option<Bug>,
 }
@@ -51,6 +54,7 @@ impl Context {
             jitter: Jitter::new(config.seed),
             outputs: VecDeque::new(),
             stalled: None,
+            stalls: Stalls::default(),
             #[cfg(feature = "sim")]
             bug: None,
         }

@@ -6,6 +6,7 @@ use super::Context;
 use crate::{
     id::{PeerId, RouteId},
     route::{
+        cost::{Account, Tally},
         event::{EventKind, Reason},
         machine::Route,
         select,
@@ -36,6 +37,11 @@ pub(super) struct Peer {
     pub(super) serial: u32,
     /// The peer is heard on some route.
     pub(super) heard: bool,
+    /// What leaving a route costs, while it grows.
+    pub(super) account: Option<Account>,
+    pub(super) tally: Tally,
+    /// Since when no route carries data, if one did.
+    pub(super) dark: Option<Time>,
 }
 
 impl Peer {
@@ -52,6 +58,9 @@ impl Peer {
             heard_serial: None,
             serial: 0,
             heard: false,
+            account: None,
+            tally: Tally::default(),
+            dark: None,
         }
     }
 
@@ -111,6 +120,7 @@ impl Peer {
         route.suspect_end = (!context.suspects_for_ever()).then_some(end);
         let soonest = route.last_request.map_or(now, |last| last + route.delay() / 4);
         route.next_request = route.next_request.map(|planned| planned.min(soonest.max(now)));
+        self.open(context, now, id).suspect = Some(now);
         context.event(now, EventKind::Suspect { route: id, peer: self.id });
     }
 
@@ -143,6 +153,7 @@ impl Peer {
         if self.session.take().is_none() {
             return;
         }
+        self.close(context, now);
         for route in self.routes.values_mut() {
             route.reset(Reason::SessionLost);
             route.next_request = None;
@@ -165,6 +176,7 @@ impl Peer {
             self.expire(context, now, id);
         }
         self.settle(context, now);
+        self.close_due(context, now);
         self.send_due(context, now);
     }
 
@@ -194,7 +206,8 @@ impl Peer {
             .routes
             .values()
             .flat_map(|r| [r.next_request, r.deadline, r.warning, r.suspect_until()]);
-        timers.chain([select::next_return(&self.routes, self.active)]).flatten().min()
+        let account = self.account.map(|account| account.due);
+        timers.chain([select::next_return(&self.routes, self.active), account]).flatten().min()
     }
 
     /// The peer's row of the forwarding table.

@@ -174,13 +174,16 @@ pub(super) struct Told {
     pub(super) reasons: Vec<String>,
     pub(super) names: BTreeSet<String>,
     pub(super) boots: BTreeSet<u64>,
+    /// Whether the peer's adapter was up, by the last hello.
+    pub(super) adapter_up: Option<bool>,
     pub(super) lists: Vec<Interfaces>,
 }
 
 impl Told {
     fn take(&mut self, message: FromQuic) {
         match message {
-            FromQuic::SessionUp { session, boot_id, peer_name, preferred, .. } => {
+            FromQuic::SessionUp { session, boot_id, peer_name, preferred, adapter_up, .. } => {
+                self.adapter_up = Some(adapter_up);
                 let local = session.local();
                 assert_eq!(session.boot_id(), boot_id);
                 assert!(self.live.insert(local, session).is_none(), "{local} is up twice");
