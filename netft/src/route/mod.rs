@@ -3,8 +3,9 @@
 //! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
 //! table the packet path should read, and what happened. Behind it one file per question: is a
 //! route up (`machine`), which one carries data (`select`), when may data return (`hold`), how good
-//! is a route (`quality`).
+//! is a route (`quality`). How a peer's traffic uses its routes is in [`policy`] and [`balance`].
 
+pub mod balance;
 mod engine;
 mod event;
 mod history;
@@ -12,6 +13,7 @@ mod hold;
 mod jitter;
 mod machine;
 mod params;
+pub mod policy;
 mod quality;
 pub mod recovery;
 mod select;
@@ -24,6 +26,7 @@ pub use engine::Bug;
 pub use engine::{Engine, EngineConfig, Input, Output};
 pub use event::{Event, EventKind, Reason};
 pub use params::{Attributes, Carrier, Class, Delay, ParamError, Priority, Threshold, Timing};
+pub use policy::{Policies, Policy, TrafficClass};
 pub use spec::{RouteChange, RouteSpec};
 pub use status::{PeerStatus, RouteState, RouteStatus};
 pub use table::{PeerForwarding, Table};
