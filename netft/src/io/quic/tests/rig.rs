@@ -96,6 +96,7 @@ impl Plan {
                 addrs: peer.addrs,
                 addresses: peer.addresses(),
                 routes: Vec::new(),
+                policies: crate::route::Policies::default(),
             }],
         }
     }
