@@ -12,6 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+use super::{counters::RouteCounters, steering::Steering};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -54,6 +55,8 @@ pub struct PeerEntry {
     pub duplicate: Option<Arc<Path>>,
     /// The other usable routes, best first: where unacknowledged data is sent again.
     pub backups: Vec<Arc<Path>>,
+    /// How packets use more routes than the active one; `None` where all of them fail over.
+    pub steering: Option<Box<Steering>>,
     /// Where a handshake races while no route is active.
     pub candidates: Vec<Arc<Path>>,
 }
@@ -68,6 +71,8 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The largest UDP payload the route carries, bytes.
     pub max_datagram: usize,
+    /// What was sent here.
+    pub sent: Arc<RouteCounters>,
 }
 
 /// The number of a socket: never reused.

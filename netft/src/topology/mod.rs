@@ -19,7 +19,7 @@ use ipnet::IpNet;
 pub use self::{
     diff::{Diff, diff},
     health::{Health, faults},
-    networks::{metric_of, usable},
+    networks::{capacity_of, metric_of, usable},
     plan::{Sources, plan, unpaired},
 };
 use crate::{id::PeerId, route::RouteSpec};

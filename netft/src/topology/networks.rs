@@ -42,6 +42,11 @@ pub fn metric_of(config: &Config, addr: IpAddr) -> u32 {
     })
 }
 
+/// What the config says the network of `addr` carries, Mbit/s.
+pub fn capacity_of(config: &Config, addr: IpAddr) -> Option<u32> {
+    network_of(config, addr)?.capacity
+}
+
 /// The sum of the metrics of the two end networks, as NetFT's. A remote network that the config
 /// does not list counts with the default metric of the local one's role.
 pub(super) fn priority(config: &Config, local: IpAddr, remote: IpAddr, same_subnet: bool) -> u32 {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{sockets::max_datagram, state::Driver};
+use super::{sockets::max_datagram, state::Driver, steering::steering};
 use crate::{
     id::RouteId,
     io::fib::{Fib, Path, PeerEntry},
@@ -73,6 +73,7 @@ fn build(driver: &Driver) -> Fib {
             active: find(row.and_then(|row| row.active)),
             duplicate: find(row.and_then(|row| row.duplicate)),
             backups: backups.iter().filter_map(|id| paths.get(id).cloned()).collect(),
+            steering: steering(driver, config, row, &paths),
             candidates: candidates.iter().filter_map(|id| paths.get(id).cloned()).collect(),
         });
         for session in &sessions.live {
@@ -87,5 +88,6 @@ fn path(driver: &Driver, id: RouteId) -> Option<Path> {
     let socket = driver.sockets.at(known.plan.spec.real_local).first()?.clone();
     let interface = driver.world.interface(known.plan.ifindex)?;
     let remote = known.plan.spec.real_remote;
-    Some(Path { route: id, socket, remote, max_datagram: max_datagram(interface.mtu, remote.ip()) })
+    let max_datagram = max_datagram(interface.mtu, remote.ip());
+    Some(Path { route: id, socket, remote, max_datagram, sent: known.sent.clone() })
 }

@@ -17,6 +17,7 @@ mod routes;
 mod snapshot;
 mod sockets;
 mod state;
+mod steering;
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 

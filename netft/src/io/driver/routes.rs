@@ -1,6 +1,6 @@
 //! Which routes exist and what is broken about them here: the world, compared with what is known.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::state::{Driver, Known};
 use crate::{
@@ -22,6 +22,7 @@ impl Driver {
     pub(super) fn set_world(&mut self, world: World) {
         self.world = world;
         self.replan();
+        self.read_speeds();
     }
 
     pub(super) fn replan(&mut self) {
@@ -56,7 +57,9 @@ impl Driver {
     fn add(&mut self, plan: Planned) {
         let id = self.next_route();
         let spec = plan.spec.clone();
-        self.routes.insert(id, Known { plan, fault: None, send_error_until: None, unopened: None });
+        let sent = Arc::default();
+        let known = Known { plan, fault: None, send_error_until: None, unopened: None, sent };
+        self.routes.insert(id, known);
         self.input(Input::AddRoute { id, spec });
     }
 

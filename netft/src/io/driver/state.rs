@@ -17,7 +17,7 @@ use crate::{
     id::{PeerId, RouteId},
     io::{
         clock,
-        counters::Counters,
+        counters::{Counters, RouteCounters},
         fib::{SharedFib, TunQueue},
         guard::Wanted,
         keeper::World,
@@ -48,6 +48,8 @@ pub(super) struct Known {
     pub(super) send_error_until: Option<Time>,
     /// Its socket did not open; it is tried again at this moment.
     pub(super) unopened: Option<Time>,
+    /// What the workers sent here.
+    pub(super) sent: Arc<RouteCounters>,
 }
 
 /// What the driver knows of a peer beside the engine.
@@ -87,6 +89,8 @@ pub(super) struct Driver {
     pub(super) want: watch::Sender<Wanted>,
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
     pub(super) world: World,
+    /// Link speeds by interface number, Mbit/s; only those known, and only while a policy asks.
+    pub(super) speeds: BTreeMap<u32, u32>,
     pub(super) dirty: bool,
     pub(super) boot_id: u64,
     pub(super) started: Time,
@@ -118,6 +122,7 @@ impl Driver {
             want: parts.want,
             peers: BTreeMap::new(),
             world: World::default(),
+            speeds: BTreeMap::new(),
             dirty: true,
             boot_id: parts.boot_id,
             started: clock::now(),

@@ -59,6 +59,34 @@ pub(super) struct Sent {
     again: bool,
 }
 
+/// Routes remembered beyond those something waits on.
+const MAX_LANES: usize = 8;
+
+/// What the acknowledgements say about one route. Each speaks for itself: what another route
+/// delivers says nothing about this one.
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    route: RouteId,
+    recovery: Recovery,
+    /// The highest counter known to have arrived of what was sent here.
+    highest: u64,
+    /// When the peer last acknowledged anything sent here.
+    progress: Time,
+    /// When the newest send of an acknowledgement left.
+    sampled: Option<Time>,
+    /// Sends that wait.
+    waiting: usize,
+}
+
+impl Lane {
+    fn heard(&mut self, now: Time, highest: u64) {
+        if highest > self.highest {
+            self.highest = highest;
+            self.progress = now;
+        }
+    }
+}
+
 /// What waits for one peer's acknowledgement.
 pub(super) struct Flight {
     pub(super) peer: PeerId,
@@ -66,9 +94,7 @@ pub(super) struct Flight {
     seen: u64,
     pub(super) sent: VecDeque<Sent>,
     bytes: usize,
-    recovery: Recovery,
-    /// When the peer last acknowledged anything, or data began to wait.
-    progress: Time,
+    lanes: Vec<Lane>,
     highest: u64,
     /// How often in a row silence made a route suspect: the timeout doubles each time, so that a
     /// peer that is merely slow is not flooded with copies.
@@ -79,18 +105,43 @@ pub(super) struct Flight {
 
 impl Flight {
     pub(super) fn new(session: Arc<Session>, route: RouteId, now: Time) -> Self {
-        Self {
+        let mut flight = Self {
             peer: session.peer(),
             session,
             seen: 0,
             sent: VecDeque::new(),
             bytes: 0,
-            recovery: Recovery::default(),
-            progress: now,
+            lanes: Vec::new(),
             highest: 0,
             strikes: 0,
             route,
-        }
+        };
+        flight.lane(route, now);
+        flight
+    }
+
+    /// The lane of a route. A new one starts from what the newest send's showed.
+    fn lane(&mut self, route: RouteId, now: Time) -> &mut Lane {
+        let place = match self.lanes.iter().position(|lane| lane.route == route) {
+            Some(place) => place,
+            None => {
+                if self.lanes.len() >= MAX_LANES {
+                    self.lanes.retain(|lane| lane.waiting > 0);
+                }
+                let newest = self.lanes.iter().find(|lane| lane.route == self.route);
+                let recovery = newest.map_or_else(Recovery::default, |lane| lane.recovery);
+                self.lanes.push(Lane {
+                    route,
+                    recovery,
+                    highest: 0,
+                    progress: now,
+                    sampled: None,
+                    waiting: 0,
+                });
+                self.lanes.len() - 1
+            }
+        };
+        &mut self.lanes[place]
     }
 
     /// Remembers a send. `first` and `last` are the headers of its first and last frame.
@@ -101,9 +152,7 @@ impl Flight {
         route: RouteId,
         now: Time,
     ) {
-        if self.sent.is_empty() {
-            self.progress = now;
-        }
+        self.lane(route, now).waiting += 1;
         let frames = place.len.div_ceil(place.stride) as u32;
         self.route = route;
         self.bytes += place.span();
@@ -119,39 +168,57 @@ impl Flight {
         });
     }
 
-    /// Takes in what the peer acknowledged; `forget` gets the chunk of every finished send,
+    /// Takes in what the peer acknowledged. `alone`: all data of the session uses one route at a
+    /// time, so whatever arrived, sent by any worker, speaks for it. `forget` gets the chunk of every finished send,
     /// `read` the bytes of a place.
     pub(super) fn hear<'a>(
         &mut self,
         now: Time,
+        alone: bool,
         read: impl Fn(Place) -> &'a [u8],
         mut forget: impl FnMut(usize),
     ) {
         let Some(ack) = self.session.news(&mut self.seen) else { return };
         if ack.highest > self.highest {
             self.highest = ack.highest;
-            self.progress = now;
             self.strikes = 0;
+            if alone {
+                self.lanes.iter_mut().for_each(|lane| lane.heard(now, ack.highest));
+            }
         }
-        let mut newest = None;
-        for sent in &mut self.sent {
+        let Self { sent, lanes, .. } = self;
+        for sent in sent {
             if sent.first > ack.highest {
                 break;
             }
             let before = sent.acked;
             mark(sent, &ack, read(sent.place));
-            if sent.acked != before && !sent.again {
-                newest = Some(sent.at);
+            if sent.acked == before {
+                continue;
+            }
+            let Some(lane) = lanes.iter_mut().find(|lane| lane.route == sent.route) else {
+                continue;
+            };
+            if !sent.again {
+                lane.sampled = Some(sent.at);
+            }
+            let all = sent.acked == whole(sent.frames);
+            lane.heard(now, if all { sent.last } else { sent.first });
+        }
+        for lane in lanes.iter_mut() {
+            if let Some(at) = lane.sampled.take() {
+                lane.recovery.sample(now.since(at));
             }
         }
-        if let Some(at) = newest {
-            self.recovery.sample(now.since(at));
-        }
-        let highest = self.highest;
         self.sent.retain(|sent| {
+            let lane = lanes.iter_mut().find(|lane| lane.route == sent.route);
+            let highest = lane.as_ref().map_or(0, |lane| lane.highest);
             let lost_alone = sent.last + STRAGGLER < highest;
             if sent.acked != whole(sent.frames) && !lost_alone {
                 return true;
+            }
+            if let Some(lane) = lane {
+                lane.waiting -= 1;
             }
             self.bytes -= sent.place.span();
             forget(sent.place.chunk);
@@ -169,40 +236,48 @@ impl Flight {
             frames += u64::from(oldest.frames - oldest.acked.count_ones());
             self.bytes -= oldest.place.span();
             forget(oldest.place.chunk);
+            let route = oldest.route;
             self.sent.pop_front();
+            self.lane(route, now).waiting -= 1;
         }
         frames
     }
 
     /// How long the silence about the data may still last.
     pub(super) fn wait(&self, now: Time) -> Option<Duration> {
-        self.oldest_silent()?;
-        Some(self.timeout().saturating_sub(now.since(self.since()?)))
+        let left = |lane: &Lane| {
+            let sent = self.oldest_silent(lane)?;
+            Some(self.timeout(lane).saturating_sub(now.since(sent.at.max(lane.progress))))
+        };
+        self.lanes.iter().filter_map(left).min()
     }
 
     /// The route that is suspect: data on it waits for longer than a probe timeout.
     pub(super) fn suspect(&self, now: Time) -> Option<RouteId> {
-        let oldest = self.oldest_silent()?;
-        (now.since(self.since()?) >= self.timeout()).then_some(oldest.route)
+        let silent = |lane: &&Lane| {
+            let oldest = self.oldest_silent(lane);
+            oldest.is_some_and(|sent| now.since(sent.at.max(lane.progress)) >= self.timeout(lane))
+        };
+        self.lanes.iter().find(silent).map(|lane| lane.route)
     }
 
-    fn timeout(&self) -> Duration {
-        self.recovery.timeout() * (1 << self.strikes.min(6))
+    fn timeout(&self, lane: &Lane) -> Duration {
+        lane.recovery.timeout() * (1 << self.strikes.min(6))
     }
 
-    /// The oldest send nothing after which was acknowledged.
-    fn oldest_silent(&self) -> Option<&Sent> {
-        self.sent.iter().find(|sent| sent.last > self.highest && sent.acked == 0)
+    /// The oldest send on a route nothing after which was acknowledged there.
+    fn oldest_silent(&self, lane: &Lane) -> Option<&Sent> {
+        if lane.waiting == 0 {
+            return None;
+        }
+        let here = |sent: &&Sent| sent.route == lane.route;
+        self.sent.iter().filter(here).find(|sent| sent.last > lane.highest && sent.acked == 0)
     }
 
-    fn since(&self) -> Option<Time> {
-        Some(self.oldest_silent()?.at.max(self.progress))
-    }
-
-    /// Silence made its route suspect.
-    pub(super) fn strike(&mut self, now: Time) {
+    /// Silence made a route suspect.
+    pub(super) fn strike(&mut self, route: RouteId, now: Time) {
         self.strikes += 1;
-        self.progress = now;
+        self.lane(route, now).progress = now;
     }
 
     /// Notes that everything in flight on `from` was sent again on `to`.
@@ -212,7 +287,10 @@ impl Flight {
             sent.again = true;
             sent.at = now;
         }
-        self.progress = now;
+        let moved = std::mem::take(&mut self.lane(from, now).waiting);
+        let lane = self.lane(to, now);
+        lane.waiting += moved;
+        lane.progress = now;
     }
 }
 
@@ -257,6 +335,8 @@ mod tests {
         flight: Flight,
         bytes: Vec<u8>,
         forgotten: usize,
+        /// As for [`Flight::hear`].
+        alone: bool,
     }
 
     impl Rig {
@@ -272,10 +352,14 @@ mod tests {
                 rx_secret: [2; 32],
             });
             let flight = Flight::new(Arc::new(session), ROUTE, Time::ZERO);
-            Self { flight, bytes: Vec::new(), forgotten: 0 }
+            Self { flight, bytes: Vec::new(), forgotten: 0, alone: true }
         }
 
         fn send(&mut self, at: u64, counters: std::ops::Range<u64>) {
+            self.send_on(ROUTE, at, counters);
+        }
+
+        fn send_on(&mut self, route: RouteId, at: u64, counters: std::ops::Range<u64>) {
             let start = self.bytes.len();
             for counter in counters.clone() {
                 let kind = crate::wire::header::Kind::Data;
@@ -285,7 +369,7 @@ mod tests {
             }
             let place = Place { chunk: 0, start, len: self.bytes.len() - start, stride: STRIDE };
             let ends = (counters.start, counters.end - 1);
-            self.flight.note(place, ends, ROUTE, Time::from_millis(at));
+            self.flight.note(place, ends, route, Time::from_millis(at));
         }
 
         fn ack(&mut self, at: u64, ranges: &[(u64, u64)]) {
@@ -296,7 +380,7 @@ mod tests {
             self.flight.session.acknowledged(ack);
             let bytes = &self.bytes;
             let read = |place: Place| &bytes[place.start..place.start + place.len];
-            self.flight.hear(Time::from_millis(at), read, |_| self.forgotten += 1);
+            self.flight.hear(Time::from_millis(at), self.alone, read, |_| self.forgotten += 1);
         }
 
         fn suspect(&self, at: u64) -> bool {
@@ -328,7 +412,7 @@ mod tests {
         rig.send(1000, 50..51);
         assert!(!rig.suspect(1009));
         assert!(rig.suspect(1010));
-        rig.flight.strike(Time::from_millis(1010));
+        rig.flight.strike(ROUTE, Time::from_millis(1010));
         assert!(!rig.suspect(1029));
         assert!(rig.suspect(1030));
         rig.ack(1031, &[(0, 50)]);
@@ -344,6 +428,28 @@ mod tests {
         assert!(!rig.suspect(500), "its neighbour arrived: the route works");
         rig.send(2, 2000..2001);
         rig.ack(3, &[(1, 2000)]);
+        assert!(rig.flight.sent.is_empty());
+    }
+
+    #[test]
+    fn a_silent_route_is_suspect_although_another_one_delivers() {
+        let other = RouteId(2);
+        let mut rig = Rig { alone: false, ..Rig::new() };
+        rig.send_on(other, 0, 1..2);
+        let mut counter = 2;
+        // Everything on the first route arrives, nothing on the other.
+        for at in 0..49 {
+            rig.send(at, counter..counter + 64);
+            rig.ack(at + 1, &[(2, counter + 63)]);
+            counter += 64;
+            assert_eq!(rig.flight.suspect(Time::from_millis(at + 1)), None, "{at}");
+        }
+        assert_eq!(rig.flight.suspect(Time::from_millis(50)), Some(other));
+        assert_eq!(rig.flight.sent.len(), 1, "3,000 counters later it is still kept");
+        rig.flight.strike(other, Time::from_millis(50));
+        rig.flight.moved(other, ROUTE, Time::from_millis(50));
+        assert_eq!(rig.flight.suspect(Time::from_millis(1000)), None, "that one delivers");
+        rig.ack(51, &[(0, counter)]);
         assert!(rig.flight.sent.is_empty());
     }
 

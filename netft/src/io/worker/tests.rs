@@ -107,8 +107,13 @@ fn node(
     first: Option<SocketAddr>,
 ) -> Node {
     let to = first.unwrap_or(remote);
-    let path =
-        |route, remote| Path { route, socket: socket.clone(), remote, max_datagram: MAX_DATAGRAM };
+    let path = |route, remote| Path {
+        route,
+        socket: socket.clone(),
+        remote,
+        max_datagram: MAX_DATAGRAM,
+        sent: Arc::default(),
+    };
     let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
     let path = path(ROUTE, to);
     let peer = PeerEntry {
@@ -117,6 +122,7 @@ fn node(
         active: Some(Arc::new(path)),
         duplicate: None,
         backups: backup.into_iter().map(Arc::new).collect(),
+        steering: None,
         candidates: Vec::new(),
     };
     let (queue, kernel) = adapter(vnet);

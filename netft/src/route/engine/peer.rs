@@ -36,6 +36,8 @@ pub(super) struct Peer {
     pub(super) serial: u32,
     /// The peer is heard on some route.
     pub(super) heard: bool,
+    /// When everything was brought up to date last.
+    pub(super) settled: Time,
 }
 
 impl Peer {
@@ -52,6 +54,7 @@ impl Peer {
             heard_serial: None,
             serial: 0,
             heard: false,
+            settled: now,
         }
     }
 
@@ -200,6 +203,12 @@ impl Peer {
             .filter(|route| route.state == RouteState::Up && Some(route.id) != self.active)
             .map(|route| route.id)
             .collect();
+        let up = |route: &&&Route| route.state == RouteState::Up;
+        let held = |route: &&&Route| !route.hold.over(self.settled);
+        let spread = candidates.iter().filter(up).filter(|route| !held(route));
+        let suspects = candidates.iter().filter(up).filter(|route| route.suspect.is_some());
+        let (spread, suspects) =
+            (spread.map(|route| route.id).collect(), suspects.map(|route| route.id).collect());
         let active = self.active.and_then(|id| self.routes.get(&id));
         let suspect = active.is_some_and(|route| route.suspect.is_some());
         PeerForwarding {
@@ -207,6 +216,8 @@ impl Peer {
             active: self.active,
             duplicate: if suspect { backups.first().copied() } else { None },
             backups,
+            spread,
+            suspects,
             candidates: candidates.iter().map(|route| route.id).collect(),
         }
     }

@@ -115,7 +115,13 @@ impl Plan {
             });
             fib.routes.insert((socket.id, remote), (PeerId(0), RouteId(n)));
             fib.sockets.insert(socket.id, socket.clone());
-            let path = Path { route: RouteId(n), socket, remote, max_datagram: 1472 };
+            let path = Path {
+                route: RouteId(n),
+                socket,
+                remote,
+                max_datagram: 1472,
+                sent: Arc::default(),
+            };
             candidates.push(Arc::new(path));
         }
         fib.peers.push(PeerEntry {
@@ -124,6 +130,7 @@ impl Plan {
             active: None,
             duplicate: None,
             backups: Vec::new(),
+            steering: None,
             candidates,
         });
         fib
