@@ -3,6 +3,7 @@
 pub mod convert;
 pub mod journal;
 pub mod listener;
+mod policies;
 pub mod schema;
 pub mod server;
 

@@ -26,7 +26,7 @@ pub use engine::Bug;
 pub use engine::{Engine, EngineConfig, Input, Output};
 pub use event::{Event, EventKind, Reason};
 pub use params::{Attributes, Carrier, Class, Delay, ParamError, Priority, Threshold, Timing};
-pub use policy::{Policies, Policy, TrafficClass};
+pub use policy::{PeerChange, Policies, Policy, TrafficClass};
 pub use spec::{RouteChange, RouteSpec};
 pub use status::{PeerStatus, RouteState, RouteStatus};
 pub use table::{PeerForwarding, Table};

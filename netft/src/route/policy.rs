@@ -261,7 +261,7 @@ pub struct Policies {
 }
 
 /// Classes that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClassError {
     /// More than [`MAX_CLASSES`].
     #[error("{0} classes, more than the {MAX_CLASSES} a peer can have")]
@@ -299,10 +299,13 @@ impl Policies {
         }
     }
 
-    /// The same with another default.
-    #[must_use]
-    pub fn with_default(self, default: Policy) -> Self {
-        Self { default, ..self }
+    /// The same with a change.
+    ///
+    /// # Errors
+    /// See [`ClassError`].
+    pub fn changed(&self, change: PeerChange) -> Result<Self, ClassError> {
+        let default = change.policy.unwrap_or(self.default);
+        Self::new(default).with_classes(change.classes.unwrap_or_else(|| self.classes.clone()))
     }
 
     /// What happens to traffic of no class.
@@ -327,6 +330,15 @@ impl Policies {
         let class = self.classes.iter().find(|class| class.matches(traffic));
         class.map_or(self.default, |class| class.policy)
     }
+}
+
+/// A change to a peer while it runs; `None` leaves a field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerChange {
+    /// New policy for traffic of no class.
+    pub policy: Option<Policy>,
+    /// New classes in place of all there are.
+    pub classes: Option<Vec<TrafficClass>>,
 }
 
 #[cfg(test)]

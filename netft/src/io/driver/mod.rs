@@ -24,7 +24,7 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    adapter::{RouteError, Snapshot},
+    adapter::{PeerError, RouteError, Snapshot},
     config::{Config, RouteOverride},
     id::{PeerId, RouteId},
     io::{
@@ -35,7 +35,7 @@ use crate::{
         quic::{FromQuic, Manager},
         worker::{FromWorker, Workers},
     },
-    route::{Event, EventKind, RouteChange},
+    route::{Event, EventKind, PeerChange, RouteChange},
 };
 
 use state::Driver;
@@ -67,6 +67,7 @@ pub(crate) enum Request {
     Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
     Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
     Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
+    ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
     /// The sessions are about to end because this node closes: that is no news.
     Closing,
     Stop(oneshot::Sender<()>),

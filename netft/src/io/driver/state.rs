@@ -240,6 +240,9 @@ impl Driver {
             Request::Remove(id, answer) => {
                 let _ = answer.send(self.remove_by_hand(id));
             }
+            Request::ChangePeer(peer, change, answer) => {
+                let _ = answer.send(self.change_peer(peer, change));
+            }
             Request::Closing => self.closing = true,
             Request::Stop(answer) => {
                 let _ = answer.send(());

@@ -4,14 +4,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::state::Driver;
 use crate::{
+    adapter::PeerError,
     config::Peer,
-    id::RouteId,
+    id::{PeerId, RouteId},
     io::{
         fib::Path,
         steering::{Lane, Steering},
         sys::speed,
     },
-    route::{PeerForwarding, Policies, Policy},
+    route::{PeerChange, PeerForwarding, Policies, Policy},
     topology,
 };
 
@@ -53,6 +54,15 @@ fn capacity(driver: &Driver, id: RouteId) -> Option<u32> {
 }
 
 impl Driver {
+    /// Changes how data to a peer uses its routes, from the next packet on.
+    pub(super) fn change_peer(&mut self, id: PeerId, change: PeerChange) -> Result<(), PeerError> {
+        let peer = self.config.peers.get_mut(usize::from(id.0)).ok_or(PeerError::Unknown(id))?;
+        peer.policies = peer.policies.changed(change)?;
+        self.read_speeds();
+        self.dirty = true;
+        Ok(())
+    }
+
     /// Asks the kernel for the speeds of the interfaces routes use, where a policy depends on them.
     pub(super) fn read_speeds(&mut self) {
         let balances = |policies: &Policies| {
