@@ -62,18 +62,9 @@ impl Probe {
     ///
     /// # Errors
     /// When a socket cannot be bound (the address is not there).
-    pub fn start(from: (&Netns, SocketAddr), to: (&Netns, SocketAddr)) -> Result<Self, LabError> {
-        Self::marked(from, to, 0)
-    }
-
-    /// As [`start`](Self::start), with IPv4 datagrams of this code point (0–63).
-    ///
-    /// # Errors
-    /// When a socket cannot be bound.
-    pub fn marked(
+    pub fn start(
         (from, local): (&Netns, SocketAddr),
         (to, remote): (&Netns, SocketAddr),
-        dscp: u8,
     ) -> Result<Self, LabError> {
         let bind = |netns: &Netns, address: SocketAddr| {
             netns
@@ -81,10 +72,6 @@ impl Probe {
                 .map_err(LabError::io(format!("bind a probe to {address}")))
         };
         let (output, input) = (bind(from, local)?, bind(to, remote)?);
-        if dscp != 0 {
-            let mark = socket2::SockRef::from(&output).set_tos_v4(u32::from(dscp) << 2);
-            mark.map_err(LabError::io("mark a probe"))?;
-        }
         // A port chosen by the kernel has to be asked for; the rest of `remote` (its scope) stays.
         let mut target = remote;
         target.set_port(input.local_addr().map_err(LabError::io("ask for a port"))?.port());

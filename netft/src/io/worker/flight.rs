@@ -57,6 +57,8 @@ pub(super) struct Sent {
     pub(super) route: RouteId,
     at: Time,
     again: bool,
+    /// A copy went over another route: that it arrived says nothing about this one.
+    copied: bool,
 }
 
 /// Routes remembered beyond those something waits on.
@@ -144,12 +146,13 @@ impl Flight {
         &mut self.lanes[place]
     }
 
-    /// Remembers a send. `first` and `last` are the headers of its first and last frame.
+    /// Remembers a send: the counters of its first and last frame, its route, and whether a copy of
+    /// it went over another one.
     pub(super) fn note(
         &mut self,
         place: Place,
         (first, last): (u64, u64),
-        route: RouteId,
+        (route, copied): (RouteId, bool),
         now: Time,
     ) {
         self.lane(route, now).waiting += 1;
@@ -165,6 +168,7 @@ impl Flight {
             route,
             at: now,
             again: false,
+            copied,
         });
     }
 
@@ -193,7 +197,7 @@ impl Flight {
             }
             let before = sent.acked;
             mark(sent, &ack, read(sent.place));
-            if sent.acked == before {
+            if sent.acked == before || sent.copied {
                 continue;
             }
             let Some(lane) = lanes.iter_mut().find(|lane| lane.route == sent.route) else {
@@ -337,6 +341,8 @@ mod tests {
         forgotten: usize,
         /// As for [`Flight::hear`].
         alone: bool,
+        /// As for [`Flight::note`].
+        copied: bool,
     }
 
     impl Rig {
@@ -352,7 +358,7 @@ mod tests {
                 rx_secret: [2; 32],
             });
             let flight = Flight::new(Arc::new(session), ROUTE, Time::ZERO);
-            Self { flight, bytes: Vec::new(), forgotten: 0, alone: true }
+            Self { flight, bytes: Vec::new(), forgotten: 0, alone: true, copied: false }
         }
 
         fn send(&mut self, at: u64, counters: std::ops::Range<u64>) {
@@ -369,7 +375,7 @@ mod tests {
             }
             let place = Place { chunk: 0, start, len: self.bytes.len() - start, stride: STRIDE };
             let ends = (counters.start, counters.end - 1);
-            self.flight.note(place, ends, route, Time::from_millis(at));
+            self.flight.note(place, ends, (route, self.copied), Time::from_millis(at));
         }
 
         fn ack(&mut self, at: u64, ranges: &[(u64, u64)]) {
@@ -451,6 +457,19 @@ mod tests {
         assert_eq!(rig.flight.suspect(Time::from_millis(1000)), None, "that one delivers");
         rig.ack(51, &[(0, counter)]);
         assert!(rig.flight.sent.is_empty());
+    }
+
+    #[test]
+    fn what_arrived_as_a_copy_does_not_speak_for_the_route() {
+        let mut rig = Rig { alone: false, ..Rig::new() };
+        rig.send(0, 1..2);
+        rig.copied = true;
+        for counter in 2..20 {
+            rig.send(counter, counter..counter + 1);
+            rig.ack(counter + 1, &[(2, counter)]);
+        }
+        assert!(!rig.suspect(49));
+        assert!(rig.suspect(50));
     }
 
     #[test]

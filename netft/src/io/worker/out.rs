@@ -225,7 +225,8 @@ impl Out {
             self.flights.push(Flight::new(to.session.clone(), to.path.route, now));
             self.flights.len() - 1
         });
-        self.flights[at].note(place, counters, to.path.route, now);
+        let route = (to.path.route, to.duplicate.is_some());
+        self.flights[at].note(place, counters, route, now);
         self.base = self.chunks.keep(place);
     }
 
