@@ -10,9 +10,8 @@ use crate::{
     io::{
         fib::Path,
         steering::{Lane, Steering},
-        sys::speed,
     },
-    route::{PeerChange, PeerForwarding, Policies, Policy},
+    route::{PeerChange, PeerForwarding},
     topology,
 };
 
@@ -49,8 +48,8 @@ fn weights(capacities: &[Option<u32>]) -> Vec<u32> {
 /// What a route carries, Mbit/s: as configured for its network, else its interface's speed.
 fn capacity(driver: &Driver, id: RouteId) -> Option<u32> {
     let plan = &driver.routes.get(&id)?.plan;
-    topology::capacity_of(&driver.config, plan.spec.real_local.ip())
-        .or_else(|| driver.speeds.get(&plan.ifindex).copied())
+    let interface = driver.world.interface(plan.ifindex)?;
+    topology::capacity(&driver.config, interface, plan.spec.real_local.ip())
 }
 
 impl Driver {
@@ -58,25 +57,8 @@ impl Driver {
     pub(super) fn change_peer(&mut self, id: PeerId, change: PeerChange) -> Result<(), PeerError> {
         let peer = self.config.peers.get_mut(usize::from(id.0)).ok_or(PeerError::Unknown(id))?;
         peer.policies = peer.policies.changed(change)?;
-        self.read_speeds();
         self.dirty = true;
         Ok(())
-    }
-
-    /// Asks the kernel for the speeds of the interfaces routes use, where a policy depends on them.
-    pub(super) fn read_speeds(&mut self) {
-        let balances = |policies: &Policies| {
-            policies.default_policy() == Policy::Balance
-                || policies.classes().iter().any(|class| class.policy == Policy::Balance)
-        };
-        self.speeds.clear();
-        if !self.config.peers.iter().any(|peer| balances(&peer.policies)) {
-            return;
-        }
-        let indexes = self.routes.values().map(|known| known.plan.ifindex);
-        // An interface that is gone carries nothing either.
-        let speed = |index| Some((index, speed::of(&self.glink, index).ok()??));
-        self.speeds = indexes.filter_map(speed).collect();
     }
 }
 
