@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     addr::VirtualAddrs,
     id::NodeKey,
-    route::{Carrier, Class, Delay, Priority, Threshold, Timing, flight::Limits},
+    route::{Carrier, Class, Delay, Policies, Priority, Threshold, Timing, flight::Limits},
 };
 
 /// The default UDP port, as NetFT's.
@@ -200,6 +200,7 @@ impl Peer {
             addrs: VirtualAddrs::derive(&key),
             addresses: Vec::new(),
             routes: Vec::new(),
+            policies: Policies::default(),
         }
     }
 
@@ -214,6 +215,13 @@ impl Peer {
     #[must_use]
     pub fn route(mut self, route: RouteOverride) -> Self {
         self.routes.push(route);
+        self
+    }
+
+    /// Sets how data to the peer uses its routes.
+    #[must_use]
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
         self
     }
 }
@@ -295,6 +303,9 @@ pub struct Network {
     pub role: Role,
     /// Lower is preferred; `None`: by role.
     pub metric: Option<u32>,
+    /// What it carries, Mbit/s, at least 1: the share of flows its routes get by
+    /// [`Policy::Balance`](crate::route::Policy::Balance). `None`: the interface's link speed.
+    pub capacity: Option<u32>,
 }
 
 /// What a network is used for.
@@ -322,6 +333,8 @@ pub struct Peer {
     pub addresses: Vec<SocketAddr>,
     /// Routes that differ from what pairing gives.
     pub routes: Vec<RouteOverride>,
+    /// How data to it uses its routes.
+    pub policies: Policies,
 }
 
 /// A route given in the config. Fields left out come from pairing.

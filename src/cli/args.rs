@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use netft::route::{Delay, ParamError, Threshold};
 
-use super::failure::EXIT_CODES;
+use super::{failure::EXIT_CODES, peer::PeerCommand};
 use crate::{config::adapter_name, config::node_name, control::why::Subject, demo::DemoArgs};
 
 /// Asks and steers the virtual network adapter of this node.
@@ -46,6 +46,9 @@ pub(super) enum Command {
     Route(RouteCommand),
     /// Lists the peers.
     Peers,
+    /// Shows or changes one peer.
+    #[command(subcommand)]
+    Peer(PeerCommand),
     /// Shows what happened.
     Events(Events),
     /// Tells the story of an event: what was seen, what was decided, what it cost.

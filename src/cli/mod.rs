@@ -7,6 +7,7 @@ mod init;
 mod interfaces;
 mod keys;
 mod output;
+mod peer;
 
 use std::{env, fs, path::Path, process::ExitCode};
 
@@ -64,6 +65,7 @@ fn run(command: Command, target: &Target) -> Result<(), Failure> {
             let (text, peers) = client().ask::<schema::Peers>("GET", "/v1/peers", "")?;
             out.answer(json, &text, || views::peers(&peers))
         }
+        Command::Peer(command) => peer::run(&client(), command, json, &mut out),
         Command::Route(route) => change(&client(), route, json, &mut out),
         Command::Events(args) => events(&client(), &args, json, &mut out),
         Command::Why(args) => why(&client(), &args, json, &mut out),

@@ -178,6 +178,8 @@ fn networks(
         let role = reader.parse(&network.role, "role", ROLES, names::role);
         let metric = Limits::new(1, 1_000_000_000, "");
         let metric = reader.number(&network.metric, "metric", metric);
+        let capacity = Limits::new(1, 10_000_000, "Mbit/s");
+        let capacity = reader.number(&network.capacity, "capacity", capacity);
         let Some((prefix, span)) = prefix else { continue };
         if let Some((other, first)) =
             networks.iter().find(|(other, _)| virtuals::overlap(&other.prefix, &prefix))
@@ -193,7 +195,8 @@ fn networks(
         prefixes.refuse_overlap(reader, prefix, &span);
         let role = role.map(|(role, _)| role).unwrap_or_default();
         let metric = metric.map(|metric| metric as u32);
-        networks.push((Network { prefix, role, metric }, span));
+        let capacity = capacity.map(|capacity| capacity as u32);
+        networks.push((Network { prefix, role, metric, capacity }, span));
     }
     networks.into_iter().map(|(network, _)| network).collect()
 }

@@ -104,6 +104,7 @@ pub(super) struct Network {
     pub(super) prefix: Field,
     pub(super) role: Field,
     pub(super) metric: Field,
+    pub(super) capacity: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -114,8 +115,22 @@ pub(super) struct Peer {
     pub(super) addresses: Field,
     pub(super) address: Field,
     pub(super) address6: Field,
+    pub(super) policy: Field,
+    #[serde(default)]
+    pub(super) class: Vec<Spanned<Class>>,
     #[serde(default)]
     pub(super) route: Vec<Spanned<Route>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Class {
+    pub(super) policy: Field,
+    pub(super) dscp: Field,
+    pub(super) protocol: Field,
+    pub(super) port: Field,
+    pub(super) min_size: Field,
+    pub(super) max_size: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@ pub mod convert;
 pub mod journal;
 pub mod listener;
 pub mod metrics;
+mod policies;
 pub mod schema;
 pub mod server;
 pub mod why;

@@ -24,13 +24,13 @@ use super::{
     convert::{self, Names},
     journal::Journal,
     listener::{BODY, CLIENTS, Listener},
-    metrics,
-    schema::{Admin, Events, Failure, OneRoute, RoutePatch, Versioned},
+    metrics, policies,
+    schema::{Admin, Events, Failure, OnePeer, OneRoute, PeerPatch, RoutePatch, Versioned},
     why::{self, Ends, Subject},
 };
 use crate::daemon::{
     clock::WallClock,
-    node::{Node, RouteError, Snapshot},
+    node::{Node, PeerError, PeerInfo, RouteError, Snapshot},
 };
 
 /// How long the driver may take to answer.
@@ -61,6 +61,7 @@ pub async fn serve<N: Node>(listener: Listener, control: Control<N>) {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
+        .route("/v1/peers/{name}", get(peer).patch(change_peer))
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{id}", get(route).patch(change))
         .route("/v1/events", get(events))
@@ -109,6 +110,17 @@ impl From<RouteError> for Error {
     }
 }
 
+impl From<PeerError> for Error {
+    fn from(error: PeerError) -> Self {
+        let code = match error {
+            PeerError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            PeerError::Unknown(_) => StatusCode::NOT_FOUND,
+            PeerError::Classes(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = answer(Failure { error: self.text });
@@ -136,7 +148,7 @@ impl<N: Node> App<N> {
     fn answer_route(&self, snapshot: &Snapshot, id: RouteId) -> Result<Response, Error> {
         let status = find(snapshot, id)?;
         let names = Names::from(snapshot);
-        let route = convert::route(status, &names, &self.control.clock);
+        let route = convert::route(status, snapshot, &names, &self.control.clock);
         Ok(answer(OneRoute { route }))
     }
 }
@@ -159,6 +171,36 @@ async fn status<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
 
 async fn peers<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
     Ok(answer(convert::peers(&app.snapshot().await?)))
+}
+
+fn find_peer<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s PeerInfo, Error> {
+    let unknown = || {
+        let text = format!("there is no peer {name:?}: `netft peers` lists them");
+        Error::new(StatusCode::NOT_FOUND, text)
+    };
+    snapshot.peers.iter().find(|peer| peer.name == name).ok_or_else(unknown)
+}
+
+async fn peer<N: Node>(State(app): Shared<N>, Path(name): Path<String>) -> Result<Response, Error> {
+    let snapshot = app.snapshot().await?;
+    let peer = convert::peer(find_peer(&snapshot, &name)?, &snapshot);
+    Ok(answer(OnePeer { peer }))
+}
+
+async fn change_peer<N: Node>(
+    State(app): Shared<N>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Error> {
+    let body = body.map_err(|error| Error::new(error.status(), error.body_text()))?;
+    let patch: PeerPatch = serde_json::from_slice(&body).map_err(Error::bad)?;
+    let change = policies::change(&patch).map_err(Error::bad)?;
+    let id = find_peer(&app.snapshot().await?, &name)?.status.peer;
+    match tokio::time::timeout(PATIENCE, app.control.node.change_peer(id, change)).await {
+        Ok(done) => done?,
+        Err(_) => return Err(late()),
+    }
+    peer(State(app), Path(name)).await
 }
 
 async fn routes<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {

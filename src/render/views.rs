@@ -10,7 +10,7 @@ use super::{
 };
 use crate::control::{
     cause::StallSummary,
-    schema::{Peers, Route, Routes, Status},
+    schema::{Class, Peer, Peers, Route, Routes, Status},
 };
 
 /// `netft status`.
@@ -163,6 +163,7 @@ pub fn route(route: &Route) -> String {
         ("heartbeats_missed", route.heartbeats_missed.to_string()),
         ("last_change", escape(&route.last_change)),
         ("reason", escape(&route.reason)),
+        ("sent", format!("{} in {} data frames", bytes(route.tx_bytes), route.tx_frames)),
     ];
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
 }
@@ -171,7 +172,7 @@ fn rtt(route: &Route) -> String {
     route.rtt_us.map_or_else(|| "-".to_owned(), millis)
 }
 
-/// `netft peers`.
+/// `netft peers`. `+2` behind a policy: two classes have their own, see `netft peer show`.
 pub fn peers(peers: &Peers) -> String {
     use Align::{Left, Right};
     if peers.peers.is_empty() {
@@ -187,25 +188,74 @@ pub fn peers(peers: &Peers) -> String {
         ("active", Right),
         ("failovers", Right),
         ("adapter", Left),
+        ("policy", Left),
     ]);
     for peer in &peers.peers {
-        let adapter = match peer.adapter_up {
-            Some(true) => "up",
-            Some(false) => "down",
-            None => "-",
-        };
-        let addresses: Vec<_> = peer.addresses.iter().map(ToString::to_string).collect();
+        let more = peer.classes.len();
+        let policy = escape(&peer.policy);
         table.row(vec![
             escape(&peer.name),
             peer.v4.to_string(),
             peer.v6.to_string(),
-            addresses.join(", "),
+            addresses(peer),
             yes(peer.session).to_owned(),
             yes(peer.reachable).to_owned(),
-            peer.active.map_or_else(|| "-".to_owned(), |route| route.to_string()),
+            active(peer),
             peer.failovers.to_string(),
-            adapter.to_owned(),
+            adapter(peer).to_owned(),
+            if more == 0 { policy } else { format!("{policy} +{more}") },
         ]);
     }
     table.render()
+}
+
+/// `netft peer show`: one field a line, then one class a line.
+pub fn peer(peer: &Peer) -> String {
+    let rows = [
+        ("name", escape(&peer.name)),
+        ("key", escape(&peer.key)),
+        ("v4", peer.v4.to_string()),
+        ("v6", peer.v6.to_string()),
+        ("addresses", addresses(peer)),
+        ("session", yes(peer.session).to_owned()),
+        ("reachable", yes(peer.reachable).to_owned()),
+        ("active", active(peer)),
+        ("failovers", peer.failovers.to_string()),
+        ("adapter", adapter(peer).to_owned()),
+        ("policy", escape(&peer.policy)),
+    ];
+    let classes = peer.classes.iter().map(|class| ("class", class_text(class)));
+    let line = |(name, value)| format!("{name:<11}{value}\n");
+    rows.into_iter().chain(classes).map(line).collect()
+}
+
+/// A class as `netft peer set --class` takes it.
+fn class_text(class: &Class) -> String {
+    let Class { policy, dscp, protocol, port, min_size, max_size } = class;
+    let given = [
+        Some(("policy", escape(policy))),
+        dscp.map(|dscp| ("dscp", dscp.to_string())),
+        protocol.as_deref().map(|protocol| ("protocol", escape(protocol))),
+        port.as_deref().map(|port| ("port", escape(port))),
+        min_size.map(|size| ("min_size", size.to_string())),
+        max_size.map(|size| ("max_size", size.to_string())),
+    ];
+    let pairs = given.into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn adapter(peer: &Peer) -> &'static str {
+    match peer.adapter_up {
+        Some(true) => "up",
+        Some(false) => "down",
+        None => "-",
+    }
+}
+
+fn active(peer: &Peer) -> String {
+    peer.active.map_or_else(|| "-".to_owned(), |route| route.to_string())
+}
+
+fn addresses(peer: &Peer) -> String {
+    peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

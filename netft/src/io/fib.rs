@@ -13,6 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+use super::{counters::RouteCounters, steering::Steering};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -56,6 +57,8 @@ pub struct PeerEntry {
     pub duplicate: Option<Arc<Path>>,
     /// The other usable routes, best first: where unacknowledged data is sent again.
     pub backups: Vec<Arc<Path>>,
+    /// How packets use more routes than the active one; `None` where all of them fail over.
+    pub steering: Option<Box<Steering>>,
     /// Where a handshake races while no route is active.
     pub candidates: Vec<Arc<Path>>,
 }
@@ -72,6 +75,8 @@ pub struct Path {
     pub max_datagram: usize,
     /// Its round-trip time by its heartbeats, when the table was made.
     pub rtt: Option<Duration>,
+    /// What was sent here.
+    pub sent: Arc<RouteCounters>,
 }
 
 impl Path {

@@ -21,6 +21,7 @@ fn config(peers: &[&[&str]]) -> Config {
             addrs: VirtualAddrs::derive(&key),
             addresses: addresses.iter().map(|addr| end(addr)).collect(),
             routes: Vec::new(),
+            policies: crate::route::Policies::default(),
         }
     });
     Config {
@@ -76,7 +77,7 @@ fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
 }
 
 fn network(prefix: &str, role: Role, metric: Option<u32>) -> Network {
-    Network { prefix: prefix.parse().unwrap(), role, metric }
+    Network { prefix: prefix.parse().unwrap(), role, metric, capacity: None }
 }
 
 fn three() -> Vec<Interface> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{sockets::max_datagram, state::Driver};
+use super::{sockets::max_datagram, state::Driver, steering::steering};
 use crate::{
     id::RouteId,
     io::fib::{Fib, Path, PeerEntry},
@@ -76,6 +76,7 @@ fn build(driver: &Driver) -> Fib {
             active: find(row.and_then(|row| row.active)),
             duplicate: find(row.and_then(|row| row.duplicate)),
             backups: backups.iter().filter_map(|id| paths.get(id).cloned()).collect(),
+            steering: steering(driver, config, row, &paths),
             candidates: candidates.iter().filter_map(|id| paths.get(id).cloned()).collect(),
         });
         for session in &sessions.live {
@@ -91,5 +92,5 @@ fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
     let interface = driver.world.interface(known.plan.ifindex)?;
     let remote = known.plan.spec.real_remote;
     let max_datagram = max_datagram(interface.mtu, remote.ip());
-    Some(Path { route: id, socket, remote, max_datagram, rtt })
+    Some(Path { route: id, socket, remote, max_datagram, rtt, sent: known.sent.clone() })
 }

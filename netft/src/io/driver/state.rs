@@ -17,7 +17,7 @@ use crate::{
     id::{PeerId, RouteId},
     io::{
         clock,
-        counters::Counters,
+        counters::{Counters, RouteCounters},
         fib::{SharedFib, TunQueue},
         guard::Wanted,
         keeper::World,
@@ -54,6 +54,8 @@ pub(super) struct Known {
     pub(super) send_error_until: Option<Time>,
     /// Its socket did not open; it is tried again at this moment.
     pub(super) unopened: Option<Time>,
+    /// What the workers sent here.
+    pub(super) sent: Arc<RouteCounters>,
 }
 
 /// What the driver knows of a peer beside the engine.
@@ -282,6 +284,9 @@ impl Driver {
             }
             Request::Remove(id, answer) => {
                 let _ = answer.send(self.remove_by_hand(id));
+            }
+            Request::ChangePeer(peer, change, answer) => {
+                let _ = answer.send(self.change_peer(peer, change));
             }
             Request::Closing => self.closing = true,
             Request::Stop(answer) => {

@@ -15,7 +15,7 @@ use crate::{
     io::{
         clock,
         counters::Counters,
-        fib::{Fib, Path, SocketId},
+        fib::{Fib, Path, PeerEntry, SocketId},
         sys::udp::{self, MAX_SEGMENTS, MAX_SEND, SendFault},
     },
     route::flight::{Limits, MAX_FRAMES, Sent},
@@ -38,8 +38,10 @@ pub(super) struct Target<'f> {
     pub(super) session: &'f Arc<Session>,
     pub(super) sealer: Sealer<'f>,
     pub(super) path: &'f Path,
-    /// Where a copy goes while the route is suspect.
+    /// Where a copy goes: the route is suspect, or the policy says so.
     pub(super) duplicate: Option<&'f Path>,
+    /// The peer, if the next packet to it may go elsewhere.
+    pub(super) steered: Option<&'f PeerEntry>,
     /// The largest frame, bytes; at least one byte of payload fits.
     pub(super) max_frame: usize,
 }
@@ -309,7 +311,7 @@ fn put(
     let socket = &path.socket;
     if frames > 1 && !plain.contains(&socket.id) {
         match attempt(path, bytes, Some(stride as u16)) {
-            Ok(()) => return Counters::add(&context.counters.tx_frames, frames as u64),
+            Ok(()) => return sent(path, context, bytes.len(), frames as u64),
             Err((SendFault::NoOffload, _)) => {
                 if plain.len() == MAX_PLAIN_SOCKETS {
                     plain.clear();
@@ -321,10 +323,18 @@ fn put(
     }
     for frame in bytes.chunks(stride) {
         match attempt(path, frame, None) {
-            Ok(()) => Counters::add(&context.counters.tx_frames, 1),
+            Ok(()) => sent(path, context, frame.len(), 1),
             Err(fault) => failed(path, context, 1, fault),
         }
     }
+}
+
+/// Counts what the kernel took.
+#[inline]
+fn sent(path: &Path, context: &Context<'_>, bytes: usize, frames: u64) {
+    Counters::add(&context.counters.tx_frames, frames);
+    Counters::add(&path.sent.frames, frames);
+    Counters::add(&path.sent.bytes, bytes as u64);
 }
 
 /// One send; once more when the error may be an earlier packet's.

@@ -125,6 +125,7 @@ fn node_that_keeps(
         remote,
         max_datagram: MAX_DATAGRAM,
         rtt: None,
+        sent: Arc::default(),
     };
     let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
     let path = path(ROUTE, to);
@@ -134,6 +135,7 @@ fn node_that_keeps(
         active: Some(Arc::new(path)),
         duplicate: None,
         backups: backup.into_iter().map(Arc::new).collect(),
+        steering: None,
         candidates: Vec::new(),
     };
     let (queue, kernel) = adapter(vnet);

@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) tally: Tally,
     /// Since when no route carries data, if one did.
     pub(super) dark: Option<Time>,
+    /// When everything was brought up to date last.
+    pub(super) settled: Time,
 }
 
 impl Peer {
@@ -61,6 +63,7 @@ impl Peer {
             account: None,
             tally: Tally::default(),
             dark: None,
+            settled: now,
         }
     }
 
@@ -220,6 +223,12 @@ impl Peer {
             .filter(|route| route.state == RouteState::Up && Some(route.id) != self.active)
             .map(|route| route.id)
             .collect();
+        let up = |route: &&&Route| route.state == RouteState::Up;
+        let held = |route: &&&Route| !route.hold.over(self.settled);
+        let spread = candidates.iter().filter(up).filter(|route| !held(route));
+        let suspects = candidates.iter().filter(up).filter(|route| route.suspect.is_some());
+        let (spread, suspects) =
+            (spread.map(|route| route.id).collect(), suspects.map(|route| route.id).collect());
         let active = self.active.and_then(|id| self.routes.get(&id));
         let suspect = active.is_some_and(|route| route.suspect.is_some());
         PeerForwarding {
@@ -227,6 +236,8 @@ impl Peer {
             active: self.active,
             duplicate: if suspect { backups.first().copied() } else { None },
             backups,
+            spread,
+            suspects,
             candidates: candidates.iter().map(|route| route.id).collect(),
         }
     }

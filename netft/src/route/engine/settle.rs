@@ -14,6 +14,7 @@ use crate::{
 impl Peer {
     /// Brings everything about the peer up to date.
     pub(super) fn settle(&mut self, context: &mut Context, now: Time) {
+        self.settled = now;
         let heard = self.routes.values().any(|route| route.rx);
         let mut came_up = false;
         for route in self.routes.values_mut() {

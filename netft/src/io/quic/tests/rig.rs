@@ -101,6 +101,7 @@ impl Plan {
                 addrs: peer.addrs,
                 addresses: peer.addresses(),
                 routes: Vec::new(),
+                policies: crate::route::Policies::default(),
             }],
         }
     }
@@ -119,7 +120,14 @@ impl Plan {
             });
             fib.routes.insert((socket.id, remote), (PeerId(0), RouteId(n)));
             fib.sockets.insert(socket.id, socket.clone());
-            let path = Path { route: RouteId(n), socket, remote, max_datagram: 1472, rtt: None };
+            let path = Path {
+                route: RouteId(n),
+                socket,
+                remote,
+                max_datagram: 1472,
+                rtt: None,
+                sent: Arc::default(),
+            };
             candidates.push(Arc::new(path));
         }
         fib.peers.push(PeerEntry {
@@ -128,6 +136,7 @@ impl Plan {
             active: None,
             duplicate: None,
             backups: Vec::new(),
+            steering: None,
             candidates,
         });
         fib
