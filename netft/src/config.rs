@@ -16,7 +16,7 @@ pub use self::diff::{Change, Fixed, Mark, diff};
 use crate::{
     addr::VirtualAddrs,
     id::{NodeKey, PeerId},
-    route::{Carrier, Class, Delay, Priority, Threshold, Timing},
+    route::{Carrier, Class, Delay, Policies, Priority, Threshold, Timing, flight::Limits},
 };
 
 /// The default UDP port, as NetFT's.
@@ -55,6 +55,10 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// How long a better route must stay good before data returns to it.
     pub hold: Duration,
+    /// What one peer's unacknowledged frames may hold, to be sent again when a route fails: 64 MiB
+    /// and 1 s by default. 0 bytes: nothing is kept, and what is in flight on a failing route is
+    /// lost.
+    pub resend: Limits,
     /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
     pub history: usize,
     /// A fresh handshake at least this often.
@@ -91,6 +95,7 @@ impl Config {
             workers: 0,
             runtime_dir: PathBuf::from("/run/netft"),
             hold: Duration::from_secs(1),
+            resend: Limits::default(),
             history: 10,
             rekey: Duration::from_secs(3600),
             timings: Timings::default(),
@@ -152,6 +157,13 @@ impl Config {
         self
     }
 
+    /// Sets how much of what is in flight is kept, and for how long.
+    #[must_use]
+    pub fn resend(mut self, limits: Limits) -> Self {
+        self.resend = limits;
+        self
+    }
+
     /// Sets where the node stands.
     #[must_use]
     pub fn site(mut self, site: impl Into<String>) -> Self {
@@ -195,6 +207,7 @@ impl Peer {
             addrs: VirtualAddrs::derive(&key),
             addresses: Vec::new(),
             routes: Vec::new(),
+            policies: Policies::default(),
         }
     }
 
@@ -209,6 +222,13 @@ impl Peer {
     #[must_use]
     pub fn route(mut self, route: RouteOverride) -> Self {
         self.routes.push(route);
+        self
+    }
+
+    /// Sets how data to the peer uses its routes.
+    #[must_use]
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
         self
     }
 }
@@ -290,6 +310,9 @@ pub struct Network {
     pub role: Role,
     /// Lower is preferred; `None`: by role.
     pub metric: Option<u32>,
+    /// What it carries, Mbit/s, at least 1: the share of flows its routes get by
+    /// [`Policy::Balance`](crate::route::Policy::Balance). `None`: the interface's link speed.
+    pub capacity: Option<u32>,
 }
 
 /// What a network is used for.
@@ -319,6 +342,8 @@ pub struct Peer {
     pub addresses: Vec<SocketAddr>,
     /// Routes that differ from what pairing gives.
     pub routes: Vec<RouteOverride>,
+    /// How data to it uses its routes.
+    pub policies: Policies,
 }
 
 /// A route given in the config. Fields left out come from pairing.

@@ -4,16 +4,16 @@
 use std::future::Future;
 
 use netft::{
-    RouteId,
+    PeerId, RouteId,
     config::{Change, Config},
     io::lock::LockError,
-    route::RouteChange,
+    route::{PeerChange, RouteChange},
 };
 use tokio::sync::RwLock;
 
 pub use netft::adapter::{
-    Adapter, AdapterInfo, CounterSnapshot, EventStream, NodeInfo, OpenError, PeerInfo, RouteError,
-    Skipped, Snapshot,
+    Adapter, AdapterInfo, CounterSnapshot, EventStream, NodeInfo, OpenError, PeerError, PeerInfo,
+    RouteError, RouteSent, Skipped, Snapshot,
 };
 
 use super::reload::{self, Source};
@@ -40,6 +40,16 @@ pub trait Node: Send + Sync + 'static {
     /// # Errors
     /// The file is wrong, or says what cannot change while the node runs (2); nothing changed.
     fn reload(&self, dry_run: bool) -> impl Future<Output = Result<Vec<Change>, Failure>> + Send;
+
+    /// Changes how data to a peer uses its routes.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    fn change_peer(
+        &self,
+        peer: PeerId,
+        change: PeerChange,
+    ) -> impl Future<Output = Result<(), PeerError>> + Send;
 }
 
 /// The adapter of this process, until it is closed under those who still ask.
@@ -92,5 +102,12 @@ impl Node for Running {
             return Err(Failure::other(RouteError::Closed));
         };
         reload::reload(adapter, &self.source, dry_run).await
+    }
+
+    async fn change_peer(&self, id: PeerId, change: PeerChange) -> Result<(), PeerError> {
+        match self.adapter.read().await.as_ref() {
+            Some(adapter) => adapter.change_peer(id, change).await,
+            None => Err(PeerError::Closed),
+        }
     }
 }

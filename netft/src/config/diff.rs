@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use super::{Backend, Config, Exclude, Network, Peer, Role, RouteOverride};
-use crate::route::{Class, Timing};
+use crate::route::{Class, Policies, Timing, TrafficClass};
 
 /// What becomes of a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,11 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         Backend::Plain => "plain".to_owned(),
     };
     let folder = |config: &Config| config.runtime_dir.display().to_string();
-    let settings: [(&'static str, String, String); 10] = [
+    let kept = |config: &Config| match config.resend {
+        limits if limits.off() => "nothing".to_owned(),
+        limits => format!("{} bytes for {}", limits.bytes, span(limits.age)),
+    };
+    let settings: [(&'static str, String, String); 11] = [
         ("the node's name", old.name.clone(), new.name.clone()),
         ("the node's key", old.public_key.to_string(), new.public_key.to_string()),
         ("the adapter's name", old.adapter.clone(), new.adapter.clone()),
@@ -112,6 +116,8 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         ("the virtual IPv6 address", old.addrs.v6.to_string(), new.addrs.v6.to_string()),
         ("the UDP port", old.port.to_string(), new.port.to_string()),
         ("the number of workers", old.workers.to_string(), new.workers.to_string()),
+        // The workers' rings are made with it.
+        ("what is kept to be sent again", kept(old), kept(new)),
         ("the runtime directory", folder(old), folder(new)),
     ];
     settings
@@ -166,7 +172,11 @@ fn use_of(network: &Network) -> String {
         Role::Cluster => "cluster",
         Role::ClusterAndClient => "cluster and client",
     };
-    network.metric.map_or_else(|| role.to_owned(), |metric| format!("{role}, metric {metric}"))
+    let values = [
+        network.metric.map(|metric| format!(", metric {metric}")),
+        network.capacity.map(|capacity| format!(", {capacity} Mbit/s")),
+    ];
+    values.into_iter().flatten().fold(role.to_owned(), |text, value| text + &value)
 }
 
 fn peers(old: &Config, new: &Config, changes: &mut Vec<Change>) {
@@ -207,12 +217,35 @@ fn peer_changes(old: &Peer, new: &Peer, changes: &mut Vec<Change>) {
     for come in new.addresses.iter().filter(|address| !old.addresses.contains(address)) {
         say(format!("address {come}"));
     }
+    if old.policies != new.policies {
+        say(format!("policy {} → {}", policies(&old.policies), policies(&new.policies)));
+    }
     for gone in old.routes.iter().filter(|route| !new.routes.contains(route)) {
         say(format!("no setting for {}", setting(gone)));
     }
     for come in new.routes.iter().filter(|route| !old.routes.contains(route)) {
         say(format!("setting for {}", setting(come)));
     }
+}
+
+/// The policy of a peer, with the classes that have another.
+fn policies(policies: &Policies) -> String {
+    let default = policies.default_policy().to_string();
+    policies.classes().iter().fold(default, |text, one| text + ", " + &class(one))
+}
+
+/// A class: its policy, and what narrows it.
+fn class(class: &TrafficClass) -> String {
+    let TrafficClass { policy, dscp, protocol, ports, min_size, max_size } = class;
+    let values = [
+        dscp.map(|dscp| format!("DSCP {}", dscp.get())),
+        protocol.map(|protocol| protocol.name().to_owned()),
+        ports.map(|ports| format!("port {ports}")),
+        min_size.map(|size| format!("from {size} bytes")),
+        max_size.map(|size| format!("up to {size} bytes")),
+    ];
+    let values: Vec<_> = values.into_iter().flatten().collect();
+    format!("{policy} ({})", values.join(", "))
 }
 
 /// A route override: its ends and what it says.
@@ -254,6 +287,7 @@ mod tests {
     use crate::{
         config::{PrivateKey, Timings},
         id::NodeKey,
+        route::{Policy, policy::Dscp},
     };
 
     fn config() -> Config {
@@ -263,7 +297,7 @@ mod tests {
 
     fn network(prefix: &str, metric: u32) -> Network {
         let prefix = prefix.parse().unwrap();
-        Network { prefix, role: Role::Cluster, metric: Some(metric) }
+        Network { prefix, role: Role::Cluster, metric: Some(metric), capacity: None }
     }
 
     fn lines(change: impl Fn(&mut Config)) -> Vec<String> {
@@ -280,7 +314,7 @@ mod tests {
     #[test]
     fn each_change_is_one_line() {
         type Case = (fn(&mut Config), &'static [&'static str]);
-        let cases: [Case; 11] = [
+        let cases: [Case; 13] = [
             (
                 |c| {
                     c.site = "north".into();
@@ -304,6 +338,25 @@ mod tests {
             (
                 |c| c.networks.push(network("10.1.0.0/24", 7)),
                 &["+ network 10.1.0.0/24: cluster, metric 7"],
+            ),
+            (
+                |c| {
+                    let network = network("10.1.0.0/24", 7);
+                    c.networks.push(Network { capacity: Some(2500), ..network });
+                },
+                &["+ network 10.1.0.0/24: cluster, metric 7, 2500 Mbit/s"],
+            ),
+            (
+                |c| {
+                    let voice = TrafficClass {
+                        dscp: Dscp::named("ef"),
+                        max_size: Some(300),
+                        ..TrafficClass::new(Policy::Duplicate)
+                    };
+                    let policies = Policies::new(Policy::Balance);
+                    c.peers[0].policies = policies.with_classes(vec![voice]).unwrap();
+                },
+                &["~ peer b: policy failover → balance, duplicate (DSCP 46, up to 300 bytes)"],
             ),
             (|c| c.peers.clear(), &["- peer b"]),
             (
@@ -355,7 +408,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_new_process_is_refused_whole() {
-        let changes: [fn(&mut Config); 10] = [
+        let changes: [fn(&mut Config); 12] = [
             |c| c.name = "z".into(),
             |c| c.public_key = NodeKey([9; 32]),
             |c| c.adapter = "netft1".into(),
@@ -365,6 +418,8 @@ mod tests {
             |c| c.addrs.v6 = "fe80::7".parse().unwrap(),
             |c| c.port = 1,
             |c| c.workers = 3,
+            |c| c.resend.age = Duration::from_millis(50),
+            |c| c.resend.bytes = 0,
             |c| c.runtime_dir = "/tmp".into(),
         ];
         let mut all = config();
@@ -375,7 +430,7 @@ mod tests {
             change(&mut all);
             assert_eq!(diff(&config(), &new).unwrap_err().len(), 1);
         }
-        assert_eq!(diff(&config(), &all).unwrap_err().len(), 10);
+        assert_eq!(diff(&config(), &all).unwrap_err().len(), 11);
         let port = &diff(&config(), &{
             let mut c = config();
             c.port = 1;

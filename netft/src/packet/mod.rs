@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod ip;
 pub mod split;
+pub mod traffic;
 pub mod vnet;
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Driver {
         }
         // First: whoever follows the events learns the names of new peers in time.
         self.announce(EventKind::Reconfigured);
-        let NewConfig { config, world, .. } = new;
+        let NewConfig { mut config, world, .. } = new;
         let gone: Vec<_> =
             self.peers.keys().copied().filter(|peer| config.peer_of(*peer).is_none()).collect();
         for peer in gone {
@@ -53,7 +53,10 @@ impl Driver {
             }
         }
         self.input(Input::Configure { hold: config.hold, history: config.history });
+        self.keep_policies(&mut config);
         self.config = config;
+        // Capacities and policies are in the forwarding table.
+        self.dirty = true;
         self.removed.clear();
         self.told.send_modify(|offers| offers.retain(|peer, _| self.peers.contains_key(peer)));
         for (id, spec, planned) in routes.described {

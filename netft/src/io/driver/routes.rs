@@ -1,6 +1,6 @@
 //! Which routes exist and what is broken about them here: the world, compared with what is known.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::state::{Driver, Known};
 use crate::{
@@ -21,6 +21,8 @@ impl Driver {
     /// Takes in how the node's interfaces are: routes appear and go, sockets follow their
     /// addresses, faults are told.
     pub(super) fn set_world(&mut self, world: World) {
+        let adapter = world.interfaces.iter().find(|one| one.name == self.config.adapter);
+        self.manager.adapter_up(adapter.is_some_and(|adapter| adapter.up));
         self.world = world;
         self.replan();
     }
@@ -112,7 +114,9 @@ impl Driver {
         let id = self.next_route();
         let spec = plan.spec.clone();
         let planned = (spec.timing, spec.priority);
-        let known = Known { plan, planned, fault: None, send_error_until: None, unopened: None };
+        let sent = Arc::default();
+        let (fault, send_error_until, unopened) = (None, None, None);
+        let known = Known { plan, planned, fault, send_error_until, unopened, sent };
         self.routes.insert(id, known);
         self.input(Input::AddRoute { id, spec });
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -105,6 +108,7 @@ struct Starter {
     numbers: Numbers,
     report: Report,
     boot_id: u64,
+    adapter_up: Arc<AtomicBool>,
 }
 
 impl Manager {
@@ -128,7 +132,15 @@ impl Manager {
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
-        let start = Starter { tls, fib, changes, numbers: Numbers::default(), report, boot_id };
+        let start = Starter {
+            tls,
+            fib,
+            changes,
+            numbers: Numbers::default(),
+            report,
+            boot_id,
+            adapter_up: Arc::default(),
+        };
         let mut tasks = JoinSet::new();
         let peers = Peers::default();
         tasks.spawn(accept(endpoint.clone(), peers.clone(), strangers));
@@ -153,6 +165,7 @@ impl Manager {
             peer_key: peer.key,
             boot_id: start.boot_id,
             numbers: start.numbers.clone(),
+            adapter_up: Arc::clone(&start.adapter_up),
             events,
         };
         let parts = Parts {
@@ -226,6 +239,12 @@ impl Manager {
     /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
     pub fn fib_changed(&self) {
         self.fib_changed.send_replace(());
+    }
+
+    /// Takes in whether the adapter is up, for the hellos from here on: a peer learns of a change
+    /// with the next handshake.
+    pub fn adapter_up(&self, up: bool) {
+        self.start.adapter_up.store(up, Relaxed);
     }
 
     /// Tells every peer, present and future, of this node's interfaces.
