@@ -16,6 +16,7 @@ pub mod capture;
 pub mod daemon;
 mod enter;
 mod fault;
+mod kernel;
 mod netns;
 pub mod probe;
 mod scratch;
@@ -23,7 +24,8 @@ mod sys;
 pub mod transfer;
 
 pub use build::{Lab, Shape};
-pub use enter::{Entered, enter, in_namespace};
+pub use enter::{Entered, enter, in_namespace, in_namespace_for};
+pub use kernel::KernelCounters;
 pub use netns::{Netns, interface_index};
 pub use scratch::Scratch;
 
