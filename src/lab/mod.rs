@@ -22,6 +22,7 @@ pub mod probe;
 mod scratch;
 mod sys;
 pub mod transfer;
+pub mod wire;
 
 pub use build::{Lab, Shape};
 pub use enter::{Entered, enter, in_namespace, in_namespace_for};

@@ -68,14 +68,23 @@ impl Pair {
 
     /// The same over networks of other shapes.
     pub fn over(shapes: &[Shape], settings: Settings<'_>) -> Self {
-        let mut pair = Self::prepared(shapes, settings);
+        Self::prepared(shapes, settings).started()
+    }
+
+    /// Starts both daemons and waits for every route.
+    pub fn started(mut self) -> Self {
         for node in [0, 1] {
-            pair.start(node);
+            self.start(node);
         }
         for node in [0, 1] {
-            pair.ready(node);
+            self.ready(node);
         }
-        pair
+        self
+    }
+
+    /// Everything but the daemons, over flat networks.
+    pub fn prepared_for(networks: usize, settings: Settings<'_>) -> Self {
+        Self::prepared(&vec![Shape::Flat; networks], settings)
     }
 
     /// Everything but the daemons.
@@ -137,6 +146,19 @@ impl Pair {
                 routes.iter().any(|r| r.active && r.local().is_some_and(|l| local.contains(&l)))
             })
             .unwrap();
+    }
+
+    /// Makes `network` the node's best by changing its route's priority, and waits for its data.
+    pub fn prefer(&mut self, node: usize, network: usize) {
+        let routes = self.daemon(node).routes().unwrap();
+        let best = routes.iter().map(|route| route.priority).min().unwrap();
+        let route = routes.iter().find(|route| self.network(node, route) == network).unwrap();
+        let priority = (best - 1).to_string();
+        let mut command = self.site.operator(&self.lab, node).unwrap();
+        command.args(["route", "set", &route.id.to_string(), "--priority", &priority]);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        self.wait_active(node, network);
     }
 
     fn addresses(&self, network: usize, node: usize) -> [IpAddr; 2] {
