@@ -28,6 +28,12 @@ use netftd::lab::{
     probe::Log,
 };
 
+/// How long faults last, from and to, milliseconds.
+type Lasts = (u64, u64);
+/// Longer than detection takes.
+const DETECTED: Lasts = (250, 700);
+/// Over before heartbeats could tell.
+const UNDETECTED: Lasts = (15, 140);
 /// Faults between two checks, to bound the memory of the logs.
 const ROUND: u64 = 20;
 /// What is felt of a fault is felt within this time.
@@ -59,8 +65,8 @@ struct Felt {
     stalls: Vec<Duration>,
 }
 
-/// `faults` faults of `kinds` in turn.
-fn nothing_is_lost(kinds: &[Kind], faults: u64) {
+/// `faults` faults of `kinds` in turn, each as long as the dice say within `lasts`.
+fn nothing_is_lost(kinds: &[Kind], lasts: Lasts, faults: u64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     let mut dice = Dice(number("NETFT_SEED", now));
     println!("NETFT_SEED={}", dice.0);
@@ -71,7 +77,15 @@ fn nothing_is_lost(kinds: &[Kind], faults: u64) {
     let mut done = 0;
     while done < faults {
         let count = ROUND.min(faults - done);
-        round(&mut pair, &events, &mut dice, kinds, (done, count), &mut felt, &mut problems);
+        round(
+            &mut pair,
+            &events,
+            &mut dice,
+            (kinds, lasts),
+            (done, count),
+            &mut felt,
+            &mut problems,
+        );
         done += count;
     }
     println!("| {faults} faults | p50 | p99 | max |\n|---|---|---|---|");
@@ -93,7 +107,7 @@ fn round(
     pair: &mut Pair,
     events: &[Events; 2],
     dice: &mut Dice,
-    kinds: &[Kind],
+    (kinds, lasts): (&[Kind], Lasts),
     (done, count): (u64, u64),
     felt: &mut Felt,
     problems: &mut Vec<String>,
@@ -105,7 +119,7 @@ fn round(
     thread::sleep(Duration::from_millis(dice.between(300, 600)));
     let mut faults: Vec<Fault> = Vec::new();
     for number in done..done + count {
-        faults.push(strike(pair, dice, kinds[number as usize % kinds.len()], number));
+        faults.push(strike(pair, dice, (kinds[number as usize % kinds.len()], lasts), number));
     }
     thread::sleep(FELT);
     let after = Counts::take(pair);
@@ -157,14 +171,12 @@ fn round(
 }
 
 /// Breaks the active route of a node, mends it, and waits: for the hold or not, as the dice say.
-fn strike(pair: &mut Pair, dice: &mut Dice, kind: Kind, number: u64) -> Fault {
+fn strike(pair: &mut Pair, dice: &mut Dice, (kind, lasts): (Kind, Lasts), number: u64) -> Fault {
     let victim = dice.between(0, 2) as usize;
     let (network, _) = pair.active(kind.sender().unwrap_or(victim));
     let counts = Counts::take(pair);
     let at = kind.strike(pair, network, victim);
-    // One in four is over before its detection time.
-    let (short, long) = (dice.between(20, 140), dice.between(250, 700));
-    let lasts = Duration::from_millis(if dice.between(0, 4) == 0 { short } else { long });
+    let lasts = Duration::from_millis(dice.between(lasts.0, lasts.1));
     thread::sleep(lasts);
     kind.mend(pair, network, victim);
     for node in [0, 1] {
@@ -185,8 +197,17 @@ fn stalls(events: &[Events; 2], at: Moment, detection: Duration) -> Duration {
     lengths.map(|length| Duration::from_millis(length) + detection).sum()
 }
 
+/// Whether a machine failed, not a network: a daemon was not scheduled for a while, or lost its
+/// peer although two of three networks are whole. What is lost then is told, not judged.
+fn starved(events: &[Events; 2], fault: &Fault, until: Option<SystemTime>) -> bool {
+    let starves = ["stalled", "remote-unreachable"];
+    let near = |at: SystemTime| until.is_none_or(|until| at < until);
+    let mut seen = events.iter().flat_map(Events::seen);
+    seen.any(|e| starves.contains(&&*e.name) && e.since(fault.at.wall - FELT) && near(e.at))
+}
+
 /// For every fault that lost datagrams: prints everything that may tell why, and complains unless
-/// the kernels dropped as many in that time for want of room.
+/// the machine was [`starved`], or the kernels dropped as many in that time for want of room.
 fn inquest(
     logs: &[Log; 2],
     faults: &[Fault],
@@ -220,7 +241,12 @@ fn inquest(
         }
         let counts = next.map_or(after, |next| &next.counts).since(&fault.counts);
         let gone: usize = lost.iter().map(Vec::len).sum();
-        if gone as u64 > counts.no_room() {
+        // What is told of this fault begins before it.
+        let before = &faults[place.saturating_sub(1)].counts;
+        let dropped = next.map_or(after, |next| &next.counts).since(before).no_room();
+        if starved(events, fault, next.map(|next| next.at.wall)) {
+            let _ = writeln!(text, "  not judged: a daemon was not scheduled");
+        } else if gone as u64 > dropped {
             problems.push(format!("fault {number}, {kind:?}: {gone} lost, see above"));
         }
         let _ = writeln!(text, "  {counts:?}");
@@ -245,44 +271,51 @@ fn inquest(
 #[test]
 fn six_random_faults_lose_nothing() {
     in_namespace("six_random_faults_lose_nothing", || {
-        nothing_is_lost(&Kind::ALL, number("NETFT_FAULTS", 6));
+        nothing_is_lost(&Kind::ALL, DETECTED, number("NETFT_FAULTS", 6));
     });
 }
 
 /// A long run with faults of one kind.
-fn long(name: &str, kind: Kind) {
+fn long(name: &str, kind: Kind, lasts: Lasts) {
     let faults = number("NETFT_FAULTS", 200);
     in_namespace_for(name, Duration::from_secs(60 + 6 * faults), || {
-        nothing_is_lost(&[kind], faults);
+        nothing_is_lost(&[kind], lasts, faults);
     });
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn black_holes_lose_nothing() {
-    long("black_holes_lose_nothing", Kind::BlackHole);
+    long("black_holes_lose_nothing", Kind::BlackHole, DETECTED);
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn one_way_loss_loses_nothing() {
-    long("one_way_loss_loses_nothing", Kind::OneWay { from: 0 });
+    long("one_way_loss_loses_nothing", Kind::OneWay { from: 0 }, DETECTED);
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn one_way_loss_the_other_way_loses_nothing() {
-    long("one_way_loss_the_other_way_loses_nothing", Kind::OneWay { from: 1 });
+    long("one_way_loss_the_other_way_loses_nothing", Kind::OneWay { from: 1 }, DETECTED);
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn lost_carriers_lose_nothing() {
-    long("lost_carriers_lose_nothing", Kind::Carrier);
+    long("lost_carriers_lose_nothing", Kind::Carrier, DETECTED);
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn deleted_cards_lose_nothing() {
-    long("deleted_cards_lose_nothing", Kind::Card);
+    long("deleted_cards_lose_nothing", Kind::Card, DETECTED);
+}
+
+/// Holes that are over before anything but the data itself can tell.
+#[test]
+#[ignore = "NETFT_FAULTS faults"]
+fn short_holes_lose_nothing() {
+    long("short_holes_lose_nothing", Kind::BlackHole, UNDETECTED);
 }
