@@ -75,6 +75,35 @@ fn lost(log: &Log) -> f64 {
 }
 
 #[test]
+fn f_05_a_lossy_network_makes_data_move_seldom() {
+    within("f_05_a_lossy_network_makes_data_move_seldom", || {
+        let (mut pair, wire) = wired(2, "");
+        let events = [0, 1].map(|node| pair.events(node));
+        let start = Moment::now();
+        wire.set_both(Grey { loss: 0.05, ..Grey::default() });
+        let probe = pair.probe(0, false);
+        let flow = pair.transfer(1, Some(RATE / 50), false);
+        thread::sleep(lasts(5));
+        let story = Story::since(&events, start);
+        println!(
+            "{} moves, {} suspicions, {:.2} % of the datagrams lost",
+            story.count("moved"),
+            story.count("suspect"),
+            lost(&probe.finish()),
+        );
+        // Away once at each end, and perhaps back.
+        assert!(story.count("moved") <= 4, "data moves to and fro");
+        let down = story.missed();
+        assert!(down.is_empty(), "a lossy network is no dead one: {down:#?}");
+        wire.set_both(Grey::default());
+        for node in [0, 1] {
+            pair.ready(node);
+        }
+        alive(flow);
+    });
+}
+
+#[test]
 fn f_06_bursts_of_loss_are_ridden_out() {
     within("f_06_bursts_of_loss_are_ridden_out", || {
         let (mut pair, wire) = wired(2, "");

@@ -127,27 +127,16 @@ fn round(
     let outcome = flow.finish();
     let counts = after.since(&before);
     println!(
-        "faults {done}..{}: {} + {} datagrams in {:?} ({} times the socket had no room), {} MB of \
-         TCP; frames: {} sent again, {} duplicated, {} forgotten, {} lost to full buffers{} (of these {} at \
-         netft's sockets); TCP: {} \
-         spurious time-outs, {} time-outs, {} loss probes, {} retransmitted",
+        "faults {done}..{}: {} + {} datagrams in {:?} (no room at the socket {} times), \
+         {} MB of TCP",
         done + count,
         logs[0].sent.len(),
         logs[1].sent.len(),
         start.elapsed(),
         logs[0].refused + logs[1].refused,
         outcome.received / 1_000_000,
-        counts.daemon("resent_frames"),
-        counts.daemon("duplicated_frames"),
-        counts.daemon("ring_overflow"),
-        counts.no_room(),
-        counts.no_room_where(),
-        counts.daemon("socket_overflow"),
-        counts.kernel("TcpExtTCPSpuriousRTOs"),
-        counts.kernel("TcpExtTCPTimeouts"),
-        counts.kernel("TcpExtTCPLossProbes"),
-        counts.kernel("TcpRetransSegs"),
     );
+    tell(&counts);
     if !outcome.hash_equal || outcome.resets > 0 || outcome.bytes != outcome.received {
         problems.push(format!("TCP: {:?}, equal {}", outcome.errors, outcome.hash_equal));
     }
@@ -168,6 +157,16 @@ fn round(
     if twice > 0 {
         problems.push(format!("faults {done}..: {twice} delivered twice"));
     }
+}
+
+/// What was counted in a round.
+fn tell(counts: &Counts) {
+    let daemons = ["resent_frames", "duplicated_frames", "ring_overflow", "socket_overflow"];
+    let kernels = ["TCPSpuriousRTOs", "TCPTimeouts", "TCPLossProbes", "TCPDSACKRecv"];
+    let mut words = daemons.map(|name| format!("{name} {}", counts.daemon(name))).to_vec();
+    let tcp = |name: &&str| format!("{name} {}", counts.kernel(&format!("TcpExt{name}")));
+    words.extend(kernels.iter().map(tcp));
+    println!("  {}; lost to full buffers:{}", words.join(", "), counts.no_room_where());
 }
 
 /// Breaks the active route of a node, mends it, and waits: for the hold or not, as the dice say.

@@ -78,11 +78,12 @@ fn false_downs<L>(what: &str, load: impl FnOnce(&Pair) -> L) -> usize {
         println!("{} {}", pair.site.name(*node), event.line);
     }
     let count = |name: &str| seen.iter().filter(|(_, event)| event.name == name).count();
-    let down = seen.iter().filter(|(_, e)| e.name == "state-changed" && e.text("to") != Some("up"));
+    let down =
+        seen.iter().filter(|(_, e)| e.name == "state-changed" && e.text("from") == Some("up"));
     let down = down.count();
     println!(
-        "{what}, {:?}: {down} routes down, {} moves, {} suspicions, {} stalls of a daemon; {} of {} \
-         frames sent again, {} twice",
+        "{what}, {:?}: {down} routes down, {} moves, {} suspicions, {} stalls of a daemon; {} of \
+         {} frames sent again, {} twice",
         minutes(),
         count("moved"),
         count("suspect"),
