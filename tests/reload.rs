@@ -177,6 +177,46 @@ fn peers_networks_and_timings_change_under_traffic_that_notices_nothing() {
 }
 
 #[test]
+fn policies_change_and_those_set_by_hand_stay_until_the_file_says_otherwise() {
+    in_namespace(
+        "policies_change_and_those_set_by_hand_stay_until_the_file_says_otherwise",
+        || {
+            let mut trio = Trio::up();
+            let whole = trio.config();
+            // A peer that went and came back has a number that is no place in the config.
+            trio.write(&without(&whole, "[[peer]]", "\"b\""));
+            trio.reload();
+            trio.write(&whole);
+            trio.reload();
+            trio.wait("a session with b", "b", 3);
+            let policies = |trio: &Trio| {
+                ["b", "c"].map(|name| {
+                    let peer = trio.daemons[0].get(&format!("/v1/peers/{name}")).unwrap();
+                    peer["peer"]["policy"].as_str().unwrap().to_owned()
+                })
+            };
+            let output = trio.netft(&["peer", "set", "b", "--policy", "balance"]);
+            assert!(output.status.success(), "{output:?}");
+            assert_eq!(policies(&trio), ["balance", "failover"]);
+
+            let probe = trio.probe(0, 1);
+            let c =
+                |policy: &str| whole.replace("name = \"c\"", &format!("name = \"c\"\n{policy}"));
+            trio.write(&c("policy = \"duplicate\""));
+            assert_eq!(trio.reload(), "~ peer c: policy failover → duplicate\n");
+            assert_eq!(policies(&trio), ["balance", "duplicate"]);
+            trio.write(&whole.replace("name = \"b\"", "name = \"b\"\npolicy = \"duplicate\""));
+            trio.reload();
+            assert_eq!(policies(&trio), ["duplicate", "failover"]);
+            trio.write(&whole);
+            trio.reload();
+            assert_eq!(policies(&trio), ["failover", "failover"]);
+            nothing_lost(&probe.finish());
+        },
+    );
+}
+
+#[test]
 fn c_07_a_config_that_is_wrong_leaves_everything_as_it_is() {
     in_namespace("c_07_a_config_that_is_wrong_leaves_everything_as_it_is", || {
         let trio = Trio::up();

@@ -16,13 +16,14 @@ use crate::{
 
 impl Adapter {
     /// Goes over to another config: networks, timings, hold, history, rekey, peers with their
-    /// addresses, routes and policies. Peers and routes that are the same in both configs keep their numbers,
-    /// sessions and sockets, and lose no packet. Returns what changed: settings, then routes.
+    /// addresses, routes and policies. Peers and routes that are the same in both configs keep
+    /// their numbers, sessions and sockets, and lose no packet. Returns what changed: settings,
+    /// then routes.
     ///
     /// A peer whose name or virtual address changed is another peer: its session starts anew.
     /// Routes added or removed by hand are as the new config says; a value or policies changed by
-    /// hand stay until the config changes them. Await it to its end: a future dropped in between leaves the
-    /// change half made.
+    /// hand stay until the config changes them. Await it to its end: a future dropped in between
+    /// leaves the change half made.
     ///
     /// # Errors
     /// See [`ReconfigureError`]; nothing changed then.
