@@ -173,8 +173,8 @@ impl Flight {
     }
 
     /// Takes in what the peer acknowledged. `alone`: all data of the session uses one route at a
-    /// time, so whatever arrived, sent by any worker, speaks for it. `forget` gets the chunk of every finished send,
-    /// `read` the bytes of a place.
+    /// time, so whatever arrived, sent by any worker, speaks for it. `forget` gets the chunk of
+    /// every finished send, `read` the bytes of a place.
     pub(super) fn hear<'a>(
         &mut self,
         now: Time,

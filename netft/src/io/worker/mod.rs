@@ -18,6 +18,7 @@ mod out;
 mod report;
 mod run;
 mod rx;
+mod traffic;
 mod tx;
 mod watch;
 
