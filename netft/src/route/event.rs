@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{spec::RouteSpec, status::RouteState};
+use super::{drain::DrainStage, spec::RouteSpec, status::RouteState};
 use crate::{
     id::{PeerId, RouteId},
     time::Time,
@@ -135,6 +135,15 @@ pub enum EventKind {
         /// For how long.
         length: Duration,
     },
+    /// An operator at one of its ends drains a route, or ended that.
+    Drain {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// How far it got.
+        stage: DrainStage,
+    },
 }
 
 /// Why a route changed state or data moved.
@@ -180,6 +189,10 @@ pub enum Reason {
     BetterRoute,
     /// The route was removed.
     Removed,
+    /// An operator drains the route here.
+    Draining,
+    /// An operator drains the route at the peer.
+    PeerDraining,
 }
 
 impl Reason {
@@ -206,6 +219,8 @@ impl Reason {
             Self::Failback => "failback",
             Self::BetterRoute => "better route",
             Self::Removed => "removed",
+            Self::Draining => "draining",
+            Self::PeerDraining => "draining at peer",
         }
     }
 }

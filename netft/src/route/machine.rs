@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::{
-    event::Reason, history::History, hold::Hold, params::Timing, quality::Quality, spec::RouteSpec,
+    drain::Drain, event::Reason, history::History, hold::Hold, params::Timing, quality::Quality, spec::RouteSpec,
     status::RouteState,
 };
 use crate::{id::RouteId, time::Time};
@@ -27,6 +27,8 @@ pub(super) struct Word {
     pub(super) heard: bool,
     pub(super) local_down: bool,
     pub(super) admin_down: bool,
+    pub(super) draining: bool,
+    pub(super) carries: bool,
 }
 
 /// One route.
@@ -37,6 +39,7 @@ pub(super) struct Route {
     /// The peer's number of it; 0 until heard.
     pub(super) remote: u32,
     pub(super) admin_down: bool,
+    pub(super) drain: Drain,
     /// The local faults that hold.
     faults: Vec<Reason>,
     pub(super) rx: bool,
@@ -78,6 +81,7 @@ impl Route {
             spec,
             remote: 0,
             admin_down: false,
+            drain: Drain::default(),
             faults: Vec::new(),
             rx: false,
             last_heard: None,

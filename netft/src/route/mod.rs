@@ -2,9 +2,10 @@
 //!
 //! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
 //! table the packet path should read, and what happened. Behind it one file per question: is a
-//! route up (`machine`), which one carries data (`select`), when may data return (`hold`), how good
-//! is a route (`quality`).
+//! route up (`machine`), which one carries data (`select`), when may data return (`hold`), which one
+//! should be left empty (`drain`), how good is a route (`quality`).
 
+pub mod drain;
 mod engine;
 mod event;
 mod history;
@@ -19,6 +20,7 @@ mod spec;
 mod status;
 mod table;
 
+pub use drain::{DrainStage, DrainStatus};
 #[cfg(feature = "sim")]
 pub use engine::Bug;
 pub use engine::{Engine, EngineConfig, Input, Output};

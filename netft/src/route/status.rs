@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{event::Reason, spec::RouteSpec};
+use super::{drain::DrainStatus, event::Reason, spec::RouteSpec};
 use crate::{
     id::{PeerId, RouteId},
     time::Time,
@@ -56,6 +56,8 @@ pub struct RouteStatus {
     pub active: bool,
     /// Data stays unacknowledged here, and heartbeats have not decided yet.
     pub suspect: bool,
+    /// How far draining it got, while an operator at one of its ends wants it drained.
+    pub drain: Option<DrainStatus>,
     /// Smoothed round-trip time of heartbeats, while known.
     pub rtt: Option<Duration>,
     /// Share of the peer's heartbeats lost lately, 0.0–1.0.

@@ -6,6 +6,7 @@ use super::{
     rng::Rng,
     scenario::{NetworkPlan, Shape},
 };
+use crate::time::Time;
 
 /// One way over one network.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Network {
     carrier: Vec<bool>,
     /// Per node: its routes over the network are out of use.
     out_of_use: Vec<bool>,
+    /// Per node: since when its routes over the network are drained.
+    drained: Vec<Option<Time>>,
     /// Of the routes over the network.
     pub(crate) priority: u32,
 }
@@ -38,6 +41,7 @@ impl Network {
             ways: vec![Way::default(); nodes * nodes],
             carrier: vec![true; nodes],
             out_of_use: vec![false; nodes],
+            drained: vec![None; nodes],
             priority: plan.priority,
         }
     }
@@ -69,6 +73,17 @@ impl Network {
     /// Returns whether that is news.
     pub(crate) fn set_out_of_use(&mut self, node: usize, out: bool) -> bool {
         std::mem::replace(&mut self.out_of_use[node], out) != out
+    }
+
+    /// Returns whether that is news.
+    pub(crate) fn set_drained(&mut self, node: usize, now: Time, on: bool) -> bool {
+        let since = self.drained[node].filter(|_| on).or(on.then_some(now));
+        std::mem::replace(&mut self.drained[node], since) != since
+    }
+
+    /// Since when the routes of the pair are drained, by whoever ordered it first.
+    pub(crate) fn drained(&self, a: usize, b: usize) -> Option<Time> {
+        [self.drained[a], self.drained[b]].into_iter().flatten().min()
     }
 
     pub(crate) fn carrier(&self, node: usize) -> bool {

@@ -14,6 +14,7 @@
 //! | 10 | a node tells of a stall once, and only after one |
 //! | 11 | a request is answered at once, on its route |
 //! | 12 | a new session begins with nothing proven |
+//! | 13 | data leaves a drained network while one that is not drained is good |
 
 use super::{
     check::{Checks, Verdict},
@@ -41,6 +42,7 @@ impl Checks {
         for peer in (0..view.nodes.len()).filter(|peer| *peer != node) {
             self.active(node, peer, view)?;
             self.forwards(node, peer, view)?;
+            self.drains(node, peer, view)?;
             for (network, route) in routes(view.nodes, node, peer).iter().enumerate() {
                 let place = (node, peer, network);
                 self.cadence(place, view)?;
@@ -108,6 +110,29 @@ impl Checks {
                 says(format!("active on network {network}, dead since {died}"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Rule 13.
+    fn drains(&mut self, node: usize, peer: usize, view: &View<'_>) -> Verdict {
+        let routes = routes(view.nodes, node, peer);
+        let Some(network) = routes.iter().position(|route| route.active) else { return Ok(()) };
+        let Some(ordered) = view.truth.drained(network, node, peer) else { return Ok(()) };
+        // The order is told with every heartbeat, over every network.
+        let told = self.bounds.delay + self.bounds.longest + self.bounds.slack;
+        let good = |network: usize| {
+            let since = view.truth.clean(network, node, peer)?;
+            let kept = view.truth.drained(network, node, peer).is_none();
+            let proven = since + self.bounds.prove();
+            (kept && view.now.since(proven.max(ordered)) > told && view.now > proven)
+                .then_some((network, since))
+        };
+        match (0..routes.len()).find_map(good) {
+            Some((good, since)) => Err(format!(
+                "rule 13: node {node} to {peer}: active on network {network}, drained since \
+                 {ordered}, while network {good} is good since {since}"
+            )),
+            None => Ok(()),
         }
     }
 

@@ -70,6 +70,15 @@ pub enum Fault {
         /// Out of use.
         down: bool,
     },
+    /// An operator drains a node's routes over a network, or ends that.
+    Drain {
+        /// The network.
+        network: usize,
+        /// The node.
+        node: usize,
+        /// Drained.
+        on: bool,
+    },
     /// An operator changes the priority of every route over a network, on every node.
     Priority {
         /// The network.

@@ -14,6 +14,8 @@ pub(crate) struct Truth {
     /// Per network and pair: since when everything passes both ways between two nodes that run
     /// and share a session.
     clean: Vec<Option<Time>>,
+    /// Per network and pair: since when an operator at one end drains it.
+    drained: Vec<Option<Time>>,
     /// Per node: when it last stopped or began to run.
     disturbed: Vec<Time>,
     ran: Vec<bool>,
@@ -25,6 +27,7 @@ impl Truth {
             nodes,
             blocked: vec![None; networks * nodes * nodes],
             clean: vec![None; networks * nodes * nodes],
+            drained: vec![None; networks * nodes * nodes],
             disturbed: vec![Time::ZERO; nodes],
             ran: vec![false; nodes],
         }
@@ -49,6 +52,7 @@ impl Truth {
                     let place = self.place(number, from, to);
                     since(&mut self.blocked[place], blocked, now);
                     since(&mut self.clean[place], clean, now);
+                    self.drained[place] = network.drained(from, to);
                 }
             }
         }
@@ -60,6 +64,10 @@ impl Truth {
 
     pub(crate) fn clean(&self, network: usize, from: usize, to: usize) -> Option<Time> {
         self.clean[self.place(network, from, to)]
+    }
+
+    pub(crate) fn drained(&self, network: usize, a: usize, b: usize) -> Option<Time> {
+        self.drained[self.place(network, a, b)]
     }
 
     pub(crate) fn disturbed(&self, node: usize) -> Time {

@@ -47,7 +47,7 @@ impl Peer {
         if begins {
             context.event(now, EventKind::RemoteReachable { peer: self.id, route: id });
         }
-        self.take_verdicts(heartbeat);
+        self.take_verdicts(now, heartbeat);
         if begins {
             self.tell_others(now, None);
         }
@@ -60,15 +60,19 @@ impl Peer {
 
     /// What the peer hears on each of our routes. Heartbeats on a slow route are overtaken by
     /// those on a fast one: only the newest word counts (serial arithmetic, RFC 1982).
-    fn take_verdicts(&mut self, heartbeat: &Heartbeat) {
+    fn take_verdicts(&mut self, now: Time, heartbeat: &Heartbeat) {
         let age = self.heard_serial.map(|newest| heartbeat.serial.wrapping_sub(newest));
         if age.is_some_and(|age| age == 0 || age > u32::MAX / 2) {
             return;
         }
         self.heard_serial = Some(heartbeat.serial);
         // A route that a complete list leaves out is not there at the peer's end.
-        if heartbeat.verdicts.len() < MAX_VERDICTS {
-            self.routes.values_mut().for_each(|route| route.word = None);
+        let complete = heartbeat.verdicts.len() < MAX_VERDICTS;
+        let asked = Time::from_nanos(heartbeat.sent_at);
+        let answers = (heartbeat.message == Message::Reply && asked <= now).then_some(asked);
+        for route in self.routes.values_mut().filter(|_| complete) {
+            route.word = None;
+            answers.into_iter().for_each(|asked| route.drain.answer(asked));
         }
         for verdict in &heartbeat.verdicts {
             if let Some(route) = self.routes.get_mut(&RouteId(verdict.your_route)) {
@@ -76,7 +80,10 @@ impl Peer {
                     heard: verdict.heard,
                     local_down: verdict.local_down,
                     admin_down: verdict.admin_down,
+                    draining: verdict.draining,
+                    carries: verdict.carries,
                 });
+                answers.into_iter().for_each(|asked| route.drain.answer(asked));
             }
         }
     }
@@ -144,6 +151,8 @@ impl Peer {
                 heard: route.rx,
                 local_down: route.faulty(),
                 admin_down: route.admin_down,
+                draining: route.drain.ordered(),
+                carries: self.active == Some(route.id),
                 loss_permille: route.quality.loss_permille(),
             })
             .collect()

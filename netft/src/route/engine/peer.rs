@@ -80,11 +80,14 @@ impl Peer {
         if let Some(down) = admin_down {
             route.admin_down = down;
         }
+        let drained = change.drain.is_some_and(|on| route.drain.order(now, on));
         if let Some(priority) = change.priority {
             route.spec.priority = priority;
+        }
+        if drained || change.priority.is_some() {
             self.routes.values_mut().for_each(|route| route.hold.settled(now));
         }
-        if admin_down.is_some() {
+        if drained || admin_down.is_some() {
             // The peer learns it on every route, this one too: a single route has no other.
             self.tell_others(now, None);
         }
@@ -230,6 +233,7 @@ impl Peer {
             rx: route.rx,
             active: self.active == Some(route.id),
             suspect: route.suspect.is_some(),
+            drain: route.drain_status(self.active == Some(route.id), self.heard),
             rtt: route.quality.rtt(),
             loss: f32::from(route.quality.loss_permille()) / 1000.0,
             heartbeats_sent: route.sent,

@@ -20,6 +20,7 @@ impl Peer {
             came_up |= settle_route(context, now, route, heard);
         }
         self.choose(context, now);
+        self.tell_drains(context, now, heard);
         if came_up {
             self.tell_ready(context, now);
         }
@@ -40,6 +41,17 @@ impl Peer {
         }
         let (peer, reason) = (self.id, choice.reason);
         context.event(now, EventKind::Moved { peer, from, to: choice.route, reason });
+    }
+
+    /// Tells how far every drain got, where that is news.
+    fn tell_drains(&mut self, context: &mut Context, now: Time, heard: bool) {
+        let (peer, active) = (self.id, self.active);
+        for route in self.routes.values_mut() {
+            let status = route.drain_status(active == Some(route.id), heard);
+            if let Some(stage) = route.drain.news(status) {
+                context.event(now, EventKind::Drain { route: route.id, peer, stage });
+            }
+        }
     }
 
     /// NetFT's order (S3, C8): route up, ready, session established.

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod detect;
+mod drain;
 mod hostile;
 mod model;
 mod reasons;
@@ -194,5 +195,13 @@ impl Rig {
 }
 
 fn verdict(your_route: u32) -> Verdict {
-    Verdict { your_route, heard: true, local_down: false, admin_down: false, loss_permille: 0 }
+    Verdict {
+        your_route,
+        heard: true,
+        local_down: false,
+        admin_down: false,
+        draining: false,
+        carries: false,
+        loss_permille: 0,
+    }
 }
