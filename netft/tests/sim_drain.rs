@@ -131,7 +131,9 @@ fn both_networks_drained_at_opposite_ends_carry_on() {
         let mut sent = report.packets_between(pair, ms(1000)..ms(3900));
         assert!(sent.all(|packet| packet.arrived.is_some()));
     }
-    assert!(stages(&report, 0).iter().all(|(at, stage)| {
-        *at < ms(2200) || *stage == DrainStage::Draining
-    }));
+    assert!(
+        stages(&report, 0)
+            .iter()
+            .all(|(at, stage)| { *at < ms(2200) || *stage == DrainStage::Draining })
+    );
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod drain;
 pub mod failure;
 mod init;
 mod interfaces;
@@ -63,6 +64,14 @@ fn run(command: Command, target: &Target) -> Result<(), Failure> {
             let (text, peers) = client().ask::<schema::Peers>("GET", "/v1/peers", "")?;
             out.answer(json, &text, || views::peers(&peers))
         }
+        Command::Drain { interface, drain } => {
+            let request = drain::interface(interface, true);
+            drain::run(&client(), request, Some(&drain), json, &mut out)
+        }
+        Command::Undrain { interface } => {
+            let request = drain::interface(interface, false);
+            drain::run(&client(), request, None, json, &mut out)
+        }
         Command::Route(route) => change(&client(), route, json, &mut out),
         Command::Events(args) => events(&client(), &args, json, &mut out),
         Command::Keygen { file } => keys::keygen(&file, &mut out),
@@ -88,6 +97,12 @@ fn change(
                 admin: None,
             };
             (id, Some(patch))
+        }
+        RouteCommand::Drain { id, drain } => {
+            return drain::run(client, drain::route(id, true), Some(&drain), json, out);
+        }
+        RouteCommand::Undrain { id } => {
+            return drain::run(client, drain::route(id, false), None, json, out);
         }
         RouteCommand::Up { id } => (id, Some(admin(Admin::Up))),
         RouteCommand::Down { id } => (id, Some(admin(Admin::Down))),

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use netft::{
     PeerId,
     config::Backend,
-    route::{EventKind, RouteSpec, RouteState, RouteStatus},
+    route::{DrainStatus, EventKind, RouteSpec, RouteState, RouteStatus},
 };
 
 use super::schema::{
@@ -137,6 +137,8 @@ pub fn route(status: &RouteStatus, names: &Names, clock: &WallClock) -> Route {
         tx: status.tx,
         rx: status.rx,
         active: status.active,
+        drain: status.drain.map(|drain| drain.stage().name().to_owned()),
+        drain_by: status.drain.map(drain_by),
         rtt_us: status.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
         loss: (f64::from(status.loss) * 10_000.0).round() / 10_000.0,
         heartbeats_sent: status.heartbeats_sent,
@@ -218,8 +220,20 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             What::SessionRefused { peer: names.of(*peer), reason: reason.clone() }
         }
         EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
+        EventKind::Drain { route, peer, stage } => {
+            What::Drain { route: route.0, peer: names.of(*peer), stage: stage.name().to_owned() }
+        }
         EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
     }
+}
+
+fn drain_by(drain: DrainStatus) -> String {
+    match (drain.here, drain.at_peer) {
+        (true, true) => "both",
+        (true, false) => "here",
+        (false, _) => "peer",
+    }
+    .to_owned()
 }
 
 fn eight(spec: &RouteSpec) -> EightFields {

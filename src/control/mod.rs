@@ -1,6 +1,7 @@
 //! HTTP and JSON on a Unix socket: how `netft`, or `curl --unix-socket`, asks a running `netftd`.
 
 pub mod convert;
+mod drain;
 pub mod journal;
 pub mod listener;
 pub mod schema;

@@ -1,14 +1,14 @@
 //! The running adapter as the programs see it: the library's types, and the trait the control
 //! socket is written against (so that it is tested without a network).
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use netft::{RouteId, config::Config, io::lock::LockError, route::RouteChange};
 use tokio::sync::RwLock;
 
 pub use netft::adapter::{
-    Adapter, AdapterInfo, CounterSnapshot, EventStream, NodeInfo, OpenError, PeerInfo, RouteError,
-    Skipped, Snapshot,
+    Adapter, AdapterInfo, CounterSnapshot, DrainError, DrainOrder, DrainReport, EventStream,
+    NodeInfo, OpenError, PeerInfo, RouteError, Skipped, Snapshot,
 };
 
 use crate::cli::failure::Failure;
@@ -27,6 +27,16 @@ pub trait Node: Send + Sync + 'static {
         route: RouteId,
         change: RouteChange,
     ) -> impl Future<Output = Result<(), RouteError>> + Send;
+
+    /// Drains routes, or uses them again; waits at most `wait` until both directions have left.
+    ///
+    /// # Errors
+    /// See [`DrainError`].
+    fn drain(
+        &self,
+        order: DrainOrder,
+        wait: Duration,
+    ) -> impl Future<Output = Result<DrainReport, DrainError>> + Send;
 }
 
 /// The adapter of this process, until it is closed under those who still ask.
@@ -64,6 +74,13 @@ impl Node for Running {
         match self.0.read().await.as_ref() {
             Some(adapter) => adapter.change_route(id, change).await,
             None => Err(RouteError::Closed),
+        }
+    }
+
+    async fn drain(&self, order: DrainOrder, wait: Duration) -> Result<DrainReport, DrainError> {
+        match self.0.read().await.as_ref() {
+            Some(adapter) => adapter.drain(order, wait).await,
+            None => Err(RouteError::Closed.into()),
         }
     }
 }

@@ -125,6 +125,7 @@ fn line(what: &What, ends: &Ends) -> String {
         What::Stalled { length_ms } => {
             format!("this node was not scheduled for {length_ms} ms; no route is blamed for it")
         }
+        What::Drain { route, peer, stage } => format!("{} to {peer}: {stage}", ends.route(*route)),
         What::EventsLost { count } => format!("{count} events were not kept"),
     }
 }

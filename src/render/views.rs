@@ -8,7 +8,7 @@ use super::{
     table::{Align, Table},
     text::{bytes, escape, millis, percent, span, yes},
 };
-use crate::control::schema::{Peers, Route, Routes, Status};
+use crate::control::schema::{DrainAnswer, Peers, Route, Routes, Status};
 
 /// `netft status`.
 pub fn status(status: &Status) -> String {
@@ -111,7 +111,7 @@ pub fn routes(routes: &Routes) -> String {
             escape(&route.peer),
             route.real_local.to_string(),
             route.real_remote.to_string(),
-            escape(&route.state),
+            state(route),
             yes(route.tx).to_owned(),
             yes(route.rx).to_owned(),
             format!("{} ms", route.delay_ms),
@@ -140,7 +140,8 @@ pub fn route(route: &Route) -> String {
         ("priority", route.priority.to_string()),
         ("attributes", format!("{} ({})", route.attributes, Attributes(route.attributes))),
         ("carrier", escape(&route.carrier)),
-        ("state", escape(&route.state)),
+        ("state", state(route)),
+        ("drain", drain(route)),
         ("tx", yes(route.tx).to_owned()),
         ("rx", yes(route.rx).to_owned()),
         ("active", yes(route.active).to_owned()),
@@ -152,6 +153,30 @@ pub fn route(route: &Route) -> String {
         ("reason", escape(&route.reason)),
     ];
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
+}
+
+/// The state, and what else keeps data away.
+fn state(route: &Route) -> String {
+    match &route.drain {
+        Some(drain) => format!("{}, {}", escape(&route.state), escape(drain)),
+        None => escape(&route.state),
+    }
+}
+
+fn drain(route: &Route) -> String {
+    match (&route.drain, &route.drain_by) {
+        (Some(stage), Some(by)) => format!("{}, by {}", escape(stage), escape(by)),
+        _ => "-".to_owned(),
+    }
+}
+
+/// `netft drain` and its kin: one line per route.
+pub fn drained(answer: &DrainAnswer) -> String {
+    let line = |route: &Route| {
+        let stage = route.drain.as_deref().unwrap_or("in use");
+        format!("route {} to {}: {}\n", route.id, escape(&route.peer), escape(stage))
+    };
+    answer.routes.iter().map(line).collect()
 }
 
 fn rtt(route: &Route) -> String {

@@ -33,6 +33,8 @@ fn a_route_in_json_has_exactly_these_fields() {
         "tx",
         "rx",
         "active",
+        "drain",
+        "drain_by",
         "rtt_us",
         "loss",
         "heartbeats_sent",

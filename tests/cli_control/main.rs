@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod answers;
+mod drains;
 mod limits;
 
 use std::{
@@ -23,7 +24,7 @@ use netft::{
     config::Backend,
     route::{
         Attributes, Carrier, Class, PeerStatus, Priority, Reason, RouteChange, RouteSpec,
-        RouteState, RouteStatus,
+        RouteState, RouteStatus, drain::DrainWait,
     },
     wire::DropReason,
 };
@@ -35,7 +36,10 @@ use netftd::{
     },
     daemon::{
         clock::WallClock,
-        node::{AdapterInfo, CounterSnapshot, Node, NodeInfo, PeerInfo, RouteError, Snapshot},
+        node::{
+            AdapterInfo, CounterSnapshot, DrainError, DrainOrder, DrainReport, Node, NodeInfo,
+            PeerInfo, RouteError, Snapshot,
+        },
     },
 };
 use serde_json::Value;
@@ -45,6 +49,9 @@ struct Fake {
     snapshot: Mutex<Snapshot>,
     stuck: AtomicBool,
     changes: Mutex<Vec<(RouteId, RouteChange)>>,
+    drains: Mutex<Vec<DrainOrder>>,
+    /// What a drain waits for, until it is taken away.
+    waits: Mutex<Result<Option<DrainWait>, DrainError>>,
 }
 
 impl Node for Fake {
@@ -58,6 +65,16 @@ impl Node for Fake {
     async fn change_route(&self, route: RouteId, change: RouteChange) -> Result<(), RouteError> {
         self.changes.lock().unwrap().push((route, change));
         Ok(())
+    }
+
+    async fn drain(&self, order: DrainOrder, _: Duration) -> Result<DrainReport, DrainError> {
+        let waits = self.waits.lock().unwrap().clone()?;
+        let routes = vec![RouteId(1)];
+        self.drains.lock().unwrap().push(order);
+        Ok(DrainReport {
+            routes,
+            waits: waits.map(|wait| (RouteId(1), wait)).into_iter().collect(),
+        })
     }
 }
 
@@ -79,6 +96,7 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
         tx: true,
         rx: true,
         suspect: false,
+        drain: None,
         active: id == 1,
         rtt: Some(Duration::from_micros(215)),
         loss: 0.125,
@@ -167,6 +185,8 @@ impl Daemon {
             snapshot: Mutex::new(snapshot),
             stuck: AtomicBool::new(false),
             changes: Mutex::default(),
+            drains: Mutex::default(),
+            waits: Mutex::new(Ok(None)),
         });
         let journal = Arc::new(Journal::default());
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -69,14 +69,53 @@ impl DrainStage {
 /// The first peer that would be left without a route that is up and not drained, if the routes
 /// `wanted` were drained. A peer that has none anyway loses nothing.
 pub fn would_strand(routes: &[RouteStatus], wanted: &[RouteId]) -> Option<PeerId> {
-    let serves = |route: &&RouteStatus| route.state == RouteState::Up && route.drain.is_none();
     let lost = routes.iter().filter(|route| {
         wanted.contains(&route.id) && route.drain.is_none() && (serves(route) || route.active)
     });
     lost.map(|route| route.spec.peer).find(|peer| {
         let mut others = routes.iter().filter(|r| r.spec.peer == *peer && !wanted.contains(&r.id));
-        !others.any(|other| serves(&other))
+        !others.any(serves)
     })
+}
+
+/// What a drain waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainWait {
+    /// No other route to the peer is up: data stays.
+    NowhereToGo,
+    /// This node's data is about to leave.
+    Leaving,
+    /// The peer has not said that its data has left.
+    Peer,
+}
+
+impl DrainWait {
+    /// In words, to follow the name of a route.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NowhereToGo => "no other route to the peer is up, so data stays",
+            Self::Leaving => "data of this node has not left",
+            Self::Peer => "the peer has not said that its data has left",
+        }
+    }
+}
+
+/// What draining a route waits for; `None` when it is drained, not to be drained, or gone.
+pub fn waits_for(routes: &[RouteStatus], id: RouteId) -> Option<DrainWait> {
+    let route = routes.iter().find(|route| route.id == id)?;
+    let drain = route.drain.filter(|drain| !drain.done())?;
+    let peer = route.spec.peer;
+    let other = routes.iter().any(|r| r.spec.peer == peer && r.id != id && serves(r));
+    Some(match (drain.left_here, other) {
+        (true, _) => DrainWait::Peer,
+        (false, true) => DrainWait::Leaving,
+        (false, false) => DrainWait::NowhereToGo,
+    })
+}
+
+/// Up, and meant to carry data.
+fn serves(route: &RouteStatus) -> bool {
+    route.state == RouteState::Up && route.drain.is_none()
 }
 
 /// What a node knows of draining one route.

@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use super::{
-    drain::Drain, event::Reason, history::History, hold::Hold, params::Timing, quality::Quality, spec::RouteSpec,
-    status::RouteState,
+    drain::Drain, event::Reason, history::History, hold::Hold, params::Timing, quality::Quality,
+    spec::RouteSpec, status::RouteState,
 };
 use crate::{id::RouteId, time::Time};
 

@@ -50,9 +50,8 @@ pub(super) fn choose(
     let present = active.and_then(|id| routes.get(&id));
     if let Some(present) = present.filter(up) {
         let emptied = |best: &Route| present.drained() && !best.drained();
-        let better = |best: &&Route| {
-            rank(best) < rank(present) && (best.hold.over(now) || emptied(best))
-        };
+        let better =
+            |best: &&Route| rank(best) < rank(present) && (best.hold.over(now) || emptied(best));
         return match best_up.filter(better) {
             Some(better) => {
                 let reason = if emptied(better) {

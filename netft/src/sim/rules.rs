@@ -122,10 +122,9 @@ impl Checks {
         let told = self.bounds.delay + self.bounds.longest + self.bounds.slack;
         let good = |network: usize| {
             let since = view.truth.clean(network, node, peer)?;
-            let kept = view.truth.drained(network, node, peer).is_none();
-            let proven = since + self.bounds.prove();
-            (kept && view.now.since(proven.max(ordered)) > told && view.now > proven)
-                .then_some((network, since))
+            let kept = view.truth.kept(network, node, peer)?;
+            let known = (since + self.bounds.prove()).max(kept).max(ordered);
+            (view.now > known + told).then_some((network, since))
         };
         match (0..routes.len()).find_map(good) {
             Some((good, since)) => Err(format!(

@@ -16,6 +16,8 @@ pub(crate) struct Truth {
     clean: Vec<Option<Time>>,
     /// Per network and pair: since when an operator at one end drains it.
     drained: Vec<Option<Time>>,
+    /// Per network and pair: since when nobody drains it.
+    kept: Vec<Option<Time>>,
     /// Per node: when it last stopped or began to run.
     disturbed: Vec<Time>,
     ran: Vec<bool>,
@@ -28,6 +30,7 @@ impl Truth {
             blocked: vec![None; networks * nodes * nodes],
             clean: vec![None; networks * nodes * nodes],
             drained: vec![None; networks * nodes * nodes],
+            kept: vec![None; networks * nodes * nodes],
             disturbed: vec![Time::ZERO; nodes],
             ran: vec![false; nodes],
         }
@@ -52,7 +55,9 @@ impl Truth {
                     let place = self.place(number, from, to);
                     since(&mut self.blocked[place], blocked, now);
                     since(&mut self.clean[place], clean, now);
-                    self.drained[place] = network.drained(from, to);
+                    let drained = network.drained(from, to);
+                    self.drained[place] = drained;
+                    since(&mut self.kept[place], drained.is_none(), now);
                 }
             }
         }
@@ -68,6 +73,10 @@ impl Truth {
 
     pub(crate) fn drained(&self, network: usize, a: usize, b: usize) -> Option<Time> {
         self.drained[self.place(network, a, b)]
+    }
+
+    pub(crate) fn kept(&self, network: usize, a: usize, b: usize) -> Option<Time> {
+        self.kept[self.place(network, a, b)]
     }
 
     pub(crate) fn disturbed(&self, node: usize) -> Time {

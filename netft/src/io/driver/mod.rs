@@ -12,6 +12,7 @@
 //! API ──────requests────▶ └────────┘
 //! ```
 
+mod drain;
 mod forwarding;
 mod routes;
 mod snapshot;
@@ -23,7 +24,7 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    adapter::{RouteError, Snapshot},
+    adapter::{DrainError, DrainOrder, RouteError, Snapshot},
     config::{Config, RouteOverride},
     id::{PeerId, RouteId},
     io::{
@@ -66,6 +67,7 @@ pub(crate) enum Request {
     Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
     Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
     Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
+    Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
     /// The sessions are about to end because this node closes: that is no news.
     Closing,
     Stop(oneshot::Sender<()>),

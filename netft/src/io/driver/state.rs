@@ -235,6 +235,9 @@ impl Driver {
             Request::Remove(id, answer) => {
                 let _ = answer.send(self.remove_by_hand(id));
             }
+            Request::Drain(order, answer) => {
+                let _ = answer.send(self.drain(&order));
+            }
             Request::Closing => self.closing = true,
             Request::Stop(answer) => {
                 let _ = answer.send(());

@@ -1,10 +1,7 @@
 //! Drains: who leaves, when both ends have left, and what serves at last.
 
 use super::*;
-use crate::route::{
-    DrainStage, DrainStatus,
-    drain::would_strand,
-};
+use crate::route::{DrainStage, DrainStatus, drain::would_strand};
 
 fn drain(on: bool) -> RouteChange {
     RouteChange { drain: Some(on), ..RouteChange::default() }
