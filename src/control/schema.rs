@@ -75,6 +75,16 @@ pub struct Route {
     pub rx: bool,
     /// Data to the peer goes out here.
     pub active: bool,
+    /// Data stays unacknowledged here, and heartbeats have not decided yet.
+    #[serde(default)]
+    pub suspect: bool,
+    /// Milliseconds until data may return here; 0 unless the route was lost lately.
+    #[serde(default)]
+    pub hold_ms: u64,
+    /// How often the route was lost lately: one is forgiven per quiet minute, each doubles the
+    /// hold.
+    #[serde(default)]
+    pub flaps: u32,
     /// While an operator drains it: `draining`, then `drained` once both directions have left;
     /// else null.
     #[serde(default)]

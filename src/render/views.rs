@@ -140,8 +140,10 @@ pub fn route(route: &Route) -> String {
         ("priority", route.priority.to_string()),
         ("attributes", format!("{} ({})", route.attributes, Attributes(route.attributes))),
         ("carrier", escape(&route.carrier)),
-        ("state", state(route)),
+        ("state", escape(&route.state)),
         ("drain", drain(route)),
+        ("suspect", yes(route.suspect).to_owned()),
+        ("hold", hold(route)),
         ("tx", yes(route.tx).to_owned()),
         ("rx", yes(route.rx).to_owned()),
         ("active", yes(route.active).to_owned()),
@@ -155,12 +157,28 @@ pub fn route(route: &Route) -> String {
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
 }
 
-/// The state, and what else keeps data away.
+/// The state in a word; of a route that is up, what keeps data away or doubts it.
 fn state(route: &Route) -> String {
     match &route.drain {
-        Some(drain) => format!("{}, {}", escape(&route.state), escape(drain)),
+        _ if route.state != "up" => escape(&route.state),
+        _ if route.suspect => "suspect".to_owned(),
+        Some(drain) => escape(drain),
+        None if route.hold_ms > 0 => format!("held {}", held(route)),
         None => escape(&route.state),
     }
+}
+
+fn held(route: &Route) -> String {
+    // A hold of less than a second is not over.
+    span(Duration::from_secs(route.hold_ms.div_ceil(1000)))
+}
+
+fn hold(route: &Route) -> String {
+    let flaps = match route.flaps {
+        1 => "1 flap".to_owned(),
+        flaps => format!("{flaps} flaps"),
+    };
+    if route.hold_ms > 0 { format!("{} ({flaps})", held(route)) } else { format!("- ({flaps})") }
 }
 
 fn drain(route: &Route) -> String {

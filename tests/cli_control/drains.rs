@@ -49,7 +49,7 @@ fn each_word_is_the_order_it_says() {
     let route = &answer["routes"][0];
     assert_eq!((&route["drain"], &route["drain_by"]), (&"drained".into(), &"here".into()));
     assert_eq!(route["state"], "up");
-    assert!(daemon.shows(&["routes"]).contains("up, drained"));
+    assert!(daemon.shows(&["routes"]).contains("10.1.0.2:3343  drained"));
     assert!(daemon.shows(&["route", "show", "1"]).contains("drained, by here"));
 }
 

@@ -96,6 +96,8 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
         tx: true,
         rx: true,
         suspect: false,
+        hold: Duration::ZERO,
+        flaps: 0,
         drain: None,
         active: id == 1,
         rtt: Some(Duration::from_micros(215)),

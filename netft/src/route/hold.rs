@@ -57,6 +57,17 @@ impl Hold {
         self.until
     }
 
+    /// How long data must still wait before it may return, while a loss is behind the route; zero
+    /// once it may.
+    pub(super) fn left(&self, now: Time) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.since(now))
+    }
+
+    /// The flaps that are not forgiven: each doubles the hold.
+    pub(super) fn flaps(&self, now: Time) -> u32 {
+        self.remaining(now)
+    }
+
     /// Whether data may move to the route although another one works.
     pub(super) fn over(&self, now: Time) -> bool {
         self.until.is_none_or(|until| until <= now)
@@ -95,7 +106,9 @@ mod tests {
             now = now + Duration::from_secs(1);
         }
         assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!((hold.flaps(now), hold.left(now)), (9, Duration::from_secs(59)));
         now = now + FORGIVE * 20;
+        assert_eq!((hold.flaps(now), hold.left(now)), (0, Duration::ZERO));
         hold.lost(now);
         hold.up(now, BASE);
         assert_eq!(hold.until.expect("held").since(now), BASE);

@@ -224,8 +224,8 @@ impl Peer {
         }
     }
 
-    pub(super) fn route_status(&self) -> impl Iterator<Item = RouteStatus> {
-        self.routes.values().map(|route| RouteStatus {
+    pub(super) fn route_status(&self, now: Time) -> impl Iterator<Item = RouteStatus> {
+        self.routes.values().map(move |route| RouteStatus {
             id: route.id,
             spec: route.spec.clone(),
             state: route.state,
@@ -233,6 +233,8 @@ impl Peer {
             rx: route.rx,
             active: self.active == Some(route.id),
             suspect: route.suspect.is_some(),
+            hold: route.hold.left(now),
+            flaps: route.hold.flaps(now),
             drain: route.drain_status(self.active == Some(route.id), self.heard),
             rtt: route.quality.rtt(),
             loss: f32::from(route.quality.loss_permille()) / 1000.0,
