@@ -142,8 +142,11 @@ pub fn route(status: &RouteStatus, names: &Names, clock: &WallClock) -> Route {
         flaps: status.flaps,
         drain: status.drain.map(|drain| drain.stage().name().to_owned()),
         drain_by: status.drain.map(drain_by),
-        rtt_us: status.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-        loss: (f64::from(status.loss) * 10_000.0).round() / 10_000.0,
+        rtt_us: status.rtt.map(micros),
+        jitter_us: status.jitter.map(micros),
+        loss: share(status.loss),
+        loss_out: share(status.loss_out),
+        brown_out: status.brown_out,
         heartbeats_sent: status.heartbeats_sent,
         heartbeats_missed: status.heartbeats_missed,
         last_change: clock.rfc3339(status.last_change),
@@ -250,6 +253,14 @@ fn eight(spec: &RouteSpec) -> EightFields {
         priority: spec.priority.0,
         attributes: spec.attributes.0,
     }
+}
+
+fn share(share: f32) -> f64 {
+    (f64::from(share) * 10_000.0).round() / 10_000.0
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -94,8 +94,17 @@ pub struct Route {
     pub drain_by: Option<String>,
     /// Smoothed round-trip time of heartbeats, microseconds; null while unknown.
     pub rtt_us: Option<u64>,
+    /// How far round-trip times stray from it, microseconds; null while unknown.
+    #[serde(default)]
+    pub jitter_us: Option<u64>,
     /// Share of the peer's heartbeats lost lately, 0.0–1.0.
     pub loss: f64,
+    /// Share of this node's heartbeats the peer lost lately, 0.0–1.0.
+    #[serde(default)]
+    pub loss_out: f64,
+    /// Data left for a better route because of loss or latency, and has not returned.
+    #[serde(default)]
+    pub brown_out: bool,
     /// Heartbeat requests sent since the route was added.
     pub heartbeats_sent: u64,
     /// Heartbeats missed since the route was added.

@@ -119,7 +119,7 @@ pub fn routes(routes: &Routes) -> String {
             route.priority.to_string(),
             Attributes(route.attributes).to_string(),
             rtt(route),
-            percent(route.loss),
+            percent(route.loss.max(route.loss_out)),
         ]);
     }
     table.render()
@@ -148,7 +148,8 @@ pub fn route(route: &Route) -> String {
         ("rx", yes(route.rx).to_owned()),
         ("active", yes(route.active).to_owned()),
         ("rtt", rtt(route)),
-        ("loss", percent(route.loss)),
+        ("jitter", route.jitter_us.map_or_else(|| "-".to_owned(), millis)),
+        ("loss", format!("{} in, {} out", percent(route.loss), percent(route.loss_out))),
         ("heartbeats_sent", route.heartbeats_sent.to_string()),
         ("heartbeats_missed", route.heartbeats_missed.to_string()),
         ("last_change", escape(&route.last_change)),
@@ -163,6 +164,7 @@ fn state(route: &Route) -> String {
         _ if route.state != "up" => escape(&route.state),
         _ if route.suspect => "suspect".to_owned(),
         Some(drain) => escape(drain),
+        None if route.brown_out => "brown-out".to_owned(),
         None if route.hold_ms > 0 => format!("held {}", held(route)),
         None => escape(&route.state),
     }

@@ -39,7 +39,10 @@ fn a_route_in_json_has_exactly_these_fields() {
         "drain",
         "drain_by",
         "rtt_us",
+        "jitter_us",
         "loss",
+        "loss_out",
+        "brown_out",
         "heartbeats_sent",
         "heartbeats_missed",
         "last_change",
@@ -275,9 +278,12 @@ fn flaps_holds_and_suspicion_are_shown() {
     let text = daemon.shows(&["route", "show", "1"]);
     assert!(text.contains("hold               4 s (3 flaps)"), "{text}");
     assert!(text.contains("suspect            yes"), "{text}");
+    assert!(text.contains("loss               12.5 % in, 3.0 % out"), "{text}");
     assert!(daemon.shows(&["route", "show", "2"]).contains("hold               - (0 flaps)"));
     daemon.node.snapshot.lock().unwrap().routes[1].suspect = false;
     assert!(daemon.shows(&["routes"]).contains("10.1.0.2:3343  held 4 s"));
+    daemon.node.snapshot.lock().unwrap().routes[1].brown_out = true;
+    assert!(daemon.shows(&["routes"]).contains("10.1.0.2:3343  brown-out"));
 }
 
 #[test]

@@ -193,6 +193,8 @@ pub enum Reason {
     Draining,
     /// An operator drains the route at the peer.
     PeerDraining,
+    /// The route is up and clearly worse than another: lossy, or slower than it was.
+    BrownOut,
 }
 
 impl Reason {
@@ -221,6 +223,7 @@ impl Reason {
             Self::Removed => "removed",
             Self::Draining => "draining",
             Self::PeerDraining => "draining at peer",
+            Self::BrownOut => "brown-out",
         }
     }
 }

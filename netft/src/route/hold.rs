@@ -38,6 +38,12 @@ impl Hold {
         }
     }
 
+    /// The route is not good after all: its hold begins anew when it is.
+    pub(super) fn again(&mut self) {
+        self.lost = true;
+        self.until = None;
+    }
+
     /// The loss was not the route's: the peer restarted.
     pub(super) fn excuse(&mut self) {
         if std::mem::take(&mut self.lost) {

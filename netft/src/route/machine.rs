@@ -12,8 +12,15 @@
 use std::time::Duration;
 
 use super::{
-    drain::Drain, event::Reason, history::History, hold::Hold, params::Timing, quality::Quality,
-    spec::RouteSpec, status::RouteState,
+    brownout::Health,
+    drain::Drain,
+    event::Reason,
+    history::History,
+    hold::Hold,
+    params::Timing,
+    quality::{Inbound, Quality},
+    spec::RouteSpec,
+    status::RouteState,
 };
 use crate::{id::RouteId, time::Time};
 
@@ -69,6 +76,8 @@ pub(super) struct Route {
     pub(super) left: Reason,
     pub(super) hold: Hold,
     pub(super) quality: Quality,
+    pub(super) inbound: Inbound,
+    pub(super) health: Health,
     pub(super) history: History,
     pub(super) sent: u64,
     pub(super) missed: u64,
@@ -103,6 +112,8 @@ impl Route {
             left: Reason::Added,
             hold: Hold::default(),
             quality: Quality::default(),
+            inbound: Inbound::default(),
+            health: Health::default(),
             history: History::new(history),
             sent: 0,
             missed: 0,
@@ -151,6 +162,8 @@ impl Route {
         let begins = !self.rx && self.streak >= needed && !self.faulty();
         if begins {
             self.rx = true;
+            self.inbound = Inbound::default();
+            self.health.afresh();
         }
         if self.rx {
             self.arm(now);

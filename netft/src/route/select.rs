@@ -8,16 +8,16 @@ use std::{
 use super::{event::Reason, machine::Route, params::Priority, status::RouteState};
 use crate::{id::RouteId, time::Time};
 
-/// Order of preference, the same at both ends: drained routes last, then by priority, then by the
-/// pair of ends whatever side they are seen from, then by the number.
+/// Order of preference, the same at both ends: drained routes last, browned-out ones before them,
+/// then by priority, then by the pair of ends whatever side they are seen from, then by the number.
 pub(super) fn rank(route: &Route) -> Rank {
     let (here, there) = (route.spec.real_local, route.spec.real_remote);
     let (low, high) = ordered(here, there);
     let ends = (low.ip(), high.ip(), low.port(), high.port());
-    (route.drained(), route.spec.priority, ends, route.id)
+    (route.drained(), route.health.brown, route.spec.priority, ends, route.id)
 }
 
-type Rank = (bool, Priority, (IpAddr, IpAddr, u16, u16), RouteId);
+type Rank = (bool, bool, Priority, (IpAddr, IpAddr, u16, u16), RouteId);
 
 fn ordered(here: SocketAddr, there: SocketAddr) -> (SocketAddr, SocketAddr) {
     if (here.ip(), here.port()) <= (there.ip(), there.port()) {
@@ -56,6 +56,8 @@ pub(super) fn choose(
             Some(better) => {
                 let reason = if emptied(better) {
                     present.drained_for()
+                } else if present.health.brown && !better.health.brown {
+                    Reason::BrownOut
                 } else if better.hold.until().is_some() {
                     Reason::Failback
                 } else {

@@ -62,10 +62,16 @@ pub struct RouteStatus {
     pub flaps: u32,
     /// How far draining it got, while an operator at one of its ends wants it drained.
     pub drain: Option<DrainStatus>,
+    /// Data left for a better route, and has not returned.
+    pub brown_out: bool,
     /// Smoothed round-trip time of heartbeats, while known.
     pub rtt: Option<Duration>,
+    /// How far round-trip times stray from it, while known.
+    pub jitter: Option<Duration>,
     /// Share of the peer's heartbeats lost lately, 0.0–1.0.
     pub loss: f32,
+    /// Share of this node's heartbeats the peer lost lately, as it says, 0.0–1.0.
+    pub loss_out: f32,
     /// Heartbeat requests sent.
     pub heartbeats_sent: u64,
     /// Heartbeats missed since the route was added.

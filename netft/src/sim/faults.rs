@@ -33,6 +33,9 @@ impl World<'_> {
             Fault::Loss { network, from, to, permille } if self.known(network, from, to) => {
                 self.networks[network].lose(from, to, permille);
             }
+            Fault::Slow { network, by } if network < self.networks.len() => {
+                self.networks[network].slow(by);
+            }
             Fault::Heal { network } if network < self.networks.len() => self.heal(network),
             Fault::CarrierLost { network, node } if self.known(network, node, node) => {
                 self.carrier(network, node, false);

@@ -22,6 +22,8 @@ pub(crate) struct Network {
     nodes: usize,
     ways: Vec<Way>,
     carrier: Vec<bool>,
+    /// Added to the delay of every packet.
+    slower: Duration,
     /// Per node: its routes over the network are out of use.
     out_of_use: Vec<bool>,
     /// Per node: since when its routes over the network are drained.
@@ -40,6 +42,7 @@ impl Network {
             nodes,
             ways: vec![Way::default(); nodes * nodes],
             carrier: vec![true; nodes],
+            slower: Duration::ZERO,
             out_of_use: vec![false; nodes],
             drained: vec![None; nodes],
             priority: plan.priority,
@@ -106,15 +109,20 @@ impl Network {
         self.ways[from * self.nodes + to].loss_permille = permille;
     }
 
+    pub(crate) fn slow(&mut self, by: Duration) {
+        self.slower = by;
+    }
+
     /// Repairs the ways; carriers are the caller's, who must tell their nodes.
     pub(crate) fn heal(&mut self) {
         self.ways.fill(Way::default());
+        self.slower = Duration::ZERO;
     }
 
     fn travel(&self, rng: &mut Rng) -> Duration {
         let held = rng.chance(self.shape.reorder_permille);
         let extra = if held { self.shape.reorder_by } else { Duration::ZERO };
-        self.shape.delay + rng.upto(self.shape.jitter) + extra
+        self.shape.delay + self.slower + rng.upto(self.shape.jitter) + extra
     }
 }
 

@@ -42,7 +42,14 @@ pub enum Fault {
         /// How many of a thousand packets are lost.
         permille: u16,
     },
-    /// Cuts, losses and carriers of a network are repaired.
+    /// Every packet on a network takes longer.
+    Slow {
+        /// The network.
+        network: usize,
+        /// By how much, each way.
+        by: Duration,
+    },
+    /// Cuts, losses, delays and carriers of a network are repaired.
     Heal {
         /// The network.
         network: usize,

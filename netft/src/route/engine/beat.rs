@@ -33,7 +33,9 @@ impl Peer {
         route.remote = heartbeat.route;
         route.history.note(now, false, heartbeat.message, heartbeat.sequence);
         let begins = route.hear(now, heartbeat.serial);
-        if heartbeat.message == Message::Reply {
+        if heartbeat.message == Message::Request {
+            route.inbound.request(heartbeat.sequence);
+        } else {
             let sent = Time::from_nanos(heartbeat.sent_at);
             let held = Duration::from_micros(u64::from(heartbeat.held_us));
             // A reply to a request from the future was never asked for.
@@ -41,7 +43,9 @@ impl Peer {
                 route.suspect = None;
             }
             if sent <= now {
-                route.quality.reply(now, heartbeat.sequence, sent, held);
+                let rtt = route.quality.reply(now, heartbeat.sequence, sent, held);
+                let delay = route.delay();
+                rtt.into_iter().for_each(|rtt| route.health.sample(now, rtt, delay));
             }
         }
         if begins {
@@ -84,6 +88,7 @@ impl Peer {
                     carries: verdict.carries,
                 });
                 answers.into_iter().for_each(|asked| route.drain.answer(asked));
+                route.health.word(now, verdict.loss_permille);
             }
         }
     }
@@ -153,7 +158,7 @@ impl Peer {
                 admin_down: route.admin_down,
                 draining: route.drain.ordered(),
                 carries: self.active == Some(route.id),
-                loss_permille: route.quality.loss_permille(),
+                loss_permille: route.inbound.loss_permille(),
             })
             .collect()
     }

@@ -9,6 +9,7 @@
 mod apply;
 mod beat;
 mod context;
+mod health;
 mod peer;
 mod settle;
 

@@ -19,6 +19,7 @@ impl Peer {
         for route in self.routes.values_mut() {
             came_up |= settle_route(context, now, route, heard);
         }
+        self.judge_health(context, now);
         self.choose(context, now);
         self.tell_drains(context, now, heard);
         if came_up {
