@@ -171,6 +171,22 @@ impl Route {
         begins
     }
 
+    /// The peer says that it was not scheduled for `stalled` just before what is about to be
+    /// heard: what it did not send meanwhile was not lost here (reliability F-20).
+    pub(super) fn excuse(&mut self, now: Time, stalled: Duration) {
+        let Some(last) = self.last_heard else { return };
+        // It says so for a second: only a silence that spans the stall is excused by it.
+        let silence = now.since(last);
+        if silence + self.delay() * 2 < stalled {
+            return;
+        }
+        self.last_heard = Some((last + stalled).min(now));
+        self.suspect = None;
+        if !self.rx && silence <= stalled + self.detection_time() {
+            self.hold.excuse();
+        }
+    }
+
     /// Sets the deadline and the warning from `since`, when something was heard last.
     pub(super) fn arm(&mut self, since: Time) {
         self.deadline = Some(since + self.detection_time());

@@ -32,6 +32,9 @@ impl Peer {
         }
         route.remote = heartbeat.route;
         route.history.note(now, false, heartbeat.message, heartbeat.sequence);
+        if heartbeat.stalled_ms > 0 {
+            route.excuse(now, Duration::from_millis(u64::from(heartbeat.stalled_ms)));
+        }
         let begins = route.hear(now, heartbeat.serial);
         if heartbeat.message == Message::Request {
             route.inbound.request(heartbeat.sequence);

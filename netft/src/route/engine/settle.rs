@@ -71,12 +71,14 @@ fn settle_route(context: &mut Context, now: Time, route: &mut Route, heard: bool
     let tx = weigh(context, route, heard);
     let Some(from) = route.settle(now, tx) else { return false };
     let lost = from == RouteState::Up;
+    // Nor is it that the peer did not hear a node that was not scheduled.
+    let stalled = context.stalled_ms(now) > 0 && route.reason == Reason::PeerDoesNotHear;
     // A session that ends and an operator are no fault of the route.
     let planned = matches!(
         route.reason,
         Reason::NewSession | Reason::SessionLost | Reason::Admin | Reason::PeerAdmin
     );
-    if lost && !planned {
+    if lost && !planned && !stalled {
         route.hold.lost(now);
     }
     let up = route.state == RouteState::Up;

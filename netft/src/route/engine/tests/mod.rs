@@ -5,6 +5,7 @@ mod drain;
 mod hostile;
 mod model;
 mod reasons;
+mod stall;
 
 use std::time::Duration;
 
