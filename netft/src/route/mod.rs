@@ -2,8 +2,8 @@
 //!
 //! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
 //! table the packet path should read, and what happened. Behind it one file per question: is a
-//! route up (`machine`), which one carries data (`select`), when may data return (`hold`), which one
-//! should be left empty (`drain`), how good is a route (`quality`), is it so bad that another one is
+//! route up (`machine`), which one carries data (`select`), when may data return (`hold`), which
+//! one should be left empty (`drain`), how good is a route (`quality`), and is another one clearly
 //! better (`brownout`).
 
 mod brownout;
