@@ -37,8 +37,9 @@ pub(super) struct Choice {
 /// Chooses among a peer's routes.
 ///
 /// A route that works is left only for a better one whose hold time is over, and a drained one for
-/// any that is not: an operator's order does not wait. A route that does not work is left at once: for the best one that is up (those not held first), else for one
-/// proven in our direction, which keeps a pair of opposite half-routes alive.
+/// any that is not: an operator's order does not wait. A route that does not work is left at once:
+/// for the best one that is up (those not held first), else for one proven in our direction, which
+/// keeps a pair of opposite half-routes alive.
 pub(super) fn choose(
     routes: &BTreeMap<RouteId, Route>,
     active: Option<RouteId>,

@@ -58,7 +58,8 @@ pub struct RouteStatus {
     pub suspect: bool,
     /// How long data must still wait before it may return here; zero unless the route flapped.
     pub hold: Duration,
-    /// How often the route was lost lately; one is forgiven per quiet minute, each doubles the hold.
+    /// How often the route was lost lately; one is forgiven per quiet minute, each doubles the
+    /// hold.
     pub flaps: u32,
     /// How far draining it got, while an operator at one of its ends wants it drained.
     pub drain: Option<DrainStatus>,
