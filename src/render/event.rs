@@ -133,6 +133,7 @@ pub(super) fn line(what: &What, ends: &Ends) -> String {
         What::Cost { peer, from, cost: it, .. } => {
             format!("leaving {} to {peer} cost: {}", ends.route(*from), cost(it))
         }
+        What::Drain { route, peer, stage } => format!("{} to {peer}: {stage}", ends.route(*route)),
         What::EventsLost { count } => format!("{count} events were not kept"),
     }
 }

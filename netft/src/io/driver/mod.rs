@@ -13,6 +13,7 @@
 //! ```
 
 mod boots;
+mod drain;
 mod forwarding;
 mod routes;
 mod snapshot;
@@ -25,7 +26,7 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    adapter::{PeerError, RouteError, Snapshot},
+    adapter::{DrainError, DrainOrder, PeerError, RouteError, Snapshot},
     config::{Config, RouteOverride},
     id::{PeerId, RouteId},
     io::{
@@ -70,6 +71,7 @@ pub(crate) enum Request {
     Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
     Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
     ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
+    Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
     /// The sessions are about to end because this node closes: that is no news.
     Closing,
     Stop(oneshot::Sender<()>),

@@ -288,6 +288,9 @@ impl Driver {
             Request::ChangePeer(peer, change, answer) => {
                 let _ = answer.send(self.change_peer(peer, change));
             }
+            Request::Drain(order, answer) => {
+                let _ = answer.send(self.drain(&order));
+            }
             Request::Closing => self.closing = true,
             Request::Stop(answer) => {
                 let _ = answer.send(());

@@ -10,6 +10,7 @@ mod account;
 mod apply;
 mod beat;
 mod context;
+mod health;
 mod peer;
 mod settle;
 
@@ -163,6 +164,8 @@ pub struct Engine {
     table: Arc<Table>,
     /// What the last call promised as its next wake: waking later means this node was stalled.
     promised: Option<Time>,
+    /// The moment of the last call.
+    now: Time,
 }
 
 impl Engine {
@@ -176,6 +179,7 @@ impl Engine {
             wakes: BTreeMap::new(),
             table: Arc::default(),
             promised: None,
+            now: Time::ZERO,
         }
     }
 
@@ -190,6 +194,7 @@ impl Engine {
     /// # Errors
     /// A heartbeat that is refused, with the reason; nothing changed then.
     pub fn handle(&mut self, now: Time, input: Input) -> Result<(), DropReason> {
+        self.now = now;
         self.notice_stall(now);
         let outcome = self.apply(now, input);
         // What is overdue is for the next tick: it is no new stall.
@@ -199,6 +204,7 @@ impl Engine {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Time) {
+        self.now = now;
         self.notice_stall(now);
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
         let due: Vec<_> = due.map(|(_, peer)| *peer).collect();
@@ -221,9 +227,10 @@ impl Engine {
         self.context.outputs.pop_front()
     }
 
-    /// Every route, by number.
+    /// Every route, by number, as of the last call.
     pub fn routes(&self) -> Vec<RouteStatus> {
-        let mut routes: Vec<_> = self.peers.values().flat_map(Peer::route_status).collect();
+        let peers = self.peers.values();
+        let mut routes: Vec<_> = peers.flat_map(|peer| peer.route_status(self.now)).collect();
         routes.sort_by_key(|route| route.id);
         routes
     }
