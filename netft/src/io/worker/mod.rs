@@ -18,6 +18,7 @@ mod report;
 mod ring;
 mod run;
 mod rx;
+mod traffic;
 mod tx;
 mod watch;
 

@@ -9,6 +9,7 @@ use std::{
 use super::{
     out::{Context, Out, Target},
     report::Reports,
+    traffic::traffic,
 };
 use crate::{
     io::{
@@ -152,7 +153,7 @@ impl<'a> Turn<'a> {
     fn packet(&mut self, hdr: &VnetHdr, packet: &[u8]) -> Result<(), DropReason> {
         let inner = Inner::parse(packet)?;
         let port = inner.udp_port(packet);
-        self.aim(&inner, port, || inner.traffic(hdr, packet))?;
+        self.aim(&inner, port, || traffic(&inner, hdr, packet))?;
         let Self { out, context, target, .. } = self;
         let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
