@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::OpenOptions,
-    io::{self, Read},
+    io::{self, BufRead, BufReader},
     process::{Command, ExitCode, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -55,11 +55,19 @@ pub fn enter() -> Result<Entered, LabError> {
 /// # Panics
 /// When the run inside fails, or when namespaces are required and refused.
 pub fn in_namespace(name: &str, body: impl FnOnce()) {
+    in_namespace_for(name, TEST_LIMIT, body);
+}
+
+/// The same for a test that may take as long as `limit`. What it says is printed as it comes.
+///
+/// # Panics
+/// As [`in_namespace`].
+pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
-        thread::spawn(|| {
-            thread::sleep(TEST_LIMIT);
+        thread::spawn(move || {
+            thread::sleep(limit);
             daemon::print_logs();
-            eprintln!("the test did not end within {TEST_LIMIT:?}");
+            eprintln!("the test did not end within {limit:?}");
             std::process::exit(101);
         });
         return body();
@@ -71,9 +79,8 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
             let ran = output.contains("test result: ok. 1 passed");
             assert!(
                 status.success() && ran,
-                "{name} failed inside its namespaces ({status}); everything it said:\n{output}"
+                "{name} failed inside its namespaces ({status}); what it said is above"
             );
-            print!("{output}");
         }
         Err(refused) => {
             assert!(env::var_os(REQUIRE).is_none_or(|v| v != "1"), "{name}: {refused}");
@@ -86,10 +93,10 @@ fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
     check_tun()?;
     let failed = || LabError::io("hear the run inside");
     // One pipe for both streams, so that panics and logs stand where they happened.
-    let (mut reader, writer) = io::pipe().map_err(failed())?;
+    let (reader, writer) = io::pipe().map_err(failed())?;
     let make = || {
         let mut again = Command::new("/proc/self/exe");
-        again.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+        again.args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"]);
         // Without output the run counts as failed.
         let stream = || writer.try_clone().map_or_else(|_| Stdio::null(), Stdio::from);
         again.stdout(stream()).stderr(stream());
@@ -98,10 +105,17 @@ fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
     let mut child = spawn_inside(make)?;
     // Its end of the pipe must be the last one.
     drop(writer);
-    let mut output = Vec::new();
-    reader.read_to_end(&mut output).map_err(failed())?;
+    let mut output = String::new();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).map_err(failed())? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        print!("{text}");
+        output.push_str(&text);
+        line.clear();
+    }
     let status = child.wait().map_err(LabError::io("wait for the run inside"))?;
-    Ok((status, String::from_utf8_lossy(&output).into_owned()))
+    Ok((status, output))
 }
 
 fn run_inside(make: impl Fn() -> Command) -> Result<ExitStatus, LabError> {

@@ -76,6 +76,10 @@ impl Lab {
             let message = trap.message_mut().clone();
             let moment = Moment::now();
             trap.execute().await?;
+            // Between placing an entry and making it stick, a frame of `to` may move it back.
+            let mut again = netlink.neighbours().add_bridge(behind, &mac).replace();
+            *again.message_mut() = message.clone();
+            again.execute().await?;
             // Broadcast and multicast do not look at the forwarding entries.
             let port = LinkBridgePort::new(away).bcast_flood(false).mcast_flood(false);
             netlink.link().set_port(port.build()).execute().await?;

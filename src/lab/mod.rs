@@ -16,14 +16,17 @@ pub mod capture;
 pub mod daemon;
 mod enter;
 mod fault;
+mod kernel;
 mod netns;
 pub mod probe;
 mod scratch;
 mod sys;
 pub mod transfer;
+pub mod wire;
 
 pub use build::{Lab, Shape};
-pub use enter::{Entered, enter, in_namespace};
+pub use enter::{Entered, enter, in_namespace, in_namespace_for};
+pub use kernel::KernelCounters;
 pub use netns::{Netns, interface_index};
 pub use scratch::Scratch;
 

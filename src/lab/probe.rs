@@ -11,16 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::SockRef;
+
 use super::{LabError, Netns};
 
 /// Time between two datagrams.
 pub const PERIOD: Duration = Duration::from_millis(1);
+/// A sender that was not scheduled makes up for this much; more would be a burst that measures
+/// itself.
+const CATCH_UP: Duration = Duration::from_millis(5);
+/// What the receiver's socket holds while nobody reads: 4 MiB, or the system's limit.
+const BUFFER: usize = 4 << 20;
 /// Bytes of a datagram.
 const SIZE: usize = 64;
 /// How long the receiver waits for stragglers after the last datagram was sent.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// A stream of numbered datagrams in one direction, one per [`PERIOD`], until finished.
+/// A stream of numbered datagrams in one direction at a fixed pace, until finished.
 #[derive(Debug)]
 pub struct Probe {
     shared: Arc<Shared>,
@@ -40,6 +47,9 @@ struct Shared {
 pub struct Log {
     /// When the datagram of that number was sent.
     pub sent: Vec<Instant>,
+    /// How often the kernel asked the sender to wait (its queue was full). A datagram it did not
+    /// take is no datagram: the same number is sent again later.
+    pub refused: u64,
     /// Number and time of every arrival, in order of arrival.
     pub received: Vec<(u64, Instant)>,
 }
@@ -58,13 +68,23 @@ pub struct Report {
 }
 
 impl Probe {
-    /// Starts a probe from `local` in `from` to `remote` in `to`; port 0 means any.
+    /// Starts a probe from `local` in `from` to `remote` in `to`, one datagram per [`PERIOD`];
+    /// port 0 means any.
     ///
     /// # Errors
     /// When a socket cannot be bound (the address is not there).
-    pub fn start(
+    pub fn start(from: (&Netns, SocketAddr), to: (&Netns, SocketAddr)) -> Result<Self, LabError> {
+        Self::paced(from, to, PERIOD)
+    }
+
+    /// The same with one datagram per `period`.
+    ///
+    /// # Errors
+    /// As [`Probe::start`].
+    pub fn paced(
         (from, local): (&Netns, SocketAddr),
         (to, remote): (&Netns, SocketAddr),
+        period: Duration,
     ) -> Result<Self, LabError> {
         let bind = |netns: &Netns, address: SocketAddr| {
             netns
@@ -81,6 +101,7 @@ impl Probe {
         // While a neighbour is being resolved its queue holds what is sent; a sender that waits for
         // room there would stop measuring.
         output.set_nonblocking(true).map_err(LabError::io("unblock a probe"))?;
+        SockRef::from(&input).set_recv_buffer_size(BUFFER).map_err(LabError::io("set a buffer"))?;
         let shared = Arc::new(Shared::default());
         let receiver = thread::spawn({
             let shared = Arc::clone(&shared);
@@ -88,7 +109,7 @@ impl Probe {
         });
         let sender = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || send(&output, retarget(target, local), &shared)
+            move || send(&output, retarget(target, local), period, &shared)
         });
         Ok(Self { shared, sender, receiver })
     }
@@ -127,20 +148,26 @@ impl Shared {
     }
 }
 
-fn send(socket: &UdpSocket, target: SocketAddr, shared: &Shared) {
+fn send(socket: &UdpSocket, target: SocketAddr, period: Duration, shared: &Shared) {
     let mut datagram = [0; SIZE];
     let mut due = Instant::now();
-    for number in 0u64.. {
-        if shared.stop_sending.load(Relaxed) {
-            break;
-        }
+    let mut number = 0u64;
+    while !shared.stop_sending.load(Relaxed) {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        // A sender that was not scheduled goes on from here: a burst would measure itself.
-        due = due.max(Instant::now() - PERIOD) + PERIOD;
+        due = due.max(Instant::now() - CATCH_UP.max(period)) + period;
         datagram[..8].copy_from_slice(&number.to_be_bytes());
-        shared.log().sent.push(Instant::now());
-        // A datagram the kernel refuses counts as sent and lost: that is what it is to its user.
-        let _ = socket.send_to(&datagram, target);
+        let at = Instant::now();
+        let full = |error: &io::Error| {
+            error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
+        };
+        match socket.send_to(&datagram, target) {
+            Err(error) if full(&error) => shared.log().refused += 1,
+            // Any other error counts as sent and lost: that is what it is to its user.
+            _ => {
+                shared.log().sent.push(at);
+                number += 1;
+            }
+        }
     }
 }
 
@@ -181,6 +208,16 @@ impl Log {
             }
         }
         report
+    }
+
+    /// The longest time from sending to arriving among what was sent from `start` (included) to
+    /// `end` (excluded), and arrived.
+    pub fn delay(&self, start: Instant, end: Instant) -> Duration {
+        let delay = |(number, at): &(u64, Instant)| {
+            let sent = self.sent.get(usize::try_from(*number).ok()?)?;
+            (start..end).contains(sent).then(|| at.saturating_duration_since(*sent))
+        };
+        self.received.iter().filter_map(delay).max().unwrap_or_default()
     }
 
     /// When the datagrams that never arrived were sent.

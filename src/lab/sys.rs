@@ -9,7 +9,7 @@ use std::{
     ffi::{CStr, CString},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     process::Command,
@@ -88,6 +88,27 @@ pub(super) fn packet_socket(name: &str) -> io::Result<Socket> {
     // SAFETY: the storage holds a whole `sockaddr_ll` of that length.
     let address = unsafe { SockAddr::new(storage, length as libc::socklen_t) };
     socket.bind(&address)?;
+    Ok(socket)
+}
+
+/// A [`packet_socket`] for a relay: it receives what comes in, not what it puts out itself, and
+/// every frame has the kernel's `virtio_net_hdr` in front, both ways.
+pub(super) fn relay_socket(name: &str) -> io::Result<Socket> {
+    // linux/if_packet.h
+    const PACKET_IGNORE_OUTGOING: i32 = 23;
+    let socket = packet_socket(name)?;
+    for option in [PACKET_IGNORE_OUTGOING, libc::PACKET_VNET_HDR] {
+        let on = 1;
+        let length = size_of_val(&on) as libc::socklen_t;
+        let fd = socket.as_raw_fd();
+        // SAFETY: the option's value is an int that lives through the call.
+        let done = unsafe {
+            libc::setsockopt(fd, libc::SOL_PACKET, option, (&raw const on).cast(), length)
+        };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
     Ok(socket)
 }
 

@@ -21,6 +21,20 @@ const CHUNK: usize = 16 * 1024;
 /// A flow that stands still this long is given up: longer than any fault a run makes.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// How a flow is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace<'a> {
+    /// Bytes written at once, at least 8.
+    pub chunk: usize,
+    /// Bytes per second; `None`: as fast as it goes.
+    pub rate: Option<u64>,
+    /// The congestion control, as the kernel calls it.
+    pub congestion: &'a str,
+}
+
+/// As fast as it goes.
+const BULK: Pace<'static> = Pace { chunk: CHUNK, rate: None, congestion: "cubic" };
+
 /// A bulk transfer in one direction, until finished.
 #[derive(Debug)]
 pub struct Transfer {
@@ -65,9 +79,21 @@ impl Transfer {
     /// # Errors
     /// When the sockets cannot be bound or connected.
     pub fn start(
+        from: (&Netns, SocketAddr),
+        to: (&Netns, SocketAddr),
+        rate: Option<u64>,
+    ) -> Result<Self, LabError> {
+        Self::paced(from, to, Pace { rate, ..BULK })
+    }
+
+    /// The same, written as `pace` says.
+    ///
+    /// # Errors
+    /// As [`Transfer::start`], and when the kernel has no such congestion control.
+    pub fn paced(
         (from, local): (&Netns, SocketAddr),
         (to, remote): (&Netns, SocketAddr),
-        rate: Option<u64>,
+        pace: Pace<'_>,
     ) -> Result<Self, LabError> {
         let failed = |what: &str| LabError::io(format!("{what} {local} → {remote}"));
         let listener = to.run(|| TcpListener::bind(remote)).map_err(failed("listen for"))?;
@@ -78,7 +104,8 @@ impl Transfer {
         {
             target.set_scope_id(local.scope_id());
         }
-        let output = from.run(|| connect(local, target)).map_err(failed("connect"))?;
+        let output =
+            from.run(|| connect(local, target, pace.congestion)).map_err(failed("connect"))?;
         let (input, _) = listener.accept().map_err(failed("accept"))?;
         for socket in [&output, &input] {
             socket.set_read_timeout(Some(LIMIT)).map_err(failed("limit"))?;
@@ -89,9 +116,10 @@ impl Transfer {
             let shared = Arc::clone(&shared);
             move || receive(input, &shared)
         });
+        let (chunk, rate) = (pace.chunk, pace.rate);
         let sender = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || send(output, rate, &shared)
+            move || send(output, chunk, rate, &shared)
         });
         Ok(Self { shared, sender, receiver })
     }
@@ -172,18 +200,27 @@ pub(super) fn longest_gap(
     longest.max(end.saturating_duration_since(before))
 }
 
-fn connect(local: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
+fn connect(local: SocketAddr, target: SocketAddr, congestion: &str) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     // One congestion control on every machine, so that figures can be compared.
-    socket.set_tcp_congestion(b"cubic").or_else(|_| socket.set_tcp_congestion(b"reno"))?;
+    match socket.set_tcp_congestion(congestion.as_bytes()) {
+        Err(_) if congestion == BULK.congestion => socket.set_tcp_congestion(b"reno")?,
+        result => result?,
+    }
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&local.into())?;
     socket.connect_timeout(&target.into(), Duration::from_secs(5))?;
     Ok(socket.into())
 }
 
-fn send(mut socket: TcpStream, rate: Option<u64>, shared: &Shared) -> io::Result<Sent> {
+fn send(
+    mut socket: TcpStream,
+    size: usize,
+    rate: Option<u64>,
+    shared: &Shared,
+) -> io::Result<Sent> {
     let mut hash = Context::new(&SHA256);
-    let mut chunk: Vec<u8> = (0..CHUNK).map(|place| (place % 251) as u8).collect();
+    let mut chunk: Vec<u8> = (0..size.max(8)).map(|place| (place % 251) as u8).collect();
     let mut bytes = 0u64;
     let mut due = Instant::now();
     while !shared.stop.load(Relaxed) {
@@ -191,11 +228,11 @@ fn send(mut socket: TcpStream, rate: Option<u64>, shared: &Shared) -> io::Result
         chunk[..8].copy_from_slice(&bytes.to_be_bytes());
         socket.write_all(&chunk)?;
         hash.update(&chunk);
-        bytes += CHUNK as u64;
+        bytes += chunk.len() as u64;
         if let Some(rate) = rate {
             // Time lost in a stall is not made up for: the pace stays what was asked.
             due = due.max(Instant::now() - Duration::from_millis(20));
-            due += Duration::from_nanos(CHUNK as u64 * 1_000_000_000 / rate.max(1));
+            due += Duration::from_nanos(chunk.len() as u64 * 1_000_000_000 / rate.max(1));
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
     }

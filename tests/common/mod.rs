@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
+pub mod faults;
+
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     thread,
     time::{Duration, Instant},
@@ -10,7 +13,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use netftd::lab::{
-    Lab, Moment, Shape,
+    KernelCounters, Lab, Moment, Shape,
     daemon::{ADAPTER, Daemon, Events, Programs, Route, Settings, Site},
     interface_index,
     probe::{Log, Probe},
@@ -30,9 +33,18 @@ pub const RATE: u64 = 5_000_000;
 /// Data returns soon, so that tests are short.
 pub const HOLD: &str = "[failover]\nhold = 300\n";
 
-/// The binaries under test.
+/// The binaries under test: those of this build, or for figures `NETFTD` and `NETFT`.
 pub fn programs() -> Programs {
-    Programs::new(env!("CARGO_BIN_EXE_netftd"), env!("CARGO_BIN_EXE_netft"))
+    let other = |variable, own: &str| std::env::var(variable).unwrap_or_else(|_| own.to_owned());
+    Programs::new(
+        other("NETFTD", env!("CARGO_BIN_EXE_netftd")),
+        other("NETFT", env!("CARGO_BIN_EXE_netft")),
+    )
+}
+
+/// A number from the environment, for long runs and figures; otherwise that of a short test.
+pub fn number(variable: &str, short: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(short)
 }
 
 /// Two nodes, their networks and their daemons.
@@ -56,14 +68,23 @@ impl Pair {
 
     /// The same over networks of other shapes.
     pub fn over(shapes: &[Shape], settings: Settings<'_>) -> Self {
-        let mut pair = Self::prepared(shapes, settings);
+        Self::prepared(shapes, settings).started()
+    }
+
+    /// Starts both daemons and waits for every route.
+    pub fn started(mut self) -> Self {
         for node in [0, 1] {
-            pair.start(node);
+            self.start(node);
         }
         for node in [0, 1] {
-            pair.ready(node);
+            self.ready(node);
         }
-        pair
+        self
+    }
+
+    /// Everything but the daemons, over flat networks.
+    pub fn prepared_for(networks: usize, settings: Settings<'_>) -> Self {
+        Self::prepared(&vec![Shape::Flat; networks], settings)
     }
 
     /// Everything but the daemons.
@@ -127,6 +148,19 @@ impl Pair {
             .unwrap();
     }
 
+    /// Makes `network` the node's best by changing its route's priority, and waits for its data.
+    pub fn prefer(&mut self, node: usize, network: usize) {
+        let routes = self.daemon(node).routes().unwrap();
+        let best = routes.iter().map(|route| route.priority).min().unwrap();
+        let route = routes.iter().find(|route| self.network(node, route) == network).unwrap();
+        let priority = (best - 1).to_string();
+        let mut command = self.site.operator(&self.lab, node).unwrap();
+        command.args(["route", "set", &route.id.to_string(), "--priority", &priority]);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        self.wait_active(node, network);
+    }
+
     fn addresses(&self, network: usize, node: usize) -> [IpAddr; 2] {
         [false, true].map(|six| self.lab.address(network, node, six))
     }
@@ -161,6 +195,17 @@ impl Pair {
         Probe::start(
             (self.lab.node(from), self.endpoint(from, six)),
             (self.lab.node(to), self.endpoint(to, six)),
+        )
+        .unwrap()
+    }
+
+    /// A probe of 10,000 packets per second.
+    pub fn dense_probe(&self, from: usize) -> Probe {
+        let to = 1 - from;
+        Probe::paced(
+            (self.lab.node(from), self.endpoint(from, false)),
+            (self.lab.node(to), self.endpoint(to, false)),
+            Duration::from_micros(100),
         )
         .unwrap()
     }
@@ -259,4 +304,67 @@ pub fn eventually(what: &str, want: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         thread::sleep(WHILE / 25);
     }
+}
+
+/// What both daemons and both kernels count, at one moment.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    daemons: [BTreeMap<String, u64>; 2],
+    kernels: [KernelCounters; 2],
+}
+
+impl Counts {
+    pub fn take(pair: &mut Pair) -> Self {
+        let daemons = [0, 1].map(|node| {
+            let status = pair.daemon(node).get("/v1/status").unwrap();
+            let mut counts = BTreeMap::new();
+            for (name, value) in status["counters"].as_object().unwrap() {
+                counts.extend(value.as_u64().map(|value| (name.clone(), value)));
+            }
+            for (reason, value) in status["counters"]["drops"].as_object().unwrap() {
+                counts.extend(value.as_u64().map(|value| (format!("drops.{reason}"), value)));
+            }
+            counts
+        });
+        let kernels = [0, 1].map(|node| pair.lab.node(node).counters());
+        Self { daemons, kernels }
+    }
+
+    /// What was counted since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        let daemons = [0, 1].map(|node| {
+            let old = &before.daemons[node];
+            let grown = self.daemons[node].iter().map(|(name, now)| {
+                (name.clone(), now.saturating_sub(old.get(name).copied().unwrap_or_default()))
+            });
+            grown.filter(|(_, more)| *more > 0).collect()
+        });
+        let kernels = [0, 1].map(|node| self.kernels[node].since(&before.kernels[node]));
+        Self { daemons, kernels }
+    }
+
+    /// A daemon's counter, both nodes together.
+    pub fn daemon(&self, name: &str) -> u64 {
+        self.daemons.iter().filter_map(|counts| counts.get(name)).sum()
+    }
+
+    /// A kernel's counter, both nodes together.
+    pub fn kernel(&self, name: &str) -> u64 {
+        self.kernels.iter().map(|counts| counts.get(name)).sum()
+    }
+
+    /// Packets that kernels dropped for want of room, at the sockets and at the adapter: no
+    /// failover can bring those back.
+    pub fn no_room(&self) -> u64 {
+        Self::NO_ROOM.iter().map(|name| self.kernel(name)).sum()
+    }
+
+    /// The same in words.
+    pub fn no_room_where(&self) -> String {
+        let parts = Self::NO_ROOM.map(|name| (name, self.kernel(name)));
+        let parts = parts.iter().filter(|(_, count)| *count > 0);
+        parts.map(|(name, count)| format!(" {name} {count}")).collect()
+    }
+
+    const NO_ROOM: [&str; 3] = ["UdpRcvbufErrors", "netft0 rx_dropped", "netft0 tx_dropped"];
 }
