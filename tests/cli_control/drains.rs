@@ -99,6 +99,7 @@ fn a_drain_is_an_event_in_words() {
     }
     let text = daemon.shows(&["events"]);
     let told: Vec<_> = text.lines().map(str::trim).collect();
-    let expected = ["draining", "drained", "undrained"].map(|s| format!("route 1 to b: {s}"));
+    let stages = [(1, "draining"), (2, "drained"), (3, "undrained")];
+    let expected = stages.map(|(number, stage)| format!("{number}  route 1 to b: {stage}"));
     assert_eq!(told, expected);
 }

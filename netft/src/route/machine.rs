@@ -226,6 +226,14 @@ impl Route {
         }
     }
 
+    /// Something unread waits where heartbeats arrive: whoever reads there was not scheduled. The
+    /// route gets a delay more, again and again, for one more detection time at most (F-20).
+    pub(super) fn unread(&mut self, now: Time) {
+        let (Some(heard), Some(deadline)) = (self.last_heard, self.deadline) else { return };
+        let most = heard + self.detection_time() * 2;
+        self.deadline = Some(deadline.max((now + self.delay()).min(most)));
+    }
+
     /// The detection time went by in silence.
     pub(super) fn miss(&mut self) {
         self.missed += u64::from(self.spec.timing.threshold.get());

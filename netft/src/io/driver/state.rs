@@ -335,6 +335,7 @@ impl Driver {
         self.retry_sends(now);
         self.retry_sockets(now);
         self.tell_tallies();
+        self.look_before_blaming(now);
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
             match output {

@@ -97,6 +97,8 @@ pub enum Input {
     },
     /// Data sent on a route stays unacknowledged although it should not.
     Suspect(RouteId),
+    /// Something that arrived on a route has not been read yet.
+    Unread(RouteId),
     /// A fault of this end of a route began; several may hold at once.
     Fault {
         /// The route.
@@ -215,6 +217,17 @@ impl Engine {
             self.follow(id);
         }
         self.promised = self.next_wake();
+    }
+
+    /// The routes that go down with the next [`tick`](Self::tick) because nothing was heard on
+    /// them: time to look whether something waits there unread ([`Input::Unread`]).
+    pub fn overdue(&self, now: Time) -> Vec<RouteId> {
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, peer)| self.peers.get(peer))
+            .flat_map(|peer| peer.routes.values())
+            .filter(|route| route.deadline.is_some_and(|deadline| deadline <= now))
+            .map(|route| route.id)
+            .collect()
     }
 
     /// When [`tick`](Self::tick) has something to do; finite while a route may send.
