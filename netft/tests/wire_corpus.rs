@@ -17,7 +17,7 @@ use netft::wire::{
     ack::{Ack, MAX_RANGES, MAX_ROUTES, Range, RouteHeard},
     fuzzing,
     header::{FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind, OVERHEAD, VERSION},
-    heartbeat::{Heartbeat, MAX_VERDICTS, Message, Verdict},
+    heartbeat::{FIXED_LEN, Heartbeat, MAX_VERDICTS, Message, Verdict},
     hello::{Hello, MAX_NAME},
     replay::COUNTER_LIMIT,
 };
@@ -179,12 +179,15 @@ fn heartbeat_seeds() -> Seeds {
         heard: n.is_multiple_of(2),
         local_down: n.is_multiple_of(3),
         admin_down: n.is_multiple_of(5),
+        draining: n % 4 == 1,
+        carries: n == 2,
         loss_permille: n as u16 * 15,
     };
     let reply = encode(Message::Reply, (0..3).map(verdict).collect());
     vec![
         ("bad-count", with(&reply, 1, &[4])),
         ("bad-empty", vec![]),
+        ("bad-flag", with(&reply, FIXED_LEN + 4, &[0x20])),
         ("bad-route", with(&reply, 4, &[0; 4])),
         ("bad-short", reply[..reply.len() - 1].to_vec()),
         ("full", encode(Message::Reply, (0..MAX_VERDICTS).map(verdict).collect())),

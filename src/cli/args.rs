@@ -44,6 +44,18 @@ pub(super) enum Command {
     /// Shows or changes one route.
     #[command(subcommand)]
     Route(RouteCommand),
+    /// Moves data off every route over an interface, both ways, before anything is unplugged.
+    Drain {
+        /// The interface.
+        interface: String,
+        #[command(flatten)]
+        drain: DrainOptions,
+    },
+    /// Uses the routes over a drained interface again.
+    Undrain {
+        /// The interface.
+        interface: String,
+    },
     /// Lists the peers.
     Peers,
     /// Shows or changes one peer.
@@ -109,6 +121,18 @@ pub(super) enum RouteCommand {
         #[command(flatten)]
         change: Change,
     },
+    /// Moves data off a route, both ways; it stays alive and serves when nothing else does.
+    Drain {
+        /// Its number.
+        id: u32,
+        #[command(flatten)]
+        drain: DrainOptions,
+    },
+    /// Uses a drained route again.
+    Undrain {
+        /// Its number.
+        id: u32,
+    },
     /// Takes a route out of use.
     Down {
         /// Its number.
@@ -119,6 +143,18 @@ pub(super) enum RouteCommand {
         /// Its number.
         id: u32,
     },
+}
+
+/// How a drain is carried out.
+#[derive(Debug, clap::Args)]
+pub(super) struct DrainOptions {
+    /// Even if a peer has no other route that is up; its data then stays.
+    #[arg(long)]
+    pub(super) force: bool,
+    /// How long to wait until both directions have left: 0–600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub(super) timeout: u64,
 }
 
 #[derive(Debug, clap::Args)]

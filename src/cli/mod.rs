@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod drain;
 pub mod failure;
 mod hosts;
 mod init;
@@ -69,6 +70,14 @@ fn run(command: Command, target: &Target) -> Result<(), Failure> {
             out.answer(json, &text, || views::peers(&peers))
         }
         Command::Peer(command) => peer::run(&client(), command, json, &mut out),
+        Command::Drain { interface, drain } => {
+            let request = drain::interface(interface, true);
+            drain::run(&client(), request, Some(&drain), json, &mut out)
+        }
+        Command::Undrain { interface } => {
+            let request = drain::interface(interface, false);
+            drain::run(&client(), request, None, json, &mut out)
+        }
         Command::Route(route) => change(&client(), route, json, &mut out),
         Command::Events(args) => events(&client(), &args, json, &mut out),
         Command::Why(args) => why(&client(), &args, json, &mut out),
@@ -107,6 +116,12 @@ fn change(
                 admin: None,
             };
             (id, Some(patch))
+        }
+        RouteCommand::Drain { id, drain } => {
+            return drain::run(client, drain::route(id, true), Some(&drain), json, out);
+        }
+        RouteCommand::Undrain { id } => {
+            return drain::run(client, drain::route(id, false), None, json, out);
         }
         RouteCommand::Up { id } => (id, Some(admin(Admin::Up))),
         RouteCommand::Down { id } => (id, Some(admin(Admin::Down))),

@@ -68,7 +68,8 @@ pub struct Candidate {
     pub suspect: bool,
     /// How much longer data was not to return to it; null if it was not held.
     pub held_ms: Option<u64>,
-    /// `chosen`, `behind another`, `held`, `half proven`, `not up` or `admin-down`.
+    /// `chosen`, `behind another`, `held`, `half proven`, `not up`, `admin-down`, `drained` or
+    /// `brown-out`.
     pub verdict: String,
 }
 

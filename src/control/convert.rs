@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use netft::{
     PeerId,
     config::Backend,
-    route::{EventKind, RouteSpec, RouteState, RouteStatus},
+    route::{DrainStatus, EventKind, RouteSpec, RouteState, RouteStatus},
 };
 
 use super::{
@@ -151,8 +151,16 @@ pub fn route(status: &RouteStatus, snapshot: &Snapshot, names: &Names, clock: &W
         tx: status.tx,
         rx: status.rx,
         active: status.active,
-        rtt_us: status.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-        loss: (f64::from(status.loss) * 10_000.0).round() / 10_000.0,
+        suspect: status.suspect,
+        hold_ms: millis(status.hold),
+        flaps: status.flaps,
+        drain: status.drain.map(|drain| drain.stage().name().to_owned()),
+        drain_by: status.drain.map(drain_by),
+        rtt_us: status.rtt.map(micros),
+        jitter_us: status.jitter.map(micros),
+        loss: share(status.loss),
+        loss_out: share(status.loss_out),
+        brown_out: status.brown_out,
         heartbeats_sent: status.heartbeats_sent,
         heartbeats_missed: status.heartbeats_missed,
         last_change: clock.rfc3339(status.last_change),
@@ -239,6 +247,9 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             What::SessionRefused { peer: names.of(*peer), reason: reason.clone() }
         }
         EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
+        EventKind::Drain { route, peer, stage } => {
+            What::Drain { route: route.0, peer: names.of(*peer), stage: stage.name().to_owned() }
+        }
         EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
         EventKind::Cost { peer, from, to, cost } => What::Cost {
             peer: names.of(*peer),
@@ -248,6 +259,15 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
         },
         EventKind::Reconfigured => What::Reconfigured,
     }
+}
+
+fn drain_by(drain: DrainStatus) -> String {
+    match (drain.here, drain.at_peer) {
+        (true, true) => "both",
+        (true, false) => "here",
+        (false, _) => "peer",
+    }
+    .to_owned()
 }
 
 fn eight(spec: &RouteSpec) -> EightFields {
@@ -261,6 +281,14 @@ fn eight(spec: &RouteSpec) -> EightFields {
         priority: spec.priority.0,
         attributes: spec.attributes.0,
     }
+}
+
+fn share(share: f32) -> f64 {
+    (f64::from(share) * 10_000.0).round() / 10_000.0
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

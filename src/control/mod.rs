@@ -2,6 +2,7 @@
 
 pub mod cause;
 pub mod convert;
+mod drain;
 pub mod journal;
 pub mod listener;
 pub mod metrics;

@@ -77,10 +77,36 @@ pub struct Route {
     pub rx: bool,
     /// Data to the peer goes out here.
     pub active: bool,
+    /// Data stays unacknowledged here, and heartbeats have not decided yet.
+    #[serde(default)]
+    pub suspect: bool,
+    /// Milliseconds until data may return here; 0 unless the route was lost lately.
+    #[serde(default)]
+    pub hold_ms: u64,
+    /// How often the route was lost lately: one is forgiven per quiet minute, each doubles the
+    /// hold.
+    #[serde(default)]
+    pub flaps: u32,
+    /// While an operator drains it: `draining`, then `drained` once both directions have left;
+    /// else null.
+    #[serde(default)]
+    pub drain: Option<String>,
+    /// Where it is drained: `here`, `peer` or `both`; null when nowhere.
+    #[serde(default)]
+    pub drain_by: Option<String>,
     /// Smoothed round-trip time of heartbeats, microseconds; null while unknown.
     pub rtt_us: Option<u64>,
+    /// How far round-trip times stray from it, microseconds; null while unknown.
+    #[serde(default)]
+    pub jitter_us: Option<u64>,
     /// Share of the peer's heartbeats lost lately, 0.0–1.0.
     pub loss: f64,
+    /// Share of this node's heartbeats the peer lost lately, 0.0–1.0.
+    #[serde(default)]
+    pub loss_out: f64,
+    /// Data left for a better route because of loss or latency, and has not returned.
+    #[serde(default)]
+    pub brown_out: bool,
     /// Heartbeat requests sent since the route was added.
     pub heartbeats_sent: u64,
     /// Heartbeats missed since the route was added.
@@ -121,6 +147,48 @@ pub enum Admin {
     Up,
     /// Not used.
     Down,
+}
+
+/// `POST /v1/drain`: one of `route` and `interface`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// One route, by its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<u32>,
+    /// Every route over an interface of this node, all or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Drains; false uses the routes again.
+    pub on: bool,
+    /// Drains the last route to a peer too; its data then stays where it is.
+    #[serde(default)]
+    pub force: bool,
+    /// Milliseconds to wait until both directions have left: 0–4000.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// The answer to `POST /v1/drain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DrainAnswer {
+    /// Nothing is waited for any more.
+    pub done: bool,
+    /// What is still waited for; the order stands.
+    pub waits: Vec<DrainWait>,
+    /// The routes the order is about.
+    pub routes: Vec<Route>,
+}
+
+/// What draining a route waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainWait {
+    /// The route.
+    pub route: u32,
+    /// The peer it leads to.
+    pub peer: String,
+    /// What is missing.
+    pub reason: String,
 }
 
 /// `GET /v1/status`.
@@ -460,6 +528,15 @@ pub enum What {
         /// What it cost.
         #[serde(flatten)]
         cost: Cost,
+    },
+    /// A route is drained at one of its ends, or no more.
+    Drain {
+        /// The route.
+        route: u32,
+        /// The peer it leads to.
+        peer: String,
+        /// `draining`, `drained` (both directions have left) or `undrained`.
+        stage: String,
     },
     /// Events between the one before and this one were not kept.
     EventsLost {

@@ -25,15 +25,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     convert::{self, Names},
+    drain,
     journal::Journal,
     listener::{BODY, CLIENTS, Listener},
     metrics, policies,
-    schema::{Admin, Events, Failure, OnePeer, OneRoute, PeerPatch, Reload, RoutePatch, Versioned},
+    schema::{
+        Admin, DrainRequest, Events, Failure, OnePeer, OneRoute, PeerPatch, Reload, RoutePatch,
+        Versioned,
+    },
     why::{self, Ends, Subject},
 };
 use crate::daemon::{
     clock::WallClock,
-    node::{Node, PeerError, PeerInfo, RouteError, Snapshot},
+    node::{DrainError, Node, PeerError, PeerInfo, RouteError, Snapshot},
 };
 
 /// How long the driver may take to answer.
@@ -67,6 +71,7 @@ pub async fn serve<N: Node>(listener: Listener, control: Control<N>) {
         .route("/v1/peers/{name}", get(peer).patch(change_peer))
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{id}", get(route).patch(change))
+        .route("/v1/drain", post(drain_routes))
         .route("/v1/events", get(events))
         .route("/v1/why", get(tell))
         .route("/metrics", get(figures))
@@ -132,6 +137,16 @@ impl From<PeerError> for Error {
             PeerError::Classes(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<DrainError> for Error {
+    fn from(error: DrainError) -> Self {
+        match error {
+            DrainError::Route(error) => error.into(),
+            error if drain::conflicts(&error) => Self::new(StatusCode::CONFLICT, error.to_string()),
+            error => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+        }
     }
 }
 
@@ -243,6 +258,19 @@ async fn change<N: Node>(
     app.answer_route(&app.snapshot().await?, id)
 }
 
+async fn drain_routes<N: Node>(
+    State(app): Shared<N>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Error> {
+    let body = body.map_err(|error| Error::new(error.status(), error.body_text()))?;
+    let request: DrainRequest = serde_json::from_slice(&body).map_err(Error::bad)?;
+    let (order, wait) = drain::order(request).map_err(Error::bad)?;
+    let done = tokio::time::timeout(wait + PATIENCE, app.control.node.drain(order, wait));
+    let report = done.await.map_err(|_| late())??;
+    let snapshot = app.snapshot().await?;
+    Ok(answer(drain::answer(&report, &snapshot, &app.control.clock)))
+}
+
 fn change_of(patch: &RoutePatch, timing: Timing) -> Result<RouteChange, Error> {
     if *patch == RoutePatch::default() {
         return Err(Error::bad("nothing to change: give delay_ms, threshold, priority or admin"));
@@ -257,6 +285,7 @@ fn change_of(patch: &RoutePatch, timing: Timing) -> Result<RouteChange, Error> {
         timing: (delay.is_some() || threshold.is_some()).then_some(changed),
         priority: patch.priority.map(Priority),
         admin_down: patch.admin.map(|admin| admin == Admin::Down),
+        drain: None,
     })
 }
 

@@ -148,7 +148,8 @@ fn peer_of(what: &What) -> Option<&str> {
         | What::Suspect { peer, .. }
         | What::SessionRefused { peer, .. }
         | What::DuplicateNode { peer }
-        | What::Cost { peer, .. } => Some(peer),
+        | What::Cost { peer, .. }
+        | What::Drain { peer, .. } => Some(peer),
         What::AdapterRestored { .. }
         | What::Stalled { .. }
         | What::Reconfigured

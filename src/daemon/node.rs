@@ -1,7 +1,7 @@
 //! The running adapter as the programs see it: the library's types, and the trait the control
 //! socket is written against (so that it is tested without a network).
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use netft::{
     PeerId, RouteId,
@@ -12,8 +12,8 @@ use netft::{
 use tokio::sync::RwLock;
 
 pub use netft::adapter::{
-    Adapter, AdapterInfo, CounterSnapshot, EventStream, NodeInfo, OpenError, PeerError, PeerInfo,
-    RouteError, RouteSent, Skipped, Snapshot,
+    Adapter, AdapterInfo, CounterSnapshot, DrainError, DrainOrder, DrainReport, EventStream,
+    NodeInfo, OpenError, PeerError, PeerInfo, RouteError, RouteSent, Skipped, Snapshot,
 };
 
 use super::reload::{self, Source};
@@ -50,6 +50,16 @@ pub trait Node: Send + Sync + 'static {
         peer: PeerId,
         change: PeerChange,
     ) -> impl Future<Output = Result<(), PeerError>> + Send;
+
+    /// Drains routes, or uses them again; waits at most `wait` until both directions have left.
+    ///
+    /// # Errors
+    /// See [`DrainError`].
+    fn drain(
+        &self,
+        order: DrainOrder,
+        wait: Duration,
+    ) -> impl Future<Output = Result<DrainReport, DrainError>> + Send;
 }
 
 /// The adapter of this process, until it is closed under those who still ask.
@@ -108,6 +118,13 @@ impl Node for Running {
         match self.adapter.read().await.as_ref() {
             Some(adapter) => adapter.change_peer(id, change).await,
             None => Err(PeerError::Closed),
+        }
+    }
+
+    async fn drain(&self, order: DrainOrder, wait: Duration) -> Result<DrainReport, DrainError> {
+        match self.adapter.read().await.as_ref() {
+            Some(adapter) => adapter.drain(order, wait).await,
+            None => Err(RouteError::Closed.into()),
         }
     }
 }

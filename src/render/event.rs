@@ -134,6 +134,7 @@ pub(super) fn line(what: &What, ends: &Ends) -> String {
             format!("leaving {} to {peer} cost: {}", ends.route(*from), cost(it))
         }
         What::Reconfigured => "another config is in force".to_owned(),
+        What::Drain { route, peer, stage } => format!("{} to {peer}: {stage}", ends.route(*route)),
         What::EventsLost { count } => format!("{count} events were not kept"),
     }
 }

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::control::{
     cause::StallSummary,
-    schema::{Class, Peer, Peers, Reload, Route, Routes, Severity, Status, Validation},
+    schema::{
+        Class, DrainAnswer, Peer, Peers, Reload, Route, Routes, Severity, Status, Validation,
+    },
 };
 
 /// `netft status`.
@@ -124,7 +126,7 @@ pub fn routes(routes: &Routes) -> String {
             escape(&route.peer),
             route.real_local.to_string(),
             route.real_remote.to_string(),
-            escape(&route.state),
+            state(route),
             yes(route.tx).to_owned(),
             yes(route.rx).to_owned(),
             format!("{} ms", route.delay_ms),
@@ -132,7 +134,7 @@ pub fn routes(routes: &Routes) -> String {
             route.priority.to_string(),
             Attributes(route.attributes).to_string(),
             rtt(route),
-            percent(route.loss),
+            percent(route.loss.max(route.loss_out)),
         ]);
     }
     table.render()
@@ -154,11 +156,15 @@ pub fn route(route: &Route) -> String {
         ("attributes", format!("{} ({})", route.attributes, Attributes(route.attributes))),
         ("carrier", escape(&route.carrier)),
         ("state", escape(&route.state)),
+        ("drain", drain(route)),
+        ("suspect", yes(route.suspect).to_owned()),
+        ("hold", hold(route)),
         ("tx", yes(route.tx).to_owned()),
         ("rx", yes(route.rx).to_owned()),
         ("active", yes(route.active).to_owned()),
         ("rtt", rtt(route)),
-        ("loss", percent(route.loss)),
+        ("jitter", route.jitter_us.map_or_else(|| "-".to_owned(), millis)),
+        ("loss", format!("{} in, {} out", percent(route.loss), percent(route.loss_out))),
         ("heartbeats_sent", route.heartbeats_sent.to_string()),
         ("heartbeats_missed", route.heartbeats_missed.to_string()),
         ("last_change", escape(&route.last_change)),
@@ -166,6 +172,47 @@ pub fn route(route: &Route) -> String {
         ("sent", format!("{} in {} data frames", bytes(route.tx_bytes), route.tx_frames)),
     ];
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
+}
+
+/// The state in a word; of a route that is up, what keeps data away or doubts it.
+fn state(route: &Route) -> String {
+    match &route.drain {
+        _ if route.state != "up" => escape(&route.state),
+        _ if route.suspect => "suspect".to_owned(),
+        Some(drain) => escape(drain),
+        None if route.brown_out => "brown-out".to_owned(),
+        None if route.hold_ms > 0 => format!("held {}", held(route)),
+        None => escape(&route.state),
+    }
+}
+
+fn held(route: &Route) -> String {
+    // A hold of less than a second is not over.
+    span(Duration::from_secs(route.hold_ms.div_ceil(1000)))
+}
+
+fn hold(route: &Route) -> String {
+    let flaps = match route.flaps {
+        1 => "1 flap".to_owned(),
+        flaps => format!("{flaps} flaps"),
+    };
+    if route.hold_ms > 0 { format!("{} ({flaps})", held(route)) } else { format!("- ({flaps})") }
+}
+
+fn drain(route: &Route) -> String {
+    match (&route.drain, &route.drain_by) {
+        (Some(stage), Some(by)) => format!("{}, by {}", escape(stage), escape(by)),
+        _ => "-".to_owned(),
+    }
+}
+
+/// `netft drain` and its kin: one line per route.
+pub fn drained(answer: &DrainAnswer) -> String {
+    let line = |route: &Route| {
+        let stage = route.drain.as_deref().unwrap_or("in use");
+        format!("route {} to {}: {}\n", route.id, escape(&route.peer), escape(stage))
+    };
+    answer.routes.iter().map(line).collect()
 }
 
 fn rtt(route: &Route) -> String {

@@ -173,6 +173,8 @@ fn verdict(candidate: &Candidate) -> String {
         }
         "half proven" => format!("not chosen: only one direction is proven ({reason})"),
         "admin-down" => "not chosen: an operator took it out of use".to_owned(),
+        "drained" => "works, but is drained: it serves when nothing else does".to_owned(),
+        "brown-out" => "works badly: loss or latency, see `netft route show`".to_owned(),
         _ => format!("not chosen: {state} ({reason})"),
     }
 }

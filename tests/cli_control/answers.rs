@@ -33,8 +33,16 @@ fn a_route_in_json_has_exactly_these_fields() {
         "tx",
         "rx",
         "active",
+        "suspect",
+        "hold_ms",
+        "flaps",
+        "drain",
+        "drain_by",
         "rtt_us",
+        "jitter_us",
         "loss",
+        "loss_out",
+        "brown_out",
         "heartbeats_sent",
         "heartbeats_missed",
         "last_change",
@@ -313,6 +321,27 @@ fn tables_fit_120_columns_and_mark_the_active_route() {
     for args in ["routes", "peers"] {
         assert_eq!(daemon.shows(&[args]).matches('Q').count(), 64);
     }
+}
+
+#[test]
+fn flaps_holds_and_suspicion_are_shown() {
+    let mut flapped = snapshot();
+    let route = &mut flapped.routes[1];
+    (route.suspect, route.hold, route.flaps) = (true, Duration::from_millis(3400), 3);
+    let daemon = Daemon::new(flapped);
+    let (_, one) = daemon.ask("GET", "/v1/routes/1", "");
+    let shown = ["suspect", "hold_ms", "flaps"].map(|field| one["route"][field].clone());
+    assert_eq!(shown, [Value::from(true), 3400.into(), 3.into()]);
+    assert!(daemon.shows(&["routes"]).contains("10.1.0.2:3343  suspect"));
+    let text = daemon.shows(&["route", "show", "1"]);
+    assert!(text.contains("hold               4 s (3 flaps)"), "{text}");
+    assert!(text.contains("suspect            yes"), "{text}");
+    assert!(text.contains("loss               12.5 % in, 3.0 % out"), "{text}");
+    assert!(daemon.shows(&["route", "show", "2"]).contains("hold               - (0 flaps)"));
+    daemon.node.snapshot.lock().unwrap().routes[1].suspect = false;
+    assert!(daemon.shows(&["routes"]).contains("10.1.0.2:3343  held 4 s"));
+    daemon.node.snapshot.lock().unwrap().routes[1].brown_out = true;
+    assert!(daemon.shows(&["routes"]).contains("10.1.0.2:3343  brown-out"));
 }
 
 #[test]

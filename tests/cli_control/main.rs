@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod answers;
+mod drains;
 mod limits;
 mod why;
 
@@ -24,7 +25,7 @@ use netft::{
     config::{Backend, Change, Mark},
     route::{
         Attributes, Carrier, Class, PeerChange, PeerStatus, Policies, Priority, Reason,
-        RouteChange, RouteSpec, RouteState, RouteStatus, stall::Stalls,
+        RouteChange, RouteSpec, RouteState, RouteStatus, drain::DrainWait, stall::Stalls,
     },
     wire::DropReason,
 };
@@ -38,8 +39,8 @@ use netftd::{
     daemon::{
         clock::WallClock,
         node::{
-            AdapterInfo, CounterSnapshot, Node, NodeInfo, PeerError, PeerInfo, RouteError,
-            RouteSent, Snapshot,
+            AdapterInfo, CounterSnapshot, DrainError, DrainOrder, DrainReport, Node, NodeInfo,
+            PeerError, PeerInfo, RouteError, RouteSent, Snapshot,
         },
     },
 };
@@ -50,6 +51,9 @@ struct Fake {
     snapshot: Mutex<Snapshot>,
     stuck: AtomicBool,
     changes: Mutex<Vec<(RouteId, RouteChange)>>,
+    drains: Mutex<Vec<DrainOrder>>,
+    /// What a drain waits for, until it is taken away.
+    waits: Mutex<Result<Option<DrainWait>, DrainError>>,
 }
 
 impl Node for Fake {
@@ -77,6 +81,16 @@ impl Node for Fake {
         peer.policies = peer.policies.changed(change)?;
         Ok(())
     }
+
+    async fn drain(&self, order: DrainOrder, _: Duration) -> Result<DrainReport, DrainError> {
+        let waits = self.waits.lock().unwrap().clone()?;
+        let routes = vec![RouteId(1)];
+        self.drains.lock().unwrap().push(order);
+        Ok(DrainReport {
+            routes,
+            waits: waits.map(|wait| (RouteId(1), wait)).into_iter().collect(),
+        })
+    }
 }
 
 fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
@@ -97,9 +111,15 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
         tx: true,
         rx: true,
         suspect: false,
+        hold: Duration::ZERO,
+        flaps: 0,
+        drain: None,
         active: id == 1,
         rtt: Some(Duration::from_micros(215)),
+        jitter: Some(Duration::from_micros(40)),
         loss: 0.125,
+        loss_out: 0.03,
+        brown_out: false,
         heartbeats_sent: 1000,
         heartbeats_missed: 2,
         last_change: Time::from_millis(4000),
@@ -188,6 +208,8 @@ impl Daemon {
             snapshot: Mutex::new(snapshot),
             stuck: AtomicBool::new(false),
             changes: Mutex::default(),
+            drains: Mutex::default(),
+            waits: Mutex::new(Ok(None)),
         });
         let journal = Arc::new(Journal::default());
         let runtime = tokio::runtime::Builder::new_multi_thread()

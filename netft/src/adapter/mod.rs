@@ -4,6 +4,7 @@
 //! away. In between: a consistent [`Snapshot`], a bounded [`EventStream`], and routes to add,
 //! change and remove. The daemon is a thin shell around this type.
 
+mod drain;
 mod error;
 mod events;
 mod open;
@@ -18,6 +19,7 @@ use tokio::{
 };
 
 pub use self::{
+    drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
     error::{OpenError, PeerError, ReconfigureError, RouteError},
     events::{EVENT_BACKLOG, EventStream, Skipped},
     snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},

@@ -95,6 +95,10 @@ pub enum Verdict {
     NotUp,
     /// An operator took it out of use.
     AdminDown,
+    /// It works, and an operator at either end drains it.
+    Drained,
+    /// It works badly.
+    BrownOut,
 }
 
 impl Verdict {
@@ -107,6 +111,8 @@ impl Verdict {
             Self::HalfProven => "half proven",
             Self::NotUp => "not up",
             Self::AdminDown => "admin-down",
+            Self::Drained => "drained",
+            Self::BrownOut => "brown-out",
         }
     }
 }
@@ -165,6 +171,8 @@ fn candidate(route: &Route, chosen: Option<&Route>, now: Time) -> Candidate {
         RouteState::Up if held.is_some() && chosen.is_some_and(|it| it.hold.over(now)) => {
             Verdict::Held
         }
+        RouteState::Up if route.drained() => Verdict::Drained,
+        RouteState::Up if route.health.brown => Verdict::BrownOut,
         RouteState::Up => Verdict::Behind,
         RouteState::Init if route.usable() => Verdict::HalfProven,
         RouteState::Init | RouteState::Down => Verdict::NotUp,

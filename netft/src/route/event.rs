@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{cause::Cause, cost::Cost, spec::RouteSpec, status::RouteState};
+use super::{cause::Cause, cost::Cost, drain::DrainStage, spec::RouteSpec, status::RouteState};
 use crate::{
     id::{PeerId, RouteId},
     time::Time,
@@ -149,6 +149,15 @@ pub enum EventKind {
         /// What it cost.
         cost: Cost,
     },
+    /// An operator at one of its ends drains a route, or ended that.
+    Drain {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// How far it got.
+        stage: DrainStage,
+    },
     /// The configuration changed while the node runs.
     Reconfigured,
 }
@@ -196,6 +205,12 @@ pub enum Reason {
     BetterRoute,
     /// The route was removed.
     Removed,
+    /// An operator drains the route here.
+    Draining,
+    /// An operator drains the route at the peer.
+    PeerDraining,
+    /// The route is up and clearly worse than another: lossy, or slower than it was.
+    BrownOut,
 }
 
 impl Reason {
@@ -222,6 +237,9 @@ impl Reason {
             Self::Failback => "failback",
             Self::BetterRoute => "better route",
             Self::Removed => "removed",
+            Self::Draining => "draining",
+            Self::PeerDraining => "draining at peer",
+            Self::BrownOut => "brown-out",
         }
     }
 }

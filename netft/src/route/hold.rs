@@ -38,6 +38,12 @@ impl Hold {
         }
     }
 
+    /// The route is not good after all: its hold begins anew when it is.
+    pub(super) fn again(&mut self) {
+        self.lost = true;
+        self.until = None;
+    }
+
     /// The loss was not the route's: the peer restarted.
     pub(super) fn excuse(&mut self) {
         if std::mem::take(&mut self.lost) {
@@ -55,6 +61,17 @@ impl Hold {
     /// When the hold ends or ended, if a loss is behind the route.
     pub(super) fn until(&self) -> Option<Time> {
         self.until
+    }
+
+    /// How long data must still wait before it may return, while a loss is behind the route; zero
+    /// once it may.
+    pub(super) fn left(&self, now: Time) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.since(now))
+    }
+
+    /// The flaps that are not forgiven: each doubles the hold.
+    pub(super) fn flaps(&self, now: Time) -> u32 {
+        self.remaining(now)
     }
 
     /// Whether data may move to the route although another one works.
@@ -95,7 +112,9 @@ mod tests {
             now = now + Duration::from_secs(1);
         }
         assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!((hold.flaps(now), hold.left(now)), (9, Duration::from_secs(59)));
         now = now + FORGIVE * 20;
+        assert_eq!((hold.flaps(now), hold.left(now)), (0, Duration::ZERO));
         hold.lost(now);
         hold.up(now, BASE);
         assert_eq!(hold.until.expect("held").since(now), BASE);

@@ -12,7 +12,14 @@
 use std::time::Duration;
 
 use super::{
-    event::Reason, history::History, hold::Hold, params::Timing, quality::Quality, spec::RouteSpec,
+    brownout::Health,
+    drain::Drain,
+    event::Reason,
+    history::History,
+    hold::Hold,
+    params::Timing,
+    quality::{Inbound, Quality},
+    spec::RouteSpec,
     status::RouteState,
 };
 use crate::{id::RouteId, time::Time};
@@ -27,6 +34,8 @@ pub(super) struct Word {
     pub(super) heard: bool,
     pub(super) local_down: bool,
     pub(super) admin_down: bool,
+    pub(super) draining: bool,
+    pub(super) carries: bool,
 }
 
 /// One route.
@@ -37,6 +46,7 @@ pub(super) struct Route {
     /// The peer's number of it; 0 until heard.
     pub(super) remote: u32,
     pub(super) admin_down: bool,
+    pub(super) drain: Drain,
     /// The local faults that hold.
     faults: Vec<Reason>,
     pub(super) rx: bool,
@@ -69,6 +79,8 @@ pub(super) struct Route {
     pub(super) left: Reason,
     pub(super) hold: Hold,
     pub(super) quality: Quality,
+    pub(super) inbound: Inbound,
+    pub(super) health: Health,
     pub(super) history: History,
     pub(super) sent: u64,
     pub(super) missed: u64,
@@ -81,6 +93,7 @@ impl Route {
             spec,
             remote: 0,
             admin_down: false,
+            drain: Drain::default(),
             faults: Vec::new(),
             rx: false,
             last_heard: None,
@@ -104,6 +117,8 @@ impl Route {
             left: Reason::Added,
             hold: Hold::default(),
             quality: Quality::default(),
+            inbound: Inbound::default(),
+            health: Health::default(),
             history: History::new(history),
             sent: 0,
             missed: 0,
@@ -158,11 +173,29 @@ impl Route {
         let begins = !self.rx && self.streak >= needed && !self.faulty();
         if begins {
             self.rx = true;
+            self.inbound = Inbound::default();
+            self.health.afresh();
         }
         if self.rx {
             self.arm(now);
         }
         begins
+    }
+
+    /// The peer says that it was not scheduled for `stalled` just before what is about to be
+    /// heard: what it did not send meanwhile was not lost here (reliability F-20).
+    pub(super) fn excuse(&mut self, now: Time, stalled: Duration) {
+        let Some(last) = self.last_heard else { return };
+        // It says so for a second: only a silence that spans the stall is excused by it.
+        let silence = now.since(last);
+        if silence + self.delay() * 2 < stalled {
+            return;
+        }
+        self.last_heard = Some((last + stalled).min(now));
+        self.suspect = None;
+        if !self.rx && silence <= stalled + self.detection_time() {
+            self.hold.excuse();
+        }
     }
 
     /// Sets the deadline and the warning from `since`, when something was heard last.
@@ -191,6 +224,14 @@ impl Route {
         if warned {
             self.warning = None;
         }
+    }
+
+    /// Something unread waits where heartbeats arrive: whoever reads there was not scheduled. The
+    /// route gets a delay more, again and again, for one more detection time at most (F-20).
+    pub(super) fn unread(&mut self, now: Time) {
+        let (Some(heard), Some(deadline)) = (self.last_heard, self.deadline) else { return };
+        let most = heard + self.detection_time() * 2;
+        self.deadline = Some(deadline.max((now + self.delay()).min(most)));
     }
 
     /// The detection time went by in silence.

@@ -2,14 +2,17 @@
 //!
 //! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
 //! table the packet path should read, and what happened. Behind it one file per question: is a
-//! route up (`machine`), which one carries data (`select`), when may data return (`hold`), how good
-//! is a route (`quality`), why data moved (`cause`) and what that cost (`cost`, `stall`). How a
-//! peer's traffic uses its routes is in [`policy`] and [`balance`]. Beside it, one per peer and
-//! worker: what is in flight, and where it goes again ([`flight`]).
+//! route up (`machine`), which one carries data (`select`), when may data return (`hold`), which
+//! one should be left empty (`drain`), how good is a route (`quality`), is another one clearly
+//! better (`brownout`), why data moved (`cause`) and what that cost (`cost`, `stall`). How a peer's
+//! traffic uses its routes is in [`policy`] and [`balance`]. Beside it, one per peer and worker:
+//! what is in flight, and where it goes again ([`flight`]).
 
 pub mod balance;
+mod brownout;
 mod cause;
 mod cost;
+pub mod drain;
 mod engine;
 mod event;
 pub mod flight;
@@ -29,6 +32,7 @@ mod table;
 
 pub use cause::{Candidate, Cause, Left, MAX_CANDIDATES, Said, Verdict};
 pub use cost::{Cost, OPEN as COST_OPEN, Tally};
+pub use drain::{DrainStage, DrainStatus};
 #[cfg(feature = "sim")]
 pub use engine::Bug;
 pub use engine::{Engine, EngineConfig, Input, Output};

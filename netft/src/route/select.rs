@@ -8,13 +8,16 @@ use std::{
 use super::{event::Reason, machine::Route, params::Priority, status::RouteState};
 use crate::{id::RouteId, time::Time};
 
-/// Order of preference, the same at both ends: priority first, then the pair of ends whatever
-/// side they are seen from, then the number.
-pub(super) fn rank(route: &Route) -> (Priority, IpAddr, IpAddr, u16, u16, RouteId) {
+/// Order of preference, the same at both ends: drained routes last, browned-out ones before them,
+/// then by priority, then by the pair of ends whatever side they are seen from, then by the number.
+pub(super) fn rank(route: &Route) -> Rank {
     let (here, there) = (route.spec.real_local, route.spec.real_remote);
     let (low, high) = ordered(here, there);
-    (route.spec.priority, low.ip(), high.ip(), low.port(), high.port(), route.id)
+    let ends = (low.ip(), high.ip(), low.port(), high.port());
+    (route.drained(), route.health.brown, route.spec.priority, ends, route.id)
 }
+
+type Rank = (bool, bool, Priority, (IpAddr, IpAddr, u16, u16), RouteId);
 
 fn ordered(here: SocketAddr, there: SocketAddr) -> (SocketAddr, SocketAddr) {
     if (here.ip(), here.port()) <= (there.ip(), there.port()) {
@@ -33,22 +36,34 @@ pub(super) struct Choice {
 
 /// Chooses among a peer's routes.
 ///
-/// A route that works is left only for a better one whose hold time is over. A route that does
-/// not work is left at once: for the best one that is up (those not held first), else for one
-/// proven in our direction, which keeps a pair of opposite half-routes alive.
+/// A route that works is left only for a better one whose hold time is over, and a drained one for
+/// any that is not: an operator's order does not wait. A route that does not work is left at once:
+/// for the best one that is up (those not held first), else for one proven in our direction, which
+/// keeps a pair of opposite half-routes alive.
 pub(super) fn choose(
     routes: &BTreeMap<RouteId, Route>,
     active: Option<RouteId>,
     now: Time,
 ) -> Choice {
     let up = |route: &&Route| route.state == RouteState::Up;
-    let best_up = routes.values().filter(up).min_by_key(|r| (!r.hold.over(now), rank(r)));
+    let order = |route: &&Route| (route.drained(), !route.hold.over(now), rank(route));
+    let best_up = routes.values().filter(up).min_by_key(order);
     let present = active.and_then(|id| routes.get(&id));
     if let Some(present) = present.filter(up) {
-        return match best_up.filter(|best| best.hold.over(now) && rank(best) < rank(present)) {
+        let emptied = |best: &Route| present.drained() && !best.drained();
+        let better =
+            |best: &&Route| rank(best) < rank(present) && (best.hold.over(now) || emptied(best));
+        return match best_up.filter(better) {
             Some(better) => {
-                let back = better.hold.until().is_some();
-                let reason = if back { Reason::Failback } else { Reason::BetterRoute };
+                let reason = if emptied(better) {
+                    present.drained_for()
+                } else if present.health.brown && !better.health.brown {
+                    Reason::BrownOut
+                } else if better.hold.until().is_some() {
+                    Reason::Failback
+                } else {
+                    Reason::BetterRoute
+                };
                 Choice { route: Some(better.id), reason }
             }
             None => Choice { route: active, reason: present.reason },

@@ -37,4 +37,6 @@ pub struct RouteChange {
     pub priority: Option<Priority>,
     /// Take the route out of use, or put it back.
     pub admin_down: Option<bool>,
+    /// Drain the route, or use it again.
+    pub drain: Option<bool>,
 }

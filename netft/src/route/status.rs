@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{event::Reason, spec::RouteSpec};
+use super::{drain::DrainStatus, event::Reason, spec::RouteSpec};
 use crate::{
     id::{PeerId, RouteId},
     time::Time,
@@ -56,10 +56,23 @@ pub struct RouteStatus {
     pub active: bool,
     /// Data stays unacknowledged here, and heartbeats have not decided yet.
     pub suspect: bool,
+    /// How long data must still wait before it may return here; zero unless the route flapped.
+    pub hold: Duration,
+    /// How often the route was lost lately; one is forgiven per quiet minute, each doubles the
+    /// hold.
+    pub flaps: u32,
+    /// How far draining it got, while an operator at one of its ends wants it drained.
+    pub drain: Option<DrainStatus>,
+    /// Data left for a better route, and has not returned.
+    pub brown_out: bool,
     /// Smoothed round-trip time of heartbeats, while known.
     pub rtt: Option<Duration>,
+    /// How far round-trip times stray from it, while known.
+    pub jitter: Option<Duration>,
     /// Share of the peer's heartbeats lost lately, 0.0–1.0.
     pub loss: f32,
+    /// Share of this node's heartbeats the peer lost lately, as it says, 0.0–1.0.
+    pub loss_out: f32,
     /// Heartbeat requests sent.
     pub heartbeats_sent: u64,
     /// Heartbeats missed since the route was added.

@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use super::{scenario::Scenario, world::HANDSHAKE_RETRY};
+use super::{
+    scenario::{Fault, Scenario},
+    world::HANDSHAKE_RETRY,
+};
 
 /// The longest the engine holds a failback.
 const MAX_HOLD: Duration = Duration::from_secs(60);
+/// The longest a brown-out is remembered once its loss has left the peer's count.
+const BROWN_OUT: Duration = Duration::from_secs(40);
+/// Heartbeats loss is counted over.
+const LOSS_WINDOW: u32 = 64;
 
 /// The bounds of one scenario.
 #[derive(Clone, Debug)]
@@ -28,9 +35,14 @@ impl Bounds {
         let plans = &scenario.networks;
         let detections: Vec<_> = plans.iter().map(|p| p.timing.detection_time()).collect();
         let delays: Vec<_> = plans.iter().map(|p| p.timing.delay.duration()).collect();
+        let slow = |(_, fault): &(_, Fault)| match fault {
+            Fault::Slow { by, .. } => *by,
+            _ => Duration::ZERO,
+        };
+        let slower = scenario.faults.iter().map(slow).max().unwrap_or_default();
         Self {
             slack: scenario.timer_slack * 2 + Duration::from_millis(1),
-            longest: plans.iter().map(|p| p.shape.longest()).max().unwrap_or_default(),
+            longest: plans.iter().map(|p| p.shape.longest()).max().unwrap_or_default() + slower,
             delay: delays.iter().copied().max().unwrap_or_default(),
             detection: detections.iter().copied().max().unwrap_or_default(),
             detections,
@@ -71,8 +83,13 @@ impl Bounds {
         self.detections[network] * 2 + self.delay + self.longest * 2 + self.slack
     }
 
-    /// From the last repair to every pair on its best route.
+    fn lossy(&self) -> Duration {
+        self.delay * LOSS_WINDOW + BROWN_OUT
+    }
+
+    /// From the last repair to every pair on its best route: a network that was lossy must first
+    /// be clean for a while.
     pub(crate) fn converge(&self) -> Duration {
-        HANDSHAKE_RETRY * 2 + self.prove() * 2 + MAX_HOLD + self.slack
+        HANDSHAKE_RETRY * 2 + self.prove() * 2 + MAX_HOLD + self.lossy() + self.slack
     }
 }

@@ -100,10 +100,14 @@ impl Checks {
     /// The node's kernel, or its operator, told it something.
     pub(crate) fn told(&mut self, scenario: &Scenario, node: usize, now: Time, input: &Input) {
         if let Input::ChangeRoute { id, change } = input
-            && let (Some(down), Some(place)) = (change.admin_down, scenario.route_place(node, *id))
+            && let Some(place) = scenario.route_place(node, *id)
         {
-            self.memory(node, place.0, place.1).out_of_use = down;
-            self.news[node * self.nodes + place.0] = Some(now);
+            if let Some(down) = change.admin_down {
+                self.memory(node, place.0, place.1).out_of_use = down;
+            }
+            if change.admin_down.or(change.drain).is_some() {
+                self.news[node * self.nodes + place.0] = Some(now);
+            }
         }
         let (route, faulted) = match input {
             Input::Fault { route, .. } => (*route, true),

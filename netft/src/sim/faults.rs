@@ -33,6 +33,9 @@ impl World<'_> {
             Fault::Loss { network, from, to, permille } if self.known(network, from, to) => {
                 self.networks[network].lose(from, to, permille);
             }
+            Fault::Slow { network, by } if network < self.networks.len() => {
+                self.networks[network].slow(by);
+            }
             Fault::Heal { network } if network < self.networks.len() => self.heal(network),
             Fault::CarrierLost { network, node } if self.known(network, node, node) => {
                 self.carrier(network, node, false);
@@ -42,6 +45,9 @@ impl World<'_> {
             }
             Fault::Admin { network, node, down } if self.known(network, node, node) => {
                 self.admin(network, node, down);
+            }
+            Fault::Drain { network, node, on } if self.known(network, node, node) => {
+                self.drain_routes(network, node, on);
             }
             Fault::Priority { network, priority } if network < self.networks.len() => {
                 self.networks[network].priority = priority;
@@ -75,6 +81,7 @@ impl World<'_> {
         self.nodes[node].start(engine);
         for network in &mut self.networks {
             network.set_out_of_use(node, false);
+            network.set_drained(node, self.now, false);
         }
         self.checks.restart(node);
         self.truth.refresh(self.now, &self.networks, &self.nodes);
@@ -131,7 +138,10 @@ impl World<'_> {
     fn heal_all(&mut self) {
         for network in 0..self.networks.len() {
             self.heal(network);
-            (0..self.nodes.len()).for_each(|node| self.admin(network, node, false));
+            for node in 0..self.nodes.len() {
+                self.admin(network, node, false);
+                self.drain_routes(network, node, false);
+            }
         }
         for node in 0..self.nodes.len() {
             if self.nodes[node].engine.is_none() {
@@ -160,6 +170,12 @@ impl World<'_> {
         if self.networks[network].set_out_of_use(node, down) {
             let admin_down = Some(down);
             self.change(network, node, RouteChange { admin_down, ..RouteChange::default() });
+        }
+    }
+
+    fn drain_routes(&mut self, network: usize, node: usize, on: bool) {
+        if self.networks[network].set_drained(node, self.now, on) {
+            self.change(network, node, RouteChange { drain: Some(on), ..RouteChange::default() });
         }
     }
 

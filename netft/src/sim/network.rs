@@ -6,6 +6,7 @@ use super::{
     rng::Rng,
     scenario::{NetworkPlan, Shape},
 };
+use crate::time::Time;
 
 /// One way over one network.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,8 +22,12 @@ pub(crate) struct Network {
     nodes: usize,
     ways: Vec<Way>,
     carrier: Vec<bool>,
+    /// Added to the delay of every packet.
+    slower: Duration,
     /// Per node: its routes over the network are out of use.
     out_of_use: Vec<bool>,
+    /// Per node: since when its routes over the network are drained.
+    drained: Vec<Option<Time>>,
     /// Of the routes over the network.
     pub(crate) priority: u32,
 }
@@ -37,7 +42,9 @@ impl Network {
             nodes,
             ways: vec![Way::default(); nodes * nodes],
             carrier: vec![true; nodes],
+            slower: Duration::ZERO,
             out_of_use: vec![false; nodes],
+            drained: vec![None; nodes],
             priority: plan.priority,
         }
     }
@@ -71,6 +78,17 @@ impl Network {
         std::mem::replace(&mut self.out_of_use[node], out) != out
     }
 
+    /// Returns whether that is news.
+    pub(crate) fn set_drained(&mut self, node: usize, now: Time, on: bool) -> bool {
+        let since = self.drained[node].filter(|_| on).or(on.then_some(now));
+        std::mem::replace(&mut self.drained[node], since) != since
+    }
+
+    /// Since when the routes of the pair are drained, by whoever ordered it first.
+    pub(crate) fn drained(&self, a: usize, b: usize) -> Option<Time> {
+        [self.drained[a], self.drained[b]].into_iter().flatten().min()
+    }
+
     pub(crate) fn carrier(&self, node: usize) -> bool {
         self.carrier[node]
     }
@@ -91,15 +109,20 @@ impl Network {
         self.ways[from * self.nodes + to].loss_permille = permille;
     }
 
+    pub(crate) fn slow(&mut self, by: Duration) {
+        self.slower = by;
+    }
+
     /// Repairs the ways; carriers are the caller's, who must tell their nodes.
     pub(crate) fn heal(&mut self) {
         self.ways.fill(Way::default());
+        self.slower = Duration::ZERO;
     }
 
     fn travel(&self, rng: &mut Rng) -> Duration {
         let held = rng.chance(self.shape.reorder_permille);
         let extra = if held { self.shape.reorder_by } else { Duration::ZERO };
-        self.shape.delay + rng.upto(self.shape.jitter) + extra
+        self.shape.delay + self.slower + rng.upto(self.shape.jitter) + extra
     }
 }
 

@@ -131,10 +131,15 @@ fn draw_order(
         return scenario.at(at, Fault::Priority { network, priority });
     }
     let node = rng.below(nodes as u64) as usize;
-    let scenario = scenario.at(at, Fault::Admin { network, node, down: true });
+    let drain = rng.chance(500);
+    let order = |on| match drain {
+        true => Fault::Drain { network, node, on },
+        false => Fault::Admin { network, node, down: on },
+    };
+    let scenario = scenario.at(at, order(true));
     if rng.chance(250) {
         return scenario;
     }
     let after = Duration::from_micros(rng.range(0, 1_500_000));
-    scenario.at(at + after, Fault::Admin { network, node, down: false })
+    scenario.at(at + after, order(false))
 }

@@ -17,6 +17,7 @@
 //! | 13 | no packet is delivered twice |
 //! | 14 | nothing in flight is lost while a network is good (in full: `delivery.rs`) |
 //! | 15 | data is sent again on another route that is up; suspicion ends with the detection time |
+//! | 16 | data leaves a drained network while one that is not drained is good |
 
 use super::{
     check::{Checks, Verdict},
@@ -44,6 +45,7 @@ impl Checks {
         for peer in (0..view.nodes.len()).filter(|peer| *peer != node) {
             self.active(node, peer, view)?;
             self.forwards(node, peer, view)?;
+            self.drains(node, peer, view)?;
             for (network, route) in routes(view.nodes, node, peer).iter().enumerate() {
                 let place = (node, peer, network);
                 self.cadence(place, view)?;
@@ -112,6 +114,28 @@ impl Checks {
                 says(format!("active on network {network}, dead since {died}"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Rule 13.
+    fn drains(&mut self, node: usize, peer: usize, view: &View<'_>) -> Verdict {
+        let routes = routes(view.nodes, node, peer);
+        let Some(network) = routes.iter().position(|route| route.active) else { return Ok(()) };
+        let Some(ordered) = view.truth.drained(network, node, peer) else { return Ok(()) };
+        // The order is told with every heartbeat, over every network.
+        let told = self.bounds.delay + self.bounds.longest + self.bounds.slack;
+        let good = |network: usize| {
+            let since = view.truth.clean(network, node, peer)?;
+            let kept = view.truth.kept(network, node, peer)?;
+            let known = (since + self.bounds.prove()).max(kept).max(ordered);
+            (view.now > known + told).then_some((network, since))
+        };
+        match (0..routes.len()).find_map(good) {
+            Some((good, since)) => Err(format!(
+                "rule 13: node {node} to {peer}: active on network {network}, drained since \
+                 {ordered}, while network {good} is good since {since}"
+            )),
+            None => Ok(()),
         }
     }
 

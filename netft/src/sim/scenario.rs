@@ -42,7 +42,14 @@ pub enum Fault {
         /// How many of a thousand packets are lost.
         permille: u16,
     },
-    /// Cuts, losses and carriers of a network are repaired.
+    /// Every packet on a network takes longer.
+    Slow {
+        /// The network.
+        network: usize,
+        /// By how much, each way.
+        by: Duration,
+    },
+    /// Cuts, losses, delays and carriers of a network are repaired.
     Heal {
         /// The network.
         network: usize,
@@ -69,6 +76,15 @@ pub enum Fault {
         node: usize,
         /// Out of use.
         down: bool,
+    },
+    /// An operator drains a node's routes over a network, or ends that.
+    Drain {
+        /// The network.
+        network: usize,
+        /// The node.
+        node: usize,
+        /// Drained.
+        on: bool,
     },
     /// An operator changes the priority of every route over a network, on every node.
     Priority {

@@ -14,6 +14,10 @@ pub(crate) struct Truth {
     /// Per network and pair: since when everything passes both ways between two nodes that run
     /// and share a session.
     clean: Vec<Option<Time>>,
+    /// Per network and pair: since when an operator at one end drains it.
+    drained: Vec<Option<Time>>,
+    /// Per network and pair: since when nobody drains it.
+    kept: Vec<Option<Time>>,
     /// Per node: when it last stopped or began to run.
     disturbed: Vec<Time>,
     ran: Vec<bool>,
@@ -25,6 +29,8 @@ impl Truth {
             nodes,
             blocked: vec![None; networks * nodes * nodes],
             clean: vec![None; networks * nodes * nodes],
+            drained: vec![None; networks * nodes * nodes],
+            kept: vec![None; networks * nodes * nodes],
             disturbed: vec![Time::ZERO; nodes],
             ran: vec![false; nodes],
         }
@@ -49,6 +55,9 @@ impl Truth {
                     let place = self.place(number, from, to);
                     since(&mut self.blocked[place], blocked, now);
                     since(&mut self.clean[place], clean, now);
+                    let drained = network.drained(from, to);
+                    self.drained[place] = drained;
+                    since(&mut self.kept[place], drained.is_none(), now);
                 }
             }
         }
@@ -60,6 +69,14 @@ impl Truth {
 
     pub(crate) fn clean(&self, network: usize, from: usize, to: usize) -> Option<Time> {
         self.clean[self.place(network, from, to)]
+    }
+
+    pub(crate) fn drained(&self, network: usize, a: usize, b: usize) -> Option<Time> {
+        self.drained[self.place(network, a, b)]
+    }
+
+    pub(crate) fn kept(&self, network: usize, a: usize, b: usize) -> Option<Time> {
+        self.kept[self.place(network, a, b)]
     }
 
     pub(crate) fn disturbed(&self, node: usize) -> Time {

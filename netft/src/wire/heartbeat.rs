@@ -24,14 +24,14 @@
 //! |              serial (over all routes to the receiver)          | 28
 //! +===============================================================+
 //! |           verdict: your route (the receiver's number)         |  0, each
-//! +---------+-+-+-+---------------+-------------------------------+
-//! | 0 0 0 0 0 |A|L|H| reserved (0)|    loss, per mille (0–1000)   |  4
+//! +-----+-+-+-+-+-+---------------+-------------------------------+
+//! | 0 0 0 |C|D|A|L|H| reserved (0)|    loss, per mille (0–1000)   |  4
 //! +---------+-+-+-+---------------+-------------------------------+
 //! ```
 //!
-//! H = heard, L = local down, A = admin down. The length is exact: [`FIXED_LEN`] + verdict count ×
-//! [`VERDICT_LEN`], at most [`MAX_LEN`]. The carriers encode and decode, the route engine reads
-//! and writes the fields.
+//! H = heard, L = local down, A = admin down, D = draining, C = carries data. The length is exact:
+//! [`FIXED_LEN`] + verdict count × [`VERDICT_LEN`], at most [`MAX_LEN`]. The carriers encode and
+//! decode, the route engine reads and writes the fields.
 
 use super::{
     DropReason,
@@ -52,6 +52,8 @@ pub const MAX_LOSS_PERMILLE: u16 = 1000;
 const HEARD: u8 = 0x01;
 const LOCAL_DOWN: u8 = 0x02;
 const ADMIN_DOWN: u8 = 0x04;
+const DRAINING: u8 = 0x08;
+const CARRIES: u8 = 0x10;
 
 /// Request or reply (NetFT's heartbeat is "a Request-Reply type process").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,8 +99,12 @@ pub struct Verdict {
     pub heard: bool,
     /// The route is broken at the sender's own end (carrier, address), so it will not send here.
     pub local_down: bool,
-    /// The route is administratively down, or draining, at the sender.
+    /// The route is administratively down at the sender.
     pub admin_down: bool,
+    /// The sender's operator drains the route: data should go elsewhere, both ways.
+    pub draining: bool,
+    /// The sender's data goes out here.
+    pub carries: bool,
     /// Share of the receiver's heartbeats lost lately, per mille (0–1000).
     pub loss_permille: u16,
 }
@@ -181,9 +187,13 @@ impl Verdict {
         let [r0, r1, r2, r3] = self.your_route.to_be_bytes();
         let [l0, l1] = self.loss_permille.min(MAX_LOSS_PERMILLE).to_be_bytes();
         let mut flags = 0;
-        for (set, flag) in
-            [(self.heard, HEARD), (self.local_down, LOCAL_DOWN), (self.admin_down, ADMIN_DOWN)]
-        {
+        for (set, flag) in [
+            (self.heard, HEARD),
+            (self.local_down, LOCAL_DOWN),
+            (self.admin_down, ADMIN_DOWN),
+            (self.draining, DRAINING),
+            (self.carries, CARRIES),
+        ] {
             if set {
                 flags |= flag;
             }
@@ -196,7 +206,7 @@ impl Verdict {
         let flags = reader.u8()?;
         let unused = reader.u8()?;
         let loss_permille = reader.u16()?;
-        reserved(u32::from(flags & !(HEARD | LOCAL_DOWN | ADMIN_DOWN)))?;
+        reserved(u32::from(flags & !(HEARD | LOCAL_DOWN | ADMIN_DOWN | DRAINING | CARRIES)))?;
         reserved(u32::from(unused))?;
         if loss_permille > MAX_LOSS_PERMILLE {
             return Err(DropReason::Malformed);
@@ -206,6 +216,8 @@ impl Verdict {
             heard: flags & HEARD != 0,
             local_down: flags & LOCAL_DOWN != 0,
             admin_down: flags & ADMIN_DOWN != 0,
+            draining: flags & DRAINING != 0,
+            carries: flags & CARRIES != 0,
             loss_permille,
         })
     }
@@ -240,6 +252,8 @@ mod tests {
                 heard: true,
                 local_down: false,
                 admin_down: true,
+                draining: true,
+                carries: false,
                 loss_permille: 1000,
             }],
         }
@@ -251,9 +265,19 @@ mod tests {
             heard: bool,
             local_down: bool,
             admin_down: bool,
+            draining: bool,
+            carries: bool,
             loss_permille in 0..=MAX_LOSS_PERMILLE,
         ) -> Verdict {
-            Verdict { your_route, heard, local_down, admin_down, loss_permille }
+            Verdict {
+                your_route,
+                heard,
+                local_down,
+                admin_down,
+                draining,
+                carries,
+                loss_permille,
+            }
         }
     }
 
@@ -305,7 +329,7 @@ mod tests {
     fn the_bytes_are_these() {
         let golden = [
             2, 1, 0x19, 0x1a, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19,
-            20, 21, 22, 23, 24, 31, 32, 33, 34, 27, 28, 29, 30, 5, 0, 0x03, 0xe8,
+            20, 21, 22, 23, 24, 31, 32, 33, 34, 27, 28, 29, 30, 13, 0, 0x03, 0xe8,
         ];
         assert_eq!(encoded(&sample()), golden);
     }
@@ -333,7 +357,7 @@ mod tests {
             assert_eq!(Heartbeat::decode(&bytes), Err(DropReason::Unsupported), "{message}");
         }
         let flags = FIXED_LEN + 4;
-        let reserved = (flags * 8..flags * 8 + 5).chain((flags + 1) * 8..(flags + 2) * 8);
+        let reserved = (flags * 8..flags * 8 + 3).chain((flags + 1) * 8..(flags + 2) * 8);
         for bit in reserved {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 0x80 >> (bit % 8);

@@ -13,6 +13,7 @@
 //! ```
 
 mod boots;
+mod drain;
 mod forwarding;
 mod reconfigure;
 mod routes;
@@ -26,7 +27,7 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    adapter::{PeerError, RouteError, Snapshot},
+    adapter::{DrainError, DrainOrder, PeerError, RouteError, Snapshot},
     config::{Change, Config, RouteOverride},
     id::{PeerId, RouteId},
     io::{
@@ -72,6 +73,7 @@ pub(crate) enum Request {
     Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
     Reconfigure(Box<NewConfig>, oneshot::Sender<Vec<Change>>),
     ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
+    Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
     /// The sessions are about to end because this node closes: that is no news.
     Closing,
     Stop(oneshot::Sender<()>),

@@ -196,6 +196,17 @@ impl Driver {
         }
     }
 
+    /// A route whose heartbeats lie unread in its socket is not silent (F-20): this thread was
+    /// scheduled, the one that reads there was not.
+    pub(super) fn look_before_blaming(&mut self, now: Time) {
+        for route in self.engine.overdue(now) {
+            let local = self.routes.get(&route).map(|known| known.plan.spec.real_local);
+            if local.is_some_and(|local| self.sockets.unread(local)) {
+                self.input(Input::Unread(route));
+            }
+        }
+    }
+
     /// Asks every used interface for its carrier (`ETHTOOL_GLINK`).
     pub(super) fn poll_carriers(&mut self) {
         let mut changed = false;

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, io, net::IpAddr, net::SocketAddr, sync::Arc};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use crate::{
     io::{
         fib::{SocketId, UdpSocket},
@@ -75,6 +77,16 @@ impl Sockets {
     /// The sockets of a local address, one per worker.
     pub(super) fn at(&self, local: SocketAddr) -> &[Arc<UdpSocket>] {
         self.open.get(&local).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether something waits unread at a local address: its worker was not scheduled. A socket
+    /// that cannot be asked has nothing.
+    pub(super) fn unread(&self, local: SocketAddr) -> bool {
+        self.at(local).iter().any(|socket| {
+            let mut asked = [PollFd::new(&socket.fd, PollFlags::IN)];
+            rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok_and(|n| n > 0)
+                && asked[0].revents().contains(PollFlags::IN)
+        })
     }
 
     /// Every open socket.

@@ -291,6 +291,9 @@ impl Driver {
             Request::ChangePeer(peer, change, answer) => {
                 let _ = answer.send(self.change_peer(peer, change));
             }
+            Request::Drain(order, answer) => {
+                let _ = answer.send(self.drain(&order));
+            }
             Request::Closing => self.closing = true,
             Request::Stop(answer) => {
                 let _ = answer.send(());
@@ -335,6 +338,7 @@ impl Driver {
         self.retry_sends(now);
         self.retry_sockets(now);
         self.tell_tallies();
+        self.look_before_blaming(now);
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
             match output {

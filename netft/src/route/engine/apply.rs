@@ -60,6 +60,14 @@ impl Engine {
                 });
             }
             Input::Tally { peer, tally } => self.at(now, peer, |peer, _| peer.count(tally)),
+            Input::Unread(route) => {
+                let Some(peer) = self.owners.get(&route).copied() else { return Ok(()) };
+                let found = self.peers.get_mut(&peer).and_then(|peer| peer.routes.get_mut(&route));
+                if let Some(found) = found {
+                    found.unread(now);
+                }
+                self.schedule(peer);
+            }
             Input::Fault { route, reason } => {
                 self.at_route(now, route, |peer, _| peer.fault(now, route, reason));
             }

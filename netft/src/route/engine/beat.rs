@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Context, Output, peer::Peer};
+use super::{
+    Context, Output,
+    peer::{Peer, spreads},
+};
 use crate::{
     id::RouteId,
     route::{event::EventKind, machine::Word},
@@ -32,8 +35,13 @@ impl Peer {
         }
         route.remote = heartbeat.route;
         route.history.note(now, false, heartbeat.message, heartbeat.sequence);
+        if heartbeat.stalled_ms > 0 {
+            route.excuse(now, Duration::from_millis(u64::from(heartbeat.stalled_ms)));
+        }
         let begins = route.hear(now, heartbeat.serial);
-        if heartbeat.message == Message::Reply {
+        if heartbeat.message == Message::Request {
+            route.inbound.request(heartbeat.sequence);
+        } else {
             let sent = Time::from_nanos(heartbeat.sent_at);
             let held = Duration::from_micros(u64::from(heartbeat.held_us));
             // A reply to a request from the future was never asked for.
@@ -44,13 +52,15 @@ impl Peer {
             }
             if sent <= now {
                 route.last_answered = Some(now);
-                route.quality.reply(now, heartbeat.sequence, sent, held);
+                let rtt = route.quality.reply(now, heartbeat.sequence, sent, held);
+                let delay = route.delay();
+                rtt.into_iter().for_each(|rtt| route.health.sample(now, rtt, delay));
             }
         }
         if begins {
             context.event(now, EventKind::RemoteReachable { peer: self.id, route: id });
         }
-        self.take_verdicts(heartbeat);
+        self.take_verdicts(now, heartbeat);
         if begins {
             self.tell_others(now, None);
         }
@@ -63,15 +73,19 @@ impl Peer {
 
     /// What the peer hears on each of our routes. Heartbeats on a slow route are overtaken by
     /// those on a fast one: only the newest word counts (serial arithmetic, RFC 1982).
-    fn take_verdicts(&mut self, heartbeat: &Heartbeat) {
+    fn take_verdicts(&mut self, now: Time, heartbeat: &Heartbeat) {
         let age = self.heard_serial.map(|newest| heartbeat.serial.wrapping_sub(newest));
         if age.is_some_and(|age| age == 0 || age > u32::MAX / 2) {
             return;
         }
         self.heard_serial = Some(heartbeat.serial);
         // A route that a complete list leaves out is not there at the peer's end.
-        if heartbeat.verdicts.len() < MAX_VERDICTS {
-            self.routes.values_mut().for_each(|route| route.word = None);
+        let complete = heartbeat.verdicts.len() < MAX_VERDICTS;
+        let asked = Time::from_nanos(heartbeat.sent_at);
+        let answers = (heartbeat.message == Message::Reply && asked <= now).then_some(asked);
+        for route in self.routes.values_mut().filter(|_| complete) {
+            route.word = None;
+            answers.into_iter().for_each(|asked| route.drain.answer(asked));
         }
         for verdict in &heartbeat.verdicts {
             if let Some(route) = self.routes.get_mut(&RouteId(verdict.your_route)) {
@@ -79,7 +93,11 @@ impl Peer {
                     heard: verdict.heard,
                     local_down: verdict.local_down,
                     admin_down: verdict.admin_down,
+                    draining: verdict.draining,
+                    carries: verdict.carries,
                 });
+                answers.into_iter().for_each(|asked| route.drain.answer(asked));
+                route.health.word(now, verdict.loss_permille);
             }
         }
     }
@@ -147,7 +165,10 @@ impl Peer {
                 heard: route.rx,
                 local_down: route.faulty(),
                 admin_down: route.admin_down,
-                loss_permille: route.quality.loss_permille(),
+                draining: route.drain.ordered(),
+                // Which policy data follows is the packet path's to know.
+                carries: self.active == Some(route.id) || spreads(route, self.settled),
+                loss_permille: route.inbound.loss_permille(),
             })
             .collect()
     }

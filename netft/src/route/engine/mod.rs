@@ -10,6 +10,7 @@ mod account;
 mod apply;
 mod beat;
 mod context;
+mod health;
 mod peer;
 mod settle;
 
@@ -96,6 +97,8 @@ pub enum Input {
     },
     /// Data sent on a route stays unacknowledged although it should not.
     Suspect(RouteId),
+    /// Something that arrived on a route has not been read yet.
+    Unread(RouteId),
     /// A fault of this end of a route began; several may hold at once.
     Fault {
         /// The route.
@@ -177,6 +180,8 @@ pub struct Engine {
     table: Arc<Table>,
     /// What the last call promised as its next wake: waking later means this node was stalled.
     promised: Option<Time>,
+    /// The moment of the last call.
+    now: Time,
 }
 
 impl Engine {
@@ -190,6 +195,7 @@ impl Engine {
             wakes: BTreeMap::new(),
             table: Arc::default(),
             promised: None,
+            now: Time::ZERO,
         }
     }
 
@@ -204,6 +210,7 @@ impl Engine {
     /// # Errors
     /// A heartbeat that is refused, with the reason; nothing changed then.
     pub fn handle(&mut self, now: Time, input: Input) -> Result<(), DropReason> {
+        self.now = now;
         self.notice_stall(now);
         let outcome = self.apply(now, input);
         // What is overdue is for the next tick: it is no new stall.
@@ -213,6 +220,7 @@ impl Engine {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Time) {
+        self.now = now;
         self.notice_stall(now);
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
         let due: Vec<_> = due.map(|(_, peer)| *peer).collect();
@@ -225,6 +233,17 @@ impl Engine {
         self.promised = self.next_wake();
     }
 
+    /// The routes that go down with the next [`tick`](Self::tick) because nothing was heard on
+    /// them: time to look whether something waits there unread ([`Input::Unread`]).
+    pub fn overdue(&self, now: Time) -> Vec<RouteId> {
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, peer)| self.peers.get(peer))
+            .flat_map(|peer| peer.routes.values())
+            .filter(|route| route.deadline.is_some_and(|deadline| deadline <= now))
+            .map(|route| route.id)
+            .collect()
+    }
+
     /// When [`tick`](Self::tick) has something to do; finite while a route may send.
     pub fn next_wake(&self) -> Option<Time> {
         self.timers.first().map(|(at, _)| *at)
@@ -235,9 +254,10 @@ impl Engine {
         self.context.outputs.pop_front()
     }
 
-    /// Every route, by number.
+    /// Every route, by number, as of the last call.
     pub fn routes(&self) -> Vec<RouteStatus> {
-        let mut routes: Vec<_> = self.peers.values().flat_map(Peer::route_status).collect();
+        let peers = self.peers.values();
+        let mut routes: Vec<_> = peers.flat_map(|peer| peer.route_status(self.now)).collect();
         routes.sort_by_key(|route| route.id);
         routes
     }

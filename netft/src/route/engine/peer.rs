@@ -92,11 +92,14 @@ impl Peer {
         if let Some(down) = admin_down {
             route.admin_down = down;
         }
+        let drained = change.drain.is_some_and(|on| route.drain.order(now, on));
         if let Some(priority) = change.priority {
             route.spec.priority = priority;
+        }
+        if drained || change.priority.is_some() {
             self.routes.values_mut().for_each(|route| route.hold.settled(now));
         }
-        if admin_down.is_some() {
+        if drained || admin_down.is_some() {
             // The peer learns it on every route, this one too: a single route has no other.
             self.tell_others(now, None);
         }
@@ -110,6 +113,7 @@ impl Peer {
             timing: (old.timing != spec.timing).then_some(spec.timing),
             priority: (old.priority != spec.priority).then_some(spec.priority),
             admin_down: None,
+            drain: None,
         };
         self.change(now, id, change);
         if let Some(route) = self.routes.get_mut(&id) {
@@ -239,8 +243,8 @@ impl Peer {
             .map(|route| route.id)
             .collect();
         let up = |route: &&&Route| route.state == RouteState::Up;
-        let held = |route: &&&Route| !route.hold.over(self.settled);
-        let spread = candidates.iter().filter(up).filter(|route| !held(route));
+        let fit = |route: &&&Route| spreads(route, self.settled);
+        let spread = candidates.iter().filter(up).filter(fit);
         let suspects = candidates.iter().filter(up).filter(|route| route.suspect.is_some());
         let (spread, suspects) =
             (spread.map(|route| route.id).collect(), suspects.map(|route| route.id).collect());
@@ -267,8 +271,8 @@ impl Peer {
         }
     }
 
-    pub(super) fn route_status(&self) -> impl Iterator<Item = RouteStatus> {
-        self.routes.values().map(|route| RouteStatus {
+    pub(super) fn route_status(&self, now: Time) -> impl Iterator<Item = RouteStatus> {
+        self.routes.values().map(move |route| RouteStatus {
             id: route.id,
             spec: route.spec.clone(),
             state: route.state,
@@ -276,14 +280,25 @@ impl Peer {
             rx: route.rx,
             active: self.active == Some(route.id),
             suspect: route.suspect.is_some(),
+            hold: route.hold.left(now),
+            flaps: route.hold.flaps(now),
+            brown_out: route.health.brown,
+            drain: route.drain_status(self.active == Some(route.id), self.heard),
             rtt: route.quality.rtt(),
-            loss: f32::from(route.quality.loss_permille()) / 1000.0,
+            jitter: route.quality.jitter(),
+            loss: f32::from(route.inbound.loss_permille()) / 1000.0,
+            loss_out: f32::from(route.health.loss()) / 1000.0,
             heartbeats_sent: route.sent,
             heartbeats_missed: route.missed,
             last_change: route.last_change,
             reason: route.reason,
         })
     }
+}
+
+/// Whether a policy of several routes may use this one too.
+pub(super) fn spreads(route: &Route, now: Time) -> bool {
+    route.state == RouteState::Up && route.hold.over(now) && !route.drained() && !route.health.brown
 }
 
 fn preference(route: &Route) -> u8 {

@@ -20,7 +20,9 @@ impl Peer {
         for route in self.routes.values_mut() {
             came_up |= settle_route(context, now, route, heard);
         }
+        self.judge_health(context, now);
         self.choose(context, now);
+        self.tell_drains(context, now, heard);
         if came_up {
             self.tell_ready(context, now);
         }
@@ -44,6 +46,17 @@ impl Peer {
         context.event(now, EventKind::Moved { peer, from, to, reason, cause });
     }
 
+    /// Tells how far every drain got, where that is news.
+    fn tell_drains(&mut self, context: &mut Context, now: Time, heard: bool) {
+        let (peer, active) = (self.id, self.active);
+        for route in self.routes.values_mut() {
+            let status = route.drain_status(active == Some(route.id), heard);
+            if let Some(stage) = route.drain.news(status) {
+                context.event(now, EventKind::Drain { route: route.id, peer, stage });
+            }
+        }
+    }
+
     /// NetFT's order (S3, C8): route up, ready, session established.
     fn tell_ready(&mut self, context: &mut Context, now: Time) {
         let peer = self.id;
@@ -60,12 +73,14 @@ fn settle_route(context: &mut Context, now: Time, route: &mut Route, heard: bool
     let tx = weigh(context, route, heard);
     let Some(from) = route.settle(now, tx) else { return false };
     let lost = from == RouteState::Up;
+    // Nor is it that the peer did not hear a node that was not scheduled.
+    let stalled = context.stalled_ms(now) > 0 && route.reason == Reason::PeerDoesNotHear;
     // A session that ends and an operator are no fault of the route.
     let planned = matches!(
         route.reason,
         Reason::NewSession | Reason::SessionLost | Reason::Admin | Reason::PeerAdmin
     );
-    if lost && !planned {
+    if lost && !planned && !stalled {
         route.hold.lost(now);
     }
     let up = route.state == RouteState::Up;

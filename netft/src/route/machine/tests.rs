@@ -126,7 +126,7 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
     use RouteState::{AdminDown, Down, Init, Up};
     fn word(route: &mut Route, heard: bool, local_down: bool, admin_down: bool) {
         route.remote = 9;
-        route.word = Some(Word { heard, local_down, admin_down });
+        route.word = Some(Word { heard, local_down, admin_down, ..Word::default() });
     }
     let hear: fn(&mut Route) = |route| {
         route.hear(ORIGIN, route.streak.into());
@@ -173,7 +173,7 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
 fn a_half_route_that_loses_its_only_direction_while_it_gains_the_other_knows_why_it_was_left() {
     let mut route = in_state(false, true, false, false);
     route.remote = 9;
-    route.word = Some(Word { heard: false, local_down: true, admin_down: false });
+    route.word = Some(Word { local_down: true, ..Word::default() });
     route.hear(ORIGIN, 1);
     assert_eq!(route.settle(ORIGIN, false), None, "init before and after");
     assert_eq!(route.left, Reason::PeerLocalDown);

@@ -201,3 +201,20 @@ fn two_peers_do_not_influence_each_other() {
     };
     assert_eq!(run(false), run(true));
 }
+
+/// F-20: who reads the sockets was not scheduled, though the engine was.
+#[test]
+fn a_route_with_something_unread_gets_time_and_not_for_ever() {
+    let mut rig = Rig::up(1);
+    let detection = rig.status(1).spec.timing.detection_time();
+    rig.pass(detection - NANO);
+    assert_eq!(rig.engine.overdue(rig.now + NANO), [RouteId(1)]);
+    let began = rig.now;
+    while rig.state(1) == RouteState::Up {
+        rig.input(Input::Unread(RouteId(1)));
+        rig.pass(DELAY / 2);
+        assert!(rig.now.since(began) <= detection + DELAY, "for ever");
+    }
+    assert!(rig.now.since(began) + DELAY >= detection);
+    assert!(rig.engine.overdue(rig.now).is_empty());
+}

@@ -2,9 +2,11 @@
 
 mod cost;
 mod detect;
+mod drain;
 mod hostile;
 mod model;
 mod reasons;
+mod stall;
 
 use std::time::Duration;
 
@@ -195,5 +197,13 @@ impl Rig {
 }
 
 fn verdict(your_route: u32) -> Verdict {
-    Verdict { your_route, heard: true, local_down: false, admin_down: false, loss_permille: 0 }
+    Verdict {
+        your_route,
+        heard: true,
+        local_down: false,
+        admin_down: false,
+        draining: false,
+        carries: false,
+        loss_permille: 0,
+    }
 }

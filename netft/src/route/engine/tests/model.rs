@@ -19,6 +19,7 @@ enum Op {
     Fault(u32, bool),
     Clear(u32, bool),
     Admin(u32, bool),
+    Drain(u32, bool),
     Priority(u32, u32),
     Timing(u32, u64, u64),
     Hear { route: u32, reply: bool, heard: u8 },
@@ -43,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (route.clone(), any::<bool>()).prop_map(|(route, which)| Op::Fault(route, which)),
         4 => (route.clone(), any::<bool>()).prop_map(|(route, which)| Op::Clear(route, which)),
         2 => (route.clone(), any::<bool>()).prop_map(|(route, down)| Op::Admin(route, down)),
+        2 => (route.clone(), any::<bool>()).prop_map(|(route, on)| Op::Drain(route, on)),
         1 => (route.clone(), 0u32..5).prop_map(|(route, value)| Op::Priority(route, value)),
         1 => (route.clone(), prop_oneof![Just(5), Just(30), Just(60_000)], 2u64..=120)
             .prop_map(|(route, delay, threshold)| Op::Timing(route, delay, threshold)),
@@ -125,6 +127,9 @@ impl Model {
                 self.admin.extend(down_now);
                 change(route, RouteChange { admin_down: Some(down), ..RouteChange::default() })
             }
+            Op::Drain(route, on) => {
+                change(route, RouteChange { drain: Some(on), ..RouteChange::default() })
+            }
             Op::Priority(route, value) => {
                 let priority = Some(Priority(value));
                 change(route, RouteChange { priority, ..RouteChange::default() })
@@ -194,6 +199,9 @@ impl Model {
                 Some(id) => {
                     let active = routes.iter().find(|r| r.id == id).filter(usable);
                     prop_assert!(active.is_some_and(|r| !up || r.state == RouteState::Up));
+                    let kept = |r: &RouteStatus| r.state == RouteState::Up && r.drain.is_none();
+                    let other = routes.iter().any(|r| r.spec.peer == peer.peer && kept(r));
+                    prop_assert!(!other || active.is_some_and(kept), "data on a drained route");
                 }
             }
             let row = engine.table.peers.iter().find(|row| row.peer == peer.peer);
@@ -223,7 +231,7 @@ impl Model {
                 Output::Event(_) => others += 1,
             }
         }
-        prop_assert!(sends <= 8 && others <= 8 * 3 + 6, "{} sends, {} others", sends, others);
+        prop_assert!(sends <= 8 && others <= 8 * 4 + 6, "{} sends, {} others", sends, others);
         Ok(())
     }
 }

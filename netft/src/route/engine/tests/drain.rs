@@ -1,0 +1,148 @@
+//! Drains: who leaves, when both ends have left, and what serves at last.
+
+use super::*;
+use crate::route::{DrainStage, DrainStatus, drain::would_strand};
+
+fn drain(on: bool) -> RouteChange {
+    RouteChange { drain: Some(on), ..RouteChange::default() }
+}
+
+impl Rig {
+    /// The peer answers a request sent at `asked`; its data goes out on `carries`, and it drains
+    /// the routes `drains`.
+    fn answer(&mut self, asked: Time, routes: u32, carries: u32, drains: &[u32]) {
+        let all: Vec<_> = (1..=routes).collect();
+        let mut heartbeat = self.heartbeat(routes, &all);
+        heartbeat.message = Message::Reply;
+        heartbeat.sent_at = asked.as_nanos();
+        for verdict in &mut heartbeat.verdicts {
+            verdict.carries = verdict.your_route == carries;
+            verdict.draining = drains.contains(&verdict.your_route);
+        }
+        self.input(Input::Heartbeat { peer: PEER, route: RouteId(routes), heartbeat });
+    }
+
+    fn stages(&self) -> Vec<(u32, DrainStage)> {
+        let stage = |event: &EventKind| match event {
+            EventKind::Drain { route, stage, .. } => Some((route.0, *stage)),
+            _ => None,
+        };
+        self.events.iter().filter_map(stage).collect()
+    }
+
+    fn stage(&self, route: u32) -> Option<DrainStage> {
+        self.status(route).drain.map(DrainStatus::stage)
+    }
+}
+
+#[test]
+fn a_drained_route_is_left_at_once_and_told_at_once_and_stays_alive() {
+    let mut rig = Rig::up(2);
+    rig.pass(DELAY);
+    rig.forget();
+    rig.change(1, drain(true));
+    assert_eq!(rig.moves(), [(Some(1), Some(2), Reason::Draining)]);
+    assert_eq!((rig.state(1), rig.stage(1)), (RouteState::Up, Some(DrainStage::Draining)));
+    rig.pass(DELAY / 4);
+    let (_, heartbeat) = rig.sent.first().expect("told at once");
+    let word = |route| heartbeat.verdicts.iter().find(|v| v.your_route == remote(route)).unwrap();
+    assert!(word(1).draining && !word(1).carries);
+    assert!(!word(2).draining && word(2).carries);
+    rig.pass(DELAY * 3);
+    assert!(rig.requests(1) >= 3, "heartbeats go on");
+    rig.forget();
+    rig.change(1, drain(true));
+    assert!(rig.events.is_empty() && rig.stage(1).is_some(), "ordered twice is ordered once");
+}
+
+#[test]
+fn only_an_answer_to_what_was_asked_after_the_order_proves_that_the_peer_left() {
+    let mut rig = Rig::up(2);
+    rig.pass(DELAY);
+    rig.hear_all(2);
+    let before = rig.now;
+    rig.change(1, drain(true));
+    rig.pass(Duration::from_millis(5));
+    rig.answer(before, 2, 2, &[]);
+    assert_eq!(rig.stage(1), Some(DrainStage::Draining), "the peer may not have heard of it");
+    let asked = rig.now;
+    rig.pass(Duration::from_millis(1));
+    rig.answer(asked, 2, 1, &[]);
+    assert_eq!(rig.stage(1), Some(DrainStage::Draining), "the peer still sends there");
+    rig.answer(asked, 2, 2, &[]);
+    assert_eq!(rig.stage(1), Some(DrainStage::Drained));
+    assert_eq!(rig.stages(), [(1, DrainStage::Draining), (1, DrainStage::Drained)]);
+    // Drained again, the old answer counts for nothing.
+    rig.change(1, drain(false));
+    rig.change(1, drain(true));
+    assert_eq!(rig.stage(1), Some(DrainStage::Draining));
+}
+
+#[test]
+fn the_peers_order_moves_this_end_too() {
+    let mut rig = Rig::up(2);
+    rig.answer(Time::ZERO, 2, 1, &[1]);
+    assert_eq!(rig.moves(), [(Some(1), Some(2), Reason::PeerDraining)]);
+    let status = rig.status(1).drain.unwrap();
+    assert!(!status.here && status.at_peer && status.left_here && !status.left_at_peer);
+    rig.answer(Time::ZERO, 2, 2, &[1]);
+    assert_eq!(rig.stage(1), Some(DrainStage::Drained));
+    rig.answer(Time::ZERO, 2, 2, &[]);
+    assert_eq!((rig.active(), rig.stage(1)), (Some(1), None));
+    assert_eq!(rig.moves()[1], (Some(2), Some(1), Reason::BetterRoute));
+    assert_eq!(rig.stages()[2], (1, DrainStage::Undrained));
+}
+
+#[test]
+fn an_order_does_not_wait_for_the_hold_of_the_other_route() {
+    let mut rig = Rig::up(2);
+    rig.fault(2);
+    rig.input(Input::FaultCleared { route: RouteId(2), reason: Reason::CarrierLost });
+    rig.hear_all(2);
+    rig.hear_all(2);
+    assert_eq!(rig.state(2), RouteState::Up);
+    rig.change(1, drain(true));
+    assert_eq!(rig.active(), Some(2));
+}
+
+#[test]
+fn a_drained_route_serves_when_everything_else_is_dead_and_is_left_again() {
+    let mut rig = Rig::up(2);
+    rig.change(1, drain(true));
+    let asked = rig.now + DELAY / 10;
+    rig.pass(DELAY / 5);
+    rig.answer(asked, 2, 2, &[]);
+    assert_eq!(rig.stage(1), Some(DrainStage::Drained));
+    rig.fault(2);
+    assert_eq!((rig.active(), rig.stage(1)), (Some(1), Some(DrainStage::Draining)));
+    rig.input(Input::FaultCleared { route: RouteId(2), reason: Reason::CarrierLost });
+    rig.hear_all(2);
+    rig.hear_all(2);
+    assert_eq!(rig.active(), Some(2), "left again, without a hold");
+}
+
+#[test]
+fn a_peer_that_is_heard_nowhere_has_left() {
+    let mut rig = Rig::up(2);
+    rig.pass(DETECTION);
+    rig.change(1, drain(true));
+    assert_eq!(rig.stage(1), Some(DrainStage::Drained));
+}
+
+#[test]
+fn the_last_route_that_is_up_would_strand_its_peer() {
+    let mut rig = Rig::up(3);
+    let strands = |rig: &Rig, ids: &[u32]| {
+        let ids: Vec<_> = ids.iter().copied().map(RouteId).collect();
+        would_strand(&rig.engine.routes(), &ids)
+    };
+    assert_eq!(strands(&rig, &[1, 2]), None);
+    assert_eq!(strands(&rig, &[1, 2, 3]), Some(PEER));
+    rig.change(2, drain(true));
+    assert_eq!(strands(&rig, &[1]), None);
+    assert_eq!(strands(&rig, &[1, 3]), Some(PEER));
+    assert_eq!(strands(&rig, &[2]), None, "it is drained already");
+    rig.fault(3);
+    assert_eq!(strands(&rig, &[1]), Some(PEER), "a dead route is no way out");
+    assert_eq!(strands(&rig, &[3]), None, "nor is it missed");
+}

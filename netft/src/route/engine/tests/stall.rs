@@ -1,0 +1,74 @@
+//! Pauses that nobody is blamed for: the peer's, and this node's own.
+
+use super::*;
+
+const PAUSE: Duration = Duration::from_millis(400);
+
+impl Rig {
+    /// The peer's request comes on `route` after it was not scheduled for `stalled`.
+    fn hear_stalled(&mut self, route: u32, routes: u32, stalled: Duration) {
+        let all: Vec<_> = (1..=routes).collect();
+        let mut heartbeat = self.heartbeat(route, &all);
+        heartbeat.stalled_ms = stalled.as_millis() as u16;
+        self.input(Input::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
+    }
+}
+
+/// Both routes lost by silence and heard again; the peer says that it was paused for `stalled`.
+fn after_silence(stalled: Duration) -> Rig {
+    let mut rig = Rig::up(2);
+    rig.pass(PAUSE);
+    assert_eq!([rig.state(1), rig.state(2)], [RouteState::Down; 2]);
+    for route in [2, 1, 2, 1] {
+        rig.hear_stalled(route, 2, stalled);
+    }
+    assert_eq!([rig.state(1), rig.state(2)], [RouteState::Up; 2]);
+    rig
+}
+
+#[test]
+fn a_peer_that_was_paused_costs_its_routes_no_hold_and_no_flap() {
+    let rig = after_silence(PAUSE);
+    assert_eq!((rig.status(1).hold, rig.status(1).flaps), (Duration::ZERO, 0));
+    assert_eq!(rig.active(), Some(1), "back at once");
+    let blamed = after_silence(Duration::ZERO);
+    assert_eq!((blamed.status(1).hold, blamed.status(1).flaps), (HOLD, 1));
+    assert_eq!(blamed.active(), Some(2), "the first one back");
+}
+
+#[test]
+fn a_pause_excuses_the_silence_it_was_in_and_no_other() {
+    let mut rig = after_silence(PAUSE);
+    rig.pass(DETECTION);
+    assert_eq!(rig.state(1), RouteState::Down);
+    for _ in 0..2 {
+        // It still says so, for a second.
+        rig.hear_stalled(1, 2, PAUSE);
+    }
+    assert_eq!(rig.status(1).flaps, 1);
+    let long = after_silence(PAUSE / 4);
+    assert_eq!(long.status(1).flaps, 1, "silent for much longer than it was paused");
+}
+
+#[test]
+fn heartbeats_a_paused_peer_did_not_send_were_not_missed_and_suspicion_ends() {
+    let mut rig = Rig::up(2);
+    rig.input(Input::Suspect(RouteId(1)));
+    rig.pass(DELAY * 4);
+    assert!(rig.status(1).suspect);
+    rig.hear_stalled(1, 2, DELAY * 4);
+    rig.hear(2, &[1, 2]);
+    assert!(!rig.status(1).suspect);
+    assert_eq!((rig.status(1).heartbeats_missed, rig.status(2).heartbeats_missed), (0, 3));
+}
+
+#[test]
+fn a_route_the_peer_gave_up_while_this_node_was_paused_is_not_held() {
+    let mut rig = Rig::up(2);
+    rig.now = rig.now + PAUSE;
+    rig.hear(2, &[]);
+    assert_eq!(rig.status(1).reason, Reason::PeerDoesNotHear);
+    rig.hear(1, &[1, 2]);
+    assert_eq!([rig.state(1), rig.state(2)], [RouteState::Up; 2]);
+    assert_eq!((rig.status(1).hold, rig.active()), (Duration::ZERO, Some(1)));
+}

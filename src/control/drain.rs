@@ -1,0 +1,49 @@
+//! `POST /v1/drain`: an order, and a bounded wait until it is done.
+
+use std::time::Duration;
+
+use netft::{
+    RouteId,
+    adapter::{DrainError, DrainOrder, DrainReport, DrainTarget},
+};
+
+use super::{
+    convert::{Names, route},
+    schema::{DrainAnswer, DrainRequest, DrainWait},
+};
+use crate::daemon::{clock::WallClock, node::Snapshot};
+
+/// The longest a request waits: below the listener's patience with a silent client.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(4);
+
+/// What the request asks of the node, and how long it waits.
+pub(super) fn order(request: DrainRequest) -> Result<(DrainOrder, Duration), &'static str> {
+    let target = match (request.route, request.interface) {
+        (Some(id), None) => DrainTarget::Route(RouteId(id)),
+        (None, Some(name)) => DrainTarget::Interface(name),
+        _ => return Err("give a route or an interface, one of them"),
+    };
+    let wait = Duration::from_millis(request.wait_ms);
+    if wait > MAX_WAIT {
+        return Err("wait_ms is out of range: 0–4000 ms");
+    }
+    Ok((DrainOrder { target, on: request.on, force: request.force }, wait))
+}
+
+/// What became of it.
+pub(super) fn answer(report: &DrainReport, snapshot: &Snapshot, clock: &WallClock) -> DrainAnswer {
+    let names = Names::from(snapshot);
+    let status = |id: &RouteId| snapshot.routes.iter().find(|route| route.id == *id);
+    let routes = report.routes.iter().filter_map(status);
+    let routes: Vec<_> = routes.map(|it| route(it, snapshot, &names, clock)).collect();
+    let waits = report.waits.iter().filter_map(|(id, wait)| {
+        let peer = names.of(status(id)?.spec.peer);
+        Some(DrainWait { route: id.0, peer, reason: wait.name().to_owned() })
+    });
+    DrainAnswer { done: report.waits.is_empty(), waits: waits.collect(), routes }
+}
+
+/// Whether a refusal is about what is there, not about what was asked for.
+pub(super) const fn conflicts(error: &DrainError) -> bool {
+    matches!(error, DrainError::Last { .. })
+}

@@ -1,0 +1,105 @@
+//! `netft drain` and its kin: what is ordered, what is refused, and what is missing.
+
+use netft::{
+    adapter::DrainTarget,
+    route::{DrainStage, DrainStatus},
+};
+use netftd::control::schema::What;
+
+use super::*;
+
+fn order(target: DrainTarget, on: bool, force: bool) -> DrainOrder {
+    DrainOrder { target, on, force }
+}
+
+fn eth(name: &str) -> DrainTarget {
+    DrainTarget::Interface(name.to_owned())
+}
+
+fn fails(output: &Output, code: i32) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(output.stdout.is_empty());
+    text
+}
+
+#[test]
+fn each_word_is_the_order_it_says() {
+    let mut drained = snapshot();
+    let there = DrainStatus { here: true, at_peer: false, left_here: true, left_at_peer: true };
+    drained.routes[1].drain = Some(there);
+    let daemon = Daemon::new(drained);
+    assert_eq!(daemon.shows(&["route", "drain", "1"]), "route 1 to b: drained\n");
+    daemon.shows(&["route", "undrain", "1"]);
+    daemon.shows(&["drain", "eth1", "--force"]);
+    daemon.shows(&["undrain", "eth1"]);
+    let one = DrainTarget::Route(RouteId(1));
+    let orders = [
+        order(one.clone(), true, false),
+        order(one, false, false),
+        order(eth("eth1"), true, true),
+        order(eth("eth1"), false, false),
+    ];
+    assert_eq!(*daemon.node.drains.lock().unwrap(), orders);
+
+    let json = daemon.shows(&["route", "drain", "1", "--json"]);
+    let answer: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&answer["schema"], &answer["done"]), (&1.into(), &true.into()));
+    let route = &answer["routes"][0];
+    assert_eq!((&route["drain"], &route["drain_by"]), (&"drained".into(), &"here".into()));
+    assert_eq!(route["state"], "up");
+    assert!(daemon.shows(&["routes"]).contains("10.1.0.2:3343  drained"));
+    assert!(daemon.shows(&["route", "show", "1"]).contains("drained, by here"));
+}
+
+#[test]
+fn a_refusal_names_the_peer_and_changes_nothing() {
+    let daemon = Daemon::new(snapshot());
+    let last = DrainError::Last { peer: "b".to_owned() };
+    *daemon.node.waits.lock().unwrap() = Err(last);
+    let text = fails(&daemon.netft(&["route", "drain", "1"]), 1);
+    assert!(text.contains("b would be left without") && text.contains("--force"), "{text}");
+    let none = DrainError::NoInterface("eth9".to_owned());
+    *daemon.node.waits.lock().unwrap() = Err(none);
+    assert!(fails(&daemon.netft(&["drain", "eth9"]), 2).contains("no route goes over eth9"));
+    let unknown = DrainError::Route(RouteError::Unknown(RouteId(7)));
+    *daemon.node.waits.lock().unwrap() = Err(unknown);
+    assert!(fails(&daemon.netft(&["route", "drain", "7"]), 2).contains("no route 7"));
+    for body in [
+        "{}",
+        r#"{"on":true}"#,
+        r#"{"on":true,"route":1,"interface":"eth0"}"#,
+        r#"{"on":true,"route":1,"wait_ms":4001}"#,
+        r#"{"on":true,"route":1,"color":1}"#,
+    ] {
+        assert_eq!(daemon.ask("POST", "/v1/drain", body).0, 400, "{body}");
+    }
+    assert_eq!(daemon.ask("GET", "/v1/drain", "").0, 405);
+    assert!(daemon.node.drains.lock().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_missing_is_told_when_the_time_is_over() {
+    let daemon = Daemon::new(snapshot());
+    *daemon.node.waits.lock().unwrap() = Ok(Some(DrainWait::Peer));
+    let text = fails(&daemon.netft(&["route", "drain", "1", "--timeout", "1"]), 1);
+    assert!(text.contains("route 1 to b: the peer has not said"), "{text}");
+    assert!(!daemon.node.drains.lock().unwrap().is_empty());
+    // Without time to wait, the order is all that is wanted.
+    assert!(daemon.netft(&["route", "drain", "1", "--timeout", "0"]).status.success());
+}
+
+#[test]
+fn a_drain_is_an_event_in_words() {
+    let daemon = Daemon::new(snapshot());
+    for stage in [DrainStage::Draining, DrainStage::Drained, DrainStage::Undrained] {
+        let stage = stage.name().to_owned();
+        daemon.journal.push(String::new(), What::Drain { route: 1, peer: "b".to_owned(), stage });
+    }
+    let text = daemon.shows(&["events"]);
+    let told: Vec<_> = text.lines().map(str::trim).collect();
+    let stages = [(1, "draining"), (2, "drained"), (3, "undrained")];
+    let expected = stages.map(|(number, stage)| format!("{number}  route 1 to b: {stage}"));
+    assert_eq!(told, expected);
+}
