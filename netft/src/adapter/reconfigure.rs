@@ -1,8 +1,8 @@
 //! Another config for a running node: checked whole, then applied whole.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep};
 
 use super::{Adapter, ReconfigureError};
 use crate::{
@@ -13,6 +13,9 @@ use crate::{
         netlink::Netlink,
     },
 };
+
+/// How long the QUIC tasks get to send what ends a session.
+const FAREWELL: Duration = Duration::from_millis(20);
 
 impl Adapter {
     /// Goes over to another config: networks, timings, hold, history, rekey, peers with their
@@ -35,6 +38,8 @@ impl Adapter {
         }
         let config = Arc::new(config);
         self.manager.part(&config).await;
+        // The farewells leave before the routes that carry them.
+        sleep(FAREWELL).await;
         // The keeper looks with the new config from here on, so that it takes no source away.
         self.config.send_replace(config.clone());
         let new = NewConfig { config: (*config).clone(), world, apply: true };

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -50,6 +50,9 @@ pub(super) struct Terms {
     /// Of this process.
     pub(super) boot_id: u64,
     pub(super) numbers: Numbers,
+    /// The highest generation of this process, with any peer: a peer that goes and comes again may
+    /// hold a session of before, which a fresh one must outrank.
+    pub(super) generations: Arc<AtomicU32>,
     /// Whether this node's adapter is up.
     pub(super) adapter_up: Arc<AtomicBool>,
     /// Where the peer's task is asked whether a boot id may join.

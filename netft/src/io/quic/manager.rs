@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -106,6 +106,7 @@ struct Starter {
     fib: SharedFib,
     changes: watch::Receiver<()>,
     numbers: Numbers,
+    generations: Arc<AtomicU32>,
     report: Report,
     boot_id: u64,
     adapter_up: Arc<AtomicBool>,
@@ -137,6 +138,7 @@ impl Manager {
             fib,
             changes,
             numbers: Numbers::default(),
+            generations: Arc::default(),
             report,
             boot_id,
             adapter_up: Arc::default(),
@@ -165,6 +167,7 @@ impl Manager {
             peer_key: peer.key,
             boot_id: start.boot_id,
             numbers: start.numbers.clone(),
+            generations: start.generations.clone(),
             adapter_up: Arc::clone(&start.adapter_up),
             events,
         };

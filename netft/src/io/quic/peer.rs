@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -135,6 +135,7 @@ pub(super) struct Parts {
 impl Peer {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { terms, name, endpoint, client, fib, fib_changed, report, offer, inbox } = parts;
+        let generation = terms.generations.load(Relaxed);
         Self {
             smaller: terms.config.public_key < terms.peer_key,
             terms,
@@ -149,7 +150,7 @@ impl Peer {
             inbox,
             standing: Standing::default(),
             live: BTreeMap::new(),
-            generation: 0,
+            generation,
             dial: None,
             next_dial: Instant::now(),
             rekey_at: None,
@@ -259,6 +260,7 @@ impl Peer {
 
     fn start_dial(&mut self, began: Instant, routes: Vec<RouteId>) {
         self.generation = self.generation.saturating_add(1);
+        self.terms.generations.fetch_max(self.generation, Relaxed);
         self.next_dial = began + ATTEMPT;
         let (endpoint, client) = (self.endpoint.clone(), self.client.clone());
         let dial = attempt::dial(self.terms.clone(), endpoint, client, self.generation);
@@ -330,6 +332,7 @@ impl Peer {
         }
         self.renew = false;
         self.generation = self.generation.max(generation);
+        self.terms.generations.fetch_max(generation, Relaxed);
         self.rekey_at.get_or_insert(now + REKEY_AGAIN);
         let entry = Entry::new(local, boot_id, generation, dialer == self.smaller, now);
         let changes = self.standing.add(entry);
