@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     addr::VirtualAddrs,
     id::NodeKey,
-    route::{Carrier, Class, Delay, Priority, Threshold, Timing},
+    route::{Carrier, Class, Delay, PMTU_RAISE_TIMER, Priority, Threshold, Timing},
 };
 
 /// The default UDP port, as NetFT's.
@@ -50,6 +50,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// How long a better route must stay good before data returns to it.
     pub hold: Duration,
+    /// How often a route that carries less than its interface is probed for more; 1 s–1 h in a config file.
+    pub mtu_raise: Duration,
     /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
     pub history: usize,
     /// A fresh handshake at least this often.
@@ -78,6 +80,7 @@ impl Config {
             workers: 0,
             runtime_dir: PathBuf::from("/run/netft"),
             hold: Duration::from_secs(1),
+            mtu_raise: PMTU_RAISE_TIMER,
             history: 10,
             rekey: Duration::from_secs(3600),
             timings: Timings::default(),

@@ -19,16 +19,18 @@ use netft::wire::{
     header::{FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind, OVERHEAD, VERSION},
     heartbeat::{Heartbeat, MAX_VERDICTS, Message, Verdict},
     hello::{Hello, MAX_NAME},
+    probe::{MIN_SIZE, Probe, ProbeMessage},
     replay::COUNTER_LIMIT,
 };
 
 /// A fuzz target: its name, and its body.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     ("header", fuzzing::header),
     ("heartbeat", fuzzing::heartbeat),
     ("ack", fuzzing::ack),
+    ("probe", fuzzing::probe),
     ("hello", fuzzing::hello),
     ("open_frame", fuzzing::open_frame),
 ];
@@ -97,6 +99,7 @@ fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
                 "header" | "open_frame" => Header::decode(&bytes).is_ok(),
                 "heartbeat" => Heartbeat::decode(&bytes).is_ok(),
                 "ack" => Ack::decode(&bytes).is_ok(),
+                "probe" => Probe::decode(&bytes).is_ok(),
                 "hello" => Hello::decode(&bytes).is_ok(),
                 other => panic!("no decoder for {other}"),
             };
@@ -125,6 +128,7 @@ fn seeds(target: &str) -> Seeds {
         "header" => header_seeds(),
         "heartbeat" => heartbeat_seeds(),
         "ack" => ack_seeds(),
+        "probe" => probe_seeds(),
         "hello" => hello_seeds(),
         "open_frame" => open_frame_seeds(),
         other => panic!("no seeds for {other}"),
@@ -214,6 +218,26 @@ fn ack_seeds() -> Seeds {
         ("empty", encode(0, 0, 0)),
         ("full", encode(COUNTER_LIMIT - 1, MAX_RANGES as u64, MAX_ROUTES as u32)),
         ("some", some),
+    ]
+}
+
+fn probe_seeds() -> Seeds {
+    let encode = |message, size| {
+        let probe = Probe { message, size, route: 1, your_route: 2, sequence: 3 };
+        let mut out = Vec::new();
+        probe.encode(&mut out);
+        out
+    };
+    let least = MIN_SIZE as u16;
+    let request = encode(ProbeMessage::Request, least + 8);
+    vec![
+        ("bad-padding", with(&request, request.len() - 1, &[1])),
+        ("bad-route", with(&request, 4, &[0; 4])),
+        ("bad-short", request[..request.len() - 1].to_vec()),
+        ("bad-small", with(&request, 2, &(least - 1).to_be_bytes())),
+        ("ethernet", encode(ProbeMessage::Request, 1472)),
+        ("answer", encode(ProbeMessage::Answer, 1472)),
+        ("request", request),
     ]
 }
 

@@ -143,6 +143,7 @@ pub fn route(status: &RouteStatus, names: &Names, clock: &WallClock) -> Route {
         heartbeats_missed: status.heartbeats_missed,
         last_change: clock.rfc3339(status.last_change),
         reason: status.reason.to_string(),
+        path_mtu: status.path_mtu,
     }
 }
 
@@ -218,6 +219,9 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             What::SessionRefused { peer: names.of(*peer), reason: reason.clone() }
         }
         EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
+        EventKind::PathMtuChanged { route, peer, from, to } => {
+            What::PathMtuChanged { route: route.0, peer: names.of(*peer), from: *from, to: *to }
+        }
         EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
     }
 }

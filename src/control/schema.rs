@@ -87,6 +87,9 @@ pub struct Route {
     pub last_change: String,
     /// Why the state changed last.
     pub reason: String,
+    /// The largest IP packet the route carries, bytes: its interface's MTU until probes find
+    /// less; null while the interface is unknown.
+    pub path_mtu: Option<usize>,
 }
 
 /// `PATCH /v1/routes/{id}`. Fields left out stay as they are; at least one is needed.
@@ -395,6 +398,17 @@ pub enum What {
     EventsLost {
         /// How many.
         count: u64,
+    },
+    /// Probes, or its interface, showed that a route carries packets of another size.
+    PathMtuChanged {
+        /// The route.
+        route: u32,
+        /// The peer it leads to.
+        peer: String,
+        /// The largest IP packet before, bytes.
+        from: usize,
+        /// The largest IP packet after, bytes.
+        to: usize,
     },
 }
 

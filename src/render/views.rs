@@ -144,6 +144,7 @@ pub fn route(route: &Route) -> String {
         ("tx", yes(route.tx).to_owned()),
         ("rx", yes(route.rx).to_owned()),
         ("active", yes(route.active).to_owned()),
+        ("path_mtu", route.path_mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string())),
         ("rtt", rtt(route)),
         ("loss", percent(route.loss)),
         ("heartbeats_sent", route.heartbeats_sent.to_string()),

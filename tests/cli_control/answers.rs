@@ -39,6 +39,7 @@ fn a_route_in_json_has_exactly_these_fields() {
         "heartbeats_missed",
         "last_change",
         "reason",
+        "path_mtu",
     ]);
     assert_eq!(keys(&answer), BTreeSet::from(["schema", "routes"]));
     for route in answer["routes"].as_array().unwrap() {

@@ -135,6 +135,17 @@ pub enum EventKind {
         /// For how long.
         length: Duration,
     },
+    /// Probes, or its interface, showed that a route carries packets of another size.
+    PathMtuChanged {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// The largest IP packet before, bytes.
+        from: usize,
+        /// The largest IP packet after, bytes.
+        to: usize,
+    },
 }
 
 /// Why a route changed state or data moved.

@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use super::{
-    event::Reason, history::History, hold::Hold, params::Timing, quality::Quality, spec::RouteSpec,
-    status::RouteState,
+    event::Reason, history::History, hold::Hold, mtu::PathMtu, params::Timing, quality::Quality,
+    spec::RouteSpec, status::RouteState,
 };
 use crate::{id::RouteId, time::Time};
 
@@ -69,10 +69,12 @@ pub(super) struct Route {
     pub(super) history: History,
     pub(super) sent: u64,
     pub(super) missed: u64,
+    pub(super) mtu: PathMtu,
 }
 
 impl Route {
     pub(super) fn new(id: RouteId, spec: RouteSpec, now: Time, history: usize) -> Self {
+        let mtu = PathMtu::new(if spec.real_remote.is_ipv4() { 28 } else { 48 });
         Self {
             id,
             spec,
@@ -102,6 +104,7 @@ impl Route {
             history: History::new(history),
             sent: 0,
             missed: 0,
+            mtu,
         }
     }
 

@@ -34,6 +34,7 @@ fn config(peers: &[&[&str]]) -> Config {
         workers: 1,
         runtime_dir: "/run/netft".into(),
         hold: Duration::from_secs(3),
+        mtu_raise: Duration::from_secs(60),
         history: 10,
         rekey: Duration::from_secs(3600),
         timings: Timings::default(),

@@ -12,6 +12,7 @@ use super::{
     header::{HEADER_LEN, Header, Kind, OVERHEAD, TAG_LEN, is_quic},
     heartbeat::Heartbeat,
     hello::Hello,
+    probe::Probe,
     session::{Cipher, Session, SessionParams},
 };
 use crate::{addr::VirtualAddrs, id::PeerId};
@@ -38,6 +39,15 @@ pub fn ack(bytes: &[u8]) {
     if let Ok(ack) = Ack::decode(bytes) {
         let mut out = Vec::new();
         ack.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+}
+
+/// A path MTU probe.
+pub fn probe(bytes: &[u8]) {
+    if let Ok(probe) = Probe::decode(bytes) {
+        let mut out = Vec::new();
+        probe.encode(&mut out);
         assert_eq!(out, bytes);
     }
 }

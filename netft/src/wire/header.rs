@@ -24,6 +24,8 @@ pub enum Kind {
     Heartbeat = 2,
     /// An acknowledgement of data.
     Ack = 3,
+    /// A path MTU probe, or the answer to one.
+    Probe = 4,
 }
 
 /// A decoded header.
@@ -57,6 +59,7 @@ impl Header {
             0x11 => Kind::Data,
             0x12 => Kind::Heartbeat,
             0x13 => Kind::Ack,
+            0x14 => Kind::Probe,
             _ => return Err(DropReason::Unsupported),
         };
         let known = if kind == Kind::Data { FLAG_PARTIAL_CHECKSUM } else { 0 };
@@ -110,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 3] = [Kind::Data, Kind::Heartbeat, Kind::Ack];
+    const KINDS: [Kind; 4] = [Kind::Data, Kind::Heartbeat, Kind::Ack, Kind::Probe];
 
     /// A frame with an empty payload: what `decode` needs to see.
     fn frame(header: &Header) -> [u8; OVERHEAD] {
@@ -130,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(kind in 0..3usize, flag: bool, session: u32, counter: u64) {
+        fn what_is_encoded_is_decoded(kind in 0..KINDS.len(), flag: bool, session: u32, counter: u64) {
             let kind = KINDS[kind];
             let flags = u8::from(flag && kind == Kind::Data) * FLAG_PARTIAL_CHECKSUM;
             let header = Header { kind, flags, session, counter };
@@ -143,7 +146,7 @@ mod tests {
         let golden = [0x11, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
         assert_eq!(sample().encode(), golden);
         let firsts = KINDS.map(|kind| Header { kind, ..sample() }.encode()[0]);
-        assert_eq!(firsts, [0x11, 0x12, 0x13]);
+        assert_eq!(firsts, [0x11, 0x12, 0x13, 0x14]);
     }
 
     /// W-01.
@@ -162,7 +165,7 @@ mod tests {
         for first in 0..=255u8 {
             let mut frame = frame(&Header { flags: 0, ..sample() });
             frame[0] = first;
-            let known = (0x11..=0x13).contains(&first);
+            let known = (0x11..=0x14).contains(&first);
             assert_eq!(Header::decode(&frame).err(), (!known).then_some(DropReason::Unsupported));
         }
         for kind in KINDS {

@@ -13,7 +13,7 @@
 //! |                                                               |
 //! +---------------------------------------------------------------+
 //! |  sealed: data = whole inner IP packets, one after another;    |
-//! |          heartbeat; acknowledgement            … + 16 byte tag|
+//! |          heartbeat; acknowledgement; probe     … + 16 byte tag|
 //! +---------------------------------------------------------------+
 //! ```
 //!
@@ -27,6 +27,7 @@ pub mod fuzzing;
 pub mod header;
 pub mod heartbeat;
 pub mod hello;
+pub mod probe;
 mod reader;
 pub mod replay;
 pub mod session;

@@ -87,5 +87,8 @@ fn path(driver: &Driver, id: RouteId) -> Option<Path> {
     let socket = driver.sockets.at(known.plan.spec.real_local).first()?.clone();
     let interface = driver.world.interface(known.plan.ifindex)?;
     let remote = known.plan.spec.real_remote;
-    Some(Path { route: id, socket, remote, max_datagram: max_datagram(interface.mtu, remote.ip()) })
+    // The interface's word is newer than the engine's when it just became smaller.
+    let max_datagram = max_datagram(interface.mtu, remote.ip());
+    let max_datagram = max_datagram.min(known.datagram.unwrap_or(max_datagram));
+    Some(Path { route: id, socket, remote, max_datagram })
 }

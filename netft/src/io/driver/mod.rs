@@ -13,6 +13,7 @@
 //! ```
 
 mod forwarding;
+mod probes;
 mod routes;
 mod snapshot;
 mod sockets;

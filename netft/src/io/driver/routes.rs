@@ -56,7 +56,7 @@ impl Driver {
     fn add(&mut self, plan: Planned) {
         let id = self.next_route();
         let spec = plan.spec.clone();
-        self.routes.insert(id, Known { plan, fault: None, send_error_until: None, unopened: None });
+        self.routes.insert(id, Known::new(plan));
         self.input(Input::AddRoute { id, spec });
     }
 
@@ -105,6 +105,7 @@ impl Driver {
         for input in inputs {
             self.input(input);
         }
+        self.tell_limits();
     }
 
     /// Tries again to open the sockets that did not open.

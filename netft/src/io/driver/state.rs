@@ -48,6 +48,23 @@ pub(super) struct Known {
     pub(super) send_error_until: Option<Time>,
     /// Its socket did not open; it is tried again at this moment.
     pub(super) unopened: Option<Time>,
+    /// The largest datagram its interface takes, as the engine was told.
+    pub(super) limit: Option<usize>,
+    /// The largest datagram its path takes, as the engine found.
+    pub(super) datagram: Option<usize>,
+}
+
+impl Known {
+    pub(super) fn new(plan: Planned) -> Self {
+        Self {
+            plan,
+            fault: None,
+            send_error_until: None,
+            unopened: None,
+            limit: None,
+            datagram: None,
+        }
+    }
 }
 
 /// What the driver knows of a peer beside the engine.
@@ -100,7 +117,12 @@ impl Driver {
         parts: DriverParts,
     ) -> (Self, mpsc::Receiver<FromWorker>, mpsc::Receiver<Message>) {
         let config = parts.config;
-        let engine = EngineConfig { hold: config.hold, history: config.history, seed: parts.seed };
+        let engine = EngineConfig {
+            hold: config.hold,
+            history: config.history,
+            seed: parts.seed,
+            mtu_raise: config.mtu_raise,
+        };
         let mut driver = Self {
             engine: Engine::new(engine),
             config,
@@ -156,12 +178,17 @@ impl Driver {
                     self.count(reason);
                 }
             }
+            FromWorker::Probe { peer, route, probe } => {
+                self.input(Input::Probe { peer, route, probe });
+            }
             FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
-                // A packet too large for the interface is no fault of the route.
-                if udp::classify(&error, false) == SendFault::Route {
-                    self.send_failed(route);
+                match udp::classify(&error, false) {
+                    SendFault::Route => self.send_failed(route),
+                    // A packet too large for the interface is no fault of the route.
+                    SendFault::TooBig => self.input(Input::TooBig(route)),
+                    SendFault::Transient | SendFault::Refused | SendFault::NoOffload => {}
                 }
             }
             FromWorker::AdapterError { .. } => {}
@@ -286,6 +313,8 @@ impl Driver {
                     self.table = table;
                     self.dirty = true;
                 }
+                Output::Probe { peer, route, probe } => self.send_probe(peer, route, probe),
+                Output::PathMtu { route, datagram } => self.set_path_mtu(route, datagram),
                 Output::Event(event) => {
                     // Nobody listening is no error.
                     let _ = self.events.send(event);
@@ -365,7 +394,7 @@ impl Driver {
     }
 
     /// Drops seen by the driver are counted with the first worker's.
-    fn count(&self, reason: DropReason) {
+    pub(super) fn count(&self, reason: DropReason) {
         if let Some(counters) = self.workers.counters().first() {
             counters.count(reason);
         }

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     id::{PeerId, RouteId},
     time::Time,
+    wire::probe::Probe,
 };
 
 /// What the workers read and where they report to.
@@ -66,6 +67,15 @@ pub enum FromWorker {
         plaintext: Vec<u8>,
         /// When the worker took it from the socket.
         received_at: Time,
+    },
+    /// An authentic path MTU probe, from an address that is a route of its sender.
+    Probe {
+        /// The sender.
+        peer: PeerId,
+        /// The route it came on.
+        route: RouteId,
+        /// What it says.
+        probe: Probe,
     },
     /// Data sent on this route stays unacknowledged.
     Suspect(RouteId),

@@ -28,6 +28,7 @@ use crate::{
         DropReason,
         ack::Ack,
         header::{self, FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind},
+        probe::Probe,
         session::{Opener, Session},
     },
 };
@@ -219,6 +220,10 @@ impl<'l> Batch<'_, 'l> {
                 let plaintext = payload.to_vec();
                 self.control(session, plaintext)
             }
+            Kind::Probe => {
+                let probe = Probe::decode(payload)?;
+                self.probe(session.peer(), probe)
+            }
         }
     }
 
@@ -284,6 +289,16 @@ impl<'l> Batch<'_, 'l> {
         let received_at = clock::now();
         let message =
             FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at };
+        self.lent.reports.send(message, self.lent.counters);
+        Ok(())
+    }
+
+    /// Only what the probe says goes on, not its padding.
+    fn probe(&mut self, peer: PeerId, probe: Probe) -> Result<(), DropReason> {
+        let Some((_, route)) = self.route().filter(|(owner, _)| *owner == peer) else {
+            return Err(DropReason::Misrouted);
+        };
+        let message = FromWorker::Probe { peer, route, probe };
         self.lent.reports.send(message, self.lent.counters);
         Ok(())
     }

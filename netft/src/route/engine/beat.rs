@@ -41,6 +41,7 @@ impl Peer {
                 route.suspect = None;
             }
             if sent <= now {
+                route.mtu.heard(sent);
                 route.quality.reply(now, heartbeat.sequence, sent, held);
             }
         }

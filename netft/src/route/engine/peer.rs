@@ -106,6 +106,8 @@ impl Peer {
             return;
         }
         route.suspect = Some(now);
+        // Perhaps only what is large vanishes there.
+        route.mtu.doubt(now);
         route.next_request = route.next_request.map(|_| now);
         context.event(now, EventKind::Suspect { route: id, peer: self.id });
     }
@@ -162,6 +164,7 @@ impl Peer {
         }
         self.settle(context, now);
         self.send_due(context, now);
+        self.probe(context, now);
     }
 
     /// The timers of one route.
@@ -236,6 +239,7 @@ impl Peer {
             heartbeats_missed: route.missed,
             last_change: route.last_change,
             reason: route.reason,
+            path_mtu: route.mtu.packet(),
         })
     }
 }

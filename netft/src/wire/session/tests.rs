@@ -60,7 +60,7 @@ fn every_kind_and_size_makes_the_round_trip() {
         let (here, there) = pair_with(cipher, EPOCH_BITS, MAX_FRAMES);
         for len in (0..2000).chain([9000, 65_000]) {
             let payload: Vec<u8> = (0..len).map(|index| (index * 7 + len) as u8).collect();
-            let kind = [Kind::Data, Kind::Heartbeat, Kind::Ack][len % 3];
+            let kind = [Kind::Data, Kind::Heartbeat, Kind::Ack, Kind::Probe][len % 4];
             let flags = u8::from(kind == Kind::Data && len % 2 == 0);
             let counter = here.reserve(1).unwrap();
             let mut frame = vec![0; OVERHEAD + len];

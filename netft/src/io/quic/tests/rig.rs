@@ -86,6 +86,7 @@ impl Plan {
             workers: 0,
             runtime_dir: "/nonexistent".into(),
             hold: Duration::from_secs(1),
+            mtu_raise: Duration::from_secs(60),
             history: 0,
             rekey: self.rekey,
             timings: Timings::default(),

@@ -3,6 +3,7 @@
 mod detect;
 mod hostile;
 mod model;
+mod probes;
 mod reasons;
 
 use std::time::Duration;
@@ -52,14 +53,24 @@ struct Rig {
     serial: u32,
     sent: Vec<(RouteId, Heartbeat)>,
     events: Vec<EventKind>,
+    probes: Vec<Probe>,
+    sizes: Vec<(RouteId, usize)>,
 }
 
 impl Rig {
     /// Routes 1 to `routes` to one peer with a session; nothing heard.
     fn new(routes: u32) -> Self {
-        let engine = Engine::new(EngineConfig { hold: HOLD, history: 4, seed: 1 });
+        let engine = Engine::new(EngineConfig { hold: HOLD, history: 4, seed: 1, mtu_raise: HOLD });
         let now = Time::from_millis(1000);
-        let mut rig = Self { engine, now, serial: 0, sent: Vec::new(), events: Vec::new() };
+        let mut rig = Self {
+            engine,
+            now,
+            serial: 0,
+            sent: Vec::new(),
+            events: Vec::new(),
+            probes: Vec::new(),
+            sizes: Vec::new(),
+        };
         rig.input(Input::AddPeer(PEER));
         for route in 1..=routes {
             rig.input(Input::AddRoute { id: RouteId(route), spec: spec(PEER, route) });
@@ -146,6 +157,8 @@ impl Rig {
                     self.events.push(event.kind);
                 }
                 Output::Publish(_) => {}
+                Output::Probe { probe, .. } => self.probes.push(probe),
+                Output::PathMtu { route, datagram } => self.sizes.push((route, datagram)),
             }
         }
     }
