@@ -17,11 +17,11 @@ pub const TCP_LEN: usize = 20;
 /// Bytes of a UDP header.
 pub const UDP_LEN: usize = 8;
 
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const DESTINATION_OPTIONS: u8 = 60;
+pub(super) const HOP_BY_HOP: u8 = 0;
+pub(super) const ROUTING: u8 = 43;
+pub(super) const DESTINATION_OPTIONS: u8 = 60;
 /// The most extension headers followed; a packet with more is opaque.
-const MAX_EXTENSIONS: usize = 8;
+pub(super) const MAX_EXTENSIONS: usize = 8;
 
 /// The IP version of an inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -191,7 +191,7 @@ impl SendFault {
     /// Whether the error may be an earlier packet's, to whatever destination: an ICMP error waits
     /// in the socket for the next send, which it ends once, whatever that one would have met.
     pub fn may_be_earlier(self) -> bool {
-        matches!(self, Self::Refused | Self::Route)
+        matches!(self, Self::Refused | Self::Route | Self::TooBig)
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod too_big;
+
 use std::{
     net::SocketAddr,
     net::{Ipv4Addr, Ipv6Addr},

@@ -1,6 +1,7 @@
 //! From the adapter to a route.
 
 use std::{
+    io::IoSlice,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     time::Duration,
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     io::{
+        clock,
         counters::Counters,
         fib::{Fib, TunQueue},
         sys::udp::MAX_SEND,
@@ -19,6 +21,7 @@ use crate::{
     packet::{
         ip::Inner,
         split::Split,
+        too_big,
         vnet::{VNET_LEN, VnetHdr},
     },
     wire::{
@@ -49,12 +52,16 @@ pub(super) enum Outcome {
 pub(super) struct Tx {
     input: Box<[u8]>,
     out: Out,
+    /// Bounds what the local stack is told of packets that are too big.
+    too_big: too_big::Limit,
 }
 
 /// What one turn knows.
 struct Turn<'a> {
     fib: &'a Fib,
     out: &'a mut Out,
+    queue: &'a TunQueue,
+    too_big: &'a mut too_big::Limit,
     context: Context<'a>,
     /// The peer of the frames in `out`, by the address that was looked up.
     target: Option<(IpAddr, Target<'a>)>,
@@ -64,7 +71,7 @@ impl Tx {
     pub(super) fn new() -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
         let out = Out::new(&input);
-        Self { input, out }
+        Self { input, out, too_big: too_big::Limit::default() }
     }
 
     /// Acknowledgements, resends, and what is done with: once per turn.
@@ -92,10 +99,11 @@ impl Tx {
         reports: &mut Reports,
     ) -> Outcome {
         let context = Context { counters, reports };
-        let mut turn = Turn { fib, out: &mut self.out, context, target: None };
+        let Self { input, out, too_big } = self;
+        let mut turn = Turn { fib, out, queue, too_big, context, target: None };
         let (mut bytes, mut outcome) = (0, Outcome::Fine);
         for _ in 0..MAX_READS {
-            let len = match rustix::io::read(queue.fd.as_fd(), &mut *self.input) {
+            let len = match rustix::io::read(queue.fd.as_fd(), &mut **input) {
                 // No TUN device ends; a stream that does is no adapter any more.
                 Ok(0) => {
                     outcome = Outcome::Dead;
@@ -107,7 +115,7 @@ impl Tx {
                     break;
                 }
             };
-            turn.read(&self.input[..len], queue.vnet_hdr);
+            turn.read(&input[..len], queue.vnet_hdr);
             bytes += len;
             if bytes >= MAX_BYTES {
                 break;
@@ -141,7 +149,32 @@ impl<'a> Turn<'a> {
         };
         match self.packet(&hdr, packet) {
             Ok(()) => Counters::add(&self.context.counters.tx_bytes, packet.len() as u64),
-            Err(reason) => self.context.counters.count(reason),
+            Err(reason) => {
+                self.context.counters.count(reason);
+                if reason == DropReason::TooBig {
+                    self.tell_too_big(packet);
+                }
+            }
+        }
+    }
+
+    /// Tells the local stack, through the adapter, how large a packet to that peer may be.
+    #[cold]
+    fn tell_too_big(&mut self, packet: &[u8]) {
+        let Some((_, to)) = &self.target else { return };
+        let Ok(inner) = Inner::parse(packet) else { return };
+        let mut answer = [0; too_big::MAX_LEN];
+        let len = too_big::answer(packet, &inner, to.max_frame - OVERHEAD, &mut answer);
+        let Some(answer) = len.and_then(|len| answer.get(..len)) else { return };
+        if !self.too_big.take(clock::now()) {
+            return;
+        }
+        // Zeroes: nothing is left to be done to the packet.
+        let header = [0; VNET_LEN];
+        let header = if self.queue.vnet_hdr { &header[..] } else { &[] };
+        let slices = [IoSlice::new(header), IoSlice::new(answer)];
+        if rustix::io::writev(self.queue.fd.as_fd(), &slices).is_err() {
+            self.context.counters.count(DropReason::AdapterFailed);
         }
     }
 
