@@ -97,11 +97,11 @@ impl Lab {
     pub fn narrow(&self, network: usize, mtu: u32) -> Result<Moment, LabError> {
         let Network { switch, shape, .. } = self.network(network);
         assert_eq!(*shape, Shape::Flat, "a router would tell the sender");
-        let nic = Self::nic(network);
+        let nic = &Self::nic(network);
         for node in 0..self.nodes() {
             // A bridge lets every packet pass that is still to be segmented behind it.
-            self.node(node).netlink("leave no segmenting to others", |netlink| async {
-                let index = interface_index(&netlink, &nic).await?;
+            self.node(node).netlink("leave no segmenting to others", |netlink| async move {
+                let index = interface_index(&netlink, nic).await?;
                 let change = LinkUnspec::new_with_index(index)
                     .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
                     .build();
