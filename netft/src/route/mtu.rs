@@ -47,8 +47,8 @@ enum Phase {
     Complete,
     /// Is the size in use still carried?
     Confirm,
-    /// Sizes from `failed` on vanish; is the base carried?
-    Base { failed: usize },
+    /// The size that was in use vanishes; is the base carried?
+    Base,
     /// Sizes from `high` on are not carried, or not proven.
     Search { high: usize },
 }
@@ -232,7 +232,8 @@ impl PathMtu {
         match self.phase {
             Phase::Complete => {}
             Phase::Confirm => self.complete(now, around),
-            Phase::Base { failed } => self.search(now, around, failed),
+            // The interface's size first, once more: it may have been mere loss.
+            Phase::Base => self.search(now, around, self.limit + 1),
             Phase::Search { high } => {
                 self.size = due.size;
                 self.search(now, around, high);
@@ -253,7 +254,7 @@ impl PathMtu {
     fn target(&self) -> usize {
         match self.phase {
             Phase::Complete | Phase::Confirm => self.size,
-            Phase::Base { .. } => self.base(),
+            Phase::Base => self.base(),
             Phase::Search { high } => self.candidate(high).unwrap_or(self.size),
         }
     }
@@ -283,14 +284,12 @@ impl PathMtu {
         match self.phase {
             Phase::Complete => {}
             // A black hole (RFC 8899 section 4.3): what is known to pass, at once.
-            Phase::Confirm if self.size > self.base() => {
-                self.size = self.base();
-                self.turn(now, Phase::Base { failed: size });
+            Phase::Confirm => {
+                self.size = self.base().min(self.size);
+                self.turn(now, Phase::Base);
             }
-            Phase::Confirm => self.turn(now, Phase::Base { failed: self.limit + 1 }),
-            // Nothing is answered at all, so it was not the size; there is nothing smaller to try.
-            Phase::Base { .. } => {
-                self.phase = Phase::Base { failed: self.limit + 1 };
+            // Nothing is answered at all, and there is nothing smaller to try.
+            Phase::Base => {
                 self.lost = 0;
                 self.next = now + confirmation(around);
             }
@@ -318,7 +317,7 @@ impl PathMtu {
     fn afresh(&mut self, now: Time) {
         self.raise_at = now;
         match self.phase {
-            Phase::Base { .. } => self.turn(now, self.phase),
+            Phase::Base => self.turn(now, Phase::Base),
             _ => self.turn(now, Phase::Confirm),
         }
     }

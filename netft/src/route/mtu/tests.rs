@@ -176,6 +176,20 @@ fn two_lost_probes_in_a_row_prove_nothing() {
 }
 
 #[test]
+fn mere_loss_lowers_the_size_for_a_moment_only() {
+    let mut rig = Rig::new(1500, 1500);
+    rig.pass(Duration::from_secs(3));
+    rig.answers = false;
+    rig.mtu.doubt(rig.now);
+    while rig.packet() == 1500 {
+        rig.beat();
+    }
+    rig.answers = true;
+    rig.pass(DETECTION + DELAY);
+    assert_eq!(rig.packet(), 1500, "not only after the raise timer");
+}
+
+#[test]
 fn late_answers_count_and_others_do_not() {
     let mut rig = Rig::new(1500, 1500);
     rig.answers = false;
@@ -254,6 +268,6 @@ fn a_route_that_returns_over_another_path_is_confirmed_and_raised() {
     assert_eq!(rig.packet(), 1500);
     rig.mtu.rest();
     rig.path = 1300;
-    rig.pass(Duration::from_secs(2));
+    rig.pass(Duration::from_secs(4));
     assert_eq!(rig.packet(), 1280);
 }
