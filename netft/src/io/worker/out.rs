@@ -342,7 +342,7 @@ fn put(
     }
 }
 
-/// One send; once more when the error may be an earlier packet's.
+/// One send; again when the error may be an earlier packet's.
 fn attempt(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendFault, i32)> {
     let once = || {
         udp::send(path.socket.fd.as_fd(), &path.remote, bytes, segment, None).map_err(|error| {
@@ -350,10 +350,14 @@ fn attempt(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendF
             (udp::classify(&error, segment.is_some()), errno)
         })
     };
-    match once() {
-        Err((fault, _)) if fault.may_be_earlier() => once(),
-        result => result,
+    let mut result = once();
+    for _ in 1..udp::ATTEMPTS {
+        if !result.is_err_and(|(fault, _)| fault.may_be_earlier()) {
+            break;
+        }
+        result = once();
     }
+    result
 }
 
 /// Counts frames the kernel refused, and tells the driver what speaks against the route.
