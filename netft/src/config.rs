@@ -50,7 +50,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// How long a better route must stay good before data returns to it.
     pub hold: Duration,
-    /// How often a route that carries less than its interface is probed for more; 1 s–1 h in a config file.
+    /// How often a route that carries less than its interface is probed for more; 1 s–1 h in a
+    /// config file.
     pub mtu_raise: Duration,
     /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
     pub history: usize,

@@ -14,8 +14,8 @@
 //!
 //! It differs from the RFC in two places. A route starts at its interface's size, which is right
 //! for all but few paths, and is confirmed at once; the RFC's base would cost every start a search.
-//! The probe timer is the route's detection time, not 15 s: a probe counts as lost only if a
-//! heartbeat sent after it was answered, so a slow or dying path says nothing about sizes.
+//! The probe timer is a few heartbeats long, not 15 s: a probe counts as lost only if a heartbeat
+//! sent after it was answered, so a slow or dying path says nothing about sizes.
 
 use std::time::Duration;
 
@@ -32,11 +32,13 @@ const IDLE_CONFIRMATION_TIMER: Duration = Duration::from_secs(10);
 /// How often a size below the interface's is probed upwards by default (RFC 8899 section 5.1.1,
 /// where it is 600 s; RFC 4821 section 3 has the shorter one for paths that may heal).
 pub const PMTU_RAISE_TIMER: Duration = Duration::from_secs(60);
-/// The bounds of the probe timer, which is the route's detection time otherwise.
+/// Heartbeats a probe is waited for, so that several can tell that the route is not dying.
+const PROBE_HEARTBEATS: u32 = 5;
+/// The bounds of the probe timer.
 const PROBE_TIMER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Sizes of IP packets that paths are known to stop at: minimum IPv6, tunnels in tunnels, WireGuard,
-/// PPPoE and VXLAN below Ethernet, GRE, Ethernet itself, and jumbo frames.
+/// Sizes of IP packets that paths are known to stop at: minimum IPv6, tunnels in tunnels,
+/// WireGuard, PPPoE and VXLAN below Ethernet, GRE, Ethernet itself, and jumbo frames.
 const PLAUSIBLE: [usize; 14] =
     [1280, 1320, 1360, 1400, 1420, 1440, 1450, 1460, 1476, 1480, 1492, 1500, 4000, 9000];
 
@@ -64,8 +66,6 @@ struct Flying {
 /// What the route's other parts know.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Around {
-    /// Delay × threshold.
-    pub(super) detection: Duration,
     /// Time between heartbeats.
     pub(super) delay: Duration,
     /// Smoothed round-trip time, while known.
@@ -336,7 +336,7 @@ fn timer(around: &Around) -> Duration {
     let (least, most) = PROBE_TIMER;
     // A heartbeat sent after the probe must have had time to be answered.
     let evidence = around.delay * 2 + around.rtt.unwrap_or_default() * 4;
-    around.detection.clamp(least, most).max(evidence)
+    (around.delay * PROBE_HEARTBEATS).clamp(least, most).max(evidence)
 }
 
 fn confirmation(around: &Around) -> Duration {

@@ -133,7 +133,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(kind in 0..KINDS.len(), flag: bool, session: u32, counter: u64) {
+        fn what_is_encoded_is_decoded(
+            kind in 0..KINDS.len(),
+            flag: bool,
+            session: u32,
+            counter: u64,
+        ) {
             let kind = KINDS[kind];
             let flags = u8::from(flag && kind == Kind::Data) * FLAG_PARTIAL_CHECKSUM;
             let header = Header { kind, flags, session, counter };

@@ -142,7 +142,6 @@ impl Peer {
 
 fn around(route: &Route, carries: bool, context: &Context) -> Around {
     Around {
-        detection: route.detection_time(),
         delay: route.delay(),
         rtt: route.quality.rtt(),
         carries,

@@ -4,7 +4,7 @@ use super::*;
 
 const HEADERS: usize = 28;
 const DELAY: Duration = Duration::from_millis(30);
-const DETECTION: Duration = Duration::from_millis(150);
+const TIMER: Duration = Duration::from_millis(150);
 const RTT: Duration = Duration::from_millis(1);
 const RAISE: Duration = Duration::from_secs(60);
 
@@ -32,7 +32,7 @@ impl Rig {
 
     fn around(&self) -> Around {
         let carries = self.carries;
-        Around { detection: DETECTION, delay: DELAY, rtt: Some(RTT), carries, raise: RAISE }
+        Around { delay: DELAY, rtt: Some(RTT), carries, raise: RAISE }
     }
 
     /// One heartbeat and its answer, and the probes that are due.
@@ -100,7 +100,7 @@ fn a_black_hole_is_left_after_three_lost_probes_and_the_base_is_used_meanwhile()
     }
     assert_eq!(rig.sent[before..before + 3], [1500; 3]);
     let took = rig.now.since(start);
-    assert!(took <= DETECTION * 3 + DELAY * 4, "{took:?}");
+    assert!(took <= TIMER * 3 + DELAY * 4, "{took:?}");
     let base = BASE_PLPMTU + HEADERS;
     assert_eq!(rig.sent[before + 3], base);
     assert_eq!(rig.packet(), base);
@@ -185,7 +185,7 @@ fn mere_loss_lowers_the_size_for_a_moment_only() {
         rig.beat();
     }
     rig.answers = true;
-    rig.pass(DETECTION + DELAY);
+    rig.pass(TIMER + DELAY);
     assert_eq!(rig.packet(), 1500, "not only after the raise timer");
 }
 
@@ -196,7 +196,7 @@ fn late_answers_count_and_others_do_not() {
     let around = rig.around();
     let first = rig.mtu.tick(rig.now, &around).expect("the size is confirmed at once");
     rig.now = rig.now + DELAY;
-    rig.pass(DETECTION);
+    rig.pass(TIMER);
     assert!(rig.mtu.flying.is_some(), "the second probe is on its way");
     let forged = Due { size: first.size + 1, ..first };
     rig.mtu.answer(rig.now, &around, forged);

@@ -46,6 +46,10 @@ fn spec(peer: PeerId, route: u32) -> RouteSpec {
     }
 }
 
+fn engine(history: usize, seed: u64) -> Engine {
+    Engine::new(EngineConfig { hold: HOLD, history, seed, mtu_raise: HOLD })
+}
+
 /// An engine, its clock, and the peer's serial.
 struct Rig {
     engine: Engine,
@@ -60,7 +64,7 @@ struct Rig {
 impl Rig {
     /// Routes 1 to `routes` to one peer with a session; nothing heard.
     fn new(routes: u32) -> Self {
-        let engine = Engine::new(EngineConfig { hold: HOLD, history: 4, seed: 1, mtu_raise: HOLD });
+        let engine = engine(4, 1);
         let now = Time::from_millis(1000);
         let mut rig = Self {
             engine,
