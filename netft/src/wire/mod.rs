@@ -27,6 +27,7 @@ pub mod fuzzing;
 pub mod header;
 pub mod heartbeat;
 pub mod hello;
+pub mod interfaces;
 pub mod probe;
 mod reader;
 pub mod replay;

@@ -36,6 +36,7 @@ use crate::{
         worker::{FromWorker, Workers},
     },
     route::{Event, EventKind, RouteChange},
+    topology::Offers,
 };
 
 use state::Driver;
@@ -86,6 +87,8 @@ pub(crate) struct DriverParts {
     pub glink: OwnedFd,
     pub manager: Arc<Manager>,
     pub want: watch::Sender<Wanted>,
+    /// To the keeper: what the peers tell of their addresses.
+    pub told: watch::Sender<Offers>,
     pub world: World,
 }
 
