@@ -58,7 +58,12 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
         // Loopback addresses are used only where a network names them.
         for prefix in ["127.1.0.0/16", "127.2.0.0/16"] {
             let prefix = prefix.parse()?;
-            config = config.network(Network { prefix, role: Role::Cluster, metric: None });
+            config = config.network(Network {
+                prefix,
+                role: Role::Cluster,
+                metric: None,
+                capacity: None,
+            });
         }
         nodes.push(Adapter::open(config).await?);
     }

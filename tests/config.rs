@@ -12,6 +12,10 @@ use netft::io::identity;
 use netft::{
     NodeKey,
     config::{Backend, Config, Role},
+    route::{
+        Policy, TrafficClass,
+        policy::{Dscp, Ports, Protocol},
+    },
 };
 use netftd::config;
 
@@ -58,6 +62,24 @@ fn load(path: &Path) -> Result<Config, String> {
     config::load(path, Path::new("/run/netft")).map_err(|error| error.to_string())
 }
 
+/// The classes of the peer of [`every_key_is_understood`].
+fn classes() -> [TrafficClass; 2] {
+    let first = TrafficClass {
+        policy: Policy::Duplicate,
+        dscp: Dscp::named("ef"),
+        protocol: Some(Protocol::Udp),
+        ports: Ports::new(16_384, 32_767),
+        min_size: Some(40),
+        max_size: Some(400),
+    };
+    let second = TrafficClass {
+        ports: Ports::new(22, 22),
+        dscp: Dscp::new(8).ok(),
+        ..TrafficClass::new(Policy::Failover)
+    };
+    [first, second]
+}
+
 /// Node `a`, three lines.
 const NODE: &str = "[node]\nname = \"a\"\nkey = \"key\"\n";
 
@@ -93,17 +115,33 @@ hold = 500
 [session]
 port = 4444
 rekey = 600
+[resend]
+bytes = 0
+age = 2000
 [[network]]
 prefix = "10.1.0.0/24"
 [[network]]
 prefix = "10.2.0.0/24"
 role = "cluster-and-client"
 metric = 7
+capacity = 2500
 [[peer]]
 name = "b"
 key = "{KEY_B}"
 addresses = ["10.1.0.2", "10.2.0.2:3343", "[fd01::2]:3343", "fd02::2"]
 address = "10.99.0.2"
+policy = "balance"
+[[peer.class]]
+policy = "duplicate"
+dscp = "ef"
+protocol = "udp"
+port = "16384-32767"
+min_size = 40
+max_size = 400
+[[peer.class]]
+policy = "failover"
+port = 22
+dscp = 8
 [[peer.route]]
 local = "10.1.0.1"
 remote = "10.1.0.2"
@@ -127,6 +165,7 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.port, 4444);
     assert_eq!(config.hold, Duration::from_millis(500));
     assert_eq!(config.rekey, Duration::from_secs(600));
+    assert_eq!((config.resend.bytes, config.resend.age), (0, Duration::from_secs(2)));
     let timings = config.timings;
     let ms = |timing: netft::route::Timing| (timing.delay.as_millis(), timing.threshold.get());
     assert_eq!(ms(timings.same_subnet), (50, 4));
@@ -134,10 +173,14 @@ addresses = ["10.1.0.3"]
     assert_eq!(ms(timings.cross_site), (1000, 7));
     assert_eq!(config.networks[0].role, Role::Cluster);
     assert_eq!(config.networks[1].metric, Some(7));
+    assert_eq!(config.networks.iter().map(|n| n.capacity).collect::<Vec<_>>(), [None, Some(2500)]);
     let b = &config.peers[0];
     let addresses: Vec<_> = b.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.1.0.2:4444", "10.2.0.2:3343", "[fd01::2]:3343", "[fd02::2]:4444"]);
     assert_eq!(b.addrs.v4.to_string(), "10.99.0.2");
+    assert_eq!(b.policies.default_policy(), Policy::Balance);
+    assert_eq!(b.policies.classes(), classes());
+    assert_eq!(config.peers[1].policies, Default::default());
     assert_eq!(b.addrs.v6.segments()[0], 0xfe80);
     assert_eq!(b.routes[0].remote.to_string(), "10.1.0.2:4444");
     assert_eq!(b.routes[0].threshold.unwrap().get(), 3);
@@ -150,6 +193,7 @@ fn the_smallest_config_gets_the_defaults_with_bom_and_crlf_too() {
     let config = folder.load(NODE).unwrap();
     assert_eq!((config.adapter.as_str(), config.mtu, config.port), ("netft0", 1420, 3343));
     assert_eq!(config.hold, Duration::from_secs(1));
+    assert_eq!((config.resend.bytes, config.resend.age), (64 << 20, Duration::from_secs(1)));
     assert_eq!(config.history, 10);
     let windows = format!("\u{feff}{}", NODE.replace('\n', "\r\n"));
     assert_eq!(folder.load(windows).unwrap().name, "a");
@@ -241,13 +285,15 @@ fn c_02_numbers_out_of_range_say_what_is_allowed() {
     ] {
         rows.push((format!("{NODE}[heartbeat]\ndelay = {value}\n"), "5:9", words));
     }
-    let others: [(&str, &str, &'static [&'static str]); 8] = [
+    let others: [(&str, &str, &'static [&'static str]); 10] = [
         ("[adapter]\nmtu = 1279", "5:7", &["from 1280 to 65535 bytes", "not 1279"]),
         ("[adapter]\nmtu = 65536", "5:7", &["from 1280 to 65535 bytes"]),
         ("[session]\nport = 0", "5:8", &["from 1 to 65535"]),
         ("[session]\nrekey = 59", "5:9", &["from 60 to 86400 seconds"]),
         ("[failover]\nhold = 600001", "5:8", &["from 0 to 600000 ms"]),
         ("[failover]\nmtu_raise = 999", "5:13", &["from 1000 to 3600000 ms"]),
+        ("[resend]\nbytes = 4294967297", "5:9", &["from 0 to 4294967296 bytes"]),
+        ("[resend]\nage = 9", "5:7", &["from 10 to 60000 ms"]),
         ("[heartbeat]\nhistory = 41", "5:11", &["from 0 to 40 heartbeats"]),
         ("[[network]]\nprefix = \"10.0.0.0/8\"\nmetric = 0", "6:10", &["from 1 to 1000000000"]),
     ];
@@ -471,4 +517,34 @@ error: `mtu` is a whole number from 1280 to 65535 bytes, not 7
   |       ^ out of range";
     let path = folder.path().display().to_string();
     assert!(error.contains(&expected.replace("PATH", &path)), "{error}");
+}
+
+#[test]
+fn policies_and_classes_that_mean_nothing_are_refused_with_their_place() {
+    let mut rows: Vec<Row> = Vec::new();
+    rows.push((with_peer("policy = \"fastest\"\n"), "8:10", &["`failover`, `duplicate`"]));
+    rows.push((with_peer("policy = 1\n"), "8:10", &["not a text in quotes"]));
+    for (lines, place, word) in [
+        ("dscp = 46", "8:1", "`policy` is missing"),
+        ("policy = \"balance\"", "8:1", "matches everything"),
+        ("policy = \"balance\"\ndscp = 64", "10:8", "from 0 to 63"),
+        ("policy = \"balance\"\ndscp = \"gold\"", "10:8", "no code point's name"),
+        ("policy = \"balance\"\nprotocol = \"gre\"", "10:12", "`tcp`, `udp` or `icmp`"),
+        ("policy = \"balance\"\nport = 0", "10:8", "from 1 to 65535"),
+        ("policy = \"balance\"\nport = \"9-3\"", "10:8", "the smaller first"),
+        ("policy = \"balance\"\nport = [1, 2]", "10:8", "a range such as"),
+        ("policy = \"balance\"\nmin_size = 70000", "10:12", "from 1 to 65535 bytes"),
+        ("policy = \"balance\"\nmin_size = 9\nmax_size = 8", "8:1", "no packet matches"),
+        ("policy = \"balance\"\nprotocol = \"icmp\"\nport = 1", "8:1", "ICMP has no ports"),
+        ("policy = \"balance\"\ncolour = 1", "10:1", "colour"),
+    ] {
+        let text = with_peer(&format!("[[peer.class]]\n{lines}\n"));
+        rows.push((text, place, Box::leak(Box::new([word]))));
+    }
+    let class = "[[peer.class]]\npolicy = \"balance\"\ndscp = 1\n";
+    rows.push((with_peer(&class.repeat(17)), "56:1", &["more than the 16 classes"]));
+    let network = "[[network]]\nprefix = \"10.0.0.0/8\"\ncapacity = 0\n";
+    rows.push((format!("{NODE}{network}"), "6:12", &["from 1 to 10000000 Mbit/s"]));
+    check_rows(rows);
+    Folder::new().load(with_peer(&class.repeat(16))).unwrap();
 }

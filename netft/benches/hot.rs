@@ -216,6 +216,7 @@ fn look_up() -> Case {
             active: None,
             duplicate: None,
             backups: Vec::new(),
+            steering: None,
             candidates: Vec::new(),
         });
     }

@@ -11,7 +11,10 @@ use ipnet::IpNet;
 use crate::{
     addr::VirtualAddrs,
     id::NodeKey,
-    route::{Carrier, Class, Delay, PMTU_RAISE_TIMER, Priority, Threshold, Timing},
+    route::{
+        Carrier, Class, Delay, PMTU_RAISE_TIMER, Policies, Priority, Threshold, Timing,
+        flight::Limits,
+    },
 };
 
 /// The default UDP port, as NetFT's.
@@ -53,6 +56,10 @@ pub struct Config {
     /// How often a route that carries less than its interface is probed for more; 1 s–1 h in a
     /// config file.
     pub mtu_raise: Duration,
+    /// What one peer's unacknowledged frames may hold, to be sent again when a route fails: 64 MiB
+    /// and 1 s by default. 0 bytes: nothing is kept, and what is in flight on a failing route is
+    /// lost.
+    pub resend: Limits,
     /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
     pub history: usize,
     /// A fresh handshake at least this often.
@@ -90,6 +97,7 @@ impl Config {
             runtime_dir: PathBuf::from("/run/netft"),
             hold: Duration::from_secs(1),
             mtu_raise: PMTU_RAISE_TIMER,
+            resend: Limits::default(),
             history: 10,
             rekey: Duration::from_secs(3600),
             timings: Timings::default(),
@@ -150,6 +158,13 @@ impl Config {
         self
     }
 
+    /// Sets how much of what is in flight is kept, and for how long.
+    #[must_use]
+    pub fn resend(mut self, limits: Limits) -> Self {
+        self.resend = limits;
+        self
+    }
+
     /// Sets where the node stands.
     #[must_use]
     pub fn site(mut self, site: impl Into<String>) -> Self {
@@ -192,6 +207,7 @@ impl Peer {
             addrs: VirtualAddrs::derive(&key),
             addresses: Vec::new(),
             routes: Vec::new(),
+            policies: Policies::default(),
         }
     }
 
@@ -206,6 +222,13 @@ impl Peer {
     #[must_use]
     pub fn route(mut self, route: RouteOverride) -> Self {
         self.routes.push(route);
+        self
+    }
+
+    /// Sets how data to the peer uses its routes.
+    #[must_use]
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
         self
     }
 }
@@ -287,6 +310,9 @@ pub struct Network {
     pub role: Role,
     /// Lower is preferred; `None`: by role.
     pub metric: Option<u32>,
+    /// What it carries, Mbit/s, at least 1: the share of flows its routes get by
+    /// [`Policy::Balance`](crate::route::Policy::Balance). `None`: the interface's link speed.
+    pub capacity: Option<u32>,
 }
 
 /// What a network is used for.
@@ -314,6 +340,8 @@ pub struct Peer {
     pub addresses: Vec<SocketAddr>,
     /// Routes that differ from what pairing gives.
     pub routes: Vec<RouteOverride>,
+    /// How data to it uses its routes.
+    pub policies: Policies,
 }
 
 /// A route given in the config. Fields left out come from pairing.

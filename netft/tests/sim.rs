@@ -57,14 +57,25 @@ fn seeds_break_no_rule() {
         assert!(report.violations.is_empty(), "{}", report.failure(&scenario));
         return;
     }
-    let heartbeats = AtomicU64::new(0);
+    let [heartbeats, packets, resends, recovered, missed] = [const { AtomicU64::new(0) }; 5];
     let failures = sweep(number("NETFT_SIM_SEEDS").unwrap_or(200), |seed| {
         let scenario = Scenario::random(seed);
         let report = sim::run(&scenario);
-        heartbeats.fetch_add(report.heartbeats_delivered, Ordering::Relaxed);
+        for (sum, part) in [
+            (&heartbeats, report.heartbeats_delivered),
+            (&packets, report.packets.len() as u64),
+            (&resends, report.resends),
+            (&recovered, report.recovered),
+            (&missed, report.missed),
+        ] {
+            sum.fetch_add(part, Ordering::Relaxed);
+        }
         (!report.violations.is_empty()).then(|| report.failure(&scenario))
     });
-    println!("{} heartbeats delivered", heartbeats.load(Ordering::Relaxed));
+    let [packets, resends, recovered, missed] =
+        [packets, resends, recovered, missed].map(AtomicU64::into_inner);
+    println!("{} heartbeats delivered; {packets} packets,", heartbeats.into_inner());
+    println!("{resends} sent again, {recovered} arrived so, {missed} lost alone or out of time");
     let shown: Vec<_> = failures.iter().take(5).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} seeds failed\n{}", failures.len(), shown.join("\n"));
 }
@@ -116,4 +127,22 @@ fn an_engine_that_never_fails_over_is_found_out() {
 fn an_engine_that_gives_up_early_is_found_out() {
     let reports = broken_by(Bug::EarlyDown);
     assert!(breaks(&reports, &["rule 4"]), "{} reports", reports.len());
+}
+
+#[test]
+fn an_engine_that_suspects_for_ever_is_found_out() {
+    let reports = broken_by(Bug::SuspectForEver);
+    assert!(breaks(&reports, &["rule 15"]), "{} reports", reports.len());
+}
+
+#[test]
+fn a_packet_path_that_delivers_twice_is_found_out() {
+    let reports = broken_by(Bug::DeliverTwice);
+    assert!(breaks(&reports, &["rule 13"]), "{} reports", reports.len());
+}
+
+#[test]
+fn a_packet_path_that_loses_what_is_in_flight_is_found_out() {
+    let reports = broken_by(Bug::LoseInFlight);
+    assert!(breaks(&reports, &["rule 14"]), "{} reports", reports.len());
 }

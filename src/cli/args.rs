@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use netft::route::{Delay, ParamError, Threshold};
 
-use super::failure::EXIT_CODES;
-use crate::{config::adapter_name, config::node_name, demo::DemoArgs};
+use super::{failure::EXIT_CODES, peer::PeerCommand};
+use crate::{config::adapter_name, config::node_name, control::why::Subject, demo::DemoArgs};
 
 /// Asks and steers the virtual network adapter of this node.
 #[derive(Debug, Parser)]
@@ -46,8 +46,15 @@ pub(super) enum Command {
     Route(RouteCommand),
     /// Lists the peers.
     Peers,
+    /// Shows or changes one peer.
+    #[command(subcommand)]
+    Peer(PeerCommand),
     /// Shows what happened.
     Events(Events),
+    /// Tells the story of an event: what was seen, what was decided, what it cost.
+    Why(Why),
+    /// Prints every figure in the Prometheus text format.
+    Metrics,
     /// Makes a key file and prints its public key.
     Keygen {
         /// The file to write; it must not exist.
@@ -117,6 +124,16 @@ pub(super) struct Events {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct Why {
+    /// The number of an event (see netft events --json), or `last`: the last move.
+    #[arg(value_name = "EVENT", default_value = "last", value_parser = event)]
+    pub(super) event: Subject,
+    /// The last move from or to this route, or else its last change.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "event")]
+    pub(super) route: Option<u32>,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct Init {
     /// This node's name [default: the machine's]
     #[arg(long, value_parser = node_name)]
@@ -124,6 +141,15 @@ pub(super) struct Init {
     /// The config to write; it must not exist. The key goes beside it.
     #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
     pub(super) output: PathBuf,
+}
+
+fn event(text: &str) -> Result<Subject, String> {
+    if text == "last" {
+        return Ok(Subject::Last);
+    }
+    let number =
+        text.parse().map_err(|_| "this is no event's number, and not `last`".to_owned())?;
+    Ok(Subject::Event(number))
 }
 
 fn delay(text: &str) -> Result<u64, String> {

@@ -51,6 +51,17 @@ impl Client {
         Ok((text.clone(), parse(&text)?))
     }
 
+    /// A question with an answer that is text for programs.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub(super) fn text(&self, target: &str) -> Result<String, Failure> {
+        let mut text = String::new();
+        let mut reader = self.open("GET", target, "")?;
+        reader.read_to_string(&mut text).map_err(|error| self.failed(&error))?;
+        Ok(text)
+    }
+
     /// A question with an endless answer, a line at a time.
     ///
     /// # Errors

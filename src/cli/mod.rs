@@ -7,13 +7,14 @@ mod init;
 mod interfaces;
 mod keys;
 mod output;
+mod peer;
 
 use std::{env, fs, path::Path, process::ExitCode};
 
 use clap::Parser;
 
 use self::{
-    args::{Args, Command, Events, RouteCommand, Target},
+    args::{Args, Command, Events, RouteCommand, Target, Why},
     client::Client,
     failure::Failure,
     output::Output,
@@ -22,11 +23,12 @@ use crate::{
     control::{
         schema::{self, Admin, OneRoute, RoutePatch, Versioned},
         socket_path,
+        why::{Story, Subject},
     },
     render::{
         event::{Ends, lines},
         text::escape,
-        views,
+        views, why,
     },
 };
 
@@ -63,8 +65,14 @@ fn run(command: Command, target: &Target) -> Result<(), Failure> {
             let (text, peers) = client().ask::<schema::Peers>("GET", "/v1/peers", "")?;
             out.answer(json, &text, || views::peers(&peers))
         }
+        Command::Peer(command) => peer::run(&client(), command, json, &mut out),
         Command::Route(route) => change(&client(), route, json, &mut out),
         Command::Events(args) => events(&client(), &args, json, &mut out),
+        Command::Why(args) => why(&client(), &args, json, &mut out),
+        Command::Metrics if json => {
+            Err(Failure::input("metrics are in the Prometheus text format only: leave out --json"))
+        }
+        Command::Metrics => out.text(&client().text("/metrics")?),
         Command::Keygen { file } => keys::keygen(&file, &mut out),
         Command::Pubkey { file } => keys::pubkey(&file, &mut out),
         Command::Init(args) => init::init(&args, &mut out),
@@ -107,13 +115,23 @@ fn admin(admin: Admin) -> RoutePatch {
     RoutePatch { admin: Some(admin), ..RoutePatch::default() }
 }
 
+fn why(client: &Client, args: &Why, json: bool, out: &mut Output) -> Result<(), Failure> {
+    let target = match (args.route, args.event) {
+        (Some(route), _) => format!("/v1/why?route={route}"),
+        (None, Subject::Event(event)) => format!("/v1/why?event={event}"),
+        (None, _) => "/v1/why".to_owned(),
+    };
+    let (text, story) = client.ask::<Story>("GET", &target, "")?;
+    out.answer(json, &text, || why::story(&story))
+}
+
 fn events(client: &Client, args: &Events, json: bool, out: &mut Output) -> Result<(), Failure> {
     let mut ends = Ends::default();
     let mut show = |event: &schema::Event| {
         ends.learn(&event.what);
         let lines = lines(&event.what, &ends);
         ends.forget(&event.what);
-        format!("{} {}\n", escape(&event.at), lines.join("\n"))
+        format!("{:>4} {} {}\n", event.seq, escape(&event.at), lines.join("\n"))
     };
     let target = format!("/v1/events?after={}", args.after);
     if !args.follow {

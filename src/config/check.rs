@@ -7,7 +7,7 @@ use netft::{
     addr::VirtualAddrs,
     config::{Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_PORT, Network, PrivateKey, Timings},
     io::identity,
-    route::{PMTU_RAISE_TIMER, Timing},
+    route::{PMTU_RAISE_TIMER, Timing, flight},
 };
 use toml::Spanned;
 
@@ -72,6 +72,7 @@ pub(super) fn check(
     let hold = reader.number(&file.failover.hold, "hold", Limits::new(0, 600_000, "ms"));
     let raise = Limits::new(1000, 3_600_000, "ms");
     let mtu_raise = reader.number(&file.failover.mtu_raise, "mtu_raise", raise);
+    let resend = resend(&mut reader, &file.resend);
     let rekey = reader.number(&file.session.rekey, "rekey", Limits::new(60, 86_400, "seconds"));
 
     match (node, own) {
@@ -88,6 +89,7 @@ pub(super) fn check(
             runtime_dir: runtime_dir.to_owned(),
             hold: Duration::from_millis(hold.unwrap_or(1000)),
             mtu_raise: mtu_raise.map_or(PMTU_RAISE_TIMER, Duration::from_millis),
+            resend,
             history: history.unwrap_or(10) as usize,
             rekey: Duration::from_secs(rekey.unwrap_or(3600)),
             timings,
@@ -135,6 +137,16 @@ fn port(reader: &mut Reader, session: &raw::Session) -> u16 {
     port.map_or(DEFAULT_PORT, |port| port as u16)
 }
 
+fn resend(reader: &mut Reader, table: &raw::Resend) -> flight::Limits {
+    let base = flight::Limits::default();
+    let bytes = reader.number(&table.bytes, "bytes", Limits::new(0, 1 << 32, "bytes"));
+    let age = reader.number(&table.age, "age", Limits::new(10, 60_000, "ms"));
+    flight::Limits {
+        bytes: bytes.map_or(base.bytes, |bytes| bytes as usize),
+        age: age.map_or(base.age, Duration::from_millis),
+    }
+}
+
 fn timings(reader: &mut Reader, heartbeat: &raw::Heartbeat) -> Timings {
     let windows =
         reader.parse(&heartbeat.profile, "profile", "`default` or `windows`", names::profile);
@@ -169,6 +181,8 @@ fn networks(
         let role = reader.parse(&network.role, "role", ROLES, names::role);
         let metric = Limits::new(1, 1_000_000_000, "");
         let metric = reader.number(&network.metric, "metric", metric);
+        let capacity = Limits::new(1, 10_000_000, "Mbit/s");
+        let capacity = reader.number(&network.capacity, "capacity", capacity);
         let Some((prefix, span)) = prefix else { continue };
         if let Some((other, first)) =
             networks.iter().find(|(other, _)| virtuals::overlap(&other.prefix, &prefix))
@@ -184,7 +198,8 @@ fn networks(
         prefixes.refuse_overlap(reader, prefix, &span);
         let role = role.map(|(role, _)| role).unwrap_or_default();
         let metric = metric.map(|metric| metric as u32);
-        networks.push((Network { prefix, role, metric }, span));
+        let capacity = capacity.map(|capacity| capacity as u32);
+        networks.push((Network { prefix, role, metric, capacity }, span));
     }
     networks.into_iter().map(|(network, _)| network).collect()
 }

@@ -8,6 +8,7 @@ mod check;
 mod file;
 mod names;
 mod peers;
+mod policies;
 mod problem;
 mod raw;
 mod reader;
@@ -67,7 +68,7 @@ fn syntax(error: &toml::de::Error) -> Problem {
     let problem = Problem::at(error.span().unwrap_or(0..0), message, "here");
     let help = if message.contains("expected a sequence") {
         "`network` and `peer` are lists of tables: write `[[network]]`, `[[peer]]`, \
-         `[[peer.route]]`"
+         `[[peer.route]]`, `[[peer.class]]`"
     } else if message.contains("expected struct") {
         "this is a table: write `[name]` on a line of its own, or `name = { key = value }`"
     } else if message.contains("must be quoted") {

@@ -12,7 +12,7 @@ use toml::Spanned;
 
 use super::{
     check::{Node, Virtual},
-    names,
+    names, policies,
     problem::Problem,
     raw,
     reader::{Limits, Reader, Span, Unique},
@@ -124,12 +124,13 @@ fn peer(
     }
     let addresses = endpoints(reader, peer, context, taken, &owner, locals);
     let routes = routes(reader, &peer.route, context, &owner);
+    let policies = policies::policies(reader, peer, &owner);
     let (key, key_span) = key?;
     let fields = (&peer.address, &peer.address6);
     let derived = VirtualAddrs::derive(&key);
     let addrs = virtuals::virtual_addrs(reader, fields, derived, &context.prefixes, &key_span);
     taken.virtual_addrs(reader, &addrs, &owner);
-    Some(Peer { name: name?.0, key, addrs: addrs.addrs, addresses, routes })
+    Some(Peer { name: name?.0, key, addrs: addrs.addrs, addresses, routes, policies })
 }
 
 fn endpoints(

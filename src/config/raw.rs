@@ -23,6 +23,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) session: Session,
     #[serde(default)]
+    pub(super) resend: Resend,
+    #[serde(default)]
     pub(super) topology: Topology,
     #[serde(default)]
     pub(super) network: Vec<Spanned<Network>>,
@@ -92,10 +94,18 @@ pub(super) struct Session {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Resend {
+    pub(super) bytes: Field,
+    pub(super) age: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Network {
     pub(super) prefix: Field,
     pub(super) role: Field,
     pub(super) metric: Field,
+    pub(super) capacity: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,8 +116,22 @@ pub(super) struct Peer {
     pub(super) addresses: Field,
     pub(super) address: Field,
     pub(super) address6: Field,
+    pub(super) policy: Field,
+    #[serde(default)]
+    pub(super) class: Vec<Spanned<Class>>,
     #[serde(default)]
     pub(super) route: Vec<Spanned<Route>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Class {
+    pub(super) policy: Field,
+    pub(super) dscp: Field,
+    pub(super) protocol: Field,
+    pub(super) port: Field,
+    pub(super) min_size: Field,
+    pub(super) max_size: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]

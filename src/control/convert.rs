@@ -8,13 +8,16 @@ use netft::{
     route::{EventKind, RouteSpec, RouteState, RouteStatus},
 };
 
-use super::schema::{
-    Adapter, Counters, EightFields, Node, Peer, PeerCounts, Peers, Route, RouteCounts, Routes,
-    Status, What,
+use super::{
+    cause, policies,
+    schema::{
+        Adapter, Counters, EightFields, Node, Peer, PeerCounts, Peers, Route, RouteCounts, Routes,
+        Status, What,
+    },
 };
 use crate::daemon::{
     clock::WallClock,
-    node::{CounterSnapshot, Snapshot},
+    node::{CounterSnapshot, PeerInfo, Snapshot},
 };
 
 /// The names of the peers, by their ids.
@@ -57,7 +60,7 @@ pub const fn backend(backend: Backend) -> &'static str {
 
 /// `GET /v1/status`.
 pub fn status(snapshot: &Snapshot) -> Status {
-    let Snapshot { node, adapter, peers, routes, counters, .. } = snapshot;
+    let Snapshot { node, adapter, peers, routes, stalls, counters, .. } = snapshot;
     let count = |wanted: fn(&netft::route::PeerStatus) -> bool| {
         peers.iter().filter(|peer| wanted(&peer.status)).count()
     };
@@ -88,6 +91,8 @@ pub fn status(snapshot: &Snapshot) -> Status {
             up: routes.iter().filter(|route| route.state == RouteState::Up).count(),
         },
         failovers: peers.iter().map(|peer| peer.status.failovers).sum(),
+        stalls: cause::stalls(stalls),
+        policies: policies::count(peers),
         counters: counts(counters),
     }
 }
@@ -113,14 +118,15 @@ fn counts(counters: &CounterSnapshot) -> Counters {
 pub fn routes(snapshot: &Snapshot, clock: &WallClock) -> Routes {
     let names = Names::from(snapshot);
     let mut routes: Vec<_> =
-        snapshot.routes.iter().map(|status| route(status, &names, clock)).collect();
+        snapshot.routes.iter().map(|status| route(status, snapshot, &names, clock)).collect();
     routes.sort_by_key(|route| route.id);
     Routes { routes }
 }
 
 /// One route.
-pub fn route(status: &RouteStatus, names: &Names, clock: &WallClock) -> Route {
+pub fn route(status: &RouteStatus, snapshot: &Snapshot, names: &Names, clock: &WallClock) -> Route {
     let spec = &status.spec;
+    let sent = snapshot.sent.get(&status.id).copied().unwrap_or_default();
     Route {
         id: status.id.0,
         peer: names.of(spec.peer),
@@ -144,28 +150,34 @@ pub fn route(status: &RouteStatus, names: &Names, clock: &WallClock) -> Route {
         last_change: clock.rfc3339(status.last_change),
         reason: status.reason.to_string(),
         path_mtu: status.path_mtu,
+        tx_frames: sent.frames,
+        tx_bytes: sent.bytes,
     }
 }
 
 /// `GET /v1/peers`.
 pub fn peers(snapshot: &Snapshot) -> Peers {
-    let peer = |info: &crate::daemon::node::PeerInfo| {
-        let routes = snapshot.routes.iter().filter(|route| route.spec.peer == info.status.peer);
-        let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
-        Peer {
-            name: info.name.clone(),
-            key: info.key.to_string(),
-            v4: info.addrs.v4,
-            v6: info.addrs.v6,
-            addresses: addresses.into_iter().collect(),
-            session: info.status.session,
-            reachable: info.status.reachable,
-            active: info.status.active.map(|route| route.0),
-            failovers: info.status.failovers,
-            adapter_up: info.peer_adapter_up,
-        }
-    };
-    Peers { peers: snapshot.peers.iter().map(peer).collect() }
+    Peers { peers: snapshot.peers.iter().map(|info| peer(info, snapshot)).collect() }
+}
+
+/// One peer.
+pub fn peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
+    let routes = snapshot.routes.iter().filter(|route| route.spec.peer == info.status.peer);
+    let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
+    Peer {
+        name: info.name.clone(),
+        key: info.key.to_string(),
+        v4: info.addrs.v4,
+        v6: info.addrs.v6,
+        addresses: addresses.into_iter().collect(),
+        session: info.status.session,
+        reachable: info.status.reachable,
+        active: info.status.active.map(|route| route.0),
+        failovers: info.status.failovers,
+        adapter_up: info.peer_adapter_up,
+        policy: info.policies.default_policy().to_string(),
+        classes: policies::classes(&info.policies),
+    }
 }
 
 /// An event.
@@ -205,11 +217,12 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             What::SessionEstablished { peer: names.of(*peer), boot_id: hex(*boot_id) }
         }
         EventKind::SessionEnded { peer } => What::SessionEnded { peer: names.of(*peer) },
-        EventKind::Moved { peer, from, to, reason } => What::Moved {
+        EventKind::Moved { peer, from, to, reason, cause } => What::Moved {
             peer: names.of(*peer),
             from: from.map(|route| route.0),
             to: to.map(|route| route.0),
             reason: reason.to_string(),
+            cause: Box::new(cause::cause(cause, event.at)),
         },
         EventKind::Suspect { route, peer } => {
             What::Suspect { route: route.0, peer: names.of(*peer) }
@@ -223,6 +236,12 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             What::PathMtuChanged { route: route.0, peer: names.of(*peer), from: *from, to: *to }
         }
         EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
+        EventKind::Cost { peer, from, to, cost } => What::Cost {
+            peer: names.of(*peer),
+            from: from.0,
+            to: to.map(|route| route.0),
+            cost: cause::cost(cost),
+        },
     }
 }
 

@@ -1,10 +1,14 @@
 //! HTTP and JSON on a Unix socket: how `netft`, or `curl --unix-socket`, asks a running `netftd`.
 
+pub mod cause;
 pub mod convert;
 pub mod journal;
 pub mod listener;
+pub mod metrics;
+mod policies;
 pub mod schema;
 pub mod server;
+pub mod why;
 
 use std::path::{Path, PathBuf};
 

@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::{Cause, Cost, StallSummary};
+
 /// The version of everything below.
 pub const SCHEMA: u32 = 1;
 
@@ -90,6 +92,10 @@ pub struct Route {
     /// The largest IP packet the route carries, bytes: its interface's MTU until probes find
     /// less; null while the interface is unknown.
     pub path_mtu: Option<usize>,
+    /// Data frames sent here since the route was added, copies and resends among them.
+    pub tx_frames: u64,
+    /// Their bytes, as UDP payload.
+    pub tx_bytes: u64,
 }
 
 /// `PATCH /v1/routes/{id}`. Fields left out stay as they are; at least one is needed.
@@ -135,6 +141,10 @@ pub struct Status {
     pub routes: RouteCounts,
     /// How often data moved to another route, over all peers.
     pub failovers: u64,
+    /// How long data stood still at failovers.
+    pub stalls: StallSummary,
+    /// How many peers have which policy; only policies that some peer has.
+    pub policies: BTreeMap<String, usize>,
     /// Packets since the start.
     pub counters: Counters,
 }
@@ -210,7 +220,7 @@ pub struct Counters {
     pub socket_overflow: u64,
     /// Frames sent again on another route because nothing acknowledged them.
     pub resent_frames: u64,
-    /// Frames sent on a second route while the first was suspect.
+    /// Frames sent on a second route too: the first was suspect, or the policy says so.
     pub duplicated_frames: u64,
     /// Acknowledgements sent.
     pub acks_sent: u64,
@@ -248,8 +258,54 @@ pub struct Peer {
     pub active: Option<u32>,
     /// How often data moved to another route.
     pub failovers: u64,
-    /// Whether its adapter is up; null until it said so.
+    /// Whether its adapter was up at the last handshake; null without a session.
     pub adapter_up: Option<bool>,
+    /// How data of no class uses its routes: `failover`, `duplicate` or `balance`.
+    pub policy: String,
+    /// The classes of traffic with a policy of their own; the first that matches decides.
+    pub classes: Vec<Class>,
+}
+
+/// A class of traffic. Criteria that are not there match everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// `failover`, `duplicate` or `balance`.
+    pub policy: String,
+    /// The code point, 0–63.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u64>,
+    /// `tcp`, `udp` or `icmp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The TCP or UDP port at either end: `5060`, or `5060-5070`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// Bytes of the smallest packet, its IP header included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_size: Option<u32>,
+    /// Bytes of the largest packet, its IP header included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u32>,
+}
+
+/// `GET /v1/peers/{name}`, and the answer to a change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OnePeer {
+    /// The peer.
+    pub peer: Peer,
+}
+
+/// `PATCH /v1/peers/{name}`. Fields left out stay as they are; at least one is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerPatch {
+    /// For data of no class: `failover`, `duplicate` or `balance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// At most 16 classes in place of all there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<Class>>,
 }
 
 /// `GET /v1/events?after=N`.
@@ -321,7 +377,7 @@ pub enum What {
         reason: String,
         /// How long before a heartbeat was last heard; null if never.
         last_heard_ms_ago: Option<u64>,
-        /// The last heartbeats of a route that went down, oldest first.
+        /// The last heartbeats both ways of a route that stopped being up, oldest first.
         history: Vec<String>,
     },
     /// 40 % of the threshold was missed in a row.
@@ -364,6 +420,8 @@ pub enum What {
         to: Option<u32>,
         /// Why.
         reason: String,
+        /// What was known of the routes at that moment.
+        cause: Box<Cause>,
     },
     /// Data on a route stays unacknowledged: it was sent again on another one.
     Suspect {
@@ -393,6 +451,18 @@ pub enum What {
     Stalled {
         /// For how long, milliseconds.
         length_ms: u64,
+    },
+    /// What a suspicion, or leaving a route, has cost, once nothing can be added.
+    Cost {
+        /// The peer.
+        peer: String,
+        /// The route that was suspect, or was left.
+        from: u32,
+        /// Where data, or what was in flight, went.
+        to: Option<u32>,
+        /// What it cost.
+        #[serde(flatten)]
+        cost: Cost,
     },
     /// Events between the one before and this one were not kept.
     EventsLost {

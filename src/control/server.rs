@@ -1,7 +1,7 @@
-//! The questions the control socket answers. Every answer is JSON with a schema number; nothing
-//! here waits for the packet path longer than [`PATIENCE`].
+//! The questions the control socket answers. Every answer but the metrics is JSON with a schema
+//! number; nothing here waits for the packet path longer than [`PATIENCE`].
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -24,11 +24,13 @@ use super::{
     convert::{self, Names},
     journal::Journal,
     listener::{BODY, CLIENTS, Listener},
-    schema::{Admin, Events, Failure, OneRoute, RoutePatch, Versioned},
+    metrics, policies,
+    schema::{Admin, Events, Failure, OnePeer, OneRoute, PeerPatch, RoutePatch, Versioned},
+    why::{self, Ends, Subject},
 };
 use crate::daemon::{
     clock::WallClock,
-    node::{Node, RouteError, Snapshot},
+    node::{Node, PeerError, PeerInfo, RouteError, Snapshot},
 };
 
 /// How long the driver may take to answer.
@@ -59,9 +61,12 @@ pub async fn serve<N: Node>(listener: Listener, control: Control<N>) {
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
+        .route("/v1/peers/{name}", get(peer).patch(change_peer))
         .route("/v1/routes", get(routes))
         .route("/v1/routes/{id}", get(route).patch(change))
         .route("/v1/events", get(events))
+        .route("/v1/why", get(tell))
+        .route("/metrics", get(figures))
         .fallback(|| async { Error::new(StatusCode::NOT_FOUND, "there is nothing here") })
         .method_not_allowed_fallback(|| async {
             Error::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
@@ -105,6 +110,17 @@ impl From<RouteError> for Error {
     }
 }
 
+impl From<PeerError> for Error {
+    fn from(error: PeerError) -> Self {
+        let code = match error {
+            PeerError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            PeerError::Unknown(_) => StatusCode::NOT_FOUND,
+            PeerError::Classes(_) => StatusCode::BAD_REQUEST,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = answer(Failure { error: self.text });
@@ -132,7 +148,7 @@ impl<N: Node> App<N> {
     fn answer_route(&self, snapshot: &Snapshot, id: RouteId) -> Result<Response, Error> {
         let status = find(snapshot, id)?;
         let names = Names::from(snapshot);
-        let route = convert::route(status, &names, &self.control.clock);
+        let route = convert::route(status, snapshot, &names, &self.control.clock);
         Ok(answer(OneRoute { route }))
     }
 }
@@ -155,6 +171,36 @@ async fn status<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
 
 async fn peers<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
     Ok(answer(convert::peers(&app.snapshot().await?)))
+}
+
+fn find_peer<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s PeerInfo, Error> {
+    let unknown = || {
+        let text = format!("there is no peer {name:?}: `netft peers` lists them");
+        Error::new(StatusCode::NOT_FOUND, text)
+    };
+    snapshot.peers.iter().find(|peer| peer.name == name).ok_or_else(unknown)
+}
+
+async fn peer<N: Node>(State(app): Shared<N>, Path(name): Path<String>) -> Result<Response, Error> {
+    let snapshot = app.snapshot().await?;
+    let peer = convert::peer(find_peer(&snapshot, &name)?, &snapshot);
+    Ok(answer(OnePeer { peer }))
+}
+
+async fn change_peer<N: Node>(
+    State(app): Shared<N>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Error> {
+    let body = body.map_err(|error| Error::new(error.status(), error.body_text()))?;
+    let patch: PeerPatch = serde_json::from_slice(&body).map_err(Error::bad)?;
+    let change = policies::change(&patch).map_err(Error::bad)?;
+    let id = find_peer(&app.snapshot().await?, &name)?.status.peer;
+    match tokio::time::timeout(PATIENCE, app.control.node.change_peer(id, change)).await {
+        Ok(done) => done?,
+        Err(_) => return Err(late()),
+    }
+    peer(State(app), Path(name)).await
 }
 
 async fn routes<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
@@ -225,6 +271,49 @@ async fn events<N: Node>(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhyQuery {
+    event: Option<u64>,
+    route: Option<u32>,
+}
+
+/// The story of one event: of the last move, if none is named.
+async fn tell<N: Node>(
+    State(app): Shared<N>,
+    query: Result<Query<WhyQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(query) = query.map_err(|error| Error::bad(error.body_text()))?;
+    let subject = match (query.event, query.route) {
+        (None, None) => Subject::Last,
+        (Some(event), None) => Subject::Event(event),
+        (None, Some(route)) => Subject::Route(route),
+        (Some(_), Some(_)) => return Err(Error::bad("give an event or a route, not both")),
+    };
+    let snapshot = app.snapshot().await?;
+    let events = app.control.journal.after(0);
+    let at = app.control.clock.rfc3339(snapshot.now);
+    let mut story = why::story(&events, subject, &at)
+        .map_err(|text| Error::new(StatusCode::NOT_FOUND, text))?;
+    let told = story.before.iter().chain([&story.event]).chain(&story.after);
+    let named: BTreeSet<_> = told.flat_map(|event| why::routes_of(&event.what)).collect();
+    let routes = snapshot.routes.iter().filter(|route| named.contains(&route.id.0));
+    story.routes = routes
+        .map(|route| Ends {
+            route: route.id.0,
+            real_local: route.spec.real_local,
+            real_remote: route.spec.real_remote,
+        })
+        .collect();
+    story.routes.sort_by_key(|ends| ends.route);
+    Ok(answer(story))
+}
+
+async fn figures<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
+    let text = metrics::render(&app.snapshot().await?);
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
 /// Lines of events from `after` on. What a slow reader misses is counted by the journal, so
 /// nothing is queued for it.
 fn follow(
@@ -251,4 +340,48 @@ fn follow(
             latest.changed().await.ok()?;
         }
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::control::schema::{Event, What};
+
+    /// The next event is pushed at the very moment a follower has read the one before and is about
+    /// to wait: whoever looks before it listens sleeps through it, and nothing else comes.
+    #[test]
+    fn a_follower_sleeps_through_no_event() {
+        const EVENTS: u64 = 5000;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+        let runtime = runtime.unwrap();
+        let journal = Arc::new(Journal::default());
+        let read = Arc::new(AtomicU64::new(0));
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (following, seen) = (follow(Arc::clone(&journal), 0, place), Arc::clone(&read));
+        let follower = runtime.spawn(async move {
+            let mut following = Box::pin(following);
+            while seen.load(SeqCst) < EVENTS {
+                let lines = following.next().await.unwrap().unwrap();
+                for line in lines.lines() {
+                    let event: Versioned<Event> = serde_json::from_str(line).unwrap();
+                    assert_eq!(event.body.seq, seen.fetch_add(1, SeqCst) + 1);
+                }
+            }
+        });
+        let patience = std::time::Instant::now() + Duration::from_secs(60);
+        for number in 0..EVENTS {
+            while read.load(SeqCst) < number {
+                let late = follower.is_finished() || std::time::Instant::now() > patience;
+                assert!(!late, "event {} was not told", read.load(SeqCst) + 1);
+                std::thread::yield_now();
+            }
+            journal.push(String::new(), What::Stalled { length_ms: number });
+        }
+        runtime.block_on(follower).unwrap();
+    }
 }

@@ -3,12 +3,17 @@
 
 use std::future::Future;
 
-use netft::{RouteId, config::Config, io::lock::LockError, route::RouteChange};
+use netft::{
+    PeerId, RouteId,
+    config::Config,
+    io::lock::LockError,
+    route::{PeerChange, RouteChange},
+};
 use tokio::sync::RwLock;
 
 pub use netft::adapter::{
-    Adapter, AdapterInfo, CounterSnapshot, EventStream, NodeInfo, OpenError, PeerInfo, RouteError,
-    Skipped, Snapshot,
+    Adapter, AdapterInfo, CounterSnapshot, EventStream, NodeInfo, OpenError, PeerError, PeerInfo,
+    RouteError, RouteSent, Skipped, Snapshot,
 };
 
 use crate::cli::failure::Failure;
@@ -27,6 +32,16 @@ pub trait Node: Send + Sync + 'static {
         route: RouteId,
         change: RouteChange,
     ) -> impl Future<Output = Result<(), RouteError>> + Send;
+
+    /// Changes how data to a peer uses its routes.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    fn change_peer(
+        &self,
+        peer: PeerId,
+        change: PeerChange,
+    ) -> impl Future<Output = Result<(), PeerError>> + Send;
 }
 
 /// The adapter of this process, until it is closed under those who still ask.
@@ -64,6 +79,13 @@ impl Node for Running {
         match self.0.read().await.as_ref() {
             Some(adapter) => adapter.change_route(id, change).await,
             None => Err(RouteError::Closed),
+        }
+    }
+
+    async fn change_peer(&self, id: PeerId, change: PeerChange) -> Result<(), PeerError> {
+        match self.0.read().await.as_ref() {
+            Some(adapter) => adapter.change_peer(id, change).await,
+            None => Err(PeerError::Closed),
         }
     }
 }

@@ -9,11 +9,14 @@ use super::{
     show::Narrator,
     story::{Fault, Kind, Lane, Story},
 };
-use crate::lab::{
-    Lab, LabError, Moment,
-    daemon::{ADAPTER, Daemon, Event, Events, Programs, Route, Settings, Site},
-    probe::Probe,
-    transfer::Transfer,
+use crate::{
+    control::why,
+    lab::{
+        Lab, LabError, Moment,
+        daemon::{ADAPTER, Daemon, Event, Events, Programs, Route, Settings, Site},
+        probe::Probe,
+        transfer::Transfer,
+    },
 };
 
 /// Networks between the two nodes.
@@ -130,7 +133,7 @@ impl<'a> Stage<'a> {
             Kind::OneWayLoss => self.lab.one_way(lane, 0, 1)?,
         };
         narrator.broken(self.since(broken.wall), kind, lane);
-        self.moved(0, lane, broken.wall)?;
+        let left = self.moved(0, lane, broken.wall)?;
         thread::sleep(BROKEN);
         let detected = self.detected(lane, broken.wall);
         let last = (0..2).filter_map(|node| self.moved_already(node, lane, broken.wall)).max();
@@ -159,8 +162,14 @@ impl<'a> Stage<'a> {
             fault.probes_sent += report.sent;
             fault.probes_lost += report.lost;
         }
-        narrator.after(&fault);
+        narrator.after(&fault, self.why(left.seq).as_ref());
         Ok(fault)
+    }
+
+    /// The first node's story of one of its events.
+    fn why(&self, seq: u64) -> Option<why::Story> {
+        let story = self.daemons[0].get(&format!("/v1/why?event={seq}")).ok()?;
+        serde_json::from_value(story).ok()
     }
 
     /// Prints what the nodes said between the fault and its repair.

@@ -9,9 +9,13 @@ use std::{
 use serde_json::{Value, json};
 
 use super::story::{Fault, Kind, Story};
-use crate::lab::{
-    Lab, LabError,
-    daemon::{ADAPTER, Event, Site},
+use crate::{
+    control::why::Story as Why,
+    lab::{
+        Lab, LabError,
+        daemon::{ADAPTER, Event, Site},
+    },
+    render::event::cost,
 };
 
 /// Tells a person what happens while it happens, or keeps quiet.
@@ -146,14 +150,17 @@ impl Narrator {
         self.say(&format!("{} {} repaired", clock(at), self.paint(GREEN, "✓")));
     }
 
-    /// Data is back, or is not.
-    pub(super) fn after(&self, fault: &Fault) {
+    /// Data is back, or is not; what `netft why` says the failover cost.
+    pub(super) fn after(&self, fault: &Fault, why: Option<&Why>) {
         match fault.back {
             Some(at) => {
                 let what = format!("data is back on {}", network_name(fault.lane));
                 self.say(&format!("{} {} {what}", clock(at), self.paint(GREEN, "✓")));
             }
             None => self.say(&self.paint(RED, "            data did not return")),
+        }
+        if let Some(cost_of) = why.and_then(|why| why.cost.as_ref()) {
+            self.say(&self.paint(FAINT, &format!("            netft why: {}", cost(cost_of))));
         }
         let [lost, sent] = [fault.probes_lost, fault.probes_sent].map(grouped);
         self.say(&format!(

@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use netft::route::Attributes;
 
-use super::text::escape;
-use crate::control::schema::{EightFields, What};
+use super::text::{escape, millis};
+use crate::control::{
+    cause::Cost,
+    schema::{EightFields, What},
+};
 
 /// How loud an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,8 @@ impl Ends {
         }
     }
 
-    fn route(&self, route: u32) -> String {
+    /// A route with its ends, if they are known.
+    pub(super) fn route(&self, route: u32) -> String {
         match self.0.get(&route) {
             Some((local, remote)) => format!("route {route} ({local} -> {remote})"),
             None => format!("route {route}"),
@@ -75,7 +79,8 @@ pub fn lines(what: &What, ends: &Ends) -> Vec<String> {
     lines
 }
 
-fn line(what: &What, ends: &Ends) -> String {
+/// An event in one line, not escaped.
+pub(super) fn line(what: &What, ends: &Ends) -> String {
     match what {
         What::RouteAdded { route, peer, fields } => {
             format!("added route {route} to {peer}: {}", eight(fields))
@@ -107,7 +112,7 @@ fn line(what: &What, ends: &Ends) -> String {
             format!("session with {peer} established, its boot id is {boot_id}")
         }
         What::SessionEnded { peer } => format!("session with {peer} ended"),
-        What::Moved { peer, from, to, reason } => {
+        What::Moved { peer, from, to, reason, .. } => {
             let end = |route: &Option<u32>| match route {
                 Some(route) => ends.route(*route),
                 None => "no route".to_owned(),
@@ -130,8 +135,24 @@ fn line(what: &What, ends: &Ends) -> String {
             let route = ends.route(*route);
             format!("{route} to {peer}: carries packets of {to} bytes, before {from}")
         }
+        What::Cost { peer, from, cost: it, .. } => {
+            format!("leaving {} to {peer} cost: {}", ends.route(*from), cost(it))
+        }
         What::EventsLost { count } => format!("{count} events were not kept"),
     }
+}
+
+/// What leaving a route cost, in words.
+pub fn cost(cost: &Cost) -> String {
+    let Cost { resent, duplicated, lost, .. } = cost;
+    let stall = match (cost.stall_us, cost.stall_by.as_deref()) {
+        (None, _) => "data did not stand still".to_owned(),
+        (Some(us), Some("data")) => format!("data stood still for {}", millis(us)),
+        (Some(us), _) => {
+            format!("nothing was under way; data would have waited {} at most", millis(us))
+        }
+    };
+    format!("{stall}; frames: {resent} sent again, {duplicated} sent twice, {lost} given up")
 }
 
 fn eight(fields: &EightFields) -> String {

@@ -5,3 +5,4 @@ pub mod event;
 pub mod table;
 pub mod text;
 pub mod views;
+pub mod why;

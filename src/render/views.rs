@@ -8,7 +8,10 @@ use super::{
     table::{Align, Table},
     text::{bytes, escape, millis, percent, span, yes},
 };
-use crate::control::schema::{Peers, Route, Routes, Status};
+use crate::control::{
+    cause::StallSummary,
+    schema::{Class, Peer, Peers, Route, Routes, Status},
+};
 
 /// `netft status`.
 pub fn status(status: &Status) -> String {
@@ -41,6 +44,7 @@ pub fn status(status: &Status) -> String {
         ),
         ("routes", format!("{}, {} up", routes.total, routes.up)),
         ("failovers", status.failovers.to_string()),
+        ("stalls", stalls(&status.stalls)),
         (
             "sent",
             format!(
@@ -80,6 +84,15 @@ pub fn status(status: &Status) -> String {
         let _ = writeln!(out, "{name:<10}{count} {}", escape(reason));
     }
     out
+}
+
+/// How long data stood still at failovers, in one line.
+fn stalls(stalls: &StallSummary) -> String {
+    let (Some(p50), Some(p99)) = (stalls.p50_us, stalls.p99_us) else {
+        return "none".to_owned();
+    };
+    let [p50, p99, max] = [p50, p99, stalls.max_us].map(millis);
+    format!("{}, half at most {p50}, 99 % at most {p99}, longest {max}", stalls.count)
 }
 
 /// `netft routes`. The route that carries data is marked `*`.
@@ -151,6 +164,7 @@ pub fn route(route: &Route) -> String {
         ("heartbeats_missed", route.heartbeats_missed.to_string()),
         ("last_change", escape(&route.last_change)),
         ("reason", escape(&route.reason)),
+        ("sent", format!("{} in {} data frames", bytes(route.tx_bytes), route.tx_frames)),
     ];
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
 }
@@ -159,7 +173,7 @@ fn rtt(route: &Route) -> String {
     route.rtt_us.map_or_else(|| "-".to_owned(), millis)
 }
 
-/// `netft peers`.
+/// `netft peers`. `+2` behind a policy: two classes have their own, see `netft peer show`.
 pub fn peers(peers: &Peers) -> String {
     use Align::{Left, Right};
     if peers.peers.is_empty() {
@@ -175,25 +189,74 @@ pub fn peers(peers: &Peers) -> String {
         ("active", Right),
         ("failovers", Right),
         ("adapter", Left),
+        ("policy", Left),
     ]);
     for peer in &peers.peers {
-        let adapter = match peer.adapter_up {
-            Some(true) => "up",
-            Some(false) => "down",
-            None => "-",
-        };
-        let addresses: Vec<_> = peer.addresses.iter().map(ToString::to_string).collect();
+        let more = peer.classes.len();
+        let policy = escape(&peer.policy);
         table.row(vec![
             escape(&peer.name),
             peer.v4.to_string(),
             peer.v6.to_string(),
-            addresses.join(", "),
+            addresses(peer),
             yes(peer.session).to_owned(),
             yes(peer.reachable).to_owned(),
-            peer.active.map_or_else(|| "-".to_owned(), |route| route.to_string()),
+            active(peer),
             peer.failovers.to_string(),
-            adapter.to_owned(),
+            adapter(peer).to_owned(),
+            if more == 0 { policy } else { format!("{policy} +{more}") },
         ]);
     }
     table.render()
+}
+
+/// `netft peer show`: one field a line, then one class a line.
+pub fn peer(peer: &Peer) -> String {
+    let rows = [
+        ("name", escape(&peer.name)),
+        ("key", escape(&peer.key)),
+        ("v4", peer.v4.to_string()),
+        ("v6", peer.v6.to_string()),
+        ("addresses", addresses(peer)),
+        ("session", yes(peer.session).to_owned()),
+        ("reachable", yes(peer.reachable).to_owned()),
+        ("active", active(peer)),
+        ("failovers", peer.failovers.to_string()),
+        ("adapter", adapter(peer).to_owned()),
+        ("policy", escape(&peer.policy)),
+    ];
+    let classes = peer.classes.iter().map(|class| ("class", class_text(class)));
+    let line = |(name, value)| format!("{name:<11}{value}\n");
+    rows.into_iter().chain(classes).map(line).collect()
+}
+
+/// A class as `netft peer set --class` takes it.
+fn class_text(class: &Class) -> String {
+    let Class { policy, dscp, protocol, port, min_size, max_size } = class;
+    let given = [
+        Some(("policy", escape(policy))),
+        dscp.map(|dscp| ("dscp", dscp.to_string())),
+        protocol.as_deref().map(|protocol| ("protocol", escape(protocol))),
+        port.as_deref().map(|port| ("port", escape(port))),
+        min_size.map(|size| ("min_size", size.to_string())),
+        max_size.map(|size| ("max_size", size.to_string())),
+    ];
+    let pairs = given.into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn adapter(peer: &Peer) -> &'static str {
+    match peer.adapter_up {
+        Some(true) => "up",
+        Some(false) => "down",
+        None => "-",
+    }
+}
+
+fn active(peer: &Peer) -> String {
+    peer.active.map_or_else(|| "-".to_owned(), |route| route.to_string())
+}
+
+fn addresses(peer: &Peer) -> String {
+    peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -40,6 +40,8 @@ fn a_route_in_json_has_exactly_these_fields() {
         "last_change",
         "reason",
         "path_mtu",
+        "tx_frames",
+        "tx_bytes",
     ]);
     assert_eq!(keys(&answer), BTreeSet::from(["schema", "routes"]));
     for route in answer["routes"].as_array().unwrap() {
@@ -72,10 +74,22 @@ fn a_route_in_json_has_exactly_these_fields() {
 fn status_and_peers_in_json_have_exactly_these_fields() {
     let daemon = Daemon::new(snapshot());
     let (_, status) = daemon.ask("GET", "/v1/status", "");
-    let top = ["schema", "version", "node", "adapter", "peers", "routes", "failovers", "counters"];
+    let top = [
+        "schema",
+        "version",
+        "node",
+        "adapter",
+        "peers",
+        "routes",
+        "failovers",
+        "stalls",
+        "policies",
+        "counters",
+    ];
     assert_eq!(keys(&status), BTreeSet::from(top));
     assert_eq!(status["node"]["boot_id"], "ffffffffffffffff");
     assert_eq!(status["failovers"], 3);
+    assert_eq!(status["policies"], serde_json::json!({"failover": 1}));
     let drops = &status["counters"]["drops"];
     assert_eq!(keys(drops), DropReason::ALL.iter().map(|reason| reason.name()).collect());
     let (_, peers) = daemon.ask("GET", "/v1/peers", "");
@@ -90,6 +104,8 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "active",
         "failovers",
         "adapter_up",
+        "policy",
+        "classes",
     ];
     assert_eq!(keys(&peers["peers"][0]), BTreeSet::from(fields));
     let addresses: Value = serde_json::json!(["10.1.0.2:3343", "10.2.0.2:3343"]);
@@ -128,6 +144,48 @@ fn a_change_reaches_the_node_with_what_it_leaves_alone() {
         assert!(got == code && error.contains(word), "{target} {body}: {got} {error}");
     }
     assert_eq!(daemon.node.changes.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_policy_and_classes_are_changed_whole_or_not_at_all() {
+    let daemon = Daemon::new(snapshot());
+    let class = serde_json::json!(
+        {"policy": "duplicate", "dscp": 46, "protocol": "udp", "port": "5-9", "max_size": 300}
+    );
+    let body = serde_json::json!({"policy": "balance", "classes": [class]}).to_string();
+    let (code, answer) = daemon.ask("PATCH", "/v1/peers/b", &body);
+    assert_eq!((code, &answer["peer"]["policy"]), (200, &"balance".into()), "{answer}");
+    assert_eq!(answer["peer"]["classes"], serde_json::json!([class]));
+    let (_, status) = daemon.ask("GET", "/v1/status", "");
+    assert_eq!(status["policies"], serde_json::json!({"balance": 1}));
+
+    let with = |class: &str| format!(r#"{{"policy":"failover","classes":[{class}]}}"#);
+    for (target, body, code, word) in [
+        ("/v1/peers/b", "{}".to_owned(), 400, "nothing to change"),
+        ("/v1/peers/b", r#"{"policy":"fast"}"#.to_owned(), 400, "a policy is"),
+        ("/v1/peers/b", r#"{"colour":1}"#.to_owned(), 400, "colour"),
+        ("/v1/peers/b", with(r#"{"policy":"balance"}"#), 400, "matches everything"),
+        ("/v1/peers/b", with(r#"{"policy":"balance","dscp":64}"#), 400, "0–63"),
+        ("/v1/peers/b", with(r#"{"policy":"balance","port":"0"}"#), 400, "a port"),
+        ("/v1/peers/b", with(r#"{"dscp":1}"#), 400, "policy"),
+        ("/v1/peers/z", r#"{"policy":"balance"}"#.to_owned(), 404, "no peer \"z\""),
+    ] {
+        let (got, answer) = daemon.ask("PATCH", target, &body);
+        let error = answer["error"].as_str().unwrap();
+        assert!(got == code && error.contains(word), "{target} {body}: {got} {error}");
+    }
+    let shown = daemon.shows(&["peer", "show", "b"]);
+    let line = "class      policy=duplicate,dscp=46,protocol=udp,port=5-9,max_size=300\n";
+    assert!(shown.contains("policy     balance\n") && shown.ends_with(line), "{shown}");
+    assert!(daemon.shows(&["peers"]).contains("balance +1"));
+
+    let set = ["peer", "set", "b", "--class", "policy=balance,dscp=af41", "--policy", "failover"];
+    assert!(daemon.shows(&set).ends_with("class      policy=balance,dscp=34\n"));
+    let shown = daemon.shows(&["--json", "peer", "set", "b", "--no-classes"]);
+    let peer: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(peer["peer"]["classes"], serde_json::json!([]));
+    assert_eq!(daemon.netft(&["peer", "set", "b"]).status.code(), Some(2));
+    assert_eq!(daemon.netft(&["peer", "set", "b", "--policy", "fast"]).status.code(), Some(2));
 }
 
 fn added(peer: &str) -> What {

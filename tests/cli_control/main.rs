@@ -3,6 +3,7 @@
 
 mod answers;
 mod limits;
+mod why;
 
 use std::{
     io::{Read, Write},
@@ -22,8 +23,8 @@ use netft::{
     addr::VirtualAddrs,
     config::Backend,
     route::{
-        Attributes, Carrier, Class, PeerStatus, Priority, Reason, RouteChange, RouteSpec,
-        RouteState, RouteStatus,
+        Attributes, Carrier, Class, PeerChange, PeerStatus, Policies, Priority, Reason,
+        RouteChange, RouteSpec, RouteState, RouteStatus, stall::Stalls,
     },
     wire::DropReason,
 };
@@ -35,7 +36,10 @@ use netftd::{
     },
     daemon::{
         clock::WallClock,
-        node::{AdapterInfo, CounterSnapshot, Node, NodeInfo, PeerInfo, RouteError, Snapshot},
+        node::{
+            AdapterInfo, CounterSnapshot, Node, NodeInfo, PeerError, PeerInfo, RouteError,
+            RouteSent, Snapshot,
+        },
     },
 };
 use serde_json::Value;
@@ -57,6 +61,12 @@ impl Node for Fake {
 
     async fn change_route(&self, route: RouteId, change: RouteChange) -> Result<(), RouteError> {
         self.changes.lock().unwrap().push((route, change));
+        Ok(())
+    }
+
+    async fn change_peer(&self, _: PeerId, change: PeerChange) -> Result<(), PeerError> {
+        let peer = &mut self.snapshot.lock().unwrap().peers[0];
+        peer.policies = peer.policies.changed(change)?;
         Ok(())
     }
 }
@@ -121,11 +131,14 @@ fn snapshot() -> Snapshot {
             key: NodeKey([8; 32]),
             addrs,
             peer_adapter_up: Some(true),
+            policies: Policies::default(),
         }],
         routes: vec![
             route(2, "10.2.0.1:3343", "10.2.0.2:3343"),
             route(1, "10.1.0.1:3343", "10.1.0.2:3343"),
         ],
+        stalls: Stalls::default(),
+        sent: [(RouteId(1), RouteSent { frames: 3, bytes: 4000 })].into(),
         counters: CounterSnapshot {
             tx_bytes: 1 << 40,
             drops: DropReason::ALL.iter().map(|reason| (*reason, *reason as u64)).collect(),

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr};
 use crate::{
     id::{PeerId, RouteId},
     io::{lock::LockError, netlink::NetlinkError, quic::StartError, tun::OpenError as TunError},
+    route::policy::ClassError,
 };
 
 /// Why an adapter could not be opened. Nothing is left behind.
@@ -44,6 +45,20 @@ pub enum RouteError {
     /// No local address leads there, or the route exists.
     #[error("no new route leads to {0}: no local address reaches it, or the route exists")]
     NoWay(SocketAddr),
+    /// The adapter is closed.
+    #[error("the adapter is closed")]
+    Closed,
+}
+
+/// Why a peer could not be changed. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// No peer has this number.
+    #[error("there is no peer {0}")]
+    Unknown(PeerId),
+    /// Its classes cannot be used.
+    #[error(transparent)]
+    Classes(#[from] ClassError),
     /// The adapter is closed.
     #[error("the adapter is closed")]
     Closed,

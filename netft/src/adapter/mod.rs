@@ -17,9 +17,9 @@ use tokio::{
 };
 
 pub use self::{
-    error::{OpenError, RouteError},
+    error::{OpenError, PeerError, RouteError},
     events::{EVENT_BACKLOG, EventStream, Skipped},
-    snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, Snapshot},
+    snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
 };
 use crate::{
     config::{Config, RouteOverride},
@@ -30,7 +30,7 @@ use crate::{
         netlink::Netlink,
         quic::Manager,
     },
-    route::{Event, RouteChange},
+    route::{Event, PeerChange, RouteChange},
 };
 
 /// A running node: its adapter, routes and sessions.
@@ -87,6 +87,17 @@ impl Adapter {
         let (answer, done) = oneshot::channel();
         self.ask(Request::Change(id, change, answer)).await.ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
+    }
+
+    /// Changes how data to a peer uses its routes. Each flow keeps its packets' order, but for
+    /// flows that this change moves to another route.
+    ///
+    /// # Errors
+    /// [`PeerError`]; nothing changed then.
+    pub async fn change_peer(&self, peer: PeerId, change: PeerChange) -> Result<(), PeerError> {
+        let (answer, done) = oneshot::channel();
+        self.ask(Request::ChangePeer(peer, change, answer)).await.ok_or(PeerError::Closed)?;
+        done.await.map_err(|_| PeerError::Closed)?
     }
 
     /// Adds a route to a peer, as if the config had named it.

@@ -65,7 +65,7 @@ async fn start(
     let (to_driver, from_workers) = mpsc::channel(FROM_WORKERS);
     let (to_quic, arrivals) = mpsc::channel(QUEUE);
     let system = |what| move |source: io::Error| OpenError::System { what, source };
-    let io = WorkerIo { fib: fib.clone(), to_driver, to_quic };
+    let io = WorkerIo { fib: fib.clone(), to_driver, to_quic, resend: config.resend };
     let workers = Workers::start(count, io).map_err(system("start the packet workers"))?;
     let (messages, inbox) = mpsc::channel(MESSAGES);
     let (events, first) = broadcast::channel(EVENT_BACKLOG);

@@ -1,6 +1,7 @@
 //! A consistent picture of a running node, taken between two decisions.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -8,8 +9,8 @@ use std::{
 use crate::{
     addr::VirtualAddrs,
     config::Backend,
-    id::NodeKey,
-    route::{PeerStatus, RouteStatus},
+    id::{NodeKey, RouteId},
+    route::{PeerStatus, Policies, RouteStatus, stall::Stalls},
     time::Time,
     wire::DropReason,
 };
@@ -27,8 +28,22 @@ pub struct Snapshot {
     pub peers: Vec<PeerInfo>,
     /// The routes, by id.
     pub routes: Vec<RouteStatus>,
+    /// How long data stood still at failovers.
+    pub stalls: Stalls,
+    /// What was sent on each of them.
+    pub sent: BTreeMap<RouteId, RouteSent>,
     /// Packet counters, summed over the workers.
     pub counters: CounterSnapshot,
+}
+
+/// What was sent on a route since it was added: data, with copies and resends, without heartbeats
+/// and acknowledgements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteSent {
+    /// Frames.
+    pub frames: u64,
+    /// Their bytes, as UDP payload.
+    pub bytes: u64,
 }
 
 /// This node.
@@ -74,8 +89,10 @@ pub struct PeerInfo {
     pub key: NodeKey,
     /// Its virtual addresses.
     pub addrs: VirtualAddrs,
-    /// Whether it said its adapter is up; `None` before it said anything.
+    /// Whether its adapter was up at the last handshake; `None` without a session.
     pub peer_adapter_up: Option<bool>,
+    /// How data to it uses its routes.
+    pub policies: Policies,
 }
 
 /// Packet counters since the adapter was opened.
@@ -97,7 +114,7 @@ pub struct CounterSnapshot {
     pub socket_overflow: u64,
     /// Frames sent again on another route because nothing acknowledged them.
     pub resent_frames: u64,
-    /// Frames sent on a second route while the first was suspect.
+    /// Frames sent on a second route too: the first was suspect, or the policy says so.
     pub duplicated_frames: u64,
     /// Acknowledgements sent.
     pub acks_sent: u64,

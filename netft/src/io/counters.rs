@@ -24,7 +24,7 @@ pub struct Counters {
     pub socket_overflow: AtomicU64,
     /// Frames sent again on another route because nothing acknowledged them.
     pub resent_frames: AtomicU64,
-    /// Frames sent on a second route because the first was suspect.
+    /// Frames sent on a second route too: the first was suspect, or the policy says so.
     pub duplicated_frames: AtomicU64,
     /// Acknowledgements sent.
     pub acks_sent: AtomicU64,
@@ -32,6 +32,16 @@ pub struct Counters {
     pub ring_overflow: AtomicU64,
     /// Packets dropped, by reason.
     pub drops: [AtomicU64; DropReason::ALL.len()],
+}
+
+/// What the packet path sent on one route, added up by all workers.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct RouteCounters {
+    /// Data frames, copies and resends among them.
+    pub frames: AtomicU64,
+    /// Their bytes, as UDP payload.
+    pub bytes: AtomicU64,
 }
 
 impl Counters {

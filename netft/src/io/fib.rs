@@ -8,13 +8,16 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 
+use super::{counters::RouteCounters, steering::Steering};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
+    route::flight::Way,
     wire::session::Session,
 };
 
@@ -54,6 +57,8 @@ pub struct PeerEntry {
     pub duplicate: Option<Arc<Path>>,
     /// The other usable routes, best first: where unacknowledged data is sent again.
     pub backups: Vec<Arc<Path>>,
+    /// How packets use more routes than the active one; `None` where all of them fail over.
+    pub steering: Option<Box<Steering>>,
     /// Where a handshake races while no route is active.
     pub candidates: Vec<Arc<Path>>,
 }
@@ -68,6 +73,18 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The largest UDP payload the route carries, bytes.
     pub max_datagram: usize,
+    /// Its round-trip time by its heartbeats, when the table was made.
+    pub rtt: Option<Duration>,
+    /// What was sent here.
+    pub sent: Arc<RouteCounters>,
+}
+
+impl Path {
+    /// The route, as the resend ring sees it.
+    #[inline]
+    pub fn way(&self) -> Way {
+        Way { route: self.route, rtt: self.rtt }
+    }
 }
 
 /// The number of a socket: never reused.

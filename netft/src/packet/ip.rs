@@ -161,7 +161,7 @@ fn parse_v6(bytes: &[u8]) -> Option<Inner> {
 
 /// Where the chain of extension headers ends (RFC 8200 section 4), and the protocol there; `None`
 /// and the start of the chain for anything whose L4 header or pseudo-header is in doubt.
-fn skip_extensions(packet: &[u8], first: u8) -> (usize, Option<u8>) {
+pub(super) fn skip_extensions(packet: &[u8], first: u8) -> (usize, Option<u8>) {
     let opaque = (IPV6_LEN, None);
     let (mut next, mut at) = (first, IPV6_LEN);
     for _ in 0..MAX_EXTENSIONS {

@@ -10,6 +10,7 @@ pub mod coalesce;
 pub mod ip;
 pub mod split;
 pub mod too_big;
+pub mod traffic;
 pub mod vnet;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{spec::RouteSpec, status::RouteState};
+use super::{cause::Cause, cost::Cost, spec::RouteSpec, status::RouteState};
 use crate::{
     id::{PeerId, RouteId},
     time::Time,
@@ -60,8 +60,8 @@ pub enum EventKind {
         reason: Reason,
         /// When a heartbeat was last heard on it, if ever.
         last_heard: Option<Time>,
-        /// The last heartbeats of the route, oldest first (NetFT's RouteHistoryLength), when it
-        /// went down.
+        /// The last heartbeats of the route both ways, oldest first (NetFT's RouteHistoryLength),
+        /// when it stopped being up or went down.
         history: Vec<String>,
     },
     /// 40 % of the threshold missed in a row (NetFT: `NetftTwoFifthMissedHeartbeats`).
@@ -112,6 +112,8 @@ pub enum EventKind {
         to: Option<RouteId>,
         /// Why.
         reason: Reason,
+        /// What was known of the routes at that moment.
+        cause: Box<Cause>,
     },
     /// Somebody changed the adapter from outside; it was put back.
     AdapterRestored {
@@ -145,6 +147,18 @@ pub enum EventKind {
         from: usize,
         /// The largest IP packet after, bytes.
         to: usize,
+    },
+    /// What a suspicion, or leaving a route, has cost, once nothing can be added. Not told when it
+    /// cost nothing.
+    Cost {
+        /// The peer.
+        peer: PeerId,
+        /// The route that was suspect, or was left.
+        from: RouteId,
+        /// Where data, or what was in flight, went.
+        to: Option<RouteId>,
+        /// What it cost.
+        cost: Cost,
     },
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Route {
     faults: Vec<Reason>,
     pub(super) rx: bool,
     pub(super) last_heard: Option<Time>,
+    /// When a heartbeat of ours was last answered here: both directions worked.
+    pub(super) last_answered: Option<Time>,
     /// When rx ends unless something is heard.
     pub(super) deadline: Option<Time>,
     /// When to warn that 40 % of the threshold are missed; `None` once warned.
@@ -55,6 +57,7 @@ pub(super) struct Route {
     proven: (bool, bool),
     /// Since when data stays unacknowledged here, while the route is up.
     pub(super) suspect: Option<Time>,
+    pub(super) suspect_end: Option<Time>,
     pub(super) next_request: Option<Time>,
     pub(super) last_request: Option<Time>,
     pub(super) state: RouteState,
@@ -83,6 +86,7 @@ impl Route {
             faults: Vec::new(),
             rx: false,
             last_heard: None,
+            last_answered: None,
             deadline: None,
             warning: None,
             streak: 0,
@@ -91,6 +95,7 @@ impl Route {
             word: None,
             tx: false,
             suspect: None,
+            suspect_end: None,
             proven: (false, false),
             next_request: None,
             last_request: None,
@@ -120,9 +125,15 @@ impl Route {
         !self.faults.is_empty()
     }
 
-    /// Whether a timer of the heartbeats is due.
+    /// Whether a timer of the heartbeats, or of a suspicion, is due.
     pub(super) fn due(&self, now: Time) -> bool {
-        [self.deadline, self.warning].into_iter().flatten().any(|at| at <= now)
+        let timers = [self.deadline, self.warning, self.suspect_until()];
+        timers.into_iter().flatten().any(|at| at <= now)
+    }
+
+    /// When a suspicion ends at the latest.
+    pub(super) fn suspect_until(&self) -> Option<Time> {
+        self.suspect.and(self.suspect_end)
     }
 
     /// May carry data: both ways proven, or at least ours.

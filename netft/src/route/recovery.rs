@@ -19,6 +19,11 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// Begins with a round-trip time that was measured otherwise.
+    pub fn expect(rtt: Duration) -> Self {
+        Self { smoothed: Some(rtt + ACK_DELAY), variation: rtt / 2 }
+    }
+
     /// Takes in how long a send waited for its acknowledgement.
     pub fn sample(&mut self, waited: Duration) {
         match self.smoothed {

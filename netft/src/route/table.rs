@@ -22,6 +22,11 @@ pub struct PeerForwarding {
     pub duplicate: Option<RouteId>,
     /// The other routes that are up, best first: where unacknowledged data is sent again.
     pub backups: Vec<RouteId>,
+    /// The routes flows may be spread over: up, and their hold is over. Best first; the active
+    /// route is among them unless it is held or a half-route.
+    pub spread: Vec<RouteId>,
+    /// The routes on which data stays unacknowledged.
+    pub suspects: Vec<RouteId>,
     /// Every route worth racing a handshake over while no route is active, best first.
     pub candidates: Vec<RouteId>,
 }

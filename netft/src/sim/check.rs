@@ -29,6 +29,8 @@ pub(crate) struct Memory {
     out_of_use: bool,
     /// Since when one end says up and the other does not (kept at the lower node).
     pub(crate) differ: Option<Time>,
+    /// Since when the engine holds the route for suspect.
+    pub(crate) suspect: Option<Time>,
 }
 
 /// The memory of all invariants.
@@ -183,7 +185,7 @@ impl Checks {
                     return self.silent_for(node, place, least, event.at, "down");
                 }
             }
-            EventKind::RemoteReachable { route, .. } => {
+            EventKind::RemoteReachable { route, .. } | EventKind::Suspect { route, .. } => {
                 self.place(scenario, node, route, event.at);
             }
             EventKind::EarlyWarning { route, missed, .. } => {

@@ -180,6 +180,9 @@ impl World<'_> {
         if self.nodes[node].engine.is_none() {
             return;
         }
+        if !self.nodes[node].paused {
+            self.nodes[node].paused_at = self.now;
+        }
         self.nodes[node].paused = true;
         self.nodes[node].frozen = frozen;
         self.nodes[node].resume_at = self.now + length;
@@ -192,12 +195,15 @@ impl World<'_> {
             return;
         }
         self.nodes[node].paused = false;
+        let length = self.now.since(self.nodes[node].paused_at);
+        self.nodes[node].stalled = Some((length, self.now));
         self.checks.resumed(node, self.now);
         self.truth.refresh(self.now, &self.networks, &self.nodes);
         for arrival in self.nodes[node].take_inbox() {
             self.hand_over(node, arrival);
         }
         self.tick(node);
+        self.service(node);
     }
 
     fn crash(&mut self, node: usize) {

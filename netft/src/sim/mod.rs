@@ -6,13 +6,18 @@
 //! (table in `rules.rs`) compare what the engines believe with what is so. Everything random
 //! comes from the scenario's seed, so a seed repeats a run exactly, byte for byte of its trace.
 //!
+//! Data goes through the real flight, the real replay window and the real debt of
+//! acknowledgements; frames travel as numbers, unsealed.
+//!
 //! Simpler than life: a session is agreed as soon as any network passes each way, and lasts until
-//! an end dies; heartbeats of another session never reach an engine, copies of one do (the replay
-//! window of the wire is not simulated, so the engine must bear them).
+//! an end dies; frames of another session reach nobody; copies of a heartbeat reach the engine,
+//! which must bear them (the replay window is asked for data only).
 
 mod bounds;
 mod check;
 mod converge;
+mod data;
+mod delivery;
 mod faults;
 mod network;
 mod node;
@@ -21,6 +26,7 @@ mod report;
 mod rng;
 mod rules;
 mod scenario;
+mod stream;
 mod trace;
 mod truth;
 mod world;

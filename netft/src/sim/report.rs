@@ -46,6 +46,12 @@ pub struct Report {
     pub heartbeats_delivered: u64,
     /// Every data packet, in the order of sending.
     pub packets: Vec<Packet>,
+    /// Frames sent again on another route.
+    pub resends: u64,
+    /// Packets that went out more than once and arrived.
+    pub recovered: u64,
+    /// Packets that did not arrive although a network was good: lost alone, or out of time.
+    pub missed: u64,
     /// From the final repair to every pair on its best route; `None` when that was not asked for
     /// or did not happen.
     pub converged_after: Option<Duration>,

@@ -14,6 +14,9 @@
 //! | 10 | a node tells of a stall once, and only after one |
 //! | 11 | a request is answered at once, on its route |
 //! | 12 | a new session begins with nothing proven |
+//! | 13 | no packet is delivered twice |
+//! | 14 | nothing in flight is lost while a network is good (in full: `delivery.rs`) |
+//! | 15 | data is sent again on another route that is up; suspicion ends with the detection time |
 
 use super::{
     check::{Checks, Verdict},
@@ -47,6 +50,7 @@ impl Checks {
                 self.agree(place, route, view)?;
                 self.believes(place, route, view)?;
                 self.detects(place, route, view)?;
+                self.suspects(place, route, view)?;
             }
         }
         Ok(())
@@ -202,6 +206,28 @@ impl Checks {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Checks {
+    /// Rule 15: data is doubled only while a route is suspect.
+    fn suspects(
+        &mut self,
+        (node, peer, network): (usize, usize, usize),
+        route: &RouteStatus,
+        view: &View<'_>,
+    ) -> Verdict {
+        let most = self.bounds.detection_of(network);
+        let suspect = &mut self.memory(node, peer, network).suspect;
+        if !route.suspect {
+            *suspect = None;
+            return Ok(());
+        }
+        let since = *suspect.get_or_insert(view.now);
+        if !view.ticked || view.now.since(since) < most {
+            return Ok(());
+        }
+        Err(format!("rule 15: node {node} to {peer} over network {network}: suspect since {since}"))
     }
 }
 

@@ -8,12 +8,14 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     MAX_VIOLATIONS,
     check::{Checks, Verdict},
+    delivery::Delivery,
     network::Network,
     node::{Arrival, Node, Session},
-    report::{Packet, Report},
+    report::Report,
     rng::Rng,
     rules::{View, begins_afresh},
     scenario::{Fault, Scenario, peer_id},
+    stream::Stream,
     trace::Trace,
     truth::Truth,
 };
@@ -39,7 +41,7 @@ pub(super) enum Step {
     Resume { node: usize },
     Handshake { a: usize, b: usize },
     SendData { from: usize, to: usize },
-    Packet { index: usize },
+    DataWake { node: usize },
 }
 
 /// The world of one run.
@@ -49,10 +51,13 @@ pub(super) struct World<'a> {
     queue: BTreeMap<(Time, u64), Step>,
     sequence: u64,
     pub(super) rng: Rng,
+    /// Of the data alone, so that it changes nothing about the heartbeats' travels.
+    pub(super) data_rng: Rng,
     pub(super) networks: Vec<Network>,
     pub(super) nodes: Vec<Node>,
     pub(super) truth: Truth,
     pub(super) checks: Checks,
+    pub(super) delivery: Delivery,
     pub(super) trace: Trace,
     pub(super) report: Report,
 }
@@ -66,10 +71,12 @@ impl<'a> World<'a> {
             queue: BTreeMap::new(),
             sequence: 0,
             rng: Rng::new(scenario.seed),
+            data_rng: Rng::new(scenario.seed ^ 0x00da_7a00_0000_0000),
             networks: scenario.networks.iter().map(|plan| Network::new(plan, nodes)).collect(),
             nodes: (0..nodes).map(|_| Node::new(nodes)).collect(),
             truth: Truth::new(nodes, scenario.networks.len()),
             checks: Checks::new(scenario),
+            delivery: Delivery::new(nodes, scenario.networks.len()),
             trace: Trace::new(scenario.keep_text),
             report: Report::new(scenario),
         };
@@ -117,7 +124,7 @@ impl<'a> World<'a> {
             Step::Resume { node } => self.resume(node),
             Step::Handshake { a, b } => self.handshake(a, b),
             Step::SendData { from, to } => self.send_data(from, to),
-            Step::Packet { index } => self.packet(index),
+            Step::DataWake { node } => self.data_wake(node),
         }
     }
 
@@ -126,13 +133,18 @@ impl<'a> World<'a> {
             return;
         }
         if self.nodes[to].paused {
-            let lost = self.nodes[to].frozen && matches!(arrival, Arrival::Heartbeat { .. });
-            if !lost {
+            if !self.nodes[to].frozen || !arrival.is_frame() {
                 self.nodes[to].queue(arrival);
             }
         } else {
+            // Data changes nothing the engine knows.
+            let data = matches!(arrival, Arrival::Data { .. } | Arrival::Ack { .. });
             self.hand_over(to, arrival);
-            self.settled(to, false);
+            if data {
+                self.service(to);
+            } else {
+                self.settled(to, false);
+            }
         }
     }
 
@@ -157,11 +169,21 @@ impl<'a> World<'a> {
                     self.judge(found.unwrap_or(Ok(())));
                 }
             }
+            Arrival::Data { from, network, sealed, counter, index, again } => {
+                self.data_arrived((from, to), network, (sealed, counter), (index, again));
+            }
+            Arrival::Ack { from, sealed, counter, ack } => {
+                self.ack_arrived((from, to), (sealed, counter), &ack);
+            }
             Arrival::Session { peer, session } => {
                 if self.nodes[to].boot != session.own {
                     return;
                 }
                 let new = self.nodes[to].sessions[peer].replace(session) != Some(session);
+                let known = self.nodes[to].streams[peer].as_ref();
+                if known.is_none_or(|stream| stream.session != session) {
+                    self.nodes[to].streams[peer] = Some(Stream::new(session));
+                }
                 self.checks.session(to, peer);
                 self.handle(to, Input::SessionUp { peer: peer_id(peer), boot_id: session.peer });
                 if let Some(engine) = self.nodes[to].engine.as_ref().filter(|_| new) {
@@ -266,7 +288,7 @@ impl<'a> World<'a> {
         self.judge(found);
     }
 
-    fn judge(&mut self, found: Verdict) {
+    pub(super) fn judge(&mut self, found: Verdict) {
         if let Err(words) = found {
             self.violation(&words);
         }
@@ -312,33 +334,6 @@ impl<'a> World<'a> {
                 let arrival = Arrival::SessionIdle { peer: dead, session };
                 self.plan(self.now + SESSION_IDLE, Step::Arrive { to, arrival });
             }
-        }
-    }
-
-    fn send_data(&mut self, from: usize, to: usize) {
-        self.plan(self.now + self.scenario.data_every, Step::SendData { from, to });
-        let node = &self.nodes[from];
-        if !node.runs() || node.sessions[to].is_none() {
-            return;
-        }
-        let row = node.table.peers.iter().find(|row| row.peer == peer_id(to));
-        let route = row.and_then(|row| row.active);
-        let network = route.and_then(|route| self.scenario.route_place(from, route)).map(|p| p.1);
-        let index = self.report.packets.len();
-        self.report.packets.push(Packet { from, to, network, sent: self.now, arrived: None });
-        let Some(network) = network else { return };
-        if let Some(travel) = self.networks[network].send(from, to, &mut self.rng)[0] {
-            self.plan(self.now + travel, Step::Packet { index });
-        }
-    }
-
-    fn packet(&mut self, index: usize) {
-        let packet = &mut self.report.packets[index];
-        let (from, to) = (packet.from, packet.to);
-        // A paused node reads it later; a dead one, or one with other keys, never.
-        if self.nodes[to].engine.is_some() && self.nodes[to].sessions[from].is_some() {
-            packet.arrived = Some(self.now);
-            self.trace.number(index as u64);
         }
     }
 }

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 pub use self::{
     diff::{Diff, diff},
     health::{Health, faults},
-    networks::{metric, role, usable},
+    networks::{capacity, metric, role, usable},
     offer::offer,
     plan::{Offers, Sources, Surroundings, Ways, crossings, plan, unpaired},
 };

@@ -44,6 +44,11 @@ pub fn metric(config: &Config, interface: &Interface, addr: IpAddr) -> u32 {
     listed.unwrap_or_else(|| base(role(config, interface, addr)) + slowness(interface.speed))
 }
 
+/// What the config says the network of `addr` carries, else the speed of its interface, Mbit/s.
+pub fn capacity(config: &Config, interface: &Interface, addr: IpAddr) -> Option<u32> {
+    network_of(config, addr).and_then(|network| network.capacity).or(interface.speed)
+}
+
 /// The metric of the other end of a route between subnets, as long as the peer has not told it:
 /// as the config lists it, else as the role of this end has it.
 pub(super) fn far_metric(

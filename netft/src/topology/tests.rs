@@ -21,6 +21,7 @@ fn config(peers: &[&[&str]]) -> Config {
             addrs: VirtualAddrs::derive(&key),
             addresses: addresses.iter().map(|addr| end(addr)).collect(),
             routes: Vec::new(),
+            policies: crate::route::Policies::default(),
         }
     });
     Config {
@@ -36,6 +37,7 @@ fn config(peers: &[&[&str]]) -> Config {
         runtime_dir: "/run/netft".into(),
         hold: Duration::from_secs(3),
         mtu_raise: Duration::from_secs(60),
+        resend: crate::route::flight::Limits::default(),
         history: 10,
         rekey: Duration::from_secs(3600),
         timings: Timings::default(),
@@ -76,7 +78,7 @@ fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
 }
 
 fn network(prefix: &str, role: Role, metric: Option<u32>) -> Network {
-    Network { prefix: prefix.parse().unwrap(), role, metric }
+    Network { prefix: prefix.parse().unwrap(), role, metric, capacity: None }
 }
 
 fn three() -> Vec<Interface> {

@@ -60,7 +60,8 @@ pub struct Ack {
     /// at most [`MAX_RANGES`].
     pub ranges: Vec<Range>,
     /// The highest counter heard on each route, in ascending order of `your_route`, at most
-    /// [`MAX_ROUTES`].
+    /// [`MAX_ROUTES`]. Empty in what this build sends, and not read: a sender knows itself which
+    /// route each counter took (`route::flight`).
     pub routes: Vec<RouteHeard>,
 }
 

@@ -116,6 +116,9 @@ pub struct Session {
     /// What the peer acknowledged last, and how often it did.
     acked: ArcSwapOption<Ack>,
     acks: AtomicU64,
+    /// Frames sent twice, and frames given up, by all workers.
+    duplicated: AtomicU64,
+    lost: AtomicU64,
 }
 
 impl fmt::Debug for Session {
@@ -152,6 +155,8 @@ impl Session {
             heard: AtomicU64::new(0),
             acked: ArcSwapOption::empty(),
             acks: AtomicU64::new(0),
+            duplicated: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
         }
     }
 
@@ -180,6 +185,21 @@ impl Session {
             return None;
         }
         self.acked.load_full()
+    }
+
+    /// Counts frames that were sent on two routes.
+    pub fn note_duplicated(&self, frames: u64) {
+        self.duplicated.fetch_add(frames, Relaxed);
+    }
+
+    /// Counts frames that were forgotten unacknowledged.
+    pub fn note_lost(&self, frames: u64) {
+        self.lost.fetch_add(frames, Relaxed);
+    }
+
+    /// Frames sent on two routes, and frames forgotten unacknowledged, since the session began.
+    pub fn tally(&self) -> (u64, u64) {
+        (self.duplicated.load(Relaxed), self.lost.load(Relaxed))
     }
 
     /// The peer this session belongs to.

@@ -5,9 +5,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
-use super::{sockets::max_datagram, state::Driver};
+use super::{sockets::max_datagram, state::Driver, steering::steering};
 use crate::{
     id::RouteId,
     io::fib::{Fib, Path, PeerEntry},
@@ -50,12 +51,14 @@ fn build(driver: &Driver) -> Fib {
         ..Fib::default()
     };
     let mut paths = HashMap::new();
+    let rtts: HashMap<_, _> =
+        driver.engine.routes().into_iter().map(|route| (route.id, route.rtt)).collect();
     for (id, known) in &driver.routes {
         for socket in driver.sockets.at(known.plan.spec.real_local) {
             fib.routes
                 .insert((socket.id, known.plan.spec.real_remote), (known.plan.spec.peer, *id));
         }
-        if let Some(path) = path(driver, *id) {
+        if let Some(path) = path(driver, *id, rtts.get(id).copied().flatten()) {
             paths.insert(*id, Arc::new(path));
         }
     }
@@ -73,6 +76,7 @@ fn build(driver: &Driver) -> Fib {
             active: find(row.and_then(|row| row.active)),
             duplicate: find(row.and_then(|row| row.duplicate)),
             backups: backups.iter().filter_map(|id| paths.get(id).cloned()).collect(),
+            steering: steering(driver, config, row, &paths),
             candidates: candidates.iter().filter_map(|id| paths.get(id).cloned()).collect(),
         });
         for session in &sessions.live {
@@ -82,7 +86,7 @@ fn build(driver: &Driver) -> Fib {
     fib
 }
 
-fn path(driver: &Driver, id: RouteId) -> Option<Path> {
+fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
     let known = driver.routes.get(&id)?;
     let socket = driver.sockets.at(known.plan.spec.real_local).first()?.clone();
     let interface = driver.world.interface(known.plan.ifindex)?;
@@ -90,5 +94,5 @@ fn path(driver: &Driver, id: RouteId) -> Option<Path> {
     // The interface's word is newer than the engine's when it just became smaller.
     let max_datagram = max_datagram(interface.mtu, remote.ip());
     let max_datagram = max_datagram.min(known.datagram.unwrap_or(max_datagram));
-    Some(Path { route: id, socket, remote, max_datagram })
+    Some(Path { route: id, socket, remote, max_datagram, rtt, sent: known.sent.clone() })
 }

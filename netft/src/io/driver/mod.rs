@@ -12,19 +12,21 @@
 //! API ──────requests────▶ └────────┘
 //! ```
 
+mod boots;
 mod forwarding;
 mod probes;
 mod routes;
 mod snapshot;
 mod sockets;
 mod state;
+mod steering;
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::{
-    adapter::{RouteError, Snapshot},
+    adapter::{PeerError, RouteError, Snapshot},
     config::{Config, RouteOverride},
     id::{PeerId, RouteId},
     io::{
@@ -35,7 +37,7 @@ use crate::{
         quic::{FromQuic, Manager},
         worker::{FromWorker, Workers},
     },
-    route::{Event, EventKind, RouteChange},
+    route::{Event, EventKind, PeerChange, RouteChange},
     topology::Offers,
 };
 
@@ -68,6 +70,7 @@ pub(crate) enum Request {
     Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
     Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
     Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
+    ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
     /// The sessions are about to end because this node closes: that is no news.
     Closing,
     Stop(oneshot::Sender<()>),

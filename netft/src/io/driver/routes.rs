@@ -21,6 +21,8 @@ impl Driver {
     /// Takes in how the node's interfaces are: routes appear and go, sockets follow their
     /// addresses, faults are told.
     pub(super) fn set_world(&mut self, world: World) {
+        let adapter = world.interfaces.iter().find(|one| one.name == self.config.adapter);
+        self.manager.adapter_up(adapter.is_some_and(|adapter| adapter.up));
         self.world = world;
         self.replan();
     }

@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::state::Driver;
 use crate::{
-    adapter::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, Snapshot},
-    io::{clock, counters::Counters},
+    adapter::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
+    io::{
+        clock,
+        counters::{Counters, RouteCounters},
+    },
     wire::DropReason,
 };
 
@@ -39,9 +42,12 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
                 key: peer.key,
                 addrs: peer.addrs,
                 peer_adapter_up: sessions.adapter_up,
+                policies: peer.policies.clone(),
             })
             .collect(),
         routes: driver.engine.routes(),
+        stalls: driver.engine.stalls(),
+        sent: driver.routes.iter().map(|(id, known)| (*id, read(&known.sent))).collect(),
         counters: sum(driver
             .workers
             .counters()
@@ -49,6 +55,10 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
             .chain([driver.manager.counters()])
             .map(|counters| &**counters)),
     }
+}
+
+fn read(sent: &RouteCounters) -> RouteSent {
+    RouteSent { frames: sent.frames.load(Relaxed), bytes: sent.bytes.load(Relaxed) }
 }
 
 fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {

@@ -17,7 +17,7 @@ use crate::{
     id::{PeerId, RouteId},
     io::{
         clock,
-        counters::Counters,
+        counters::{Counters, RouteCounters},
         fib::{SharedFib, TunQueue},
         guard::Wanted,
         keeper::World,
@@ -27,7 +27,7 @@ use crate::{
     },
     route::{
         Engine, EngineConfig, Event, EventKind, Input, Output, Priority, Reason, RouteChange,
-        Table, Timing,
+        Table, Tally, Timing,
     },
     time::Time,
     topology::{Offers, Planned, Skipped},
@@ -58,6 +58,8 @@ pub(super) struct Known {
     pub(super) limit: Option<usize>,
     /// The largest datagram its path takes, as the engine found.
     pub(super) datagram: Option<usize>,
+    /// What the workers sent here.
+    pub(super) sent: Arc<RouteCounters>,
 }
 
 impl Known {
@@ -70,6 +72,7 @@ impl Known {
             unopened: None,
             limit: None,
             datagram: None,
+            sent: Arc::default(),
         }
     }
 }
@@ -81,8 +84,13 @@ pub(super) struct PeerSessions {
     pub(super) live: Vec<Arc<Session>>,
     /// The one to seal with.
     pub(super) preferred: Option<u32>,
-    /// What the peer said of its adapter.
+    /// The boot id the engine was told last, while it has a session.
+    pub(super) boot: Option<u64>,
+    /// What the peer said of its adapter at the last handshake; `None` without a session.
     pub(super) adapter_up: Option<bool>,
+    /// What the sessions that ended had counted, and the sum the engine was told.
+    pub(super) ended: Tally,
+    pub(super) told: Tally,
 }
 
 impl PeerSessions {
@@ -90,6 +98,16 @@ impl PeerSessions {
         let number = self.preferred?;
         self.live.iter().find(|session| session.local() == number)
     }
+
+    /// What all sessions have counted.
+    fn tally(&self) -> Tally {
+        self.live.iter().fold(self.ended, |sum, session| add(sum, session))
+    }
+}
+
+fn add(sum: Tally, session: &Session) -> Tally {
+    let (duplicated, lost) = session.tally();
+    Tally { duplicated: sum.duplicated + duplicated, lost: sum.lost + lost }
 }
 
 pub(super) struct Driver {
@@ -182,8 +200,11 @@ impl Driver {
     /// A heartbeat, or a complaint, of a worker.
     pub(super) fn on_worker(&mut self, heard: FromWorker) {
         match heard {
-            FromWorker::Heartbeat { peer, route, plaintext, .. } => {
+            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, .. } => {
+                let former =
+                    self.peers.get(&peer).is_some_and(|known| known.is_former(session_boot_id));
                 let refused = match Heartbeat::decode(&plaintext) {
+                    Ok(_) if former => Err(DropReason::FormerBoot),
                     Ok(heartbeat) => self.try_input(Input::Heartbeat { peer, route, heartbeat }),
                     Err(reason) => Err(reason),
                 };
@@ -195,6 +216,9 @@ impl Driver {
                 self.input(Input::Probe { peer, route, probe });
             }
             FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
+            FromWorker::Resent { peer, from, to, frames, waited } => {
+                self.input(Input::Resent { peer, from, to, frames, waited });
+            }
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 match udp::classify(&error, false) {
@@ -221,15 +245,16 @@ impl Driver {
 
     fn on_quic(&mut self, news: FromQuic) {
         match news {
-            FromQuic::SessionUp { peer, session, boot_id, preferred, .. } => {
+            FromQuic::SessionUp { peer, session, boot_id, preferred, adapter_up, .. } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
+                sessions.adapter_up = Some(adapter_up);
                 if preferred || sessions.preferred.is_none() {
                     sessions.preferred = Some(session.local());
                 }
                 sessions.live.push(session);
                 self.dirty = true;
                 if preferred {
-                    self.input(Input::SessionUp { peer, boot_id });
+                    self.session_up(peer, boot_id);
                 }
             }
             FromQuic::SessionPreferred { peer, local_session } => {
@@ -238,18 +263,24 @@ impl Driver {
                 let boot_id = sessions.preferred().map(|session| session.boot_id());
                 self.dirty = true;
                 if let Some(boot_id) = boot_id {
-                    self.input(Input::SessionUp { peer, boot_id });
+                    self.session_up(peer, boot_id);
                 }
             }
             FromQuic::SessionDown { peer, local_session } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
-                sessions.live.retain(|session| session.local() != local_session);
+                for over in sessions.live.extract_if(.., |one| one.local() == local_session) {
+                    sessions.ended = add(sessions.ended, &over);
+                }
                 if sessions.preferred == Some(local_session) {
                     sessions.preferred = sessions.live.last().map(|session| session.local());
                 }
                 let gone = sessions.preferred.is_none();
+                if gone {
+                    sessions.adapter_up = None;
+                }
                 self.dirty = true;
                 if gone {
+                    sessions.boot = None;
                     self.input(Input::SessionDown(peer));
                 }
             }
@@ -259,6 +290,13 @@ impl Driver {
                 self.announce(EventKind::SessionRefused { peer, reason });
             }
         }
+    }
+
+    fn session_up(&mut self, peer: PeerId, boot_id: u64) {
+        if let Some(sessions) = self.peers.get_mut(&peer) {
+            sessions.boot = Some(boot_id);
+        }
+        self.input(Input::SessionUp { peer, boot_id });
     }
 
     fn on_request(&mut self, request: Request) {
@@ -275,6 +313,9 @@ impl Driver {
             }
             Request::Remove(id, answer) => {
                 let _ = answer.send(self.remove_by_hand(id));
+            }
+            Request::ChangePeer(peer, change, answer) => {
+                let _ = answer.send(self.change_peer(peer, change));
             }
             Request::Closing => self.closing = true,
             Request::Stop(answer) => {
@@ -319,6 +360,7 @@ impl Driver {
         let now = clock::now();
         self.retry_sends(now);
         self.retry_sockets(now);
+        self.tell_tallies();
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
             match output {
@@ -338,6 +380,18 @@ impl Driver {
         if std::mem::take(&mut self.dirty) {
             forwarding::publish(self);
         }
+    }
+
+    /// What the workers counted per peer, where it changed.
+    fn tell_tallies(&mut self) {
+        let mut news = Vec::new();
+        for (peer, sessions) in &mut self.peers {
+            let tally = sessions.tally();
+            if std::mem::replace(&mut sessions.told, tally) != tally {
+                news.push(Input::Tally { peer: *peer, tally });
+            }
+        }
+        news.into_iter().for_each(|input| self.input(input));
     }
 
     pub(super) fn announce(&self, kind: EventKind) {

@@ -1,6 +1,12 @@
 //! What two nodes tell each other on a fresh QUIC connection before either counts it as a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::{
@@ -44,6 +50,8 @@ pub(super) struct Terms {
     /// Of this process.
     pub(super) boot_id: u64,
     pub(super) numbers: Numbers,
+    /// Whether this node's adapter is up.
+    pub(super) adapter_up: Arc<AtomicBool>,
     /// Where the peer's task is asked whether a boot id may join.
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -66,6 +74,7 @@ pub(super) struct Agreed {
     pub(super) session: Arc<Session>,
     pub(super) boot_id: u64,
     pub(super) peer_name: String,
+    pub(super) adapter_up: bool,
     pub(super) side: Side,
     pub(super) generation: u32,
 }
@@ -136,7 +145,7 @@ async fn send_hello(
         virtual_v4: terms.config.addrs.v4,
         virtual_v6: terms.config.addrs.v6,
         aes: has_aes(),
-        adapter_up: true,
+        adapter_up: terms.adapter_up.load(Relaxed),
         name: terms.config.name.clone(),
     };
     let mut message = vec![0; 2];
@@ -226,6 +235,7 @@ fn agree(
         session: Arc::new(session),
         boot_id: hello.boot_id,
         peer_name: hello.name,
+        adapter_up: hello.adapter_up,
         side,
         generation,
     })

@@ -1,7 +1,10 @@
 //! The way in: starts the endpoint and one task per peer, and stops them.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -86,6 +89,7 @@ pub struct Manager {
     /// What every peer is told of this node's interfaces, encoded.
     offer: watch::Sender<Arc<[u8]>>,
     counters: Arc<Counters>,
+    adapter_up: Arc<AtomicBool>,
     /// Aborted when dropped.
     _tasks: JoinSet<()>,
 }
@@ -113,6 +117,7 @@ impl Manager {
         let (fib_changed, changes) = watch::channel(());
         let (offer, offers) = watch::channel(Arc::default());
         let numbers = Numbers::default();
+        let adapter_up = Arc::default();
         let mut tasks = JoinSet::new();
         let mut peers = Vec::with_capacity(config.peers.len());
         let mut all = Vec::with_capacity(config.peers.len());
@@ -126,6 +131,7 @@ impl Manager {
                 peer_key: peer.key,
                 boot_id,
                 numbers: numbers.clone(),
+                adapter_up: Arc::clone(&adapter_up),
                 events,
             };
             all.push(terms.clone());
@@ -143,12 +149,18 @@ impl Manager {
             tasks.spawn(Peer::new(parts).run());
         }
         tasks.spawn(accept(endpoint.clone(), all, strangers));
-        Ok(Self { endpoint, peers, fib_changed, offer, counters, _tasks: tasks })
+        Ok(Self { endpoint, peers, fib_changed, offer, counters, adapter_up, _tasks: tasks })
     }
 
     /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
     pub fn fib_changed(&self) {
         self.fib_changed.send_replace(());
+    }
+
+    /// Takes in whether the adapter is up, for the hellos from here on: a peer learns of a change
+    /// with the next handshake.
+    pub fn adapter_up(&self, up: bool) {
+        self.adapter_up.store(up, Relaxed);
     }
 
     /// Tells every peer, present and future, of this node's interfaces.

@@ -72,6 +72,8 @@ pub enum FromQuic {
         dialer: bool,
         /// What the peer calls itself.
         peer_name: String,
+        /// Whether the peer's adapter was up when it said hello.
+        adapter_up: bool,
         /// Whether to send on it at once; if not, [`SessionPreferred`](Self::SessionPreferred)
         /// follows when it is time.
         preferred: bool,

@@ -327,6 +327,7 @@ impl Peer {
             boot_id,
             dialer,
             peer_name: agreed.peer_name,
+            adapter_up: agreed.adapter_up,
             preferred,
         });
         if preferred {

@@ -35,6 +35,20 @@ async fn two_nodes_agree_and_open_each_others_frames() {
 }
 
 #[tokio::test]
+async fn a_hello_says_whether_the_adapter_is_up_and_the_next_one_says_it_anew() {
+    let (a, b) = pair(1);
+    let (a, b) = (Node::start_without_routes(&a, &b, 1), Node::start_without_routes(&b, &a, 2));
+    a.manager.adapter_up(true);
+    a.give_routes();
+    b.give_routes();
+    both_up(&a, &b).await;
+    assert_eq!((a.told().adapter_up, b.told().adapter_up), (Some(false), Some(true)));
+    b.manager.adapter_up(true);
+    b.manager.renew(PeerId(0));
+    until("the fresh hello is heard", || a.told().adapter_up == Some(true)).await;
+}
+
+#[tokio::test]
 async fn nodes_that_dial_at_once_settle_on_one_session() {
     for _ in 0..5 {
         let (a, b) = pair(2);

@@ -1,17 +1,16 @@
-//! Which acknowledgements this worker owes, and when.
-//!
-//! Data is acknowledged after [`EVERY`] frames or [`ACK_DELAY`], on the route it came on last: the
-//! only one that is known to work at this moment.
+//! Which acknowledgements this worker owes; when and where they go is decided by
+//! [`Debt`](crate::route::flight::Debt).
 
 use std::{net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use crate::{
+    id::RouteId,
     io::{
         counters::Counters,
-        fib::{Fib, SocketId},
+        fib::{Fib, Path, SocketId},
         sys::udp,
     },
-    route::recovery::ACK_DELAY,
+    route::flight::{Debt, STALL_TOLD},
     time::Time,
     wire::{
         DropReason,
@@ -20,79 +19,118 @@ use crate::{
     },
 };
 
-/// Frames that are acknowledged at once.
-const EVERY: u64 = 256;
+/// A way back.
+#[derive(Clone, Copy)]
+pub(super) struct Back {
+    /// The route, if data came on one. Each worker has a socket of its own for it.
+    pub(super) route: Option<RouteId>,
+    pub(super) socket: SocketId,
+    pub(super) to: SocketAddr,
+}
 
-/// One session's debt.
-struct Due {
-    session: Arc<Session>,
-    frames: u64,
-    since: Time,
-    socket: SocketId,
-    to: SocketAddr,
+impl PartialEq for Back {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.route, other.route) {
+            (None, None) => (self.socket, self.to) == (other.socket, other.to),
+            (one, other) => one == other,
+        }
+    }
 }
 
 /// The debts of one worker, at most one per session heard lately.
 #[derive(Default)]
 pub(super) struct Acks {
-    due: Vec<Due>,
+    due: Vec<(Arc<Session>, Debt<Back>)>,
     frame: Vec<u8>,
+    /// How long this worker was not scheduled last, and when it was again.
+    stalled: Option<(Duration, Time)>,
 }
 
 impl Acks {
     /// Notes data of a session.
-    pub(super) fn note(
-        &mut self,
-        session: &Arc<Session>,
-        frames: u64,
-        (socket, to): (SocketId, SocketAddr),
-        now: Time,
-    ) {
-        let known = self.due.iter_mut().find(|due| due.session.local() == session.local());
-        match known {
-            Some(due) => {
-                due.frames += frames;
-                (due.socket, due.to) = (socket, to);
-            }
-            None => {
-                self.due.push(Due { session: session.clone(), frames, since: now, socket, to });
-            }
-        }
+    pub(super) fn note(&mut self, session: &Arc<Session>, frames: u64, back: Back, now: Time) {
+        self.debt(session, back, now).add(frames, back);
+    }
+
+    /// Notes data of a session that was here before.
+    pub(super) fn repeated(&mut self, session: &Arc<Session>, back: Back, now: Time) {
+        self.debt(session, back, now).repeat(back);
+    }
+
+    /// Notes that this worker was not scheduled.
+    pub(super) fn stalled(&mut self, length: Duration, now: Time) {
+        self.stalled = Some((length, now));
     }
 
     /// Pays what is due.
     pub(super) fn pay(&mut self, fib: &Fib, counters: &Counters, now: Time) {
+        let stalled = self.stalled.filter(|(_, ended)| now.since(*ended) < STALL_TOLD);
+        let stalled = stalled.map_or(0, |(length, _)| length.as_millis());
+        let stalled_ms = u16::try_from(stalled).unwrap_or(u16::MAX);
         let frame = &mut self.frame;
-        self.due.retain(|due| {
-            if due.frames < EVERY && now.since(due.since) < ACK_DELAY {
-                return true;
+        self.due.retain(|(session, debt)| {
+            let due = debt.due(now);
+            if due {
+                for back in ways(session, debt, fib) {
+                    send(session, back, stalled_ms, frame, fib, counters);
+                }
             }
-            send(due, frame, fib, counters);
-            false
+            !due
         });
     }
 
     /// How long the oldest debt may still wait.
     pub(super) fn wait(&self, now: Time) -> Option<Duration> {
-        let oldest = self.due.iter().map(|due| due.since).min()?;
-        Some(ACK_DELAY.saturating_sub(now.since(oldest)))
+        self.due.iter().map(|(_, debt)| debt.wait(now)).min()
+    }
+
+    fn debt(&mut self, session: &Arc<Session>, back: Back, now: Time) -> &mut Debt<Back> {
+        let local = session.local();
+        let place = self.due.iter().position(|(known, _)| known.local() == local);
+        let place = place.unwrap_or_else(|| {
+            self.due.push((session.clone(), Debt::new(back, now)));
+            self.due.len() - 1
+        });
+        &mut self.due[place].1
     }
 }
 
-fn send(due: &Due, frame: &mut Vec<u8>, fib: &Fib, counters: &Counters) {
-    let Some(socket) = fib.sockets.get(&due.socket) else { return };
-    let Some(ack) = due.session.acknowledgement() else { return };
+fn ways(session: &Session, debt: &Debt<Back>, fib: &Fib) -> impl Iterator<Item = Back> {
+    let entry = fib.peers.iter().find(|entry| entry.peer == session.peer());
+    let back = |path: &Arc<Path>| Back {
+        route: Some(path.route),
+        socket: path.socket.id,
+        to: path.remote,
+    };
+    let own = entry.and_then(|entry| entry.active.as_ref()).map(back);
+    let up = move |way: Back| {
+        let paths = entry.map(|entry| entry.active.iter().chain(&entry.backups));
+        paths.into_iter().flatten().any(|path| Some(path.route) == way.route)
+    };
+    debt.ways(up, own)
+}
+
+fn send(
+    session: &Session,
+    Back { socket, to, .. }: Back,
+    stalled_ms: u16,
+    frame: &mut Vec<u8>,
+    fib: &Fib,
+    counters: &Counters,
+) {
+    let Some(socket) = fib.sockets.get(&socket) else { return };
+    let Some(mut ack) = session.acknowledgement() else { return };
+    ack.stalled_ms = stalled_ms;
     frame.clear();
     frame.resize(HEADER_LEN, 0);
     ack.encode(frame);
     frame.resize(frame.len() + TAG_LEN, 0);
-    let sealed =
-        due.session.reserve(1).and_then(|counter| due.session.seal(Kind::Ack, 0, counter, frame));
+    let sealed = session.reserve(1).and_then(|counter| session.seal(Kind::Ack, 0, counter, frame));
     if let Err(reason) = sealed {
         return counters.count(reason);
     }
     // Control traffic: a lost acknowledgement would cost a resend.
-    match udp::send_one(socket.fd.as_fd(), &due.to, frame, Some(udp::TOS_CONTROL)) {
+    match udp::send_one(socket.fd.as_fd(), &to, frame, Some(udp::TOS_CONTROL)) {
         Ok(()) => Counters::add(&counters.acks_sent, 1),
         Err(_) => counters.count(DropReason::SendFailed),
     }

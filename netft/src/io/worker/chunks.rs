@@ -3,7 +3,7 @@
 //! The chunk released last is taken first, so that few of them circulate, in the cache. Their
 //! number follows from the bytes in flight, which the flights bound.
 
-use super::flight::Place;
+use super::ring::Place;
 use crate::io::sys::udp::MAX_SEND;
 
 /// Copies run ten times slower on some CPUs when source and destination differ by less than 32

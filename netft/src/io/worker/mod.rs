@@ -13,9 +13,9 @@
 
 mod acks;
 mod chunks;
-mod flight;
 mod out;
 mod report;
+mod ring;
 mod run;
 mod rx;
 mod tx;
@@ -25,6 +25,7 @@ use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -37,6 +38,7 @@ use super::{
 };
 use crate::{
     id::{PeerId, RouteId},
+    route::flight::Limits,
     time::Time,
     wire::probe::Probe,
 };
@@ -50,6 +52,8 @@ pub struct WorkerIo {
     pub to_driver: mpsc::Sender<FromWorker>,
     /// To the QUIC endpoint.
     pub to_quic: mpsc::Sender<QuicDatagram>,
+    /// What a peer's unacknowledged frames may hold, over all workers.
+    pub resend: Limits,
 }
 
 /// What a worker tells the driver.
@@ -92,6 +96,19 @@ pub enum FromWorker {
         /// The worker.
         worker: usize,
     },
+    /// What was in flight on a route was sent again on another one.
+    Resent {
+        /// To whom.
+        peer: PeerId,
+        /// The route it was sent on.
+        from: RouteId,
+        /// The route it went out on again.
+        to: RouteId,
+        /// How many frames.
+        frames: u64,
+        /// How long the oldest of them had waited.
+        waited: Duration,
+    },
 }
 
 /// The running workers.
@@ -111,6 +128,9 @@ impl Workers {
             tracing::error!("built to measure: nothing is encrypted or authenticated");
         }
         let mut workers = Self { shared: Vec::new(), threads: Vec::new(), counters: Vec::new() };
+        // Any of them may send to any peer.
+        let share = Limits { bytes: io.resend.bytes.div_ceil(count.max(1)), ..io.resend };
+        let io = WorkerIo { resend: share, ..io };
         for index in 0..count.max(1) {
             let shared = Arc::new(Shared::new()?);
             let counters = Arc::new(Counters::default());

@@ -8,25 +8,26 @@ use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
     chunks::Chunks,
-    flight::{Flight, Place, Sent},
     report::Reports,
+    ring::{Place, Ring},
 };
 use crate::{
-    id::RouteId,
     io::{
         clock,
         counters::Counters,
-        fib::{Fib, Path, SocketId},
+        fib::{Fib, Path, PeerEntry, SocketId},
         sys::udp::{self, MAX_SEGMENTS, MAX_SEND, SendFault},
     },
+    route::flight::{Limits, MAX_FRAMES, Sent},
     wire::{
         DropReason,
-        header::{HEADER_LEN, Header, Kind, OVERHEAD, TAG_LEN},
+        header::{HEADER_LEN, Kind, OVERHEAD, TAG_LEN},
         session::{Sealer, Session},
     },
 };
 
 const PAGE: usize = super::chunks::PAGE;
+const _: () = assert!(MAX_SEGMENTS <= MAX_FRAMES as usize);
 
 /// How many sockets whose interface cannot segment are remembered; one that is forgotten costs a
 /// failed send.
@@ -37,8 +38,10 @@ pub(super) struct Target<'f> {
     pub(super) session: &'f Arc<Session>,
     pub(super) sealer: Sealer<'f>,
     pub(super) path: &'f Path,
-    /// Where a copy goes while the route is suspect.
+    /// Where a copy goes: the route is suspect, or the policy says so.
     pub(super) duplicate: Option<&'f Path>,
+    /// The peer, if the next packet to it may go elsewhere.
+    pub(super) steered: Option<&'f PeerEntry>,
     /// The largest frame, bytes; at least one byte of payload fits.
     pub(super) max_frame: usize,
 }
@@ -55,7 +58,10 @@ pub(super) struct Out {
     chunks: Chunks,
     /// Where the first frame starts, in the current chunk.
     base: usize,
-    flights: Vec<Flight>,
+    limits: Limits,
+    rings: Vec<Ring>,
+    /// Chunks of finished sends; empty between turns, kept for its memory.
+    done: Vec<usize>,
     /// Bytes of finished frames.
     used: usize,
     frames: usize,
@@ -68,12 +74,14 @@ pub(super) struct Out {
 
 impl Out {
     /// An empty buffer for packets that are copied from `source`.
-    pub(super) fn new(source: &[u8]) -> Self {
+    pub(super) fn new(source: &[u8], limits: Limits) -> Self {
         let chunks = Chunks::new(source.as_ptr().addr().wrapping_add(PAGE / 2));
         Self {
             base: chunks.start(),
             chunks,
-            flights: Vec::new(),
+            limits,
+            rings: Vec::new(),
+            done: Vec::new(),
             used: 0,
             frames: 0,
             stride: 0,
@@ -206,104 +214,89 @@ impl Out {
         if let Some(second) = to.duplicate {
             put(second, bytes, stride, &mut self.plain_sockets, context);
             Counters::add(&context.counters.duplicated_frames, frames as u64);
+            to.session.note_duplicated(frames as u64);
         }
         self.note(to, place);
     }
 
     /// Keeps a send until it is acknowledged.
     fn note(&mut self, to: &Target<'_>, place: Place) {
-        let now = clock::now();
-        let bytes = self.chunks.read(place);
-        let counter = |frame: &[u8]| Header::decode(frame).map_or(0, |header| header.counter);
-        let last = (place.len - 1) / place.stride * place.stride;
-        let counters = (counter(bytes), counter(&bytes[last..]));
+        if self.limits.off() {
+            return;
+        }
         let local = to.session.local();
-        let known = self.flights.iter_mut().position(|flight| flight.session.local() == local);
+        let known = self.rings.iter().position(|ring| ring.session.local() == local);
         let at = known.unwrap_or_else(|| {
-            self.flights.push(Flight::new(to.session.clone(), to.path.route, now));
-            self.flights.len() - 1
+            self.rings.push(Ring::new(to.session.clone(), self.limits));
+            self.rings.len() - 1
         });
-        self.flights[at].note(place, counters, to.path.route, now);
+        let frames = place.frames(self.chunks.read(place));
+        let doubled = to.duplicate.is_some();
+        self.rings[at].flight.note(place, frames, to.path.way(), doubled, clock::now());
         self.base = self.chunks.keep(place);
     }
 
     /// Takes in acknowledgements, sends again what a route may have swallowed, and forgets what
-    /// is done with. Called once per turn.
+    /// is done with. Called once per turn, before anything new is sent: what was sent earlier
+    /// leaves earlier.
     ///
-    /// `heard`: the sockets had something this turn and may have more, so silence proves nothing
-    /// yet (a worker that was not scheduled drains before it blames).
-    pub(super) fn service(&mut self, fib: &Fib, context: &mut Context<'_>, heard: bool) {
-        if self.flights.is_empty() {
+    /// `quiet`: nothing more waits in the sockets, so silence proves something.
+    pub(super) fn service(&mut self, fib: &Fib, context: &mut Context<'_>, quiet: bool) {
+        if self.rings.is_empty() {
             return;
         }
         let now = clock::now();
-        let Self { flights, chunks, plain_sockets, .. } = self;
-        for flight in flights.iter_mut() {
-            let mut done = Vec::new();
-            flight.hear(now, |place| chunks.read(place), |chunk| done.push(chunk));
-            let lost = flight.trim(now, |chunk| done.push(chunk));
+        let Self { rings, chunks, plain_sockets, done, .. } = self;
+        for ring in rings.iter_mut() {
+            let lost = ring.settle(now, chunks, done);
             Counters::add(&context.counters.ring_overflow, lost);
-            done.into_iter().for_each(|chunk| chunks.release(chunk));
-            let entry = fib.peers.iter().find(|entry| entry.peer == flight.peer);
-            let Some(entry) = entry else { continue };
-            let usable = |route: RouteId| {
-                let mut paths = entry.active.iter().chain(&entry.backups);
-                paths.any(|path| path.route == route)
-            };
-            let stuck = if flight.sent.is_empty() {
-                None
-            } else if let Some(route) = flight.suspect(now).filter(|_| !heard) {
-                flight.strike(now);
-                context.reports.suspect(route, context.counters);
-                Some(route)
-            } else {
-                // The route was given up before its data was missed.
-                flight.sent.iter().map(|sent| sent.route).find(|id| !usable(*id))
-            };
-            let Some(from) = stuck else { continue };
-            let mut paths = entry.active.iter().chain(&entry.backups);
-            let Some(path) = paths.find(|path| path.route != from) else { continue };
-            for sent in flight.sent.iter().filter(|sent| sent.route == from) {
-                resend(path, chunks.read(sent.place), sent, plain_sockets, context);
+            ring.session.note_lost(lost);
+            done.drain(..).for_each(|chunk| chunks.release(chunk));
+            let Ring { peer, flight, .. } = ring;
+            let entry = fib.peers.iter().find(|entry| entry.peer == *peer);
+            let Some(entry) = entry.filter(|_| !flight.is_empty()) else { continue };
+            let paths = || entry.active.iter().chain(&entry.backups);
+            while let Some(moved) = flight.decide(now, paths().map(|path| path.way()), quiet) {
+                let Some(path) = paths().find(|path| path.route == moved.to) else { break };
+                let mut frames = 0;
+                for sent in flight.moved(&moved) {
+                    let bytes = chunks.read(sent.payload);
+                    frames += resend(path, bytes, sent, plain_sockets, context);
+                }
+                context.reports.moved(*peer, &moved, frames, context.counters);
             }
-            flight.moved(from, path.route, now);
         }
-        let live = |flight: &Flight| {
-            !flight.sent.is_empty() || fib.sessions.contains_key(&flight.session.local())
+        let live = |ring: &Ring| {
+            !ring.flight.is_empty() || fib.sessions.contains_key(&ring.session.local())
         };
-        flights.retain(live);
+        rings.retain(live);
     }
 
     /// How long until [`service`](Self::service) has something to do by itself.
     pub(super) fn wait(&self) -> Option<Duration> {
         let now = clock::now();
-        self.flights.iter().filter_map(|flight| flight.wait(now)).min()
+        self.rings.iter().filter_map(|ring| ring.flight.wait(now)).min()
     }
 }
 
-/// Sends the frames of one send that are not acknowledged, in runs.
+/// Sends the frames of one send that are not acknowledged. Returns how many.
 fn resend(
     path: &Path,
     bytes: &[u8],
-    sent: &Sent,
+    sent: &Sent<Place>,
     plain: &mut Vec<SocketId>,
     context: &mut Context<'_>,
-) {
-    let stride = sent.place.stride;
-    let mut place = 0;
-    while place < sent.frames {
-        let missing = |at: &u32| sent.acked & (1 << at) == 0;
-        let run = (place..sent.frames).take_while(missing).count();
-        if run == 0 {
-            place += 1;
-            continue;
-        }
-        let start = place as usize * stride;
-        let end = (start + run * stride).min(bytes.len());
+) -> u64 {
+    let stride = sent.payload.stride;
+    let mut frames = 0;
+    for (first, count) in sent.runs() {
+        let start = first as usize * stride;
+        let end = (start + count as usize * stride).min(bytes.len());
         put(path, &bytes[start..end], stride, plain, context);
-        Counters::add(&context.counters.resent_frames, run as u64);
-        place += run as u32;
+        frames += u64::from(count);
     }
+    Counters::add(&context.counters.resent_frames, frames);
+    frames
 }
 
 /// Sends frames of one length (the last may be shorter), in one call where the interface can.
@@ -319,7 +312,7 @@ fn put(
     let fits = stride <= path.max_datagram;
     if frames > 1 && fits && !plain.contains(&socket.id) {
         match attempt(path, bytes, Some(stride as u16)) {
-            Ok(()) => return Counters::add(&context.counters.tx_frames, frames as u64),
+            Ok(()) => return sent(path, context, bytes.len(), frames as u64),
             Err((SendFault::NoOffload, _)) => {
                 if plain.len() == MAX_PLAIN_SOCKETS {
                     plain.clear();
@@ -336,10 +329,18 @@ fn put(
             continue;
         }
         match attempt(path, frame, None) {
-            Ok(()) => Counters::add(&context.counters.tx_frames, 1),
+            Ok(()) => sent(path, context, frame.len(), 1),
             Err(fault) => failed(path, context, 1, fault),
         }
     }
+}
+
+/// Counts what the kernel took.
+#[inline]
+fn sent(path: &Path, context: &Context<'_>, bytes: usize, frames: u64) {
+    Counters::add(&context.counters.tx_frames, frames);
+    Counters::add(&path.sent.frames, frames);
+    Counters::add(&path.sent.bytes, bytes as u64);
 }
 
 /// One send; again when the error may be an earlier packet's.
@@ -382,19 +383,27 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::io::fib::UdpSocket;
+    use crate::{id::RouteId, io::fib::UdpSocket};
 
     #[test]
     fn frames_sealed_for_a_wider_route_are_counted_and_not_sent() {
         let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
         let local = std::net::SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
         let socket = Arc::new(UdpSocket { id: SocketId(1), local, ifindex: 1, worker: 0, fd });
-        let path = Path { route: RouteId(1), socket, remote: local, max_datagram: 1200 };
+        let path = Path {
+            route: RouteId(1),
+            socket,
+            remote: local,
+            max_datagram: 1200,
+            rtt: None,
+            sent: Arc::default(),
+        };
         let counters = Counters::default();
         let mut reports = Reports::new(mpsc::channel(1).0);
         let mut context = Context { counters: &counters, reports: &mut reports };
         put(&path, &[0; 1400 * 2 + 700], 1400, &mut Vec::new(), &mut context);
         assert_eq!(counters.drops[DropReason::TooBig as usize].load(Relaxed), 2);
         assert_eq!(counters.tx_frames.load(Relaxed), 1, "the last one is shorter");
+        assert_eq!(path.sent.bytes.load(Relaxed), 700);
     }
 }

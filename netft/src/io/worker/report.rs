@@ -6,8 +6,9 @@ use tokio::sync::mpsc;
 
 use super::FromWorker;
 use crate::{
-    id::RouteId,
+    id::{PeerId, RouteId},
     io::{clock, counters::Counters},
+    route::flight::Move,
     time::Time,
     wire::DropReason,
 };
@@ -45,11 +46,20 @@ impl Reports {
     }
 
     /// Tells that data on a route stays unacknowledged.
-    pub(super) fn suspect(&mut self, route: RouteId, counters: &Counters) {
+    fn suspect(&mut self, route: RouteId, counters: &Counters) {
         // No errno is 0.
         if self.is_due(route, 0, clock::now()) {
             self.send(FromWorker::Suspect(route), counters);
         }
+    }
+
+    /// Tells that frames were sent again, and what route is to be judged for it.
+    pub(super) fn moved(&mut self, peer: PeerId, moved: &Move, frames: u64, counters: &Counters) {
+        if moved.suspect {
+            self.suspect(moved.from, counters);
+        }
+        let Move { from, to, waited, .. } = *moved;
+        self.send(FromWorker::Resent { peer, from, to, frames, waited }, counters);
     }
 
     fn is_due(&mut self, route: RouteId, errno: i32, now: Time) -> bool {

@@ -16,7 +16,7 @@ use crate::io::{
     fib::{Fib, SocketId, TunQueue, UdpSocket},
     sys::epoll::Events,
 };
-use crate::wire::DropReason;
+use crate::{route::recovery, time::Time, wire::DropReason};
 
 /// How often in a row a queue may fail in a way that may pass, before it counts as dead.
 const MAX_FAILURES: u32 = 16;
@@ -54,10 +54,10 @@ impl Worker {
             shared,
             counters,
             reports: Reports::new(io.to_driver.clone()),
-            io,
             acks: Acks::default(),
-            tx: Tx::new(),
+            tx: Tx::new(io.resend),
             rx: Rx::new(),
+            io,
             seen: 0,
             queue: None,
             sockets: Vec::new(),
@@ -70,7 +70,10 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(MAX_EVENTS);
         let shared = self.shared.clone();
-        while shared.epoll.wait(&mut events, self.wait()).is_ok() {
+        let mut due = self.due();
+        while shared.epoll.wait(&mut events, due.map(|due| due.since(clock::now()))).is_ok() {
+            let woken = clock::now();
+            let late = due.map_or(Duration::ZERO, |due| woken.since(due));
             // The wake-up goes first, then what it may have announced is read: a change after the
             // drain wakes again, so none is slept through.
             if events.iter().any(|ready| ready.token == WAKE) {
@@ -84,27 +87,35 @@ impl Worker {
             let shared_fib = self.io.fib.clone();
             let fib = shared_fib.load();
             for ready in events.iter() {
-                match ready.token {
-                    WAKE => {}
-                    QUEUE => self.adapter_turn(&fib),
-                    token => {
-                        if let Some(id) = socket_of(token) {
-                            self.socket_turn(&fib, id, ready.error);
-                        }
-                    }
+                if let Some(id) = socket_of(ready.token) {
+                    self.socket_turn(&fib, id, ready.error);
                 }
             }
             self.acks.pay(&fib, &self.counters, clock::now());
-            let heard = events.iter().any(|ready| socket_of(ready.token).is_some());
-            self.tx.service(&fib, &self.counters, &mut self.reports, heard);
+            // Whoever slept looks once more before it blames anyone.
+            let quiet = self.rx.drained() && late < recovery::FLOOR;
+            self.tx.service(&fib, &self.counters, &mut self.reports, quiet);
+            // New data goes after what is sent again.
+            if events.iter().any(|ready| ready.token == QUEUE) {
+                self.adapter_turn(&fib);
+            }
             drop(fib);
             self.report_death();
+            // Late timers and long turns: this worker was not scheduled.
+            let now = clock::now();
+            let stalled = late.max(now.since(woken));
+            if stalled >= recovery::FLOOR {
+                self.acks.stalled(stalled, now);
+            }
+            due = self.due();
         }
     }
 
-    /// How long until an acknowledgement or a resend is due.
-    fn wait(&self) -> Option<Duration> {
-        [self.acks.wait(clock::now()), self.tx.wait()].into_iter().flatten().min()
+    /// When an acknowledgement or a resend is due.
+    fn due(&self) -> Option<Time> {
+        let now = clock::now();
+        let wait = [self.acks.wait(now), self.tx.wait()].into_iter().flatten().min()?;
+        Some(now + wait)
     }
 
     fn refresh(&mut self) {

@@ -8,7 +8,11 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{FromWorker, QuicDatagram, WorkerIo, acks::Acks, report::Reports};
+use super::{
+    FromWorker, QuicDatagram, WorkerIo,
+    acks::{Acks, Back},
+    report::Reports,
+};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -44,6 +48,8 @@ const INPUT_LEN: usize = 65_536;
 pub(super) struct Rx {
     input: Box<[u8]>,
     coalescer: Coalescer,
+    /// A turn since the last [`drained`](Self::drained) may have left something in its socket.
+    left: bool,
 }
 
 /// What a worker's other parts lend to a turn.
@@ -70,6 +76,8 @@ struct Batch<'a, 'l> {
     frames: u64,
     /// Data frames and their highest counter, of the two sessions a batch may mix at a rekey.
     data: [Option<(&'l Arc<Session>, u64, u64)>; 2],
+    /// A session data of which was here before.
+    repeated: Option<&'l Arc<Session>>,
 }
 
 /// Writes to the adapter.
@@ -85,7 +93,7 @@ struct Writer<'a> {
 impl Rx {
     pub(super) fn new() -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
-        Self { input, coalescer: Coalescer::new(true) }
+        Self { input, coalescer: Coalescer::new(true), left: false }
     }
 
     /// Takes what the socket has, within bounds. `overflow` is the socket's last count of lost
@@ -99,7 +107,7 @@ impl Rx {
         let mut dead = false;
         for _ in 0..MAX_RECEIVES {
             match udp::recv(socket.fd.as_fd(), &mut self.input) {
-                Ok(None) => break,
+                Ok(None) => return dead,
                 Ok(Some(received)) => {
                     if let Some(total) = received.overflow {
                         let lost = total.wrapping_sub(*overflow);
@@ -115,7 +123,13 @@ impl Rx {
                 Err(_) => self.errors(socket, lent),
             }
         }
+        self.left = true;
         dead
+    }
+
+    /// Whether the turns since the last call left nothing in their sockets.
+    pub(super) fn drained(&mut self) -> bool {
+        !std::mem::take(&mut self.left)
     }
 
     /// Empties the socket's error queue. What this kernel says speaks against the route it names;
@@ -150,15 +164,24 @@ impl Rx {
             session: None,
             frames: 0,
             data: [None; 2],
+            repeated: None,
         };
         let coalescer = merge.then_some(&mut self.coalescer);
         batch.run(&mut self.input[..received.len], received.segment, coalescer);
         Counters::add(&lent.counters.rx_frames, batch.frames);
         let data = batch.data;
+        let noted = data[0].is_some() || batch.repeated.is_some();
+        let route = if noted { batch.route().map(|(_, route)| route) } else { None };
+        // Anyone can send a copy of what was seen; the answer goes only where a route is.
+        let repeated = batch.repeated.filter(|_| route.is_some());
+        let back = Back { route, socket, to: from };
         let Writer { dead, refuses_udp, .. } = batch.writer;
         for (session, frames, highest) in data.into_iter().flatten() {
             session.note_heard(highest);
-            lent.acks.note(session, frames, (socket, from), clock::now());
+            lent.acks.note(session, frames, back, clock::now());
+        }
+        if let Some(session) = repeated {
+            lent.acks.repeated(session, back, clock::now());
         }
         if refuses_udp {
             self.coalescer.set_merge_udp(false);
@@ -200,7 +223,10 @@ impl<'l> Batch<'_, 'l> {
         let frame = &mut input[start..end];
         let header = Header::decode(frame)?;
         let session = self.session(header.session)?;
-        let payload = session.open(&header, frame)?;
+        let payload = match session.open(&header, frame) {
+            Ok(payload) => payload,
+            Err(reason) => return Err(self.refused(&header, reason)),
+        };
         let session = session.session();
         self.frames += 1;
         match header.kind {
@@ -257,6 +283,15 @@ impl<'l> Batch<'_, 'l> {
             start += inner.len;
         }
         Ok(())
+    }
+
+    /// Data that comes again tells that its acknowledgement did not reach its sender.
+    #[cold]
+    fn refused(&mut self, header: &Header, reason: DropReason) -> DropReason {
+        if (header.kind, reason) == (Kind::Data, DropReason::Replayed) {
+            self.repeated = self.session.as_ref().map(|(_, session, _)| *session);
+        }
+        reason
     }
 
     #[inline]

@@ -31,6 +31,7 @@ use crate::{
         tests::{Shape, build, check, cut, plain},
         vnet::{VNET_LEN, VnetHdr},
     },
+    route::{flight::Limits, recovery},
     wire::{
         DropReason,
         header::{HEADER_LEN, Kind, TAG_LEN},
@@ -108,9 +109,26 @@ fn node(
     // Where the active route leads, if not to the other node; its backup does then.
     first: Option<SocketAddr>,
 ) -> Node {
+    node_that_keeps(Limits::default(), socket, (remote, first), local, session, vnet)
+}
+
+fn node_that_keeps(
+    resend: Limits,
+    socket: Arc<UdpSocket>,
+    (remote, first): (SocketAddr, Option<SocketAddr>),
+    local: VirtualAddrs,
+    session: Arc<Session>,
+    vnet: bool,
+) -> Node {
     let to = first.unwrap_or(remote);
-    let path =
-        |route, remote| Path { route, socket: socket.clone(), remote, max_datagram: MAX_DATAGRAM };
+    let path = |route, remote| Path {
+        route,
+        socket: socket.clone(),
+        remote,
+        max_datagram: MAX_DATAGRAM,
+        rtt: None,
+        sent: Arc::default(),
+    };
     let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
     let path = path(ROUTE, to);
     let peer = PeerEntry {
@@ -119,6 +137,7 @@ fn node(
         active: Some(Arc::new(path)),
         duplicate: None,
         backups: backup.into_iter().map(Arc::new).collect(),
+        steering: None,
         candidates: Vec::new(),
     };
     let (queue, kernel) = adapter(vnet);
@@ -130,7 +149,7 @@ fn node(
     fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
     let (to_quic, quic) = mpsc::channel(64);
-    let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic };
+    let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic, resend };
     let workers = Workers::start(1, io).unwrap();
     workers.watch_socket(&socket).unwrap();
     Node { workers, socket, session, queue, kernel, driver, quic }
@@ -487,7 +506,8 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
         for round in 0..10_000u32 {
             let (to_driver, _driver) = mpsc::channel(1);
             let (to_quic, _quic) = mpsc::channel(1);
-            let io = WorkerIo { fib: Arc::default(), to_driver, to_quic };
+            let io =
+                WorkerIo { fib: Arc::default(), to_driver, to_quic, resend: Limits::default() };
             let workers = Workers::start(1, io).unwrap();
             workers.unwatch_queue(0);
             // The stop comes at every point of the turn the change above causes.
@@ -520,12 +540,38 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
     assert!(got == expected, "other packets, or in another order");
     let suspected = left.driver.blocking_recv().unwrap();
     assert!(matches!(suspected, FromWorker::Suspect(ROUTE)), "{suspected:?}");
+    let told = left.driver.blocking_recv().unwrap();
+    let FromWorker::Resent { peer, from, to, frames, waited } = told else { panic!("{told:?}") };
+    assert_eq!((peer, from, to), (PEER, ROUTE, RouteId(ROUTE.0 + 1)));
+    assert!(waited >= recovery::FLOOR, "{waited:?}");
     // Acknowledged over the backup, they are not sent a third time.
     thread::sleep(Duration::from_millis(300));
     let counters = &left.workers.counters()[0];
     let resent = counters.resent_frames.load(Relaxed);
     let sent = counters.tx_frames.load(Relaxed);
     assert_eq!(sent, 2 * resent, "each frame went out once on each route");
+    assert_eq!(resent, frames, "in one move");
     let doubled = right.workers.counters()[0].drops[DropReason::Replayed as usize].load(Relaxed);
     assert_eq!(doubled, 0, "nothing was delivered before");
+}
+
+/// With the ring off nothing is kept, so nothing is sent again and nothing is suspected.
+#[test]
+fn without_a_ring_silence_has_no_consequence() {
+    let (one, two, hole) = (socket(), socket(), socket());
+    let (a, b) = (one.local, two.local);
+    let off = Limits { bytes: 0, ..Limits::default() };
+    let ends = (b, Some(hole.local));
+    let mut left = node_that_keeps(off, one, ends, LEFT, session(RIGHT, (1, 2)), true);
+    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), true, None);
+    let (given, _) = traffic();
+    given.iter().for_each(|(hdr, packet)| left.give(hdr, packet));
+    right.go();
+    left.go();
+    thread::sleep(Duration::from_millis(300));
+    let counters = &left.workers.counters()[0];
+    assert!(counters.tx_frames.load(Relaxed) > 0);
+    assert_eq!(counters.resent_frames.load(Relaxed), 0);
+    assert!(left.driver.try_recv().is_err());
+    assert_eq!(right.workers.counters()[0].rx_frames.load(Relaxed), 0);
 }

@@ -16,6 +16,7 @@ use crate::{
         clock,
         counters::Counters,
         fib::{Fib, TunQueue},
+        steering::Course,
         sys::udp::MAX_SEND,
     },
     packet::{
@@ -24,6 +25,7 @@ use crate::{
         too_big,
         vnet::{VNET_LEN, VnetHdr},
     },
+    route::{flight::Limits, policy::Traffic},
     wire::{
         DropReason,
         header::{FLAG_PARTIAL_CHECKSUM, OVERHEAD},
@@ -68,9 +70,10 @@ struct Turn<'a> {
 }
 
 impl Tx {
-    pub(super) fn new() -> Self {
+    /// `resend`: what a peer's unacknowledged frames may hold here.
+    pub(super) fn new(resend: Limits) -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
-        let out = Out::new(&input);
+        let out = Out::new(&input, resend);
         Self { input, out, too_big: too_big::Limit::default() }
     }
 
@@ -80,9 +83,9 @@ impl Tx {
         fib: &Fib,
         counters: &Counters,
         reports: &mut Reports,
-        heard: bool,
+        quiet: bool,
     ) {
-        self.out.service(fib, &mut Context { counters, reports }, heard);
+        self.out.service(fib, &mut Context { counters, reports }, quiet);
     }
 
     /// How long until [`service`](Self::service) has something to do by itself.
@@ -182,7 +185,7 @@ impl<'a> Turn<'a> {
     fn packet(&mut self, hdr: &VnetHdr, packet: &[u8]) -> Result<(), DropReason> {
         let inner = Inner::parse(packet)?;
         let port = inner.udp_port(packet);
-        self.aim(inner.dst, port)?;
+        self.aim(&inner, port, || inner.traffic(hdr, packet))?;
         let Self { out, context, target, .. } = self;
         let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
@@ -210,29 +213,46 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// Points `target` to where packets for `dst` go. Frames for another peer are sent before.
+    /// Points `target` to where a packet goes. Frames that go elsewhere are sent before.
     #[inline]
-    fn aim(&mut self, dst: IpAddr, port: Option<u16>) -> Result<(), DropReason> {
-        if self.target.as_ref().is_some_and(|(addr, _)| *addr == dst) {
-            return Ok(());
+    fn aim(
+        &mut self,
+        inner: &Inner,
+        port: Option<u16>,
+        traffic: impl Fn() -> Traffic,
+    ) -> Result<(), DropReason> {
+        if let Some((addr, to)) = &self.target
+            && *addr == inner.dst
+        {
+            let same = |course: Course<'_>| course.is(to.path, to.duplicate);
+            if to.steered.is_none_or(|entry| entry.course(&traffic).is_some_and(same)) {
+                return Ok(());
+            }
         }
         self.flush();
-        self.target = Some((dst, self.look_up(dst, port)?));
+        self.target = Some((inner.dst, self.look_up(inner.dst, port, traffic)?));
         Ok(())
     }
 
-    fn look_up(&self, dst: IpAddr, port: Option<u16>) -> Result<Target<'a>, DropReason> {
+    fn look_up(
+        &self,
+        dst: IpAddr,
+        port: Option<u16>,
+        traffic: impl Fn() -> Traffic,
+    ) -> Result<Target<'a>, DropReason> {
         let Some(entry) = self.fib.peer_at(dst) else {
             return Err(if self.is_own(dst, port) { DropReason::Loop } else { DropReason::NoPeer });
         };
         let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
-        let path = entry.active.as_deref().ok_or(DropReason::NoRoute)?;
-        let max_frame = path.max_datagram.min(MAX_SEND);
+        let Course { path, copy } = entry.course(traffic).ok_or(DropReason::NoRoute)?;
+        let smallest = copy.map_or(usize::MAX, |copy| copy.max_datagram).min(path.max_datagram);
+        let max_frame = smallest.min(MAX_SEND);
         if max_frame <= OVERHEAD {
             return Err(DropReason::TooBig);
         }
-        let duplicate = entry.duplicate.as_deref();
-        Ok(Target { session, sealer: session.sealer(), path, duplicate, max_frame })
+        let steered = entry.steering.is_some().then_some(entry);
+        let sealer = session.sealer();
+        Ok(Target { session, sealer, path, duplicate: copy, steered, max_frame })
     }
 
     /// Whether a packet goes to the remote end of a route: one of our own frames, sent here by a

@@ -45,6 +45,12 @@ impl Engine {
             Input::Suspect(route) => {
                 self.at_route(now, route, |peer, context| peer.suspect(context, now, route));
             }
+            Input::Resent { peer, from, to, frames, waited } => {
+                self.at(now, peer, |peer, context| {
+                    peer.resent(context, now, (from, to), frames, waited);
+                });
+            }
+            Input::Tally { peer, tally } => self.at(now, peer, |peer, _| peer.count(tally)),
             Input::Fault { route, reason } => {
                 self.at_route(now, route, |peer, _| peer.fault(now, route, reason));
             }

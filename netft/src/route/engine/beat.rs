@@ -37,11 +37,14 @@ impl Peer {
             let sent = Time::from_nanos(heartbeat.sent_at);
             let held = Duration::from_micros(u64::from(heartbeat.held_us));
             // A reply to a request from the future was never asked for.
-            if route.suspect.is_some_and(|since| sent >= since && sent <= now) {
+            if route.suspect.is_some_and(|since| sent >= since && sent <= now)
+                && !context.suspects_for_ever()
+            {
                 route.suspect = None;
             }
             if sent <= now {
                 route.mtu.heard(sent);
+                route.last_answered = Some(now);
                 route.quality.reply(now, heartbeat.sequence, sent, held);
             }
         }

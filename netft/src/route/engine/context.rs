@@ -7,6 +7,7 @@ use crate::{
     route::{
         event::{Event, EventKind},
         jitter::Jitter,
+        stall::Stalls,
     },
     time::Time,
 };
@@ -24,6 +25,12 @@ pub enum Bug {
     NeverFailOver,
     /// A route is down after half its detection time.
     EarlyDown,
+    /// A suspicion never ends.
+    SuspectForEver,
+    /// What was sent again is delivered even if it was delivered before.
+    DeliverTwice,
+    /// What should be sent again is not.
+    LoseInFlight,
 }
 
 /// Handed to every peer's methods.
@@ -34,6 +41,8 @@ pub(super) struct Context {
     pub(super) outputs: VecDeque<Output>,
     /// The last stall and when it ended.
     pub(super) stalled: Option<(Duration, Time)>,
+    /// How long data stood still at failovers.
+    pub(super) stalls: Stalls,
     #[cfg(feature = "sim")]
     bug: Option<Bug>,
 }
@@ -45,6 +54,7 @@ impl Context {
             jitter: Jitter::new(config.seed),
             outputs: VecDeque::new(),
             stalled: None,
+            stalls: Stalls::default(),
             #[cfg(feature = "sim")]
             bug: None,
         }
@@ -79,6 +89,10 @@ impl Context {
     pub(super) fn gives_up_early(&self) -> bool {
         self.bug == Some(Bug::EarlyDown)
     }
+
+    pub(super) fn suspects_for_ever(&self) -> bool {
+        self.bug == Some(Bug::SuspectForEver)
+    }
 }
 
 /// Without the simulator nobody plants a mistake.
@@ -94,6 +108,10 @@ impl Context {
     }
 
     pub(super) const fn gives_up_early(&self) -> bool {
+        false
+    }
+
+    pub(super) const fn suspects_for_ever(&self) -> bool {
         false
     }
 }

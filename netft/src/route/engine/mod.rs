@@ -6,6 +6,7 @@
 //! are (a table that changes is copied, and a stall concerns everyone); outputs of one call are at
 //! most a few per route of those peers.
 
+mod account;
 mod apply;
 mod beat;
 mod context;
@@ -25,9 +26,11 @@ use context::Context;
 use peer::Peer;
 
 use super::{
+    cost::Tally,
     event::{Event, EventKind, Reason},
     machine::Route,
     spec::{RouteChange, RouteSpec},
+    stall::Stalls,
     status::{PeerStatus, RouteStatus},
     table::Table,
 };
@@ -134,6 +137,26 @@ pub enum Input {
         route: RouteId,
         /// The probe.
         probe: Probe,
+    },
+    /// What was in flight on a route was sent again on another one.
+    Resent {
+        /// The peer.
+        peer: PeerId,
+        /// The route that may have swallowed it.
+        from: RouteId,
+        /// Where it was sent again.
+        to: RouteId,
+        /// Frames.
+        frames: u64,
+        /// How long the oldest had waited.
+        waited: Duration,
+    },
+    /// Frames sent twice and given up towards a peer, since the start.
+    Tally {
+        /// The peer.
+        peer: PeerId,
+        /// The counts.
+        tally: Tally,
     },
 }
 
@@ -252,6 +275,11 @@ impl Engine {
     /// Every peer, by number.
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.peers.values().map(Peer::status).collect()
+    }
+
+    /// How long data stood still at failovers, over all peers.
+    pub fn stalls(&self) -> Stalls {
+        self.context.stalls
     }
 
     /// Does something to a peer, if it exists, and all that follows.

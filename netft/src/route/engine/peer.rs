@@ -6,6 +6,7 @@ use super::Context;
 use crate::{
     id::{PeerId, RouteId},
     route::{
+        cost::{Account, Tally},
         event::{EventKind, Reason},
         machine::Route,
         select,
@@ -36,6 +37,13 @@ pub(super) struct Peer {
     pub(super) serial: u32,
     /// The peer is heard on some route.
     pub(super) heard: bool,
+    /// What leaving a route costs, while it grows.
+    pub(super) account: Option<Account>,
+    pub(super) tally: Tally,
+    /// Since when no route carries data, if one did.
+    pub(super) dark: Option<Time>,
+    /// When everything was brought up to date last.
+    pub(super) settled: Time,
 }
 
 impl Peer {
@@ -52,6 +60,10 @@ impl Peer {
             heard_serial: None,
             serial: 0,
             heard: false,
+            account: None,
+            tally: Tally::default(),
+            dark: None,
+            settled: now,
         }
     }
 
@@ -99,16 +111,21 @@ impl Peer {
 
     /// The packet path waits in vain for acknowledgements on a route. A heartbeat asks at once;
     /// its reply clears the suspicion, its absence is the detection time's business. Data goes
-    /// both ways meanwhile, so at most for a detection time.
+    /// both ways meanwhile, so at most for a detection time: on a route that loses many packets
+    /// neither may come.
     pub(super) fn suspect(&mut self, context: &mut Context, now: Time, id: RouteId) {
         let Some(route) = self.routes.get_mut(&id) else { return };
         if route.state != RouteState::Up || route.suspect.is_some() {
             return;
         }
+        let end = now + route.detection_time();
         route.suspect = Some(now);
         // Perhaps only what is large vanishes there.
         route.mtu.doubt(now);
-        route.next_request = route.next_request.map(|_| now);
+        route.suspect_end = (!context.suspects_for_ever()).then_some(end);
+        let soonest = route.last_request.map_or(now, |last| last + route.delay() / 4);
+        route.next_request = route.next_request.map(|planned| planned.min(soonest.max(now)));
+        self.open(context, now, id).suspect = Some(now);
         context.event(now, EventKind::Suspect { route: id, peer: self.id });
     }
 
@@ -141,6 +158,7 @@ impl Peer {
         if self.session.take().is_none() {
             return;
         }
+        self.close(context, now);
         for route in self.routes.values_mut() {
             route.reset(Reason::SessionLost);
             route.next_request = None;
@@ -163,6 +181,7 @@ impl Peer {
             self.expire(context, now, id);
         }
         self.settle(context, now);
+        self.close_due(context, now);
         self.send_due(context, now);
         self.probe(context, now);
     }
@@ -171,6 +190,9 @@ impl Peer {
     fn expire(&mut self, context: &mut Context, now: Time, id: RouteId) {
         let early = context.gives_up_early();
         let Some(route) = self.routes.get_mut(&id) else { return };
+        if route.suspect_until().is_some_and(|until| until <= now) {
+            route.suspect = None;
+        }
         let deadline = if early { route.warning.or(route.deadline) } else { route.deadline };
         if deadline.is_some_and(|deadline| deadline <= now) {
             route.miss();
@@ -189,8 +211,9 @@ impl Peer {
         let timers = self
             .routes
             .values()
-            .flat_map(|route| [route.next_request, route.deadline, route.warning]);
-        timers.chain([select::next_return(&self.routes, self.active)]).flatten().min()
+            .flat_map(|r| [r.next_request, r.deadline, r.warning, r.suspect_until()]);
+        let account = self.account.map(|account| account.due);
+        timers.chain([select::next_return(&self.routes, self.active), account]).flatten().min()
     }
 
     /// The peer's row of the forwarding table.
@@ -203,6 +226,12 @@ impl Peer {
             .filter(|route| route.state == RouteState::Up && Some(route.id) != self.active)
             .map(|route| route.id)
             .collect();
+        let up = |route: &&&Route| route.state == RouteState::Up;
+        let held = |route: &&&Route| !route.hold.over(self.settled);
+        let spread = candidates.iter().filter(up).filter(|route| !held(route));
+        let suspects = candidates.iter().filter(up).filter(|route| route.suspect.is_some());
+        let (spread, suspects) =
+            (spread.map(|route| route.id).collect(), suspects.map(|route| route.id).collect());
         let active = self.active.and_then(|id| self.routes.get(&id));
         let suspect = active.is_some_and(|route| route.suspect.is_some());
         PeerForwarding {
@@ -210,6 +239,8 @@ impl Peer {
             active: self.active,
             duplicate: if suspect { backups.first().copied() } else { None },
             backups,
+            spread,
+            suspects,
             candidates: candidates.iter().map(|route| route.id).collect(),
         }
     }

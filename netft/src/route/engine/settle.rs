@@ -14,6 +14,7 @@ use crate::{
 impl Peer {
     /// Brings everything about the peer up to date.
     pub(super) fn settle(&mut self, context: &mut Context, now: Time) {
+        self.settled = now;
         let heard = self.routes.values().any(|route| route.rx);
         let mut came_up = false;
         for route in self.routes.values_mut() {
@@ -38,8 +39,9 @@ impl Peer {
         if from.is_some() && choice.route.is_some() {
             self.failovers += 1;
         }
-        let (peer, reason) = (self.id, choice.reason);
-        context.event(now, EventKind::Moved { peer, from, to: choice.route, reason });
+        let (peer, to, reason) = (self.id, choice.route, choice.reason);
+        let cause = Box::new(self.account(context, now, (from, to), reason));
+        context.event(now, EventKind::Moved { peer, from, to, reason, cause });
     }
 
     /// NetFT's order (S3, C8): route up, ready, session established.
@@ -77,7 +79,11 @@ fn settle_route(context: &mut Context, now: Time, route: &mut Route, heard: bool
         to: route.state,
         reason: route.reason,
         last_heard: route.last_heard,
-        history: if lost { route.history.dump(now) } else { Vec::new() },
+        history: if lost || route.state == RouteState::Down {
+            route.history.dump(now)
+        } else {
+            Vec::new()
+        },
     };
     context.event(now, kind);
     up

@@ -88,6 +88,7 @@ impl Plan {
             runtime_dir: "/nonexistent".into(),
             hold: Duration::from_secs(1),
             mtu_raise: Duration::from_secs(60),
+            resend: crate::route::flight::Limits::default(),
             history: 0,
             rekey: self.rekey,
             timings: Timings::default(),
@@ -101,6 +102,7 @@ impl Plan {
                 addrs: peer.addrs,
                 addresses: peer.addresses(),
                 routes: Vec::new(),
+                policies: crate::route::Policies::default(),
             }],
         }
     }
@@ -119,7 +121,14 @@ impl Plan {
             });
             fib.routes.insert((socket.id, remote), (PeerId(0), RouteId(n)));
             fib.sockets.insert(socket.id, socket.clone());
-            let path = Path { route: RouteId(n), socket, remote, max_datagram: 1472 };
+            let path = Path {
+                route: RouteId(n),
+                socket,
+                remote,
+                max_datagram: 1472,
+                rtt: None,
+                sent: Arc::default(),
+            };
             candidates.push(Arc::new(path));
         }
         fib.peers.push(PeerEntry {
@@ -128,6 +137,7 @@ impl Plan {
             active: None,
             duplicate: None,
             backups: Vec::new(),
+            steering: None,
             candidates,
         });
         fib
@@ -174,13 +184,16 @@ pub(super) struct Told {
     pub(super) reasons: Vec<String>,
     pub(super) names: BTreeSet<String>,
     pub(super) boots: BTreeSet<u64>,
+    /// Whether the peer's adapter was up, by the last hello.
+    pub(super) adapter_up: Option<bool>,
     pub(super) lists: Vec<Interfaces>,
 }
 
 impl Told {
     fn take(&mut self, message: FromQuic) {
         match message {
-            FromQuic::SessionUp { session, boot_id, peer_name, preferred, .. } => {
+            FromQuic::SessionUp { session, boot_id, peer_name, preferred, adapter_up, .. } => {
+                self.adapter_up = Some(adapter_up);
                 let local = session.local();
                 assert_eq!(session.boot_id(), boot_id);
                 assert!(self.live.insert(local, session).is_none(), "{local} is up twice");

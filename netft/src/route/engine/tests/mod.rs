@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod cost;
 mod detect;
 mod hostile;
 mod model;

@@ -76,12 +76,12 @@ fn a_black_hole_lowers_one_route_and_never_takes_it_down() {
 }
 
 #[test]
-fn a_suspicion_asks_at_once() {
+fn a_suspicion_asks_with_the_heartbeat_it_hastens() {
     let mut rig = rig(2);
     rig.live(2, Duration::from_millis(500), ETHERNET);
     assert!(rig.probes.is_empty());
     rig.input(Input::Suspect(RouteId(1)));
-    rig.tick();
+    rig.pass(DELAY / 4);
     assert_eq!(rig.probes.iter().map(|p| usize::from(p.size)).collect::<Vec<_>>(), [ETHERNET]);
 }
 

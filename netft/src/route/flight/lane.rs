@@ -1,0 +1,118 @@
+//! One route as its own sends show it.
+
+use crate::{
+    id::RouteId,
+    route::{flight::Way, recovery::Recovery},
+    time::Time,
+};
+
+/// Routes remembered beyond those with something in flight.
+const REMEMBERED: usize = 16;
+
+/// One route.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lane {
+    pub(super) route: RouteId,
+    pub(super) recovery: Recovery,
+    /// Sends in flight here.
+    pub(super) waiting: usize,
+    /// The newest sending here that is known to have arrived.
+    pub(super) passed: u64,
+    /// When that was learnt, or the route was struck.
+    pub(super) progress: Time,
+    /// Silences here since anything arrived.
+    strikes: u32,
+    /// When the newest send acknowledged by the present acknowledgement was sent.
+    sample: Option<Time>,
+    used: Time,
+}
+
+impl Lane {
+    /// A send that went out here and nowhere else was acknowledged; it, or all before it, is past.
+    pub(super) fn credit(&mut self, order: u64, sent: Time, now: Time) {
+        self.passed = self.passed.max(order);
+        self.progress = now;
+        self.strikes = 0;
+        self.sample = Some(sent);
+    }
+
+    /// Silence made the route suspect.
+    pub(super) fn strike(&mut self, now: Time) {
+        self.strikes += 1;
+        self.progress = now;
+    }
+}
+
+/// The routes of a flight. Places stay valid while something is in flight there.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    all: Vec<Lane>,
+}
+
+impl Lanes {
+    /// The place of a route that is about to get a send.
+    #[inline]
+    pub(super) fn place(&mut self, way: Way, now: Time) -> usize {
+        let place = match self.all.iter().position(|lane| lane.route == way.route) {
+            Some(place) => place,
+            None => self.add(way, now),
+        };
+        self.all[place].used = now;
+        place
+    }
+
+    pub(super) fn places(&self) -> std::ops::Range<usize> {
+        0..self.all.len()
+    }
+
+    pub(super) fn get(&self, place: usize) -> &Lane {
+        &self.all[place]
+    }
+
+    pub(super) fn at(&mut self, place: usize) -> &mut Lane {
+        &mut self.all[place]
+    }
+
+    pub(super) fn find(&self, wanted: impl Fn(&Lane) -> bool) -> Option<usize> {
+        self.all.iter().position(wanted)
+    }
+
+    /// How often in a row a route was silent.
+    pub(super) fn strikes(&self, route: RouteId) -> u32 {
+        self.all.iter().find(|lane| lane.route == route).map_or(0, |lane| lane.strikes)
+    }
+
+    /// Takes in how long the sends an acknowledgement was for have waited: one sample per route.
+    pub(super) fn measure(&mut self, now: Time, representative: bool) {
+        for lane in &mut self.all {
+            if let Some(sent) = lane.sample.take().filter(|_| representative) {
+                lane.recovery.sample(now.since(sent));
+            }
+        }
+    }
+
+    #[cold]
+    fn add(&mut self, way: Way, now: Time) -> usize {
+        let lane = Lane {
+            route: way.route,
+            recovery: way.rtt.map_or_else(Recovery::default, Recovery::expect),
+            waiting: 0,
+            passed: 0,
+            progress: now,
+            strikes: 0,
+            sample: None,
+            used: now,
+        };
+        let idle = self.all.iter().enumerate().filter(|(_, lane)| lane.waiting == 0);
+        match idle.min_by_key(|(_, lane)| lane.used).map(|(place, _)| place) {
+            Some(place) if self.all.len() >= REMEMBERED => {
+                self.all[place] = lane;
+                place
+            }
+            _ => {
+                self.all.push(lane);
+                self.all.len() - 1
+            }
+        }
+    }
+}

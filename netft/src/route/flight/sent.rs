@@ -1,0 +1,89 @@
+//! One send that waits for its acknowledgement.
+
+use crate::{
+    time::Time,
+    wire::ack::{Ack, Range},
+};
+
+/// The most frames of a send: one bit each.
+pub const MAX_FRAMES: u32 = u64::BITS;
+
+/// The frames of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frames {
+    /// The counter of the first.
+    pub first: u64,
+    /// The counter of the last; those between ascend.
+    pub last: u64,
+    /// How many: 1–64.
+    pub count: u32,
+    /// The memory they hold, bytes.
+    pub bytes: usize,
+}
+
+/// One send.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<P> {
+    /// What its owner knows it by.
+    pub payload: P,
+    pub(super) frames: Frames,
+    /// Bit n: frame n is acknowledged.
+    pub(super) acked: u64,
+    pub(super) lane: usize,
+    /// When it was sent first.
+    pub(super) born: Time,
+    /// When it was sent last.
+    pub(super) at: Time,
+    pub(super) order: u64,
+    /// Sent more than once: an acknowledgement does not tell which copy arrived.
+    pub(super) again: bool,
+    pub(super) doubled: bool,
+}
+
+impl<P> Sent<P> {
+    /// The frames that are not acknowledged: runs of first frame and count, in order.
+    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        let (acked, count) = (self.acked, self.frames.count);
+        let missing = move |frame: u32| acked & (1 << frame) == 0;
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let first = (next..count).find(|frame| missing(*frame))?;
+            next = (first..count).find(|frame| !missing(*frame)).unwrap_or(count);
+            Some((first, next - first))
+        })
+    }
+
+    /// How many frames are not acknowledged.
+    pub(super) fn missing(&self) -> u32 {
+        self.frames.count - self.acked.count_ones()
+    }
+
+    /// Whether everything is acknowledged.
+    pub(super) fn done(&self) -> bool {
+        self.acked == whole(self.frames.count)
+    }
+
+    /// Notes what an acknowledgement says. Returns whether that was news.
+    pub(super) fn mark(&mut self, ack: &Ack, counter: impl Fn(&P, u32) -> u64) -> bool {
+        let Frames { first, last, count, .. } = self.frames;
+        let before = self.acked;
+        let within = |range: &Range| range.first <= first && last <= range.last;
+        let touches = |range: &Range| range.first <= last && first <= range.last;
+        if ack.ranges.iter().any(within) {
+            self.acked = whole(count);
+        } else if ack.ranges.iter().any(touches) {
+            for frame in 0..count {
+                let counter = counter(&self.payload, frame);
+                if ack.ranges.iter().any(|range| range.first <= counter && counter <= range.last) {
+                    self.acked |= 1 << frame;
+                }
+            }
+        }
+        self.acked != before
+    }
+}
+
+/// All frames of a send.
+const fn whole(frames: u32) -> u64 {
+    if frames >= MAX_FRAMES { u64::MAX } else { (1 << frames) - 1 }
+}

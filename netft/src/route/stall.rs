@@ -1,0 +1,117 @@
+//! How long data stood still at failovers: a histogram with fixed buckets. Pure.
+//!
+//! The stall of a failover is the time between the moment data last got through on the route that
+//! was left and the moment it goes on another one. Two things measure it, the first where there
+//! is something in flight:
+//!
+//! * **data**: how long the oldest unacknowledged packet had waited when it was sent again on
+//!   another route (the largest of several resends);
+//! * **heartbeats**: the time from the last answered heartbeat on the old route to the move, which
+//!   is as long as data would have stood still at most, had there been any.
+
+use std::time::Duration;
+
+/// Upper bounds of the buckets, milliseconds; one more bucket holds what is longer.
+pub const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 40, 80, 160, 320, 640];
+
+/// What a stall was measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Measured {
+    /// Packets that waited for their acknowledgement.
+    Data,
+    /// Heartbeats, for want of data.
+    Heartbeats,
+}
+
+impl Measured {
+    /// The word in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Heartbeats => "heartbeats",
+        }
+    }
+}
+
+/// The stall of one move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// How long.
+    pub length: Duration,
+    /// By what it is known.
+    pub measured: Measured,
+}
+
+/// The stalls of a node's failovers since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// How many fell into each bucket of [`BOUNDS_MS`] (above the one before, up to its own
+    /// bound), and into the one behind the last.
+    pub buckets: [u64; BOUNDS_MS.len() + 1],
+    /// The sum of all.
+    pub sum: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+impl Stalls {
+    /// Counts one.
+    pub fn record(&mut self, length: Duration) {
+        let fits = |bound: &u64| length <= Duration::from_millis(*bound);
+        let place = BOUNDS_MS.iter().position(fits).unwrap_or(BOUNDS_MS.len());
+        self.buckets[place] += 1;
+        self.sum = self.sum.saturating_add(length);
+        self.max = self.max.max(length);
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// A length that this per mille of the stalls did not exceed: the bound of a bucket, or the
+    /// longest stall where that is less. `None` while there were none.
+    pub fn at_most(&self, permille: u64) -> Option<Duration> {
+        let count = self.count();
+        // The rank of the quantile, rounded up: 1 to the count.
+        let rank = (u128::from(count) * u128::from(permille)).div_ceil(1000).max(1);
+        let mut below = 0;
+        for (place, bucket) in self.buckets.iter().enumerate() {
+            below += u128::from(*bucket);
+            if below >= rank {
+                let bound = BOUNDS_MS.get(place).map(|ms| Duration::from_millis(*ms));
+                return Some(bound.map_or(self.max, |bound| bound.min(self.max)));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_falls_into_one_bucket_and_the_quantiles_bound_it() {
+        let mut stalls = Stalls::default();
+        assert_eq!((stalls.count(), stalls.at_most(500)), (0, None));
+        for us in [0, 1000, 1001, 20_000, 20_001, 640_000, 640_001] {
+            stalls.record(Duration::from_micros(us));
+        }
+        assert_eq!(stalls.buckets, [2, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1]);
+        assert_eq!(stalls.count(), 7);
+        assert_eq!(stalls.at_most(500), Some(Duration::from_millis(20)), "the 4th of 7");
+        assert_eq!(stalls.at_most(990), Some(Duration::from_micros(640_001)));
+        assert_eq!(stalls.max, Duration::from_micros(640_001));
+        assert_eq!(stalls.sum, Duration::from_micros(1_322_003));
+    }
+
+    #[test]
+    fn a_bound_is_never_above_the_longest() {
+        let mut stalls = Stalls::default();
+        stalls.record(Duration::from_millis(11));
+        for permille in [0, 1, 500, 1000] {
+            assert_eq!(stalls.at_most(permille), Some(Duration::from_millis(11)));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! `netft peer`: one peer, and how data to it uses its routes.
+
+use clap::Subcommand;
+use netft::route::{
+    Policy,
+    policy::{Dscp, Ports, Protocol},
+};
+
+use super::{client::Client, failure::Failure, output::Output};
+use crate::{
+    config::node_name,
+    control::schema::{Class, OnePeer, PeerPatch},
+    render::views,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PeerCommand {
+    /// Shows a peer.
+    Show {
+        /// Its name.
+        #[arg(value_parser = node_name)]
+        name: String,
+    },
+    /// Changes how data to a peer uses its routes, until the daemon ends.
+    Set {
+        /// Its name.
+        #[arg(value_parser = node_name)]
+        name: String,
+        #[command(flatten)]
+        change: Change,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct Change {
+    /// For traffic of no class: failover, duplicate or balance.
+    #[arg(long, value_name = "POLICY", value_parser = policy)]
+    policy: Option<String>,
+    /// A class of traffic with a policy of its own, such as `policy=duplicate,dscp=ef`; other keys
+    /// are protocol, port, min_size and max_size. Give it once per class: they replace those there
+    /// are, and the first that matches decides.
+    #[arg(long = "class", value_name = "KEY=VALUE,…", value_parser = class)]
+    classes: Vec<Class>,
+    /// Removes every class.
+    #[arg(long, conflicts_with = "classes")]
+    no_classes: bool,
+}
+
+pub(super) fn run(
+    client: &Client,
+    command: PeerCommand,
+    json: bool,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let (text, answer) = match command {
+        PeerCommand::Show { name } => {
+            client.ask::<OnePeer>("GET", &format!("/v1/peers/{name}"), "")?
+        }
+        PeerCommand::Set { name, change } => {
+            let replaced = change.no_classes || !change.classes.is_empty();
+            let classes = replaced.then_some(change.classes);
+            let patch = PeerPatch { policy: change.policy, classes };
+            let body = serde_json::to_string(&patch).map_err(Failure::other)?;
+            client.ask::<OnePeer>("PATCH", &format!("/v1/peers/{name}"), &body)?
+        }
+    };
+    out.answer(json, &text, || views::peer(&answer.peer))
+}
+
+fn policy(text: &str) -> Result<String, String> {
+    let policy: Policy =
+        text.parse().map_err(|error: netft::route::policy::UnknownPolicy| error.to_string())?;
+    Ok(policy.to_string())
+}
+
+/// A class as `key=value,key=value`, with the keys of the config.
+fn class(text: &str) -> Result<Class, String> {
+    let mut class = Class::default();
+    for pair in text.split(',') {
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| format!("{pair:?} is no `key=value`"))?;
+        let size = || value.parse().map(Some).map_err(|_| format!("{value:?} is no size in bytes"));
+        match key {
+            "policy" => class.policy = policy(value)?,
+            "dscp" => class.dscp = Some(dscp(value)?),
+            "protocol" => {
+                let protocol = Protocol::named(value).ok_or("a protocol is tcp, udp or icmp")?;
+                class.protocol = Some(protocol.name().to_owned());
+            }
+            "port" => {
+                let ports = value.parse::<Ports>().map_err(|error| error.to_string())?;
+                class.port = Some(ports.to_string());
+            }
+            "min_size" => class.min_size = size()?,
+            "max_size" => class.max_size = size()?,
+            _ => return Err(format!("a class has no {key:?}")),
+        }
+    }
+    if class.policy.is_empty() {
+        return Err("`policy=` is missing".to_owned());
+    }
+    Ok(class)
+}
+
+fn dscp(text: &str) -> Result<u64, String> {
+    let number = || text.parse().ok().and_then(|number| Dscp::new(number).ok());
+    let found = Dscp::named(text).or_else(number);
+    let found = found.ok_or("a code point is 0–63, or a name such as ef, cs6 or af41")?;
+    Ok(found.get().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_keys_and_values() {
+        let all = "policy=balance,dscp=ef,protocol=udp,port=5-9,min_size=1,max_size=2";
+        let expected = Class {
+            policy: "balance".to_owned(),
+            dscp: Some(46),
+            protocol: Some("udp".to_owned()),
+            port: Some("5-9".to_owned()),
+            min_size: Some(1),
+            max_size: Some(2),
+        };
+        assert_eq!(class(all), Ok(expected));
+        for (text, word) in [
+            ("", "key=value"),
+            ("dscp=1", "`policy=` is missing"),
+            ("policy=fast", "a policy is"),
+            ("policy=balance,dscp=64", "0–63"),
+            ("policy=balance,port=x", "a port"),
+            ("policy=balance,protocol=gre", "tcp"),
+            ("policy=balance,max_size=-1", "size in bytes"),
+            ("policy=balance,colour=1", "no \"colour\""),
+        ] {
+            let error = class(text).expect_err(text);
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

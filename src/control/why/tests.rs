@@ -1,0 +1,130 @@
+#![allow(clippy::unwrap_used)]
+
+use super::{super::cause::Cause, *};
+
+const NOW: &str = "2026-11-21T04:00:00.000Z";
+
+fn at(ms: u64) -> String {
+    format!("2026-11-21T03:02:{:02}.{:03}Z", ms / 1000, ms % 1000)
+}
+
+fn moved(peer: &str, from: Option<u32>, to: Option<u32>) -> What {
+    let cause = Box::new(Cause { cost: Cost { resent: 2, ..Cost::default() }, ..Cause::default() });
+    What::Moved { peer: peer.to_owned(), from, to, reason: "carrier lost".to_owned(), cause }
+}
+
+fn suspect(peer: &str, route: u32) -> What {
+    What::Suspect { peer: peer.to_owned(), route }
+}
+
+fn cost(peer: &str, from: u32, resent: u64) -> What {
+    let cost = Cost { resent, ..Cost::default() };
+    What::Cost { peer: peer.to_owned(), from, to: Some(2), cost }
+}
+
+fn number(events: Vec<(u64, What)>) -> Vec<Event> {
+    let events = events.into_iter().zip(7..);
+    events.map(|((ms, what), seq)| Event { seq, at: at(ms), what }).collect()
+}
+
+fn sequence(events: &[Event]) -> Vec<u64> {
+    events.iter().map(|event| event.seq).collect()
+}
+
+fn sample() -> Vec<Event> {
+    number(vec![
+        (0, moved("b", None, Some(1))),
+        (20_000, suspect("b", 1)),
+        (20_001, suspect("c", 9)),
+        (20_100, What::Stalled { length_ms: 60 }),
+        (20_140, moved("b", Some(1), Some(2))),
+        (20_150, moved("c", Some(9), Some(8))),
+        (21_700, cost("c", 9, 50)),
+        (21_701, cost("b", 1, 37)),
+        (25_000, moved("b", Some(2), Some(1))),
+    ])
+}
+
+#[test]
+fn a_story_has_what_led_to_the_move_and_what_came_of_it() {
+    let events = sample();
+    let story = story(&events, Subject::Event(11), NOW).unwrap();
+    assert_eq!(story.event, events[4]);
+    assert_eq!(sequence(&story.before), [8, 10], "same peer, or about this node");
+    assert_eq!(sequence(&story.after), [14, 15], "up to the next move");
+    assert_eq!((story.cost.unwrap().resent, story.cost_final), (37, true));
+    assert_eq!((story.oldest, story.newest), (7, 15));
+}
+
+#[test]
+fn the_last_move_and_the_last_of_a_route_are_found() {
+    let events = sample();
+    let seq = |subject| story(&events, subject, NOW).unwrap().event.seq;
+    assert_eq!(seq(Subject::Last), 15);
+    assert_eq!(seq(Subject::Route(9)), 12);
+    assert_eq!(seq(Subject::Route(2)), 15);
+    let quiet = number(vec![(0, suspect("b", 3)), (1, suspect("b", 4))]);
+    assert_eq!(story(&quiet, Subject::Route(3), NOW).unwrap().event.seq, 7);
+}
+
+#[test]
+fn a_cost_that_is_not_told_yet_is_what_the_move_knew_and_is_final_by_age() {
+    let events = number(vec![(20_000, moved("b", Some(1), Some(2)))]);
+    let early = story(&events, Subject::Last, &at(21_000)).unwrap();
+    assert_eq!((early.cost.unwrap().resent, early.cost_final), (2, false));
+    let late = story(&events, Subject::Last, &at(22_000)).unwrap();
+    assert_eq!((late.cost.unwrap().resent, late.cost_final), (2, true));
+    let first = number(vec![(0, moved("b", None, Some(1)))]);
+    assert_eq!(story(&first, Subject::Last, NOW).unwrap().cost, None);
+}
+
+#[test]
+fn the_cost_of_another_leave_of_the_same_route_is_not_this_ones() {
+    let events = number(vec![
+        (1000, moved("b", Some(1), Some(2))),
+        (2000, moved("b", Some(2), Some(1))),
+        (3000, moved("b", Some(1), Some(2))),
+        (4500, cost("b", 1, 99)),
+    ]);
+    let resent = |seq| story(&events, Subject::Event(seq), NOW).unwrap().cost.unwrap().resent;
+    assert_eq!((resent(7), resent(9)), (2, 99));
+}
+
+#[test]
+fn what_is_not_kept_is_said_with_what_is() {
+    let error = |events: &[Event], subject| story(events, subject, NOW).unwrap_err();
+    assert_eq!(error(&[], Subject::Last), "nothing has happened yet");
+    let events = sample();
+    assert_eq!(error(&events, Subject::Event(3)), "event 3 is gone: events 7 to 15 are kept");
+    assert!(error(&events, Subject::Event(16)).starts_with("there is no event 16 yet: events 7"));
+    assert!(error(&events, Subject::Route(77)).contains("route 77"));
+    let mut quiet = number(vec![(0, suspect("b", 1))]);
+    assert!(error(&quiet, Subject::Last).starts_with("no move is kept"));
+    quiet[0].seq = 1;
+    assert!(error(&quiet, Subject::Last).starts_with("no data has moved yet: events 1 to 1"));
+}
+
+#[test]
+fn a_story_is_bounded() {
+    let mut events = vec![(10_000, suspect("b", 1)); 200];
+    events.push((10_001, moved("b", Some(1), Some(2))));
+    events.extend(vec![(10_002, suspect("b", 2)); 200]);
+    events.push((10_003, moved("b", Some(2), Some(1))));
+    let events = number(events);
+    let story = story(&events, Subject::Event(207), NOW).unwrap();
+    assert_eq!((story.before.len(), story.after.len()), (BEFORE, AFTER + 1));
+    assert_eq!(story.before.last().unwrap().seq, 206, "the newest ones");
+    assert!(is_move(&story.after.last().unwrap().what), "the end of the story");
+}
+
+#[test]
+fn times_are_read_as_they_are_written() {
+    let difference = |one: &str, other: &str| millis(other).unwrap() - millis(one).unwrap();
+    let eve = "2024-02-28T23:59:59.999Z";
+    assert_eq!(difference(eve, "2024-02-29T00:00:00.000Z"), 1);
+    assert_eq!(difference(eve, "2024-03-01T00:00:00.000Z"), 86_400_001);
+    assert_eq!(difference("2025-12-31T23:59:59.000Z", "2026-01-01T00:00:00.000Z"), 1000);
+    for bad in ["", "x", "2026-11-21", "2026-11-21T03:02:00Z", "\u{e4}026-11-21T03:02:00.000Z"] {
+        assert_eq!(millis(bad), None, "{bad}");
+    }
+}
