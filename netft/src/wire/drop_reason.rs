@@ -42,11 +42,13 @@ pub enum DropReason {
     UnknownSource,
     /// The session's counter space is used up; a fresh handshake is due.
     KeyExhausted,
+    /// A packet that came in slices never became whole: one was lost, or too much was waiting.
+    Incomplete,
 }
 
 impl DropReason {
     /// Every reason, in the order of their indexes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Unsupported,
         Self::UnknownSession,
@@ -66,6 +68,7 @@ impl DropReason {
         Self::QueueFull,
         Self::UnknownSource,
         Self::KeyExhausted,
+        Self::Incomplete,
     ];
 
     /// The name in JSON output and metrics.
@@ -90,6 +93,7 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::UnknownSource => "unknown_source",
             Self::KeyExhausted => "key_exhausted",
+            Self::Incomplete => "incomplete",
         }
     }
 }

@@ -12,8 +12,9 @@
 //! +                        counter (64 bit)                       +
 //! |                                                               |
 //! +---------------------------------------------------------------+
-//! |  sealed: data = whole inner IP packets, one after another;    |
-//! |          heartbeat; acknowledgement            … + 16 byte tag|
+//! |  sealed: data = whole inner IP packets, one after another, or |
+//! |          one slice of one; heartbeat;                         |
+//! |          acknowledgement                       … + 16 byte tag|
 //! +---------------------------------------------------------------+
 //! ```
 //!
@@ -30,5 +31,6 @@ pub mod hello;
 mod reader;
 pub mod replay;
 pub mod session;
+pub mod slice;
 
 pub use drop_reason::DropReason;

@@ -16,9 +16,9 @@ mod keys;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -33,8 +33,9 @@ use super::{
     ack::{Ack, MAX_RANGES},
     header::{HEADER_LEN, Header, Kind, TAG_LEN},
     replay::{COUNTER_LIMIT, ReplayWindow},
+    slice::{Added, Assembly, Slice},
 };
-use crate::{addr::VirtualAddrs, id::PeerId};
+use crate::{addr::VirtualAddrs, id::PeerId, time::Time};
 
 /// Frames per key epoch, as a power of two.
 pub const EPOCH_BITS: u32 = 26;
@@ -98,7 +99,8 @@ impl fmt::Debug for SessionParams {
     }
 }
 
-/// One session, shared by every worker. No lock, no allocation per frame.
+/// One session, shared by every worker. No lock, no allocation per frame, but for slices that came
+/// apart.
 pub struct Session {
     peer: PeerId,
     peer_addrs: VirtualAddrs,
@@ -116,6 +118,11 @@ pub struct Session {
     /// What the peer acknowledged last, and how often it did.
     acked: ArcSwapOption<Ack>,
     acks: AtomicU64,
+    /// Whether the peer takes slices.
+    takes_slices: bool,
+    /// The peer's packets some of whose slices are missing, and whether there are any.
+    assembly: Mutex<Assembly>,
+    incomplete: AtomicBool,
 }
 
 impl fmt::Debug for Session {
@@ -152,7 +159,57 @@ impl Session {
             heard: AtomicU64::new(0),
             acked: ArcSwapOption::empty(),
             acks: AtomicU64::new(0),
+            takes_slices: false,
+            assembly: Mutex::default(),
+            incomplete: AtomicBool::new(false),
         }
+    }
+
+    /// Sets whether the peer's hello says that it takes [slices](super::slice); `false` before.
+    #[must_use]
+    pub fn taking_slices(self, takes_slices: bool) -> Self {
+        Self { takes_slices, ..self }
+    }
+
+    /// Whether slices may be sent to the peer.
+    #[inline]
+    pub fn takes_slices(&self) -> bool {
+        self.takes_slices
+    }
+
+    /// Keeps a slice that did not come side by side with the others of its packet: on another
+    /// route, to another worker, in another receive. See [`Assembly::add`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_slice(
+        &self,
+        now: Time,
+        slice: &Slice,
+        flags: u8,
+        body: &[u8],
+    ) -> Result<Added, DropReason> {
+        let mut assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = assembly.add(now, slice, flags, body);
+        self.incomplete.store(!assembly.is_empty(), Relaxed);
+        added
+    }
+
+    /// Gives up packets that wait for their slices for too long. Returns how many.
+    #[inline]
+    pub fn expire_slices(&self, now: impl FnOnce() -> Time) -> u64 {
+        if !self.incomplete.load(Relaxed) {
+            return 0;
+        }
+        let mut assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = assembly.expire(now());
+        self.incomplete.store(!assembly.is_empty(), Relaxed);
+        lost
+    }
+
+    /// Takes the memory of a packet of [`keep_slice`](Self::keep_slice) back.
+    pub fn recycle_packet(&self, bytes: Vec<u8>) {
+        self.assembly.lock().unwrap_or_else(PoisonError::into_inner).recycle(bytes);
     }
 
     /// Notes the highest counter of a batch of data frames that were opened.

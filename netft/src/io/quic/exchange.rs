@@ -137,6 +137,7 @@ async fn send_hello(
         virtual_v6: terms.config.addrs.v6,
         aes: has_aes(),
         adapter_up: true,
+        slices: false,
         name: terms.config.name.clone(),
     };
     let mut message = vec![0; 2];
@@ -217,7 +218,8 @@ fn agree(
         cipher: if hello.aes && has_aes() { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
         tx_secret: *tx,
         rx_secret: *rx,
-    });
+    })
+    .taking_slices(hello.slices);
     Ok(Agreed {
         connection: connection.clone(),
         send,
