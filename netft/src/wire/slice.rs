@@ -52,7 +52,7 @@ impl Cut {
         // A packet that fits is sent in one frame; it is never cut into one slice.
         let len = room.saturating_sub(SLICE_LEN).min(total.saturating_sub(1));
         let count = total.checked_div(len).map_or(0, |_| total.div_ceil(len));
-        if count > MAX_SLICES || count < 2 || total > MAX_PACKET {
+        if !(2..=MAX_SLICES).contains(&count) || total > MAX_PACKET {
             return Err(DropReason::TooBig);
         }
         Ok(Self { total, len, count })

@@ -57,6 +57,9 @@ pub(super) struct PeerSessions {
     pub(super) live: Vec<Arc<Session>>,
     /// The one to seal with.
     pub(super) preferred: Option<u32>,
+    /// Whether the peer said last that it takes slices. Outlives its sessions: a peer that is
+    /// away for a moment does not make packets smaller.
+    pub(super) takes_slices: bool,
     /// What the peer said of its adapter.
     pub(super) adapter_up: Option<bool>,
 }
@@ -186,6 +189,7 @@ impl Driver {
                 if preferred || sessions.preferred.is_none() {
                     sessions.preferred = Some(session.local());
                 }
+                sessions.takes_slices = session.takes_slices();
                 sessions.live.push(session);
                 self.dirty = true;
                 if preferred {

@@ -137,7 +137,7 @@ async fn send_hello(
         virtual_v6: terms.config.addrs.v6,
         aes: has_aes(),
         adapter_up: true,
-        slices: false,
+        slices: true,
         name: terms.config.name.clone(),
     };
     let mut message = vec![0; 2];

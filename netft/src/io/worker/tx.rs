@@ -9,6 +9,7 @@ use std::{
 use super::{
     out::{Context, Out, Target},
     report::Reports,
+    slices,
 };
 use crate::{
     io::{
@@ -49,12 +50,15 @@ pub(super) enum Outcome {
 pub(super) struct Tx {
     input: Box<[u8]>,
     out: Out,
+    /// Where a datagram that is to be sliced out of a super-packet is made; empty before the first.
+    scratch: Vec<u8>,
 }
 
 /// What one turn knows.
 struct Turn<'a> {
     fib: &'a Fib,
     out: &'a mut Out,
+    scratch: &'a mut Vec<u8>,
     context: Context<'a>,
     /// The peer of the frames in `out`, by the address that was looked up.
     target: Option<(IpAddr, Target<'a>)>,
@@ -64,7 +68,7 @@ impl Tx {
     pub(super) fn new() -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
         let out = Out::new(&input);
-        Self { input, out }
+        Self { input, out, scratch: Vec::new() }
     }
 
     /// Acknowledgements, resends, and what is done with: once per turn.
@@ -92,10 +96,11 @@ impl Tx {
         reports: &mut Reports,
     ) -> Outcome {
         let context = Context { counters, reports };
-        let mut turn = Turn { fib, out: &mut self.out, context, target: None };
+        let Self { input, out, scratch } = self;
+        let mut turn = Turn { fib, out, scratch, context, target: None };
         let (mut bytes, mut outcome) = (0, Outcome::Fine);
         for _ in 0..MAX_READS {
-            let len = match rustix::io::read(queue.fd.as_fd(), &mut *self.input) {
+            let len = match rustix::io::read(queue.fd.as_fd(), &mut **input) {
                 // No TUN device ends; a stream that does is no adapter any more.
                 Ok(0) => {
                     outcome = Outcome::Dead;
@@ -107,7 +112,7 @@ impl Tx {
                     break;
                 }
             };
-            turn.read(&self.input[..len], queue.vnet_hdr);
+            turn.read(&input[..len], queue.vnet_hdr);
             bytes += len;
             if bytes >= MAX_BYTES {
                 break;
@@ -150,12 +155,24 @@ impl<'a> Turn<'a> {
         let inner = Inner::parse(packet)?;
         let port = inner.udp_port(packet);
         self.aim(inner.dst, port)?;
-        let Self { out, context, target, .. } = self;
+        let Self { out, context, target, scratch, .. } = self;
         let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
             return Err(DropReason::Loop);
         }
-        let split = Split::new(hdr, packet, &inner, to.max_frame - OVERHEAD)?;
+        let split = match Split::new(hdr, packet, &inner, to.max_frame - OVERHEAD) {
+            // What cannot be made of smaller packets goes in pieces.
+            Err(DropReason::TooBig) if to.session.takes_slices() => {
+                return slices::send(
+                    out,
+                    to,
+                    context,
+                    &Split::whole(hdr, packet, &inner)?,
+                    scratch,
+                );
+            }
+            planned => planned?,
+        };
         let flags = if split.partial() { FLAG_PARTIAL_CHECKSUM } else { 0 };
         let count = split.count();
         // Segments of one stream get a frame each: one lost datagram costs one segment.
@@ -194,7 +211,7 @@ impl<'a> Turn<'a> {
         };
         let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
         let path = entry.active.as_deref().ok_or(DropReason::NoRoute)?;
-        let max_frame = path.max_datagram.min(MAX_SEND);
+        let max_frame = entry.max_frame().min(MAX_SEND);
         if max_frame <= OVERHEAD {
             return Err(DropReason::TooBig);
         }
