@@ -152,7 +152,7 @@ fn frame(kind: Kind, flags: u8, session: u32, counter: u64) -> Vec<u8> {
 }
 
 fn header_seeds() -> Seeds {
-    let data = frame(Kind::Data, FLAG_PARTIAL_CHECKSUM, 0x0102_0304, 1 << 26);
+    let data = frame(Kind::Data, FLAG_PARTIAL_CHECKSUM, 0x0102_0304, 1 << 25);
     vec![
         ("bad-quic", with(&data, 0, &[0x51])),
         ("bad-reserved", with(&data, 3, &[1])),
@@ -279,7 +279,7 @@ fn open_frame_seeds() -> Seeds {
         ("empty-payload", frame(Kind::Data, 0, 2, 7)),
         ("far-counter", with(&genuine, 8, &[0xff; 8])),
         ("forged", with(&genuine, HEADER_LEN, &[!genuine[HEADER_LEN]])),
-        ("next-epoch", with(&genuine, 8, &(1u64 << 26).to_be_bytes())),
+        ("next-epoch", with(&genuine, 8, &(1u64 << 25).to_be_bytes())),
         ("genuine", genuine),
     ]
 }

@@ -4,12 +4,12 @@
 //! open with it, without locks and without allocation per frame.
 //!
 //! The counter of a frame names its key epoch, so no bit on the wire is spent on it and no frame
-//! is lost when the key moves on: epoch = counter >> 26. RFC 9001 appendix B.1.1 allows AES-GCM
+//! is lost when the key moves on: epoch = counter >> 25. RFC 9001 appendix B.1.1 allows AES-GCM
 //! 2^35 / l frames of l 16-byte blocks under one key, that is 2^28 frames of up to 2^11 bytes; an
-//! epoch of 2^26 frames keeps to it for frames of up to 2^13 bytes. Either end holds the previous,
-//! the current and the next epoch. A sealer moves on with its own counter; an opener only after
-//! an *authentic* frame of the next epoch, so a forged counter moves nothing. A direction in which
-//! every frame of a whole epoch (2^26) was lost in a row needs a fresh handshake.
+//! epoch of 2^25 frames keeps to it for frames of up to 2^14 bytes ([`MAX_FRAME`]). Either end
+//! holds the previous, the current and the next epoch. A sealer moves on with its own counter; an
+//! opener only after an *authentic* frame of the next epoch, so a forged counter moves nothing. A
+//! direction in which every frame of a whole epoch (2^25) was lost in a row needs a fresh handshake.
 
 mod keys;
 
@@ -38,7 +38,9 @@ use super::{
 use crate::{addr::VirtualAddrs, id::PeerId, time::Time};
 
 /// Frames per key epoch, as a power of two.
-pub const EPOCH_BITS: u32 = 26;
+pub const EPOCH_BITS: u32 = 25;
+/// The most bytes of a frame: a jumbo underlay has room for it, and the cipher's limit is kept.
+pub const MAX_FRAME: usize = 1 << 14;
 /// Frames a session may seal in all: counters are below this.
 pub const MAX_FRAMES: u64 = 1 << 47;
 
@@ -343,7 +345,7 @@ impl<'s> Sealer<'s> {
     ///
     /// # Errors
     /// The frame must not be sent then. [`DropReason::KeyExhausted`] when the counter's epoch is
-    /// over, because other workers sealed a whole epoch (2^26 frames) since it was reserved, or
+    /// over, because other workers sealed a whole epoch (2^25 frames) since it was reserved, or
     /// the counter is none of [`Session::reserve`]'s; [`DropReason::Malformed`] when `frame` is
     /// shorter than the overhead.
     #[inline]
