@@ -56,6 +56,14 @@ pub struct Config {
     pub rekey: Duration,
     /// Default timing of each class.
     pub timings: Timings,
+    /// Where the node stands: routes between nodes with different sites are cross-site. Empty: no
+    /// site; else as a node's name.
+    pub site: String,
+    /// Every pair of addresses on different subnets is a route (NetFT's
+    /// PlumbAllCrossSubnetRoutes); it is enough that one end says so.
+    pub all_cross_subnet: bool,
+    /// Addresses that are never used, though a network may hold them.
+    pub exclude: Vec<Exclude>,
     /// The physical networks to use; empty: every one found.
     pub networks: Vec<Network>,
     /// The other nodes.
@@ -81,6 +89,9 @@ impl Config {
             history: 10,
             rekey: Duration::from_secs(3600),
             timings: Timings::default(),
+            site: String::new(),
+            all_cross_subnet: false,
+            exclude: Vec::new(),
             networks: Vec::new(),
             peers: Vec::new(),
         }
@@ -135,6 +146,31 @@ impl Config {
         self
     }
 
+    /// Sets where the node stands.
+    #[must_use]
+    pub fn site(mut self, site: impl Into<String>) -> Self {
+        self.site = site.into();
+        self
+    }
+
+    /// Makes every pair of addresses on different subnets a route.
+    #[must_use]
+    pub fn all_cross_subnet(mut self, all: bool) -> Self {
+        self.all_cross_subnet = all;
+        self
+    }
+
+    /// Whether the config says never to use `addr` on the interface of this name.
+    pub fn excludes(&self, ifname: &str, addr: IpAddr) -> bool {
+        self.exclude.iter().any(|exclude| match exclude {
+            Exclude::Interface(name) => match name.strip_suffix('*') {
+                Some(start) => ifname.starts_with(start),
+                None => ifname == name,
+            },
+            Exclude::Prefix(prefix) => prefix.contains(&addr),
+        })
+    }
+
     /// Sets where the lock lives.
     #[must_use]
     pub fn runtime_dir(mut self, dir: impl Into<PathBuf>) -> Self {
@@ -168,6 +204,15 @@ impl Peer {
         self.routes.push(route);
         self
     }
+}
+
+/// What is never used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exclude {
+    /// Interfaces of this name; `*` at its end stands for anything.
+    Interface(String),
+    /// Addresses in this prefix.
+    Prefix(IpNet),
 }
 
 /// A PKCS#8 private key; never printed, wiped when dropped.

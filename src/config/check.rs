@@ -51,6 +51,14 @@ pub(super) fn check(
     });
     let networks = networks(&mut reader, &file.network, &prefixes);
     let port = port(&mut reader, &file.session);
+    let site = file.node.as_ref().and_then(|node| {
+        reader.parse(&node.get_ref().site, "site", names::NODE_NAME, names::node_name)
+    });
+    let topology = &file.topology;
+    let all_cross_subnet = reader
+        .flag(&topology.plumb_all_cross_subnet_routes, "plumb_all_cross_subnet_routes")
+        .unwrap_or_default();
+    let exclude = reader.list(&topology.exclude, "exclude", names::EXCLUDE, false, names::exclude);
     let context = peers::Context { node: node.as_ref(), own: own.as_ref(), prefixes, port };
     let peers = peers::peers(&mut reader, &file.peer, &context);
 
@@ -80,6 +88,9 @@ pub(super) fn check(
             history: history.unwrap_or(10) as usize,
             rekey: Duration::from_secs(rekey.unwrap_or(3600)),
             timings,
+            site: site.map(|(site, _)| site).unwrap_or_default(),
+            all_cross_subnet,
+            exclude: exclude.into_iter().map(|(exclude, _)| exclude).collect(),
             networks,
             peers,
         }),

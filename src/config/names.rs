@@ -4,7 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netft::{config::Backend, config::Role, route::Carrier};
+use netft::{
+    config::{Backend, Exclude, Role},
+    route::Carrier,
+};
 
 /// The range of derived IPv4 addresses.
 pub(super) fn link_local_v4() -> IpNet {
@@ -114,6 +117,22 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
 
 /// What [`prefix`] takes.
 pub(super) const PREFIX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
+
+/// What is never used: an interface's name, perhaps with `*` at its end, or a prefix.
+pub(super) fn exclude(text: &str) -> Result<Exclude, String> {
+    if text.contains('/') {
+        return prefix(text).map(Exclude::Prefix);
+    }
+    let name = text.strip_suffix('*').unwrap_or(text);
+    if name.contains('*') {
+        return Err("`*` may only stand at the end".to_owned());
+    }
+    adapter_name(if name.is_empty() { text } else { name })?;
+    Ok(Exclude::Interface(text.to_owned()))
+}
+
+pub(super) const EXCLUDE: &str =
+    "an interface name such as `wlan0` or `veth*`, or a prefix such as `10.9.0.0/16`";
 
 /// A physical address.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {

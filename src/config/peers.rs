@@ -104,9 +104,7 @@ fn peer(
     let span = table.span();
     reader.missing(&peer.name, "name", span.clone(), "for example `name = \"b\"`");
     let help = "`netft pubkey FILE` on that node prints its public key";
-    reader.missing(&peer.key, "key", span.clone(), help);
-    let help = "for example `addresses = [\"10.1.0.2\", \"10.2.0.2\"]`";
-    reader.missing(&peer.addresses, "addresses", span, help);
+    reader.missing(&peer.key, "key", span, help);
 
     let name = reader.parse(&peer.name, "name", names::NODE_NAME, names::node_name);
     let owner = name

@@ -23,6 +23,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) session: Session,
     #[serde(default)]
+    pub(super) topology: Topology,
+    #[serde(default)]
     pub(super) network: Vec<Spanned<Network>>,
     #[serde(default)]
     pub(super) peer: Vec<Spanned<Peer>>,
@@ -33,6 +35,14 @@ pub(super) struct File {
 pub(super) struct Node {
     pub(super) name: Field,
     pub(super) key: Field,
+    pub(super) site: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Topology {
+    pub(super) plumb_all_cross_subnet_routes: Field,
+    pub(super) exclude: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -113,6 +113,15 @@ impl Reader {
     }
 
     /// A list of texts, or, where `single` allows it, one text.
+    pub(super) fn flag(&mut self, field: &Field, name: &str) -> Option<bool> {
+        let value = field.as_ref()?;
+        if let Value::Bool(flag) = value.get_ref() {
+            return Some(*flag);
+        }
+        self.unfit(name, value, "`true` or `false`", "not one of them");
+        None
+    }
+
     pub(super) fn list<T>(
         &mut self,
         field: &Field,

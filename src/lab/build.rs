@@ -72,15 +72,22 @@ impl Lab {
             node.netlink("set lo up", |netlink| async move { set_up(&netlink, "lo").await })?;
         }
         let mut lab = Self { nodes, networks: Vec::new() };
-        for (network, shape) in shapes.iter().enumerate() {
-            let switch = Netns::new(format!("network {network}"))?;
-            prepare_switch(&switch, *shape)?;
-            lab.networks.push(Network { switch, shape: *shape, traps: Mutex::default() });
-            for node in 0..lab.nodes.len() {
-                lab.add_nic(network, node)?;
-            }
+        for shape in shapes {
+            lab.add_network(*shape)?;
         }
         Ok(lab)
+    }
+
+    /// Joins all nodes by one more network.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn add_network(&mut self, shape: Shape) -> Result<(), LabError> {
+        let network = self.networks.len();
+        let switch = Netns::new(format!("network {network}"))?;
+        prepare_switch(&switch, shape)?;
+        self.networks.push(Network { switch, shape, traps: Mutex::default() });
+        (0..self.nodes.len()).try_for_each(|node| self.add_nic(network, node))
     }
 
     /// The namespace of a node.

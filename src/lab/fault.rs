@@ -130,6 +130,18 @@ impl Lab {
         })
     }
 
+    /// Gives an interface of a node another name.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn rename(&self, node: usize, from: &str, to: &str) -> Result<(), LabError> {
+        self.node(node).netlink("rename an interface", |netlink| async move {
+            let index = interface_index(&netlink, from).await?;
+            let message = LinkUnspec::new_with_index(index).name(to.to_owned()).build();
+            netlink.link().change(message).execute().await
+        })
+    }
+
     /// Moves the node's addresses on a flat network to a second interface, `spare{network}`, on
     /// the same network.
     ///

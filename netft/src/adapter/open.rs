@@ -26,6 +26,7 @@ use crate::{
         tun::{self, Opened},
         worker::{WorkerIo, Workers},
     },
+    topology::Offers,
 };
 
 /// Heartbeats and complaints on their way from the workers; beyond it the newest is dropped and
@@ -78,7 +79,8 @@ async fn start(
     let (want, wanted) = watch::channel(guard.wanted().clone());
     let monitor = Monitor::open()?;
     // The first look is taken before the driver starts, so that routes exist at once.
-    let world = World::look(&netlink, &config).await.unwrap_or_default();
+    let (told, offers) = watch::channel(Offers::new());
+    let world = World::look(&netlink, &config, &Offers::new(), &[]).await.unwrap_or_default();
     let parts = DriverParts {
         config: (*config).clone(),
         fib,
@@ -92,6 +94,7 @@ async fn start(
         glink: glink::socket().map_err(system("open a socket to ask for carriers"))?,
         manager: manager.clone(),
         want,
+        told,
         world,
     };
     let driver = driver::spawn(parts).map_err(system("start the driver"))?;
@@ -103,6 +106,7 @@ async fn start(
         driver: messages.clone(),
         queues: count,
         wanted,
+        offers,
     };
     Ok(Adapter {
         config,

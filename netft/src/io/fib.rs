@@ -107,6 +107,11 @@ impl PeerEntry {
 }
 
 impl Fib {
+    /// Whether QUIC may come from an address that is no route's: some peer is not reached over any.
+    pub fn expects_strangers(&self) -> bool {
+        self.peers.iter().any(|entry| entry.active.is_none())
+    }
+
     /// The peer that owns a virtual address.
     #[inline]
     pub fn peer_at(&self, addr: IpAddr) -> Option<&PeerEntry> {

@@ -4,7 +4,11 @@
 //! One task in the caller's runtime. It wakes at every netlink notice and every [`PERIOD`], so
 //! what a notice missed is found all the same; the driver is told only what changed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -16,17 +20,20 @@ use super::{
     driver::Message,
     guard::{AdapterGuard, Wanted},
     netlink::{Monitor, Netlink},
+    sys::{glink, speed},
     tun,
 };
 use crate::{
     config::Config,
     route::EventKind,
-    topology::{self, Interface, Sources},
+    topology::{self, Interface, Offers, Sources, Ways},
 };
 
 /// The longest time something unnoticed stays unnoticed: restoring the adapter must end within
 /// 500 ms (F-22, F-23).
 const PERIOD: Duration = Duration::from_millis(250);
+/// An address of RFC 3849.
+const DOCUMENTATION: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// Notices come in bursts: one look per burst.
 const BURST: Duration = Duration::from_millis(2);
 
@@ -37,6 +44,8 @@ pub(crate) struct World {
     pub interfaces: Vec<Interface>,
     /// The kernel's choice of source for remote addresses on no subnet of ours.
     pub sources: Sources,
+    /// The pairs of addresses the kernel routes between.
+    pub ways: Ways,
 }
 
 impl World {
@@ -46,21 +55,59 @@ impl World {
     }
 
     /// Asks the kernel.
-    pub(crate) async fn look(netlink: &Netlink, config: &Config) -> Option<Self> {
-        let interfaces = match netlink.interfaces().await {
+    pub(crate) async fn look(
+        netlink: &Netlink,
+        config: &Config,
+        offers: &Offers,
+        before: &[Interface],
+    ) -> Option<Self> {
+        let mut interfaces = match netlink.interfaces().await {
             Ok(interfaces) => interfaces,
             Err(error) => {
                 tracing::warn!(%error, "cannot list the interfaces");
                 return None;
             }
         };
+        rate(netlink, &mut interfaces, before).await;
         let mut sources = Sources::new();
         for remote in topology::unpaired(config, &interfaces) {
             if let Ok(Some(source)) = netlink.source_for(remote).await {
                 sources.insert(remote, source);
             }
         }
-        Some(Self { interfaces, sources })
+        let mut ways = Ways::new();
+        for (local, ifindex, remote) in topology::crossings(config, &interfaces, offers) {
+            let found = netlink.source_from(local, remote).await;
+            if matches!(found, Ok(Some(out)) if out == ifindex) {
+                ways.insert((local, remote));
+            }
+        }
+        Some(Self { interfaces, sources, ways })
+    }
+}
+
+/// Fills in what metrics follow from: the default routes and the speeds. Some drivers take long
+/// to tell the speed, so it is asked only where something may have changed.
+async fn rate(netlink: &Netlink, interfaces: &mut [Interface], before: &[Interface]) {
+    // TEST-NET-1 (RFC 5737) and the documentation prefix (RFC 3849): nothing but a default route
+    // leads there.
+    for anywhere in [Ipv4Addr::new(192, 0, 2, 1).into(), DOCUMENTATION.into()] {
+        if let Ok(Some((_, out))) = netlink.source_for(anywhere).await {
+            let way_out = interfaces.iter_mut().filter(|interface| interface.index == out);
+            way_out.for_each(|interface| interface.gateway = true);
+        }
+    }
+    let socket = glink::socket();
+    for interface in interfaces {
+        let same = |old: &&Interface| {
+            (old.index, &old.name, old.carrier)
+                == (interface.index, &interface.name, interface.carrier)
+        };
+        interface.speed = match (before.iter().find(same), &socket) {
+            (Some(old), _) => old.speed,
+            (None, Ok(socket)) => speed::of(socket, &interface.name),
+            (None, Err(_)) => None,
+        };
     }
 }
 
@@ -75,6 +122,8 @@ pub(crate) struct Keeper {
     pub queues: usize,
     /// Says that the routes' sizes changed, with the MTU towards each peer.
     pub wanted: watch::Receiver<Wanted>,
+    /// What the peers tell of their addresses.
+    pub offers: watch::Receiver<Offers>,
 }
 
 impl Keeper {
@@ -87,7 +136,9 @@ impl Keeper {
             if !self.keep().await {
                 return;
             }
-            if let Some(world) = World::look(&self.netlink, &self.config).await
+            let offers = self.offers.borrow_and_update().clone();
+            if let Some(world) =
+                World::look(&self.netlink, &self.config, &offers, &told.interfaces).await
                 && world != told
             {
                 told = world.clone();
@@ -98,6 +149,11 @@ impl Keeper {
             tokio::select! {
                 _ = ticks.tick() => {}
                 _ = self.monitor.next() => sleep(BURST).await,
+                changed = self.offers.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
                         return;

@@ -8,6 +8,8 @@
 mod diff;
 mod health;
 mod networks;
+mod offer;
+mod pairs;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -19,8 +21,9 @@ use ipnet::IpNet;
 pub use self::{
     diff::{Diff, diff},
     health::{Health, faults},
-    networks::{metric_of, usable},
-    plan::{Sources, plan, unpaired},
+    networks::{metric, role, usable},
+    offer::offer,
+    plan::{Offers, Sources, Surroundings, Ways, crossings, plan, unpaired},
 };
 use crate::{id::PeerId, route::RouteSpec};
 
@@ -41,6 +44,10 @@ pub struct Interface {
     pub loopback: bool,
     /// Its MTU, bytes.
     pub mtu: u32,
+    /// Whether a default route leaves through it.
+    pub gateway: bool,
+    /// Its speed, Mbit/s, if the driver says one.
+    pub speed: Option<u32>,
     /// Its usable addresses: neither tentative nor refused by duplicate detection.
     pub addrs: Vec<LocalAddr>,
 }

@@ -35,31 +35,54 @@ pub(super) fn refused(config: &Config, addr: IpAddr) -> bool {
     network_of(config, addr).is_some_and(|network| network.role == Role::None)
 }
 
-/// The metric of the network of `addr`: as listed, else by role.
-pub fn metric_of(config: &Config, addr: IpAddr) -> u32 {
-    network_of(config, addr).map_or(DEFAULT_METRIC, |network| {
-        network.metric.unwrap_or_else(|| default_metric(network.role))
-    })
+/// The metric of `addr` on `interface`: as the config lists its network, else by role and speed.
+///
+/// A network that is not listed is for clients too when a default route leaves through its
+/// interface, as NetFT assumes.
+pub fn metric(config: &Config, interface: &Interface, addr: IpAddr) -> u32 {
+    let listed = network_of(config, addr).and_then(|network| network.metric);
+    listed.unwrap_or_else(|| base(role(config, interface, addr)) + slowness(interface.speed))
 }
 
-/// The sum of the metrics of the two end networks, as NetFT's. A remote network that the config
-/// does not list counts with the default metric of the local one's role.
-pub(super) fn priority(config: &Config, local: IpAddr, remote: IpAddr, same_subnet: bool) -> u32 {
-    let own = metric_of(config, local);
-    let far = if same_subnet {
-        own
-    } else if network_of(config, remote).is_some() {
-        metric_of(config, remote)
-    } else {
-        default_metric(network_of(config, local).map_or(Role::Cluster, |network| network.role))
-    };
-    own.saturating_add(far)
+/// The metric of the other end of a route between subnets, as long as the peer has not told it:
+/// as the config lists it, else as the role of this end has it.
+pub(super) fn far_metric(
+    config: &Config,
+    interface: &Interface,
+    local: IpAddr,
+    remote: IpAddr,
+) -> u32 {
+    match network_of(config, remote) {
+        Some(network) => network.metric.unwrap_or_else(|| base(network.role)),
+        None => base(role(config, interface, local)),
+    }
 }
 
-const fn default_metric(role: Role) -> u32 {
+/// What the network of `addr` on `interface` is used for.
+pub fn role(config: &Config, interface: &Interface, addr: IpAddr) -> Role {
+    match network_of(config, addr) {
+        Some(network) => network.role,
+        None if interface.gateway => Role::ClusterAndClient,
+        None => Role::Cluster,
+    }
+}
+
+const fn base(role: Role) -> u32 {
     match role {
         Role::None | Role::Cluster => DEFAULT_METRIC,
         Role::ClusterAndClient => CLIENT_METRIC,
+    }
+}
+
+/// What a slower interface adds: 100 for each factor of ten below 10 Gbit/s, the steps of the
+/// 2008 R2 AutoMetric. One that tells no speed counts as 10 Gbit/s: a virtual one is as fast as
+/// the machine.
+fn slowness(speed: Option<u32>) -> u32 {
+    match speed {
+        None | Some(0 | 10_000..) => 0,
+        Some(1_000..) => 100,
+        Some(100..) => 200,
+        Some(_) => 300,
     }
 }
 

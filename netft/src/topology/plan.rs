@@ -7,21 +7,42 @@ use std::{
 
 use super::{
     Interface, LocalAddr, Plan, Planned, Skipped, Why, health, holds,
-    networks::{is_container_bridge, listed, priority, refused, usable},
+    networks::{self, is_container_bridge, listed, refused, usable},
+    offer::offer,
+    pairs::{Pair, pairs},
 };
 use crate::{
-    config::{Config, Peer, RouteOverride},
+    config::{Config, DEFAULT_METRIC, Peer, RouteOverride},
     id::PeerId,
     route::{Attributes, Carrier, Class, Priority, RouteSpec, Timing},
+    wire::interfaces::{Endpoint, Interfaces},
 };
 
 /// The kernel's answer for remote addresses on no subnet of ours: source address and interface.
 pub type Sources = BTreeMap<IpAddr, (IpAddr, u32)>;
+/// Pairs of a local and a remote address between which the kernel has a way out of the local
+/// address's own interface.
+pub type Ways = BTreeSet<(IpAddr, IpAddr)>;
+/// What the peers told of their addresses.
+pub type Offers = BTreeMap<PeerId, Interfaces>;
+
+/// What routes are planned from, beside the config.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Every interface of this node.
+    pub interfaces: &'a [Interface],
+    /// The answers to [`unpaired`].
+    pub sources: &'a Sources,
+    /// The answers to [`crossings`].
+    pub ways: &'a Ways,
+    /// What the peers told.
+    pub offers: &'a Offers,
+}
 
 /// The remote addresses that no interface shares a prefix with: [`plan`] wants the kernel's
 /// source address for each.
 pub fn unpaired(config: &Config, interfaces: &[Interface]) -> BTreeSet<IpAddr> {
-    let planner = Planner { config, interfaces, sources: &Sources::new(), known: &[] };
+    let planner = Planner { config, interfaces, sources: &Sources::new(), known: &[], own: None };
     config
         .peers
         .iter()
@@ -32,22 +53,42 @@ pub fn unpaired(config: &Config, interfaces: &[Interface]) -> BTreeSet<IpAddr> {
         .collect()
 }
 
+/// The pairs of addresses a router would have to join, with the interface of the local one:
+/// [`plan`] uses those of them the kernel has a way for. None when all shall be used anyway.
+pub fn crossings(
+    config: &Config,
+    interfaces: &[Interface],
+    offers: &Offers,
+) -> Vec<(IpAddr, u32, IpAddr)> {
+    let own = offer(config, interfaces);
+    let wanted = offers.values().filter(|far| !(own.all_cross_subnet || far.all_cross_subnet));
+    let mut found = Vec::new();
+    for far in wanted {
+        for pair in pairs(&own.endpoints, &far.endpoints, false) {
+            let (local, remote) = (own.endpoints[pair.own].addr, far.endpoints[pair.far].addr);
+            let owner = interfaces.iter().find(|interface| interface.owns(local));
+            if let Some(owner) = owner.filter(|_| !pair.same_subnet) {
+                found.push((local, owner.index, remote));
+            }
+        }
+    }
+    found
+}
+
 /// The routes that should exist.
 ///
-/// Each address of a peer gets one route: from the address here on the same prefix, else from the
-/// one the kernel would choose (`sources`). Overrides that name a local address replace that
-/// choice, one route each.
+/// Each configured address of a peer gets one route: from the address here on the same prefix,
+/// else from the one the kernel would choose (`sources`). Overrides that name a local address
+/// replace that choice, one route each. What the peer told of its addresses (`offers`) adds the
+/// routes of [`pairs`].
 ///
 /// `known` are the routes that run. A known route whose interface or address vanished stays, so
 /// that it heals instead of being replaced by a detour over another interface: it goes only when
 /// the config does not want it, or a better pair for the same remote address exists.
-pub fn plan(
-    config: &Config,
-    interfaces: &[Interface],
-    sources: &Sources,
-    known: &[Planned],
-) -> Plan {
-    let planner = Planner { config, interfaces, sources, known };
+pub fn plan(config: &Config, around: &Surroundings<'_>, known: &[Planned]) -> Plan {
+    let Surroundings { interfaces, sources, .. } = *around;
+    let own = offer(config, interfaces);
+    let planner = Planner { config, interfaces, sources, known, own: Some(&own) };
     let mut plan = Plan::default();
     let mut keys = BTreeSet::new();
     for (place, peer) in (0..=u16::MAX).map(PeerId).zip(&config.peers) {
@@ -61,7 +102,8 @@ pub fn plan(
             for choice in choices {
                 match choice {
                     Ok(choice) => {
-                        let route = planner.route(place, peer, remote, choice);
+                        let far = around.offers.get(&place);
+                        let route = planner.route(place, peer, remote, choice, far);
                         if keys.insert(route.key()) {
                             plan.routes.push(route);
                         }
@@ -70,6 +112,9 @@ pub fn plan(
                 }
             }
         }
+        let learnt = around.offers.get(&place).map(|far| planner.learnt(place, peer, far, around));
+        let learnt = learnt.into_iter().flatten();
+        plan.routes.extend(learnt.filter(|route| keys.insert(route.key())));
     }
     plan
 }
@@ -90,6 +135,8 @@ struct Planner<'a> {
     interfaces: &'a [Interface],
     sources: &'a Sources,
     known: &'a [Planned],
+    /// What this node tells its peers.
+    own: Option<&'a Interfaces>,
 }
 
 /// The local end of a route.
@@ -159,6 +206,7 @@ impl<'a> Planner<'a> {
         interface.name != self.config.adapter
             && addr.is_ipv4() == remote.is_ipv4()
             && !self.is_virtual(addr)
+            && !self.config.excludes(&interface.name, addr)
             && interface.loopback == remote.is_loopback()
             && addr.is_loopback() == remote.is_loopback()
             && usable(self.config, addr)
@@ -301,12 +349,76 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn route(&self, place: PeerId, peer: &Peer, remote: SocketAddr, choice: Choice) -> Planned {
+    /// The routes that follow from what the peer told of its addresses.
+    fn learnt(
+        &self,
+        place: PeerId,
+        peer: &Peer,
+        far: &Interfaces,
+        around: &Surroundings<'_>,
+    ) -> Vec<Planned> {
+        let Some(own) = self.own else { return Vec::new() };
+        let all = own.all_cross_subnet || far.all_cross_subnet;
+        let usable = |pair: &Pair| {
+            let (here, there) = (own.endpoints[pair.own].addr, far.endpoints[pair.far].addr);
+            pair.same_subnet || all || around.ways.contains(&(here, there)) || {
+                // A way that runs is not given up while its interface is down.
+                let runs = |route: &Planned| {
+                    let spec = &route.spec;
+                    (spec.peer, spec.real_local.ip(), spec.real_remote.ip()) == (place, here, there)
+                };
+                self.known.iter().any(runs)
+            }
+        };
+        let mut routes = Vec::new();
+        for pair in pairs(&own.endpoints, &far.endpoints, all).into_iter().filter(usable) {
+            let local = own.endpoints[pair.own].addr;
+            let remote = SocketAddr::new(far.endpoints[pair.far].addr, far.port);
+            // Whoever names the local address has chosen; so has whoever refuses the network.
+            let pinned = overrides(peer, remote).any(|entry| entry.local.is_some());
+            if pinned || self.admissible(remote).is_err() {
+                continue;
+            }
+            let owner = self.interfaces.iter().find(|interface| interface.owns(local));
+            let class = if pair.same_subnet { Class::SameSubnet } else { Class::CrossSubnet };
+            if let Some(owner) = owner {
+                let choice = Choice::on(owner, local, class);
+                routes.push(self.route(place, peer, remote, choice, Some(far)));
+            }
+        }
+        routes
+    }
+
+    /// The sum of the metrics of the two end networks, as NetFT's. The far one is the peer's to
+    /// say; until it did, or for an address it does not know, it counts as the near one.
+    fn priority(&self, choice: &Choice, remote: IpAddr, far: Option<&Interfaces>) -> u32 {
+        let owner = self.interfaces.iter().find(|interface| interface.index == choice.ifindex);
+        let Some(owner) = owner else { return DEFAULT_METRIC * 2 };
+        let near = networks::metric(self.config, owner, choice.local);
+        let told = far.and_then(|far| metric_in(&far.endpoints, remote));
+        let guess = || match choice.class {
+            Class::SameSubnet => near,
+            _ => networks::far_metric(self.config, owner, choice.local, remote),
+        };
+        near.saturating_add(told.unwrap_or_else(guess))
+    }
+
+    fn route(
+        &self,
+        place: PeerId,
+        peer: &Peer,
+        remote: SocketAddr,
+        choice: Choice,
+        far: Option<&Interfaces>,
+    ) -> Planned {
         let same_subnet = choice.class == Class::SameSubnet;
         let mut attributes =
             if same_subnet { Attributes::SAME_SUBNET } else { Attributes::CROSS_SUBNET };
-        let mut timing = self.config.timings.of(choice.class);
-        let mut rank = priority(self.config, choice.local, remote.ip(), same_subnet);
+        let sites = (self.config.site.as_str(), far.map_or("", |far| far.site.as_str()));
+        let apart = !sites.0.is_empty() && !sites.1.is_empty() && sites.0 != sites.1;
+        let class = if apart { Class::CrossSite } else { choice.class };
+        let mut timing = self.config.timings.of(class);
+        let mut rank = self.priority(&choice, remote.ip(), far);
         let mut carrier = Carrier::Udp;
         let matching = overrides(peer, remote)
             .filter(|entry| entry.local.is_none_or(|local| local == choice.local));
@@ -335,6 +447,10 @@ impl<'a> Planner<'a> {
             ifname: choice.ifname,
         }
     }
+}
+
+fn metric_in(endpoints: &[Endpoint], addr: IpAddr) -> Option<u32> {
+    endpoints.iter().find(|endpoint| endpoint.addr == addr).map(|endpoint| endpoint.metric)
 }
 
 /// The interface an IPv6 link-local address is meant on (0: none given); `None` for every other

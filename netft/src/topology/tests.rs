@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use super::*;
 use crate::{
     addr::VirtualAddrs,
-    config::{Backend, Config, Network, Peer, PrivateKey, Role, RouteOverride, Timings},
+    config::{Backend, Config, Exclude, Network, Peer, PrivateKey, Role, RouteOverride, Timings},
     id::NodeKey,
     route::{Attributes, Class, Delay, Priority, Reason, Threshold},
+    wire::interfaces::{Endpoint, Interfaces},
 };
 
 fn config(peers: &[&[&str]]) -> Config {
@@ -37,6 +38,9 @@ fn config(peers: &[&[&str]]) -> Config {
         history: 10,
         rekey: Duration::from_secs(3600),
         timings: Timings::default(),
+        site: String::new(),
+        all_cross_subnet: false,
+        exclude: Vec::new(),
         networks: Vec::new(),
         peers: peers.collect(),
     }
@@ -64,6 +68,8 @@ fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
         carrier: true,
         loopback: name == "lo",
         mtu: 1500,
+        gateway: false,
+        speed: None,
         addrs: addrs.collect(),
     }
 }
@@ -80,6 +86,13 @@ fn three() -> Vec<Interface> {
         interface(4, "eth2", &["fd00:3::1/64"]),
         interface(9, "netft0", &["169.254.7.7/32"]),
     ]
+}
+
+/// A plan before any peer told anything.
+fn plan(config: &Config, interfaces: &[Interface], sources: &Sources, known: &[Planned]) -> Plan {
+    let (ways, offers) = (Ways::new(), Offers::new());
+    let around = Surroundings { interfaces, sources, ways: &ways, offers: &offers };
+    super::plan(config, &around, known)
 }
 
 /// `remote <- local%ifindex` of every route.
@@ -224,7 +237,7 @@ fn no_end_is_a_virtual_address() {
 
     config.peers[0].addresses = vec![end("169.254.99.1")];
     let tap = interface(5, "renamed", &[&format!("{own}/16")]);
-    assert_eq!(super::plan(&config, &[tap], &Sources::new(), &[]).routes, []);
+    assert_eq!(self::plan(&config, &[tap], &Sources::new(), &[]).routes, []);
 }
 
 #[test]
@@ -415,5 +428,94 @@ fn every_peer_and_family_is_planned_in_the_order_of_the_config() {
     let plan = plan(&config, &three(), &Sources::new(), &[]);
     let peers: Vec<_> = plan.routes.iter().map(|route| route.spec.peer).collect();
     assert_eq!(peers, [PeerId(0), PeerId(0), PeerId(1)]);
-    assert_eq!(plan, super::plan(&config, &three(), &Sources::new(), &plan.routes));
+    assert_eq!(plan, self::plan(&config, &three(), &Sources::new(), &plan.routes));
+}
+
+/// What a peer with these addresses (each on its own interface) tells.
+fn told(addrs: &[&str]) -> Interfaces {
+    let endpoints = addrs.iter().enumerate().map(|(place, text)| {
+        let net: IpNet = text.parse().unwrap();
+        Endpoint {
+            addr: net.addr(),
+            prefix_len: net.prefix_len(),
+            interface: place as u16,
+            metric: 1000 * (place as u32 + 1),
+        }
+    });
+    Interfaces { serial: 1, port: 3343, endpoints: endpoints.collect(), ..Interfaces::default() }
+}
+
+fn learnt(config: &Config, interfaces: &[Interface], far: Interfaces, ways: &Ways) -> Plan {
+    let offers = Offers::from([(PeerId(0), far)]);
+    let sources = Sources::new();
+    let around = Surroundings { interfaces, sources: &sources, ways, offers: &offers };
+    super::plan(config, &around, &[])
+}
+
+/// B15: one address is configured, the peer tells the others.
+#[test]
+fn the_routes_a_peer_tells_of_join_the_configured_one() {
+    let config = config(&[&["10.1.0.2"]]);
+    let far = told(&["10.1.0.2/24", "10.2.0.2/24", "fd00:3::2/64", "10.77.0.2/24"]);
+    let plan = learnt(&config, &three(), far, &Ways::new());
+    assert_eq!(
+        pairs(&plan),
+        ["10.1.0.2 <- 10.1.0.1%2", "10.2.0.2 <- 10.2.0.1%3", "fd00:3::2 <- fd00:3::1%4"]
+    );
+    let priorities: Vec<_> = plan.routes.iter().map(|route| route.spec.priority.0).collect();
+    assert_eq!(priorities, [2000, 3000, 4000], "the far metric is the peer's to say");
+}
+
+#[test]
+fn all_cross_subnet_routes_are_nine_whichever_end_asks() {
+    let quiet = config(&[&["10.1.0.2"]]);
+    let asking = Config { all_cross_subnet: true, ..config(&[&["10.1.0.2"]]) };
+    let mut interfaces = three();
+    interfaces[3] = interface(4, "eth2", &["10.3.0.1/24"]);
+    for (config, far_asks) in [(&asking, false), (&quiet, true)] {
+        let mut far = told(&["10.1.0.2/24", "10.2.0.2/24", "10.3.0.2/24"]);
+        far.all_cross_subnet = far_asks;
+        let plan = learnt(config, &interfaces, far, &Ways::new());
+        let same = |route: &&Planned| route.spec.attributes.0 & Attributes::SAME_SUBNET != 0;
+        assert_eq!(plan.routes.len(), 9);
+        assert_eq!(plan.routes.iter().filter(same).count(), 3);
+    }
+}
+
+/// B25: routed networks are used where the kernel has a way out of that very interface.
+#[test]
+fn routed_pairs_need_a_way_of_the_kernel_and_have_the_profile_of_their_class() {
+    let config = Config { site: "north".into(), ..config(&[&["10.11.0.2"]]) };
+    let mut far = told(&["10.11.0.2/24", "10.12.0.2/24"]);
+    let offers = Offers::from([(PeerId(0), far.clone())]);
+    let asked = crossings(&config, &three(), &offers);
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    let ways: Ways = asked.iter().map(|(local, _, remote)| (*local, *remote)).take(1).collect();
+    let plan = learnt(&config, &three(), far.clone(), &ways);
+    assert_eq!(pairs(&plan), ["10.11.0.2 <- 10.1.0.1%2"]);
+    assert_eq!(plan.routes[0].spec.timing, Class::CrossSubnet.default_timing());
+    far.site = "south".into();
+    let plan = learnt(&config, &three(), far, &ways);
+    assert_eq!(plan.routes[0].spec.timing, Class::CrossSite.default_timing());
+}
+
+#[test]
+fn an_offer_names_what_may_carry_routes_and_nothing_else() {
+    let mut config = config(&[&["10.1.0.2"]]);
+    config.exclude =
+        vec![Exclude::Interface("wlan*".into()), Exclude::Prefix("10.5.0.0/16".parse().unwrap())];
+    let mut interfaces = three();
+    interfaces.push(interface(5, "wlan0", &["10.4.0.1/24"]));
+    interfaces.push(interface(6, "eth3", &["10.5.0.1/24", "10.6.0.1/24", "10.6.0.9/24"]));
+    interfaces.push(interface(7, "docker0", &["172.17.0.1/16"]));
+    interfaces.push(interface(8, "eth4", &["10.6.0.1/24", "169.254.3.3/16"]));
+    interfaces[1].gateway = true;
+    interfaces[2].speed = Some(1000);
+    let offer = offer(&config, &interfaces);
+    let names: Vec<_> =
+        offer.endpoints.iter().map(|e| format!("{} {}", e.addr, e.metric)).collect();
+    assert_eq!(names, ["10.6.0.1 1000", "fd00:3::1 1000", "10.2.0.1 1100", "10.1.0.1 10000"]);
+    let mut bytes = Vec::new();
+    offer.encode(&mut bytes);
+    assert_eq!(Interfaces::decode(&bytes), Ok(offer));
 }

@@ -28,6 +28,7 @@ pub mod fuzzing;
 pub mod header;
 pub mod heartbeat;
 pub mod hello;
+pub mod interfaces;
 mod reader;
 pub mod replay;
 pub mod session;

@@ -50,6 +50,8 @@ impl Programs {
 pub struct Settings<'a> {
     /// The nodes' physical addresses are IPv6.
     pub six: bool,
+    /// Only the addresses on this many networks are in the configs, and no networks; 0: all are.
+    pub known: usize,
     /// TOML tables for every node.
     pub common: &'a str,
     /// TOML tables per node, by place; missing ones are empty.
@@ -103,13 +105,15 @@ impl Site {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "[node]\nname = \"{name}\"\nkey = \"key\"\n");
         let _ = writeln!(text, "{}\n{each}\n", settings.common);
-        for network in 0..lab.networks() {
+        let listed = if settings.known == 0 { lab.networks() } else { 0 };
+        for network in 0..listed {
             let prefix = lab.prefix(network, node, settings.six);
             let metric = 1000 + 100 * network;
             let _ = writeln!(text, "[[network]]\nprefix = \"{prefix}\"\nmetric = {metric}\n");
         }
         for (other, peer) in self.members.iter().enumerate().filter(|(other, _)| *other != node) {
-            let addresses: Vec<String> = (0..lab.networks())
+            let known = if settings.known == 0 { lab.networks() } else { settings.known };
+            let addresses: Vec<String> = (0..known)
                 .map(|network| format!("\"{}\"", lab.address(network, other, settings.six)))
                 .collect();
             let Member { name, public, .. } = peer;

@@ -35,6 +35,7 @@ use crate::{
         worker::{FromWorker, Workers},
     },
     route::{Event, EventKind, RouteChange},
+    topology::Offers,
 };
 
 use state::Driver;
@@ -85,6 +86,8 @@ pub(crate) struct DriverParts {
     pub glink: OwnedFd,
     pub manager: Arc<Manager>,
     pub want: watch::Sender<Wanted>,
+    /// To the keeper: what the peers tell of their addresses.
+    pub told: watch::Sender<Offers>,
     pub world: World,
 }
 

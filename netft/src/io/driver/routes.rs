@@ -8,9 +8,10 @@ use crate::{
     config::RouteOverride,
     id::{PeerId, RouteId},
     io::{clock, keeper::World, sys::glink},
-    route::Input,
+    route::{Input, RouteChange},
     time::Time,
-    topology::{self, Planned},
+    topology::{self, Planned, Surroundings},
+    wire::interfaces::Interfaces,
 };
 
 /// A socket that did not open is tried again after this long.
@@ -26,8 +27,13 @@ impl Driver {
 
     pub(super) fn replan(&mut self) {
         let known: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
-        let plan =
-            topology::plan(&self.config, &self.world.interfaces, &self.world.sources, &known);
+        self.tell_peers();
+        let World { interfaces, sources, ways } = &self.world;
+        let plan = {
+            let offers = &*self.told.borrow();
+            let around = Surroundings { interfaces, sources, ways, offers };
+            topology::plan(&self.config, &around, &known)
+        };
         if self.skipped != plan.skipped {
             for skip in &plan.skipped {
                 let peer = &self.config.peers[usize::from(skip.peer.0)].name;
@@ -49,14 +55,62 @@ impl Driver {
         for plan in diff.added {
             self.add(plan);
         }
+        for (_, plan) in diff.changed {
+            self.retune(&plan);
+        }
         self.follow_addresses();
         self.dirty = true;
+    }
+
+    /// Tells every peer of this node's addresses, if they changed.
+    fn tell_peers(&mut self) {
+        let mut offer = topology::offer(&self.config, &self.world.interfaces);
+        offer.serial = self.offer.serial;
+        // Serial 0 was never told.
+        if offer != self.offer || offer.serial == 0 {
+            offer.serial = offer.serial.wrapping_add(1).max(1);
+            self.manager.offer(&offer);
+            self.offer = offer;
+        }
+    }
+
+    /// Takes in what a peer tells of its addresses: routes appear and go.
+    pub(super) fn learn(&mut self, peer: PeerId, list: Interfaces) {
+        let news = self.told.send_if_modified(|offers| {
+            let before = offers.insert(peer, list.clone());
+            before.is_none_or(|before| Interfaces { serial: list.serial, ..before } != list)
+        });
+        if news {
+            self.replan();
+        }
+    }
+
+    /// Takes over timing and priority that are planned otherwise than before: the networks at its
+    /// ends have other metrics, or the peer told its site. What an operator set stays until then.
+    fn retune(&mut self, plan: &Planned) {
+        let found = self.routes.iter_mut().find(|(_, known)| known.plan.key() == plan.key());
+        let Some((id, known)) = found else { return };
+        let (timing, priority) = (plan.spec.timing, plan.spec.priority);
+        let before = std::mem::replace(&mut known.planned, (timing, priority));
+        let change = RouteChange {
+            timing: (before.0 != timing).then_some(timing),
+            priority: (before.1 != priority).then_some(priority),
+            ..RouteChange::default()
+        };
+        if change != RouteChange::default() {
+            known.plan.spec.timing = change.timing.unwrap_or(known.plan.spec.timing);
+            known.plan.spec.priority = change.priority.unwrap_or(known.plan.spec.priority);
+            let id = *id;
+            self.input(Input::ChangeRoute { id, change });
+        }
     }
 
     fn add(&mut self, plan: Planned) {
         let id = self.next_route();
         let spec = plan.spec.clone();
-        self.routes.insert(id, Known { plan, fault: None, send_error_until: None, unopened: None });
+        let planned = (spec.timing, spec.priority);
+        let known = Known { plan, planned, fault: None, send_error_until: None, unopened: None };
+        self.routes.insert(id, known);
         self.input(Input::AddRoute { id, spec });
     }
 
@@ -98,12 +152,33 @@ impl Driver {
             }
             known.fault = health.fault;
         }
-        let routes = &self.routes;
-        let wanted =
-            |local: SocketAddr| routes.values().any(|known| known.plan.spec.real_local == local);
+        self.listen();
+        let (routes, offer) = (&self.routes, &self.offer);
+        let offered = |local: SocketAddr| {
+            local.port() == offer.port
+                && offer.endpoints.iter().any(|endpoint| endpoint.addr == local.ip())
+        };
+        let wanted = |local: SocketAddr| {
+            offered(local) || routes.values().any(|known| known.plan.spec.real_local == local)
+        };
         self.dirty |= self.sockets.retain(wanted, &self.workers);
         for input in inputs {
             self.input(input);
+        }
+    }
+
+    /// Opens a socket on every address the peers are told of: one that knows another address of
+    /// this node than a route leads to may dial there. One that does not open is tried again with
+    /// the next change; a route from there says so.
+    fn listen(&mut self) {
+        for endpoint in &self.offer.endpoints {
+            let owner = self.world.interfaces.iter().find(|owner| owner.owns(endpoint.addr));
+            let local = SocketAddr::new(endpoint.addr, self.offer.port);
+            if let Some(owner) = owner
+                && let Ok(changed) = self.sockets.ensure(local, owner.index, &self.workers)
+            {
+                self.dirty |= changed;
+            }
         }
     }
 

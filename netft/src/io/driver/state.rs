@@ -25,13 +25,17 @@ use crate::{
         sys::udp::{self, SendFault},
         worker::{FromWorker, Workers},
     },
-    route::{Engine, EngineConfig, Event, EventKind, Input, Output, Reason, RouteChange, Table},
+    route::{
+        Engine, EngineConfig, Event, EventKind, Input, Output, Priority, Reason, RouteChange,
+        Table, Timing,
+    },
     time::Time,
-    topology::{Planned, Skipped},
+    topology::{Offers, Planned, Skipped},
     wire::{
         DropReason,
         header::{HEADER_LEN, Kind, TAG_LEN},
         heartbeat::Heartbeat,
+        interfaces::Interfaces,
         session::Session,
     },
 };
@@ -42,6 +46,8 @@ const SEND_RETRY: Duration = Duration::from_millis(200);
 /// What the driver knows of a route beside the engine.
 pub(super) struct Known {
     pub(super) plan: Planned,
+    /// Timing and priority as planned last; an operator may have changed them since.
+    pub(super) planned: (Timing, Priority),
     /// The local fault the engine was told of.
     pub(super) fault: Option<Reason>,
     /// The kernel refused to send here; told to the engine until this moment.
@@ -88,6 +94,10 @@ pub(super) struct Driver {
     pub(super) glink: OwnedFd,
     pub(super) manager: Arc<Manager>,
     pub(super) want: watch::Sender<Wanted>,
+    /// What the peers tell of their addresses; the keeper reads along.
+    pub(super) told: watch::Sender<Offers>,
+    /// What the peers were told last.
+    pub(super) offer: Interfaces,
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
     pub(super) world: World,
     pub(super) dirty: bool,
@@ -119,6 +129,8 @@ impl Driver {
             glink: parts.glink,
             manager: parts.manager,
             want: parts.want,
+            told: parts.told,
+            offer: Interfaces::default(),
             peers: BTreeMap::new(),
             world: World::default(),
             dirty: true,
@@ -217,6 +229,7 @@ impl Driver {
                     self.input(Input::SessionDown(peer));
                 }
             }
+            FromQuic::Interfaces { peer, list } => self.learn(peer, list),
             FromQuic::DuplicateNode { peer } => self.announce(EventKind::DuplicateNode { peer }),
             FromQuic::Refused { peer, reason } => {
                 self.announce(EventKind::SessionRefused { peer, reason });

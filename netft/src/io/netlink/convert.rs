@@ -29,6 +29,8 @@ pub(super) fn interface(message: &LinkMessage) -> Interface {
         carrier: flags.contains(LinkFlags::LowerUp),
         loopback: flags.contains(LinkFlags::Loopback),
         mtu: 0,
+        gateway: false,
+        speed: None,
         addrs: Vec::new(),
     };
     for attribute in &message.attributes {
@@ -186,6 +188,14 @@ pub(super) fn source(message: &RouteMessage) -> Option<(IpAddr, u32)> {
         }
     }
     source.zip(interface)
+}
+
+/// The interface of the kernel's answer to a lookup.
+pub(super) fn out_interface(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
 }
 
 /// A host route, with the interface it uses.

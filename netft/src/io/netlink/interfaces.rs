@@ -77,6 +77,29 @@ impl Netlink {
     /// # Errors
     /// Of the kernel, other than that the address is unreachable.
     pub async fn source_for(&self, remote: IpAddr) -> Result<Option<(IpAddr, u32)>, NetlinkError> {
+        let route = self.look_up(remote, None).await?;
+        Ok(route.as_ref().and_then(convert::source))
+    }
+
+    /// The interface the kernel would send on from `local` to `remote`; `None` when it has no
+    /// route.
+    ///
+    /// # Errors
+    /// Of the kernel, other than that the address is unreachable.
+    pub async fn source_from(
+        &self,
+        local: IpAddr,
+        remote: IpAddr,
+    ) -> Result<Option<u32>, NetlinkError> {
+        let route = self.look_up(remote, Some(local)).await?;
+        Ok(route.as_ref().and_then(convert::out_interface))
+    }
+
+    async fn look_up(
+        &self,
+        remote: IpAddr,
+        local: Option<IpAddr>,
+    ) -> Result<Option<RouteMessage>, NetlinkError> {
         let mut message = RouteMessage::default();
         let (family, prefix_len, destination) = match remote {
             IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
@@ -85,11 +108,15 @@ impl Netlink {
         message.header.address_family = family;
         message.header.destination_prefix_length = prefix_len;
         message.attributes.push(RouteAttribute::Destination(destination));
+        if let Some(local) = local {
+            message.header.source_prefix_length = prefix_len;
+            message.attributes.push(RouteAttribute::Source(local.into()));
+        }
         let mut routes = pin!(self.handle()?.route().get(message).execute());
         let what = || format!("look up the route to {remote}");
         let route = answer(what, async { routes.next().await.transpose() }).await;
         match route {
-            Ok(route) => Ok(route.as_ref().and_then(convert::source)),
+            Ok(route) => Ok(route),
             Err(error) if error.errno().is_some_and(is_unreachable) => Ok(None),
             Err(error) => Err(error),
         }

@@ -10,8 +10,9 @@ use super::{
     failure::Failure,
     peer::Event,
     socket,
-    tls::SERVER_NAME,
+    tls::{self, SERVER_NAME},
 };
+use crate::id::NodeKey;
 
 /// How long a dialled handshake may take. Every attempt starts anew on every candidate route.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(1);
@@ -43,6 +44,21 @@ pub(super) async fn accept(terms: Terms, incoming: Incoming, place: OwnedSemapho
         exchange::run(&terms, connection, Side::Acceptor, 0).await
     };
     tell(&terms, false, accept.await).await;
+    drop(place);
+}
+
+/// Answers whoever dials from an address that is no route's: `terms` gives those of the peer
+/// whose key it proves.
+pub(super) async fn accept_stranger(
+    terms: impl Fn(NodeKey) -> Option<Terms>,
+    incoming: Incoming,
+    place: OwnedSemaphorePermit,
+) {
+    let handshake = async { timeout(ACCEPT, incoming.accept().ok()?).await.ok()?.ok() };
+    // Nobody's task hears of a handshake that proved no key.
+    let Some(connection) = handshake.await else { return };
+    let Some(terms) = tls::proven_key(&connection).and_then(terms) else { return };
+    tell(&terms, false, exchange::run(&terms, connection, Side::Acceptor, 0).await).await;
     drop(place);
 }
 

@@ -1,15 +1,23 @@
-//! The control stream of one session after the exchange: single-byte messages, until it ends.
+//! The control stream of one session after the exchange: single-byte messages and interface
+//! lists, until it ends.
 //!
-//! One task per session. A peer can make it answer, byte for byte, and nothing else.
+//! One task per session. A peer can make it answer, byte for byte, and take in a list of bounded
+//! length, and nothing else.
+
+use std::{sync::Arc, time::Duration};
 
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     exchange::{READY, Side},
     failure::Refusal,
     peer::Event,
 };
+use crate::wire::interfaces::{self, Interfaces};
 
 /// Tag: the dialer has heard the acceptor's last word, so both ends send and receive.
 const SETTLED: u8 = 2;
@@ -17,6 +25,14 @@ const SETTLED: u8 = 2;
 const PROBE: u8 = 3;
 /// Tag: the answer.
 const ALIVE: u8 = 4;
+
+/// Tag: an interface list, its length (16 bits) and the list.
+const INTERFACES: u8 = 5;
+/// How long the rest of a list may take after its tag.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What this node tells of its interfaces, encoded; empty until it knows.
+pub(super) type Offer = watch::Receiver<Arc<[u8]>>;
 
 /// Someone who wants to know whether the peer's process lives.
 pub(super) type Probe = oneshot::Sender<()>;
@@ -32,6 +48,8 @@ pub(super) struct Control {
     pub(super) generation: u32,
     /// Questions to the peer.
     pub(super) probes: mpsc::Receiver<Probe>,
+    /// What to tell the peer at once, and at every change.
+    pub(super) offer: Offer,
     /// The peer's task.
     pub(super) events: mpsc::Sender<Event>,
 }
@@ -54,6 +72,7 @@ impl Control {
         if self.send.write_all(&word).await.is_err() {
             return self.break_off().await;
         }
+        self.offer.mark_changed();
         let mut heard_ready = self.side == Side::Acceptor;
         let mut waiting: Vec<Probe> = Vec::new();
         loop {
@@ -64,6 +83,13 @@ impl Control {
                     Err(ReadError::ConnectionLost(error)) => return error,
                     Ok(None) | Err(_) => return self.break_off().await,
                 },
+                Ok(()) = self.offer.changed() => {
+                    let message = message(&self.offer.borrow_and_update());
+                    if self.send.write_all(&message).await.is_err() {
+                        return self.break_off().await;
+                    }
+                    continue;
+                }
                 Some(probe) = self.probes.recv() => {
                     waiting.retain(|other| !other.is_closed());
                     waiting.push(probe);
@@ -87,6 +113,10 @@ impl Control {
                     }
                     (None, None)
                 }
+                INTERFACES => match timeout(PATIENCE, self.interfaces()).await {
+                    Ok(Some(list)) => (Some(Event::Interfaces { local: self.local, list }), None),
+                    Ok(None) | Err(_) => return self.break_off().await,
+                },
                 _ => return self.break_off().await,
             };
             if let Some(event) = event
@@ -102,6 +132,16 @@ impl Control {
         }
     }
 
+    /// The interface list behind a tag.
+    async fn interfaces(&mut self) -> Option<Box<Interfaces>> {
+        let mut length = [0; 2];
+        self.recv.read_exact(&mut length).await.ok()?;
+        let mut body = [0; interfaces::MAX_LEN];
+        let body = body.get_mut(..usize::from(u16::from_be_bytes(length)))?;
+        self.recv.read_exact(body).await.ok()?;
+        Interfaces::decode(body).ok().map(Box::new)
+    }
+
     /// Why the connection ended; ends it when the peer broke the rules.
     async fn break_off(&self) -> ConnectionError {
         if let Some(error) = self.connection.close_reason() {
@@ -114,4 +154,13 @@ impl Control {
         let _ = self.events.send(breach).await;
         self.connection.closed().await
     }
+}
+
+/// An interface list as it goes out; nothing when there is none yet.
+fn message(list: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(list.len()).unwrap_or_default();
+    if length == 0 {
+        return Vec::new();
+    }
+    [&[INTERFACES][..], &length.to_be_bytes(), list].concat()
 }

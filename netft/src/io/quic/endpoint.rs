@@ -48,7 +48,8 @@ pub(super) fn start(
     let crypto =
         QuicServerConfig::try_from(tls.server(peers)?).map_err(|_| EndpointError::Suite)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport(1))).migration(false).max_incoming(MAX_INCOMING);
+    // The addresses QUIC sees are made here; it moves when a stranger's route is known.
+    server.transport_config(Arc::new(transport(1))).migration(true).max_incoming(MAX_INCOMING);
     let endpoint = Endpoint::new_with_abstract_socket(
         endpoint_config(key),
         Some(server),

@@ -1,22 +1,26 @@
 //! The way in: starts the endpoint and one task per peer, and stops them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use quinn::Endpoint;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{
-    QuicDatagram, Report,
+    QuicDatagram, Report, attempt,
     endpoint::{self, EndpointError},
     exchange::Terms,
     failure::GOING_AWAY,
     number::Numbers,
     peer::{EVENTS, Event, Parts, Peer},
     socket::{self, RouteSocket},
+    strangers::Strangers,
     tls::Tls,
 };
 use crate::{
@@ -27,10 +31,14 @@ use crate::{
         fib::SharedFib,
         identity::{self, KeyError},
     },
+    wire::interfaces::Interfaces,
 };
 
 /// How long the farewell may take: a little more than QUIC drains.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Handshakes under way from addresses that are no route's.
+const MAX_STRANGERS: usize = 8;
 
 /// Why the control session could not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +83,8 @@ pub struct Manager {
     /// By place, as peers are numbered.
     peers: Vec<mpsc::Sender<Event>>,
     fib_changed: watch::Sender<()>,
+    /// What every peer is told of this node's interfaces, encoded.
+    offer: watch::Sender<Arc<[u8]>>,
     counters: Arc<Counters>,
     /// Aborted when dropped.
     _tasks: JoinSet<()>,
@@ -97,12 +107,15 @@ impl Manager {
         let tls = Tls::new(&config.key, config.public_key).map_err(EndpointError::from)?;
         let counters = Arc::new(Counters::default());
         let socket = RouteSocket::new(fib.clone(), arrivals, counters.clone());
+        let strangers = socket.strangers();
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
+        let (offer, offers) = watch::channel(Arc::default());
         let numbers = Numbers::default();
         let mut tasks = JoinSet::new();
         let mut peers = Vec::with_capacity(config.peers.len());
+        let mut all = Vec::with_capacity(config.peers.len());
         for (peer, place) in config.peers.iter().zip(0..=u16::MAX) {
             let (events, inbox) = mpsc::channel(EVENTS);
             peers.push(events.clone());
@@ -115,6 +128,7 @@ impl Manager {
                 numbers: numbers.clone(),
                 events,
             };
+            all.push(terms.clone());
             let parts = Parts {
                 terms,
                 name: peer.name.clone(),
@@ -123,17 +137,25 @@ impl Manager {
                 fib: fib.clone(),
                 fib_changed: changes.clone(),
                 report: report.clone(),
+                offer: offers.clone(),
                 inbox,
             };
             tasks.spawn(Peer::new(parts).run());
         }
-        tasks.spawn(accept(endpoint.clone(), peers.clone()));
-        Ok(Self { endpoint, peers, fib_changed, counters, _tasks: tasks })
+        tasks.spawn(accept(endpoint.clone(), all, strangers));
+        Ok(Self { endpoint, peers, fib_changed, offer, counters, _tasks: tasks })
     }
 
     /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
     pub fn fib_changed(&self) {
         self.fib_changed.send_replace(());
+    }
+
+    /// Tells every peer, present and future, of this node's interfaces.
+    pub fn offer(&self, list: &Interfaces) {
+        let mut bytes = Vec::new();
+        list.encode(&mut bytes);
+        self.offer.send_replace(bytes.into());
     }
 
     /// Asks for a fresh session with `peer`: its keys are nearly used up, or nothing authentic has
@@ -161,16 +183,49 @@ impl Manager {
 }
 
 /// Hands every handshake to the task of the peer at whose address it came in.
-async fn accept(endpoint: Endpoint, peers: Vec<mpsc::Sender<Event>>) {
+async fn accept(endpoint: Endpoint, peers: Vec<Terms>, strangers: Arc<Mutex<Strangers>>) {
+    let places = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let peers = Arc::new(peers);
+    let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
-        let peer = socket::peer_of(incoming.remote_address());
-        let events = peer.and_then(|peer| peers.get(usize::from(peer.0)));
+        while tasks.try_join_next().is_some() {}
+        let from = incoming.remote_address();
+        let Some(peer) = socket::peer_of(from) else {
+            welcome(incoming, &peers, &strangers, &places, &mut tasks);
+            continue;
+        };
+        let events = peers.get(usize::from(peer.0)).map(|terms| &terms.events);
         match events.map(mpsc::Sender::try_reserve) {
             Some(Ok(place)) => place.send(Event::Incoming(Box::new(incoming))),
             // Silence costs least; a genuine peer sends its first datagram again.
             _ => incoming.ignore(),
         }
     }
+}
+
+/// Takes in a handshake that came on no route: first whether its source is there at all, at no
+/// cost to this node, then a few at once.
+fn welcome(
+    incoming: quinn::Incoming,
+    peers: &Arc<Vec<Terms>>,
+    strangers: &Arc<Mutex<Strangers>>,
+    places: &Arc<Semaphore>,
+    tasks: &mut JoinSet<()>,
+) {
+    if !incoming.remote_address_validated() {
+        // Smaller than what it answers (S-06).
+        let _ = incoming.retry();
+        return;
+    }
+    let Ok(place) = places.clone().try_acquire_owned() else { return incoming.ignore() };
+    let (peers, strangers, from) = (peers.clone(), strangers.clone(), incoming.remote_address());
+    let terms = move |key| {
+        let terms = peers.iter().find(|terms| terms.peer_key == key)?;
+        let mut strangers = strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        strangers.identify(from, terms.peer);
+        Some(terms.clone())
+    };
+    tasks.spawn(attempt::accept_stranger(terms, incoming, place));
 }
 
 fn check_keys(config: &Config) -> Result<(), StartError> {

@@ -29,6 +29,7 @@ mod origins;
 mod peer;
 mod socket;
 mod standing;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -38,7 +39,10 @@ use std::{net::SocketAddr, sync::Arc};
 pub use manager::{Manager, StartError};
 
 use super::fib::SocketId;
-use crate::{id::PeerId, wire::session::Session};
+use crate::{
+    id::PeerId,
+    wire::{interfaces::Interfaces, session::Session},
+};
 
 /// The most datagrams that wait for the control session; beyond it the sender drops and counts.
 pub const QUEUE: usize = 256;
@@ -85,6 +89,13 @@ pub enum FromQuic {
         peer: PeerId,
         /// This node's number of the session.
         local_session: u32,
+    },
+    /// What the peer tells of its physical addresses.
+    Interfaces {
+        /// The peer.
+        peer: PeerId,
+        /// Its list.
+        list: Interfaces,
     },
     /// A second machine uses the peer's key. The first keeps working, the second is refused.
     /// At most once a minute per peer.

@@ -21,13 +21,13 @@ use tracing::{debug, info, warn};
 use super::{
     FromQuic, Report,
     attempt::{self, ATTEMPT},
-    control::{Control, Probe},
+    control::{Control, Offer, Probe},
     exchange::{Agreed, Side, Terms},
     failure::{ABANDONED, Failure, GOING_AWAY, Refusal, SUPERSEDED, printable},
     number::{Number, random_u32},
     standing::{Change, Entry, Standing},
 };
-use crate::{id::RouteId, io::fib::SharedFib};
+use crate::{id::RouteId, io::fib::SharedFib, wire::interfaces::Interfaces};
 
 /// The most events that wait for the task; senders wait, they are few and bounded themselves.
 pub(super) const EVENTS: usize = 64;
@@ -66,6 +66,8 @@ pub(super) enum Event {
     Lost { local: u32, error: ConnectionError },
     /// A fresh session is wanted.
     Renew,
+    /// The peer told of its interfaces on this session.
+    Interfaces { local: u32, list: Box<Interfaces> },
 }
 
 /// A session in use.
@@ -93,6 +95,9 @@ pub(super) struct Peer {
     fib: SharedFib,
     fib_changed: watch::Receiver<()>,
     report: Report,
+    offer: Offer,
+    /// The boot id and serial of the interface list the peer told last.
+    told: Option<(u64, u32)>,
     inbox: mpsc::Receiver<Event>,
     /// This node holds the smaller key: it rekeys, and its dials win.
     smaller: bool,
@@ -119,12 +124,13 @@ pub(super) struct Parts {
     pub(super) fib: SharedFib,
     pub(super) fib_changed: watch::Receiver<()>,
     pub(super) report: Report,
+    pub(super) offer: Offer,
     pub(super) inbox: mpsc::Receiver<Event>,
 }
 
 impl Peer {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { terms, name, endpoint, client, fib, fib_changed, report, inbox } = parts;
+        let Parts { terms, name, endpoint, client, fib, fib_changed, report, offer, inbox } = parts;
         Self {
             smaller: terms.config.public_key < terms.peer_key,
             terms,
@@ -134,6 +140,8 @@ impl Peer {
             fib,
             fib_changed,
             report,
+            offer,
+            told: None,
             inbox,
             standing: Standing::default(),
             live: BTreeMap::new(),
@@ -185,6 +193,7 @@ impl Peer {
             Event::Settled(local) => self.standing.settled(local),
             Event::Lost { local, error } => self.lost(local, &error),
             Event::Renew => self.renew = true,
+            Event::Interfaces { local, list } => self.interfaces(local, *list),
         }
     }
 
@@ -335,9 +344,23 @@ impl Peer {
             side: agreed.side,
             generation,
             probes: questions,
+            offer: self.offer.clone(),
             events: self.terms.events.clone(),
         };
         self.tasks.spawn(control.serve());
+    }
+
+    /// Passes on what the peer tells of its interfaces, unless a newer list came before it on
+    /// another session.
+    fn interfaces(&mut self, local: u32, list: Interfaces) {
+        let entry = self.standing.entries().iter().find(|entry| entry.local == local);
+        let Some(boot_id) = entry.map(|entry| entry.boot_id) else { return };
+        let age = |serial: u32| list.serial.wrapping_sub(serial);
+        if self.told.is_some_and(|(boot, serial)| boot == boot_id && age(serial) > u32::MAX / 2) {
+            return;
+        }
+        self.told = Some((boot_id, list.serial));
+        (self.report)(FromQuic::Interfaces { peer: self.terms.peer, list });
     }
 
     fn apply(&mut self, changes: Vec<Change>, now: Instant) {

@@ -23,20 +23,20 @@ use quinn::{
 };
 use tokio::sync::mpsc;
 
-use super::{QuicDatagram, origins::Origins};
+use super::{QuicDatagram, origins::Origins, strangers::Strangers};
 use crate::{
     config::DEFAULT_PORT,
     id::PeerId,
     io::{
         counters::Counters,
-        fib::{Path, SharedFib},
+        fib::{Path, SharedFib, UdpSocket},
         sys::udp,
     },
     wire::DropReason,
 };
 
 /// A unique local prefix (RFC 4193) that never leaves this process: "netft" and a peer's number.
-const PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
+pub(super) const PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
 
 /// The address under which QUIC knows a peer.
 pub(super) fn address_of(peer: PeerId) -> SocketAddr {
@@ -58,6 +58,8 @@ pub(super) struct RouteSocket {
     arrivals: Mutex<mpsc::Receiver<QuicDatagram>>,
     /// Touched once per datagram, at control-plane rate.
     origins: Mutex<Origins>,
+    /// Touched for datagrams that came on no route.
+    strangers: Arc<Mutex<Strangers>>,
     counters: Arc<Counters>,
 }
 
@@ -67,11 +69,25 @@ impl RouteSocket {
         arrivals: mpsc::Receiver<QuicDatagram>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { fib, arrivals: Mutex::new(arrivals), origins: Mutex::default(), counters }
+        let (arrivals, strangers) = (Mutex::new(arrivals), Arc::default());
+        Self { fib, arrivals, origins: Mutex::default(), strangers, counters }
+    }
+
+    /// The sources that are no routes; the socket goes to QUIC, this stays.
+    pub(super) fn strangers(&self) -> Arc<Mutex<Strangers>> {
+        self.strangers.clone()
+    }
+
+    fn known_strangers(&self) -> MutexGuard<'_, Strangers> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn origins(&self) -> MutexGuard<'_, Origins> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send_on(&self, path: &Path, bytes: &[u8]) {
+        self.send(&path.socket, path.remote, bytes);
     }
 
     fn lose(&self, reason: DropReason) {
@@ -80,8 +96,8 @@ impl RouteSocket {
 
     /// Sends on one route. A route that refuses is not an error of the session: another route, or
     /// QUIC's own retransmission, carries it.
-    fn send(&self, path: &Path, bytes: &[u8]) {
-        if udp::send_one(path.socket.fd.as_fd(), &path.remote, bytes, None).is_err() {
+    fn send(&self, socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) {
+        if udp::send_one(socket.fd.as_fd(), &remote, bytes, None).is_err() {
             self.lose(DropReason::SendFailed);
         }
     }
@@ -100,8 +116,20 @@ impl AsyncUdpSocket for RouteSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let fib = self.fib.load();
-        let entry = peer_of(transmit.destination)
-            .and_then(|peer| fib.peers.iter().find(|entry| entry.peer == peer));
+        let find = |peer: PeerId| fib.peers.iter().find(|entry| entry.peer == peer);
+        let mut entry = peer_of(transmit.destination).and_then(find);
+        if entry.is_none()
+            && let Some(source) = self.known_strangers().find(transmit.destination)
+        {
+            // A route is better than where the first datagram happened to come from.
+            entry = source.peer.and_then(find).filter(|entry| entry.active.is_some());
+            if entry.is_none() {
+                if let Some(socket) = fib.sockets.get(&source.socket) {
+                    self.send(socket, source.from, transmit.contents);
+                }
+                return Ok(());
+            }
+        }
         let Some(entry) = entry else {
             self.lose(DropReason::NoPeer);
             return Ok(());
@@ -115,14 +143,14 @@ impl AsyncUdpSocket for RouteSocket {
             Some(path) => {
                 let apart = origin.filter(|(origin, _)| origin.route != path.route);
                 if let Some((origin, _)) = apart {
-                    self.send(origin, transmit.contents);
+                    self.send_on(origin, transmit.contents);
                 }
                 if apart.is_none_or(|(_, both)| both) {
-                    self.send(path, transmit.contents);
+                    self.send_on(path, transmit.contents);
                 }
             }
             None if entry.candidates.is_empty() => self.lose(DropReason::NoRoute),
-            None => entry.candidates.iter().for_each(|path| self.send(path, transmit.contents)),
+            None => entry.candidates.iter().for_each(|path| self.send_on(path, transmit.contents)),
         }
         Ok(())
     }
@@ -142,19 +170,26 @@ impl AsyncUdpSocket for RouteSocket {
             let Poll::Ready(Some(datagram)) = arrivals.poll_recv(cx) else { break };
             let fib = self.fib.load();
             let route = fib.routes.get(&(datagram.socket, datagram.from)).copied();
-            let Some((peer, route)) = route else {
-                self.lose(DropReason::UnknownSource);
-                continue;
+            let addr = match route {
+                Some((peer, route)) => {
+                    self.origins().heard(peer, route, &datagram.bytes, Instant::now());
+                    address_of(peer)
+                }
+                None if fib.expects_strangers() => {
+                    self.known_strangers().address(datagram.socket, datagram.from)
+                }
+                None => {
+                    self.lose(DropReason::UnknownSource);
+                    continue;
+                }
             };
-            self.origins().heard(peer, route, &datagram.bytes, Instant::now());
             let len = datagram.bytes.len();
             if len > bufs[filled].len() {
                 self.lose(DropReason::TooBig);
                 continue;
             }
             bufs[filled][..len].copy_from_slice(&datagram.bytes);
-            meta[filled] =
-                RecvMeta { addr: address_of(peer), len, stride: len, ecn: None, dst_ip: None };
+            meta[filled] = RecvMeta { addr, len, stride: len, ecn: None, dst_ip: None };
             filled += 1;
         }
         if filled == 0 { Poll::Pending } else { Poll::Ready(Ok(filled)) }

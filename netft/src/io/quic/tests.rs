@@ -15,7 +15,11 @@ use super::{
 };
 use crate::{
     id::PeerId,
-    wire::{header::VERSION, hello::MAX_LEN},
+    wire::{
+        header::VERSION,
+        hello::MAX_LEN,
+        interfaces::{Endpoint, Interfaces},
+    },
 };
 
 #[tokio::test]
@@ -245,4 +249,28 @@ async fn a_route_that_appears_late_is_used() {
     a.give_routes();
     b.give_routes();
     both_up(&a, &b).await;
+}
+
+#[tokio::test]
+async fn interface_lists_are_told_at_the_beginning_and_at_every_change() {
+    let list = |serial: u32, last: u8| Interfaces {
+        serial,
+        port: 3343,
+        endpoints: vec![Endpoint {
+            addr: [10, 0, 0, last].into(),
+            prefix_len: 24,
+            interface: 1,
+            metric: 7,
+        }],
+        ..Interfaces::default()
+    };
+    let (a, b) = pair(1);
+    let (a, b) = (Node::start(&a, &b, 1), Node::start(&b, &a, 2));
+    a.manager.offer(&list(1, 1));
+    both_up(&a, &b).await;
+    until("the first list is told", || b.told().lists.last() == Some(&list(1, 1))).await;
+    a.manager.offer(&list(2, 2));
+    until("the change is told", || b.told().lists.last() == Some(&list(2, 2))).await;
+    assert!(a.told().lists.is_empty(), "nothing was offered there");
+    assert!(carries(&a, &b) && carries(&b, &a));
 }

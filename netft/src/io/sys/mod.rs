@@ -2,5 +2,6 @@
 
 pub mod epoll;
 pub mod glink;
+pub mod speed;
 pub mod tun;
 pub mod udp;

@@ -298,7 +298,7 @@ impl<'l> Batch<'_, 'l> {
     }
 
     fn quic(&mut self, bytes: &[u8]) {
-        if self.route().is_none() {
+        if self.route().is_none() && !self.fib.expects_strangers() {
             return self.drop(DropReason::UnknownSource);
         }
         let (socket, from) = (self.socket, self.from);

@@ -29,6 +29,7 @@ use crate::{
     wire::{
         header::{HEADER_LEN, Header, Kind, OVERHEAD, VERSION, is_quic},
         hello::Hello,
+        interfaces::Interfaces,
         session::Session,
     },
 };
@@ -89,6 +90,9 @@ impl Plan {
             history: 0,
             rekey: self.rekey,
             timings: Timings::default(),
+            site: String::new(),
+            all_cross_subnet: false,
+            exclude: Vec::new(),
             networks: Vec::new(),
             peers: vec![Peer {
                 name: peer.name.to_owned(),
@@ -169,6 +173,7 @@ pub(super) struct Told {
     pub(super) reasons: Vec<String>,
     pub(super) names: BTreeSet<String>,
     pub(super) boots: BTreeSet<u64>,
+    pub(super) lists: Vec<Interfaces>,
 }
 
 impl Told {
@@ -185,6 +190,7 @@ impl Told {
                     self.preferred = Some(local);
                 }
             }
+            FromQuic::Interfaces { list, .. } => self.lists.push(list),
             FromQuic::SessionPreferred { local_session, .. } => {
                 assert!(self.live.contains_key(&local_session), "{local_session} is not up");
                 self.preferred = Some(local_session);

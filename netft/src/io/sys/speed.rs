@@ -1,0 +1,86 @@
+//! Asks one interface for its speed by ioctl. Decides nothing.
+
+#![expect(unsafe_code, reason = "SIOCETHTOOL has no safe wrapper")]
+
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    ptr,
+};
+
+use super::tun::{check, request};
+
+const ETHTOOL_GSET: u32 = 0x01;
+/// What drivers say that do not know (`SPEED_UNKNOWN`), in either width.
+const UNKNOWN: [u32; 2] = [u32::MAX, u16::MAX as u32];
+
+/// `struct ethtool_cmd` of `linux/ethtool.h`: every driver answers it, also those that know the
+/// newer one.
+#[repr(C)]
+struct EthtoolCmd {
+    cmd: u32,
+    supported: u32,
+    advertising: u32,
+    speed: u16,
+    duplex: u8,
+    port: u8,
+    phy_address: u8,
+    transceiver: u8,
+    autoneg: u8,
+    mdio_support: u8,
+    maxtxpkt: u32,
+    maxrxpkt: u32,
+    speed_hi: u16,
+    eth_tp_mdix: u8,
+    eth_tp_mdix_ctrl: u8,
+    lp_advertising: u32,
+    reserved: [u32; 2],
+}
+
+const _: () = assert!(size_of::<EthtoolCmd>() == 44);
+
+/// The speed of the interface named `ifname`, Mbit/s; `None` when its driver says none, or it is
+/// gone.
+pub fn of(socket: &impl AsFd, ifname: &str) -> Option<u32> {
+    let mut command = EthtoolCmd {
+        cmd: ETHTOOL_GSET,
+        supported: 0,
+        advertising: 0,
+        speed: 0,
+        duplex: 0,
+        port: 0,
+        phy_address: 0,
+        transceiver: 0,
+        autoneg: 0,
+        mdio_support: 0,
+        maxtxpkt: 0,
+        maxrxpkt: 0,
+        speed_hi: 0,
+        eth_tp_mdix: 0,
+        eth_tp_mdix_ctrl: 0,
+        lp_advertising: 0,
+        reserved: [0; 2],
+    };
+    let mut request = request(ifname).ok()?;
+    request.ifr_ifru.ifru_data = ptr::from_mut(&mut command).cast();
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: SIOCETHTOOL reads one `ifreq` and, for GSET, reads and writes one `ethtool_cmd`
+    // behind its pointer; both outlive the call.
+    check(unsafe { libc::ioctl(fd, libc::SIOCETHTOOL as _, ptr::from_mut(&mut request)) }).ok()?;
+    let speed = u32::from(command.speed_hi) << 16 | u32::from(command.speed);
+    (speed != 0 && !UNKNOWN.contains(&speed)).then_some(speed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::io::sys::glink;
+
+    #[test]
+    fn the_loopback_interface_and_one_that_is_not_there_have_no_speed() {
+        let socket = glink::socket().unwrap();
+        assert_eq!(of(&socket, "lo"), None);
+        assert_eq!(of(&socket, "no-such-dev"), None);
+    }
+}
