@@ -166,15 +166,18 @@ impl Batch<'_, '_> {
         let cut = run.slice.cut;
         let pieces = (0..cut.count()).map(|index| run.piece(index));
         let partial = run.flags & FLAG_PARTIAL_CHECKSUM != 0;
-        let Some(merge) = merge else {
-            // Without offload a checksum is finished here, over the packet in one piece.
+        let offload = merge.is_some();
+        if partial && !offload {
+            // The checksum is finished here, over the packet in one piece.
             let mut packet = Vec::with_capacity(cut.total());
             pieces.for_each(|piece| packet.extend_from_slice(&input[piece]));
             return self.plain(&mut packet, partial, session);
-        };
+        }
         let inner = self.admit(&input[run.piece(0)], cut.total(), session)?;
         // What came before it goes before it.
-        merge.flush(input, &mut |write| self.writer.merged(write));
+        if let Some(merge) = merge {
+            merge.flush(input, &mut |write| self.writer.merged(write));
+        }
         let hdr = coalesce::as_it_came(&mut input[run.piece(0)], &inner, partial);
         let encoded = hdr.encode();
         let mut slices = [IoSlice::new(&[]); MAX_SLICES + 1];
@@ -182,7 +185,7 @@ impl Batch<'_, '_> {
         for (slice, piece) in slices[1..].iter_mut().zip(pieces) {
             *slice = IoSlice::new(&input[piece]);
         }
-        let slices = &slices[..=cut.count()];
+        let slices = &slices[usize::from(!offload)..=cut.count()];
         self.writer.merged(&Write { hdr, packets: 1, bytes: cut.total(), slices });
         Ok(())
     }
