@@ -133,7 +133,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(kind in 0..3usize, flags in 0..4u8, session: u32, counter: u64) {
+        fn what_is_encoded_is_decoded(
+            kind in 0..3usize,
+            flags in 0..4u8,
+            session: u32,
+            counter: u64,
+        ) {
             let kind = KINDS[kind];
             let flags = if kind == Kind::Data { flags } else { 0 };
             let header = Header { kind, flags, session, counter };

@@ -9,7 +9,8 @@
 //! epoch of 2^25 frames keeps to it for frames of up to 2^14 bytes ([`MAX_FRAME`]). Either end
 //! holds the previous, the current and the next epoch. A sealer moves on with its own counter; an
 //! opener only after an *authentic* frame of the next epoch, so a forged counter moves nothing. A
-//! direction in which every frame of a whole epoch (2^25) was lost in a row needs a fresh handshake.
+//! direction in which every frame of a whole epoch (2^25) was lost in a row needs a fresh
+//! handshake.
 
 mod keys;
 
