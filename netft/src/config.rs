@@ -41,7 +41,10 @@ pub struct Config {
     pub adapter: String,
     /// How the adapter carries packets.
     pub backend: Backend,
-    /// The adapter's MTU: 1280–65,535.
+    /// The adapter's MTU: 1280–65,535 bytes. Above what the networks carry it holds towards peers
+    /// that take slices; the others keep what every route to them carries. A large one (62,000
+    /// fits one send) pays with [`Backend::Plain`] and for large datagrams, which a single lost
+    /// frame then costs whole.
     pub mtu: u16,
     /// This node's virtual addresses.
     pub addrs: VirtualAddrs,

@@ -16,6 +16,7 @@ pub mod capture;
 pub mod daemon;
 mod enter;
 mod fault;
+mod mtu;
 mod netns;
 pub mod probe;
 mod scratch;

@@ -13,12 +13,15 @@ pub const VERSION: u8 = 1;
 /// Flag of a data frame: the L4 checksums of its packets are unfinished (`NEEDS_CSUM`); they hold
 /// the pseudo-header sum only, and the tag protects the bytes instead.
 pub const FLAG_PARTIAL_CHECKSUM: u8 = 0x01;
+/// Flag of a data frame: it carries one [slice](super::slice) of a packet that no frame holds.
+pub const FLAG_SLICE: u8 = 0x02;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// Whole inner IP packets, one after another; each one's own length field ends it.
+    /// Whole inner IP packets, one after another; each one's own length field ends it. With
+    /// [`FLAG_SLICE`], a piece of one.
     Data = 1,
     /// A heartbeat request or reply.
     Heartbeat = 2,
@@ -33,7 +36,7 @@ pub enum Kind {
 pub struct Header {
     /// What the frame carries.
     pub kind: Kind,
-    /// [`FLAG_PARTIAL_CHECKSUM`] or 0.
+    /// [`FLAG_PARTIAL_CHECKSUM`] and [`FLAG_SLICE`], of data; else 0.
     pub flags: u8,
     /// The receiver's number for the session.
     pub session: u32,
@@ -62,7 +65,7 @@ impl Header {
             0x14 => Kind::Probe,
             _ => return Err(DropReason::Unsupported),
         };
-        let known = if kind == Kind::Data { FLAG_PARTIAL_CHECKSUM } else { 0 };
+        let known = if kind == Kind::Data { FLAG_PARTIAL_CHECKSUM | FLAG_SLICE } else { 0 };
         if head[1] & !known != 0 || head[2] != 0 || head[3] != 0 {
             return Err(DropReason::Unsupported);
         }
@@ -135,12 +138,12 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(
             kind in 0..KINDS.len(),
-            flag: bool,
+            flags in 0..4u8,
             session: u32,
             counter: u64,
         ) {
             let kind = KINDS[kind];
-            let flags = u8::from(flag && kind == Kind::Data) * FLAG_PARTIAL_CHECKSUM;
+            let flags = if kind == Kind::Data { flags } else { 0 };
             let header = Header { kind, flags, session, counter };
             prop_assert_eq!(Header::decode(&frame(&header)), Ok(header));
         }
@@ -176,7 +179,7 @@ mod tests {
         for kind in KINDS {
             for flags in 0..=255u8 {
                 let frame = frame(&Header { kind, flags, ..sample() });
-                let known = flags == 0 || (kind == Kind::Data && flags == FLAG_PARTIAL_CHECKSUM);
+                let known = flags == 0 || (kind == Kind::Data && flags < 4);
                 let expected = (!known).then_some(DropReason::Unsupported);
                 assert_eq!(Header::decode(&frame).err(), expected, "{kind:?} {flags:#x}");
             }

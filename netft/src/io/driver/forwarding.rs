@@ -12,7 +12,7 @@ use super::{sockets::max_datagram, state::Driver, steering::steering};
 use crate::{
     id::RouteId,
     io::fib::{Fib, Path, PeerEntry},
-    wire::header::OVERHEAD,
+    wire::{header::OVERHEAD, slice::Cut},
 };
 
 /// Publishes a whole new version.
@@ -29,14 +29,16 @@ pub(super) fn publish(driver: &Driver) {
 }
 
 /// The MTU towards each peer: what every route that may carry its data carries, so that a move to
-/// another route needs no smaller segments.
+/// another route needs no smaller packets; in slices, if the peer takes them.
 fn sizes(driver: &Driver, fib: &Fib) -> BTreeMap<IpAddr, u32> {
     let whole = usize::from(driver.config.mtu);
     let peers = driver.config.peers.iter().zip(&fib.peers);
     peers
         .flat_map(|(config, entry)| {
             let inner = entry.candidates.iter().map(|path| path.max_datagram - OVERHEAD).min();
-            let mtu = inner.unwrap_or(whole).min(whole) as u32;
+            let slices = driver.peers.get(&entry.peer).is_some_and(|known| known.takes_slices);
+            let carried = inner.map(|inner| if slices { Cut::reach(inner) } else { inner });
+            let mtu = carried.unwrap_or(whole).min(whole) as u32;
             let addrs: [IpAddr; 2] = [config.addrs.v4.into(), config.addrs.v6.into()];
             addrs.map(|addr| (addr, mtu))
         })

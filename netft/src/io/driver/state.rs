@@ -84,6 +84,9 @@ pub(super) struct PeerSessions {
     pub(super) live: Vec<Arc<Session>>,
     /// The one to seal with.
     pub(super) preferred: Option<u32>,
+    /// Whether the peer said last that it takes slices. Outlives its sessions: a peer that is
+    /// away for a moment does not make packets smaller.
+    pub(super) takes_slices: bool,
     /// The boot id the engine was told last, while it has a session.
     pub(super) boot: Option<u64>,
     /// What the peer said of its adapter at the last handshake; `None` without a session.
@@ -251,6 +254,7 @@ impl Driver {
                 if preferred || sessions.preferred.is_none() {
                     sessions.preferred = Some(session.local());
                 }
+                sessions.takes_slices = session.takes_slices();
                 sessions.live.push(session);
                 self.dirty = true;
                 if preferred {

@@ -2,7 +2,7 @@
 //! packet and sending it.
 //!
 //! ```text
-//! adapter queue ─read→ parse → peer → split or bundle → seal ─one segmented send→ socket
+//! adapter queue ─read→ parse → peer → split, slice or bundle → seal ─one segmented send→ socket
 //! socket ─receive (merged)→ session → open → check addresses → coalesce ─one write→ adapter queue
 //! ```
 //!
@@ -18,6 +18,7 @@ mod report;
 mod ring;
 mod run;
 mod rx;
+mod slices;
 mod tx;
 mod watch;
 

@@ -10,6 +10,7 @@ use std::{
 use super::{
     out::{Context, Out, Target},
     report::Reports,
+    slices,
 };
 use crate::{
     io::{
@@ -29,6 +30,7 @@ use crate::{
     wire::{
         DropReason,
         header::{FLAG_PARTIAL_CHECKSUM, OVERHEAD},
+        slice::Cut,
     },
 };
 
@@ -56,6 +58,8 @@ pub(super) struct Tx {
     out: Out,
     /// Bounds what the local stack is told of packets that are too big.
     too_big: too_big::Limit,
+    /// Where a datagram that is to be sliced out of a super-packet is made; empty before the first.
+    scratch: Vec<u8>,
 }
 
 /// What one turn knows.
@@ -64,6 +68,7 @@ struct Turn<'a> {
     out: &'a mut Out,
     queue: &'a TunQueue,
     too_big: &'a mut too_big::Limit,
+    scratch: &'a mut Vec<u8>,
     context: Context<'a>,
     /// The peer of the frames in `out`, by the address that was looked up.
     target: Option<(IpAddr, Target<'a>)>,
@@ -74,7 +79,7 @@ impl Tx {
     pub(super) fn new(resend: Limits) -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
         let out = Out::new(&input, resend);
-        Self { input, out, too_big: too_big::Limit::default() }
+        Self { input, out, too_big: too_big::Limit::default(), scratch: Vec::new() }
     }
 
     /// Acknowledgements, resends, and what is done with: once per turn.
@@ -102,8 +107,8 @@ impl Tx {
         reports: &mut Reports,
     ) -> Outcome {
         let context = Context { counters, reports };
-        let Self { input, out, too_big } = self;
-        let mut turn = Turn { fib, out, queue, too_big, context, target: None };
+        let Self { input, out, too_big, scratch } = self;
+        let mut turn = Turn { fib, out, queue, too_big, scratch, context, target: None };
         let (mut bytes, mut outcome) = (0, Outcome::Fine);
         for _ in 0..MAX_READS {
             let len = match rustix::io::read(queue.fd.as_fd(), &mut **input) {
@@ -167,7 +172,9 @@ impl<'a> Turn<'a> {
         let Some((_, to)) = &self.target else { return };
         let Ok(inner) = Inner::parse(packet) else { return };
         let mut answer = [0; too_big::MAX_LEN];
-        let len = too_big::answer(packet, &inner, to.max_frame - OVERHEAD, &mut answer);
+        let room = to.max_frame - OVERHEAD;
+        let carried = if to.session.takes_slices() { Cut::reach(room) } else { room };
+        let len = too_big::answer(packet, &inner, carried, &mut answer);
         let Some(answer) = len.and_then(|len| answer.get(..len)) else { return };
         if !self.too_big.take(clock::now()) {
             return;
@@ -186,12 +193,24 @@ impl<'a> Turn<'a> {
         let inner = Inner::parse(packet)?;
         let port = inner.udp_port(packet);
         self.aim(&inner, port, || inner.traffic(hdr, packet))?;
-        let Self { out, context, target, .. } = self;
+        let Self { out, context, target, scratch, .. } = self;
         let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
             return Err(DropReason::Loop);
         }
-        let split = Split::new(hdr, packet, &inner, to.max_frame - OVERHEAD)?;
+        let split = match Split::new(hdr, packet, &inner, to.max_frame - OVERHEAD) {
+            // What cannot be made of smaller packets goes in pieces.
+            Err(DropReason::TooBig) if to.session.takes_slices() => {
+                return slices::send(
+                    out,
+                    to,
+                    context,
+                    &Split::whole(hdr, packet, &inner)?,
+                    scratch,
+                );
+            }
+            planned => planned?,
+        };
         let flags = if split.partial() { FLAG_PARTIAL_CHECKSUM } else { 0 };
         let count = split.count();
         // Segments of one stream get a frame each: one lost datagram costs one segment.
@@ -245,8 +264,9 @@ impl<'a> Turn<'a> {
         };
         let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
         let Course { path, copy } = entry.course(traffic).ok_or(DropReason::NoRoute)?;
+        // A policy's route may carry data beside the others.
         let smallest = copy.map_or(usize::MAX, |copy| copy.max_datagram).min(path.max_datagram);
-        let max_frame = smallest.min(MAX_SEND);
+        let max_frame = smallest.min(entry.max_frame()).min(MAX_SEND);
         if max_frame <= OVERHEAD {
             return Err(DropReason::TooBig);
         }

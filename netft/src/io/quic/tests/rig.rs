@@ -371,6 +371,7 @@ impl Raw {
             virtual_v6: self.plan.addrs.v6,
             aes: false,
             adapter_up: true,
+            slices: true,
             name: self.plan.name.to_owned(),
         }
         .encode(&mut body);
