@@ -285,12 +285,13 @@ fn c_02_numbers_out_of_range_say_what_is_allowed() {
     ] {
         rows.push((format!("{NODE}[heartbeat]\ndelay = {value}\n"), "5:9", words));
     }
-    let others: [(&str, &str, &'static [&'static str]); 9] = [
+    let others: [(&str, &str, &'static [&'static str]); 10] = [
         ("[adapter]\nmtu = 1279", "5:7", &["from 1280 to 65535 bytes", "not 1279"]),
         ("[adapter]\nmtu = 65536", "5:7", &["from 1280 to 65535 bytes"]),
         ("[session]\nport = 0", "5:8", &["from 1 to 65535"]),
         ("[session]\nrekey = 59", "5:9", &["from 60 to 86400 seconds"]),
         ("[failover]\nhold = 600001", "5:8", &["from 0 to 600000 ms"]),
+        ("[failover]\nmtu_raise = 999", "5:13", &["from 1000 to 3600000 ms"]),
         ("[resend]\nbytes = 4294967297", "5:9", &["from 0 to 4294967296 bytes"]),
         ("[resend]\nage = 9", "5:7", &["from 10 to 60000 ms"]),
         ("[heartbeat]\nhistory = 41", "5:11", &["from 0 to 40 heartbeats"]),

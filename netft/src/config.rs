@@ -16,7 +16,10 @@ pub use self::diff::{Change, Fixed, Mark, diff};
 use crate::{
     addr::VirtualAddrs,
     id::{NodeKey, PeerId},
-    route::{Carrier, Class, Delay, Policies, Priority, Threshold, Timing, flight::Limits},
+    route::{
+        Carrier, Class, Delay, PMTU_RAISE_TIMER, Policies, Priority, Threshold, Timing,
+        flight::Limits,
+    },
 };
 
 /// The default UDP port, as NetFT's.
@@ -43,7 +46,10 @@ pub struct Config {
     pub adapter: String,
     /// How the adapter carries packets.
     pub backend: Backend,
-    /// The adapter's MTU: 1280–65,535.
+    /// The adapter's MTU: 1280–65,535 bytes. Above what the networks carry it holds towards peers
+    /// that take slices; the others keep what every route to them carries. A large one (62,000
+    /// fits one send) pays with [`Backend::Plain`] and for large datagrams, which a single lost
+    /// frame then costs whole.
     pub mtu: u16,
     /// This node's virtual addresses.
     pub addrs: VirtualAddrs,
@@ -55,6 +61,9 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// How long a better route must stay good before data returns to it.
     pub hold: Duration,
+    /// How often a route that carries less than its interface is probed for more; 1 s–1 h in a
+    /// config file.
+    pub mtu_raise: Duration,
     /// What one peer's unacknowledged frames may hold, to be sent again when a route fails: 64 MiB
     /// and 1 s by default. 0 bytes: nothing is kept, and what is in flight on a failing route is
     /// lost.
@@ -95,6 +104,7 @@ impl Config {
             workers: 0,
             runtime_dir: PathBuf::from("/run/netft"),
             hold: Duration::from_secs(1),
+            mtu_raise: PMTU_RAISE_TIMER,
             resend: Limits::default(),
             history: 10,
             rekey: Duration::from_secs(3600),

@@ -79,8 +79,8 @@ fn equal_loss_on_every_network_moves_nothing() {
         for node in [0, 1] {
             let moves = moves(&report, &scenario, node);
             let brown = moves.iter().filter(|(_, _, why)| *why == Reason::BrownOut).count();
-            // So little loss is hard to tell from none: now and then one looks clean.
-            let most = usize::from(permille <= 50);
+            // Chance makes one look clean now and then; they do not take turns.
+            let most = 1;
             assert!(brown <= most, "seed {seed}, {permille} per mille: {moves:?}");
         }
     }

@@ -16,21 +16,25 @@ use std::{
 use netft::wire::{
     ack::{Ack, MAX_RANGES, MAX_ROUTES, Range, RouteHeard},
     fuzzing,
-    header::{FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind, OVERHEAD, VERSION},
+    header::{FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind, OVERHEAD, VERSION},
     heartbeat::{FIXED_LEN, Heartbeat, MAX_VERDICTS, Message, Verdict},
     hello::{Hello, MAX_NAME},
+    probe::{MIN_SIZE, Probe, ProbeMessage},
     replay::COUNTER_LIMIT,
+    slice::{Cut, MAX_PACKET, SLICE_LEN, Slice},
 };
 
 /// A fuzz target: its name, and its body.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 7] = [
     ("header", fuzzing::header),
     ("heartbeat", fuzzing::heartbeat),
     ("ack", fuzzing::ack),
+    ("probe", fuzzing::probe),
     ("hello", fuzzing::hello),
     ("open_frame", fuzzing::open_frame),
+    ("slice", fuzzing::slice),
 ];
 
 /// Files larger than this are replayed whole only, so that the test stays quick.
@@ -97,7 +101,12 @@ fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
                 "header" | "open_frame" => Header::decode(&bytes).is_ok(),
                 "heartbeat" => Heartbeat::decode(&bytes).is_ok(),
                 "ack" => Ack::decode(&bytes).is_ok(),
+                "probe" => Probe::decode(&bytes).is_ok(),
                 "hello" => Hello::decode(&bytes).is_ok(),
+                "slice" => {
+                    let (counter, payload) = bytes.split_first_chunk().unwrap();
+                    Slice::decode(u64::from_be_bytes(*counter), payload).is_ok()
+                }
                 other => panic!("no decoder for {other}"),
             };
             assert_eq!(valid, !name.starts_with("bad-"), "{target}/{name}");
@@ -125,8 +134,10 @@ fn seeds(target: &str) -> Seeds {
         "header" => header_seeds(),
         "heartbeat" => heartbeat_seeds(),
         "ack" => ack_seeds(),
+        "probe" => probe_seeds(),
         "hello" => hello_seeds(),
         "open_frame" => open_frame_seeds(),
+        "slice" => slice_seeds(),
         other => panic!("no seeds for {other}"),
     }
 }
@@ -145,13 +156,14 @@ fn frame(kind: Kind, flags: u8, session: u32, counter: u64) -> Vec<u8> {
 }
 
 fn header_seeds() -> Seeds {
-    let data = frame(Kind::Data, FLAG_PARTIAL_CHECKSUM, 0x0102_0304, 1 << 26);
+    let data = frame(Kind::Data, FLAG_PARTIAL_CHECKSUM, 0x0102_0304, 1 << 25);
     vec![
         ("bad-quic", with(&data, 0, &[0x51])),
         ("bad-reserved", with(&data, 3, &[1])),
         ("bad-short", data[..OVERHEAD - 1].to_vec()),
         ("bad-version", with(&data, 0, &[((VERSION + 1) << 4) | Kind::Data as u8])),
         ("data", data),
+        ("slice", frame(Kind::Data, FLAG_PARTIAL_CHECKSUM | FLAG_SLICE, 5, 6)),
         ("heartbeat", frame(Kind::Heartbeat, 0, u32::MAX, u64::MAX)),
         ("ack", frame(Kind::Ack, 0, 0, 0)),
     ]
@@ -220,6 +232,26 @@ fn ack_seeds() -> Seeds {
     ]
 }
 
+fn probe_seeds() -> Seeds {
+    let encode = |message, size| {
+        let probe = Probe { message, size, route: 1, your_route: 2, sequence: 3 };
+        let mut out = Vec::new();
+        probe.encode(&mut out);
+        out
+    };
+    let least = MIN_SIZE as u16;
+    let request = encode(ProbeMessage::Request, least + 8);
+    vec![
+        ("bad-padding", with(&request, request.len() - 1, &[1])),
+        ("bad-route", with(&request, 4, &[0; 4])),
+        ("bad-short", request[..request.len() - 1].to_vec()),
+        ("bad-small", with(&request, 2, &(least - 1).to_be_bytes())),
+        ("ethernet", encode(ProbeMessage::Request, 1472)),
+        ("answer", encode(ProbeMessage::Answer, 1472)),
+        ("request", request),
+    ]
+}
+
 fn hello_seeds() -> Seeds {
     let encode = |name: &str| {
         let hello = Hello {
@@ -230,6 +262,7 @@ fn hello_seeds() -> Seeds {
             virtual_v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 5, 6, 7, 8),
             aes: true,
             adapter_up: false,
+            slices: true,
             name: name.to_owned(),
         };
         let mut out = Vec::new();
@@ -247,6 +280,25 @@ fn hello_seeds() -> Seeds {
     ]
 }
 
+fn slice_seeds() -> Seeds {
+    let slice = |total: usize, room, index: usize| {
+        let cut = Cut::new(total, room).unwrap();
+        let mut payload = vec![0; SLICE_LEN + cut.range(index).len()];
+        cut.write(index, &vec![0x5a; total], &mut payload);
+        [&(1000 + index as u64).to_be_bytes(), payload.as_slice()].concat()
+    };
+    let first = slice(300, 104, 0);
+    vec![
+        ("bad-count", with(&first, 9, &[1])),
+        ("bad-counter", with(&slice(300, 104, 2), 0, &[0; 8])),
+        ("bad-index", with(&first, 8, &[3])),
+        ("bad-total", with(&first, 10, &[0xff; 2])),
+        ("last", slice(290, 104, 2)),
+        ("largest", slice(MAX_PACKET, 8940, 7)),
+        ("first", first),
+    ]
+}
+
 fn open_frame_seeds() -> Seeds {
     let genuine = fuzzing::genuine_frame();
     vec![
@@ -254,7 +306,7 @@ fn open_frame_seeds() -> Seeds {
         ("empty-payload", frame(Kind::Data, 0, 2, 7)),
         ("far-counter", with(&genuine, 8, &[0xff; 8])),
         ("forged", with(&genuine, HEADER_LEN, &[!genuine[HEADER_LEN]])),
-        ("next-epoch", with(&genuine, 8, &(1u64 << 26).to_be_bytes())),
+        ("next-epoch", with(&genuine, 8, &(1u64 << 25).to_be_bytes())),
         ("genuine", genuine),
     ]
 }

@@ -7,7 +7,7 @@ use netft::{
     addr::VirtualAddrs,
     config::{Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_PORT, Network, PrivateKey, Timings},
     io::identity,
-    route::{Timing, flight},
+    route::{PMTU_RAISE_TIMER, Timing, flight},
 };
 use toml::Spanned;
 
@@ -70,6 +70,8 @@ pub(super) fn check(
     let history = Limits::new(0, 40, "heartbeats");
     let history = reader.number(&file.heartbeat.history, "history", history);
     let hold = reader.number(&file.failover.hold, "hold", Limits::new(0, 600_000, "ms"));
+    let raise = Limits::new(1000, 3_600_000, "ms");
+    let mtu_raise = reader.number(&file.failover.mtu_raise, "mtu_raise", raise);
     let resend = resend(&mut reader, &file.resend);
     let rekey = reader.number(&file.session.rekey, "rekey", Limits::new(60, 86_400, "seconds"));
 
@@ -86,6 +88,7 @@ pub(super) fn check(
             workers: 0,
             runtime_dir: runtime_dir.to_owned(),
             hold: Duration::from_millis(hold.unwrap_or(1000)),
+            mtu_raise: mtu_raise.map_or(PMTU_RAISE_TIMER, Duration::from_millis),
             resend,
             history: history.unwrap_or(10) as usize,
             rekey: Duration::from_secs(rekey.unwrap_or(3600)),

@@ -82,6 +82,7 @@ pub(super) struct Timing {
 #[serde(deny_unknown_fields)]
 pub(super) struct Failover {
     pub(super) hold: Field,
+    pub(super) mtu_raise: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -165,6 +165,7 @@ pub fn route(status: &RouteStatus, snapshot: &Snapshot, names: &Names, clock: &W
         heartbeats_missed: status.heartbeats_missed,
         last_change: clock.rfc3339(status.last_change),
         reason: status.reason.to_string(),
+        path_mtu: status.path_mtu,
         tx_frames: sent.frames,
         tx_bytes: sent.bytes,
     }
@@ -249,6 +250,9 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
         EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
         EventKind::Drain { route, peer, stage } => {
             What::Drain { route: route.0, peer: names.of(*peer), stage: stage.name().to_owned() }
+        }
+        EventKind::PathMtuChanged { route, peer, from, to } => {
+            What::PathMtuChanged { route: route.0, peer: names.of(*peer), from: *from, to: *to }
         }
         EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
         EventKind::Cost { peer, from, to, cost } => What::Cost {

@@ -115,6 +115,9 @@ pub struct Route {
     pub last_change: String,
     /// Why the state changed last.
     pub reason: String,
+    /// The largest IP packet the route carries, bytes: its interface's MTU until probes find
+    /// less; null while the interface is unknown.
+    pub path_mtu: Option<usize>,
     /// Data frames sent here since the route was added, copies and resends among them.
     pub tx_frames: u64,
     /// Their bytes, as UDP payload.
@@ -545,6 +548,17 @@ pub enum What {
     },
     /// Another config is in force.
     Reconfigured,
+    /// Probes, or its interface, showed that a route carries packets of another size.
+    PathMtuChanged {
+        /// The route.
+        route: u32,
+        /// The peer it leads to.
+        peer: String,
+        /// The largest IP packet before, bytes.
+        from: usize,
+        /// The largest IP packet after, bytes.
+        to: usize,
+    },
 }
 
 /// NetFT's `FaultTolerantRoute`.

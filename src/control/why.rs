@@ -116,7 +116,8 @@ pub fn routes_of(what: &What) -> Vec<u32> {
         | What::RemoteReachable { route, .. }
         | What::StateChanged { route, .. }
         | What::EarlyWarning { route, .. }
-        | What::Suspect { route, .. } => vec![*route],
+        | What::Suspect { route, .. }
+        | What::PathMtuChanged { route, .. } => vec![*route],
         _ => Vec::new(),
     }
 }
@@ -148,6 +149,7 @@ fn peer_of(what: &What) -> Option<&str> {
         | What::Suspect { peer, .. }
         | What::SessionRefused { peer, .. }
         | What::DuplicateNode { peer }
+        | What::PathMtuChanged { peer, .. }
         | What::Cost { peer, .. }
         | What::Drain { peer, .. } => Some(peer),
         What::AdapterRestored { .. }

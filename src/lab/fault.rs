@@ -5,7 +5,10 @@
 
 use rtnetlink::{
     LinkBridgePort, LinkUnspec,
-    packet_route::neighbour::{NeighbourFlags, NeighbourState},
+    packet_route::{
+        link::LinkAttribute,
+        neighbour::{NeighbourFlags, NeighbourState},
+    },
 };
 
 use super::{
@@ -89,7 +92,40 @@ impl Lab {
         Ok(moment)
     }
 
-    /// Undoes every fault of the network except [`Lab::delete_nic`] and [`Lab::move_address`].
+    /// On a flat network, packets larger than `mtu` bytes vanish without a word, give or take the
+    /// 4 bytes of a VLAN tag; smaller ones pass, and the nodes see nothing. The network's usual MTU
+    /// of 1500 undoes it.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The moment returned is just before the fault takes effect.
+    pub fn narrow(&self, network: usize, mtu: u32) -> Result<Moment, LabError> {
+        let Network { switch, shape, .. } = self.network(network);
+        assert_eq!(*shape, Shape::Flat, "a router would tell the sender");
+        let nic = &Self::nic(network);
+        for node in 0..self.nodes() {
+            // A bridge lets every packet pass that is still to be segmented behind it.
+            self.node(node).netlink("leave no segmenting to others", |netlink| async move {
+                let index = interface_index(&netlink, nic).await?;
+                let change = LinkUnspec::new_with_index(index)
+                    .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
+                    .build();
+                netlink.link().change(change).execute().await
+            })?;
+        }
+        let ports: Vec<String> = (0..self.nodes()).map(Self::port).collect();
+        switch.netlink("narrow a network", |netlink| async move {
+            let moment = Moment::now();
+            for port in ports {
+                let index = interface_index(&netlink, &port).await?;
+                let change = LinkUnspec::new_with_index(index).mtu(mtu).build();
+                netlink.link().change(change).execute().await?;
+            }
+            Ok(moment)
+        })
+    }
+
+    /// Undoes every fault of the network except [`Lab::delete_nic`], [`Lab::move_address`] and
+    /// [`Lab::narrow`].
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just after the network is whole.

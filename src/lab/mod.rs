@@ -17,6 +17,7 @@ pub mod daemon;
 mod enter;
 mod fault;
 mod kernel;
+mod mtu;
 mod netns;
 pub mod probe;
 mod scratch;

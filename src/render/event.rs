@@ -65,6 +65,7 @@ pub fn level(what: &What) -> Level {
         | What::DuplicateNode { .. }
         | What::Stalled { .. }
         | What::EventsLost { .. } => Level::Warn,
+        What::PathMtuChanged { from, to, .. } if to < from => Level::Warn,
         _ => Level::Info,
     }
 }
@@ -129,6 +130,10 @@ pub(super) fn line(what: &What, ends: &Ends) -> String {
         }
         What::Stalled { length_ms } => {
             format!("this node was not scheduled for {length_ms} ms; no route is blamed for it")
+        }
+        What::PathMtuChanged { route, peer, from, to } => {
+            let route = ends.route(*route);
+            format!("{route} to {peer}: carries packets of {to} bytes, before {from}")
         }
         What::Cost { peer, from, cost: it, .. } => {
             format!("leaving {} to {peer} cost: {}", ends.route(*from), cost(it))

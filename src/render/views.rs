@@ -162,6 +162,7 @@ pub fn route(route: &Route) -> String {
         ("tx", yes(route.tx).to_owned()),
         ("rx", yes(route.rx).to_owned()),
         ("active", yes(route.active).to_owned()),
+        ("path_mtu", route.path_mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string())),
         ("rtt", rtt(route)),
         ("jitter", route.jitter_us.map_or_else(|| "-".to_owned(), millis)),
         ("loss", format!("{} in, {} out", percent(route.loss), percent(route.loss_out))),

@@ -47,6 +47,7 @@ fn a_route_in_json_has_exactly_these_fields() {
         "heartbeats_missed",
         "last_change",
         "reason",
+        "path_mtu",
         "tx_frames",
         "tx_bytes",
     ]);

@@ -124,6 +124,7 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
         heartbeats_missed: 2,
         last_change: Time::from_millis(4000),
         reason: Reason::BothWays,
+        path_mtu: Some(1500),
     }
 }
 

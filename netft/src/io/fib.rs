@@ -113,6 +113,16 @@ pub struct TunQueue {
     pub vnet_hdr: bool,
 }
 
+impl PeerEntry {
+    /// The largest frame every usable route carries: one that is in flight when its route dies can
+    /// be sent again on any other. 0 without a route.
+    #[inline]
+    pub fn max_frame(&self) -> usize {
+        let paths = self.active.iter().chain(&self.duplicate).chain(&self.backups);
+        paths.map(|path| path.max_datagram).min().unwrap_or_default()
+    }
+}
+
 impl Fib {
     /// Whether QUIC may come from an address that is no route's: some peer is not reached over any.
     pub fn expects_strangers(&self) -> bool {

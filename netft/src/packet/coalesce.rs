@@ -330,7 +330,20 @@ impl Group {
     }
 }
 
-/// Passes one packet on as it came; an unfinished checksum is left to the kernel.
+/// The header for a packet that goes on as it came; an unfinished checksum is left to the kernel.
+/// `packet` holds its headers at least.
+pub fn as_it_came(packet: &mut [u8], inner: &Inner, partial: bool) -> VnetHdr {
+    let unfinished = if partial { checksum::unfinish(packet, inner) } else { None };
+    unfinished.map_or_else(VnetHdr::default, |offset| VnetHdr {
+        flags: NEEDS_CSUM,
+        gso_type: GSO_NONE,
+        csum_start: inner.l4_offset as u16,
+        csum_offset: offset as u16,
+        ..VnetHdr::default()
+    })
+}
+
+/// Passes one packet on as it came.
 fn single(
     buf: &mut [u8],
     start: usize,
@@ -339,14 +352,7 @@ fn single(
     sink: &mut impl FnMut(&Write<'_>),
 ) {
     let packet = &mut buf[start..start + inner.len];
-    let unfinished = if partial { checksum::unfinish(packet, inner) } else { None };
-    let hdr = unfinished.map_or_else(VnetHdr::default, |offset| VnetHdr {
-        flags: NEEDS_CSUM,
-        gso_type: GSO_NONE,
-        csum_start: inner.l4_offset as u16,
-        csum_offset: offset as u16,
-        ..VnetHdr::default()
-    });
+    let hdr = as_it_came(packet, inner, partial);
     let encoded = hdr.encode();
     let slices = &[IoSlice::new(&encoded), IoSlice::new(packet)];
     sink(&Write { hdr, packets: 1, bytes: inner.len, slices });

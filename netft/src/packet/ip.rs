@@ -17,11 +17,11 @@ pub const TCP_LEN: usize = 20;
 /// Bytes of a UDP header.
 pub const UDP_LEN: usize = 8;
 
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const DESTINATION_OPTIONS: u8 = 60;
+pub(super) const HOP_BY_HOP: u8 = 0;
+pub(super) const ROUTING: u8 = 43;
+pub(super) const DESTINATION_OPTIONS: u8 = 60;
 /// The most extension headers followed; a packet with more is opaque.
-const MAX_EXTENSIONS: usize = 8;
+pub(super) const MAX_EXTENSIONS: usize = 8;
 
 /// The IP version of an inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +71,19 @@ impl Inner {
     /// not fit.
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, DropReason> {
-        let parsed = match bytes.first().map(|first| first >> 4) {
-            Some(4) => parse_v4(bytes),
-            Some(6) => parse_v6(bytes),
+        Self::parse_head(bytes, bytes.len())
+    }
+
+    /// As [`parse`](Self::parse), where of the `whole` bytes only the first ones stand in `head`.
+    /// A header that ends behind them leaves the packet opaque.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn parse_head(head: &[u8], whole: usize) -> Result<Self, DropReason> {
+        let parsed = match head.first().map(|first| first >> 4) {
+            Some(4) => parse_v4(head, whole),
+            Some(6) => parse_v6(head, whole),
             _ => None,
         };
         parsed.ok_or(DropReason::InnerMalformed)
@@ -117,11 +127,11 @@ impl Inner {
 }
 
 #[inline]
-fn parse_v4(bytes: &[u8]) -> Option<Inner> {
+fn parse_v4(bytes: &[u8], whole: usize) -> Option<Inner> {
     let header: &[u8; IPV4_LEN] = bytes.first_chunk()?;
     let l4_offset = usize::from(header[0] & 0x0f) * 4;
     let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    if l4_offset < IPV4_LEN || len < l4_offset || len > bytes.len() {
+    if l4_offset < IPV4_LEN || len < l4_offset || len > whole {
         return None;
     }
     // "More fragments" or an offset: the L4 header is not here, or its lengths are not.
@@ -133,16 +143,16 @@ fn parse_v4(bytes: &[u8]) -> Option<Inner> {
         len,
         src: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
         dst: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
-        l4: l4(&bytes[l4_offset..len], protocol),
+        l4: l4(bytes.get(l4_offset..len.min(bytes.len())).unwrap_or_default(), protocol),
         l4_offset,
     })
 }
 
 #[inline]
-fn parse_v6(bytes: &[u8]) -> Option<Inner> {
+fn parse_v6(bytes: &[u8], whole: usize) -> Option<Inner> {
     let header: &[u8; IPV6_LEN] = bytes.first_chunk()?;
     let len = IPV6_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let packet = bytes.get(..len)?;
+    let packet = bytes.get(..len.min(bytes.len())).filter(|_| len <= whole)?;
     let src = <[u8; 16]>::try_from(&header[8..24]).ok()?;
     let dst = <[u8; 16]>::try_from(&header[24..40]).ok()?;
     let (l4_offset, protocol) = match header[6] {
@@ -285,6 +295,27 @@ mod tests {
         assert_eq!((inner.l4, inner.l4_offset), (L4::Udp, 64));
         assert_eq!(inner.udp_port(&packet), Some(0x0d0f));
         assert!(!inner.is_bare());
+    }
+
+    #[test]
+    fn a_head_tells_as_much_as_the_whole() {
+        let tcp = v4_tcp();
+        let udp = v6(UDP, &[0, 53, 0x0d, 0x0f, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        for (packet, headers) in [(tcp, 40), (udp, 48)] {
+            let inner = Inner::parse(&packet).unwrap();
+            for end in 0..packet.len() {
+                let parsed = Inner::parse_head(&packet[..end], packet.len());
+                if end >= headers {
+                    assert_eq!(parsed, Ok(inner), "{end}");
+                } else if end >= inner.l4_offset {
+                    assert_eq!(parsed, Ok(Inner { l4: L4::Opaque, ..inner }), "{end}");
+                } else {
+                    assert_eq!(parsed, Err(DropReason::InnerMalformed), "{end}");
+                }
+            }
+            let short = Inner::parse_head(&packet, packet.len() - 1);
+            assert_eq!(short, Err(DropReason::InnerMalformed));
+        }
     }
 
     #[test]

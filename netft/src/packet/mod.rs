@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod ip;
 pub mod split;
+pub mod too_big;
 pub mod traffic;
 pub mod vnet;
 

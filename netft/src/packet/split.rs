@@ -89,6 +89,14 @@ impl<'a> Split<'a> {
         Ok(split)
     }
 
+    /// Plans `packet` as whole packets, however large.
+    ///
+    /// # Errors
+    /// [`DropReason::InnerMalformed`] when `hdr` does not fit the packet.
+    pub fn whole(hdr: &VnetHdr, packet: &'a [u8], inner: &Inner) -> Result<Self, DropReason> {
+        Self::new(hdr, packet, inner, usize::MAX)
+    }
+
     /// How many packets come out; at least 1.
     #[inline]
     pub const fn count(&self) -> usize {
@@ -105,6 +113,12 @@ impl<'a> Split<'a> {
     #[inline]
     pub const fn is_tcp(&self) -> bool {
         matches!(self.how, How::Tcp { .. })
+    }
+
+    /// The packet itself, when nothing is to be changed in it and it stays one.
+    #[inline]
+    pub const fn as_is(&self) -> Option<&'a [u8]> {
+        if matches!(self.how, How::Copy) { Some(self.packet) } else { None }
     }
 
     /// Bytes of packet `i`.

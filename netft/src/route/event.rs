@@ -137,6 +137,17 @@ pub enum EventKind {
         /// For how long.
         length: Duration,
     },
+    /// Probes, or its interface, showed that a route carries packets of another size.
+    PathMtuChanged {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// The largest IP packet before, bytes.
+        from: usize,
+        /// The largest IP packet after, bytes.
+        to: usize,
+    },
     /// What a suspicion, or leaving a route, has cost, once nothing can be added. Not told when it
     /// cost nothing.
     Cost {

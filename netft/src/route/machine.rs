@@ -17,6 +17,7 @@ use super::{
     event::Reason,
     history::History,
     hold::Hold,
+    mtu::PathMtu,
     params::Timing,
     quality::{Inbound, Quality},
     spec::RouteSpec,
@@ -84,10 +85,12 @@ pub(super) struct Route {
     pub(super) history: History,
     pub(super) sent: u64,
     pub(super) missed: u64,
+    pub(super) mtu: PathMtu,
 }
 
 impl Route {
     pub(super) fn new(id: RouteId, spec: RouteSpec, now: Time, history: usize) -> Self {
+        let mtu = PathMtu::new(if spec.real_remote.is_ipv4() { 28 } else { 48 });
         Self {
             id,
             spec,
@@ -122,6 +125,7 @@ impl Route {
             history: History::new(history),
             sent: 0,
             missed: 0,
+            mtu,
         }
     }
 

@@ -3,10 +3,11 @@
 //! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
 //! table the packet path should read, and what happened. Behind it one file per question: is a
 //! route up (`machine`), which one carries data (`select`), when may data return (`hold`), which
-//! one should be left empty (`drain`), how good is a route (`quality`), is another one clearly
-//! better (`brownout`), why data moved (`cause`) and what that cost (`cost`, `stall`). How a peer's
-//! traffic uses its routes is in [`policy`] and [`balance`]. Beside it, one per peer and worker:
-//! what is in flight, and where it goes again ([`flight`]).
+//! one should be left empty (`drain`), how good is a route (`quality`), how large a datagram it
+//! carries (`mtu`), is another one clearly better (`brownout`), why data moved (`cause`) and what
+//! that cost (`cost`, `stall`). How a peer's traffic uses its routes is in [`policy`] and
+//! [`balance`]. Beside it, one per peer and worker: what is in flight, and where it goes again
+//! ([`flight`]).
 
 pub mod balance;
 mod brownout;
@@ -20,6 +21,7 @@ mod history;
 mod hold;
 mod jitter;
 mod machine;
+mod mtu;
 mod params;
 pub mod policy;
 mod quality;
@@ -37,6 +39,7 @@ pub use drain::{DrainStage, DrainStatus};
 pub use engine::Bug;
 pub use engine::{Engine, EngineConfig, Input, Output};
 pub use event::{Event, EventKind, Reason};
+pub use mtu::PMTU_RAISE_TIMER;
 pub use params::{Attributes, Carrier, Class, Delay, ParamError, Priority, Threshold, Timing};
 pub use policy::{PeerChange, Policies, Policy, TrafficClass};
 pub use spec::{RouteChange, RouteSpec};

@@ -81,6 +81,9 @@ pub struct RouteStatus {
     pub last_change: Time,
     /// Why the state changed last.
     pub reason: Reason,
+    /// The largest IP packet the route carries, bytes: its interface's MTU until probes find
+    /// less; `None` while the interface is unknown.
+    pub path_mtu: Option<usize>,
 }
 
 /// One peer as it is at one moment.

@@ -74,7 +74,8 @@ impl World<'_> {
     pub(super) fn start(&mut self, node: usize) {
         let seed = self.rng.next();
         let hold = self.scenario.hold;
-        let mut engine = Engine::new(EngineConfig { hold, history: HISTORY, seed });
+        let mut engine =
+            Engine::new(EngineConfig { hold, history: HISTORY, seed, mtu_raise: hold });
         if let Some(bug) = self.scenario.bug {
             engine.plant(bug);
         }

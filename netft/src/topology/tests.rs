@@ -37,6 +37,7 @@ fn config(peers: &[&[&str]]) -> Config {
         workers: 1,
         runtime_dir: "/run/netft".into(),
         hold: Duration::from_secs(3),
+        mtu_raise: Duration::from_secs(60),
         resend: crate::route::flight::Limits::default(),
         history: 10,
         rekey: Duration::from_secs(3600),

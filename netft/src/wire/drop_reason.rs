@@ -44,11 +44,13 @@ pub enum DropReason {
     KeyExhausted,
     /// A heartbeat of a former run of the peer, which has restarted since.
     FormerBoot,
+    /// A packet that came in slices never became whole: one was lost, or too much was waiting.
+    Incomplete,
 }
 
 impl DropReason {
     /// Every reason, in the order of their indexes.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Malformed,
         Self::Unsupported,
         Self::UnknownSession,
@@ -69,6 +71,7 @@ impl DropReason {
         Self::UnknownSource,
         Self::KeyExhausted,
         Self::FormerBoot,
+        Self::Incomplete,
     ];
 
     /// The name in JSON output and metrics.
@@ -94,6 +97,7 @@ impl DropReason {
             Self::UnknownSource => "unknown_source",
             Self::KeyExhausted => "key_exhausted",
             Self::FormerBoot => "former_boot",
+            Self::Incomplete => "incomplete",
         }
     }
 }

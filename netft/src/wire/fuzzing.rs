@@ -12,9 +12,11 @@ use super::{
     header::{HEADER_LEN, Header, Kind, OVERHEAD, TAG_LEN, is_quic},
     heartbeat::Heartbeat,
     hello::Hello,
+    probe::Probe,
     session::{Cipher, Session, SessionParams},
+    slice::{Added, Assembly, SLICE_LEN, Slice},
 };
-use crate::{addr::VirtualAddrs, id::PeerId};
+use crate::{addr::VirtualAddrs, id::PeerId, time::Time};
 
 /// A frame's header.
 pub fn header(bytes: &[u8]) {
@@ -40,6 +42,32 @@ pub fn ack(bytes: &[u8]) {
         ack.encode(&mut out);
         assert_eq!(out, bytes);
     }
+}
+
+/// A path MTU probe.
+pub fn probe(bytes: &[u8]) {
+    if let Ok(probe) = Probe::decode(bytes) {
+        let mut out = Vec::new();
+        probe.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+}
+
+/// A slice: the counter of its frame, then its payload.
+pub fn slice(bytes: &[u8]) {
+    let Some((counter, payload)) = bytes.split_first_chunk() else { return };
+    let counter = u64::from_be_bytes(*counter);
+    let Ok(slice) = Slice::decode(counter, payload) else { return };
+    let body = &payload[SLICE_LEN..];
+    let mut whole = vec![0; slice.cut.total()];
+    whole[slice.cut.range(slice.index)].copy_from_slice(body);
+    let mut again = vec![0; payload.len()];
+    slice.cut.write(slice.index, &whole, &mut again);
+    assert_eq!(again, payload);
+    let mut assembly = Assembly::default();
+    let added = assembly.add(Time::ZERO, &slice, 0, body);
+    assert_eq!(added, Ok(Added::default()), "there are at least two");
+    assert_eq!(assembly.add(Time::ZERO, &slice, 0, body), Err(DropReason::Malformed), "twice");
 }
 
 /// A hello.

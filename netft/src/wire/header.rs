@@ -13,17 +13,22 @@ pub const VERSION: u8 = 1;
 /// Flag of a data frame: the L4 checksums of its packets are unfinished (`NEEDS_CSUM`); they hold
 /// the pseudo-header sum only, and the tag protects the bytes instead.
 pub const FLAG_PARTIAL_CHECKSUM: u8 = 0x01;
+/// Flag of a data frame: it carries one [slice](super::slice) of a packet that no frame holds.
+pub const FLAG_SLICE: u8 = 0x02;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// Whole inner IP packets, one after another; each one's own length field ends it.
+    /// Whole inner IP packets, one after another; each one's own length field ends it. With
+    /// [`FLAG_SLICE`], a piece of one.
     Data = 1,
     /// A heartbeat request or reply.
     Heartbeat = 2,
     /// An acknowledgement of data.
     Ack = 3,
+    /// A path MTU probe, or the answer to one.
+    Probe = 4,
 }
 
 /// A decoded header.
@@ -31,7 +36,7 @@ pub enum Kind {
 pub struct Header {
     /// What the frame carries.
     pub kind: Kind,
-    /// [`FLAG_PARTIAL_CHECKSUM`] or 0.
+    /// [`FLAG_PARTIAL_CHECKSUM`] and [`FLAG_SLICE`], of data; else 0.
     pub flags: u8,
     /// The receiver's number for the session.
     pub session: u32,
@@ -57,9 +62,10 @@ impl Header {
             0x11 => Kind::Data,
             0x12 => Kind::Heartbeat,
             0x13 => Kind::Ack,
+            0x14 => Kind::Probe,
             _ => return Err(DropReason::Unsupported),
         };
-        let known = if kind == Kind::Data { FLAG_PARTIAL_CHECKSUM } else { 0 };
+        let known = if kind == Kind::Data { FLAG_PARTIAL_CHECKSUM | FLAG_SLICE } else { 0 };
         if head[1] & !known != 0 || head[2] != 0 || head[3] != 0 {
             return Err(DropReason::Unsupported);
         }
@@ -110,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 3] = [Kind::Data, Kind::Heartbeat, Kind::Ack];
+    const KINDS: [Kind; 4] = [Kind::Data, Kind::Heartbeat, Kind::Ack, Kind::Probe];
 
     /// A frame with an empty payload: what `decode` needs to see.
     fn frame(header: &Header) -> [u8; OVERHEAD] {
@@ -130,9 +136,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(kind in 0..3usize, flag: bool, session: u32, counter: u64) {
+        fn what_is_encoded_is_decoded(
+            kind in 0..KINDS.len(),
+            flags in 0..4u8,
+            session: u32,
+            counter: u64,
+        ) {
             let kind = KINDS[kind];
-            let flags = u8::from(flag && kind == Kind::Data) * FLAG_PARTIAL_CHECKSUM;
+            let flags = if kind == Kind::Data { flags } else { 0 };
             let header = Header { kind, flags, session, counter };
             prop_assert_eq!(Header::decode(&frame(&header)), Ok(header));
         }
@@ -143,7 +154,7 @@ mod tests {
         let golden = [0x11, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
         assert_eq!(sample().encode(), golden);
         let firsts = KINDS.map(|kind| Header { kind, ..sample() }.encode()[0]);
-        assert_eq!(firsts, [0x11, 0x12, 0x13]);
+        assert_eq!(firsts, [0x11, 0x12, 0x13, 0x14]);
     }
 
     /// W-01.
@@ -162,13 +173,13 @@ mod tests {
         for first in 0..=255u8 {
             let mut frame = frame(&Header { flags: 0, ..sample() });
             frame[0] = first;
-            let known = (0x11..=0x13).contains(&first);
+            let known = (0x11..=0x14).contains(&first);
             assert_eq!(Header::decode(&frame).err(), (!known).then_some(DropReason::Unsupported));
         }
         for kind in KINDS {
             for flags in 0..=255u8 {
                 let frame = frame(&Header { kind, flags, ..sample() });
-                let known = flags == 0 || (kind == Kind::Data && flags == FLAG_PARTIAL_CHECKSUM);
+                let known = flags == 0 || (kind == Kind::Data && flags < 4);
                 let expected = (!known).then_some(DropReason::Unsupported);
                 assert_eq!(Header::decode(&frame).err(), expected, "{kind:?} {flags:#x}");
             }

@@ -6,9 +6,9 @@
 //! ```text
 //!  0                   1                   2                   3
 //!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
-//! +---------------+-----------+-+-+-------------------------------+
-//! |    version    |0 0 0 0 0 0|U|A|         reserved (0)          |  0
-//! +---------------+-----------+-+-+-------------------------------+
+//! +---------------+---------+-+-+-+-------------------------------+
+//! |    version    |0 0 0 0 0|S|U|A|         reserved (0)          |  0
+//! +---------------+---------+-+-+-+-------------------------------+
 //! |           session (the sender's number, never 0)              |  4
 //! +---------------------------------------------------------------+
 //! |                                                               |  8
@@ -25,8 +25,9 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! A = the CPU has AES instructions, U = the adapter is up. The version stays the first byte of
-//! every future hello, so that a mismatch can be shown with both numbers.
+//! A = the CPU has AES instructions, U = the adapter is up, S = the sender takes
+//! [slices](super::slice). The version stays the first byte of every future hello, so that a
+//! mismatch can be shown with both numbers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -45,6 +46,7 @@ pub const MAX_LEN: usize = FIXED_LEN + MAX_NAME;
 
 const AES: u8 = 0x01;
 const ADAPTER_UP: u8 = 0x02;
+const SLICES: u8 = 0x04;
 
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub struct Hello {
     pub aes: bool,
     /// Whether the sender's adapter is up.
     pub adapter_up: bool,
+    /// Whether the sender puts [slices](super::slice) together: without it none may be sent.
+    pub slices: bool,
     /// The sender's node name: 1–[`MAX_NAME`] bytes of `[A-Za-z0-9._-]`.
     pub name: String,
 }
@@ -81,7 +85,11 @@ impl Hello {
         debug_assert!(self.session != 0 && is_name(self.name.as_bytes()));
         out.reserve(FIXED_LEN + self.name.len());
         out.push(self.version);
-        out.push((u8::from(self.aes) * AES) | (u8::from(self.adapter_up) * ADAPTER_UP));
+        out.push(
+            (u8::from(self.aes) * AES)
+                | (u8::from(self.adapter_up) * ADAPTER_UP)
+                | (u8::from(self.slices) * SLICES),
+        );
         out.extend_from_slice(&[0; 2]);
         out.extend_from_slice(&self.session.to_be_bytes());
         out.extend_from_slice(&self.boot_id.to_be_bytes());
@@ -110,7 +118,7 @@ impl Hello {
         let virtual_v4 = Ipv4Addr::from(reader.array::<4>()?);
         let virtual_v6 = Ipv6Addr::from(reader.array::<16>()?);
         let name = reader.rest();
-        reserved(u32::from(flags & !(AES | ADAPTER_UP)) | u32::from(unused))?;
+        reserved(u32::from(flags & !(AES | ADAPTER_UP | SLICES)) | u32::from(unused))?;
         if session == 0 || !is_name(name) {
             return Err(DropReason::Malformed);
         }
@@ -123,6 +131,7 @@ impl Hello {
             virtual_v6,
             aes: flags & AES != 0,
             adapter_up: flags & ADAPTER_UP != 0,
+            slices: flags & SLICES != 0,
             name,
         })
     }
@@ -149,6 +158,7 @@ mod tests {
             virtual_v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 1, 2, 3, 4),
             aes: true,
             adapter_up: true,
+            slices: true,
             name: "a.B-c_9".to_owned(),
         }
     }
@@ -162,11 +172,13 @@ mod tests {
             v6: u128,
             aes: bool,
             adapter_up: bool,
+            slices: bool,
             name in "[A-Za-z0-9._-]{1,64}",
         ) {
             let (virtual_v4, virtual_v6) = (v4.into(), v6.into());
             let hello = Hello {
-                version: VERSION, boot_id, session, virtual_v4, virtual_v6, aes, adapter_up, name,
+                version: VERSION, boot_id, session, virtual_v4, virtual_v6, aes, adapter_up, slices,
+                name,
             };
             let bytes = encoded(&hello);
             prop_assert!(bytes.len() <= MAX_LEN);
@@ -183,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_bytes_are_these() {
-        let mut golden = vec![1, 3, 0, 0, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8, 169, 254, 7, 9];
+        let mut golden = vec![1, 7, 0, 0, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6, 7, 8, 169, 254, 7, 9];
         golden.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 3, 0, 4]);
         golden.extend(b"a.B-c_9");
         assert_eq!(encoded(&sample()), golden);
@@ -212,7 +224,7 @@ mod tests {
             assert_eq!(Hello::decode(&bytes), Err(DropReason::Unsupported), "{version}");
             assert_eq!(Hello::decode(&bytes[..1]), Err(DropReason::Unsupported), "{version}");
         }
-        for bit in (8..14).chain(16..32) {
+        for bit in (8..13).chain(16..32) {
             let mut bytes = encoded(&sample());
             bytes[bit / 8] ^= 0x80 >> (bit % 8);
             assert_eq!(Hello::decode(&bytes), Err(DropReason::Unsupported), "bit {bit}");

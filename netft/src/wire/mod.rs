@@ -12,8 +12,9 @@
 //! +                        counter (64 bit)                       +
 //! |                                                               |
 //! +---------------------------------------------------------------+
-//! |  sealed: data = whole inner IP packets, one after another;    |
-//! |          heartbeat; acknowledgement            … + 16 byte tag|
+//! |  sealed: data = whole inner IP packets, one after another, or |
+//! |          one slice of one; heartbeat; acknowledgement; path   |
+//! |          MTU probe                             … + 16 byte tag|
 //! +---------------------------------------------------------------+
 //! ```
 //!
@@ -28,8 +29,10 @@ pub mod header;
 pub mod heartbeat;
 pub mod hello;
 pub mod interfaces;
+pub mod probe;
 mod reader;
 pub mod replay;
 pub mod session;
+pub mod slice;
 
 pub use drop_reason::DropReason;

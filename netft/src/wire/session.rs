@@ -4,21 +4,22 @@
 //! open with it, without locks and without allocation per frame.
 //!
 //! The counter of a frame names its key epoch, so no bit on the wire is spent on it and no frame
-//! is lost when the key moves on: epoch = counter >> 26. RFC 9001 appendix B.1.1 allows AES-GCM
+//! is lost when the key moves on: epoch = counter >> 25. RFC 9001 appendix B.1.1 allows AES-GCM
 //! 2^35 / l frames of l 16-byte blocks under one key, that is 2^28 frames of up to 2^11 bytes; an
-//! epoch of 2^26 frames keeps to it for frames of up to 2^13 bytes. Either end holds the previous,
-//! the current and the next epoch. A sealer moves on with its own counter; an opener only after
-//! an *authentic* frame of the next epoch, so a forged counter moves nothing. A direction in which
-//! every frame of a whole epoch (2^26) was lost in a row needs a fresh handshake.
+//! epoch of 2^25 frames keeps to it for frames of up to 2^14 bytes ([`MAX_FRAME`]). Either end
+//! holds the previous, the current and the next epoch. A sealer moves on with its own counter; an
+//! opener only after an *authentic* frame of the next epoch, so a forged counter moves nothing. A
+//! direction in which every frame of a whole epoch (2^25) was lost in a row needs a fresh
+//! handshake.
 
 mod keys;
 
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -33,11 +34,14 @@ use super::{
     ack::{Ack, MAX_RANGES},
     header::{HEADER_LEN, Header, Kind, TAG_LEN},
     replay::{COUNTER_LIMIT, ReplayWindow},
+    slice::{Added, Assembly, Slice},
 };
-use crate::{addr::VirtualAddrs, id::PeerId};
+use crate::{addr::VirtualAddrs, id::PeerId, time::Time};
 
 /// Frames per key epoch, as a power of two.
-pub const EPOCH_BITS: u32 = 26;
+pub const EPOCH_BITS: u32 = 25;
+/// The most bytes of a frame: a jumbo underlay has room for it, and the cipher's limit is kept.
+pub const MAX_FRAME: usize = 1 << 14;
 /// Frames a session may seal in all: counters are below this.
 pub const MAX_FRAMES: u64 = 1 << 47;
 
@@ -98,7 +102,8 @@ impl fmt::Debug for SessionParams {
     }
 }
 
-/// One session, shared by every worker. No lock, no allocation per frame.
+/// One session, shared by every worker. No lock, no allocation per frame, but for slices that came
+/// apart.
 pub struct Session {
     peer: PeerId,
     peer_addrs: VirtualAddrs,
@@ -119,6 +124,11 @@ pub struct Session {
     /// Frames sent twice, and frames given up, by all workers.
     duplicated: AtomicU64,
     lost: AtomicU64,
+    /// Whether the peer takes slices.
+    takes_slices: bool,
+    /// The peer's packets some of whose slices are missing, and whether there are any.
+    assembly: Mutex<Assembly>,
+    incomplete: AtomicBool,
 }
 
 impl fmt::Debug for Session {
@@ -157,7 +167,57 @@ impl Session {
             acks: AtomicU64::new(0),
             duplicated: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            takes_slices: false,
+            assembly: Mutex::default(),
+            incomplete: AtomicBool::new(false),
         }
+    }
+
+    /// Sets whether the peer's hello says that it takes [slices](super::slice); `false` before.
+    #[must_use]
+    pub fn taking_slices(self, takes_slices: bool) -> Self {
+        Self { takes_slices, ..self }
+    }
+
+    /// Whether slices may be sent to the peer.
+    #[inline]
+    pub fn takes_slices(&self) -> bool {
+        self.takes_slices
+    }
+
+    /// Keeps a slice that did not come side by side with the others of its packet: on another
+    /// route, to another worker, in another receive. See [`Assembly::add`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_slice(
+        &self,
+        now: Time,
+        slice: &Slice,
+        flags: u8,
+        body: &[u8],
+    ) -> Result<Added, DropReason> {
+        let mut assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = assembly.add(now, slice, flags, body);
+        self.incomplete.store(!assembly.is_empty(), Relaxed);
+        added
+    }
+
+    /// Gives up packets that wait for their slices for too long. Returns how many.
+    #[inline]
+    pub fn expire_slices(&self, now: impl FnOnce() -> Time) -> u64 {
+        if !self.incomplete.load(Relaxed) {
+            return 0;
+        }
+        let mut assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = assembly.expire(now());
+        self.incomplete.store(!assembly.is_empty(), Relaxed);
+        lost
+    }
+
+    /// Takes the memory of a packet of [`keep_slice`](Self::keep_slice) back.
+    pub fn recycle_packet(&self, bytes: Vec<u8>) {
+        self.assembly.lock().unwrap_or_else(PoisonError::into_inner).recycle(bytes);
     }
 
     /// Notes the highest counter of a batch of data frames that were opened.
@@ -306,7 +366,7 @@ impl<'s> Sealer<'s> {
     ///
     /// # Errors
     /// The frame must not be sent then. [`DropReason::KeyExhausted`] when the counter's epoch is
-    /// over, because other workers sealed a whole epoch (2^26 frames) since it was reserved, or
+    /// over, because other workers sealed a whole epoch (2^25 frames) since it was reserved, or
     /// the counter is none of [`Session::reserve`]'s; [`DropReason::Malformed`] when `frame` is
     /// shorter than the overhead.
     #[inline]

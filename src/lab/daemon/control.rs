@@ -41,6 +41,9 @@ pub struct Route {
     pub rx: bool,
     /// Data to the peer goes out here.
     pub active: bool,
+    /// The largest IP packet it carries, bytes.
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
 }
 
 impl Route {

@@ -12,7 +12,7 @@ use super::{sockets::max_datagram, state::Driver, steering::steering};
 use crate::{
     id::RouteId,
     io::fib::{Fib, Path, PeerEntry},
-    wire::header::OVERHEAD,
+    wire::{header::OVERHEAD, slice::Cut},
 };
 
 /// Publishes a whole new version.
@@ -29,7 +29,7 @@ pub(super) fn publish(driver: &Driver) {
 }
 
 /// The MTU towards each peer: what every route that may carry its data carries, so that a move to
-/// another route needs no smaller segments.
+/// another route needs no smaller packets; in slices, if the peer takes them.
 fn sizes(driver: &Driver, fib: &Fib) -> BTreeMap<IpAddr, u32> {
     let whole = usize::from(driver.config.mtu);
     let entries = fib.peers.iter();
@@ -37,7 +37,9 @@ fn sizes(driver: &Driver, fib: &Fib) -> BTreeMap<IpAddr, u32> {
         .filter_map(|entry| Some((driver.config.peer_of(entry.peer)?, entry)))
         .flat_map(|(config, entry)| {
             let inner = entry.candidates.iter().map(|path| path.max_datagram - OVERHEAD).min();
-            let mtu = inner.unwrap_or(whole).min(whole) as u32;
+            let slices = driver.peers.get(&entry.peer).is_some_and(|known| known.takes_slices);
+            let carried = inner.map(|inner| if slices { Cut::reach(inner) } else { inner });
+            let mtu = carried.unwrap_or(whole).min(whole) as u32;
             let addrs: [IpAddr; 2] = [config.addrs.v4.into(), config.addrs.v6.into()];
             addrs.map(|addr| (addr, mtu))
         })
@@ -93,6 +95,8 @@ fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
     let socket = driver.sockets.at(known.plan.spec.real_local).first()?.clone();
     let interface = driver.world.interface(known.plan.ifindex)?;
     let remote = known.plan.spec.real_remote;
+    // The interface's word is newer than the engine's when it just became smaller.
     let max_datagram = max_datagram(interface.mtu, remote.ip());
+    let max_datagram = max_datagram.min(known.datagram.unwrap_or(max_datagram));
     Some(Path { route: id, socket, remote, max_datagram, rtt, sent: known.sent.clone() })
 }

@@ -15,6 +15,7 @@
 mod boots;
 mod drain;
 mod forwarding;
+mod probes;
 mod reconfigure;
 mod routes;
 mod snapshot;

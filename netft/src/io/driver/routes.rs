@@ -1,6 +1,6 @@
 //! Which routes exist and what is broken about them here: the world, compared with what is known.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::state::{Driver, Known};
 use crate::{
@@ -113,11 +113,7 @@ impl Driver {
     fn add(&mut self, plan: Planned) {
         let id = self.next_route();
         let spec = plan.spec.clone();
-        let planned = (spec.timing, spec.priority);
-        let sent = Arc::default();
-        let (fault, send_error_until, unopened) = (None, None, None);
-        let known = Known { plan, planned, fault, send_error_until, unopened, sent };
-        self.routes.insert(id, known);
+        self.routes.insert(id, Known::new(plan));
         self.input(Input::AddRoute { id, spec });
     }
 
@@ -172,6 +168,7 @@ impl Driver {
         for input in inputs {
             self.input(input);
         }
+        self.tell_limits();
     }
 
     /// Opens a socket on every address the peers are told of: one that knows another address of

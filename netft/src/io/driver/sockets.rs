@@ -10,7 +10,7 @@ use crate::{
         sys::udp,
         worker::Workers,
     },
-    wire::header::OVERHEAD,
+    wire::{header::OVERHEAD, session::MAX_FRAME},
 };
 
 /// The sockets by local address.
@@ -95,12 +95,13 @@ impl Sockets {
     }
 }
 
-/// UDP payload that fits an interface's MTU (IPv4: 20 + 8 bytes of headers, IPv6: 40 + 8).
+/// UDP payload that fits an interface's MTU (IPv4: 20 + 8 bytes of headers, IPv6: 40 + 8), and is
+/// no larger than a frame may be.
 /// At least an empty frame, whatever the kernel says of a strange interface.
 pub(super) fn max_datagram(mtu: u32, remote: IpAddr) -> usize {
     let headers = match remote {
         IpAddr::V4(_) => 28,
         IpAddr::V6(_) => 48,
     };
-    (mtu as usize).saturating_sub(headers).max(OVERHEAD)
+    (mtu as usize).saturating_sub(headers).clamp(OVERHEAD, MAX_FRAME)
 }

@@ -54,8 +54,27 @@ pub(super) struct Known {
     pub(super) send_error_until: Option<Time>,
     /// Its socket did not open; it is tried again at this moment.
     pub(super) unopened: Option<Time>,
+    /// The largest datagram its interface takes, as the engine was told.
+    pub(super) limit: Option<usize>,
+    /// The largest datagram its path takes, as the engine found.
+    pub(super) datagram: Option<usize>,
     /// What the workers sent here.
     pub(super) sent: Arc<RouteCounters>,
+}
+
+impl Known {
+    pub(super) fn new(plan: Planned) -> Self {
+        Self {
+            planned: (plan.spec.timing, plan.spec.priority),
+            plan,
+            fault: None,
+            send_error_until: None,
+            unopened: None,
+            limit: None,
+            datagram: None,
+            sent: Arc::default(),
+        }
+    }
 }
 
 /// What the driver knows of a peer beside the engine.
@@ -65,6 +84,9 @@ pub(super) struct PeerSessions {
     pub(super) live: Vec<Arc<Session>>,
     /// The one to seal with.
     pub(super) preferred: Option<u32>,
+    /// Whether the peer said last that it takes slices. Outlives its sessions: a peer that is
+    /// away for a moment does not make packets smaller.
+    pub(super) takes_slices: bool,
     /// The boot id the engine was told last, while it has a session.
     pub(super) boot: Option<u64>,
     /// What the peer said of its adapter at the last handshake; `None` without a session.
@@ -129,7 +151,12 @@ impl Driver {
         parts: DriverParts,
     ) -> (Self, mpsc::Receiver<FromWorker>, mpsc::Receiver<Message>) {
         let config = parts.config;
-        let engine = EngineConfig { hold: config.hold, history: config.history, seed: parts.seed };
+        let engine = EngineConfig {
+            hold: config.hold,
+            history: config.history,
+            seed: parts.seed,
+            mtu_raise: config.mtu_raise,
+        };
         let mut driver = Self {
             engine: Engine::new(engine),
             config,
@@ -188,15 +215,20 @@ impl Driver {
                     self.count(reason);
                 }
             }
+            FromWorker::Probe { peer, route, probe } => {
+                self.input(Input::Probe { peer, route, probe });
+            }
             FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
             FromWorker::Resent { peer, from, to, frames, waited } => {
                 self.input(Input::Resent { peer, from, to, frames, waited });
             }
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
-                // A packet too large for the interface is no fault of the route.
-                if udp::classify(&error, false) == SendFault::Route {
-                    self.send_failed(route);
+                match udp::classify(&error, false) {
+                    SendFault::Route => self.send_failed(route),
+                    // A packet too large for the interface is no fault of the route.
+                    SendFault::TooBig => self.input(Input::TooBig(route)),
+                    SendFault::Transient | SendFault::Refused | SendFault::NoOffload => {}
                 }
             }
             FromWorker::AdapterError { .. } => {}
@@ -222,6 +254,7 @@ impl Driver {
                 if preferred || sessions.preferred.is_none() {
                     sessions.preferred = Some(session.local());
                 }
+                sessions.takes_slices = session.takes_slices();
                 sessions.live.push(session);
                 self.dirty = true;
                 if preferred {
@@ -347,6 +380,8 @@ impl Driver {
                     self.table = table;
                     self.dirty = true;
                 }
+                Output::Probe { peer, route, probe } => self.send_probe(peer, route, probe),
+                Output::PathMtu { route, datagram } => self.set_path_mtu(route, datagram),
                 Output::Event(event) => {
                     // Nobody listening is no error.
                     let _ = self.events.send(event);
@@ -438,7 +473,7 @@ impl Driver {
     }
 
     /// Drops seen by the driver are counted with the first worker's.
-    fn count(&self, reason: DropReason) {
+    pub(super) fn count(&self, reason: DropReason) {
         if let Some(counters) = self.workers.counters().first() {
             counters.count(reason);
         }

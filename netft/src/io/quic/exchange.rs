@@ -149,6 +149,7 @@ async fn send_hello(
         virtual_v6: terms.config.addrs.v6,
         aes: has_aes(),
         adapter_up: terms.adapter_up.load(Relaxed),
+        slices: true,
         name: terms.config.name.clone(),
     };
     let mut message = vec![0; 2];
@@ -229,7 +230,8 @@ fn agree(
         cipher: if hello.aes && has_aes() { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
         tx_secret: *tx,
         rx_secret: *rx,
-    });
+    })
+    .taking_slices(hello.slices);
     Ok(Agreed {
         connection: connection.clone(),
         send,

@@ -21,6 +21,11 @@ pub const MAX_SEGMENTS: usize = 64;
 /// The type-of-service byte of heartbeats: DSCP CS6, network control.
 pub const TOS_CONTROL: u8 = 0xc0;
 
+/// How often a send is tried whose error may be an earlier packet's. Each ICMP message that comes
+/// between two attempts ends one more of them, and anyone can forge a storm of them (F-35); one in
+/// each of three gaps of microseconds nobody can.
+pub const ATTEMPTS: usize = 4;
+
 /// What a receive buffer asks the kernel for, bytes.
 pub const RECEIVE_BUFFER: c_int = 8 << 20;
 /// What a send buffer asks the kernel for, bytes.
@@ -168,8 +173,8 @@ pub fn send(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sends one datagram that is not data (a heartbeat, a QUIC packet), once more when the error may
-/// be an earlier packet's.
+/// Sends one datagram that is not data (a heartbeat, a QUIC packet), again when the error may be
+/// an earlier packet's, at most [`ATTEMPTS`] times.
 ///
 /// # Errors
 /// See [`classify`].
@@ -179,19 +184,23 @@ pub fn send_one(
     bytes: &[u8],
     tos: Option<u8>,
 ) -> io::Result<()> {
-    match send(fd, remote, bytes, None, tos) {
-        Err(error) if classify(&error, false).may_be_earlier() => {
-            send(fd, remote, bytes, None, tos)
+    let mut result = send(fd, remote, bytes, None, tos);
+    for _ in 1..ATTEMPTS {
+        match result {
+            Err(error) if classify(&error, false).may_be_earlier() => {
+                result = send(fd, remote, bytes, None, tos);
+            }
+            result => return result,
         }
-        result => result,
     }
+    result
 }
 
 impl SendFault {
     /// Whether the error may be an earlier packet's, to whatever destination: an ICMP error waits
     /// in the socket for the next send, which it ends once, whatever that one would have met.
     pub fn may_be_earlier(self) -> bool {
-        matches!(self, Self::Refused | Self::Route)
+        matches!(self, Self::Refused | Self::Route | Self::TooBig)
     }
 }
 

@@ -2,7 +2,7 @@
 //! packet and sending it.
 //!
 //! ```text
-//! adapter queue ─read→ parse → peer → split or bundle → seal ─one segmented send→ socket
+//! adapter queue ─read→ parse → peer → split, slice or bundle → seal ─one segmented send→ socket
 //! socket ─receive (merged)→ session → open → check addresses → coalesce ─one write→ adapter queue
 //! ```
 //!
@@ -18,6 +18,7 @@ mod report;
 mod ring;
 mod run;
 mod rx;
+mod slices;
 mod traffic;
 mod tx;
 mod watch;
@@ -41,6 +42,7 @@ use crate::{
     id::{PeerId, RouteId},
     route::flight::Limits,
     time::Time,
+    wire::probe::Probe,
 };
 
 /// What the workers read and where they report to.
@@ -71,6 +73,15 @@ pub enum FromWorker {
         plaintext: Vec<u8>,
         /// When the worker took it from the socket.
         received_at: Time,
+    },
+    /// An authentic path MTU probe, from an address that is a route of its sender.
+    Probe {
+        /// The sender.
+        peer: PeerId,
+        /// The route it came on.
+        route: RouteId,
+        /// What it says.
+        probe: Probe,
     },
     /// Data sent on this route stays unacknowledged.
     Suspect(RouteId),

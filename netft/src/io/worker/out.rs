@@ -309,7 +309,8 @@ fn put(
 ) {
     let frames = bytes.len().div_ceil(stride);
     let socket = &path.socket;
-    if frames > 1 && !plain.contains(&socket.id) {
+    let fits = stride <= path.max_datagram;
+    if frames > 1 && fits && !plain.contains(&socket.id) {
         match attempt(path, bytes, Some(stride as u16)) {
             Ok(()) => return sent(path, context, bytes.len(), frames as u64),
             Err((SendFault::NoOffload, _)) => {
@@ -322,6 +323,11 @@ fn put(
         }
     }
     for frame in bytes.chunks(stride) {
+        // Sealed for a wider route: it would vanish on this one.
+        if frame.len() > path.max_datagram {
+            context.counters.count(DropReason::TooBig);
+            continue;
+        }
         match attempt(path, frame, None) {
             Ok(()) => sent(path, context, frame.len(), 1),
             Err(fault) => failed(path, context, 1, fault),
@@ -337,7 +343,7 @@ fn sent(path: &Path, context: &Context<'_>, bytes: usize, frames: u64) {
     Counters::add(&path.sent.bytes, bytes as u64);
 }
 
-/// One send; once more when the error may be an earlier packet's.
+/// One send; again when the error may be an earlier packet's.
 fn attempt(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendFault, i32)> {
     let once = || {
         udp::send(path.socket.fd.as_fd(), &path.remote, bytes, segment, None).map_err(|error| {
@@ -345,10 +351,14 @@ fn attempt(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendF
             (udp::classify(&error, segment.is_some()), errno)
         })
     };
-    match once() {
-        Err((fault, _)) if fault.may_be_earlier() => once(),
-        result => result,
+    let mut result = once();
+    for _ in 1..udp::ATTEMPTS {
+        if !result.is_err_and(|(fault, _)| fault.may_be_earlier()) {
+            break;
+        }
+        result = once();
     }
+    result
 }
 
 /// Counts frames the kernel refused, and tells the driver what speaks against the route.
@@ -361,5 +371,39 @@ fn failed(path: &Path, context: &mut Context<'_>, frames: u64, (fault, errno): (
     Counters::add(&context.counters.drops[reason as usize], frames);
     if fault != SendFault::Transient {
         context.reports.send_error(path.route, errno, context.counters);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{id::RouteId, io::fib::UdpSocket};
+
+    #[test]
+    fn frames_sealed_for_a_wider_route_are_counted_and_not_sent() {
+        let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let local = std::net::SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
+        let socket = Arc::new(UdpSocket { id: SocketId(1), local, ifindex: 1, worker: 0, fd });
+        let path = Path {
+            route: RouteId(1),
+            socket,
+            remote: local,
+            max_datagram: 1200,
+            rtt: None,
+            sent: Arc::default(),
+        };
+        let counters = Counters::default();
+        let mut reports = Reports::new(mpsc::channel(1).0);
+        let mut context = Context { counters: &counters, reports: &mut reports };
+        put(&path, &[0; 1400 * 2 + 700], 1400, &mut Vec::new(), &mut context);
+        assert_eq!(counters.drops[DropReason::TooBig as usize].load(Relaxed), 2);
+        assert_eq!(counters.tx_frames.load(Relaxed), 1, "the last one is shorter");
+        assert_eq!(path.sent.bytes.load(Relaxed), 700);
     }
 }

@@ -12,6 +12,7 @@ use super::{
     FromWorker, QuicDatagram, WorkerIo,
     acks::{Acks, Back},
     report::Reports,
+    slices::Run,
 };
 use crate::{
     addr::VirtualAddrs,
@@ -31,7 +32,8 @@ use crate::{
     wire::{
         DropReason,
         ack::Ack,
-        header::{self, FLAG_PARTIAL_CHECKSUM, HEADER_LEN, Header, Kind},
+        header::{self, FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind},
+        probe::Probe,
         session::{Opener, Session},
     },
 };
@@ -62,16 +64,18 @@ pub(super) struct Lent<'a> {
 }
 
 /// One receive: a batch of datagrams of one sender.
-struct Batch<'a, 'l> {
-    lent: &'a Lent<'l>,
-    fib: &'l Fib,
-    writer: Writer<'a>,
+pub(super) struct Batch<'a, 'l> {
+    pub(super) lent: &'a Lent<'l>,
+    pub(super) fib: &'l Fib,
+    pub(super) writer: Writer<'a>,
     socket: SocketId,
     from: SocketAddr,
     /// The route of `socket` and `from`, looked up at most once.
     route: Option<Option<(PeerId, RouteId)>>,
     /// The session of the last frame.
-    session: Option<(u32, &'l Arc<Session>, Opener<'l>)>,
+    pub(super) session: Option<(u32, &'l Arc<Session>, Opener<'l>)>,
+    /// The slices of one packet so far.
+    pub(super) run: Option<Run>,
     frames: u64,
     /// Data frames and their highest counter, of the two sessions a batch may mix at a rekey.
     data: [Option<(&'l Arc<Session>, u64, u64)>; 2],
@@ -80,7 +84,7 @@ struct Batch<'a, 'l> {
 }
 
 /// Writes to the adapter.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     queue: Option<BorrowedFd<'a>>,
     counters: &'a Counters,
     /// The device is gone.
@@ -161,6 +165,7 @@ impl Rx {
             from,
             route: None,
             session: None,
+            run: None,
             frames: 0,
             data: [None; 2],
             repeated: None,
@@ -200,23 +205,26 @@ impl<'l> Batch<'_, 'l> {
             let end = (start + segment).min(input.len());
             if header::is_quic(input[start]) {
                 self.quic(&input[start..end]);
-            } else if let Err(reason) = self.frame(input, start, end, merge.as_deref_mut()) {
+            } else if let Err(reason) =
+                self.frame(input, (start, end, segment), merge.as_deref_mut())
+            {
                 self.drop(reason);
             }
             start = end;
         }
+        self.end_run(input, merge.as_deref_mut());
+        self.expire();
         if let Some(coalescer) = merge {
             coalescer.flush(input, &mut |write| self.writer.merged(write));
         }
     }
 
-    /// One frame, `input[start..end]`.
+    /// One frame, `input[start..end]`; the next one stands `segment` bytes behind its start.
     #[inline]
     fn frame(
         &mut self,
         input: &mut [u8],
-        start: usize,
-        end: usize,
+        (start, end, segment): (usize, usize, usize),
         merge: Option<&mut Coalescer>,
     ) -> Result<(), DropReason> {
         let frame = &mut input[start..end];
@@ -233,6 +241,9 @@ impl<'l> Batch<'_, 'l> {
                 self.note_data(header.counter);
                 let first = start + HEADER_LEN;
                 let end = first + payload.len();
+                if header.flags & FLAG_SLICE != 0 {
+                    return self.slice(input, &header, (first, end, segment), session, merge);
+                }
                 let partial = header.flags & FLAG_PARTIAL_CHECKSUM != 0;
                 self.data(input, (first, end), partial, session.peer_addrs(), merge)
             }
@@ -244,6 +255,10 @@ impl<'l> Batch<'_, 'l> {
             Kind::Heartbeat => {
                 let plaintext = payload.to_vec();
                 self.control(session, plaintext)
+            }
+            Kind::Probe => {
+                let probe = Probe::decode(payload)?;
+                self.probe(session.peer(), probe)
             }
         }
     }
@@ -323,6 +338,16 @@ impl<'l> Batch<'_, 'l> {
         Ok(())
     }
 
+    /// Only what the probe says goes on, not its padding.
+    fn probe(&mut self, peer: PeerId, probe: Probe) -> Result<(), DropReason> {
+        let Some((_, route)) = self.route().filter(|(owner, _)| *owner == peer) else {
+            return Err(DropReason::Misrouted);
+        };
+        let message = FromWorker::Probe { peer, route, probe };
+        self.lent.reports.send(message, self.lent.counters);
+        Ok(())
+    }
+
     fn quic(&mut self, bytes: &[u8]) {
         if self.route().is_none() && !self.fib.expects_strangers() {
             return self.drop(DropReason::UnknownSource);
@@ -352,7 +377,7 @@ impl<'l> Batch<'_, 'l> {
     }
 
     #[inline]
-    fn drop(&self, reason: DropReason) {
+    pub(super) fn drop(&self, reason: DropReason) {
         self.lent.counters.count(reason);
     }
 }
@@ -360,7 +385,7 @@ impl<'l> Batch<'_, 'l> {
 impl Writer<'_> {
     /// A packet with its `virtio_net_hdr`, perhaps merged from many.
     #[inline]
-    fn merged(&mut self, write: &Write<'_>) {
+    pub(super) fn merged(&mut self, write: &Write<'_>) {
         let result = self.queue.map(|queue| rustix::io::writev(queue, write.slices));
         if result == Some(Err(Errno::INVAL)) && write.hdr.gso_type == GSO_UDP_L4 {
             self.refuses_udp = true;
@@ -370,7 +395,7 @@ impl Writer<'_> {
 
     /// A packet alone.
     #[inline]
-    fn plain(&mut self, packet: &[u8]) {
+    pub(super) fn plain(&mut self, packet: &[u8]) {
         let result = self.queue.map(|queue| rustix::io::write(queue, packet));
         self.done(result, 1, packet.len());
     }

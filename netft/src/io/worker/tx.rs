@@ -1,6 +1,7 @@
 //! From the adapter to a route.
 
 use std::{
+    io::IoSlice,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
     time::Duration,
@@ -9,10 +10,12 @@ use std::{
 use super::{
     out::{Context, Out, Target},
     report::Reports,
+    slices,
     traffic::traffic,
 };
 use crate::{
     io::{
+        clock,
         counters::Counters,
         fib::{Fib, TunQueue},
         steering::Course,
@@ -21,12 +24,14 @@ use crate::{
     packet::{
         ip::Inner,
         split::Split,
+        too_big,
         vnet::{VNET_LEN, VnetHdr},
     },
     route::{flight::Limits, policy::Traffic},
     wire::{
         DropReason,
         header::{FLAG_PARTIAL_CHECKSUM, OVERHEAD},
+        slice::Cut,
     },
 };
 
@@ -52,12 +57,19 @@ pub(super) enum Outcome {
 pub(super) struct Tx {
     input: Box<[u8]>,
     out: Out,
+    /// Bounds what the local stack is told of packets that are too big.
+    too_big: too_big::Limit,
+    /// Where a datagram that is to be sliced out of a super-packet is made; empty before the first.
+    scratch: Vec<u8>,
 }
 
 /// What one turn knows.
 struct Turn<'a> {
     fib: &'a Fib,
     out: &'a mut Out,
+    queue: &'a TunQueue,
+    too_big: &'a mut too_big::Limit,
+    scratch: &'a mut Vec<u8>,
     context: Context<'a>,
     /// The peer of the frames in `out`, by the address that was looked up.
     target: Option<(IpAddr, Target<'a>)>,
@@ -68,7 +80,7 @@ impl Tx {
     pub(super) fn new(resend: Limits) -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
         let out = Out::new(&input, resend);
-        Self { input, out }
+        Self { input, out, too_big: too_big::Limit::default(), scratch: Vec::new() }
     }
 
     /// Acknowledgements, resends, and what is done with: once per turn.
@@ -96,10 +108,11 @@ impl Tx {
         reports: &mut Reports,
     ) -> Outcome {
         let context = Context { counters, reports };
-        let mut turn = Turn { fib, out: &mut self.out, context, target: None };
+        let Self { input, out, too_big, scratch } = self;
+        let mut turn = Turn { fib, out, queue, too_big, scratch, context, target: None };
         let (mut bytes, mut outcome) = (0, Outcome::Fine);
         for _ in 0..MAX_READS {
-            let len = match rustix::io::read(queue.fd.as_fd(), &mut *self.input) {
+            let len = match rustix::io::read(queue.fd.as_fd(), &mut **input) {
                 // No TUN device ends; a stream that does is no adapter any more.
                 Ok(0) => {
                     outcome = Outcome::Dead;
@@ -111,7 +124,7 @@ impl Tx {
                     break;
                 }
             };
-            turn.read(&self.input[..len], queue.vnet_hdr);
+            turn.read(&input[..len], queue.vnet_hdr);
             bytes += len;
             if bytes >= MAX_BYTES {
                 break;
@@ -145,7 +158,34 @@ impl<'a> Turn<'a> {
         };
         match self.packet(&hdr, packet) {
             Ok(()) => Counters::add(&self.context.counters.tx_bytes, packet.len() as u64),
-            Err(reason) => self.context.counters.count(reason),
+            Err(reason) => {
+                self.context.counters.count(reason);
+                if reason == DropReason::TooBig {
+                    self.tell_too_big(packet);
+                }
+            }
+        }
+    }
+
+    /// Tells the local stack, through the adapter, how large a packet to that peer may be.
+    #[cold]
+    fn tell_too_big(&mut self, packet: &[u8]) {
+        let Some((_, to)) = &self.target else { return };
+        let Ok(inner) = Inner::parse(packet) else { return };
+        let mut answer = [0; too_big::MAX_LEN];
+        let room = to.max_frame - OVERHEAD;
+        let carried = if to.session.takes_slices() { Cut::reach(room) } else { room };
+        let len = too_big::answer(packet, &inner, carried, &mut answer);
+        let Some(answer) = len.and_then(|len| answer.get(..len)) else { return };
+        if !self.too_big.take(clock::now()) {
+            return;
+        }
+        // Zeroes: nothing is left to be done to the packet.
+        let header = [0; VNET_LEN];
+        let header = if self.queue.vnet_hdr { &header[..] } else { &[] };
+        let slices = [IoSlice::new(header), IoSlice::new(answer)];
+        if rustix::io::writev(self.queue.fd.as_fd(), &slices).is_err() {
+            self.context.counters.count(DropReason::AdapterFailed);
         }
     }
 
@@ -154,12 +194,24 @@ impl<'a> Turn<'a> {
         let inner = Inner::parse(packet)?;
         let port = inner.udp_port(packet);
         self.aim(&inner, port, || traffic(&inner, hdr, packet))?;
-        let Self { out, context, target, .. } = self;
+        let Self { out, context, target, scratch, .. } = self;
         let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
             return Err(DropReason::Loop);
         }
-        let split = Split::new(hdr, packet, &inner, to.max_frame - OVERHEAD)?;
+        let split = match Split::new(hdr, packet, &inner, to.max_frame - OVERHEAD) {
+            // What cannot be made of smaller packets goes in pieces.
+            Err(DropReason::TooBig) if to.session.takes_slices() => {
+                return slices::send(
+                    out,
+                    to,
+                    context,
+                    &Split::whole(hdr, packet, &inner)?,
+                    scratch,
+                );
+            }
+            planned => planned?,
+        };
         let flags = if split.partial() { FLAG_PARTIAL_CHECKSUM } else { 0 };
         let count = split.count();
         // Segments of one stream get a frame each: one lost datagram costs one segment.
@@ -213,8 +265,9 @@ impl<'a> Turn<'a> {
         };
         let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
         let Course { path, copy } = entry.course(traffic).ok_or(DropReason::NoRoute)?;
+        // A policy's route may carry data beside the others.
         let smallest = copy.map_or(usize::MAX, |copy| copy.max_datagram).min(path.max_datagram);
-        let max_frame = smallest.min(MAX_SEND);
+        let max_frame = smallest.min(entry.max_frame()).min(MAX_SEND);
         if max_frame <= OVERHEAD {
             return Err(DropReason::TooBig);
         }

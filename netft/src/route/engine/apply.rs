@@ -74,6 +74,25 @@ impl Engine {
             Input::FaultCleared { route, reason } => {
                 self.at_route(now, route, |peer, _| peer.clear(now, route, reason));
             }
+            Input::Limit { route, datagram } => {
+                self.at_route(now, route, |peer, context| {
+                    peer.set_limit(context, now, route, datagram);
+                });
+            }
+            Input::TooBig(route) => {
+                self.at_route(now, route, |peer, _| peer.too_big(now, route));
+            }
+            Input::Probe { peer, route, probe } => {
+                let Some(found) = self.peers.get_mut(&peer) else {
+                    return Err(DropReason::Misrouted);
+                };
+                found.hear_probe(&mut self.context, now, route, &probe)?;
+            }
+            Input::ProbeRefused { route, probe } => {
+                self.at_route(now, route, |peer, context| {
+                    peer.probe_refused(context, now, route, &probe);
+                });
+            }
         }
         Ok(())
     }

@@ -51,6 +51,7 @@ impl Peer {
                 route.suspect = None;
             }
             if sent <= now {
+                route.mtu.heard(sent);
                 route.last_answered = Some(now);
                 let rtt = route.quality.reply(now, heartbeat.sequence, sent, held);
                 let delay = route.delay();

@@ -12,6 +12,7 @@ mod beat;
 mod context;
 mod health;
 mod peer;
+mod probe;
 mod settle;
 
 use std::{
@@ -37,7 +38,7 @@ use super::{
 use crate::{
     id::{PeerId, RouteId},
     time::Time,
-    wire::{DropReason, heartbeat::Heartbeat},
+    wire::{DropReason, heartbeat::Heartbeat, probe::Probe},
 };
 
 /// Waking up this much late is no stall: every scheduler does it.
@@ -52,6 +53,8 @@ pub struct EngineConfig {
     pub history: usize,
     /// Seed of the heartbeat jitter.
     pub seed: u64,
+    /// How long after a path turned out to be narrow a larger size is probed.
+    pub mtu_raise: Duration,
 }
 
 /// What happened.
@@ -127,6 +130,31 @@ pub enum Input {
         /// What it is from here on.
         spec: RouteSpec,
     },
+    /// The interface of a route takes datagrams of this size; told when it is known or changes.
+    Limit {
+        /// The route.
+        route: RouteId,
+        /// The largest UDP payload, bytes.
+        datagram: usize,
+    },
+    /// The kernel refused data on a route as too large.
+    TooBig(RouteId),
+    /// An authentic path MTU probe of `peer` came on `route` (by socket and source address).
+    Probe {
+        /// Who sent it.
+        peer: PeerId,
+        /// Where it came.
+        route: RouteId,
+        /// What it says.
+        probe: Probe,
+    },
+    /// The kernel refused a probe of this node as too large.
+    ProbeRefused {
+        /// The route.
+        route: RouteId,
+        /// The probe.
+        probe: Probe,
+    },
     /// What was in flight on a route was sent again on another one.
     Resent {
         /// The peer.
@@ -165,6 +193,22 @@ pub enum Output {
     Publish(Arc<Table>),
     /// Tell the world.
     Event(Event),
+    /// Send a path MTU probe, or the answer to one, never fragmented.
+    Probe {
+        /// To whom.
+        peer: PeerId,
+        /// On which route.
+        route: RouteId,
+        /// What it says.
+        probe: Probe,
+    },
+    /// Send no larger datagrams on a route, whatever its interface takes.
+    PathMtu {
+        /// The route.
+        route: RouteId,
+        /// The largest UDP payload, bytes.
+        datagram: usize,
+    },
 }
 
 /// The decisions of one node.

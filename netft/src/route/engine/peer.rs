@@ -139,6 +139,8 @@ impl Peer {
         }
         let end = now + route.detection_time();
         route.suspect = Some(now);
+        // Perhaps only what is large vanishes there.
+        route.mtu.doubt(now);
         route.suspect_end = (!context.suspects_for_ever()).then_some(end);
         let soonest = route.last_request.map_or(now, |last| last + route.delay() / 4);
         route.next_request = route.next_request.map(|planned| planned.min(soonest.max(now)));
@@ -200,6 +202,7 @@ impl Peer {
         self.settle(context, now);
         self.close_due(context, now);
         self.send_due(context, now);
+        self.probe(context, now);
     }
 
     /// The timers of one route.
@@ -292,6 +295,7 @@ impl Peer {
             heartbeats_missed: route.missed,
             last_change: route.last_change,
             reason: route.reason,
+            path_mtu: route.mtu.packet(),
         })
     }
 }

@@ -87,6 +87,7 @@ impl Plan {
             workers: 0,
             runtime_dir: "/nonexistent".into(),
             hold: Duration::from_secs(1),
+            mtu_raise: Duration::from_secs(60),
             resend: crate::route::flight::Limits::default(),
             history: 0,
             rekey: self.rekey,
@@ -371,6 +372,7 @@ impl Raw {
             virtual_v6: self.plan.addrs.v6,
             aes: false,
             adapter_up: true,
+            slices: true,
             name: self.plan.name.to_owned(),
         }
         .encode(&mut body);

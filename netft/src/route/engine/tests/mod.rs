@@ -5,6 +5,7 @@ mod detect;
 mod drain;
 mod hostile;
 mod model;
+mod probes;
 mod reasons;
 mod stall;
 
@@ -48,6 +49,10 @@ fn spec(peer: PeerId, route: u32) -> RouteSpec {
     }
 }
 
+fn engine(history: usize, seed: u64) -> Engine {
+    Engine::new(EngineConfig { hold: HOLD, history, seed, mtu_raise: HOLD })
+}
+
 /// An engine, its clock, and the peer's serial.
 struct Rig {
     engine: Engine,
@@ -55,14 +60,24 @@ struct Rig {
     serial: u32,
     sent: Vec<(RouteId, Heartbeat)>,
     events: Vec<EventKind>,
+    probes: Vec<Probe>,
+    sizes: Vec<(RouteId, usize)>,
 }
 
 impl Rig {
     /// Routes 1 to `routes` to one peer with a session; nothing heard.
     fn new(routes: u32) -> Self {
-        let engine = Engine::new(EngineConfig { hold: HOLD, history: 4, seed: 1 });
+        let engine = engine(4, 1);
         let now = Time::from_millis(1000);
-        let mut rig = Self { engine, now, serial: 0, sent: Vec::new(), events: Vec::new() };
+        let mut rig = Self {
+            engine,
+            now,
+            serial: 0,
+            sent: Vec::new(),
+            events: Vec::new(),
+            probes: Vec::new(),
+            sizes: Vec::new(),
+        };
         rig.input(Input::AddPeer(PEER));
         for route in 1..=routes {
             rig.input(Input::AddRoute { id: RouteId(route), spec: spec(PEER, route) });
@@ -149,6 +164,8 @@ impl Rig {
                     self.events.push(event.kind);
                 }
                 Output::Publish(_) => {}
+                Output::Probe { probe, .. } => self.probes.push(probe),
+                Output::PathMtu { route, datagram } => self.sizes.push((route, datagram)),
             }
         }
     }

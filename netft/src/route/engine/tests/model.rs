@@ -229,6 +229,7 @@ impl Model {
                     }
                 }
                 Output::Event(_) => others += 1,
+                Output::Probe { .. } | Output::PathMtu { .. } => {}
             }
         }
         prop_assert!(sends <= 8 && others <= 8 * 4 + 6, "{} sends, {} others", sends, others);
@@ -243,7 +244,7 @@ fn change(route: u32, change: RouteChange) -> Input {
 proptest! {
     #[test]
     fn whatever_happens_the_active_route_works_and_the_engine_wakes(ops in vec(op(), 1..120)) {
-        let mut engine = Engine::new(EngineConfig { hold: HOLD, history: 2, seed: 5 });
+        let mut engine = engine(2, 5);
         let mut model = Model::default();
         let mut now = Time::from_millis(1);
         for op in [Op::AddPeer(0), Op::AddPeer(1)].iter().chain(&ops) {
@@ -282,7 +283,7 @@ proptest! {
         let count = priorities.len();
         let mut ends = Vec::new();
         for end in 0..2usize {
-            let mut engine = Engine::new(EngineConfig { hold: HOLD, history: 0, seed: end as u64 });
+            let mut engine = engine(0, end as u64);
             let now = Time::from_millis(1);
             engine.handle(now, Input::AddPeer(PEER)).unwrap();
             engine.handle(now, Input::SessionUp { peer: PEER, boot_id: 1 }).unwrap();

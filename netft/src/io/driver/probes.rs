@@ -1,0 +1,76 @@
+//! Path MTU probes between the engine and the sockets, and what their outcome changes.
+
+use std::os::fd::AsFd;
+
+use super::{
+    sockets::max_datagram,
+    state::{Driver, PeerSessions},
+};
+use crate::{
+    id::{PeerId, RouteId},
+    io::{
+        counters::Counters,
+        sys::udp::{self, MAX_SEND, SendFault},
+    },
+    route::Input,
+    wire::{
+        DropReason,
+        header::{HEADER_LEN, Kind, TAG_LEN},
+        probe::{Probe, ProbeMessage},
+    },
+};
+
+impl Driver {
+    /// Tells the engine what the interface of every route takes, if that is news.
+    pub(super) fn tell_limits(&mut self) {
+        let mut inputs = Vec::new();
+        for (id, known) in &mut self.routes {
+            let Some(interface) = self.world.interface(known.plan.ifindex) else { continue };
+            let remote = known.plan.spec.real_remote.ip();
+            let datagram = max_datagram(interface.mtu, remote).min(MAX_SEND);
+            if known.limit.replace(datagram) != Some(datagram) {
+                inputs.push(Input::Limit { route: *id, datagram });
+            }
+        }
+        inputs.into_iter().for_each(|input| self.input(input));
+    }
+
+    /// The engine found what the route carries.
+    pub(super) fn set_path_mtu(&mut self, route: RouteId, datagram: usize) {
+        if let Some(known) = self.routes.get_mut(&route) {
+            known.datagram = Some(datagram);
+            self.dirty = true;
+        }
+    }
+
+    /// Sends a probe, or the answer to one.
+    pub(super) fn send_probe(&mut self, peer: PeerId, route: RouteId, probe: Probe) {
+        let Some(session) = self.peers.get(&peer).and_then(PeerSessions::preferred) else { return };
+        let Some(known) = self.routes.get(&route) else { return };
+        let Some(socket) = self.sockets.at(known.plan.spec.real_local).first() else { return };
+        let mut frame = Vec::with_capacity(usize::from(probe.size));
+        frame.resize(HEADER_LEN, 0);
+        probe.encode(&mut frame);
+        frame.resize(frame.len() + TAG_LEN, 0);
+        let Ok(counter) = session.reserve(1) else { return self.count(DropReason::KeyExhausted) };
+        if let Err(reason) = session.seal(Kind::Probe, 0, counter, &mut frame) {
+            return self.count(reason);
+        }
+        let remote = known.plan.spec.real_remote;
+        match udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
+            Ok(()) => {
+                if let Some(counters) = self.workers.counters().first() {
+                    Counters::add(&counters.tx_frames, 1);
+                }
+            }
+            // Refused that often, it is the kernel's own word and no forged message's.
+            Err(error) if udp::classify(&error, false) == SendFault::TooBig => {
+                if probe.message == ProbeMessage::Request {
+                    self.input(Input::ProbeRefused { route, probe });
+                }
+            }
+            // Heartbeats tell what else is wrong with the route.
+            Err(_) => {}
+        }
+    }
+}

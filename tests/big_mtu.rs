@@ -1,0 +1,215 @@
+//! An adapter whose MTU is above what its networks carry, and networks that carry more than others.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    net::UdpSocket,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{HOLD, PATIENCE, Pair, alive, eventually};
+use netftd::lab::{Shape, daemon::Settings, in_namespace};
+use rustix::net::sockopt;
+
+/// The adapter's MTU in these tests.
+const MTU: u32 = 62_000;
+const LARGE: &str = "[failover]\nhold = 300\n[adapter]\nmtu = 62000\n";
+const PLAIN: &str = "[failover]\nhold = 300\n[adapter]\nmtu = 62000\nbackend = \"plain\"\n";
+/// Payloads around every edge: one frame, one slice more, one send, all the adapter takes.
+const SIZES: [usize; 16] = [
+    0, 1, 1200, 1390, 1412, 1413, 1420, 1440, 2850, 4096, 8900, 9000, 20_000, 44_000, 61_000,
+    61_952,
+];
+
+/// Two sockets on the adapters that send each other datagrams.
+struct Talk {
+    ends: [UdpSocket; 2],
+}
+
+impl Talk {
+    fn new(pair: &Pair, six: bool) -> Self {
+        let ends = [0, 1].map(|node| {
+            let endpoint = pair.endpoint(node, six);
+            pair.lab.node(node).run(|| UdpSocket::bind(endpoint)).unwrap()
+        });
+        for (node, end) in ends.iter().enumerate() {
+            let mut to = pair.endpoint(1 - node, six);
+            to.set_port(ends[1 - node].local_addr().unwrap().port());
+            if let std::net::SocketAddr::V6(v6) = &mut to {
+                let std::net::SocketAddr::V6(here) = end.local_addr().unwrap() else { panic!() };
+                v6.set_scope_id(here.scope_id());
+            }
+            end.connect(to).unwrap();
+            end.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        Self { ends }
+    }
+
+    /// What the kernel takes for the largest packet to the other end.
+    fn mtu(&self, node: usize) -> u32 {
+        let end = &self.ends[node];
+        if end.local_addr().unwrap().is_ipv4() {
+            sockopt::ip_mtu(end).unwrap()
+        } else {
+            sockopt::ipv6_mtu(end).unwrap()
+        }
+    }
+
+    /// Sends a datagram each way and asserts that it arrives as it was.
+    fn exchange(&self, len: usize, mark: u8) {
+        let mut buffer = vec![0; 65_536];
+        for node in [0, 1] {
+            let bytes: Vec<u8> = (0..len).map(|at| (at * 131 % 251) as u8 ^ mark).collect();
+            assert_eq!(self.ends[node].send(&bytes).unwrap(), len);
+            let got = self.ends[1 - node].recv(&mut buffer).unwrap();
+            assert!(buffer[..got] == bytes, "{len} bytes from {node} came as {got}, or changed");
+        }
+    }
+}
+
+/// Both families; returns them when the kernel knows how large packets may be.
+fn talks(pair: &Pair, mtu: u32) -> [Talk; 2] {
+    [false, true].map(|six| {
+        // A socket keeps the route it was connected with.
+        eventually("the host route's MTU", || {
+            let talk = Talk::new(pair, six);
+            [0, 1].map(|node| talk.mtu(node)) == [mtu; 2]
+        });
+        Talk::new(pair, six)
+    })
+}
+
+fn frames_sent(pair: &mut Pair, node: usize) -> u64 {
+    pair.daemon(node).get("/v1/status").unwrap()["counters"]["tx_frames"].as_u64().unwrap()
+}
+
+#[test]
+fn datagrams_of_every_size_arrive_over_1500_byte_networks() {
+    in_namespace("datagrams_of_every_size_arrive_over_1500_byte_networks", || {
+        for each in [[LARGE, LARGE], [LARGE, PLAIN], [PLAIN, PLAIN]] {
+            let mut pair = Pair::with(2, Settings { each: &each, ..Settings::default() });
+            let talks = talks(&pair, MTU);
+            let before = [0, 1].map(|node| frames_sent(&mut pair, node));
+            for (mark, len) in (0..).zip(SIZES) {
+                talks.iter().for_each(|talk| talk.exchange(len, mark));
+            }
+            for node in [0, 1] {
+                let bytes = 2 * SIZES.iter().sum::<usize>() as u64;
+                let sent = frames_sent(&mut pair, node) - before[node];
+                assert!(sent > bytes / 1500, "{sent} frames cannot have carried it");
+                assert_eq!(pair.drops(node, "incomplete"), 0);
+                assert_eq!(pair.drops(node, "malformed"), 0);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_stream_over_a_dying_route_arrives_unchanged() {
+    in_namespace("a_stream_over_a_dying_route_arrives_unchanged", || {
+        for each in [[LARGE, LARGE], [LARGE, PLAIN]] {
+            let mut pair = Pair::with(2, Settings { each: &each, ..Settings::default() });
+            talks(&pair, MTU);
+            let flows = [(0, false), (1, true)].map(|(from, six)| pair.transfer(from, None, six));
+            for _ in 0..2 {
+                thread::sleep(Duration::from_millis(300));
+                let (network, _) = pair.active(0);
+                pair.lab.black_hole(network).unwrap();
+                pair.wait_active(0, 1 - network);
+                pair.lab.heal(network).unwrap();
+                for node in [0, 1] {
+                    pair.ready(node);
+                }
+            }
+            flows.into_iter().for_each(alive);
+        }
+    });
+}
+
+/// Datagrams in slices while their route dies: what it swallowed is sent again.
+#[test]
+fn large_datagrams_survive_a_dying_route() {
+    in_namespace("large_datagrams_survive_a_dying_route", || {
+        let mut pair = Pair::with(2, Settings { common: LARGE, ..Settings::default() });
+        let [talk, _] = talks(&pair, MTU);
+        for mark in 0..2 {
+            let (network, _) = pair.active(0);
+            pair.lab.black_hole(network).unwrap();
+            // Nothing has noticed yet.
+            talk.exchange(50_000, mark);
+            pair.wait_active(0, 1 - network);
+            pair.lab.heal(network).unwrap();
+            for node in [0, 1] {
+                pair.ready(node);
+            }
+        }
+    });
+}
+
+/// Frames are as large as every usable network takes, so that any can be sent again on another.
+#[test]
+fn frames_grow_on_jumbo_networks_and_shrink_beside_a_small_one() {
+    in_namespace("frames_grow_on_jumbo_networks_and_shrink_beside_a_small_one", || {
+        let settings = Settings { common: LARGE, ..Settings::default() };
+        let mut pair = Pair::prepared(&[Shape::Flat; 2], settings);
+        for network in [0, 1] {
+            pair.lab.set_mtu(network, 9000).unwrap();
+        }
+        for node in [0, 1] {
+            pair.start(node);
+        }
+        for node in [0, 1] {
+            pair.ready(node);
+        }
+        let [talk, _] = talks(&pair, MTU);
+        let frames = |pair: &mut Pair| {
+            let before = frames_sent(pair, 0);
+            (0..50).for_each(|mark| talk.exchange(60_000, mark));
+            frames_sent(pair, 0) - before
+        };
+        let jumbo = frames(&mut pair);
+        assert!((50 * 7..50 * 12).contains(&jumbo), "{jumbo} frames of 9000 bytes");
+        // The network that carries nothing now is enough.
+        pair.lab.set_mtu(1, 1500).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while frames(&mut pair) < 50 * 42 {
+            assert!(Instant::now() < deadline, "frames stay large");
+        }
+        let flow = pair.transfer(0, None, false);
+        pair.lab.black_hole(0).unwrap();
+        talk.exchange(60_000, 77);
+        pair.wait_active(0, 1);
+        alive(flow);
+        assert_eq!(pair.drops(0, "too_big"), 0);
+    });
+}
+
+/// Networks of 9000 bytes carry packets of their size, one to a frame, without slices.
+#[test]
+fn jumbo_networks_carry_jumbo_packets() {
+    in_namespace("jumbo_networks_carry_jumbo_packets", || {
+        let common = format!("{HOLD}[adapter]\nmtu = 8900\n");
+        let settings = Settings { common: &common, ..Settings::default() };
+        let mut pair = Pair::prepared(&[Shape::Flat], settings);
+        pair.lab.set_mtu(0, 9000).unwrap();
+        for node in [0, 1] {
+            pair.start(node);
+        }
+        for node in [0, 1] {
+            pair.ready(node);
+        }
+        let talks = talks(&pair, 8900);
+        let before = frames_sent(&mut pair, 0);
+        for mark in 0..50 {
+            talks.iter().for_each(|talk| talk.exchange(8800, mark));
+        }
+        let sent = frames_sent(&mut pair, 0) - before;
+        assert!((100..400).contains(&sent), "{sent} frames for 100 packets and some heartbeats");
+        let flow = pair.transfer(0, None, true);
+        thread::sleep(Duration::from_millis(200));
+        alive(flow);
+    });
+}

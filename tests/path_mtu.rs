@@ -1,0 +1,212 @@
+//! Paths that swallow large packets, in a real kernel: traffic goes on in smaller ones, the route
+//! stays up, and the size comes back.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{PATIENCE, Pair, RATE, WHILE, alive, eventually};
+use futures_util::TryStreamExt;
+use netftd::lab::{
+    Lab, Moment,
+    capture::Capture,
+    daemon::{Events, Settings},
+    in_namespace,
+};
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::route::{RouteAttribute, RouteMetric},
+};
+
+/// Data returns soon, and a narrow path is tried again as soon as the config allows. No route goes
+/// down because the machine is busy: probes do not look at the threshold.
+const COMMON: &str = "[heartbeat]\nthreshold = 40\n\n[failover]\nhold = 300\nmtu_raise = 1000\n";
+const NARROW: u32 = 1400;
+/// Bytes of headers and tag around an inner packet, over IPv4 and over IPv6.
+const AROUND: [u32; 2] = [28 + 32, 48 + 32];
+
+fn pair(networks: usize, six: bool) -> Pair {
+    Pair::with(networks, Settings { common: COMMON, six, ..Settings::default() })
+}
+
+/// The path MTU of the node's route on a network.
+fn path_mtu(pair: &mut Pair, node: usize, network: usize) -> Option<u32> {
+    let routes = pair.daemon(node).routes().unwrap();
+    let route = routes.iter().find(|route| pair.network(node, route) == network);
+    route.unwrap().path_mtu
+}
+
+/// Waits until the path MTU of the node's route on a network is `want`.
+fn await_path_mtu(pair: &mut Pair, node: usize, network: usize, want: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = path_mtu(pair, node, network);
+        if found == Some(want) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "node {node}: {found:?} instead of {want}");
+        thread::sleep(WHILE / 5);
+    }
+}
+
+/// The MTU of the host route to the other node's virtual IPv4 address.
+fn towards(pair: &Pair, node: usize) -> Option<u32> {
+    let IpAddr::V4(to) = pair.endpoint(1 - node, false).ip() else { return None };
+    let request = RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(to, 32);
+    pair.lab
+        .node(node)
+        .netlink("look up a route", |netlink| async move {
+            let found = netlink.route().get(request.build()).execute().try_next().await?;
+            Ok(found.unwrap().attributes.into_iter().find_map(|attribute| match attribute {
+                RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|m| match m {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                }),
+                _ => None,
+            }))
+        })
+        .unwrap()
+}
+
+/// No route of a node changed its state, and no data moved, since `since`.
+fn nothing_but_sizes(events: &Events, since: Moment) {
+    let loud = ["state-changed", "moved", "remote-unreachable", "session-ended"];
+    let seen = events.seen();
+    let others: Vec<_> =
+        seen.iter().filter(|e| e.since(since.wall) && loud.contains(&&*e.name)).collect();
+    assert!(others.is_empty(), "{others:#?}");
+}
+
+/// F-10: heartbeats pass, large packets die.
+fn black_hole(networks: usize, six: bool) {
+    let mut pair = pair(networks, six);
+    for node in [0, 1] {
+        pair.wait_active(node, 0);
+        await_path_mtu(&mut pair, node, 0, 1500);
+    }
+    let events = [0, 1].map(|node| pair.events(node));
+    let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
+    thread::sleep(WHILE);
+    let whole = [0, 1].map(|node| towards(&pair, node));
+
+    let broken = pair.lab.narrow(0, NARROW).unwrap();
+    let (_, route) = pair.active(0);
+    for node in [0, 1] {
+        await_path_mtu(&mut pair, node, 0, NARROW);
+    }
+    // Three probes, each waited for five heartbeats, find it, unless the confirmation timer (1 s)
+    // has to; then TCP sends what was lost again, by a timer of its own that has doubled.
+    let found = Duration::from_millis(route.delay_ms) * 20 + Duration::from_secs(1);
+    let now = Instant::now();
+    for flow in &flows {
+        let stall = flow.stall(broken.monotonic, now);
+        assert!(stall <= found * 2, "{stall:?}");
+        println!("networks {networks}, six {six}: longest stall {stall:?}");
+    }
+    let limit = NARROW - AROUND[usize::from(six)];
+    for node in [0, 1] {
+        eventually("smaller packets to the peer", || towards(&pair, node) == Some(limit));
+        for network in 1..networks {
+            assert_eq!(path_mtu(&mut pair, node, network), Some(1500));
+        }
+    }
+    thread::sleep(WHILE);
+
+    pair.lab.narrow(0, 1500).unwrap();
+    for node in [0, 1] {
+        await_path_mtu(&mut pair, node, 0, 1500);
+        eventually("whole packets to the peer", || towards(&pair, node) == whole[node]);
+        nothing_but_sizes(&events[node], broken);
+        assert_eq!(pair.active(node).0, 0, "no data moved");
+    }
+    flows.into_iter().for_each(alive);
+}
+
+#[test]
+fn f_10_large_packets_die_on_one_of_two_networks_and_flows_go_on() {
+    in_namespace("f_10_large_packets_die_on_one_of_two_networks_and_flows_go_on", || {
+        black_hole(2, false);
+    });
+}
+
+#[test]
+fn f_10_large_packets_die_on_the_only_network_and_flows_go_on() {
+    in_namespace("f_10_large_packets_die_on_the_only_network_and_flows_go_on", || {
+        black_hole(1, false);
+    });
+}
+
+#[test]
+fn f_10_large_packets_die_on_an_ipv6_network_and_flows_go_on() {
+    in_namespace("f_10_large_packets_die_on_an_ipv6_network_and_flows_go_on", || {
+        black_hole(1, true);
+    });
+}
+
+/// The ones' complement sum of RFC 1071.
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
+}
+
+/// A frame to node 0 that says that its datagrams to node 1 are too large for a path of 552 bytes.
+fn forged(lab: &Lab) -> Vec<u8> {
+    let [here, there] = [0, 1].map(|node| lab.v4(0, node).octets());
+    let ip = |protocol: u8, len: u16, from: [u8; 4], to: [u8; 4]| {
+        let mut header = vec![0x45, 0];
+        header.extend_from_slice(&len.to_be_bytes());
+        header.extend_from_slice(&[0, 0, 0x40, 0, 64, protocol, 0, 0]);
+        header.extend_from_slice(&from);
+        header.extend_from_slice(&to);
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum);
+        header
+    };
+    let mut icmp = vec![3, 4, 0, 0, 0, 0, 2, 40];
+    icmp.extend(ip(17, 1400, here, there));
+    icmp.extend([13, 15, 13, 15, 5, 100, 0, 0]);
+    let sum = checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum);
+    let mut frame = Vec::new();
+    frame.extend(Lab::mac(0, 0));
+    frame.extend(Lab::mac(0, 1));
+    frame.extend([8, 0]);
+    frame.extend(ip(1, 20 + icmp.len() as u16, there, here));
+    frame.extend(icmp);
+    frame
+}
+
+#[test]
+fn f_35_forged_fragmentation_needed_changes_nothing() {
+    in_namespace("f_35_forged_fragmentation_needed_changes_nothing", || {
+        let mut pair = pair(2, false);
+        pair.wait_active(0, 0);
+        await_path_mtu(&mut pair, 0, 0, 1500);
+        let events = pair.events(0);
+        let start = Moment::now();
+        let flow = pair.transfer(0, Some(RATE), false);
+        let storm = Capture::start(pair.lab.switch(0), &Lab::port(0)).unwrap();
+        let frame = forged(&pair.lab);
+        let whole = towards(&pair, 0);
+        for _ in 0..1000 {
+            storm.inject(&frame).unwrap();
+            thread::sleep(Duration::from_millis(1));
+            let _ = storm.inject(&frame);
+        }
+        assert_eq!(path_mtu(&mut pair, 0, 0), Some(1500));
+        assert_eq!(towards(&pair, 0), whole);
+        let quiet = |event: &netftd::lab::daemon::Event| event.name != "path-mtu-changed";
+        assert!(events.seen().iter().filter(|e| e.since(start.wall)).all(quiet));
+        nothing_but_sizes(&events, start);
+        assert_eq!(pair.drops(0, "too_big"), 0, "a forged message costs no packet");
+        alive(flow);
+    });
+}
