@@ -1,6 +1,8 @@
 //! What the control socket says, field by field. A change of meaning counts [`SCHEMA`] up; a new
 //! field does not, so readers ignore fields they do not know.
 
+mod events;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -8,7 +10,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::cause::{Cause, Cost, StallSummary};
+pub use events::{EightFields, Event, Events, What};
+
+use super::cause::StallSummary;
 
 /// The version of everything below.
 pub const SCHEMA: u32 = 1;
@@ -374,212 +378,6 @@ pub struct PeerPatch {
     /// At most 16 classes in place of all there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<Class>>,
-}
-
-/// `GET /v1/events?after=N`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Events {
-    /// The events after `N` that are still kept, oldest first.
-    pub events: Vec<Event>,
-}
-
-/// One event.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Event {
-    /// Counts up by one with every event; starts at 1.
-    pub seq: u64,
-    /// When, RFC 3339.
-    pub at: String,
-    /// What.
-    #[serde(flatten)]
-    pub what: What,
-}
-
-/// What happened; `event` names it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-pub enum What {
-    /// A route was added.
-    RouteAdded {
-        /// Its number.
-        route: u32,
-        /// The peer's name.
-        peer: String,
-        /// NetFT's eight fields.
-        #[serde(flatten)]
-        fields: EightFields,
-    },
-    /// A route was removed.
-    RouteRemoved {
-        /// Its number.
-        route: u32,
-        /// The peer's name.
-        peer: String,
-        /// NetFT's eight fields.
-        #[serde(flatten)]
-        fields: EightFields,
-    },
-    /// The first authentic heartbeat was heard on a route.
-    RemoteReachable {
-        /// The route.
-        route: u32,
-        /// The peer's name.
-        peer: String,
-    },
-    /// The last route to a peer stopped being heard.
-    RemoteUnreachable {
-        /// The peer's name.
-        peer: String,
-    },
-    /// A route changed state.
-    StateChanged {
-        /// The route.
-        route: u32,
-        /// The peer's name.
-        peer: String,
-        /// The state before.
-        from: String,
-        /// The state after.
-        to: String,
-        /// Why.
-        reason: String,
-        /// How long before a heartbeat was last heard; null if never.
-        last_heard_ms_ago: Option<u64>,
-        /// The last heartbeats both ways of a route that stopped being up, oldest first.
-        history: Vec<String>,
-    },
-    /// 40 % of the threshold was missed in a row.
-    EarlyWarning {
-        /// The route.
-        route: u32,
-        /// The peer's name.
-        peer: String,
-        /// Heartbeats missed in a row.
-        missed: u16,
-        /// The threshold.
-        threshold: u16,
-    },
-    /// The adapter can carry traffic to a peer.
-    Ready {
-        /// The peer's name.
-        peer: String,
-        /// Milliseconds from the session's keys to the first route up.
-        waited_ms: u64,
-    },
-    /// A session was established.
-    SessionEstablished {
-        /// The peer's name.
-        peer: String,
-        /// The peer's boot id, 16 hex digits.
-        boot_id: String,
-    },
-    /// A session ended.
-    SessionEnded {
-        /// The peer's name.
-        peer: String,
-    },
-    /// Data to a peer moved to another route.
-    Moved {
-        /// The peer's name.
-        peer: String,
-        /// The route before.
-        from: Option<u32>,
-        /// The route after; null when none is usable.
-        to: Option<u32>,
-        /// Why.
-        reason: String,
-        /// What was known of the routes at that moment.
-        cause: Box<Cause>,
-    },
-    /// Data on a route stays unacknowledged: it was sent again on another one.
-    Suspect {
-        /// The route.
-        route: u32,
-        /// The peer it leads to.
-        peer: String,
-    },
-    /// Somebody changed the adapter from outside; it was put back.
-    AdapterRestored {
-        /// What was wrong, and what was done.
-        what: String,
-    },
-    /// No session with the peer can be agreed on.
-    SessionRefused {
-        /// The peer.
-        peer: String,
-        /// What is wrong and what to do.
-        reason: String,
-    },
-    /// A second machine uses the peer's key.
-    DuplicateNode {
-        /// The peer.
-        peer: String,
-    },
-    /// This node itself was not scheduled.
-    Stalled {
-        /// For how long, milliseconds.
-        length_ms: u64,
-    },
-    /// What a suspicion, or leaving a route, has cost, once nothing can be added.
-    Cost {
-        /// The peer.
-        peer: String,
-        /// The route that was suspect, or was left.
-        from: u32,
-        /// Where data, or what was in flight, went.
-        to: Option<u32>,
-        /// What it cost.
-        #[serde(flatten)]
-        cost: Cost,
-    },
-    /// A route is drained at one of its ends, or no more.
-    Drain {
-        /// The route.
-        route: u32,
-        /// The peer it leads to.
-        peer: String,
-        /// `draining`, `drained` (both directions have left) or `undrained`.
-        stage: String,
-    },
-    /// Events between the one before and this one were not kept.
-    EventsLost {
-        /// How many.
-        count: u64,
-    },
-    /// Another config is in force.
-    Reconfigured,
-    /// Probes, or its interface, showed that a route carries packets of another size.
-    PathMtuChanged {
-        /// The route.
-        route: u32,
-        /// The peer it leads to.
-        peer: String,
-        /// The largest IP packet before, bytes.
-        from: usize,
-        /// The largest IP packet after, bytes.
-        to: usize,
-    },
-}
-
-/// NetFT's `FaultTolerantRoute`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EightFields {
-    /// The physical address and port here.
-    pub real_local: SocketAddr,
-    /// The physical address and port there.
-    pub real_remote: SocketAddr,
-    /// The virtual address here.
-    pub virtual_local: IpAddr,
-    /// The virtual address there.
-    pub virtual_remote: IpAddr,
-    /// Milliseconds between heartbeats.
-    pub delay_ms: u32,
-    /// Heartbeats missed before the route is down.
-    pub threshold: u16,
-    /// Lower is preferred.
-    pub priority: u32,
-    /// Bit mask, as in [`Route::attributes`].
-    pub attributes: u32,
 }
 
 /// `POST /v1/reload`, with `?dry_run=true` or without.

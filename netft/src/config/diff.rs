@@ -88,6 +88,7 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, Vec<Fixed>> {
     set("hold", span(old.hold), span(new.hold));
     set("history", format!("{} heartbeats", old.history), format!("{} heartbeats", new.history));
     set("rekey", span(old.rekey), span(new.rekey));
+    set("raise timer of path MTUs", span(old.mtu_raise), span(new.mtu_raise));
     set("site", named(&old.site), named(&new.site));
     set("all cross-subnet routes", yes(old.all_cross_subnet), yes(new.all_cross_subnet));
     excludes(old, new, &mut changes);
@@ -314,7 +315,7 @@ mod tests {
     #[test]
     fn each_change_is_one_line() {
         type Case = (fn(&mut Config), &'static [&'static str]);
-        let cases: [Case; 13] = [
+        let cases: [Case; 14] = [
             (
                 |c| {
                     c.site = "north".into();
@@ -327,6 +328,7 @@ mod tests {
             (|c| c.hold = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
             (|c| c.history = 20, &["~ history: 10 heartbeats → 20 heartbeats"]),
             (|c| c.rekey = Duration::from_secs(60), &["~ rekey: 3600 s → 60 s"]),
+            (|c| c.mtu_raise = Duration::from_secs(5), &["~ raise timer of path MTUs: 60 s → 5 s"]),
             (
                 |c| c.timings = Timings::WINDOWS,
                 &[

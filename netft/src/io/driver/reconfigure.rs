@@ -52,7 +52,8 @@ impl Driver {
                 self.add_peer(peer.id);
             }
         }
-        self.input(Input::Configure { hold: config.hold, history: config.history });
+        let Config { hold, history, mtu_raise, .. } = config;
+        self.input(Input::Configure { hold, history, mtu_raise });
         self.keep_policies(&mut config);
         self.config = config;
         // Capacities and policies are in the forwarding table.

@@ -29,7 +29,8 @@ impl Engine {
             Input::ChangeRoute { id, change } => {
                 self.at_route(now, id, |peer, _| peer.change(now, id, change));
             }
-            Input::Configure { hold, history } => {
+            Input::Configure { hold, history, mtu_raise } => {
+                self.context.config.mtu_raise = mtu_raise;
                 self.context.config.hold = hold;
                 self.context.config.history = history;
                 let routes = self.peers.values_mut().flat_map(|peer| peer.routes.values_mut());

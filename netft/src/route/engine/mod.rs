@@ -122,6 +122,8 @@ pub enum Input {
         hold: Duration,
         /// As [`EngineConfig::history`]; routes that exist follow.
         history: usize,
+        /// As [`EngineConfig::mtu_raise`].
+        mtu_raise: Duration,
     },
     /// The configuration describes a route differently. Its ends are the same.
     Describe {
