@@ -265,6 +265,9 @@ impl Out {
                 }
                 context.reports.moved(*peer, &moved, frames, context.counters);
             }
+            if let Some(route) = flight.take_alone() {
+                context.reports.suspect(route, context.counters);
+            }
         }
         let live = |ring: &Ring| {
             !ring.flight.is_empty() || fib.sessions.contains_key(&ring.session.local())

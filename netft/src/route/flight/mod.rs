@@ -103,6 +103,8 @@ pub struct Flight<P> {
     strikes: u32,
     /// How long the peer was not scheduled lately, and when it said so.
     patience: (Duration, Time),
+    /// A silent route that is the only one.
+    alone: Option<RouteId>,
 }
 
 impl<P> Flight<P> {
@@ -116,6 +118,7 @@ impl<P> Flight<P> {
             order: 0,
             strikes: 0,
             patience: (Duration::ZERO, Time::ZERO),
+            alone: None,
         }
     }
 
@@ -235,10 +238,19 @@ impl<P> Flight<P> {
             let lane = self.lanes.at(from).route;
             // Of those that were silent themselves, the least often.
             let others = usable.clone().filter(|way| way.route != lane);
-            let Some(to) = others.min_by_key(|way| self.lanes.strikes(way.route)) else { continue };
+            let Some(to) = others.min_by_key(|way| self.lanes.strikes(way.route)) else {
+                // Nowhere else to go, and still worth a look: it may have become too narrow.
+                self.alone = Some(lane);
+                continue;
+            };
             return Some(self.move_all(from, to, true, now));
         }
         None
+    }
+
+    /// The only route there is, if it was silent since the last call.
+    pub fn take_alone(&mut self) -> Option<RouteId> {
+        self.alone.take()
     }
 
     /// The sends of a move, in the order of their counters.

@@ -123,6 +123,8 @@ fn with_a_single_route_nothing_is_sent_again() {
     let mut rig = Rig::new(&[A]);
     rig.send(0, 0..1);
     assert!((0..2000).all(|at| rig.decide(at).is_none()));
+    assert_eq!(rig.flight.take_alone(), Some(A), "but its silence is told");
+    assert_eq!(rig.flight.take_alone(), None, "once");
     let mut rig = Rig::new(&[]);
     rig.send(0, 0..1);
     assert!((0..2000).all(|at| rig.decide(at).is_none()));
