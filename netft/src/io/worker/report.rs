@@ -46,7 +46,7 @@ impl Reports {
     }
 
     /// Tells that data on a route stays unacknowledged.
-    fn suspect(&mut self, route: RouteId, counters: &Counters) {
+    pub(super) fn suspect(&mut self, route: RouteId, counters: &Counters) {
         // No errno is 0.
         if self.is_due(route, 0, clock::now()) {
             self.send(FromWorker::Suspect(route), counters);
