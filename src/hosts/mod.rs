@@ -1,5 +1,5 @@
 //! Names for the peers' addresses: a marked block in `/etc/hosts`, so that what the adapter carries
-//! can be told apart by `ssh b.netft` and in logs (U18). Pure; [`file`] does the writing.
+//! can be told apart by `ssh b.netft` and in logs (U18). Pure; [`mod@file`] does the writing.
 //!
 //! Every name ends in [`SUFFIX`], this node's own too, and none is the machine's host name: that
 //! one must keep leading to a real address (U1).

@@ -208,6 +208,6 @@ pub struct EightFields {
     pub threshold: u16,
     /// Lower is preferred.
     pub priority: u32,
-    /// Bit mask, as in [`Route::attributes`].
+    /// Bit mask, as in [`Route::attributes`](super::Route::attributes).
     pub attributes: u32,
 }

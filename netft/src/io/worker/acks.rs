@@ -1,5 +1,5 @@
 //! Which acknowledgements this worker owes; when and where they go is decided by
-//! [`Debt`](crate::route::flight::Debt).
+//! [`Debt`].
 
 use std::{net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
