@@ -1,5 +1,4 @@
-//! Which acknowledgements this worker owes; when and where they go is decided by
-//! [`Debt`].
+//! Which acknowledgements this worker owes; when and where they go is decided by [`Debt`].
 
 use std::{net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
