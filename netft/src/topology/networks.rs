@@ -25,6 +25,11 @@ pub fn usable(config: &Config, addr: IpAddr) -> bool {
     }
 }
 
+/// Addresses on the adapter, here or at a peer, are carried by routes: they are no ends.
+pub(super) fn is_virtual(config: &Config, addr: IpAddr) -> bool {
+    config.addrs.contains(addr) || config.peers.iter().any(|peer| peer.addrs.contains(addr))
+}
+
 /// Whether the config names the network of `addr`, with a role that uses it.
 pub(super) fn listed(config: &Config, addr: IpAddr) -> bool {
     network_of(config, addr).is_some_and(|network| network.role != Role::None)

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     Interface,
-    networks::{is_container_bridge, listed, metric, usable},
+    networks::{is_container_bridge, is_virtual, listed, metric, usable},
 };
 use crate::{
     config::Config,
@@ -62,10 +62,6 @@ fn endpoints_of<'a>(
             interface: interface.index as u16,
             metric: metric(config, interface, local.addr),
         })
-}
-
-fn is_virtual(config: &Config, addr: IpAddr) -> bool {
-    config.addrs.contains(addr) || config.peers.iter().any(|peer| peer.addrs.contains(addr))
 }
 
 /// An address that many hosts have on networks that have nothing to do with each other.

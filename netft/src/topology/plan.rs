@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Interface, LocalAddr, Plan, Planned, Skipped, Why, health, holds,
-    networks::{self, is_container_bridge, listed, refused, usable},
+    networks::{self, is_container_bridge, is_virtual, listed, refused, usable},
     offer::offer,
     pairs::{Pair, pairs},
 };
@@ -170,7 +170,7 @@ impl<'a> Planner<'a> {
         let addr = remote.ip();
         if addr.is_unspecified() || addr.is_multicast() || is_broadcast(addr) {
             Err(Why::NotUnicast)
-        } else if self.is_virtual(addr) {
+        } else if is_virtual(self.config, addr) {
             Err(Why::Virtual)
         } else if refused(self.config, addr) {
             Err(Why::NetworkNotUsed)
@@ -183,12 +183,6 @@ impl<'a> Planner<'a> {
         } else {
             Ok(())
         }
-    }
-
-    /// Addresses on the adapter, here or at a peer, are carried by routes: they are no ends.
-    fn is_virtual(&self, addr: IpAddr) -> bool {
-        self.config.addrs.contains(addr)
-            || self.config.peers.iter().any(|peer| peer.addrs.contains(addr))
     }
 
     /// A packet to an own address never leaves the host.
@@ -206,7 +200,7 @@ impl<'a> Planner<'a> {
     fn eligible(&self, interface: &Interface, addr: IpAddr, remote: IpAddr) -> bool {
         interface.name != self.config.adapter
             && addr.is_ipv4() == remote.is_ipv4()
-            && !self.is_virtual(addr)
+            && !is_virtual(self.config, addr)
             && !self.config.excludes(&interface.name, addr)
             && interface.loopback == remote.is_loopback()
             && addr.is_loopback() == remote.is_loopback()
@@ -286,7 +280,7 @@ impl<'a> Planner<'a> {
     /// The local end that an override names. It need not exist at the moment.
     fn pin(&self, peer: PeerId, local: IpAddr, remote: SocketAddr) -> Result<Choice, Why> {
         self.admissible(remote)?;
-        if self.is_virtual(local) {
+        if is_virtual(self.config, local) {
             return Err(Why::Virtual);
         }
         if self.is_self(local, remote) {
