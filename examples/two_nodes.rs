@@ -63,6 +63,7 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
                 role: Role::Cluster,
                 metric: None,
                 capacity: None,
+                carrier: None,
             });
         }
         nodes.push(Adapter::open(config).await?);

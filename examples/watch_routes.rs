@@ -49,8 +49,13 @@ async fn watch() -> Result<(), Box<dyn Error>> {
             .peer(Peer::new(format!("node{you}"), public[you]).route(route));
         // Loopback addresses are used only where a network names them.
         let prefix = "127.3.0.0/16".parse()?;
-        config =
-            config.network(Network { prefix, role: Role::Cluster, metric: None, capacity: None });
+        config = config.network(Network {
+            prefix,
+            role: Role::Cluster,
+            metric: None,
+            capacity: None,
+            carrier: None,
+        });
         nodes.push(Adapter::open(config).await?);
     }
     let second = nodes.pop().ok_or("two nodes")?;

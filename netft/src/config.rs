@@ -218,6 +218,7 @@ impl Peer {
             addresses: Vec::new(),
             routes: Vec::new(),
             policies: Policies::default(),
+            carrier: None,
         }
     }
 
@@ -232,6 +233,13 @@ impl Peer {
     #[must_use]
     pub fn route(mut self, route: RouteOverride) -> Self {
         self.routes.push(route);
+        self
+    }
+
+    /// Sets how packets travel on routes to the peer.
+    #[must_use]
+    pub fn carrier(mut self, carrier: Carrier) -> Self {
+        self.carrier = Some(carrier);
         self
     }
 
@@ -323,6 +331,9 @@ pub struct Network {
     /// What it carries, Mbit/s, at least 1: the share of flows its routes get by
     /// [`Policy::Balance`](crate::route::Policy::Balance). `None`: the interface's link speed.
     pub capacity: Option<u32>,
+    /// How packets travel on routes that end here. `None`: UDP, unless the peer, the route or the
+    /// other end says QUIC.
+    pub carrier: Option<Carrier>,
 }
 
 /// What a network is used for.
@@ -354,6 +365,8 @@ pub struct Peer {
     pub routes: Vec<RouteOverride>,
     /// How data to it uses its routes.
     pub policies: Policies,
+    /// How packets travel on routes to it; `None`: as their network says.
+    pub carrier: Option<Carrier>,
 }
 
 /// A route given in the config. Fields left out come from pairing.
@@ -369,7 +382,7 @@ pub struct RouteOverride {
     pub threshold: Option<Threshold>,
     /// Lower is preferred.
     pub priority: Option<Priority>,
-    /// How packets travel.
+    /// How packets travel; `None`: as the peer says.
     pub carrier: Option<Carrier>,
 }
 

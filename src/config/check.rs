@@ -183,6 +183,7 @@ fn networks(
         let metric = reader.number(&network.metric, "metric", metric);
         let capacity = Limits::new(1, 10_000_000, "Mbit/s");
         let capacity = reader.number(&network.capacity, "capacity", capacity);
+        let carrier = reader.parse(&network.carrier, "carrier", names::CARRIER, names::carrier);
         let Some((prefix, span)) = prefix else { continue };
         if let Some((other, first)) =
             networks.iter().find(|(other, _)| virtuals::overlap(&other.prefix, &prefix))
@@ -199,7 +200,8 @@ fn networks(
         let role = role.map(|(role, _)| role).unwrap_or_default();
         let metric = metric.map(|metric| metric as u32);
         let capacity = capacity.map(|capacity| capacity as u32);
-        networks.push((Network { prefix, role, metric, capacity }, span));
+        let carrier = carrier.map(|(carrier, _)| carrier);
+        networks.push((Network { prefix, role, metric, capacity, carrier }, span));
     }
     networks.into_iter().map(|(network, _)| network).collect()
 }

@@ -99,9 +99,13 @@ pub(super) fn role(text: &str) -> Result<Role, String> {
 pub(super) fn carrier(text: &str) -> Result<Carrier, String> {
     match text {
         "udp" => Ok(Carrier::Udp),
-        _ => Err("allowed: `udp`".to_owned()),
+        "quic" => Ok(Carrier::Quic),
+        _ => Err("not one of the two".to_owned()),
     }
 }
+
+/// What [`carrier`] takes.
+pub(super) const CARRIER: &str = "`udp` or `quic`";
 
 pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
     let net: IpNet =

@@ -125,12 +125,15 @@ fn peer(
     let addresses = endpoints(reader, peer, context, taken, &owner, locals);
     let routes = routes(reader, &peer.route, context, &owner);
     let policies = policies::policies(reader, peer, &owner);
+    let carrier = reader.parse(&peer.carrier, "carrier", names::CARRIER, names::carrier);
+    let carrier = carrier.map(|(carrier, _)| carrier);
     let (key, key_span) = key?;
     let fields = (&peer.address, &peer.address6);
     let derived = VirtualAddrs::derive(&key);
     let addrs = virtuals::virtual_addrs(reader, fields, derived, &context.prefixes, &key_span);
     taken.virtual_addrs(reader, &addrs, &owner);
-    Some(Peer { addrs: addrs.addrs, addresses, routes, policies, ..Peer::new(name?.0, key) })
+    let addrs = addrs.addrs;
+    Some(Peer { addrs, addresses, routes, policies, carrier, ..Peer::new(name?.0, key) })
 }
 
 fn endpoints(
@@ -193,7 +196,7 @@ fn routes(
         let threshold = reader.threshold(&route.threshold);
         let limits = Limits::new(0, u32::MAX.into(), "");
         let priority = reader.number(&route.priority, "priority", limits);
-        let carrier = reader.parse(&route.carrier, "carrier", "`udp`", names::carrier);
+        let carrier = reader.parse(&route.carrier, "carrier", names::CARRIER, names::carrier);
         let Some((remote, span)) = remote else { continue };
         context.prefixes.refuse_inside(reader, remote.ip(), &span);
         if let Some((local, local_span)) = &local {

@@ -106,6 +106,7 @@ pub(super) struct Network {
     pub(super) role: Field,
     pub(super) metric: Field,
     pub(super) capacity: Field,
+    pub(super) carrier: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,6 +118,7 @@ pub(super) struct Peer {
     pub(super) address: Field,
     pub(super) address6: Field,
     pub(super) policy: Field,
+    pub(super) carrier: Field,
     #[serde(default)]
     pub(super) class: Vec<Spanned<Class>>,
     #[serde(default)]

@@ -200,7 +200,8 @@ pub fn peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
 pub fn event(event: &netft::route::Event, names: &Names) -> What {
     match &event.kind {
         EventKind::RouteAdded { route, spec } => {
-            What::RouteAdded { route: route.0, peer: names.of(spec.peer), fields: eight(spec) }
+            let (peer, carrier) = (names.of(spec.peer), spec.carrier.to_string());
+            What::RouteAdded { route: route.0, peer, carrier, fields: eight(spec) }
         }
         EventKind::RouteRemoved { route, spec } => {
             What::RouteRemoved { route: route.0, peer: names.of(spec.peer), fields: eight(spec) }

@@ -71,7 +71,7 @@ pub struct Route {
     pub priority: u32,
     /// Bit mask: 1 same-subnet, 2 pinned, 4 cross-site, 2147483648 cross-subnet.
     pub attributes: u32,
-    /// How packets travel: `udp`.
+    /// How packets travel: `udp` or `quic`.
     pub carrier: String,
     /// `down`, `init`, `up` or `admin-down`.
     pub state: String,

@@ -82,8 +82,10 @@ pub fn lines(what: &What, ends: &Ends) -> Vec<String> {
 /// An event in one line, not escaped.
 pub(super) fn line(what: &What, ends: &Ends) -> String {
     match what {
-        What::RouteAdded { route, peer, fields } => {
-            format!("added route {route} to {peer}: {}", eight(fields))
+        What::RouteAdded { route, peer, carrier, fields } => {
+            // NetFT's eight fields, and what differs from its only carrier.
+            let carrier = if carrier == "quic" { ", carrier quic" } else { "" };
+            format!("added route {route} to {peer}: {}{carrier}", eight(fields))
         }
         What::RouteRemoved { route, peer, fields } => {
             format!("removed route {route} to {peer}: {}", eight(fields))
@@ -177,6 +179,7 @@ mod tests {
         What::RouteAdded {
             route: 1,
             peer: "b".to_owned(),
+            carrier: "udp".to_owned(),
             fields: EightFields {
                 real_local: "10.1.0.1:3343".parse().unwrap(),
                 real_remote: "10.1.0.2:3343".parse().unwrap(),

@@ -200,6 +200,7 @@ fn added(peer: &str) -> What {
     What::RouteAdded {
         route: 1,
         peer: peer.to_owned(),
+        carrier: "udp".to_owned(),
         fields: EightFields {
             real_local: "10.1.0.1:3343".parse().unwrap(),
             real_remote: "10.1.0.2:3343".parse().unwrap(),

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use super::{Backend, Config, Exclude, Network, Peer, Role, RouteOverride};
-use crate::route::{Class, Policies, Timing, TrafficClass};
+use crate::route::{Carrier, Class, Policies, Timing, TrafficClass};
 
 /// What becomes of a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,7 @@ fn use_of(network: &Network) -> String {
     let values = [
         network.metric.map(|metric| format!(", metric {metric}")),
         network.capacity.map(|capacity| format!(", {capacity} Mbit/s")),
+        network.carrier.map(|carrier| format!(", carrier {carrier}")),
     ];
     values.into_iter().flatten().fold(role.to_owned(), |text, value| text + &value)
 }
@@ -221,12 +222,20 @@ fn peer_changes(old: &Peer, new: &Peer, changes: &mut Vec<Change>) {
     if old.policies != new.policies {
         say(format!("policy {} → {}", policies(&old.policies), policies(&new.policies)));
     }
+    if old.carrier != new.carrier {
+        let (before, after) = (carrier(old.carrier), carrier(new.carrier));
+        say(format!("carrier {before} → {after}"));
+    }
     for gone in old.routes.iter().filter(|route| !new.routes.contains(route)) {
         say(format!("no setting for {}", setting(gone)));
     }
     for come in new.routes.iter().filter(|route| !old.routes.contains(route)) {
         say(format!("setting for {}", setting(come)));
     }
+}
+
+fn carrier(carrier: Option<Carrier>) -> String {
+    carrier.map_or_else(|| "by network".to_owned(), |carrier| carrier.to_string())
 }
 
 /// The policy of a peer, with the classes that have another.
@@ -298,7 +307,7 @@ mod tests {
 
     fn network(prefix: &str, metric: u32) -> Network {
         let prefix = prefix.parse().unwrap();
-        Network { prefix, role: Role::Cluster, metric: Some(metric), capacity: None }
+        Network { prefix, role: Role::Cluster, metric: Some(metric), capacity: None, carrier: None }
     }
 
     fn lines(change: impl Fn(&mut Config)) -> Vec<String> {

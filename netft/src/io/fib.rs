@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{counters::RouteCounters, steering::Steering};
+use super::{counters::RouteCounters, quic::carrier::Carrier, steering::Steering};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -43,6 +43,8 @@ pub struct Fib {
     pub sessions: HashMap<u32, Arc<Session>>,
     /// Socket and remote address → the route they make, and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
+    /// The routes with a QUIC connection of their own, or where the peer asks for one.
+    pub carriers: HashMap<RouteId, Arc<Carrier>>,
 }
 
 /// One peer.
@@ -77,6 +79,8 @@ pub struct Path {
     pub rtt: Option<Duration>,
     /// What was sent here.
     pub sent: Arc<RouteCounters>,
+    /// The QUIC connection that carries the frames; `None`: they travel in UDP as they are.
+    pub carrier: Option<Arc<Carrier>>,
 }
 
 impl Path {
@@ -127,6 +131,15 @@ impl Fib {
     /// Whether QUIC may come from an address that is no route's: some peer is not reached over any.
     pub fn expects_strangers(&self) -> bool {
         self.peers.iter().any(|entry| entry.active.is_none())
+    }
+
+    /// The QUIC connection frames on this route are to travel in.
+    #[inline]
+    pub(in crate::io) fn carrier(&self, route: RouteId) -> Option<&Arc<Carrier>> {
+        if self.carriers.is_empty() {
+            return None;
+        }
+        self.carriers.get(&route).filter(|carrier| carrier.used())
     }
 
     /// The peer that owns a virtual address.

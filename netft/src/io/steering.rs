@@ -128,6 +128,7 @@ mod tests {
                 max_datagram: 1472,
                 sent,
                 rtt: None,
+                carrier: None,
             })
         };
         let lanes: Vec<_> = (1..)

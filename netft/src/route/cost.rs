@@ -115,6 +115,7 @@ const fn fails(reason: Reason) -> bool {
             | Reason::InterfaceGone
             | Reason::AddressGone
             | Reason::SendError
+            | Reason::NoConnection
     )
 }
 

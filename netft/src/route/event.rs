@@ -222,6 +222,8 @@ pub enum Reason {
     PeerDraining,
     /// The route is up and clearly worse than another: lossy, or slower than it was.
     BrownOut,
+    /// The carrier is QUIC, and there is no connection.
+    NoConnection,
 }
 
 impl Reason {
@@ -251,6 +253,7 @@ impl Reason {
             Self::Draining => "draining",
             Self::PeerDraining => "draining at peer",
             Self::BrownOut => "brown-out",
+            Self::NoConnection => "no QUIC connection",
         }
     }
 }

@@ -167,16 +167,20 @@ impl fmt::Display for Attributes {
 }
 
 /// How a route carries packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Carrier {
     /// Sealed netft frames in UDP datagrams.
+    #[default]
     Udp,
+    /// The same frames in DATAGRAM frames of a QUIC connection (RFC 9221) of the route's own.
+    Quic,
 }
 
 impl fmt::Display for Carrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Udp => f.write_str("udp"),
+            Self::Quic => f.write_str("quic"),
         }
     }
 }

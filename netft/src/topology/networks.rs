@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use super::Interface;
-use crate::config::{CLIENT_METRIC, Config, DEFAULT_METRIC, Network, Role};
+use crate::{
+    config::{CLIENT_METRIC, Config, DEFAULT_METRIC, Network, Role},
+    route::Carrier,
+};
 
 /// The listed network that holds `addr`, by the longest prefix.
 pub(super) fn network_of(config: &Config, addr: IpAddr) -> Option<&Network> {
@@ -52,6 +55,11 @@ pub fn metric(config: &Config, interface: &Interface, addr: IpAddr) -> u32 {
 /// What the config says the network of `addr` carries, else the speed of its interface, Mbit/s.
 pub fn capacity(config: &Config, interface: &Interface, addr: IpAddr) -> Option<u32> {
     network_of(config, addr).and_then(|network| network.capacity).or(interface.speed)
+}
+
+/// What the config says of how packets travel on the network of `addr`.
+pub(super) fn carrier(config: &Config, addr: IpAddr) -> Option<Carrier> {
+    network_of(config, addr)?.carrier
 }
 
 /// The metric of the other end of a route between subnets, as long as the peer has not told it:

@@ -393,6 +393,18 @@ impl<'a> Planner<'a> {
         near.saturating_add(told.unwrap_or_else(guess))
     }
 
+    /// How packets travel unless the route says so itself: as the peer's entry says, else QUIC if
+    /// the network of either end says so.
+    fn carrier(&self, peer: &Peer, local: IpAddr, remote: IpAddr) -> Carrier {
+        let network = |addr| networks::carrier(self.config, addr);
+        let listed = || [local, remote].map(network).contains(&Some(Carrier::Quic));
+        match peer.carrier {
+            Some(carrier) => carrier,
+            None if listed() => Carrier::Quic,
+            None => Carrier::Udp,
+        }
+    }
+
     fn route(
         &self,
         peer: &Peer,
@@ -408,7 +420,7 @@ impl<'a> Planner<'a> {
         let class = if apart { Class::CrossSite } else { choice.class };
         let mut timing = self.config.timings.of(class);
         let mut rank = self.priority(&choice, remote.ip(), far);
-        let mut carrier = Carrier::Udp;
+        let mut carrier = self.carrier(peer, choice.local, remote.ip());
         let matching = overrides(peer, remote)
             .filter(|entry| entry.local.is_none_or(|local| local == choice.local));
         for entry in matching {

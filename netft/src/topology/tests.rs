@@ -23,6 +23,7 @@ fn config(peers: &[&[&str]]) -> Config {
             addresses: addresses.iter().map(|addr| end(addr)).collect(),
             routes: Vec::new(),
             policies: crate::route::Policies::default(),
+            carrier: None,
         }
     });
     Config {
@@ -79,7 +80,7 @@ fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
 }
 
 fn network(prefix: &str, role: Role, metric: Option<u32>) -> Network {
-    Network { prefix: prefix.parse().unwrap(), role, metric, capacity: None }
+    Network { prefix: prefix.parse().unwrap(), role, metric, capacity: None, carrier: None }
 }
 
 fn three() -> Vec<Interface> {

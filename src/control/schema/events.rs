@@ -35,6 +35,9 @@ pub enum What {
         route: u32,
         /// The peer's name.
         peer: String,
+        /// How packets travel there as this node's config says: `udp` or `quic`.
+        #[serde(default)]
+        carrier: String,
         /// NetFT's eight fields.
         #[serde(flatten)]
         fields: EightFields,

@@ -25,6 +25,12 @@ use super::{Lab, LabError, Scratch, interface_index};
 /// The adapter's name in every config written here.
 pub const ADAPTER: &str = "netft0";
 
+/// What `NETFT_CARRIER` says of every peer, so that any kernel test also runs over QUIC.
+fn carrier() -> String {
+    std::env::var("NETFT_CARRIER")
+        .map_or_else(|_| String::new(), |c| format!("carrier = \"{c}\"\n"))
+}
+
 /// How to start the daemon and the operator's command.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -120,7 +126,8 @@ impl Site {
             let addresses = addresses.join(", ");
             let _ = writeln!(
                 text,
-                "[[peer]]\nname = \"{name}\"\nkey = \"{public}\"\naddresses = [{addresses}]\n"
+                "[[peer]]\nname = \"{name}\"\nkey = \"{public}\"\naddresses = [{addresses}]\n{}",
+                carrier()
             );
         }
         std::fs::write(self.config(node), text).map_err(LabError::io("write a config"))

@@ -51,6 +51,7 @@ fn build(driver: &Driver) -> Fib {
         local: Some(driver.config.addrs),
         queues: driver.queues.clone(),
         sockets: driver.sockets.all().map(|socket| (socket.id, socket.clone())).collect(),
+        carriers: driver.carriers.all().map(|(id, held)| (id, held.clone())).collect(),
         ..Fib::default()
     };
     let mut paths = HashMap::new();
@@ -97,6 +98,9 @@ fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
     let remote = known.plan.spec.real_remote;
     // The interface's word is newer than the engine's when it just became smaller.
     let max_datagram = max_datagram(interface.mtu, remote.ip());
+    let max_datagram = driver.carriers.limit(id, max_datagram);
+    let carrier = driver.carriers.of(id).cloned();
     let max_datagram = max_datagram.min(known.datagram.unwrap_or(max_datagram));
-    Some(Path { route: id, socket, remote, max_datagram, rtt, sent: known.sent.clone() })
+    let sent = known.sent.clone();
+    Some(Path { route: id, socket, remote, max_datagram, rtt, sent, carrier })
 }

@@ -13,6 +13,7 @@
 //! ```
 
 mod boots;
+mod carriers;
 mod drain;
 mod forwarding;
 mod probes;

@@ -28,6 +28,7 @@ impl Driver {
             let Some(interface) = self.world.interface(known.plan.ifindex) else { continue };
             let remote = known.plan.spec.real_remote.ip();
             let datagram = max_datagram(interface.mtu, remote).min(MAX_SEND);
+            let datagram = self.carriers.limit(*id, datagram);
             if known.limit.replace(datagram) != Some(datagram) {
                 inputs.push(Input::Limit { route: *id, datagram });
             }
@@ -56,7 +57,14 @@ impl Driver {
         if let Err(reason) = session.seal(Kind::Probe, 0, counter, &mut frame) {
             return self.count(reason);
         }
-        let remote = known.plan.spec.real_remote;
+        let (remote, socket) = (known.plan.spec.real_remote, socket.clone());
+        if let Some(outcome) = self.send_carried(route, &frame) {
+            let kernel = matches!(outcome.fault, Some((SendFault::TooBig, _)));
+            if (kernel || outcome.too_big > 0) && probe.message == ProbeMessage::Request {
+                self.input(Input::ProbeRefused { route, probe });
+            }
+            return;
+        }
         match udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
             Ok(()) => {
                 if let Some(counters) = self.workers.counters().first() {

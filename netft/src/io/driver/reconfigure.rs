@@ -124,6 +124,9 @@ fn describe(
     } else {
         words.push(format!("priority {} → {}", running.priority.0, after.priority.0));
     }
+    if running.carrier != after.carrier {
+        words.push(format!("carrier {} → {}", running.carrier, after.carrier));
+    }
     (spec, words.join(", "))
 }
 

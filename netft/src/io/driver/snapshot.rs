@@ -8,7 +8,9 @@ use crate::{
     io::{
         clock,
         counters::{Counters, RouteCounters},
+        quic::carrier::ADDED,
     },
+    route::{Carrier, RouteStatus},
     wire::DropReason,
 };
 
@@ -48,7 +50,7 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
                 })
             })
             .collect(),
-        routes: driver.engine.routes(),
+        routes: routes(driver),
         stalls: driver.engine.stalls(),
         sent: driver.routes.iter().map(|(id, known)| (*id, read(&known.sent))).collect(),
         counters: sum(driver
@@ -58,6 +60,19 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
             .chain([driver.manager.counters()])
             .map(|counters| &**counters)),
     }
+}
+
+/// The engine's routes, with what their carriers make of them.
+fn routes(driver: &Driver) -> Vec<RouteStatus> {
+    let mut routes = driver.engine.routes();
+    for status in &mut routes {
+        let quic = driver.carriers.of(status.id).is_some();
+        status.spec.carrier = if quic { Carrier::Quic } else { Carrier::Udp };
+        if quic {
+            status.path_mtu = status.path_mtu.map(|mtu| mtu + ADDED);
+        }
+    }
+    routes
 }
 
 fn read(sent: &RouteCounters) -> RouteSent {

@@ -10,7 +10,9 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::{DriverParts, Message, Request, forwarding, snapshot, sockets::Sockets};
+use super::{
+    DriverParts, Message, Request, carriers::Carriers, forwarding, snapshot, sockets::Sockets,
+};
 use crate::{
     adapter::{RouteError, Snapshot},
     config::Config,
@@ -124,6 +126,7 @@ pub(super) struct Driver {
     pub(super) engine: Engine,
     pub(super) table: Arc<Table>,
     pub(super) sockets: Sockets,
+    pub(super) carriers: Carriers,
     pub(super) routes: BTreeMap<RouteId, Known>,
     /// Routes an embedder removed: planning does not bring them back.
     pub(super) removed: Vec<(PeerId, SocketAddr, SocketAddr)>,
@@ -166,6 +169,7 @@ impl Driver {
             events: parts.events,
             table: Arc::default(),
             sockets: Sockets::default(),
+            carriers: Carriers::default(),
             routes: BTreeMap::new(),
             removed: Vec::new(),
             skipped: Vec::new(),
@@ -197,7 +201,8 @@ impl Driver {
             .values()
             .flat_map(|known| [known.send_error_until, known.unopened].into_iter().flatten())
             .min();
-        [self.engine.next_wake(), retry].into_iter().flatten().min()
+        let carriers = self.carriers.next_wake();
+        [self.engine.next_wake(), retry, carriers].into_iter().flatten().min()
     }
 
     /// A heartbeat, or a complaint, of a worker.
@@ -232,6 +237,8 @@ impl Driver {
                 }
             }
             FromWorker::AdapterError { .. } => {}
+            FromWorker::Carrier(route) => self.carrier_news(route, clock::now()),
+            FromWorker::CarrierAsked(route) => self.carrier_asked(route, clock::now()),
         }
     }
 
@@ -300,6 +307,7 @@ impl Driver {
         if let Some(sessions) = self.peers.get_mut(&peer) {
             sessions.boot = Some(boot_id);
         }
+        self.carriers_of_boot(peer, boot_id, clock::now());
         self.input(Input::SessionUp { peer, boot_id });
     }
 
@@ -370,6 +378,7 @@ impl Driver {
         let now = clock::now();
         self.retry_sends(now);
         self.retry_sockets(now);
+        self.serve_carriers(now);
         self.tell_tallies();
         self.look_before_blaming(now);
         self.engine.tick(now);
@@ -424,7 +433,10 @@ impl Driver {
         if session.needs_fresh_handshake() {
             self.manager.renew(peer);
         }
-        let remote = known.plan.spec.real_remote;
+        let (remote, socket) = (known.plan.spec.real_remote, socket.clone());
+        if self.send_carried(route, &frame).is_some() {
+            return;
+        }
         let sent = udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
         if sent.is_ok()
             && let Some(counters) = self.workers.counters().first()
@@ -439,7 +451,7 @@ impl Driver {
     }
 
     /// The kernel refused: the route is broken here until a retry shows otherwise.
-    fn send_failed(&mut self, route: RouteId) {
+    pub(super) fn send_failed(&mut self, route: RouteId) {
         let until = clock::now() + SEND_RETRY;
         let Some(known) = self.routes.get_mut(&route) else { return };
         if known.send_error_until.replace(until).is_none() {
@@ -481,6 +493,7 @@ impl Driver {
 
     /// Stops the workers and closes everything.
     pub(super) fn stop(self) {
+        self.close_carriers();
         self.workers.stop();
         self.fib.store(Arc::default());
     }

@@ -9,7 +9,10 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::{hkdf, hmac};
 
-use super::{socket::RouteSocket, tls::Tls};
+use super::{
+    socket::RouteSocket,
+    tls::{CONTROL, Tls},
+};
 use crate::{config::PrivateKey, id::NodeKey};
 
 /// Smallest UDP payload every QUIC path carries (RFC 9000 section 14): no discovery is needed.
@@ -29,7 +32,7 @@ const CONNECTION_ID: &[&[u8]] = &[b"connection id"];
 
 /// Why the endpoint could not be made.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EndpointError {
+pub(in crate::io) enum EndpointError {
     #[error(transparent)]
     Tls(#[from] rustls::Error),
     #[error("the TLS provider lacks AES-128-GCM, which QUIC needs")]
@@ -60,8 +63,8 @@ pub(super) fn server(
     tls: &Tls,
     peers: impl Iterator<Item = NodeKey>,
 ) -> Result<ServerConfig, EndpointError> {
-    let crypto =
-        QuicServerConfig::try_from(tls.server(peers)?).map_err(|_| EndpointError::Suite)?;
+    let crypto = QuicServerConfig::try_from(tls.server(peers, CONTROL)?)
+        .map_err(|_| EndpointError::Suite)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     // The addresses QUIC sees are made here; it moves when a stranger's route is known.
     server.transport_config(Arc::new(transport(1))).migration(true).max_incoming(MAX_INCOMING);
@@ -70,7 +73,8 @@ pub(super) fn server(
 
 /// How to dial the node that holds `peer`.
 pub(super) fn client(tls: &Tls, peer: NodeKey) -> Result<ClientConfig, EndpointError> {
-    let crypto = QuicClientConfig::try_from(tls.client(peer)?).map_err(|_| EndpointError::Suite)?;
+    let crypto =
+        QuicClientConfig::try_from(tls.client(peer, CONTROL)?).map_err(|_| EndpointError::Suite)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
     // The dialer opens the only stream.
     client.transport_config(Arc::new(transport(0)));

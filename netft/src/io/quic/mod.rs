@@ -19,6 +19,7 @@
 //! session has taken over. [`Manager`] is the way in; the driver owns it.
 
 mod attempt;
+pub(in crate::io) mod carrier;
 mod control;
 mod endpoint;
 mod exchange;

@@ -24,8 +24,10 @@ use rustls::{
 
 use crate::{config::PrivateKey, id::NodeKey};
 
-/// What the two ends agree to speak.
-const ALPN: &[u8] = b"netft/1";
+/// What the two ends of a control session agree to speak.
+pub(super) const CONTROL: &[u8] = b"netft/1";
+/// What the two ends of a route's own connection agree to speak.
+pub(super) const CARRIER: &[u8] = b"netft-carrier/1";
 /// The name the client asks for: TLS wants one, the key is what counts.
 pub(super) const SERVER_NAME: &str = "peer.netft.invalid";
 /// What stands before the 32 key bytes in a SubjectPublicKeyInfo of Ed25519 (RFC 8410 section 4).
@@ -66,30 +68,31 @@ impl Tls {
         Ok(Self { provider, key, own })
     }
 
-    /// Answers any node whose key is in `peers`.
+    /// Answers any node whose key is in `peers` and that speaks `alpn`.
     ///
     /// # Errors
     /// When the provider lacks TLS 1.3, which ring's does not.
     pub(super) fn server(
         &self,
         peers: impl Iterator<Item = NodeKey>,
+        alpn: &[u8],
     ) -> Result<rustls::ServerConfig, Error> {
         let mut config = rustls::ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(self.pinned(peers)))
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(self.key.clone())));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         // A resumed session would skip the check of the key.
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         Ok(config)
     }
 
-    /// Dials the one node that holds `peer`.
+    /// Dials the one node that holds `peer`, to speak `alpn`.
     ///
     /// # Errors
     /// When the provider lacks TLS 1.3, which ring's does not.
-    pub(super) fn client(&self, peer: NodeKey) -> Result<rustls::ClientConfig, Error> {
+    pub(super) fn client(&self, peer: NodeKey, alpn: &[u8]) -> Result<rustls::ClientConfig, Error> {
         let mut config = rustls::ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
@@ -97,7 +100,7 @@ impl Tls {
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
                 self.key.clone(),
             )));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         Ok(config)

@@ -7,6 +7,7 @@ use crate::{
     io::{
         counters::Counters,
         fib::{Fib, Path, SocketId},
+        quic::carrier::Class,
         sys::udp,
     },
     route::flight::{Debt, STALL_TOLD},
@@ -111,7 +112,7 @@ fn ways(session: &Session, debt: &Debt<Back>, fib: &Fib) -> impl Iterator<Item =
 
 fn send(
     session: &Session,
-    Back { socket, to, .. }: Back,
+    Back { route, socket, to }: Back,
     stalled_ms: u16,
     frame: &mut Vec<u8>,
     fib: &Fib,
@@ -127,6 +128,14 @@ fn send(
     let sealed = session.reserve(1).and_then(|counter| session.seal(Kind::Ack, 0, counter, frame));
     if let Err(reason) = sealed {
         return counters.count(reason);
+    }
+    if let Some(carrier) = route.and_then(|route| fib.carrier(route)) {
+        let outcome = carrier.send(frame, frame.len(), usize::MAX, Class::Control);
+        Counters::add(&counters.acks_sent, outcome.sent);
+        if outcome.sent == 0 {
+            counters.count(DropReason::SendFailed);
+        }
+        return;
     }
     // Control traffic: a lost acknowledgement would cost a resend.
     match udp::send_one(socket.fd.as_fd(), &to, frame, Some(udp::TOS_CONTROL)) {

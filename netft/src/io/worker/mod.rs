@@ -12,6 +12,7 @@
 //! [`QueueFull`](crate::wire::DropReason::QueueFull). About 210 KiB of buffers per worker.
 
 mod acks;
+mod carried;
 mod chunks;
 mod out;
 mod report;
@@ -111,6 +112,11 @@ pub enum FromWorker {
         /// How long the oldest of them had waited.
         waited: Duration,
     },
+    /// The state of a route's QUIC connection changed.
+    Carrier(RouteId),
+    /// Somebody at the far end of a route asks for a QUIC connection there; nothing is proven yet.
+    /// Comes no more once the driver has made one ready to answer.
+    CarrierAsked(RouteId),
 }
 
 /// The running workers.

@@ -7,6 +7,7 @@
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
+    carried,
     chunks::Chunks,
     report::Reports,
     ring::{Place, Ring},
@@ -310,6 +311,9 @@ fn put(
     plain: &mut Vec<SocketId>,
     context: &mut Context<'_>,
 ) {
+    if let Some(carrier) = &path.carrier {
+        return carried::put(path, carrier, bytes, stride, context);
+    }
     let frames = bytes.len().div_ceil(stride);
     let socket = &path.socket;
     let fits = stride <= path.max_datagram;
@@ -340,7 +344,7 @@ fn put(
 
 /// Counts what the kernel took.
 #[inline]
-fn sent(path: &Path, context: &Context<'_>, bytes: usize, frames: u64) {
+pub(super) fn sent(path: &Path, context: &Context<'_>, bytes: usize, frames: u64) {
     Counters::add(&context.counters.tx_frames, frames);
     Counters::add(&path.sent.frames, frames);
     Counters::add(&path.sent.bytes, bytes as u64);
@@ -366,7 +370,12 @@ fn attempt(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendF
 
 /// Counts frames the kernel refused, and tells the driver what speaks against the route.
 #[cold]
-fn failed(path: &Path, context: &mut Context<'_>, frames: u64, (fault, errno): (SendFault, i32)) {
+pub(super) fn failed(
+    path: &Path,
+    context: &mut Context<'_>,
+    frames: u64,
+    (fault, errno): (SendFault, i32),
+) {
     let reason = match fault {
         SendFault::TooBig => DropReason::TooBig,
         _ => DropReason::SendFailed,
@@ -400,6 +409,7 @@ mod tests {
             max_datagram: 1200,
             rtt: None,
             sent: Arc::default(),
+            carrier: None,
         };
         let counters = Counters::default();
         let mut reports = Reports::new(mpsc::channel(1).0);

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::{
@@ -21,6 +22,7 @@ use crate::{
         clock,
         counters::Counters,
         fib::{Fib, SocketId, TunQueue, UdpSocket},
+        quic::carrier::is_dial,
         sys::udp::{self, Received},
     },
     packet::{
@@ -49,6 +51,8 @@ const INPUT_LEN: usize = 65_536;
 pub(super) struct Rx {
     input: Box<[u8]>,
     coalescer: Coalescer,
+    /// What the packets of one receive brought; empty between receives, kept for its memory.
+    frames: Vec<Bytes>,
     /// A turn since the last [`drained`](Self::drained) may have left something in its socket.
     left: bool,
 }
@@ -96,7 +100,7 @@ pub(super) struct Writer<'a> {
 impl Rx {
     pub(super) fn new() -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
-        Self { input, coalescer: Coalescer::new(true), left: false }
+        Self { input, coalescer: Coalescer::new(true), frames: Vec::new(), left: false }
     }
 
     /// Takes what the socket has, within bounds. `overflow` is the socket's last count of lost
@@ -171,7 +175,12 @@ impl Rx {
             repeated: None,
         };
         let coalescer = merge.then_some(&mut self.coalescer);
-        batch.run(&mut self.input[..received.len], received.segment, coalescer);
+        let input = &mut self.input[..received.len];
+        if fib.carriers.is_empty() {
+            batch.run(input, received.segment, coalescer);
+        } else {
+            batch.run_carried(input, received.segment, coalescer, &mut self.frames);
+        }
         Counters::add(&lent.counters.rx_frames, batch.frames);
         let data = batch.data;
         let noted = data[0].is_some() || batch.repeated.is_some();
@@ -196,7 +205,12 @@ impl Rx {
 
 impl<'l> Batch<'_, 'l> {
     #[inline]
-    fn run(&mut self, input: &mut [u8], segment: usize, mut merge: Option<&mut Coalescer>) {
+    pub(super) fn run(
+        &mut self,
+        input: &mut [u8],
+        segment: usize,
+        mut merge: Option<&mut Coalescer>,
+    ) {
         if input.is_empty() {
             return self.drop(DropReason::Malformed);
         }
@@ -221,7 +235,7 @@ impl<'l> Batch<'_, 'l> {
 
     /// One frame, `input[start..end]`; the next one stands `segment` bytes behind its start.
     #[inline]
-    fn frame(
+    pub(super) fn frame(
         &mut self,
         input: &mut [u8],
         (start, end, segment): (usize, usize, usize),
@@ -348,9 +362,18 @@ impl<'l> Batch<'_, 'l> {
         Ok(())
     }
 
-    fn quic(&mut self, bytes: &[u8]) {
-        if self.route().is_none() && !self.fib.expects_strangers() {
-            return self.drop(DropReason::UnknownSource);
+    pub(super) fn quic(&mut self, bytes: &[u8]) {
+        match self.route() {
+            // Who it is will show; the dial comes again.
+            Some((_, route)) if is_dial(bytes) => {
+                let message = FromWorker::CarrierAsked(route);
+                self.lent.reports.send(message, self.lent.counters);
+                return;
+            }
+            None if !self.fib.expects_strangers() => {
+                return self.drop(DropReason::UnknownSource);
+            }
+            _ => {}
         }
         let (socket, from) = (self.socket, self.from);
         // The permit first: nothing is copied for a full queue.
@@ -360,7 +383,7 @@ impl<'l> Batch<'_, 'l> {
         }
     }
 
-    fn route(&mut self) -> Option<(PeerId, RouteId)> {
+    pub(super) fn route(&mut self) -> Option<(PeerId, RouteId)> {
         let key = (self.socket, self.from);
         *self.route.get_or_insert_with(|| self.lent.fib.routes.get(&key).copied())
     }

@@ -129,6 +129,7 @@ fn node_that_keeps(
         max_datagram: MAX_DATAGRAM,
         rtt: None,
         sent: Arc::default(),
+        carrier: None,
     };
     let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
     let path = path(ROUTE, to);

@@ -104,6 +104,7 @@ impl Plan {
                 addresses: peer.addresses(),
                 routes: Vec::new(),
                 policies: crate::route::Policies::default(),
+                carrier: None,
             }],
         }
     }
@@ -129,6 +130,7 @@ impl Plan {
                 max_datagram: 1472,
                 rtt: None,
                 sent: Arc::default(),
+                carrier: None,
             };
             candidates.push(Arc::new(path));
         }

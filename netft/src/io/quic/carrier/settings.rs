@@ -1,0 +1,147 @@
+//! Settings of carrier connections: who may be talked to, and how QUIC behaves below a route.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::{
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt,
+};
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+
+use super::{
+    super::{
+        endpoint::EndpointError,
+        tls::{CARRIER, Tls},
+    },
+    gate::{Gate, Open},
+    mark::{Marks, dial_id},
+};
+use crate::{config::PrivateKey, id::NodeKey};
+
+/// Smallest UDP payload every QUIC path carries (RFC 9000 section 14).
+pub(super) const MIN_MTU: u16 = 1200;
+/// Largest UDP payload QUIC can name (RFC 9000 section 18.2).
+const MAX_MTU: u16 = 65_527;
+/// Bytes QUIC adds to a frame: a short header with the longest packet number, the tag, and the
+/// head of a DATAGRAM frame at its longest (as `max_datagram_size` counts them).
+pub(in crate::io) const ADDED: usize = 1 + 8 + 4 + 16 + 9;
+/// A connection nothing came on for this long is given up, and dialled again. Until then it goes
+/// on where an outage stopped it; what it remembers of unacknowledged heartbeats stays small.
+const IDLE: Duration = Duration::from_secs(10);
+/// Gives the first retransmission of a handshake after 30 ms (RFC 9002 section 6.2.1).
+const INITIAL_RTT: Duration = Duration::from_millis(10);
+/// How often QUIC looks for a larger size after a black hole made it fall back to 1200 bytes.
+const MTU_RAISE: Duration = Duration::from_secs(60);
+/// Room for one send of a worker; QUIC drains it before the send returns.
+const SEND_BUFFER: usize = 512 << 10;
+/// Frames of one batch wait here until the worker takes them, at once.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Handshakes of one route that wait to be looked at.
+const MAX_INCOMING: usize = 4;
+
+/// What carrier connections with every peer have in common.
+pub(in crate::io) struct Common {
+    tls: Tls,
+    own: NodeKey,
+    endpoint: Arc<EndpointConfig>,
+    marks: Marks,
+}
+
+impl Common {
+    /// Of the node that holds `key`, whose public half is `own`.
+    ///
+    /// # Errors
+    /// TLS refuses the key, or the kernel has no random bytes.
+    pub(in crate::io) fn new(key: &PrivateKey, own: NodeKey) -> Result<Self, EndpointError> {
+        let tls = Tls::new(key, own)?;
+        let mut random = [[0; 8]; 9];
+        for bytes in &mut random {
+            let refused = |_| EndpointError::Start(std::io::ErrorKind::Other.into());
+            SystemRandom::new().fill(bytes).map_err(refused)?;
+        }
+        let marks = Marks::new(u64::from_ne_bytes(random[0]));
+        let reset = hmac::Key::new(hmac::HMAC_SHA256, random[1..].as_flattened());
+        let mut endpoint = EndpointConfig::new(Arc::new(reset));
+        endpoint
+            .cid_generator(move || marks.generator())
+            // The fixed bit tells QUIC from netft's own frames (RFC 9443); it must stay (RFC 9287).
+            .grease_quic_bit(false)
+            .max_udp_payload_size(MAX_MTU)
+            .map_err(|_| EndpointError::Start(std::io::ErrorKind::InvalidInput.into()))?;
+        Ok(Self { tls, own, endpoint: Arc::new(endpoint), marks })
+    }
+
+    /// For the routes to the peer that holds `peer`.
+    ///
+    /// # Errors
+    /// TLS refuses it.
+    pub(in crate::io) fn with(&self, peer: NodeKey) -> Result<Settings, EndpointError> {
+        let server = self.tls.server([peer].into_iter(), CARRIER)?;
+        let server = QuicServerConfig::try_from(server).map_err(|_| EndpointError::Suite)?;
+        let client = self.tls.client(peer, CARRIER)?;
+        let client = QuicClientConfig::try_from(client).map_err(|_| EndpointError::Suite)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(server));
+        // A connection is its route's; other addresses are another route's (or nobody's).
+        server.migration(false).max_incoming(MAX_INCOMING);
+        let mut client = ClientConfig::new(Arc::new(client));
+        client.initial_dst_cid_provider(Arc::new(dial_id));
+        let endpoint = self.endpoint.clone();
+        Ok(Settings { server, client, endpoint, marks: self.marks, smaller: self.own < peer })
+    }
+}
+
+/// What the carrier connections with one peer have in common.
+#[derive(Clone)]
+pub(in crate::io) struct Settings {
+    pub(super) server: ServerConfig,
+    client: ClientConfig,
+    pub(super) endpoint: Arc<EndpointConfig>,
+    pub(super) marks: Marks,
+    /// This node holds the smaller key: of two connections made at once, its own stays.
+    pub(super) smaller: bool,
+}
+
+impl Settings {
+    /// For answering, over a path of `mtu` bytes of UDP payload.
+    pub(super) fn answering(&self, mtu: u16, gate: &Arc<Gate>) -> Arc<ServerConfig> {
+        let mut server = self.server.clone();
+        server.transport_config(Arc::new(transport(mtu, gate)));
+        Arc::new(server)
+    }
+
+    /// For dialling, over a path of `mtu` bytes of UDP payload.
+    pub(super) fn dialling(&self, mtu: u16, gate: &Arc<Gate>) -> ClientConfig {
+        let mut client = self.client.clone();
+        client.transport_config(Arc::new(transport(mtu, gate)));
+        client
+    }
+}
+
+fn transport(mtu: u16, gate: &Arc<Gate>) -> TransportConfig {
+    let mtu = mtu.max(MIN_MTU);
+    // netft's own probes travel inside and find what the path carries (route::mtu); QUIC begins at
+    // the interface's size and only has to find back to it after a black hole.
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(mtu).interval(MTU_RAISE).black_hole_cooldown(MTU_RAISE);
+    let idle = IdleTimeout::try_from(IDLE).ok();
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(Some(RECEIVE_BUFFER))
+        .datagram_send_buffer_size(SEND_BUFFER)
+        .congestion_controller_factory(Arc::new(Open(gate.clone())))
+        .initial_rtt(INITIAL_RTT)
+        .initial_mtu(mtu)
+        .min_mtu(MIN_MTU)
+        .mtu_discovery_config(Some(discovery))
+        .allow_spin(false)
+        .max_idle_timeout(idle)
+        // Heartbeats are sent all the time.
+        .keep_alive_interval(None);
+    config
+}

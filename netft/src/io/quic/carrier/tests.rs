@@ -1,0 +1,266 @@
+//! Two ends on the loopback interface, driven by hand; timers are waited for.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    os::fd::AsFd,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::*;
+use crate::{
+    config::PrivateKey,
+    id::NodeKey,
+    io::{fib::SocketId, identity, sys::udp},
+    wire::header,
+};
+
+const MTU: u16 = 1472;
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A node's key, and its public half.
+type Key = (PrivateKey, NodeKey);
+
+fn key() -> Key {
+    let key = identity::generate().unwrap();
+    let public = identity::public_key(&key).unwrap();
+    (key, public)
+}
+
+fn socket(id: u32) -> Arc<UdpSocket> {
+    let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+    let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
+    Arc::new(UdpSocket { id: SocketId(id), local, ifindex: 1, worker: 0, fd })
+}
+
+/// One end of a route.
+struct End {
+    carrier: Carrier,
+    socket: Arc<UdpSocket>,
+    buf: Vec<u8>,
+    /// What came that is not QUIC's.
+    strange: usize,
+}
+
+impl End {
+    fn new(key: &Key, peer: NodeKey, socket: Arc<UdpSocket>, remote: SocketAddr) -> Self {
+        let settings = Common::new(&key.0, key.1).unwrap().with(peer).unwrap();
+        let carrier = Carrier::new(settings, remote, MTU);
+        carrier.set_socket(Some(&socket));
+        Self { carrier, socket, buf: vec![0; 65_536], strange: 0 }
+    }
+
+    /// Serves socket and timers once; gives what came.
+    fn turn(&mut self) -> Vec<Bytes> {
+        let mut frames = Vec::new();
+        while let Some(got) = udp::recv(self.socket.fd.as_fd(), &mut self.buf).unwrap() {
+            let packets = || self.buf[..got.len].chunks(got.segment);
+            self.strange += packets().filter(|packet| !header::is_quic(packet[0])).count();
+            self.carrier.receive(packets(), &mut frames, |_| {});
+        }
+        if self.carrier.deadline().is_some_and(|at| at <= clock::now()) {
+            self.carrier.tick();
+        }
+        frames
+    }
+}
+
+/// Two ends that trust each other.
+fn pair() -> [End; 2] {
+    let keys = [key(), key()];
+    let sockets = [socket(1), socket(2)];
+    let end = |own: usize| {
+        let far = 1 - own;
+        End::new(&keys[own], keys[far].1, sockets[own].clone(), sockets[far].local)
+    };
+    [end(0), end(1)]
+}
+
+/// Turns both ends until `done`; gives what came at each.
+fn until(
+    ends: &mut [End; 2],
+    done: impl Fn(&[End; 2], &[Vec<Bytes>; 2]) -> bool,
+) -> [Vec<Bytes>; 2] {
+    let deadline = Instant::now() + PATIENCE;
+    let mut came = [Vec::new(), Vec::new()];
+    loop {
+        for (end, came) in ends.iter_mut().zip(&mut came) {
+            came.extend(end.turn());
+        }
+        if done(ends, &came) {
+            return came;
+        }
+        assert!(Instant::now() < deadline, "waited in vain");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn connected() -> [End; 2] {
+    let mut ends = pair();
+    ends[0].carrier.dial();
+    until(&mut ends, |ends, _| ends.iter().all(|end| end.carrier.up()));
+    ends
+}
+
+#[test]
+fn frames_travel_both_ways_and_only_quic_is_on_the_wire() {
+    let mut ends = connected();
+    let room = ends[0].carrier.room();
+    assert_eq!(room, usize::from(MTU) - ADDED);
+    let data: Vec<u8> = (0..50 * room).map(|n| n as u8).collect();
+    for end in &ends {
+        let sent = end.carrier.send(&data, room, room, Class::Bulk);
+        assert_eq!((sent.sent, sent.bytes), (50, data.len() as u64), "{sent:?}");
+        assert_eq!(end.carrier.send(b"beat", 4, usize::MAX, Class::Control).sent, 1);
+    }
+    let came = until(&mut ends, |_, came| came.iter().all(|came| came.len() == 51));
+    for came in came {
+        assert_eq!(came[..50].concat(), data);
+        assert_eq!(came[50], "beat");
+    }
+    assert_eq!(ends.map(|end| end.strange), [0, 0]);
+}
+
+#[test]
+fn a_frame_that_is_too_large_is_counted_and_the_others_go() {
+    let mut ends = connected();
+    let room = ends[0].carrier.room();
+    let sent = ends[0].carrier.send(&vec![1; room + 1 + 9], room + 1, usize::MAX, Class::Bulk);
+    assert_eq!((sent.sent, sent.too_big), (1, 1));
+    until(&mut ends, |_, came| came[1].len() == 1);
+    assert!(ends[0].carrier.up());
+}
+
+/// The second rule of the gate: what cannot be refused goes, whatever is in flight.
+#[test]
+fn a_full_window_refuses_bulk_data_and_no_heartbeat() {
+    let ends = connected();
+    let room = ends[0].carrier.room();
+    let batch = vec![1; 40 * room];
+    // Nobody acknowledges anything.
+    let full = (0..10_000).find_map(|_| {
+        let sent = ends[0].carrier.send(&batch, room, room, Class::Bulk);
+        (sent.full > 0).then_some(sent)
+    });
+    let full = full.unwrap();
+    assert_eq!(full.sent + full.full, 40, "the newest are refused");
+    for _ in 0..100 {
+        let beat = ends[0].carrier.send(b"beat", 4, usize::MAX, Class::Control);
+        assert_eq!((beat.sent, beat.full), (1, 0));
+    }
+}
+
+#[test]
+fn nobody_but_the_peer_gets_a_connection() {
+    let (a, b, stranger) = (key(), key(), key());
+    let sockets = [socket(1), socket(2)];
+    let mut ends = [
+        End::new(&a, b.1, sockets[0].clone(), sockets[1].local),
+        End::new(&stranger, a.1, sockets[1].clone(), sockets[0].local),
+    ];
+    ends[1].carrier.dial();
+    let mut complaint = None;
+    let deadline = Instant::now() + PATIENCE;
+    while complaint.is_none() {
+        ends.iter_mut().for_each(|end| drop(end.turn()));
+        complaint = ends[0].carrier.take_complaint();
+        assert!(!ends[0].carrier.up() && Instant::now() < deadline);
+    }
+    assert!(complaint.unwrap().contains("not pinned"));
+}
+
+#[test]
+fn of_two_connections_made_at_once_both_ends_keep_the_same() {
+    let mut ends = pair();
+    ends.iter().for_each(|end| end.carrier.dial());
+    let one = |end: &End| {
+        let core = end.carrier.lock();
+        let live: Vec<_> = core.live().collect();
+        (live.len() == 1).then(|| live[0])
+    };
+    until(&mut ends, |ends, _| ends.iter().all(|end| one(end).is_some() && end.carrier.up()));
+    let [a, b] = [0, 1].map(|end| one(&ends[end]).unwrap());
+    assert_ne!(a, b, "one end dialled it, the other did not");
+    let sent = ends.each_ref().map(|end| end.carrier.send(b"x", 1, usize::MAX, Class::Bulk).sent);
+    assert_eq!(sent, [1, 1]);
+    until(&mut ends, |_, came| came.iter().all(|came| came.len() == 1));
+}
+
+#[test]
+fn a_closed_connection_is_told_and_can_be_dialled_again() {
+    let mut ends = connected();
+    ends[0].carrier.take_news();
+    ends[1].carrier.close(Why::Unwanted);
+    until(&mut ends, |ends, _| !ends[0].carrier.up() && ends[0].carrier.take_news());
+    assert!(ends[0].carrier.take_unwanted());
+    let sent = ends[0].carrier.send(b"x", 1, usize::MAX, Class::Control);
+    assert_eq!((sent.sent, sent.unconnected), (0, 1));
+    ends[0].carrier.dial();
+    until(&mut ends, |ends, _| ends.iter().all(|end| end.carrier.up()));
+}
+
+/// `cargo test --release … -- --ignored --nocapture late`: how late heartbeats are under bulk data
+/// at full speed.
+#[test]
+#[ignore = "a figure, not a check"]
+fn how_late_heartbeats_are_under_saturation() {
+    let [sender, mut receiver] = connected();
+    let room = sender.carrier.room();
+    let (seconds, delay) = (5, Duration::from_millis(5));
+    let over = AtomicBool::new(false);
+    let bulk = AtomicU64::new(0);
+    let late = thread::scope(|scope| {
+        let (sender, over, bulk) = (&sender, &over, &bulk);
+        // Acknowledgements come back to the sender's socket.
+        scope.spawn(move || {
+            let mut buf = vec![0; 65_536];
+            let batch = vec![0; 45 * room];
+            while !over.load(Relaxed) {
+                let sent = sender.carrier.send(&batch, room, room, Class::Bulk);
+                bulk.fetch_add(sent.bytes, Relaxed);
+                while let Ok(Some(got)) = udp::recv(sender.socket.fd.as_fd(), &mut buf) {
+                    let packets = buf[..got.len].chunks(got.segment);
+                    sender.carrier.receive(packets, &mut Vec::new(), |_| {});
+                }
+                if sender.carrier.deadline().is_some_and(|at| at <= clock::now()) {
+                    sender.carrier.tick();
+                }
+            }
+        });
+        scope.spawn(move || {
+            let began = Instant::now();
+            for n in 1.. {
+                let due = began + delay * n;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                if began.elapsed() > Duration::from_secs(seconds) {
+                    return over.store(true, Relaxed);
+                }
+                // Due then, by the clock of this process.
+                let at = (clock::now().as_nanos() - due.elapsed().as_nanos() as u64).to_be_bytes();
+                assert_eq!(sender.carrier.send(&at, 8, usize::MAX, Class::Control).sent, 1);
+            }
+        });
+        let mut late = Vec::new();
+        while !over.load(Relaxed) {
+            for frame in receiver.turn() {
+                if let Ok(at) = <[u8; 8]>::try_from(&frame[..]) {
+                    late.push(clock::now().since(Time::from_nanos(u64::from_be_bytes(at))));
+                }
+            }
+        }
+        late
+    });
+    let mut late = late;
+    late.sort();
+    let at = |share: usize| late[(late.len() - 1) * share / 100];
+    let gigabits = bulk.load(Relaxed) as f64 * 8.0 / 1e9 / seconds as f64;
+    println!(
+        "{gigabits:.2} Gbit/s offered; {} heartbeats, late p50 {:?}, p99 {:?}, max {:?}",
+        late.len(),
+        at(50),
+        at(99),
+        at(100)
+    );
+}
