@@ -103,7 +103,9 @@ pub fn routes(routes: &Routes) -> String {
     if routes.routes.is_empty() {
         return "no routes\n".to_owned();
     }
-    let mut table = Table::new(&[
+    // Only where there is more than NetFT's one carrier.
+    let carriers = routes.routes.iter().any(|route| route.carrier != "udp");
+    let mut columns = vec![
         ("", Left),
         ("id", Right),
         ("peer", Left),
@@ -118,9 +120,13 @@ pub fn routes(routes: &Routes) -> String {
         ("attributes", Left),
         ("rtt", Right),
         ("loss", Right),
-    ]);
+    ];
+    if carriers {
+        columns.push(("carrier", Left));
+    }
+    let mut table = Table::new(&columns);
     for route in &routes.routes {
-        table.row(vec![
+        let mut row = vec![
             if route.active { "*" } else { "" }.to_owned(),
             route.id.to_string(),
             escape(&route.peer),
@@ -135,7 +141,11 @@ pub fn routes(routes: &Routes) -> String {
             Attributes(route.attributes).to_string(),
             rtt(route),
             percent(route.loss.max(route.loss_out)),
-        ]);
+        ];
+        if carriers {
+            row.push(escape(&route.carrier));
+        }
+        table.row(row);
     }
     table.render()
 }

@@ -3,8 +3,8 @@
 //!
 //! A route's carrier is QUIC when the config of either end says so: the end that wants it dials,
 //! and an end that is dialled, by the peer's own key and from the route's own address, uses it too,
-//! until the peer says otherwise or has restarted without asking again. When both want it, the one
-//! with the smaller key dials first. Without a connection the route is broken here, at once and
+//! until the peer says otherwise, or does not dial again for three seconds without one. When both
+//! want it, the one with the smaller key dials first. Without a connection the route is broken here, at once and
 //! with that as its cause, and whoever wants it dials again every second.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
@@ -139,7 +139,8 @@ impl Driver {
                     held.carrier.dial();
                 }
             }
-            if held.carrier.take_news() {
+            // A worker's message may have found no place.
+            if held.carrier.take_news() || held.carrier.up() != held.up {
                 changed.push(*id);
             }
             if held.forget_at.is_some_and(|at| at <= now) {
@@ -304,6 +305,8 @@ impl Driver {
                 held.complaint.clear();
             } else {
                 held.wait_to_dial(now);
+                // Whoever wants it dials; until then UDP does no harm.
+                held.forget_at = (!held.here).then_some(now + PATIENCE);
             }
         }
         if unwanted {

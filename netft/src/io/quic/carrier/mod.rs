@@ -226,11 +226,8 @@ impl Carrier {
     fn settle(&self, core: &mut Core, now: Instant) {
         let (up, room) = core.state();
         let room = room.unwrap_or(usize::MAX);
-        if self.up.swap(up, Relaxed) != up
-            || self.room.swap(room, Relaxed) != room
-            || core.complaint.is_some()
-            || core.unwanted
-        {
+        let before = (self.up.swap(up, Relaxed), self.room.swap(room, Relaxed));
+        if before != (up, room) || core.complaint.is_some() || core.unwanted {
             self.news.store(true, Relaxed);
         }
         let at = core.timeout().map_or(u64::MAX, |at| {

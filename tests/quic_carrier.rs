@@ -1,0 +1,241 @@
+//! Routes whose carrier is QUIC, alone and beside UDP, in a real kernel.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{process::Command, thread, time::Duration};
+
+use common::{HOLD, PATIENCE, Pair, RATE, WHILE, alive, bound, nothing_lost};
+use netftd::lab::{
+    Lab, Moment,
+    capture::Capture,
+    daemon::{Events, Settings},
+    in_namespace,
+};
+
+const QUIC: &str = "carrier = \"quic\"\n";
+
+/// Two nodes whose routes on `networks` of two are QUIC's, as the nodes of `asking` want.
+fn prepared(networks: &[usize], asking: &[usize]) -> Pair {
+    let pair = Pair::prepared_for(2, Settings { common: HOLD, ..Settings::default() });
+    for node in asking {
+        for network in networks {
+            let from = format!("metric = {}\n", 1000 + 100 * network);
+            pair.rewrite(*node, &from, &format!("{from}{}", QUIC));
+        }
+    }
+    pair
+}
+
+fn carriers(pair: &mut Pair, node: usize) -> Vec<String> {
+    let routes = pair.daemon(node).get("/v1/routes").unwrap();
+    let routes = routes["routes"].as_array().unwrap();
+    routes.iter().map(|route| route["carrier"].as_str().unwrap().to_owned()).collect()
+}
+
+/// UDP datagrams among `frames`, and how many of them are not QUIC's by their fixed bit.
+fn datagrams(frames: &[Vec<u8>]) -> (usize, usize) {
+    let udp = frames.iter().filter(|frame| {
+        frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17) && frame.len() > 42
+    });
+    let first: Vec<u8> = udp.map(|frame| frame[42]).collect();
+    (first.len(), first.iter().filter(|first| *first & 0x40 == 0).count())
+}
+
+/// Whether a daemon was not scheduled since `since`: then nothing it says is judged.
+fn starved(events: &[Events; 2], since: Moment) -> bool {
+    let seen = events.iter().flat_map(Events::seen);
+    seen.into_iter().any(|event| event.name == "stalled" && event.since(since.wall))
+}
+
+#[test]
+fn a_black_hole_moves_quic_to_quic_and_nothing_is_lost() {
+    in_namespace("a_black_hole_moves_quic_to_quic_and_nothing_is_lost", || {
+        let pair = prepared(&[0, 1], &[0, 1]);
+        let taps = [0, 1].map(|n| Capture::start(pair.lab.switch(n), &Lab::port(0)).unwrap());
+        let mut pair = pair.started();
+        for node in [0, 1] {
+            assert_eq!(carriers(&mut pair, node), ["quic", "quic"]);
+        }
+        let events = [0, 1].map(|node| pair.events(node));
+        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
+        let probe = pair.probe(0, false);
+        thread::sleep(WHILE);
+        let (network, route) = pair.active(0);
+        let broken = pair.lab.black_hole(network).unwrap();
+        let took = pair.moved(&events[0], route.id, broken);
+        let bound = bound(&route, &events, broken);
+        assert!(took <= bound, "moved after {took:?}, bound {bound:?}");
+        thread::sleep(WHILE);
+        pair.lab.heal(network).unwrap();
+        for node in [0, 1] {
+            pair.wait_active(node, network);
+        }
+        thread::sleep(WHILE);
+        flows.into_iter().for_each(alive);
+        let log = probe.finish();
+        if !starved(&events, broken) {
+            nothing_lost(&log);
+        }
+        for tap in taps {
+            let (frames, missed) = tap.finish();
+            let (seen, strange) = datagrams(&frames);
+            assert!(seen > 100 && strange == 0, "{strange} of {seen} are not QUIC's, {missed}");
+        }
+    });
+}
+
+/// One end asks, for one network. Data moves from QUIC to UDP and back: by order, and by a fault
+/// of either.
+#[test]
+fn quic_and_udp_back_each_other_up_and_nothing_is_lost() {
+    in_namespace("quic_and_udp_back_each_other_up_and_nothing_is_lost", || {
+        for asking in [0, 1] {
+            let mut pair = prepared(&[0], &[asking]).started();
+            for node in [0, 1] {
+                let mut carriers = carriers(&mut pair, node);
+                carriers.sort();
+                assert_eq!(carriers, ["quic", "udp"]);
+            }
+            let events = [0, 1].map(|node| pair.events(node));
+            let since = Moment::now();
+            let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
+            let probes = [pair.probe(0, false), pair.probe(1, false)];
+            thread::sleep(WHILE);
+            assert_eq!(pair.active(0).0, 0);
+            pair.prefer(0, 1);
+            thread::sleep(WHILE);
+            pair.prefer(0, 0);
+            thread::sleep(WHILE);
+            for network in [0, 1] {
+                pair.lab.black_hole(network).unwrap();
+                for node in [0, 1] {
+                    pair.wait_active(node, 1 - network);
+                }
+                thread::sleep(WHILE);
+                pair.lab.heal(network).unwrap();
+                for node in [0, 1] {
+                    pair.ready(node);
+                }
+                thread::sleep(4 * WHILE);
+            }
+            flows.into_iter().for_each(alive);
+            for probe in probes {
+                let log = probe.finish();
+                if !starved(&events, since) {
+                    nothing_lost(&log);
+                }
+            }
+        }
+    });
+}
+
+/// Rules for a node: of UDP, only port 443 with QUIC's fixed bit comes in.
+const ONLY_QUIC: &str = "add table inet guard; add chain inet guard entry { type filter hook input \
+     priority 0; }; add rule inet guard entry iifname eth* meta l4proto udp udp dport != 443 drop; \
+     add rule inet guard entry iifname eth* meta l4proto udp @th,65,1 0 drop";
+
+#[test]
+fn a_firewall_that_passes_only_quic_on_port_443_is_enough() {
+    in_namespace("a_firewall_that_passes_only_quic_on_port_443_is_enough", || {
+        if Command::new("nft").arg("--version").output().is_err() {
+            return eprintln!("skipped: nft is not installed");
+        }
+        let common = "[failover]\nhold = 300\n[session]\nport = 443\n";
+        let pair = Pair::prepared_for(2, Settings { common, ..Settings::default() });
+        for node in [0, 1] {
+            for network in [0, 1] {
+                let from = format!("metric = {}\n", 1000 + 100 * network);
+                pair.rewrite(node, &from, &format!("{from}{}", QUIC));
+            }
+            let mut nft = pair.lab.node(node).command("nft").unwrap();
+            let done = nft.arg(ONLY_QUIC).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+        let pair = pair.started();
+        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
+        thread::sleep(WHILE);
+        flows.into_iter().for_each(alive);
+    });
+}
+
+#[test]
+fn heartbeats_survive_saturation() {
+    in_namespace("heartbeats_survive_saturation", || {
+        let mut pair = prepared(&[0, 1], &[0, 1]).started();
+        let events = [0, 1].map(|node| pair.events(node));
+        let since = Moment::now();
+        let flows = [pair.transfer(0, None, false), pair.transfer(1, None, false)];
+        thread::sleep(Duration::from_secs(3));
+        let blamed: Vec<_> = events
+            .iter()
+            .flat_map(Events::seen)
+            .filter(|e| e.since(since.wall) && e.name == "state-changed")
+            .collect();
+        if !starved(&events, since) {
+            assert!(blamed.is_empty(), "{blamed:#?}");
+        }
+        for node in [0, 1] {
+            println!("node {node}: {} bulk frames refused", pair.drops(node, "queue_full"));
+        }
+        flows.into_iter().for_each(alive);
+    });
+}
+
+#[test]
+fn a_restarted_daemon_has_its_quic_routes_again() {
+    in_namespace("a_restarted_daemon_has_its_quic_routes_again", || {
+        for asking in [0, 1] {
+            let mut pair = prepared(&[0, 1], &[asking]).started();
+            let flow = pair.transfer(0, Some(RATE), false);
+            for node in [0, 1] {
+                pair.daemons[node].take().unwrap().kill().unwrap();
+                pair.start(node);
+                for node in [0, 1] {
+                    pair.ready(node);
+                    let quic = |pair: &mut Pair| carriers(pair, node) == ["quic", "quic"];
+                    let tries = PATIENCE.as_millis() / WHILE.as_millis();
+                    let mut tries = 0..tries;
+                    while !quic(&mut pair) {
+                        assert!(tries.next().is_some(), "no QUIC after a restart");
+                        thread::sleep(WHILE);
+                    }
+                }
+            }
+            alive(flow);
+        }
+    });
+}
+
+#[test]
+fn a_reload_changes_the_carrier_and_nobody_notices() {
+    in_namespace("a_reload_changes_the_carrier_and_nobody_notices", || {
+        let mut pair = prepared(&[], &[]).started();
+        let flow = pair.transfer(0, Some(RATE), false);
+        for (from, to, expected) in [
+            ("metric = 1000\n", "metric = 1000\ncarrier = \"quic\"\n", "quic"),
+            ("metric = 1000\ncarrier = \"quic\"\n", "metric = 1000\n", "udp"),
+        ] {
+            pair.rewrite(0, from, to);
+            let mut command = pair.site.operator(&pair.lab, 0).unwrap();
+            let done = command.args(["reload"]).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            let said = String::from_utf8_lossy(&done.stdout).into_owned();
+            assert!(said.contains("carrier"), "{said}");
+            for node in [0, 1] {
+                let mut tries = 0..PATIENCE.as_millis() / WHILE.as_millis();
+                while !carriers(&mut pair, node).contains(&expected.to_owned())
+                    || carriers(&mut pair, node).len() != 2
+                    || (expected == "udp")
+                        != !carriers(&mut pair, node).contains(&"quic".to_owned())
+                {
+                    assert!(tries.next().is_some(), "node {node} does not go over to {expected}");
+                    thread::sleep(WHILE);
+                }
+                pair.ready(node);
+            }
+        }
+        alive(flow);
+    });
+}
