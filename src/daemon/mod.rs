@@ -60,9 +60,10 @@ fn start(args: &Args) -> Result<(), Failure> {
         };
     }
     logging::start(args.log.as_deref())?;
-    let failed = privileges::drop_others();
+    let mut failed = privileges::drop_others();
     if let Some(path) = &args.config {
         let config = load(path)?;
+        failed.extend(privileges::of_port(config.port));
         environment::check()?;
         for what in failed {
             tracing::warn!("could not give up privileges: {what}");

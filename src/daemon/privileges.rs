@@ -1,5 +1,5 @@
-//! What this process may do: the two capabilities the adapter needs, nothing else (S-14), and no
-//! core file that a key could be read from (S-11).
+//! What this process may do: the two capabilities the adapter needs, a third where the config has a
+//! port below 1024, nothing else (S-14), and no core file that a key could be read from (S-11).
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::process::DumpableBehavior;
@@ -7,7 +7,10 @@ use rustix::process::DumpableBehavior;
 /// The TUN device, addresses, routes, and sockets pinned to interfaces.
 const KEPT: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
-/// Gives up everything else. Capabilities belong to threads: call this before any is started.
+/// Ports below this are for whoever may bind them (ip(7)).
+const PRIVILEGED: u16 = 1024;
+
+/// Gives up everything else, but for what [`of_port`] decides. Capabilities belong to threads: call this before any is started.
 ///
 /// Returns what could not be given up; the daemon works all the same.
 pub(super) fn drop_others() -> Vec<String> {
@@ -17,7 +20,8 @@ pub(super) fn drop_others() -> Vec<String> {
             failed.push(format!("{what}: {error}"));
         }
     };
-    note("capabilities", drop_capabilities().map_err(|error| error.to_string()));
+    let kept = KEPT.into_iter().chain([Capability::CAP_NET_BIND_SERVICE]).collect();
+    note("capabilities", drop_capabilities(&kept).map_err(|error| error.to_string()));
     let result = rustix::thread::set_no_new_privs(true);
     note("no_new_privs", result.map_err(|error| error.to_string()));
     let result = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
@@ -25,18 +29,26 @@ pub(super) fn drop_others() -> Vec<String> {
     failed
 }
 
-fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
-    let kept: CapsHashSet = KEPT.into_iter().collect();
+/// Gives up binding privileged ports, unless `port` is one. Returns what could not be given up.
+pub(super) fn of_port(port: u16) -> Option<String> {
+    if port < PRIVILEGED {
+        return None;
+    }
+    let dropped = drop_capabilities(&KEPT.into_iter().collect());
+    dropped.err().map(|error| format!("capabilities: {error}"))
+}
+
+fn drop_capabilities(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
     // The bounding set first, while this thread may still change it.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
-        for capability in caps::read(None, CapSet::Bounding)?.difference(&kept) {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(kept) {
             caps::drop(None, CapSet::Bounding, *capability)?;
         }
     }
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let kept: CapsHashSet = permitted.intersection(&kept).copied().collect();
+    let kept: CapsHashSet = permitted.intersection(kept).copied().collect();
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)
 }
@@ -56,8 +68,8 @@ mod tests {
         // A thread of its own: capabilities are given up for good. The process-wide settings
         // (bounding set, no_new_privs) do not disturb other tests.
         std::thread::spawn(|| {
-            drop_capabilities().unwrap();
             let kept: CapsHashSet = KEPT.into_iter().collect();
+            drop_capabilities(&kept).unwrap();
             for set in [CapSet::Effective, CapSet::Permitted] {
                 assert!(caps::read(None, set).unwrap().is_subset(&kept));
             }

@@ -191,7 +191,7 @@ impl Driver {
     }
 
     /// Makes connections follow the routes: their config, sockets and interfaces.
-    fn follow_carriers(&mut self, now: Time) {
+    pub(super) fn follow_carriers(&mut self, now: Time) {
         let wanted = |driver: &Self, id: &RouteId| {
             let known = driver.routes.get(id);
             known.is_some_and(|known| known.plan.spec.carrier == route::Carrier::Quic)

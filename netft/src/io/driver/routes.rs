@@ -60,6 +60,8 @@ impl Driver {
         for (_, plan) in diff.changed {
             self.retune(&plan);
         }
+        // First: what QUIC takes of a datagram is known before the engine hears of sizes.
+        self.follow_carriers(clock::now());
         self.follow_addresses();
         self.dirty = true;
     }
