@@ -13,7 +13,7 @@ use netft::{
     NodeKey,
     config::{Backend, Config, Role},
     route::{
-        Policy, TrafficClass,
+        Carrier, Policy, TrafficClass,
         policy::{Dscp, Ports, Protocol},
     },
 };
@@ -125,12 +125,14 @@ prefix = "10.2.0.0/24"
 role = "cluster-and-client"
 metric = 7
 capacity = 2500
+carrier = "quic"
 [[peer]]
 name = "b"
 key = "{KEY_B}"
 addresses = ["10.1.0.2", "10.2.0.2:3343", "[fd01::2]:3343", "fd02::2"]
 address = "10.99.0.2"
 policy = "balance"
+carrier = "quic"
 [[peer.class]]
 policy = "duplicate"
 dscp = "ef"
@@ -183,6 +185,9 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.peers[1].policies, Default::default());
     assert_eq!(b.addrs.v6.segments()[0], 0xfe80);
     assert_eq!(b.routes[0].remote.to_string(), "10.1.0.2:4444");
+    let carriers = [config.networks[0].carrier, config.networks[1].carrier, b.carrier];
+    assert_eq!(carriers, [None, Some(Carrier::Quic), Some(Carrier::Quic)]);
+    assert_eq!((b.routes[0].carrier, config.peers[1].carrier), (Some(Carrier::Udp), None));
     assert_eq!(b.routes[0].threshold.unwrap().get(), 3);
     assert_eq!(config.peers[1].name, "c");
 }
@@ -403,8 +408,8 @@ fn c_03_addresses_no_route_can_use_are_refused() {
     ] {
         rows.push((format!("{NODE}{lines}"), place, Box::leak(Box::new([word]))));
     }
-    let quic = "[[peer.route]]\nremote = \"10.1.0.2\"\ncarrier = \"quic\"\n";
-    rows.push((with_peer(quic), "10:11", &["allowed: `udp`"]));
+    let tcp = "[[peer.route]]\nremote = \"10.1.0.2\"\ncarrier = \"tcp\"\n";
+    rows.push((with_peer(tcp), "10:11", &["`udp` or `quic`"]));
     rows.push((with_peer("").replace("[\"10.1.0.2\"]", "[]"), "7:13", &["no address"]));
     rows.push((with_peer("").replace("[\"10.1.0.2\"]", "\"10.1.0.2\""), "7:13", &["a list"]));
     check_rows(rows);

@@ -7,7 +7,7 @@ use crate::{
     addr::VirtualAddrs,
     config::{Backend, Config, Exclude, Network, Peer, PrivateKey, Role, RouteOverride, Timings},
     id::NodeKey,
-    route::{Attributes, Class, Delay, Priority, Reason, Threshold},
+    route::{Attributes, Carrier, Class, Delay, Priority, Reason, Threshold},
     wire::interfaces::{Endpoint, Interfaces},
 };
 
@@ -279,6 +279,31 @@ fn cross_subnet_routes_have_their_own_attributes_and_timing() {
     assert_eq!(plan.routes[0].spec.attributes.0, Attributes::CROSS_SUBNET);
     assert_eq!(plan.routes[0].spec.timing, Class::CrossSubnet.default_timing());
     assert_eq!(unpaired(&config, &three()), BTreeSet::from([ip("10.9.0.2")]));
+}
+
+/// The route's own entry before the peer's, the peer's before the networks'.
+#[test]
+fn the_carrier_is_as_the_nearest_entry_says() {
+    let carriers = |peer: Option<Carrier>, route: Option<Carrier>| {
+        let mut config = config(&[&["10.1.0.2", "10.2.0.2"]]);
+        let prefix = "10.1.0.0/24".parse().unwrap();
+        let (role, carrier) = (Role::Cluster, Some(Carrier::Quic));
+        config.networks = vec![
+            Network { prefix, role, metric: None, capacity: None, carrier },
+            network("10.2.0.0/24", role, None),
+        ];
+        config.peers[0].carrier = peer;
+        let second = RouteOverride { carrier: route, ..RouteOverride::to(end("10.2.0.2")) };
+        config.peers[0].routes = vec![second];
+        let plan = plan(&config, &three(), &Sources::new(), &[]);
+        plan.routes.iter().map(|route| route.spec.carrier).collect::<Vec<_>>()
+    };
+    let (udp, quic) = (Carrier::Udp, Carrier::Quic);
+    assert_eq!(carriers(None, None), [quic, udp]);
+    assert_eq!(carriers(Some(udp), None), [udp, udp]);
+    assert_eq!(carriers(Some(quic), None), [quic, quic]);
+    assert_eq!(carriers(Some(quic), Some(udp)), [quic, udp]);
+    assert_eq!(carriers(None, Some(quic)), [quic, quic]);
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! A route's carrier is QUIC when the config of either end says so: the end that wants it dials,
 //! and an end that is dialled, by the peer's own key and from the route's own address, uses it too,
 //! until the peer says otherwise, or does not dial again for three seconds without one. When both
-//! want it, the one with the smaller key dials first. Without a connection the route is broken here, at once and
-//! with that as its cause, and whoever wants it dials again every second.
+//! want it, the one with the smaller key dials first. Without a connection the route is broken
+//! here, at once and with that as its cause, and whoever wants it dials again every second.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
