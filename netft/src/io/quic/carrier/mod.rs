@@ -46,6 +46,9 @@ use crate::{
     time::Time,
 };
 
+/// How often bulk data lets others run before it takes the lock all the same.
+const COURTESY: usize = 1000;
+
 /// How frames are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::io) enum Class {
@@ -75,6 +78,8 @@ pub(in crate::io) struct Outcome {
 /// The QUIC connection of one route, and what it takes to have one.
 pub struct Carrier {
     core: Mutex<Core>,
+    /// Threads that want the lock for what must not wait.
+    first: AtomicUsize,
     /// When a timer of QUIC is due, as [`Time`]; `u64::MAX`: never.
     deadline: AtomicU64,
     /// There is a connection to send on.
@@ -94,6 +99,7 @@ impl Carrier {
     pub(in crate::io) fn new(settings: Settings, remote: SocketAddr, mtu: u16) -> Self {
         Self {
             core: Mutex::new(Core::new(settings, remote)),
+            first: AtomicUsize::new(0),
             deadline: AtomicU64::new(u64::MAX),
             up: AtomicBool::new(false),
             room: AtomicUsize::new(usize::MAX),
@@ -153,7 +159,7 @@ impl Carrier {
     /// Serves QUIC's timers.
     pub(in crate::io) fn tick(&self) {
         let now = Instant::now();
-        let mut core = self.lock();
+        let mut core = self.lock_first();
         core.tick(now);
         self.settle(&mut core, now);
     }
@@ -194,7 +200,10 @@ impl Carrier {
         class: Class,
     ) -> Outcome {
         let now = Instant::now();
-        let mut core = self.lock();
+        let mut core = match class {
+            Class::Bulk => self.lock_last(),
+            Class::Control => self.lock_first(),
+        };
         let outcome = core.send(now, bytes, stride, limit, class);
         self.settle(&mut core, now);
         outcome
@@ -209,7 +218,7 @@ impl Carrier {
         mut other: impl FnMut(&'p [u8]),
     ) {
         let now = Instant::now();
-        let mut core = self.lock();
+        let mut core = self.lock_last();
         let marks = core.marks();
         let mine = packets.filter(|packet| {
             let claimed = marks.claims(packet);
@@ -235,6 +244,26 @@ impl Carrier {
             (clock::now() + wait.min(Duration::from_secs(3600))).as_nanos()
         });
         self.deadline.store(at, Relaxed);
+    }
+
+    /// The lock, ahead of bulk data.
+    fn lock_first(&self) -> MutexGuard<'_, Core> {
+        self.first.fetch_add(1, Relaxed);
+        let core = self.lock();
+        self.first.fetch_sub(1, Relaxed);
+        core
+    }
+
+    /// The lock, once nobody waits for it who goes first. A mutex is not fair: a thread that lets
+    /// go and asks again at once would get it before one that has to be woken.
+    fn lock_last(&self) -> MutexGuard<'_, Core> {
+        for _ in 0..COURTESY {
+            if self.first.load(Relaxed) == 0 {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        self.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
