@@ -326,7 +326,9 @@ impl Core {
             if matches!(result, Err((SendFault::NoOffload, _))) {
                 *plain = true;
                 let each = bytes.chunks(transmit.segment_size.unwrap_or(bytes.len()).max(1));
-                result = each.map(|one| put(socket, remote, one, None, tos)).collect();
+                let all = each.map(|one| put(socket, remote, one, None, tos));
+                // The others go whatever becomes of one.
+                result = all.fold(Ok(()), Result::and);
             }
             outcome.fault = result.err().or(outcome.fault);
         }
