@@ -219,8 +219,7 @@ fn jumbo_networks_carry_jumbo_packets() {
 fn f_11_a_move_to_a_narrower_network_keeps_the_flow() {
     in_namespace("f_11_a_move_to_a_narrower_network_keeps_the_flow", || {
         let common = "[adapter]\nmtu = 8900\n";
-        let pair =
-            Pair::prepared(&[Shape::Flat; 2], Settings { common, ..Settings::default() });
+        let pair = Pair::prepared(&[Shape::Flat; 2], Settings { common, ..Settings::default() });
         pair.lab.set_mtu(0, 9000).unwrap();
         pair.lab.set_mtu(1, 1280).unwrap();
         let mut pair = pair.started();
