@@ -91,7 +91,7 @@ pub(super) fn packet_socket(name: &str) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A [`packet_socket`] for a relay: it receives what comes in, not what it puts out itself, and
+/// A [`packet_socket`] for a relay or an inspector: it receives what comes in, not what it puts out itself, and
 /// every frame has the kernel's `virtio_net_hdr` in front, both ways.
 pub(super) fn relay_socket(name: &str) -> io::Result<Socket> {
     // linux/if_packet.h
