@@ -90,7 +90,7 @@ fn datagrams(pair: &Pair, count: u32) -> Vec<Vec<u8>> {
     ends[0].connect(ends[1].local_addr().unwrap()).unwrap();
     for datagram in (0..count).map(made) {
         ends[0].send(&datagram).unwrap();
-        if number_of(&datagram) % 16 == 0 {
+        if number_of(&datagram).is_multiple_of(16) {
             thread::sleep(Duration::from_millis(1));
         }
     }
