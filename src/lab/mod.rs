@@ -13,6 +13,7 @@ use std::{
 
 mod build;
 pub mod capture;
+pub mod checksums;
 pub mod daemon;
 mod enter;
 mod fault;

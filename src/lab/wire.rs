@@ -1,4 +1,5 @@
-//! A network whose grey faults are ours: loss, bursts, delay, a size limit, a bottleneck.
+//! A network whose grey faults are ours: loss, bursts, delay, a size limit, a bottleneck, frames
+//! that come twice or late.
 //!
 //! A thread per direction relays frames between the ports of a flat network's two nodes, in place
 //! of its bridge. Frames have their size on the wire: the nodes' interfaces cut segmented sends.
@@ -31,6 +32,8 @@ const ETHERNET: usize = 14;
 const QUEUE: usize = 128 << 10;
 /// How long a relay sleeps at most, so that it ends when asked to.
 const LOOK: Duration = Duration::from_millis(20);
+/// The most a frame is late.
+const LATE: Duration = Duration::from_millis(1);
 
 /// What one direction does to frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,6 +44,11 @@ pub struct Grey {
     pub burst: Option<(Duration, Duration)>,
     /// Time on the way. Order is kept.
     pub delay: Duration,
+    /// Share of frames that come twice, the copy at once or late, 0.0–1.0.
+    pub twice: f64,
+    /// Share of frames (and of copies) that come up to a millisecond late, so that others overtake
+    /// them, 0.0–1.0.
+    pub late: f64,
     /// IP packets longer than this vanish, bytes.
     pub largest: Option<usize>,
     /// A bottleneck, bytes per second, with a queue of 128 KiB.
@@ -184,9 +192,20 @@ impl Relay {
             self.free = self.free.max(now) + time(frame.len());
             due = self.free + grey.delay;
         }
-        let place = self.flying.partition_point(|(other, _)| *other <= due);
-        // Only the privileged class overtakes.
-        let place = if control { place } else { self.flying.len() };
+        self.fly(&grey, due, control, frame);
+        if grey.twice > 0.0 && self.dice() < grey.twice {
+            self.fly(&grey, due, control, frame);
+        }
+    }
+
+    fn fly(&mut self, grey: &Grey, mut due: Instant, control: bool, frame: &[u8]) {
+        if grey.late > 0.0 && self.dice() < grey.late {
+            due += LATE.mul_f64(self.dice());
+        }
+        // Frames are overtaken by the privileged class, and when they are late.
+        let overtakes = control || grey.late > 0.0;
+        let sorted = || self.flying.partition_point(|(other, _)| *other <= due);
+        let place = if overtakes { sorted() } else { self.flying.len() };
         self.flying.insert(place, (due, frame.to_vec()));
     }
 
@@ -248,6 +267,22 @@ mod tests {
         }
         let lost = relay.way.lost.load(Relaxed);
         assert!((1800..2200).contains(&lost), "{lost} of 10000");
+    }
+
+    #[test]
+    fn frames_come_twice_and_late_as_often_as_asked() {
+        let mut relay = relay(Grey { twice: 0.1, late: 0.1, ..Grey::default() });
+        let start = Instant::now();
+        for number in 0..5000u64 {
+            relay.take(&number.to_be_bytes(), start + Duration::from_micros(number * 10));
+        }
+        let came = relay.flying.len();
+        assert!((5350..5650).contains(&came), "{came} of 5000");
+        assert!(relay.flying.iter().map(|(due, _)| *due).is_sorted());
+        let overtaken = |pair: &[&Vec<u8>]| pair[0] > pair[1];
+        let frames: Vec<&Vec<u8>> = relay.flying.iter().map(|(_, frame)| frame).collect();
+        let late = frames.windows(2).filter(|pair| overtaken(pair)).count();
+        assert!((350..650).contains(&late), "{late} of {came}");
     }
 
     #[test]

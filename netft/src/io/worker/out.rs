@@ -17,7 +17,10 @@ use crate::{
         clock,
         counters::Counters,
         fib::{Fib, Path, PeerEntry, SocketId},
-        sys::udp::{self, MAX_SEGMENTS, MAX_SEND, SendFault},
+        sys::{
+            prefetch,
+            udp::{self, MAX_SEGMENTS, MAX_SEND, SendFault},
+        },
     },
     route::flight::{Limits, MAX_FRAMES, Sent},
     wire::{
@@ -149,7 +152,11 @@ impl Out {
         self.close(to, context);
         self.make_room(to, context, len + OVERHEAD);
         let start = self.base + self.used + HEADER_LEN;
-        write(&mut self.chunks.current()[start..start + len]);
+        let chunk = self.chunks.current();
+        write(&mut chunk[start..start + len]);
+        // The cipher needs no memory of its own to be loaded: the next frame's comes meanwhile.
+        let next = start + len + TAG_LEN;
+        prefetch::ahead(chunk.get(next..next + len + OVERHEAD).unwrap_or_default());
         self.seal(to, context, flags, counter, len + OVERHEAD);
     }
 
