@@ -110,7 +110,7 @@ impl Peer {
             .values_mut()
             .filter(|route| route.next_request.is_some_and(|at| at <= now))
             .map(|route| {
-                route.next_request = Some(now + context.jitter.spread(route.delay()));
+                route.next_request = Some(context.slots.next(now, route.delay()));
                 route.last_request = Some(now);
                 route.sent += 1;
                 (route.id, route.quality.request())
