@@ -67,7 +67,8 @@ fn build(driver: &Driver) -> Fib {
     }
     for (peer, sessions) in &driver.peers {
         let Some(config) = driver.config.peer_of(*peer) else { continue };
-        let row = driver.table.peers.iter().find(|row| row.peer == *peer);
+        let row = driver.table.peers.binary_search_by_key(peer, |row| row.peer);
+        let row = row.ok().map(|place| &driver.table.peers[place]);
         let place = fib.peers.len();
         fib.by_v4.insert(config.addrs.v4, place);
         fib.by_v6.insert(config.addrs.v6, place);
@@ -87,7 +88,7 @@ fn build(driver: &Driver) -> Fib {
             fib.sessions.insert(session.local(), session.clone());
         }
     }
-    fib
+    fib.noted()
 }
 
 fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {

@@ -5,12 +5,13 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::{DriverParts, Message, Request, forwarding, snapshot, sockets::Sockets};
+use super::{
+    DriverParts, Message, Request, carriers::Pace, forwarding, snapshot, sockets::Sockets,
+};
 use crate::{
     adapter::{RouteError, Snapshot},
     config::Config,
@@ -39,9 +40,6 @@ use crate::{
         session::Session,
     },
 };
-
-/// A route that failed to send is tried again after this long.
-const SEND_RETRY: Duration = Duration::from_millis(200);
 
 /// What the driver knows of a route beside the engine.
 pub(super) struct Known {
@@ -139,6 +137,10 @@ pub(super) struct Driver {
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
     pub(super) world: World,
     pub(super) dirty: bool,
+    /// When the interfaces are asked for their carrier.
+    pub(super) pace: Pace,
+    /// When something is tried again at the earliest.
+    pub(super) retry_at: Option<Time>,
     pub(super) boot_id: u64,
     pub(super) started: Time,
     last_route: u32,
@@ -177,6 +179,8 @@ impl Driver {
             peers: BTreeMap::new(),
             world: World::default(),
             dirty: true,
+            pace: Pace::default(),
+            retry_at: None,
             boot_id: parts.boot_id,
             started: clock::now(),
             last_route: 0,
@@ -190,14 +194,10 @@ impl Driver {
         (driver, parts.from_workers, parts.messages)
     }
 
-    /// When the engine, or something to be tried again, wants to be woken.
-    pub(super) fn next_wake(&self) -> Option<Time> {
-        let retry = self
-            .routes
-            .values()
-            .flat_map(|known| [known.send_error_until, known.unopened].into_iter().flatten())
-            .min();
-        [self.engine.next_wake(), retry].into_iter().flatten().min()
+    /// When the engine, the carriers or something to be tried again want to be looked at.
+    pub(super) fn next_wake(&self) -> Time {
+        let others = [self.engine.next_wake(), self.retry_at].into_iter().flatten();
+        others.fold(self.pace.wake(), Time::min)
     }
 
     /// A heartbeat, or a complaint, of a worker.
@@ -218,8 +218,12 @@ impl Driver {
             FromWorker::Probe { peer, route, probe } => {
                 self.input(Input::Probe { peer, route, probe });
             }
-            FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
+            FromWorker::Suspect(route) => {
+                self.pace.doubt();
+                self.input(Input::Suspect(route));
+            }
             FromWorker::Resent { peer, from, to, frames, waited } => {
+                self.pace.doubt();
                 self.input(Input::Resent { peer, from, to, frames, waited });
             }
             FromWorker::SendError { route, errno } => {
@@ -368,8 +372,7 @@ impl Driver {
     /// Timers, outputs, and the table if it changed: after every input.
     pub(super) fn turn(&mut self) {
         let now = clock::now();
-        self.retry_sends(now);
-        self.retry_sockets(now);
+        self.retry_due(now);
         self.tell_tallies();
         self.look_before_blaming(now);
         self.engine.tick(now);
@@ -435,30 +438,6 @@ impl Driver {
             && udp::classify(&error, false) == SendFault::Route
         {
             self.send_failed(route);
-        }
-    }
-
-    /// The kernel refused: the route is broken here until a retry shows otherwise.
-    fn send_failed(&mut self, route: RouteId) {
-        let until = clock::now() + SEND_RETRY;
-        let Some(known) = self.routes.get_mut(&route) else { return };
-        if known.send_error_until.replace(until).is_none() {
-            self.input(Input::Fault { route, reason: Reason::SendError });
-        }
-    }
-
-    fn retry_sends(&mut self, now: Time) {
-        let due: Vec<_> = self
-            .routes
-            .iter_mut()
-            .filter(|(_, known)| known.send_error_until.is_some_and(|until| until <= now))
-            .map(|(id, known)| {
-                known.send_error_until = None;
-                *id
-            })
-            .collect();
-        for route in due {
-            self.input(Input::FaultCleared { route, reason: Reason::SendError });
         }
     }
 
