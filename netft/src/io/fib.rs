@@ -4,7 +4,7 @@
 //! live sessions and the adapter's queues; workers load it once per batch.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
@@ -46,6 +46,8 @@ pub struct Fib {
     /// Some peer is not reached over any route: set by [`noted`](Self::noted), so that not all peers
     /// are looked through for a datagram.
     pub strangers: bool,
+    /// Peers all of whose routes are up and well: their replies need not wake the driver.
+    pub calm: HashSet<PeerId>,
 }
 
 /// One peer.

@@ -27,9 +27,11 @@ pub(super) enum News {
     Over,
 }
 
-/// The two queues the driver listens to. To be used by the thread that made it.
+/// The queues the driver listens to, and the one (`left`) it only looks into when it is awake. To
+/// be used by the thread that made it.
 pub(super) struct Inbox {
     workers: mpsc::Receiver<FromWorker>,
+    left: mpsc::Receiver<FromWorker>,
     messages: mpsc::Receiver<Message>,
     waker: Waker,
 }
@@ -37,9 +39,10 @@ pub(super) struct Inbox {
 impl Inbox {
     pub(super) fn new(
         workers: mpsc::Receiver<FromWorker>,
+        left: mpsc::Receiver<FromWorker>,
         messages: mpsc::Receiver<Message>,
     ) -> Self {
-        Self { workers, messages, waker: Arc::new(Unpark(thread::current())).into() }
+        Self { workers, left, messages, waker: Arc::new(Unpark(thread::current())).into() }
     }
 
     /// Sleeps until something arrives, at most until `until`. Whatever already arrived is heard
@@ -61,9 +64,9 @@ impl Inbox {
         }
     }
 
-    /// What else the workers have said already.
+    /// What else the workers have said already, what they left first.
     pub(super) fn heard(&mut self) -> Option<FromWorker> {
-        self.workers.try_recv().ok()
+        self.left.try_recv().or_else(|_| self.workers.try_recv()).ok()
     }
 }
 
@@ -88,12 +91,13 @@ mod tests {
     use super::*;
     use crate::{id::RouteId, route::EventKind};
 
-    type Ends = (Inbox, mpsc::Sender<FromWorker>, mpsc::Sender<Message>);
+    type Ends = (Inbox, mpsc::Sender<FromWorker>, mpsc::Sender<FromWorker>, mpsc::Sender<Message>);
 
     fn inbox() -> Ends {
         let (to_driver, workers) = mpsc::channel(4);
+        let (leave, left) = mpsc::channel(4);
         let (driver, messages) = mpsc::channel(4);
-        (Inbox::new(workers, messages), to_driver, driver)
+        (Inbox::new(workers, left, messages), to_driver, leave, driver)
     }
 
     fn far() -> Time {
@@ -102,20 +106,23 @@ mod tests {
 
     #[test]
     fn what_arrived_is_heard_before_the_timer_and_workers_first() {
-        let (mut inbox, to_driver, driver) = inbox();
+        let (mut inbox, to_driver, leave, driver) = inbox();
+        leave.try_send(FromWorker::Suspect(RouteId(3))).unwrap();
         driver.try_send(Message::Event(EventKind::Reconfigured)).unwrap();
         to_driver.try_send(FromWorker::Suspect(RouteId(1))).unwrap();
         to_driver.try_send(FromWorker::Suspect(RouteId(2))).unwrap();
         assert!(matches!(inbox.wait(Time::ZERO), News::Worker(FromWorker::Suspect(RouteId(1)))));
+        assert!(matches!(inbox.heard(), Some(FromWorker::Suspect(RouteId(3)))));
         assert!(matches!(inbox.heard(), Some(FromWorker::Suspect(RouteId(2)))));
         assert!(inbox.heard().is_none());
         assert!(matches!(inbox.wait(Time::ZERO), News::Message(_)));
-        assert!(matches!(inbox.wait(Time::ZERO), News::Time));
+        leave.try_send(FromWorker::Suspect(RouteId(4))).unwrap();
+        assert!(matches!(inbox.wait(Time::ZERO), News::Time), "nobody wakes up for that");
     }
 
     #[test]
     fn a_sleeper_is_woken_from_another_thread() {
-        let (mut inbox, to_driver, _driver) = inbox();
+        let (mut inbox, to_driver, _leave, _driver) = inbox();
         let other = thread::spawn(move || {
             thread::sleep(Duration::from_millis(20));
             to_driver.try_send(FromWorker::Suspect(RouteId(1))).unwrap();

@@ -46,7 +46,7 @@ use crate::{
     topology::Offers,
 };
 
-use inbox::{Inbox, News};
+use inbox::News;
 use state::Driver;
 
 /// What everything but the packet path tells the driver.
@@ -94,6 +94,8 @@ pub(crate) struct DriverParts {
     pub workers: Workers,
     pub queues: Vec<Arc<TunQueue>>,
     pub from_workers: mpsc::Receiver<FromWorker>,
+    /// What the workers left for when the driver is awake.
+    pub left: mpsc::Receiver<FromWorker>,
     pub messages: mpsc::Receiver<Message>,
     pub events: broadcast::Sender<Event>,
     pub boot_id: u64,
@@ -112,20 +114,17 @@ pub(crate) fn spawn(parts: DriverParts) -> std::io::Result<std::thread::JoinHand
 }
 
 fn run(parts: DriverParts) {
-    let (mut driver, from_workers, messages) = Driver::new(parts);
-    let mut inbox = Inbox::new(from_workers, messages);
+    let (mut driver, mut inbox) = Driver::new(parts);
     let done = loop {
         match inbox.wait(driver.next_wake()) {
-            News::Worker(heard) => {
-                driver.on_worker(heard);
-                while let Some(heard) = inbox.heard() {
-                    driver.on_worker(heard);
-                }
-            }
+            News::Worker(heard) => driver.on_worker(heard),
             News::Message(Message::Request(Request::Stop(done))) => break Some(done),
             News::Message(message) => driver.on_message(message),
             News::Time => {}
             News::Over => break None,
+        }
+        while let Some(heard) = inbox.heard() {
+            driver.on_worker(heard);
         }
         driver.look_at_carriers(clock::now());
         driver.turn();

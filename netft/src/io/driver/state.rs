@@ -5,12 +5,13 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 
 use super::{
-    DriverParts, Message, Request, carriers::Pace, forwarding, snapshot, sockets::Sockets,
+    DriverParts, Message, Request, carriers::Pace, forwarding, inbox::Inbox, snapshot, sockets::Sockets,
 };
 use crate::{
     adapter::{RouteError, Snapshot},
@@ -40,6 +41,9 @@ use crate::{
         session::Session,
     },
 };
+
+/// What the workers counted is summed up no more often than this: a cost is told 1.5 s later.
+const TALLY: Duration = Duration::from_millis(20);
 
 /// What the driver knows of a route beside the engine.
 pub(super) struct Known {
@@ -141,6 +145,7 @@ pub(super) struct Driver {
     pub(super) pace: Pace,
     /// When something is tried again at the earliest.
     pub(super) retry_at: Option<Time>,
+    tallied: Time,
     pub(super) boot_id: u64,
     pub(super) started: Time,
     last_route: u32,
@@ -148,10 +153,8 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// The driver, and the two queues it listens to.
-    pub(super) fn new(
-        parts: DriverParts,
-    ) -> (Self, mpsc::Receiver<FromWorker>, mpsc::Receiver<Message>) {
+    /// The driver, and what it listens to. For the thread that will.
+    pub(super) fn new(parts: DriverParts) -> (Self, Inbox) {
         let config = parts.config;
         let engine = EngineConfig {
             hold: config.hold,
@@ -181,6 +184,7 @@ impl Driver {
             dirty: true,
             pace: Pace::default(),
             retry_at: None,
+            tallied: Time::ZERO,
             boot_id: parts.boot_id,
             started: clock::now(),
             last_route: 0,
@@ -191,7 +195,8 @@ impl Driver {
         driver.set_queues(parts.queues);
         driver.set_world(parts.world);
         driver.turn();
-        (driver, parts.from_workers, parts.messages)
+        let inbox = Inbox::new(parts.from_workers, parts.left, parts.messages);
+        (driver, inbox)
     }
 
     /// When the engine, the carriers or something to be tried again want to be looked at.
@@ -203,12 +208,14 @@ impl Driver {
     /// A heartbeat, or a complaint, of a worker.
     pub(super) fn on_worker(&mut self, heard: FromWorker) {
         match heard {
-            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, .. } => {
+            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at } => {
                 let former =
                     self.peers.get(&peer).is_some_and(|known| known.is_former(session_boot_id));
                 let refused = match Heartbeat::decode(&plaintext) {
                     Ok(_) if former => Err(DropReason::FormerBoot),
-                    Ok(heartbeat) => self.try_input(Input::Heartbeat { peer, route, heartbeat }),
+                    Ok(heartbeat) => {
+                        self.try_input(Input::Late { peer, route, heartbeat, at: received_at })
+                    }
                     Err(reason) => Err(reason),
                 };
                 if let Err(reason) = refused {
@@ -373,7 +380,7 @@ impl Driver {
     pub(super) fn turn(&mut self) {
         let now = clock::now();
         self.retry_due(now);
-        self.tell_tallies();
+        self.tell_tallies(now);
         self.look_before_blaming(now);
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
@@ -397,7 +404,11 @@ impl Driver {
     }
 
     /// What the workers counted per peer, where it changed.
-    fn tell_tallies(&mut self) {
+    fn tell_tallies(&mut self, now: Time) {
+        if now.since(self.tallied) < TALLY {
+            return;
+        }
+        self.tallied = now;
         let mut news = Vec::new();
         for (peer, sessions) in &mut self.peers {
             let tally = sessions.tally();
