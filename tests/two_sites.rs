@@ -51,7 +51,10 @@ fn distance_and_loss_take_no_route_down() {
                 (lost, relayed) = (lost + gone, relayed + passed);
             }
         }
-        println!("{span:?}: {} changes of state; {lost} frames lost, {relayed} passed", changes.len());
+        println!(
+            "{span:?}: {} changes of state; {lost} frames lost, {relayed} passed",
+            changes.len()
+        );
         // Heartbeats went over the wires, and some of them were lost.
         assert!(lost > 0 && relayed > span.as_millis() as u64 / 100 * 4, "{lost}, {relayed}");
         assert_eq!(changes, Vec::<String>::new());

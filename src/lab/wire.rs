@@ -104,11 +104,7 @@ impl Lab {
 
 impl Wire {
     /// Relays frames between two interfaces of a namespace.
-    pub(super) fn between(
-        switch: &Netns,
-        ports: [&str; 2],
-        seed: u64,
-    ) -> Result<Self, LabError> {
+    pub(super) fn between(switch: &Netns, ports: [&str; 2], seed: u64) -> Result<Self, LabError> {
         let open = |port: &str| {
             let failed = LabError::io(format!("relay frames of {port}"));
             switch.run(|| sys::relay_socket(port)).map_err(failed).map(Arc::new)

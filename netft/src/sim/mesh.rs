@@ -120,8 +120,7 @@ impl Mesh {
     pub fn new(plan: MeshPlan) -> Self {
         let nodes = plan.nodes.clamp(2, MAX_MESH);
         let plan = MeshPlan { nodes, networks: plan.networks.clamp(1, 8), ..plan };
-        let wire =
-            || Wire { flying: VecDeque::new(), cut: false, unplugged: vec![false; nodes] };
+        let wire = || Wire { flying: VecDeque::new(), cut: false, unplugged: vec![false; nodes] };
         let mut mesh = Self {
             plan,
             now: Time::ZERO,

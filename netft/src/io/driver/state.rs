@@ -11,7 +11,8 @@ use std::{
 use tokio::sync::{broadcast, watch};
 
 use super::{
-    DriverParts, Message, Request, carriers::Pace, forwarding, inbox::Inbox, snapshot, sockets::Sockets,
+    DriverParts, Message, Request, carriers::Pace, forwarding, inbox::Inbox, snapshot,
+    sockets::Sockets,
 };
 use crate::{
     adapter::{RouteError, Snapshot},
