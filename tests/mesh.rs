@@ -101,10 +101,11 @@ impl Mesh {
 
     /// Flows between random pairs.
     fn flows(&self, count: usize, dice: &mut Dice) -> Vec<Transfer> {
-        let last = self.nodes() as u64 - 1;
+        let nodes = self.nodes() as u64;
         let flow = |_| {
-            let from = dice.between(0, last) as usize;
-            let to = (from + dice.between(1, last) as usize) % self.nodes();
+            let from = dice.between(0, nodes);
+            let to = (from + dice.between(1, nodes)) % nodes;
+            let [from, to] = [from as usize, to as usize];
             let ends = [from, to].map(|node| (self.lab.node(node), self.endpoint(node)));
             Transfer::start(ends[0], ends[1], Some(RATE)).unwrap()
         };
@@ -114,14 +115,17 @@ impl Mesh {
     /// One network, or one node's part in it, fails for longer than it takes to notice, and comes
     /// back.
     fn fault(&mut self, dice: &mut Dice) -> &'static str {
-        let network = dice.between(0, NETWORKS as u64 - 1) as usize;
-        let last = self.nodes() as u64 - 1;
-        let node = dice.between(0, last) as usize;
-        let other = (node + dice.between(1, last) as usize) % self.nodes();
-        let what = match dice.between(0, 2) {
+        let nodes = self.nodes() as u64;
+        let network = dice.between(0, NETWORKS as u64) as usize;
+        let node = dice.between(0, nodes) as usize;
+        let other = (node + dice.between(1, nodes) as usize) % self.nodes();
+        let what = match dice.between(0, 3) {
             0 => self.lab.black_hole(network).map(|_| "a network swallows everything"),
             1 => self.lab.cut_carrier(network, node).map(|_| "a node loses a carrier"),
-            _ => self.lab.one_way(network, node, other).map(|_| "a node is not heard by one"),
+            // With more than two nodes nobody's frames reach `other` there.
+            _ => {
+                self.lab.one_way(network, node, other).map(|_| "a node hears nothing on a network")
+            }
         };
         let lasts = Duration::from_millis(dice.between(200, 1500));
         thread::sleep(lasts + DETECTION);
