@@ -43,8 +43,8 @@ pub struct Fib {
     pub sessions: HashMap<u32, Arc<Session>>,
     /// Socket and remote address → the route they make, and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
-    /// Some peer is not reached over any route: set by [`noted`](Self::noted), so that not all peers
-    /// are looked through for a datagram.
+    /// Some peer is not reached over any route: set by [`noted`](Self::noted), so that not all
+    /// peers are looked through for a datagram.
     pub strangers: bool,
     /// Peers all of whose routes are up and well: their replies need not wake the driver.
     pub calm: HashSet<PeerId>,
