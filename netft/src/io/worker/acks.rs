@@ -1,6 +1,11 @@
 //! Which acknowledgements this worker owes; when and where they go is decided by [`Debt`].
 
-use std::{net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     id::RouteId,
@@ -9,10 +14,11 @@ use crate::{
         fib::{Fib, Path, SocketId},
         sys::udp,
     },
-    route::flight::{Debt, STALL_TOLD},
+    route::flight::{Debt, Question, STALL_TOLD},
     time::Time,
     wire::{
         DropReason,
+        ack::Ack,
         header::{HEADER_LEN, Kind, TAG_LEN},
         session::Session,
     },
@@ -36,10 +42,20 @@ impl PartialEq for Back {
     }
 }
 
-/// The debts of one worker, at most one per session heard lately.
+/// A peer's question.
+struct Asked {
+    session: Arc<Session>,
+    number: u16,
+    back: Back,
+    /// The sockets have been looked at since it came.
+    looked: bool,
+}
+
+/// The debts of one worker, at most one per session heard lately, and the last question of each.
 #[derive(Default)]
 pub(super) struct Acks {
     due: Vec<(Arc<Session>, Debt<Back>)>,
+    asked: Vec<Asked>,
     frame: Vec<u8>,
     /// How long this worker was not scheduled last, and when it was again.
     stalled: Option<(Duration, Time)>,
@@ -56,23 +72,56 @@ impl Acks {
         self.debt(session, back, now).repeat(back);
     }
 
+    /// Notes a question. It is answered when a turn that began later leaves nothing in the
+    /// sockets: what was sent before it has been taken in by then.
+    pub(super) fn asked(&mut self, session: &Arc<Session>, number: u16, back: Back) {
+        let local = session.local();
+        self.asked.retain(|asked| asked.session.local() != local);
+        self.asked.push(Asked { session: session.clone(), number, back, looked: false });
+    }
+
+    /// Asks a peer what arrived.
+    pub(super) fn ask(
+        &mut self,
+        session: &Session,
+        question: Question,
+        path: &Path,
+        counters: &Counters,
+    ) {
+        let mut ack = session.acknowledgement().unwrap_or_default();
+        ack.asks = question.number;
+        send(session, &ack, &path.socket.fd, path.remote, &mut self.frame, counters);
+    }
+
     /// Notes that this worker was not scheduled.
     pub(super) fn stalled(&mut self, length: Duration, now: Time) {
         self.stalled = Some((length, now));
     }
 
-    /// Pays what is due.
-    pub(super) fn pay(&mut self, fib: &Fib, counters: &Counters, now: Time) {
+    /// Pays what is due. `drained`: the turn left nothing in the sockets.
+    pub(super) fn pay(&mut self, fib: &Fib, counters: &Counters, now: Time, drained: bool) {
         let stalled = self.stalled.filter(|(_, ended)| now.since(*ended) < STALL_TOLD);
         let stalled = stalled.map_or(0, |(length, _)| length.as_millis());
         let stalled_ms = u16::try_from(stalled).unwrap_or(u16::MAX);
-        let frame = &mut self.frame;
-        self.due.retain(|(session, debt)| {
+        let Self { due, asked, frame, .. } = self;
+        let mut put = |session: &Session, back: Back, answers| {
+            let Some(socket) = fib.sockets.get(&back.socket) else { return };
+            let ack = session.acknowledgement().or((answers != 0).then(Ack::default));
+            let Some(ack) = ack else { return };
+            let ack = Ack { stalled_ms, answers, ..ack };
+            send(session, &ack, &socket.fd, back.to, frame, counters);
+        };
+        due.retain(|(session, debt)| {
             let due = debt.due(now);
             if due {
-                for back in ways(session, debt, fib) {
-                    send(session, back, stalled_ms, frame, fib, counters);
-                }
+                ways(session, debt, fib).for_each(|back| put(session, back, 0));
+            }
+            !due
+        });
+        asked.retain_mut(|asked| {
+            let due = drained && std::mem::replace(&mut asked.looked, true);
+            if due {
+                put(&asked.session, asked.back, asked.number);
             }
             !due
         });
@@ -80,6 +129,9 @@ impl Acks {
 
     /// How long the oldest debt may still wait.
     pub(super) fn wait(&self, now: Time) -> Option<Duration> {
+        if !self.asked.is_empty() {
+            return Some(Duration::ZERO);
+        }
         self.due.iter().map(|(_, debt)| debt.wait(now)).min()
     }
 
@@ -111,15 +163,12 @@ fn ways(session: &Session, debt: &Debt<Back>, fib: &Fib) -> impl Iterator<Item =
 
 fn send(
     session: &Session,
-    Back { socket, to, .. }: Back,
-    stalled_ms: u16,
+    ack: &Ack,
+    socket: &OwnedFd,
+    to: SocketAddr,
     frame: &mut Vec<u8>,
-    fib: &Fib,
     counters: &Counters,
 ) {
-    let Some(socket) = fib.sockets.get(&socket) else { return };
-    let Some(mut ack) = session.acknowledgement() else { return };
-    ack.stalled_ms = stalled_ms;
     frame.clear();
     frame.resize(HEADER_LEN, 0);
     ack.encode(frame);
@@ -129,7 +178,7 @@ fn send(
         return counters.count(reason);
     }
     // Control traffic: a lost acknowledgement would cost a resend.
-    match udp::send_one(socket.fd.as_fd(), &to, frame, Some(udp::TOS_CONTROL)) {
+    match udp::send_one(socket.as_fd(), &to, frame, Some(udp::TOS_CONTROL)) {
         Ok(()) => Counters::add(&counters.acks_sent, 1),
         Err(_) => counters.count(DropReason::SendFailed),
     }

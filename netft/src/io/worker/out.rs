@@ -7,6 +7,7 @@
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
+    acks::Acks,
     chunks::Chunks,
     report::Reports,
     ring::{Place, Ring},
@@ -241,7 +242,13 @@ impl Out {
     /// leaves earlier.
     ///
     /// `quiet`: nothing more waits in the sockets, so silence proves something.
-    pub(super) fn service(&mut self, fib: &Fib, context: &mut Context<'_>, quiet: bool) {
+    pub(super) fn service(
+        &mut self,
+        fib: &Fib,
+        context: &mut Context<'_>,
+        acks: &mut Acks,
+        quiet: bool,
+    ) {
         if self.rings.is_empty() {
             return;
         }
@@ -252,7 +259,7 @@ impl Out {
             Counters::add(&context.counters.ring_overflow, lost);
             ring.session.note_lost(lost);
             done.drain(..).for_each(|chunk| chunks.release(chunk));
-            let Ring { peer, flight, .. } = ring;
+            let Ring { peer, session, flight, .. } = ring;
             let entry = fib.peers.iter().find(|entry| entry.peer == *peer);
             let Some(entry) = entry.filter(|_| !flight.is_empty()) else { continue };
             let paths = || entry.active.iter().chain(&entry.backups);
@@ -264,6 +271,10 @@ impl Out {
                     frames += resend(path, bytes, sent, plain_sockets, context);
                 }
                 context.reports.moved(*peer, &moved, frames, context.counters);
+            }
+            while let Some(question) = flight.ask(now, paths().map(|path| path.way()), quiet) {
+                let Some(path) = paths().find(|path| path.route == question.to) else { break };
+                acks.ask(session, question, path, context.counters);
             }
             if let Some(route) = flight.take_alone() {
                 context.reports.suspect(route, context.counters);

@@ -82,6 +82,8 @@ pub(super) struct Batch<'a, 'l> {
     data: [Option<(&'l Arc<Session>, u64, u64)>; 2],
     /// A session data of which was here before.
     repeated: Option<&'l Arc<Session>>,
+    /// The last question, and its session.
+    asked: Option<(&'l Arc<Session>, u16)>,
 }
 
 /// Writes to the adapter.
@@ -170,15 +172,17 @@ impl Rx {
             frames: 0,
             data: [None; 2],
             repeated: None,
+            asked: None,
         };
         let coalescer = merge.then_some(&mut self.coalescer);
         batch.run(&mut self.input[..received.len], received.segment, coalescer);
         Counters::add(&lent.counters.rx_frames, batch.frames);
         let data = batch.data;
-        let noted = data[0].is_some() || batch.repeated.is_some();
+        let noted = data[0].is_some() || batch.repeated.is_some() || batch.asked.is_some();
         let route = if noted { batch.route().map(|(_, route)| route) } else { None };
         // Anyone can send a copy of what was seen; the answer goes only where a route is.
         let repeated = batch.repeated.filter(|_| route.is_some());
+        let asked = batch.asked.filter(|_| route.is_some());
         let back = Back { route, socket, to: from };
         let Writer { dead, refuses_udp, .. } = batch.writer;
         for (session, frames, highest) in data.into_iter().flatten() {
@@ -187,6 +191,9 @@ impl Rx {
         }
         if let Some(session) = repeated {
             lent.acks.repeated(session, back, clock::now());
+        }
+        if let Some((session, number)) = asked {
+            lent.acks.asked(session, number, back);
         }
         if refuses_udp {
             self.coalescer.set_merge_udp(false);
@@ -250,6 +257,9 @@ impl<'l> Batch<'_, 'l> {
             }
             Kind::Ack => {
                 let ack = Ack::decode(payload)?;
+                if ack.asks != 0 {
+                    self.asked = self.session.as_ref().map(|(_, session, _)| (*session, ack.asks));
+                }
                 session.acknowledged(ack);
                 Ok(())
             }

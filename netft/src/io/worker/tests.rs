@@ -552,7 +552,7 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
     let told = left.driver.blocking_recv().unwrap();
     let FromWorker::Resent { peer, from, to, frames, waited } = told else { panic!("{told:?}") };
     assert_eq!((peer, from, to), (PEER, ROUTE, RouteId(ROUTE.0 + 1)));
-    assert!(waited >= recovery::FLOOR, "{waited:?}");
+    assert!(waited >= recovery::ACK_DELAY, "{waited:?}");
     // Acknowledged over the backup, they are not sent a third time.
     thread::sleep(Duration::from_millis(300));
     let counters = &left.workers.counters()[0];

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    acks::Acks,
     out::{Context, Out, Target},
     report::Reports,
     slices,
@@ -87,11 +88,11 @@ impl Tx {
     pub(super) fn service(
         &mut self,
         fib: &Fib,
-        counters: &Counters,
-        reports: &mut Reports,
+        context: &mut Context<'_>,
+        acks: &mut Acks,
         quiet: bool,
     ) {
-        self.out.service(fib, &mut Context { counters, reports }, quiet);
+        self.out.service(fib, context, acks, quiet);
     }
 
     /// How long until [`service`](Self::service) has something to do by itself.
