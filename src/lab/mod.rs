@@ -24,6 +24,7 @@ pub mod probe;
 mod scratch;
 mod sys;
 pub mod transfer;
+mod wan;
 pub mod wire;
 
 pub use build::{Lab, Shape};

@@ -22,7 +22,7 @@ use rustix::{
 };
 use socket2::Socket;
 
-use super::{Lab, LabError, interface_index, sys};
+use super::{Lab, LabError, Netns, interface_index, sys};
 
 /// The kernel's `virtio_net_hdr` in front of every frame: offloads survive the relay.
 const META: usize = 10;
@@ -81,14 +81,7 @@ impl Lab {
     pub fn wire(&self, network: usize, seed: u64) -> Result<Wire, LabError> {
         assert_eq!(self.nodes(), 2, "a wire has two ends");
         for node in [0, 1] {
-            let nic = Self::nic(network);
-            self.node(node).netlink("cut segmented sends", |netlink| async move {
-                let index = interface_index(&netlink, &nic).await?;
-                let cut = LinkUnspec::new_with_index(index)
-                    .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
-                    .build();
-                netlink.link().change(cut).execute().await
-            })?;
+            self.cut_segments(network, node)?;
         }
         let switch = self.switch(network);
         for node in [0, 1] {
@@ -99,23 +92,41 @@ impl Lab {
                 netlink.link().change(alone).execute().await
             })?;
         }
-        let open = |node| {
-            let port = Self::port(node);
+        Wire::between(switch, [&Self::port(0), &Self::port(1)], seed)
+    }
+}
+
+impl Lab {
+    /// Makes a node's interface send frames of wire size only.
+    pub(super) fn cut_segments(&self, network: usize, node: usize) -> Result<(), LabError> {
+        let nic = Self::nic(network);
+        self.node(node).netlink("cut segmented sends", |netlink| async move {
+            let index = interface_index(&netlink, &nic).await?;
+            let cut = LinkUnspec::new_with_index(index)
+                .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
+                .build();
+            netlink.link().change(cut).execute().await
+        })
+    }
+}
+
+impl Wire {
+    /// Relays frames between two interfaces of a namespace.
+    pub(super) fn between(switch: &Netns, ports: [&str; 2], seed: u64) -> Result<Self, LabError> {
+        let open = |port: &str| {
             let failed = LabError::io(format!("relay frames of {port}"));
-            switch.run(|| sys::relay_socket(&port)).map_err(failed).map(Arc::new)
+            switch.run(|| sys::relay_socket(port)).map_err(failed).map(Arc::new)
         };
-        let sockets = [open(0)?, open(1)?];
+        let sockets = [open(ports[0])?, open(ports[1])?];
         let ways = [Arc::<Way>::default(), Arc::default()];
         for node in [0, 1] {
             let (from, to) = (Arc::clone(&sockets[node]), Arc::clone(&sockets[1 - node]));
             let way = Arc::clone(&ways[node]);
             thread::spawn(move || Relay::new(way, seed ^ node as u64).run(&from, &to));
         }
-        Ok(Wire { ways })
+        Ok(Self { ways })
     }
-}
 
-impl Wire {
     /// Sets the faults of what `from` sends.
     pub fn set(&self, from: usize, grey: Grey) {
         *self.ways[from].grey.lock().unwrap_or_else(PoisonError::into_inner) = grey;

@@ -64,9 +64,10 @@ async fn start(
     netlink.configure_adapter(&config.adapter, config.addrs, config.mtu).await?;
     let fib = SharedFib::default();
     let (to_driver, from_workers) = mpsc::channel(FROM_WORKERS);
+    let (later, left) = mpsc::channel(FROM_WORKERS);
     let (to_quic, arrivals) = mpsc::channel(QUEUE);
     let system = |what| move |source: io::Error| OpenError::System { what, source };
-    let io = WorkerIo { fib: fib.clone(), to_driver, to_quic, resend: config.resend };
+    let io = WorkerIo { fib: fib.clone(), to_driver, later, to_quic, resend: config.resend };
     let workers = Workers::start(count, io).map_err(system("start the packet workers"))?;
     let (messages, inbox) = mpsc::channel(MESSAGES);
     let (events, first) = broadcast::channel(EVENT_BACKLOG);
@@ -88,6 +89,7 @@ async fn start(
         workers,
         queues: opened.queues.into_iter().map(Arc::new).collect(),
         from_workers,
+        left,
         messages: inbox,
         events: events.clone(),
         boot_id: random.0,

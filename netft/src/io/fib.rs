@@ -4,7 +4,7 @@
 //! live sessions and the adapter's queues; workers load it once per batch.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
@@ -43,6 +43,11 @@ pub struct Fib {
     pub sessions: HashMap<u32, Arc<Session>>,
     /// Socket and remote address → the route they make, and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
+    /// Some peer is not reached over any route: set by [`noted`](Self::noted), so that not all
+    /// peers are looked through for a datagram.
+    pub strangers: bool,
+    /// Peers all of whose routes are up and well: their replies need not wake the driver.
+    pub calm: HashSet<PeerId>,
 }
 
 /// One peer.
@@ -124,9 +129,16 @@ impl PeerEntry {
 }
 
 impl Fib {
+    /// The table with what follows from its peers noted.
+    pub fn noted(mut self) -> Self {
+        self.strangers = self.peers.iter().any(|entry| entry.active.is_none());
+        self
+    }
+
     /// Whether QUIC may come from an address that is no route's: some peer is not reached over any.
+    #[inline]
     pub fn expects_strangers(&self) -> bool {
-        self.peers.iter().any(|entry| entry.active.is_none())
+        self.strangers
     }
 
     /// The peer that owns a virtual address.

@@ -56,7 +56,9 @@ fn build(driver: &Driver) -> Fib {
     let mut paths = HashMap::new();
     let rtts: HashMap<_, _> =
         driver.engine.routes().into_iter().map(|route| (route.id, route.rtt)).collect();
+    let mut counts = HashMap::<_, usize>::new();
     for (id, known) in &driver.routes {
+        *counts.entry(known.plan.spec.peer).or_default() += 1;
         for socket in driver.sockets.at(known.plan.spec.real_local) {
             fib.routes
                 .insert((socket.id, known.plan.spec.real_remote), (known.plan.spec.peer, *id));
@@ -67,7 +69,8 @@ fn build(driver: &Driver) -> Fib {
     }
     for (peer, sessions) in &driver.peers {
         let Some(config) = driver.config.peer_of(*peer) else { continue };
-        let row = driver.table.peers.iter().find(|row| row.peer == *peer);
+        let row = driver.table.peers.binary_search_by_key(peer, |row| row.peer);
+        let row = row.ok().map(|place| &driver.table.peers[place]);
         let place = fib.peers.len();
         fib.by_v4.insert(config.addrs.v4, place);
         fib.by_v6.insert(config.addrs.v6, place);
@@ -83,11 +86,15 @@ fn build(driver: &Driver) -> Fib {
             steering: steering(driver, config, row, &paths),
             candidates: candidates.iter().filter_map(|id| paths.get(id).cloned()).collect(),
         });
+        let routes = counts.get(peer).copied().unwrap_or_default();
+        if row.is_some_and(|row| row.spread.len() == routes && row.suspects.is_empty()) {
+            fib.calm.insert(*peer);
+        }
         for session in &sessions.live {
             fib.sessions.insert(session.local(), session.clone());
         }
     }
-    fib
+    fib.noted()
 }
 
 fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {

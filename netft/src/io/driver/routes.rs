@@ -122,7 +122,7 @@ impl Driver {
     pub(super) fn follow_addresses(&mut self) {
         let plans: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
         let health = topology::faults(&plans, &self.world.interfaces);
-        let mut inputs = Vec::new();
+        let (mut inputs, mut retry) = (Vec::new(), None);
         for ((id, known), health) in self.routes.iter_mut().zip(health) {
             if let Some(holder) = self.world.interface(health.ifindex) {
                 known.plan.ifindex = holder.index;
@@ -139,7 +139,9 @@ impl Driver {
                         if known.unopened.is_none() {
                             tracing::warn!(%local, %interface, %error, "cannot open a socket");
                         }
-                        known.unopened = Some(clock::now() + SOCKET_RETRY);
+                        let again = clock::now() + SOCKET_RETRY;
+                        known.unopened = Some(again);
+                        retry = Some(again);
                     }
                 }
             }
@@ -155,6 +157,7 @@ impl Driver {
             }
             known.fault = health.fault;
         }
+        retry.into_iter().for_each(|at| self.retry(at));
         self.listen();
         let (routes, offer) = (&self.routes, &self.offer);
         let offered = |local: SocketAddr| {
@@ -183,13 +186,6 @@ impl Driver {
             {
                 self.dirty |= changed;
             }
-        }
-    }
-
-    /// Tries again to open the sockets that did not open.
-    pub(super) fn retry_sockets(&mut self, now: Time) {
-        if self.routes.values().any(|known| known.unopened.is_some_and(|at| at <= now)) {
-            self.follow_addresses();
         }
     }
 

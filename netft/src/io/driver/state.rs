@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 
-use super::{DriverParts, Message, Request, forwarding, snapshot, sockets::Sockets};
+use super::{
+    DriverParts, Message, Request, carriers::Pace, forwarding, inbox::Inbox, snapshot,
+    sockets::Sockets,
+};
 use crate::{
     adapter::{RouteError, Snapshot},
     config::Config,
@@ -40,8 +43,8 @@ use crate::{
     },
 };
 
-/// A route that failed to send is tried again after this long.
-const SEND_RETRY: Duration = Duration::from_millis(200);
+/// What the workers counted is summed up no more often than this: a cost is told 1.5 s later.
+const TALLY: Duration = Duration::from_millis(20);
 
 /// What the driver knows of a route beside the engine.
 pub(super) struct Known {
@@ -139,6 +142,11 @@ pub(super) struct Driver {
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
     pub(super) world: World,
     pub(super) dirty: bool,
+    /// When the interfaces are asked for their carrier.
+    pub(super) pace: Pace,
+    /// When something is tried again at the earliest.
+    pub(super) retry_at: Option<Time>,
+    tallied: Time,
     pub(super) boot_id: u64,
     pub(super) started: Time,
     last_route: u32,
@@ -146,10 +154,8 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// The driver, and the two queues it listens to.
-    pub(super) fn new(
-        parts: DriverParts,
-    ) -> (Self, mpsc::Receiver<FromWorker>, mpsc::Receiver<Message>) {
+    /// The driver, and what it listens to. For the thread that will.
+    pub(super) fn new(parts: DriverParts) -> (Self, Inbox) {
         let config = parts.config;
         let engine = EngineConfig {
             hold: config.hold,
@@ -177,6 +183,9 @@ impl Driver {
             peers: BTreeMap::new(),
             world: World::default(),
             dirty: true,
+            pace: Pace::default(),
+            retry_at: None,
+            tallied: Time::ZERO,
             boot_id: parts.boot_id,
             started: clock::now(),
             last_route: 0,
@@ -187,28 +196,27 @@ impl Driver {
         driver.set_queues(parts.queues);
         driver.set_world(parts.world);
         driver.turn();
-        (driver, parts.from_workers, parts.messages)
+        let inbox = Inbox::new(parts.from_workers, parts.left, parts.messages);
+        (driver, inbox)
     }
 
-    /// When the engine, or something to be tried again, wants to be woken.
-    pub(super) fn next_wake(&self) -> Option<Time> {
-        let retry = self
-            .routes
-            .values()
-            .flat_map(|known| [known.send_error_until, known.unopened].into_iter().flatten())
-            .min();
-        [self.engine.next_wake(), retry].into_iter().flatten().min()
+    /// When the engine, the carriers or something to be tried again want to be looked at.
+    pub(super) fn next_wake(&self) -> Time {
+        let others = [self.engine.next_wake(), self.retry_at].into_iter().flatten();
+        others.fold(self.pace.wake(), Time::min)
     }
 
     /// A heartbeat, or a complaint, of a worker.
     pub(super) fn on_worker(&mut self, heard: FromWorker) {
         match heard {
-            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, .. } => {
+            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at } => {
                 let former =
                     self.peers.get(&peer).is_some_and(|known| known.is_former(session_boot_id));
                 let refused = match Heartbeat::decode(&plaintext) {
                     Ok(_) if former => Err(DropReason::FormerBoot),
-                    Ok(heartbeat) => self.try_input(Input::Heartbeat { peer, route, heartbeat }),
+                    Ok(heartbeat) => {
+                        self.try_input(Input::Late { peer, route, heartbeat, at: received_at })
+                    }
                     Err(reason) => Err(reason),
                 };
                 if let Err(reason) = refused {
@@ -218,8 +226,12 @@ impl Driver {
             FromWorker::Probe { peer, route, probe } => {
                 self.input(Input::Probe { peer, route, probe });
             }
-            FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
+            FromWorker::Suspect(route) => {
+                self.pace.doubt();
+                self.input(Input::Suspect(route));
+            }
             FromWorker::Resent { peer, from, to, frames, waited } => {
+                self.pace.doubt();
                 self.input(Input::Resent { peer, from, to, frames, waited });
             }
             FromWorker::SendError { route, errno } => {
@@ -368,9 +380,8 @@ impl Driver {
     /// Timers, outputs, and the table if it changed: after every input.
     pub(super) fn turn(&mut self) {
         let now = clock::now();
-        self.retry_sends(now);
-        self.retry_sockets(now);
-        self.tell_tallies();
+        self.retry_due(now);
+        self.tell_tallies(now);
         self.look_before_blaming(now);
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
@@ -394,7 +405,11 @@ impl Driver {
     }
 
     /// What the workers counted per peer, where it changed.
-    fn tell_tallies(&mut self) {
+    fn tell_tallies(&mut self, now: Time) {
+        if now.since(self.tallied) < TALLY {
+            return;
+        }
+        self.tallied = now;
         let mut news = Vec::new();
         for (peer, sessions) in &mut self.peers {
             let tally = sessions.tally();
@@ -435,30 +450,6 @@ impl Driver {
             && udp::classify(&error, false) == SendFault::Route
         {
             self.send_failed(route);
-        }
-    }
-
-    /// The kernel refused: the route is broken here until a retry shows otherwise.
-    fn send_failed(&mut self, route: RouteId) {
-        let until = clock::now() + SEND_RETRY;
-        let Some(known) = self.routes.get_mut(&route) else { return };
-        if known.send_error_until.replace(until).is_none() {
-            self.input(Input::Fault { route, reason: Reason::SendError });
-        }
-    }
-
-    fn retry_sends(&mut self, now: Time) {
-        let due: Vec<_> = self
-            .routes
-            .iter_mut()
-            .filter(|(_, known)| known.send_error_until.is_some_and(|until| until <= now))
-            .map(|(id, known)| {
-                known.send_error_until = None;
-                *id
-            })
-            .collect();
-        for route in due {
-            self.input(Input::FaultCleared { route, reason: Reason::SendError });
         }
     }
 

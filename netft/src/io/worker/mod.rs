@@ -52,6 +52,8 @@ pub struct WorkerIo {
     pub fib: SharedFib,
     /// To the driver.
     pub to_driver: mpsc::Sender<FromWorker>,
+    /// To the driver, who need not wake up for it.
+    pub later: mpsc::Sender<FromWorker>,
     /// To the QUIC endpoint.
     pub to_quic: mpsc::Sender<QuicDatagram>,
     /// What a peer's unacknowledged frames may hold, over all workers.

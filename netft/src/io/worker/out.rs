@@ -420,7 +420,7 @@ mod tests {
             sent: Arc::default(),
         };
         let counters = Counters::default();
-        let mut reports = Reports::new(mpsc::channel(1).0);
+        let mut reports = Reports::new(mpsc::channel(1).0, mpsc::channel(1).0);
         let mut context = Context { counters: &counters, reports: &mut reports };
         put(&path, &[0; 1400 * 2 + 700], 1400, &mut Vec::new(), &mut context);
         assert_eq!(counters.drops[DropReason::TooBig as usize].load(Relaxed), 2);

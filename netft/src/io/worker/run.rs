@@ -54,7 +54,7 @@ impl Worker {
             index,
             shared,
             counters,
-            reports: Reports::new(io.to_driver.clone()),
+            reports: Reports::new(io.to_driver.clone(), io.later.clone()),
             acks: Acks::default(),
             tx: Tx::new(io.resend),
             rx: Rx::new(),

@@ -33,6 +33,7 @@ use crate::{
         DropReason,
         ack::Ack,
         header::{self, FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind},
+        heartbeat::Heartbeat,
         probe::Probe,
         session::{Opener, Session},
     },
@@ -341,10 +342,17 @@ impl<'l> Batch<'_, 'l> {
             _ => return Err(DropReason::Misrouted),
         };
         let session_boot_id = session.boot_id();
+        // A request wants an answer; a reply says what is known, as long as all is well.
+        let quiet = Heartbeat::is_reply(&plaintext);
         let received_at = clock::now();
         let message =
             FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at };
-        self.lent.reports.send(message, self.lent.counters);
+        let Lent { fib, reports, counters, .. } = self.lent;
+        if quiet && fib.calm.contains(&peer) {
+            reports.leave(message, counters);
+        } else {
+            reports.send(message, counters);
+        }
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calm;
 mod slices;
 mod too_big;
 
@@ -90,7 +91,9 @@ struct Node {
     queue: Arc<TunQueue>,
     kernel: OwnedFd,
     driver: mpsc::Receiver<FromWorker>,
+    later: mpsc::Receiver<FromWorker>,
     quic: mpsc::Receiver<QuicDatagram>,
+    fib: SharedFib,
 }
 
 fn pair(left_vnet: bool, right_vnet: bool) -> (Node, Node) {
@@ -150,10 +153,12 @@ fn node_that_keeps(
     fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
     let (to_quic, quic) = mpsc::channel(64);
-    let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic, resend };
+    let (leave, later) = mpsc::channel(64);
+    let fib = Arc::new(ArcSwap::from_pointee(fib));
+    let io = WorkerIo { fib: fib.clone(), to_driver, later: leave, to_quic, resend };
     let workers = Workers::start(1, io).unwrap();
     workers.watch_socket(&socket).unwrap();
-    Node { workers, socket, session, queue, kernel, driver, quic }
+    Node { workers, socket, session, queue, kernel, driver, later, quic, fib }
 }
 
 impl Node {
@@ -509,8 +514,9 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
         for round in 0..10_000u32 {
             let (to_driver, _driver) = mpsc::channel(1);
             let (to_quic, _quic) = mpsc::channel(1);
-            let io =
-                WorkerIo { fib: Arc::default(), to_driver, to_quic, resend: Limits::default() };
+            let later = to_driver.clone();
+            let (fib, resend) = (Arc::default(), Limits::default());
+            let io = WorkerIo { fib, to_driver, later, to_quic, resend };
             let workers = Workers::start(1, io).unwrap();
             workers.unwatch_queue(0);
             // The stop comes at every point of the turn the change above causes.

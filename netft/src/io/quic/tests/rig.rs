@@ -141,7 +141,7 @@ impl Plan {
             steering: None,
             candidates,
         });
-        fib
+        fib.noted()
     }
 
     /// Feeds what arrives, until dropped.
@@ -272,7 +272,7 @@ impl Node {
     pub(super) fn activate(&self) {
         let mut fib = self.plan.fib(&self.peer);
         fib.peers[0].active = Some(fib.peers[0].candidates[0].clone());
-        self.fib.store(Arc::new(fib));
+        self.fib.store(Arc::new(fib.noted()));
         self.manager.fib_changed();
     }
 
