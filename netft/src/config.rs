@@ -28,6 +28,8 @@ pub const DEFAULT_PORT: u16 = 3343;
 pub const DEFAULT_ADAPTER: &str = "netft0";
 /// The default MTU of the adapter: fits a 1500-byte underlay over IPv4 and IPv6.
 pub const DEFAULT_MTU: u16 = 1420;
+/// The default bound on multicast and broadcast, packets per second.
+pub const DEFAULT_MULTICAST: u32 = 1000;
 /// The default metric of a cluster network (as the 2008 R2 AutoMetric base).
 pub const DEFAULT_METRIC: u32 = 1000;
 /// The default metric of a cluster-and-client network: used after pure cluster networks.
@@ -51,6 +53,10 @@ pub struct Config {
     /// fits one send) pays with [`Backend::Plain`] and for large datagrams, which a single lost
     /// frame then costs whole.
     pub mtu: u16,
+    /// Multicast and broadcast packets from the adapter that go to every peer, per second; a burst
+    /// may be a quarter of it (64 at least), and what is more is dropped. 0: none goes, and none
+    /// is taken from a peer.
+    pub multicast: u32,
     /// This node's virtual addresses.
     pub addrs: VirtualAddrs,
     /// The UDP port of every local address.
@@ -99,6 +105,7 @@ impl Config {
             adapter: DEFAULT_ADAPTER.to_owned(),
             backend: Backend::default(),
             mtu: DEFAULT_MTU,
+            multicast: DEFAULT_MULTICAST,
             addrs: VirtualAddrs::derive(&public_key),
             port: DEFAULT_PORT,
             workers: 0,
@@ -136,6 +143,13 @@ impl Config {
     #[must_use]
     pub fn adapter(mut self, name: impl Into<String>) -> Self {
         self.adapter = name.into();
+        self
+    }
+
+    /// Bounds multicast and broadcast, packets per second; 0 turns it off.
+    #[must_use]
+    pub fn multicast(mut self, per_second: u32) -> Self {
+        self.multicast = per_second;
         self
     }
 

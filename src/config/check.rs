@@ -5,7 +5,10 @@ use std::{path::Path, time::Duration};
 use netft::{
     NodeKey,
     addr::VirtualAddrs,
-    config::{Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_PORT, Network, PrivateKey, Timings},
+    config::{
+        Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT, Network, PrivateKey,
+        Timings,
+    },
     io::identity,
     route::{PMTU_RAISE_TIMER, Timing, flight},
 };
@@ -66,6 +69,8 @@ pub(super) fn check(
     let name = reader.parse(&adapter.name, "name", names::ADAPTER_NAME, names::adapter_name);
     let backend = reader.parse(&adapter.backend, "backend", "`offload` or `plain`", names::backend);
     let mtu = reader.number(&adapter.mtu, "mtu", Limits::new(1280, 65_535, "bytes"));
+    let multicast = Limits::new(0, 1_000_000, "packets per second");
+    let multicast = reader.number(&adapter.multicast, "multicast", multicast);
     let timings = timings(&mut reader, &file.heartbeat);
     let history = Limits::new(0, 40, "heartbeats");
     let history = reader.number(&file.heartbeat.history, "history", history);
@@ -83,6 +88,7 @@ pub(super) fn check(
             adapter: name.map_or_else(|| DEFAULT_ADAPTER.to_owned(), |(name, _)| name),
             backend: backend.map(|(backend, _)| backend).unwrap_or_default(),
             mtu: mtu.map_or(DEFAULT_MTU, |mtu| mtu as u16),
+            multicast: multicast.map_or(DEFAULT_MULTICAST, |rate| rate as u32),
             addrs: own.addrs,
             port,
             workers: 0,

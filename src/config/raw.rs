@@ -53,6 +53,7 @@ pub(super) struct Adapter {
     pub(super) name: Field,
     pub(super) backend: Field,
     pub(super) mtu: Field,
+    pub(super) multicast: Field,
     pub(super) address: Field,
     pub(super) address6: Field,
     pub(super) prefix: Field,

@@ -89,6 +89,8 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, Vec<Fixed>> {
     set("history", format!("{} heartbeats", old.history), format!("{} heartbeats", new.history));
     set("rekey", span(old.rekey), span(new.rekey));
     set("raise timer of path MTUs", span(old.mtu_raise), span(new.mtu_raise));
+    let bound = |rate: u32| if rate == 0 { "off".to_owned() } else { format!("{rate}/s") };
+    set("multicast", bound(old.multicast), bound(new.multicast));
     set("site", named(&old.site), named(&new.site));
     set("all cross-subnet routes", yes(old.all_cross_subnet), yes(new.all_cross_subnet));
     excludes(old, new, &mut changes);
@@ -315,7 +317,7 @@ mod tests {
     #[test]
     fn each_change_is_one_line() {
         type Case = (fn(&mut Config), &'static [&'static str]);
-        let cases: [Case; 14] = [
+        let cases: [Case; 15] = [
             (
                 |c| {
                     c.site = "north".into();
@@ -326,6 +328,7 @@ mod tests {
             (|c| c.exclude.push(Exclude::Interface("wlan*".into())), &["+ exclude wlan*"]),
             (|c| c.hold = Duration::from_secs(5), &["~ hold: 1 s → 5 s"]),
             (|c| c.hold = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
+            (|c| c.multicast = 0, &["~ multicast: 1000/s → off"]),
             (|c| c.history = 20, &["~ history: 10 heartbeats → 20 heartbeats"]),
             (|c| c.rekey = Duration::from_secs(60), &["~ rekey: 3600 s → 60 s"]),
             (|c| c.mtu_raise = Duration::from_secs(5), &["~ raise timer of path MTUs: 60 s → 5 s"]),

@@ -17,6 +17,7 @@ use super::{counters::RouteCounters, steering::Steering};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
+    packet::rate::Rate,
     route::flight::Way,
     wire::session::Session,
 };
@@ -41,6 +42,8 @@ pub struct Fib {
     pub by_v6: HashMap<Ipv6Addr, usize>,
     /// This node's session number → session.
     pub sessions: HashMap<u32, Arc<Session>>,
+    /// How many multicast and broadcast packets go to every peer; `None`: none, and none are taken.
+    pub multicast: Option<Arc<Rate>>,
     /// Socket and remote address → the route they make, and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
 }

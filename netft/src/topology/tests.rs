@@ -38,6 +38,7 @@ fn config(peers: &[&[&str]]) -> Config {
         runtime_dir: "/run/netft".into(),
         hold: Duration::from_secs(3),
         mtu_raise: Duration::from_secs(60),
+        multicast: 0,
         resend: crate::route::flight::Limits::default(),
         history: 10,
         rekey: Duration::from_secs(3600),

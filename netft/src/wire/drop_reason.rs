@@ -46,11 +46,13 @@ pub enum DropReason {
     FormerBoot,
     /// A packet that came in slices never became whole: one was lost, or too much was waiting.
     Incomplete,
+    /// More multicast and broadcast packets from the adapter than the config allows.
+    MulticastRate,
 }
 
 impl DropReason {
     /// Every reason, in the order of their indexes.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::Unsupported,
         Self::UnknownSession,
@@ -72,6 +74,7 @@ impl DropReason {
         Self::KeyExhausted,
         Self::FormerBoot,
         Self::Incomplete,
+        Self::MulticastRate,
     ];
 
     /// The name in JSON output and metrics.
@@ -98,6 +101,7 @@ impl DropReason {
             Self::KeyExhausted => "key_exhausted",
             Self::FormerBoot => "former_boot",
             Self::Incomplete => "incomplete",
+            Self::MulticastRate => "multicast_rate",
         }
     }
 }

@@ -50,6 +50,7 @@ fn build(driver: &Driver) -> Fib {
     let mut fib = Fib {
         local: Some(driver.config.addrs),
         queues: driver.queues.clone(),
+        multicast: driver.multicast.clone(),
         sockets: driver.sockets.all().map(|socket| (socket.id, socket.clone())).collect(),
         ..Fib::default()
     };

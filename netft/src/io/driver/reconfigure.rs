@@ -1,7 +1,7 @@
 //! Another config for a running node: peers come and go, routes follow the new plan, and what is
 //! the same in both keeps its number, its socket and its session.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     NewConfig,
@@ -11,6 +11,7 @@ use crate::{
     config::{Change, Config, timing},
     id::{PeerId, RouteId},
     io::keeper::World,
+    packet::rate::Rate,
     route::{EventKind, Input, Priority, RouteSpec, Timing},
     topology::{self, Planned, Surroundings},
 };
@@ -56,6 +57,7 @@ impl Driver {
         self.input(Input::Configure { hold, history, mtu_raise });
         self.keep_policies(&mut config);
         self.config = config;
+        self.bound_multicast();
         // Capacities and policies are in the forwarding table.
         self.dirty = true;
         self.removed.clear();
@@ -69,6 +71,14 @@ impl Driver {
         }
         self.set_world(world);
         routes.changes
+    }
+
+    /// Bounds multicast as the config says; the same bound is not filled anew.
+    pub(super) fn bound_multicast(&mut self) {
+        let wanted = self.config.multicast;
+        if self.multicast.as_ref().map_or(0, |rate| rate.per_second()) != wanted {
+            self.multicast = Rate::new(wanted).map(Arc::new);
+        }
     }
 
     fn compare(&self, config: &Config, world: &World) -> Routes {

@@ -25,6 +25,7 @@ use crate::{
         sys::udp::{self, SendFault},
         worker::{FromWorker, Workers},
     },
+    packet::rate::Rate,
     route::{
         Engine, EngineConfig, Event, EventKind, Input, Output, Policies, Priority, Reason,
         RouteChange, Table, Tally, Timing,
@@ -136,6 +137,8 @@ pub(super) struct Driver {
     pub(super) told: watch::Sender<Offers>,
     /// What the peers were told last.
     pub(super) offer: Interfaces,
+    /// What bounds multicast and broadcast; kept over tables, so that it is one bound.
+    pub(super) multicast: Option<Arc<Rate>>,
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
     pub(super) world: World,
     pub(super) dirty: bool,
@@ -174,6 +177,7 @@ impl Driver {
             want: parts.want,
             told: parts.told,
             offer: Interfaces::default(),
+            multicast: None,
             peers: BTreeMap::new(),
             world: World::default(),
             dirty: true,
@@ -184,6 +188,7 @@ impl Driver {
         };
         let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
         peers.into_iter().for_each(|peer| driver.add_peer(peer));
+        driver.bound_multicast();
         driver.set_queues(parts.queues);
         driver.set_world(parts.world);
         driver.turn();

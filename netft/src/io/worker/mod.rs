@@ -19,6 +19,7 @@ mod ring;
 mod run;
 mod rx;
 mod slices;
+mod spread;
 mod traffic;
 mod tx;
 mod watch;

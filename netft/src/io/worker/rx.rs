@@ -275,10 +275,9 @@ impl<'l> Batch<'_, 'l> {
     ) -> Result<(), DropReason> {
         while start < end {
             let inner = Inner::parse(&input[start..end])?;
-            let local = self.lent.fib.local;
             if !peer.contains(inner.src) {
                 self.drop(DropReason::InnerSource);
-            } else if !local.is_some_and(|local| local.contains(inner.dst)) {
+            } else if !self.is_for_us(&inner, &input[start..]) {
                 self.drop(DropReason::InnerDestination);
             } else if let Some(coalescer) = merge.as_deref_mut() {
                 let mut sink = |write: &Write<'_>| self.writer.merged(write);

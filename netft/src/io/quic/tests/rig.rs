@@ -88,6 +88,7 @@ impl Plan {
             runtime_dir: "/nonexistent".into(),
             hold: Duration::from_secs(1),
             mtu_raise: Duration::from_secs(60),
+            multicast: 0,
             resend: crate::route::flight::Limits::default(),
             history: 0,
             rekey: self.rekey,
