@@ -11,7 +11,7 @@ use std::{
 use netft::io::identity;
 use netft::{
     NodeKey,
-    config::{Backend, Config, Role},
+    config::{Backend, Config, Relay, Role},
     route::{
         Policy, TrafficClass,
         policy::{Dscp, Ports, Protocol},
@@ -116,6 +116,10 @@ hold = 500
 [session]
 port = 4444
 rekey = 600
+[relay]
+offer = true
+limit = 500
+use = true
 [resend]
 bytes = 0
 age = 2000
@@ -167,6 +171,7 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.hold, Duration::from_millis(500));
     assert_eq!(config.rekey, Duration::from_secs(600));
     assert_eq!((config.resend.bytes, config.resend.age), (0, Duration::from_secs(2)));
+    assert_eq!(config.relay, Relay { offer: true, limit: 500, uses: true });
     let timings = config.timings;
     let ms = |timing: netft::route::Timing| (timing.delay.as_millis(), timing.threshold.get());
     assert_eq!(ms(timings.same_subnet), (50, 4));
@@ -286,9 +291,11 @@ fn c_02_numbers_out_of_range_say_what_is_allowed() {
     ] {
         rows.push((format!("{NODE}[heartbeat]\ndelay = {value}\n"), "5:9", words));
     }
-    let others: [(&str, &str, &'static [&'static str]); 11] = [
+    let others: [(&str, &str, &'static [&'static str]); 13] = [
         ("[adapter]\nmtu = 1279", "5:7", &["from 1280 to 65535 bytes", "not 1279"]),
         ("[adapter]\nmulticast = 1000001", "5:13", &["from 0 to 1000000 packets per second"]),
+        ("[relay]\nlimit = 0", "5:9", &["from 1 to 10000000 datagrams per second"]),
+        ("[relay]\nuse = 1", "5:7", &["`use` is `true` or `false`", "not 1"]),
         ("[adapter]\nmtu = 65536", "5:7", &["from 1280 to 65535 bytes"]),
         ("[session]\nport = 0", "5:8", &["from 1 to 65535"]),
         ("[session]\nrekey = 59", "5:9", &["from 60 to 86400 seconds"]),

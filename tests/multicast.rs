@@ -16,46 +16,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{HOLD, PATIENCE, WHILE, eventually, programs};
-use netftd::lab::{
-    Lab,
-    daemon::{ADAPTER, Daemon, Settings, Site},
-    in_namespace,
-};
+use common::{PATIENCE, WHILE, eventually, three::Three};
+use netftd::lab::{daemon::ADAPTER, in_namespace};
 use socket2::{Domain, InterfaceIndexOrAddress, SockRef, Socket, Type};
 
 const PORT: u16 = 5353;
 
-/// Three nodes with two networks, and a daemon on each.
-struct Three {
-    daemons: Vec<Daemon>,
-    site: Site,
-    lab: Lab,
+/// What programs send and hear on the adapter.
+trait Groups {
+    fn scope(&self, node: usize) -> u32;
+    fn sender(&self, node: usize, group: IpAddr) -> UdpSocket;
+    fn listen(&self, node: usize, group: IpAddr) -> Listener;
 }
 
-impl Three {
-    fn up(common: &str) -> Self {
-        let lab = Lab::new(3, 2).unwrap();
-        let settings = Settings { common: &format!("{HOLD}{common}"), ..Settings::default() };
-        let site = Site::new(&lab, programs(), settings).unwrap();
-        let mut daemons: Vec<_> = (0..3).map(|node| site.start(&lab, node).unwrap()).collect();
-        for daemon in &mut daemons {
-            daemon.wait_ready(4).unwrap();
-        }
-        Self { daemons, site, lab }
-    }
-
+impl Groups for Three {
     /// The adapter's number at a node.
     fn scope(&self, node: usize) -> u32 {
         match self.site.endpoint(&self.lab, node, true).unwrap() {
             SocketAddr::V6(v6) => v6.scope_id(),
             SocketAddr::V4(_) => unreachable!("an IPv6 address was asked for"),
         }
-    }
-
-    fn drops(&self, node: usize, reason: &str) -> u64 {
-        let status = self.daemons[node].get("/v1/status").unwrap();
-        status["counters"]["drops"][reason].as_u64().unwrap()
     }
 
     /// A socket that sends to `group` on the adapter, as programs do: it names the interface, and

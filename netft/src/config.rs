@@ -88,6 +88,8 @@ pub struct Config {
     pub all_cross_subnet: bool,
     /// Addresses that are never used, though a network may hold them.
     pub exclude: Vec<Exclude>,
+    /// Ways over a third node.
+    pub relay: Relay,
     /// The physical networks to use; empty: every one found.
     pub networks: Vec<Network>,
     /// The other nodes.
@@ -119,6 +121,7 @@ impl Config {
             site: String::new(),
             all_cross_subnet: false,
             exclude: Vec::new(),
+            relay: Relay::default(),
             networks: Vec::new(),
             peers: Vec::new(),
         }
@@ -136,6 +139,13 @@ impl Config {
     #[must_use]
     pub fn network(mut self, network: Network) -> Self {
         self.networks.push(network);
+        self
+    }
+
+    /// Sets what this node does as a relay, and with relays.
+    #[must_use]
+    pub fn relay(mut self, relay: Relay) -> Self {
+        self.relay = relay;
         self
     }
 
@@ -254,6 +264,23 @@ impl Peer {
     pub fn policies(mut self, policies: Policies) -> Self {
         self.policies = policies;
         self
+    }
+}
+
+/// Ways over a third node, when two share no route of their own that is up. Off by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// This node passes datagrams on between its peers. It cannot read them.
+    pub offer: bool,
+    /// How many datagrams it passes on, per second, at least 1; what is more is dropped.
+    pub limit: u32,
+    /// This node goes over peers that offer it.
+    pub uses: bool,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { offer: false, limit: 20_000, uses: false }
     }
 }
 

@@ -7,7 +7,7 @@ use netft::{
     addr::VirtualAddrs,
     config::{
         Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT, Network, PrivateKey,
-        Timings,
+        Relay, Timings,
     },
     io::identity,
     route::{PMTU_RAISE_TIMER, Timing, flight},
@@ -78,6 +78,7 @@ pub(super) fn check(
     let raise = Limits::new(1000, 3_600_000, "ms");
     let mtu_raise = reader.number(&file.failover.mtu_raise, "mtu_raise", raise);
     let resend = resend(&mut reader, &file.resend);
+    let relay = relay(&mut reader, &file.relay);
     let rekey = reader.number(&file.session.rekey, "rekey", Limits::new(60, 86_400, "seconds"));
 
     match (node, own) {
@@ -102,6 +103,7 @@ pub(super) fn check(
             site: site.map(|(site, _)| site).unwrap_or_default(),
             all_cross_subnet,
             exclude: exclude.into_iter().map(|(exclude, _)| exclude).collect(),
+            relay,
             networks,
             peers,
         }),
@@ -150,6 +152,17 @@ fn resend(reader: &mut Reader, table: &raw::Resend) -> flight::Limits {
     flight::Limits {
         bytes: bytes.map_or(base.bytes, |bytes| bytes as usize),
         age: age.map_or(base.age, Duration::from_millis),
+    }
+}
+
+fn relay(reader: &mut Reader, table: &raw::Relay) -> Relay {
+    let base = Relay::default();
+    let limit = Limits::new(1, 10_000_000, "datagrams per second");
+    let limit = reader.number(&table.limit, "limit", limit);
+    Relay {
+        offer: reader.flag(&table.offer, "offer").unwrap_or(base.offer),
+        limit: limit.map_or(base.limit, |limit| limit as u32),
+        uses: reader.flag(&table.uses, "use").unwrap_or(base.uses),
     }
 }
 

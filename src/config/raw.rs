@@ -27,6 +27,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) topology: Topology,
     #[serde(default)]
+    pub(super) relay: Relay,
+    #[serde(default)]
     pub(super) network: Vec<Spanned<Network>>,
     #[serde(default)]
     pub(super) peer: Vec<Spanned<Peer>>,
@@ -45,6 +47,15 @@ pub(super) struct Node {
 pub(super) struct Topology {
     pub(super) plumb_all_cross_subnet_routes: Field,
     pub(super) exclude: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Relay {
+    pub(super) offer: Field,
+    pub(super) limit: Field,
+    #[serde(rename = "use")]
+    pub(super) uses: Field,
 }
 
 #[derive(Debug, Default, Deserialize)]

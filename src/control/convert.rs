@@ -118,6 +118,7 @@ fn counts(counters: &CounterSnapshot) -> Counters {
         duplicated_frames: counters.duplicated_frames,
         acks_sent: counters.acks_sent,
         ring_overflow: counters.ring_overflow,
+        relayed_frames: counters.relayed_frames,
         drops: counters.drops.iter().map(|(why, n)| (why.name().to_owned(), *n)).collect(),
     }
 }
@@ -168,6 +169,7 @@ pub fn route(status: &RouteStatus, snapshot: &Snapshot, names: &Names, clock: &W
         path_mtu: status.path_mtu,
         tx_frames: sent.frames,
         tx_bytes: sent.bytes,
+        via: snapshot.vias.get(&status.id).map(|via| names.of(*via)),
     }
 }
 
@@ -178,7 +180,9 @@ pub fn peers(snapshot: &Snapshot) -> Peers {
 
 /// One peer.
 pub fn peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
+    let own = |route: &&RouteStatus| !snapshot.vias.contains_key(&route.id);
     let routes = snapshot.routes.iter().filter(|route| route.spec.peer == info.status.peer);
+    let routes = routes.filter(own);
     let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
     Peer {
         name: info.name.clone(),

@@ -60,6 +60,10 @@ impl Facts {
     }
 
     fn planned(&self, route: &Route) -> Option<Planned> {
+        // A relayed one is no route of this node's interfaces.
+        if route.via.is_some() {
+            return None;
+        }
         let peer = self.config.peers.iter().find(|peer| peer.name == route.peer)?;
         let owns = |addr: IpAddr| move |link: &&Link| link.interface.owns(addr);
         let owner = self.links.iter().find(owns(route.real_local.ip()))?;

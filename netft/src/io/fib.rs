@@ -13,7 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{counters::RouteCounters, steering::Steering};
+use super::{counters::RouteCounters, relays::Relays, steering::Steering};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -44,6 +44,8 @@ pub struct Fib {
     pub sessions: HashMap<u32, Arc<Session>>,
     /// How many multicast and broadcast packets go to every peer; `None`: none, and none are taken.
     pub multicast: Option<Arc<Rate>>,
+    /// Ways over a third node, and what passes through this one; `None`: neither.
+    pub relays: Option<Relays>,
     /// Socket and remote address → the route they make, and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
 }

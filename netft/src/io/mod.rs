@@ -10,6 +10,7 @@ pub(crate) mod keeper;
 pub mod lock;
 pub mod netlink;
 pub mod quic;
+pub mod relays;
 pub mod steering;
 pub mod sys;
 pub mod tun;

@@ -39,6 +39,7 @@ fn config(peers: &[&[&str]]) -> Config {
         hold: Duration::from_secs(3),
         mtu_raise: Duration::from_secs(60),
         multicast: 0,
+        relay: crate::config::Relay::default(),
         resend: crate::route::flight::Limits::default(),
         history: 10,
         rekey: Duration::from_secs(3600),

@@ -48,11 +48,16 @@ pub enum DropReason {
     Incomplete,
     /// More multicast and broadcast packets from the adapter than the config allows.
     MulticastRate,
+    /// A datagram to be relayed, or that was: this node does not do that, or it came over a relay
+    /// already.
+    RelayRefused,
+    /// More datagrams to be relayed than the config allows.
+    RelayRate,
 }
 
 impl DropReason {
     /// Every reason, in the order of their indexes.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Malformed,
         Self::Unsupported,
         Self::UnknownSession,
@@ -75,6 +80,8 @@ impl DropReason {
         Self::FormerBoot,
         Self::Incomplete,
         Self::MulticastRate,
+        Self::RelayRefused,
+        Self::RelayRate,
     ];
 
     /// The name in JSON output and metrics.
@@ -102,6 +109,8 @@ impl DropReason {
             Self::FormerBoot => "former_boot",
             Self::Incomplete => "incomplete",
             Self::MulticastRate => "multicast_rate",
+            Self::RelayRefused => "relay_refused",
+            Self::RelayRate => "relay_rate",
         }
     }
 }

@@ -17,6 +17,7 @@ mod drain;
 mod forwarding;
 mod probes;
 mod reconfigure;
+mod relay;
 mod routes;
 mod snapshot;
 mod sockets;
@@ -146,6 +147,7 @@ async fn run(parts: DriverParts) {
         if now.since(polled) >= CARRIER_REST {
             polled = now;
             driver.poll_carriers();
+            driver.mind_relays(now);
         }
         driver.turn();
     };

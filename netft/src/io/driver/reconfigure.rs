@@ -57,7 +57,7 @@ impl Driver {
         self.input(Input::Configure { hold, history, mtu_raise });
         self.keep_policies(&mut config);
         self.config = config;
-        self.bound_multicast();
+        self.bound_rates();
         // Capacities and policies are in the forwarding table.
         self.dirty = true;
         self.removed.clear();
@@ -73,16 +73,23 @@ impl Driver {
         routes.changes
     }
 
-    /// Bounds multicast as the config says; the same bound is not filled anew.
-    pub(super) fn bound_multicast(&mut self) {
-        let wanted = self.config.multicast;
-        if self.multicast.as_ref().map_or(0, |rate| rate.per_second()) != wanted {
-            self.multicast = Rate::new(wanted).map(Arc::new);
+    /// Bounds multicast and relayed datagrams as the config says; a bound that stays is not filled
+    /// anew.
+    pub(super) fn bound_rates(&mut self) {
+        let relay = self.config.relay;
+        let passes = if relay.offer { relay.limit } else { 0 };
+        for (rate, wanted) in
+            [(&mut self.multicast, self.config.multicast), (&mut self.passes, passes)]
+        {
+            if rate.as_ref().map_or(0, |rate| rate.per_second()) != wanted {
+                *rate = Rate::new(wanted).map(Arc::new);
+            }
         }
     }
 
     fn compare(&self, config: &Config, world: &World) -> Routes {
-        let known: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
+        let own = || self.routes.iter().filter(|(_, known)| !known.relayed());
+        let known: Vec<_> = own().map(|(_, known)| known.plan.clone()).collect();
         let World { interfaces, sources, ways } = world;
         let planned = {
             let offers = &*self.told.borrow();
@@ -91,7 +98,7 @@ impl Driver {
         };
         let planned: BTreeMap<_, _> = planned.into_iter().map(|plan| (plan.key(), plan)).collect();
         let mut routes = Routes { changes: Vec::new(), described: Vec::new() };
-        for (id, known) in &self.routes {
+        for (id, known) in own() {
             let Some(after) = planned.get(&known.plan.key()) else {
                 let what = format!("route {id}: {}", ends(&self.config, &known.plan));
                 routes.changes.push(Change::removed(what));

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::{DriverParts, Message, Request, forwarding, snapshot, sockets::Sockets};
+use super::{DriverParts, Message, Request, forwarding, relay::Ways, snapshot, sockets::Sockets};
 use crate::{
     adapter::{RouteError, Snapshot},
     config::Config,
@@ -27,8 +27,8 @@ use crate::{
     },
     packet::rate::Rate,
     route::{
-        Engine, EngineConfig, Event, EventKind, Input, Output, Policies, Priority, Reason,
-        RouteChange, Table, Tally, Timing,
+        Attributes, Engine, EngineConfig, Event, EventKind, Input, Output, Policies, Priority,
+        Reason, RouteChange, Table, Tally, Timing,
     },
     time::Time,
     topology::{Offers, Planned, Skipped},
@@ -64,6 +64,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Whether the route leads over a third node: it is none that interfaces make.
+    pub(super) fn relayed(&self) -> bool {
+        self.plan.spec.attributes.0 & Attributes::RELAYED != 0
+    }
+
     pub(super) fn new(plan: Planned) -> Self {
         Self {
             planned: (plan.spec.timing, plan.spec.priority),
@@ -139,6 +144,10 @@ pub(super) struct Driver {
     pub(super) offer: Interfaces,
     /// What bounds multicast and broadcast; kept over tables, so that it is one bound.
     pub(super) multicast: Option<Arc<Rate>>,
+    /// What bounds what this node passes on for others.
+    pub(super) passes: Option<Arc<Rate>>,
+    /// Ways over relays.
+    pub(super) ways: Ways,
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
     pub(super) world: World,
     pub(super) dirty: bool,
@@ -178,6 +187,8 @@ impl Driver {
             told: parts.told,
             offer: Interfaces::default(),
             multicast: None,
+            passes: None,
+            ways: Ways::default(),
             peers: BTreeMap::new(),
             world: World::default(),
             dirty: true,
@@ -188,7 +199,7 @@ impl Driver {
         };
         let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
         peers.into_iter().for_each(|peer| driver.add_peer(peer));
-        driver.bound_multicast();
+        driver.bound_rates();
         driver.set_queues(parts.queues);
         driver.set_world(parts.world);
         driver.turn();
@@ -236,6 +247,7 @@ impl Driver {
                     SendFault::Transient | SendFault::Refused | SendFault::NoOffload => {}
                 }
             }
+            FromWorker::Relayed { via, peer } => self.relayed(via, peer),
             FromWorker::AdapterError { .. } => {}
         }
     }

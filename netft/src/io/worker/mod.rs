@@ -14,6 +14,7 @@
 mod acks;
 mod chunks;
 mod out;
+mod relay;
 mod report;
 mod ring;
 mod run;
@@ -98,6 +99,13 @@ pub enum FromWorker {
     AdapterError {
         /// The worker.
         worker: usize,
+    },
+    /// A peer uses a relay this node has no way over.
+    Relayed {
+        /// The relay.
+        via: PeerId,
+        /// The peer.
+        peer: PeerId,
     },
     /// What was in flight on a route was sent again on another one.
     Resent {

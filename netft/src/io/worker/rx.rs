@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::{
     FromWorker, QuicDatagram, WorkerIo,
     acks::{Acks, Back},
+    relay,
     report::Reports,
     slices::Run,
 };
@@ -34,6 +35,7 @@ use crate::{
         ack::Ack,
         header::{self, FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind},
         probe::Probe,
+        relay::Relay,
         session::{Opener, Session},
     },
 };
@@ -49,6 +51,8 @@ const INPUT_LEN: usize = 65_536;
 pub(super) struct Rx {
     input: Box<[u8]>,
     coalescer: Coalescer,
+    /// Where what leaves over a relay is sealed; empty before the first.
+    frame: Vec<u8>,
     /// A turn since the last [`drained`](Self::drained) may have left something in its socket.
     left: bool,
 }
@@ -96,7 +100,7 @@ pub(super) struct Writer<'a> {
 impl Rx {
     pub(super) fn new() -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
-        Self { input, coalescer: Coalescer::new(true), left: false }
+        Self { input, coalescer: Coalescer::new(true), frame: Vec::new(), left: false }
     }
 
     /// Takes what the socket has, within bounds. `overflow` is the socket's last count of lost
@@ -148,6 +152,13 @@ impl Rx {
     }
 
     fn batch(&mut self, socket: SocketId, received: &Received, lent: &mut Lent<'_>) -> bool {
+        if let Some(relays) = &lent.fib.relays
+            && let Some(port) = relays.backs.get(&socket)
+        {
+            let datagrams = &self.input[..received.len];
+            relay::leave(port, received, datagrams, &mut self.frame, lent);
+            return false;
+        }
         let merge = lent.queue.is_none_or(|queue| queue.vnet_hdr);
         let writer = Writer {
             queue: lent.queue.map(|queue| queue.fd.as_fd()),
@@ -260,6 +271,10 @@ impl<'l> Batch<'_, 'l> {
                 let probe = Probe::decode(payload)?;
                 self.probe(session.peer(), probe)
             }
+            Kind::Relay => {
+                let relay = Relay::decode(payload)?;
+                self.relayed(relay, &mut input[start..end], session)
+            }
         }
     }
 
@@ -321,6 +336,11 @@ impl<'l> Batch<'_, 'l> {
                 }
             }
         }
+    }
+
+    /// The socket this came in on.
+    pub(super) fn socket(&self) -> SocketId {
+        self.socket
     }
 
     fn control(&mut self, session: &Session, plaintext: Vec<u8>) -> Result<(), DropReason> {

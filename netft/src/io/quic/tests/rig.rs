@@ -89,6 +89,7 @@ impl Plan {
             hold: Duration::from_secs(1),
             mtu_raise: Duration::from_secs(60),
             multicast: 0,
+            relay: crate::config::Relay::default(),
             resend: crate::route::flight::Limits::default(),
             history: 0,
             rekey: self.rekey,
