@@ -133,7 +133,7 @@ capacity = 2500
 [[peer]]
 name = "b"
 key = "{KEY_B}"
-addresses = ["10.1.0.2", "10.2.0.2:3343", "[fd01::2]:3343", "fd02::2"]
+addresses = ["10.1.0.2", "10.2.0.2:3343", "[fd01::2]:3343", "fd02::2", "b.example", "b-2:99"]
 address = "10.99.0.2"
 policy = "balance"
 [[peer.class]]
@@ -183,6 +183,8 @@ addresses = ["10.1.0.3"]
     let b = &config.peers[0];
     let addresses: Vec<_> = b.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.1.0.2:4444", "10.2.0.2:3343", "[fd01::2]:3343", "[fd02::2]:4444"]);
+    let names: Vec<_> = b.names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["b.example:4444", "b-2:99"]);
     assert_eq!(b.addrs.v4.to_string(), "10.99.0.2");
     assert_eq!(b.policies.default_policy(), Policy::Balance);
     assert_eq!(b.policies.classes(), classes());
@@ -380,8 +382,13 @@ fn c_03_addresses_no_route_can_use_are_refused() {
         ("255.255.255.255", "broadcast"),
         ("::ffff:10.1.0.2", "the IPv4 address itself"),
         ("10.1.0.2:0", "port 0"),
-        ("10.1.0.2:99999", "no IP address"),
-        ("b.example", "names are not resolved"),
+        ("10.1.0.2:99999", "is no port"),
+        ("b.example:", "is no port"),
+        ("b.example:0", "port 0"),
+        ("10.1.0", "no IP address and no host name"),
+        ("b..example", "no IP address and no host name"),
+        ("-b.example", "no IP address and no host name"),
+        ("localhost", "the node itself"),
         ("", "no IP address"),
     ] {
         let text = with_peer("").replace("\"10.1.0.2\"", &format!("{address:?}"));

@@ -4,6 +4,7 @@ mod diff;
 mod number;
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -240,6 +241,7 @@ impl Peer {
             key,
             addrs: VirtualAddrs::derive(&key),
             addresses: Vec::new(),
+            names: Vec::new(),
             routes: Vec::new(),
             policies: Policies::default(),
         }
@@ -249,6 +251,13 @@ impl Peer {
     #[must_use]
     pub fn address(mut self, address: SocketAddr) -> Self {
         self.addresses.push(address);
+        self
+    }
+
+    /// Adds a name of physical addresses of the peer, with their port.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.names.push(HostName { host: host.into(), port });
         self
     }
 
@@ -297,8 +306,8 @@ pub enum Exclude {
 #[derive(Clone)]
 pub struct PrivateKey(pub zeroize::Zeroizing<Vec<u8>>);
 
-impl std::fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PrivateKey(…)")
     }
 }
@@ -391,10 +400,27 @@ pub struct Peer {
     pub addrs: VirtualAddrs,
     /// Its physical addresses, with port.
     pub addresses: Vec<SocketAddr>,
+    /// Names of more of them: looked up at the start, every minute, and when no route is usable.
+    pub names: Vec<HostName>,
     /// Routes that differ from what pairing gives.
     pub routes: Vec<RouteOverride>,
     /// How data to it uses its routes.
     pub policies: Policies,
+}
+
+/// A name of physical addresses, and their port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostName {
+    /// The name, as the system's resolver takes it.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 /// A route given in the config. Fields left out come from pairing.

@@ -251,6 +251,9 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
         EventKind::SessionRefused { peer, reason } => {
             What::SessionRefused { peer: names.of(*peer), reason: reason.clone() }
         }
+        EventKind::NameFailed { peer, name, reason } => {
+            What::NameFailed { peer: names.of(*peer), name: name.clone(), reason: reason.clone() }
+        }
         EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
         EventKind::Drain { route, peer, stage } => {
             What::Drain { route: route.0, peer: names.of(*peer), stage: stage.name().to_owned() }

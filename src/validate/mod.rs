@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use netft::{
     route::{Attributes, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
-    topology::{self, Offers, Plan, Planned, Surroundings, Ways},
+    topology::{self, Offers, Plan, Planned, Resolved, Surroundings, Ways},
 };
 
 pub use facts::{Daemon, Facts};
@@ -48,6 +48,7 @@ impl Facts {
             sources: &self.sources,
             ways: &ways,
             offers: &offers,
+            resolved: &Resolved::new(),
         };
         let mut plan = topology::plan(&self.config, &around, &[]);
         let learnt = self.daemon.iter().flat_map(|daemon| &daemon.routes);

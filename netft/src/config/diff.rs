@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use super::{Backend, Config, Exclude, Network, Peer, Relay, Role, RouteOverride};
+use super::{Backend, Config, Exclude, HostName, Network, Peer, Relay, Role, RouteOverride};
 use crate::route::{Class, Policies, Timing, TrafficClass};
 
 /// What becomes of a thing.
@@ -198,7 +198,9 @@ fn peers(old: &Config, new: &Config, changes: &mut Vec<Change>) {
     }
     for peer in &new.peers {
         if old.peers.iter().all(|other| other.key != peer.key) {
-            let addresses: Vec<_> = peer.addresses.iter().map(SocketAddr::to_string).collect();
+            let names = peer.names.iter().map(HostName::to_string);
+            let addresses = peer.addresses.iter().map(SocketAddr::to_string);
+            let addresses: Vec<_> = addresses.chain(names).collect();
             let addresses = match addresses.is_empty() {
                 true => "it must dial".to_owned(),
                 false => addresses.join(", "),
@@ -225,6 +227,12 @@ fn peer_changes(old: &Peer, new: &Peer, changes: &mut Vec<Change>) {
         say(format!("no address {gone}"));
     }
     for come in new.addresses.iter().filter(|address| !old.addresses.contains(address)) {
+        say(format!("address {come}"));
+    }
+    for gone in old.names.iter().filter(|name| !new.names.contains(name)) {
+        say(format!("no address {gone}"));
+    }
+    for come in new.names.iter().filter(|name| !old.names.contains(name)) {
         say(format!("address {come}"));
     }
     if old.policies != new.policies {
@@ -324,7 +332,7 @@ mod tests {
     #[test]
     fn each_change_is_one_line() {
         type Case = (fn(&mut Config), &'static [&'static str]);
-        let cases: [Case; 16] = [
+        let cases: [Case; 17] = [
             (
                 |c| {
                     c.site = "north".into();
@@ -335,6 +343,10 @@ mod tests {
             (|c| c.exclude.push(Exclude::Interface("wlan*".into())), &["+ exclude wlan*"]),
             (|c| c.hold = Duration::from_secs(5), &["~ hold: 1 s → 5 s"]),
             (|c| c.hold = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
+            (
+                |c| c.peers[0].names.push(HostName { host: "b.example".into(), port: 9 }),
+                &["~ peer b: address b.example:9"],
+            ),
             (|c| c.multicast = 0, &["~ multicast: 1000/s → off"]),
             (
                 |c| c.relay = Relay { offer: true, limit: 5, uses: true },

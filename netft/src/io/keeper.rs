@@ -26,7 +26,7 @@ use super::{
 use crate::{
     config::Config,
     route::EventKind,
-    topology::{self, Interface, Offers, Sources, Ways},
+    topology::{self, Interface, Offers, Resolved, Sources, Ways},
 };
 
 /// The longest time something unnoticed stays unnoticed: restoring the adapter must end within
@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub sources: Sources,
     /// The pairs of addresses the kernel routes between.
     pub ways: Ways,
+    /// The addresses behind the peers' names.
+    pub resolved: Resolved,
 }
 
 impl World {
@@ -58,7 +60,7 @@ impl World {
     pub(crate) async fn look(
         netlink: &Netlink,
         config: &Config,
-        offers: &Offers,
+        (offers, resolved): (&Offers, &Resolved),
         before: &[Interface],
     ) -> Option<Self> {
         let mut interfaces = match netlink.interfaces().await {
@@ -70,7 +72,7 @@ impl World {
         };
         rate(netlink, &mut interfaces, before).await;
         let mut sources = Sources::new();
-        for remote in topology::unpaired(config, &interfaces) {
+        for remote in topology::unpaired(config, &interfaces, resolved) {
             if let Ok(Some(source)) = netlink.source_for(remote).await {
                 sources.insert(remote, source);
             }
@@ -82,7 +84,7 @@ impl World {
                 ways.insert((local, remote));
             }
         }
-        Some(Self { interfaces, sources, ways })
+        Some(Self { interfaces, sources, ways, resolved: resolved.clone() })
     }
 }
 
@@ -125,6 +127,8 @@ pub(crate) struct Keeper {
     pub wanted: watch::Receiver<Wanted>,
     /// What the peers tell of their addresses.
     pub offers: watch::Receiver<Offers>,
+    /// The addresses behind the peers' names.
+    pub resolved: watch::Receiver<Resolved>,
 }
 
 impl Keeper {
@@ -139,8 +143,9 @@ impl Keeper {
                 return;
             }
             let offers = self.offers.borrow_and_update().clone();
-            if let Some(world) =
-                World::look(&self.netlink, &config, &offers, &told.interfaces).await
+            let resolved = self.resolved.borrow_and_update().clone();
+            let learnt = (&offers, &resolved);
+            if let Some(world) = World::look(&self.netlink, &config, learnt, &told.interfaces).await
                 && world != told
             {
                 told = world.clone();
@@ -157,6 +162,11 @@ impl Keeper {
                     }
                 }
                 changed = self.offers.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                changed = self.resolved.changed() => {
                     if changed.is_err() {
                         return;
                     }

@@ -21,8 +21,9 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! A = every cross-subnet route is wanted, R = the node relays between its peers, 6 = an IPv6 address. What does not fit a rule is
-//! refused whole: a list half understood would give routes only one end knows of.
+//! A = every cross-subnet route is wanted, R = the node relays between its peers, 6 = an IPv6
+//! address. What does not fit a rule is refused whole: a list half understood would give routes
+//! only one end knows of.
 
 use std::{
     collections::BTreeSet,

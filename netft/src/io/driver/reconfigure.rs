@@ -90,10 +90,10 @@ impl Driver {
     fn compare(&self, config: &Config, world: &World) -> Routes {
         let own = || self.routes.iter().filter(|(_, known)| !known.relayed());
         let known: Vec<_> = own().map(|(_, known)| known.plan.clone()).collect();
-        let World { interfaces, sources, ways } = world;
+        let World { interfaces, sources, ways, resolved } = world;
         let planned = {
             let offers = &*self.told.borrow();
-            let around = Surroundings { interfaces, sources, ways, offers };
+            let around = Surroundings { interfaces, sources, ways, offers, resolved };
             topology::plan(config, &around, &known).routes
         };
         let planned: BTreeMap<_, _> = planned.into_iter().map(|plan| (plan.key(), plan)).collect();

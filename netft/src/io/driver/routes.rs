@@ -31,10 +31,10 @@ impl Driver {
         let known = self.routes.values().filter(|known| !known.relayed());
         let known: Vec<_> = known.map(|known| known.plan.clone()).collect();
         self.tell_peers();
-        let World { interfaces, sources, ways } = &self.world;
+        let World { interfaces, sources, ways, resolved } = &self.world;
         let plan = {
             let offers = &*self.told.borrow();
-            let around = Surroundings { interfaces, sources, ways, offers };
+            let around = Surroundings { interfaces, sources, ways, offers, resolved };
             topology::plan(&self.config, &around, &known)
         };
         if self.skipped != plan.skipped {
