@@ -21,6 +21,7 @@ fn config(peers: &[&[&str]]) -> Config {
             key,
             addrs: VirtualAddrs::derive(&key),
             addresses: addresses.iter().map(|addr| end(addr)).collect(),
+            names: Vec::new(),
             routes: Vec::new(),
             policies: crate::route::Policies::default(),
         }

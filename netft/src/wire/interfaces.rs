@@ -104,7 +104,8 @@ impl Interfaces {
         out.extend_from_slice(&self.serial.to_be_bytes());
         out.extend_from_slice(&self.port.to_be_bytes());
         let relays = u8::from(self.relays) * RELAYS;
-        out.push(u8::from(self.all_cross_subnet) * ALL_CROSS_SUBNET | relays);
+        let crossing = u8::from(self.all_cross_subnet) * ALL_CROSS_SUBNET;
+        out.push(crossing | relays);
         out.push(self.site.len() as u8);
         out.extend_from_slice(self.site.as_bytes());
         for endpoint in &self.endpoints {

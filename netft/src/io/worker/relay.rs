@@ -255,7 +255,7 @@ mod tests {
         refused(&|fib| fib.peers[1].session = None, LAN, Hop::First, tag(1), NoSession);
         refused(&|fib| fib.peers[1].active = None, LAN, Hop::First, tag(1), NoRoute);
         // A route over a relay is no way on.
-        let over = |fib: &mut Fib| drop(relays(fib).routes.insert(RouteId(1)));
+        let over = |fib: &mut Fib| relays(fib).routes.extend([RouteId(1)]);
         refused(&over, LAN, Hop::First, tag(1), NoRoute);
         let spend = |fib: &mut Fib| {
             assert!(relays(fib).passes.as_ref().unwrap().take(clock::now(), Rate::MIN_BURST));

@@ -104,6 +104,7 @@ impl Plan {
                 key: peer.public,
                 addrs: peer.addrs,
                 addresses: peer.addresses(),
+                names: Vec::new(),
                 routes: Vec::new(),
                 policies: crate::route::Policies::default(),
             }],
