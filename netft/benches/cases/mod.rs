@@ -138,7 +138,7 @@ fn ack() -> Case {
     // A lost frame in each of the last ranges.
     let range = |place: u64| Range { first: 990 - place * 100, last: 999 - place * 100 };
     let ranges = (0..4).map(range).collect();
-    let mut ack = Ack { highest: 999, stalled_ms: 0, ranges, routes: Vec::new() };
+    let mut ack = Ack { highest: 999, ranges, ..Ack::default() };
     let mut out = Vec::with_capacity(256);
     Box::new(move |number| {
         ack.stalled_ms = number as u16;

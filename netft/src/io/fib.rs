@@ -13,10 +13,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{counters::RouteCounters, steering::Steering};
+use super::{counters::RouteCounters, relays::Relays, steering::Steering};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
+    packet::rate::Rate,
     route::flight::Way,
     wire::session::Session,
 };
@@ -41,6 +42,10 @@ pub struct Fib {
     pub by_v6: HashMap<Ipv6Addr, usize>,
     /// This node's session number → session.
     pub sessions: HashMap<u32, Arc<Session>>,
+    /// How many multicast and broadcast packets go to every peer; `None`: none, and none are taken.
+    pub multicast: Option<Arc<Rate>>,
+    /// Ways over a third node, and what passes through this one; `None`: neither.
+    pub relays: Option<Relays>,
     /// Socket and remote address → the route they make, and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
     /// Some peer is not reached over any route: set by [`noted`](Self::noted), so that not all

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::Config,
     route::EventKind,
-    topology::{self, Interface, Offers, Sources, Ways},
+    topology::{self, Interface, Offers, Resolved, Sources, Ways},
 };
 
 /// The time between two looks after a notice: restoring the adapter must end within 500 ms (F-22,
@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub sources: Sources,
     /// The pairs of addresses the kernel routes between.
     pub ways: Ways,
+    /// The addresses behind the peers' names.
+    pub resolved: Resolved,
 }
 
 impl World {
@@ -64,7 +66,7 @@ impl World {
     pub(crate) async fn look(
         netlink: &Netlink,
         config: &Config,
-        offers: &Offers,
+        (offers, resolved): (&Offers, &Resolved),
         before: &[Interface],
     ) -> Option<Self> {
         let mut interfaces = match netlink.interfaces().await {
@@ -76,7 +78,7 @@ impl World {
         };
         rate(netlink, &mut interfaces, before).await;
         let mut sources = Sources::new();
-        for remote in topology::unpaired(config, &interfaces) {
+        for remote in topology::unpaired(config, &interfaces, resolved) {
             if let Ok(Some(source)) = netlink.source_for(remote).await {
                 sources.insert(remote, source);
             }
@@ -88,7 +90,7 @@ impl World {
                 ways.insert((local, remote));
             }
         }
-        Some(Self { interfaces, sources, ways })
+        Some(Self { interfaces, sources, ways, resolved: resolved.clone() })
     }
 }
 
@@ -131,6 +133,8 @@ pub(crate) struct Keeper {
     pub wanted: watch::Receiver<Wanted>,
     /// What the peers tell of their addresses.
     pub offers: watch::Receiver<Offers>,
+    /// The addresses behind the peers' names.
+    pub resolved: watch::Receiver<Resolved>,
 }
 
 impl Keeper {
@@ -144,8 +148,9 @@ impl Keeper {
                 return;
             }
             let offers = self.offers.borrow_and_update().clone();
-            if let Some(world) =
-                World::look(&self.netlink, &config, &offers, &told.interfaces).await
+            let resolved = self.resolved.borrow_and_update().clone();
+            let learnt = (&offers, &resolved);
+            if let Some(world) = World::look(&self.netlink, &config, learnt, &told.interfaces).await
                 && world != told
             {
                 told = world.clone();
@@ -167,6 +172,11 @@ impl Keeper {
                     }
                 }
                 changed = self.offers.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                changed = self.resolved.changed() => {
                     if changed.is_err() {
                         return;
                     }

@@ -11,8 +11,11 @@ use std::{
 use super::{sockets::max_datagram, state::Driver, steering::steering};
 use crate::{
     id::RouteId,
-    io::fib::{Fib, Path, PeerEntry},
-    wire::{header::OVERHEAD, slice::Cut},
+    io::{
+        fib::{Fib, Path, PeerEntry},
+        relays::Relays,
+    },
+    wire::{header::OVERHEAD, relay::Tag, slice::Cut},
 };
 
 /// Publishes a whole new version.
@@ -50,6 +53,7 @@ fn build(driver: &Driver) -> Fib {
     let mut fib = Fib {
         local: Some(driver.config.addrs),
         queues: driver.queues.clone(),
+        multicast: driver.multicast.clone(),
         sockets: driver.sockets.all().map(|socket| (socket.id, socket.clone())).collect(),
         ..Fib::default()
     };
@@ -94,7 +98,29 @@ fn build(driver: &Driver) -> Fib {
             fib.sessions.insert(session.local(), session.clone());
         }
     }
+    fib.relays = relays(driver, &fib);
     fib.noted()
+}
+
+fn relays(driver: &Driver, fib: &Fib) -> Option<Relays> {
+    let (passes, uses) = (driver.passes.clone(), driver.config.relay.uses);
+    if passes.is_none() && !uses {
+        return None;
+    }
+    let mut relays = Relays { passes, uses, ..Relays::default() };
+    for (place, entry) in fib.peers.iter().enumerate() {
+        let Some(config) = driver.config.peer_of(entry.peer) else { continue };
+        let tag = Tag::of(&config.key);
+        relays.peers.insert(tag, (entry.peer, place));
+        relays.tags.insert(entry.peer, tag);
+    }
+    for (route, port) in &driver.ways.ports {
+        relays.ports.insert((port.via, port.peer), port.clone());
+        relays.backs.insert(port.back.id, port.clone());
+        relays.fronts.insert(port.front.id);
+        relays.routes.insert(*route);
+    }
+    Some(relays)
 }
 
 fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
@@ -105,5 +131,8 @@ fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
     // The interface's word is newer than the engine's when it just became smaller.
     let max_datagram = max_datagram(interface.mtu, remote.ip());
     let max_datagram = max_datagram.min(known.datagram.unwrap_or(max_datagram));
+    // Of a relay's room the loopback interface says nothing.
+    let room = if known.relayed() { known.limit } else { None };
+    let max_datagram = max_datagram.min(room.unwrap_or(max_datagram));
     Some(Path { route: id, socket, remote, max_datagram, rtt, sent: known.sent.clone() })
 }

@@ -19,6 +19,7 @@ mod forwarding;
 mod inbox;
 mod probes;
 mod reconfigure;
+mod relay;
 mod retries;
 mod routes;
 mod snapshot;
@@ -127,6 +128,7 @@ fn run(parts: DriverParts) {
             driver.on_worker(heard);
         }
         driver.look_at_carriers(clock::now());
+        driver.mind_relays(clock::now());
         driver.turn();
     };
     driver.stop();

@@ -28,12 +28,13 @@ impl Driver {
     }
 
     pub(super) fn replan(&mut self) {
-        let known: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
+        let known = self.routes.values().filter(|known| !known.relayed());
+        let known: Vec<_> = known.map(|known| known.plan.clone()).collect();
         self.tell_peers();
-        let World { interfaces, sources, ways } = &self.world;
+        let World { interfaces, sources, ways, resolved } = &self.world;
         let plan = {
             let offers = &*self.told.borrow();
-            let around = Surroundings { interfaces, sources, ways, offers };
+            let around = Surroundings { interfaces, sources, ways, offers, resolved };
             topology::plan(&self.config, &around, &known)
         };
         if self.skipped != plan.skipped {
@@ -159,13 +160,15 @@ impl Driver {
         }
         retry.into_iter().for_each(|at| self.retry(at));
         self.listen();
-        let (routes, offer) = (&self.routes, &self.offer);
+        let (routes, offer, ways) = (&self.routes, &self.offer, &self.ways);
         let offered = |local: SocketAddr| {
             local.port() == offer.port
                 && offer.endpoints.iter().any(|endpoint| endpoint.addr == local.ip())
         };
         let wanted = |local: SocketAddr| {
-            offered(local) || routes.values().any(|known| known.plan.spec.real_local == local)
+            offered(local)
+                || ways.is_back(local)
+                || routes.values().any(|known| known.plan.spec.real_local == local)
         };
         self.dirty |= self.sockets.retain(wanted, &self.workers);
         for input in inputs {

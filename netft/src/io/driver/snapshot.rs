@@ -51,6 +51,7 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
         routes: driver.engine.routes(),
         stalls: driver.engine.stalls(),
         sent: driver.routes.iter().map(|(id, known)| (*id, read(&known.sent))).collect(),
+        vias: driver.ways.ports.iter().map(|(id, port)| (*id, port.via)).collect(),
         counters: sum(driver
             .workers
             .counters()
@@ -82,6 +83,7 @@ fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
         total.duplicated_frames += read(&worker.duplicated_frames);
         total.acks_sent += read(&worker.acks_sent);
         total.ring_overflow += read(&worker.ring_overflow);
+        total.relayed_frames += read(&worker.relayed_frames);
         for (reason, count) in &mut total.drops {
             *count += read(&worker.drops[*reason as usize]);
         }

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{broadcast, watch};
 
 use super::{
-    DriverParts, Message, Request, carriers::Pace, forwarding, inbox::Inbox, snapshot,
+    DriverParts, Message, Request, carriers::Pace, forwarding, inbox::Inbox, relay::Ways, snapshot,
     sockets::Sockets,
 };
 use crate::{
@@ -28,9 +28,10 @@ use crate::{
         sys::udp::{self, SendFault},
         worker::{FromWorker, Workers},
     },
+    packet::rate::Rate,
     route::{
-        Engine, EngineConfig, Event, EventKind, Input, Output, Policies, Priority, Reason,
-        RouteChange, Table, Tally, Timing,
+        Attributes, Engine, EngineConfig, Event, EventKind, Input, Output, Policies, Priority,
+        Reason, RouteChange, Table, Tally, Timing,
     },
     time::Time,
     topology::{Offers, Planned, Skipped},
@@ -66,6 +67,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Whether the route leads over a third node: it is none that interfaces make.
+    pub(super) fn relayed(&self) -> bool {
+        self.plan.spec.attributes.0 & Attributes::RELAYED != 0
+    }
+
     pub(super) fn new(plan: Planned) -> Self {
         Self {
             planned: (plan.spec.timing, plan.spec.priority),
@@ -139,6 +145,12 @@ pub(super) struct Driver {
     pub(super) told: watch::Sender<Offers>,
     /// What the peers were told last.
     pub(super) offer: Interfaces,
+    /// What bounds multicast and broadcast; kept over tables, so that it is one bound.
+    pub(super) multicast: Option<Arc<Rate>>,
+    /// What bounds what this node passes on for others.
+    pub(super) passes: Option<Arc<Rate>>,
+    /// Ways over relays.
+    pub(super) ways: Ways,
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
     pub(super) world: World,
     pub(super) dirty: bool,
@@ -180,6 +192,9 @@ impl Driver {
             want: parts.want,
             told: parts.told,
             offer: Interfaces::default(),
+            multicast: None,
+            passes: None,
+            ways: Ways::default(),
             peers: BTreeMap::new(),
             world: World::default(),
             dirty: true,
@@ -193,6 +208,7 @@ impl Driver {
         };
         let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
         peers.into_iter().for_each(|peer| driver.add_peer(peer));
+        driver.bound_rates();
         driver.set_queues(parts.queues);
         driver.set_world(parts.world);
         driver.turn();
@@ -202,7 +218,8 @@ impl Driver {
 
     /// When the engine, the carriers or something to be tried again want to be looked at.
     pub(super) fn next_wake(&self) -> Time {
-        let others = [self.engine.next_wake(), self.retry_at].into_iter().flatten();
+        let relays = self.ways.wake(self.config.relay.uses);
+        let others = [self.engine.next_wake(), self.retry_at, relays].into_iter().flatten();
         others.fold(self.pace.wake(), Time::min)
     }
 
@@ -243,6 +260,7 @@ impl Driver {
                     SendFault::Transient | SendFault::Refused | SendFault::NoOffload => {}
                 }
             }
+            FromWorker::Relayed { via, peer } => self.relayed(via, peer),
             FromWorker::AdapterError { .. } => {}
         }
     }

@@ -14,11 +14,13 @@
 mod acks;
 mod chunks;
 mod out;
+mod relay;
 mod report;
 mod ring;
 mod run;
 mod rx;
 mod slices;
+mod spread;
 mod traffic;
 mod tx;
 mod watch;
@@ -99,6 +101,13 @@ pub enum FromWorker {
     AdapterError {
         /// The worker.
         worker: usize,
+    },
+    /// A peer uses a relay this node has no way over.
+    Relayed {
+        /// The relay.
+        via: PeerId,
+        /// The peer.
+        peer: PeerId,
     },
     /// What was in flight on a route was sent again on another one.
     Resent {

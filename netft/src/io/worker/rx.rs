@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::{
     FromWorker, QuicDatagram, WorkerIo,
     acks::{Acks, Back},
+    relay,
     report::Reports,
     slices::Run,
 };
@@ -35,6 +36,7 @@ use crate::{
         header::{self, FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind},
         heartbeat::Heartbeat,
         probe::Probe,
+        relay::Relay,
         session::{Opener, Session},
     },
 };
@@ -50,6 +52,8 @@ const INPUT_LEN: usize = 65_536;
 pub(super) struct Rx {
     input: Box<[u8]>,
     coalescer: Coalescer,
+    /// Where what leaves over a relay is sealed; empty before the first.
+    frame: Vec<u8>,
     /// A turn since the last [`drained`](Self::drained) may have left something in its socket.
     left: bool,
 }
@@ -99,7 +103,7 @@ pub(super) struct Writer<'a> {
 impl Rx {
     pub(super) fn new() -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
-        Self { input, coalescer: Coalescer::new(true), left: false }
+        Self { input, coalescer: Coalescer::new(true), frame: Vec::new(), left: false }
     }
 
     /// Takes what the socket has, within bounds. `overflow` is the socket's last count of lost
@@ -151,6 +155,13 @@ impl Rx {
     }
 
     fn batch(&mut self, socket: SocketId, received: &Received, lent: &mut Lent<'_>) -> bool {
+        if let Some(relays) = &lent.fib.relays
+            && let Some(port) = relays.backs.get(&socket)
+        {
+            let datagrams = &self.input[..received.len];
+            relay::leave(port, received, datagrams, &mut self.frame, lent);
+            return false;
+        }
         let merge = lent.queue.is_none_or(|queue| queue.vnet_hdr);
         let writer = Writer {
             queue: lent.queue.map(|queue| queue.fd.as_fd()),
@@ -271,6 +282,10 @@ impl<'l> Batch<'_, 'l> {
                 let probe = Probe::decode(payload)?;
                 self.probe(session.peer(), probe)
             }
+            Kind::Relay => {
+                let relay = Relay::decode(payload)?;
+                self.relayed(relay, &mut input[start..end], session)
+            }
         }
     }
 
@@ -286,10 +301,9 @@ impl<'l> Batch<'_, 'l> {
     ) -> Result<(), DropReason> {
         while start < end {
             let inner = Inner::parse(&input[start..end])?;
-            let local = self.lent.fib.local;
             if !peer.contains(inner.src) {
                 self.drop(DropReason::InnerSource);
-            } else if !local.is_some_and(|local| local.contains(inner.dst)) {
+            } else if !self.is_for_us(&inner, &input[start..]) {
                 self.drop(DropReason::InnerDestination);
             } else if let Some(coalescer) = merge.as_deref_mut() {
                 let mut sink = |write: &Write<'_>| self.writer.merged(write);
@@ -333,6 +347,11 @@ impl<'l> Batch<'_, 'l> {
                 }
             }
         }
+    }
+
+    /// The socket this came in on.
+    pub(super) fn socket(&self) -> SocketId {
+        self.socket
     }
 
     fn control(&mut self, session: &Session, plaintext: Vec<u8>) -> Result<(), DropReason> {

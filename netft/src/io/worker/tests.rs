@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// The addresses of the packets `build` makes.
-const LEFT: VirtualAddrs = VirtualAddrs {
+pub(super) const LEFT: VirtualAddrs = VirtualAddrs {
     v4: Ipv4Addr::new(169, 254, 1, 1),
     v6: Ipv6Addr::from_bits(0xfefe_fefe_fefe_fefe_fefe_fefe_fefe_fefe),
 };
@@ -54,13 +54,13 @@ const PEER: PeerId = PeerId(0);
 const ROUTE: RouteId = RouteId(7);
 const MAX_DATAGRAM: usize = 1472;
 
-fn socket() -> Arc<UdpSocket> {
+pub(super) fn socket() -> Arc<UdpSocket> {
     let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
     Arc::new(UdpSocket { id: crate::io::fib::SocketId(3), local, ifindex: 1, worker: 0, fd })
 }
 
-fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
+pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
     Arc::new(Session::new(SessionParams {
         peer: PEER,
         peer_addrs: addrs,
