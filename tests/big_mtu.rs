@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{HOLD, PATIENCE, Pair, alive, eventually};
+use common::{HOLD, PATIENCE, Pair, alive, bound, eventually};
 use netftd::lab::{Shape, daemon::Settings, in_namespace};
 use rustix::net::sockopt;
 
@@ -210,6 +210,29 @@ fn jumbo_networks_carry_jumbo_packets() {
         assert!((100..400).contains(&sent), "{sent} frames for 100 packets and some heartbeats");
         let flow = pair.transfer(0, None, true);
         thread::sleep(Duration::from_millis(200));
+        alive(flow);
+    });
+}
+
+/// F-11: bulk data leaves a network of 9000 bytes for one of 1280.
+#[test]
+fn f_11_a_move_to_a_narrower_network_keeps_the_flow() {
+    in_namespace("f_11_a_move_to_a_narrower_network_keeps_the_flow", || {
+        let common = "[adapter]\nmtu = 8900\n";
+        let pair = Pair::prepared(&[Shape::Flat; 2], Settings { common, ..Settings::default() });
+        pair.lab.set_mtu(0, 9000).unwrap();
+        pair.lab.set_mtu(1, 1280).unwrap();
+        let mut pair = pair.started();
+        let events = [0, 1].map(|node| pair.events(node));
+        let (network, route) = pair.active(0);
+        let flow = pair.transfer(0, None, false);
+        thread::sleep(Duration::from_millis(400));
+        let at = pair.lab.black_hole(network).unwrap();
+        pair.wait_active(0, 1 - network);
+        thread::sleep(Duration::from_millis(500));
+        let stall = flow.stall(at.monotonic, Instant::now());
+        println!("from network {network}: a stall of {stall:?}");
+        assert!(stall <= bound(&route, &events, at), "{stall:?}");
         alive(flow);
     });
 }

@@ -11,7 +11,7 @@ use std::{
 use netft::io::identity;
 use netft::{
     NodeKey,
-    config::{Backend, Config, Role},
+    config::{Backend, Config, Relay, Role},
     route::{
         Carrier, Policy, TrafficClass,
         policy::{Dscp, Ports, Protocol},
@@ -100,6 +100,7 @@ key = "key"
 name = "nf1"
 backend = "plain"
 mtu = 1400
+multicast = 0
 address = "10.99.0.1"
 prefix = ["10.99.0.0/24", "fd99::/64"]
 address6 = "fd99::1"
@@ -115,6 +116,10 @@ hold = 500
 [session]
 port = 4444
 rekey = 600
+[relay]
+offer = true
+limit = 500
+use = true
 [resend]
 bytes = 0
 age = 2000
@@ -129,7 +134,7 @@ carrier = "quic"
 [[peer]]
 name = "b"
 key = "{KEY_B}"
-addresses = ["10.1.0.2", "10.2.0.2:3343", "[fd01::2]:3343", "fd02::2"]
+addresses = ["10.1.0.2", "10.2.0.2:3343", "[fd01::2]:3343", "fd02::2", "b.example", "b-2:99"]
 address = "10.99.0.2"
 policy = "balance"
 carrier = "quic"
@@ -161,13 +166,14 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.name, "a");
     assert_eq!(config.public_key, folder.public);
     assert_eq!((config.adapter.as_str(), config.mtu), ("nf1", 1400));
-    assert_eq!(config.backend, Backend::Plain);
+    assert_eq!((config.backend, config.multicast), (Backend::Plain, 0));
     assert_eq!(config.addrs.v4.to_string(), "10.99.0.1");
     assert_eq!(config.addrs.v6.to_string(), "fd99::1");
     assert_eq!(config.port, 4444);
     assert_eq!(config.hold, Duration::from_millis(500));
     assert_eq!(config.rekey, Duration::from_secs(600));
     assert_eq!((config.resend.bytes, config.resend.age), (0, Duration::from_secs(2)));
+    assert_eq!(config.relay, Relay { offer: true, limit: 500, uses: true });
     let timings = config.timings;
     let ms = |timing: netft::route::Timing| (timing.delay.as_millis(), timing.threshold.get());
     assert_eq!(ms(timings.same_subnet), (50, 4));
@@ -179,6 +185,8 @@ addresses = ["10.1.0.3"]
     let b = &config.peers[0];
     let addresses: Vec<_> = b.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.1.0.2:4444", "10.2.0.2:3343", "[fd01::2]:3343", "[fd02::2]:4444"]);
+    let names: Vec<_> = b.names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["b.example:4444", "b-2:99"]);
     assert_eq!(b.addrs.v4.to_string(), "10.99.0.2");
     assert_eq!(b.policies.default_policy(), Policy::Balance);
     assert_eq!(b.policies.classes(), classes());
@@ -199,7 +207,7 @@ fn the_smallest_config_gets_the_defaults_with_bom_and_crlf_too() {
     assert_eq!((config.adapter.as_str(), config.mtu, config.port), ("netft0", 1420, 3343));
     assert_eq!(config.hold, Duration::from_secs(1));
     assert_eq!((config.resend.bytes, config.resend.age), (64 << 20, Duration::from_secs(1)));
-    assert_eq!(config.history, 10);
+    assert_eq!((config.history, config.multicast), (10, 1000));
     let windows = format!("\u{feff}{}", NODE.replace('\n', "\r\n"));
     assert_eq!(folder.load(windows).unwrap().name, "a");
 }
@@ -290,8 +298,11 @@ fn c_02_numbers_out_of_range_say_what_is_allowed() {
     ] {
         rows.push((format!("{NODE}[heartbeat]\ndelay = {value}\n"), "5:9", words));
     }
-    let others: [(&str, &str, &'static [&'static str]); 10] = [
+    let others: [(&str, &str, &'static [&'static str]); 13] = [
         ("[adapter]\nmtu = 1279", "5:7", &["from 1280 to 65535 bytes", "not 1279"]),
+        ("[adapter]\nmulticast = 1000001", "5:13", &["from 0 to 1000000 packets per second"]),
+        ("[relay]\nlimit = 0", "5:9", &["from 1 to 10000000 datagrams per second"]),
+        ("[relay]\nuse = 1", "5:7", &["`use` is `true` or `false`", "not 1"]),
         ("[adapter]\nmtu = 65536", "5:7", &["from 1280 to 65535 bytes"]),
         ("[session]\nport = 0", "5:8", &["from 1 to 65535"]),
         ("[session]\nrekey = 59", "5:9", &["from 60 to 86400 seconds"]),
@@ -376,8 +387,13 @@ fn c_03_addresses_no_route_can_use_are_refused() {
         ("255.255.255.255", "broadcast"),
         ("::ffff:10.1.0.2", "the IPv4 address itself"),
         ("10.1.0.2:0", "port 0"),
-        ("10.1.0.2:99999", "no IP address"),
-        ("b.example", "names are not resolved"),
+        ("10.1.0.2:99999", "is no port"),
+        ("b.example:", "is no port"),
+        ("b.example:0", "port 0"),
+        ("10.1.0", "no IP address and no host name"),
+        ("b..example", "no IP address and no host name"),
+        ("-b.example", "no IP address and no host name"),
+        ("localhost", "the node itself"),
         ("", "no IP address"),
     ] {
         let text = with_peer("").replace("\"10.1.0.2\"", &format!("{address:?}"));

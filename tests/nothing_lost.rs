@@ -146,6 +146,36 @@ fn round(
         let gap = logs.iter().map(|log| log.between(from, to).longest_gap).max().unwrap();
         let stalled = stalls(events, fault.at, detection);
         felt.gaps.push(gap);
+        if std::env::var("DBG").is_ok() {
+            let each: Vec<String> = logs
+                .iter()
+                .map(|log| {
+                    let r = log.between(from, to);
+                    format!("{:.1}", r.longest_gap.as_secs_f64() * 1e3)
+                })
+                .collect();
+            println!("  fault {} {:?}: gaps {each:?}", fault.number, fault.kind);
+            for (node, events) in events.iter().enumerate() {
+                for e in events.seen().into_iter().filter(|e| {
+                    e.since(fault.at.wall) && e.at < fault.at.wall + Duration::from_millis(220)
+                }) {
+                    let at = e.at.duration_since(fault.at.wall).unwrap_or_default().as_millis();
+                    let mut line = e.line;
+                    if let Some(l) = line.as_object_mut() {
+                        l.retain(|k, _| !NOISE.contains(&&**k));
+                    }
+                    let t = line.to_string();
+                    println!("    {at} n{node} {}", &t[..t.len().min(260)]);
+                }
+                for e in events.seen().into_iter().filter(|e| {
+                    e.name.contains("cost")
+                        && e.since(fault.at.wall)
+                        && e.at < fault.at.wall + Duration::from_millis(2500)
+                }) {
+                    println!("    cost n{node} {}", e.line);
+                }
+            }
+        }
         felt.delays.push(logs.iter().map(|log| log.delay(from, to)).max().unwrap());
         felt.stalls.push(outcome.stall(from, to));
         if gap > detection * SLACK + stalled {

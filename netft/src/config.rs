@@ -4,6 +4,7 @@ mod diff;
 mod number;
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -28,6 +29,8 @@ pub const DEFAULT_PORT: u16 = 3343;
 pub const DEFAULT_ADAPTER: &str = "netft0";
 /// The default MTU of the adapter: fits a 1500-byte underlay over IPv4 and IPv6.
 pub const DEFAULT_MTU: u16 = 1420;
+/// The default bound on multicast and broadcast, packets per second.
+pub const DEFAULT_MULTICAST: u32 = 1000;
 /// The default metric of a cluster network (as the 2008 R2 AutoMetric base).
 pub const DEFAULT_METRIC: u32 = 1000;
 /// The default metric of a cluster-and-client network: used after pure cluster networks.
@@ -51,6 +54,10 @@ pub struct Config {
     /// fits one send) pays with [`Backend::Plain`] and for large datagrams, which a single lost
     /// frame then costs whole.
     pub mtu: u16,
+    /// Multicast and broadcast packets from the adapter that go to every peer, per second; a burst
+    /// may be a quarter of it (64 at least), and what is more is dropped. 0: none goes, and none
+    /// is taken from a peer.
+    pub multicast: u32,
     /// This node's virtual addresses.
     pub addrs: VirtualAddrs,
     /// The UDP port of every local address.
@@ -82,6 +89,8 @@ pub struct Config {
     pub all_cross_subnet: bool,
     /// Addresses that are never used, though a network may hold them.
     pub exclude: Vec<Exclude>,
+    /// Ways over a third node.
+    pub relay: Relay,
     /// The physical networks to use; empty: every one found.
     pub networks: Vec<Network>,
     /// The other nodes.
@@ -99,6 +108,7 @@ impl Config {
             adapter: DEFAULT_ADAPTER.to_owned(),
             backend: Backend::default(),
             mtu: DEFAULT_MTU,
+            multicast: DEFAULT_MULTICAST,
             addrs: VirtualAddrs::derive(&public_key),
             port: DEFAULT_PORT,
             workers: 0,
@@ -112,6 +122,7 @@ impl Config {
             site: String::new(),
             all_cross_subnet: false,
             exclude: Vec::new(),
+            relay: Relay::default(),
             networks: Vec::new(),
             peers: Vec::new(),
         }
@@ -132,10 +143,24 @@ impl Config {
         self
     }
 
+    /// Sets what this node does as a relay, and with relays.
+    #[must_use]
+    pub fn relay(mut self, relay: Relay) -> Self {
+        self.relay = relay;
+        self
+    }
+
     /// Names the adapter: 1–15 bytes.
     #[must_use]
     pub fn adapter(mut self, name: impl Into<String>) -> Self {
         self.adapter = name.into();
+        self
+    }
+
+    /// Bounds multicast and broadcast, packets per second; 0 turns it off.
+    #[must_use]
+    pub fn multicast(mut self, per_second: u32) -> Self {
+        self.multicast = per_second;
         self
     }
 
@@ -216,6 +241,7 @@ impl Peer {
             key,
             addrs: VirtualAddrs::derive(&key),
             addresses: Vec::new(),
+            names: Vec::new(),
             routes: Vec::new(),
             policies: Policies::default(),
             carrier: None,
@@ -226,6 +252,13 @@ impl Peer {
     #[must_use]
     pub fn address(mut self, address: SocketAddr) -> Self {
         self.addresses.push(address);
+        self
+    }
+
+    /// Adds a name of physical addresses of the peer, with their port.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.names.push(HostName { host: host.into(), port });
         self
     }
 
@@ -251,6 +284,23 @@ impl Peer {
     }
 }
 
+/// Ways over a third node, when two share no route of their own that is up. Off by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// This node passes datagrams on between its peers. It cannot read them.
+    pub offer: bool,
+    /// How many datagrams it passes on, per second, at least 1; what is more is dropped.
+    pub limit: u32,
+    /// This node goes over peers that offer it.
+    pub uses: bool,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { offer: false, limit: 20_000, uses: false }
+    }
+}
+
 /// What is never used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exclude {
@@ -264,8 +314,8 @@ pub enum Exclude {
 #[derive(Clone)]
 pub struct PrivateKey(pub zeroize::Zeroizing<Vec<u8>>);
 
-impl std::fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PrivateKey(…)")
     }
 }
@@ -361,12 +411,29 @@ pub struct Peer {
     pub addrs: VirtualAddrs,
     /// Its physical addresses, with port.
     pub addresses: Vec<SocketAddr>,
+    /// Names of more of them: looked up at the start, every minute, and when no route is usable.
+    pub names: Vec<HostName>,
     /// Routes that differ from what pairing gives.
     pub routes: Vec<RouteOverride>,
     /// How data to it uses its routes.
     pub policies: Policies,
     /// How packets travel on routes to it; `None`: as their network says.
     pub carrier: Option<Carrier>,
+}
+
+/// A name of physical addresses, and their port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostName {
+    /// The name, as the system's resolver takes it.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 /// A route given in the config. Fields left out come from pairing.

@@ -214,6 +214,8 @@ fn ack_seeds() -> Seeds {
         let ack = Ack {
             highest,
             stalled_ms: 7,
+            asks: 8,
+            answers: 9,
             ranges: (0..ranges).map(range).collect(),
             routes: (1..=routes).map(|n| RouteHeard { your_route: n, highest }).collect(),
         };

@@ -5,7 +5,10 @@ use std::{path::Path, time::Duration};
 use netft::{
     NodeKey,
     addr::VirtualAddrs,
-    config::{Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_PORT, Network, PrivateKey, Timings},
+    config::{
+        Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT, Network, PrivateKey,
+        Relay, Timings,
+    },
     io::identity,
     route::{PMTU_RAISE_TIMER, Timing, flight},
 };
@@ -66,6 +69,8 @@ pub(super) fn check(
     let name = reader.parse(&adapter.name, "name", names::ADAPTER_NAME, names::adapter_name);
     let backend = reader.parse(&adapter.backend, "backend", "`offload` or `plain`", names::backend);
     let mtu = reader.number(&adapter.mtu, "mtu", Limits::new(1280, 65_535, "bytes"));
+    let multicast = Limits::new(0, 1_000_000, "packets per second");
+    let multicast = reader.number(&adapter.multicast, "multicast", multicast);
     let timings = timings(&mut reader, &file.heartbeat);
     let history = Limits::new(0, 40, "heartbeats");
     let history = reader.number(&file.heartbeat.history, "history", history);
@@ -73,6 +78,7 @@ pub(super) fn check(
     let raise = Limits::new(1000, 3_600_000, "ms");
     let mtu_raise = reader.number(&file.failover.mtu_raise, "mtu_raise", raise);
     let resend = resend(&mut reader, &file.resend);
+    let relay = relay(&mut reader, &file.relay);
     let rekey = reader.number(&file.session.rekey, "rekey", Limits::new(60, 86_400, "seconds"));
 
     match (node, own) {
@@ -83,6 +89,7 @@ pub(super) fn check(
             adapter: name.map_or_else(|| DEFAULT_ADAPTER.to_owned(), |(name, _)| name),
             backend: backend.map(|(backend, _)| backend).unwrap_or_default(),
             mtu: mtu.map_or(DEFAULT_MTU, |mtu| mtu as u16),
+            multicast: multicast.map_or(DEFAULT_MULTICAST, |rate| rate as u32),
             addrs: own.addrs,
             port,
             workers: 0,
@@ -96,6 +103,7 @@ pub(super) fn check(
             site: site.map(|(site, _)| site).unwrap_or_default(),
             all_cross_subnet,
             exclude: exclude.into_iter().map(|(exclude, _)| exclude).collect(),
+            relay,
             networks,
             peers,
         }),
@@ -144,6 +152,17 @@ fn resend(reader: &mut Reader, table: &raw::Resend) -> flight::Limits {
     flight::Limits {
         bytes: bytes.map_or(base.bytes, |bytes| bytes as usize),
         age: age.map_or(base.age, Duration::from_millis),
+    }
+}
+
+fn relay(reader: &mut Reader, table: &raw::Relay) -> Relay {
+    let base = Relay::default();
+    let limit = Limits::new(1, 10_000_000, "datagrams per second");
+    let limit = reader.number(&table.limit, "limit", limit);
+    Relay {
+        offer: reader.flag(&table.offer, "offer").unwrap_or(base.offer),
+        limit: limit.map_or(base.limit, |limit| limit as u32),
+        uses: reader.flag(&table.uses, "use").unwrap_or(base.uses),
     }
 }
 

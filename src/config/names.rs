@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netft::{
-    config::{Backend, Exclude, Role},
+    config::{Backend, Exclude, HostName, Role},
     route::Carrier,
 };
 
@@ -140,12 +140,65 @@ pub(super) const EXCLUDE: &str =
 
 /// A physical address.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    let addr = text.parse().map_err(|_| "this is no IP address; names are not resolved")?;
+    let addr = text
+        .parse()
+        .map_err(|_| "this is no IP address; a name may stand in a peer's `addresses`")?;
     unicast(addr)
 }
 
 /// What [`address`] takes.
 pub(super) const ADDRESS: &str = "an address such as `10.1.0.2` or `fd01::2`";
+
+/// A physical address, or a name of some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Address(SocketAddr),
+    Name(HostName),
+}
+
+/// A physical address or a name, with or without a port.
+pub(super) fn place(text: &str, port: u16) -> Result<Place, String> {
+    if text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() {
+        return endpoint(text, port).map(Place::Address);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        None => (text, port),
+        Some((host, port)) => match port.parse() {
+            Ok(0) => return Err("port 0 cannot be sent to".to_owned()),
+            Ok(port) => (host, port),
+            Err(_) => return Err(format!("{port:?} is no port")),
+        },
+    };
+    host_name(host)?;
+    Ok(Place::Name(HostName { host: host.to_owned(), port }))
+}
+
+/// Whether a name can be looked up (RFC 1123 section 2.1): the last of its labels is no number, so
+/// that an address with a slip in it is none.
+fn host_name(text: &str) -> Result<(), String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    if last.bytes().all(|byte| byte.is_ascii_digit()) || !name.split('.').all(label) {
+        return Err("this is no IP address and no host name".to_owned());
+    }
+    if name.len() > 253 {
+        return Err(format!("it is {} bytes long, 253 are allowed", name.len()));
+    }
+    match name {
+        "localhost" => Err("this is the node itself".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// What [`place`] takes.
+pub(super) const PLACE: &str = "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or \
+     `[fd01::2]:3343`, or a name such as `b.example.net` or `b.example.net:3343`";
 
 /// A physical address with or without a port.
 pub(super) fn endpoint(text: &str, port: u16) -> Result<SocketAddr, String> {
@@ -155,7 +208,9 @@ pub(super) fn endpoint(text: &str, port: u16) -> Result<SocketAddr, String> {
     match text.parse::<SocketAddr>() {
         Ok(addr) if addr.port() == 0 => Err("port 0 cannot be sent to".to_owned()),
         Ok(addr) => Ok(SocketAddr::new(unicast(addr.ip())?, addr.port())),
-        Err(_) => Err("this is no IP address with a port; names are not resolved".to_owned()),
+        Err(_) => {
+            Err("this is no IP address with a port; a name may stand in `addresses`".to_owned())
+        }
     }
 }
 

@@ -5,14 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use netft::{
     NodeKey,
     addr::VirtualAddrs,
-    config::{Peer, RouteOverride},
+    config::{HostName, Peer, RouteOverride},
     route::Priority,
 };
 use toml::Spanned;
 
 use super::{
     check::{Node, Virtual},
-    names, policies,
+    names::{self, Place},
+    policies,
     problem::Problem,
     raw,
     reader::{Limits, Reader, Span, Unique},
@@ -40,6 +41,7 @@ struct Taken {
     keys: Unique<NodeKey>,
     virtuals: Unique<IpAddr>,
     endpoints: Unique<SocketAddr>,
+    hosts: Unique<HostName>,
 }
 
 impl Taken {
@@ -50,6 +52,7 @@ impl Taken {
             keys: Unique::new(),
             virtuals: Unique::new(),
             endpoints: Unique::new(),
+            hosts: Unique::new(),
         };
         let me = "this node itself";
         if let Some(node) = context.node {
@@ -122,7 +125,7 @@ fn peer(
     if let Some((key, span)) = &key {
         taken.keys.take(reader, *key, "the same key", &owner, span);
     }
-    let addresses = endpoints(reader, peer, context, taken, &owner, locals);
+    let (addresses, names) = endpoints(reader, peer, context, taken, &owner, locals);
     let routes = routes(reader, &peer.route, context, &owner);
     let policies = policies::policies(reader, peer, &owner);
     let carrier = reader.parse(&peer.carrier, "carrier", names::CARRIER, names::carrier);
@@ -132,8 +135,8 @@ fn peer(
     let derived = VirtualAddrs::derive(&key);
     let addrs = virtuals::virtual_addrs(reader, fields, derived, &context.prefixes, &key_span);
     taken.virtual_addrs(reader, &addrs, &owner);
-    let addrs = addrs.addrs;
-    Some(Peer { addrs, addresses, routes, policies, carrier, ..Peer::new(name?.0, key) })
+    let base = Peer::new(name?.0, key);
+    Some(Peer { addrs: addrs.addrs, addresses, names, routes, policies, carrier, ..base })
 }
 
 fn endpoints(
@@ -143,9 +146,9 @@ fn endpoints(
     taken: &mut Taken,
     owner: &str,
     locals: &[(IpAddr, Span)],
-) -> Vec<SocketAddr> {
-    let parse = |text: &str| names::endpoint(text, context.port);
-    let list = reader.list(&peer.addresses, "addresses", names::ENDPOINT, false, parse);
+) -> (Vec<SocketAddr>, Vec<HostName>) {
+    let parse = |text: &str| names::place(text, context.port);
+    let list = reader.list(&peer.addresses, "addresses", names::PLACE, false, parse);
     if let Some(field) = &peer.addresses {
         if list.is_empty() && reader.problems.is_empty() {
             let message = format!("{owner} has no address");
@@ -155,7 +158,17 @@ fn endpoints(
             reader.report(Problem::at(span.clone(), message, "the first one too many"));
         }
     }
-    for (endpoint, span) in &list {
+    let (mut addresses, mut hosts) = (Vec::new(), Vec::new());
+    for (place, span) in &list {
+        let endpoint = match place {
+            Place::Address(endpoint) => endpoint,
+            Place::Name(host) => {
+                taken.hosts.take(reader, host.clone(), &format!("name {host}"), owner, span);
+                hosts.push(host.clone());
+                continue;
+            }
+        };
+        addresses.push(*endpoint);
         if context.prefixes.refuse_inside(reader, endpoint.ip(), span) {
             continue;
         }
@@ -169,7 +182,7 @@ fn endpoints(
         let what = format!("address {endpoint}");
         taken.endpoints.take(reader, *endpoint, &what, owner, span);
     }
-    list.into_iter().map(|(endpoint, _)| endpoint).collect()
+    (addresses, hosts)
 }
 
 fn routes(

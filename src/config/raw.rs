@@ -27,6 +27,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) topology: Topology,
     #[serde(default)]
+    pub(super) relay: Relay,
+    #[serde(default)]
     pub(super) network: Vec<Spanned<Network>>,
     #[serde(default)]
     pub(super) peer: Vec<Spanned<Peer>>,
@@ -49,10 +51,20 @@ pub(super) struct Topology {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Relay {
+    pub(super) offer: Field,
+    pub(super) limit: Field,
+    #[serde(rename = "use")]
+    pub(super) uses: Field,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Adapter {
     pub(super) name: Field,
     pub(super) backend: Field,
     pub(super) mtu: Field,
+    pub(super) multicast: Field,
     pub(super) address: Field,
     pub(super) address6: Field,
     pub(super) prefix: Field,

@@ -118,6 +118,7 @@ fn counts(counters: &CounterSnapshot) -> Counters {
         duplicated_frames: counters.duplicated_frames,
         acks_sent: counters.acks_sent,
         ring_overflow: counters.ring_overflow,
+        relayed_frames: counters.relayed_frames,
         drops: counters.drops.iter().map(|(why, n)| (why.name().to_owned(), *n)).collect(),
     }
 }
@@ -168,6 +169,7 @@ pub fn route(status: &RouteStatus, snapshot: &Snapshot, names: &Names, clock: &W
         path_mtu: status.path_mtu,
         tx_frames: sent.frames,
         tx_bytes: sent.bytes,
+        via: snapshot.vias.get(&status.id).map(|via| names.of(*via)),
     }
 }
 
@@ -178,7 +180,9 @@ pub fn peers(snapshot: &Snapshot) -> Peers {
 
 /// One peer.
 pub fn peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
+    let own = |route: &&RouteStatus| !snapshot.vias.contains_key(&route.id);
     let routes = snapshot.routes.iter().filter(|route| route.spec.peer == info.status.peer);
+    let routes = routes.filter(own);
     let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
     Peer {
         name: info.name.clone(),
@@ -247,6 +251,9 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
         EventKind::AdapterRestored { what } => What::AdapterRestored { what: what.clone() },
         EventKind::SessionRefused { peer, reason } => {
             What::SessionRefused { peer: names.of(*peer), reason: reason.clone() }
+        }
+        EventKind::NameFailed { peer, name, reason } => {
+            What::NameFailed { peer: names.of(*peer), name: name.clone(), reason: reason.clone() }
         }
         EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
         EventKind::Drain { route, peer, stage } => {

@@ -166,6 +166,7 @@ fn counters(page: &mut Page, counters: &CounterSnapshot) {
         duplicated_frames,
         acks_sent,
         ring_overflow,
+        relayed_frames,
         drops,
     } = counters;
     for (name, help, value) in [
@@ -187,6 +188,7 @@ fn counters(page: &mut Page, counters: &CounterSnapshot) {
             duplicated_frames,
         ),
         ("netft_lost_frames_total", "Frames forgotten unacknowledged.", ring_overflow),
+        ("netft_relayed_frames_total", "Datagrams of others passed on.", relayed_frames),
         ("netft_acknowledgements_sent_total", "Acknowledgements sent.", acks_sent),
     ] {
         page.one(name, Type::Counter, help, value);

@@ -126,6 +126,10 @@ pub struct Route {
     pub tx_frames: u64,
     /// Their bytes, as UDP payload.
     pub tx_bytes: u64,
+    /// The peer that relays it; null for a route of this node's own. The real addresses of a
+    /// relayed route are two sockets inside the daemon.
+    #[serde(default)]
+    pub via: Option<String>,
 }
 
 /// `PATCH /v1/routes/{id}`. Fields left out stay as they are; at least one is needed.
@@ -298,6 +302,9 @@ pub struct Counters {
     pub acks_sent: u64,
     /// Frames forgotten unacknowledged: the resend ring was full, or they were too old.
     pub ring_overflow: u64,
+    /// Datagrams of others passed on as a relay.
+    #[serde(default)]
+    pub relayed_frames: u64,
     /// Packets dropped, by reason; every reason is there.
     pub drops: BTreeMap<String, u64>,
 }

@@ -149,6 +149,7 @@ fn peer_of(what: &What) -> Option<&str> {
         | What::Suspect { peer, .. }
         | What::SessionRefused { peer, .. }
         | What::DuplicateNode { peer }
+        | What::NameFailed { peer, .. }
         | What::PathMtuChanged { peer, .. }
         | What::Cost { peer, .. }
         | What::Drain { peer, .. } => Some(peer),

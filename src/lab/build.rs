@@ -252,7 +252,7 @@ fn small(number: usize) -> u8 {
 }
 
 /// The router's addresses towards a node.
-fn gateways(network: usize, node: usize) -> [(IpAddr, u8); 2] {
+pub(super) fn gateways(network: usize, node: usize) -> [(IpAddr, u8); 2] {
     let [net, host] = [small(network + 1), small(node + 1)];
     let v4 = Ipv4Addr::new(10, net, host, 254);
     let v6 = Ipv6Addr::new(0xfd00, net.into(), host.into(), 0, 0, 0, 0, 254);

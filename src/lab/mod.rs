@@ -13,6 +13,7 @@ use std::{
 
 mod build;
 pub mod capture;
+pub mod checksums;
 pub mod daemon;
 mod enter;
 mod fault;
@@ -23,6 +24,7 @@ pub mod probe;
 mod scratch;
 mod sys;
 pub mod transfer;
+mod wan;
 pub mod wire;
 
 pub use build::{Lab, Shape};

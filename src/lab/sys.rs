@@ -91,8 +91,8 @@ pub(super) fn packet_socket(name: &str) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A [`packet_socket`] for a relay: it receives what comes in, not what it puts out itself, and
-/// every frame has the kernel's `virtio_net_hdr` in front, both ways.
+/// A [`packet_socket`] for a relay or an inspector: it receives what comes in, not what it puts
+/// out itself, and every frame has the kernel's `virtio_net_hdr` in front, both ways.
 pub(super) fn relay_socket(name: &str) -> io::Result<Socket> {
     // linux/if_packet.h
     const PACKET_IGNORE_OUTGOING: i32 = 23;

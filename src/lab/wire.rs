@@ -1,4 +1,5 @@
-//! A network whose grey faults are ours: loss, bursts, delay, a size limit, a bottleneck.
+//! A network whose grey faults are ours: loss, bursts, delay, a size limit, a bottleneck, frames
+//! that come twice or late.
 //!
 //! A thread per direction relays frames between the ports of a flat network's two nodes, in place
 //! of its bridge. Frames have their size on the wire: the nodes' interfaces cut segmented sends.
@@ -21,7 +22,7 @@ use rustix::{
 };
 use socket2::Socket;
 
-use super::{Lab, LabError, interface_index, sys};
+use super::{Lab, LabError, Netns, interface_index, sys};
 
 /// The kernel's `virtio_net_hdr` in front of every frame: offloads survive the relay.
 const META: usize = 10;
@@ -31,6 +32,8 @@ const ETHERNET: usize = 14;
 const QUEUE: usize = 128 << 10;
 /// How long a relay sleeps at most, so that it ends when asked to.
 const LOOK: Duration = Duration::from_millis(20);
+/// The most a frame is late.
+const LATE: Duration = Duration::from_millis(1);
 
 /// What one direction does to frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,6 +44,11 @@ pub struct Grey {
     pub burst: Option<(Duration, Duration)>,
     /// Time on the way. Order is kept.
     pub delay: Duration,
+    /// Share of frames that come twice, the copy at once or late, 0.0–1.0.
+    pub twice: f64,
+    /// Share of frames (and of copies) that come up to a millisecond late, so that others overtake
+    /// them, 0.0–1.0.
+    pub late: f64,
     /// IP packets longer than this vanish, bytes.
     pub largest: Option<usize>,
     /// A bottleneck, bytes per second, with a queue of 128 KiB.
@@ -73,14 +81,7 @@ impl Lab {
     pub fn wire(&self, network: usize, seed: u64) -> Result<Wire, LabError> {
         assert_eq!(self.nodes(), 2, "a wire has two ends");
         for node in [0, 1] {
-            let nic = Self::nic(network);
-            self.node(node).netlink("cut segmented sends", |netlink| async move {
-                let index = interface_index(&netlink, &nic).await?;
-                let cut = LinkUnspec::new_with_index(index)
-                    .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
-                    .build();
-                netlink.link().change(cut).execute().await
-            })?;
+            self.cut_segments(network, node)?;
         }
         let switch = self.switch(network);
         for node in [0, 1] {
@@ -91,23 +92,41 @@ impl Lab {
                 netlink.link().change(alone).execute().await
             })?;
         }
-        let open = |node| {
-            let port = Self::port(node);
+        Wire::between(switch, [&Self::port(0), &Self::port(1)], seed)
+    }
+}
+
+impl Lab {
+    /// Makes a node's interface send frames of wire size only.
+    pub(super) fn cut_segments(&self, network: usize, node: usize) -> Result<(), LabError> {
+        let nic = Self::nic(network);
+        self.node(node).netlink("cut segmented sends", |netlink| async move {
+            let index = interface_index(&netlink, &nic).await?;
+            let cut = LinkUnspec::new_with_index(index)
+                .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
+                .build();
+            netlink.link().change(cut).execute().await
+        })
+    }
+}
+
+impl Wire {
+    /// Relays frames between two interfaces of a namespace.
+    pub(super) fn between(switch: &Netns, ports: [&str; 2], seed: u64) -> Result<Self, LabError> {
+        let open = |port: &str| {
             let failed = LabError::io(format!("relay frames of {port}"));
-            switch.run(|| sys::relay_socket(&port)).map_err(failed).map(Arc::new)
+            switch.run(|| sys::relay_socket(port)).map_err(failed).map(Arc::new)
         };
-        let sockets = [open(0)?, open(1)?];
+        let sockets = [open(ports[0])?, open(ports[1])?];
         let ways = [Arc::<Way>::default(), Arc::default()];
         for node in [0, 1] {
             let (from, to) = (Arc::clone(&sockets[node]), Arc::clone(&sockets[1 - node]));
             let way = Arc::clone(&ways[node]);
             thread::spawn(move || Relay::new(way, seed ^ node as u64).run(&from, &to));
         }
-        Ok(Wire { ways })
+        Ok(Self { ways })
     }
-}
 
-impl Wire {
     /// Sets the faults of what `from` sends.
     pub fn set(&self, from: usize, grey: Grey) {
         *self.ways[from].grey.lock().unwrap_or_else(PoisonError::into_inner) = grey;
@@ -184,9 +203,20 @@ impl Relay {
             self.free = self.free.max(now) + time(frame.len());
             due = self.free + grey.delay;
         }
-        let place = self.flying.partition_point(|(other, _)| *other <= due);
-        // Only the privileged class overtakes.
-        let place = if control { place } else { self.flying.len() };
+        self.fly(&grey, due, control, frame);
+        if grey.twice > 0.0 && self.dice() < grey.twice {
+            self.fly(&grey, due, control, frame);
+        }
+    }
+
+    fn fly(&mut self, grey: &Grey, mut due: Instant, control: bool, frame: &[u8]) {
+        if grey.late > 0.0 && self.dice() < grey.late {
+            due += LATE.mul_f64(self.dice());
+        }
+        // Frames are overtaken by the privileged class, and when they are late.
+        let overtakes = control || grey.late > 0.0;
+        let sorted = || self.flying.partition_point(|(other, _)| *other <= due);
+        let place = if overtakes { sorted() } else { self.flying.len() };
         self.flying.insert(place, (due, frame.to_vec()));
     }
 
@@ -248,6 +278,22 @@ mod tests {
         }
         let lost = relay.way.lost.load(Relaxed);
         assert!((1800..2200).contains(&lost), "{lost} of 10000");
+    }
+
+    #[test]
+    fn frames_come_twice_and_late_as_often_as_asked() {
+        let mut relay = relay(Grey { twice: 0.1, late: 0.1, ..Grey::default() });
+        let start = Instant::now();
+        for number in 0..5000u64 {
+            relay.take(&number.to_be_bytes(), start + Duration::from_micros(number * 10));
+        }
+        let came = relay.flying.len();
+        assert!((5350..5650).contains(&came), "{came} of 5000");
+        assert!(relay.flying.iter().map(|(due, _)| *due).is_sorted());
+        let overtaken = |pair: &[&Vec<u8>]| pair[0] > pair[1];
+        let frames: Vec<&Vec<u8>> = relay.flying.iter().map(|(_, frame)| frame).collect();
+        let late = frames.windows(2).filter(|pair| overtaken(pair)).count();
+        assert!((350..650).contains(&late), "{late} of {came}");
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub fn level(what: &What) -> Level {
         | What::AdapterRestored { .. }
         | What::SessionRefused { .. }
         | What::DuplicateNode { .. }
+        | What::NameFailed { .. }
         | What::Stalled { .. }
         | What::EventsLost { .. } => Level::Warn,
         What::PathMtuChanged { from, to, .. } if to < from => Level::Warn,
@@ -127,6 +128,9 @@ pub(super) fn line(what: &What, ends: &Ends) -> String {
         }
         What::AdapterRestored { what } => what.clone(),
         What::SessionRefused { peer, reason } => format!("no session with {peer}: {reason}"),
+        What::NameFailed { peer, name, reason } => {
+            format!("{name}, a name of {peer}, cannot be looked up: {reason}; tried again")
+        }
         What::DuplicateNode { peer } => {
             format!("a second machine uses the key of {peer}: it is refused; give it its own key")
         }

@@ -74,7 +74,7 @@ fn networks(facts: &Facts, plan: &Plan) -> Vec<Finding> {
                       add the peer's address there to `addresses`";
         match used.len() {
             // The peer tells of its addresses once netftd runs.
-            0 | 1 if facts.daemon.is_none() && peer.addresses.len() < 2 => {
+            0 | 1 if facts.daemon.is_none() && peer.addresses.len() + peer.names.len() < 2 => {
                 findings.push(finding(
                     Severity::Note,
                     "one-network",

@@ -14,7 +14,7 @@ use netft::{
         netlink::Netlink,
         sys::{clock, udp},
     },
-    topology::{self, Sources},
+    topology::{self, Resolved, Sources},
 };
 use rtnetlink::packet_route::link::LinkAttribute;
 use serde_json::Value;
@@ -94,7 +94,7 @@ async fn look(config: &Config) -> Result<(Vec<Link>, Sources), String> {
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
     let interfaces = netlink.interfaces().await.map_err(|error| error.to_string())?;
     let mut sources = Sources::new();
-    for remote in topology::unpaired(config, &interfaces) {
+    for remote in topology::unpaired(config, &interfaces, &Resolved::new()) {
         if let Ok(Some(source)) = netlink.source_for(remote).await {
             sources.insert(remote, source);
         }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use netft::{
     route::{Attributes, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
-    topology::{self, Offers, Plan, Planned, Surroundings, Ways},
+    topology::{self, Offers, Plan, Planned, Resolved, Surroundings, Ways},
 };
 
 pub use facts::{Daemon, Facts};
@@ -48,6 +48,7 @@ impl Facts {
             sources: &self.sources,
             ways: &ways,
             offers: &offers,
+            resolved: &Resolved::new(),
         };
         let mut plan = topology::plan(&self.config, &around, &[]);
         let learnt = self.daemon.iter().flat_map(|daemon| &daemon.routes);
@@ -60,6 +61,10 @@ impl Facts {
     }
 
     fn planned(&self, route: &Route) -> Option<Planned> {
+        // A relayed one is no route of this node's interfaces.
+        if route.via.is_some() {
+            return None;
+        }
         let peer = self.config.peers.iter().find(|peer| peer.name == route.peer)?;
         let owns = |addr: IpAddr| move |link: &&Link| link.interface.owns(addr);
         let owner = self.links.iter().find(owns(route.real_local.ip()))?;

@@ -50,6 +50,7 @@ fn a_route_in_json_has_exactly_these_fields() {
         "path_mtu",
         "tx_frames",
         "tx_bytes",
+        "via",
     ]);
     assert_eq!(keys(&answer), BTreeSet::from(["schema", "routes"]));
     for route in answer["routes"].as_array().unwrap() {

@@ -167,6 +167,7 @@ fn snapshot() -> Snapshot {
         ],
         stalls: Stalls::default(),
         sent: [(RouteId(1), RouteSent { frames: 3, bytes: 4000 })].into(),
+        vias: Default::default(),
         counters: CounterSnapshot {
             tx_bytes: 1 << 40,
             drops: DropReason::ALL.iter().map(|reason| (*reason, *reason as u64)).collect(),

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
 pub mod faults;
+pub mod three;
 
 use std::{
     collections::BTreeMap,

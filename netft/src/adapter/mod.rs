@@ -34,7 +34,7 @@ use crate::{
         quic::Manager,
     },
     route::{Event, PeerChange, RouteChange},
-    topology::Offers,
+    topology::{Offers, Resolved},
 };
 
 /// A running node: its adapter, routes and sessions.
@@ -47,6 +47,8 @@ pub struct Adapter {
     next_peer: tokio::sync::Mutex<u32>,
     /// What the peers tell of their addresses.
     offers: watch::Receiver<Offers>,
+    /// The addresses behind the peers' names.
+    resolved: watch::Receiver<Resolved>,
     messages: mpsc::Sender<Message>,
     events: broadcast::Sender<Event>,
     /// Attached before the first route was added (NetFT attaches its event handlers first), so
@@ -54,6 +56,7 @@ pub struct Adapter {
     first: Mutex<Option<EventStream>>,
     manager: Arc<Manager>,
     keeper: JoinHandle<()>,
+    resolver: JoinHandle<()>,
     driver: Option<std::thread::JoinHandle<()>>,
     _lock: AdapterLock,
 }
@@ -135,6 +138,7 @@ impl Adapter {
     /// Ends the sessions, stops every thread and removes the device.
     pub async fn close(mut self) {
         self.keeper.abort();
+        self.resolver.abort();
         self.ask(Request::Closing).await;
         self.manager.close().await;
         let (answer, stopped) = oneshot::channel();

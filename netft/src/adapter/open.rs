@@ -22,11 +22,12 @@ use crate::{
         lock::AdapterLock,
         netlink::{Monitor, Netlink},
         quic::{self, FromQuic, Manager, QUEUE},
+        resolver::Resolver,
         sys::glink,
         tun::{self, Opened},
         worker::{WorkerIo, Workers},
     },
-    topology::Offers,
+    topology::{Offers, Resolved},
 };
 
 /// Heartbeats and complaints on their way from the workers; beyond it the newest is dropped and
@@ -64,9 +65,10 @@ async fn start(
     netlink.configure_adapter(&config.adapter, config.addrs, config.mtu).await?;
     let fib = SharedFib::default();
     let (to_driver, from_workers) = mpsc::channel(FROM_WORKERS);
+    let (later, left) = mpsc::channel(FROM_WORKERS);
     let (to_quic, arrivals) = mpsc::channel(QUEUE);
     let system = |what| move |source: io::Error| OpenError::System { what, source };
-    let io = WorkerIo { fib: fib.clone(), to_driver, to_quic, resend: config.resend };
+    let io = WorkerIo { fib: fib.clone(), to_driver, later, to_quic, resend: config.resend };
     let workers = Workers::start(count, io).map_err(system("start the packet workers"))?;
     let (messages, inbox) = mpsc::channel(MESSAGES);
     let (events, first) = broadcast::channel(EVENT_BACKLOG);
@@ -81,13 +83,15 @@ async fn start(
     let monitor = Monitor::open()?;
     // The first look is taken before the driver starts, so that routes exist at once.
     let (told, offers) = watch::channel(Offers::new());
-    let world = World::look(&netlink, &config, &Offers::new(), &[]).await.unwrap_or_default();
+    let world = World::look(&netlink, &config, (&Offers::new(), &Resolved::new()), &[]).await;
+    let world = world.unwrap_or_default();
     let parts = DriverParts {
         config: (*config).clone(),
-        fib,
+        fib: fib.clone(),
         workers,
         queues: opened.queues.into_iter().map(Arc::new).collect(),
         from_workers,
+        left,
         messages: inbox,
         events: events.clone(),
         boot_id: random.0,
@@ -101,6 +105,8 @@ async fn start(
     let driver = driver::spawn(parts).map_err(system("start the driver"))?;
     let next_peer = config.peers.len() as u32;
     let (config, changes) = watch::channel(config);
+    let (resolved, names) = watch::channel(Resolved::new());
+    let resolver = Resolver { config: changes.clone(), fib, driver: messages.clone(), resolved };
     let keeper = Keeper {
         config: changes,
         netlink,
@@ -110,16 +116,19 @@ async fn start(
         queues: count,
         wanted,
         offers: offers.clone(),
+        resolved: names.clone(),
     };
     Ok(Adapter {
         config,
         offers,
+        resolved: names,
         next_peer: tokio::sync::Mutex::new(next_peer),
         messages,
         events,
         first: Mutex::new(Some(EventStream(first))),
         manager,
         keeper: tokio::spawn(keeper.run()),
+        resolver: tokio::spawn(resolver.run()),
         driver: Some(driver),
         _lock: lock,
     })

@@ -67,7 +67,8 @@ impl Adapter {
         let next_peer = config.renumber(&running, next).ok_or(ReconfigureError::Peers)?;
         let netlink = Netlink::open().map_err(|_| ReconfigureError::Interfaces)?;
         let offers = self.offers.borrow().clone();
-        let world = World::look(&netlink, &config, &offers, &[]).await;
+        let resolved = self.resolved.borrow().clone();
+        let world = World::look(&netlink, &config, (&offers, &resolved), &[]).await;
         let world = world.ok_or(ReconfigureError::Interfaces)?;
         Ok(Checked { changes, config, world, next_peer })
     }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     addr::VirtualAddrs,
     config::Backend,
-    id::{NodeKey, RouteId},
+    id::{NodeKey, PeerId, RouteId},
     route::{PeerStatus, Policies, RouteStatus, stall::Stalls},
     time::Time,
     wire::DropReason,
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub stalls: Stalls,
     /// What was sent on each of them.
     pub sent: BTreeMap<RouteId, RouteSent>,
+    /// The relays of those that lead over one.
+    pub vias: BTreeMap<RouteId, PeerId>,
     /// Packet counters, summed over the workers.
     pub counters: CounterSnapshot,
 }
@@ -120,6 +122,8 @@ pub struct CounterSnapshot {
     pub acks_sent: u64,
     /// Frames forgotten unacknowledged: the resend ring was full, or they were too old.
     pub ring_overflow: u64,
+    /// Datagrams of others passed on.
+    pub relayed_frames: u64,
     /// Drops by reason, every reason listed.
     pub drops: Vec<(DropReason, u64)>,
 }

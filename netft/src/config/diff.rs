@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use super::{Backend, Config, Exclude, Network, Peer, Role, RouteOverride};
+use super::{Backend, Config, Exclude, HostName, Network, Peer, Relay, Role, RouteOverride};
 use crate::route::{Carrier, Class, Policies, Timing, TrafficClass};
 
 /// What becomes of a thing.
@@ -89,6 +89,11 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, Vec<Fixed>> {
     set("history", format!("{} heartbeats", old.history), format!("{} heartbeats", new.history));
     set("rekey", span(old.rekey), span(new.rekey));
     set("raise timer of path MTUs", span(old.mtu_raise), span(new.mtu_raise));
+    let bound = |rate: u32| if rate == 0 { "off".to_owned() } else { format!("{rate}/s") };
+    set("multicast", bound(old.multicast), bound(new.multicast));
+    let (before, after) = (relay(old.relay), relay(new.relay));
+    set("relay for peers", before, after);
+    set("relays used", yes(old.relay.uses), yes(new.relay.uses));
     set("site", named(&old.site), named(&new.site));
     set("all cross-subnet routes", yes(old.all_cross_subnet), yes(new.all_cross_subnet));
     excludes(old, new, &mut changes);
@@ -126,6 +131,10 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         .filter(|(_, old, new)| old != new)
         .map(|(what, old, new)| Fixed { what, old, new })
         .collect()
+}
+
+fn relay(relay: Relay) -> String {
+    if relay.offer { format!("{}/s", relay.limit) } else { "no".to_owned() }
 }
 
 fn named(site: &str) -> String {
@@ -190,7 +199,9 @@ fn peers(old: &Config, new: &Config, changes: &mut Vec<Change>) {
     }
     for peer in &new.peers {
         if old.peers.iter().all(|other| other.key != peer.key) {
-            let addresses: Vec<_> = peer.addresses.iter().map(SocketAddr::to_string).collect();
+            let names = peer.names.iter().map(HostName::to_string);
+            let addresses = peer.addresses.iter().map(SocketAddr::to_string);
+            let addresses: Vec<_> = addresses.chain(names).collect();
             let addresses = match addresses.is_empty() {
                 true => "it must dial".to_owned(),
                 false => addresses.join(", "),
@@ -217,6 +228,12 @@ fn peer_changes(old: &Peer, new: &Peer, changes: &mut Vec<Change>) {
         say(format!("no address {gone}"));
     }
     for come in new.addresses.iter().filter(|address| !old.addresses.contains(address)) {
+        say(format!("address {come}"));
+    }
+    for gone in old.names.iter().filter(|name| !new.names.contains(name)) {
+        say(format!("no address {gone}"));
+    }
+    for come in new.names.iter().filter(|name| !old.names.contains(name)) {
         say(format!("address {come}"));
     }
     if old.policies != new.policies {
@@ -324,7 +341,7 @@ mod tests {
     #[test]
     fn each_change_is_one_line() {
         type Case = (fn(&mut Config), &'static [&'static str]);
-        let cases: [Case; 14] = [
+        let cases: [Case; 17] = [
             (
                 |c| {
                     c.site = "north".into();
@@ -335,6 +352,15 @@ mod tests {
             (|c| c.exclude.push(Exclude::Interface("wlan*".into())), &["+ exclude wlan*"]),
             (|c| c.hold = Duration::from_secs(5), &["~ hold: 1 s → 5 s"]),
             (|c| c.hold = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
+            (
+                |c| c.peers[0].names.push(HostName { host: "b.example".into(), port: 9 }),
+                &["~ peer b: address b.example:9"],
+            ),
+            (|c| c.multicast = 0, &["~ multicast: 1000/s → off"]),
+            (
+                |c| c.relay = Relay { offer: true, limit: 5, uses: true },
+                &["~ relay for peers: no → 5/s", "~ relays used: no → yes"],
+            ),
             (|c| c.history = 20, &["~ history: 10 heartbeats → 20 heartbeats"]),
             (|c| c.rekey = Duration::from_secs(60), &["~ rekey: 3600 s → 60 s"]),
             (|c| c.mtu_raise = Duration::from_secs(5), &["~ raise timer of path MTUs: 60 s → 5 s"]),

@@ -30,6 +30,8 @@ pub struct Counters {
     pub acks_sent: AtomicU64,
     /// Frames forgotten unacknowledged, because the resend ring was full or they were too old.
     pub ring_overflow: AtomicU64,
+    /// Datagrams of others passed on.
+    pub relayed_frames: AtomicU64,
     /// Packets dropped, by reason.
     pub drops: [AtomicU64; DropReason::ALL.len()],
 }

@@ -4,7 +4,7 @@
 //! live sessions and the adapter's queues; workers load it once per batch.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
@@ -13,10 +13,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{counters::RouteCounters, quic::carrier::Carrier, steering::Steering};
+use super::{counters::RouteCounters, quic::carrier::Carrier, relays::Relays, steering::Steering};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
+    packet::rate::Rate,
     route::flight::Way,
     wire::session::Session,
 };
@@ -41,10 +42,19 @@ pub struct Fib {
     pub by_v6: HashMap<Ipv6Addr, usize>,
     /// This node's session number → session.
     pub sessions: HashMap<u32, Arc<Session>>,
+    /// How many multicast and broadcast packets go to every peer; `None`: none, and none are taken.
+    pub multicast: Option<Arc<Rate>>,
+    /// Ways over a third node, and what passes through this one; `None`: neither.
+    pub relays: Option<Relays>,
     /// Socket and remote address → the route they make, and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
     /// The routes with a QUIC connection of their own, or where the peer asks for one.
     pub carriers: HashMap<RouteId, Arc<Carrier>>,
+    /// Some peer is not reached over any route: set by [`noted`](Self::noted), so that not all
+    /// peers are looked through for a datagram.
+    pub strangers: bool,
+    /// Peers all of whose routes are up and well: their replies need not wake the driver.
+    pub calm: HashSet<PeerId>,
 }
 
 /// One peer.
@@ -128,9 +138,16 @@ impl PeerEntry {
 }
 
 impl Fib {
+    /// The table with what follows from its peers noted.
+    pub fn noted(mut self) -> Self {
+        self.strangers = self.peers.iter().any(|entry| entry.active.is_none());
+        self
+    }
+
     /// Whether QUIC may come from an address that is no route's: some peer is not reached over any.
+    #[inline]
     pub fn expects_strangers(&self) -> bool {
-        self.peers.iter().any(|entry| entry.active.is_none())
+        self.strangers
     }
 
     /// The QUIC connection frames on this route are to travel in.

@@ -1,10 +1,10 @@
 //! Keeps the adapter as it should be: what somebody deletes, sets down, renames or re-addresses
 //! is put back.
 //!
-//! The driver calls [`AdapterGuard::check`] at every notice of the netlink monitor and every
-//! 250 ms. Addresses that somebody added are left alone, unless they are in our prefixes: the
-//! adapter's link-local addresses are exactly ours. Routes are left alone unless they carry our
-//! protocol number.
+//! The keeper calls [`AdapterGuard::check`] at every notice of the netlink monitor, every 250 ms
+//! for a second after one, and every second else. Addresses that somebody added are left alone,
+//! unless they are in our prefixes: the adapter's link-local addresses are exactly ours. Routes are
+//! left alone unless they carry our protocol number.
 //!
 //! Effort is bounded: at most one check per [`GAP`], three rounds of repairs per check, and after
 //! [`PATIENCE`] checks in a row that did not mend it only one check per [`REST`]. So a fight with

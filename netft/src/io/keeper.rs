@@ -1,8 +1,9 @@
 //! The keeper: watches the kernel, tells the driver how the interfaces are, and puts the adapter
 //! back when somebody takes it away.
 //!
-//! One task in the caller's runtime. It wakes at every netlink notice and every [`PERIOD`], so
-//! what a notice missed is found all the same; the driver is told only what changed.
+//! One task in the caller's runtime. It looks at every netlink notice, every [`PERIOD`] while
+//! things change, and every [`QUIET`] else, so what a notice missed is found all the same; the
+//! driver is told only what changed.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -12,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep},
+    time::sleep,
 };
 
 use super::{
@@ -26,12 +27,17 @@ use super::{
 use crate::{
     config::Config,
     route::EventKind,
-    topology::{self, Interface, Offers, Sources, Ways},
+    topology::{self, Interface, Offers, Resolved, Sources, Ways},
 };
 
-/// The longest time something unnoticed stays unnoticed: restoring the adapter must end within
-/// 500 ms (F-22, F-23).
+/// The time between two looks after a notice: restoring the adapter must end within 500 ms (F-22,
+/// F-23), and the guard rests between two repairs.
 const PERIOD: Duration = Duration::from_millis(250);
+/// The longest time something unnoticed stays unnoticed. A look is about nine requests to the
+/// kernel.
+const QUIET: Duration = Duration::from_secs(1);
+/// Looks every [`PERIOD`] after the last notice.
+const LIVELY: u32 = 4;
 /// An address of RFC 3849.
 const DOCUMENTATION: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// Notices come in bursts: one look per burst.
@@ -46,6 +52,8 @@ pub(crate) struct World {
     pub sources: Sources,
     /// The pairs of addresses the kernel routes between.
     pub ways: Ways,
+    /// The addresses behind the peers' names.
+    pub resolved: Resolved,
 }
 
 impl World {
@@ -58,7 +66,7 @@ impl World {
     pub(crate) async fn look(
         netlink: &Netlink,
         config: &Config,
-        offers: &Offers,
+        (offers, resolved): (&Offers, &Resolved),
         before: &[Interface],
     ) -> Option<Self> {
         let mut interfaces = match netlink.interfaces().await {
@@ -70,7 +78,7 @@ impl World {
         };
         rate(netlink, &mut interfaces, before).await;
         let mut sources = Sources::new();
-        for remote in topology::unpaired(config, &interfaces) {
+        for remote in topology::unpaired(config, &interfaces, resolved) {
             if let Ok(Some(source)) = netlink.source_for(remote).await {
                 sources.insert(remote, source);
             }
@@ -82,7 +90,7 @@ impl World {
                 ways.insert((local, remote));
             }
         }
-        Some(Self { interfaces, sources, ways })
+        Some(Self { interfaces, sources, ways, resolved: resolved.clone() })
     }
 }
 
@@ -125,22 +133,24 @@ pub(crate) struct Keeper {
     pub wanted: watch::Receiver<Wanted>,
     /// What the peers tell of their addresses.
     pub offers: watch::Receiver<Offers>,
+    /// The addresses behind the peers' names.
+    pub resolved: watch::Receiver<Resolved>,
 }
 
 impl Keeper {
     /// Runs until it is aborted or the driver is gone.
     pub(crate) async fn run(mut self) {
         let mut told = World::default();
-        let mut ticks = interval(PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lively = LIVELY;
         loop {
             let config = self.config.borrow_and_update().clone();
             if !self.keep(&config).await {
                 return;
             }
             let offers = self.offers.borrow_and_update().clone();
-            if let Some(world) =
-                World::look(&self.netlink, &config, &offers, &told.interfaces).await
+            let resolved = self.resolved.borrow_and_update().clone();
+            let learnt = (&offers, &resolved);
+            if let Some(world) = World::look(&self.netlink, &config, learnt, &told.interfaces).await
                 && world != told
             {
                 told = world.clone();
@@ -148,9 +158,14 @@ impl Keeper {
                     return;
                 }
             }
+            let pause = if lively > 0 { PERIOD } else { QUIET };
+            lively = lively.saturating_sub(1);
             tokio::select! {
-                _ = ticks.tick() => {}
-                _ = self.monitor.next() => sleep(BURST).await,
+                () = sleep(pause) => {}
+                _ = self.monitor.next() => {
+                    lively = LIVELY;
+                    sleep(BURST).await;
+                }
                 changed = self.config.changed() => {
                     if changed.is_err() {
                         return;
@@ -161,10 +176,16 @@ impl Keeper {
                         return;
                     }
                 }
+                changed = self.resolved.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
                         return;
                     }
+                    lively = LIVELY;
                     *self.guard.wanted_mut() = self.wanted.borrow_and_update().clone();
                     // What this changes was not changed from outside.
                     self.guard.check(&self.netlink, clock::now()).await;

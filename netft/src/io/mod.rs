@@ -10,6 +10,8 @@ pub(crate) mod keeper;
 pub mod lock;
 pub mod netlink;
 pub mod quic;
+pub mod relays;
+pub(crate) mod resolver;
 pub mod steering;
 pub mod sys;
 pub mod tun;

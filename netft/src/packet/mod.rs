@@ -7,7 +7,9 @@
 
 pub mod checksum;
 pub mod coalesce;
+pub mod group;
 pub mod ip;
+pub mod rate;
 pub mod split;
 pub mod too_big;
 pub mod traffic;

@@ -132,6 +132,16 @@ pub enum EventKind {
         /// The peer.
         peer: PeerId,
     },
+    /// A name of the peer cannot be looked up; its former addresses stay, and it is tried again.
+    /// Told when it begins.
+    NameFailed {
+        /// The peer.
+        peer: PeerId,
+        /// The name.
+        name: String,
+        /// What the resolver said.
+        reason: String,
+    },
     /// This node itself was not scheduled; nobody is blamed for that time.
     Stalled {
         /// For how long.

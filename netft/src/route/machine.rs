@@ -181,7 +181,10 @@ impl Route {
             self.health.afresh();
         }
         if self.rx {
+            // What was granted beyond the last heartbeat stays granted.
+            let granted = self.deadline.filter(|_| !begins);
             self.arm(now);
+            self.deadline = self.deadline.max(granted);
         }
         begins
     }

@@ -27,6 +27,7 @@ pub mod policy;
 mod quality;
 pub mod recovery;
 mod select;
+mod slots;
 mod spec;
 pub mod stall;
 mod status;

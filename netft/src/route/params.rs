@@ -132,17 +132,20 @@ impl Attributes {
     pub const PINNED: u32 = 0x2;
     /// The ends are on different sites.
     pub const CROSS_SITE: u32 = 0x4;
+    /// The route leads over a third node.
+    pub const RELAYED: u32 = 0x8;
     /// The ends are joined by a router. NetFT sets bit 31 on such a route.
     pub const CROSS_SUBNET: u32 = 0x8000_0000;
 }
 
 impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(u32, &str); 4] = [
+        const NAMES: [(u32, &str); 5] = [
             (Attributes::SAME_SUBNET, "same-subnet"),
             (Attributes::CROSS_SUBNET, "cross-subnet"),
             (Attributes::CROSS_SITE, "cross-site"),
             (Attributes::PINNED, "pinned"),
+            (Attributes::RELAYED, "relayed"),
         ];
         let mut rest = self.0;
         let mut first = true;

@@ -108,14 +108,31 @@ impl World<'_> {
     pub(super) fn ack_arrived(
         &mut self,
         (from, to): (usize, usize),
+        network: usize,
         (sealed, counter): (Session, u64),
         ack: &Ack,
     ) {
         let (now, counters) = (self.now, self.delivery.counters());
         let Some(stream) = stream(&mut self.nodes[to].streams[from], sealed) else { return };
-        if stream.window.accept(counter) {
-            let counter = |index: &usize, n: u32| counters[index + n as usize];
-            stream.flight.hear(now, ack, counter, |_| {});
+        if !stream.window.accept(counter) {
+            return;
+        }
+        let counter = |index: &usize, n: u32| counters[index + n as usize];
+        stream.flight.answered(ack.answers);
+        stream.flight.hear(now, ack, counter, |_| {});
+        // Nothing waits in sockets here: what was sent before is taken in.
+        let answer = (ack.asks != 0).then(|| Ack { answers: ack.asks, ..stream.ack() });
+        if let Some(answer) = answer {
+            self.send_ack(to, from, network, &answer);
+        }
+    }
+
+    fn send_ack(&mut self, node: usize, peer: usize, network: usize, ack: &Ack) {
+        let Some((sealed, counter)) = self.reserve(node, peer, 1) else { return };
+        for travel in self.networks[network].send(node, peer, &mut self.data_rng) {
+            let Some(travel) = travel else { continue };
+            let arrival = Arrival::Ack { from: node, network, sealed, counter, ack: ack.clone() };
+            self.plan(self.now + travel, Step::Arrive { to: peer, arrival });
         }
     }
 
@@ -140,12 +157,7 @@ impl World<'_> {
         let up = row.into_iter().flat_map(|row| row.active.iter().chain(&row.backups));
         let up: Vec<_> = up.filter_map(network).collect();
         for network in debt.ways(|network| up.contains(&network), own) {
-            let Some((sealed, counter)) = self.reserve(node, peer, 1) else { return };
-            for travel in self.networks[network].send(node, peer, &mut self.data_rng) {
-                let Some(travel) = travel else { continue };
-                let arrival = Arrival::Ack { from: node, sealed, counter, ack: ack.clone() };
-                self.plan(self.now + travel, Step::Arrive { to: peer, arrival });
-            }
+            self.send_ack(node, peer, network, &ack);
         }
     }
 
@@ -184,6 +196,13 @@ impl World<'_> {
                 self.handle(node, Input::Suspect(from));
                 self.settled(node, false);
             }
+        }
+        while let Some(stream) = &mut self.nodes[node].streams[peer]
+            && let Some(question) = stream.flight.ask(self.now, usable.iter().copied(), true)
+        {
+            let ack = Ack { asks: question.number, ..stream.ack() };
+            let Some(network) = self.scenario.network_of(node, question.to) else { break };
+            self.send_ack(node, peer, network, &ack);
         }
     }
 

@@ -19,6 +19,7 @@ mod converge;
 mod data;
 mod delivery;
 mod faults;
+mod mesh;
 mod network;
 mod node;
 mod random;
@@ -31,6 +32,7 @@ mod trace;
 mod truth;
 mod world;
 
+pub use mesh::{Change, MAX_MESH, Mesh, MeshPlan};
 pub use report::{Packet, Report};
 pub use scenario::{Fault, MAX_NETWORKS, MAX_NODES, Scenario, Shape};
 

@@ -28,7 +28,7 @@ pub(crate) enum Arrival {
     /// A data frame; `again`: a copy that was sent later.
     Data { from: usize, network: usize, sealed: Session, counter: u64, index: usize, again: bool },
     /// An acknowledgement.
-    Ack { from: usize, sealed: Session, counter: u64, ack: Ack },
+    Ack { from: usize, network: usize, sealed: Session, counter: u64, ack: Ack },
     /// A handshake that is complete for this node.
     Session { peer: usize, session: Session },
     /// The session's idle timeout.

@@ -64,16 +64,18 @@ impl Stream {
         stalled: Option<(Duration, Time)>,
     ) -> Option<(Ack, Debt<usize>)> {
         let debt = self.debt.take_if(|debt| debt.due(now))?;
-        let highest = self.heard?;
+        self.heard?;
         let stalled = stalled.filter(|(_, ended)| now.since(*ended) < STALL_TOLD);
         let stalled = stalled.map_or(0, |(length, _)| length.as_millis());
-        let ack = Ack {
-            highest,
-            stalled_ms: u16::try_from(stalled).unwrap_or(u16::MAX),
-            ranges: self.window.runs(highest, MAX_RANGES),
-            routes: Vec::new(),
-        };
-        Some((ack, debt))
+        let stalled_ms = u16::try_from(stalled).unwrap_or(u16::MAX);
+        Some((Ack { stalled_ms, ..self.ack() }, debt))
+    }
+
+    /// What arrived.
+    pub(crate) fn ack(&self) -> Ack {
+        let Some(highest) = self.heard else { return Ack::default() };
+        let ranges = self.window.runs(highest, MAX_RANGES);
+        Ack { highest, ranges, ..Ack::default() }
     }
 
     /// How long until something is due by itself.

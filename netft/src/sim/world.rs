@@ -172,8 +172,8 @@ impl<'a> World<'a> {
             Arrival::Data { from, network, sealed, counter, index, again } => {
                 self.data_arrived((from, to), network, (sealed, counter), (index, again));
             }
-            Arrival::Ack { from, sealed, counter, ack } => {
-                self.ack_arrived((from, to), (sealed, counter), &ack);
+            Arrival::Ack { from, network, sealed, counter, ack } => {
+                self.ack_arrived((from, to), network, (sealed, counter), &ack);
             }
             Arrival::Session { peer, session } => {
                 if self.nodes[to].boot != session.own {

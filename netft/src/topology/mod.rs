@@ -7,6 +7,7 @@
 
 mod diff;
 mod health;
+pub mod names;
 mod networks;
 mod offer;
 mod pairs;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 pub use self::{
     diff::{Diff, diff},
     health::{Health, faults},
+    names::Resolved,
     networks::{capacity, metric, role, usable},
     offer::offer,
     plan::{Offers, Sources, Surroundings, Ways, crossings, plan, unpaired},

@@ -30,6 +30,7 @@ pub fn offer(config: &Config, interfaces: &[Interface]) -> Interfaces {
         serial: 0,
         port: config.port,
         all_cross_subnet: config.all_cross_subnet,
+        relays: config.relay.offer,
         site: config.site.clone(),
         endpoints,
     }

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Interface, LocalAddr, Plan, Planned, Skipped, Why, health, holds,
+    names::Resolved,
     networks::{self, is_container_bridge, is_virtual, listed, refused, usable},
     offer::offer,
     pairs::{Pair, pairs},
@@ -37,16 +38,22 @@ pub struct Surroundings<'a> {
     pub ways: &'a Ways,
     /// What the peers told.
     pub offers: &'a Offers,
+    /// The addresses behind the peers' names.
+    pub resolved: &'a Resolved,
 }
 
 /// The remote addresses that no interface shares a prefix with: [`plan`] wants the kernel's
 /// source address for each.
-pub fn unpaired(config: &Config, interfaces: &[Interface]) -> BTreeSet<IpAddr> {
+pub fn unpaired(
+    config: &Config,
+    interfaces: &[Interface],
+    resolved: &Resolved,
+) -> BTreeSet<IpAddr> {
     let planner = Planner { config, interfaces, sources: &Sources::new(), known: &[], own: None };
     config
         .peers
         .iter()
-        .flat_map(remotes)
+        .flat_map(|peer| remotes(peer, resolved))
         .filter(|remote| planner.admissible(*remote).is_ok())
         .filter(|remote| planner.neighbours(*remote).next().is_none())
         .map(|remote| remote.ip())
@@ -93,7 +100,7 @@ pub fn plan(config: &Config, around: &Surroundings<'_>, known: &[Planned]) -> Pl
     let mut keys = BTreeSet::new();
     for peer in &config.peers {
         let id = peer.id;
-        for remote in remotes(peer) {
+        for remote in remotes(peer, around.resolved) {
             let pins: Vec<_> = overrides(peer, remote).filter_map(|entry| entry.local).collect();
             let choices = if pins.is_empty() {
                 vec![planner.pair(id, remote)]
@@ -120,11 +127,20 @@ pub fn plan(config: &Config, around: &Surroundings<'_>, known: &[Planned]) -> Pl
     plan
 }
 
-/// The addresses of a peer, each once, in the order of the config.
-fn remotes(peer: &Peer) -> impl Iterator<Item = SocketAddr> {
+/// The addresses of a peer, each once, in the order of the config; those behind names last.
+fn remotes<'a>(
+    peer: &'a Peer,
+    resolved: &'a Resolved,
+) -> impl Iterator<Item = SocketAddr> + use<'a> {
     let mut seen = BTreeSet::new();
+    let behind = resolved.get(&peer.id).into_iter().flatten().copied();
     let given = peer.routes.iter().map(|entry| entry.remote);
-    peer.addresses.iter().copied().chain(given).filter(move |remote| seen.insert(*remote))
+    peer.addresses
+        .iter()
+        .copied()
+        .chain(given)
+        .chain(behind)
+        .filter(move |remote| seen.insert(*remote))
 }
 
 fn overrides(peer: &Peer, remote: SocketAddr) -> impl Iterator<Item = &RouteOverride> {

@@ -21,6 +21,7 @@ fn config(peers: &[&[&str]]) -> Config {
             key,
             addrs: VirtualAddrs::derive(&key),
             addresses: addresses.iter().map(|addr| end(addr)).collect(),
+            names: Vec::new(),
             routes: Vec::new(),
             policies: crate::route::Policies::default(),
             carrier: None,
@@ -39,6 +40,8 @@ fn config(peers: &[&[&str]]) -> Config {
         runtime_dir: "/run/netft".into(),
         hold: Duration::from_secs(3),
         mtu_raise: Duration::from_secs(60),
+        multicast: 0,
+        relay: crate::config::Relay::default(),
         resend: crate::route::flight::Limits::default(),
         history: 10,
         rekey: Duration::from_secs(3600),
@@ -96,7 +99,13 @@ fn three() -> Vec<Interface> {
 /// A plan before any peer told anything.
 fn plan(config: &Config, interfaces: &[Interface], sources: &Sources, known: &[Planned]) -> Plan {
     let (ways, offers) = (Ways::new(), Offers::new());
-    let around = Surroundings { interfaces, sources, ways: &ways, offers: &offers };
+    let around = Surroundings {
+        interfaces,
+        sources,
+        ways: &ways,
+        offers: &offers,
+        resolved: &Resolved::new(),
+    };
     super::plan(config, &around, known)
 }
 
@@ -278,7 +287,7 @@ fn cross_subnet_routes_have_their_own_attributes_and_timing() {
     let plan = plan(&config, &three(), &sources, &[]);
     assert_eq!(plan.routes[0].spec.attributes.0, Attributes::CROSS_SUBNET);
     assert_eq!(plan.routes[0].spec.timing, Class::CrossSubnet.default_timing());
-    assert_eq!(unpaired(&config, &three()), BTreeSet::from([ip("10.9.0.2")]));
+    assert_eq!(unpaired(&config, &three(), &Resolved::new()), BTreeSet::from([ip("10.9.0.2")]));
 }
 
 /// The route's own entry before the peer's, the peer's before the networks'.
@@ -478,7 +487,13 @@ fn told(addrs: &[&str]) -> Interfaces {
 fn learnt(config: &Config, interfaces: &[Interface], far: Interfaces, ways: &Ways) -> Plan {
     let offers = Offers::from([(PeerId(0), far)]);
     let sources = Sources::new();
-    let around = Surroundings { interfaces, sources: &sources, ways, offers: &offers };
+    let around = Surroundings {
+        interfaces,
+        sources: &sources,
+        ways,
+        offers: &offers,
+        resolved: &Resolved::new(),
+    };
     super::plan(config, &around, &[])
 }
 

@@ -8,7 +8,7 @@
 //! +---------------+---------------+-------------------------------+
 //! |  range count  |  route count  |          stalled, ms          |  0
 //! +---------------+---------------+-------------------------------+
-//! |                         reserved (0)                          |  4
+//! |      asks (0 = no question)   |   answers (0 = no question)   |  4
 //! +---------------------------------------------------------------+
 //! |                                                               |  8
 //! +                        highest counter                        +
@@ -30,11 +30,7 @@
 //! above the highest. The length is exact, at most [`MAX_LEN`] bytes: sealed it fits into the
 //! smallest IPv6 packet (1280 bytes), so an acknowledgement is never too big for a route.
 
-use super::{
-    DropReason,
-    reader::{Reader, reserved},
-    replay::COUNTER_LIMIT,
-};
+use super::{DropReason, reader::Reader, replay::COUNTER_LIMIT};
 
 /// Bytes of an acknowledgement before its ranges.
 pub const FIXED_LEN: usize = 16;
@@ -50,12 +46,17 @@ pub const MAX_ROUTES: usize = 64;
 pub const MAX_LEN: usize = FIXED_LEN + MAX_RANGES * RANGE_LEN + MAX_ROUTES * ROUTE_LEN;
 
 /// What arrived at the sender of this message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ack {
     /// The highest session counter received, over all routes. Below [`COUNTER_LIMIT`].
     pub highest: u64,
     /// How long the sender itself was last not scheduled, ms (0: not lately).
     pub stalled_ms: u16,
+    /// A question: to be answered with this number, by an acknowledgement that is built once
+    /// nothing waits in the receiver's sockets. 0: none.
+    pub asks: u16,
+    /// The question this answers; 0: none.
+    pub answers: u16,
     /// The counters received, newest range first, none overlapping another, none above `highest`,
     /// at most [`MAX_RANGES`].
     pub ranges: Vec<Range>,
@@ -108,7 +109,8 @@ impl Ack {
         out.push(ranges.clone().count() as u8);
         out.push(routes.len() as u8);
         out.extend_from_slice(&self.stalled_ms.to_be_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.asks.to_be_bytes());
+        out.extend_from_slice(&self.answers.to_be_bytes());
         out.extend_from_slice(&self.highest.to_be_bytes());
         for (last, first) in ranges {
             out.extend_from_slice(&last.to_be_bytes());
@@ -123,17 +125,17 @@ impl Ack {
     /// Reads an acknowledgement, the whole payload of an authentic frame.
     ///
     /// # Errors
-    /// [`DropReason::Unsupported`] for a reserved bit; [`DropReason::Malformed`] for more ranges
-    /// or routes than allowed, a length that does not fit exactly, a counter out of range, ranges
-    /// that overlap or ascend, routes that repeat or descend, or route 0.
+    /// [`DropReason::Malformed`] for more ranges or routes than allowed, a length that does not fit
+    /// exactly, a counter out of range, ranges that overlap or ascend, routes that repeat or
+    /// descend, or route 0.
     pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
         let mut reader = Reader::new(payload);
         let range_count = usize::from(reader.u8()?);
         let route_count = usize::from(reader.u8()?);
         let stalled_ms = reader.u16()?;
-        let unused = reader.u32()?;
+        let asks = reader.u16()?;
+        let answers = reader.u16()?;
         let highest = reader.u64()?;
-        reserved(unused)?;
         if highest >= COUNTER_LIMIT
             || range_count > MAX_RANGES
             || route_count > MAX_ROUTES
@@ -143,7 +145,7 @@ impl Ack {
         }
         let ranges = decode_ranges(&mut reader, range_count, highest)?;
         let routes = decode_routes(&mut reader, route_count, highest)?;
-        Ok(Self { highest, stalled_ms, ranges, routes })
+        Ok(Self { highest, stalled_ms, asks, answers, ranges, routes })
     }
 }
 
@@ -203,6 +205,8 @@ mod tests {
         Ack {
             highest: 0x0102_0304_0506,
             stalled_ms: 0x0708,
+            asks: 0x090a,
+            answers: 0x0b0c,
             ranges: vec![
                 Range { first: 0x0102_0304_0500, last: 0x0102_0304_0506 },
                 Range { first: 0x0102_0304_04f0, last: 0x0102_0304_04fe },
@@ -219,6 +223,7 @@ mod tests {
         fn any_ack()(
             highest in (1u64 << 38)..COUNTER_LIMIT,
             stalled_ms: u16,
+            (asks, answers) in any::<(u16, u16)>(),
             runs in vec((1u64..100_000, 0u64..100_000), 0..=MAX_RANGES),
             routes in proptest::collection::btree_map(1u32.., 0u64..1 << 38, 0..=MAX_ROUTES),
         ) -> Ack {
@@ -233,7 +238,7 @@ mod tests {
                 .into_iter()
                 .map(|(your_route, highest)| RouteHeard { your_route, highest })
                 .collect();
-            Ack { highest, stalled_ms, ranges, routes }
+            Ack { highest, stalled_ms, asks, answers, ranges, routes }
         }
     }
 
@@ -268,7 +273,7 @@ mod tests {
     #[test]
     fn the_bytes_are_these() {
         let golden = [
-            2, 2, 7, 8, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, // fixed
+            2, 2, 7, 8, 9, 10, 11, 12, 0, 0, 1, 2, 3, 4, 5, 6, // fixed
             0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 8, 0, 0, 0, 22, // ranges
             0, 0, 0, 1, 0, 0, 1, 2, 3, 4, 5, 6, // first route
             9, 10, 11, 12, 0, 0, 0, 0, 0, 0, 0, 3,
@@ -286,16 +291,6 @@ mod tests {
         for _ in 0..2 * ROUTE_LEN {
             bytes.push(0);
             assert_eq!(Ack::decode(&bytes), Err(DropReason::Malformed));
-        }
-    }
-
-    /// W-04.
-    #[test]
-    fn reserved_bits_are_unsupported() {
-        for bit in 32..64 {
-            let mut bytes = encoded(&sample());
-            bytes[bit / 8] ^= 0x80 >> (bit % 8);
-            assert_eq!(Ack::decode(&bytes), Err(DropReason::Unsupported), "bit {bit}");
         }
     }
 
@@ -329,7 +324,7 @@ mod tests {
     #[test]
     fn ranges_that_touch_are_two_ranges() {
         let ranges = vec![Range { first: 5, last: 9 }, Range { first: 0, last: 4 }];
-        let ack = Ack { highest: 9, ranges, routes: vec![], stalled_ms: 0 };
+        let ack = Ack { highest: 9, ranges, ..Ack::default() };
         assert_eq!(Ack::decode(&encoded(&ack)), Ok(ack));
     }
 
@@ -339,7 +334,7 @@ mod tests {
         let ranges = (0..40).map(|n| Range { first: highest - 2 * n, last: highest - 2 * n });
         let routes = (1..80).map(|n| RouteHeard { your_route: n, highest: 1 });
         let (ranges, routes) = (ranges.collect(), routes.collect());
-        let mut bytes = encoded(&Ack { highest, stalled_ms: 0, ranges, routes });
+        let mut bytes = encoded(&Ack { highest, ranges, routes, ..Ack::default() });
         assert_eq!(bytes.len(), MAX_LEN);
         let ack = Ack::decode(&bytes).unwrap();
         assert_eq!((ack.ranges.len(), ack.routes.len()), (MAX_RANGES, MAX_ROUTES));
@@ -349,7 +344,7 @@ mod tests {
         assert_eq!(Ack::decode(&bytes), Err(DropReason::Malformed));
 
         let far = Range { first: 0, last: 1 };
-        let ack = Ack { highest, stalled_ms: 0, ranges: vec![far], routes: vec![] };
+        let ack = Ack { highest, ranges: vec![far], ..Ack::default() };
         assert_eq!(Ack::decode(&encoded(&ack)).unwrap().ranges, vec![]);
     }
 

@@ -46,11 +46,18 @@ pub enum DropReason {
     FormerBoot,
     /// A packet that came in slices never became whole: one was lost, or too much was waiting.
     Incomplete,
+    /// More multicast and broadcast packets from the adapter than the config allows.
+    MulticastRate,
+    /// A datagram to be relayed, or that was: this node does not do that, or it came over a relay
+    /// already.
+    RelayRefused,
+    /// More datagrams to be relayed than the config allows.
+    RelayRate,
 }
 
 impl DropReason {
     /// Every reason, in the order of their indexes.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Malformed,
         Self::Unsupported,
         Self::UnknownSession,
@@ -72,6 +79,9 @@ impl DropReason {
         Self::KeyExhausted,
         Self::FormerBoot,
         Self::Incomplete,
+        Self::MulticastRate,
+        Self::RelayRefused,
+        Self::RelayRate,
     ];
 
     /// The name in JSON output and metrics.
@@ -98,6 +108,9 @@ impl DropReason {
             Self::KeyExhausted => "key_exhausted",
             Self::FormerBoot => "former_boot",
             Self::Incomplete => "incomplete",
+            Self::MulticastRate => "multicast_rate",
+            Self::RelayRefused => "relay_refused",
+            Self::RelayRate => "relay_rate",
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum Kind {
     Ack = 3,
     /// A path MTU probe, or the answer to one.
     Probe = 4,
+    /// A datagram of two nodes on its way through a third.
+    Relay = 5,
 }
 
 /// A decoded header.
@@ -63,6 +65,7 @@ impl Header {
             0x12 => Kind::Heartbeat,
             0x13 => Kind::Ack,
             0x14 => Kind::Probe,
+            0x15 => Kind::Relay,
             _ => return Err(DropReason::Unsupported),
         };
         let known = if kind == Kind::Data { FLAG_PARTIAL_CHECKSUM | FLAG_SLICE } else { 0 };
@@ -116,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 4] = [Kind::Data, Kind::Heartbeat, Kind::Ack, Kind::Probe];
+    const KINDS: [Kind; 5] = [Kind::Data, Kind::Heartbeat, Kind::Ack, Kind::Probe, Kind::Relay];
 
     /// A frame with an empty payload: what `decode` needs to see.
     fn frame(header: &Header) -> [u8; OVERHEAD] {
@@ -154,7 +157,7 @@ mod tests {
         let golden = [0x11, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
         assert_eq!(sample().encode(), golden);
         let firsts = KINDS.map(|kind| Header { kind, ..sample() }.encode()[0]);
-        assert_eq!(firsts, [0x11, 0x12, 0x13, 0x14]);
+        assert_eq!(firsts, [0x11, 0x12, 0x13, 0x14, 0x15]);
     }
 
     /// W-01.
@@ -173,7 +176,7 @@ mod tests {
         for first in 0..=255u8 {
             let mut frame = frame(&Header { flags: 0, ..sample() });
             frame[0] = first;
-            let known = (0x11..=0x14).contains(&first);
+            let known = (0x11..=0x15).contains(&first);
             assert_eq!(Header::decode(&frame).err(), (!known).then_some(DropReason::Unsupported));
         }
         for kind in KINDS {

@@ -8,9 +8,9 @@
 //!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 //! +---------------------------------------------------------------+
 //! |                            serial                             |  0
-//! +-------------------------------+-------------+-+---------------+
-//! |             port              |0 0 0 0 0 0 0|A| length of site|  4
-//! +-------------------------------+-------------+-+---------------+
+//! +-------------------------------+-----------+-+-+---------------+
+//! |             port              |0 0 0 0 0 0|R|A| length of site|  4
+//! +-------------------------------+-----------+-+-+---------------+
 //! | site ...            then per address:                         |
 //! +-+-------------+---------------+-------------------------------+
 //! |6|0 0 0 0 0 0 0| prefix length |          interface            |
@@ -21,8 +21,9 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! A = every cross-subnet route is wanted, 6 = an IPv6 address. What does not fit a rule is
-//! refused whole: a list half understood would give routes only one end knows of.
+//! A = every cross-subnet route is wanted, R = the node relays between its peers, 6 = an IPv6
+//! address. What does not fit a rule is refused whole: a list half understood would give routes
+//! only one end knows of.
 
 use std::{
     collections::BTreeSet,
@@ -43,6 +44,7 @@ pub const MAX_ENDPOINTS: usize = 32;
 pub const MAX_LEN: usize = 8 + MAX_NAME + MAX_ENDPOINTS * (8 + 16);
 
 const ALL_CROSS_SUBNET: u8 = 0x01;
+const RELAYS: u8 = 0x02;
 const IPV6: u8 = 0x80;
 
 /// What a node says of its physical addresses.
@@ -55,6 +57,8 @@ pub struct Interfaces {
     /// Every pair of addresses on different subnets shall be a route (NetFT's
     /// PlumbAllCrossSubnetRoutes).
     pub all_cross_subnet: bool,
+    /// The node passes datagrams on between its peers.
+    pub relays: bool,
     /// Where the node stands: a name like a node's, or nothing.
     pub site: String,
     /// The addresses, each once, at most [`MAX_ENDPOINTS`].
@@ -99,7 +103,9 @@ impl Interfaces {
         debug_assert!(self.fits());
         out.extend_from_slice(&self.serial.to_be_bytes());
         out.extend_from_slice(&self.port.to_be_bytes());
-        out.push(u8::from(self.all_cross_subnet) * ALL_CROSS_SUBNET);
+        let relays = u8::from(self.relays) * RELAYS;
+        let crossing = u8::from(self.all_cross_subnet) * ALL_CROSS_SUBNET;
+        out.push(crossing | relays);
         out.push(self.site.len() as u8);
         out.extend_from_slice(self.site.as_bytes());
         for endpoint in &self.endpoints {
@@ -125,7 +131,7 @@ impl Interfaces {
         let serial = reader.u32()?;
         let port = reader.u16()?;
         let flags = reader.u8()?;
-        reserved(u32::from(flags & !ALL_CROSS_SUBNET))?;
+        reserved(u32::from(flags & !(ALL_CROSS_SUBNET | RELAYS)))?;
         let length = usize::from(reader.u8()?);
         if length > MAX_NAME {
             return Err(DropReason::Malformed);
@@ -140,7 +146,8 @@ impl Interfaces {
             endpoints.push(endpoint(&mut reader)?);
         }
         let all_cross_subnet = flags & ALL_CROSS_SUBNET != 0;
-        let list = Self { serial, port, all_cross_subnet, site, endpoints };
+        let relays = flags & RELAYS != 0;
+        let list = Self { serial, port, all_cross_subnet, relays, site, endpoints };
         if list.fits() { Ok(list) } else { Err(DropReason::Malformed) }
     }
 
@@ -193,6 +200,7 @@ mod tests {
             serial: 0x0102_0304,
             port: 3343,
             all_cross_subnet: true,
+            relays: false,
             site: "north".to_owned(),
             endpoints: vec![endpoint("10.1.0.2", 24, 2), endpoint("2001:db8::2", 64, 3)],
         }

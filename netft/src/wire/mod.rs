@@ -14,7 +14,7 @@
 //! +---------------------------------------------------------------+
 //! |  sealed: data = whole inner IP packets, one after another, or |
 //! |          one slice of one; heartbeat; acknowledgement; path   |
-//! |          MTU probe                             … + 16 byte tag|
+//! |          MTU probe; relayed datagram           … + 16 byte tag|
 //! +---------------------------------------------------------------+
 //! ```
 //!
@@ -31,6 +31,7 @@ pub mod hello;
 pub mod interfaces;
 pub mod probe;
 mod reader;
+pub mod relay;
 pub mod replay;
 pub mod session;
 pub mod slice;

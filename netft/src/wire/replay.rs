@@ -11,7 +11,7 @@
 //! A counter goes to its slot and compares laps. The slot is of an older lap: one compare-and-swap
 //! replaces it by this lap with this one bit. The same lap: test and set the bit. A newer lap: the
 //! counter is too old to tell, so it is refused. A zeroed ring is lap 0 with nothing accepted,
-//! which needs no mark for an empty slot.
+//! which needs no mark for an empty slot, and a page of it that is not there yet reads as zeros.
 //!
 //! There is no highest counter to keep, which is what makes it lock-free. Nothing is accepted
 //! twice, because a slot's lap only grows: after a counter was accepted its slot either still is of
@@ -27,12 +27,16 @@
 use super::ack::Range;
 use std::{
     cmp::Ordering::{Equal, Greater, Less},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// Counters one slot answers for.
 const SLOT_BITS: u64 = u32::BITS as u64;
-/// Words of the ring: 32 KiB per session.
+/// Words of the ring: 32 KiB per session once all of it was used, in pages that come with their
+/// first counter: a session that carries heartbeats only holds one for minutes.
 pub const SLOTS: usize = 4096;
 /// How far behind the newest accepted counter every counter is judged exactly: 131,040. At
 /// 1,000,000 frames per second that covers 131 ms of difference between two routes.
@@ -45,12 +49,17 @@ pub const COUNTER_LIMIT: u64 = 1 << 48;
 
 /// Which counters of one direction of one session were accepted.
 pub struct ReplayWindow {
-    slots: Box<[AtomicU64; SLOTS]>,
+    pages: [OnceLock<Box<Page>>; SLOTS / PAGE],
 }
 
+/// Words of a page of the ring: 4 KiB.
+const PAGE: usize = 512;
+
+type Page = [AtomicU64; PAGE];
+
 /// Where a counter is remembered.
-struct Place<'a> {
-    slot: &'a AtomicU64,
+struct Place {
+    number: usize,
     lap: u64,
     bit: u64,
 }
@@ -58,15 +67,19 @@ struct Place<'a> {
 impl ReplayWindow {
     /// A window that has seen nothing.
     pub fn new() -> Self {
-        Self { slots: Box::new([const { AtomicU64::new(0) }; SLOTS]) }
+        Self { pages: [const { OnceLock::new() }; SLOTS / PAGE] }
     }
 
     /// Whether [`accept`](Self::accept) would refuse `counter` at this moment: a cheap check before
     /// the tag is computed. It changes nothing, so it may be asked for a forged counter.
     #[inline]
     pub fn seen(&self, counter: u64) -> bool {
-        let Some(Place { slot, lap, bit }) = self.place(counter) else { return true };
-        let word = slot.load(Relaxed);
+        if counter >= COUNTER_LIMIT {
+            return true;
+        }
+        let Place { number, lap, bit } = place(counter);
+        let Some(page) = self.pages[number / PAGE].get() else { return false };
+        let word = page[number % PAGE].load(Relaxed);
         match (word >> 32).cmp(&lap) {
             Less => false,
             Equal => word & bit != 0,
@@ -78,7 +91,11 @@ impl ReplayWindow {
     /// frames: a forged counter would push out true ones. Always false from [`COUNTER_LIMIT`] on.
     #[inline]
     pub fn accept(&self, counter: u64) -> bool {
-        let Some(Place { slot, lap, bit }) = self.place(counter) else { return false };
+        if counter >= COUNTER_LIMIT {
+            return false;
+        }
+        let Place { number, lap, bit } = place(counter);
+        let slot = &self.pages[number / PAGE].get_or_init(page)[number % PAGE];
         let mut word = slot.load(Relaxed);
         loop {
             let new = match (word >> 32).cmp(&lap) {
@@ -128,19 +145,23 @@ impl ReplayWindow {
 
     /// The bits of one block; none when its slot is of another lap.
     fn block(&self, block: u64) -> u32 {
-        let word = self.slots[block as usize % SLOTS].load(Relaxed);
-        if word >> 32 == block / SLOTS as u64 { word as u32 } else { 0 }
+        let Place { number, lap, .. } = place(block * SLOT_BITS);
+        let page = self.pages[number / PAGE].get();
+        let word = page.map_or(0, |page| page[number % PAGE].load(Relaxed));
+        if word >> 32 == lap { word as u32 } else { 0 }
     }
+}
 
-    #[inline]
-    fn place(&self, counter: u64) -> Option<Place<'_>> {
-        if counter >= COUNTER_LIMIT {
-            return None;
-        }
-        let block = counter / SLOT_BITS;
-        let slot = &self.slots[block as usize % SLOTS];
-        Some(Place { slot, lap: block / SLOTS as u64, bit: 1 << (counter % SLOT_BITS) })
-    }
+#[inline]
+const fn place(counter: u64) -> Place {
+    let block = counter / SLOT_BITS;
+    let number = block as usize % SLOTS;
+    Place { number, lap: block / SLOTS as u64, bit: 1 << (counter % SLOT_BITS) }
+}
+
+#[cold]
+fn page() -> Box<Page> {
+    Box::new([const { AtomicU64::new(0) }; PAGE])
 }
 
 impl Default for ReplayWindow {

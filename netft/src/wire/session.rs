@@ -19,7 +19,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicBool, AtomicU16, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -121,6 +121,8 @@ pub struct Session {
     /// What the peer acknowledged last, and how often it did.
     acked: ArcSwapOption<Ack>,
     acks: AtomicU64,
+    /// The number of the question it answered last; 0: none.
+    answered: AtomicU16,
     /// Frames sent twice, and frames given up, by all workers.
     duplicated: AtomicU64,
     lost: AtomicU64,
@@ -165,6 +167,7 @@ impl Session {
             heard: AtomicU64::new(0),
             acked: ArcSwapOption::empty(),
             acks: AtomicU64::new(0),
+            answered: AtomicU16::new(0),
             duplicated: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             takes_slices: false,
@@ -229,13 +232,23 @@ impl Session {
     pub fn acknowledgement(&self) -> Option<Ack> {
         let highest = self.heard.load(Relaxed).checked_sub(1)?;
         let ranges = self.replay.runs(highest, MAX_RANGES);
-        Some(Ack { highest, stalled_ms: 0, ranges, routes: Vec::new() })
+        Some(Ack { highest, ranges, ..Ack::default() })
     }
 
     /// Takes in what the peer acknowledged. Any worker may hear it, all of them look.
     pub fn acknowledged(&self, ack: Ack) {
+        let answers = ack.answers;
         self.acked.store(Some(Arc::new(ack)));
         self.acks.fetch_add(1, Release);
+        if answers != 0 {
+            self.answered.store(answers, Release);
+        }
+    }
+
+    /// The question the peer answered last; 0: none. To be read before [`news`](Self::news), which
+    /// then knows what the answer says.
+    pub fn answered(&self) -> u16 {
+        self.answered.load(Acquire)
     }
 
     /// What the peer acknowledged since the call that left `seen` behind.

@@ -148,6 +148,15 @@ pub enum What {
         /// The peer.
         peer: String,
     },
+    /// A name of the peer cannot be looked up; its former addresses stay.
+    NameFailed {
+        /// The peer.
+        peer: String,
+        /// The name.
+        name: String,
+        /// What the resolver said.
+        reason: String,
+    },
     /// This node itself was not scheduled.
     Stalled {
         /// For how long, milliseconds.

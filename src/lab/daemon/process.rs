@@ -124,6 +124,36 @@ impl Daemon {
         })
     }
 
+    /// Processor time it has used so far, all its threads together.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn processor_time(&self) -> Result<Duration, LabError> {
+        let failed = || LabError::io(format!("read the processor time of {}", self.name));
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let mut nanos = 0;
+        for task in std::fs::read_dir(tasks).map_err(failed())? {
+            let file = task.map_err(failed())?.path().join("schedstat");
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            nanos += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// Memory it holds that is its own (`RssAnon`), bytes.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn memory(&self) -> Result<u64, LabError> {
+        let file = format!("/proc/{}/status", self.child.id());
+        let failed = LabError::io(format!("read the memory of {}", self.name));
+        let text = std::fs::read_to_string(file).map_err(failed)?;
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+        Ok(kib.unwrap_or_default() * 1024)
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

@@ -11,8 +11,11 @@ use std::{
 use super::{sockets::max_datagram, state::Driver, steering::steering};
 use crate::{
     id::RouteId,
-    io::fib::{Fib, Path, PeerEntry},
-    wire::{header::OVERHEAD, slice::Cut},
+    io::{
+        fib::{Fib, Path, PeerEntry},
+        relays::Relays,
+    },
+    wire::{header::OVERHEAD, relay::Tag, slice::Cut},
 };
 
 /// Publishes a whole new version.
@@ -50,14 +53,17 @@ fn build(driver: &Driver) -> Fib {
     let mut fib = Fib {
         local: Some(driver.config.addrs),
         queues: driver.queues.clone(),
+        multicast: driver.multicast.clone(),
         sockets: driver.sockets.all().map(|socket| (socket.id, socket.clone())).collect(),
-        carriers: driver.carriers.all().map(|(id, held)| (id, held.clone())).collect(),
+        carriers: driver.connections.all().map(|(id, held)| (id, held.clone())).collect(),
         ..Fib::default()
     };
     let mut paths = HashMap::new();
     let rtts: HashMap<_, _> =
         driver.engine.routes().into_iter().map(|route| (route.id, route.rtt)).collect();
+    let mut counts = HashMap::<_, usize>::new();
     for (id, known) in &driver.routes {
+        *counts.entry(known.plan.spec.peer).or_default() += 1;
         for socket in driver.sockets.at(known.plan.spec.real_local) {
             fib.routes
                 .insert((socket.id, known.plan.spec.real_remote), (known.plan.spec.peer, *id));
@@ -68,7 +74,8 @@ fn build(driver: &Driver) -> Fib {
     }
     for (peer, sessions) in &driver.peers {
         let Some(config) = driver.config.peer_of(*peer) else { continue };
-        let row = driver.table.peers.iter().find(|row| row.peer == *peer);
+        let row = driver.table.peers.binary_search_by_key(peer, |row| row.peer);
+        let row = row.ok().map(|place| &driver.table.peers[place]);
         let place = fib.peers.len();
         fib.by_v4.insert(config.addrs.v4, place);
         fib.by_v6.insert(config.addrs.v6, place);
@@ -84,11 +91,37 @@ fn build(driver: &Driver) -> Fib {
             steering: steering(driver, config, row, &paths),
             candidates: candidates.iter().filter_map(|id| paths.get(id).cloned()).collect(),
         });
+        let routes = counts.get(peer).copied().unwrap_or_default();
+        if row.is_some_and(|row| row.spread.len() == routes && row.suspects.is_empty()) {
+            fib.calm.insert(*peer);
+        }
         for session in &sessions.live {
             fib.sessions.insert(session.local(), session.clone());
         }
     }
-    fib
+    fib.relays = relays(driver, &fib);
+    fib.noted()
+}
+
+fn relays(driver: &Driver, fib: &Fib) -> Option<Relays> {
+    let (passes, uses) = (driver.passes.clone(), driver.config.relay.uses);
+    if passes.is_none() && !uses {
+        return None;
+    }
+    let mut relays = Relays { passes, uses, ..Relays::default() };
+    for (place, entry) in fib.peers.iter().enumerate() {
+        let Some(config) = driver.config.peer_of(entry.peer) else { continue };
+        let tag = Tag::of(&config.key);
+        relays.peers.insert(tag, (entry.peer, place));
+        relays.tags.insert(entry.peer, tag);
+    }
+    for (route, port) in &driver.ways.ports {
+        relays.ports.insert((port.via, port.peer), port.clone());
+        relays.backs.insert(port.back.id, port.clone());
+        relays.fronts.insert(port.front.id);
+        relays.routes.insert(*route);
+    }
+    Some(relays)
 }
 
 fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
@@ -98,9 +131,12 @@ fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
     let remote = known.plan.spec.real_remote;
     // The interface's word is newer than the engine's when it just became smaller.
     let max_datagram = max_datagram(interface.mtu, remote.ip());
-    let max_datagram = driver.carriers.limit(id, max_datagram);
-    let carrier = driver.carriers.of(id).cloned();
+    let max_datagram = driver.connections.limit(id, max_datagram);
+    let carrier = driver.connections.of(id).cloned();
     let max_datagram = max_datagram.min(known.datagram.unwrap_or(max_datagram));
+    // Of a relay's room the loopback interface says nothing.
+    let room = if known.relayed() { known.limit } else { None };
+    let max_datagram = max_datagram.min(room.unwrap_or(max_datagram));
     let sent = known.sent.clone();
     Some(Path { route: id, socket, remote, max_datagram, rtt, sent, carrier })
 }

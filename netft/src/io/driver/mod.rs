@@ -1,7 +1,7 @@
-//! The driver: the one task that feeds the engine and carries out what it says.
+//! The driver: the one thread that feeds the engine and carries out what it says.
 //!
-//! It owns the engine, the sockets, the sessions and the forwarding state, and runs on a thread
-//! of its own, so that neither a handshake nor an operator's request delays a heartbeat. It
+//! It owns the engine, the sockets, the sessions and the forwarding state, and is a thread of its
+//! own, so that neither a handshake nor an operator's request delays a heartbeat. It
 //! decides nothing: inputs go to [`Engine`](crate::route::Engine), outputs become frames, tables
 //! and events.
 //!
@@ -14,17 +14,21 @@
 
 mod boots;
 mod carriers;
+mod connections;
 mod drain;
 mod forwarding;
+mod inbox;
 mod probes;
 mod reconfigure;
+mod relay;
+mod retries;
 mod routes;
 mod snapshot;
 mod sockets;
 mod state;
 mod steering;
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -44,14 +48,8 @@ use crate::{
     topology::Offers,
 };
 
+use inbox::News;
 use state::Driver;
-
-/// The longest time until every used interface is asked for its carrier: netlink alone can be
-/// 0.8 s late (reliability finding 2).
-const CARRIER_POLL: Duration = Duration::from_millis(20);
-/// Whoever wakes the driver this long after the last poll pays for the next: a node with traffic
-/// of heartbeats needs no wake-up of its own for it, and waking up costs more than asking.
-const CARRIER_REST: Duration = Duration::from_millis(10);
 
 /// What everything but the packet path tells the driver.
 pub(crate) enum Message {
@@ -98,6 +96,8 @@ pub(crate) struct DriverParts {
     pub workers: Workers,
     pub queues: Vec<Arc<TunQueue>>,
     pub from_workers: mpsc::Receiver<FromWorker>,
+    /// What the workers left for when the driver is awake.
+    pub left: mpsc::Receiver<FromWorker>,
     pub messages: mpsc::Receiver<Message>,
     pub events: broadcast::Sender<Event>,
     pub boot_id: u64,
@@ -112,42 +112,24 @@ pub(crate) struct DriverParts {
 
 /// Runs the driver on a thread of its own until it is stopped.
 pub(crate) fn spawn(parts: DriverParts) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new()
-        .name("netft-driver".into())
-        .spawn(move || runtime.block_on(run(parts)))
+    std::thread::Builder::new().name("netft-driver".into()).spawn(move || run(parts))
 }
 
-async fn run(parts: DriverParts) {
-    let (mut driver, mut from_workers, mut messages) = Driver::new(parts);
-    let mut polled = clock::now();
+fn run(parts: DriverParts) {
+    let (mut driver, mut inbox) = Driver::new(parts);
     let done = loop {
-        let poll = polled + CARRIER_POLL;
-        let wake = driver.next_wake().map_or(poll, |at| at.min(poll)).since(clock::now());
-        // Biased: whatever already arrived is heard before a timer blames anyone (F-20).
-        tokio::select! {
-            biased;
-            heard = from_workers.recv() => match heard {
-                Some(heard) => {
-                    driver.on_worker(heard);
-                    while let Ok(heard) = from_workers.try_recv() {
-                        driver.on_worker(heard);
-                    }
-                }
-                None => break None,
-            },
-            message = messages.recv() => match message {
-                Some(Message::Request(Request::Stop(done))) => break Some(done),
-                Some(message) => driver.on_message(message),
-                None => break None,
-            },
-            () = tokio::time::sleep(wake) => {}
+        match inbox.wait(driver.next_wake()) {
+            News::Worker(heard) => driver.on_worker(heard),
+            News::Message(Message::Request(Request::Stop(done))) => break Some(done),
+            News::Message(message) => driver.on_message(message),
+            News::Time => {}
+            News::Over => break None,
         }
-        let now = clock::now();
-        if now.since(polled) >= CARRIER_REST {
-            polled = now;
-            driver.poll_carriers();
+        while let Some(heard) = inbox.heard() {
+            driver.on_worker(heard);
         }
+        driver.look_at_carriers(clock::now());
+        driver.mind_relays(clock::now());
         driver.turn();
     };
     driver.stop();

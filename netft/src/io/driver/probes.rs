@@ -1,6 +1,6 @@
 //! Path MTU probes between the engine and the sockets, and what their outcome changes.
 
-use std::os::fd::AsFd;
+use std::{collections::BTreeMap, os::fd::AsFd};
 
 use super::{
     sockets::max_datagram,
@@ -24,11 +24,14 @@ impl Driver {
     /// Tells the engine what the interface of every route takes, if that is news.
     pub(super) fn tell_limits(&mut self) {
         let mut inputs = Vec::new();
+        let relayed: BTreeMap<_, _> =
+            self.ways.ports.keys().map(|id| (*id, self.relay_room(*id))).collect();
         for (id, known) in &mut self.routes {
             let Some(interface) = self.world.interface(known.plan.ifindex) else { continue };
             let remote = known.plan.spec.real_remote.ip();
-            let datagram = max_datagram(interface.mtu, remote).min(MAX_SEND);
-            let datagram = self.carriers.limit(*id, datagram);
+            let most = relayed.get(id).copied().flatten().unwrap_or(MAX_SEND);
+            let datagram = max_datagram(interface.mtu, remote).min(most);
+            let datagram = self.connections.limit(*id, datagram);
             if known.limit.replace(datagram) != Some(datagram) {
                 inputs.push(Input::Limit { route: *id, datagram });
             }

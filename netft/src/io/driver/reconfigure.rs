@@ -1,7 +1,7 @@
 //! Another config for a running node: peers come and go, routes follow the new plan, and what is
 //! the same in both keeps its number, its socket and its session.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     NewConfig,
@@ -11,6 +11,7 @@ use crate::{
     config::{Change, Config, timing},
     id::{PeerId, RouteId},
     io::keeper::World,
+    packet::rate::Rate,
     route::{EventKind, Input, Priority, RouteSpec, Timing},
     topology::{self, Planned, Surroundings},
 };
@@ -56,6 +57,7 @@ impl Driver {
         self.input(Input::Configure { hold, history, mtu_raise });
         self.keep_policies(&mut config);
         self.config = config;
+        self.bound_rates();
         // Capacities and policies are in the forwarding table.
         self.dirty = true;
         self.removed.clear();
@@ -71,17 +73,32 @@ impl Driver {
         routes.changes
     }
 
+    /// Bounds multicast and relayed datagrams as the config says; a bound that stays is not filled
+    /// anew.
+    pub(super) fn bound_rates(&mut self) {
+        let relay = self.config.relay;
+        let passes = if relay.offer { relay.limit } else { 0 };
+        for (rate, wanted) in
+            [(&mut self.multicast, self.config.multicast), (&mut self.passes, passes)]
+        {
+            if rate.as_ref().map_or(0, |rate| rate.per_second()) != wanted {
+                *rate = Rate::new(wanted).map(Arc::new);
+            }
+        }
+    }
+
     fn compare(&self, config: &Config, world: &World) -> Routes {
-        let known: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
-        let World { interfaces, sources, ways } = world;
+        let own = || self.routes.iter().filter(|(_, known)| !known.relayed());
+        let known: Vec<_> = own().map(|(_, known)| known.plan.clone()).collect();
+        let World { interfaces, sources, ways, resolved } = world;
         let planned = {
             let offers = &*self.told.borrow();
-            let around = Surroundings { interfaces, sources, ways, offers };
+            let around = Surroundings { interfaces, sources, ways, offers, resolved };
             topology::plan(config, &around, &known).routes
         };
         let planned: BTreeMap<_, _> = planned.into_iter().map(|plan| (plan.key(), plan)).collect();
         let mut routes = Routes { changes: Vec::new(), described: Vec::new() };
-        for (id, known) in &self.routes {
+        for (id, known) in own() {
             let Some(after) = planned.get(&known.plan.key()) else {
                 let what = format!("route {id}: {}", ends(&self.config, &known.plan));
                 routes.changes.push(Change::removed(what));

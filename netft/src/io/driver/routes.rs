@@ -28,12 +28,13 @@ impl Driver {
     }
 
     pub(super) fn replan(&mut self) {
-        let known: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
+        let known = self.routes.values().filter(|known| !known.relayed());
+        let known: Vec<_> = known.map(|known| known.plan.clone()).collect();
         self.tell_peers();
-        let World { interfaces, sources, ways } = &self.world;
+        let World { interfaces, sources, ways, resolved } = &self.world;
         let plan = {
             let offers = &*self.told.borrow();
-            let around = Surroundings { interfaces, sources, ways, offers };
+            let around = Surroundings { interfaces, sources, ways, offers, resolved };
             topology::plan(&self.config, &around, &known)
         };
         if self.skipped != plan.skipped {
@@ -61,7 +62,7 @@ impl Driver {
             self.retune(&plan);
         }
         // First: what QUIC takes of a datagram is known before the engine hears of sizes.
-        self.follow_carriers(clock::now());
+        self.follow_connections(clock::now());
         self.follow_addresses();
         self.dirty = true;
     }
@@ -124,7 +125,7 @@ impl Driver {
     pub(super) fn follow_addresses(&mut self) {
         let plans: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
         let health = topology::faults(&plans, &self.world.interfaces);
-        let mut inputs = Vec::new();
+        let (mut inputs, mut retry) = (Vec::new(), None);
         for ((id, known), health) in self.routes.iter_mut().zip(health) {
             if let Some(holder) = self.world.interface(health.ifindex) {
                 known.plan.ifindex = holder.index;
@@ -141,7 +142,9 @@ impl Driver {
                         if known.unopened.is_none() {
                             tracing::warn!(%local, %interface, %error, "cannot open a socket");
                         }
-                        known.unopened = Some(clock::now() + SOCKET_RETRY);
+                        let again = clock::now() + SOCKET_RETRY;
+                        known.unopened = Some(again);
+                        retry = Some(again);
                     }
                 }
             }
@@ -157,14 +160,17 @@ impl Driver {
             }
             known.fault = health.fault;
         }
+        retry.into_iter().for_each(|at| self.retry(at));
         self.listen();
-        let (routes, offer) = (&self.routes, &self.offer);
+        let (routes, offer, ways) = (&self.routes, &self.offer, &self.ways);
         let offered = |local: SocketAddr| {
             local.port() == offer.port
                 && offer.endpoints.iter().any(|endpoint| endpoint.addr == local.ip())
         };
         let wanted = |local: SocketAddr| {
-            offered(local) || routes.values().any(|known| known.plan.spec.real_local == local)
+            offered(local)
+                || ways.is_back(local)
+                || routes.values().any(|known| known.plan.spec.real_local == local)
         };
         self.dirty |= self.sockets.retain(wanted, &self.workers);
         for input in inputs {
@@ -185,13 +191,6 @@ impl Driver {
             {
                 self.dirty |= changed;
             }
-        }
-    }
-
-    /// Tries again to open the sockets that did not open.
-    pub(super) fn retry_sockets(&mut self, now: Time) {
-        if self.routes.values().any(|known| known.unopened.is_some_and(|at| at <= now)) {
-            self.follow_addresses();
         }
     }
 

@@ -53,6 +53,7 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
         routes: routes(driver),
         stalls: driver.engine.stalls(),
         sent: driver.routes.iter().map(|(id, known)| (*id, read(&known.sent))).collect(),
+        vias: driver.ways.ports.iter().map(|(id, port)| (*id, port.via)).collect(),
         counters: sum(driver
             .workers
             .counters()
@@ -66,9 +67,9 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
 fn routes(driver: &Driver) -> Vec<RouteStatus> {
     let mut routes = driver.engine.routes();
     for status in &mut routes {
-        let quic = driver.carriers.of(status.id).is_some();
-        status.spec.carrier = if quic { Carrier::Quic } else { Carrier::Udp };
-        if quic {
+        status.spec.carrier = Carrier::Udp;
+        if driver.connections.of(status.id).is_some() {
+            status.spec.carrier = Carrier::Quic;
             status.path_mtu = status.path_mtu.map(|mtu| mtu + ADDED);
         }
     }
@@ -97,6 +98,7 @@ fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
         total.duplicated_frames += read(&worker.duplicated_frames);
         total.acks_sent += read(&worker.acks_sent);
         total.ring_overflow += read(&worker.ring_overflow);
+        total.relayed_frames += read(&worker.relayed_frames);
         for (reason, count) in &mut total.drops {
             *count += read(&worker.drops[*reason as usize]);
         }

@@ -52,6 +52,28 @@ impl Sockets {
         Ok(true)
     }
 
+    /// Opens one socket, read by one worker, at a port the kernel chooses.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn one(
+        &mut self,
+        home: SocketAddr,
+        ifindex: u32,
+        worker: usize,
+        workers: &Workers,
+    ) -> io::Result<Arc<UdpSocket>> {
+        let fd = udp::open(home, ifindex, false)?;
+        let local = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+        self.last_id += 1;
+        let worker = worker % workers.count();
+        let socket = UdpSocket { id: SocketId(self.last_id), local, ifindex, worker, fd };
+        let socket = Arc::new(socket);
+        workers.watch_socket(&socket)?;
+        self.open.insert(local, vec![socket.clone()]);
+        Ok(socket)
+    }
+
     /// Closes the sockets of a local address. Returns whether there were any.
     pub(super) fn close(&mut self, local: SocketAddr, workers: &Workers) -> bool {
         let Some(sockets) = self.open.remove(&local) else { return false };

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 
 use super::{
-    DriverParts, Message, Request, carriers::Carriers, forwarding, snapshot, sockets::Sockets,
+    DriverParts, Message, Request, carriers::Pace, connections::Connections, forwarding,
+    inbox::Inbox, relay::Ways, snapshot, sockets::Sockets,
 };
 use crate::{
     adapter::{RouteError, Snapshot},
@@ -27,9 +28,10 @@ use crate::{
         sys::udp::{self, SendFault},
         worker::{FromWorker, Workers},
     },
+    packet::rate::Rate,
     route::{
-        Engine, EngineConfig, Event, EventKind, Input, Output, Policies, Priority, Reason,
-        RouteChange, Table, Tally, Timing,
+        Attributes, Engine, EngineConfig, Event, EventKind, Input, Output, Policies, Priority,
+        Reason, RouteChange, Table, Tally, Timing,
     },
     time::Time,
     topology::{Offers, Planned, Skipped},
@@ -42,8 +44,8 @@ use crate::{
     },
 };
 
-/// A route that failed to send is tried again after this long.
-const SEND_RETRY: Duration = Duration::from_millis(200);
+/// What the workers counted is summed up no more often than this: a cost is told 1.5 s later.
+const TALLY: Duration = Duration::from_millis(20);
 
 /// What the driver knows of a route beside the engine.
 pub(super) struct Known {
@@ -65,6 +67,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Whether the route leads over a third node: it is none that interfaces make.
+    pub(super) fn relayed(&self) -> bool {
+        self.plan.spec.attributes.0 & Attributes::RELAYED != 0
+    }
+
     pub(super) fn new(plan: Planned) -> Self {
         Self {
             planned: (plan.spec.timing, plan.spec.priority),
@@ -126,7 +133,7 @@ pub(super) struct Driver {
     pub(super) engine: Engine,
     pub(super) table: Arc<Table>,
     pub(super) sockets: Sockets,
-    pub(super) carriers: Carriers,
+    pub(super) connections: Connections,
     pub(super) routes: BTreeMap<RouteId, Known>,
     /// Routes an embedder removed: planning does not bring them back.
     pub(super) removed: Vec<(PeerId, SocketAddr, SocketAddr)>,
@@ -139,9 +146,20 @@ pub(super) struct Driver {
     pub(super) told: watch::Sender<Offers>,
     /// What the peers were told last.
     pub(super) offer: Interfaces,
+    /// What bounds multicast and broadcast; kept over tables, so that it is one bound.
+    pub(super) multicast: Option<Arc<Rate>>,
+    /// What bounds what this node passes on for others.
+    pub(super) passes: Option<Arc<Rate>>,
+    /// Ways over relays.
+    pub(super) ways: Ways,
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
     pub(super) world: World,
     pub(super) dirty: bool,
+    /// When the interfaces are asked for their carrier.
+    pub(super) pace: Pace,
+    /// When something is tried again at the earliest.
+    pub(super) retry_at: Option<Time>,
+    tallied: Time,
     pub(super) boot_id: u64,
     pub(super) started: Time,
     last_route: u32,
@@ -149,10 +167,8 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// The driver, and the two queues it listens to.
-    pub(super) fn new(
-        parts: DriverParts,
-    ) -> (Self, mpsc::Receiver<FromWorker>, mpsc::Receiver<Message>) {
+    /// The driver, and what it listens to. For the thread that will.
+    pub(super) fn new(parts: DriverParts) -> (Self, Inbox) {
         let config = parts.config;
         let engine = EngineConfig {
             hold: config.hold,
@@ -169,7 +185,7 @@ impl Driver {
             events: parts.events,
             table: Arc::default(),
             sockets: Sockets::default(),
-            carriers: Carriers::default(),
+            connections: Connections::default(),
             routes: BTreeMap::new(),
             removed: Vec::new(),
             skipped: Vec::new(),
@@ -178,9 +194,15 @@ impl Driver {
             want: parts.want,
             told: parts.told,
             offer: Interfaces::default(),
+            multicast: None,
+            passes: None,
+            ways: Ways::default(),
             peers: BTreeMap::new(),
             world: World::default(),
             dirty: true,
+            pace: Pace::default(),
+            retry_at: None,
+            tallied: Time::ZERO,
             boot_id: parts.boot_id,
             started: clock::now(),
             last_route: 0,
@@ -188,32 +210,33 @@ impl Driver {
         };
         let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
         peers.into_iter().for_each(|peer| driver.add_peer(peer));
+        driver.bound_rates();
         driver.set_queues(parts.queues);
         driver.set_world(parts.world);
         driver.turn();
-        (driver, parts.from_workers, parts.messages)
+        let inbox = Inbox::new(parts.from_workers, parts.left, parts.messages);
+        (driver, inbox)
     }
 
-    /// When the engine, or something to be tried again, wants to be woken.
-    pub(super) fn next_wake(&self) -> Option<Time> {
-        let retry = self
-            .routes
-            .values()
-            .flat_map(|known| [known.send_error_until, known.unopened].into_iter().flatten())
-            .min();
-        let carriers = self.carriers.next_wake();
-        [self.engine.next_wake(), retry, carriers].into_iter().flatten().min()
+    /// When the engine, the carriers or something to be tried again want to be looked at.
+    pub(super) fn next_wake(&self) -> Time {
+        let relays = self.ways.wake(self.config.relay.uses);
+        let quic = self.connections.next_wake();
+        let others = [self.engine.next_wake(), self.retry_at, relays, quic].into_iter().flatten();
+        others.fold(self.pace.wake(), Time::min)
     }
 
     /// A heartbeat, or a complaint, of a worker.
     pub(super) fn on_worker(&mut self, heard: FromWorker) {
         match heard {
-            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, .. } => {
+            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at } => {
                 let former =
                     self.peers.get(&peer).is_some_and(|known| known.is_former(session_boot_id));
                 let refused = match Heartbeat::decode(&plaintext) {
                     Ok(_) if former => Err(DropReason::FormerBoot),
-                    Ok(heartbeat) => self.try_input(Input::Heartbeat { peer, route, heartbeat }),
+                    Ok(heartbeat) => {
+                        self.try_input(Input::Late { peer, route, heartbeat, at: received_at })
+                    }
                     Err(reason) => Err(reason),
                 };
                 if let Err(reason) = refused {
@@ -223,8 +246,12 @@ impl Driver {
             FromWorker::Probe { peer, route, probe } => {
                 self.input(Input::Probe { peer, route, probe });
             }
-            FromWorker::Suspect(route) => self.input(Input::Suspect(route)),
+            FromWorker::Suspect(route) => {
+                self.pace.doubt();
+                self.input(Input::Suspect(route));
+            }
             FromWorker::Resent { peer, from, to, frames, waited } => {
+                self.pace.doubt();
                 self.input(Input::Resent { peer, from, to, frames, waited });
             }
             FromWorker::SendError { route, errno } => {
@@ -236,6 +263,7 @@ impl Driver {
                     SendFault::Transient | SendFault::Refused | SendFault::NoOffload => {}
                 }
             }
+            FromWorker::Relayed { via, peer } => self.relayed(via, peer),
             FromWorker::AdapterError { .. } => {}
             FromWorker::Carrier(route) => self.carrier_news(route, clock::now()),
             FromWorker::CarrierAsked(route) => self.carrier_asked(route, clock::now()),
@@ -307,7 +335,7 @@ impl Driver {
         if let Some(sessions) = self.peers.get_mut(&peer) {
             sessions.boot = Some(boot_id);
         }
-        self.carriers_of_boot(peer, boot_id, clock::now());
+        self.connections_of_boot(peer, boot_id, clock::now());
         self.input(Input::SessionUp { peer, boot_id });
     }
 
@@ -376,10 +404,9 @@ impl Driver {
     /// Timers, outputs, and the table if it changed: after every input.
     pub(super) fn turn(&mut self) {
         let now = clock::now();
-        self.retry_sends(now);
-        self.retry_sockets(now);
-        self.serve_carriers(now);
-        self.tell_tallies();
+        self.retry_due(now);
+        self.serve_connections(now);
+        self.tell_tallies(now);
         self.look_before_blaming(now);
         self.engine.tick(now);
         while let Some(output) = self.engine.poll() {
@@ -403,7 +430,11 @@ impl Driver {
     }
 
     /// What the workers counted per peer, where it changed.
-    fn tell_tallies(&mut self) {
+    fn tell_tallies(&mut self, now: Time) {
+        if now.since(self.tallied) < TALLY {
+            return;
+        }
+        self.tallied = now;
         let mut news = Vec::new();
         for (peer, sessions) in &mut self.peers {
             let tally = sessions.tally();
@@ -450,30 +481,6 @@ impl Driver {
         }
     }
 
-    /// The kernel refused: the route is broken here until a retry shows otherwise.
-    pub(super) fn send_failed(&mut self, route: RouteId) {
-        let until = clock::now() + SEND_RETRY;
-        let Some(known) = self.routes.get_mut(&route) else { return };
-        if known.send_error_until.replace(until).is_none() {
-            self.input(Input::Fault { route, reason: Reason::SendError });
-        }
-    }
-
-    fn retry_sends(&mut self, now: Time) {
-        let due: Vec<_> = self
-            .routes
-            .iter_mut()
-            .filter(|(_, known)| known.send_error_until.is_some_and(|until| until <= now))
-            .map(|(id, known)| {
-                known.send_error_until = None;
-                *id
-            })
-            .collect();
-        for route in due {
-            self.input(Input::FaultCleared { route, reason: Reason::SendError });
-        }
-    }
-
     pub(super) fn input(&mut self, input: Input) {
         if let Err(reason) = self.try_input(input) {
             self.count(reason);
@@ -493,7 +500,7 @@ impl Driver {
 
     /// Stops the workers and closes everything.
     pub(super) fn stop(self) {
-        self.close_carriers();
+        self.close_connections();
         self.workers.stop();
         self.fib.store(Arc::default());
     }

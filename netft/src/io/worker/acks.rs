@@ -1,19 +1,25 @@
 //! Which acknowledgements this worker owes; when and where they go is decided by [`Debt`].
 
-use std::{net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     id::RouteId,
     io::{
         counters::Counters,
         fib::{Fib, Path, SocketId},
-        quic::carrier::Class,
+        quic::carrier::{Carrier, Class},
         sys::udp,
     },
-    route::flight::{Debt, STALL_TOLD},
+    route::flight::{Debt, Question, STALL_TOLD},
     time::Time,
     wire::{
         DropReason,
+        ack::Ack,
         header::{HEADER_LEN, Kind, TAG_LEN},
         session::Session,
     },
@@ -37,10 +43,20 @@ impl PartialEq for Back {
     }
 }
 
-/// The debts of one worker, at most one per session heard lately.
+/// A peer's question.
+struct Asked {
+    session: Arc<Session>,
+    number: u16,
+    back: Back,
+    /// The sockets have been looked at since it came.
+    looked: bool,
+}
+
+/// The debts of one worker, at most one per session heard lately, and the last question of each.
 #[derive(Default)]
 pub(super) struct Acks {
     due: Vec<(Arc<Session>, Debt<Back>)>,
+    asked: Vec<Asked>,
     frame: Vec<u8>,
     /// How long this worker was not scheduled last, and when it was again.
     stalled: Option<(Duration, Time)>,
@@ -57,23 +73,60 @@ impl Acks {
         self.debt(session, back, now).repeat(back);
     }
 
+    /// Notes a question. It is answered when a turn that began later leaves nothing in the
+    /// sockets: what was sent before it has been taken in by then.
+    pub(super) fn asked(&mut self, session: &Arc<Session>, number: u16, back: Back) {
+        let local = session.local();
+        self.asked.retain(|asked| asked.session.local() != local);
+        self.asked.push(Asked { session: session.clone(), number, back, looked: false });
+    }
+
+    /// Asks a peer what arrived.
+    pub(super) fn ask(
+        &mut self,
+        session: &Session,
+        question: Question,
+        path: &Path,
+        counters: &Counters,
+    ) {
+        let mut ack = session.acknowledgement().unwrap_or_default();
+        ack.asks = question.number;
+        let (carrier, socket) = (path.carrier.as_ref(), &path.socket.fd);
+        let way = Way { carrier, socket, to: path.remote };
+        send(session, &ack, &way, &mut self.frame, counters);
+    }
+
     /// Notes that this worker was not scheduled.
     pub(super) fn stalled(&mut self, length: Duration, now: Time) {
         self.stalled = Some((length, now));
     }
 
-    /// Pays what is due.
-    pub(super) fn pay(&mut self, fib: &Fib, counters: &Counters, now: Time) {
+    /// Pays what is due. `drained`: the turn left nothing in the sockets.
+    pub(super) fn pay(&mut self, fib: &Fib, counters: &Counters, now: Time, drained: bool) {
         let stalled = self.stalled.filter(|(_, ended)| now.since(*ended) < STALL_TOLD);
         let stalled = stalled.map_or(0, |(length, _)| length.as_millis());
         let stalled_ms = u16::try_from(stalled).unwrap_or(u16::MAX);
-        let frame = &mut self.frame;
-        self.due.retain(|(session, debt)| {
+        let Self { due, asked, frame, .. } = self;
+        let mut put = |session: &Session, back: Back, answers| {
+            let Some(socket) = fib.sockets.get(&back.socket) else { return };
+            let ack = session.acknowledgement().or((answers != 0).then(Ack::default));
+            let Some(ack) = ack else { return };
+            let ack = Ack { stalled_ms, answers, ..ack };
+            let carrier = back.route.and_then(|route| fib.carrier(route));
+            let way = Way { carrier, socket: &socket.fd, to: back.to };
+            send(session, &ack, &way, frame, counters);
+        };
+        due.retain(|(session, debt)| {
             let due = debt.due(now);
             if due {
-                for back in ways(session, debt, fib) {
-                    send(session, back, stalled_ms, frame, fib, counters);
-                }
+                ways(session, debt, fib).for_each(|back| put(session, back, 0));
+            }
+            !due
+        });
+        asked.retain_mut(|asked| {
+            let due = drained && std::mem::replace(&mut asked.looked, true);
+            if due {
+                put(&asked.session, asked.back, asked.number);
             }
             !due
         });
@@ -81,6 +134,9 @@ impl Acks {
 
     /// How long the oldest debt may still wait.
     pub(super) fn wait(&self, now: Time) -> Option<Duration> {
+        if !self.asked.is_empty() {
+            return Some(Duration::ZERO);
+        }
         self.due.iter().map(|(_, debt)| debt.wait(now)).min()
     }
 
@@ -110,17 +166,14 @@ fn ways(session: &Session, debt: &Debt<Back>, fib: &Fib) -> impl Iterator<Item =
     debt.ways(up, own)
 }
 
-fn send(
-    session: &Session,
-    Back { route, socket, to }: Back,
-    stalled_ms: u16,
-    frame: &mut Vec<u8>,
-    fib: &Fib,
-    counters: &Counters,
-) {
-    let Some(socket) = fib.sockets.get(&socket) else { return };
-    let Some(mut ack) = session.acknowledgement() else { return };
-    ack.stalled_ms = stalled_ms;
+/// How an acknowledgement leaves: in the route's QUIC connection, or from its socket.
+struct Way<'a> {
+    carrier: Option<&'a Arc<Carrier>>,
+    socket: &'a OwnedFd,
+    to: SocketAddr,
+}
+
+fn send(session: &Session, ack: &Ack, way: &Way<'_>, frame: &mut Vec<u8>, counters: &Counters) {
     frame.clear();
     frame.resize(HEADER_LEN, 0);
     ack.encode(frame);
@@ -129,7 +182,7 @@ fn send(
     if let Err(reason) = sealed {
         return counters.count(reason);
     }
-    if let Some(carrier) = route.and_then(|route| fib.carrier(route)) {
+    if let Some(carrier) = way.carrier {
         let outcome = carrier.send(frame, frame.len(), usize::MAX, Class::Control);
         Counters::add(&counters.acks_sent, outcome.sent);
         if outcome.sent == 0 {
@@ -138,7 +191,7 @@ fn send(
         return;
     }
     // Control traffic: a lost acknowledgement would cost a resend.
-    match udp::send_one(socket.fd.as_fd(), &to, frame, Some(udp::TOS_CONTROL)) {
+    match udp::send_one(way.socket.as_fd(), &way.to, frame, Some(udp::TOS_CONTROL)) {
         Ok(()) => Counters::add(&counters.acks_sent, 1),
         Err(_) => counters.count(DropReason::SendFailed),
     }

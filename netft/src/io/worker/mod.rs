@@ -15,11 +15,13 @@ mod acks;
 mod carried;
 mod chunks;
 mod out;
+mod relay;
 mod report;
 mod ring;
 mod run;
 mod rx;
 mod slices;
+mod spread;
 mod traffic;
 mod tx;
 mod watch;
@@ -53,6 +55,8 @@ pub struct WorkerIo {
     pub fib: SharedFib,
     /// To the driver.
     pub to_driver: mpsc::Sender<FromWorker>,
+    /// To the driver, who need not wake up for it.
+    pub later: mpsc::Sender<FromWorker>,
     /// To the QUIC endpoint.
     pub to_quic: mpsc::Sender<QuicDatagram>,
     /// What a peer's unacknowledged frames may hold, over all workers.
@@ -98,6 +102,13 @@ pub enum FromWorker {
     AdapterError {
         /// The worker.
         worker: usize,
+    },
+    /// A peer uses a relay this node has no way over.
+    Relayed {
+        /// The relay.
+        via: PeerId,
+        /// The peer.
+        peer: PeerId,
     },
     /// What was in flight on a route was sent again on another one.
     Resent {

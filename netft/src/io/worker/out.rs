@@ -7,6 +7,7 @@
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
+    acks::Acks,
     carried,
     chunks::Chunks,
     report::Reports,
@@ -17,7 +18,10 @@ use crate::{
         clock,
         counters::Counters,
         fib::{Fib, Path, PeerEntry, SocketId},
-        sys::udp::{self, MAX_SEGMENTS, MAX_SEND, SendFault},
+        sys::{
+            prefetch,
+            udp::{self, MAX_SEGMENTS, MAX_SEND, SendFault},
+        },
     },
     route::flight::{Limits, MAX_FRAMES, Sent},
     wire::{
@@ -149,7 +153,11 @@ impl Out {
         self.close(to, context);
         self.make_room(to, context, len + OVERHEAD);
         let start = self.base + self.used + HEADER_LEN;
-        write(&mut self.chunks.current()[start..start + len]);
+        let chunk = self.chunks.current();
+        write(&mut chunk[start..start + len]);
+        // The cipher needs no memory of its own to be loaded: the next frame's comes meanwhile.
+        let next = start + len + TAG_LEN;
+        prefetch::ahead(chunk.get(next..next + len + OVERHEAD).unwrap_or_default());
         self.seal(to, context, flags, counter, len + OVERHEAD);
     }
 
@@ -242,7 +250,13 @@ impl Out {
     /// leaves earlier.
     ///
     /// `quiet`: nothing more waits in the sockets, so silence proves something.
-    pub(super) fn service(&mut self, fib: &Fib, context: &mut Context<'_>, quiet: bool) {
+    pub(super) fn service(
+        &mut self,
+        fib: &Fib,
+        context: &mut Context<'_>,
+        acks: &mut Acks,
+        quiet: bool,
+    ) {
         if self.rings.is_empty() {
             return;
         }
@@ -253,7 +267,7 @@ impl Out {
             Counters::add(&context.counters.ring_overflow, lost);
             ring.session.note_lost(lost);
             done.drain(..).for_each(|chunk| chunks.release(chunk));
-            let Ring { peer, flight, .. } = ring;
+            let Ring { peer, session, flight, .. } = ring;
             let entry = fib.peers.iter().find(|entry| entry.peer == *peer);
             let Some(entry) = entry.filter(|_| !flight.is_empty()) else { continue };
             let paths = || entry.active.iter().chain(&entry.backups);
@@ -265,6 +279,10 @@ impl Out {
                     frames += resend(path, bytes, sent, plain_sockets, context);
                 }
                 context.reports.moved(*peer, &moved, frames, context.counters);
+            }
+            while let Some(question) = flight.ask(now, paths().map(|path| path.way()), quiet) {
+                let Some(path) = paths().find(|path| path.route == question.to) else { break };
+                acks.ask(session, question, path, context.counters);
             }
             if let Some(route) = flight.take_alone() {
                 context.reports.suspect(route, context.counters);
@@ -412,7 +430,7 @@ mod tests {
             carrier: None,
         };
         let counters = Counters::default();
-        let mut reports = Reports::new(mpsc::channel(1).0);
+        let mut reports = Reports::new(mpsc::channel(1).0, mpsc::channel(1).0);
         let mut context = Context { counters: &counters, reports: &mut reports };
         put(&path, &[0; 1400 * 2 + 700], 1400, &mut Vec::new(), &mut context);
         assert_eq!(counters.drops[DropReason::TooBig as usize].load(Relaxed), 2);

@@ -21,12 +21,24 @@ const REMEMBERED: usize = 16;
 /// The way to the driver.
 pub(super) struct Reports {
     to_driver: mpsc::Sender<FromWorker>,
+    later: mpsc::Sender<FromWorker>,
     told: [Option<(RouteId, i32, Time)>; REMEMBERED],
 }
 
 impl Reports {
-    pub(super) fn new(to_driver: mpsc::Sender<FromWorker>) -> Self {
-        Self { to_driver, told: [None; REMEMBERED] }
+    pub(super) fn new(
+        to_driver: mpsc::Sender<FromWorker>,
+        later: mpsc::Sender<FromWorker>,
+    ) -> Self {
+        Self { to_driver, later, told: [None; REMEMBERED] }
+    }
+
+    /// Leaves a message where the driver finds it when it wakes up anyway; told at once when there
+    /// is no more room for it.
+    pub(super) fn leave(&self, message: FromWorker, counters: &Counters) {
+        if let Err(full) = self.later.try_send(message) {
+            self.send(full.into_inner(), counters);
+        }
     }
 
     /// Tells the driver, or counts that its queue is full. Returns whether it was told.
@@ -88,7 +100,7 @@ mod tests {
 
     #[test]
     fn an_error_is_repeated_after_a_while_and_others_are_told_at_once() {
-        let mut reports = Reports::new(mpsc::channel(1).0);
+        let mut reports = Reports::new(mpsc::channel(1).0, mpsc::channel(1).0);
         let at = Time::from_millis;
         assert!(reports.is_due(RouteId(1), 5, at(100)));
         assert!(!reports.is_due(RouteId(1), 5, at(105)));
@@ -105,12 +117,24 @@ mod tests {
     #[test]
     fn a_full_queue_is_counted() {
         let (to_driver, _held) = mpsc::channel(1);
-        let reports = Reports::new(to_driver);
+        let reports = Reports::new(to_driver, mpsc::channel(1).0);
         let counters = Counters::default();
         for _ in 0..3 {
             reports.send(FromWorker::AdapterError { worker: 0 }, &counters);
         }
         let dropped = &counters.drops[DropReason::QueueFull as usize];
         assert_eq!(dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn what_is_left_for_later_is_told_at_once_when_there_is_no_room() {
+        let (to_driver, mut now) = mpsc::channel(4);
+        let (leave, mut later) = mpsc::channel(1);
+        let reports = Reports::new(to_driver, leave);
+        let counters = Counters::default();
+        reports.leave(FromWorker::AdapterError { worker: 1 }, &counters);
+        reports.leave(FromWorker::AdapterError { worker: 2 }, &counters);
+        assert!(matches!(later.try_recv(), Ok(FromWorker::AdapterError { worker: 1 })));
+        assert!(matches!(now.try_recv(), Ok(FromWorker::AdapterError { worker: 2 })));
     }
 }

@@ -60,6 +60,7 @@ impl Ring {
     /// Takes in the peer's acknowledgement and forgets what is too old. `done` gets the chunk of
     /// every send that is finished. Returns how many frames were forgotten unacknowledged.
     pub(super) fn settle(&mut self, now: Time, chunks: &Chunks, done: &mut Vec<usize>) -> u64 {
+        self.flight.answered(self.session.answered());
         if let Some(ack) = self.session.news(&mut self.seen) {
             let counter =
                 |place: &Place, n: u32| counter(chunks.read(*place), place.stride, n as usize);

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     FromWorker, WorkerIo,
     acks::Acks,
+    out::Context,
     report::Reports,
     rx::{Lent, Rx},
     tx::{Outcome, Tx},
@@ -53,7 +54,7 @@ impl Worker {
             index,
             shared,
             counters,
-            reports: Reports::new(io.to_driver.clone()),
+            reports: Reports::new(io.to_driver.clone(), io.later.clone()),
             acks: Acks::default(),
             tx: Tx::new(io.resend),
             rx: Rx::new(),
@@ -91,10 +92,12 @@ impl Worker {
                     self.socket_turn(&fib, id, ready.error);
                 }
             }
-            self.acks.pay(&fib, &self.counters, clock::now());
+            let drained = self.rx.drained();
+            self.acks.pay(&fib, &self.counters, clock::now(), drained);
             // Whoever slept looks once more before it blames anyone.
-            let quiet = self.rx.drained() && late < recovery::FLOOR;
-            self.tx.service(&fib, &self.counters, &mut self.reports, quiet);
+            let quiet = drained && late < recovery::FLOOR;
+            let Self { tx, counters, reports, acks, .. } = &mut self;
+            tx.service(&fib, &mut Context { counters, reports }, acks, quiet);
             // New data goes after what is sent again.
             if events.iter().any(|ready| ready.token == QUEUE) {
                 self.adapter_turn(&fib);

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::{
     FromWorker, QuicDatagram, WorkerIo,
     acks::{Acks, Back},
+    relay,
     report::Reports,
     slices::Run,
 };
@@ -35,7 +36,9 @@ use crate::{
         DropReason,
         ack::Ack,
         header::{self, FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind},
+        heartbeat::Heartbeat,
         probe::Probe,
+        relay::Relay,
         session::{Opener, Session},
     },
 };
@@ -53,6 +56,8 @@ pub(super) struct Rx {
     coalescer: Coalescer,
     /// What the packets of one receive brought; empty between receives, kept for its memory.
     frames: Vec<Bytes>,
+    /// Where what leaves over a relay is sealed; empty before the first.
+    frame: Vec<u8>,
     /// A turn since the last [`drained`](Self::drained) may have left something in its socket.
     left: bool,
 }
@@ -85,6 +90,8 @@ pub(super) struct Batch<'a, 'l> {
     data: [Option<(&'l Arc<Session>, u64, u64)>; 2],
     /// A session data of which was here before.
     repeated: Option<&'l Arc<Session>>,
+    /// The last question, and its session.
+    asked: Option<(&'l Arc<Session>, u16)>,
 }
 
 /// Writes to the adapter.
@@ -100,7 +107,13 @@ pub(super) struct Writer<'a> {
 impl Rx {
     pub(super) fn new() -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
-        Self { input, coalescer: Coalescer::new(true), frames: Vec::new(), left: false }
+        Self {
+            input,
+            coalescer: Coalescer::new(true),
+            frames: Vec::new(),
+            frame: Vec::new(),
+            left: false,
+        }
     }
 
     /// Takes what the socket has, within bounds. `overflow` is the socket's last count of lost
@@ -152,6 +165,13 @@ impl Rx {
     }
 
     fn batch(&mut self, socket: SocketId, received: &Received, lent: &mut Lent<'_>) -> bool {
+        if let Some(relays) = &lent.fib.relays
+            && let Some(port) = relays.backs.get(&socket)
+        {
+            let datagrams = &self.input[..received.len];
+            relay::leave(port, received, datagrams, &mut self.frame, lent);
+            return false;
+        }
         let merge = lent.queue.is_none_or(|queue| queue.vnet_hdr);
         let writer = Writer {
             queue: lent.queue.map(|queue| queue.fd.as_fd()),
@@ -173,6 +193,7 @@ impl Rx {
             frames: 0,
             data: [None; 2],
             repeated: None,
+            asked: None,
         };
         let coalescer = merge.then_some(&mut self.coalescer);
         let input = &mut self.input[..received.len];
@@ -183,10 +204,11 @@ impl Rx {
         }
         Counters::add(&lent.counters.rx_frames, batch.frames);
         let data = batch.data;
-        let noted = data[0].is_some() || batch.repeated.is_some();
+        let noted = data[0].is_some() || batch.repeated.is_some() || batch.asked.is_some();
         let route = if noted { batch.route().map(|(_, route)| route) } else { None };
         // Anyone can send a copy of what was seen; the answer goes only where a route is.
         let repeated = batch.repeated.filter(|_| route.is_some());
+        let asked = batch.asked.filter(|_| route.is_some());
         let back = Back { route, socket, to: from };
         let Writer { dead, refuses_udp, .. } = batch.writer;
         for (session, frames, highest) in data.into_iter().flatten() {
@@ -195,6 +217,9 @@ impl Rx {
         }
         if let Some(session) = repeated {
             lent.acks.repeated(session, back, clock::now());
+        }
+        if let Some((session, number)) = asked {
+            lent.acks.asked(session, number, back);
         }
         if refuses_udp {
             self.coalescer.set_merge_udp(false);
@@ -263,6 +288,9 @@ impl<'l> Batch<'_, 'l> {
             }
             Kind::Ack => {
                 let ack = Ack::decode(payload)?;
+                if ack.asks != 0 {
+                    self.asked = self.session.as_ref().map(|(_, session, _)| (*session, ack.asks));
+                }
                 session.acknowledged(ack);
                 Ok(())
             }
@@ -273,6 +301,10 @@ impl<'l> Batch<'_, 'l> {
             Kind::Probe => {
                 let probe = Probe::decode(payload)?;
                 self.probe(session.peer(), probe)
+            }
+            Kind::Relay => {
+                let relay = Relay::decode(payload)?;
+                self.relayed(relay, &mut input[start..end], session)
             }
         }
     }
@@ -289,10 +321,9 @@ impl<'l> Batch<'_, 'l> {
     ) -> Result<(), DropReason> {
         while start < end {
             let inner = Inner::parse(&input[start..end])?;
-            let local = self.lent.fib.local;
             if !peer.contains(inner.src) {
                 self.drop(DropReason::InnerSource);
-            } else if !local.is_some_and(|local| local.contains(inner.dst)) {
+            } else if !self.is_for_us(&inner, &input[start..]) {
                 self.drop(DropReason::InnerDestination);
             } else if let Some(coalescer) = merge.as_deref_mut() {
                 let mut sink = |write: &Write<'_>| self.writer.merged(write);
@@ -338,6 +369,11 @@ impl<'l> Batch<'_, 'l> {
         }
     }
 
+    /// The socket this came in on.
+    pub(super) fn socket(&self) -> SocketId {
+        self.socket
+    }
+
     fn control(&mut self, session: &Session, plaintext: Vec<u8>) -> Result<(), DropReason> {
         let peer = session.peer();
         let route = match self.route() {
@@ -345,10 +381,17 @@ impl<'l> Batch<'_, 'l> {
             _ => return Err(DropReason::Misrouted),
         };
         let session_boot_id = session.boot_id();
+        // A request wants an answer; a reply says what is known, as long as all is well.
+        let quiet = Heartbeat::is_reply(&plaintext);
         let received_at = clock::now();
         let message =
             FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at };
-        self.lent.reports.send(message, self.lent.counters);
+        let Lent { fib, reports, counters, .. } = self.lent;
+        if quiet && fib.calm.contains(&peer) {
+            reports.leave(message, counters);
+        } else {
+            reports.send(message, counters);
+        }
         Ok(())
     }
 

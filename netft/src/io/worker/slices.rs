@@ -241,7 +241,7 @@ impl Batch<'_, '_> {
         if !session.peer_addrs().contains(inner.src) {
             return Err(DropReason::InnerSource);
         }
-        if !self.lent.fib.local.is_some_and(|local| local.contains(inner.dst)) {
+        if !self.is_for_us(&inner, head) {
             return Err(DropReason::InnerDestination);
         }
         Ok(inner)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calm;
 mod slices;
 mod too_big;
 
@@ -41,7 +42,7 @@ use crate::{
 };
 
 /// The addresses of the packets `build` makes.
-const LEFT: VirtualAddrs = VirtualAddrs {
+pub(super) const LEFT: VirtualAddrs = VirtualAddrs {
     v4: Ipv4Addr::new(169, 254, 1, 1),
     v6: Ipv6Addr::from_bits(0xfefe_fefe_fefe_fefe_fefe_fefe_fefe_fefe),
 };
@@ -53,13 +54,13 @@ const PEER: PeerId = PeerId(0);
 const ROUTE: RouteId = RouteId(7);
 const MAX_DATAGRAM: usize = 1472;
 
-fn socket() -> Arc<UdpSocket> {
+pub(super) fn socket() -> Arc<UdpSocket> {
     let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
     Arc::new(UdpSocket { id: crate::io::fib::SocketId(3), local, ifindex: 1, worker: 0, fd })
 }
 
-fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
+pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
     Arc::new(Session::new(SessionParams {
         peer: PEER,
         peer_addrs: addrs,
@@ -90,7 +91,9 @@ struct Node {
     queue: Arc<TunQueue>,
     kernel: OwnedFd,
     driver: mpsc::Receiver<FromWorker>,
+    later: mpsc::Receiver<FromWorker>,
     quic: mpsc::Receiver<QuicDatagram>,
+    fib: SharedFib,
 }
 
 fn pair(left_vnet: bool, right_vnet: bool) -> (Node, Node) {
@@ -151,10 +154,12 @@ fn node_that_keeps(
     fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
     let (to_quic, quic) = mpsc::channel(64);
-    let io = WorkerIo { fib: Arc::new(ArcSwap::from_pointee(fib)), to_driver, to_quic, resend };
+    let (leave, later) = mpsc::channel(64);
+    let fib = Arc::new(ArcSwap::from_pointee(fib));
+    let io = WorkerIo { fib: fib.clone(), to_driver, later: leave, to_quic, resend };
     let workers = Workers::start(1, io).unwrap();
     workers.watch_socket(&socket).unwrap();
-    Node { workers, socket, session, queue, kernel, driver, quic }
+    Node { workers, socket, session, queue, kernel, driver, later, quic, fib }
 }
 
 impl Node {
@@ -510,8 +515,9 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
         for round in 0..10_000u32 {
             let (to_driver, _driver) = mpsc::channel(1);
             let (to_quic, _quic) = mpsc::channel(1);
-            let io =
-                WorkerIo { fib: Arc::default(), to_driver, to_quic, resend: Limits::default() };
+            let later = to_driver.clone();
+            let (fib, resend) = (Arc::default(), Limits::default());
+            let io = WorkerIo { fib, to_driver, later, to_quic, resend };
             let workers = Workers::start(1, io).unwrap();
             workers.unwatch_queue(0);
             // The stop comes at every point of the turn the change above causes.
@@ -547,7 +553,7 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
     let told = left.driver.blocking_recv().unwrap();
     let FromWorker::Resent { peer, from, to, frames, waited } = told else { panic!("{told:?}") };
     assert_eq!((peer, from, to), (PEER, ROUTE, RouteId(ROUTE.0 + 1)));
-    assert!(waited >= recovery::FLOOR, "{waited:?}");
+    assert!(waited >= recovery::ACK_DELAY, "{waited:?}");
     // Acknowledged over the backup, they are not sent a third time.
     thread::sleep(Duration::from_millis(300));
     let counters = &left.workers.counters()[0];

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    acks::Acks,
     out::{Context, Out, Target},
     report::Reports,
     slices,
@@ -17,7 +18,7 @@ use crate::{
     io::{
         clock,
         counters::Counters,
-        fib::{Fib, TunQueue},
+        fib::{Fib, PeerEntry, TunQueue},
         steering::Course,
         sys::udp::MAX_SEND,
     },
@@ -64,13 +65,13 @@ pub(super) struct Tx {
 }
 
 /// What one turn knows.
-struct Turn<'a> {
-    fib: &'a Fib,
-    out: &'a mut Out,
+pub(super) struct Turn<'a> {
+    pub(super) fib: &'a Fib,
+    pub(super) out: &'a mut Out,
     queue: &'a TunQueue,
     too_big: &'a mut too_big::Limit,
-    scratch: &'a mut Vec<u8>,
-    context: Context<'a>,
+    pub(super) scratch: &'a mut Vec<u8>,
+    pub(super) context: Context<'a>,
     /// The peer of the frames in `out`, by the address that was looked up.
     target: Option<(IpAddr, Target<'a>)>,
 }
@@ -87,11 +88,11 @@ impl Tx {
     pub(super) fn service(
         &mut self,
         fib: &Fib,
-        counters: &Counters,
-        reports: &mut Reports,
+        context: &mut Context<'_>,
+        acks: &mut Acks,
         quiet: bool,
     ) {
-        self.out.service(fib, &mut Context { counters, reports }, quiet);
+        self.out.service(fib, context, acks, quiet);
     }
 
     /// How long until [`service`](Self::service) has something to do by itself.
@@ -193,44 +194,17 @@ impl<'a> Turn<'a> {
     fn packet(&mut self, hdr: &VnetHdr, packet: &[u8]) -> Result<(), DropReason> {
         let inner = Inner::parse(packet)?;
         let port = inner.udp_port(packet);
-        self.aim(&inner, port, || traffic(&inner, hdr, packet))?;
+        let traffic = || traffic(&inner, hdr, packet);
+        match self.aim(&inner, port, traffic) {
+            Err(DropReason::NoPeer) => return self.spread(hdr, packet, &inner, traffic),
+            aimed => aimed?,
+        }
         let Self { out, context, target, scratch, .. } = self;
         let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
             return Err(DropReason::Loop);
         }
-        let split = match Split::new(hdr, packet, &inner, to.max_frame - OVERHEAD) {
-            // What cannot be made of smaller packets goes in pieces.
-            Err(DropReason::TooBig) if to.session.takes_slices() => {
-                return slices::send(
-                    out,
-                    to,
-                    context,
-                    &Split::whole(hdr, packet, &inner)?,
-                    scratch,
-                );
-            }
-            planned => planned?,
-        };
-        let flags = if split.partial() { FLAG_PARTIAL_CHECKSUM } else { 0 };
-        let count = split.count();
-        // Segments of one stream get a frame each: one lost datagram costs one segment.
-        if count > 1 && split.is_tcp() {
-            let first = to.sealer.session().reserve(count as u64)?;
-            out.keep_together(to, context, count, split.len(0));
-            for i in 0..count {
-                out.frame(to, context, (flags, first + i as u64), split.len(i), |slot| {
-                    split.write(i, slot);
-                });
-            }
-        } else {
-            for i in 0..count {
-                out.bundle(to, context, flags, split.len(i), |slot| {
-                    split.write(i, slot);
-                });
-            }
-        }
-        Ok(())
+        pack(out, to, context, (hdr, packet, &inner), scratch)
     }
 
     /// Points `target` to where a packet goes. Frames that go elsewhere are sent before.
@@ -263,17 +237,7 @@ impl<'a> Turn<'a> {
         let Some(entry) = self.fib.peer_at(dst) else {
             return Err(if self.is_own(dst, port) { DropReason::Loop } else { DropReason::NoPeer });
         };
-        let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
-        let Course { path, copy } = entry.course(traffic).ok_or(DropReason::NoRoute)?;
-        // A policy's route may carry data beside the others.
-        let smallest = copy.map_or(usize::MAX, |copy| copy.max_datagram).min(path.max_datagram);
-        let max_frame = smallest.min(entry.max_frame()).min(MAX_SEND);
-        if max_frame <= OVERHEAD {
-            return Err(DropReason::TooBig);
-        }
-        let steered = entry.steering.is_some().then_some(entry);
-        let sealer = session.sealer();
-        Ok(Target { session, sealer, path, duplicate: copy, steered, max_frame })
+        target(entry, traffic)
     }
 
     /// Whether a packet goes to the remote end of a route: one of our own frames, sent here by a
@@ -293,4 +257,60 @@ impl<'a> Turn<'a> {
             self.out.flush(&mut target, &mut self.context);
         }
     }
+}
+
+/// Where the packets of a flow to a peer go.
+#[inline]
+pub(super) fn target(
+    entry: &PeerEntry,
+    traffic: impl Fn() -> Traffic,
+) -> Result<Target<'_>, DropReason> {
+    let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
+    let Course { path, copy } = entry.course(traffic).ok_or(DropReason::NoRoute)?;
+    // A policy's route may carry data beside the others.
+    let smallest = copy.map_or(usize::MAX, |copy| copy.max_datagram).min(path.max_datagram);
+    let max_frame = smallest.min(entry.max_frame()).min(MAX_SEND);
+    if max_frame <= OVERHEAD {
+        return Err(DropReason::TooBig);
+    }
+    let steered = entry.steering.is_some().then_some(entry);
+    let sealer = session.sealer();
+    Ok(Target { session, sealer, path, duplicate: copy, steered, max_frame })
+}
+
+/// Puts a packet of the adapter, split where it must be, into frames.
+#[inline]
+pub(super) fn pack(
+    out: &mut Out,
+    to: &mut Target<'_>,
+    context: &mut Context<'_>,
+    (hdr, packet, inner): (&VnetHdr, &[u8], &Inner),
+    scratch: &mut Vec<u8>,
+) -> Result<(), DropReason> {
+    let split = match Split::new(hdr, packet, inner, to.max_frame - OVERHEAD) {
+        // What cannot be made of smaller packets goes in pieces.
+        Err(DropReason::TooBig) if to.session.takes_slices() => {
+            return slices::send(out, to, context, &Split::whole(hdr, packet, inner)?, scratch);
+        }
+        planned => planned?,
+    };
+    let flags = if split.partial() { FLAG_PARTIAL_CHECKSUM } else { 0 };
+    let count = split.count();
+    // Segments of one stream get a frame each: one lost datagram costs one segment.
+    if count > 1 && split.is_tcp() {
+        let first = to.sealer.session().reserve(count as u64)?;
+        out.keep_together(to, context, count, split.len(0));
+        for i in 0..count {
+            out.frame(to, context, (flags, first + i as u64), split.len(i), |slot| {
+                split.write(i, slot);
+            });
+        }
+    } else {
+        for i in 0..count {
+            out.bundle(to, context, flags, split.len(i), |slot| {
+                split.write(i, slot);
+            });
+        }
+    }
+    Ok(())
 }

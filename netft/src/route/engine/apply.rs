@@ -49,7 +49,14 @@ impl Engine {
                 let Some(found) = self.peers.get_mut(&peer) else {
                     return Err(DropReason::Misrouted);
                 };
-                found.hear(&mut self.context, now, route, &heartbeat)?;
+                found.hear(&mut self.context, (now, now), route, &heartbeat)?;
+                self.follow(peer);
+            }
+            Input::Late { peer, route, heartbeat, at } => {
+                let Some(found) = self.peers.get_mut(&peer) else {
+                    return Err(DropReason::Misrouted);
+                };
+                found.hear(&mut self.context, (now, at.min(now)), route, &heartbeat)?;
                 self.follow(peer);
             }
             Input::Suspect(route) => {

@@ -17,11 +17,11 @@ use crate::{
 };
 
 impl Peer {
-    /// Takes in an authentic heartbeat.
+    /// Takes in an authentic heartbeat that arrived `at`.
     pub(super) fn hear(
         &mut self,
         context: &mut Context,
-        now: Time,
+        (now, at): (Time, Time),
         id: RouteId,
         heartbeat: &Heartbeat,
     ) -> Result<(), DropReason> {
@@ -33,12 +33,14 @@ impl Peer {
         if self.session.is_none() {
             return Err(DropReason::NoSession);
         }
+        // One heard later may have been taken in before.
+        let at = route.last_heard.map_or(at, |heard| at.max(heard)).min(now);
         route.remote = heartbeat.route;
-        route.history.note(now, false, heartbeat.message, heartbeat.sequence);
+        route.history.note(at, false, heartbeat.message, heartbeat.sequence);
         if heartbeat.stalled_ms > 0 {
-            route.excuse(now, Duration::from_millis(u64::from(heartbeat.stalled_ms)));
+            route.excuse(at, Duration::from_millis(u64::from(heartbeat.stalled_ms)));
         }
-        let begins = route.hear(now, heartbeat.serial);
+        let begins = route.hear(at, heartbeat.serial);
         if heartbeat.message == Message::Request {
             route.inbound.request(heartbeat.sequence);
         } else {
@@ -50,10 +52,10 @@ impl Peer {
             {
                 route.suspect = None;
             }
-            if sent <= now {
+            if sent <= at {
                 route.mtu.heard(sent);
-                route.last_answered = Some(now);
-                let rtt = route.quality.reply(now, heartbeat.sequence, sent, held);
+                route.last_answered = Some(at);
+                let rtt = route.quality.reply(at, heartbeat.sequence, sent, held);
                 let delay = route.delay();
                 rtt.into_iter().for_each(|rtt| route.health.sample(now, rtt, delay));
             }
@@ -110,7 +112,7 @@ impl Peer {
             .values_mut()
             .filter(|route| route.next_request.is_some_and(|at| at <= now))
             .map(|route| {
-                route.next_request = Some(now + context.jitter.spread(route.delay()));
+                route.next_request = Some(context.slots.next(now, route.delay()));
                 route.last_request = Some(now);
                 route.sent += 1;
                 (route.id, route.quality.request())

@@ -1,4 +1,4 @@
-//! What all peers of an engine share: configuration, jitter, the way out.
+//! What all peers of an engine share: configuration, the moments heartbeats leave, the way out.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,7 +6,7 @@ use super::{EngineConfig, Output};
 use crate::{
     route::{
         event::{Event, EventKind},
-        jitter::Jitter,
+        slots::Slots,
         stall::Stalls,
     },
     time::Time,
@@ -37,7 +37,7 @@ pub enum Bug {
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) config: EngineConfig,
-    pub(super) jitter: Jitter,
+    pub(super) slots: Slots,
     pub(super) outputs: VecDeque<Output>,
     /// The last stall and when it ended.
     pub(super) stalled: Option<(Duration, Time)>,
@@ -51,7 +51,7 @@ impl Context {
     pub(super) fn new(config: EngineConfig) -> Self {
         Self {
             config,
-            jitter: Jitter::new(config.seed),
+            slots: Slots::new(config.seed),
             outputs: VecDeque::new(),
             stalled: None,
             stalls: Stalls::default(),

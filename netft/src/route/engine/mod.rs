@@ -177,6 +177,18 @@ pub enum Input {
         /// The counts.
         tally: Tally,
     },
+    /// As [`Heartbeat`](Self::Heartbeat), of one that waited since it arrived: what follows from
+    /// having heard it counts from then.
+    Late {
+        /// Who sent it.
+        peer: PeerId,
+        /// Where it came.
+        route: RouteId,
+        /// What it says.
+        heartbeat: Heartbeat,
+        /// When it arrived.
+        at: Time,
+    },
 }
 
 /// What to do.

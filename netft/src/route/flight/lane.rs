@@ -1,8 +1,13 @@
 //! One route as its own sends show it.
 
+use std::time::Duration;
+
 use crate::{
     id::RouteId,
-    route::{flight::Way, recovery::Recovery},
+    route::{
+        flight::{Way, ask::Asked},
+        recovery::Recovery,
+    },
     time::Time,
 };
 
@@ -14,6 +19,9 @@ const REMEMBERED: usize = 16;
 pub(super) struct Lane {
     pub(super) route: RouteId,
     pub(super) recovery: Recovery,
+    /// Its round-trip time by its heartbeats.
+    rtt: Option<Duration>,
+    pub(super) asked: Asked,
     /// Sends in flight here.
     pub(super) waiting: usize,
     /// The newest sending here that is known to have arrived.
@@ -28,12 +36,20 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// How long a datagram is under way at most, and its acknowledgement as well.
+    pub(super) fn transit(&self) -> Duration {
+        self.rtt.map_or(Duration::ZERO, |rtt| rtt * 5 / 4)
+    }
+
     /// A send that went out here and nowhere else was acknowledged; it, or all before it, is past.
-    pub(super) fn credit(&mut self, order: u64, sent: Time, now: Time) {
+    /// `came`: when the acknowledgement came, if it came by itself.
+    pub(super) fn credit(&mut self, order: u64, sent: Time, came: Option<Time>) {
         self.passed = self.passed.max(order);
-        self.progress = now;
         self.strikes = 0;
-        self.sample = Some(sent);
+        if let Some(came) = came {
+            self.progress = came;
+            self.sample = Some(sent);
+        }
     }
 
     /// Silence made the route suspect.
@@ -58,6 +74,7 @@ impl Lanes {
             None => self.add(way, now),
         };
         self.all[place].used = now;
+        self.all[place].rtt = way.rtt;
         place
     }
 
@@ -67,6 +84,10 @@ impl Lanes {
 
     pub(super) fn get(&self, place: usize) -> &Lane {
         &self.all[place]
+    }
+
+    pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.all.iter_mut()
     }
 
     pub(super) fn at(&mut self, place: usize) -> &mut Lane {
@@ -96,6 +117,8 @@ impl Lanes {
         let lane = Lane {
             route: way.route,
             recovery: way.rtt.map_or_else(Recovery::default, Recovery::expect),
+            rtt: way.rtt,
+            asked: Asked::default(),
             waiting: 0,
             passed: 0,
             progress: now,

@@ -9,6 +9,8 @@
 //!   something of it and every later send on the same route is not acknowledged. Silent for a probe
 //!   timeout (RFC 9002 section 6.2), its route is suspect, and everything in flight there goes out
 //!   again elsewhere.
+//! * Before that the peer is asked over another route what arrived ([`ask`]). If it answers that
+//!   something is missing, nobody waits for the timeout.
 //! * A send with a later neighbour on its route acknowledged was lost alone. That is TCP's
 //!   business: hiding it would defeat congestion control.
 //! * A route the engine gave up before its data was missed loses its sends to the best one at once.
@@ -19,12 +21,14 @@
 //!
 //! Bounds: [`Limits`]; the oldest is forgotten first, and counted.
 
+mod ask;
 mod debt;
 mod lane;
 mod sent;
 
 use std::{collections::VecDeque, time::Duration};
 
+pub use ask::Question;
 pub use debt::Debt;
 pub use sent::{Frames, MAX_FRAMES, Sent};
 
@@ -161,6 +165,8 @@ impl<P> Flight<P> {
         if !stalled.is_zero() {
             self.patience = (stalled, now);
         }
+        // A question or an answer took another way: it does not show that this one is alive.
+        let came = (ack.asks == 0 && ack.answers == 0).then_some(now);
         for sent in &mut self.sent {
             if sent.frames.first > ack.highest {
                 break;
@@ -172,7 +178,7 @@ impl<P> Flight<P> {
             if !sent.doubled {
                 // What a send lost of itself has no later neighbour yet.
                 let passed = if sent.done() { sent.order } else { sent.order - 1 };
-                self.lanes.at(sent.lane).credit(passed, sent.at, now);
+                self.lanes.at(sent.lane).credit(passed, sent.at, came);
             }
         }
         // A peer that was not scheduled shows its own time, not the route's.
@@ -230,7 +236,8 @@ impl<P> Flight<P> {
             return None;
         }
         for from in self.lanes.places() {
-            if !self.overdue(from, now).is_some_and(|left| left.is_zero()) {
+            let swallowed = self.swallowed(from);
+            if !swallowed && !self.overdue(from, now).is_some_and(|left| left.is_zero()) {
                 continue;
             }
             self.strikes += 1;
@@ -259,9 +266,11 @@ impl<P> Flight<P> {
         self.sent.iter().filter(move |sent| first <= sent.order && sent.order <= last)
     }
 
-    /// How long until [`decide`](Self::decide) may have something to say by itself.
+    /// How long until [`decide`](Self::decide) or [`ask`](Self::ask) may have something to say by
+    /// itself.
     pub fn wait(&self, now: Time) -> Option<Duration> {
-        self.lanes.places().filter_map(|lane| self.overdue(lane, now)).min()
+        let waits = |lane| [self.overdue(lane, now), self.curious(lane, now)];
+        self.lanes.places().flat_map(waits).flatten().min()
     }
 
     /// How long silence on a route may last at this moment.
@@ -278,13 +287,18 @@ impl<P> Flight<P> {
 
     /// How long the silence about a route's oldest silent send may still last.
     fn overdue(&self, lane: usize, now: Time) -> Option<Duration> {
+        let since = self.silent_since(lane)?;
+        Some(self.timeout_of(lane, now).saturating_sub(now.since(since)))
+    }
+
+    /// Since when a route is silent about what it was given.
+    fn silent_since(&self, lane: usize) -> Option<Time> {
         let state = self.lanes.get(lane);
         if state.waiting == 0 {
             return None;
         }
         let silent = |sent: &&Sent<P>| sent.lane == lane && sent.order > state.passed;
-        let since = self.sent.iter().find(silent)?.at.max(state.progress);
-        Some(self.timeout_of(lane, now).saturating_sub(now.since(since)))
+        Some(self.sent.iter().find(silent)?.at.max(state.progress))
     }
 
     fn move_all(&mut self, from: usize, way: Way, suspect: bool, now: Time) -> Move {

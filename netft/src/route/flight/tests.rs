@@ -47,7 +47,7 @@ impl Rig {
     fn ack_stalled(&mut self, at: u64, ranges: &[(u64, u64)], stalled_ms: u16) {
         let ranges: Vec<_> =
             ranges.iter().map(|(first, last)| Range { first: *first, last: *last }).collect();
-        let ack = Ack { highest: ranges[0].last, stalled_ms, ranges, routes: Vec::new() };
+        let ack = Ack { highest: ranges[0].last, stalled_ms, ranges, ..Ack::default() };
         let counter = |first: &u64, n: u32| first + u64::from(n);
         self.flight.hear(ms(at), &ack, counter, |first| self.forgotten.push(first));
     }
@@ -100,7 +100,7 @@ fn silence_sends_everything_again_in_order_and_the_timeout_doubles() {
     assert_eq!(rig.moves(10_000), [], "nothing waits");
     rig.send(20_000, 50..52);
     rig.send(20_001, 52..53);
-    assert_eq!(rig.flight.wait(ms(20_001)), Some(Duration::from_millis(9)));
+    assert_eq!(rig.flight.wait(ms(20_001)), Some(Duration::from_millis(6)), "to the question");
     assert_eq!(rig.moves(20_009), []);
     assert_eq!(rig.moves(20_010), [(A, B, vec![50, 51, 52])]);
     // Nothing was measured on B: its timeout is the initial one, doubled by the silence.
@@ -279,7 +279,7 @@ proptest! {
                     let last = next.saturating_sub(number);
                     let first = last.saturating_sub(u64::from(route) * 7);
                     let ranges = vec![Range { first, last }];
-                    let ack = Ack { highest: last, stalled_ms: 0, ranges, routes: Vec::new() };
+                    let ack = Ack { highest: last, ranges, ..Ack::default() };
                     let counter = |first: &u64, n: u32| first + u64::from(n);
                     flight.hear(ms(now), &ack, counter, |first| forgotten.push(first));
                 }
@@ -303,4 +303,61 @@ proptest! {
         forgotten.sort_unstable();
         prop_assert_eq!(forgotten, given);
     }
+}
+
+/// What a flight asks at a moment.
+fn asks(rig: &mut Rig, at: u64) -> Vec<Question> {
+    let usable = rig.usable.clone();
+    let mut questions = Vec::new();
+    while let Some(one) = rig.flight.ask(ms(at), usable.iter().copied().map(way), true) {
+        questions.push(one);
+    }
+    questions
+}
+
+fn answer(rig: &mut Rig, at: u64, number: u16, highest: u64) {
+    let ranges = vec![Range { first: 0, last: highest }];
+    let ack = Ack { highest, answers: number, ranges, ..Ack::default() };
+    rig.flight.answered(number);
+    rig.flight.hear(ms(at), &ack, |first, n| first + u64::from(n), |_| {});
+}
+
+#[test]
+fn an_answer_that_something_is_missing_ends_the_wait() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..1);
+    rig.ack(1, &[(0, 0)]);
+    rig.send(100, 1..3);
+    assert_eq!(rig.flight.wait(ms(100)), Some(Duration::from_millis(7)));
+    assert_eq!(asks(&mut rig, 106), []);
+    let questions = asks(&mut rig, 107);
+    assert_eq!(questions.iter().map(|one| one.to).collect::<Vec<_>>(), [B]);
+    assert_eq!(asks(&mut rig, 113), [], "once per wait");
+    rig.send(108, 3..4);
+    assert_eq!(rig.moves(108), []);
+    answer(&mut rig, 108, questions[0].number, 0);
+    // The newer send left after the question, and goes with the others: the route is suspect.
+    assert_eq!(rig.moves(108), [(A, B, vec![1, 2, 3])]);
+    answer(&mut rig, 109, questions[0].number, 0);
+    assert_eq!(rig.moves(109), [], "an answer counts once");
+}
+
+#[test]
+fn an_answer_that_everything_arrived_clears_the_route() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..2);
+    let number = asks(&mut rig, 7)[0].number;
+    rig.send(8, 2..3);
+    answer(&mut rig, 8, number, 1);
+    assert_eq!(rig.moves(8), [], "what was sent after the question may be under way");
+    answer(&mut rig, 9, number + 1, 1);
+    assert_eq!(rig.moves(9), [], "not the question that is open");
+}
+
+#[test]
+fn no_other_route_no_question() {
+    let mut rig = Rig::new(&[A]);
+    rig.send(0, 0..2);
+    assert_eq!(asks(&mut rig, 7), []);
+    assert_eq!(rig.flight.wait(ms(7)), Some(Duration::from_millis(7)), "and no busy wait");
 }

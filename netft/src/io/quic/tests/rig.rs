@@ -88,6 +88,8 @@ impl Plan {
             runtime_dir: "/nonexistent".into(),
             hold: Duration::from_secs(1),
             mtu_raise: Duration::from_secs(60),
+            multicast: 0,
+            relay: crate::config::Relay::default(),
             resend: crate::route::flight::Limits::default(),
             history: 0,
             rekey: self.rekey,
@@ -102,6 +104,7 @@ impl Plan {
                 key: peer.public,
                 addrs: peer.addrs,
                 addresses: peer.addresses(),
+                names: Vec::new(),
                 routes: Vec::new(),
                 policies: crate::route::Policies::default(),
                 carrier: None,
@@ -143,7 +146,7 @@ impl Plan {
             steering: None,
             candidates,
         });
-        fib
+        fib.noted()
     }
 
     /// Feeds what arrives, until dropped.
@@ -274,7 +277,7 @@ impl Node {
     pub(super) fn activate(&self) {
         let mut fib = self.plan.fib(&self.peer);
         fib.peers[0].active = Some(fib.peers[0].candidates[0].clone());
-        self.fib.store(Arc::new(fib));
+        self.fib.store(Arc::new(fib.noted()));
         self.manager.fib_changed();
     }
 

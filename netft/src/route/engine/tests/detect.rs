@@ -21,6 +21,35 @@ fn a_route_is_up_a_nanosecond_before_the_detection_time_and_down_with_it() {
 }
 
 #[test]
+fn a_heartbeat_that_waited_counts_from_when_it_arrived() {
+    let mut rig = Rig::up(1);
+    rig.pass(DELAY * 2);
+    let (arrived, waited) = (rig.now, DELAY / 2);
+    rig.pass(waited);
+    let asked = |(_, one): &&(RouteId, Heartbeat)| one.message == Message::Request;
+    let sequence = rig.sent.iter().rfind(asked).unwrap().1.sequence;
+    let mut heartbeat = rig.heartbeat(1, &[1]);
+    heartbeat.message = Message::Reply;
+    heartbeat.sequence = sequence;
+    heartbeat.sent_at = arrived.as_nanos();
+    let late = |at| Input::Late { peer: PEER, route: RouteId(1), heartbeat: heartbeat.clone(), at };
+    rig.input(late(arrived));
+    assert_eq!(rig.status(1).rtt, Some(Duration::ZERO), "waiting is no round-trip time");
+    rig.pass(DETECTION - waited - NANO);
+    assert_eq!(rig.state(1), RouteState::Up);
+    rig.pass(NANO);
+    assert_eq!(rig.state(1), RouteState::Down);
+    // One from the future is one of this moment, one from before the last is no step back.
+    let mut rig = Rig::up(1);
+    rig.pass(DELAY);
+    rig.input(late(rig.now + DETECTION));
+    rig.pass(DETECTION - NANO);
+    assert_eq!(rig.state(1), RouteState::Up);
+    rig.pass(NANO);
+    assert_eq!(rig.state(1), RouteState::Down);
+}
+
+#[test]
 fn one_early_warning_at_two_fifths_of_the_threshold() {
     let mut rig = Rig::up(1);
     rig.pass(DELAY * 2 - NANO);

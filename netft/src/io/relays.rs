@@ -1,0 +1,60 @@
+//! What the packet path knows of relays: whom this node serves as one, and its own ways over one.
+//!
+//! A way over a relay looks like any other route to everything above: its socket, the *front*,
+//! and its remote address, the *back*, are two UDP sockets of this process on the loopback
+//! interface. What is sent from the front arrives at the back, and leaves from there in a frame to
+//! the relay; what the relay brings goes from the back to the front. So heartbeats, data,
+//! acknowledgements, probes and the handshake all pass, and none of them knows.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::fib::{Path, PeerEntry, SocketId, UdpSocket};
+use crate::{
+    id::{PeerId, RouteId},
+    packet::rate::Rate,
+    wire::relay::Tag,
+};
+
+/// The part of the forwarding table that is about relays.
+#[derive(Default)]
+pub struct Relays {
+    /// Bounds what this node passes on for others; `None`: nothing.
+    pub passes: Option<Arc<Rate>>,
+    /// Whether this node takes what comes over a relay.
+    pub uses: bool,
+    /// The peers by tag, each with its place in the table.
+    pub peers: HashMap<Tag, (PeerId, usize)>,
+    /// The tags of the peers.
+    pub tags: HashMap<PeerId, Tag>,
+    /// Relay and peer → this node's way there.
+    pub ports: HashMap<(PeerId, PeerId), Arc<Port>>,
+    /// The same by their backs.
+    pub backs: HashMap<SocketId, Arc<Port>>,
+    /// Their fronts.
+    pub fronts: HashSet<SocketId>,
+    /// Their routes.
+    pub routes: BTreeSet<RouteId>,
+}
+
+/// A way to a peer over a relay.
+pub struct Port {
+    /// The relay.
+    pub via: PeerId,
+    /// The peer.
+    pub peer: PeerId,
+    /// The socket of the route.
+    pub front: Arc<UdpSocket>,
+    /// Its remote end.
+    pub back: Arc<UdpSocket>,
+}
+
+impl Relays {
+    /// The best usable route to a peer that is none over a relay: there is one hop only.
+    pub fn direct<'a>(&self, entry: &'a PeerEntry) -> Option<&'a Arc<Path>> {
+        let mut usable = entry.active.iter().chain(&entry.backups);
+        usable.find(|path| !self.routes.contains(&path.route))
+    }
+}

@@ -1,0 +1,18 @@
+//! A hint to the CPU.
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the prefetch instruction"))]
+
+/// Bytes the cache loads at once.
+const LINE: usize = 64;
+
+/// Asks the CPU to load `bytes` while it does other work, because they are written next.
+#[inline]
+pub fn ahead(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(LINE) {
+        use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and cannot fault, whatever its address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, LINE);
+}

@@ -1,0 +1,64 @@
+//! Two sites far from each other: a wire between the router of a routed network and a node.
+
+use rtnetlink::{LinkUnspec, LinkVeth};
+
+use super::{
+    Lab, LabError, Shape,
+    build::{add_address, gateways, set_up},
+    interface_index,
+    wire::Wire,
+};
+
+/// The router's interface towards the far site, and the other end of its cable.
+const NEAR: &str = "near";
+const FAR: &str = "far";
+
+impl Lab {
+    /// Puts a wire between the router of a routed network and node 1, which the router reaches
+    /// over an interface of its own from then on. `seed` decides which frames random loss takes.
+    /// The wire's direction 0 is towards the node, 1 towards the router.
+    ///
+    /// # Errors
+    /// When the kernel refuses an interface or packet sockets.
+    pub fn far_site(&self, network: usize, seed: u64) -> Result<Wire, LabError> {
+        let node = 1;
+        let routed = self.network(network).shape == Shape::Routed && self.nodes() == 2;
+        assert!(routed, "a router and two nodes have two sites");
+        (0..2).try_for_each(|node| self.cut_segments(network, node))?;
+        let (switch, port) = (self.switch(network), Self::port(node));
+        // The port is a cable's end from here on: no address, no answer to ARP.
+        switch.run(|| {
+            for (file, value) in [
+                (format!("/proc/sys/net/ipv4/conf/{port}/arp_ignore"), "8"),
+                (format!("/proc/sys/net/ipv6/conf/{port}/disable_ipv6"), "1"),
+            ] {
+                std::fs::write(&file, value).map_err(LabError::io(format!("write {file}")))?;
+            }
+            Ok(())
+        })?;
+        let addresses = gateways(network, node);
+        switch.netlink("move a router's address", |netlink| async move {
+            let old = interface_index(&netlink, &port).await?;
+            let (address, length) = addresses[0];
+            let mut request = netlink.address().add(old, address, length);
+            let message = request.message_mut().clone();
+            netlink.address().del(message).execute().await?;
+            netlink.link().add(LinkVeth::new(NEAR, FAR).build()).execute().await?;
+            let near = interface_index(&netlink, NEAR).await?;
+            let mtu = LinkUnspec::new_with_index(near).mtu(1500).build();
+            netlink.link().change(mtu).execute().await?;
+            for name in [FAR, NEAR] {
+                set_up(&netlink, name).await?;
+            }
+            for (address, length) in addresses {
+                add_address(&netlink, near, address, length).await?;
+            }
+            Ok(())
+        })?;
+        switch.run(|| {
+            let file = format!("/proc/sys/net/ipv4/conf/{FAR}/arp_ignore");
+            std::fs::write(&file, "8").map_err(LabError::io(format!("write {file}")))
+        })?;
+        Wire::between(switch, [FAR, &Self::port(node)], seed)
+    }
+}

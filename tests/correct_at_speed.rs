@@ -1,0 +1,189 @@
+//! Everything arrives as it was sent, however fast and however bad the network: bytes by their hash
+//! at both ends, packets by their checksums on the receiving adapter.
+//!
+//! In full: `NETFTD=target/release/netftd NETFT=target/release/netft NETFT_MIB=10240
+//! cargo test --release --test correct_at_speed -- --ignored --nocapture --test-threads=1`.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    collections::HashSet,
+    net::UdpSocket,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{PATIENCE, Pair, number};
+use netftd::lab::{
+    checksums::{Inspector, Tally},
+    daemon::{ADAPTER, Settings},
+    in_namespace, in_namespace_for,
+    wire::Grey,
+};
+
+const FAST: &str = "[failover]\nhold = 300\n";
+const PLAIN: &str = "[failover]\nhold = 300\n[adapter]\nbackend = \"plain\"\n";
+/// What each node is configured with, in turn.
+const BACKENDS: [(&str, [&str; 2]); 3] =
+    [("fast", [FAST; 2]), ("plain", [PLAIN; 2]), ("fast and plain", [FAST, PLAIN])];
+/// Every hundredth frame is lost, comes twice, comes late.
+const BAD: Grey = Grey {
+    loss: 0.01,
+    twice: 0.01,
+    late: 0.01,
+    burst: None,
+    delay: Duration::ZERO,
+    largest: None,
+    rate: None,
+    classes: false,
+};
+/// Much longer than any of this takes; a flow that stands still fails earlier.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+/// Sends `enough` bytes each way at once, half in IPv4 and half in IPv6, and checks everything.
+/// Returns what was seen on the adapters, and Gbit/s of both ways together.
+fn both_ways(pair: &Pair, enough: u64) -> ([Tally; 2], f64) {
+    let inspect = |node| Inspector::start(pair.lab.node(node), ADAPTER).unwrap();
+    let inspectors = [inspect(0), inspect(1)];
+    let start = Instant::now();
+    let flows = [(0, false), (1, false), (0, true), (1, true)];
+    let flows = flows.map(|(from, six)| pair.transfer(from, None, six));
+    let (mut before, mut moved) = ([0; 4], Instant::now());
+    while flows.iter().any(|flow| flow.received() < enough / 2) {
+        assert!(!flows.iter().any(|flow| flow.broken()), "a flow broke");
+        let bytes = [0, 1, 2, 3].map(|place| flows[place].received());
+        if bytes != before {
+            (before, moved) = (bytes, Instant::now());
+        }
+        assert!(moved.elapsed() < PATIENCE, "no flow moves: {bytes:?}");
+        thread::sleep(Duration::from_millis(200));
+    }
+    let mut total = 0;
+    for flow in flows {
+        let outcome = flow.finish();
+        assert_eq!(outcome.errors, Vec::<String>::new());
+        assert!(outcome.hash_equal && outcome.bytes == outcome.received, "bytes changed");
+        total += outcome.bytes;
+    }
+    let rate = total as f64 * 8e-9 / start.elapsed().as_secs_f64();
+    let tallies = inspectors.map(Inspector::finish);
+    for tally in &tallies {
+        assert_eq!((tally.wrong, &tally.errors[..]), (0, &[][..]));
+        assert!(
+            tally.finished + tally.unfinished > 100,
+            "next to nothing was inspected: {tally:?}"
+        );
+    }
+    (tallies, rate)
+}
+
+/// Datagrams of every size, each with its number: which ones came, in what was inspected.
+fn datagrams(pair: &Pair, count: u32) -> Vec<Vec<u8>> {
+    let inspector = Inspector::start(pair.lab.node(1), ADAPTER).unwrap();
+    let end = |node: usize| {
+        let endpoint = pair.endpoint(node, false);
+        pair.lab.node(node).run(|| UdpSocket::bind(endpoint)).unwrap()
+    };
+    let ends = [end(0), end(1)];
+    ends[0].connect(ends[1].local_addr().unwrap()).unwrap();
+    for datagram in (0..count).map(made) {
+        ends[0].send(&datagram).unwrap();
+        if number_of(&datagram).is_multiple_of(16) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    thread::sleep(Duration::from_millis(300));
+    let tally = inspector.finish();
+    assert_eq!((tally.wrong, &tally.errors[..]), (0, &[][..]));
+    tally.datagrams
+}
+
+fn made(number: u32) -> Vec<u8> {
+    // Runs of one size, which are merged, and of others.
+    let len = 4 + (number as usize / 8 * 97) % 1388;
+    let mut datagram: Vec<u8> = (0..len).map(|at| (at as u32 * 7 + number) as u8).collect();
+    datagram[..4].copy_from_slice(&number.to_be_bytes());
+    datagram
+}
+
+fn number_of(datagram: &[u8]) -> u32 {
+    u32::from_be_bytes(*datagram.first_chunk().unwrap())
+}
+
+fn told(tallies: &[Tally; 2], rate: f64, mib: u64, what: &str) {
+    let sum = |of: fn(&Tally) -> u64| of(&tallies[0]) + of(&tallies[1]);
+    println!(
+        "{what}: {mib} MiB each way, {rate:.2} Gbit/s together, hashes equal; inspected {} packets \
+         with an unfinished checksum ({} merged), {} with a finished one, 0 wrong",
+        sum(|tally| tally.unfinished),
+        sum(|tally| tally.merged),
+        sum(|tally| tally.finished),
+    );
+}
+
+/// Backends decide which form checksums have, not which packets arrive: a plain sender's kernel
+/// finishes them, a plain receiver does it itself.
+fn forms(tallies: &[Tally; 2], each: [&str; 2]) {
+    let fast = each == [FAST; 2];
+    assert!(tallies.iter().all(|tally| (tally.unfinished > 0) == fast), "{tallies:?}");
+}
+
+fn over_bad_networks(mib: u64) {
+    for (what, each) in BACKENDS {
+        let mut pair = Pair::with(1, Settings { each: &each, ..Settings::default() });
+        let clean = datagrams(&pair, 500);
+        assert_eq!(clean, (0..500).map(made).collect::<Vec<_>>(), "{what}");
+        let wire = pair.lab.wire(0, 11).unwrap();
+        wire.set_both(BAD);
+        let came = datagrams(&pair, 1000);
+        let distinct: HashSet<_> = came.iter().collect();
+        assert_eq!(distinct.len(), came.len(), "{what}: a packet was delivered twice");
+        assert!(came.iter().all(|datagram| made(number_of(datagram)) == *datagram));
+        assert!(came.len() > 900, "{what}: only {} of 1000 came", came.len());
+        let (tallies, rate) = both_ways(&pair, mib << 20);
+        forms(&tallies, each);
+        told(&tallies, rate, mib, &format!("{what}, bad network"));
+        assert!(pair.drops(0, "replayed") + pair.drops(1, "replayed") > 0, "nothing came twice");
+        let lost = wire.counts(0).0 + wire.counts(1).0;
+        assert!(lost > 0, "nothing was lost");
+    }
+}
+
+fn at_full_speed(mib: u64) {
+    for (what, each) in BACKENDS {
+        let pair = Pair::with(1, Settings { each: &each, ..Settings::default() });
+        let (tallies, rate) = both_ways(&pair, mib << 20);
+        forms(&tallies, each);
+        let merged = tallies.iter().all(|tally| tally.merged > 0);
+        assert_eq!(merged, each == [FAST; 2], "{tallies:?}");
+        told(&tallies, rate, mib, what);
+    }
+}
+
+#[test]
+fn lost_repeated_and_late_frames_change_nothing() {
+    in_namespace("lost_repeated_and_late_frames_change_nothing", || over_bad_networks(2));
+}
+
+#[test]
+fn full_speed_changes_nothing() {
+    in_namespace("full_speed_changes_nothing", || at_full_speed(32));
+}
+
+#[test]
+#[ignore = "NETFT_MIB MiB each way, three times"]
+fn lost_repeated_and_late_frames_change_nothing_for_long() {
+    in_namespace_for("lost_repeated_and_late_frames_change_nothing_for_long", LIMIT, || {
+        over_bad_networks(number("NETFT_MIB", 1024).min(1024));
+    });
+}
+
+#[test]
+#[ignore = "NETFT_MIB MiB each way, three times"]
+fn full_speed_changes_nothing_for_long() {
+    in_namespace_for("full_speed_changes_nothing_for_long", LIMIT, || {
+        at_full_speed(number("NETFT_MIB", 10_240));
+    });
+}
