@@ -118,7 +118,7 @@ impl Health {
     }
 
     fn slower(&self, other: &Self, jitter: Duration) -> bool {
-        let (Some(here), Some(there)) = (self.rtt.lowest(), other.rtt.lowest()) else {
+        let (Some(here), Some(there)) = (self.rtt.lowest(), other.rtt.surest()) else {
             return false;
         };
         here >= there + RTT_STEP.max(jitter) && there <= here - here / 5
@@ -133,6 +133,7 @@ struct Lowest {
     since: Option<Time>,
     count: u32,
     lowest: Option<Duration>,
+    last: Duration,
 }
 
 impl Lowest {
@@ -141,9 +142,10 @@ impl Lowest {
         if age.is_none_or(|age| age >= half) {
             let whole = self.count >= RTT_SAMPLES && age.is_some_and(|age| age < half * 2);
             let before = self.lowest.filter(|_| whole);
-            *self = Self { before, since: Some(now), count: 0, lowest: None };
+            *self = Self { before, since: Some(now), count: 0, lowest: None, last: rtt };
         }
         self.count += 1;
+        self.last = rtt;
         self.lowest = Some(self.lowest.map_or(rtt, |lowest| lowest.min(rtt)));
     }
 
@@ -151,6 +153,12 @@ impl Lowest {
     fn lowest(&self) -> Option<Duration> {
         let before = self.before?;
         Some(self.lowest.map_or(before, |lowest| lowest.min(before)))
+    }
+
+    /// The lowest, unless the newest sample is above it: windows of two routes end at different
+    /// moments, so what slows both down shows on one of them first.
+    fn surest(&self) -> Option<Duration> {
+        Some(self.lowest()?.max(self.last))
     }
 }
 
