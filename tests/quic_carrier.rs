@@ -225,11 +225,11 @@ fn a_reload_changes_the_carrier_and_nobody_notices() {
             assert!(said.contains("carrier"), "{said}");
             for node in [0, 1] {
                 let mut tries = 0..PATIENCE.as_millis() / WHILE.as_millis();
-                while !carriers(&mut pair, node).contains(&expected.to_owned())
-                    || carriers(&mut pair, node).len() != 2
-                    || (expected == "udp")
-                        != !carriers(&mut pair, node).contains(&"quic".to_owned())
-                {
+                let over = |all: Vec<String>| match expected {
+                    "udp" => all == ["udp", "udp"],
+                    _ => all.len() == 2 && all.contains(&expected.to_owned()),
+                };
+                while !over(carriers(&mut pair, node)) {
                     assert!(tries.next().is_some(), "node {node} does not go over to {expected}");
                     thread::sleep(WHILE);
                 }

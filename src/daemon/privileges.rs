@@ -10,7 +10,8 @@ const KEPT: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RA
 /// Ports below this are for whoever may bind them (ip(7)).
 const PRIVILEGED: u16 = 1024;
 
-/// Gives up everything else, but for what [`of_port`] decides. Capabilities belong to threads: call this before any is started.
+/// Gives up everything else, but for what [`of_port`] decides. Capabilities belong to threads: call
+/// this before any is started.
 ///
 /// Returns what could not be given up; the daemon works all the same.
 pub(super) fn drop_others() -> Vec<String> {

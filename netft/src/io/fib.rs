@@ -13,7 +13,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{counters::RouteCounters, quic::carrier::Carrier, relays::Relays, steering::Steering};
+use super::{
+    counters::RouteCounters,
+    quic::carrier::{Carrier, Marks},
+    relays::Relays,
+    steering::Steering,
+};
 use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
@@ -50,6 +55,8 @@ pub struct Fib {
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
     /// The routes with a QUIC connection of their own, or where the peer asks for one.
     pub carriers: HashMap<RouteId, Arc<Carrier>>,
+    /// How a packet for such a connection is told where there is none.
+    pub marks: Option<Marks>,
     /// Some peer is not reached over any route: set by [`noted`](Self::noted), so that not all
     /// peers are looked through for a datagram.
     pub strangers: bool,

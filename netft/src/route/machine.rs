@@ -141,6 +141,12 @@ impl Route {
         !self.faults.is_empty()
     }
 
+    /// Whether the control session may use it: that is QUIC whatever the carrier, and needs no
+    /// connection of the route's own.
+    pub(super) fn reaches(&self) -> bool {
+        self.faults.iter().all(|fault| *fault == Reason::NoConnection)
+    }
+
     /// Whether a timer of the heartbeats, or of a suspicion, is due.
     pub(super) fn due(&self, now: Time) -> bool {
         let timers = [self.deadline, self.warning, self.suspect_until()];

@@ -11,10 +11,11 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use super::state::Driver;
 use crate::{
+    config::Config,
     id::{PeerId, RouteId},
     io::{
         counters::Counters,
-        quic::carrier::{ADDED, Carrier, Class, Common, Outcome, Settings, Why},
+        quic::carrier::{ADDED, Carrier, Class, Common, Marks, Outcome, Settings, Why},
         sys::udp::SendFault,
     },
     route::{self, Input, Reason},
@@ -36,7 +37,7 @@ const MIN_PAYLOAD: usize = 1200;
 /// The connections, and what they are made with.
 #[derive(Default)]
 pub(super) struct Connections {
-    /// Made when the first route needs it.
+    /// Made once.
     common: Option<Common>,
     held: BTreeMap<RouteId, Held>,
     /// The boot id each peer had last.
@@ -99,6 +100,11 @@ impl Connections {
         }
     }
 
+    /// How a packet for a connection is told where there is none.
+    pub(super) fn marks(&mut self, config: &Config) -> Option<Marks> {
+        Some(self.common(config)?.marks())
+    }
+
     /// When a timer, a dial or an end of patience is due.
     pub(super) fn next_wake(&self) -> Option<Time> {
         let due = |held: &Held| {
@@ -108,13 +114,17 @@ impl Connections {
         self.held.values().filter_map(due).min()
     }
 
-    fn settings(&mut self, driver: &crate::config::Config, peer: PeerId) -> Option<Settings> {
-        let key = driver.peer_of(peer)?.key;
+    fn common(&mut self, config: &Config) -> Option<&Common> {
         if self.common.is_none() {
-            let made = Common::new(&driver.key, driver.public_key);
+            let made = Common::new(&config.key, config.public_key);
             self.common = made.inspect_err(|error| tracing::error!(%error, "no QUIC")).ok();
         }
-        let settings = self.common.as_ref()?.with(key);
+        self.common.as_ref()
+    }
+
+    fn settings(&mut self, config: &Config, peer: PeerId) -> Option<Settings> {
+        let key = config.peer_of(peer)?.key;
+        let settings = self.common(config)?.with(key);
         settings.inspect_err(|error| tracing::error!(%error, "no QUIC with this peer")).ok()
     }
 }

@@ -56,6 +56,7 @@ fn build(driver: &Driver) -> Fib {
         multicast: driver.multicast.clone(),
         sockets: driver.sockets.all().map(|socket| (socket.id, socket.clone())).collect(),
         carriers: driver.connections.all().map(|(id, held)| (id, held.clone())).collect(),
+        marks: driver.marks,
         ..Fib::default()
     };
     let mut paths = HashMap::new();

@@ -24,7 +24,7 @@ use crate::{
         fib::{SharedFib, TunQueue},
         guard::Wanted,
         keeper::World,
-        quic::{FromQuic, Manager},
+        quic::{FromQuic, Manager, carrier::Marks},
         sys::udp::{self, SendFault},
         worker::{FromWorker, Workers},
     },
@@ -134,6 +134,8 @@ pub(super) struct Driver {
     pub(super) table: Arc<Table>,
     pub(super) sockets: Sockets,
     pub(super) connections: Connections,
+    /// How packets for QUIC connections of routes are told.
+    pub(super) marks: Option<Marks>,
     pub(super) routes: BTreeMap<RouteId, Known>,
     /// Routes an embedder removed: planning does not bring them back.
     pub(super) removed: Vec<(PeerId, SocketAddr, SocketAddr)>,
@@ -176,6 +178,8 @@ impl Driver {
             seed: parts.seed,
             mtu_raise: config.mtu_raise,
         };
+        let mut connections = Connections::default();
+        let marks = connections.marks(&config);
         let mut driver = Self {
             engine: Engine::new(engine),
             config,
@@ -185,7 +189,8 @@ impl Driver {
             events: parts.events,
             table: Arc::default(),
             sockets: Sockets::default(),
-            connections: Connections::default(),
+            marks,
+            connections,
             routes: BTreeMap::new(),
             removed: Vec::new(),
             skipped: Vec::new(),

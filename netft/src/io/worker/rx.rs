@@ -23,7 +23,6 @@ use crate::{
         clock,
         counters::Counters,
         fib::{Fib, SocketId, TunQueue, UdpSocket},
-        quic::carrier::is_dial,
         sys::udp::{self, Received},
     },
     packet::{
@@ -407,8 +406,9 @@ impl<'l> Batch<'_, 'l> {
 
     pub(super) fn quic(&mut self, bytes: &[u8]) {
         match self.route() {
-            // Who it is will show; the dial comes again.
-            Some((_, route)) if is_dial(bytes) => {
+            // A dial, which comes again, and who it is will show; or something for a connection of
+            // this node's former process, which the next one is told of.
+            Some((_, route)) if self.fib.marks.is_some_and(|marks| marks.claims(bytes)) => {
                 let message = FromWorker::CarrierAsked(route);
                 self.lent.reports.send(message, self.lent.counters);
                 return;

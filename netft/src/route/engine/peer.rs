@@ -238,7 +238,7 @@ impl Peer {
     /// The peer's row of the forwarding table.
     pub(super) fn row(&self) -> PeerForwarding {
         let mut candidates: Vec<_> =
-            self.routes.values().filter(|route| !route.faulty() && !route.admin_down).collect();
+            self.routes.values().filter(|route| route.reaches() && !route.admin_down).collect();
         candidates.sort_by_key(|route| (preference(route), select::rank(route)));
         let backups: Vec<_> = candidates
             .iter()

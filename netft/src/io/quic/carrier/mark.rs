@@ -11,12 +11,13 @@ const OWN_LEN: usize = 8;
 /// First byte: a long header (RFC 8999 section 5.1), which says how long the destination id is.
 const LONG: u8 = 0x80;
 
-/// Tells the packets of this process's carrier connections by their destination id.
+/// Tells the packets of this node's carrier connections by their destination id.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Marks(u64);
+pub struct Marks(u64);
 
 impl Marks {
-    /// Ids of this process alone: `key` is random.
+    /// Ids of this node alone: `key` is derived from its identity, so that a restarted node knows
+    /// what its former process is sent.
     pub(super) const fn new(key: u64) -> Self {
         Self(key)
     }
@@ -28,7 +29,7 @@ impl Marks {
 
     /// Whether `packet` is for a carrier connection. One of 2^40 others is taken for one, and lost.
     #[inline]
-    pub(super) fn claims(self, packet: &[u8]) -> bool {
+    pub(in crate::io) fn claims(self, packet: &[u8]) -> bool {
         match destination(packet) {
             Some(id) if id.len() == OWN_LEN => {
                 let ids = HashedConnectionIdGenerator::from_key(self.0);
@@ -38,12 +39,6 @@ impl Marks {
             None => false,
         }
     }
-}
-
-/// Whether `packet` asks for a carrier connection.
-pub(in crate::io) fn is_dial(packet: &[u8]) -> bool {
-    packet.first().is_some_and(|first| first & LONG != 0)
-        && destination(packet).is_some_and(|id| id.len() == DIAL_LEN)
 }
 
 /// The destination id of a dial: random, as RFC 9000 section 7.2 wants it.
@@ -79,9 +74,7 @@ mod tests {
         let short = |id: &[u8]| [&[0x40][..], id, &[0; 20]].concat();
         assert!(marks.claims(&short(&own)) && marks.claims(&long(&own)));
         assert!(!marks.claims(&short(&other)) && !marks.claims(&long(&other)));
-        assert!(marks.claims(&long(&dial_id())) && is_dial(&long(&dial_id())));
-        assert!(!marks.claims(&long(&[1; 20])) && !is_dial(&long(&[1; 20])));
-        assert!(!is_dial(&short(&own)));
+        assert!(marks.claims(&long(&dial_id())) && !marks.claims(&long(&[1; 20])));
     }
 
     /// W-01.
@@ -89,7 +82,7 @@ mod tests {
     fn truncated_packets_are_nobodys() {
         for packet in [long(&dial_id()), long(&[1; 8])] {
             for len in 0..14 {
-                assert!(!Marks::new(7).claims(&packet[..len]) && !is_dial(&packet[..len]), "{len}");
+                assert!(!Marks::new(7).claims(&packet[..len]), "{len}");
             }
         }
     }

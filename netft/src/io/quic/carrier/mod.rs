@@ -38,7 +38,7 @@ use bytes::Bytes;
 use self::core::Core;
 pub(in crate::io) use self::{
     link::Why,
-    mark::is_dial,
+    mark::Marks,
     settings::{ADDED, Common, Settings},
 };
 use crate::{

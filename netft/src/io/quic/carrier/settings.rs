@@ -7,10 +7,7 @@ use quinn_proto::{
     ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
     VarInt,
 };
-use ring::{
-    hmac,
-    rand::{SecureRandom, SystemRandom},
-};
+use ring::{hkdf, hmac};
 
 use super::{
     super::{
@@ -55,16 +52,21 @@ impl Common {
     /// Of the node that holds `key`, whose public half is `own`.
     ///
     /// # Errors
-    /// TLS refuses the key, or the kernel has no random bytes.
+    /// TLS refuses the key.
     pub(in crate::io) fn new(key: &PrivateKey, own: NodeKey) -> Result<Self, EndpointError> {
         let tls = Tls::new(key, own)?;
-        let mut random = [[0; 8]; 9];
-        for bytes in &mut random {
-            let refused = |_| EndpointError::Start(std::io::ErrorKind::Other.into());
-            SystemRandom::new().fill(bytes).map_err(refused)?;
-        }
-        let marks = Marks::new(u64::from_ne_bytes(random[0]));
-        let reset = hmac::Key::new(hmac::HMAC_SHA256, random[1..].as_flattened());
+        // As on the control session: a restarted node answers what its former process was sent
+        // with a stateless reset (RFC 9000 section 10.3), so its peer dials again at once.
+        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"netft/1 carrier").extract(&key.0);
+        let derive = |what: &[u8]| {
+            let mut bytes = [0; 32];
+            let what = [what];
+            let made = secret.expand(&what, hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut bytes));
+            made.map(|()| bytes).map_err(|_| EndpointError::Suite)
+        };
+        let [a, b, c, d, e, f, g, h, ..] = derive(b"connection id")?;
+        let marks = Marks::new(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+        let reset = hmac::Key::new(hmac::HMAC_SHA256, &derive(b"stateless reset")?);
         let mut endpoint = EndpointConfig::new(Arc::new(reset));
         endpoint
             .cid_generator(move || marks.generator())
@@ -73,6 +75,11 @@ impl Common {
             .max_udp_payload_size(MAX_MTU)
             .map_err(|_| EndpointError::Start(std::io::ErrorKind::InvalidInput.into()))?;
         Ok(Self { tls, own, endpoint: Arc::new(endpoint), marks })
+    }
+
+    /// How packets of this node's carrier connections are told.
+    pub(in crate::io) const fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// For the routes to the peer that holds `peer`.
