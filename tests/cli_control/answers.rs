@@ -245,6 +245,7 @@ fn events_are_numbered_typed_and_streamed() {
         "threshold",
         "priority",
         "attributes",
+        "carrier",
     ];
     assert_eq!(keys(&events[0]), BTreeSet::from(fields));
     assert_eq!((&events[0]["event"], &events[0]["seq"]), (&"route-added".into(), &1.into()));
