@@ -38,6 +38,19 @@ fn the_adapter_comes_with_its_daemon_and_goes_when_it_stops() {
     });
 }
 
+/// A peer is authentic, and still no router.
+#[test]
+fn no_router_is_believed_on_the_adapter() {
+    in_namespace("no_router_is_believed_on_the_adapter", || {
+        let pair = Pair::up(1);
+        for key in ["accept_ra", "accept_redirects"] {
+            let file = format!("/proc/sys/net/ipv6/conf/{ADAPTER}/{key}");
+            let value = pair.lab.node(0).run(|| std::fs::read_to_string(file).unwrap());
+            assert_eq!(value.trim(), "0", "{key}");
+        }
+    });
+}
+
 #[test]
 fn a_crash_leaves_the_adapter_and_cleanup_removes_it() {
     in_namespace("a_crash_leaves_the_adapter_and_cleanup_removes_it", || {

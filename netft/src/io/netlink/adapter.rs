@@ -216,18 +216,25 @@ impl Netlink {
     }
 
     /// Keeps the kernel from giving the interface an IPv6 link-local address of its own: on a TUN
-    /// it would be a random one at every start. Best effort; without IPv6 there is nothing to do.
+    /// it would be a random one at every start, and from taking routers' advertisements and
+    /// redirects for true. Best effort; without IPv6 there is nothing to do.
     pub async fn forbid_own_ipv6(&self, ifindex: u32, name: &str) {
         let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let message = LinkUnspec::new_with_index(ifindex)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![none]))
             .build();
-        if self.set(String::new(), message).await.is_err() {
-            let file = format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode");
-            if let Err(error) = fs::write(&file, "1") {
+        let tell = |key: &str, value: &str| {
+            let file = format!("/proc/sys/net/ipv6/conf/{name}/{key}");
+            if let Err(error) = fs::write(&file, value) {
                 tracing::debug!("{file}: {error}");
             }
+        };
+        if self.set(String::new(), message).await.is_err() {
+            tell("addr_gen_mode", "1");
         }
+        // A peer is no router: what it advertises would become this node's default route.
+        tell("accept_ra", "0");
+        tell("accept_redirects", "0");
     }
 
     async fn set(&self, what: String, message: LinkMessage) -> Result<(), NetlinkError> {
