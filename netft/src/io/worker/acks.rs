@@ -74,7 +74,7 @@ impl Acks {
     }
 
     /// Notes a question. It is answered when a turn that began later leaves nothing in the
-    /// sockets: what was sent before it has been taken in by then.
+    /// sockets: what was sent before it, and came to this worker, has been taken in by then.
     pub(super) fn asked(&mut self, session: &Arc<Session>, number: u16, back: Back) {
         let local = session.local();
         self.asked.retain(|asked| asked.session.local() != local);
