@@ -1,11 +1,13 @@
 //! A token bucket that several threads share. Pure: whoever asks tells the time.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use crate::time::Time;
 
-/// So many packets per second, with a burst of a quarter of that, and of at least
-/// [`MIN_BURST`](Rate::MIN_BURST).
+/// So many packets per second, and so many at once.
 ///
 /// The bucket is one number, the moment at which it will be full again (the generic cell rate
 /// algorithm of ITU-T I.371), so that threads need no lock.
@@ -23,11 +25,19 @@ impl Rate {
     /// What a burst may hold in any case: one super-packet.
     pub const MIN_BURST: u64 = 64;
 
-    /// A full bucket; `None` for no packets at all.
+    /// A full bucket, with a burst of a quarter of the rate, and of at least
+    /// [`MIN_BURST`](Self::MIN_BURST); `None` for no packets at all.
     pub fn new(per_second: u32) -> Option<Self> {
         let each = 1_000_000_000u64.checked_div(per_second.into())?;
         let burst = u64::from(per_second / 4).max(Self::MIN_BURST);
-        Some(Self { per_second, each, depth: each * burst, full: AtomicU64::new(0) })
+        Some(Self { per_second, ..Self::every(Duration::from_nanos(each), burst) })
+    }
+
+    /// One packet every `each` (1 ns–1 s), `burst` of them at once. A full bucket.
+    pub const fn every(each: Duration, burst: u64) -> Self {
+        let each = each.as_nanos() as u64;
+        let per_second = (1_000_000_000 / each) as u32;
+        Self { per_second, each, depth: each * burst, full: AtomicU64::new(0) }
     }
 
     /// Packets per second.

@@ -13,8 +13,8 @@ use super::{
         DESTINATION_OPTIONS, HOP_BY_HOP, IPV4_LEN, IPV6_LEN, Inner, MAX_EXTENSIONS, ROUTING,
         Version, be16,
     },
+    rate::Rate,
 };
-use crate::time::Time;
 
 /// The most bytes of an answer: the minimum IPv6 MTU (RFC 4443 section 2.4 (c)).
 pub const MAX_LEN: usize = 1280;
@@ -134,37 +134,9 @@ fn icmp_type_v6(packet: &[u8]) -> Option<Option<u8>> {
     None
 }
 
-/// How often answers may be sent: a token bucket (RFC 4443 section 2.4 (f)).
-#[derive(Clone, Copy, Debug)]
-pub struct Limit {
-    tokens: u32,
-    filled: Time,
-}
-
-impl Limit {
-    /// Answers at once.
-    const BURST: u32 = 32;
-    /// One more after this long.
-    const REFILL: Duration = Duration::from_millis(5);
-
-    /// Takes a token. Returns whether there was one.
-    pub fn take(&mut self, now: Time) -> bool {
-        let fresh = now.since(self.filled).as_nanos() / Self::REFILL.as_nanos();
-        if fresh > 0 {
-            let fresh = u32::try_from(fresh).unwrap_or(Self::BURST);
-            self.tokens = self.tokens.saturating_add(fresh).min(Self::BURST);
-            self.filled = now;
-        }
-        let some = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        some
-    }
-}
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self { tokens: Self::BURST, filled: Time::ZERO }
-    }
+/// How often answers may be sent (RFC 4443 section 2.4 (f)): 32 at once, one more every 5 ms.
+pub const fn limit() -> Rate {
+    Rate::every(Duration::from_millis(5), 32)
 }
 
 #[cfg(test)]
@@ -280,10 +252,11 @@ mod tests {
 
     #[test]
     fn a_flood_is_answered_within_the_bound() {
-        let mut limit = Limit::default();
-        let start = Time::from_millis(5000);
+        let limit = limit();
+        let start = crate::time::Time::from_millis(5000);
         let at = |nanos: u64| start + Duration::from_nanos(nanos);
-        let told = (0..10_000_000_000u64).step_by(100_000).filter(|n| limit.take(at(*n))).count();
+        let told =
+            (0..10_000_000_000u64).step_by(100_000).filter(|n| limit.take(at(*n), 1)).count();
         assert!((2000..=2032).contains(&told), "{told} in ten seconds");
     }
 

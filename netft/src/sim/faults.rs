@@ -1,18 +1,15 @@
 //! Faults taking effect on the world.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use super::{
     node::Arrival,
-    scenario::{Fault, peer_id},
+    scenario::{Fault, peer_id, route_spec},
     world::{Step, World},
 };
 use crate::{
-    addr::VirtualAddrs,
-    id::{NodeKey, RouteId},
-    route::{
-        Attributes, Carrier, Engine, EngineConfig, Input, Priority, Reason, RouteChange, RouteSpec,
-    },
+    id::RouteId,
+    route::{Engine, EngineConfig, Input, Priority, Reason, RouteChange},
 };
 
 /// Heartbeats every route remembers.
@@ -90,7 +87,9 @@ impl World<'_> {
             self.handle(node, Input::AddPeer(peer_id(peer)));
             for network in 0..self.networks.len() {
                 let id = self.scenario.route(node, peer, network);
-                let spec = self.spec(node, peer, network);
+                let timing = self.scenario.networks[network].timing;
+                let priority = self.networks[network].priority;
+                let spec = route_spec((node, peer), network, timing, priority);
                 self.handle(node, Input::AddRoute { id, spec });
                 if !self.networks[network].carrier(node) {
                     let fault = Input::Fault { route: id, reason: Reason::CarrierLost };
@@ -102,23 +101,6 @@ impl World<'_> {
             self.plan(self.now + wait, Step::Handshake { a, b });
         }
         self.settled(node, false);
-    }
-
-    fn spec(&self, node: usize, peer: usize, network: usize) -> RouteSpec {
-        let plan = &self.scenario.networks[network];
-        let real = |node: usize| SocketAddr::from(([10, network as u8, 0, node as u8 + 1], 3343));
-        let owned = |node: usize| VirtualAddrs::derive(&NodeKey([node as u8; 32])).v4.into();
-        RouteSpec {
-            peer: peer_id(peer),
-            real_local: real(node),
-            real_remote: real(peer),
-            virtual_local: owned(node),
-            virtual_remote: owned(peer),
-            timing: plan.timing,
-            priority: Priority(self.networks[network].priority),
-            attributes: Attributes(Attributes::SAME_SUBNET),
-            carrier: Carrier::Udp,
-        }
     }
 
     fn dead(&self, node: usize) -> bool {

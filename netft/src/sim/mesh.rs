@@ -8,21 +8,16 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    net::SocketAddr,
     time::Duration,
 };
 
 use super::{
     rng::Rng,
-    scenario::{peer_id, timing},
+    scenario::{peer_id, route_spec, timing},
 };
 use crate::{
-    addr::VirtualAddrs,
-    id::{NodeKey, PeerId, RouteId},
-    route::{
-        Attributes, Carrier, Engine, EngineConfig, EventKind, Input, Output, Priority, RouteSpec,
-        RouteState,
-    },
+    id::{PeerId, RouteId},
+    route::{Engine, EngineConfig, EventKind, Input, Output, RouteState},
     time::Time,
     wire::heartbeat::Heartbeat,
 };
@@ -153,28 +148,10 @@ impl Mesh {
             self.input(node, Input::AddPeer(peer_id(peer)));
             for network in 0..self.plan.networks {
                 let id = self.route(peer, network);
-                let spec = self.spec(node, peer, network);
+                let timing = timing(self.plan.delay, self.plan.threshold);
+                let spec = route_spec((node, peer), network, timing, 10 * (network as u32 + 1));
                 self.input(node, Input::AddRoute { id, spec });
             }
-        }
-    }
-
-    fn spec(&self, node: usize, peer: usize, network: usize) -> RouteSpec {
-        let real = |node: usize| {
-            let [high, low] = (node as u16 + 1).to_be_bytes();
-            SocketAddr::from(([10, network as u8, high, low], 3343))
-        };
-        let owned = |node: usize| VirtualAddrs::derive(&NodeKey([node as u8; 32])).v4.into();
-        RouteSpec {
-            peer: peer_id(peer),
-            real_local: real(node),
-            real_remote: real(peer),
-            virtual_local: owned(node),
-            virtual_remote: owned(peer),
-            timing: timing(self.plan.delay, self.plan.threshold),
-            priority: Priority(10 * (network as u32 + 1)),
-            attributes: Attributes(Attributes::SAME_SUBNET),
-            carrier: Carrier::Udp,
         }
     }
 

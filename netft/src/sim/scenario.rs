@@ -1,10 +1,11 @@
 //! What a run does: nodes, networks, timing, and faults at their moments.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    id::{PeerId, RouteId},
-    route::{Bug, Delay, Threshold, Timing},
+    addr::VirtualAddrs,
+    id::{NodeKey, PeerId, RouteId},
+    route::{Attributes, Bug, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
     time::Time,
 };
 
@@ -331,6 +332,31 @@ pub(crate) fn timing(delay: u64, threshold: u64) -> Timing {
     Timing {
         delay: Delay::from_millis(delay.clamp(5, 60_000)).expect("clamped"),
         threshold: Threshold::new(threshold.clamp(2, 120)).expect("clamped"),
+    }
+}
+
+/// A node's route to a peer over a network.
+pub(crate) fn route_spec(
+    (node, peer): (usize, usize),
+    network: usize,
+    timing: Timing,
+    priority: u32,
+) -> RouteSpec {
+    let real = |node: usize| {
+        let [high, low] = (node as u16 + 1).to_be_bytes();
+        SocketAddr::from(([10, network as u8, high, low], 3343))
+    };
+    let owned = |node: usize| VirtualAddrs::derive(&NodeKey([node as u8; 32])).v4.into();
+    RouteSpec {
+        peer: peer_id(peer),
+        real_local: real(node),
+        real_remote: real(peer),
+        virtual_local: owned(node),
+        virtual_remote: owned(peer),
+        timing,
+        priority: Priority(priority),
+        attributes: Attributes(Attributes::SAME_SUBNET),
+        carrier: Carrier::Udp,
     }
 }
 

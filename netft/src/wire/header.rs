@@ -33,6 +33,21 @@ pub enum Kind {
     Relay = 5,
 }
 
+impl Kind {
+    /// The kind of a frame with this first byte; `None`: another version, or no kind of this one.
+    #[inline]
+    pub const fn of(first: u8) -> Option<Self> {
+        match first {
+            0x11 => Some(Self::Data),
+            0x12 => Some(Self::Heartbeat),
+            0x13 => Some(Self::Ack),
+            0x14 => Some(Self::Probe),
+            0x15 => Some(Self::Relay),
+            _ => None,
+        }
+    }
+}
+
 /// A decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -60,14 +75,7 @@ impl Header {
         if rest.len() < TAG_LEN {
             return Err(DropReason::Malformed);
         }
-        let kind = match head[0] {
-            0x11 => Kind::Data,
-            0x12 => Kind::Heartbeat,
-            0x13 => Kind::Ack,
-            0x14 => Kind::Probe,
-            0x15 => Kind::Relay,
-            _ => return Err(DropReason::Unsupported),
-        };
+        let kind = Kind::of(head[0]).ok_or(DropReason::Unsupported)?;
         let known = if kind == Kind::Data { FLAG_PARTIAL_CHECKSUM | FLAG_SLICE } else { 0 };
         if head[1] & !known != 0 || head[2] != 0 || head[3] != 0 {
             return Err(DropReason::Unsupported);

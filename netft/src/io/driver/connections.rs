@@ -40,8 +40,6 @@ pub(super) struct Connections {
     /// Made once.
     common: Option<Common>,
     held: BTreeMap<RouteId, Held>,
-    /// The boot id each peer had last.
-    boots: BTreeMap<PeerId, u64>,
 }
 
 /// The connection of one route.
@@ -183,12 +181,8 @@ impl Driver {
         }
     }
 
-    /// A session with this run of the peer is up: connections with a former run are of no use.
-    pub(super) fn connections_of_boot(&mut self, peer: PeerId, boot: u64, now: Time) {
-        let before = self.connections.boots.insert(peer, boot);
-        if before.is_none_or(|before| before == boot) {
-            return;
-        }
+    /// The peer was started again: connections with its former run are of no use.
+    pub(super) fn renew_connections(&mut self, peer: PeerId, now: Time) {
         for held in self.connections.held.values_mut().filter(|held| held.peer == peer) {
             held.carrier.close(Why::Redial);
             held.forget_at = held.there.then_some(now + PATIENCE);

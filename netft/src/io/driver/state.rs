@@ -98,6 +98,8 @@ pub(super) struct PeerSessions {
     pub(super) takes_slices: bool,
     /// The boot id the engine was told last, while it has a session.
     pub(super) boot: Option<u64>,
+    /// The same, with or without a session.
+    pub(super) last_boot: Option<u64>,
     /// What the peer said of its adapter at the last handshake; `None` without a session.
     pub(super) adapter_up: Option<bool>,
     /// What the sessions that ended had counted, and the sum the engine was told.
@@ -339,8 +341,11 @@ impl Driver {
     fn session_up(&mut self, peer: PeerId, boot_id: u64) {
         if let Some(sessions) = self.peers.get_mut(&peer) {
             sessions.boot = Some(boot_id);
+            let before = sessions.last_boot.replace(boot_id);
+            if before.is_some_and(|before| before != boot_id) {
+                self.renew_connections(peer, clock::now());
+            }
         }
-        self.connections_of_boot(peer, boot_id, clock::now());
         self.input(Input::SessionUp { peer, boot_id });
     }
 

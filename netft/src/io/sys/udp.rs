@@ -24,7 +24,7 @@ pub const TOS_CONTROL: u8 = 0xc0;
 /// How often a send is tried whose error may be an earlier packet's. Each ICMP message that comes
 /// between two attempts ends one more of them, and anyone can forge a storm of them (F-35); one in
 /// each of three gaps of microseconds nobody can.
-pub const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 4;
 
 /// What a receive buffer asks the kernel for, bytes.
 pub const RECEIVE_BUFFER: c_int = 8 << 20;
@@ -173,8 +173,34 @@ pub fn send(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Sends one datagram that is not data (a heartbeat, a QUIC packet), again when the error may be
-/// an earlier packet's, at most [`ATTEMPTS`] times.
+/// As [`send`], again when the error may be an earlier packet's, at most [`ATTEMPTS`] times.
+///
+/// # Errors
+/// What it was in the end, with its number.
+pub fn attempt(
+    fd: BorrowedFd<'_>,
+    remote: &SocketAddr,
+    bytes: &[u8],
+    segment: Option<u16>,
+    tos: Option<u8>,
+) -> Result<(), (SendFault, i32)> {
+    let once = || {
+        send(fd, remote, bytes, segment, tos).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or_default();
+            (classify(&error, segment.is_some()), errno)
+        })
+    };
+    let mut result = once();
+    for _ in 1..ATTEMPTS {
+        if !result.is_err_and(|(fault, _)| fault.may_be_earlier()) {
+            break;
+        }
+        result = once();
+    }
+    result
+}
+
+/// Sends one datagram that is not data (a heartbeat, a QUIC packet), as [`attempt`] does.
 ///
 /// # Errors
 /// See [`classify`].
@@ -184,16 +210,7 @@ pub fn send_one(
     bytes: &[u8],
     tos: Option<u8>,
 ) -> io::Result<()> {
-    let mut result = send(fd, remote, bytes, None, tos);
-    for _ in 1..ATTEMPTS {
-        match result {
-            Err(error) if classify(&error, false).may_be_earlier() => {
-                result = send(fd, remote, bytes, None, tos);
-            }
-            result => return result,
-        }
-    }
-    result
+    attempt(fd, remote, bytes, None, tos).map_err(|(_, errno)| io::Error::from_raw_os_error(errno))
 }
 
 impl SendFault {

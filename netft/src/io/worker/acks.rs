@@ -1,24 +1,18 @@
 //! Which acknowledgements this worker owes; when and where they go is decided by [`Debt`].
 
-use std::{
-    net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use super::carried::Way;
 use crate::{
     id::RouteId,
     io::{
         counters::Counters,
         fib::{Fib, Path, SocketId},
-        quic::carrier::{Carrier, Class},
-        sys::udp,
+        quic::carrier::Class,
     },
     route::flight::{Debt, Question, STALL_TOLD},
     time::Time,
     wire::{
-        DropReason,
         ack::Ack,
         header::{HEADER_LEN, Kind, TAG_LEN},
         session::Session,
@@ -91,9 +85,7 @@ impl Acks {
     ) {
         let mut ack = session.acknowledgement().unwrap_or_default();
         ack.asks = question.number;
-        let (carrier, socket) = (path.carrier.as_ref(), &path.socket.fd);
-        let way = Way { carrier, socket, to: path.remote };
-        send(session, &ack, &way, &mut self.frame, counters);
+        send(session, &ack, &Way::of(path), &mut self.frame, counters);
     }
 
     /// Notes that this worker was not scheduled.
@@ -166,13 +158,6 @@ fn ways(session: &Session, debt: &Debt<Back>, fib: &Fib) -> impl Iterator<Item =
     debt.ways(up, own)
 }
 
-/// How an acknowledgement leaves: in the route's QUIC connection, or from its socket.
-struct Way<'a> {
-    carrier: Option<&'a Arc<Carrier>>,
-    socket: &'a OwnedFd,
-    to: SocketAddr,
-}
-
 fn send(session: &Session, ack: &Ack, way: &Way<'_>, frame: &mut Vec<u8>, counters: &Counters) {
     frame.clear();
     frame.resize(HEADER_LEN, 0);
@@ -182,17 +167,9 @@ fn send(session: &Session, ack: &Ack, way: &Way<'_>, frame: &mut Vec<u8>, counte
     if let Err(reason) = sealed {
         return counters.count(reason);
     }
-    if let Some(carrier) = way.carrier {
-        let outcome = carrier.send(frame, frame.len(), usize::MAX, Class::Control);
-        Counters::add(&counters.acks_sent, outcome.sent);
-        if outcome.sent == 0 {
-            counters.count(DropReason::SendFailed);
-        }
-        return;
-    }
     // Control traffic: a lost acknowledgement would cost a resend.
-    match udp::send_one(way.socket.as_fd(), &way.to, frame, Some(udp::TOS_CONTROL)) {
+    match way.send(frame, Class::Control) {
         Ok(()) => Counters::add(&counters.acks_sent, 1),
-        Err(_) => counters.count(DropReason::SendFailed),
+        Err(reason) => counters.count(reason),
     }
 }

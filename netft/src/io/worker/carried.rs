@@ -1,5 +1,11 @@
 //! Frames on routes whose carrier is QUIC: into their connection, and out of it.
 
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
 use bytes::Bytes;
 
 use super::{
@@ -11,7 +17,8 @@ use crate::{
     io::{
         counters::Counters,
         fib::Path,
-        quic::carrier::{Carrier, Class},
+        quic::carrier::{Carrier, Class, Outcome},
+        sys::udp,
     },
     packet::coalesce::Coalescer,
     wire::{DropReason, header},
@@ -39,6 +46,35 @@ pub(super) fn put(
     if let Some(fault) = outcome.fault {
         // How many of them the kernel refused, QUIC does not say.
         out::failed(path, context, 1, fault);
+    }
+}
+
+/// How one frame leaves: in the route's QUIC connection, or from its socket.
+pub(super) struct Way<'a> {
+    pub(super) carrier: Option<&'a Arc<Carrier>>,
+    pub(super) socket: &'a OwnedFd,
+    pub(super) to: SocketAddr,
+}
+
+impl<'a> Way<'a> {
+    /// The way of a path.
+    pub(super) fn of(path: &'a Path) -> Self {
+        Self { carrier: path.carrier.as_ref(), socket: &path.socket.fd, to: path.remote }
+    }
+
+    /// Sends one sealed frame.
+    pub(super) fn send(&self, frame: &[u8], class: Class) -> Result<(), DropReason> {
+        if let Some(carrier) = self.carrier {
+            let outcome = carrier.send(frame, frame.len(), usize::MAX, class);
+            return match outcome {
+                Outcome { sent: 1.., .. } => Ok(()),
+                Outcome { full: 1.., .. } => Err(DropReason::QueueFull),
+                _ => Err(DropReason::SendFailed),
+            };
+        }
+        let tos = (class == Class::Control).then_some(udp::TOS_CONTROL);
+        let sent = udp::send_one(self.socket.as_fd(), &self.to, frame, tos);
+        sent.map_err(|_| DropReason::SendFailed)
     }
 }
 
@@ -102,15 +138,6 @@ impl Batch<'_, '_> {
             at += frame.len();
         }
         self.finish(input, merge);
-    }
-
-    /// Writes what was opened, before other bytes take its place.
-    fn finish(&mut self, input: &mut [u8], mut merge: Option<&mut Coalescer>) {
-        self.end_run(input, merge.as_deref_mut());
-        self.expire();
-        if let Some(coalescer) = merge {
-            coalescer.flush(input, &mut |write| self.writer.merged(write));
-        }
     }
 }
 

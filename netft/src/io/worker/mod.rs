@@ -126,8 +126,7 @@ pub enum FromWorker {
     /// The state of a route's QUIC connection changed.
     Carrier(RouteId),
     /// Somebody at the far end of a route asks for a QUIC connection there, or believes that there
-    /// is one; nothing is proven yet.
-    /// Comes no more once the driver has made one ready to answer.
+    /// is one; nothing is proven yet. Comes no more once the driver has made one ready to answer.
     CarrierAsked(RouteId),
 }
 

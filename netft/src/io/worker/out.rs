@@ -368,22 +368,9 @@ pub(super) fn sent(path: &Path, context: &Context<'_>, bytes: usize, frames: u64
     Counters::add(&path.sent.bytes, bytes as u64);
 }
 
-/// One send; again when the error may be an earlier packet's.
+/// One send of data; again when the error may be an earlier packet's.
 fn attempt(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendFault, i32)> {
-    let once = || {
-        udp::send(path.socket.fd.as_fd(), &path.remote, bytes, segment, None).map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or_default();
-            (udp::classify(&error, segment.is_some()), errno)
-        })
-    };
-    let mut result = once();
-    for _ in 1..udp::ATTEMPTS {
-        if !result.is_err_and(|(fault, _)| fault.may_be_earlier()) {
-            break;
-        }
-        result = once();
-    }
-    result
+    udp::attempt(path.socket.fd.as_fd(), &path.remote, bytes, segment, None)
 }
 
 /// Counts frames the kernel refused, and tells the driver what speaks against the route.

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use super::{
     FromWorker,
+    carried::Way,
     rx::{Batch, Lent},
 };
 use crate::{
@@ -24,9 +25,6 @@ use crate::{
         session::Session,
     },
 };
-
-/// The first byte of a data frame: the only datagrams that no route's life depends on.
-const DATA: u8 = 0x11;
 
 /// Sends what arrived at the back of a way over a relay to that relay.
 #[cold]
@@ -78,23 +76,14 @@ fn send(
     if frame.len() > path.max_datagram {
         return Err(DropReason::TooBig);
     }
-    let inner = frame.get(HEADER_LEN + RELAY_LEN).copied();
+    let inner = frame.get(HEADER_LEN + RELAY_LEN);
+    // The only datagrams that no route's life depends on.
+    let class = match inner.and_then(|first| Kind::of(*first)) {
+        Some(Kind::Data) => Class::Bulk,
+        _ => Class::Control,
+    };
     session.seal(Kind::Relay, 0, session.reserve(1)?, frame)?;
-    let tos = if inner == Some(DATA) { None } else { Some(udp::TOS_CONTROL) };
-    if let Some(carrier) = &path.carrier {
-        let class = if inner == Some(DATA) { Class::Bulk } else { Class::Control };
-        let outcome = carrier.send(frame, frame.len(), path.max_datagram, class);
-        if outcome.sent == 0 {
-            return Err(if outcome.full > 0 {
-                DropReason::QueueFull
-            } else {
-                DropReason::SendFailed
-            });
-        }
-    } else {
-        udp::send_one(path.socket.fd.as_fd(), &path.remote, frame, tos)
-            .map_err(|_| DropReason::SendFailed)?;
-    }
+    Way::of(path).send(frame, class)?;
     Counters::add(&counters.tx_frames, 1);
     Ok(())
 }

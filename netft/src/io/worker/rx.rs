@@ -250,6 +250,12 @@ impl<'l> Batch<'_, 'l> {
             }
             start = end;
         }
+        self.finish(input, merge);
+    }
+
+    /// Writes what was opened, before other bytes take its place.
+    #[inline]
+    pub(super) fn finish(&mut self, input: &mut [u8], mut merge: Option<&mut Coalescer>) {
         self.end_run(input, merge.as_deref_mut());
         self.expire();
         if let Some(coalescer) = merge {

@@ -24,6 +24,7 @@ use crate::{
     },
     packet::{
         ip::Inner,
+        rate::Rate,
         split::Split,
         too_big,
         vnet::{VNET_LEN, VnetHdr},
@@ -59,7 +60,7 @@ pub(super) struct Tx {
     input: Box<[u8]>,
     out: Out,
     /// Bounds what the local stack is told of packets that are too big.
-    too_big: too_big::Limit,
+    too_big: Rate,
     /// Where a datagram that is to be sliced out of a super-packet is made; empty before the first.
     scratch: Vec<u8>,
 }
@@ -69,7 +70,7 @@ pub(super) struct Turn<'a> {
     pub(super) fib: &'a Fib,
     pub(super) out: &'a mut Out,
     queue: &'a TunQueue,
-    too_big: &'a mut too_big::Limit,
+    too_big: &'a Rate,
     pub(super) scratch: &'a mut Vec<u8>,
     pub(super) context: Context<'a>,
     /// The peer of the frames in `out`, by the address that was looked up.
@@ -81,7 +82,7 @@ impl Tx {
     pub(super) fn new(resend: Limits) -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
         let out = Out::new(&input, resend);
-        Self { input, out, too_big: too_big::Limit::default(), scratch: Vec::new() }
+        Self { input, out, too_big: too_big::limit(), scratch: Vec::new() }
     }
 
     /// Acknowledgements, resends, and what is done with: once per turn.
@@ -178,7 +179,7 @@ impl<'a> Turn<'a> {
         let carried = if to.session.takes_slices() { Cut::reach(room) } else { room };
         let len = too_big::answer(packet, &inner, carried, &mut answer);
         let Some(answer) = len.and_then(|len| answer.get(..len)) else { return };
-        if !self.too_big.take(clock::now()) {
+        if !self.too_big.take(clock::now(), 1) {
             return;
         }
         // Zeroes: nothing is left to be done to the packet.

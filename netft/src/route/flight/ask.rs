@@ -96,8 +96,7 @@ impl<P> Flight<P> {
     /// Whether the peer's answer says that a route swallows what it is given.
     pub(super) fn swallowed(&mut self, lane: usize) -> bool {
         let Some(asked) = self.lanes.at(lane).asked.take() else { return false };
-        let state = self.lanes.get(lane);
-        let silent = |sent: &super::Sent<P>| sent.lane == lane && sent.order > state.passed;
-        self.sent.iter().any(|sent| silent(sent) && sent.at + state.transit() <= asked)
+        let transit = self.lanes.get(lane).transit();
+        self.silent(lane).any(|sent| sent.at + transit <= asked)
     }
 }

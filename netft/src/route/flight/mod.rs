@@ -297,8 +297,13 @@ impl<P> Flight<P> {
         if state.waiting == 0 {
             return None;
         }
-        let silent = |sent: &&Sent<P>| sent.lane == lane && sent.order > state.passed;
-        Some(self.sent.iter().find(silent)?.at.max(state.progress))
+        Some(self.silent(lane).next()?.at.max(state.progress))
+    }
+
+    /// The sends a route is silent about.
+    fn silent(&self, lane: usize) -> impl Iterator<Item = &Sent<P>> {
+        let passed = self.lanes.get(lane).passed;
+        self.sent.iter().filter(move |sent| sent.lane == lane && sent.order > passed)
     }
 
     fn move_all(&mut self, from: usize, way: Way, suspect: bool, now: Time) -> Move {

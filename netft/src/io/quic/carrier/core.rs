@@ -351,18 +351,5 @@ fn put(
     tos: Option<u8>,
 ) -> Result<(), (SendFault, i32)> {
     let segment = segment.and_then(|size| u16::try_from(size).ok());
-    let once = || {
-        udp::send(socket.fd.as_fd(), remote, bytes, segment, tos).map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or_default();
-            (udp::classify(&error, segment.is_some()), errno)
-        })
-    };
-    let mut result = once();
-    for _ in 1..udp::ATTEMPTS {
-        if !result.is_err_and(|(fault, _)| fault.may_be_earlier()) {
-            break;
-        }
-        result = once();
-    }
-    result
+    udp::attempt(socket.fd.as_fd(), remote, bytes, segment, tos)
 }
