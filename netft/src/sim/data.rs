@@ -48,6 +48,8 @@ impl World<'_> {
             last: first + count - 1,
             count: count as u32,
             bytes: count as usize * PAGE,
+            stride: PAGE,
+            tail: PAGE,
         };
         let Some(stream) = &mut self.nodes[from].streams[to] else { return };
         stream.flight.note(index, frames, way, copy.is_some(), self.now);

@@ -34,6 +34,8 @@ impl Place {
             count: count as u32,
             // Sends start a whole number of pages apart.
             bytes: self.len.next_multiple_of(PAGE),
+            stride: self.stride,
+            tail: self.len - (count - 1) * self.stride,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     id::RouteId,
     route::{
-        flight::{Way, ask::Asked},
+        flight::{Sent, Way, ask::Asked, passed::Passed},
         recovery::Recovery,
     },
     time::Time,
@@ -24,10 +24,10 @@ pub(super) struct Lane {
     pub(super) asked: Asked,
     /// Sends in flight here.
     pub(super) waiting: usize,
-    /// The newest sending here that is known to have arrived.
-    pub(super) passed: u64,
-    /// When that was learnt, or the route was struck.
-    pub(super) progress: Time,
+    /// The newest sendings here that are known to have arrived.
+    pub(super) passed: Passed,
+    /// When the route was first used, or last struck.
+    pub(super) since: Time,
     /// Silences here since anything arrived.
     strikes: u32,
     /// When the newest send acknowledged by the present acknowledgement was sent.
@@ -41,21 +41,22 @@ impl Lane {
         self.rtt.map_or(Duration::ZERO, |rtt| rtt * 5 / 4)
     }
 
-    /// A send that went out here and nowhere else was acknowledged; it, or all before it, is past.
-    /// `came`: when the acknowledgement came, if it came by itself.
-    pub(super) fn credit(&mut self, order: u64, sent: Time, came: Option<Time>) {
-        self.passed = self.passed.max(order);
+    /// A send that went out here and nowhere else was acknowledged, all of it or some. `came`: when
+    /// the acknowledgement came, if it came by itself.
+    pub(super) fn credit<P>(&mut self, sent: &Sent<P>, came: Option<Time>) {
+        // What a send lost of itself has no later neighbour yet.
+        let passed = if sent.done() { sent.order } else { sent.order - 1 };
+        self.passed.note(passed, sent.largest_acked(), came);
         self.strikes = 0;
-        if let Some(came) = came {
-            self.progress = came;
-            self.sample = Some(sent);
+        if came.is_some() {
+            self.sample = Some(sent.at);
         }
     }
 
     /// Silence made the route suspect.
     pub(super) fn strike(&mut self, now: Time) {
         self.strikes += 1;
-        self.progress = now;
+        self.since = now;
     }
 }
 
@@ -120,8 +121,8 @@ impl Lanes {
             rtt: way.rtt,
             asked: Asked::default(),
             waiting: 0,
-            passed: 0,
-            progress: now,
+            passed: Passed::default(),
+            since: now,
             strikes: 0,
             sample: None,
             used: now,

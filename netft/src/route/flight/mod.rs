@@ -6,13 +6,13 @@
 //! again byte for byte on another one, and the receiver's replay window delivers each exactly once.
 //!
 //! * Each route's silence is judged by that route's own sends ([`lane`]): a send is *silent* while
-//!   something of it and every later send on the same route is not acknowledged. Silent for a probe
-//!   timeout (RFC 9002 section 6.2), its route is suspect, and everything in flight there goes out
-//!   again elsewhere.
+//!   something of it and every later send of that size on the same route is not acknowledged.
+//!   Silent for a probe timeout (RFC 9002 section 6.2), its route is suspect, and everything in
+//!   flight there goes out again elsewhere.
 //! * Before that the peer is asked over another route what arrived ([`ask`]). If it answers that
 //!   something is missing, nobody waits for the timeout.
-//! * A send with a later neighbour on its route acknowledged was lost alone. That is TCP's
-//!   business: hiding it would defeat congestion control.
+//! * A send with a later neighbour of its size on its route acknowledged was lost alone. That is
+//!   TCP's business: hiding it would defeat congestion control.
 //! * A route the engine gave up before its data was missed loses its sends to the best one at once.
 //! * The timeout doubles with each silence in a row, until something sent once is acknowledged
 //!   (Karn; RFC 6298 section 5.7): what was sent twice does not tell which copy arrived. So a peer
@@ -24,6 +24,7 @@
 mod ask;
 mod debt;
 mod lane;
+mod passed;
 mod sent;
 
 use std::{collections::VecDeque, time::Duration};
@@ -176,9 +177,7 @@ impl<P> Flight<P> {
             }
             self.strikes = 0;
             if !sent.doubled {
-                // What a send lost of itself has no later neighbour yet.
-                let passed = if sent.done() { sent.order } else { sent.order - 1 };
-                self.lanes.at(sent.lane).credit(passed, sent.at, came);
+                self.lanes.at(sent.lane).credit(sent, came);
             }
         }
         // A peer that was not scheduled shows its own time, not the route's.
@@ -186,8 +185,9 @@ impl<P> Flight<P> {
         let Self { sent, lanes, bytes, .. } = self;
         let mut place = 0;
         while let Some(one) = sent.get(place).filter(|one| one.frames.first <= ack.highest) {
-            let lost_alone = one.order + STRAGGLER < lanes.at(one.lane).passed;
-            if !one.done() && !lost_alone {
+            let passed = &lanes.get(one.lane).passed;
+            let lost_alone = || passed.covers(one.order + STRAGGLER, one.largest_missing());
+            if !one.done() && !lost_alone() {
                 place += 1;
                 continue;
             }
@@ -297,13 +297,16 @@ impl<P> Flight<P> {
         if state.waiting == 0 {
             return None;
         }
-        Some(self.silent(lane).next()?.at.max(state.progress))
+        let oldest = self.silent(lane).next()?;
+        let progress = state.passed.progress(oldest.largest_missing());
+        Some(oldest.at.max(state.since).max(progress))
     }
 
     /// The sends a route is silent about.
     fn silent(&self, lane: usize) -> impl Iterator<Item = &Sent<P>> {
         let passed = self.lanes.get(lane).passed;
-        self.sent.iter().filter(move |sent| sent.lane == lane && sent.order > passed)
+        let silent = move |sent: &&Sent<P>| !passed.covers(sent.order, sent.largest_missing());
+        self.sent.iter().filter(move |sent| sent.lane == lane).filter(silent)
     }
 
     fn move_all(&mut self, from: usize, way: Way, suspect: bool, now: Time) -> Move {

@@ -19,6 +19,10 @@ pub struct Frames {
     pub count: u32,
     /// The memory they hold, bytes.
     pub bytes: usize,
+    /// Bytes of every frame but the last.
+    pub stride: usize,
+    /// Bytes of the last frame, at most the stride.
+    pub tail: usize,
 }
 
 /// One send.
@@ -56,6 +60,21 @@ impl<P> Sent<P> {
     /// How many frames are not acknowledged.
     pub(super) fn missing(&self) -> u32 {
         self.frames.count - self.acked.count_ones()
+    }
+
+    /// Bytes of the largest frame that is not acknowledged.
+    pub(super) fn largest_missing(&self) -> usize {
+        self.largest(whole(self.frames.count) & !self.acked)
+    }
+
+    /// Bytes of the largest frame that is.
+    pub(super) fn largest_acked(&self) -> usize {
+        self.largest(self.acked)
+    }
+
+    fn largest(&self, frames: u64) -> usize {
+        let before_last = whole(self.frames.count - 1);
+        if frames & before_last == 0 { self.frames.tail } else { self.frames.stride }
     }
 
     /// Whether everything is acknowledged.

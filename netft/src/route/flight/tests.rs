@@ -17,6 +17,11 @@ fn ms(at: u64) -> Time {
     Time::from_millis(at)
 }
 
+fn frames(counters: std::ops::Range<u64>, [stride, tail]: [usize; 2]) -> Frames {
+    let count = (counters.end - counters.start) as u32;
+    Frames { first: counters.start, last: counters.end - 1, count, bytes: 4096, stride, tail }
+}
+
 /// A flight whose payloads are first counters; counters of a send are consecutive.
 struct Rig {
     flight: Flight<u64>,
@@ -31,9 +36,13 @@ impl Rig {
     }
 
     fn send_on(&mut self, route: RouteId, at: u64, counters: std::ops::Range<u64>) {
-        let count = (counters.end - counters.start) as u32;
-        let frames = Frames { first: counters.start, last: counters.end - 1, count, bytes: 4096 };
-        self.flight.note(counters.start, frames, way(route), false, ms(at));
+        let first = counters.start;
+        self.flight.note(first, frames(counters, [1400; 2]), way(route), false, ms(at));
+    }
+
+    /// Frames of one size but the last.
+    fn send_sized(&mut self, at: u64, counters: std::ops::Range<u64>, sizes: [usize; 2]) {
+        self.flight.note(counters.start, frames(counters, sizes), way(A), false, ms(at));
     }
 
     fn send(&mut self, at: u64, counters: std::ops::Range<u64>) {
@@ -197,10 +206,9 @@ fn what_arrives_on_another_route_does_not_hide_a_silent_one() {
 fn a_copy_that_is_acknowledged_proves_neither_route() {
     let mut rig = Rig::new(&[A, B]);
     rig.settle();
-    let frames = |n| Frames { first: n, last: n, count: 1, bytes: 4096 };
     rig.send(600, 50..51);
     for n in 51..60 {
-        rig.flight.note(n, frames(n), way(A), true, ms(500 + n * 2));
+        rig.flight.note(n, frames(n..n + 1, [1400; 2]), way(A), true, ms(500 + n * 2));
         rig.ack(501 + n * 2, &[(51, n), (0, 49)]);
     }
     assert_eq!(rig.moves(620), [(A, B, vec![50])]);
@@ -254,6 +262,42 @@ fn age_and_size_are_bounded_and_counted() {
     assert_eq!(rig.flight.wait(ms(1001)), None);
 }
 
+/// F-10: the route became narrow. What is small passes, and large frames vanish.
+#[test]
+fn small_frames_that_arrive_do_not_excuse_large_ones() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send_sized(600, 50..53, [1400, 1400]);
+    for n in 53..60 {
+        let at = 547 + n;
+        rig.send_sized(at, n..n + 1, [1400, 100]);
+        rig.ack(at + 1, &[(53, n), (0, 49)]);
+    }
+    assert_eq!(rig.moves(609), []);
+    assert_eq!(rig.moves(610), [(A, B, vec![50, 51, 52])]);
+}
+
+/// The last frame of a send is shorter: it arrives, the others do not.
+#[test]
+fn a_short_tail_does_not_excuse_the_rest() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send_sized(600, 50..54, [1400, 300]);
+    rig.send_sized(600, 54..58, [1400, 300]);
+    rig.ack(601, &[(57, 57), (53, 53), (0, 49)]);
+    assert_eq!(rig.moves(610), [(A, B, vec![50, 51, 52, 54, 55, 56])]);
+}
+
+#[test]
+fn large_frames_that_arrive_excuse_small_ones() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send_sized(600, 50..51, [1400, 100]);
+    rig.send_sized(600, 51..53, [1400, 300]);
+    rig.ack(601, &[(51, 52), (0, 49)]);
+    assert_eq!(rig.moves(900), [], "lost alone: TCP's business");
+}
+
 proptest! {
     /// Whatever comes: what is forgotten was given once, the bytes add up, and who asks until
     /// nothing is said comes to an end.
@@ -269,8 +313,8 @@ proptest! {
             match step {
                 0 | 1 => {
                     let last = next + number % 5;
-                    let count = (last - next + 1) as u32;
-                    let frames = Frames { first: next, last, count, bytes: 4096 };
+                    let sizes = [1400, 1400 - number as usize * 30];
+                    let frames = frames(next..last + 1, sizes);
                     flight.note(next, frames, way(RouteId(route)), step == 1, ms(now));
                     given.push(next);
                     next = last + 1;
