@@ -189,6 +189,8 @@ pub enum Input {
         /// When it arrived.
         at: Time,
     },
+    /// An operator wants to know the path MTU of a route as it is: it is probed anew.
+    Recheck(RouteId),
 }
 
 /// What to do.
