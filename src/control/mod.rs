@@ -9,6 +9,7 @@ pub mod metrics;
 mod policies;
 pub mod schema;
 pub mod server;
+pub mod validate;
 pub mod why;
 
 use std::path::{Path, PathBuf};

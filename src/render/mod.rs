@@ -4,5 +4,6 @@
 pub mod event;
 pub mod table;
 pub mod text;
+pub mod validation;
 pub mod views;
 pub mod why;

@@ -14,7 +14,7 @@ use crate::{
 
 impl Adapter {
     /// Asks a peer a question of at most 256 bytes on its control session; what it means is up to
-    /// the two programs. Takes at most 6 s. A peer answers one question a second.
+    /// the two programs. Takes at most 4 s. A peer answers one question a second.
     ///
     /// # Errors
     /// See [`AskError`].

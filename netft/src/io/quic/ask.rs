@@ -23,7 +23,7 @@ pub const MAX_ANSWER: usize = 64 * 1024;
 /// The most questions that wait for whoever answers; more wait in their sessions.
 pub(super) const QUESTIONS: usize = 16;
 /// How long an answer may take, from the asking on.
-pub(super) const PATIENCE: Duration = Duration::from_secs(6);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// The least time between two answers to one peer.
 const REST: Duration = Duration::from_secs(1);
 /// What the stream of a question is reset with that nobody answers.

@@ -64,8 +64,8 @@ pub(super) fn server(
     tls: &Tls,
     peers: impl Iterator<Item = NodeKey>,
 ) -> Result<ServerConfig, EndpointError> {
-    let crypto = QuicServerConfig::try_from(tls.server(peers, SPOKEN)?)
-        .map_err(|_| EndpointError::Suite)?;
+    let crypto =
+        QuicServerConfig::try_from(tls.server(peers, SPOKEN)?).map_err(|_| EndpointError::Suite)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     // The addresses QUIC sees are made here; it moves when a stranger's route is known.
     server.transport_config(Arc::new(transport(2))).migration(true).max_incoming(MAX_INCOMING);

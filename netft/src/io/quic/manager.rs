@@ -289,7 +289,10 @@ impl Manager {
             told.await.ok()
         };
         // The task of a peer that goes drops the question.
-        timeout(ask::PATIENCE, asked).await.map_err(|_| AskError::Late)?.ok_or(AskError::NoSession)?
+        timeout(ask::PATIENCE, asked)
+            .await
+            .map_err(|_| AskError::Late)?
+            .ok_or(AskError::NoSession)?
     }
 
     /// What the peers ask; `None` if somebody else has it. A question nobody takes is refused.
