@@ -16,7 +16,7 @@ use crate::{
 
 /// How long fresh probes are waited for. Answers to a control socket must begin within 5 s, and
 /// a peer probes, too, before it answers.
-const PROBING: Duration = Duration::from_secs(2);
+const PROBING: Duration = Duration::from_millis(2500);
 /// How often to look whether they are answered.
 const LOOK: Duration = Duration::from_millis(30);
 

@@ -99,7 +99,8 @@ fn lopsided(facts: &Facts, route: &Route) -> Option<Finding> {
         (path.real_local, path.real_remote) == (route.real_remote, route.real_local)
     };
     let (out, back) = (route.path_mtu?, answer.paths.iter().find(same)?);
-    if out == back.path_mtu {
+    // What is still searched for is only known to be no less.
+    if out == back.path_mtu || route.path_mtu_probing || back.path_mtu_probing {
         return None;
     }
     let (takes, theirs) = (route.path_mtu_limit?, back.path_mtu_limit);

@@ -39,7 +39,10 @@ impl Report {
         let paths = ours.filter(|route| route.state == "up").filter_map(|route| {
             let (path_mtu, path_mtu_limit) = (route.path_mtu?, route.path_mtu_limit?);
             let Route { real_local, real_remote, .. } = *route;
-            Some(PeerPath { real_local, real_remote, path_mtu, path_mtu_limit })
+            let path_mtu_probing = route.path_mtu_probing;
+            let path =
+                PeerPath { real_local, real_remote, path_mtu, path_mtu_limit, path_mtu_probing };
+            Some(path)
         });
         let mut report = Self { findings, left_off: 0, clock_ms, paths: paths.collect() };
         report.bound();

@@ -21,7 +21,7 @@ fn every_peer_is_asked_and_one_that_cannot_be_says_why() {
     let finding = json!({ "id": "firewall", "severity": "error", "place": "x\u{1b}[2J",
         "what": "one\ntwo\u{9b}", "remedy": "\u{202e}do" });
     let path = json!({ "real_local": "10.1.0.2:3343", "real_remote": "10.1.0.1:3343",
-        "path_mtu": 1400, "path_mtu_limit": 1500 });
+        "path_mtu": 1400, "path_mtu_limit": 1500, "path_mtu_probing": false });
     let report = json!({ "findings": [finding], "clock_ms": 0, "paths": [path] });
     *daemon.node.says.lock().unwrap() = Ok(report.to_string().into_bytes());
 

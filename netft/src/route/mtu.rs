@@ -109,6 +109,8 @@ pub(super) struct PathMtu {
     answered: Time,
     /// When a probe of the size in use was answered last.
     proven: Option<Time>,
+    /// Someone asked: beyond the size in use only the interface's own is tried.
+    brief: bool,
 }
 
 impl PathMtu {
@@ -129,6 +131,7 @@ impl PathMtu {
             first: 1,
             answered: Time::ZERO,
             proven: None,
+            brief: false,
         }
     }
 
@@ -151,11 +154,13 @@ impl PathMtu {
         }
     }
 
-    /// Someone wants to know now: the size in use is confirmed, and a larger one tried. Probes
-    /// under way go on, so that whoever asks often ends no search.
+    /// Someone wants to know now: the size in use is confirmed, and the interface's own tried; the
+    /// sizes between wait for the raise timer. Probes under way go on, so that whoever asks often
+    /// ends no search.
     pub(super) fn recheck(&mut self, now: Time) {
         if self.phase == Phase::Complete {
             self.afresh(now);
+            self.brief = true;
         }
     }
 
@@ -308,6 +313,7 @@ impl PathMtu {
             Phase::Complete => {}
             // A black hole (RFC 8899 section 4.3): what is known to pass, at once.
             Phase::Confirm => {
+                self.brief = false;
                 self.size = self.base().min(self.size);
                 self.proven = None;
                 self.turn(now, Phase::Base);
@@ -317,6 +323,7 @@ impl PathMtu {
                 self.lost = 0;
                 self.next = now + confirmation(around);
             }
+            Phase::Search { .. } if self.brief => self.searched(now, around),
             Phase::Search { .. } => self.search(now, around, size),
         }
     }
@@ -325,11 +332,14 @@ impl PathMtu {
     fn search(&mut self, now: Time, around: &Around, high: usize) {
         match self.candidate(high) {
             Some(_) => self.turn(now, Phase::Search { high }),
-            None => {
-                self.raise_at = now + around.raise;
-                self.complete(now, around);
-            }
+            None => self.searched(now, around),
         }
+    }
+
+    fn searched(&mut self, now: Time, around: &Around) {
+        self.brief = false;
+        self.raise_at = now + around.raise;
+        self.complete(now, around);
     }
 
     fn complete(&mut self, now: Time, around: &Around) {

@@ -54,6 +54,9 @@ pub struct PeerPath {
     pub path_mtu: usize,
     /// The largest the peer's interface would take, bytes.
     pub path_mtu_limit: usize,
+    /// Probes are under way that may find another size.
+    #[serde(default)]
+    pub path_mtu_probing: bool,
 }
 
 /// One thing that is wrong.

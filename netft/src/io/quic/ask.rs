@@ -10,7 +10,7 @@ use std::{fmt, time::Duration};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::tls;
@@ -24,7 +24,7 @@ pub const MAX_ANSWER: usize = 64 * 1024;
 pub(super) const QUESTIONS: usize = 16;
 /// How long an answer may take, from the asking on.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
-/// The least time between two answers to one peer.
+/// The least time between the beginnings of two answers to one peer.
 const REST: Duration = Duration::from_secs(1);
 /// What the stream of a question is reset with that nobody answers.
 const UNANSWERED: VarInt = VarInt::from_u32(1);
@@ -91,12 +91,13 @@ pub(super) async fn ask(connection: &Connection, question: &[u8]) -> Result<Vec<
 /// Hands the peer's questions over, and gives the answers back, until the connection ends.
 pub(super) async fn answer(connection: Connection, peer: PeerId, to: mpsc::Sender<Question>) {
     while let Ok((mut send, recv)) = connection.accept_bi().await {
+        let next = Instant::now() + REST;
         let answered = timeout(PATIENCE, one(peer, &mut send, recv, &to)).await;
         if !matches!(answered, Ok(Some(()))) {
             // A stream that has ended needs no reset.
             let _ = send.reset(UNANSWERED);
         }
-        sleep(REST).await;
+        sleep_until(next).await;
     }
 }
 
