@@ -57,9 +57,9 @@ pub struct Header {
     pub kind: Kind,
     /// [`FLAG_PARTIAL_CHECKSUM`] and [`FLAG_SLICE`], of data; else 0.
     pub flags: u8,
-    /// Which of the sender's packet workers sealed the frame; 0 if none did. A receiver with several
-    /// gives all of one lane to one of its own, whatever the route, so that a flow keeps its order
-    /// and one busy peer keeps them all busy.
+    /// Which of the sender's packet workers sealed the frame; 0 if none did. A receiver with
+    /// several gives all of one lane to one of its own, whatever the route, so that a flow keeps
+    /// its order and one busy peer keeps them all busy.
     pub lane: u8,
     /// The receiver's number for the session.
     pub session: u32,

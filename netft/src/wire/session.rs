@@ -319,7 +319,8 @@ impl Session {
         Ok(first)
     }
 
-    /// What seals a batch of frames of one [lane](Header::lane). It keeps a key epoch alive: hold it for a turn, not longer.
+    /// What seals a batch of frames of one [lane](Header::lane). It keeps a key epoch alive: hold
+    /// it for a turn, not longer.
     #[inline]
     pub fn sealer(&self, lane: u8) -> Sealer<'_> {
         Sealer { session: self, lane, keys: self.tx.load() }
