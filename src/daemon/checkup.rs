@@ -23,14 +23,15 @@ use crate::{
     },
 };
 
-/// The checks run at most once in this time; who asks meanwhile is told what the last run found.
-const LASTS: Duration = Duration::from_secs(1);
+/// What a run found that began no longer than this before a question answers it. One peer's
+/// questions are further apart, so that each sees what was changed since the one before.
+const LASTS: Duration = Duration::from_millis(800);
 /// Answers made at a time; other questions wait.
 const ANSWERS: usize = 8;
 
 /// What a run of the checks found.
 struct Found {
-    at: Instant,
+    began: Instant,
     findings: Vec<Finding>,
     routes: Vec<Route>,
 }
@@ -77,8 +78,9 @@ impl Checkup {
     }
 
     async fn findings(&self) -> Option<Arc<Found>> {
+        let asked = Instant::now();
         let mut last = self.last.lock().await;
-        if let Some(found) = last.as_ref().filter(|found| found.at.elapsed() < LASTS) {
+        if let Some(found) = last.as_ref().filter(|found| asked < found.began + LASTS) {
             return Some(Arc::clone(found));
         }
         let found = Arc::new(self.run().await?);
@@ -88,6 +90,7 @@ impl Checkup {
 
     /// On a thread of its own, as it waits for the kernel and for `nft`.
     async fn run(&self) -> Option<Found> {
+        let began = Instant::now();
         validate::probe(&*self.node).await;
         let config = self.node.config().await?;
         let snapshot = self.node.snapshot().await?;
@@ -112,6 +115,6 @@ impl Checkup {
                 return None;
             }
         };
-        Some(Found { at: Instant::now(), findings, routes })
+        Some(Found { began, findings, routes })
     }
 }

@@ -111,7 +111,8 @@ fn lopsided(facts: &Facts, route: &Route) -> Option<Finding> {
     } else {
         let (most, least) = (takes.max(theirs), takes.min(theirs));
         format!(
-            "give the interfaces of both nodes one MTU: {most} if the network carries it, else {least}"
+            "give the interfaces of both nodes one MTU: {most} if the network carries it, else \
+             {least}"
         )
     };
     Some(finding(
