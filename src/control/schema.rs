@@ -305,6 +305,9 @@ pub struct Counters {
     /// Datagrams of others passed on as a relay.
     #[serde(default)]
     pub relayed_frames: u64,
+    /// Challenges sent to addresses heartbeats came from and no route leads to (NAT).
+    #[serde(default)]
+    pub challenges_sent: u64,
     /// Packets dropped, by reason; every reason is there.
     pub drops: BTreeMap<String, u64>,
 }

@@ -124,6 +124,8 @@ pub struct CounterSnapshot {
     pub ring_overflow: u64,
     /// Datagrams of others passed on.
     pub relayed_frames: u64,
+    /// Challenges sent to addresses heartbeats came from and no route leads to.
+    pub challenges_sent: u64,
     /// Drops by reason, every reason listed.
     pub drops: Vec<(DropReason, u64)>,
 }

@@ -5,6 +5,7 @@
 //! every change of an interface. Bounds: one route per address of a peer, or one per route override
 //! that names a local address; the config bounds both.
 
+mod adopted;
 mod diff;
 mod health;
 pub mod names;
@@ -20,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 pub use self::{
+    adopted::{adopted, is_mapped},
     diff::{Diff, diff},
     health::{Health, faults},
     names::Resolved,

@@ -12,6 +12,7 @@
 //! API ──────requests────▶ └────────┘
 //! ```
 
+mod adopt;
 mod boots;
 mod carriers;
 mod connections;
@@ -130,6 +131,7 @@ fn run(parts: DriverParts) {
         }
         driver.look_at_carriers(clock::now());
         driver.mind_relays(clock::now());
+        driver.mind_adopted(clock::now());
         driver.turn();
     };
     driver.stop();

@@ -99,6 +99,7 @@ fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
         total.acks_sent += read(&worker.acks_sent);
         total.ring_overflow += read(&worker.ring_overflow);
         total.relayed_frames += read(&worker.relayed_frames);
+        total.challenges_sent += read(&worker.challenges_sent);
         for (reason, count) in &mut total.drops {
             *count += read(&worker.drops[*reason as usize]);
         }

@@ -17,6 +17,7 @@ mod settle;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -188,6 +189,13 @@ pub enum Input {
         heartbeat: Heartbeat,
         /// When it arrived.
         at: Time,
+    },
+    /// The peer proved that a route leads to it at another address.
+    Readdress {
+        /// The route.
+        route: RouteId,
+        /// Its remote end from here on.
+        remote: SocketAddr,
     },
 }
 
