@@ -2,6 +2,7 @@
 //! field does not, so readers ignore fields they do not know.
 
 mod events;
+mod networks;
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use events::{EightFields, Event, Events, What};
+pub use networks::{Network, NetworkInterface, Networks};
 
 use super::cause::StallSummary;
 

@@ -7,6 +7,7 @@
 
 mod adopted;
 mod diff;
+mod formed;
 mod health;
 pub mod names;
 mod networks;
@@ -23,6 +24,10 @@ use ipnet::IpNet;
 pub use self::{
     adopted::{adopted, is_mapped},
     diff::{Diff, diff},
+    formed::{
+        Edge, FormedNetwork, InterfaceState, Memory, MetricFrom, NetworkInterface, NetworkState,
+        formed,
+    },
     health::{Health, faults},
     names::Resolved,
     networks::{capacity, metric, role, usable},

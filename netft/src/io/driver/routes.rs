@@ -30,6 +30,7 @@ impl Driver {
     pub(super) fn replan(&mut self) {
         let known = self.routes.values().filter(|known| !known.relayed());
         let known: Vec<_> = known.map(Known::as_planned).collect();
+        self.memory.note(&self.config, &self.world.interfaces);
         self.tell_peers();
         let plan = self.plan(&self.config, &self.world, &known);
         if self.skipped != plan.skipped {

@@ -34,7 +34,7 @@ use crate::{
         Reason, RouteChange, Table, Tally, Timing,
     },
     time::Time,
-    topology::{Offers, Planned, Skipped},
+    topology::{Memory, Offers, Planned, Skipped},
     wire::{
         DropReason,
         header::{HEADER_LEN, Kind, TAG_LEN},
@@ -160,6 +160,8 @@ pub(super) struct Driver {
     pub(super) multicast: Option<Arc<Rate>>,
     /// What bounds what this node passes on for others.
     pub(super) passes: Option<Arc<Rate>>,
+    /// Role and metric of the networks this node was in.
+    pub(super) memory: Memory,
     /// Addresses of peers behind a NAT.
     pub(super) adoptions: Adoptions,
     /// Ways over relays.
@@ -211,6 +213,7 @@ impl Driver {
             offer: Interfaces::default(),
             multicast: None,
             passes: None,
+            memory: Memory::default(),
             adoptions: Adoptions::default(),
             ways: Ways::default(),
             peers: BTreeMap::new(),
