@@ -24,16 +24,19 @@ const HEADERS: usize = 14 + 20 + 8;
 /// Two nodes with a router between that hides the first; `known`: the other one's config has the
 /// address that leads nowhere.
 fn hidden(known: bool) -> Option<Pair> {
+    hidden_with(|line| if known { line.to_owned() } else { String::new() })
+}
+
+/// The same; `other` stands in the other one's config instead of that address.
+fn hidden_with(other: impl Fn(&str) -> String) -> Option<Pair> {
     if Command::new("nft").arg("--version").output().is_err() {
         eprintln!("skipped: nft is not installed");
         return None;
     }
     let mut pair = Pair::prepared(&[Shape::Routed], Settings::default());
     pair.lab.hide(0, 40_000..=40_099).unwrap();
-    if !known {
-        let line = format!("addresses = [\"{}\"]\n", pair.lab.v4(0, INSIDE));
-        pair.rewrite(OUTSIDE, &line, "");
-    }
+    let line = format!("addresses = [\"{}\"]\n", pair.lab.v4(0, INSIDE));
+    pair.rewrite(OUTSIDE, &line, &other(&line));
     for node in [OUTSIDE, INSIDE] {
         pair.start(node);
     }
@@ -129,6 +132,27 @@ fn f_27_a_route_follows_the_mapping_and_no_flow_breaks() {
         assert_eq!(routes.len(), 2, "{routes:?}");
         let sent = counter(&mut pair, "challenges_sent");
         assert!((4..=40).contains(&sent), "{sent} challenges for four addresses");
+    });
+}
+
+#[test]
+fn the_node_outside_may_ask_for_quic() {
+    in_namespace("the_node_outside_may_ask_for_quic", || {
+        let Some(mut pair) = hidden_with(|_| "carrier = \"quic\"\n".to_owned()) else { return };
+        for node in [OUTSIDE, INSIDE] {
+            let quic = |pair: &mut Pair| {
+                let answer = pair.daemon(node).get("/v1/routes").unwrap();
+                let rows = answer["routes"].as_array().unwrap().clone();
+                rows.iter().any(|row| row["active"] == true && row["carrier"] == "quic")
+            };
+            let deadline = std::time::Instant::now() + PATIENCE;
+            while !quic(&mut pair) {
+                assert!(std::time::Instant::now() < deadline, "no data over QUIC");
+                thread::sleep(WHILE / 5);
+            }
+        }
+        alive(pair.transfer(INSIDE, Some(RATE), false));
+        alive(pair.transfer(OUTSIDE, Some(RATE), false));
     });
 }
 
