@@ -56,6 +56,8 @@ pub(super) enum Command {
         /// The interface.
         interface: String,
     },
+    /// Lists the networks the nodes' interfaces form, as this node sees them.
+    Networks,
     /// Lists the peers.
     Peers,
     /// Shows or changes one peer.

@@ -30,6 +30,7 @@ use crate::{
     },
     render::{
         event::{Ends, lines},
+        networks,
         text::escape,
         views, why,
     },
@@ -64,6 +65,10 @@ fn run(command: Command, target: &Target) -> Result<(), Failure> {
         Command::Routes => {
             let (text, routes) = client().ask::<schema::Routes>("GET", "/v1/routes", "")?;
             out.answer(json, &text, || views::routes(&routes))
+        }
+        Command::Networks => {
+            let (text, networks) = client().ask::<schema::Networks>("GET", "/v1/networks", "")?;
+            out.answer(json, &text, || networks::networks(&networks))
         }
         Command::Peers => {
             let (text, peers) = client().ask::<schema::Peers>("GET", "/v1/peers", "")?;

@@ -119,6 +119,7 @@ fn counts(counters: &CounterSnapshot) -> Counters {
         acks_sent: counters.acks_sent,
         ring_overflow: counters.ring_overflow,
         relayed_frames: counters.relayed_frames,
+        challenges_sent: counters.challenges_sent,
         drops: counters.drops.iter().map(|(why, n)| (why.name().to_owned(), *n)).collect(),
     }
 }
@@ -273,6 +274,9 @@ pub fn event(event: &netft::route::Event, names: &Names) -> What {
             cost: cause::cost(cost),
         },
         EventKind::Reconfigured => What::Reconfigured,
+        EventKind::AddressAdopted { route, peer, from, to } => {
+            What::AddressAdopted { route: route.0, peer: names.of(*peer), from: *from, to: *to }
+        }
     }
 }
 

@@ -167,6 +167,7 @@ fn counters(page: &mut Page, counters: &CounterSnapshot) {
         acks_sent,
         ring_overflow,
         relayed_frames,
+        challenges_sent,
         drops,
     } = counters;
     for (name, help, value) in [
@@ -189,6 +190,11 @@ fn counters(page: &mut Page, counters: &CounterSnapshot) {
         ),
         ("netft_lost_frames_total", "Frames forgotten unacknowledged.", ring_overflow),
         ("netft_relayed_frames_total", "Datagrams of others passed on.", relayed_frames),
+        (
+            "netft_challenges_sent_total",
+            "Challenges to addresses no route leads to.",
+            challenges_sent,
+        ),
         ("netft_acknowledgements_sent_total", "Acknowledgements sent.", acks_sent),
     ] {
         page.one(name, Type::Counter, help, value);

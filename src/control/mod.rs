@@ -6,6 +6,7 @@ mod drain;
 pub mod journal;
 pub mod listener;
 pub mod metrics;
+pub mod networks;
 mod policies;
 pub mod schema;
 pub mod server;

@@ -2,6 +2,7 @@
 //! field does not, so readers ignore fields they do not know.
 
 mod events;
+mod networks;
 mod validation;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use events::{EightFields, Event, Events, What};
+pub use networks::{Network, NetworkInterface, Networks};
 pub use validation::{Finding, PeerAnswer, PeerAnswers, PeerPath, Severity, Validation};
 
 use super::cause::StallSummary;
@@ -316,6 +318,9 @@ pub struct Counters {
     /// Datagrams of others passed on as a relay.
     #[serde(default)]
     pub relayed_frames: u64,
+    /// Challenges sent to addresses heartbeats came from and no route leads to (NAT).
+    #[serde(default)]
+    pub challenges_sent: u64,
     /// Packets dropped, by reason; every reason is there.
     pub drops: BTreeMap<String, u64>,
 }

@@ -71,6 +71,7 @@ pub async fn serve<N: Node>(listener: Listener, control: Control<N>) {
         .route("/v1/peers", get(peers))
         .route("/v1/peers/{name}", get(peer).patch(change_peer))
         .route("/v1/routes", get(routes))
+        .route("/v1/networks", get(networks))
         .route("/v1/routes/{id}", get(route).patch(change))
         .route("/v1/drain", post(drain_routes))
         .route("/v1/events", get(events))
@@ -236,6 +237,10 @@ async fn change_peer<N: Node>(
 
 async fn routes<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
     Ok(answer(convert::routes(&app.snapshot().await?, &app.control.clock)))
+}
+
+async fn networks<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
+    Ok(answer(super::networks::networks(&app.snapshot().await?)))
 }
 
 async fn route<N: Node>(State(app): Shared<N>, Path(id): Path<String>) -> Result<Response, Error> {

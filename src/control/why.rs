@@ -117,6 +117,7 @@ pub fn routes_of(what: &What) -> Vec<u32> {
         | What::StateChanged { route, .. }
         | What::EarlyWarning { route, .. }
         | What::Suspect { route, .. }
+        | What::AddressAdopted { route, .. }
         | What::PathMtuChanged { route, .. } => vec![*route],
         _ => Vec::new(),
     }
@@ -151,6 +152,7 @@ fn peer_of(what: &What) -> Option<&str> {
         | What::DuplicateNode { peer }
         | What::NameFailed { peer, .. }
         | What::PathMtuChanged { peer, .. }
+        | What::AddressAdopted { peer, .. }
         | What::Cost { peer, .. }
         | What::Drain { peer, .. } => Some(peer),
         What::AdapterRestored { .. }

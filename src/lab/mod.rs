@@ -19,6 +19,7 @@ mod enter;
 mod fault;
 mod kernel;
 mod mtu;
+mod nat;
 mod netns;
 pub mod probe;
 mod scratch;

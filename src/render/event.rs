@@ -34,6 +34,11 @@ impl Ends {
         if let What::RouteAdded { route, fields, .. } = what {
             self.insert(*route, fields.real_local, fields.real_remote);
         }
+        if let What::AddressAdopted { route, to, .. } = what
+            && let Some((_, remote)) = self.0.get_mut(route)
+        {
+            *remote = *to;
+        }
     }
 
     /// Forgets what an event ended; call it after the event is written.
@@ -143,6 +148,10 @@ pub(super) fn line(what: &What, ends: &Ends) -> String {
         }
         What::Cost { peer, from, cost: it, .. } => {
             format!("leaving {} to {peer} cost: {}", ends.route(*from), cost(it))
+        }
+        What::AddressAdopted { route, peer, from, to } => {
+            let before = from.map_or_else(String::new, |from| format!(", before {from}"));
+            format!("route {route} to {peer}: the peer answers at {to}{before}")
         }
         What::Reconfigured => "another config is in force".to_owned(),
         What::Drain { route, peer, stage } => format!("{} to {peer}: {stage}", ends.route(*route)),

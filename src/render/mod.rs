@@ -2,6 +2,7 @@
 //! Pure.
 
 pub mod event;
+pub mod networks;
 pub mod table;
 pub mod text;
 pub mod validation;

@@ -4,6 +4,7 @@
 mod answers;
 mod drains;
 mod limits;
+mod networks;
 mod validate;
 mod why;
 
@@ -186,6 +187,7 @@ fn snapshot() -> Snapshot {
             route(2, "10.2.0.1:3343", "10.2.0.2:3343"),
             route(1, "10.1.0.1:3343", "10.1.0.2:3343"),
         ],
+        networks: Vec::new(),
         stalls: Stalls::default(),
         sent: [(RouteId(1), RouteSent { frames: 3, bytes: 4000 })].into(),
         vias: Default::default(),

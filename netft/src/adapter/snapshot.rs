@@ -12,6 +12,7 @@ use crate::{
     id::{NodeKey, PeerId, RouteId},
     route::{PeerStatus, Policies, RouteStatus, stall::Stalls},
     time::Time,
+    topology::FormedNetwork,
     wire::DropReason,
 };
 
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub peers: Vec<PeerInfo>,
     /// The routes, by id.
     pub routes: Vec<RouteStatus>,
+    /// The networks, by metric.
+    pub networks: Vec<FormedNetwork>,
     /// How long data stood still at failovers.
     pub stalls: Stalls,
     /// What was sent on each of them.
@@ -124,6 +127,8 @@ pub struct CounterSnapshot {
     pub ring_overflow: u64,
     /// Datagrams of others passed on.
     pub relayed_frames: u64,
+    /// Challenges sent to addresses heartbeats came from and no route leads to.
+    pub challenges_sent: u64,
     /// Drops by reason, every reason listed.
     pub drops: Vec<(DropReason, u64)>,
 }

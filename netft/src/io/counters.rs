@@ -32,6 +32,8 @@ pub struct Counters {
     pub ring_overflow: AtomicU64,
     /// Datagrams of others passed on.
     pub relayed_frames: AtomicU64,
+    /// Challenges sent to addresses heartbeats came from and no route leads to.
+    pub challenges_sent: AtomicU64,
     /// Packets dropped, by reason.
     pub drops: [AtomicU64; DropReason::ALL.len()],
 }

@@ -1,6 +1,6 @@
 //! Everything the engine tells the world, in NetFT's words and order.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use super::{cause::Cause, cost::Cost, drain::DrainStage, spec::RouteSpec, status::RouteState};
 use crate::{
@@ -181,6 +181,17 @@ pub enum EventKind {
     },
     /// The configuration changed while the node runs.
     Reconfigured,
+    /// The peer answered a challenge at an address nobody listed, and the route leads there.
+    AddressAdopted {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// Where it led before; `None`: it was made for this.
+        from: Option<SocketAddr>,
+        /// Where it leads.
+        to: SocketAddr,
+    },
 }
 
 /// Why a route changed state or data moved.

@@ -12,6 +12,7 @@
 pub mod balance;
 mod brownout;
 mod cause;
+pub mod challenges;
 mod cost;
 pub mod drain;
 mod engine;

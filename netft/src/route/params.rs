@@ -134,18 +134,21 @@ impl Attributes {
     pub const CROSS_SITE: u32 = 0x4;
     /// The route leads over a third node.
     pub const RELAYED: u32 = 0x8;
+    /// The remote address is one the peer proved to be at, as behind a NAT: nobody listed it.
+    pub const ADOPTED: u32 = 0x10;
     /// The ends are joined by a router. NetFT sets bit 31 on such a route.
     pub const CROSS_SUBNET: u32 = 0x8000_0000;
 }
 
 impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(u32, &str); 5] = [
+        const NAMES: [(u32, &str); 6] = [
             (Attributes::SAME_SUBNET, "same-subnet"),
             (Attributes::CROSS_SUBNET, "cross-subnet"),
             (Attributes::CROSS_SITE, "cross-site"),
             (Attributes::PINNED, "pinned"),
             (Attributes::RELAYED, "relayed"),
+            (Attributes::ADOPTED, "adopted"),
         ];
         let mut rest = self.0;
         let mut first = true;

@@ -5,7 +5,9 @@
 //! every change of an interface. Bounds: one route per address of a peer, or one per route override
 //! that names a local address; the config bounds both.
 
+mod adopted;
 mod diff;
+mod formed;
 mod health;
 pub mod names;
 mod networks;
@@ -20,7 +22,12 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 pub use self::{
+    adopted::{adopted, is_mapped},
     diff::{Diff, diff},
+    formed::{
+        Edge, FormedNetwork, InterfaceState, Memory, MetricFrom, NetworkInterface, NetworkState,
+        formed,
+    },
     health::{Health, faults},
     names::Resolved,
     networks::{capacity, metric, role, usable},

@@ -85,7 +85,7 @@ pub fn role(config: &Config, interface: &Interface, addr: IpAddr) -> Role {
     }
 }
 
-const fn base(role: Role) -> u32 {
+pub(super) const fn base(role: Role) -> u32 {
     match role {
         Role::None | Role::Cluster => DEFAULT_METRIC,
         Role::ClusterAndClient => CLIENT_METRIC,

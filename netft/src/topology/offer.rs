@@ -66,7 +66,7 @@ fn endpoints_of<'a>(
 }
 
 /// An address that many hosts have on networks that have nothing to do with each other.
-fn local_only(addr: IpAddr) -> bool {
+pub(super) fn local_only(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_loopback(),

@@ -147,17 +147,17 @@ fn overrides(peer: &Peer, remote: SocketAddr) -> impl Iterator<Item = &RouteOver
     peer.routes.iter().filter(move |entry| entry.remote == remote)
 }
 
-struct Planner<'a> {
-    config: &'a Config,
-    interfaces: &'a [Interface],
-    sources: &'a Sources,
-    known: &'a [Planned],
+pub(super) struct Planner<'a> {
+    pub(super) config: &'a Config,
+    pub(super) interfaces: &'a [Interface],
+    pub(super) sources: &'a Sources,
+    pub(super) known: &'a [Planned],
     /// What this node tells its peers.
-    own: Option<&'a Interfaces>,
+    pub(super) own: Option<&'a Interfaces>,
 }
 
 /// The local end of a route.
-struct Choice {
+pub(super) struct Choice {
     local: IpAddr,
     ifindex: u32,
     ifname: String,
@@ -165,11 +165,11 @@ struct Choice {
 }
 
 impl Choice {
-    fn on(interface: &Interface, local: IpAddr, class: Class) -> Self {
+    pub(super) fn on(interface: &Interface, local: IpAddr, class: Class) -> Self {
         Self { local, ifindex: interface.index, ifname: interface.name.clone(), class }
     }
 
-    fn keep(known: &Planned) -> Self {
+    pub(super) fn keep(known: &Planned) -> Self {
         let same_subnet = known.spec.attributes.0 & Attributes::SAME_SUBNET != 0;
         Self {
             local: known.spec.real_local.ip(),
@@ -182,7 +182,7 @@ impl Choice {
 
 impl<'a> Planner<'a> {
     /// Whether any route may lead to `remote`.
-    fn admissible(&self, remote: SocketAddr) -> Result<(), Why> {
+    pub(super) fn admissible(&self, remote: SocketAddr) -> Result<(), Why> {
         let addr = remote.ip();
         if addr.is_unspecified() || addr.is_multicast() || is_broadcast(addr) {
             Err(Why::NotUnicast)
@@ -213,7 +213,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether routes to `remote` may start from `addr` on `interface`.
-    fn eligible(&self, interface: &Interface, addr: IpAddr, remote: IpAddr) -> bool {
+    pub(super) fn eligible(&self, interface: &Interface, addr: IpAddr, remote: IpAddr) -> bool {
         interface.name != self.config.adapter
             && addr.is_ipv4() == remote.is_ipv4()
             && !is_virtual(self.config, addr)
@@ -421,7 +421,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn route(
+    pub(super) fn route(
         &self,
         peer: &Peer,
         remote: SocketAddr,

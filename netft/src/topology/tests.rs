@@ -11,7 +11,7 @@ use crate::{
     wire::interfaces::{Endpoint, Interfaces},
 };
 
-fn config(peers: &[&[&str]]) -> Config {
+pub(super) fn config(peers: &[&[&str]]) -> Config {
     let key = NodeKey([1; 32]);
     let peers = peers.iter().enumerate().map(|(place, addresses)| {
         let key = NodeKey([place as u8 + 2; 32]);
@@ -63,7 +63,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
+pub(super) fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
     let addrs = addrs.iter().map(|text| {
         let net: IpNet = text.trim_end_matches('s').parse().unwrap();
         LocalAddr { addr: net.addr(), prefix: net.trunc(), secondary: text.ends_with('s') }
@@ -82,7 +82,7 @@ fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
     }
 }
 
-fn network(prefix: &str, role: Role, metric: Option<u32>) -> Network {
+pub(super) fn network(prefix: &str, role: Role, metric: Option<u32>) -> Network {
     Network { prefix: prefix.parse().unwrap(), role, metric, capacity: None, carrier: None }
 }
 

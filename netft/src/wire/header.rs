@@ -33,6 +33,8 @@ pub enum Kind {
     Probe = 4,
     /// A datagram of two nodes on its way through a third.
     Relay = 5,
+    /// A challenge to where a heartbeat came from, or the answer to one.
+    Challenge = 6,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
             0x13 => Some(Self::Ack),
             0x14 => Some(Self::Probe),
             0x15 => Some(Self::Relay),
+            0x16 => Some(Self::Challenge),
             _ => None,
         }
     }
@@ -137,7 +140,8 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 5] = [Kind::Data, Kind::Heartbeat, Kind::Ack, Kind::Probe, Kind::Relay];
+    const KINDS: [Kind; 6] =
+        [Kind::Data, Kind::Heartbeat, Kind::Ack, Kind::Probe, Kind::Relay, Kind::Challenge];
 
     /// A frame with an empty payload: what `decode` needs to see.
     fn frame(header: &Header) -> [u8; OVERHEAD] {
@@ -177,7 +181,7 @@ mod tests {
         let golden = [0x11, 1, 3, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
         assert_eq!(sample().encode(), golden);
         let firsts = KINDS.map(|kind| Header { kind, ..sample() }.encode()[0]);
-        assert_eq!(firsts, [0x11, 0x12, 0x13, 0x14, 0x15]);
+        assert_eq!(firsts, [0x11, 0x12, 0x13, 0x14, 0x15, 0x16]);
     }
 
     /// W-01.
@@ -196,7 +200,7 @@ mod tests {
         for first in 0..=255u8 {
             let mut frame = frame(&Header { flags: 0, ..sample() });
             frame[0] = first;
-            let known = (0x11..=0x15).contains(&first);
+            let known = (0x11..=0x16).contains(&first);
             assert_eq!(Header::decode(&frame).err(), (!known).then_some(DropReason::Unsupported));
         }
         for kind in KINDS {

@@ -14,7 +14,7 @@
 //! +---------------------------------------------------------------+
 //! |  sealed: data = whole inner IP packets, one after another, or |
 //! |          one slice of one; heartbeat; acknowledgement; path   |
-//! |          MTU probe; relayed datagram           … + 16 byte tag|
+//! |          MTU probe; relayed datagram; challenge  + 16 byte tag|
 //! +---------------------------------------------------------------+
 //! ```
 //!
@@ -22,6 +22,7 @@
 //! carries both. The whole header is the AEAD's associated data, the counter is its nonce.
 
 pub mod ack;
+pub mod challenge;
 mod drop_reason;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -201,6 +201,17 @@ pub enum What {
         /// The largest IP packet after, bytes.
         to: usize,
     },
+    /// The peer answered a challenge at an address nobody listed (NAT), and the route leads there.
+    AddressAdopted {
+        /// The route.
+        route: u32,
+        /// The peer it leads to.
+        peer: String,
+        /// Where it led before; null if it was made for this.
+        from: Option<SocketAddr>,
+        /// Where it leads.
+        to: SocketAddr,
+    },
 }
 
 /// NetFT's `FaultTolerantRoute`.

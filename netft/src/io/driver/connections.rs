@@ -189,6 +189,14 @@ impl Driver {
         }
     }
 
+    /// A route leads to another address of its peer: a connection there is begun anew.
+    pub(super) fn renew_connection(&mut self, id: RouteId, now: Time) {
+        if self.connections.held.contains_key(&id) {
+            self.drop_carrier(id, Why::Redial);
+            self.follow_connections(now);
+        }
+    }
+
     /// Says farewell on every connection.
     pub(super) fn close_connections(&self) {
         self.connections.held.values().for_each(|held| held.carrier.close(Why::GoingAway));

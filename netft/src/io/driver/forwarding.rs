@@ -63,7 +63,10 @@ fn build(driver: &Driver) -> Fib {
     let rtts: HashMap<_, _> =
         driver.engine.routes().into_iter().map(|route| (route.id, route.rtt)).collect();
     let mut counts = HashMap::<_, usize>::new();
-    for (id, known) in &driver.routes {
+    // Where two peers behind one NAT were at one address, the one that proved it last is.
+    let mut routes: Vec<_> = driver.routes.iter().collect();
+    routes.sort_by_key(|(_, known)| known.adopted_at);
+    for (id, known) in routes {
         *counts.entry(known.plan.spec.peer).or_default() += 1;
         for socket in driver.sockets.at(known.plan.spec.real_local) {
             fib.routes

@@ -12,6 +12,7 @@
 //! API ──────requests────▶ └────────┘
 //! ```
 
+mod adopt;
 mod boots;
 mod carriers;
 mod connections;
@@ -133,6 +134,7 @@ fn run(parts: DriverParts) {
         }
         driver.look_at_carriers(clock::now());
         driver.mind_relays(clock::now());
+        driver.mind_adopted(clock::now());
         driver.turn();
     };
     driver.stop();

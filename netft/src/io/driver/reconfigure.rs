@@ -13,7 +13,7 @@ use crate::{
     io::keeper::World,
     packet::rate::Rate,
     route::{EventKind, Input, Priority, RouteSpec, Timing},
-    topology::{self, Planned, Surroundings},
+    topology::Planned,
 };
 
 /// What becomes of the routes.
@@ -89,22 +89,18 @@ impl Driver {
 
     fn compare(&self, config: &Config, world: &World) -> Routes {
         let own = || self.routes.iter().filter(|(_, known)| !known.relayed());
-        let known: Vec<_> = own().map(|(_, known)| known.plan.clone()).collect();
-        let World { interfaces, sources, ways, resolved } = world;
-        let planned = {
-            let offers = &*self.told.borrow();
-            let around = Surroundings { interfaces, sources, ways, offers, resolved };
-            topology::plan(config, &around, &known).routes
-        };
+        let known: Vec<_> = own().map(|(_, known)| known.as_planned()).collect();
+        let planned = self.plan(config, world, &known).routes;
         let planned: BTreeMap<_, _> = planned.into_iter().map(|plan| (plan.key(), plan)).collect();
         let mut routes = Routes { changes: Vec::new(), described: Vec::new() };
         for (id, known) in own() {
-            let Some(after) = planned.get(&known.plan.key()) else {
+            let Some(after) = planned.get(&known.key()) else {
                 let what = format!("route {id}: {}", ends(&self.config, &known.plan));
                 routes.changes.push(Change::removed(what));
                 continue;
             };
-            let (spec, what) = describe(&known.plan.spec, known.planned, &after.spec);
+            let (mut spec, what) = describe(&known.plan.spec, known.planned, &after.spec);
+            known.lead(&mut spec);
             if !what.is_empty() {
                 let what = format!("route {id}: {}: {what}", ends(config, after));
                 routes.changes.push(Change::changed(what));

@@ -8,9 +8,9 @@ use crate::{
     config::RouteOverride,
     id::{PeerId, RouteId},
     io::{clock, keeper::World, sys::glink},
-    route::{Input, RouteChange},
+    route::{Attributes, Input, RouteChange},
     time::Time,
-    topology::{self, Planned, Surroundings},
+    topology::{self, Planned},
     wire::interfaces::Interfaces,
 };
 
@@ -29,14 +29,10 @@ impl Driver {
 
     pub(super) fn replan(&mut self) {
         let known = self.routes.values().filter(|known| !known.relayed());
-        let known: Vec<_> = known.map(|known| known.plan.clone()).collect();
+        let known: Vec<_> = known.map(Known::as_planned).collect();
+        self.memory.note(&self.config, &self.world.interfaces);
         self.tell_peers();
-        let World { interfaces, sources, ways, resolved } = &self.world;
-        let plan = {
-            let offers = &*self.told.borrow();
-            let around = Surroundings { interfaces, sources, ways, offers, resolved };
-            topology::plan(&self.config, &around, &known)
-        };
+        let plan = self.plan(&self.config, &self.world, &known);
         if self.skipped != plan.skipped {
             for skip in &plan.skipped {
                 let peer = self.config.peer_of(skip.peer).map_or("?", |peer| &peer.name);
@@ -49,7 +45,7 @@ impl Driver {
             plan.routes.into_iter().filter(|plan| !self.removed.contains(&plan.key())).collect();
         let diff = topology::diff(&known, &planned);
         for gone in diff.removed {
-            let id = self.routes.iter().find(|(_, known)| known.plan.key() == gone.key());
+            let id = self.routes.iter().find(|(_, known)| known.key() == gone.key());
             if let Some(id) = id.map(|(id, _)| *id) {
                 self.routes.remove(&id);
                 self.input(Input::RemoveRoute(id));
@@ -96,8 +92,15 @@ impl Driver {
     /// Takes over timing and priority that are planned otherwise than before: the networks at its
     /// ends have other metrics, or the peer told its site. What an operator set stays until then.
     fn retune(&mut self, plan: &Planned) {
-        let found = self.routes.iter_mut().find(|(_, known)| known.plan.key() == plan.key());
+        let found = self.routes.iter_mut().find(|(_, known)| known.key() == plan.key());
         let Some((id, known)) = found else { return };
+        // The peer's list came after its heartbeat: the address is listed.
+        if known.unlisted() && plan.spec.attributes.0 & Attributes::ADOPTED == 0 {
+            known.plan = plan.clone();
+            known.planned = (plan.spec.timing, plan.spec.priority);
+            let (id, spec) = (*id, plan.spec.clone());
+            return self.input(Input::Describe { id, spec });
+        }
         let (timing, priority) = (plan.spec.timing, plan.spec.priority);
         let before = std::mem::replace(&mut known.planned, (timing, priority));
         let change = RouteChange {
@@ -250,8 +253,8 @@ impl Driver {
     /// Removes a route until it is added through the API again.
     pub(super) fn remove_by_hand(&mut self, id: RouteId) -> Result<(), RouteError> {
         let known = self.routes.remove(&id).ok_or(RouteError::Unknown(id))?;
-        let (peer, _, remote) = known.plan.key();
-        self.removed.push(known.plan.key());
+        let (peer, _, remote) = known.key();
+        self.removed.push(known.key());
         if let Some(entry) = self.config.peer_of_mut(peer) {
             entry.routes.retain(|route| route.remote != remote);
         }

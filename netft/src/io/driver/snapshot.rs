@@ -10,7 +10,8 @@ use crate::{
         counters::{Counters, RouteCounters},
         quic::carrier::ADDED,
     },
-    route::{Carrier, RouteStatus},
+    route::{Carrier, RouteState, RouteStatus},
+    topology::{self, Edge, FormedNetwork},
     wire::DropReason,
 };
 
@@ -51,6 +52,7 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
             })
             .collect(),
         routes: routes(driver),
+        networks: networks(driver),
         stalls: driver.engine.stalls(),
         sent: driver.routes.iter().map(|(id, known)| (*id, read(&known.sent))).collect(),
         vias: driver.ways.ports.iter().map(|(id, port)| (*id, port.via)).collect(),
@@ -78,6 +80,24 @@ fn routes(driver: &Driver) -> Vec<RouteStatus> {
     routes
 }
 
+/// The networks, with what the engine makes of the routes in them.
+fn networks(driver: &Driver) -> Vec<FormedNetwork> {
+    let routes = driver.engine.routes().into_iter();
+    let own = routes.filter(|route| !driver.ways.ports.contains_key(&route.id));
+    let edges: Vec<_> = own
+        .map(|route| Edge {
+            peer: route.spec.peer,
+            local: route.spec.real_local.ip(),
+            remote: route.spec.real_remote.ip(),
+            up: route.state == RouteState::Up,
+        })
+        .collect();
+    let peers = driver.engine.peers().into_iter().filter(|peer| peer.session);
+    let alive = peers.map(|peer| peer.peer).collect();
+    let (interfaces, offers) = (&driver.world.interfaces, &*driver.told.borrow());
+    topology::formed(&driver.config, interfaces, offers, (&edges, &alive), &driver.memory)
+}
+
 fn read(sent: &RouteCounters) -> RouteSent {
     RouteSent { frames: sent.frames.load(Relaxed), bytes: sent.bytes.load(Relaxed) }
 }
@@ -101,6 +121,7 @@ fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
         total.acks_sent += read(&worker.acks_sent);
         total.ring_overflow += read(&worker.ring_overflow);
         total.relayed_frames += read(&worker.relayed_frames);
+        total.challenges_sent += read(&worker.challenges_sent);
         for (reason, count) in &mut total.drops {
             *count += read(&worker.drops[*reason as usize]);
         }

@@ -11,8 +11,8 @@ use std::{
 use tokio::sync::{broadcast, watch};
 
 use super::{
-    DriverParts, Message, Request, carriers::Pace, connections::Connections, forwarding,
-    inbox::Inbox, relay::Ways, snapshot, sockets::Sockets,
+    DriverParts, Message, Request, adopt::Adoptions, carriers::Pace, connections::Connections,
+    forwarding, inbox::Inbox, relay::Ways, snapshot, sockets::Sockets,
 };
 use crate::{
     adapter::{RouteError, Snapshot},
@@ -34,7 +34,7 @@ use crate::{
         Reason, RouteChange, Table, Tally, Timing,
     },
     time::Time,
-    topology::{Offers, Planned, Skipped},
+    topology::{Memory, Offers, Planned, Skipped},
     wire::{
         DropReason,
         header::{HEADER_LEN, Kind, TAG_LEN},
@@ -50,6 +50,10 @@ const TALLY: Duration = Duration::from_millis(20);
 /// What the driver knows of a route beside the engine.
 pub(super) struct Known {
     pub(super) plan: Planned,
+    /// The remote end it was planned with, while it leads to another one its peer proved.
+    pub(super) home: Option<SocketAddr>,
+    /// When its peer proved where it leads.
+    pub(super) adopted_at: Option<Time>,
     /// Timing and priority as planned last; an operator may have changed them since.
     pub(super) planned: (Timing, Priority),
     /// The local fault the engine was told of.
@@ -76,6 +80,8 @@ impl Known {
         Self {
             planned: (plan.spec.timing, plan.spec.priority),
             plan,
+            home: None,
+            adopted_at: None,
             fault: None,
             send_error_until: None,
             unopened: None,
@@ -154,6 +160,10 @@ pub(super) struct Driver {
     pub(super) multicast: Option<Arc<Rate>>,
     /// What bounds what this node passes on for others.
     pub(super) passes: Option<Arc<Rate>>,
+    /// Role and metric of the networks this node was in.
+    pub(super) memory: Memory,
+    /// Addresses of peers behind a NAT.
+    pub(super) adoptions: Adoptions,
     /// Ways over relays.
     pub(super) ways: Ways,
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
@@ -203,6 +213,8 @@ impl Driver {
             offer: Interfaces::default(),
             multicast: None,
             passes: None,
+            memory: Memory::default(),
+            adoptions: Adoptions::default(),
             ways: Ways::default(),
             peers: BTreeMap::new(),
             world: World::default(),
@@ -229,7 +241,9 @@ impl Driver {
     pub(super) fn next_wake(&self) -> Time {
         let relays = self.ways.wake(self.config.relay.uses);
         let quic = self.connections.next_wake();
-        let others = [self.engine.next_wake(), self.retry_at, relays, quic].into_iter().flatten();
+        let adopted = self.adoptions.next_wake();
+        let others = [self.engine.next_wake(), self.retry_at, relays, quic, adopted];
+        let others = others.into_iter().flatten();
         others.fold(self.pace.wake(), Time::min)
     }
 
@@ -242,6 +256,7 @@ impl Driver {
                 let refused = match Heartbeat::decode(&plaintext) {
                     Ok(_) if former => Err(DropReason::FormerBoot),
                     Ok(heartbeat) => {
+                        self.found(peer, &heartbeat);
                         self.try_input(Input::Late { peer, route, heartbeat, at: received_at })
                     }
                     Err(reason) => Err(reason),
@@ -274,6 +289,18 @@ impl Driver {
             FromWorker::AdapterError { .. } => {}
             FromWorker::Carrier(route) => self.carrier_news(route, clock::now()),
             FromWorker::CarrierAsked(route) => self.carrier_asked(route, clock::now()),
+            FromWorker::Stray { peer, session_boot_id, local, from, plaintext } => {
+                let former =
+                    self.peers.get(&peer).is_none_or(|known| known.is_former(session_boot_id));
+                if let Ok(heartbeat) = Heartbeat::decode(&plaintext)
+                    && !former
+                {
+                    self.strayed(clock::now(), peer, (local, from), &heartbeat);
+                }
+            }
+            FromWorker::Challenge { peer, route, local, from, challenge } => {
+                self.challenged(clock::now(), (peer, route), (local, from), challenge);
+            }
         }
     }
 

@@ -12,6 +12,7 @@
 //! [`QueueFull`](crate::wire::DropReason::QueueFull). About 210 KiB of buffers per worker.
 
 mod acks;
+mod astray;
 mod carried;
 mod chunks;
 mod out;
@@ -28,6 +29,7 @@ mod watch;
 
 use std::{
     io,
+    net::SocketAddr,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -45,7 +47,7 @@ use crate::{
     id::{PeerId, RouteId},
     route::flight::Limits,
     time::Time,
-    wire::probe::Probe,
+    wire::{challenge::Challenge, probe::Probe},
 };
 
 /// What the workers read and where they report to.
@@ -128,6 +130,32 @@ pub enum FromWorker {
     /// Somebody at the far end of a route asks for a QUIC connection there, or believes that there
     /// is one; nothing is proven yet. Comes no more once the driver has made one ready to answer.
     CarrierAsked(RouteId),
+    /// An authentic heartbeat request from an address that is no route of its sender.
+    Stray {
+        /// The sender.
+        peer: PeerId,
+        /// The sender's boot id, by the session it was sealed under.
+        session_boot_id: u64,
+        /// The address here it came to.
+        local: SocketAddr,
+        /// Where it came from.
+        from: SocketAddr,
+        /// The opened bytes.
+        plaintext: Vec<u8>,
+    },
+    /// An authentic challenge, or an answer to one.
+    Challenge {
+        /// The sender.
+        peer: PeerId,
+        /// The sender's route it came on, if it came on one.
+        route: Option<RouteId>,
+        /// The address here it came to.
+        local: SocketAddr,
+        /// Where it came from.
+        from: SocketAddr,
+        /// What it says.
+        challenge: Challenge,
+    },
 }
 
 /// The running workers.

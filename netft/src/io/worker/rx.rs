@@ -34,6 +34,7 @@ use crate::{
     wire::{
         DropReason,
         ack::Ack,
+        challenge::Challenge,
         header::{self, FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind},
         heartbeat::Heartbeat,
         probe::Probe,
@@ -307,6 +308,11 @@ impl<'l> Batch<'_, 'l> {
                 let probe = Probe::decode(payload)?;
                 self.probe(session.peer(), probe)
             }
+            Kind::Challenge => {
+                let challenge = Challenge::decode(payload)?;
+                self.challenge(challenge, session.peer());
+                Ok(())
+            }
             Kind::Relay => {
                 let relay = Relay::decode(payload)?;
                 self.relayed(relay, &mut input[start..end], session)
@@ -379,15 +385,25 @@ impl<'l> Batch<'_, 'l> {
         self.socket
     }
 
+    /// Where it came from.
+    pub(super) fn from(&self) -> SocketAddr {
+        self.from
+    }
+
     fn control(&mut self, session: &Session, plaintext: Vec<u8>) -> Result<(), DropReason> {
         let peer = session.peer();
-        let route = match self.route() {
-            Some((owner, route)) if owner == peer => route,
-            _ => return Err(DropReason::Misrouted),
-        };
         let session_boot_id = session.boot_id();
         // A request wants an answer; a reply says what is known, as long as all is well.
         let quiet = Heartbeat::is_reply(&plaintext);
+        let route = match self.route() {
+            Some((owner, route)) if owner == peer => route,
+            _ => {
+                if !quiet {
+                    self.strayed(peer, session_boot_id, plaintext);
+                }
+                return Err(DropReason::Misrouted);
+            }
+        };
         let received_at = clock::now();
         let message =
             FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at };

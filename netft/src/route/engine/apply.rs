@@ -99,6 +99,11 @@ impl Engine {
                 };
                 found.hear_probe(&mut self.context, now, route, &probe)?;
             }
+            Input::Readdress { route, remote } => {
+                self.at_route(now, route, |peer, context| {
+                    peer.readdress(context, now, route, remote);
+                });
+            }
             Input::ProbeRefused { route, probe } => {
                 self.at_route(now, route, |peer, context| {
                     peer.probe_refused(context, now, route, &probe);

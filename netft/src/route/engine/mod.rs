@@ -17,6 +17,7 @@ mod settle;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -191,6 +192,13 @@ pub enum Input {
     },
     /// An operator wants to know the path MTU of a route as it is: it is probed anew.
     Recheck(RouteId),
+    /// The peer proved that a route leads to it at another address.
+    Readdress {
+        /// The route.
+        route: RouteId,
+        /// Its remote end from here on.
+        remote: SocketAddr,
+    },
 }
 
 /// What to do.

@@ -1,6 +1,6 @@
 //! One peer and its routes: all that one input or one timer has to look at.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::Context;
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
         cost::{Account, Tally},
         event::{EventKind, Reason},
         machine::Route,
+        params::Attributes,
         select,
         spec::{RouteChange, RouteSpec},
         status::{PeerStatus, RouteState, RouteStatus},
@@ -70,7 +71,12 @@ impl Peer {
     pub(super) fn add(&mut self, context: &mut Context, now: Time, id: RouteId, spec: RouteSpec) {
         let route = Route::new(id, spec.clone(), now, context.config.history);
         self.routes.insert(id, route);
+        let (adopted, to) = (spec.attributes.0 & Attributes::ADOPTED != 0, spec.real_remote);
         context.event(now, EventKind::RouteAdded { route: id, spec });
+        if adopted {
+            let (peer, from) = (self.id, None);
+            context.event(now, EventKind::AddressAdopted { route: id, peer, from, to });
+        }
         self.start(now, id);
     }
 
@@ -119,6 +125,25 @@ impl Peer {
         if let Some(route) = self.routes.get_mut(&id) {
             route.spec = spec;
         }
+    }
+
+    /// A route leads to another address of the peer. What was heard of it stays: the peer has not
+    /// moved, a NAT between has. How large a datagram passes there is asked anew.
+    pub(super) fn readdress(
+        &mut self,
+        context: &mut Context,
+        now: Time,
+        id: RouteId,
+        remote: SocketAddr,
+    ) {
+        let Some(route) = self.routes.get_mut(&id) else { return };
+        let from = std::mem::replace(&mut route.spec.real_remote, remote);
+        route.spec.attributes.0 |= Attributes::ADOPTED;
+        route.mtu.doubt(now);
+        // The peer has waited for one since its address changed.
+        route.next_request = route.next_request.map(|_| now);
+        let (peer, from) = (self.id, Some(from));
+        context.event(now, EventKind::AddressAdopted { route: id, peer, from, to: remote });
     }
 
     pub(super) fn fault(&mut self, now: Time, id: RouteId, reason: Reason) {

@@ -6,6 +6,7 @@ mod drain;
 mod hostile;
 mod model;
 mod probes;
+mod readdress;
 mod reasons;
 mod stall;
 

@@ -1,0 +1,104 @@
+//! A node behind a router that translates addresses (`nft`, masquerade).
+
+use std::{net::Ipv4Addr, ops::RangeInclusive};
+
+use super::{
+    Lab, LabError, Shape,
+    build::{add_address, gateways},
+    interface_index,
+};
+
+/// The table in the router.
+const TABLE: &str = "inet lab_nat";
+
+impl Lab {
+    /// Makes the router of a routed network hide node 0: what it sends leaves towards the others
+    /// with the router's address and a port out of `ports`, and nothing reaches it that it has not
+    /// asked for. Called again, the next flows get their port from the new range; those that are
+    /// open keep theirs until [`Lab::forget_mappings`].
+    ///
+    /// # Errors
+    /// When there is no `nft`, or the kernel refuses.
+    pub fn hide(&self, network: usize, ports: RangeInclusive<u16>) -> Result<(), LabError> {
+        assert_eq!(self.network(network).shape, Shape::Routed, "only a router translates");
+        let (first, last, inside) = (ports.start(), ports.end(), Self::port(0));
+        self.nft(
+            network,
+            &format!(
+                "table {TABLE}
+                delete table {TABLE}
+                table {TABLE} {{
+                    chain out {{
+                        type nat hook postrouting priority srcnat;
+                        oifname != \"{inside}\" meta nfproto ipv4 meta l4proto udp \
+                            masquerade to :{first}-{last};
+                    }}
+                    chain guard {{
+                        type filter hook forward priority filter;
+                        meta nfproto ipv6 drop;
+                        oifname \"{inside}\" ct state new drop;
+                    }}
+                }}"
+            ),
+        )
+    }
+
+    /// Whether the router lets anything of node 0 out.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn let_out(&self, network: usize, open: bool) -> Result<(), LabError> {
+        let inside = Self::port(0);
+        self.nft(
+            network,
+            &if open {
+                "delete table inet lab_shut".to_owned()
+            } else {
+                format!(
+                    "table inet lab_shut {{ chain shut {{ type filter hook forward priority -10; \
+                     iifname \"{inside}\" drop; }}; }}"
+                )
+            },
+        )
+    }
+
+    /// Makes the router forget its mappings towards node 1, as after a restart: its address there
+    /// goes, and comes again as `outside`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_mappings(
+        &self,
+        network: usize,
+        from: Ipv4Addr,
+        outside: Ipv4Addr,
+    ) -> Result<(), LabError> {
+        let port = Self::port(1);
+        self.switch(network).netlink("change the outer address", |netlink| async move {
+            let index = interface_index(&netlink, &port).await?;
+            let mut request = netlink.address().add(index, from.into(), 24);
+            let message = request.message_mut().clone();
+            netlink.address().del(message).execute().await?;
+            add_address(&netlink, index, outside.into(), 24).await
+        })
+    }
+
+    /// The router's address towards node 1.
+    pub fn outer_address(&self, network: usize) -> Ipv4Addr {
+        match gateways(network, 1)[0].0 {
+            std::net::IpAddr::V4(v4) => v4,
+            std::net::IpAddr::V6(_) => unreachable!("the first gateway is the IPv4 one"),
+        }
+    }
+
+    fn nft(&self, network: usize, rules: &str) -> Result<(), LabError> {
+        let failed = || LabError::io("run nft");
+        let mut nft = self.switch(network).command("nft")?;
+        let output = nft.arg(rules).output().map_err(failed())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(failed()(std::io::Error::other(complaint)))
+    }
+}
