@@ -15,7 +15,7 @@ use rustls::{
         UnixTime,
     },
     server::{
-        AlwaysResolvesServerRawPublicKeys,
+        AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
@@ -84,6 +84,7 @@ impl Tls {
         config.alpn_protocols = vec![alpn.to_vec()];
         // A resumed session would skip the check of the key.
         config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
         Ok(config)
     }

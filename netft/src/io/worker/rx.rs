@@ -379,6 +379,11 @@ impl<'l> Batch<'_, 'l> {
         self.socket
     }
 
+    /// Who sent it.
+    pub(super) fn from(&self) -> SocketAddr {
+        self.from
+    }
+
     fn control(&mut self, session: &Session, plaintext: Vec<u8>) -> Result<(), DropReason> {
         let peer = session.peer();
         let route = match self.route() {
@@ -386,13 +391,21 @@ impl<'l> Batch<'_, 'l> {
             _ => return Err(DropReason::Misrouted),
         };
         let session_boot_id = session.boot_id();
-        // A request wants an answer; a reply says what is known, as long as all is well.
-        let quiet = Heartbeat::is_reply(&plaintext);
         let received_at = clock::now();
-        let message =
-            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at };
+        // A request wants an answer; a reply says what is known, as long as all is well.
         let Lent { fib, reports, counters, .. } = self.lent;
-        if quiet && fib.calm.contains(&peer) {
+        let calm = fib.calm.contains(&peer);
+        let answered = calm && self.answer((session, route), &plaintext);
+        let quiet = answered || Heartbeat::is_reply(&plaintext);
+        let message = FromWorker::Heartbeat {
+            peer,
+            route,
+            session_boot_id,
+            plaintext,
+            received_at,
+            answered,
+        };
+        if calm && quiet {
             reports.leave(message, counters);
         } else {
             reports.send(message, counters);

@@ -10,6 +10,7 @@ mod account;
 mod apply;
 mod beat;
 mod context;
+mod forms;
 mod health;
 mod peer;
 mod probe;
@@ -43,6 +44,9 @@ use crate::{
 
 /// Waking up this much late is no stall: every scheduler does it.
 const LATE: Duration = Duration::from_millis(50);
+
+/// Room for more outputs than this is given back once they are taken.
+const MANY: usize = 64;
 
 /// What the engine is told once.
 #[derive(Clone, Copy, Debug)]
@@ -188,6 +192,8 @@ pub enum Input {
         heartbeat: Heartbeat,
         /// When it arrived.
         at: Time,
+        /// It was answered by a [`Form`](super::Form) of this engine.
+        answered: bool,
     },
 }
 
@@ -223,6 +229,8 @@ pub enum Output {
         /// The largest UDP payload, bytes.
         datagram: usize,
     },
+    /// There is a new [`Engine::form`] for this peer.
+    Answers(PeerId),
 }
 
 /// The decisions of one node.
@@ -309,7 +317,13 @@ impl Engine {
 
     /// The next thing to do; drain it after every call.
     pub fn poll(&mut self) -> Option<Output> {
-        self.context.outputs.pop_front()
+        let outputs = &mut self.context.outputs;
+        let next = outputs.pop_front();
+        // All routes of a large mesh had something to say at once; that is rare.
+        if next.is_none() && outputs.capacity() > MANY {
+            outputs.shrink_to(0);
+        }
+        next
     }
 
     /// Every route, by number, as of the last call.
@@ -349,6 +363,7 @@ impl Engine {
     fn follow(&mut self, id: PeerId) {
         self.schedule(id);
         self.publish(id);
+        self.fill_in(id);
     }
 
     fn schedule(&mut self, id: PeerId) {
@@ -400,6 +415,7 @@ impl Engine {
             return;
         }
         for peer in self.peers.values_mut() {
+            peer.withdraw();
             peer.routes.values_mut().filter(|route| route.rx).for_each(|route| route.arm(now));
         }
         let ids: Vec<_> = self.peers.keys().copied().collect();

@@ -165,6 +165,7 @@ impl Rig {
                 }
                 Output::Publish(_) => {}
                 Output::Probe { probe, .. } => self.probes.push(probe),
+                Output::Answers(_) => {}
                 Output::PathMtu { route, datagram } => self.sizes.push((route, datagram)),
             }
         }
