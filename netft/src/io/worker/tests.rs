@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod answer;
 mod calm;
 mod slices;
 mod too_big;

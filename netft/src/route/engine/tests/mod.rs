@@ -3,6 +3,7 @@
 mod cost;
 mod detect;
 mod drain;
+mod forms;
 mod hostile;
 mod model;
 mod probes;
