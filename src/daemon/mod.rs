@@ -66,6 +66,8 @@ fn start(args: &Args) -> Result<(), Failure> {
         let config = load(path)?;
         failed.extend(privileges::of_port(config.port));
         environment::check()?;
+        // Before the first thread.
+        netft::io::sys::heap::share();
         for what in failed {
             tracing::warn!("could not give up privileges: {what}");
         }

@@ -2,11 +2,12 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use netft::config::Config;
+use netft::{config::Config, io::sys::heap};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::{
@@ -32,6 +33,8 @@ use crate::{
 const CLOSING: Duration = Duration::from_secs(5);
 /// How often the wall clock is read while no watchdog asks.
 const CLOCK: Duration = Duration::from_secs(60);
+/// The sessions of the start that others took over from have ended by then.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// The signals that mean something here.
 struct Signals {
@@ -103,6 +106,7 @@ pub(super) async fn run(config: Config, source: Source, file: NamesFile) -> Resu
     let control = Control { node: Arc::clone(&adapter), journal, clock: Arc::clone(&clock) };
     let server = tokio::spawn(server::serve(listener, control));
     let watchdog = tokio::spawn(watch(Arc::clone(&adapter), clock));
+    let tidying = tokio::spawn(tidy_heap());
     let reloads = tokio::spawn(reload::on_hangup(hangups, Arc::clone(&adapter)));
     notify(&[NotifyState::Ready, NotifyState::Status("the adapter is up")]);
 
@@ -115,6 +119,7 @@ pub(super) async fn run(config: Config, source: Source, file: NamesFile) -> Resu
     };
     notify(&[NotifyState::Stopping]);
     watchdog.abort();
+    tidying.abort();
     reloads.abort();
     answers.abort();
     end(server).await;
@@ -140,6 +145,15 @@ async fn watch<N: Node>(node: Arc<N>, clock: Arc<WallClock>) {
         if watchdog.is_some() {
             notify(&[NotifyState::Watchdog]);
         }
+    }
+}
+
+/// Gives back what handshakes needed: soon after the start, and after those that follow.
+async fn tidy_heap() {
+    let mut ticks = tokio::time::interval_at(Instant::now() + SETTLED, CLOCK);
+    loop {
+        ticks.tick().await;
+        heap::trim();
     }
 }
 

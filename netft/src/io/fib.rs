@@ -23,7 +23,7 @@ use crate::{
     addr::VirtualAddrs,
     id::{PeerId, RouteId},
     packet::rate::Rate,
-    route::flight::Way,
+    route::{Form, flight::Way},
     wire::session::Session,
 };
 
@@ -62,6 +62,8 @@ pub struct Fib {
     pub strangers: bool,
     /// Peers all of whose routes are up and well: their replies need not wake the driver.
     pub calm: HashSet<PeerId>,
+    /// Of these, what may be answered to their requests, and their places in `peers`.
+    pub forms: HashMap<PeerId, (usize, Arc<Form>)>,
 }
 
 /// One peer.

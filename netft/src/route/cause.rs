@@ -1,13 +1,14 @@
 //! Why data moved: what was known at that moment of the route that was left, and of every other
 //! one that could have been chosen. Plain values, copied out of the engine. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use super::{
     cost::Cost,
     event::Reason,
     machine::{Route, Word},
     params::Priority,
+    routes::Routes,
     select::rank,
     status::RouteState,
 };
@@ -119,7 +120,7 @@ impl Verdict {
 
 /// What is known of a peer's routes as data moves from one to another.
 pub(super) fn cause(
-    routes: &BTreeMap<RouteId, Route>,
+    routes: &Routes,
     from: Option<RouteId>,
     to: Option<RouteId>,
     now: Time,

@@ -6,9 +6,10 @@
 //! one should be left empty (`drain`), how good is a route (`quality`), how large a datagram it
 //! carries (`mtu`), is another one clearly better (`brownout`), why data moved (`cause`) and what
 //! that cost (`cost`, `stall`). How a peer's traffic uses its routes is in [`policy`] and
-//! [`balance`]. Beside it, one per peer and worker: what is in flight, and where it goes again
+//! [`balance`]; requests without news are answered without it (`answer`). Beside it, one per peer and worker: what is in flight, and where it goes again
 //! ([`flight`]).
 
+mod answer;
 pub mod balance;
 mod brownout;
 mod cause;
@@ -27,6 +28,7 @@ mod params;
 pub mod policy;
 mod quality;
 pub mod recovery;
+mod routes;
 mod select;
 mod slots;
 mod spec;
@@ -34,6 +36,7 @@ pub mod stall;
 mod status;
 mod table;
 
+pub use answer::Form;
 pub use cause::{Candidate, Cause, Left, MAX_CANDIDATES, Said, Verdict};
 pub use cost::{Cost, OPEN as COST_OPEN, Tally};
 pub use drain::{DrainStage, DrainStatus};

@@ -1,11 +1,8 @@
 //! Which route carries data to a peer. Pure.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
-use super::{event::Reason, machine::Route, params::Priority, status::RouteState};
+use super::{event::Reason, machine::Route, params::Priority, routes::Routes, status::RouteState};
 use crate::{id::RouteId, time::Time};
 
 /// Order of preference, the same at both ends: drained routes last, browned-out ones before them,
@@ -40,11 +37,7 @@ pub(super) struct Choice {
 /// any that is not: an operator's order does not wait. A route that does not work is left at once:
 /// for the best one that is up (those not held first), else for one proven in our direction, which
 /// keeps a pair of opposite half-routes alive.
-pub(super) fn choose(
-    routes: &BTreeMap<RouteId, Route>,
-    active: Option<RouteId>,
-    now: Time,
-) -> Choice {
+pub(super) fn choose(routes: &Routes, active: Option<RouteId>, now: Time) -> Choice {
     let up = |route: &&Route| route.state == RouteState::Up;
     let order = |route: &&Route| (route.drained(), !route.hold.over(now), rank(route));
     let best_up = routes.values().filter(up).min_by_key(order);
@@ -87,10 +80,7 @@ pub(super) fn choose(
 }
 
 /// When a held route may take over, if that is what is waited for.
-pub(super) fn next_return(
-    routes: &BTreeMap<RouteId, Route>,
-    active: Option<RouteId>,
-) -> Option<Time> {
+pub(super) fn next_return(routes: &Routes, active: Option<RouteId>) -> Option<Time> {
     let present = routes.get(&active?)?;
     routes
         .values()

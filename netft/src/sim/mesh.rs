@@ -222,7 +222,10 @@ impl Mesh {
                 Output::Send { peer, route, heartbeat } => self.send(node, peer, route, heartbeat),
                 Output::Event(event) => self.note(node, event.at, &event.kind),
                 // The networks carry every size, and there are no packets to forward.
-                Output::Publish(_) | Output::Probe { .. } | Output::PathMtu { .. } => {}
+                Output::Publish(_)
+                | Output::Probe { .. }
+                | Output::PathMtu { .. }
+                | Output::Answers(_) => {}
             }
         }
         let wish = self.engines[node].next_wake();

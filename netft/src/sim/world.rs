@@ -258,7 +258,7 @@ impl<'a> World<'a> {
                 }
                 Output::Publish(table) => self.nodes[node].table = table,
                 // Its networks carry every size; no interface was told of.
-                Output::Probe { .. } | Output::PathMtu { .. } => {}
+                Output::Probe { .. } | Output::PathMtu { .. } | Output::Answers(_) => {}
                 Output::Event(event) => {
                     self.trace.step(self.now, format_args!("node {node}: {:?}", event.kind));
                     let found =

@@ -98,6 +98,8 @@ fn build(driver: &Driver) -> Fib {
         let routes = counts.get(peer).copied().unwrap_or_default();
         if row.is_some_and(|row| row.spread.len() == routes && row.suspects.is_empty()) {
             fib.calm.insert(*peer);
+            let form = driver.engine.form(*peer).cloned();
+            fib.forms.extend(form.map(|form| (*peer, (place, form))));
         }
         for session in &sessions.live {
             fib.sessions.insert(session.local(), session.clone());

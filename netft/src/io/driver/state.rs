@@ -250,14 +250,21 @@ impl Driver {
     /// A heartbeat, or a complaint, of a worker.
     pub(super) fn on_worker(&mut self, heard: FromWorker) {
         match heard {
-            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at } => {
+            FromWorker::Heartbeat {
+                peer,
+                route,
+                session_boot_id,
+                plaintext,
+                received_at: at,
+                answered,
+            } => {
                 let former =
                     self.peers.get(&peer).is_some_and(|known| known.is_former(session_boot_id));
                 let refused = match Heartbeat::decode(&plaintext) {
                     Ok(_) if former => Err(DropReason::FormerBoot),
                     Ok(heartbeat) => {
                         self.found(peer, &heartbeat);
-                        self.try_input(Input::Late { peer, route, heartbeat, at: received_at })
+                        self.try_input(Input::Late { peer, route, heartbeat, at, answered })
                     }
                     Err(reason) => Err(reason),
                 };
@@ -459,6 +466,7 @@ impl Driver {
                 }
                 Output::Probe { peer, route, probe } => self.send_probe(peer, route, probe),
                 Output::PathMtu { route, datagram } => self.set_path_mtu(route, datagram),
+                Output::Answers(_) => self.dirty = true,
                 Output::Event(event) => {
                     // Nobody listening is no error.
                     let _ = self.events.send(event);

@@ -285,6 +285,14 @@ impl Peer {
         }
     }
 
+    /// The peer's dial led to a session first, and this node's would only be a second one beside
+    /// it. Of two dials one always stays: the peer has ended its own by being the dialer.
+    fn give_up_dial(&mut self) {
+        if let Some(dial) = self.dial.take() {
+            dial.task.abort();
+        }
+    }
+
     fn accept(&mut self, incoming: quinn::Incoming) {
         let busy = MAX_HANDSHAKES - self.handshakes.available_permits();
         if busy >= UNPROVEN && incoming.may_retry() && !incoming.remote_address_validated() {
@@ -334,6 +342,8 @@ impl Peer {
         let dialer = agreed.side == Side::Dialer;
         if dialer {
             self.dial = None;
+        } else if generation >= self.generation {
+            self.give_up_dial();
         }
         self.renew = false;
         self.generation = self.generation.max(generation);

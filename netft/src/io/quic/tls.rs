@@ -16,7 +16,7 @@ use rustls::{
         UnixTime,
     },
     server::{
-        AlwaysResolvesServerRawPublicKeys,
+        AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
@@ -90,6 +90,7 @@ impl Tls {
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         // A resumed session would skip the check of the key.
         config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
         Ok(config)
     }

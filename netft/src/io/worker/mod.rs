@@ -12,6 +12,7 @@
 //! [`QueueFull`](crate::wire::DropReason::QueueFull). About 210 KiB of buffers per worker.
 
 mod acks;
+mod answer;
 mod astray;
 mod carried;
 mod chunks;
@@ -80,6 +81,8 @@ pub enum FromWorker {
         plaintext: Vec<u8>,
         /// When the worker took it from the socket.
         received_at: Time,
+        /// The worker has answered it.
+        answered: bool,
     },
     /// An authentic path MTU probe, from an address that is a route of its sender.
     Probe {

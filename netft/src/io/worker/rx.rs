@@ -393,22 +393,30 @@ impl<'l> Batch<'_, 'l> {
     fn control(&mut self, session: &Session, plaintext: Vec<u8>) -> Result<(), DropReason> {
         let peer = session.peer();
         let session_boot_id = session.boot_id();
-        // A request wants an answer; a reply says what is known, as long as all is well.
-        let quiet = Heartbeat::is_reply(&plaintext);
         let route = match self.route() {
             Some((owner, route)) if owner == peer => route,
             _ => {
-                if !quiet {
+                if !Heartbeat::is_reply(&plaintext) {
                     self.strayed(peer, session_boot_id, plaintext);
                 }
                 return Err(DropReason::Misrouted);
             }
         };
         let received_at = clock::now();
-        let message =
-            FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at };
+        // A request wants an answer; a reply says what is known, as long as all is well.
         let Lent { fib, reports, counters, .. } = self.lent;
-        if quiet && fib.calm.contains(&peer) {
+        let calm = fib.calm.contains(&peer);
+        let answered = calm && self.answer((session, route), &plaintext);
+        let quiet = answered || Heartbeat::is_reply(&plaintext);
+        let message = FromWorker::Heartbeat {
+            peer,
+            route,
+            session_boot_id,
+            plaintext,
+            received_at,
+            answered,
+        };
+        if calm && quiet {
             reports.leave(message, counters);
         } else {
             reports.send(message, counters);

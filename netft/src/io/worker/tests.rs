@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod answer;
 mod calm;
 mod slices;
 mod too_big;
@@ -427,7 +428,8 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     let heartbeat = left.sealed(Kind::Heartbeat, b"beat");
     udp::send_one(left.socket.fd.as_fd(), &to, &heartbeat, Some(udp::TOS_CONTROL)).unwrap();
     let received = right.driver.blocking_recv().unwrap();
-    let FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at } = received
+    let FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at, .. } =
+        received
     else {
         panic!("{received:?}");
     };

@@ -2,10 +2,10 @@
 
 use super::{Engine, peer::Peer};
 use crate::{
-    id::PeerId,
+    id::{PeerId, RouteId},
     route::{Input, event::EventKind},
     time::Time,
-    wire::DropReason,
+    wire::{DropReason, heartbeat::Heartbeat},
 };
 
 impl Engine {
@@ -46,18 +46,10 @@ impl Engine {
                 self.at(now, peer, |peer, context| peer.session_down(context, now));
             }
             Input::Heartbeat { peer, route, heartbeat } => {
-                let Some(found) = self.peers.get_mut(&peer) else {
-                    return Err(DropReason::Misrouted);
-                };
-                found.hear(&mut self.context, (now, now), route, &heartbeat)?;
-                self.follow(peer);
+                self.hear(now, now, (peer, route), &heartbeat, false)?;
             }
-            Input::Late { peer, route, heartbeat, at } => {
-                let Some(found) = self.peers.get_mut(&peer) else {
-                    return Err(DropReason::Misrouted);
-                };
-                found.hear(&mut self.context, (now, at.min(now)), route, &heartbeat)?;
-                self.follow(peer);
+            Input::Late { peer, route, heartbeat, at, answered } => {
+                self.hear(now, at.min(now), (peer, route), &heartbeat, answered)?;
             }
             Input::Suspect(route) => {
                 self.at_route(now, route, |peer, context| peer.suspect(context, now, route));
@@ -110,6 +102,21 @@ impl Engine {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// A heartbeat that arrived `at`, and whether it was answered.
+    fn hear(
+        &mut self,
+        now: Time,
+        at: Time,
+        (peer, route): (PeerId, RouteId),
+        heartbeat: &Heartbeat,
+        answered: bool,
+    ) -> Result<(), DropReason> {
+        let Some(found) = self.peers.get_mut(&peer) else { return Err(DropReason::Misrouted) };
+        found.hear(&mut self.context, (now, at), route, heartbeat, answered)?;
+        self.follow(peer);
         Ok(())
     }
 

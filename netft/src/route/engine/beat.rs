@@ -17,13 +17,14 @@ use crate::{
 };
 
 impl Peer {
-    /// Takes in an authentic heartbeat that arrived `at`.
+    /// Takes in an authentic heartbeat that arrived `at`, and whether it has been answered.
     pub(super) fn hear(
         &mut self,
         context: &mut Context,
         (now, at): (Time, Time),
         id: RouteId,
         heartbeat: &Heartbeat,
+        answered: bool,
     ) -> Result<(), DropReason> {
         let Some(route) = self.routes.get_mut(&id) else { return Err(DropReason::Misrouted) };
         // An authentic packet cannot speak for another route (W-12).
@@ -43,6 +44,9 @@ impl Peer {
         let begins = route.hear(at, heartbeat.serial);
         if heartbeat.message == Message::Request {
             route.inbound.request(heartbeat.sequence);
+            if answered {
+                route.history.note(at, true, Message::Reply, heartbeat.sequence);
+            }
         } else {
             let sent = Time::from_nanos(heartbeat.sent_at);
             let held = Duration::from_micros(u64::from(heartbeat.held_us));
@@ -68,7 +72,7 @@ impl Peer {
             self.tell_others(now, None);
         }
         self.settle(context, now);
-        if heartbeat.message == Message::Request {
+        if heartbeat.message == Message::Request && !answered {
             self.reply(context, now, id, heartbeat);
         }
         Ok(())
@@ -140,9 +144,10 @@ impl Peer {
         sent_at: u64,
     ) {
         let verdicts = self.verdicts();
+        let stalled_ms = context.stalled_ms(now);
+        let serial = self.number(&verdicts, stalled_ms);
         let Some(route) = self.routes.get_mut(&id) else { return };
         route.history.note(now, true, message, sequence);
-        self.serial = self.serial.wrapping_add(1);
         let heartbeat = Heartbeat {
             message,
             route: id.0,
@@ -150,15 +155,15 @@ impl Peer {
             sequence,
             sent_at,
             held_us: 0,
-            stalled_ms: context.stalled_ms(now),
-            serial: self.serial,
+            stalled_ms,
+            serial,
             verdicts,
         };
         context.outputs.push_back(Output::Send { peer: self.id, route: id, heartbeat });
     }
 
     /// This node's word on every route whose number at the peer is known.
-    fn verdicts(&self) -> Vec<Verdict> {
+    pub(super) fn verdicts(&self) -> Vec<Verdict> {
         self.routes
             .values()
             .filter(|route| route.remote != 0)

@@ -10,6 +10,7 @@ mod account;
 mod apply;
 mod beat;
 mod context;
+mod forms;
 mod health;
 mod peer;
 mod probe;
@@ -44,6 +45,9 @@ use crate::{
 
 /// Waking up this much late is no stall: every scheduler does it.
 const LATE: Duration = Duration::from_millis(50);
+
+/// Room for more outputs than this is given back once they are taken.
+const MANY: usize = 64;
 
 /// What the engine is told once.
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +193,8 @@ pub enum Input {
         heartbeat: Heartbeat,
         /// When it arrived.
         at: Time,
+        /// It was answered by a [`Form`](super::Form) of this engine.
+        answered: bool,
     },
     /// An operator wants to know the path MTU of a route as it is: it is probed anew.
     Recheck(RouteId),
@@ -233,6 +239,8 @@ pub enum Output {
         /// The largest UDP payload, bytes.
         datagram: usize,
     },
+    /// There is a new [`Engine::form`] for this peer.
+    Answers(PeerId),
 }
 
 /// The decisions of one node.
@@ -319,7 +327,13 @@ impl Engine {
 
     /// The next thing to do; drain it after every call.
     pub fn poll(&mut self) -> Option<Output> {
-        self.context.outputs.pop_front()
+        let outputs = &mut self.context.outputs;
+        let next = outputs.pop_front();
+        // All routes of a large mesh had something to say at once; that is rare.
+        if next.is_none() && outputs.capacity() > MANY {
+            outputs.shrink_to(0);
+        }
+        next
     }
 
     /// Every route, by number, as of the last call.
@@ -359,6 +373,7 @@ impl Engine {
     fn follow(&mut self, id: PeerId) {
         self.schedule(id);
         self.publish(id);
+        self.fill_in(id);
     }
 
     fn schedule(&mut self, id: PeerId) {
@@ -410,6 +425,7 @@ impl Engine {
             return;
         }
         for peer in self.peers.values_mut() {
+            peer.withdraw();
             peer.routes.values_mut().filter(|route| route.rx).for_each(|route| route.arm(now));
         }
         let ids: Vec<_> = self.peers.keys().copied().collect();

@@ -1,15 +1,17 @@
 //! One peer and its routes: all that one input or one timer has to look at.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{net::SocketAddr, sync::Arc};
 
 use super::Context;
 use crate::{
     id::{PeerId, RouteId},
     route::{
+        answer::{Form, Voice},
         cost::{Account, Tally},
         event::{EventKind, Reason},
         machine::Route,
         params::Attributes,
+        routes::Routes,
         select,
         spec::{RouteChange, RouteSpec},
         status::{PeerStatus, RouteState, RouteStatus},
@@ -22,7 +24,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
-    pub(super) routes: BTreeMap<RouteId, Route>,
+    pub(super) routes: Routes,
     /// The peer's boot id, while there is a session.
     pub(super) session: Option<u64>,
     /// The boot id of the last session.
@@ -34,8 +36,10 @@ pub(super) struct Peer {
     pub(super) failovers: u64,
     /// Serial of the newest verdicts taken in.
     pub(super) heard_serial: Option<u32>,
-    /// Serial of the last heartbeat out.
-    pub(super) serial: u32,
+    /// What numbers heartbeats to the peer.
+    pub(super) voice: Arc<Voice>,
+    /// What may be answered without the engine.
+    pub(super) form: Option<Arc<Form>>,
     /// The peer is heard on some route.
     pub(super) heard: bool,
     /// What leaving a route costs, while it grows.
@@ -51,7 +55,7 @@ impl Peer {
     pub(super) fn new(id: PeerId, now: Time) -> Self {
         Self {
             id,
-            routes: BTreeMap::new(),
+            routes: Routes::default(),
             session: None,
             last_boot: None,
             session_at: now,
@@ -59,7 +63,8 @@ impl Peer {
             active: None,
             failovers: 0,
             heard_serial: None,
-            serial: 0,
+            voice: Arc::default(),
+            form: None,
             heard: false,
             account: None,
             tally: Tally::default(),
@@ -70,7 +75,7 @@ impl Peer {
 
     pub(super) fn add(&mut self, context: &mut Context, now: Time, id: RouteId, spec: RouteSpec) {
         let route = Route::new(id, spec.clone(), now, context.config.history);
-        self.routes.insert(id, route);
+        self.routes.insert(route);
         let (adopted, to) = (spec.attributes.0 & Attributes::ADOPTED != 0, spec.real_remote);
         context.event(now, EventKind::RouteAdded { route: id, spec });
         if adopted {
@@ -186,6 +191,7 @@ impl Peer {
         }
         let restarted = self.last_boot.replace(boot_id).is_some_and(|last| last != boot_id);
         self.session = Some(boot_id);
+        self.withdraw();
         self.session_at = now;
         self.told = false;
         self.heard_serial = None;
@@ -202,6 +208,7 @@ impl Peer {
         if self.session.take().is_none() {
             return;
         }
+        self.withdraw();
         self.close(context, now);
         for route in self.routes.values_mut() {
             route.reset(Reason::SessionLost);

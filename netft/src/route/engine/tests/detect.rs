@@ -32,7 +32,8 @@ fn a_heartbeat_that_waited_counts_from_when_it_arrived() {
     heartbeat.message = Message::Reply;
     heartbeat.sequence = sequence;
     heartbeat.sent_at = arrived.as_nanos();
-    let late = |at| Input::Late { peer: PEER, route: RouteId(1), heartbeat: heartbeat.clone(), at };
+    let (peer, route, answered) = (PEER, RouteId(1), false);
+    let late = |at| Input::Late { peer, route, heartbeat: heartbeat.clone(), at, answered };
     rig.input(late(arrived));
     assert_eq!(rig.status(1).rtt, Some(Duration::ZERO), "waiting is no round-trip time");
     rig.pass(DETECTION - waited - NANO);

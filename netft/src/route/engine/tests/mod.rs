@@ -3,6 +3,7 @@
 mod cost;
 mod detect;
 mod drain;
+mod forms;
 mod hostile;
 mod model;
 mod probes;
@@ -166,6 +167,7 @@ impl Rig {
                 }
                 Output::Publish(_) => {}
                 Output::Probe { probe, .. } => self.probes.push(probe),
+                Output::Answers(_) => {}
                 Output::PathMtu { route, datagram } => self.sizes.push((route, datagram)),
             }
         }

@@ -229,7 +229,7 @@ impl Model {
                     }
                 }
                 Output::Event(_) => others += 1,
-                Output::Probe { .. } | Output::PathMtu { .. } => {}
+                Output::Probe { .. } | Output::PathMtu { .. } | Output::Answers(_) => {}
             }
         }
         prop_assert!(sends <= 8 && others <= 8 * 4 + 6, "{} sends, {} others", sends, others);

@@ -1,0 +1,48 @@
+//! Requests that say nothing new are answered here: the driver sleeps on.
+
+use super::{carried::Way, rx::Batch};
+use crate::{
+    id::RouteId,
+    io::{counters::Counters, fib::Fib, quic::carrier::Class},
+    wire::{
+        header::{HEADER_LEN, Kind, TAG_LEN},
+        heartbeat::{Heartbeat, MAX_LEN},
+        session::Session,
+    },
+};
+
+impl Batch<'_, '_> {
+    /// Answers a request that came on `route`, if a form for it holds. Returns whether it did; the
+    /// driver answers otherwise, also what could not be sent: it knows what that means.
+    pub(super) fn answer(&self, (session, route): (&Session, RouteId), request: &[u8]) -> bool {
+        let fib = self.fib;
+        let Some(reply) = reply(fib, session, route, request) else { return false };
+        let Some((place, _)) = fib.forms.get(&session.peer()) else { return false };
+        let Some(socket) = fib.sockets.get(&self.socket()) else { return false };
+        let Some(sealing) = fib.peers.get(*place).and_then(|peer| peer.session.as_ref()) else {
+            return false;
+        };
+        let mut frame = Vec::with_capacity(HEADER_LEN + MAX_LEN + TAG_LEN);
+        frame.resize(HEADER_LEN, 0);
+        reply.encode(&mut frame);
+        frame.resize(frame.len() + TAG_LEN, 0);
+        let sealed = sealing
+            .reserve(1)
+            .and_then(|counter| sealing.seal(Kind::Heartbeat, 0, counter, &mut frame));
+        let way = Way { carrier: None, socket: &socket.fd, to: self.from() };
+        let sent = sealed.and_then(|()| way.send(&frame, Class::Control)).is_ok();
+        if sent {
+            Counters::add(&self.lent.counters.tx_frames, 1);
+        }
+        sent
+    }
+}
+
+/// A connection of the route's own sends under a lock that whoever receives may hold.
+fn reply(fib: &Fib, session: &Session, route: RouteId, request: &[u8]) -> Option<Heartbeat> {
+    let (_, form) = fib.forms.get(&session.peer())?;
+    if Heartbeat::is_reply(request) || fib.carriers.contains_key(&route) {
+        return None;
+    }
+    form.answer(session.boot_id(), route, &Heartbeat::decode(request).ok()?)
+}

@@ -1,0 +1,73 @@
+//! Requests that are answered without the engine.
+
+use super::*;
+
+fn late(rig: &mut Rig, answered: bool) -> Heartbeat {
+    let heartbeat = rig.heartbeat(1, &[1]);
+    let (peer, route, at) = (PEER, RouteId(1), rig.now);
+    rig.input(Input::Late { peer, route, heartbeat: heartbeat.clone(), at, answered });
+    heartbeat
+}
+
+fn replies(rig: &Rig) -> Vec<&Heartbeat> {
+    let sent = rig.sent.iter().map(|(_, heartbeat)| heartbeat);
+    sent.filter(|heartbeat| heartbeat.message == Message::Reply).collect()
+}
+
+#[test]
+fn while_all_is_well_a_form_says_what_the_engine_would() {
+    let mut rig = Rig::up(1);
+    let form = rig.engine.form(PEER).unwrap().clone();
+    let request = late(&mut rig, true);
+    assert_eq!(replies(&rig).len(), 0, "it was answered");
+    let theirs = form.answer(1, RouteId(1), &request).unwrap();
+    late(&mut rig, false);
+    let ours = replies(&rig)[0].clone();
+    assert!(ours.serial > theirs.serial);
+    assert_eq!(
+        Heartbeat { serial: 0, sequence: 0, ..ours },
+        Heartbeat { serial: 0, sequence: 0, ..theirs }
+    );
+    // What was answered elsewhere was heard all the same.
+    for _ in 0..20 {
+        rig.pass(DELAY);
+        late(&mut rig, true);
+    }
+    assert_eq!(rig.state(1), RouteState::Up);
+    assert!(Arc::ptr_eq(&form, rig.engine.form(PEER).unwrap()));
+}
+
+#[test]
+fn a_heartbeat_that_says_otherwise_outranks_every_answer() {
+    let mut rig = Rig::up(2);
+    let form = rig.engine.form(PEER).unwrap().clone();
+    let request = rig.heartbeat(2, &[1, 2]);
+    let before = form.answer(1, RouteId(2), &request).unwrap().serial;
+    rig.fault(1);
+    rig.pass(DELAY);
+    let says = |(_, sent): &&(RouteId, Heartbeat)| sent.verdicts[0].local_down;
+    let word = rig.sent.iter().find(says).unwrap();
+    assert!(word.1.serial > before);
+    assert!(form.answer(1, RouteId(2), &request).is_none(), "it does not hold any more");
+    assert!(rig.engine.form(PEER).is_none());
+    rig.input(Input::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
+    for sequence in 5..9 {
+        for route in [1, 2] {
+            let heartbeat = Heartbeat { sequence, ..rig.heartbeat(route, &[1, 2]) };
+            rig.input(Input::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
+        }
+    }
+    let next = rig.engine.form(PEER).unwrap();
+    assert!(next.answer(1, RouteId(2), &request).is_some());
+    assert!(form.answer(1, RouteId(2), &request).is_none());
+}
+
+#[test]
+fn a_session_that_ends_takes_the_form_with_it() {
+    let mut rig = Rig::up(1);
+    let form = rig.engine.form(PEER).unwrap().clone();
+    let request = rig.heartbeat(1, &[1]);
+    rig.input(Input::SessionDown(PEER));
+    assert!(rig.engine.form(PEER).is_none());
+    assert!(form.answer(1, RouteId(1), &request).is_none());
+}
