@@ -90,12 +90,11 @@ impl Connections {
         self.held.iter().map(|(id, held)| (*id, &held.carrier))
     }
 
-    /// The largest frame a route takes whose interface takes `datagram` bytes.
-    pub(super) fn limit(&self, route: RouteId, datagram: usize) -> usize {
-        match self.of(route) {
-            Some(carrier) => datagram.saturating_sub(ADDED).min(carrier.room()).max(OVERHEAD),
-            None => datagram,
-        }
+    /// The largest frame a route takes whose interface takes `datagram` bytes, and what its carrier
+    /// adds to it.
+    pub(super) fn limit(&self, route: RouteId, datagram: usize) -> (usize, usize) {
+        let Some(carrier) = self.of(route) else { return (datagram, 0) };
+        (datagram.saturating_sub(ADDED).min(carrier.room()).max(OVERHEAD), ADDED)
     }
 
     /// How a packet for a connection is told where there is none.

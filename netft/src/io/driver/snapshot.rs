@@ -8,7 +8,6 @@ use crate::{
     io::{
         clock,
         counters::{Counters, RouteCounters},
-        quic::carrier::ADDED,
     },
     route::{Carrier, RouteStatus},
     wire::DropReason,
@@ -70,7 +69,6 @@ fn routes(driver: &Driver) -> Vec<RouteStatus> {
         status.spec.carrier = Carrier::Udp;
         if driver.connections.of(status.id).is_some() {
             status.spec.carrier = Carrier::Quic;
-            status.path_mtu = status.path_mtu.map(|mtu| mtu + ADDED);
         }
     }
     routes

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
-    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ServerConfig, TransportConfig, VarInt,
 };
 use ring::{hkdf, hmac};
 
@@ -37,6 +37,10 @@ const MTU_RAISE: Duration = Duration::from_secs(60);
 const SEND_BUFFER: usize = 512 << 10;
 /// Frames of one batch wait here until the worker takes them, at once.
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// Packets one acknowledgement of QUIC's is for. Nothing is sent again for them: they only tell
+/// [`Gate`] what is in flight. One per packet, or per batch, they would be most of what a sender
+/// receives, and bulk data would find the window full because they wait in its socket.
+const ACK_EVERY: u32 = 256;
 /// Handshakes of one route that wait to be looked at.
 const MAX_INCOMING: usize = 4;
 
@@ -135,6 +139,11 @@ fn transport(mtu: u16, gate: &Arc<Gate>) -> TransportConfig {
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(mtu).interval(MTU_RAISE).black_hole_cooldown(MTU_RAISE);
     let idle = IdleTimeout::try_from(IDLE).ok();
+    // After this many packets or 25 ms (the RFC's max_ack_delay), and no sooner for reordering
+    // (draft-ietf-quic-ack-frequency).
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY - 1));
+    acks.reordering_threshold(VarInt::from_u32(0));
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
@@ -142,6 +151,7 @@ fn transport(mtu: u16, gate: &Arc<Gate>) -> TransportConfig {
         .datagram_receive_buffer_size(Some(RECEIVE_BUFFER))
         .datagram_send_buffer_size(SEND_BUFFER)
         .congestion_controller_factory(Arc::new(Open(gate.clone())))
+        .ack_frequency_config(Some(acks))
         .initial_rtt(INITIAL_RTT)
         .initial_mtu(mtu)
         .min_mtu(MIN_MTU)
