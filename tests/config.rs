@@ -101,6 +101,7 @@ name = "nf1"
 backend = "plain"
 mtu = 1400
 multicast = 0
+workers = 3
 address = "10.99.0.1"
 prefix = ["10.99.0.0/24", "fd99::/64"]
 address6 = "fd99::1"
@@ -166,7 +167,8 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.name, "a");
     assert_eq!(config.public_key, folder.public);
     assert_eq!((config.adapter.as_str(), config.mtu), ("nf1", 1400));
-    assert_eq!((config.backend, config.multicast), (Backend::Plain, 0));
+    let Config { backend, multicast, workers, .. } = config;
+    assert_eq!((backend, multicast, workers), (Backend::Plain, 0, 3));
     assert_eq!(config.addrs.v4.to_string(), "10.99.0.1");
     assert_eq!(config.addrs.v6.to_string(), "fd99::1");
     assert_eq!(config.port, 4444);
@@ -207,7 +209,7 @@ fn the_smallest_config_gets_the_defaults_with_bom_and_crlf_too() {
     assert_eq!((config.adapter.as_str(), config.mtu, config.port), ("netft0", 1420, 3343));
     assert_eq!(config.hold, Duration::from_secs(1));
     assert_eq!((config.resend.bytes, config.resend.age), (64 << 20, Duration::from_secs(1)));
-    assert_eq!((config.history, config.multicast), (10, 1000));
+    assert_eq!((config.history, config.multicast, config.workers), (10, 1000, 0));
     let windows = format!("\u{feff}{}", NODE.replace('\n', "\r\n"));
     assert_eq!(folder.load(windows).unwrap().name, "a");
 }
@@ -298,8 +300,9 @@ fn c_02_numbers_out_of_range_say_what_is_allowed() {
     ] {
         rows.push((format!("{NODE}[heartbeat]\ndelay = {value}\n"), "5:9", words));
     }
-    let others: [(&str, &str, &'static [&'static str]); 13] = [
+    let others: [(&str, &str, &'static [&'static str]); 14] = [
         ("[adapter]\nmtu = 1279", "5:7", &["from 1280 to 65535 bytes", "not 1279"]),
+        ("[adapter]\nworkers = 17", "5:11", &["from 0 to 16 threads"]),
         ("[adapter]\nmulticast = 1000001", "5:13", &["from 0 to 1000000 packets per second"]),
         ("[relay]\nlimit = 0", "5:9", &["from 1 to 10000000 datagrams per second"]),
         ("[relay]\nuse = 1", "5:7", &["`use` is `true` or `false`", "not 1"]),

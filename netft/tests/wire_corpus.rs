@@ -150,7 +150,7 @@ fn with(bytes: &[u8], at: usize, new: &[u8]) -> Vec<u8> {
 }
 
 fn frame(kind: Kind, flags: u8, session: u32, counter: u64) -> Vec<u8> {
-    let mut frame = Header { kind, flags, session, counter }.encode().to_vec();
+    let mut frame = Header { kind, flags, lane: 0, session, counter }.encode().to_vec();
     frame.resize(OVERHEAD, 0);
     frame
 }

@@ -22,6 +22,9 @@ use super::{
     virtuals::{self, Prefixes},
 };
 
+/// The most packet workers: the sender's lane is one byte, and no machine gains from so many.
+const MAX_WORKERS: u64 = 16;
+
 /// This node's name and key, and where they stand.
 pub(super) struct Node {
     pub(super) name: String,
@@ -71,6 +74,8 @@ pub(super) fn check(
     let mtu = reader.number(&adapter.mtu, "mtu", Limits::new(1280, 65_535, "bytes"));
     let multicast = Limits::new(0, 1_000_000, "packets per second");
     let multicast = reader.number(&adapter.multicast, "multicast", multicast);
+    let workers = Limits::new(0, MAX_WORKERS, "threads (0: from the number of cores)");
+    let workers = reader.number(&adapter.workers, "workers", workers);
     let timings = timings(&mut reader, &file.heartbeat);
     let history = Limits::new(0, 40, "heartbeats");
     let history = reader.number(&file.heartbeat.history, "history", history);
@@ -92,7 +97,7 @@ pub(super) fn check(
             multicast: multicast.map_or(DEFAULT_MULTICAST, |rate| rate as u32),
             addrs: own.addrs,
             port,
-            workers: 0,
+            workers: workers.unwrap_or_default() as usize,
             runtime_dir: runtime_dir.to_owned(),
             hold: Duration::from_millis(hold.unwrap_or(1000)),
             mtu_raise: mtu_raise.map_or(PMTU_RAISE_TIMER, Duration::from_millis),

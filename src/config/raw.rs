@@ -65,6 +65,7 @@ pub(super) struct Adapter {
     pub(super) backend: Field,
     pub(super) mtu: Field,
     pub(super) multicast: Field,
+    pub(super) workers: Field,
     pub(super) address: Field,
     pub(super) address6: Field,
     pub(super) prefix: Field,

@@ -98,7 +98,7 @@ fn both(len: usize) -> Case {
 fn header() -> Case {
     let mut frame = [0; OVERHEAD];
     Box::new(move |counter| {
-        let header = Header { kind: Kind::Data, flags: 1, session: 5, counter };
+        let header = Header { kind: Kind::Data, flags: 1, lane: 0, session: 5, counter };
         frame[..16].copy_from_slice(&header.encode());
         black_box(Header::decode(black_box(&frame)).unwrap());
     })

@@ -13,6 +13,8 @@ pub const VERSION: u8 = 1;
 /// Flag of a data frame: the L4 checksums of its packets are unfinished (`NEEDS_CSUM`); they hold
 /// the pseudo-header sum only, and the tag protects the bytes instead.
 pub const FLAG_PARTIAL_CHECKSUM: u8 = 0x01;
+/// Where the lane stands in a frame.
+pub const LANE: usize = 2;
 /// Flag of a data frame: it carries one [slice](super::slice) of a packet that no frame holds.
 pub const FLAG_SLICE: u8 = 0x02;
 
@@ -55,6 +57,10 @@ pub struct Header {
     pub kind: Kind,
     /// [`FLAG_PARTIAL_CHECKSUM`] and [`FLAG_SLICE`], of data; else 0.
     pub flags: u8,
+    /// Which of the sender's packet workers sealed the frame; 0 if none did. A receiver with
+    /// several gives all of one lane to one of its own, whatever the route, so that a flow keeps
+    /// its order and one busy peer keeps them all busy.
+    pub lane: u8,
     /// The receiver's number for the session.
     pub session: u32,
     /// The session counter: unique per key, over all routes.
@@ -77,13 +83,14 @@ impl Header {
         }
         let kind = Kind::of(head[0]).ok_or(DropReason::Unsupported)?;
         let known = if kind == Kind::Data { FLAG_PARTIAL_CHECKSUM | FLAG_SLICE } else { 0 };
-        if head[1] & !known != 0 || head[2] != 0 || head[3] != 0 {
+        if head[1] & !known != 0 || head[3] != 0 {
             return Err(DropReason::Unsupported);
         }
         let [_, _, _, _, s0, s1, s2, s3, c0, c1, c2, c3, c4, c5, c6, c7] = *head;
         Ok(Self {
             kind,
             flags: head[1],
+            lane: head[LANE],
             session: u32::from_be_bytes([s0, s1, s2, s3]),
             counter: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
         })
@@ -97,7 +104,7 @@ impl Header {
         [
             VERSION << 4 | self.kind as u8,
             self.flags,
-            0,
+            self.lane,
             0,
             s[0],
             s[1],
@@ -115,10 +122,13 @@ impl Header {
     }
 }
 
-/// Whether a datagram with this first byte belongs to QUIC (fixed bit, RFC 9443 section 3).
+/// The bit of a datagram's first byte that makes it QUIC's (fixed bit, RFC 9443 section 3).
+pub const QUIC_BIT: u8 = 0x40;
+
+/// Whether a datagram with this first byte belongs to QUIC.
 #[inline]
 pub const fn is_quic(first: u8) -> bool {
-    first & 0x40 != 0
+    first & QUIC_BIT != 0
 }
 
 #[cfg(test)]
@@ -140,6 +150,7 @@ mod tests {
         Header {
             kind: Kind::Data,
             flags: FLAG_PARTIAL_CHECKSUM,
+            lane: 3,
             session: 0x0102_0304,
             counter: 0x0506_0708_090a_0b0c,
         }
@@ -150,19 +161,20 @@ mod tests {
         fn what_is_encoded_is_decoded(
             kind in 0..KINDS.len(),
             flags in 0..4u8,
+            lane: u8,
             session: u32,
             counter: u64,
         ) {
             let kind = KINDS[kind];
             let flags = if kind == Kind::Data { flags } else { 0 };
-            let header = Header { kind, flags, session, counter };
+            let header = Header { kind, flags, lane, session, counter };
             prop_assert_eq!(Header::decode(&frame(&header)), Ok(header));
         }
     }
 
     #[test]
     fn the_bytes_are_these() {
-        let golden = [0x11, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let golden = [0x11, 1, 3, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
         assert_eq!(sample().encode(), golden);
         let firsts = KINDS.map(|kind| Header { kind, ..sample() }.encode()[0]);
         assert_eq!(firsts, [0x11, 0x12, 0x13, 0x14, 0x15]);
@@ -178,7 +190,7 @@ mod tests {
         assert_eq!(Header::decode(&frame), Ok(sample()));
     }
 
-    /// W-04: all 2^8 first bytes, all 2^8 flags, all 16 reserved bits.
+    /// W-04: all 2^8 first bytes, all 2^8 flags, all 8 reserved bits.
     #[test]
     fn unknown_versions_kinds_flags_and_reserved_bits_are_unsupported() {
         for first in 0..=255u8 {
@@ -195,7 +207,7 @@ mod tests {
                 assert_eq!(Header::decode(&frame).err(), expected, "{kind:?} {flags:#x}");
             }
         }
-        for bit in 16..32 {
+        for bit in 24..32 {
             let mut frame = frame(&sample());
             frame[bit / 8] ^= 0x80 >> (bit % 8);
             assert_eq!(Header::decode(&frame), Err(DropReason::Unsupported), "bit {bit}");

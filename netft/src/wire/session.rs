@@ -319,10 +319,11 @@ impl Session {
         Ok(first)
     }
 
-    /// What seals a batch of frames. It keeps a key epoch alive: hold it for a turn, not longer.
+    /// What seals a batch of frames of one [lane](Header::lane). It keeps a key epoch alive: hold
+    /// it for a turn, not longer.
     #[inline]
-    pub fn sealer(&self) -> Sealer<'_> {
-        Sealer { session: self, keys: self.tx.load() }
+    pub fn sealer(&self, lane: u8) -> Sealer<'_> {
+        Sealer { session: self, lane, keys: self.tx.load() }
     }
 
     /// What opens a batch of frames. It keeps a key epoch alive: hold it for a turn, not longer.
@@ -331,7 +332,7 @@ impl Session {
         Opener { session: self, keys: self.rx.load() }
     }
 
-    /// Seals one frame: [`Sealer::seal`].
+    /// Seals one frame of lane 0: [`Sealer::seal`].
     ///
     /// # Errors
     /// As there.
@@ -343,7 +344,7 @@ impl Session {
         counter: u64,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
-        self.sealer().seal(kind, flags, counter, frame)
+        self.sealer(0).seal(kind, flags, counter, frame)
     }
 
     /// Opens one frame: [`Opener::open`].
@@ -363,6 +364,7 @@ impl Session {
 /// The sealing keys of a session, looked up once per batch.
 pub struct Sealer<'s> {
     session: &'s Session,
+    lane: u8,
     keys: Guard<Arc<KeyWindow>>,
 }
 
@@ -405,7 +407,8 @@ impl<'s> Sealer<'s> {
         let Some((payload, tag)) = sealed.split_last_chunk_mut::<TAG_LEN>() else {
             return Err(DropReason::Malformed);
         };
-        *head = Header { kind, flags, session: self.session.remote, counter }.encode();
+        let session = self.session.remote;
+        *head = Header { kind, flags, lane: self.lane, session, counter }.encode();
         tag.copy_from_slice(key.seal(counter, *head, payload)?.as_ref());
         Ok(())
     }

@@ -1,13 +1,19 @@
 //! The open sockets: one per local address and worker, pinned to one interface.
 
-use std::{collections::BTreeMap, io, net::IpAddr, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    sync::Arc,
+};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::{
     io::{
         fib::{SocketId, UdpSocket},
-        sys::udp,
+        sys::{lanes, udp},
         worker::Workers,
     },
     wire::{header::OVERHEAD, session::MAX_FRAME},
@@ -44,6 +50,10 @@ impl Sockets {
             self.last_id += 1;
             let id = SocketId(self.last_id);
             sockets.push(Arc::new(UdpSocket { id, local, ifindex, worker, fd }));
+        }
+        if count > 1 {
+            // Without it the kernel chooses by the addresses: slower, not wrong.
+            let _ = lanes::spread(sockets[0].fd.as_fd(), count);
         }
         for socket in &sockets {
             workers.watch_socket(socket)?;

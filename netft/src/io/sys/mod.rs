@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod epoll;
 pub mod glink;
+pub mod lanes;
 pub mod prefetch;
 pub mod speed;
 pub mod tun;

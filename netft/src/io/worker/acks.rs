@@ -52,11 +52,18 @@ pub(super) struct Acks {
     due: Vec<(Arc<Session>, Debt<Back>)>,
     asked: Vec<Asked>,
     frame: Vec<u8>,
+    /// This worker's number: what it says goes to the worker that heard its data.
+    lane: u8,
     /// How long this worker was not scheduled last, and when it was again.
     stalled: Option<(Duration, Time)>,
 }
 
 impl Acks {
+    /// No debts of the worker of this number.
+    pub(super) fn new(lane: u8) -> Self {
+        Self { lane, ..Self::default() }
+    }
+
     /// Notes data of a session.
     pub(super) fn note(&mut self, session: &Arc<Session>, frames: u64, back: Back, now: Time) {
         self.debt(session, back, now).add(frames, back);
@@ -85,7 +92,7 @@ impl Acks {
     ) {
         let mut ack = session.acknowledgement().unwrap_or_default();
         ack.asks = question.number;
-        send(session, &ack, &Way::of(path), &mut self.frame, counters);
+        send((session, self.lane), &ack, &Way::of(path), &mut self.frame, counters);
     }
 
     /// Notes that this worker was not scheduled.
@@ -98,7 +105,7 @@ impl Acks {
         let stalled = self.stalled.filter(|(_, ended)| now.since(*ended) < STALL_TOLD);
         let stalled = stalled.map_or(0, |(length, _)| length.as_millis());
         let stalled_ms = u16::try_from(stalled).unwrap_or(u16::MAX);
-        let Self { due, asked, frame, .. } = self;
+        let Self { due, asked, frame, lane, .. } = self;
         let mut put = |session: &Session, back: Back, answers| {
             let Some(socket) = fib.sockets.get(&back.socket) else { return };
             let ack = session.acknowledgement().or((answers != 0).then(Ack::default));
@@ -106,7 +113,7 @@ impl Acks {
             let ack = Ack { stalled_ms, answers, ..ack };
             let carrier = back.route.and_then(|route| fib.carrier(route));
             let way = Way { carrier, socket: &socket.fd, to: back.to };
-            send(session, &ack, &way, frame, counters);
+            send((session, *lane), &ack, &way, frame, counters);
         };
         due.retain(|(session, debt)| {
             let due = debt.due(now);
@@ -158,12 +165,19 @@ fn ways(session: &Session, debt: &Debt<Back>, fib: &Fib) -> impl Iterator<Item =
     debt.ways(up, own)
 }
 
-fn send(session: &Session, ack: &Ack, way: &Way<'_>, frame: &mut Vec<u8>, counters: &Counters) {
+fn send(
+    (session, lane): (&Session, u8),
+    ack: &Ack,
+    way: &Way<'_>,
+    frame: &mut Vec<u8>,
+    counters: &Counters,
+) {
     frame.clear();
     frame.resize(HEADER_LEN, 0);
     ack.encode(frame);
     frame.resize(frame.len() + TAG_LEN, 0);
-    let sealed = session.reserve(1).and_then(|counter| session.seal(Kind::Ack, 0, counter, frame));
+    let mut sealer = session.sealer(lane);
+    let sealed = session.reserve(1).and_then(|counter| sealer.seal(Kind::Ack, 0, counter, frame));
     if let Err(reason) = sealed {
         return counters.count(reason);
     }

@@ -50,13 +50,14 @@ impl Worker {
         counters: Arc<Counters>,
         io: WorkerIo,
     ) -> Self {
+        let lane = index as u8;
         Self {
             index,
             shared,
             counters,
             reports: Reports::new(io.to_driver.clone(), io.later.clone()),
-            acks: Acks::default(),
-            tx: Tx::new(io.resend),
+            acks: Acks::new(lane),
+            tx: Tx::new(lane, io.resend),
             rx: Rx::new(),
             io,
             seen: 0,

@@ -45,7 +45,7 @@ impl Turn<'_> {
         }
         let mut outcome = Err(DropReason::NoRoute);
         for entry in reached() {
-            let sent = tx::target(entry, &traffic).and_then(|mut to| {
+            let sent = tx::target(entry, self.lane, &traffic).and_then(|mut to| {
                 let Self { out, context, scratch, .. } = self;
                 let packed = tx::pack(out, &mut to, context, (hdr, packet, inner), scratch);
                 out.flush(&mut to, context);

@@ -57,6 +57,8 @@ pub(super) enum Outcome {
 
 /// The sending half of a worker.
 pub(super) struct Tx {
+    /// The lane of what it seals: the worker's number.
+    lane: u8,
     input: Box<[u8]>,
     out: Out,
     /// Bounds what the local stack is told of packets that are too big.
@@ -67,6 +69,7 @@ pub(super) struct Tx {
 
 /// What one turn knows.
 pub(super) struct Turn<'a> {
+    pub(super) lane: u8,
     pub(super) fib: &'a Fib,
     pub(super) out: &'a mut Out,
     queue: &'a TunQueue,
@@ -79,10 +82,10 @@ pub(super) struct Turn<'a> {
 
 impl Tx {
     /// `resend`: what a peer's unacknowledged frames may hold here.
-    pub(super) fn new(resend: Limits) -> Self {
+    pub(super) fn new(lane: u8, resend: Limits) -> Self {
         let input = vec![0; INPUT_LEN].into_boxed_slice();
         let out = Out::new(&input, resend);
-        Self { input, out, too_big: too_big::limit(), scratch: Vec::new() }
+        Self { lane, input, out, too_big: too_big::limit(), scratch: Vec::new() }
     }
 
     /// Acknowledgements, resends, and what is done with: once per turn.
@@ -110,8 +113,9 @@ impl Tx {
         reports: &mut Reports,
     ) -> Outcome {
         let context = Context { counters, reports };
-        let Self { input, out, too_big, scratch } = self;
-        let mut turn = Turn { fib, out, queue, too_big, scratch, context, target: None };
+        let Self { lane, input, out, too_big, scratch } = self;
+        let mut turn =
+            Turn { lane: *lane, fib, out, queue, too_big, scratch, context, target: None };
         let (mut bytes, mut outcome) = (0, Outcome::Fine);
         for _ in 0..MAX_READS {
             let len = match rustix::io::read(queue.fd.as_fd(), &mut **input) {
@@ -238,7 +242,7 @@ impl<'a> Turn<'a> {
         let Some(entry) = self.fib.peer_at(dst) else {
             return Err(if self.is_own(dst, port) { DropReason::Loop } else { DropReason::NoPeer });
         };
-        target(entry, traffic)
+        target(entry, self.lane, traffic)
     }
 
     /// Whether a packet goes to the remote end of a route: one of our own frames, sent here by a
@@ -264,6 +268,7 @@ impl<'a> Turn<'a> {
 #[inline]
 pub(super) fn target(
     entry: &PeerEntry,
+    lane: u8,
     traffic: impl Fn() -> Traffic,
 ) -> Result<Target<'_>, DropReason> {
     let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
@@ -275,7 +280,7 @@ pub(super) fn target(
         return Err(DropReason::TooBig);
     }
     let steered = entry.steering.is_some().then_some(entry);
-    let sealer = session.sealer();
+    let sealer = session.sealer(lane);
     Ok(Target { session, sealer, path, duplicate: copy, steered, max_frame })
 }
 

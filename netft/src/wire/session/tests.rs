@@ -70,7 +70,7 @@ fn every_kind_and_size_makes_the_round_trip() {
                 assert_ne!(frame[HEADER_LEN..HEADER_LEN + len], payload);
             }
             let header = Header::decode(&frame).unwrap();
-            assert_eq!(header, Header { kind, flags, session: there.local(), counter });
+            assert_eq!(header, Header { kind, flags, lane: 0, session: there.local(), counter });
             assert_eq!(there.open(&header, &mut frame).unwrap(), payload);
         }
     }
@@ -126,7 +126,7 @@ fn every_truncation_and_every_extra_byte_is_refused() {
 #[test]
 fn frames_too_short_to_hold_a_header_and_a_tag_are_neither_sealed_nor_opened() {
     let (here, there) = pair();
-    let header = Header { kind: Kind::Data, flags: 0, session: 1, counter: 0 };
+    let header = Header { kind: Kind::Data, flags: 0, lane: 0, session: 1, counter: 0 };
     for len in 0..OVERHEAD {
         let mut frame = vec![0; len];
         assert_eq!(here.seal(Kind::Data, 0, 0, &mut frame), Err(DropReason::Malformed));
@@ -359,7 +359,7 @@ fn a_worker_that_ratchets_late_does_not_step_back() {
 #[test]
 fn keys_held_over_a_batch_follow_a_session_that_moved_on() {
     let (here, there) = pair_with(Cipher::Aes256Gcm, 4, 1 << 10);
-    let (mut sealer, mut opener) = (here.sealer(), there.opener());
+    let (mut sealer, mut opener) = (here.sealer(0), there.opener());
     // Others move both ends on by four epochs.
     for counter in [16, 32, 48, 64] {
         opened(&there, &sealed(&here, counter, b"others")).unwrap();
@@ -404,7 +404,7 @@ proptest! {
     ) {
         let (_, there) = pair();
         let header =
-            Header { kind: Kind::Data, flags: 0, session: there.local(), counter };
+            Header { kind: Kind::Data, flags: 0, lane: 0, session: there.local(), counter };
         frame[..HEADER_LEN].copy_from_slice(&header.encode());
         prop_assert_eq!(refused(&there, &frame), DropReason::NotAuthentic);
         prop_assert!(!there.replay.seen(counter));
