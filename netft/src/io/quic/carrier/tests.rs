@@ -52,7 +52,8 @@ struct End {
 
 impl End {
     fn new(key: &Key, peer: NodeKey, socket: Arc<UdpSocket>, remote: SocketAddr) -> Self {
-        let settings = Common::new(&key.0, key.1).unwrap().with(peer, Duration::from_secs(60)).unwrap();
+        let settings =
+            Common::new(&key.0, key.1).unwrap().with(peer, Duration::from_secs(60)).unwrap();
         let carrier = Carrier::new(settings, remote, MTU);
         carrier.set_socket(Some(&socket));
         Self { carrier, socket, buf: vec![0; 65_536], packets: 0, strange: 0 }
