@@ -306,7 +306,10 @@ async fn added_by_hand() {
     assert_eq!(node.add_route(peer, quic(first)).await, Err(RouteError::Exists(known)));
     assert_eq!(routes().await, [(first, Carrier::Udp)]);
     let nowhere = "203.0.113.1:3343".parse().unwrap();
-    assert_eq!(node.add_route(peer, quic(nowhere)).await, Err(RouteError::NoWay(nowhere)));
+    assert_eq!(
+        node.add_route(peer, RouteOverride::to(nowhere)).await,
+        Err(RouteError::NoWay(nowhere))
+    );
     node.add_route(peer, quic(second)).await.unwrap();
     assert_eq!(routes().await, [(first, Carrier::Udp), (second, Carrier::Quic)]);
     node.close().await;
