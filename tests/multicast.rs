@@ -170,7 +170,7 @@ fn every_other_node_gets_multicast_and_broadcast_once() {
             let others = [1, 2].map(|node| three.listen(node, group));
             send(&three.sender(0, group), 0..20, len);
             let all = || others.iter().all(|listener| listener.count() == 20);
-            eventually(&format!("{group} at both"), all);
+            eventually(&format!("{group} with {len} bytes at both"), all);
             // Time for copies that must not come.
             thread::sleep(WHILE / 2);
             let addrs = three.site.addrs(0);

@@ -4,15 +4,28 @@
 
 mod common;
 
-use std::{process::Command, thread, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use common::{HOLD, PATIENCE, Pair, RATE, WHILE, alive, bound, nothing_lost};
+use netft::{
+    Adapter,
+    adapter::RouteError,
+    config::{Config, Network, Peer, Role, RouteOverride},
+    io::identity,
+    route::Carrier,
+};
 use netftd::lab::{
-    Lab, Moment,
+    Lab, Moment, Scratch,
     capture::Capture,
     daemon::{Events, Settings},
     in_namespace,
 };
+use rustix::process::Signal;
 
 const QUIC: &str = "carrier = \"quic\"\n";
 
@@ -208,29 +221,42 @@ fn a_restarted_daemon_has_its_quic_routes_again() {
     });
 }
 
+/// By the operator's command and by SIGHUP; for a network and for a peer.
 #[test]
 fn a_reload_changes_the_carrier_and_nobody_notices() {
     in_namespace("a_reload_changes_the_carrier_and_nobody_notices", || {
         let mut pair = prepared(&[], &[]).started();
         let flow = pair.transfer(0, Some(RATE), false);
-        for (from, to, expected) in [
-            ("metric = 1000\n", "metric = 1000\ncarrier = \"quic\"\n", "quic"),
-            ("metric = 1000\ncarrier = \"quic\"\n", "metric = 1000\n", "udp"),
-        ] {
-            pair.rewrite(0, from, to);
-            let mut command = pair.site.operator(&pair.lab, 0).unwrap();
-            let done = command.args(["reload"]).output().unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-            let said = String::from_utf8_lossy(&done.stdout).into_owned();
-            assert!(said.contains("carrier"), "{said}");
+        let steps = [
+            ("metric = 1000\n", format!("metric = 1000\n{QUIC}"), ["quic", "udp"], false),
+            ("[[peer]]\n", format!("[[peer]]\n{QUIC}"), ["quic", "quic"], true),
+            (&*format!("[[peer]]\n{QUIC}"), "[[peer]]\n".to_owned(), ["quic", "udp"], false),
+            (
+                &*format!("metric = 1000\n{QUIC}"),
+                "metric = 1000\n".to_owned(),
+                ["udp", "udp"],
+                true,
+            ),
+        ];
+        for (from, to, expected, signal) in steps {
+            pair.rewrite(0, from, &to);
+            if signal {
+                pair.daemon(0).signal(Signal::HUP).unwrap();
+            } else {
+                let mut command = pair.site.operator(&pair.lab, 0).unwrap();
+                let done = command.args(["reload"]).output().unwrap();
+                assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+                let said = String::from_utf8_lossy(&done.stdout).into_owned();
+                assert!(said.contains("carrier"), "{said}");
+            }
             for node in [0, 1] {
                 let mut tries = 0..PATIENCE.as_millis() / WHILE.as_millis();
-                let over = |all: Vec<String>| match expected {
-                    "udp" => all == ["udp", "udp"],
-                    _ => all.len() == 2 && all.contains(&expected.to_owned()),
+                let over = |mut all: Vec<String>| {
+                    all.sort();
+                    all == expected
                 };
                 while !over(carriers(&mut pair, node)) {
-                    assert!(tries.next().is_some(), "node {node} does not go over to {expected}");
+                    assert!(tries.next().is_some(), "node {node} does not go over to {expected:?}");
                     thread::sleep(WHILE);
                 }
                 pair.ready(node);
@@ -238,4 +264,53 @@ fn a_reload_changes_the_carrier_and_nobody_notices() {
         }
         alive(flow);
     });
+}
+
+/// Through the library: a route takes its carrier from its entry, and an entry for a route there is
+/// changes nothing.
+#[test]
+fn a_route_added_by_hand_has_its_carrier_and_is_refused_the_second_time() {
+    in_namespace("a_route_added_by_hand_has_its_carrier_and_is_refused_the_second_time", || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(added_by_hand());
+    });
+}
+
+async fn added_by_hand() {
+    let keys = [identity::generate().unwrap(), identity::generate().unwrap()];
+    let public = keys.each_ref().map(|key| identity::public_key(key).unwrap());
+    let folder = Scratch::new("by-hand").unwrap();
+    let [first, second]: [SocketAddr; 2] = [1, 2].map(|n| ([127, n, 0, 2], 3343).into());
+    let own = |to: SocketAddr| IpAddr::from([127, if to == first { 1 } else { 2 }, 0, 1]);
+    let peer = Peer::new("b", public[1]).route(RouteOverride::to(first).from(own(first)));
+    let mut config = Config::new("a", keys[0].clone(), public[0])
+        .runtime_dir(folder.path().to_owned())
+        .peer(peer);
+    // Loopback addresses are used only where a network names them.
+    for prefix in ["127.1.0.0/16", "127.2.0.0/16"] {
+        let (prefix, role) = (prefix.parse().unwrap(), Role::Cluster);
+        let (metric, capacity, carrier) = (None, None, None);
+        config = config.network(Network { prefix, role, metric, capacity, carrier });
+    }
+    let node = Adapter::open(config).await.unwrap();
+    let routes = async || {
+        let routes = node.snapshot().await.unwrap().routes;
+        let all = routes.into_iter().map(|route| (route.spec.real_remote, route.spec.carrier));
+        all.collect::<Vec<_>>()
+    };
+    let peer = node.snapshot().await.unwrap().peers[0].status.peer;
+    assert_eq!(routes().await, [(first, Carrier::Udp)]);
+    let known = node.snapshot().await.unwrap().routes[0].id;
+    let quic =
+        |to| RouteOverride { carrier: Some(Carrier::Quic), ..RouteOverride::to(to).from(own(to)) };
+    assert_eq!(node.add_route(peer, quic(first)).await, Err(RouteError::Exists(known)));
+    assert_eq!(routes().await, [(first, Carrier::Udp)]);
+    let nowhere = "203.0.113.1:3343".parse().unwrap();
+    assert_eq!(
+        node.add_route(peer, RouteOverride::to(nowhere)).await,
+        Err(RouteError::NoWay(nowhere))
+    );
+    node.add_route(peer, quic(second)).await.unwrap();
+    assert_eq!(routes().await, [(first, Carrier::Udp), (second, Carrier::Quic)]);
+    node.close().await;
 }

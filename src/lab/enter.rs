@@ -48,9 +48,10 @@ pub fn enter() -> Result<Entered, LabError> {
 
 /// Runs the body of a test inside namespaces of its own.
 ///
-/// Called by the test `name` (its full path, as `--exact` takes it): outside, the test binary is
-/// run again for this test alone, and must pass; inside, `body` runs. Where the system refuses
-/// namespaces the test is skipped with a line that says so, unless `NETFT_REQUIRE_NETNS=1`.
+/// Called by the test `name` (its path, as `--exact` takes it, or its end): outside, the test binary
+/// is run again for this test alone, and must pass; inside, `body` runs. Where the system refuses
+/// namespaces the test is skipped with a line that says so, unless `NETFT_REQUIRE_NETNS=1`. A test
+/// in a module `quic` or `mixed` runs with that as `NETFT_CARRIER`.
 ///
 /// # Panics
 /// When the run inside fails, or when namespaces are required and refused.
@@ -72,6 +73,7 @@ pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
         });
         return body();
     }
+    let name = &full_path(name);
     let outcome = run_inside_captured(name);
     match outcome {
         Ok((status, output)) => {
@@ -89,6 +91,20 @@ pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
     }
 }
 
+/// The full path of the test that calls, which ends with `name`: libtest names its threads so, but
+/// for the one it runs tests on in turn.
+fn full_path(name: &str) -> String {
+    let ends = |path: &str| path == name || path.ends_with(&format!("::{name}"));
+    if let Some(path) = thread::current().name().filter(|path| ends(path)) {
+        return path.to_owned();
+    }
+    let listed = Command::new("/proc/self/exe").args(["--list", "--format", "terse"]).output();
+    let listed = listed.map(|list| list.stdout).unwrap_or_default();
+    let listed = String::from_utf8_lossy(&listed);
+    let mut paths = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    paths.find(|path| ends(path)).unwrap_or(name).to_owned()
+}
+
 fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
     check_tun()?;
     let failed = || LabError::io("hear the run inside");
@@ -97,6 +113,9 @@ fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
     let make = || {
         let mut again = Command::new("/proc/self/exe");
         again.args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"]);
+        if let Some((carrier @ ("quic" | "mixed"), _)) = name.split_once("::") {
+            again.env(daemon::CARRIER, carrier);
+        }
         // Without output the run counts as failed.
         let stream = || writer.try_clone().map_or_else(|_| Stdio::null(), Stdio::from);
         again.stdout(stream()).stderr(stream());

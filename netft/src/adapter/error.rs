@@ -67,12 +67,15 @@ pub enum RouteError {
     /// No peer has this number.
     #[error("there is no peer {0}")]
     UnknownPeer(PeerId),
-    /// No local address leads there, or the route exists.
-    #[error("no new route leads to {0}: no local address reaches it, or the route exists")]
+    /// No local address leads there.
+    #[error("no new route leads to {0}: no local address reaches it")]
     NoWay(SocketAddr),
     /// The adapter is closed.
     #[error("the adapter is closed")]
     Closed,
+    /// There is such a route.
+    #[error("route {0} is this one: change it, or remove it first to add it with another carrier")]
+    Exists(RouteId),
 }
 
 /// Why a peer could not be changed. Nothing changed.

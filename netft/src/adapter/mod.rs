@@ -116,7 +116,8 @@ impl Adapter {
     /// Adds a route to a peer, as if the config had named it.
     ///
     /// # Errors
-    /// [`RouteError::UnknownPeer`], [`RouteError::NoWay`], [`RouteError::Closed`].
+    /// [`RouteError::UnknownPeer`], [`RouteError::NoWay`], [`RouteError::Exists`],
+    /// [`RouteError::Closed`].
     pub async fn add_route(
         &self,
         peer: PeerId,

@@ -88,8 +88,10 @@ pub(super) struct Due {
 /// The largest datagram of one route.
 #[derive(Clone, Debug)]
 pub(super) struct PathMtu {
-    /// Bytes of IP and UDP header around a frame.
+    /// Bytes around a frame in its IP packet: of IP, of UDP, and of the route's carrier.
     headers: usize,
+    /// The carrier's share of them.
+    added: usize,
     /// What the interface takes; 0: not told.
     limit: usize,
     size: usize,
@@ -114,10 +116,11 @@ pub(super) struct PathMtu {
 }
 
 impl PathMtu {
-    /// A route whose frames have `headers` bytes of IP and UDP header around them.
+    /// A route whose datagrams have `headers` bytes of IP and UDP header around them.
     pub(super) fn new(headers: usize) -> Self {
         Self {
             headers,
+            added: 0,
             limit: 0,
             size: 0,
             phase: Phase::Complete,
@@ -164,12 +167,16 @@ impl PathMtu {
         }
     }
 
-    /// The interface takes datagrams of `limit` bytes.
-    pub(super) fn set_limit(&mut self, now: Time, limit: usize) {
+    /// The interface takes frames of `limit` bytes, to each of which the carrier adds `added`.
+    pub(super) fn set_limit(&mut self, now: Time, limit: usize, added: usize) {
         let before = std::mem::replace(&mut self.limit, limit);
-        if limit == before {
+        if limit == before && added == self.added {
             return;
         }
+        // Another carrier fills the same packets with other frames.
+        let size = (self.size + self.added).saturating_sub(added);
+        self.headers = self.headers - self.added + added;
+        (self.size, self.added) = (size, added);
         if before == 0 || limit < self.size {
             self.size = limit;
             self.proven = None;

@@ -25,10 +25,17 @@ use super::{Lab, LabError, Scratch, interface_index};
 /// The adapter's name in every config written here.
 pub const ADAPTER: &str = "netft0";
 
-/// What `NETFT_CARRIER` says of every peer, so that any kernel test also runs over QUIC.
-fn carrier() -> String {
-    std::env::var("NETFT_CARRIER")
-        .map_or_else(|_| String::new(), |c| format!("carrier = \"{c}\"\n"))
+/// The carrier of every peer where no network says another, so that any kernel test also runs over
+/// QUIC; `mixed`: only the first node asks for QUIC, on every other network from the first.
+pub const CARRIER: &str = "NETFT_CARRIER";
+
+/// The line for an entry of a peer, or of a network, at a node.
+fn carrier(network: Option<usize>, node: usize) -> &'static str {
+    match (std::env::var(CARRIER).as_deref(), network) {
+        (Ok("quic"), None) => "carrier = \"quic\"\n",
+        (Ok("mixed"), Some(network)) if node == 0 && network % 2 == 0 => "carrier = \"quic\"\n",
+        _ => "",
+    }
 }
 
 /// How to start the daemon and the operator's command.
@@ -115,7 +122,8 @@ impl Site {
         for network in 0..listed {
             let prefix = lab.prefix(network, node, settings.six);
             let metric = 1000 + 100 * network;
-            let _ = writeln!(text, "[[network]]\nprefix = \"{prefix}\"\nmetric = {metric}\n");
+            let _ = writeln!(text, "[[network]]\nprefix = \"{prefix}\"\nmetric = {metric}");
+            let _ = writeln!(text, "{}", carrier(Some(network), node));
         }
         for (other, peer) in self.members.iter().enumerate().filter(|(other, _)| *other != node) {
             let known = if settings.known == 0 { lab.networks() } else { settings.known };
@@ -127,7 +135,7 @@ impl Site {
             let _ = writeln!(
                 text,
                 "[[peer]]\nname = \"{name}\"\nkey = \"{public}\"\naddresses = [{addresses}]\n{}",
-                carrier()
+                carrier(None, node)
             );
         }
         std::fs::write(self.config(node), text).map_err(LabError::io("write a config"))

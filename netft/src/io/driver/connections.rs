@@ -90,12 +90,11 @@ impl Connections {
         self.held.iter().map(|(id, held)| (*id, &held.carrier))
     }
 
-    /// The largest frame a route takes whose interface takes `datagram` bytes.
-    pub(super) fn limit(&self, route: RouteId, datagram: usize) -> usize {
-        match self.of(route) {
-            Some(carrier) => datagram.saturating_sub(ADDED).min(carrier.room()).max(OVERHEAD),
-            None => datagram,
-        }
+    /// The largest frame a route takes whose interface takes `datagram` bytes, and what its carrier
+    /// adds to it.
+    pub(super) fn limit(&self, route: RouteId, datagram: usize) -> (usize, usize) {
+        let Some(carrier) = self.of(route) else { return (datagram, 0) };
+        (datagram.saturating_sub(ADDED).min(carrier.room()).max(OVERHEAD), ADDED)
     }
 
     /// How a packet for a connection is told where there is none.
@@ -122,7 +121,7 @@ impl Connections {
 
     fn settings(&mut self, config: &Config, peer: PeerId) -> Option<Settings> {
         let key = config.peer_of(peer)?.key;
-        let settings = self.common(config)?.with(key);
+        let settings = self.common(config)?.with(key, config.mtu_raise);
         settings.inspect_err(|error| tracing::error!(%error, "no QUIC with this peer")).ok()
     }
 }

@@ -137,11 +137,11 @@ fn path(driver: &Driver, id: RouteId, rtt: Option<Duration>) -> Option<Path> {
     let remote = known.plan.spec.real_remote;
     // The interface's word is newer than the engine's when it just became smaller.
     let max_datagram = max_datagram(interface.mtu, remote.ip());
-    let max_datagram = driver.connections.limit(id, max_datagram);
+    let (max_datagram, _) = driver.connections.limit(id, max_datagram);
     let carrier = driver.connections.of(id).cloned();
     let max_datagram = max_datagram.min(known.datagram.unwrap_or(max_datagram));
     // Of a relay's room the loopback interface says nothing.
-    let room = if known.relayed() { known.limit } else { None };
+    let room = known.limit.filter(|_| known.relayed()).map(|(room, _)| room);
     let max_datagram = max_datagram.min(room.unwrap_or(max_datagram));
     let sent = known.sent.clone();
     Some(Path { route: id, socket, remote, max_datagram, rtt, sent, carrier })

@@ -31,9 +31,9 @@ impl Driver {
             let remote = known.plan.spec.real_remote.ip();
             let most = relayed.get(id).copied().flatten().unwrap_or(MAX_SEND);
             let datagram = max_datagram(interface.mtu, remote).min(most);
-            let datagram = self.connections.limit(*id, datagram);
-            if known.limit.replace(datagram) != Some(datagram) {
-                inputs.push(Input::Limit { route: *id, datagram });
+            let (datagram, added) = self.connections.limit(*id, datagram);
+            if known.limit.replace((datagram, added)) != Some((datagram, added)) {
+                inputs.push(Input::Limit { route: *id, datagram, added });
             }
         }
         inputs.into_iter().for_each(|input| self.input(input));

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use super::state::{Driver, Known};
 use crate::{
     adapter::RouteError,
-    config::RouteOverride,
+    config::{Config, RouteOverride},
     id::{PeerId, RouteId},
     io::{clock, keeper::World, sys::glink},
     route::{Attributes, Input, RouteChange},
@@ -27,12 +27,18 @@ impl Driver {
         self.replan();
     }
 
-    pub(super) fn replan(&mut self) {
+    /// The routes there are, and those there should be by `config`.
+    fn planned(&self, config: &Config) -> (Vec<Planned>, topology::Plan) {
         let known = self.routes.values().filter(|known| !known.relayed());
         let known: Vec<_> = known.map(Known::as_planned).collect();
+        let plan = self.plan(config, &self.world, &known);
+        (known, plan)
+    }
+
+    pub(super) fn replan(&mut self) {
         self.memory.note(&self.config, &self.world.interfaces);
         self.tell_peers();
-        let plan = self.plan(&self.config, &self.world, &known);
+        let (known, plan) = self.planned(&self.config);
         if self.skipped != plan.skipped {
             for skip in &plan.skipped {
                 let peer = self.config.peer_of(skip.peer).map_or("?", |peer| &peer.name);
@@ -89,8 +95,9 @@ impl Driver {
         }
     }
 
-    /// Takes over timing and priority that are planned otherwise than before: the networks at its
-    /// ends have other metrics, or the peer told its site. What an operator set stays until then.
+    /// Takes over carrier, timing and priority that are planned otherwise than before: the networks
+    /// at its ends have other metrics, the peer told its site, or an entry for its far end came by
+    /// hand. What an operator set stays until then.
     fn retune(&mut self, plan: &Planned) {
         let found = self.routes.iter_mut().find(|(_, known)| known.key() == plan.key());
         let Some((id, known)) = found else { return };
@@ -100,6 +107,12 @@ impl Driver {
             known.planned = (plan.spec.timing, plan.spec.priority);
             let (id, spec) = (*id, plan.spec.clone());
             return self.input(Input::Describe { id, spec });
+        }
+        if known.plan.spec.carrier != plan.spec.carrier {
+            known.plan.spec.carrier = plan.spec.carrier;
+            let (id, spec) = (*id, known.plan.spec.clone());
+            self.input(Input::Describe { id, spec });
+            return self.retune(plan);
         }
         let (timing, priority) = (plan.spec.timing, plan.spec.priority);
         let before = std::mem::replace(&mut known.planned, (timing, priority));
@@ -235,18 +248,24 @@ impl Driver {
         route: RouteOverride,
     ) -> Result<RouteId, RouteError> {
         let remote = route.remote;
-        let before: Vec<_> = self.routes.keys().copied().collect();
-        let entry = self.config.peer_of_mut(peer).ok_or(RouteError::UnknownPeer(peer))?;
+        let mut config = self.config.clone();
+        let entry = config.peer_of_mut(peer).ok_or(RouteError::UnknownPeer(peer))?;
         entry.routes.push(route);
+        // First without consequences: an entry for a route there is would change that one.
+        let own = |route: &Planned| (route.key().0, route.key().2) == (peer, remote);
+        let known = |key| self.routes.iter().find(|(_, known)| known.plan.key() == key);
+        let mut planned = self.planned(&config).1.routes;
+        planned.retain(own);
+        if planned.iter().all(|route| known(route.key()).is_some()) {
+            let same = planned.first().and_then(|route| known(route.key()));
+            return Err(same.map_or(RouteError::NoWay(remote), |(id, _)| RouteError::Exists(*id)));
+        }
+        self.config = config;
+        let before: Vec<_> = self.routes.keys().copied().collect();
         let removed = std::mem::take(&mut self.removed);
         self.removed = removed.into_iter().filter(|key| (key.0, key.2) != (peer, remote)).collect();
         self.replan();
         let added = self.routes.keys().find(|id| !before.contains(id)).copied();
-        if added.is_none()
-            && let Some(entry) = self.config.peer_of_mut(peer)
-        {
-            entry.routes.pop();
-        }
         added.ok_or(RouteError::NoWay(remote))
     }
 

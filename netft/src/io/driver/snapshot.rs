@@ -8,7 +8,6 @@ use crate::{
     io::{
         clock,
         counters::{Counters, RouteCounters},
-        quic::carrier::ADDED,
     },
     route::{Carrier, RouteState, RouteStatus},
     topology::{self, Edge, FormedNetwork},
@@ -72,9 +71,6 @@ fn routes(driver: &Driver) -> Vec<RouteStatus> {
         status.spec.carrier = Carrier::Udp;
         if driver.connections.of(status.id).is_some() {
             status.spec.carrier = Carrier::Quic;
-            for size in [&mut status.path_mtu, &mut status.path_mtu_status.limit] {
-                *size = size.map(|mtu| mtu + ADDED);
-            }
         }
     }
     routes

@@ -62,8 +62,8 @@ pub(super) struct Known {
     pub(super) send_error_until: Option<Time>,
     /// Its socket did not open; it is tried again at this moment.
     pub(super) unopened: Option<Time>,
-    /// The largest datagram its interface takes, as the engine was told.
-    pub(super) limit: Option<usize>,
+    /// The largest frame its interface takes, and what its carrier adds, as the engine was told.
+    pub(super) limit: Option<(usize, usize)>,
     /// The largest datagram its path takes, as the engine found.
     pub(super) datagram: Option<usize>,
     /// What the workers sent here.

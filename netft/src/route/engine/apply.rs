@@ -74,9 +74,9 @@ impl Engine {
             Input::FaultCleared { route, reason } => {
                 self.at_route(now, route, |peer, _| peer.clear(now, route, reason));
             }
-            Input::Limit { route, datagram } => {
+            Input::Limit { route, datagram, added } => {
                 self.at_route(now, route, |peer, context| {
-                    peer.set_limit(context, now, route, datagram);
+                    peer.set_limit(context, now, route, (datagram, added));
                 });
             }
             Input::TooBig(route) => {

@@ -141,8 +141,10 @@ pub enum Input {
     Limit {
         /// The route.
         route: RouteId,
-        /// The largest UDP payload, bytes.
+        /// The largest frame, bytes.
         datagram: usize,
+        /// What the route's carrier adds to a frame below UDP, bytes.
+        added: usize,
     },
     /// The kernel refused data on a route as too large.
     TooBig(RouteId),

@@ -99,15 +99,15 @@ impl Peer {
         self.probe_route(context, now, id);
     }
 
-    /// The largest datagram the interface of a route takes.
+    /// The largest frame the interface of a route takes, and what its carrier adds.
     pub(super) fn set_limit(
         &mut self,
         context: &mut Context,
         now: Time,
         id: RouteId,
-        datagram: usize,
+        (datagram, added): (usize, usize),
     ) {
-        self.measure(context, now, id, |mtu, _| mtu.set_limit(now, datagram));
+        self.measure(context, now, id, |mtu, _| mtu.set_limit(now, datagram, added));
     }
 
     /// Data was refused as too large: a probe finds out with the next heartbeat.
@@ -135,12 +135,15 @@ impl Peer {
         let carries = self.active == Some(id);
         let Some(route) = self.routes.get_mut(&id) else { return };
         let around = around(route, carries, context);
-        let before = route.mtu.packet();
+        let before = (route.mtu.size(), route.mtu.packet());
         act(&mut route.mtu, &around);
-        let (size, to) = (route.mtu.size(), route.mtu.packet());
-        let (Some(datagram), true) = (size, before != to) else { return };
-        context.outputs.push_back(Output::PathMtu { route: id, datagram });
-        if let (Some(from), Some(to)) = (before, to) {
+        let after = (route.mtu.size(), route.mtu.packet());
+        if let Some(datagram) = after.0.filter(|_| before.0 != after.0) {
+            context.outputs.push_back(Output::PathMtu { route: id, datagram });
+        }
+        if let ((_, Some(from)), (_, Some(to))) = (before, after)
+            && from != to
+        {
             let peer = self.id;
             context.event(now, EventKind::PathMtuChanged { route: id, peer, from, to });
         }

@@ -25,7 +25,7 @@ impl Rig {
     /// An interface of `limit` bytes over a path of `path` bytes, packets both.
     fn new(limit: usize, path: usize) -> Self {
         let mut mtu = PathMtu::new(HEADERS);
-        mtu.set_limit(Time::ZERO, limit - HEADERS);
+        mtu.set_limit(Time::ZERO, limit - HEADERS, 0);
         let now = Time::from_millis(1000);
         Self { mtu, path, alive: true, answers: true, now, carries: true, sent: Vec::new() }
     }
@@ -224,16 +224,36 @@ fn a_peer_that_answers_no_probe_gets_the_base_until_it_does() {
 fn the_interface_is_followed_down_at_once_and_up_after_a_probe() {
     let mut rig = Rig::new(9000, 9000);
     rig.pass(Duration::from_secs(1));
-    rig.mtu.set_limit(rig.now, 1500 - HEADERS);
+    rig.mtu.set_limit(rig.now, 1500 - HEADERS, 0);
     assert_eq!(rig.packet(), 1500);
     rig.pass(Duration::from_secs(1));
-    rig.mtu.set_limit(rig.now, 9000 - HEADERS);
+    rig.mtu.set_limit(rig.now, 9000 - HEADERS, 0);
     assert_eq!(rig.packet(), 1500, "not before it is proven");
     rig.pass(DELAY);
     assert_eq!(rig.packet(), 9000);
-    rig.mtu.set_limit(rig.now, 600 - HEADERS);
+    rig.mtu.set_limit(rig.now, 600 - HEADERS, 0);
     rig.pass(Duration::from_secs(3));
     assert_eq!(rig.packet(), 600, "an interface below the base has no search");
+}
+
+/// Another carrier adds other bytes to each frame; the packets are the same.
+#[test]
+fn another_carrier_changes_the_frames_and_not_the_packets() {
+    const ADDED: usize = 38;
+    let mut rig = Rig::new(1500, 1400);
+    rig.pass(Duration::from_secs(2));
+    assert_eq!((rig.packet(), rig.mtu.size()), (1400, Some(1400 - HEADERS)));
+    for (added, path) in [(ADDED, 1400 - ADDED), (0, 1400)] {
+        rig.mtu.set_limit(rig.now, 1500 - HEADERS - added, added);
+        rig.path = path;
+        assert_eq!((rig.packet(), rig.mtu.size()), (1400, Some(1400 - HEADERS - added)));
+        rig.pass(Duration::from_secs(2));
+        assert_eq!(rig.packet(), 1400);
+    }
+    rig.mtu.set_limit(rig.now, 1500 - HEADERS - ADDED, ADDED);
+    rig.path = 1500 - ADDED;
+    rig.pass(2 * RAISE);
+    assert_eq!(rig.packet(), 1500, "plausible packets are tried, whatever their frames");
 }
 
 #[test]
@@ -311,6 +331,6 @@ fn what_no_answer_proves_is_not_called_proven() {
     rig.answers = true;
     rig.pass(TIMER * 2);
     assert!(rig.mtu.status().proven.is_some());
-    rig.mtu.set_limit(rig.now, 1300 - HEADERS);
+    rig.mtu.set_limit(rig.now, 1300 - HEADERS, 0);
     assert_eq!(rig.mtu.status().proven, None);
 }

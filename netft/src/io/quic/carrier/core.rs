@@ -16,7 +16,7 @@ use super::{
     gate::Gate,
     link::{Link, Why, complaint, unwanted},
     mark::Marks,
-    settings::Settings,
+    settings::{ADDED, Settings},
 };
 use crate::io::{
     fib::UdpSocket,
@@ -42,6 +42,8 @@ pub(super) struct Core {
     pub(super) socket: Weak<UdpSocket>,
     /// The interface cannot segment.
     plain: bool,
+    /// Longer packets hold no frame that was handed over: QUIC looks for a larger size.
+    longest: usize,
     /// What QUIC made of one transmit.
     buf: Vec<u8>,
     /// What frames are sent from, and packets are received in, used again and again.
@@ -64,6 +66,7 @@ impl Core {
             links: Vec::new(),
             socket: Weak::new(),
             plain: false,
+            longest: usize::MAX,
             buf: Vec::new(),
             out: BytesMut::new(),
             arena: BytesMut::new(),
@@ -156,6 +159,8 @@ impl Core {
         let Some(link) = self.links.get_mut(place) else { return outcome };
         let room = link.connection.datagrams().max_size().unwrap_or_default();
         let narrow = limit < room;
+        let alone = narrow || class == Class::Control;
+        self.longest = if alone { stride + ADDED } else { usize::MAX };
         if narrow || (class == Class::Control && stride >= LARGE) {
             // QUIC fills packets up to its own idea of the path, which is the interface's: an
             // acknowledgement beside a frame of just the path's size would be one too many bytes.
@@ -311,7 +316,7 @@ impl Core {
 
     /// Sends everything a connection has. It waits for nothing: see [`Gate`].
     fn transmit(&mut self, now: Instant, place: usize, class: Class, outcome: &mut Outcome) {
-        let Self { links, buf, plain, socket, remote, .. } = self;
+        let Self { links, buf, plain, socket, remote, longest, .. } = self;
         let Some(link) = links.get_mut(place) else { return };
         let socket = socket.upgrade();
         let most = MAX_SEND / usize::from(link.connection.current_mtu()).max(1);
@@ -330,7 +335,12 @@ impl Core {
                 // The others go whatever becomes of one.
                 result = all.fold(Ok(()), Result::and);
             }
-            outcome.fault = result.err().or(outcome.fault);
+            let size = transmit.segment_size.unwrap_or(transmit.size);
+            let fault = result.err().filter(|(fault, _)| {
+                // The interface may have become smaller than QUIC remembers.
+                *fault != SendFault::TooBig || size <= *longest
+            });
+            outcome.fault = fault.or(outcome.fault);
         }
     }
 

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
-    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ServerConfig, TransportConfig, VarInt,
 };
 use ring::{hkdf, hmac};
 
@@ -31,12 +31,17 @@ pub(in crate::io) const ADDED: usize = 1 + 8 + 4 + 16 + 9;
 const IDLE: Duration = Duration::from_secs(10);
 /// Gives the first retransmission of a handshake after 30 ms (RFC 9002 section 6.2.1).
 const INITIAL_RTT: Duration = Duration::from_millis(10);
-/// How often QUIC looks for a larger size after a black hole made it fall back to 1200 bytes.
-const MTU_RAISE: Duration = Duration::from_secs(60);
+/// How long QUIC stays at 1200 bytes, to which lost bursts of large packets made it fall back
+/// (RFC 8899 section 4.3), before it looks for what the path carries.
+const COOLDOWN: Duration = Duration::from_millis(200);
 /// Room for one send of a worker; QUIC drains it before the send returns.
 const SEND_BUFFER: usize = 512 << 10;
 /// Frames of one batch wait here until the worker takes them, at once.
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// Packets one acknowledgement of QUIC's is for. Nothing is sent again for them: they only tell
+/// [`Gate`] what is in flight. One per packet, or per batch, they would be most of what a sender
+/// receives, and bulk data would find the window full because they wait in its socket.
+const ACK_EVERY: u32 = 256;
 /// Handshakes of one route that wait to be looked at.
 const MAX_INCOMING: usize = 4;
 
@@ -82,11 +87,16 @@ impl Common {
         self.marks
     }
 
-    /// For the routes to the peer that holds `peer`.
+    /// For the routes to the peer that holds `peer`. Connections that found less than their
+    /// interface's size look for more every `raise`.
     ///
     /// # Errors
     /// TLS refuses it.
-    pub(in crate::io) fn with(&self, peer: NodeKey) -> Result<Settings, EndpointError> {
+    pub(in crate::io) fn with(
+        &self,
+        peer: NodeKey,
+        raise: Duration,
+    ) -> Result<Settings, EndpointError> {
         let server = self.tls.server([peer].into_iter(), &[CARRIER])?;
         let server = QuicServerConfig::try_from(server).map_err(|_| EndpointError::Suite)?;
         let client = self.tls.client(peer, &[CARRIER])?;
@@ -97,7 +107,8 @@ impl Common {
         let mut client = ClientConfig::new(Arc::new(client));
         client.initial_dst_cid_provider(Arc::new(dial_id));
         let endpoint = self.endpoint.clone();
-        Ok(Settings { server, client, endpoint, marks: self.marks, smaller: self.own < peer })
+        let (marks, smaller) = (self.marks, self.own < peer);
+        Ok(Settings { server, client, endpoint, marks, smaller, raise })
     }
 }
 
@@ -110,31 +121,37 @@ pub(in crate::io) struct Settings {
     pub(super) marks: Marks,
     /// This node holds the smaller key: of two connections made at once, its own stays.
     pub(super) smaller: bool,
+    raise: Duration,
 }
 
 impl Settings {
     /// For answering, over a path of `mtu` bytes of UDP payload.
     pub(super) fn answering(&self, mtu: u16, gate: &Arc<Gate>) -> Arc<ServerConfig> {
         let mut server = self.server.clone();
-        server.transport_config(Arc::new(transport(mtu, gate)));
+        server.transport_config(Arc::new(transport(mtu, gate, self.raise)));
         Arc::new(server)
     }
 
     /// For dialling, over a path of `mtu` bytes of UDP payload.
     pub(super) fn dialling(&self, mtu: u16, gate: &Arc<Gate>) -> ClientConfig {
         let mut client = self.client.clone();
-        client.transport_config(Arc::new(transport(mtu, gate)));
+        client.transport_config(Arc::new(transport(mtu, gate, self.raise)));
         client
     }
 }
 
-fn transport(mtu: u16, gate: &Arc<Gate>) -> TransportConfig {
+fn transport(mtu: u16, gate: &Arc<Gate>, raise: Duration) -> TransportConfig {
     let mtu = mtu.max(MIN_MTU);
     // netft's own probes travel inside and find what the path carries (route::mtu); QUIC begins at
-    // the interface's size and only has to find back to it after a black hole.
+    // the interface's size. Once it fell back it bounds them, so it has to find the same, exactly.
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(mtu).interval(MTU_RAISE).black_hole_cooldown(MTU_RAISE);
+    discovery.upper_bound(mtu).interval(raise).black_hole_cooldown(COOLDOWN).minimum_change(1);
     let idle = IdleTimeout::try_from(IDLE).ok();
+    // After this many packets or 25 ms (the RFC's max_ack_delay), and no sooner for reordering
+    // (draft-ietf-quic-ack-frequency).
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY - 1));
+    acks.reordering_threshold(VarInt::from_u32(0));
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
@@ -142,6 +159,7 @@ fn transport(mtu: u16, gate: &Arc<Gate>) -> TransportConfig {
         .datagram_receive_buffer_size(Some(RECEIVE_BUFFER))
         .datagram_send_buffer_size(SEND_BUFFER)
         .congestion_controller_factory(Arc::new(Open(gate.clone())))
+        .ack_frequency_config(Some(acks))
         .initial_rtt(INITIAL_RTT)
         .initial_mtu(mtu)
         .min_mtu(MIN_MTU)

@@ -45,16 +45,18 @@ struct End {
     carrier: Carrier,
     socket: Arc<UdpSocket>,
     buf: Vec<u8>,
-    /// What came that is not QUIC's.
+    /// Datagrams that came, and those of them that are not QUIC's.
+    packets: usize,
     strange: usize,
 }
 
 impl End {
     fn new(key: &Key, peer: NodeKey, socket: Arc<UdpSocket>, remote: SocketAddr) -> Self {
-        let settings = Common::new(&key.0, key.1).unwrap().with(peer).unwrap();
+        let settings =
+            Common::new(&key.0, key.1).unwrap().with(peer, Duration::from_secs(60)).unwrap();
         let carrier = Carrier::new(settings, remote, MTU);
         carrier.set_socket(Some(&socket));
-        Self { carrier, socket, buf: vec![0; 65_536], strange: 0 }
+        Self { carrier, socket, buf: vec![0; 65_536], packets: 0, strange: 0 }
     }
 
     /// Serves socket and timers once; gives what came.
@@ -62,6 +64,7 @@ impl End {
         let mut frames = Vec::new();
         while let Some(got) = udp::recv(self.socket.fd.as_fd(), &mut self.buf).unwrap() {
             let packets = || self.buf[..got.len].chunks(got.segment);
+            self.packets += packets().count();
             self.strange += packets().filter(|packet| !header::is_quic(packet[0])).count();
             self.carrier.receive(packets(), &mut frames, |_| {});
         }
@@ -155,6 +158,26 @@ fn a_full_window_refuses_bulk_data_and_no_heartbeat() {
         let beat = ends[0].carrier.send(b"beat", 4, usize::MAX, Class::Control);
         assert_eq!((beat.sent, beat.full), (1, 0));
     }
+}
+
+/// An acknowledgement per batch would fill the sender's socket, and its window with what arrived.
+#[test]
+fn a_sender_of_bulk_data_gets_few_acknowledgements() {
+    let mut ends = connected();
+    let room = ends[0].carrier.room();
+    let (batch, batches) = (vec![1; 40 * room], 100);
+    let (began, before) = (Instant::now(), ends[0].packets);
+    let mut came = 0;
+    for _ in 0..batches {
+        assert_eq!(ends[0].carrier.send(&batch, room, room, Class::Bulk).sent, 40);
+        came += ends[1].turn().len();
+        ends[0].turn();
+    }
+    assert_eq!(came, 40 * batches);
+    // By number, or because 25 ms are over: as often as this machine took that long.
+    let timers = began.elapsed().as_millis() as usize / 25;
+    let (answers, most) = (ends[0].packets - before, 40 * batches / 128 + 2 * timers + 8);
+    assert!(answers <= most, "{answers} packets back, {most} expected");
 }
 
 #[test]
@@ -256,23 +279,40 @@ fn raw_quinn_datagrams() {
 }
 
 /// `cargo test --release … -- --ignored --nocapture late`: how late heartbeats are under bulk data
-/// at full speed.
+/// at full speed, and what plain UDP datagrams do in their place, in turns.
 #[test]
 #[ignore = "a figure, not a check"]
 fn how_late_heartbeats_are_under_saturation() {
+    for _ in 0..3 {
+        how_late(true);
+        how_late(false);
+    }
+}
+
+fn how_late(quic: bool) {
     let [sender, mut receiver] = connected();
     let room = sender.carrier.room();
-    let (seconds, delay) = (5, Duration::from_millis(5));
+    let (seconds, delay) = (3, Duration::from_millis(5));
     let over = AtomicBool::new(false);
     let bulk = AtomicU64::new(0);
     let mut received = 0;
+    let to = receiver.socket.local;
+    let plain = |bytes: &[u8], stride: usize, tos: Option<u8>| {
+        let segment = (bytes.len() > stride).then_some(stride as u16);
+        let sent = udp::attempt(sender.socket.fd.as_fd(), &to, bytes, segment, tos);
+        if sent.is_ok() { bytes.len() as u64 } else { 0 }
+    };
     let mut late = thread::scope(|scope| {
-        let (sender, over, bulk) = (&sender, &over, &bulk);
+        let (sender, over, bulk, plain) = (&sender, &over, &bulk, &plain);
         // Acknowledgements come back to the sender's socket.
         scope.spawn(move || {
             let mut buf = vec![0; 65_536];
             let batch = vec![0; 45 * room];
             while !over.load(Relaxed) {
+                if !quic {
+                    bulk.fetch_add(plain(&batch, room, None), Relaxed);
+                    continue;
+                }
                 let sent = sender.carrier.send(&batch, room, room, Class::Bulk);
                 bulk.fetch_add(sent.bytes, Relaxed);
                 while let Ok(Some(got)) = udp::recv(sender.socket.fd.as_fd(), &mut buf) {
@@ -294,16 +334,26 @@ fn how_late_heartbeats_are_under_saturation() {
                 }
                 // Due then, by the clock of this process.
                 let at = (clock::now().as_nanos() - due.elapsed().as_nanos() as u64).to_be_bytes();
-                assert_eq!(sender.carrier.send(&at, 8, usize::MAX, Class::Control).sent, 1);
+                if quic {
+                    assert_eq!(sender.carrier.send(&at, 8, usize::MAX, Class::Control).sent, 1);
+                } else {
+                    plain(&at, 8, Some(udp::TOS_CONTROL));
+                }
             }
         });
         let mut late = Vec::new();
+        let mut buf = vec![0; 65_536];
         while !over.load(Relaxed) {
-            for frame in receiver.turn() {
+            let mut frame = |frame: &[u8]| {
                 received += frame.len();
-                if let Ok(at) = <[u8; 8]>::try_from(&frame[..]) {
+                if let Ok(at) = <[u8; 8]>::try_from(frame) {
                     late.push(clock::now().since(Time::from_nanos(u64::from_be_bytes(at))));
                 }
+            };
+            if quic {
+                receiver.turn().iter().for_each(|bytes| frame(bytes));
+            } else if let Ok(Some(got)) = udp::recv(receiver.socket.fd.as_fd(), &mut buf) {
+                buf[..got.len].chunks(got.segment).for_each(&mut frame);
             }
         }
         late
@@ -312,6 +362,7 @@ fn how_late_heartbeats_are_under_saturation() {
     let at = |share: usize| late[(late.len() - 1) * share / 100];
     let gigabits = |bytes: f64| bytes * 8.0 / 1e9 / seconds as f64;
     let (taken, received) = (gigabits(bulk.load(Relaxed) as f64), gigabits(received as f64));
-    println!("carrier: {taken:.2} Gbit/s taken, {received:.2} received; {} heartbeats", late.len());
+    let (name, beats) = (if quic { "quic" } else { "udp" }, late.len());
+    println!("{name}: {taken:.2} Gbit/s taken, {received:.2} received; {beats} heartbeats");
     println!("late p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100));
 }

@@ -10,7 +10,7 @@ const BASE: usize = 1200;
 fn rig(routes: u32) -> Rig {
     let mut rig = Rig::up(routes);
     for route in 1..=routes {
-        rig.input(Input::Limit { route: RouteId(route), datagram: ETHERNET });
+        rig.input(Input::Limit { route: RouteId(route), datagram: ETHERNET, added: 0 });
     }
     rig
 }
