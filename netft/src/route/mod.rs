@@ -6,8 +6,8 @@
 //! one should be left empty (`drain`), how good is a route (`quality`), how large a datagram it
 //! carries (`mtu`), is another one clearly better (`brownout`), why data moved (`cause`) and what
 //! that cost (`cost`, `stall`). How a peer's traffic uses its routes is in [`policy`] and
-//! [`balance`]; requests without news are answered without it (`answer`). Beside it, one per peer and worker: what is in flight, and where it goes again
-//! ([`flight`]).
+//! [`balance`]; requests without news are answered without it (`answer`). Beside it, one per peer
+//! and worker: what is in flight, and where it goes again ([`flight`]).
 
 mod answer;
 pub mod balance;
