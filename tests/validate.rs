@@ -18,7 +18,7 @@ use netft::{
     topology::{Interface, LocalAddr, Sources},
 };
 use netftd::{
-    control::schema::{Finding, Severity, Validation, What},
+    control::schema::{Finding, PeerAnswer, PeerPath, Route, Severity, Validation, What},
     lab::{Lab, Shape, daemon::Settings, in_namespace, interface_index},
     validate::{Daemon, Facts, Link, exit_code, validate},
 };
@@ -397,4 +397,124 @@ fn a_rule_that_cannot_be_read_leaves_the_verdict_open() {
     assert!(!found.is_empty() && found.iter().all(|f| f.severity == Severity::Note), "{found:#?}");
     facts.rules = Err("nft does not run".to_owned());
     assert_eq!(exit_code(&validate(&facts)), 0);
+}
+
+/// A route of `fine` that is up and carries packets of this size.
+fn route(path_mtu: usize) -> Route {
+    let text = json!({ "id": 1, "peer": "b", "real_local": "10.1.0.1:3343",
+        "real_remote": "10.1.0.2:3343", "virtual_local": "169.254.1.1",
+        "virtual_remote": "169.254.1.2", "delay_ms": 30, "threshold": 5, "priority": 1,
+        "attributes": 1, "carrier": "udp", "state": "up", "tx": true, "rx": true, "active": true,
+        "rtt_us": null, "loss": 0.0, "heartbeats_sent": 1, "heartbeats_missed": 0,
+        "last_change": "", "reason": "", "path_mtu": path_mtu, "path_mtu_limit": 1500,
+        "path_mtu_age_ms": 20, "tx_frames": 0, "tx_bytes": 0 });
+    serde_json::from_value(text).unwrap()
+}
+
+/// What is found with a peer that says this.
+fn with(answer: PeerAnswer, routes: Vec<Route>) -> Vec<Finding> {
+    let mut facts = fine();
+    facts.daemon = Some(Daemon { peers: vec![answer], routes, ..Daemon::default() });
+    validate(&facts)
+}
+
+fn answer() -> PeerAnswer {
+    PeerAnswer { peer: "b".to_owned(), clock_skew_ms: Some(40), ..PeerAnswer::default() }
+}
+
+#[test]
+fn clocks_of_two_nodes_that_differ_by_seconds_are_told_with_their_side() {
+    assert_eq!(with(answer(), Vec::new()), []);
+    for (skew, text) in
+        [(3500, "3 s ahead of"), (-7_200_000, "7200 s behind"), (i64::MIN, "behind")]
+    {
+        let found = with(PeerAnswer { clock_skew_ms: Some(skew), ..answer() }, Vec::new());
+        assert_eq!((found.len(), found[0].id.as_str()), (1, "clock-skew"));
+        assert!(found[0].place == "b" && found[0].what.contains(text), "{found:?}");
+        assert_eq!(exit_code(&found), 1);
+    }
+}
+
+#[test]
+fn a_peer_that_was_not_asked_is_a_warning() {
+    let error = Some("its netftd is too old to be asked".to_owned());
+    let found = with(PeerAnswer { error, clock_skew_ms: None, ..answer() }, Vec::new());
+    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "peer-not-asked", 1));
+    assert!(found[0].what.contains("too old"), "{found:?}");
+}
+
+#[test]
+fn the_two_halves_of_a_path_are_compared() {
+    let back = |path_mtu, path_mtu_limit| PeerAnswer {
+        paths: vec![PeerPath {
+            real_local: "10.1.0.2:3343".parse().unwrap(),
+            real_remote: "10.1.0.1:3343".parse().unwrap(),
+            path_mtu,
+            path_mtu_limit,
+            path_mtu_probing: false,
+        }],
+        ..answer()
+    };
+    let ids = |found: &[Finding]| found.iter().map(|f| f.id.clone()).collect::<Vec<_>>();
+    assert_eq!(with(back(1500, 1500), vec![route(1500)]), []);
+    let found = with(back(1400, 1500), vec![route(1500)]);
+    assert_eq!(ids(&found), ["path-mtu-differs"]);
+    assert!(found[0].what.contains("1500 bytes get to b, 1400 come back"), "{found:?}");
+    assert!(found[0].place.ends_with("(eth0)") && found[0].remedy.contains("by direction"));
+    let mut searching = back(1400, 1500);
+    searching.paths[0].path_mtu_probing = true;
+    assert_eq!(with(searching, vec![route(1500)]), [], "it may find 1500");
+    // One end has jumbo frames and the other not.
+    let found = with(back(1500, 9000), vec![route(1500)]);
+    assert_eq!(ids(&found), Vec::<String>::new());
+    let mut small = route(1300);
+    small.path_mtu_limit = Some(1300);
+    let found = with(back(1500, 1500), vec![small]);
+    assert!(found[0].remedy.contains("one MTU: 1500"), "{found:?}");
+    assert_eq!(ids(&with(back(1400, 1500), vec![route(1400)])), ["path-mtu"]);
+}
+
+#[test]
+fn a_path_no_probe_proves_is_a_note_and_one_still_searched_is_told_as_such() {
+    let mut unproven = route(1500);
+    unproven.path_mtu_age_ms = None;
+    let found = with(answer(), vec![unproven.clone()]);
+    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "path-mtu", 0));
+    // A netftd that does not tell has proven nothing wrong.
+    unproven.path_mtu_limit = None;
+    assert_eq!(with(answer(), vec![unproven]), []);
+    let mut searching = route(1228);
+    searching.path_mtu_probing = true;
+    assert!(with(answer(), vec![searching])[0].what.contains("at least 1228"));
+}
+
+#[test]
+fn an_address_that_is_on_two_interfaces_or_the_adapters_elsewhere_is_found() {
+    let mut facts = fine();
+    let twice = facts.links[0].interface.addrs[0];
+    facts.links[1].interface.addrs.push(twice);
+    let found = validate(&facts);
+    let one = find(&found, "duplicate-address").unwrap();
+    assert_eq!((one.severity, one.place.as_str()), (Severity::Warning, "eth0, eth1"));
+
+    let mut facts = fine();
+    let addr: IpAddr = facts.config.addrs.v4.into();
+    let net = IpNet::new(addr, 16).unwrap();
+    facts.links[1].interface.addrs.push(LocalAddr { addr, prefix: net.trunc(), secondary: false });
+    let found = validate(&facts);
+    let one = find(&found, "duplicate-address").unwrap();
+    assert_eq!((one.severity, exit_code(&found)), (Severity::Error, 2));
+    assert!(one.what.contains("virtual address"), "{one:?}");
+}
+
+#[test]
+fn a_peer_no_network_leads_to_is_an_error_and_its_address_is_named() {
+    let mut facts = fine();
+    let peer = Peer::new("b", NodeKey([2; 32])).address("192.0.2.7:3343".parse().unwrap());
+    facts.config.peers = vec![peer];
+    let found = validate(&facts);
+    assert_eq!(exit_code(&found), 2);
+    assert_eq!(find(&found, "no-network").unwrap().place, "b");
+    let address = find(&found, "unreachable-address").unwrap();
+    assert!(address.place.contains("192.0.2.7"), "{address:?}");
 }

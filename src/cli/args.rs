@@ -77,12 +77,15 @@ pub(super) enum Command {
     },
     /// Prints the names of the nodes' virtual addresses, or keeps them in a hosts file.
     Hosts(Hosts),
-    /// Checks this node: what is wrong, where, and what to do.
+    /// Checks this node and its peers: what is wrong, where, and what to do.
     #[command(after_help = VALIDATE_CODES)]
     Validate {
         /// The config to check.
         #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
         config: PathBuf,
+        /// Checks this node only, and asks no peer what it finds on itself.
+        #[arg(long)]
+        local: bool,
     },
     /// Makes a key file and prints its public key.
     Keygen {
@@ -104,7 +107,7 @@ pub(super) enum Command {
 
 /// The exit codes of `netft validate`, for `--help`.
 const VALIDATE_CODES: &str = "Exit codes:
-  0  fine, or notes only
+  0  fine, or notes only, on every node
   1  warnings
   2  errors
   3  this machine cannot be looked at";

@@ -1,5 +1,5 @@
-//! Asks the daemon. Bounds: two seconds until a whole answer is there (until its head is, for a
-//! stream), 64 MiB per answer.
+//! Asks the daemon. Bounds: two seconds until a whole answer is there, unless it takes longer by
+//! its nature (until its head is, for a stream), 64 MiB per answer.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -27,12 +27,18 @@ const LINE: u64 = 1 << 20;
 /// The daemon behind one socket.
 pub(super) struct Client {
     path: PathBuf,
+    patience: Duration,
 }
 
 impl Client {
     /// The daemon that listens at `path`.
     pub(super) const fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, patience: PATIENCE }
+    }
+
+    /// The same, for answers that take longer.
+    pub(super) fn patient(&self, patience: Duration) -> Self {
+        Self { path: self.path.clone(), patience }
     }
 
     /// A question with a JSON answer: the text, and what it means.
@@ -80,7 +86,7 @@ impl Client {
         body: &str,
     ) -> Result<BufReader<io::Take<Timed>>, Failure> {
         let failed = |error| self.failed(&error);
-        let mut stream = Timed::connect(&self.path).map_err(failed)?;
+        let mut stream = Timed::connect(&self.path, self.patience).map_err(failed)?;
         // HTTP/1.0: the answer ends with the stream, not in chunks.
         let length = body.len();
         let request = format!(
@@ -119,7 +125,8 @@ impl Client {
                 Failure::environment(format!("{path} is not yours to ask: run as root"))
             }
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::other(format!(
-                "netftd at {path} did not answer within 2 s: is it stopped?"
+                "netftd at {path} did not answer within {} s: is it stopped?",
+                self.patience.as_secs_f32().ceil()
             )),
             _ => Failure::other(format!("no answer from netftd at {path}: {error}")),
         }
@@ -205,8 +212,8 @@ struct Timed {
 }
 
 impl Timed {
-    fn connect(path: &Path) -> io::Result<Self> {
-        let deadline = Instant::now() + PATIENCE;
+    fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + patience;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // A stopped daemon's backlog fills up; the send timeout bounds connect too.
         socket.set_write_timeout(Some(PATIENCE))?;

@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
         Command::Demo(demo) => crate::demo::run(&demo, args.target.json),
-        Command::Validate { config } => validate::run(&config, &args.target),
+        Command::Validate { config, local } => validate::run(&config, local, &args.target),
         command => failure::exit(run(command, &args.target)),
     }
 }

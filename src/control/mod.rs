@@ -10,6 +10,7 @@ pub mod networks;
 mod policies;
 pub mod schema;
 pub mod server;
+pub mod validate;
 pub mod why;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 
 mod events;
 mod networks;
+mod validation;
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use events::{EightFields, Event, Events, What};
 pub use networks::{Network, NetworkInterface, Networks};
+pub use validation::{Finding, PeerAnswer, PeerAnswers, PeerPath, Severity, Validation};
 
 use super::cause::StallSummary;
 
@@ -124,6 +126,15 @@ pub struct Route {
     /// The largest IP packet the route carries, bytes: its interface's MTU until probes find
     /// less; null while the interface is unknown.
     pub path_mtu: Option<usize>,
+    /// The largest IP packet the interface here would take, bytes; null while it is unknown.
+    #[serde(default)]
+    pub path_mtu_limit: Option<usize>,
+    /// Milliseconds since a probe of that size was answered last; null if none was.
+    #[serde(default)]
+    pub path_mtu_age_ms: Option<u64>,
+    /// Probes are under way that may find another size.
+    #[serde(default)]
+    pub path_mtu_probing: bool,
     /// Data frames sent here since the route was added, copies and resends among them.
     pub tx_frames: u64,
     /// Their bytes, as UDP payload.
@@ -417,42 +428,6 @@ pub struct Host {
     pub v4: Ipv4Addr,
     /// Its virtual IPv6 address; a link-local one needs the adapter as its scope.
     pub v6: Ipv6Addr,
-}
-
-/// `netft validate --json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Validation {
-    /// What is wrong, the worst first.
-    pub findings: Vec<Finding>,
-    /// A daemon was asked, too; without one only this machine was looked at.
-    pub daemon: bool,
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What kind of mistake it is: `firewall`, `one-network`, …; such words keep their meaning.
-    pub id: String,
-    /// How bad it is.
-    pub severity: Severity,
-    /// Where it is: a peer, a route, an interface.
-    pub place: String,
-    /// What is wrong.
-    pub what: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-/// How bad something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// Good to know.
-    Note,
-    /// It works, until something else fails.
-    Warning,
-    /// It does not work.
-    Error,
 }
 
 /// The answer to a request that failed.

@@ -33,6 +33,7 @@ use super::{
         Admin, DrainRequest, Events, Failure, OnePeer, OneRoute, PeerPatch, Reload, RoutePatch,
         Versioned,
     },
+    validate,
     why::{self, Ends, Subject},
 };
 use crate::daemon::{
@@ -77,6 +78,7 @@ pub async fn serve<N: Node>(listener: Listener, control: Control<N>) {
         .route("/v1/why", get(tell))
         .route("/metrics", get(figures))
         .route("/v1/reload", post(reload))
+        .route("/v1/validate", post(ask_peers))
         .fallback(|| async { Error::new(StatusCode::NOT_FOUND, "there is nothing here") })
         .method_not_allowed_fallback(|| async {
             Error::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
@@ -312,6 +314,22 @@ async fn reload<N: Node>(
     let changes = done.map_err(|_| Error::new(StatusCode::INTERNAL_SERVER_ERROR, "it broke"))??;
     let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
     Ok(answer(Reload { applied: !dry_run && !changes.is_empty(), changes }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValidateQuery {
+    #[serde(default)]
+    local: bool,
+}
+
+async fn ask_peers<N: Node>(
+    State(app): Shared<N>,
+    query: Result<Query<ValidateQuery>, QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(ValidateQuery { local }) = query.map_err(|error| Error::bad(error.body_text()))?;
+    let peers = app.snapshot().await?.peers;
+    Ok(answer(validate::ask(&app.control.node, if local { Vec::new() } else { peers }).await))
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 //! `netftd`: the program that owns an adapter.
 
 mod args;
+mod checkup;
 mod cleanup;
 pub mod clock;
 mod environment;

@@ -1,19 +1,20 @@
 //! The running adapter as the programs see it: the library's types, and the trait the control
 //! socket is written against (so that it is tested without a network).
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use netft::{
-    PeerId, RouteId,
+    PeerId, RouteId, Time,
     config::{Change, Config},
     io::lock::LockError,
     route::{PeerChange, RouteChange},
 };
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, mpsc};
 
 pub use netft::adapter::{
-    Adapter, AdapterInfo, CounterSnapshot, DrainError, DrainOrder, DrainReport, EventStream,
-    NodeInfo, OpenError, PeerError, PeerInfo, RouteError, RouteSent, Skipped, Snapshot,
+    Adapter, AdapterInfo, AskError, CounterSnapshot, DrainError, DrainOrder, DrainReport,
+    EventStream, NodeInfo, OpenError, PeerError, PeerInfo, Question, RouteError, RouteSent,
+    Skipped, Snapshot,
 };
 
 use super::reload::{self, Source};
@@ -60,6 +61,19 @@ pub trait Node: Send + Sync + 'static {
         order: DrainOrder,
         wait: Duration,
     ) -> impl Future<Output = Result<DrainReport, DrainError>> + Send;
+
+    /// Asks a peer a question on its control session.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    fn ask(
+        &self,
+        peer: PeerId,
+        question: Vec<u8>,
+    ) -> impl Future<Output = Result<Vec<u8>, AskError>> + Send;
+
+    /// Has the path MTU of every route probed anew; the moment, or `None` once it is closed.
+    fn recheck_paths(&self) -> impl Future<Output = Option<Time>> + Send;
 }
 
 /// The adapter of this process, until it is closed under those who still ask.
@@ -83,6 +97,16 @@ impl Running {
         })?;
         let events = adapter.events();
         Ok((Self { adapter: RwLock::new(Some(adapter)), source }, events))
+    }
+
+    /// What it was told last; `None` once it is closed.
+    pub(super) async fn config(&self) -> Option<Arc<Config>> {
+        Some(self.adapter.read().await.as_ref()?.config())
+    }
+
+    /// What the peers ask; `None` the second time, and once it is closed.
+    pub(super) async fn questions(&self) -> Option<mpsc::Receiver<Question>> {
+        self.adapter.read().await.as_ref()?.questions()
     }
 
     /// Tells the peers and takes everything down.
@@ -126,5 +150,16 @@ impl Node for Running {
             Some(adapter) => adapter.drain(order, wait).await,
             None => Err(RouteError::Closed.into()),
         }
+    }
+
+    async fn ask(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, AskError> {
+        match self.adapter.read().await.as_ref() {
+            Some(adapter) => adapter.ask(peer, question).await,
+            None => Err(AskError::NoSession),
+        }
+    }
+
+    async fn recheck_paths(&self) -> Option<Time> {
+        self.adapter.read().await.as_ref()?.recheck_paths().await
     }
 }

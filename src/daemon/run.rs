@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::{
+    checkup::Checkup,
     clock::WallClock,
     names::NamesFile,
     node::{Node, Running},
@@ -97,6 +98,8 @@ pub(super) async fn run(config: Config, source: Source, file: NamesFile) -> Resu
         clock: Arc::clone(&clock),
     };
     let mut pump = tokio::spawn(pump.run(events));
+    let checkup = Checkup::new(Arc::clone(&adapter), Arc::clone(&journal), Arc::clone(&clock));
+    let answers = tokio::spawn(checkup.answer());
     let control = Control { node: Arc::clone(&adapter), journal, clock: Arc::clone(&clock) };
     let server = tokio::spawn(server::serve(listener, control));
     let watchdog = tokio::spawn(watch(Arc::clone(&adapter), clock));
@@ -113,6 +116,7 @@ pub(super) async fn run(config: Config, source: Source, file: NamesFile) -> Resu
     notify(&[NotifyState::Stopping]);
     watchdog.abort();
     reloads.abort();
+    answers.abort();
     end(server).await;
     within(CLOSING, adapter.close()).await;
     if result.is_ok() {

@@ -10,9 +10,7 @@ use super::{
 };
 use crate::control::{
     cause::StallSummary,
-    schema::{
-        Class, DrainAnswer, Peer, Peers, Reload, Route, Routes, Severity, Status, Validation,
-    },
+    schema::{Class, DrainAnswer, Peer, Peers, Reload, Route, Routes, Status},
 };
 
 /// `netft status`.
@@ -277,29 +275,6 @@ pub fn reload(reload: &Reload) -> String {
         return "nothing changes\n".to_owned();
     }
     reload.changes.iter().map(|line| format!("{}\n", escape(line))).collect()
-}
-
-/// `netft validate`.
-pub fn validation(validation: &Validation) -> String {
-    let mut text = String::new();
-    for finding in &validation.findings {
-        let severity = match finding.severity {
-            Severity::Note => "note",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        };
-        let place = escape(&finding.place);
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{severity} {}: {place}", finding.id);
-        for line in finding.what.lines() {
-            let _ = writeln!(text, "  {}", escape(line));
-        }
-        let _ = writeln!(text, "  = help: {}", escape(&finding.remedy));
-    }
-    let count = |severity| validation.findings.iter().filter(|f| f.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    let _ = writeln!(text, "{errors} errors, {warnings} warnings");
-    text
 }
 
 /// `netft peer show`: one field a line, then one class a line.

@@ -14,7 +14,7 @@ use netft::{
 use super::{
     Facts,
     firewall::{self, Datagram, Place, Verdict},
-    links,
+    links, nodes,
 };
 use crate::control::schema::{Finding, Route, Severity, What};
 
@@ -22,7 +22,7 @@ use crate::control::schema::{Finding, Route, Severity, What};
 pub type Check = fn(&Facts, &Plan) -> Vec<Finding>;
 
 /// Every check.
-pub const ALL: [Check; 13] = [
+pub const ALL: [Check; 16] = [
     networks,
     shared_fate,
     duplicates,
@@ -36,9 +36,12 @@ pub const ALL: [Check; 13] = [
     forwarding,
     daemon,
     answers,
+    nodes::unasked,
+    nodes::skew,
+    nodes::paths,
 ];
 
-fn finding(
+pub(super) fn finding(
     severity: Severity,
     id: &str,
     place: impl Into<String>,

@@ -19,8 +19,8 @@ use netft::{
 use rtnetlink::packet_route::link::LinkAttribute;
 use serde_json::Value;
 
-use super::Link;
-use crate::control::schema::{Route, What};
+use super::{Link, bounded};
+use crate::control::schema::{PeerAnswer, Route, What};
 
 /// What is known of a node.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Daemon {
     pub pending: Vec<String>,
     /// Datagrams lost in full socket buffers.
     pub overflow: u64,
+    /// What the peers said of themselves; empty when they were not asked.
+    pub peers: Vec<PeerAnswer>,
 }
 
 impl Facts {
@@ -136,7 +138,8 @@ fn is_strict(interface: &str) -> bool {
 }
 
 fn rules() -> Result<Value, String> {
-    let output = Command::new("nft").args(["-j", "list", "ruleset"]).output();
+    let mut nft = Command::new("nft");
+    let output = bounded::output(nft.args(["-j", "list", "ruleset"]));
     let output = output.map_err(|error| format!("nft does not run ({error})"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);

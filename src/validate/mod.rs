@@ -1,12 +1,17 @@
-//! `netft validate`: what is wrong with this node before it hurts, as NetFT's cluster validation.
+//! `netft validate`: what is wrong with a node before it hurts, as NetFT's cluster validation.
 //!
+//! Every node looks at itself ([`validate`]); netftd asks its peers for what they found
+//! ([`report`]), and some things only both together can tell (`nodes`).
 //! [`facts`] asks the kernel, the firewall and the daemon; everything that judges is pure
 //! ([`checks`], [`links`], [`firewall`]) and works on the gathered [`Facts`].
 
+mod bounded;
 pub mod checks;
 pub mod facts;
 pub mod firewall;
 pub mod links;
+mod nodes;
+pub mod report;
 
 use std::net::IpAddr;
 
@@ -29,8 +34,8 @@ pub fn validate(facts: &Facts) -> Vec<Finding> {
 }
 
 /// The exit code: 0 fine (or notes), 1 warnings, 2 errors.
-pub fn exit_code(findings: &[Finding]) -> u8 {
-    match findings.iter().map(|finding| finding.severity).max() {
+pub fn exit_code<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> u8 {
+    match findings.into_iter().map(|finding| finding.severity).max() {
         None | Some(Severity::Note) => 0,
         Some(Severity::Warning) => 1,
         Some(Severity::Error) => 2,

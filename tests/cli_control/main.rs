@@ -5,6 +5,7 @@ mod answers;
 mod drains;
 mod limits;
 mod networks;
+mod validate;
 mod why;
 
 use std::{
@@ -25,8 +26,8 @@ use netft::{
     addr::VirtualAddrs,
     config::{Backend, Change, Mark},
     route::{
-        Attributes, Carrier, Class, PeerChange, PeerStatus, Policies, Priority, Reason,
-        RouteChange, RouteSpec, RouteState, RouteStatus, drain::DrainWait, stall::Stalls,
+        Attributes, Carrier, Class, PathMtuStatus, PeerChange, PeerStatus, Policies, Priority,
+        Reason, RouteChange, RouteSpec, RouteState, RouteStatus, drain::DrainWait, stall::Stalls,
     },
     wire::DropReason,
 };
@@ -40,8 +41,8 @@ use netftd::{
     daemon::{
         clock::WallClock,
         node::{
-            AdapterInfo, CounterSnapshot, DrainError, DrainOrder, DrainReport, Node, NodeInfo,
-            PeerError, PeerInfo, RouteError, RouteSent, Snapshot,
+            AdapterInfo, AskError, CounterSnapshot, DrainError, DrainOrder, DrainReport, Node,
+            NodeInfo, PeerError, PeerInfo, RouteError, RouteSent, Snapshot,
         },
     },
 };
@@ -53,6 +54,8 @@ struct Fake {
     stuck: AtomicBool,
     changes: Mutex<Vec<(RouteId, RouteChange)>>,
     drains: Mutex<Vec<DrainOrder>>,
+    /// What the first peer answers.
+    says: Mutex<Result<Vec<u8>, AskError>>,
     /// What a drain waits for, until it is taken away.
     waits: Mutex<Result<Option<DrainWait>, DrainError>>,
 }
@@ -81,6 +84,19 @@ impl Node for Fake {
         let peer = &mut self.snapshot.lock().unwrap().peers[0];
         peer.policies = peer.policies.changed(change)?;
         Ok(())
+    }
+
+    async fn ask(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, AskError> {
+        assert_eq!(question, b"validate/1");
+        match peer {
+            PeerId(0) => self.says.lock().unwrap().clone(),
+            _ => Err(AskError::TooOld),
+        }
+    }
+
+    async fn recheck_paths(&self) -> Option<Time> {
+        // Every route of the snapshot was proven then.
+        Some(Time::from_millis(9000))
     }
 
     async fn drain(&self, order: DrainOrder, _: Duration) -> Result<DrainReport, DrainError> {
@@ -126,6 +142,11 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
         last_change: Time::from_millis(4000),
         reason: Reason::BothWays,
         path_mtu: Some(1500),
+        path_mtu_status: PathMtuStatus {
+            limit: Some(1500),
+            proven: Some(Time::from_millis(9000)),
+            probing: false,
+        },
     }
 }
 
@@ -213,6 +234,7 @@ impl Daemon {
             stuck: AtomicBool::new(false),
             changes: Mutex::default(),
             drains: Mutex::default(),
+            says: Mutex::new(Err(AskError::Late)),
             waits: Mutex::new(Ok(None)),
         });
         let journal = Arc::new(Journal::default());

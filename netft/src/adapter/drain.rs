@@ -84,7 +84,7 @@ impl Adapter {
         let mut events = EventStream(self.events.subscribe());
         let (on, force) = (order.on, order.force);
         let (answer, done) = oneshot::channel();
-        self.ask(Request::Drain(order, answer)).await.ok_or(RouteError::Closed)?;
+        self.send(Request::Drain(order, answer)).await.ok_or(RouteError::Closed)?;
         let routes = done.await.map_err(|_| RouteError::Closed)??;
         let deadline = Instant::now() + wait;
         loop {

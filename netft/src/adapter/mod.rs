@@ -4,6 +4,7 @@
 //! away. In between: a consistent [`Snapshot`], a bounded [`EventStream`], and routes to add,
 //! change and remove. The daemon is a thin shell around this type.
 
+mod ask;
 mod drain;
 mod error;
 mod events;
@@ -24,6 +25,7 @@ pub use self::{
     events::{EVENT_BACKLOG, EventStream, Skipped},
     snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
 };
+pub use crate::io::quic::{AskError, MAX_ANSWER, Question};
 use crate::{
     config::{Config, RouteOverride},
     id::{PeerId, RouteId},
@@ -80,7 +82,7 @@ impl Adapter {
     /// A consistent picture of the node; `None` after the adapter closed.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (answer, picture) = oneshot::channel();
-        self.ask(Request::Snapshot(answer)).await?;
+        self.send(Request::Snapshot(answer)).await?;
         picture.await.ok()
     }
 
@@ -96,7 +98,7 @@ impl Adapter {
     /// [`RouteError::Unknown`], [`RouteError::Closed`].
     pub async fn change_route(&self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
         let (answer, done) = oneshot::channel();
-        self.ask(Request::Change(id, change, answer)).await.ok_or(RouteError::Closed)?;
+        self.send(Request::Change(id, change, answer)).await.ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
     }
 
@@ -107,7 +109,7 @@ impl Adapter {
     /// [`PeerError`]; nothing changed then.
     pub async fn change_peer(&self, peer: PeerId, change: PeerChange) -> Result<(), PeerError> {
         let (answer, done) = oneshot::channel();
-        self.ask(Request::ChangePeer(peer, change, answer)).await.ok_or(PeerError::Closed)?;
+        self.send(Request::ChangePeer(peer, change, answer)).await.ok_or(PeerError::Closed)?;
         done.await.map_err(|_| PeerError::Closed)?
     }
 
@@ -121,7 +123,7 @@ impl Adapter {
         route: RouteOverride,
     ) -> Result<RouteId, RouteError> {
         let (answer, done) = oneshot::channel();
-        self.ask(Request::Add(peer, route, answer)).await.ok_or(RouteError::Closed)?;
+        self.send(Request::Add(peer, route, answer)).await.ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
     }
 
@@ -131,7 +133,7 @@ impl Adapter {
     /// [`RouteError::Unknown`], [`RouteError::Closed`].
     pub async fn remove_route(&self, id: RouteId) -> Result<(), RouteError> {
         let (answer, done) = oneshot::channel();
-        self.ask(Request::Remove(id, answer)).await.ok_or(RouteError::Closed)?;
+        self.send(Request::Remove(id, answer)).await.ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
     }
 
@@ -139,10 +141,10 @@ impl Adapter {
     pub async fn close(mut self) {
         self.keeper.abort();
         self.resolver.abort();
-        self.ask(Request::Closing).await;
+        self.send(Request::Closing).await;
         self.manager.close().await;
         let (answer, stopped) = oneshot::channel();
-        if self.ask(Request::Stop(answer)).await.is_some() {
+        if self.send(Request::Stop(answer)).await.is_some() {
             // A driver that is gone has stopped.
             let _ = stopped.await;
         }
@@ -159,7 +161,7 @@ impl Adapter {
         }
     }
 
-    async fn ask(&self, request: Request) -> Option<()> {
+    async fn send(&self, request: Request) -> Option<()> {
         self.messages.send(Message::Request(request)).await.ok()
     }
 }

@@ -76,7 +76,7 @@ impl Adapter {
     async fn tell(&self, new: NewConfig) -> Result<Vec<Change>, ReconfigureError> {
         let (answer, done) = oneshot::channel();
         let request = Request::Reconfigure(Box::new(new), answer);
-        self.ask(request).await.ok_or(ReconfigureError::Closed)?;
+        self.send(request).await.ok_or(ReconfigureError::Closed)?;
         done.await.map_err(|_| ReconfigureError::Closed)
     }
 }

@@ -45,5 +45,5 @@ pub use mtu::PMTU_RAISE_TIMER;
 pub use params::{Attributes, Carrier, Class, Delay, ParamError, Priority, Threshold, Timing};
 pub use policy::{PeerChange, Policies, Policy, TrafficClass};
 pub use spec::{RouteChange, RouteSpec};
-pub use status::{PeerStatus, RouteState, RouteStatus};
+pub use status::{PathMtuStatus, PeerStatus, RouteState, RouteStatus};
 pub use table::{PeerForwarding, Table};

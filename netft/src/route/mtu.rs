@@ -19,6 +19,7 @@
 
 use std::time::Duration;
 
+use super::status::PathMtuStatus;
 use crate::time::Time;
 
 /// Probes of one size that must be lost before the size is (RFC 8899 section 5.1.2: MAX_PROBES).
@@ -106,6 +107,10 @@ pub(super) struct PathMtu {
     first: u32,
     /// When the newest heartbeat that was answered was sent.
     answered: Time,
+    /// When a probe of the size in use was answered last.
+    proven: Option<Time>,
+    /// Someone asked: beyond the size in use only the interface's own is tried.
+    brief: bool,
 }
 
 impl PathMtu {
@@ -125,6 +130,8 @@ impl PathMtu {
             sequence: 0,
             first: 1,
             answered: Time::ZERO,
+            proven: None,
+            brief: false,
         }
     }
 
@@ -138,6 +145,25 @@ impl PathMtu {
         self.size().map(|size| size + self.headers)
     }
 
+    /// How sure that is.
+    pub(super) fn status(&self) -> PathMtuStatus {
+        PathMtuStatus {
+            limit: (self.limit > 0).then_some(self.limit + self.headers),
+            proven: self.proven,
+            probing: self.phase != Phase::Complete,
+        }
+    }
+
+    /// Someone wants to know now: the size in use is confirmed, and the interface's own tried; the
+    /// sizes between wait for the raise timer. Probes under way go on, so that whoever asks often
+    /// ends no search.
+    pub(super) fn recheck(&mut self, now: Time) {
+        if self.phase == Phase::Complete {
+            self.afresh(now);
+            self.brief = true;
+        }
+    }
+
     /// The interface takes datagrams of `limit` bytes.
     pub(super) fn set_limit(&mut self, now: Time, limit: usize) {
         let before = std::mem::replace(&mut self.limit, limit);
@@ -146,6 +172,7 @@ impl PathMtu {
         }
         if before == 0 || limit < self.size {
             self.size = limit;
+            self.proven = None;
             self.turn(now, Phase::Confirm);
         } else {
             self.afresh(now);
@@ -229,6 +256,7 @@ impl PathMtu {
         if !self.running || !ours || self.phase == Phase::Complete || due.size != self.target() {
             return;
         }
+        self.proven = Some(now);
         match self.phase {
             Phase::Complete => {}
             Phase::Confirm => self.complete(now, around),
@@ -285,7 +313,9 @@ impl PathMtu {
             Phase::Complete => {}
             // A black hole (RFC 8899 section 4.3): what is known to pass, at once.
             Phase::Confirm => {
+                self.brief = false;
                 self.size = self.base().min(self.size);
+                self.proven = None;
                 self.turn(now, Phase::Base);
             }
             // Nothing is answered at all, and there is nothing smaller to try.
@@ -293,6 +323,7 @@ impl PathMtu {
                 self.lost = 0;
                 self.next = now + confirmation(around);
             }
+            Phase::Search { .. } if self.brief => self.searched(now, around),
             Phase::Search { .. } => self.search(now, around, size),
         }
     }
@@ -301,11 +332,14 @@ impl PathMtu {
     fn search(&mut self, now: Time, around: &Around, high: usize) {
         match self.candidate(high) {
             Some(_) => self.turn(now, Phase::Search { high }),
-            None => {
-                self.raise_at = now + around.raise;
-                self.complete(now, around);
-            }
+            None => self.searched(now, around),
         }
+    }
+
+    fn searched(&mut self, now: Time, around: &Around) {
+        self.brief = false;
+        self.raise_at = now + around.raise;
+        self.complete(now, around);
     }
 
     fn complete(&mut self, now: Time, around: &Around) {

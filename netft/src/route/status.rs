@@ -84,6 +84,19 @@ pub struct RouteStatus {
     /// The largest IP packet the route carries, bytes: its interface's MTU until probes find
     /// less; `None` while the interface is unknown.
     pub path_mtu: Option<usize>,
+    /// How sure that is.
+    pub path_mtu_status: PathMtuStatus,
+}
+
+/// How sure the path MTU of a route is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathMtuStatus {
+    /// The largest IP packet the interface would take, bytes; `None` while it is unknown.
+    pub limit: Option<usize>,
+    /// When a probe of the path MTU's size was answered last.
+    pub proven: Option<Time>,
+    /// Probes are under way: what is found may be larger, or smaller.
+    pub probing: bool,
 }
 
 /// One peer as it is at one moment.

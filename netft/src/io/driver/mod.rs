@@ -47,6 +47,7 @@ use crate::{
         worker::{FromWorker, Workers},
     },
     route::{Event, EventKind, PeerChange, RouteChange},
+    time::Time,
     topology::Offers,
 };
 
@@ -76,6 +77,8 @@ pub(crate) enum Request {
     Reconfigure(Box<NewConfig>, oneshot::Sender<Vec<Change>>),
     ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
     Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
+    /// Probe the path MTU of every route anew; answered with the moment.
+    Recheck(oneshot::Sender<Time>),
     /// The sessions are about to end because this node closes: that is no news.
     Closing,
     Stop(oneshot::Sender<()>),

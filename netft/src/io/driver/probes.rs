@@ -39,6 +39,12 @@ impl Driver {
         inputs.into_iter().for_each(|input| self.input(input));
     }
 
+    /// Has every route probed anew.
+    pub(super) fn recheck_paths(&mut self) {
+        let routes: Vec<_> = self.routes.keys().copied().collect();
+        routes.into_iter().for_each(|route| self.input(Input::Recheck(route)));
+    }
+
     /// The engine found what the route carries.
     pub(super) fn set_path_mtu(&mut self, route: RouteId, datagram: usize) {
         if let Some(known) = self.routes.get_mut(&route) {

@@ -72,7 +72,9 @@ fn routes(driver: &Driver) -> Vec<RouteStatus> {
         status.spec.carrier = Carrier::Udp;
         if driver.connections.of(status.id).is_some() {
             status.spec.carrier = Carrier::Quic;
-            status.path_mtu = status.path_mtu.map(|mtu| mtu + ADDED);
+            for size in [&mut status.path_mtu, &mut status.path_mtu_status.limit] {
+                *size = size.map(|mtu| mtu + ADDED);
+            }
         }
     }
     routes

@@ -403,6 +403,10 @@ impl Driver {
             Request::Drain(order, answer) => {
                 let _ = answer.send(self.drain(&order));
             }
+            Request::Recheck(answer) => {
+                let _ = answer.send(clock::now());
+                self.recheck_paths();
+            }
             Request::Closing => self.closing = true,
             Request::Stop(answer) => {
                 let _ = answer.send(());

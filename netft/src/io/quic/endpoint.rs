@@ -11,13 +11,14 @@ use ring::{hkdf, hmac};
 
 use super::{
     socket::RouteSocket,
-    tls::{CONTROL, Tls},
+    tls::{SPOKEN, Tls},
 };
 use crate::{config::PrivateKey, id::NodeKey};
 
 /// Smallest UDP payload every QUIC path carries (RFC 9000 section 14): no discovery is needed.
 const DATAGRAM: u16 = 1200;
-/// The most a peer may have in flight to this node, bytes: a hello and single bytes after it.
+/// The most a peer may have in flight to this node, bytes: a hello, single bytes after it, and
+/// answers to questions.
 const WINDOW: u32 = 64 * 1024;
 /// Gives the first retransmission after 30 ms, the next after 90 ms, 210 ms and so on (RFC 9002
 /// section 6.2.1: three times this, doubled each time). The first datagrams often meet a peer that
@@ -63,21 +64,30 @@ pub(super) fn server(
     tls: &Tls,
     peers: impl Iterator<Item = NodeKey>,
 ) -> Result<ServerConfig, EndpointError> {
-    let crypto = QuicServerConfig::try_from(tls.server(peers, CONTROL)?)
-        .map_err(|_| EndpointError::Suite)?;
+    let crypto =
+        QuicServerConfig::try_from(tls.server(peers, SPOKEN)?).map_err(|_| EndpointError::Suite)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     // The addresses QUIC sees are made here; it moves when a stranger's route is known.
-    server.transport_config(Arc::new(transport(1))).migration(true).max_incoming(MAX_INCOMING);
+    server.transport_config(Arc::new(transport(2))).migration(true).max_incoming(MAX_INCOMING);
     Ok(server)
 }
 
 /// How to dial the node that holds `peer`.
 pub(super) fn client(tls: &Tls, peer: NodeKey) -> Result<ClientConfig, EndpointError> {
+    speaking(tls, peer, SPOKEN)
+}
+
+/// The same, to speak one of `alpn`.
+pub(super) fn speaking(
+    tls: &Tls,
+    peer: NodeKey,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, EndpointError> {
     let crypto =
-        QuicClientConfig::try_from(tls.client(peer, CONTROL)?).map_err(|_| EndpointError::Suite)?;
+        QuicClientConfig::try_from(tls.client(peer, alpn)?).map_err(|_| EndpointError::Suite)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
-    // The dialer opens the only stream.
-    client.transport_config(Arc::new(transport(0)));
+    // The dialer opens the control stream; either end may ask, one question at a time.
+    client.transport_config(Arc::new(transport(1)));
     Ok(client)
 }
 

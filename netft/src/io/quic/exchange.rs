@@ -16,6 +16,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use super::{
+    ask::Question,
     failure::{Failure, Refusal},
     number::{Number, Numbers},
     peer::Event,
@@ -55,6 +56,8 @@ pub(super) struct Terms {
     pub(super) generations: Arc<AtomicU32>,
     /// Whether this node's adapter is up.
     pub(super) adapter_up: Arc<AtomicBool>,
+    /// Where the peer's questions go.
+    pub(super) questions: mpsc::Sender<Question>,
     /// Where the peer's task is asked whether a boot id may join.
     pub(super) events: mpsc::Sender<Event>,
 }

@@ -11,13 +11,15 @@ use std::{
 
 use quinn::Endpoint;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
 
 use super::{
-    QuicDatagram, Report, attempt,
+    QuicDatagram, Report,
+    ask::{self, AskError, Question},
+    attempt,
     endpoint::{self, EndpointError},
     exchange::Terms,
     failure::GOING_AWAY,
@@ -95,6 +97,8 @@ pub struct Manager {
     /// What every peer is told of this node's interfaces, encoded.
     offer: watch::Sender<Arc<[u8]>>,
     counters: Arc<Counters>,
+    /// What the peers ask, until somebody answers.
+    asked: Mutex<Option<mpsc::Receiver<Question>>>,
     start: Starter,
     /// Aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
@@ -110,6 +114,7 @@ struct Starter {
     report: Report,
     boot_id: u64,
     adapter_up: Arc<AtomicBool>,
+    questions: mpsc::Sender<Question>,
 }
 
 impl Manager {
@@ -133,6 +138,7 @@ impl Manager {
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
+        let (questions, asked) = mpsc::channel(ask::QUESTIONS);
         let start = Starter {
             tls,
             fib,
@@ -142,13 +148,14 @@ impl Manager {
             report,
             boot_id,
             adapter_up: Arc::default(),
+            questions,
         };
         let mut tasks = JoinSet::new();
         let peers = Peers::default();
         tasks.spawn(accept(endpoint.clone(), peers.clone(), strangers));
         let (offer, _) = watch::channel(Arc::default());
-        let tasks = Mutex::new(tasks);
-        let manager = Self { endpoint, peers, fib_changed, offer, counters, start, tasks };
+        let (tasks, asked) = (Mutex::new(tasks), Mutex::new(Some(asked)));
+        let manager = Self { endpoint, peers, fib_changed, offer, counters, asked, start, tasks };
         for peer in &config.peers {
             manager.add(peer, &config)?;
         }
@@ -169,6 +176,7 @@ impl Manager {
             numbers: start.numbers.clone(),
             generations: start.generations.clone(),
             adapter_up: Arc::clone(&start.adapter_up),
+            questions: start.questions.clone(),
             events,
         };
         let parts = Parts {
@@ -265,6 +273,31 @@ impl Manager {
             // A full queue means that the peer's task is busy with handshakes already.
             let _ = terms.events.try_send(Event::Renew);
         }
+    }
+
+    /// Asks `peer` a question of at most [`ask::MAX_QUESTION`] bytes on its control session. Takes
+    /// at most [`ask::PATIENCE`].
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn ask(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, AskError> {
+        let events = locked(&self.peers).get(&peer).map(|terms| terms.events.clone());
+        let events = events.ok_or(AskError::Unknown)?;
+        let (answer, told) = oneshot::channel();
+        let asked = async {
+            events.send(Event::Ask { question, answer }).await.ok()?;
+            told.await.ok()
+        };
+        // The task of a peer that goes drops the question.
+        timeout(ask::PATIENCE, asked)
+            .await
+            .map_err(|_| AskError::Late)?
+            .ok_or(AskError::NoSession)?
+    }
+
+    /// What the peers ask; `None` if somebody else has it. A question nobody takes is refused.
+    pub fn questions(&self) -> Option<mpsc::Receiver<Question>> {
+        locked(&self.asked).take()
     }
 
     /// What the control sessions dropped, by reason.

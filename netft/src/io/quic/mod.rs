@@ -18,6 +18,7 @@
 //! session ends when the peer says so, when its process is replaced by another, or when a newer
 //! session has taken over. [`Manager`] is the way in; the driver owns it.
 
+mod ask;
 mod attempt;
 pub(in crate::io) mod carrier;
 mod control;
@@ -37,6 +38,7 @@ mod tls;
 
 use std::{net::SocketAddr, sync::Arc};
 
+pub use ask::{AskError, MAX_ANSWER, Question};
 pub use manager::{Manager, StartError};
 
 use super::fib::SocketId;

@@ -20,12 +20,14 @@ use tracing::{debug, info, warn};
 
 use super::{
     FromQuic, Report,
+    ask::{self, AskError},
     attempt::{self, ATTEMPT},
     control::{Control, Offer, Probe},
     exchange::{Agreed, Side, Terms},
     failure::{ABANDONED, Failure, GOING_AWAY, Refusal, SUPERSEDED, printable},
     number::{Number, random_u32},
     standing::{Change, Entry, Standing},
+    tls,
 };
 use crate::{config::Config, id::RouteId, io::fib::SharedFib, wire::interfaces::Interfaces};
 
@@ -68,6 +70,8 @@ pub(super) enum Event {
     Renew,
     /// The peer told of its interfaces on this session.
     Interfaces { local: u32, list: Box<Interfaces> },
+    /// The peer is to be asked something.
+    Ask { question: Vec<u8>, answer: oneshot::Sender<Result<Vec<u8>, AskError>> },
     /// The config changed, but not what it says of this peer.
     Config(Arc<Config>),
     /// The config does not know the peer any more.
@@ -200,6 +204,7 @@ impl Peer {
             Event::Lost { local, error } => self.lost(local, &error),
             Event::Renew => self.renew = true,
             Event::Interfaces { local, list } => self.interfaces(local, *list),
+            Event::Ask { question, answer } => self.ask(question, answer),
             Event::Config(config) => {
                 let other = self.terms.config.rekey != config.rekey;
                 self.terms.config = config;
@@ -360,6 +365,10 @@ impl Peer {
         self.live.insert(local, Live { _number: number, connection: connection.clone(), probes });
         self.apply(changes, now);
         self.apply(due, now);
+        if tls::takes_questions(&connection) {
+            let (peer, questions) = (self.terms.peer, self.terms.questions.clone());
+            self.tasks.spawn(ask::answer(connection.clone(), peer, questions));
+        }
         let control = Control {
             connection,
             send,
@@ -372,6 +381,20 @@ impl Peer {
             events: self.terms.events.clone(),
         };
         self.tasks.spawn(control.serve());
+    }
+
+    /// Asks on the session data goes on.
+    fn ask(&mut self, question: Vec<u8>, answer: oneshot::Sender<Result<Vec<u8>, AskError>>) {
+        let preferred = self.standing.preferred().and_then(|entry| self.live.get(&entry.local));
+        let connection = preferred.map(|live| live.connection.clone());
+        self.tasks.spawn(async move {
+            let asked = match connection {
+                Some(connection) => ask::ask(&connection, &question).await,
+                None => Err(AskError::NoSession),
+            };
+            // Whoever asked may have stopped waiting.
+            let _ = answer.send(asked);
+        });
     }
 
     /// Passes on what the peer tells of its interfaces, unless a newer list came before it on

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use quinn::crypto::rustls::HandshakeData;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
     client::{
@@ -26,6 +27,11 @@ use crate::{config::PrivateKey, id::NodeKey};
 
 /// What the two ends of a control session agree to speak.
 pub(super) const CONTROL: &[u8] = b"netft/1";
+/// The same, and each may ask the other questions. An end that does not know this one chooses
+/// [`CONTROL`], so nodes of both kinds have sessions with each other.
+pub(super) const ASKING: &[u8] = b"netft/1+ask";
+/// What this node offers, what it likes best first.
+pub(super) const SPOKEN: &[&[u8]] = &[ASKING, CONTROL];
 /// What the two ends of a route's own connection agree to speak.
 pub(super) const CARRIER: &[u8] = b"netft-carrier/1";
 /// The name the client asks for: TLS wants one, the key is what counts.
@@ -68,31 +74,35 @@ impl Tls {
         Ok(Self { provider, key, own })
     }
 
-    /// Answers any node whose key is in `peers` and that speaks `alpn`.
+    /// Answers any node whose key is in `peers` and that speaks one of `alpn`, the first possible.
     ///
     /// # Errors
     /// When the provider lacks TLS 1.3, which ring's does not.
     pub(super) fn server(
         &self,
         peers: impl Iterator<Item = NodeKey>,
-        alpn: &[u8],
+        alpn: &[&[u8]],
     ) -> Result<rustls::ServerConfig, Error> {
         let mut config = rustls::ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(self.pinned(peers)))
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(self.key.clone())));
-        config.alpn_protocols = vec![alpn.to_vec()];
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         // A resumed session would skip the check of the key.
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         Ok(config)
     }
 
-    /// Dials the one node that holds `peer`, to speak `alpn`.
+    /// Dials the one node that holds `peer`, to speak one of `alpn`.
     ///
     /// # Errors
     /// When the provider lacks TLS 1.3, which ring's does not.
-    pub(super) fn client(&self, peer: NodeKey, alpn: &[u8]) -> Result<rustls::ClientConfig, Error> {
+    pub(super) fn client(
+        &self,
+        peer: NodeKey,
+        alpn: &[&[u8]],
+    ) -> Result<rustls::ClientConfig, Error> {
         let mut config = rustls::ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
@@ -100,7 +110,7 @@ impl Tls {
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
                 self.key.clone(),
             )));
-        config.alpn_protocols = vec![alpn.to_vec()];
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         Ok(config)
@@ -128,6 +138,12 @@ pub(super) fn proven_key(connection: &quinn::Connection) -> Option<NodeKey> {
     let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let key = identity.first()?.strip_prefix(&SPKI_PREFIX)?;
     key.try_into().ok().map(NodeKey)
+}
+
+/// Whether both ends of an established connection take questions.
+pub(super) fn takes_questions(connection: &quinn::Connection) -> bool {
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    data.is_some_and(|data| data.protocol.as_deref() == Some(ASKING))
 }
 
 /// Accepts exactly the pinned keys.

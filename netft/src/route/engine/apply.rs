@@ -90,6 +90,9 @@ impl Engine {
             Input::TooBig(route) => {
                 self.at_route(now, route, |peer, _| peer.too_big(now, route));
             }
+            Input::Recheck(route) => {
+                self.at_route(now, route, |peer, _| peer.recheck(now, route));
+            }
             Input::Probe { peer, route, probe } => {
                 let Some(found) = self.peers.get_mut(&peer) else {
                     return Err(DropReason::Misrouted);

@@ -197,6 +197,8 @@ pub enum Input {
         /// Its remote end from here on.
         remote: SocketAddr,
     },
+    /// An operator wants to know the path MTU of a route as it is: it is probed anew.
+    Recheck(RouteId),
 }
 
 /// What to do.

@@ -321,6 +321,7 @@ impl Peer {
             last_change: route.last_change,
             reason: route.reason,
             path_mtu: route.mtu.packet(),
+            path_mtu_status: route.mtu.status(),
         })
     }
 }

@@ -117,6 +117,13 @@ impl Peer {
         }
     }
 
+    /// Probes anew, with the next heartbeat.
+    pub(super) fn recheck(&mut self, now: Time, id: RouteId) {
+        if let Some(route) = self.routes.get_mut(&id) {
+            route.mtu.recheck(now);
+        }
+    }
+
     /// Does something to what is known of a route's path MTU, and tells of a change.
     fn measure(
         &mut self,

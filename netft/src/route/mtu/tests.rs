@@ -271,3 +271,46 @@ fn a_route_that_returns_over_another_path_is_confirmed_and_raised() {
     rig.pass(Duration::from_secs(4));
     assert_eq!(rig.packet(), 1280);
 }
+
+#[test]
+fn a_fresh_look_confirms_the_size_and_tries_a_larger_one_at_once() {
+    let mut rig = Rig::new(1500, 1400);
+    rig.pass(TIMER * 40);
+    assert_eq!(rig.mtu.packet(), Some(1400));
+    let asked = rig.now;
+    rig.mtu.recheck(asked);
+    assert!(rig.mtu.status().probing);
+    rig.beat();
+    let status = rig.mtu.status();
+    assert!(status.proven.is_some_and(|at| at >= asked), "{status:?}");
+    assert_eq!((status.limit, rig.mtu.packet()), (Some(1500), Some(1400)));
+    // Asking again meanwhile does not begin anew, and only the interface's size is tried.
+    rig.sent.clear();
+    for _ in 0..200 {
+        rig.beat();
+        if !rig.mtu.status().probing {
+            break;
+        }
+        rig.mtu.recheck(rig.now);
+    }
+    assert!(!rig.mtu.status().probing && rig.mtu.packet() == Some(1400));
+    assert_eq!(rig.sent, [1500; 2], "after the one of the first beat");
+    rig.path = 1500;
+    rig.mtu.recheck(rig.now);
+    rig.pass(DELAY * 2);
+    assert_eq!((rig.mtu.packet(), rig.mtu.status().probing), (Some(1500), false));
+}
+
+#[test]
+fn what_no_answer_proves_is_not_called_proven() {
+    let mut rig = Rig::new(1500, 1500);
+    assert_eq!(rig.mtu.status().proven, None);
+    rig.answers = false;
+    rig.pass(TIMER * 2);
+    assert_eq!((rig.mtu.packet(), rig.mtu.status().proven), (Some(1500), None));
+    rig.answers = true;
+    rig.pass(TIMER * 2);
+    assert!(rig.mtu.status().proven.is_some());
+    rig.mtu.set_limit(rig.now, 1300 - HEADERS);
+    assert_eq!(rig.mtu.status().proven, None);
+}

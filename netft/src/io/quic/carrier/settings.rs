@@ -87,9 +87,9 @@ impl Common {
     /// # Errors
     /// TLS refuses it.
     pub(in crate::io) fn with(&self, peer: NodeKey) -> Result<Settings, EndpointError> {
-        let server = self.tls.server([peer].into_iter(), CARRIER)?;
+        let server = self.tls.server([peer].into_iter(), &[CARRIER])?;
         let server = QuicServerConfig::try_from(server).map_err(|_| EndpointError::Suite)?;
-        let client = self.tls.client(peer, CARRIER)?;
+        let client = self.tls.client(peer, &[CARRIER])?;
         let client = QuicClientConfig::try_from(client).map_err(|_| EndpointError::Suite)?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         // A connection is its route's; other addresses are another route's (or nobody's).

@@ -216,10 +216,10 @@ fn raw_quinn_datagrams() {
     runtime.block_on(async {
         let (seconds, keys) = (5, [key(), key()]);
         let tls = |own: usize| Tls::new(&keys[own].0, keys[own].1).unwrap();
-        let server = tls(1).server([keys[0].1].into_iter(), CARRIER).unwrap();
+        let server = tls(1).server([keys[0].1].into_iter(), &[CARRIER]).unwrap();
         let server = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-        let client = tls(0).client(keys[1].1, CARRIER).unwrap();
+        let client = tls(0).client(keys[1].1, &[CARRIER]).unwrap();
         let client = quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap();
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         let mut transport = quinn::TransportConfig::default();

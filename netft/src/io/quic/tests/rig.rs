@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::super::{
     FromQuic, Manager, QUEUE, QuicDatagram, endpoint,
     socket::{RouteSocket, address_of},
-    tls::{SERVER_NAME, Tls},
+    tls::{SERVER_NAME, SPOKEN, Tls},
 };
 use crate::{
     addr::VirtualAddrs,
@@ -361,7 +361,11 @@ impl Raw {
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, ConnectionError> {
-        let client = endpoint::client(&self.tls, self.peer).unwrap();
+        self.connect_speaking(SPOKEN).await
+    }
+
+    async fn connect_speaking(&self, alpn: &[&[u8]]) -> Result<Connection, ConnectionError> {
+        let client = endpoint::speaking(&self.tls, self.peer, alpn).unwrap();
         let address = address_of(PeerId(0));
         self.endpoint.connect_with(client, address, SERVER_NAME).unwrap().await
     }
@@ -404,7 +408,17 @@ impl Raw {
 
     /// Joins as a process with this boot id, which then answers what it is asked until dropped.
     pub(super) async fn join(&self, boot_id: u64, generation: u32) -> JoinSet<()> {
-        let connection = self.connect().await.unwrap();
+        self.join_speaking(SPOKEN, boot_id, generation).await
+    }
+
+    /// The same, with these protocols.
+    pub(super) async fn join_speaking(
+        &self,
+        alpn: &[&[u8]],
+        boot_id: u64,
+        generation: u32,
+    ) -> JoinSet<()> {
+        let connection = self.connect_speaking(alpn).await.unwrap();
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
         send.write_all(&self.hello(boot_id)).await.unwrap();
         let mut length = [0; 2];

@@ -1,0 +1,38 @@
+//! Questions to peers and from them, and fresh looks at the paths.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Adapter;
+use crate::{
+    id::PeerId,
+    io::{
+        driver::Request,
+        quic::{AskError, Question},
+    },
+    time::Time,
+};
+
+impl Adapter {
+    /// Asks a peer a question of at most 256 bytes on its control session; what it means is up to
+    /// the two programs. Takes at most 4 s. A peer answers one question a second.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn ask(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, AskError> {
+        self.manager.ask(peer, question).await
+    }
+
+    /// What the peers ask, 16 waiting at most; `None` the second time. Questions are refused once
+    /// the receiver is dropped, and get no answer before it is taken.
+    pub fn questions(&self) -> Option<mpsc::Receiver<Question>> {
+        self.manager.questions()
+    }
+
+    /// Has the path MTU of every route probed anew, each with its next heartbeat, and returns the
+    /// moment: a snapshot tells what was proven since then. `None` after the adapter closed.
+    pub async fn recheck_paths(&self) -> Option<Time> {
+        let (answer, moment) = oneshot::channel();
+        self.send(Request::Recheck(answer)).await?;
+        moment.await.ok()
+    }
+}

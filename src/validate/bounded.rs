@@ -1,0 +1,79 @@
+//! Other programs, with an end: netftd runs them for its peers.
+
+use std::{
+    io::{self, Read},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+/// How long a program may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The most it may say, bytes.
+const SAYS: u64 = 16 << 20;
+
+/// Runs a program to its end, and takes in what it says.
+///
+/// # Errors
+/// It does not start, takes longer than 2 s, or says more than 16 MiB; then it is killed.
+pub(super) fn output(command: &mut Command) -> io::Result<Output> {
+    within(command, PATIENCE)
+}
+
+fn within(command: &mut Command, patience: Duration) -> io::Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let (said, heard) = mpsc::channel();
+    let pipes = (child.stdout.take(), child.stderr.take());
+    // Ends with the program, whose pipes it reads.
+    thread::spawn(move || {
+        let read = || Ok((whole(pipes.0)?, whole(pipes.1)?));
+        let result: io::Result<_> = read();
+        // Whoever waited may have given up.
+        let _ = said.send(result);
+    });
+    match heard.recv_timeout(patience) {
+        Ok(Ok((stdout, stderr))) if stdout.len() as u64 <= SAYS => {
+            let status = child.wait()?;
+            Ok(Output { status, stdout, stderr })
+        }
+        Ok(Ok(_)) => give_up(&mut child, "it says more than 16 MiB"),
+        Ok(Err(error)) => give_up(&mut child, &error.to_string()),
+        Err(_) => give_up(&mut child, "it takes longer than 2 s"),
+    }
+}
+
+fn whole(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(SAYS + 1).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+fn give_up(child: &mut Child, why: &str) -> io::Result<Output> {
+    child.kill()?;
+    child.wait()?;
+    Err(io::Error::other(why))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, patience: Duration) -> io::Result<Output> {
+        within(Command::new("sh").args(["-c", script]), patience)
+    }
+
+    #[test]
+    fn a_program_is_heard_out_and_one_that_does_not_end_is_ended() {
+        let output = sh("echo out; echo err >&2; exit 3", Duration::from_secs(60)).unwrap();
+        assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(output.status.code(), Some(3));
+        assert!(sh("exec sleep 3600", Duration::from_millis(20)).is_err());
+        let much = sh("exec yes", Duration::from_secs(60)).unwrap_err();
+        assert!(much.to_string().contains("16 MiB"), "{much}");
+    }
+}

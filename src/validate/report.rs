@@ -1,0 +1,160 @@
+//! What one node tells another of itself when asked: JSON, bounded, and read with distrust. Pure.
+
+use netft::adapter::MAX_ANSWER;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    control::schema::{Finding, PeerPath, Route},
+    render::text::escape,
+};
+
+/// What a node asks another one.
+pub const QUESTION: &[u8] = b"validate/1";
+/// The most findings told.
+const FINDINGS: usize = 64;
+/// The most paths told.
+const PATHS: usize = 128;
+/// The longest text of a finding, characters.
+const TEXT: usize = 600;
+
+/// A node's word on itself. Fields it does not know are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// What is wrong there, the worst first.
+    pub findings: Vec<Finding>,
+    /// Findings left out.
+    #[serde(default)]
+    pub left_off: usize,
+    /// Its wall clock when it answered, milliseconds since 1970.
+    pub clock_ms: u64,
+    /// Its routes to whoever asks that are up.
+    #[serde(default)]
+    pub paths: Vec<PeerPath>,
+}
+
+impl Report {
+    /// What is told of `findings` and, of `routes`, of those to the peer of this name.
+    pub fn new(findings: Vec<Finding>, routes: &[Route], peer: &str, clock_ms: u64) -> Self {
+        let ours = routes.iter().filter(|route| route.peer == peer && route.via.is_none());
+        let paths = ours.filter(|route| route.state == "up").filter_map(|route| {
+            let (path_mtu, path_mtu_limit) = (route.path_mtu?, route.path_mtu_limit?);
+            let Route { real_local, real_remote, .. } = *route;
+            let path_mtu_probing = route.path_mtu_probing;
+            let path =
+                PeerPath { real_local, real_remote, path_mtu, path_mtu_limit, path_mtu_probing };
+            Some(path)
+        });
+        let mut report = Self { findings, left_off: 0, clock_ms, paths: paths.collect() };
+        report.bound();
+        report
+    }
+
+    /// For the peer: at most [`MAX_ANSWER`] bytes.
+    ///
+    /// # Errors
+    /// It is no JSON, which does not happen.
+    pub fn encode(mut self) -> Result<Vec<u8>, serde_json::Error> {
+        loop {
+            let bytes = serde_json::to_vec(&self)?;
+            if bytes.len() <= MAX_ANSWER {
+                return Ok(bytes);
+            }
+            if self.findings.pop().is_some() {
+                self.left_off += 1;
+            } else {
+                self.paths.clear();
+            }
+        }
+    }
+
+    /// From a peer: within the same bounds, and with no text that does anything to a terminal.
+    ///
+    /// # Errors
+    /// It is no report.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        // The error quotes what it read.
+        let mut report: Self =
+            serde_json::from_slice(bytes).map_err(|error| escape(&error.to_string()))?;
+        report.bound();
+        for finding in &mut report.findings {
+            let Finding { id, place, what, remedy, .. } = finding;
+            for text in [id, place, what, remedy] {
+                *text = shown(text);
+            }
+        }
+        Ok(report)
+    }
+
+    fn bound(&mut self) {
+        let left = self.findings.len().saturating_sub(FINDINGS);
+        self.findings.truncate(FINDINGS);
+        self.left_off = self.left_off.saturating_add(left);
+        self.paths.truncate(PATHS);
+        for finding in &mut self.findings {
+            for text in [&mut finding.place, &mut finding.what, &mut finding.remedy] {
+                if let Some((end, _)) = text.char_indices().nth(TEXT) {
+                    text.truncate(end);
+                    text.push('…');
+                }
+            }
+        }
+    }
+}
+
+/// Lines stay lines.
+fn shown(text: &str) -> String {
+    text.lines().map(escape).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::control::schema::Severity;
+
+    fn finding(what: &str) -> Finding {
+        Finding {
+            id: "mtu".to_owned(),
+            severity: Severity::Warning,
+            place: "eth0".to_owned(),
+            what: what.to_owned(),
+            remedy: String::new(),
+        }
+    }
+
+    #[test]
+    fn however_much_is_wrong_an_answer_fits_and_says_what_it_left_out() {
+        let long = "\u{1}ä".repeat(1000);
+        let report = Report::new(vec![finding(&long); 100], &[], "b", 7);
+        assert_eq!((report.findings.len(), report.left_off), (64, 36));
+        let bytes = report.encode().unwrap();
+        assert!(bytes.len() <= MAX_ANSWER);
+        let read = Report::decode(&bytes).unwrap();
+        assert_eq!((read.findings.len() + read.left_off, read.clock_ms), (100, 7));
+        assert!(!read.findings.is_empty());
+    }
+
+    #[test]
+    fn what_a_peer_says_does_nothing_to_a_terminal() {
+        let evil = Report {
+            findings: vec![finding("\u{1b}[2J\n\u{9b}31m\u{202e}x")],
+            ..Report::default()
+        };
+        let read = Report::decode(&serde_json::to_vec(&evil).unwrap()).unwrap();
+        assert_eq!(read.findings[0].what, "\\u{1b}[2J\n\\u{9b}31m\\u{202e}x");
+        // A number where a text should be is quoted by nobody.
+        for bytes in [&b""[..], b"null", b"[]", b"{\"clock_ms\":-1}", &[b'['; 60_000], &[0xff; 9]] {
+            let error = Report::decode(bytes).unwrap_err();
+            assert!(!error.contains(char::is_control) && error.len() < 300, "{error}");
+        }
+        let many = Report { findings: vec![finding("x"); 1000], ..Report::default() };
+        let read = Report::decode(&serde_json::to_vec(&many).unwrap()).unwrap();
+        assert_eq!((read.findings.len(), read.left_off), (64, 936));
+    }
+
+    #[test]
+    fn a_newer_peers_fields_are_ignored() {
+        let text = br#"{"findings":[],"clock_ms":3,"weather":"fine"}"#;
+        assert_eq!(Report::decode(text).unwrap().clock_ms, 3);
+    }
+}
