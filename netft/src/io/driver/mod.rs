@@ -21,6 +21,7 @@ mod forwarding;
 mod inbox;
 mod probes;
 mod reconfigure;
+mod redial;
 mod relay;
 mod retries;
 mod routes;
@@ -135,6 +136,7 @@ fn run(parts: DriverParts) {
         driver.look_at_carriers(clock::now());
         driver.mind_relays(clock::now());
         driver.mind_adopted(clock::now());
+        driver.mind_silence(clock::now());
         driver.turn();
     };
     driver.stop();

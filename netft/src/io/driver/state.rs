@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::{
     DriverParts, Message, Request, adopt::Adoptions, carriers::Pace, connections::Connections,
-    forwarding, inbox::Inbox, relay::Ways, snapshot, sockets::Sockets,
+    forwarding, inbox::Inbox, redial::Silence, relay::Ways, snapshot, sockets::Sockets,
 };
 use crate::{
     adapter::{RouteError, Snapshot},
@@ -164,6 +164,8 @@ pub(super) struct Driver {
     pub(super) memory: Memory,
     /// Addresses of peers behind a NAT.
     pub(super) adoptions: Adoptions,
+    /// Peers that are heard nowhere.
+    pub(super) silence: Silence,
     /// Ways over relays.
     pub(super) ways: Ways,
     pub(super) peers: BTreeMap<PeerId, PeerSessions>,
@@ -215,6 +217,7 @@ impl Driver {
             passes: None,
             memory: Memory::default(),
             adoptions: Adoptions::default(),
+            silence: Silence::default(),
             ways: Ways::default(),
             peers: BTreeMap::new(),
             world: World::default(),

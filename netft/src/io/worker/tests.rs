@@ -444,6 +444,11 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     let stolen = left.sealed(Kind::Heartbeat, b"beat");
     udp::send_one(elsewhere.fd.as_fd(), &to, &stolen, None).unwrap();
     right.await_drops(DropReason::Misrouted, 1);
+    // It says no more than where it came from.
+    let FromWorker::Stray { peer, local, from, .. } = right.driver.try_recv().unwrap() else {
+        panic!("taken for a heartbeat of the route");
+    };
+    assert_eq!((peer, local, from), (PEER, to, elsewhere.local));
     assert!(right.driver.try_recv().is_err());
 }
 

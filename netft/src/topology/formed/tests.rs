@@ -209,7 +209,8 @@ proptest! {
         let config = config(&[]);
         let mut memory = Memory::default();
         let all: Vec<_> = (0..count)
-            .map(|n| interface(u32::from(n) + 2, "eth", &[&format!("10.{}.{}.1/24", n / 250, n % 250)]))
+            .map(|n| (u32::from(n) + 2, format!("10.{}.{}.1/24", n / 250, n % 250)))
+            .map(|(index, address)| interface(index, "eth", &[&address]))
             .collect();
         memory.note(&config, &all);
         prop_assert_eq!(memory.0.len(), usize::from(count));
