@@ -48,10 +48,10 @@ pub fn enter() -> Result<Entered, LabError> {
 
 /// Runs the body of a test inside namespaces of its own.
 ///
-/// Called by the test `name` (its path, as `--exact` takes it, or its end): outside, the test binary
-/// is run again for this test alone, and must pass; inside, `body` runs. Where the system refuses
-/// namespaces the test is skipped with a line that says so, unless `NETFT_REQUIRE_NETNS=1`. A test
-/// in a module `quic` or `mixed` runs with that as `NETFT_CARRIER`.
+/// Called by the test `name` (its path, or the end of it): outside, the test binary is run again
+/// for this test alone, and must pass; inside, `body` runs. Where the system refuses namespaces the
+/// test is skipped with a line that says so, unless `NETFT_REQUIRE_NETNS=1`. A test in a module
+/// `quic` or `mixed` runs with that as `NETFT_CARRIER`.
 ///
 /// # Panics
 /// When the run inside fails, or when namespaces are required and refused.
