@@ -102,26 +102,11 @@ impl Header {
     /// The header's bytes.
     #[inline]
     pub const fn encode(&self) -> [u8; HEADER_LEN] {
-        let s = self.session.to_be_bytes();
-        let c = self.counter.to_be_bytes();
-        [
-            VERSION << 4 | self.kind as u8,
-            self.flags,
-            self.lane,
-            0,
-            s[0],
-            s[1],
-            s[2],
-            s[3],
-            c[0],
-            c[1],
-            c[2],
-            c[3],
-            c[4],
-            c[5],
-            c[6],
-            c[7],
-        ]
+        // One number: two stores instead of sixteen.
+        let kind = (VERSION << 4 | self.kind as u8) as u128;
+        let (flags, lane) = (self.flags as u128, self.lane as u128);
+        let (session, counter) = (self.session as u128, self.counter as u128);
+        (kind << 120 | flags << 112 | lane << 104 | session << 64 | counter).to_be_bytes()
     }
 }
 
