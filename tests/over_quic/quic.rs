@@ -4,5 +4,7 @@
 mod big_mtu;
 #[path = "../failover.rs"]
 mod failover;
+#[path = "../multicast.rs"]
+mod multicast;
 #[path = "../path_mtu.rs"]
 mod path_mtu;

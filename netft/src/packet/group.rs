@@ -116,6 +116,16 @@ mod tests {
         assert!(parsed(&v6(FRAGMENT, "ff02::1", &fragment(17))));
     }
 
+    /// The first slice of a packet decides for all of it.
+    #[test]
+    fn the_head_of_a_packet_is_enough() {
+        let body = [17, 0, 0, 1, 0, 0, 0, 7, 0x14, 0xe9, 0x14, 0xe9, 0, 80, 0, 0];
+        let mut head = v6(FRAGMENT, "ff02::fb", &body);
+        head[4..6].copy_from_slice(&1376u16.to_be_bytes());
+        let inner = Inner::parse_head(&head, IPV6_LEN + 1376).unwrap();
+        assert!(travels(&inner, &head));
+    }
+
     proptest! {
         #[test]
         fn no_packet_panics(mut bytes in prop::collection::vec(any::<u8>(), 20..120), six: bool) {

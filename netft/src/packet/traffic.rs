@@ -16,14 +16,17 @@ impl Inner {
     }
 
     /// The transport's protocol number, of a fragment too where its own header tells; `None`
-    /// behind IPv6 extension headers that are not followed.
+    /// behind IPv6 extension headers that are not followed. `packet` is what this was parsed from,
+    /// all of it or its head.
     pub fn protocol(&self, packet: &[u8]) -> Option<u8> {
         match (self.l4, self.version) {
             (L4::Tcp { .. }, _) => Some(TCP),
             (L4::Udp, _) => Some(UDP),
             (L4::Opaque, Version::V4) => packet.get(9).copied(),
             (L4::Opaque, Version::V6) => {
-                skip_extensions(packet.get(..self.len)?, *packet.get(6)?).1
+                // It may be the head of the packet only.
+                let packet = &packet[..self.len.min(packet.len())];
+                skip_extensions(packet, *packet.get(6)?).1
             }
         }
     }
