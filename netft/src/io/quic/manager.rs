@@ -275,8 +275,8 @@ impl Manager {
         }
     }
 
-    /// Asks `peer` a question of at most [`ask::MAX_QUESTION`] bytes on its control session. Takes
-    /// at most [`ask::PATIENCE`].
+    /// Asks `peer` a question of at most 256 bytes on its control session. Takes at most
+    /// [`ask::PATIENCE`].
     ///
     /// # Errors
     /// See [`AskError`].
