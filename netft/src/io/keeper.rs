@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::Config,
     route::EventKind,
-    topology::{self, Interface, Offers, Resolved, Sources, Ways},
+    topology::{self, Interface, Offers, Resolved, Sources, Surroundings, Ways},
 };
 
 /// The time between two looks after a notice: restoring the adapter must end within 500 ms (F-22,
@@ -57,6 +57,12 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// The same with what the peers told: what routes follow from.
+    pub(crate) fn around<'a>(&'a self, offers: &'a Offers) -> Surroundings<'a> {
+        let Self { interfaces, sources, ways, resolved } = self;
+        Surroundings { interfaces, sources, ways, offers, resolved }
+    }
+
     /// The interface of number `index`.
     pub(crate) fn interface(&self, index: u32) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.index == index)

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::IpAddr,
 };
 
@@ -50,12 +49,6 @@ impl NetworkState {
     }
 }
 
-impl fmt::Display for NetworkState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
 /// What an interface in a network is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InterfaceState {
@@ -78,12 +71,6 @@ impl InterfaceState {
             Self::Failed => "failed",
             Self::Unavailable => "unavailable",
         }
-    }
-}
-
-impl fmt::Display for InterfaceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 

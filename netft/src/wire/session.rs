@@ -347,6 +347,26 @@ impl Session {
         self.sealer(0).seal(kind, flags, counter, frame)
     }
 
+    /// Makes a frame of one message in `frame`, whose bytes it replaces: `write` appends the
+    /// message. Of [lane](Header::lane) 0 unless a worker says its own.
+    ///
+    /// # Errors
+    /// Those of [`reserve`](Self::reserve) and [`Sealer::seal`]; the frame must not be sent then.
+    pub fn message(
+        &self,
+        kind: Kind,
+        lane: u8,
+        frame: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), DropReason> {
+        frame.clear();
+        frame.resize(HEADER_LEN, 0);
+        write(frame);
+        frame.resize(frame.len() + TAG_LEN, 0);
+        let counter = self.reserve(1)?;
+        self.sealer(lane).seal(kind, 0, counter, frame)
+    }
+
     /// Opens one frame: [`Opener::open`].
     ///
     /// # Errors

@@ -22,11 +22,11 @@ use crate::{
         challenges::{Challenges, Stray},
     },
     time::Time,
-    topology::{self, Plan, Planned, Surroundings},
+    topology::{self, Plan, Planned},
     wire::{
         DropReason,
         challenge::{Challenge, ChallengeMessage},
-        header::{HEADER_LEN, Kind, TAG_LEN},
+        header::Kind,
         heartbeat::{Heartbeat, Message},
     },
 };
@@ -89,8 +89,7 @@ impl Driver {
     /// proved. `known` are those that run, as planned.
     pub(super) fn plan(&self, config: &Config, world: &World, known: &[Planned]) -> Plan {
         let offers = &*self.told.borrow();
-        let World { interfaces, sources, ways, resolved } = world;
-        let around = Surroundings { interfaces, sources, ways, offers, resolved };
+        let around = world.around(offers);
         let mut plan = topology::plan(config, &around, known);
         let unlisted = self.routes.values().filter(|known| known.unlisted());
         for known in unlisted {
@@ -194,19 +193,15 @@ impl Driver {
 
     /// Whether a route may be made for an address nobody listed.
     fn may_adopt(&self, peer: PeerId, from: SocketAddr) -> bool {
-        let World { interfaces, sources, ways, resolved } = &self.world;
-        let offers = &*self.told.borrow();
-        let around = Surroundings { interfaces, sources, ways, offers, resolved };
-        topology::is_mapped(&around, peer, from)
+        topology::is_mapped(&self.world.around(&self.told.borrow()), peer, from)
     }
 
     fn planned_to(&self, peer: PeerId, local: SocketAddr, from: SocketAddr) -> Option<Planned> {
         if self.removed.contains(&(peer, local, from)) {
             return None;
         }
-        let World { interfaces, sources, ways, resolved } = &self.world;
         let offers = &*self.told.borrow();
-        let around = Surroundings { interfaces, sources, ways, offers, resolved };
+        let around = self.world.around(offers);
         topology::adopted(&self.config, &around, (peer, local, from), None)
     }
 
@@ -267,19 +262,13 @@ impl Driver {
     ) {
         let Some(session) = self.peers.get(&peer).and_then(PeerSessions::preferred) else { return };
         let Some(socket) = self.sockets.at(local).first() else { return };
-        let mut frame = vec![0; HEADER_LEN];
-        challenge.encode(&mut frame);
-        frame.resize(frame.len() + TAG_LEN, 0);
-        let Ok(counter) = session.reserve(1) else { return self.count(DropReason::KeyExhausted) };
-        if let Err(reason) = session.seal(Kind::Challenge, 0, counter, &mut frame) {
+        let mut frame = Vec::new();
+        let write = |frame: &mut Vec<u8>| challenge.encode(frame);
+        if let Err(reason) = session.message(Kind::Challenge, 0, &mut frame, write) {
             return self.count(reason);
         }
         match udp::send_one(socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)) {
-            Ok(()) => {
-                if let Some(counters) = self.workers.counters().first() {
-                    Counters::add(&counters.tx_frames, 1);
-                }
-            }
+            Ok(()) => self.count_sent(),
             // The next heartbeat that strays asks again.
             Err(error) if udp::classify(&error, false) == SendFault::Transient => {}
             Err(_) => self.count(DropReason::SendFailed),

@@ -8,14 +8,10 @@ use super::{
 };
 use crate::{
     id::{PeerId, RouteId},
-    io::{
-        counters::Counters,
-        sys::udp::{self, MAX_SEND, SendFault},
-    },
+    io::sys::udp::{self, MAX_SEND, SendFault},
     route::Input,
     wire::{
-        DropReason,
-        header::{HEADER_LEN, Kind, TAG_LEN},
+        header::Kind,
         probe::{Probe, ProbeMessage},
     },
 };
@@ -59,11 +55,8 @@ impl Driver {
         let Some(known) = self.routes.get(&route) else { return };
         let Some(socket) = self.sockets.at(known.plan.spec.real_local).first() else { return };
         let mut frame = Vec::with_capacity(usize::from(probe.size));
-        frame.resize(HEADER_LEN, 0);
-        probe.encode(&mut frame);
-        frame.resize(frame.len() + TAG_LEN, 0);
-        let Ok(counter) = session.reserve(1) else { return self.count(DropReason::KeyExhausted) };
-        if let Err(reason) = session.seal(Kind::Probe, 0, counter, &mut frame) {
+        let write = |frame: &mut Vec<u8>| probe.encode(frame);
+        if let Err(reason) = session.message(Kind::Probe, 0, &mut frame, write) {
             return self.count(reason);
         }
         let (remote, socket) = (known.plan.spec.real_remote, socket.clone());
@@ -75,11 +68,7 @@ impl Driver {
             return;
         }
         match udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
-            Ok(()) => {
-                if let Some(counters) = self.workers.counters().first() {
-                    Counters::add(&counters.tx_frames, 1);
-                }
-            }
+            Ok(()) => self.count_sent(),
             // Refused that often, it is the kernel's own word and no forged message's.
             Err(error) if udp::classify(&error, false) == SendFault::TooBig => {
                 if probe.message == ProbeMessage::Request {

@@ -253,7 +253,7 @@ impl Driver {
         entry.routes.push(route);
         // First without consequences: an entry for a route there is would change that one.
         let own = |route: &Planned| (route.key().0, route.key().2) == (peer, remote);
-        let known = |key| self.routes.iter().find(|(_, known)| known.plan.key() == key);
+        let known = |key| self.routes.iter().find(|(_, known)| known.key() == key);
         let mut planned = self.planned(&config).1.routes;
         planned.retain(own);
         if planned.iter().all(|route| known(route.key()).is_some()) {

@@ -36,11 +36,7 @@ use crate::{
     time::Time,
     topology::{Memory, Offers, Planned, Skipped},
     wire::{
-        DropReason,
-        header::{HEADER_LEN, Kind, TAG_LEN},
-        heartbeat::Heartbeat,
-        interfaces::Interfaces,
-        session::Session,
+        DropReason, header::Kind, heartbeat::Heartbeat, interfaces::Interfaces, session::Session,
     },
 };
 
@@ -506,11 +502,8 @@ impl Driver {
         let Some(known) = self.routes.get(&route) else { return };
         let Some(socket) = self.sockets.at(known.plan.spec.real_local).first() else { return };
         let mut frame = Vec::with_capacity(256);
-        frame.resize(HEADER_LEN, 0);
-        heartbeat.encode(&mut frame);
-        frame.resize(frame.len() + TAG_LEN, 0);
-        let Ok(counter) = session.reserve(1) else { return self.count(DropReason::KeyExhausted) };
-        if let Err(reason) = session.seal(Kind::Heartbeat, 0, counter, &mut frame) {
+        let write = |frame: &mut Vec<u8>| heartbeat.encode(frame);
+        if let Err(reason) = session.message(Kind::Heartbeat, 0, &mut frame, write) {
             return self.count(reason);
         }
         if session.needs_fresh_handshake() {
@@ -521,15 +514,12 @@ impl Driver {
             return;
         }
         let sent = udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
-        if sent.is_ok()
-            && let Some(counters) = self.workers.counters().first()
-        {
-            Counters::add(&counters.tx_frames, 1);
-        }
-        if let Err(error) = sent
-            && udp::classify(&error, false) == SendFault::Route
-        {
-            self.send_failed(route);
+        match sent {
+            Ok(()) => self.count_sent(),
+            Err(error) if udp::classify(&error, false) == SendFault::Route => {
+                self.send_failed(route);
+            }
+            Err(_) => {}
         }
     }
 
@@ -547,6 +537,13 @@ impl Driver {
     pub(super) fn count(&self, reason: DropReason) {
         if let Some(counters) = self.workers.counters().first() {
             counters.count(reason);
+        }
+    }
+
+    /// A frame of the driver went out; counted there too.
+    pub(super) fn count_sent(&self) {
+        if let Some(counters) = self.workers.counters().first() {
+            Counters::add(&counters.tx_frames, 1);
         }
     }
 

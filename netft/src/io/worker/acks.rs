@@ -12,11 +12,7 @@ use crate::{
     },
     route::flight::{Debt, Question, STALL_TOLD},
     time::Time,
-    wire::{
-        ack::Ack,
-        header::{HEADER_LEN, Kind, TAG_LEN},
-        session::Session,
-    },
+    wire::{ack::Ack, header::Kind, session::Session},
 };
 
 /// A way back.
@@ -172,13 +168,7 @@ fn send(
     frame: &mut Vec<u8>,
     counters: &Counters,
 ) {
-    frame.clear();
-    frame.resize(HEADER_LEN, 0);
-    ack.encode(frame);
-    frame.resize(frame.len() + TAG_LEN, 0);
-    let mut sealer = session.sealer(lane);
-    let sealed = session.reserve(1).and_then(|counter| sealer.seal(Kind::Ack, 0, counter, frame));
-    if let Err(reason) = sealed {
+    if let Err(reason) = session.message(Kind::Ack, lane, frame, |frame| ack.encode(frame)) {
         return counters.count(reason);
     }
     // Control traffic: a lost acknowledgement would cost a resend.

@@ -23,12 +23,8 @@ impl Batch<'_, '_> {
             return false;
         };
         let mut frame = Vec::with_capacity(HEADER_LEN + MAX_LEN + TAG_LEN);
-        frame.resize(HEADER_LEN, 0);
-        reply.encode(&mut frame);
-        frame.resize(frame.len() + TAG_LEN, 0);
-        let sealed = sealing
-            .reserve(1)
-            .and_then(|counter| sealing.seal(Kind::Heartbeat, 0, counter, &mut frame));
+        let write = |frame: &mut Vec<u8>| reply.encode(frame);
+        let sealed = sealing.message(Kind::Heartbeat, 0, &mut frame, write);
         let way = Way { carrier: None, socket: &socket.fd, to: self.from() };
         let sent = sealed.and_then(|()| way.send(&frame, Class::Control)).is_ok();
         if sent {

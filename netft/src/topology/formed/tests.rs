@@ -59,7 +59,7 @@ fn edges(down: &[&str]) -> Vec<Edge> {
 }
 
 fn states(networks: &[FormedNetwork]) -> Vec<String> {
-    networks.iter().map(|network| format!("{} {}", network.prefix, network.state)).collect()
+    networks.iter().map(|network| format!("{} {}", network.prefix, network.state.name())).collect()
 }
 
 fn see(edges: &[Edge], alive: &[PeerId]) -> Vec<FormedNetwork> {
