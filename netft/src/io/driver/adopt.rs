@@ -208,6 +208,10 @@ impl Driver {
     /// The peer has proven where it is.
     fn adopt(&mut self, now: Time, stray: Stray) {
         let Stray { peer, local, from, .. } = stray;
+        // Listed since it was asked: the peer's news of its addresses came in between.
+        if self.routes.values().any(|known| known.plan.key() == (peer, local, from)) {
+            return;
+        }
         let moved = stray.ours.filter(|id| self.routes.contains_key(id));
         let free = || {
             let mut places = self.unlisted().filter(|status| {
