@@ -121,7 +121,7 @@ impl Connections {
 
     fn settings(&mut self, config: &Config, peer: PeerId) -> Option<Settings> {
         let key = config.peer_of(peer)?.key;
-        let settings = self.common(config)?.with(key, config.mtu_raise);
+        let settings = self.common(config)?.with(key);
         settings.inspect_err(|error| tracing::error!(%error, "no QUIC with this peer")).ok()
     }
 }

@@ -16,7 +16,7 @@ use super::{
     gate::Gate,
     link::{Link, Why, complaint, unwanted},
     mark::Marks,
-    settings::{ADDED, Settings},
+    settings::Settings,
 };
 use crate::io::{
     fib::UdpSocket,
@@ -42,8 +42,6 @@ pub(super) struct Core {
     pub(super) socket: Weak<UdpSocket>,
     /// The interface cannot segment.
     plain: bool,
-    /// Longer packets hold no frame that was handed over: QUIC looks for a larger size.
-    longest: usize,
     /// What QUIC made of one transmit.
     buf: Vec<u8>,
     /// What frames are sent from, and packets are received in, used again and again.
@@ -66,7 +64,6 @@ impl Core {
             links: Vec::new(),
             socket: Weak::new(),
             plain: false,
-            longest: usize::MAX,
             buf: Vec::new(),
             out: BytesMut::new(),
             arena: BytesMut::new(),
@@ -132,8 +129,7 @@ impl Core {
         let config = self.settings.dialling(mtu, &gate);
         match self.endpoint.connect(now, config, self.remote, SERVER_NAME) {
             Ok((handle, connection)) => {
-                let (dialled, up_at, over) = (true, None, false);
-                self.links.push(Link { handle, connection, gate, dialled, up_at, over });
+                self.links.push(Link::new(handle, connection, gate, true));
             }
             Err(error) => self.complaint = Some(error.to_string()),
         }
@@ -159,22 +155,30 @@ impl Core {
         let Some(link) = self.links.get_mut(place) else { return outcome };
         let room = link.connection.datagrams().max_size().unwrap_or_default();
         let narrow = limit < room;
-        let alone = narrow || class == Class::Control;
-        self.longest = if alone { stride + ADDED } else { usize::MAX };
         if narrow || (class == Class::Control && stride >= LARGE) {
             // QUIC fills packets up to its own idea of the path, which is the interface's: an
             // acknowledgement beside a frame of just the path's size would be one too many bytes.
+            link.hurry_acknowledgement();
             self.transmit(now, place, class, &mut outcome);
         }
         self.out.clear();
         self.out.reserve(bytes.len());
         self.out.extend_from_slice(bytes);
         let mut rest = self.out.split().freeze();
-        let together = if narrow { 1 } else { BATCH };
+        // For the same reason no two frames may share a packet.
+        let together = if narrow && 2 * stride <= room { 1 } else { BATCH };
         let mut queued = 0;
         while !rest.is_empty() {
             let frame = rest.split_to(stride.min(rest.len()));
+            if narrow && frame.len() < stride {
+                self.transmit(now, place, class, &mut outcome);
+            }
             let Some(link) = self.links.get_mut(place) else { break };
+            if class == Class::Bulk && frame.len() > limit {
+                // Sealed for a wider route: it would vanish on this one.
+                outcome.too_big += 1;
+                continue;
+            }
             if class == Class::Bulk && link.gate.room() < frame.len() as u64 {
                 outcome.full += 1 + rest.len().div_ceil(stride) as u64;
                 break;
@@ -215,6 +219,7 @@ impl Core {
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                     if let Some(link) = self.links.iter_mut().find(|link| link.handle == handle) {
                         link.connection.handle_event(event);
+                        link.heard = true;
                     }
                 }
                 Some(DatagramEvent::NewConnection(incoming)) => self.incoming(now, mtu, incoming),
@@ -243,8 +248,7 @@ impl Core {
         let server = self.settings.answering(mtu, &gate);
         match self.endpoint.accept(incoming, now, &mut self.buf, Some(server)) {
             Ok((handle, connection)) => {
-                let (dialled, up_at, over) = (false, None, false);
-                self.links.push(Link { handle, connection, gate, dialled, up_at, over });
+                self.links.push(Link::new(handle, connection, gate, false));
             }
             Err(error) => {
                 if let Some(transmit) = error.response {
@@ -316,7 +320,7 @@ impl Core {
 
     /// Sends everything a connection has. It waits for nothing: see [`Gate`].
     fn transmit(&mut self, now: Instant, place: usize, class: Class, outcome: &mut Outcome) {
-        let Self { links, buf, plain, socket, remote, longest, .. } = self;
+        let Self { links, buf, plain, socket, remote, .. } = self;
         let Some(link) = links.get_mut(place) else { return };
         let socket = socket.upgrade();
         let most = MAX_SEND / usize::from(link.connection.current_mtu()).max(1);
@@ -335,12 +339,7 @@ impl Core {
                 // The others go whatever becomes of one.
                 result = all.fold(Ok(()), Result::and);
             }
-            let size = transmit.segment_size.unwrap_or(transmit.size);
-            let fault = result.err().filter(|(fault, _)| {
-                // The interface may have become smaller than QUIC remembers.
-                *fault != SendFault::TooBig || size <= *longest
-            });
-            outcome.fault = fault.or(outcome.fault);
+            outcome.fault = result.err().or(outcome.fault);
         }
     }
 

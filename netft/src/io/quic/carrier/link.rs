@@ -61,9 +61,29 @@ pub(super) struct Link {
     pub(super) up_at: Option<Instant>,
     /// It is closed, and only kept until QUIC has said so.
     pub(super) over: bool,
+    /// Something came since the last hurried acknowledgement.
+    pub(super) heard: bool,
 }
 
 impl Link {
+    /// One whose handshake begins.
+    pub(super) const fn new(
+        handle: ConnectionHandle,
+        connection: Connection,
+        gate: Arc<Gate>,
+        dialled: bool,
+    ) -> Self {
+        Self { handle, connection, gate, dialled, up_at: None, over: false, heard: false }
+    }
+
+    /// Lets an acknowledgement that is not due leave with the next transmit, in a packet of its
+    /// own, so that it does not share one with what is handed over after that.
+    pub(super) fn hurry_acknowledgement(&mut self) {
+        if std::mem::take(&mut self.heard) {
+            self.connection.ping();
+        }
+    }
+
     /// Whether frames may be sent on it.
     pub(super) fn usable(&self) -> bool {
         self.up_at.is_some() && !self.over

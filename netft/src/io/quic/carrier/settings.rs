@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
-    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
-    ServerConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig,
+    VarInt,
 };
 use ring::{hkdf, hmac};
 
@@ -31,9 +31,6 @@ pub(in crate::io) const ADDED: usize = 1 + 8 + 4 + 16 + 9;
 const IDLE: Duration = Duration::from_secs(10);
 /// Gives the first retransmission of a handshake after 30 ms (RFC 9002 section 6.2.1).
 const INITIAL_RTT: Duration = Duration::from_millis(10);
-/// How long QUIC stays at 1200 bytes, to which lost bursts of large packets made it fall back
-/// (RFC 8899 section 4.3), before it looks for what the path carries.
-const COOLDOWN: Duration = Duration::from_millis(200);
 /// Room for one send of a worker; QUIC drains it before the send returns.
 const SEND_BUFFER: usize = 512 << 10;
 /// Frames of one batch wait here until the worker takes them, at once.
@@ -87,16 +84,11 @@ impl Common {
         self.marks
     }
 
-    /// For the routes to the peer that holds `peer`. Connections that found less than their
-    /// interface's size look for more every `raise`.
+    /// For the routes to the peer that holds `peer`.
     ///
     /// # Errors
     /// TLS refuses it.
-    pub(in crate::io) fn with(
-        &self,
-        peer: NodeKey,
-        raise: Duration,
-    ) -> Result<Settings, EndpointError> {
+    pub(in crate::io) fn with(&self, peer: NodeKey) -> Result<Settings, EndpointError> {
         let server = self.tls.server([peer].into_iter(), &[CARRIER])?;
         let server = QuicServerConfig::try_from(server).map_err(|_| EndpointError::Suite)?;
         let client = self.tls.client(peer, &[CARRIER])?;
@@ -108,7 +100,7 @@ impl Common {
         client.initial_dst_cid_provider(Arc::new(dial_id));
         let endpoint = self.endpoint.clone();
         let (marks, smaller) = (self.marks, self.own < peer);
-        Ok(Settings { server, client, endpoint, marks, smaller, raise })
+        Ok(Settings { server, client, endpoint, marks, smaller })
     }
 }
 
@@ -121,31 +113,26 @@ pub(in crate::io) struct Settings {
     pub(super) marks: Marks,
     /// This node holds the smaller key: of two connections made at once, its own stays.
     pub(super) smaller: bool,
-    raise: Duration,
 }
 
 impl Settings {
     /// For answering, over a path of `mtu` bytes of UDP payload.
     pub(super) fn answering(&self, mtu: u16, gate: &Arc<Gate>) -> Arc<ServerConfig> {
         let mut server = self.server.clone();
-        server.transport_config(Arc::new(transport(mtu, gate, self.raise)));
+        server.transport_config(Arc::new(transport(mtu, gate)));
         Arc::new(server)
     }
 
     /// For dialling, over a path of `mtu` bytes of UDP payload.
     pub(super) fn dialling(&self, mtu: u16, gate: &Arc<Gate>) -> ClientConfig {
         let mut client = self.client.clone();
-        client.transport_config(Arc::new(transport(mtu, gate, self.raise)));
+        client.transport_config(Arc::new(transport(mtu, gate)));
         client
     }
 }
 
-fn transport(mtu: u16, gate: &Arc<Gate>, raise: Duration) -> TransportConfig {
+fn transport(mtu: u16, gate: &Arc<Gate>) -> TransportConfig {
     let mtu = mtu.max(MIN_MTU);
-    // netft's own probes travel inside and find what the path carries (route::mtu); QUIC begins at
-    // the interface's size. Once it fell back it bounds them, so it has to find the same, exactly.
-    let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(mtu).interval(raise).black_hole_cooldown(COOLDOWN).minimum_change(1);
     let idle = IdleTimeout::try_from(IDLE).ok();
     // After this many packets or 25 ms (the RFC's max_ack_delay), and no sooner for reordering
     // (draft-ietf-quic-ack-frequency).
@@ -162,8 +149,11 @@ fn transport(mtu: u16, gate: &Arc<Gate>, raise: Duration) -> TransportConfig {
         .ack_frequency_config(Some(acks))
         .initial_rtt(INITIAL_RTT)
         .initial_mtu(mtu)
-        .min_mtu(MIN_MTU)
-        .mtu_discovery_config(Some(discovery))
+        // The interface's size is said to be sure: QUIC would take a burst lost to a full queue for
+        // a black hole (RFC 8899 section 4.3) and fall back to 1200 bytes, where no frame that
+        // waits to be sent again fits. What the path carries netft's own probes find (route::mtu).
+        .min_mtu(mtu)
+        .mtu_discovery_config(None)
         .allow_spin(false)
         .max_idle_timeout(idle)
         // Heartbeats are sent all the time.

@@ -48,15 +48,16 @@ struct End {
     /// Datagrams that came, and those of them that are not QUIC's.
     packets: usize,
     strange: usize,
+    /// The longest of them, bytes.
+    longest: usize,
 }
 
 impl End {
     fn new(key: &Key, peer: NodeKey, socket: Arc<UdpSocket>, remote: SocketAddr) -> Self {
-        let settings =
-            Common::new(&key.0, key.1).unwrap().with(peer, Duration::from_secs(60)).unwrap();
+        let settings = Common::new(&key.0, key.1).unwrap().with(peer).unwrap();
         let carrier = Carrier::new(settings, remote, MTU);
         carrier.set_socket(Some(&socket));
-        Self { carrier, socket, buf: vec![0; 65_536], packets: 0, strange: 0 }
+        Self { carrier, socket, buf: vec![0; 65_536], packets: 0, strange: 0, longest: 0 }
     }
 
     /// Serves socket and timers once; gives what came.
@@ -65,6 +66,7 @@ impl End {
         while let Some(got) = udp::recv(self.socket.fd.as_fd(), &mut self.buf).unwrap() {
             let packets = || self.buf[..got.len].chunks(got.segment);
             self.packets += packets().count();
+            self.longest = packets().map(<[u8]>::len).chain([self.longest]).max().unwrap();
             self.strange += packets().filter(|packet| !header::is_quic(packet[0])).count();
             self.carrier.receive(packets(), &mut frames, |_| {});
         }
@@ -158,6 +160,47 @@ fn a_full_window_refuses_bulk_data_and_no_heartbeat() {
         let beat = ends[0].carrier.send(b"beat", 4, usize::MAX, Class::Control);
         assert_eq!((beat.sent, beat.full), (1, 0));
     }
+}
+
+/// A full socket loses a burst; that says nothing of the path's size.
+#[test]
+fn lost_bursts_do_not_make_the_path_narrow() {
+    let mut ends = connected();
+    let room = ends[0].carrier.room();
+    let batch = vec![1; 20 * room];
+    for _ in 0..8 {
+        assert_eq!(ends[0].carrier.send(&batch, room, room, Class::Bulk).sent, 20);
+        let mut lost = vec![0; 65_536];
+        while udp::recv(ends[1].socket.fd.as_fd(), &mut lost).unwrap().is_some() {}
+        // What arrives later tells that they are lost.
+        for _ in 0..4 {
+            ends[0].carrier.send(b"beat", 4, usize::MAX, Class::Control);
+        }
+        let acknowledged = ends[0].packets;
+        until(&mut ends, |ends, _| ends[0].packets > acknowledged);
+    }
+    assert_eq!(ends[0].carrier.room(), room);
+}
+
+/// The interface takes more than the path behind it.
+#[test]
+fn on_a_narrow_path_packets_hold_one_frame() {
+    let mut ends = connected();
+    let room = ends[0].carrier.room();
+    for limit in [room - 1, room / 2 + 20, room / 3] {
+        // Acknowledgements are due at both ends, to be sent with the next packet.
+        let back = ends[1].carrier.send(&[7; 300 * 50], 50, limit, Class::Bulk);
+        assert_eq!(back.sent, 300);
+        until(&mut ends, |_, came| came[0].len() == 300);
+        ends[1].longest = 0;
+        let sent = ends[0].carrier.send(&vec![1; 30 * limit + 9], limit, limit, Class::Bulk);
+        assert_eq!((sent.sent, sent.fault), (31, None));
+        until(&mut ends, |_, came| came[1].len() == 31);
+        let longest = ends[1].longest;
+        assert!((limit..=limit + ADDED).contains(&longest), "{longest} bytes of {limit}");
+    }
+    let wide = ends[0].carrier.send(&vec![1; 3 * room], room, room - 1, Class::Bulk);
+    assert_eq!((wide.sent, wide.too_big), (0, 3), "sealed for a wider path");
 }
 
 /// An acknowledgement per batch would fill the sender's socket, and its window with what arrived.
