@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::Pair;
-use netftd::lab::in_namespace;
+use common::{Pair, alive, number};
+use netftd::lab::{in_namespace, in_namespace_for, transfer::Transfer};
 
 /// Bytes in each direction, at least.
 const ENOUGH: u64 = 100 << 20;
@@ -50,5 +50,42 @@ fn bulk_both_ways_over_failing_routes_arrives_unchanged() {
             assert_eq!(outcome.errors, Vec::<String>::new());
             assert!(outcome.hash_equal && outcome.bytes == outcome.received, "bytes changed");
         }
+    });
+}
+
+/// What bulk data leaves standing in sockets is bounded: heartbeats on the route that carries it go
+/// there and back within the detection time.
+/// For figures: `NETFT_SECONDS=20 cargo test --release --test bulk --test over_quic heartbeats --
+/// --nocapture`.
+#[test]
+fn heartbeats_are_on_time_beside_bulk_data() {
+    in_namespace_for("heartbeats_are_on_time_beside_bulk_data", LIMIT, || {
+        let mut pair = Pair::up(2);
+        let route = pair.active(0).1;
+        let flows = [(0, false), (1, false)].map(|(from, six)| pair.transfer(from, None, six));
+        let began = Instant::now();
+        let mut trips = Vec::new();
+        while began.elapsed() < Duration::from_secs(number("NETFT_SECONDS", 3)) {
+            thread::sleep(Duration::from_millis(20));
+            for node in [0, 1] {
+                let routes = pair.daemon(node).get("/v1/routes").unwrap();
+                let routes = routes["routes"].as_array().unwrap();
+                let active = routes.iter().find(|route| route["active"] == true).unwrap();
+                trips.push(active["rtt_us"].as_f64().unwrap() / 1000.0);
+            }
+        }
+        let bytes: u64 = flows.iter().map(Transfer::received).sum();
+        trips.sort_by(f64::total_cmp);
+        let at = |share: usize| trips[(trips.len() - 1) * share / 100];
+        let gigabits = bytes as f64 * 8.0 / 1e9 / began.elapsed().as_secs_f64();
+        println!(
+            "{gigabits:.2} Gbit/s both ways; round trips p50 {:.2}, p99 {:.2}, max {:.2} ms",
+            at(50),
+            at(99),
+            at(100)
+        );
+        let detection = (route.delay_ms * route.threshold) as f64;
+        assert!(at(50) < detection, "{} ms of {detection}", at(50));
+        flows.into_iter().for_each(alive);
     });
 }

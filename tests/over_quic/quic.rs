@@ -2,6 +2,8 @@
 
 #[path = "../big_mtu.rs"]
 mod big_mtu;
+#[path = "../bulk.rs"]
+mod bulk;
 #[path = "../failover.rs"]
 mod failover;
 #[path = "../multicast.rs"]

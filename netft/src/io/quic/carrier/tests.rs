@@ -24,6 +24,8 @@ use crate::{
 
 const MTU: u16 = 1472;
 const PATIENCE: Duration = Duration::from_secs(8);
+/// What one turn receives at most.
+const RECEIVES: usize = 16;
 
 /// A node's key, and its public half.
 type Key = (PrivateKey, NodeKey);
@@ -60,10 +62,13 @@ impl End {
         Self { carrier, socket, buf: vec![0; 65_536], packets: 0, strange: 0, longest: 0 }
     }
 
-    /// Serves socket and timers once; gives what came.
+    /// Serves socket and timers once; gives what came. Under bulk data the socket is never empty.
     fn turn(&mut self) -> Vec<Bytes> {
         let mut frames = Vec::new();
-        while let Some(got) = udp::recv(self.socket.fd.as_fd(), &mut self.buf).unwrap() {
+        for _ in 0..RECEIVES {
+            let Some(got) = udp::recv(self.socket.fd.as_fd(), &mut self.buf).unwrap() else {
+                break;
+            };
             let packets = || self.buf[..got.len].chunks(got.segment);
             self.packets += packets().count();
             self.longest = packets().map(<[u8]>::len).chain([self.longest]).max().unwrap();
