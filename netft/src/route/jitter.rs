@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::time::Time;
+
 /// xorshift64*: enough to spread heartbeats, never used for secrets.
 #[derive(Clone, Debug)]
 pub(super) struct Jitter(u64);
@@ -19,10 +21,10 @@ impl Jitter {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// 75–100 % of `delay` (RFC 5880 section 6.8.7), so that nodes do not beat in step.
-    pub(super) fn spread(&mut self, delay: Duration) -> Duration {
-        let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-        let quarter = (nanos / 4).max(1);
-        Duration::from_nanos(nanos - self.next() % quarter)
+    /// After `first`, at `last` at the latest.
+    pub(super) fn between(&mut self, first: Time, last: Time) -> Time {
+        let nanos = u64::try_from(last.since(first).as_nanos()).unwrap_or(u64::MAX);
+        let back = Duration::from_nanos(self.next() % nanos.max(1));
+        first + last.since(first).saturating_sub(back)
     }
 }

@@ -22,6 +22,7 @@ use super::{
     quality::{Inbound, Quality},
     spec::RouteSpec,
     status::RouteState,
+    turns::Turns,
 };
 use crate::{id::RouteId, time::Time};
 
@@ -71,6 +72,7 @@ pub(super) struct Route {
     pub(super) suspect_end: Option<Time>,
     pub(super) next_request: Option<Time>,
     pub(super) last_request: Option<Time>,
+    pub(super) turns: Turns,
     pub(super) state: RouteState,
     pub(super) last_change: Time,
     pub(super) reason: Reason,
@@ -113,6 +115,7 @@ impl Route {
             proven: (false, false),
             next_request: None,
             last_request: None,
+            turns: Turns::default(),
             state: RouteState::Down,
             last_change: now,
             reason: Reason::Added,
@@ -141,6 +144,44 @@ impl Route {
         !self.faults.is_empty()
     }
 
+    /// Asks at `at` at the latest, whoever's turn it is.
+    pub(super) fn ask_by(&mut self, at: Time) {
+        self.next_request = self.next_request.map(|planned| planned.min(at));
+        self.turns.hurry();
+    }
+
+    /// Asks as soon as may be without what it asks becoming a flood: four times per delay.
+    pub(super) fn ask_soon(&mut self, now: Time) {
+        let soonest = self.last_request.map_or(now, |last| last + self.delay() / 4);
+        self.ask_by(soonest.max(now));
+    }
+
+    /// This end asks at `at`, where it is its turn; not sooner than it may after its last request.
+    pub(super) fn take_turn(&mut self, at: Time) {
+        self.next_request = Some(at.max(self.soonest(at)));
+    }
+
+    /// It is this end's turn on another route, at `at`.
+    pub(super) fn join_turn(&mut self, at: Time) {
+        if self.turns.waits() {
+            let soonest = at.max(self.soonest(at));
+            self.next_request = self.next_request.map(|planned| planned.min(soonest));
+        }
+    }
+
+    fn soonest(&self, at: Time) -> Time {
+        self.last_request.unwrap_or(at) + self.delay() * 3 / 4
+    }
+
+    /// Nothing is amiss that both ends had better look at every delay.
+    pub(super) fn is_calm(&self) -> bool {
+        self.state == RouteState::Up
+            && self.suspect.is_none()
+            && !self.drain.ordered()
+            && !self.mtu.searches()
+            && self.inbound.loss_permille() == 0
+    }
+
     /// Whether the control session may use it: that is QUIC whatever the carrier, and needs no
     /// connection of the route's own.
     pub(super) fn reaches(&self) -> bool {
@@ -167,6 +208,7 @@ impl Route {
     pub(super) fn hear(&mut self, now: Time, serial: u32) -> bool {
         let gap = self.last_heard.map(|last| now.since(last));
         let delay = self.delay();
+        self.turns.heard(gap, delay);
         if let Some(gap) = gap.filter(|gap| self.rx && *gap >= delay * 2) {
             // The heartbeat that ended the gap was not missed.
             self.missed += (gap.as_nanos() / delay.as_nanos()) as u64 - 1;

@@ -35,6 +35,7 @@ mod spec;
 pub mod stall;
 mod status;
 mod table;
+mod turns;
 
 pub use answer::Form;
 pub use cause::{Candidate, Cause, Left, MAX_CANDIDATES, Said, Verdict};

@@ -153,8 +153,13 @@ impl PathMtu {
         PathMtuStatus {
             limit: (self.limit > 0).then_some(self.limit + self.headers),
             proven: self.proven,
-            probing: self.phase != Phase::Complete,
+            probing: self.searches(),
         }
+    }
+
+    /// Probes are under way, or about to be.
+    pub(super) fn searches(&self) -> bool {
+        self.phase != Phase::Complete
     }
 
     /// Someone wants to know now: the size in use is confirmed, and the interface's own tried; the

@@ -27,11 +27,15 @@ impl Slots {
 
     /// When the heartbeat after one at `now` leaves.
     pub(super) fn next(&mut self, now: Time, delay: Duration) -> Time {
+        self.within(now, now + (delay - delay / 4), now + delay)
+    }
+
+    /// A moment for a heartbeat from `first` to `last`.
+    pub(super) fn within(&mut self, now: Time, first: Time, last: Time) -> Time {
         while self.planned.first_key_value().is_some_and(|(at, _)| *at <= now) {
             self.planned.pop_first();
         }
-        let alone = now + self.jitter.spread(delay);
-        let (first, last) = (now + (delay - delay / 4), now + delay);
+        let alone = self.jitter.between(first, last);
         let later = self.planned.range(alone..=last);
         let sooner = self.planned.range(first..alone).rev();
         let at = later.chain(sooner).find(|(_, count)| **count < MOST).map_or(alone, |(at, _)| *at);

@@ -21,6 +21,8 @@ pub(crate) struct Memory {
     pub(crate) heard: Option<Time>,
     /// When the last request was sent, while nothing disturbed the cadence.
     pub(crate) last_request: Option<Time>,
+    /// When the last request or reply was sent, as long.
+    pub(crate) last_sent: Option<Time>,
     /// The last reply sent: the request's sequence, and when.
     pub(crate) last_reply: Option<(u32, Time)>,
     /// The engine was told of a fault of this end.
@@ -31,6 +33,13 @@ pub(crate) struct Memory {
     pub(crate) differ: Option<Time>,
     /// Since when the engine holds the route for suspect.
     pub(crate) suspect: Option<Time>,
+}
+
+impl Memory {
+    /// The cadence starts afresh.
+    fn disturbed(&mut self) {
+        (self.last_request, self.last_sent) = (None, None);
+    }
 }
 
 /// The memory of all invariants.
@@ -74,7 +83,7 @@ impl Checks {
     /// A session began or ended: the cadence starts afresh.
     pub(crate) fn session(&mut self, node: usize, peer: usize) {
         for network in 0..self.networks {
-            self.memory(node, peer, network).last_request = None;
+            self.memory(node, peer, network).disturbed();
         }
     }
 
@@ -117,13 +126,13 @@ impl Checks {
         if let Some((peer, network)) = scenario.route_place(node, route) {
             let memory = self.memory(node, peer, network);
             memory.faulted = faulted;
-            memory.last_request = None;
+            memory.disturbed();
             self.news[node * self.nodes + peer] = Some(now);
         }
     }
 
-    /// Rule 6: requests come every 75–100 % of the delay whatever is heard; sooner, but never
-    /// within a quarter of it, only to tell news.
+    /// Rule 6: a request or a reply goes out at least every 125 % of the delay. Requests of one
+    /// end are 75 % of it apart; less, but never within a quarter of it, only to tell news.
     pub(crate) fn sent(
         &mut self,
         (node, peer, network): (usize, usize, usize),
@@ -133,6 +142,7 @@ impl Checks {
         if heartbeat.message == Message::Reply {
             let memory = self.memory(node, peer, network);
             memory.last_reply = Some((heartbeat.sequence, now));
+            memory.last_sent = memory.last_sent.map(|_| now);
             return Ok(());
         }
         let (delay, slack) = (self.bounds.delay_of(network), self.bounds.slack);
@@ -140,14 +150,15 @@ impl Checks {
         // What is heard on a route out of use is told too, and no event shows it.
         let unseen = (0..self.networks).any(|n| self.memory(node, peer, n).out_of_use);
         let memory = self.memory(node, peer, network);
+        let quiet = memory.last_sent.replace(now).map(|last| now.since(last)).unwrap_or_default();
         let Some(last) = memory.last_request.replace(now) else { return Ok(()) };
         let gap = now.since(last);
         let told = unseen || news.is_some_and(|at| at >= last);
         let least = if told { delay / 4 } else { delay * 3 / 4 };
-        if gap < least || gap > delay + slack {
+        if gap < least || quiet > delay * 5 / 4 + slack {
             return Err(format!(
                 "rule 6: node {node} to {peer} over network {network}: a request {gap:?} after \
-                 the last at delay {delay:?}"
+                 the last, {quiet:?} after the last heartbeat, at delay {delay:?}"
             ));
         }
         Ok(())

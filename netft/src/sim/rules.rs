@@ -139,16 +139,16 @@ impl Checks {
         }
     }
 
-    /// Rule 6, for requests that do not come at all.
+    /// Rule 6, for heartbeats that do not come at all.
     fn cadence(
         &mut self,
         (node, peer, network): (usize, usize, usize),
         view: &View<'_>,
     ) -> Verdict {
-        let most = self.bounds.delay_of(network) + self.bounds.slack;
-        match self.memory(node, peer, network).last_request {
+        let most = self.bounds.delay_of(network) * 5 / 4 + self.bounds.slack;
+        match self.memory(node, peer, network).last_sent {
             Some(last) if view.now.since(last) > most => Err(format!(
-                "rule 6: node {node} to {peer} over network {network}: no request since {last}"
+                "rule 6: node {node} to {peer} over network {network}: no heartbeat since {last}"
             )),
             _ => Ok(()),
         }

@@ -59,7 +59,7 @@ const CARRIES: u8 = 0x10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Message {
-    /// Sent on every enabled route every delay.
+    /// Sent on every enabled route every delay, by one end or by both.
     Request = 1,
     /// The answer to a request, on the route the request came on.
     Reply = 2,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     id::RouteId,
-    route::{event::EventKind, machine::Word},
+    route::{event::EventKind, machine::Word, turns::Turn},
     time::Time,
     wire::{
         DropReason,
@@ -72,10 +72,40 @@ impl Peer {
             self.tell_others(now, None);
         }
         self.settle(context, now);
-        if heartbeat.message == Message::Request && !answered {
-            self.reply(context, now, id, heartbeat);
+        if heartbeat.message == Message::Request {
+            if !answered {
+                self.reply(context, now, id, heartbeat);
+            }
+            self.take_turns(context, at, id);
         }
         Ok(())
+    }
+
+    /// The peer asked at `at`, so this end may leave it to the peer for a while.
+    fn take_turns(&mut self, context: &mut Context, at: Time, id: RouteId) {
+        let Some(route) = self.routes.get_mut(&id) else { return };
+        if !route.is_calm() {
+            route.turns.upset();
+        }
+        if route.next_request.is_none_or(|planned| planned <= at) {
+            return;
+        }
+        let delay = route.delay();
+        let after = |percent: u32| at + delay * percent / 100;
+        match route.turns.asked() {
+            Some(Turn::Peers) => {
+                let moment = context.slots.within(at, after(110), after(125));
+                route.next_request = Some(moment);
+            }
+            Some(Turn::Own) => {
+                let moment = context.slots.within(at, after(55), after(70));
+                route.take_turn(moment);
+                // On every route, so that what leaves goes on leaving together.
+                let others = self.routes.values_mut().filter(|route| route.id != id);
+                others.for_each(|route| route.join_turn(moment));
+            }
+            None => {}
+        }
     }
 
     /// What the peer hears on each of our routes. Heartbeats on a slow route are overtaken by
@@ -118,6 +148,7 @@ impl Peer {
             .map(|route| {
                 route.next_request = Some(context.slots.next(now, route.delay()));
                 route.last_request = Some(now);
+                route.turns.ask();
                 route.sent += 1;
                 (route.id, route.quality.request())
             })
@@ -185,9 +216,7 @@ impl Peer {
     /// not more often than four times per delay.
     pub(super) fn tell_others(&mut self, now: Time, except: Option<RouteId>) {
         for route in self.routes.values_mut().filter(|route| Some(route.id) != except) {
-            let Some(planned) = route.next_request else { continue };
-            let soonest = route.last_request.map_or(now, |last| last + route.delay() / 4);
-            route.next_request = Some(planned.min(soonest.max(now)));
+            route.ask_soon(now);
         }
     }
 }

@@ -95,9 +95,7 @@ impl Peer {
         let Some(route) = self.routes.get_mut(&id) else { return };
         if let Some(timing) = change.timing {
             route.retime(now, timing);
-            if route.next_request.is_some() {
-                route.next_request = Some(now);
-            }
+            route.ask_by(now);
         }
         let admin_down = change.admin_down.filter(|down| *down != route.admin_down);
         if let Some(down) = admin_down {
@@ -146,7 +144,7 @@ impl Peer {
         route.spec.attributes.0 |= Attributes::ADOPTED;
         route.mtu.doubt(now);
         // The peer has waited for one since its address changed.
-        route.next_request = route.next_request.map(|_| now);
+        route.ask_by(now);
         let (peer, from) = (self.id, Some(from));
         context.event(now, EventKind::AddressAdopted { route: id, peer, from, to: remote });
     }
@@ -172,8 +170,7 @@ impl Peer {
         // Perhaps only what is large vanishes there.
         route.mtu.doubt(now);
         route.suspect_end = (!context.suspects_for_ever()).then_some(end);
-        let soonest = route.last_request.map_or(now, |last| last + route.delay() / 4);
-        route.next_request = route.next_request.map(|planned| planned.min(soonest.max(now)));
+        route.ask_soon(now);
         self.open(context, now, id).suspect = Some(now);
         context.event(now, EventKind::Suspect { route: id, peer: self.id });
     }

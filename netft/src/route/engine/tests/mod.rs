@@ -10,6 +10,7 @@ mod probes;
 mod readdress;
 mod reasons;
 mod stall;
+mod turns;
 
 use std::time::Duration;
 

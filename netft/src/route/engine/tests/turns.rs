@@ -1,0 +1,152 @@
+//! Two engines that hear each other.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const LATENCY: Duration = Duration::from_micros(100);
+
+/// Both ends of `routes` routes, and what is under way between them.
+struct Ends {
+    engines: [Engine; 2],
+    now: Time,
+    wire: Vec<(Time, usize, RouteId, Heartbeat)>,
+    /// Who sent what, when.
+    sent: Vec<(usize, Time, Message)>,
+}
+
+impl Ends {
+    fn new(routes: u32) -> Self {
+        let engines = [1, 2].map(|seed| engine(4, seed));
+        let now = Time::from_millis(1000);
+        let mut ends = Self { engines, now, wire: Vec::new(), sent: Vec::new() };
+        for end in [0, 1] {
+            ends.input(end, Input::AddPeer(PEER));
+            for route in 1..=routes {
+                ends.input(end, Input::AddRoute { id: RouteId(route), spec: spec(PEER, route) });
+            }
+            ends.input(end, Input::SessionUp { peer: PEER, boot_id: 1 });
+        }
+        ends
+    }
+
+    fn input(&mut self, end: usize, input: Input) {
+        self.engines[end].handle(self.now, input).unwrap();
+        self.drain(end);
+    }
+
+    fn drain(&mut self, end: usize) {
+        while let Some(output) = self.engines[end].poll() {
+            if let Output::Send { route, heartbeat, .. } = output {
+                self.sent.push((end, self.now, heartbeat.message));
+                self.wire.push((self.now + LATENCY, 1 - end, route, heartbeat));
+            }
+        }
+    }
+
+    /// Time passes; `lost` says what does not arrive.
+    fn pass(&mut self, length: Duration, lost: impl Fn(usize, &Heartbeat) -> bool) {
+        let end = self.now + length;
+        loop {
+            let wakes = self.engines.iter().filter_map(Engine::next_wake);
+            let next = wakes.chain(self.wire.iter().map(|(at, ..)| *at)).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            let (come, rest) = self.wire.drain(..).partition(|(at, ..)| *at <= self.now);
+            self.wire = rest;
+            for (_, to, route, heartbeat) in come {
+                if !lost(to, &heartbeat) {
+                    self.input(to, Input::Heartbeat { peer: PEER, route, heartbeat });
+                }
+            }
+            for end in [0, 1] {
+                self.engines[end].tick(self.now);
+                self.drain(end);
+            }
+        }
+        self.now = end;
+    }
+
+    /// Requests of each end in the `seconds` that pass.
+    fn requests(&mut self, seconds: u64, lost: impl Fn(usize, &Heartbeat) -> bool) -> [usize; 2] {
+        self.sent.clear();
+        self.pass(Duration::from_secs(seconds), lost);
+        [0, 1].map(|end| {
+            let own = |sent: &&(usize, Time, Message)| (sent.0, sent.2) == (end, Message::Request);
+            self.sent.iter().filter(own).count()
+        })
+    }
+
+    fn states(&self) -> Vec<RouteState> {
+        let all = self.engines.iter().flat_map(Engine::routes);
+        all.map(|status| status.state).collect()
+    }
+}
+
+const ROUTES: u32 = 3;
+/// What one end asks in ten seconds on [`ROUTES`] routes when it does so every delay, at most.
+const MOST: usize = 10_000 / 22 * ROUTES as usize;
+
+fn none(_: usize, _: &Heartbeat) -> bool {
+    false
+}
+
+#[test]
+fn the_ends_of_steady_routes_ask_in_turn_and_together() {
+    let mut ends = Ends::new(ROUTES);
+    ends.pass(Duration::from_secs(2), none);
+    let requests = ends.requests(10, none);
+    for asked in requests {
+        // Two in every 45 ms or so, one end after the other: 38 would leave every 26 ms.
+        assert!((600..720).contains(&asked), "{requests:?}");
+    }
+    let moments: BTreeSet<_> = ends.sent.iter().map(|(end, at, _)| (*end, *at)).collect();
+    let most = ends.sent.len() / ROUTES as usize;
+    assert!(moments.len() <= most, "{} moments for {most} of each route", moments.len());
+    for end in [0, 1] {
+        let sent: Vec<_> = ends.sent.iter().filter(|sent| sent.0 == end).map(|s| s.1).collect();
+        let longest = sent.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
+        assert!(longest <= DELAY * 5 / 4 + LATENCY * 2, "{longest:?} without a heartbeat");
+    }
+    let answered = |status: &RouteStatus| status.rtt.is_some_and(|rtt| rtt == LATENCY * 2);
+    assert!(ends.engines.iter().all(|engine| engine.routes().iter().all(answered)));
+}
+
+/// A lossy network gets every chance, in both directions.
+#[test]
+fn where_heartbeats_are_lost_both_ends_ask_every_delay() {
+    let mut ends = Ends::new(ROUTES);
+    ends.pass(Duration::from_secs(2), none);
+    // The serials run over all routes and both kinds.
+    let third = |_: usize, heartbeat: &Heartbeat| heartbeat.serial % 7 < 2;
+    let requests = ends.requests(10, third);
+    assert!(requests.iter().all(|asked| *asked * 10 > MOST * 7), "{requests:?} of {MOST}");
+    assert!(ends.states().iter().all(|state| *state == RouteState::Up));
+}
+
+#[test]
+fn an_end_that_does_not_hear_the_other_asks_every_delay() {
+    let mut ends = Ends::new(ROUTES);
+    ends.pass(Duration::from_secs(2), none);
+    let deaf = |to: usize, _: &Heartbeat| to == 0;
+    let requests = ends.requests(1, deaf);
+    let most = MOST / 10;
+    assert!(requests[0] * 10 > most * 7, "{requests:?} of {most}");
+    assert!(ends.states().iter().all(|state| *state != RouteState::Up));
+}
+
+/// The peer wants every delay answered: it does not know of turns, or something is amiss there.
+#[test]
+fn a_peer_that_asks_every_delay_is_asked_in_between() {
+    let mut rig = Rig::up(1);
+    for _ in 0..200 {
+        rig.hear(1, &[1]);
+        rig.pass(DELAY);
+    }
+    rig.forget();
+    for _ in 0..100 {
+        rig.hear(1, &[1]);
+        rig.pass(DELAY);
+    }
+    assert!((30..=60).contains(&rig.requests(1)), "{} requests", rig.requests(1));
+}
