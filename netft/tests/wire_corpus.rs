@@ -13,13 +13,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use netft::id::NodeKey;
 use netft::wire::{
     ack::{Ack, MAX_RANGES, MAX_ROUTES, Range, RouteHeard},
+    challenge::{Challenge, ChallengeMessage},
     fuzzing,
     header::{FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind, OVERHEAD, VERSION},
     heartbeat::{FIXED_LEN, Heartbeat, MAX_VERDICTS, Message, Verdict},
     hello::{Hello, MAX_NAME},
+    interfaces::{Endpoint, Interfaces},
     probe::{MIN_SIZE, Probe, ProbeMessage},
+    relay::{Hop, RELAY_LEN, Relay, Tag},
     replay::COUNTER_LIMIT,
     slice::{Cut, MAX_PACKET, SLICE_LEN, Slice},
 };
@@ -27,7 +31,7 @@ use netft::wire::{
 /// A fuzz target: its name, and its body.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 10] = [
     ("header", fuzzing::header),
     ("heartbeat", fuzzing::heartbeat),
     ("ack", fuzzing::ack),
@@ -35,6 +39,9 @@ const TARGETS: [Target; 7] = [
     ("hello", fuzzing::hello),
     ("open_frame", fuzzing::open_frame),
     ("slice", fuzzing::slice),
+    ("challenge", fuzzing::challenge),
+    ("relay", fuzzing::relay),
+    ("interfaces", fuzzing::interfaces),
 ];
 
 /// Files larger than this are replayed whole only, so that the test stays quick.
@@ -89,7 +96,7 @@ fn the_handmade_files_are_what_the_encoders_produce() {
         }
         count += files.len();
     }
-    assert!(count < 50, "{count} files: the corpus is to stay small");
+    assert!(count < TARGETS.len() * 7, "{count} files: the corpus is to stay small");
 }
 
 #[test]
@@ -103,6 +110,9 @@ fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
                 "ack" => Ack::decode(&bytes).is_ok(),
                 "probe" => Probe::decode(&bytes).is_ok(),
                 "hello" => Hello::decode(&bytes).is_ok(),
+                "challenge" => Challenge::decode(&bytes).is_ok(),
+                "relay" => Relay::decode(&bytes).is_ok(),
+                "interfaces" => Interfaces::decode(&bytes).is_ok(),
                 "slice" => {
                     let (counter, payload) = bytes.split_first_chunk().unwrap();
                     Slice::decode(u64::from_be_bytes(*counter), payload).is_ok()
@@ -138,6 +148,9 @@ fn seeds(target: &str) -> Seeds {
         "hello" => hello_seeds(),
         "open_frame" => open_frame_seeds(),
         "slice" => slice_seeds(),
+        "challenge" => challenge_seeds(),
+        "relay" => relay_seeds(),
+        "interfaces" => interfaces_seeds(),
         other => panic!("no seeds for {other}"),
     }
 }
@@ -298,6 +311,61 @@ fn slice_seeds() -> Seeds {
         ("last", slice(290, 104, 2)),
         ("largest", slice(MAX_PACKET, 8940, 7)),
         ("first", first),
+    ]
+}
+
+fn challenge_seeds() -> Seeds {
+    let question = Challenge { message: ChallengeMessage::Question, route: 7, token: 8 };
+    let encode = |challenge: Challenge| {
+        let mut out = Vec::new();
+        challenge.encode(&mut out);
+        out
+    };
+    let bytes = encode(question);
+    vec![
+        ("bad-message", with(&bytes, 0, &[3])),
+        ("bad-route", with(&bytes, 4, &[0; 4])),
+        ("bad-short", bytes[..bytes.len() - 1].to_vec()),
+        ("answer", encode(question.answer())),
+        ("question", bytes),
+    ]
+}
+
+fn relay_seeds() -> Seeds {
+    let node = Tag::of(&NodeKey([9; 32]));
+    let on = |hop| [Relay { hop, node }.encode().as_slice(), b"datagram"].concat();
+    let first = on(Hop::First);
+    vec![
+        ("bad-hop", with(&first, 0, &[3])),
+        ("bad-reserved", with(&first, 3, &[1])),
+        ("bad-empty", first[..RELAY_LEN].to_vec()),
+        ("last", on(Hop::Last)),
+        ("first", first),
+    ]
+}
+
+fn interfaces_seeds() -> Seeds {
+    let encode = |site: &str, endpoints: Vec<Endpoint>| {
+        let mut out = Vec::new();
+        let (serial, port) = (5, 3343);
+        let all_cross_subnet = endpoints.is_empty();
+        let relays = !all_cross_subnet;
+        let site = site.to_owned();
+        Interfaces { serial, port, all_cross_subnet, relays, site, endpoints }.encode(&mut out);
+        out
+    };
+    let endpoint = |addr: &str, prefix_len| {
+        let addr = addr.parse().unwrap();
+        Endpoint { addr, prefix_len, interface: 2, metric: 1000 }
+    };
+    let both = encode("hq", vec![endpoint("10.1.0.1", 24), endpoint("fd00::1", 64)]);
+    vec![
+        ("bad-flag", with(&both, 6, &[0x80])),
+        ("bad-host", with(&both, both.len() - 16, &[0xff; 16])),
+        ("bad-port", with(&both, 4, &[0; 2])),
+        ("bad-short", both[..both.len() - 1].to_vec()),
+        ("bare", encode("", vec![])),
+        ("both", both),
     ]
 }
 

@@ -9,10 +9,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{
     DropReason,
     ack::Ack,
+    challenge::Challenge,
     header::{HEADER_LEN, Header, Kind, OVERHEAD, TAG_LEN, is_quic},
     heartbeat::Heartbeat,
     hello::Hello,
+    interfaces::Interfaces,
     probe::Probe,
+    relay::{RELAY_LEN, Relay},
     session::{Cipher, Session, SessionParams},
     slice::{Added, Assembly, SLICE_LEN, Slice},
 };
@@ -49,6 +52,31 @@ pub fn probe(bytes: &[u8]) {
     if let Ok(probe) = Probe::decode(bytes) {
         let mut out = Vec::new();
         probe.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+}
+
+/// A challenge or its answer.
+pub fn challenge(bytes: &[u8]) {
+    if let Ok(challenge) = Challenge::decode(bytes) {
+        let mut out = Vec::new();
+        challenge.encode(&mut out);
+        assert_eq!(out, bytes);
+    }
+}
+
+/// What stands before a relayed datagram.
+pub fn relay(bytes: &[u8]) {
+    if let Ok(relay) = Relay::decode(bytes) {
+        assert_eq!(relay.encode(), bytes[..RELAY_LEN]);
+    }
+}
+
+/// A list of interfaces.
+pub fn interfaces(bytes: &[u8]) {
+    if let Ok(interfaces) = Interfaces::decode(bytes) {
+        let mut out = Vec::new();
+        interfaces.encode(&mut out);
         assert_eq!(out, bytes);
     }
 }
