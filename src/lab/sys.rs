@@ -20,7 +20,7 @@ use rustix::{
     fs::{Mode, OFlags},
     process::Signal,
 };
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// Makes `command` start in its own network and mount namespace, as root of its own user
 /// namespace; with `user` false without the user namespace (real root where those are refused).
@@ -69,8 +69,8 @@ fn put(path: &CStr, text: &[u8]) -> io::Result<()> {
 /// receives every frame that passes the interface in either direction.
 pub(super) fn packet_socket(name: &str) -> io::Result<Socket> {
     const ETH_P_ALL: u16 = 3;
-    let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
+    // packet(7): a socket with a protocol receives from every interface until it is bound.
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
     let index = nix_index(name)?;
     let mut storage = SockAddrStorage::zeroed();
     let mut address = libc::sockaddr_ll {
