@@ -158,19 +158,19 @@ impl Route {
 
     /// This end asks at `at`, where it is its turn; not sooner than it may after its last request.
     pub(super) fn take_turn(&mut self, at: Time) {
-        self.next_request = Some(at.max(self.soonest(at)));
+        self.next_request = Some(self.soonest(at));
     }
 
     /// It is this end's turn on another route, at `at`.
     pub(super) fn join_turn(&mut self, at: Time) {
         if self.turns.waits() {
-            let soonest = at.max(self.soonest(at));
+            let soonest = self.soonest(at);
             self.next_request = self.next_request.map(|planned| planned.min(soonest));
         }
     }
 
     fn soonest(&self, at: Time) -> Time {
-        self.last_request.unwrap_or(at) + self.delay() * 3 / 4
+        self.last_request.map_or(at, |last| at.max(last + self.delay() * 3 / 4))
     }
 
     /// Nothing is amiss that both ends had better look at every delay.

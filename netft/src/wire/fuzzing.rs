@@ -21,6 +21,13 @@ use super::{
 };
 use crate::{addr::VirtualAddrs, id::PeerId, time::Time};
 
+/// What decodes has one encoding.
+fn same(bytes: &[u8], encode: impl FnOnce(&mut Vec<u8>)) {
+    let mut out = Vec::new();
+    encode(&mut out);
+    assert_eq!(out, bytes);
+}
+
 /// A frame's header.
 pub fn header(bytes: &[u8]) {
     if let Ok(header) = Header::decode(bytes) {
@@ -32,36 +39,28 @@ pub fn header(bytes: &[u8]) {
 /// A heartbeat.
 pub fn heartbeat(bytes: &[u8]) {
     if let Ok(heartbeat) = Heartbeat::decode(bytes) {
-        let mut out = Vec::new();
-        heartbeat.encode(&mut out);
-        assert_eq!(out, bytes);
+        same(bytes, |out| heartbeat.encode(out));
     }
 }
 
 /// An acknowledgement.
 pub fn ack(bytes: &[u8]) {
     if let Ok(ack) = Ack::decode(bytes) {
-        let mut out = Vec::new();
-        ack.encode(&mut out);
-        assert_eq!(out, bytes);
+        same(bytes, |out| ack.encode(out));
     }
 }
 
 /// A path MTU probe.
 pub fn probe(bytes: &[u8]) {
     if let Ok(probe) = Probe::decode(bytes) {
-        let mut out = Vec::new();
-        probe.encode(&mut out);
-        assert_eq!(out, bytes);
+        same(bytes, |out| probe.encode(out));
     }
 }
 
 /// A challenge or its answer.
 pub fn challenge(bytes: &[u8]) {
     if let Ok(challenge) = Challenge::decode(bytes) {
-        let mut out = Vec::new();
-        challenge.encode(&mut out);
-        assert_eq!(out, bytes);
+        same(bytes, |out| challenge.encode(out));
     }
 }
 
@@ -75,9 +74,7 @@ pub fn relay(bytes: &[u8]) {
 /// A list of interfaces.
 pub fn interfaces(bytes: &[u8]) {
     if let Ok(interfaces) = Interfaces::decode(bytes) {
-        let mut out = Vec::new();
-        interfaces.encode(&mut out);
-        assert_eq!(out, bytes);
+        same(bytes, |out| interfaces.encode(out));
     }
 }
 
@@ -101,9 +98,7 @@ pub fn slice(bytes: &[u8]) {
 /// A hello.
 pub fn hello(bytes: &[u8]) {
     if let Ok(hello) = Hello::decode(bytes) {
-        let mut out = Vec::new();
-        hello.encode(&mut out);
-        assert_eq!(out, bytes);
+        same(bytes, |out| hello.encode(out));
     }
 }
 
