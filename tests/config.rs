@@ -102,6 +102,7 @@ backend = "plain"
 mtu = 1400
 multicast = 0
 workers = 3
+busy_poll = 20
 address = "10.99.0.1"
 prefix = ["10.99.0.0/24", "fd99::/64"]
 address6 = "fd99::1"
@@ -167,8 +168,9 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.name, "a");
     assert_eq!(config.public_key, folder.public);
     assert_eq!((config.adapter.as_str(), config.mtu), ("nf1", 1400));
-    let Config { backend, multicast, workers, .. } = config;
+    let Config { backend, multicast, workers, busy_poll, .. } = config;
     assert_eq!((backend, multicast, workers), (Backend::Plain, 0, 3));
+    assert_eq!(busy_poll, Duration::from_micros(20));
     assert_eq!(config.addrs.v4.to_string(), "10.99.0.1");
     assert_eq!(config.addrs.v6.to_string(), "fd99::1");
     assert_eq!(config.port, 4444);
@@ -300,9 +302,10 @@ fn c_02_numbers_out_of_range_say_what_is_allowed() {
     ] {
         rows.push((format!("{NODE}[heartbeat]\ndelay = {value}\n"), "5:9", words));
     }
-    let others: [(&str, &str, &'static [&'static str]); 14] = [
+    let others: [(&str, &str, &'static [&'static str]); 15] = [
         ("[adapter]\nmtu = 1279", "5:7", &["from 1280 to 65535 bytes", "not 1279"]),
         ("[adapter]\nworkers = 17", "5:11", &["from 0 to 16 threads"]),
+        ("[adapter]\nbusy_poll = 1001", "5:13", &["from 0 to 1000 µs (0: never)"]),
         ("[adapter]\nmulticast = 1000001", "5:13", &["from 0 to 1000000 packets per second"]),
         ("[relay]\nlimit = 0", "5:9", &["from 1 to 10000000 datagrams per second"]),
         ("[relay]\nuse = 1", "5:7", &["`use` is `true` or `false`", "not 1"]),

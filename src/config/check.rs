@@ -6,8 +6,8 @@ use netft::{
     NodeKey,
     addr::VirtualAddrs,
     config::{
-        Config, DEFAULT_ADAPTER, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT, Network, PrivateKey,
-        Relay, Timings,
+        Config, DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT,
+        Network, PrivateKey, Relay, Timings,
     },
     io::identity,
     route::{PMTU_RAISE_TIMER, Timing, flight},
@@ -76,6 +76,8 @@ pub(super) fn check(
     let multicast = reader.number(&adapter.multicast, "multicast", multicast);
     let workers = Limits::new(0, MAX_WORKERS, "threads (0: from the number of cores)");
     let workers = reader.number(&adapter.workers, "workers", workers);
+    let busy_poll = Limits::new(0, 1000, "µs (0: never)");
+    let busy_poll = reader.number(&adapter.busy_poll, "busy_poll", busy_poll);
     let timings = timings(&mut reader, &file.heartbeat);
     let history = Limits::new(0, 40, "heartbeats");
     let history = reader.number(&file.heartbeat.history, "history", history);
@@ -98,6 +100,7 @@ pub(super) fn check(
             addrs: own.addrs,
             port,
             workers: workers.unwrap_or_default() as usize,
+            busy_poll: busy_poll.map_or(DEFAULT_BUSY_POLL, Duration::from_micros),
             runtime_dir: runtime_dir.to_owned(),
             hold: Duration::from_millis(hold.unwrap_or(1000)),
             mtu_raise: mtu_raise.map_or(PMTU_RAISE_TIMER, Duration::from_millis),

@@ -66,6 +66,7 @@ pub(super) struct Adapter {
     pub(super) mtu: Field,
     pub(super) multicast: Field,
     pub(super) workers: Field,
+    pub(super) busy_poll: Field,
     pub(super) address: Field,
     pub(super) address6: Field,
     pub(super) prefix: Field,

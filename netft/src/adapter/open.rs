@@ -68,7 +68,14 @@ async fn start(
     let (later, left) = mpsc::channel(FROM_WORKERS);
     let (to_quic, arrivals) = mpsc::channel(QUEUE);
     let system = |what| move |source: io::Error| OpenError::System { what, source };
-    let io = WorkerIo { fib: fib.clone(), to_driver, later, to_quic, resend: config.resend };
+    let io = WorkerIo {
+        fib: fib.clone(),
+        to_driver,
+        later,
+        to_quic,
+        resend: config.resend,
+        busy_poll: config.busy_poll,
+    };
     let workers = Workers::start(count, io).map_err(system("start the packet workers"))?;
     let (messages, inbox) = mpsc::channel(MESSAGES);
     let (events, first) = broadcast::channel(EVENT_BACKLOG);

@@ -112,7 +112,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         limits if limits.off() => "nothing".to_owned(),
         limits => format!("{} bytes for {}", limits.bytes, span(limits.age)),
     };
-    let settings: [(&'static str, String, String); 11] = [
+    let settings: [(&'static str, String, String); 12] = [
         ("the node's name", old.name.clone(), new.name.clone()),
         ("the node's key", old.public_key.to_string(), new.public_key.to_string()),
         ("the adapter's name", old.adapter.clone(), new.adapter.clone()),
@@ -122,6 +122,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         ("the virtual IPv6 address", old.addrs.v6.to_string(), new.addrs.v6.to_string()),
         ("the UDP port", old.port.to_string(), new.port.to_string()),
         ("the number of workers", old.workers.to_string(), new.workers.to_string()),
+        ("busy polling", span(old.busy_poll), span(new.busy_poll)),
         // The workers' rings are made with it.
         ("what is kept to be sent again", kept(old), kept(new)),
         ("the runtime directory", folder(old), folder(new)),
@@ -301,6 +302,7 @@ pub(crate) fn timing(timing: Timing) -> String {
 
 fn span(length: Duration) -> String {
     match length.as_millis() {
+        0 if !length.is_zero() => format!("{} µs", length.as_micros()),
         ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
         ms => format!("{ms} ms"),
     }
@@ -445,7 +447,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_new_process_is_refused_whole() {
-        let changes: [fn(&mut Config); 12] = [
+        let changes: [fn(&mut Config); 13] = [
             |c| c.name = "z".into(),
             |c| c.public_key = NodeKey([9; 32]),
             |c| c.adapter = "netft1".into(),
@@ -455,6 +457,7 @@ mod tests {
             |c| c.addrs.v6 = "fe80::7".parse().unwrap(),
             |c| c.port = 1,
             |c| c.workers = 3,
+            |c| c.busy_poll = Duration::ZERO,
             |c| c.resend.age = Duration::from_millis(50),
             |c| c.resend.bytes = 0,
             |c| c.runtime_dir = "/tmp".into(),
@@ -467,7 +470,7 @@ mod tests {
             change(&mut all);
             assert_eq!(diff(&config(), &new).unwrap_err().len(), 1);
         }
-        assert_eq!(diff(&config(), &all).unwrap_err().len(), 11);
+        assert_eq!(diff(&config(), &all).unwrap_err().len(), 12);
         let port = &diff(&config(), &{
             let mut c = config();
             c.port = 1;

@@ -34,8 +34,8 @@ use crate::{
 /// F-23), and the guard rests between two repairs.
 const PERIOD: Duration = Duration::from_millis(250);
 /// The longest time something unnoticed stays unnoticed. A look is about nine requests to the
-/// kernel.
-const QUIET: Duration = Duration::from_secs(1);
+/// kernel, a tenth of what an idle node does if it comes every second.
+const QUIET: Duration = Duration::from_secs(3);
 /// Looks every [`PERIOD`] after the last notice.
 const LIVELY: u32 = 4;
 /// An address of RFC 3849.

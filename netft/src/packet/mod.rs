@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod group;
 pub mod ip;
+pub mod patience;
 pub mod rate;
 pub mod split;
 pub mod too_big;

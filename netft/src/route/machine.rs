@@ -156,21 +156,28 @@ impl Route {
         self.ask_by(soonest.max(now));
     }
 
-    /// This end asks at `at`, where it is its turn; not sooner than it may after its last request.
-    pub(super) fn take_turn(&mut self, at: Time) {
-        self.next_request = Some(self.soonest(at));
+    /// Whether it may be asked now because it is this end's turn on another route.
+    pub(super) fn joins(&self, now: Time) -> bool {
+        let soonest = self.last_request.map(|last| Turns::soonest(last, self.delay()));
+        self.turns.waits() && soonest.is_some_and(|soonest| soonest <= now)
     }
 
-    /// It is this end's turn on another route, at `at`.
-    pub(super) fn join_turn(&mut self, at: Time) {
-        if self.turns.waits() {
-            let soonest = self.soonest(at);
-            self.next_request = self.next_request.map(|planned| planned.min(soonest));
+    /// Whether the ends may ask in turn: a silence of two delays is far from the detection time,
+    /// and a reply comes long before the peer's next request.
+    pub(super) fn takes_turns(&self) -> bool {
+        let near = self.quality.rtt().is_some_and(|rtt| rtt * 4 <= self.delay());
+        near && self.spec.timing.threshold.get() >= 4 && self.is_calm()
+    }
+
+    /// Asks within the delay after all where something is amiss.
+    pub(super) fn keep_pace(&mut self, now: Time) {
+        if !self.is_calm() {
+            self.turns.upset();
         }
-    }
-
-    fn soonest(&self, at: Time) -> Time {
-        self.last_request.map_or(at, |last| at.max(last + self.delay() * 3 / 4))
+        if self.turns.regrets() {
+            let latest = self.last_request.map_or(now, |last| last + self.delay()).max(now);
+            self.next_request = self.next_request.map(|planned| planned.min(latest));
+        }
     }
 
     /// Nothing is amiss that both ends had better look at every delay.
@@ -186,6 +193,11 @@ impl Route {
     /// connection of the route's own.
     pub(super) fn reaches(&self) -> bool {
         self.faults.iter().all(|fault| *fault == Reason::NoConnection)
+    }
+
+    /// When to wake up for the warning. Where this end asks soon anyway it can wait until then.
+    pub(super) fn early_warning(&self) -> Option<Time> {
+        self.warning.filter(|_| !self.turns.waits())
     }
 
     /// Whether a timer of the heartbeats, or of a suspicion, is due.

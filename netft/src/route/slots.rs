@@ -2,10 +2,10 @@
 //!
 //! Waking up costs more than sending, so a route whose next heartbeat may leave at a moment at
 //! which this node sends anyway takes that moment. The moments themselves are random, so nodes do
-//! not beat in step (RFC 5880 section 6.8.7), and every interval stays within 75–100 % of the
-//! delay.
+//! not beat in step (RFC 5880 section 6.8.7), and within the window [`Turns`](super::turns::Turns)
+//! leaves.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::jitter::Jitter;
 use crate::time::Time;
@@ -25,13 +25,9 @@ impl Slots {
         Self { jitter: Jitter::new(seed), planned: BTreeMap::new() }
     }
 
-    /// When the heartbeat after one at `now` leaves.
-    pub(super) fn next(&mut self, now: Time, delay: Duration) -> Time {
-        self.within(now, now + (delay - delay / 4), now + delay)
-    }
-
-    /// A moment for a heartbeat from `first` to `last`.
-    pub(super) fn within(&mut self, now: Time, first: Time, last: Time) -> Time {
+    /// A moment for a heartbeat in `window`.
+    pub(super) fn within(&mut self, now: Time, window: &RangeInclusive<Time>) -> Time {
+        let (first, last) = (*window.start(), *window.end());
         while self.planned.first_key_value().is_some_and(|(at, _)| *at <= now) {
             self.planned.pop_first();
         }
@@ -46,9 +42,15 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const DELAY: Duration = Duration::from_millis(100);
+
+    fn next_of(slots: &mut Slots, now: Time) -> Time {
+        slots.within(now, &(now + DELAY * 3 / 4..=now + DELAY))
+    }
 
     /// Runs `routes` for `beats` moments; returns how many heartbeats left at each.
     fn run(routes: usize, beats: usize) -> Vec<usize> {
@@ -60,7 +62,7 @@ mod tests {
             let now = next.iter().copied().min().unwrap_or_default();
             let mut count = 0;
             for at in next.iter_mut().filter(|at| **at == now) {
-                *at = slots.next(now, DELAY);
+                *at = next_of(&mut slots, now);
                 let gap = at.since(now);
                 assert!(gap >= DELAY * 3 / 4 && gap <= DELAY, "{gap:?}");
                 count += 1;
@@ -92,7 +94,7 @@ mod tests {
         let mut now = Time::ZERO;
         let mut gaps = Vec::new();
         for _ in 0..200 {
-            let at = slots.next(now, DELAY);
+            let at = next_of(&mut slots, now);
             gaps.push(at.since(now));
             now = at;
         }

@@ -1,27 +1,40 @@
 //! Whose turn it is to ask. Pure.
 //!
 //! A request and its reply prove both directions to both ends: each hears the other. While a route
-//! is steady one end asks at a time and the other answers, so a heartbeat goes each way once per
-//! delay and not twice, at half the cost. The ends take turns, because only who asks learns the
-//! round trip. An end that is not asked in time asks itself, and whatever is amiss, both ask every
+//! is steady the ends ask in turn, so a heartbeat goes each way once per delay and not twice, at
+//! half the cost, and an end wakes up every other delay. Both ask, because only who asks learns
+//! the round trip. What is not asked in one's own turn is the other's to ask in its own, so one
+//! lost heartbeat is a silence of less than two delays; and whatever is amiss, both ask every
 //! delay.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
+
+use crate::time::Time;
 
 /// Heartbeats in a row that have to arrive in time before one end may leave it to the other.
 const STEADY: u8 = 32;
-/// Requests of one end until it is the other's turn.
-const TURN: u8 = 2;
+/// Where one end's request belongs between two of the other's, percent of the delay.
+const MIDDLE: u32 = 90;
+/// How far from there jitter may take it.
+const SPREAD: u32 = 8;
+/// The longest time between two requests of one end, percent of the delay.
+const LONGEST: u32 = 190;
+/// The shortest; also what both ends ask at when something is amiss, up to the whole delay.
+const SHORTEST: u32 = 75;
 
 /// What one end of a route keeps of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turns {
     /// Heartbeats in a row that came in time.
     steady: u8,
-    /// The peer's requests since this end's last.
-    asked: u8,
+    /// When the peer asked last, since this end did.
+    asked: Option<Time>,
     /// The next request has news, or is wanted for another reason.
     hurried: bool,
+    /// The peer is to ask before this end does again.
+    left: bool,
+    /// The peer's request came late, and this end's was put off for it.
+    put_off: bool,
 }
 
 impl Turns {
@@ -29,6 +42,11 @@ impl Turns {
     pub(super) fn heard(&mut self, gap: Option<Duration>, delay: Duration) {
         let in_time = gap.is_some_and(|gap| gap * 2 <= delay * 3);
         self.steady = if in_time { self.steady.saturating_add(1) } else { 0 };
+    }
+
+    /// The peer asked.
+    pub(super) fn asked(&mut self, at: Time) {
+        self.asked = self.asked.max(Some(at));
     }
 
     /// Something is amiss.
@@ -41,37 +59,64 @@ impl Turns {
         self.hurried = true;
     }
 
-    /// This end asks.
-    pub(super) fn ask(&mut self) {
-        (self.asked, self.hurried) = (0, false);
+    /// Whether this end has left it to the peer to ask next.
+    pub(super) fn waits(&self) -> bool {
+        self.left && !self.hurried
     }
 
-    /// The peer asked and has its answer: whose turn is next; `None` when this end asks as planned.
-    pub(super) fn asked(&mut self) -> Option<Turn> {
-        self.asked = self.asked.saturating_add(1);
-        if !self.may_wait() {
+    /// Whether this end left it to the peer and should not have: it is to ask within the delay.
+    pub(super) fn regrets(&mut self) -> bool {
+        self.left && self.steady < STEADY && std::mem::take(&mut self.left)
+    }
+
+    /// When to ask instead of `now`, if the peer has asked just before: once, so that a peer that
+    /// asks all the time is asked, too.
+    pub(super) fn put_off(&mut self, now: Time, delay: Duration) -> Option<RangeInclusive<Time>> {
+        let asked = self.asked.filter(|_| self.waits() && !self.put_off)?;
+        if now.since(asked) * 100 >= delay * (MIDDLE - 2 * SPREAD) {
             return None;
         }
-        Some(if self.asked == TURN { Turn::Own } else { Turn::Peers })
+        self.put_off = true;
+        Some(about(asked, delay, MIDDLE))
     }
 
-    /// Whether this end leaves it to the peer.
-    pub(super) fn waits(&self) -> bool {
-        self.asked > 0 && self.may_wait()
+    /// This end asks `now`; it asks again within what is returned. `may_leave`: the route is one
+    /// on which the ends may take turns.
+    pub(super) fn ask(
+        &mut self,
+        now: Time,
+        delay: Duration,
+        may_leave: bool,
+    ) -> RangeInclusive<Time> {
+        let asked = self.asked.take();
+        if self.left && asked.is_none() {
+            self.upset();
+        }
+        let gap = asked.map_or(MIDDLE, |at| percent(now.since(at), delay));
+        // Two that ask at the same time are no pair that asks in turn: this one waits for half.
+        self.left = may_leave && !self.hurried && self.steady >= STEADY && gap >= MIDDLE / 2;
+        (self.hurried, self.put_off) = (false, false);
+        if !self.left {
+            return now + delay * SHORTEST / 100..=now + delay;
+        }
+        // Half of what is missing to the middle: the other end mends the rest.
+        let next = (5 * MIDDLE).saturating_sub(gap) / 2;
+        about(now, delay, next.clamp(2 * MIDDLE - 3 * SPREAD, LONGEST - SPREAD))
     }
 
-    fn may_wait(&self) -> bool {
-        !self.hurried && self.steady >= STEADY && self.asked <= TURN
+    /// When this end may ask at the earliest, having asked at `last`.
+    pub(super) fn soonest(last: Time, delay: Duration) -> Time {
+        last + delay * SHORTEST / 100
     }
 }
 
-/// Who asks next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// The peer, 75–100 % of the delay after its last request; this end when that is overdue.
-    Peers,
-    /// This end, before the peer would.
-    Own,
+fn about(from: Time, delay: Duration, percent: u32) -> RangeInclusive<Time> {
+    let at = |percent: u32| from + delay * percent / 100;
+    at(percent - SPREAD)..=at(percent + SPREAD)
+}
+
+fn percent(of: Duration, delay: Duration) -> u32 {
+    u32::try_from(of.as_nanos() * 100 / delay.as_nanos().max(1)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -80,21 +125,33 @@ mod tests {
 
     const DELAY: Duration = Duration::from_millis(100);
 
+    fn at(ms: u64) -> Time {
+        Time::from_millis(1000 + ms)
+    }
+
     fn steady() -> Turns {
         let mut turns = Turns::default();
         (0..STEADY).for_each(|_| turns.heard(Some(DELAY), DELAY));
         turns
     }
 
+    /// Where the request after one at 0 ms belongs, the peer having asked `gap` ms before it.
+    fn next(turns: &mut Turns, gap: u64) -> (u64, u64) {
+        let now = at(200);
+        turns.asked(at(200 - gap));
+        let next = turns.ask(now, DELAY, true);
+        (next.start().since(now).as_millis() as u64, next.end().since(now).as_millis() as u64)
+    }
+
     #[test]
-    fn on_a_steady_route_the_ends_take_turns() {
+    fn on_a_steady_route_an_end_asks_every_other_time_in_the_middle_of_the_peers() {
         let mut turns = steady();
-        for _ in 0..3 {
-            assert_eq!([turns.asked(), turns.asked()], [Some(Turn::Peers), Some(Turn::Own)]);
-            // It asks in time, or at its own pace if the peer goes on regardless.
-            assert_eq!(turns.asked(), None);
-            turns.ask();
-        }
+        assert_eq!(next(&mut turns, 90), (172, 188));
+        assert!(turns.waits());
+        assert_eq!(next(&mut turns, 100), (167, 183), "late: sooner the next time");
+        assert_eq!(next(&mut turns, 80), (174, 190), "early: later, and never after 190 %");
+        assert_eq!(next(&mut turns, 10), (75, 100), "both at once: one asks again in between");
+        assert!(!turns.waits());
     }
 
     #[test]
@@ -110,11 +167,34 @@ mod tests {
             let mut turns = steady();
             amiss(&mut turns, late);
             turns.heard(Some(DELAY), DELAY);
-            assert_eq!(turns.asked(), None);
+            assert_eq!(next(&mut turns, 90), (75, 100));
         }
         let mut turns = steady();
         turns.hurry();
-        turns.ask();
-        assert!(turns.asked().is_some(), "the news is out");
+        next(&mut turns, 90);
+        assert_eq!(next(&mut turns, 90), (172, 188), "the news is out");
+        turns.upset();
+        assert!(turns.regrets() && !turns.regrets());
+        let mut turns = steady();
+        let now = at(200);
+        assert_eq!(turns.ask(now, DELAY, false), at(275)..=at(300), "a route without turns");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_ask_in_its_turn_is_asked_every_delay() {
+        let mut turns = steady();
+        next(&mut turns, 90);
+        let next = turns.ask(at(380), DELAY, true);
+        assert_eq!(next, at(455)..=at(480));
+    }
+
+    #[test]
+    fn a_peer_that_asked_just_before_is_asked_later_but_not_for_ever() {
+        let mut turns = steady();
+        next(&mut turns, 90);
+        turns.asked(at(380));
+        assert_eq!(turns.put_off(at(390), DELAY), Some(at(462)..=at(478)));
+        turns.asked(at(460));
+        assert_eq!(turns.put_off(at(470), DELAY), None);
     }
 }

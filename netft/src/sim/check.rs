@@ -131,7 +131,7 @@ impl Checks {
         }
     }
 
-    /// Rule 6: a request or a reply goes out at least every 125 % of the delay. Requests of one
+    /// Rule 6: a request or a reply goes out at least every 190 % of the delay. Requests of one
     /// end are 75 % of it apart; less, but never within a quarter of it, only to tell news.
     pub(crate) fn sent(
         &mut self,
@@ -155,7 +155,7 @@ impl Checks {
         let gap = now.since(last);
         let told = unseen || news.is_some_and(|at| at >= last);
         let least = if told { delay / 4 } else { delay * 3 / 4 };
-        if gap < least || quiet > delay * 5 / 4 + slack {
+        if gap < least || quiet > delay * 19 / 10 + slack {
             return Err(format!(
                 "rule 6: node {node} to {peer} over network {network}: a request {gap:?} after \
                  the last, {quiet:?} after the last heartbeat, at delay {delay:?}"

@@ -37,6 +37,7 @@ pub(super) fn config(peers: &[&[&str]]) -> Config {
         addrs: VirtualAddrs::derive(&key),
         port: 3343,
         workers: 1,
+        busy_poll: Duration::ZERO,
         runtime_dir: "/run/netft".into(),
         hold: Duration::from_secs(3),
         mtu_raise: Duration::from_secs(60),

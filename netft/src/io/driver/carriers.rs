@@ -2,7 +2,7 @@
 //! 0.8 s late (reliability finding 2).
 //!
 //! While data goes out, every 10 ms if the driver is awake anyway, and it wakes up for it after
-//! 20 ms. A node without data asks every quarter of its shortest detection time, and at once when
+//! 20 ms. A node without data asks every third of its shortest detection time, and at once when
 //! something speaks against a route. A node without routes does not ask.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
@@ -42,7 +42,7 @@ impl Pace {
     /// `detection`.
     fn looked(&mut self, now: Time, frames: u64, detection: Duration) {
         let busy = frames != self.frames;
-        let rest = if busy { REST } else { (detection / 4).max(REST) };
+        let rest = if busy { REST } else { (detection / 3).max(REST) };
         *self = Self { last: now, rest, frames, doubt: false };
     }
 }
@@ -65,7 +65,7 @@ impl Driver {
 mod tests {
     use super::*;
 
-    const DETECTION: Duration = Duration::from_millis(400);
+    const DETECTION: Duration = Duration::from_millis(300);
 
     #[test]
     fn an_idle_node_asks_seldom_a_busy_one_often_and_a_doubt_at_once() {
@@ -74,7 +74,7 @@ mod tests {
         assert!(pace.is_due(at(1000)));
         pace.looked(at(1000), 0, DETECTION);
         assert!(!pace.is_due(at(1099)) && pace.is_due(at(1100)));
-        assert_eq!(pace.wake(), at(1200), "half the detection time at most");
+        assert_eq!(pace.wake(), at(1200), "two thirds of the detection time at most");
         pace.looked(at(1100), 5, DETECTION);
         assert!(!pace.is_due(at(1109)) && pace.is_due(at(1110)));
         assert_eq!(pace.wake(), at(1120));

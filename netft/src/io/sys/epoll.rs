@@ -36,6 +36,11 @@ impl Events {
         Self(Vec::with_capacity(capacity))
     }
 
+    /// Whether the last wait found nothing ready.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The members of the last wait.
     pub fn iter(&self) -> impl Iterator<Item = Ready> + '_ {
         self.0.iter().map(|event| {

@@ -64,6 +64,8 @@ pub struct WorkerIo {
     pub to_quic: mpsc::Sender<QuicDatagram>,
     /// What a peer's unacknowledged frames may hold, over all workers.
     pub resend: Limits,
+    /// How long a worker looks for more of a thin stream before it sleeps; zero: not at all.
+    pub busy_poll: Duration,
 }
 
 /// What a worker tells the driver.

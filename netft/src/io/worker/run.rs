@@ -1,6 +1,13 @@
 //! The loop of one worker.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use super::{
     FromWorker, WorkerIo,
@@ -17,7 +24,7 @@ use crate::io::{
     fib::{Fib, SocketId, TunQueue, UdpSocket},
     sys::epoll::Events,
 };
-use crate::{route::recovery, time::Time, wire::DropReason};
+use crate::{packet::patience::Patience, route::recovery, time::Time, wire::DropReason};
 
 /// How often in a row a queue may fail in a way that may pass, before it counts as dead.
 const MAX_FAILURES: u32 = 16;
@@ -39,6 +46,9 @@ pub(super) struct Worker {
     /// The sockets, each with its last count of lost datagrams.
     sockets: Vec<(Arc<UdpSocket>, u32)>,
     failures: u32,
+    patience: Patience,
+    /// When a turn last ended that moved packets.
+    moved_at: Time,
     /// The driver has not been told yet that the queue died.
     error_due: bool,
 }
@@ -59,6 +69,8 @@ impl Worker {
             acks: Acks::new(lane),
             tx: Tx::new(lane, io.resend),
             rx: Rx::new(),
+            patience: Patience::new(io.busy_poll),
+            moved_at: Time::ZERO,
             io,
             seen: 0,
             queue: None,
@@ -73,8 +85,9 @@ impl Worker {
         let mut events = Events::with_capacity(MAX_EVENTS);
         let shared = self.shared.clone();
         let mut due = self.due();
-        while shared.epoll.wait(&mut events, due.map(|due| due.since(clock::now()))).is_ok() {
+        while self.wait(&shared, &mut events, due).is_ok() {
             let woken = clock::now();
+            let before = self.traffic();
             let late = due.map_or(Duration::ZERO, |due| woken.since(due));
             // The wake-up goes first, then what it may have announced is read: a change after the
             // drain wakes again, so none is slept through.
@@ -107,11 +120,46 @@ impl Worker {
             self.report_death();
             // Late timers and long turns: this worker was not scheduled.
             let now = clock::now();
+            self.note_traffic(before, woken, now);
             let stalled = late.max(now.since(woken));
             if stalled >= recovery::FLOOR {
                 self.acks.stalled(stalled, now);
             }
             due = self.due();
+        }
+    }
+
+    /// Waits until something is ready, awake at first where that is worth it.
+    fn wait(&self, shared: &Shared, events: &mut Events, due: Option<Time>) -> io::Result<()> {
+        let look = self.patience.look();
+        if !look.is_zero() {
+            let end = self.moved_at + look;
+            let end = due.map_or(end, |due| due.min(end));
+            while clock::now() < end {
+                shared.epoll.wait(events, Some(Duration::ZERO))?;
+                if !events.is_empty() {
+                    return Ok(());
+                }
+                // Whoever has something to do on this core may be the one that is waited for.
+                std::thread::yield_now();
+            }
+        }
+        shared.epoll.wait(events, due.map(|due| due.since(clock::now())))
+    }
+
+    /// Inner packets and bytes moved so far.
+    fn traffic(&self) -> (u64, u64) {
+        let Counters { adapter_reads, adapter_writes, tx_bytes, rx_bytes, .. } = &*self.counters;
+        let sum = |one: &AtomicU64, other: &AtomicU64| one.load(Relaxed) + other.load(Relaxed);
+        (sum(adapter_reads, adapter_writes), sum(tx_bytes, rx_bytes))
+    }
+
+    fn note_traffic(&mut self, before: (u64, u64), woken: Time, now: Time) {
+        let (packets, bytes) = self.traffic();
+        if packets > before.0 {
+            let waited = woken.since(self.moved_at);
+            self.patience.moved(packets - before.0, bytes - before.1, waited);
+            self.moved_at = now;
         }
     }
 
@@ -188,5 +236,63 @@ impl Worker {
             let message = FromWorker::AdapterError { worker: self.index };
             self.error_due = !self.reports.send(message, &self.counters);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::thread;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::route::flight::Limits;
+
+    /// How often this thread has gone to sleep.
+    fn sleeps() -> u64 {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary")).unwrap();
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    }
+
+    /// Waits like a worker that moved a packet just before, 10 µs after another one. Returns
+    /// whether something came, and how often it slept.
+    fn wait(busy_poll: Duration, comes: Option<Duration>, due: Duration) -> (bool, u64) {
+        let shared = Arc::new(Shared::new().unwrap());
+        let (to_driver, _driver) = mpsc::channel(1);
+        let (to_quic, _quic) = mpsc::channel(1);
+        let (fib, later, resend) = (Arc::default(), to_driver.clone(), Limits::default());
+        let io = WorkerIo { fib, to_driver, later, to_quic, resend, busy_poll };
+        let mut worker = Worker::new(0, shared.clone(), Arc::default(), io);
+        worker.patience.moved(1, 60, Duration::from_micros(10));
+        let now = clock::now();
+        worker.moved_at = now;
+        let waker = comes.map(|after| {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                thread::sleep(after);
+                shared.wake();
+            })
+        });
+        let mut events = Events::with_capacity(MAX_EVENTS);
+        let before = sleeps();
+        worker.wait(&shared, &mut events, Some(now + due)).unwrap();
+        let slept = sleeps() - before;
+        waker.into_iter().for_each(|waker| waker.join().unwrap());
+        (!events.is_empty(), slept)
+    }
+
+    #[test]
+    fn what_comes_soon_is_waited_for_awake_and_the_rest_asleep() {
+        let ms = Duration::from_millis;
+        let far = Duration::from_secs(60);
+        assert_eq!(wait(far, Some(ms(5)), far), (true, 0));
+        let (came, slept) = wait(Duration::ZERO, Some(ms(5)), far);
+        assert!(came && slept > 0, "{slept}");
+        let (came, slept) = wait(ms(2), None, ms(20));
+        assert!(!came && slept > 0, "no longer than that: {slept}");
+        assert_eq!(wait(far, None, ms(20)), (false, 0), "whatever else is due is not forgotten");
     }
 }

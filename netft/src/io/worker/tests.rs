@@ -4,6 +4,7 @@
 
 mod answer;
 mod calm;
+mod resend;
 mod slices;
 mod too_big;
 
@@ -34,7 +35,7 @@ use crate::{
         tests::{Shape, build, check, cut, plain},
         vnet::{VNET_LEN, VnetHdr},
     },
-    route::{flight::Limits, recovery},
+    route::flight::Limits,
     wire::{
         DropReason,
         header::{HEADER_LEN, Kind, TAG_LEN},
@@ -157,7 +158,14 @@ fn node_that_keeps(
     let (to_quic, quic) = mpsc::channel(64);
     let (leave, later) = mpsc::channel(64);
     let fib = Arc::new(ArcSwap::from_pointee(fib));
-    let io = WorkerIo { fib: fib.clone(), to_driver, later: leave, to_quic, resend };
+    let io = WorkerIo {
+        fib: fib.clone(),
+        to_driver,
+        later: leave,
+        to_quic,
+        resend,
+        busy_poll: Duration::ZERO,
+    };
     let workers = Workers::start(1, io).unwrap();
     workers.watch_socket(&socket).unwrap();
     Node { workers, socket, session, queue, kernel, driver, later, quic, fib }
@@ -524,7 +532,7 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
             let (to_quic, _quic) = mpsc::channel(1);
             let later = to_driver.clone();
             let (fib, resend) = (Arc::default(), Limits::default());
-            let io = WorkerIo { fib, to_driver, later, to_quic, resend };
+            let io = WorkerIo { fib, to_driver, later, to_quic, resend, busy_poll: Duration::ZERO };
             let workers = Workers::start(1, io).unwrap();
             workers.unwatch_queue(0);
             // The stop comes at every point of the turn the change above causes.
@@ -536,59 +544,4 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
         done.send(()).unwrap();
     });
     finished.recv_timeout(Duration::from_secs(60)).unwrap();
-}
-
-/// what a silent route swallowed arrives over another one, each packet once.
-#[test]
-fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
-    let (one, two, hole) = (socket(), socket(), socket());
-    let (a, b) = (one.local, two.local);
-    let mut left = node(one, b, LEFT, session(RIGHT, (1, 2)), true, Some(hole.local));
-    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), true, None);
-    let (given, expected) = traffic();
-    given.iter().for_each(|(hdr, packet)| left.give(hdr, packet));
-    right.go();
-    left.go();
-    let mut got: Vec<Vec<u8>> = Vec::new();
-    while got.len() < expected.len() {
-        let (hdr, packet) = right.take();
-        got.extend(cut(&hdr, &packet, 1400).unwrap());
-    }
-    assert!(got == expected, "other packets, or in another order");
-    let suspected = left.driver.blocking_recv().unwrap();
-    assert!(matches!(suspected, FromWorker::Suspect(ROUTE)), "{suspected:?}");
-    let told = left.driver.blocking_recv().unwrap();
-    let FromWorker::Resent { peer, from, to, frames, waited } = told else { panic!("{told:?}") };
-    assert_eq!((peer, from, to), (PEER, ROUTE, RouteId(ROUTE.0 + 1)));
-    assert!(waited >= recovery::ACK_DELAY, "{waited:?}");
-    // Acknowledged over the backup, they are not sent a third time.
-    thread::sleep(Duration::from_millis(300));
-    let counters = &left.workers.counters()[0];
-    let resent = counters.resent_frames.load(Relaxed);
-    let sent = counters.tx_frames.load(Relaxed);
-    assert_eq!(sent, 2 * resent, "each frame went out once on each route");
-    assert_eq!(resent, frames, "in one move");
-    let doubled = right.workers.counters()[0].drops[DropReason::Replayed as usize].load(Relaxed);
-    assert_eq!(doubled, 0, "nothing was delivered before");
-}
-
-/// With the ring off nothing is kept, so nothing is sent again and nothing is suspected.
-#[test]
-fn without_a_ring_silence_has_no_consequence() {
-    let (one, two, hole) = (socket(), socket(), socket());
-    let (a, b) = (one.local, two.local);
-    let off = Limits { bytes: 0, ..Limits::default() };
-    let ends = (b, Some(hole.local));
-    let mut left = node_that_keeps(off, one, ends, LEFT, session(RIGHT, (1, 2)), true);
-    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), true, None);
-    let (given, _) = traffic();
-    given.iter().for_each(|(hdr, packet)| left.give(hdr, packet));
-    right.go();
-    left.go();
-    thread::sleep(Duration::from_millis(300));
-    let counters = &left.workers.counters()[0];
-    assert!(counters.tx_frames.load(Relaxed) > 0);
-    assert_eq!(counters.resent_frames.load(Relaxed), 0);
-    assert!(left.driver.try_recv().is_err());
-    assert_eq!(right.workers.counters()[0].rx_frames.load(Relaxed), 0);
 }

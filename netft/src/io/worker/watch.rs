@@ -140,7 +140,7 @@ impl Shared {
         self.wake();
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         // A full counter has woken the worker already.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     id::RouteId,
-    route::{event::EventKind, machine::Word, turns::Turn},
+    route::{
+        event::EventKind,
+        machine::{Route, Word},
+    },
     time::Time,
     wire::{
         DropReason,
@@ -43,6 +46,7 @@ impl Peer {
         }
         let begins = route.hear(at, heartbeat.serial);
         if heartbeat.message == Message::Request {
+            route.turns.asked(at);
             route.inbound.request(heartbeat.sequence);
             if answered {
                 route.history.note(at, true, Message::Reply, heartbeat.sequence);
@@ -72,40 +76,10 @@ impl Peer {
             self.tell_others(now, None);
         }
         self.settle(context, now);
-        if heartbeat.message == Message::Request {
-            if !answered {
-                self.reply(context, now, id, heartbeat);
-            }
-            self.take_turns(context, at, id);
+        if heartbeat.message == Message::Request && !answered {
+            self.reply(context, now, id, heartbeat);
         }
         Ok(())
-    }
-
-    /// The peer asked at `at`, so this end may leave it to the peer for a while.
-    fn take_turns(&mut self, context: &mut Context, at: Time, id: RouteId) {
-        let Some(route) = self.routes.get_mut(&id) else { return };
-        if !route.is_calm() {
-            route.turns.upset();
-        }
-        if route.next_request.is_none_or(|planned| planned <= at) {
-            return;
-        }
-        let delay = route.delay();
-        let after = |percent: u32| at + delay * percent / 100;
-        match route.turns.asked() {
-            Some(Turn::Peers) => {
-                let moment = context.slots.within(at, after(110), after(125));
-                route.next_request = Some(moment);
-            }
-            Some(Turn::Own) => {
-                let moment = context.slots.within(at, after(55), after(70));
-                route.take_turn(moment);
-                // On every route, so that what leaves goes on leaving together.
-                let others = self.routes.values_mut().filter(|route| route.id != id);
-                others.for_each(|route| route.join_turn(moment));
-            }
-            None => {}
-        }
     }
 
     /// What the peer hears on each of our routes. Heartbeats on a slow route are overtaken by
@@ -141,19 +115,35 @@ impl Peer {
 
     /// Sends every request that is due.
     pub(super) fn send_due(&mut self, context: &mut Context, now: Time) {
-        let due: Vec<_> = self
-            .routes
-            .values_mut()
-            .filter(|route| route.next_request.is_some_and(|at| at <= now))
-            .map(|route| {
-                route.next_request = Some(context.slots.next(now, route.delay()));
-                route.last_request = Some(now);
-                route.turns.ask();
-                route.sent += 1;
-                (route.id, route.quality.request())
-            })
-            .collect();
-        for (id, sequence) in due {
+        let mut due: Vec<_> = Vec::new();
+        let mut in_turn = false;
+        for route in self.routes.values_mut() {
+            if route.next_request.is_none_or(|at| at > now) {
+                continue;
+            }
+            let waits = route.turns.waits();
+            match route.turns.put_off(now, route.delay()) {
+                Some(window) => route.next_request = Some(context.slots.within(now, &window)),
+                None => {
+                    in_turn |= waits;
+                    due.push(route.id);
+                }
+            }
+        }
+        // It is this end's turn: on every route that may, so that what leaves leaves together.
+        if in_turn {
+            let joins = |route: &&Route| route.joins(now) && !due.contains(&route.id);
+            let joining: Vec<_> =
+                self.routes.values().filter(joins).map(|route| route.id).collect();
+            due.extend(joining);
+        }
+        for id in due {
+            let Some(route) = self.routes.get_mut(&id) else { continue };
+            let window = route.turns.ask(now, route.delay(), route.takes_turns());
+            route.next_request = Some(context.slots.within(now, &window));
+            route.last_request = Some(now);
+            route.sent += 1;
+            let sequence = route.quality.request();
             self.send(context, now, id, Message::Request, sequence, now.as_nanos());
         }
     }

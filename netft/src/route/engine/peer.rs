@@ -259,7 +259,7 @@ impl Peer {
         let timers = self
             .routes
             .values()
-            .flat_map(|r| [r.next_request, r.deadline, r.warning, r.suspect_until()]);
+            .flat_map(|r| [r.next_request, r.deadline, r.early_warning(), r.suspect_until()]);
         let account = self.account.map(|account| account.due);
         timers.chain([select::next_return(&self.routes, self.active), account]).flatten().min()
     }

@@ -23,6 +23,7 @@ impl Peer {
         self.judge_health(context, now);
         self.choose(context, now);
         self.tell_drains(context, now, heard);
+        self.routes.values_mut().for_each(|route| route.keep_pace(now));
         if came_up {
             self.tell_ready(context, now);
         }

@@ -85,6 +85,7 @@ impl Plan {
             addrs: self.addrs,
             port: 3343,
             workers: 0,
+            busy_poll: Duration::ZERO,
             runtime_dir: "/nonexistent".into(),
             hold: Duration::from_secs(1),
             mtu_raise: Duration::from_secs(60),
