@@ -141,13 +141,13 @@ async fn start(
     })
 }
 
-/// One worker per two cores, at most four: sending and receiving share a worker, and the
-/// applications need the rest. The plain backend has one queue.
+/// One worker per core, at most four: a flow stays on one, so fewer leave cores idle while flows
+/// wait for each other. The plain backend has one queue.
 fn workers(config: &Config) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match (config.backend, config.workers) {
         (Backend::Plain, _) => 1,
-        (Backend::Offload, 0) => (cores / 2).clamp(1, 4),
+        (Backend::Offload, 0) => cores.clamp(1, 4),
         (Backend::Offload, count) => count.min(tun::MAX_QUEUES),
     }
 }
