@@ -6,6 +6,8 @@ use super::DropReason;
 pub const HEADER_LEN: usize = 16;
 /// Bytes of the AEAD tag behind the payload.
 pub const TAG_LEN: usize = 16;
+/// What may follow the packets of a data frame, up to its end: no IP packet begins with it.
+pub const PADDING: u8 = 0;
 /// What a frame adds to its payload.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 /// The wire version this build speaks.
@@ -22,8 +24,8 @@ pub const FLAG_SLICE: u8 = 0x02;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// Whole inner IP packets, one after another; each one's own length field ends it. With
-    /// [`FLAG_SLICE`], a piece of one.
+    /// Whole inner IP packets, one after another; each one's own length field ends it, and
+    /// [`PADDING`] may follow the last. With [`FLAG_SLICE`], a piece of one.
     Data = 1,
     /// A heartbeat request or reply.
     Heartbeat = 2,

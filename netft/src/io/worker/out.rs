@@ -26,13 +26,16 @@ use crate::{
     route::flight::{Limits, MAX_FRAMES, Sent},
     wire::{
         DropReason,
-        header::{HEADER_LEN, Kind, OVERHEAD, TAG_LEN},
+        header::{FLAG_SLICE, HEADER_LEN, Kind, OVERHEAD, TAG_LEN},
         session::{Sealer, Session},
     },
 };
 
 const PAGE: usize = super::chunks::PAGE;
 const _: () = assert!(MAX_SEGMENTS <= MAX_FRAMES as usize);
+/// Bytes of a block of the cipher.
+const BLOCK: usize = 16;
+const _: () = assert!(OVERHEAD.is_multiple_of(BLOCK));
 
 /// How many sockets whose interface cannot segment are remembered; one that is forgotten costs a
 /// failed send.
@@ -116,7 +119,8 @@ impl Out {
             }
             self.close(to, context);
         }
-        self.make_room(to, context, len + OVERHEAD);
+        // It may grow to the stride.
+        self.make_room(to, context, len + OVERHEAD, self.stride.max(len + OVERHEAD));
         let start = self.base + self.used + HEADER_LEN;
         write(&mut self.chunks.current()[start..start + len]);
         self.open = Some((HEADER_LEN + len, flags));
@@ -151,14 +155,17 @@ impl Out {
         write: impl FnOnce(&mut [u8]),
     ) {
         self.close(to, context);
-        self.make_room(to, context, len + OVERHEAD);
+        self.make_room(to, context, len + OVERHEAD, len + OVERHEAD);
         let start = self.base + self.used + HEADER_LEN;
         let chunk = self.chunks.current();
         write(&mut chunk[start..start + len]);
         // The cipher needs no memory of its own to be loaded: the next frame's comes meanwhile.
         let next = start + len + TAG_LEN;
         prefetch::ahead(chunk.get(next..next + len + OVERHEAD).unwrap_or_default());
-        self.seal(to, context, flags, counter, len + OVERHEAD);
+        // A slice ends where its frame does.
+        let whole = flags & FLAG_SLICE != 0;
+        let size = if whole { len + OVERHEAD } else { self.pad(to, HEADER_LEN + len) };
+        self.seal(to, context, flags, counter, size);
     }
 
     /// Sends everything.
@@ -173,16 +180,33 @@ impl Out {
     fn close(&mut self, to: &mut Target<'_>, context: &mut Context<'_>) {
         let Some((filled, flags)) = self.open.take() else { return };
         match to.sealer.session().reserve(1) {
-            Ok(counter) => self.seal(to, context, flags, counter, filled + TAG_LEN),
+            Ok(counter) => {
+                let size = self.pad(to, filled);
+                self.seal(to, context, flags, counter, size);
+            }
             Err(reason) => context.counters.count(reason),
         }
     }
 
-    /// Sends what a further frame of `size` bytes must not follow.
+    /// Fills the frame that is next, `filled` bytes of it without the tag, up with zeroes to whole
+    /// blocks of the cipher, where there is room: it takes longer for the last one in part. Returns
+    /// the frame's length.
     #[inline]
-    fn make_room(&mut self, to: &Target<'_>, context: &mut Context<'_>, size: usize) {
-        // A bundle may grow to the stride.
-        let full = self.frames == MAX_SEGMENTS || self.used + self.stride > MAX_SEND;
+    fn pad(&mut self, to: &Target<'_>, filled: usize) -> usize {
+        let most = if self.frames == 0 { to.max_frame } else { self.stride };
+        let whole = (filled + TAG_LEN).next_multiple_of(BLOCK);
+        if whole > most.min(MAX_SEND - self.used) {
+            return filled + TAG_LEN;
+        }
+        let start = self.base + self.used;
+        self.chunks.current()[start + filled..start + whole - TAG_LEN].fill(0);
+        whole
+    }
+
+    /// Sends what a further frame of `size` bytes, or of `most` when it has grown, must not follow.
+    #[inline]
+    fn make_room(&mut self, to: &Target<'_>, context: &mut Context<'_>, size: usize, most: usize) {
+        let full = self.frames == MAX_SEGMENTS || self.used + most > MAX_SEND;
         if self.frames > 0 && (full || size > self.stride) {
             self.send(to, context);
         }

@@ -35,7 +35,7 @@ use crate::{
         DropReason,
         ack::Ack,
         challenge::Challenge,
-        header::{self, FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind},
+        header::{self, FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind, PADDING},
         heartbeat::Heartbeat,
         probe::Probe,
         relay::Relay,
@@ -320,7 +320,7 @@ impl<'l> Batch<'_, 'l> {
         }
     }
 
-    /// The inner packets of a frame.
+    /// The inner packets of a frame: up to its end, or to a zero, which no packet begins with.
     #[inline]
     fn data(
         &mut self,
@@ -330,7 +330,7 @@ impl<'l> Batch<'_, 'l> {
         peer: VirtualAddrs,
         mut merge: Option<&mut Coalescer>,
     ) -> Result<(), DropReason> {
-        while start < end {
+        while start < end && input[start] != PADDING {
             let inner = Inner::parse(&input[start..end])?;
             if !peer.contains(inner.src) {
                 self.drop(DropReason::InnerSource);

@@ -4,6 +4,7 @@
 
 mod answer;
 mod calm;
+mod padding;
 mod resend;
 mod slices;
 mod too_big;
