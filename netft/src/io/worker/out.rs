@@ -74,6 +74,8 @@ pub(super) struct Out {
     used: usize,
     frames: usize,
     stride: usize,
+    /// The frames that stay together do so filled up to whole blocks, too.
+    fills: bool,
     /// The bundle behind the finished frames: its length without the tag, and its flags.
     open: Option<(usize, u8)>,
     /// Sockets whose interface cannot segment.
@@ -93,6 +95,7 @@ impl Out {
             used: 0,
             frames: 0,
             stride: 0,
+            fills: false,
             open: None,
             plain_sockets: Vec::with_capacity(MAX_PLAIN_SOCKETS),
         }
@@ -138,10 +141,11 @@ impl Out {
         len: usize,
     ) {
         self.close(to, context);
-        let used = self.used + count * (len + OVERHEAD);
-        if self.frames + count > MAX_SEGMENTS || used > MAX_SEND {
+        let filled = count * (len + OVERHEAD).next_multiple_of(BLOCK);
+        if self.frames + count > MAX_SEGMENTS || self.used + filled > MAX_SEND {
             self.send(to, context);
         }
+        self.fills = self.used + filled <= MAX_SEND;
     }
 
     /// Adds a frame of its own for a packet of `len` bytes, under a reserved counter.
@@ -163,8 +167,8 @@ impl Out {
         let next = start + len + TAG_LEN;
         prefetch::ahead(chunk.get(next..next + len + OVERHEAD).unwrap_or_default());
         // A slice ends where its frame does.
-        let whole = flags & FLAG_SLICE != 0;
-        let size = if whole { len + OVERHEAD } else { self.pad(to, HEADER_LEN + len) };
+        let fills = self.fills && flags & FLAG_SLICE == 0;
+        let size = if fills { self.pad(to, HEADER_LEN + len) } else { len + OVERHEAD };
         self.seal(to, context, flags, counter, size);
     }
 
