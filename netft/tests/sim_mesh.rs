@@ -87,9 +87,9 @@ fn play(nodes: usize, loss_permille: u16) {
     let routes = (nodes - 1) * NETWORKS;
     let rate = sent as f64 / nodes as f64 / quiet.as_secs_f64();
     let per_route = rate / routes as f64 * DELAY.as_secs_f64();
-    // Two requests and their replies per turn of 130–170 % of the delay; a request and a reply of
-    // each end per 75–100 % of it where some are lost.
-    let (least, most) = if loss_permille == 0 { (2.0 / 1.7, 2.0 / 1.3) } else { (1.2, 2.67) };
+    // A request and a reply of each end per 172–188 % of the delay, or half of that where some are
+    // lost.
+    let (least, most) = if loss_permille == 0 { (2.0 / 1.88, 2.0 / 1.72) } else { (1.2, 2.67) };
     assert!(per_route >= least * 0.98 && per_route <= most * 1.02, "{per_route}");
 
     let mut silent = None;
