@@ -59,7 +59,7 @@ fn assert_well() {
         lines.lines().map(|line| line.split_whitespace().nth(3).unwrap()).collect();
     assert_eq!(shown, [format!("{v4}/32"), format!("{v6}/128")], "{lines}");
     let link = ip(&format!("-d link show dev {NAME}"));
-    for word in ["POINTOPOINT", ",UP", "mtu 1420", "qlen 1000", "persist on", "addrgenmode none"] {
+    for word in ["POINTOPOINT", ",UP", "mtu 1420", "qlen 4000", "persist on", "addrgenmode none"] {
         assert!(link.contains(word), "{word} is not in {link}");
     }
     let peer = addrs(2);
@@ -88,7 +88,7 @@ fn the_adapter_has_exactly_its_two_addresses_and_host_routes() {
         assert_well();
         let link = ip(&format!("-d link show dev {NAME}"));
         assert!(link.contains("multi_queue") && link.contains("vnet_hdr on"), "{link}");
-        assert!(link.contains("gso_max_size 61440"), "{link}");
+        assert!(link.contains("gso_max_size 60960"), "{link}");
         let report = guard.check(&netlink, Time::from_millis(1000)).await;
         assert!(report.repairs.is_empty() && report.errors.is_empty(), "{report:?}");
 
