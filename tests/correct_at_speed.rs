@@ -45,7 +45,7 @@ const BAD: Grey = Grey {
     classes: false,
 };
 /// Much longer than any of this takes; a flow that stands still fails earlier.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(7200);
 
 /// Sends `enough` bytes each way at once, half in IPv4 and half in IPv6, and checks everything.
 /// Returns what was seen on the adapters, and Gbit/s of both ways together.
@@ -181,7 +181,7 @@ fn full_speed_changes_nothing() {
 #[ignore = "NETFT_MIB MiB each way, four times"]
 fn lost_repeated_and_late_frames_change_nothing_for_long() {
     in_namespace_for("lost_repeated_and_late_frames_change_nothing_for_long", LIMIT, || {
-        over_bad_networks(number("NETFT_MIB", 1024).min(1024));
+        over_bad_networks(number("NETFT_MIB", 1024));
     });
 }
 

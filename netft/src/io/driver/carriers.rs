@@ -2,7 +2,7 @@
 //! 0.8 s late (reliability finding 2).
 //!
 //! While data goes out, every 10 ms if the driver is awake anyway, and it wakes up for it after
-//! 20 ms. A node without data asks every third of its shortest detection time, and at once when
+//! 20 ms. A node without data asks every two fifths of its shortest detection time, and at once when
 //! something speaks against a route. A node without routes does not ask.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
@@ -42,7 +42,7 @@ impl Pace {
     /// `detection`.
     fn looked(&mut self, now: Time, frames: u64, detection: Duration) {
         let busy = frames != self.frames;
-        let rest = if busy { REST } else { (detection / 3).max(REST) };
+        let rest = if busy { REST } else { (detection * 2 / 5).max(REST) };
         *self = Self { last: now, rest, frames, doubt: false };
     }
 }
@@ -73,15 +73,15 @@ mod tests {
         let mut pace = Pace::default();
         assert!(pace.is_due(at(1000)));
         pace.looked(at(1000), 0, DETECTION);
-        assert!(!pace.is_due(at(1099)) && pace.is_due(at(1100)));
-        assert_eq!(pace.wake(), at(1200), "two thirds of the detection time at most");
-        pace.looked(at(1100), 5, DETECTION);
-        assert!(!pace.is_due(at(1109)) && pace.is_due(at(1110)));
-        assert_eq!(pace.wake(), at(1120));
+        assert!(!pace.is_due(at(1119)) && pace.is_due(at(1120)));
+        assert_eq!(pace.wake(), at(1240), "four fifths of the detection time at most");
+        pace.looked(at(1120), 5, DETECTION);
+        assert!(!pace.is_due(at(1129)) && pace.is_due(at(1130)));
+        assert_eq!(pace.wake(), at(1140));
         pace.doubt();
-        assert!(pace.is_due(at(1101)) && pace.wake() <= at(1101));
-        pace.looked(at(1101), 5, DETECTION);
-        assert!(!pace.is_due(at(1200)));
+        assert!(pace.is_due(at(1121)) && pace.wake() <= at(1121));
+        pace.looked(at(1121), 5, DETECTION);
+        assert!(!pace.is_due(at(1240)));
     }
 
     #[test]

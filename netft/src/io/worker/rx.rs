@@ -86,6 +86,8 @@ pub(super) struct Batch<'a, 'l> {
     /// The slices of one packet so far.
     pub(super) run: Option<Run>,
     frames: u64,
+    /// One was a heartbeat.
+    heartbeat: bool,
     /// Data frames and their highest counter, of the two sessions a batch may mix at a rekey.
     data: [Option<(&'l Arc<Session>, u64, u64)>; 2],
     /// A session data of which was here before.
@@ -134,7 +136,12 @@ impl Rx {
                         *overflow = total;
                         Counters::add(&lent.counters.socket_overflow, u64::from(lost));
                     }
-                    dead |= self.batch(socket.id, &received, lent);
+                    let (died, alone) = self.batch(socket.id, &received, lent);
+                    dead |= died;
+                    // Heartbeats come one by one: what else may be there makes itself known.
+                    if alone {
+                        break;
+                    }
                 }
                 // A truncated batch: nothing tells where its datagrams end.
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -164,13 +171,19 @@ impl Rx {
         });
     }
 
-    fn batch(&mut self, socket: SocketId, received: &Received, lent: &mut Lent<'_>) -> bool {
+    /// Returns whether the adapter's queue is dead, and whether it was one heartbeat alone.
+    fn batch(
+        &mut self,
+        socket: SocketId,
+        received: &Received,
+        lent: &mut Lent<'_>,
+    ) -> (bool, bool) {
         if let Some(relays) = &lent.fib.relays
             && let Some(port) = relays.backs.get(&socket)
         {
             let datagrams = &self.input[..received.len];
             relay::leave(port, received, datagrams, &mut self.frame, lent);
-            return false;
+            return (false, false);
         }
         let merge = lent.queue.is_none_or(|queue| queue.vnet_hdr);
         let writer = Writer {
@@ -191,6 +204,7 @@ impl Rx {
             session: None,
             run: None,
             frames: 0,
+            heartbeat: false,
             data: [None; 2],
             repeated: None,
             asked: None,
@@ -203,6 +217,7 @@ impl Rx {
             batch.run_carried(input, received.segment, coalescer, &mut self.frames);
         }
         Counters::add(&lent.counters.rx_frames, batch.frames);
+        let alone = batch.heartbeat && batch.frames == 1;
         let data = batch.data;
         let noted = data[0].is_some() || batch.repeated.is_some() || batch.asked.is_some();
         let route = if noted { batch.route().map(|(_, route)| route) } else { None };
@@ -224,7 +239,7 @@ impl Rx {
         if refuses_udp {
             self.coalescer.set_merge_udp(false);
         }
-        dead
+        (dead, alone)
     }
 }
 
@@ -302,6 +317,7 @@ impl<'l> Batch<'_, 'l> {
             }
             Kind::Heartbeat => {
                 let plaintext = payload.to_vec();
+                self.heartbeat = true;
                 self.control(session, plaintext)
             }
             Kind::Probe => {

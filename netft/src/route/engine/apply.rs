@@ -116,7 +116,11 @@ impl Engine {
     ) -> Result<(), DropReason> {
         let Some(found) = self.peers.get_mut(&peer) else { return Err(DropReason::Misrouted) };
         found.hear(&mut self.context, (now, at), route, heartbeat, answered)?;
-        self.follow(peer);
+        if found.unsettled {
+            self.schedule(peer)
+        } else {
+            self.follow(peer)
+        }
         Ok(())
     }
 

@@ -75,8 +75,14 @@ impl Peer {
         if begins {
             self.tell_others(now, None);
         }
-        self.settle(context, now);
-        if heartbeat.message == Message::Request && !answered {
+        let wants_answer = heartbeat.message == Message::Request && !answered;
+        if begins || wants_answer {
+            self.settle(context, now);
+        } else {
+            // Several come together, and the next tick settles what they say once for all.
+            self.unsettled = true;
+        }
+        if wants_answer {
             self.reply(context, now, id, heartbeat);
         }
         Ok(())

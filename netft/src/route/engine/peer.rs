@@ -49,6 +49,8 @@ pub(super) struct Peer {
     pub(super) dark: Option<Time>,
     /// When everything was brought up to date last.
     pub(super) settled: Time,
+    /// Heartbeats came that nothing has followed from yet.
+    pub(super) unsettled: bool,
 }
 
 impl Peer {
@@ -70,6 +72,7 @@ impl Peer {
             tally: Tally::default(),
             dark: None,
             settled: now,
+            unsettled: false,
         }
     }
 
@@ -261,7 +264,9 @@ impl Peer {
             .values()
             .flat_map(|r| [r.next_request, r.deadline, r.early_warning(), r.suspect_until()]);
         let account = self.account.map(|account| account.due);
-        timers.chain([select::next_return(&self.routes, self.active), account]).flatten().min()
+        let unsettled = self.unsettled.then_some(self.settled);
+        let others = [select::next_return(&self.routes, self.active), account, unsettled];
+        timers.chain(others).flatten().min()
     }
 
     /// The peer's row of the forwarding table.

@@ -20,6 +20,7 @@ impl Rig {
             verdict.draining = drains.contains(&verdict.your_route);
         }
         self.input(Input::Heartbeat { peer: PEER, route: RouteId(routes), heartbeat });
+        self.pass(Duration::ZERO);
     }
 
     fn stages(&self) -> Vec<(u32, DrainStage)> {
