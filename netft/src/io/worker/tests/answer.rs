@@ -121,3 +121,20 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
     };
     while !news(&right.driver.blocking_recv().unwrap()) {}
 }
+
+#[test]
+fn heartbeats_that_wait_together_are_all_taken_in() {
+    let (left, mut right) = pair(true, true);
+    for sequence in 1..=20 {
+        let mut bytes = Vec::new();
+        request(sequence, true).encode(&mut bytes);
+        let frame = left.sealed(Kind::Heartbeat, &bytes);
+        udp::send_one(left.socket.fd.as_fd(), &right.socket.local, &frame, None).unwrap();
+    }
+    for sequence in 1..=20 {
+        let Some(FromWorker::Heartbeat { plaintext, .. }) = right.driver.blocking_recv() else {
+            panic!("no heartbeat")
+        };
+        assert_eq!(Heartbeat::decode(&plaintext).unwrap().sequence, sequence);
+    }
+}
