@@ -2,8 +2,8 @@
 //! 0.8 s late (reliability finding 2).
 //!
 //! While data goes out, every 10 ms if the driver is awake anyway, and it wakes up for it after
-//! 20 ms. A node without data asks every two fifths of its shortest detection time, and at once when
-//! something speaks against a route. A node without routes does not ask.
+//! 20 ms. A node without data asks every two fifths of its shortest detection time, and at once
+//! when something speaks against a route. A node without routes does not ask.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
