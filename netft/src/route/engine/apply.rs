@@ -116,10 +116,10 @@ impl Engine {
     ) -> Result<(), DropReason> {
         let Some(found) = self.peers.get_mut(&peer) else { return Err(DropReason::Misrouted) };
         found.hear(&mut self.context, (now, at), route, heartbeat, answered)?;
-        if found.unsettled {
-            self.schedule(peer)
+        if found.unsettled.is_some() {
+            self.schedule(peer);
         } else {
-            self.follow(peer)
+            self.follow(peer);
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Peer {
             self.settle(context, now);
         } else {
             // Several come together, and the next tick settles what they say once for all.
-            self.unsettled = true;
+            self.unsettled.get_or_insert(now);
         }
         if wants_answer {
             self.reply(context, now, id, heartbeat);

@@ -49,8 +49,8 @@ pub(super) struct Peer {
     pub(super) dark: Option<Time>,
     /// When everything was brought up to date last.
     pub(super) settled: Time,
-    /// Heartbeats came that nothing has followed from yet.
-    pub(super) unsettled: bool,
+    /// Since when heartbeats wait that nothing has followed from yet.
+    pub(super) unsettled: Option<Time>,
 }
 
 impl Peer {
@@ -72,7 +72,7 @@ impl Peer {
             tally: Tally::default(),
             dark: None,
             settled: now,
-            unsettled: false,
+            unsettled: None,
         }
     }
 
@@ -264,8 +264,7 @@ impl Peer {
             .values()
             .flat_map(|r| [r.next_request, r.deadline, r.early_warning(), r.suspect_until()]);
         let account = self.account.map(|account| account.due);
-        let unsettled = self.unsettled.then_some(self.settled);
-        let others = [select::next_return(&self.routes, self.active), account, unsettled];
+        let others = [select::next_return(&self.routes, self.active), account, self.unsettled];
         timers.chain(others).flatten().min()
     }
 

@@ -15,7 +15,7 @@ impl Peer {
     /// Brings everything about the peer up to date.
     pub(super) fn settle(&mut self, context: &mut Context, now: Time) {
         self.settled = now;
-        self.unsettled = false;
+        self.unsettled = None;
         let heard = self.routes.values().any(|route| route.rx);
         let mut came_up = false;
         for route in self.routes.values_mut() {
