@@ -21,6 +21,8 @@ use crate::{
 
 /// Memory of one frame, bytes: a page.
 const PAGE: usize = 4096;
+/// The most a worker's word takes to the engine, on a busy machine.
+const WORD: Duration = Duration::from_millis(10);
 
 impl World<'_> {
     /// A node has packets for another one: some of one send.
@@ -78,7 +80,7 @@ impl World<'_> {
         let travels = self.networks[network].send(from, to, &mut self.data_rng);
         let until = self.now + timeout + self.scenario.timer_slack;
         let through = travels[0].is_some();
-        let copy = Copy { network, at: self.now, until, through, alone };
+        let copy = Copy { network, at: self.now, until, through, alone, doubted: false };
         self.delivery.copied(index, (from, to), copy);
         for travel in travels.into_iter().flatten() {
             let arrival = Arrival::Data { from, network, sealed, counter, index, again };
@@ -186,7 +188,9 @@ impl World<'_> {
             let Move { from, to, suspect, .. } = moved;
             self.trace.step(self.now, format_args!("node {node}: {again:?} again {from}→{to}"));
             let network = self.scenario.network_of(node, to);
-            let found = self.delivery.moved(node, &moved, &self.nodes[node].routes);
+            let left = suspect.then(|| self.scenario.network_of(node, from)).flatten();
+            let way = (node, peer, left);
+            let found = self.delivery.moved(way, &moved, &self.nodes[node].routes);
             self.judge(found);
             let lazy = self.scenario.bug == Some(Bug::LoseInFlight);
             for index in again.into_iter().filter(|_| !lazy) {
@@ -195,8 +199,8 @@ impl World<'_> {
                 self.transmit(index, network, (session, true), timeout, false);
             }
             if suspect {
-                self.handle(node, Input::Suspect(from));
-                self.settled(node, false);
+                let word = self.data_rng.upto(WORD);
+                self.plan(self.now + word, Step::Suspect { node, route: from });
             }
         }
         while let Some(stream) = &mut self.nodes[node].streams[peer]
@@ -205,6 +209,14 @@ impl World<'_> {
             let ack = Ack { asks: question.number, ..stream.ack() };
             let Some(network) = self.scenario.network_of(node, question.to) else { break };
             self.send_ack(node, peer, network, &ack);
+        }
+    }
+
+    /// The engine hears what a worker thinks of a route.
+    pub(super) fn suspect(&mut self, node: usize, route: RouteId) {
+        if self.nodes[node].runs() {
+            self.handle(node, Input::Suspect(route));
+            self.settled(node, false);
         }
     }
 

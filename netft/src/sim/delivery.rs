@@ -8,7 +8,8 @@
 //! excepted, both by what was really so:
 //!
 //! * *Lost alone*: while one of its copies waited for its acknowledgement, another packet got
-//!   through on that copy's network. Such loss is TCP's business.
+//!   through on that copy's network. Such loss is TCP's business; but not what was sent after the
+//!   network was found silent, and before anything got through there again.
 //! * *Out of time*: the last copy was lost so late, or on a network so slow, that its timeout ends
 //!   after the ring's age.
 
@@ -38,6 +39,8 @@ pub(crate) struct Copy {
     pub(crate) through: bool,
     /// The packet went here first, and nowhere else by then.
     pub(crate) alone: bool,
+    /// The network had been found silent, and nothing had got through since.
+    pub(crate) doubted: bool,
 }
 
 /// What is remembered of the data.
@@ -50,6 +53,8 @@ pub(crate) struct Delivery {
     copies: Vec<Vec<Copy>>,
     /// Per pair of nodes and network: when a packet that went nowhere else got through.
     passed: Vec<Vec<Time>>,
+    /// Per pair of nodes and network: found silent, and nothing got through since.
+    doubted: Vec<bool>,
     /// Packets not judged yet, in the order of sending.
     open: VecDeque<usize>,
 }
@@ -62,6 +67,7 @@ impl Delivery {
             counters: Vec::new(),
             copies: Vec::new(),
             passed: vec![Vec::new(); nodes * nodes * networks],
+            doubted: vec![false; nodes * nodes * networks],
             open: VecDeque::new(),
         }
     }
@@ -80,10 +86,11 @@ impl Delivery {
 
     /// A packet goes out.
     pub(crate) fn copied(&mut self, index: usize, (from, to): (usize, usize), copy: Copy) {
-        self.copies[index].push(copy);
+        let place = self.place(from, to, copy.network);
+        self.copies[index].push(Copy { doubted: self.doubted[place], ..copy });
         if copy.through && copy.alone {
-            let place = self.place(from, to, copy.network);
             self.passed[place].push(copy.at);
+            self.doubted[place] = false;
         }
     }
 
@@ -101,7 +108,17 @@ impl Delivery {
     }
 
     /// Rule 15: what is sent again leaves its route for another one that is up.
-    pub(crate) fn moved(&self, node: usize, moved: &Move, routes: &[RouteStatus]) -> Verdict {
+    /// `left`: the network that is left for its silence.
+    pub(crate) fn moved(
+        &mut self,
+        (node, peer, left): (usize, usize, Option<usize>),
+        moved: &Move,
+        routes: &[RouteStatus],
+    ) -> Verdict {
+        if let Some(left) = left {
+            let place = self.place(node, peer, left);
+            self.doubted[place] = true;
+        }
         let to = routes.iter().find(|route| route.id == moved.to);
         let fit = to.is_some_and(|to| to.state == RouteState::Up || (to.active && !moved.suspect));
         if fit && moved.from != moved.to {
@@ -158,6 +175,9 @@ impl Delivery {
     }
 
     fn lost_alone(&self, (from, to): (usize, usize), copy: &Copy) -> bool {
+        if copy.doubted {
+            return false;
+        }
         let passed = &self.passed[self.place(from, to, copy.network)];
         let first = passed.partition_point(|at| *at < copy.at);
         passed.get(first).is_some_and(|at| *at <= copy.until)

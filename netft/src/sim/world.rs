@@ -20,6 +20,7 @@ use super::{
     truth::Truth,
 };
 use crate::{
+    id::RouteId,
     route::{Engine, Input, Output},
     time::Time,
     wire::heartbeat::Message,
@@ -42,6 +43,7 @@ pub(super) enum Step {
     Handshake { a: usize, b: usize },
     SendData { from: usize, to: usize },
     DataWake { node: usize },
+    Suspect { node: usize, route: RouteId },
 }
 
 /// The world of one run.
@@ -125,6 +127,7 @@ impl<'a> World<'a> {
             Step::Handshake { a, b } => self.handshake(a, b),
             Step::SendData { from, to } => self.send_data(from, to),
             Step::DataWake { node } => self.data_wake(node),
+            Step::Suspect { node, route } => self.suspect(node, route),
         }
     }
 

@@ -14,6 +14,9 @@ use crate::{
 /// Routes remembered beyond those with something in flight.
 const REMEMBERED: usize = 16;
 
+/// Sends lost alone wait for so many later ones on their route, in case it is given up.
+const STRAGGLER: u64 = 64;
+
 /// One route.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lane {
@@ -30,6 +33,11 @@ pub(super) struct Lane {
     pub(super) since: Time,
     /// Silences here since anything arrived.
     strikes: u32,
+    /// What was in flight here left it for its silence, and nothing sent since is known to have
+    /// arrived.
+    pub(super) doubted: bool,
+    /// Something that left while the route was in doubt is lost, and not sent again yet.
+    pub(super) swallowed: bool,
     /// When the newest send acknowledged by the present acknowledgement was sent.
     sample: Option<Time>,
     used: Time,
@@ -48,9 +56,16 @@ impl Lane {
         let passed = if sent.done() { sent.order } else { sent.order - 1 };
         self.passed.note(passed, sent.largest_acked(), came);
         self.strikes = 0;
+        self.doubted = false;
         if came.is_some() {
             self.sample = Some(sent.at);
         }
+    }
+
+    /// Whether a send is past hope: later ones here arrived.
+    pub(super) fn lost<P>(&self, sent: &Sent<P>) -> bool {
+        let later = if sent.doubtful { 0 } else { STRAGGLER };
+        self.passed.covers(sent.order + later, sent.largest_missing())
     }
 
     /// Silence made the route suspect.
@@ -124,6 +139,8 @@ impl Lanes {
             passed: Passed::default(),
             since: now,
             strikes: 0,
+            doubted: false,
+            swallowed: false,
             sample: None,
             used: now,
         };

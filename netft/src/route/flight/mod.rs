@@ -13,6 +13,8 @@
 //!   something is missing, nobody waits for the timeout.
 //! * A send with a later neighbour of its size on its route acknowledged was lost alone. That is
 //!   TCP's business: hiding it would defeat congestion control.
+//! * Unless it left after its route was found silent, and before anything passed there again: the
+//!   engine has yet to hear of the silence then. Such a send was swallowed like those before it.
 //! * A route the engine gave up before its data was missed loses its sends to the best one at once.
 //! * The timeout doubles with each silence in a row, until something sent once is acknowledged
 //!   (Karn; RFC 6298 section 5.7): what was sent twice does not tell which copy arrived. So a peer
@@ -40,8 +42,6 @@ use crate::{id::RouteId, time::Time, wire::ack::Ack};
 pub const DEFAULT_BYTES: usize = 64 << 20;
 /// The default time an unacknowledged frame is kept.
 pub const DEFAULT_AGE: Duration = Duration::from_secs(1);
-/// Sends lost alone wait for so many later ones on their route, in case it is given up.
-const STRAGGLER: u64 = 64;
 /// The most a peer's own stall adds to the timeout: a route may die as well meanwhile.
 const MAX_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a stall is told, and the peer's word about it counts.
@@ -93,6 +93,13 @@ pub struct Move {
     pub waited: Duration,
     /// The sendings it became.
     orders: (u64, u64),
+}
+
+impl Move {
+    fn is_empty(&self) -> bool {
+        let (first, last) = self.orders;
+        first > last
+    }
 }
 
 /// What waits for one peer's acknowledgement. `P` is a send as its owner knows it.
@@ -150,6 +157,7 @@ impl<P> Flight<P> {
             order: self.order,
             again: false,
             doubled,
+            doubtful: self.lanes.get(lane).doubted,
         });
     }
 
@@ -185,9 +193,10 @@ impl<P> Flight<P> {
         let Self { sent, lanes, bytes, .. } = self;
         let mut place = 0;
         while let Some(one) = sent.get(place).filter(|one| one.frames.first <= ack.highest) {
-            let passed = &lanes.get(one.lane).passed;
-            let lost_alone = || passed.covers(one.order + STRAGGLER, one.largest_missing());
-            if !one.done() && !lost_alone() {
+            let lane = lanes.at(one.lane);
+            let lost = !one.done() && lane.lost(one);
+            lane.swallowed |= lost && one.doubtful;
+            if !one.done() && (!lost || one.doubtful) {
                 place += 1;
                 continue;
             }
@@ -230,7 +239,21 @@ impl<P> Flight<P> {
         if let Some(from) = self.lanes.find(|lane| lane.waiting > 0 && given_up(lane))
             && let Some(to) = usable.clone().next()
         {
-            return Some(self.move_all(from, to, false, now));
+            return Some(self.move_off(from, to, false, now, |_, _| true));
+        }
+        while let Some(from) = self.lanes.find(|lane| lane.swallowed) {
+            let lane = self.lanes.at(from);
+            lane.swallowed = false;
+            let Some(to) = usable.clone().find(|way| way.route != lane.route) else {
+                // TCP's business after all.
+                self.sent.iter_mut().for_each(|sent| sent.doubtful &= sent.lane != from);
+                continue;
+            };
+            let moved =
+                self.move_off(from, to, false, now, |lane, sent| sent.doubtful && lane.lost(sent));
+            if !moved.is_empty() {
+                return Some(moved);
+            }
         }
         if !quiet {
             return None;
@@ -250,7 +273,8 @@ impl<P> Flight<P> {
                 self.alone = Some(lane);
                 continue;
             };
-            return Some(self.move_all(from, to, true, now));
+            self.lanes.at(from).doubted = true;
+            return Some(self.move_off(from, to, true, now, |_, _| true));
         }
         None
     }
@@ -309,17 +333,30 @@ impl<P> Flight<P> {
         self.sent.iter().filter(move |sent| sent.lane == lane).filter(silent)
     }
 
-    fn move_all(&mut self, from: usize, way: Way, suspect: bool, now: Time) -> Move {
+    /// Numbers what leaves a route anew, as sent on another one.
+    fn move_off(
+        &mut self,
+        from: usize,
+        way: Way,
+        suspect: bool,
+        now: Time,
+        which: impl Fn(&Lane, &Sent<P>) -> bool,
+    ) -> Move {
         let to = self.lanes.place(way, now);
+        let doubtful = self.lanes.get(to).doubted;
         let first = self.order + 1;
         let mut waited = Duration::ZERO;
         for sent in self.sent.iter_mut().filter(|sent| sent.lane == from) {
+            if !which(self.lanes.get(from), sent) {
+                continue;
+            }
             self.order += 1;
-            (sent.order, sent.at, sent.again, sent.lane) = (self.order, now, true, to);
+            (sent.order, sent.at, sent.lane) = (self.order, now, to);
+            (sent.again, sent.doubtful) = (true, doubtful);
             waited = waited.max(now.since(sent.born));
+            self.lanes.at(from).waiting -= 1;
             self.lanes.at(to).waiting += 1;
         }
-        self.lanes.at(from).waiting = 0;
         let from = self.lanes.get(from).route;
         Move { from, to: way.route, suspect, waited, orders: (first, self.order) }
     }

@@ -42,6 +42,8 @@ pub struct Sent<P> {
     /// Sent more than once: an acknowledgement does not tell which copy arrived.
     pub(super) again: bool,
     pub(super) doubled: bool,
+    /// Its route had been found silent, and nothing had passed there since.
+    pub(super) doubtful: bool,
 }
 
 impl<P> Sent<P> {

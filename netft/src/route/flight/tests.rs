@@ -177,6 +177,44 @@ fn a_frame_lost_alone_makes_no_route_suspect_and_goes_in_time() {
     assert!(rig.flight.is_empty());
 }
 
+/// A route is left for its silence, what is new goes there until the engine has judged, and the
+/// hole ends before the next timeout.
+fn left_in_doubt(usable: &[RouteId]) -> Rig {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send(600, 50..51);
+    assert_eq!(rig.moves(610), [(A, B, vec![50])]);
+    rig.send(611, 51..53);
+    rig.usable = usable.to_vec();
+    for n in 53..120 {
+        rig.send(612, n..n + 1);
+    }
+    rig.ack(613, &[(53, 119), (0, 50)]);
+    rig
+}
+
+#[test]
+fn what_left_on_a_route_in_doubt_goes_again_although_later_sends_arrive() {
+    let mut rig = left_in_doubt(&[A, B]);
+    assert_eq!(rig.moves(613), [(A, B, vec![51, 52])]);
+    assert_eq!(rig.moves(613), []);
+    // Something arrived since: the route is in doubt no longer.
+    rig.send(614, 120..121);
+    for n in 121..190 {
+        rig.send(614, n..n + 1);
+    }
+    rig.ack(615, &[(121, 189), (0, 119)]);
+    assert!(rig.flight.is_empty(), "lost alone: TCP's business");
+}
+
+#[test]
+fn what_left_on_a_route_in_doubt_is_forgotten_when_there_is_no_other_by_then() {
+    let mut rig = left_in_doubt(&[A]);
+    assert_eq!(rig.moves(613), []);
+    rig.ack(614, &[(53, 119), (0, 50)]);
+    assert!(rig.flight.is_empty());
+}
+
 #[test]
 fn the_tail_of_a_send_that_arrived_in_part_goes_out_again() {
     let mut rig = Rig::new(&[A, B]);
