@@ -1,5 +1,7 @@
 //! The one place that reads a clock for decisions.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::time::Time;
@@ -11,4 +13,18 @@ pub fn now() -> Time {
     let now = clock_gettime(ClockId::Boottime);
     let nanos = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
     Time::from_nanos(u64::try_from(nanos).unwrap_or_default())
+}
+
+/// The moment `past` ago.
+pub fn before(past: Duration) -> Time {
+    let past = u64::try_from(past.as_nanos()).unwrap_or(u64::MAX);
+    Time::from_nanos(now().as_nanos().saturating_sub(past))
+}
+
+/// How long ago the wall clock stood at `stamp` since 1970; zero if it was set back since. It may
+/// have been set forward, too.
+pub fn ago(stamp: Duration) -> Duration {
+    let now = clock_gettime(ClockId::Realtime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default()).saturating_sub(stamp)
 }

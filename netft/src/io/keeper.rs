@@ -35,7 +35,7 @@ use crate::{
 const PERIOD: Duration = Duration::from_millis(250);
 /// The longest time something unnoticed stays unnoticed. A look is about nine requests to the
 /// kernel, a tenth of what an idle node does if it comes every second.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(10);
 /// Looks every [`PERIOD`] after the last notice.
 const LIVELY: u32 = 4;
 /// An address of RFC 3849.

@@ -242,9 +242,10 @@ impl Route {
         }
         if self.rx {
             // What was granted beyond the last heartbeat stays granted.
-            let granted = self.deadline.filter(|_| !begins);
+            let granted = [self.deadline, self.warning].map(|at| at.filter(|_| !begins));
             self.arm(now);
-            self.deadline = self.deadline.max(granted);
+            self.deadline = self.deadline.max(granted[0]);
+            self.warning = self.warning.max(granted[1]);
         }
         begins
     }

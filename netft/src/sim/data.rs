@@ -215,6 +215,7 @@ impl World<'_> {
     /// The engine hears what a worker thinks of a route.
     pub(super) fn suspect(&mut self, node: usize, route: RouteId) {
         if self.nodes[node].runs() {
+            self.catch_up(node);
             self.handle(node, Input::Suspect(route));
             self.settled(node, false);
         }

@@ -14,6 +14,7 @@
 //! which must bear them (the replay window is asked for data only).
 
 mod bounds;
+mod calm;
 mod check;
 mod converge;
 mod data;

@@ -62,6 +62,8 @@ pub(crate) struct Node {
     pub(crate) sessions: Vec<Option<Session>>,
     /// The data with every peer there was a session with.
     pub(crate) streams: Vec<Option<Stream>>,
+    /// What the engine hears when it is awake.
+    pub(crate) left: Vec<Input>,
     /// When the packet path has something to do.
     pub(crate) data_wake: Option<Time>,
     /// How long the node was not scheduled last, and when it was again.
@@ -87,6 +89,7 @@ impl Node {
             waiting: [0; 2],
             sessions: vec![None; nodes],
             streams: (0..nodes).map(|_| None).collect(),
+            left: Vec::new(),
             data_wake: None,
             stalled: None,
             table: Arc::default(),

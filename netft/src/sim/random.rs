@@ -27,6 +27,7 @@ impl Scenario {
             .hold(Duration::from_millis(rng.pick(&[50, 100, 200, 500, 1000])))
             .timer_slack(Duration::from_micros(rng.pick(&[0, 50, 500, 2000])))
             .data_every(Duration::from_millis(20))
+            .leave_heartbeats(seed % 2 == 1)
             .run_for(Duration::from_millis(LENGTH))
             .then_converge();
         let one = draw_timing(&mut rng);

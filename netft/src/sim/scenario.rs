@@ -165,6 +165,7 @@ pub struct Scenario {
     pub(crate) faults: Vec<(Time, Fault)>,
     pub(crate) length: Duration,
     pub(crate) converge: bool,
+    pub(crate) leaves: bool,
     pub(crate) bug: Option<Bug>,
     pub(crate) keep_text: bool,
 }
@@ -182,6 +183,7 @@ impl Scenario {
             faults: Vec::new(),
             length: Duration::from_secs(10),
             converge: false,
+            leaves: false,
             bug: None,
             keep_text: false,
         }
@@ -269,6 +271,13 @@ impl Scenario {
     #[must_use]
     pub fn then_converge(mut self) -> Self {
         self.converge = true;
+        self
+    }
+
+    /// With heartbeats that say nothing new left for the engine until it is awake.
+    #[must_use]
+    pub fn leave_heartbeats(mut self, leaves: bool) -> Self {
+        self.leaves = leaves;
         self
     }
 

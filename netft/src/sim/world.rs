@@ -20,10 +20,10 @@ use super::{
     truth::Truth,
 };
 use crate::{
-    id::RouteId,
+    id::{PeerId, RouteId},
     route::{Engine, Input, Output},
     time::Time,
-    wire::heartbeat::Message,
+    wire::heartbeat::{Heartbeat, Message},
 };
 
 /// How long a session outlives a peer that says nothing (QUIC's idle timeout).
@@ -153,6 +153,9 @@ impl<'a> World<'a> {
 
     /// Gives a running node what arrived for it.
     pub(super) fn hand_over(&mut self, to: usize, arrival: Arrival) {
+        if !arrival.is_frame() {
+            self.catch_up(to);
+        }
         match arrival {
             Arrival::Heartbeat { from, network, sealed, heartbeat } => {
                 // Sealed under other keys than the receiver's: not authentic.
@@ -164,6 +167,11 @@ impl<'a> World<'a> {
                 self.trace.number(u64::from(heartbeat.sequence) << 32 | u64::from(route.0));
                 self.report.heartbeats_delivered += 1;
                 let asked = (heartbeat.message == Message::Request).then_some(heartbeat.sequence);
+                if self.leave((from, to), network, here, &heartbeat) {
+                    self.checks.heard(to, from, network, self.now);
+                    return;
+                }
+                self.catch_up(to);
                 let input = Input::Heartbeat { peer: peer_id(from), route, heartbeat };
                 if self.handle(to, input) {
                     self.checks.heard(to, from, network, self.now);
@@ -221,6 +229,7 @@ impl<'a> World<'a> {
     pub(super) fn tick(&mut self, node: usize) {
         let now = self.now;
         self.trace.number(now.as_nanos() ^ node as u64);
+        self.catch_up(node);
         if let Some(engine) = &mut self.nodes[node].engine {
             engine.tick(now);
         }
@@ -240,24 +249,7 @@ impl<'a> World<'a> {
         while let Some(output) = self.nodes[node].engine.as_mut().and_then(Engine::poll) {
             match output {
                 Output::Send { peer, route, heartbeat } => {
-                    let place = self.scenario.route_place(node, route);
-                    let Some((to, network)) = place.filter(|(to, _)| peer_id(*to) == peer) else {
-                        let words = format!("node {node}: sends on unknown route {route}");
-                        self.violation(&words);
-                        continue;
-                    };
-                    self.report.heartbeats += 1;
-                    if let Err(words) = self.checks.sent((node, to, network), self.now, &heartbeat)
-                    {
-                        self.violation(&words);
-                    }
-                    let Some(sealed) = self.nodes[node].sessions[to] else { continue };
-                    for travel in self.networks[network].send(node, to, &mut self.rng) {
-                        let Some(travel) = travel else { continue };
-                        let heartbeat = heartbeat.clone();
-                        let arrival = Arrival::Heartbeat { from: node, network, sealed, heartbeat };
-                        self.plan(self.now + travel, Step::Arrive { to, arrival });
-                    }
+                    self.send_heartbeat(node, (peer, route), heartbeat);
                 }
                 Output::Publish(table) => self.nodes[node].table = table,
                 // Its networks carry every size; no interface was told of.
@@ -270,6 +262,29 @@ impl<'a> World<'a> {
                     self.judge(found);
                 }
             }
+        }
+    }
+
+    /// A heartbeat leaves.
+    pub(super) fn send_heartbeat(
+        &mut self,
+        node: usize,
+        (peer, route): (PeerId, RouteId),
+        heartbeat: Heartbeat,
+    ) {
+        let place = self.scenario.route_place(node, route);
+        let Some((to, network)) = place.filter(|(to, _)| peer_id(*to) == peer) else {
+            return self.violation(&format!("node {node}: sends on unknown route {route}"));
+        };
+        self.report.heartbeats += 1;
+        let found = self.checks.sent((node, to, network), self.now, &heartbeat);
+        self.judge(found);
+        let Some(sealed) = self.nodes[node].sessions[to] else { return };
+        for travel in self.networks[network].send(node, to, &mut self.rng) {
+            let Some(travel) = travel else { continue };
+            let heartbeat = heartbeat.clone();
+            let arrival = Arrival::Heartbeat { from: node, network, sealed, heartbeat };
+            self.plan(self.now + travel, Step::Arrive { to, arrival });
         }
     }
 

@@ -17,6 +17,10 @@ pub const VERSION: u8 = 1;
 pub const FLAG_PARTIAL_CHECKSUM: u8 = 0x01;
 /// Where the lane stands in a frame.
 pub const LANE: usize = 2;
+/// The lane of a heartbeat request whose sender looks for the reply when it is awake anyway.
+pub const LANE_PATIENT: u8 = 254;
+/// The lane of the reply to one.
+pub const LANE_LATE: u8 = 255;
 /// Flag of a data frame: it carries one [slice](super::slice) of a packet that no frame holds.
 pub const FLAG_SLICE: u8 = 0x02;
 
@@ -64,7 +68,8 @@ pub struct Header {
     pub flags: u8,
     /// Which of the sender's packet workers sealed the frame; 0 if none did. A receiver with
     /// several gives all of one lane to one of its own, whatever the route, so that a flow keeps
-    /// its order and one busy peer keeps them all busy.
+    /// its order and one busy peer keeps them all busy. Of heartbeats also [`LANE_PATIENT`] and
+    /// [`LANE_LATE`].
     pub lane: u8,
     /// The receiver's number for the session.
     pub session: u32,

@@ -44,6 +44,9 @@ pub struct Route {
     /// The largest IP packet it carries, bytes.
     #[serde(default)]
     pub path_mtu: Option<u32>,
+    /// The smoothed round-trip time of its heartbeats, microseconds.
+    #[serde(default)]
+    pub rtt_us: Option<u64>,
 }
 
 impl Route {

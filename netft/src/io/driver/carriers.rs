@@ -29,6 +29,11 @@ impl Pace {
         self.doubt = true;
     }
 
+    /// Whether no data went out between the last two looks, and nothing speaks against a route.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.doubt && self.rest > REST
+    }
+
     /// When the driver wakes up for a look, if nothing else wakes it before.
     pub(super) fn wake(&self) -> Time {
         if self.doubt { self.last } else { self.last + self.rest * 2 }

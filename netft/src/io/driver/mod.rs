@@ -19,6 +19,7 @@ mod connections;
 mod drain;
 mod forwarding;
 mod inbox;
+mod late;
 mod probes;
 mod reconfigure;
 mod redial;
@@ -123,7 +124,9 @@ pub(crate) fn spawn(parts: DriverParts) -> std::io::Result<std::thread::JoinHand
 fn run(parts: DriverParts) {
     let (mut driver, mut inbox) = Driver::new(parts);
     let done = loop {
-        match inbox.wait(driver.next_wake()) {
+        let news = inbox.wait(driver.next_wake());
+        driver.hear_late();
+        match news {
             News::Worker(heard) => driver.on_worker(heard),
             News::Message(Message::Request(Request::Stop(done))) => break Some(done),
             News::Message(message) => driver.on_message(message),

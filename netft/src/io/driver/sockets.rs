@@ -1,10 +1,11 @@
-//! The open sockets: one per local address and worker, pinned to one interface.
+//! The open sockets: one per local address and worker, pinned to one interface; and one that no
+//! worker watches, for the replies that are read [late](super::late).
 
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
@@ -23,6 +24,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Sockets {
     open: BTreeMap<SocketAddr, Vec<Arc<UdpSocket>>>,
+    late: BTreeMap<SocketAddr, OwnedFd>,
     last_id: u32,
 }
 
@@ -51,12 +53,17 @@ impl Sockets {
             let id = SocketId(self.last_id);
             sockets.push(Arc::new(UdpSocket { id, local, ifindex, worker, fd }));
         }
-        if count > 1 {
-            // Without it the kernel chooses by the addresses: slower, not wrong.
-            let _ = lanes::spread(sockets[0].fd.as_fd(), count);
-        }
+        // Without it the kernel chooses by the addresses: slower, not wrong.
+        let spread = count > 1 && lanes::spread(sockets[0].fd.as_fd(), count).is_ok();
         for socket in &sockets {
             workers.watch_socket(socket)?;
+        }
+        // After the others: the last in number. What takes its lane goes to a worker without it.
+        if spread
+            && let Ok(late) = udp::open(local, ifindex, true)
+            && udp::keep_late(&late).is_ok()
+        {
+            self.late.insert(local, late);
         }
         self.open.insert(local, sockets);
         Ok(true)
@@ -87,6 +94,7 @@ impl Sockets {
     /// Closes the sockets of a local address. Returns whether there were any.
     pub(super) fn close(&mut self, local: SocketAddr, workers: &Workers) -> bool {
         let Some(sockets) = self.open.remove(&local) else { return false };
+        self.late.remove(&local);
         for socket in &sockets {
             workers.unwatch_socket(socket);
         }
@@ -109,6 +117,11 @@ impl Sockets {
     /// The sockets of a local address, one per worker.
     pub(super) fn at(&self, local: SocketAddr) -> &[Arc<UdpSocket>] {
         self.open.get(&local).map_or(&[], Vec::as_slice)
+    }
+
+    /// The socket of a local address that is read late, if it has one.
+    pub(super) fn late_at(&self, local: SocketAddr) -> Option<&OwnedFd> {
+        self.late.get(&local)
     }
 
     /// Whether something waits unread at a local address: its worker was not scheduled. A socket

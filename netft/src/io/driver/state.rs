@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::{
     DriverParts, Message, Request, adopt::Adoptions, carriers::Pace, connections::Connections,
-    forwarding, inbox::Inbox, redial::Silence, relay::Ways, snapshot, sockets::Sockets,
+    forwarding, inbox::Inbox, late::Late, redial::Silence, relay::Ways, snapshot, sockets::Sockets,
 };
 use crate::{
     adapter::{RouteError, Snapshot},
@@ -36,7 +36,11 @@ use crate::{
     time::Time,
     topology::{Memory, Offers, Planned, Skipped},
     wire::{
-        DropReason, header::Kind, heartbeat::Heartbeat, interfaces::Interfaces, session::Session,
+        DropReason,
+        header::{Kind, LANE_PATIENT},
+        heartbeat::Heartbeat,
+        interfaces::Interfaces,
+        session::Session,
     },
 };
 
@@ -137,6 +141,8 @@ pub(super) struct Driver {
     pub(super) engine: Engine,
     pub(super) table: Arc<Table>,
     pub(super) sockets: Sockets,
+    /// Replies that are read when the driver is awake.
+    pub(super) late: Late,
     pub(super) connections: Connections,
     /// How packets for QUIC connections of routes are told.
     pub(super) marks: Option<Marks>,
@@ -199,6 +205,7 @@ impl Driver {
             events: parts.events,
             table: Arc::default(),
             sockets: Sockets::default(),
+            late: Late::default(),
             marks,
             connections,
             routes: BTreeMap::new(),
@@ -503,19 +510,26 @@ impl Driver {
         let Some(socket) = self.sockets.at(known.plan.spec.real_local).first() else { return };
         let mut frame = Vec::with_capacity(256);
         let write = |frame: &mut Vec<u8>| heartbeat.encode(frame);
-        if let Err(reason) = session.message(Kind::Heartbeat, 0, &mut frame, write) {
+        let lane = if self.can_wait(peer, known, heartbeat) { LANE_PATIENT } else { 0 };
+        if let Err(reason) = session.message(Kind::Heartbeat, lane, &mut frame, write) {
             return self.count(reason);
         }
         if session.needs_fresh_handshake() {
             self.manager.renew(peer);
         }
         let (remote, socket) = (known.plan.spec.real_remote, socket.clone());
+        let local = known.plan.spec.real_local;
         if self.send_carried(route, &frame).is_some() {
             return;
         }
         let sent = udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
         match sent {
-            Ok(()) => self.count_sent(),
+            Ok(()) => {
+                if lane == LANE_PATIENT {
+                    self.late.expect(local);
+                }
+                self.count_sent();
+            }
             Err(error) if udp::classify(&error, false) == SendFault::Route => {
                 self.send_failed(route);
             }
@@ -544,6 +558,13 @@ impl Driver {
     pub(super) fn count_sent(&self) {
         if let Some(counters) = self.workers.counters().first() {
             Counters::add(&counters.tx_frames, 1);
+        }
+    }
+
+    /// A frame the driver read itself; counted there too.
+    pub(super) fn count_received(&self) {
+        if let Some(counters) = self.workers.counters().first() {
+            Counters::add(&counters.rx_frames, 1);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The kernel chooses among sockets that share an address by a hash of the address pair, so all of
 //! one route's frames would come to one worker, and the acknowledgement of a worker's data to any.
+//! What nobody waits for goes to a socket of its own, which wakes nobody.
 
 #![expect(unsafe_code, reason = "SO_ATTACH_REUSEPORT_CBPF has no safe wrapper")]
 
@@ -10,10 +11,15 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use crate::wire::header::{LANE, QUIC_BIT};
+use crate::wire::header::{LANE, LANE_LATE, QUIC_BIT};
+
+/// Where the connection's number begins in a packet of QUIC with a short header; in one with a long
+/// header the version stands there, whose first byte is 0 (RFC 9000 section 17).
+const CONNECTION: u32 = 1;
 
 /// Gives the frames of lane n to the socket n modulo `count` of those that share an address; the
-/// first opened is number 0. QUIC goes where the kernel's hash says. `fd`: any of them, bound.
+/// first opened is number 0. Those of [`LANE_LATE`] go to number `count`, if it was opened. QUIC
+/// goes to one of the first `count` by the number of its connection. `fd`: any of them, bound.
 ///
 /// # Errors
 /// The kernel has no classic BPF for sockets that share an address (before 4.5).
@@ -21,19 +27,23 @@ pub fn spread(fd: BorrowedFd<'_>, count: usize) -> io::Result<()> {
     let count = u32::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
     let load = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
     let is_quic = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+    let is_late = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let modulo = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
     let accumulator = libc::BPF_RET | libc::BPF_A;
     let constant = libc::BPF_RET | libc::BPF_K;
     let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let mut program = [
         step(load, 0),
-        libc::sock_filter { jt: 3, ..step(is_quic, QUIC_BIT.into()) },
+        libc::sock_filter { jt: 4, ..step(is_quic, QUIC_BIT.into()) },
         // A datagram too short for this goes to the first socket.
         step(load, LANE as u32),
+        libc::sock_filter { jt: 5, ..step(is_late, LANE_LATE.into()) },
         step(modulo, count),
         step(accumulator, 0),
-        // No socket has this number: the kernel falls back to its hash.
-        step(constant, u32::MAX),
+        step(load, CONNECTION),
+        step(modulo, count),
+        step(accumulator, 0),
+        step(constant, count),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: `filter` and the program it points to live through the call, which copies both.
@@ -58,21 +68,23 @@ mod tests {
     use super::*;
     use crate::{
         io::sys::udp,
-        wire::header::{Header, Kind, OVERHEAD},
+        wire::header::{Header, Kind, LANE_PATIENT, OVERHEAD},
     };
+
+    const NONE: u8 = 77;
 
     fn arrived(socket: &UdpSocket) -> Vec<u8> {
         let mut lanes = Vec::new();
         let mut buf = [0; 2048];
         while let Ok(len) = socket.recv(&mut buf) {
             let frame = &buf[..len];
-            lanes.push(frame.get(LANE).copied().unwrap_or(255));
+            lanes.push(frame.get(LANE).copied().unwrap_or(NONE));
         }
         lanes
     }
 
     #[test]
-    fn each_lane_has_its_socket_and_quic_the_kernels() {
+    fn each_lane_and_each_quic_connection_has_its_socket() {
         let first = udp::open("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
         let local = std::net::SocketAddr::try_from(rustix::net::getsockname(&first).unwrap());
         let local = local.unwrap();
@@ -82,23 +94,32 @@ mod tests {
         let sockets: Vec<_> = sockets.into_iter().map(UdpSocket::from).collect();
 
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for lane in 0..9 {
+        let send = |lane| {
             let header = Header { kind: Kind::Data, flags: 0, lane, session: 1, counter: 1 };
             let mut frame = [0; OVERHEAD];
             frame[..16].copy_from_slice(&header.encode());
             sender.send_to(&frame, local).unwrap();
-        }
+        };
+        (0..9).for_each(send);
         sender.send_to(&[1], local).unwrap();
-        assert_eq!(arrived(&sockets[0]), [0, 3, 6, 255]);
+        assert_eq!(arrived(&sockets[0]), [0, 3, 6, NONE]);
         assert_eq!(arrived(&sockets[1]), [1, 4, 7]);
         assert_eq!(arrived(&sockets[2]), [2, 5, 8]);
 
-        let quic = [QUIC_BIT | 3, 0, 1, 0];
-        for _ in 0..5 {
-            sender.send_to(&quic, local).unwrap();
-        }
-        let mut counts: Vec<_> = sockets.iter().map(|socket| arrived(socket).len()).collect();
-        counts.sort_unstable();
-        assert_eq!(counts, [0, 0, 5], "one sender, one socket");
+        send(LANE_LATE);
+        let all: Vec<_> = sockets.iter().flat_map(arrived).collect();
+        assert_eq!(all, [LANE_LATE], "any, as long as there is none for it");
+        let late = udp::open(local, 1, true).unwrap().into();
+        send(LANE_LATE);
+        send(LANE_PATIENT);
+        assert_eq!(arrived(&late), [LANE_LATE]);
+
+        let quic = |connection| {
+            sender.send_to(&[QUIC_BIT | 3, connection, 1, 0], local).unwrap();
+        };
+        (0..=255).for_each(quic);
+        let counts: Vec<_> = sockets.iter().map(|socket| arrived(socket).len()).collect();
+        assert_eq!(counts, [86, 85, 85 + 1], "and the patient request");
+        assert_eq!(arrived(&late), []);
     }
 }

@@ -10,6 +10,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     ptr,
+    time::Duration,
 };
 
 use libc::{c_int, c_void, cmsghdr, msghdr, sockaddr_storage, socklen_t};
@@ -28,6 +29,8 @@ const ATTEMPTS: usize = 4;
 
 /// What a receive buffer asks the kernel for, bytes.
 pub const RECEIVE_BUFFER: c_int = 8 << 20;
+/// What the receive buffer of a socket that is read late asks for: some hundred heartbeats.
+const LATE_BUFFER: c_int = 512 << 10;
 /// What a send buffer asks the kernel for, bytes.
 const SEND_BUFFER: c_int = 4 << 20;
 
@@ -52,6 +55,8 @@ pub struct Received {
     pub from: SocketAddr,
     /// How many datagrams this socket has lost to a full buffer so far (wraps), when told.
     pub overflow: Option<u32>,
+    /// The wall clock at the arrival, since 1970, where the socket [keeps](keep_late) it.
+    pub at: Option<Duration>,
 }
 
 /// What a failed send means for the route.
@@ -118,6 +123,23 @@ pub fn open(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Result<Own
         .or_else(|_| set(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER))?;
     rustix::net::bind(fd, &with_scope(local, ifindex))?;
     Ok(owned)
+}
+
+/// Makes a socket that nothing is sent from one that is read late: each datagram comes alone, with
+/// the moment of its arrival, few are kept, and nobody's errors.
+///
+/// # Errors
+/// The kernel lacks one of the options.
+pub fn keep_late(fd: &OwnedFd) -> io::Result<()> {
+    set(fd, libc::SOL_UDP, libc::UDP_GRO, 0)?;
+    // Whose error it is, the kernel may guess wrong among sockets that share an address.
+    let (level, errors) = match rustix::net::getsockname(fd)?.address_family() {
+        rustix::net::AddressFamily::INET => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        _ => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    };
+    set(fd, level, errors, 0)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, LATE_BUFFER)
 }
 
 /// `addr` with the scope a link-local IPv6 address needs; others unchanged.
@@ -266,6 +288,7 @@ pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Received>> 
         segment: len,
         from: decode(&name).ok_or(io::ErrorKind::InvalidData)?,
         overflow: None,
+        at: None,
     };
     each_control(&msg, |level, kind, data| match (level, kind) {
         (libc::SOL_UDP, libc::UDP_GRO) => {
@@ -273,6 +296,12 @@ pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Received>> 
             received.segment = segment.filter(|size| *size > 0).unwrap_or(len);
         }
         (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => received.overflow = read::<u32>(data),
+        (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+            received.at = read::<libc::timespec>(data).and_then(|at| {
+                let seconds = u64::try_from(at.tv_sec).ok()?;
+                Some(Duration::new(seconds, u32::try_from(at.tv_nsec).ok()?))
+            });
+        }
         _ => {}
     });
     Ok(Some(received))
@@ -374,6 +403,7 @@ fn each_control(msg: &msghdr, mut each: impl FnMut(c_int, c_int, &[u8])) {
 trait Plain: Copy {}
 impl Plain for c_int {}
 impl Plain for u32 {}
+impl Plain for libc::timespec {}
 impl Plain for libc::sock_extended_err {}
 
 /// The `T` at the start of `data`.

@@ -5,16 +5,21 @@ use crate::{
     id::RouteId,
     io::{counters::Counters, fib::Fib, quic::carrier::Class},
     wire::{
-        header::{HEADER_LEN, Kind, TAG_LEN},
+        header::{HEADER_LEN, Kind, LANE_LATE, LANE_PATIENT, TAG_LEN},
         heartbeat::{Heartbeat, MAX_LEN},
         session::Session,
     },
 };
 
 impl Batch<'_, '_> {
-    /// Answers a request that came on `route`, if a form for it holds. Returns whether it did; the
-    /// driver answers otherwise, also what could not be sent: it knows what that means.
-    pub(super) fn answer(&self, (session, route): (&Session, RouteId), request: &[u8]) -> bool {
+    /// Answers a request that came on `route` and `lane`, if a form for it holds. Returns whether
+    /// it did; the driver answers otherwise, also what could not be sent: it knows what that means.
+    pub(super) fn answer(
+        &self,
+        (session, route): (&Session, RouteId),
+        lane: u8,
+        request: &[u8],
+    ) -> bool {
         let fib = self.fib;
         let Some(reply) = reply(fib, session, route, request) else { return false };
         let Some((place, _)) = fib.forms.get(&session.peer()) else { return false };
@@ -24,7 +29,8 @@ impl Batch<'_, '_> {
         };
         let mut frame = Vec::with_capacity(HEADER_LEN + MAX_LEN + TAG_LEN);
         let write = |frame: &mut Vec<u8>| reply.encode(frame);
-        let sealed = sealing.message(Kind::Heartbeat, 0, &mut frame, write);
+        let lane = if lane == LANE_PATIENT { LANE_LATE } else { 0 };
+        let sealed = sealing.message(Kind::Heartbeat, lane, &mut frame, write);
         let way = Way { carrier: None, socket: &socket.fd, to: self.from() };
         let sent = sealed.and_then(|()| way.send(&frame, Class::Control)).is_ok();
         if sent {

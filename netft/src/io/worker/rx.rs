@@ -318,7 +318,7 @@ impl<'l> Batch<'_, 'l> {
             Kind::Heartbeat => {
                 let plaintext = payload.to_vec();
                 self.heartbeat = true;
-                self.control(session, plaintext)
+                self.control(session, header.lane, plaintext)
             }
             Kind::Probe => {
                 let probe = Probe::decode(payload)?;
@@ -406,7 +406,12 @@ impl<'l> Batch<'_, 'l> {
         self.from
     }
 
-    fn control(&mut self, session: &Session, plaintext: Vec<u8>) -> Result<(), DropReason> {
+    fn control(
+        &mut self,
+        session: &Session,
+        lane: u8,
+        plaintext: Vec<u8>,
+    ) -> Result<(), DropReason> {
         let peer = session.peer();
         let session_boot_id = session.boot_id();
         let route = match self.route() {
@@ -422,7 +427,7 @@ impl<'l> Batch<'_, 'l> {
         // A request wants an answer; a reply says what is known, as long as all is well.
         let Lent { fib, reports, counters, .. } = self.lent;
         let calm = fib.calm.contains(&peer);
-        let answered = calm && self.answer((session, route), &plaintext);
+        let answered = calm && self.answer((session, route), lane, &plaintext);
         let quiet = answered || Heartbeat::is_reply(&plaintext);
         let message = FromWorker::Heartbeat {
             peer,

@@ -6,7 +6,10 @@ use crate::{
         Attributes, Carrier, Class, Engine, EngineConfig, Form, Input, Output, Priority, RouteSpec,
     },
     time::Time,
-    wire::heartbeat::{Heartbeat, Message, Verdict},
+    wire::{
+        header::{LANE, LANE_LATE, LANE_PATIENT},
+        heartbeat::{Heartbeat, Message, Verdict},
+    },
 };
 
 const REMOTE: u32 = 9;
@@ -93,13 +96,14 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
     };
     right.fib.rcu(calm);
     let mut sequence = 2;
-    let mut ask = |left: &Node, heard| {
+    let mut ask_on = |left: &Node, lane, heard| {
         sequence += 1;
-        let mut bytes = Vec::new();
-        request(sequence, heard).encode(&mut bytes);
-        let frame = left.sealed(Kind::Heartbeat, &bytes);
+        let mut frame = Vec::new();
+        let write = |frame: &mut Vec<u8>| request(sequence, heard).encode(frame);
+        left.session.message(Kind::Heartbeat, lane, &mut frame, write).unwrap();
         udp::send_one(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
     };
+    let mut ask = |left: &Node, heard| ask_on(left, 0, heard);
     // A turn that goes on meanwhile ends with the table it began with.
     let mut heard = None;
     await_until(|| {
@@ -120,6 +124,15 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
         !answered && !Heartbeat::decode(plaintext).unwrap().verdicts[0].heard
     };
     while !news(&right.driver.blocking_recv().unwrap()) {}
+    // A reply that may wait says so, to the kernel too.
+    left.workers.unwatch_socket(&left.socket);
+    let mut input = [0; 2048];
+    await_until(|| {
+        ask_on(&left, LANE_PATIENT, true);
+        let mut read = || udp::recv(left.socket.fd.as_fd(), &mut input).unwrap();
+        std::iter::from_fn(|| read().map(|_| ())).count();
+        input[LANE] == LANE_LATE
+    });
 }
 
 #[test]

@@ -37,6 +37,19 @@ fn a_peer_that_was_paused_costs_its_routes_no_hold_and_no_flap() {
 }
 
 #[test]
+fn what_came_before_a_pause_and_is_heard_after_it_warns_of_nothing() {
+    let mut rig = Rig::up(1);
+    let (peer, route, at) = (PEER, RouteId(1), rig.now);
+    let heartbeat = rig.heartbeat(1, &[1]);
+    rig.now = rig.now + PAUSE;
+    rig.input(Input::Late { peer, route, heartbeat, at, answered: true });
+    rig.pass(DELAY / 2);
+    assert_eq!(rig.state(1), RouteState::Up);
+    let warned = |kind: &EventKind| matches!(kind, EventKind::EarlyWarning { .. });
+    assert!(!rig.events.iter().any(warned), "{:?}", rig.events);
+}
+
+#[test]
 fn a_pause_excuses_the_silence_it_was_in_and_no_other() {
     let mut rig = after_silence(PAUSE);
     rig.pass(DETECTION);
