@@ -15,16 +15,12 @@ pub fn now() -> Time {
     Time::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
-/// The moment `past` ago.
-pub fn before(past: Duration) -> Time {
-    let past = u64::try_from(past.as_nanos()).unwrap_or(u64::MAX);
+/// When the wall clock stood at `stamp` since 1970: never later than the present moment. A wall
+/// clock that was set since makes it wrong by as much.
+pub fn then(stamp: Duration) -> Time {
+    let wall = clock_gettime(ClockId::Realtime);
+    let seconds = u64::try_from(wall.tv_sec).unwrap_or_default();
+    let wall = Duration::new(seconds, u32::try_from(wall.tv_nsec).unwrap_or_default());
+    let past = u64::try_from(wall.saturating_sub(stamp).as_nanos()).unwrap_or(u64::MAX);
     Time::from_nanos(now().as_nanos().saturating_sub(past))
-}
-
-/// How long ago the wall clock stood at `stamp` since 1970; zero if it was set back since. It may
-/// have been set forward, too.
-pub fn ago(stamp: Duration) -> Duration {
-    let now = clock_gettime(ClockId::Realtime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default()).saturating_sub(stamp)
 }

@@ -1,13 +1,14 @@
 //! Replies nobody waits for.
 //!
-//! While all is well a reply changes nothing, and waking a worker for each is half of what an idle
-//! node does. So while no data flows, requests say that their reply may wait ([`LANE_PATIENT`]);
-//! it comes to a socket that nobody watches, with the moment of its arrival, and is read here when
-//! the driver wakes up: at the latest to ask again, and before it judges who is silent.
+//! While all is well a reply changes nothing, and is what an idle node's worker wakes up for two
+//! times of three. So while no data flows, requests say that their reply may wait
+//! ([`LANE_PATIENT`]); it comes to a socket that nobody watches, with the moment of its arrival,
+//! and is read here when the driver wakes up: at the latest to ask again, and before it judges who
+//! is silent.
 //!
 //! [`LANE_PATIENT`]: crate::wire::header::LANE_PATIENT
 
-use std::{collections::BTreeMap, net::SocketAddr, os::fd::AsFd, time::Duration};
+use std::{collections::BTreeMap, io::ErrorKind, net::SocketAddr, os::fd::AsFd};
 
 use super::state::{Driver, Known};
 use crate::{
@@ -38,7 +39,7 @@ pub(super) struct Late {
     /// How many replies to each local address are not read. One that was lost stays counted, and
     /// costs a look into an empty socket.
     expected: BTreeMap<SocketAddr, u32>,
-    /// When was looked last: nothing waits for longer.
+    /// When was looked last: what waits came since, whatever the wall clock says.
     looked: Time,
 }
 
@@ -64,11 +65,10 @@ impl Driver {
         if self.late.expected.is_empty() {
             return;
         }
-        let now = clock::now();
-        let longest = now.since(std::mem::replace(&mut self.late.looked, now));
+        let looked = std::mem::replace(&mut self.late.looked, clock::now());
         let fib = self.fib.load_full();
         for (local, expected) in std::mem::take(&mut self.late.expected) {
-            let left = self.hear_late_at(local, expected, longest, &fib);
+            let left = self.hear_late_at(local, expected, looked, &fib);
             if left > 0 {
                 self.late.expected.insert(local, left);
             }
@@ -81,7 +81,7 @@ impl Driver {
         &mut self,
         local: SocketAddr,
         mut expected: u32,
-        longest: Duration,
+        looked: Time,
         fib: &Fib,
     ) -> u32 {
         let mut input = [0; INPUT_LEN];
@@ -93,10 +93,11 @@ impl Driver {
             let heard = match udp::recv(socket.as_fd(), &mut input) {
                 Ok(None) => break,
                 Ok(Some(received)) => {
-                    let waited = received.at.map_or(Duration::ZERO, clock::ago).min(longest);
-                    heartbeat(fib, first, &received, &mut input, clock::before(waited))
+                    let at = received.at.map_or_else(clock::now, clock::then).max(looked);
+                    heartbeat(fib, first, &received, &mut input, at)
                 }
-                Err(_) => Err(DropReason::Malformed),
+                Err(error) if error.kind() == ErrorKind::InvalidData => Err(DropReason::Malformed),
+                Err(_) => break,
             };
             match heard {
                 Ok(heard) => {

@@ -37,7 +37,7 @@ pub(super) struct Lane {
     /// arrived.
     pub(super) doubted: bool,
     /// Something that left while the route was in doubt is lost, and not sent again yet.
-    pub(super) swallowed: bool,
+    pub(super) lost_in_doubt: bool,
     /// When the newest send acknowledged by the present acknowledgement was sent.
     sample: Option<Time>,
     used: Time,
@@ -140,7 +140,7 @@ impl Lanes {
             since: now,
             strikes: 0,
             doubted: false,
-            swallowed: false,
+            lost_in_doubt: false,
             sample: None,
             used: now,
         };

@@ -195,7 +195,7 @@ impl<P> Flight<P> {
         while let Some(one) = sent.get(place).filter(|one| one.frames.first <= ack.highest) {
             let lane = lanes.at(one.lane);
             let lost = !one.done() && lane.lost(one);
-            lane.swallowed |= lost && one.doubtful;
+            lane.lost_in_doubt |= lost && one.doubtful;
             if !one.done() && (!lost || one.doubtful) {
                 place += 1;
                 continue;
@@ -241,9 +241,9 @@ impl<P> Flight<P> {
         {
             return Some(self.move_off(from, to, false, now, |_, _| true));
         }
-        while let Some(from) = self.lanes.find(|lane| lane.swallowed) {
+        while let Some(from) = self.lanes.find(|lane| lane.lost_in_doubt) {
             let lane = self.lanes.at(from);
-            lane.swallowed = false;
+            lane.lost_in_doubt = false;
             let Some(to) = usable.clone().find(|way| way.route != lane.route) else {
                 // TCP's business after all.
                 self.sent.iter_mut().for_each(|sent| sent.doubtful &= sent.lane != from);
