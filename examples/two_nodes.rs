@@ -9,12 +9,16 @@ use netft::{
     Adapter, RouteId,
     config::{Config, Network, Peer, Role, RouteOverride},
     io::identity,
-    route::RouteChange,
+    route::{Priority, RouteChange, RouteStatus},
 };
 use netftd::lab;
 
 /// Each node has one address on each of two prefixes of the loopback interface.
 const NODES: [[&str; 2]; 2] = [["127.1.0.1", "127.2.0.1"], ["127.1.0.2", "127.2.0.2"]];
+
+/// The lower priority wins.
+const BEST: Priority = Priority(10);
+const SECOND: Priority = Priority(20);
 
 fn main() -> ExitCode {
     // The adapter needs CAP_NET_ADMIN: a user namespace of our own gives it without root.
@@ -43,10 +47,10 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
     for me in 0..2 {
         let you = 1 - me;
         let mut peer = Peer::new(format!("node{you}"), public[you]);
-        for (place, priority) in [(0, 10), (1, 20)] {
+        for (place, priority) in [(0, BEST), (1, SECOND)] {
             let remote = format!("{}:{}", NODES[you][place], 4000 + you).parse()?;
             let local = NODES[me][place].parse()?;
-            peer = peer.route(RouteOverride::to(remote).from(local).priority(priority));
+            peer = peer.route(RouteOverride::to(remote).from(local).priority(priority.0));
         }
         let dir = std::env::temp_dir().join(format!("netft-two-nodes-{}", std::process::id()));
         let mut config = Config::new(format!("node{me}"), keys[me].clone(), public[me])
@@ -69,15 +73,15 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
         nodes.push(Adapter::open(config).await?);
     }
 
-    let first = active(&nodes[0], None).await?;
+    let first = carrying(&nodes[0], BEST).await?;
     println!("node0 sends to node1 on route {first}");
     let down = RouteChange { admin_down: Some(true), ..RouteChange::default() };
     nodes[0].change_route(first, down).await?;
-    let second = active(&nodes[0], Some(first)).await?;
+    let second = carrying(&nodes[0], SECOND).await?;
     println!("route {first} is taken out of use: data moves to route {second}");
     let back = RouteChange { admin_down: Some(false), ..RouteChange::default() };
     nodes[0].change_route(first, back).await?;
-    let third = active(&nodes[0], Some(second)).await?;
+    let third = carrying(&nodes[0], BEST).await?;
     println!("route {first} is back, its hold time is over: data returns to route {third}");
 
     for node in nodes {
@@ -86,15 +90,16 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The route that carries data, once there is one other than `not`.
-async fn active(node: &Adapter, not: Option<RouteId>) -> Result<RouteId, Box<dyn Error>> {
+/// The route that carries data, once it is the one of `priority`: the first to come up need not be
+/// the best.
+async fn carrying(node: &Adapter, priority: Priority) -> Result<RouteId, Box<dyn Error>> {
     for _ in 0..1000 {
         let snapshot = node.snapshot().await.ok_or("the adapter closed")?;
-        let active = snapshot.peers.first().and_then(|peer| peer.status.active);
-        if let Some(route) = active.filter(|route| Some(*route) != not) {
-            return Ok(route);
+        let carrying = |route: &&RouteStatus| route.active && route.spec.priority == priority;
+        if let Some(route) = snapshot.routes.iter().find(carrying) {
+            return Ok(route.id);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err("no route came up within 10 s".into())
+    Err(format!("data did not go out on a route of priority {} within 10 s", priority.0).into())
 }
