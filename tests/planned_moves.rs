@@ -24,8 +24,9 @@ impl Pair {
         loop {
             let mut operator = self.site.operator(&self.lab, node).unwrap();
             let output = operator.args(args).output().unwrap();
-            let late = String::from_utf8_lossy(&output.stderr).contains("did not answer within");
-            if !late || Instant::now() > deadline {
+            let error = String::from_utf8_lossy(&output.stderr);
+            let late = ["did not answer within", "driver does not answer"];
+            if !late.iter().any(|late| error.contains(late)) || Instant::now() > deadline {
                 return output;
             }
         }

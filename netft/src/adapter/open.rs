@@ -20,10 +20,10 @@ use crate::{
         guard::{AdapterGuard, Wanted},
         keeper::{Keeper, World},
         lock::AdapterLock,
+        lookout::Lookout,
         netlink::{Monitor, Netlink},
         quic::{self, FromQuic, Manager, QUEUE},
         resolver::Resolver,
-        sys::glink,
         tun::{self, Opened},
         worker::{WorkerIo, Workers},
     },
@@ -92,6 +92,10 @@ async fn start(
     let (told, offers) = watch::channel(Offers::new());
     let world = World::look(&netlink, &config, (&Offers::new(), &Resolved::new()), &[]).await;
     let world = world.unwrap_or_default();
+    let tell = messages.clone();
+    // What a full queue loses is seen again by the next look.
+    let lookout = Lookout::start(move |seen| drop(tell.try_send(Message::Carriers(seen))));
+    let lookout = lookout.map_err(system("start the lookout for carriers"))?;
     let parts = DriverParts {
         config: (*config).clone(),
         fib: fib.clone(),
@@ -103,7 +107,7 @@ async fn start(
         events: events.clone(),
         boot_id: random.0,
         seed: random.1,
-        glink: glink::socket().map_err(system("open a socket to ask for carriers"))?,
+        lookout,
         manager: manager.clone(),
         want,
         told,

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod identity;
 pub(crate) mod keeper;
 pub mod lock;
+pub(crate) mod lookout;
 pub mod netlink;
 pub mod quic;
 pub mod relays;

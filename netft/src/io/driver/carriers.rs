@@ -1,5 +1,5 @@
-//! How often the interfaces are asked for their carrier (`ETHTOOL_GLINK`): netlink alone can be
-//! 0.8 s late (reliability finding 2).
+//! When the lookout asks the interfaces for their carrier (`ETHTOOL_GLINK`), and what follows:
+//! netlink alone can be 0.8 s late (reliability finding 2).
 //!
 //! While data goes out, every 10 ms if the driver is awake anyway, and it wakes up for it after
 //! 20 ms. A node without data asks every two fifths of its shortest detection time, and at once
@@ -8,7 +8,7 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::state::Driver;
-use crate::time::Time;
+use crate::{io::lookout::Carriers, time::Time};
 
 /// The least time between two looks, unless something is wrong.
 const REST: Duration = Duration::from_millis(10);
@@ -53,7 +53,7 @@ impl Pace {
 }
 
 impl Driver {
-    /// Asks every used interface for its carrier, when it is time.
+    /// Has every used interface asked for its carrier, when it is time.
     pub(super) fn look_at_carriers(&mut self, now: Time) {
         if !self.pace.is_due(now) {
             return;
@@ -62,7 +62,28 @@ impl Driver {
         let frames = routes().map(|known| known.sent.frames.load(Relaxed)).sum();
         let detection = routes().map(|known| known.plan.spec.timing.detection_time()).min();
         self.pace.looked(now, frames, detection.unwrap_or(Duration::from_secs(4)));
-        self.poll_carriers();
+        let used = |index| self.routes.values().any(|known| known.plan.ifindex == index);
+        let interfaces = self.world.interfaces.iter();
+        let known = interfaces.map(|interface| (interface.index, interface.carrier));
+        let known: Carriers = known.filter(|(index, _)| used(*index)).collect();
+        if !known.is_empty() {
+            self.lookout.look(known);
+        }
+    }
+
+    /// The lookout saw other carriers. What the keeper saw since then may be newer; the next look
+    /// tells.
+    pub(super) fn on_carriers(&mut self, seen: &Carriers) {
+        let mut changed = false;
+        for interface in &mut self.world.interfaces {
+            for (_, carrier) in seen.iter().filter(|(index, _)| *index == interface.index) {
+                changed |= *carrier != interface.carrier;
+                interface.carrier = *carrier;
+            }
+        }
+        if changed {
+            self.follow_addresses();
+        }
     }
 }
 

@@ -31,7 +31,7 @@ mod sockets;
 mod state;
 mod steering;
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -44,6 +44,7 @@ use crate::{
         fib::{SharedFib, TunQueue},
         guard::Wanted,
         keeper::World,
+        lookout::{Carriers, Lookout},
         quic::{FromQuic, Manager},
         worker::{FromWorker, Workers},
     },
@@ -59,6 +60,8 @@ use state::Driver;
 pub(crate) enum Message {
     /// The interfaces of this node changed.
     World(World),
+    /// What the lookout saw.
+    Carriers(Carriers),
     /// The adapter has new queues (it was deleted and made again).
     Queues(Vec<Arc<TunQueue>>),
     /// Something the adapter's keeper saw or did.
@@ -108,7 +111,7 @@ pub(crate) struct DriverParts {
     pub events: broadcast::Sender<Event>,
     pub boot_id: u64,
     pub seed: u64,
-    pub glink: OwnedFd,
+    pub lookout: Lookout,
     pub manager: Arc<Manager>,
     pub want: watch::Sender<Wanted>,
     /// To the keeper: what the peers tell of their addresses.

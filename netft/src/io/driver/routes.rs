@@ -7,7 +7,7 @@ use crate::{
     adapter::RouteError,
     config::{Config, RouteOverride},
     id::{PeerId, RouteId},
-    io::{clock, keeper::World, sys::glink},
+    io::{clock, keeper::World},
     route::{Attributes, Input, RouteChange},
     time::Time,
     topology::{self, Planned},
@@ -218,26 +218,6 @@ impl Driver {
             if local.is_some_and(|local| self.sockets.unread(local)) {
                 self.input(Input::Unread(route));
             }
-        }
-    }
-
-    /// Asks every used interface for its carrier (`ETHTOOL_GLINK`).
-    pub(super) fn poll_carriers(&mut self) {
-        let mut changed = false;
-        for interface in &mut self.world.interfaces {
-            if !self.routes.values().any(|known| known.plan.ifindex == interface.index) {
-                continue;
-            }
-            // An interface that is gone is the keeper's news, not a lost carrier.
-            if let Ok(carrier) = glink::carrier_of(&self.glink, interface.index)
-                && carrier != interface.carrier
-            {
-                interface.carrier = carrier;
-                changed = true;
-            }
-        }
-        if changed {
-            self.follow_addresses();
         }
     }
 

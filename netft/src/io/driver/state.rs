@@ -1,12 +1,6 @@
 //! The driver's state and its four doors: workers, messages, carriers, timers.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use tokio::sync::{broadcast, watch};
 
@@ -24,6 +18,7 @@ use crate::{
         fib::{SharedFib, TunQueue},
         guard::Wanted,
         keeper::World,
+        lookout::Lookout,
         quic::{FromQuic, Manager, carrier::Marks},
         sys::udp::{self, SendFault},
         worker::{FromWorker, Workers},
@@ -151,7 +146,7 @@ pub(super) struct Driver {
     pub(super) removed: Vec<(PeerId, SocketAddr, SocketAddr)>,
     /// Addresses of peers no route leads to, as last told.
     pub(super) skipped: Vec<Skipped>,
-    pub(super) glink: OwnedFd,
+    pub(super) lookout: Lookout,
     pub(super) manager: Arc<Manager>,
     pub(super) want: watch::Sender<Wanted>,
     /// What the peers tell of their addresses; the keeper reads along.
@@ -211,7 +206,7 @@ impl Driver {
             routes: BTreeMap::new(),
             removed: Vec::new(),
             skipped: Vec::new(),
-            glink: parts.glink,
+            lookout: parts.lookout,
             manager: parts.manager,
             want: parts.want,
             told: parts.told,
@@ -320,6 +315,7 @@ impl Driver {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::World(world) => self.set_world(world),
+            Message::Carriers(seen) => self.on_carriers(&seen),
             Message::Queues(queues) => self.set_queues(queues),
             Message::Event(kind) => self.announce(kind),
             Message::Quic(_) if self.closing => {}

@@ -1,0 +1,96 @@
+//! Heartbeats do not wait for the kernel's RTNL lock, whoever holds it and however long.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use common::{PATIENCE, Pair};
+use netft::io::sys::glink;
+use netftd::lab::{Netns, daemon::Event, in_namespace};
+use rtnetlink::LinkVeth;
+
+/// Pairs of interfaces that go at once in the first attempt, and more of them in each further one.
+const PAIRS: usize = 2000;
+/// Longer than an idle driver ever goes without a look at the carriers, and half as long again.
+const HELD: Duration = Duration::from_millis(180);
+/// A busy machine may not schedule a daemon for its own reasons.
+const ATTEMPTS: usize = 6;
+
+/// A namespace full of interfaces. When it goes, the kernel holds the lock until all of them have.
+fn crowd(pairs: usize) -> Netns {
+    let crowd = Netns::new("the crowd").unwrap();
+    crowd
+        .netlink("add many interfaces", |netlink| async move {
+            for pair in 0..pairs {
+                let link = LinkVeth::new(&format!("a{pair}"), &format!("b{pair}"));
+                netlink.link().add(link.build()).execute().await?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    crowd
+}
+
+/// The longest wait for the lock until `over`.
+fn longest_wait(over: &AtomicBool) -> Duration {
+    let socket = glink::socket().unwrap();
+    let mut longest = Duration::ZERO;
+    while !over.load(Relaxed) {
+        let asked = Instant::now();
+        // The loopback interface has number 1 in every namespace.
+        glink::carrier_of(&socket, 1).unwrap();
+        longest = longest.max(asked.elapsed());
+        thread::sleep(Duration::from_millis(1));
+    }
+    longest
+}
+
+/// Waits until the kernel has taken the interfaces away: its lock is free for a while again.
+fn gone() {
+    let (socket, deadline) = (glink::socket().unwrap(), Instant::now() + PATIENCE);
+    let mut calm = Instant::now();
+    while calm.elapsed() < Duration::from_secs(1) && Instant::now() < deadline {
+        let asked = Instant::now();
+        glink::carrier_of(&socket, 1).unwrap();
+        if asked.elapsed() > Duration::from_millis(5) {
+            calm = Instant::now();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn heartbeats_go_on_while_others_hold_the_kernels_lock() {
+    in_namespace("heartbeats_go_on_while_others_hold_the_kernels_lock", || {
+        let mut pair = Pair::up(3);
+        for attempt in 1..=ATTEMPTS {
+            let crowd = crowd(PAIRS * attempt);
+            let events = [0, 1].map(|node| pair.events(node));
+            let (began, over) = (SystemTime::now(), AtomicBool::new(false));
+            let held = thread::scope(|scope| {
+                let waits = scope.spawn(|| longest_wait(&over));
+                drop(crowd);
+                gone();
+                over.store(true, Relaxed);
+                waits.join().unwrap()
+            });
+            let stalls = |node: usize| {
+                let seen = events[node].seen();
+                let stalled = |event: &&Event| event.name == "stalled" && event.since(began);
+                seen.iter().filter(stalled).count()
+            };
+            let stalls = [stalls(0), stalls(1)];
+            println!("attempt {attempt}: the lock was held for {held:?}; stalls {stalls:?}");
+            if held > HELD && stalls == [0, 0] {
+                return [0, 1].into_iter().for_each(|node| drop(pair.ready(node)));
+            }
+        }
+        panic!("in every attempt a daemon stood still, or the lock was never held for {HELD:?}");
+    });
+}
