@@ -9,8 +9,8 @@
 //! time runs from the first datagram to the last.
 
 use std::{
-    env,
-    io::{self, ErrorKind, IoSlice},
+    env, io,
+    io::{ErrorKind, IoSlice},
     net::{SocketAddr, UdpSocket},
     process::ExitCode,
     thread,

@@ -7,10 +7,11 @@
 
 use std::{env, process::ExitCode, time::Duration};
 
-use netft::{
+use netft_proto::{
     Time,
     route::{Event, EventKind},
-    sim::{self, Fault, Report, Scenario},
+    sim,
+    sim::{Fault, Report, Scenario},
 };
 
 /// A line of the timeline.

@@ -11,7 +11,7 @@ use netft::{
     io::identity,
     route::{Priority, RouteChange, RouteStatus},
 };
-use netftd::lab;
+use netft_lab as lab;
 
 /// Each node has one address on each of two prefixes of the loopback interface.
 const NODES: [[&str; 2]; 2] = [["127.1.0.1", "127.2.0.1"], ["127.1.0.2", "127.2.0.2"]];

@@ -13,7 +13,7 @@ use netft::{
     io::identity,
     route::EventKind,
 };
-use netftd::lab;
+use netft_lab as lab;
 
 fn main() -> ExitCode {
     match lab::enter() {

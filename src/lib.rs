@@ -8,7 +8,6 @@
 //! | [`cli`] | `netft`: what an operator types |
 //! | [`hosts`] | names for the virtual addresses in `/etc/hosts` |
 //! | [`render`] | tables and escaped text |
-//! | [`lab`] | namespaces, faults and probes: for the demo and the tests |
 //! | [`validate`] | what is wrong with a node before it hurts |
 //! | [`demo`] | the main job in one command |
 
@@ -18,6 +17,5 @@ pub mod control;
 pub mod daemon;
 pub mod demo;
 pub mod hosts;
-pub mod lab;
 pub mod render;
 pub mod validate;

@@ -5,12 +5,15 @@
 mod common;
 
 use std::{
-    net::UdpSocket, os::unix::net::UnixDatagram, process::Stdio, thread, time::Duration,
-    time::Instant,
+    net::UdpSocket,
+    os::unix::net::UnixDatagram,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
 };
 
 use common::{Link, PATIENCE, Pair, RATE, WHILE, alive, eventually, link};
-use netftd::lab::{
+use netft_lab::{
     Moment, Shape,
     daemon::{ADAPTER, Event, Settings},
     in_namespace, interface_index,

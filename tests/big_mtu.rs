@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{HOLD, PATIENCE, Pair, alive, bound, eventually};
-use netftd::lab::{Shape, daemon::Settings, in_namespace};
+use netft_lab::{Shape, daemon::Settings, in_namespace};
 use rustix::net::sockopt;
 
 /// The adapter's MTU in these tests.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{Pair, alive, number};
-use netftd::lab::{in_namespace, in_namespace_for, transfer::Transfer};
+use netft_lab::{in_namespace, in_namespace_for, transfer::Transfer};
 
 /// Bytes in each direction, at least.
 const ENOUGH: u64 = 100 << 20;

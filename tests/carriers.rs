@@ -7,7 +7,7 @@ mod common;
 use std::thread;
 
 use common::{HOLD, Pair, RATE, WHILE, alive, nothing_lost};
-use netftd::lab::{
+use netft_lab::{
     Shape,
     daemon::{Route, Settings},
     in_namespace,

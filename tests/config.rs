@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use netft::io::identity;
 use netft::{
     NodeKey,
     config::{Backend, Config, Relay, Role},
+    io::identity,
     route::{
         Carrier, Policy, TrafficClass,
         policy::{Dscp, Ports, Protocol},

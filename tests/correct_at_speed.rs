@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{PATIENCE, Pair, number};
-use netftd::lab::{
+use netft_lab::{
     checksums::{Inspector, Tally},
     daemon::{ADAPTER, Settings},
     in_namespace, in_namespace_for,

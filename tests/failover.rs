@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{HOLD, PATIENCE, Pair, RATE, WHILE, alive, bound, eventually};
-use netftd::lab::{
+use netft_lab::{
     LabError, Moment, Shape, capture::Capture, daemon::Settings, in_namespace, transfer::Transfer,
 };
 use rustix::process::Signal;
@@ -152,7 +152,7 @@ fn f_18_a_killed_daemon_comes_back_and_flows_live() {
 /// How long a node's session took, from `since` on.
 fn session(pair: &mut Pair, node: usize, since: Moment) -> Duration {
     pair.ready(node);
-    let established = |event: &netftd::lab::daemon::Event| event.name == "session-established";
+    let established = |event: &netft_lab::daemon::Event| event.name == "session-established";
     let events = pair.events(node);
     let event = events.wait_for("a session", since.wall, PATIENCE, established).unwrap();
     event.at.duration_since(since.wall).unwrap_or_default()
@@ -191,7 +191,7 @@ fn c_08_two_nodes_started_together_have_a_session_at_once() {
 }
 
 /// Restarts each node in turn, ended by `end`, under a flow that must live if `flow` says so.
-fn restarted(what: &str, end: impl Fn(netftd::lab::daemon::Daemon), flow: bool) {
+fn restarted(what: &str, end: impl Fn(netft_lab::daemon::Daemon), flow: bool) {
     let mut pair = Pair::up(2);
     let flow: Option<Transfer> = flow.then(|| pair.transfer(0, Some(RATE), false));
     let (mut own, mut others) = (Vec::new(), Vec::new());
@@ -240,7 +240,7 @@ fn f_20_a_stopped_daemon_blames_nobody_when_it_goes_on() {
         for node in [1, 0] {
             pair.ready(node);
         }
-        let stalled = |event: &netftd::lab::daemon::Event| event.name == "stalled";
+        let stalled = |event: &netft_lab::daemon::Event| event.name == "stalled";
         events.wait_for("the stall to be noticed", woken.wall, PATIENCE, stalled).unwrap();
         let blames: Vec<_> = events
             .seen()

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{HOLD, PATIENCE, Pair, RATE, WHILE, alive, number};
-use netftd::lab::{
+use netft_lab::{
     Moment,
     daemon::{Event, Events, Settings},
     in_namespace_for,
@@ -217,7 +217,7 @@ fn f_14_congestion_is_no_failure() {
         pair.wait_active(0, 0);
         let what = "the other network to be down";
         for node in [0, 1] {
-            let down = |routes: &[netftd::lab::daemon::Route]| {
+            let down = |routes: &[netft_lab::daemon::Route]| {
                 routes.iter().filter(|route| route.state == "up").count() == 1
             };
             pair.daemon(node).wait_for(what, PATIENCE, down).unwrap();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{Pair, eventually};
-use netftd::lab::{Shape, daemon::Settings, in_namespace};
+use netft_lab::{Shape, daemon::Settings, in_namespace};
 use rustix::process::{Pid, Signal, kill_process};
 
 const FORMER: &str = "127.0.0.1 localhost\n";

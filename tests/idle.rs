@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{Counts, Pair};
-use netftd::lab::{
+use netft_lab::{
     daemon::{Event, Settings},
     in_namespace,
 };

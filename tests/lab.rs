@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netftd::lab::{
+use netft_lab::{
     Lab, Shape,
     capture::Capture,
     in_namespace,
@@ -231,7 +231,7 @@ fn a_tap_sees_what_passes_and_can_repeat_it() {
 }
 
 fn carrier(lab: &Lab, node: usize, network: usize) -> bool {
-    use netftd::lab::interface_index;
+    use netft_lab::interface_index;
     use rtnetlink::packet_route::link::LinkFlags;
     let nic = Lab::nic(network);
     lab.node(node)

@@ -16,7 +16,7 @@ use std::{
 };
 
 use common::{PATIENCE, WHILE, faults::Dice, number, programs};
-use netftd::lab::{
+use netft_lab::{
     Lab,
     daemon::{Daemon, Settings, Site},
     in_namespace_for,

@@ -12,12 +12,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    thread::{self, JoinHandle},
+    thread,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use common::{PATIENCE, WHILE, eventually, three::Three};
-use netftd::lab::{daemon::ADAPTER, in_namespace};
+use netft_lab::{daemon::ADAPTER, in_namespace};
 use socket2::{Domain, InterfaceIndexOrAddress, SockRef, Socket, Type};
 
 const PORT: u16 = 5353;

@@ -7,7 +7,7 @@ mod common;
 use std::{fs, path::PathBuf, process::Command};
 
 use common::{PATIENCE, Pair, eventually};
-use netftd::lab::{
+use netft_lab::{
     Moment, Scratch,
     daemon::{Route, Settings},
     in_namespace,
@@ -55,7 +55,7 @@ fn peers_are_found_by_name_and_followed_when_they_are_lost() {
         let events = [0, 1].map(|node| pair.events(node));
         for events in &events {
             // No name is no reason to end.
-            let failed = |event: &netftd::lab::daemon::Event| event.name == "name-failed";
+            let failed = |event: &netft_lab::daemon::Event| event.name == "name-failed";
             events.wait_for("a name that fails", begin.wall, PATIENCE, failed).unwrap();
         }
         assert!(pair.daemon(0).routes().unwrap().is_empty());

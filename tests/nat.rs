@@ -8,7 +8,7 @@ mod common;
 use std::{net::Ipv4Addr, process::Command, thread};
 
 use common::{PATIENCE, Pair, RATE, WHILE, alive};
-use netftd::lab::{
+use netft_lab::{
     Lab, Moment, Shape,
     capture::Capture,
     daemon::{Events, Route, Settings},
@@ -60,7 +60,7 @@ fn ends(route: &Route) -> (Ipv4Addr, u16) {
 
 /// Waits until a route leads to another address of the peer, and says which.
 fn adopted(events: &Events, since: Moment) -> (u64, String) {
-    let told = |event: &netftd::lab::daemon::Event| event.name == "address-adopted";
+    let told = |event: &netft_lab::daemon::Event| event.name == "address-adopted";
     let event = events.wait_for("an adopted address", since.wall, PATIENCE, told).unwrap();
     let after = event.at.duration_since(since.wall).unwrap_or_default();
     println!("adopted {after:?} after the mapping changed");

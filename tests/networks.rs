@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Pair, eventually, three::Three};
-use netftd::lab::{
+use netft_lab::{
     daemon::{Daemon, Settings},
     in_namespace,
 };

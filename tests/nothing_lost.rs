@@ -20,8 +20,7 @@ use common::{
     faults::{Dice, Kind},
     number,
 };
-
-use netftd::lab::{
+use netft_lab::{
     Moment,
     daemon::{Events, Settings},
     in_namespace, in_namespace_for,

@@ -13,7 +13,7 @@ use std::{
 
 use common::{PATIENCE, Pair, RATE, WHILE, alive};
 use futures_util::TryStreamExt;
-use netftd::lab::{
+use netft_lab::{
     Lab, Moment,
     capture::Capture,
     daemon::{Events, Settings},
@@ -202,7 +202,7 @@ fn f_35_forged_fragmentation_needed_changes_nothing() {
         }
         assert_eq!(path_mtu(&mut pair, 0, 0), Some(1500));
         assert_eq!(towards(&pair, 0), whole);
-        let quiet = |event: &netftd::lab::daemon::Event| event.name != "path-mtu-changed";
+        let quiet = |event: &netft_lab::daemon::Event| event.name != "path-mtu-changed";
         assert!(events.seen().iter().filter(|e| e.since(start.wall)).all(quiet));
         nothing_but_sizes(&events, start);
         assert_eq!(pair.drops(0, "too_big"), 0, "a forged message costs no packet");

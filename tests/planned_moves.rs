@@ -10,7 +10,7 @@ mod common;
 use std::{process::Output, time::Instant};
 
 use common::{PATIENCE, Pair, RATE, WHILE, alive};
-use netftd::lab::{Lab, daemon::Events, in_namespace};
+use netft_lab::{Lab, daemon::Events, in_namespace};
 use serde_json::Value;
 
 fn rounds() -> usize {

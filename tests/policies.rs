@@ -11,12 +11,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    thread::{self, JoinHandle},
+    thread,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use common::{PATIENCE, Pair, WHILE};
-use netftd::lab::{Lab, Shape, daemon::Settings, in_namespace};
+use netft_lab::{Lab, Shape, daemon::Settings, in_namespace};
 
 /// A detection time (600 ms) that a starved machine does not reach: what is in flight must be saved
 /// long before it ends.
@@ -119,7 +120,7 @@ fn netft(pair: &Pair, args: &[&str]) -> String {
 fn kill_active(pair: &mut Pair) -> usize {
     let (network, route) = pair.active(0);
     pair.lab.black_hole(network).unwrap();
-    let left = |routes: &[netftd::lab::daemon::Route]| {
+    let left = |routes: &[netft_lab::daemon::Route]| {
         routes.iter().any(|r| r.id == route.id && r.state != "up")
     };
     pair.daemon(0).wait_for("the dead route to be left", PATIENCE, left).unwrap();

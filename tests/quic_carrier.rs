@@ -14,12 +14,12 @@ use std::{
 use common::{HOLD, PATIENCE, Pair, RATE, WHILE, alive, bound, nothing_lost};
 use netft::{
     Adapter,
-    adapter::RouteError,
+    api::error::RouteError,
     config::{Config, Network, Peer, Role, RouteOverride},
     io::identity,
     route::Carrier,
 };
-use netftd::lab::{
+use netft_lab::{
     Lab, Moment, Scratch,
     capture::Capture,
     daemon::{Events, Settings},

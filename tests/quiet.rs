@@ -17,7 +17,7 @@ use std::{
 };
 
 use common::{Counts, Pair, number};
-use netftd::lab::{
+use netft_lab::{
     Moment,
     daemon::{Event, Settings},
     in_namespace_for,

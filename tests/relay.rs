@@ -7,7 +7,7 @@ mod common;
 use std::{thread, time::Duration};
 
 use common::{PATIENCE, RATE, WHILE, alive, eventually, three::Three};
-use netftd::lab::{Lab, daemon::Route, in_namespace};
+use netft_lab::{Lab, daemon::Route, in_namespace};
 
 const USE: &str = "[relay]\nuse = true\n";
 const OFFER: &str = "[relay]\noffer = true\n";

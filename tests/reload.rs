@@ -7,7 +7,7 @@ mod common;
 use std::{fs, process::Output, thread, time::Duration};
 
 use common::{PATIENCE, WHILE, eventually, nothing_lost, programs};
-use netftd::lab::{
+use netft_lab::{
     Lab, Shape,
     daemon::{Daemon, Settings, Site},
     in_namespace,

@@ -11,7 +11,7 @@ use std::{
 
 use common::{PATIENCE, Pair};
 use netft::io::sys::glink;
-use netftd::lab::{Netns, daemon::Event, in_namespace};
+use netft_lab::{Netns, daemon::Event, in_namespace};
 use rtnetlink::LinkVeth;
 
 /// Pairs of interfaces that go at once in the first attempt, and more of them in each further one.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{PATIENCE, Pair, RATE, WHILE, alive, eventually, programs};
-use netftd::lab::{
+use netft_lab::{
     Lab, Moment, Shape,
     capture::Capture,
     daemon::{Event, Settings, Site},

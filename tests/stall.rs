@@ -15,7 +15,7 @@ use std::{
 };
 
 use common::{Counts, Pair, faults::Dice, number};
-use netftd::lab::{
+use netft_lab::{
     KernelCounters,
     daemon::Settings,
     in_namespace_for,

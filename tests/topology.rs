@@ -7,7 +7,7 @@ mod common;
 use std::{thread, time::Instant};
 
 use common::{PATIENCE, Pair, WHILE, alive, nothing_lost};
-use netftd::lab::{
+use netft_lab::{
     Lab, Shape,
     daemon::{Route, Settings},
     in_namespace,

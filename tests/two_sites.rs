@@ -11,7 +11,7 @@ mod common;
 use std::{thread, time::Duration};
 
 use common::{Pair, alive, number};
-use netftd::lab::{Moment, Shape, daemon::Settings, in_namespace_for, wire::Grey};
+use netft_lab::{Moment, Shape, daemon::Settings, in_namespace_for, wire::Grey};
 
 const NETWORKS: usize = 2;
 /// Thin: loss and distance are the test, not the throughput.
@@ -39,8 +39,8 @@ fn distance_and_loss_take_no_route_down() {
         let flow = pair.transfer(0, Some(THIN), false);
         thread::sleep(span);
         alive(flow);
-        let seen = events.iter().flat_map(netftd::lab::daemon::Events::seen);
-        let changed = |event: &netftd::lab::daemon::Event| {
+        let seen = events.iter().flat_map(netft_lab::daemon::Events::seen);
+        let changed = |event: &netft_lab::daemon::Event| {
             event.since(start.wall) && event.name == "state-changed"
         };
         let changes: Vec<String> =

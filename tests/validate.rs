@@ -17,9 +17,9 @@ use netft::{
     config::{Config, Peer, PrivateKey},
     topology::{Interface, LocalAddr, Sources},
 };
+use netft_lab::{Lab, Shape, daemon::Settings, in_namespace, interface_index};
 use netftd::{
     control::schema::{Finding, PeerAnswer, PeerPath, Route, Severity, Validation, What},
-    lab::{Lab, Shape, daemon::Settings, in_namespace, interface_index},
     validate::{Daemon, Facts, Link, exit_code, validate},
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};

@@ -7,13 +7,11 @@ mod common;
 use std::{fs, process::Command};
 
 use common::{HOLD, PATIENCE, Pair};
-use netftd::{
-    control::schema::{Finding, PeerAnswer, Severity, Validation},
-    lab::{
-        daemon::{Route, Settings},
-        in_namespace,
-    },
+use netft_lab::{
+    daemon::{Route, Settings},
+    in_namespace,
 };
+use netftd::control::schema::{Finding, PeerAnswer, Severity, Validation};
 use rustix::process::Signal;
 
 /// What `netft validate` says on node 0, in JSON with its exit code, or as a user sees it.

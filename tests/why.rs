@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{PATIENCE, Pair, RATE, WHILE, alive, bound};
-use netftd::lab::{Moment, in_namespace};
+use netft_lab::{Moment, in_namespace};
 use serde_json::Value;
 
 /// What node 0 says to `netft why` with these words.

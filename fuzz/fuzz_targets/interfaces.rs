@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netft::wire::fuzzing::interfaces(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netft_proto::fuzzing::interfaces(bytes));

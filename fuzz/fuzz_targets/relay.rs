@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netft::wire::fuzzing::relay(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| netft_proto::fuzzing::relay(bytes));

@@ -14,15 +14,17 @@ use std::{
 use common::{in_namespace, ip};
 use netft::{
     Time,
-    addr::VirtualAddrs,
     config::Backend,
-    id::NodeKey,
+    ids::{NodeKey, virtual_addrs::VirtualAddrs},
     io::{
-        guard::{AdapterGuard, Repair, Wanted},
-        lock::AdapterLock,
+        adapter::{
+            lock::AdapterLock,
+            reconciler::{AdapterGuard, Repair, Wanted},
+            tun,
+            tun::{Cleaned, CleanupError, OpenError, Opened, Origin},
+        },
         netlink::{Monitor, Netlink},
         sys::{glink, tun as sys},
-        tun::{self, Cleaned, CleanupError, OpenError, Opened, Origin},
     },
 };
 

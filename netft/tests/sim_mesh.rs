@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use netft::{
+use netft_proto::{
     Time,
     route::RouteState,
     sim::{Change, Mesh, MeshPlan},

@@ -6,7 +6,11 @@ use clap::{Parser, Subcommand};
 use netft::route::{Delay, ParamError, Threshold};
 
 use super::{failure::EXIT_CODES, peer::PeerCommand};
-use crate::{config::adapter_name, config::node_name, control::why::Subject, demo::DemoArgs};
+use crate::{
+    config::{adapter_name, node_name},
+    control::why::Subject,
+    demo::DemoArgs,
+};
 
 /// Asks and steers the virtual network adapter of this node.
 #[derive(Debug, Parser)]

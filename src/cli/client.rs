@@ -2,7 +2,8 @@
 //! its nature (until its head is, for a stream), 64 MiB per answer.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io,
+    io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::failure::Failure;
 use crate::{
-    control::schema::{self, SCHEMA},
+    control::{schema, schema::SCHEMA},
     render::text::escape,
 };
 

@@ -2,11 +2,9 @@
 
 use super::{args::Hosts, client::Client, failure::Failure, output::Output};
 use crate::{
-    control::schema::{self, Versioned},
-    hosts::{
-        self, Block,
-        file::{self, HostsError},
-    },
+    control::{schema, schema::Versioned},
+    hosts,
+    hosts::{Block, file, file::HostsError},
 };
 
 /// Prints the names, or writes them into a hosts file, or takes them out.

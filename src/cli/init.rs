@@ -2,21 +2,17 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, DirBuilder, OpenOptions},
-    io::{self, Write as _},
+    fs,
+    fs::{DirBuilder, OpenOptions},
+    io,
+    io::Write as _,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
 
 use netft::{NodeKey, config::DEFAULT_PORT, io::identity};
 
-use super::{
-    args::Init,
-    failure::Failure,
-    interfaces::{self, Found},
-    keys,
-    output::Output,
-};
+use super::{args::Init, failure::Failure, interfaces, interfaces::Found, keys, output::Output};
 use crate::config::node_name;
 
 /// Writes the config, and the key beside it unless there is one.

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use netft::io::identity::{self, KeyError};
+use netft::io::{identity, identity::KeyError};
 
 use super::{failure::Failure, output::Output};
 

@@ -24,7 +24,8 @@ use self::{
 };
 use crate::{
     control::{
-        schema::{self, Admin, OneRoute, RoutePatch, Versioned},
+        schema,
+        schema::{Admin, OneRoute, RoutePatch, Versioned},
         socket_path,
         why::{Story, Subject},
     },

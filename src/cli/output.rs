@@ -1,6 +1,6 @@
 //! Standard output, which the reader may close at any time.
 
-use std::io::{self, Write};
+use std::{io, io::Write};
 
 use super::failure::Failure;
 

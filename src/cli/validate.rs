@@ -2,20 +2,17 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use super::{
-    args::Target,
-    client::Client,
-    failure::{self, Failure},
-    output::Output,
-};
+use super::{args::Target, client::Client, failure, failure::Failure, output::Output};
 use crate::{
     config,
     control::{
-        schema::{self, Finding, PeerAnswer, PeerAnswers, Severity, Validation, Versioned},
+        schema,
+        schema::{Finding, PeerAnswer, PeerAnswers, Severity, Validation, Versioned},
         socket_path,
     },
     render::validation,
-    validate::{self, Daemon, Facts},
+    validate,
+    validate::{Daemon, Facts},
 };
 
 /// How long the daemon may take to ask every peer: it gives them 4 s.

@@ -4,13 +4,14 @@ use std::{path::Path, time::Duration};
 
 use netft::{
     NodeKey,
-    addr::VirtualAddrs,
     config::{
         Config, DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT,
         Network, PrivateKey, Relay, Timings,
     },
+    ids::virtual_addrs::VirtualAddrs,
     io::identity,
-    route::{PMTU_RAISE_TIMER, Timing, flight},
+    loss_detection,
+    route::{PMTU_RAISE_TIMER, Timing},
 };
 use toml::Spanned;
 
@@ -19,7 +20,8 @@ use super::{
     problem::Problem,
     raw,
     reader::{Limits, Reader, Span},
-    virtuals::{self, Prefixes},
+    virtuals,
+    virtuals::Prefixes,
 };
 
 /// The most packet workers: the sender's lane is one byte, and no machine gains from so many.
@@ -153,11 +155,11 @@ fn port(reader: &mut Reader, session: &raw::Session) -> u16 {
     port.map_or(DEFAULT_PORT, |port| port as u16)
 }
 
-fn resend(reader: &mut Reader, table: &raw::Resend) -> flight::Limits {
-    let base = flight::Limits::default();
+fn resend(reader: &mut Reader, table: &raw::Resend) -> loss_detection::Limits {
+    let base = loss_detection::Limits::default();
     let bytes = reader.number(&table.bytes, "bytes", Limits::new(0, 1 << 32, "bytes"));
     let age = reader.number(&table.age, "age", Limits::new(10, 60_000, "ms"));
-    flight::Limits {
+    loss_detection::Limits {
         bytes: bytes.map_or(base.bytes, |bytes| bytes as usize),
         age: age.map_or(base.age, Duration::from_millis),
     }

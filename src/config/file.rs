@@ -3,12 +3,7 @@
 //! Bounds: a regular file of at most [`LIMIT`] bytes; never blocks (a FIFO is refused, not opened
 //! for reading), never follows a symlink that somebody else made.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
-    path::Path,
-};
+use std::{fs::File, io, io::Read, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 

@@ -17,10 +17,9 @@ mod virtuals;
 
 use std::path::Path;
 
-use netft::config::Config;
-
 pub use file::FileError;
 pub use names::{adapter_name, node_name};
+use netft::config::Config;
 pub use problem::{ConfigError, Content, Mark, Problem};
 
 /// Reads and checks the config file at `path`; `runtime_dir` goes into it as given.

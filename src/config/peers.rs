@@ -4,20 +4,22 @@ use std::net::{IpAddr, SocketAddr};
 
 use netft::{
     NodeKey,
-    addr::VirtualAddrs,
     config::{HostName, Peer, RouteOverride},
+    ids::virtual_addrs::VirtualAddrs,
     route::Priority,
 };
 use toml::Spanned;
 
 use super::{
     check::{Node, Virtual},
-    names::{self, Place},
+    names,
+    names::Place,
     policies,
     problem::Problem,
     raw,
     reader::{Limits, Reader, Span, Unique},
-    virtuals::{self, Prefixes},
+    virtuals,
+    virtuals::Prefixes,
 };
 
 /// Nodes one node can know.

@@ -8,7 +8,8 @@ use toml::Spanned;
 
 use super::{
     problem::Problem,
-    raw::{self, Field},
+    raw,
+    raw::Field,
     reader::{Limits, Reader},
     value::Value,
 };

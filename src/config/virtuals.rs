@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use netft::addr::VirtualAddrs;
+use netft::ids::virtual_addrs::VirtualAddrs;
 
 use super::{
     check::Virtual,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use netft::{
     Time,
-    route::{self, stall::BOUNDS_MS, stall::Stalls},
+    failover::stall_histogram::{BOUNDS_MS, Stalls},
+    route,
 };
 use serde::{Deserialize, Serialize};
 

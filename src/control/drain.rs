@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netft::{
     RouteId,
-    adapter::{DrainError, DrainOrder, DrainReport, DrainTarget},
+    api::drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
 };
 
 use super::{

@@ -7,10 +7,8 @@ use std::fmt::{Display, Write};
 
 use netft::{
     PeerId,
-    route::{
-        RouteState, RouteStatus,
-        stall::{BOUNDS_MS, Stalls},
-    },
+    failover::stall_histogram::{BOUNDS_MS, Stalls},
+    route::{RouteState, RouteStatus},
 };
 
 use crate::daemon::node::{CounterSnapshot, PeerInfo, Snapshot};

@@ -1,9 +1,6 @@
 //! The library's networks → [`schema`](super::schema). Pure.
 
-use netft::{
-    config::Role,
-    topology::{self, FormedNetwork},
-};
+use netft::{config::Role, topology, topology::FormedNetwork};
 
 use super::{
     convert::Names,

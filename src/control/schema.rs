@@ -10,10 +10,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use serde::{Deserialize, Serialize};
-
 pub use events::{EightFields, Event, Events, What};
 pub use networks::{Network, NetworkInterface, Networks};
+use serde::{Deserialize, Serialize};
 pub use validation::{Finding, PeerAnswer, PeerAnswers, PeerPath, Severity, Validation};
 
 use super::cause::StallSummary;

@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    convert::{self, Names},
+    convert,
+    convert::Names,
     drain,
     journal::Journal,
     listener::{BODY, CLIENTS, Listener},
@@ -33,8 +34,8 @@ use super::{
         Admin, DrainRequest, Events, Failure, OnePeer, OneRoute, PeerPatch, Reload, RoutePatch,
         Versioned,
     },
-    validate,
-    why::{self, Ends, Subject},
+    validate, why,
+    why::{Ends, Subject},
 };
 use crate::daemon::{
     clock::WallClock,

@@ -11,7 +11,7 @@ use netft::{Time, route::RouteState};
 use super::schema::{PeerAnswer, PeerAnswers};
 use crate::{
     daemon::node::{Node, PeerInfo, Snapshot},
-    validate::report::{self, Report},
+    validate::{report, report::Report},
 };
 
 /// How long fresh probes are waited for. Answers to a control socket must begin within 5 s, and

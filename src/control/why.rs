@@ -3,7 +3,7 @@
 //! Bounds: at most [`BEFORE`] events before and [`AFTER`] after; those before not older than
 //! [`WINDOW`] and younger than the move before.
 
-use netft::route::COST_OPEN;
+use netft::failover::cost::OPEN;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -94,7 +94,7 @@ pub fn story(events: &[Event], subject: Subject, at: &str) -> Result<Story, Stri
     let age = millis(at).unwrap_or_default().saturating_sub(millis(&event.at).unwrap_or_default());
     let cost_final = told.is_some()
         || after.iter().any(|event| is_move(&event.what))
-        || u128::from(age) > COST_OPEN.as_millis();
+        || u128::from(age) > OPEN.as_millis();
     let cost = told.or_else(|| match &event.what {
         What::Moved { from: Some(_), cause, .. } => Some(cause.cost.clone()),
         What::Cost { cost, .. } => Some(cost.clone()),

@@ -15,7 +15,12 @@ use super::{
     node::{Node, Question, Running},
 };
 use crate::{
-    control::{convert, journal::Journal, schema::Finding, schema::Route, validate},
+    control::{
+        convert,
+        journal::Journal,
+        schema::{Finding, Route},
+        validate,
+    },
     validate::{
         Daemon, Facts,
         report::{QUESTION, Report},

@@ -8,9 +8,8 @@ use std::{
 };
 
 use netft::io::{
-    lock::LockError,
+    adapter::{lock::LockError, tun, tun::CleanupError},
     netlink::Netlink,
-    tun::{self, CleanupError},
 };
 
 use crate::{cli::failure::Failure, control::socket_path};

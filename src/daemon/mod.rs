@@ -13,13 +13,7 @@ mod pump;
 mod reload;
 mod run;
 
-use std::{
-    env,
-    ffi::OsString,
-    io::{self, Write},
-    path::Path,
-    process::ExitCode,
-};
+use std::{env, ffi::OsString, io, io::Write, path::Path, process::ExitCode};
 
 use clap::Parser;
 use netft::config::{Config, DEFAULT_ADAPTER};

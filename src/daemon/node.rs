@@ -6,18 +6,22 @@ use std::{future::Future, sync::Arc, time::Duration};
 use netft::{
     PeerId, RouteId, Time,
     config::{Change, Config},
-    io::lock::LockError,
+    io::adapter::lock::LockError,
     route::{PeerChange, RouteChange},
+};
+pub use netft::{
+    adapter::Adapter,
+    api::{
+        drain::{DrainError, DrainOrder, DrainReport},
+        error::{OpenError, PeerError, RouteError},
+        events::{EventStream, Skipped},
+        snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
+    },
+    io::quic::{AskError, Question},
 };
 use tokio::sync::{RwLock, mpsc};
 
-pub use netft::adapter::{
-    Adapter, AdapterInfo, AskError, CounterSnapshot, DrainError, DrainOrder, DrainReport,
-    EventStream, NodeInfo, OpenError, PeerError, PeerInfo, Question, RouteError, RouteSent,
-    Skipped, Snapshot,
-};
-
-use super::reload::{self, Source};
+use super::{reload, reload::Source};
 use crate::cli::failure::Failure;
 
 /// A running node.

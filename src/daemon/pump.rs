@@ -10,12 +10,11 @@ use super::{
     node::{EventStream, Node},
 };
 use crate::{
-    control::{
-        convert::{self, Names},
-        journal::Journal,
-        schema::What,
+    control::{convert, convert::Names, journal::Journal, schema::What},
+    render::{
+        event,
+        event::{Ends, Level},
     },
-    render::event::{self, Ends, Level},
 };
 
 /// Where events go.

@@ -8,7 +8,7 @@ use std::{
 
 use netft::{
     Adapter,
-    adapter::ReconfigureError,
+    api::error::ReconfigureError,
     config::{Change, Config},
 };
 use tokio::signal::unix::Signal;

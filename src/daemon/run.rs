@@ -16,16 +16,13 @@ use super::{
     names::NamesFile,
     node::{Node, Running},
     pump::Pump,
-    reload::{self, Source},
+    reload,
+    reload::Source,
 };
 use crate::{
     cli::failure::Failure,
     control::{
-        convert::Names,
-        journal::Journal,
-        listener::Listener,
-        server::{self, Control},
-        socket_path,
+        convert::Names, journal::Journal, listener::Listener, server, server::Control, socket_path,
     },
 };
 

@@ -2,7 +2,7 @@
 //!
 //! Two nodes joined by three networks, two real daemons, one TCP flow and a datagram each way
 //! every millisecond; then the active route breaks three times, each time differently, and heals.
-//! Called by the `demo` subcommand; it runs in namespaces of its own ([`crate::lab`]).
+//! Called by the `demo` subcommand; it runs in namespaces of its own ([`netft_lab`]).
 
 mod chart;
 mod play;
@@ -11,7 +11,7 @@ mod story;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use crate::lab::{Entered, LabError, daemon::Programs, enter};
+use netft_lab::{Entered, LabError, daemon::Programs, enter};
 
 /// The arguments of `netft demo`.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -5,19 +5,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use netft_lab::{
+    Lab, LabError, Moment,
+    daemon::{ADAPTER, Daemon, Event, Events, Programs, Route, Settings, Site},
+    probe::Probe,
+    transfer::Transfer,
+};
+
 use super::{
     show::Narrator,
     story::{Fault, Kind, Lane, Story},
 };
-use crate::{
-    control::why,
-    lab::{
-        Lab, LabError, Moment,
-        daemon::{ADAPTER, Daemon, Event, Events, Programs, Route, Settings, Site},
-        probe::Probe,
-        transfer::Transfer,
-    },
-};
+use crate::control::why;
 
 /// Networks between the two nodes.
 const NETWORKS: usize = 3;

@@ -6,17 +6,14 @@ use std::{
     time::Duration,
 };
 
+use netft_lab::{
+    Lab, LabError,
+    daemon::{ADAPTER, Event, Site},
+};
 use serde_json::{Value, json};
 
 use super::story::{Fault, Kind, Story};
-use crate::{
-    control::why::Story as Why,
-    lab::{
-        Lab, LabError,
-        daemon::{ADAPTER, Event, Site},
-    },
-    render::event::cost,
-};
+use crate::{control::why::Story as Why, render::event::cost};
 
 /// Tells a person what happens while it happens, or keeps quiet.
 #[derive(Debug)]

@@ -4,8 +4,10 @@
 //! half and a crash leaves the old one.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fs,
+    fs::{File, OpenOptions},
+    io,
+    io::Write,
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };

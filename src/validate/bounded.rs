@@ -1,7 +1,8 @@
 //! Other programs, with an end: netftd runs them for its peers.
 
 use std::{
-    io::{self, Read},
+    io,
+    io::Read,
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
     thread,

@@ -12,8 +12,8 @@ use netft::{
 };
 
 use super::{
-    Facts,
-    firewall::{self, Datagram, Place, Verdict},
+    Facts, firewall,
+    firewall::{Datagram, Place, Verdict},
     links, nodes,
 };
 use crate::control::schema::{Finding, Route, Severity, What};

@@ -14,7 +14,8 @@ use netft::{
         netlink::Netlink,
         sys::{clock, udp},
     },
-    topology::{self, Resolved, Sources},
+    topology,
+    topology::{Resolved, Sources},
 };
 use rtnetlink::packet_route::link::LinkAttribute;
 use serde_json::Value;

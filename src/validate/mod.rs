@@ -15,13 +15,13 @@ pub mod report;
 
 use std::net::IpAddr;
 
-use netft::{
-    route::{Attributes, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
-    topology::{self, Offers, Plan, Planned, Resolved, Surroundings, Ways},
-};
-
 pub use facts::{Daemon, Facts};
 pub use links::Link;
+use netft::{
+    route::{Attributes, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
+    topology,
+    topology::{Offers, Plan, Planned, Resolved, Surroundings, Ways},
+};
 
 use crate::control::schema::{Finding, Route, Severity};
 

@@ -1,6 +1,6 @@
 //! What one node tells another of itself when asked: JSON, bounded, and read with distrust. Pure.
 
-use netft::adapter::MAX_ANSWER;
+use netft::io::quic::MAX_ANSWER;
 use serde::{Deserialize, Serialize};
 
 use crate::{

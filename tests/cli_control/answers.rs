@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, process::Stdio};
 
-use super::*;
 use netftd::{
     control::schema::{EightFields, What},
     render::table::WIDTH,
 };
+
+use super::*;
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()

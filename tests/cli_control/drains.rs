@@ -1,7 +1,7 @@
 //! `netft drain` and its kin: what is ordered, what is refused, and what is missing.
 
 use netft::{
-    adapter::DrainTarget,
+    api::drain::DrainTarget,
     route::{DrainStage, DrainStatus},
 };
 use netftd::control::schema::What;

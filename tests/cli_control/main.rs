@@ -23,21 +23,18 @@ use std::{
 
 use netft::{
     NodeKey, PeerId, RouteId, Time,
-    addr::VirtualAddrs,
     config::{Backend, Change, Mark},
+    failover::stall_histogram::Stalls,
+    ids::virtual_addrs::VirtualAddrs,
     route::{
         Attributes, Carrier, Class, PathMtuStatus, PeerChange, PeerStatus, Policies, Priority,
-        Reason, RouteChange, RouteSpec, RouteState, RouteStatus, drain::DrainWait, stall::Stalls,
+        Reason, RouteChange, RouteSpec, RouteState, RouteStatus, drain::DrainWait,
     },
     wire::DropReason,
 };
 use netftd::{
     cli::failure::Failure,
-    control::{
-        journal::Journal,
-        listener::Listener,
-        server::{self, Control},
-    },
+    control::{journal::Journal, listener::Listener, server, server::Control},
     daemon::{
         clock::WallClock,
         node::{

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
 use netftd::control::{
     cause::{Candidate, Cause, Cost, Left, Said},
     schema::{Event, What},
 };
+
+use super::*;
 
 fn candidate(route: u32, verdict: &str) -> Candidate {
     Candidate {

@@ -1,6 +1,6 @@
 //! Faults chosen by dice.
 
-use netftd::lab::Moment;
+use netft_lab::Moment;
 
 use super::Pair;
 

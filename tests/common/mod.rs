@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use netftd::lab::{
+use netft_lab::{
     KernelCounters, Lab, Moment, Shape,
     daemon::{ADAPTER, Daemon, Events, Programs, Route, Settings, Site},
     interface_index,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use netftd::lab::{
+use netft_lab::{
     Lab, Moment,
     daemon::{Daemon, Settings, Site},
     transfer::Transfer,

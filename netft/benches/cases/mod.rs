@@ -7,20 +7,19 @@ use std::{
 
 use netft::{
     PeerId,
-    addr::VirtualAddrs,
+    ids::virtual_addrs::VirtualAddrs,
     io::fib::{Fib, PeerEntry},
     packet::{
-        coalesce::Coalescer,
+        gro::Coalescer,
+        gso::Split,
         ip::{IPV4_LEN, IPV6_LEN, Inner, TCP_LEN, Version},
-        split::Split,
-        vnet::{GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, VnetHdr},
+        virtio_net::{GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, VnetHdr},
     },
+    session::{Cipher, Session, SessionParams, replay::ReplayWindow},
     wire::{
         ack::{Ack, MAX_RANGES, Range},
         header::{Header, Kind, OVERHEAD},
         heartbeat::{Heartbeat, Message, Verdict},
-        replay::ReplayWindow,
-        session::{Cipher, Session, SessionParams},
     },
 };
 

@@ -1,15 +1,14 @@
 //! Questions to peers and from them, and fresh looks at the paths.
 
+use netft_proto::{ids::PeerId, time::Time};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Adapter;
 use crate::{
-    id::PeerId,
+    adapter::Adapter,
     io::{
-        driver::Request,
+        control::Request,
         quic::{AskError, Question},
     },
-    time::Time,
 };
 
 impl Adapter {

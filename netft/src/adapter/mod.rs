@@ -6,37 +6,36 @@
 
 mod ask;
 mod drain;
-mod error;
-mod events;
 mod open;
 mod reconfigure;
-mod snapshot;
 
 use std::sync::{Arc, Mutex};
 
+use netft_proto::{
+    config::{Config, RouteOverride},
+    ids::{PeerId, RouteId},
+    route::{Event, PeerChange, RouteChange},
+    topology::{Offers, Resolved},
+};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
-pub use self::{
-    drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
-    error::{OpenError, PeerError, ReconfigureError, RouteError},
-    events::{EVENT_BACKLOG, EventStream, Skipped},
-    snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
+use crate::io::{
+    adapter::lock::AdapterLock,
+    control::{Message, Request},
+    netlink::Netlink,
+    quic::Manager,
 };
-pub use crate::io::quic::{AskError, MAX_ANSWER, Question};
-use crate::{
-    config::{Config, RouteOverride},
-    id::{PeerId, RouteId},
-    io::{
-        driver::{Message, Request},
-        lock::AdapterLock,
-        netlink::Netlink,
-        quic::Manager,
+pub use crate::{
+    api::{
+        drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
+        error::{OpenError, PeerError, ReconfigureError, RouteError},
+        events::{EVENT_BACKLOG, EventStream, Skipped},
+        snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
     },
-    route::{Event, PeerChange, RouteChange},
-    topology::{Offers, Resolved},
+    io::quic::{AskError, MAX_ANSWER, Question},
 };
 
 /// A running node: its adapter, routes and sessions.

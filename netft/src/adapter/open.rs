@@ -7,27 +7,37 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use netft_proto::{
+    config::{Backend, Config},
+    topology::{Offers, Resolved},
+};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::{Adapter, EVENT_BACKLOG, EventStream, OpenError};
 use crate::{
-    config::{Backend, Config},
-    io::{
-        clock,
-        driver::{self, DriverParts, Message},
-        fib::SharedFib,
-        guard::{AdapterGuard, Wanted},
-        keeper::{Keeper, World},
-        lock::AdapterLock,
-        lookout::Lookout,
-        netlink::{Monitor, Netlink},
-        quic::{self, FromQuic, Manager, QUEUE},
-        resolver::Resolver,
-        tun::{self, Opened},
-        worker::{WorkerIo, Workers},
+    adapter::Adapter,
+    api::{
+        error::OpenError,
+        events::{EVENT_BACKLOG, EventStream},
     },
-    topology::{Offers, Resolved},
+    io::{
+        adapter::{
+            lock::AdapterLock,
+            reconciler::{AdapterGuard, Wanted},
+            tun,
+            tun::Opened,
+        },
+        carrier_monitor::Lookout,
+        clock, control,
+        control::{DriverParts, Message},
+        datapath::{WorkerIo, Workers},
+        fib::SharedFib,
+        netlink::{Monitor, Netlink},
+        netlink_watcher::{Keeper, World},
+        quic,
+        quic::{FromQuic, Manager, QUEUE},
+        resolver::Resolver,
+    },
 };
 
 /// Heartbeats and complaints on their way from the workers; beyond it the newest is dropped and
@@ -113,7 +123,7 @@ async fn start(
         told,
         world,
     };
-    let driver = driver::spawn(parts).map_err(system("start the driver"))?;
+    let driver = control::spawn(parts).map_err(system("start the driver"))?;
     let next_peer = config.peers.len() as u32;
     let (config, changes) = watch::channel(config);
     let (resolved, names) = watch::channel(Resolved::new());

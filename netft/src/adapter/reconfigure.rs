@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use netft_proto::{
+    config,
+    config::{Change, Config},
+};
 use tokio::{sync::oneshot, time::sleep};
 
-use super::{Adapter, ReconfigureError};
 use crate::{
-    config::{self, Change, Config},
+    adapter::Adapter,
+    api::error::ReconfigureError,
     io::{
-        driver::{NewConfig, Request},
-        keeper::World,
+        control::{NewConfig, Request},
         netlink::Netlink,
+        netlink_watcher::World,
     },
 };
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use netft_proto::time::Time;
 use rustix::time::{ClockId, clock_gettime};
-
-use crate::time::Time;
 
 /// The present moment: `CLOCK_BOOTTIME`, so that a suspended machine ages its keys and its
 /// verdicts (reliability 2.4).

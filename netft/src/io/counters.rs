@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::wire::DropReason;
+use netft_proto::wire::DropReason;
 
 /// The counters of one worker. Only that worker adds, anyone reads.
 #[derive(Debug, Default)]

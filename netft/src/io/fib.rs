@@ -1,6 +1,6 @@
 //! What the packet path reads: one immutable table, swapped whole.
 //!
-//! The driver builds it from the engine's [`Table`](crate::route::Table), the open sockets, the
+//! The driver builds it from the engine's [`Table`](netft_proto::route::Table), the open sockets, the
 //! live sessions and the adapter's queues; workers load it once per batch.
 
 use std::{
@@ -12,19 +12,19 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use netft_proto::{
+    cadence::reply_template::Form,
+    ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
+    loss_detection::Way,
+    packet::token_bucket::Rate,
+    session::Session,
+};
 
-use super::{
+use crate::io::{
     counters::RouteCounters,
-    quic::carrier::{Carrier, Marks},
+    quic::transport::{Carrier, Marks},
     relays::Relays,
     steering::Steering,
-};
-use crate::{
-    addr::VirtualAddrs,
-    id::{PeerId, RouteId},
-    packet::rate::Rate,
-    route::{Form, flight::Way},
-    wire::session::Session,
 };
 
 /// The table, as workers hold it.

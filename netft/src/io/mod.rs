@@ -1,19 +1,17 @@
 //! The only I/O: TUN, sockets, packet path, netlink, QUIC control session, driver.
 
+pub mod adapter;
+pub(crate) mod carrier_monitor;
 pub mod clock;
+pub(crate) mod control;
 pub mod counters;
-pub(crate) mod driver;
+pub mod datapath;
 pub mod fib;
-pub mod guard;
 pub mod identity;
-pub(crate) mod keeper;
-pub mod lock;
-pub(crate) mod lookout;
 pub mod netlink;
+pub(crate) mod netlink_watcher;
 pub mod quic;
 pub mod relays;
 pub(crate) mod resolver;
 pub mod steering;
 pub mod sys;
-pub mod tun;
-pub mod worker;

@@ -11,12 +11,13 @@ use std::{
     sync::Arc,
 };
 
-use super::fib::{Path, PeerEntry, SocketId, UdpSocket};
-use crate::{
-    id::{PeerId, RouteId},
-    packet::rate::Rate,
+use netft_proto::{
+    ids::{PeerId, RouteId},
+    packet::token_bucket::Rate,
     wire::relay::Tag,
 };
+
+use crate::io::fib::{Path, PeerEntry, SocketId, UdpSocket};
 
 /// The part of the forwarding table that is about relays.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Looks up the names of peers, away from the driver: one task in the caller's runtime, and a
 //! thread per lookup, because the system's resolver blocks for as long as it likes. At most
-//! [`MAX_PENDING`](crate::topology::names::MAX_PENDING) are under way. Without names it sleeps.
+//! [`MAX_PENDING`](netft_proto::topology::names::MAX_PENDING) are under way. Without names it sleeps.
 
 use std::{
     io,
@@ -9,14 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::JoinSet,
-    time::sleep,
-};
-
-use super::{clock, driver::Message, fib::SharedFib};
-use crate::{
+use netft_proto::{
     config::{Config, HostName},
     route::EventKind,
     topology::{
@@ -24,6 +17,13 @@ use crate::{
         names::{Key, Names},
     },
 };
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+use crate::io::{clock, control::Message, fib::SharedFib};
 
 /// How often to look whether a name is due: a peer is lost, or its time has come.
 const LOOK: Duration = Duration::from_millis(250);

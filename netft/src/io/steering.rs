@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use super::fib::{Path, PeerEntry};
-use crate::route::{Policies, Policy, balance::pick, policy::Traffic};
+use netft_proto::route::{Policies, Policy, balance::pick, policy::Traffic};
+
+use crate::io::fib::{Path, PeerEntry};
 
 /// The way of one packet.
 #[derive(Clone, Copy)]
@@ -106,12 +107,13 @@ impl PeerEntry {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::*;
-    use crate::{
-        id::{PeerId, RouteId},
-        io::fib::{SocketId, UdpSocket},
+    use netft_proto::{
+        ids::{PeerId, RouteId},
         route::{TrafficClass, policy::Dscp},
     };
+
+    use super::*;
+    use crate::io::fib::{SocketId, UdpSocket};
 
     /// Route n of the best n, and whether flows may use it and it is suspect.
     fn entry(policies: Policies, lanes: &[(bool, bool)]) -> PeerEntry {

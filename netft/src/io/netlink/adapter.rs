@@ -3,6 +3,7 @@
 use std::{fs, net::IpAddr, pin::pin};
 
 use futures_util::TryStreamExt;
+use netft_proto::ids::virtual_addrs::VirtualAddrs;
 use rtnetlink::{
     LinkUnspec,
     packet_route::{
@@ -12,8 +13,7 @@ use rtnetlink::{
     },
 };
 
-use super::{Netlink, NetlinkError, answer, convert, optional};
-use crate::addr::VirtualAddrs;
+use crate::io::netlink::{Netlink, NetlinkError, answer, convert, optional};
 
 /// The largest super-packet the kernel may hand over, bytes: the frames of its segments, filled up
 /// to whole blocks, still fit one UDP send with segmentation (65,507 bytes). 44 segments of TCP at

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netft_proto::topology::{Interface, LocalAddr};
 use rtnetlink::{
     packet_core::Nla,
     packet_route::{
@@ -12,12 +13,11 @@ use rtnetlink::{
     },
 };
 
-use super::{
+use crate::io::netlink::{
     adapter::AdapterAddr,
     interfaces::{Device, DeviceKind},
     routes::HostRoute,
 };
-use crate::topology::{Interface, LocalAddr};
 
 pub(super) fn interface(message: &LinkMessage) -> Interface {
     let flags = message.header.flags;

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, net::IpAddr, pin::pin};
 
 use futures_util::{StreamExt, TryStreamExt};
+use netft_proto::topology::Interface;
 use rtnetlink::packet_route::{
     AddressFamily,
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 
-use super::{Netlink, NetlinkError, answer, convert, optional};
-use crate::topology::Interface;
+use crate::io::netlink::{Netlink, NetlinkError, answer, convert, optional};
 
 /// A device that has, or might have, the adapter's name.
 #[derive(Clone, Debug, PartialEq, Eq)]

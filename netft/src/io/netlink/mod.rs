@@ -21,7 +21,7 @@ use std::{
 use rtnetlink::{Handle, sys::AsyncSocket};
 use tokio::task::JoinHandle;
 
-pub use self::{
+pub use crate::io::netlink::{
     adapter::{Adapter, AdapterAddr, Configured, GSO_MAX_SIZE},
     interfaces::{Device, DeviceKind},
     monitor::{Changes, Monitor},

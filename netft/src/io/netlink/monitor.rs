@@ -19,7 +19,7 @@ use rtnetlink::{
 };
 use tokio::{sync::Notify, task::JoinHandle};
 
-use super::NetlinkError;
+use crate::io::netlink::NetlinkError;
 
 const GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Link,

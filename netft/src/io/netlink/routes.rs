@@ -11,7 +11,7 @@ use rtnetlink::packet_route::{
     },
 };
 
-use super::{Netlink, NetlinkError, answer, convert, optional};
+use crate::io::netlink::{Netlink, NetlinkError, answer, convert, optional};
 
 /// Marks the routes that are ours, so that leftovers of a crash can be told from an operator's
 /// own; shown as `proto 194` by ip(8). No routing daemon uses it.

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use netft_proto::{config::PrivateKey, ids::NodeKey};
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
@@ -9,11 +10,10 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::{hkdf, hmac};
 
-use super::{
+use crate::io::quic::{
     socket::RouteSocket,
     tls::{SPOKEN, Tls},
 };
-use crate::{config::PrivateKey, id::NodeKey};
 
 /// Smallest UDP payload every QUIC path carries (RFC 9000 section 14): no discovery is needed.
 const DATAGRAM: u16 = 1200;
@@ -43,7 +43,7 @@ pub(in crate::io) enum EndpointError {
 }
 
 /// Starts the endpoint over `socket`, inside a tokio runtime.
-pub(super) fn start(
+pub(in crate::io) fn start(
     tls: &Tls,
     key: &PrivateKey,
     peers: impl Iterator<Item = NodeKey>,
@@ -60,7 +60,7 @@ pub(super) fn start(
 }
 
 /// How to answer the nodes that hold one of `peers`.
-pub(super) fn server(
+pub(in crate::io) fn server(
     tls: &Tls,
     peers: impl Iterator<Item = NodeKey>,
 ) -> Result<ServerConfig, EndpointError> {
@@ -73,12 +73,12 @@ pub(super) fn server(
 }
 
 /// How to dial the node that holds `peer`.
-pub(super) fn client(tls: &Tls, peer: NodeKey) -> Result<ClientConfig, EndpointError> {
+pub(in crate::io) fn client(tls: &Tls, peer: NodeKey) -> Result<ClientConfig, EndpointError> {
     speaking(tls, peer, SPOKEN)
 }
 
 /// The same, to speak one of `alpn`.
-pub(super) fn speaking(
+pub(in crate::io) fn speaking(
     tls: &Tls,
     peer: NodeKey,
     alpn: &[&[u8]],

@@ -1,22 +1,22 @@
 //! Why there is no session: what this node refuses, what the peer refuses, what did not arrive.
 
+use netft_proto::{ids::virtual_addrs::VirtualAddrs, wire::header::VERSION};
 use quinn::{ConnectionError, ReadError, ReadExactError, TransportErrorCode, VarInt, WriteError};
 
-use super::tls::KeyRefused;
-use crate::{addr::VirtualAddrs, wire::header::VERSION};
+use crate::io::quic::tls::KeyRefused;
 
 /// QUIC close code: the node stops. Its sessions end at once.
-pub(super) const GOING_AWAY: VarInt = VarInt::from_u32(1);
+pub(in crate::io) const GOING_AWAY: VarInt = VarInt::from_u32(1);
 /// QUIC close code: a newer session has taken over.
-pub(super) const SUPERSEDED: VarInt = VarInt::from_u32(2);
+pub(in crate::io) const SUPERSEDED: VarInt = VarInt::from_u32(2);
 /// What quinn sends when the last handle is dropped: an attempt given up.
-pub(super) const ABANDONED: VarInt = VarInt::from_u32(0);
+pub(in crate::io) const ABANDONED: VarInt = VarInt::from_u32(0);
 /// The longest reason of a peer that is shown, characters.
 const MAX_REASON: usize = 200;
 
 /// Why this node refuses a peer. The text goes to the peer too, so it names both sides.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(in crate::io) enum Refusal {
     #[error("wire version {theirs}, but this node speaks {VERSION}: run the same netft on both")]
     Version { theirs: u8 },
     #[error(
@@ -39,7 +39,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) fn code(&self) -> VarInt {
+    pub(in crate::io) fn code(&self) -> VarInt {
         VarInt::from_u32(match self {
             Self::Version { .. } => 0x10,
             Self::Addresses { .. } => 0x11,
@@ -53,7 +53,7 @@ impl Refusal {
 
 /// Why an attempt came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Failure {
+pub(in crate::io) enum Failure {
     /// This node refused.
     #[error("this node refuses the peer: {0}")]
     Refused(#[from] Refusal),
@@ -87,7 +87,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// One word for each kind, so that each is told of by itself.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(in crate::io) fn kind(&self) -> &'static str {
         match self {
             Self::Refused(Refusal::Version { .. }) => "version",
             Self::Refused(Refusal::Addresses { .. }) => "addresses",
@@ -105,7 +105,7 @@ impl Failure {
     }
 
     /// Whether the next attempt will most likely end the same.
-    pub(super) fn lasts(&self) -> bool {
+    pub(in crate::io) fn lasts(&self) -> bool {
         !matches!(self, Self::Lost(_))
     }
 }
@@ -159,7 +159,7 @@ fn is_tls(code: TransportErrorCode) -> bool {
 }
 
 /// A peer's text, safe to log and to show (C-14).
-pub(super) fn printable(text: &[u8]) -> String {
+pub(in crate::io) fn printable(text: &[u8]) -> String {
     String::from_utf8_lossy(text).escape_default().take(MAX_REASON).collect()
 }
 

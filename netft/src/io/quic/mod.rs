@@ -18,33 +18,25 @@
 //! session ends when the peer says so, when its process is replaced by another, or when a newer
 //! session has taken over. [`Manager`] is the way in; the driver owns it.
 
-mod ask;
-mod attempt;
-pub(in crate::io) mod carrier;
-mod control;
 mod endpoint;
-mod exchange;
 mod failure;
-mod manager;
-mod number;
-mod origins;
-mod peer;
+mod handshake_return_path;
+pub(in crate::io) mod session;
 mod socket;
-mod standing;
-mod strangers;
 #[cfg(test)]
 mod tests;
 mod tls;
+pub(in crate::io) mod transport;
+mod unverified_sources;
 
 use std::{net::SocketAddr, sync::Arc};
 
-pub use ask::{AskError, MAX_ANSWER, Question};
-pub use manager::{Manager, StartError};
+use netft_proto::{ids::PeerId, session::Session, wire::interfaces::Interfaces};
 
-use super::fib::SocketId;
-use crate::{
-    id::PeerId,
-    wire::{interfaces::Interfaces, session::Session},
+use crate::io::fib::SocketId;
+pub use crate::io::quic::session::{
+    manager::{Manager, StartError},
+    peer_query::{AskError, MAX_ANSWER, Question},
 };
 
 /// The most datagrams that wait for the control session; beyond it the sender drops and counts.

@@ -7,8 +7,8 @@
 //! waits for a network.
 
 use std::{
-    fmt,
-    io::{self, IoSliceMut},
+    fmt, io,
+    io::IoSliceMut,
     net::{Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     pin::Pin,
@@ -17,42 +17,38 @@ use std::{
     time::Instant,
 };
 
+use netft_proto::{config::DEFAULT_PORT, ids::PeerId, wire::DropReason};
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
 use tokio::sync::mpsc;
 
-use super::{QuicDatagram, origins::Origins, strangers::Strangers};
-use crate::{
-    config::DEFAULT_PORT,
-    id::PeerId,
-    io::{
-        counters::Counters,
-        fib::{Path, SharedFib, UdpSocket},
-        sys::udp,
-    },
-    wire::DropReason,
+use crate::io::{
+    counters::Counters,
+    fib::{Path, SharedFib, UdpSocket},
+    quic::{QuicDatagram, handshake_return_path::Origins, unverified_sources::Strangers},
+    sys::udp,
 };
 
 /// A unique local prefix (RFC 4193) that never leaves this process: "netft" and a peer's number.
-pub(super) const PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
+pub(in crate::io) const PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
 
 /// The address under which QUIC knows a peer.
-pub(super) fn address_of(peer: PeerId) -> SocketAddr {
+pub(in crate::io) fn address_of(peer: PeerId) -> SocketAddr {
     let [a, b, c] = PREFIX;
     (Ipv6Addr::new(a, b, c, 0, 0, 0, 1, peer.0), DEFAULT_PORT).into()
 }
 
 /// The peer behind such an address.
-pub(super) fn peer_of(address: SocketAddr) -> Option<PeerId> {
+pub(in crate::io) fn peer_of(address: SocketAddr) -> Option<PeerId> {
     let SocketAddr::V6(v6) = address else { return None };
     let peer = PeerId(v6.ip().segments()[7]);
     (address_of(peer) == address).then_some(peer)
 }
 
 /// All routes to all peers, as one socket.
-pub(super) struct RouteSocket {
+pub(in crate::io) struct RouteSocket {
     fib: SharedFib,
     /// quinn reads from one task; the lock is never contended.
     arrivals: Mutex<mpsc::Receiver<QuicDatagram>>,
@@ -64,7 +60,7 @@ pub(super) struct RouteSocket {
 }
 
 impl RouteSocket {
-    pub(super) fn new(
+    pub(in crate::io) fn new(
         fib: SharedFib,
         arrivals: mpsc::Receiver<QuicDatagram>,
         counters: Arc<Counters>,
@@ -74,7 +70,7 @@ impl RouteSocket {
     }
 
     /// The sources that are no routes; the socket goes to QUIC, this stays.
-    pub(super) fn strangers(&self) -> Arc<Mutex<Strangers>> {
+    pub(in crate::io) fn strangers(&self) -> Arc<Mutex<Strangers>> {
         self.strangers.clone()
     }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use netft_proto::{config::PrivateKey, ids::NodeKey};
 use quinn::crypto::rustls::HandshakeData;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
@@ -23,19 +24,17 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::{config::PrivateKey, id::NodeKey};
-
 /// What the two ends of a control session agree to speak.
-pub(super) const CONTROL: &[u8] = b"netft/1";
+pub(in crate::io) const CONTROL: &[u8] = b"netft/1";
 /// The same, and each may ask the other questions. An end that does not know this one chooses
 /// [`CONTROL`], so nodes of both kinds have sessions with each other.
-pub(super) const ASKING: &[u8] = b"netft/1+ask";
+pub(in crate::io) const ASKING: &[u8] = b"netft/1+ask";
 /// What this node offers, what it likes best first.
-pub(super) const SPOKEN: &[&[u8]] = &[ASKING, CONTROL];
+pub(in crate::io) const SPOKEN: &[&[u8]] = &[ASKING, CONTROL];
 /// What the two ends of a route's own connection agree to speak.
-pub(super) const CARRIER: &[u8] = b"netft-carrier/1";
+pub(in crate::io) const CARRIER: &[u8] = b"netft-carrier/1";
 /// The name the client asks for: TLS wants one, the key is what counts.
-pub(super) const SERVER_NAME: &str = "peer.netft.invalid";
+pub(in crate::io) const SERVER_NAME: &str = "peer.netft.invalid";
 /// What stands before the 32 key bytes in a SubjectPublicKeyInfo of Ed25519 (RFC 8410 section 4).
 const SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -44,7 +43,7 @@ const SPKI_LEN: usize = SPKI_PREFIX.len() + 32;
 
 /// Why a key was refused, as it appears in the error of the QUIC connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum KeyRefused {
+pub(in crate::io) enum KeyRefused {
     /// Another machine runs with this node's key.
     #[error("the peer holds this node's own key")]
     Own,
@@ -54,7 +53,7 @@ pub(super) enum KeyRefused {
 }
 
 /// The two sides' TLS configurations of one node.
-pub(super) struct Tls {
+pub(in crate::io) struct Tls {
     provider: Arc<CryptoProvider>,
     key: Arc<CertifiedKey>,
     own: NodeKey,
@@ -65,7 +64,7 @@ impl Tls {
     ///
     /// # Errors
     /// When `key` is no Ed25519 key.
-    pub(super) fn new(key: &PrivateKey, own: NodeKey) -> Result<Self, Error> {
+    pub(in crate::io) fn new(key: &PrivateKey, own: NodeKey) -> Result<Self, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.0.as_slice()));
         let signing = rustls::crypto::ring::sign::any_supported_type(&der)?;
@@ -78,7 +77,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the provider lacks TLS 1.3, which ring's does not.
-    pub(super) fn server(
+    pub(in crate::io) fn server(
         &self,
         peers: impl Iterator<Item = NodeKey>,
         alpn: &[&[u8]],
@@ -99,7 +98,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the provider lacks TLS 1.3, which ring's does not.
-    pub(super) fn client(
+    pub(in crate::io) fn client(
         &self,
         peer: NodeKey,
         alpn: &[&[u8]],
@@ -135,14 +134,14 @@ fn spki(key: &NodeKey) -> [u8; SPKI_LEN] {
 }
 
 /// The key the other end of an established QUIC connection has proven to hold.
-pub(super) fn proven_key(connection: &quinn::Connection) -> Option<NodeKey> {
+pub(in crate::io) fn proven_key(connection: &quinn::Connection) -> Option<NodeKey> {
     let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let key = identity.first()?.strip_prefix(&SPKI_PREFIX)?;
     key.try_into().ok().map(NodeKey)
 }
 
 /// Whether both ends of an established connection take questions.
-pub(super) fn takes_questions(connection: &quinn::Connection) -> bool {
+pub(in crate::io) fn takes_questions(connection: &quinn::Connection) -> bool {
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     data.is_some_and(|data| data.protocol.as_deref() == Some(ASKING))
 }

@@ -9,8 +9,8 @@ use std::{
 use rustix::{
     buffer::spare_capacity,
     event::{
-        Timespec,
-        epoll::{self, CreateFlags, EventData, EventFlags},
+        Timespec, epoll,
+        epoll::{CreateFlags, EventData, EventFlags},
     },
 };
 

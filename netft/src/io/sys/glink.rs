@@ -11,7 +11,7 @@ use std::{
     ptr,
 };
 
-use super::tun::{check, name_of, request};
+use crate::io::sys::tun::{check, name_of, request};
 
 const ETHTOOL_GLINK: u32 = 0x0a;
 

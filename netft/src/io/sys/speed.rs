@@ -7,7 +7,7 @@ use std::{
     ptr,
 };
 
-use super::tun::{check, request};
+use crate::io::sys::tun::{check, request};
 
 const ETHTOOL_GSET: u32 = 0x01;
 /// What drivers say that do not know (`SPEED_UNKNOWN`), in either width.

@@ -1,4 +1,4 @@
-//! The ioctls of `/dev/net/tun`. Decides nothing; [`io::tun`](crate::io::tun) calls it.
+//! The ioctls of `/dev/net/tun`. Decides nothing; [`io::tun`](crate::io::adapter::tun) calls it.
 
 #![expect(unsafe_code, reason = "ioctls of /dev/net/tun have no safe wrapper")]
 

@@ -1,14 +1,12 @@
 //! Questions on the control session.
 
+use netft_proto::ids::PeerId;
+
 use super::{
-    super::{ask::MAX_ANSWER, tls::CONTROL},
     rig::{Node, Raw, both_up, pair},
     until,
 };
-use crate::{
-    id::PeerId,
-    io::quic::{AskError, Question},
-};
+use crate::io::quic::{AskError, Question, session::peer_query::MAX_ANSWER, tls::CONTROL};
 
 /// Answers with what `reply` makes of each question; `None` refuses it.
 fn answer(node: &Node, reply: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static) {

@@ -8,29 +8,29 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use quinn::{Connection, ConnectionError, Endpoint, VarInt};
-use tokio::{sync::mpsc, task::JoinSet};
-use zeroize::Zeroizing;
-
-use super::super::{
-    FromQuic, Manager, QUEUE, QuicDatagram, endpoint,
-    socket::{RouteSocket, address_of},
-    tls::{SERVER_NAME, SPOKEN, Tls},
-};
-use crate::{
-    addr::VirtualAddrs,
+use netft_proto::{
     config::{Backend, Config, Peer, PrivateKey, Timings},
-    id::{NodeKey, PeerId, RouteId},
-    io::{
-        counters::Counters,
-        fib::{self, Fib, Path, PeerEntry, SharedFib, SocketId},
-        identity,
-    },
+    ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
+    session::Session,
     wire::{
         header::{HEADER_LEN, Header, Kind, OVERHEAD, VERSION, is_quic},
         hello::Hello,
         interfaces::Interfaces,
-        session::Session,
+    },
+};
+use quinn::{Connection, ConnectionError, Endpoint, VarInt};
+use tokio::{sync::mpsc, task::JoinSet};
+use zeroize::Zeroizing;
+
+use crate::io::{
+    counters::Counters,
+    fib,
+    fib::{Fib, Path, PeerEntry, SharedFib, SocketId},
+    identity,
+    quic::{
+        FromQuic, Manager, QUEUE, QuicDatagram, endpoint,
+        socket::{RouteSocket, address_of},
+        tls::{SERVER_NAME, SPOKEN, Tls},
     },
 };
 
@@ -39,19 +39,19 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a node is, apart from its process.
 #[derive(Clone)]
-pub(super) struct Plan {
-    pub(super) name: &'static str,
-    pub(super) key: PrivateKey,
-    pub(super) public: NodeKey,
-    pub(super) addrs: VirtualAddrs,
-    pub(super) rekey: Duration,
+pub(in crate::io) struct Plan {
+    pub(in crate::io) name: &'static str,
+    pub(in crate::io) key: PrivateKey,
+    pub(in crate::io) public: NodeKey,
+    pub(in crate::io) addrs: VirtualAddrs,
+    pub(in crate::io) rekey: Duration,
     /// The socket that hears nothing.
-    pub(super) silent: Option<usize>,
-    pub(super) sockets: Arc<Vec<UdpSocket>>,
+    pub(in crate::io) silent: Option<usize>,
+    pub(in crate::io) sockets: Arc<Vec<UdpSocket>>,
 }
 
 impl Plan {
-    pub(super) fn new(name: &'static str, sockets: usize) -> Self {
+    pub(in crate::io) fn new(name: &'static str, sockets: usize) -> Self {
         let key = identity::generate().unwrap();
         let public = identity::public_key(&key).unwrap();
         let open = |_| {
@@ -90,8 +90,8 @@ impl Plan {
             hold: Duration::from_secs(1),
             mtu_raise: Duration::from_secs(60),
             multicast: 0,
-            relay: crate::config::Relay::default(),
-            resend: crate::route::flight::Limits::default(),
+            relay: netft_proto::config::Relay::default(),
+            resend: netft_proto::loss_detection::Limits::default(),
             history: 0,
             rekey: self.rekey,
             timings: Timings::default(),
@@ -107,7 +107,7 @@ impl Plan {
                 addresses: peer.addresses(),
                 names: Vec::new(),
                 routes: Vec::new(),
-                policies: crate::route::Policies::default(),
+                policies: netft_proto::route::Policies::default(),
                 carrier: None,
             }],
         }
@@ -177,23 +177,23 @@ impl Plan {
 }
 
 /// Two nodes that know each other, over `routes` routes.
-pub(super) fn pair(routes: usize) -> (Plan, Plan) {
+pub(in crate::io) fn pair(routes: usize) -> (Plan, Plan) {
     (Plan::new("node-a", routes), Plan::new("node-b", routes))
 }
 
 /// What a node's driver was told.
 #[derive(Default)]
-pub(super) struct Told {
-    pub(super) live: BTreeMap<u32, Arc<Session>>,
-    pub(super) preferred: Option<u32>,
-    pub(super) ups: usize,
-    pub(super) duplicates: usize,
-    pub(super) reasons: Vec<String>,
-    pub(super) names: BTreeSet<String>,
-    pub(super) boots: BTreeSet<u64>,
+pub(in crate::io) struct Told {
+    pub(in crate::io) live: BTreeMap<u32, Arc<Session>>,
+    pub(in crate::io) preferred: Option<u32>,
+    pub(in crate::io) ups: usize,
+    pub(in crate::io) duplicates: usize,
+    pub(in crate::io) reasons: Vec<String>,
+    pub(in crate::io) names: BTreeSet<String>,
+    pub(in crate::io) boots: BTreeSet<u64>,
     /// Whether the peer's adapter was up, by the last hello.
-    pub(super) adapter_up: Option<bool>,
-    pub(super) lists: Vec<Interfaces>,
+    pub(in crate::io) adapter_up: Option<bool>,
+    pub(in crate::io) lists: Vec<Interfaces>,
 }
 
 impl Told {
@@ -227,11 +227,11 @@ impl Told {
         }
     }
 
-    pub(super) fn never_up(&self) -> bool {
+    pub(in crate::io) fn never_up(&self) -> bool {
         self.ups == 0
     }
 
-    pub(super) fn live_boots(&self) -> BTreeSet<u64> {
+    pub(in crate::io) fn live_boots(&self) -> BTreeSet<u64> {
         self.live.values().map(|session| session.boot_id()).collect()
     }
 
@@ -241,8 +241,8 @@ impl Told {
 }
 
 /// A node that runs. Dropping it is its sudden death.
-pub(super) struct Node {
-    pub(super) manager: Manager,
+pub(in crate::io) struct Node {
+    pub(in crate::io) manager: Manager,
     told: Arc<Mutex<Told>>,
     fib: SharedFib,
     plan: Plan,
@@ -251,13 +251,13 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(plan: &Plan, peer: &Plan, boot_id: u64) -> Self {
+    pub(in crate::io) fn start(plan: &Plan, peer: &Plan, boot_id: u64) -> Self {
         let node = Self::start_without_routes(plan, peer, boot_id);
         node.give_routes();
         node
     }
 
-    pub(super) fn start_without_routes(plan: &Plan, peer: &Plan, boot_id: u64) -> Self {
+    pub(in crate::io) fn start_without_routes(plan: &Plan, peer: &Plan, boot_id: u64) -> Self {
         let fib: SharedFib = Arc::new(ArcSwap::from_pointee(Fib::default()));
         let (readers, arrivals) = plan.readers();
         let told = Arc::new(Mutex::new(Told::default()));
@@ -269,43 +269,43 @@ impl Node {
         Self { manager, told, fib, plan, peer, _readers: readers }
     }
 
-    pub(super) fn give_routes(&self) {
+    pub(in crate::io) fn give_routes(&self) {
         self.fib.store(Arc::new(self.plan.fib(&self.peer)));
         self.manager.fib_changed();
     }
 
     /// As the driver does once a route is usable: one route instead of the race.
-    pub(super) fn activate(&self) {
+    pub(in crate::io) fn activate(&self) {
         let mut fib = self.plan.fib(&self.peer);
         fib.peers[0].active = Some(fib.peers[0].candidates[0].clone());
         self.fib.store(Arc::new(fib.noted()));
         self.manager.fib_changed();
     }
 
-    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+    pub(in crate::io) fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap()
     }
 
-    pub(super) fn preferred(&self) -> Option<u32> {
+    pub(in crate::io) fn preferred(&self) -> Option<u32> {
         self.told().preferred
     }
 
     /// The boot id of the peer's process data goes to.
-    pub(super) fn boot(&self) -> Option<u64> {
+    pub(in crate::io) fn boot(&self) -> Option<u64> {
         self.told().sending().map(|session| session.boot_id())
     }
 
-    pub(super) fn complains(&self, what: &str) -> bool {
+    pub(in crate::io) fn complains(&self, what: &str) -> bool {
         self.told().reasons.iter().any(|reason| reason.contains(what))
     }
 
     /// Whether both send on the same session.
-    pub(super) fn same_session(&self, other: &Self) -> bool {
+    pub(in crate::io) fn same_session(&self, other: &Self) -> bool {
         let number = self.told().sending().map(|session| sealed(&session).1.session);
         number.is_some() && number == other.preferred()
     }
 
-    pub(super) async fn close(self) {
+    pub(in crate::io) async fn close(self) {
         self.manager.close().await;
     }
 }
@@ -320,7 +320,7 @@ fn sealed(session: &Session) -> (Vec<u8>, Header) {
 }
 
 /// Whether what `from` sends now is opened by `to`.
-pub(super) fn carries(from: &Node, to: &Node) -> bool {
+pub(in crate::io) fn carries(from: &Node, to: &Node) -> bool {
     let Some(session) = from.told().sending() else { return false };
     let (mut frame, header) = sealed(&session);
     let Some(session) = to.told().live.get(&header.session).cloned() else { return false };
@@ -328,7 +328,7 @@ pub(super) fn carries(from: &Node, to: &Node) -> bool {
 }
 
 /// Waits for `condition`.
-pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(in crate::io) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < DEADLINE, "in vain: {what}");
@@ -337,12 +337,12 @@ pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Waits until both have a session to send on.
-pub(super) async fn both_up(a: &Node, b: &Node) {
+pub(in crate::io) async fn both_up(a: &Node, b: &Node) {
     until("both are up", || a.preferred().is_some() && b.preferred().is_some()).await;
 }
 
 /// A peer with the right key and its own idea of the exchange.
-pub(super) struct Raw {
+pub(in crate::io) struct Raw {
     endpoint: Endpoint,
     tls: Tls,
     plan: Plan,
@@ -351,7 +351,7 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    pub(super) fn start(plan: &Plan, peer: &Plan) -> Self {
+    pub(in crate::io) fn start(plan: &Plan, peer: &Plan) -> Self {
         let fib: SharedFib = Arc::new(ArcSwap::from_pointee(plan.fib(peer)));
         let (readers, arrivals) = plan.readers();
         let socket = RouteSocket::new(fib, arrivals, Arc::new(Counters::default()));
@@ -361,7 +361,7 @@ impl Raw {
         Self { endpoint, tls, plan: plan.clone(), peer: peer.public, _readers: readers }
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection, ConnectionError> {
+    pub(in crate::io) async fn connect(&self) -> Result<Connection, ConnectionError> {
         self.connect_speaking(SPOKEN).await
     }
 
@@ -372,7 +372,7 @@ impl Raw {
     }
 
     /// A framed hello of a process with this boot id.
-    pub(super) fn hello(&self, boot_id: u64) -> Vec<u8> {
+    pub(in crate::io) fn hello(&self, boot_id: u64) -> Vec<u8> {
         let mut body = Vec::new();
         Hello {
             version: VERSION,
@@ -390,7 +390,7 @@ impl Raw {
     }
 
     /// Says `bytes` and returns the code and the text the node closes with.
-    pub(super) async fn say(&self, bytes: &[u8]) -> (VarInt, String) {
+    pub(in crate::io) async fn say(&self, bytes: &[u8]) -> (VarInt, String) {
         let connection = self.connect().await.unwrap();
         let (mut send, _recv) = connection.open_bi().await.unwrap();
         send.write_all(bytes).await.unwrap();
@@ -403,17 +403,17 @@ impl Raw {
     }
 
     /// The text a process with this boot id is refused with.
-    pub(super) async fn refused(&self, boot_id: u64) -> String {
+    pub(in crate::io) async fn refused(&self, boot_id: u64) -> String {
         self.say(&self.hello(boot_id)).await.1
     }
 
     /// Joins as a process with this boot id, which then answers what it is asked until dropped.
-    pub(super) async fn join(&self, boot_id: u64, generation: u32) -> JoinSet<()> {
+    pub(in crate::io) async fn join(&self, boot_id: u64, generation: u32) -> JoinSet<()> {
         self.join_speaking(SPOKEN, boot_id, generation).await
     }
 
     /// The same, with these protocols.
-    pub(super) async fn join_speaking(
+    pub(in crate::io) async fn join_speaking(
         &self,
         alpn: &[&[u8]],
         boot_id: u64,

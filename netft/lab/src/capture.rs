@@ -1,0 +1,109 @@
+//! A tap on one interface: sees every frame, and can put frames on the wire.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use socket2::Socket;
+
+use super::{LabError, Netns, sys};
+
+/// The most bytes a tap keeps; frames beyond are counted, not kept.
+const KEEP: usize = 256 << 20;
+
+/// A running tap.
+#[derive(Debug)]
+pub struct Capture {
+    socket: Arc<Socket>,
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    frames: Vec<Vec<u8>>,
+    bytes: usize,
+    missed: u64,
+}
+
+impl Capture {
+    /// Taps `interface` in `netns`. Frames of both directions are seen, from the Ethernet header
+    /// on; one that the sending kernel left to be segmented is seen whole.
+    ///
+    /// # Errors
+    /// When there is no such interface, or the kernel refuses packet sockets.
+    pub fn start(netns: &Netns, interface: &str) -> Result<Self, LabError> {
+        let failed = || LabError::io(format!("tap {interface}"));
+        let socket = netns.run(|| sys::packet_socket(interface)).map_err(failed())?;
+        // Best effort: the limit of the machine applies.
+        let _ = socket.set_recv_buffer_size(8 << 20);
+        socket.set_read_timeout(Some(Duration::from_millis(20))).map_err(failed())?;
+        let (socket, shared) = (Arc::new(socket), Arc::new(Shared::default()));
+        let reader = thread::spawn({
+            let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
+            move || read(&socket, &shared)
+        });
+        Ok(Self { socket, shared, reader: Some(reader) })
+    }
+
+    /// The frames seen so far.
+    pub fn frames(&self) -> Vec<Vec<u8>> {
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).frames.clone()
+    }
+
+    /// Puts a frame on the wire, as if it came from inside the network's switch.
+    ///
+    /// # Errors
+    /// When the interface is down, or the frame exceeds its MTU.
+    pub fn inject(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.send(frame).map(drop)
+    }
+
+    /// Stops and hands out every frame seen, and how many were not kept.
+    pub fn finish(mut self) -> (Vec<Vec<u8>>, u64) {
+        self.stop();
+        let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut kept.frames), kept.missed)
+    }
+
+    fn stop(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn read(socket: &Socket, shared: &Shared) {
+    use std::io::Read;
+    let mut buffer = vec![0; 1 << 17];
+    while !shared.stop.load(Relaxed) {
+        let Ok(length) = (&mut &*socket).read(&mut buffer) else { continue };
+        let mut kept = shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.bytes + length > KEEP {
+            kept.missed += 1;
+        } else {
+            kept.bytes += length;
+            kept.frames.push(buffer[..length].to_vec());
+        }
+    }
+}

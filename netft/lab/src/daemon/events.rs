@@ -1,0 +1,165 @@
+//! A daemon's events, as `netft events -f --json` prints them.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::Value;
+
+use crate::LabError;
+
+/// Time-stamps are cut off to this.
+const STAMP: Duration = Duration::from_millis(1);
+
+/// One event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its number.
+    pub seq: u64,
+    /// When, on the wall clock.
+    pub at: SystemTime,
+    /// Its name, such as `state-changed` or `moved`.
+    pub name: String,
+    /// The whole line.
+    pub line: Value,
+}
+
+impl Event {
+    /// A whole number in the line, such as a route.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.line.get(key)?.as_u64()
+    }
+
+    /// A text in the line, such as a state.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.line.get(key)?.as_str()
+    }
+
+    /// Whether it happened at `moment` or later, as far as its rounded time-stamp can tell.
+    pub fn since(&self, moment: SystemTime) -> bool {
+        self.at + STAMP >= moment
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let at = wall_clock(line.get("at")?.as_str()?)?;
+        let name = line.get("event")?.as_str()?.to_owned();
+        let seq = line.get("seq").and_then(Value::as_u64).unwrap_or_default();
+        Some(Self { seq, at, name, line })
+    }
+}
+
+/// A running `netft events -f --json`.
+#[derive(Debug)]
+pub struct Events {
+    child: Child,
+    seen: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Events {
+    pub(super) fn follow(mut command: Command) -> Result<Self, LabError> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(LabError::io("follow events"))?;
+        let seen = Arc::<Mutex<Vec<Event>>>::default();
+        if let Some(output) = child.stdout.take() {
+            let seen = Arc::clone(&seen);
+            thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    if let Some(event) = Event::parse(&line) {
+                        seen.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+                    }
+                }
+            });
+        }
+        Ok(Self { child, seen })
+    }
+
+    /// The events seen so far.
+    pub fn seen(&self) -> Vec<Event> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for the first event at or after `since` that `want` accepts.
+    ///
+    /// # Errors
+    /// After `limit`, with the events seen.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        since: SystemTime,
+        limit: Duration,
+        want: impl Fn(&Event) -> bool,
+    ) -> Result<Event, LabError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let seen = self.seen();
+            if let Some(event) = seen.iter().find(|event| event.since(since) && want(event)) {
+                return Ok(event.clone());
+            }
+            if Instant::now() > deadline {
+                let lines: Vec<String> = seen.iter().map(|event| event.line.to_string()).collect();
+                return Err(LabError::Daemon(format!(
+                    "waited in vain for {what}; events:\n{}",
+                    lines.join("\n")
+                )));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads an RFC 3339 time in UTC (`2026-11-21T10:35:44.123456Z`).
+fn wall_clock(text: &str) -> Option<SystemTime> {
+    let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
+    let (date, time) = text.split_once('T')?;
+    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let mut time = time.splitn(3, ':');
+    let (hour, minute) = (time.next()?.parse::<u64>().ok()?, time.next()?.parse::<u64>().ok()?);
+    let (whole, fraction) = time.next().map(|s| s.split_once('.').unwrap_or((s, "0")))?;
+    let seconds = hour * 3600 + minute * 60 + whole.parse::<u64>().ok()?;
+    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    // Days from the civil calendar: years start in March, so that the leap day comes last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let era_day = (month * 153 + 2) / 5 + day - 1;
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + era_day - 719_468;
+    let seconds = u64::try_from(days).ok()? * 86_400 + seconds;
+    Some(UNIX_EPOCH + Duration::new(seconds, nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_clock_times_are_read_exactly() {
+        let seconds = |text| {
+            wall_clock(text)
+                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+                .map(|d| d.as_micros())
+        };
+        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(seconds("2000-02-29T12:00:00.5Z"), Some(951_825_600_500_000));
+        assert_eq!(seconds("2026-11-21T10:35:44.123456Z"), Some(1_795_257_344_123_456));
+        assert_eq!(seconds("2026-11-21 10:35"), None);
+    }
+
+    #[test]
+    fn an_event_is_read_from_its_line() {
+        let line = r#"{"seq":7,"at":"2026-11-21T10:35:44.1Z","event":"moved","from":1,"to":null}"#;
+        let event = Event::parse(line).expect("the line is complete");
+        assert_eq!((event.seq, event.name.as_str()), (7, "moved"));
+        assert_eq!((event.number("from"), event.number("to")), (Some(1), None));
+    }
+}

@@ -1,0 +1,212 @@
+//! One running daemon.
+
+use std::{
+    fs::OpenOptions,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::control::{Route, get};
+use crate::LabError;
+
+/// Time between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The logs of the daemons that run, for whoever ends this process without unwinding.
+static LOGS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Prints what every running daemon logged.
+pub(crate) fn print_logs() {
+    for log in LOGS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        eprintln!("--- {} ---\n{}", log.display(), read(log));
+    }
+}
+
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap_or_default()
+}
+
+/// A daemon process; killed when dropped, its log printed when a test fails.
+#[derive(Debug)]
+pub struct Daemon {
+    name: String,
+    child: Child,
+    runtime_dir: PathBuf,
+    log: PathBuf,
+}
+
+impl Daemon {
+    pub(super) fn spawn(
+        mut command: Command,
+        name: &str,
+        runtime_dir: &Path,
+        log: &Path,
+    ) -> Result<Self, LabError> {
+        let failed = || LabError::io(format!("start the daemon of {name}"));
+        let file = OpenOptions::new().create(true).append(true).open(log).map_err(failed())?;
+        let both = file.try_clone().map_err(failed())?;
+        command.stdin(Stdio::null()).stdout(file).stderr(both);
+        let child = command.spawn().map_err(failed())?;
+        let (name, runtime_dir, log) = (name.to_owned(), runtime_dir.into(), log.to_owned());
+        LOGS.lock().unwrap_or_else(PoisonError::into_inner).push(log.clone());
+        Ok(Self { name, child, runtime_dir, log })
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    /// Asks for a path of its control interface, such as `/v1/status`.
+    ///
+    /// # Errors
+    /// When it does not answer with JSON and a success.
+    pub fn get(&self, path: &str) -> Result<Value, LabError> {
+        get(&self.runtime_dir, path)
+    }
+
+    /// Its route table.
+    ///
+    /// # Errors
+    /// When it does not answer, or not as documented.
+    pub fn routes(&self) -> Result<Vec<Route>, LabError> {
+        let mut answer = self.get("/v1/routes")?;
+        let rows = answer.get_mut("routes").map(Value::take).unwrap_or_default();
+        serde_json::from_value(rows)
+            .map_err(|error| LabError::Daemon(format!("{error} in {answer}")))
+    }
+
+    /// Waits until `want` holds for the route table, and returns that table.
+    ///
+    /// # Errors
+    /// After `limit`, or when the daemon exits, with its last answer and its log.
+    pub fn wait_for(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        want: impl Fn(&[Route]) -> bool,
+    ) -> Result<Vec<Route>, LabError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let routes = self.routes();
+            if let Ok(routes) = &routes
+                && want(routes)
+            {
+                return Ok(routes.clone());
+            }
+            let exited = self.child.try_wait().ok().flatten();
+            if exited.is_some() || Instant::now() > deadline {
+                let (name, log) = (&self.name, self.log());
+                let state = exited.map_or_else(|| "runs".to_owned(), |status| status.to_string());
+                return Err(LabError::Daemon(format!(
+                    "{name}: waited in vain for {what} (daemon: {state})\n{routes:#?}\n{log}"
+                )));
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until `count` routes are up in both directions and one of them is active.
+    ///
+    /// # Errors
+    /// As [`Daemon::wait_for`], after 10 s.
+    pub fn wait_ready(&mut self, count: usize) -> Result<Vec<Route>, LabError> {
+        let what = format!("{count} routes up");
+        self.wait_for(&what, Duration::from_secs(10), |routes| {
+            let up = routes.iter().filter(|r| r.state == "up" && r.tx && r.rx).count();
+            up == count && routes.iter().any(|r| r.active)
+        })
+    }
+
+    /// Processor time it has used so far, all its threads together.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn processor_time(&self) -> Result<Duration, LabError> {
+        let failed = || LabError::io(format!("read the processor time of {}", self.name));
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let mut nanos = 0;
+        for task in std::fs::read_dir(tasks).map_err(failed())? {
+            let file = task.map_err(failed())?.path().join("schedstat");
+            // A thread may end meanwhile.
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            nanos += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// Memory it holds that is its own (`RssAnon`), bytes.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn memory(&self) -> Result<u64, LabError> {
+        let file = format!("/proc/{}/status", self.child.id());
+        let failed = LabError::io(format!("read the memory of {}", self.name));
+        let text = std::fs::read_to_string(file).map_err(failed)?;
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+        Ok(kib.unwrap_or_default() * 1024)
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, signal: Signal) -> Result<(), LabError> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.expect("a process number is positive and fits");
+        kill_process(pid, signal)
+            .map_err(|errno| LabError::io(format!("signal {}", self.name))(errno.into()))
+    }
+
+    /// Kills it without warning.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(mut self) -> Result<(), LabError> {
+        self.child.kill().map_err(LabError::io("kill"))?;
+        self.child.wait().map(drop).map_err(LabError::io("wait"))
+    }
+
+    /// Asks it to end in order and waits up to 5 s.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(mut self) -> Result<ExitStatus, LabError> {
+        self.signal(Signal::TERM)?;
+        self.wait_exit(Duration::from_secs(5))
+    }
+
+    /// Waits until it ends on its own.
+    ///
+    /// # Errors
+    /// After `limit`.
+    pub fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus, LabError> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().map_err(LabError::io("wait"))? {
+                return Ok(status);
+            }
+            thread::sleep(LOOK);
+        }
+        Err(LabError::Daemon(format!("{} did not end within {limit:?}", self.name)))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of {} ---\n{}", self.name, self.log());
+        }
+        LOGS.lock().unwrap_or_else(PoisonError::into_inner).retain(|log| *log != self.log);
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

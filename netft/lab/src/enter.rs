@@ -1,0 +1,171 @@
+//! The way in: the process runs itself again as root of its own namespaces.
+
+use std::{
+    env,
+    fs::OpenOptions,
+    io,
+    io::{BufRead, BufReader},
+    process::{Command, ExitCode, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use super::{LabError, build::set_up, daemon, netns, sys};
+
+/// Set in the process that runs inside.
+const INSIDE: &str = "NETFT_LAB";
+/// Set by whoever wants missing privilege to fail a test instead of skipping it.
+const REQUIRE: &str = "NETFT_REQUIRE_NETNS";
+/// A test that hangs is ended after this long.
+const TEST_LIMIT: Duration = Duration::from_secs(90);
+
+/// Which side of the door this process is on.
+#[derive(Debug)]
+pub enum Entered {
+    /// Inside: go on.
+    Inside,
+    /// Outside, and the run inside is over: exit with this.
+    Outside(ExitCode),
+}
+
+/// Runs this program again, with the same arguments, as root of its own user, network and mount
+/// namespace, and waits for it. In that second run it sets `lo` up and returns
+/// [`Entered::Inside`].
+///
+/// # Errors
+/// [`LabError::Namespaces`] or [`LabError::Tun`] when the system refuses.
+pub fn enter() -> Result<Entered, LabError> {
+    if env::var_os(INSIDE).is_some() {
+        netns::here("set lo up", |netlink| async move { set_up(&netlink, "lo").await })?;
+        return Ok(Entered::Inside);
+    }
+    let status = run_inside(|| {
+        let mut again = Command::new("/proc/self/exe");
+        again.args(env::args_os().skip(1));
+        again
+    })?;
+    Ok(Entered::Outside(exit_code(status)))
+}
+
+/// Runs the body of a test inside namespaces of its own.
+///
+/// Called by the test `name` (its path, or the end of it): outside, the test binary is run again
+/// for this test alone, and must pass; inside, `body` runs. Where the system refuses namespaces the
+/// test is skipped with a line that says so, unless `NETFT_REQUIRE_NETNS=1`. A test in a module
+/// `quic` or `mixed` runs with that as `NETFT_CARRIER`.
+///
+/// # Panics
+/// When the run inside fails, or when namespaces are required and refused.
+pub fn in_namespace(name: &str, body: impl FnOnce()) {
+    in_namespace_for(name, TEST_LIMIT, body);
+}
+
+/// The same for a test that may take as long as `limit`. What it says is printed as it comes.
+///
+/// # Panics
+/// As [`in_namespace`].
+pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
+    if env::var_os(INSIDE).is_some() {
+        thread::spawn(move || {
+            thread::sleep(limit);
+            daemon::print_logs();
+            eprintln!("the test did not end within {limit:?}");
+            std::process::exit(101);
+        });
+        return body();
+    }
+    let name = &full_path(name);
+    let outcome = run_inside_captured(name);
+    match outcome {
+        Ok((status, output)) => {
+            // A name that matches nothing runs nothing and succeeds: that is no pass.
+            let ran = output.contains("test result: ok. 1 passed");
+            assert!(
+                status.success() && ran,
+                "{name} failed inside its namespaces ({status}); what it said is above"
+            );
+        }
+        Err(refused) => {
+            assert!(env::var_os(REQUIRE).is_none_or(|v| v != "1"), "{name}: {refused}");
+            println!("SKIP {name}: {refused}");
+        }
+    }
+}
+
+/// The full path of the test that calls, which ends with `name`: libtest names its threads so, but
+/// for the one it runs tests on in turn.
+fn full_path(name: &str) -> String {
+    let ends = |path: &str| path == name || path.ends_with(&format!("::{name}"));
+    if let Some(path) = thread::current().name().filter(|path| ends(path)) {
+        return path.to_owned();
+    }
+    let listed = Command::new("/proc/self/exe").args(["--list", "--format", "terse"]).output();
+    let listed = listed.map(|list| list.stdout).unwrap_or_default();
+    let listed = String::from_utf8_lossy(&listed);
+    let mut paths = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    paths.find(|path| ends(path)).unwrap_or(name).to_owned()
+}
+
+fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
+    check_tun()?;
+    let failed = || LabError::io("hear the run inside");
+    // One pipe for both streams, so that panics and logs stand where they happened.
+    let (reader, writer) = io::pipe().map_err(failed())?;
+    let make = || {
+        let mut again = Command::new("/proc/self/exe");
+        again.args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"]);
+        if let Some((carrier @ ("quic" | "mixed"), _)) = name.split_once("::") {
+            again.env(daemon::CARRIER, carrier);
+        }
+        // Without output the run counts as failed.
+        let stream = || writer.try_clone().map_or_else(|_| Stdio::null(), Stdio::from);
+        again.stdout(stream()).stderr(stream());
+        again
+    };
+    let mut child = spawn_inside(make)?;
+    // Its end of the pipe must be the last one.
+    drop(writer);
+    let mut output = String::new();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).map_err(failed())? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        print!("{text}");
+        output.push_str(&text);
+        line.clear();
+    }
+    let status = child.wait().map_err(LabError::io("wait for the run inside"))?;
+    Ok((status, output))
+}
+
+fn run_inside(make: impl Fn() -> Command) -> Result<ExitStatus, LabError> {
+    check_tun()?;
+    let mut child = spawn_inside(make)?;
+    child.wait().map_err(LabError::io("wait for the run inside"))
+}
+
+fn spawn_inside(make: impl Fn() -> Command) -> Result<std::process::Child, LabError> {
+    let start = |user| {
+        let mut command = make();
+        command.env(INSIDE, "1");
+        sys::isolate(&mut command, user);
+        command.spawn()
+    };
+    match start(true) {
+        // Real root needs no user namespace where those are switched off.
+        Err(_) if rustix::process::geteuid().is_root() => start(false),
+        other => other,
+    }
+    .map_err(LabError::Namespaces)
+}
+
+fn check_tun() -> Result<(), LabError> {
+    let open = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    open.map(drop).map_err(LabError::Tun)
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    // A run that a signal ended has no code: report it as a failed check.
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    ExitCode::from(code)
+}

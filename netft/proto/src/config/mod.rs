@@ -1,0 +1,484 @@
+//! What a node is told: typed, checked values. Pure.
+
+mod diff;
+mod number;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+pub use crate::config::diff::{Change, Fixed, Mark, diff, timing};
+use crate::{
+    ids::{NodeKey, PeerId, virtual_addrs::VirtualAddrs},
+    loss_detection::Limits,
+    route::{Carrier, Class, Delay, PMTU_RAISE_TIMER, Policies, Priority, Threshold, Timing},
+};
+
+/// The default UDP port, as NetFT's.
+pub const DEFAULT_PORT: u16 = 3343;
+/// The default adapter name.
+pub const DEFAULT_ADAPTER: &str = "netft0";
+/// The default MTU of the adapter: fits a 1500-byte underlay over IPv4 and IPv6.
+pub const DEFAULT_MTU: u16 = 1420;
+/// The default bound on multicast and broadcast, packets per second.
+pub const DEFAULT_MULTICAST: u32 = 1000;
+/// The default of [`Config::busy_poll`]: what a round trip over netft takes whose ends sleep.
+pub const DEFAULT_BUSY_POLL: Duration = Duration::from_micros(100);
+/// The default metric of a cluster network (as the 2008 R2 AutoMetric base).
+pub const DEFAULT_METRIC: u32 = 1000;
+/// The default metric of a cluster-and-client network: used after pure cluster networks.
+pub const CLIENT_METRIC: u32 = 10_000;
+
+/// Everything a node needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name: 1–64 bytes of `[A-Za-z0-9._-]`.
+    pub name: String,
+    /// This node's Ed25519 private key, PKCS#8 DER.
+    pub key: PrivateKey,
+    /// This node's public key.
+    pub public_key: NodeKey,
+    /// The adapter's interface name, 1–15 bytes.
+    pub adapter: String,
+    /// How the adapter carries packets.
+    pub backend: Backend,
+    /// The adapter's MTU: 1280–65,535 bytes. Above what the networks carry it holds towards peers
+    /// that take slices; the others keep what every route to them carries. A large one (62,000
+    /// fits one send) pays with [`Backend::Plain`] and for large datagrams, which a single lost
+    /// frame then costs whole.
+    pub mtu: u16,
+    /// Multicast and broadcast packets from the adapter that go to every peer, per second; a burst
+    /// may be a quarter of it (64 at least), and what is more is dropped. 0: none goes, and none
+    /// is taken from a peer.
+    pub multicast: u32,
+    /// This node's virtual addresses.
+    pub addrs: VirtualAddrs,
+    /// The UDP port of every local address.
+    pub port: u16,
+    /// Threads of the packet path; 0: chosen from the number of cores.
+    pub workers: usize,
+    /// How long a worker looks for the next packet of a thin stream before it sleeps, where it
+    /// comes that soon: 100 µs by default, up to 1 ms in a config file; zero: it always sleeps.
+    pub busy_poll: Duration,
+    /// Where the lock, and the control socket, live.
+    pub runtime_dir: PathBuf,
+    /// How long a better route must stay good before data returns to it.
+    pub hold: Duration,
+    /// How often a route that carries less than its interface is probed for more; 1 s–1 h in a
+    /// config file.
+    pub mtu_raise: Duration,
+    /// What one peer's unacknowledged frames may hold, to be sent again when a route fails: 64 MiB
+    /// and 1 s by default. 0 bytes: nothing is kept, and what is in flight on a failing route is
+    /// lost.
+    pub resend: Limits,
+    /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
+    pub history: usize,
+    /// A fresh handshake at least this often.
+    pub rekey: Duration,
+    /// Default timing of each class.
+    pub timings: Timings,
+    /// Where the node stands: routes between nodes with different sites are cross-site. Empty: no
+    /// site; else as a node's name.
+    pub site: String,
+    /// Every pair of addresses on different subnets is a route (NetFT's
+    /// PlumbAllCrossSubnetRoutes); it is enough that one end says so.
+    pub all_cross_subnet: bool,
+    /// Addresses that are never used, though a network may hold them.
+    pub exclude: Vec<Exclude>,
+    /// Ways over a third node.
+    pub relay: Relay,
+    /// The physical networks to use; empty: every one found.
+    pub networks: Vec<Network>,
+    /// The other nodes.
+    pub peers: Vec<Peer>,
+}
+
+impl Config {
+    /// A node with NetFT-like defaults: adapter `netft0`, port 3343, link-local addresses from
+    /// its key, every network it finds, no peer.
+    pub fn new(name: impl Into<String>, key: PrivateKey, public_key: NodeKey) -> Self {
+        Self {
+            name: name.into(),
+            key,
+            public_key,
+            adapter: DEFAULT_ADAPTER.to_owned(),
+            backend: Backend::default(),
+            mtu: DEFAULT_MTU,
+            multicast: DEFAULT_MULTICAST,
+            addrs: VirtualAddrs::derive(&public_key),
+            port: DEFAULT_PORT,
+            workers: 0,
+            busy_poll: DEFAULT_BUSY_POLL,
+            runtime_dir: PathBuf::from("/run/netft"),
+            hold: Duration::from_secs(1),
+            mtu_raise: PMTU_RAISE_TIMER,
+            resend: Limits::default(),
+            history: 10,
+            rekey: Duration::from_secs(3600),
+            timings: Timings::default(),
+            site: String::new(),
+            all_cross_subnet: false,
+            exclude: Vec::new(),
+            relay: Relay::default(),
+            networks: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+
+    /// Adds a peer.
+    #[must_use]
+    pub fn peer(mut self, peer: Peer) -> Self {
+        self.peers.push(peer);
+        self.number();
+        self
+    }
+
+    /// Adds a physical network; with none, every network found is used.
+    #[must_use]
+    pub fn network(mut self, network: Network) -> Self {
+        self.networks.push(network);
+        self
+    }
+
+    /// Sets what this node does as a relay, and with relays.
+    #[must_use]
+    pub fn relay(mut self, relay: Relay) -> Self {
+        self.relay = relay;
+        self
+    }
+
+    /// Names the adapter: 1–15 bytes.
+    #[must_use]
+    pub fn adapter(mut self, name: impl Into<String>) -> Self {
+        self.adapter = name.into();
+        self
+    }
+
+    /// Bounds multicast and broadcast, packets per second; 0 turns it off.
+    #[must_use]
+    pub fn multicast(mut self, per_second: u32) -> Self {
+        self.multicast = per_second;
+        self
+    }
+
+    /// Chooses how the adapter carries packets.
+    #[must_use]
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Sets how long a worker looks for the next packet of a thin stream before it sleeps.
+    #[must_use]
+    pub fn busy_poll(mut self, most: Duration) -> Self {
+        self.busy_poll = most;
+        self
+    }
+
+    /// Sets the UDP port of every local address.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Sets the default delay and threshold of each class of routes.
+    #[must_use]
+    pub fn timings(mut self, timings: Timings) -> Self {
+        self.timings = timings;
+        self
+    }
+
+    /// Sets how long a better route must stay good before data returns to it.
+    #[must_use]
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// Sets how much of what is in flight is kept, and for how long.
+    #[must_use]
+    pub fn resend(mut self, limits: Limits) -> Self {
+        self.resend = limits;
+        self
+    }
+
+    /// Sets where the node stands.
+    #[must_use]
+    pub fn site(mut self, site: impl Into<String>) -> Self {
+        self.site = site.into();
+        self
+    }
+
+    /// Makes every pair of addresses on different subnets a route.
+    #[must_use]
+    pub fn all_cross_subnet(mut self, all: bool) -> Self {
+        self.all_cross_subnet = all;
+        self
+    }
+
+    /// Whether the config says never to use `addr` on the interface of this name.
+    pub fn excludes(&self, ifname: &str, addr: IpAddr) -> bool {
+        self.exclude.iter().any(|exclude| match exclude {
+            Exclude::Interface(name) => match name.strip_suffix('*') {
+                Some(start) => ifname.starts_with(start),
+                None => ifname == name,
+            },
+            Exclude::Prefix(prefix) => prefix.contains(&addr),
+        })
+    }
+
+    /// Sets where the lock lives.
+    #[must_use]
+    pub fn runtime_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.runtime_dir = dir.into();
+        self
+    }
+}
+
+impl Peer {
+    /// A peer with link-local addresses from its key, and no physical address yet.
+    pub fn new(name: impl Into<String>, key: NodeKey) -> Self {
+        Self {
+            id: PeerId(0),
+            name: name.into(),
+            key,
+            addrs: VirtualAddrs::derive(&key),
+            addresses: Vec::new(),
+            names: Vec::new(),
+            routes: Vec::new(),
+            policies: Policies::default(),
+            carrier: None,
+        }
+    }
+
+    /// Adds a physical address of the peer, with its port.
+    #[must_use]
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Adds a name of physical addresses of the peer, with their port.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.names.push(HostName { host: host.into(), port });
+        self
+    }
+
+    /// Adds a route that differs from what pairing gives.
+    #[must_use]
+    pub fn route(mut self, route: RouteOverride) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    /// Sets how packets travel on routes to the peer.
+    #[must_use]
+    pub fn carrier(mut self, carrier: Carrier) -> Self {
+        self.carrier = Some(carrier);
+        self
+    }
+
+    /// Sets how data to the peer uses its routes.
+    #[must_use]
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
+    }
+}
+
+/// Ways over a third node, when two share no route of their own that is up. Off by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// This node passes datagrams on between its peers. It cannot read them.
+    pub offer: bool,
+    /// How many datagrams it passes on, per second, at least 1; what is more is dropped.
+    pub limit: u32,
+    /// This node goes over peers that offer it.
+    pub uses: bool,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { offer: false, limit: 20_000, uses: false }
+    }
+}
+
+/// What is never used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exclude {
+    /// Interfaces of this name; `*` at its end stands for anything.
+    Interface(String),
+    /// Addresses in this prefix.
+    Prefix(IpNet),
+}
+
+/// A PKCS#8 private key; never printed, wiped when dropped.
+#[derive(Clone)]
+pub struct PrivateKey(pub zeroize::Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
+
+/// How the adapter carries packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// Super-packets through `vnet_hdr`.
+    #[default]
+    Offload,
+    /// One packet per read and write, through the `tun-tap` crate.
+    Plain,
+}
+
+/// Default timings by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// Both ends in one prefix.
+    pub same_subnet: Timing,
+    /// Through a router.
+    pub cross_subnet: Timing,
+    /// Between sites.
+    pub cross_site: Timing,
+}
+
+impl Timings {
+    /// 1000 ms × 5 everywhere: `profile = "windows"`.
+    pub const WINDOWS: Self = Self {
+        same_subnet: Timing::WINDOWS,
+        cross_subnet: Timing::WINDOWS,
+        cross_site: Timing::WINDOWS,
+    };
+
+    /// The timing of a class.
+    pub const fn of(&self, class: Class) -> Timing {
+        match class {
+            Class::SameSubnet => self.same_subnet,
+            Class::CrossSubnet => self.cross_subnet,
+            Class::CrossSite => self.cross_site,
+        }
+    }
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            same_subnet: Class::SameSubnet.default_timing(),
+            cross_subnet: Class::CrossSubnet.default_timing(),
+            cross_site: Class::CrossSite.default_timing(),
+        }
+    }
+}
+
+/// A physical network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its prefix.
+    pub prefix: IpNet,
+    /// Its role.
+    pub role: Role,
+    /// Lower is preferred; `None`: by role.
+    pub metric: Option<u32>,
+    /// What it carries, Mbit/s, at least 1: the share of flows its routes get by
+    /// [`Policy::Balance`](crate::route::Policy::Balance). `None`: the interface's link speed.
+    pub capacity: Option<u32>,
+    /// How packets travel on routes that end here. `None`: UDP, unless the peer, the route or the
+    /// other end says QUIC.
+    pub carrier: Option<Carrier>,
+}
+
+/// What a network is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Never used.
+    None,
+    /// For traffic between nodes.
+    #[default]
+    Cluster,
+    /// For traffic between nodes and of clients; preferred last.
+    ClusterAndClient,
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number in this process, given by the adapter: what stands here before is replaced.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Its public key.
+    pub key: NodeKey,
+    /// Its virtual addresses.
+    pub addrs: VirtualAddrs,
+    /// Its physical addresses, with port.
+    pub addresses: Vec<SocketAddr>,
+    /// Names of more of them: looked up at the start, every minute, and when no route is usable.
+    pub names: Vec<HostName>,
+    /// Routes that differ from what pairing gives.
+    pub routes: Vec<RouteOverride>,
+    /// How data to it uses its routes.
+    pub policies: Policies,
+    /// How packets travel on routes to it; `None`: as their network says.
+    pub carrier: Option<Carrier>,
+}
+
+/// A name of physical addresses, and their port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostName {
+    /// The name, as the system's resolver takes it.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A route given in the config. Fields left out come from pairing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteOverride {
+    /// The physical address here; `None`: by pairing.
+    pub local: Option<IpAddr>,
+    /// The physical address there.
+    pub remote: SocketAddr,
+    /// Time between heartbeats.
+    pub delay: Option<Delay>,
+    /// Heartbeats missed before the route is down.
+    pub threshold: Option<Threshold>,
+    /// Lower is preferred.
+    pub priority: Option<Priority>,
+    /// How packets travel; `None`: as the peer says.
+    pub carrier: Option<Carrier>,
+}
+
+impl RouteOverride {
+    /// A route to `remote` that is as pairing would make it.
+    pub fn to(remote: SocketAddr) -> Self {
+        Self { local: None, remote, delay: None, threshold: None, priority: None, carrier: None }
+    }
+
+    /// Pins the physical address here.
+    #[must_use]
+    pub fn from(mut self, local: IpAddr) -> Self {
+        self.local = Some(local);
+        self
+    }
+
+    /// Sets the priority; lower is preferred.
+    #[must_use]
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.priority = Some(Priority(priority));
+        self
+    }
+}

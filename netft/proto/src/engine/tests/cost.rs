@@ -1,0 +1,193 @@
+//! What is told of a move beside its reason: what was known, and what it cost.
+
+use super::*;
+use crate::failover::{
+    cost::{Cost, OPEN, Tally},
+    report::{Cause, Said, Verdict},
+    stall_histogram::{Measured, Stall},
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn causes(rig: &Rig) -> Vec<Cause> {
+    let cause = |event: &EventKind| match event {
+        EventKind::Moved { cause, .. } => Some((**cause).clone()),
+        _ => None,
+    };
+    rig.events.iter().filter_map(cause).collect()
+}
+
+fn costs(rig: &Rig) -> Vec<(RouteId, Option<RouteId>, Cost)> {
+    let cost = |event: &EventKind| match event {
+        EventKind::Cost { from, to, cost, .. } => Some((*from, *to, *cost)),
+        _ => None,
+    };
+    rig.events.iter().filter_map(cost).collect()
+}
+
+fn verdicts(cause: &Cause) -> Vec<(u32, Verdict)> {
+    cause.candidates.iter().map(|one| (one.route.0, one.verdict)).collect()
+}
+
+fn resent(rig: &mut Rig, from: u32, to: u32, frames: u64, waited: Duration) {
+    let (from, to) = (RouteId(from), RouteId(to));
+    rig.input(Input::Resent { peer: PEER, from, to, frames, waited });
+}
+
+/// The peer answers the newest request on a route.
+fn answer(rig: &mut Rig, route: u32, routes: &[u32]) {
+    let mut reply = rig.heartbeat(route, routes);
+    reply.message = Message::Reply;
+    reply.sent_at = rig.now.as_nanos();
+    rig.input(Input::Heartbeat { peer: PEER, route: RouteId(route), heartbeat: reply });
+}
+
+#[test]
+fn a_move_tells_what_was_known_of_the_old_route_and_why_the_others_were_not_taken() {
+    let mut rig = Rig::up(4);
+    rig.change(4, RouteChange { admin_down: Some(true), ..RouteChange::default() });
+    answer(&mut rig, 1, &[1, 2, 3]);
+    let answered = rig.now;
+    rig.pass(MS * 20);
+    // The peer no longer hears us on route 1, and never on route 3.
+    rig.hear(2, &[2]);
+    let cause = &causes(&rig)[0];
+    assert_eq!(
+        verdicts(cause),
+        [(2, Verdict::Chosen), (3, Verdict::NotUp), (4, Verdict::AdminDown)]
+    );
+    let left = cause.left.as_ref().unwrap();
+    assert_eq!((left.route, left.state), (RouteId(1), RouteState::Init));
+    assert_eq!((left.last_heard, left.last_answered), (Some(answered), Some(answered)));
+    assert_eq!(left.said, None, "a route the peer's list leaves out");
+    let has = |word: &str| left.heartbeats.iter().any(|line| line.contains(word));
+    assert!(has("sent") && has("received") && left.heartbeats.len() <= 4, "{left:?}");
+    assert_eq!(cause.cost.stall, Some(Stall { length: MS * 20, measured: Measured::Heartbeats }));
+}
+
+#[test]
+fn what_the_peer_said_last_is_told_even_of_a_route_that_went_silent() {
+    let mut rig = Rig::up(2);
+    rig.pass(DETECTION - MS);
+    rig.hear(2, &[1, 2]);
+    rig.pass(MS);
+    let cause = &causes(&rig)[0];
+    let said = Said { heard: true, local_down: false, admin_down: false };
+    assert_eq!(cause.left.as_ref().unwrap().said, Some(said));
+    assert_eq!(verdicts(cause), [(2, Verdict::Chosen)]);
+}
+
+#[test]
+fn a_route_that_is_held_or_behind_is_told_so() {
+    let mut rig = Rig::up(3);
+    rig.fault(1);
+    let clear = Input::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost };
+    rig.input(clear);
+    (0..3).for_each(|_| rig.hear_all(3));
+    assert_eq!(rig.active(), Some(2));
+    rig.forget();
+    rig.fault(2);
+    let cause = &causes(&rig)[0];
+    assert_eq!(verdicts(cause), [(3, Verdict::Chosen), (1, Verdict::Held)]);
+    assert_eq!(cause.candidates[1].held, Some(HOLD));
+    let mut rig = Rig::up(3);
+    rig.fault(1);
+    assert_eq!(verdicts(&causes(&rig)[0]), [(2, Verdict::Chosen), (3, Verdict::Behind)]);
+}
+
+#[test]
+fn many_routes_are_counted_and_not_listed() {
+    let mut rig = Rig::up(12);
+    rig.fault(1);
+    let cause = &causes(&rig)[0];
+    assert_eq!((cause.candidates.len(), cause.more), (8, 3));
+    assert_eq!(cause.candidates[0].verdict, Verdict::Chosen);
+}
+
+#[test]
+fn what_a_failover_cost_is_told_once_when_nothing_can_be_added() {
+    let mut rig = Rig::up(2);
+    rig.input(Input::Tally { peer: PEER, tally: Tally { duplicated: 100, lost: 10 } });
+    rig.input(Input::Suspect(RouteId(1)));
+    let since = rig.now;
+    resent(&mut rig, 1, 2, 30, MS * 12);
+    rig.input(Input::Tally { peer: PEER, tally: Tally { duplicated: 140, lost: 10 } });
+    rig.pass(MS * 20);
+    rig.fault(1);
+    let cause = &causes(&rig)[0];
+    assert_eq!(cause.left.as_ref().unwrap().suspect, Some(since));
+    assert_eq!((cause.cost.resent, cause.cost.duplicated), (30, 40));
+    resent(&mut rig, 1, 2, 4, MS * 3);
+    rig.input(Input::Tally { peer: PEER, tally: Tally { duplicated: 140, lost: 11 } });
+    let end = rig.now + OPEN;
+    while rig.now + MS * 50 < end {
+        rig.pass(MS * 50);
+        answer(&mut rig, 2, &[2]);
+    }
+    assert_eq!((costs(&rig), rig.engine.stalls().count()), (Vec::new(), 0));
+    rig.pass(MS * 50);
+    let stall = Some(Stall { length: MS * 12, measured: Measured::Data });
+    let cost = Cost { resent: 34, duplicated: 40, lost: 1, stall };
+    assert_eq!(costs(&rig), [(RouteId(1), Some(RouteId(2)), cost)]);
+    let stalls = rig.engine.stalls();
+    assert_eq!((stalls.count(), stalls.max), (1, MS * 12));
+    rig.pass(OPEN * 2);
+    assert_eq!(costs(&rig).iter().filter(|cost| cost.0 == RouteId(1)).count(), 1);
+}
+
+#[test]
+fn the_next_move_closes_the_account_of_the_one_before() {
+    let mut rig = Rig::up(3);
+    rig.fault(1);
+    resent(&mut rig, 1, 2, 5, MS);
+    rig.fault(2);
+    resent(&mut rig, 2, 3, 7, MS * 2);
+    assert_eq!(costs(&rig).iter().map(|cost| cost.2.resent).collect::<Vec<_>>(), [5]);
+    rig.pass(OPEN);
+    let counted: Vec<_> = costs(&rig).iter().map(|cost| (cost.0.0, cost.2.resent)).collect();
+    assert_eq!(counted, [(1, 5), (2, 7)]);
+    assert_eq!(rig.engine.stalls().count(), 2);
+}
+
+#[test]
+fn a_false_alarm_is_told_and_is_no_failover() {
+    let mut rig = Rig::up(2);
+    rig.input(Input::Suspect(RouteId(1)));
+    resent(&mut rig, 1, 2, 3, MS * 11);
+    for _ in 0..200 {
+        answer(&mut rig, 1, &[1, 2]);
+        answer(&mut rig, 2, &[1, 2]);
+        rig.pass(MS * 10);
+    }
+    assert_eq!(rig.moves(), []);
+    let cost = costs(&rig);
+    assert_eq!((cost.len(), cost[0].2.resent, cost[0].1), (1, 3, Some(RouteId(2))));
+    assert_eq!(rig.engine.stalls().count(), 0);
+}
+
+#[test]
+fn a_planned_move_that_cost_nothing_is_not_told() {
+    let mut rig = Rig::up(2);
+    rig.change(2, RouteChange { priority: Some(Priority(1)), ..RouteChange::default() });
+    assert_eq!(rig.moves().len(), 1);
+    rig.pass(DETECTION / 2);
+    rig.hear_all(2);
+    for _ in 0..40 {
+        rig.pass(DETECTION / 2);
+        rig.hear_all(2);
+    }
+    assert_eq!((costs(&rig), rig.engine.stalls().count()), (Vec::new(), 0));
+}
+
+#[test]
+fn time_without_any_route_is_told_and_is_no_failover() {
+    let mut rig = Rig::up(1);
+    rig.fault(1);
+    rig.pass(OPEN * 2);
+    rig.input(Input::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
+    (0..3).for_each(|_| rig.hear(1, &[1]));
+    let causes = causes(&rig);
+    assert_eq!(causes[0].dark, None);
+    assert_eq!(causes[1].dark, Some(OPEN * 2));
+    assert_eq!(rig.engine.stalls().count(), 0);
+}

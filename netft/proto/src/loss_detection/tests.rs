@@ -1,0 +1,448 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{loss_detection::rtt_estimator, wire::ack::Range};
+
+const A: RouteId = RouteId(1);
+const B: RouteId = RouteId(2);
+const C: RouteId = RouteId(3);
+
+fn way(route: RouteId) -> Way {
+    Way { route, rtt: None }
+}
+
+fn ms(at: u64) -> Time {
+    Time::from_millis(at)
+}
+
+fn frames(counters: std::ops::Range<u64>, [stride, tail]: [usize; 2]) -> Frames {
+    let count = (counters.end - counters.start) as u32;
+    Frames { first: counters.start, last: counters.end - 1, count, bytes: 4096, stride, tail }
+}
+
+/// A flight whose payloads are first counters; counters of a send are consecutive.
+struct Rig {
+    flight: Flight<u64>,
+    forgotten: Vec<u64>,
+    usable: Vec<RouteId>,
+}
+
+impl Rig {
+    fn new(usable: &[RouteId]) -> Self {
+        let flight = Flight::new(Limits::default());
+        Self { flight, forgotten: Vec::new(), usable: usable.to_vec() }
+    }
+
+    fn send_on(&mut self, route: RouteId, at: u64, counters: std::ops::Range<u64>) {
+        let first = counters.start;
+        self.flight.note(first, frames(counters, [1400; 2]), way(route), false, ms(at));
+    }
+
+    /// Frames of one size but the last.
+    fn send_sized(&mut self, at: u64, counters: std::ops::Range<u64>, sizes: [usize; 2]) {
+        self.flight.note(counters.start, frames(counters, sizes), way(A), false, ms(at));
+    }
+
+    fn send(&mut self, at: u64, counters: std::ops::Range<u64>) {
+        self.send_on(A, at, counters);
+    }
+
+    fn ack(&mut self, at: u64, ranges: &[(u64, u64)]) {
+        self.ack_stalled(at, ranges, 0);
+    }
+
+    fn ack_stalled(&mut self, at: u64, ranges: &[(u64, u64)], stalled_ms: u16) {
+        let ranges: Vec<_> =
+            ranges.iter().map(|(first, last)| Range { first: *first, last: *last }).collect();
+        let ack = Ack { highest: ranges[0].last, stalled_ms, ranges, ..Ack::default() };
+        let counter = |first: &u64, n: u32| first + u64::from(n);
+        self.flight.hear(ms(at), &ack, counter, |first| self.forgotten.push(first));
+    }
+
+    fn decide(&mut self, at: u64) -> Option<Move> {
+        let usable = self.usable.clone();
+        self.flight.decide(ms(at), usable.iter().copied().map(way), true)
+    }
+
+    /// The moves between routes, each with the counters sent again.
+    fn moves(&mut self, at: u64) -> Vec<(RouteId, RouteId, Vec<u64>)> {
+        let mut moves = Vec::new();
+        while let Some(moved) = self.decide(at) {
+            let again = self.flight.moved(&moved).flat_map(|sent| {
+                let frames = sent.runs().flat_map(|(first, count)| first..first + count);
+                frames.map(|frame| sent.payload + u64::from(frame)).collect::<Vec<_>>()
+            });
+            moves.push((moved.from, moved.to, again.collect()));
+        }
+        moves
+    }
+
+    /// Teaches the flight that acknowledgements take 1 ms.
+    fn settle(&mut self) {
+        for n in 0..50 {
+            self.send(n * 10, n..n + 1);
+            self.ack(n * 10 + 1, &[(0, n)]);
+        }
+        assert_eq!(self.flight.timeout(A, ms(500)), Some(rtt_estimator::FLOOR));
+    }
+}
+
+#[test]
+fn what_is_acknowledged_is_forgotten_and_what_is_not_is_kept() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..10);
+    rig.send(0, 10..20);
+    rig.ack(1, &[(12, 19), (0, 10)]);
+    assert_eq!(rig.forgotten, [0]);
+    let kept: Vec<_> = rig.flight.sent[0].runs().collect();
+    assert_eq!(kept, [(1, 1)], "counter 11 is missing");
+    rig.ack(2, &[(0, 19)]);
+    assert_eq!((rig.forgotten.len(), rig.flight.is_empty(), rig.flight.bytes), (2, true, 0));
+}
+
+#[test]
+fn silence_sends_everything_again_in_order_and_the_timeout_doubles() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    assert_eq!(rig.moves(10_000), [], "nothing waits");
+    rig.send(20_000, 50..52);
+    rig.send(20_001, 52..53);
+    assert_eq!(rig.flight.wait(ms(20_001)), Some(Duration::from_millis(6)), "to the question");
+    assert_eq!(rig.moves(20_009), []);
+    assert_eq!(rig.moves(20_010), [(A, B, vec![50, 51, 52])]);
+    // Nothing was measured on B: its timeout is the initial one, doubled by the silence.
+    assert_eq!(rig.moves(20_109), []);
+    assert_eq!(rig.moves(20_110), [(B, A, vec![50, 51, 52])]);
+    rig.ack(20_111, &[(0, 52)]);
+    assert_eq!(rig.moves(30_000), []);
+}
+
+#[test]
+fn a_second_silence_leads_to_the_route_that_was_not_silent_yet() {
+    let mut rig = Rig::new(&[A, B, C]);
+    rig.send(0, 0..1);
+    let led: Vec<_> = (0..900).flat_map(|at| rig.moves(at)).map(|(_, to, _)| to).collect();
+    assert_eq!(led[..3], [B, C, A]);
+}
+
+#[test]
+fn with_a_single_route_nothing_is_sent_again() {
+    let mut rig = Rig::new(&[A]);
+    rig.send(0, 0..1);
+    assert!((0..2000).all(|at| rig.decide(at).is_none()));
+    assert_eq!(rig.flight.take_alone(), Some(A), "but its silence is told");
+    assert_eq!(rig.flight.take_alone(), None, "once");
+    let mut rig = Rig::new(&[]);
+    rig.send(0, 0..1);
+    assert!((0..2000).all(|at| rig.decide(at).is_none()));
+}
+
+#[test]
+fn whoever_may_not_have_heard_everything_blames_nobody() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..1);
+    let usable = [way(A), way(B)];
+    assert_eq!(rig.flight.decide(ms(900), usable.into_iter(), false), None);
+    assert!(rig.flight.decide(ms(900), usable.into_iter(), true).is_some());
+}
+
+#[test]
+fn a_route_that_was_given_up_loses_its_sends_at_once() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..2);
+    rig.send_on(B, 0, 2..3);
+    rig.ack(1, &[(1, 1)]);
+    rig.usable = vec![C, B];
+    let moved = rig.decide(2).unwrap();
+    assert_eq!((moved.from, moved.to, moved.suspect), (A, C, false));
+    assert_eq!(moved.waited, Duration::from_millis(2));
+    let again: Vec<_> = rig.flight.moved(&moved).flat_map(Sent::runs).collect();
+    assert_eq!(again, [(0, 1)], "frame 1 arrived");
+    assert_eq!(rig.decide(2), None);
+}
+
+#[test]
+fn a_frame_lost_alone_makes_no_route_suspect_and_goes_in_time() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..1);
+    rig.send(0, 1..2);
+    rig.ack(1, &[(1, 1)]);
+    assert_eq!(rig.moves(500), [], "its neighbour arrived: the route works");
+    for n in 2..70 {
+        rig.send(2, n..n + 1);
+    }
+    rig.ack(3, &[(1, 69)]);
+    assert!(rig.flight.is_empty());
+}
+
+/// A route is left for its silence, what is new goes there until the engine has judged, and the
+/// hole ends before the next timeout.
+fn left_in_doubt(usable: &[RouteId]) -> Rig {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send(600, 50..51);
+    assert_eq!(rig.moves(610), [(A, B, vec![50])]);
+    rig.send(611, 51..53);
+    rig.usable = usable.to_vec();
+    for n in 53..120 {
+        rig.send(612, n..n + 1);
+    }
+    rig.ack(613, &[(53, 119), (0, 50)]);
+    rig
+}
+
+#[test]
+fn what_left_on_a_route_in_doubt_goes_again_although_later_sends_arrive() {
+    let mut rig = left_in_doubt(&[A, B]);
+    assert_eq!(rig.moves(613), [(A, B, vec![51, 52])]);
+    assert_eq!(rig.moves(613), []);
+    // Something arrived since: the route is in doubt no longer.
+    rig.send(614, 120..121);
+    for n in 121..190 {
+        rig.send(614, n..n + 1);
+    }
+    rig.ack(615, &[(121, 189), (0, 119)]);
+    assert!(rig.flight.is_empty(), "lost alone: TCP's business");
+}
+
+#[test]
+fn what_left_on_a_route_in_doubt_is_forgotten_when_there_is_no_other_by_then() {
+    let mut rig = left_in_doubt(&[A]);
+    assert_eq!(rig.moves(613), []);
+    rig.ack(614, &[(53, 119), (0, 50)]);
+    assert!(rig.flight.is_empty());
+}
+
+#[test]
+fn the_tail_of_a_send_that_arrived_in_part_goes_out_again() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send(600, 50..60);
+    rig.ack(601, &[(0, 56)]);
+    assert_eq!(rig.moves(610), []);
+    assert_eq!(rig.moves(611), [(A, B, vec![57, 58, 59])]);
+}
+
+#[test]
+fn what_arrives_on_another_route_does_not_hide_a_silent_one() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send(600, 50..51);
+    for n in 0..500 {
+        rig.send_on(B, 600, 51 + n..52 + n);
+    }
+    rig.ack(601, &[(51, 550)]);
+    assert_eq!(rig.moves(609), []);
+    assert_eq!(rig.moves(610), [(A, B, vec![50])]);
+    // Its counter is lower than those that arrived on B, its sending is later.
+    assert!((611..1500).any(|at| !rig.moves(at).is_empty()), "a second loss is noticed too");
+}
+
+#[test]
+fn a_copy_that_is_acknowledged_proves_neither_route() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send(600, 50..51);
+    for n in 51..60 {
+        rig.flight.note(n, frames(n..n + 1, [1400; 2]), way(A), true, ms(500 + n * 2));
+        rig.ack(501 + n * 2, &[(51, n), (0, 49)]);
+    }
+    assert_eq!(rig.moves(620), [(A, B, vec![50])]);
+}
+
+#[test]
+fn a_slow_route_is_learnt_although_everything_was_sent_twice() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    // Acknowledgements take 100 ms from here on.
+    let mut copies = Vec::new();
+    for n in 0..40u64 {
+        let at = 1000 + n * 100;
+        if n > 0 {
+            rig.ack(at, &[(0, 49 + n)]);
+        }
+        rig.send(at, 50 + n..51 + n);
+        copies.push((0..100).flat_map(|ms| rig.moves(at + ms)).count());
+    }
+    assert!(copies[..5].iter().sum::<usize>() > 0, "{copies:?}");
+    assert_eq!(copies[10..].iter().sum::<usize>(), 0, "{copies:?}");
+}
+
+#[test]
+fn a_peer_that_was_not_scheduled_gets_that_time_on_top() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send(600, 50..51);
+    rig.ack_stalled(640, &[(0, 50)], 39);
+    assert_eq!(
+        rig.flight.timeout(A, ms(641)),
+        Some(rtt_estimator::FLOOR + Duration::from_millis(39))
+    );
+    rig.send(641, 51..52);
+    assert_eq!(rig.moves(689), []);
+    rig.ack(689, &[(0, 51)]);
+    rig.send(5000, 52..53);
+    assert_eq!(rig.moves(5060).len(), 1, "its word is forgotten after a while");
+}
+
+#[test]
+fn age_and_size_are_bounded_and_counted() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..10);
+    rig.send(500, 10..20);
+    assert!(!rig.moves(900).is_empty());
+    let mut gone = 0;
+    assert_eq!(rig.flight.trim(ms(1000), |_| gone += 1), 0);
+    assert_eq!(rig.flight.trim(ms(1001), |_| gone += 1), 10, "from its first sending");
+    assert_eq!(gone, 1);
+    rig.flight.bytes = DEFAULT_BYTES + 1;
+    assert_eq!(rig.flight.trim(ms(1001), |_| gone += 1), 10);
+    assert!(rig.flight.is_empty());
+    assert_eq!(rig.flight.wait(ms(1001)), None);
+}
+
+/// F-10: the route became narrow. What is small passes, and large frames vanish.
+#[test]
+fn small_frames_that_arrive_do_not_excuse_large_ones() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send_sized(600, 50..53, [1400, 1400]);
+    for n in 53..60 {
+        let at = 547 + n;
+        rig.send_sized(at, n..n + 1, [1400, 100]);
+        rig.ack(at + 1, &[(53, n), (0, 49)]);
+    }
+    assert_eq!(rig.moves(609), []);
+    assert_eq!(rig.moves(610), [(A, B, vec![50, 51, 52])]);
+}
+
+/// The last frame of a send is shorter: it arrives, the others do not.
+#[test]
+fn a_short_tail_does_not_excuse_the_rest() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send_sized(600, 50..54, [1400, 300]);
+    rig.send_sized(600, 54..58, [1400, 300]);
+    rig.ack(601, &[(57, 57), (53, 53), (0, 49)]);
+    assert_eq!(rig.moves(610), [(A, B, vec![50, 51, 52, 54, 55, 56])]);
+}
+
+#[test]
+fn large_frames_that_arrive_excuse_small_ones() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.settle();
+    rig.send_sized(600, 50..51, [1400, 100]);
+    rig.send_sized(600, 51..53, [1400, 300]);
+    rig.ack(601, &[(51, 52), (0, 49)]);
+    assert_eq!(rig.moves(900), [], "lost alone: TCP's business");
+}
+
+proptest! {
+    /// Whatever comes: what is forgotten was given once, the bytes add up, and who asks until
+    /// nothing is said comes to an end.
+    #[test]
+    fn everything_is_forgotten_once_and_asking_ends(
+        steps in prop::collection::vec((0u8..4, 0u64..40, 1u32..4), 1..200),
+    ) {
+        let mut flight = Flight::new(Limits { bytes: 20 * 4096, age: Duration::from_millis(300) });
+        let (mut now, mut next, mut given) = (0, 0u64, Vec::new());
+        let mut forgotten = Vec::new();
+        for (step, number, route) in steps {
+            now += number;
+            match step {
+                0 | 1 => {
+                    let last = next + number % 5;
+                    let sizes = [1400, 1400 - number as usize * 30];
+                    let frames = frames(next..last + 1, sizes);
+                    flight.note(next, frames, way(RouteId(route)), step == 1, ms(now));
+                    given.push(next);
+                    next = last + 1;
+                }
+                2 => {
+                    let last = next.saturating_sub(number);
+                    let first = last.saturating_sub(u64::from(route) * 7);
+                    let ranges = vec![Range { first, last }];
+                    let ack = Ack { highest: last, ranges, ..Ack::default() };
+                    let counter = |first: &u64, n: u32| first + u64::from(n);
+                    flight.hear(ms(now), &ack, counter, |first| forgotten.push(first));
+                }
+                _ => {
+                    let usable = [1, 2, 3].map(|n| way(RouteId(n)));
+                    let usable = usable.into_iter().take(number as usize % 4);
+                    let mut asked = 0;
+                    while flight.decide(ms(now), usable.clone(), true).is_some() {
+                        asked += 1;
+                        prop_assert!(asked <= 6);
+                    }
+                }
+            }
+            flight.trim(ms(now), |first| forgotten.push(first));
+            let waiting: usize = flight.lanes.places().map(|n| flight.lanes.get(n).waiting).sum();
+            prop_assert_eq!(waiting, flight.sent.len());
+            prop_assert_eq!(flight.bytes, flight.sent.len() * 4096);
+            prop_assert!(flight.bytes <= 20 * 4096);
+        }
+        flight.trim(ms(now + 301), |first| forgotten.push(first));
+        forgotten.sort_unstable();
+        prop_assert_eq!(forgotten, given);
+    }
+}
+
+/// What a flight asks at a moment.
+fn asks(rig: &mut Rig, at: u64) -> Vec<Question> {
+    let usable = rig.usable.clone();
+    let mut questions = Vec::new();
+    while let Some(one) = rig.flight.ask(ms(at), usable.iter().copied().map(way), true) {
+        questions.push(one);
+    }
+    questions
+}
+
+fn answer(rig: &mut Rig, at: u64, number: u16, highest: u64) {
+    let ranges = vec![Range { first: 0, last: highest }];
+    let ack = Ack { highest, answers: number, ranges, ..Ack::default() };
+    rig.flight.answered(number);
+    rig.flight.hear(ms(at), &ack, |first, n| first + u64::from(n), |_| {});
+}
+
+#[test]
+fn an_answer_that_something_is_missing_ends_the_wait() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..1);
+    rig.ack(1, &[(0, 0)]);
+    rig.send(100, 1..3);
+    assert_eq!(rig.flight.wait(ms(100)), Some(Duration::from_millis(7)));
+    assert_eq!(asks(&mut rig, 106), []);
+    let questions = asks(&mut rig, 107);
+    assert_eq!(questions.iter().map(|one| one.to).collect::<Vec<_>>(), [B]);
+    assert_eq!(asks(&mut rig, 113), [], "once per wait");
+    rig.send(108, 3..4);
+    assert_eq!(rig.moves(108), []);
+    answer(&mut rig, 108, questions[0].number, 0);
+    // The newer send left after the question, and goes with the others: the route is suspect.
+    assert_eq!(rig.moves(108), [(A, B, vec![1, 2, 3])]);
+    answer(&mut rig, 109, questions[0].number, 0);
+    assert_eq!(rig.moves(109), [], "an answer counts once");
+}
+
+#[test]
+fn an_answer_that_everything_arrived_clears_the_route() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.send(0, 0..2);
+    let number = asks(&mut rig, 7)[0].number;
+    rig.send(8, 2..3);
+    answer(&mut rig, 8, number, 1);
+    assert_eq!(rig.moves(8), [], "what was sent after the question may be under way");
+    answer(&mut rig, 9, number + 1, 1);
+    assert_eq!(rig.moves(9), [], "not the question that is open");
+}
+
+#[test]
+fn no_other_route_no_question() {
+    let mut rig = Rig::new(&[A]);
+    rig.send(0, 0..2);
+    assert_eq!(asks(&mut rig, 7), []);
+    assert_eq!(rig.flight.wait(ms(7)), Some(Duration::from_millis(7)), "and no busy wait");
+}

@@ -1,0 +1,172 @@
+//! Super-packets for tests of this crate and of the packet path, and their check by `etherparse`.
+
+#![allow(clippy::unwrap_used)]
+
+use etherparse::{
+    IpNumber, Ipv6Header, NetHeaders, PacketHeaders, TcpHeader, TcpOptionElement, TransportHeader,
+    UdpHeader,
+};
+use proptest::prelude::*;
+
+use crate::{
+    packet::{
+        checksum,
+        gso::Split,
+        ip::Inner,
+        virtio_net::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHdr},
+    },
+    wire::DropReason,
+};
+
+/// What a generated packet is.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) v6: bool,
+    pub(crate) udp: bool,
+    pub(crate) flow: u8,
+    pub(crate) timestamps: bool,
+    pub(crate) dont_fragment: bool,
+    /// FIN, PSH, CWR and friends on top of ACK.
+    pub(crate) flags: u8,
+    pub(crate) sequence: u32,
+    pub(crate) payload: usize,
+    pub(crate) gso_size: u16,
+}
+
+/// A super-packet as the kernel hands it over: one header, unfinished checksum.
+pub(crate) fn build(shape: &Shape) -> (VnetHdr, Vec<u8>) {
+    let payload: Vec<u8> = (0..shape.payload).map(|i| (i * 7 + i / 251) as u8).collect();
+    let ports = (1000 + u16::from(shape.flow), 2000);
+    let mut l4 = Vec::new();
+    let (number, csum_offset, header) = if shape.udp {
+        let header = UdpHeader {
+            source_port: ports.0,
+            destination_port: ports.1,
+            length: (8 + payload.len()) as u16,
+            checksum: 0,
+        };
+        header.write(&mut l4).unwrap();
+        (IpNumber::UDP, 6, 8)
+    } else {
+        let mut header = TcpHeader::new(ports.0, ports.1, shape.sequence, 1234);
+        header.ack = true;
+        header.acknowledgment_number = 99;
+        if shape.timestamps {
+            header
+                .set_options(&[
+                    TcpOptionElement::Noop,
+                    TcpOptionElement::Noop,
+                    TcpOptionElement::Timestamp(5, 6),
+                ])
+                .unwrap();
+        }
+        header.write(&mut l4).unwrap();
+        l4[13] |= shape.flags;
+        (IpNumber::TCP, 16, l4.len())
+    };
+    l4.extend_from_slice(&payload);
+    let mut packet = ip_header(shape, number, l4.len());
+    let csum_start = packet.len();
+    packet.extend_from_slice(&l4);
+    let inner = Inner::parse(&packet).unwrap();
+    checksum::unfinish(&mut packet, &inner).unwrap();
+    let gso_type = match (shape.payload > usize::from(shape.gso_size), shape.udp, shape.v6) {
+        (false, ..) => GSO_NONE,
+        (_, true, _) => GSO_UDP_L4,
+        (_, _, false) => GSO_TCPV4 | if shape.flags & 0x80 != 0 { GSO_ECN } else { 0 },
+        (_, _, true) => GSO_TCPV6,
+    };
+    let hdr = VnetHdr {
+        flags: NEEDS_CSUM,
+        gso_type,
+        hdr_len: (csum_start + header) as u16,
+        gso_size: if gso_type == GSO_NONE { 0 } else { shape.gso_size },
+        csum_start: csum_start as u16,
+        csum_offset,
+    };
+    (hdr, packet)
+}
+
+fn ip_header(shape: &Shape, number: IpNumber, l4_len: usize) -> Vec<u8> {
+    let mut packet = Vec::new();
+    if shape.v6 {
+        let mut header = Ipv6Header {
+            hop_limit: 64,
+            next_header: number,
+            payload_length: l4_len as u16,
+            ..Ipv6Header::default()
+        };
+        (header.source, header.destination) = ([0xfe; 16], [0xfd; 16]);
+        header.write(&mut packet).unwrap();
+    } else {
+        let (from, to) = ([169, 254, 1, 1], [169, 254, 2, 2]);
+        let mut header = etherparse::Ipv4Header::new(l4_len as u16, 64, number, from, to).unwrap();
+        header.identification = 0xfff0;
+        header.dont_fragment = shape.dont_fragment;
+        header.write(&mut packet).unwrap();
+    }
+    packet
+}
+
+pub(crate) fn cut(
+    hdr: &VnetHdr,
+    packet: &[u8],
+    max_packet: usize,
+) -> Result<Vec<Vec<u8>>, DropReason> {
+    let inner = Inner::parse(packet)?;
+    let split = Split::new(hdr, packet, &inner, max_packet)?;
+    let mut out = vec![0xaa; packet.len() + 1];
+    Ok((0..split.count())
+        .map(|i| {
+            let len = split.write(i, &mut out);
+            assert_eq!(len, split.len(i));
+            out[..len].to_vec()
+        })
+        .collect())
+}
+
+/// Every header valid, every length right, and the finished checksum as `etherparse` computes it.
+pub(crate) fn check(packet: &[u8]) -> Result<(), TestCaseError> {
+    let mut packet = packet.to_vec();
+    let inner = Inner::parse(&packet).unwrap();
+    prop_assert_eq!(inner.len, packet.len());
+    checksum::finish(&mut packet, &inner);
+    let parsed = PacketHeaders::from_ip_slice(&packet).unwrap();
+    let payload = parsed.payload.slice();
+    if let Some(NetHeaders::Ipv4(header, _)) = &parsed.net {
+        prop_assert_eq!(header.calc_header_checksum(), header.header_checksum);
+    }
+    let (found, computed) = match (&parsed.net, &parsed.transport) {
+        (Some(NetHeaders::Ipv4(ip, _)), Some(TransportHeader::Tcp(tcp))) => {
+            (tcp.checksum, tcp.calc_checksum_ipv4(ip, payload).unwrap())
+        }
+        (Some(NetHeaders::Ipv6(ip, _)), Some(TransportHeader::Tcp(tcp))) => {
+            (tcp.checksum, tcp.calc_checksum_ipv6(ip, payload).unwrap())
+        }
+        (Some(NetHeaders::Ipv4(ip, _)), Some(TransportHeader::Udp(udp))) => {
+            prop_assert_eq!(usize::from(udp.length), inner.l4_len());
+            (udp.checksum, udp.calc_checksum_ipv4(ip, payload).unwrap())
+        }
+        (Some(NetHeaders::Ipv6(ip, _)), Some(TransportHeader::Udp(udp))) => {
+            prop_assert_eq!(usize::from(udp.length), inner.l4_len());
+            (udp.checksum, udp.calc_checksum_ipv6(ip, payload).unwrap())
+        }
+        other => return Err(TestCaseError::fail(format!("{other:?}"))),
+    };
+    prop_assert!(found == computed || (found == 0xffff && computed == 0), "{found} {computed}");
+    Ok(())
+}
+
+pub(crate) fn plain(udp: bool, payload: usize) -> Shape {
+    Shape {
+        v6: false,
+        udp,
+        flow: 0,
+        timestamps: true,
+        dont_fragment: true,
+        flags: 0,
+        sequence: u32::MAX - 1000,
+        payload,
+        gso_size: 1000,
+    }
+}

@@ -1,0 +1,284 @@
+//! Tells the local stack that a packet is too big for the peer's routes: ICMP "fragmentation
+//! needed" (RFC 1191) and ICMPv6 "packet too big" (RFC 4443 section 3.2).
+//!
+//! The host routes carry the right MTU, so this is for packets that were made before it changed,
+//! and for those who look at ICMP only. A source that allows fragments is told as well: its stack
+//! then makes them itself.
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::packet::{
+    checksum,
+    checksum::Sum,
+    ip::{
+        DESTINATION_OPTIONS, HOP_BY_HOP, IPV4_LEN, IPV6_LEN, Inner, MAX_EXTENSIONS, ROUTING,
+        Version, be16,
+    },
+    token_bucket::Rate,
+};
+
+/// The most bytes of an answer: the minimum IPv6 MTU (RFC 4443 section 2.4 (c)).
+pub const MAX_LEN: usize = 1280;
+/// The most bytes of an IPv4 answer (RFC 1812 section 4.3.2.3).
+const MAX_LEN_V4: usize = 576;
+/// Bytes of an ICMP header.
+const ICMP_LEN: usize = 8;
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+const FRAGMENT: u8 = 44;
+/// Destination unreachable, fragmentation needed.
+const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
+const PACKET_TOO_BIG: [u8; 2] = [2, 0];
+/// Internetwork control (RFC 1812 section 4.3.2.5).
+const TOS: u8 = 0xc0;
+const HOP_LIMIT: u8 = 64;
+
+/// Writes the answer to `packet`, which was parsed as `inner` and is larger than `mtu` bytes, into
+/// `out` and returns its length. It seems to come from where the packet was going, which is the
+/// next hop that does not take it.
+///
+/// `None`, and nothing is to be sent, for ICMP errors, for fragments behind the first one, and when
+/// an end is no single host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
+pub fn answer(packet: &[u8], inner: &Inner, mtu: usize, out: &mut [u8; MAX_LEN]) -> Option<usize> {
+    let packet = packet.get(..inner.len)?;
+    if !single(inner.src) || !single(inner.dst) || unanswerable(packet, inner.version) {
+        return None;
+    }
+    let (head, most) = match inner.version {
+        Version::V4 => (IPV4_LEN, MAX_LEN_V4),
+        Version::V6 => (IPV6_LEN, MAX_LEN),
+    };
+    let quoted = packet.get(..packet.len().min(most - head - ICMP_LEN))?;
+    let len = head + ICMP_LEN + quoted.len();
+    let answer = out.get_mut(..len)?;
+    answer.fill(0);
+    answer[head + ICMP_LEN..].copy_from_slice(quoted);
+    match inner.version {
+        Version::V4 => {
+            answer[..2].copy_from_slice(&[0x45, TOS]);
+            answer[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+            answer[8..10].copy_from_slice(&[HOP_LIMIT, ICMP]);
+            answer[12..16].copy_from_slice(&packet[16..20]);
+            answer[16..20].copy_from_slice(&packet[12..16]);
+            checksum::set_ipv4(&mut answer[..IPV4_LEN]);
+            let icmp = &mut answer[IPV4_LEN..];
+            icmp[..2].copy_from_slice(&FRAGMENTATION_NEEDED);
+            icmp[6..8].copy_from_slice(&u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes());
+            let sum = Sum::default().bytes(icmp).finished();
+            icmp[2..4].copy_from_slice(&sum);
+        }
+        Version::V6 => {
+            let behind = (len - IPV6_LEN) as u16;
+            answer[0] = 0x60 | TOS >> 4;
+            answer[1] = TOS << 4;
+            answer[4..6].copy_from_slice(&behind.to_be_bytes());
+            answer[6..8].copy_from_slice(&[ICMPV6, HOP_LIMIT]);
+            answer[8..24].copy_from_slice(&packet[24..40]);
+            answer[24..40].copy_from_slice(&packet[8..24]);
+            let pseudo = checksum::pseudo(answer, Version::V6, ICMPV6).word(behind);
+            let icmp = &mut answer[IPV6_LEN..];
+            icmp[..2].copy_from_slice(&PACKET_TOO_BIG);
+            icmp[4..8].copy_from_slice(&u32::try_from(mtu).unwrap_or(u32::MAX).to_be_bytes());
+            let sum = pseudo.bytes(icmp).finished();
+            icmp[2..4].copy_from_slice(&sum);
+        }
+    }
+    Some(len)
+}
+
+/// Whether an address is one host's.
+fn single(addr: IpAddr) -> bool {
+    let broadcast = matches!(addr, IpAddr::V4(v4) if v4.is_broadcast());
+    !(addr.is_multicast() || addr.is_unspecified() || addr.is_loopback() || broadcast)
+}
+
+/// Whether a packet is an ICMP error, a fragment behind the first, or too odd to tell.
+fn unanswerable(packet: &[u8], version: Version) -> bool {
+    let icmp_type = match version {
+        Version::V4 => icmp_type_v4(packet),
+        Version::V6 => icmp_type_v6(packet),
+    };
+    match (icmp_type, version) {
+        (None, _) => true,
+        (Some(None), _) => false,
+        // Unreachable, quench, redirect, time exceeded, parameter problem.
+        (Some(Some(kind)), Version::V4) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        // Errors have no high bit; a redirect counts as one.
+        (Some(Some(kind)), Version::V6) => kind < 128 || kind == 137,
+    }
+}
+
+/// The ICMP type, if it is ICMP; `None` if the start of the L4 header is not here.
+fn icmp_type_v4(packet: &[u8]) -> Option<Option<u8>> {
+    if be16(packet, 6)? & 0x1fff != 0 {
+        return None;
+    }
+    let offset = usize::from(packet.first()? & 0x0f) * 4;
+    if packet.get(9) == Some(&ICMP) { packet.get(offset).copied().map(Some) } else { Some(None) }
+}
+
+/// The same behind the extension headers of IPv6.
+fn icmp_type_v6(packet: &[u8]) -> Option<Option<u8>> {
+    let (mut next, mut at) = (*packet.get(6)?, IPV6_LEN);
+    for _ in 0..MAX_EXTENSIONS {
+        let length = match next {
+            ICMPV6 => return packet.get(at).copied().map(Some),
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8 + usize::from(*packet.get(at + 1)?) * 8,
+            FRAGMENT if be16(packet, at + 2)? & 0xfff8 == 0 => 8,
+            FRAGMENT => return None,
+            _ => return Some(None),
+        };
+        next = *packet.get(at)?;
+        at += length;
+    }
+    None
+}
+
+/// How often answers may be sent (RFC 4443 section 2.4 (f)): 32 at once, one more every 5 ms.
+pub const fn limit() -> Rate {
+    Rate::every(Duration::from_millis(5), 32)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use etherparse::{
+        Icmpv4Type, Icmpv6Type, NetHeaders, PacketBuilder, PacketHeaders, TransportHeader,
+        icmpv4::DestUnreachableHeader,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: [u8; 4] = [169, 254, 1, 1];
+    const B: [u8; 4] = [169, 254, 2, 2];
+    const A6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    const B6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+
+    fn v4(len: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let builder = PacketBuilder::ipv4(A, B, 64).udp(7, 9);
+        builder.write(&mut out, &vec![1; len - 28]).unwrap();
+        out
+    }
+
+    fn v6(len: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let builder = PacketBuilder::ipv6(A6, B6, 64).udp(7, 9);
+        builder.write(&mut out, &vec![1; len - 48]).unwrap();
+        out
+    }
+
+    fn answered(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
+        let inner = Inner::parse(packet).unwrap();
+        let mut out = [0xee; MAX_LEN];
+        answer(packet, &inner, mtu, &mut out).map(|len| out[..len].to_vec())
+    }
+
+    #[test]
+    fn the_ipv4_answer_names_the_mtu_and_quotes_the_packet() {
+        for len in [29, 100, 548, 549, 1400] {
+            let packet = v4(len);
+            let answer = answered(&packet, 1168).unwrap();
+            let headers = PacketHeaders::from_ip_slice(&answer).unwrap();
+            let Some(NetHeaders::Ipv4(ip, _)) = headers.net else { panic!("no IPv4") };
+            assert_eq!((ip.source, ip.destination), (B, A));
+            assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+            let Some(TransportHeader::Icmpv4(icmp)) = headers.transport else { panic!("no ICMP") };
+            let needed = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1168 };
+            assert_eq!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(needed));
+            let quoted = headers.payload.slice();
+            assert_eq!(quoted, &packet[..len.min(548)]);
+            assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(quoted));
+        }
+    }
+
+    #[test]
+    fn the_ipv6_answer_names_the_mtu_and_quotes_the_packet() {
+        for len in [49, 500, 1232, 1233, 1420] {
+            let packet = v6(len);
+            let answer = answered(&packet, 70_000).unwrap();
+            let headers = PacketHeaders::from_ip_slice(&answer).unwrap();
+            let Some(NetHeaders::Ipv6(ip, _)) = headers.net else { panic!("no IPv6") };
+            assert_eq!((ip.source, ip.destination), (B6, A6));
+            let Some(TransportHeader::Icmpv6(icmp)) = headers.transport else { panic!("no ICMP") };
+            assert_eq!(icmp.icmp_type, Icmpv6Type::PacketTooBig { mtu: 70_000 });
+            let quoted = headers.payload.slice();
+            assert_eq!(quoted, &packet[..len.min(1232)]);
+            let sum = icmp.icmp_type.calc_checksum(B6, A6, quoted).unwrap();
+            assert_eq!(icmp.checksum, sum);
+        }
+    }
+
+    #[test]
+    fn errors_fragments_and_groups_get_no_answer() {
+        let mut icmp = v4(100);
+        icmp[9] = ICMP;
+        for (kind, told) in [(0, true), (8, true), (3, false), (5, false), (11, false)] {
+            icmp[20] = kind;
+            assert_eq!(answered(&icmp, 68).is_some(), told, "type {kind}");
+        }
+        let mut icmp = v6(100);
+        icmp[6] = ICMPV6;
+        for (kind, told) in [(128, true), (135, true), (1, false), (2, false), (137, false)] {
+            icmp[40] = kind;
+            assert_eq!(answered(&icmp, 68).is_some(), told, "ICMPv6 type {kind}");
+        }
+        for (at, value, told) in [(6, 0x20, true), (6, 0x40, true), (7, 1, false), (6, 1, false)] {
+            let mut fragment = v4(100);
+            fragment[at] = value;
+            assert_eq!(answered(&fragment, 68).is_some(), told, "byte {at} = {value}");
+        }
+        let mut fragment = v6(100);
+        fragment[6] = FRAGMENT;
+        fragment[40..48].copy_from_slice(&[17, 0, 0, 1, 0, 0, 0, 0]);
+        assert!(answered(&fragment, 68).is_some());
+        fragment[43] = 8;
+        assert!(answered(&fragment, 68).is_none());
+        fragment[40..44].copy_from_slice(&[ICMPV6, 0, 0, 1]);
+        fragment[48] = 1;
+        assert!(answered(&fragment, 68).is_none(), "an error behind a fragment header");
+        for (at, addr) in [(16, [224, 0, 0, 1]), (16, [255; 4]), (12, [0; 4]), (12, [127, 0, 0, 1])]
+        {
+            let mut odd = v4(100);
+            odd[at..at + 4].copy_from_slice(&addr);
+            assert!(answered(&odd, 68).is_none(), "{addr:?}");
+        }
+        let mut group = v6(100);
+        group[24] = 0xff;
+        assert!(answered(&group, 68).is_none());
+    }
+
+    #[test]
+    fn a_flood_is_answered_within_the_bound() {
+        let limit = limit();
+        let start = crate::time::Time::from_millis(5000);
+        let at = |nanos: u64| start + Duration::from_nanos(nanos);
+        let told =
+            (0..10_000_000_000u64).step_by(100_000).filter(|n| limit.take(at(*n), 1)).count();
+        assert!((2000..=2032).contains(&told), "{told} in ten seconds");
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_panics(
+            mut bytes in prop::collection::vec(any::<u8>(), 20..300),
+            six: bool,
+            mtu: usize,
+        ) {
+            let len = bytes.len() as u16;
+            if six && bytes.len() >= IPV6_LEN {
+                bytes[0] = 0x60;
+                bytes[4..6].copy_from_slice(&(len - IPV6_LEN as u16).to_be_bytes());
+            } else {
+                bytes[0] = 0x45;
+                bytes[2..4].copy_from_slice(&len.to_be_bytes());
+            }
+            if let Some(answer) = answered(&bytes, mtu) {
+                prop_assert!(Inner::parse(&answer).is_ok());
+            }
+        }
+    }
+}

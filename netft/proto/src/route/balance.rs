@@ -1,0 +1,167 @@
+//! Which of several routes carries a flow: weighted rendezvous hashing. Pure.
+//!
+//! Every route draws a lot for every flow, from the flow's hash and the route's number, and the
+//! best lot wins. A lot depends on nothing else, so a flow stays where it is as long as its route
+//! is there (its packets keep their order), a route that goes takes only its own flows with it,
+//! and a route that comes takes flows from the others in proportion to the weights. The lot
+//! `-ln(u) / weight` gives each route its share of the flows exactly (Schindelhauer and Schomaker,
+//! "Weighted distributed hash tables", 2005, the logarithmic method).
+
+use std::net::IpAddr;
+
+use crate::{ids::RouteId, route::policy::Traffic};
+
+impl Traffic {
+    /// The hash of the flow a packet belongs to: addresses, protocol and ports. Fragments of one
+    /// datagram have no ports and so one hash, which is not that of their flow's whole packets.
+    #[inline]
+    pub fn flow(&self) -> u64 {
+        let addresses = match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                mix(u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()))
+            }
+            (src, dst) => [src, dst].into_iter().fold(0, |hash, addr| {
+                let bits = match addr {
+                    IpAddr::V4(v4) => u128::from(v4.to_bits()),
+                    IpAddr::V6(v6) => v6.to_bits(),
+                };
+                mix(mix(hash ^ bits as u64) ^ (bits >> 64) as u64)
+            }),
+        };
+        let (src, dst) = self.ports.unwrap_or_default();
+        let ends = u64::from(src) << 32 | u64::from(dst) << 8;
+        // A fragment's protocol is left out: IPv6 tells it in the first one only.
+        let protocol = self.ports.and(self.protocol).unwrap_or_default();
+        mix(addresses ^ ends ^ u64::from(protocol))
+    }
+}
+
+/// The place of the route that carries the flow of that hash. A route is its number and its
+/// weight, its capacity in any unit; 0 counts as 1. `None` without any route.
+#[inline]
+pub fn pick(flow: u64, routes: impl IntoIterator<Item = (RouteId, u32)>) -> Option<usize> {
+    let mut best: Option<(f64, usize)> = None;
+    for (place, (route, weight)) in routes.into_iter().enumerate() {
+        let lot = lot(flow, route, weight);
+        if best.is_none_or(|(least, _)| lot < least) {
+            best = Some((lot, place));
+        }
+    }
+    best.map(|(_, place)| place)
+}
+
+/// Exponentially distributed with the weight as its rate; the smallest of several wins with the
+/// probability of its weight among all weights.
+#[inline]
+fn lot(flow: u64, route: RouteId, weight: u32) -> f64 {
+    let hash = mix(flow ^ mix(u64::from(route.0)));
+    // 53 bits, in (0, 1].
+    let uniform = ((hash >> 11) + 1) as f64 / (1u64 << 53) as f64;
+    -uniform.ln() / f64::from(weight.max(1))
+}
+
+/// The finalizer of SplitMix64: every bit of the input moves every bit of the output.
+#[inline]
+const fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A flow as applications make them: one address pair, one well-known port.
+    fn flow(port: u16) -> Traffic {
+        Traffic {
+            src: [169, 254, 1, 1].into(),
+            dst: [169, 254, 2, 2].into(),
+            protocol: Some(6),
+            ports: Some((port, 443)),
+            dscp: 0,
+            size: 1420,
+        }
+    }
+
+    fn routes() -> impl Strategy<Value = Vec<(RouteId, u32)>> {
+        prop::collection::btree_map(1u32..1000, 1u32..100_000, 1..6)
+            .prop_map(|map| map.into_iter().map(|(id, weight)| (RouteId(id), weight)).collect())
+    }
+
+    fn carrier(traffic: &Traffic, routes: &[(RouteId, u32)]) -> RouteId {
+        routes[pick(traffic.flow(), routes.iter().copied()).unwrap()].0
+    }
+
+    #[test]
+    fn what_is_no_flow_of_its_own_does_not_count() {
+        let base = flow(1);
+        for same in [Traffic { dscp: 46, ..base }, Traffic { size: 60, ..base }] {
+            assert_eq!(same.flow(), base.flow());
+        }
+        for other in [flow(2), Traffic { protocol: Some(17), ..base }] {
+            assert_ne!(other.flow(), base.flow());
+        }
+        let first = Traffic { ports: None, protocol: Some(17), ..base };
+        let later = Traffic { ports: None, protocol: None, ..base };
+        assert_eq!(first.flow(), later.flow(), "the fragments of one datagram stay together");
+        assert_eq!(pick(1, []), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn flows_spread_by_weight(routes in routes()) {
+            const FLOWS: u16 = 20_000;
+            let mut counts = std::collections::BTreeMap::new();
+            for port in 0..FLOWS {
+                *counts.entry(carrier(&flow(port), &routes)).or_insert(0u32) += 1;
+            }
+            let total: f64 = routes.iter().map(|(_, weight)| f64::from(*weight)).sum();
+            for (id, weight) in &routes {
+                let share = f64::from(*weight) / total;
+                let got = f64::from(counts.get(id).copied().unwrap_or(0)) / f64::from(FLOWS);
+                // Six standard deviations.
+                let tolerance = 6.0 * (share * (1.0 - share) / f64::from(FLOWS)).sqrt() + 1e-3;
+                prop_assert!((got - share).abs() <= tolerance, "{id}: {got} for {share}");
+            }
+        }
+
+        #[test]
+        fn a_route_that_goes_moves_its_own_flows_only(routes in routes(), gone in 0usize..6) {
+            let gone = routes[gone % routes.len()].0;
+            let rest: Vec<_> = routes.iter().copied().filter(|(id, _)| *id != gone).collect();
+            prop_assume!(!rest.is_empty());
+            for port in 0..500 {
+                let before = carrier(&flow(port), &routes);
+                if before != gone {
+                    prop_assert_eq!(carrier(&flow(port), &rest), before);
+                }
+            }
+        }
+
+        #[test]
+        fn the_order_of_the_routes_does_not_matter(mut routes in routes(), port in any::<u16>()) {
+            let before = carrier(&flow(port), &routes);
+            routes.reverse();
+            prop_assert_eq!(carrier(&flow(port), &routes), before);
+        }
+
+        #[test]
+        fn a_route_with_more_capacity_takes_flows_and_gives_none(
+            mut routes in routes(), place in 0usize..6, port in any::<u16>(),
+        ) {
+            let before = carrier(&flow(port), &routes);
+            let place = place % routes.len();
+            routes[place].1 *= 2;
+            let after = carrier(&flow(port), &routes);
+            prop_assert!(after == before || after == routes[place].0);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Everything the engine tells the world, in NetFT's words and order.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use crate::{
+    failover::{cost::Cost, report::Cause},
+    ids::{PeerId, RouteId},
+    route::{drain::DrainStage, spec::RouteSpec, status::RouteState},
+    time::Time,
+};
+
+/// Something that happened, with the moment it did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When.
+    pub at: Time,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// A route was added (NetFT: `Added route <struct mscs::FaultTolerantRoute>`).
+    RouteAdded {
+        /// Its number.
+        route: RouteId,
+        /// Its eight fields.
+        spec: RouteSpec,
+    },
+    /// A route was removed.
+    RouteRemoved {
+        /// Its number.
+        route: RouteId,
+        /// What it was.
+        spec: RouteSpec,
+    },
+    /// The first authentic heartbeat on a route (NetFT: `NetftRemoteReachable`).
+    RemoteReachable {
+        /// The peer.
+        peer: PeerId,
+        /// The route it was heard on.
+        route: RouteId,
+    },
+    /// The last route to a peer stopped being heard (NetFT: `NetftRemoteUnreachable`).
+    RemoteUnreachable {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A route changed state.
+    StateChanged {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// The state before.
+        from: RouteState,
+        /// The state after.
+        to: RouteState,
+        /// Why.
+        reason: Reason,
+        /// When a heartbeat was last heard on it, if ever.
+        last_heard: Option<Time>,
+        /// The last heartbeats of the route both ways, oldest first (NetFT's RouteHistoryLength),
+        /// when it stopped being up or went down.
+        history: Vec<String>,
+    },
+    /// 40 % of the threshold missed in a row (NetFT: `NetftTwoFifthMissedHeartbeats`).
+    EarlyWarning {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// Heartbeats missed in a row.
+        missed: u16,
+        /// The threshold.
+        threshold: u16,
+    },
+    /// At least one route to the peer is up, the adapter can carry traffic to it.
+    Ready {
+        /// The peer.
+        peer: PeerId,
+        /// From the session's keys to the first route up.
+        waited: Duration,
+    },
+    /// The session with a peer is established: authenticated, and a route carries it.
+    SessionEstablished {
+        /// The peer.
+        peer: PeerId,
+        /// The peer's boot id.
+        boot_id: u64,
+    },
+    /// The session with a peer ended.
+    SessionEnded {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// Data on a route stays unacknowledged: what is in flight was sent again on another route,
+    /// and data goes both ways until heartbeats decide.
+    Suspect {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+    },
+    /// Data to a peer moved to another route.
+    Moved {
+        /// The peer.
+        peer: PeerId,
+        /// The route before.
+        from: Option<RouteId>,
+        /// The route after; `None` when no route is usable.
+        to: Option<RouteId>,
+        /// Why.
+        reason: Reason,
+        /// What was known of the routes at that moment.
+        cause: Box<Cause>,
+    },
+    /// Somebody changed the adapter from outside; it was put back.
+    AdapterRestored {
+        /// What was wrong, and what was done.
+        what: String,
+    },
+    /// No session with the peer can be agreed on; trying again does not help by itself.
+    SessionRefused {
+        /// The peer.
+        peer: PeerId,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A second machine uses the peer's key: the first keeps working, the second is refused.
+    DuplicateNode {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A name of the peer cannot be looked up; its former addresses stay, and it is tried again.
+    /// Told when it begins.
+    NameFailed {
+        /// The peer.
+        peer: PeerId,
+        /// The name.
+        name: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// This node itself was not scheduled; nobody is blamed for that time.
+    Stalled {
+        /// For how long.
+        length: Duration,
+    },
+    /// Probes, or its interface, showed that a route carries packets of another size.
+    PathMtuChanged {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// The largest IP packet before, bytes.
+        from: usize,
+        /// The largest IP packet after, bytes.
+        to: usize,
+    },
+    /// What a suspicion, or leaving a route, has cost, once nothing can be added. Not told when it
+    /// cost nothing.
+    Cost {
+        /// The peer.
+        peer: PeerId,
+        /// The route that was suspect, or was left.
+        from: RouteId,
+        /// Where data, or what was in flight, went.
+        to: Option<RouteId>,
+        /// What it cost.
+        cost: Cost,
+    },
+    /// An operator at one of its ends drains a route, or ended that.
+    Drain {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// How far it got.
+        stage: DrainStage,
+    },
+    /// The configuration changed while the node runs.
+    Reconfigured,
+    /// The peer answered a challenge at an address nobody listed, and the route leads there.
+    AddressAdopted {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// Where it led before; `None`: it was made for this.
+        from: Option<SocketAddr>,
+        /// Where it leads.
+        to: SocketAddr,
+    },
+}
+
+/// Why a route changed state or data moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The route is new.
+    Added,
+    /// A heartbeat was heard.
+    Heard,
+    /// The peer says it hears this node here.
+    PeerHears,
+    /// Both directions are proven.
+    BothWays,
+    /// No heartbeat for a detection time.
+    HeartbeatsMissed,
+    /// The peer says it does not hear this node here.
+    PeerDoesNotHear,
+    /// The peer is heard on no route, so what it said last does not count.
+    HeardNowhere,
+    /// The peer's end of the route is broken.
+    PeerLocalDown,
+    /// The interface lost its carrier.
+    CarrierLost,
+    /// The interface was set down.
+    InterfaceDown,
+    /// The interface is gone.
+    InterfaceGone,
+    /// The local address is gone.
+    AddressGone,
+    /// The kernel refused to send.
+    SendError,
+    /// An operator said so here.
+    Admin,
+    /// An operator said so at the peer.
+    PeerAdmin,
+    /// The session is new (the peer restarted).
+    NewSession,
+    /// The session ended.
+    SessionLost,
+    /// A route with a better priority is back and its hold time is over.
+    Failback,
+    /// A better route was found.
+    BetterRoute,
+    /// The route was removed.
+    Removed,
+    /// An operator drains the route here.
+    Draining,
+    /// An operator drains the route at the peer.
+    PeerDraining,
+    /// The route is up and clearly worse than another: lossy, or slower than it was.
+    BrownOut,
+    /// The carrier is QUIC, and there is no connection.
+    NoConnection,
+}
+
+impl Reason {
+    /// The words in output and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Heard => "heartbeat heard",
+            Self::PeerHears => "peer hears us",
+            Self::BothWays => "both directions proven",
+            Self::HeartbeatsMissed => "heartbeats missed",
+            Self::PeerDoesNotHear => "peer does not hear us",
+            Self::HeardNowhere => "peer heard on no route",
+            Self::PeerLocalDown => "peer's end is down",
+            Self::CarrierLost => "carrier lost",
+            Self::InterfaceDown => "interface down",
+            Self::InterfaceGone => "interface gone",
+            Self::AddressGone => "address gone",
+            Self::SendError => "send error",
+            Self::Admin => "admin",
+            Self::PeerAdmin => "admin at peer",
+            Self::NewSession => "new session",
+            Self::SessionLost => "session lost",
+            Self::Failback => "failback",
+            Self::BetterRoute => "better route",
+            Self::Removed => "removed",
+            Self::Draining => "draining",
+            Self::PeerDraining => "draining at peer",
+            Self::BrownOut => "brown-out",
+            Self::NoConnection => "no QUIC connection",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

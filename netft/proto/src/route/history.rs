@@ -1,0 +1,58 @@
+//! The last heartbeats of a route, dumped when it dies (NetFT's RouteHistoryLength). Pure.
+
+use std::collections::VecDeque;
+
+use crate::{time::Time, wire::heartbeat::Message};
+
+/// A bounded ring; the oldest entry goes first.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    length: usize,
+    entries: VecDeque<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: Time,
+    sent: bool,
+    message: Message,
+    sequence: u32,
+}
+
+impl History {
+    pub(crate) fn new(length: usize) -> Self {
+        Self { length, entries: VecDeque::with_capacity(length) }
+    }
+
+    /// Keeps `length` entries from here on; the oldest go first.
+    pub(crate) fn resize(&mut self, length: usize) {
+        self.length = length;
+        self.entries.drain(..self.entries.len().saturating_sub(length));
+    }
+
+    pub(crate) fn note(&mut self, at: Time, sent: bool, message: Message, sequence: u32) {
+        if self.length == 0 {
+            return;
+        }
+        if self.entries.len() == self.length {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(Entry { at, sent, message, sequence });
+    }
+
+    /// One line per heartbeat, oldest first, with its age.
+    pub(crate) fn dump(&self, now: Time) -> Vec<String> {
+        self.entries
+            .iter()
+            .map(|entry| {
+                let verb = if entry.sent { "sent" } else { "received" };
+                let message = match entry.message {
+                    Message::Request => "request",
+                    Message::Reply => "reply",
+                };
+                let age = now.since(entry.at).as_micros() as f64 / 1000.0;
+                format!("{age:.1} ms ago: {verb} {message} {}", entry.sequence)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,44 @@
+//! The routes to one peer, by number. Each has its own memory: a node of a map has room for
+//! eleven, and most peers have one to three.
+
+use std::collections::BTreeMap;
+
+use crate::{ids::RouteId, route::route_fsm::Route};
+
+/// A map that is nearly as small as what it holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Routes(BTreeMap<RouteId, Box<Route>>);
+
+impl Routes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn get(&self, id: &RouteId) -> Option<&Route> {
+        self.0.get(id).map(|route| &**route)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: &RouteId) -> Option<&mut Route> {
+        self.0.get_mut(id).map(|route| &mut **route)
+    }
+
+    pub(crate) fn insert(&mut self, route: Route) {
+        self.0.insert(route.id, Box::new(route));
+    }
+
+    pub(crate) fn remove(&mut self, id: &RouteId) -> Option<Box<Route>> {
+        self.0.remove(id)
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &RouteId> {
+        self.0.keys()
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Route> {
+        self.0.values().map(|route| &**route)
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Route> {
+        self.0.values_mut().map(|route| &mut **route)
+    }
+}

@@ -1,0 +1,275 @@
+//! The key schedule of one direction of a session: epochs, ratchet, nonces. Pure.
+//!
+//! ```text
+//! secret 0 ──"netft ratchet"──▶ secret 1 ──"netft ratchet"──▶ secret 2 ─▶ …
+//!    ├─"netft key"─▶ key 0         ├─▶ key 1                    ├─▶ key 2
+//!    └─"netft iv"──▶ IV 0          └─▶ IV 1                     └─▶ IV 2
+//! ```
+//!
+//! Each arrow is one HKDF-Expand with SHA-256 (RFC 5869 section 2.3); the nonce is IV xor counter,
+//! as in TLS 1.3 (RFC 8446 section 5.3). Three epochs are held, and the secret behind them; a
+//! step forward wipes the secret it came from, so an epoch that left the three is out of reach.
+//! (The AEAD library does not wipe its expanded key schedules; they die with their epoch's memory.)
+
+use std::sync::Arc;
+
+use ring::{
+    aead,
+    aead::{Aad, LessSafeKey, Nonce, UnboundKey},
+    hkdf,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    session::Cipher,
+    wire::{
+        DropReason,
+        header::{HEADER_LEN, TAG_LEN},
+    },
+};
+
+/// A build that measures what the cipher costs, and protects nothing. Off unless asked for by
+/// name.
+const NULL_CIPHER: bool = cfg!(netft_null_cipher);
+const NULL_TAG: [u8; TAG_LEN] = [0; TAG_LEN];
+
+/// A secret of 32 bytes, wiped when dropped.
+type Secret = Zeroizing<[u8; 32]>;
+
+/// The key of one epoch.
+pub(crate) struct EpochKey {
+    epoch: u64,
+    key: LessSafeKey,
+    iv: [u8; aead::NONCE_LEN],
+}
+
+impl EpochKey {
+    fn derive(cipher: Cipher, epoch: u64, secret: &Secret) -> Arc<Self> {
+        let algorithm = match cipher {
+            Cipher::Aes256Gcm => &aead::AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+        };
+        let mut key = Secret::default();
+        expand(secret, b"netft key", key.as_mut());
+        let mut iv = [0; aead::NONCE_LEN];
+        expand(secret, b"netft iv", &mut iv);
+        let key = UnboundKey::new(algorithm, key.as_ref()).expect("both AEADs take 32 bytes");
+        Arc::new(Self { epoch, key: LessSafeKey::new(key), iv })
+    }
+
+    /// IV xor counter (RFC 8446 section 5.3), in two stores of the sizes the AEAD loads: smaller
+    /// ones are not forwarded to a larger load, which waits until every store before them, the
+    /// whole packet, has left for the cache.
+    #[inline]
+    fn nonce(&self, counter: u64) -> Nonce {
+        let [i0, i1, i2, i3, i4, i5, i6, i7, i8, i9, i10, i11] = self.iv;
+        let head = u64::from_be_bytes([i0, i1, i2, i3, i4, i5, i6, i7]) ^ (counter >> 32);
+        let tail = u32::from_be_bytes([i8, i9, i10, i11]) ^ counter as u32;
+        let mut nonce = [0; aead::NONCE_LEN];
+        nonce[..8].copy_from_slice(&head.to_be_bytes());
+        nonce[8..].copy_from_slice(&tail.to_be_bytes());
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    /// Seals `payload` in place; returns its tag.
+    ///
+    /// # Errors
+    /// [`DropReason::TooBig`] when the payload is longer than the AEAD allows (64 GiB).
+    #[inline]
+    pub(crate) fn seal(
+        &self,
+        counter: u64,
+        header: [u8; HEADER_LEN],
+        payload: &mut [u8],
+    ) -> Result<aead::Tag, DropReason> {
+        if NULL_CIPHER {
+            return Ok(NULL_TAG.into());
+        }
+        self.key
+            .seal_in_place_separate_tag(self.nonce(counter), Aad::from(header), payload)
+            .map_err(|_| DropReason::TooBig)
+    }
+
+    /// Opens `sealed`, payload and tag, in place; returns the payload.
+    ///
+    /// # Errors
+    /// [`DropReason::NotAuthentic`]; the bytes are unspecified then.
+    #[inline]
+    pub(crate) fn open<'a>(
+        &self,
+        counter: u64,
+        header: [u8; HEADER_LEN],
+        sealed: &'a mut [u8],
+    ) -> Result<&'a mut [u8], DropReason> {
+        if NULL_CIPHER {
+            let payload = sealed.split_last_chunk_mut::<TAG_LEN>().map(|(payload, _)| payload);
+            return payload.ok_or(DropReason::NotAuthentic);
+        }
+        self.key
+            .open_in_place(self.nonce(counter), Aad::from(header), sealed)
+            .map_err(|_| DropReason::NotAuthentic)
+    }
+}
+
+/// The three epochs in use. Immutable: [`advanced`](Self::advanced) makes the next one.
+pub(crate) struct KeyWindow {
+    cipher: Cipher,
+    previous: Option<Arc<EpochKey>>,
+    current: Arc<EpochKey>,
+    next: Arc<EpochKey>,
+    /// The secret of the epoch after `next`.
+    secret: Secret,
+}
+
+impl KeyWindow {
+    /// The window at epoch 0.
+    pub(crate) fn new(cipher: Cipher, secret: &[u8; 32]) -> Self {
+        let zero = Secret::new(*secret);
+        let one = ratchet(&zero);
+        Self {
+            cipher,
+            previous: None,
+            current: EpochKey::derive(cipher, 0, &zero),
+            next: EpochKey::derive(cipher, 1, &one),
+            secret: ratchet(&one),
+        }
+    }
+
+    /// The newest epoch in which an authentic frame was sealed or opened.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.current.epoch
+    }
+
+    /// The key of `epoch`, if it is one of the three.
+    #[inline]
+    pub(crate) fn key(&self, epoch: u64) -> Option<&EpochKey> {
+        if epoch == self.current.epoch {
+            return Some(&self.current);
+        }
+        if epoch == self.next.epoch {
+            return Some(&self.next);
+        }
+        self.previous.as_deref().filter(|previous| previous.epoch == epoch)
+    }
+
+    /// The window one epoch further.
+    pub(crate) fn advanced(&self) -> Self {
+        Self {
+            cipher: self.cipher,
+            previous: Some(Arc::clone(&self.current)),
+            current: Arc::clone(&self.next),
+            next: EpochKey::derive(self.cipher, self.next.epoch + 1, &self.secret),
+            secret: ratchet(&self.secret),
+        }
+    }
+}
+
+fn ratchet(secret: &Secret) -> Secret {
+    let mut next = Secret::default();
+    expand(secret, b"netft ratchet", next.as_mut());
+    next
+}
+
+/// HKDF-Expand: fills `out` from `secret` under `label`.
+fn expand(secret: &Secret, label: &[u8], out: &mut [u8]) {
+    struct Length(usize);
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, secret.as_ref());
+    prk.expand(&[label], Length(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .expect("far shorter than HKDF's 255 blocks, and of the length asked for");
+}
+
+const _: () = assert!(TAG_LEN == aead::MAX_TAG_LEN);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use ring::hmac;
+
+    use super::*;
+
+    /// HKDF-Expand of up to 32 bytes, written out: T(1) = HMAC(secret, label | 0x01).
+    fn by_hand(secret: &[u8; 32], label: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        hmac::sign(&key, &[label, &[1]].concat()).as_ref().try_into().unwrap()
+    }
+
+    #[test]
+    fn keys_ivs_and_secrets_follow_the_schedule() {
+        let first = [7; 32];
+        let second = by_hand(&first, b"netft ratchet");
+        let third = by_hand(&second, b"netft ratchet");
+        let window = KeyWindow::new(Cipher::Aes256Gcm, &first);
+        assert_eq!(*window.secret, third);
+        assert_eq!(window.current.iv, by_hand(&first, b"netft iv")[..12]);
+        assert_eq!(window.next.iv, by_hand(&second, b"netft iv")[..12]);
+
+        let mut ours = *b"payload";
+        let tag = window.current.seal(5, [1; HEADER_LEN], &mut ours).unwrap();
+        let key = UnboundKey::new(&aead::AES_256_GCM, &by_hand(&first, b"netft key")).unwrap();
+        let mut nonce: [u8; 12] = by_hand(&first, b"netft iv")[..12].try_into().unwrap();
+        nonce[11] ^= 5;
+        let mut theirs = *b"payload";
+        let expected = LessSafeKey::new(key)
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from([1; HEADER_LEN]),
+                &mut theirs,
+            )
+            .unwrap();
+        assert_eq!((ours, tag.as_ref()), (theirs, expected.as_ref()));
+    }
+
+    #[test]
+    fn a_nonce_is_the_iv_xor_the_counter_byte_by_byte() {
+        let window = KeyWindow::new(Cipher::Aes256Gcm, &[3; 32]);
+        for counter in [0, 1, 0xffff_ffff, 0x1_0000_0000, 0x0123_4567_89ab_cdef, u64::MAX] {
+            let mut expected = window.current.iv;
+            for (byte, counter) in expected[4..].iter_mut().zip(counter.to_be_bytes()) {
+                *byte ^= counter;
+            }
+            assert_eq!(*window.current.nonce(counter).as_ref(), expected, "{counter:x}");
+        }
+    }
+
+    #[test]
+    fn every_step_forward_takes_the_secret_one_ratchet_on() {
+        let mut secret = [7; 32];
+        let mut window = KeyWindow::new(Cipher::Aes256Gcm, &secret);
+        for _ in 0..6 {
+            assert_eq!(window.current.iv, by_hand(&secret, b"netft iv")[..12]);
+            secret = by_hand(&secret, b"netft ratchet");
+            window = window.advanced();
+        }
+    }
+
+    #[test]
+    fn three_epochs_are_held_and_no_other() {
+        let mut window = KeyWindow::new(Cipher::ChaCha20Poly1305, &[9; 32]);
+        for epoch in 0..5u64 {
+            assert_eq!(window.epoch(), epoch);
+            for other in 0..10 {
+                let held = other <= epoch + 1 && other + 1 >= epoch;
+                assert_eq!(window.key(other).map(|key| key.epoch), held.then_some(other));
+            }
+            window = window.advanced();
+        }
+    }
+
+    #[test]
+    fn the_counter_is_the_low_end_of_the_nonce() {
+        let key = EpochKey::derive(Cipher::Aes256Gcm, 0, &Secret::new([3; 32]));
+        let mut expected = key.iv;
+        for (byte, counter) in expected[4..].iter_mut().zip(1..=8) {
+            *byte ^= counter;
+        }
+        assert_eq!(key.nonce(0x0102_0304_0506_0708).as_ref(), &expected);
+    }
+}

@@ -1,0 +1,175 @@
+//! The replay window: each session counter is accepted at most once. Pure and lock-free; all
+//! workers of a session share one.
+//!
+//! A ring of [`SLOTS`] words, each answering for one block of 32 counters at a time:
+//!
+//! ```text
+//! counter = lap (bits 17–47) | slot (bits 5–16) | bit (bits 0–4)
+//! word    = lap (high 32 bits) | one bit per accepted counter (low 32 bits)
+//! ```
+//!
+//! A counter goes to its slot and compares laps. The slot is of an older lap: one compare-and-swap
+//! replaces it by this lap with this one bit. The same lap: test and set the bit. A newer lap: the
+//! counter is too old to tell, so it is refused. A zeroed ring is lap 0 with nothing accepted,
+//! which needs no mark for an empty slot, and a page of it that is not there yet reads as zeros.
+//!
+//! There is no highest counter to keep, which is what makes it lock-free. Nothing is accepted
+//! twice, because a slot's lap only grows: after a counter was accepted its slot either still is of
+//! its lap, with its bit set, or of a newer one; both refuse it. Each verdict is one atomic
+//! read-modify-write of one word, so two threads with the same counter cannot both win, and no
+//! other memory is published through the word: relaxed ordering suffices.
+//!
+//! A counter can be too old only when a counter of its slot's next lap was accepted, which is at
+//! least 32 × [`SLOTS`] − 31 higher. So anything up to [`WINDOW`] behind the newest accepted
+//! counter is judged exactly. A counter older than that and never seen may still be accepted once,
+//! while its slot has not been taken over; the key epochs of the session bound how old it can be.
+
+use std::{
+    cmp::Ordering::{Equal, Greater, Less},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::wire::ack::Range;
+
+/// Counters one slot answers for.
+const SLOT_BITS: u64 = u32::BITS as u64;
+/// Words of the ring: 32 KiB per session once all of it was used, in pages that come with their
+/// first counter: a session that carries heartbeats only holds one for minutes.
+pub const SLOTS: usize = 4096;
+/// How far behind the newest accepted counter every counter is judged exactly: 131,040. At
+/// 1,000,000 frames per second that covers 131 ms of difference between two routes.
+pub const WINDOW: u64 = (SLOTS as u64 - 1) * SLOT_BITS;
+/// How far back an acknowledgement looks, counters: 8 ms at 1,000,000 frames per second, more than
+/// it is late.
+pub const LOOK_BACK: u64 = 8192;
+/// Counters are below this, so that a lap number fits into half a word.
+pub const COUNTER_LIMIT: u64 = 1 << 48;
+
+/// Which counters of one direction of one session were accepted.
+pub struct ReplayWindow {
+    pages: [OnceLock<Box<Page>>; SLOTS / PAGE],
+}
+
+/// Words of a page of the ring: 4 KiB.
+const PAGE: usize = 512;
+
+type Page = [AtomicU64; PAGE];
+
+/// Where a counter is remembered.
+struct Place {
+    number: usize,
+    lap: u64,
+    bit: u64,
+}
+
+impl ReplayWindow {
+    /// A window that has seen nothing.
+    pub fn new() -> Self {
+        Self { pages: [const { OnceLock::new() }; SLOTS / PAGE] }
+    }
+
+    /// Whether [`accept`](Self::accept) would refuse `counter` at this moment: a cheap check before
+    /// the tag is computed. It changes nothing, so it may be asked for a forged counter.
+    #[inline]
+    pub fn seen(&self, counter: u64) -> bool {
+        if counter >= COUNTER_LIMIT {
+            return true;
+        }
+        let Place { number, lap, bit } = place(counter);
+        let Some(page) = self.pages[number / PAGE].get() else { return false };
+        let word = page[number % PAGE].load(Relaxed);
+        match (word >> 32).cmp(&lap) {
+            Less => false,
+            Equal => word & bit != 0,
+            Greater => true,
+        }
+    }
+
+    /// Takes `counter`: true exactly once per counter, over all threads. Only for authentic
+    /// frames: a forged counter would push out true ones. Always false from [`COUNTER_LIMIT`] on.
+    #[inline]
+    pub fn accept(&self, counter: u64) -> bool {
+        if counter >= COUNTER_LIMIT {
+            return false;
+        }
+        let Place { number, lap, bit } = place(counter);
+        let slot = &self.pages[number / PAGE].get_or_init(page)[number % PAGE];
+        let mut word = slot.load(Relaxed);
+        loop {
+            let new = match (word >> 32).cmp(&lap) {
+                Less => lap << 32 | bit,
+                Equal if word & bit == 0 => word | bit,
+                Equal | Greater => return false,
+            };
+            match slot.compare_exchange_weak(word, new, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(changed) => word = changed,
+            }
+        }
+    }
+
+    /// The accepted counters from `highest` down, newest run first, at most `limit` runs and
+    /// [`LOOK_BACK`] counters: what an acknowledgement says.
+    pub fn runs(&self, highest: u64, limit: usize) -> Vec<Range> {
+        let mut runs = Vec::with_capacity(limit.min(4));
+        let mut open: Option<Range> = None;
+        let top = highest / SLOT_BITS;
+        for block in (0..=top).rev().take((LOOK_BACK / SLOT_BITS) as usize) {
+            let base = block * SLOT_BITS;
+            // Control frames above the highest data frame share the counters.
+            let above = if block == top { SLOT_BITS - 1 - highest % SLOT_BITS } else { 0 };
+            let bits = self.block(block) & (u32::MAX >> above);
+            if bits == u32::MAX {
+                let last = open.map_or(base + SLOT_BITS - 1, |run| run.last);
+                open = Some(Range { first: base, last });
+                continue;
+            }
+            for bit in (0..SLOT_BITS).rev() {
+                let counter = base + bit;
+                if bits & (1 << bit) != 0 {
+                    let last = open.map_or(counter, |run| run.last);
+                    open = Some(Range { first: counter, last });
+                } else if let Some(run) = open.take() {
+                    runs.push(run);
+                    if runs.len() == limit {
+                        return runs;
+                    }
+                }
+            }
+        }
+        runs.extend(open);
+        runs
+    }
+
+    /// The bits of one block; none when its slot is of another lap.
+    fn block(&self, block: u64) -> u32 {
+        let Place { number, lap, .. } = place(block * SLOT_BITS);
+        let page = self.pages[number / PAGE].get();
+        let word = page.map_or(0, |page| page[number % PAGE].load(Relaxed));
+        if word >> 32 == lap { word as u32 } else { 0 }
+    }
+}
+
+#[inline]
+const fn place(counter: u64) -> Place {
+    let block = counter / SLOT_BITS;
+    let number = block as usize % SLOTS;
+    Place { number, lap: block / SLOTS as u64, bit: 1 << (counter % SLOT_BITS) }
+}
+
+#[cold]
+fn page() -> Box<Page> {
+    Box::new([const { AtomicU64::new(0) }; PAGE])
+}
+
+impl Default for ReplayWindow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests;

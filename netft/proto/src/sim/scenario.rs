@@ -1,0 +1,392 @@
+//! What a run does: nodes, networks, timing, and faults at their moments.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    engine::Bug,
+    ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
+    route::{Attributes, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
+    time::Time,
+};
+
+/// Most nodes of a scenario; [`Scenario::nodes`] clamps to it.
+pub const MAX_NODES: usize = 8;
+/// Most networks of a scenario; [`Scenario::networks`] clamps to it.
+pub const MAX_NETWORKS: usize = 8;
+
+/// Something that happens to a network or a node. Networks and nodes count from 0; one that does
+/// not exist makes the fault a no-op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing passes on a network.
+    Cut {
+        /// The network.
+        network: usize,
+    },
+    /// Nothing passes on a network from one node to another; the way back works.
+    CutOneWay {
+        /// The network.
+        network: usize,
+        /// The sending node.
+        from: usize,
+        /// The node that hears nothing.
+        to: usize,
+    },
+    /// A network loses packets from one node to another.
+    Loss {
+        /// The network.
+        network: usize,
+        /// The sending node.
+        from: usize,
+        /// The receiving node.
+        to: usize,
+        /// How many of a thousand packets are lost.
+        permille: u16,
+    },
+    /// Every packet on a network takes longer.
+    Slow {
+        /// The network.
+        network: usize,
+        /// By how much, each way.
+        by: Duration,
+    },
+    /// Cuts, losses, delays and carriers of a network are repaired.
+    Heal {
+        /// The network.
+        network: usize,
+    },
+    /// A node's interface on a network loses its carrier, and the node is told.
+    CarrierLost {
+        /// The network.
+        network: usize,
+        /// The node.
+        node: usize,
+    },
+    /// The carrier is back, and the node is told.
+    CarrierBack {
+        /// The network.
+        network: usize,
+        /// The node.
+        node: usize,
+    },
+    /// An operator takes a node's routes over a network out of use, or puts them back.
+    Admin {
+        /// The network.
+        network: usize,
+        /// The node.
+        node: usize,
+        /// Out of use.
+        down: bool,
+    },
+    /// An operator drains a node's routes over a network, or ends that.
+    Drain {
+        /// The network.
+        network: usize,
+        /// The node.
+        node: usize,
+        /// Drained.
+        on: bool,
+    },
+    /// An operator changes the priority of every route over a network, on every node.
+    Priority {
+        /// The network.
+        network: usize,
+        /// The new priority.
+        priority: u32,
+    },
+    /// A node is not scheduled for a while; what arrives meanwhile waits in its sockets.
+    Pause {
+        /// The node.
+        node: usize,
+        /// For how long.
+        length: Duration,
+    },
+    /// A node is not scheduled for a while; what arrives meanwhile is lost (a paused virtual
+    /// machine).
+    Freeze {
+        /// The node.
+        node: usize,
+        /// For how long.
+        length: Duration,
+    },
+    /// A node dies and forgets everything.
+    Crash {
+        /// The node.
+        node: usize,
+    },
+    /// A dead node starts again, with a new boot id.
+    Restart {
+        /// The node.
+        node: usize,
+    },
+    /// Everything is repaired, every node runs.
+    HealAll,
+}
+
+/// How a network treats packets while nothing is wrong with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// One-way delay.
+    pub delay: Duration,
+    /// Up to this much is added to it.
+    pub jitter: Duration,
+    /// How many of a thousand packets arrive twice.
+    pub duplicate_permille: u16,
+    /// How many of a thousand packets are held back by [`Shape::reorder_by`].
+    pub reorder_permille: u16,
+    /// How long such a packet is held back.
+    pub reorder_by: Duration,
+}
+
+impl Shape {
+    /// The longest a packet is under way.
+    pub(crate) fn longest(&self) -> Duration {
+        self.delay + self.jitter + self.reorder_by
+    }
+}
+
+/// One network of a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkPlan {
+    pub(crate) timing: Timing,
+    pub(crate) priority: u32,
+    pub(crate) shape: Shape,
+}
+
+/// A run to be made by [`run`](crate::sim::run).
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    pub(crate) networks: Vec<NetworkPlan>,
+    pub(crate) hold: Duration,
+    pub(crate) timer_slack: Duration,
+    pub(crate) data_every: Duration,
+    pub(crate) faults: Vec<(Time, Fault)>,
+    pub(crate) length: Duration,
+    pub(crate) converge: bool,
+    pub(crate) leaves: bool,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) keep_text: bool,
+}
+
+impl Scenario {
+    /// Two nodes and two networks of 30 ms × 5 for ten seconds, without faults.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            nodes: 2,
+            networks: (0..2).map(default_network).collect(),
+            hold: Duration::from_secs(1),
+            timer_slack: Duration::ZERO,
+            data_every: Duration::from_millis(10),
+            faults: Vec::new(),
+            length: Duration::from_secs(10),
+            converge: false,
+            leaves: false,
+            bug: None,
+            keep_text: false,
+        }
+    }
+
+    /// With this many nodes: 2–[`MAX_NODES`].
+    #[must_use]
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes.clamp(2, MAX_NODES);
+        self
+    }
+
+    /// With this many networks: 1–[`MAX_NETWORKS`]. Network n has priority 10 × (n + 1).
+    #[must_use]
+    pub fn networks(mut self, networks: usize) -> Self {
+        self.networks = (0..networks.clamp(1, MAX_NETWORKS)).map(default_network).collect();
+        self
+    }
+
+    /// With this timing on every network.
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.networks.iter_mut().for_each(|network| network.timing = timing);
+        self
+    }
+
+    /// With this timing on one network.
+    #[must_use]
+    pub fn timing_of(mut self, network: usize, timing: Timing) -> Self {
+        self.change(network, |plan| plan.timing = timing);
+        self
+    }
+
+    /// With this priority of the routes over one network.
+    #[must_use]
+    pub fn priority_of(mut self, network: usize, priority: u32) -> Self {
+        self.change(network, |plan| plan.priority = priority);
+        self
+    }
+
+    /// With this treatment of packets on one network.
+    #[must_use]
+    pub fn shape_of(mut self, network: usize, shape: Shape) -> Self {
+        self.change(network, |plan| plan.shape = shape);
+        self
+    }
+
+    /// With this hold time before a failback (the engine doubles it per flap).
+    #[must_use]
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// With timers that are up to this late.
+    #[must_use]
+    pub fn timer_slack(mut self, slack: Duration) -> Self {
+        self.timer_slack = slack;
+        self
+    }
+
+    /// With a data packet from every node to every other this often; zero sends none.
+    #[must_use]
+    pub fn data_every(mut self, period: Duration) -> Self {
+        self.data_every = period;
+        self
+    }
+
+    /// With a fault.
+    #[must_use]
+    pub fn at(mut self, at: Time, fault: Fault) -> Self {
+        self.faults.push((at, fault));
+        self
+    }
+
+    /// For this long.
+    #[must_use]
+    pub fn run_for(mut self, length: Duration) -> Self {
+        self.length = length;
+        self
+    }
+
+    /// With everything repaired at the end, after which every pair must find its best route
+    /// again. The run ends as soon as all have.
+    #[must_use]
+    pub fn then_converge(mut self) -> Self {
+        self.converge = true;
+        self
+    }
+
+    /// With heartbeats that say nothing new left for the engine until it is awake.
+    #[must_use]
+    pub fn leave_heartbeats(mut self, leaves: bool) -> Self {
+        self.leaves = leaves;
+        self
+    }
+
+    /// With a bug planted into every engine, to see that the invariants notice.
+    #[must_use]
+    pub fn plant(mut self, bug: Bug) -> Self {
+        self.bug = Some(bug);
+        self
+    }
+
+    /// With every step kept as text in [`Report::text`](crate::sim::Report::text).
+    #[must_use]
+    pub fn keep_text(mut self) -> Self {
+        self.keep_text = true;
+        self
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The faults, in the order they were added.
+    pub fn faults(&self) -> &[(Time, Fault)] {
+        &self.faults
+    }
+
+    /// What `node` calls its route to `peer` over `network`. The two ends of a route have
+    /// different numbers, as in life.
+    pub fn route(&self, node: usize, peer: usize, network: usize) -> RouteId {
+        let place = peer * self.networks.len() + network;
+        RouteId((100 * (node + 1) + place) as u32)
+    }
+
+    /// The network of a node's route; `None` for a number no route has.
+    pub fn network_of(&self, node: usize, route: RouteId) -> Option<usize> {
+        self.route_place(node, route).map(|(_, network)| network)
+    }
+
+    /// The peer and the network of a node's route; the inverse of [`Scenario::route`].
+    pub(crate) fn route_place(&self, node: usize, route: RouteId) -> Option<(usize, usize)> {
+        let place = (route.0 as usize).checked_sub(100 * (node + 1))?;
+        let (peer, network) = (place / self.networks.len(), place % self.networks.len());
+        (peer < self.nodes && peer != node).then_some((peer, network))
+    }
+
+    fn change(&mut self, network: usize, change: impl FnOnce(&mut NetworkPlan)) {
+        if let Some(plan) = self.networks.get_mut(network) {
+            change(plan);
+        }
+    }
+}
+
+/// What every node calls node `node`: its place.
+pub(crate) fn peer_id(node: usize) -> PeerId {
+    PeerId(node as u16)
+}
+
+/// A timing of `delay` milliseconds × `threshold`, out-of-range values brought into range.
+pub(crate) fn timing(delay: u64, threshold: u64) -> Timing {
+    Timing {
+        delay: Delay::from_millis(delay.clamp(5, 60_000)).expect("clamped"),
+        threshold: Threshold::new(threshold.clamp(2, 120)).expect("clamped"),
+    }
+}
+
+/// A node's route to a peer over a network.
+pub(crate) fn route_spec(
+    (node, peer): (usize, usize),
+    network: usize,
+    timing: Timing,
+    priority: u32,
+) -> RouteSpec {
+    let real = |node: usize| {
+        let [high, low] = (node as u16 + 1).to_be_bytes();
+        SocketAddr::from(([10, network as u8, high, low], 3343))
+    };
+    let owned = |node: usize| VirtualAddrs::derive(&NodeKey([node as u8; 32])).v4.into();
+    RouteSpec {
+        peer: peer_id(peer),
+        real_local: real(node),
+        real_remote: real(peer),
+        virtual_local: owned(node),
+        virtual_remote: owned(peer),
+        timing,
+        priority: Priority(priority),
+        attributes: Attributes(Attributes::SAME_SUBNET),
+        carrier: Carrier::Udp,
+    }
+}
+
+fn default_network(number: usize) -> NetworkPlan {
+    let shape = Shape { delay: Duration::from_micros(200), ..Shape::default() };
+    NetworkPlan { timing: timing(30, 5), priority: 10 * (number as u32 + 1), shape }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_number_names_its_place() {
+        let scenario = Scenario::new(0).nodes(4).networks(3);
+        for node in 0..4 {
+            for (peer, network) in (0..4).flat_map(|p| (0..3).map(move |n| (p, n))) {
+                let place = scenario.route_place(node, scenario.route(node, peer, network));
+                assert_eq!(place, (peer != node).then_some((peer, network)));
+            }
+            assert_eq!(scenario.route_place(node, RouteId(1)), None);
+        }
+    }
+}

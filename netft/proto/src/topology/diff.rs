@@ -1,0 +1,51 @@
+//! What to add, remove and change so that one set of routes becomes another. Pure.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use crate::{ids::PeerId, topology::Planned};
+
+/// The difference between two sets of routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Only in the new set.
+    pub added: Vec<Planned>,
+    /// Only in the old set.
+    pub removed: Vec<Planned>,
+    /// In both, with the same ends but other fields: (old, new). Another interface means that the
+    /// address moved: the socket must be opened anew.
+    pub changed: Vec<(Planned, Planned)>,
+}
+
+impl Diff {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// Compares two sets of routes; routes are the same when peer, local and remote end are.
+///
+/// A route whose interface vanished is in both sets: [`plan()`](crate::topology::plan()) keeps it, and
+/// [`faults`](crate::topology::faults) says what is wrong with it.
+pub fn diff(old: &[Planned], new: &[Planned]) -> Diff {
+    let before = by_key(old);
+    let after = by_key(new);
+    let mut diff = Diff::default();
+    for (key, route) in &after {
+        match before.get(key) {
+            None => diff.added.push((*route).clone()),
+            Some(was) if was != route => diff.changed.push(((*was).clone(), (*route).clone())),
+            Some(_) => {}
+        }
+    }
+    diff.removed = before
+        .iter()
+        .filter(|(key, _)| !after.contains_key(*key))
+        .map(|(_, route)| (*route).clone())
+        .collect();
+    diff
+}
+
+fn by_key(routes: &[Planned]) -> BTreeMap<(PeerId, SocketAddr, SocketAddr), &Planned> {
+    routes.iter().map(|route| (route.key(), route)).collect()
+}

@@ -1,0 +1,163 @@
+//! Which routes should exist, and which of them cannot work at the moment. Pure.
+//!
+//! The driver lists the interfaces, asks the kernel for the sources of the addresses in
+//! [`unpaired`], calls [`plan()`], compares with what runs by [`diff()`], and asks [`faults`] at
+//! every change of an interface. Bounds: one route per address of a peer, or one per route override
+//! that names a local address; the config bounds both.
+
+pub(crate) mod advertisement;
+pub(crate) mod diff;
+pub(crate) mod faults;
+pub mod names;
+pub(crate) mod nat;
+pub(crate) mod networks;
+pub(crate) mod pairs;
+pub(crate) mod plan;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+pub use crate::topology::{
+    advertisement::offer,
+    diff::{Diff, diff},
+    faults::{Health, faults},
+    names::Resolved,
+    nat::{adopted, is_mapped},
+    networks::{
+        capacity,
+        inventory::{
+            Edge, FormedNetwork, InterfaceState, Memory, MetricFrom, NetworkInterface,
+            NetworkState, formed,
+        },
+        metric, role, usable,
+    },
+    plan::{Offers, Sources, Surroundings, Ways, crossings, plan, unpaired},
+};
+use crate::{ids::PeerId, route::RouteSpec};
+
+/// A kernel interface, as far as routes care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's number of it; never 0.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The kernel's kind of it (`veth`, `bridge`, `tun`, …); `None` for hardware.
+    pub kind: Option<String>,
+    /// Whether it is set up.
+    pub up: bool,
+    /// Whether it has a carrier.
+    pub carrier: bool,
+    /// Whether it is the loopback interface.
+    pub loopback: bool,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// Whether a default route leaves through it.
+    pub gateway: bool,
+    /// Its speed, Mbit/s, if the driver says one.
+    pub speed: Option<u32>,
+    /// Its usable addresses: neither tentative nor refused by duplicate detection.
+    pub addrs: Vec<LocalAddr>,
+}
+
+impl Interface {
+    /// Whether it can carry packets.
+    pub fn healthy(&self) -> bool {
+        self.up && self.carrier
+    }
+
+    /// Whether `addr` can be bound here. The loopback interface owns its whole prefix.
+    pub fn owns(&self, addr: IpAddr) -> bool {
+        self.addrs.iter().any(|local| {
+            local.addr == addr || (self.loopback && addr.is_loopback() && holds(local, addr))
+        })
+    }
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddr {
+    /// The address.
+    pub addr: IpAddr,
+    /// What is reachable without a router (for a point-to-point address: the other end).
+    pub prefix: IpNet,
+    /// The kernel would not choose it first: secondary, temporary or deprecated.
+    pub secondary: bool,
+}
+
+fn holds(local: &LocalAddr, addr: IpAddr) -> bool {
+    local.prefix.contains(&addr)
+}
+
+/// A route that should exist, and the interface that carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The eight fields.
+    pub spec: RouteSpec,
+    /// The interface of the local address; 0 while no interface has it.
+    pub ifindex: u32,
+    /// That interface's name; empty while there is none.
+    pub ifname: String,
+}
+
+impl Planned {
+    /// What makes it the same route as another.
+    pub fn key(&self) -> (PeerId, SocketAddr, SocketAddr) {
+        (self.spec.peer, self.spec.real_local, self.spec.real_remote)
+    }
+}
+
+/// What [`plan()`] says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The routes, in the order of the config.
+    pub routes: Vec<Planned>,
+    /// The addresses of peers that no route leads to.
+    pub skipped: Vec<Skipped>,
+}
+
+/// An address of a peer that no route leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The peer.
+    pub peer: PeerId,
+    /// The address.
+    pub remote: SocketAddr,
+    /// Why, and so what to do about it.
+    pub why: Why,
+}
+
+/// Why no route leads to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// Unspecified, multicast or broadcast.
+    #[error("not the address of a host: give a unicast address")]
+    NotUnicast,
+    /// A virtual address of this node or of a peer.
+    #[error("a virtual address: give a physical address of the peer")]
+    Virtual,
+    /// The node's own address.
+    #[error("this node's own address: give an address of the peer")]
+    Own,
+    /// `fe80::…` without an interface.
+    #[error("an IPv6 link-local address needs its interface: write fe80::1%eth0")]
+    NoScope,
+    /// The network of one end has the role `none`, or is not among the networks of the config.
+    #[error("its network is not used: give it a role other than none under networks")]
+    NetworkNotUsed,
+    /// A loopback address, without a listed loopback network.
+    #[error("a loopback address: list its prefix under networks to allow it")]
+    Loopback,
+    /// The local address of a route override is IPv4 and the remote one IPv6, or the reverse.
+    #[error("local and remote must both be IPv4 or both be IPv6")]
+    Families,
+    /// No interface has a prefix with the address, and the kernel knows no way to it.
+    #[error("no interface is on its subnet and the kernel has no route to it")]
+    NoWay,
+    /// The kernel's way to it goes through the adapter or an interface that is never used.
+    #[error("the kernel reaches it only over the adapter or a container bridge")]
+    Excluded,
+}

@@ -1,0 +1,358 @@
+//! Acknowledgements: which session counters arrived. Pure.
+//!
+//! The payload of a frame of kind [`Ack`](crate::wire::header::Kind::Ack), all numbers big-endian:
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +---------------+---------------+-------------------------------+
+//! |  range count  |  route count  |          stalled, ms          |  0
+//! +---------------+---------------+-------------------------------+
+//! |      asks (0 = no question)   |   answers (0 = no question)   |  4
+//! +---------------------------------------------------------------+
+//! |                                                               |  8
+//! +                        highest counter                        +
+//! |                                                               |
+//! +===============================================================+
+//! |            range: highest counter − its last counter          |  0, each
+//! +---------------------------------------------------------------+
+//! |                   highest counter − its first counter         |  4
+//! +===============================================================+
+//! |            route: your route (the receiver's number)          |  0, each
+//! +---------------------------------------------------------------+
+//! |                                                               |  4
+//! +                 highest counter heard there                   +
+//! |                                                               |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! Ranges stand newest first and do not overlap, routes stand in ascending order, no counter is
+//! above the highest. The length is exact, at most [`MAX_LEN`] bytes: sealed it fits into the
+//! smallest IPv6 packet (1280 bytes), so an acknowledgement is never too big for a route.
+
+use crate::{
+    session::replay::COUNTER_LIMIT,
+    wire::{DropReason, reader::Reader},
+};
+
+/// Bytes of an acknowledgement before its ranges.
+pub const FIXED_LEN: usize = 16;
+/// Bytes of one range.
+pub const RANGE_LEN: usize = 8;
+/// Bytes of one route.
+pub const ROUTE_LEN: usize = 12;
+/// The most ranges one acknowledgement carries.
+pub const MAX_RANGES: usize = 32;
+/// The most routes one acknowledgement carries.
+pub const MAX_ROUTES: usize = 64;
+/// The most bytes of an acknowledgement.
+pub const MAX_LEN: usize = FIXED_LEN + MAX_RANGES * RANGE_LEN + MAX_ROUTES * ROUTE_LEN;
+
+/// What arrived at the sender of this message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// The highest session counter received, over all routes. Below [`COUNTER_LIMIT`].
+    pub highest: u64,
+    /// How long the sender itself was last not scheduled, ms (0: not lately).
+    pub stalled_ms: u16,
+    /// A question: to be answered with this number, by an acknowledgement that is built once
+    /// nothing waits in the receiver's sockets. 0: none.
+    pub asks: u16,
+    /// The question this answers; 0: none.
+    pub answers: u16,
+    /// The counters received, newest range first, none overlapping another, none above `highest`,
+    /// at most [`MAX_RANGES`].
+    pub ranges: Vec<Range>,
+    /// The highest counter heard on each route, in ascending order of `your_route`, at most
+    /// [`MAX_ROUTES`]. Empty in what this build sends, and not read: a sender knows itself which
+    /// route each counter took (`route::flight`).
+    pub routes: Vec<RouteHeard>,
+}
+
+/// A run of received counters, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The lowest counter of the run.
+    pub first: u64,
+    /// The highest counter of the run.
+    pub last: u64,
+}
+
+/// What was heard on one route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteHeard {
+    /// The receiver's number of the route. Never 0.
+    pub your_route: u32,
+    /// The highest session counter that came on it. At most [`Ack::highest`].
+    pub highest: u64,
+}
+
+impl Ack {
+    /// Appends the acknowledgement to `out`, at most [`MAX_LEN`] bytes.
+    ///
+    /// What the wire cannot say is left out, which only acknowledges less: ranges beyond
+    /// [`MAX_RANGES`] or reaching 2^32 below `highest` (the replay window is far smaller), routes
+    /// beyond [`MAX_ROUTES`]. An order other than the fields demand would be refused by the peer.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        debug_assert!(self.highest < COUNTER_LIMIT);
+        debug_assert!(self.ranges.iter().all(|r| r.first <= r.last && r.last <= self.highest));
+        debug_assert!(self.ranges.is_sorted_by(|newer, older| older.last < newer.first));
+        debug_assert!(self.routes.is_sorted_by(|a, b| a.your_route < b.your_route));
+        debug_assert!(self.routes.iter().all(|r| r.your_route != 0 && r.highest <= self.highest));
+        let behind = |counter| u32::try_from(self.highest.saturating_sub(counter)).ok();
+        let ranges = self
+            .ranges
+            .iter()
+            .take(MAX_RANGES)
+            .map_while(|range| Some((behind(range.last)?, behind(range.first)?)));
+        let routes = &self.routes[..self.routes.len().min(MAX_ROUTES)];
+        out.reserve(
+            FIXED_LEN + self.ranges.len().min(MAX_RANGES) * RANGE_LEN + routes.len() * ROUTE_LEN,
+        );
+        out.push(ranges.clone().count() as u8);
+        out.push(routes.len() as u8);
+        out.extend_from_slice(&self.stalled_ms.to_be_bytes());
+        out.extend_from_slice(&self.asks.to_be_bytes());
+        out.extend_from_slice(&self.answers.to_be_bytes());
+        out.extend_from_slice(&self.highest.to_be_bytes());
+        for (last, first) in ranges {
+            out.extend_from_slice(&last.to_be_bytes());
+            out.extend_from_slice(&first.to_be_bytes());
+        }
+        for route in routes {
+            out.extend_from_slice(&route.your_route.to_be_bytes());
+            out.extend_from_slice(&route.highest.to_be_bytes());
+        }
+    }
+
+    /// Reads an acknowledgement, the whole payload of an authentic frame.
+    ///
+    /// # Errors
+    /// [`DropReason::Malformed`] for more ranges or routes than allowed, a length that does not fit
+    /// exactly, a counter out of range, ranges that overlap or ascend, routes that repeat or
+    /// descend, or route 0.
+    pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
+        let mut reader = Reader::new(payload);
+        let range_count = usize::from(reader.u8()?);
+        let route_count = usize::from(reader.u8()?);
+        let stalled_ms = reader.u16()?;
+        let asks = reader.u16()?;
+        let answers = reader.u16()?;
+        let highest = reader.u64()?;
+        if highest >= COUNTER_LIMIT
+            || range_count > MAX_RANGES
+            || route_count > MAX_ROUTES
+            || reader.left() != range_count * RANGE_LEN + route_count * ROUTE_LEN
+        {
+            return Err(DropReason::Malformed);
+        }
+        let ranges = decode_ranges(&mut reader, range_count, highest)?;
+        let routes = decode_routes(&mut reader, route_count, highest)?;
+        Ok(Self { highest, stalled_ms, asks, answers, ranges, routes })
+    }
+}
+
+fn decode_ranges(
+    reader: &mut Reader<'_>,
+    count: usize,
+    highest: u64,
+) -> Result<Vec<Range>, DropReason> {
+    let mut ranges: Vec<Range> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let below = |behind: u32| highest.checked_sub(behind.into()).ok_or(DropReason::Malformed);
+        let last = below(reader.u32()?)?;
+        let first = below(reader.u32()?)?;
+        if first > last || ranges.last().is_some_and(|newer| last >= newer.first) {
+            return Err(DropReason::Malformed);
+        }
+        ranges.push(Range { first, last });
+    }
+    Ok(ranges)
+}
+
+fn decode_routes(
+    reader: &mut Reader<'_>,
+    count: usize,
+    highest: u64,
+) -> Result<Vec<RouteHeard>, DropReason> {
+    let mut routes = Vec::with_capacity(count);
+    let mut previous = 0;
+    for _ in 0..count {
+        let route = RouteHeard { your_route: reader.u32()?, highest: reader.u64()? };
+        // Ascending from 0: refuses route 0 as well as a repetition.
+        if route.your_route <= previous || route.highest > highest {
+            return Err(DropReason::Malformed);
+        }
+        previous = route.your_route;
+        routes.push(route);
+    }
+    Ok(routes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::wire::header::OVERHEAD;
+
+    fn encoded(ack: &Ack) -> Vec<u8> {
+        let mut out = Vec::new();
+        ack.encode(&mut out);
+        out
+    }
+
+    fn sample() -> Ack {
+        Ack {
+            highest: 0x0102_0304_0506,
+            stalled_ms: 0x0708,
+            asks: 0x090a,
+            answers: 0x0b0c,
+            ranges: vec![
+                Range { first: 0x0102_0304_0500, last: 0x0102_0304_0506 },
+                Range { first: 0x0102_0304_04f0, last: 0x0102_0304_04fe },
+            ],
+            routes: vec![
+                RouteHeard { your_route: 1, highest: 0x0102_0304_0506 },
+                RouteHeard { your_route: 0x090a_0b0c, highest: 3 },
+            ],
+        }
+    }
+
+    prop_compose! {
+        /// Ranges built downwards from `highest` out of gaps and lengths.
+        fn any_ack()(
+            highest in (1u64 << 38)..COUNTER_LIMIT,
+            stalled_ms: u16,
+            (asks, answers) in any::<(u16, u16)>(),
+            runs in vec((1u64..100_000, 0u64..100_000), 0..=MAX_RANGES),
+            routes in proptest::collection::btree_map(1u32.., 0u64..1 << 38, 0..=MAX_ROUTES),
+        ) -> Ack {
+            let mut edge = highest + 1;
+            let mut ranges = Vec::new();
+            for (gap, length) in runs {
+                let last = edge - gap;
+                edge = last - length;
+                ranges.push(Range { first: edge, last });
+            }
+            let routes = routes
+                .into_iter()
+                .map(|(your_route, highest)| RouteHeard { your_route, highest })
+                .collect();
+            Ack { highest, stalled_ms, asks, answers, ranges, routes }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(ack in any_ack()) {
+            let bytes = encoded(&ack);
+            prop_assert!(bytes.len() <= MAX_LEN);
+            prop_assert_eq!(Ack::decode(&bytes), Ok(ack));
+        }
+
+        #[test]
+        fn what_decodes_has_one_encoding_and_keeps_its_order(
+            counts in (0u8..4, 0u8..4),
+            offsets in vec(0u32..64, 8),
+            tail in vec(any::<u8>(), 0..48),
+        ) {
+            let mut bytes = vec![counts.0, counts.1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 48];
+            for offset in offsets.iter().take(usize::from(counts.0) * 2) {
+                bytes.extend(offset.to_be_bytes());
+            }
+            bytes.extend(tail);
+            if let Ok(ack) = Ack::decode(&bytes) {
+                for pair in ack.ranges.windows(2) {
+                    prop_assert!(pair[1].last < pair[0].first);
+                }
+                prop_assert_eq!(encoded(&ack), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let golden = [
+            2, 2, 7, 8, 9, 10, 11, 12, 0, 0, 1, 2, 3, 4, 5, 6, // fixed
+            0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 8, 0, 0, 0, 22, // ranges
+            0, 0, 0, 1, 0, 0, 1, 2, 3, 4, 5, 6, // first route
+            9, 10, 11, 12, 0, 0, 0, 0, 0, 0, 0, 3,
+        ];
+        assert_eq!(encoded(&sample()), golden);
+    }
+
+    /// W-01, W-03.
+    #[test]
+    fn every_truncation_and_every_extra_byte_is_malformed() {
+        let mut bytes = encoded(&sample());
+        for len in 0..bytes.len() {
+            assert_eq!(Ack::decode(&bytes[..len]), Err(DropReason::Malformed), "{len}");
+        }
+        for _ in 0..2 * ROUTE_LEN {
+            bytes.push(0);
+            assert_eq!(Ack::decode(&bytes), Err(DropReason::Malformed));
+        }
+    }
+
+    #[test]
+    fn lies_about_counters_and_order_are_malformed() {
+        let refused = |at: usize, bytes: &[u8]| {
+            let mut ack = encoded(&sample());
+            ack[at..at + bytes.len()].copy_from_slice(bytes);
+            assert_eq!(Ack::decode(&ack), Err(DropReason::Malformed), "{at}: {bytes:?}");
+        };
+        refused(8, &COUNTER_LIMIT.to_be_bytes());
+        refused(8, &u64::MAX.to_be_bytes());
+        refused(16, &7u32.to_be_bytes()); // the last below the first
+        refused(24, &6u32.to_be_bytes()); // overlaps the newer range
+        refused(24, &[0; 8]); // newer than the newer range
+        refused(32, &[0; 4]); // route 0
+        refused(44, &1u32.to_be_bytes()); // a route twice
+        refused(36, &0x0102_0304_0507u64.to_be_bytes()); // above the highest
+    }
+
+    #[test]
+    fn a_range_below_counter_zero_is_malformed() {
+        let ack = Ack { highest: 5, ranges: vec![Range { first: 0, last: 5 }], ..sample() };
+        let ack = Ack { routes: vec![], ..ack };
+        let mut bytes = encoded(&ack);
+        assert_eq!(Ack::decode(&bytes), Ok(ack));
+        bytes[23] = 6;
+        assert_eq!(Ack::decode(&bytes), Err(DropReason::Malformed));
+    }
+
+    #[test]
+    fn ranges_that_touch_are_two_ranges() {
+        let ranges = vec![Range { first: 5, last: 9 }, Range { first: 0, last: 4 }];
+        let ack = Ack { highest: 9, ranges, ..Ack::default() };
+        assert_eq!(Ack::decode(&encoded(&ack)), Ok(ack));
+    }
+
+    #[test]
+    fn more_than_the_wire_carries_is_left_out_by_us_and_refused_from_others() {
+        let highest = 1 << 40;
+        let ranges = (0..40).map(|n| Range { first: highest - 2 * n, last: highest - 2 * n });
+        let routes = (1..80).map(|n| RouteHeard { your_route: n, highest: 1 });
+        let (ranges, routes) = (ranges.collect(), routes.collect());
+        let mut bytes = encoded(&Ack { highest, ranges, routes, ..Ack::default() });
+        assert_eq!(bytes.len(), MAX_LEN);
+        let ack = Ack::decode(&bytes).unwrap();
+        assert_eq!((ack.ranges.len(), ack.routes.len()), (MAX_RANGES, MAX_ROUTES));
+
+        bytes[0] = MAX_RANGES as u8 + 1;
+        bytes.extend([0; RANGE_LEN]);
+        assert_eq!(Ack::decode(&bytes), Err(DropReason::Malformed));
+
+        let far = Range { first: 0, last: 1 };
+        let ack = Ack { highest, ranges: vec![far], ..Ack::default() };
+        assert_eq!(Ack::decode(&encoded(&ack)).unwrap().ranges, vec![]);
+    }
+
+    #[test]
+    fn the_largest_acknowledgement_fits_into_the_smallest_ipv6_packet() {
+        const { assert!(MAX_LEN + OVERHEAD + 40 + 8 <= 1280) }
+    }
+}

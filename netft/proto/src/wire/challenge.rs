@@ -1,0 +1,145 @@
+//! A question only the peer can answer, from where its heartbeat came. Pure.
+//!
+//! The payload of a frame of kind [`Challenge`](crate::wire::header::Kind::Challenge), all numbers
+//! big-endian:
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +---------------+-----------------------------------------------+
+//! |    message    |                 reserved (0)                  |  0
+//! +---------------+-----------------------------------------------+
+//! |    route (the number the asked node gave it, never 0)         |  4
+//! +---------------------------------------------------------------+
+//! |                                                               |  8
+//! +                             token                             +
+//! |                                                               |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! The answer says the same. Both are shorter than the heartbeat that leads to a challenge, so
+//! nobody makes a node send more than it was sent (RFC 9000 section 8).
+
+use crate::wire::{
+    DropReason, heartbeat,
+    reader::{Reader, reserved},
+};
+
+/// Bytes of a challenge, and of its answer.
+pub const LEN: usize = 16;
+
+const _: () = assert!(LEN <= heartbeat::FIXED_LEN, "a challenge amplifies");
+
+/// Question or answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ChallengeMessage {
+    /// To the address a heartbeat came from.
+    Question = 1,
+    /// From that address, on the route it names.
+    Answer = 2,
+}
+
+/// A decoded challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// Question or answer.
+    pub message: ChallengeMessage,
+    /// The route, by the number the asked node gave it: the one its heartbeat named. Never 0.
+    pub route: u32,
+    /// Chosen at random by the asking node.
+    pub token: u64,
+}
+
+impl Challenge {
+    /// Appends the [`LEN`] bytes of the challenge to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        debug_assert_ne!(self.route, 0, "route 0 would be refused by the peer");
+        out.extend_from_slice(&[self.message as u8, 0, 0, 0]);
+        out.extend_from_slice(&self.route.to_be_bytes());
+        out.extend_from_slice(&self.token.to_be_bytes());
+    }
+
+    /// Reads a challenge, the whole payload of an authentic frame.
+    ///
+    /// # Errors
+    /// [`DropReason::Unsupported`] for an unknown message or a reserved bit;
+    /// [`DropReason::Malformed`] for route 0 or a length that does not fit exactly.
+    pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
+        let mut reader = Reader::new(payload);
+        let message = match reader.u8()? {
+            1 => ChallengeMessage::Question,
+            2 => ChallengeMessage::Answer,
+            _ => return Err(DropReason::Unsupported),
+        };
+        reserved(reader.u8()?.into())?;
+        reserved(reader.u16()?.into())?;
+        let route = reader.u32()?;
+        let token = reader.u64()?;
+        if route == 0 || reader.left() != 0 {
+            return Err(DropReason::Malformed);
+        }
+        Ok(Self { message, route, token })
+    }
+
+    /// What the asked node answers.
+    pub const fn answer(self) -> Self {
+        Self { message: ChallengeMessage::Answer, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(challenge: &Challenge) -> Vec<u8> {
+        let mut out = Vec::new();
+        challenge.encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn the_bytes_are_these_and_what_is_odd_is_refused() {
+        use DropReason::{Malformed, Unsupported};
+        let question = Challenge {
+            message: ChallengeMessage::Question,
+            route: 0x0102_0304,
+            token: 0x0506_0708_090a_0b0c,
+        };
+        let golden = [1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        assert_eq!(encoded(&question), golden);
+        assert_eq!(encoded(&question.answer())[0], 2);
+        for (at, byte) in [(0, 0), (0, 3), (1, 1), (2, 1), (3, 0x80)] {
+            let mut bad = golden;
+            bad[at] = byte;
+            assert_eq!(Challenge::decode(&bad), Err(Unsupported), "byte {at} = {byte}");
+        }
+        let mut nowhere = golden;
+        nowhere[4..8].fill(0);
+        assert_eq!(Challenge::decode(&nowhere), Err(Malformed));
+        for len in 0..LEN {
+            assert_eq!(Challenge::decode(&golden[..len]), Err(Malformed), "{len}");
+        }
+        assert_eq!(Challenge::decode(&[&golden[..], &[0]].concat()), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(question: bool, route in 1u32.., token: u64) {
+            let message =
+                if question { ChallengeMessage::Question } else { ChallengeMessage::Answer };
+            let challenge = Challenge { message, route, token };
+            prop_assert_eq!(encoded(&challenge).len(), LEN);
+            prop_assert_eq!(Challenge::decode(&encoded(&challenge)), Ok(challenge));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..24)) {
+            if let Ok(challenge) = Challenge::decode(&bytes) {
+                prop_assert_eq!(encoded(&challenge), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The interface list: what a node tells each peer of its physical addresses on the control
+//! session, at the beginning and at every change (NetFT's interface manager does the same). Pure.
+//!
+//! The body of one message on the control stream, all numbers big-endian:
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +---------------------------------------------------------------+
+//! |                            serial                             |  0
+//! +-------------------------------+-----------+-+-+---------------+
+//! |             port              |0 0 0 0 0 0|R|A| length of site|  4
+//! +-------------------------------+-----------+-+-+---------------+
+//! | site ...            then per address:                         |
+//! +-+-------------+---------------+-------------------------------+
+//! |6|0 0 0 0 0 0 0| prefix length |          interface            |
+//! +-+-------------+---------------+-------------------------------+
+//! |                            metric                             |
+//! +---------------------------------------------------------------+
+//! | the address, 4 or 16 bytes ...                                |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! A = every cross-subnet route is wanted, R = the node relays between its peers, 6 = an IPv6
+//! address. What does not fit a rule is refused whole: a list half understood would give routes
+//! only one end knows of.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+
+use crate::wire::{
+    DropReason,
+    hello::{MAX_NAME, is_name},
+    reader::{Reader, reserved},
+};
+
+/// The most addresses of a list.
+pub const MAX_ENDPOINTS: usize = 32;
+/// The most bytes of a list.
+pub const MAX_LEN: usize = 8 + MAX_NAME + MAX_ENDPOINTS * (8 + 16);
+
+const ALL_CROSS_SUBNET: u8 = 0x01;
+const RELAYS: u8 = 0x02;
+const IPV6: u8 = 0x80;
+
+/// What a node says of its physical addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// Counts up with every list of one process (serial arithmetic, RFC 1982).
+    pub serial: u32,
+    /// The UDP port of every address.
+    pub port: u16,
+    /// Every pair of addresses on different subnets shall be a route (NetFT's
+    /// PlumbAllCrossSubnetRoutes).
+    pub all_cross_subnet: bool,
+    /// The node passes datagrams on between its peers.
+    pub relays: bool,
+    /// Where the node stands: a name like a node's, or nothing.
+    pub site: String,
+    /// The addresses, each once, at most [`MAX_ENDPOINTS`].
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One physical address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// The address: unicast, and no IPv6 link-local one, which means nothing elsewhere.
+    pub addr: IpAddr,
+    /// The length of its prefix, bits.
+    pub prefix_len: u8,
+    /// Addresses with one number are on one interface of the sender.
+    pub interface: u16,
+    /// The metric of its network; lower is preferred.
+    pub metric: u32,
+}
+
+impl Endpoint {
+    /// The subnet.
+    pub fn prefix(&self) -> IpNet {
+        let whole = IpNet::from(self.addr);
+        IpNet::new(self.addr, self.prefix_len).unwrap_or(whole).trunc()
+    }
+
+    fn fits(&self) -> bool {
+        let (most, usable) = match self.addr {
+            IpAddr::V4(v4) => (32, !v4.is_broadcast()),
+            IpAddr::V6(v6) => (128, !v6.is_unicast_link_local() && v6.to_ipv4_mapped().is_none()),
+        };
+        usable
+            && self.prefix_len <= most
+            && !self.addr.is_unspecified()
+            && !self.addr.is_multicast()
+    }
+}
+
+impl Interfaces {
+    /// Appends the list to `out`, at most [`MAX_LEN`] bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        debug_assert!(self.fits());
+        out.extend_from_slice(&self.serial.to_be_bytes());
+        out.extend_from_slice(&self.port.to_be_bytes());
+        let relays = u8::from(self.relays) * RELAYS;
+        let crossing = u8::from(self.all_cross_subnet) * ALL_CROSS_SUBNET;
+        out.push(crossing | relays);
+        out.push(self.site.len() as u8);
+        out.extend_from_slice(self.site.as_bytes());
+        for endpoint in &self.endpoints {
+            let v6 = endpoint.addr.is_ipv6();
+            out.extend_from_slice(&[u8::from(v6) * IPV6, endpoint.prefix_len]);
+            out.extend_from_slice(&endpoint.interface.to_be_bytes());
+            out.extend_from_slice(&endpoint.metric.to_be_bytes());
+            match endpoint.addr {
+                IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
+            }
+        }
+    }
+
+    /// Reads a list, the whole body of a message.
+    ///
+    /// # Errors
+    /// [`DropReason::Unsupported`] for a reserved bit; [`DropReason::Malformed`] for everything
+    /// else that is no list: cut off, too many addresses, one twice or none of a host, port 0, a
+    /// site that is no name.
+    pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
+        let mut reader = Reader::new(body);
+        let serial = reader.u32()?;
+        let port = reader.u16()?;
+        let flags = reader.u8()?;
+        reserved(u32::from(flags & !(ALL_CROSS_SUBNET | RELAYS)))?;
+        let length = usize::from(reader.u8()?);
+        if length > MAX_NAME {
+            return Err(DropReason::Malformed);
+        }
+        let site: Vec<u8> = (0..length).map(|_| reader.u8()).collect::<Result<_, _>>()?;
+        let site = String::from_utf8(site).map_err(|_| DropReason::Malformed)?;
+        let mut endpoints = Vec::new();
+        while reader.left() > 0 {
+            if endpoints.len() == MAX_ENDPOINTS {
+                return Err(DropReason::Malformed);
+            }
+            endpoints.push(endpoint(&mut reader)?);
+        }
+        let all_cross_subnet = flags & ALL_CROSS_SUBNET != 0;
+        let relays = flags & RELAYS != 0;
+        let list = Self { serial, port, all_cross_subnet, relays, site, endpoints };
+        if list.fits() { Ok(list) } else { Err(DropReason::Malformed) }
+    }
+
+    fn fits(&self) -> bool {
+        let addrs: BTreeSet<_> = self.endpoints.iter().map(|endpoint| endpoint.addr).collect();
+        self.port != 0
+            && (self.site.is_empty() || is_name(self.site.as_bytes()))
+            && self.endpoints.len() <= MAX_ENDPOINTS
+            && addrs.len() == self.endpoints.len()
+            && self.endpoints.iter().all(Endpoint::fits)
+    }
+}
+
+fn endpoint(reader: &mut Reader<'_>) -> Result<Endpoint, DropReason> {
+    let flags = reader.u8()?;
+    reserved(u32::from(flags & !IPV6))?;
+    let prefix_len = reader.u8()?;
+    let interface = reader.u16()?;
+    let metric = reader.u32()?;
+    let addr = if flags & IPV6 == 0 {
+        Ipv4Addr::from(reader.array::<4>()?).into()
+    } else {
+        Ipv6Addr::from(reader.array::<16>()?).into()
+    };
+    Ok(Endpoint { addr, prefix_len, interface, metric })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn encoded(list: &Interfaces) -> Vec<u8> {
+        let mut out = Vec::new();
+        list.encode(&mut out);
+        out
+    }
+
+    fn sample() -> Interfaces {
+        let endpoint = |addr: &str, prefix_len, interface| Endpoint {
+            addr: addr.parse().unwrap(),
+            prefix_len,
+            interface,
+            metric: 1000,
+        };
+        Interfaces {
+            serial: 0x0102_0304,
+            port: 3343,
+            all_cross_subnet: true,
+            relays: false,
+            site: "north".to_owned(),
+            endpoints: vec![endpoint("10.1.0.2", 24, 2), endpoint("2001:db8::2", 64, 3)],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_decodes_has_one_encoding(bytes in vec(any::<u8>(), 0..80)) {
+            if let Ok(list) = Interfaces::decode(&bytes) {
+                prop_assert_eq!(encoded(&list), bytes);
+            }
+        }
+
+        /// Close to a valid list, so that more of it is read.
+        #[test]
+        fn a_changed_byte_is_refused_or_says_something_else(at in 0..49usize, xor in 1..=255u8) {
+            let mut bytes = encoded(&sample());
+            bytes[at] ^= xor;
+            if let Ok(list) = Interfaces::decode(&bytes) {
+                prop_assert_ne!(&list, &sample());
+                prop_assert_eq!(encoded(&list), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_as_it_was_written() {
+        let bytes = encoded(&sample());
+        assert_eq!(bytes.len(), 8 + 5 + 12 + 24);
+        assert_eq!(Interfaces::decode(&bytes), Ok(sample()));
+    }
+
+    /// W-01: cut between two addresses it is a list of fewer, which the stream's framing tells.
+    #[test]
+    fn every_truncation_is_malformed_or_a_shorter_list() {
+        let bytes = encoded(&sample());
+        for len in 0..bytes.len() {
+            let shorter = [(13, 0), (25, 1)].iter().find(|(at, _)| *at == len);
+            let expected = shorter.map(|(_, count)| {
+                let mut list = sample();
+                list.endpoints.truncate(*count);
+                list
+            });
+            assert_eq!(Interfaces::decode(&bytes[..len]).ok(), expected, "{len}");
+        }
+    }
+
+    /// W-15: none of these is an address of a host elsewhere.
+    #[test]
+    fn addresses_that_are_none_are_malformed() {
+        for addr in [
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "fe80::1",
+            "::ffff:1.2.3.4",
+        ] {
+            let mut bytes = Vec::new();
+            let mut list = sample();
+            list.endpoints.clear();
+            list.encode(&mut bytes);
+            let addr: IpAddr = addr.parse().unwrap();
+            bytes.extend_from_slice(&[u8::from(addr.is_ipv6()) * IPV6, 24, 0, 1, 0, 0, 0, 1]);
+            match addr {
+                IpAddr::V4(v4) => bytes.extend_from_slice(&v4.octets()),
+                IpAddr::V6(v6) => bytes.extend_from_slice(&v6.octets()),
+            }
+            assert_eq!(Interfaces::decode(&bytes), Err(DropReason::Malformed), "{addr}");
+        }
+    }
+
+    #[test]
+    fn too_many_or_the_same_address_twice_is_malformed() {
+        let list = |count: u8, step: u8| {
+            let mut bytes = encoded(&Interfaces { port: 1, ..Interfaces::default() });
+            for n in 0..count {
+                bytes.extend_from_slice(&[0, 24, 0, 1, 0, 0, 0, 1, 10, 0, 0, 1 + n * step]);
+            }
+            Interfaces::decode(&bytes).map(|list| list.endpoints.len())
+        };
+        assert_eq!(list(32, 1), Ok(32));
+        assert_eq!(list(33, 1), Err(DropReason::Malformed));
+        assert_eq!(list(2, 0), Err(DropReason::Malformed));
+    }
+}

@@ -1,0 +1,145 @@
+//! A datagram on its way through a third node. Pure.
+//!
+//! The payload of a frame of kind [`Relay`](crate::wire::header::Kind::Relay):
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +---------------+-----------------------------------------------+
+//! |      hop      |                   0 (reserved)                |
+//! +---------------+-----------------------------------------------+
+//! |        the other end: the first 12 bytes of its key           |
+//! +---------------------------------------------------------------+
+//! | the datagram, as it would travel by itself ...                |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! On the first hop the other end is who it goes to, on the last hop who it comes from. The
+//! datagram is a frame or a QUIC packet of the two ends: the node between them has no key for it.
+
+use crate::{
+    ids::NodeKey,
+    wire::{
+        DropReason,
+        header::OVERHEAD,
+        reader::{Reader, reserved},
+    },
+};
+
+/// Bytes before the datagram.
+pub const RELAY_LEN: usize = 16;
+/// What a relay takes of a datagram's room: a frame around it.
+pub const RELAY_OVERHEAD: usize = OVERHEAD + RELAY_LEN;
+
+/// A node, as a relay is told of it: enough of its key that nobody shares it by chance. Nothing
+/// is proven by it; the two ends prove themselves in what is relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag([u8; 12]);
+
+impl Tag {
+    /// The tag of the node with this key.
+    pub fn of(key: &NodeKey) -> Self {
+        let mut tag = [0; 12];
+        tag.copy_from_slice(&key.0[..12]);
+        Self(tag)
+    }
+}
+
+/// Which half of its way a relayed datagram is on. There is no third: it is never relayed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Hop {
+    /// From its sender to the relay.
+    First = 1,
+    /// From the relay to its receiver.
+    Last = 2,
+}
+
+/// What stands before a relayed datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// Which half of the way.
+    pub hop: Hop,
+    /// The other end.
+    pub node: Tag,
+}
+
+impl Relay {
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; RELAY_LEN] {
+        let mut out = [0; RELAY_LEN];
+        out[0] = self.hop as u8;
+        out[4..].copy_from_slice(&self.node.0);
+        out
+    }
+
+    /// Reads what stands before a datagram in `payload`, that of an authentic frame.
+    ///
+    /// # Errors
+    /// [`DropReason::Malformed`] when no datagram follows, [`DropReason::Unsupported`] for an
+    /// unknown hop or a reserved bit.
+    pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
+        let mut reader = Reader::new(payload);
+        let word = reader.u32()?;
+        let node = Tag(reader.array::<12>()?);
+        reserved(word & 0x00ff_ffff)?;
+        let hop = match word >> 24 {
+            1 => Hop::First,
+            2 => Hop::Last,
+            _ => return Err(DropReason::Unsupported),
+        };
+        if reader.left() == 0 {
+            return Err(DropReason::Malformed);
+        }
+        Ok(Self { hop, node })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample() -> Relay {
+        Relay { hop: Hop::Last, node: Tag::of(&NodeKey([7; 32])) }
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let mut golden = [7; RELAY_LEN];
+        golden[..4].copy_from_slice(&[2, 0, 0, 0]);
+        assert_eq!(sample().encode(), golden);
+    }
+
+    #[test]
+    fn every_truncation_is_malformed_and_reserved_bits_are_unsupported() {
+        let mut whole = sample().encode().to_vec();
+        for len in 0..=whole.len() {
+            assert_eq!(Relay::decode(&whole[..len]), Err(DropReason::Malformed), "{len}");
+        }
+        whole.push(0);
+        assert_eq!(Relay::decode(&whole), Ok(sample()));
+        for (at, byte) in [(0, 0), (0, 3), (0, 255), (1, 1), (2, 0x80), (3, 1)] {
+            let mut bad = whole.clone();
+            bad[at] = byte;
+            assert_eq!(Relay::decode(&bad), Err(DropReason::Unsupported), "{at} {byte}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(last: bool, key: [u8; 32], datagram in 1..100usize) {
+            let hop = if last { Hop::Last } else { Hop::First };
+            let relay = Relay { hop, node: Tag::of(&NodeKey(key)) };
+            let mut bytes = relay.encode().to_vec();
+            bytes.resize(RELAY_LEN + datagram, 1);
+            prop_assert_eq!(Relay::decode(&bytes), Ok(relay));
+        }
+
+        #[test]
+        fn no_payload_panics(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Relay::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! An operator's orders in handwritten scenarios: routes out of use, other priorities.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::time::Duration;
+
+use netft_proto::{
+    Time,
+    route::{EventKind, Reason, RouteState},
+    sim,
+    sim::{Fault, Report, Scenario},
+};
+
+/// The order is told with the next heartbeat over another route.
+const TOLD: Duration = Duration::from_millis(30 / 4 + 2);
+
+fn ms(ms: u64) -> Time {
+    Time::from_millis(ms)
+}
+
+fn run(scenario: &Scenario) -> Report {
+    let report = sim::run(scenario);
+    assert!(report.violations.is_empty(), "{}", report.failure(scenario));
+    report
+}
+
+fn two() -> Scenario {
+    Scenario::new(11).nodes(2).networks(2).run_for(Duration::from_secs(5))
+}
+
+/// Where a node's data went after `since`, when and why.
+fn moves(report: &Report, scenario: &Scenario, node: usize, since: Time) -> Vec<Move> {
+    let moved = report.events.iter().filter(|(at, event)| *at == node && event.at >= since);
+    moved
+        .filter_map(|(_, event)| match event.kind {
+            EventKind::Moved { to: Some(to), reason, .. } => {
+                Some((event.at, scenario.network_of(node, to).unwrap(), reason))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+type Move = (Time, usize, Reason);
+
+#[test]
+fn a_route_out_of_use_is_left_at_once_at_both_ends_and_returned_to_without_hold() {
+    let (out, back) = (ms(2000), ms(3000));
+    let admin = |down| Fault::Admin { network: 0, node: 0, down };
+    let scenario = two().at(out, admin(true)).at(back, admin(false));
+    let report = run(&scenario);
+    for (node, reason) in [(0, Reason::Admin), (1, Reason::PeerAdmin)] {
+        let moves = moves(&report, &scenario, node, out);
+        let [(left, to, why), (returned, home, _)] = moves[..] else { panic!("{moves:?}") };
+        assert_eq!((to, why, home), (1, reason, 0));
+        assert!(left.since(out) <= TOLD, "{:?}", left.since(out));
+        assert!(returned >= back && returned.since(back) <= TOLD, "{returned}");
+    }
+    let states = report.events.iter().filter_map(|(node, event)| match event.kind {
+        EventKind::StateChanged { to, reason, .. } if event.at >= out => Some((*node, to, reason)),
+        _ => None,
+    });
+    use RouteState::{AdminDown, Init, Up};
+    let told = [
+        (0, AdminDown, Reason::Admin),
+        (1, Init, Reason::PeerAdmin),
+        (0, Up, Reason::BothWays),
+        (1, Up, Reason::BothWays),
+    ];
+    assert_eq!(states.collect::<Vec<_>>(), told);
+    assert!(report.packets_between((0, 1), out..back).all(|packet| packet.arrived.is_some()));
+    assert!(report.packets_between((1, 0), out..back).all(|packet| packet.arrived.is_some()));
+}
+
+#[test]
+fn the_only_route_out_of_use_stops_data_and_not_heartbeats() {
+    let (out, back) = (ms(2000), ms(3000));
+    let admin = |down| Fault::Admin { network: 0, node: 1, down };
+    let scenario = two().networks(1).at(out, admin(true)).at(back, admin(false));
+    let report = run(&scenario);
+    let sent: Vec<_> = report.packets_between((0, 1), out + TOLD * 4..back).collect();
+    assert!(!sent.is_empty() && sent.iter().all(|packet| packet.network.is_none()));
+    let silent = report.events.iter().any(|(_, event)| {
+        matches!(event.kind, EventKind::RemoteUnreachable { .. } | EventKind::EarlyWarning { .. })
+    });
+    assert!(!silent);
+    let sent: Vec<_> = report.packets_between((0, 1), back + TOLD * 4..ms(4900)).collect();
+    assert!(!sent.is_empty() && sent.iter().all(|packet| packet.arrived.is_some()));
+}
+
+#[test]
+fn a_better_priority_moves_both_ends_at_once_without_a_lost_packet() {
+    let changed = ms(2000);
+    let scenario = two().at(changed, Fault::Priority { network: 1, priority: 1 });
+    let report = run(&scenario);
+    for node in 0..2 {
+        let moves = moves(&report, &scenario, node, changed);
+        assert_eq!(moves, [(changed, 1, Reason::BetterRoute)]);
+    }
+    for pair in [(0, 1), (1, 0)] {
+        let mut sent = report.packets_between(pair, ms(1000)..ms(4900));
+        assert!(sent.all(|packet| packet.arrived.is_some()));
+    }
+}

@@ -1,0 +1,149 @@
+//! Whole clusters on a virtual clock: random scenarios by seed, the same seed twice, and bugs
+//! planted into the engine.
+//!
+//! `NETFT_SIM_SEEDS=1000` runs more seeds, `NETFT_SEED=42` runs one and prints its timeline.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use netft_proto::{
+    engine::Bug,
+    sim,
+    sim::{Report, Scenario},
+};
+
+/// Runs every seed below `count` on all cores; returns what `pick` kept, in the order of seeds.
+fn sweep<T: Send>(count: u64, pick: impl Fn(u64) -> Option<T> + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let kept = Mutex::new(Vec::new());
+    let cores = thread::available_parallelism().map_or(2, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= count {
+                        return;
+                    }
+                    if let Some(found) = pick(seed) {
+                        kept.lock().unwrap().push((seed, found));
+                    }
+                }
+            });
+        }
+    });
+    let mut kept = kept.into_inner().unwrap();
+    kept.sort_by_key(|(seed, _)| *seed);
+    kept.into_iter().map(|(_, found)| found).collect()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
+fn seeds_break_no_rule() {
+    if let Some(seed) = number("NETFT_SEED") {
+        let scenario = Scenario::random(seed).keep_text();
+        let report = sim::run(&scenario);
+        println!("{}", report.text.as_deref().unwrap_or_default());
+        assert!(report.violations.is_empty(), "{}", report.failure(&scenario));
+        return;
+    }
+    let [heartbeats, packets, resends, recovered, missed] = [const { AtomicU64::new(0) }; 5];
+    let failures = sweep(number("NETFT_SIM_SEEDS").unwrap_or(200), |seed| {
+        let scenario = Scenario::random(seed);
+        let report = sim::run(&scenario);
+        for (sum, part) in [
+            (&heartbeats, report.heartbeats_delivered),
+            (&packets, report.packets.len() as u64),
+            (&resends, report.resends),
+            (&recovered, report.recovered),
+            (&missed, report.missed),
+        ] {
+            sum.fetch_add(part, Ordering::Relaxed);
+        }
+        (!report.violations.is_empty()).then(|| report.failure(&scenario))
+    });
+    let [packets, resends, recovered, missed] =
+        [packets, resends, recovered, missed].map(AtomicU64::into_inner);
+    println!("{} heartbeats delivered; {packets} packets,", heartbeats.into_inner());
+    println!("{resends} sent again, {recovered} arrived so, {missed} lost alone or out of time");
+    let shown: Vec<_> = failures.iter().take(5).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{} seeds failed\n{}", failures.len(), shown.join("\n"));
+}
+
+#[test]
+fn one_seed_is_one_trace() {
+    let run = |seed| sim::run(&Scenario::random(seed).keep_text());
+    for seed in [0, 3, 11] {
+        let (first, second) = (run(seed), run(seed));
+        assert_eq!(first.text, second.text);
+        assert_eq!(first.trace_hash, second.trace_hash);
+        assert_ne!(first.trace_hash, run(seed + 1).trace_hash);
+    }
+}
+
+#[test]
+fn keeping_the_text_does_not_change_the_run() {
+    let with = sim::run(&Scenario::random(5).keep_text());
+    let without = sim::run(&Scenario::random(5));
+    assert_eq!(with.trace_hash, without.trace_hash);
+    assert_eq!(with.heartbeats, without.heartbeats);
+}
+
+fn broken_by(bug: Bug) -> Vec<Report> {
+    sweep(50, |seed| {
+        let report = sim::run(&Scenario::random(seed).plant(bug));
+        (!report.violations.is_empty()).then_some(report)
+    })
+}
+
+fn breaks(reports: &[Report], rules: &[&str]) -> bool {
+    let violations = reports.iter().flat_map(|report| &report.violations);
+    violations.into_iter().any(|words| rules.iter().any(|rule| words.contains(rule)))
+}
+
+#[test]
+fn an_engine_that_ignores_the_peers_word_is_found_out() {
+    let reports = broken_by(Bug::IgnorePeerVerdict);
+    assert!(breaks(&reports, &["rule 2", "rule 8"]), "{} reports", reports.len());
+}
+
+#[test]
+fn an_engine_that_never_fails_over_is_found_out() {
+    let reports = broken_by(Bug::NeverFailOver);
+    assert!(breaks(&reports, &["rule 1", "rule 2"]), "{} reports", reports.len());
+}
+
+#[test]
+fn an_engine_that_gives_up_early_is_found_out() {
+    let reports = broken_by(Bug::EarlyDown);
+    assert!(breaks(&reports, &["rule 4"]), "{} reports", reports.len());
+}
+
+#[test]
+fn an_engine_that_suspects_for_ever_is_found_out() {
+    let reports = broken_by(Bug::SuspectForEver);
+    assert!(breaks(&reports, &["rule 15"]), "{} reports", reports.len());
+}
+
+#[test]
+fn a_packet_path_that_delivers_twice_is_found_out() {
+    let reports = broken_by(Bug::DeliverTwice);
+    assert!(breaks(&reports, &["rule 13"]), "{} reports", reports.len());
+}
+
+#[test]
+fn a_packet_path_that_loses_what_is_in_flight_is_found_out() {
+    let reports = broken_by(Bug::LoseInFlight);
+    assert!(breaks(&reports, &["rule 14"]), "{} reports", reports.len());
+}

@@ -1,0 +1,386 @@
+//! Replays the committed fuzz corpora with the stable compiler: every file, every truncation of
+//! it (W-01) and every single-bit flip (W-02), through the bodies of the fuzz targets.
+//!
+//! The handmade files come out of [`seeds`]; after a change of a layout write them anew with
+//! `cargo test -p netft --test wire_corpus -- --ignored`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+};
+
+use netft_proto::{
+    fuzzing,
+    ids::NodeKey,
+    session::{
+        fragment::{Cut, MAX_PACKET, SLICE_LEN, Slice},
+        replay::COUNTER_LIMIT,
+    },
+    wire::{
+        ack::{Ack, MAX_RANGES, MAX_ROUTES, Range, RouteHeard},
+        challenge::{Challenge, ChallengeMessage},
+        header::{FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind, OVERHEAD, VERSION},
+        heartbeat::{FIXED_LEN, Heartbeat, MAX_VERDICTS, Message, Verdict},
+        hello::{Hello, MAX_NAME},
+        interfaces::{Endpoint, Interfaces},
+        probe::{MIN_SIZE, Probe, ProbeMessage},
+        relay::{Hop, RELAY_LEN, Relay, Tag},
+    },
+};
+
+/// A fuzz target: its name, and its body.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 10] = [
+    ("header", fuzzing::header),
+    ("heartbeat", fuzzing::heartbeat),
+    ("ack", fuzzing::ack),
+    ("probe", fuzzing::probe),
+    ("hello", fuzzing::hello),
+    ("open_frame", fuzzing::open_frame),
+    ("slice", fuzzing::slice),
+    ("challenge", fuzzing::challenge),
+    ("relay", fuzzing::relay),
+    ("interfaces", fuzzing::interfaces),
+];
+
+/// Files larger than this are replayed whole only, so that the test stays quick.
+const EXHAUSTIVE: usize = 512;
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+}
+
+fn files(target: &str) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(corpus(target)).unwrap();
+    entries
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(path).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_corpus_file_with_its_truncations_and_bit_flips_holds() {
+    for (target, body) in TARGETS {
+        let files = files(target);
+        assert!(files.len() >= 3, "{target}");
+        for bytes in files.values() {
+            body(bytes);
+            if bytes.len() > EXHAUSTIVE {
+                continue;
+            }
+            for len in 0..bytes.len() {
+                body(&bytes[..len]);
+            }
+            let mut flipped = bytes.clone();
+            for bit in 0..bytes.len() * 8 {
+                flipped[bit / 8] ^= 0x80 >> (bit % 8);
+                body(&flipped);
+                flipped[bit / 8] ^= 0x80 >> (bit % 8);
+            }
+            body(&[bytes.as_slice(), &[0]].concat());
+        }
+    }
+}
+
+#[test]
+fn the_handmade_files_are_what_the_encoders_produce() {
+    let mut count = 0;
+    for (target, _) in TARGETS {
+        let files = files(target);
+        for (name, bytes) in seeds(target) {
+            assert_eq!(files.get(name), Some(&bytes), "{target}/{name}");
+        }
+        count += files.len();
+    }
+    assert!(count < TARGETS.len() * 7, "{count} files: the corpus is to stay small");
+}
+
+#[test]
+fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
+    for (target, _) in TARGETS {
+        let mut kinds = BTreeSet::new();
+        for (name, bytes) in seeds(target) {
+            let valid = match target {
+                "header" | "open_frame" => Header::decode(&bytes).is_ok(),
+                "heartbeat" => Heartbeat::decode(&bytes).is_ok(),
+                "ack" => Ack::decode(&bytes).is_ok(),
+                "probe" => Probe::decode(&bytes).is_ok(),
+                "hello" => Hello::decode(&bytes).is_ok(),
+                "challenge" => Challenge::decode(&bytes).is_ok(),
+                "relay" => Relay::decode(&bytes).is_ok(),
+                "interfaces" => Interfaces::decode(&bytes).is_ok(),
+                "slice" => {
+                    let (counter, payload) = bytes.split_first_chunk().unwrap();
+                    Slice::decode(u64::from_be_bytes(*counter), payload).is_ok()
+                }
+                other => panic!("no decoder for {other}"),
+            };
+            assert_eq!(valid, !name.starts_with("bad-"), "{target}/{name}");
+            kinds.insert(valid);
+        }
+        assert_eq!(kinds.len(), 2, "{target} has seeds of both kinds");
+    }
+}
+
+#[test]
+#[ignore = "writes the handmade files of fuzz/corpus"]
+fn write_the_handmade_files() {
+    for (target, _) in TARGETS {
+        fs::create_dir_all(corpus(target)).unwrap();
+        for (name, bytes) in seeds(target) {
+            fs::write(corpus(target).join(name), bytes).unwrap();
+        }
+    }
+}
+
+type Seeds = Vec<(&'static str, Vec<u8>)>;
+
+fn seeds(target: &str) -> Seeds {
+    match target {
+        "header" => header_seeds(),
+        "heartbeat" => heartbeat_seeds(),
+        "ack" => ack_seeds(),
+        "probe" => probe_seeds(),
+        "hello" => hello_seeds(),
+        "open_frame" => open_frame_seeds(),
+        "slice" => slice_seeds(),
+        "challenge" => challenge_seeds(),
+        "relay" => relay_seeds(),
+        "interfaces" => interfaces_seeds(),
+        other => panic!("no seeds for {other}"),
+    }
+}
+
+/// A copy of `bytes` with other bytes at `at`.
+fn with(bytes: &[u8], at: usize, new: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + new.len()].copy_from_slice(new);
+    bytes
+}
+
+fn frame(kind: Kind, flags: u8, session: u32, counter: u64) -> Vec<u8> {
+    let mut frame = Header { kind, flags, lane: 0, session, counter }.encode().to_vec();
+    frame.resize(OVERHEAD, 0);
+    frame
+}
+
+fn header_seeds() -> Seeds {
+    let data = frame(Kind::Data, FLAG_PARTIAL_CHECKSUM, 0x0102_0304, 1 << 25);
+    vec![
+        ("bad-quic", with(&data, 0, &[0x51])),
+        ("bad-reserved", with(&data, 3, &[1])),
+        ("bad-short", data[..OVERHEAD - 1].to_vec()),
+        ("bad-version", with(&data, 0, &[((VERSION + 1) << 4) | Kind::Data as u8])),
+        ("data", data),
+        ("slice", frame(Kind::Data, FLAG_PARTIAL_CHECKSUM | FLAG_SLICE, 5, 6)),
+        ("heartbeat", frame(Kind::Heartbeat, 0, u32::MAX, u64::MAX)),
+        ("ack", frame(Kind::Ack, 0, 0, 0)),
+    ]
+}
+
+fn heartbeat_seeds() -> Seeds {
+    let encode = |message, verdicts| {
+        let heartbeat = Heartbeat {
+            message,
+            route: 1,
+            your_route: 2,
+            sequence: 3,
+            sent_at: 4_000_000_000,
+            held_us: 0,
+            stalled_ms: 0,
+            serial: 0,
+            verdicts,
+        };
+        let mut out = Vec::new();
+        heartbeat.encode(&mut out);
+        out
+    };
+    let verdict = |n: usize| Verdict {
+        your_route: n as u32 + 1,
+        heard: n.is_multiple_of(2),
+        local_down: n.is_multiple_of(3),
+        admin_down: n.is_multiple_of(5),
+        draining: n % 4 == 1,
+        carries: n == 2,
+        loss_permille: n as u16 * 15,
+    };
+    let reply = encode(Message::Reply, (0..3).map(verdict).collect());
+    vec![
+        ("bad-count", with(&reply, 1, &[4])),
+        ("bad-empty", vec![]),
+        ("bad-flag", with(&reply, FIXED_LEN + 4, &[0x20])),
+        ("bad-route", with(&reply, 4, &[0; 4])),
+        ("bad-short", reply[..reply.len() - 1].to_vec()),
+        ("full", encode(Message::Reply, (0..MAX_VERDICTS).map(verdict).collect())),
+        ("reply", reply),
+        ("request", encode(Message::Request, vec![])),
+    ]
+}
+
+fn ack_seeds() -> Seeds {
+    let encode = |highest, ranges: u64, routes: u32| {
+        let range = |n| Range { first: highest - 10 * n - 5, last: highest - 10 * n };
+        let ack = Ack {
+            highest,
+            stalled_ms: 7,
+            asks: 8,
+            answers: 9,
+            ranges: (0..ranges).map(range).collect(),
+            routes: (1..=routes).map(|n| RouteHeard { your_route: n, highest }).collect(),
+        };
+        let mut out = Vec::new();
+        ack.encode(&mut out);
+        out
+    };
+    let some = encode(1000, 3, 2);
+    vec![
+        ("bad-count", with(&some, 0, &[255])),
+        ("bad-overlap", with(&some, 24, &5u32.to_be_bytes())),
+        ("bad-short", some[..some.len() - 1].to_vec()),
+        ("empty", encode(0, 0, 0)),
+        ("full", encode(COUNTER_LIMIT - 1, MAX_RANGES as u64, MAX_ROUTES as u32)),
+        ("some", some),
+    ]
+}
+
+fn probe_seeds() -> Seeds {
+    let encode = |message, size| {
+        let probe = Probe { message, size, route: 1, your_route: 2, sequence: 3 };
+        let mut out = Vec::new();
+        probe.encode(&mut out);
+        out
+    };
+    let least = MIN_SIZE as u16;
+    let request = encode(ProbeMessage::Request, least + 8);
+    vec![
+        ("bad-padding", with(&request, request.len() - 1, &[1])),
+        ("bad-route", with(&request, 4, &[0; 4])),
+        ("bad-short", request[..request.len() - 1].to_vec()),
+        ("bad-small", with(&request, 2, &(least - 1).to_be_bytes())),
+        ("ethernet", encode(ProbeMessage::Request, 1472)),
+        ("answer", encode(ProbeMessage::Answer, 1472)),
+        ("request", request),
+    ]
+}
+
+fn hello_seeds() -> Seeds {
+    let encode = |name: &str| {
+        let hello = Hello {
+            version: VERSION,
+            boot_id: 0x0123_4567_89ab_cdef,
+            session: 9,
+            virtual_v4: Ipv4Addr::new(169, 254, 3, 4),
+            virtual_v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 5, 6, 7, 8),
+            aes: true,
+            adapter_up: false,
+            slices: true,
+            name: name.to_owned(),
+        };
+        let mut out = Vec::new();
+        hello.encode(&mut out);
+        out
+    };
+    let node = encode("node-1.rack_B");
+    vec![
+        ("bad-character", [node.as_slice(), b"\x1b[2J"].concat()),
+        ("bad-nameless", encode("x")[..36].to_vec()),
+        ("bad-session", with(&node, 4, &[0; 4])),
+        ("bad-version", with(&node, 0, &[VERSION + 1])),
+        ("longest", encode(&"n".repeat(MAX_NAME))),
+        ("node", node),
+    ]
+}
+
+fn slice_seeds() -> Seeds {
+    let slice = |total: usize, room, index: usize| {
+        let cut = Cut::new(total, room).unwrap();
+        let mut payload = vec![0; SLICE_LEN + cut.range(index).len()];
+        cut.write(index, &vec![0x5a; total], &mut payload);
+        [&(1000 + index as u64).to_be_bytes(), payload.as_slice()].concat()
+    };
+    let first = slice(300, 104, 0);
+    vec![
+        ("bad-count", with(&first, 9, &[1])),
+        ("bad-counter", with(&slice(300, 104, 2), 0, &[0; 8])),
+        ("bad-index", with(&first, 8, &[3])),
+        ("bad-total", with(&first, 10, &[0xff; 2])),
+        ("last", slice(290, 104, 2)),
+        ("largest", slice(MAX_PACKET, 8940, 7)),
+        ("first", first),
+    ]
+}
+
+fn challenge_seeds() -> Seeds {
+    let question = Challenge { message: ChallengeMessage::Question, route: 7, token: 8 };
+    let encode = |challenge: Challenge| {
+        let mut out = Vec::new();
+        challenge.encode(&mut out);
+        out
+    };
+    let bytes = encode(question);
+    vec![
+        ("bad-message", with(&bytes, 0, &[3])),
+        ("bad-route", with(&bytes, 4, &[0; 4])),
+        ("bad-short", bytes[..bytes.len() - 1].to_vec()),
+        ("answer", encode(question.answer())),
+        ("question", bytes),
+    ]
+}
+
+fn relay_seeds() -> Seeds {
+    let node = Tag::of(&NodeKey([9; 32]));
+    let on = |hop| [Relay { hop, node }.encode().as_slice(), b"datagram"].concat();
+    let first = on(Hop::First);
+    vec![
+        ("bad-hop", with(&first, 0, &[3])),
+        ("bad-reserved", with(&first, 3, &[1])),
+        ("bad-empty", first[..RELAY_LEN].to_vec()),
+        ("last", on(Hop::Last)),
+        ("first", first),
+    ]
+}
+
+fn interfaces_seeds() -> Seeds {
+    let encode = |site: &str, endpoints: Vec<Endpoint>| {
+        let mut out = Vec::new();
+        let (serial, port) = (5, 3343);
+        let all_cross_subnet = endpoints.is_empty();
+        let relays = !all_cross_subnet;
+        let site = site.to_owned();
+        Interfaces { serial, port, all_cross_subnet, relays, site, endpoints }.encode(&mut out);
+        out
+    };
+    let endpoint = |addr: &str, prefix_len| {
+        let addr = addr.parse().unwrap();
+        Endpoint { addr, prefix_len, interface: 2, metric: 1000 }
+    };
+    let both = encode("hq", vec![endpoint("10.1.0.1", 24), endpoint("fd00::1", 64)]);
+    vec![
+        ("bad-flag", with(&both, 6, &[0x80])),
+        ("bad-host", with(&both, both.len() - 16, &[0xff; 16])),
+        ("bad-port", with(&both, 4, &[0; 2])),
+        ("bad-short", both[..both.len() - 1].to_vec()),
+        ("bare", encode("", vec![])),
+        ("both", both),
+    ]
+}
+
+fn open_frame_seeds() -> Seeds {
+    let genuine = fuzzing::genuine_frame();
+    vec![
+        ("bad-short", genuine[..OVERHEAD - 1].to_vec()),
+        ("empty-payload", frame(Kind::Data, 0, 2, 7)),
+        ("far-counter", with(&genuine, 8, &[0xff; 8])),
+        ("forged", with(&genuine, HEADER_LEN, &[!genuine[HEADER_LEN]])),
+        ("next-epoch", with(&genuine, 8, &(1u64 << 25).to_be_bytes())),
+        ("genuine", genuine),
+    ]
+}

@@ -1,0 +1,169 @@
+//! One daemon per adapter: a lock file in the runtime directory.
+//!
+//! The kernel releases the lock when its holder ends, however it ends; the file stays, because
+//! removing it would let two daemons lock two files of one name.
+
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    io::{Read, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::io::adapter::tun::valid_name;
+
+/// The lock could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another daemon has it.
+    #[error(
+        "adapter {adapter} belongs to a running netftd ({}); stop it, or choose another adapter \
+         name", holder(*pid)
+    )]
+    Held {
+        /// The adapter.
+        adapter: String,
+        /// The holder, if it wrote its number.
+        pid: Option<u32>,
+    },
+    /// The name cannot be the name of an interface, so not of a file either.
+    #[error("{0:?} is no name for an adapter: 1–15 letters, digits, '.', '_' and '-'")]
+    BadName(String),
+    /// Others can write to the directory, and so take or replace the lock.
+    #[error("{path}: must belong to this user or root and be writable by nobody else (mode 0700)")]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory or the file cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "pid unknown".into(), |pid| format!("pid {pid}"))
+}
+
+/// The right to own an adapter; given up when dropped.
+#[derive(Debug)]
+pub struct AdapterLock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl AdapterLock {
+    /// Takes the lock `<runtime_dir>/<adapter>.lock`, and writes this process's number into it.
+    /// The directory is created with mode 0700 if need be.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when another process has it; the others when the directory is missing
+    /// a parent, is a symbolic link, or is not safe.
+    pub fn acquire(runtime_dir: &Path, adapter: &str) -> Result<Self, LockError> {
+        if !valid_name(adapter) {
+            return Err(LockError::BadName(adapter.into()));
+        }
+        let dir = open_dir(runtime_dir)?;
+        let name = format!("{adapter}.lock");
+        let path = runtime_dir.join(&name);
+        let failed = |error: io::Error| LockError::Io { path: path.clone(), source: error };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&dir, &name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| failed(error.into()))?;
+        let mut file = File::from(fd);
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(LockError::Held { adapter: adapter.into(), pid: pid_in(&mut file) });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        file.set_len(0).map_err(failed)?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
+        Ok(Self { _file: file, path })
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Creates the directory if need be, and refuses one that somebody else could write to.
+fn open_dir(path: &Path) -> Result<File, LockError> {
+    let failed = |error: io::Error| LockError::Io { path: path.into(), source: error };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+    let stat = rustix::fs::fstat(&dir).map_err(|error| failed(error.into()))?;
+    let own = stat.st_uid == rustix::process::geteuid().as_raw() || stat.st_uid == 0;
+    if !own || stat.st_mode & 0o022 != 0 {
+        return Err(LockError::Unsafe { path: path.into() });
+    }
+    Ok(File::from(dir))
+}
+
+fn pid_in(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn the_second_lock_is_refused_and_names_the_holder() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("run");
+        let lock = AdapterLock::acquire(&dir, "netft0").unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(lock.path(), dir.join("netft0.lock"));
+        let error = AdapterLock::acquire(&dir, "netft0").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
+        assert!(!text.contains('\n'));
+        AdapterLock::acquire(&dir, "netft1").unwrap();
+        drop(lock);
+        AdapterLock::acquire(&dir, "netft0").unwrap();
+    }
+
+    #[test]
+    fn directories_and_files_others_control_are_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let open = parent.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(AdapterLock::acquire(&open, "netft0"), Err(LockError::Unsafe { .. })));
+        let safe = parent.path().join("safe");
+        AdapterLock::acquire(&safe, "netft0").unwrap();
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(&safe, &link).unwrap();
+        assert!(matches!(AdapterLock::acquire(&link, "netft0"), Err(LockError::Io { .. })));
+        std::os::unix::fs::symlink("/etc/passwd", safe.join("netft1.lock")).unwrap();
+        assert!(matches!(AdapterLock::acquire(&safe, "netft1"), Err(LockError::Io { .. })));
+    }
+
+    #[test]
+    fn names_that_are_paths_are_refused() {
+        for name in ["", ".", "..", "../x", "a/b", "sixteen-bytes-xx", "tun%d", "a b"] {
+            let error = AdapterLock::acquire(Path::new("/nonexistent"), name);
+            assert!(matches!(error, Err(LockError::BadName(_))), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Keeps the adapter as it should be: what somebody deletes, sets down, renames or re-addresses
+//! is put back.
+//!
+//! The keeper calls [`AdapterGuard::check`] at every notice of the netlink monitor, every 250 ms
+//! for a second after one, and every second else. Addresses that somebody added are left alone,
+//! unless they are in our prefixes: the adapter's link-local addresses are exactly ours. Routes are
+//! left alone unless they carry our protocol number.
+//!
+//! Effort is bounded: at most one check per [`GAP`], three rounds of repairs per check, and after
+//! [`PATIENCE`] checks in a row that did not mend it only one check per [`REST`]. So a fight with
+//! another program costs little, and the log one line per repair.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+
+use netft_proto::{ids::virtual_addrs::VirtualAddrs, time::Time};
+
+use crate::io::netlink::{Adapter, AdapterAddr, HostRoute, Netlink, NetlinkError};
+
+/// The least time between two checks.
+pub const GAP: Duration = Duration::from_millis(50);
+/// The time between two checks while repairs do not help.
+pub const REST: Duration = Duration::from_secs(5);
+/// Checks in a row that failed, before the guard rests.
+pub const PATIENCE: u32 = 5;
+/// Checks in a row that found something to repair although repairs worked: somebody undoes them.
+pub const QUARREL: u32 = 20;
+
+const ROUNDS: usize = 3;
+
+/// How the adapter should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addrs: VirtualAddrs,
+    /// Its MTU, bytes.
+    pub mtu: u16,
+    /// The virtual addresses of the peers, each with the MTU towards it, bytes.
+    pub routes: BTreeMap<IpAddr, u32>,
+}
+
+/// Something that was put right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// The adapter had another name.
+    RenamedBack {
+        /// The other name.
+        from: String,
+    },
+    /// The adapter had another MTU.
+    MtuRestored {
+        /// The other MTU, bytes.
+        from: u32,
+    },
+    /// The adapter was down.
+    SetUp,
+    /// An address in our prefixes was not ours.
+    AddressRemoved(AdapterAddr),
+    /// An address of ours was missing.
+    AddressRestored(IpAddr),
+    /// A route of ours led to no peer.
+    RouteRemoved(IpAddr),
+    /// The route to a peer was missing or different.
+    RouteRestored(IpAddr),
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RenamedBack { from } => write!(f, "adapter was renamed to {from}: renamed back"),
+            Self::MtuRestored { from } => write!(f, "adapter's MTU was {from}: restored"),
+            Self::SetUp => f.write_str("adapter was down: set up"),
+            Self::AddressRemoved(foreign) => {
+                write!(f, "foreign address {}/{}: removed", foreign.addr, foreign.prefix_len)
+            }
+            Self::AddressRestored(addr) => write!(f, "address {addr} was missing: restored"),
+            Self::RouteRemoved(addr) => write!(f, "stale route to {addr}: removed"),
+            Self::RouteRestored(addr) => write!(f, "route to {addr} was missing: restored"),
+        }
+    }
+}
+
+/// What a check found and did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The adapter was deleted: open it anew, configure it, and call [`AdapterGuard::recreated`].
+    pub gone: bool,
+    /// What was put right, in order.
+    pub repairs: Vec<Repair>,
+    /// What could not be.
+    pub errors: Vec<NetlinkError>,
+    /// Checks become rare with this one, because repairs do not last.
+    pub resting: bool,
+}
+
+/// Keeps one adapter as it should be.
+#[derive(Debug)]
+pub struct AdapterGuard {
+    wanted: Wanted,
+    ifindex: u32,
+    effort: Effort,
+}
+
+impl AdapterGuard {
+    /// A guard of the adapter of number `ifindex`.
+    pub fn new(wanted: Wanted, ifindex: u32) -> Self {
+        Self { wanted, ifindex, effort: Effort::default() }
+    }
+
+    /// The adapter was created anew. Its peer routes come with the next check.
+    pub fn recreated(&mut self, ifindex: u32) {
+        self.ifindex = ifindex;
+        self.effort.failed = 0;
+        self.effort.allow();
+    }
+
+    /// The adapter's number.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// How the adapter should be.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Changes how the adapter should be; the next check makes it so.
+    pub fn wanted_mut(&mut self) -> &mut Wanted {
+        self.effort.allow();
+        &mut self.wanted
+    }
+
+    /// Compares the adapter with how it should be, and repairs it. Cheap when nothing is wrong:
+    /// five requests. Nothing is done when the last check is too recent.
+    pub async fn check(&mut self, netlink: &Netlink, now: Time) -> Report {
+        let mut report = Report::default();
+        if !self.effort.may(now) {
+            return report;
+        }
+        let outcome = self.repair(netlink, &mut report).await;
+        report.resting = self.effort.note(now, outcome);
+        report
+    }
+
+    async fn repair(&self, netlink: &Netlink, report: &mut Report) -> Outcome {
+        for _ in 0..ROUNDS {
+            let (adapter, routes) = match self.read(netlink).await {
+                Ok(Some(state)) => state,
+                Ok(None) => {
+                    report.gone = true;
+                    return Outcome::Failed;
+                }
+                Err(error) => {
+                    report.errors.push(error);
+                    return Outcome::Failed;
+                }
+            };
+            let repairs = inspect(&self.wanted, &adapter, &routes);
+            if repairs.is_empty() {
+                return if report.repairs.is_empty() { Outcome::Well } else { Outcome::Mended };
+            }
+            report.errors.clear();
+            for repair in repairs {
+                match self.apply(netlink, &repair).await {
+                    Ok(()) => report.repairs.push(repair),
+                    // A later round may find it possible.
+                    Err(error) => report.errors.push(error),
+                }
+            }
+        }
+        if report.errors.is_empty() { Outcome::Mended } else { Outcome::Failed }
+    }
+
+    async fn read(
+        &self,
+        netlink: &Netlink,
+    ) -> Result<Option<(Adapter, Vec<HostRoute>)>, NetlinkError> {
+        let Some(adapter) = netlink.adapter(self.ifindex).await? else { return Ok(None) };
+        Ok(Some((adapter, netlink.peer_routes(self.ifindex).await?)))
+    }
+
+    async fn apply(&self, netlink: &Netlink, repair: &Repair) -> Result<(), NetlinkError> {
+        let Wanted { name, addrs, mtu, routes } = &self.wanted;
+        let own = |addr: IpAddr| match addr {
+            IpAddr::V4(_) => addrs.v4.into(),
+            IpAddr::V6(_) => addrs.v6.into(),
+        };
+        match repair {
+            Repair::RenamedBack { .. } => netlink.rename(self.ifindex, name).await,
+            Repair::MtuRestored { .. } => netlink.set_mtu(self.ifindex, *mtu).await,
+            Repair::SetUp => {
+                netlink.forbid_own_ipv6(self.ifindex, name).await;
+                netlink.set_up(self.ifindex).await
+            }
+            Repair::AddressRemoved(foreign) => netlink.remove_address(self.ifindex, *foreign).await,
+            Repair::AddressRestored(addr) => {
+                // An MTU below 1280 makes the kernel forget everything about IPv6 there.
+                netlink.forbid_own_ipv6(self.ifindex, name).await;
+                netlink.add_address(self.ifindex, *addr).await
+            }
+            Repair::RouteRemoved(addr) => netlink.remove_peer_route(self.ifindex, *addr).await,
+            Repair::RouteRestored(addr) => {
+                let towards = routes.get(addr).copied().unwrap_or_else(|| (*mtu).into());
+                netlink.replace_peer_route(self.ifindex, *addr, own(*addr), towards).await
+            }
+        }
+    }
+}
+
+/// What is wrong, in the order in which it can be put right.
+fn inspect(wanted: &Wanted, adapter: &Adapter, routes: &[HostRoute]) -> Vec<Repair> {
+    let mut repairs = Vec::new();
+    if adapter.name != wanted.name {
+        repairs.push(Repair::RenamedBack { from: adapter.name.clone() });
+    }
+    if adapter.mtu != u32::from(wanted.mtu) {
+        repairs.push(Repair::MtuRestored { from: adapter.mtu });
+    }
+    if !adapter.up {
+        repairs.push(Repair::SetUp);
+    }
+    let own: [IpAddr; 2] = [wanted.addrs.v4.into(), wanted.addrs.v6.into()];
+    let usable = |addr: &IpAddr| addr.is_ipv4() || adapter.ipv6;
+    repairs.extend(
+        adapter
+            .addrs
+            .iter()
+            .filter(|present| is_foreign(&wanted.addrs, **present))
+            .map(|present| Repair::AddressRemoved(*present)),
+    );
+    repairs.extend(
+        own.into_iter()
+            .filter(usable)
+            .filter(|addr| !adapter.addrs.contains(&AdapterAddr::host(*addr)))
+            .map(Repair::AddressRestored),
+    );
+    repairs.extend(
+        routes
+            .iter()
+            .filter(|route| !wanted.routes.contains_key(&route.addr))
+            .map(|route| Repair::RouteRemoved(route.addr)),
+    );
+    let missing = wanted.routes.iter().filter(|(addr, mtu)| {
+        let src = if addr.is_ipv4() { own[0] } else { own[1] };
+        let route = HostRoute { addr: **addr, src: Some(src), mtu: Some(**mtu) };
+        usable(addr) && !routes.contains(&route)
+    });
+    repairs.extend(missing.map(|(addr, _)| Repair::RouteRestored(*addr)));
+    repairs
+}
+
+/// Whether an address of the adapter must not be there: our own with another prefix length, or
+/// another link-local one while ours is link-local. Anything else is the operator's affair.
+fn is_foreign(own: &VirtualAddrs, present: AdapterAddr) -> bool {
+    if own.contains(present.addr) {
+        return present != AdapterAddr::host(present.addr);
+    }
+    match present.addr {
+        IpAddr::V4(v4) => v4.is_link_local() && own.v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() && own.v6.is_unicast_link_local(),
+    }
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Well,
+    Mended,
+    Failed,
+}
+
+/// Bounds how often the guard acts.
+#[derive(Debug, Default)]
+struct Effort {
+    not_before: Option<Time>,
+    failed: u32,
+    mended: u32,
+}
+
+impl Effort {
+    fn may(&self, now: Time) -> bool {
+        self.not_before.is_none_or(|time| now >= time)
+    }
+
+    /// Lets the next check happen at once, without forgetting what came before.
+    fn allow(&mut self) {
+        if !self.is_spent() {
+            self.not_before = None;
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.failed >= PATIENCE || self.mended >= QUARREL
+    }
+
+    /// Whether the guard rests because of this check, and did not before.
+    fn note(&mut self, now: Time, outcome: Outcome) -> bool {
+        let before = self.is_spent();
+        match outcome {
+            Outcome::Well => (self.failed, self.mended) = (0, 0),
+            Outcome::Mended => (self.failed, self.mended) = (0, self.mended.saturating_add(1)),
+            Outcome::Failed => self.failed = self.failed.saturating_add(1),
+        }
+        self.not_before = Some(now + if self.is_spent() { REST } else { GAP });
+        self.is_spent() && !before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    const V4: Ipv4Addr = Ipv4Addr::new(169, 254, 3, 4);
+    const V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 1, 2, 3, 4);
+
+    fn wanted() -> Wanted {
+        Wanted {
+            name: "netft0".into(),
+            addrs: VirtualAddrs { v4: V4, v6: V6 },
+            mtu: 1420,
+            routes: [("169.254.9.9".parse().unwrap(), 1400), ("fe80::9".parse().unwrap(), 1380)]
+                .into(),
+        }
+    }
+
+    fn well() -> (Adapter, Vec<HostRoute>) {
+        let adapter = Adapter {
+            ifindex: 4,
+            name: "netft0".into(),
+            up: true,
+            mtu: 1420,
+            ipv6: true,
+            addrs: vec![AdapterAddr::host(V4), AdapterAddr::host(V6)],
+        };
+        let route = |addr: &str, src: IpAddr, mtu| HostRoute {
+            addr: addr.parse().unwrap(),
+            src: Some(src),
+            mtu: Some(mtu),
+        };
+        let routes = vec![route("169.254.9.9", V4.into(), 1400), route("fe80::9", V6.into(), 1380)];
+        (adapter, routes)
+    }
+
+    fn foreign(text: &str) -> AdapterAddr {
+        let net: ipnet::IpNet = text.parse().unwrap();
+        AdapterAddr { addr: net.addr(), prefix_len: net.prefix_len() }
+    }
+
+    type Damage = fn(&mut Adapter, &mut Vec<HostRoute>);
+
+    #[test]
+    fn each_damage_has_its_repair() {
+        let peer: IpAddr = "169.254.9.9".parse().unwrap();
+        let cases: Vec<(Damage, Vec<Repair>)> = vec![
+            (|_, _| {}, vec![]),
+            (|a, _| a.up = false, vec![Repair::SetUp]),
+            (|a, _| a.mtu = 1000, vec![Repair::MtuRestored { from: 1000 }]),
+            (|a, _| a.name = "x".into(), vec![Repair::RenamedBack { from: "x".into() }]),
+            (
+                |a, _| a.addrs.retain(|addr| addr.addr != IpAddr::V4(V4)),
+                vec![Repair::AddressRestored(V4.into())],
+            ),
+            (|a, _| a.addrs.truncate(1), vec![Repair::AddressRestored(V6.into())]),
+            (
+                |a, _| a.addrs[0].prefix_len = 16,
+                vec![
+                    Repair::AddressRemoved(foreign("169.254.3.4/16")),
+                    Repair::AddressRestored(V4.into()),
+                ],
+            ),
+            (
+                |a, _| a.addrs.push(foreign("fe80::77/64")),
+                vec![Repair::AddressRemoved(foreign("fe80::77/64"))],
+            ),
+            (|a, _| a.addrs.push(foreign("10.0.0.1/24")), vec![]),
+            (|a, _| a.addrs.push(foreign("fd00::1/64")), vec![]),
+            (|_, r| r.retain(|route| route.addr.is_ipv6()), vec![Repair::RouteRestored(peer)]),
+            (|_, r| r[0].mtu = Some(9000), vec![Repair::RouteRestored(peer)]),
+            (|_, r| r[0].src = None, vec![Repair::RouteRestored(peer)]),
+            (
+                |_, r| r.push(HostRoute { addr: V4.into(), src: None, mtu: None }),
+                vec![Repair::RouteRemoved(V4.into())],
+            ),
+            (
+                |a, r| {
+                    a.ipv6 = false;
+                    a.addrs.pop();
+                    r.pop();
+                },
+                vec![],
+            ),
+        ];
+        for (damage, repairs) in cases {
+            let (mut adapter, mut routes) = well();
+            damage(&mut adapter, &mut routes);
+            assert_eq!(inspect(&wanted(), &adapter, &routes), repairs);
+        }
+    }
+
+    #[test]
+    fn a_prefix_of_the_users_own_leaves_link_local_addresses_alone() {
+        let own = VirtualAddrs { v4: Ipv4Addr::new(10, 9, 0, 1), v6: "fd00::1".parse().unwrap() };
+        assert!(!is_foreign(&own, foreign("169.254.3.4/16")));
+        assert!(!is_foreign(&own, foreign("fe80::1/64")));
+        assert!(!is_foreign(&own, foreign("10.9.0.2/32")));
+        assert!(is_foreign(&own, foreign("10.9.0.1/24")));
+    }
+
+    #[test]
+    fn repairs_that_fail_five_times_in_a_row_make_the_guard_rest() {
+        let mut effort = Effort::default();
+        let mut now = Time::ZERO;
+        for count in 1..=PATIENCE {
+            assert!(effort.may(now));
+            assert_eq!(effort.note(now, Outcome::Failed), count == PATIENCE);
+            assert!(!effort.may(now));
+            now = now + GAP;
+            assert_eq!(effort.may(now), count < PATIENCE);
+        }
+        effort.allow();
+        assert!(!effort.may(now), "a change of what is wanted does not end the rest");
+        now = now + REST;
+        assert!(effort.may(now));
+        assert!(!effort.note(now, Outcome::Failed), "the rest is told once");
+        now = now + REST;
+        effort.note(now, Outcome::Well);
+        assert!(effort.may(now + GAP));
+    }
+
+    #[test]
+    fn a_quarrel_with_another_program_makes_the_guard_rest() {
+        let mut effort = Effort::default();
+        let mut now = Time::ZERO;
+        for count in 1..=QUARREL {
+            assert_eq!(effort.note(now, Outcome::Mended), count == QUARREL);
+            now = now + GAP;
+        }
+        assert!(!effort.may(now));
+    }
+}

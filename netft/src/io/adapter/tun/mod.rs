@@ -1,0 +1,211 @@
+//! Opens the adapter's queues, and removes what a crash left. Called by the driver at start and
+//! when the adapter was deleted, and by `netftd --cleanup`.
+//!
+//! The device is persistent: it outlives the daemon, with its addresses and routes, so that a
+//! restart breaks no connection. A device that is already there is adopted if nobody has it open
+//! and it fits the backend; a leftover of the other backend is replaced.
+
+mod attach;
+mod cleanup;
+
+use std::{io, time::Duration};
+
+use netft_proto::config::Backend;
+
+pub use crate::io::adapter::tun::cleanup::{Cleaned, CleanupError, cleanup};
+use crate::io::{
+    fib::TunQueue,
+    netlink::{Device, DeviceKind, Netlink, NetlinkError},
+};
+
+/// The most queues a device can have.
+pub const MAX_QUEUES: usize = 256;
+
+/// A process that is being killed closes its queues a little after its lock.
+const BUSY_RETRIES: u32 = 10;
+const BUSY_WAIT: Duration = Duration::from_millis(50);
+
+/// The adapter could not be opened. Each error is one line and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The name cannot be the name of an interface.
+    #[error("{0:?} is no name for an adapter: 1–15 letters, digits, '.', '_' and '-'")]
+    BadName(String),
+    /// No queue, or more than the kernel allows.
+    #[error("{0} queues: 1–{MAX_QUEUES} are possible, and 1 with the plain backend")]
+    Queues(usize),
+    /// The kernel has no TUN driver here.
+    #[error(
+        "/dev/net/tun is missing; load the driver (modprobe tun), or give the container the device \
+         (--device /dev/net/tun)"
+    )]
+    NoDriver,
+    /// Not allowed.
+    #[error("not allowed to {what}; run as root or grant CAP_NET_ADMIN")]
+    NotAllowed {
+        /// What.
+        what: String,
+    },
+    /// Somebody has the device open.
+    #[error("{name} is in use by another process; stop it, or choose another adapter name")]
+    Taken {
+        /// The device.
+        name: String,
+    },
+    /// A device of that name is something else.
+    #[error(
+        "{name} exists and is no TUN device but {kind}; remove it (ip link del {name}), or choose \
+         another adapter name"
+    )]
+    NotTun {
+        /// The device.
+        name: String,
+        /// What it is, in the kernel's word.
+        kind: String,
+    },
+    /// The kernel refused a request.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Anything else.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What failed.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The adapter's queues.
+pub struct Opened {
+    /// The queues, all of one device, non-blocking.
+    pub queues: Vec<TunQueue>,
+    /// The device's number.
+    pub ifindex: u32,
+    /// Where the device comes from.
+    pub origin: Origin,
+}
+
+/// Where an opened device comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It did not exist.
+    Created,
+    /// It was left by an earlier run; its addresses and routes may still be there.
+    Adopted,
+    /// It was left by an earlier run of the other backend, and was removed.
+    Replaced,
+}
+
+/// Opens `queues` queues of the adapter `name`. The caller holds the adapter's
+/// [lock](crate::io::adapter::lock), and configures the device afterwards.
+///
+/// # Errors
+/// See [`OpenError`]. A device that somebody has open is waited for, half a second at most.
+pub async fn open(
+    netlink: &Netlink,
+    name: &str,
+    backend: Backend,
+    queues: usize,
+) -> Result<Opened, OpenError> {
+    if !valid_name(name) {
+        return Err(OpenError::BadName(name.into()));
+    }
+    let most = if backend == Backend::Plain { 1 } else { MAX_QUEUES };
+    if !(1..=most).contains(&queues) {
+        return Err(OpenError::Queues(queues));
+    }
+    for _ in 0..BUSY_RETRIES {
+        match try_open(netlink, name, backend, queues).await {
+            Err(OpenError::Taken { .. }) => tokio::time::sleep(BUSY_WAIT).await,
+            result => return result,
+        }
+    }
+    try_open(netlink, name, backend, queues).await
+}
+
+async fn try_open(
+    netlink: &Netlink,
+    name: &str,
+    backend: Backend,
+    queues: usize,
+) -> Result<Opened, OpenError> {
+    let origin = decide(name, netlink.device(name).await?, backend)?;
+    if origin == Origin::Replaced {
+        netlink.remove_adapter(name).await?;
+    }
+    let queues = match backend {
+        Backend::Offload => attach::offload(name, queues, origin != Origin::Adopted)?,
+        Backend::Plain => vec![attach::plain(name)?],
+    };
+    match netlink.device(name).await? {
+        Some(device) => Ok(Opened { queues, ifindex: device.index, origin }),
+        None => Err(OpenError::Io {
+            what: format!("find {name} after opening it"),
+            source: io::Error::from_raw_os_error(libc::ENODEV),
+        }),
+    }
+}
+
+/// What to do about a device that has the adapter's name.
+fn decide(name: &str, device: Option<Device>, backend: Backend) -> Result<Origin, OpenError> {
+    match device.map(|device| device.kind) {
+        None => Ok(Origin::Created),
+        Some(DeviceKind::Other(kind)) => Err(OpenError::NotTun { name: name.into(), kind }),
+        Some(DeviceKind::Tun { in_use: true, .. }) => Err(OpenError::Taken { name: name.into() }),
+        Some(DeviceKind::Tun { multi_queue, .. }) => {
+            // The kernel fixes this flag when it creates the device; the first queue attached
+            // decides the others.
+            let fits = multi_queue == (backend == Backend::Offload);
+            Ok(if fits { Origin::Adopted } else { Origin::Replaced })
+        }
+    }
+}
+
+/// Whether `name` can be the name of an interface and of a file. Stricter than the kernel, which
+/// takes `%d` as a request for a number and allows any letters.
+pub(super) fn valid_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn device(kind: DeviceKind) -> Option<Device> {
+        Some(Device { index: 7, name: "netft0".into(), kind })
+    }
+
+    fn tun(multi_queue: bool, in_use: bool) -> Option<Device> {
+        device(DeviceKind::Tun { multi_queue, vnet_hdr: true, persistent: true, in_use })
+    }
+
+    #[test]
+    fn a_device_of_the_name_is_adopted_replaced_or_refused() {
+        let cases = [
+            (None, Backend::Offload, Origin::Created),
+            (None, Backend::Plain, Origin::Created),
+            (tun(true, false), Backend::Offload, Origin::Adopted),
+            (tun(false, false), Backend::Offload, Origin::Replaced),
+            (tun(true, false), Backend::Plain, Origin::Replaced),
+            (tun(false, false), Backend::Plain, Origin::Adopted),
+        ];
+        for (device, backend, wanted) in cases {
+            assert_eq!(decide("netft0", device.clone(), backend).unwrap(), wanted, "{device:?}");
+        }
+        for (multi_queue, backend) in
+            [(true, Backend::Offload), (false, Backend::Offload), (true, Backend::Plain)]
+        {
+            let error = decide("netft0", tun(multi_queue, true), backend).unwrap_err();
+            assert!(matches!(error, OpenError::Taken { .. }));
+        }
+        let tap = device(DeviceKind::Other("tap".into()));
+        let text = decide("netft0", tap, Backend::Offload).unwrap_err().to_string();
+        assert!(text.contains("ip link del netft0") && !text.contains('\n'), "{text}");
+    }
+}

@@ -1,0 +1,134 @@
+//! What the driver waits for, without a runtime: its thread sleeps on a futex, which costs half of
+//! an event loop's wake-up and keeps its timers to the microsecond.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread,
+    thread::Thread,
+};
+
+use netft_proto::time::Time;
+use tokio::sync::mpsc;
+
+use crate::io::{clock, control::Message, datapath::FromWorker};
+
+/// What ended the waiting.
+pub(super) enum News {
+    /// A worker's word.
+    Worker(FromWorker),
+    /// Everybody else's.
+    Message(Message),
+    /// The time has come.
+    Time,
+    /// Nobody is left who could say anything.
+    Over,
+}
+
+/// The queues the driver listens to, and the one (`left`) it only looks into when it is awake. To
+/// be used by the thread that made it.
+pub(super) struct Inbox {
+    workers: mpsc::Receiver<FromWorker>,
+    left: mpsc::Receiver<FromWorker>,
+    messages: mpsc::Receiver<Message>,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(super) fn new(
+        workers: mpsc::Receiver<FromWorker>,
+        left: mpsc::Receiver<FromWorker>,
+        messages: mpsc::Receiver<Message>,
+    ) -> Self {
+        Self { workers, left, messages, waker: Arc::new(Unpark(thread::current())).into() }
+    }
+
+    /// Sleeps until something arrives, at most until `until`. Whatever already arrived is heard
+    /// before a timer blames anyone (F-20), heartbeats first.
+    pub(super) fn wait(&mut self, until: Time) -> News {
+        let mut context = Context::from_waker(&self.waker);
+        loop {
+            if let Poll::Ready(heard) = self.workers.poll_recv(&mut context) {
+                return heard.map_or(News::Over, News::Worker);
+            }
+            if let Poll::Ready(message) = self.messages.poll_recv(&mut context) {
+                return message.map_or(News::Over, News::Message);
+            }
+            let left = until.since(clock::now());
+            if left.is_zero() {
+                return News::Time;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    /// What else the workers have said already, what they left first.
+    pub(super) fn heard(&mut self) -> Option<FromWorker> {
+        self.left.try_recv().or_else(|_| self.workers.try_recv()).ok()
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use netft_proto::{ids::RouteId, route::EventKind};
+
+    use super::*;
+
+    type Ends = (Inbox, mpsc::Sender<FromWorker>, mpsc::Sender<FromWorker>, mpsc::Sender<Message>);
+
+    fn inbox() -> Ends {
+        let (to_driver, workers) = mpsc::channel(4);
+        let (leave, left) = mpsc::channel(4);
+        let (driver, messages) = mpsc::channel(4);
+        (Inbox::new(workers, left, messages), to_driver, leave, driver)
+    }
+
+    fn far() -> Time {
+        clock::now() + Duration::from_secs(3600)
+    }
+
+    #[test]
+    fn what_arrived_is_heard_before_the_timer_and_workers_first() {
+        let (mut inbox, to_driver, leave, driver) = inbox();
+        leave.try_send(FromWorker::Suspect(RouteId(3))).unwrap();
+        driver.try_send(Message::Event(EventKind::Reconfigured)).unwrap();
+        to_driver.try_send(FromWorker::Suspect(RouteId(1))).unwrap();
+        to_driver.try_send(FromWorker::Suspect(RouteId(2))).unwrap();
+        assert!(matches!(inbox.wait(Time::ZERO), News::Worker(FromWorker::Suspect(RouteId(1)))));
+        assert!(matches!(inbox.heard(), Some(FromWorker::Suspect(RouteId(3)))));
+        assert!(matches!(inbox.heard(), Some(FromWorker::Suspect(RouteId(2)))));
+        assert!(inbox.heard().is_none());
+        assert!(matches!(inbox.wait(Time::ZERO), News::Message(_)));
+        leave.try_send(FromWorker::Suspect(RouteId(4))).unwrap();
+        assert!(matches!(inbox.wait(Time::ZERO), News::Time), "nobody wakes up for that");
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_from_another_thread() {
+        let (mut inbox, to_driver, _leave, _driver) = inbox();
+        let other = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            to_driver.try_send(FromWorker::Suspect(RouteId(1))).unwrap();
+            to_driver
+        });
+        assert!(matches!(inbox.wait(far()), News::Worker(_)));
+        drop(other.join().unwrap());
+        assert!(matches!(inbox.wait(far()), News::Over));
+    }
+}

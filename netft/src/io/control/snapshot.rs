@@ -1,0 +1,130 @@
+//! The operator's picture, taken between two decisions so that it is consistent.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use netft_proto::{
+    route::{Carrier, RouteState, RouteStatus},
+    topology,
+    topology::{Edge, FormedNetwork},
+    wire::DropReason,
+};
+
+use crate::{
+    api::snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
+    io::{
+        clock,
+        control::driver::Driver,
+        counters::{Counters, RouteCounters},
+    },
+};
+
+pub(super) fn take(driver: &Driver) -> Snapshot {
+    let now = clock::now();
+    let config = &driver.config;
+    let device = driver.world.interfaces.iter().find(|i| i.name == config.adapter);
+    let statuses = driver.engine.peers();
+    Snapshot {
+        now,
+        node: NodeInfo {
+            name: config.name.clone(),
+            key: config.public_key,
+            boot_id: driver.boot_id,
+            uptime: now.since(driver.started),
+        },
+        adapter: AdapterInfo {
+            name: config.adapter.clone(),
+            ifindex: device.map_or(0, |device| device.index),
+            up: device.is_some_and(|device| device.up),
+            v4: config.addrs.v4,
+            v6: config.addrs.v6,
+            mtu: config.mtu,
+            backend: config.backend,
+        },
+        peers: config
+            .peers
+            .iter()
+            .filter_map(|peer| {
+                Some(PeerInfo {
+                    status: *statuses.iter().find(|status| status.peer == peer.id)?,
+                    name: peer.name.clone(),
+                    key: peer.key,
+                    addrs: peer.addrs,
+                    peer_adapter_up: driver.peers.get(&peer.id)?.adapter_up,
+                    policies: peer.policies.clone(),
+                })
+            })
+            .collect(),
+        routes: routes(driver),
+        networks: networks(driver),
+        stalls: driver.engine.stalls(),
+        sent: driver.routes.iter().map(|(id, known)| (*id, read(&known.sent))).collect(),
+        vias: driver.ways.ports.iter().map(|(id, port)| (*id, port.via)).collect(),
+        counters: sum(driver
+            .workers
+            .counters()
+            .iter()
+            .chain([driver.manager.counters()])
+            .map(|counters| &**counters)),
+    }
+}
+
+/// The engine's routes, with what their carriers make of them.
+fn routes(driver: &Driver) -> Vec<RouteStatus> {
+    let mut routes = driver.engine.routes();
+    for status in &mut routes {
+        status.spec.carrier = Carrier::Udp;
+        if driver.connections.of(status.id).is_some() {
+            status.spec.carrier = Carrier::Quic;
+        }
+    }
+    routes
+}
+
+/// The networks, with what the engine makes of the routes in them.
+fn networks(driver: &Driver) -> Vec<FormedNetwork> {
+    let routes = driver.engine.routes().into_iter();
+    let own = routes.filter(|route| !driver.ways.ports.contains_key(&route.id));
+    let edges: Vec<_> = own
+        .map(|route| Edge {
+            peer: route.spec.peer,
+            local: route.spec.real_local.ip(),
+            remote: route.spec.real_remote.ip(),
+            up: route.state == RouteState::Up,
+        })
+        .collect();
+    let peers = driver.engine.peers().into_iter().filter(|peer| peer.session);
+    let alive = peers.map(|peer| peer.peer).collect();
+    let (interfaces, offers) = (&driver.world.interfaces, &*driver.told.borrow());
+    topology::formed(&driver.config, interfaces, offers, (&edges, &alive), &driver.memory)
+}
+
+fn read(sent: &RouteCounters) -> RouteSent {
+    RouteSent { frames: sent.frames.load(Relaxed), bytes: sent.bytes.load(Relaxed) }
+}
+
+fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
+    let mut total = CounterSnapshot {
+        drops: DropReason::ALL.map(|reason| (reason, 0)).to_vec(),
+        ..CounterSnapshot::default()
+    };
+    let read = |counter: &AtomicU64| counter.load(Relaxed);
+    for worker in workers {
+        total.adapter_reads += read(&worker.adapter_reads);
+        total.tx_bytes += read(&worker.tx_bytes);
+        total.tx_frames += read(&worker.tx_frames);
+        total.rx_frames += read(&worker.rx_frames);
+        total.rx_bytes += read(&worker.rx_bytes);
+        total.adapter_writes += read(&worker.adapter_writes);
+        total.socket_overflow += read(&worker.socket_overflow);
+        total.resent_frames += read(&worker.resent_frames);
+        total.duplicated_frames += read(&worker.duplicated_frames);
+        total.acks_sent += read(&worker.acks_sent);
+        total.ring_overflow += read(&worker.ring_overflow);
+        total.relayed_frames += read(&worker.relayed_frames);
+        total.challenges_sent += read(&worker.challenges_sent);
+        for (reason, count) in &mut total.drops {
+            *count += read(&worker.drops[*reason as usize]);
+        }
+    }
+    total
+}

@@ -1,0 +1,150 @@
+//! The open sockets: one per local address and worker, pinned to one interface; and one that no
+//! worker watches, for the replies that are read [late](crate::io::control::deferred_replies).
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use netft_proto::{session::MAX_FRAME, wire::header::OVERHEAD};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::io::{
+    datapath::Workers,
+    fib::{SocketId, UdpSocket},
+    sys::{reuseport, udp},
+};
+
+/// The sockets by local address.
+#[derive(Default)]
+pub(super) struct Sockets {
+    open: BTreeMap<SocketAddr, Vec<Arc<UdpSocket>>>,
+    late: BTreeMap<SocketAddr, OwnedFd>,
+    last_id: u32,
+}
+
+impl Sockets {
+    /// The sockets of a local address on an interface, opened if they are not. A socket dies with
+    /// its interface's index (reliability 2.1), so a new index means new sockets. Returns whether
+    /// anything changed.
+    ///
+    /// # Errors
+    /// What the kernel said; the address may have gone in between.
+    pub(super) fn ensure(
+        &mut self,
+        local: SocketAddr,
+        ifindex: u32,
+        workers: &Workers,
+    ) -> io::Result<bool> {
+        if self.open.get(&local).is_some_and(|sockets| sockets[0].ifindex == ifindex) {
+            return Ok(false);
+        }
+        self.close(local, workers);
+        let count = workers.count();
+        let mut sockets = Vec::with_capacity(count);
+        for worker in 0..count {
+            let fd = udp::open(local, ifindex, count > 1)?;
+            self.last_id += 1;
+            let id = SocketId(self.last_id);
+            sockets.push(Arc::new(UdpSocket { id, local, ifindex, worker, fd }));
+        }
+        // Without it the kernel chooses by the addresses: slower, not wrong.
+        let spread = count > 1 && reuseport::spread(sockets[0].fd.as_fd(), count).is_ok();
+        for socket in &sockets {
+            workers.watch_socket(socket)?;
+        }
+        // After the others: the last in number. What takes its lane goes to a worker without it.
+        if spread
+            && let Ok(late) = udp::open(local, ifindex, true)
+            && udp::keep_late(&late).is_ok()
+        {
+            self.late.insert(local, late);
+        }
+        self.open.insert(local, sockets);
+        Ok(true)
+    }
+
+    /// Opens one socket, read by one worker, at a port the kernel chooses.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn one(
+        &mut self,
+        home: SocketAddr,
+        ifindex: u32,
+        worker: usize,
+        workers: &Workers,
+    ) -> io::Result<Arc<UdpSocket>> {
+        let fd = udp::open(home, ifindex, false)?;
+        let local = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+        self.last_id += 1;
+        let worker = worker % workers.count();
+        let socket = UdpSocket { id: SocketId(self.last_id), local, ifindex, worker, fd };
+        let socket = Arc::new(socket);
+        workers.watch_socket(&socket)?;
+        self.open.insert(local, vec![socket.clone()]);
+        Ok(socket)
+    }
+
+    /// Closes the sockets of a local address. Returns whether there were any.
+    pub(super) fn close(&mut self, local: SocketAddr, workers: &Workers) -> bool {
+        let Some(sockets) = self.open.remove(&local) else { return false };
+        self.late.remove(&local);
+        for socket in &sockets {
+            workers.unwatch_socket(socket);
+        }
+        true
+    }
+
+    /// Closes every socket whose local address is not wanted.
+    pub(super) fn retain(
+        &mut self,
+        wanted: impl Fn(SocketAddr) -> bool,
+        workers: &Workers,
+    ) -> bool {
+        let stale: Vec<_> = self.open.keys().copied().filter(|local| !wanted(*local)).collect();
+        for local in &stale {
+            self.close(*local, workers);
+        }
+        !stale.is_empty()
+    }
+
+    /// The sockets of a local address, one per worker.
+    pub(super) fn at(&self, local: SocketAddr) -> &[Arc<UdpSocket>] {
+        self.open.get(&local).map_or(&[], Vec::as_slice)
+    }
+
+    /// The socket of a local address that is read late, if it has one.
+    pub(super) fn late_at(&self, local: SocketAddr) -> Option<&OwnedFd> {
+        self.late.get(&local)
+    }
+
+    /// Whether something waits unread at a local address: its worker was not scheduled. A socket
+    /// that cannot be asked has nothing.
+    pub(super) fn unread(&self, local: SocketAddr) -> bool {
+        self.at(local).iter().any(|socket| {
+            let mut asked = [PollFd::new(&socket.fd, PollFlags::IN)];
+            rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok_and(|n| n > 0)
+                && asked[0].revents().contains(PollFlags::IN)
+        })
+    }
+
+    /// Every open socket.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
+        self.open.values().flatten()
+    }
+}
+
+/// UDP payload that fits an interface's MTU (IPv4: 20 + 8 bytes of headers, IPv6: 40 + 8), and is
+/// no larger than a frame may be.
+/// At least an empty frame, whatever the kernel says of a strange interface.
+pub(super) fn max_datagram(mtu: u32, remote: IpAddr) -> usize {
+    let headers = match remote {
+        IpAddr::V4(_) => 28,
+        IpAddr::V6(_) => 48,
+    };
+    (mtu as usize).saturating_sub(headers).clamp(OVERHEAD, MAX_FRAME)
+}

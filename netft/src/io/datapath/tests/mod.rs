@@ -1,0 +1,549 @@
+//! Two workers back to back over the loopback interface; socket pairs stand for the adapters.
+
+#![allow(clippy::unwrap_used)]
+
+mod answer;
+mod calm;
+mod padding;
+mod resend;
+mod slices;
+#[path = "../../../../proto/src/packet/test_packets.rs"]
+mod test_packets;
+mod too_big;
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use netft_proto::{
+    ids::virtual_addrs::VirtualAddrs,
+    loss_detection::Limits,
+    packet::{
+        checksum,
+        ip::{IPV4_LEN, Inner},
+        virtio_net::{VNET_LEN, VnetHdr},
+    },
+    session::{Cipher, Session, SessionParams},
+    wire::{
+        DropReason,
+        header::{HEADER_LEN, Kind, TAG_LEN},
+    },
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
+};
+use test_packets::{Shape, build, check, cut, plain};
+
+use super::*;
+use crate::io::{
+    fib::{Fib, Path, PeerEntry},
+    sys::udp,
+};
+
+/// The addresses of the packets `build` makes.
+pub(super) const LEFT: VirtualAddrs = VirtualAddrs {
+    v4: Ipv4Addr::new(169, 254, 1, 1),
+    v6: Ipv6Addr::from_bits(0xfefe_fefe_fefe_fefe_fefe_fefe_fefe_fefe),
+};
+const RIGHT: VirtualAddrs = VirtualAddrs {
+    v4: Ipv4Addr::new(169, 254, 2, 2),
+    v6: Ipv6Addr::from_bits(0xfdfd_fdfd_fdfd_fdfd_fdfd_fdfd_fdfd_fdfd),
+};
+const PEER: PeerId = PeerId(0);
+const ROUTE: RouteId = RouteId(7);
+const MAX_DATAGRAM: usize = 1472;
+
+pub(super) fn socket() -> Arc<UdpSocket> {
+    let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+    let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
+    Arc::new(UdpSocket { id: crate::io::fib::SocketId(3), local, ifindex: 1, worker: 0, fd })
+}
+
+pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
+    Arc::new(Session::new(SessionParams {
+        peer: PEER,
+        peer_addrs: addrs,
+        local: 5,
+        remote: 5,
+        boot_id: 77,
+        cipher: Cipher::Aes256Gcm,
+        tx_secret: [secrets.0; 32],
+        rx_secret: [secrets.1; 32],
+    }))
+}
+
+/// One side of a pair that stands for an adapter: the worker's queue, and the kernel's side.
+fn adapter(vnet_hdr: bool) -> (Arc<TunQueue>, OwnedFd) {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (fd, kernel) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    for fd in [&fd, &kernel] {
+        rustix::net::sockopt::set_socket_send_buffer_size(fd, 4 << 20).unwrap();
+    }
+    (Arc::new(TunQueue { fd, vnet_hdr }), kernel)
+}
+
+/// A node with one peer over one route.
+struct Node {
+    workers: Workers,
+    socket: Arc<UdpSocket>,
+    session: Arc<Session>,
+    queue: Arc<TunQueue>,
+    kernel: OwnedFd,
+    driver: mpsc::Receiver<FromWorker>,
+    later: mpsc::Receiver<FromWorker>,
+    quic: mpsc::Receiver<QuicDatagram>,
+    fib: SharedFib,
+}
+
+fn pair(left_vnet: bool, right_vnet: bool) -> (Node, Node) {
+    let (one, two) = (socket(), socket());
+    let (a, b) = (one.local, two.local);
+    let left = node(one, b, LEFT, session(RIGHT, (1, 2)), left_vnet, None);
+    let right = node(two, a, RIGHT, session(LEFT, (2, 1)), right_vnet, None);
+    (left, right)
+}
+
+fn node(
+    socket: Arc<UdpSocket>,
+    remote: SocketAddr,
+    local: VirtualAddrs,
+    session: Arc<Session>,
+    vnet: bool,
+    // Where the active route leads, if not to the other node; its backup does then.
+    first: Option<SocketAddr>,
+) -> Node {
+    node_that_keeps(Limits::default(), socket, (remote, first), local, session, vnet)
+}
+
+fn node_that_keeps(
+    resend: Limits,
+    socket: Arc<UdpSocket>,
+    (remote, first): (SocketAddr, Option<SocketAddr>),
+    local: VirtualAddrs,
+    session: Arc<Session>,
+    vnet: bool,
+) -> Node {
+    let to = first.unwrap_or(remote);
+    let path = |route, remote| Path {
+        route,
+        socket: socket.clone(),
+        remote,
+        max_datagram: MAX_DATAGRAM,
+        rtt: None,
+        sent: Arc::default(),
+        carrier: None,
+    };
+    let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
+    let path = path(ROUTE, to);
+    let peer = PeerEntry {
+        peer: PEER,
+        session: Some(session.clone()),
+        active: Some(Arc::new(path)),
+        duplicate: None,
+        backups: backup.into_iter().map(Arc::new).collect(),
+        steering: None,
+        candidates: Vec::new(),
+    };
+    let (queue, kernel) = adapter(vnet);
+    let mut fib = Fib { local: Some(local), peers: vec![peer], ..Fib::default() };
+    fib.by_v4.insert(session.peer_addrs().v4, 0);
+    fib.by_v6.insert(session.peer_addrs().v6, 0);
+    fib.sessions.insert(session.local(), session.clone());
+    fib.routes.insert((socket.id, remote), (PEER, ROUTE));
+    fib.sockets.insert(socket.id, socket.clone());
+    let (to_driver, driver) = mpsc::channel(64);
+    let (to_quic, quic) = mpsc::channel(64);
+    let (leave, later) = mpsc::channel(64);
+    let fib = Arc::new(ArcSwap::from_pointee(fib));
+    let io = WorkerIo {
+        fib: fib.clone(),
+        to_driver,
+        later: leave,
+        to_quic,
+        resend,
+        busy_poll: Duration::ZERO,
+    };
+    let workers = Workers::start(1, io).unwrap();
+    workers.watch_socket(&socket).unwrap();
+    Node { workers, socket, session, queue, kernel, driver, later, quic, fib }
+}
+
+impl Node {
+    /// The kernel hands a packet to the adapter.
+    fn give(&self, hdr: &VnetHdr, packet: &[u8]) {
+        let mut bytes = Vec::new();
+        if self.queue.vnet_hdr {
+            bytes.extend_from_slice(&hdr.encode());
+        }
+        bytes.extend_from_slice(packet);
+        rustix::io::write(&self.kernel, &bytes).unwrap();
+    }
+
+    /// The worker starts with the adapter: everything given before comes in one turn.
+    fn go(&self) {
+        self.workers.watch_queue(0, &self.queue).unwrap();
+    }
+
+    /// What the adapter was given, whole.
+    fn take(&self) -> (VnetHdr, Vec<u8>) {
+        wait(&self.kernel);
+        let mut buf = vec![0; 70_000];
+        let len = rustix::io::read(&self.kernel, &mut buf).unwrap();
+        let bytes = &buf[..len];
+        match bytes.split_first_chunk::<VNET_LEN>() {
+            Some((hdr, packet)) if self.queue.vnet_hdr => (VnetHdr::decode(hdr), packet.to_vec()),
+            _ => (VnetHdr::default(), bytes.to_vec()),
+        }
+    }
+
+    fn dropped(&self, reason: DropReason) -> u64 {
+        self.workers.counters()[0].drops[reason as usize].load(Relaxed)
+    }
+
+    /// Waits until this many packets were dropped for `reason`.
+    fn await_drops(&self, reason: DropReason, count: u64) {
+        await_until(|| self.dropped(reason) >= count);
+        assert_eq!(self.dropped(reason), count, "{}", reason.name());
+    }
+
+    fn sealed(&self, kind: Kind, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; HEADER_LEN];
+        frame.extend_from_slice(payload);
+        frame.extend_from_slice(&[0; TAG_LEN]);
+        let counter = self.session.reserve(1).unwrap();
+        self.session.seal(kind, 0, counter, &mut frame).unwrap();
+        frame
+    }
+}
+
+fn wait(fd: &OwnedFd) {
+    let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit)).unwrap();
+    assert_eq!(ready, 1, "nothing came");
+}
+
+fn await_until(mut condition: impl FnMut() -> bool) {
+    for _ in 0..20_000 {
+        if condition() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it did not happen");
+}
+
+/// A packet as the kernel gives it to an adapter.
+type Given = (VnetHdr, Vec<u8>);
+
+/// Packets of every kind, as an offloading adapter gives them, and as the wire would carry them.
+fn traffic() -> (Vec<Given>, Vec<Vec<u8>>) {
+    let mut given = Vec::new();
+    for v6 in [false, true] {
+        for udp in [false, true] {
+            for payload in [60_000, 1, 2500, 700] {
+                let shape = Shape { v6, udp, dont_fragment: false, ..plain(udp, payload) };
+                given.push(build(&shape));
+            }
+        }
+    }
+    let mut icmp = build(&Shape { flags: 0, ..plain(true, 40) }).1;
+    icmp[9] = 1;
+    checksum::set_ipv4(&mut icmp[..IPV4_LEN]);
+    given.push((VnetHdr::default(), icmp));
+    let single = given.iter().flat_map(|(hdr, packet)| cut(hdr, packet, 1400).unwrap()).collect();
+    (given, single)
+}
+
+#[test]
+fn what_goes_in_at_one_end_comes_out_at_the_other() {
+    let (given, expected) = traffic();
+    for (left_vnet, right_vnet) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (left, right) = pair(left_vnet, right_vnet);
+        if left_vnet {
+            given.iter().for_each(|(hdr, packet)| left.give(hdr, packet));
+        } else {
+            expected.iter().for_each(|packet| left.give(&VnetHdr::default(), packet));
+        }
+        right.go();
+        left.go();
+        let mut got: Vec<Vec<u8>> = Vec::new();
+        while got.len() < expected.len() {
+            let (hdr, packet) = right.take();
+            let singles = cut(&hdr, &packet, 1400).unwrap();
+            assert!(!left_vnet || right_vnet || singles.len() == 1);
+            got.extend(singles);
+        }
+        let finish = |packets: &[Vec<u8>]| {
+            let mut packets = packets.to_vec();
+            for packet in &mut packets {
+                let inner = Inner::parse(packet).unwrap();
+                // A sender without offload has finished them already: compare finished ones.
+                if left_vnet {
+                    checksum::finish(packet, &inner);
+                }
+            }
+            packets
+        };
+        assert!(finish(&got) == finish(&expected), "{left_vnet} {right_vnet}");
+        if left_vnet && right_vnet {
+            let writes = right.workers.counters()[0].adapter_writes.load(Relaxed);
+            assert!(writes < expected.len() as u64 / 2, "{writes} writes");
+        }
+        for reason in DropReason::ALL {
+            assert_eq!((left.dropped(reason), right.dropped(reason)), (0, 0), "{}", reason.name());
+        }
+    }
+}
+
+/// Each is written whole: the end of one and the start of the next do not share a send.
+#[test]
+fn super_packets_that_fit_a_send_are_not_torn() {
+    let (left, right) = pair(true, true);
+    let segment = usize::from(build(&plain(false, 60_000)).0.gso_size);
+    let (hdr, packet) = build(&plain(false, 25 * segment));
+    for _ in 0..4 {
+        left.give(&hdr, &packet);
+    }
+    right.go();
+    left.go();
+    for _ in 0..4 {
+        assert_eq!(right.take().1.len(), packet.len());
+    }
+    // Frames are counted after they are sent.
+    let sent = || left.workers.counters()[0].tx_frames.load(Relaxed);
+    await_until(|| sent() >= 4 * 25);
+    assert_eq!(sent(), 4 * 25);
+}
+
+#[test]
+fn a_plain_adapter_gets_finished_checksums() {
+    let (left, right) = pair(true, false);
+    let (hdr, packet) = build(&plain(false, 5000));
+    left.give(&hdr, &packet);
+    right.go();
+    left.go();
+    let mut stream = Vec::new();
+    while stream.len() < 5000 {
+        let (_, packet) = right.take();
+        let inner = Inner::parse(&packet).unwrap();
+        let mut again = packet.clone();
+        checksum::finish(&mut again, &inner);
+        assert_eq!(again, packet);
+        check(&packet).unwrap();
+        stream.extend_from_slice(&packet[inner.header_len()..]);
+    }
+    assert_eq!(stream, &packet[packet.len() - 5000..]);
+}
+
+#[test]
+fn small_packets_share_frames_and_flows_stay_in_order() {
+    let (left, right) = pair(true, true);
+    for i in 0..60u8 {
+        let (hdr, mut packet) = build(&Shape { flow: i % 3, ..plain(true, 64) });
+        packet[28] = i;
+        left.give(&hdr, &packet);
+    }
+    right.go();
+    left.go();
+    let mut seen = [Vec::new(), Vec::new(), Vec::new()];
+    while seen.iter().map(Vec::len).sum::<usize>() < 60 {
+        let (hdr, packet) = right.take();
+        for packet in cut(&hdr, &packet, 1400).unwrap() {
+            seen[usize::from(packet[28] % 3)].push(packet[28]);
+        }
+    }
+    for flow in &seen {
+        assert!(flow.is_sorted(), "{flow:?}");
+    }
+    // 15 packets of 92 bytes fit a frame. Frames are counted after they are sent.
+    await_until(|| left.workers.counters()[0].tx_frames.load(Relaxed) > 0);
+    assert_eq!(left.workers.counters()[0].tx_frames.load(Relaxed), 4);
+    // Three flows interleaved in one batch: one write each.
+    assert!(right.workers.counters()[0].adapter_writes.load(Relaxed) <= 3 * 4);
+}
+
+#[test]
+fn packets_that_cannot_go_out_are_counted_by_reason() {
+    let (left, _right) = pair(true, true);
+    let none = VnetHdr::default();
+    let mut multicast = build(&plain(true, 10)).1;
+    multicast[16..20].copy_from_slice(&[224, 0, 0, 251]);
+    left.give(&none, &multicast);
+    left.give(&none, &[0x45, 0, 0]);
+    left.give(&none, &build(&plain(true, 1413)).1);
+    left.go();
+    left.await_drops(DropReason::NoPeer, 1);
+    left.await_drops(DropReason::InnerMalformed, 1);
+    left.await_drops(DropReason::TooBig, 1);
+}
+
+#[test]
+fn own_frames_that_come_back_through_the_adapter_are_dropped() {
+    let (left, right) = pair(true, true);
+    let mut looped = build(&plain(true, 100)).1;
+    looped[16..20].copy_from_slice(&[127, 0, 0, 1]);
+    looped[22..24].copy_from_slice(&right.socket.local.port().to_be_bytes());
+    left.give(&VnetHdr::default(), &looped);
+    left.go();
+    left.await_drops(DropReason::Loop, 1);
+    assert_eq!(left.workers.counters()[0].tx_frames.load(Relaxed), 0);
+}
+
+#[test]
+fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
+    let (left, right) = pair(true, true);
+    right.go();
+    let send = |bytes: &[u8]| {
+        let fd = left.socket.fd.as_fd();
+        udp::send_one(fd, &right.socket.local, bytes, None).unwrap();
+    };
+    let mut forged = left.sealed(Kind::Data, &[]);
+    *forged.last_mut().unwrap() ^= 1;
+    send(&forged);
+    right.await_drops(DropReason::NotAuthentic, 1);
+    send(&[0x11; 20]);
+    right.await_drops(DropReason::Malformed, 1);
+    send(&[0x01; 60]);
+    right.await_drops(DropReason::Unsupported, 1);
+    let mut stranger = left.sealed(Kind::Data, &[]);
+    stranger[7] ^= 1;
+    send(&stranger);
+    right.await_drops(DropReason::UnknownSession, 1);
+
+    let good = build(&plain(true, 30)).1;
+    let (mut from, mut to) = (good.clone(), good.clone());
+    from[15] ^= 1;
+    to[19] ^= 1;
+    let bundle = [from, to, good.clone()].concat();
+    let frame = left.sealed(Kind::Data, &bundle);
+    send(&frame);
+    assert_eq!(right.take().1, good);
+    right.await_drops(DropReason::InnerSource, 1);
+    right.await_drops(DropReason::InnerDestination, 1);
+    send(&frame);
+    right.await_drops(DropReason::Replayed, 1);
+    send(&left.sealed(Kind::Data, &[0x45, 0, 0, 200]));
+    right.await_drops(DropReason::InnerMalformed, 1);
+}
+
+#[test]
+fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
+    let (left, mut right) = pair(true, true);
+    let to = right.socket.local;
+    let heartbeat = left.sealed(Kind::Heartbeat, b"beat");
+    udp::send_one(left.socket.fd.as_fd(), &to, &heartbeat, Some(udp::TOS_CONTROL)).unwrap();
+    let received = right.driver.blocking_recv().unwrap();
+    let FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at, .. } =
+        received
+    else {
+        panic!("{received:?}");
+    };
+    assert_eq!((peer, route, session_boot_id), (PEER, ROUTE, 77));
+    assert_eq!(plaintext, b"beat");
+    assert!(received_at > Time::ZERO);
+    let ack = left.sealed(Kind::Ack, b"ack");
+    udp::send_one(left.socket.fd.as_fd(), &to, &ack, None).unwrap();
+    right.await_drops(DropReason::Malformed, 1);
+
+    let elsewhere = socket();
+    let stolen = left.sealed(Kind::Heartbeat, b"beat");
+    udp::send_one(elsewhere.fd.as_fd(), &to, &stolen, None).unwrap();
+    right.await_drops(DropReason::Misrouted, 1);
+    // It says no more than where it came from.
+    let FromWorker::Stray { peer, local, from, .. } = right.driver.try_recv().unwrap() else {
+        panic!("taken for a heartbeat of the route");
+    };
+    assert_eq!((peer, local, from), (PEER, to, elsewhere.local));
+    assert!(right.driver.try_recv().is_err());
+}
+
+#[test]
+fn quic_packets_of_routes_are_handed_over_and_others_are_not() {
+    let (left, mut right) = pair(true, true);
+    let to = right.socket.local;
+    udp::send_one(left.socket.fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
+    let got = right.quic.blocking_recv().unwrap();
+    assert_eq!((got.socket, got.from), (crate::io::fib::SocketId(3), left.socket.local));
+    assert_eq!(got.bytes, [0xc0, 1, 2]);
+    udp::send_one(socket().fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
+    right.await_drops(DropReason::UnknownSource, 1);
+    for _ in 0..70 {
+        udp::send_one(left.socket.fd.as_fd(), &to, &[0x40], None).unwrap();
+    }
+    right.await_drops(DropReason::QueueFull, 6);
+}
+
+#[test]
+fn a_dead_adapter_is_reported_once_and_the_next_one_works() {
+    let (mut left, right) = pair(true, true);
+    right.go();
+    left.go();
+    let (queue, kernel) = adapter(true);
+    drop(std::mem::replace(&mut left.kernel, kernel));
+    let received = left.driver.blocking_recv().unwrap();
+    assert!(matches!(received, FromWorker::AdapterError { worker: 0 }), "{received:?}");
+    left.queue = queue;
+    left.go();
+    let (hdr, packet) = build(&plain(true, 30));
+    left.give(&hdr, &packet);
+    assert_eq!(right.take().1, packet);
+    assert!(left.driver.try_recv().is_err());
+}
+
+#[test]
+fn a_closed_remote_port_blames_no_route_and_stops_nothing() {
+    let (mut left, right) = pair(true, true);
+    left.go();
+    let Node { workers, socket, .. } = right;
+    workers.stop();
+    drop(socket);
+    let (hdr, packet) = build(&plain(true, 30));
+    for _ in 0..11 {
+        left.give(&hdr, &packet);
+    }
+    let counters = left.workers.counters()[0].clone();
+    await_until(|| counters.adapter_reads.load(Relaxed) == 11);
+    // Anyone can send an ICMP message: it must not take a route away.
+    assert!(left.driver.try_recv().is_err());
+    assert_eq!(left.dropped(DropReason::SendFailed), 0);
+}
+
+#[test]
+fn an_unwatched_socket_is_released() {
+    let (left, right) = pair(true, true);
+    let weak = Arc::downgrade(&left.socket);
+    let others = 3; // The table and its route, and this test.
+    left.workers.unwatch_socket(&left.socket);
+    await_until(|| weak.strong_count() == others);
+    udp::send_one(right.socket.fd.as_fd(), &left.socket.local, &[1], None).unwrap();
+    wait(&left.socket.fd);
+    assert_eq!(left.dropped(DropReason::Malformed), 0);
+}
+
+#[test]
+fn a_wake_up_is_never_lost_to_the_one_before_it() {
+    let (done, finished) = std::sync::mpsc::sync_channel(1);
+    thread::spawn(move || {
+        for round in 0..10_000u32 {
+            let (to_driver, _driver) = mpsc::channel(1);
+            let (to_quic, _quic) = mpsc::channel(1);
+            let later = to_driver.clone();
+            let (fib, resend) = (Arc::default(), Limits::default());
+            let io = WorkerIo { fib, to_driver, later, to_quic, resend, busy_poll: Duration::ZERO };
+            let workers = Workers::start(1, io).unwrap();
+            workers.unwatch_queue(0);
+            // The stop comes at every point of the turn the change above causes.
+            for _ in 0..round * 7 % 4096 {
+                std::hint::spin_loop();
+            }
+            workers.stop();
+        }
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(Duration::from_secs(60)).unwrap();
+}

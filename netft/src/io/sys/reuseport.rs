@@ -1,0 +1,124 @@
+//! Which socket of several at one address gets a datagram: by its lane, not by its addresses.
+//!
+//! The kernel chooses among sockets that share an address by a hash of the address pair, so all of
+//! one route's frames would come to one worker, and the acknowledgement of a worker's data to any.
+//! What nobody waits for goes to a socket of its own, which wakes nobody.
+
+#![expect(unsafe_code, reason = "SO_ATTACH_REUSEPORT_CBPF has no safe wrapper")]
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use netft_proto::wire::header::{LANE, LANE_LATE, QUIC_BIT};
+
+/// Where the connection's number begins in a packet of QUIC with a short header; in one with a long
+/// header the version stands there, whose first byte is 0 (RFC 9000 section 17).
+const CONNECTION: u32 = 1;
+
+/// Gives the frames of lane n to the socket n modulo `count` of those that share an address; the
+/// first opened is number 0. Those of [`LANE_LATE`] go to number `count`, if it was opened. QUIC
+/// goes to one of the first `count` by the number of its connection. `fd`: any of them, bound.
+///
+/// # Errors
+/// The kernel has no classic BPF for sockets that share an address (before 4.5).
+pub fn spread(fd: BorrowedFd<'_>, count: usize) -> io::Result<()> {
+    let count = u32::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let load = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+    let is_quic = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+    let is_late = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let modulo = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
+    let accumulator = libc::BPF_RET | libc::BPF_A;
+    let constant = libc::BPF_RET | libc::BPF_K;
+    let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        step(load, 0),
+        libc::sock_filter { jt: 4, ..step(is_quic, QUIC_BIT.into()) },
+        // A datagram too short for this goes to the first socket.
+        step(load, LANE as u32),
+        libc::sock_filter { jt: 5, ..step(is_late, LANE_LATE.into()) },
+        step(modulo, count),
+        step(accumulator, 0),
+        step(load, CONNECTION),
+        step(modulo, count),
+        step(accumulator, 0),
+        step(constant, count),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: `filter` and the program it points to live through the call, which copies both.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size_of_val(&filter) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{net::UdpSocket, os::fd::AsFd};
+
+    use netft_proto::wire::header::{Header, Kind, LANE_PATIENT, OVERHEAD};
+
+    use super::*;
+    use crate::io::sys::udp;
+
+    const NONE: u8 = 77;
+
+    fn arrived(socket: &UdpSocket) -> Vec<u8> {
+        let mut lanes = Vec::new();
+        let mut buf = [0; 2048];
+        while let Ok(len) = socket.recv(&mut buf) {
+            let frame = &buf[..len];
+            lanes.push(frame.get(LANE).copied().unwrap_or(NONE));
+        }
+        lanes
+    }
+
+    #[test]
+    fn each_lane_and_each_quic_connection_has_its_socket() {
+        let first = udp::open("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
+        let local = std::net::SocketAddr::try_from(rustix::net::getsockname(&first).unwrap());
+        let local = local.unwrap();
+        let mut sockets = vec![first];
+        sockets.extend((1..3).map(|_| udp::open(local, 1, true).unwrap()));
+        spread(sockets[0].as_fd(), 3).unwrap();
+        let sockets: Vec<_> = sockets.into_iter().map(UdpSocket::from).collect();
+
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let send = |lane| {
+            let header = Header { kind: Kind::Data, flags: 0, lane, session: 1, counter: 1 };
+            let mut frame = [0; OVERHEAD];
+            frame[..16].copy_from_slice(&header.encode());
+            sender.send_to(&frame, local).unwrap();
+        };
+        (0..9).for_each(send);
+        sender.send_to(&[1], local).unwrap();
+        assert_eq!(arrived(&sockets[0]), [0, 3, 6, NONE]);
+        assert_eq!(arrived(&sockets[1]), [1, 4, 7]);
+        assert_eq!(arrived(&sockets[2]), [2, 5, 8]);
+
+        send(LANE_LATE);
+        let all: Vec<_> = sockets.iter().flat_map(arrived).collect();
+        assert_eq!(all, [LANE_LATE], "any, as long as there is none for it");
+        let late = udp::open(local, 1, true).unwrap().into();
+        send(LANE_LATE);
+        send(LANE_PATIENT);
+        assert_eq!(arrived(&late), [LANE_LATE]);
+
+        let quic = |connection| {
+            sender.send_to(&[QUIC_BIT | 3, connection, 1, 0], local).unwrap();
+        };
+        (0..=255).for_each(quic);
+        let counts: Vec<_> = sockets.iter().map(|socket| arrived(socket).len()).collect();
+        assert_eq!(counts, [86, 85, 85 + 1], "and the patient request");
+        assert!(arrived(&late).is_empty());
+    }
+}
