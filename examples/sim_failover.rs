@@ -11,7 +11,7 @@ use netft_proto::{
     Time,
     route::{Event, EventKind},
     sim,
-    sim::{Fault, Report, Scenario},
+    sim::{FaultAction, Scenario, SimReport},
 };
 
 /// A line of the timeline.
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let report = sim::run(&scenario);
+    let report = sim::run_scenario(&scenario);
     let mut lines: Vec<Line> = Vec::new();
     lines.extend(scenario.faults().iter().map(|(at, fault)| (*at, format!("FAULT  {fault:?}"))));
     lines.extend(report.events.iter().filter_map(|(node, event)| tell(&scenario, *node, event)));
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     if report.violations.is_empty() {
         ExitCode::SUCCESS
     } else {
-        eprintln!("{}", report.failure(&scenario));
+        eprintln!("{}", report.failure_text(&scenario));
         ExitCode::FAILURE
     }
 }
@@ -50,8 +50,8 @@ fn failover() -> Scenario {
         .nodes(2)
         .networks(2)
         .data_every(Duration::from_millis(5))
-        .at(Time::from_millis(1000), Fault::Cut { network: 0 })
-        .at(Time::from_millis(2000), Fault::Heal { network: 0 })
+        .with_fault(Time::from_millis(1000), FaultAction::Cut { network: 0 })
+        .with_fault(Time::from_millis(2000), FaultAction::Heal { network: 0 })
         .run_for(Duration::from_secs(4))
 }
 
@@ -84,9 +84,9 @@ fn tell(scenario: &Scenario, node: usize, event: &Event) -> Option<Line> {
 }
 
 /// What it cost.
-fn summary(report: &Report) {
+fn summary(report: &SimReport) {
     let sent = report.packets.len();
-    let arrived = report.packets.iter().filter(|packet| packet.arrived.is_some()).count();
+    let arrived = report.packets.iter().filter(|packet| packet.arrived_at.is_some()).count();
     let no_way = report.packets.iter().filter(|packet| packet.network.is_none()).count();
     println!();
     println!("virtual time   {:?} in {} steps", report.virtual_time, report.steps);

@@ -7,7 +7,7 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use netft::{
     Adapter, RouteId,
-    config::{Config, Network, Peer, Role, RouteOverride},
+    config::{Config, NetworkConfig, NetworkRole, PeerConfig, RouteOverride},
     io::identity,
     route::{Priority, RouteChange, RouteStatus},
 };
@@ -22,9 +22,9 @@ const SECOND: Priority = Priority(20);
 
 fn main() -> ExitCode {
     // The adapter needs CAP_NET_ADMIN: a user namespace of our own gives it without root.
-    match lab::enter() {
-        Ok(lab::Entered::Outside(code)) => return code,
-        Ok(lab::Entered::Inside) => {}
+    match lab::enter_namespaces() {
+        Ok(lab::EnterOutcome::Outside(code)) => return code,
+        Ok(lab::EnterOutcome::Inside) => {}
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(3);
@@ -41,33 +41,35 @@ fn main() -> ExitCode {
 }
 
 async fn two_nodes() -> Result<(), Box<dyn Error>> {
-    let keys = [identity::generate()?, identity::generate()?];
+    let keys = [identity::generate_key()?, identity::generate_key()?];
     let public = [identity::public_key(&keys[0])?, identity::public_key(&keys[1])?];
     let mut nodes = Vec::new();
     for me in 0..2 {
         let you = 1 - me;
-        let mut peer = Peer::new(format!("node{you}"), public[you]);
+        let mut peer = PeerConfig::new(format!("node{you}"), public[you]);
         for (place, priority) in [(0, BEST), (1, SECOND)] {
             let remote = format!("{}:{}", NODES[you][place], 4000 + you).parse()?;
             let local = NODES[me][place].parse()?;
-            peer = peer.route(RouteOverride::to(remote).from(local).priority(priority.0));
+            peer = peer.with_route(
+                RouteOverride::to_remote(remote).with_local(local).with_priority(priority.0),
+            );
         }
         let dir = std::env::temp_dir().join(format!("netft-two-nodes-{}", std::process::id()));
         let mut config = Config::new(format!("node{me}"), keys[me].clone(), public[me])
-            .adapter(format!("netft{me}"))
-            .port(4000 + u16::try_from(me)?)
-            .runtime_dir(dir)
-            .hold(Duration::from_millis(200))
-            .peer(peer);
+            .with_adapter(format!("netft{me}"))
+            .with_port(4000 + u16::try_from(me)?)
+            .with_runtime_dir(dir)
+            .with_hold_down(Duration::from_millis(200))
+            .with_peer(peer);
         // Loopback addresses are used only where a network names them.
         for prefix in ["127.1.0.0/16", "127.2.0.0/16"] {
             let prefix = prefix.parse()?;
-            config = config.network(Network {
+            config = config.with_network(NetworkConfig {
                 prefix,
-                role: Role::Cluster,
+                role: NetworkRole::Cluster,
                 metric: None,
                 capacity: None,
-                carrier: None,
+                transport: None,
             });
         }
         nodes.push(Adapter::open(config).await?);

@@ -9,16 +9,16 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use netft::{
     Adapter,
-    config::{Config, Network, Peer, Role, RouteOverride},
+    config::{Config, NetworkConfig, NetworkRole, PeerConfig, RouteOverride},
     io::identity,
     route::EventKind,
 };
 use netft_lab as lab;
 
 fn main() -> ExitCode {
-    match lab::enter() {
-        Ok(lab::Entered::Outside(code)) => return code,
-        Ok(lab::Entered::Inside) => {}
+    match lab::enter_namespaces() {
+        Ok(lab::EnterOutcome::Outside(code)) => return code,
+        Ok(lab::EnterOutcome::Inside) => {}
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(3);
@@ -35,26 +35,28 @@ fn main() -> ExitCode {
 }
 
 async fn watch() -> Result<(), Box<dyn Error>> {
-    let keys = [identity::generate()?, identity::generate()?];
+    let keys = [identity::generate_key()?, identity::generate_key()?];
     let public = [identity::public_key(&keys[0])?, identity::public_key(&keys[1])?];
     let mut nodes = Vec::new();
     for (me, you) in [(0, 1), (1, 0)] {
         let remote = format!("127.3.0.{}:{}", you + 1, 4100 + you).parse()?;
         let local = format!("127.3.0.{}", me + 1).parse()?;
-        let route = RouteOverride::to(remote).from(local);
+        let route = RouteOverride::to_remote(remote).with_local(local);
         let mut config = Config::new(format!("node{me}"), keys[me].clone(), public[me])
-            .adapter(format!("netft{me}"))
-            .port(4100 + u16::try_from(me)?)
-            .runtime_dir(std::env::temp_dir().join(format!("netft-watch-{}", std::process::id())))
-            .peer(Peer::new(format!("node{you}"), public[you]).route(route));
+            .with_adapter(format!("netft{me}"))
+            .with_port(4100 + u16::try_from(me)?)
+            .with_runtime_dir(
+                std::env::temp_dir().join(format!("netft-watch-{}", std::process::id())),
+            )
+            .with_peer(PeerConfig::new(format!("node{you}"), public[you]).with_route(route));
         // Loopback addresses are used only where a network names them.
         let prefix = "127.3.0.0/16".parse()?;
-        config = config.network(Network {
+        config = config.with_network(NetworkConfig {
             prefix,
-            role: Role::Cluster,
+            role: NetworkRole::Cluster,
             metric: None,
             capacity: None,
-            carrier: None,
+            transport: None,
         });
         nodes.push(Adapter::open(config).await?);
     }

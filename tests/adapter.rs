@@ -12,10 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Link, PATIENCE, Pair, RATE, WHILE, alive, eventually, link};
+use common::{
+    InterfaceInfo, NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive,
+    interface_info, wait_until,
+};
 use netft_lab::{
-    Moment, Shape,
-    daemon::{ADAPTER, Event, Settings},
+    Moment, NetworkLayout,
+    daemon::{ADAPTER_NAME, EventLine, SiteSettings},
     in_namespace, interface_index,
 };
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -24,13 +27,13 @@ use rustix::process::{Pid, Signal, kill_process};
 #[test]
 fn the_adapter_comes_with_its_daemon_and_goes_when_it_stops() {
     in_namespace("the_adapter_comes_with_its_daemon_and_goes_when_it_stops", || {
-        let mut pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 2], SiteSettings::default());
         assert_eq!(pair.adapter(0), None);
         pair.start(0);
         pair.start(1);
-        pair.ready(0);
+        pair.wait_routes_up(0);
         let adapter = pair.adapter(0).unwrap();
-        let addrs = pair.site.addrs(0);
+        let addrs = pair.site.virtual_addrs(0);
         assert!(adapter.up && adapter.carrier, "{adapter:?}");
         for address in [addrs.v4.into(), addrs.v6.into()] {
             assert!(adapter.addresses.contains(&address), "{address} in {adapter:?}");
@@ -45,10 +48,11 @@ fn the_adapter_comes_with_its_daemon_and_goes_when_it_stops() {
 #[test]
 fn no_router_is_believed_on_the_adapter() {
     in_namespace("no_router_is_believed_on_the_adapter", || {
-        let pair = Pair::up(1);
+        let pair = NodePair::start_up(1);
         for key in ["accept_ra", "accept_redirects"] {
-            let file = format!("/proc/sys/net/ipv6/conf/{ADAPTER}/{key}");
-            let value = pair.lab.node(0).run(|| std::fs::read_to_string(file).unwrap());
+            let file = format!("/proc/sys/net/ipv6/conf/{ADAPTER_NAME}/{key}");
+            let value =
+                pair.lab.node_netns(0).run_inside(|| std::fs::read_to_string(file).unwrap());
             assert_eq!(value.trim(), "0", "{key}");
         }
     });
@@ -57,12 +61,12 @@ fn no_router_is_believed_on_the_adapter() {
 #[test]
 fn a_crash_leaves_the_adapter_and_cleanup_removes_it() {
     in_namespace("a_crash_leaves_the_adapter_and_cleanup_removes_it", || {
-        let mut pair = Pair::up(1);
+        let mut pair = NodePair::start_up(1);
         pair.daemons[0].take().unwrap().kill().unwrap();
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let left = pair.adapter(0).expect("TCP over it lives until the next start");
         assert!(left.up && !left.carrier, "{left:?}");
-        let mut cleanup = pair.site.daemon(&pair.lab, 0).unwrap();
+        let mut cleanup = pair.site.daemon_command(&pair.lab, 0).unwrap();
         let output = cleanup.arg("--cleanup").output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert_eq!(pair.adapter(0), None);
@@ -72,23 +76,23 @@ fn a_crash_leaves_the_adapter_and_cleanup_removes_it() {
 #[test]
 fn c_11_a_second_daemon_is_refused_and_the_first_goes_on() {
     in_namespace("c_11_a_second_daemon_is_refused_and_the_first_goes_on", || {
-        let pair = Pair::up(1);
-        let flow = pair.transfer(0, Some(RATE), false);
-        let mut second = pair.site.daemon(&pair.lab, 0).unwrap();
+        let pair = NodePair::start_up(1);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
+        let mut second = pair.site.daemon_command(&pair.lab, 0).unwrap();
         let mut second = second.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while second.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {
                 second.kill().unwrap();
                 panic!("the second daemon runs");
             }
-            thread::sleep(WHILE / 25);
+            thread::sleep(TRAFFIC_CHECK_TIME / 25);
         }
         let output = second.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && !text.trim().is_empty(), "{text}");
         assert!(!text.contains("panicked"), "{text}");
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
@@ -98,24 +102,24 @@ where
     F: FnOnce(Handle, u32) -> Fut + Send,
     Fut: Future<Output = Result<(), rtnetlink::Error>>,
 {
-    let pair = Pair::up(2);
-    let flow = pair.transfer(0, Some(RATE), false);
-    thread::sleep(WHILE);
+    let pair = NodePair::start_up(2);
+    let flow = pair.transfer(0, Some(TEST_RATE), false);
+    thread::sleep(TRAFFIC_CHECK_TIME);
     let before = pair.adapter(0).unwrap();
     pair.lab
-        .node(0)
-        .netlink("disturb the adapter", |netlink| async move {
-            let index = interface_index(&netlink, ADAPTER).await?;
+        .node_netns(0)
+        .run_netlink("disturb the adapter", |netlink| async move {
+            let index = interface_index(&netlink, ADAPTER_NAME).await?;
             work(netlink, index).await
         })
         .unwrap();
-    let addrs = pair.site.addrs(0);
-    let same = |link: &Link| {
+    let addrs = pair.site.virtual_addrs(0);
+    let same = |link: &InterfaceInfo| {
         let both = [addrs.v4.into(), addrs.v6.into()].iter().all(|a| link.addresses.contains(a));
         both && (link.up, link.mtu) == (before.up, before.mtu)
     };
-    eventually("the adapter as it was", || pair.adapter(0).as_ref().is_some_and(same));
-    alive(flow);
+    wait_until("the adapter as it was", || pair.adapter(0).as_ref().is_some_and(same));
+    assert_flow_alive(flow);
 }
 
 #[test]
@@ -175,7 +179,7 @@ fn f_23_an_adapter_with_another_mtu_gets_its_own_back() {
 #[test]
 fn c_04_an_interface_missing_at_start_is_used_when_it_comes() {
     in_namespace("c_04_an_interface_missing_at_start_is_used_when_it_comes", || {
-        let mut pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 2], SiteSettings::default());
         pair.lab.delete_nic(1, 0).unwrap();
         pair.start(0);
         pair.start(1);
@@ -183,12 +187,12 @@ fn c_04_an_interface_missing_at_start_is_used_when_it_comes() {
         let events = pair.events(0);
         let before = Moment::now();
         pair.lab.add_nic(1, 0).unwrap();
-        let added = |event: &Event| event.name == "route-added";
-        let event = events.wait_for("the route", before.wall, PATIENCE, added).unwrap();
+        let added = |event: &EventLine| event.name == "route-added";
+        let event = events.wait_for("the route", before.wall, TEST_TIMEOUT, added).unwrap();
         let took = event.at.duration_since(before.wall).unwrap_or_default();
         assert!(took <= Duration::from_secs(1), "noticed after {took:?}");
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
     });
 }
@@ -196,13 +200,13 @@ fn c_04_an_interface_missing_at_start_is_used_when_it_comes() {
 #[test]
 fn f_29_packets_to_a_route_led_into_the_adapter_are_counted_as_a_loop() {
     in_namespace("f_29_packets_to_a_route_led_into_the_adapter_are_counted_as_a_loop", || {
-        let mut pair = Pair::up(2);
-        let flow = pair.transfer(0, Some(RATE), false);
-        let far = pair.lab.v4(0, 1);
+        let mut pair = NodePair::start_up(2);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
+        let far = pair.lab.node_ipv4(0, 1);
         pair.lab
-            .node(0)
-            .netlink("lead a network into the adapter", |netlink| async move {
-                let index = interface_index(&netlink, ADAPTER).await?;
+            .node_netns(0)
+            .run_netlink("lead a network into the adapter", |netlink| async move {
+                let index = interface_index(&netlink, ADAPTER_NAME).await?;
                 let route = RouteMessageBuilder::<std::net::Ipv4Addr>::new()
                     .destination_prefix(far, 32)
                     .output_interface(index)
@@ -211,32 +215,32 @@ fn f_29_packets_to_a_route_led_into_the_adapter_are_counted_as_a_loop() {
             })
             .unwrap();
         let before = pair.drops(0, "loop");
-        let socket = pair.lab.node(0).run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        let socket = pair.lab.node_netns(0).run_inside(|| UdpSocket::bind("0.0.0.0:0").unwrap());
         for _ in 0..20 {
             socket.send_to(b"one of our own, as far as anyone can tell", (far, 3343)).unwrap();
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while pair.drops(0, "loop") < before + 20 {
             assert!(Instant::now() < deadline, "{} counted", pair.drops(0, "loop") - before);
-            thread::sleep(WHILE / 25);
+            thread::sleep(TRAFFIC_CHECK_TIME / 25);
         }
         // netft's own sockets are pinned to their interfaces.
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
 #[test]
 fn systemd_hears_ready_watchdog_and_stopping() {
     in_namespace("systemd_hears_ready_watchdog_and_stopping", || {
-        let pair = Pair::prepared(&[Shape::Flat], Settings::default());
+        let pair = NodePair::prepared(&[NetworkLayout::Flat], SiteSettings::default());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let systemd = UnixDatagram::bind(&path).unwrap();
-        systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut command = pair.site.daemon(&pair.lab, 0).unwrap();
+        systemd.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        let mut command = pair.site.daemon_command(&pair.lab, 0).unwrap();
         command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
         let mut daemon = command.env_remove("WATCHDOG_PID").stderr(Stdio::null()).spawn().unwrap();
         let heard = || {
@@ -261,20 +265,20 @@ fn systemd_hears_ready_watchdog_and_stopping() {
 #[test]
 fn other_users_of_link_local_addresses_are_left_alone() {
     in_namespace("other_users_of_link_local_addresses_are_left_alone", || {
-        let mut pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 2], SiteSettings::default());
         let own: std::net::Ipv4Addr = "169.254.77.1".parse().unwrap();
         pair.lab
-            .node(0)
-            .netlink("add a link-local address", |netlink| async move {
+            .node_netns(0)
+            .run_netlink("add a link-local address", |netlink| async move {
                 let index = interface_index(&netlink, "eth1").await?;
                 netlink.address().add(index, own.into(), 16).execute().await
             })
             .unwrap();
         pair.start(0);
         pair.start(1);
-        pair.ready(0);
+        pair.wait_routes_up(0);
         let source = |target: &str| {
-            pair.lab.node(0).run(|| {
+            pair.lab.node_netns(0).run_inside(|| {
                 let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
                 socket.connect(target).unwrap();
                 socket.local_addr().unwrap().ip()
@@ -282,8 +286,8 @@ fn other_users_of_link_local_addresses_are_left_alone() {
         };
         // Asks the kernel's routing; nothing is sent.
         assert_eq!(source("169.254.169.254:80"), own, "cloud metadata goes the way it went");
-        let peer = pair.site.addrs(1).v4;
-        assert_eq!(source(&format!("{peer}:80")), pair.site.addrs(0).v4);
-        assert!(link(&pair.lab, 0, "eth1").unwrap().up);
+        let peer = pair.site.virtual_addrs(1).v4;
+        assert_eq!(source(&format!("{peer}:80")), pair.site.virtual_addrs(0).v4);
+        assert!(interface_info(&pair.lab, 0, "eth1").unwrap().up);
     });
 }

@@ -10,8 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{HOLD, PATIENCE, Pair, alive, bound, eventually};
-use netft_lab::{Shape, daemon::Settings, in_namespace};
+use common::{
+    HOLD_CONFIG, NodePair, TEST_TIMEOUT, assert_flow_alive, max_failover_time, wait_until,
+};
+use netft_lab::{NetworkLayout, daemon::SiteSettings, in_namespace};
 use rustix::net::sockopt;
 
 /// The adapter's MTU in these tests.
@@ -30,10 +32,10 @@ struct Talk {
 }
 
 impl Talk {
-    fn new(pair: &Pair, six: bool) -> Self {
+    fn new(pair: &NodePair, six: bool) -> Self {
         let ends = [0, 1].map(|node| {
             let endpoint = pair.endpoint(node, six);
-            pair.lab.node(node).run(|| UdpSocket::bind(endpoint)).unwrap()
+            pair.lab.node_netns(node).run_inside(|| UdpSocket::bind(endpoint)).unwrap()
         });
         for (node, end) in ends.iter().enumerate() {
             let mut to = pair.endpoint(1 - node, six);
@@ -43,7 +45,7 @@ impl Talk {
                 v6.set_scope_id(here.scope_id());
             }
             end.connect(to).unwrap();
-            end.set_read_timeout(Some(PATIENCE)).unwrap();
+            end.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         }
         Self { ends }
     }
@@ -71,10 +73,10 @@ impl Talk {
 }
 
 /// Both families; returns them when the kernel knows how large packets may be.
-fn talks(pair: &Pair, mtu: u32) -> [Talk; 2] {
+fn talks(pair: &NodePair, mtu: u32) -> [Talk; 2] {
     [false, true].map(|six| {
         // A socket keeps the route it was connected with.
-        eventually("the host route's MTU", || {
+        wait_until("the host route's MTU", || {
             let talk = Talk::new(pair, six);
             [0, 1].map(|node| talk.mtu(node)) == [mtu; 2]
         });
@@ -82,15 +84,18 @@ fn talks(pair: &Pair, mtu: u32) -> [Talk; 2] {
     })
 }
 
-fn frames_sent(pair: &mut Pair, node: usize) -> u64 {
-    pair.daemon(node).get("/v1/status").unwrap()["counters"]["tx_frames"].as_u64().unwrap()
+fn frames_sent(pair: &mut NodePair, node: usize) -> u64 {
+    pair.daemon(node).get_json("/v1/status").unwrap()["counters"]["tx_frames"].as_u64().unwrap()
 }
 
 #[test]
 fn datagrams_of_every_size_arrive_over_1500_byte_networks() {
     in_namespace("datagrams_of_every_size_arrive_over_1500_byte_networks", || {
         for each in [[LARGE, LARGE], [LARGE, PLAIN], [PLAIN, PLAIN]] {
-            let mut pair = Pair::with(2, Settings { each: &each, ..Settings::default() });
+            let mut pair = NodePair::start_with(
+                2,
+                SiteSettings { per_node: &each, ..SiteSettings::default() },
+            );
             let talks = talks(&pair, MTU);
             let before = [0, 1].map(|node| frames_sent(&mut pair, node));
             for (mark, len) in (0..).zip(SIZES) {
@@ -111,7 +116,10 @@ fn datagrams_of_every_size_arrive_over_1500_byte_networks() {
 fn a_stream_over_a_dying_route_arrives_unchanged() {
     in_namespace("a_stream_over_a_dying_route_arrives_unchanged", || {
         for each in [[LARGE, LARGE], [LARGE, PLAIN]] {
-            let mut pair = Pair::with(2, Settings { each: &each, ..Settings::default() });
+            let mut pair = NodePair::start_with(
+                2,
+                SiteSettings { per_node: &each, ..SiteSettings::default() },
+            );
             talks(&pair, MTU);
             let flows = [(0, false), (1, true)].map(|(from, six)| pair.transfer(from, None, six));
             for _ in 0..2 {
@@ -119,12 +127,12 @@ fn a_stream_over_a_dying_route_arrives_unchanged() {
                 let (network, _) = pair.active(0);
                 pair.lab.black_hole(network).unwrap();
                 pair.wait_active(0, 1 - network);
-                pair.lab.heal(network).unwrap();
+                pair.lab.heal_network(network).unwrap();
                 for node in [0, 1] {
-                    pair.ready(node);
+                    pair.wait_routes_up(node);
                 }
             }
-            flows.into_iter().for_each(alive);
+            flows.into_iter().for_each(assert_flow_alive);
         }
     });
 }
@@ -133,7 +141,8 @@ fn a_stream_over_a_dying_route_arrives_unchanged() {
 #[test]
 fn large_datagrams_survive_a_dying_route() {
     in_namespace("large_datagrams_survive_a_dying_route", || {
-        let mut pair = Pair::with(2, Settings { common: LARGE, ..Settings::default() });
+        let mut pair =
+            NodePair::start_with(2, SiteSettings { common: LARGE, ..SiteSettings::default() });
         let [talk, _] = talks(&pair, MTU);
         for mark in 0..2 {
             let (network, _) = pair.active(0);
@@ -141,9 +150,9 @@ fn large_datagrams_survive_a_dying_route() {
             // Nothing has noticed yet.
             talk.exchange(50_000, mark);
             pair.wait_active(0, 1 - network);
-            pair.lab.heal(network).unwrap();
+            pair.lab.heal_network(network).unwrap();
             for node in [0, 1] {
-                pair.ready(node);
+                pair.wait_routes_up(node);
             }
         }
     });
@@ -153,8 +162,8 @@ fn large_datagrams_survive_a_dying_route() {
 #[test]
 fn frames_grow_on_jumbo_networks_and_shrink_beside_a_small_one() {
     in_namespace("frames_grow_on_jumbo_networks_and_shrink_beside_a_small_one", || {
-        let settings = Settings { common: LARGE, ..Settings::default() };
-        let mut pair = Pair::prepared(&[Shape::Flat; 2], settings);
+        let settings = SiteSettings { common: LARGE, ..SiteSettings::default() };
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 2], settings);
         for network in [0, 1] {
             pair.lab.set_mtu(network, 9000).unwrap();
         }
@@ -162,10 +171,10 @@ fn frames_grow_on_jumbo_networks_and_shrink_beside_a_small_one() {
             pair.start(node);
         }
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
         let [talk, _] = talks(&pair, MTU);
-        let frames = |pair: &mut Pair| {
+        let frames = |pair: &mut NodePair| {
             let before = frames_sent(pair, 0);
             (0..50).for_each(|mark| talk.exchange(60_000, mark));
             frames_sent(pair, 0) - before
@@ -174,7 +183,7 @@ fn frames_grow_on_jumbo_networks_and_shrink_beside_a_small_one() {
         assert!((50 * 7..50 * 12).contains(&jumbo), "{jumbo} frames of 9000 bytes");
         // The network that carries nothing now is enough.
         pair.lab.set_mtu(1, 1500).unwrap();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while frames(&mut pair) < 50 * 42 {
             assert!(Instant::now() < deadline, "frames stay large");
         }
@@ -182,7 +191,7 @@ fn frames_grow_on_jumbo_networks_and_shrink_beside_a_small_one() {
         pair.lab.black_hole(0).unwrap();
         talk.exchange(60_000, 77);
         pair.wait_active(0, 1);
-        alive(flow);
+        assert_flow_alive(flow);
         assert_eq!(pair.drops(0, "too_big"), 0);
     });
 }
@@ -191,15 +200,15 @@ fn frames_grow_on_jumbo_networks_and_shrink_beside_a_small_one() {
 #[test]
 fn jumbo_networks_carry_jumbo_packets() {
     in_namespace("jumbo_networks_carry_jumbo_packets", || {
-        let common = format!("{HOLD}[adapter]\nmtu = 8900\n");
-        let settings = Settings { common: &common, ..Settings::default() };
-        let mut pair = Pair::prepared(&[Shape::Flat], settings);
+        let common = format!("{HOLD_CONFIG}[adapter]\nmtu = 8900\n");
+        let settings = SiteSettings { common: &common, ..SiteSettings::default() };
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat], settings);
         pair.lab.set_mtu(0, 9000).unwrap();
         for node in [0, 1] {
             pair.start(node);
         }
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
         let talks = talks(&pair, 8900);
         let before = frames_sent(&mut pair, 0);
@@ -210,7 +219,7 @@ fn jumbo_networks_carry_jumbo_packets() {
         assert!((100..400).contains(&sent), "{sent} frames for 100 packets and some heartbeats");
         let flow = pair.transfer(0, None, true);
         thread::sleep(Duration::from_millis(200));
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
@@ -219,10 +228,13 @@ fn jumbo_networks_carry_jumbo_packets() {
 fn f_11_a_move_to_a_narrower_network_keeps_the_flow() {
     in_namespace("f_11_a_move_to_a_narrower_network_keeps_the_flow", || {
         let common = "[adapter]\nmtu = 8900\n";
-        let pair = Pair::prepared(&[Shape::Flat; 2], Settings { common, ..Settings::default() });
+        let pair = NodePair::prepared(
+            &[NetworkLayout::Flat; 2],
+            SiteSettings { common, ..SiteSettings::default() },
+        );
         pair.lab.set_mtu(0, 9000).unwrap();
         pair.lab.set_mtu(1, 1280).unwrap();
-        let mut pair = pair.started();
+        let mut pair = pair.start_and_wait();
         let events = [0, 1].map(|node| pair.events(node));
         let (network, route) = pair.active(0);
         let flow = pair.transfer(0, None, false);
@@ -230,9 +242,9 @@ fn f_11_a_move_to_a_narrower_network_keeps_the_flow() {
         let at = pair.lab.black_hole(network).unwrap();
         pair.wait_active(0, 1 - network);
         thread::sleep(Duration::from_millis(500));
-        let stall = flow.stall(at.monotonic, Instant::now());
+        let stall = flow.longest_stall(at.monotonic, Instant::now());
         println!("from network {network}: a stall of {stall:?}");
-        assert!(stall <= bound(&route, &events, at), "{stall:?}");
-        alive(flow);
+        assert!(stall <= max_failover_time(&route, &events, at), "{stall:?}");
+        assert_flow_alive(flow);
     });
 }

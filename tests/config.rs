@@ -10,11 +10,11 @@ use std::{
 
 use netft::{
     NodeKey,
-    config::{Backend, Config, Relay, Role},
+    config::{AdapterBackend, Config, NetworkRole, RelayConfig},
     io::identity,
     route::{
-        Carrier, Policy, TrafficClass,
-        policy::{Dscp, Ports, Protocol},
+        Policy, TrafficClass, Transport,
+        policy::{Dscp, PortRange, Protocol},
     },
 };
 use netftd::config;
@@ -31,8 +31,8 @@ struct Folder {
 impl Folder {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let key = identity::generate().unwrap();
-        identity::write(&dir.path().join("key"), &key).unwrap();
+        let key = identity::generate_key().unwrap();
+        identity::write_key_file(&dir.path().join("key"), &key).unwrap();
         Self { dir, public: identity::public_key(&key).unwrap() }
     }
 
@@ -59,21 +59,21 @@ impl Folder {
 }
 
 fn load(path: &Path) -> Result<Config, String> {
-    config::load(path, Path::new("/run/netft")).map_err(|error| error.to_string())
+    config::load_config(path, Path::new("/run/netft")).map_err(|error| error.to_string())
 }
 
 /// The classes of the peer of [`every_key_is_understood`].
 fn classes() -> [TrafficClass; 2] {
     let first = TrafficClass {
         policy: Policy::Duplicate,
-        dscp: Dscp::named("ef"),
+        dscp: Dscp::from_name("ef"),
         protocol: Some(Protocol::Udp),
-        ports: Ports::new(16_384, 32_767),
+        ports: PortRange::new(16_384, 32_767),
         min_size: Some(40),
         max_size: Some(400),
     };
     let second = TrafficClass {
-        ports: Ports::new(22, 22),
+        ports: PortRange::new(22, 22),
         dscp: Dscp::new(8).ok(),
         ..TrafficClass::new(Policy::Failover)
     };
@@ -132,14 +132,14 @@ prefix = "10.2.0.0/24"
 role = "cluster-and-client"
 metric = 7
 capacity = 2500
-carrier = "quic"
+transport = "quic"
 [[peer]]
 name = "b"
 key = "{KEY_B}"
 addresses = ["10.1.0.2", "10.2.0.2:3343", "[fd01::2]:3343", "fd02::2", "b.example", "b-2:99"]
 address = "10.99.0.2"
 policy = "balance"
-carrier = "quic"
+transport = "quic"
 [[peer.class]]
 policy = "duplicate"
 dscp = "ef"
@@ -157,7 +157,7 @@ remote = "10.1.0.2"
 delay = 50
 threshold = 3
 priority = 10
-carrier = "udp"
+transport = "udp"
 [[peer]]
 name = "c"
 key = "{KEY_C}"
@@ -169,21 +169,24 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.public_key, folder.public);
     assert_eq!((config.adapter.as_str(), config.mtu), ("nf1", 1400));
     let Config { backend, multicast, workers, busy_poll, .. } = config;
-    assert_eq!((backend, multicast, workers), (Backend::Plain, 0, 3));
+    assert_eq!((backend, multicast, workers), (AdapterBackend::Plain, 0, 3));
     assert_eq!(busy_poll, Duration::from_micros(20));
     assert_eq!(config.addrs.v4.to_string(), "10.99.0.1");
     assert_eq!(config.addrs.v6.to_string(), "fd99::1");
     assert_eq!(config.port, 4444);
-    assert_eq!(config.hold, Duration::from_millis(500));
-    assert_eq!(config.rekey, Duration::from_secs(600));
-    assert_eq!((config.resend.bytes, config.resend.age), (0, Duration::from_secs(2)));
-    assert_eq!(config.relay, Relay { offer: true, limit: 500, uses: true });
+    assert_eq!(config.hold_down, Duration::from_millis(500));
+    assert_eq!(config.rekey_interval, Duration::from_secs(600));
+    assert_eq!(
+        (config.retransmit_limits.bytes, config.retransmit_limits.age),
+        (0, Duration::from_secs(2))
+    );
+    assert_eq!(config.relay, RelayConfig { offer: true, limit: 500, use_relays: true });
     let timings = config.timings;
     let ms = |timing: netft::route::Timing| (timing.delay.as_millis(), timing.threshold.get());
     assert_eq!(ms(timings.same_subnet), (50, 4));
     assert_eq!(ms(timings.cross_subnet), (200, 5));
     assert_eq!(ms(timings.cross_site), (1000, 7));
-    assert_eq!(config.networks[0].role, Role::Cluster);
+    assert_eq!(config.networks[0].role, NetworkRole::Cluster);
     assert_eq!(config.networks[1].metric, Some(7));
     assert_eq!(config.networks.iter().map(|n| n.capacity).collect::<Vec<_>>(), [None, Some(2500)]);
     let b = &config.peers[0];
@@ -197,9 +200,9 @@ addresses = ["10.1.0.3"]
     assert_eq!(config.peers[1].policies, Default::default());
     assert_eq!(b.addrs.v6.segments()[0], 0xfe80);
     assert_eq!(b.routes[0].remote.to_string(), "10.1.0.2:4444");
-    let carriers = [config.networks[0].carrier, config.networks[1].carrier, b.carrier];
-    assert_eq!(carriers, [None, Some(Carrier::Quic), Some(Carrier::Quic)]);
-    assert_eq!((b.routes[0].carrier, config.peers[1].carrier), (Some(Carrier::Udp), None));
+    let carriers = [config.networks[0].transport, config.networks[1].transport, b.transport];
+    assert_eq!(carriers, [None, Some(Transport::Quic), Some(Transport::Quic)]);
+    assert_eq!((b.routes[0].transport, config.peers[1].transport), (Some(Transport::Udp), None));
     assert_eq!(b.routes[0].threshold.unwrap().get(), 3);
     assert_eq!(config.peers[1].name, "c");
 }
@@ -209,8 +212,11 @@ fn the_smallest_config_gets_the_defaults_with_bom_and_crlf_too() {
     let folder = Folder::new();
     let config = folder.load(NODE).unwrap();
     assert_eq!((config.adapter.as_str(), config.mtu, config.port), ("netft0", 1420, 3343));
-    assert_eq!(config.hold, Duration::from_secs(1));
-    assert_eq!((config.resend.bytes, config.resend.age), (64 << 20, Duration::from_secs(1)));
+    assert_eq!(config.hold_down, Duration::from_secs(1));
+    assert_eq!(
+        (config.retransmit_limits.bytes, config.retransmit_limits.age),
+        (64 << 20, Duration::from_secs(1))
+    );
     assert_eq!((config.history, config.multicast, config.workers), (10, 1000, 0));
     let windows = format!("\u{feff}{}", NODE.replace('\n', "\r\n"));
     assert_eq!(folder.load(windows).unwrap().name, "a");
@@ -430,8 +436,8 @@ fn c_03_addresses_no_route_can_use_are_refused() {
     ] {
         rows.push((format!("{NODE}{lines}"), place, Box::leak(Box::new([word]))));
     }
-    let tcp = "[[peer.route]]\nremote = \"10.1.0.2\"\ncarrier = \"tcp\"\n";
-    rows.push((with_peer(tcp), "10:11", &["`udp` or `quic`"]));
+    let tcp = "[[peer.route]]\nremote = \"10.1.0.2\"\ntransport = \"tcp\"\n";
+    rows.push((with_peer(tcp), "10:13", &["`udp` or `quic`"]));
     rows.push((with_peer("").replace("[\"10.1.0.2\"]", "[]"), "7:13", &["no address"]));
     rows.push((with_peer("").replace("[\"10.1.0.2\"]", "\"10.1.0.2\""), "7:13", &["a list"]));
     check_rows(rows);

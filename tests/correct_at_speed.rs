@@ -15,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Pair, number};
+use common::{NodePair, TEST_TIMEOUT, number_from_env};
 use netft_lab::{
-    checksums::{Inspector, Tally},
-    daemon::{ADAPTER, Settings},
+    checksums::{ChecksumInspector, ChecksumTally},
+    daemon::{ADAPTER_NAME, SiteSettings},
     in_namespace, in_namespace_for,
-    wire::Grey,
+    wire::WireImpairments,
 };
 
 const FAST: &str = "[failover]\nhold = 300\n";
@@ -34,35 +34,35 @@ const BACKENDS: [(&str, [&str; 2]); 4] = [
     ("one worker and three", [FAST, MANY]),
 ];
 /// Every hundredth frame is lost, comes twice, comes late.
-const BAD: Grey = Grey {
+const BAD: WireImpairments = WireImpairments {
     loss: 0.01,
-    twice: 0.01,
-    late: 0.01,
+    duplicate: 0.01,
+    reorder: 0.01,
     burst: None,
     delay: Duration::ZERO,
-    largest: None,
+    max_packet: None,
     rate: None,
-    classes: false,
+    prioritise_control: false,
 };
 /// Much longer than any of this takes; a flow that stands still fails earlier.
 const LIMIT: Duration = Duration::from_secs(7200);
 
 /// Sends `enough` bytes each way at once, half in IPv4 and half in IPv6, and checks everything.
 /// Returns what was seen on the adapters, and Gbit/s of both ways together.
-fn both_ways(pair: &Pair, enough: u64) -> ([Tally; 2], f64) {
-    let inspect = |node| Inspector::start(pair.lab.node(node), ADAPTER).unwrap();
+fn both_ways(pair: &NodePair, enough: u64) -> ([ChecksumTally; 2], f64) {
+    let inspect = |node| ChecksumInspector::start(pair.lab.node_netns(node), ADAPTER_NAME).unwrap();
     let inspectors = [inspect(0), inspect(1)];
     let start = Instant::now();
     let flows = [(0, false), (1, false), (0, true), (1, true)];
     let flows = flows.map(|(from, six)| pair.transfer(from, None, six));
     let (mut before, mut moved) = ([0; 4], Instant::now());
-    while flows.iter().any(|flow| flow.received() < enough / 2) {
-        assert!(!flows.iter().any(|flow| flow.broken()), "a flow broke");
-        let bytes = [0, 1, 2, 3].map(|place| flows[place].received());
+    while flows.iter().any(|flow| flow.bytes_received() < enough / 2) {
+        assert!(!flows.iter().any(|flow| flow.is_broken()), "a flow broke");
+        let bytes = [0, 1, 2, 3].map(|place| flows[place].bytes_received());
         if bytes != before {
             (before, moved) = (bytes, Instant::now());
         }
-        assert!(moved.elapsed() < PATIENCE, "no flow moves: {bytes:?}");
+        assert!(moved.elapsed() < TEST_TIMEOUT, "no flow moves: {bytes:?}");
         thread::sleep(Duration::from_millis(200));
     }
     let mut total = 0;
@@ -73,7 +73,7 @@ fn both_ways(pair: &Pair, enough: u64) -> ([Tally; 2], f64) {
         total += outcome.bytes;
     }
     let rate = total as f64 * 8e-9 / start.elapsed().as_secs_f64();
-    let tallies = inspectors.map(Inspector::finish);
+    let tallies = inspectors.map(ChecksumInspector::finish);
     for tally in &tallies {
         assert_eq!((tally.wrong, &tally.errors[..]), (0, &[][..]));
         assert!(
@@ -85,11 +85,11 @@ fn both_ways(pair: &Pair, enough: u64) -> ([Tally; 2], f64) {
 }
 
 /// Datagrams of every size, each with its number: which ones came, in what was inspected.
-fn datagrams(pair: &Pair, count: u32) -> Vec<Vec<u8>> {
-    let inspector = Inspector::start(pair.lab.node(1), ADAPTER).unwrap();
+fn datagrams(pair: &NodePair, count: u32) -> Vec<Vec<u8>> {
+    let inspector = ChecksumInspector::start(pair.lab.node_netns(1), ADAPTER_NAME).unwrap();
     let end = |node: usize| {
         let endpoint = pair.endpoint(node, false);
-        pair.lab.node(node).run(|| UdpSocket::bind(endpoint)).unwrap()
+        pair.lab.node_netns(node).run_inside(|| UdpSocket::bind(endpoint)).unwrap()
     };
     let ends = [end(0), end(1)];
     ends[0].connect(ends[1].local_addr().unwrap()).unwrap();
@@ -117,8 +117,8 @@ fn number_of(datagram: &[u8]) -> u32 {
     u32::from_be_bytes(*datagram.first_chunk().unwrap())
 }
 
-fn told(tallies: &[Tally; 2], rate: f64, mib: u64, what: &str) {
-    let sum = |of: fn(&Tally) -> u64| of(&tallies[0]) + of(&tallies[1]);
+fn told(tallies: &[ChecksumTally; 2], rate: f64, mib: u64, what: &str) {
+    let sum = |of: fn(&ChecksumTally) -> u64| of(&tallies[0]) + of(&tallies[1]);
     println!(
         "{what}: {mib} MiB each way, {rate:.2} Gbit/s together, hashes equal; inspected {} packets \
          with an unfinished checksum ({} merged), {} with a finished one, 0 wrong",
@@ -130,18 +130,19 @@ fn told(tallies: &[Tally; 2], rate: f64, mib: u64, what: &str) {
 
 /// Backends decide which form checksums have, not which packets arrive: a plain sender's kernel
 /// finishes them, a plain receiver does it itself.
-fn forms(tallies: &[Tally; 2], each: [&str; 2]) {
+fn forms(tallies: &[ChecksumTally; 2], each: [&str; 2]) {
     let fast = !each.contains(&PLAIN);
     assert!(tallies.iter().all(|tally| (tally.unfinished > 0) == fast), "{tallies:?}");
 }
 
 fn over_bad_networks(mib: u64) {
     for (what, each) in BACKENDS {
-        let mut pair = Pair::with(1, Settings { each: &each, ..Settings::default() });
+        let mut pair =
+            NodePair::start_with(1, SiteSettings { per_node: &each, ..SiteSettings::default() });
         let clean = datagrams(&pair, 500);
         assert_eq!(clean, (0..500).map(made).collect::<Vec<_>>(), "{what}");
-        let wire = pair.lab.wire(0, 11).unwrap();
-        wire.set_both(BAD);
+        let wire = pair.lab.insert_wire(0, 11).unwrap();
+        wire.set_both_impairments(BAD);
         let came = datagrams(&pair, 1000);
         let distinct: HashSet<_> = came.iter().collect();
         assert_eq!(distinct.len(), came.len(), "{what}: a packet was delivered twice");
@@ -151,14 +152,15 @@ fn over_bad_networks(mib: u64) {
         forms(&tallies, each);
         told(&tallies, rate, mib, &format!("{what}, bad network"));
         assert!(pair.drops(0, "replayed") + pair.drops(1, "replayed") > 0, "nothing came twice");
-        let lost = wire.counts(0).0 + wire.counts(1).0;
+        let lost = wire.lost_and_relayed(0).0 + wire.lost_and_relayed(1).0;
         assert!(lost > 0, "nothing was lost");
     }
 }
 
 fn at_full_speed(mib: u64) {
     for (what, each) in BACKENDS {
-        let pair = Pair::with(1, Settings { each: &each, ..Settings::default() });
+        let pair =
+            NodePair::start_with(1, SiteSettings { per_node: &each, ..SiteSettings::default() });
         let (tallies, rate) = both_ways(&pair, mib << 20);
         forms(&tallies, each);
         let merged = tallies.iter().all(|tally| tally.merged > 0);
@@ -181,7 +183,7 @@ fn full_speed_changes_nothing() {
 #[ignore = "NETFT_MIB MiB each way, four times"]
 fn lost_repeated_and_late_frames_change_nothing_for_long() {
     in_namespace_for("lost_repeated_and_late_frames_change_nothing_for_long", LIMIT, || {
-        over_bad_networks(number("NETFT_MIB", 1024));
+        over_bad_networks(number_from_env("NETFT_MIB", 1024));
     });
 }
 
@@ -189,6 +191,6 @@ fn lost_repeated_and_late_frames_change_nothing_for_long() {
 #[ignore = "NETFT_MIB MiB each way, four times"]
 fn full_speed_changes_nothing_for_long() {
     in_namespace_for("full_speed_changes_nothing_for_long", LIMIT, || {
-        at_full_speed(number("NETFT_MIB", 10_240));
+        at_full_speed(number_from_env("NETFT_MIB", 10_240));
     });
 }

@@ -10,31 +10,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{HOLD, PATIENCE, Pair, RATE, WHILE, alive, bound, eventually};
+use common::{
+    HOLD_CONFIG, NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive,
+    max_failover_time, wait_until,
+};
 use netft_lab::{
-    LabError, Moment, Shape, capture::Capture, daemon::Settings, in_namespace, transfer::Transfer,
+    LabError, Moment, NetworkLayout, capture::Capture, daemon::SiteSettings, in_namespace,
+    transfer::Transfer,
 };
 use rustix::process::Signal;
 
 /// Breaks the active route of `node` with `fault` under a TCP flow each way; checks that the
 /// node's data leaves in time, and that it returns after the repair.
-fn leaves_and_returns(node: usize, fault: impl FnOnce(&Pair, usize) -> Result<Moment, LabError>) {
-    let mut pair = Pair::up(3);
+fn leaves_and_returns(
+    node: usize,
+    fault: impl FnOnce(&NodePair, usize) -> Result<Moment, LabError>,
+) {
+    let mut pair = NodePair::start_up(3);
     let events = [0, 1].map(|node| pair.events(node));
-    let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
-    thread::sleep(WHILE);
+    let flows =
+        [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), false)];
+    thread::sleep(TRAFFIC_CHECK_TIME);
     let (network, route) = pair.active(node);
     let broken = fault(&pair, network).unwrap();
-    let took = pair.moved(&events[node], route.id, broken);
-    let bound = bound(&route, &events, broken);
+    let took = pair.time_to_move(&events[node], route.id, broken);
+    let bound = max_failover_time(&route, &events, broken);
     assert!(took <= bound, "moved after {took:?}, bound {bound:?}");
-    thread::sleep(WHILE);
+    thread::sleep(TRAFFIC_CHECK_TIME);
     assert_ne!(pair.active(node).0, network);
-    pair.lab.heal(network).unwrap();
+    pair.lab.heal_network(network).unwrap();
     for node in [0, 1] {
         pair.wait_active(node, network);
     }
-    flows.into_iter().for_each(alive);
+    flows.into_iter().for_each(assert_flow_alive);
 }
 
 #[test]
@@ -61,100 +69,102 @@ fn f_01_the_far_end_leaves_a_route_whose_carrier_the_peer_lost() {
 #[test]
 fn f_03_one_way_loss_moves_the_sender_that_is_not_heard() {
     in_namespace("f_03_one_way_loss_moves_the_sender_that_is_not_heard", || {
-        leaves_and_returns(0, |pair, network| pair.lab.one_way(network, 0, 1));
+        leaves_and_returns(0, |pair, network| pair.lab.drop_one_way(network, 0, 1));
     });
 }
 
 #[test]
 fn f_03_one_way_loss_the_other_way_moves_the_other_sender() {
     in_namespace("f_03_one_way_loss_the_other_way_moves_the_other_sender", || {
-        leaves_and_returns(1, |pair, network| pair.lab.one_way(network, 1, 0));
+        leaves_and_returns(1, |pair, network| pair.lab.drop_one_way(network, 1, 0));
     });
 }
 
 #[test]
 fn f_04_two_opposite_half_routes_keep_a_flow_alive() {
     in_namespace("f_04_two_opposite_half_routes_keep_a_flow_alive", || {
-        let mut pair = Pair::up(2);
-        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
-        pair.lab.one_way(0, 0, 1).unwrap();
-        pair.lab.one_way(1, 1, 0).unwrap();
+        let mut pair = NodePair::start_up(2);
+        let flows =
+            [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), false)];
+        pair.lab.drop_one_way(0, 0, 1).unwrap();
+        pair.lab.drop_one_way(1, 1, 0).unwrap();
         pair.wait_active(0, 1);
         pair.wait_active(1, 0);
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let [(a, _), (b, _)] = [0, 1].map(|node| pair.active(node));
         assert_eq!((a, b), (1, 0), "each node sends where the other hears it");
-        flows.into_iter().for_each(alive);
+        flows.into_iter().for_each(assert_flow_alive);
     });
 }
 
 #[test]
 fn f_24_a_card_pulled_and_put_back_is_used_again() {
     in_namespace("f_24_a_card_pulled_and_put_back_is_used_again", || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let events = [0, 1].map(|node| pair.events(node));
-        let flow = pair.transfer(0, Some(RATE), false);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
         let (network, route) = pair.active(0);
         let gone = pair.lab.delete_nic(network, 0).unwrap();
-        let took = pair.moved(&events[0], route.id, gone);
-        assert!(took <= bound(&route, &events, gone), "moved after {took:?}");
-        thread::sleep(WHILE);
+        let took = pair.time_to_move(&events[0], route.id, gone);
+        assert!(took <= max_failover_time(&route, &events, gone), "moved after {took:?}");
+        thread::sleep(TRAFFIC_CHECK_TIME);
         pair.lab.add_nic(network, 0).unwrap();
         for node in [0, 1] {
             pair.wait_active(node, network);
         }
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
 #[test]
 fn f_26_an_address_moved_to_another_card_is_used_again() {
     in_namespace("f_26_an_address_moved_to_another_card_is_used_again", || {
-        let mut pair = Pair::up(2);
-        let flow = pair.transfer(0, Some(RATE), false);
+        let mut pair = NodePair::start_up(2);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
         let (network, _) = pair.active(0);
         pair.lab.move_address(network, 0).unwrap();
-        let tap = Capture::start(pair.lab.switch(network), "second0").unwrap();
+        let tap = Capture::start(pair.lab.switch_netns(network), "second0").unwrap();
         // A move quicker than a look at the interfaces never makes the route fail; a slower one
         // moves data away and back.
-        eventually("netft's packets at the second card", || {
+        wait_until("netft's packets at the second card", || {
             let out = |frame: &Vec<u8>| frame.len() > 42 && frame[26..30] == [10, 1, 0, 1];
             tap.frames().iter().any(out)
         });
         for node in [0, 1] {
             pair.wait_active(node, network);
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
 #[test]
 fn f_18_a_killed_daemon_comes_back_and_flows_live() {
     in_namespace("f_18_a_killed_daemon_comes_back_and_flows_live", || {
-        let mut pair = Pair::up(2);
-        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
-        thread::sleep(WHILE);
+        let mut pair = NodePair::start_up(2);
+        let flows =
+            [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), false)];
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let before = pair.adapter(1).unwrap();
         pair.daemons[1].take().unwrap().kill().unwrap();
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let without = pair.adapter(1).expect("the adapter outlives its daemon");
         assert_eq!((without.index, &without.addresses), (before.index, &before.addresses));
         pair.start(1);
         for node in [1, 0] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
         assert_eq!(pair.adapter(1).unwrap().index, before.index, "the adapter is the same one");
-        flows.into_iter().for_each(alive);
+        flows.into_iter().for_each(assert_flow_alive);
     });
 }
 
 /// How long a node's session took, from `since` on.
-fn session(pair: &mut Pair, node: usize, since: Moment) -> Duration {
-    pair.ready(node);
-    let established = |event: &netft_lab::daemon::Event| event.name == "session-established";
+fn session(pair: &mut NodePair, node: usize, since: Moment) -> Duration {
+    pair.wait_routes_up(node);
+    let established = |event: &netft_lab::daemon::EventLine| event.name == "session-established";
     let events = pair.events(node);
-    let event = events.wait_for("a session", since.wall, PATIENCE, established).unwrap();
+    let event = events.wait_for("a session", since.wall, TEST_TIMEOUT, established).unwrap();
     event.at.duration_since(since.wall).unwrap_or_default()
 }
 
@@ -174,8 +184,8 @@ fn rounds() -> usize {
 #[test]
 fn c_08_two_nodes_started_together_have_a_session_at_once() {
     in_namespace("c_08_two_nodes_started_together_have_a_session_at_once", || {
-        let settings = Settings { common: HOLD, ..Settings::default() };
-        let mut pair = Pair::prepared(&[Shape::Flat; 2], settings);
+        let settings = SiteSettings { common: HOLD_CONFIG, ..SiteSettings::default() };
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 2], settings);
         let mut times = Vec::new();
         for _ in 0..rounds() {
             let since = Moment::now();
@@ -192,8 +202,8 @@ fn c_08_two_nodes_started_together_have_a_session_at_once() {
 
 /// Restarts each node in turn, ended by `end`, under a flow that must live if `flow` says so.
 fn restarted(what: &str, end: impl Fn(netft_lab::daemon::Daemon), flow: bool) {
-    let mut pair = Pair::up(2);
-    let flow: Option<Transfer> = flow.then(|| pair.transfer(0, Some(RATE), false));
+    let mut pair = NodePair::start_up(2);
+    let flow: Option<Transfer> = flow.then(|| pair.transfer(0, Some(TEST_RATE), false));
     let (mut own, mut others) = (Vec::new(), Vec::new());
     for round in 0..rounds() {
         let node = round % 2;
@@ -205,7 +215,7 @@ fn restarted(what: &str, end: impl Fn(netft_lab::daemon::Daemon), flow: bool) {
     }
     soon(&format!("{what}, the restarted node"), own);
     soon(&format!("{what}, its peer"), others);
-    flow.into_iter().for_each(alive);
+    flow.into_iter().for_each(assert_flow_alive);
 }
 
 #[test]
@@ -225,70 +235,76 @@ fn f_18_a_daemon_killed_and_restarted_has_a_session_at_once() {
 #[test]
 fn f_20_a_stopped_daemon_blames_nobody_when_it_goes_on() {
     in_namespace("f_20_a_stopped_daemon_blames_nobody_when_it_goes_on", || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let events = pair.events(1);
-        let flow = pair.transfer(0, Some(RATE), false);
-        thread::sleep(WHILE);
-        pair.daemon(1).signal(Signal::STOP).unwrap();
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
+        thread::sleep(TRAFFIC_CHECK_TIME);
+        pair.daemon(1).send_signal(Signal::STOP).unwrap();
         // F-21: the peer cannot tell a stopped daemon from a dead one.
         pair.daemon(0)
-            .wait_for("the peer's verdict", PATIENCE, |r| r.iter().all(|r| r.state != "up"))
+            .wait_for("the peer's verdict", TEST_TIMEOUT, |r| r.iter().all(|r| r.state != "up"))
             .unwrap();
         thread::sleep(Duration::from_secs(2));
         let woken = Moment::now();
-        pair.daemon(1).signal(Signal::CONT).unwrap();
+        pair.daemon(1).send_signal(Signal::CONT).unwrap();
         for node in [1, 0] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
-        let stalled = |event: &netft_lab::daemon::Event| event.name == "stalled";
-        events.wait_for("the stall to be noticed", woken.wall, PATIENCE, stalled).unwrap();
+        let stalled = |event: &netft_lab::daemon::EventLine| event.name == "stalled";
+        events.wait_for("the stall to be noticed", woken.wall, TEST_TIMEOUT, stalled).unwrap();
         let blames: Vec<_> = events
-            .seen()
+            .events_so_far()
             .into_iter()
-            .filter(|e| e.since(woken.wall) && e.text("reason") == Some("heartbeats missed"))
+            .filter(|e| {
+                e.is_at_or_after(woken.wall) && e.str_field("reason") == Some("heartbeats missed")
+            })
             .collect();
         assert!(blames.is_empty(), "the paused node blames its peer: {blames:#?}");
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
 #[test]
 fn f_38_routes_broken_and_healed_in_turn_never_break_a_flow() {
     in_namespace("f_38_routes_broken_and_healed_in_turn_never_break_a_flow", || {
-        let mut pair = Pair::up(3);
-        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
+        let mut pair = NodePair::start_up(3);
+        let flows =
+            [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), true)];
         pair.lab.black_hole(0).unwrap();
         pair.wait_active(0, 1);
         pair.lab.cut_carrier(1, 1).unwrap();
         pair.wait_active(0, 2);
-        pair.lab.heal(0).unwrap();
+        pair.lab.heal_network(0).unwrap();
         pair.wait_active(0, 0);
         pair.lab.black_hole(2).unwrap();
-        pair.lab.heal(1).unwrap();
-        pair.lab.heal(2).unwrap();
+        pair.lab.heal_network(1).unwrap();
+        pair.lab.heal_network(2).unwrap();
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
-        flows.into_iter().for_each(alive);
+        flows.into_iter().for_each(assert_flow_alive);
     });
 }
 
 #[test]
 fn f_37_a_total_outage_ends_when_one_route_returns() {
     in_namespace("f_37_a_total_outage_ends_when_one_route_returns", || {
-        let mut pair = Pair::up(2);
-        let flow = pair.transfer(0, Some(RATE), false);
+        let mut pair = NodePair::start_up(2);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
         for network in [0, 1] {
             pair.lab.black_hole(network).unwrap();
         }
         pair.daemon(0)
-            .wait_for("no route", PATIENCE, |r| r.iter().all(|r| !r.active || r.state != "up"))
+            .wait_for("no route", TEST_TIMEOUT, |r| r.iter().all(|r| !r.active || r.state != "up"))
             .unwrap();
         let start = Instant::now();
-        thread::sleep(WHILE);
-        assert!(flow.stall(start, Instant::now()) >= WHILE / 2, "traffic passes a dead network");
-        pair.lab.heal(1).unwrap();
+        thread::sleep(TRAFFIC_CHECK_TIME);
+        assert!(
+            flow.longest_stall(start, Instant::now()) >= TRAFFIC_CHECK_TIME / 2,
+            "traffic passes a dead network"
+        );
+        pair.lab.heal_network(1).unwrap();
         pair.wait_active(0, 1);
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }

@@ -12,13 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{HOLD, PATIENCE, Pair, RATE, WHILE, alive, number};
+use common::{
+    HOLD_CONFIG, NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive,
+    number_from_env,
+};
 use netft_lab::{
     Moment,
-    daemon::{Event, Events, Settings},
+    daemon::{EventFollower, EventLine, SiteSettings},
     in_namespace_for,
-    probe::Log,
-    wire::{Grey, Wire},
+    probe::ProbeLog,
+    wire::{ImpairedWire, WireImpairments},
 };
 use rustix::process::Signal;
 
@@ -26,7 +29,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// How long a fault lasts.
 fn lasts(short: u64) -> Duration {
-    Duration::from_secs(number("NETFT_SECONDS", short))
+    Duration::from_secs(number_from_env("NETFT_SECONDS", short))
 }
 
 fn within(name: &str, body: impl FnOnce()) {
@@ -34,19 +37,19 @@ fn within(name: &str, body: impl FnOnce()) {
 }
 
 /// A pair whose network 0 is a wire.
-fn wired(networks: usize, common: &str) -> (Pair, Wire) {
-    let pair = Pair::prepared_for(networks, Settings { common, ..Settings::default() });
-    let wire = pair.lab.wire(0, number("NETFT_SEED", 1)).unwrap();
-    (pair.started(), wire)
+fn wired(networks: usize, common: &str) -> (NodePair, ImpairedWire) {
+    let pair = NodePair::prepared_for(networks, SiteSettings { common, ..SiteSettings::default() });
+    let wire = pair.lab.insert_wire(0, number_from_env("NETFT_SEED", 1)).unwrap();
+    (pair.start_and_wait(), wire)
 }
 
 /// What happened to routes since `start`, both nodes together.
-struct Story(Vec<Event>);
+struct Story(Vec<EventLine>);
 
 impl Story {
-    fn since(events: &[Events; 2], start: Moment) -> Self {
-        let seen = events.iter().flat_map(Events::seen);
-        Self(seen.filter(|event| event.since(start.wall)).collect())
+    fn since(events: &[EventFollower; 2], start: Moment) -> Self {
+        let seen = events.iter().flat_map(EventFollower::events_so_far);
+        Self(seen.filter(|event| event.is_at_or_after(start.wall)).collect())
     }
 
     fn count(&self, name: &str) -> usize {
@@ -54,23 +57,23 @@ impl Story {
     }
 
     /// Routes called down for want of heartbeats, but for the time after a node's own stall.
-    fn missed(&self) -> Vec<&Event> {
-        let stalled = |event: &Event| {
-            let near = |other: &Event| {
+    fn missed(&self) -> Vec<&EventLine> {
+        let stalled = |event: &EventLine| {
+            let near = |other: &EventLine| {
                 let apart =
                     event.at.duration_since(other.at).or_else(|e| Ok::<_, ()>(e.duration()));
                 apart.is_ok_and(|apart| apart < Duration::from_secs(1))
             };
             self.0.iter().any(|other| other.name == "stalled" && near(other))
         };
-        let down = |event: &&Event| event.text("reason") == Some("heartbeats missed");
+        let down = |event: &&EventLine| event.str_field("reason") == Some("heartbeats missed");
         self.0.iter().filter(down).filter(|event| !stalled(event)).collect()
     }
 }
 
 /// The lost share of a probe, in percent.
-fn lost(log: &Log) -> f64 {
-    let report = log.report();
+fn lost(log: &ProbeLog) -> f64 {
+    let report = log.full_report();
     report.lost as f64 * 100.0 / report.sent.max(1) as f64
 }
 
@@ -80,9 +83,9 @@ fn f_05_a_lossy_network_makes_data_move_seldom() {
         let (mut pair, wire) = wired(2, "");
         let events = [0, 1].map(|node| pair.events(node));
         let start = Moment::now();
-        wire.set_both(Grey { loss: 0.05, ..Grey::default() });
+        wire.set_both_impairments(WireImpairments { loss: 0.05, ..WireImpairments::default() });
         let probe = pair.probe(0, false);
-        let flow = pair.transfer(1, Some(RATE / 50), false);
+        let flow = pair.transfer(1, Some(TEST_RATE / 50), false);
         thread::sleep(lasts(5));
         let story = Story::since(&events, start);
         println!(
@@ -95,11 +98,11 @@ fn f_05_a_lossy_network_makes_data_move_seldom() {
         assert!(story.count("moved") <= 4, "data moves to and fro");
         let down = story.missed();
         assert!(down.is_empty(), "a lossy network is no dead one: {down:#?}");
-        wire.set_both(Grey::default());
+        wire.set_both_impairments(WireImpairments::default());
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
@@ -108,13 +111,16 @@ fn f_06_bursts_of_loss_are_ridden_out() {
     within("f_06_bursts_of_loss_are_ridden_out", || {
         let (mut pair, wire) = wired(2, "");
         let events = [0, 1].map(|node| pair.events(node));
-        let flow = pair.transfer(0, Some(RATE), false);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
         let (start, begun) = (Moment::now(), Instant::now());
-        wire.set_both(Grey { burst: Some((2000 * MS, 50 * MS)), ..Grey::default() });
+        wire.set_both_impairments(WireImpairments {
+            burst: Some((2000 * MS, 50 * MS)),
+            ..WireImpairments::default()
+        });
         thread::sleep(lasts(5));
-        wire.set_both(Grey::default());
+        wire.set_both_impairments(WireImpairments::default());
         let story = Story::since(&events, start);
-        let stall = flow.stall(begun, Instant::now());
+        let stall = flow.longest_stall(begun, Instant::now());
         println!(
             "{} moves, {} suspicions, stall {stall:?}",
             story.count("moved"),
@@ -122,9 +128,9 @@ fn f_06_bursts_of_loss_are_ridden_out() {
         );
         let down = story.missed();
         assert!(down.is_empty(), "50 ms without heartbeats are no failure: {down:#?}");
-        alive(flow);
+        assert_flow_alive(flow);
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
     });
 }
@@ -132,14 +138,17 @@ fn f_06_bursts_of_loss_are_ridden_out() {
 #[test]
 fn f_07_loss_on_every_network_makes_no_peer_unreachable() {
     within("f_07_loss_on_every_network_makes_no_peer_unreachable", || {
-        let mut pair = Pair::prepared_for(3, Settings::default());
-        let wires = [0, 1, 2].map(|network| pair.lab.wire(network, 1 + network as u64).unwrap());
-        pair = pair.started();
+        let mut pair = NodePair::prepared_for(3, SiteSettings::default());
+        let wires =
+            [0, 1, 2].map(|network| pair.lab.insert_wire(network, 1 + network as u64).unwrap());
+        pair = pair.start_and_wait();
         let events = [0, 1].map(|node| pair.events(node));
         let start = Moment::now();
-        wires.iter().for_each(|wire| wire.set_both(Grey { loss: 0.05, ..Grey::default() }));
+        wires.iter().for_each(|wire| {
+            wire.set_both_impairments(WireImpairments { loss: 0.05, ..WireImpairments::default() })
+        });
         let probe = pair.probe(0, false);
-        let flow = pair.transfer(1, Some(RATE / 50), false);
+        let flow = pair.transfer(1, Some(TEST_RATE / 50), false);
         thread::sleep(lasts(5));
         let story = Story::since(&events, start);
         println!(
@@ -149,23 +158,26 @@ fn f_07_loss_on_every_network_makes_no_peer_unreachable() {
             lost(&probe.finish()),
         );
         assert_eq!(story.count("remote-unreachable"), 0, "the peer is there all the time");
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
 #[test]
 fn f_08_a_flapping_route_is_held_back_and_returns() {
     within("f_08_a_flapping_route_is_held_back_and_returns", || {
-        let mut pair = Pair::with(2, Settings { common: HOLD, ..Settings::default() });
+        let mut pair = NodePair::start_with(
+            2,
+            SiteSettings { common: HOLD_CONFIG, ..SiteSettings::default() },
+        );
         let events = [0, 1].map(|node| pair.events(node));
-        let flow = pair.transfer(0, Some(RATE), false);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
         let start = Moment::now();
         let deadline = Instant::now() + lasts(4);
         let mut flaps = 0;
         while Instant::now() < deadline {
             pair.lab.black_hole(0).unwrap();
             thread::sleep(400 * MS);
-            pair.lab.heal(0).unwrap();
+            pair.lab.heal_network(0).unwrap();
             thread::sleep(100 * MS);
             flaps += 1;
         }
@@ -174,10 +186,10 @@ fn f_08_a_flapping_route_is_held_back_and_returns() {
         // Each end leaves once, and may come back before the hold has grown.
         assert!(story.count("moved") <= 2 * 4, "the hold does not hold: {flaps} flaps");
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
-        assert!(flow.received() > 0);
-        alive(flow);
+        assert!(flow.bytes_received() > 0);
+        assert_flow_alive(flow);
     });
 }
 
@@ -186,25 +198,28 @@ fn f_09_a_later_network_is_not_a_dead_one() {
     within("f_09_a_later_network_is_not_a_dead_one", || {
         let (mut pair, wire) = wired(2, "");
         let events = [0, 1].map(|node| pair.events(node));
-        let flow = pair.transfer(0, Some(RATE), false);
-        thread::sleep(WHILE);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let start = Moment::now();
         // In steps: with the interval, 100 ms at once are all but the detection time, and what is
         // left of it is less than a busy machine's own pauses.
         for step in 1..=4 {
-            wire.set_both(Grey { delay: step * 25 * MS, ..Grey::default() });
-            thread::sleep(WHILE);
+            wire.set_both_impairments(WireImpairments {
+                delay: step * 25 * MS,
+                ..WireImpairments::default()
+            });
+            thread::sleep(TRAFFIC_CHECK_TIME);
         }
         thread::sleep(lasts(3));
         let story = Story::since(&events, start);
         println!("{} moves, {} suspicions", story.count("moved"), story.count("suspect"));
         let down = story.missed();
         assert!(down.is_empty(), "100 ms more is no failure: {down:#?}");
-        wire.set_both(Grey::default());
+        wire.set_both_impairments(WireImpairments::default());
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
@@ -217,19 +232,23 @@ fn f_14_congestion_is_no_failure() {
         pair.wait_active(0, 0);
         let what = "the other network to be down";
         for node in [0, 1] {
-            let down = |routes: &[netft_lab::daemon::Route]| {
+            let down = |routes: &[netft_lab::daemon::RouteRow]| {
                 routes.iter().filter(|route| route.state == "up").count() == 1
             };
-            pair.daemon(node).wait_for(what, PATIENCE, down).unwrap();
+            pair.daemon(node).wait_for(what, TEST_TIMEOUT, down).unwrap();
         }
         let events = [0, 1].map(|node| pair.events(node));
         let start = Moment::now();
         // 10 Mbit/s, where TCP asks for all it can get. Heartbeats are marked CS6.
-        wire.set_both(Grey { rate: Some(1_250_000), classes: true, ..Grey::default() });
+        wire.set_both_impairments(WireImpairments {
+            rate: Some(1_250_000),
+            prioritise_control: true,
+            ..WireImpairments::default()
+        });
         let flows = [pair.transfer(0, None, false), pair.transfer(1, None, false)];
         thread::sleep(lasts(5));
         let story = Story::since(&events, start);
-        let (dropped, relayed) = wire.counts(0);
+        let (dropped, relayed) = wire.lost_and_relayed(0);
         println!(
             "{dropped} of {} frames lost at the bottleneck, {} suspicions",
             relayed + dropped,
@@ -239,30 +258,30 @@ fn f_14_congestion_is_no_failure() {
         assert_eq!(story.count("remote-unreachable"), 0, "congestion is no failure");
         let down = story.missed();
         assert!(down.is_empty(), "congestion is no failure: {down:#?}");
-        wire.set_both(Grey::default());
-        flows.into_iter().for_each(alive);
+        wire.set_both_impairments(WireImpairments::default());
+        flows.into_iter().for_each(assert_flow_alive);
     });
 }
 
 #[test]
 fn f_12_a_move_to_a_faster_network_makes_tcp_believe_in_no_loss() {
     within("f_12_a_move_to_a_faster_network_makes_tcp_believe_in_no_loss", || {
-        let (mut pair, wire) = wired(2, HOLD);
-        wire.set_both(Grey { delay: 20 * MS, ..Grey::default() });
-        let flow = pair.transfer(0, Some(RATE), false);
-        thread::sleep(4 * WHILE);
-        let before = pair.lab.node(0).counters();
-        let moves = number("NETFT_MOVES", 4);
+        let (mut pair, wire) = wired(2, HOLD_CONFIG);
+        wire.set_both_impairments(WireImpairments { delay: 20 * MS, ..WireImpairments::default() });
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
+        thread::sleep(4 * TRAFFIC_CHECK_TIME);
+        let before = pair.lab.node_netns(0).kernel_counters();
+        let moves = number_from_env("NETFT_MOVES", 4);
         for _ in 0..moves / 2 {
             // 40 ms round trip, then none, and back.
             for network in [1, 0] {
                 for node in [0, 1] {
-                    pair.prefer(node, network);
+                    pair.prefer_network(node, network);
                 }
-                thread::sleep(2 * WHILE);
+                thread::sleep(2 * TRAFFIC_CHECK_TIME);
             }
         }
-        let after = pair.lab.node(0).counters().since(&before);
+        let after = pair.lab.node_netns(0).kernel_counters().since(&before);
         let [spurious, twice, again] =
             ["TcpExtTCPSpuriousRTOs", "TcpExtTCPDSACKRecv", "TcpRetransSegs"]
                 .map(|name| after.get(name));
@@ -270,56 +289,59 @@ fn f_12_a_move_to_a_faster_network_makes_tcp_believe_in_no_loss() {
             "{moves} moves: {spurious} spurious time-outs, {twice} DSACKs, {again} sent again"
         );
         assert_eq!(spurious, 0);
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
 #[test]
 fn f_21_a_flow_outlives_a_stopped_peer() {
     within("f_21_a_flow_outlives_a_stopped_peer", || {
-        let mut pair = Pair::up(2);
-        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
-        thread::sleep(WHILE);
-        pair.daemon(1).signal(Signal::STOP).unwrap();
+        let mut pair = NodePair::start_up(2);
+        let flows =
+            [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), false)];
+        thread::sleep(TRAFFIC_CHECK_TIME);
+        pair.daemon(1).send_signal(Signal::STOP).unwrap();
         pair.daemon(0)
-            .wait_for("the peer's verdict", PATIENCE, |r| r.iter().all(|r| r.state != "up"))
+            .wait_for("the peer's verdict", TEST_TIMEOUT, |r| r.iter().all(|r| r.state != "up"))
             .unwrap();
         thread::sleep(lasts(3));
-        pair.daemon(1).signal(Signal::CONT).unwrap();
+        pair.daemon(1).send_signal(Signal::CONT).unwrap();
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
-        flows.into_iter().for_each(alive);
+        flows.into_iter().for_each(assert_flow_alive);
     });
 }
 
 #[test]
 fn f_37_all_routes_lost_then_one_returns() {
     within("f_37_all_routes_lost_then_one_returns", || {
-        let mut pair = Pair::up(3);
+        let mut pair = NodePair::start_up(3);
         let events = [0, 1].map(|node| pair.events(node));
-        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
-        thread::sleep(WHILE);
+        let flows =
+            [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), false)];
+        thread::sleep(TRAFFIC_CHECK_TIME);
         for network in [0, 1, 2] {
             pair.lab.black_hole(network).unwrap();
         }
         for node in [0, 1] {
             pair.daemon(node)
-                .wait_for("no route", PATIENCE, |r| r.iter().all(|r| r.state != "up"))
+                .wait_for("no route", TEST_TIMEOUT, |r| r.iter().all(|r| r.state != "up"))
                 .unwrap();
         }
         thread::sleep(lasts(4));
-        let healed = pair.lab.heal(2).unwrap();
+        let healed = pair.lab.heal_network(2).unwrap();
         for node in [0, 1] {
             pair.wait_active(node, 2);
-            let moved = |event: &Event| event.name == "moved" && event.number("to").is_some();
-            let event = events[node].wait_for("a route", healed.wall, PATIENCE, moved).unwrap();
+            let moved =
+                |event: &EventLine| event.name == "moved" && event.u64_field("to").is_some();
+            let event = events[node].wait_for("a route", healed.wall, TEST_TIMEOUT, moved).unwrap();
             let took = event.at.duration_since(healed.wall).unwrap_or_default();
             println!("{} uses the route {took:?} after its return", pair.site.name(node));
             // Heartbeats go out all the time: a detection time, and the machine's own pauses.
-            let bound = common::bound(&pair.active(node).1, &events, healed);
+            let bound = common::max_failover_time(&pair.active(node).1, &events, healed);
             assert!(took <= bound.max(Duration::from_secs(1)), "{took:?}");
         }
-        flows.into_iter().for_each(alive);
+        flows.into_iter().for_each(assert_flow_alive);
     });
 }

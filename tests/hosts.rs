@@ -11,8 +11,8 @@ use std::{
     process::{Child, Stdio},
 };
 
-use common::{Pair, eventually};
-use netft_lab::{Shape, daemon::Settings, in_namespace};
+use common::{NodePair, wait_until};
+use netft_lab::{NetworkLayout, daemon::SiteSettings, in_namespace};
 use rustix::process::{Pid, Signal, kill_process};
 
 const FORMER: &str = "127.0.0.1 localhost\n";
@@ -34,17 +34,17 @@ fn read(file: &Path) -> String {
 #[test]
 fn u18_the_command_writes_and_removes_the_block() {
     in_namespace("u18_the_command_writes_and_removes_the_block", || {
-        let pair = Pair::up(1);
+        let pair = NodePair::start_up(1);
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("hosts");
         fs::write(&file, FORMER).unwrap();
         let netft = |args: &[&str]| {
-            let mut command = pair.site.operator(&pair.lab, 0).unwrap();
+            let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
             command.args(args).arg("--file").arg(&file).output().unwrap()
         };
         let printed = String::from_utf8(netft(&["hosts"]).stdout).unwrap();
         for (node, name) in ["a.netft", "b.netft"].into_iter().enumerate() {
-            let addrs = pair.site.addrs(node);
+            let addrs = pair.site.virtual_addrs(node);
             let lines = format!("{}\t{name}\n{}\t{name}\n", addrs.v4, addrs.v6);
             assert!(printed.contains(&lines), "{printed}");
         }
@@ -64,22 +64,22 @@ fn u18_the_command_writes_and_removes_the_block() {
 #[test]
 fn the_daemon_keeps_the_block_while_it_runs() {
     in_namespace("the_daemon_keeps_the_block_while_it_runs", || {
-        let pair = Pair::prepared(&[Shape::Flat], Settings::default());
+        let pair = NodePair::prepared(&[NetworkLayout::Flat], SiteSettings::default());
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("hosts");
         fs::write(&file, FORMER).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        let mut command = pair.site.daemon(&pair.lab, 0).unwrap();
+        let mut command = pair.site.daemon_command(&pair.lab, 0).unwrap();
         command.arg(format!("--hosts={}", file.display())).stdin(Stdio::null());
         let mut daemon = Guard(command.spawn().unwrap());
         let signal = |signal| {
             let pid = Pid::from_raw(i32::try_from(daemon.0.id()).unwrap()).unwrap();
             kill_process(pid, signal).unwrap();
         };
-        eventually("the name of b", || read(&file).contains("\tb.netft\n"));
-        pair.rewrite(0, "name = \"b\"", "name = \"bee\"");
+        wait_until("the name of b", || read(&file).contains("\tb.netft\n"));
+        pair.rewrite_config(0, "name = \"b\"", "name = \"bee\"");
         signal(Signal::HUP);
-        eventually("the other name of b", || read(&file).contains("\tbee.netft\n"));
+        wait_until("the other name of b", || read(&file).contains("\tbee.netft\n"));
         assert!(!read(&file).contains("\tb.netft\n"));
         signal(Signal::TERM);
         assert!(daemon.0.wait().unwrap().success());

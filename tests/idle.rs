@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use common::{Counts, Pair};
+use common::{NodePair, PairCounters};
 use netft_lab::{
-    daemon::{Event, Settings},
+    daemon::{EventLine, SiteSettings},
     in_namespace,
 };
 
@@ -20,8 +20,11 @@ const SETTLED: Duration = Duration::from_secs(4);
 const WATCHED: Duration = Duration::from_secs(3);
 
 /// Whether something lies unread in a UDP socket of a node (the field `rx_queue` of `proc(5)`).
-fn unread(pair: &Pair, node: usize) -> bool {
-    let table = pair.lab.node(node).run(|| std::fs::read_to_string("/proc/thread-self/net/udp"));
+fn unread(pair: &NodePair, node: usize) -> bool {
+    let table = pair
+        .lab
+        .node_netns(node)
+        .run_inside(|| std::fs::read_to_string("/proc/thread-self/net/udp"));
     let table = table.unwrap();
     let queues = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(4));
     queues.filter_map(|queues| queues.split_once(':')).any(|(_, rx)| rx != "00000000")
@@ -30,11 +33,11 @@ fn unread(pair: &Pair, node: usize) -> bool {
 #[test]
 fn replies_wait_until_an_idle_node_is_awake_and_none_is_missed() {
     in_namespace("replies_wait_until_an_idle_node_is_awake_and_none_is_missed", || {
-        let mut pair = Pair::with(3, Settings::default());
+        let mut pair = NodePair::start_with(3, SiteSettings::default());
         let events = [0, 1].map(|node| pair.events(node));
         thread::sleep(SETTLED);
         let calm = SystemTime::now();
-        let before = Counts::take(&mut pair);
+        let before = PairCounters::take_snapshot(&mut pair);
         let (mut looks, mut waiting) = (0, 0);
         let end = Instant::now() + WATCHED;
         while Instant::now() < end {
@@ -42,17 +45,18 @@ fn replies_wait_until_an_idle_node_is_awake_and_none_is_missed() {
             waiting += u32::from(unread(&pair, 0));
             thread::sleep(Duration::from_millis(5));
         }
-        let counts = Counts::take(&mut pair).since(&before);
+        let counts = PairCounters::take_snapshot(&mut pair).since(&before);
         println!("a reply waits in {waiting} of {looks} looks; {counts:?}");
         // Nearly all the time; one that is taken at once is gone before anybody looks.
         assert!(waiting * 2 > looks, "{waiting} of {looks}");
         for node in [0, 1] {
-            for route in pair.ready(node) {
+            for route in pair.wait_routes_up(node) {
                 let rtt = Duration::from_micros(route.rtt_us.unwrap());
                 assert!(rtt * 2 < Duration::from_millis(route.delay_ms), "no wait is: {route:?}");
             }
-            let seen = events[node].seen();
-            let missed = |event: &Event| event.name == "early-warning" && event.since(calm);
+            let seen = events[node].events_so_far();
+            let missed =
+                |event: &EventLine| event.name == "early-warning" && event.is_at_or_after(calm);
             let starved = seen.iter().any(|event| event.name == "stalled");
             assert!(starved || !seen.iter().any(missed), "{seen:?}");
         }

@@ -15,10 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, WHILE, faults::Dice, number, programs};
+use common::{TEST_TIMEOUT, TRAFFIC_CHECK_TIME, faults::TestRng, number_from_env, programs};
 use netft_lab::{
     Lab,
-    daemon::{Daemon, Settings, Site},
+    daemon::{Daemon, Site, SiteSettings},
     in_namespace_for,
     transfer::Transfer,
 };
@@ -42,9 +42,9 @@ impl Mesh {
     /// took.
     fn up(nodes: usize) -> (Self, Duration) {
         let lab = Lab::new(nodes, NETWORKS).unwrap();
-        let settings = Settings { common: TIMING, ..Settings::default() };
+        let settings = SiteSettings { common: TIMING, ..SiteSettings::default() };
         let site = Site::new(&lab, programs(), settings).unwrap();
-        let daemons = (0..nodes).map(|node| site.start(&lab, node).unwrap()).collect();
+        let daemons = (0..nodes).map(|node| site.start_daemon(&lab, node).unwrap()).collect();
         let started = Instant::now();
         let mut mesh = Self { daemons, site, lab };
         mesh.ready();
@@ -61,21 +61,22 @@ impl Mesh {
     }
 
     fn endpoint(&self, node: usize) -> SocketAddr {
-        self.site.endpoint(&self.lab, node, false).unwrap()
+        self.site.virtual_endpoint(&self.lab, node, false).unwrap()
     }
 
     /// Every node says its number to every other one until all have heard all.
     fn all_reach_all(&self) {
         let open = |node: usize| {
             let endpoint = self.endpoint(node);
-            let socket = self.lab.node(node).run(|| UdpSocket::bind(endpoint)).unwrap();
+            let socket =
+                self.lab.node_netns(node).run_inside(|| UdpSocket::bind(endpoint)).unwrap();
             socket.set_nonblocking(true).unwrap();
             socket
         };
         let sockets: Vec<UdpSocket> = (0..self.nodes()).map(open).collect();
         let ends: Vec<SocketAddr> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
         let mut heard = vec![vec![false; self.nodes()]; self.nodes()];
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let missing = |heard: &[Vec<bool>]| {
             let pairs = (0..heard.len()).flat_map(|a| (0..heard.len()).map(move |b| (a, b)));
             pairs.filter(|(a, b)| a != b && !heard[*a][*b]).collect::<Vec<_>>()
@@ -86,7 +87,7 @@ impl Mesh {
                 // A full queue is tried again.
                 let _ = sockets[from].send_to(&[from as u8], ends[to]);
             }
-            thread::sleep(WHILE / 10);
+            thread::sleep(TRAFFIC_CHECK_TIME / 10);
             for (node, socket) in sockets.iter().enumerate() {
                 let mut word = [0; 8];
                 while let Ok((length, from)) = socket.recv_from(&mut word) {
@@ -100,13 +101,13 @@ impl Mesh {
     }
 
     /// Flows between random pairs.
-    fn flows(&self, count: usize, dice: &mut Dice) -> Vec<Transfer> {
+    fn flows(&self, count: usize, dice: &mut TestRng) -> Vec<Transfer> {
         let nodes = self.nodes() as u64;
         let flow = |_| {
             let from = dice.between(0, nodes);
             let to = (from + dice.between(1, nodes)) % nodes;
             let [from, to] = [from as usize, to as usize];
-            let ends = [from, to].map(|node| (self.lab.node(node), self.endpoint(node)));
+            let ends = [from, to].map(|node| (self.lab.node_netns(node), self.endpoint(node)));
             Transfer::start(ends[0], ends[1], Some(RATE)).unwrap()
         };
         (0..count).map(flow).collect()
@@ -114,7 +115,7 @@ impl Mesh {
 
     /// One network, or one node's part in it, fails for longer than it takes to notice, and comes
     /// back.
-    fn fault(&mut self, dice: &mut Dice) -> &'static str {
+    fn fault(&mut self, dice: &mut TestRng) -> &'static str {
         let nodes = self.nodes() as u64;
         let network = dice.between(0, NETWORKS as u64) as usize;
         let node = dice.between(0, nodes) as usize;
@@ -123,13 +124,14 @@ impl Mesh {
             0 => self.lab.black_hole(network).map(|_| "a network swallows everything"),
             1 => self.lab.cut_carrier(network, node).map(|_| "a node loses a carrier"),
             // With more than two nodes nobody's frames reach `other` there.
-            _ => {
-                self.lab.one_way(network, node, other).map(|_| "a node hears nothing on a network")
-            }
+            _ => self
+                .lab
+                .drop_one_way(network, node, other)
+                .map(|_| "a node hears nothing on a network"),
         };
         let lasts = Duration::from_millis(dice.between(200, 1500));
         thread::sleep(lasts + DETECTION);
-        self.lab.heal(network).unwrap();
+        self.lab.heal_network(network).unwrap();
         self.ready();
         what.unwrap()
     }
@@ -164,7 +166,7 @@ fn all_alive(flows: Vec<Transfer>) {
 fn four_nodes_reach_each_other_and_their_flows_outlive_faults() {
     let name = "four_nodes_reach_each_other_and_their_flows_outlive_faults";
     in_namespace_for(name, Duration::from_secs(120), || {
-        let mut dice = Dice(number("NETFT_SEED", 1));
+        let mut dice = TestRng(number_from_env("NETFT_SEED", 1));
         let (mut mesh, _) = Mesh::up(4);
         mesh.all_reach_all();
         let flows = mesh.flows(6, &mut dice);
@@ -179,11 +181,11 @@ fn four_nodes_reach_each_other_and_their_flows_outlive_faults() {
 #[test]
 #[ignore = "takes NETFT_MINUTES"]
 fn a_large_mesh_bears_random_faults() {
-    let nodes = number("NETFT_NODES", 16) as usize;
-    let span = Duration::from_secs(60 * number("NETFT_MINUTES", 10));
+    let nodes = number_from_env("NETFT_NODES", 16) as usize;
+    let span = Duration::from_secs(60 * number_from_env("NETFT_MINUTES", 10));
     let limit = span * 2 + Duration::from_secs(300);
     in_namespace_for("a_large_mesh_bears_random_faults", limit, || {
-        let mut dice = Dice(number("NETFT_SEED", 1));
+        let mut dice = TestRng(number_from_env("NETFT_SEED", 1));
         let (mut mesh, took) = Mesh::up(nodes);
         println!("{nodes} nodes: every route up {took:?} after the last start");
         assert!(took <= Duration::from_secs(10), "{took:?}");
@@ -194,7 +196,8 @@ fn a_large_mesh_bears_random_faults() {
         let spans: Vec<_> = (0..3).map(|_| mesh.cost(Duration::from_secs(10))).collect();
         let cost = spans.iter().min_by(|a, b| mean(a).total_cmp(&mean(b))).unwrap();
         let (mean, most) = (mean(cost), cost.iter().copied().fold(0.0, f64::max));
-        let memory: Vec<u64> = mesh.daemons.iter().map(|d| d.memory().unwrap() >> 10).collect();
+        let memory: Vec<u64> =
+            mesh.daemons.iter().map(|d| d.anonymous_memory().unwrap() >> 10).collect();
         println!(
             "idle: {mean:.2} % of a core per node, at most {most:.2} %; {} KiB of memory",
             memory.iter().max().unwrap(),

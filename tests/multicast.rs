@@ -17,8 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, WHILE, eventually, three::Three};
-use netft_lab::{daemon::ADAPTER, in_namespace};
+use common::{TEST_TIMEOUT, TRAFFIC_CHECK_TIME, three_nodes::NodeTriple, wait_until};
+use netft_lab::{daemon::ADAPTER_NAME, in_namespace};
 use socket2::{Domain, InterfaceIndexOrAddress, SockRef, Socket, Type};
 
 const PORT: u16 = 5353;
@@ -30,10 +30,10 @@ trait Groups {
     fn listen(&self, node: usize, group: IpAddr) -> Listener;
 }
 
-impl Groups for Three {
+impl Groups for NodeTriple {
     /// The adapter's number at a node.
     fn scope(&self, node: usize) -> u32 {
-        match self.site.endpoint(&self.lab, node, true).unwrap() {
+        match self.site.virtual_endpoint(&self.lab, node, true).unwrap() {
             SocketAddr::V6(v6) => v6.scope_id(),
             SocketAddr::V4(_) => unreachable!("an IPv6 address was asked for"),
         }
@@ -42,13 +42,13 @@ impl Groups for Three {
     /// A socket that sends to `group` on the adapter, as programs do: it names the interface, and
     /// no route is needed.
     fn sender(&self, node: usize, group: IpAddr) -> UdpSocket {
-        let (addrs, scope) = (self.site.addrs(node), self.scope(node));
-        self.lab.node(node).run(|| {
+        let (addrs, scope) = (self.site.virtual_addrs(node), self.scope(node));
+        self.lab.node_netns(node).run_inside(|| {
             let socket = match group {
                 IpAddr::V4(v4) if v4.is_broadcast() => {
                     let socket = UdpSocket::bind((addrs.v4, 0)).unwrap();
                     socket.set_broadcast(true).unwrap();
-                    SockRef::from(&socket).bind_device(Some(ADAPTER.as_bytes())).unwrap();
+                    SockRef::from(&socket).bind_device(Some(ADAPTER_NAME.as_bytes())).unwrap();
                     socket
                 }
                 IpAddr::V4(_) => {
@@ -69,7 +69,7 @@ impl Groups for Three {
 
     fn listen(&self, node: usize, group: IpAddr) -> Listener {
         let scope = self.scope(node);
-        let socket = self.lab.node(node).run(|| {
+        let socket = self.lab.node_netns(node).run_inside(|| {
             let socket = Socket::new(Domain::for_address((group, PORT).into()), Type::DGRAM, None);
             let socket = socket.unwrap();
             socket.set_reuse_address(true).unwrap();
@@ -156,7 +156,7 @@ fn send(socket: &UdpSocket, numbers: std::ops::Range<u64>, len: usize) {
 #[test]
 fn every_other_node_gets_multicast_and_broadcast_once() {
     in_namespace("every_other_node_gets_multicast_and_broadcast_once", || {
-        let three = Three::up("");
+        let three = NodeTriple::start_up("");
         // The last ones are fragments on the adapter.
         for (group, len) in [
             ("224.0.0.251", 64),
@@ -171,10 +171,10 @@ fn every_other_node_gets_multicast_and_broadcast_once() {
             let others = [1, 2].map(|node| three.listen(node, group));
             send(&three.sender(0, group), 0..20, len);
             let all = || others.iter().all(|listener| listener.count() == 20);
-            eventually(&format!("{group} with {len} bytes at both"), all);
+            wait_until(&format!("{group} with {len} bytes at both"), all);
             // Time for copies that must not come.
-            thread::sleep(WHILE / 2);
-            let addrs = three.site.addrs(0);
+            thread::sleep(TRAFFIC_CHECK_TIME / 2);
+            let addrs = three.site.virtual_addrs(0);
             let from = if group.is_ipv4() { addrs.v4.into() } else { addrs.v6.into() };
             for listener in &others {
                 assert_eq!(listener.numbers(from), (0..20).collect::<Vec<_>>(), "{group}");
@@ -187,23 +187,24 @@ fn every_other_node_gets_multicast_and_broadcast_once() {
 #[test]
 fn what_is_above_the_bound_is_dropped_and_counted() {
     in_namespace("what_is_above_the_bound_is_dropped_and_counted", || {
-        let three = Three::up("[adapter]\nmulticast = 1\n");
+        let three = NodeTriple::start_up("[adapter]\nmulticast = 1\n");
         let group = Ipv4Addr::new(224, 0, 0, 251).into();
         let others = [1, 2].map(|node| three.listen(node, group));
         let socket = three.sender(0, group);
         send(&socket, 0..200, 64);
         let counted = |count: usize| three.drops(0, "multicast_rate") as usize + count == 200;
-        eventually("all 200 accounted for", || others.iter().all(|other| counted(other.count())));
+        wait_until("all 200 accounted for", || others.iter().all(|other| counted(other.count())));
         // A burst is a super-packet; the few seconds this may take add some.
         assert!((64..100).contains(&others[0].count()), "{}", others[0].count());
 
         // Off at the receiver: it takes none. Off at the sender: none goes.
         let reload = |node: usize, from: &str, to: &str| {
-            let path = three.site.config(node);
+            let path = three.site.config_path(node);
             let text = std::fs::read_to_string(&path).unwrap();
             assert!(text.contains(from));
             std::fs::write(&path, text.replace(from, to)).unwrap();
-            let output = three.site.operator(&three.lab, node).unwrap().arg("reload").output();
+            let output =
+                three.site.operator_command(&three.lab, node).unwrap().arg("reload").output();
             let output = output.unwrap();
             assert!(output.status.success(), "{output:?}");
         };
@@ -212,14 +213,14 @@ fn what_is_above_the_bound_is_dropped_and_counted() {
         let before = [0, 1].map(|other: usize| others[other].count());
         let refused = three.drops(1, "inner_destination");
         send(&socket, 1000..1010, 64);
-        eventually("ten at the third", || others[1].count() == before[1] + 10);
-        eventually("ten refused", || three.drops(1, "inner_destination") == refused + 10);
+        wait_until("ten at the third", || others[1].count() == before[1] + 10);
+        wait_until("ten refused", || three.drops(1, "inner_destination") == refused + 10);
         assert_eq!(others[0].count(), before[0]);
         reload(0, "multicast = 100000\n", "multicast = 0\n");
         let unsent = three.drops(0, "no_peer");
         send(&socket, 2000..2010, 64);
-        eventually("ten that stay", || three.drops(0, "no_peer") >= unsent + 10);
-        thread::sleep(WHILE / 2);
+        wait_until("ten that stay", || three.drops(0, "no_peer") >= unsent + 10);
+        thread::sleep(TRAFFIC_CHECK_TIME / 2);
         assert_eq!(others[1].count(), before[1] + 10);
     });
 }
@@ -227,7 +228,7 @@ fn what_is_above_the_bound_is_dropped_and_counted() {
 #[test]
 fn a_failover_in_between_loses_none() {
     in_namespace("a_failover_in_between_loses_none", || {
-        let mut three = Three::up("[adapter]\nmulticast = 10000\n");
+        let mut three = NodeTriple::start_up("[adapter]\nmulticast = 10000\n");
         let group = Ipv4Addr::new(239, 192, 7, 7).into();
         let others = [1, 2].map(|node| three.listen(node, group));
         let socket = three.sender(0, group);
@@ -245,23 +246,23 @@ fn a_failover_in_between_loses_none() {
                 number
             }
         });
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         three.lab.black_hole(0).unwrap();
         // Network 0 is preferred: both flows leave it.
-        let away = three.lab.v4(0, 0);
+        let away = three.lab.node_ipv4(0, 0);
         three.daemons[0]
-            .wait_for("both peers on the other network", PATIENCE, |routes| {
+            .wait_for("both peers on the other network", TEST_TIMEOUT, |routes| {
                 let mut active = routes.iter().filter(|route| route.active);
                 active.clone().count() == 2
-                    && active.all(|route| route.local() != Some(away.into()))
+                    && active.all(|route| route.local_address() != Some(away.into()))
             })
             .unwrap();
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         over.store(true, Relaxed);
         let sent = sender.join().unwrap();
-        eventually("all at both", || others.iter().all(|other| other.count() as u64 == sent));
-        thread::sleep(WHILE / 2);
-        let from = three.site.addrs(0).v4.into();
+        wait_until("all at both", || others.iter().all(|other| other.count() as u64 == sent));
+        thread::sleep(TRAFFIC_CHECK_TIME / 2);
+        let from = three.site.virtual_addrs(0).v4.into();
         for listener in &others {
             assert_eq!(listener.numbers(from), (0..sent).collect::<Vec<_>>());
         }

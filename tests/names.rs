@@ -6,22 +6,22 @@ mod common;
 
 use std::{fs, path::PathBuf, process::Command};
 
-use common::{PATIENCE, Pair, eventually};
+use common::{NodePair, TEST_TIMEOUT, wait_until};
 use netft_lab::{
-    Moment, Scratch,
-    daemon::{Route, Settings},
+    Moment, ScratchDir,
+    daemon::{RouteRow, SiteSettings},
     in_namespace,
 };
 
 /// The file every resolver of this mount namespace reads.
 struct Hosts {
     file: PathBuf,
-    _scratch: Scratch,
+    _scratch: ScratchDir,
 }
 
 impl Hosts {
     fn mounted() -> Self {
-        let scratch = Scratch::new("hosts").unwrap();
+        let scratch = ScratchDir::new("hosts").unwrap();
         let file = scratch.path().join("hosts");
         fs::write(&file, "127.0.0.1 localhost\n").unwrap();
         // Nobody listens there: a name that is not in the file fails at once.
@@ -44,24 +44,27 @@ fn peers_are_found_by_name_and_followed_when_they_are_lost() {
     in_namespace("peers_are_found_by_name_and_followed_when_they_are_lost", || {
         let hosts = Hosts::mounted();
         let common = "[failover]\nhold = 300\n";
-        let mut pair = Pair::prepared_for(2, Settings { known: 1, common, ..Settings::default() });
-        pair.rewrite(0, "[\"10.1.0.2\"]", "[\"b.test\"]");
-        pair.rewrite(1, "[\"10.1.0.1\"]", "[\"a.test:3343\"]");
+        let mut pair = NodePair::prepared_for(
+            2,
+            SiteSettings { listed_networks: 1, common, ..SiteSettings::default() },
+        );
+        pair.rewrite_config(0, "[\"10.1.0.2\"]", "[\"b.test\"]");
+        pair.rewrite_config(1, "[\"10.1.0.1\"]", "[\"a.test:3343\"]");
         let begin = Moment::now();
         pair.start(0);
         pair.start(1);
         let listens = |node: usize| pair.daemons[node].as_ref().unwrap().routes().is_ok();
-        eventually("both listen", || listens(0) && listens(1));
+        wait_until("both listen", || listens(0) && listens(1));
         let events = [0, 1].map(|node| pair.events(node));
         for events in &events {
             // No name is no reason to end.
-            let failed = |event: &netft_lab::daemon::Event| event.name == "name-failed";
-            events.wait_for("a name that fails", begin.wall, PATIENCE, failed).unwrap();
+            let failed = |event: &netft_lab::daemon::EventLine| event.name == "name-failed";
+            events.wait_for("a name that fails", begin.wall, TEST_TIMEOUT, failed).unwrap();
         }
         assert!(pair.daemon(0).routes().unwrap().is_empty());
         hosts.say("10.1.0.2 b.test\n10.1.0.1 a.test\n");
         for node in [0, 1] {
-            let routes = pair.ready(node);
+            let routes = pair.wait_routes_up(node);
             assert_eq!(routes.len(), 2, "the other was told: {routes:?}");
         }
 
@@ -69,13 +72,13 @@ fn peers_are_found_by_name_and_followed_when_they_are_lost() {
         hosts.say("10.1.0.2 a-former-b.test\n10.1.0.77 b.test\n10.1.0.1 a.test\n");
         pair.lab.black_hole(0).unwrap();
         pair.lab.black_hole(1).unwrap();
-        let there = |routes: &[Route]| {
+        let there = |routes: &[RouteRow]| {
             routes.iter().any(|route| route.real_remote.starts_with("10.1.0.77"))
         };
-        pair.daemon(0).wait_for("a route to the new address", PATIENCE, there).unwrap();
-        pair.lab.heal(0).unwrap();
-        pair.lab.heal(1).unwrap();
-        eventually("it is back", || {
+        pair.daemon(0).wait_for("a route to the new address", TEST_TIMEOUT, there).unwrap();
+        pair.lab.heal_network(0).unwrap();
+        pair.lab.heal_network(1).unwrap();
+        wait_until("it is back", || {
             let routes = pair.daemons[0].as_ref().unwrap().routes().unwrap();
             routes.iter().filter(|route| route.state == "up").count() == 2
         });

@@ -7,11 +7,11 @@ mod common;
 
 use std::{net::Ipv4Addr, process::Command, thread};
 
-use common::{PATIENCE, Pair, RATE, WHILE, alive};
+use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
 use netft_lab::{
-    Lab, Moment, Shape,
+    Lab, Moment, NetworkLayout,
     capture::Capture,
-    daemon::{Events, Route, Settings},
+    daemon::{EventFollower, RouteRow, SiteSettings},
     in_namespace,
 };
 
@@ -23,52 +23,53 @@ const HEADERS: usize = 14 + 20 + 8;
 
 /// Two nodes with a router between that hides the first; `known`: the other one's config has the
 /// address that leads nowhere.
-fn hidden(known: bool) -> Option<Pair> {
+fn hidden(known: bool) -> Option<NodePair> {
     hidden_with(|line| if known { line.to_owned() } else { String::new() })
 }
 
 /// The same; `other` stands in the other one's config instead of that address.
-fn hidden_with(other: impl Fn(&str) -> String) -> Option<Pair> {
+fn hidden_with(other: impl Fn(&str) -> String) -> Option<NodePair> {
     if Command::new("nft").arg("--version").output().is_err() {
         eprintln!("skipped: nft is not installed");
         return None;
     }
-    let mut pair = Pair::prepared(&[Shape::Routed], Settings::default());
-    pair.lab.hide(0, 40_000..=40_099).unwrap();
-    let line = format!("addresses = [\"{}\"]\n", pair.lab.v4(0, INSIDE));
-    pair.rewrite(OUTSIDE, &line, &other(&line));
+    let mut pair = NodePair::prepared(&[NetworkLayout::Routed], SiteSettings::default());
+    pair.lab.enable_nat(0, 40_000..=40_099).unwrap();
+    let line = format!("addresses = [\"{}\"]\n", pair.lab.node_ipv4(0, INSIDE));
+    pair.rewrite_config(OUTSIDE, &line, &other(&line));
     for node in [OUTSIDE, INSIDE] {
         pair.start(node);
     }
     for node in [OUTSIDE, INSIDE] {
-        let up = |routes: &[Route]| routes.iter().any(|route| route.active && route.state == "up");
-        pair.daemon(node).wait_for("a route through the router", PATIENCE, up).unwrap();
+        let up =
+            |routes: &[RouteRow]| routes.iter().any(|route| route.active && route.state == "up");
+        pair.daemon(node).wait_for("a route through the router", TEST_TIMEOUT, up).unwrap();
     }
     Some(pair)
 }
 
 /// The route to the mapped address at the node outside.
-fn mapped(pair: &mut Pair) -> Route {
+fn mapped(pair: &mut NodePair) -> RouteRow {
     let routes = pair.daemon(OUTSIDE).routes().unwrap();
     routes.into_iter().find(|route| route.active).unwrap()
 }
 
-fn ends(route: &Route) -> (Ipv4Addr, u16) {
+fn ends(route: &RouteRow) -> (Ipv4Addr, u16) {
     let (address, port) = route.real_remote.rsplit_once(':').unwrap();
     (address.parse().unwrap(), port.parse().unwrap())
 }
 
 /// Waits until a route leads to another address of the peer, and says which.
-fn adopted(events: &Events, since: Moment) -> (u64, String) {
-    let told = |event: &netft_lab::daemon::Event| event.name == "address-adopted";
-    let event = events.wait_for("an adopted address", since.wall, PATIENCE, told).unwrap();
+fn adopted(events: &EventFollower, since: Moment) -> (u64, String) {
+    let told = |event: &netft_lab::daemon::EventLine| event.name == "address-learned";
+    let event = events.wait_for("an adopted address", since.wall, TEST_TIMEOUT, told).unwrap();
     let after = event.at.duration_since(since.wall).unwrap_or_default();
     println!("adopted {after:?} after the mapping changed");
-    (event.number("route").unwrap(), event.text("to").unwrap().to_owned())
+    (event.u64_field("route").unwrap(), event.str_field("to").unwrap().to_owned())
 }
 
-fn counter(pair: &mut Pair, name: &str) -> u64 {
-    pair.daemon(OUTSIDE).get("/v1/status").unwrap()["counters"][name].as_u64().unwrap()
+fn counter(pair: &mut NodePair, name: &str) -> u64 {
+    pair.daemon(OUTSIDE).get_json("/v1/status").unwrap()["counters"][name].as_u64().unwrap()
 }
 
 #[test]
@@ -80,9 +81,9 @@ fn a_node_behind_a_nat_dials_out_and_data_goes_both_ways() {
             let (address, port) = ends(&route);
             assert_eq!(address, pair.lab.outer_address(0));
             assert!((40_000..40_100).contains(&port), "{route:?}");
-            alive(pair.transfer(INSIDE, Some(RATE), false));
-            alive(pair.transfer(OUTSIDE, Some(RATE), false));
-            let mut shown = pair.site.operator(&pair.lab, OUTSIDE).unwrap();
+            assert_flow_alive(pair.transfer(INSIDE, Some(TEST_RATE), false));
+            assert_flow_alive(pair.transfer(OUTSIDE, Some(TEST_RATE), false));
+            let mut shown = pair.site.operator_command(&pair.lab, OUTSIDE).unwrap();
             let shown = shown.args(["routes", "--json"]).output().unwrap();
             let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
             let rows = shown["routes"].as_array().unwrap();
@@ -90,7 +91,7 @@ fn a_node_behind_a_nat_dials_out_and_data_goes_both_ways() {
             let up: Vec<_> = rows.iter().filter(|row| row["state"] == "up").collect();
             assert_eq!((rows.len(), up.len()), (2, 1), "{shown}");
             assert_eq!(up[0]["real_remote"], route.real_remote, "{shown}");
-            assert_eq!(up[0]["attributes"], 0x8000_0010_u32, "cross-subnet, adopted: {shown}");
+            assert_eq!(up[0]["attributes"], 0x8000_0010_u32, "cross-subnet, learned: {shown}");
             assert_eq!(pair.daemon(INSIDE).routes().unwrap().len(), 1);
         }
     });
@@ -102,8 +103,8 @@ fn f_27_a_route_follows_the_mapping_and_no_flow_breaks() {
         let Some(mut pair) = hidden(false) else { return };
         let events = pair.events(OUTSIDE);
         let (before, outer) = (mapped(&mut pair), pair.lab.outer_address(0));
-        let flows = [INSIDE, OUTSIDE].map(|node| pair.transfer(node, Some(RATE), false));
-        thread::sleep(WHILE);
+        let flows = [INSIDE, OUTSIDE].map(|node| pair.transfer(node, Some(TEST_RATE), false));
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let [.., host] = outer.octets();
         let [a, b, c, _] = outer.octets();
         let other = Ipv4Addr::new(a, b, c, host - 1);
@@ -111,9 +112,9 @@ fn f_27_a_route_follows_the_mapping_and_no_flow_breaks() {
         let mut last = (outer, ends(&before).1);
         for (turn, outside) in [outer, other, outer].into_iter().enumerate() {
             let first = 50_000 + 100 * u16::try_from(turn).unwrap();
-            pair.lab.hide(0, first..=first + 99).unwrap();
+            pair.lab.enable_nat(0, first..=first + 99).unwrap();
             let since = Moment::now();
-            pair.lab.forget_mappings(0, last.0, outside).unwrap();
+            pair.lab.reset_nat_mappings(0, last.0, outside).unwrap();
             let (id, to) = adopted(&events, since);
             assert_eq!(id, before.id, "the same route, no other one");
             let route = mapped(&mut pair);
@@ -122,10 +123,10 @@ fn f_27_a_route_follows_the_mapping_and_no_flow_breaks() {
             assert_eq!(address, outside);
             assert!((first..first + 100).contains(&port), "{route:?}");
             last = (address, port);
-            thread::sleep(WHILE);
+            thread::sleep(TRAFFIC_CHECK_TIME);
         }
         for flow in flows {
-            alive(flow);
+            assert_flow_alive(flow);
         }
         // No route was made beside it, and it never went down.
         let routes = pair.daemon(OUTSIDE).routes().unwrap();
@@ -138,21 +139,21 @@ fn f_27_a_route_follows_the_mapping_and_no_flow_breaks() {
 #[test]
 fn the_node_outside_may_ask_for_quic() {
     in_namespace("the_node_outside_may_ask_for_quic", || {
-        let Some(mut pair) = hidden_with(|_| "carrier = \"quic\"\n".to_owned()) else { return };
+        let Some(mut pair) = hidden_with(|_| "transport = \"quic\"\n".to_owned()) else { return };
         for node in [OUTSIDE, INSIDE] {
-            let quic = |pair: &mut Pair| {
-                let answer = pair.daemon(node).get("/v1/routes").unwrap();
+            let quic = |pair: &mut NodePair| {
+                let answer = pair.daemon(node).get_json("/v1/routes").unwrap();
                 let rows = answer["routes"].as_array().unwrap().clone();
-                rows.iter().any(|row| row["active"] == true && row["carrier"] == "quic")
+                rows.iter().any(|row| row["active"] == true && row["transport"] == "quic")
             };
-            let deadline = std::time::Instant::now() + PATIENCE;
+            let deadline = std::time::Instant::now() + TEST_TIMEOUT;
             while !quic(&mut pair) {
                 assert!(std::time::Instant::now() < deadline, "no data over QUIC");
-                thread::sleep(WHILE / 5);
+                thread::sleep(TRAFFIC_CHECK_TIME / 5);
             }
         }
-        alive(pair.transfer(INSIDE, Some(RATE), false));
-        alive(pair.transfer(OUTSIDE, Some(RATE), false));
+        assert_flow_alive(pair.transfer(INSIDE, Some(TEST_RATE), false));
+        assert_flow_alive(pair.transfer(OUTSIDE, Some(TEST_RATE), false));
     });
 }
 
@@ -164,20 +165,25 @@ fn either_end_may_start_again() {
             pair.daemons[node] = None;
             pair.start(node);
             for node in [OUTSIDE, INSIDE] {
-                let up = |routes: &[Route]| {
+                let up = |routes: &[RouteRow]| {
                     routes.iter().any(|route| route.active && route.state == "up")
                 };
-                pair.daemon(node).wait_for("a route again", PATIENCE, up).unwrap();
+                pair.daemon(node).wait_for("a route again", TEST_TIMEOUT, up).unwrap();
             }
-            alive(pair.transfer(INSIDE, Some(RATE), false));
-            alive(pair.transfer(OUTSIDE, Some(RATE), false));
+            assert_flow_alive(pair.transfer(INSIDE, Some(TEST_RATE), false));
+            assert_flow_alive(pair.transfer(OUTSIDE, Some(TEST_RATE), false));
         }
     });
 }
 
 /// IPv4 frames with netft's own packets from node 0, with another source, put right (RFC 1071).
-fn from_elsewhere(frames: &[Vec<u8>], pair: &Pair, source: Ipv4Addr, port: u16) -> Vec<Vec<u8>> {
-    let (own, there) = (pair.lab.v4(0, INSIDE).octets(), Lab::mac(0, OUTSIDE));
+fn from_elsewhere(
+    frames: &[Vec<u8>],
+    pair: &NodePair,
+    source: Ipv4Addr,
+    port: u16,
+) -> Vec<Vec<u8>> {
+    let (own, there) = (pair.lab.node_ipv4(0, INSIDE).octets(), Lab::nic_mac(0, OUTSIDE));
     let ours = |frame: &&Vec<u8>| {
         frame.len() > HEADERS
             && frame[12..15] == [8, 0, 0x45]
@@ -210,28 +216,28 @@ fn s_09_what_others_send_from_elsewhere_moves_no_route() {
         let Some(mut pair) = hidden(false) else { return };
         let events = pair.events(OUTSIDE);
         let before = mapped(&mut pair);
-        let flow = pair.transfer(OUTSIDE, Some(RATE / 5), false);
+        let flow = pair.transfer(OUTSIDE, Some(TEST_RATE / 5), false);
         let since = Moment::now();
         let [a, b, c, _] = pair.lab.outer_address(0).octets();
         let third = Ipv4Addr::new(a, b, c, 77);
-        let door = Capture::start(pair.lab.switch(0), &Lab::port(OUTSIDE)).unwrap();
+        let door = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(OUTSIDE)).unwrap();
 
         // What was delivered: the replay window knows it.
-        let inside = Capture::start(pair.lab.switch(0), &Lab::port(INSIDE)).unwrap();
-        thread::sleep(2 * WHILE);
+        let inside = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(INSIDE)).unwrap();
+        thread::sleep(2 * TRAFFIC_CHECK_TIME);
         let (seen, _) = inside.finish();
         let copies = from_elsewhere(&seen, &pair, third, 3343);
         assert!(copies.len() > 10, "{} packets seen", copies.len());
         let (asked, replayed) =
             (counter(&mut pair, "challenges_sent"), pair.drops(OUTSIDE, "replayed"));
-        copies.iter().for_each(|copy| door.inject(copy).unwrap());
+        copies.iter().for_each(|copy| door.inject_frame(copy).unwrap());
         eventually_counted(&mut pair, replayed + copies.len() as u64 / 2);
         assert_eq!(counter(&mut pair, "challenges_sent"), asked, "nothing strayed");
 
         // What never arrived is fresh: its sender is asked where it seems to be, and is not there.
-        let inside = Capture::start(pair.lab.switch(0), &Lab::port(INSIDE)).unwrap();
-        pair.lab.let_out(0, false).unwrap();
-        thread::sleep(WHILE);
+        let inside = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(INSIDE)).unwrap();
+        pair.lab.set_outbound_open(0, false).unwrap();
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let fresh = from_elsewhere(&inside.finish().0, &pair, third, 3343);
         assert!(!fresh.is_empty());
         let mut forged = fresh.clone();
@@ -240,9 +246,9 @@ fn s_09_what_others_send_from_elsewhere_moves_no_route() {
             packet[last] ^= 1;
         }
         let broken = pair.drops(OUTSIDE, "not_authentic");
-        forged.iter().for_each(|packet| door.inject(packet).unwrap());
-        fresh.iter().for_each(|packet| door.inject(packet).unwrap());
-        thread::sleep(WHILE);
+        forged.iter().for_each(|packet| door.inject_frame(packet).unwrap());
+        fresh.iter().for_each(|packet| door.inject_frame(packet).unwrap());
+        thread::sleep(TRAFFIC_CHECK_TIME);
         assert!(pair.drops(OUTSIDE, "not_authentic") > broken);
         assert!(counter(&mut pair, "challenges_sent") > asked, "a question went there");
         assert_eq!(mapped_or_last(&mut pair, before.id).real_remote, before.real_remote);
@@ -254,27 +260,27 @@ fn s_09_what_others_send_from_elsewhere_moves_no_route() {
         let smallest = fresh.iter().map(Vec::len).min().unwrap();
         assert!(questions.iter().all(|length| *length < smallest), "{questions:?}, {smallest}");
 
-        pair.lab.let_out(0, true).unwrap();
-        alive(flow);
+        pair.lab.set_outbound_open(0, true).unwrap();
+        assert_flow_alive(flow);
         let route = mapped(&mut pair);
         assert_eq!((route.id, &route.real_remote), (before.id, &before.real_remote));
-        let seen = events.seen();
-        let told = seen.iter().filter(|event| event.since(since.wall));
-        assert_eq!(told.filter(|event| event.name == "address-adopted").count(), 0);
+        let seen = events.events_so_far();
+        let told = seen.iter().filter(|event| event.is_at_or_after(since.wall));
+        assert_eq!(told.filter(|event| event.name == "address-learned").count(), 0);
     });
 }
 
 /// A route at the node outside, whatever its state.
-fn mapped_or_last(pair: &mut Pair, id: u64) -> Route {
+fn mapped_or_last(pair: &mut NodePair, id: u64) -> RouteRow {
     let routes = pair.daemon(OUTSIDE).routes().unwrap();
     routes.into_iter().find(|route| route.id == id).unwrap()
 }
 
 /// Waits until so many replayed packets are counted.
-fn eventually_counted(pair: &mut Pair, least: u64) {
-    let deadline = std::time::Instant::now() + PATIENCE;
+fn eventually_counted(pair: &mut NodePair, least: u64) {
+    let deadline = std::time::Instant::now() + TEST_TIMEOUT;
     while pair.drops(OUTSIDE, "replayed") < least {
         assert!(std::time::Instant::now() < deadline, "waited in vain for {least} replays");
-        thread::sleep(WHILE / 25);
+        thread::sleep(TRAFFIC_CHECK_TIME / 25);
     }
 }

@@ -4,34 +4,38 @@
 
 mod common;
 
-use common::{Pair, eventually, three::Three};
+use common::{NodePair, three_nodes::NodeTriple, wait_until};
 use netft_lab::{
-    daemon::{Daemon, Settings},
+    daemon::{Daemon, SiteSettings},
     in_namespace,
 };
 use serde_json::Value;
 
 /// One address per peer is configured, and no network.
-const BARE: Settings<'static> =
-    Settings { six: false, known: 1, common: "[failover]\nhold = 300\n", each: &[] };
+const BARE: SiteSettings<'static> = SiteSettings {
+    ipv6: false,
+    listed_networks: 1,
+    common: "[failover]\nhold = 300\n",
+    per_node: &[],
+};
 
 /// A node's row of a network; null while it has none.
 fn network(daemon: &Daemon, prefix: &str) -> Value {
-    let Ok(answer) = daemon.get("/v1/networks") else { return Value::Null };
+    let Ok(answer) = daemon.get_json("/v1/networks") else { return Value::Null };
     let rows = answer["networks"].as_array().unwrap();
     rows.iter().find(|row| row["prefix"] == prefix).cloned().unwrap_or_default()
 }
 
-fn become_(pair: &Pair, prefix: &str, state: &str) -> Value {
+fn become_(pair: &NodePair, prefix: &str, state: &str) -> Value {
     let daemon = pair.daemons[0].as_ref().unwrap();
-    eventually(&format!("{prefix} {state}"), || network(daemon, prefix)["state"] == state);
+    wait_until(&format!("{prefix} {state}"), || network(daemon, prefix)["state"] == state);
     network(daemon, prefix)
 }
 
 #[test]
 fn u_28_networks_go_down_and_come_back_as_they_were() {
     in_namespace("u_28_networks_go_down_and_come_back_as_they_were", || {
-        let pair = Pair::with(3, BARE);
+        let pair = NodePair::start_with(3, BARE);
         for (place, prefix) in ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"].iter().enumerate() {
             let row = become_(&pair, prefix, "up");
             assert_eq!(row["role"], "cluster", "{row}");
@@ -40,7 +44,7 @@ fn u_28_networks_go_down_and_come_back_as_they_were() {
             assert_eq!((&own["node"], &own["state"]), (&"a".into(), &"up".into()));
             assert_eq!(own["interface"], format!("eth{place}"));
             assert_eq!((&far["node"], &far["state"]), (&"b".into(), &"up".into()));
-            assert_eq!(far["address"], pair.lab.v4(place, 1).to_string());
+            assert_eq!(far["address"], pair.lab.node_ipv4(place, 1).to_string());
         }
         // The other family on the same wires.
         become_(&pair, "fd00:1::/64", "up");
@@ -51,7 +55,7 @@ fn u_28_networks_go_down_and_come_back_as_they_were() {
         assert_eq!(row["interfaces"][1]["state"], "unreachable", "{row}");
         become_(&pair, "fd00:1::/64", "down");
         become_(&pair, "10.2.0.0/24", "up");
-        pair.lab.heal(0).unwrap();
+        pair.lab.heal_network(0).unwrap();
         become_(&pair, "10.1.0.0/24", "up");
 
         let before = become_(&pair, "10.2.0.0/24", "up");
@@ -63,7 +67,7 @@ fn u_28_networks_go_down_and_come_back_as_they_were() {
         pair.lab.add_nic(1, 0).unwrap();
         assert_eq!(become_(&pair, "10.2.0.0/24", "up")["metric"], before["metric"]);
 
-        let mut shown = pair.site.operator(&pair.lab, 0).unwrap();
+        let mut shown = pair.site.operator_command(&pair.lab, 0).unwrap();
         let shown = String::from_utf8(shown.arg("networks").output().unwrap().stdout).unwrap();
         let line = shown.lines().find(|line| line.starts_with("10.3.0.0/24")).unwrap();
         assert!(line.contains(" up ") && line.contains(" eth2 "), "{shown}");
@@ -73,11 +77,11 @@ fn u_28_networks_go_down_and_come_back_as_they_were() {
 #[test]
 fn a_network_that_reaches_one_of_two_is_partitioned() {
     in_namespace("a_network_that_reaches_one_of_two_is_partitioned", || {
-        let three = Three::up("");
-        three.lab.one_way(0, 0, 2).unwrap();
+        let three = NodeTriple::start_up("");
+        three.lab.drop_one_way(0, 0, 2).unwrap();
         let state = |node: usize| network(&three.daemons[node], "10.1.0.0/24")["state"].clone();
         // What is sent to node 2 vanishes, whoever sends it.
-        eventually("a partition, and one node cut off", || {
+        wait_until("a partition, and one node cut off", || {
             [0, 1, 2].map(state) == ["partitioned", "partitioned", "down"]
         });
         let row = network(&three.daemons[0], "10.1.0.0/24");
@@ -85,7 +89,7 @@ fn a_network_that_reaches_one_of_two_is_partitioned() {
             row["interfaces"].as_array().unwrap().iter().map(|one| &one["state"]).collect();
         assert_eq!(states, ["unreachable", "up", "unreachable"], "{row}");
         assert_eq!(network(&three.daemons[0], "10.2.0.0/24")["state"], "up");
-        three.lab.heal(0).unwrap();
-        eventually("one network again", || [0, 1, 2].map(state) == ["up"; 3]);
+        three.lab.heal_network(0).unwrap();
+        wait_until("one network again", || [0, 1, 2].map(state) == ["up"; 3]);
     });
 }

@@ -16,15 +16,15 @@ use std::{
 };
 
 use common::{
-    Counts, Pair,
-    faults::{Dice, Kind},
-    number,
+    NodePair, PairCounters,
+    faults::{FaultKind, TestRng},
+    number_from_env,
 };
 use netft_lab::{
     Moment,
-    daemon::{Events, Settings},
+    daemon::{EventFollower, SiteSettings},
     in_namespace, in_namespace_for,
-    probe::Log,
+    probe::ProbeLog,
 };
 
 /// How long faults last, from and to, milliseconds.
@@ -47,10 +47,10 @@ const SLACK: u32 = 4;
 /// One fault, and what was counted when it began.
 struct Fault {
     number: u64,
-    kind: Kind,
+    kind: FaultKind,
     network: usize,
     at: Moment,
-    counts: Counts,
+    counts: PairCounters,
     /// How long it lasted, and what came before.
     story: String,
 }
@@ -65,11 +65,11 @@ struct Felt {
 }
 
 /// `faults` faults of `kinds` in turn, each as long as the dice say within `lasts`.
-fn nothing_is_lost(kinds: &[Kind], lasts: Lasts, faults: u64) {
+fn nothing_is_lost(kinds: &[FaultKind], lasts: Lasts, faults: u64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    let mut dice = Dice(number("NETFT_SEED", now));
+    let mut dice = TestRng(number_from_env("NETFT_SEED", now));
     println!("NETFT_SEED={}", dice.0);
-    let mut pair = Pair::with(3, Settings::default());
+    let mut pair = NodePair::start_with(3, SiteSettings::default());
     let events = [0, 1].map(|node| pair.events(node));
     let mut felt = Felt::default();
     let mut problems = Vec::new();
@@ -103,15 +103,15 @@ fn row(what: &str, sorted: &[Duration]) {
 }
 
 fn round(
-    pair: &mut Pair,
-    events: &[Events; 2],
-    dice: &mut Dice,
-    (kinds, lasts): (&[Kind], Lasts),
+    pair: &mut NodePair,
+    events: &[EventFollower; 2],
+    dice: &mut TestRng,
+    (kinds, lasts): (&[FaultKind], Lasts),
     (done, count): (u64, u64),
     felt: &mut Felt,
     problems: &mut Vec<String>,
 ) {
-    let before = Counts::take(pair);
+    let before = PairCounters::take_snapshot(pair);
     let flow = pair.transfer(0, None, false);
     let probes = [pair.dense_probe(0), pair.dense_probe(1)];
     let start = Instant::now();
@@ -121,7 +121,7 @@ fn round(
         faults.push(strike(pair, dice, (kinds[number as usize % kinds.len()], lasts), number));
     }
     thread::sleep(FELT);
-    let after = Counts::take(pair);
+    let after = PairCounters::take_snapshot(pair);
     let logs = probes.map(|probe| probe.finish());
     let outcome = flow.finish();
     let counts = after.since(&before);
@@ -142,73 +142,79 @@ fn round(
     let detection = pair.active(0).1.detection_time();
     for fault in &faults {
         let (from, to) = (fault.at.monotonic, fault.at.monotonic + FELT);
-        let gap = logs.iter().map(|log| log.between(from, to).longest_gap).max().unwrap();
+        let gap = logs.iter().map(|log| log.report_between(from, to).longest_gap).max().unwrap();
         let stalled = stalls(events, fault.at, detection);
         felt.gaps.push(gap);
         if std::env::var("DBG").is_ok() {
             let each: Vec<String> = logs
                 .iter()
                 .map(|log| {
-                    let r = log.between(from, to);
+                    let r = log.report_between(from, to);
                     format!("{:.1}", r.longest_gap.as_secs_f64() * 1e3)
                 })
                 .collect();
             println!("  fault {} {:?}: gaps {each:?}", fault.number, fault.kind);
             for (node, events) in events.iter().enumerate() {
-                for e in events.seen().into_iter().filter(|e| {
-                    e.since(fault.at.wall) && e.at < fault.at.wall + Duration::from_millis(220)
+                for e in events.events_so_far().into_iter().filter(|e| {
+                    e.is_at_or_after(fault.at.wall)
+                        && e.at < fault.at.wall + Duration::from_millis(220)
                 }) {
                     let at = e.at.duration_since(fault.at.wall).unwrap_or_default().as_millis();
-                    let mut line = e.line;
+                    let mut line = e.json;
                     if let Some(l) = line.as_object_mut() {
                         l.retain(|k, _| !NOISE.contains(&&**k));
                     }
                     let t = line.to_string();
                     println!("    {at} n{node} {}", &t[..t.len().min(260)]);
                 }
-                for e in events.seen().into_iter().filter(|e| {
+                for e in events.events_so_far().into_iter().filter(|e| {
                     e.name.contains("cost")
-                        && e.since(fault.at.wall)
+                        && e.is_at_or_after(fault.at.wall)
                         && e.at < fault.at.wall + Duration::from_millis(2500)
                 }) {
-                    println!("    cost n{node} {}", e.line);
+                    println!("    cost n{node} {}", e.json);
                 }
             }
         }
-        felt.delays.push(logs.iter().map(|log| log.delay(from, to)).max().unwrap());
-        felt.stalls.push(outcome.stall(from, to));
+        felt.delays.push(logs.iter().map(|log| log.max_delay(from, to)).max().unwrap());
+        felt.stalls.push(outcome.longest_stall(from, to));
         if gap > detection * SLACK + stalled {
             problems.push(format!("fault {}: {gap:?} without an arrival", fault.number));
         }
     }
     inquest(&logs, &faults, &after, events, problems);
-    let twice: u64 = logs.iter().map(|log| log.report().duplicates).sum();
+    let twice: u64 = logs.iter().map(|log| log.full_report().duplicates).sum();
     if twice > 0 {
         problems.push(format!("faults {done}..: {twice} delivered twice"));
     }
 }
 
 /// What was counted in a round.
-fn tell(counts: &Counts) {
+fn tell(counts: &PairCounters) {
     let daemons = ["resent_frames", "duplicated_frames", "ring_overflow", "socket_overflow"];
     let kernels = ["TCPSpuriousRTOs", "TCPTimeouts", "TCPLossProbes", "TCPDSACKRecv"];
     let mut words = daemons.map(|name| format!("{name} {}", counts.daemon(name))).to_vec();
     let tcp = |name: &&str| format!("{name} {}", counts.kernel(&format!("TcpExt{name}")));
     words.extend(kernels.iter().map(tcp));
-    println!("  {}; lost to full buffers:{}", words.join(", "), counts.no_room_where());
+    println!("  {}; lost to full buffers:{}", words.join(", "), counts.buffer_drop_details());
 }
 
 /// Breaks the active route of a node, mends it, and waits: for the hold or not, as the dice say.
-fn strike(pair: &mut Pair, dice: &mut Dice, (kind, lasts): (Kind, Lasts), number: u64) -> Fault {
+fn strike(
+    pair: &mut NodePair,
+    dice: &mut TestRng,
+    (kind, lasts): (FaultKind, Lasts),
+    number: u64,
+) -> Fault {
     let victim = dice.between(0, 2) as usize;
     let (network, _) = pair.active(kind.sender().unwrap_or(victim));
-    let counts = Counts::take(pair);
-    let at = kind.strike(pair, network, victim);
+    let counts = PairCounters::take_snapshot(pair);
+    let at = kind.inject_fault(pair, network, victim);
     let lasts = Duration::from_millis(dice.between(lasts.0, lasts.1));
     thread::sleep(lasts);
-    kind.mend(pair, network, victim);
+    kind.heal_fault(pair, network, victim);
     for node in [0, 1] {
-        pair.ready(node);
+        pair.wait_routes_up(node);
     }
     let hold_over = dice.between(0, 2) == 0;
     let pause = if hold_over { dice.between(1000, 1500) } else { dice.between(0, 300) };
@@ -218,29 +224,31 @@ fn strike(pair: &mut Pair, dice: &mut Dice, (kind, lasts): (Kind, Lasts), number
 }
 
 /// What the daemons said of their own stalls around a fault, a detection time for each.
-fn stalls(events: &[Events; 2], at: Moment, detection: Duration) -> Duration {
-    let seen = events.iter().flat_map(Events::seen);
-    let near = seen.filter(|event| event.since(at.wall) && event.at <= at.wall + FELT);
-    let lengths = near.filter_map(|event| event.number("length_ms"));
+fn stalls(events: &[EventFollower; 2], at: Moment, detection: Duration) -> Duration {
+    let seen = events.iter().flat_map(EventFollower::events_so_far);
+    let near = seen.filter(|event| event.is_at_or_after(at.wall) && event.at <= at.wall + FELT);
+    let lengths = near.filter_map(|event| event.u64_field("length_ms"));
     lengths.map(|length| Duration::from_millis(length) + detection).sum()
 }
 
 /// Whether a machine failed, not a network: a daemon was not scheduled for a while, or lost its
 /// peer although two of three networks are whole. What is lost then is told, not judged.
-fn starved(events: &[Events; 2], fault: &Fault, until: Option<SystemTime>) -> bool {
+fn starved(events: &[EventFollower; 2], fault: &Fault, until: Option<SystemTime>) -> bool {
     let starves = ["stalled", "remote-unreachable"];
     let near = |at: SystemTime| until.is_none_or(|until| at < until);
-    let mut seen = events.iter().flat_map(Events::seen);
-    seen.any(|e| starves.contains(&&*e.name) && e.since(fault.at.wall - FELT) && near(e.at))
+    let mut seen = events.iter().flat_map(EventFollower::events_so_far);
+    seen.any(|e| {
+        starves.contains(&&*e.name) && e.is_at_or_after(fault.at.wall - FELT) && near(e.at)
+    })
 }
 
 /// For every fault that lost datagrams: prints everything that may tell why, and complains unless
 /// the machine was [`starved`], or the kernels dropped as many in that time for want of room.
 fn inquest(
-    logs: &[Log; 2],
+    logs: &[ProbeLog; 2],
     faults: &[Fault],
-    after: &Counts,
-    events: &[Events; 2],
+    after: &PairCounters,
+    events: &[EventFollower; 2],
     problems: &mut Vec<String>,
 ) {
     for (place, fault) in faults.iter().enumerate() {
@@ -249,7 +257,7 @@ fn inquest(
         let end = next.map(|fault| fault.at.monotonic - BEFORE);
         let within = |at: &Instant| (*at >= start || place == 0) && end.is_none_or(|end| *at < end);
         let lost = logs.each_ref().map(|log| {
-            let near: Vec<Instant> = log.losses().into_iter().filter(within).collect();
+            let near: Vec<Instant> = log.lost_send_times().into_iter().filter(within).collect();
             let after = |at: &Instant| {
                 at.duration_since(start).as_secs_f64() - start.duration_since(*at).as_secs_f64()
             };
@@ -271,7 +279,7 @@ fn inquest(
         let gone: usize = lost.iter().map(Vec::len).sum();
         // What is told of this fault begins before it.
         let before = &faults[place.saturating_sub(1)].counts;
-        let dropped = next.map_or(after, |next| &next.counts).since(before).no_room();
+        let dropped = next.map_or(after, |next| &next.counts).since(before).buffer_drops();
         if starved(events, fault, next.map(|next| next.at.wall)) {
             let _ = writeln!(text, "  not judged: a daemon was not scheduled");
         } else if gone as u64 > dropped {
@@ -281,11 +289,13 @@ fn inquest(
         let from = fault.at.wall - BEFORE;
         let until = next.map(|fault| fault.at.wall);
         for (node, events) in events.iter().enumerate() {
-            let seen = events.seen().into_iter();
-            for event in seen.filter(|e| e.since(from) && until.is_none_or(|until| e.at < until)) {
+            let seen = events.events_so_far().into_iter();
+            for event in
+                seen.filter(|e| e.is_at_or_after(from) && until.is_none_or(|until| e.at < until))
+            {
                 let at = event.at.duration_since(from).unwrap_or_default().as_millis() as i64;
                 let at = at - BEFORE.as_millis() as i64;
-                let mut line = event.line;
+                let mut line = event.json;
                 if let Some(line) = line.as_object_mut() {
                     line.retain(|key, _| !NOISE.contains(&&**key));
                 }
@@ -299,13 +309,13 @@ fn inquest(
 #[test]
 fn six_random_faults_lose_nothing() {
     in_namespace("six_random_faults_lose_nothing", || {
-        nothing_is_lost(&Kind::ALL, DETECTED, number("NETFT_FAULTS", 6));
+        nothing_is_lost(&FaultKind::ALL, DETECTED, number_from_env("NETFT_FAULTS", 6));
     });
 }
 
 /// A long run with faults of one kind.
-fn long(name: &str, kind: Kind, lasts: Lasts) {
-    let faults = number("NETFT_FAULTS", 200);
+fn long(name: &str, kind: FaultKind, lasts: Lasts) {
+    let faults = number_from_env("NETFT_FAULTS", 200);
     in_namespace_for(name, Duration::from_secs(60 + 6 * faults), || {
         nothing_is_lost(&[kind], lasts, faults);
     });
@@ -314,36 +324,36 @@ fn long(name: &str, kind: Kind, lasts: Lasts) {
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn black_holes_lose_nothing() {
-    long("black_holes_lose_nothing", Kind::BlackHole, DETECTED);
+    long("black_holes_lose_nothing", FaultKind::BlackHole, DETECTED);
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn one_way_loss_loses_nothing() {
-    long("one_way_loss_loses_nothing", Kind::OneWay { from: 0 }, DETECTED);
+    long("one_way_loss_loses_nothing", FaultKind::OneWay { from: 0 }, DETECTED);
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn one_way_loss_the_other_way_loses_nothing() {
-    long("one_way_loss_the_other_way_loses_nothing", Kind::OneWay { from: 1 }, DETECTED);
+    long("one_way_loss_the_other_way_loses_nothing", FaultKind::OneWay { from: 1 }, DETECTED);
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn lost_carriers_lose_nothing() {
-    long("lost_carriers_lose_nothing", Kind::Carrier, DETECTED);
+    long("lost_carriers_lose_nothing", FaultKind::Carrier, DETECTED);
 }
 
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn deleted_cards_lose_nothing() {
-    long("deleted_cards_lose_nothing", Kind::Card, DETECTED);
+    long("deleted_cards_lose_nothing", FaultKind::NicDeleted, DETECTED);
 }
 
 /// Holes that are over before anything but the data itself can tell.
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn short_holes_lose_nothing() {
-    long("short_holes_lose_nothing", Kind::BlackHole, UNDETECTED);
+    long("short_holes_lose_nothing", FaultKind::BlackHole, UNDETECTED);
 }

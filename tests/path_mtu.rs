@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Pair, RATE, WHILE, alive};
+use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
 use futures_util::TryStreamExt;
 use netft_lab::{
     Lab, Moment,
     capture::Capture,
-    daemon::{Events, Settings},
+    daemon::{EventFollower, SiteSettings},
     in_namespace,
 };
 use rtnetlink::{
@@ -29,37 +29,40 @@ use rtnetlink::{
 const COMMON: &str = "[heartbeat]\nthreshold = 40\n\n[failover]\nhold = 300\nmtu_raise = 1000\n";
 const NARROW: u32 = 1400;
 
-fn pair(networks: usize, six: bool) -> Pair {
-    Pair::with(networks, Settings { common: COMMON, six, ..Settings::default() })
+fn pair(networks: usize, six: bool) -> NodePair {
+    NodePair::start_with(
+        networks,
+        SiteSettings { common: COMMON, ipv6: six, ..SiteSettings::default() },
+    )
 }
 
 /// The path MTU of the node's route on a network.
-fn path_mtu(pair: &mut Pair, node: usize, network: usize) -> Option<u32> {
+fn path_mtu(pair: &mut NodePair, node: usize, network: usize) -> Option<u32> {
     let routes = pair.daemon(node).routes().unwrap();
     let route = routes.iter().find(|route| pair.network(node, route) == network);
     route.unwrap().path_mtu
 }
 
 /// Waits until the path MTU of the node's route on a network is `want`.
-fn await_path_mtu(pair: &mut Pair, node: usize, network: usize, want: u32) {
-    let deadline = Instant::now() + PATIENCE;
+fn await_path_mtu(pair: &mut NodePair, node: usize, network: usize, want: u32) {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let found = path_mtu(pair, node, network);
         if found == Some(want) {
             return;
         }
         assert!(Instant::now() < deadline, "node {node}: {found:?} instead of {want}");
-        thread::sleep(WHILE / 5);
+        thread::sleep(TRAFFIC_CHECK_TIME / 5);
     }
 }
 
 /// The MTU of the host route to the other node's virtual IPv4 address.
-fn towards(pair: &Pair, node: usize) -> Option<u32> {
+fn towards(pair: &NodePair, node: usize) -> Option<u32> {
     let IpAddr::V4(to) = pair.endpoint(1 - node, false).ip() else { return None };
     let request = RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(to, 32);
     pair.lab
-        .node(node)
-        .netlink("look up a route", |netlink| async move {
+        .node_netns(node)
+        .run_netlink("look up a route", |netlink| async move {
             let found = netlink.route().get(request.build()).execute().try_next().await?;
             Ok(found.unwrap().attributes.into_iter().find_map(|attribute| match attribute {
                 RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|m| match m {
@@ -73,11 +76,11 @@ fn towards(pair: &Pair, node: usize) -> Option<u32> {
 }
 
 /// No route of a node changed its state, and no data moved, since `since`.
-fn nothing_but_sizes(events: &Events, since: Moment) {
+fn nothing_but_sizes(events: &EventFollower, since: Moment) {
     let loud = ["state-changed", "moved", "remote-unreachable", "session-ended"];
-    let seen = events.seen();
+    let seen = events.events_so_far();
     let others: Vec<_> =
-        seen.iter().filter(|e| e.since(since.wall) && loud.contains(&&*e.name)).collect();
+        seen.iter().filter(|e| e.is_at_or_after(since.wall) && loud.contains(&&*e.name)).collect();
     assert!(others.is_empty(), "{others:#?}");
 }
 
@@ -89,11 +92,11 @@ fn black_hole(networks: usize, six: bool) {
         await_path_mtu(&mut pair, node, 0, 1500);
     }
     let events = [0, 1].map(|node| pair.events(node));
-    let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
-    thread::sleep(WHILE);
+    let flows = [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), true)];
+    thread::sleep(TRAFFIC_CHECK_TIME);
     let whole = [0, 1].map(|node| towards(&pair, node));
 
-    let broken = pair.lab.narrow(0, NARROW).unwrap();
+    let broken = pair.lab.make_mtu_black_hole(0, NARROW).unwrap();
     let (_, route) = pair.active(0);
     for node in [0, 1] {
         await_path_mtu(&mut pair, node, 0, NARROW);
@@ -104,11 +107,11 @@ fn black_hole(networks: usize, six: bool) {
     let bound = if networks > 1 { route.detection_time() } else { found };
     let now = Instant::now();
     for flow in &flows {
-        let stall = flow.stall(broken.monotonic, now);
+        let stall = flow.longest_stall(broken.monotonic, now);
         assert!(stall <= bound, "{stall:?}");
         println!("networks {networks}, six {six}: longest stall {stall:?}");
     }
-    thread::sleep(WHILE);
+    thread::sleep(TRAFFIC_CHECK_TIME);
     for node in [0, 1] {
         // What a frame does not hold goes in slices: nobody is asked for smaller packets.
         assert_eq!(towards(&pair, node), whole[node]);
@@ -117,14 +120,14 @@ fn black_hole(networks: usize, six: bool) {
         }
     }
 
-    pair.lab.narrow(0, 1500).unwrap();
+    pair.lab.make_mtu_black_hole(0, 1500).unwrap();
     for node in [0, 1] {
         await_path_mtu(&mut pair, node, 0, 1500);
         assert_eq!(towards(&pair, node), whole[node]);
         nothing_but_sizes(&events[node], broken);
         assert_eq!(pair.active(node).0, 0, "no data moved");
     }
-    flows.into_iter().for_each(alive);
+    flows.into_iter().for_each(assert_flow_alive);
 }
 
 #[test]
@@ -158,7 +161,7 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
 
 /// A frame to node 0 that says that its datagrams to node 1 are too large for a path of 552 bytes.
 fn forged(lab: &Lab) -> Vec<u8> {
-    let [here, there] = [0, 1].map(|node| lab.v4(0, node).octets());
+    let [here, there] = [0, 1].map(|node| lab.node_ipv4(0, node).octets());
     let ip = |protocol: u8, len: u16, from: [u8; 4], to: [u8; 4]| {
         let mut header = vec![0x45, 0];
         header.extend_from_slice(&len.to_be_bytes());
@@ -175,8 +178,8 @@ fn forged(lab: &Lab) -> Vec<u8> {
     let sum = checksum(&icmp);
     icmp[2..4].copy_from_slice(&sum);
     let mut frame = Vec::new();
-    frame.extend(Lab::mac(0, 0));
-    frame.extend(Lab::mac(0, 1));
+    frame.extend(Lab::nic_mac(0, 0));
+    frame.extend(Lab::nic_mac(0, 1));
     frame.extend([8, 0]);
     frame.extend(ip(1, 20 + icmp.len() as u16, there, here));
     frame.extend(icmp);
@@ -191,21 +194,21 @@ fn f_35_forged_fragmentation_needed_changes_nothing() {
         await_path_mtu(&mut pair, 0, 0, 1500);
         let events = pair.events(0);
         let start = Moment::now();
-        let flow = pair.transfer(0, Some(RATE), false);
-        let storm = Capture::start(pair.lab.switch(0), &Lab::port(0)).unwrap();
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
+        let storm = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(0)).unwrap();
         let frame = forged(&pair.lab);
         let whole = towards(&pair, 0);
         for _ in 0..1000 {
-            storm.inject(&frame).unwrap();
+            storm.inject_frame(&frame).unwrap();
             thread::sleep(Duration::from_millis(1));
-            let _ = storm.inject(&frame);
+            let _ = storm.inject_frame(&frame);
         }
         assert_eq!(path_mtu(&mut pair, 0, 0), Some(1500));
         assert_eq!(towards(&pair, 0), whole);
-        let quiet = |event: &netft_lab::daemon::Event| event.name != "path-mtu-changed";
-        assert!(events.seen().iter().filter(|e| e.since(start.wall)).all(quiet));
+        let quiet = |event: &netft_lab::daemon::EventLine| event.name != "path-mtu-changed";
+        assert!(events.events_so_far().iter().filter(|e| e.is_at_or_after(start.wall)).all(quiet));
         nothing_but_sizes(&events, start);
         assert_eq!(pair.drops(0, "too_big"), 0, "a forged message costs no packet");
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }

@@ -9,20 +9,20 @@ mod common;
 
 use std::{process::Output, time::Instant};
 
-use common::{PATIENCE, Pair, RATE, WHILE, alive};
-use netft_lab::{Lab, daemon::Events, in_namespace};
+use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
+use netft_lab::{Lab, daemon::EventFollower, in_namespace};
 use serde_json::Value;
 
 fn rounds() -> usize {
     if std::env::var("NETFT_LONG").as_deref() == Ok("1") { 100 } else { 6 }
 }
 
-impl Pair {
+impl NodePair {
     /// Orders are repeated while a busy machine keeps the daemon from answering in time.
     fn netft(&self, node: usize, args: &[&str]) -> Output {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
-            let mut operator = self.site.operator(&self.lab, node).unwrap();
+            let mut operator = self.site.operator_command(&self.lab, node).unwrap();
             let output = operator.args(args).output().unwrap();
             let error = String::from_utf8_lossy(&output.stderr);
             let late = ["did not answer within", "driver does not answer"];
@@ -51,30 +51,33 @@ impl Pair {
     }
 
     fn field(&mut self, node: usize, route: u64, field: &str) -> Value {
-        let answer = self.daemon(node).get(&format!("/v1/routes/{route}")).unwrap();
+        let answer = self.daemon(node).get_json(&format!("/v1/routes/{route}")).unwrap();
         answer["route"][field].clone()
     }
 }
 
 /// What the adapters' queues (500 packets) could not hold while a daemon was not scheduled: at a
 /// packet per millisecond nothing, unless the machine stood still for longer than 400 ms.
-fn overflowed(events: &[Events; 2]) -> u64 {
-    let seen = events.iter().flat_map(Events::seen).filter(|event| event.name == "stalled");
-    seen.filter_map(|event| event.number("length_ms")).filter(|length| *length > 400).sum()
+fn overflowed(events: &[EventFollower; 2]) -> u64 {
+    let seen = events
+        .iter()
+        .flat_map(EventFollower::events_so_far)
+        .filter(|event| event.name == "stalled");
+    seen.filter_map(|event| event.u64_field("length_ms")).filter(|length| *length > 400).sum()
 }
 
 /// Runs `moves` under probes and flows both ways, of which nothing may be lost.
-fn unnoticed(pair: &mut Pair, moves: impl FnOnce(&mut Pair)) {
+fn unnoticed(pair: &mut NodePair, moves: impl FnOnce(&mut NodePair)) {
     let events = [0, 1].map(|node| pair.events(node));
     let probes = [pair.probe(0, false), pair.probe(1, true)];
-    let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
-    std::thread::sleep(WHILE);
+    let flows = [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), true)];
+    std::thread::sleep(TRAFFIC_CHECK_TIME);
     moves(pair);
-    std::thread::sleep(WHILE);
-    flows.into_iter().for_each(alive);
+    std::thread::sleep(TRAFFIC_CHECK_TIME);
+    flows.into_iter().for_each(assert_flow_alive);
     for probe in probes {
         let log = probe.finish();
-        let report = log.report();
+        let report = log.full_report();
         println!("{report:?}");
         assert!(report.sent > 0 && report.duplicates == 0, "{report:?}");
         assert!(report.lost <= overflowed(&events), "{report:?}");
@@ -84,7 +87,7 @@ fn unnoticed(pair: &mut Pair, moves: impl FnOnce(&mut Pair)) {
 #[test]
 fn drained_routes_are_left_by_both_ends_and_nothing_is_lost() {
     in_namespace("drained_routes_are_left_by_both_ends_and_nothing_is_lost", || {
-        let mut pair = Pair::up(3);
+        let mut pair = NodePair::start_up(3);
         unnoticed(&mut pair, |pair| {
             for round in 0..rounds() {
                 let (node, network) = (round % 2, round / 2 % 2);
@@ -110,8 +113,8 @@ fn drained_routes_are_left_by_both_ends_and_nothing_is_lost() {
 #[test]
 fn live_changes_of_priority_delay_and_threshold_lose_nothing() {
     in_namespace("live_changes_of_priority_delay_and_threshold_lose_nothing", || {
-        let mut pair = Pair::up(3);
-        let set = |pair: &mut Pair, network: usize, what: &[&str]| {
+        let mut pair = NodePair::start_up(3);
+        let set = |pair: &mut NodePair, network: usize, what: &[&str]| {
             for node in [0, 1] {
                 let id = pair.route(node, network).to_string();
                 pair.orders(node, &[&["route", "set", &id], what].concat());
@@ -141,9 +144,9 @@ fn live_changes_of_priority_delay_and_threshold_lose_nothing() {
 #[test]
 fn an_interface_is_drained_whole_and_the_last_route_only_by_force() {
     in_namespace("an_interface_is_drained_whole_and_the_last_route_only_by_force", || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let [first, second] = [0, 1].map(|network| pair.route(0, network));
-        let (nic0, nic1) = (Lab::nic(0), Lab::nic(1));
+        let (nic0, nic1) = (Lab::nic_name(0), Lab::nic_name(1));
         unnoticed(&mut pair, |pair| {
             assert!(pair.orders(0, &["drain", &nic0]).contains("drained"));
             for node in [0, 1] {
@@ -169,10 +172,10 @@ fn an_interface_is_drained_whole_and_the_last_route_only_by_force() {
         pair.orders(0, &["route", "drain", &first.to_string()]);
         pair.lab.black_hole(0).unwrap();
         pair.daemon(0)
-            .wait_for("route down", PATIENCE, |r| r.iter().any(|r| r.id == first && !r.rx))
+            .wait_for("route down", TEST_TIMEOUT, |r| r.iter().any(|r| r.id == first && !r.rx))
             .unwrap();
-        pair.lab.heal(0).unwrap();
-        pair.ready(0);
+        pair.lab.heal_network(0).unwrap();
+        pair.wait_routes_up(0);
         assert_eq!(pair.field(0, first, "drain"), "drained");
     });
 }

@@ -16,37 +16,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Pair, WHILE};
-use netft_lab::{Lab, Shape, daemon::Settings, in_namespace};
+use common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME};
+use netft_lab::{Lab, NetworkLayout, daemon::SiteSettings, in_namespace};
 
 /// A detection time (600 ms) that a starved machine does not reach: what is in flight must be saved
 /// long before it ends.
 const SLOW: &str = "[failover]\nhold = 300\n[heartbeat]\ndelay = 50\nthreshold = 12\n";
 
 /// Two networks, and these lines in the peer's table at both nodes.
-fn pair(lines: &str) -> Pair {
-    let settings = Settings { common: SLOW, ..Settings::default() };
-    let mut pair = Pair::prepared(&[Shape::Flat; 2], settings);
+fn pair(lines: &str) -> NodePair {
+    let settings = SiteSettings { common: SLOW, ..SiteSettings::default() };
+    let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 2], settings);
     for node in [0, 1] {
-        let path = pair.site.config(node);
+        let path = pair.site.config_path(node);
         let text = std::fs::read_to_string(&path).unwrap();
         // The only peer's table is the last one.
         std::fs::write(path, format!("{text}{lines}\n")).unwrap();
         pair.start(node);
     }
     for node in [0, 1] {
-        pair.ready(node);
+        pair.wait_routes_up(node);
     }
     pair
 }
 
 /// Data frames node 0 sent on each network so far.
-fn frames(pair: &mut Pair) -> [u64; 2] {
+fn frames(pair: &mut NodePair) -> [u64; 2] {
     sent(pair, "tx_frames")
 }
 
-fn sent(pair: &mut Pair, what: &str) -> [u64; 2] {
-    let answer = pair.daemon(0).get("/v1/routes").unwrap();
+fn sent(pair: &mut NodePair, what: &str) -> [u64; 2] {
+    let answer = pair.daemon(0).get_json("/v1/routes").unwrap();
     let mut sent = [0; 2];
     for route in answer["routes"].as_array().unwrap() {
         let local: SocketAddr = route["real_local"].as_str().unwrap().parse().unwrap();
@@ -65,23 +65,23 @@ struct Calm {
     frames: [u64; 2],
 }
 
-fn calm(pair: &mut Pair) -> Calm {
-    let deadline = Instant::now() + PATIENCE;
+fn calm(pair: &mut NodePair) -> Calm {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let resent = counter(pair, "resent_frames");
         let (before, start) = (frames(pair), Instant::now());
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let (end, frames) = (Instant::now(), since(before, frames(pair)));
         if counter(pair, "resent_frames") == resent {
             return Calm { start, end, frames };
         }
         assert!(Instant::now() < deadline, "some route is suspect all the time");
-        thread::sleep(WHILE / 5);
+        thread::sleep(TRAFFIC_CHECK_TIME / 5);
     }
 }
 
-fn counter(pair: &mut Pair, name: &str) -> u64 {
-    pair.daemon(0).get("/v1/status").unwrap()["counters"][name].as_u64().unwrap()
+fn counter(pair: &mut NodePair, name: &str) -> u64 {
+    pair.daemon(0).get_json("/v1/status").unwrap()["counters"][name].as_u64().unwrap()
 }
 
 fn since(before: [u64; 2], after: [u64; 2]) -> [u64; 2] {
@@ -89,18 +89,19 @@ fn since(before: [u64; 2], after: [u64; 2]) -> [u64; 2] {
 }
 
 /// Bytes node 0's kernel sent on each network so far.
-fn wire_bytes(pair: &Pair) -> [u64; 2] {
-    let table = pair.lab.node(0).run(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
+fn wire_bytes(pair: &NodePair) -> [u64; 2] {
+    let table =
+        pair.lab.node_netns(0).run_inside(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
     let table = table.unwrap();
     [0, 1].map(|network| {
-        let name = format!("{}:", Lab::nic(network));
+        let name = format!("{}:", Lab::nic_name(network));
         let line = table.lines().find(|line| line.trim_start().starts_with(&name)).unwrap();
         line.split_whitespace().nth(9).unwrap().parse().unwrap()
     })
 }
 
 /// As [`calm`]; checks that the kernel really sent on each network what netft says it did.
-fn calm_and_true(pair: &mut Pair) -> Calm {
+fn calm_and_true(pair: &mut NodePair) -> Calm {
     let (wire, data) = (wire_bytes(pair), sent(pair, "tx_bytes"));
     let calm = calm(pair);
     let data = since(data, sent(pair, "tx_bytes"));
@@ -110,20 +111,20 @@ fn calm_and_true(pair: &mut Pair) -> Calm {
 }
 
 /// Runs `netft` at node 0.
-fn netft(pair: &Pair, args: &[&str]) -> String {
-    let output = pair.site.operator(&pair.lab, 0).unwrap().args(args).output().unwrap();
+fn netft(pair: &NodePair, args: &[&str]) -> String {
+    let output = pair.site.operator_command(&pair.lab, 0).unwrap().args(args).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Swallows everything on node 0's active network, until its data has left.
-fn kill_active(pair: &mut Pair) -> usize {
+fn kill_active(pair: &mut NodePair) -> usize {
     let (network, route) = pair.active(0);
     pair.lab.black_hole(network).unwrap();
-    let left = |routes: &[netft_lab::daemon::Route]| {
+    let left = |routes: &[netft_lab::daemon::RouteRow]| {
         routes.iter().any(|r| r.id == route.id && r.state != "up")
     };
-    pair.daemon(0).wait_for("the dead route to be left", PATIENCE, left).unwrap();
+    pair.daemon(0).wait_for("the dead route to be left", TEST_TIMEOUT, left).unwrap();
     network
 }
 
@@ -146,10 +147,10 @@ struct Outcome {
 
 impl Flows {
     /// `count` flows of this code point, all of which send every `pause`.
-    fn start(pair: &Pair, count: u8, dscp: u32, pause: Duration) -> Self {
+    fn start(pair: &NodePair, count: u8, dscp: u32, pause: Duration) -> Self {
         let bind = |node| {
             let end = pair.endpoint(node, false);
-            pair.lab.node(node).run(|| UdpSocket::bind(end)).unwrap()
+            pair.lab.node_netns(node).run_inside(|| UdpSocket::bind(end)).unwrap()
         };
         let (input, outputs) = (bind(1), (0..count).map(|_| bind(0)).collect::<Vec<_>>());
         for output in &outputs {
@@ -194,11 +195,11 @@ impl Flows {
         let rounds = self.sender.join().unwrap();
         // Whatever comes twice comes soon after the first.
         let all = rounds.len() as u64 * u64::from(self.count);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while self.received.load(Relaxed) < all && Instant::now() < deadline {
-            thread::sleep(WHILE / 5);
+            thread::sleep(TRAFFIC_CHECK_TIME / 5);
         }
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         self.stop[1].store(true, Relaxed);
         Outcome { rounds, arrived: self.receiver.join().unwrap() }
     }
@@ -233,12 +234,12 @@ impl Outcome {
 fn what_is_duplicated_goes_over_both_networks_and_arrives_once() {
     in_namespace("what_is_duplicated_goes_over_both_networks_and_arrives_once", || {
         let mut pair = pair("policy = \"duplicate\"");
-        let flows = Flows::start(&pair, 2, 0, WHILE / 50);
+        let flows = Flows::start(&pair, 2, 0, TRAFFIC_CHECK_TIME / 50);
         let [first, second] = calm_and_true(&mut pair).frames;
         // A frame may have left on one network only when the counters are read.
         assert!(first > 0 && first.abs_diff(second) <= 2, "{first} and {second} data frames");
         kill_active(&mut pair);
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         flows.finish().whole(2);
         assert!(counter(&mut pair, "duplicated_frames") >= second);
     });
@@ -248,15 +249,15 @@ fn what_is_duplicated_goes_over_both_networks_and_arrives_once() {
 fn a_class_is_duplicated_while_the_rest_fails_over() {
     in_namespace("a_class_is_duplicated_while_the_rest_fails_over", || {
         let mut pair = pair("[[peer.class]]\npolicy = \"duplicate\"\ndscp = \"ef\"");
-        let rest = Flows::start(&pair, 2, 0, WHILE / 50);
+        let rest = Flows::start(&pair, 2, 0, TRAFFIC_CHECK_TIME / 50);
         let [first, second] = calm(&mut pair).frames;
         assert!(first > 0 && second == 0, "{first} and {second} frames of the rest");
-        let urgent = Flows::start(&pair, 1, 46, WHILE / 50);
+        let urgent = Flows::start(&pair, 1, 46, TRAFFIC_CHECK_TIME / 50);
         let [first, second] = calm(&mut pair).frames;
         assert!(second > 0, "no copy of {first} frames");
         assert!(first > second, "the rest is on the active route only: {first} and {second}");
         kill_active(&mut pair);
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         urgent.finish().whole(1);
         rest.finish().whole(2);
     });
@@ -266,20 +267,22 @@ fn a_class_is_duplicated_while_the_rest_fails_over() {
 fn flows_use_both_networks_in_order_and_lose_nothing_with_one_of_them() {
     in_namespace("flows_use_both_networks_in_order_and_lose_nothing_with_one_of_them", || {
         let mut pair = pair("");
-        let flows = Flows::start(&pair, 16, 0, WHILE / 8);
+        let flows = Flows::start(&pair, 16, 0, TRAFFIC_CHECK_TIME / 8);
         assert_eq!(calm(&mut pair).frames[1], 0, "all of it on the active route");
         let shown = netft(&pair, &["peer", "set", "b", "--policy", "balance"]);
         assert!(shown.contains("balance"), "{shown}");
-        thread::sleep(WHILE / 5);
+        thread::sleep(TRAFFIC_CHECK_TIME / 5);
         let both = calm_and_true(&mut pair);
         let data = both.frames;
         assert!(data[0] > 0 && data[1] > 0, "{data:?} data frames on the two networks");
         // The network that is not the active one: its flows are moved although nothing else is.
         pair.lab.black_hole(1).unwrap();
         pair.daemon(0)
-            .wait_for("one route", PATIENCE, |r| r.iter().filter(|r| r.state == "up").count() == 1)
+            .wait_for("one route", TEST_TIMEOUT, |r| {
+                r.iter().filter(|r| r.state == "up").count() == 1
+            })
             .unwrap();
-        thread::sleep(WHILE / 5);
+        thread::sleep(TRAFFIC_CHECK_TIME / 5);
         let one = calm(&mut pair);
         assert_eq!(one.frames[1], 0, "no data goes to the dead network");
         let outcome = flows.finish();

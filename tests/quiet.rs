@@ -16,10 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Counts, Pair, number};
+use common::{NodePair, PairCounters, number_from_env};
 use netft_lab::{
     Moment,
-    daemon::{Event, Settings},
+    daemon::{EventLine, SiteSettings},
     in_namespace_for,
 };
 
@@ -27,7 +27,7 @@ use netft_lab::{
 const MOST_TWICE: f64 = 2.0;
 
 fn minutes() -> Duration {
-    Duration::from_secs(60 * number("NETFT_MINUTES", 2))
+    Duration::from_secs(60 * number_from_env("NETFT_MINUTES", 2))
 }
 
 /// Longer than any run asked for.
@@ -60,26 +60,26 @@ impl Drop for Hogs {
 }
 
 /// Runs a quiet pair under `load` and returns how many routes went down; prints every event.
-fn false_downs<L>(what: &str, load: impl FnOnce(&Pair) -> L) -> usize {
-    let mut pair = Pair::with(3, Settings::default());
+fn false_downs<L>(what: &str, load: impl FnOnce(&NodePair) -> L) -> usize {
+    let mut pair = NodePair::start_with(3, SiteSettings::default());
     let events = [0, 1].map(|node| pair.events(node));
     let start = Moment::now();
-    let before = Counts::take(&mut pair);
+    let before = PairCounters::take_snapshot(&mut pair);
     let load = load(&pair);
     thread::sleep(minutes());
     drop(load);
-    let counts = Counts::take(&mut pair).since(&before);
-    let seen: Vec<(usize, Event)> = [0, 1]
+    let counts = PairCounters::take_snapshot(&mut pair).since(&before);
+    let seen: Vec<(usize, EventLine)> = [0, 1]
         .into_iter()
-        .flat_map(|node| events[node].seen().into_iter().map(move |event| (node, event)))
-        .filter(|(_, event)| event.since(start.wall))
+        .flat_map(|node| events[node].events_so_far().into_iter().map(move |event| (node, event)))
+        .filter(|(_, event)| event.is_at_or_after(start.wall))
         .collect();
     for (node, event) in &seen {
-        println!("{} {}", pair.site.name(*node), event.line);
+        println!("{} {}", pair.site.name(*node), event.json);
     }
     let count = |name: &str| seen.iter().filter(|(_, event)| event.name == name).count();
     let down =
-        seen.iter().filter(|(_, e)| e.name == "state-changed" && e.text("from") == Some("up"));
+        seen.iter().filter(|(_, e)| e.name == "state-changed" && e.str_field("from") == Some("up"));
     let down = down.count();
     println!(
         "{what}, {:?}: {down} routes down, {} moves, {} suspicions, {} stalls of a daemon; {} of \
@@ -115,17 +115,17 @@ fn a_pair_on_busy_cores_keeps_every_route() {
 #[ignore = "takes NETFT_MINUTES"]
 fn a_pair_under_bulk_load_on_busy_cores_keeps_every_route() {
     in_namespace_for("a_pair_under_bulk_load_on_busy_cores_keeps_every_route", limit(), || {
-        let load = |pair: &Pair| (pair.transfer(0, None, false), Hogs::start());
+        let load = |pair: &NodePair| (pair.transfer(0, None, false), Hogs::start());
         assert_eq!(false_downs("cores busy, bulk", load), 0);
     });
 }
 
 /// Frames sent twice without any fault, in percent of all frames.
-fn twice(pair: &mut Pair, what: &str, span: Duration) -> f64 {
-    let before = Counts::take(pair);
+fn twice(pair: &mut NodePair, what: &str, span: Duration) -> f64 {
+    let before = PairCounters::take_snapshot(pair);
     let start = Instant::now();
     thread::sleep(span);
-    let counts = Counts::take(pair).since(&before);
+    let counts = PairCounters::take_snapshot(pair).since(&before);
     let [again, copies, frames] =
         ["resent_frames", "duplicated_frames", "tx_frames"].map(|name| counts.daemon(name));
     let share = (again + copies) as f64 * 100.0 / (frames.saturating_sub(again + copies)) as f64;
@@ -135,7 +135,7 @@ fn twice(pair: &mut Pair, what: &str, span: Duration) -> f64 {
         start.elapsed(),
         counts.daemon("acks_sent"),
         counts.daemon("ring_overflow"),
-        counts.no_room(),
+        counts.buffer_drops(),
     );
     share
 }
@@ -144,7 +144,7 @@ fn twice(pair: &mut Pair, what: &str, span: Duration) -> f64 {
 #[ignore = "takes NETFT_MINUTES"]
 fn little_is_sent_twice_on_busy_cores() {
     in_namespace_for("little_is_sent_twice_on_busy_cores", limit(), || {
-        let mut pair = Pair::with(3, Settings::default());
+        let mut pair = NodePair::start_with(3, SiteSettings::default());
         let span = minutes() / 4;
         let hogs = Hogs::start();
         let bulk = pair.transfer(0, None, false);
@@ -155,7 +155,7 @@ fn little_is_sent_twice_on_busy_cores() {
             let outcome = flow.finish();
             assert!(outcome.hash_equal, "{:?}", outcome.errors);
         }
-        let slow = pair.transfer(0, Some(common::RATE), false);
+        let slow = pair.transfer(0, Some(common::TEST_RATE), false);
         let paced = twice(&mut pair, "5 MB/s one way", span);
         assert!(slow.finish().hash_equal);
         let probes = [pair.dense_probe(0), pair.dense_probe(1)];

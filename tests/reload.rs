@@ -6,10 +6,10 @@ mod common;
 
 use std::{fs, process::Output, thread, time::Duration};
 
-use common::{PATIENCE, WHILE, eventually, nothing_lost, programs};
+use common::{TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_nothing_lost, programs, wait_until};
 use netft_lab::{
-    Lab, Shape,
-    daemon::{Daemon, Settings, Site},
+    Lab, NetworkLayout,
+    daemon::{Daemon, Site, SiteSettings},
     in_namespace,
     probe::Probe,
 };
@@ -24,9 +24,9 @@ struct Trio {
 
 impl Trio {
     fn up() -> Self {
-        let lab = Lab::with_shapes(3, &[Shape::Flat; 3]).unwrap();
-        let site = Site::new(&lab, programs(), Settings::default()).unwrap();
-        let daemons = (0..3).map(|node| site.start(&lab, node).unwrap()).collect();
+        let lab = Lab::with_layouts(3, &[NetworkLayout::Flat; 3]).unwrap();
+        let site = Site::new(&lab, programs(), SiteSettings::default()).unwrap();
+        let daemons = (0..3).map(|node| site.start_daemon(&lab, node).unwrap()).collect();
         let mut trio = Self { daemons, site, lab };
         for daemon in &mut trio.daemons {
             daemon.wait_ready(6).unwrap();
@@ -35,15 +35,15 @@ impl Trio {
     }
 
     fn config(&self) -> String {
-        fs::read_to_string(self.site.config(0)).unwrap()
+        fs::read_to_string(self.site.config_path(0)).unwrap()
     }
 
     fn write(&self, text: &str) {
-        fs::write(self.site.config(0), text).unwrap();
+        fs::write(self.site.config_path(0), text).unwrap();
     }
 
     fn netft(&self, args: &[&str]) -> Output {
-        self.site.operator(&self.lab, 0).unwrap().args(args).output().unwrap()
+        self.site.operator_command(&self.lab, 0).unwrap().args(args).output().unwrap()
     }
 
     /// What `netft reload` prints.
@@ -58,7 +58,7 @@ impl Trio {
         let routes = self.daemons[0].routes().unwrap();
         let of = routes.iter().filter(|route| route.peer == peer);
         of.map(|route| {
-            let network = self.lab.network_of(0, route.local().unwrap()).unwrap();
+            let network = self.lab.network_of(0, route.local_address().unwrap()).unwrap();
             (route.id, network, route.delay_ms)
         })
         .collect()
@@ -66,7 +66,7 @@ impl Trio {
 
     fn wait(&mut self, what: &str, peer: &str, up: usize) {
         self.daemons[0]
-            .wait_for(what, PATIENCE, |routes| {
+            .wait_for(what, TEST_TIMEOUT, |routes| {
                 let of: Vec<_> = routes.iter().filter(|route| route.peer == peer).collect();
                 of.len() == up && of.iter().all(|route| route.state == "up")
             })
@@ -74,9 +74,10 @@ impl Trio {
     }
 
     fn probe(&self, from: usize, to: usize) -> Probe {
-        let end = |node| self.site.endpoint(&self.lab, node, false).unwrap();
+        let end = |node| self.site.virtual_endpoint(&self.lab, node, false).unwrap();
         let (from, to) = ((from, end(from)), (to, end(to)));
-        Probe::start((self.lab.node(from.0), from.1), (self.lab.node(to.0), to.1)).unwrap()
+        Probe::start((self.lab.node_netns(from.0), from.1), (self.lab.node_netns(to.0), to.1))
+            .unwrap()
     }
 }
 
@@ -101,14 +102,14 @@ fn peers_networks_and_timings_change_under_traffic_that_notices_nothing() {
         let before = trio.routes("b");
         assert_eq!(before.len(), 3);
         let established = |trio: &Trio| {
-            let events = trio.daemons[0].get("/v1/events").unwrap();
+            let events = trio.daemons[0].get_json("/v1/events").unwrap();
             let all = events["events"].as_array().unwrap().iter();
             all.filter(|event| event["event"] == "session-established" && event["peer"] == "b")
                 .count()
         };
         let sessions = established(&trio);
         let probes = [trio.probe(0, 1), trio.probe(1, 0)];
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
 
         // A dry run says the same and does nothing.
         let no_c = without(&whole, "[[peer]]", "\"c\"");
@@ -121,30 +122,30 @@ fn peers_networks_and_timings_change_under_traffic_that_notices_nothing() {
         // A peer goes.
         assert_eq!(trio.reload(), dry);
         assert_eq!(trio.routes("c"), []);
-        let peers = trio.daemons[0].get("/v1/peers").unwrap();
+        let peers = trio.daemons[0].get_json("/v1/peers").unwrap();
         assert_eq!(peers["peers"].as_array().unwrap().len(), 1, "{peers}");
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
 
         // A network goes, and comes back.
-        let last = trio.lab.address(2, 1, false).to_string();
+        let last = trio.lab.node_address(2, 1, false).to_string();
         let prefix = format!("{}.0/24", last.rsplit_once('.').unwrap().0);
         trio.write(&without(&no_c, "[[network]]", &prefix));
         let text = trio.reload();
         assert!(text.contains(&format!("- network {prefix}\n- route ")), "{text}");
         assert_eq!(trio.routes("b"), before[..2]);
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         trio.write(&no_c);
         let text = trio.reload();
         assert!(text.contains(&format!("+ network {prefix}: ")), "{text}");
         trio.wait("the network's route", "b", 3);
 
         // The network that carries the data goes, and comes back.
-        let first = trio.lab.address(0, 1, false).to_string();
+        let first = trio.lab.node_address(0, 1, false).to_string();
         let prefix = format!("{}.0/24", first.rsplit_once('.').unwrap().0);
         trio.write(&without(&no_c, "[[network]]", &prefix));
         trio.reload();
         assert_eq!(trio.routes("b").len(), 2);
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         trio.write(&no_c);
         trio.reload();
         trio.wait("the network's route", "b", 3);
@@ -156,7 +157,7 @@ fn peers_networks_and_timings_change_under_traffic_that_notices_nothing() {
         let timing = "~ timing in one subnet: 30 ms × 5 → 100 ms × 5\n";
         assert!(text.starts_with(timing) && text.contains("3343 (peer b): 30 ms"), "{text}");
         assert!(trio.routes("b").iter().all(|(_, _, delay)| *delay == 100));
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
 
         // A peer comes, and everything is as it was.
         trio.write(&whole);
@@ -164,10 +165,10 @@ fn peers_networks_and_timings_change_under_traffic_that_notices_nothing() {
         assert!(text.contains("+ peer c: "), "{text}");
         trio.wait("a session with c", "c", 3);
         let flow = trio.probe(0, 2);
-        thread::sleep(WHILE);
-        nothing_lost(&flow.finish());
+        thread::sleep(TRAFFIC_CHECK_TIME);
+        assert_nothing_lost(&flow.finish());
         for probe in probes {
-            nothing_lost(&probe.finish());
+            assert_nothing_lost(&probe.finish());
         }
         // Neither the session nor the routes of b were touched.
         assert_eq!(trio.routes("b")[0], before[1]);
@@ -191,7 +192,7 @@ fn policies_change_and_those_set_by_hand_stay_until_the_file_says_otherwise() {
             trio.wait("a session with b", "b", 3);
             let policies = |trio: &Trio| {
                 ["b", "c"].map(|name| {
-                    let peer = trio.daemons[0].get(&format!("/v1/peers/{name}")).unwrap();
+                    let peer = trio.daemons[0].get_json(&format!("/v1/peers/{name}")).unwrap();
                     peer["peer"]["policy"].as_str().unwrap().to_owned()
                 })
             };
@@ -211,7 +212,7 @@ fn policies_change_and_those_set_by_hand_stay_until_the_file_says_otherwise() {
             trio.write(&whole);
             trio.reload();
             assert_eq!(policies(&trio), ["failover", "failover"]);
-            nothing_lost(&probe.finish());
+            assert_nothing_lost(&probe.finish());
         },
     );
 }
@@ -221,7 +222,7 @@ fn c_07_a_config_that_is_wrong_leaves_everything_as_it_is() {
     in_namespace("c_07_a_config_that_is_wrong_leaves_everything_as_it_is", || {
         let trio = Trio::up();
         let whole = trio.config();
-        let before = trio.daemons[0].get("/v1/peers").unwrap();
+        let before = trio.daemons[0].get_json("/v1/peers").unwrap();
         let wrong = without(&whole, "[[peer]]", "\"c\"") + "\n[failover]\nhold = \"long\"\n";
         trio.write(&wrong);
         let output = trio.netft(&["reload"]);
@@ -244,9 +245,9 @@ fn c_07_a_config_that_is_wrong_leaves_everything_as_it_is() {
 
         // The signal logs what the command prints.
         trio.write(&wrong);
-        trio.daemons[0].signal(Signal::HUP).unwrap();
-        eventually("the reason in the log", || trio.daemons[0].log().contains(&place));
-        let after = trio.daemons[0].get("/v1/peers").unwrap();
+        trio.daemons[0].send_signal(Signal::HUP).unwrap();
+        wait_until("the reason in the log", || trio.daemons[0].log_text().contains(&place));
+        let after = trio.daemons[0].get_json("/v1/peers").unwrap();
         assert_eq!(after["peers"], before["peers"]);
     });
 }
@@ -261,13 +262,13 @@ fn f_42_a_storm_of_signals_costs_a_few_reloads_and_no_packet() {
             // Every other one is another config.
             let hold = format!("\n[failover]\nhold = {}\n", 500 + round);
             trio.write(&(whole.clone() + &hold));
-            trio.daemons[0].signal(Signal::HUP).unwrap();
+            trio.daemons[0].send_signal(Signal::HUP).unwrap();
             thread::sleep(Duration::from_millis(2));
         }
         // The last one counts, whatever was left out before it.
-        eventually("the last config", || trio.daemons[0].log().contains("→ 699 ms"));
-        let reloads = trio.daemons[0].log().matches("reload: ").count();
+        wait_until("the last config", || trio.daemons[0].log_text().contains("→ 699 ms"));
+        let reloads = trio.daemons[0].log_text().matches("reload: ").count();
         assert!(reloads <= 20, "{reloads} reloads");
-        nothing_lost(&probe.finish());
+        assert_nothing_lost(&probe.finish());
     });
 }

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use common::{PATIENCE, Pair};
+use common::{NodePair, TEST_TIMEOUT};
 use netft::io::sys::glink;
-use netft_lab::{Netns, daemon::Event, in_namespace};
+use netft_lab::{Netns, daemon::EventLine, in_namespace};
 use rtnetlink::LinkVeth;
 
 /// Pairs of interfaces that go at once in the first attempt, and more of them in each further one.
@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 6;
 fn crowd(pairs: usize) -> Netns {
     let crowd = Netns::new("the crowd").unwrap();
     crowd
-        .netlink("add many interfaces", |netlink| async move {
+        .run_netlink("add many interfaces", |netlink| async move {
             for pair in 0..pairs {
                 let link = LinkVeth::new(&format!("a{pair}"), &format!("b{pair}"));
                 netlink.link().add(link.build()).execute().await?;
@@ -38,12 +38,12 @@ fn crowd(pairs: usize) -> Netns {
 
 /// The longest wait for the lock, until it has been free for a second.
 fn longest_wait() -> Duration {
-    let (socket, deadline) = (glink::socket().unwrap(), Instant::now() + PATIENCE);
+    let (socket, deadline) = (glink::open_socket().unwrap(), Instant::now() + TEST_TIMEOUT);
     let (mut longest, mut calm) = (Duration::ZERO, Instant::now());
     while calm.elapsed() < Duration::from_secs(1) && Instant::now() < deadline {
         let asked = Instant::now();
         // The loopback interface has number 1 in every namespace.
-        glink::carrier_of(&socket, 1).unwrap();
+        glink::carrier_by_index(&socket, 1).unwrap();
         longest = longest.max(asked.elapsed());
         if asked.elapsed() > Duration::from_millis(5) {
             calm = Instant::now();
@@ -56,7 +56,7 @@ fn longest_wait() -> Duration {
 #[test]
 fn heartbeats_go_on_while_others_hold_the_kernels_lock() {
     in_namespace("heartbeats_go_on_while_others_hold_the_kernels_lock", || {
-        let mut pair = Pair::up(3);
+        let mut pair = NodePair::start_up(3);
         for attempt in 1..=ATTEMPTS {
             let crowd = crowd(PAIRS * attempt);
             let events = [0, 1].map(|node| pair.events(node));
@@ -65,14 +65,15 @@ fn heartbeats_go_on_while_others_hold_the_kernels_lock() {
             drop(crowd);
             let held = longest_wait();
             let stalls = |node: usize| {
-                let seen = events[node].seen();
-                let stalled = |event: &&Event| event.name == "stalled" && event.since(began);
+                let seen = events[node].events_so_far();
+                let stalled =
+                    |event: &&EventLine| event.name == "stalled" && event.is_at_or_after(began);
                 seen.iter().filter(stalled).count()
             };
             let stalls = [stalls(0), stalls(1)];
             println!("attempt {attempt}: the lock was held for {held:?}; stalls {stalls:?}");
             if held > HELD && stalls == [0, 0] {
-                return [0, 1].into_iter().for_each(|node| drop(pair.ready(node)));
+                return [0, 1].into_iter().for_each(|node| drop(pair.wait_routes_up(node)));
             }
         }
         panic!("in every attempt a daemon stood still, or the lock was never held for {HELD:?}");

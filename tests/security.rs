@@ -10,11 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Pair, RATE, WHILE, alive, eventually, programs};
+use common::{
+    NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive, programs, wait_until,
+};
 use netft_lab::{
-    Lab, Moment, Shape,
+    Lab, Moment, NetworkLayout,
     capture::Capture,
-    daemon::{Event, Settings, Site},
+    daemon::{EventLine, Site, SiteSettings},
     in_namespace,
     transfer::Transfer,
 };
@@ -25,11 +27,11 @@ const HEADERS: usize = 14 + 20 + 8;
 #[test]
 fn w_13_a_node_with_another_key_never_comes_up() {
     in_namespace("w_13_a_node_with_another_key_never_comes_up", || {
-        let mut pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
-        pair.site.distrust(0, 1).unwrap();
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 2], SiteSettings::default());
+        pair.site.replace_peer_key(0, 1).unwrap();
         pair.start(0);
         pair.start(1);
-        eventually("both daemons to answer", || {
+        wait_until("both daemons to answer", || {
             pair.daemons.iter().flatten().all(|daemon| daemon.routes().is_ok())
         });
         let end = Instant::now() + Duration::from_secs(2);
@@ -38,16 +40,16 @@ fn w_13_a_node_with_another_key_never_comes_up() {
                 let routes = daemon.routes().unwrap();
                 assert!(routes.iter().all(|r| r.state != "up" && !r.active), "{routes:#?}");
             }
-            thread::sleep(WHILE / 5);
+            thread::sleep(TRAFFIC_CHECK_TIME / 5);
         }
-        let status = pair.daemon(1).get("/v1/status").unwrap();
+        let status = pair.daemon(1).get_json("/v1/status").unwrap();
         assert_eq!(status["peers"]["sessions"], 0, "{status}");
     });
 }
 
 /// Frames from node 0 to node 1 that carry netft's own packets, small enough to be sent again.
 fn own_packets(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let to = Lab::mac(0, 1);
+    let to = Lab::nic_mac(0, 1);
     let ours = |frame: &&Vec<u8>| {
         let udp4 = frame.len() > HEADERS && frame[12..14] == [8, 0] && frame[14] == 0x45;
         // RFC 9000 section 17: QUIC sets the second bit of the first byte.
@@ -65,39 +67,39 @@ fn own_packets(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 #[test]
 fn w_07_replayed_packets_are_counted_and_never_delivered() {
     in_namespace("w_07_replayed_packets_are_counted_and_never_delivered", || {
-        let mut pair = Pair::up(2);
-        let tap = Capture::start(pair.lab.switch(0), &Lab::port(1)).unwrap();
+        let mut pair = NodePair::start_up(2);
+        let tap = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(1)).unwrap();
         let probe = pair.probe(0, false);
-        let flow = pair.transfer(0, Some(RATE / 5), false);
-        thread::sleep(2 * WHILE);
+        let flow = pair.transfer(0, Some(TEST_RATE / 5), false);
+        thread::sleep(2 * TRAFFIC_CHECK_TIME);
         let packets = own_packets(&tap.frames());
         assert!(packets.len() > 100, "{} packets seen", packets.len());
         let before = pair.drops(1, "replayed");
         for packet in packets.iter().take(200).chain(packets.iter().rev().take(200)) {
-            tap.inject(packet).unwrap();
+            tap.inject_frame(packet).unwrap();
         }
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let counted = pair.drops(1, "replayed") - before;
         assert!(counted >= packets.len().min(200) as u64, "{counted} counted");
-        alive(flow);
-        let report = probe.finish().report();
+        assert_flow_alive(flow);
+        let report = probe.finish().full_report();
         assert_eq!((report.lost, report.duplicates), (0, 0), "{report:?}");
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
     });
 }
 
 /// Packets of node 0 that node 1 never received: caught at the sender's end of network 0 while it
 /// delivers nothing that way. Data travels over network 1 when this returns.
-fn undelivered(pair: &mut Pair) -> Vec<Vec<u8>> {
-    let tap = Capture::start(pair.lab.switch(0), &Lab::port(0)).unwrap();
-    let flow = pair.transfer(0, Some(RATE / 5), false);
-    pair.lab.one_way(0, 0, 1).unwrap();
+fn undelivered(pair: &mut NodePair) -> Vec<Vec<u8>> {
+    let tap = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(0)).unwrap();
+    let flow = pair.transfer(0, Some(TEST_RATE / 5), false);
+    pair.lab.drop_one_way(0, 0, 1).unwrap();
     pair.wait_active(0, 1);
-    alive(flow);
+    assert_flow_alive(flow);
     let before = own_packets(&tap.frames()).len();
-    eventually("requests on the broken route", || own_packets(&tap.frames()).len() > before + 5);
+    wait_until("requests on the broken route", || own_packets(&tap.frames()).len() > before + 5);
     let (frames, _) = tap.finish();
     // What was sent before the fault was delivered: the later half was not.
     let packets = own_packets(&frames);
@@ -125,26 +127,26 @@ fn finish(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 /// Waits until `count` says at least `least`.
-fn counted(pair: &mut Pair, least: u64, count: impl Fn(&mut Pair) -> u64) {
-    let deadline = Instant::now() + PATIENCE;
+fn counted(pair: &mut NodePair, least: u64, count: impl Fn(&mut NodePair) -> u64) {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let now = count(pair);
         if now >= least {
             return;
         }
         assert!(Instant::now() < deadline, "{now} counted, {least} expected");
-        thread::sleep(WHILE / 25);
+        thread::sleep(TRAFFIC_CHECK_TIME / 25);
     }
 }
 
 #[test]
 fn w_02_packets_with_a_flipped_bit_are_counted_and_never_delivered() {
     in_namespace("w_02_packets_with_a_flipped_bit_are_counted_and_never_delivered", || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let packets = undelivered(&mut pair);
-        let tap = Capture::start(pair.lab.switch(0), &Lab::port(1)).unwrap();
+        let tap = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(1)).unwrap();
         let probe = pair.probe(0, false);
-        let flow = pair.transfer(0, Some(RATE / 5), false);
+        let flow = pair.transfer(0, Some(TEST_RATE / 5), false);
         let before = [pair.all_drops(1), pair.drops(1, "not_authentic")];
         let sent = 300;
         for (turn, packet) in packets.iter().cycle().take(2 * sent).enumerate() {
@@ -154,16 +156,16 @@ fn w_02_packets_with_a_flipped_bit_are_counted_and_never_delivered() {
             // first byte, where one may make it a QUIC packet, which QUIC drops.
             let place = if turn % 2 == 0 { 16 + turn * 7 % (payload - 16) } else { 1 + turn % 15 };
             damaged[HEADERS + place] ^= 1 << (turn % 8);
-            tap.inject(&damaged).unwrap();
+            tap.inject_frame(&damaged).unwrap();
         }
         counted(&mut pair, before[1] + sent as u64, |pair| pair.drops(1, "not_authentic"));
         counted(&mut pair, before[0] + 2 * sent as u64, |pair| pair.all_drops(1));
-        alive(flow);
-        let report = probe.finish().report();
+        assert_flow_alive(flow);
+        let report = probe.finish().full_report();
         assert_eq!((report.lost, report.duplicates), (0, 0), "{report:?}");
-        pair.lab.heal(0).unwrap();
+        pair.lab.heal_network(0).unwrap();
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
     });
 }
@@ -171,24 +173,24 @@ fn w_02_packets_with_a_flipped_bit_are_counted_and_never_delivered() {
 #[test]
 fn w_01_packets_cut_short_are_counted_and_never_delivered() {
     in_namespace("w_01_packets_cut_short_are_counted_and_never_delivered", || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let packets = undelivered(&mut pair);
-        let tap = Capture::start(pair.lab.switch(0), &Lab::port(1)).unwrap();
+        let tap = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(1)).unwrap();
         let probe = pair.probe(0, false);
         let before = pair.all_drops(1);
         let longest = packets.iter().max_by_key(|packet| packet.len()).unwrap();
         let whole = longest.len() - HEADERS;
         let mut sent = 0;
         for length in (0..40.min(whole)).chain((40..whole).step_by(13)) {
-            tap.inject(&cut(longest, length)).unwrap();
+            tap.inject_frame(&cut(longest, length)).unwrap();
             sent += 1;
         }
         counted(&mut pair, before + sent, |pair| pair.all_drops(1));
-        let report = probe.finish().report();
+        let report = probe.finish().full_report();
         assert_eq!((report.lost, report.duplicates), (0, 0), "{report:?}");
-        pair.lab.heal(0).unwrap();
+        pair.lab.heal_network(0).unwrap();
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
     });
 }
@@ -196,20 +198,20 @@ fn w_01_packets_cut_short_are_counted_and_never_delivered() {
 #[test]
 fn w_12_an_authentic_heartbeat_on_another_route_speaks_for_neither() {
     in_namespace("w_12_an_authentic_heartbeat_on_another_route_speaks_for_neither", || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let packets = undelivered(&mut pair);
         let heartbeats: Vec<_> =
             packets.into_iter().filter(|packet| packet[HEADERS] == 0x12).collect();
         assert!(heartbeats.len() >= 3, "{} heartbeats caught", heartbeats.len());
-        let tap = Capture::start(pair.lab.switch(1), &Lab::port(1)).unwrap();
+        let tap = Capture::start(pair.lab.switch_netns(1), &Lab::port_name(1)).unwrap();
         let before = pair.drops(1, "misrouted");
         for packet in &heartbeats {
             let mut packet = packet.clone();
-            packet[..6].copy_from_slice(&Lab::mac(1, 1));
-            packet[6..12].copy_from_slice(&Lab::mac(1, 0));
-            packet[26..30].copy_from_slice(&pair.lab.v4(1, 0).octets());
-            packet[30..34].copy_from_slice(&pair.lab.v4(1, 1).octets());
-            tap.inject(&finish(packet)).unwrap();
+            packet[..6].copy_from_slice(&Lab::nic_mac(1, 1));
+            packet[6..12].copy_from_slice(&Lab::nic_mac(1, 0));
+            packet[26..30].copy_from_slice(&pair.lab.node_ipv4(1, 0).octets());
+            packet[30..34].copy_from_slice(&pair.lab.node_ipv4(1, 1).octets());
+            tap.inject_frame(&finish(packet)).unwrap();
         }
         let all = before + heartbeats.len() as u64;
         counted(&mut pair, all, |pair| pair.drops(1, "misrouted"));
@@ -223,39 +225,40 @@ fn w_12_an_authentic_heartbeat_on_another_route_speaks_for_neither() {
 fn f_28_a_clone_is_refused_loudly_and_the_first_goes_on() {
     in_namespace("f_28_a_clone_is_refused_loudly_and_the_first_goes_on", || {
         let lab = Lab::new(3, 1).unwrap();
-        let site = Site::new(&lab, programs(), Settings::default()).unwrap();
+        let site = Site::new(&lab, programs(), SiteSettings::default()).unwrap();
         // Node 2 is a copy of node 1 at another address, which node 0 takes for one of node 1's.
-        let [one, two] = [1, 2].map(|node| lab.v4(0, node).to_string());
-        let text = |node| std::fs::read_to_string(site.config(node)).unwrap();
-        let folder = |node| site.config(node).parent().unwrap().to_owned();
+        let [one, two] = [1, 2].map(|node| lab.node_ipv4(0, node).to_string());
+        let text = |node| std::fs::read_to_string(site.config_path(node)).unwrap();
+        let folder = |node| site.config_path(node).parent().unwrap().to_owned();
         let keep = |text: &str, peers: usize| {
             let parts: Vec<&str> = text.split("[[peer]]").collect();
             parts[..=peers].join("[[peer]]")
         };
         let first =
             keep(&text(0), 1).replace(&format!("\"{one}\""), &format!("\"{one}\", \"{two}\""));
-        std::fs::write(site.config(0), first).unwrap();
+        std::fs::write(site.config_path(0), first).unwrap();
         let copy = keep(&text(1), 1);
-        std::fs::write(site.config(1), &copy).unwrap();
-        std::fs::write(site.config(2), &copy).unwrap();
+        std::fs::write(site.config_path(1), &copy).unwrap();
+        std::fs::write(site.config_path(2), &copy).unwrap();
         std::fs::copy(folder(1).join("key"), folder(2).join("key")).unwrap();
 
-        let daemons = [0, 1].map(|node| site.start(&lab, node).unwrap());
+        let daemons = [0, 1].map(|node| site.start_daemon(&lab, node).unwrap());
         let [mut here, mut genuine] = daemons;
-        here.wait_for("a route", PATIENCE, |routes| routes.iter().any(|r| r.active)).unwrap();
+        here.wait_for("a route", TEST_TIMEOUT, |routes| routes.iter().any(|r| r.active)).unwrap();
         genuine.wait_ready(1).unwrap();
-        let events = site.events(&lab, 0).unwrap();
-        let endpoint = |node| site.endpoint(&lab, node, false).unwrap();
-        let (from, to) = ((lab.node(0), endpoint(0)), (lab.node(1), endpoint(1)));
-        let flow = Transfer::start(from, to, Some(RATE)).unwrap();
+        let events = site.follow_events(&lab, 0).unwrap();
+        let endpoint = |node| site.virtual_endpoint(&lab, node, false).unwrap();
+        let (from, to) = ((lab.node_netns(0), endpoint(0)), (lab.node_netns(1), endpoint(1)));
+        let flow = Transfer::start(from, to, Some(TEST_RATE)).unwrap();
         let before = Moment::now();
-        let clone = site.start(&lab, 2).unwrap();
-        let duplicate = |event: &Event| event.name == "duplicate-node";
-        events.wait_for("the clone to be told of", before.wall, PATIENCE, duplicate).unwrap();
-        eventually("the clone to be told", || clone.log().contains("cloned node"));
-        let lost = |event: &Event| event.since(before.wall) && event.name == "session-ended";
-        assert!(!events.seen().iter().any(lost), "the genuine node lost its session");
-        alive(flow);
+        let clone = site.start_daemon(&lab, 2).unwrap();
+        let duplicate = |event: &EventLine| event.name == "duplicate-node";
+        events.wait_for("the clone to be told of", before.wall, TEST_TIMEOUT, duplicate).unwrap();
+        wait_until("the clone to be told", || clone.log_text().contains("cloned node"));
+        let lost =
+            |event: &EventLine| event.is_at_or_after(before.wall) && event.name == "session-ended";
+        assert!(!events.events_so_far().iter().any(lost), "the genuine node lost its session");
+        assert_flow_alive(flow);
     });
 }
 
@@ -263,16 +266,18 @@ fn f_28_a_clone_is_refused_loudly_and_the_first_goes_on() {
 fn s_01_no_plaintext_is_on_any_wire() {
     in_namespace("s_01_no_plaintext_is_on_any_wire", || {
         let marker = b"netft-plaintext-marker-0123456789";
-        let pair = Pair::up(3);
+        let pair = NodePair::start_up(3);
         let taps: Vec<Capture> = (0..3)
-            .map(|network| Capture::start(pair.lab.switch(network), &Lab::port(0)).unwrap())
+            .map(|network| {
+                Capture::start(pair.lab.switch_netns(network), &Lab::port_name(0)).unwrap()
+            })
             .collect();
         let bind = |node| {
             let address = pair.endpoint(node, false);
-            pair.lab.node(node).run(|| UdpSocket::bind(address)).unwrap()
+            pair.lab.node_netns(node).run_inside(|| UdpSocket::bind(address)).unwrap()
         };
         let (output, input) = (bind(0), bind(1));
-        input.set_read_timeout(Some(8 * WHILE)).unwrap();
+        input.set_read_timeout(Some(8 * TRAFFIC_CHECK_TIME)).unwrap();
         let target = input.local_addr().unwrap();
         let mut buffer = [0; 64];
         for network in 0..3 {
@@ -283,10 +288,10 @@ fn s_01_no_plaintext_is_on_any_wire() {
             }
             // The next ones travel over the next network.
             if network < 2 {
-                let flow = pair.transfer(0, Some(RATE / 10), false);
+                let flow = pair.transfer(0, Some(TEST_RATE / 10), false);
                 pair.lab.black_hole(network).unwrap();
-                thread::sleep(2 * WHILE);
-                alive(flow);
+                thread::sleep(2 * TRAFFIC_CHECK_TIME);
+                assert_flow_alive(flow);
             }
         }
         for (network, tap) in taps.into_iter().enumerate() {

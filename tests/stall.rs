@@ -14,12 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Counts, Pair, faults::Dice, number};
+use common::{NodePair, PairCounters, faults::TestRng, number_from_env};
 use netft_lab::{
     KernelCounters,
-    daemon::Settings,
+    daemon::SiteSettings,
     in_namespace_for,
-    transfer::{Pace, Transfer},
+    transfer::{SendPattern, Transfer},
 };
 
 /// 1 kB every 2 ms.
@@ -61,32 +61,35 @@ fn troubles(counters: &[KernelCounters]) -> String {
 /// Makes `network` swallow everything for `lasts` under a thin flow from `from` to `to`. Returns
 /// the flow's stall, and what TCP did.
 fn blackout(
-    pair: &Pair,
+    pair: &NodePair,
     network: usize,
     [from, to]: [SocketAddr; 2],
     congestion: &str,
     lasts: Duration,
 ) -> (Duration, KernelCounters) {
-    let pace = Pace { chunk: CHUNK, rate: Some(RATE), congestion };
-    let nodes = [0, 1].map(|node| pair.lab.node(node));
-    let flow = Transfer::paced((nodes[0], from), (nodes[1], to), pace).unwrap();
+    let pace = SendPattern { chunk: CHUNK, rate: Some(RATE), congestion };
+    let nodes = [0, 1].map(|node| pair.lab.node_netns(node));
+    let flow = Transfer::start_with_pattern((nodes[0], from), (nodes[1], to), pace).unwrap();
     thread::sleep(Duration::from_millis(400));
-    let before = nodes[0].counters();
+    let before = nodes[0].kernel_counters();
     let fault = pair.lab.black_hole(network).unwrap().monotonic;
     thread::sleep(lasts.saturating_sub(fault.elapsed()));
-    pair.lab.heal(network).unwrap();
+    pair.lab.heal_network(network).unwrap();
     thread::sleep(FELT.saturating_sub(fault.elapsed()));
-    let counters = nodes[0].counters().since(&before);
+    let counters = nodes[0].kernel_counters().since(&before);
     let outcome = flow.finish();
     assert_eq!(outcome.errors, Vec::<String>::new());
     assert!(outcome.hash_equal, "the bytes changed");
-    (outcome.stall(fault, fault + FELT), counters)
+    (outcome.longest_stall(fault, fault + FELT), counters)
 }
 
 /// The same blackouts through netft and over a plain network, in turn.
 fn beside_plain(congestion: &str, rounds: u64) {
-    let mut pair = Pair::with(3, Settings { common: common::HOLD, ..Settings::default() });
-    let mut dice = Dice(number("NETFT_SEED", 1));
+    let mut pair = NodePair::start_with(
+        3,
+        SiteSettings { common: common::HOLD_CONFIG, ..SiteSettings::default() },
+    );
+    let mut dice = TestRng(number_from_env("NETFT_SEED", 1));
     let (mut ours, mut plain) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     let through = [0, 1].map(|node| pair.endpoint(node, false));
     let mut spurious = 0;
@@ -94,19 +97,19 @@ fn beside_plain(congestion: &str, rounds: u64) {
         // The time detection by heartbeats takes, at the defaults.
         let lasts = Duration::from_millis(dice.between(150, 220));
         let (network, _) = pair.active(0);
-        let over = [0, 1].map(|node| SocketAddr::from((pair.lab.v4(network, node), 0)));
+        let over = [0, 1].map(|node| SocketAddr::from((pair.lab.node_ipv4(network, node), 0)));
         let (stall, counters) = blackout(&pair, network, through, congestion, lasts);
         spurious += counters.get("TcpExtTCPSpuriousRTOs");
         ours.0.push(stall);
         ours.1.push(counters);
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
         let (stall, counters) = blackout(&pair, network, over, congestion, lasts);
         plain.0.push(stall);
         plain.1.push(counters);
         for node in [0, 1] {
-            pair.ready(node);
+            pair.wait_routes_up(node);
         }
     }
     println!("| {rounds} blackouts of 150–220 ms, {congestion} | p50 ms | p99 | max | TCP |");
@@ -124,7 +127,7 @@ fn limit(rounds: u64) -> Duration {
 
 #[test]
 fn a_thin_flow_stalls_less_than_on_a_plain_network_with_cubic() {
-    let rounds = number("NETFT_FAULTS", 3);
+    let rounds = number_from_env("NETFT_FAULTS", 3);
     let name = "a_thin_flow_stalls_less_than_on_a_plain_network_with_cubic";
     in_namespace_for(name, limit(rounds), || beside_plain("cubic", rounds));
 }
@@ -132,7 +135,7 @@ fn a_thin_flow_stalls_less_than_on_a_plain_network_with_cubic() {
 /// Where the kernel has it.
 #[test]
 fn a_thin_flow_stalls_less_than_on_a_plain_network_with_bbr() {
-    let rounds = number("NETFT_FAULTS", 3);
+    let rounds = number_from_env("NETFT_FAULTS", 3);
     let name = "a_thin_flow_stalls_less_than_on_a_plain_network_with_bbr";
     let known = "/proc/sys/net/ipv4/tcp_available_congestion_control";
     if !std::fs::read_to_string(known).unwrap().contains("bbr") {
@@ -144,28 +147,31 @@ fn a_thin_flow_stalls_less_than_on_a_plain_network_with_bbr() {
 /// Bytes per second that arrived over ten seconds.
 fn rate(flow: &Transfer, fault: Option<&dyn Fn()>) -> f64 {
     let half = Duration::from_secs(5);
-    let (start, before) = (Instant::now(), flow.received());
+    let (start, before) = (Instant::now(), flow.bytes_received());
     thread::sleep(half);
     if let Some(fault) = fault {
         fault();
     }
     thread::sleep((half * 2).saturating_sub(start.elapsed()));
-    (flow.received() - before) as f64 / start.elapsed().as_secs_f64()
+    (flow.bytes_received() - before) as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Ten seconds around a failover beside the ten seconds before, `NETFT_FAULTS` times.
 #[test]
 #[ignore = "half a minute per fault"]
 fn bulk_throughput_around_a_failover() {
-    let rounds = number("NETFT_FAULTS", 5);
+    let rounds = number_from_env("NETFT_FAULTS", 5);
     in_namespace_for("bulk_throughput_around_a_failover", limit(rounds * 3), || {
-        let mut pair = Pair::with(3, Settings { common: common::HOLD, ..Settings::default() });
+        let mut pair = NodePair::start_with(
+            3,
+            SiteSettings { common: common::HOLD_CONFIG, ..SiteSettings::default() },
+        );
         let mut shares = Vec::new();
         for round in 0..rounds {
             let flow = pair.transfer(0, None, false);
             thread::sleep(Duration::from_secs(2));
             let (network, _) = pair.active(0);
-            let before = Counts::take(&mut pair);
+            let before = PairCounters::take_snapshot(&mut pair);
             // Other jobs come and go on the machine: the two spans take turns in being first.
             let fault: &dyn Fn() = &|| {
                 pair.lab.black_hole(network).unwrap();
@@ -173,11 +179,11 @@ fn bulk_throughput_around_a_failover() {
             let first = rate(&flow, (round % 2 == 1).then_some(fault));
             let second = rate(&flow, (round % 2 == 0).then_some(fault));
             let (steady, around) = if round % 2 == 0 { (first, second) } else { (second, first) };
-            let counts = Counts::take(&mut pair).since(&before);
+            let counts = PairCounters::take_snapshot(&mut pair).since(&before);
             assert!(flow.finish().hash_equal);
-            pair.lab.heal(network).unwrap();
+            pair.lab.heal_network(network).unwrap();
             for node in [0, 1] {
-                pair.ready(node);
+                pair.wait_routes_up(node);
             }
             shares.push(around / steady);
             println!(

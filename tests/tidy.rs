@@ -144,7 +144,8 @@ fn paths(code: &str) -> Vec<String> {
 
 #[test]
 fn grouped_imports_are_taken_apart() {
-    let code = "use std::{fs::File, net::{IpAddr, UdpSocket}, time::Instant}; fn f() { std::env::args(); }";
+    let code = "use std::{fs::File, net::{IpAddr, UdpSocket}, time::Instant}; \
+                fn f() { std::env::args(); }";
     let found = paths(code);
     for path in ["std::fs::File", "std::net::UdpSocket", "std::time::Instant", "std::env::args"] {
         assert!(found.iter().any(|one| one == path), "{path} in {found:?}");

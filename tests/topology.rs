@@ -6,29 +6,33 @@ mod common;
 
 use std::{thread, time::Instant};
 
-use common::{PATIENCE, Pair, WHILE, alive, nothing_lost};
+use common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive, assert_nothing_lost};
 use netft_lab::{
-    Lab, Shape,
-    daemon::{Route, Settings},
+    Lab, NetworkLayout,
+    daemon::{RouteRow, SiteSettings},
     in_namespace,
 };
 
 /// One address per peer is configured, and no network.
-const BARE: Settings<'static> =
-    Settings { six: false, known: 1, common: "[failover]\nhold = 300\n", each: &[] };
+const BARE: SiteSettings<'static> = SiteSettings {
+    ipv6: false,
+    listed_networks: 1,
+    common: "[failover]\nhold = 300\n",
+    per_node: &[],
+};
 
-fn up(routes: &[Route]) -> usize {
+fn up(routes: &[RouteRow]) -> usize {
     routes.iter().filter(|route| route.state == "up").count()
 }
 
 #[test]
 fn b_15_one_address_per_peer_gives_exactly_three_routes() {
     in_namespace("b_15_one_address_per_peer_gives_exactly_three_routes", || {
-        let mut pair = Pair::with(3, BARE);
+        let mut pair = NodePair::start_with(3, BARE);
         for node in [0, 1] {
             assert_eq!(pair.daemon(node).routes().unwrap().len(), 3);
         }
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         for node in [0, 1] {
             let routes = pair.daemon(node).routes().unwrap();
             assert_eq!((routes.len(), up(&routes)), (3, 3));
@@ -40,13 +44,14 @@ fn b_15_one_address_per_peer_gives_exactly_three_routes() {
 fn b_16_all_cross_subnet_routes_are_nine_when_one_end_asks() {
     in_namespace("b_16_all_cross_subnet_routes_are_nine_when_one_end_asks", || {
         let each = ["[topology]\nplumb_all_cross_subnet_routes = true\n"];
-        let mut pair = Pair::prepared(&[Shape::Flat; 3], Settings { each: &each, ..BARE });
+        let mut pair =
+            NodePair::prepared(&[NetworkLayout::Flat; 3], SiteSettings { per_node: &each, ..BARE });
         for node in [0, 1] {
             pair.start(node);
         }
         for node in [0, 1] {
-            let nine = |routes: &[Route]| routes.len() == 9 && up(routes) >= 3;
-            pair.daemon(node).wait_for("nine routes", PATIENCE, nine).unwrap();
+            let nine = |routes: &[RouteRow]| routes.len() == 9 && up(routes) >= 3;
+            pair.daemon(node).wait_for("nine routes", TEST_TIMEOUT, nine).unwrap();
         }
     });
 }
@@ -54,12 +59,15 @@ fn b_16_all_cross_subnet_routes_are_nine_when_one_end_asks() {
 #[test]
 fn b_19_routed_networks_are_learnt_too() {
     in_namespace("b_19_routed_networks_are_learnt_too", || {
-        let mut pair = Pair::over(&[Shape::Routed, Shape::Flat, Shape::Routed], BARE);
+        let mut pair = NodePair::start_over(
+            &[NetworkLayout::Routed, NetworkLayout::Flat, NetworkLayout::Routed],
+            BARE,
+        );
         for node in [0, 1] {
             let routes = pair.daemon(node).routes().unwrap();
             assert_eq!((routes.len(), up(&routes)), (3, 3), "{routes:?}");
         }
-        alive(pair.transfer(0, Some(common::RATE), false));
+        assert_flow_alive(pair.transfer(0, Some(common::TEST_RATE), false));
     });
 }
 
@@ -67,29 +75,29 @@ fn b_19_routed_networks_are_learnt_too() {
 #[test]
 fn f_24_a_network_added_at_run_time_is_a_route_and_one_taken_away_is_none() {
     in_namespace("f_24_a_network_added_at_run_time_is_a_route_and_one_taken_away_is_none", || {
-        let mut pair = Pair::with(3, BARE);
+        let mut pair = NodePair::start_with(3, BARE);
         let (probe, flow) = (pair.probe(0, false), pair.transfer(1, None, false));
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let began = Instant::now();
-        pair.lab.add_network(Shape::Flat).unwrap();
+        pair.lab.add_network(NetworkLayout::Flat).unwrap();
         let plugged = began.elapsed();
         for node in [0, 1] {
-            let four = |routes: &[Route]| routes.len() == 4 && up(routes) == 4;
-            pair.daemon(node).wait_for("a fourth route", PATIENCE, four).unwrap();
+            let four = |routes: &[RouteRow]| routes.len() == 4 && up(routes) == 4;
+            pair.daemon(node).wait_for("a fourth route", TEST_TIMEOUT, four).unwrap();
         }
         println!("four routes up {:?} after the last cable", began.elapsed() - plugged);
         pair.lab.delete_nic(3, 1).unwrap();
         for node in [0, 1] {
-            let three = |routes: &[Route]| routes.len() == 3 && up(routes) == 3;
-            pair.daemon(node).wait_for("three routes again", PATIENCE, three).unwrap();
+            let three = |routes: &[RouteRow]| routes.len() == 3 && up(routes) == 3;
+            pair.daemon(node).wait_for("three routes again", TEST_TIMEOUT, three).unwrap();
         }
         pair.lab.add_nic(3, 1).unwrap();
         for node in [0, 1] {
-            let four = |routes: &[Route]| routes.len() == 4 && up(routes) == 4;
-            pair.daemon(node).wait_for("the fourth route again", PATIENCE, four).unwrap();
+            let four = |routes: &[RouteRow]| routes.len() == 4 && up(routes) == 4;
+            pair.daemon(node).wait_for("the fourth route again", TEST_TIMEOUT, four).unwrap();
         }
-        alive(flow);
-        nothing_lost(&probe.finish());
+        assert_flow_alive(flow);
+        assert_nothing_lost(&probe.finish());
     });
 }
 
@@ -97,13 +105,13 @@ fn f_24_a_network_added_at_run_time_is_a_route_and_one_taken_away_is_none() {
 #[test]
 fn f_25_a_renamed_interface_keeps_its_route() {
     in_namespace("f_25_a_renamed_interface_keeps_its_route", || {
-        let mut pair = Pair::with(2, BARE);
+        let mut pair = NodePair::start_with(2, BARE);
         let before = pair.daemon(0).routes().unwrap();
-        pair.lab.rename(0, &Lab::nic(1), "lan7").unwrap();
-        thread::sleep(4 * WHILE);
+        pair.lab.rename_interface(0, &Lab::nic_name(1), "lan7").unwrap();
+        thread::sleep(4 * TRAFFIC_CHECK_TIME);
         let after = pair.daemon(0).routes().unwrap();
         assert_eq!(up(&after), 2);
-        let ids = |routes: &[Route]| routes.iter().map(|route| route.id).collect::<Vec<_>>();
+        let ids = |routes: &[RouteRow]| routes.iter().map(|route| route.id).collect::<Vec<_>>();
         assert_eq!(ids(&before), ids(&after));
     });
 }
@@ -113,15 +121,15 @@ fn f_25_a_renamed_interface_keeps_its_route() {
 fn b_13_ends_that_know_different_addresses_find_each_other() {
     in_namespace("b_13_ends_that_know_different_addresses_find_each_other", || {
         for known in ["addresses = [\"10.3.0.1\"]", ""] {
-            let mut pair = Pair::prepared(&[Shape::Flat; 3], BARE);
-            pair.rewrite(1, "addresses = [\"10.1.0.1\"]", known);
+            let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 3], BARE);
+            pair.rewrite_config(1, "addresses = [\"10.1.0.1\"]", known);
             for node in [1, 0] {
                 pair.start(node);
             }
             for node in [0, 1] {
-                assert_eq!(up(&pair.ready(node)), 3);
+                assert_eq!(up(&pair.wait_routes_up(node)), 3);
             }
-            alive(pair.transfer(0, Some(common::RATE), false));
+            assert_flow_alive(pair.transfer(0, Some(common::TEST_RATE), false));
         }
     });
 }

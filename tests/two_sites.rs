@@ -10,8 +10,10 @@ mod common;
 
 use std::{thread, time::Duration};
 
-use common::{Pair, alive, number};
-use netft_lab::{Moment, Shape, daemon::Settings, in_namespace_for, wire::Grey};
+use common::{NodePair, assert_flow_alive, number_from_env};
+use netft_lab::{
+    Moment, NetworkLayout, daemon::SiteSettings, in_namespace_for, wire::WireImpairments,
+};
 
 const NETWORKS: usize = 2;
 /// Thin: loss and distance are the test, not the throughput.
@@ -19,16 +21,22 @@ const THIN: u64 = 50_000;
 
 #[test]
 fn distance_and_loss_take_no_route_down() {
-    let span = Duration::from_secs(number("NETFT_SECONDS", 20));
+    let span = Duration::from_secs(number_from_env("NETFT_SECONDS", 20));
     let limit = span * 2 + Duration::from_secs(90);
     in_namespace_for("distance_and_loss_take_no_route_down", limit, || {
-        let prepared = Pair::prepared(&[Shape::Routed; NETWORKS], Settings::default());
-        let seed = number("NETFT_SEED", 1);
-        let wires =
-            [0, 1].map(|network| prepared.lab.far_site(network, seed + network as u64).unwrap());
-        let far = Grey { delay: Duration::from_millis(50), loss: 0.01, ..Grey::default() };
-        wires.iter().for_each(|wire| wire.set_both(far));
-        let mut pair = prepared.started();
+        let prepared =
+            NodePair::prepared(&[NetworkLayout::Routed; NETWORKS], SiteSettings::default());
+        let seed = number_from_env("NETFT_SEED", 1);
+        let wires = [0, 1].map(|network| {
+            prepared.lab.insert_far_site_wire(network, seed + network as u64).unwrap()
+        });
+        let far = WireImpairments {
+            delay: Duration::from_millis(50),
+            loss: 0.01,
+            ..WireImpairments::default()
+        };
+        wires.iter().for_each(|wire| wire.set_both_impairments(far));
+        let mut pair = prepared.start_and_wait();
         for node in [0, 1] {
             for route in pair.daemon(node).routes().unwrap() {
                 assert_eq!((route.delay_ms, route.threshold), (100, 5), "the cross-subnet profile");
@@ -38,16 +46,16 @@ fn distance_and_loss_take_no_route_down() {
         let start = Moment::now();
         let flow = pair.transfer(0, Some(THIN), false);
         thread::sleep(span);
-        alive(flow);
-        let seen = events.iter().flat_map(netft_lab::daemon::Events::seen);
-        let changed = |event: &netft_lab::daemon::Event| {
-            event.since(start.wall) && event.name == "state-changed"
+        assert_flow_alive(flow);
+        let seen = events.iter().flat_map(netft_lab::daemon::EventFollower::events_so_far);
+        let changed = |event: &netft_lab::daemon::EventLine| {
+            event.is_at_or_after(start.wall) && event.name == "state-changed"
         };
         let changes: Vec<String> =
-            seen.filter(changed).map(|event| event.line.to_string()).collect();
+            seen.filter(changed).map(|event| event.json.to_string()).collect();
         let [mut lost, mut relayed] = [0, 0];
         for wire in &wires {
-            for (gone, passed) in [wire.counts(0), wire.counts(1)] {
+            for (gone, passed) in [wire.lost_and_relayed(0), wire.lost_and_relayed(1)] {
                 (lost, relayed) = (lost + gone, relayed + passed);
             }
         }

@@ -10,28 +10,30 @@ use std::{
     process::Command,
 };
 
-use common::{HOLD, PATIENCE, Pair};
+use common::{HOLD_CONFIG, NodePair, TEST_TIMEOUT};
 use ipnet::IpNet;
 use netft::{
     NodeKey,
-    config::{Config, Peer, PrivateKey},
-    topology::{Interface, LocalAddr, Sources},
+    config::{Config, PeerConfig, PrivateKey},
+    topology::{Interface, LocalAddr, SourceAddresses},
 };
-use netft_lab::{Lab, Shape, daemon::Settings, in_namespace, interface_index};
+use netft_lab::{Lab, NetworkLayout, daemon::SiteSettings, in_namespace, interface_index};
 use netftd::{
-    control::schema::{Finding, PeerAnswer, PeerPath, Route, Severity, Validation, What},
-    validate::{Daemon, Facts, Link, exit_code, validate},
+    control::schema::{
+        EventDetail, Finding, PeerPath, PeerValidation, Route, Severity, ValidationResult,
+    },
+    validate::{DaemonFacts, NodeFacts, StackedLink, exit_code, run_checks},
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use serde_json::json;
 
 /// What `netft validate` says on node 0, and its exit code.
-fn findings(pair: &Pair) -> (Vec<Finding>, i32) {
-    let mut command = pair.site.operator(&pair.lab, 0).unwrap();
-    command.args(["validate", "--json", "--config"]).arg(pair.site.config(0));
+fn findings(pair: &NodePair) -> (Vec<Finding>, i32) {
+    let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
+    command.args(["validate", "--json", "--config"]).arg(pair.site.config_path(0));
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let answer: Validation = serde_json::from_str(&text).unwrap_or_else(|error| {
+    let answer: ValidationResult = serde_json::from_str(&text).unwrap_or_else(|error| {
         panic!("{error} in {text}{}", String::from_utf8_lossy(&output.stderr))
     });
     (answer.findings, output.status.code().unwrap())
@@ -42,8 +44,13 @@ fn find<'a>(findings: &'a [Finding], id: &str) -> Option<&'a Finding> {
 }
 
 /// The mistake `id` is not there, is planted on node 0, and is found.
-fn planted(networks: usize, id: &str, severity: Severity, plant: impl FnOnce(&Pair)) -> Finding {
-    let pair = Pair::prepared(&vec![Shape::Flat; networks], Settings::default());
+fn planted(
+    networks: usize,
+    id: &str,
+    severity: Severity,
+    plant: impl FnOnce(&NodePair),
+) -> Finding {
+    let pair = NodePair::prepared(&vec![NetworkLayout::Flat; networks], SiteSettings::default());
     let (before, _) = findings(&pair);
     assert!(find(&before, id).is_none_or(|f| f.severity == Severity::Note), "{before:#?}");
     plant(&pair);
@@ -56,25 +63,26 @@ fn planted(networks: usize, id: &str, severity: Severity, plant: impl FnOnce(&Pa
     found.clone()
 }
 
-fn on_node<F, Fut>(pair: &Pair, what: F)
+fn on_node<F, Fut>(pair: &NodePair, what: F)
 where
     F: FnOnce(Handle) -> Fut + Send,
     Fut: Future<Output = Result<(), rtnetlink::Error>>,
 {
-    pair.lab.node(0).netlink("plant a mistake", what).unwrap();
+    pair.lab.node_netns(0).run_netlink("plant a mistake", what).unwrap();
 }
 
-fn sysctl(pair: &Pair, key: &str, value: &str) {
-    pair.lab.node(0).run(|| fs::write(format!("/proc/sys/net/{key}"), value).unwrap());
+fn sysctl(pair: &NodePair, key: &str, value: &str) {
+    pair.lab.node_netns(0).run_inside(|| fs::write(format!("/proc/sys/net/{key}"), value).unwrap());
 }
 
 /// Loads nftables rules on a node; false where there is no nft.
-fn nft(pair: &Pair, node: usize, rules: &str) -> bool {
+fn nft(pair: &NodePair, node: usize, rules: &str) -> bool {
     if Command::new("nft").arg("--version").output().is_err() {
         eprintln!("skipped: nft is not installed");
         return false;
     }
-    let output = pair.lab.node(node).command("nft").unwrap().arg(rules).output().unwrap();
+    let output =
+        pair.lab.node_netns(node).command_inside("nft").unwrap().arg(rules).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     true
 }
@@ -82,9 +90,9 @@ fn nft(pair: &Pair, node: usize, rules: &str) -> bool {
 #[test]
 fn mistake_1_one_network_only() {
     in_namespace("mistake_1_one_network_only", || {
-        let pair = Pair::up(2);
+        let pair = NodePair::start_up(2);
         assert_eq!(find(&findings(&pair).0, "one-network"), None);
-        let pair = Pair::up(1);
+        let pair = NodePair::start_up(1);
         let (after, code) = findings(&pair);
         let found = find(&after, "one-network").unwrap();
         assert_eq!((found.severity, found.place.as_str()), (Severity::Warning, "b"));
@@ -95,7 +103,10 @@ fn mistake_1_one_network_only() {
 #[test]
 fn networks_the_peer_told_of_count() {
     in_namespace("networks_the_peer_told_of_count", || {
-        let pair = Pair::with(2, Settings { known: 1, common: HOLD, ..Settings::default() });
+        let pair = NodePair::start_with(
+            2,
+            SiteSettings { listed_networks: 1, common: HOLD_CONFIG, ..SiteSettings::default() },
+        );
         assert_eq!(find(&findings(&pair).0, "one-network"), None);
     });
 }
@@ -110,14 +121,18 @@ fn mistake_2_two_routes_over_one_card() {
                 let bridge = interface_index(&netlink, "br9").await?;
                 let address: IpAddr = [10, 77, 0, 1].into();
                 netlink.address().add(bridge, address, 24).execute().await?;
-                let card = interface_index(&netlink, &Lab::nic(0)).await?;
+                let card = interface_index(&netlink, &Lab::nic_name(0)).await?;
                 let card: LinkMessageBuilder<LinkUnspec> = LinkUnspec::new_with_index(card);
                 netlink.link().change(card.controller(bridge).build()).execute().await
             });
-            let first = pair.lab.v4(0, 1);
+            let first = pair.lab.node_ipv4(0, 1);
             let both = format!("addresses = [\"{first}\", \"10.77.0.2\"]");
-            pair.rewrite(0, &format!("addresses = [\"{first}\"]"), &both);
-            pair.rewrite(0, "[[peer]]", "[[network]]\nprefix = \"10.77.0.0/24\"\n\n[[peer]]");
+            pair.rewrite_config(0, &format!("addresses = [\"{first}\"]"), &both);
+            pair.rewrite_config(
+                0,
+                "[[peer]]",
+                "[[network]]\nprefix = \"10.77.0.0/24\"\n\n[[peer]]",
+            );
         });
         assert!(found.place.contains("br9"), "{found:?}");
         assert!(found.what.contains("rest on eth0"), "{found:?}");
@@ -128,8 +143,9 @@ fn mistake_2_two_routes_over_one_card() {
 fn mistake_3_the_peers_address_is_our_own() {
     in_namespace("mistake_3_the_peers_address_is_our_own", || {
         let found = planted(2, "duplicate-address", Severity::Error, |pair| {
-            let (own, peer) = (pair.lab.v4(0, 0).to_string(), pair.lab.v4(0, 1).to_string());
-            pair.rewrite(0, &format!("\"{peer}\""), &format!("\"{own}\""));
+            let (own, peer) =
+                (pair.lab.node_ipv4(0, 0).to_string(), pair.lab.node_ipv4(0, 1).to_string());
+            pair.rewrite_config(0, &format!("\"{peer}\""), &format!("\"{own}\""));
         });
         assert!(found.what.contains("this node's own"), "{found:?}");
     });
@@ -139,11 +155,11 @@ fn mistake_3_the_peers_address_is_our_own() {
 fn mistake_4_two_nodes_with_one_identity() {
     in_namespace("mistake_4_two_nodes_with_one_identity", || {
         let found = planted(1, "config", Severity::Error, |pair| {
-            let text = fs::read_to_string(pair.site.config(0)).unwrap();
+            let text = fs::read_to_string(pair.site.config_path(0)).unwrap();
             let key = text.split("key = \"").last().unwrap().split('"').next().unwrap();
             let peer =
                 format!("[[peer]]\nname = \"c\"\nkey = \"{key}\"\naddresses = [\"10.1.0.9\"]\n");
-            fs::write(pair.site.config(0), text.clone() + &peer).unwrap();
+            fs::write(pair.site.config_path(0), text.clone() + &peer).unwrap();
         });
         assert!(found.what.contains("the same key") && found.what.contains("netft.toml:"));
     });
@@ -154,7 +170,7 @@ fn mistake_5_an_interface_that_carries_too_little() {
     in_namespace("mistake_5_an_interface_that_carries_too_little", || {
         let found = planted(2, "mtu", Severity::Warning, |pair| {
             on_node(pair, |netlink| async move {
-                let card = interface_index(&netlink, &Lab::nic(1)).await?;
+                let card = interface_index(&netlink, &Lab::nic_name(1)).await?;
                 let card: LinkMessageBuilder<LinkUnspec> = LinkUnspec::new_with_index(card);
                 netlink.link().change(card.mtu(1300).build()).execute().await
             });
@@ -167,7 +183,7 @@ fn mistake_5_an_interface_that_carries_too_little() {
 #[test]
 fn mistake_6_the_port_is_closed_here_u3_u16() {
     in_namespace("mistake_6_the_port_is_closed_here_u3_u16", || {
-        let pair = Pair::prepared(&[Shape::Flat; 2], Settings::default());
+        let pair = NodePair::prepared(&[NetworkLayout::Flat; 2], SiteSettings::default());
         let policy = "table inet guard { chain entry { type filter hook input priority 0; \
                       policy drop; iifname \"lo\" accept; tcp dport 22 accept; }; }";
         if !nft(&pair, 0, policy) {
@@ -198,7 +214,7 @@ fn mistake_7_a_strict_reverse_path_filter_where_ways_differ() {
         planted(2, "rp-filter", Severity::Warning, |pair| {
             sysctl(pair, "ipv4/conf/all/rp_filter", "1");
             on_node(pair, |netlink| async move {
-                let card = interface_index(&netlink, &Lab::nic(1)).await?;
+                let card = interface_index(&netlink, &Lab::nic_name(1)).await?;
                 let address: IpAddr = [10, 1, 0, 200].into();
                 netlink.address().add(card, address, 24).execute().await
             });
@@ -211,8 +227,8 @@ fn mistake_8_another_program_has_the_port() {
     in_namespace("mistake_8_another_program_has_the_port", || {
         let mut held = None;
         let found = planted(2, "port", Severity::Error, |pair| {
-            let address = (pair.lab.v4(1, 0), 3343);
-            held = Some(pair.lab.node(0).run(|| UdpSocket::bind(address).unwrap()));
+            let address = (pair.lab.node_ipv4(1, 0), 3343);
+            held = Some(pair.lab.node_netns(0).run_inside(|| UdpSocket::bind(address).unwrap()));
         });
         assert!(found.place.ends_with(":3343"), "{found:?}");
     });
@@ -228,7 +244,7 @@ fn mistake_9_link_local_packets_are_forwarded() {
 #[test]
 fn mistake_10_the_port_is_closed_at_the_peer() {
     in_namespace("mistake_10_the_port_is_closed_at_the_peer", || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let (before, _) = findings(&pair);
         for id in ["no-answer", "one-way", "no-daemon"] {
             assert_eq!(find(&before, id), None);
@@ -238,10 +254,10 @@ fn mistake_10_the_port_is_closed_at_the_peer() {
         if !nft(&pair, 1, drop) {
             return;
         }
-        let other = pair.lab.v4(1, 0).into();
+        let other = pair.lab.node_ipv4(1, 0).into();
         pair.daemon(0)
-            .wait_for("a route that is not heard", PATIENCE, |routes| {
-                routes.iter().any(|route| route.local() == Some(other) && !route.tx)
+            .wait_for("a route that is not heard", TEST_TIMEOUT, |routes| {
+                routes.iter().any(|route| route.local_address() == Some(other) && !route.tx)
             })
             .unwrap();
         let (after, code) = findings(&pair);
@@ -254,14 +270,14 @@ fn mistake_10_the_port_is_closed_at_the_peer() {
 }
 
 /// A node with two networks and nothing wrong with it.
-fn fine() -> Facts {
-    let peer = Peer::new("b", NodeKey([2; 32]))
-        .address("10.1.0.2:3343".parse().unwrap())
-        .address("10.2.0.2:3343".parse().unwrap());
-    let config = Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32])).peer(peer);
+fn fine() -> NodeFacts {
+    let peer = PeerConfig::new("b", NodeKey([2; 32]))
+        .with_address("10.1.0.2:3343".parse().unwrap())
+        .with_address("10.2.0.2:3343".parse().unwrap());
+    let config = Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32])).with_peer(peer);
     let link = |index: u32| {
         let net: IpNet = format!("10.{index}.0.1/24").parse().unwrap();
-        let addr = LocalAddr { addr: net.addr(), prefix: net.trunc(), secondary: false };
+        let addr = LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false };
         let interface = Interface {
             index,
             name: format!("eth{}", index - 1),
@@ -270,41 +286,41 @@ fn fine() -> Facts {
             carrier: true,
             loopback: false,
             mtu: 1500,
-            gateway: false,
+            has_default_route: false,
             speed: None,
             addrs: vec![addr],
         };
-        Link { interface, parent: None, master: None }
+        StackedLink { interface, parent: None, master: None }
     };
-    Facts {
+    NodeFacts {
         config,
         links: vec![link(1), link(2)],
-        sources: Sources::new(),
-        rules: Ok(json!({ "nftables": [] })),
-        strict: [].into(),
+        sources: SourceAddresses::new(),
+        ruleset: Ok(json!({ "nftables": [] })),
+        strict_rp_filter: [].into(),
         forwarding: false,
-        clock: Some(true),
+        is_clock_synchronised: Some(true),
         receive_buffer: Some((8 << 20, 8 << 20)),
-        bound: Vec::new(),
-        daemon: Some(Daemon::default()),
+        bound_sockets: Vec::new(),
+        daemon: Some(DaemonFacts::default()),
     }
 }
 
 #[test]
 fn mistake_11_a_clock_nobody_keeps() {
     let mut facts = fine();
-    assert_eq!(validate(&facts), []);
-    facts.clock = Some(false);
-    let found = validate(&facts);
+    assert_eq!(run_checks(&facts), []);
+    facts.is_clock_synchronised = Some(false);
+    let found = run_checks(&facts);
     assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "clock", 1));
 }
 
 #[test]
 fn mistake_12_a_cloned_identity() {
     let mut facts = fine();
-    let events = vec![What::DuplicateNode { peer: "b".to_owned() }; 3];
-    facts.daemon = Some(Daemon { events, ..Daemon::default() });
-    let found = validate(&facts);
+    let events = vec![EventDetail::DuplicateNode { peer: "b".to_owned() }; 3];
+    facts.daemon = Some(DaemonFacts { events, ..DaemonFacts::default() });
+    let found = run_checks(&facts);
     assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "cloned-identity", 2));
 }
 
@@ -312,7 +328,7 @@ fn mistake_12_a_cloned_identity() {
 fn mistake_13_buffers_too_small() {
     let mut facts = fine();
     facts.receive_buffer = Some((212_992, 8 << 20));
-    let found = validate(&facts);
+    let found = run_checks(&facts);
     assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "buffers", 1));
     assert!(found[0].remedy.contains("rmem_max=8388608"), "{found:?}");
 }
@@ -321,7 +337,7 @@ fn mistake_13_buffers_too_small() {
 fn a_route_over_a_vlan_shares_the_fate_of_its_parent() {
     let mut facts = fine();
     facts.links[1].parent = Some(1);
-    let found = validate(&facts);
+    let found = run_checks(&facts);
     assert_eq!((found.len(), found[0].id.as_str()), (1, "shared-fate"));
     assert!(found[0].what.contains("rest on eth0"), "{found:?}");
 }
@@ -330,12 +346,16 @@ fn a_route_over_a_vlan_shares_the_fate_of_its_parent() {
 fn a_node_that_does_not_run_its_file_is_told_so_and_one_without_a_daemon_too() {
     let mut facts = fine();
     let pending = vec!["~ hold: 1 s → 5 s".to_owned()];
-    facts.daemon = Some(Daemon { pending, overflow: 7, ..Daemon::default() });
-    let found = validate(&facts);
+    facts.daemon = Some(DaemonFacts {
+        pending_changes: pending,
+        socket_overflow: 7,
+        ..DaemonFacts::default()
+    });
+    let found = run_checks(&facts);
     assert!(find(&found, "not-applied").unwrap().what.contains("hold"), "{found:?}");
     assert!(find(&found, "buffers").unwrap().what.contains('7'), "{found:?}");
     facts.daemon = None;
-    let found = validate(&facts);
+    let found = run_checks(&facts);
     assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "no-daemon", 0));
 }
 
@@ -366,8 +386,8 @@ fn firewalld_is_told_which_zone_lacks_the_port() {
         rule("filter_IN_internal", json!([{ "reject": null }])),
     ] });
     let mut facts = fine();
-    facts.rules = Ok(rules.clone());
-    let found = validate(&facts);
+    facts.ruleset = Ok(rules.clone());
+    let found = run_checks(&facts);
     // eth1 is in a zone that takes everything.
     assert_eq!((found.len(), found[0].severity), (1, Severity::Warning), "{found:#?}");
     let command = "firewall-cmd --permanent --zone=internal --add-port=3343/udp && \
@@ -379,8 +399,8 @@ fn firewalld_is_told_which_zone_lacks_the_port() {
         { "accept": null }
     ]);
     rules["nftables"].as_array_mut().unwrap().push(rule("filter_IN_internal_allow", allow));
-    facts.rules = Ok(rules);
-    assert_eq!(validate(&facts), []);
+    facts.ruleset = Ok(rules);
+    assert_eq!(run_checks(&facts), []);
 }
 
 /// What cannot be read is never called blocked.
@@ -388,15 +408,15 @@ fn firewalld_is_told_which_zone_lacks_the_port() {
 fn a_rule_that_cannot_be_read_leaves_the_verdict_open() {
     let expr = json!([{ "xt": { "type": "match", "name": "udp" } }, { "accept": null }]);
     let mut facts = fine();
-    facts.rules = Ok(json!({ "nftables": [
+    facts.ruleset = Ok(json!({ "nftables": [
         { "chain": { "family": "ip", "table": "filter", "name": "INPUT",
             "type": "filter", "hook": "input", "prio": 0, "policy": "drop" } },
         { "rule": { "family": "ip", "table": "filter", "chain": "INPUT", "expr": expr } },
     ] }));
-    let found = validate(&facts);
+    let found = run_checks(&facts);
     assert!(!found.is_empty() && found.iter().all(|f| f.severity == Severity::Note), "{found:#?}");
-    facts.rules = Err("nft does not run".to_owned());
-    assert_eq!(exit_code(&validate(&facts)), 0);
+    facts.ruleset = Err("nft does not run".to_owned());
+    assert_eq!(exit_code(&run_checks(&facts)), 0);
 }
 
 /// A route of `fine` that is up and carries packets of this size.
@@ -404,7 +424,7 @@ fn route(path_mtu: usize) -> Route {
     let text = json!({ "id": 1, "peer": "b", "real_local": "10.1.0.1:3343",
         "real_remote": "10.1.0.2:3343", "virtual_local": "169.254.1.1",
         "virtual_remote": "169.254.1.2", "delay_ms": 30, "threshold": 5, "priority": 1,
-        "attributes": 1, "carrier": "udp", "state": "up", "tx": true, "rx": true, "active": true,
+        "attributes": 1, "transport": "udp", "state": "up", "tx": true, "rx": true, "active": true,
         "rtt_us": null, "loss": 0.0, "heartbeats_sent": 1, "heartbeats_missed": 0,
         "last_change": "", "reason": "", "path_mtu": path_mtu, "path_mtu_limit": 1500,
         "path_mtu_age_ms": 20, "tx_frames": 0, "tx_bytes": 0 });
@@ -412,14 +432,14 @@ fn route(path_mtu: usize) -> Route {
 }
 
 /// What is found with a peer that says this.
-fn with(answer: PeerAnswer, routes: Vec<Route>) -> Vec<Finding> {
+fn with(answer: PeerValidation, routes: Vec<Route>) -> Vec<Finding> {
     let mut facts = fine();
-    facts.daemon = Some(Daemon { peers: vec![answer], routes, ..Daemon::default() });
-    validate(&facts)
+    facts.daemon = Some(DaemonFacts { peers: vec![answer], routes, ..DaemonFacts::default() });
+    run_checks(&facts)
 }
 
-fn answer() -> PeerAnswer {
-    PeerAnswer { peer: "b".to_owned(), clock_skew_ms: Some(40), ..PeerAnswer::default() }
+fn answer() -> PeerValidation {
+    PeerValidation { peer: "b".to_owned(), clock_skew_ms: Some(40), ..PeerValidation::default() }
 }
 
 #[test]
@@ -428,7 +448,7 @@ fn clocks_of_two_nodes_that_differ_by_seconds_are_told_with_their_side() {
     for (skew, text) in
         [(3500, "3 s ahead of"), (-7_200_000, "7200 s behind"), (i64::MIN, "behind")]
     {
-        let found = with(PeerAnswer { clock_skew_ms: Some(skew), ..answer() }, Vec::new());
+        let found = with(PeerValidation { clock_skew_ms: Some(skew), ..answer() }, Vec::new());
         assert_eq!((found.len(), found[0].id.as_str()), (1, "clock-skew"));
         assert!(found[0].place == "b" && found[0].what.contains(text), "{found:?}");
         assert_eq!(exit_code(&found), 1);
@@ -438,14 +458,14 @@ fn clocks_of_two_nodes_that_differ_by_seconds_are_told_with_their_side() {
 #[test]
 fn a_peer_that_was_not_asked_is_a_warning() {
     let error = Some("its netftd is too old to be asked".to_owned());
-    let found = with(PeerAnswer { error, clock_skew_ms: None, ..answer() }, Vec::new());
+    let found = with(PeerValidation { error, clock_skew_ms: None, ..answer() }, Vec::new());
     assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "peer-not-asked", 1));
     assert!(found[0].what.contains("too old"), "{found:?}");
 }
 
 #[test]
 fn the_two_halves_of_a_path_are_compared() {
-    let back = |path_mtu, path_mtu_limit| PeerAnswer {
+    let back = |path_mtu, path_mtu_limit| PeerValidation {
         paths: vec![PeerPath {
             real_local: "10.1.0.2:3343".parse().unwrap(),
             real_remote: "10.1.0.1:3343".parse().unwrap(),
@@ -493,15 +513,19 @@ fn an_address_that_is_on_two_interfaces_or_the_adapters_elsewhere_is_found() {
     let mut facts = fine();
     let twice = facts.links[0].interface.addrs[0];
     facts.links[1].interface.addrs.push(twice);
-    let found = validate(&facts);
+    let found = run_checks(&facts);
     let one = find(&found, "duplicate-address").unwrap();
     assert_eq!((one.severity, one.place.as_str()), (Severity::Warning, "eth0, eth1"));
 
     let mut facts = fine();
     let addr: IpAddr = facts.config.addrs.v4.into();
     let net = IpNet::new(addr, 16).unwrap();
-    facts.links[1].interface.addrs.push(LocalAddr { addr, prefix: net.trunc(), secondary: false });
-    let found = validate(&facts);
+    facts.links[1].interface.addrs.push(LocalAddr {
+        addr,
+        prefix: net.trunc(),
+        is_secondary: false,
+    });
+    let found = run_checks(&facts);
     let one = find(&found, "duplicate-address").unwrap();
     assert_eq!((one.severity, exit_code(&found)), (Severity::Error, 2));
     assert!(one.what.contains("virtual address"), "{one:?}");
@@ -510,9 +534,10 @@ fn an_address_that_is_on_two_interfaces_or_the_adapters_elsewhere_is_found() {
 #[test]
 fn a_peer_no_network_leads_to_is_an_error_and_its_address_is_named() {
     let mut facts = fine();
-    let peer = Peer::new("b", NodeKey([2; 32])).address("192.0.2.7:3343".parse().unwrap());
+    let peer =
+        PeerConfig::new("b", NodeKey([2; 32])).with_address("192.0.2.7:3343".parse().unwrap());
     facts.config.peers = vec![peer];
-    let found = validate(&facts);
+    let found = run_checks(&facts);
     assert_eq!(exit_code(&found), 2);
     assert_eq!(find(&found, "no-network").unwrap().place, "b");
     let address = find(&found, "unreachable-address").unwrap();

@@ -6,24 +6,24 @@ mod common;
 
 use std::{fs, process::Command};
 
-use common::{HOLD, PATIENCE, Pair};
+use common::{HOLD_CONFIG, NodePair, TEST_TIMEOUT};
 use netft_lab::{
-    daemon::{Route, Settings},
+    daemon::{RouteRow, SiteSettings},
     in_namespace,
 };
-use netftd::control::schema::{Finding, PeerAnswer, Severity, Validation};
+use netftd::control::schema::{Finding, PeerValidation, Severity, ValidationResult};
 use rustix::process::Signal;
 
 /// What `netft validate` says on node 0, in JSON with its exit code, or as a user sees it.
-fn run(pair: &Pair, args: &[&str]) -> (String, i32) {
-    let mut command = pair.site.operator(&pair.lab, 0).unwrap();
-    command.arg("validate").args(args).arg("--config").arg(pair.site.config(0));
+fn run(pair: &NodePair, args: &[&str]) -> (String, i32) {
+    let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
+    command.arg("validate").args(args).arg("--config").arg(pair.site.config_path(0));
     let output = command.output().unwrap();
     println!("{}", String::from_utf8_lossy(&output.stderr));
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
 }
 
-fn validate(pair: &Pair) -> (Validation, i32) {
+fn validate(pair: &NodePair) -> (ValidationResult, i32) {
     let (text, code) = run(pair, &["--json"]);
     (serde_json::from_str(&text).unwrap(), code)
 }
@@ -33,12 +33,12 @@ fn find<'a>(findings: &'a [Finding], id: &str) -> Option<&'a Finding> {
 }
 
 /// As a user sees it, for whoever reads the log.
-fn show(pair: &Pair) {
+fn show(pair: &NodePair) {
     println!("{}", run(pair, &[]).0);
 }
 
 /// Something that is wrong whatever the machine: not the clock, nor buffers.
-fn planted(answer: &PeerAnswer) -> Vec<&Finding> {
+fn planted(answer: &PeerValidation) -> Vec<&Finding> {
     let of_machine = |f: &&Finding| ["clock", "buffers", "rp-filter"].contains(&&*f.id);
     let bad = answer.findings.iter().filter(|finding| finding.severity > Severity::Note);
     bad.filter(|finding| !of_machine(finding)).collect()
@@ -47,8 +47,8 @@ fn planted(answer: &PeerAnswer) -> Vec<&Finding> {
 /// Slow to lose a route, as the machine may be busy; a narrow path is found all the same.
 const PATIENT: &str = "[heartbeat]\nthreshold = 60\n\n[failover]\nhold = 300\n";
 
-fn pair() -> Pair {
-    Pair::with(2, Settings { common: PATIENT, ..Settings::default() })
+fn pair() -> NodePair {
+    NodePair::start_with(2, SiteSettings { common: PATIENT, ..SiteSettings::default() })
 }
 
 #[test]
@@ -65,7 +65,9 @@ fn a_mistake_on_the_peer_is_shown_under_its_name() {
             assert_eq!(find(&before.findings, id), None);
         }
 
-        pair.lab.node(1).run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+        pair.lab
+            .node_netns(1)
+            .run_inside(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
         // Asked again at once: the peer takes its time, and looks anew.
         let (after, code) = validate(&pair);
         let found = find(&after.peers[0].findings, "forwarding").unwrap();
@@ -78,7 +80,7 @@ fn a_mistake_on_the_peer_is_shown_under_its_name() {
         println!("{text}");
         assert!(there.contains("2 of 2 nodes checked: "), "{text}");
         let (local, _) = run(&pair, &["--local", "--json"]);
-        let local: Validation = serde_json::from_str(&local).unwrap();
+        let local: ValidationResult = serde_json::from_str(&local).unwrap();
         assert!(
             local.daemon
                 && local.peers.is_empty()
@@ -90,12 +92,12 @@ fn a_mistake_on_the_peer_is_shown_under_its_name() {
 #[test]
 fn a_peer_that_does_not_answer_is_told_of_in_one_line() {
     in_namespace("a_peer_that_does_not_answer_is_told_of_in_one_line", || {
-        let settings = Settings { common: HOLD, ..Settings::default() };
-        let mut pair = Pair::prepared_for(2, settings);
+        let settings = SiteSettings { common: HOLD_CONFIG, ..SiteSettings::default() };
+        let mut pair = NodePair::prepared_for(2, settings);
         pair.start(0);
-        let some = |routes: &[Route]| !routes.is_empty();
-        pair.daemon(0).wait_for("a daemon that answers", PATIENCE, some).unwrap();
-        let why = |pair: &Pair| {
+        let some = |routes: &[RouteRow]| !routes.is_empty();
+        pair.daemon(0).wait_for("a daemon that answers", TEST_TIMEOUT, some).unwrap();
+        let why = |pair: &NodePair| {
             let (found, code) = validate(pair);
             let line = find(&found.findings, "peer-not-asked").unwrap();
             assert!(line.place == "b" && !line.what.contains('\n') && code >= 1, "{line:?}");
@@ -104,14 +106,14 @@ fn a_peer_that_does_not_answer_is_told_of_in_one_line() {
         };
         assert!(why(&pair).contains("no session"));
         pair.start(1);
-        pair.ready(0);
-        pair.ready(1);
-        pair.daemon(1).signal(Signal::STOP).unwrap();
+        pair.wait_routes_up(0);
+        pair.wait_routes_up(1);
+        pair.daemon(1).send_signal(Signal::STOP).unwrap();
         // With the session still there, or without: it does not wait for ever.
         let said = why(&pair);
         show(&pair);
         assert!(said.contains("within 4 s") || said.contains("no session"), "{said}");
-        pair.daemon(1).signal(Signal::CONT).unwrap();
+        pair.daemon(1).send_signal(Signal::CONT).unwrap();
     });
 }
 
@@ -124,18 +126,18 @@ fn a_path_that_carries_less_than_its_interfaces_is_found_at_once_on_both_ends() 
             let (before, _) = validate(&pair);
             assert_eq!(find(&before.findings, "path-mtu"), None, "{before:#?}");
             // Idle routes are confirmed every 10 s: only a fresh probe finds it.
-            pair.lab.narrow(1, 1400).unwrap();
+            pair.lab.make_mtu_black_hole(1, 1400).unwrap();
             let (after, code) = validate(&pair);
             show(&pair);
             for (findings, own) in [(&after.findings, 0), (&after.peers[0].findings, 1)] {
                 let found = find(findings, "path-mtu").unwrap_or_else(|| panic!("{after:#?}"));
                 assert!(found.severity == Severity::Warning && code >= 1);
-                let address = pair.lab.v4(1, own).to_string();
+                let address = pair.lab.node_ipv4(1, own).to_string();
                 assert!(found.place.contains(&format!("{address}:3343 →")), "{found:?}");
                 assert!(found.place.ends_with("(eth1)"), "{found:?}");
                 assert!(found.what.contains("the interface takes 1500"), "{found:?}");
             }
-            pair.lab.narrow(1, 1500).unwrap();
+            pair.lab.make_mtu_black_hole(1, 1500).unwrap();
             for _ in 0..20 {
                 let (healed, _) = validate(&pair);
                 if find(&healed.findings, "path-mtu").is_none() {
@@ -158,7 +160,7 @@ fn a_path_that_carries_less_one_way_is_told_by_direction() {
         assert_eq!(find(&validate(&pair).0.findings, "path-mtu-differs"), None);
         let drop = "table inet wire { chain entry { type filter hook input priority 0; \
                     iifname \"eth0\" udp dport 3343 meta length > 1400 drop; }; }";
-        let mut nft = pair.lab.node(1).command("nft").unwrap();
+        let mut nft = pair.lab.node_netns(1).command_inside("nft").unwrap();
         assert!(nft.arg(drop).status().unwrap().success());
         // A size that is still searched for is not compared.
         let runs = (0..10).map(|_| validate(&pair));

@@ -10,34 +10,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Pair, RATE, WHILE, alive, bound};
+use common::{
+    NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive, max_failover_time,
+};
 use netft_lab::{Moment, in_namespace};
 use serde_json::Value;
 
 /// What node 0 says to `netft why` with these words.
-fn why(pair: &Pair, words: &[&str]) -> String {
-    let mut command = pair.site.operator(&pair.lab, 0).unwrap();
+fn why(pair: &NodePair, words: &[&str]) -> String {
+    let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
     let output = command.arg("why").args(words).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The story of an event of node 0, once nothing can be added to its cost.
-fn whole(pair: &Pair, seq: u64) -> Value {
-    let deadline = Instant::now() + PATIENCE;
+fn whole(pair: &NodePair, seq: u64) -> Value {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let story: Value = serde_json::from_str(&why(pair, &[&seq.to_string(), "--json"])).unwrap();
         if story["cost_final"] == true {
             return story;
         }
         assert!(Instant::now() < deadline, "the cost stays open: {story}");
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
     }
 }
 
 /// The value of an unlabelled sample of the metrics of node 0.
-fn metric(pair: &Pair, name: &str) -> f64 {
-    let mut command = pair.site.operator(&pair.lab, 0).unwrap();
+fn metric(pair: &NodePair, name: &str) -> f64 {
+    let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
     let text = String::from_utf8(command.arg("metrics").output().unwrap().stdout).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
@@ -46,17 +48,17 @@ fn metric(pair: &Pair, name: &str) -> f64 {
 #[test]
 fn why_names_route_reason_alternative_and_cost_of_a_failover_under_traffic() {
     in_namespace("why_names_route_reason_alternative_and_cost_of_a_failover_under_traffic", || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let events = [0, 1].map(|node| pair.events(node));
-        let flow = pair.transfer(0, Some(RATE), false);
-        thread::sleep(WHILE);
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let (network, route) = pair.active(0);
         let other = pair.daemon(0).routes().unwrap().into_iter().find(|it| it.id != route.id);
         let other = other.unwrap();
-        let broken: Moment = pair.lab.one_way(network, 0, 1).unwrap();
+        let broken: Moment = pair.lab.drop_one_way(network, 0, 1).unwrap();
         let moved = events[0]
-            .wait_for("a move", broken.wall, PATIENCE, |event| {
-                event.name == "moved" && event.number("from") == Some(route.id)
+            .wait_for("a move", broken.wall, TEST_TIMEOUT, |event| {
+                event.name == "moved" && event.u64_field("from") == Some(route.id)
             })
             .unwrap();
         let story = whole(&pair, moved.seq);
@@ -67,14 +69,20 @@ fn why_names_route_reason_alternative_and_cost_of_a_failover_under_traffic() {
         assert_eq!((&chosen["route"], &chosen["verdict"]), (&other.id.into(), &"chosen".into()));
         assert_eq!(chosen["priority"], other.priority);
         let left = &event["cause"]["left"];
-        assert_eq!((&left["route"], &left["said"]["heard"]), (&route.id.into(), &false.into()));
+        assert_eq!(
+            (&left["route"], &left["remote_report"]["heard"]),
+            (&route.id.into(), &false.into())
+        );
         let heartbeats = left["heartbeats"].to_string();
         assert!(heartbeats.contains("sent") && heartbeats.contains("received"), "{heartbeats}");
         // The flow never pauses, so something was under way when the route went silent.
         assert!(cost["resent"].as_u64() > Some(0), "{story}");
         assert_eq!(cost["stall_by"], "data");
         let stall = Duration::from_micros(cost["stall_us"].as_u64().unwrap());
-        assert!(!stall.is_zero() && stall <= bound(&route, &events, broken), "{stall:?}");
+        assert!(
+            !stall.is_zero() && stall <= max_failover_time(&route, &events, broken),
+            "{stall:?}"
+        );
         let named = |list: &str, name: &str| {
             story[list].as_array().unwrap().iter().any(|event| event["event"] == name)
         };
@@ -84,14 +92,14 @@ fn why_names_route_reason_alternative_and_cost_of_a_failover_under_traffic() {
         for word in ["what was seen", "does not hear this node", "chosen (up", "sent again"] {
             assert!(text.contains(word), "no {word:?} in {text}");
         }
-        let status = pair.daemon(0).get("/v1/status").unwrap();
+        let status = pair.daemon(0).get_json("/v1/status").unwrap();
         assert!(status["stalls"]["count"].as_u64() >= Some(1), "{status}");
         assert!(metric(&pair, "netft_failover_stall_seconds_count") >= 1.0);
         let resent = metric(&pair, "netft_resent_frames_total");
         assert!(resent >= cost["resent"].as_f64().unwrap(), "{resent} {story}");
         println!("{text}");
-        pair.lab.heal(network).unwrap();
-        alive(flow);
+        pair.lab.heal_network(network).unwrap();
+        assert_flow_alive(flow);
     });
 }
 
@@ -100,22 +108,28 @@ fn a_cut_while_idle_is_measured_by_heartbeats_and_peers_know_each_others_adapter
     const NAME: &str =
         "a_cut_while_idle_is_measured_by_heartbeats_and_peers_know_each_others_adapters";
     in_namespace(NAME, || {
-        let mut pair = Pair::up(2);
+        let mut pair = NodePair::start_up(2);
         let events = [0, 1].map(|node| pair.events(node));
         for node in [0, 1] {
-            let peers = pair.daemon(node).get("/v1/peers").unwrap();
+            let peers = pair.daemon(node).get_json("/v1/peers").unwrap();
             assert_eq!(peers["peers"][0]["adapter_up"], true, "{peers}");
         }
         let (network, route) = pair.active(0);
         let broken = pair.lab.black_hole(network).unwrap();
-        pair.moved(&events[0], route.id, broken);
-        let moved = events[0].seen().into_iter().rev().find(|event| event.name == "moved").unwrap();
+        pair.time_to_move(&events[0], route.id, broken);
+        let moved = events[0]
+            .events_so_far()
+            .into_iter()
+            .rev()
+            .find(|event| event.name == "moved")
+            .unwrap();
         let story = whole(&pair, moved.seq);
         assert_eq!(story["event"]["from"], route.id);
         assert_eq!(story["cost"]["stall_by"], "heartbeats", "{story}");
         // A heartbeat answered before the cut, and at most a detection time and what delays it.
         let stall = Duration::from_micros(story["cost"]["stall_us"].as_u64().unwrap());
-        let most = bound(&route, &events, broken) + Duration::from_millis(2 * route.delay_ms);
+        let most =
+            max_failover_time(&route, &events, broken) + Duration::from_millis(2 * route.delay_ms);
         assert!(!stall.is_zero() && stall <= most, "{stall:?} {most:?}");
         assert_eq!(story["cost"]["resent"], 0);
         println!("{}", why(&pair, &[]));

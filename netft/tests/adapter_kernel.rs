@@ -14,16 +14,16 @@ use std::{
 use common::{in_namespace, ip};
 use netft::{
     Time,
-    config::Backend,
+    config::AdapterBackend,
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
     io::{
         adapter::{
             lock::AdapterLock,
-            reconciler::{AdapterGuard, Repair, Wanted},
+            reconciler::{AdapterReconciler, DesiredState, Repair},
             tun,
-            tun::{Cleaned, CleanupError, OpenError, Opened, Origin},
+            tun::{CleanupError, CleanupOutcome, DeviceOrigin, OpenedAdapter, TunOpenError},
         },
-        netlink::{Monitor, Netlink},
+        netlink::{Netlink, NetlinkMonitor},
         sys::{glink, tun as sys},
     },
 };
@@ -32,7 +32,7 @@ const NAME: &str = "netft0";
 const MTU: u16 = 1420;
 
 fn addrs(seed: u8) -> VirtualAddrs {
-    VirtualAddrs::derive(&NodeKey([seed; 32]))
+    VirtualAddrs::derive_from_key(&NodeKey([seed; 32]))
 }
 
 fn peer_routes() -> BTreeMap<IpAddr, u32> {
@@ -41,13 +41,18 @@ fn peer_routes() -> BTreeMap<IpAddr, u32> {
 }
 
 /// The adapter, configured, with the routes to one peer; what keeps it so.
-async fn adapter(netlink: &Netlink, backend: Backend, queues: usize) -> (Opened, AdapterGuard) {
-    let opened = tun::open(netlink, NAME, backend, queues).await.unwrap();
+async fn adapter(
+    netlink: &Netlink,
+    backend: AdapterBackend,
+    queues: usize,
+) -> (OpenedAdapter, AdapterReconciler) {
+    let opened = tun::open_adapter(netlink, NAME, backend, queues).await.unwrap();
     let configured = netlink.configure_adapter(NAME, addrs(1), MTU).await.unwrap();
     assert_eq!(configured.ifindex, opened.ifindex);
-    let wanted = Wanted { name: NAME.into(), addrs: addrs(1), mtu: MTU, routes: peer_routes() };
-    let mut guard = AdapterGuard::new(wanted, opened.ifindex);
-    let report = guard.check(netlink, Time::ZERO).await;
+    let wanted =
+        DesiredState { name: NAME.into(), addrs: addrs(1), mtu: MTU, routes: peer_routes() };
+    let mut guard = AdapterReconciler::new(wanted, opened.ifindex);
+    let report = guard.reconcile(netlink, Time::ZERO).await;
     assert!(report.errors.is_empty(), "{report:?}");
     assert_eq!(report.repairs.len(), 2, "{report:?}");
     (opened, guard)
@@ -84,18 +89,18 @@ fn later(step: &mut u64) -> Time {
 fn the_adapter_has_exactly_its_two_addresses_and_host_routes() {
     in_namespace("the_adapter_has_exactly_its_two_addresses_and_host_routes", async || {
         let netlink = Netlink::open().unwrap();
-        let (opened, mut guard) = adapter(&netlink, Backend::Offload, 2).await;
-        assert_eq!(opened.origin, Origin::Created);
+        let (opened, mut guard) = adapter(&netlink, AdapterBackend::Offload, 2).await;
+        assert_eq!(opened.origin, DeviceOrigin::Created);
         assert_eq!(opened.queues.len(), 2);
         assert_well();
         let link = ip(&format!("-d link show dev {NAME}"));
         assert!(link.contains("multi_queue") && link.contains("vnet_hdr on"), "{link}");
         assert!(link.contains("gso_max_size 60960"), "{link}");
-        let report = guard.check(&netlink, Time::from_millis(1000)).await;
+        let report = guard.reconcile(&netlink, Time::from_millis(1000)).await;
         assert!(report.repairs.is_empty() && report.errors.is_empty(), "{report:?}");
 
-        guard.wanted_mut().routes.remove(&IpAddr::V4(addrs(2).v4));
-        let report = guard.check(&netlink, Time::from_millis(1000)).await;
+        guard.desired_state_mut().routes.remove(&IpAddr::V4(addrs(2).v4));
+        let report = guard.reconcile(&netlink, Time::from_millis(1000)).await;
         assert_eq!(report.repairs, [Repair::RouteRemoved(addrs(2).v4.into())]);
         netlink.remove_peer_route(opened.ifindex, addrs(2).v4.into()).await.unwrap();
         assert!(netlink.remove_adapter(NAME).await.unwrap());
@@ -107,12 +112,12 @@ fn the_adapter_has_exactly_its_two_addresses_and_host_routes() {
 fn both_backends_carry_a_packet_in_their_framing() {
     in_namespace("both_backends_carry_a_packet_in_their_framing", async || {
         let netlink = Netlink::open().unwrap();
-        for (backend, header) in [(Backend::Offload, 10), (Backend::Plain, 0)] {
+        for (backend, header) in [(AdapterBackend::Offload, 10), (AdapterBackend::Plain, 0)] {
             let (opened, _guard) = adapter(&netlink, backend, 1).await;
             assert_well();
             let queue = &opened.queues[0];
             assert_eq!(queue.vnet_hdr, header > 0);
-            assert_eq!(sys::flags(&queue.fd).unwrap().1.vnet_hdr, header > 0);
+            assert_eq!(sys::queue_flags(&queue.fd).unwrap().1.vnet_hdr, header > 0);
             let socket = UdpSocket::bind((addrs(1).v4, 0)).unwrap();
             socket.send_to(b"hello", (addrs(2).v4, 9)).unwrap();
             let mut packet = [0; 2048];
@@ -137,12 +142,12 @@ fn both_backends_carry_a_packet_in_their_framing() {
 fn a_name_that_is_taken_is_refused_with_a_remedy() {
     in_namespace("a_name_that_is_taken_is_refused_with_a_remedy", async || {
         let netlink = Netlink::open().unwrap();
-        for backend in [Backend::Offload, Backend::Plain] {
+        for backend in [AdapterBackend::Offload, AdapterBackend::Plain] {
             let (_opened, _guard) = adapter(&netlink, backend, 1).await;
-            for other in [Backend::Offload, Backend::Plain] {
-                let result = tun::open(&netlink, NAME, other, 1).await;
+            for other in [AdapterBackend::Offload, AdapterBackend::Plain] {
+                let result = tun::open_adapter(&netlink, NAME, other, 1).await;
                 let Err(error) = result else { panic!("{backend:?} then {other:?}: opened") };
-                assert!(matches!(error, OpenError::Taken { .. }), "{error}");
+                assert!(matches!(error, TunOpenError::Taken { .. }), "{error}");
             }
             assert_well();
         }
@@ -152,15 +157,16 @@ fn a_name_that_is_taken_is_refused_with_a_remedy() {
             ("tuntap add t7 mode tap", "t7"),
         ] {
             ip(add);
-            let Err(error) = tun::open(&netlink, name, Backend::Offload, 1).await else {
+            let Err(error) = tun::open_adapter(&netlink, name, AdapterBackend::Offload, 1).await
+            else {
                 panic!("{name}: opened")
             };
             assert!(error.to_string().contains(&format!("ip link del {name}")), "{error}");
             ip(&format!("link show {name}"));
         }
         assert!(matches!(
-            tun::open(&netlink, "tun%d", Backend::Plain, 1).await,
-            Err(OpenError::BadName(_))
+            tun::open_adapter(&netlink, "tun%d", AdapterBackend::Plain, 1).await,
+            Err(TunOpenError::BadName(_))
         ));
     });
 }
@@ -169,7 +175,7 @@ fn a_name_that_is_taken_is_refused_with_a_remedy() {
 fn the_guard_undoes_whatever_is_done_to_the_adapter() {
     in_namespace("the_guard_undoes_whatever_is_done_to_the_adapter", async || {
         let netlink = Netlink::open().unwrap();
-        let (_opened, mut guard) = adapter(&netlink, Backend::Offload, 1).await;
+        let (_opened, mut guard) = adapter(&netlink, AdapterBackend::Offload, 1).await;
         let VirtualAddrs { v4, v6 } = addrs(1);
         let peer = addrs(2);
         let mut step = 0;
@@ -191,17 +197,17 @@ fn the_guard_undoes_whatever_is_done_to_the_adapter() {
         ];
         for damage in damages {
             ip(&damage);
-            let report = guard.check(&netlink, later(&mut step)).await;
-            assert!(report.errors.is_empty() && !report.gone, "{damage}: {report:?}");
+            let report = guard.reconcile(&netlink, later(&mut step)).await;
+            assert!(report.errors.is_empty() && !report.is_adapter_missing, "{damage}: {report:?}");
             assert!(!report.repairs.is_empty(), "{damage}: not noticed");
-            let again = guard.check(&netlink, later(&mut step)).await;
+            let again = guard.reconcile(&netlink, later(&mut step)).await;
             assert!(again.repairs.is_empty(), "{damage}: {again:?}");
             eprintln!("{damage}: {:?}", report.repairs);
             assert_well();
         }
         ip(&format!("addr add 10.99.0.1/24 dev {NAME}"));
         ip(&format!("route add 10.98.0.0/24 dev {NAME}"));
-        let report = guard.check(&netlink, later(&mut step)).await;
+        let report = guard.reconcile(&netlink, later(&mut step)).await;
         assert!(report.repairs.is_empty(), "what an operator added is his: {report:?}");
     });
 }
@@ -210,8 +216,8 @@ fn the_guard_undoes_whatever_is_done_to_the_adapter() {
 fn a_deleted_adapter_is_created_anew() {
     in_namespace("a_deleted_adapter_is_created_anew", async || {
         let netlink = Netlink::open().unwrap();
-        let mut monitor = Monitor::open().unwrap();
-        let (mut opened, mut guard) = adapter(&netlink, Backend::Offload, 2).await;
+        let mut monitor = NetlinkMonitor::open().unwrap();
+        let (mut opened, mut guard) = adapter(&netlink, AdapterBackend::Offload, 2).await;
         let mut step = 0;
         for _ in 0..20 {
             while tokio::time::timeout(Duration::from_millis(20), monitor.next()).await.is_ok() {}
@@ -220,15 +226,15 @@ fn a_deleted_adapter_is_created_anew() {
                 tokio::time::timeout(Duration::from_secs(5), monitor.next()).await.unwrap();
             assert!(changes.links || changes.addresses || changes.routes, "{changes:?}");
             let began = Instant::now();
-            let report = guard.check(&netlink, later(&mut step)).await;
-            assert!(report.gone, "{report:?}");
-            opened = tun::open(&netlink, NAME, Backend::Offload, 2).await.unwrap();
+            let report = guard.reconcile(&netlink, later(&mut step)).await;
+            assert!(report.is_adapter_missing, "{report:?}");
+            opened = tun::open_adapter(&netlink, NAME, AdapterBackend::Offload, 2).await.unwrap();
             netlink.configure_adapter(NAME, addrs(1), MTU).await.unwrap();
-            guard.recreated(opened.ifindex);
-            let report = guard.check(&netlink, later(&mut step)).await;
+            guard.on_recreated(opened.ifindex);
+            let report = guard.reconcile(&netlink, later(&mut step)).await;
             eprintln!("restored in {:?}", began.elapsed());
             assert_eq!(report.repairs.len(), 2, "{report:?}");
-            assert!(guard.check(&netlink, later(&mut step)).await.repairs.is_empty());
+            assert!(guard.reconcile(&netlink, later(&mut step)).await.repairs.is_empty());
             assert_well();
         }
         drop(opened);
@@ -241,40 +247,40 @@ fn what_a_crash_left_is_adopted_or_cleaned_up() {
         let netlink = Netlink::open().unwrap();
         let run = tempfile::tempdir().unwrap();
         let lock = AdapterLock::acquire(run.path(), NAME).unwrap();
-        let (opened, _guard) = adapter(&netlink, Backend::Offload, 2).await;
+        let (opened, _guard) = adapter(&netlink, AdapterBackend::Offload, 2).await;
         let ifindex = opened.ifindex;
 
-        let cleaned = tun::cleanup(&netlink, NAME, run.path()).await;
+        let cleaned = tun::remove_leftover(&netlink, NAME, run.path()).await;
         assert!(matches!(cleaned, Err(CleanupError::Lock(_))), "{cleaned:?}");
         drop(lock);
-        let cleaned = tun::cleanup(&netlink, NAME, run.path()).await;
+        let cleaned = tun::remove_leftover(&netlink, NAME, run.path()).await;
         assert!(matches!(cleaned, Err(CleanupError::InUse { .. })), "{cleaned:?}");
 
         drop(opened);
         let link = ip(&format!("link show dev {NAME}"));
         assert!(link.contains("NO-CARRIER"), "{link}");
         assert_well();
-        let opened = tun::open(&netlink, NAME, Backend::Offload, 3).await.unwrap();
-        assert_eq!((opened.origin, opened.ifindex), (Origin::Adopted, ifindex));
+        let opened = tun::open_adapter(&netlink, NAME, AdapterBackend::Offload, 3).await.unwrap();
+        assert_eq!((opened.origin, opened.ifindex), (DeviceOrigin::Adopted, ifindex));
         assert_well();
         netlink.configure_adapter(NAME, addrs(1), MTU).await.unwrap();
         assert_well();
 
         drop(opened);
-        let opened = tun::open(&netlink, NAME, Backend::Plain, 1).await.unwrap();
-        assert_eq!(opened.origin, Origin::Replaced);
+        let opened = tun::open_adapter(&netlink, NAME, AdapterBackend::Plain, 1).await.unwrap();
+        assert_eq!(opened.origin, DeviceOrigin::Replaced);
         assert_ne!(opened.ifindex, ifindex);
         drop(opened);
-        let opened = tun::open(&netlink, NAME, Backend::Plain, 1).await.unwrap();
-        assert_eq!(opened.origin, Origin::Adopted);
+        let opened = tun::open_adapter(&netlink, NAME, AdapterBackend::Plain, 1).await.unwrap();
+        assert_eq!(opened.origin, DeviceOrigin::Adopted);
         drop(opened);
-        let opened = tun::open(&netlink, NAME, Backend::Offload, 1).await.unwrap();
-        assert_eq!(opened.origin, Origin::Replaced);
+        let opened = tun::open_adapter(&netlink, NAME, AdapterBackend::Offload, 1).await.unwrap();
+        assert_eq!(opened.origin, DeviceOrigin::Replaced);
         drop(opened);
 
-        let clean = async || tun::cleanup(&netlink, NAME, run.path()).await;
-        assert_eq!(clean().await.unwrap(), Cleaned::Removed);
-        assert_eq!(clean().await.unwrap(), Cleaned::Nothing);
+        let clean = async || tun::remove_leftover(&netlink, NAME, run.path()).await;
+        assert_eq!(clean().await.unwrap(), CleanupOutcome::Removed);
+        assert_eq!(clean().await.unwrap(), CleanupOutcome::Nothing);
         ip(&format!("link add {NAME} type bridge"));
         assert!(matches!(clean().await, Err(CleanupError::NotTun { .. })));
         ip(&format!("link show {NAME}"));
@@ -288,14 +294,15 @@ fn a_host_without_ipv6_gets_an_ipv4_adapter() {
             fs::write(format!("/proc/sys/net/ipv6/conf/{place}/disable_ipv6"), "1").unwrap();
         }
         let netlink = Netlink::open().unwrap();
-        let opened = tun::open(&netlink, NAME, Backend::Offload, 1).await.unwrap();
+        let opened = tun::open_adapter(&netlink, NAME, AdapterBackend::Offload, 1).await.unwrap();
         let configured = netlink.configure_adapter(NAME, addrs(1), MTU).await.unwrap();
-        assert!(!configured.ipv6);
-        let wanted = Wanted { name: NAME.into(), addrs: addrs(1), mtu: MTU, routes: peer_routes() };
-        let mut guard = AdapterGuard::new(wanted, opened.ifindex);
-        let report = guard.check(&netlink, Time::ZERO).await;
+        assert!(!configured.has_ipv6);
+        let wanted =
+            DesiredState { name: NAME.into(), addrs: addrs(1), mtu: MTU, routes: peer_routes() };
+        let mut guard = AdapterReconciler::new(wanted, opened.ifindex);
+        let report = guard.reconcile(&netlink, Time::ZERO).await;
         assert_eq!(report.repairs, [Repair::RouteRestored(addrs(2).v4.into())], "{report:?}");
-        let report = guard.check(&netlink, Time::from_millis(1000)).await;
+        let report = guard.reconcile(&netlink, Time::from_millis(1000)).await;
         assert!(report.repairs.is_empty() && report.errors.is_empty(), "{report:?}");
         let lines = ip(&format!("-o addr show dev {NAME}"));
         assert_eq!(lines.lines().count(), 1, "{lines}");
@@ -314,7 +321,7 @@ fn interfaces_sources_and_carrier_are_as_the_kernel_has_them() {
         ip("link set a1 up");
         ip("route add 10.9.0.0/16 via 10.1.0.2");
         let netlink = Netlink::open().unwrap();
-        let interfaces = netlink.interfaces().await.unwrap();
+        let interfaces = netlink.list_interfaces().await.unwrap();
         let a0 = interfaces.iter().find(|interface| interface.name == "a0").unwrap();
         assert_eq!(a0.kind.as_deref(), Some("veth"));
         assert!(a0.up && a0.carrier && !a0.loopback);
@@ -322,7 +329,7 @@ fn interfaces_sources_and_carrier_are_as_the_kernel_has_them() {
             .addrs
             .iter()
             .filter(|local| !local.prefix.to_string().starts_with("fe80"))
-            .map(|local| format!("{} {} {}", local.addr, local.prefix, local.secondary))
+            .map(|local| format!("{} {} {}", local.addr, local.prefix, local.is_secondary))
             .collect();
         assert_eq!(
             seen,
@@ -345,19 +352,19 @@ fn interfaces_sources_and_carrier_are_as_the_kernel_has_them() {
             assert_eq!(source, None, "{unreachable}");
         }
 
-        let socket = glink::socket().unwrap();
-        assert!(glink::carrier(&socket, "a0").unwrap());
+        let socket = glink::open_socket().unwrap();
+        assert!(glink::carrier_by_name(&socket, "a0").unwrap());
         ip("link set a1 down");
-        assert!(!glink::carrier(&socket, "a0").unwrap());
+        assert!(!glink::carrier_by_name(&socket, "a0").unwrap());
         ip("link set a1 up");
         ip("link set a0 down");
         ip("link set a0 name b0");
         ip("link set b0 up");
-        assert!(glink::carrier_of(&socket, a0.index).unwrap());
-        assert_eq!(glink::name(&socket, a0.index).unwrap(), "b0");
-        assert!(glink::carrier(&socket, "a0").is_err());
+        assert!(glink::carrier_by_index(&socket, a0.index).unwrap());
+        assert_eq!(glink::interface_name(&socket, a0.index).unwrap(), "b0");
+        assert!(glink::carrier_by_name(&socket, "a0").is_err());
         ip("link del b0");
-        let gone = glink::carrier_of(&socket, a0.index).unwrap_err();
+        let gone = glink::carrier_by_index(&socket, a0.index).unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(libc::ENODEV));
     });
 }
@@ -366,7 +373,7 @@ fn interfaces_sources_and_carrier_are_as_the_kernel_has_them() {
 #[test]
 fn notices_that_the_kernel_dropped_are_a_resync() {
     in_namespace("notices_that_the_kernel_dropped_are_a_resync", async || {
-        let mut monitor = Monitor::open().unwrap();
+        let mut monitor = NetlinkMonitor::open().unwrap();
         let batch = tempfile::NamedTempFile::new().unwrap();
         let pair = "addr add 10.5.0.1/32 dev lo\naddr del 10.5.0.1/32 dev lo\n";
         fs::write(batch.path(), pair.repeat(10_000)).unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use netft_proto::{
     Time,
     route::RouteState,
-    sim::{Change, Mesh, MeshPlan},
+    sim::{Mesh, MeshChange, MeshPlan},
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -29,15 +29,15 @@ fn spent() -> Duration {
 
 /// Moments at which ends of routes stopped being up, checked to be `expected` many and no others
 /// to have changed but over `network`.
-fn lost(changes: &[Change], network: usize, expected: usize) -> Vec<Time> {
+fn lost(changes: &[MeshChange], network: usize, expected: usize) -> Vec<Time> {
     let mut left = Vec::new();
     for change in changes {
         match change {
-            Change::State { at, network: over, from, .. } => {
+            MeshChange::State { at, network: over, from, .. } => {
                 assert_eq!(*over, network, "another network's route changed: {change:?}");
                 left.extend((*from == RouteState::Up).then_some(*at));
             }
-            Change::Moved { from, to, .. } => {
+            MeshChange::Moved { from, to, .. } => {
                 assert_eq!(*from, Some(network), "data left a route that works: {change:?}");
                 assert!(to.is_some(), "data stopped although two networks work: {change:?}");
             }
@@ -59,9 +59,9 @@ fn play(nodes: usize, loss_permille: u16) {
     let mut mesh = Mesh::new(MeshPlan {
         nodes,
         networks: NETWORKS,
-        delay: DELAY.as_millis() as u64,
+        delay_ms: DELAY.as_millis() as u64,
         threshold: 5,
-        travel: TRAVEL,
+        one_way_delay: TRAVEL,
         loss_permille,
         seed: nodes as u64,
     });
@@ -69,21 +69,21 @@ fn play(nodes: usize, loss_permille: u16) {
     let mut converged = None;
     while converged.is_none() && mesh.now() < Time::ZERO + SECOND * 2 {
         mesh.run_for(Duration::from_millis(5));
-        converged = (mesh.up() == mesh.ends()).then(|| mesh.now());
+        converged = (mesh.routes_up() == mesh.route_end_count()).then(|| mesh.now());
     }
     let converged = converged.expect("every route comes up");
     if loss_permille == 0 {
         assert!(converged <= Time::ZERO + DELAY * 3, "all up only at {converged}");
     }
-    mesh.changes();
+    mesh.take_changes();
     // Until the routes are steady.
     mesh.run_for(SECOND * 2);
 
-    let (cpu, before) = (spent(), mesh.heartbeats());
+    let (cpu, before) = (spent(), mesh.heartbeats_sent());
     let quiet = SECOND * 2;
     mesh.run_for(quiet);
-    let (cpu, sent) = (spent() - cpu, mesh.heartbeats() - before);
-    assert!(mesh.changes().is_empty(), "something changed although nothing happened");
+    let (cpu, sent) = (spent() - cpu, mesh.heartbeats_sent() - before);
+    assert!(mesh.take_changes().is_empty(), "something changed although nothing happened");
     let routes = (nodes - 1) * NETWORKS;
     let rate = sent as f64 / nodes as f64 / quiet.as_secs_f64();
     let per_route = rate / routes as f64 * DELAY.as_secs_f64();
@@ -96,23 +96,23 @@ fn play(nodes: usize, loss_permille: u16) {
     if loss_permille == 0 {
         // One cable.
         let fault = mesh.now();
-        mesh.unplug(nodes / 2, 0);
+        mesh.unplug_node(nodes / 2, 0);
         mesh.run_for(SECOND);
-        let left = lost(&mesh.changes(), 0, 2 * (nodes - 1));
+        let left = lost(&mesh.take_changes(), 0, 2 * (nodes - 1));
         silent = Some(in_time(&left, fault));
-        mesh.heal();
+        mesh.heal_networks();
         mesh.run_for(SECOND * 3);
-        assert_eq!(mesh.up(), mesh.ends(), "every route is back");
-        mesh.changes();
+        assert_eq!(mesh.routes_up(), mesh.route_end_count(), "every route is back");
+        mesh.take_changes();
         // A whole network.
         let fault = mesh.now();
-        mesh.cut(0);
+        mesh.cut_network(0);
         mesh.run_for(SECOND);
-        let left = lost(&mesh.changes(), 0, nodes * (nodes - 1));
+        let left = lost(&mesh.take_changes(), 0, nodes * (nodes - 1));
         in_time(&left, fault);
-        mesh.heal();
+        mesh.heal_networks();
         mesh.run_for(SECOND);
-        assert_eq!(mesh.up(), mesh.ends(), "every route is back");
+        assert_eq!(mesh.routes_up(), mesh.route_end_count(), "every route is back");
     }
     println!(
         "| {nodes} | {routes} | {loss_permille} | {} | {rate:.0} | {:.3} ms | {:.2} µs | {} |",

@@ -8,23 +8,23 @@ use netft::route::{Delay, ParamError, Threshold};
 use super::{failure::EXIT_CODES, peer::PeerCommand};
 use crate::{
     config::{adapter_name, node_name},
-    control::why::Subject,
+    control::why::EventSelector,
     demo::DemoArgs,
 };
 
 /// Asks and steers the virtual network adapter of this node.
 #[derive(Debug, Parser)]
 #[command(name = "netft", version, after_help = EXIT_CODES, arg_required_else_help = true)]
-pub(super) struct Args {
+pub(super) struct NetftArgs {
     #[command(flatten)]
-    pub(super) target: Target,
+    pub(super) target: DaemonTarget,
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: NetftCommand,
 }
 
 /// Which daemon is asked, and how the answer is shown.
 #[derive(Debug, clap::Args)]
-pub(super) struct Target {
+pub(super) struct DaemonTarget {
     /// The control socket of the daemon.
     #[arg(long, global = true, value_name = "PATH")]
     pub(super) socket: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub(super) struct Target {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum NetftCommand {
     /// Shows the node, its adapter, and its counters.
     Status,
     /// Lists the routes; `*` marks those that carry data.
@@ -68,9 +68,9 @@ pub(super) enum Command {
     #[command(subcommand)]
     Peer(PeerCommand),
     /// Shows what happened.
-    Events(Events),
+    Events(EventsArgs),
     /// Tells the story of an event: what was seen, what was decided, what it cost.
-    Why(Why),
+    Why(WhyArgs),
     /// Prints every figure in the Prometheus text format.
     Metrics,
     /// Makes the daemon read its config file again; prints what changes.
@@ -80,7 +80,7 @@ pub(super) enum Command {
         dry_run: bool,
     },
     /// Prints the names of the nodes' virtual addresses, or keeps them in a hosts file.
-    Hosts(Hosts),
+    Hosts(HostsArgs),
     /// Checks this node and its peers: what is wrong, where, and what to do.
     #[command(after_help = VALIDATE_CODES)]
     Validate {
@@ -104,7 +104,7 @@ pub(super) enum Command {
         file: PathBuf,
     },
     /// Writes a first config from the networks of this machine.
-    Init(Init),
+    Init(InitArgs),
     /// Shows a failover inside namespaces of its own.
     Demo(DemoArgs),
 }
@@ -128,7 +128,7 @@ pub(super) enum RouteCommand {
         /// Its number.
         id: u32,
         #[command(flatten)]
-        change: Change,
+        change: RouteChangeArgs,
     },
     /// Moves data off a route, both ways; it stays alive and serves when nothing else does.
     Drain {
@@ -168,20 +168,20 @@ pub(super) struct DrainOptions {
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
-pub(super) struct Change {
+pub(super) struct RouteChangeArgs {
     /// Lower is preferred.
     #[arg(long)]
     pub(super) priority: Option<u32>,
     /// Milliseconds between heartbeats: 5–60000.
-    #[arg(long, value_name = "MS", value_parser = delay)]
+    #[arg(long, value_name = "MS", value_parser = parse_delay)]
     pub(super) delay: Option<u64>,
     /// Heartbeats missed before the route is down: 2–120.
-    #[arg(long, value_name = "COUNT", value_parser = threshold)]
+    #[arg(long, value_name = "COUNT", value_parser = parse_threshold)]
     pub(super) threshold: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Events {
+pub(super) struct EventsArgs {
     /// Goes on with what happens from here on.
     #[arg(short, long)]
     pub(super) follow: bool,
@@ -191,7 +191,7 @@ pub(super) struct Events {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Hosts {
+pub(super) struct HostsArgs {
     /// Writes them into the file, in a block of their own.
     #[arg(long, conflicts_with = "remove")]
     pub(super) sync: bool,
@@ -199,22 +199,22 @@ pub(super) struct Hosts {
     #[arg(long)]
     pub(super) remove: bool,
     /// The hosts file.
-    #[arg(long, value_name = "FILE", default_value = crate::hosts::file::HOSTS)]
+    #[arg(long, value_name = "FILE", default_value = crate::hosts::file::HOSTS_PATH)]
     pub(super) file: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Why {
+pub(super) struct WhyArgs {
     /// The number of an event (see netft events --json), or `last`: the last move.
-    #[arg(value_name = "EVENT", default_value = "last", value_parser = event)]
-    pub(super) event: Subject,
+    #[arg(value_name = "EVENT", default_value = "last", value_parser = parse_event_selector)]
+    pub(super) event: EventSelector,
     /// The last move from or to this route, or else its last change.
     #[arg(long, value_name = "NUMBER", conflicts_with = "event")]
     pub(super) route: Option<u32>,
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Init {
+pub(super) struct InitArgs {
     /// This node's name [default: the machine's]
     #[arg(long, value_parser = node_name)]
     pub(super) name: Option<String>,
@@ -223,24 +223,24 @@ pub(super) struct Init {
     pub(super) output: PathBuf,
 }
 
-fn event(text: &str) -> Result<Subject, String> {
+fn parse_event_selector(text: &str) -> Result<EventSelector, String> {
     if text == "last" {
-        return Ok(Subject::Last);
+        return Ok(EventSelector::Last);
     }
     let number =
         text.parse().map_err(|_| "this is no event's number, and not `last`".to_owned())?;
-    Ok(Subject::Event(number))
+    Ok(EventSelector::Event(number))
 }
 
-fn delay(text: &str) -> Result<u64, String> {
-    number(text, |ms| Delay::from_millis(ms).map(drop))
+fn parse_delay(text: &str) -> Result<u64, String> {
+    parse_number(text, |ms| Delay::from_millis(ms).map(drop))
 }
 
-fn threshold(text: &str) -> Result<u64, String> {
-    number(text, |count| Threshold::new(count).map(drop))
+fn parse_threshold(text: &str) -> Result<u64, String> {
+    parse_number(text, |count| Threshold::new(count).map(drop))
 }
 
-fn number(text: &str, check: fn(u64) -> Result<(), ParamError>) -> Result<u64, String> {
+fn parse_number(text: &str, check: fn(u64) -> Result<(), ParamError>) -> Result<u64, String> {
     let number = text.parse().map_err(|_| "this is no whole number".to_owned())?;
     check(number).map_err(|error| error.to_string())?;
     Ok(number)

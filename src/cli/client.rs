@@ -12,82 +12,83 @@ use std::{
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::failure::Failure;
+use super::failure::ExitError;
 use crate::{
-    control::{schema, schema::SCHEMA},
+    control::{schema, schema::SCHEMA_VERSION},
     render::text::escape,
 };
 
 /// How long the daemon may take.
-const PATIENCE: Duration = Duration::from_millis(1900);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1900);
 /// The largest answer, bytes.
-const ANSWER: u64 = 64 << 20;
+const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 /// The largest line of a head or a stream, bytes.
-const LINE: u64 = 1 << 20;
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// The daemon behind one socket.
-pub(super) struct Client {
+pub(super) struct DaemonClient {
     path: PathBuf,
-    patience: Duration,
+    timeout: Duration,
 }
 
-impl Client {
+impl DaemonClient {
     /// The daemon that listens at `path`.
     pub(super) const fn new(path: PathBuf) -> Self {
-        Self { path, patience: PATIENCE }
+        Self { path, timeout: RESPONSE_TIMEOUT }
     }
 
     /// The same, for answers that take longer.
-    pub(super) fn patient(&self, patience: Duration) -> Self {
-        Self { path: self.path.clone(), patience }
+    pub(super) fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { path: self.path.clone(), timeout }
     }
 
     /// A question with a JSON answer: the text, and what it means.
     ///
     /// # Errors
     /// No daemon, no answer in time, a refusal, another schema.
-    pub(super) fn ask<T: DeserializeOwned>(
+    pub(super) fn request_json<T: DeserializeOwned>(
         &self,
         method: &str,
         target: &str,
         body: &str,
-    ) -> Result<(String, T), Failure> {
-        let mut reader = self.open(method, target, body)?;
+    ) -> Result<(String, T), ExitError> {
+        let mut reader = self.send_request(method, target, body)?;
         let mut text = String::new();
-        reader.read_to_string(&mut text).map_err(|error| self.failed(&error))?;
-        Ok((text.clone(), parse(&text)?))
+        reader.read_to_string(&mut text).map_err(|error| self.io_exit_error(&error))?;
+        Ok((text.clone(), parse_versioned(&text)?))
     }
 
     /// A question with an answer that is text for programs.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
-    pub(super) fn text(&self, target: &str) -> Result<String, Failure> {
+    /// As [`request_json`](Self::request_json).
+    pub(super) fn get_text(&self, target: &str) -> Result<String, ExitError> {
         let mut text = String::new();
-        let mut reader = self.open("GET", target, "")?;
-        reader.read_to_string(&mut text).map_err(|error| self.failed(&error))?;
+        let mut reader = self.send_request("GET", target, "")?;
+        reader.read_to_string(&mut text).map_err(|error| self.io_exit_error(&error))?;
         Ok(text)
     }
 
     /// A question with an endless answer, a line at a time.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
-    pub(super) fn follow(&self, target: &str) -> Result<Lines, Failure> {
-        let mut reader = self.open("GET", target, "")?;
+    /// As [`request_json`](Self::request_json).
+    pub(super) fn open_stream(&self, target: &str) -> Result<ResponseLines, ExitError> {
+        let mut reader = self.send_request("GET", target, "")?;
         reader.get_mut().get_mut().deadline = None;
-        Ok(Lines { reader, path: self.path.clone() })
+        Ok(ResponseLines { reader, path: self.path.clone() })
     }
 
     /// Sends a request and reads the head of its answer.
-    fn open(
+    fn send_request(
         &self,
         method: &str,
         target: &str,
         body: &str,
-    ) -> Result<BufReader<io::Take<Timed>>, Failure> {
-        let failed = |error| self.failed(&error);
-        let mut stream = Timed::connect(&self.path, self.patience).map_err(failed)?;
+    ) -> Result<BufReader<io::Take<DeadlineStream>>, ExitError> {
+        let failed = |error| self.io_exit_error(&error);
+        let mut stream =
+            DeadlineStream::connect_before(&self.path, self.timeout).map_err(failed)?;
         // HTTP/1.0: the answer ends with the stream, not in chunks.
         let length = body.len();
         let request = format!(
@@ -95,8 +96,8 @@ impl Client {
         );
         // A daemon that refuses may close before it has read; its answer says why.
         let sent = stream.stream.write_all(request.as_bytes());
-        let mut reader = BufReader::new(stream.take(ANSWER));
-        let code = match head(&mut reader) {
+        let mut reader = BufReader::new(stream.take(MAX_RESPONSE_BYTES));
+        let code = match read_head(&mut reader) {
             Ok(code) => code,
             Err(error) => return Err(failed(sent.err().unwrap_or(error))),
         };
@@ -107,44 +108,49 @@ impl Client {
         // A daemon that refuses may leave the question unread, which resets the stream behind the
         // answer.
         let _ = reader.read_to_string(&mut text);
-        let text = parse::<schema::Failure>(&text)
-            .map_or_else(|_| format!("netftd answered {code}"), |failure| lines(&failure.error));
+        let text = parse_versioned::<schema::ErrorBody>(&text).map_or_else(
+            |_| format!("netftd answered {code}"),
+            |failure| escape_lines(&failure.error),
+        );
         Err(match code {
-            400 | 404 | 413 => Failure::input(text),
-            403 => Failure::environment(text),
-            _ => Failure::other(text),
+            400 | 404 | 413 => ExitError::invalid_input(text),
+            403 => ExitError::bad_environment(text),
+            _ => ExitError::other_error(text),
         })
     }
 
-    fn failed(&self, error: &io::Error) -> Failure {
+    fn io_exit_error(&self, error: &io::Error) -> ExitError {
         let path = self.path.display();
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::other(format!(
-                "no netftd listens at {path}: start it, or name another with --adapter or --socket"
-            )),
-            io::ErrorKind::PermissionDenied => {
-                Failure::environment(format!("{path} is not yours to ask: run as root"))
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                ExitError::other_error(format!(
+                    "no netftd listens at {path}: start it, or name another with --adapter or \
+                     --socket"
+                ))
             }
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::other(format!(
+            io::ErrorKind::PermissionDenied => {
+                ExitError::bad_environment(format!("{path} is not yours to ask: run as root"))
+            }
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ExitError::other_error(format!(
                 "netftd at {path} did not answer within {} s: is it stopped?",
-                self.patience.as_secs_f32().ceil()
+                self.timeout.as_secs_f32().ceil()
             )),
-            _ => Failure::other(format!("no answer from netftd at {path}: {error}")),
+            _ => ExitError::other_error(format!("no answer from netftd at {path}: {error}")),
         }
     }
 }
 
 /// An error of several lines, such as a config's, keeps them.
-fn lines(text: &str) -> String {
+fn escape_lines(text: &str) -> String {
     text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads a head up to its empty line; returns the status code.
-fn head(reader: &mut BufReader<io::Take<Timed>>) -> io::Result<u16> {
+fn read_head(reader: &mut BufReader<io::Take<DeadlineStream>>) -> io::Result<u16> {
     let mut code = None;
     loop {
         let mut line = String::new();
-        if reader.by_ref().take(LINE).read_line(&mut line)? == 0 {
+        if reader.by_ref().take(MAX_LINE_BYTES).read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let line = line.trim_end();
@@ -161,78 +167,80 @@ fn head(reader: &mut BufReader<io::Take<Timed>>) -> io::Result<u16> {
 }
 
 /// The body of an answer of this schema.
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
+fn parse_versioned<T: DeserializeOwned>(text: &str) -> Result<T, ExitError> {
     #[derive(serde::Deserialize)]
-    struct Version {
+    struct SchemaVersion {
         schema: u32,
     }
-    let strange = |error| Failure::other(format!("netftd's answer makes no sense: {error}"));
-    let version: Version = serde_json::from_str(text).map_err(strange)?;
-    if version.schema != SCHEMA {
+    let strange =
+        |error| ExitError::other_error(format!("netftd's answer makes no sense: {error}"));
+    let version: SchemaVersion = serde_json::from_str(text).map_err(strange)?;
+    if version.schema != SCHEMA_VERSION {
         let theirs = version.schema;
-        return Err(Failure::other(format!(
-            "netftd speaks schema {theirs}, this netft speaks {SCHEMA}: install the same version"
+        return Err(ExitError::other_error(format!(
+            "netftd speaks schema {theirs}, this netft speaks {SCHEMA_VERSION}: install the \
+             same version"
         )));
     }
     serde_json::from_str(text).map_err(strange)
 }
 
 /// Lines of an endless answer.
-pub(super) struct Lines {
-    reader: BufReader<io::Take<Timed>>,
+pub(super) struct ResponseLines {
+    reader: BufReader<io::Take<DeadlineStream>>,
     path: PathBuf,
 }
 
-impl Lines {
+impl ResponseLines {
     /// The next line: its text, and what it means.
     ///
     /// # Errors
     /// The daemon is gone, or sent no event.
-    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<(String, T), Failure> {
+    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<(String, T), ExitError> {
         // The limit is for one answer; a stream has one per line.
-        self.reader.get_mut().set_limit(ANSWER);
+        self.reader.get_mut().set_limit(MAX_RESPONSE_BYTES);
         let mut line = String::new();
-        match self.reader.by_ref().take(LINE).read_line(&mut line) {
+        match self.reader.by_ref().take(MAX_LINE_BYTES).read_line(&mut line) {
             Ok(0) => {
                 let path = self.path.display();
-                Err(Failure::other(format!("netftd at {path} closed the stream")))
+                Err(ExitError::other_error(format!("netftd at {path} closed the stream")))
             }
             Ok(_) => {
-                let value = parse(&line)?;
+                let value = parse_versioned(&line)?;
                 Ok((line, value))
             }
-            Err(error) => Err(Failure::other(format!("the stream broke: {error}"))),
+            Err(error) => Err(ExitError::other_error(format!("the stream broke: {error}"))),
         }
     }
 }
 
 /// A stream whose reads together end at a deadline.
-struct Timed {
+struct DeadlineStream {
     stream: UnixStream,
     deadline: Option<Instant>,
 }
 
-impl Timed {
-    fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
-        let deadline = Instant::now() + patience;
+impl DeadlineStream {
+    fn connect_before(path: &Path, timeout: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + timeout;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // A stopped daemon's backlog fills up; the send timeout bounds connect too.
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
         socket.connect(&SockAddr::unix(path)?)?;
         Ok(Self { stream: socket.into(), deadline: Some(deadline) })
     }
 }
 
-impl Read for Timed {
+impl Read for DeadlineStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = match self.deadline {
+        let remaining = match self.deadline {
             Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
                 Some(left) if !left.is_zero() => Some(left),
                 _ => return Err(io::ErrorKind::TimedOut.into()),
             },
             None => None,
         };
-        self.stream.set_read_timeout(left)?;
+        self.stream.set_read_timeout(remaining)?;
         self.stream.read(buf)
     }
 }

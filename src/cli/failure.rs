@@ -11,31 +11,31 @@ pub const EXIT_CODES: &str = "Exit codes:
 
 /// A command that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct ExitError {
     /// The exit code: 1, 2 or 3.
     pub code: u8,
     /// What is wrong and what to do.
     pub text: String,
 }
 
-impl Failure {
+impl ExitError {
     /// Wrong input.
-    pub fn input(text: impl ToString) -> Self {
+    pub fn invalid_input(text: impl ToString) -> Self {
         Self { code: 2, text: text.to_string() }
     }
 
     /// Wrong environment.
-    pub fn environment(text: impl ToString) -> Self {
+    pub fn bad_environment(text: impl ToString) -> Self {
         Self { code: 3, text: text.to_string() }
     }
 
     /// Anything else.
-    pub fn other(text: impl ToString) -> Self {
+    pub fn other_error(text: impl ToString) -> Self {
         Self { code: 1, text: text.to_string() }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ExitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A rendered config error already says what it is.
         if self.text.starts_with("error: ") {
@@ -47,7 +47,7 @@ impl fmt::Display for Failure {
 }
 
 /// Ends a program: the failure on standard error, its code to the caller.
-pub fn exit(result: Result<(), Failure>) -> ExitCode {
+pub fn report_exit(result: Result<(), ExitError>) -> ExitCode {
     use std::io::Write;
     match result {
         Ok(()) => ExitCode::SUCCESS,

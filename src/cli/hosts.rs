@@ -1,45 +1,46 @@
 //! `netft hosts`.
 
-use super::{args::Hosts, client::Client, failure::Failure, output::Output};
+use super::{args::HostsArgs, client::DaemonClient, failure::ExitError, output::StandardOutput};
 use crate::{
-    control::{schema, schema::Versioned},
+    control::{schema, schema::VersionedBody},
     hosts,
-    hosts::{Block, file, file::HostsError},
+    hosts::{HostsBlock, file, file::HostsError},
 };
 
 /// Prints the names, or writes them into a hosts file, or takes them out.
 ///
 /// # Errors
 /// No daemon to ask (not needed to remove), or the file cannot be written or is damaged.
-pub(super) fn run(
-    client: impl FnOnce() -> Client,
-    args: &Hosts,
+pub(super) fn run_hosts(
+    client: impl FnOnce() -> DaemonClient,
+    args: &HostsArgs,
     adapter: Option<&str>,
     json: bool,
-    out: &mut Output,
-) -> Result<(), Failure> {
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
     if args.remove {
         let adapter = adapter.unwrap_or(netft::config::DEFAULT_ADAPTER);
-        file::remove(&args.file, adapter).map_err(|error| failure(&error))?;
+        file::remove_block(&args.file, adapter).map_err(|error| hosts_exit_error(&error))?;
         return Ok(());
     }
     let client = client();
-    let (_, status) = client.ask::<schema::Status>("GET", "/v1/status", "")?;
-    let (_, peers) = client.ask::<schema::Peers>("GET", "/v1/peers", "")?;
-    let hosts = hosts::hosts(&status, &peers);
+    let (_, status) = client.request_json::<schema::DaemonStatus>("GET", "/v1/status", "")?;
+    let (_, peers) = client.request_json::<schema::PeerList>("GET", "/v1/peers", "")?;
+    let hosts = hosts::host_entries(&status, &peers);
     if args.sync {
-        file::sync(&args.file, &status.adapter.name, &hosts).map_err(|error| failure(&error))?;
+        file::update_block(&args.file, &status.adapter.name, &hosts)
+            .map_err(|error| hosts_exit_error(&error))?;
         return Ok(());
     }
-    let block = Block::of(&status.adapter.name);
-    let answer = Versioned::new(schema::Hosts { hosts });
-    let text = serde_json::to_string(&answer).map_err(Failure::other)?;
-    out.answer(json, &text, || block.render(&answer.body.hosts, ""))
+    let block = HostsBlock::for_adapter(&status.adapter.name);
+    let answer = VersionedBody::new(schema::HostList { hosts });
+    let text = serde_json::to_string(&answer).map_err(ExitError::other_error)?;
+    out.print_response(json, &text, || block.render_block(&answer.body.hosts, ""))
 }
 
-fn failure(error: &HostsError) -> Failure {
+fn hosts_exit_error(error: &HostsError) -> ExitError {
     match error {
-        HostsError::Broken { .. } => Failure::input(error),
-        HostsError::Io { .. } => Failure::environment(error),
+        HostsError::Broken { .. } => ExitError::invalid_input(error),
+        HostsError::Io { .. } => ExitError::bad_environment(error),
     }
 }

@@ -12,32 +12,43 @@ use std::{
 
 use netft::{NodeKey, config::DEFAULT_PORT, io::identity};
 
-use super::{args::Init, failure::Failure, interfaces, interfaces::Found, keys, output::Output};
+use super::{
+    args::InitArgs, failure::ExitError, interfaces, interfaces::LocalNetwork, keys,
+    output::StandardOutput,
+};
 use crate::config::node_name;
 
 /// Writes the config, and the key beside it unless there is one.
-pub(super) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), ExitError> {
     let path = &args.output;
     if path.symlink_metadata().is_ok() {
-        return Err(Failure::input(format!("{} exists: move it away first", path.display())));
+        return Err(ExitError::invalid_input(format!(
+            "{} exists: move it away first",
+            path.display()
+        )));
     }
     let name = match &args.name {
         Some(name) => name.clone(),
         None => machine_name()?,
     };
-    let networks = interfaces::find().map_err(|error| {
-        Failure::environment(format!("the kernel lists no interfaces: {error}"))
+    let networks = interfaces::find_networks().map_err(|error| {
+        ExitError::bad_environment(format!("the kernel lists no interfaces: {error}"))
     })?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(|e| io(folder, &e))?;
-    let (public, made) = key(&folder.join("key"))?;
-    let text = text(&name, &networks);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .map_err(|e| write_exit_error(folder, &e))?;
+    let (public, made) = load_or_generate_key(&folder.join("key"))?;
+    let text = config_text(&name, &networks);
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o644).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| io(path, &e))?;
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|e| write_exit_error(path, &e))?;
     let shown = path.display();
     let key = folder.join("key");
     let mut next = format!("wrote {shown}\n");
@@ -46,7 +57,7 @@ pub(super) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
     }
     let addresses: Vec<_> = networks
         .iter()
-        .filter(|found| role(found) != "none")
+        .filter(|found| suggested_role(found) != "none")
         .map(|found| format!("\"{}\"", found.address))
         .collect();
     let _ = write!(
@@ -63,33 +74,35 @@ pub(super) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
         public,
         addresses.join(", "),
     );
-    out.text(&next)
+    out.write_text(&next)
 }
 
 /// The key in the file, made if missing; whether it was made.
-fn key(path: &Path) -> Result<(NodeKey, bool), Failure> {
+fn load_or_generate_key(path: &Path) -> Result<(NodeKey, bool), ExitError> {
     let made = path.symlink_metadata().is_err();
     let key = if made {
-        let key = identity::generate().map_err(keys::failure)?;
-        identity::write(path, &key).map_err(keys::failure)?;
+        let key = identity::generate_key().map_err(keys::key_exit_error)?;
+        identity::write_key_file(path, &key).map_err(keys::key_exit_error)?;
         key
     } else {
-        identity::read(path).map_err(keys::failure)?
+        identity::read_key_file(path).map_err(keys::key_exit_error)?
     };
-    let public = identity::public_key(&key).map_err(keys::failure)?;
+    let public = identity::public_key(&key).map_err(keys::key_exit_error)?;
     Ok((public, made))
 }
 
-fn machine_name() -> Result<String, Failure> {
+fn machine_name() -> Result<String, ExitError> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim().split('.').next().unwrap_or_default();
     node_name(name).map_err(|why| {
-        Failure::input(format!("the machine's name {name:?} is no node name ({why}): give --name"))
+        ExitError::invalid_input(format!(
+            "the machine's name {name:?} is no node name ({why}): give --name"
+        ))
     })
 }
 
-fn io(path: &Path, error: &io::Error) -> Failure {
-    Failure::environment(format!("cannot write {}: {error}", path.display()))
+fn write_exit_error(path: &Path, error: &io::Error) -> ExitError {
+    ExitError::bad_environment(format!("cannot write {}: {error}", path.display()))
 }
 
 /// Networks that containers and virtual machines of this host share with nobody.
@@ -99,15 +112,15 @@ fn is_host_only(interface: &str) -> bool {
         .any(|start| interface.starts_with(start))
 }
 
-fn role(found: &Found) -> &'static str {
+fn suggested_role(found: &LocalNetwork) -> &'static str {
     match found {
         _ if is_host_only(&found.interface) => "none",
-        Found { gateway: true, .. } => "cluster-and-client",
+        LocalNetwork { gateway: true, .. } => "cluster-and-client",
         _ => "cluster",
     }
 }
 
-fn text(name: &str, networks: &[Found]) -> String {
+fn config_text(name: &str, networks: &[LocalNetwork]) -> String {
     let mut text = format!(
         "# netft: one adapter over every network the nodes share.\n\
          # `netftd --check FILE` checks this file.\n\
@@ -138,7 +151,7 @@ fn text(name: &str, networks: &[Found]) -> String {
             found.interface.escape_debug(),
             found.address,
             found.prefix,
-            role(found),
+            suggested_role(found),
         );
     }
     text += "# Every other node, with its address in each network.\n\

@@ -15,7 +15,7 @@ use rtnetlink::{
 
 /// A network an interface of this machine is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct LocalNetwork {
     /// The interface.
     pub(super) interface: String,
     /// The address here.
@@ -30,7 +30,7 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// The kernel does not answer on netlink.
-pub(super) fn find() -> Result<Vec<Found>, String> {
+pub(super) fn find_networks() -> Result<Vec<LocalNetwork>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -39,11 +39,11 @@ pub(super) fn find() -> Result<Vec<Found>, String> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(|error| error.to_string())?;
         tokio::spawn(connection);
-        read(&handle).await.map_err(|error| error.to_string())
+        read_networks(&handle).await.map_err(|error| error.to_string())
     })
 }
 
-async fn read(handle: &rtnetlink::Handle) -> Result<Vec<Found>, rtnetlink::Error> {
+async fn read_networks(handle: &rtnetlink::Handle) -> Result<Vec<LocalNetwork>, rtnetlink::Error> {
     let mut names = BTreeMap::new();
     let mut links = handle.link().get().execute();
     while let Some(link) = links.try_next().await? {
@@ -58,7 +58,7 @@ async fn read(handle: &rtnetlink::Handle) -> Result<Vec<Found>, rtnetlink::Error
             names.insert(header.index, name);
         }
     }
-    let gateways = gateways(handle).await?;
+    let gateways = default_route_interfaces(handle).await?;
     let mut found = Vec::new();
     let mut addresses = handle.address().get().execute();
     while let Some(message) = addresses.try_next().await? {
@@ -71,17 +71,19 @@ async fn read(handle: &rtnetlink::Handle) -> Result<Vec<Found>, rtnetlink::Error
         let Some(address) = address else { continue };
         let Ok(net) = IpNet::new(address, message.header.prefix_len) else { continue };
         let prefix = net.trunc();
-        let seen = found.iter().any(|other: &Found| other.prefix == prefix);
-        if !seen && usable(address) && prefix.prefix_len() < net.max_prefix_len() {
+        let seen = found.iter().any(|other: &LocalNetwork| other.prefix == prefix);
+        if !seen && is_routable_address(address) && prefix.prefix_len() < net.max_prefix_len() {
             let gateway = gateways.contains(&index);
-            found.push(Found { interface: interface.clone(), address, prefix, gateway });
+            found.push(LocalNetwork { interface: interface.clone(), address, prefix, gateway });
         }
     }
     Ok(found)
 }
 
 /// The indexes of the interfaces default routes go out of.
-async fn gateways(handle: &rtnetlink::Handle) -> Result<Vec<u32>, rtnetlink::Error> {
+async fn default_route_interfaces(
+    handle: &rtnetlink::Handle,
+) -> Result<Vec<u32>, rtnetlink::Error> {
     let mut gateways = Vec::new();
     for message in [
         RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
@@ -101,7 +103,7 @@ async fn gateways(handle: &rtnetlink::Handle) -> Result<Vec<u32>, rtnetlink::Err
     Ok(gateways)
 }
 
-fn usable(address: IpAddr) -> bool {
+fn is_routable_address(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),

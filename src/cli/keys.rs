@@ -4,32 +4,32 @@ use std::{io, path::Path};
 
 use netft::io::{identity, identity::KeyError};
 
-use super::{failure::Failure, output::Output};
+use super::{failure::ExitError, output::StandardOutput};
 
 /// Makes a key file and prints its public key.
-pub(super) fn keygen(file: &Path, out: &mut Output) -> Result<(), Failure> {
-    let key = identity::generate().map_err(failure)?;
-    let public = identity::public_key(&key).map_err(failure)?;
-    identity::write(file, &key).map_err(failure)?;
-    out.text(&format!("{public}\n"))
+pub(super) fn run_keygen(file: &Path, out: &mut StandardOutput) -> Result<(), ExitError> {
+    let key = identity::generate_key().map_err(key_exit_error)?;
+    let public = identity::public_key(&key).map_err(key_exit_error)?;
+    identity::write_key_file(file, &key).map_err(key_exit_error)?;
+    out.write_text(&format!("{public}\n"))
 }
 
 /// Prints the public key of a key file.
-pub(super) fn pubkey(file: &Path, out: &mut Output) -> Result<(), Failure> {
-    let key = identity::read(file).map_err(failure)?;
-    let public = identity::public_key(&key).map_err(failure)?;
-    out.text(&format!("{public}\n"))
+pub(super) fn run_pubkey(file: &Path, out: &mut StandardOutput) -> Result<(), ExitError> {
+    let key = identity::read_key_file(file).map_err(key_exit_error)?;
+    let public = identity::public_key(&key).map_err(key_exit_error)?;
+    out.write_text(&format!("{public}\n"))
 }
 
 /// A key error as it ends a command.
-pub(super) fn failure(error: KeyError) -> Failure {
+pub(super) fn key_exit_error(error: KeyError) -> ExitError {
     match &error {
-        KeyError::Random => Failure::environment(error),
+        KeyError::Random => ExitError::bad_environment(error),
         KeyError::Read { source, .. } | KeyError::Write { source, .. }
             if source.kind() == io::ErrorKind::PermissionDenied =>
         {
-            Failure::environment(error)
+            ExitError::bad_environment(error)
         }
-        _ => Failure::input(error),
+        _ => ExitError::invalid_input(error),
     }
 }

@@ -17,20 +17,20 @@ use std::{env, fs, path::Path, process::ExitCode};
 use clap::Parser;
 
 use self::{
-    args::{Args, Command, Events, RouteCommand, Target, Why},
-    client::Client,
-    failure::Failure,
-    output::Output,
+    args::{DaemonTarget, EventsArgs, NetftArgs, NetftCommand, RouteCommand, WhyArgs},
+    client::DaemonClient,
+    failure::ExitError,
+    output::StandardOutput,
 };
 use crate::{
     control::{
         schema,
-        schema::{Admin, OneRoute, RoutePatch, Versioned},
+        schema::{AdminState, RouteBody, RoutePatch, VersionedBody},
         socket_path,
-        why::{Story, Subject},
+        why::{EventExplanation, EventSelector},
     },
     render::{
-        event::{Ends, lines},
+        event::{RouteEndpointMap, event_lines},
         networks,
         text::escape,
         views, why,
@@ -38,80 +38,87 @@ use crate::{
 };
 
 /// Word that makes `netft` be `netftd`, for the demo.
-const DAEMON: &str = "__daemon";
+const DAEMON_ARGUMENT: &str = "__daemon";
 
 /// Runs `netft` with the arguments of this process.
 pub fn main() -> ExitCode {
     // The demo starts daemons from the one program `cargo run` has built.
-    if env::args_os().nth(1).is_some_and(|word| word == DAEMON) {
+    if env::args_os().nth(1).is_some_and(|argument| argument == DAEMON_ARGUMENT) {
         return crate::daemon::main(env::args_os().skip(1));
     }
-    let args = Args::parse();
+    let args = NetftArgs::parse();
     match args.command {
-        Command::Demo(demo) => crate::demo::run(&demo, args.target.json),
-        Command::Validate { config, local } => validate::run(&config, local, &args.target),
-        command => failure::exit(run(command, &args.target)),
+        NetftCommand::Demo(demo) => crate::demo::run_demo(&demo, args.target.json),
+        NetftCommand::Validate { config, local } => {
+            validate::run_validate(&config, local, &args.target)
+        }
+        command => failure::report_exit(run_command(command, &args.target)),
     }
 }
 
-fn run(command: Command, target: &Target) -> Result<(), Failure> {
-    let mut out = Output::default();
+fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitError> {
+    let mut out = StandardOutput::default();
     let json = target.json;
-    let client = || Client::new(target.socket());
+    let client = || DaemonClient::new(target.resolve_socket());
     match command {
-        Command::Status => {
-            let (text, status) = client().ask::<schema::Status>("GET", "/v1/status", "")?;
-            out.answer(json, &text, || views::status(&status))
+        NetftCommand::Status => {
+            let (text, status) =
+                client().request_json::<schema::DaemonStatus>("GET", "/v1/status", "")?;
+            out.print_response(json, &text, || views::status_text(&status))
         }
-        Command::Routes => {
-            let (text, routes) = client().ask::<schema::Routes>("GET", "/v1/routes", "")?;
-            out.answer(json, &text, || views::routes(&routes))
+        NetftCommand::Routes => {
+            let (text, routes) =
+                client().request_json::<schema::RouteList>("GET", "/v1/routes", "")?;
+            out.print_response(json, &text, || views::routes_table(&routes))
         }
-        Command::Networks => {
-            let (text, networks) = client().ask::<schema::Networks>("GET", "/v1/networks", "")?;
-            out.answer(json, &text, || networks::networks(&networks))
+        NetftCommand::Networks => {
+            let (text, networks) =
+                client().request_json::<schema::NetworkList>("GET", "/v1/networks", "")?;
+            out.print_response(json, &text, || networks::networks_table(&networks))
         }
-        Command::Peers => {
-            let (text, peers) = client().ask::<schema::Peers>("GET", "/v1/peers", "")?;
-            out.answer(json, &text, || views::peers(&peers))
+        NetftCommand::Peers => {
+            let (text, peers) =
+                client().request_json::<schema::PeerList>("GET", "/v1/peers", "")?;
+            out.print_response(json, &text, || views::peers_table(&peers))
         }
-        Command::Peer(command) => peer::run(&client(), command, json, &mut out),
-        Command::Drain { interface, drain } => {
-            let request = drain::interface(interface, true);
-            drain::run(&client(), request, Some(&drain), json, &mut out)
+        NetftCommand::Peer(command) => peer::run_peer_command(&client(), command, json, &mut out),
+        NetftCommand::Drain { interface, drain } => {
+            let request = drain::interface_request(interface, true);
+            drain::run_drain(&client(), request, Some(&drain), json, &mut out)
         }
-        Command::Undrain { interface } => {
-            let request = drain::interface(interface, false);
-            drain::run(&client(), request, None, json, &mut out)
+        NetftCommand::Undrain { interface } => {
+            let request = drain::interface_request(interface, false);
+            drain::run_drain(&client(), request, None, json, &mut out)
         }
-        Command::Route(route) => change(&client(), route, json, &mut out),
-        Command::Events(args) => events(&client(), &args, json, &mut out),
-        Command::Why(args) => why(&client(), &args, json, &mut out),
-        Command::Metrics if json => {
-            Err(Failure::input("metrics are in the Prometheus text format only: leave out --json"))
-        }
-        Command::Metrics => out.text(&client().text("/metrics")?),
-        Command::Reload { dry_run } => {
+        NetftCommand::Route(route) => run_route_command(&client(), route, json, &mut out),
+        NetftCommand::Events(args) => run_events(&client(), &args, json, &mut out),
+        NetftCommand::Why(args) => run_why(&client(), &args, json, &mut out),
+        NetftCommand::Metrics if json => Err(ExitError::invalid_input(
+            "metrics are in the Prometheus text format only: leave out --json",
+        )),
+        NetftCommand::Metrics => out.write_text(&client().get_text("/metrics")?),
+        NetftCommand::Reload { dry_run } => {
             let target = format!("/v1/reload?dry_run={dry_run}");
-            let (text, reload) = client().ask::<schema::Reload>("POST", &target, "")?;
-            out.answer(json, &text, || views::reload(&reload))
+            let (text, reload) =
+                client().request_json::<schema::ReloadResult>("POST", &target, "")?;
+            out.print_response(json, &text, || views::reload_text(&reload))
         }
-        Command::Hosts(args) => {
-            hosts::run(client, &args, target.adapter.as_deref(), json, &mut out)
+        NetftCommand::Hosts(args) => {
+            hosts::run_hosts(client, &args, target.adapter.as_deref(), json, &mut out)
         }
-        Command::Keygen { file } => keys::keygen(&file, &mut out),
-        Command::Pubkey { file } => keys::pubkey(&file, &mut out),
-        Command::Init(args) => init::init(&args, &mut out),
-        Command::Demo(_) | Command::Validate { .. } => Ok(()),
+        NetftCommand::Keygen { file } => keys::run_keygen(&file, &mut out),
+        NetftCommand::Pubkey { file } => keys::run_pubkey(&file, &mut out),
+        NetftCommand::Init(args) => init::run_init(&args, &mut out),
+        NetftCommand::Demo(_) | NetftCommand::Validate { .. } => Ok(()),
     }
 }
 
-fn change(
-    client: &Client,
+fn run_route_command(
+    client: &DaemonClient,
     command: RouteCommand,
     json: bool,
-    out: &mut Output,
-) -> Result<(), Failure> {
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
     let (id, patch) = match command {
         RouteCommand::Show { id } => (id, None),
         RouteCommand::Set { id, change } => {
@@ -124,64 +131,80 @@ fn change(
             (id, Some(patch))
         }
         RouteCommand::Drain { id, drain } => {
-            return drain::run(client, drain::route(id, true), Some(&drain), json, out);
+            return drain::run_drain(
+                client,
+                drain::route_request(id, true),
+                Some(&drain),
+                json,
+                out,
+            );
         }
         RouteCommand::Undrain { id } => {
-            return drain::run(client, drain::route(id, false), None, json, out);
+            return drain::run_drain(client, drain::route_request(id, false), None, json, out);
         }
-        RouteCommand::Up { id } => (id, Some(admin(Admin::Up))),
-        RouteCommand::Down { id } => (id, Some(admin(Admin::Down))),
+        RouteCommand::Up { id } => (id, Some(admin_patch(AdminState::Up))),
+        RouteCommand::Down { id } => (id, Some(admin_patch(AdminState::Down))),
     };
     let target = format!("/v1/routes/{id}");
     let (text, answer) = match patch {
-        None => client.ask::<OneRoute>("GET", &target, "")?,
+        None => client.request_json::<RouteBody>("GET", &target, "")?,
         Some(patch) => {
-            let body = serde_json::to_string(&patch).map_err(Failure::other)?;
-            client.ask::<OneRoute>("PATCH", &target, &body)?
+            let body = serde_json::to_string(&patch).map_err(ExitError::other_error)?;
+            client.request_json::<RouteBody>("PATCH", &target, &body)?
         }
     };
-    out.answer(json, &text, || views::route(&answer.route))
+    out.print_response(json, &text, || views::route_text(&answer.route))
 }
 
-fn admin(admin: Admin) -> RoutePatch {
+fn admin_patch(admin: AdminState) -> RoutePatch {
     RoutePatch { admin: Some(admin), ..RoutePatch::default() }
 }
 
-fn why(client: &Client, args: &Why, json: bool, out: &mut Output) -> Result<(), Failure> {
+fn run_why(
+    client: &DaemonClient,
+    args: &WhyArgs,
+    json: bool,
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
     let target = match (args.route, args.event) {
         (Some(route), _) => format!("/v1/why?route={route}"),
-        (None, Subject::Event(event)) => format!("/v1/why?event={event}"),
+        (None, EventSelector::Event(event)) => format!("/v1/why?event={event}"),
         (None, _) => "/v1/why".to_owned(),
     };
-    let (text, story) = client.ask::<Story>("GET", &target, "")?;
-    out.answer(json, &text, || why::story(&story))
+    let (text, story) = client.request_json::<EventExplanation>("GET", &target, "")?;
+    out.print_response(json, &text, || why::explanation_text(&story))
 }
 
-fn events(client: &Client, args: &Events, json: bool, out: &mut Output) -> Result<(), Failure> {
-    let mut ends = Ends::default();
+fn run_events(
+    client: &DaemonClient,
+    args: &EventsArgs,
+    json: bool,
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
+    let mut ends = RouteEndpointMap::default();
     let mut show = |event: &schema::Event| {
-        ends.learn(&event.what);
-        let lines = lines(&event.what, &ends);
-        ends.forget(&event.what);
+        ends.learn_from(&event.detail);
+        let lines = event_lines(&event.detail, &ends);
+        ends.forget_removed(&event.detail);
         format!("{:>4} {} {}\n", event.seq, escape(&event.at), lines.join("\n"))
     };
     let target = format!("/v1/events?after={}", args.after);
     if !args.follow {
-        let (text, answer) = client.ask::<schema::Events>("GET", &target, "")?;
-        return out.answer(json, &text, || answer.events.iter().map(show).collect());
+        let (text, answer) = client.request_json::<schema::EventList>("GET", &target, "")?;
+        return out.print_response(json, &text, || answer.events.iter().map(show).collect());
     }
-    let mut stream = client.follow(&format!("{target}&follow=true"))?;
+    let mut stream = client.open_stream(&format!("{target}&follow=true"))?;
     loop {
-        let (line, event) = stream.next::<Versioned<schema::Event>>()?;
-        if !out.answer_more(json, &line, || show(&event.body))? {
+        let (line, event) = stream.next::<VersionedBody<schema::Event>>()?;
+        if !out.print_streamed(json, &line, || show(&event.body))? {
             return Ok(());
         }
     }
 }
 
-impl Target {
+impl DaemonTarget {
     /// The socket to ask: the one named, or the adapter's, or the only one there is.
-    fn socket(&self) -> std::path::PathBuf {
+    fn resolve_socket(&self) -> std::path::PathBuf {
         if let Some(socket) = &self.socket {
             return socket.clone();
         }

@@ -2,54 +2,58 @@
 
 use std::{io, io::Write};
 
-use super::failure::Failure;
+use super::failure::ExitError;
 
 /// Standard output.
 #[derive(Default)]
-pub(super) struct Output {
+pub(super) struct StandardOutput {
     closed: bool,
 }
 
-impl Output {
+impl StandardOutput {
     /// Writes an answer: as it came, or as `show` renders it.
     ///
     /// # Errors
     /// The disk is full, or the like. A reader that is gone is none.
-    pub(super) fn answer(
+    pub(super) fn print_response(
         &mut self,
         json: bool,
         text: &str,
         show: impl FnOnce() -> String,
-    ) -> Result<(), Failure> {
-        self.answer_more(json, text, show).map(drop)
+    ) -> Result<(), ExitError> {
+        self.print_streamed(json, text, show).map(drop)
     }
 
     /// The same; says whether anybody still reads.
     ///
     /// # Errors
-    /// As [`answer`](Self::answer).
-    pub(super) fn answer_more(
+    /// As [`print_response`](Self::print_response).
+    pub(super) fn print_streamed(
         &mut self,
         json: bool,
         text: &str,
         show: impl FnOnce() -> String,
-    ) -> Result<bool, Failure> {
-        if json { self.text(&format!("{}\n", text.trim_end())) } else { self.text(&show()) }?;
+    ) -> Result<bool, ExitError> {
+        if json {
+            self.write_text(&format!("{}\n", text.trim_end()))
+        } else {
+            self.write_text(&show())
+        }?;
         Ok(!self.closed)
     }
 
     /// Writes text.
     ///
     /// # Errors
-    /// As [`answer`](Self::answer).
-    pub(super) fn text(&mut self, text: &str) -> Result<(), Failure> {
+    /// As [`print_response`](Self::print_response).
+    pub(super) fn write_text(&mut self, text: &str) -> Result<(), ExitError> {
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.closed = true;
                 Ok(())
             }
-            Err(error) => Err(Failure::other(format!("cannot write: {error}"))),
+            Err(error) => Err(ExitError::other_error(format!("cannot write: {error}"))),
             Ok(()) => Ok(()),
         }
     }

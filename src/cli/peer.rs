@@ -3,13 +3,13 @@
 use clap::Subcommand;
 use netft::route::{
     Policy,
-    policy::{Dscp, Ports, Protocol},
+    policy::{Dscp, PortRange, Protocol},
 };
 
-use super::{client::Client, failure::Failure, output::Output};
+use super::{client::DaemonClient, failure::ExitError, output::StandardOutput};
 use crate::{
     config::node_name,
-    control::schema::{Class, OnePeer, PeerPatch},
+    control::schema::{PeerBody, PeerPatch, TrafficClassSpec},
     render::views,
 };
 
@@ -27,69 +27,70 @@ pub(super) enum PeerCommand {
         #[arg(value_parser = node_name)]
         name: String,
         #[command(flatten)]
-        change: Change,
+        change: PeerChangeArgs,
     },
 }
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
-pub(super) struct Change {
+pub(super) struct PeerChangeArgs {
     /// For traffic of no class: failover, duplicate or balance.
-    #[arg(long, value_name = "POLICY", value_parser = policy)]
+    #[arg(long, value_name = "POLICY", value_parser = parse_policy)]
     policy: Option<String>,
     /// A class of traffic with a policy of its own, such as `policy=duplicate,dscp=ef`; other keys
     /// are protocol, port, min_size and max_size. Give it once per class: they replace those there
     /// are, and the first that matches decides.
-    #[arg(long = "class", value_name = "KEY=VALUE,…", value_parser = class)]
-    classes: Vec<Class>,
+    #[arg(long = "class", value_name = "KEY=VALUE,…", value_parser = parse_class)]
+    classes: Vec<TrafficClassSpec>,
     /// Removes every class.
     #[arg(long, conflicts_with = "classes")]
     no_classes: bool,
 }
 
-pub(super) fn run(
-    client: &Client,
+pub(super) fn run_peer_command(
+    client: &DaemonClient,
     command: PeerCommand,
     json: bool,
-    out: &mut Output,
-) -> Result<(), Failure> {
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
     let (text, answer) = match command {
         PeerCommand::Show { name } => {
-            client.ask::<OnePeer>("GET", &format!("/v1/peers/{name}"), "")?
+            client.request_json::<PeerBody>("GET", &format!("/v1/peers/{name}"), "")?
         }
         PeerCommand::Set { name, change } => {
             let replaced = change.no_classes || !change.classes.is_empty();
             let classes = replaced.then_some(change.classes);
             let patch = PeerPatch { policy: change.policy, classes };
-            let body = serde_json::to_string(&patch).map_err(Failure::other)?;
-            client.ask::<OnePeer>("PATCH", &format!("/v1/peers/{name}"), &body)?
+            let body = serde_json::to_string(&patch).map_err(ExitError::other_error)?;
+            client.request_json::<PeerBody>("PATCH", &format!("/v1/peers/{name}"), &body)?
         }
     };
-    out.answer(json, &text, || views::peer(&answer.peer))
+    out.print_response(json, &text, || views::peer_text(&answer.peer))
 }
 
-fn policy(text: &str) -> Result<String, String> {
+fn parse_policy(text: &str) -> Result<String, String> {
     let policy: Policy =
         text.parse().map_err(|error: netft::route::policy::UnknownPolicy| error.to_string())?;
     Ok(policy.to_string())
 }
 
 /// A class as `key=value,key=value`, with the keys of the config.
-fn class(text: &str) -> Result<Class, String> {
-    let mut class = Class::default();
+fn parse_class(text: &str) -> Result<TrafficClassSpec, String> {
+    let mut class = TrafficClassSpec::default();
     for pair in text.split(',') {
         let (key, value) =
             pair.split_once('=').ok_or_else(|| format!("{pair:?} is no `key=value`"))?;
         let size = || value.parse().map(Some).map_err(|_| format!("{value:?} is no size in bytes"));
         match key {
-            "policy" => class.policy = policy(value)?,
-            "dscp" => class.dscp = Some(dscp(value)?),
+            "policy" => class.policy = parse_policy(value)?,
+            "dscp" => class.dscp = Some(parse_dscp(value)?),
             "protocol" => {
-                let protocol = Protocol::named(value).ok_or("a protocol is tcp, udp or icmp")?;
-                class.protocol = Some(protocol.name().to_owned());
+                let protocol =
+                    Protocol::from_name(value).ok_or("a protocol is tcp, udp or icmp")?;
+                class.protocol = Some(protocol.as_str().to_owned());
             }
             "port" => {
-                let ports = value.parse::<Ports>().map_err(|error| error.to_string())?;
+                let ports = value.parse::<PortRange>().map_err(|error| error.to_string())?;
                 class.port = Some(ports.to_string());
             }
             "min_size" => class.min_size = size()?,
@@ -103,9 +104,9 @@ fn class(text: &str) -> Result<Class, String> {
     Ok(class)
 }
 
-fn dscp(text: &str) -> Result<u64, String> {
+fn parse_dscp(text: &str) -> Result<u64, String> {
     let number = || text.parse().ok().and_then(|number| Dscp::new(number).ok());
-    let found = Dscp::named(text).or_else(number);
+    let found = Dscp::from_name(text).or_else(number);
     let found = found.ok_or("a code point is 0–63, or a name such as ef, cs6 or af41")?;
     Ok(found.get().into())
 }
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn a_class_is_keys_and_values() {
         let all = "policy=balance,dscp=ef,protocol=udp,port=5-9,min_size=1,max_size=2";
-        let expected = Class {
+        let expected = TrafficClassSpec {
             policy: "balance".to_owned(),
             dscp: Some(46),
             protocol: Some("udp".to_owned()),
@@ -125,7 +126,7 @@ mod tests {
             min_size: Some(1),
             max_size: Some(2),
         };
-        assert_eq!(class(all), Ok(expected));
+        assert_eq!(parse_class(all), Ok(expected));
         for (text, word) in [
             ("", "key=value"),
             ("dscp=1", "`policy=` is missing"),
@@ -136,7 +137,7 @@ mod tests {
             ("policy=balance,max_size=-1", "size in bytes"),
             ("policy=balance,colour=1", "no \"colour\""),
         ] {
-            let error = class(text).expect_err(text);
+            let error = parse_class(text).expect_err(text);
             assert!(error.contains(word), "{text}: {error}");
         }
     }

@@ -2,44 +2,52 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use super::{args::Target, client::Client, failure, failure::Failure, output::Output};
+use super::{
+    args::DaemonTarget, client::DaemonClient, failure, failure::ExitError, output::StandardOutput,
+};
 use crate::{
     config,
     control::{
         schema,
-        schema::{Finding, PeerAnswer, PeerAnswers, Severity, Validation, Versioned},
+        schema::{
+            Finding, PeerValidation, PeerValidations, Severity, ValidationResult, VersionedBody,
+        },
         socket_path,
     },
     render::validation,
     validate,
-    validate::{Daemon, Facts},
+    validate::{DaemonFacts, NodeFacts},
 };
 
 /// How long the daemon may take to ask every peer: it gives them 4 s.
-const PATIENCE: Duration = Duration::from_secs(6);
+const VALIDATE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Checks this node and, unless `local`, its peers; prints what is wrong. The exit code tells how
 /// bad the worst of it is.
-pub(super) fn run(path: &Path, local: bool, target: &Target) -> ExitCode {
-    let mut out = Output::default();
-    let found = match findings(path, local, target) {
+pub(super) fn run_validate(path: &Path, local: bool, target: &DaemonTarget) -> ExitCode {
+    let mut out = StandardOutput::default();
+    let found = match collect_findings(path, local, target) {
         Ok(found) => found,
-        Err(failure) => return failure::exit(Err(failure)),
+        Err(failure) => return failure::report_exit(Err(failure)),
     };
     let theirs = found.peers.iter().flat_map(|peer| &peer.findings);
     let code = validate::exit_code(found.findings.iter().chain(theirs));
-    let answer = Versioned::new(found);
-    let printed = serde_json::to_string(&answer)
-        .map_err(Failure::other)
-        .and_then(|text| out.answer(target.json, &text, || validation::validation(&answer.body)));
+    let answer = VersionedBody::new(found);
+    let printed = serde_json::to_string(&answer).map_err(ExitError::other_error).and_then(|text| {
+        out.print_response(target.json, &text, || validation::validation_text(&answer.body))
+    });
     match printed {
         Ok(()) => ExitCode::from(code),
-        Err(failure) => failure::exit(Err(failure)),
+        Err(failure) => failure::report_exit(Err(failure)),
     }
 }
 
-fn findings(path: &Path, local: bool, target: &Target) -> Result<Validation, Failure> {
-    let config = match config::load(path, &target.runtime_dir) {
+fn collect_findings(
+    path: &Path,
+    local: bool,
+    target: &DaemonTarget,
+) -> Result<ValidationResult, ExitError> {
+    let config = match config::load_config(path, &target.runtime_dir) {
         Ok(config) => config,
         Err(error) => {
             let finding = Finding {
@@ -49,56 +57,64 @@ fn findings(path: &Path, local: bool, target: &Target) -> Result<Validation, Fai
                 what: error.to_string(),
                 remedy: "correct it; nothing else was checked".to_owned(),
             };
-            return Ok(Validation { findings: vec![finding], daemon: false, peers: Vec::new() });
+            return Ok(ValidationResult {
+                findings: vec![finding],
+                daemon: false,
+                peers: Vec::new(),
+            });
         }
     };
     let named = target.socket.clone();
     let adapter = target.adapter.as_ref().unwrap_or(&config.adapter);
     let socket = named.unwrap_or_else(|| socket_path(&target.runtime_dir, adapter));
-    let daemon = ask(&Client::new(socket), local);
-    let facts = Facts::gather(config, daemon).map_err(Failure::environment)?;
-    let findings = validate::validate(&facts);
+    let daemon = query_daemon(&DaemonClient::new(socket), local);
+    let facts = NodeFacts::gather_facts(config, daemon).map_err(ExitError::bad_environment)?;
+    let findings = validate::run_checks(&facts);
     let daemon = facts.daemon.is_some();
     let peers = facts.daemon.map_or_else(Vec::new, |daemon| daemon.peers);
-    Ok(Validation { findings, daemon, peers })
+    Ok(ValidationResult { findings, daemon, peers })
 }
 
 /// What the daemon says, if one runs, and the peers through it.
-fn ask(client: &Client, local: bool) -> Option<Daemon> {
-    let (_, status) = client.ask::<schema::Status>("GET", "/v1/status", "").ok()?;
+fn query_daemon(client: &DaemonClient, local: bool) -> Option<DaemonFacts> {
+    let (_, status) = client.request_json::<schema::DaemonStatus>("GET", "/v1/status", "").ok()?;
     // First, as it has every path probed anew.
-    let peers = ask_peers(client, local);
-    let (_, routes) = client.ask::<schema::Routes>("GET", "/v1/routes", "").ok()?;
-    let (_, events) = client.ask::<schema::Events>("GET", "/v1/events", "").ok()?;
+    let peers = query_peers(client, local);
+    let (_, routes) = client.request_json::<schema::RouteList>("GET", "/v1/routes", "").ok()?;
+    let (_, events) = client.request_json::<schema::EventList>("GET", "/v1/events", "").ok()?;
     // What a reload refuses is shown by a reload.
-    let pending = client.ask::<schema::Reload>("POST", "/v1/reload?dry_run=true", "");
+    let pending =
+        client.request_json::<schema::ReloadResult>("POST", "/v1/reload?dry_run=true", "");
     let pending = pending.map_or_else(
         |failure| failure.text.lines().take(1).map(str::to_owned).collect(),
         |(_, reload)| reload.changes,
     );
-    Some(Daemon {
+    Some(DaemonFacts {
         routes: routes.routes,
-        events: events.events.into_iter().map(|event| event.what).collect(),
-        pending,
-        overflow: status.counters.socket_overflow,
+        events: events.events.into_iter().map(|event| event.detail).collect(),
+        pending_changes: pending,
+        socket_overflow: status.counters.socket_overflow,
         peers,
     })
 }
 
-fn ask_peers(client: &Client, local: bool) -> Vec<PeerAnswer> {
+fn query_peers(client: &DaemonClient, local: bool) -> Vec<PeerValidation> {
     let target = format!("/v1/validate?local={local}");
-    let failure = match client.patient(PATIENCE).ask::<PeerAnswers>("POST", &target, "") {
+    let failure = match client
+        .with_timeout(VALIDATE_TIMEOUT)
+        .request_json::<PeerValidations>("POST", &target, "")
+    {
         Ok((_, answers)) => return answers.peers,
         Err(failure) => failure,
     };
     if local {
         return Vec::new();
     }
-    let unasked = |peer: schema::Peer| PeerAnswer {
+    let unasked = |peer: schema::Peer| PeerValidation {
         peer: peer.name,
         error: Some(format!("this node's netftd does not ask it ({})", failure.text)),
-        ..PeerAnswer::default()
+        ..PeerValidation::default()
     };
-    let peers = client.ask::<schema::Peers>("GET", "/v1/peers", "");
+    let peers = client.request_json::<schema::PeerList>("GET", "/v1/peers", "");
     peers.map_or_else(|_| Vec::new(), |(_, peers)| peers.peers.into_iter().map(unasked).collect())
 }

@@ -1,14 +1,14 @@
 //! Reads a file that decides what root does: opened once, everything asked of the descriptor.
 //!
-//! Bounds: a regular file of at most [`LIMIT`] bytes; never blocks (a FIFO is refused, not opened
-//! for reading), never follows a symlink that somebody else made.
+//! Bounds: a regular file of at most [`MAX_FILE_BYTES`] bytes; never blocks (a FIFO is refused, not
+//! opened for reading), never follows a symlink that somebody else made.
 
 use std::{fs::File, io, io::Read, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 /// The largest config file, in bytes.
-pub(super) const LIMIT: u64 = 1 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +29,13 @@ pub enum FileError {
     #[error("everyone may write it (mode {0:04o})")]
     Writable(u32),
     /// Larger than the limit.
-    #[error("it has {0} bytes, more than the {LIMIT} allowed")]
+    #[error("it has {0} bytes, more than the {MAX_FILE_BYTES} allowed")]
     TooLarge(u64),
 }
 
 impl FileError {
     /// What to do about it.
-    pub fn help(&self, path: &Path) -> String {
+    pub fn help_text(&self, path: &Path) -> String {
         let path = path.display();
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -55,8 +55,8 @@ impl FileError {
 ///
 /// # Errors
 /// See [`FileError`].
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
-    let file = open(path)?;
+pub(super) fn read_config_file(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = open_no_follow(path)?;
     let meta = file.metadata()?;
     let kind = meta.file_type();
     if !kind.is_file() {
@@ -72,19 +72,19 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     if meta.mode() & 0o002 != 0 {
         return Err(FileError::Writable(meta.mode() & 0o7777));
     }
-    if meta.len() > LIMIT {
+    if meta.len() > MAX_FILE_BYTES {
         return Err(FileError::TooLarge(meta.len()));
     }
     let mut bytes = Vec::with_capacity(meta.len() as usize);
     // One byte more than allowed: the file may have grown since its length was read.
-    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LIMIT {
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(FileError::TooLarge(bytes.len() as u64));
     }
     Ok(bytes)
 }
 
-fn open(path: &Path) -> Result<File, FileError> {
+fn open_no_follow(path: &Path) -> Result<File, FileError> {
     // NONBLOCK: opening a FIFO must not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     match rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::empty()) {

@@ -20,51 +20,52 @@ use std::path::Path;
 pub use file::FileError;
 pub use names::{adapter_name, node_name};
 use netft::config::Config;
-pub use problem::{ConfigError, Content, Mark, Problem};
+pub use problem::{ConfigError, ConfigProblem, InvalidContent, SourceMark};
 
 /// Reads and checks the config file at `path`; `runtime_dir` goes into it as given.
 ///
 /// # Errors
 /// The file cannot be used, or what it says is wrong; rendered for a terminal.
-pub fn load(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigError> {
-    let bytes = file::read(path).map_err(|error| ConfigError::File {
+pub fn load_config(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigError> {
+    let bytes = file::read_config_file(path).map_err(|error| ConfigError::File {
         path: path.to_owned(),
-        help: error.help(path),
+        help: error.help_text(path),
         reason: error.to_string(),
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let fail = |text: String, problems| {
-        ConfigError::Content(Content { path: path.to_owned(), text, problems })
+        ConfigError::Content(InvalidContent { path: path.to_owned(), text, problems })
     };
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let lossy = String::from_utf8_lossy(error.as_bytes()).into_owned();
-            let problem = Problem::at(at..at + 1, "this is not UTF-8", "this byte")
-                .help("save the file as UTF-8 text");
+            let problem = ConfigProblem::at_span(at..at + 1, "this is not UTF-8", "this byte")
+                .with_help("save the file as UTF-8 text");
             return Err(fail(lossy, vec![problem]));
         }
     };
     if let Some(at) = text.find('\0') {
-        let problem = Problem::at(at..at + 1, "this is no text: it holds a NUL byte", "this byte")
-            .help("give the path of a netft config file");
+        let problem =
+            ConfigProblem::at_span(at..at + 1, "this is no text: it holds a NUL byte", "this byte")
+                .with_help("give the path of a netft config file");
         return Err(fail(text, vec![problem]));
     }
-    let file = match toml::from_str::<raw::File>(&text) {
+    let file = match toml::from_str::<raw::ConfigFile>(&text) {
         Ok(file) => file,
         Err(error) => {
-            let problem = syntax(&error);
+            let problem = syntax_problem(&error);
             return Err(fail(text, vec![problem]));
         }
     };
-    check::check(&file, folder, runtime_dir).map_err(|problems| fail(text, problems))
+    check::check_file(&file, folder, runtime_dir).map_err(|problems| fail(text, problems))
 }
 
 /// What the TOML parser or the shape says, with what to do about the common ones.
-fn syntax(error: &toml::de::Error) -> Problem {
+fn syntax_problem(error: &toml::de::Error) -> ConfigProblem {
     let message = error.message();
-    let problem = Problem::at(error.span().unwrap_or(0..0), message, "here");
+    let problem = ConfigProblem::at_span(error.span().unwrap_or(0..0), message, "here");
     let help = if message.contains("expected a sequence") {
         "`network` and `peer` are lists of tables: write `[[network]]`, `[[peer]]`, \
          `[[peer.route]]`, `[[peer.class]]`"
@@ -77,5 +78,5 @@ fn syntax(error: &toml::de::Error) -> Problem {
     } else {
         return problem;
     };
-    problem.help(help)
+    problem.with_help(help)
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netft::{
-    config::{Backend, Exclude, HostName, Role},
-    route::Carrier,
+    config::{AdapterBackend, ExcludeRule, HostName, NetworkRole},
+    route::Transport,
 };
 
 /// The range of derived IPv4 addresses.
@@ -21,15 +21,15 @@ pub(super) fn link_local_v6() -> IpNet {
 
 /// Whether a cloud's metadata service answers there.
 pub(super) fn is_metadata(addr: IpAddr) -> bool {
-    const V4: [Ipv4Addr; 3] = [
+    const METADATA_V4: [Ipv4Addr; 3] = [
         Ipv4Addr::new(169, 254, 169, 254),
         Ipv4Addr::new(169, 254, 169, 253),
         Ipv4Addr::new(169, 254, 170, 2),
     ];
-    const V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match addr {
-        IpAddr::V4(v4) => V4.contains(&v4),
-        IpAddr::V6(v6) => v6 == V6,
+        IpAddr::V4(v4) => METADATA_V4.contains(&v4),
+        IpAddr::V6(v6) => v6 == METADATA_V6,
     }
 }
 
@@ -47,7 +47,7 @@ pub fn node_name(text: &str) -> Result<String, String> {
 }
 
 /// What [`node_name`] takes.
-pub(super) const NODE_NAME: &str = "a name of 1 to 64 letters, digits, `.`, `_` or `-`";
+pub(super) const NODE_NAME_SYNTAX: &str = "a name of 1 to 64 letters, digits, `.`, `_` or `-`";
 
 /// An interface name the kernel takes as it is, and nothing else means.
 pub fn adapter_name(text: &str) -> Result<String, String> {
@@ -67,19 +67,19 @@ pub fn adapter_name(text: &str) -> Result<String, String> {
 }
 
 /// What [`adapter_name`] takes.
-pub(super) const ADAPTER_NAME: &str =
+pub(super) const ADAPTER_NAME_SYNTAX: &str =
     "an interface name of 1 to 15 printable ASCII characters without `/`, `%` and `:`";
 
-pub(super) fn backend(text: &str) -> Result<Backend, String> {
+pub(super) fn parse_backend(text: &str) -> Result<AdapterBackend, String> {
     match text {
-        "offload" => Ok(Backend::Offload),
-        "plain" => Ok(Backend::Plain),
+        "offload" => Ok(AdapterBackend::Offload),
+        "plain" => Ok(AdapterBackend::Plain),
         _ => Err("not one of the two".to_owned()),
     }
 }
 
 /// Whether the profile is NetFT's.
-pub(super) fn profile(text: &str) -> Result<bool, String> {
+pub(super) fn parse_profile(text: &str) -> Result<bool, String> {
     match text {
         "default" => Ok(false),
         "windows" => Ok(true),
@@ -87,27 +87,27 @@ pub(super) fn profile(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(super) fn role(text: &str) -> Result<Role, String> {
+pub(super) fn parse_role(text: &str) -> Result<NetworkRole, String> {
     match text {
-        "none" => Ok(Role::None),
-        "cluster" => Ok(Role::Cluster),
-        "cluster-and-client" => Ok(Role::ClusterAndClient),
+        "none" => Ok(NetworkRole::None),
+        "cluster" => Ok(NetworkRole::Cluster),
+        "cluster-and-client" => Ok(NetworkRole::ClusterAndClient),
         _ => Err("not one of the three".to_owned()),
     }
 }
 
-pub(super) fn carrier(text: &str) -> Result<Carrier, String> {
+pub(super) fn parse_transport(text: &str) -> Result<Transport, String> {
     match text {
-        "udp" => Ok(Carrier::Udp),
-        "quic" => Ok(Carrier::Quic),
+        "udp" => Ok(Transport::Udp),
+        "quic" => Ok(Transport::Quic),
         _ => Err("not one of the two".to_owned()),
     }
 }
 
-/// What [`carrier`] takes.
-pub(super) const CARRIER: &str = "`udp` or `quic`";
+/// What [`parse_transport`] takes.
+pub(super) const TRANSPORT_SYNTAX: &str = "`udp` or `quic`";
 
-pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     let net: IpNet =
         text.parse().map_err(|_| "an address, `/`, and a length are needed".to_owned())?;
     if net.prefix_len() == 0 {
@@ -119,47 +119,47 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
     }
 }
 
-/// What [`prefix`] takes.
-pub(super) const PREFIX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
+/// What [`parse_prefix`] takes.
+pub(super) const PREFIX_SYNTAX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
 
 /// What is never used: an interface's name, perhaps with `*` at its end, or a prefix.
-pub(super) fn exclude(text: &str) -> Result<Exclude, String> {
+pub(super) fn parse_exclude(text: &str) -> Result<ExcludeRule, String> {
     if text.contains('/') {
-        return prefix(text).map(Exclude::Prefix);
+        return parse_prefix(text).map(ExcludeRule::Prefix);
     }
     let name = text.strip_suffix('*').unwrap_or(text);
     if name.contains('*') {
         return Err("`*` may only stand at the end".to_owned());
     }
     adapter_name(if name.is_empty() { text } else { name })?;
-    Ok(Exclude::Interface(text.to_owned()))
+    Ok(ExcludeRule::Interface(text.to_owned()))
 }
 
-pub(super) const EXCLUDE: &str =
+pub(super) const EXCLUDE_SYNTAX: &str =
     "an interface name such as `wlan0` or `veth*`, or a prefix such as `10.9.0.0/16`";
 
 /// A physical address.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
     let addr = text
         .parse()
         .map_err(|_| "this is no IP address; a name may stand in a peer's `addresses`")?;
-    unicast(addr)
+    require_unicast(addr)
 }
 
-/// What [`address`] takes.
-pub(super) const ADDRESS: &str = "an address such as `10.1.0.2` or `fd01::2`";
+/// What [`parse_address`] takes.
+pub(super) const ADDRESS_SYNTAX: &str = "an address such as `10.1.0.2` or `fd01::2`";
 
 /// A physical address, or a name of some.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum HostOrEndpoint {
     Address(SocketAddr),
     Name(HostName),
 }
 
 /// A physical address or a name, with or without a port.
-pub(super) fn place(text: &str, port: u16) -> Result<Place, String> {
+pub(super) fn parse_host_or_endpoint(text: &str, port: u16) -> Result<HostOrEndpoint, String> {
     if text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() {
-        return endpoint(text, port).map(Place::Address);
+        return parse_endpoint(text, port).map(HostOrEndpoint::Address);
     }
     let (host, port) = match text.rsplit_once(':') {
         None => (text, port),
@@ -169,13 +169,13 @@ pub(super) fn place(text: &str, port: u16) -> Result<Place, String> {
             Err(_) => return Err(format!("{port:?} is no port")),
         },
     };
-    host_name(host)?;
-    Ok(Place::Name(HostName { host: host.to_owned(), port }))
+    check_host_name(host)?;
+    Ok(HostOrEndpoint::Name(HostName { host: host.to_owned(), port }))
 }
 
 /// Whether a name can be looked up (RFC 1123 section 2.1): the last of its labels is no number, so
 /// that an address with a slip in it is none.
-fn host_name(text: &str) -> Result<(), String> {
+fn check_host_name(text: &str) -> Result<(), String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
@@ -196,29 +196,29 @@ fn host_name(text: &str) -> Result<(), String> {
     }
 }
 
-/// What [`place`] takes.
-pub(super) const PLACE: &str = "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or \
+/// What [`parse_host_or_endpoint`] takes.
+pub(super) const HOST_OR_ENDPOINT_SYNTAX: &str = "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or \
      `[fd01::2]:3343`, or a name such as `b.example.net` or `b.example.net:3343`";
 
 /// A physical address with or without a port.
-pub(super) fn endpoint(text: &str, port: u16) -> Result<SocketAddr, String> {
+pub(super) fn parse_endpoint(text: &str, port: u16) -> Result<SocketAddr, String> {
     if let Ok(addr) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(unicast(addr)?, port));
+        return Ok(SocketAddr::new(require_unicast(addr)?, port));
     }
     match text.parse::<SocketAddr>() {
         Ok(addr) if addr.port() == 0 => Err("port 0 cannot be sent to".to_owned()),
-        Ok(addr) => Ok(SocketAddr::new(unicast(addr.ip())?, addr.port())),
+        Ok(addr) => Ok(SocketAddr::new(require_unicast(addr.ip())?, addr.port())),
         Err(_) => {
             Err("this is no IP address with a port; a name may stand in `addresses`".to_owned())
         }
     }
 }
 
-/// What [`endpoint`] takes.
-pub(super) const ENDPOINT: &str =
+/// What [`parse_endpoint`] takes.
+pub(super) const ENDPOINT_SYNTAX: &str =
     "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or `[fd01::2]:3343`";
 
-fn unicast(addr: IpAddr) -> Result<IpAddr, String> {
+fn require_unicast(addr: IpAddr) -> Result<IpAddr, String> {
     let why = match addr {
         _ if addr.is_unspecified() => "this is no node's address",
         _ if addr.is_multicast() => "this is a multicast address",

@@ -6,11 +6,11 @@ use std::{fmt, ops::Range, path::PathBuf};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, renderer::DecorStyle};
 
 /// More problems than this in one file are counted, not shown.
-const SHOWN: usize = 20;
+const MAX_SHOWN_PROBLEMS: usize = 20;
 
 /// A place in the file, in bytes, and what to say there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct SourceMark {
     /// The bytes.
     pub span: Range<usize>,
     /// What stands beside the caret.
@@ -19,32 +19,36 @@ pub struct Mark {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// What is wrong.
     pub message: String,
     /// Where: the first is the place itself, the others belong to it.
-    pub marks: Vec<Mark>,
+    pub marks: Vec<SourceMark>,
     /// What to do.
     pub help: Option<String>,
 }
 
-impl Problem {
+impl ConfigProblem {
     /// A problem at one place.
-    pub fn at(span: Range<usize>, message: impl Into<String>, label: impl Into<String>) -> Self {
-        let mark = Mark { span, label: label.into() };
+    pub fn at_span(
+        span: Range<usize>,
+        message: impl Into<String>,
+        label: impl Into<String>,
+    ) -> Self {
+        let mark = SourceMark { span, label: label.into() };
         Self { message: message.into(), marks: vec![mark], help: None }
     }
 
     /// The same, with another place that belongs to it.
     #[must_use]
-    pub fn and(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
-        self.marks.push(Mark { span, label: label.into() });
+    pub fn with_mark(mut self, span: Range<usize>, label: impl Into<String>) -> Self {
+        self.marks.push(SourceMark { span, label: label.into() });
         self
     }
 
     /// The same, with what to do about it.
     #[must_use]
-    pub fn help(mut self, help: impl Into<String>) -> Self {
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -65,42 +69,42 @@ pub enum ConfigError {
     },
     /// What it says.
     #[error("{0}")]
-    Content(Content),
+    Content(InvalidContent),
 }
 
 /// What is wrong in a file that could be read.
 #[derive(Debug)]
-pub struct Content {
+pub struct InvalidContent {
     /// The file.
     pub path: PathBuf,
     /// Its text.
     pub text: String,
     /// At least one problem.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
 }
 
-impl fmt::Display for Content {
+impl fmt::Display for InvalidContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let renderer = Renderer::plain().decor_style(DecorStyle::Ascii).term_width(100);
-        for (index, problem) in self.problems.iter().take(SHOWN).enumerate() {
+        for (index, problem) in self.problems.iter().take(MAX_SHOWN_PROBLEMS).enumerate() {
             if index > 0 {
                 f.write_str("\n\n")?;
             }
-            f.write_str(&self.render(&renderer, problem))?;
+            f.write_str(&self.render_snippet(&renderer, problem))?;
         }
-        if let Some(more @ 1..) = self.problems.len().checked_sub(SHOWN) {
+        if let Some(more @ 1..) = self.problems.len().checked_sub(MAX_SHOWN_PROBLEMS) {
             write!(f, "\n\nerror: and {more} more")?;
         }
         Ok(())
     }
 }
 
-impl Content {
-    fn render(&self, renderer: &Renderer, problem: &Problem) -> String {
+impl InvalidContent {
+    fn render_snippet(&self, renderer: &Renderer, problem: &ConfigProblem) -> String {
         let path = self.path.display().to_string();
         let annotations = problem.marks.iter().enumerate().map(|(index, mark)| {
             let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-            kind.span(self.clamp(&mark.span)).label(mark.label.as_str())
+            kind.span(self.clamp_to_line(&mark.span)).label(mark.label.as_str())
         });
         let snippet = Snippet::source(self.text.as_str())
             .path(path.as_str())
@@ -117,7 +121,7 @@ impl Content {
 
     /// The span, inside the text, on character boundaries and on one line: a caret under a whole
     /// table would hide what it points at.
-    fn clamp(&self, span: &Range<usize>) -> Range<usize> {
+    fn clamp_to_line(&self, span: &Range<usize>) -> Range<usize> {
         let start = self.text.floor_char_boundary(span.start);
         let line = self.text[start..].find(['\r', '\n']).map_or(self.text.len(), |at| start + at);
         let end = self.text.ceil_char_boundary(span.end.min(line));

@@ -5,158 +5,158 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::value::Value;
+use super::value::TomlValue;
 
 /// A key that may be left out.
-pub(super) type Field = Option<Spanned<Value>>;
+pub(super) type OptionalField = Option<Spanned<TomlValue>>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
-    pub(super) node: Option<Spanned<Node>>,
+pub(super) struct ConfigFile {
+    pub(super) node: Option<Spanned<NodeTable>>,
     #[serde(default)]
-    pub(super) adapter: Adapter,
+    pub(super) adapter: AdapterTable,
     #[serde(default)]
-    pub(super) heartbeat: Heartbeat,
+    pub(super) heartbeat: HeartbeatTable,
     #[serde(default)]
-    pub(super) failover: Failover,
+    pub(super) failover: FailoverTable,
     #[serde(default)]
-    pub(super) session: Session,
+    pub(super) session: SessionTable,
     #[serde(default)]
-    pub(super) resend: Resend,
+    pub(super) resend: ResendTable,
     #[serde(default)]
-    pub(super) topology: Topology,
+    pub(super) topology: TopologyTable,
     #[serde(default)]
-    pub(super) relay: Relay,
+    pub(super) relay: RelayTable,
     #[serde(default)]
-    pub(super) network: Vec<Spanned<Network>>,
+    pub(super) network: Vec<Spanned<NetworkTable>>,
     #[serde(default)]
-    pub(super) peer: Vec<Spanned<Peer>>,
+    pub(super) peer: Vec<Spanned<PeerTable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Node {
-    pub(super) name: Field,
-    pub(super) key: Field,
-    pub(super) site: Field,
+pub(super) struct NodeTable {
+    pub(super) name: OptionalField,
+    pub(super) key: OptionalField,
+    pub(super) site: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Topology {
-    pub(super) plumb_all_cross_subnet_routes: Field,
-    pub(super) exclude: Field,
+pub(super) struct TopologyTable {
+    pub(super) plumb_all_cross_subnet_routes: OptionalField,
+    pub(super) exclude: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Relay {
-    pub(super) offer: Field,
-    pub(super) limit: Field,
+pub(super) struct RelayTable {
+    pub(super) offer: OptionalField,
+    pub(super) limit: OptionalField,
     #[serde(rename = "use")]
-    pub(super) uses: Field,
+    pub(super) uses: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Adapter {
-    pub(super) name: Field,
-    pub(super) backend: Field,
-    pub(super) mtu: Field,
-    pub(super) multicast: Field,
-    pub(super) workers: Field,
-    pub(super) busy_poll: Field,
-    pub(super) address: Field,
-    pub(super) address6: Field,
-    pub(super) prefix: Field,
+pub(super) struct AdapterTable {
+    pub(super) name: OptionalField,
+    pub(super) backend: OptionalField,
+    pub(super) mtu: OptionalField,
+    pub(super) multicast: OptionalField,
+    pub(super) workers: OptionalField,
+    pub(super) busy_poll: OptionalField,
+    pub(super) address: OptionalField,
+    pub(super) address6: OptionalField,
+    pub(super) prefix: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Heartbeat {
-    pub(super) profile: Field,
-    pub(super) delay: Field,
-    pub(super) threshold: Field,
+pub(super) struct HeartbeatTable {
+    pub(super) profile: OptionalField,
+    pub(super) delay: OptionalField,
+    pub(super) threshold: OptionalField,
     #[serde(default)]
-    pub(super) cross_subnet: Timing,
+    pub(super) cross_subnet: TimingTable,
     #[serde(default)]
-    pub(super) cross_site: Timing,
-    pub(super) history: Field,
+    pub(super) cross_site: TimingTable,
+    pub(super) history: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Timing {
-    pub(super) delay: Field,
-    pub(super) threshold: Field,
+pub(super) struct TimingTable {
+    pub(super) delay: OptionalField,
+    pub(super) threshold: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Failover {
-    pub(super) hold: Field,
-    pub(super) mtu_raise: Field,
+pub(super) struct FailoverTable {
+    pub(super) hold: OptionalField,
+    pub(super) mtu_raise: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Session {
-    pub(super) port: Field,
-    pub(super) rekey: Field,
+pub(super) struct SessionTable {
+    pub(super) port: OptionalField,
+    pub(super) rekey: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Resend {
-    pub(super) bytes: Field,
-    pub(super) age: Field,
+pub(super) struct ResendTable {
+    pub(super) bytes: OptionalField,
+    pub(super) age: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Network {
-    pub(super) prefix: Field,
-    pub(super) role: Field,
-    pub(super) metric: Field,
-    pub(super) capacity: Field,
-    pub(super) carrier: Field,
+pub(super) struct NetworkTable {
+    pub(super) prefix: OptionalField,
+    pub(super) role: OptionalField,
+    pub(super) metric: OptionalField,
+    pub(super) capacity: OptionalField,
+    pub(super) transport: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Peer {
-    pub(super) name: Field,
-    pub(super) key: Field,
-    pub(super) addresses: Field,
-    pub(super) address: Field,
-    pub(super) address6: Field,
-    pub(super) policy: Field,
-    pub(super) carrier: Field,
+pub(super) struct PeerTable {
+    pub(super) name: OptionalField,
+    pub(super) key: OptionalField,
+    pub(super) addresses: OptionalField,
+    pub(super) address: OptionalField,
+    pub(super) address6: OptionalField,
+    pub(super) policy: OptionalField,
+    pub(super) transport: OptionalField,
     #[serde(default)]
-    pub(super) class: Vec<Spanned<Class>>,
+    pub(super) class: Vec<Spanned<ClassTable>>,
     #[serde(default)]
-    pub(super) route: Vec<Spanned<Route>>,
+    pub(super) route: Vec<Spanned<RouteTable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Class {
-    pub(super) policy: Field,
-    pub(super) dscp: Field,
-    pub(super) protocol: Field,
-    pub(super) port: Field,
-    pub(super) min_size: Field,
-    pub(super) max_size: Field,
+pub(super) struct ClassTable {
+    pub(super) policy: OptionalField,
+    pub(super) dscp: OptionalField,
+    pub(super) protocol: OptionalField,
+    pub(super) port: OptionalField,
+    pub(super) min_size: OptionalField,
+    pub(super) max_size: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Route {
-    pub(super) local: Field,
-    pub(super) remote: Field,
-    pub(super) delay: Field,
-    pub(super) threshold: Field,
-    pub(super) priority: Field,
-    pub(super) carrier: Field,
+pub(super) struct RouteTable {
+    pub(super) local: OptionalField,
+    pub(super) remote: OptionalField,
+    pub(super) delay: OptionalField,
+    pub(super) threshold: OptionalField,
+    pub(super) priority: OptionalField,
+    pub(super) transport: OptionalField,
 }

@@ -7,55 +7,64 @@ use ipnet::IpNet;
 use netft::ids::virtual_addrs::VirtualAddrs;
 
 use super::{
-    check::Virtual,
+    check::VirtualAddrSpans,
     names,
-    problem::Problem,
+    problem::ConfigProblem,
     raw,
-    reader::{Reader, Span},
+    reader::{ByteSpan, FieldReader},
 };
 
 /// The ranges the user gave the adapter, by family.
-pub(super) struct Prefixes {
-    v4: Option<(IpNet, Span)>,
-    v6: Option<(IpNet, Span)>,
+pub(super) struct AdapterPrefixes {
+    v4: Option<(IpNet, ByteSpan)>,
+    v6: Option<(IpNet, ByteSpan)>,
 }
 
 /// Whether two prefixes share an address.
-pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
+pub(super) fn prefixes_overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
 
-impl Prefixes {
-    fn given(&self) -> impl Iterator<Item = &(IpNet, Span)> {
+impl AdapterPrefixes {
+    fn configured_prefixes(&self) -> impl Iterator<Item = &(IpNet, ByteSpan)> {
         self.v4.iter().chain(&self.v6)
     }
 
     /// Reports a physical network that overlaps a range of the adapter.
-    pub(super) fn refuse_overlap(&self, reader: &mut Reader, prefix: IpNet, span: &Span) {
-        for (own, own_span) in self.given().filter(|(own, _)| overlap(own, &prefix)) {
+    pub(super) fn refuse_overlap(&self, reader: &mut FieldReader, prefix: IpNet, span: &ByteSpan) {
+        for (own, own_span) in
+            self.configured_prefixes().filter(|(own, _)| prefixes_overlap(own, &prefix))
+        {
             let message = format!("network {prefix} overlaps the adapter's prefix {own}");
-            reader.report(
-                Problem::at(span.clone(), message, "a physical network")
-                    .and(own_span.clone(), "the adapter's prefix")
-                    .help("give the adapter a prefix that no physical network uses"),
+            reader.report_problem(
+                ConfigProblem::at_span(span.clone(), message, "a physical network")
+                    .with_mark(own_span.clone(), "the adapter's prefix")
+                    .with_help("give the adapter a prefix that no physical network uses"),
             );
         }
         let derived = [names::link_local_v4(), names::link_local_v6()];
-        if let Some(own) = derived.iter().find(|own| overlap(own, &prefix)) {
+        if let Some(own) = derived.iter().find(|own| prefixes_overlap(own, &prefix)) {
             let message = format!("network {prefix} overlaps {own}, the adapter's own range");
             let label = "link-local addresses belong to the adapter";
-            reader.report(Problem::at(span.clone(), message, label));
+            reader.report_problem(ConfigProblem::at_span(span.clone(), message, label));
         }
     }
 
     /// Reports a physical address inside a range of the adapter: its packets would go into the
     /// adapter that they carry.
-    pub(super) fn refuse_inside(&self, reader: &mut Reader, addr: IpAddr, span: &Span) -> bool {
-        if let Some((own, own_span)) = self.given().find(|(own, _)| own.contains(&addr)) {
+    pub(super) fn refuse_inside(
+        &self,
+        reader: &mut FieldReader,
+        addr: IpAddr,
+        span: &ByteSpan,
+    ) -> bool {
+        if let Some((own, own_span)) =
+            self.configured_prefixes().find(|(own, _)| own.contains(&addr))
+        {
             let message = format!("address {addr} is inside the adapter's prefix {own}");
-            reader.report(
-                Problem::at(span.clone(), message, "a physical address is needed here")
-                    .and(own_span.clone(), "the adapter's prefix"),
+            reader.report_problem(
+                ConfigProblem::at_span(span.clone(), message, "a physical address is needed here")
+                    .with_mark(own_span.clone(), "the adapter's prefix"),
             );
             return true;
         }
@@ -63,7 +72,7 @@ impl Prefixes {
         if let Some(own) = derived.iter().find(|own| own.contains(&addr)) {
             let message = format!("address {addr} is inside {own}, the adapter's own range");
             let label = "a physical address is needed here";
-            reader.report(Problem::at(span.clone(), message, label));
+            reader.report_problem(ConfigProblem::at_span(span.clone(), message, label));
             return true;
         }
         false
@@ -71,9 +80,18 @@ impl Prefixes {
 }
 
 /// The adapter's `prefix`: none, one, or one of each family.
-pub(super) fn prefixes(reader: &mut Reader, adapter: &raw::Adapter) -> Prefixes {
-    let mut prefixes = Prefixes { v4: None, v6: None };
-    let list = reader.list(&adapter.prefix, "prefix", names::PREFIX, true, names::prefix);
+pub(super) fn read_prefixes(
+    reader: &mut FieldReader,
+    adapter: &raw::AdapterTable,
+) -> AdapterPrefixes {
+    let mut prefixes = AdapterPrefixes { v4: None, v6: None };
+    let list = reader.read_list(
+        &adapter.prefix,
+        "prefix",
+        names::PREFIX_SYNTAX,
+        true,
+        names::parse_prefix,
+    );
     for (prefix, span) in list {
         let (slot, field, name) = match prefix {
             IpNet::V4(_) => (&mut prefixes.v4, &adapter.address, "address"),
@@ -81,14 +99,17 @@ pub(super) fn prefixes(reader: &mut Reader, adapter: &raw::Adapter) -> Prefixes 
         };
         if let Some((_, first)) = slot {
             let message = "the adapter has two prefixes of one family";
-            let problem = Problem::at(span, message, "this one").and(first.clone(), "and this one");
-            reader.report(problem);
+            let problem = ConfigProblem::at_span(span, message, "this one")
+                .with_mark(first.clone(), "and this one");
+            reader.report_problem(problem);
             continue;
         }
         if field.is_none() {
             let message = format!("the adapter has a prefix, but no `{name}` in it");
             let help = format!("give this node's own address: `{name} = \"…\"`");
-            reader.report(Problem::at(span.clone(), message, "this prefix").help(help));
+            reader.report_problem(
+                ConfigProblem::at_span(span.clone(), message, "this prefix").with_help(help),
+            );
         }
         *slot = Some((prefix, span));
     }
@@ -96,17 +117,17 @@ pub(super) fn prefixes(reader: &mut Reader, adapter: &raw::Adapter) -> Prefixes 
 }
 
 /// A node's virtual addresses: those given, else those derived from its key at `key_span`.
-pub(super) fn virtual_addrs(
-    reader: &mut Reader,
-    (address, address6): (&raw::Field, &raw::Field),
+pub(super) fn read_virtual_addrs(
+    reader: &mut FieldReader,
+    (address, address6): (&raw::OptionalField, &raw::OptionalField),
     derived: VirtualAddrs,
-    prefixes: &Prefixes,
-    key_span: &Span,
-) -> Virtual {
-    let v4 = reader.parse(address, "address", "an IPv4 address", |text| {
+    prefixes: &AdapterPrefixes,
+    key_span: &ByteSpan,
+) -> VirtualAddrSpans {
+    let v4 = reader.parse_text(address, "address", "an IPv4 address", |text| {
         text.parse().map_err(|_| "this is no IPv4 address".to_owned())
     });
-    let v6 = reader.parse(address6, "address6", "an IPv6 address", |text| {
+    let v6 = reader.parse_text(address6, "address6", "an IPv6 address", |text| {
         text.parse().map_err(|_| "this is no IPv6 address".to_owned())
     });
     for (addr, span, prefix) in [
@@ -116,24 +137,24 @@ pub(super) fn virtual_addrs(
     .into_iter()
     .flatten()
     {
-        if let Err(why) = usable(addr, prefix.as_ref()) {
+        if let Err(why) = check_virtual_addr(addr, prefix.as_ref()) {
             let message = format!("{addr} cannot be a virtual address");
-            let problem = Problem::at(span.clone(), message, why);
-            reader.report(match prefix {
+            let problem = ConfigProblem::at_span(span.clone(), message, why);
+            reader.report_problem(match prefix {
                 Some((prefix, prefix_span)) if !prefix.contains(&addr) => {
-                    problem.and(prefix_span.clone(), "the adapter's prefix")
+                    problem.with_mark(prefix_span.clone(), "the adapter's prefix")
                 }
                 Some(_) => problem,
-                None => problem.help("leave it out: it is then derived from the node's key"),
+                None => problem.with_help("leave it out: it is then derived from the node's key"),
             });
         }
     }
     let (v4, v4_span) = v4.unwrap_or((derived.v4, key_span.clone()));
     let (v6, v6_span) = v6.unwrap_or((derived.v6, key_span.clone()));
-    Virtual { addrs: VirtualAddrs { v4, v6 }, v4_span, v6_span }
+    VirtualAddrSpans { addrs: VirtualAddrs { v4, v6 }, v4_span, v6_span }
 }
 
-fn usable(addr: IpAddr, prefix: Option<&(IpNet, Span)>) -> Result<(), String> {
+fn check_virtual_addr(addr: IpAddr, prefix: Option<&(IpNet, ByteSpan)>) -> Result<(), String> {
     if names::is_metadata(addr) {
         return Err("a cloud's metadata service answers there".to_owned());
     }

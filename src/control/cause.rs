@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use netft::{
     Time,
-    failover::stall_histogram::{BOUNDS_MS, Stalls},
+    failover::stall_histogram::{BUCKET_BOUNDS_MS, StallHistogram},
     route,
 };
 use serde::{Deserialize, Serialize};
 
 /// What was known when data moved.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cause {
+pub struct FailoverReport {
     /// The route that was left; null when there was none, or it was removed.
-    pub left: Option<Left>,
+    pub left: Option<LeftRoute>,
     /// The other routes, best first.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateRoute>,
     /// How many more there were.
     pub more: usize,
     /// For how long no route carried data before this move; null if one did.
     pub dark_ms: Option<u64>,
     /// What it had cost at that moment.
-    pub cost: Cost,
+    pub cost: FailoverCost,
 }
 
 /// The route that was left, as it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Left {
+pub struct LeftRoute {
     /// Its number.
     pub route: u32,
     /// Its state.
@@ -38,14 +38,14 @@ pub struct Left {
     /// For how long its data had stayed unacknowledged; null if it was not suspect.
     pub suspect_ms: Option<u64>,
     /// What the peer last said of it; null if nothing.
-    pub said: Option<Said>,
+    pub remote_report: Option<RemoteReport>,
     /// The last heartbeats both ways, oldest first.
     pub heartbeats: Vec<String>,
 }
 
 /// What a peer last said of its end of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said {
+pub struct RemoteReport {
     /// It hears this node there.
     pub heard: bool,
     /// Its end is broken.
@@ -56,7 +56,7 @@ pub struct Said {
 
 /// A route that could have been chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
+pub struct CandidateRoute {
     /// Its number.
     pub route: u32,
     /// Its state.
@@ -76,7 +76,7 @@ pub struct Candidate {
 
 /// What leaving a route cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cost {
+pub struct FailoverCost {
     /// Frames sent again on another route.
     pub resent: u64,
     /// Frames sent on two routes while the first was suspect.
@@ -110,25 +110,25 @@ pub struct StallSummary {
 }
 
 /// A cause that was taken down at the moment `at`.
-pub fn cause(cause: &route::Cause, at: Time) -> Cause {
-    Cause {
-        left: cause.left.as_ref().map(|it| left(it, at)),
-        candidates: cause.candidates.iter().map(candidate).collect(),
-        more: cause.more,
-        dark_ms: cause.dark.map(millis),
-        cost: cost(&cause.cost),
+pub fn to_failover_report(cause: &route::FailoverReport, at: Time) -> FailoverReport {
+    FailoverReport {
+        left: cause.previous.as_ref().map(|it| to_left_route(it, at)),
+        candidates: cause.candidates.iter().map(to_candidate_route).collect(),
+        more: cause.omitted,
+        dark_ms: cause.outage.map(saturating_millis),
+        cost: to_failover_cost(&cause.cost),
     }
 }
 
-fn left(left: &route::Left, at: Time) -> Left {
-    let ago = |then: Option<Time>| then.map(|then| millis(at.since(then)));
-    Left {
+fn to_left_route(left: &route::PreviousRoute, at: Time) -> LeftRoute {
+    let ago = |then: Option<Time>| then.map(|then| saturating_millis(at.since(then)));
+    LeftRoute {
         route: left.route.0,
         state: left.state.to_string(),
         last_heard_ms_ago: ago(left.last_heard),
         last_answered_ms_ago: ago(left.last_answered),
-        suspect_ms: ago(left.suspect),
-        said: left.said.map(|said| Said {
+        suspect_ms: ago(left.suspect_since),
+        remote_report: left.remote_report.map(|said| RemoteReport {
             heard: said.heard,
             local_down: said.local_down,
             admin_down: said.admin_down,
@@ -137,46 +137,46 @@ fn left(left: &route::Left, at: Time) -> Left {
     }
 }
 
-fn candidate(candidate: &route::Candidate) -> Candidate {
-    Candidate {
+fn to_candidate_route(candidate: &route::RouteCandidate) -> CandidateRoute {
+    CandidateRoute {
         route: candidate.route.0,
         state: candidate.state.to_string(),
         reason: candidate.reason.to_string(),
         priority: candidate.priority.0,
         suspect: candidate.suspect,
-        held_ms: candidate.held.map(millis),
-        verdict: candidate.verdict.name().to_owned(),
+        held_ms: candidate.hold_down_left.map(saturating_millis),
+        verdict: candidate.outcome.as_str().to_owned(),
     }
 }
 
 /// A cost.
-pub fn cost(cost: &route::Cost) -> Cost {
-    Cost {
+pub fn to_failover_cost(cost: &route::FailoverCost) -> FailoverCost {
+    FailoverCost {
         resent: cost.resent,
         duplicated: cost.duplicated,
         lost: cost.lost,
-        stall_us: cost.stall.map(|stall| micros(stall.length)),
-        stall_by: cost.stall.map(|stall| stall.measured.name().to_owned()),
+        stall_us: cost.stall.map(|stall| saturating_micros(stall.length)),
+        stall_by: cost.stall.map(|stall| stall.source.as_str().to_owned()),
     }
 }
 
 /// The histogram of stalls.
-pub fn stalls(stalls: &Stalls) -> StallSummary {
+pub fn to_stall_summary(stalls: &StallHistogram) -> StallSummary {
     StallSummary {
         count: stalls.count(),
-        p50_us: stalls.at_most(500).map(micros),
-        p99_us: stalls.at_most(990).map(micros),
-        max_us: micros(stalls.max),
-        sum_us: micros(stalls.sum),
-        bounds_ms: BOUNDS_MS.to_vec(),
+        p50_us: stalls.quantile_permille(500).map(saturating_micros),
+        p99_us: stalls.quantile_permille(990).map(saturating_micros),
+        max_us: saturating_micros(stalls.max),
+        sum_us: saturating_micros(stalls.sum),
+        bounds_ms: BUCKET_BOUNDS_MS.to_vec(),
         buckets: stalls.buckets.to_vec(),
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+fn saturating_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn micros(duration: Duration) -> u64 {
+fn saturating_micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -4,15 +4,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use netft::{
     PeerId,
-    config::Backend,
+    config::AdapterBackend,
     route::{DrainStatus, EventKind, RouteSpec, RouteState, RouteStatus},
 };
 
 use super::{
     cause, policies,
     schema::{
-        Adapter, Counters, EightFields, Node, Peer, PeerCounts, Peers, Route, RouteCounts, Routes,
-        Status, What,
+        AdapterStatus, DaemonStatus, EventDetail, NodeStatus, PacketCounters, Peer, PeerCounts,
+        PeerList, Route, RouteCounts, RouteFields, RouteList,
     },
 };
 use crate::daemon::{
@@ -22,24 +22,24 @@ use crate::daemon::{
 
 /// The names of the peers, by their ids.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Vec<String>);
+pub struct PeerNames(Vec<String>);
 
-impl Names {
+impl PeerNames {
     /// `names[i]` is the name of peer `i`.
     pub const fn new(names: Vec<String>) -> Self {
         Self(names)
     }
 
     /// The name of a peer.
-    pub fn of(&self, peer: PeerId) -> String {
+    pub fn name_of(&self, peer: PeerId) -> String {
         self.0.get(usize::from(peer.0)).cloned().unwrap_or_else(|| format!("#{peer}"))
     }
 }
 
-impl Names {
+impl PeerNames {
     /// Takes in the peers of `snapshot`; those that are gone keep their names, for the last that
     /// is said of them.
-    pub fn learn(&mut self, snapshot: &Snapshot) {
+    pub fn add_peers(&mut self, snapshot: &Snapshot) {
         for peer in &snapshot.peers {
             let place = usize::from(peer.status.peer.0);
             if self.0.len() <= place {
@@ -50,44 +50,44 @@ impl Names {
     }
 }
 
-impl From<&Snapshot> for Names {
+impl From<&Snapshot> for PeerNames {
     fn from(snapshot: &Snapshot) -> Self {
         let mut names = Self::default();
-        names.learn(snapshot);
+        names.add_peers(snapshot);
         names
     }
 }
 
 /// The word of a backend.
-pub const fn backend(backend: Backend) -> &'static str {
+pub const fn backend_name(backend: AdapterBackend) -> &'static str {
     match backend {
-        Backend::Offload => "offload",
-        Backend::Plain => "plain",
+        AdapterBackend::Offload => "offload",
+        AdapterBackend::Plain => "plain",
     }
 }
 
 /// `GET /v1/status`.
-pub fn status(snapshot: &Snapshot) -> Status {
+pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
     let Snapshot { node, adapter, peers, routes, stalls, counters, .. } = snapshot;
     let count = |wanted: fn(&netft::route::PeerStatus) -> bool| {
         peers.iter().filter(|peer| wanted(&peer.status)).count()
     };
-    Status {
+    DaemonStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        node: Node {
+        node: NodeStatus {
             name: node.name.clone(),
             key: node.key.to_string(),
-            boot_id: hex(node.boot_id),
-            uptime_ms: millis(node.uptime),
+            boot_id: hex_id(node.boot_id),
+            uptime_ms: saturating_millis(node.uptime),
         },
-        adapter: Adapter {
+        adapter: AdapterStatus {
             name: adapter.name.clone(),
             ifindex: adapter.ifindex,
             up: adapter.up,
             v4: adapter.v4,
             v6: adapter.v6,
             mtu: adapter.mtu,
-            backend: backend(adapter.backend).to_owned(),
+            backend: backend_name(adapter.backend).to_owned(),
         },
         peers: PeerCounts {
             configured: peers.len(),
@@ -99,14 +99,14 @@ pub fn status(snapshot: &Snapshot) -> Status {
             up: routes.iter().filter(|route| route.state == RouteState::Up).count(),
         },
         failovers: peers.iter().map(|peer| peer.status.failovers).sum(),
-        stalls: cause::stalls(stalls),
-        policies: policies::count(peers),
-        counters: counts(counters),
+        stalls: cause::to_stall_summary(stalls),
+        policies: policies::count_by_policy(peers),
+        counters: to_packet_counters(counters),
     }
 }
 
-fn counts(counters: &CounterSnapshot) -> Counters {
-    Counters {
+fn to_packet_counters(counters: &CounterSnapshot) -> PacketCounters {
+    PacketCounters {
         adapter_reads: counters.adapter_reads,
         tx_bytes: counters.tx_bytes,
         tx_frames: counters.tx_frames,
@@ -117,29 +117,34 @@ fn counts(counters: &CounterSnapshot) -> Counters {
         resent_frames: counters.resent_frames,
         duplicated_frames: counters.duplicated_frames,
         acks_sent: counters.acks_sent,
-        ring_overflow: counters.ring_overflow,
+        ring_overflow: counters.retransmit_overflow,
         relayed_frames: counters.relayed_frames,
         challenges_sent: counters.challenges_sent,
-        drops: counters.drops.iter().map(|(why, n)| (why.name().to_owned(), *n)).collect(),
+        drops: counters.drops.iter().map(|(why, n)| (why.as_str().to_owned(), *n)).collect(),
     }
 }
 
 /// `GET /v1/routes`.
-pub fn routes(snapshot: &Snapshot, clock: &WallClock) -> Routes {
-    let names = Names::from(snapshot);
+pub fn to_route_list(snapshot: &Snapshot, clock: &WallClock) -> RouteList {
+    let names = PeerNames::from(snapshot);
     let mut routes: Vec<_> =
-        snapshot.routes.iter().map(|status| route(status, snapshot, &names, clock)).collect();
+        snapshot.routes.iter().map(|status| to_route(status, snapshot, &names, clock)).collect();
     routes.sort_by_key(|route| route.id);
-    Routes { routes }
+    RouteList { routes }
 }
 
 /// One route.
-pub fn route(status: &RouteStatus, snapshot: &Snapshot, names: &Names, clock: &WallClock) -> Route {
+pub fn to_route(
+    status: &RouteStatus,
+    snapshot: &Snapshot,
+    names: &PeerNames,
+    clock: &WallClock,
+) -> Route {
     let spec = &status.spec;
-    let sent = snapshot.sent.get(&status.id).copied().unwrap_or_default();
+    let sent = snapshot.sent_by_route.get(&status.id).copied().unwrap_or_default();
     Route {
         id: status.id.0,
-        peer: names.of(spec.peer),
+        peer: names.name_of(spec.peer),
         real_local: spec.real_local,
         real_remote: spec.real_remote,
         virtual_local: spec.virtual_local,
@@ -148,43 +153,46 @@ pub fn route(status: &RouteStatus, snapshot: &Snapshot, names: &Names, clock: &W
         threshold: spec.timing.threshold.get(),
         priority: spec.priority.0,
         attributes: spec.attributes.0,
-        carrier: spec.carrier.to_string(),
+        transport: spec.transport.to_string(),
         state: status.state.to_string(),
         tx: status.tx,
         rx: status.rx,
         active: status.active,
         suspect: status.suspect,
-        hold_ms: millis(status.hold),
+        hold_ms: saturating_millis(status.hold),
         flaps: status.flaps,
-        drain: status.drain.map(|drain| drain.stage().name().to_owned()),
+        drain: status.drain.map(|drain| drain.stage().as_str().to_owned()),
         drain_by: status.drain.map(drain_by),
-        rtt_us: status.rtt.map(micros),
-        jitter_us: status.jitter.map(micros),
-        loss: share(status.loss),
-        loss_out: share(status.loss_out),
+        rtt_us: status.rtt.map(saturating_micros),
+        jitter_us: status.jitter.map(saturating_micros),
+        loss: rounded_share(status.loss),
+        loss_out: rounded_share(status.loss_out),
         brown_out: status.brown_out,
         heartbeats_sent: status.heartbeats_sent,
         heartbeats_missed: status.heartbeats_missed,
-        last_change: clock.rfc3339(status.last_change),
+        last_change: clock.to_rfc3339(status.last_change),
         reason: status.reason.to_string(),
         path_mtu: status.path_mtu,
         path_mtu_limit: status.path_mtu_status.limit,
-        path_mtu_age_ms: status.path_mtu_status.proven.map(|at| millis(snapshot.now.since(at))),
+        path_mtu_age_ms: status
+            .path_mtu_status
+            .proven
+            .map(|at| saturating_millis(snapshot.now.since(at))),
         path_mtu_probing: status.path_mtu_status.probing,
         tx_frames: sent.frames,
         tx_bytes: sent.bytes,
-        via: snapshot.vias.get(&status.id).map(|via| names.of(*via)),
+        via: snapshot.relay_of.get(&status.id).map(|via| names.name_of(*via)),
     }
 }
 
 /// `GET /v1/peers`.
-pub fn peers(snapshot: &Snapshot) -> Peers {
-    Peers { peers: snapshot.peers.iter().map(|info| peer(info, snapshot)).collect() }
+pub fn to_peer_list(snapshot: &Snapshot) -> PeerList {
+    PeerList { peers: snapshot.peers.iter().map(|info| to_peer(info, snapshot)).collect() }
 }
 
 /// One peer.
-pub fn peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
-    let own = |route: &&RouteStatus| !snapshot.vias.contains_key(&route.id);
+pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
+    let own = |route: &&RouteStatus| !snapshot.relay_of.contains_key(&route.id);
     let routes = snapshot.routes.iter().filter(|route| route.spec.peer == info.status.peer);
     let routes = routes.filter(own);
     let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
@@ -200,83 +208,109 @@ pub fn peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
         failovers: info.status.failovers,
         adapter_up: info.peer_adapter_up,
         policy: info.policies.default_policy().to_string(),
-        classes: policies::classes(&info.policies),
+        classes: policies::to_class_specs(&info.policies),
     }
 }
 
 /// An event.
-pub fn event(event: &netft::route::Event, names: &Names) -> What {
+pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventDetail {
     match &event.kind {
         EventKind::RouteAdded { route, spec } => {
-            let (peer, carrier) = (names.of(spec.peer), spec.carrier.to_string());
-            What::RouteAdded { route: route.0, peer, carrier, fields: eight(spec) }
-        }
-        EventKind::RouteRemoved { route, spec } => {
-            What::RouteRemoved { route: route.0, peer: names.of(spec.peer), fields: eight(spec) }
-        }
-        EventKind::RemoteReachable { peer, route } => {
-            What::RemoteReachable { route: route.0, peer: names.of(*peer) }
-        }
-        EventKind::RemoteUnreachable { peer } => What::RemoteUnreachable { peer: names.of(*peer) },
-        EventKind::StateChanged { route, peer, from, to, reason, last_heard, history } => {
-            What::StateChanged {
+            let (peer, transport) = (names.name_of(spec.peer), spec.transport.to_string());
+            EventDetail::RouteAdded {
                 route: route.0,
-                peer: names.of(*peer),
+                peer,
+                transport,
+                fields: to_route_fields(spec),
+            }
+        }
+        EventKind::RouteRemoved { route, spec } => EventDetail::RouteRemoved {
+            route: route.0,
+            peer: names.name_of(spec.peer),
+            fields: to_route_fields(spec),
+        },
+        EventKind::RemoteReachable { peer, route } => {
+            EventDetail::RemoteReachable { route: route.0, peer: names.name_of(*peer) }
+        }
+        EventKind::RemoteUnreachable { peer } => {
+            EventDetail::RemoteUnreachable { peer: names.name_of(*peer) }
+        }
+        EventKind::StateChanged { route, peer, from, to, reason, last_heard, history } => {
+            EventDetail::StateChanged {
+                route: route.0,
+                peer: names.name_of(*peer),
                 from: from.to_string(),
                 to: to.to_string(),
                 reason: reason.to_string(),
-                last_heard_ms_ago: last_heard.map(|heard| millis(event.at.since(heard))),
+                last_heard_ms_ago: last_heard.map(|heard| saturating_millis(event.at.since(heard))),
                 history: history.clone(),
             }
         }
-        EventKind::EarlyWarning { route, peer, missed, threshold } => What::EarlyWarning {
+        EventKind::EarlyWarning { route, peer, missed, threshold } => EventDetail::EarlyWarning {
             route: route.0,
-            peer: names.of(*peer),
+            peer: names.name_of(*peer),
             missed: *missed,
             threshold: *threshold,
         },
         EventKind::Ready { peer, waited } => {
-            What::Ready { peer: names.of(*peer), waited_ms: millis(*waited) }
+            EventDetail::Ready { peer: names.name_of(*peer), waited_ms: saturating_millis(*waited) }
         }
-        EventKind::SessionEstablished { peer, boot_id } => {
-            What::SessionEstablished { peer: names.of(*peer), boot_id: hex(*boot_id) }
+        EventKind::SessionEstablished { peer, boot_id } => EventDetail::SessionEstablished {
+            peer: names.name_of(*peer),
+            boot_id: hex_id(*boot_id),
+        },
+        EventKind::SessionEnded { peer } => {
+            EventDetail::SessionEnded { peer: names.name_of(*peer) }
         }
-        EventKind::SessionEnded { peer } => What::SessionEnded { peer: names.of(*peer) },
-        EventKind::Moved { peer, from, to, reason, cause } => What::Moved {
-            peer: names.of(*peer),
+        EventKind::Moved { peer, from, to, reason, report: cause } => EventDetail::Moved {
+            peer: names.name_of(*peer),
             from: from.map(|route| route.0),
             to: to.map(|route| route.0),
             reason: reason.to_string(),
-            cause: Box::new(cause::cause(cause, event.at)),
+            cause: Box::new(cause::to_failover_report(cause, event.at)),
         },
         EventKind::Suspect { route, peer } => {
-            What::Suspect { route: route.0, peer: names.of(*peer) }
+            EventDetail::Suspect { route: route.0, peer: names.name_of(*peer) }
         }
-        EventKind::AdapterRestored { what } => What::AdapterRestored { what: what.clone() },
+        EventKind::AdapterRestored { what } => EventDetail::AdapterRestored { what: what.clone() },
         EventKind::SessionRefused { peer, reason } => {
-            What::SessionRefused { peer: names.of(*peer), reason: reason.clone() }
+            EventDetail::SessionRefused { peer: names.name_of(*peer), reason: reason.clone() }
         }
-        EventKind::NameFailed { peer, name, reason } => {
-            What::NameFailed { peer: names.of(*peer), name: name.clone(), reason: reason.clone() }
+        EventKind::NameFailed { peer, name, reason } => EventDetail::NameFailed {
+            peer: names.name_of(*peer),
+            name: name.clone(),
+            reason: reason.clone(),
+        },
+        EventKind::DuplicateNode { peer } => {
+            EventDetail::DuplicateNode { peer: names.name_of(*peer) }
         }
-        EventKind::DuplicateNode { peer } => What::DuplicateNode { peer: names.of(*peer) },
-        EventKind::Drain { route, peer, stage } => {
-            What::Drain { route: route.0, peer: names.of(*peer), stage: stage.name().to_owned() }
+        EventKind::Drain { route, peer, stage } => EventDetail::Drain {
+            route: route.0,
+            peer: names.name_of(*peer),
+            stage: stage.as_str().to_owned(),
+        },
+        EventKind::PathMtuChanged { route, peer, from, to } => EventDetail::PathMtuChanged {
+            route: route.0,
+            peer: names.name_of(*peer),
+            from: *from,
+            to: *to,
+        },
+        EventKind::Stalled { length } => {
+            EventDetail::Stalled { length_ms: saturating_millis(*length) }
         }
-        EventKind::PathMtuChanged { route, peer, from, to } => {
-            What::PathMtuChanged { route: route.0, peer: names.of(*peer), from: *from, to: *to }
-        }
-        EventKind::Stalled { length } => What::Stalled { length_ms: millis(*length) },
-        EventKind::Cost { peer, from, to, cost } => What::Cost {
-            peer: names.of(*peer),
+        EventKind::FailoverCost { peer, from, to, cost } => EventDetail::Cost {
+            peer: names.name_of(*peer),
             from: from.0,
             to: to.map(|route| route.0),
-            cost: cause::cost(cost),
+            cost: cause::to_failover_cost(cost),
         },
-        EventKind::Reconfigured => What::Reconfigured,
-        EventKind::AddressAdopted { route, peer, from, to } => {
-            What::AddressAdopted { route: route.0, peer: names.of(*peer), from: *from, to: *to }
-        }
+        EventKind::Reconfigured => EventDetail::Reconfigured,
+        EventKind::AddressLearned { route, peer, from, to } => EventDetail::AddressLearned {
+            route: route.0,
+            peer: names.name_of(*peer),
+            from: *from,
+            to: *to,
+        },
     }
 }
 
@@ -289,8 +323,8 @@ fn drain_by(drain: DrainStatus) -> String {
     .to_owned()
 }
 
-fn eight(spec: &RouteSpec) -> EightFields {
-    EightFields {
+fn to_route_fields(spec: &RouteSpec) -> RouteFields {
+    RouteFields {
         real_local: spec.real_local,
         real_remote: spec.real_remote,
         virtual_local: spec.virtual_local,
@@ -302,19 +336,19 @@ fn eight(spec: &RouteSpec) -> EightFields {
     }
 }
 
-fn share(share: f32) -> f64 {
+fn rounded_share(share: f32) -> f64 {
     (f64::from(share) * 10_000.0).round() / 10_000.0
 }
 
-fn micros(duration: Duration) -> u64 {
+fn saturating_micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn millis(duration: Duration) -> u64 {
+fn saturating_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A number too large for every JSON reader.
-fn hex(number: u64) -> String {
+fn hex_id(number: u64) -> String {
     format!("{number:016x}")
 }

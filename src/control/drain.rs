@@ -8,8 +8,8 @@ use netft::{
 };
 
 use super::{
-    convert::{Names, route},
-    schema::{DrainAnswer, DrainRequest, DrainWait},
+    convert::{PeerNames, to_route},
+    schema::{DrainRequest, DrainResponse, DrainWait},
 };
 use crate::daemon::{clock::WallClock, node::Snapshot};
 
@@ -17,7 +17,9 @@ use crate::daemon::{clock::WallClock, node::Snapshot};
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// What the request asks of the node, and how long it waits.
-pub(super) fn order(request: DrainRequest) -> Result<(DrainOrder, Duration), &'static str> {
+pub(super) fn to_drain_order(
+    request: DrainRequest,
+) -> Result<(DrainOrder, Duration), &'static str> {
     let target = match (request.route, request.interface) {
         (Some(id), None) => DrainTarget::Route(RouteId(id)),
         (None, Some(name)) => DrainTarget::Interface(name),
@@ -31,19 +33,23 @@ pub(super) fn order(request: DrainRequest) -> Result<(DrainOrder, Duration), &'s
 }
 
 /// What became of it.
-pub(super) fn answer(report: &DrainReport, snapshot: &Snapshot, clock: &WallClock) -> DrainAnswer {
-    let names = Names::from(snapshot);
+pub(super) fn to_drain_response(
+    report: &DrainReport,
+    snapshot: &Snapshot,
+    clock: &WallClock,
+) -> DrainResponse {
+    let names = PeerNames::from(snapshot);
     let status = |id: &RouteId| snapshot.routes.iter().find(|route| route.id == *id);
     let routes = report.routes.iter().filter_map(status);
-    let routes: Vec<_> = routes.map(|it| route(it, snapshot, &names, clock)).collect();
+    let routes: Vec<_> = routes.map(|it| to_route(it, snapshot, &names, clock)).collect();
     let waits = report.waits.iter().filter_map(|(id, wait)| {
-        let peer = names.of(status(id)?.spec.peer);
-        Some(DrainWait { route: id.0, peer, reason: wait.name().to_owned() })
+        let peer = names.name_of(status(id)?.spec.peer);
+        Some(DrainWait { route: id.0, peer, reason: wait.as_str().to_owned() })
     });
-    DrainAnswer { done: report.waits.is_empty(), waits: waits.collect(), routes }
+    DrainResponse { done: report.waits.is_empty(), waits: waits.collect(), routes }
 }
 
 /// Whether a refusal is about what is there, not about what was asked for.
-pub(super) const fn conflicts(error: &DrainError) -> bool {
-    matches!(error, DrainError::Last { .. })
+pub(super) const fn is_conflict(error: &DrainError) -> bool {
+    matches!(error, DrainError::LastRoute { .. })
 }

@@ -1,8 +1,8 @@
 //! Who may speak on the control socket, and for how long.
 //!
-//! Bounds: [`CLIENTS`] clients; one request each, whole within [`PATIENCE`] and [`REQUEST`] bytes;
-//! an answer nobody takes for [`PATIENCE`] is cut. When every place is taken, the client that has
-//! waited longest without sending its request makes room.
+//! Bounds: [`MAX_CLIENTS`] clients; one request each, whole within [`CLIENT_TIMEOUT`] and
+//! [`MAX_REQUEST_BYTES`] bytes; an answer nobody takes for [`CLIENT_TIMEOUT`] is cut. When every
+//! place is taken, the client that has waited longest without sending its request makes room.
 
 use std::{
     collections::VecDeque,
@@ -22,14 +22,16 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use crate::control::schema::SCHEMA_VERSION;
+
 /// Clients served at a time.
-pub const CLIENTS: usize = 32;
+pub const MAX_CLIENTS: usize = 32;
 /// How long a request, or the reader of an answer, may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest request body, bytes.
-pub const BODY: usize = 64 << 10;
+pub const MAX_BODY_BYTES: usize = 64 << 10;
 /// The largest request with its head, bytes.
-const REQUEST: usize = BODY + (16 << 10);
+const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (16 << 10);
 
 /// Why the control socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -56,16 +58,16 @@ pub enum BindError {
 }
 
 /// The control socket.
-pub struct Listener {
+pub struct ControlListener {
     socket: UnixListener,
     path: PathBuf,
     owner: u32,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Those who have not sent their request, oldest first.
-    waiting: VecDeque<oneshot::Sender<()>>,
+    pending_requests: VecDeque<oneshot::Sender<()>>,
 }
 
-impl Listener {
+impl ControlListener {
     /// Makes the socket at `path`, mode 0600, in a folder of mode 0700. A socket left there is
     /// removed: the caller holds the lock of this adapter, so no daemon listens on it.
     ///
@@ -91,31 +93,31 @@ impl Listener {
             socket,
             path: path.to_owned(),
             owner,
-            places: Arc::new(Semaphore::new(CLIENTS)),
-            waiting: VecDeque::new(),
+            permits: Arc::new(Semaphore::new(MAX_CLIENTS)),
+            pending_requests: VecDeque::new(),
         })
     }
 
     /// A place for one more client, once there is one.
-    async fn place(&mut self) -> OwnedSemaphorePermit {
-        self.waiting.retain(|client| !client.is_closed());
-        if self.places.available_permits() == 0 {
-            while let Some(oldest) = self.waiting.pop_front() {
+    async fn acquire_permit(&mut self) -> OwnedSemaphorePermit {
+        self.pending_requests.retain(|client| !client.is_closed());
+        if self.permits.available_permits() == 0 {
+            while let Some(oldest) = self.pending_requests.pop_front() {
                 if oldest.send(()).is_ok() {
                     break;
                 }
             }
         }
-        let places = Arc::clone(&self.places);
+        let places = Arc::clone(&self.permits);
         places.acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    fn may_speak(&self, stream: &UnixStream) -> bool {
+    fn is_authorized(&self, stream: &UnixStream) -> bool {
         stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == self.owner)
     }
 }
 
-impl Drop for Listener {
+impl Drop for ControlListener {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -142,28 +144,31 @@ fn make_folder(folder: &Path, owner: u32) -> Result<(), BindError> {
     Ok(())
 }
 
-impl axum::serve::Listener for Listener {
-    type Io = Client;
+impl axum::serve::Listener for ControlListener {
+    type Io = ClientStream;
     type Addr = ();
 
-    async fn accept(&mut self) -> (Client, ()) {
+    async fn accept(&mut self) -> (ClientStream, ()) {
         loop {
             let Ok((stream, _)) = self.socket.accept().await else {
                 // Out of descriptors: the next try may find one free.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            if self.may_speak(&stream) {
-                let place = self.place().await;
+            if self.is_authorized(&stream) {
+                let place = self.acquire_permit().await;
                 let (make_room, evicted) = oneshot::channel();
-                self.waiting.push_back(make_room);
-                return (Client::new(stream, place, evicted), ());
+                self.pending_requests.push_back(make_room);
+                return (ClientStream::new(stream, place, evicted), ());
             }
-            // The answer fits the socket's buffer; who does not read it loses it.
-            let _ = stream.try_write(
-                b"HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\nconnection: close\r\n\
-                  \r\n{\"schema\":1,\"error\":\"only root and the daemon's own user may ask\"}",
+            let body = format!(
+                "{{\"schema\":{SCHEMA_VERSION},\"error\":\"only root and the daemon's own user may \
+                 ask\"}}"
             );
+            let head = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\n\
+                        connection: close\r\n\r\n";
+            // It fits the socket's buffer; a client that does not read it loses it.
+            let _ = stream.try_write(format!("{head}{body}").as_bytes());
         }
     }
 
@@ -173,58 +178,65 @@ impl axum::serve::Listener for Listener {
 }
 
 /// One client.
-pub struct Client {
+pub struct ClientStream {
     stream: UnixStream,
     /// Until the answer begins: the request's deadline. After: the reader's.
     deadline: Pin<Box<Sleep>>,
     /// `None` once the answer begins.
-    evicted: Option<oneshot::Receiver<()>>,
+    eviction: Option<oneshot::Receiver<()>>,
     /// Whether a write waits for the reader.
-    blocked: bool,
+    is_write_blocked: bool,
     /// Bytes the request may still have.
-    left: usize,
-    _place: OwnedSemaphorePermit,
+    request_bytes_left: usize,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Client {
+impl ClientStream {
     fn new(
         stream: UnixStream,
         place: OwnedSemaphorePermit,
         evicted: oneshot::Receiver<()>,
     ) -> Self {
-        let deadline = Box::pin(tokio::time::sleep(PATIENCE));
-        let evicted = Some(evicted);
-        Self { stream, deadline, evicted, blocked: false, left: REQUEST, _place: place }
+        let deadline = Box::pin(tokio::time::sleep(CLIENT_TIMEOUT));
+        let eviction = Some(evicted);
+        Self {
+            stream,
+            deadline,
+            eviction,
+            is_write_blocked: false,
+            request_bytes_left: MAX_REQUEST_BYTES,
+            _permit: place,
+        }
     }
 
     /// Whether a write that gave `written` has waited too long.
-    fn written<T>(
+    fn poll_write_deadline<T>(
         &mut self,
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        self.evicted = None;
+        self.eviction = None;
         if written.is_ready() {
-            self.blocked = false;
+            self.is_write_blocked = false;
             return written;
         }
-        if !self.blocked {
-            self.blocked = true;
-            self.deadline.as_mut().reset(Instant::now() + PATIENCE);
+        if !self.is_write_blocked {
+            self.is_write_blocked = true;
+            self.deadline.as_mut().reset(Instant::now() + CLIENT_TIMEOUT);
         }
         ready!(self.deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Client {
+impl AsyncRead for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if let Some(evicted) = &mut this.evicted {
+        if let Some(evicted) = &mut this.eviction {
             let late = this.deadline.as_mut().poll(cx).is_ready();
             if late || matches!(Pin::new(evicted).poll(cx), Poll::Ready(Ok(()))) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -233,26 +245,26 @@ impl AsyncRead for Client {
         // Never more than the limit: what is over it stays in the socket, so that the answer can
         // say so.
         let mut space = [0; 4096];
-        let room = space.len().min(buf.remaining()).min(this.left);
+        let room = space.len().min(buf.remaining()).min(this.request_bytes_left);
         if room == 0 && buf.remaining() > 0 {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let mut part = ReadBuf::new(&mut space[..room]);
         ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part))?;
         buf.put_slice(part.filled());
-        this.left -= part.filled().len();
+        this.request_bytes_left -= part.filled().len();
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Client {
+impl AsyncWrite for ClientStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.written(cx, written)
+        self.poll_write_deadline(cx, written)
     }
 
     fn poll_write_vectored(
@@ -261,7 +273,7 @@ impl AsyncWrite for Client {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.written(cx, written)
+        self.poll_write_deadline(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,43 +1,43 @@
 //! The library's networks → [`schema`](super::schema). Pure.
 
-use netft::{config::Role, topology, topology::FormedNetwork};
+use netft::{config::NetworkRole, topology, topology::NetworkInfo};
 
 use super::{
-    convert::Names,
-    schema::{Network, NetworkInterface, Networks},
+    convert::PeerNames,
+    schema::{Network, NetworkInterface, NetworkList},
 };
 use crate::daemon::node::Snapshot;
 
 /// `GET /v1/networks`.
-pub fn networks(snapshot: &Snapshot) -> Networks {
-    let names = Names::from(snapshot);
-    let one = |formed: &FormedNetwork| network(formed, snapshot, &names);
-    Networks { networks: snapshot.networks.iter().map(one).collect() }
+pub fn to_network_list(snapshot: &Snapshot) -> NetworkList {
+    let names = PeerNames::from(snapshot);
+    let one = |formed: &NetworkInfo| to_network(formed, snapshot, &names);
+    NetworkList { networks: snapshot.networks.iter().map(one).collect() }
 }
 
-fn network(formed: &FormedNetwork, snapshot: &Snapshot, names: &Names) -> Network {
+fn to_network(formed: &NetworkInfo, snapshot: &Snapshot, names: &PeerNames) -> Network {
     let interface = |one: &topology::NetworkInterface| NetworkInterface {
-        node: one.peer.map_or_else(|| snapshot.node.name.clone(), |peer| names.of(peer)),
+        node: one.peer.map_or_else(|| snapshot.node.name.clone(), |peer| names.name_of(peer)),
         interface: one.name.clone(),
         number: one.number,
         address: one.addr,
-        state: one.state.name().to_owned(),
+        state: one.state.as_str().to_owned(),
     };
     Network {
         prefix: formed.prefix.to_string(),
-        state: formed.state.name().to_owned(),
-        role: role(formed.role).to_owned(),
+        state: formed.state.as_str().to_owned(),
+        role: role_name(formed.role).to_owned(),
         metric: formed.metric,
-        metric_from: formed.metric_from.name().to_owned(),
+        metric_from: formed.metric_source.as_str().to_owned(),
         interfaces: formed.interfaces.iter().map(interface).collect(),
     }
 }
 
 /// The word of a role, as the config has it.
-const fn role(role: Role) -> &'static str {
+const fn role_name(role: NetworkRole) -> &'static str {
     match role {
-        Role::None => "none",
-        Role::Cluster => "cluster",
-        Role::ClusterAndClient => "cluster-and-client",
+        NetworkRole::None => "none",
+        NetworkRole::Cluster => "cluster",
+        NetworkRole::ClusterAndClient => "cluster-and-client",
     }
 }

@@ -1,5 +1,5 @@
-//! What the control socket says, field by field. A change of meaning counts [`SCHEMA`] up; a new
-//! field does not, so readers ignore fields they do not know.
+//! What the control socket says, field by field. A change of meaning counts [`SCHEMA_VERSION`] up;
+//! a new field does not, so readers ignore fields they do not know.
 
 mod events;
 mod networks;
@@ -10,43 +10,45 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-pub use events::{EightFields, Event, Events, What};
-pub use networks::{Network, NetworkInterface, Networks};
+pub use events::{Event, EventDetail, EventList, RouteFields};
+pub use networks::{Network, NetworkInterface, NetworkList};
 use serde::{Deserialize, Serialize};
-pub use validation::{Finding, PeerAnswer, PeerAnswers, PeerPath, Severity, Validation};
+pub use validation::{
+    Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
+};
 
 use super::cause::StallSummary;
 
 /// The version of everything below.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// An answer, or a line of the event stream, with the version in front.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Versioned<T> {
-    /// [`SCHEMA`].
+pub struct VersionedBody<T> {
+    /// [`SCHEMA_VERSION`].
     pub schema: u32,
     /// What was asked for.
     #[serde(flatten)]
     pub body: T,
 }
 
-impl<T> Versioned<T> {
+impl<T> VersionedBody<T> {
     /// `body`, in this version.
     pub const fn new(body: T) -> Self {
-        Self { schema: SCHEMA, body }
+        Self { schema: SCHEMA_VERSION, body }
     }
 }
 
 /// `GET /v1/routes`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Routes {
+pub struct RouteList {
     /// Every route, by number.
     pub routes: Vec<Route>,
 }
 
 /// `GET /v1/routes/{id}`, and the answer to a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OneRoute {
+pub struct RouteBody {
     /// The route.
     pub route: Route,
 }
@@ -75,7 +77,7 @@ pub struct Route {
     /// Bit mask: 1 same-subnet, 2 pinned, 4 cross-site, 2147483648 cross-subnet.
     pub attributes: u32,
     /// How packets travel: `udp` or `quic`.
-    pub carrier: String,
+    pub transport: String,
     /// `down`, `init`, `up` or `admin-down`.
     pub state: String,
     /// The peer says it hears this node here.
@@ -159,13 +161,13 @@ pub struct RoutePatch {
     pub priority: Option<u32>,
     /// Takes the route out of use, or puts it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub admin: Option<Admin>,
+    pub admin: Option<AdminState>,
 }
 
 /// Whether an operator wants a route used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Admin {
+pub enum AdminState {
     /// Used.
     Up,
     /// Not used.
@@ -194,7 +196,7 @@ pub struct DrainRequest {
 
 /// The answer to `POST /v1/drain`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DrainAnswer {
+pub struct DrainResponse {
     /// Nothing is waited for any more.
     pub done: bool,
     /// What is still waited for; the order stands.
@@ -216,13 +218,13 @@ pub struct DrainWait {
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct DaemonStatus {
     /// The daemon's version.
     pub version: String,
     /// This node.
-    pub node: Node,
+    pub node: NodeStatus,
     /// Its adapter.
-    pub adapter: Adapter,
+    pub adapter: AdapterStatus,
     /// How many peers there are.
     pub peers: PeerCounts,
     /// How many routes there are.
@@ -234,12 +236,12 @@ pub struct Status {
     /// How many peers have which policy; only policies that some peer has.
     pub policies: BTreeMap<String, usize>,
     /// Packets since the start.
-    pub counters: Counters,
+    pub counters: PacketCounters,
 }
 
 /// This node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Node {
+pub struct NodeStatus {
     /// Its name.
     pub name: String,
     /// Its public key, base64.
@@ -252,7 +254,7 @@ pub struct Node {
 
 /// The adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Adapter {
+pub struct AdapterStatus {
     /// Its interface name.
     pub name: String,
     /// Its interface index; 0 while it is gone.
@@ -291,7 +293,7 @@ pub struct RouteCounts {
 
 /// Packets since the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
+pub struct PacketCounters {
     /// Inner packets taken from the adapter (a super-packet counts once).
     pub adapter_reads: u64,
     /// Inner bytes taken from the adapter.
@@ -326,7 +328,7 @@ pub struct Counters {
 
 /// `GET /v1/peers`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Peers {
+pub struct PeerList {
     /// Every peer, in the config's order.
     pub peers: Vec<Peer>,
 }
@@ -357,13 +359,13 @@ pub struct Peer {
     /// How data of no class uses its routes: `failover`, `duplicate` or `balance`.
     pub policy: String,
     /// The classes of traffic with a policy of their own; the first that matches decides.
-    pub classes: Vec<Class>,
+    pub classes: Vec<TrafficClassSpec>,
 }
 
 /// A class of traffic. Criteria that are not there match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Class {
+pub struct TrafficClassSpec {
     /// `failover`, `duplicate` or `balance`.
     pub policy: String,
     /// The code point, 0–63.
@@ -385,7 +387,7 @@ pub struct Class {
 
 /// `GET /v1/peers/{name}`, and the answer to a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OnePeer {
+pub struct PeerBody {
     /// The peer.
     pub peer: Peer,
 }
@@ -399,12 +401,12 @@ pub struct PeerPatch {
     pub policy: Option<String>,
     /// At most 16 classes in place of all there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classes: Option<Vec<Class>>,
+    pub classes: Option<Vec<TrafficClassSpec>>,
 }
 
 /// `POST /v1/reload`, with `?dry_run=true` or without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reload {
+pub struct ReloadResult {
     /// Whether the changes are in force; false for a dry run, and when there are none.
     pub applied: bool,
     /// What changes, one line each: settings, then routes. `+` comes, `-` goes, `~` is different.
@@ -413,14 +415,14 @@ pub struct Reload {
 
 /// `netft hosts --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hosts {
+pub struct HostList {
     /// The nodes, this one first.
-    pub hosts: Vec<Host>,
+    pub hosts: Vec<HostEntry>,
 }
 
 /// The name of a node's virtual addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Host {
+pub struct HostEntry {
     /// The node's name, and `.netft`.
     pub name: String,
     /// Its virtual IPv4 address.
@@ -431,7 +433,7 @@ pub struct Host {
 
 /// The answer to a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct ErrorBody {
     /// What is wrong, in one line.
     pub error: String,
 }

@@ -1,5 +1,5 @@
 //! The questions the control socket answers. Every answer but the metrics is JSON with a schema
-//! number; nothing here waits for the packet path longer than [`PATIENCE`].
+//! number; nothing here waits for the packet path longer than [`DRIVER_TIMEOUT`].
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
@@ -25,66 +25,67 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     convert,
-    convert::Names,
+    convert::PeerNames,
     drain,
-    journal::Journal,
-    listener::{BODY, CLIENTS, Listener},
+    journal::EventJournal,
+    listener::{ControlListener, MAX_BODY_BYTES, MAX_CLIENTS},
     metrics, policies,
     schema::{
-        Admin, DrainRequest, Events, Failure, OnePeer, OneRoute, PeerPatch, Reload, RoutePatch,
-        Versioned,
+        AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
+        RouteBody, RoutePatch, VersionedBody,
     },
     validate, why,
-    why::{Ends, Subject},
+    why::{EventSelector, RouteEndpoints},
 };
 use crate::daemon::{
     clock::WallClock,
-    node::{DrainError, Node, PeerError, PeerInfo, RouteError, Snapshot},
+    node::{ControlBackend, DrainError, PeerError, PeerInfo, RouteError, Snapshot},
 };
 
 /// How long the driver may take to answer.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Event streams at a time: the rest of the places stays for short questions.
-const STREAMS: usize = CLIENTS - 8;
+const MAX_EVENT_STREAMS: usize = MAX_CLIENTS - 8;
 
 /// What the answers are made from.
-pub struct Control<N> {
+pub struct ControlContext<N> {
     /// The node.
     pub node: Arc<N>,
     /// Its last events.
-    pub journal: Arc<Journal>,
+    pub journal: Arc<EventJournal>,
     /// For the times in the answers.
     pub clock: Arc<WallClock>,
 }
 
-struct App<N> {
-    control: Control<N>,
+struct ServerState<N> {
+    control: ControlContext<N>,
     streams: Arc<Semaphore>,
 }
 
-type Shared<N> = State<Arc<App<N>>>;
+type SharedState<N> = State<Arc<ServerState<N>>>;
 
 /// Answers on `listener` until dropped.
-pub async fn serve<N: Node>(listener: Listener, control: Control<N>) {
-    let app = Arc::new(App { control, streams: Arc::new(Semaphore::new(STREAMS)) });
+pub async fn serve<N: ControlBackend>(listener: ControlListener, control: ControlContext<N>) {
+    let app =
+        Arc::new(ServerState { control, streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)) });
     let router = Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/peers", get(peers))
-        .route("/v1/peers/{name}", get(peer).patch(change_peer))
-        .route("/v1/routes", get(routes))
-        .route("/v1/networks", get(networks))
-        .route("/v1/routes/{id}", get(route).patch(change))
-        .route("/v1/drain", post(drain_routes))
-        .route("/v1/events", get(events))
-        .route("/v1/why", get(tell))
-        .route("/metrics", get(figures))
-        .route("/v1/reload", post(reload))
-        .route("/v1/validate", post(ask_peers))
-        .fallback(|| async { Error::new(StatusCode::NOT_FOUND, "there is nothing here") })
+        .route("/v1/status", get(get_status))
+        .route("/v1/peers", get(get_peers))
+        .route("/v1/peers/{name}", get(get_peer).patch(patch_peer))
+        .route("/v1/routes", get(get_routes))
+        .route("/v1/networks", get(get_networks))
+        .route("/v1/routes/{id}", get(get_route).patch(patch_route))
+        .route("/v1/drain", post(post_drain))
+        .route("/v1/events", get(get_events))
+        .route("/v1/why", get(get_why))
+        .route("/metrics", get(get_metrics))
+        .route("/v1/reload", post(post_reload))
+        .route("/v1/validate", post(post_validate))
+        .fallback(|| async { RequestError::new(StatusCode::NOT_FOUND, "there is nothing here") })
         .method_not_allowed_fallback(|| async {
-            Error::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
+            RequestError::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
         })
-        .layer(DefaultBodyLimit::max(BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::map_response(one_request))
         .with_state(app);
     // It only returns when accepting fails for good, which this listener never reports.
@@ -98,22 +99,22 @@ async fn one_request(mut response: Response) -> Response {
 }
 
 /// A request that failed.
-struct Error {
+struct RequestError {
     code: StatusCode,
     text: String,
 }
 
-impl Error {
+impl RequestError {
     fn new(code: StatusCode, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
 
-    fn bad(text: impl ToString) -> Self {
+    fn bad_request(text: impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, text.to_string())
     }
 }
 
-impl From<RouteError> for Error {
+impl From<RouteError> for RequestError {
     fn from(error: RouteError) -> Self {
         let code = match error {
             RouteError::Closed => StatusCode::SERVICE_UNAVAILABLE,
@@ -123,8 +124,8 @@ impl From<RouteError> for Error {
     }
 }
 
-impl From<crate::cli::failure::Failure> for Error {
-    fn from(failure: crate::cli::failure::Failure) -> Self {
+impl From<crate::cli::failure::ExitError> for RequestError {
+    fn from(failure: crate::cli::failure::ExitError) -> Self {
         let code = match failure.code {
             2 => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -133,7 +134,7 @@ impl From<crate::cli::failure::Failure> for Error {
     }
 }
 
-impl From<PeerError> for Error {
+impl From<PeerError> for RequestError {
     fn from(error: PeerError) -> Self {
         let code = match error {
             PeerError::Closed => StatusCode::SERVICE_UNAVAILABLE,
@@ -144,147 +145,170 @@ impl From<PeerError> for Error {
     }
 }
 
-impl From<DrainError> for Error {
+impl From<DrainError> for RequestError {
     fn from(error: DrainError) -> Self {
         match error {
             DrainError::Route(error) => error.into(),
-            error if drain::conflicts(&error) => Self::new(StatusCode::CONFLICT, error.to_string()),
+            error if drain::is_conflict(&error) => {
+                Self::new(StatusCode::CONFLICT, error.to_string())
+            }
             error => Self::new(StatusCode::NOT_FOUND, error.to_string()),
         }
     }
 }
 
-impl IntoResponse for Error {
+impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
-        let mut response = answer(Failure { error: self.text });
+        let mut response = json_response(ErrorBody { error: self.text });
         *response.status_mut() = self.code;
         response
     }
 }
 
-fn answer<T: Serialize>(body: T) -> Response {
-    axum::Json(Versioned::new(body)).into_response()
+fn json_response<T: Serialize>(body: T) -> Response {
+    axum::Json(VersionedBody::new(body)).into_response()
 }
 
-impl<N: Node> App<N> {
-    async fn snapshot(&self) -> Result<Snapshot, Error> {
-        match tokio::time::timeout(PATIENCE, self.control.node.snapshot()).await {
+impl<N: ControlBackend> ServerState<N> {
+    async fn take_snapshot(&self) -> Result<Snapshot, RequestError> {
+        match tokio::time::timeout(DRIVER_TIMEOUT, self.control.node.take_snapshot()).await {
             Ok(Some(snapshot)) => {
-                self.control.clock.sync(snapshot.now);
+                self.control.clock.follow_wall_clock(snapshot.now);
                 Ok(snapshot)
             }
             Ok(None) => Err(RouteError::Closed.into()),
-            Err(_) => Err(late()),
+            Err(_) => Err(driver_timeout()),
         }
     }
 
-    fn answer_route(&self, snapshot: &Snapshot, id: RouteId) -> Result<Response, Error> {
-        let status = find(snapshot, id)?;
-        let names = Names::from(snapshot);
-        let route = convert::route(status, snapshot, &names, &self.control.clock);
-        Ok(answer(OneRoute { route }))
+    fn route_response(&self, snapshot: &Snapshot, id: RouteId) -> Result<Response, RequestError> {
+        let status = find_route(snapshot, id)?;
+        let names = PeerNames::from(snapshot);
+        let route = convert::to_route(status, snapshot, &names, &self.control.clock);
+        Ok(json_response(RouteBody { route }))
     }
 }
 
-fn late() -> Error {
-    Error::new(StatusCode::SERVICE_UNAVAILABLE, "the driver does not answer")
+fn driver_timeout() -> RequestError {
+    RequestError::new(StatusCode::SERVICE_UNAVAILABLE, "the driver does not answer")
 }
 
-fn find(snapshot: &Snapshot, id: RouteId) -> Result<&RouteStatus, RouteError> {
+fn find_route(snapshot: &Snapshot, id: RouteId) -> Result<&RouteStatus, RouteError> {
     snapshot.routes.iter().find(|route| route.id == id).ok_or(RouteError::Unknown(id))
 }
 
-fn route_id(text: &str) -> Result<RouteId, Error> {
-    text.parse().map(RouteId).map_err(|_| Error::bad("a route is named by its number"))
+fn route_id(text: &str) -> Result<RouteId, RequestError> {
+    text.parse()
+        .map(RouteId)
+        .map_err(|_| RequestError::bad_request("a route is named by its number"))
 }
 
-async fn status<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
-    Ok(answer(convert::status(&app.snapshot().await?)))
+async fn get_status<N: ControlBackend>(
+    State(app): SharedState<N>,
+) -> Result<Response, RequestError> {
+    Ok(json_response(convert::to_daemon_status(&app.take_snapshot().await?)))
 }
 
-async fn peers<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
-    Ok(answer(convert::peers(&app.snapshot().await?)))
+async fn get_peers<N: ControlBackend>(
+    State(app): SharedState<N>,
+) -> Result<Response, RequestError> {
+    Ok(json_response(convert::to_peer_list(&app.take_snapshot().await?)))
 }
 
-fn find_peer<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s PeerInfo, Error> {
+fn find_peer<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s PeerInfo, RequestError> {
     let unknown = || {
         let text = format!("there is no peer {name:?}: `netft peers` lists them");
-        Error::new(StatusCode::NOT_FOUND, text)
+        RequestError::new(StatusCode::NOT_FOUND, text)
     };
     snapshot.peers.iter().find(|peer| peer.name == name).ok_or_else(unknown)
 }
 
-async fn peer<N: Node>(State(app): Shared<N>, Path(name): Path<String>) -> Result<Response, Error> {
-    let snapshot = app.snapshot().await?;
-    let peer = convert::peer(find_peer(&snapshot, &name)?, &snapshot);
-    Ok(answer(OnePeer { peer }))
+async fn get_peer<N: ControlBackend>(
+    State(app): SharedState<N>,
+    Path(name): Path<String>,
+) -> Result<Response, RequestError> {
+    let snapshot = app.take_snapshot().await?;
+    let peer = convert::to_peer(find_peer(&snapshot, &name)?, &snapshot);
+    Ok(json_response(PeerBody { peer }))
 }
 
-async fn change_peer<N: Node>(
-    State(app): Shared<N>,
+async fn patch_peer<N: ControlBackend>(
+    State(app): SharedState<N>,
     Path(name): Path<String>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Error> {
-    let body = body.map_err(|error| Error::new(error.status(), error.body_text()))?;
-    let patch: PeerPatch = serde_json::from_slice(&body).map_err(Error::bad)?;
-    let change = policies::change(&patch).map_err(Error::bad)?;
-    let id = find_peer(&app.snapshot().await?, &name)?.status.peer;
-    match tokio::time::timeout(PATIENCE, app.control.node.change_peer(id, change)).await {
+) -> Result<Response, RequestError> {
+    let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
+    let patch: PeerPatch = serde_json::from_slice(&body).map_err(RequestError::bad_request)?;
+    let change = policies::to_peer_change(&patch).map_err(RequestError::bad_request)?;
+    let id = find_peer(&app.take_snapshot().await?, &name)?.status.peer;
+    match tokio::time::timeout(DRIVER_TIMEOUT, app.control.node.change_peer(id, change)).await {
         Ok(done) => done?,
-        Err(_) => return Err(late()),
+        Err(_) => return Err(driver_timeout()),
     }
-    peer(State(app), Path(name)).await
+    get_peer(State(app), Path(name)).await
 }
 
-async fn routes<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
-    Ok(answer(convert::routes(&app.snapshot().await?, &app.control.clock)))
+async fn get_routes<N: ControlBackend>(
+    State(app): SharedState<N>,
+) -> Result<Response, RequestError> {
+    Ok(json_response(convert::to_route_list(&app.take_snapshot().await?, &app.control.clock)))
 }
 
-async fn networks<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
-    Ok(answer(super::networks::networks(&app.snapshot().await?)))
+async fn get_networks<N: ControlBackend>(
+    State(app): SharedState<N>,
+) -> Result<Response, RequestError> {
+    Ok(json_response(super::networks::to_network_list(&app.take_snapshot().await?)))
 }
 
-async fn route<N: Node>(State(app): Shared<N>, Path(id): Path<String>) -> Result<Response, Error> {
+async fn get_route<N: ControlBackend>(
+    State(app): SharedState<N>,
+    Path(id): Path<String>,
+) -> Result<Response, RequestError> {
     let id = route_id(&id)?;
-    app.answer_route(&app.snapshot().await?, id)
+    app.route_response(&app.take_snapshot().await?, id)
 }
 
-async fn change<N: Node>(
-    State(app): Shared<N>,
+async fn patch_route<N: ControlBackend>(
+    State(app): SharedState<N>,
     Path(id): Path<String>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Error> {
+) -> Result<Response, RequestError> {
     let id = route_id(&id)?;
-    let body = body.map_err(|error| Error::new(error.status(), error.body_text()))?;
-    let patch: RoutePatch = serde_json::from_slice(&body).map_err(Error::bad)?;
-    let snapshot = app.snapshot().await?;
-    let change = change_of(&patch, find(&snapshot, id)?.spec.timing)?;
-    match tokio::time::timeout(PATIENCE, app.control.node.change_route(id, change)).await {
+    let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
+    let patch: RoutePatch = serde_json::from_slice(&body).map_err(RequestError::bad_request)?;
+    let snapshot = app.take_snapshot().await?;
+    let change = to_route_change(&patch, find_route(&snapshot, id)?.spec.timing)?;
+    match tokio::time::timeout(DRIVER_TIMEOUT, app.control.node.change_route(id, change)).await {
         Ok(done) => done?,
-        Err(_) => return Err(late()),
+        Err(_) => return Err(driver_timeout()),
     }
-    app.answer_route(&app.snapshot().await?, id)
+    app.route_response(&app.take_snapshot().await?, id)
 }
 
-async fn drain_routes<N: Node>(
-    State(app): Shared<N>,
+async fn post_drain<N: ControlBackend>(
+    State(app): SharedState<N>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Error> {
-    let body = body.map_err(|error| Error::new(error.status(), error.body_text()))?;
-    let request: DrainRequest = serde_json::from_slice(&body).map_err(Error::bad)?;
-    let (order, wait) = drain::order(request).map_err(Error::bad)?;
-    let done = tokio::time::timeout(wait + PATIENCE, app.control.node.drain(order, wait));
-    let report = done.await.map_err(|_| late())??;
-    let snapshot = app.snapshot().await?;
-    Ok(answer(drain::answer(&report, &snapshot, &app.control.clock)))
+) -> Result<Response, RequestError> {
+    let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
+    let request: DrainRequest = serde_json::from_slice(&body).map_err(RequestError::bad_request)?;
+    let (order, wait) = drain::to_drain_order(request).map_err(RequestError::bad_request)?;
+    let done =
+        tokio::time::timeout(wait + DRIVER_TIMEOUT, app.control.node.drain_routes(order, wait));
+    let report = done.await.map_err(|_| driver_timeout())??;
+    let snapshot = app.take_snapshot().await?;
+    Ok(json_response(drain::to_drain_response(&report, &snapshot, &app.control.clock)))
 }
 
-fn change_of(patch: &RoutePatch, timing: Timing) -> Result<RouteChange, Error> {
+fn to_route_change(patch: &RoutePatch, timing: Timing) -> Result<RouteChange, RequestError> {
     if *patch == RoutePatch::default() {
-        return Err(Error::bad("nothing to change: give delay_ms, threshold, priority or admin"));
+        return Err(RequestError::bad_request(
+            "nothing to change: give delay_ms, threshold, priority or admin",
+        ));
     }
-    let delay = patch.delay_ms.map(Delay::from_millis).transpose().map_err(Error::bad)?;
-    let threshold = patch.threshold.map(Threshold::new).transpose().map_err(Error::bad)?;
+    let delay =
+        patch.delay_ms.map(Delay::from_millis).transpose().map_err(RequestError::bad_request)?;
+    let threshold =
+        patch.threshold.map(Threshold::new).transpose().map_err(RequestError::bad_request)?;
     let changed = Timing {
         delay: delay.unwrap_or(timing.delay),
         threshold: threshold.unwrap_or(timing.threshold),
@@ -292,7 +316,7 @@ fn change_of(patch: &RoutePatch, timing: Timing) -> Result<RouteChange, Error> {
     Ok(RouteChange {
         timing: (delay.is_some() || threshold.is_some()).then_some(changed),
         priority: patch.priority.map(Priority),
-        admin_down: patch.admin.map(|admin| admin == Admin::Down),
+        admin_down: patch.admin.map(|admin| admin == AdminState::Down),
         drain: None,
     })
 }
@@ -304,17 +328,19 @@ struct ReloadQuery {
     dry_run: bool,
 }
 
-async fn reload<N: Node>(
-    State(app): Shared<N>,
+async fn post_reload<N: ControlBackend>(
+    State(app): SharedState<N>,
     query: Result<Query<ReloadQuery>, QueryRejection>,
-) -> Result<Response, Error> {
-    let Query(ReloadQuery { dry_run }) = query.map_err(|error| Error::bad(error.body_text()))?;
+) -> Result<Response, RequestError> {
+    let Query(ReloadQuery { dry_run }) =
+        query.map_err(|error| RequestError::bad_request(error.body_text()))?;
     let node = Arc::clone(&app.control.node);
     // A task of its own: a client that goes away must not leave it half done.
-    let done = tokio::spawn(async move { node.reload(dry_run).await }).await;
-    let changes = done.map_err(|_| Error::new(StatusCode::INTERNAL_SERVER_ERROR, "it broke"))??;
+    let done = tokio::spawn(async move { node.reload_config(dry_run).await }).await;
+    let changes =
+        done.map_err(|_| RequestError::new(StatusCode::INTERNAL_SERVER_ERROR, "it broke"))??;
     let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
-    Ok(answer(Reload { applied: !dry_run && !changes.is_empty(), changes }))
+    Ok(json_response(ReloadResult { applied: !dry_run && !changes.is_empty(), changes }))
 }
 
 #[derive(Deserialize)]
@@ -324,13 +350,16 @@ struct ValidateQuery {
     local: bool,
 }
 
-async fn ask_peers<N: Node>(
-    State(app): Shared<N>,
+async fn post_validate<N: ControlBackend>(
+    State(app): SharedState<N>,
     query: Result<Query<ValidateQuery>, QueryRejection>,
-) -> Result<Response, Error> {
-    let Query(ValidateQuery { local }) = query.map_err(|error| Error::bad(error.body_text()))?;
-    let peers = app.snapshot().await?.peers;
-    Ok(answer(validate::ask(&app.control.node, if local { Vec::new() } else { peers }).await))
+) -> Result<Response, RequestError> {
+    let Query(ValidateQuery { local }) =
+        query.map_err(|error| RequestError::bad_request(error.body_text()))?;
+    let peers = app.take_snapshot().await?.peers;
+    Ok(json_response(
+        validate::query_peers(&app.control.node, if local { Vec::new() } else { peers }).await,
+    ))
 }
 
 #[derive(Deserialize)]
@@ -342,19 +371,22 @@ struct EventsQuery {
     follow: bool,
 }
 
-async fn events<N: Node>(
-    State(app): Shared<N>,
+async fn get_events<N: ControlBackend>(
+    State(app): SharedState<N>,
     query: Result<Query<EventsQuery>, QueryRejection>,
-) -> Result<Response, Error> {
-    let Query(query) = query.map_err(|error| Error::bad(error.body_text()))?;
+) -> Result<Response, RequestError> {
+    let Query(query) = query.map_err(|error| RequestError::bad_request(error.body_text()))?;
     if !query.follow {
-        return Ok(answer(Events { events: app.control.journal.after(query.after) }));
+        return Ok(json_response(EventList {
+            events: app.control.journal.events_after(query.after),
+        }));
     }
     let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
-        let text = format!("{STREAMS} event streams are open already");
-        Error::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        let text = format!("{MAX_EVENT_STREAMS} event streams are open already");
+        RequestError::new(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
-    let body = Body::from_stream(follow(Arc::clone(&app.control.journal), query.after, place));
+    let body =
+        Body::from_stream(event_stream(Arc::clone(&app.control.journal), query.after, place));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
@@ -366,45 +398,49 @@ struct WhyQuery {
 }
 
 /// The story of one event: of the last move, if none is named.
-async fn tell<N: Node>(
-    State(app): Shared<N>,
+async fn get_why<N: ControlBackend>(
+    State(app): SharedState<N>,
     query: Result<Query<WhyQuery>, QueryRejection>,
-) -> Result<Response, Error> {
-    let Query(query) = query.map_err(|error| Error::bad(error.body_text()))?;
+) -> Result<Response, RequestError> {
+    let Query(query) = query.map_err(|error| RequestError::bad_request(error.body_text()))?;
     let subject = match (query.event, query.route) {
-        (None, None) => Subject::Last,
-        (Some(event), None) => Subject::Event(event),
-        (None, Some(route)) => Subject::Route(route),
-        (Some(_), Some(_)) => return Err(Error::bad("give an event or a route, not both")),
+        (None, None) => EventSelector::Last,
+        (Some(event), None) => EventSelector::Event(event),
+        (None, Some(route)) => EventSelector::Route(route),
+        (Some(_), Some(_)) => {
+            return Err(RequestError::bad_request("give an event or a route, not both"));
+        }
     };
-    let snapshot = app.snapshot().await?;
-    let events = app.control.journal.after(0);
-    let at = app.control.clock.rfc3339(snapshot.now);
-    let mut story = why::story(&events, subject, &at)
-        .map_err(|text| Error::new(StatusCode::NOT_FOUND, text))?;
-    let told = story.before.iter().chain([&story.event]).chain(&story.after);
-    let named: BTreeSet<_> = told.flat_map(|event| why::routes_of(&event.what)).collect();
+    let snapshot = app.take_snapshot().await?;
+    let events = app.control.journal.events_after(0);
+    let at = app.control.clock.to_rfc3339(snapshot.now);
+    let mut story = why::explain_event(&events, subject, &at)
+        .map_err(|text| RequestError::new(StatusCode::NOT_FOUND, text))?;
+    let explained = story.before.iter().chain([&story.event]).chain(&story.after);
+    let named: BTreeSet<_> = explained.flat_map(|event| why::routes_of(&event.detail)).collect();
     let routes = snapshot.routes.iter().filter(|route| named.contains(&route.id.0));
     story.routes = routes
-        .map(|route| Ends {
+        .map(|route| RouteEndpoints {
             route: route.id.0,
             real_local: route.spec.real_local,
             real_remote: route.spec.real_remote,
         })
         .collect();
     story.routes.sort_by_key(|ends| ends.route);
-    Ok(answer(story))
+    Ok(json_response(story))
 }
 
-async fn figures<N: Node>(State(app): Shared<N>) -> Result<Response, Error> {
-    let text = metrics::render(&app.snapshot().await?);
+async fn get_metrics<N: ControlBackend>(
+    State(app): SharedState<N>,
+) -> Result<Response, RequestError> {
+    let text = metrics::render_metrics(&app.take_snapshot().await?);
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 /// Lines of events from `after` on. What a slow reader misses is counted by the journal, so
 /// nothing is queued for it.
-fn follow(
-    journal: Arc<Journal>,
+fn event_stream(
+    journal: Arc<EventJournal>,
     after: u64,
     place: OwnedSemaphorePermit,
 ) -> impl stream::Stream<Item = Result<String, Infallible>> {
@@ -413,12 +449,12 @@ fn follow(
         let (journal, mut latest, mut after, place) = state;
         loop {
             latest.borrow_and_update();
-            let events = journal.after(after);
+            let events = journal.events_after(after);
             if let Some(last) = events.last() {
                 after = last.seq;
                 let mut lines = String::new();
                 for event in events {
-                    let line = serde_json::to_string(&Versioned::new(event));
+                    let line = serde_json::to_string(&VersionedBody::new(event));
                     lines += &line.expect("an event has only text keys");
                     lines.push('\n');
                 }
@@ -437,7 +473,7 @@ mod tests {
     use futures_util::StreamExt;
 
     use super::*;
-    use crate::control::schema::{Event, What};
+    use crate::control::schema::{Event, EventDetail};
 
     /// The next event is pushed at the very moment a follower has read the one before and is about
     /// to wait: whoever looks before it listens sleeps through it, and nothing else comes.
@@ -446,16 +482,16 @@ mod tests {
         const EVENTS: u64 = 5000;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
         let runtime = runtime.unwrap();
-        let journal = Arc::new(Journal::default());
+        let journal = Arc::new(EventJournal::default());
         let read = Arc::new(AtomicU64::new(0));
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let (following, seen) = (follow(Arc::clone(&journal), 0, place), Arc::clone(&read));
+        let (following, seen) = (event_stream(Arc::clone(&journal), 0, place), Arc::clone(&read));
         let follower = runtime.spawn(async move {
             let mut following = Box::pin(following);
             while seen.load(SeqCst) < EVENTS {
                 let lines = following.next().await.unwrap().unwrap();
                 for line in lines.lines() {
-                    let event: Versioned<Event> = serde_json::from_str(line).unwrap();
+                    let event: VersionedBody<Event> = serde_json::from_str(line).unwrap();
                     assert_eq!(event.body.seq, seen.fetch_add(1, SeqCst) + 1);
                 }
             }
@@ -467,7 +503,7 @@ mod tests {
                 assert!(!late, "event {} was not told", read.load(SeqCst) + 1);
                 std::thread::yield_now();
             }
-            journal.push(String::new(), What::Stalled { length_ms: number });
+            journal.push(String::new(), EventDetail::Stalled { length_ms: number });
         }
         runtime.block_on(follower).unwrap();
     }

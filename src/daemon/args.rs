@@ -9,7 +9,7 @@ use crate::{cli::failure::EXIT_CODES, config::adapter_name};
 /// Owns the virtual network adapter of this node.
 #[derive(Debug, Parser)]
 #[command(name = "netftd", version, after_help = EXIT_CODES, arg_required_else_help = true)]
-pub(super) struct Args {
+pub(super) struct NetftdArgs {
     /// Runs the adapter this config describes.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["check", "cleanup"])]
     pub(super) config: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub(super) struct Args {
         value_name = "FILE",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = crate::hosts::file::HOSTS
+        default_missing_value = crate::hosts::file::HOSTS_PATH
     )]
     pub(super) hosts: Option<PathBuf>,
     /// Where the lock and the control socket are.

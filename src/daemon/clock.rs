@@ -20,34 +20,34 @@ impl WallClock {
     }
 
     /// Follows steps of the wall clock: `now` was read at this moment.
-    pub fn sync(&self, now: Time) {
-        self.set(now, SystemTime::now());
+    pub fn follow_wall_clock(&self, now: Time) {
+        self.set_anchor(now, SystemTime::now());
     }
 
-    fn set(&self, now: Time, wall: SystemTime) {
-        *self.lock() = (now, wall);
+    fn set_anchor(&self, now: Time, wall: SystemTime) {
+        *self.lock_anchor() = (now, wall);
     }
 
     /// `at` as RFC 3339 in UTC, with milliseconds.
-    pub fn rfc3339(&self, at: Time) -> String {
-        let (now, wall) = *self.lock();
+    pub fn to_rfc3339(&self, at: Time) -> String {
+        let (now, wall) = *self.lock_anchor();
         let wall = if at >= now {
             wall.checked_add(at.since(now))
         } else {
             wall.checked_sub(now.since(at))
         };
-        rfc3339(wall.unwrap_or(UNIX_EPOCH))
+        format_rfc3339(wall.unwrap_or(UNIX_EPOCH))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (Time, SystemTime)> {
+    fn lock_anchor(&self) -> std::sync::MutexGuard<'_, (Time, SystemTime)> {
         self.anchor.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-fn rfc3339(wall: SystemTime) -> String {
+fn format_rfc3339(wall: SystemTime) -> String {
     let since = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let seconds = since.as_secs();
-    let (year, month, day) = civil(seconds / 86_400);
+    let (year, month, day) = civil_from_days(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     let ms = since.subsec_millis();
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
@@ -55,7 +55,7 @@ fn rfc3339(wall: SystemTime) -> String {
 
 /// Year, month, day of a day number since 1970-01-01 (Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms": years start in March, eras have 400 years).
-fn civil(days: u64) -> (u64, u64, u64) {
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;
@@ -83,15 +83,15 @@ mod tests {
             (4_107_542_399_001, "2100-02-28T23:59:59.001Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
-            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(millis)), text);
+            assert_eq!(format_rfc3339(UNIX_EPOCH + Duration::from_millis(millis)), text);
         }
     }
 
     #[test]
     fn moments_before_and_after_the_anchor_keep_their_distance() {
         let clock = WallClock::new(Time::ZERO);
-        clock.set(Time::from_millis(5000), UNIX_EPOCH + Duration::from_secs(60));
-        assert_eq!(clock.rfc3339(Time::from_millis(5001)), "1970-01-01T00:01:00.001Z");
-        assert_eq!(clock.rfc3339(Time::from_millis(4000)), "1970-01-01T00:00:59.000Z");
+        clock.set_anchor(Time::from_millis(5000), UNIX_EPOCH + Duration::from_secs(60));
+        assert_eq!(clock.to_rfc3339(Time::from_millis(5001)), "1970-01-01T00:01:00.001Z");
+        assert_eq!(clock.to_rfc3339(Time::from_millis(4000)), "1970-01-01T00:00:59.000Z");
     }
 }

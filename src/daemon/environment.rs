@@ -6,39 +6,40 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::privileges;
-use crate::cli::failure::Failure;
+use crate::cli::failure::ExitError;
 
 /// Sockets, queues, netlink, the runtime's own, and room for control clients.
-const DESCRIPTORS: u64 = 128;
+const MIN_DESCRIPTORS: u64 = 128;
 
 /// Looks for the TUN device, the capability and enough descriptors.
 ///
 /// # Errors
 /// The first of them that is missing.
-pub(super) fn check() -> Result<(), Failure> {
+pub(super) fn check_environment() -> Result<(), ExitError> {
     if !Path::new("/dev/net/tun").exists() {
-        return Err(Failure::environment(
+        return Err(ExitError::bad_environment(
             "there is no /dev/net/tun\n  = help: `modprobe tun`; give a container the device \
              (`--device /dev/net/tun`)",
         ));
     }
     if !privileges::has_net_admin() {
-        return Err(Failure::environment(
+        return Err(ExitError::bad_environment(
             "this process has no CAP_NET_ADMIN\n  = help: run as root or by the systemd unit; \
              give a container the capability (`--cap-add NET_ADMIN`)",
         ));
     }
-    descriptors()
+    raise_descriptor_limit()
 }
 
 /// Raises the soft limit of open files to the hard one.
-fn descriptors() -> Result<(), Failure> {
+fn raise_descriptor_limit() -> Result<(), ExitError> {
     let mut limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum;
-    if hard.is_some_and(|hard| hard < DESCRIPTORS) {
+    if hard.is_some_and(|hard| hard < MIN_DESCRIPTORS) {
         let hard = hard.unwrap_or_default();
-        return Err(Failure::environment(format!(
-            "only {hard} files may be open, {DESCRIPTORS} are needed\n  = help: raise the limit: \
+        return Err(ExitError::bad_environment(format!(
+            "only {hard} files may be open, {MIN_DESCRIPTORS} are needed\n  = help: raise the \
+             limit: \
              `ulimit -n 1024`, or LimitNOFILE= in the systemd unit"
         )));
     }

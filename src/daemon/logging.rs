@@ -4,19 +4,19 @@ use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::failure::Failure;
+use crate::cli::failure::ExitError;
 
 /// Starts logging at `level`, else at `$NETFT_LOG`, else at `info`. Under systemd the journal
 /// adds the time itself.
 ///
 /// # Errors
 /// `level` is no filter.
-pub(super) fn start(level: Option<&str>) -> Result<(), Failure> {
+pub(super) fn start_logging(level: Option<&str>) -> Result<(), ExitError> {
     let variable = std::env::var("NETFT_LOG").ok();
     let level = level.or(variable.as_deref()).unwrap_or("info");
     let filter = EnvFilter::builder().parse(level).map_err(|error| {
         let help = "use error, warn, info, debug, trace, or per part: info,netft=debug";
-        Failure::input(format!("{level:?} is no log level ({error})\n  = help: {help}"))
+        ExitError::invalid_input(format!("{level:?} is no log level ({error})\n  = help: {help}"))
     })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -25,5 +25,5 @@ pub(super) fn start(level: Option<&str>) -> Result<(), Failure> {
         .with_ansi(stderr().is_terminal());
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let started = if journal { log.without_time().try_init() } else { log.try_init() };
-    started.map_err(Failure::other)
+    started.map_err(ExitError::other_error)
 }

@@ -1,7 +1,6 @@
 //! `netftd`: the program that owns an adapter.
 
 mod args;
-mod checkup;
 mod cleanup;
 pub mod clock;
 mod environment;
@@ -12,32 +11,35 @@ mod privileges;
 mod pump;
 mod reload;
 mod run;
+mod validate_responder;
 
 use std::{env, ffi::OsString, io, io::Write, path::Path, process::ExitCode};
 
 use clap::Parser;
 use netft::config::{Config, DEFAULT_ADAPTER};
 
-use self::args::Args;
+use self::args::NetftdArgs;
 use crate::{
-    cli::failure::{Failure, exit},
+    cli::failure::{ExitError, report_exit},
     config, hosts,
 };
 
 /// Runs `netftd` with these arguments, its own name first. Call it before any thread is started.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    exit(start(&Args::parse_from(args)))
+    report_exit(run_with_args(&NetftdArgs::parse_from(args)))
 }
 
-fn start(args: &Args) -> Result<(), Failure> {
-    let load = |path: &Path| config::load(path, &args.runtime_dir).map_err(Failure::input);
+fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
+    let load = |path: &Path| {
+        config::load_config(path, &args.runtime_dir).map_err(ExitError::invalid_input)
+    };
     if let Some(path) = &args.check {
-        let summary = summary(&load(path)?);
+        let summary = config_summary(&load(path)?);
         // A reader that is gone has no use for the summary.
         let _ = writeln!(io::stdout(), "{summary}");
         return Ok(());
     }
-    if args.cleanup && restart_follows() {
+    if args.cleanup && is_restart_pending() {
         // The device, its addresses and its TCP connections wait for the next start (F-18).
         let _ = writeln!(io::stdout(), "the service failed and is started again: nothing removed");
         return Ok(());
@@ -46,22 +48,22 @@ fn start(args: &Args) -> Result<(), Failure> {
         let named = args.adapter.clone();
         let configured = || load(args.config.as_deref()?).ok().map(|config| config.adapter);
         let adapter = named.or_else(configured).unwrap_or_else(|| DEFAULT_ADAPTER.to_owned());
-        cleanup::cleanup(&args.runtime_dir, &adapter)?;
+        cleanup::cleanup_adapter(&args.runtime_dir, &adapter)?;
         return match &args.hosts {
-            Some(file) => {
-                hosts::file::remove(file, &adapter).map(drop).map_err(Failure::environment)
-            }
+            Some(file) => hosts::file::remove_block(file, &adapter)
+                .map(drop)
+                .map_err(ExitError::bad_environment),
             None => Ok(()),
         };
     }
-    logging::start(args.log.as_deref())?;
-    let mut failed = privileges::drop_others();
+    logging::start_logging(args.log.as_deref())?;
+    let mut failed = privileges::drop_privileges();
     if let Some(path) = &args.config {
         let config = load(path)?;
-        failed.extend(privileges::of_port(config.port));
-        environment::check()?;
+        failed.extend(privileges::drop_bind_capability(config.port));
+        environment::check_environment()?;
         // Before the first thread.
-        netft::io::sys::heap::share();
+        netft::io::sys::heap::use_single_arena();
         for what in failed {
             tracing::warn!("could not give up privileges: {what}");
         }
@@ -69,11 +71,11 @@ fn start(args: &Args) -> Result<(), Failure> {
             .worker_threads(2)
             .enable_all()
             .build()
-            .map_err(|error| Failure::environment(format!("no threads: {error}")))?
-            .block_on(run::run(
+            .map_err(|error| ExitError::bad_environment(format!("no threads: {error}")))?
+            .block_on(run::run_adapter(
                 config,
-                reload::Source::new(path, &args.runtime_dir),
-                names::NamesFile(args.hosts.clone()),
+                reload::ConfigSource::new(path, &args.runtime_dir),
+                names::HostsFile(args.hosts.clone()),
             ));
     }
     Ok(())
@@ -81,14 +83,14 @@ fn start(args: &Args) -> Result<(), Failure> {
 
 /// Whether systemd runs this after a failure it answers with a restart (systemd.exec(5),
 /// `$SERVICE_RESULT`; exit status 2 is never restarted, see the unit).
-fn restart_follows() -> bool {
+fn is_restart_pending() -> bool {
     let set = |name: &str| env::var(name).ok();
     set("SERVICE_RESULT").is_some_and(|result| result != "success")
         && set("EXIT_STATUS").as_deref() != Some("2")
 }
 
 /// What a config means, in one line.
-fn summary(config: &Config) -> String {
+fn config_summary(config: &Config) -> String {
     let count = |n: usize, one: &str| match n {
         1 => format!("1 {one}"),
         n => format!("{n} {one}s"),

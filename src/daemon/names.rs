@@ -3,30 +3,30 @@
 use std::path::PathBuf;
 
 use super::node::Snapshot;
-use crate::hosts::{file, host};
+use crate::hosts::{file, host_entry};
 
 /// The file to keep, if any. What cannot be written is logged: names are a convenience.
 #[derive(Clone, Debug)]
-pub(super) struct NamesFile(pub(super) Option<PathBuf>);
+pub(super) struct HostsFile(pub(super) Option<PathBuf>);
 
-impl NamesFile {
+impl HostsFile {
     /// Makes the file say what `snapshot` does.
-    pub(super) fn sync(&self, snapshot: &Snapshot) {
+    pub(super) fn update_hosts(&self, snapshot: &Snapshot) {
         let Some(path) = &self.0 else { return };
         let adapter = &snapshot.adapter;
-        let own = host(&snapshot.node.name, adapter.v4, adapter.v6);
+        let own = host_entry(&snapshot.node.name, adapter.v4, adapter.v6);
         let peers =
-            snapshot.peers.iter().map(|peer| host(&peer.name, peer.addrs.v4, peer.addrs.v6));
+            snapshot.peers.iter().map(|peer| host_entry(&peer.name, peer.addrs.v4, peer.addrs.v6));
         let hosts: Vec<_> = std::iter::once(own).chain(peers).collect();
-        if let Err(error) = file::sync(path, &adapter.name, &hosts) {
+        if let Err(error) = file::update_block(path, &adapter.name, &hosts) {
             tracing::warn!("no names for the nodes: {error}");
         }
     }
 
     /// Takes the names out.
-    pub(super) fn remove(&self, adapter: &str) {
+    pub(super) fn remove_hosts(&self, adapter: &str) {
         let Some(path) = &self.0 else { return };
-        if let Err(error) = file::remove(path, adapter) {
+        if let Err(error) = file::remove_block(path, adapter) {
             tracing::warn!("the names of the nodes stay: {error}");
         }
     }

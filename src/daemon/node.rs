@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use netft::{
     PeerId, RouteId, Time,
-    config::{Change, Config},
+    config::{Config, ConfigChange},
     io::adapter::lock::LockError,
     route::{PeerChange, RouteChange},
 };
@@ -14,20 +14,20 @@ pub use netft::{
     api::{
         drain::{DrainError, DrainOrder, DrainReport},
         error::{OpenError, PeerError, RouteError},
-        events::{EventStream, Skipped},
+        events::{EventStream, MissedEvents},
         snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
     },
-    io::quic::{AskError, Question},
+    io::quic::{PeerQuery, QueryError},
 };
 use tokio::sync::{RwLock, mpsc};
 
-use super::{reload, reload::Source};
-use crate::cli::failure::Failure;
+use super::{reload, reload::ConfigSource};
+use crate::cli::failure::ExitError;
 
 /// A running node.
-pub trait Node: Send + Sync + 'static {
+pub trait ControlBackend: Send + Sync + 'static {
     /// Its state; `None` once it is closed.
-    fn snapshot(&self) -> impl Future<Output = Option<Snapshot>> + Send;
+    fn take_snapshot(&self) -> impl Future<Output = Option<Snapshot>> + Send;
 
     /// Changes a route.
     ///
@@ -44,7 +44,10 @@ pub trait Node: Send + Sync + 'static {
     ///
     /// # Errors
     /// The file is wrong, or says what cannot change while the node runs (2); nothing changed.
-    fn reload(&self, dry_run: bool) -> impl Future<Output = Result<Vec<Change>, Failure>> + Send;
+    fn reload_config(
+        &self,
+        dry_run: bool,
+    ) -> impl Future<Output = Result<Vec<ConfigChange>, ExitError>> + Send;
 
     /// Changes how data to a peer uses its routes.
     ///
@@ -60,7 +63,7 @@ pub trait Node: Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`DrainError`].
-    fn drain(
+    fn drain_routes(
         &self,
         order: DrainOrder,
         wait: Duration,
@@ -69,35 +72,35 @@ pub trait Node: Send + Sync + 'static {
     /// Asks a peer a question on its control session.
     ///
     /// # Errors
-    /// See [`AskError`].
-    fn ask(
+    /// See [`QueryError`].
+    fn query_peer(
         &self,
         peer: PeerId,
         question: Vec<u8>,
-    ) -> impl Future<Output = Result<Vec<u8>, AskError>> + Send;
+    ) -> impl Future<Output = Result<Vec<u8>, QueryError>> + Send;
 
     /// Has the path MTU of every route probed anew; the moment, or `None` once it is closed.
     fn recheck_paths(&self) -> impl Future<Output = Option<Time>> + Send;
 }
 
 /// The adapter of this process, until it is closed under those who still ask.
-pub struct Running {
+pub struct RunningNode {
     adapter: RwLock<Option<Adapter>>,
-    source: Source,
+    source: ConfigSource,
 }
 
-impl Running {
+impl RunningNode {
     /// Opens the adapter; its events from the first one on.
     ///
     /// # Errors
     /// Another daemon has the adapter (exit code 1), or the environment refuses (3).
-    pub(super) async fn open(
+    pub(super) async fn open_adapter(
         config: Config,
-        source: Source,
-    ) -> Result<(Self, EventStream), Failure> {
+        source: ConfigSource,
+    ) -> Result<(Self, EventStream), ExitError> {
         let adapter = Adapter::open(config).await.map_err(|error| match error {
-            OpenError::Lock(LockError::Held { .. }) => Failure::other(error),
-            _ => Failure::environment(error),
+            OpenError::Lock(LockError::AlreadyLocked { .. }) => ExitError::other_error(error),
+            _ => ExitError::bad_environment(error),
         })?;
         let events = adapter.events();
         Ok((Self { adapter: RwLock::new(Some(adapter)), source }, events))
@@ -109,8 +112,8 @@ impl Running {
     }
 
     /// What the peers ask; `None` the second time, and once it is closed.
-    pub(super) async fn questions(&self) -> Option<mpsc::Receiver<Question>> {
-        self.adapter.read().await.as_ref()?.questions()
+    pub(super) async fn peer_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
+        self.adapter.read().await.as_ref()?.peer_queries()
     }
 
     /// Tells the peers and takes everything down.
@@ -122,8 +125,8 @@ impl Running {
     }
 }
 
-impl Node for Running {
-    async fn snapshot(&self) -> Option<Snapshot> {
+impl ControlBackend for RunningNode {
+    async fn take_snapshot(&self) -> Option<Snapshot> {
         self.adapter.read().await.as_ref()?.snapshot().await
     }
 
@@ -134,12 +137,12 @@ impl Node for Running {
         }
     }
 
-    async fn reload(&self, dry_run: bool) -> Result<Vec<Change>, Failure> {
+    async fn reload_config(&self, dry_run: bool) -> Result<Vec<ConfigChange>, ExitError> {
         let adapter = self.adapter.read().await;
         let Some(adapter) = adapter.as_ref() else {
-            return Err(Failure::other(RouteError::Closed));
+            return Err(ExitError::other_error(RouteError::Closed));
         };
-        reload::reload(adapter, &self.source, dry_run).await
+        reload::reload_config(adapter, &self.source, dry_run).await
     }
 
     async fn change_peer(&self, id: PeerId, change: PeerChange) -> Result<(), PeerError> {
@@ -149,21 +152,25 @@ impl Node for Running {
         }
     }
 
-    async fn drain(&self, order: DrainOrder, wait: Duration) -> Result<DrainReport, DrainError> {
+    async fn drain_routes(
+        &self,
+        order: DrainOrder,
+        wait: Duration,
+    ) -> Result<DrainReport, DrainError> {
         match self.adapter.read().await.as_ref() {
-            Some(adapter) => adapter.drain(order, wait).await,
+            Some(adapter) => adapter.drain_routes(order, wait).await,
             None => Err(RouteError::Closed.into()),
         }
     }
 
-    async fn ask(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, AskError> {
+    async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {
         match self.adapter.read().await.as_ref() {
-            Some(adapter) => adapter.ask(peer, question).await,
-            None => Err(AskError::NoSession),
+            Some(adapter) => adapter.query_peer(peer, question).await,
+            None => Err(QueryError::NoSession),
         }
     }
 
     async fn recheck_paths(&self) -> Option<Time> {
-        self.adapter.read().await.as_ref()?.recheck_paths().await
+        self.adapter.read().await.as_ref()?.reprobe_path_mtu().await
     }
 }

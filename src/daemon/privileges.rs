@@ -5,23 +5,23 @@ use caps::{CapSet, Capability, CapsHashSet};
 use rustix::process::DumpableBehavior;
 
 /// The TUN device, addresses, routes, and sockets pinned to interfaces.
-const KEPT: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+const KEPT_CAPABILITIES: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
 /// Ports below this are for whoever may bind them (ip(7)).
-const PRIVILEGED: u16 = 1024;
+const PRIVILEGED_PORT_END: u16 = 1024;
 
-/// Gives up everything else, but for what [`of_port`] decides. Capabilities belong to threads: call
-/// this before any is started.
+/// Gives up everything else, but for what [`drop_bind_capability`] decides. Capabilities belong to
+/// threads: call this before any is started.
 ///
 /// Returns what could not be given up; the daemon works all the same.
-pub(super) fn drop_others() -> Vec<String> {
+pub(super) fn drop_privileges() -> Vec<String> {
     let mut failed = Vec::new();
     let mut note = |what: &str, result: Result<(), String>| {
         if let Err(error) = result {
             failed.push(format!("{what}: {error}"));
         }
     };
-    let kept = KEPT.into_iter().chain([Capability::CAP_NET_BIND_SERVICE]).collect();
+    let kept = KEPT_CAPABILITIES.into_iter().chain([Capability::CAP_NET_BIND_SERVICE]).collect();
     note("capabilities", drop_capabilities(&kept).map_err(|error| error.to_string()));
     let result = rustix::thread::set_no_new_privs(true);
     note("no_new_privs", result.map_err(|error| error.to_string()));
@@ -31,11 +31,11 @@ pub(super) fn drop_others() -> Vec<String> {
 }
 
 /// Gives up binding privileged ports, unless `port` is one. Returns what could not be given up.
-pub(super) fn of_port(port: u16) -> Option<String> {
-    if port < PRIVILEGED {
+pub(super) fn drop_bind_capability(port: u16) -> Option<String> {
+    if port < PRIVILEGED_PORT_END {
         return None;
     }
-    let dropped = drop_capabilities(&KEPT.into_iter().collect());
+    let dropped = drop_capabilities(&KEPT_CAPABILITIES.into_iter().collect());
     dropped.err().map(|error| format!("capabilities: {error}"))
 }
 
@@ -69,7 +69,7 @@ mod tests {
         // A thread of its own: capabilities are given up for good. The process-wide settings
         // (bounding set, no_new_privs) do not disturb other tests.
         std::thread::spawn(|| {
-            let kept: CapsHashSet = KEPT.into_iter().collect();
+            let kept: CapsHashSet = KEPT_CAPABILITIES.into_iter().collect();
             drop_capabilities(&kept).unwrap();
             for set in [CapSet::Effective, CapSet::Permitted] {
                 assert!(caps::read(None, set).unwrap().is_subset(&kept));

@@ -6,65 +6,65 @@ use netft::route::EventKind;
 
 use super::{
     clock::WallClock,
-    names::NamesFile,
-    node::{EventStream, Node},
+    names::HostsFile,
+    node::{ControlBackend, EventStream},
 };
 use crate::{
-    control::{convert, convert::Names, journal::Journal, schema::What},
+    control::{convert, convert::PeerNames, journal::EventJournal, schema::EventDetail},
     render::{
         event,
-        event::{Ends, Level},
+        event::{EventLevel, RouteEndpointMap},
     },
 };
 
 /// Where events go.
-pub(super) struct Pump<N> {
+pub(super) struct EventPump<N> {
     pub(super) node: Arc<N>,
-    pub(super) names: Names,
-    pub(super) file: NamesFile,
-    pub(super) journal: Arc<Journal>,
+    pub(super) names: PeerNames,
+    pub(super) file: HostsFile,
+    pub(super) journal: Arc<EventJournal>,
     pub(super) clock: Arc<WallClock>,
 }
 
-impl<N: Node> Pump<N> {
+impl<N: ControlBackend> EventPump<N> {
     /// Runs until the adapter is closed.
-    pub(super) async fn run(mut self, mut events: EventStream) {
-        let mut ends = Ends::default();
+    pub(super) async fn forward_events(mut self, mut events: EventStream) {
+        let mut ends = RouteEndpointMap::default();
         while let Some(next) = events.next().await {
             match next {
                 Ok(event) => {
                     if event.kind == EventKind::Reconfigured
-                        && let Some(snapshot) = self.node.snapshot().await
+                        && let Some(snapshot) = self.node.take_snapshot().await
                     {
-                        self.names.learn(&snapshot);
-                        self.file.sync(&snapshot);
+                        self.names.add_peers(&snapshot);
+                        self.file.update_hosts(&snapshot);
                     }
-                    let what = convert::event(&event, &self.names);
-                    self.publish(self.clock.rfc3339(event.at), what, &mut ends);
+                    let what = convert::to_event_detail(&event, &self.names);
+                    self.publish_event(self.clock.to_rfc3339(event.at), what, &mut ends);
                 }
                 Err(skipped) => {
                     // Routes may have come and gone unseen.
-                    let Some(snapshot) = self.node.snapshot().await else { continue };
+                    let Some(snapshot) = self.node.take_snapshot().await else { continue };
                     for route in &snapshot.routes {
                         let spec = &route.spec;
-                        ends.insert(route.id.0, spec.real_local, spec.real_remote);
+                        ends.insert_route(route.id.0, spec.real_local, spec.real_remote);
                     }
-                    let what = What::EventsLost { count: skipped.0 };
-                    self.publish(self.clock.rfc3339(snapshot.now), what, &mut ends);
+                    let what = EventDetail::EventsLost { count: skipped.0 };
+                    self.publish_event(self.clock.to_rfc3339(snapshot.now), what, &mut ends);
                 }
             }
         }
     }
 
-    fn publish(&self, at: String, what: What, ends: &mut Ends) {
-        ends.learn(&what);
-        for line in event::lines(&what, ends) {
-            match event::level(&what) {
-                Level::Info => tracing::info!("{line}"),
-                Level::Warn => tracing::warn!("{line}"),
+    fn publish_event(&self, at: String, what: EventDetail, ends: &mut RouteEndpointMap) {
+        ends.learn_from(&what);
+        for line in event::event_lines(&what, ends) {
+            match event::event_level(&what) {
+                EventLevel::Info => tracing::info!("{line}"),
+                EventLevel::Warn => tracing::warn!("{line}"),
             }
         }
-        ends.forget(&what);
+        ends.forget_removed(&what);
         self.journal.push(at, what);
     }
 }

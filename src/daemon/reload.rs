@@ -9,47 +9,49 @@ use std::{
 use netft::{
     Adapter,
     api::error::ReconfigureError,
-    config::{Change, Config},
+    config::{Config, ConfigChange},
 };
 use tokio::signal::unix::Signal;
 
-use super::node::{Node, Running};
-use crate::{cli::failure::Failure, config};
+use super::node::{ControlBackend, RunningNode};
+use crate::{cli::failure::ExitError, config};
 
 /// The least time between two reloads at a signal: a storm of signals costs one per gap (F-42).
-const GAP: Duration = Duration::from_millis(250);
+const MIN_RELOAD_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Where the config came from.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct ConfigSource {
     path: PathBuf,
     runtime_dir: PathBuf,
 }
 
-impl Source {
+impl ConfigSource {
     pub(super) fn new(path: &Path, runtime_dir: &Path) -> Self {
         Self { path: path.to_owned(), runtime_dir: runtime_dir.to_owned() }
     }
 
-    fn load(&self) -> Result<Config, Failure> {
-        config::load(&self.path, &self.runtime_dir).map_err(Failure::input)
+    fn load_config(&self) -> Result<Config, ExitError> {
+        config::load_config(&self.path, &self.runtime_dir).map_err(ExitError::invalid_input)
     }
 }
 
 /// Goes over to what the file says, unless that is only tried; logs what changed.
-pub(super) async fn reload(
+pub(super) async fn reload_config(
     adapter: &Adapter,
-    source: &Source,
+    source: &ConfigSource,
     dry_run: bool,
-) -> Result<Vec<Change>, Failure> {
-    let config = source.load()?;
+) -> Result<Vec<ConfigChange>, ExitError> {
+    let config = source.load_config()?;
     let changes = match dry_run {
-        true => adapter.preview(config).await,
+        true => adapter.preview_reconfigure(config).await,
         false => adapter.reconfigure(config).await,
     };
     let changes = changes.map_err(|error| match error {
-        ReconfigureError::Fixed(_) | ReconfigureError::Keys(_) => Failure::input(error),
-        _ => Failure::other(error),
+        ReconfigureError::RestartRequired(_) | ReconfigureError::Keys(_) => {
+            ExitError::invalid_input(error)
+        }
+        _ => ExitError::other_error(error),
     })?;
     if !dry_run {
         changes.iter().for_each(|change| tracing::info!("reload: {change}"));
@@ -58,17 +60,17 @@ pub(super) async fn reload(
 }
 
 /// Reloads at every signal until it is aborted.
-pub(super) async fn on_hangup(mut hangups: Signal, node: Arc<Running>) {
+pub(super) async fn reload_on_hangup(mut hangups: Signal, node: Arc<RunningNode>) {
     while hangups.recv().await.is_some() {
         let reloading = Arc::clone(&node);
         // A task of its own: this one may be aborted in the middle.
-        let done = tokio::spawn(async move { reloading.reload(false).await }).await;
+        let done = tokio::spawn(async move { reloading.reload_config(false).await }).await;
         match done {
             Ok(Ok(changes)) if changes.is_empty() => tracing::info!("reload: nothing changes"),
             Ok(Err(failure)) => tracing::error!("reload: the former config stays\n{failure}"),
             Ok(Ok(_)) | Err(_) => {}
         }
         // Signals that come meanwhile are one signal.
-        tokio::time::sleep(GAP).await;
+        tokio::time::sleep(MIN_RELOAD_INTERVAL).await;
     }
 }

@@ -11,35 +11,36 @@ use tokio::{
 };
 
 use super::{
-    checkup::Checkup,
     clock::WallClock,
-    names::NamesFile,
-    node::{Node, Running},
-    pump::Pump,
+    names::HostsFile,
+    node::{ControlBackend, RunningNode},
+    pump::EventPump,
     reload,
-    reload::Source,
+    reload::ConfigSource,
+    validate_responder::ValidateResponder,
 };
 use crate::{
-    cli::failure::Failure,
+    cli::failure::ExitError,
     control::{
-        convert::Names, journal::Journal, listener::Listener, server, server::Control, socket_path,
+        convert::PeerNames, journal::EventJournal, listener::ControlListener, server,
+        server::ControlContext, socket_path,
     },
 };
 
 /// How long closing may take before the process ends without it.
-const CLOSING: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the wall clock is read while no watchdog asks.
-const CLOCK: Duration = Duration::from_secs(60);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
 /// The sessions of the start that others took over from have ended by then.
-const SETTLED: Duration = Duration::from_secs(15);
+const FIRST_HEAP_TRIM_DELAY: Duration = Duration::from_secs(15);
 
 /// The signals that mean something here.
-struct Signals {
+struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl StopSignals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -48,7 +49,7 @@ impl Signals {
     }
 
     /// Waits for the one to stop; says its name.
-    async fn stop(&mut self) -> &'static str {
+    async fn wait_for_stop(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -60,112 +61,118 @@ impl Signals {
 ///
 /// # Errors
 /// The adapter or its control socket could not be made, or the adapter ended by itself.
-pub(super) async fn run(config: Config, source: Source, file: NamesFile) -> Result<(), Failure> {
-    let mut signals = Signals::new().map_err(Failure::environment)?;
+pub(super) async fn run_adapter(
+    config: Config,
+    source: ConfigSource,
+    file: HostsFile,
+) -> Result<(), ExitError> {
+    let mut signals = StopSignals::new().map_err(ExitError::bad_environment)?;
     // One that comes while the adapter opens waits until it is open.
-    let hangups = signal(SignalKind::hangup()).map_err(Failure::environment)?;
+    let hangups = signal(SignalKind::hangup()).map_err(ExitError::bad_environment)?;
     let socket = socket_path(&config.runtime_dir, &config.adapter);
     let name = config.adapter.clone();
-    let names = Names::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
+    let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
     tracing::info!("node {} opens adapter {}", config.name, config.adapter);
     let (adapter, events) = tokio::select! {
-        opened = Running::open(config, source) => opened?,
-        name = signals.stop() => {
+        opened = RunningNode::open_adapter(config, source) => opened?,
+        name = signals.wait_for_stop() => {
             tracing::info!("{name} before the adapter was open");
             return Ok(());
         }
     };
     let adapter = Arc::new(adapter);
     // The adapter holds the lock: whatever stands at this path is left over.
-    let listener = match Listener::bind(&socket) {
+    let listener = match ControlListener::bind(&socket) {
         Ok(listener) => listener,
         Err(error) => {
-            within(CLOSING, adapter.close()).await;
-            return Err(Failure::environment(error));
+            close_within(CLOSE_TIMEOUT, adapter.close()).await;
+            return Err(ExitError::bad_environment(error));
         }
     };
-    let Some(first) = adapter.snapshot().await else {
-        return Err(Failure::other("the adapter ended by itself"));
+    let Some(first) = adapter.take_snapshot().await else {
+        return Err(ExitError::other_error("the adapter ended by itself"));
     };
     let clock = Arc::new(WallClock::new(first.now));
-    let journal = Arc::new(Journal::default());
-    file.sync(&first);
-    let pump = Pump {
+    let journal = Arc::new(EventJournal::default());
+    file.update_hosts(&first);
+    let pump = EventPump {
         file: file.clone(),
         node: Arc::clone(&adapter),
         names,
         journal: Arc::clone(&journal),
         clock: Arc::clone(&clock),
     };
-    let mut pump = tokio::spawn(pump.run(events));
-    let checkup = Checkup::new(Arc::clone(&adapter), Arc::clone(&journal), Arc::clone(&clock));
-    let answers = tokio::spawn(checkup.answer());
-    let control = Control { node: Arc::clone(&adapter), journal, clock: Arc::clone(&clock) };
+    let mut pump = tokio::spawn(pump.forward_events(events));
+    let checkup =
+        ValidateResponder::new(Arc::clone(&adapter), Arc::clone(&journal), Arc::clone(&clock));
+    let answers = tokio::spawn(checkup.serve_queries());
+    let control = ControlContext { node: Arc::clone(&adapter), journal, clock: Arc::clone(&clock) };
     let server = tokio::spawn(server::serve(listener, control));
-    let watchdog = tokio::spawn(watch(Arc::clone(&adapter), clock));
-    let tidying = tokio::spawn(tidy_heap());
-    let reloads = tokio::spawn(reload::on_hangup(hangups, Arc::clone(&adapter)));
-    notify(&[NotifyState::Ready, NotifyState::Status("the adapter is up")]);
+    let watchdog = tokio::spawn(run_watchdog(Arc::clone(&adapter), clock));
+    let tidying = tokio::spawn(trim_heap_periodically());
+    let reloads = tokio::spawn(reload::reload_on_hangup(hangups, Arc::clone(&adapter)));
+    notify_systemd(&[NotifyState::Ready, NotifyState::Status("the adapter is up")]);
 
     let result = tokio::select! {
-        name = signals.stop() => {
+        name = signals.wait_for_stop() => {
             tracing::info!("{name}: closing");
             Ok(())
         }
-        _ = &mut pump => Err(Failure::other("the adapter ended by itself")),
+        _ = &mut pump => Err(ExitError::other_error("the adapter ended by itself")),
     };
-    notify(&[NotifyState::Stopping]);
+    notify_systemd(&[NotifyState::Stopping]);
     watchdog.abort();
     tidying.abort();
     reloads.abort();
     answers.abort();
-    end(server).await;
-    within(CLOSING, adapter.close()).await;
+    abort_and_wait(server).await;
+    close_within(CLOSE_TIMEOUT, adapter.close()).await;
     if result.is_ok() {
         // What closing has to say.
-        within(CLOSING, pump).await;
+        close_within(CLOSE_TIMEOUT, pump).await;
     }
     // Last: the pump writes it.
-    file.remove(&name);
+    file.remove_hosts(&name);
     result
 }
 
 /// Tells the watchdog that the driver answers, and follows the wall clock. A driver that does not
 /// answer is not told of, so systemd restarts this process.
-async fn watch<N: Node>(node: Arc<N>, clock: Arc<WallClock>) {
+async fn run_watchdog<N: ControlBackend>(node: Arc<N>, clock: Arc<WallClock>) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
-    let mut ticks = tokio::time::interval(watchdog.unwrap_or(CLOCK));
+    let mut ticks = tokio::time::interval(watchdog.unwrap_or(HOUSEKEEPING_INTERVAL));
     loop {
         ticks.tick().await;
-        let Some(snapshot) = node.snapshot().await else { return };
-        clock.sync(snapshot.now);
+        let Some(snapshot) = node.take_snapshot().await else { return };
+        clock.follow_wall_clock(snapshot.now);
         if watchdog.is_some() {
-            notify(&[NotifyState::Watchdog]);
+            notify_systemd(&[NotifyState::Watchdog]);
         }
     }
 }
 
 /// Gives back what handshakes needed: soon after the start, and after those that follow.
-async fn tidy_heap() {
-    let mut ticks = tokio::time::interval_at(Instant::now() + SETTLED, CLOCK);
+async fn trim_heap_periodically() {
+    let mut ticks =
+        tokio::time::interval_at(Instant::now() + FIRST_HEAP_TRIM_DELAY, HOUSEKEEPING_INTERVAL);
     loop {
         ticks.tick().await;
-        heap::trim();
+        heap::trim_heap();
     }
 }
 
-fn notify(state: &[NotifyState<'_>]) {
+fn notify_systemd(state: &[NotifyState<'_>]) {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(state);
 }
 
 /// Stops a task and waits until it has dropped everything it held.
-async fn end(task: JoinHandle<()>) {
+async fn abort_and_wait(task: JoinHandle<()>) {
     task.abort();
     let _ = task.await;
 }
 
-async fn within(limit: Duration, work: impl Future) {
+async fn close_within(limit: Duration, work: impl Future) {
     if tokio::time::timeout(limit, work).await.is_err() {
         tracing::warn!("closing took longer than {} s", limit.as_secs());
     }

@@ -5,13 +5,13 @@
 //! Called by the `demo` subcommand; it runs in namespaces of its own ([`netft_lab`]).
 
 mod chart;
-mod play;
-mod show;
-mod story;
+mod demo_run;
+mod narrator;
+mod runner;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use netft_lab::{Entered, LabError, daemon::Programs, enter};
+use netft_lab::{EnterOutcome, LabError, daemon::ProgramPaths, enter_namespaces};
 
 /// The arguments of `netft demo`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -22,39 +22,42 @@ pub struct DemoArgs {
 }
 
 /// The exit code of a run in which a check failed.
-const FAILED: u8 = 1;
+const EXIT_FAILED: u8 = 1;
 /// The exit code where the system refuses what a run needs.
-const REFUSED: u8 = 3;
+const EXIT_REFUSED: u8 = 3;
 
 /// Runs the demo; with `json` it prints one object and nothing else.
 ///
 /// The exit code is 0 when every check holds, 1 when one fails, 3 when this system refuses
 /// namespaces or TUN devices.
-pub fn run(args: &DemoArgs, json: bool) -> ExitCode {
-    match enter() {
-        Ok(Entered::Outside(code)) => code,
-        Ok(Entered::Inside) => inside(args, json).unwrap_or_else(|error| report(&error)),
-        Err(error) => report(&error),
+pub fn run_demo(args: &DemoArgs, json: bool) -> ExitCode {
+    match enter_namespaces() {
+        Ok(EnterOutcome::Outside(code)) => code,
+        Ok(EnterOutcome::Inside) => {
+            run_inside(args, json).unwrap_or_else(|error| report_error(&error))
+        }
+        Err(error) => report_error(&error),
     }
 }
 
-fn report(error: &LabError) -> ExitCode {
+fn report_error(error: &LabError) -> ExitCode {
     eprintln!("netft demo: {error}");
-    ExitCode::from(if error.is_refusal() { REFUSED } else { FAILED })
+    ExitCode::from(if error.is_refusal() { EXIT_REFUSED } else { EXIT_FAILED })
 }
 
-fn inside(args: &DemoArgs, json: bool) -> Result<ExitCode, LabError> {
-    let narrator = show::Narrator::new(!json);
-    let story = play::play(&narrator, Programs::own())?;
+fn run_inside(args: &DemoArgs, json: bool) -> Result<ExitCode, LabError> {
+    let narrator = narrator::Narrator::new(!json);
+    let story = runner::run_and_record(&narrator, ProgramPaths::current_program())?;
     if json {
-        narrator.print(&show::summary(&story).to_string());
+        narrator.print_line(&narrator::summary_json(&story).to_string());
     }
     if let Some(file) = &args.svg {
-        let drawn = chart::draw(&story);
-        std::fs::write(file, drawn).map_err(LabError::io(format!("write {}", file.display())))?;
+        let drawn = chart::draw_svg(&story);
+        std::fs::write(file, drawn)
+            .map_err(LabError::io_error(format!("write {}", file.display())))?;
         if !json {
-            narrator.print(&format!("The run as a picture: {}", file.display()));
+            narrator.print_line(&format!("The run as a picture: {}", file.display()));
         }
     }
-    Ok(ExitCode::from(if story.passed() { 0 } else { FAILED }))
+    Ok(ExitCode::from(if story.all_passed() { 0 } else { EXIT_FAILED }))
 }

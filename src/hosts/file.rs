@@ -12,15 +12,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Block, Broken};
-use crate::control::schema::Host;
+use super::{BlockError, HostsBlock};
+use crate::control::schema::HostEntry;
 
 /// Where resolvers look.
-pub const HOSTS: &str = "/etc/hosts";
+pub const HOSTS_PATH: &str = "/etc/hosts";
 /// The mode of a file that did not exist.
-const MODE: u32 = 0o644;
+const NEW_FILE_MODE: u32 = 0o644;
 /// The largest file that is touched, bytes: every resolver reads it whole.
-const LIMIT: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Why a hosts file was not written. It is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -31,10 +31,10 @@ pub enum HostsError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        broken: Broken,
+        broken: BlockError,
     },
     /// The kernel refused.
-    #[error("cannot write {}: {source}{}", .path.display(), help(.source))]
+    #[error("cannot write {}: {source}{}", .path.display(), help_text(.source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum HostsError {
     },
 }
 
-fn help(error: &io::Error) -> &'static str {
+fn help_text(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => ": run as root",
         io::ErrorKind::ReadOnlyFilesystem => {
@@ -61,21 +61,21 @@ fn help(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// See [`HostsError`].
-pub fn sync(path: &Path, adapter: &str, hosts: &[Host]) -> Result<bool, HostsError> {
+pub fn update_block(path: &Path, adapter: &str, hosts: &[HostEntry]) -> Result<bool, HostsError> {
     let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let block = Block::of(adapter);
-    replace(path, &block, &block.render(hosts, machine.trim_end()))
+    let block = HostsBlock::for_adapter(adapter);
+    replace_block(path, &block, &block.render_block(hosts, machine.trim_end()))
 }
 
 /// Takes the block of `adapter` out of the file at `path`. Returns whether there was one.
 ///
 /// # Errors
 /// See [`HostsError`].
-pub fn remove(path: &Path, adapter: &str) -> Result<bool, HostsError> {
-    replace(path, &Block::of(adapter), "")
+pub fn remove_block(path: &Path, adapter: &str) -> Result<bool, HostsError> {
+    replace_block(path, &HostsBlock::for_adapter(adapter), "")
 }
 
-fn replace(path: &Path, block: &Block, text: &str) -> Result<bool, HostsError> {
+fn replace_block(path: &Path, block: &HostsBlock, text: &str) -> Result<bool, HostsError> {
     let failed = |source| HostsError::Io { path: path.to_owned(), source };
     // A link stays one: what it leads to is written.
     let target = match fs::canonicalize(path) {
@@ -83,19 +83,19 @@ fn replace(path: &Path, block: &Block, text: &str) -> Result<bool, HostsError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
         Err(error) => return Err(failed(error)),
     };
-    let former = read(&target).map_err(failed)?;
+    let former = read_file(&target).map_err(failed)?;
     let old = former.as_ref().map_or(&[][..], |(bytes, _)| bytes);
     let new = block
-        .put(old, text)
+        .replace_in(old, text)
         .map_err(|broken| HostsError::Broken { path: path.to_owned(), broken })?;
     if new == old {
         return Ok(false);
     }
-    write(&target, &new, former.map(|(_, meta)| meta)).map_err(failed)?;
+    write_atomically(&target, &new, former.map(|(_, meta)| meta)).map_err(failed)?;
     Ok(true)
 }
 
-fn read(path: &Path) -> io::Result<Option<(Vec<u8>, fs::Metadata)>> {
+fn read_file(path: &Path) -> io::Result<Option<(Vec<u8>, fs::Metadata)>> {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -104,19 +104,19 @@ fn read(path: &Path) -> io::Result<Option<(Vec<u8>, fs::Metadata)>> {
     if !meta.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
-    if meta.len() > LIMIT {
-        return Err(io::Error::other(format!("it has more than {} MiB", LIMIT >> 20)));
+    if meta.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("it has more than {} MiB", MAX_FILE_BYTES >> 20)));
     }
     Ok(Some((fs::read(path)?, meta)))
 }
 
-fn write(path: &Path, bytes: &[u8], former: Option<fs::Metadata>) -> io::Result<()> {
+fn write_atomically(path: &Path, bytes: &[u8], former: Option<fs::Metadata>) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".netft-{}", std::process::id()));
     let beside = path.with_file_name(name);
     // Left by a process of the same number that was killed here; nobody else has this name.
     let _ = fs::remove_file(&beside);
-    let written = fill(&beside, bytes, former).and_then(|()| fs::rename(&beside, path));
+    let written = write_temporary(&beside, bytes, former).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // What failed is the news.
         let _ = fs::remove_file(&beside);
@@ -126,7 +126,7 @@ fn write(path: &Path, bytes: &[u8], former: Option<fs::Metadata>) -> io::Result<
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn fill(path: &Path, bytes: &[u8], former: Option<fs::Metadata>) -> io::Result<()> {
+fn write_temporary(path: &Path, bytes: &[u8], former: Option<fs::Metadata>) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     let mode = match former {
@@ -137,7 +137,7 @@ fn fill(path: &Path, bytes: &[u8], former: Option<fs::Metadata>) -> io::Result<(
             }
             former.mode() & 0o7777
         }
-        None => MODE,
+        None => NEW_FILE_MODE,
     };
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()
@@ -148,8 +148,8 @@ fn fill(path: &Path, bytes: &[u8], former: Option<fs::Metadata>) -> io::Result<(
 mod tests {
     use super::*;
 
-    fn some() -> Vec<Host> {
-        vec![super::super::host("b", [169, 254, 1, 2].into(), "fe80::2".parse().unwrap())]
+    fn some() -> Vec<HostEntry> {
+        vec![super::super::host_entry("b", [169, 254, 1, 2].into(), "fe80::2".parse().unwrap())]
     }
 
     #[test]
@@ -159,17 +159,17 @@ mod tests {
         fs::write(&path, "127.0.0.1 localhost\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let before = fs::metadata(&path).unwrap();
-        assert!(sync(&path, "netft0", &some()).unwrap());
+        assert!(update_block(&path, "netft0", &some()).unwrap());
         let after = fs::metadata(&path).unwrap();
         assert_eq!(after.mode(), before.mode());
         assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
         assert_ne!(after.ino(), before.ino());
         assert!(fs::read_to_string(&path).unwrap().contains("169.254.1.2\tb.netft\n"));
-        assert!(!sync(&path, "netft0", &some()).unwrap(), "the same again");
+        assert!(!update_block(&path, "netft0", &some()).unwrap(), "the same again");
         assert_eq!(fs::metadata(&path).unwrap().ino(), after.ino());
-        assert!(remove(&path, "netft0").unwrap());
+        assert!(remove_block(&path, "netft0").unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "127.0.0.1 localhost\n");
-        assert!(!remove(&path, "netft0").unwrap());
+        assert!(!remove_block(&path, "netft0").unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -177,10 +177,10 @@ mod tests {
     fn a_link_stays_a_link_and_a_missing_file_is_made() {
         let dir = tempfile::tempdir().unwrap();
         let (path, link) = (dir.path().join("real"), dir.path().join("hosts"));
-        assert!(sync(&path, "netft0", &some()).unwrap());
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
+        assert!(update_block(&path, "netft0", &some()).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, NEW_FILE_MODE);
         std::os::unix::fs::symlink("real", &link).unwrap();
-        assert!(remove(&link, "netft0").unwrap());
+        assert!(remove_block(&link, "netft0").unwrap());
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&path).unwrap(), b"");
     }
@@ -190,10 +190,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hosts");
         fs::write(&path, "x\n# BEGIN netft netft0\n").unwrap();
-        let error = sync(&path, "netft0", &some()).unwrap_err().to_string();
+        let error = update_block(&path, "netft0", &some()).unwrap_err().to_string();
         assert!(error.contains("hosts: line 2: ") && error.contains("does not end"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"x\n# BEGIN netft netft0\n");
-        let error = sync(dir.path(), "netft0", &some()).unwrap_err().to_string();
+        let error = update_block(dir.path(), "netft0", &some()).unwrap_err().to_string();
         assert!(error.contains("no regular file"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
 //! Names for the peers' addresses: a marked block in `/etc/hosts`, so that what the adapter carries
 //! can be told apart by `ssh b.netft` and in logs (U18). Pure; [`mod@file`] does the writing.
 //!
-//! Every name ends in [`SUFFIX`], this node's own too, and none is the machine's host name: that
-//! one must keep leading to a real address (U1).
+//! Every name ends in [`HOST_NAME_SUFFIX`], this node's own too, and none is the machine's host
+//! name: that one must keep leading to a real address (U1).
 
 pub mod file;
 
@@ -11,26 +11,26 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use crate::control::schema::{Host, Peers, Status};
+use crate::control::schema::{DaemonStatus, HostEntry, PeerList};
 
 /// What the name of every node ends in.
-pub const SUFFIX: &str = ".netft";
+pub const HOST_NAME_SUFFIX: &str = ".netft";
 
 /// The nodes a daemon knows, its own first.
-pub fn hosts(status: &Status, peers: &Peers) -> Vec<Host> {
-    let own = host(&status.node.name, status.adapter.v4, status.adapter.v6);
-    let others = peers.peers.iter().map(|peer| host(&peer.name, peer.v4, peer.v6));
+pub fn host_entries(status: &DaemonStatus, peers: &PeerList) -> Vec<HostEntry> {
+    let own = host_entry(&status.node.name, status.adapter.v4, status.adapter.v6);
+    let others = peers.peers.iter().map(|peer| host_entry(&peer.name, peer.v4, peer.v6));
     std::iter::once(own).chain(others).collect()
 }
 
 /// A node's name and addresses.
-pub fn host(name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Host {
-    Host { name: format!("{name}{SUFFIX}"), v4, v6 }
+pub fn host_entry(name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> HostEntry {
+    HostEntry { name: format!("{name}{HOST_NAME_SUFFIX}"), v4, v6 }
 }
 
 /// Why a file is left as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum BlockError {
     /// A block that begins and does not end.
     #[error("line {0}: a netft block begins and does not end: add its END line, or delete it")]
     NoEnd(usize),
@@ -44,21 +44,21 @@ pub enum Broken {
 
 /// The block of one adapter.
 #[derive(Clone, Debug)]
-pub struct Block {
+pub struct HostsBlock {
     begin: String,
     end: String,
 }
 
-impl Block {
+impl HostsBlock {
     /// The block of the adapter called `adapter`.
-    pub fn of(adapter: &str) -> Self {
+    pub fn for_adapter(adapter: &str) -> Self {
         Self { begin: format!("# BEGIN netft {adapter}"), end: format!("# END netft {adapter}") }
     }
 
     /// The block for `hosts`, on a machine called `machine`.
-    pub fn render(&self, hosts: &[Host], machine: &str) -> String {
+    pub fn render_block(&self, hosts: &[HostEntry], machine: &str) -> String {
         let mut text = format!("{}\n# written by netft; edit outside of it\n", self.begin);
-        let allowed = |host: &&Host| !host.name.eq_ignore_ascii_case(machine);
+        let allowed = |host: &&HostEntry| !host.name.eq_ignore_ascii_case(machine);
         for host in hosts.iter().filter(allowed) {
             // IPv4 first: a link-local IPv6 address needs an interface that no hosts file can name.
             let _ = writeln!(text, "{}\t{}\n{}\t{}", host.v4, host.name, host.v6, host.name);
@@ -70,9 +70,9 @@ impl Block {
     ///
     /// # Errors
     /// The former block is damaged: what belongs to it cannot be told.
-    pub fn put(&self, file: &[u8], block: &str) -> Result<Vec<u8>, Broken> {
+    pub fn replace_in(&self, file: &[u8], block: &str) -> Result<Vec<u8>, BlockError> {
         let lines: Vec<&[u8]> = file.split_inclusive(|byte| *byte == b'\n').collect();
-        let Some((begin, end)) = self.find(&lines)? else {
+        let Some((begin, end)) = self.find_block(&lines)? else {
             let mut text = file.to_vec();
             if !block.is_empty() && !text.is_empty() && !text.ends_with(b"\n") {
                 text.push(b'\n');
@@ -85,24 +85,24 @@ impl Block {
     }
 
     /// The places of the first and last line of the block.
-    fn find(&self, lines: &[&[u8]]) -> Result<Option<(usize, usize)>, Broken> {
+    fn find_block(&self, lines: &[&[u8]]) -> Result<Option<(usize, usize)>, BlockError> {
         let mut open = None;
         let mut found = None;
         for (place, line) in lines.iter().enumerate() {
             let line = line.trim_ascii_end();
             if line == self.begin.as_bytes() {
                 match (open, found) {
-                    (Some(begin), _) => return Err(Broken::NoEnd(begin + 1)),
-                    (None, Some(_)) => return Err(Broken::Twice(place + 1)),
+                    (Some(begin), _) => return Err(BlockError::NoEnd(begin + 1)),
+                    (None, Some(_)) => return Err(BlockError::Twice(place + 1)),
                     (None, None) => open = Some(place),
                 }
             } else if line == self.end.as_bytes() {
-                let begin = open.take().ok_or(Broken::NoBegin(place + 1))?;
+                let begin = open.take().ok_or(BlockError::NoBegin(place + 1))?;
                 found = Some((begin, place));
             }
         }
         match open {
-            Some(begin) => Err(Broken::NoEnd(begin + 1)),
+            Some(begin) => Err(BlockError::NoEnd(begin + 1)),
             None => Ok(found),
         }
     }
@@ -116,13 +116,13 @@ mod tests {
     fn block(names: &[&str], machine: &str) -> String {
         let hosts: Vec<_> = names
             .iter()
-            .map(|name| host(name, Ipv4Addr::new(169, 254, 1, 2), "fe80::2".parse().unwrap()))
+            .map(|name| host_entry(name, Ipv4Addr::new(169, 254, 1, 2), "fe80::2".parse().unwrap()))
             .collect();
-        Block::of("netft0").render(&hosts, machine)
+        HostsBlock::for_adapter("netft0").render_block(&hosts, machine)
     }
 
-    fn put(file: &str, block: &str) -> Result<String, Broken> {
-        let put = Block::of("netft0").put(file.as_bytes(), block);
+    fn put(file: &str, block: &str) -> Result<String, BlockError> {
+        let put = HostsBlock::for_adapter("netft0").replace_in(file.as_bytes(), block);
         put.map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
@@ -156,23 +156,23 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_and_other_adapters_blocks_stay() {
-        let other = Block::of("netft1").render(&[], "");
+        let other = HostsBlock::for_adapter("netft1").render_block(&[], "");
         let file = [b"# caf\xe9\r\n", other.as_bytes()].concat();
         let ours = block(&["b"], "");
-        let both = Block::of("netft0").put(&file, &ours).unwrap();
+        let both = HostsBlock::for_adapter("netft0").replace_in(&file, &ours).unwrap();
         assert_eq!(both, [&file, ours.as_bytes()].concat());
-        assert_eq!(Block::of("netft0").put(&both, "").unwrap(), file);
+        assert_eq!(HostsBlock::for_adapter("netft0").replace_in(&both, "").unwrap(), file);
     }
 
     #[test]
     fn a_damaged_block_is_refused_with_its_line() {
         let (begin, end) = ("# BEGIN netft netft0\n", "# END netft netft0\n");
         let cases = [
-            (format!("x\n{begin}y\n"), Broken::NoEnd(2)),
-            (format!("{begin}{begin}{end}"), Broken::NoEnd(1)),
-            (format!("x\n{end}"), Broken::NoBegin(2)),
-            (format!("{begin}{end}{end}"), Broken::NoBegin(3)),
-            (format!("{begin}{end}{begin}{end}"), Broken::Twice(3)),
+            (format!("x\n{begin}y\n"), BlockError::NoEnd(2)),
+            (format!("{begin}{begin}{end}"), BlockError::NoEnd(1)),
+            (format!("x\n{end}"), BlockError::NoBegin(2)),
+            (format!("{begin}{end}{end}"), BlockError::NoBegin(3)),
+            (format!("{begin}{end}{begin}{end}"), BlockError::Twice(3)),
         ];
         for (file, broken) in cases {
             assert_eq!(put(&file, &block(&["b"], "")), Err(broken), "{file}");

@@ -1,18 +1,18 @@
 //! What `netft networks` shows. Pure.
 
 use super::{
-    table::{Align, Table},
+    table::{ColumnAlign, TextTable},
     text::escape,
 };
-use crate::control::schema::{NetworkInterface, Networks};
+use crate::control::schema::{NetworkInterface, NetworkList};
 
 /// `netft networks`: a line per network, and one for each of its other interfaces.
-pub fn networks(networks: &Networks) -> String {
-    use Align::{Left, Right};
+pub fn networks_table(networks: &NetworkList) -> String {
+    use ColumnAlign::{Left, Right};
     if networks.networks.is_empty() {
         return "no networks\n".to_owned();
     }
-    let mut table = Table::new(&[
+    let mut table = TextTable::new(&[
         ("network", Left),
         ("state", Left),
         ("role", Left),
@@ -23,7 +23,7 @@ pub fn networks(networks: &Networks) -> String {
         ("", Left),
     ]);
     for network in &networks.networks {
-        let first = network.interfaces.first().map_or_else(Vec::new, interface);
+        let first = network.interfaces.first().map_or_else(Vec::new, interface_cells);
         let mut row = vec![
             escape(&network.prefix),
             escape(&network.state),
@@ -32,17 +32,17 @@ pub fn networks(networks: &Networks) -> String {
         ];
         row.extend(first);
         row.resize(8, String::new());
-        table.row(row);
+        table.add_row(row);
         for more in network.interfaces.iter().skip(1) {
             let mut row = vec![String::new(); 4];
-            row.extend(interface(more));
-            table.row(row);
+            row.extend(interface_cells(more));
+            table.add_row(row);
         }
     }
     table.render()
 }
 
-fn interface(one: &NetworkInterface) -> Vec<String> {
+fn interface_cells(one: &NetworkInterface) -> Vec<String> {
     let name = one.interface.as_deref().map_or_else(|| format!("#{}", one.number), escape);
     vec![escape(&one.node), name, one.address.to_string(), escape(&one.state)]
 }

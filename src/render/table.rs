@@ -1,13 +1,13 @@
 //! Tables that fit a terminal. Pure.
 
 /// No line is wider, in characters.
-pub const WIDTH: usize = 120;
+pub const MAX_LINE_WIDTH: usize = 120;
 /// Spaces between columns.
-const GAP: usize = 2;
+const COLUMN_SPACING: usize = 2;
 
 /// How a column stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Align {
+pub enum ColumnAlign {
     /// Text.
     Left,
     /// Numbers.
@@ -16,43 +16,43 @@ pub enum Align {
 
 /// Rows under a header. Cells that do not fit go on in the next line, whole.
 #[derive(Clone, Debug)]
-pub struct Table {
-    columns: Vec<(&'static str, Align)>,
+pub struct TextTable {
+    columns: Vec<(&'static str, ColumnAlign)>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// An empty table with these columns.
-    pub fn new(columns: &[(&'static str, Align)]) -> Self {
+    pub fn new(columns: &[(&'static str, ColumnAlign)]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row: one cell per column.
-    pub fn row(&mut self, cells: Vec<String>) {
+    pub fn add_row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.columns.len());
         self.rows.push(cells);
     }
 
-    /// The lines, each at most [`WIDTH`] wide and ended by a line feed.
+    /// The lines, each at most [`MAX_LINE_WIDTH`] wide and ended by a line feed.
     pub fn render(&self) -> String {
-        let widths = self.widths();
+        let widths = self.column_widths();
         let header: Vec<_> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         let mut out = String::new();
         for row in std::iter::once(&header).chain(&self.rows) {
             let cells: Vec<_> =
-                row.iter().zip(&widths).map(|(cell, width)| wrap(cell, *width)).collect();
+                row.iter().zip(&widths).map(|(cell, width)| wrap_cell(cell, *width)).collect();
             let height = cells.iter().map(Vec::len).max().unwrap_or(0);
             for line in 0..height {
                 let mut text = String::new();
                 for ((cell, width), (_, align)) in cells.iter().zip(&widths).zip(&self.columns) {
                     let part = cell.get(line).map_or("", String::as_str);
                     let (before, after) = match align {
-                        Align::Left => (0, width - part.chars().count()),
-                        Align::Right => (width - part.chars().count(), 0),
+                        ColumnAlign::Left => (0, width - part.chars().count()),
+                        ColumnAlign::Right => (width - part.chars().count(), 0),
                     };
                     text.extend(std::iter::repeat_n(' ', before));
                     text += part;
-                    text.extend(std::iter::repeat_n(' ', after + GAP));
+                    text.extend(std::iter::repeat_n(' ', after + COLUMN_SPACING));
                 }
                 out += text.trim_end();
                 out.push('\n');
@@ -62,14 +62,14 @@ impl Table {
     }
 
     /// Natural widths, the widest columns narrowed until everything fits.
-    fn widths(&self) -> Vec<usize> {
+    fn column_widths(&self) -> Vec<usize> {
         let natural = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].chars().count());
             cells.chain([self.columns[column].0.chars().count()]).max().unwrap_or(0)
         };
         let mut widths: Vec<_> = (0..self.columns.len()).map(natural).collect();
-        let gaps = GAP * widths.len().saturating_sub(1);
-        while widths.iter().sum::<usize>() + gaps > WIDTH {
+        let gaps = COLUMN_SPACING * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > MAX_LINE_WIDTH {
             let widest = widths.iter_mut().max().expect("a table too wide has a column");
             *widest -= 1;
         }
@@ -79,7 +79,7 @@ impl Table {
 
 /// `cell` in pieces of at most `width` characters, broken behind a separator where one is near
 /// the end of a piece.
-fn wrap(cell: &str, width: usize) -> Vec<String> {
+fn wrap_cell(cell: &str, width: usize) -> Vec<String> {
     let mut rest: Vec<char> = cell.chars().collect();
     let mut pieces = Vec::new();
     while rest.len() > width.max(1) {
@@ -97,20 +97,21 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_trailing_space() {
-        let mut table = Table::new(&[("id", Align::Right), ("peer", Align::Left)]);
-        table.row(vec!["1".to_owned(), "b".to_owned()]);
-        table.row(vec!["100".to_owned(), "longer".to_owned()]);
+        let mut table = TextTable::new(&[("id", ColumnAlign::Right), ("peer", ColumnAlign::Left)]);
+        table.add_row(vec!["1".to_owned(), "b".to_owned()]);
+        table.add_row(vec!["100".to_owned(), "longer".to_owned()]);
         assert_eq!(table.render(), " id  peer\n  1  b\n100  longer\n");
     }
 
     #[test]
     fn wide_cells_go_on_in_the_next_line_and_lose_nothing() {
-        let columns = [("a", Align::Left), ("b", Align::Left), ("c", Align::Right)];
-        let mut table = Table::new(&columns);
+        let columns =
+            [("a", ColumnAlign::Left), ("b", ColumnAlign::Left), ("c", ColumnAlign::Right)];
+        let mut table = TextTable::new(&columns);
         let long = "word, ".repeat(40);
-        table.row(vec![long.clone(), "x".repeat(200), "1".to_owned()]);
+        table.add_row(vec![long.clone(), "x".repeat(200), "1".to_owned()]);
         let text = table.render();
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= MAX_LINE_WIDTH), "{text}");
         assert_eq!(text.matches("word,").count(), 40);
         assert_eq!(text.matches('x').count(), 200);
     }

@@ -7,7 +7,7 @@ use std::{fmt::Write, time::Duration};
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || turns(c) {
+        if c.is_control() || is_bidi_or_invisible(c) {
             let _ = write!(out, "{}", c.escape_unicode());
         } else {
             out.push(c);
@@ -17,27 +17,27 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Whether a character is invisible or turns the direction of writing.
-const fn turns(c: char) -> bool {
+const fn is_bidi_or_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 
 /// A yes or a no.
-pub const fn yes(value: bool) -> &'static str {
+pub const fn yes_or_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
 /// Microseconds as milliseconds.
-pub fn millis(us: u64) -> String {
+pub fn format_millis(us: u64) -> String {
     format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
 }
 
 /// A share as per cent.
-pub fn percent(share: f64) -> String {
+pub fn format_percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
 /// A length of time in its two largest units.
-pub fn span(length: Duration) -> String {
+pub fn format_duration(length: Duration) -> String {
     let seconds = length.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -49,13 +49,13 @@ pub fn span(length: Duration) -> String {
 }
 
 /// A number of bytes, with three digits and a unit of 1024.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+pub fn format_bytes(count: u64) -> String {
+    const BINARY_UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if count < 1024 {
         return format!("{count} B");
     }
     let power = (count.ilog2() / 10) as usize;
-    format!("{:.1} {}", count as f64 / (1u64 << (10 * power)) as f64, UNITS[power - 1])
+    format!("{:.1} {}", count as f64 / (1u64 << (10 * power)) as f64, BINARY_UNITS[power - 1])
 }
 
 #[cfg(test)]
@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn figures_read_well() {
-        assert_eq!(millis(12_345), "12.34 ms");
-        assert_eq!(percent(0.0125), "1.2 %");
-        assert_eq!(span(Duration::from_secs(59)), "59 s");
-        assert_eq!(span(Duration::from_secs(3_661)), "1 h 1 min");
-        assert_eq!(span(Duration::from_secs(90_000)), "1 d 1 h");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(bytes(u64::MAX), "16.0 EiB");
+        assert_eq!(format_millis(12_345), "12.34 ms");
+        assert_eq!(format_percent(0.0125), "1.2 %");
+        assert_eq!(format_duration(Duration::from_secs(59)), "59 s");
+        assert_eq!(format_duration(Duration::from_secs(3_661)), "1 h 1 min");
+        assert_eq!(format_duration(Duration::from_secs(90_000)), "1 d 1 h");
+        assert_eq!(format_bytes(1023), "1023 B");
+        assert_eq!(format_bytes(1536), "1.5 KiB");
+        assert_eq!(format_bytes(u64::MAX), "16.0 EiB");
     }
 }

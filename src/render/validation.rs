@@ -3,37 +3,41 @@
 use std::fmt::Write;
 
 use super::text::escape;
-use crate::control::schema::{Finding, Severity, Validation};
+use crate::control::schema::{Finding, Severity, ValidationResult};
 
 /// This node first, then the peers, in the order of the config.
-pub fn validation(validation: &Validation) -> String {
-    let Validation { findings, peers, .. } = validation;
+pub fn validation_text(validation: &ValidationResult) -> String {
+    let ValidationResult { findings, peers, .. } = validation;
     let mut text = String::new();
     // Writing to a String cannot fail.
     if !peers.is_empty() {
-        let _ = writeln!(text, "on this node: {}", count(findings, 0));
+        let _ = writeln!(text, "on this node: {}", findings_count_text(findings, 0));
     }
-    findings.iter().for_each(|finding| one(&mut text, finding));
+    findings.iter().for_each(|finding| write_finding(&mut text, finding));
     for peer in peers {
         let name = escape(&peer.peer);
         let _ = match &peer.error {
-            None => writeln!(text, "\non {name}: {}", count(&peer.findings, peer.left_off)),
+            None => writeln!(
+                text,
+                "\non {name}: {}",
+                findings_count_text(&peer.findings, peer.left_off)
+            ),
             Some(error) => writeln!(text, "\non {name}: not asked, {}", escape(error)),
         };
-        peer.findings.iter().for_each(|finding| one(&mut text, finding));
+        peer.findings.iter().for_each(|finding| write_finding(&mut text, finding));
     }
     let all: Vec<_> = findings.iter().chain(peers.iter().flat_map(|peer| &peer.findings)).collect();
     let nodes = 1 + peers.iter().filter(|peer| peer.error.is_none()).count();
     if !peers.is_empty() {
         let _ = write!(text, "\n{nodes} of {} nodes checked: ", 1 + peers.len());
     }
-    let number = |severity, word: &str| match all
+    let number = |severity, noun: &str| match all
         .iter()
         .filter(|finding| finding.severity == severity)
         .count()
     {
-        1 => format!("1 {word}"),
-        n => format!("{n} {word}s"),
+        1 => format!("1 {noun}"),
+        n => format!("{n} {noun}s"),
     };
     let (errors, warnings) =
         (number(Severity::Error, "error"), number(Severity::Warning, "warning"));
@@ -42,7 +46,7 @@ pub fn validation(validation: &Validation) -> String {
 }
 
 /// What follows a node's name.
-fn count(findings: &[Finding], left_off: usize) -> String {
+fn findings_count_text(findings: &[Finding], left_off: usize) -> String {
     match (findings.len(), left_off) {
         (0, 0) => "nothing found".to_owned(),
         (n, 0) => format!("{n} found"),
@@ -50,7 +54,7 @@ fn count(findings: &[Finding], left_off: usize) -> String {
     }
 }
 
-fn one(text: &mut String, finding: &Finding) {
+fn write_finding(text: &mut String, finding: &Finding) {
     let severity = match finding.severity {
         Severity::Note => "note",
         Severity::Warning => "warning",

@@ -5,24 +5,27 @@ use std::{fmt::Write, time::Duration};
 use netft::route::Attributes;
 
 use super::{
-    table::{Align, Table},
-    text::{bytes, escape, millis, percent, span, yes},
+    table::{ColumnAlign, TextTable},
+    text::{escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no},
 };
 use crate::control::{
     cause::StallSummary,
-    schema::{Class, DrainAnswer, Peer, Peers, Reload, Route, Routes, Status},
+    schema::{
+        DaemonStatus, DrainResponse, Peer, PeerList, ReloadResult, Route, RouteList,
+        TrafficClassSpec,
+    },
 };
 
 /// `netft status`.
-pub fn status(status: &Status) -> String {
-    let Status { node, adapter, peers, routes, counters, .. } = status;
+pub fn status_text(status: &DaemonStatus) -> String {
+    let DaemonStatus { node, adapter, peers, routes, counters, .. } = status;
     let mut out = String::new();
     let up = if adapter.up { "up" } else { "down" };
     let rows = [
         ("node", escape(&node.name)),
         ("key", escape(&node.key)),
         ("version", escape(&status.version)),
-        ("uptime", span(Duration::from_millis(node.uptime_ms))),
+        ("uptime", format_duration(Duration::from_millis(node.uptime_ms))),
         (
             "adapter",
             format!(
@@ -44,12 +47,12 @@ pub fn status(status: &Status) -> String {
         ),
         ("routes", format!("{}, {} up", routes.total, routes.up)),
         ("failovers", status.failovers.to_string()),
-        ("stalls", stalls(&status.stalls)),
+        ("stalls", stalls_text(&status.stalls)),
         (
             "sent",
             format!(
                 "{} in {} adapter reads, {} frames",
-                bytes(counters.tx_bytes),
+                format_bytes(counters.tx_bytes),
                 counters.adapter_reads,
                 counters.tx_frames
             ),
@@ -58,7 +61,7 @@ pub fn status(status: &Status) -> String {
             "received",
             format!(
                 "{} in {} adapter writes, {} frames",
-                bytes(counters.rx_bytes),
+                format_bytes(counters.rx_bytes),
                 counters.adapter_writes,
                 counters.rx_frames
             ),
@@ -87,22 +90,22 @@ pub fn status(status: &Status) -> String {
 }
 
 /// How long data stood still at failovers, in one line.
-fn stalls(stalls: &StallSummary) -> String {
+fn stalls_text(stalls: &StallSummary) -> String {
     let (Some(p50), Some(p99)) = (stalls.p50_us, stalls.p99_us) else {
         return "none".to_owned();
     };
-    let [p50, p99, max] = [p50, p99, stalls.max_us].map(millis);
+    let [p50, p99, max] = [p50, p99, stalls.max_us].map(format_millis);
     format!("{}, half at most {p50}, 99 % at most {p99}, longest {max}", stalls.count)
 }
 
 /// `netft routes`. The route that carries data is marked `*`.
-pub fn routes(routes: &Routes) -> String {
-    use Align::{Left, Right};
+pub fn routes_table(routes: &RouteList) -> String {
+    use ColumnAlign::{Left, Right};
     if routes.routes.is_empty() {
         return "no routes\n".to_owned();
     }
     // Only where there is more than NetFT's one carrier.
-    let carriers = routes.routes.iter().any(|route| route.carrier != "udp");
+    let has_other_transports = routes.routes.iter().any(|route| route.transport != "udp");
     let mut columns = vec![
         ("", Left),
         ("id", Right),
@@ -119,10 +122,10 @@ pub fn routes(routes: &Routes) -> String {
         ("rtt", Right),
         ("loss", Right),
     ];
-    if carriers {
-        columns.push(("carrier", Left));
+    if has_other_transports {
+        columns.push(("transport", Left));
     }
-    let mut table = Table::new(&columns);
+    let mut table = TextTable::new(&columns);
     for route in &routes.routes {
         let mut row = vec![
             if route.active { "*" } else { "" }.to_owned(),
@@ -133,26 +136,26 @@ pub fn routes(routes: &Routes) -> String {
                 None => route.real_remote.to_string(),
                 Some(via) => format!("via {}", escape(via)),
             },
-            state(route),
-            yes(route.tx).to_owned(),
-            yes(route.rx).to_owned(),
+            state_text(route),
+            yes_or_no(route.tx).to_owned(),
+            yes_or_no(route.rx).to_owned(),
             format!("{} ms", route.delay_ms),
             route.threshold.to_string(),
             route.priority.to_string(),
             Attributes(route.attributes).to_string(),
-            rtt(route),
-            percent(route.loss.max(route.loss_out)),
+            rtt_text(route),
+            format_percent(route.loss.max(route.loss_out)),
         ];
-        if carriers {
-            row.push(escape(&route.carrier));
+        if has_other_transports {
+            row.push(escape(&route.transport));
         }
-        table.row(row);
+        table.add_row(row);
     }
     table.render()
 }
 
 /// `netft route show`: one field a line.
-pub fn route(route: &Route) -> String {
+pub fn route_text(route: &Route) -> String {
     let detection = u64::from(route.delay_ms) * u64::from(route.threshold);
     let rows = [
         ("id", route.id.to_string()),
@@ -165,54 +168,61 @@ pub fn route(route: &Route) -> String {
         ("threshold", format!("{} (detection time {detection} ms)", route.threshold)),
         ("priority", route.priority.to_string()),
         ("attributes", format!("{} ({})", route.attributes, Attributes(route.attributes))),
-        ("carrier", escape(&route.carrier)),
+        ("transport", escape(&route.transport)),
         ("state", escape(&route.state)),
-        ("drain", drain(route)),
-        ("suspect", yes(route.suspect).to_owned()),
-        ("hold", hold(route)),
-        ("tx", yes(route.tx).to_owned()),
-        ("rx", yes(route.rx).to_owned()),
-        ("active", yes(route.active).to_owned()),
+        ("drain", drain_text(route)),
+        ("suspect", yes_or_no(route.suspect).to_owned()),
+        ("hold", hold_text(route)),
+        ("tx", yes_or_no(route.tx).to_owned()),
+        ("rx", yes_or_no(route.rx).to_owned()),
+        ("active", yes_or_no(route.active).to_owned()),
         ("via", route.via.as_deref().map_or_else(|| "-".to_owned(), escape)),
         ("path_mtu", route.path_mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string())),
-        ("rtt", rtt(route)),
-        ("jitter", route.jitter_us.map_or_else(|| "-".to_owned(), millis)),
-        ("loss", format!("{} in, {} out", percent(route.loss), percent(route.loss_out))),
+        ("rtt", rtt_text(route)),
+        ("jitter", route.jitter_us.map_or_else(|| "-".to_owned(), format_millis)),
+        (
+            "loss",
+            format!("{} in, {} out", format_percent(route.loss), format_percent(route.loss_out)),
+        ),
         ("heartbeats_sent", route.heartbeats_sent.to_string()),
         ("heartbeats_missed", route.heartbeats_missed.to_string()),
         ("last_change", escape(&route.last_change)),
         ("reason", escape(&route.reason)),
-        ("sent", format!("{} in {} data frames", bytes(route.tx_bytes), route.tx_frames)),
+        ("sent", format!("{} in {} data frames", format_bytes(route.tx_bytes), route.tx_frames)),
     ];
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
 }
 
 /// The state in a word; of a route that is up, what keeps data away or doubts it.
-fn state(route: &Route) -> String {
+fn state_text(route: &Route) -> String {
     match &route.drain {
         _ if route.state != "up" => escape(&route.state),
         _ if route.suspect => "suspect".to_owned(),
         Some(drain) => escape(drain),
         None if route.brown_out => "brown-out".to_owned(),
-        None if route.hold_ms > 0 => format!("held {}", held(route)),
+        None if route.hold_ms > 0 => format!("held {}", remaining_hold_text(route)),
         None => escape(&route.state),
     }
 }
 
-fn held(route: &Route) -> String {
+fn remaining_hold_text(route: &Route) -> String {
     // A hold of less than a second is not over.
-    span(Duration::from_secs(route.hold_ms.div_ceil(1000)))
+    format_duration(Duration::from_secs(route.hold_ms.div_ceil(1000)))
 }
 
-fn hold(route: &Route) -> String {
+fn hold_text(route: &Route) -> String {
     let flaps = match route.flaps {
         1 => "1 flap".to_owned(),
         flaps => format!("{flaps} flaps"),
     };
-    if route.hold_ms > 0 { format!("{} ({flaps})", held(route)) } else { format!("- ({flaps})") }
+    if route.hold_ms > 0 {
+        format!("{} ({flaps})", remaining_hold_text(route))
+    } else {
+        format!("- ({flaps})")
+    }
 }
 
-fn drain(route: &Route) -> String {
+fn drain_text(route: &Route) -> String {
     match (&route.drain, &route.drain_by) {
         (Some(stage), Some(by)) => format!("{}, by {}", escape(stage), escape(by)),
         _ => "-".to_owned(),
@@ -220,7 +230,7 @@ fn drain(route: &Route) -> String {
 }
 
 /// `netft drain` and its kin: one line per route.
-pub fn drained(answer: &DrainAnswer) -> String {
+pub fn drain_response_text(answer: &DrainResponse) -> String {
     let line = |route: &Route| {
         let stage = route.drain.as_deref().unwrap_or("in use");
         format!("route {} to {}: {}\n", route.id, escape(&route.peer), escape(stage))
@@ -228,17 +238,17 @@ pub fn drained(answer: &DrainAnswer) -> String {
     answer.routes.iter().map(line).collect()
 }
 
-fn rtt(route: &Route) -> String {
-    route.rtt_us.map_or_else(|| "-".to_owned(), millis)
+fn rtt_text(route: &Route) -> String {
+    route.rtt_us.map_or_else(|| "-".to_owned(), format_millis)
 }
 
 /// `netft peers`. `+2` behind a policy: two classes have their own, see `netft peer show`.
-pub fn peers(peers: &Peers) -> String {
-    use Align::{Left, Right};
+pub fn peers_table(peers: &PeerList) -> String {
+    use ColumnAlign::{Left, Right};
     if peers.peers.is_empty() {
         return "no peers\n".to_owned();
     }
-    let mut table = Table::new(&[
+    let mut table = TextTable::new(&[
         ("name", Left),
         ("v4", Left),
         ("v6", Left),
@@ -253,16 +263,16 @@ pub fn peers(peers: &Peers) -> String {
     for peer in &peers.peers {
         let more = peer.classes.len();
         let policy = escape(&peer.policy);
-        table.row(vec![
+        table.add_row(vec![
             escape(&peer.name),
             peer.v4.to_string(),
             peer.v6.to_string(),
-            addresses(peer),
-            yes(peer.session).to_owned(),
-            yes(peer.reachable).to_owned(),
-            active(peer),
+            addresses_text(peer),
+            yes_or_no(peer.session).to_owned(),
+            yes_or_no(peer.reachable).to_owned(),
+            active_route_text(peer),
             peer.failovers.to_string(),
-            adapter(peer).to_owned(),
+            adapter_state_text(peer).to_owned(),
             if more == 0 { policy } else { format!("{policy} +{more}") },
         ]);
     }
@@ -270,7 +280,7 @@ pub fn peers(peers: &Peers) -> String {
 }
 
 /// `netft reload`.
-pub fn reload(reload: &Reload) -> String {
+pub fn reload_text(reload: &ReloadResult) -> String {
     if reload.changes.is_empty() {
         return "nothing changes\n".to_owned();
     }
@@ -278,18 +288,18 @@ pub fn reload(reload: &Reload) -> String {
 }
 
 /// `netft peer show`: one field a line, then one class a line.
-pub fn peer(peer: &Peer) -> String {
+pub fn peer_text(peer: &Peer) -> String {
     let rows = [
         ("name", escape(&peer.name)),
         ("key", escape(&peer.key)),
         ("v4", peer.v4.to_string()),
         ("v6", peer.v6.to_string()),
-        ("addresses", addresses(peer)),
-        ("session", yes(peer.session).to_owned()),
-        ("reachable", yes(peer.reachable).to_owned()),
-        ("active", active(peer)),
+        ("addresses", addresses_text(peer)),
+        ("session", yes_or_no(peer.session).to_owned()),
+        ("reachable", yes_or_no(peer.reachable).to_owned()),
+        ("active", active_route_text(peer)),
         ("failovers", peer.failovers.to_string()),
-        ("adapter", adapter(peer).to_owned()),
+        ("adapter", adapter_state_text(peer).to_owned()),
         ("policy", escape(&peer.policy)),
     ];
     let classes = peer.classes.iter().map(|class| ("class", class_text(class)));
@@ -298,8 +308,8 @@ pub fn peer(peer: &Peer) -> String {
 }
 
 /// A class as `netft peer set --class` takes it.
-fn class_text(class: &Class) -> String {
-    let Class { policy, dscp, protocol, port, min_size, max_size } = class;
+fn class_text(class: &TrafficClassSpec) -> String {
+    let TrafficClassSpec { policy, dscp, protocol, port, min_size, max_size } = class;
     let given = [
         Some(("policy", escape(policy))),
         dscp.map(|dscp| ("dscp", dscp.to_string())),
@@ -312,7 +322,7 @@ fn class_text(class: &Class) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-fn adapter(peer: &Peer) -> &'static str {
+fn adapter_state_text(peer: &Peer) -> &'static str {
     match peer.adapter_up {
         Some(true) => "up",
         Some(false) => "down",
@@ -320,10 +330,10 @@ fn adapter(peer: &Peer) -> &'static str {
     }
 }
 
-fn active(peer: &Peer) -> String {
+fn active_route_text(peer: &Peer) -> String {
     peer.active.map_or_else(|| "-".to_owned(), |route| route.to_string())
 }
 
-fn addresses(peer: &Peer) -> String {
+fn addresses_text(peer: &Peer) -> String {
     peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

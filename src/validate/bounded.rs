@@ -10,50 +10,50 @@ use std::{
 };
 
 /// How long a program may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most it may say, bytes.
-const SAYS: u64 = 16 << 20;
+const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 
 /// Runs a program to its end, and takes in what it says.
 ///
 /// # Errors
 /// It does not start, takes longer than 2 s, or says more than 16 MiB; then it is killed.
-pub(super) fn output(command: &mut Command) -> io::Result<Output> {
-    within(command, PATIENCE)
+pub(super) fn run_command(command: &mut Command) -> io::Result<Output> {
+    run_within(command, COMMAND_TIMEOUT)
 }
 
-fn within(command: &mut Command, patience: Duration) -> io::Result<Output> {
+fn run_within(command: &mut Command, timeout: Duration) -> io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
-    let (said, heard) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let pipes = (child.stdout.take(), child.stderr.take());
     // Ends with the program, whose pipes it reads.
     thread::spawn(move || {
-        let read = || Ok((whole(pipes.0)?, whole(pipes.1)?));
+        let read = || Ok((read_bounded(pipes.0)?, read_bounded(pipes.1)?));
         let result: io::Result<_> = read();
         // Whoever waited may have given up.
-        let _ = said.send(result);
+        let _ = sender.send(result);
     });
-    match heard.recv_timeout(patience) {
-        Ok(Ok((stdout, stderr))) if stdout.len() as u64 <= SAYS => {
+    match receiver.recv_timeout(timeout) {
+        Ok(Ok((stdout, stderr))) if stdout.len() as u64 <= MAX_OUTPUT_BYTES => {
             let status = child.wait()?;
             Ok(Output { status, stdout, stderr })
         }
-        Ok(Ok(_)) => give_up(&mut child, "it says more than 16 MiB"),
-        Ok(Err(error)) => give_up(&mut child, &error.to_string()),
-        Err(_) => give_up(&mut child, "it takes longer than 2 s"),
+        Ok(Ok(_)) => kill_child(&mut child, "it says more than 16 MiB"),
+        Ok(Err(error)) => kill_child(&mut child, &error.to_string()),
+        Err(_) => kill_child(&mut child, "it takes longer than 2 s"),
     }
 }
 
-fn whole(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
+fn read_bounded(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        pipe.take(SAYS + 1).read_to_end(&mut bytes)?;
+        pipe.take(MAX_OUTPUT_BYTES + 1).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }
 
-fn give_up(child: &mut Child, why: &str) -> io::Result<Output> {
+fn kill_child(child: &mut Child, why: &str) -> io::Result<Output> {
     child.kill()?;
     child.wait()?;
     Err(io::Error::other(why))
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, patience: Duration) -> io::Result<Output> {
-        within(Command::new("sh").args(["-c", script]), patience)
+        run_within(Command::new("sh").args(["-c", script]), patience)
     }
 
     #[test]

@@ -7,41 +7,41 @@ use std::{
 
 use netft::{
     PeerId,
-    topology::{Plan, Planned, Why},
-    wire::header::OVERHEAD,
+    topology::{PlannedRoute, RoutePlan, UnroutedReason},
+    wire::header::FRAME_OVERHEAD,
 };
 
 use super::{
-    Facts, firewall,
-    firewall::{Datagram, Place, Verdict},
+    NodeFacts, firewall,
+    firewall::{BlockingChain, FilterDatagram, FilterOutcome},
     links, nodes,
 };
-use crate::control::schema::{Finding, Route, Severity, What};
+use crate::control::schema::{EventDetail, Finding, Route, Severity};
 
 /// A check.
-pub type Check = fn(&Facts, &Plan) -> Vec<Finding>;
+pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
 
 /// Every check.
-pub const ALL: [Check; 16] = [
-    networks,
-    shared_fate,
-    duplicates,
-    mtu,
-    firewall,
-    reverse_path,
-    clock,
-    buffers,
-    clones,
-    port,
-    forwarding,
-    daemon,
-    answers,
-    nodes::unasked,
-    nodes::skew,
-    nodes::paths,
+pub const ALL_CHECKS: [CheckFn; 16] = [
+    check_networks,
+    check_shared_fate,
+    check_duplicates,
+    check_mtu,
+    check_firewall,
+    check_reverse_path,
+    check_clock_sync,
+    check_socket_buffers,
+    check_cloned_keys,
+    check_port_in_use,
+    check_forwarding,
+    check_daemon,
+    check_unanswered_routes,
+    nodes::check_unasked_peers,
+    nodes::check_clock_skew,
+    nodes::check_path_mtu,
 ];
 
-pub(super) fn finding(
+pub(super) fn new_finding(
     severity: Severity,
     id: &str,
     place: impl Into<String>,
@@ -52,23 +52,25 @@ pub(super) fn finding(
     Finding { id: id.to_owned(), severity, place, what, remedy }
 }
 
-fn name(facts: &Facts, peer: PeerId) -> &str {
+fn peer_name(facts: &NodeFacts, peer: PeerId) -> &str {
     facts.config.peers.iter().find(|known| known.id == peer).map_or("?", |known| &known.name)
 }
 
-fn place(facts: &Facts, route: &Planned) -> String {
-    let peer = name(facts, route.spec.peer);
+fn route_place(facts: &NodeFacts, route: &PlannedRoute) -> String {
+    let peer = peer_name(facts, route.spec.peer);
     format!("{peer}: {} → {} ({})", route.spec.real_local, route.spec.real_remote, route.ifname)
 }
 
 /// One network to a peer is no redundancy (NetFT validation warns of it); none is no connection.
-fn networks(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+fn check_networks(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for skipped in plan.skipped.iter().filter(|skipped| skipped.why != Why::Own) {
-        let at = format!("{}: {}", name(facts, skipped.peer), skipped.remote);
-        let what = format!("no route leads there: {}", skipped.why);
+    for skipped in
+        plan.unrouted.iter().filter(|skipped| skipped.reason != UnroutedReason::OwnAddress)
+    {
+        let at = format!("{}: {}", peer_name(facts, skipped.peer), skipped.remote);
+        let what = format!("no route leads there: {}", skipped.reason);
         let remedy = "correct the address in the config, or the networks of this node";
-        findings.push(finding(Severity::Warning, "unreachable-address", at, what, remedy));
+        findings.push(new_finding(Severity::Warning, "unreachable-address", at, what, remedy));
     }
     for peer in &facts.config.peers {
         let routes = plan.routes.iter().filter(|route| route.spec.peer == peer.id);
@@ -78,7 +80,7 @@ fn networks(facts: &Facts, plan: &Plan) -> Vec<Finding> {
         match used.len() {
             // The peer tells of its addresses once netftd runs.
             0 | 1 if facts.daemon.is_none() && peer.addresses.len() + peer.names.len() < 2 => {
-                findings.push(finding(
+                findings.push(new_finding(
                     Severity::Note,
                     "one-network",
                     &peer.name,
@@ -87,14 +89,14 @@ fn networks(facts: &Facts, plan: &Plan) -> Vec<Finding> {
                     "start netftd and run this again",
                 ));
             }
-            0 => findings.push(finding(
+            0 => findings.push(new_finding(
                 Severity::Error,
                 "no-network",
                 &peer.name,
                 "no network joins this node with the peer",
                 remedy,
             )),
-            1 => findings.push(finding(
+            1 => findings.push(new_finding(
                 Severity::Warning,
                 "one-network",
                 &peer.name,
@@ -108,8 +110,8 @@ fn networks(facts: &Facts, plan: &Plan) -> Vec<Finding> {
 }
 
 /// Routes to one peer that rest on one interface, bridge, bond or VLAN parent fail together.
-fn shared_fate(facts: &Facts, plan: &Plan) -> Vec<Finding> {
-    let mut told = BTreeSet::new();
+fn check_shared_fate(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
+    let mut reported = BTreeSet::new();
     let mut findings = Vec::new();
     for (number, one) in plan.routes.iter().enumerate() {
         for other in &plan.routes[number + 1..] {
@@ -118,15 +120,15 @@ fn shared_fate(facts: &Facts, plan: &Plan) -> Vec<Finding> {
             if one.spec.peer != other.spec.peer || !apart {
                 continue;
             }
-            let Some(shared) = links::shared(&facts.links, one.ifindex, other.ifindex) else {
+            let Some(shared) = links::shared_link(&facts.links, one.ifindex, other.ifindex) else {
                 continue;
             };
             let pair = (one.ifname.as_str(), other.ifname.as_str());
-            if !told.insert((pair.0.min(pair.1), pair.0.max(pair.1))) {
+            if !reported.insert((pair.0.min(pair.1), pair.0.max(pair.1))) {
                 continue;
             }
             let shared = &shared.interface.name;
-            findings.push(finding(
+            findings.push(new_finding(
                 Severity::Warning,
                 "shared-fate",
                 format!("{}, {}", pair.0, pair.1),
@@ -139,14 +141,16 @@ fn shared_fate(facts: &Facts, plan: &Plan) -> Vec<Finding> {
 }
 
 /// Addresses and keys that exist twice.
-fn duplicates(facts: &Facts, plan: &Plan) -> Vec<Finding> {
-    const ID: &str = "duplicate-address";
+fn check_duplicates(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
+    const FINDING_ID: &str = "duplicate-address";
     let mut findings = Vec::new();
-    for skipped in plan.skipped.iter().filter(|skipped| skipped.why == Why::Own) {
-        findings.push(finding(
+    for skipped in
+        plan.unrouted.iter().filter(|skipped| skipped.reason == UnroutedReason::OwnAddress)
+    {
+        findings.push(new_finding(
             Severity::Error,
-            ID,
-            name(facts, skipped.peer),
+            FINDING_ID,
+            peer_name(facts, skipped.peer),
             format!("the peer's address {} is this node's own", skipped.remote.ip()),
             "give one of the nodes another address, and the config the peer's",
         ));
@@ -161,17 +165,17 @@ fn duplicates(facts: &Facts, plan: &Plan) -> Vec<Finding> {
         let config = &facts.config;
         let foreign = owners.iter().any(|owner| *owner != config.adapter);
         if config.addrs.contains(addr) && foreign {
-            findings.push(finding(
+            findings.push(new_finding(
                 Severity::Error,
-                ID,
+                FINDING_ID,
                 owners.join(", "),
                 format!("{addr} is the adapter's virtual address, and another interface has it"),
                 format!("remove {addr} from that interface, or choose another `address`"),
             ));
         } else if owners.len() > 1 && !is_link_local(addr) {
-            findings.push(finding(
+            findings.push(new_finding(
                 Severity::Warning,
-                ID,
+                FINDING_ID,
                 owners.join(", "),
                 format!("{addr} is on more than one interface"),
                 "leave it on one of them",
@@ -181,7 +185,7 @@ fn duplicates(facts: &Facts, plan: &Plan) -> Vec<Finding> {
     let mut keys = BTreeMap::from([(facts.config.public_key, "this node")]);
     for peer in &facts.config.peers {
         if let Some(other) = keys.insert(peer.key, &peer.name) {
-            findings.push(finding(
+            findings.push(new_finding(
                 Severity::Error,
                 "duplicate-identity",
                 &peer.name,
@@ -198,19 +202,19 @@ fn is_link_local(addr: IpAddr) -> bool {
 }
 
 /// A route whose interface carries less than the adapter's MTU makes every packet smaller.
-fn mtu(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+fn check_mtu(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     let mut findings = Vec::new();
     for route in &plan.routes {
-        let Some(link) = facts.link(route.ifindex) else { continue };
+        let Some(link) = facts.link_by_index(route.ifindex) else { continue };
         let headers = if route.spec.real_remote.is_ipv4() { 28 } else { 48 };
-        let whole = headers + OVERHEAD as u32;
+        let whole = headers + FRAME_OVERHEAD as u32;
         let (has, needs) = (link.interface.mtu, u32::from(facts.config.mtu) + whole);
         if has < needs {
             let adapter = has.saturating_sub(whole);
-            findings.push(finding(
+            findings.push(new_finding(
                 Severity::Warning,
                 "mtu",
-                place(facts, route),
+                route_place(facts, route),
                 format!("the interface carries {has} bytes, the adapter's packets need {needs}"),
                 format!(
                     "`ip link set {} mtu {needs}`, if the network carries it; else packets to \
@@ -224,55 +228,55 @@ fn mtu(facts: &Facts, plan: &Plan) -> Vec<Finding> {
 }
 
 /// Rules of this node that keep netft's datagrams out, or in.
-fn firewall(facts: &Facts, plan: &Plan) -> Vec<Finding> {
-    const ID: &str = "firewall";
-    let rules = match &facts.rules {
+fn check_firewall(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
+    const FINDING_ID: &str = "firewall";
+    let rules = match &facts.ruleset {
         Ok(rules) => rules,
         Err(why) => {
             let what = format!("cannot tell whether UDP port {} is open: {why}", facts.config.port);
             let remedy = "run as root, with nft installed";
-            return vec![finding(Severity::Note, ID, "this node", what, remedy)];
+            return vec![new_finding(Severity::Note, FINDING_ID, "this node", what, remedy)];
         }
     };
     let mut findings: Vec<Finding> = Vec::new();
     for route in &plan.routes {
         let (local, remote) = (route.spec.real_local, route.spec.real_remote);
         for (hook, source, destination) in [("input", remote, local), ("output", local, remote)] {
-            let datagram = |established| Datagram {
+            let datagram = |established| FilterDatagram {
                 hook,
                 interface: &route.ifname,
                 source,
                 destination,
                 established,
             };
-            let fresh = firewall::verdict(rules, datagram(false));
-            let answer = firewall::verdict(rules, datagram(true));
+            let fresh = firewall::filter_outcome(rules, datagram(false));
+            let answer = firewall::filter_outcome(rules, datagram(true));
             let (severity, what, at) = match (fresh, answer) {
-                (Verdict::Passes, _) => continue,
-                (Verdict::Blocked(at), Verdict::Blocked(_)) => {
+                (FilterOutcome::Passes, _) => continue,
+                (FilterOutcome::Blocked(at), FilterOutcome::Blocked(_)) => {
                     (Severity::Error, "are blocked here", at)
                 }
                 // Both ends send from and to the port, so each one's heartbeats answer the
                 // other's: it works until connection tracking forgets.
-                (Verdict::Blocked(at), _) => (
+                (FilterOutcome::Blocked(at), _) => (
                     Severity::Warning,
                     "pass only as answers to this node's, not when the peer begins",
                     at,
                 ),
-                (Verdict::Unsure(at), _) => {
+                (FilterOutcome::Unsure(at), _) => {
                     (Severity::Note, "pass only if a rule accepts them that this cannot read", at)
                 }
             };
             let port = destination.port();
-            let found = finding(
+            let found = new_finding(
                 severity,
-                ID,
-                place(facts, route),
+                FINDING_ID,
+                route_place(facts, route),
                 format!(
                     "datagrams to UDP port {port} {what}: {} (nftables table {} {})",
                     at.why, at.family, at.table
                 ),
-                remedy(hook, &at, port),
+                firewall_remedy(hook, &at, port),
             );
             findings.push(found);
         }
@@ -281,8 +285,8 @@ fn firewall(facts: &Facts, plan: &Plan) -> Vec<Finding> {
 }
 
 /// The rule that is missing.
-fn remedy(hook: &str, at: &Place, port: u16) -> String {
-    let Place { family, table, chain, zone, .. } = at;
+fn firewall_remedy(hook: &str, at: &BlockingChain, port: u16) -> String {
+    let BlockingChain { family, table, chain, zone, .. } = at;
     let nft = format!("nft insert rule {family} {table} {chain} udp dport {port} accept");
     if hook == "output" {
         return format!("`{nft}`");
@@ -299,15 +303,15 @@ fn remedy(hook: &str, at: &Place, port: u16) -> String {
 
 /// A strict reverse path filter drops what comes in where the kernel would not answer: asymmetric
 /// ways, which routers and two interfaces on one subnet make.
-fn reverse_path(facts: &Facts, plan: &Plan) -> Vec<Finding> {
-    let mut told = BTreeSet::new();
+fn check_reverse_path(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
+    let mut reported = BTreeSet::new();
     let mut findings = Vec::new();
     for route in plan.routes.iter().filter(|route| route.spec.real_local.is_ipv4()) {
-        if !facts.strict.contains(&route.ifname) || !told.insert(&route.ifname) {
+        if !facts.strict_rp_filter.contains(&route.ifname) || !reported.insert(&route.ifname) {
             continue;
         }
         let remote = route.spec.real_remote.ip();
-        let on_subnet = |link: &&super::Link| {
+        let on_subnet = |link: &&super::StackedLink| {
             link.interface.addrs.iter().any(|own| own.prefix.contains(&remote))
         };
         let holders = facts.links.iter().filter(on_subnet).count();
@@ -316,7 +320,7 @@ fn reverse_path(facts: &Facts, plan: &Plan) -> Vec<Finding> {
             0 => (Severity::Warning, "the peer is behind a router, whose way back may differ"),
             _ => (Severity::Warning, "more than one interface is on this subnet"),
         };
-        findings.push(finding(
+        findings.push(new_finding(
             severity,
             "rp-filter",
             &route.ifname,
@@ -330,19 +334,19 @@ fn reverse_path(facts: &Facts, plan: &Plan) -> Vec<Finding> {
     findings
 }
 
-fn clock(facts: &Facts, _: &Plan) -> Vec<Finding> {
-    if facts.clock != Some(false) {
+fn check_clock_sync(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    if facts.is_clock_synchronised != Some(false) {
         return Vec::new();
     }
     let what = "nothing keeps the clock right: logs of several nodes cannot be compared";
     let remedy = "`timedatectl set-ntp true`, or install chrony";
-    vec![finding(Severity::Warning, "clock", "this node", what, remedy)]
+    vec![new_finding(Severity::Warning, "clock", "this node", what, remedy)]
 }
 
-fn buffers(facts: &Facts, _: &Plan) -> Vec<Finding> {
+fn check_socket_buffers(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some((given, wanted)) = facts.receive_buffer.filter(|(given, wanted)| given < wanted) {
-        findings.push(finding(
+        findings.push(new_finding(
             Severity::Warning,
             "buffers",
             "this node",
@@ -354,20 +358,20 @@ fn buffers(facts: &Facts, _: &Plan) -> Vec<Finding> {
 }
 
 /// What the daemon saw of a second machine with a key.
-fn clones(facts: &Facts, _: &Plan) -> Vec<Finding> {
+fn check_cloned_keys(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
     let peers: BTreeSet<_> = daemon
         .events
         .iter()
         .filter_map(|event| match event {
-            What::DuplicateNode { peer } => Some(peer),
+            EventDetail::DuplicateNode { peer } => Some(peer),
             _ => None,
         })
         .collect();
     peers
         .into_iter()
         .map(|peer| {
-            finding(
+            new_finding(
                 Severity::Error,
                 "cloned-identity",
                 peer,
@@ -380,7 +384,7 @@ fn clones(facts: &Facts, _: &Plan) -> Vec<Finding> {
 }
 
 /// Somebody else has the port.
-fn port(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+fn check_port_in_use(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     if facts.daemon.is_some() {
         return Vec::new();
     }
@@ -392,9 +396,9 @@ fn port(facts: &Facts, plan: &Plan) -> Vec<Finding> {
     };
     locals
         .into_iter()
-        .filter(|local| facts.bound.iter().any(|bound| clashes(bound, local)))
+        .filter(|local| facts.bound_sockets.iter().any(|bound| clashes(bound, local)))
         .map(|local| {
-            finding(
+            new_finding(
                 Severity::Error,
                 "port",
                 local.to_string(),
@@ -410,43 +414,46 @@ fn port(facts: &Facts, plan: &Plan) -> Vec<Finding> {
 
 /// Link-local packets must not be forwarded (RFC 3927 section 7); the kernel forwards those of
 /// IPv4 where it forwards at all.
-fn forwarding(facts: &Facts, _: &Plan) -> Vec<Finding> {
+fn check_forwarding(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     if !facts.forwarding || !facts.config.addrs.v4.is_link_local() {
         return Vec::new();
     }
     let adapter = &facts.config.adapter;
     let what = "this node forwards link-local packets of other machines into the adapter";
     let remedy = format!("`sysctl -w net.ipv4.conf.{adapter}.forwarding=0`");
-    vec![finding(Severity::Warning, "forwarding", adapter, what, remedy)]
+    vec![new_finding(Severity::Warning, "forwarding", adapter, what, remedy)]
 }
 
 /// Without a daemon only what the machine itself says is checked.
-fn daemon(facts: &Facts, _: &Plan) -> Vec<Finding> {
+fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else {
         let what = "netftd does not run: sessions, routes and the peers' answers were not checked";
         let remedy = "start netftd and run this again";
-        return vec![finding(Severity::Note, "no-daemon", "this node", what, remedy)];
+        return vec![new_finding(Severity::Note, "no-daemon", "this node", what, remedy)];
     };
     let mut findings = Vec::new();
-    if !daemon.pending.is_empty() {
-        findings.push(finding(
+    if !daemon.pending_changes.is_empty() {
+        findings.push(new_finding(
             Severity::Warning,
             "not-applied",
             "this node",
-            format!("the config file says something else than what runs: {}", daemon.pending[0]),
+            format!(
+                "the config file says something else than what runs: {}",
+                daemon.pending_changes[0]
+            ),
             "`netft reload --dry-run` shows all of it, `netft reload` applies it",
         ));
     }
-    if daemon.overflow > 0 {
-        let what = format!("{} datagrams were lost in full socket buffers", daemon.overflow);
+    if daemon.socket_overflow > 0 {
+        let what = format!("{} datagrams were lost in full socket buffers", daemon.socket_overflow);
         let remedy = "look for what keeps the CPUs of this node busy";
-        findings.push(finding(Severity::Warning, "buffers", "this node", what, remedy));
+        findings.push(new_finding(Severity::Warning, "buffers", "this node", what, remedy));
     }
     findings
 }
 
 /// Routes that do not work although nothing here is known to block them, told apart by direction.
-fn answers(facts: &Facts, _: &Plan) -> Vec<Finding> {
+fn check_unanswered_routes(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
     let works = |route: &Route| route.tx && route.rx;
     let broken = daemon.routes.iter().filter(|route| !works(route) && route.state != "admin-down");
@@ -476,7 +483,7 @@ fn answers(facts: &Facts, _: &Plan) -> Vec<Finding> {
                     ),
                 ),
             };
-            finding(severity, id, format!("{peer}: {real_local} → {real_remote}"), what, remedy)
+            new_finding(severity, id, format!("{peer}: {real_local} → {real_remote}"), what, remedy)
         })
         .collect()
 }

@@ -15,89 +15,90 @@ use netft::{
         sys::{clock, udp},
     },
     topology,
-    topology::{Resolved, Sources},
+    topology::{ResolvedAddresses, SourceAddresses},
 };
 use rtnetlink::packet_route::link::LinkAttribute;
 use serde_json::Value;
 
-use super::{Link, bounded};
-use crate::control::schema::{PeerAnswer, Route, What};
+use super::{StackedLink, bounded};
+use crate::control::schema::{EventDetail, PeerValidation, Route};
 
 /// What is known of a node.
 #[derive(Debug)]
-pub struct Facts {
+pub struct NodeFacts {
     /// What it was told.
     pub config: Config,
     /// Its interfaces.
-    pub links: Vec<Link>,
+    pub links: Vec<StackedLink>,
     /// The kernel's choice of source for addresses on no subnet of its own.
-    pub sources: Sources,
+    pub sources: SourceAddresses,
     /// The packet filter, as `nft -j list ruleset` tells it; or why that is not known.
-    pub rules: Result<Value, String>,
+    pub ruleset: Result<Value, String>,
     /// The interfaces with a strict reverse path filter.
-    pub strict: BTreeSet<String>,
+    pub strict_rp_filter: BTreeSet<String>,
     /// The adapter forwards IPv4.
     pub forwarding: bool,
     /// Something keeps the clock right; `None` when the kernel does not say.
-    pub clock: Option<bool>,
+    pub is_clock_synchronised: Option<bool>,
     /// The receive buffer a socket gets, and the one it wants, bytes.
     pub receive_buffer: Option<(u64, u64)>,
     /// The UDP sockets of this node on its port.
-    pub bound: Vec<SocketAddr>,
+    pub bound_sockets: Vec<SocketAddr>,
     /// What its daemon says; `None` when none runs.
-    pub daemon: Option<Daemon>,
+    pub daemon: Option<DaemonFacts>,
 }
 
 /// What a daemon says.
 #[derive(Clone, Debug, Default)]
-pub struct Daemon {
+pub struct DaemonFacts {
     /// Its routes.
     pub routes: Vec<Route>,
     /// What happened lately.
-    pub events: Vec<What>,
+    pub events: Vec<EventDetail>,
     /// What a reload would change.
-    pub pending: Vec<String>,
+    pub pending_changes: Vec<String>,
     /// Datagrams lost in full socket buffers.
-    pub overflow: u64,
+    pub socket_overflow: u64,
     /// What the peers said of themselves; empty when they were not asked.
-    pub peers: Vec<PeerAnswer>,
+    pub peers: Vec<PeerValidation>,
 }
 
-impl Facts {
+impl NodeFacts {
     /// Looks around. What cannot be seen is left out, and so not complained of.
     ///
     /// # Errors
     /// The kernel does not list its interfaces.
-    pub fn gather(config: Config, daemon: Option<Daemon>) -> Result<Self, String> {
+    pub fn gather_facts(config: Config, daemon: Option<DaemonFacts>) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| error.to_string())?;
-        let (links, sources) = runtime.block_on(look(&config))?;
+        let (links, sources) = runtime.block_on(read_links(&config))?;
         let names = links.iter().map(|link| &link.interface.name);
         let strict = names.filter(|name| is_strict(name)).cloned().collect();
         let (adapter, port) = (config.adapter.clone(), config.port);
-        let forwarding = setting(&adapter, "forwarding").or_else(|| setting("all", "forwarding"));
+        let forwarding =
+            ipv4_setting(&adapter, "forwarding").or_else(|| ipv4_setting("all", "forwarding"));
         Ok(Self {
             config,
             links,
             sources,
-            rules: rules(),
-            strict,
+            ruleset: read_ruleset(),
+            strict_rp_filter: strict,
             forwarding: forwarding.is_some_and(|value| value != 0),
-            clock: clock::synchronised(),
+            is_clock_synchronised: clock::is_synchronised(),
             receive_buffer: receive_buffer(),
-            bound: bound(port),
+            bound_sockets: bound_sockets(port),
             daemon,
         })
     }
 }
 
-async fn look(config: &Config) -> Result<(Vec<Link>, Sources), String> {
+async fn read_links(config: &Config) -> Result<(Vec<StackedLink>, SourceAddresses), String> {
     let netlink = Netlink::open().map_err(|error| error.to_string())?;
-    let interfaces = netlink.interfaces().await.map_err(|error| error.to_string())?;
-    let mut sources = Sources::new();
-    for remote in topology::unpaired(config, &interfaces, &Resolved::new()) {
+    let interfaces = netlink.list_interfaces().await.map_err(|error| error.to_string())?;
+    let mut sources = SourceAddresses::new();
+    for remote in topology::off_subnet_remotes(config, &interfaces, &ResolvedAddresses::new()) {
         if let Ok(Some(source)) = netlink.source_for(remote).await {
             sources.insert(remote, source);
         }
@@ -123,24 +124,24 @@ async fn look(config: &Config) -> Result<(Vec<Link>, Sources), String> {
             interface.kind.as_deref(),
             Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec")
         );
-        Link { interface, parent: below.filter(|_| rides), master }
+        StackedLink { interface, parent: below.filter(|_| rides), master }
     });
     Ok((links.collect(), sources))
 }
 
-fn setting(interface: &str, key: &str) -> Option<u32> {
+fn ipv4_setting(interface: &str, key: &str) -> Option<u32> {
     let path = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The kernel takes the larger of both settings (ip-sysctl).
 fn is_strict(interface: &str) -> bool {
-    setting(interface, "rp_filter").max(setting("all", "rp_filter")) == Some(1)
+    ipv4_setting(interface, "rp_filter").max(ipv4_setting("all", "rp_filter")) == Some(1)
 }
 
-fn rules() -> Result<Value, String> {
+fn read_ruleset() -> Result<Value, String> {
     let mut nft = Command::new("nft");
-    let output = bounded::output(nft.args(["-j", "list", "ruleset"]));
+    let output = bounded::run_command(nft.args(["-j", "list", "ruleset"]));
     let output = output.map_err(|error| format!("nft does not run ({error})"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
@@ -151,27 +152,27 @@ fn rules() -> Result<Value, String> {
 
 /// As a socket of netft gets it. The kernel counts its own bookkeeping as half.
 fn receive_buffer() -> Option<(u64, u64)> {
-    let socket = udp::open((Ipv4Addr::LOCALHOST, 0).into(), 0, false).ok()?;
+    let socket = udp::open_socket((Ipv4Addr::LOCALHOST, 0).into(), 0, false).ok()?;
     let given = socket2::SockRef::from(&socket).recv_buffer_size().ok()?;
     let wanted = u64::try_from(udp::RECEIVE_BUFFER).ok()?;
     Some((u64::try_from(given / 2).ok()?, wanted))
 }
 
-fn bound(port: u16) -> Vec<SocketAddr> {
+fn bound_sockets(port: u16) -> Vec<SocketAddr> {
     let tables = ["/proc/net/udp", "/proc/net/udp6"].map(fs::read_to_string);
     let rows = tables.iter().flatten().flat_map(|table| table.lines().skip(1));
-    rows.filter_map(local).filter(|address| address.port() == port).collect()
+    rows.filter_map(parse_local_addr).filter(|address| address.port() == port).collect()
 }
 
 /// The local address of a row of `/proc/net/udp`: words of the address in the machine's order.
-fn local(row: &str) -> Option<SocketAddr> {
+fn parse_local_addr(row: &str) -> Option<SocketAddr> {
     let (addr, port) = row.split_whitespace().nth(1)?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let mut words = [0u8; 16];
     let count = addr.len() / 8;
-    for (place, word) in words.chunks_exact_mut(4).take(count).enumerate() {
+    for (place, chunk) in words.chunks_exact_mut(4).take(count).enumerate() {
         let text = addr.get(8 * place..8 * place + 8)?;
-        word.copy_from_slice(&u32::from_str_radix(text, 16).ok()?.to_ne_bytes());
+        chunk.copy_from_slice(&u32::from_str_radix(text, 16).ok()?.to_ne_bytes());
     }
     let ip: IpAddr = match count {
         1 => Ipv4Addr::new(words[0], words[1], words[2], words[3]).into(),
@@ -190,11 +191,11 @@ mod tests {
     #[cfg(target_endian = "little")]
     fn rows_of_the_kernels_tables_are_read() {
         let row = "  42: 0100007F:0D0F 00000000:0000 07 00000000:00000000 00:00000000";
-        assert_eq!(local(row), Some("127.0.0.1:3343".parse().unwrap()));
+        assert_eq!(parse_local_addr(row), Some("127.0.0.1:3343".parse().unwrap()));
         let row = "  42: 000080FE000000000000000001000000:0D0F 00:0 07";
-        assert_eq!(local(row), Some("[fe80::1]:3343".parse().unwrap()));
+        assert_eq!(parse_local_addr(row), Some("[fe80::1]:3343".parse().unwrap()));
         for row in ["", "sl local_address", "1: 0100007F 2", "1: 0100:0D0F 2", "1: zz00007F:1 2"] {
-            assert_eq!(local(row), None, "{row}");
+            assert_eq!(parse_local_addr(row), None, "{row}");
         }
     }
 }

@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 /// How deep jumps go (the kernel: 16).
-const DEPTH: usize = 16;
+const MAX_JUMP_DEPTH: usize = 16;
 
 /// A datagram at one hook.
 #[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
+pub struct FilterDatagram<'a> {
     /// `input` or `output`.
     pub hook: &'a str,
     /// The interface it comes in or goes out on.
@@ -28,18 +28,18 @@ pub struct Datagram<'a> {
 
 /// What the packet filter does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FilterOutcome {
     /// It passes.
     Passes,
     /// It passes only if a rule accepts it that this cannot read.
-    Unsure(Place),
+    Unsure(BlockingChain),
     /// It does not pass.
-    Blocked(Place),
+    Blocked(BlockingChain),
 }
 
 /// The chain that blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct BlockingChain {
     /// `ip`, `ip6` or `inet`.
     pub family: String,
     /// The table.
@@ -53,18 +53,18 @@ pub struct Place {
 }
 
 /// What one rule, or chain, says.
-enum Step {
+enum RuleOutcome {
     Accept,
     Drop(String, Option<String>),
     Return,
 }
 
 /// Whether something matches; `None` when this cannot read it.
-type Match = Option<bool>;
+type MatchResult = Option<bool>;
 
 /// Walks a datagram through the rules.
-pub fn verdict(ruleset: &Value, datagram: Datagram<'_>) -> Verdict {
-    let walk = Walk { all: items(ruleset), datagram };
+pub fn filter_outcome(ruleset: &Value, datagram: FilterDatagram<'_>) -> FilterOutcome {
+    let walk = RulesetWalk { all: ruleset_items(ruleset), datagram };
     let family = if datagram.source.is_ipv4() { "ip" } else { "ip6" };
     let mut unsure = None;
     for chain in walk.all.iter().filter_map(|item| item.get("chain")) {
@@ -75,15 +75,15 @@ pub fn verdict(ruleset: &Value, datagram: Datagram<'_>) -> Verdict {
         }
         let mut maybe = false;
         let at = (text("family"), text("table"));
-        let (why, zone) = match walk.chain(at, text("name"), 0, &mut maybe) {
-            Some(Step::Accept) => continue,
-            Some(Step::Drop(why, zone)) => (why, zone),
-            Some(Step::Return) | None if text("policy") == "drop" => {
+        let (why, zone) = match walk.walk_chain(at, text("name"), 0, &mut maybe) {
+            Some(RuleOutcome::Accept) => continue,
+            Some(RuleOutcome::Drop(why, zone)) => (why, zone),
+            Some(RuleOutcome::Return) | None if text("policy") == "drop" => {
                 (format!("policy drop of chain {}", text("name")), None)
             }
-            Some(Step::Return) | None => continue,
+            Some(RuleOutcome::Return) | None => continue,
         };
-        let place = Place {
+        let place = BlockingChain {
             family: at.0.to_owned(),
             table: at.1.to_owned(),
             chain: text("name").to_owned(),
@@ -91,27 +91,33 @@ pub fn verdict(ruleset: &Value, datagram: Datagram<'_>) -> Verdict {
             zone,
         };
         if !maybe {
-            return Verdict::Blocked(place);
+            return FilterOutcome::Blocked(place);
         }
         unsure.get_or_insert(place);
     }
-    unsure.map_or(Verdict::Passes, Verdict::Unsure)
+    unsure.map_or(FilterOutcome::Passes, FilterOutcome::Unsure)
 }
 
-fn items(ruleset: &Value) -> &[Value] {
+fn ruleset_items(ruleset: &Value) -> &[Value] {
     ruleset.get("nftables").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-struct Walk<'a> {
+struct RulesetWalk<'a> {
     all: &'a [Value],
-    datagram: Datagram<'a>,
+    datagram: FilterDatagram<'a>,
 }
 
-impl Walk<'_> {
+impl RulesetWalk<'_> {
     /// What a chain says; `None` when it ends without a word. `maybe` becomes true when a rule
     /// that this cannot read might have accepted.
-    fn chain(&self, at: (&str, &str), name: &str, depth: usize, maybe: &mut bool) -> Option<Step> {
-        if depth > DEPTH {
+    fn walk_chain(
+        &self,
+        at: (&str, &str),
+        name: &str,
+        depth: usize,
+        maybe: &mut bool,
+    ) -> Option<RuleOutcome> {
+        if depth > MAX_JUMP_DEPTH {
             return None;
         }
         let of = |rule: &&Value| {
@@ -119,34 +125,34 @@ impl Walk<'_> {
             is("family", at.0) && is("table", at.1) && is("chain", name)
         };
         for rule in self.all.iter().filter_map(|item| item.get("rule")).filter(of) {
-            match self.rule(at, name, rule, depth, maybe) {
+            match self.walk_rule(at, name, rule, depth, maybe) {
                 None => {}
-                Some(Step::Return) => return None,
+                Some(RuleOutcome::Return) => return None,
                 Some(step) => return Some(step),
             }
         }
         None
     }
 
-    fn rule(
+    fn walk_rule(
         &self,
         at: (&str, &str),
         chain: &str,
         rule: &Value,
         depth: usize,
         maybe: &mut bool,
-    ) -> Option<Step> {
+    ) -> Option<RuleOutcome> {
         let mut sure = true;
         for part in rule.get("expr").and_then(Value::as_array)? {
             let (kind, value) = part.as_object()?.iter().next()?;
             match kind.as_str() {
-                "match" => match self.matches(at, value) {
+                "match" => match self.match_expression(at, value) {
                     Some(true) => {}
                     Some(false) => return None,
                     None => sure = false,
                 },
                 "counter" | "log" | "comment" | "mangle" | "ct count" => {}
-                "accept" if sure => return Some(Step::Accept),
+                "accept" if sure => return Some(RuleOutcome::Accept),
                 "accept" => *maybe = true,
                 "drop" | "reject" if sure => {
                     let zone = chain.strip_prefix("filter_IN_").map(|rest| {
@@ -157,18 +163,18 @@ impl Walk<'_> {
                     });
                     let handle = rule.get("handle").and_then(Value::as_u64).unwrap_or_default();
                     let why = format!("{kind} in chain {chain} (rule handle {handle})");
-                    return Some(Step::Drop(why, zone));
+                    return Some(RuleOutcome::Drop(why, zone));
                 }
-                "return" if sure => return Some(Step::Return),
+                "return" if sure => return Some(RuleOutcome::Return),
                 "jump" | "goto" => {
                     let target = value.get("target").and_then(Value::as_str)?;
                     let mut inside = false;
-                    let step = self.chain(at, target, depth + 1, &mut inside);
+                    let step = self.walk_chain(at, target, depth + 1, &mut inside);
                     *maybe |= inside;
                     match step {
-                        Some(Step::Accept) if !sure => *maybe = true,
+                        Some(RuleOutcome::Accept) if !sure => *maybe = true,
                         Some(step) if sure => return Some(step),
-                        None if sure && kind == "goto" => return Some(Step::Return),
+                        None if sure && kind == "goto" => return Some(RuleOutcome::Return),
                         _ => {}
                     }
                 }
@@ -181,9 +187,9 @@ impl Walk<'_> {
         None
     }
 
-    fn matches(&self, at: (&str, &str), value: &Value) -> Match {
+    fn match_expression(&self, at: (&str, &str), value: &Value) -> MatchResult {
         let (left, right) = (value.get("left")?, value.get("right")?);
-        let equal = self.equal(at, left, right)?;
+        let equal = self.match_operands(at, left, right)?;
         match value.get("op").and_then(Value::as_str)? {
             "==" | "in" => Some(equal),
             "!=" => Some(!equal),
@@ -191,26 +197,26 @@ impl Walk<'_> {
         }
     }
 
-    fn equal(&self, at: (&str, &str), left: &Value, right: &Value) -> Match {
-        let Datagram { hook, interface, source, destination, established } = self.datagram;
+    fn match_operands(&self, at: (&str, &str), left: &Value, right: &Value) -> MatchResult {
+        let FilterDatagram { hook, interface, source, destination, established } = self.datagram;
         let four = source.is_ipv4();
         let text = |key: &str, of: &str| left.get(key)?.get(of)?.as_str();
         if let Some(key) = text("meta", "key") {
             return match key {
-                "l4proto" => self.holds(at, right, &|v| Some(is_udp(v))),
+                "l4proto" => self.set_contains(at, right, &|v| Some(is_udp(v))),
                 "nfproto" => {
                     let own = if four { "ipv4" } else { "ipv6" };
-                    self.holds(at, right, &|v| Some(v.as_str()? == own))
+                    self.set_contains(at, right, &|v| Some(v.as_str()? == own))
                 }
                 "protocol" => {
                     let own = if four { "ip" } else { "ip6" };
-                    self.holds(at, right, &|v| Some(v.as_str()? == own))
+                    self.set_contains(at, right, &|v| Some(v.as_str()? == own))
                 }
                 "iif" | "iifname" if hook == "input" => {
-                    self.holds(at, right, &|v| Some(is_named(interface, v.as_str()?)))
+                    self.set_contains(at, right, &|v| Some(is_named(interface, v.as_str()?)))
                 }
                 "oif" | "oifname" if hook == "output" => {
-                    self.holds(at, right, &|v| Some(is_named(interface, v.as_str()?)))
+                    self.set_contains(at, right, &|v| Some(is_named(interface, v.as_str()?)))
                 }
                 _ => None,
             };
@@ -218,14 +224,14 @@ impl Walk<'_> {
         if let Some(key) = text("ct", "key") {
             let own = if established { "established" } else { "new" };
             return match key {
-                "state" => self.holds(at, right, &|v| Some(v.as_str()? == own)),
+                "state" => self.set_contains(at, right, &|v| Some(v.as_str()? == own)),
                 "status" => Some(false),
                 _ => None,
             };
         }
         let (protocol, field) = (text("payload", "protocol")?, text("payload", "field")?);
-        let port = |own: u16| self.holds(at, right, &move |v| is_port(own, v));
-        let address = |own: IpAddr| self.holds(at, right, &move |v| is_address(own, v));
+        let port = |own: u16| self.set_contains(at, right, &move |v| is_port(own, v));
+        let address = |own: IpAddr| self.set_contains(at, right, &move |v| is_address(own, v));
         match (protocol, field) {
             ("udp" | "th", "dport") => port(destination.port()),
             ("udp" | "th", "sport") => port(source.port()),
@@ -236,15 +242,22 @@ impl Walk<'_> {
             ("ip6", _) if four => Some(false),
             ("ip" | "ip6", "saddr") => address(source.ip()),
             ("ip" | "ip6", "daddr") => address(destination.ip()),
-            ("ip", "protocol") | ("ip6", "nexthdr") => self.holds(at, right, &|v| Some(is_udp(v))),
+            ("ip", "protocol") | ("ip6", "nexthdr") => {
+                self.set_contains(at, right, &|v| Some(is_udp(v)))
+            }
             _ => None,
         }
     }
 
     /// Whether `right`, a value, a list, a set or the name of a set, holds what `is` looks for.
-    fn holds(&self, at: (&str, &str), right: &Value, is: &dyn Fn(&Value) -> Match) -> Match {
+    fn set_contains(
+        &self,
+        at: (&str, &str),
+        right: &Value,
+        is: &dyn Fn(&Value) -> MatchResult,
+    ) -> MatchResult {
         let any = |list: &[Value]| {
-            let all: Vec<_> = list.iter().map(|one| self.holds(at, one, is)).collect();
+            let all: Vec<_> = list.iter().map(|one| self.set_contains(at, one, is)).collect();
             match all.contains(&Some(true)) {
                 true => Some(true),
                 false if all.contains(&None) => None,
@@ -263,7 +276,7 @@ impl Walk<'_> {
             return any(list);
         }
         if let Some(value) = right.get("elem").and_then(|elem| elem.get("val")) {
-            return self.holds(at, value, is);
+            return self.set_contains(at, value, is);
         }
         is(right)
     }
@@ -277,15 +290,15 @@ fn is_named(own: &str, pattern: &str) -> bool {
     pattern.strip_suffix('*').map_or(own == pattern, |start| own.starts_with(start))
 }
 
-fn is_port(own: u16, value: &Value) -> Match {
-    if let Some([low, high]) = range(value) {
+fn is_port(own: u16, value: &Value) -> MatchResult {
+    if let Some([low, high]) = range_bounds(value) {
         return Some((low.as_u64()?..=high.as_u64()?).contains(&own.into()));
     }
     Some(value.as_u64()? == u64::from(own))
 }
 
-fn is_address(own: IpAddr, value: &Value) -> Match {
-    if let Some([low, high]) = range(value) {
+fn is_address(own: IpAddr, value: &Value) -> MatchResult {
+    if let Some([low, high]) = range_bounds(value) {
         let (low, high): (IpAddr, IpAddr) =
             (low.as_str()?.parse().ok()?, high.as_str()?.parse().ok()?);
         return Some(low <= own && own <= high);
@@ -298,6 +311,6 @@ fn is_address(own: IpAddr, value: &Value) -> Match {
     Some(value.as_str()?.parse::<IpAddr>().ok()? == own)
 }
 
-fn range(value: &Value) -> Option<&[Value; 2]> {
+fn range_bounds(value: &Value) -> Option<&[Value; 2]> {
     value.get("range")?.as_array()?.as_slice().try_into().ok()
 }

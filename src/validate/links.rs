@@ -3,11 +3,11 @@
 use netft::topology::Interface;
 
 /// Interfaces are stacked a few deep; deeper is a loop.
-const DEPTH: usize = 8;
+const MAX_STACK_DEPTH: usize = 8;
 
 /// An interface, and how it is stacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct StackedLink {
     /// As routes see it.
     pub interface: Interface,
     /// The interface it rides on, as a VLAN does on its parent.
@@ -18,10 +18,10 @@ pub struct Link {
 
 /// Everything the interface of number `index` rests on, itself first: parents, and the members of
 /// bridges and bonds.
-pub fn base(links: &[Link], index: u32) -> Vec<u32> {
+pub fn underlying_links(links: &[StackedLink], index: u32) -> Vec<u32> {
     let mut base = vec![index];
     let mut layer = vec![index];
-    for _ in 0..DEPTH {
+    for _ in 0..MAX_STACK_DEPTH {
         let below = |of: &u32| {
             let parent = links.iter().find(|link| link.interface.index == *of);
             let members = links.iter().filter(|link| link.master == Some(*of));
@@ -39,9 +39,9 @@ pub fn base(links: &[Link], index: u32) -> Vec<u32> {
 }
 
 /// The first thing both interfaces rest on.
-pub fn shared(links: &[Link], one: u32, other: u32) -> Option<&Link> {
-    let others = base(links, other);
-    let common = base(links, one).into_iter().find(|index| others.contains(index))?;
+pub fn shared_link(links: &[StackedLink], one: u32, other: u32) -> Option<&StackedLink> {
+    let others = underlying_links(links, other);
+    let common = underlying_links(links, one).into_iter().find(|index| others.contains(index))?;
     links.iter().find(|link| link.interface.index == common)
 }
 
@@ -50,7 +50,7 @@ pub fn shared(links: &[Link], one: u32, other: u32) -> Option<&Link> {
 mod tests {
     use super::*;
 
-    fn link(index: u32, name: &str, parent: Option<u32>, master: Option<u32>) -> Link {
+    fn link(index: u32, name: &str, parent: Option<u32>, master: Option<u32>) -> StackedLink {
         let interface = Interface {
             index,
             name: name.to_owned(),
@@ -59,11 +59,11 @@ mod tests {
             carrier: true,
             loopback: false,
             mtu: 1500,
-            gateway: false,
+            has_default_route: false,
             speed: None,
             addrs: Vec::new(),
         };
-        Link { interface, parent, master }
+        StackedLink { interface, parent, master }
     }
 
     #[test]
@@ -80,7 +80,8 @@ mod tests {
             link(9, "eth2.7", Some(3), None),
             link(10, "eth3.7", Some(4), None),
         ];
-        let shared = |one, other| shared(&links, one, other).map(|l| l.interface.name.as_str());
+        let shared =
+            |one, other| shared_link(&links, one, other).map(|l| l.interface.name.as_str());
         assert_eq!(shared(7, 8), Some("bond0"));
         assert_eq!(shared(7, 5), Some("bond0"));
         assert_eq!(shared(6, 9), Some("eth2"));
@@ -92,6 +93,6 @@ mod tests {
     #[test]
     fn a_loop_of_interfaces_ends() {
         let links = [link(1, "a", Some(2), Some(2)), link(2, "b", Some(1), Some(1))];
-        assert_eq!(base(&links, 1), [1, 2]);
+        assert_eq!(underlying_links(&links, 1), [1, 2]);
     }
 }

@@ -1,9 +1,9 @@
 //! `netft validate`: what is wrong with a node before it hurts, as NetFT's cluster validation.
 //!
-//! Every node looks at itself ([`validate`]); netftd asks its peers for what they found
+//! Every node looks at itself ([`run_checks`]); netftd asks its peers for what they found
 //! ([`report`]), and some things only both together can tell (`nodes`).
 //! [`facts`] asks the kernel, the firewall and the daemon; everything that judges is pure
-//! ([`checks`], [`links`], [`firewall`]) and works on the gathered [`Facts`].
+//! ([`checks`], [`links`], [`firewall`]) and works on the gathered [`NodeFacts`].
 
 mod bounded;
 pub mod checks;
@@ -15,20 +15,23 @@ pub mod report;
 
 use std::net::IpAddr;
 
-pub use facts::{Daemon, Facts};
-pub use links::Link;
+pub use facts::{DaemonFacts, NodeFacts};
+pub use links::StackedLink;
 use netft::{
-    route::{Attributes, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
+    route::{Attributes, Delay, Priority, RouteSpec, Threshold, Timing, Transport},
     topology,
-    topology::{Offers, Plan, Planned, Resolved, Surroundings, Ways},
+    topology::{
+        Advertisements, PlanInputs, PlannedRoute, ResolvedAddresses, RoutablePairs, RoutePlan,
+    },
 };
 
 use crate::control::schema::{Finding, Route, Severity};
 
 /// Everything that is wrong, the worst first.
-pub fn validate(facts: &Facts) -> Vec<Finding> {
-    let plan = facts.plan();
-    let mut findings: Vec<_> = checks::ALL.iter().flat_map(|check| check(facts, &plan)).collect();
+pub fn run_checks(facts: &NodeFacts) -> Vec<Finding> {
+    let plan = facts.plan_routes();
+    let mut findings: Vec<_> =
+        checks::ALL_CHECKS.iter().flat_map(|check| check(facts, &plan)).collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }
@@ -42,36 +45,36 @@ pub fn exit_code<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> u8 {
     }
 }
 
-impl Facts {
+impl NodeFacts {
     /// The routes the config means, with the interfaces as they are, and those the daemon has
     /// beside them because the peers told of more addresses.
-    pub fn plan(&self) -> Plan {
+    pub fn plan_routes(&self) -> RoutePlan {
         let interfaces: Vec<_> = self.links.iter().map(|link| link.interface.clone()).collect();
-        let (ways, offers) = (Ways::new(), Offers::new());
-        let around = Surroundings {
+        let (ways, offers) = (RoutablePairs::new(), Advertisements::new());
+        let around = PlanInputs {
             interfaces: &interfaces,
             sources: &self.sources,
-            ways: &ways,
-            offers: &offers,
-            resolved: &Resolved::new(),
+            routable_pairs: &ways,
+            advertisements: &offers,
+            resolved: &ResolvedAddresses::new(),
         };
-        let mut plan = topology::plan(&self.config, &around, &[]);
+        let mut plan = topology::plan_routes(&self.config, &around, &[]);
         let learnt = self.daemon.iter().flat_map(|daemon| &daemon.routes);
-        for route in learnt.filter_map(|route| self.planned(route)) {
-            if plan.routes.iter().all(|known| known.key() != route.key()) {
+        for route in learnt.filter_map(|route| self.planned_route(route)) {
+            if plan.routes.iter().all(|known| known.route_key() != route.route_key()) {
                 plan.routes.push(route);
             }
         }
         plan
     }
 
-    fn planned(&self, route: &Route) -> Option<Planned> {
+    fn planned_route(&self, route: &Route) -> Option<PlannedRoute> {
         // A relayed one is no route of this node's interfaces.
         if route.via.is_some() {
             return None;
         }
         let peer = self.config.peers.iter().find(|peer| peer.name == route.peer)?;
-        let owns = |addr: IpAddr| move |link: &&Link| link.interface.owns(addr);
+        let owns = |addr: IpAddr| move |link: &&StackedLink| link.interface.owns_address(addr);
         let owner = self.links.iter().find(owns(route.real_local.ip()))?;
         let spec = RouteSpec {
             peer: peer.id,
@@ -85,14 +88,14 @@ impl Facts {
             },
             priority: Priority(route.priority),
             attributes: Attributes(route.attributes),
-            carrier: Carrier::Udp,
+            transport: Transport::Udp,
         };
         let (ifindex, ifname) = (owner.interface.index, owner.interface.name.clone());
-        Some(Planned { spec, ifindex, ifname })
+        Some(PlannedRoute { spec, ifindex, ifname })
     }
 
     /// The interface of this number.
-    pub fn link(&self, index: u32) -> Option<&Link> {
+    pub fn link_by_index(&self, index: u32) -> Option<&StackedLink> {
         self.links.iter().find(|link| link.interface.index == index)
     }
 }

@@ -1,43 +1,45 @@
 //! What only two nodes together can tell: who could not be asked, clocks that differ, paths that
 //! carry less than their interfaces say, or less one way than the other. Pure.
 
-use netft::topology::Plan;
+use netft::topology::RoutePlan;
 
-use super::{Facts, checks::finding};
-use crate::control::schema::{Finding, PeerAnswer, PeerPath, Route, Severity};
+use super::{NodeFacts, checks::new_finding};
+use crate::control::schema::{Finding, PeerPath, PeerValidation, Route, Severity};
 
 /// Clocks further apart than this, milliseconds, put logs of two nodes in a wrong order that NTP
 /// would not; what an answer takes is far less.
-const SKEW: u64 = 2000;
+const MAX_CLOCK_SKEW_MS: u64 = 2000;
 /// A path MTU that was proven within this time, milliseconds, was proven: idle routes are
 /// confirmed every 10 s.
-const FRESH: u64 = 15_000;
+const PATH_MTU_FRESH_MS: u64 = 15_000;
 
-fn answers(facts: &Facts) -> &[PeerAnswer] {
+fn peer_validations(facts: &NodeFacts) -> &[PeerValidation] {
     facts.daemon.as_ref().map_or(&[], |daemon| &daemon.peers)
 }
 
 /// A peer that was not asked may have anything wrong with it.
-pub(super) fn unasked(facts: &Facts, _: &Plan) -> Vec<Finding> {
-    let unasked = answers(facts).iter().filter_map(|answer| Some((answer, answer.error.as_ref()?)));
+pub(super) fn check_unasked_peers(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    let unasked =
+        peer_validations(facts).iter().filter_map(|answer| Some((answer, answer.error.as_ref()?)));
     unasked
-        .map(|(PeerAnswer { peer, .. }, error)| {
+        .map(|(PeerValidation { peer, .. }, error)| {
             let what = format!("what is wrong on {peer} is not known: {error}");
             let remedy = format!("run `netft validate` on {peer}");
-            finding(Severity::Warning, "peer-not-asked", peer, what, remedy)
+            new_finding(Severity::Warning, "peer-not-asked", peer, what, remedy)
         })
         .collect()
 }
 
 /// Clocks of two nodes that differ.
-pub(super) fn skew(facts: &Facts, _: &Plan) -> Vec<Finding> {
-    let skewed = answers(facts).iter().filter_map(|answer| Some((answer, answer.clock_skew_ms?)));
+pub(super) fn check_clock_skew(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    let skewed =
+        peer_validations(facts).iter().filter_map(|answer| Some((answer, answer.clock_skew_ms?)));
     skewed
-        .filter(|(_, skew)| skew.unsigned_abs() > SKEW)
-        .map(|(PeerAnswer { peer, .. }, skew)| {
+        .filter(|(_, skew)| skew.unsigned_abs() > MAX_CLOCK_SKEW_MS)
+        .map(|(PeerValidation { peer, .. }, skew)| {
             let side = if skew < 0 { "behind" } else { "ahead of" };
             let seconds = skew.unsigned_abs() / 1000;
-            finding(
+            new_finding(
                 Severity::Warning,
                 "clock-skew",
                 peer,
@@ -51,28 +53,32 @@ pub(super) fn skew(facts: &Facts, _: &Plan) -> Vec<Finding> {
 
 /// Routes that carry less than their interface takes, by probes of this node; and those that
 /// carry less one way than the other, by probes of both.
-pub(super) fn paths(facts: &Facts, _: &Plan) -> Vec<Finding> {
+pub(super) fn check_path_mtu(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let routes = facts.daemon.iter().flat_map(|daemon| &daemon.routes);
     let up = routes.filter(|route| route.state == "up" && route.via.is_none());
-    up.flat_map(|route| [narrow(facts, route), lopsided(facts, route)]).flatten().collect()
+    up.flat_map(|route| {
+        [check_reduced_path_mtu(facts, route), check_asymmetric_path_mtu(facts, route)]
+    })
+    .flatten()
+    .collect()
 }
 
-fn place(facts: &Facts, route: &Route) -> String {
+fn route_place(facts: &NodeFacts, route: &Route) -> String {
     let Route { peer, real_local, real_remote, .. } = route;
-    let owner = facts.links.iter().find(|link| link.interface.owns(real_local.ip()));
+    let owner = facts.links.iter().find(|link| link.interface.owns_address(real_local.ip()));
     let name = owner.map_or("?", |link| &link.interface.name);
     format!("{peer}: {real_local} → {real_remote} ({name})")
 }
 
-fn narrow(facts: &Facts, route: &Route) -> Option<Finding> {
-    const ID: &str = "path-mtu";
+fn check_reduced_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
+    const FINDING_ID: &str = "path-mtu";
     let (carries, takes) = (route.path_mtu?, route.path_mtu_limit?);
-    let at = place(facts, route);
+    let at = route_place(facts, route);
     if carries < takes {
         let sure = if route.path_mtu_probing { "at least " } else { "" };
-        return Some(finding(
+        return Some(new_finding(
             Severity::Warning,
-            ID,
+            FINDING_ID,
             at,
             format!(
                 "packets of {sure}{carries} bytes get through, the interface takes {takes}: \
@@ -84,17 +90,17 @@ fn narrow(facts: &Facts, route: &Route) -> Option<Finding> {
             ),
         ));
     }
-    if route.path_mtu_age_ms.is_none_or(|age| age > FRESH) {
+    if route.path_mtu_age_ms.is_none_or(|age| age > PATH_MTU_FRESH_MS) {
         let what = format!("no probe of the interface's {takes} bytes was answered lately");
         let remedy = "run this again; if it stays, look at `netft events` for lost heartbeats";
-        return Some(finding(Severity::Note, ID, at, what, remedy));
+        return Some(new_finding(Severity::Note, FINDING_ID, at, what, remedy));
     }
     None
 }
 
 /// The peer's half is its route with the same two ends. Behind address translation there is none.
-fn lopsided(facts: &Facts, route: &Route) -> Option<Finding> {
-    let answer = answers(facts).iter().find(|answer| answer.peer == route.peer)?;
+fn check_asymmetric_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
+    let answer = peer_validations(facts).iter().find(|answer| answer.peer == route.peer)?;
     let same = |path: &&PeerPath| {
         (path.real_local, path.real_remote) == (route.real_remote, route.real_local)
     };
@@ -115,10 +121,10 @@ fn lopsided(facts: &Facts, route: &Route) -> Option<Finding> {
              {least}"
         )
     };
-    Some(finding(
+    Some(new_finding(
         Severity::Warning,
         "path-mtu-differs",
-        place(facts, route),
+        route_place(facts, route),
         format!("{out} bytes get to {peer}, {} come back", back.path_mtu),
         remedy,
     ))

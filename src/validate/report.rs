@@ -1,6 +1,6 @@
 //! What one node tells another of itself when asked: JSON, bounded, and read with distrust. Pure.
 
-use netft::io::quic::MAX_ANSWER;
+use netft::io::quic::MAX_REPLY_LEN;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -9,17 +9,17 @@ use crate::{
 };
 
 /// What a node asks another one.
-pub const QUESTION: &[u8] = b"validate/1";
+pub const VALIDATE_QUERY: &[u8] = b"validate/1";
 /// The most findings told.
-const FINDINGS: usize = 64;
+const MAX_FINDINGS: usize = 64;
 /// The most paths told.
-const PATHS: usize = 128;
+const MAX_PATHS: usize = 128;
 /// The longest text of a finding, characters.
-const TEXT: usize = 600;
+const MAX_TEXT_CHARS: usize = 600;
 
 /// A node's word on itself. Fields it does not know are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct ValidationReport {
     /// What is wrong there, the worst first.
     pub findings: Vec<Finding>,
     /// Findings left out.
@@ -32,7 +32,7 @@ pub struct Report {
     pub paths: Vec<PeerPath>,
 }
 
-impl Report {
+impl ValidationReport {
     /// What is told of `findings` and, of `routes`, of those to the peer of this name.
     pub fn new(findings: Vec<Finding>, routes: &[Route], peer: &str, clock_ms: u64) -> Self {
         let ours = routes.iter().filter(|route| route.peer == peer && route.via.is_none());
@@ -45,18 +45,18 @@ impl Report {
             Some(path)
         });
         let mut report = Self { findings, left_off: 0, clock_ms, paths: paths.collect() };
-        report.bound();
+        report.truncate_to_limits();
         report
     }
 
-    /// For the peer: at most [`MAX_ANSWER`] bytes.
+    /// For the peer: at most [`MAX_REPLY_LEN`] bytes.
     ///
     /// # Errors
     /// It is no JSON, which does not happen.
     pub fn encode(mut self) -> Result<Vec<u8>, serde_json::Error> {
         loop {
             let bytes = serde_json::to_vec(&self)?;
-            if bytes.len() <= MAX_ANSWER {
+            if bytes.len() <= MAX_REPLY_LEN {
                 return Ok(bytes);
             }
             if self.findings.pop().is_some() {
@@ -75,24 +75,24 @@ impl Report {
         // The error quotes what it read.
         let mut report: Self =
             serde_json::from_slice(bytes).map_err(|error| escape(&error.to_string()))?;
-        report.bound();
+        report.truncate_to_limits();
         for finding in &mut report.findings {
             let Finding { id, place, what, remedy, .. } = finding;
             for text in [id, place, what, remedy] {
-                *text = shown(text);
+                *text = escape_lines(text);
             }
         }
         Ok(report)
     }
 
-    fn bound(&mut self) {
-        let left = self.findings.len().saturating_sub(FINDINGS);
-        self.findings.truncate(FINDINGS);
+    fn truncate_to_limits(&mut self) {
+        let left = self.findings.len().saturating_sub(MAX_FINDINGS);
+        self.findings.truncate(MAX_FINDINGS);
         self.left_off = self.left_off.saturating_add(left);
-        self.paths.truncate(PATHS);
+        self.paths.truncate(MAX_PATHS);
         for finding in &mut self.findings {
             for text in [&mut finding.place, &mut finding.what, &mut finding.remedy] {
-                if let Some((end, _)) = text.char_indices().nth(TEXT) {
+                if let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS) {
                     text.truncate(end);
                     text.push('…');
                 }
@@ -102,7 +102,7 @@ impl Report {
 }
 
 /// Lines stay lines.
-fn shown(text: &str) -> String {
+fn escape_lines(text: &str) -> String {
     text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
 
@@ -125,36 +125,37 @@ mod tests {
     #[test]
     fn however_much_is_wrong_an_answer_fits_and_says_what_it_left_out() {
         let long = "\u{1}ä".repeat(1000);
-        let report = Report::new(vec![finding(&long); 100], &[], "b", 7);
+        let report = ValidationReport::new(vec![finding(&long); 100], &[], "b", 7);
         assert_eq!((report.findings.len(), report.left_off), (64, 36));
         let bytes = report.encode().unwrap();
-        assert!(bytes.len() <= MAX_ANSWER);
-        let read = Report::decode(&bytes).unwrap();
+        assert!(bytes.len() <= MAX_REPLY_LEN);
+        let read = ValidationReport::decode(&bytes).unwrap();
         assert_eq!((read.findings.len() + read.left_off, read.clock_ms), (100, 7));
         assert!(!read.findings.is_empty());
     }
 
     #[test]
     fn what_a_peer_says_does_nothing_to_a_terminal() {
-        let evil = Report {
+        let evil = ValidationReport {
             findings: vec![finding("\u{1b}[2J\n\u{9b}31m\u{202e}x")],
-            ..Report::default()
+            ..ValidationReport::default()
         };
-        let read = Report::decode(&serde_json::to_vec(&evil).unwrap()).unwrap();
+        let read = ValidationReport::decode(&serde_json::to_vec(&evil).unwrap()).unwrap();
         assert_eq!(read.findings[0].what, "\\u{1b}[2J\n\\u{9b}31m\\u{202e}x");
         // A number where a text should be is quoted by nobody.
         for bytes in [&b""[..], b"null", b"[]", b"{\"clock_ms\":-1}", &[b'['; 60_000], &[0xff; 9]] {
-            let error = Report::decode(bytes).unwrap_err();
+            let error = ValidationReport::decode(bytes).unwrap_err();
             assert!(!error.contains(char::is_control) && error.len() < 300, "{error}");
         }
-        let many = Report { findings: vec![finding("x"); 1000], ..Report::default() };
-        let read = Report::decode(&serde_json::to_vec(&many).unwrap()).unwrap();
+        let many =
+            ValidationReport { findings: vec![finding("x"); 1000], ..ValidationReport::default() };
+        let read = ValidationReport::decode(&serde_json::to_vec(&many).unwrap()).unwrap();
         assert_eq!((read.findings.len(), read.left_off), (64, 936));
     }
 
     #[test]
     fn a_newer_peers_fields_are_ignored() {
         let text = br#"{"findings":[],"clock_ms":3,"weather":"fine"}"#;
-        assert_eq!(Report::decode(text).unwrap().clock_ms, 3);
+        assert_eq!(ValidationReport::decode(text).unwrap().clock_ms, 3);
     }
 }

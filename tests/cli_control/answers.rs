@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, process::Stdio};
 
 use netftd::{
-    control::schema::{EightFields, What},
-    render::table::WIDTH,
+    control::schema::{EventDetail, RouteFields},
+    render::table::MAX_LINE_WIDTH,
 };
 
 use super::*;
@@ -29,7 +29,7 @@ fn a_route_in_json_has_exactly_these_fields() {
         "threshold",
         "priority",
         "attributes",
-        "carrier",
+        "transport",
         "state",
         "tx",
         "rx",
@@ -66,7 +66,7 @@ fn a_route_in_json_has_exactly_these_fields() {
     assert_eq!(first["real_local"], "10.1.0.1:3343");
     assert_eq!(first["virtual_remote"], "169.254.1.2");
     assert_eq!((&first["delay_ms"], &first["threshold"]), (&30.into(), &5.into()));
-    assert_eq!((&first["attributes"], &first["carrier"]), (&1.into(), &"udp".into()));
+    assert_eq!((&first["attributes"], &first["transport"]), (&1.into(), &"udp".into()));
     assert_eq!((&first["rtt_us"], &first["loss"]), (&215.into(), &0.125.into()));
     assert_eq!(
         (&first["state"], &first["reason"]),
@@ -104,7 +104,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
     assert_eq!(status["failovers"], 3);
     assert_eq!(status["policies"], serde_json::json!({"failover": 1}));
     let drops = &status["counters"]["drops"];
-    assert_eq!(keys(drops), DropReason::ALL.iter().map(|reason| reason.name()).collect());
+    assert_eq!(keys(drops), DropReason::ALL.iter().map(|reason| reason.as_str()).collect());
     let (_, peers) = daemon.ask("GET", "/v1/peers", "");
     let fields = [
         "name",
@@ -201,12 +201,12 @@ fn a_policy_and_classes_are_changed_whole_or_not_at_all() {
     assert_eq!(daemon.netft(&["peer", "set", "b", "--policy", "fast"]).status.code(), Some(2));
 }
 
-fn added(peer: &str) -> What {
-    What::RouteAdded {
+fn added(peer: &str) -> EventDetail {
+    EventDetail::RouteAdded {
         route: 1,
         peer: peer.to_owned(),
-        carrier: "udp".to_owned(),
-        fields: EightFields {
+        transport: "udp".to_owned(),
+        fields: RouteFields {
             real_local: "10.1.0.1:3343".parse().unwrap(),
             real_remote: "10.1.0.2:3343".parse().unwrap(),
             virtual_local: "169.254.1.1".parse().unwrap(),
@@ -223,7 +223,7 @@ fn added(peer: &str) -> What {
 fn events_are_numbered_typed_and_streamed() {
     let daemon = Daemon::new(snapshot());
     daemon.journal.push("2026-01-01T00:00:00.000Z".to_owned(), added("b"));
-    let down = What::StateChanged {
+    let down = EventDetail::StateChanged {
         route: 1,
         peer: "b".to_owned(),
         from: "up".to_owned(),
@@ -249,7 +249,7 @@ fn events_are_numbered_typed_and_streamed() {
         "threshold",
         "priority",
         "attributes",
-        "carrier",
+        "transport",
     ];
     assert_eq!(keys(&events[0]), BTreeSet::from(fields));
     assert_eq!((&events[0]["event"], &events[0]["seq"]), (&"route-added".into(), &1.into()));
@@ -291,13 +291,13 @@ fn events_are_numbered_typed_and_streamed() {
         serde_json::from_str::<Value>(&line).unwrap()
     };
     assert_eq!((&next()["seq"], &next()["seq"]), (&1.into(), &2.into()));
-    daemon.journal.push(String::new(), What::Stalled { length_ms: 7 });
+    daemon.journal.push(String::new(), EventDetail::Stalled { length_ms: 7 });
     let third = next();
-    assert_eq!((&third["schema"], &third["event"]), (&1.into(), &"stalled".into()));
+    assert_eq!((&third["schema"], &third["event"]), (&2.into(), &"stalled".into()));
     drop(stdout);
     // It notices when it has something to say.
     for _ in 0..1000 {
-        daemon.journal.push(String::new(), What::Stalled { length_ms: 8 });
+        daemon.journal.push(String::new(), EventDetail::Stalled { length_ms: 8 });
         if let Some(status) = follower.try_wait().unwrap() {
             assert!(status.success());
             return;
@@ -322,7 +322,7 @@ fn tables_fit_120_columns_and_mark_the_active_route() {
     {
         let table = daemon.shows(args);
         for line in table.lines() {
-            assert!(line.chars().count() <= WIDTH, "{}: {line:?}", line.chars().count());
+            assert!(line.chars().count() <= MAX_LINE_WIDTH, "{}: {line:?}", line.chars().count());
         }
     }
     // Nothing is cut off: what does not fit goes on in the next line.

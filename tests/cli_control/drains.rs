@@ -4,7 +4,7 @@ use netft::{
     api::drain::DrainTarget,
     route::{DrainStage, DrainStatus},
 };
-use netftd::control::schema::What;
+use netftd::control::schema::EventDetail;
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn each_word_is_the_order_it_says() {
 
     let json = daemon.shows(&["route", "drain", "1", "--json"]);
     let answer: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&answer["schema"], &answer["done"]), (&1.into(), &true.into()));
+    assert_eq!((&answer["schema"], &answer["done"]), (&2.into(), &true.into()));
     let route = &answer["routes"][0];
     assert_eq!((&route["drain"], &route["drain_by"]), (&"drained".into(), &"here".into()));
     assert_eq!(route["state"], "up");
@@ -56,7 +56,7 @@ fn each_word_is_the_order_it_says() {
 #[test]
 fn a_refusal_names_the_peer_and_changes_nothing() {
     let daemon = Daemon::new(snapshot());
-    let last = DrainError::Last { peer: "b".to_owned() };
+    let last = DrainError::LastRoute { peer: "b".to_owned() };
     *daemon.node.waits.lock().unwrap() = Err(last);
     let text = fails(&daemon.netft(&["route", "drain", "1"]), 1);
     assert!(text.contains("b would be left without") && text.contains("--force"), "{text}");
@@ -94,8 +94,10 @@ fn what_is_missing_is_told_when_the_time_is_over() {
 fn a_drain_is_an_event_in_words() {
     let daemon = Daemon::new(snapshot());
     for stage in [DrainStage::Draining, DrainStage::Drained, DrainStage::Undrained] {
-        let stage = stage.name().to_owned();
-        daemon.journal.push(String::new(), What::Drain { route: 1, peer: "b".to_owned(), stage });
+        let stage = stage.as_str().to_owned();
+        daemon
+            .journal
+            .push(String::new(), EventDetail::Drain { route: 1, peer: "b".to_owned(), stage });
     }
     let text = daemon.shows(&["events"]);
     let told: Vec<_> = text.lines().map(str::trim).collect();

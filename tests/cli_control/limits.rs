@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use netftd::control::schema::What;
+use netftd::control::schema::EventDetail;
 
 use super::*;
 
@@ -68,7 +68,7 @@ fn c_09_forty_stalled_clients_block_nobody_and_are_cut() {
 fn c_09_slow_followers_leave_room_for_questions() {
     let daemon = Daemon::new(snapshot());
     let request = b"GET /v1/events?follow=true HTTP/1.0\r\n\r\n";
-    daemon.journal.push(String::new(), What::Stalled { length_ms: 1 });
+    daemon.journal.push(String::new(), EventDetail::Stalled { length_ms: 1 });
     let mut followers = Vec::new();
     let mut refused = 0;
     for _ in 0..30 {
@@ -87,7 +87,7 @@ fn c_09_slow_followers_leave_room_for_questions() {
     // Nobody reads 1024 events of 60 kB: every follower falls behind, none is waited for.
     let history = vec!["x".repeat(60_000)];
     for _ in 0..100 {
-        let what = What::StateChanged {
+        let what = EventDetail::StateChanged {
             route: 1,
             peer: "b".to_owned(),
             from: "up".to_owned(),
@@ -144,22 +144,22 @@ fn c_11_what_stands_at_the_path_is_replaced_only_if_it_is_a_socket_or_symlink() 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("n.sock");
     drop(UnixListener::bind(&path).unwrap());
-    drop(Listener::bind(&path).unwrap());
+    drop(ControlListener::bind(&path).unwrap());
     assert!(!path.exists(), "a listener takes its socket with it");
 
     let precious = dir.path().join("precious");
     fs::write(&precious, "x").unwrap();
     symlink(&precious, &path).unwrap();
-    drop(Listener::bind(&path).unwrap());
+    drop(ControlListener::bind(&path).unwrap());
     assert_eq!(fs::read_to_string(&precious).unwrap(), "x");
 
     fs::write(&path, "x").unwrap();
-    let error = Listener::bind(&path).err().unwrap().to_string();
+    let error = ControlListener::bind(&path).err().unwrap().to_string();
     assert!(error.contains("is no socket"), "{error}");
-    let error = Listener::bind(&precious.join("n.sock")).err().unwrap().to_string();
+    let error = ControlListener::bind(&precious.join("n.sock")).err().unwrap().to_string();
     assert!(error.contains("is no folder"), "{error}");
     let long = dir.path().join("l".repeat(100)).join("n.sock");
-    assert!(Listener::bind(&long).is_err());
+    assert!(ControlListener::bind(&long).is_err());
 }
 
 #[test]
@@ -198,8 +198,8 @@ fn c_08_a_stuck_driver_and_a_stopped_daemon_are_told_within_two_seconds() {
 #[test]
 fn c_08_another_schema_and_nonsense_are_told_apart() {
     for (answer, word) in [
-        ("HTTP/1.0 200 OK\r\n\r\n{\"schema\":2,\"routes\":[]}", "speaks schema 2"),
-        ("HTTP/1.0 200 OK\r\n\r\n{\"schema\":1}", "makes no sense"),
+        ("HTTP/1.0 200 OK\r\n\r\n{\"schema\":3,\"routes\":[]}", "speaks schema 3"),
+        ("HTTP/1.0 200 OK\r\n\r\n{\"schema\":2}", "makes no sense"),
         ("HTTP/1.0 200 OK\r\n\r\nhello", "makes no sense"),
         ("HTTP/1.0 500 \r\n\r\n\x1b[31m", "answered 500"),
         ("hello", "no answer"),

@@ -23,23 +23,23 @@ use std::{
 
 use netft::{
     NodeKey, PeerId, RouteId, Time,
-    config::{Backend, Change, Mark},
-    failover::stall_histogram::Stalls,
+    config::{AdapterBackend, ChangeKind, ConfigChange},
+    failover::stall_histogram::StallHistogram,
     ids::virtual_addrs::VirtualAddrs,
     route::{
-        Attributes, Carrier, Class, PathMtuStatus, PeerChange, PeerStatus, Policies, Priority,
-        Reason, RouteChange, RouteSpec, RouteState, RouteStatus, drain::DrainWait,
+        Attributes, PathMtuStatus, PeerChange, PeerPolicies, PeerStatus, Priority, Reason,
+        RouteChange, RouteClass, RouteSpec, RouteState, RouteStatus, Transport, drain::DrainWait,
     },
     wire::DropReason,
 };
 use netftd::{
-    cli::failure::Failure,
-    control::{journal::Journal, listener::Listener, server, server::Control},
+    cli::failure::ExitError,
+    control::{journal::EventJournal, listener::ControlListener, server, server::ControlContext},
     daemon::{
         clock::WallClock,
         node::{
-            AdapterInfo, AskError, CounterSnapshot, DrainError, DrainOrder, DrainReport, Node,
-            NodeInfo, PeerError, PeerInfo, RouteError, RouteSent, Snapshot,
+            AdapterInfo, ControlBackend, CounterSnapshot, DrainError, DrainOrder, DrainReport,
+            NodeInfo, PeerError, PeerInfo, QueryError, RouteError, RouteSent, Snapshot,
         },
     },
 };
@@ -52,13 +52,13 @@ struct Fake {
     changes: Mutex<Vec<(RouteId, RouteChange)>>,
     drains: Mutex<Vec<DrainOrder>>,
     /// What the first peer answers.
-    says: Mutex<Result<Vec<u8>, AskError>>,
+    says: Mutex<Result<Vec<u8>, QueryError>>,
     /// What a drain waits for, until it is taken away.
     waits: Mutex<Result<Option<DrainWait>, DrainError>>,
 }
 
-impl Node for Fake {
-    async fn snapshot(&self) -> Option<Snapshot> {
+impl ControlBackend for Fake {
+    async fn take_snapshot(&self) -> Option<Snapshot> {
         if self.stuck.load(SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -70,24 +70,27 @@ impl Node for Fake {
         Ok(())
     }
 
-    async fn reload(&self, dry_run: bool) -> Result<Vec<Change>, Failure> {
+    async fn reload_config(&self, dry_run: bool) -> Result<Vec<ConfigChange>, ExitError> {
         match dry_run {
-            true => Ok(vec![Change { mark: Mark::Added, what: "peer c\x1b: 10.1.0.3".to_owned() }]),
-            false => Err(Failure::input("error: line 1\n  --> netft.toml:1:2\x1b")),
+            true => Ok(vec![ConfigChange {
+                kind: ChangeKind::Added,
+                what: "peer c\x1b: 10.1.0.3".to_owned(),
+            }]),
+            false => Err(ExitError::invalid_input("error: line 1\n  --> netft.toml:1:2\x1b")),
         }
     }
 
     async fn change_peer(&self, _: PeerId, change: PeerChange) -> Result<(), PeerError> {
         let peer = &mut self.snapshot.lock().unwrap().peers[0];
-        peer.policies = peer.policies.changed(change)?;
+        peer.policies = peer.policies.with_change(change)?;
         Ok(())
     }
 
-    async fn ask(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, AskError> {
+    async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {
         assert_eq!(question, b"validate/1");
         match peer {
             PeerId(0) => self.says.lock().unwrap().clone(),
-            _ => Err(AskError::TooOld),
+            _ => Err(QueryError::TooOld),
         }
     }
 
@@ -96,7 +99,11 @@ impl Node for Fake {
         Some(Time::from_millis(9000))
     }
 
-    async fn drain(&self, order: DrainOrder, _: Duration) -> Result<DrainReport, DrainError> {
+    async fn drain_routes(
+        &self,
+        order: DrainOrder,
+        _: Duration,
+    ) -> Result<DrainReport, DrainError> {
         let waits = self.waits.lock().unwrap().clone()?;
         let routes = vec![RouteId(1)];
         self.drains.lock().unwrap().push(order);
@@ -116,10 +123,10 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
             real_remote: remote.parse().unwrap(),
             virtual_local: "169.254.1.1".parse().unwrap(),
             virtual_remote: "169.254.1.2".parse().unwrap(),
-            timing: Class::SameSubnet.default_timing(),
+            timing: RouteClass::SameSubnet.default_timing(),
             priority: Priority(2000),
             attributes: Attributes(Attributes::SAME_SUBNET),
-            carrier: Carrier::Udp,
+            transport: Transport::Udp,
         },
         state: RouteState::Up,
         tx: true,
@@ -164,7 +171,7 @@ fn snapshot() -> Snapshot {
             v4: Ipv4Addr::new(169, 254, 1, 1),
             v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
             mtu: 1420,
-            backend: Backend::Offload,
+            backend: AdapterBackend::Offload,
         },
         peers: vec![PeerInfo {
             status: PeerStatus {
@@ -178,16 +185,16 @@ fn snapshot() -> Snapshot {
             key: NodeKey([8; 32]),
             addrs,
             peer_adapter_up: Some(true),
-            policies: Policies::default(),
+            policies: PeerPolicies::default(),
         }],
         routes: vec![
             route(2, "10.2.0.1:3343", "10.2.0.2:3343"),
             route(1, "10.1.0.1:3343", "10.1.0.2:3343"),
         ],
         networks: Vec::new(),
-        stalls: Stalls::default(),
-        sent: [(RouteId(1), RouteSent { frames: 3, bytes: 4000 })].into(),
-        vias: Default::default(),
+        stalls: StallHistogram::default(),
+        sent_by_route: [(RouteId(1), RouteSent { frames: 3, bytes: 4000 })].into(),
+        relay_of: Default::default(),
         counters: CounterSnapshot {
             tx_bytes: 1 << 40,
             drops: DropReason::ALL.iter().map(|reason| (*reason, *reason as u64)).collect(),
@@ -219,7 +226,7 @@ fn worst() -> Snapshot {
 struct Daemon {
     dir: tempfile::TempDir,
     node: Arc<Fake>,
-    journal: Arc<Journal>,
+    journal: Arc<EventJournal>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -231,10 +238,10 @@ impl Daemon {
             stuck: AtomicBool::new(false),
             changes: Mutex::default(),
             drains: Mutex::default(),
-            says: Mutex::new(Err(AskError::Late)),
+            says: Mutex::new(Err(QueryError::TimedOut)),
             waits: Mutex::new(Ok(None)),
         });
-        let journal = Arc::new(Journal::default());
+        let journal = Arc::new(EventJournal::default());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -242,11 +249,11 @@ impl Daemon {
             .unwrap();
         let listener = {
             let _inside = runtime.enter();
-            Listener::bind(&dir.path().join("run/n.sock")).unwrap()
+            ControlListener::bind(&dir.path().join("run/n.sock")).unwrap()
         };
         runtime.spawn(server::serve(
             listener,
-            Control {
+            ControlContext {
                 node: Arc::clone(&node),
                 journal: Arc::clone(&journal),
                 clock: Arc::new(WallClock::new(Time::ZERO)),
@@ -278,7 +285,7 @@ impl Daemon {
             format!("{method} {target} HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{body}");
         let (code, text) = self.raw(request.as_bytes());
         let value: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["schema"], 1, "{text}");
+        assert_eq!(value["schema"], 2, "{text}");
         (code, value)
     }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use netft::{
-    config::Role,
-    topology::{FormedNetwork, InterfaceState, MetricFrom, NetworkInterface, NetworkState},
+    config::NetworkRole,
+    topology::{InterfaceState, MetricSource, NetworkInfo, NetworkInterface, NetworkState},
 };
-use netftd::render::table::WIDTH;
+use netftd::render::table::MAX_LINE_WIDTH;
 
 use super::*;
 
@@ -23,23 +23,23 @@ fn interface(peer: Option<u16>, addr: &str, state: InterfaceState) -> NetworkInt
 fn two() -> Snapshot {
     let mut snapshot = snapshot();
     snapshot.networks = vec![
-        FormedNetwork {
+        NetworkInfo {
             prefix: "10.1.0.0/24".parse().unwrap(),
             state: NetworkState::Partitioned,
-            role: Role::ClusterAndClient,
+            role: NetworkRole::ClusterAndClient,
             metric: 10_100,
-            metric_from: MetricFrom::Interface,
+            metric_source: MetricSource::Interface,
             interfaces: vec![
                 interface(None, "10.1.0.1", InterfaceState::Unreachable),
                 interface(Some(0), "10.1.0.2", InterfaceState::Up),
             ],
         },
-        FormedNetwork {
+        NetworkInfo {
             prefix: "fd00:9::/64".parse().unwrap(),
             state: NetworkState::Unavailable,
-            role: Role::None,
+            role: NetworkRole::None,
             metric: 1000,
-            metric_from: MetricFrom::Remembered,
+            metric_source: MetricSource::Remembered,
             interfaces: Vec::new(),
         },
     ];
@@ -59,7 +59,7 @@ fn networks_in_json_have_exactly_these_fields() {
         "state": "unreachable",
     });
     let expected = serde_json::json!({
-        "schema": 1,
+        "schema": 2,
         "networks": [
             {
                 "prefix": "10.1.0.0/24",
@@ -124,7 +124,7 @@ fn the_widest_networks_fit_and_no_name_reaches_the_terminal() {
     let daemon = Daemon::new(wide);
     let table = daemon.shows(&["networks"]);
     let widths: BTreeSet<_> = table.lines().map(|line| line.chars().count()).collect();
-    assert!(widths.iter().all(|width| *width <= WIDTH), "{table}");
+    assert!(widths.iter().all(|width| *width <= MAX_LINE_WIDTH), "{table}");
     assert_eq!(table.matches('Q').count(), 64, "{table}");
     assert!(!table.contains('\x1b') && table.contains("u{1b}"), "{table}");
 }

@@ -1,7 +1,7 @@
 //! What the peers say of themselves, on the control socket.
 
 use netft::{NodeKey, PeerId};
-use netftd::daemon::node::AskError;
+use netftd::daemon::node::QueryError;
 use serde_json::json;
 
 use super::{Daemon, snapshot};
@@ -54,7 +54,7 @@ fn nonsense_silence_and_local_are_answers_too() {
     *daemon.node.says.lock().unwrap() = Ok(b"{\"findings\":7,\"\x1b\":1}".to_vec());
     let said = error(&daemon);
     assert!(said.contains("makes no sense") && !said.contains(char::is_control), "{said}");
-    *daemon.node.says.lock().unwrap() = Err(AskError::NoSession);
+    *daemon.node.says.lock().unwrap() = Err(QueryError::NoSession);
     assert!(error(&daemon).contains("no session"));
 
     let (code, answer) = daemon.ask("POST", "/v1/validate?local=true", "");

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netftd::control::{
-    cause::{Candidate, Cause, Cost, Left, Said},
-    schema::{Event, What},
+    cause::{CandidateRoute, FailoverCost, FailoverReport, LeftRoute, RemoteReport},
+    schema::{Event, EventDetail},
 };
 
 use super::*;
 
-fn candidate(route: u32, verdict: &str) -> Candidate {
-    Candidate {
+fn candidate(route: u32, verdict: &str) -> CandidateRoute {
+    CandidateRoute {
         route,
         state: "up".to_owned(),
         reason: "both directions proven".to_owned(),
@@ -21,41 +21,41 @@ fn candidate(route: u32, verdict: &str) -> Candidate {
     }
 }
 
-fn moved(from: Option<u32>, to: Option<u32>) -> What {
-    let left = Left {
+fn moved(from: Option<u32>, to: Option<u32>) -> EventDetail {
+    let left = LeftRoute {
         route: 1,
         state: "down".to_owned(),
         last_heard_ms_ago: Some(151),
         last_answered_ms_ago: Some(151),
         suspect_ms: Some(139),
-        said: Some(Said { heard: true, local_down: false, admin_down: false }),
+        remote_report: Some(RemoteReport { heard: true, local_down: false, admin_down: false }),
         heartbeats: vec!["151.2 ms ago: received reply 41".to_owned()],
     };
-    What::Moved {
+    EventDetail::Moved {
         peer: "b".to_owned(),
         from,
         to,
         reason: "heartbeats missed".to_owned(),
-        cause: Box::new(Cause {
+        cause: Box::new(FailoverReport {
             left: from.map(|_| left),
             candidates: vec![candidate(2, "chosen"), candidate(3, "held")],
             more: 0,
             dark_ms: None,
-            cost: Cost { resent: 2, ..Cost::default() },
+            cost: FailoverCost { resent: 2, ..FailoverCost::default() },
         }),
     }
 }
 
 /// A first choice, a failover, what it cost, and the way back.
 fn happen(daemon: &Daemon) {
-    let cost = Cost {
+    let cost = FailoverCost {
         resent: 37,
         duplicated: 120,
         lost: 0,
         stall_us: Some(12_345),
         stall_by: Some("data".to_owned()),
     };
-    let failback = What::Moved {
+    let failback = EventDetail::Moved {
         peer: "b".to_owned(),
         from: Some(2),
         to: Some(1),
@@ -64,9 +64,9 @@ fn happen(daemon: &Daemon) {
     };
     let all = [
         ("03:00:00.000", moved(None, Some(1))),
-        ("03:02:11.263", What::Suspect { route: 1, peer: "b".to_owned() }),
+        ("03:02:11.263", EventDetail::Suspect { route: 1, peer: "b".to_owned() }),
         ("03:02:11.402", moved(Some(1), Some(2))),
-        ("03:02:12.902", What::Cost { peer: "b".to_owned(), from: 1, to: Some(2), cost }),
+        ("03:02:12.902", EventDetail::Cost { peer: "b".to_owned(), from: 1, to: Some(2), cost }),
         ("03:02:14.711", failback),
     ];
     for (time, what) in all {
@@ -133,7 +133,7 @@ fn the_story_in_json_keeps_its_fields() {
     assert_eq!(story["routes"][0]["real_local"], "10.1.0.1:3343");
     // A line of the event stream reads back as what it was.
     let event: Event = serde_json::from_value(story["after"][0].clone()).unwrap();
-    assert!(matches!(event.what, What::Cost { cost: Cost { lost: 0, .. }, .. }));
+    assert!(matches!(event.detail, EventDetail::Cost { cost: FailoverCost { lost: 0, .. }, .. }));
 }
 
 #[test]
@@ -145,7 +145,9 @@ fn what_cannot_be_told_is_said_with_what_can() {
         assert!(output.status.code() == Some(2) && text.contains(words), "{args:?}: {text}");
     };
     refused(&["why"], "error: nothing has happened yet");
-    daemon.journal.push("2026-11-21T03:00:00.000Z".to_owned(), What::Stalled { length_ms: 1 });
+    daemon
+        .journal
+        .push("2026-11-21T03:00:00.000Z".to_owned(), EventDetail::Stalled { length_ms: 1 });
     refused(&["why"], "no data has moved yet: events 1 to 1 are kept");
     refused(&["why", "2"], "there is no event 2 yet: events 1 to 1 are kept");
     refused(&["why", "--route", "9"], "nothing about route 9");
@@ -153,7 +155,9 @@ fn what_cannot_be_told_is_said_with_what_can() {
     refused(&["why", "1", "--route", "9"], "cannot be used with");
     assert!(daemon.shows(&["why", "1"]).contains("nothing that foretold it"));
     for _ in 0..1100 {
-        daemon.journal.push("2026-11-21T03:00:00.000Z".to_owned(), What::Stalled { length_ms: 1 });
+        daemon
+            .journal
+            .push("2026-11-21T03:00:00.000Z".to_owned(), EventDetail::Stalled { length_ms: 1 });
     }
     refused(&["why", "5"], "event 5 is gone: events 78 to 1101 are kept");
     assert!(daemon.shows(&["why", "78"]).contains("(events before 78 are not kept)"));

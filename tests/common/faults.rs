@@ -2,11 +2,11 @@
 
 use netft_lab::Moment;
 
-use super::Pair;
+use super::NodePair;
 
 /// A fault of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FaultKind {
     /// Nothing passes in either direction.
     BlackHole,
     /// What this node sends vanishes.
@@ -14,10 +14,10 @@ pub enum Kind {
     /// A node's interface loses its carrier.
     Carrier,
     /// A node's interface is deleted, and made again.
-    Card,
+    NicDeleted,
 }
 
-impl Kind {
+impl FaultKind {
     /// Every kind, the silent black hole twice.
     pub const ALL: [Self; 6] = [
         Self::BlackHole,
@@ -25,7 +25,7 @@ impl Kind {
         Self::Carrier,
         Self::BlackHole,
         Self::OneWay { from: 1 },
-        Self::Card,
+        Self::NicDeleted,
     ];
 
     /// The node whose data is hit, if the fault hits one only.
@@ -37,30 +37,30 @@ impl Kind {
     }
 
     /// Breaks `network`, or the place of `node` on it.
-    pub fn strike(self, pair: &Pair, network: usize, node: usize) -> Moment {
+    pub fn inject_fault(self, pair: &NodePair, network: usize, node: usize) -> Moment {
         match self {
             Self::BlackHole => pair.lab.black_hole(network),
-            Self::OneWay { from } => pair.lab.one_way(network, from, 1 - from),
+            Self::OneWay { from } => pair.lab.drop_one_way(network, from, 1 - from),
             Self::Carrier => pair.lab.cut_carrier(network, node),
-            Self::Card => pair.lab.delete_nic(network, node),
+            Self::NicDeleted => pair.lab.delete_nic(network, node),
         }
         .unwrap()
     }
 
-    /// Undoes [`Kind::strike`].
-    pub fn mend(self, pair: &Pair, network: usize, node: usize) {
+    /// Undoes [`FaultKind::inject_fault`].
+    pub fn heal_fault(self, pair: &NodePair, network: usize, node: usize) {
         match self {
-            Self::Card => pair.lab.add_nic(network, node).unwrap(),
-            _ => drop(pair.lab.heal(network).unwrap()),
+            Self::NicDeleted => pair.lab.add_nic(network, node).unwrap(),
+            _ => drop(pair.lab.heal_network(network).unwrap()),
         }
     }
 }
 
 /// Numbers that look random and repeat with their seed: SplitMix64.
 #[derive(Clone, Copy, Debug)]
-pub struct Dice(pub u64);
+pub struct TestRng(pub u64);
 
-impl Dice {
+impl TestRng {
     /// A number from `low` (included) to `high` (excluded).
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

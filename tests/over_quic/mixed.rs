@@ -1,6 +1,6 @@
 //! Routes of both carriers, QUIC as one end asks.
 
-#[path = "../carriers.rs"]
+#[path = "../failover_transports.rs"]
 mod carriers;
 #[path = "../planned_moves.rs"]
 mod planned_moves;

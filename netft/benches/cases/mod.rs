@@ -8,18 +8,18 @@ use std::{
 use netft::{
     PeerId,
     ids::virtual_addrs::VirtualAddrs,
-    io::fib::{Fib, PeerEntry},
+    io::fib::{Fib, FibPeer},
     packet::{
-        gro::Coalescer,
-        gso::Split,
-        ip::{IPV4_LEN, IPV6_LEN, Inner, TCP_LEN, Version},
+        gro::GroCoalescer,
+        gso::GsoPlan,
+        ip::{IPV4_HEADER_LEN, IPV6_HEADER_LEN, InnerHeaders, IpVersion, TCP_HEADER_LEN},
         virtio_net::{GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, VnetHdr},
     },
     session::{Cipher, Session, SessionParams, replay::ReplayWindow},
     wire::{
-        ack::{Ack, MAX_RANGES, Range},
-        header::{Header, Kind, OVERHEAD},
-        heartbeat::{Heartbeat, Message, Verdict},
+        ack::{Ack, AckRange, MAX_RANGES},
+        header::{FRAME_OVERHEAD, FrameHeader, FrameKind},
+        heartbeat::{Heartbeat, HeartbeatMessage, RouteReport},
     },
 };
 
@@ -61,8 +61,8 @@ fn session(tx: u8, rx: u8) -> Session {
     Session::new(SessionParams {
         peer: PeerId(0),
         peer_addrs: VirtualAddrs { v4: RIGHT, v6: Ipv6Addr::LOCALHOST },
-        local: 1,
-        remote: 1,
+        local_id: 1,
+        remote_id: 1,
         boot_id: 1,
         cipher: Cipher::Aes256Gcm,
         tx_secret: [tx; 32],
@@ -72,8 +72,10 @@ fn session(tx: u8, rx: u8) -> Session {
 
 fn seal() -> Case {
     let session = session(1, 2);
-    let mut frame = vec![7; PACKET + OVERHEAD];
-    Box::new(move |number| session.seal(Kind::Data, 0, number, black_box(&mut frame)).unwrap())
+    let mut frame = vec![7; PACKET + FRAME_OVERHEAD];
+    Box::new(move |number| {
+        session.seal_frame(FrameKind::Data, 0, number, black_box(&mut frame)).unwrap()
+    })
 }
 
 fn seal_open() -> Case {
@@ -86,35 +88,36 @@ fn seal_open_small() -> Case {
 
 fn both(len: usize) -> Case {
     let (left, right) = (session(1, 2), session(2, 1));
-    let mut frame = vec![7; len + OVERHEAD];
+    let mut frame = vec![7; len + FRAME_OVERHEAD];
     Box::new(move |number| {
-        left.seal(Kind::Data, 0, number, &mut frame).unwrap();
-        let header = Header::decode(black_box(&frame)).unwrap();
-        black_box(right.open(&header, &mut frame).unwrap());
+        left.seal_frame(FrameKind::Data, 0, number, &mut frame).unwrap();
+        let header = FrameHeader::decode(black_box(&frame)).unwrap();
+        black_box(right.open_frame(&header, &mut frame).unwrap());
     })
 }
 
 fn header() -> Case {
-    let mut frame = [0; OVERHEAD];
+    let mut frame = [0; FRAME_OVERHEAD];
     Box::new(move |counter| {
-        let header = Header { kind: Kind::Data, flags: 1, lane: 0, session: 5, counter };
+        let header =
+            FrameHeader { kind: FrameKind::Data, flags: 1, queue: 0, session_id: 5, counter };
         frame[..16].copy_from_slice(&header.encode());
-        black_box(Header::decode(black_box(&frame)).unwrap());
+        black_box(FrameHeader::decode(black_box(&frame)).unwrap());
     })
 }
 
 fn heartbeat() -> Case {
-    let verdict = |your_route| Verdict {
+    let verdict = |your_route| RouteReport {
         your_route,
         heard: true,
         local_down: false,
         admin_down: false,
         draining: false,
-        carries: your_route == 1,
+        carries_data: your_route == 1,
         loss_permille: 0,
     };
     let mut heartbeat = Heartbeat {
-        message: Message::Request,
+        message: HeartbeatMessage::Request,
         route: 1,
         your_route: 1,
         sequence: 0,
@@ -122,7 +125,7 @@ fn heartbeat() -> Case {
         held_us: 0,
         stalled_ms: 0,
         serial: 0,
-        verdicts: (1..=ROUTES).map(verdict).collect(),
+        reports: (1..=ROUTES).map(verdict).collect(),
     };
     let mut out = Vec::with_capacity(256);
     Box::new(move |number| {
@@ -135,7 +138,7 @@ fn heartbeat() -> Case {
 
 fn ack() -> Case {
     // A lost frame in each of the last ranges.
-    let range = |place: u64| Range { first: 990 - place * 100, last: 999 - place * 100 };
+    let range = |place: u64| AckRange { first: 990 - place * 100, last: 999 - place * 100 };
     let ranges = (0..4).map(range).collect();
     let mut ack = Ack { highest: 999, ranges, ..Ack::default() };
     let mut out = Vec::with_capacity(256);
@@ -154,7 +157,7 @@ fn acknowledge() -> Case {
         window.accept(counter);
     }
     Box::new(move |_| {
-        black_box(window.runs(black_box(99_999), MAX_RANGES));
+        black_box(window.accepted_ranges(black_box(99_999), MAX_RANGES));
     })
 }
 
@@ -164,42 +167,42 @@ fn replay() -> Case {
 }
 
 /// A TCP packet with `payload` bytes, its checksum unfinished, as the kernel hands it over.
-fn tcp(version: Version, payload: usize) -> Vec<u8> {
+fn tcp(version: IpVersion, payload: usize) -> Vec<u8> {
     let ip = ip_len(version);
-    let mut packet = vec![0; ip + TCP_LEN];
+    let mut packet = vec![0; ip + TCP_HEADER_LEN];
     match version {
-        Version::V4 => {
+        IpVersion::V4 => {
             packet[0] = 0x45;
-            packet[2..4].copy_from_slice(&((ip + TCP_LEN + payload) as u16).to_be_bytes());
+            packet[2..4].copy_from_slice(&((ip + TCP_HEADER_LEN + payload) as u16).to_be_bytes());
             (packet[6], packet[8], packet[9]) = (0x40, 64, 6);
             packet[12..16].copy_from_slice(&LEFT.octets());
             packet[16..20].copy_from_slice(&RIGHT.octets());
         }
-        Version::V6 => {
+        IpVersion::V6 => {
             packet[0] = 0x60;
-            packet[4..6].copy_from_slice(&((TCP_LEN + payload) as u16).to_be_bytes());
+            packet[4..6].copy_from_slice(&((TCP_HEADER_LEN + payload) as u16).to_be_bytes());
             (packet[6], packet[7]) = (6, 64);
             packet[8..24].copy_from_slice(&LEFT.to_ipv6_mapped().octets());
             packet[24..40].copy_from_slice(&RIGHT.to_ipv6_mapped().octets());
         }
     }
     (packet[ip + 12], packet[ip + 13]) = (0x50, 0x10);
-    packet.resize(ip + TCP_LEN + payload, 0x5a);
+    packet.resize(ip + TCP_HEADER_LEN + payload, 0x5a);
     packet
 }
 
-fn ip_len(version: Version) -> usize {
+fn ip_len(version: IpVersion) -> usize {
     match version {
-        Version::V4 => IPV4_LEN,
-        Version::V6 => IPV6_LEN,
+        IpVersion::V4 => IPV4_HEADER_LEN,
+        IpVersion::V6 => IPV6_HEADER_LEN,
     }
 }
 
-fn super_packet(version: Version) -> (VnetHdr, Vec<u8>) {
-    let headers = ip_len(version) + TCP_LEN;
+fn super_packet(version: IpVersion) -> (VnetHdr, Vec<u8>) {
+    let headers = ip_len(version) + TCP_HEADER_LEN;
     let hdr = VnetHdr {
         flags: NEEDS_CSUM,
-        gso_type: if version == Version::V4 { GSO_TCPV4 } else { GSO_TCPV6 },
+        gso_type: if version == IpVersion::V4 { GSO_TCPV4 } else { GSO_TCPV6 },
         hdr_len: headers as u16,
         gso_size: (PACKET - headers) as u16,
         csum_start: ip_len(version) as u16,
@@ -209,50 +212,50 @@ fn super_packet(version: Version) -> (VnetHdr, Vec<u8>) {
 }
 
 fn parse() -> Case {
-    let packet = tcp(Version::V4, PACKET - IPV4_LEN - TCP_LEN);
+    let packet = tcp(IpVersion::V4, PACKET - IPV4_HEADER_LEN - TCP_HEADER_LEN);
     Box::new(move |_| {
-        black_box(Inner::parse(black_box(&packet)).unwrap());
+        black_box(InnerHeaders::parse(black_box(&packet)).unwrap());
     })
 }
 
 fn cut(hdr: &VnetHdr, packet: &[u8], out: &mut [u8]) {
-    let inner = Inner::parse(packet).unwrap();
-    let split = Split::new(hdr, packet, &inner, PACKET).unwrap();
-    for (i, slot) in (0..split.count()).zip(out.chunks_mut(PACKET)) {
-        split.write(i, slot);
+    let inner = InnerHeaders::parse(packet).unwrap();
+    let split = GsoPlan::new(hdr, packet, &inner, PACKET).unwrap();
+    for (i, slot) in (0..split.packet_count()).zip(out.chunks_mut(PACKET)) {
+        split.write_packet(i, slot);
     }
 }
 
 fn split() -> Case {
-    let (hdr, packet) = super_packet(Version::V4);
+    let (hdr, packet) = super_packet(IpVersion::V4);
     let mut out = vec![0; SEGMENTS * PACKET];
     Box::new(move |_| cut(&hdr, black_box(&packet), black_box(&mut out)))
 }
 
 fn coalesce() -> Case {
-    merged(Version::V4)
+    merged(IpVersion::V4)
 }
 
 fn coalesce_v6() -> Case {
-    merged(Version::V6)
+    merged(IpVersion::V6)
 }
 
-fn merged(version: Version) -> Case {
+fn merged(version: IpVersion) -> Case {
     let (hdr, packet) = super_packet(version);
     let mut original = vec![0; SEGMENTS * PACKET];
     cut(&hdr, &packet, &mut original);
     let mut batch = original.clone();
-    let mut coalescer = Coalescer::new(true);
-    let headers = ip_len(version) + TCP_LEN;
+    let mut coalescer = GroCoalescer::new(true);
+    let headers = ip_len(version) + TCP_HEADER_LEN;
     Box::new(move |_| {
         // The first packet's headers become those of the merged one.
         batch[..headers].copy_from_slice(&original[..headers]);
         let mut writes = 0;
         for start in (0..batch.len()).step_by(PACKET) {
-            let inner = Inner::parse(&batch[start..]).unwrap();
-            coalescer.push(&mut batch, start, &inner, true, &mut |_| writes += 1);
+            let inner = InnerHeaders::parse(&batch[start..]).unwrap();
+            coalescer.push_packet(&mut batch, start, &inner, true, &mut |_| writes += 1);
         }
-        coalescer.flush(&mut batch, &mut |write| writes += black_box(write).packets);
+        coalescer.flush_all(&mut batch, &mut |write| writes += black_box(write).packets);
         assert_eq!(writes, SEGMENTS);
     })
 }
@@ -262,7 +265,7 @@ fn look_up() -> Case {
     for place in 0..16 {
         fib.by_v4.insert(Ipv4Addr::new(169, 254, 2, place), usize::from(place));
         let peer = PeerId(place.into());
-        fib.peers.push(PeerEntry {
+        fib.peers.push(FibPeer {
             peer,
             session: None,
             active: None,

@@ -1,8 +1,8 @@
 //! Nodes joined by networks: who is where, and how it is built.
 //!
 //! Every node is a namespace. Every network is a namespace of its own, the "switch", which holds
-//! a bridge (or routes, for [`Shape::Routed`]) and the far end of one veth pair per node. Faults
-//! are made in the switch, where the nodes cannot see them.
+//! a bridge (or routes, for [`NetworkLayout::Routed`]) and the far end of one veth pair per node.
+//! Faults are made in the switch, where the nodes cannot see them.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -23,11 +23,11 @@ use rtnetlink::{
 use super::{LabError, Netns, interface_index};
 
 /// The interface of the bridge in a switch.
-pub(super) const BRIDGE: &str = "br0";
+pub(super) const BRIDGE_NAME: &str = "br0";
 
 /// How the nodes of a network reach each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum NetworkLayout {
     /// One subnet, one bridge: `10.(network+1).0.(node+1)/24`, `fd00:network+1::(node+1)/64`.
     Flat,
     /// One subnet per node, joined by a router: `10.(network+1).(node+1).(node+1)/24`,
@@ -39,37 +39,38 @@ pub enum Shape {
 #[derive(Debug)]
 pub struct Lab {
     nodes: Vec<Netns>,
-    networks: Vec<Network>,
+    networks: Vec<LabNetwork>,
 }
 
 #[derive(Debug)]
-pub(super) struct Network {
+pub(super) struct LabNetwork {
     pub(super) switch: Netns,
-    pub(super) shape: Shape,
+    pub(super) layout: NetworkLayout,
     /// Forwarding entries that make a one-way fault, to be taken out when it heals.
-    pub(super) traps: Mutex<Vec<NeighbourMessage>>,
+    pub(super) one_way_entries: Mutex<Vec<NeighbourMessage>>,
 }
 
 impl Lab {
     /// `nodes` nodes (1–200) joined by `networks` flat networks (1–100).
     ///
     /// # Errors
-    /// When the kernel refuses, which is what happens outside [`enter()`](super::enter()).
+    /// When the kernel refuses, which is what happens outside
+    /// [`enter_namespaces()`](super::enter_namespaces()).
     pub fn new(nodes: usize, networks: usize) -> Result<Self, LabError> {
-        Self::with_shapes(nodes, &vec![Shape::Flat; networks])
+        Self::with_layouts(nodes, &vec![NetworkLayout::Flat; networks])
     }
 
     /// `nodes` nodes (1–200) joined by one network of each of the given shapes (1–100).
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn with_shapes(nodes: usize, shapes: &[Shape]) -> Result<Self, LabError> {
+    pub fn with_layouts(nodes: usize, shapes: &[NetworkLayout]) -> Result<Self, LabError> {
         assert!((1..=200).contains(&nodes) && (1..=100).contains(&shapes.len()), "lab too large");
         let nodes = (0..nodes)
             .map(|node| Netns::new(format!("node {node}")))
             .collect::<Result<Vec<_>, _>>()?;
         for node in &nodes {
-            node.netlink("set lo up", |netlink| async move { set_up(&netlink, "lo").await })?;
+            node.run_netlink("set lo up", |netlink| async move { set_up(&netlink, "lo").await })?;
         }
         let mut lab = Self { nodes, networks: Vec::new() };
         for shape in shapes {
@@ -82,67 +83,67 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn add_network(&mut self, shape: Shape) -> Result<(), LabError> {
+    pub fn add_network(&mut self, shape: NetworkLayout) -> Result<(), LabError> {
         let network = self.networks.len();
         let switch = Netns::new(format!("network {network}"))?;
         prepare_switch(&switch, shape)?;
-        self.networks.push(Network { switch, shape, traps: Mutex::default() });
+        self.networks.push(LabNetwork { switch, layout: shape, one_way_entries: Mutex::default() });
         (0..self.nodes.len()).try_for_each(|node| self.add_nic(network, node))
     }
 
     /// The namespace of a node.
-    pub fn node(&self, node: usize) -> &Netns {
+    pub fn node_netns(&self, node: usize) -> &Netns {
         &self.nodes[node]
     }
 
     /// The namespace inside a network, where every frame between two nodes passes.
-    pub fn switch(&self, network: usize) -> &Netns {
+    pub fn switch_netns(&self, network: usize) -> &Netns {
         &self.networks[network].switch
     }
 
     /// How many nodes there are.
-    pub fn nodes(&self) -> usize {
+    pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
     /// How many networks there are.
-    pub fn networks(&self) -> usize {
+    pub fn network_count(&self) -> usize {
         self.networks.len()
     }
 
-    pub(super) fn network(&self, network: usize) -> &Network {
+    pub(super) fn network(&self, network: usize) -> &LabNetwork {
         &self.networks[network]
     }
 
     /// The IPv4 address of a node on a network.
-    pub fn v4(&self, network: usize, node: usize) -> Ipv4Addr {
-        let [net, host] = [small(network + 1), small(node + 1)];
-        match self.networks[network].shape {
-            Shape::Flat => Ipv4Addr::new(10, net, 0, host),
-            Shape::Routed => Ipv4Addr::new(10, net, host, host),
+    pub fn node_ipv4(&self, network: usize, node: usize) -> Ipv4Addr {
+        let [net, host] = [to_u8(network + 1), to_u8(node + 1)];
+        match self.networks[network].layout {
+            NetworkLayout::Flat => Ipv4Addr::new(10, net, 0, host),
+            NetworkLayout::Routed => Ipv4Addr::new(10, net, host, host),
         }
     }
 
     /// The IPv6 address of a node on a network.
-    pub fn v6(&self, network: usize, node: usize) -> Ipv6Addr {
-        let [net, host] = [u16::from(small(network + 1)), u16::from(small(node + 1))];
-        let subnet = if self.networks[network].shape == Shape::Flat { 0 } else { host };
+    pub fn node_ipv6(&self, network: usize, node: usize) -> Ipv6Addr {
+        let [net, host] = [u16::from(to_u8(network + 1)), u16::from(to_u8(node + 1))];
+        let subnet = if self.networks[network].layout == NetworkLayout::Flat { 0 } else { host };
         Ipv6Addr::new(0xfd00, net, subnet, 0, 0, 0, 0, host)
     }
 
     /// The interface of a node on a network: `eth0`, `eth1`, …
-    pub fn nic(network: usize) -> String {
+    pub fn nic_name(network: usize) -> String {
         format!("eth{network}")
     }
 
     /// The far end of a node's cable, inside the network's switch: `port0`, `port1`, …
-    pub fn port(node: usize) -> String {
+    pub fn port_name(node: usize) -> String {
         format!("port{node}")
     }
 
     /// The hardware address of a node's interface on a network.
-    pub fn mac(network: usize, node: usize) -> [u8; 6] {
-        [0x02, 0, 0, small(network + 1), 0, small(node + 1)]
+    pub fn nic_mac(network: usize, node: usize) -> [u8; 6] {
+        [0x02, 0, 0, to_u8(network + 1), 0, to_u8(node + 1)]
     }
 
     /// Plugs a node into a network: interface, addresses, cable. Undoes [`Lab::delete_nic`].
@@ -150,17 +151,17 @@ impl Lab {
     /// # Errors
     /// When the kernel refuses, or the interface exists.
     pub fn add_nic(&self, network: usize, node: usize) -> Result<(), LabError> {
-        let (nic, port) = (Self::nic(network), Self::port(node));
-        self.plug(network, node, &nic, &port, Self::mac(network, node))?;
+        let (nic, port) = (Self::nic_name(network), Self::port_name(node));
+        self.plug_node(network, node, &nic, &port, Self::nic_mac(network, node))?;
         self.set_addresses(network, node, &nic, true)?;
-        if self.networks[network].shape == Shape::Routed {
+        if self.networks[network].layout == NetworkLayout::Routed {
             self.set_routes(network, node, &nic)?;
         }
         Ok(())
     }
 
     /// A veth pair: `nic` in the node, up; `port` in the switch, up and attached.
-    pub(super) fn plug(
+    pub(super) fn plug_node(
         &self,
         network: usize,
         node: usize,
@@ -168,18 +169,18 @@ impl Lab {
         port: &str,
         mac: [u8; 6],
     ) -> Result<(), LabError> {
-        let Network { switch, shape, .. } = &self.networks[network];
+        let LabNetwork { switch, layout: shape, .. } = &self.networks[network];
         let far = LinkUnspec::new_with_name(nic)
             .address(mac.to_vec())
             .setns_by_fd(self.nodes[node].raw_fd())
             .build();
         let pair = LinkVeth::new(port, nic).set_info_data(InfoData::Veth(InfoVeth::Peer(far)));
-        let gateways = gateways(network, node);
-        switch.netlink("plug a node in", |netlink| async move {
+        let gateways = gateway_addresses(network, node);
+        switch.run_netlink("plug a node in", |netlink| async move {
             netlink.link().add(pair.build()).execute().await?;
             let index = interface_index(&netlink, port).await?;
-            if *shape == Shape::Flat {
-                let bridge = interface_index(&netlink, BRIDGE).await?;
+            if *shape == NetworkLayout::Flat {
+                let bridge = interface_index(&netlink, BRIDGE_NAME).await?;
                 let attach = LinkUnspec::new_with_index(index).controller(bridge).up().build();
                 return netlink.link().change(attach).execute().await;
             }
@@ -188,15 +189,14 @@ impl Lab {
             }
             set_up(&netlink, port).await
         })?;
-        self.nodes[node].netlink("set an interface up", |netlink| async move {
+        self.nodes[node].run_netlink("set an interface up", |netlink| async move {
             set_up(&netlink, nic).await?;
             await_carrier(&netlink, nic).await
         })?;
         // The bridge forwards for a port from here on.
-        switch.netlink(
-            "wait for a port",
-            |netlink| async move { await_carrier(&netlink, port).await },
-        )
+        switch.run_netlink("wait for a port", |netlink| async move {
+            await_carrier(&netlink, port).await
+        })
     }
 
     /// Gives `nic` the node's addresses on the network, or takes them away.
@@ -207,9 +207,11 @@ impl Lab {
         nic: &str,
         present: bool,
     ) -> Result<(), LabError> {
-        let addresses: [(IpAddr, u8); 2] =
-            [(self.v4(network, node).into(), 24), (self.v6(network, node).into(), 64)];
-        self.nodes[node].netlink("set addresses", |netlink| async move {
+        let addresses: [(IpAddr, u8); 2] = [
+            (self.node_ipv4(network, node).into(), 24),
+            (self.node_ipv6(network, node).into(), 64),
+        ];
+        self.nodes[node].run_netlink("set addresses", |netlink| async move {
             let index = interface_index(&netlink, nic).await?;
             for (address, length) in addresses {
                 if present {
@@ -227,11 +229,11 @@ impl Lab {
 
     /// Routes to the other subnets of a routed network.
     fn set_routes(&self, network: usize, node: usize, nic: &str) -> Result<(), LabError> {
-        let [(gateway4, _), (gateway6, _)] = gateways(network, node);
-        let net = small(network + 1);
+        let [(gateway4, _), (gateway6, _)] = gateway_addresses(network, node);
+        let net = to_u8(network + 1);
         let all4 = (Ipv4Addr::new(10, net, 0, 0).into(), 16);
         let all6 = (Ipv6Addr::new(0xfd00, net.into(), 0, 0, 0, 0, 0, 0).into(), 32);
-        self.nodes[node].netlink("set routes", |netlink| async move {
+        self.nodes[node].run_netlink("set routes", |netlink| async move {
             let index = interface_index(&netlink, nic).await?;
             for ((prefix, length), gateway) in [(all4, gateway4), (all6, gateway6)] {
                 let route = RouteMessageBuilder::<IpAddr>::new()
@@ -247,41 +249,41 @@ impl Lab {
     }
 }
 
-fn small(number: usize) -> u8 {
+fn to_u8(number: usize) -> u8 {
     u8::try_from(number).expect("the constructor bounds nodes and networks")
 }
 
 /// The router's addresses towards a node.
-pub(super) fn gateways(network: usize, node: usize) -> [(IpAddr, u8); 2] {
-    let [net, host] = [small(network + 1), small(node + 1)];
+pub(super) fn gateway_addresses(network: usize, node: usize) -> [(IpAddr, u8); 2] {
+    let [net, host] = [to_u8(network + 1), to_u8(node + 1)];
     let v4 = Ipv4Addr::new(10, net, host, 254);
     let v6 = Ipv6Addr::new(0xfd00, net.into(), host.into(), 0, 0, 0, 0, 254);
     [(v4.into(), 24), (v6.into(), 64)]
 }
 
-fn prepare_switch(switch: &Netns, shape: Shape) -> Result<(), LabError> {
+fn prepare_switch(switch: &Netns, shape: NetworkLayout) -> Result<(), LabError> {
     match shape {
-        Shape::Flat => {
+        NetworkLayout::Flat => {
             // The bridge speaks no IP: only the nodes' frames are on the network.
-            switch.run(|| {
+            switch.run_inside(|| {
                 let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
             });
-            switch.netlink("add a bridge", |netlink| async move {
-                let bridge = LinkBridge::new(BRIDGE).mcast_snooping(false).up().build();
+            switch.run_netlink("add a bridge", |netlink| async move {
+                let bridge = LinkBridge::new(BRIDGE_NAME).mcast_snooping(false).up().build();
                 netlink.link().add(bridge).execute().await
             })
         }
-        Shape::Routed => set_forwarding(switch, true),
+        NetworkLayout::Routed => set_forwarding(switch, true),
     }
 }
 
 /// Turns a routed network's router on or off.
 pub(super) fn set_forwarding(switch: &Netns, on: bool) -> Result<(), LabError> {
     let value = if on { "1" } else { "0" };
-    switch.run(|| {
+    switch.run_inside(|| {
         for path in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             let path = format!("/proc/sys/net/{path}");
-            std::fs::write(&path, value).map_err(LabError::io(format!("write {path}")))?;
+            std::fs::write(&path, value).map_err(LabError::io_error(format!("write {path}")))?;
         }
         Ok(())
     })

@@ -16,27 +16,27 @@ use socket2::Socket;
 use super::{LabError, Netns, sys};
 
 /// The most bytes a tap keeps; frames beyond are counted, not kept.
-const KEEP: usize = 256 << 20;
+const MAX_KEPT_BYTES: usize = 256 << 20;
 
 /// A running tap.
 #[derive(Debug)]
 pub struct Capture {
     socket: Arc<Socket>,
-    shared: Arc<Shared>,
+    shared: Arc<CaptureState>,
     reader: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct CaptureState {
     stop: AtomicBool,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptFrames>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptFrames {
     frames: Vec<Vec<u8>>,
     bytes: usize,
-    missed: u64,
+    not_kept: u64,
 }
 
 impl Capture {
@@ -46,15 +46,15 @@ impl Capture {
     /// # Errors
     /// When there is no such interface, or the kernel refuses packet sockets.
     pub fn start(netns: &Netns, interface: &str) -> Result<Self, LabError> {
-        let failed = || LabError::io(format!("tap {interface}"));
-        let socket = netns.run(|| sys::packet_socket(interface)).map_err(failed())?;
+        let failed = || LabError::io_error(format!("tap {interface}"));
+        let socket = netns.run_inside(|| sys::packet_socket(interface)).map_err(failed())?;
         // Best effort: the limit of the machine applies.
         let _ = socket.set_recv_buffer_size(8 << 20);
         socket.set_read_timeout(Some(Duration::from_millis(20))).map_err(failed())?;
-        let (socket, shared) = (Arc::new(socket), Arc::new(Shared::default()));
+        let (socket, shared) = (Arc::new(socket), Arc::new(CaptureState::default()));
         let reader = thread::spawn({
             let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
-            move || read(&socket, &shared)
+            move || read_frames(&socket, &shared)
         });
         Ok(Self { socket, shared, reader: Some(reader) })
     }
@@ -68,18 +68,18 @@ impl Capture {
     ///
     /// # Errors
     /// When the interface is down, or the frame exceeds its MTU.
-    pub fn inject(&self, frame: &[u8]) -> io::Result<()> {
+    pub fn inject_frame(&self, frame: &[u8]) -> io::Result<()> {
         self.socket.send(frame).map(drop)
     }
 
     /// Stops and hands out every frame seen, and how many were not kept.
     pub fn finish(mut self) -> (Vec<Vec<u8>>, u64) {
-        self.stop();
+        self.stop_reader();
         let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut kept.frames), kept.missed)
+        (std::mem::take(&mut kept.frames), kept.not_kept)
     }
 
-    fn stop(&mut self) {
+    fn stop_reader(&mut self) {
         self.shared.stop.store(true, Relaxed);
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
@@ -89,18 +89,18 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        self.stop();
+        self.stop_reader();
     }
 }
 
-fn read(socket: &Socket, shared: &Shared) {
+fn read_frames(socket: &Socket, shared: &CaptureState) {
     use std::io::Read;
     let mut buffer = vec![0; 1 << 17];
     while !shared.stop.load(Relaxed) {
         let Ok(length) = (&mut &*socket).read(&mut buffer) else { continue };
         let mut kept = shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.bytes + length > KEEP {
-            kept.missed += 1;
+        if kept.bytes + length > MAX_KEPT_BYTES {
+            kept.not_kept += 1;
         } else {
             kept.bytes += length;
             kept.frames.push(buffer[..length].to_vec());

@@ -13,15 +13,15 @@ use std::{
 use super::{LabError, build::set_up, daemon, netns, sys};
 
 /// Set in the process that runs inside.
-const INSIDE: &str = "NETFT_LAB";
+const INSIDE_ENV: &str = "NETFT_LAB";
 /// Set by whoever wants missing privilege to fail a test instead of skipping it.
-const REQUIRE: &str = "NETFT_REQUIRE_NETNS";
+const REQUIRE_NETNS_ENV: &str = "NETFT_REQUIRE_NETNS";
 /// A test that hangs is ended after this long.
 const TEST_LIMIT: Duration = Duration::from_secs(90);
 
 /// Which side of the door this process is on.
 #[derive(Debug)]
-pub enum Entered {
+pub enum EnterOutcome {
     /// Inside: go on.
     Inside,
     /// Outside, and the run inside is over: exit with this.
@@ -30,21 +30,24 @@ pub enum Entered {
 
 /// Runs this program again, with the same arguments, as root of its own user, network and mount
 /// namespace, and waits for it. In that second run it sets `lo` up and returns
-/// [`Entered::Inside`].
+/// [`EnterOutcome::Inside`].
 ///
 /// # Errors
 /// [`LabError::Namespaces`] or [`LabError::Tun`] when the system refuses.
-pub fn enter() -> Result<Entered, LabError> {
-    if env::var_os(INSIDE).is_some() {
-        netns::here("set lo up", |netlink| async move { set_up(&netlink, "lo").await })?;
-        return Ok(Entered::Inside);
+pub fn enter_namespaces() -> Result<EnterOutcome, LabError> {
+    if env::var_os(INSIDE_ENV).is_some() {
+        netns::run_netlink_here(
+            "set lo up",
+            |netlink| async move { set_up(&netlink, "lo").await },
+        )?;
+        return Ok(EnterOutcome::Inside);
     }
     let status = run_inside(|| {
         let mut again = Command::new("/proc/self/exe");
         again.args(env::args_os().skip(1));
         again
     })?;
-    Ok(Entered::Outside(exit_code(status)))
+    Ok(EnterOutcome::Outside(exit_code(status)))
 }
 
 /// Runs the body of a test inside namespaces of its own.
@@ -52,7 +55,7 @@ pub fn enter() -> Result<Entered, LabError> {
 /// Called by the test `name` (its path, or the end of it): outside, the test binary is run again
 /// for this test alone, and must pass; inside, `body` runs. Where the system refuses namespaces the
 /// test is skipped with a line that says so, unless `NETFT_REQUIRE_NETNS=1`. A test in a module
-/// `quic` or `mixed` runs with that as `NETFT_CARRIER`.
+/// `quic` or `mixed` runs with that as `NETFT_TRANSPORT`.
 ///
 /// # Panics
 /// When the run inside fails, or when namespaces are required and refused.
@@ -65,7 +68,7 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
 /// # Panics
 /// As [`in_namespace`].
 pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
-    if env::var_os(INSIDE).is_some() {
+    if env::var_os(INSIDE_ENV).is_some() {
         thread::spawn(move || {
             thread::sleep(limit);
             daemon::print_logs();
@@ -86,7 +89,7 @@ pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
             );
         }
         Err(refused) => {
-            assert!(env::var_os(REQUIRE).is_none_or(|v| v != "1"), "{name}: {refused}");
+            assert!(env::var_os(REQUIRE_NETNS_ENV).is_none_or(|v| v != "1"), "{name}: {refused}");
             println!("SKIP {name}: {refused}");
         }
     }
@@ -108,14 +111,14 @@ fn full_path(name: &str) -> String {
 
 fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
     check_tun()?;
-    let failed = || LabError::io("hear the run inside");
+    let failed = || LabError::io_error("hear the run inside");
     // One pipe for both streams, so that panics and logs stand where they happened.
     let (reader, writer) = io::pipe().map_err(failed())?;
     let make = || {
         let mut again = Command::new("/proc/self/exe");
         again.args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"]);
-        if let Some((carrier @ ("quic" | "mixed"), _)) = name.split_once("::") {
-            again.env(daemon::CARRIER, carrier);
+        if let Some((transport @ ("quic" | "mixed"), _)) = name.split_once("::") {
+            again.env(daemon::TRANSPORT_ENV, transport);
         }
         // Without output the run counts as failed.
         let stream = || writer.try_clone().map_or_else(|_| Stdio::null(), Stdio::from);
@@ -134,21 +137,21 @@ fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
         output.push_str(&text);
         line.clear();
     }
-    let status = child.wait().map_err(LabError::io("wait for the run inside"))?;
+    let status = child.wait().map_err(LabError::io_error("wait for the run inside"))?;
     Ok((status, output))
 }
 
 fn run_inside(make: impl Fn() -> Command) -> Result<ExitStatus, LabError> {
     check_tun()?;
     let mut child = spawn_inside(make)?;
-    child.wait().map_err(LabError::io("wait for the run inside"))
+    child.wait().map_err(LabError::io_error("wait for the run inside"))
 }
 
 fn spawn_inside(make: impl Fn() -> Command) -> Result<std::process::Child, LabError> {
     let start = |user| {
         let mut command = make();
-        command.env(INSIDE, "1");
-        sys::isolate(&mut command, user);
+        command.env(INSIDE_ENV, "1");
+        sys::unshare_at_spawn(&mut command, user);
         command.spawn()
     };
     match start(true) {

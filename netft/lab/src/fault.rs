@@ -12,8 +12,8 @@ use rtnetlink::{
 };
 
 use super::{
-    Lab, LabError, Moment, Shape,
-    build::{BRIDGE, Network, set_forwarding, set_running, set_up},
+    Lab, LabError, Moment, NetworkLayout,
+    build::{BRIDGE_NAME, LabNetwork, set_forwarding, set_running, set_up},
     interface_index,
 };
 
@@ -23,14 +23,14 @@ impl Lab {
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the fault takes effect.
     pub fn black_hole(&self, network: usize) -> Result<Moment, LabError> {
-        let Network { switch, shape, .. } = self.network(network);
-        if *shape == Shape::Routed {
+        let LabNetwork { switch, layout: shape, .. } = self.network(network);
+        if *shape == NetworkLayout::Routed {
             let moment = Moment::now();
             set_forwarding(switch, false)?;
             return Ok(moment);
         }
-        switch.netlink("set the bridge down", |netlink| async move {
-            let index = interface_index(&netlink, BRIDGE).await?;
+        switch.run_netlink("set the bridge down", |netlink| async move {
+            let index = interface_index(&netlink, BRIDGE_NAME).await?;
             let message = LinkUnspec::new_with_index(index).down().build();
             let moment = Moment::now();
             netlink.link().change(message).execute().await?;
@@ -43,8 +43,8 @@ impl Lab {
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the fault takes effect.
     pub fn cut_carrier(&self, network: usize, node: usize) -> Result<Moment, LabError> {
-        let port = Self::port(node);
-        self.network(network).switch.netlink("set a port down", |netlink| async move {
+        let port = Self::port_name(node);
+        self.network(network).switch.run_netlink("set a port down", |netlink| async move {
             let index = interface_index(&netlink, &port).await?;
             let message = LinkUnspec::new_with_index(index).down().build();
             let moment = Moment::now();
@@ -61,12 +61,12 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the fault takes effect.
-    pub fn one_way(&self, network: usize, from: usize, to: usize) -> Result<Moment, LabError> {
-        let Network { switch, shape, traps } = self.network(network);
-        assert_eq!(*shape, Shape::Flat, "a one-way fault needs a bridge");
-        let (from_port, to_port) = (Self::port(from), Self::port(to));
-        let mac = Self::mac(network, to);
-        let (trap, moment) = switch.netlink("set a trap", |netlink| async move {
+    pub fn drop_one_way(&self, network: usize, from: usize, to: usize) -> Result<Moment, LabError> {
+        let LabNetwork { switch, layout: shape, one_way_entries: traps } = self.network(network);
+        assert_eq!(*shape, NetworkLayout::Flat, "a one-way fault needs a bridge");
+        let (from_port, to_port) = (Self::port_name(from), Self::port_name(to));
+        let mac = Self::nic_mac(network, to);
+        let (trap, moment) = switch.run_netlink("set a trap", |netlink| async move {
             let behind = interface_index(&netlink, &from_port).await?;
             let away = interface_index(&netlink, &to_port).await?;
             // Sticky: not moved when `to` is heard behind its own port.
@@ -98,22 +98,25 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the fault takes effect.
-    pub fn narrow(&self, network: usize, mtu: u32) -> Result<Moment, LabError> {
-        let Network { switch, shape, .. } = self.network(network);
-        assert_eq!(*shape, Shape::Flat, "a router would tell the sender");
-        let nic = &Self::nic(network);
-        for node in 0..self.nodes() {
+    pub fn make_mtu_black_hole(&self, network: usize, mtu: u32) -> Result<Moment, LabError> {
+        let LabNetwork { switch, layout: shape, .. } = self.network(network);
+        assert_eq!(*shape, NetworkLayout::Flat, "a router would tell the sender");
+        let nic = &Self::nic_name(network);
+        for node in 0..self.node_count() {
             // A bridge lets every packet pass that is still to be segmented behind it.
-            self.node(node).netlink("leave no segmenting to others", |netlink| async move {
-                let index = interface_index(&netlink, nic).await?;
-                let change = LinkUnspec::new_with_index(index)
-                    .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
-                    .build();
-                netlink.link().change(change).execute().await
-            })?;
+            self.node_netns(node).run_netlink(
+                "leave no segmenting to others",
+                |netlink| async move {
+                    let index = interface_index(&netlink, nic).await?;
+                    let change = LinkUnspec::new_with_index(index)
+                        .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
+                        .build();
+                    netlink.link().change(change).execute().await
+                },
+            )?;
         }
-        let ports: Vec<String> = (0..self.nodes()).map(Self::port).collect();
-        switch.netlink("narrow a network", |netlink| async move {
+        let ports: Vec<String> = (0..self.node_count()).map(Self::port_name).collect();
+        switch.run_netlink("narrow a network", |netlink| async move {
             let moment = Moment::now();
             for port in ports {
                 let index = interface_index(&netlink, &port).await?;
@@ -125,32 +128,32 @@ impl Lab {
     }
 
     /// Undoes every fault of the network except [`Lab::delete_nic`], [`Lab::move_address`] and
-    /// [`Lab::narrow`].
+    /// [`Lab::make_mtu_black_hole`].
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just after the network is whole.
-    pub fn heal(&self, network: usize) -> Result<Moment, LabError> {
-        let Network { switch, shape, traps } = self.network(network);
+    pub fn heal_network(&self, network: usize) -> Result<Moment, LabError> {
+        let LabNetwork { switch, layout: shape, one_way_entries: traps } = self.network(network);
         let traps = std::mem::take(&mut *traps.lock().unwrap_or_else(|p| p.into_inner()));
-        let ports: Vec<String> = (0..self.nodes()).map(Self::port).collect();
-        if *shape == Shape::Routed {
+        let ports: Vec<String> = (0..self.node_count()).map(Self::port_name).collect();
+        if *shape == NetworkLayout::Routed {
             set_forwarding(switch, true)?;
         }
-        switch.netlink("heal a network", |netlink| async move {
+        switch.run_netlink("heal a network", |netlink| async move {
             for trap in traps {
                 netlink.neighbours().del(trap).execute().await?;
             }
             for port in ports {
                 // A port whose interface was deleted has nothing to heal.
                 let Ok(index) = interface_index(&netlink, &port).await else { continue };
-                if *shape == Shape::Flat {
+                if *shape == NetworkLayout::Flat {
                     let open = LinkBridgePort::new(index).bcast_flood(true).mcast_flood(true);
                     netlink.link().set_port(open.build()).execute().await?;
                 }
                 set_up(&netlink, &port).await?;
             }
-            if *shape == Shape::Flat {
-                set_running(&netlink, BRIDGE, true).await?;
+            if *shape == NetworkLayout::Flat {
+                set_running(&netlink, BRIDGE_NAME, true).await?;
             }
             Ok(Moment::now())
         })
@@ -161,8 +164,8 @@ impl Lab {
     /// # Errors
     /// When the kernel refuses. The moment returned is just before.
     pub fn delete_nic(&self, network: usize, node: usize) -> Result<Moment, LabError> {
-        let nic = Self::nic(network);
-        self.node(node).netlink("delete an interface", |netlink| async move {
+        let nic = Self::nic_name(network);
+        self.node_netns(node).run_netlink("delete an interface", |netlink| async move {
             let index = interface_index(&netlink, &nic).await?;
             let moment = Moment::now();
             netlink.link().del(index).execute().await?;
@@ -174,8 +177,8 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn rename(&self, node: usize, from: &str, to: &str) -> Result<(), LabError> {
-        self.node(node).netlink("rename an interface", |netlink| async move {
+    pub fn rename_interface(&self, node: usize, from: &str, to: &str) -> Result<(), LabError> {
+        self.node_netns(node).run_netlink("rename an interface", |netlink| async move {
             let index = interface_index(&netlink, from).await?;
             let message = LinkUnspec::new_with_index(index).name(to.to_owned()).build();
             netlink.link().change(message).execute().await
@@ -188,12 +191,12 @@ impl Lab {
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the addresses leave.
     pub fn move_address(&self, network: usize, node: usize) -> Result<Moment, LabError> {
-        let mut mac = Self::mac(network, node);
+        let mut mac = Self::nic_mac(network, node);
         mac[1] = 1;
         let spare = format!("spare{network}");
-        self.plug(network, node, &spare, &format!("second{node}"), mac)?;
+        self.plug_node(network, node, &spare, &format!("second{node}"), mac)?;
         let moment = Moment::now();
-        self.set_addresses(network, node, &Self::nic(network), false)?;
+        self.set_addresses(network, node, &Self::nic_name(network), false)?;
         self.set_addresses(network, node, &spare, true)?;
         Ok(moment)
     }

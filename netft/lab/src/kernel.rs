@@ -13,16 +13,17 @@ pub struct KernelCounters(pub BTreeMap<String, u64>);
 
 impl Netns {
     /// The namespace's counters.
-    pub fn counters(&self) -> KernelCounters {
+    pub fn kernel_counters(&self) -> KernelCounters {
         // A namespace without IPv6 lacks nothing here: only IPv4's files count TCP.
         let read = |name: &str| {
             std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default()
         };
-        let (tables, snmp, devices) = self.run(|| (read("netstat"), read("snmp"), read("dev")));
+        let (tables, snmp, devices) =
+            self.run_inside(|| (read("netstat"), read("snmp"), read("dev")));
         let mut counters = BTreeMap::new();
-        protocols(&tables, &mut counters);
-        protocols(&snmp, &mut counters);
-        interfaces(&devices, &mut counters);
+        parse_protocol_tables(&tables, &mut counters);
+        parse_protocol_tables(&snmp, &mut counters);
+        parse_device_drops(&devices, &mut counters);
         KernelCounters(counters)
     }
 }
@@ -44,7 +45,7 @@ impl KernelCounters {
 }
 
 /// Pairs of lines: `Table: name name …`, `Table: value value …`.
-fn protocols(text: &str, counters: &mut BTreeMap<String, u64>) {
+fn parse_protocol_tables(text: &str, counters: &mut BTreeMap<String, u64>) {
     let lines: Vec<&str> = text.lines().collect();
     for pair in lines.chunks_exact(2) {
         let (Some((table, names)), Some((_, values))) =
@@ -62,7 +63,7 @@ fn protocols(text: &str, counters: &mut BTreeMap<String, u64>) {
 }
 
 /// `name: 8 receive columns, 8 transmit columns`; the fourth of each is what was dropped.
-fn interfaces(text: &str, counters: &mut BTreeMap<String, u64>) {
+fn parse_device_drops(text: &str, counters: &mut BTreeMap<String, u64>) {
     for line in text.lines() {
         let Some((name, columns)) = line.split_once(':') else { continue };
         let columns: Vec<u64> =
@@ -84,10 +85,10 @@ mod tests {
     fn the_kernels_tables_are_read() {
         let mut counters = BTreeMap::new();
         let tables = "TcpExt: A B\nTcpExt: 1 2\nTcp: RtoMin MaxConn Seg\nTcp: 200 -1 7\n";
-        protocols(tables, &mut counters);
+        parse_protocol_tables(tables, &mut counters);
         let devices = "Inter-| Receive | Transmit\n face |bytes packets\n  netft0: 1 2 3 4 5 6 7 8 \
                        9 10 11 12 13 14 15 16\n";
-        interfaces(devices, &mut counters);
+        parse_device_drops(devices, &mut counters);
         let now = KernelCounters(counters);
         let want = ["TcpExtA", "TcpExtB", "TcpSeg", "netft0 rx_dropped", "netft0 tx_dropped"];
         assert_eq!(want.map(|name| now.get(name)), [1, 2, 7, 4, 12]);

@@ -1,10 +1,10 @@
 //! A laboratory of network namespaces: nodes joined by networks whose faults are ours to make.
 //!
 //! The demo and the kernel tests use it. It needs no root, no external program and no firewall:
-//! the process re-executes itself as root of its own user namespace ([`enter()`]), builds nodes and
-//! networks through rtnetlink ([`Lab`]), breaks and heals them ([`Lab::black_hole`] and its kin),
-//! measures what applications feel ([`probe`], [`transfer`]) and runs daemons inside
-//! ([`daemon::Daemon`]). Nothing outside these namespaces is touched.
+//! the process re-executes itself as root of its own user namespace ([`enter_namespaces()`]),
+//! builds nodes and networks through rtnetlink ([`Lab`]), breaks and heals them
+//! ([`Lab::black_hole`] and its kin), measures what applications feel ([`probe`], [`transfer`]) and
+//! runs daemons inside ([`daemon::Daemon`]). Nothing outside these namespaces is touched.
 
 use std::{
     io,
@@ -28,11 +28,11 @@ pub mod transfer;
 mod wan;
 pub mod wire;
 
-pub use build::{Lab, Shape};
-pub use enter::{Entered, enter, in_namespace, in_namespace_for};
+pub use build::{Lab, NetworkLayout};
+pub use enter::{EnterOutcome, enter_namespaces, in_namespace, in_namespace_for};
 pub use kernel::KernelCounters;
 pub use netns::{Netns, interface_index};
-pub use scratch::Scratch;
+pub use scratch::ScratchDir;
 
 /// Why the laboratory could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ impl LabError {
     }
 
     /// Turns an I/O error into [`LabError`], for `map_err`; `what` failed.
-    pub fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }

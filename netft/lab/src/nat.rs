@@ -3,31 +3,31 @@
 use std::{net::Ipv4Addr, ops::RangeInclusive};
 
 use super::{
-    Lab, LabError, Shape,
-    build::{add_address, gateways},
+    Lab, LabError, NetworkLayout,
+    build::{add_address, gateway_addresses},
     interface_index,
 };
 
 /// The table in the router.
-const TABLE: &str = "inet lab_nat";
+const NAT_TABLE: &str = "inet lab_nat";
 
 impl Lab {
     /// Makes the router of a routed network hide node 0: what it sends leaves towards the others
     /// with the router's address and a port out of `ports`, and nothing reaches it that it has not
     /// asked for. Called again, the next flows get their port from the new range; those that are
-    /// open keep theirs until [`Lab::forget_mappings`].
+    /// open keep theirs until [`Lab::reset_nat_mappings`].
     ///
     /// # Errors
     /// When there is no `nft`, or the kernel refuses.
-    pub fn hide(&self, network: usize, ports: RangeInclusive<u16>) -> Result<(), LabError> {
-        assert_eq!(self.network(network).shape, Shape::Routed, "only a router translates");
-        let (first, last, inside) = (ports.start(), ports.end(), Self::port(0));
-        self.nft(
+    pub fn enable_nat(&self, network: usize, ports: RangeInclusive<u16>) -> Result<(), LabError> {
+        assert_eq!(self.network(network).layout, NetworkLayout::Routed, "only a router translates");
+        let (first, last, inside) = (ports.start(), ports.end(), Self::port_name(0));
+        self.run_nft(
             network,
             &format!(
-                "table {TABLE}
-                delete table {TABLE}
-                table {TABLE} {{
+                "table {NAT_TABLE}
+                delete table {NAT_TABLE}
+                table {NAT_TABLE} {{
                     chain out {{
                         type nat hook postrouting priority srcnat;
                         oifname != \"{inside}\" meta nfproto ipv4 meta l4proto udp \
@@ -47,9 +47,9 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn let_out(&self, network: usize, open: bool) -> Result<(), LabError> {
-        let inside = Self::port(0);
-        self.nft(
+    pub fn set_outbound_open(&self, network: usize, open: bool) -> Result<(), LabError> {
+        let inside = Self::port_name(0);
+        self.run_nft(
             network,
             &if open {
                 "delete table inet lab_shut".to_owned()
@@ -67,14 +67,14 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn forget_mappings(
+    pub fn reset_nat_mappings(
         &self,
         network: usize,
         from: Ipv4Addr,
         outside: Ipv4Addr,
     ) -> Result<(), LabError> {
-        let port = Self::port(1);
-        self.switch(network).netlink("change the outer address", |netlink| async move {
+        let port = Self::port_name(1);
+        self.switch_netns(network).run_netlink("change the outer address", |netlink| async move {
             let index = interface_index(&netlink, &port).await?;
             let mut request = netlink.address().add(index, from.into(), 24);
             let message = request.message_mut().clone();
@@ -85,15 +85,15 @@ impl Lab {
 
     /// The router's address towards node 1.
     pub fn outer_address(&self, network: usize) -> Ipv4Addr {
-        match gateways(network, 1)[0].0 {
+        match gateway_addresses(network, 1)[0].0 {
             std::net::IpAddr::V4(v4) => v4,
             std::net::IpAddr::V6(_) => unreachable!("the first gateway is the IPv4 one"),
         }
     }
 
-    fn nft(&self, network: usize, rules: &str) -> Result<(), LabError> {
-        let failed = || LabError::io("run nft");
-        let mut nft = self.switch(network).command("nft")?;
+    fn run_nft(&self, network: usize, rules: &str) -> Result<(), LabError> {
+        let failed = || LabError::io_error("run nft");
+        let mut nft = self.switch_netns(network).command_inside("nft")?;
         let output = nft.arg(rules).output().map_err(failed())?;
         if output.status.success() {
             return Ok(());

@@ -57,7 +57,7 @@ impl Netns {
     ///
     /// # Panics
     /// When `work` panics, or the namespace cannot be entered.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn run_inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 setns(self.fd.as_fd(), CloneFlags::CLONE_NEWNET)
@@ -73,10 +73,10 @@ impl Netns {
     ///
     /// # Errors
     /// When no descriptor is left.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command, LabError> {
-        let fd = self.fd.try_clone().map_err(LabError::io("duplicate a descriptor"))?;
+    pub fn command_inside(&self, program: impl AsRef<OsStr>) -> Result<Command, LabError> {
+        let fd = self.fd.try_clone().map_err(LabError::io_error("duplicate a descriptor"))?;
         let mut command = Command::new(program);
-        sys::start_in(&mut command, fd);
+        sys::join_netns_at_spawn(&mut command, fd);
         Ok(command)
     }
 
@@ -84,13 +84,13 @@ impl Netns {
     ///
     /// # Errors
     /// The first error of `work`, with `what`.
-    pub fn netlink<T, F, Fut>(&self, what: &str, work: F) -> Result<T, LabError>
+    pub fn run_netlink<T, F, Fut>(&self, what: &str, work: F) -> Result<T, LabError>
     where
         T: Send,
         F: FnOnce(Handle) -> Fut + Send,
         Fut: Future<Output = Result<T, rtnetlink::Error>>,
     {
-        self.run(|| here(&format!("{what} in {}", self.name), work))
+        self.run_inside(|| run_netlink_here(&format!("{what} in {}", self.name), work))
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {
@@ -99,7 +99,7 @@ impl Netns {
 }
 
 /// Asks the kernel in the namespace of the calling thread.
-pub(super) fn here<T, F, Fut>(what: &str, work: F) -> Result<T, LabError>
+pub(super) fn run_netlink_here<T, F, Fut>(what: &str, work: F) -> Result<T, LabError>
 where
     F: FnOnce(Handle) -> Fut,
     Fut: Future<Output = Result<T, rtnetlink::Error>>,
@@ -108,10 +108,10 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(LabError::io("start a runtime"))?;
+        .map_err(LabError::io_error("start a runtime"))?;
     runtime.block_on(async {
         let (serve, handle, _) =
-            rtnetlink::new_connection().map_err(LabError::io("open a netlink socket"))?;
+            rtnetlink::new_connection().map_err(LabError::io_error("open a netlink socket"))?;
         let serve = tokio::spawn(serve);
         let result = work(handle).await.map_err(failed);
         serve.abort();

@@ -11,9 +11,9 @@ use super::LabError;
 
 /// A directory of mode 0700 under the system's temporary directory.
 #[derive(Debug)]
-pub struct Scratch(PathBuf);
+pub struct ScratchDir(PathBuf);
 
-impl Scratch {
+impl ScratchDir {
     /// A new directory whose name starts with `netft-{label}`.
     ///
     /// # Errors
@@ -25,7 +25,7 @@ impl Scratch {
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
-            .map_err(LabError::io(format!("create {}", path.display())))?;
+            .map_err(LabError::io_error(format!("create {}", path.display())))?;
         Ok(Self(path))
     }
 
@@ -35,7 +35,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         // A directory that cannot be removed is left to the system's cleaner of /tmp.
         let _ = std::fs::remove_dir_all(&self.0);

@@ -24,7 +24,7 @@ use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// Makes `command` start in its own network and mount namespace, as root of its own user
 /// namespace; with `user` false without the user namespace (real root where those are refused).
-pub(super) fn isolate(command: &mut Command, user: bool) {
+pub(super) fn unshare_at_spawn(command: &mut Command, user: bool) {
     let uid = format!("0 {} 1", rustix::process::geteuid().as_raw());
     let gid = format!("0 {} 1", rustix::process::getegid().as_raw());
     let hook = move || {
@@ -32,9 +32,9 @@ pub(super) fn isolate(command: &mut Command, user: bool) {
         if user {
             unshare(flags | CloneFlags::CLONE_NEWUSER)?;
             // user_namespaces(7): gid_map stays closed until setgroups is given up.
-            put(c"/proc/self/setgroups", b"deny")?;
-            put(c"/proc/self/uid_map", uid.as_bytes())?;
-            put(c"/proc/self/gid_map", gid.as_bytes())?;
+            write_file(c"/proc/self/setgroups", b"deny")?;
+            write_file(c"/proc/self/uid_map", uid.as_bytes())?;
+            write_file(c"/proc/self/gid_map", gid.as_bytes())?;
         } else {
             unshare(flags)?;
         }
@@ -45,7 +45,7 @@ pub(super) fn isolate(command: &mut Command, user: bool) {
 }
 
 /// Makes `command` start in the network namespace behind `netns`, and end with its parent thread.
-pub(super) fn start_in(command: &mut Command, netns: OwnedFd) {
+pub(super) fn join_netns_at_spawn(command: &mut Command, netns: OwnedFd) {
     let hook = move || {
         setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)?;
         die_with_parent()
@@ -59,7 +59,7 @@ fn die_with_parent() -> io::Result<()> {
     Ok(())
 }
 
-fn put(path: &CStr, text: &[u8]) -> io::Result<()> {
+fn write_file(path: &CStr, text: &[u8]) -> io::Result<()> {
     let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     let written = rustix::io::write(&file, text)?;
     if written == text.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
@@ -71,7 +71,7 @@ pub(super) fn packet_socket(name: &str) -> io::Result<Socket> {
     const ETH_P_ALL: u16 = 3;
     // packet(7): a socket with a protocol receives from every interface until it is bound.
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-    let index = nix_index(name)?;
+    let index = interface_index_here(name)?;
     let mut storage = SockAddrStorage::zeroed();
     let mut address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
@@ -113,7 +113,7 @@ pub(super) fn relay_socket(name: &str) -> io::Result<Socket> {
 }
 
 /// The number of the interface `name` in the calling thread's namespace.
-fn nix_index(name: &str) -> io::Result<i32> {
+fn interface_index_here(name: &str) -> io::Result<i32> {
     let name = CString::new(name)?;
     // SAFETY: `name` is a NUL-terminated string that outlives the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };

@@ -19,13 +19,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{LabError, Netns};
 
 /// Bytes written at once.
-const CHUNK: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
 /// A flow that stands still this long is given up: longer than any fault a run makes.
-const LIMIT: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a flow is written.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace<'a> {
+pub struct SendPattern<'a> {
     /// Bytes written at once, at least 8.
     pub chunk: usize,
     /// Bytes per second; `None`: as fast as it goes.
@@ -35,31 +35,32 @@ pub struct Pace<'a> {
 }
 
 /// As fast as it goes.
-const BULK: Pace<'static> = Pace { chunk: CHUNK, rate: None, congestion: "cubic" };
+const BULK_PATTERN: SendPattern<'static> =
+    SendPattern { chunk: CHUNK_BYTES, rate: None, congestion: "cubic" };
 
 /// A bulk transfer in one direction, until finished.
 #[derive(Debug)]
 pub struct Transfer {
-    shared: Arc<Shared>,
-    sender: JoinHandle<io::Result<Sent>>,
+    shared: Arc<TransferState>,
+    sender: JoinHandle<io::Result<SendResult>>,
     receiver: JoinHandle<io::Result<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct TransferState {
     stop: AtomicBool,
     reads: Mutex<Vec<(Instant, usize)>>,
 }
 
 #[derive(Debug)]
-struct Sent {
+struct SendResult {
     bytes: u64,
     hash_equal: bool,
 }
 
 /// How a transfer went.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct TransferOutcome {
     /// Bytes written by the sender; 0 when the flow broke.
     pub bytes: u64,
     /// Bytes read by the receiver.
@@ -85,20 +86,20 @@ impl Transfer {
         to: (&Netns, SocketAddr),
         rate: Option<u64>,
     ) -> Result<Self, LabError> {
-        Self::paced(from, to, Pace { rate, ..BULK })
+        Self::start_with_pattern(from, to, SendPattern { rate, ..BULK_PATTERN })
     }
 
     /// The same, written as `pace` says.
     ///
     /// # Errors
     /// As [`Transfer::start`], and when the kernel has no such congestion control.
-    pub fn paced(
+    pub fn start_with_pattern(
         (from, local): (&Netns, SocketAddr),
         (to, remote): (&Netns, SocketAddr),
-        pace: Pace<'_>,
+        pattern: SendPattern<'_>,
     ) -> Result<Self, LabError> {
-        let failed = |what: &str| LabError::io(format!("{what} {local} → {remote}"));
-        let listener = to.run(|| TcpListener::bind(remote)).map_err(failed("listen for"))?;
+        let failed = |what: &str| LabError::io_error(format!("{what} {local} → {remote}"));
+        let listener = to.run_inside(|| TcpListener::bind(remote)).map_err(failed("listen for"))?;
         let mut target = remote;
         target.set_port(listener.local_addr().map_err(failed("listen for"))?.port());
         if let (SocketAddr::V6(target), SocketAddr::V6(local)) = (&mut target, local)
@@ -106,43 +107,44 @@ impl Transfer {
         {
             target.set_scope_id(local.scope_id());
         }
-        let output =
-            from.run(|| connect(local, target, pace.congestion)).map_err(failed("connect"))?;
+        let output = from
+            .run_inside(|| connect_from(local, target, pattern.congestion))
+            .map_err(failed("connect"))?;
         let (input, _) = listener.accept().map_err(failed("accept"))?;
         for socket in [&output, &input] {
-            socket.set_read_timeout(Some(LIMIT)).map_err(failed("limit"))?;
-            socket.set_write_timeout(Some(LIMIT)).map_err(failed("limit"))?;
+            socket.set_read_timeout(Some(STALL_TIMEOUT)).map_err(failed("limit"))?;
+            socket.set_write_timeout(Some(STALL_TIMEOUT)).map_err(failed("limit"))?;
         }
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(TransferState::default());
         let receiver = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || receive(input, &shared)
+            move || receive_stream(input, &shared)
         });
-        let (chunk, rate) = (pace.chunk, pace.rate);
+        let (chunk, rate) = (pattern.chunk, pattern.rate);
         let sender = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || send(output, chunk, rate, &shared)
+            move || send_stream(output, chunk, rate, &shared)
         });
         Ok(Self { shared, sender, receiver })
     }
 
     /// Bytes read by the receiver so far.
-    pub fn received(&self) -> u64 {
-        self.shared.reads().iter().map(|(_, bytes)| *bytes as u64).sum()
+    pub fn bytes_received(&self) -> u64 {
+        self.shared.lock_reads().iter().map(|(_, bytes)| *bytes as u64).sum()
     }
 
     /// The longest time from `start` to `end` in which the receiver read nothing.
-    pub fn stall(&self, start: Instant, end: Instant) -> Duration {
-        longest_gap(self.shared.reads().iter().map(|(at, _)| *at), start, end)
+    pub fn longest_stall(&self, start: Instant, end: Instant) -> Duration {
+        longest_gap(self.shared.lock_reads().iter().map(|(at, _)| *at), start, end)
     }
 
     /// Whether one of the two ends is over before it was asked to be.
-    pub fn broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         self.sender.is_finished() || self.receiver.is_finished()
     }
 
     /// Ends the flow in order, compares the hashes and tells all.
-    pub fn finish(self) -> Outcome {
+    pub fn finish(self) -> TransferOutcome {
         self.shared.stop.store(true, Relaxed);
         let panicked = |_| Err(io::Error::other("the thread panicked"));
         let sent = self.sender.join().unwrap_or_else(panicked);
@@ -155,8 +157,8 @@ impl Transfer {
         if let Err(error) = &received {
             errors.push(format!("receiver: {error}"));
         }
-        let reads = std::mem::take(&mut *self.shared.reads());
-        Outcome {
+        let reads = std::mem::take(&mut *self.shared.lock_reads());
+        TransferOutcome {
             bytes: sent.as_ref().map_or(0, |sent| sent.bytes),
             received: reads.iter().map(|(_, bytes)| *bytes as u64).sum(),
             resets: errors.len() as u32,
@@ -167,15 +169,15 @@ impl Transfer {
     }
 }
 
-impl Outcome {
+impl TransferOutcome {
     /// The longest time from `start` to `end` in which the receiver read nothing.
-    pub fn stall(&self, start: Instant, end: Instant) -> Duration {
+    pub fn longest_stall(&self, start: Instant, end: Instant) -> Duration {
         longest_gap(self.reads.iter().map(|(at, _)| *at), start, end)
     }
 }
 
-impl Shared {
-    fn reads(&self) -> MutexGuard<'_, Vec<(Instant, usize)>> {
+impl TransferState {
+    fn lock_reads(&self) -> MutexGuard<'_, Vec<(Instant, usize)>> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -202,11 +204,11 @@ pub(super) fn longest_gap(
     longest.max(end.saturating_duration_since(before))
 }
 
-fn connect(local: SocketAddr, target: SocketAddr, congestion: &str) -> io::Result<TcpStream> {
+fn connect_from(local: SocketAddr, target: SocketAddr, congestion: &str) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     // One congestion control on every machine, so that figures can be compared.
     match socket.set_tcp_congestion(congestion.as_bytes()) {
-        Err(_) if congestion == BULK.congestion => socket.set_tcp_congestion(b"reno")?,
+        Err(_) if congestion == BULK_PATTERN.congestion => socket.set_tcp_congestion(b"reno")?,
         result => result?,
     }
     socket.set_tcp_nodelay(true)?;
@@ -215,12 +217,12 @@ fn connect(local: SocketAddr, target: SocketAddr, congestion: &str) -> io::Resul
     Ok(socket.into())
 }
 
-fn send(
+fn send_stream(
     mut socket: TcpStream,
     size: usize,
     rate: Option<u64>,
-    shared: &Shared,
-) -> io::Result<Sent> {
+    shared: &TransferState,
+) -> io::Result<SendResult> {
     let mut hash = Context::new(&SHA256);
     let mut chunk: Vec<u8> = (0..size.max(8)).map(|place| (place % 251) as u8).collect();
     let mut bytes = 0u64;
@@ -241,18 +243,18 @@ fn send(
     socket.shutdown(Shutdown::Write)?;
     let mut theirs = [0; SHA256_OUTPUT_LEN];
     socket.read_exact(&mut theirs)?;
-    Ok(Sent { bytes, hash_equal: hash.finish().as_ref() == theirs })
+    Ok(SendResult { bytes, hash_equal: hash.finish().as_ref() == theirs })
 }
 
-fn receive(mut socket: TcpStream, shared: &Shared) -> io::Result<()> {
+fn receive_stream(mut socket: TcpStream, shared: &TransferState) -> io::Result<()> {
     let mut hash = Context::new(&SHA256);
-    let mut buffer = vec![0; 4 * CHUNK];
+    let mut buffer = vec![0; 4 * CHUNK_BYTES];
     loop {
         let read = socket.read(&mut buffer)?;
         if read == 0 {
             break;
         }
-        shared.reads().push((Instant::now(), read));
+        shared.lock_reads().push((Instant::now(), read));
         hash.update(&buffer[..read]);
     }
     socket.write_all(hash.finish().as_ref())

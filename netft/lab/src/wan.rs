@@ -3,15 +3,15 @@
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::{
-    Lab, LabError, Shape,
-    build::{add_address, gateways, set_up},
+    Lab, LabError, NetworkLayout,
+    build::{add_address, gateway_addresses, set_up},
     interface_index,
-    wire::Wire,
+    wire::ImpairedWire,
 };
 
 /// The router's interface towards the far site, and the other end of its cable.
-const NEAR: &str = "near";
-const FAR: &str = "far";
+const ROUTER_INTERFACE: &str = "near";
+const CABLE_END_INTERFACE: &str = "far";
 
 impl Lab {
     /// Puts a wire between the router of a routed network and node 1, which the router reaches
@@ -20,34 +20,44 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses an interface or packet sockets.
-    pub fn far_site(&self, network: usize, seed: u64) -> Result<Wire, LabError> {
+    pub fn insert_far_site_wire(
+        &self,
+        network: usize,
+        seed: u64,
+    ) -> Result<ImpairedWire, LabError> {
         let node = 1;
-        let routed = self.network(network).shape == Shape::Routed && self.nodes() == 2;
+        let routed =
+            self.network(network).layout == NetworkLayout::Routed && self.node_count() == 2;
         assert!(routed, "a router and two nodes have two sites");
-        (0..2).try_for_each(|node| self.cut_segments(network, node))?;
-        let (switch, port) = (self.switch(network), Self::port(node));
+        (0..2).try_for_each(|node| self.disable_segmentation(network, node))?;
+        let (switch, port) = (self.switch_netns(network), Self::port_name(node));
         // The port is a cable's end from here on: no address, no answer to ARP.
-        switch.run(|| {
+        switch.run_inside(|| {
             for (file, value) in [
                 (format!("/proc/sys/net/ipv4/conf/{port}/arp_ignore"), "8"),
                 (format!("/proc/sys/net/ipv6/conf/{port}/disable_ipv6"), "1"),
             ] {
-                std::fs::write(&file, value).map_err(LabError::io(format!("write {file}")))?;
+                std::fs::write(&file, value)
+                    .map_err(LabError::io_error(format!("write {file}")))?;
             }
             Ok(())
         })?;
-        let addresses = gateways(network, node);
-        switch.netlink("move a router's address", |netlink| async move {
+        let addresses = gateway_addresses(network, node);
+        switch.run_netlink("move a router's address", |netlink| async move {
             let old = interface_index(&netlink, &port).await?;
             let (address, length) = addresses[0];
             let mut request = netlink.address().add(old, address, length);
             let message = request.message_mut().clone();
             netlink.address().del(message).execute().await?;
-            netlink.link().add(LinkVeth::new(NEAR, FAR).build()).execute().await?;
-            let near = interface_index(&netlink, NEAR).await?;
+            netlink
+                .link()
+                .add(LinkVeth::new(ROUTER_INTERFACE, CABLE_END_INTERFACE).build())
+                .execute()
+                .await?;
+            let near = interface_index(&netlink, ROUTER_INTERFACE).await?;
             let mtu = LinkUnspec::new_with_index(near).mtu(1500).build();
             netlink.link().change(mtu).execute().await?;
-            for name in [FAR, NEAR] {
+            for name in [CABLE_END_INTERFACE, ROUTER_INTERFACE] {
                 set_up(&netlink, name).await?;
             }
             for (address, length) in addresses {
@@ -55,10 +65,10 @@ impl Lab {
             }
             Ok(())
         })?;
-        switch.run(|| {
-            let file = format!("/proc/sys/net/ipv4/conf/{FAR}/arp_ignore");
-            std::fs::write(&file, "8").map_err(LabError::io(format!("write {file}")))
+        switch.run_inside(|| {
+            let file = format!("/proc/sys/net/ipv4/conf/{CABLE_END_INTERFACE}/arp_ignore");
+            std::fs::write(&file, "8").map_err(LabError::io_error(format!("write {file}")))
         })?;
-        Wire::between(switch, [FAR, &Self::port(node)], seed)
+        ImpairedWire::connect_ports(switch, [CABLE_END_INTERFACE, &Self::port_name(node)], seed)
     }
 }

@@ -25,19 +25,19 @@ use socket2::Socket;
 use super::{Lab, LabError, Netns, interface_index, sys};
 
 /// The kernel's `virtio_net_hdr` in front of every frame: offloads survive the relay.
-const META: usize = 10;
+const VNET_HEADER_LEN: usize = 10;
 /// Ethernet header.
-const ETHERNET: usize = 14;
+const ETHERNET_HEADER_LEN: usize = 14;
 /// Bytes that wait at the bottleneck; what comes on top is lost.
-const QUEUE: usize = 128 << 10;
+const BOTTLENECK_QUEUE: usize = 128 << 10;
 /// How long a relay sleeps at most, so that it ends when asked to.
-const LOOK: Duration = Duration::from_millis(20);
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The most a frame is late.
-const LATE: Duration = Duration::from_millis(1);
+const MAX_LATENESS: Duration = Duration::from_millis(1);
 
 /// What one direction does to frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Grey {
+pub struct WireImpairments {
     /// Share of frames lost at random, 0.0–1.0.
     pub loss: f64,
     /// Every first duration, everything is lost for the second one.
@@ -45,29 +45,29 @@ pub struct Grey {
     /// Time on the way. Order is kept.
     pub delay: Duration,
     /// Share of frames that come twice, the copy at once or late, 0.0–1.0.
-    pub twice: f64,
+    pub duplicate: f64,
     /// Share of frames (and of copies) that come up to a millisecond late, so that others overtake
     /// them, 0.0–1.0.
-    pub late: f64,
+    pub reorder: f64,
     /// IP packets longer than this vanish, bytes.
-    pub largest: Option<usize>,
+    pub max_packet: Option<usize>,
     /// A bottleneck, bytes per second, with a queue of 128 KiB.
     pub rate: Option<u64>,
     /// Frames marked CS6 (RFC 4594, network control) pass the bottleneck's queue by.
-    pub classes: bool,
+    pub prioritise_control: bool,
 }
 
 /// A running wire; when dropped, the network carries nothing any more.
 #[derive(Debug)]
-pub struct Wire {
+pub struct ImpairedWire {
     /// By the node that sends.
-    ways: [Arc<Way>; 2],
+    directions: [Arc<WireDirection>; 2],
 }
 
 #[derive(Debug, Default)]
-struct Way {
+struct WireDirection {
     stop: AtomicBool,
-    grey: Mutex<Grey>,
+    impairments: Mutex<WireImpairments>,
     lost: AtomicU64,
     relayed: AtomicU64,
 }
@@ -78,29 +78,29 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses packet sockets.
-    pub fn wire(&self, network: usize, seed: u64) -> Result<Wire, LabError> {
-        assert_eq!(self.nodes(), 2, "a wire has two ends");
+    pub fn insert_wire(&self, network: usize, seed: u64) -> Result<ImpairedWire, LabError> {
+        assert_eq!(self.node_count(), 2, "a wire has two ends");
         for node in [0, 1] {
-            self.cut_segments(network, node)?;
+            self.disable_segmentation(network, node)?;
         }
-        let switch = self.switch(network);
+        let switch = self.switch_netns(network);
         for node in [0, 1] {
-            let port = Self::port(node);
-            switch.netlink("take a port off the bridge", |netlink| async move {
+            let port = Self::port_name(node);
+            switch.run_netlink("take a port off the bridge", |netlink| async move {
                 let index = interface_index(&netlink, &port).await?;
                 let alone = LinkUnspec::new_with_index(index).nocontroller().build();
                 netlink.link().change(alone).execute().await
             })?;
         }
-        Wire::between(switch, [&Self::port(0), &Self::port(1)], seed)
+        ImpairedWire::connect_ports(switch, [&Self::port_name(0), &Self::port_name(1)], seed)
     }
 }
 
 impl Lab {
     /// Makes a node's interface send frames of wire size only.
-    pub(super) fn cut_segments(&self, network: usize, node: usize) -> Result<(), LabError> {
-        let nic = Self::nic(network);
-        self.node(node).netlink("cut segmented sends", |netlink| async move {
+    pub(super) fn disable_segmentation(&self, network: usize, node: usize) -> Result<(), LabError> {
+        let nic = Self::nic_name(network);
+        self.node_netns(node).run_netlink("cut segmented sends", |netlink| async move {
             let index = interface_index(&netlink, &nic).await?;
             let cut = LinkUnspec::new_with_index(index)
                 .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
@@ -110,142 +110,158 @@ impl Lab {
     }
 }
 
-impl Wire {
+impl ImpairedWire {
     /// Relays frames between two interfaces of a namespace.
-    pub(super) fn between(switch: &Netns, ports: [&str; 2], seed: u64) -> Result<Self, LabError> {
+    pub(super) fn connect_ports(
+        switch: &Netns,
+        ports: [&str; 2],
+        seed: u64,
+    ) -> Result<Self, LabError> {
         let open = |port: &str| {
-            let failed = LabError::io(format!("relay frames of {port}"));
-            switch.run(|| sys::relay_socket(port)).map_err(failed).map(Arc::new)
+            let failed = LabError::io_error(format!("relay frames of {port}"));
+            switch.run_inside(|| sys::relay_socket(port)).map_err(failed).map(Arc::new)
         };
         let sockets = [open(ports[0])?, open(ports[1])?];
-        let ways = [Arc::<Way>::default(), Arc::default()];
+        let ways = [Arc::<WireDirection>::default(), Arc::default()];
         for node in [0, 1] {
             let (from, to) = (Arc::clone(&sockets[node]), Arc::clone(&sockets[1 - node]));
             let way = Arc::clone(&ways[node]);
-            thread::spawn(move || Relay::new(way, seed ^ node as u64).run(&from, &to));
+            thread::spawn(move || {
+                DirectionRelay::new(way, seed ^ node as u64).relay_frames(&from, &to)
+            });
         }
-        Ok(Self { ways })
+        Ok(Self { directions: ways })
     }
 
     /// Sets the faults of what `from` sends.
-    pub fn set(&self, from: usize, grey: Grey) {
-        *self.ways[from].grey.lock().unwrap_or_else(PoisonError::into_inner) = grey;
+    pub fn set_impairments(&self, from: usize, impairments: WireImpairments) {
+        *self.directions[from].impairments.lock().unwrap_or_else(PoisonError::into_inner) =
+            impairments;
     }
 
     /// Sets the faults of both directions.
-    pub fn set_both(&self, grey: Grey) {
-        [0, 1].into_iter().for_each(|from| self.set(from, grey));
+    pub fn set_both_impairments(&self, impairments: WireImpairments) {
+        [0, 1].into_iter().for_each(|from| self.set_impairments(from, impairments));
     }
 
     /// Frames of `from` that were lost, and that were relayed.
-    pub fn counts(&self, from: usize) -> (u64, u64) {
-        let way = &self.ways[from];
+    pub fn lost_and_relayed(&self, from: usize) -> (u64, u64) {
+        let way = &self.directions[from];
         (way.lost.load(Relaxed), way.relayed.load(Relaxed))
     }
 }
 
-impl Drop for Wire {
+impl Drop for ImpairedWire {
     fn drop(&mut self) {
-        self.ways.iter().for_each(|way| way.stop.store(true, Relaxed));
+        self.directions.iter().for_each(|way| way.stop.store(true, Relaxed));
     }
 }
 
 /// One direction at work.
-struct Relay {
-    way: Arc<Way>,
+struct DirectionRelay {
+    direction: Arc<WireDirection>,
     seed: u64,
     start: Instant,
     /// Frames on their way, in order, and when they arrive.
-    flying: VecDeque<(Instant, Vec<u8>)>,
+    in_flight: VecDeque<(Instant, Vec<u8>)>,
     /// When the bottleneck has sent what waits there.
-    free: Instant,
+    bottleneck_free_at: Instant,
 }
 
-impl Relay {
-    fn new(way: Arc<Way>, seed: u64) -> Self {
+impl DirectionRelay {
+    fn new(direction: Arc<WireDirection>, seed: u64) -> Self {
         let now = Instant::now();
-        Self { way, seed, start: now, flying: VecDeque::new(), free: now }
+        Self { direction, seed, start: now, in_flight: VecDeque::new(), bottleneck_free_at: now }
     }
 
-    fn run(mut self, from: &Socket, to: &Socket) {
-        let mut frame = vec![0; META + 70_000];
-        while !self.way.stop.load(Relaxed) {
-            self.deliver(to);
-            let next = self.flying.front().map(|(due, _)| *due - Instant::now().min(*due));
-            let wait = next.map_or(LOOK, |next| next.min(LOOK));
+    fn relay_frames(mut self, from: &Socket, to: &Socket) {
+        let mut frame = vec![0; VNET_HEADER_LEN + 70_000];
+        while !self.direction.stop.load(Relaxed) {
+            self.deliver_due(to);
+            let next = self.in_flight.front().map(|(due, _)| *due - Instant::now().min(*due));
+            let wait = next.map_or(STOP_POLL_INTERVAL, |next| next.min(STOP_POLL_INTERVAL));
             let wait = Timespec::try_from(wait).unwrap_or_default();
             let mut fds = [PollFd::new(from, PollFlags::IN)];
             // An interrupted wait is a short one.
             let _ = poll(&mut fds, Some(&wait));
             while let Ok((length, _)) = recv(from.as_fd(), &mut *frame, RecvFlags::DONTWAIT) {
-                self.take(&frame[..length], Instant::now());
-                self.deliver(to);
+                self.accept_frame(&frame[..length], Instant::now());
+                self.deliver_due(to);
             }
         }
     }
 
     /// Decides what becomes of a frame.
-    fn take(&mut self, frame: &[u8], now: Instant) {
-        let grey = *self.way.grey.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.swallows(&grey, frame, now) {
-            self.way.lost.fetch_add(1, Relaxed);
+    fn accept_frame(&mut self, frame: &[u8], now: Instant) {
+        let impairments =
+            *self.direction.impairments.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.should_drop(&impairments, frame, now) {
+            self.direction.lost.fetch_add(1, Relaxed);
             return;
         }
-        let mut due = now + grey.delay;
-        let control = grey.classes && is_control(frame);
-        if let Some(rate) = grey.rate.filter(|_| !control) {
+        let mut due = now + impairments.delay;
+        let control = impairments.prioritise_control && is_control(frame);
+        if let Some(rate) = impairments.rate.filter(|_| !control) {
             let time = |bytes: usize| Duration::from_secs_f64(bytes as f64 / rate as f64);
-            let waits = self.free.saturating_duration_since(now);
-            if waits > time(QUEUE) {
-                self.way.lost.fetch_add(1, Relaxed);
+            let waits = self.bottleneck_free_at.saturating_duration_since(now);
+            if waits > time(BOTTLENECK_QUEUE) {
+                self.direction.lost.fetch_add(1, Relaxed);
                 return;
             }
-            self.free = self.free.max(now) + time(frame.len());
-            due = self.free + grey.delay;
+            self.bottleneck_free_at = self.bottleneck_free_at.max(now) + time(frame.len());
+            due = self.bottleneck_free_at + impairments.delay;
         }
-        self.fly(&grey, due, control, frame);
-        if grey.twice > 0.0 && self.dice() < grey.twice {
-            self.fly(&grey, due, control, frame);
+        self.enqueue_frame(&impairments, due, control, frame);
+        if impairments.duplicate > 0.0 && self.random_unit() < impairments.duplicate {
+            self.enqueue_frame(&impairments, due, control, frame);
         }
     }
 
-    fn fly(&mut self, grey: &Grey, mut due: Instant, control: bool, frame: &[u8]) {
-        if grey.late > 0.0 && self.dice() < grey.late {
-            due += LATE.mul_f64(self.dice());
+    fn enqueue_frame(
+        &mut self,
+        impairments: &WireImpairments,
+        mut due: Instant,
+        control: bool,
+        frame: &[u8],
+    ) {
+        if impairments.reorder > 0.0 && self.random_unit() < impairments.reorder {
+            due += MAX_LATENESS.mul_f64(self.random_unit());
         }
         // Frames are overtaken by the privileged class, and when they are late.
-        let overtakes = control || grey.late > 0.0;
-        let sorted = || self.flying.partition_point(|(other, _)| *other <= due);
-        let place = if overtakes { sorted() } else { self.flying.len() };
-        self.flying.insert(place, (due, frame.to_vec()));
+        let overtakes = control || impairments.reorder > 0.0;
+        let sorted = || self.in_flight.partition_point(|(other, _)| *other <= due);
+        let place = if overtakes { sorted() } else { self.in_flight.len() };
+        self.in_flight.insert(place, (due, frame.to_vec()));
     }
 
-    fn swallows(&mut self, grey: &Grey, frame: &[u8], now: Instant) -> bool {
+    fn should_drop(&mut self, impairments: &WireImpairments, frame: &[u8], now: Instant) -> bool {
         let phase = |(period, _): (Duration, Duration)| {
             let nanos = now.duration_since(self.start).as_nanos() % period.as_nanos().max(1);
             Duration::from_nanos(nanos as u64)
         };
-        let bursting = grey.burst.is_some_and(|burst| phase(burst) < burst.1);
-        let large = grey.largest.is_some_and(|most| frame.len() > META + ETHERNET + most);
-        bursting || large || self.dice() < grey.loss
+        let bursting = impairments.burst.is_some_and(|burst| phase(burst) < burst.1);
+        let large = impairments
+            .max_packet
+            .is_some_and(|most| frame.len() > VNET_HEADER_LEN + ETHERNET_HEADER_LEN + most);
+        bursting || large || self.random_unit() < impairments.loss
     }
 
-    fn deliver(&mut self, to: &Socket) {
+    fn deliver_due(&mut self, to: &Socket) {
         let now = Instant::now();
-        while let Some((due, _)) = self.flying.front()
+        while let Some((due, _)) = self.in_flight.front()
             && *due <= now
-            && let Some((_, frame)) = self.flying.pop_front()
+            && let Some((_, frame)) = self.in_flight.pop_front()
         {
             // An interface that is gone, or full, loses the frame.
             match to.send(&frame) {
-                Ok(_) => self.way.relayed.fetch_add(1, Relaxed),
-                Err(_) => self.way.lost.fetch_add(1, Relaxed),
+                Ok(_) => self.direction.relayed.fetch_add(1, Relaxed),
+                Err(_) => self.direction.lost.fetch_add(1, Relaxed),
             };
         }
     }
 
     /// SplitMix64, in 0.0–1.0.
-    fn dice(&mut self) -> f64 {
+    fn random_unit(&mut self) -> f64 {
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.seed;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -256,73 +272,79 @@ impl Relay {
 
 /// IPv4 with type of service CS6.
 fn is_control(frame: &[u8]) -> bool {
-    const CS6: u8 = 0xc0;
-    let kind = frame.get(META + 12..META + 14);
-    kind == Some(&[8, 0]) && frame.get(META + ETHERNET + 1) == Some(&CS6)
+    const TOS_CS6: u8 = 0xc0;
+    let kind = frame.get(VNET_HEADER_LEN + 12..VNET_HEADER_LEN + 14);
+    kind == Some(&[8, 0]) && frame.get(VNET_HEADER_LEN + ETHERNET_HEADER_LEN + 1) == Some(&TOS_CS6)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn relay(grey: Grey) -> Relay {
-        let way = Way { grey: Mutex::new(grey), ..Way::default() };
-        Relay::new(Arc::new(way), 7)
+    fn relay(grey: WireImpairments) -> DirectionRelay {
+        let way = WireDirection { impairments: Mutex::new(grey), ..WireDirection::default() };
+        DirectionRelay::new(Arc::new(way), 7)
     }
 
     #[test]
     fn loss_comes_as_often_as_asked() {
-        let mut relay = relay(Grey { loss: 0.2, ..Grey::default() });
+        let mut relay = relay(WireImpairments { loss: 0.2, ..WireImpairments::default() });
         for _ in 0..10_000 {
-            relay.take(&[0; 100], Instant::now());
+            relay.accept_frame(&[0; 100], Instant::now());
         }
-        let lost = relay.way.lost.load(Relaxed);
+        let lost = relay.direction.lost.load(Relaxed);
         assert!((1800..2200).contains(&lost), "{lost} of 10000");
     }
 
     #[test]
     fn frames_come_twice_and_late_as_often_as_asked() {
-        let mut relay = relay(Grey { twice: 0.1, late: 0.1, ..Grey::default() });
+        let mut relay =
+            relay(WireImpairments { duplicate: 0.1, reorder: 0.1, ..WireImpairments::default() });
         let start = Instant::now();
         for number in 0..5000u64 {
-            relay.take(&number.to_be_bytes(), start + Duration::from_micros(number * 10));
+            relay.accept_frame(&number.to_be_bytes(), start + Duration::from_micros(number * 10));
         }
-        let came = relay.flying.len();
+        let came = relay.in_flight.len();
         assert!((5350..5650).contains(&came), "{came} of 5000");
-        assert!(relay.flying.iter().map(|(due, _)| *due).is_sorted());
+        assert!(relay.in_flight.iter().map(|(due, _)| *due).is_sorted());
         let overtaken = |pair: &[&Vec<u8>]| pair[0] > pair[1];
-        let frames: Vec<&Vec<u8>> = relay.flying.iter().map(|(_, frame)| frame).collect();
+        let frames: Vec<&Vec<u8>> = relay.in_flight.iter().map(|(_, frame)| frame).collect();
         let late = frames.windows(2).filter(|pair| overtaken(pair)).count();
         assert!((350..650).contains(&late), "{late} of {came}");
     }
 
     #[test]
     fn a_bottleneck_spaces_frames_and_bounds_its_queue() {
-        let mut relay = relay(Grey { rate: Some(1_000_000), classes: true, ..Grey::default() });
+        let mut relay = relay(WireImpairments {
+            rate: Some(1_000_000),
+            prioritise_control: true,
+            ..WireImpairments::default()
+        });
         let now = Instant::now();
         for _ in 0..1000 {
-            relay.take(&[0; 1000], now);
+            relay.accept_frame(&[0; 1000], now);
         }
-        let waiting = relay.flying.len();
+        let waiting = relay.in_flight.len();
         assert!((125..=140).contains(&waiting), "{waiting} frames of 1000 bytes");
-        let last = relay.flying.back().map(|(due, _)| due.duration_since(now).as_millis());
+        let last = relay.in_flight.back().map(|(due, _)| due.duration_since(now).as_millis());
         assert!(last.is_some_and(|last| (125..=140).contains(&last)), "{last:?}");
         let mut control = vec![0; 100];
-        control[META + 12] = 8;
-        control[META + ETHERNET + 1] = 0xc0;
-        relay.take(&control, now);
-        assert_eq!(relay.flying.front().map(|(_, frame)| frame.len()), Some(100));
+        control[VNET_HEADER_LEN + 12] = 8;
+        control[VNET_HEADER_LEN + ETHERNET_HEADER_LEN + 1] = 0xc0;
+        relay.accept_frame(&control, now);
+        assert_eq!(relay.in_flight.front().map(|(_, frame)| frame.len()), Some(100));
     }
 
     #[test]
     fn bursts_and_sizes_are_kept_to() {
         let burst = Some((Duration::from_secs(10), Duration::from_secs(1)));
-        let mut relay = relay(Grey { burst, largest: Some(1300), ..Grey::default() });
+        let mut relay =
+            relay(WireImpairments { burst, max_packet: Some(1300), ..WireImpairments::default() });
         let start = relay.start;
-        let grey = *relay.way.grey.lock().unwrap_or_else(PoisonError::into_inner);
+        let grey = *relay.direction.impairments.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lost = |at, size| {
-            let frame = vec![0; META + ETHERNET + size];
-            relay.swallows(&grey, &frame, start + Duration::from_millis(at))
+            let frame = vec![0; VNET_HEADER_LEN + ETHERNET_HEADER_LEN + size];
+            relay.should_drop(&grey, &frame, start + Duration::from_millis(at))
         };
         assert!(lost(500, 100) && lost(10_500, 100), "within a burst");
         assert!(!lost(1500, 1300) && lost(1500, 1301), "by size");

@@ -8,7 +8,7 @@ use netft_proto::{
     Time,
     route::{EventKind, Reason, RouteState},
     sim,
-    sim::{Fault, Report, Scenario},
+    sim::{FaultAction, Scenario, SimReport},
 };
 
 /// The order is told with the next heartbeat over another route.
@@ -18,9 +18,9 @@ fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
-fn run(scenario: &Scenario) -> Report {
-    let report = sim::run(scenario);
-    assert!(report.violations.is_empty(), "{}", report.failure(scenario));
+fn run(scenario: &Scenario) -> SimReport {
+    let report = sim::run_scenario(scenario);
+    assert!(report.violations.is_empty(), "{}", report.failure_text(scenario));
     report
 }
 
@@ -29,7 +29,7 @@ fn two() -> Scenario {
 }
 
 /// Where a node's data went after `since`, when and why.
-fn moves(report: &Report, scenario: &Scenario, node: usize, since: Time) -> Vec<Move> {
+fn moves(report: &SimReport, scenario: &Scenario, node: usize, since: Time) -> Vec<Move> {
     let moved = report.events.iter().filter(|(at, event)| *at == node && event.at >= since);
     moved
         .filter_map(|(_, event)| match event.kind {
@@ -46,8 +46,8 @@ type Move = (Time, usize, Reason);
 #[test]
 fn a_route_out_of_use_is_left_at_once_at_both_ends_and_returned_to_without_hold() {
     let (out, back) = (ms(2000), ms(3000));
-    let admin = |down| Fault::Admin { network: 0, node: 0, down };
-    let scenario = two().at(out, admin(true)).at(back, admin(false));
+    let admin = |down| FaultAction::Admin { network: 0, node: 0, down };
+    let scenario = two().with_fault(out, admin(true)).with_fault(back, admin(false));
     let report = run(&scenario);
     for (node, reason) in [(0, Reason::Admin), (1, Reason::PeerAdmin)] {
         let moves = moves(&report, &scenario, node, out);
@@ -68,15 +68,15 @@ fn a_route_out_of_use_is_left_at_once_at_both_ends_and_returned_to_without_hold(
         (1, Up, Reason::BothWays),
     ];
     assert_eq!(states.collect::<Vec<_>>(), told);
-    assert!(report.packets_between((0, 1), out..back).all(|packet| packet.arrived.is_some()));
-    assert!(report.packets_between((1, 0), out..back).all(|packet| packet.arrived.is_some()));
+    assert!(report.packets_between((0, 1), out..back).all(|packet| packet.arrived_at.is_some()));
+    assert!(report.packets_between((1, 0), out..back).all(|packet| packet.arrived_at.is_some()));
 }
 
 #[test]
 fn the_only_route_out_of_use_stops_data_and_not_heartbeats() {
     let (out, back) = (ms(2000), ms(3000));
-    let admin = |down| Fault::Admin { network: 0, node: 1, down };
-    let scenario = two().networks(1).at(out, admin(true)).at(back, admin(false));
+    let admin = |down| FaultAction::Admin { network: 0, node: 1, down };
+    let scenario = two().networks(1).with_fault(out, admin(true)).with_fault(back, admin(false));
     let report = run(&scenario);
     let sent: Vec<_> = report.packets_between((0, 1), out + TOLD * 4..back).collect();
     assert!(!sent.is_empty() && sent.iter().all(|packet| packet.network.is_none()));
@@ -85,13 +85,13 @@ fn the_only_route_out_of_use_stops_data_and_not_heartbeats() {
     });
     assert!(!silent);
     let sent: Vec<_> = report.packets_between((0, 1), back + TOLD * 4..ms(4900)).collect();
-    assert!(!sent.is_empty() && sent.iter().all(|packet| packet.arrived.is_some()));
+    assert!(!sent.is_empty() && sent.iter().all(|packet| packet.arrived_at.is_some()));
 }
 
 #[test]
 fn a_better_priority_moves_both_ends_at_once_without_a_lost_packet() {
     let changed = ms(2000);
-    let scenario = two().at(changed, Fault::Priority { network: 1, priority: 1 });
+    let scenario = two().with_fault(changed, FaultAction::Priority { network: 1, priority: 1 });
     let report = run(&scenario);
     for node in 0..2 {
         let moves = moves(&report, &scenario, node, changed);
@@ -99,6 +99,6 @@ fn a_better_priority_moves_both_ends_at_once_without_a_lost_packet() {
     }
     for pair in [(0, 1), (1, 0)] {
         let mut sent = report.packets_between(pair, ms(1000)..ms(4900));
-        assert!(sent.all(|packet| packet.arrived.is_some()));
+        assert!(sent.all(|packet| packet.arrived_at.is_some()));
     }
 }

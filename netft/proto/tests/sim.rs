@@ -15,9 +15,9 @@ use std::{
 };
 
 use netft_proto::{
-    engine::Bug,
+    engine::InjectedBug,
     sim,
-    sim::{Report, Scenario},
+    sim::{Scenario, SimReport},
 };
 
 /// Runs every seed below `count` on all cores; returns what `pick` kept, in the order of seeds.
@@ -53,25 +53,25 @@ fn number(variable: &str) -> Option<u64> {
 fn seeds_break_no_rule() {
     if let Some(seed) = number("NETFT_SEED") {
         let scenario = Scenario::random(seed).keep_text();
-        let report = sim::run(&scenario);
+        let report = sim::run_scenario(&scenario);
         println!("{}", report.text.as_deref().unwrap_or_default());
-        assert!(report.violations.is_empty(), "{}", report.failure(&scenario));
+        assert!(report.violations.is_empty(), "{}", report.failure_text(&scenario));
         return;
     }
     let [heartbeats, packets, resends, recovered, missed] = [const { AtomicU64::new(0) }; 5];
     let failures = sweep(number("NETFT_SIM_SEEDS").unwrap_or(200), |seed| {
         let scenario = Scenario::random(seed);
-        let report = sim::run(&scenario);
+        let report = sim::run_scenario(&scenario);
         for (sum, part) in [
             (&heartbeats, report.heartbeats_delivered),
             (&packets, report.packets.len() as u64),
-            (&resends, report.resends),
+            (&resends, report.retransmissions),
             (&recovered, report.recovered),
-            (&missed, report.missed),
+            (&missed, report.undelivered),
         ] {
             sum.fetch_add(part, Ordering::Relaxed);
         }
-        (!report.violations.is_empty()).then(|| report.failure(&scenario))
+        (!report.violations.is_empty()).then(|| report.failure_text(&scenario))
     });
     let [packets, resends, recovered, missed] =
         [packets, resends, recovered, missed].map(AtomicU64::into_inner);
@@ -83,7 +83,7 @@ fn seeds_break_no_rule() {
 
 #[test]
 fn one_seed_is_one_trace() {
-    let run = |seed| sim::run(&Scenario::random(seed).keep_text());
+    let run = |seed| sim::run_scenario(&Scenario::random(seed).keep_text());
     for seed in [0, 3, 11] {
         let (first, second) = (run(seed), run(seed));
         assert_eq!(first.text, second.text);
@@ -94,56 +94,56 @@ fn one_seed_is_one_trace() {
 
 #[test]
 fn keeping_the_text_does_not_change_the_run() {
-    let with = sim::run(&Scenario::random(5).keep_text());
-    let without = sim::run(&Scenario::random(5));
+    let with = sim::run_scenario(&Scenario::random(5).keep_text());
+    let without = sim::run_scenario(&Scenario::random(5));
     assert_eq!(with.trace_hash, without.trace_hash);
     assert_eq!(with.heartbeats, without.heartbeats);
 }
 
-fn broken_by(bug: Bug) -> Vec<Report> {
+fn broken_by(bug: InjectedBug) -> Vec<SimReport> {
     sweep(50, |seed| {
-        let report = sim::run(&Scenario::random(seed).plant(bug));
+        let report = sim::run_scenario(&Scenario::random(seed).with_bug(bug));
         (!report.violations.is_empty()).then_some(report)
     })
 }
 
-fn breaks(reports: &[Report], rules: &[&str]) -> bool {
+fn breaks(reports: &[SimReport], rules: &[&str]) -> bool {
     let violations = reports.iter().flat_map(|report| &report.violations);
     violations.into_iter().any(|words| rules.iter().any(|rule| words.contains(rule)))
 }
 
 #[test]
 fn an_engine_that_ignores_the_peers_word_is_found_out() {
-    let reports = broken_by(Bug::IgnorePeerVerdict);
+    let reports = broken_by(InjectedBug::IgnorePeerReport);
     assert!(breaks(&reports, &["rule 2", "rule 8"]), "{} reports", reports.len());
 }
 
 #[test]
 fn an_engine_that_never_fails_over_is_found_out() {
-    let reports = broken_by(Bug::NeverFailOver);
+    let reports = broken_by(InjectedBug::NeverFailOver);
     assert!(breaks(&reports, &["rule 1", "rule 2"]), "{} reports", reports.len());
 }
 
 #[test]
 fn an_engine_that_gives_up_early_is_found_out() {
-    let reports = broken_by(Bug::EarlyDown);
+    let reports = broken_by(InjectedBug::EarlyDown);
     assert!(breaks(&reports, &["rule 4"]), "{} reports", reports.len());
 }
 
 #[test]
 fn an_engine_that_suspects_for_ever_is_found_out() {
-    let reports = broken_by(Bug::SuspectForEver);
+    let reports = broken_by(InjectedBug::NeverClearSuspicion);
     assert!(breaks(&reports, &["rule 15"]), "{} reports", reports.len());
 }
 
 #[test]
 fn a_packet_path_that_delivers_twice_is_found_out() {
-    let reports = broken_by(Bug::DeliverTwice);
+    let reports = broken_by(InjectedBug::DeliverTwice);
     assert!(breaks(&reports, &["rule 13"]), "{} reports", reports.len());
 }
 
 #[test]
 fn a_packet_path_that_loses_what_is_in_flight_is_found_out() {
-    let reports = broken_by(Bug::LoseInFlight);
+    let reports = broken_by(InjectedBug::LoseInFlight);
     assert!(breaks(&reports, &["rule 14"]), "{} reports", reports.len());
 }

@@ -9,14 +9,14 @@ use netft_proto::{
     Time,
     route::{EventKind, Reason},
     sim,
-    sim::{Fault, Report, Scenario, Shape},
+    sim::{FaultAction, NetworkModel, Scenario, SimReport},
 };
 
 const BEGINS: Time = Time::from_millis(3000);
 
-fn run(scenario: &Scenario) -> Report {
-    let report = sim::run(scenario);
-    assert!(report.violations.is_empty(), "{}", report.failure(scenario));
+fn run(scenario: &Scenario) -> SimReport {
+    let report = sim::run_scenario(scenario);
+    assert!(report.violations.is_empty(), "{}", report.failure_text(scenario));
     report
 }
 
@@ -25,12 +25,12 @@ fn minute(seed: u64, networks: usize) -> Scenario {
     scenario.data_every(Duration::from_millis(100))
 }
 
-fn loss(network: usize, from: usize, permille: u16) -> Fault {
-    Fault::Loss { network, from, to: 1 - from, permille }
+fn loss(network: usize, from: usize, permille: u16) -> FaultAction {
+    FaultAction::Loss { network, from, to: 1 - from, permille }
 }
 
 /// When a node's data moved after [`BEGINS`], to which network and why.
-fn moves(report: &Report, scenario: &Scenario, node: usize) -> Vec<(Time, usize, Reason)> {
+fn moves(report: &SimReport, scenario: &Scenario, node: usize) -> Vec<(Time, usize, Reason)> {
     let moved = report.events.iter().filter(|(at, event)| *at == node && event.at > BEGINS);
     moved
         .filter_map(|(_, event)| match event.kind {
@@ -42,10 +42,13 @@ fn moves(report: &Report, scenario: &Scenario, node: usize) -> Vec<(Time, usize,
         .collect()
 }
 
-fn no_route_went_down(report: &Report, scenario: &Scenario) {
+fn no_route_went_down(report: &SimReport, scenario: &Scenario) {
     for (node, peer) in [(0, 1), (1, 0)] {
         for network in 0..report.routes[node].len() {
-            assert_eq!(report.left_up(node, scenario.route(node, peer, network), BEGINS), None);
+            assert_eq!(
+                report.first_left_up(node, scenario.route_id(node, peer, network), BEGINS),
+                None
+            );
         }
     }
 }
@@ -54,7 +57,7 @@ fn no_route_went_down(report: &Report, scenario: &Scenario) {
 fn five_percent_lost_one_way_move_the_sender_within_seconds_and_once() {
     let mut took = Vec::new();
     for seed in 0..40 {
-        let scenario = minute(seed, 2).at(BEGINS, loss(0, 0, 50));
+        let scenario = minute(seed, 2).with_fault(BEGINS, loss(0, 0, 50));
         let report = run(&scenario);
         let sender = moves(&report, &scenario, 0);
         let [(at, 1, Reason::BrownOut)] = sender[..] else { panic!("seed {seed}: {sender:?}") };
@@ -73,7 +76,7 @@ fn equal_loss_on_every_network_moves_nothing() {
     for (seed, permille) in (0..20).zip([20, 50, 100, 200].into_iter().cycle()) {
         let mut scenario = minute(seed, 2);
         for (network, from) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            scenario = scenario.at(BEGINS, loss(network, from, permille));
+            scenario = scenario.with_fault(BEGINS, loss(network, from, permille));
         }
         // At a fifth lost a route may go down, which is another matter.
         let report = run(&scenario);
@@ -91,7 +94,9 @@ fn equal_loss_on_every_network_moves_nothing() {
 fn a_network_that_heals_is_returned_to_through_the_hold() {
     for seed in 0..10 {
         let healed = Time::from_millis(9000);
-        let scenario = minute(seed, 2).at(BEGINS, loss(0, 0, 100)).at(healed, Fault::HealAll);
+        let scenario = minute(seed, 2)
+            .with_fault(BEGINS, loss(0, 0, 100))
+            .with_fault(healed, FaultAction::HealAll);
         let report = run(&scenario);
         let moves = moves(&report, &scenario, 0);
         let [(left, 1, Reason::BrownOut), (back, 0, Reason::Failback)] = moves[..] else {
@@ -108,8 +113,8 @@ fn twenty_milliseconds_more_move_both_ends_and_less_bring_them_back() {
     let healed = Time::from_millis(20_000);
     for seed in 0..10 {
         let scenario = minute(seed, 2)
-            .at(BEGINS, Fault::Slow { network: 0, by })
-            .at(healed, Fault::Slow { network: 0, by: Duration::ZERO });
+            .with_fault(BEGINS, FaultAction::ExtraDelay { network: 0, by })
+            .with_fault(healed, FaultAction::ExtraDelay { network: 0, by: Duration::ZERO });
         let report = run(&scenario);
         for node in [0, 1] {
             let moves = moves(&report, &scenario, node);
@@ -125,16 +130,16 @@ fn twenty_milliseconds_more_move_both_ends_and_less_bring_them_back() {
 
 #[test]
 fn networks_that_slow_down_alike_and_one_that_always_was_slower_move_nothing() {
-    let far = Shape {
+    let far = NetworkModel {
         delay: Duration::from_millis(30),
         jitter: Duration::from_millis(3),
-        ..Shape::default()
+        ..NetworkModel::default()
     };
     let by = Duration::from_millis(20);
     let alike = minute(1, 2)
-        .at(BEGINS, Fault::Slow { network: 0, by })
-        .at(BEGINS, Fault::Slow { network: 1, by });
-    for scenario in [alike, minute(2, 2).shape_of(0, far)] {
+        .with_fault(BEGINS, FaultAction::ExtraDelay { network: 0, by })
+        .with_fault(BEGINS, FaultAction::ExtraDelay { network: 1, by });
+    for scenario in [alike, minute(2, 2).model_of(0, far)] {
         let report = run(&scenario);
         for node in [0, 1] {
             assert_eq!(moves(&report, &scenario, node), []);
@@ -150,7 +155,7 @@ fn nodes_that_are_scheduled_late_move_nothing() {
         for step in 0..280u64 {
             let (node, length) = ((step % 3) as usize % 2, Duration::from_millis(step * 37 % 70));
             let at = BEGINS + Duration::from_millis(200 * step);
-            scenario = scenario.at(at, Fault::Pause { node, length });
+            scenario = scenario.with_fault(at, FaultAction::Pause { node, length });
         }
         let report = run(&scenario);
         for node in [0, 1] {
@@ -171,10 +176,11 @@ fn whatever_is_lost_or_slow_the_rules_hold_and_moves_are_few() {
             let place = network as u64 * 4;
             for from in [0, 1] {
                 let permille = draw(place + from as u64, &[0, 0, 10, 20, 50, 100, 300]);
-                scenario = scenario.at(BEGINS, loss(network, from, permille));
+                scenario = scenario.with_fault(BEGINS, loss(network, from, permille));
             }
             let by = Duration::from_millis(u64::from(draw(place + 2, &[0, 0, 8, 20, 50])));
-            scenario = scenario.at(BEGINS + by * 100, Fault::Slow { network, by });
+            scenario =
+                scenario.with_fault(BEGINS + by * 100, FaultAction::ExtraDelay { network, by });
         }
         let report = run(&scenario);
         for node in [0, 1] {

@@ -9,7 +9,7 @@ use netft_proto::{
     loss_detection::rtt_estimator,
     route::{Delay, EventKind, Reason, RouteState, Threshold, Timing},
     sim,
-    sim::{Fault, Report, Scenario, Shape},
+    sim::{FaultAction, NetworkModel, Scenario, SimReport},
 };
 
 const ONE_WAY: Duration = Duration::from_micros(200);
@@ -27,9 +27,9 @@ fn timing(delay: u64, threshold: u64) -> Timing {
     }
 }
 
-fn run(scenario: &Scenario) -> Report {
-    let report = sim::run(scenario);
-    assert!(report.violations.is_empty(), "{}", report.failure(scenario));
+fn run(scenario: &Scenario) -> SimReport {
+    let report = sim::run_scenario(scenario);
+    assert!(report.violations.is_empty(), "{}", report.failure_text(scenario));
     report
 }
 
@@ -39,12 +39,12 @@ fn two(networks: usize) -> Scenario {
 
 /// How long after `at` a node's route over a network stopped being up.
 fn left_after(
-    report: &Report,
+    report: &SimReport,
     scenario: &Scenario,
     (node, peer, network): (usize, usize, usize),
     at: Time,
 ) -> Duration {
-    let left = report.left_up(node, scenario.route(node, peer, network), at);
+    let left = report.first_left_up(node, scenario.route_id(node, peer, network), at);
     left.expect("the route stays up").since(at)
 }
 
@@ -57,15 +57,15 @@ fn a_black_hole_is_seen_after_the_detection_time_and_within_one_more_delay() {
         let scenario = two(2)
             .timing(timing)
             .run_for(Duration::from_secs(20))
-            .at(cut, Fault::Cut { network: 0 });
+            .with_fault(cut, FaultAction::Cut { network: 0 });
         let report = run(&scenario);
         for (node, peer) in [(0, 1), (1, 0)] {
             let after = left_after(&report, &scenario, (node, peer, 0), cut);
             // The last heartbeat came up to a delay before the cut.
-            assert!(after + timing.delay.duration() >= detection, "early: {after:?}");
+            assert!(after + timing.delay.as_duration() >= detection, "early: {after:?}");
             assert!(after <= detection + ONE_WAY + SLACK, "late: {after:?}");
-            let (moved, to) = report.moves(node).pop().unwrap();
-            assert_eq!(to, Some(scenario.route(node, peer, 1)));
+            let (moved, to) = report.data_moves(node).pop().unwrap();
+            assert_eq!(to, Some(scenario.route_id(node, peer, 1)));
             assert!(moved.since(cut) <= detection + ONE_WAY + SLACK);
         }
     }
@@ -75,35 +75,39 @@ fn a_black_hole_is_seen_after_the_detection_time_and_within_one_more_delay() {
 #[test]
 fn a_black_hole_costs_no_packet_and_little_time() {
     let cut = ms(2000);
-    let report = run(&two(2).at(cut, Fault::Cut { network: 0 }));
+    let report = run(&two(2).with_fault(cut, FaultAction::Cut { network: 0 }));
     let sent: Vec<_> = report.packets_between((0, 1), ms(500)..ms(4900)).collect();
-    let longest = sent.iter().map(|packet| packet.arrived.unwrap().since(packet.sent)).max();
-    assert!(longest.unwrap() <= rtt_estimator::FLOOR * 2, "{longest:?}");
-    assert!(longest.unwrap() >= rtt_estimator::ACK_DELAY, "{longest:?}");
-    assert!(report.resends > 0);
+    let longest = sent.iter().map(|packet| packet.arrived_at.unwrap().since(packet.sent_at)).max();
+    assert!(longest.unwrap() <= rtt_estimator::MIN_PTO * 2, "{longest:?}");
+    assert!(longest.unwrap() >= rtt_estimator::MAX_ACK_DELAY, "{longest:?}");
+    assert!(report.retransmissions > 0);
 }
 
 #[test]
 fn with_a_single_network_nothing_is_sent_again() {
     let cut = ms(2000);
-    let report = run(&two(1).at(cut, Fault::Cut { network: 0 }));
-    assert_eq!(report.resends, 0);
-    assert!(report.packets_between((0, 1), cut..ms(4900)).all(|packet| packet.arrived.is_none()));
-    assert!(report.packets_between((0, 1), ms(500)..cut).all(|packet| packet.arrived.is_some()));
+    let report = run(&two(1).with_fault(cut, FaultAction::Cut { network: 0 }));
+    assert_eq!(report.retransmissions, 0);
+    assert!(
+        report.packets_between((0, 1), cut..ms(4900)).all(|packet| packet.arrived_at.is_none())
+    );
+    assert!(report.packets_between((0, 1), ms(500)..cut).all(|packet| packet.arrived_at.is_some()));
 }
 
 #[test]
 fn one_way_loss_is_left_by_both_ends_within_detection_round_trip_and_delay() {
     let timing = timing(50, 3);
     let cut = ms(2000);
-    let scenario = two(2).timing(timing).at(cut, Fault::CutOneWay { network: 0, from: 0, to: 1 });
+    let scenario = two(2)
+        .timing(timing)
+        .with_fault(cut, FaultAction::CutOneWay { network: 0, from: 0, to: 1 });
     let report = run(&scenario);
-    let most = timing.detection_time() + ONE_WAY * 2 + timing.delay.duration() + SLACK;
+    let most = timing.detection_time() + ONE_WAY * 2 + timing.delay.as_duration() + SLACK;
     for (node, peer) in [(0, 1), (1, 0)] {
         let after = left_after(&report, &scenario, (node, peer, 0), cut);
         assert!(after <= most, "node {node}: {after:?}");
-        let (moved, to) = report.moves(node).pop().unwrap();
-        assert_eq!(to, Some(scenario.route(node, peer, 1)));
+        let (moved, to) = report.data_moves(node).pop().unwrap();
+        assert_eq!(to, Some(scenario.route_id(node, peer, 1)));
         assert!(moved.since(cut) <= most);
     }
     // The deaf end blames silence, the mute end the peer's word.
@@ -114,13 +118,13 @@ fn one_way_loss_is_left_by_both_ends_within_detection_round_trip_and_delay() {
 #[test]
 fn opposite_half_routes_carry_data_both_ways() {
     let scenario = two(2)
-        .at(ms(2000), Fault::CutOneWay { network: 0, from: 0, to: 1 })
-        .at(ms(2000), Fault::CutOneWay { network: 1, from: 1, to: 0 });
+        .with_fault(ms(2000), FaultAction::CutOneWay { network: 0, from: 0, to: 1 })
+        .with_fault(ms(2000), FaultAction::CutOneWay { network: 1, from: 1, to: 0 });
     let report = run(&scenario);
     for (from, to, network) in [(0, 1, 1), (1, 0, 0)] {
         let sent: Vec<_> = report.packets_between((from, to), ms(2500)..ms(4900)).collect();
         assert!(sent.len() > 200);
-        assert!(sent.iter().all(|p| p.network == Some(network) && p.arrived.is_some()));
+        assert!(sent.iter().all(|p| p.network == Some(network) && p.arrived_at.is_some()));
     }
     for node in 0..2 {
         assert!(report.routes[node].iter().all(|route| route.state == RouteState::Init));
@@ -129,21 +133,28 @@ fn opposite_half_routes_carry_data_both_ways() {
 
 #[test]
 fn a_network_that_works_one_way_is_never_up() {
-    let scenario = two(2).at(Time::ZERO, Fault::CutOneWay { network: 0, from: 1, to: 0 });
+    let scenario =
+        two(2).with_fault(Time::ZERO, FaultAction::CutOneWay { network: 0, from: 1, to: 0 });
     let report = run(&scenario);
     for (node, peer) in [(0, 1), (1, 0)] {
-        assert!(report.entered(node, scenario.route(node, peer, 0), RouteState::Up).is_empty());
-        assert!(!report.entered(node, scenario.route(node, peer, 1), RouteState::Up).is_empty());
+        assert!(
+            report.times_entered(node, scenario.route_id(node, peer, 0), RouteState::Up).is_empty()
+        );
+        assert!(
+            !report
+                .times_entered(node, scenario.route_id(node, peer, 1), RouteState::Up)
+                .is_empty()
+        );
     }
 }
 
 /// Why a node's route over a network first stopped being up.
 fn first_blame(
-    report: &Report,
+    report: &SimReport,
     scenario: &Scenario,
     (node, peer, network): (usize, usize, usize),
 ) -> Option<Reason> {
-    let id = scenario.route(node, peer, network);
+    let id = scenario.route_id(node, peer, network);
     report.events.iter().find_map(|(at, event)| match event.kind {
         EventKind::StateChanged { route, from: RouteState::Up, reason, .. }
             if (*at, route) == (node, id) =>
@@ -159,13 +170,15 @@ fn a_lost_carrier_is_left_at_once_at_both_ends() {
     let timing = timing(200, 5);
     for moment in (4000..4400).step_by(23) {
         let lost = ms(moment);
-        let scenario = two(2).timing(timing).at(lost, Fault::CarrierLost { network: 0, node: 0 });
+        let scenario = two(2)
+            .timing(timing)
+            .with_fault(lost, FaultAction::CarrierLost { network: 0, node: 0 });
         let report = run(&scenario);
         assert_eq!(left_after(&report, &scenario, (0, 1, 0), lost), Duration::ZERO);
         // The peer learns it by a heartbeat on the other route: at the latest a quarter of the
         // delay later.
         let there = left_after(&report, &scenario, (1, 0, 0), lost);
-        assert!(there <= timing.delay.duration() / 4 + ONE_WAY + SLACK, "{moment}: {there:?}");
+        assert!(there <= timing.delay.as_duration() / 4 + ONE_WAY + SLACK, "{moment}: {there:?}");
         assert_eq!(first_blame(&report, &scenario, (0, 1, 0)), Some(Reason::CarrierLost));
         assert_eq!(first_blame(&report, &scenario, (1, 0, 0)), Some(Reason::PeerLocalDown));
     }
@@ -173,12 +186,13 @@ fn a_lost_carrier_is_left_at_once_at_both_ends() {
 
 #[test]
 fn a_word_overtaken_by_a_newer_one_is_not_believed() {
-    let far = Shape { delay: Duration::from_millis(200), ..Shape::default() };
-    let scenario =
-        two(2).shape_of(1, far).at(ms(2000), Fault::CutOneWay { network: 0, from: 0, to: 1 });
+    let far = NetworkModel { delay: Duration::from_millis(200), ..NetworkModel::default() };
+    let scenario = two(2)
+        .model_of(1, far)
+        .with_fault(ms(2000), FaultAction::CutOneWay { network: 0, from: 0, to: 1 });
     let report = run(&scenario);
     // The slow network brings for 200 ms what the peer said before it stopped to hear.
-    let ups = report.entered(0, scenario.route(0, 1, 0), RouteState::Up);
+    let ups = report.times_entered(0, scenario.route_id(0, 1, 0), RouteState::Up);
     assert_eq!(ups.len(), 1, "{ups:?}");
 }
 
@@ -189,13 +203,13 @@ fn one_stray_heartbeat_does_not_bring_a_lost_route_back() {
         let scenario = Scenario::new(seed)
             .timing(timing(100, 5))
             .run_for(Duration::from_secs(3))
-            .at(ms(1000), Fault::Cut { network: 0 })
+            .with_fault(ms(1000), FaultAction::Cut { network: 0 })
             // Open for less than the time between two requests.
-            .at(opened, Fault::Heal { network: 0 })
-            .at(opened, Fault::CutOneWay { network: 0, from: 1, to: 0 })
-            .at(closed, Fault::Cut { network: 0 });
+            .with_fault(opened, FaultAction::Heal { network: 0 })
+            .with_fault(opened, FaultAction::CutOneWay { network: 0, from: 1, to: 0 })
+            .with_fault(closed, FaultAction::Cut { network: 0 });
         let report = run(&scenario);
-        let id = scenario.route(1, 0, 0);
+        let id = scenario.route_id(1, 0, 0);
         let reached = report.events.iter().any(|(node, event)| {
             let heard =
                 matches!(event.kind, EventKind::RemoteReachable { route, .. } if route == id);
@@ -208,26 +222,28 @@ fn one_stray_heartbeat_does_not_bring_a_lost_route_back() {
 #[test]
 fn with_every_network_dead_no_route_is_active_and_all_come_back() {
     let scenario = two(3)
-        .at(ms(1000), Fault::Cut { network: 0 })
-        .at(ms(1100), Fault::Cut { network: 1 })
-        .at(ms(1200), Fault::Cut { network: 2 })
-        .at(ms(2500), Fault::Heal { network: 2 })
+        .with_fault(ms(1000), FaultAction::Cut { network: 0 })
+        .with_fault(ms(1100), FaultAction::Cut { network: 1 })
+        .with_fault(ms(1200), FaultAction::Cut { network: 2 })
+        .with_fault(ms(2500), FaultAction::Heal { network: 2 })
         .then_converge();
     let report = run(&scenario);
     let sent: Vec<_> = report.packets_between((0, 1), ms(1500)..ms(2490)).collect();
     assert!(sent.iter().all(|p| p.network.is_none()));
     let sent: Vec<_> = report.packets_between((0, 1), ms(2700)..ms(4900)).collect();
-    assert!(sent.iter().all(|p| p.network == Some(2) && p.arrived.is_some()));
+    assert!(sent.iter().all(|p| p.network == Some(2) && p.arrived_at.is_some()));
     assert!(report.converged_after.is_some());
 }
 
 #[test]
 fn single_losses_take_nothing_down() {
-    let loss = |from, to| Fault::Loss { network: 0, from, to, permille: 50 };
-    let scenario =
-        two(1).run_for(Duration::from_secs(20)).at(ms(1000), loss(0, 1)).at(ms(1000), loss(1, 0));
+    let loss = |from, to| FaultAction::Loss { network: 0, from, to, permille: 50 };
+    let scenario = two(1)
+        .run_for(Duration::from_secs(20))
+        .with_fault(ms(1000), loss(0, 1))
+        .with_fault(ms(1000), loss(1, 0));
     let report = run(&scenario);
     for (node, peer) in [(0, 1), (1, 0)] {
-        assert_eq!(report.left_up(node, scenario.route(node, peer, 0), ms(1000)), None);
+        assert_eq!(report.first_left_up(node, scenario.route_id(node, peer, 0), ms(1000)), None);
     }
 }

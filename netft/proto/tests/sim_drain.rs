@@ -8,21 +8,21 @@ use netft_proto::{
     Time,
     route::{DrainStage, EventKind, Reason},
     sim,
-    sim::{Fault, Report, Scenario, Shape},
+    sim::{FaultAction, NetworkModel, Scenario, SimReport},
 };
 
 fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
-fn run(scenario: &Scenario) -> Report {
-    let report = sim::run(scenario);
-    assert!(report.violations.is_empty(), "{}", report.failure(scenario));
+fn run(scenario: &Scenario) -> SimReport {
+    let report = sim::run_scenario(scenario);
+    assert!(report.violations.is_empty(), "{}", report.failure_text(scenario));
     report
 }
 
 /// The stages of every drain a node told of.
-fn stages(report: &Report, node: usize) -> Vec<(Time, DrainStage)> {
+fn stages(report: &SimReport, node: usize) -> Vec<(Time, DrainStage)> {
     let told = report.events.iter().filter(|(at, _)| *at == node);
     told.filter_map(|(_, event)| match event.kind {
         EventKind::Drain { stage, .. } => Some((event.at, stage)),
@@ -32,7 +32,7 @@ fn stages(report: &Report, node: usize) -> Vec<(Time, DrainStage)> {
 }
 
 /// The networks a node's data moved to, and why.
-fn moves(report: &Report, scenario: &Scenario, node: usize) -> Vec<(usize, Reason)> {
+fn moves(report: &SimReport, scenario: &Scenario, node: usize) -> Vec<(usize, Reason)> {
     let moved = report.events.iter().filter(|(at, event)| *at == node && event.at > ms(1000));
     moved
         .filter_map(|(_, event)| match event.kind {
@@ -47,27 +47,29 @@ fn moves(report: &Report, scenario: &Scenario, node: usize) -> Vec<(usize, Reaso
 #[test]
 fn a_hundred_drains_under_data_lose_nothing() {
     // Networks of very different lengths, so that what is under way overtakes what follows.
-    let shape = |us, jitter| Shape {
+    let shape = |us, jitter| NetworkModel {
         delay: Duration::from_micros(us),
         jitter: Duration::from_micros(jitter),
-        ..Shape::default()
+        ..NetworkModel::default()
     };
     let mut scenario = Scenario::new(5)
         .networks(3)
-        .shape_of(0, shape(12_000, 3000))
-        .shape_of(1, shape(200, 50))
+        .model_of(0, shape(12_000, 3000))
+        .model_of(1, shape(200, 50))
         .data_every(Duration::from_millis(1))
         .run_for(Duration::from_secs(52));
     for round in 0..100 {
         let (network, node) = (round as usize % 2, round as usize / 2 % 2);
-        let drain = |on| Fault::Drain { network, node, on };
+        let drain = |on| FaultAction::Drain { network, node, on };
         let at = ms(1000 + round * 500);
-        scenario = scenario.at(at, drain(true)).at(at + Duration::from_millis(250), drain(false));
+        scenario = scenario
+            .with_fault(at, drain(true))
+            .with_fault(at + Duration::from_millis(250), drain(false));
     }
     let report = run(&scenario);
     for pair in [(0, 1), (1, 0)] {
         let sent: Vec<_> = report.packets_between(pair, ms(900)..ms(51_900)).collect();
-        let lost = sent.iter().filter(|packet| packet.arrived.is_none()).count();
+        let lost = sent.iter().filter(|packet| packet.arrived_at.is_none()).count();
         assert!(sent.len() > 50_000 && lost == 0, "{lost} of {} lost", sent.len());
     }
     for node in [0, 1] {
@@ -81,11 +83,11 @@ fn a_hundred_drains_under_data_lose_nothing() {
 #[test]
 fn both_ends_leave_and_return_and_the_order_is_answered_within_a_heartbeat() {
     let (ordered, ended) = (ms(2000), ms(3000));
-    let drain = |on| Fault::Drain { network: 0, node: 0, on };
+    let drain = |on| FaultAction::Drain { network: 0, node: 0, on };
     let scenario = Scenario::new(3)
         .networks(2)
-        .at(ordered, drain(true))
-        .at(ended, drain(false))
+        .with_fault(ordered, drain(true))
+        .with_fault(ended, drain(false))
         .run_for(Duration::from_secs(5));
     let report = run(&scenario);
     for (node, reason) in [(0, Reason::Draining), (1, Reason::PeerDraining)] {
@@ -106,9 +108,9 @@ fn both_ends_leave_and_return_and_the_order_is_answered_within_a_heartbeat() {
 fn a_drained_network_serves_when_the_others_die() {
     let scenario = Scenario::new(9)
         .networks(2)
-        .at(ms(2000), Fault::Drain { network: 0, node: 1, on: true })
-        .at(ms(3000), Fault::Cut { network: 1 })
-        .at(ms(4000), Fault::Heal { network: 1 })
+        .with_fault(ms(2000), FaultAction::Drain { network: 0, node: 1, on: true })
+        .with_fault(ms(3000), FaultAction::Cut { network: 1 })
+        .with_fault(ms(4000), FaultAction::Heal { network: 1 })
         .run_for(Duration::from_secs(6));
     let report = run(&scenario);
     for node in [0, 1] {
@@ -116,7 +118,7 @@ fn a_drained_network_serves_when_the_others_die() {
         assert_eq!(networks, [1, 0, 1], "node {node}");
         let detection = Duration::from_millis(160);
         let sent = report.packets_between((node, 1 - node), ms(3000) + detection..ms(5900));
-        assert!(sent.into_iter().all(|packet| packet.arrived.is_some()));
+        assert!(sent.into_iter().all(|packet| packet.arrived_at.is_some()));
     }
 }
 
@@ -124,13 +126,13 @@ fn a_drained_network_serves_when_the_others_die() {
 fn both_networks_drained_at_opposite_ends_carry_on() {
     let scenario = Scenario::new(4)
         .networks(2)
-        .at(ms(2000), Fault::Drain { network: 0, node: 0, on: true })
-        .at(ms(2000), Fault::Drain { network: 1, node: 1, on: true })
+        .with_fault(ms(2000), FaultAction::Drain { network: 0, node: 0, on: true })
+        .with_fault(ms(2000), FaultAction::Drain { network: 1, node: 1, on: true })
         .run_for(Duration::from_secs(4));
     let report = run(&scenario);
     for pair in [(0, 1), (1, 0)] {
         let mut sent = report.packets_between(pair, ms(1000)..ms(3900));
-        assert!(sent.all(|packet| packet.arrived.is_some()));
+        assert!(sent.all(|packet| packet.arrived_at.is_some()));
     }
     assert!(
         stages(&report, 0)

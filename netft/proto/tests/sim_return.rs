@@ -8,7 +8,7 @@ use netft_proto::{
     Time,
     route::{EventKind, Reason, RouteState},
     sim,
-    sim::{Fault, Report, Scenario},
+    sim::{FaultAction, Scenario, SimReport},
 };
 
 /// Two heartbeats each way, and each end's word on the way to the other.
@@ -18,9 +18,9 @@ fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
-fn run(scenario: &Scenario) -> Report {
-    let report = sim::run(scenario);
-    assert!(report.violations.is_empty(), "{}", report.failure(scenario));
+fn run(scenario: &Scenario) -> SimReport {
+    let report = sim::run_scenario(scenario);
+    assert!(report.violations.is_empty(), "{}", report.failure_text(scenario));
     report
 }
 
@@ -29,8 +29,8 @@ fn two(networks: usize) -> Scenario {
 }
 
 /// The moments at which node 0's data returned to network 0.
-fn returns(report: &Report, scenario: &Scenario) -> Vec<Time> {
-    let best = Some(scenario.route(0, 1, 0));
+fn returns(report: &SimReport, scenario: &Scenario) -> Vec<Time> {
+    let best = Some(scenario.route_id(0, 1, 0));
     report
         .events
         .iter()
@@ -49,10 +49,10 @@ fn data_returns_when_the_hold_is_over_and_not_before() {
         let healed = ms(3000);
         let scenario = two(2)
             .hold(hold)
-            .at(ms(2000), Fault::Cut { network: 0 })
-            .at(healed, Fault::Heal { network: 0 });
+            .with_fault(ms(2000), FaultAction::Cut { network: 0 })
+            .with_fault(healed, FaultAction::Heal { network: 0 });
         let report = run(&scenario);
-        let ups = report.entered(0, scenario.route(0, 1, 0), RouteState::Up);
+        let ups = report.times_entered(0, scenario.route_id(0, 1, 0), RouteState::Up);
         let up = *ups.last().unwrap();
         assert!(up >= healed && up.since(healed) <= PROVE, "up {:?}", up.since(healed));
         assert_eq!(returns(&report, &scenario), [up + hold]);
@@ -65,8 +65,11 @@ fn the_hold_grows_with_every_flap() {
     let heals: Vec<Time> = (1..=4).map(|flap| ms(flap * 12_000)).collect();
     for healed in &heals {
         scenario = scenario
-            .at(Time::from_nanos(healed.as_nanos() - 1_000_000_000), Fault::Cut { network: 0 })
-            .at(*healed, Fault::Heal { network: 0 });
+            .with_fault(
+                Time::from_nanos(healed.as_nanos() - 1_000_000_000),
+                FaultAction::Cut { network: 0 },
+            )
+            .with_fault(*healed, FaultAction::Heal { network: 0 });
     }
     let report = run(&scenario);
     let waits: Vec<Duration> = returns(&report, &scenario)
@@ -87,14 +90,14 @@ fn a_failover_does_not_wait_for_a_hold() {
     let mut scenario = two(2);
     for flap in 1..6 {
         scenario = scenario
-            .at(ms(flap * 1000), Fault::Cut { network: 0 })
-            .at(ms(flap * 1000 + 400), Fault::Heal { network: 0 });
+            .with_fault(ms(flap * 1000), FaultAction::Cut { network: 0 })
+            .with_fault(ms(flap * 1000 + 400), FaultAction::Heal { network: 0 });
     }
     let dead = ms(6500);
-    let scenario = scenario.at(dead, Fault::Cut { network: 1 });
+    let scenario = scenario.with_fault(dead, FaultAction::Cut { network: 1 });
     let report = run(&scenario);
-    let (moved, to) = report.moves(0).pop().unwrap();
-    assert_eq!(to, Some(scenario.route(0, 1, 0)));
+    let (moved, to) = report.data_moves(0).pop().unwrap();
+    assert_eq!(to, Some(scenario.route_id(0, 1, 0)));
     assert!(moved.since(dead) <= Duration::from_millis(151), "{:?}", moved.since(dead));
 }
 
@@ -106,7 +109,7 @@ fn a_node_that_was_stopped_for_ten_seconds_blames_nobody() {
         .nodes(3)
         .networks(2)
         .run_for(Duration::from_secs(20))
-        .at(stopped, Fault::Pause { node: 0, length })
+        .with_fault(stopped, FaultAction::Pause { node: 0, length })
         .then_converge();
     let report = run(&scenario);
     let blames = report.events.iter().filter(|(node, event)| {
@@ -129,9 +132,9 @@ fn a_node_that_was_stopped_for_ten_seconds_blames_nobody() {
     assert_eq!((stalls[0].0, stalls[0].1), (0, stopped + length));
     assert!(stalls[0].2 + Duration::from_millis(30) >= length);
     // Its peers did see it go, and no other pair noticed anything.
-    assert!(report.left_up(1, scenario.route(1, 0, 0), stopped).is_some());
+    assert!(report.first_left_up(1, scenario.route_id(1, 0, 0), stopped).is_some());
     for network in 0..2 {
-        assert_eq!(report.left_up(1, scenario.route(1, 2, network), stopped), None);
+        assert_eq!(report.first_left_up(1, scenario.route_id(1, 2, network), stopped), None);
     }
 }
 
@@ -139,7 +142,9 @@ fn a_node_that_was_stopped_for_ten_seconds_blames_nobody() {
 fn a_virtual_machine_that_was_frozen_waits_before_it_blames() {
     let stopped = ms(3000);
     for length in [200, 1000, 4000].map(Duration::from_millis) {
-        let scenario = two(2).at(stopped, Fault::Freeze { node: 0, length }).then_converge();
+        let scenario = two(2)
+            .with_fault(stopped, FaultAction::PauseDroppingPackets { node: 0, length })
+            .then_converge();
         let report = run(&scenario);
         let blames = report.events.iter().filter(|(node, event)| {
             *node == 0
@@ -155,12 +160,12 @@ fn a_virtual_machine_that_was_frozen_waits_before_it_blames() {
 #[test]
 fn a_pause_shorter_than_the_detection_time_changes_nothing() {
     let length = Duration::from_millis(90);
-    let scenario = two(2).at(ms(3000), Fault::Pause { node: 0, length });
+    let scenario = two(2).with_fault(ms(3000), FaultAction::Pause { node: 0, length });
     let report = run(&scenario);
     for (node, peer) in [(0, 1), (1, 0)] {
         for network in 0..2 {
-            let route = scenario.route(node, peer, network);
-            assert_eq!(report.left_up(node, route, ms(1000)), None);
+            let route = scenario.route_id(node, peer, network);
+            assert_eq!(report.first_left_up(node, route, ms(1000)), None);
         }
     }
 }
@@ -169,8 +174,8 @@ fn a_pause_shorter_than_the_detection_time_changes_nothing() {
 fn a_node_that_restarts_is_a_new_session_and_comes_back_without_hold() {
     let back = ms(4000);
     let scenario = two(2)
-        .at(ms(3000), Fault::Crash { node: 1 })
-        .at(back, Fault::Restart { node: 1 })
+        .with_fault(ms(3000), FaultAction::Crash { node: 1 })
+        .with_fault(back, FaultAction::Restart { node: 1 })
         .then_converge();
     let report = run(&scenario);
     let sessions: Vec<u64> = report
@@ -184,12 +189,12 @@ fn a_node_that_restarts_is_a_new_session_and_comes_back_without_hold() {
     assert_eq!(sessions, [1, 2]);
     let sent: Vec<_> = report.packets_between((0, 1), ms(4100)..ms(9900)).collect();
     assert!(sent.len() > 500);
-    assert!(sent.iter().all(|packet| packet.arrived.is_some()));
+    assert!(sent.iter().all(|packet| packet.arrived_at.is_some()));
 }
 
 #[test]
 fn the_session_with_a_node_that_stays_dead_ends() {
-    let scenario = two(2).at(ms(2000), Fault::Crash { node: 1 });
+    let scenario = two(2).with_fault(ms(2000), FaultAction::Crash { node: 1 });
     let report = run(&scenario);
     let ended = report.events.iter().find_map(|(node, event)| {
         (*node == 0 && matches!(event.kind, EventKind::SessionEnded { .. })).then_some(event.at)

@@ -17,18 +17,21 @@ use netft_proto::{
     fuzzing,
     ids::NodeKey,
     session::{
-        fragment::{Cut, MAX_PACKET, SLICE_LEN, Slice},
+        fragment::{FRAGMENT_HEADER_LEN, Fragment, FragmentLayout, MAX_PACKET_LEN},
         replay::COUNTER_LIMIT,
     },
     wire::{
-        ack::{Ack, MAX_RANGES, MAX_ROUTES, Range, RouteHeard},
+        ack::{Ack, AckRange, MAX_ACK_ROUTES, MAX_RANGES, RouteHeard},
         challenge::{Challenge, ChallengeMessage},
-        header::{FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind, OVERHEAD, VERSION},
-        heartbeat::{FIXED_LEN, Heartbeat, MAX_VERDICTS, Message, Verdict},
-        hello::{Hello, MAX_NAME},
-        interfaces::{Endpoint, Interfaces},
-        probe::{MIN_SIZE, Probe, ProbeMessage},
-        relay::{Hop, RELAY_LEN, Relay, Tag},
+        header::{
+            FLAG_FRAGMENT, FLAG_PARTIAL_CHECKSUM, FRAME_OVERHEAD, FrameHeader, FrameKind,
+            HEADER_LEN, WIRE_VERSION,
+        },
+        heartbeat::{HEARTBEAT_FIXED_LEN, Heartbeat, HeartbeatMessage, MAX_REPORTS, RouteReport},
+        hello::{Hello, MAX_NAME_LEN},
+        interfaces::{AdvertisedEndpoint, Advertisement},
+        probe::{MIN_PROBE_SIZE, Probe, ProbeMessage},
+        relay::{NodeTag, RELAY_HEADER_LEN, RelayHeader, RelayHop},
     },
 };
 
@@ -42,7 +45,7 @@ const TARGETS: [Target; 10] = [
     ("probe", fuzzing::probe),
     ("hello", fuzzing::hello),
     ("open_frame", fuzzing::open_frame),
-    ("slice", fuzzing::slice),
+    ("fragment", fuzzing::fragment),
     ("challenge", fuzzing::challenge),
     ("relay", fuzzing::relay),
     ("interfaces", fuzzing::interfaces),
@@ -52,7 +55,7 @@ const TARGETS: [Target; 10] = [
 const EXHAUSTIVE: usize = 512;
 
 fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
 }
 
 fn files(target: &str) -> BTreeMap<String, Vec<u8>> {
@@ -109,17 +112,17 @@ fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
         let mut kinds = BTreeSet::new();
         for (name, bytes) in seeds(target) {
             let valid = match target {
-                "header" | "open_frame" => Header::decode(&bytes).is_ok(),
+                "header" | "open_frame" => FrameHeader::decode(&bytes).is_ok(),
                 "heartbeat" => Heartbeat::decode(&bytes).is_ok(),
                 "ack" => Ack::decode(&bytes).is_ok(),
                 "probe" => Probe::decode(&bytes).is_ok(),
                 "hello" => Hello::decode(&bytes).is_ok(),
                 "challenge" => Challenge::decode(&bytes).is_ok(),
-                "relay" => Relay::decode(&bytes).is_ok(),
-                "interfaces" => Interfaces::decode(&bytes).is_ok(),
-                "slice" => {
+                "relay" => RelayHeader::decode(&bytes).is_ok(),
+                "interfaces" => Advertisement::decode(&bytes).is_ok(),
+                "fragment" => {
                     let (counter, payload) = bytes.split_first_chunk().unwrap();
-                    Slice::decode(u64::from_be_bytes(*counter), payload).is_ok()
+                    Fragment::decode(u64::from_be_bytes(*counter), payload).is_ok()
                 }
                 other => panic!("no decoder for {other}"),
             };
@@ -151,7 +154,7 @@ fn seeds(target: &str) -> Seeds {
         "probe" => probe_seeds(),
         "hello" => hello_seeds(),
         "open_frame" => open_frame_seeds(),
-        "slice" => slice_seeds(),
+        "fragment" => slice_seeds(),
         "challenge" => challenge_seeds(),
         "relay" => relay_seeds(),
         "interfaces" => interfaces_seeds(),
@@ -166,23 +169,24 @@ fn with(bytes: &[u8], at: usize, new: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn frame(kind: Kind, flags: u8, session: u32, counter: u64) -> Vec<u8> {
-    let mut frame = Header { kind, flags, lane: 0, session, counter }.encode().to_vec();
-    frame.resize(OVERHEAD, 0);
+fn frame(kind: FrameKind, flags: u8, session: u32, counter: u64) -> Vec<u8> {
+    let mut frame =
+        FrameHeader { kind, flags, queue: 0, session_id: session, counter }.encode().to_vec();
+    frame.resize(FRAME_OVERHEAD, 0);
     frame
 }
 
 fn header_seeds() -> Seeds {
-    let data = frame(Kind::Data, FLAG_PARTIAL_CHECKSUM, 0x0102_0304, 1 << 25);
+    let data = frame(FrameKind::Data, FLAG_PARTIAL_CHECKSUM, 0x0102_0304, 1 << 25);
     vec![
         ("bad-quic", with(&data, 0, &[0x51])),
         ("bad-reserved", with(&data, 3, &[1])),
-        ("bad-short", data[..OVERHEAD - 1].to_vec()),
-        ("bad-version", with(&data, 0, &[((VERSION + 1) << 4) | Kind::Data as u8])),
+        ("bad-short", data[..FRAME_OVERHEAD - 1].to_vec()),
+        ("bad-version", with(&data, 0, &[((WIRE_VERSION + 1) << 4) | FrameKind::Data as u8])),
         ("data", data),
-        ("slice", frame(Kind::Data, FLAG_PARTIAL_CHECKSUM | FLAG_SLICE, 5, 6)),
-        ("heartbeat", frame(Kind::Heartbeat, 0, u32::MAX, u64::MAX)),
-        ("ack", frame(Kind::Ack, 0, 0, 0)),
+        ("slice", frame(FrameKind::Data, FLAG_PARTIAL_CHECKSUM | FLAG_FRAGMENT, 5, 6)),
+        ("heartbeat", frame(FrameKind::Heartbeat, 0, u32::MAX, u64::MAX)),
+        ("ack", frame(FrameKind::Ack, 0, 0, 0)),
     ]
 }
 
@@ -197,42 +201,42 @@ fn heartbeat_seeds() -> Seeds {
             held_us: 0,
             stalled_ms: 0,
             serial: 0,
-            verdicts,
+            reports: verdicts,
         };
         let mut out = Vec::new();
         heartbeat.encode(&mut out);
         out
     };
-    let verdict = |n: usize| Verdict {
+    let verdict = |n: usize| RouteReport {
         your_route: n as u32 + 1,
         heard: n.is_multiple_of(2),
         local_down: n.is_multiple_of(3),
         admin_down: n.is_multiple_of(5),
         draining: n % 4 == 1,
-        carries: n == 2,
+        carries_data: n == 2,
         loss_permille: n as u16 * 15,
     };
-    let reply = encode(Message::Reply, (0..3).map(verdict).collect());
+    let reply = encode(HeartbeatMessage::Reply, (0..3).map(verdict).collect());
     vec![
         ("bad-count", with(&reply, 1, &[4])),
         ("bad-empty", vec![]),
-        ("bad-flag", with(&reply, FIXED_LEN + 4, &[0x20])),
+        ("bad-flag", with(&reply, HEARTBEAT_FIXED_LEN + 4, &[0x20])),
         ("bad-route", with(&reply, 4, &[0; 4])),
         ("bad-short", reply[..reply.len() - 1].to_vec()),
-        ("full", encode(Message::Reply, (0..MAX_VERDICTS).map(verdict).collect())),
+        ("full", encode(HeartbeatMessage::Reply, (0..MAX_REPORTS).map(verdict).collect())),
         ("reply", reply),
-        ("request", encode(Message::Request, vec![])),
+        ("request", encode(HeartbeatMessage::Request, vec![])),
     ]
 }
 
 fn ack_seeds() -> Seeds {
     let encode = |highest, ranges: u64, routes: u32| {
-        let range = |n| Range { first: highest - 10 * n - 5, last: highest - 10 * n };
+        let range = |n| AckRange { first: highest - 10 * n - 5, last: highest - 10 * n };
         let ack = Ack {
             highest,
             stalled_ms: 7,
-            asks: 8,
-            answers: 9,
+            immediate_ack_request: 8,
+            immediate_ack_reply: 9,
             ranges: (0..ranges).map(range).collect(),
             routes: (1..=routes).map(|n| RouteHeard { your_route: n, highest }).collect(),
         };
@@ -246,7 +250,7 @@ fn ack_seeds() -> Seeds {
         ("bad-overlap", with(&some, 24, &5u32.to_be_bytes())),
         ("bad-short", some[..some.len() - 1].to_vec()),
         ("empty", encode(0, 0, 0)),
-        ("full", encode(COUNTER_LIMIT - 1, MAX_RANGES as u64, MAX_ROUTES as u32)),
+        ("full", encode(COUNTER_LIMIT - 1, MAX_RANGES as u64, MAX_ACK_ROUTES as u32)),
         ("some", some),
     ]
 }
@@ -258,7 +262,7 @@ fn probe_seeds() -> Seeds {
         probe.encode(&mut out);
         out
     };
-    let least = MIN_SIZE as u16;
+    let least = MIN_PROBE_SIZE as u16;
     let request = encode(ProbeMessage::Request, least + 8);
     vec![
         ("bad-padding", with(&request, request.len() - 1, &[1])),
@@ -274,14 +278,14 @@ fn probe_seeds() -> Seeds {
 fn hello_seeds() -> Seeds {
     let encode = |name: &str| {
         let hello = Hello {
-            version: VERSION,
+            version: WIRE_VERSION,
             boot_id: 0x0123_4567_89ab_cdef,
-            session: 9,
+            session_id: 9,
             virtual_v4: Ipv4Addr::new(169, 254, 3, 4),
             virtual_v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 5, 6, 7, 8),
-            aes: true,
+            has_aes: true,
             adapter_up: false,
-            slices: true,
+            accepts_fragments: true,
             name: name.to_owned(),
         };
         let mut out = Vec::new();
@@ -293,17 +297,17 @@ fn hello_seeds() -> Seeds {
         ("bad-character", [node.as_slice(), b"\x1b[2J"].concat()),
         ("bad-nameless", encode("x")[..36].to_vec()),
         ("bad-session", with(&node, 4, &[0; 4])),
-        ("bad-version", with(&node, 0, &[VERSION + 1])),
-        ("longest", encode(&"n".repeat(MAX_NAME))),
+        ("bad-version", with(&node, 0, &[WIRE_VERSION + 1])),
+        ("longest", encode(&"n".repeat(MAX_NAME_LEN))),
         ("node", node),
     ]
 }
 
 fn slice_seeds() -> Seeds {
     let slice = |total: usize, room, index: usize| {
-        let cut = Cut::new(total, room).unwrap();
-        let mut payload = vec![0; SLICE_LEN + cut.range(index).len()];
-        cut.write(index, &vec![0x5a; total], &mut payload);
+        let cut = FragmentLayout::new(total, room).unwrap();
+        let mut payload = vec![0; FRAGMENT_HEADER_LEN + cut.byte_range(index).len()];
+        cut.write_fragment(index, &vec![0x5a; total], &mut payload);
         [&(1000 + index as u64).to_be_bytes(), payload.as_slice()].concat()
     };
     let first = slice(300, 104, 0);
@@ -313,13 +317,13 @@ fn slice_seeds() -> Seeds {
         ("bad-index", with(&first, 8, &[3])),
         ("bad-total", with(&first, 10, &[0xff; 2])),
         ("last", slice(290, 104, 2)),
-        ("largest", slice(MAX_PACKET, 8940, 7)),
+        ("largest", slice(MAX_PACKET_LEN, 8940, 7)),
         ("first", first),
     ]
 }
 
 fn challenge_seeds() -> Seeds {
-    let question = Challenge { message: ChallengeMessage::Question, route: 7, token: 8 };
+    let question = Challenge { message: ChallengeMessage::Challenge, route: 7, token: 8 };
     let encode = |challenge: Challenge| {
         let mut out = Vec::new();
         challenge.encode(&mut out);
@@ -330,37 +334,38 @@ fn challenge_seeds() -> Seeds {
         ("bad-message", with(&bytes, 0, &[3])),
         ("bad-route", with(&bytes, 4, &[0; 4])),
         ("bad-short", bytes[..bytes.len() - 1].to_vec()),
-        ("answer", encode(question.answer())),
+        ("answer", encode(question.to_response())),
         ("question", bytes),
     ]
 }
 
 fn relay_seeds() -> Seeds {
-    let node = Tag::of(&NodeKey([9; 32]));
-    let on = |hop| [Relay { hop, node }.encode().as_slice(), b"datagram"].concat();
-    let first = on(Hop::First);
+    let node = NodeTag::from_key(&NodeKey([9; 32]));
+    let on = |hop| [RelayHeader { hop, node }.encode().as_slice(), b"datagram"].concat();
+    let first = on(RelayHop::First);
     vec![
         ("bad-hop", with(&first, 0, &[3])),
         ("bad-reserved", with(&first, 3, &[1])),
-        ("bad-empty", first[..RELAY_LEN].to_vec()),
-        ("last", on(Hop::Last)),
+        ("bad-empty", first[..RELAY_HEADER_LEN].to_vec()),
+        ("last", on(RelayHop::Last)),
         ("first", first),
     ]
 }
 
 fn interfaces_seeds() -> Seeds {
-    let encode = |site: &str, endpoints: Vec<Endpoint>| {
+    let encode = |site: &str, endpoints: Vec<AdvertisedEndpoint>| {
         let mut out = Vec::new();
         let (serial, port) = (5, 3343);
         let all_cross_subnet = endpoints.is_empty();
         let relays = !all_cross_subnet;
         let site = site.to_owned();
-        Interfaces { serial, port, all_cross_subnet, relays, site, endpoints }.encode(&mut out);
+        Advertisement { serial, port, all_cross_subnet, offers_relay: relays, site, endpoints }
+            .encode(&mut out);
         out
     };
     let endpoint = |addr: &str, prefix_len| {
         let addr = addr.parse().unwrap();
-        Endpoint { addr, prefix_len, interface: 2, metric: 1000 }
+        AdvertisedEndpoint { addr, prefix_len, interface: 2, metric: 1000 }
     };
     let both = encode("hq", vec![endpoint("10.1.0.1", 24), endpoint("fd00::1", 64)]);
     vec![
@@ -376,8 +381,8 @@ fn interfaces_seeds() -> Seeds {
 fn open_frame_seeds() -> Seeds {
     let genuine = fuzzing::genuine_frame();
     vec![
-        ("bad-short", genuine[..OVERHEAD - 1].to_vec()),
-        ("empty-payload", frame(Kind::Data, 0, 2, 7)),
+        ("bad-short", genuine[..FRAME_OVERHEAD - 1].to_vec()),
+        ("empty-payload", frame(FrameKind::Data, 0, 2, 7)),
         ("far-counter", with(&genuine, 8, &[0xff; 8])),
         ("forged", with(&genuine, HEADER_LEN, &[!genuine[HEADER_LEN]])),
         ("next-epoch", with(&genuine, 8, &(1u64 << 25).to_be_bytes())),

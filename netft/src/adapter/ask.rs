@@ -6,8 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     adapter::Adapter,
     io::{
-        control::Request,
-        quic::{AskError, Question},
+        control::DriverRequest,
+        quic::{PeerQuery, QueryError},
     },
 };
 
@@ -16,22 +16,22 @@ impl Adapter {
     /// the two programs. Takes at most 4 s. A peer answers one question a second.
     ///
     /// # Errors
-    /// See [`AskError`].
-    pub async fn ask(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, AskError> {
-        self.manager.ask(peer, question).await
+    /// See [`QueryError`].
+    pub async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {
+        self.manager.query_peer(peer, question).await
     }
 
     /// What the peers ask, 16 waiting at most; `None` the second time. Questions are refused once
     /// the receiver is dropped, and get no answer before it is taken.
-    pub fn questions(&self) -> Option<mpsc::Receiver<Question>> {
-        self.manager.questions()
+    pub fn peer_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
+        self.manager.take_queries()
     }
 
     /// Has the path MTU of every route probed anew, each with its next heartbeat, and returns the
     /// moment: a snapshot tells what was proven since then. `None` after the adapter closed.
-    pub async fn recheck_paths(&self) -> Option<Time> {
+    pub async fn reprobe_path_mtu(&self) -> Option<Time> {
         let (answer, moment) = oneshot::channel();
-        self.send(Request::Recheck(answer)).await?;
+        self.send_request(DriverRequest::Recheck(answer)).await?;
         moment.await.ok()
     }
 }

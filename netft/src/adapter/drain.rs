@@ -6,7 +6,7 @@ use netft_proto::{
     ids::RouteId,
     route::{
         RouteStatus,
-        drain::{DrainWait, waits_for},
+        drain::{DrainWait, drain_wait},
     },
 };
 use tokio::{
@@ -21,7 +21,7 @@ use crate::{
         error::RouteError,
         events::EventStream,
     },
-    io::control::Request,
+    io::control::DriverRequest,
 };
 
 impl Adapter {
@@ -33,7 +33,7 @@ impl Adapter {
     ///
     /// # Errors
     /// [`DrainError`] says why nothing changed.
-    pub async fn drain(
+    pub async fn drain_routes(
         &self,
         order: DrainOrder,
         wait: Duration,
@@ -42,12 +42,13 @@ impl Adapter {
         let mut events = EventStream(self.events.subscribe());
         let (on, force) = (order.on, order.force);
         let (answer, done) = oneshot::channel();
-        self.send(Request::Drain(order, answer)).await.ok_or(RouteError::Closed)?;
+        self.send_request(DriverRequest::Drain(order, answer)).await.ok_or(RouteError::Closed)?;
         let routes = done.await.map_err(|_| RouteError::Closed)??;
         let deadline = Instant::now() + wait;
         loop {
             let snapshot = self.snapshot().await.ok_or(RouteError::Closed)?;
-            let waits = if on { left(&snapshot.routes, &routes, force) } else { Vec::new() };
+            let waits =
+                if on { remaining_waits(&snapshot.routes, &routes, force) } else { Vec::new() };
             if waits.is_empty() {
                 return Ok(DrainReport { routes, waits });
             }
@@ -59,7 +60,11 @@ impl Adapter {
     }
 }
 
-fn left(all: &[RouteStatus], wanted: &[RouteId], force: bool) -> Vec<(RouteId, DrainWait)> {
-    let waits = wanted.iter().filter_map(|id| Some((*id, waits_for(all, *id)?)));
+fn remaining_waits(
+    all: &[RouteStatus],
+    wanted: &[RouteId],
+    force: bool,
+) -> Vec<(RouteId, DrainWait)> {
+    let waits = wanted.iter().filter_map(|id| Some((*id, drain_wait(all, *id)?)));
     waits.filter(|(_, wait)| !(force && *wait == DrainWait::NowhereToGo)).collect()
 }

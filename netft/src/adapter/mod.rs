@@ -15,7 +15,7 @@ use netft_proto::{
     config::{Config, RouteOverride},
     ids::{PeerId, RouteId},
     route::{Event, PeerChange, RouteChange},
-    topology::{Offers, Resolved},
+    topology::{Advertisements, ResolvedAddresses},
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -24,18 +24,18 @@ use tokio::{
 
 use crate::io::{
     adapter::lock::AdapterLock,
-    control::{Message, Request},
+    control::{DriverMessage, DriverRequest},
     netlink::Netlink,
-    quic::Manager,
+    quic::SessionManager,
 };
 pub use crate::{
     api::{
         drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
         error::{OpenError, PeerError, ReconfigureError, RouteError},
-        events::{EVENT_BACKLOG, EventStream, Skipped},
+        events::{EVENT_BACKLOG, EventStream, MissedEvents},
         snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
     },
-    io::quic::{AskError, MAX_ANSWER, Question},
+    io::quic::{MAX_REPLY_LEN, PeerQuery, QueryError},
 };
 
 /// A running node: its adapter, routes and sessions.
@@ -47,16 +47,16 @@ pub struct Adapter {
     /// The number of the next peer a new config brings. Whoever reconfigures holds it.
     next_peer: tokio::sync::Mutex<u32>,
     /// What the peers tell of their addresses.
-    offers: watch::Receiver<Offers>,
+    advertisements: watch::Receiver<Advertisements>,
     /// The addresses behind the peers' names.
-    resolved: watch::Receiver<Resolved>,
-    messages: mpsc::Sender<Message>,
+    resolved: watch::Receiver<ResolvedAddresses>,
+    messages: mpsc::Sender<DriverMessage>,
     events: broadcast::Sender<Event>,
     /// Attached before the first route was added (NetFT attaches its event handlers first), so
     /// that the first subscriber misses nothing.
-    first: Mutex<Option<EventStream>>,
-    manager: Arc<Manager>,
-    keeper: JoinHandle<()>,
+    first_stream: Mutex<Option<EventStream>>,
+    manager: Arc<SessionManager>,
+    netlink_watcher: JoinHandle<()>,
     resolver: JoinHandle<()>,
     driver: Option<std::thread::JoinHandle<()>>,
     _lock: AdapterLock,
@@ -70,7 +70,7 @@ impl Adapter {
     /// # Errors
     /// [`OpenError`] says what is missing and how to get it; nothing is left behind.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        open::open(config).await
+        open::open_adapter(config).await
     }
 
     /// What this node was told last.
@@ -81,23 +81,25 @@ impl Adapter {
     /// A consistent picture of the node; `None` after the adapter closed.
     pub async fn snapshot(&self) -> Option<Snapshot> {
         let (answer, picture) = oneshot::channel();
-        self.send(Request::Snapshot(answer)).await?;
+        self.send_request(DriverRequest::Snapshot(answer)).await?;
         picture.await.ok()
     }
 
     /// Everything that happens from here on; the first stream starts with the first event.
     pub fn events(&self) -> EventStream {
-        let first = self.first.lock().ok().and_then(|mut first| first.take());
+        let first = self.first_stream.lock().ok().and_then(|mut first| first.take());
         first.unwrap_or_else(|| EventStream(self.events.subscribe()))
     }
 
     /// Changes a route while it runs.
     ///
     /// # Errors
-    /// [`RouteError::Unknown`], [`RouteError::Closed`].
+    /// [`RouteError::UnknownPeer`], [`RouteError::Closed`].
     pub async fn change_route(&self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
         let (answer, done) = oneshot::channel();
-        self.send(Request::Change(id, change, answer)).await.ok_or(RouteError::Closed)?;
+        self.send_request(DriverRequest::Change(id, change, answer))
+            .await
+            .ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
     }
 
@@ -108,14 +110,16 @@ impl Adapter {
     /// [`PeerError`]; nothing changed then.
     pub async fn change_peer(&self, peer: PeerId, change: PeerChange) -> Result<(), PeerError> {
         let (answer, done) = oneshot::channel();
-        self.send(Request::ChangePeer(peer, change, answer)).await.ok_or(PeerError::Closed)?;
+        self.send_request(DriverRequest::ChangePeer(peer, change, answer))
+            .await
+            .ok_or(PeerError::Closed)?;
         done.await.map_err(|_| PeerError::Closed)?
     }
 
     /// Adds a route to a peer, as if the config had named it.
     ///
     /// # Errors
-    /// [`RouteError::UnknownPeer`], [`RouteError::NoWay`], [`RouteError::Exists`],
+    /// [`RouteError::UnknownPeer`], [`RouteError::NoLocalAddress`], [`RouteError::Exists`],
     /// [`RouteError::Closed`].
     pub async fn add_route(
         &self,
@@ -123,28 +127,30 @@ impl Adapter {
         route: RouteOverride,
     ) -> Result<RouteId, RouteError> {
         let (answer, done) = oneshot::channel();
-        self.send(Request::Add(peer, route, answer)).await.ok_or(RouteError::Closed)?;
+        self.send_request(DriverRequest::Add(peer, route, answer))
+            .await
+            .ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
     }
 
     /// Removes a route until it is added again.
     ///
     /// # Errors
-    /// [`RouteError::Unknown`], [`RouteError::Closed`].
+    /// [`RouteError::UnknownPeer`], [`RouteError::Closed`].
     pub async fn remove_route(&self, id: RouteId) -> Result<(), RouteError> {
         let (answer, done) = oneshot::channel();
-        self.send(Request::Remove(id, answer)).await.ok_or(RouteError::Closed)?;
+        self.send_request(DriverRequest::Remove(id, answer)).await.ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
     }
 
     /// Ends the sessions, stops every thread and removes the device.
     pub async fn close(mut self) {
-        self.keeper.abort();
+        self.netlink_watcher.abort();
         self.resolver.abort();
-        self.send(Request::Closing).await;
+        self.send_request(DriverRequest::Closing).await;
         self.manager.close().await;
         let (answer, stopped) = oneshot::channel();
-        if self.send(Request::Stop(answer)).await.is_some() {
+        if self.send_request(DriverRequest::Stop(answer)).await.is_some() {
             // A driver that is gone has stopped.
             let _ = stopped.await;
         }
@@ -161,7 +167,7 @@ impl Adapter {
         }
     }
 
-    async fn send(&self, request: Request) -> Option<()> {
-        self.messages.send(Message::Request(request)).await.ok()
+    async fn send_request(&self, request: DriverRequest) -> Option<()> {
+        self.messages.send(DriverMessage::Request(request)).await.ok()
     }
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use netft_proto::{
-    config::{Backend, Config},
-    topology::{Offers, Resolved},
+    config::{AdapterBackend, Config},
+    topology::{Advertisements, ResolvedAddresses},
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -23,37 +23,37 @@ use crate::{
     io::{
         adapter::{
             lock::AdapterLock,
-            reconciler::{AdapterGuard, Wanted},
+            reconciler::{AdapterReconciler, DesiredState},
             tun,
-            tun::Opened,
+            tun::OpenedAdapter,
         },
-        carrier_monitor::Lookout,
+        carrier_monitor::CarrierMonitor,
         clock, control,
-        control::{DriverParts, Message},
+        control::{DriverMessage, DriverParts},
         datapath::{WorkerIo, Workers},
         fib::SharedFib,
-        netlink::{Monitor, Netlink},
-        netlink_watcher::{Keeper, World},
+        netlink::{Netlink, NetlinkMonitor},
+        netlink_watcher::{HostState, NetlinkWatcher},
         quic,
-        quic::{FromQuic, Manager, QUEUE},
-        resolver::Resolver,
+        quic::{DATAGRAM_QUEUE_LEN, FromQuic, SessionManager},
+        resolver::NameResolver,
     },
 };
 
 /// Heartbeats and complaints on their way from the workers; beyond it the newest is dropped and
 /// counted.
-const FROM_WORKERS: usize = 1024;
+const WORKER_QUEUE_LEN: usize = 1024;
 /// Messages on their way to the driver; beyond it the sender waits.
-const MESSAGES: usize = 1024;
+const DRIVER_QUEUE_LEN: usize = 1024;
 
-pub(super) async fn open(mut config: Config) -> Result<Adapter, OpenError> {
-    config.number();
+pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenError> {
+    config.assign_ids();
     let lock = AdapterLock::acquire(&config.runtime_dir, &config.adapter)?;
     let config = Arc::new(config);
     let netlink = Netlink::open()?;
-    let count = workers(&config);
-    let opened = tun::open(&netlink, &config.adapter, config.backend, count).await?;
-    match start(config.clone(), netlink, opened, lock, count).await {
+    let count = worker_count(&config);
+    let opened = tun::open_adapter(&netlink, &config.adapter, config.backend, count).await?;
+    match start_components(config.clone(), netlink, opened, lock, count).await {
         Ok(adapter) => Ok(adapter),
         Err(error) => {
             // What failed is the caller's news; the device must not outlive it.
@@ -65,90 +65,99 @@ pub(super) async fn open(mut config: Config) -> Result<Adapter, OpenError> {
     }
 }
 
-async fn start(
+async fn start_components(
     config: Arc<Config>,
     netlink: Netlink,
-    opened: Opened,
+    opened: OpenedAdapter,
     lock: AdapterLock,
     count: usize,
 ) -> Result<Adapter, OpenError> {
     netlink.configure_adapter(&config.adapter, config.addrs, config.mtu).await?;
     let fib = SharedFib::default();
-    let (to_driver, from_workers) = mpsc::channel(FROM_WORKERS);
-    let (later, left) = mpsc::channel(FROM_WORKERS);
-    let (to_quic, arrivals) = mpsc::channel(QUEUE);
+    let (to_driver, from_workers) = mpsc::channel(WORKER_QUEUE_LEN);
+    let (later, left) = mpsc::channel(WORKER_QUEUE_LEN);
+    let (to_quic, arrivals) = mpsc::channel(DATAGRAM_QUEUE_LEN);
     let system = |what| move |source: io::Error| OpenError::System { what, source };
     let io = WorkerIo {
         fib: fib.clone(),
         to_driver,
-        later,
+        to_driver_deferred: later,
         to_quic,
-        resend: config.resend,
+        retransmit_limits: config.retransmit_limits,
         busy_poll: config.busy_poll,
     };
     let workers = Workers::start(count, io).map_err(system("start the packet workers"))?;
-    let (messages, inbox) = mpsc::channel(MESSAGES);
+    let (messages, inbox) = mpsc::channel(DRIVER_QUEUE_LEN);
     let (events, first) = broadcast::channel(EVENT_BACKLOG);
-    let random = random()?;
-    let report = report(messages.clone());
+    let random = random_seeds()?;
+    let report = quic_reporter(messages.clone());
     let manager =
-        Arc::new(Manager::start(config.clone(), fib.clone(), arrivals, report, random.0)?);
-    let mut guard = AdapterGuard::new(wanted(&config), opened.ifindex);
+        Arc::new(SessionManager::start(config.clone(), fib.clone(), arrivals, report, random.0)?);
+    let mut guard = AdapterReconciler::new(desired_state(&config), opened.ifindex);
     // Gives the peers their routes: what it mends was never there.
-    guard.check(&netlink, clock::now()).await;
-    let (want, wanted) = watch::channel(guard.wanted().clone());
-    let monitor = Monitor::open()?;
+    guard.reconcile(&netlink, clock::now()).await;
+    let (want, wanted) = watch::channel(guard.desired_state().clone());
+    let monitor = NetlinkMonitor::open()?;
     // The first look is taken before the driver starts, so that routes exist at once.
-    let (told, offers) = watch::channel(Offers::new());
-    let world = World::look(&netlink, &config, (&Offers::new(), &Resolved::new()), &[]).await;
-    let world = world.unwrap_or_default();
-    let tell = messages.clone();
+    let (advertisements_tx, advertisements_rx) = watch::channel(Advertisements::new());
+    let host_state = HostState::read_kernel(
+        &netlink,
+        &config,
+        (&Advertisements::new(), &ResolvedAddresses::new()),
+        &[],
+    )
+    .await;
+    let world = host_state.unwrap_or_default();
+    let driver_messages = messages.clone();
     // What a full queue loses is seen again by the next look.
-    let lookout = Lookout::start(move |seen| drop(tell.try_send(Message::Carriers(seen))));
-    let lookout = lookout.map_err(system("start the lookout for carriers"))?;
+    let carrier_monitor = CarrierMonitor::start(move |seen| {
+        drop(driver_messages.try_send(DriverMessage::Carriers(seen)))
+    });
+    let lookout = carrier_monitor.map_err(system("start the lookout for carriers"))?;
     let parts = DriverParts {
         config: (*config).clone(),
         fib: fib.clone(),
         workers,
         queues: opened.queues.into_iter().map(Arc::new).collect(),
         from_workers,
-        left,
+        deferred: left,
         messages: inbox,
         events: events.clone(),
         boot_id: random.0,
         seed: random.1,
-        lookout,
+        carrier_monitor: lookout,
         manager: manager.clone(),
-        want,
-        told,
-        world,
+        desired_state: want,
+        advertisements: advertisements_tx,
+        host_state: world,
     };
-    let driver = control::spawn(parts).map_err(system("start the driver"))?;
+    let driver = control::spawn_driver(parts).map_err(system("start the driver"))?;
     let next_peer = config.peers.len() as u32;
     let (config, changes) = watch::channel(config);
-    let (resolved, names) = watch::channel(Resolved::new());
-    let resolver = Resolver { config: changes.clone(), fib, driver: messages.clone(), resolved };
-    let keeper = Keeper {
+    let (resolved, names) = watch::channel(ResolvedAddresses::new());
+    let resolver =
+        NameResolver { config: changes.clone(), fib, driver: messages.clone(), resolved };
+    let netlink_watcher = NetlinkWatcher {
         config: changes,
         netlink,
         monitor,
-        guard,
+        reconciler: guard,
         driver: messages.clone(),
         queues: count,
-        wanted,
-        offers: offers.clone(),
+        desired: wanted,
+        advertisements: advertisements_rx.clone(),
         resolved: names.clone(),
     };
     Ok(Adapter {
         config,
-        offers,
+        advertisements: advertisements_rx,
         resolved: names,
         next_peer: tokio::sync::Mutex::new(next_peer),
         messages,
         events,
-        first: Mutex::new(Some(EventStream(first))),
+        first_stream: Mutex::new(Some(EventStream(first))),
         manager,
-        keeper: tokio::spawn(keeper.run()),
+        netlink_watcher: tokio::spawn(netlink_watcher.run()),
         resolver: tokio::spawn(resolver.run()),
         driver: Some(driver),
         _lock: lock,
@@ -157,22 +166,22 @@ async fn start(
 
 /// One worker per core, at most four: a flow stays on one, so fewer leave cores idle while flows
 /// wait for each other. The plain backend has one queue.
-fn workers(config: &Config) -> usize {
+fn worker_count(config: &Config) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match (config.backend, config.workers) {
-        (Backend::Plain, _) => 1,
-        (Backend::Offload, 0) => cores.clamp(1, 4),
-        (Backend::Offload, count) => count.min(tun::MAX_QUEUES),
+        (AdapterBackend::Plain, _) => 1,
+        (AdapterBackend::Offload, 0) => cores.clamp(1, 4),
+        (AdapterBackend::Offload, count) => count.min(tun::MAX_QUEUES),
     }
 }
 
-fn wanted(config: &Config) -> Wanted {
+fn desired_state(config: &Config) -> DesiredState {
     let mtu = u32::from(config.mtu);
     let addrs = config.peers.iter().flat_map(|peer| {
         let own: [IpAddr; 2] = [peer.addrs.v4.into(), peer.addrs.v6.into()];
         own.map(|addr| (addr, mtu))
     });
-    Wanted {
+    DesiredState {
         name: config.adapter.clone(),
         addrs: config.addrs,
         mtu: config.mtu,
@@ -181,7 +190,7 @@ fn wanted(config: &Config) -> Wanted {
 }
 
 /// Boot id and jitter seed.
-fn random() -> Result<(u64, u64), OpenError> {
+fn random_seeds() -> Result<(u64, u64), OpenError> {
     let mut bytes = [[0; 8]; 2];
     for half in &mut bytes {
         SystemRandom::new().fill(half).map_err(|_| OpenError::System {
@@ -194,9 +203,9 @@ fn random() -> Result<(u64, u64), OpenError> {
 
 /// The control sessions must not wait for the driver. A handful of messages per handshake never
 /// fills the queue of a driver that lives.
-fn report(messages: mpsc::Sender<Message>) -> quic::Report {
+fn quic_reporter(messages: mpsc::Sender<DriverMessage>) -> quic::FromQuicHandler {
     Arc::new(move |news: FromQuic| {
-        if messages.try_send(Message::Quic(news)).is_err() {
+        if messages.try_send(DriverMessage::Quic(news)).is_err() {
             tracing::error!("the driver does not listen: news of a session are lost");
         }
     })

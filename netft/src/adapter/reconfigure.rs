@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use netft_proto::{
     config,
-    config::{Change, Config},
+    config::{Config, ConfigChange},
 };
 use tokio::{sync::oneshot, time::sleep};
 
@@ -12,14 +12,14 @@ use crate::{
     adapter::Adapter,
     api::error::ReconfigureError,
     io::{
-        control::{NewConfig, Request},
+        control::{DriverRequest, NewConfig},
         netlink::Netlink,
-        netlink_watcher::World,
+        netlink_watcher::HostState,
     },
 };
 
 /// How long the QUIC tasks get to send what ends a session.
-const FAREWELL: Duration = Duration::from_millis(20);
+const SESSION_CLOSE_DELAY: Duration = Duration::from_millis(20);
 
 impl Adapter {
     /// Goes over to another config: networks, timings, hold, history, rekey, peers with their
@@ -34,22 +34,23 @@ impl Adapter {
     ///
     /// # Errors
     /// See [`ReconfigureError`]; nothing changed then.
-    pub async fn reconfigure(&self, config: Config) -> Result<Vec<Change>, ReconfigureError> {
+    pub async fn reconfigure(&self, config: Config) -> Result<Vec<ConfigChange>, ReconfigureError> {
         let mut next = self.next_peer.lock().await;
-        let Checked { mut changes, config, world, next_peer } = self.check(config, *next).await?;
+        let CheckedConfig { mut changes, config, host_state: world, next_peer } =
+            self.check_config(config, *next).await?;
         if changes.is_empty() {
             return Ok(changes);
         }
         let config = Arc::new(config);
-        self.manager.part(&config).await;
+        self.manager.remove_absent_peers(&config).await;
         // The farewells leave before the routes that carry them.
-        sleep(FAREWELL).await;
+        sleep(SESSION_CLOSE_DELAY).await;
         // The keeper looks with the new config from here on, so that it takes no source away.
         self.config.send_replace(config.clone());
-        let new = NewConfig { config: (*config).clone(), world, apply: true };
-        changes.extend(self.tell(new).await?);
+        let new = NewConfig { config: (*config).clone(), host_state: world, apply: true };
+        changes.extend(self.request_reconfigure(new).await?);
         *next = next_peer;
-        self.manager.meet(&config)?;
+        self.manager.add_new_peers(&config)?;
         Ok(changes)
     }
 
@@ -57,38 +58,52 @@ impl Adapter {
     ///
     /// # Errors
     /// As [`reconfigure`](Self::reconfigure).
-    pub async fn preview(&self, config: Config) -> Result<Vec<Change>, ReconfigureError> {
+    pub async fn preview_reconfigure(
+        &self,
+        config: Config,
+    ) -> Result<Vec<ConfigChange>, ReconfigureError> {
         let next = self.next_peer.lock().await;
-        let Checked { mut changes, config, world, .. } = self.check(config, *next).await?;
-        changes.extend(self.tell(NewConfig { config, world, apply: false }).await?);
+        let CheckedConfig { mut changes, config, host_state: world, .. } =
+            self.check_config(config, *next).await?;
+        changes.extend(
+            self.request_reconfigure(NewConfig { config, host_state: world, apply: false }).await?,
+        );
         Ok(changes)
     }
 
-    async fn check(&self, mut config: Config, next: u32) -> Result<Checked, ReconfigureError> {
+    async fn check_config(
+        &self,
+        mut config: Config,
+        next: u32,
+    ) -> Result<CheckedConfig, ReconfigureError> {
         let running = self.config();
-        let changes = config::diff(&running, &config).map_err(ReconfigureError::Fixed)?;
-        self.manager.check(&config)?;
-        let next_peer = config.renumber(&running, next).ok_or(ReconfigureError::Peers)?;
+        let changes =
+            config::diff_configs(&running, &config).map_err(ReconfigureError::RestartRequired)?;
+        self.manager.check_config(&config)?;
+        let next_peer = config.reassign_ids(&running, next).ok_or(ReconfigureError::Peers)?;
         let netlink = Netlink::open().map_err(|_| ReconfigureError::Interfaces)?;
-        let offers = self.offers.borrow().clone();
+        let offers = self.advertisements.borrow().clone();
         let resolved = self.resolved.borrow().clone();
-        let world = World::look(&netlink, &config, (&offers, &resolved), &[]).await;
+        let world = HostState::read_kernel(&netlink, &config, (&offers, &resolved), &[]).await;
         let world = world.ok_or(ReconfigureError::Interfaces)?;
-        Ok(Checked { changes, config, world, next_peer })
+        Ok(CheckedConfig { changes, config, host_state: world, next_peer })
     }
 
-    async fn tell(&self, new: NewConfig) -> Result<Vec<Change>, ReconfigureError> {
+    async fn request_reconfigure(
+        &self,
+        new: NewConfig,
+    ) -> Result<Vec<ConfigChange>, ReconfigureError> {
         let (answer, done) = oneshot::channel();
-        let request = Request::Reconfigure(Box::new(new), answer);
-        self.send(request).await.ok_or(ReconfigureError::Closed)?;
+        let request = DriverRequest::Reconfigure(Box::new(new), answer);
+        self.send_request(request).await.ok_or(ReconfigureError::Closed)?;
         done.await.map_err(|_| ReconfigureError::Closed)
     }
 }
 
 /// A config that can be applied.
-struct Checked {
-    changes: Vec<Change>,
+struct CheckedConfig {
+    changes: Vec<ConfigChange>,
     config: Config,
-    world: World,
+    host_state: HostState,
     next_peer: u32,
 }

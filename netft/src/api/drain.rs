@@ -37,7 +37,7 @@ pub enum DrainError {
     #[error(
         "{peer} would be left without another route that is up: see `netft routes`, or use --force"
     )]
-    Last {
+    LastRoute {
         /// The peer's name.
         peer: String,
     },

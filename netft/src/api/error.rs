@@ -3,13 +3,13 @@
 use std::{io, net::SocketAddr};
 
 use netft_proto::{
-    config::Fixed,
+    config::RestartRequired,
     ids::{PeerId, RouteId},
     route::policy::ClassError,
 };
 
 use crate::io::{
-    adapter::{lock::LockError, tun::OpenError as TunError},
+    adapter::{lock::LockError, tun::TunOpenError as TunError},
     netlink::NetlinkError,
     quic::StartError,
 };
@@ -44,7 +44,7 @@ pub enum OpenError {
 pub enum ReconfigureError {
     /// Something in it cannot change while the node runs.
     #[error("{}\nrestart netftd to apply it; nothing changed", lines(.0))]
-    Fixed(Vec<Fixed>),
+    RestartRequired(Vec<RestartRequired>),
     /// The keys do not fit each other.
     #[error(transparent)]
     Keys(#[from] StartError),
@@ -59,8 +59,8 @@ pub enum ReconfigureError {
     Closed,
 }
 
-fn lines(fixed: &[Fixed]) -> String {
-    fixed.iter().map(Fixed::to_string).collect::<Vec<_>>().join("\n")
+fn lines(fixed: &[RestartRequired]) -> String {
+    fixed.iter().map(RestartRequired::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Why a route could not be added, changed or removed. Nothing changed.
@@ -74,12 +74,14 @@ pub enum RouteError {
     UnknownPeer(PeerId),
     /// No local address leads there.
     #[error("no new route leads to {0}: no local address reaches it")]
-    NoWay(SocketAddr),
+    NoLocalAddress(SocketAddr),
     /// The adapter is closed.
     #[error("the adapter is closed")]
     Closed,
     /// There is such a route.
-    #[error("route {0} is this one: change it, or remove it first to add it with another carrier")]
+    #[error(
+        "route {0} is this one: change it, or remove it first to add it with another transport"
+    )]
     Exists(RouteId),
 }
 

@@ -7,12 +7,12 @@ use std::{
 };
 
 use netft_proto::{
-    config::Backend,
-    failover::stall_histogram::Stalls,
+    config::AdapterBackend,
+    failover::stall_histogram::StallHistogram,
     ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
-    route::{PeerStatus, Policies, RouteStatus},
+    route::{PeerPolicies, PeerStatus, RouteStatus},
     time::Time,
-    topology::FormedNetwork,
+    topology::NetworkInfo,
     wire::DropReason,
 };
 
@@ -30,13 +30,13 @@ pub struct Snapshot {
     /// The routes, by id.
     pub routes: Vec<RouteStatus>,
     /// The networks, by metric.
-    pub networks: Vec<FormedNetwork>,
+    pub networks: Vec<NetworkInfo>,
     /// How long data stood still at failovers.
-    pub stalls: Stalls,
+    pub stalls: StallHistogram,
     /// What was sent on each of them.
-    pub sent: BTreeMap<RouteId, RouteSent>,
+    pub sent_by_route: BTreeMap<RouteId, RouteSent>,
     /// The relays of those that lead over one.
-    pub vias: BTreeMap<RouteId, PeerId>,
+    pub relay_of: BTreeMap<RouteId, PeerId>,
     /// Packet counters, summed over the workers.
     pub counters: CounterSnapshot,
 }
@@ -80,7 +80,7 @@ pub struct AdapterInfo {
     /// Its MTU, bytes.
     pub mtu: u16,
     /// How it carries packets.
-    pub backend: Backend,
+    pub backend: AdapterBackend,
 }
 
 /// One peer.
@@ -97,7 +97,7 @@ pub struct PeerInfo {
     /// Whether its adapter was up at the last handshake; `None` without a session.
     pub peer_adapter_up: Option<bool>,
     /// How data to it uses its routes.
-    pub policies: Policies,
+    pub policies: PeerPolicies,
 }
 
 /// Packet counters since the adapter was opened.
@@ -124,7 +124,7 @@ pub struct CounterSnapshot {
     /// Acknowledgements sent.
     pub acks_sent: u64,
     /// Frames forgotten unacknowledged: the resend ring was full, or they were too old.
-    pub ring_overflow: u64,
+    pub retransmit_overflow: u64,
     /// Datagrams of others passed on.
     pub relayed_frames: u64,
     /// Challenges sent to addresses heartbeats came from and no route leads to.

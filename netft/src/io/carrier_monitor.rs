@@ -9,43 +9,44 @@ use std::{io, sync::mpsc, thread};
 use crate::io::sys::glink;
 
 /// Interfaces by number, and whether they have a carrier.
-pub(crate) type Carriers = Vec<(u32, bool)>;
+pub(crate) type CarrierStates = Vec<(u32, bool)>;
 
 /// To the lookout's thread, which ends with it.
-pub(crate) struct Lookout {
-    orders: mpsc::SyncSender<Carriers>,
+pub(crate) struct CarrierMonitor {
+    requests: mpsc::SyncSender<CarrierStates>,
 }
 
-impl Lookout {
+impl CarrierMonitor {
     /// Starts the thread. `tell` gets what differs from what an order says, from that thread.
     ///
     /// # Errors
     /// Of `socket` and of starting a thread: no more descriptors or memory.
-    pub(crate) fn start(tell: impl Fn(Carriers) + Send + 'static) -> io::Result<Self> {
-        let socket = glink::socket()?;
+    pub(crate) fn start(tell: impl Fn(CarrierStates) + Send + 'static) -> io::Result<Self> {
+        let socket = glink::open_socket()?;
         let (orders, inbox) = mpsc::sync_channel(1);
-        let look = move || {
+        let poll_loop = move || {
             for known in inbox {
-                let seen = differing(known, |index| glink::carrier_of(&socket, index).ok());
+                let seen =
+                    changed_carriers(known, |index| glink::carrier_by_index(&socket, index).ok());
                 if !seen.is_empty() {
                     tell(seen);
                 }
             }
         };
-        thread::Builder::new().name("netft-lookout".into()).spawn(look)?;
-        Ok(Self { orders })
+        thread::Builder::new().name("netft-lookout".into()).spawn(poll_loop)?;
+        Ok(Self { requests: orders })
     }
 
     /// Has the interfaces of `known` asked. While the kernel keeps the lookout waiting, one order
     /// waits with it and the others are left out: that one begins later and sees what they would.
-    pub(crate) fn look(&self, known: Carriers) {
-        let _ = self.orders.try_send(known);
+    pub(crate) fn request_poll(&self, known: CarrierStates) {
+        let _ = self.requests.try_send(known);
     }
 }
 
 /// The interfaces whose carrier is another, as it is. One that is gone has none to tell: that is
 /// the keeper's news.
-fn differing(known: Carriers, carrier: impl Fn(u32) -> Option<bool>) -> Carriers {
+fn changed_carriers(known: CarrierStates, carrier: impl Fn(u32) -> Option<bool>) -> CarrierStates {
     let seen = |(index, before)| Some((index, carrier(index)?)).filter(|seen| seen.1 != before);
     known.into_iter().filter_map(seen).collect()
 }
@@ -62,24 +63,24 @@ mod tests {
     fn what_differs_is_told_and_what_is_gone_is_not() {
         let carrier = |index| [None, Some(true), Some(false), Some(true)][index as usize];
         assert_eq!(
-            differing(vec![(0, true), (1, true), (2, true), (3, false)], carrier),
+            changed_carriers(vec![(0, true), (1, true), (2, true), (3, false)], carrier),
             [(2, false), (3, true)]
         );
-        assert_eq!(differing(vec![(0, false), (1, true), (2, false)], carrier), []);
+        assert_eq!(changed_carriers(vec![(0, false), (1, true), (2, false)], carrier), []);
     }
 
     #[test]
     fn orders_beyond_the_one_that_waits_are_left_out_and_the_thread_ends_with_its_owner() {
         let (tell, told) = mpsc::channel();
         let (go, wait) = mpsc::channel();
-        let lookout = Lookout::start(move |seen| {
+        let lookout = CarrierMonitor::start(move |seen| {
             tell.send(seen).unwrap();
             wait.recv().unwrap();
         });
         let lookout = lookout.unwrap();
         // The loopback interface has number 1 in every namespace.
-        let lo = glink::carrier_of(&glink::socket().unwrap(), 1).unwrap();
-        let order = || lookout.look(vec![(1, !lo)]);
+        let lo = glink::carrier_by_index(&glink::open_socket().unwrap(), 1).unwrap();
+        let order = || lookout.request_poll(vec![(1, !lo)]);
         let patience = Duration::from_secs(20);
         order();
         assert_eq!(told.recv_timeout(patience).unwrap(), [(1, lo)]);

@@ -16,7 +16,7 @@ pub fn now() -> Time {
 
 /// When the wall clock stood at `stamp` since 1970: never later than the present moment. A wall
 /// clock that was set since makes it wrong by as much.
-pub fn then(stamp: Duration) -> Time {
+pub fn from_wall_clock(stamp: Duration) -> Time {
     let wall = clock_gettime(ClockId::Realtime);
     let seconds = u64::try_from(wall.tv_sec).unwrap_or_default();
     let wall = Duration::new(seconds, u32::try_from(wall.tv_nsec).unwrap_or_default());

@@ -51,7 +51,7 @@ pub struct RouteCounters {
 impl Counters {
     /// Counts one drop.
     #[inline]
-    pub fn count(&self, reason: DropReason) {
+    pub fn count_drop(&self, reason: DropReason) {
         self.drops[reason as usize].fetch_add(1, Relaxed);
     }
 

@@ -1,7 +1,7 @@
 //! What the packet path reads: one immutable table, swapped whole.
 //!
-//! The driver builds it from the engine's [`Table`](netft_proto::route::Table), the open sockets, the
-//! live sessions and the adapter's queues; workers load it once per batch.
+//! The driver builds it from the engine's [`ForwardingTable`](netft_proto::route::ForwardingTable),
+//! the open sockets, the live sessions and the adapter's queues; workers load it once per batch.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,18 +13,18 @@ use std::{
 
 use arc_swap::ArcSwap;
 use netft_proto::{
-    cadence::reply_template::Form,
+    cadence::reply_template::ReplyTemplate,
     ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
-    loss_detection::Way,
-    packet::token_bucket::Rate,
+    loss_detection::UsablePath,
+    packet::token_bucket::TokenBucket,
     session::Session,
 };
 
 use crate::io::{
     counters::RouteCounters,
-    quic::transport::{Carrier, Marks},
-    relays::Relays,
-    steering::Steering,
+    quic::transport::{CidTag, QuicTransport},
+    relays::FibRelays,
+    steering::TrafficSteering,
 };
 
 /// The table, as workers hold it.
@@ -34,13 +34,13 @@ pub type SharedFib = Arc<ArcSwap<Fib>>;
 #[derive(Default)]
 pub struct Fib {
     /// This node's own virtual addresses.
-    pub local: Option<VirtualAddrs>,
+    pub local_addrs: Option<VirtualAddrs>,
     /// The adapter's queues, one per worker; empty while the adapter is gone.
     pub queues: Vec<Arc<TunQueue>>,
     /// The open sockets by id.
     pub sockets: HashMap<SocketId, Arc<UdpSocket>>,
     /// The peers, by place.
-    pub peers: Vec<PeerEntry>,
+    pub peers: Vec<FibPeer>,
     /// Virtual address → place in `peers`.
     pub by_v4: HashMap<Ipv4Addr, usize>,
     /// Virtual address → place in `peers`.
@@ -48,26 +48,27 @@ pub struct Fib {
     /// This node's session number → session.
     pub sessions: HashMap<u32, Arc<Session>>,
     /// How many multicast and broadcast packets go to every peer; `None`: none, and none are taken.
-    pub multicast: Option<Arc<Rate>>,
+    pub multicast_limit: Option<Arc<TokenBucket>>,
     /// Ways over a third node, and what passes through this one; `None`: neither.
-    pub relays: Option<Relays>,
+    pub relays: Option<FibRelays>,
     /// Socket and remote address → the route they make, and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
     /// The routes with a QUIC connection of their own, or where the peer asks for one.
-    pub carriers: HashMap<RouteId, Arc<Carrier>>,
+    pub transports: HashMap<RouteId, Arc<QuicTransport>>,
     /// How a packet for such a connection is told where there is none.
-    pub marks: Option<Marks>,
-    /// Some peer is not reached over any route: set by [`noted`](Self::noted), so that not all
-    /// peers are looked through for a datagram.
-    pub strangers: bool,
+    pub cid_tag: Option<CidTag>,
+    /// Some peer is not reached over any route: set by
+    /// [`with_reachability`](Self::with_reachability), so that not all peers are looked through for
+    /// a datagram.
+    pub has_unreachable_peer: bool,
     /// Peers all of whose routes are up and well: their replies need not wake the driver.
-    pub calm: HashSet<PeerId>,
+    pub healthy_peers: HashSet<PeerId>,
     /// Of these, what may be answered to their requests, and their places in `peers`.
-    pub forms: HashMap<PeerId, (usize, Arc<Form>)>,
+    pub reply_templates: HashMap<PeerId, (usize, Arc<ReplyTemplate>)>,
 }
 
 /// One peer.
-pub struct PeerEntry {
+pub struct FibPeer {
     /// The peer.
     pub peer: PeerId,
     /// The session to seal with.
@@ -79,7 +80,7 @@ pub struct PeerEntry {
     /// The other usable routes, best first: where unacknowledged data is sent again.
     pub backups: Vec<Arc<Path>>,
     /// How packets use more routes than the active one; `None` where all of them fail over.
-    pub steering: Option<Box<Steering>>,
+    pub steering: Option<Box<TrafficSteering>>,
     /// Where a handshake races while no route is active.
     pub candidates: Vec<Arc<Path>>,
 }
@@ -97,16 +98,16 @@ pub struct Path {
     /// Its round-trip time by its heartbeats, when the table was made.
     pub rtt: Option<Duration>,
     /// What was sent here.
-    pub sent: Arc<RouteCounters>,
+    pub counters: Arc<RouteCounters>,
     /// The QUIC connection that carries the frames; `None`: they travel in UDP as they are.
-    pub carrier: Option<Arc<Carrier>>,
+    pub transport: Option<Arc<QuicTransport>>,
 }
 
 impl Path {
     /// The route, as the resend ring sees it.
     #[inline]
-    pub fn way(&self) -> Way {
-        Way { route: self.route, rtt: self.rtt }
+    pub fn route_rtt(&self) -> UsablePath {
+        UsablePath { route: self.route, rtt: self.rtt }
     }
 }
 
@@ -136,7 +137,7 @@ pub struct TunQueue {
     pub vnet_hdr: bool,
 }
 
-impl PeerEntry {
+impl FibPeer {
     /// The largest frame every usable route carries: one that is in flight when its route dies can
     /// be sent again on any other. 0 without a route.
     #[inline]
@@ -148,29 +149,29 @@ impl PeerEntry {
 
 impl Fib {
     /// The table with what follows from its peers noted.
-    pub fn noted(mut self) -> Self {
-        self.strangers = self.peers.iter().any(|entry| entry.active.is_none());
+    pub fn with_reachability(mut self) -> Self {
+        self.has_unreachable_peer = self.peers.iter().any(|entry| entry.active.is_none());
         self
     }
 
     /// Whether QUIC may come from an address that is no route's: some peer is not reached over any.
     #[inline]
-    pub fn expects_strangers(&self) -> bool {
-        self.strangers
+    pub fn expects_unverified_sources(&self) -> bool {
+        self.has_unreachable_peer
     }
 
     /// The QUIC connection frames on this route are to travel in.
     #[inline]
-    pub(in crate::io) fn carrier(&self, route: RouteId) -> Option<&Arc<Carrier>> {
-        if self.carriers.is_empty() {
+    pub(in crate::io) fn transport_of(&self, route: RouteId) -> Option<&Arc<QuicTransport>> {
+        if self.transports.is_empty() {
             return None;
         }
-        self.carriers.get(&route).filter(|carrier| carrier.used())
+        self.transports.get(&route).filter(|transport| transport.is_enabled())
     }
 
     /// The peer that owns a virtual address.
     #[inline]
-    pub fn peer_at(&self, addr: IpAddr) -> Option<&PeerEntry> {
+    pub fn peer_at(&self, addr: IpAddr) -> Option<&FibPeer> {
         let place = match addr {
             IpAddr::V4(v4) => self.by_v4.get(&v4),
             IpAddr::V6(v6) => self.by_v6.get(&v6),

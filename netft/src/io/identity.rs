@@ -22,13 +22,13 @@ use ring::{
 use zeroize::Zeroizing;
 
 /// What the line of a key file begins with.
-const PREFIX: &str = "netft-key:";
+const KEY_FILE_PREFIX: &str = "netft-key:";
 /// Bytes of an Ed25519 key pair in PKCS#8 version 2 form (RFC 8410 section 10.3), as ring makes it.
 const PKCS8_LEN: usize = 83;
 /// Where the 32 secret bytes stand in it.
-const SEED: std::ops::Range<usize> = 16..48;
+const SEED_RANGE: std::ops::Range<usize> = 16..48;
 /// No key file is longer, bytes; a longer one is not read to its end.
-const MAX_FILE: u64 = 256;
+const MAX_FILE_LEN: u64 = 256;
 
 /// Why a key could not be made, kept or used. Never holds key material.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +125,7 @@ pub enum KeyError {
 ///
 /// # Errors
 /// [`KeyError::Random`] when the kernel has no random bytes.
-pub fn generate() -> Result<PrivateKey, KeyError> {
+pub fn generate_key() -> Result<PrivateKey, KeyError> {
     let document =
         Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
     Ok(PrivateKey(Zeroizing::new(document.as_ref().to_vec())))
@@ -136,7 +136,7 @@ pub fn generate() -> Result<PrivateKey, KeyError> {
 /// # Errors
 /// [`KeyError::Unusable`] when `key` is no Ed25519 key pair.
 pub fn public_key(key: &PrivateKey) -> Result<NodeKey, KeyError> {
-    let pair = check(&key.0).map_err(KeyError::Unusable)?;
+    let pair = parse_key_pair(&key.0).map_err(KeyError::Unusable)?;
     let mut public = [0; 32];
     public.copy_from_slice(pair.public_key().as_ref());
     Ok(NodeKey(public))
@@ -147,7 +147,7 @@ pub fn public_key(key: &PrivateKey) -> Result<NodeKey, KeyError> {
 /// # Errors
 /// [`KeyError::Exists`] when anything stands at `path` already, else [`KeyError::Write`]; nothing
 /// is left behind then.
-pub fn write(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
+pub fn write_key_file(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
         _ => KeyError::Write { path: path.to_owned(), source },
@@ -156,7 +156,7 @@ pub fn write(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let text = Zeroizing::new(STANDARD.encode(&*key.0));
-    let line = Zeroizing::new(format!("{PREFIX}{}\n", *text));
+    let line = Zeroizing::new(format!("{KEY_FILE_PREFIX}{}\n", *text));
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| {
         // Half a key is worse than none; the error that matters is the first.
         let _ = std::fs::remove_file(path);
@@ -169,16 +169,16 @@ pub fn write(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
 /// # Errors
 /// [`KeyError::Read`], [`KeyError::NotRegular`], [`KeyError::TooOpen`], [`KeyError::Owner`] or
 /// [`KeyError::Content`].
-pub fn read(path: &Path) -> Result<PrivateKey, KeyError> {
-    let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize + 1));
-    open(path)?
-        .take(MAX_FILE + 1)
+pub fn read_key_file(path: &Path) -> Result<PrivateKey, KeyError> {
+    let mut text = Zeroizing::new(String::with_capacity(MAX_FILE_LEN as usize + 1));
+    open_key_file(path)?
+        .take(MAX_FILE_LEN + 1)
         .read_to_string(&mut text)
         .map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
-    parse(&text).map_err(|what| KeyError::Content { path: path.to_owned(), what })
+    parse_key(&text).map_err(|what| KeyError::Content { path: path.to_owned(), what })
 }
 
-fn open(path: &Path) -> Result<File, KeyError> {
+fn open_key_file(path: &Path) -> Result<File, KeyError> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
@@ -202,24 +202,25 @@ fn open(path: &Path) -> Result<File, KeyError> {
     Ok(file)
 }
 
-fn parse(text: &str) -> Result<PrivateKey, &'static str> {
+fn parse_key(text: &str) -> Result<PrivateKey, &'static str> {
     let mut lines = text.lines();
     let (Some(line), None) = (lines.next(), lines.next()) else {
         return Err("it is not one line");
     };
-    let encoded = line.strip_prefix(PREFIX).ok_or("its line does not begin with `netft-key:`")?;
+    let encoded =
+        line.strip_prefix(KEY_FILE_PREFIX).ok_or("its line does not begin with `netft-key:`")?;
     let bytes = STANDARD.decode(encoded.trim()).map_err(|_| "its base64 is damaged")?;
     let bytes = Zeroizing::new(bytes);
-    check(&bytes)?;
+    parse_key_pair(&bytes)?;
     Ok(PrivateKey(bytes))
 }
 
 /// The key pair in `bytes`; what is wrong when there is none.
-fn check(bytes: &[u8]) -> Result<Ed25519KeyPair, &'static str> {
+fn parse_key_pair(bytes: &[u8]) -> Result<Ed25519KeyPair, &'static str> {
     if bytes.len() != PKCS8_LEN {
         return Err("its length is wrong");
     }
-    if bytes[SEED].iter().all(|byte| *byte == 0) {
+    if bytes[SEED_RANGE].iter().all(|byte| *byte == 0) {
         return Err("it is all zero");
     }
     Ed25519KeyPair::from_pkcs8(bytes).map_err(|_| "it is no Ed25519 key pair")
@@ -250,33 +251,33 @@ mod tests {
     #[test]
     fn a_key_survives_the_disk_and_the_file_is_private() {
         let (_dir, path) = place();
-        let key = generate().unwrap();
-        write(&path, &key).unwrap();
+        let key = generate_key().unwrap();
+        write_key_file(&path, &key).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let back = read(&path).unwrap();
+        let back = read_key_file(&path).unwrap();
         assert_eq!(public_key(&back).unwrap(), public_key(&key).unwrap());
         let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with(PREFIX) && text.lines().count() == 1, "one line");
+        assert!(text.starts_with(KEY_FILE_PREFIX) && text.lines().count() == 1, "one line");
     }
 
     #[test]
     fn an_existing_file_or_planted_link_is_never_overwritten() {
         let (dir, path) = place();
-        let key = generate().unwrap();
+        let key = generate_key().unwrap();
         let target = dir.path().join("target");
         put(&target, "precious");
         symlink(&target, &path).unwrap();
-        assert!(matches!(write(&path, &key), Err(KeyError::Exists { .. })));
+        assert!(matches!(write_key_file(&path, &key), Err(KeyError::Exists { .. })));
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     }
 
     #[test]
     fn a_file_others_may_read_is_refused_with_the_remedy() {
         let (_dir, path) = place();
-        write(&path, &generate().unwrap()).unwrap();
+        write_key_file(&path, &generate_key().unwrap()).unwrap();
         for mode in [0o640, 0o604, 0o660, 0o666, 0o601] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let error = read(&path).unwrap_err();
+            let error = read_key_file(&path).unwrap_err();
             assert!(matches!(error, KeyError::TooOpen { .. }), "{error}");
             assert!(error.to_string().contains("chmod 600"), "{error}");
         }
@@ -285,11 +286,11 @@ mod tests {
     #[test]
     fn what_is_no_regular_file_is_refused_without_waiting() {
         let (dir, path) = place();
-        assert!(matches!(read(dir.path()), Err(KeyError::NotRegular { .. })));
-        write(&path, &generate().unwrap()).unwrap();
+        assert!(matches!(read_key_file(dir.path()), Err(KeyError::NotRegular { .. })));
+        write_key_file(&path, &generate_key().unwrap()).unwrap();
         let link = dir.path().join("link");
         symlink(&path, &link).unwrap();
-        assert!(matches!(read(&link), Err(KeyError::NotRegular { .. })));
+        assert!(matches!(read_key_file(&link), Err(KeyError::NotRegular { .. })));
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -299,34 +300,34 @@ mod tests {
             0,
         )
         .unwrap();
-        assert!(matches!(read(&fifo), Err(KeyError::NotRegular { .. })));
-        assert!(matches!(read(&dir.path().join("none")), Err(KeyError::Read { .. })));
+        assert!(matches!(read_key_file(&fifo), Err(KeyError::NotRegular { .. })));
+        assert!(matches!(read_key_file(&dir.path().join("none")), Err(KeyError::Read { .. })));
     }
 
     #[test]
     fn a_damaged_key_is_refused_and_never_shown() {
         let (_dir, path) = place();
-        let good = generate().unwrap();
+        let good = generate_key().unwrap();
         let text = STANDARD.encode(&*good.0);
         let mut flipped = good.0.to_vec();
         flipped[20] ^= 1;
         let mut zero = good.0.to_vec();
-        zero[SEED].fill(0);
+        zero[SEED_RANGE].fill(0);
         let short = &good.0[..PKCS8_LEN - 1];
         let cases = [
             String::new(),
             format!("{text}\n"),
-            format!("{PREFIX}{}!\n", &text[1..]),
-            format!("{PREFIX}{text}\n{PREFIX}{text}\n"),
-            format!("{PREFIX}{}\n", STANDARD.encode(short)),
-            format!("{PREFIX}{}\n", STANDARD.encode([0; PKCS8_LEN])),
-            format!("{PREFIX}{}\n", STANDARD.encode(&zero)),
-            format!("{PREFIX}{}\n", STANDARD.encode(&flipped)),
-            format!("{PREFIX}{}\n", "A".repeat(5000)),
+            format!("{KEY_FILE_PREFIX}{}!\n", &text[1..]),
+            format!("{KEY_FILE_PREFIX}{text}\n{KEY_FILE_PREFIX}{text}\n"),
+            format!("{KEY_FILE_PREFIX}{}\n", STANDARD.encode(short)),
+            format!("{KEY_FILE_PREFIX}{}\n", STANDARD.encode([0; PKCS8_LEN])),
+            format!("{KEY_FILE_PREFIX}{}\n", STANDARD.encode(&zero)),
+            format!("{KEY_FILE_PREFIX}{}\n", STANDARD.encode(&flipped)),
+            format!("{KEY_FILE_PREFIX}{}\n", "A".repeat(5000)),
         ];
         for case in cases {
             put(&path, &case);
-            let error = read(&path).unwrap_err();
+            let error = read_key_file(&path).unwrap_err();
             assert!(matches!(error, KeyError::Content { .. }), "{error}");
             let shown = format!("{error} {error:?}");
             assert!(!shown.contains(&text[20..40]), "key material shown: {shown}");
@@ -336,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_public_key_reads_back_from_its_text() {
-        let key = public_key(&generate().unwrap()).unwrap();
+        let key = public_key(&generate_key().unwrap()).unwrap();
         assert_eq!(key.to_string().parse::<NodeKey>().unwrap(), key);
         assert_eq!(key.to_string().len(), 44);
     }

@@ -1,9 +1,9 @@
 //! The keeper: watches the kernel, tells the driver how the interfaces are, and puts the adapter
 //! back when somebody takes it away.
 //!
-//! One task in the caller's runtime. It looks at every netlink notice, every [`PERIOD`] while
-//! things change, and every [`QUIET`] else, so what a notice missed is found all the same; the
-//! driver is told only what changed.
+//! One task in the caller's runtime. It looks at every netlink notice, every
+//! [`ACTIVE_POLL_INTERVAL`] while things change, and every [`IDLE_POLL_INTERVAL`] else, so what a
+//! notice missed is found all the same; the driver is told only what changed.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -15,7 +15,9 @@ use netft_proto::{
     config::Config,
     route::EventKind,
     topology,
-    topology::{Interface, Offers, Resolved, Sources, Surroundings, Ways},
+    topology::{
+        Advertisements, Interface, PlanInputs, ResolvedAddresses, RoutablePairs, SourceAddresses,
+    },
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -24,46 +26,46 @@ use tokio::{
 
 use crate::io::{
     adapter::{
-        reconciler::{AdapterGuard, Wanted},
+        reconciler::{AdapterReconciler, DesiredState},
         tun,
     },
     clock,
-    control::Message,
-    netlink::{Monitor, Netlink},
+    control::DriverMessage,
+    netlink::{Netlink, NetlinkMonitor},
     sys::{glink, speed},
 };
 
 /// The time between two looks after a notice: restoring the adapter must end within 500 ms (F-22,
 /// F-23), and the guard rests between two repairs.
-const PERIOD: Duration = Duration::from_millis(250);
+const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest time something unnoticed stays unnoticed. A look is about nine requests to the
 /// kernel, a tenth of what an idle node does if it comes every second.
-const QUIET: Duration = Duration::from_secs(10);
-/// Looks every [`PERIOD`] after the last notice.
-const LIVELY: u32 = 4;
+const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// Looks every [`ACTIVE_POLL_INTERVAL`] after the last notice.
+const ACTIVE_POLLS: u32 = 4;
 /// An address of RFC 3849.
-const DOCUMENTATION: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const DOCUMENTATION_ADDR: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// Notices come in bursts: one look per burst.
-const BURST: Duration = Duration::from_millis(2);
+const NOTICE_COALESCE_DELAY: Duration = Duration::from_millis(2);
 
 /// How the node's interfaces are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct World {
+pub(crate) struct HostState {
     /// Every interface of the node.
     pub interfaces: Vec<Interface>,
     /// The kernel's choice of source for remote addresses on no subnet of ours.
-    pub sources: Sources,
+    pub sources: SourceAddresses,
     /// The pairs of addresses the kernel routes between.
-    pub ways: Ways,
+    pub routable_pairs: RoutablePairs,
     /// The addresses behind the peers' names.
-    pub resolved: Resolved,
+    pub resolved: ResolvedAddresses,
 }
 
-impl World {
+impl HostState {
     /// The same with what the peers told: what routes follow from.
-    pub(crate) fn around<'a>(&'a self, offers: &'a Offers) -> Surroundings<'a> {
-        let Self { interfaces, sources, ways, resolved } = self;
-        Surroundings { interfaces, sources, ways, offers, resolved }
+    pub(crate) fn plan_inputs<'a>(&'a self, offers: &'a Advertisements) -> PlanInputs<'a> {
+        let Self { interfaces, sources, routable_pairs: ways, resolved } = self;
+        PlanInputs { interfaces, sources, routable_pairs: ways, advertisements: offers, resolved }
     }
 
     /// The interface of number `index`.
@@ -72,49 +74,53 @@ impl World {
     }
 
     /// Asks the kernel.
-    pub(crate) async fn look(
+    pub(crate) async fn read_kernel(
         netlink: &Netlink,
         config: &Config,
-        (offers, resolved): (&Offers, &Resolved),
+        (offers, resolved): (&Advertisements, &ResolvedAddresses),
         before: &[Interface],
     ) -> Option<Self> {
-        let mut interfaces = match netlink.interfaces().await {
+        let mut interfaces = match netlink.list_interfaces().await {
             Ok(interfaces) => interfaces,
             Err(error) => {
                 tracing::warn!(%error, "cannot list the interfaces");
                 return None;
             }
         };
-        rate(netlink, &mut interfaces, before).await;
-        let mut sources = Sources::new();
-        for remote in topology::unpaired(config, &interfaces, resolved) {
+        fill_gateway_and_speed(netlink, &mut interfaces, before).await;
+        let mut sources = SourceAddresses::new();
+        for remote in topology::off_subnet_remotes(config, &interfaces, resolved) {
             if let Ok(Some(source)) = netlink.source_for(remote).await {
                 sources.insert(remote, source);
             }
         }
-        let mut ways = Ways::new();
-        for (local, ifindex, remote) in topology::crossings(config, &interfaces, offers) {
-            let found = netlink.source_from(local, remote).await;
+        let mut routable_pairs = RoutablePairs::new();
+        for (local, ifindex, remote) in topology::cross_subnet_pairs(config, &interfaces, offers) {
+            let found = netlink.egress_interface(local, remote).await;
             if matches!(found, Ok(Some(out)) if out == ifindex) {
-                ways.insert((local, remote));
+                routable_pairs.insert((local, remote));
             }
         }
-        Some(Self { interfaces, sources, ways, resolved: resolved.clone() })
+        Some(Self { interfaces, sources, routable_pairs, resolved: resolved.clone() })
     }
 }
 
 /// Fills in what metrics follow from: the default routes and the speeds. Some drivers take long
 /// to tell the speed, so it is asked only where something may have changed.
-async fn rate(netlink: &Netlink, interfaces: &mut [Interface], before: &[Interface]) {
+async fn fill_gateway_and_speed(
+    netlink: &Netlink,
+    interfaces: &mut [Interface],
+    before: &[Interface],
+) {
     // TEST-NET-1 (RFC 5737) and the documentation prefix (RFC 3849): nothing but a default route
     // leads there.
-    for anywhere in [Ipv4Addr::new(192, 0, 2, 1).into(), DOCUMENTATION.into()] {
+    for anywhere in [Ipv4Addr::new(192, 0, 2, 1).into(), DOCUMENTATION_ADDR.into()] {
         if let Ok(Some((_, out))) = netlink.source_for(anywhere).await {
             let way_out = interfaces.iter_mut().filter(|interface| interface.index == out);
-            way_out.for_each(|interface| interface.gateway = true);
+            way_out.for_each(|interface| interface.has_default_route = true);
         }
     }
-    let socket = glink::socket();
+    let socket = glink::open_socket();
     for interface in interfaces {
         let same = |old: &&Interface| {
             (old.index, &old.name, old.carrier)
@@ -122,65 +128,67 @@ async fn rate(netlink: &Netlink, interfaces: &mut [Interface], before: &[Interfa
         };
         interface.speed = match (before.iter().find(same), &socket) {
             (Some(old), _) => old.speed,
-            (None, Ok(socket)) => speed::of(socket, &interface.name),
+            (None, Ok(socket)) => speed::link_speed(socket, &interface.name),
             (None, Err(_)) => None,
         };
     }
 }
 
 /// What the keeper is given.
-pub(crate) struct Keeper {
+pub(crate) struct NetlinkWatcher {
     /// The config, and that it changed.
     pub config: watch::Receiver<Arc<Config>>,
     pub netlink: Netlink,
-    pub monitor: Monitor,
-    pub guard: AdapterGuard,
-    pub driver: mpsc::Sender<Message>,
+    pub monitor: NetlinkMonitor,
+    pub reconciler: AdapterReconciler,
+    pub driver: mpsc::Sender<DriverMessage>,
     /// How many queues the adapter has.
     pub queues: usize,
     /// Says that the routes' sizes changed, with the MTU towards each peer.
-    pub wanted: watch::Receiver<Wanted>,
+    pub desired: watch::Receiver<DesiredState>,
     /// What the peers tell of their addresses.
-    pub offers: watch::Receiver<Offers>,
+    pub advertisements: watch::Receiver<Advertisements>,
     /// The addresses behind the peers' names.
-    pub resolved: watch::Receiver<Resolved>,
+    pub resolved: watch::Receiver<ResolvedAddresses>,
 }
 
-impl Keeper {
+impl NetlinkWatcher {
     /// Runs until it is aborted or the driver is gone.
     pub(crate) async fn run(mut self) {
-        let mut told = World::default();
-        let mut lively = LIVELY;
+        let mut reported = HostState::default();
+        let mut active_polls = ACTIVE_POLLS;
         loop {
             let config = self.config.borrow_and_update().clone();
-            if !self.keep(&config).await {
+            if !self.reconcile_adapter(&config).await {
                 return;
             }
-            let offers = self.offers.borrow_and_update().clone();
+            let advertisements = self.advertisements.borrow_and_update().clone();
             let resolved = self.resolved.borrow_and_update().clone();
-            let learnt = (&offers, &resolved);
-            if let Some(world) = World::look(&self.netlink, &config, learnt, &told.interfaces).await
-                && world != told
+            let peer_inputs = (&advertisements, &resolved);
+            if let Some(world) =
+                HostState::read_kernel(&self.netlink, &config, peer_inputs, &reported.interfaces)
+                    .await
+                && world != reported
             {
-                told = world.clone();
-                if self.driver.send(Message::World(world)).await.is_err() {
+                reported = world.clone();
+                if self.driver.send(DriverMessage::HostState(world)).await.is_err() {
                     return;
                 }
             }
-            let pause = if lively > 0 { PERIOD } else { QUIET };
-            lively = lively.saturating_sub(1);
+            let pause = if active_polls > 0 { ACTIVE_POLL_INTERVAL } else { IDLE_POLL_INTERVAL };
+            active_polls = active_polls.saturating_sub(1);
             tokio::select! {
                 () = sleep(pause) => {}
                 _ = self.monitor.next() => {
-                    lively = LIVELY;
-                    sleep(BURST).await;
+                    active_polls = ACTIVE_POLLS;
+                    sleep(NOTICE_COALESCE_DELAY).await;
                 }
                 changed = self.config.changed() => {
                     if changed.is_err() {
                         return;
                     }
                 }
-                changed = self.offers.changed() => {
+                changed = self.advertisements.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -190,42 +198,44 @@ impl Keeper {
                         return;
                     }
                 }
-                changed = self.wanted.changed() => {
+                changed = self.desired.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    lively = LIVELY;
-                    *self.guard.wanted_mut() = self.wanted.borrow_and_update().clone();
+                    active_polls = ACTIVE_POLLS;
+                    *self.reconciler.desired_state_mut() = self.desired.borrow_and_update().clone();
                     // What this changes was not changed from outside.
-                    self.guard.check(&self.netlink, clock::now()).await;
+                    self.reconciler.reconcile(&self.netlink, clock::now()).await;
                 }
             }
         }
     }
 
     /// Repairs the adapter. Returns whether the driver is still there.
-    async fn keep(&mut self, config: &Config) -> bool {
-        let report = self.guard.check(&self.netlink, clock::now()).await;
+    async fn reconcile_adapter(&mut self, config: &Config) -> bool {
+        let report = self.reconciler.reconcile(&self.netlink, clock::now()).await;
         for error in &report.errors {
             tracing::debug!(adapter = %config.adapter, %error, "the adapter resists repair");
         }
-        if report.resting {
+        if report.is_backing_off {
             tracing::warn!(
                 adapter = %config.adapter,
                 "something keeps changing the adapter: repairs become rare",
             );
         }
         for repair in report.repairs {
-            if !self.tell(repair.to_string()).await {
+            if !self.report_restored(repair.to_string()).await {
                 return false;
             }
         }
-        if report.gone { self.recreate(config).await } else { true }
+        if report.is_adapter_missing { self.recreate_adapter(config).await } else { true }
     }
 
-    async fn recreate(&mut self, config: &Config) -> bool {
+    async fn recreate_adapter(&mut self, config: &Config) -> bool {
         let opened =
-            match tun::open(&self.netlink, &config.adapter, config.backend, self.queues).await {
+            match tun::open_adapter(&self.netlink, &config.adapter, config.backend, self.queues)
+                .await
+            {
                 Ok(opened) => opened,
                 Err(error) => {
                     tracing::warn!(adapter = %config.adapter, %error, "cannot create it anew");
@@ -237,20 +247,20 @@ impl Keeper {
         if let Err(error) = configured {
             tracing::warn!(adapter = %config.adapter, %error, "cannot configure it anew");
         }
-        self.guard.recreated(opened.ifindex);
+        self.reconciler.on_recreated(opened.ifindex);
         let queues = opened.queues.into_iter().map(Arc::new).collect();
-        if self.driver.send(Message::Queues(queues)).await.is_err() {
+        if self.driver.send(DriverMessage::Queues(queues)).await.is_err() {
             return false;
         }
-        let routes = self.guard.check(&self.netlink, clock::now()).await;
+        let routes = self.reconciler.reconcile(&self.netlink, clock::now()).await;
         for error in routes.errors {
             tracing::warn!(adapter = %config.adapter, %error, "cannot restore everything");
         }
-        self.tell("adapter was deleted: created anew".to_owned()).await
+        self.report_restored("adapter was deleted: created anew".to_owned()).await
     }
 
-    async fn tell(&self, what: String) -> bool {
+    async fn report_restored(&self, what: String) -> bool {
         let event = EventKind::AdapterRestored { what };
-        self.driver.send(Message::Event(event)).await.is_ok()
+        self.driver.send(DriverMessage::Event(event)).await.is_ok()
     }
 }

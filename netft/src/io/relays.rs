@@ -13,49 +13,49 @@ use std::{
 
 use netft_proto::{
     ids::{PeerId, RouteId},
-    packet::token_bucket::Rate,
-    wire::relay::Tag,
+    packet::token_bucket::TokenBucket,
+    wire::relay::NodeTag,
 };
 
-use crate::io::fib::{Path, PeerEntry, SocketId, UdpSocket};
+use crate::io::fib::{FibPeer, Path, SocketId, UdpSocket};
 
 /// The part of the forwarding table that is about relays.
 #[derive(Default)]
-pub struct Relays {
+pub struct FibRelays {
     /// Bounds what this node passes on for others; `None`: nothing.
-    pub passes: Option<Arc<Rate>>,
+    pub relay_limit: Option<Arc<TokenBucket>>,
     /// Whether this node takes what comes over a relay.
     pub uses: bool,
     /// The peers by tag, each with its place in the table.
-    pub peers: HashMap<Tag, (PeerId, usize)>,
+    pub peers: HashMap<NodeTag, (PeerId, usize)>,
     /// The tags of the peers.
-    pub tags: HashMap<PeerId, Tag>,
+    pub tags: HashMap<PeerId, NodeTag>,
     /// Relay and peer → this node's way there.
-    pub ports: HashMap<(PeerId, PeerId), Arc<Port>>,
+    pub endpoints: HashMap<(PeerId, PeerId), Arc<RelayEndpoint>>,
     /// The same by their backs.
-    pub backs: HashMap<SocketId, Arc<Port>>,
+    pub by_outer_socket: HashMap<SocketId, Arc<RelayEndpoint>>,
     /// Their fronts.
-    pub fronts: HashSet<SocketId>,
+    pub inner_sockets: HashSet<SocketId>,
     /// Their routes.
-    pub routes: BTreeSet<RouteId>,
+    pub relay_routes: BTreeSet<RouteId>,
 }
 
 /// A way to a peer over a relay.
-pub struct Port {
+pub struct RelayEndpoint {
     /// The relay.
     pub via: PeerId,
     /// The peer.
     pub peer: PeerId,
     /// The socket of the route.
-    pub front: Arc<UdpSocket>,
+    pub inner: Arc<UdpSocket>,
     /// Its remote end.
-    pub back: Arc<UdpSocket>,
+    pub outer: Arc<UdpSocket>,
 }
 
-impl Relays {
+impl FibRelays {
     /// The best usable route to a peer that is none over a relay: there is one hop only.
-    pub fn direct<'a>(&self, entry: &'a PeerEntry) -> Option<&'a Arc<Path>> {
+    pub fn direct_path<'a>(&self, entry: &'a FibPeer) -> Option<&'a Arc<Path>> {
         let mut usable = entry.active.iter().chain(&entry.backups);
-        usable.find(|path| !self.routes.contains(&path.route))
+        usable.find(|path| !self.relay_routes.contains(&path.route))
     }
 }

@@ -1,6 +1,7 @@
 //! Looks up the names of peers, away from the driver: one task in the caller's runtime, and a
 //! thread per lookup, because the system's resolver blocks for as long as it likes. At most
-//! [`MAX_PENDING`](netft_proto::topology::names::MAX_PENDING) are under way. Without names it sleeps.
+//! [`MAX_PENDING_LOOKUPS`](netft_proto::topology::names::MAX_PENDING_LOOKUPS) are under way.
+//! Without names it sleeps.
 
 use std::{
     io,
@@ -13,8 +14,8 @@ use netft_proto::{
     config::{Config, HostName},
     route::EventKind,
     topology::{
-        Resolved,
-        names::{Key, Names},
+        ResolvedAddresses,
+        names::{NameCache, PeerHostName},
     },
 };
 use tokio::{
@@ -23,90 +24,92 @@ use tokio::{
     time::sleep,
 };
 
-use crate::io::{clock, control::Message, fib::SharedFib};
+use crate::io::{clock, control::DriverMessage, fib::SharedFib};
 
 /// How often to look whether a name is due: a peer is lost, or its time has come.
-const LOOK: Duration = Duration::from_millis(250);
+const NAME_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the resolver is given.
-pub(crate) struct Resolver {
+pub(crate) struct NameResolver {
     /// The config, and that it changed.
     pub config: watch::Receiver<Arc<Config>>,
     /// Which peers are reached.
     pub fib: SharedFib,
-    pub driver: mpsc::Sender<Message>,
+    pub driver: mpsc::Sender<DriverMessage>,
     /// To the keeper, which plans with it.
-    pub resolved: watch::Sender<Resolved>,
+    pub resolved: watch::Sender<ResolvedAddresses>,
 }
 
-impl Resolver {
+impl NameResolver {
     /// Runs until it is aborted or the config is gone.
     pub(crate) async fn run(mut self) {
-        let mut names = Names::default();
+        let mut names = NameCache::default();
         let mut lookups = JoinSet::new();
-        let mut fresh = true;
+        let mut is_config_new = true;
         loop {
             let now = clock::now();
-            if fresh && names.follow(now, wanted(&self.config.borrow_and_update())) {
-                self.resolved.send_replace(names.resolved());
+            if is_config_new
+                && names.set_names(now, configured_names(&self.config.borrow_and_update()))
+            {
+                self.resolved.send_replace(names.resolved_addresses());
             }
-            fresh = false;
+            is_config_new = false;
             {
                 let fib = self.fib.load();
-                names.unreached(now, |peer| {
+                names.update_reachability(now, |peer| {
                     let entry = fib.peers.iter().find(|entry| entry.peer == peer);
                     entry.is_none_or(|entry| entry.active.is_none())
                 });
             }
-            for key in names.due(now) {
-                lookups.spawn(look_up(key));
+            for key in names.take_due_lookups(now) {
+                lookups.spawn(spawn_lookup(key));
             }
             tokio::select! {
                 changed = self.config.changed() => match changed {
-                    Ok(()) => fresh = true,
+                    Ok(()) => is_config_new = true,
                     Err(_) => return,
                 },
                 Some(found) = lookups.join_next() => {
                     if let Ok((key, answer)) = found
-                        && !self.take(&mut names, &key, answer).await
+                        && !self.apply_lookup(&mut names, &key, answer).await
                     {
                         return;
                     }
                 }
-                () = sleep(LOOK), if !names.is_empty() => {}
+                () = sleep(NAME_POLL_INTERVAL), if !names.is_empty() => {}
             }
         }
     }
 
     /// Takes in an answer. Returns whether the driver is still there.
-    async fn take(
+    async fn apply_lookup(
         &self,
-        names: &mut Names,
-        key: &Key,
+        names: &mut NameCache,
+        key: &PeerHostName,
         answer: Result<Vec<IpAddr>, String>,
     ) -> bool {
-        let news = names.answer(clock::now(), key, answer);
+        let news = names.on_lookup_result(clock::now(), key, answer);
         if news.changed {
-            self.resolved.send_replace(names.resolved());
+            self.resolved.send_replace(names.resolved_addresses());
         }
-        let Some(reason) = news.failed else { return true };
+        let Some(reason) = news.failure else { return true };
         let event = EventKind::NameFailed { peer: key.0, name: key.1.host.clone(), reason };
-        self.driver.send(Message::Event(event)).await.is_ok()
+        self.driver.send(DriverMessage::Event(event)).await.is_ok()
     }
 }
 
-fn wanted(config: &Config) -> Vec<Key> {
+fn configured_names(config: &Config) -> Vec<PeerHostName> {
     let peers = config.peers.iter();
     peers.flat_map(|peer| peer.names.iter().map(|name| (peer.id, name.clone()))).collect()
 }
 
-async fn look_up(key: Key) -> (Key, Result<Vec<IpAddr>, String>) {
+async fn spawn_lookup(key: PeerHostName) -> (PeerHostName, Result<Vec<IpAddr>, String>) {
     let (answer, found) = oneshot::channel();
     let name = key.1.clone();
     // A thread of its own: one that hangs must not hold up the end of the runtime.
     let started = std::thread::Builder::new().name("netft-resolver".into()).spawn(move || {
         // Whoever asked may have gone.
-        let _ = answer.send(ask(&name));
+        let _ = answer.send(resolve_name(&name));
     });
     let found = match started {
         Ok(_) => found.await.map_err(|_| "the resolver failed".to_owned()),
@@ -117,7 +120,7 @@ async fn look_up(key: Key) -> (Key, Result<Vec<IpAddr>, String>) {
 }
 
 /// Asks the system, as every program here would.
-fn ask(name: &HostName) -> io::Result<Vec<IpAddr>> {
+fn resolve_name(name: &HostName) -> io::Result<Vec<IpAddr>> {
     Ok((name.host.as_str(), name.port)
         .to_socket_addrs()?
         .map(|addr: SocketAddr| addr.ip())

@@ -5,98 +5,105 @@
 
 use std::sync::Arc;
 
-use netft_proto::route::{Policies, Policy, balance::pick, policy::Traffic};
+use netft_proto::route::{PeerPolicies, Policy, balance::pick_route, policy::PacketFields};
 
-use crate::io::fib::{Path, PeerEntry};
+use crate::io::fib::{FibPeer, Path};
 
 /// The way of one packet.
 #[derive(Clone, Copy)]
-pub struct Course<'f> {
+pub struct Forwarding<'f> {
     /// The route it takes.
     pub path: &'f Path,
     /// The route a copy of it takes.
-    pub copy: Option<&'f Path>,
+    pub duplicate: Option<&'f Path>,
 }
 
-impl Course<'_> {
+impl Forwarding<'_> {
     /// Whether another packet's way is the same.
     #[inline]
-    pub fn is(&self, path: &Path, copy: Option<&Path>) -> bool {
+    pub fn is_same_path(&self, path: &Path, copy: Option<&Path>) -> bool {
         let route = |path: Option<&Path>| path.map(|path| path.route);
-        self.path.route == path.route && route(self.copy) == route(copy)
+        self.path.route == path.route && route(self.duplicate) == route(copy)
     }
 }
 
 /// A route that may carry data, as the driver knows it.
 #[derive(Clone)]
-pub struct Lane {
+pub struct WeightedPath {
     /// The route.
     pub path: Arc<Path>,
     /// Its share among the others', in any unit.
     pub weight: u32,
     /// Flows may be given to it; otherwise it takes copies only.
-    pub spread: bool,
+    pub in_balance_set: bool,
     /// Data on it stays unacknowledged.
     pub suspect: bool,
 }
 
 /// The policies of a peer, and the routes they choose from.
-pub struct Steering {
-    policies: Policies,
+pub struct TrafficSteering {
+    policies: PeerPolicies,
     /// Where copies of what the active route carries go.
-    second: Option<Arc<Path>>,
+    duplicate_path: Option<Arc<Path>>,
     /// The routes that share the flows, the active one among them.
-    shares: Vec<Share>,
+    balance_set: Vec<BalanceMember>,
 }
 
-struct Share {
+struct BalanceMember {
     path: Arc<Path>,
     weight: u32,
     /// Where a copy goes while the route is suspect.
-    copy: Option<Arc<Path>>,
+    duplicate: Option<Arc<Path>>,
 }
 
-impl Steering {
+impl TrafficSteering {
     /// From the policies and the routes, the active one first, then the best others.
-    pub fn new(policies: Policies, lanes: &[Lane]) -> Self {
-        let copy = |of: &Lane| {
-            let others = lanes.iter().filter(|lane| lane.path.route != of.path.route);
-            let best = others.min_by_key(|lane| (lane.suspect, !lane.spread));
+    pub fn new(policies: PeerPolicies, weighted_paths: &[WeightedPath]) -> Self {
+        let copy = |of: &WeightedPath| {
+            let others = weighted_paths.iter().filter(|lane| lane.path.route != of.path.route);
+            let best = others.min_by_key(|lane| (lane.suspect, !lane.in_balance_set));
             best.map(|lane| lane.path.clone())
         };
-        let active = lanes.first().map(|lane| lane.path.route);
-        let shares = lanes.iter().filter(|lane| lane.spread || Some(lane.path.route) == active);
+        let active = weighted_paths.first().map(|lane| lane.path.route);
+        let shares = weighted_paths
+            .iter()
+            .filter(|lane| lane.in_balance_set || Some(lane.path.route) == active);
         Self {
             policies,
-            second: lanes.first().and_then(copy),
-            shares: shares
-                .map(|lane| Share {
+            duplicate_path: weighted_paths.first().and_then(copy),
+            balance_set: shares
+                .map(|lane| BalanceMember {
                     path: lane.path.clone(),
                     weight: lane.weight,
-                    copy: if lane.suspect { copy(lane) } else { None },
+                    duplicate: if lane.suspect { copy(lane) } else { None },
                 })
                 .collect(),
         }
     }
 }
 
-impl PeerEntry {
+impl FibPeer {
     /// The way of a packet; `None` while no route is usable.
     #[inline]
-    pub fn course(&self, traffic: impl FnOnce() -> Traffic) -> Option<Course<'_>> {
+    pub fn select_forwarding(
+        &self,
+        traffic: impl FnOnce() -> PacketFields,
+    ) -> Option<Forwarding<'_>> {
         let path = self.active.as_deref()?;
-        let plain = Course { path, copy: self.duplicate.as_deref() };
+        let plain = Forwarding { path, duplicate: self.duplicate.as_deref() };
         let Some(steering) = &self.steering else { return Some(plain) };
         let traffic = traffic();
-        Some(match steering.policies.of(&traffic) {
+        Some(match steering.policies.policy_for(&traffic) {
             Policy::Failover => plain,
-            Policy::Duplicate => Course { path, copy: steering.second.as_deref() },
+            Policy::Duplicate => Forwarding { path, duplicate: steering.duplicate_path.as_deref() },
             Policy::Balance => {
-                let lots = steering.shares.iter().map(|share| (share.path.route, share.weight));
-                let share = pick(traffic.flow(), lots).and_then(|place| steering.shares.get(place));
-                share.map_or(plain, |share| Course {
+                let lots =
+                    steering.balance_set.iter().map(|share| (share.path.route, share.weight));
+                let share = pick_route(traffic.flow_hash(), lots)
+                    .and_then(|place| steering.balance_set.get(place));
+                share.map_or(plain, |share| Forwarding {
                     path: &share.path,
-                    copy: share.copy.as_deref(),
+                    duplicate: share.duplicate.as_deref(),
                 })
             }
         })
@@ -116,7 +123,7 @@ mod tests {
     use crate::io::fib::{SocketId, UdpSocket};
 
     /// Route n of the best n, and whether flows may use it and it is suspect.
-    fn entry(policies: Policies, lanes: &[(bool, bool)]) -> PeerEntry {
+    fn entry(policies: PeerPolicies, lanes: &[(bool, bool)]) -> FibPeer {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let local = socket.local_addr().unwrap();
         let id = SocketId(1);
@@ -128,44 +135,44 @@ mod tests {
                 socket,
                 remote: local,
                 max_datagram: 1472,
-                sent,
+                counters: sent,
                 rtt: None,
-                carrier: None,
+                transport: None,
             })
         };
         let lanes: Vec<_> = (1..)
             .zip(lanes)
-            .map(|(n, (spread, suspect))| Lane {
+            .map(|(n, (spread, suspect))| WeightedPath {
                 path: path(n),
                 weight: 1,
-                spread: *spread,
+                in_balance_set: *spread,
                 suspect: *suspect,
             })
             .collect();
-        PeerEntry {
+        FibPeer {
             peer: PeerId(0),
             session: None,
             active: lanes.first().map(|lane| lane.path.clone()),
             duplicate: None,
             backups: Vec::new(),
-            steering: Some(Box::new(Steering::new(policies, &lanes))),
+            steering: Some(Box::new(TrafficSteering::new(policies, &lanes))),
             candidates: Vec::new(),
         }
     }
 
-    fn traffic(port: u16, dscp: u8) -> Traffic {
+    fn traffic(port: u16, dscp: u8) -> PacketFields {
         let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        Traffic { src, dst, protocol: Some(6), ports: Some((port, 80)), dscp, size: 100 }
+        PacketFields { src, dst, protocol: Some(6), ports: Some((port, 80)), dscp, size: 100 }
     }
 
-    fn way(entry: &PeerEntry, traffic: Traffic) -> (u32, Option<u32>) {
-        let course = entry.course(|| traffic).unwrap();
-        (course.path.route.0, course.copy.map(|copy| copy.route.0))
+    fn way(entry: &FibPeer, traffic: PacketFields) -> (u32, Option<u32>) {
+        let course = entry.select_forwarding(|| traffic).unwrap();
+        (course.path.route.0, course.duplicate.map(|copy| copy.route.0))
     }
 
     #[test]
     fn a_copy_takes_the_second_best_route_a_sound_one_first() {
-        let duplicate = || Policies::new(Policy::Duplicate);
+        let duplicate = || PeerPolicies::new(Policy::Duplicate);
         for (lanes, expected) in [
             (vec![(true, false)], (1, None)),
             (vec![(true, false), (true, false), (true, false)], (1, Some(2))),
@@ -179,7 +186,7 @@ mod tests {
 
     #[test]
     fn flows_use_every_sound_route_and_those_on_a_suspect_one_are_copied() {
-        let balance = || Policies::new(Policy::Balance);
+        let balance = || PeerPolicies::new(Policy::Balance);
         let found = |lanes: &[(bool, bool)]| {
             let entry = entry(balance(), lanes);
             let ways = (0..200).map(|port| way(&entry, traffic(port, 0)));
@@ -196,8 +203,8 @@ mod tests {
     #[test]
     fn a_class_decides_and_what_it_leaves_fails_over() {
         let class =
-            TrafficClass { dscp: Dscp::named("ef"), ..TrafficClass::new(Policy::Duplicate) };
-        let policies = Policies::default().with_classes(vec![class]).unwrap();
+            TrafficClass { dscp: Dscp::from_name("ef"), ..TrafficClass::new(Policy::Duplicate) };
+        let policies = PeerPolicies::default().with_classes(vec![class]).unwrap();
         let entry = entry(policies, &[(true, false), (true, false)]);
         assert_eq!(way(&entry, traffic(1, 46)), (1, Some(2)));
         assert_eq!(way(&entry, traffic(1, 0)), (1, None));

@@ -12,13 +12,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-const INSIDE: &str = "NETFT_TEST_INSIDE";
+const INSIDE_ENV: &str = "NETFT_TEST_INSIDE";
 /// Set to 1, a machine that cannot run these tests fails them instead of skipping.
-const REQUIRE: &str = "NETFT_REQUIRE_NETNS";
+const REQUIRE_NETNS_ENV: &str = "NETFT_REQUIRE_NETNS";
 
 /// Runs `body` inside fresh namespaces, by starting this program again for the one test `name`.
 pub fn in_namespace(name: &str, body: impl AsyncFnOnce()) {
-    if env::var_os(INSIDE).is_some() {
+    if env::var_os(INSIDE_ENV).is_some() {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().build().unwrap().block_on(body());
         return;
@@ -33,7 +33,7 @@ pub fn in_namespace(name: &str, body: impl AsyncFnOnce()) {
     ]
     .map(|(path, text)| (CString::new(path).unwrap(), text));
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE_ENV, "1");
     // SAFETY: between fork and exec `enter` only makes system calls, on memory prepared before.
     unsafe { command.pre_exec(move || enter(&maps)) };
     match command.status() {
@@ -43,7 +43,7 @@ pub fn in_namespace(name: &str, body: impl AsyncFnOnce()) {
 }
 
 fn skip(name: &str, why: &str) {
-    assert!(env::var(REQUIRE).as_deref() != Ok("1"), "{name} cannot run: {why}");
+    assert!(env::var(REQUIRE_NETNS_ENV).as_deref() != Ok("1"), "{name} cannot run: {why}");
     eprintln!("SKIP {name}: {why}");
 }
 

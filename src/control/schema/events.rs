@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::cause::{Cause, Cost};
+use crate::control::cause::{FailoverCost, FailoverReport};
 
 /// `GET /v1/events?after=N`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Events {
+pub struct EventList {
     /// The events after `N` that are still kept, oldest first.
     pub events: Vec<Event>,
 }
@@ -22,13 +22,13 @@ pub struct Event {
     pub at: String,
     /// What.
     #[serde(flatten)]
-    pub what: What,
+    pub detail: EventDetail,
 }
 
 /// What happened; `event` names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum What {
+pub enum EventDetail {
     /// A route was added.
     RouteAdded {
         /// Its number.
@@ -37,10 +37,10 @@ pub enum What {
         peer: String,
         /// How packets travel there as this node's config says: `udp` or `quic`.
         #[serde(default)]
-        carrier: String,
+        transport: String,
         /// NetFT's eight fields.
         #[serde(flatten)]
-        fields: EightFields,
+        fields: RouteFields,
     },
     /// A route was removed.
     RouteRemoved {
@@ -50,7 +50,7 @@ pub enum What {
         peer: String,
         /// NetFT's eight fields.
         #[serde(flatten)]
-        fields: EightFields,
+        fields: RouteFields,
     },
     /// The first authentic heartbeat was heard on a route.
     RemoteReachable {
@@ -122,7 +122,7 @@ pub enum What {
         /// Why.
         reason: String,
         /// What was known of the routes at that moment.
-        cause: Box<Cause>,
+        cause: Box<FailoverReport>,
     },
     /// Data on a route stays unacknowledged: it was sent again on another one.
     Suspect {
@@ -172,7 +172,7 @@ pub enum What {
         to: Option<u32>,
         /// What it cost.
         #[serde(flatten)]
-        cost: Cost,
+        cost: FailoverCost,
     },
     /// A route is drained at one of its ends, or no more.
     Drain {
@@ -202,7 +202,7 @@ pub enum What {
         to: usize,
     },
     /// The peer answered a challenge at an address nobody listed (NAT), and the route leads there.
-    AddressAdopted {
+    AddressLearned {
         /// The route.
         route: u32,
         /// The peer it leads to.
@@ -216,7 +216,7 @@ pub enum What {
 
 /// NetFT's `FaultTolerantRoute`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EightFields {
+pub struct RouteFields {
     /// The physical address and port here.
     pub real_local: SocketAddr,
     /// The physical address and port there.

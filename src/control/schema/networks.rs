@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// `GET /v1/networks`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Networks {
+pub struct NetworkList {
     /// Every network: of this node's interfaces, of its peers', and of the config; preferred
     /// first.
     pub networks: Vec<Network>,

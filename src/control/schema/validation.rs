@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// `netft validate --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Validation {
+pub struct ValidationResult {
     /// What is wrong on this node, and between it and its peers, the worst first.
     pub findings: Vec<Finding>,
     /// A daemon was asked, too; without one only this machine was looked at.
@@ -14,20 +14,20 @@ pub struct Validation {
     /// What each peer says of itself, in the order of the config; empty without a daemon, and
     /// with `--local`.
     #[serde(default)]
-    pub peers: Vec<PeerAnswer>,
+    pub peers: Vec<PeerValidation>,
 }
 
 /// `POST /v1/validate`: every path of this node is probed anew, and every peer is asked unless
 /// `?local=true`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerAnswers {
+pub struct PeerValidations {
     /// Every peer of the config.
-    pub peers: Vec<PeerAnswer>,
+    pub peers: Vec<PeerValidation>,
 }
 
 /// What a peer says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerAnswer {
+pub struct PeerValidation {
     /// Its name in the config here.
     pub peer: String,
     /// Why it gave no answer; null when it did. The rest is empty then.

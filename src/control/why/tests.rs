@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use super::{super::cause::Cause, *};
+use super::{super::cause::FailoverReport, *};
 
 const NOW: &str = "2026-11-21T04:00:00.000Z";
 
@@ -8,23 +8,26 @@ fn at(ms: u64) -> String {
     format!("2026-11-21T03:02:{:02}.{:03}Z", ms / 1000, ms % 1000)
 }
 
-fn moved(peer: &str, from: Option<u32>, to: Option<u32>) -> What {
-    let cause = Box::new(Cause { cost: Cost { resent: 2, ..Cost::default() }, ..Cause::default() });
-    What::Moved { peer: peer.to_owned(), from, to, reason: "carrier lost".to_owned(), cause }
+fn moved(peer: &str, from: Option<u32>, to: Option<u32>) -> EventDetail {
+    let cause = Box::new(FailoverReport {
+        cost: FailoverCost { resent: 2, ..FailoverCost::default() },
+        ..FailoverReport::default()
+    });
+    EventDetail::Moved { peer: peer.to_owned(), from, to, reason: "carrier lost".to_owned(), cause }
 }
 
-fn suspect(peer: &str, route: u32) -> What {
-    What::Suspect { peer: peer.to_owned(), route }
+fn suspect(peer: &str, route: u32) -> EventDetail {
+    EventDetail::Suspect { peer: peer.to_owned(), route }
 }
 
-fn cost(peer: &str, from: u32, resent: u64) -> What {
-    let cost = Cost { resent, ..Cost::default() };
-    What::Cost { peer: peer.to_owned(), from, to: Some(2), cost }
+fn cost(peer: &str, from: u32, resent: u64) -> EventDetail {
+    let cost = FailoverCost { resent, ..FailoverCost::default() };
+    EventDetail::Cost { peer: peer.to_owned(), from, to: Some(2), cost }
 }
 
-fn number(events: Vec<(u64, What)>) -> Vec<Event> {
+fn number(events: Vec<(u64, EventDetail)>) -> Vec<Event> {
     let events = events.into_iter().zip(7..);
-    events.map(|((ms, what), seq)| Event { seq, at: at(ms), what }).collect()
+    events.map(|((ms, what), seq)| Event { seq, at: at(ms), detail: what }).collect()
 }
 
 fn sequence(events: &[Event]) -> Vec<u64> {
@@ -36,7 +39,7 @@ fn sample() -> Vec<Event> {
         (0, moved("b", None, Some(1))),
         (20_000, suspect("b", 1)),
         (20_001, suspect("c", 9)),
-        (20_100, What::Stalled { length_ms: 60 }),
+        (20_100, EventDetail::Stalled { length_ms: 60 }),
         (20_140, moved("b", Some(1), Some(2))),
         (20_150, moved("c", Some(9), Some(8))),
         (21_700, cost("c", 9, 50)),
@@ -48,7 +51,7 @@ fn sample() -> Vec<Event> {
 #[test]
 fn a_story_has_what_led_to_the_move_and_what_came_of_it() {
     let events = sample();
-    let story = story(&events, Subject::Event(11), NOW).unwrap();
+    let story = explain_event(&events, EventSelector::Event(11), NOW).unwrap();
     assert_eq!(story.event, events[4]);
     assert_eq!(sequence(&story.before), [8, 10], "same peer, or about this node");
     assert_eq!(sequence(&story.after), [14, 15], "up to the next move");
@@ -59,23 +62,23 @@ fn a_story_has_what_led_to_the_move_and_what_came_of_it() {
 #[test]
 fn the_last_move_and_the_last_of_a_route_are_found() {
     let events = sample();
-    let seq = |subject| story(&events, subject, NOW).unwrap().event.seq;
-    assert_eq!(seq(Subject::Last), 15);
-    assert_eq!(seq(Subject::Route(9)), 12);
-    assert_eq!(seq(Subject::Route(2)), 15);
+    let seq = |subject| explain_event(&events, subject, NOW).unwrap().event.seq;
+    assert_eq!(seq(EventSelector::Last), 15);
+    assert_eq!(seq(EventSelector::Route(9)), 12);
+    assert_eq!(seq(EventSelector::Route(2)), 15);
     let quiet = number(vec![(0, suspect("b", 3)), (1, suspect("b", 4))]);
-    assert_eq!(story(&quiet, Subject::Route(3), NOW).unwrap().event.seq, 7);
+    assert_eq!(explain_event(&quiet, EventSelector::Route(3), NOW).unwrap().event.seq, 7);
 }
 
 #[test]
 fn a_cost_that_is_not_told_yet_is_what_the_move_knew_and_is_final_by_age() {
     let events = number(vec![(20_000, moved("b", Some(1), Some(2)))]);
-    let early = story(&events, Subject::Last, &at(21_000)).unwrap();
+    let early = explain_event(&events, EventSelector::Last, &at(21_000)).unwrap();
     assert_eq!((early.cost.unwrap().resent, early.cost_final), (2, false));
-    let late = story(&events, Subject::Last, &at(22_000)).unwrap();
+    let late = explain_event(&events, EventSelector::Last, &at(22_000)).unwrap();
     assert_eq!((late.cost.unwrap().resent, late.cost_final), (2, true));
     let first = number(vec![(0, moved("b", None, Some(1)))]);
-    assert_eq!(story(&first, Subject::Last, NOW).unwrap().cost, None);
+    assert_eq!(explain_event(&first, EventSelector::Last, NOW).unwrap().cost, None);
 }
 
 #[test]
@@ -86,22 +89,25 @@ fn the_cost_of_another_leave_of_the_same_route_is_not_this_ones() {
         (3000, moved("b", Some(1), Some(2))),
         (4500, cost("b", 1, 99)),
     ]);
-    let resent = |seq| story(&events, Subject::Event(seq), NOW).unwrap().cost.unwrap().resent;
+    let resent =
+        |seq| explain_event(&events, EventSelector::Event(seq), NOW).unwrap().cost.unwrap().resent;
     assert_eq!((resent(7), resent(9)), (2, 99));
 }
 
 #[test]
 fn what_is_not_kept_is_said_with_what_is() {
-    let error = |events: &[Event], subject| story(events, subject, NOW).unwrap_err();
-    assert_eq!(error(&[], Subject::Last), "nothing has happened yet");
+    let error = |events: &[Event], subject| explain_event(events, subject, NOW).unwrap_err();
+    assert_eq!(error(&[], EventSelector::Last), "nothing has happened yet");
     let events = sample();
-    assert_eq!(error(&events, Subject::Event(3)), "event 3 is gone: events 7 to 15 are kept");
-    assert!(error(&events, Subject::Event(16)).starts_with("there is no event 16 yet: events 7"));
-    assert!(error(&events, Subject::Route(77)).contains("route 77"));
+    assert_eq!(error(&events, EventSelector::Event(3)), "event 3 is gone: events 7 to 15 are kept");
+    assert!(
+        error(&events, EventSelector::Event(16)).starts_with("there is no event 16 yet: events 7")
+    );
+    assert!(error(&events, EventSelector::Route(77)).contains("route 77"));
     let mut quiet = number(vec![(0, suspect("b", 1))]);
-    assert!(error(&quiet, Subject::Last).starts_with("no move is kept"));
+    assert!(error(&quiet, EventSelector::Last).starts_with("no move is kept"));
     quiet[0].seq = 1;
-    assert!(error(&quiet, Subject::Last).starts_with("no data has moved yet: events 1 to 1"));
+    assert!(error(&quiet, EventSelector::Last).starts_with("no data has moved yet: events 1 to 1"));
 }
 
 #[test]
@@ -111,20 +117,22 @@ fn a_story_is_bounded() {
     events.extend(vec![(10_002, suspect("b", 2)); 200]);
     events.push((10_003, moved("b", Some(2), Some(1))));
     let events = number(events);
-    let story = story(&events, Subject::Event(207), NOW).unwrap();
-    assert_eq!((story.before.len(), story.after.len()), (BEFORE, AFTER + 1));
+    let story = explain_event(&events, EventSelector::Event(207), NOW).unwrap();
+    assert_eq!((story.before.len(), story.after.len()), (MAX_EVENTS_BEFORE, MAX_EVENTS_AFTER + 1));
     assert_eq!(story.before.last().unwrap().seq, 206, "the newest ones");
-    assert!(is_move(&story.after.last().unwrap().what), "the end of the story");
+    assert!(is_move(&story.after.last().unwrap().detail), "the end of the story");
 }
 
 #[test]
 fn times_are_read_as_they_are_written() {
-    let difference = |one: &str, other: &str| millis(other).unwrap() - millis(one).unwrap();
+    let difference = |one: &str, other: &str| {
+        parse_rfc3339_millis(other).unwrap() - parse_rfc3339_millis(one).unwrap()
+    };
     let eve = "2024-02-28T23:59:59.999Z";
     assert_eq!(difference(eve, "2024-02-29T00:00:00.000Z"), 1);
     assert_eq!(difference(eve, "2024-03-01T00:00:00.000Z"), 86_400_001);
     assert_eq!(difference("2025-12-31T23:59:59.000Z", "2026-01-01T00:00:00.000Z"), 1000);
     for bad in ["", "x", "2026-11-21", "2026-11-21T03:02:00Z", "\u{e4}026-11-21T03:02:00.000Z"] {
-        assert_eq!(millis(bad), None, "{bad}");
+        assert_eq!(parse_rfc3339_millis(bad), None, "{bad}");
     }
 }

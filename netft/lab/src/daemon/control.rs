@@ -14,11 +14,11 @@ use serde_json::Value;
 use crate::LabError;
 
 /// A daemon that does not answer for this long is hung.
-const LIMIT: Duration = Duration::from_secs(2);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One row of the route table, as `GET /v1/routes` tells it.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Route {
+pub struct RouteRow {
     /// The route's number.
     pub id: u64,
     /// The peer's name.
@@ -49,10 +49,10 @@ pub struct Route {
     pub rtt_us: Option<u64>,
 }
 
-impl Route {
+impl RouteRow {
     /// The physical address here.
-    pub fn local(&self) -> Option<IpAddr> {
-        address(&self.real_local)
+    pub fn local_address(&self) -> Option<IpAddr> {
+        parse_address(&self.real_local)
     }
 
     /// Delay × threshold.
@@ -61,7 +61,7 @@ impl Route {
     }
 }
 
-fn address(text: &str) -> Option<IpAddr> {
+fn parse_address(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
@@ -69,12 +69,12 @@ fn address(text: &str) -> Option<IpAddr> {
 ///
 /// # Errors
 /// When no daemon answers, or not with JSON and a success.
-pub fn get(runtime_dir: &Path, path: &str) -> Result<Value, LabError> {
-    let failed = || LabError::io(format!("ask {} for {path}", runtime_dir.display()));
-    let socket = find(runtime_dir).map_err(failed())?;
+pub fn get_json(runtime_dir: &Path, path: &str) -> Result<Value, LabError> {
+    let failed = || LabError::io_error(format!("ask {} for {path}", runtime_dir.display()));
+    let socket = find_socket(runtime_dir).map_err(failed())?;
     let mut stream = UnixStream::connect(socket).map_err(failed())?;
-    stream.set_read_timeout(Some(LIMIT)).map_err(failed())?;
-    stream.set_write_timeout(Some(LIMIT)).map_err(failed())?;
+    stream.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed())?;
+    stream.set_write_timeout(Some(REPLY_TIMEOUT)).map_err(failed())?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: netft\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(failed())?;
     let mut answer = Vec::new();
@@ -86,11 +86,11 @@ pub fn get(runtime_dir: &Path, path: &str) -> Result<Value, LabError> {
     if status != "200" {
         return Err(wrong());
     }
-    serde_json::from_str(&unchunk(head, body)).map_err(|_| wrong())
+    serde_json::from_str(&decode_chunked(head, body)).map_err(|_| wrong())
 }
 
 /// A body in chunks (RFC 9112 section 7.1), put together; any other body as it is.
-fn unchunk(head: &str, body: &str) -> String {
+fn decode_chunked(head: &str, body: &str) -> String {
     if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
         return body.to_owned();
     }
@@ -106,7 +106,7 @@ fn unchunk(head: &str, body: &str) -> String {
 }
 
 /// The one socket in the daemon's runtime directory.
-fn find(runtime_dir: &Path) -> std::io::Result<PathBuf> {
+fn find_socket(runtime_dir: &Path) -> std::io::Result<PathBuf> {
     for entry in std::fs::read_dir(runtime_dir)? {
         let entry = entry?;
         if entry.file_type()?.is_socket() {
@@ -123,14 +123,14 @@ mod tests {
     #[test]
     fn chunks_are_put_together() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked";
-        assert_eq!(unchunk(head, "3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n"), "{\"a\":1}");
-        assert_eq!(unchunk("HTTP/1.1 200 OK", "{}"), "{}");
+        assert_eq!(decode_chunked(head, "3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n"), "{\"a\":1}");
+        assert_eq!(decode_chunked("HTTP/1.1 200 OK", "{}"), "{}");
     }
 
     #[test]
     fn addresses_are_read_with_and_without_a_port() {
-        assert_eq!(address("10.1.0.1"), address("10.1.0.1:3343"));
-        assert_eq!(address("fd00::1"), address("[fd00::1]:3343"));
-        assert_eq!(address("somewhere"), None);
+        assert_eq!(parse_address("10.1.0.1"), parse_address("10.1.0.1:3343"));
+        assert_eq!(parse_address("fd00::1"), parse_address("[fd00::1]:3343"));
+        assert_eq!(parse_address("somewhere"), None);
     }
 }

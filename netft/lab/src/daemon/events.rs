@@ -13,11 +13,11 @@ use serde_json::Value;
 use crate::LabError;
 
 /// Time-stamps are cut off to this.
-const STAMP: Duration = Duration::from_millis(1);
+const TIMESTAMP_PRECISION: Duration = Duration::from_millis(1);
 
 /// One event.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct EventLine {
     /// Its number.
     pub seq: u64,
     /// When, on the wall clock.
@@ -25,51 +25,51 @@ pub struct Event {
     /// Its name, such as `state-changed` or `moved`.
     pub name: String,
     /// The whole line.
-    pub line: Value,
+    pub json: Value,
 }
 
-impl Event {
+impl EventLine {
     /// A whole number in the line, such as a route.
-    pub fn number(&self, key: &str) -> Option<u64> {
-        self.line.get(key)?.as_u64()
+    pub fn u64_field(&self, key: &str) -> Option<u64> {
+        self.json.get(key)?.as_u64()
     }
 
     /// A text in the line, such as a state.
-    pub fn text(&self, key: &str) -> Option<&str> {
-        self.line.get(key)?.as_str()
+    pub fn str_field(&self, key: &str) -> Option<&str> {
+        self.json.get(key)?.as_str()
     }
 
     /// Whether it happened at `moment` or later, as far as its rounded time-stamp can tell.
-    pub fn since(&self, moment: SystemTime) -> bool {
-        self.at + STAMP >= moment
+    pub fn is_at_or_after(&self, moment: SystemTime) -> bool {
+        self.at + TIMESTAMP_PRECISION >= moment
     }
 
-    fn parse(line: &str) -> Option<Self> {
+    fn parse_line(line: &str) -> Option<Self> {
         let line: Value = serde_json::from_str(line).ok()?;
-        let at = wall_clock(line.get("at")?.as_str()?)?;
+        let at = parse_rfc3339(line.get("at")?.as_str()?)?;
         let name = line.get("event")?.as_str()?.to_owned();
         let seq = line.get("seq").and_then(Value::as_u64).unwrap_or_default();
-        Some(Self { seq, at, name, line })
+        Some(Self { seq, at, name, json: line })
     }
 }
 
 /// A running `netft events -f --json`.
 #[derive(Debug)]
-pub struct Events {
+pub struct EventFollower {
     child: Child,
-    seen: Arc<Mutex<Vec<Event>>>,
+    seen: Arc<Mutex<Vec<EventLine>>>,
 }
 
-impl Events {
-    pub(super) fn follow(mut command: Command) -> Result<Self, LabError> {
+impl EventFollower {
+    pub(super) fn follow_command(mut command: Command) -> Result<Self, LabError> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().map_err(LabError::io("follow events"))?;
-        let seen = Arc::<Mutex<Vec<Event>>>::default();
+        let mut child = command.spawn().map_err(LabError::io_error("follow events"))?;
+        let seen = Arc::<Mutex<Vec<EventLine>>>::default();
         if let Some(output) = child.stdout.take() {
             let seen = Arc::clone(&seen);
             thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    if let Some(event) = Event::parse(&line) {
+                    if let Some(event) = EventLine::parse_line(&line) {
                         seen.lock().unwrap_or_else(PoisonError::into_inner).push(event);
                     }
                 }
@@ -79,7 +79,7 @@ impl Events {
     }
 
     /// The events seen so far.
-    pub fn seen(&self) -> Vec<Event> {
+    pub fn events_so_far(&self) -> Vec<EventLine> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -92,16 +92,18 @@ impl Events {
         what: &str,
         since: SystemTime,
         limit: Duration,
-        want: impl Fn(&Event) -> bool,
-    ) -> Result<Event, LabError> {
+        want: impl Fn(&EventLine) -> bool,
+    ) -> Result<EventLine, LabError> {
         let deadline = Instant::now() + limit;
         loop {
-            let seen = self.seen();
-            if let Some(event) = seen.iter().find(|event| event.since(since) && want(event)) {
+            let seen = self.events_so_far();
+            if let Some(event) =
+                seen.iter().find(|event| event.is_at_or_after(since) && want(event))
+            {
                 return Ok(event.clone());
             }
             if Instant::now() > deadline {
-                let lines: Vec<String> = seen.iter().map(|event| event.line.to_string()).collect();
+                let lines: Vec<String> = seen.iter().map(|event| event.json.to_string()).collect();
                 return Err(LabError::Daemon(format!(
                     "waited in vain for {what}; events:\n{}",
                     lines.join("\n")
@@ -112,7 +114,7 @@ impl Events {
     }
 }
 
-impl Drop for Events {
+impl Drop for EventFollower {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -120,7 +122,7 @@ impl Drop for Events {
 }
 
 /// Reads an RFC 3339 time in UTC (`2026-11-21T10:35:44.123456Z`).
-fn wall_clock(text: &str) -> Option<SystemTime> {
+fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
     let (date, time) = text.split_once('T')?;
     let mut date = date.splitn(3, '-').map(str::parse::<i64>);
@@ -145,7 +147,7 @@ mod tests {
     #[test]
     fn wall_clock_times_are_read_exactly() {
         let seconds = |text| {
-            wall_clock(text)
+            parse_rfc3339(text)
                 .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
                 .map(|d| d.as_micros())
         };
@@ -158,8 +160,8 @@ mod tests {
     #[test]
     fn an_event_is_read_from_its_line() {
         let line = r#"{"seq":7,"at":"2026-11-21T10:35:44.1Z","event":"moved","from":1,"to":null}"#;
-        let event = Event::parse(line).expect("the line is complete");
+        let event = EventLine::parse_line(line).expect("the line is complete");
         assert_eq!((event.seq, event.name.as_str()), (7, "moved"));
-        assert_eq!((event.number("from"), event.number("to")), (Some(1), None));
+        assert_eq!((event.u64_field("from"), event.u64_field("to")), (Some(1), None));
     }
 }

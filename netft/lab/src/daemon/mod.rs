@@ -13,45 +13,45 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-pub use control::{Route, get};
-pub use events::{Event, Events};
+pub use control::{RouteRow, get_json};
+pub use events::{EventFollower, EventLine};
 use netft_proto::{NodeKey, ids::virtual_addrs::VirtualAddrs};
 pub use process::Daemon;
 pub(super) use process::print_logs;
 
-use super::{Lab, LabError, Scratch, interface_index};
+use super::{Lab, LabError, ScratchDir, interface_index};
 
 /// The adapter's name in every config written here.
-pub const ADAPTER: &str = "netft0";
+pub const ADAPTER_NAME: &str = "netft0";
 
 /// The carrier of every peer where no network says another, so that any kernel test also runs over
 /// QUIC; `mixed`: only the first node asks for QUIC, on every other network from the first.
-pub const CARRIER: &str = "NETFT_CARRIER";
+pub const TRANSPORT_ENV: &str = "NETFT_TRANSPORT";
 
 /// The line for an entry of a peer, or of a network, at a node.
-fn carrier(network: Option<usize>, node: usize) -> &'static str {
-    match (std::env::var(CARRIER).as_deref(), network) {
-        (Ok("quic"), None) => "carrier = \"quic\"\n",
-        (Ok("mixed"), Some(network)) if node == 0 && network % 2 == 0 => "carrier = \"quic\"\n",
+fn transport_line(network: Option<usize>, node: usize) -> &'static str {
+    match (std::env::var(TRANSPORT_ENV).as_deref(), network) {
+        (Ok("quic"), None) => "transport = \"quic\"\n",
+        (Ok("mixed"), Some(network)) if node == 0 && network % 2 == 0 => "transport = \"quic\"\n",
         _ => "",
     }
 }
 
 /// How to start the daemon and the operator's command.
 #[derive(Clone, Debug)]
-pub struct Programs {
+pub struct ProgramPaths {
     daemon: (PathBuf, Vec<OsString>),
     operator: PathBuf,
 }
 
-impl Programs {
+impl ProgramPaths {
     /// The two binaries at these paths.
     pub fn new(daemon: impl Into<PathBuf>, operator: impl Into<PathBuf>) -> Self {
         Self { daemon: (daemon.into(), Vec::new()), operator: operator.into() }
     }
 
     /// The running `netft`, which is also a daemon when called as `netft __daemon`.
-    pub fn own() -> Self {
+    pub fn current_program() -> Self {
         let own = PathBuf::from("/proc/self/exe");
         Self { daemon: (own.clone(), vec!["__daemon".into()]), operator: own }
     }
@@ -59,30 +59,30 @@ impl Programs {
 
 /// What a site's configs say beyond names, keys, networks and addresses.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Settings<'a> {
+pub struct SiteSettings<'a> {
     /// The nodes' physical addresses are IPv6.
-    pub six: bool,
+    pub ipv6: bool,
     /// Only the addresses on this many networks are in the configs, and no networks; 0: all are.
-    pub known: usize,
+    pub listed_networks: usize,
     /// TOML tables for every node.
     pub common: &'a str,
     /// TOML tables per node, by place; missing ones are empty.
-    pub each: &'a [&'a str],
+    pub per_node: &'a [&'a str],
 }
 
 /// The nodes of a [`Lab`], each with a key and a config that names the others.
 #[derive(Debug)]
 pub struct Site {
-    scratch: Scratch,
-    programs: Programs,
-    members: Vec<Member>,
+    scratch: ScratchDir,
+    programs: ProgramPaths,
+    nodes: Vec<SiteNode>,
 }
 
 #[derive(Debug)]
-struct Member {
+struct SiteNode {
     name: String,
     folder: PathBuf,
-    public: String,
+    public_key: String,
     addrs: VirtualAddrs,
 }
 
@@ -92,85 +92,103 @@ impl Site {
     ///
     /// # Errors
     /// When a file cannot be written, or `netft keygen` fails.
-    pub fn new(lab: &Lab, programs: Programs, settings: Settings<'_>) -> Result<Self, LabError> {
-        let scratch = Scratch::new("lab")?;
+    pub fn new(
+        lab: &Lab,
+        programs: ProgramPaths,
+        settings: SiteSettings<'_>,
+    ) -> Result<Self, LabError> {
+        let scratch = ScratchDir::new("lab")?;
         let mut members = Vec::new();
-        for node in 0..lab.nodes() {
+        for node in 0..lab.node_count() {
             let name = char::from(b'a' + u8::try_from(node % 26).unwrap_or(0)).to_string();
             let folder = scratch.path().join(&name);
-            std::fs::create_dir(&folder).map_err(LabError::io("make a folder"))?;
-            let public = keygen(&programs, &folder.join("key"))?;
-            let addrs = VirtualAddrs::derive(&parse_key(&public)?);
-            members.push(Member { name, folder, public, addrs });
+            std::fs::create_dir(&folder).map_err(LabError::io_error("make a folder"))?;
+            let public = generate_key(&programs, &folder.join("key"))?;
+            let addrs = VirtualAddrs::derive_from_key(&parse_key(&public)?);
+            members.push(SiteNode { name, folder, public_key: public, addrs });
         }
-        let site = Self { scratch, programs, members };
-        for node in 0..lab.nodes() {
+        let site = Self { scratch, programs, nodes: members };
+        for node in 0..lab.node_count() {
             site.write_config(lab, node, settings)?;
         }
         Ok(site)
     }
 
-    fn write_config(&self, lab: &Lab, node: usize, settings: Settings<'_>) -> Result<(), LabError> {
+    fn write_config(
+        &self,
+        lab: &Lab,
+        node: usize,
+        settings: SiteSettings<'_>,
+    ) -> Result<(), LabError> {
         let mut text = String::new();
-        let name = &self.members[node].name;
-        let each = settings.each.get(node).copied().unwrap_or_default();
+        let name = &self.nodes[node].name;
+        let each = settings.per_node.get(node).copied().unwrap_or_default();
         // Writing to a String cannot fail.
         let _ = writeln!(text, "[node]\nname = \"{name}\"\nkey = \"key\"\n");
         let _ = writeln!(text, "{}\n{each}\n", settings.common);
-        let listed = if settings.known == 0 { lab.networks() } else { 0 };
+        let listed = if settings.listed_networks == 0 { lab.network_count() } else { 0 };
         for network in 0..listed {
-            let prefix = lab.prefix(network, node, settings.six);
+            let prefix = lab.subnet_prefix(network, node, settings.ipv6);
             let metric = 1000 + 100 * network;
             let _ = writeln!(text, "[[network]]\nprefix = \"{prefix}\"\nmetric = {metric}");
-            let _ = writeln!(text, "{}", carrier(Some(network), node));
+            let _ = writeln!(text, "{}", transport_line(Some(network), node));
         }
-        for (other, peer) in self.members.iter().enumerate().filter(|(other, _)| *other != node) {
-            let known = if settings.known == 0 { lab.networks() } else { settings.known };
+        for (other, peer) in self.nodes.iter().enumerate().filter(|(other, _)| *other != node) {
+            let known = if settings.listed_networks == 0 {
+                lab.network_count()
+            } else {
+                settings.listed_networks
+            };
             let addresses: Vec<String> = (0..known)
-                .map(|network| format!("\"{}\"", lab.address(network, other, settings.six)))
+                .map(|network| format!("\"{}\"", lab.node_address(network, other, settings.ipv6)))
                 .collect();
-            let Member { name, public, .. } = peer;
+            let SiteNode { name, public_key: public, .. } = peer;
             let addresses = addresses.join(", ");
             let _ = writeln!(
                 text,
                 "[[peer]]\nname = \"{name}\"\nkey = \"{public}\"\naddresses = [{addresses}]\n{}",
-                carrier(None, node)
+                transport_line(None, node)
             );
         }
-        std::fs::write(self.config(node), text).map_err(LabError::io("write a config"))
+        std::fs::write(self.config_path(node), text).map_err(LabError::io_error("write a config"))
     }
 
     /// Where a node's config is.
-    pub fn config(&self, node: usize) -> PathBuf {
-        self.members[node].folder.join("netft.toml")
+    pub fn config_path(&self, node: usize) -> PathBuf {
+        self.nodes[node].folder.join("netft.toml")
     }
 
     /// Where a node's daemon keeps its lock and its socket.
     pub fn runtime_dir(&self, node: usize) -> PathBuf {
-        self.members[node].folder.join("run")
+        self.nodes[node].folder.join("run")
     }
 
     /// A node's name.
     pub fn name(&self, node: usize) -> &str {
-        &self.members[node].name
+        &self.nodes[node].name
     }
 
     /// A node's virtual addresses.
-    pub fn addrs(&self, node: usize) -> VirtualAddrs {
-        self.members[node].addrs
+    pub fn virtual_addrs(&self, node: usize) -> VirtualAddrs {
+        self.nodes[node].addrs
     }
 
     /// A node's virtual address as a socket address with port 0, as seen in its own namespace.
     ///
     /// # Errors
     /// For IPv6, when the node has no adapter: a link-local address needs its number.
-    pub fn endpoint(&self, lab: &Lab, node: usize, six: bool) -> Result<SocketAddr, LabError> {
-        let addrs = self.addrs(node);
+    pub fn virtual_endpoint(
+        &self,
+        lab: &Lab,
+        node: usize,
+        six: bool,
+    ) -> Result<SocketAddr, LabError> {
+        let addrs = self.virtual_addrs(node);
         if !six {
             return Ok((addrs.v4, 0).into());
         }
-        let scope = lab.node(node).netlink("find the adapter", |netlink| async move {
-            interface_index(&netlink, ADAPTER).await
+        let scope = lab.node_netns(node).run_netlink("find the adapter", |netlink| async move {
+            interface_index(&netlink, ADAPTER_NAME).await
         })?;
         Ok(SocketAddrV6::new(addrs.v6, 0, 0, scope).into())
     }
@@ -179,32 +197,32 @@ impl Site {
     ///
     /// # Errors
     /// When the config cannot be rewritten.
-    pub fn distrust(&self, node: usize, peer: usize) -> Result<(), LabError> {
-        let stranger = keygen(&self.programs, &self.scratch.path().join("stranger"))?;
-        let failed = || LabError::io("rewrite a config");
-        let text = std::fs::read_to_string(self.config(node)).map_err(failed())?;
-        let text = text.replace(&self.members[peer].public, &stranger);
-        std::fs::write(self.config(node), text).map_err(failed())
+    pub fn replace_peer_key(&self, node: usize, peer: usize) -> Result<(), LabError> {
+        let stranger = generate_key(&self.programs, &self.scratch.path().join("stranger"))?;
+        let failed = || LabError::io_error("rewrite a config");
+        let text = std::fs::read_to_string(self.config_path(node)).map_err(failed())?;
+        let text = text.replace(&self.nodes[peer].public_key, &stranger);
+        std::fs::write(self.config_path(node), text).map_err(failed())
     }
 
     /// Starts a node's daemon. It is killed when the value, or the calling thread, ends.
     ///
     /// # Errors
     /// When it cannot be started at all.
-    pub fn start(&self, lab: &Lab, node: usize) -> Result<Daemon, LabError> {
-        let command = self.daemon(lab, node)?;
-        let log = self.members[node].folder.join("log");
-        Daemon::spawn(command, &self.members[node].name, &self.runtime_dir(node), &log)
+    pub fn start_daemon(&self, lab: &Lab, node: usize) -> Result<Daemon, LabError> {
+        let command = self.daemon_command(lab, node)?;
+        let log = self.nodes[node].folder.join("log");
+        Daemon::spawn(command, &self.nodes[node].name, &self.runtime_dir(node), &log)
     }
 
     /// The daemon's command line for a node, to run inside it.
     ///
     /// # Errors
     /// When no descriptor is left.
-    pub fn daemon(&self, lab: &Lab, node: usize) -> Result<Command, LabError> {
+    pub fn daemon_command(&self, lab: &Lab, node: usize) -> Result<Command, LabError> {
         let (program, first) = &self.programs.daemon;
-        let mut command = lab.node(node).command(program)?;
-        command.args(first).arg("--config").arg(self.config(node));
+        let mut command = lab.node_netns(node).command_inside(program)?;
+        command.args(first).arg("--config").arg(self.config_path(node));
         command.arg("--runtime-dir").arg(self.runtime_dir(node));
         Ok(command)
     }
@@ -213,8 +231,8 @@ impl Site {
     ///
     /// # Errors
     /// When no descriptor is left.
-    pub fn operator(&self, lab: &Lab, node: usize) -> Result<Command, LabError> {
-        let mut command = lab.node(node).command(&self.programs.operator)?;
+    pub fn operator_command(&self, lab: &Lab, node: usize) -> Result<Command, LabError> {
+        let mut command = lab.node_netns(node).command_inside(&self.programs.operator)?;
         command.arg("--runtime-dir").arg(self.runtime_dir(node));
         Ok(command)
     }
@@ -223,38 +241,43 @@ impl Site {
     ///
     /// # Errors
     /// When the operator's command cannot be started.
-    pub fn events(&self, lab: &Lab, node: usize) -> Result<Events, LabError> {
-        let mut command = self.operator(lab, node)?;
+    pub fn follow_events(&self, lab: &Lab, node: usize) -> Result<EventFollower, LabError> {
+        let mut command = self.operator_command(lab, node)?;
         command.args(["events", "-f", "--json"]);
-        Events::follow(command)
+        EventFollower::follow_command(command)
     }
 }
 
 impl Lab {
     /// A node's address on a network, of either family.
-    pub fn address(&self, network: usize, node: usize, six: bool) -> IpAddr {
-        if six { self.v6(network, node).into() } else { self.v4(network, node).into() }
+    pub fn node_address(&self, network: usize, node: usize, six: bool) -> IpAddr {
+        if six {
+            self.node_ipv6(network, node).into()
+        } else {
+            self.node_ipv4(network, node).into()
+        }
     }
 
     /// The prefix of a node's subnet on a network.
-    fn prefix(&self, network: usize, node: usize, six: bool) -> String {
-        let address = self.address(network, node, six);
+    fn subnet_prefix(&self, network: usize, node: usize, six: bool) -> String {
+        let address = self.node_address(network, node, six);
         let net = ipnet::IpNet::new(address, if six { 64 } else { 24 });
         net.expect("64 and 24 are in range").trunc().to_string()
     }
 
     /// The network a node's address belongs to.
     pub fn network_of(&self, node: usize, address: IpAddr) -> Option<usize> {
-        (0..self.networks()).find(|n| self.v4(*n, node) == address || self.v6(*n, node) == address)
+        (0..self.network_count())
+            .find(|n| self.node_ipv4(*n, node) == address || self.node_ipv6(*n, node) == address)
     }
 }
 
-fn keygen(programs: &Programs, file: &std::path::Path) -> Result<String, LabError> {
+fn generate_key(programs: &ProgramPaths, file: &std::path::Path) -> Result<String, LabError> {
     let output = Command::new(&programs.operator)
         .arg("keygen")
         .arg(file)
         .output()
-        .map_err(LabError::io("run netft keygen"))?;
+        .map_err(LabError::io_error("run netft keygen"))?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if output.status.success() && !text.is_empty() {
         return Ok(text);

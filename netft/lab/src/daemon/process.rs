@@ -12,23 +12,23 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::control::{Route, get};
+use super::control::{RouteRow, get_json};
 use crate::LabError;
 
 /// Time between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The logs of the daemons that run, for whoever ends this process without unwinding.
-static LOGS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static RUNNING_LOGS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Prints what every running daemon logged.
 pub(crate) fn print_logs() {
-    for log in LOGS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        eprintln!("--- {} ---\n{}", log.display(), read(log));
+    for log in RUNNING_LOGS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        eprintln!("--- {} ---\n{}", log.display(), read_log(log));
     }
 }
 
-fn read(log: &Path) -> String {
+fn read_log(log: &Path) -> String {
     std::fs::read_to_string(log).unwrap_or_default()
 }
 
@@ -38,7 +38,7 @@ pub struct Daemon {
     name: String,
     child: Child,
     runtime_dir: PathBuf,
-    log: PathBuf,
+    log_path: PathBuf,
 }
 
 impl Daemon {
@@ -48,35 +48,35 @@ impl Daemon {
         runtime_dir: &Path,
         log: &Path,
     ) -> Result<Self, LabError> {
-        let failed = || LabError::io(format!("start the daemon of {name}"));
+        let failed = || LabError::io_error(format!("start the daemon of {name}"));
         let file = OpenOptions::new().create(true).append(true).open(log).map_err(failed())?;
         let both = file.try_clone().map_err(failed())?;
         command.stdin(Stdio::null()).stdout(file).stderr(both);
         let child = command.spawn().map_err(failed())?;
         let (name, runtime_dir, log) = (name.to_owned(), runtime_dir.into(), log.to_owned());
-        LOGS.lock().unwrap_or_else(PoisonError::into_inner).push(log.clone());
-        Ok(Self { name, child, runtime_dir, log })
+        RUNNING_LOGS.lock().unwrap_or_else(PoisonError::into_inner).push(log.clone());
+        Ok(Self { name, child, runtime_dir, log_path: log })
     }
 
     /// Everything it logged.
-    pub fn log(&self) -> String {
-        read(&self.log)
+    pub fn log_text(&self) -> String {
+        read_log(&self.log_path)
     }
 
     /// Asks for a path of its control interface, such as `/v1/status`.
     ///
     /// # Errors
     /// When it does not answer with JSON and a success.
-    pub fn get(&self, path: &str) -> Result<Value, LabError> {
-        get(&self.runtime_dir, path)
+    pub fn get_json(&self, path: &str) -> Result<Value, LabError> {
+        get_json(&self.runtime_dir, path)
     }
 
     /// Its route table.
     ///
     /// # Errors
     /// When it does not answer, or not as documented.
-    pub fn routes(&self) -> Result<Vec<Route>, LabError> {
-        let mut answer = self.get("/v1/routes")?;
+    pub fn routes(&self) -> Result<Vec<RouteRow>, LabError> {
+        let mut answer = self.get_json("/v1/routes")?;
         let rows = answer.get_mut("routes").map(Value::take).unwrap_or_default();
         serde_json::from_value(rows)
             .map_err(|error| LabError::Daemon(format!("{error} in {answer}")))
@@ -90,8 +90,8 @@ impl Daemon {
         &mut self,
         what: &str,
         limit: Duration,
-        want: impl Fn(&[Route]) -> bool,
-    ) -> Result<Vec<Route>, LabError> {
+        want: impl Fn(&[RouteRow]) -> bool,
+    ) -> Result<Vec<RouteRow>, LabError> {
         let deadline = Instant::now() + limit;
         loop {
             let routes = self.routes();
@@ -102,13 +102,13 @@ impl Daemon {
             }
             let exited = self.child.try_wait().ok().flatten();
             if exited.is_some() || Instant::now() > deadline {
-                let (name, log) = (&self.name, self.log());
+                let (name, log) = (&self.name, self.log_text());
                 let state = exited.map_or_else(|| "runs".to_owned(), |status| status.to_string());
                 return Err(LabError::Daemon(format!(
                     "{name}: waited in vain for {what} (daemon: {state})\n{routes:#?}\n{log}"
                 )));
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -116,7 +116,7 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`Daemon::wait_for`], after 10 s.
-    pub fn wait_ready(&mut self, count: usize) -> Result<Vec<Route>, LabError> {
+    pub fn wait_ready(&mut self, count: usize) -> Result<Vec<RouteRow>, LabError> {
         let what = format!("{count} routes up");
         self.wait_for(&what, Duration::from_secs(10), |routes| {
             let up = routes.iter().filter(|r| r.state == "up" && r.tx && r.rx).count();
@@ -129,7 +129,7 @@ impl Daemon {
     /// # Errors
     /// When the process is gone.
     pub fn processor_time(&self) -> Result<Duration, LabError> {
-        let failed = || LabError::io(format!("read the processor time of {}", self.name));
+        let failed = || LabError::io_error(format!("read the processor time of {}", self.name));
         let tasks = format!("/proc/{}/task", self.child.id());
         let mut nanos = 0;
         for task in std::fs::read_dir(tasks).map_err(failed())? {
@@ -145,9 +145,9 @@ impl Daemon {
     ///
     /// # Errors
     /// When the process is gone.
-    pub fn memory(&self) -> Result<u64, LabError> {
+    pub fn anonymous_memory(&self) -> Result<u64, LabError> {
         let file = format!("/proc/{}/status", self.child.id());
-        let failed = LabError::io(format!("read the memory of {}", self.name));
+        let failed = LabError::io_error(format!("read the memory of {}", self.name));
         let text = std::fs::read_to_string(file).map_err(failed)?;
         let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
@@ -158,11 +158,11 @@ impl Daemon {
     ///
     /// # Errors
     /// When the process is gone.
-    pub fn signal(&self, signal: Signal) -> Result<(), LabError> {
+    pub fn send_signal(&self, signal: Signal) -> Result<(), LabError> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.expect("a process number is positive and fits");
         kill_process(pid, signal)
-            .map_err(|errno| LabError::io(format!("signal {}", self.name))(errno.into()))
+            .map_err(|errno| LabError::io_error(format!("signal {}", self.name))(errno.into()))
     }
 
     /// Kills it without warning.
@@ -170,8 +170,8 @@ impl Daemon {
     /// # Errors
     /// When the kernel refuses.
     pub fn kill(mut self) -> Result<(), LabError> {
-        self.child.kill().map_err(LabError::io("kill"))?;
-        self.child.wait().map(drop).map_err(LabError::io("wait"))
+        self.child.kill().map_err(LabError::io_error("kill"))?;
+        self.child.wait().map(drop).map_err(LabError::io_error("wait"))
     }
 
     /// Asks it to end in order and waits up to 5 s.
@@ -179,7 +179,7 @@ impl Daemon {
     /// # Errors
     /// When it does not end.
     pub fn stop(mut self) -> Result<ExitStatus, LabError> {
-        self.signal(Signal::TERM)?;
+        self.send_signal(Signal::TERM)?;
         self.wait_exit(Duration::from_secs(5))
     }
 
@@ -190,10 +190,10 @@ impl Daemon {
     pub fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus, LabError> {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().map_err(LabError::io("wait"))? {
+            if let Some(status) = self.child.try_wait().map_err(LabError::io_error("wait"))? {
                 return Ok(status);
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
         Err(LabError::Daemon(format!("{} did not end within {limit:?}", self.name)))
     }
@@ -202,9 +202,12 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- log of {} ---\n{}", self.name, self.log());
+            eprintln!("--- log of {} ---\n{}", self.name, self.log_text());
         }
-        LOGS.lock().unwrap_or_else(PoisonError::into_inner).retain(|log| *log != self.log);
+        RUNNING_LOGS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|log| *log != self.log_path);
         // Both fail only when it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

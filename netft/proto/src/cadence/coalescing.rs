@@ -2,38 +2,41 @@
 //!
 //! Waking up costs more than sending, so a route whose next heartbeat may leave at a moment at
 //! which this node sends anyway takes that moment. The moments themselves are random, so nodes do
-//! not beat in step (RFC 5880 section 6.8.7), and within the window [`Turns`](crate::cadence::alternation::Turns)
-//! leaves.
+//! not beat in step (RFC 5880 section 6.8.7), and within the window
+//! [`RequestAlternation`](crate::cadence::alternation::RequestAlternation) leaves.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use crate::{cadence::jitter::Jitter, time::Time};
 
 /// The most heartbeats that leave at one moment: no burst of a large mesh fills a queue.
-const MOST: u16 = 32;
+const MAX_PER_SLOT: u16 = 32;
 
 /// The moments at which something leaves, each with how much.
 #[derive(Clone, Debug)]
-pub(crate) struct Slots {
+pub(crate) struct SendSlots {
     jitter: Jitter,
     planned: BTreeMap<Time, u16>,
 }
 
-impl Slots {
+impl SendSlots {
     pub(crate) fn new(seed: u64) -> Self {
         Self { jitter: Jitter::new(seed), planned: BTreeMap::new() }
     }
 
     /// A moment for a heartbeat in `window`.
-    pub(crate) fn within(&mut self, now: Time, window: &RangeInclusive<Time>) -> Time {
+    pub(crate) fn pick_slot(&mut self, now: Time, window: &RangeInclusive<Time>) -> Time {
         let (first, last) = (*window.start(), *window.end());
         while self.planned.first_key_value().is_some_and(|(at, _)| *at <= now) {
             self.planned.pop_first();
         }
-        let alone = self.jitter.between(first, last);
+        let alone = self.jitter.time_between(first, last);
         let later = self.planned.range(alone..=last);
         let sooner = self.planned.range(first..alone).rev();
-        let at = later.chain(sooner).find(|(_, count)| **count < MOST).map_or(alone, |(at, _)| *at);
+        let at = later
+            .chain(sooner)
+            .find(|(_, count)| **count < MAX_PER_SLOT)
+            .map_or(alone, |(at, _)| *at);
         *self.planned.entry(at).or_default() += 1;
         at
     }
@@ -47,13 +50,13 @@ mod tests {
 
     const DELAY: Duration = Duration::from_millis(100);
 
-    fn next_of(slots: &mut Slots, now: Time) -> Time {
-        slots.within(now, &(now + DELAY * 3 / 4..=now + DELAY))
+    fn next_of(slots: &mut SendSlots, now: Time) -> Time {
+        slots.pick_slot(now, &(now + DELAY * 3 / 4..=now + DELAY))
     }
 
     /// Runs `routes` for `beats` moments; returns how many heartbeats left at each.
     fn run(routes: usize, beats: usize) -> Vec<usize> {
-        let mut slots = Slots::new(7);
+        let mut slots = SendSlots::new(7);
         let start = |route: usize| Time::from_nanos(1_000_003 * route as u64);
         let mut next: Vec<Time> = (0..routes).map(start).collect();
         let mut left = Vec::new();
@@ -81,7 +84,7 @@ mod tests {
     #[test]
     fn many_routes_leave_in_bounded_groups() {
         let left = run(768, 4000);
-        assert!(left.iter().all(|count| *count <= usize::from(MOST)));
+        assert!(left.iter().all(|count| *count <= usize::from(MAX_PER_SLOT)));
         let settled = &left[2000..];
         let mean = settled.iter().sum::<usize>() / settled.len();
         assert!(mean >= 8, "{mean} at a time");
@@ -89,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_moments_are_random() {
-        let mut slots = Slots::new(3);
+        let mut slots = SendSlots::new(3);
         let mut now = Time::ZERO;
         let mut gaps = Vec::new();
         for _ in 0..200 {

@@ -14,7 +14,7 @@ impl Jitter {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn next(&mut self) -> u64 {
+    fn next_random(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -22,9 +22,9 @@ impl Jitter {
     }
 
     /// After `first`, at `last` at the latest.
-    pub(crate) fn between(&mut self, first: Time, last: Time) -> Time {
+    pub(crate) fn time_between(&mut self, first: Time, last: Time) -> Time {
         let nanos = u64::try_from(last.since(first).as_nanos()).unwrap_or(u64::MAX);
-        let back = Duration::from_nanos(self.next() % nanos.max(1));
+        let back = Duration::from_nanos(self.next_random() % nanos.max(1));
         first + last.since(first).saturating_sub(back)
     }
 }

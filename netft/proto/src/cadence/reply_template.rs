@@ -1,15 +1,16 @@
 //! Answers to heartbeats while all is well, given by whoever reads the socket. Pure.
 //!
 //! Waking the engine costs more than its answer, and as long as nothing changes that answer is
-//! known beforehand. So the engine fills in a [`Form`] per peer, and a request that says nothing
-//! new is answered by it at once; the engine hears of the request when it is awake anyway
-//! ([`Input::Late`](crate::engine::Input::Late)). Anything else is the engine's own business.
+//! known beforehand. So the engine fills in a [`ReplyTemplate`] per peer, and a request that says
+//! nothing new is answered by it at once; the engine hears of the request when it is awake anyway
+//! ([`EngineInput::DeferredHeartbeat`](crate::engine::EngineInput::DeferredHeartbeat)). Anything
+//! else is the engine's own business.
 //!
 //! A word that is over must not look newer than the one that replaced it. Both are numbered from
-//! one serial ([`Voice`]): the engine withdraws a form before it takes the number of the first
-//! heartbeat that says otherwise, and an answer takes its number before it looks whether its form
-//! still holds. So an answer that got past that look has a lower number than every heartbeat that
-//! says otherwise, and the peer ignores what it says of routes.
+//! one serial ([`HeartbeatSerial`]): the engine withdraws a form before it takes the number of the
+//! first heartbeat that says otherwise, and an answer takes its number before it looks whether its
+//! form still holds. So an answer that got past that look has a lower number than every heartbeat
+//! that says otherwise, and the peer ignores what it says of routes.
 
 use std::sync::{
     Arc,
@@ -18,73 +19,78 @@ use std::sync::{
 
 use crate::{
     ids::RouteId,
-    wire::heartbeat::{Heartbeat, Message, Verdict},
+    wire::heartbeat::{Heartbeat, HeartbeatMessage, RouteReport},
 };
 
 /// What the engine and whoever answers for it number heartbeats to one peer from.
 #[derive(Debug, Default)]
-pub(crate) struct Voice {
+pub(crate) struct HeartbeatSerial {
     serial: AtomicU32,
     /// Which form holds.
-    form: AtomicU32,
+    template_id: AtomicU32,
 }
 
-impl Voice {
+impl HeartbeatSerial {
     /// The number of the next heartbeat.
-    pub(crate) fn next(&self) -> u32 {
+    pub(crate) fn next_serial(&self) -> u32 {
         self.serial.fetch_add(1, SeqCst).wrapping_add(1)
     }
 
     /// No form holds from here on.
-    pub(crate) fn withdraw(&self) {
-        self.form.fetch_add(1, SeqCst);
+    pub(crate) fn revoke_templates(&self) {
+        self.template_id.fetch_add(1, SeqCst);
     }
 
-    /// A form that holds until the next [`withdraw`](Self::withdraw). `routes`: this node's and
-    /// the peer's number of each.
-    pub(crate) fn form(
+    /// A form that holds until the next [`revoke_templates`](Self::revoke_templates). `routes`:
+    /// this node's and the peer's number of each.
+    pub(crate) fn new_template(
         self: &Arc<Self>,
         boot_id: u64,
         routes: Vec<(RouteId, u32)>,
-        verdicts: Vec<Verdict>,
-    ) -> Form {
-        let number = self.form.load(SeqCst);
-        Form { boot_id, routes, verdicts, number, voice: Arc::clone(self) }
+        verdicts: Vec<RouteReport>,
+    ) -> ReplyTemplate {
+        let number = self.template_id.load(SeqCst);
+        ReplyTemplate { boot_id, routes, verdicts, template_id: number, serial: Arc::clone(self) }
     }
 }
 
 /// What this node answers one peer while all is well.
 #[derive(Debug)]
-pub struct Form {
+pub struct ReplyTemplate {
     boot_id: u64,
     routes: Vec<(RouteId, u32)>,
-    verdicts: Vec<Verdict>,
-    number: u32,
-    voice: Arc<Voice>,
+    verdicts: Vec<RouteReport>,
+    template_id: u32,
+    serial: Arc<HeartbeatSerial>,
 }
 
-impl Form {
+impl ReplyTemplate {
     /// Whether this is what the engine would say.
-    pub(crate) fn says(&self, verdicts: &[Verdict]) -> bool {
+    pub(crate) fn has_same_reports(&self, verdicts: &[RouteReport]) -> bool {
         self.verdicts == verdicts
     }
 
     /// The answer to a request that came on `route` under a session with the peer's run `boot_id`;
     /// `None` when the engine has to see the request first.
-    pub fn answer(&self, boot_id: u64, route: RouteId, request: &Heartbeat) -> Option<Heartbeat> {
+    pub fn build_reply(
+        &self,
+        boot_id: u64,
+        route: RouteId,
+        request: &Heartbeat,
+    ) -> Option<Heartbeat> {
         let known = boot_id == self.boot_id
-            && request.message == Message::Request
+            && request.message == HeartbeatMessage::Request
             && request.your_route == route.0
             && self.routes.contains(&(route, request.route));
-        if !known || request.stalled_ms > 0 || !self.is_no_news(&request.verdicts) {
+        if !known || request.stalled_ms > 0 || !self.changes_nothing(&request.reports) {
             return None;
         }
-        let serial = self.voice.next();
-        if self.voice.form.load(SeqCst) != self.number {
+        let serial = self.serial.next_serial();
+        if self.serial.template_id.load(SeqCst) != self.template_id {
             return None;
         }
         Some(Heartbeat {
-            message: Message::Reply,
+            message: HeartbeatMessage::Reply,
             route: route.0,
             your_route: request.route,
             sequence: request.sequence,
@@ -92,12 +98,12 @@ impl Form {
             held_us: 0,
             stalled_ms: 0,
             serial,
-            verdicts: self.verdicts.clone(),
+            reports: self.verdicts.clone(),
         })
     }
 
     /// The peer hears this node on every route, and wants data on any.
-    fn is_no_news(&self, verdicts: &[Verdict]) -> bool {
+    fn changes_nothing(&self, verdicts: &[RouteReport]) -> bool {
         verdicts.len() == self.routes.len()
             && verdicts.iter().all(|verdict| {
                 verdict.heard
@@ -117,28 +123,28 @@ mod tests {
 
     const BOOT: u64 = 7;
 
-    fn verdict(your_route: u32) -> Verdict {
-        Verdict {
+    fn verdict(your_route: u32) -> RouteReport {
+        RouteReport {
             your_route,
             heard: true,
             local_down: false,
             admin_down: false,
             draining: false,
-            carries: false,
+            carries_data: false,
             loss_permille: 0,
         }
     }
 
-    fn voice() -> (Arc<Voice>, Form) {
-        let voice = Arc::<Voice>::default();
+    fn voice() -> (Arc<HeartbeatSerial>, ReplyTemplate) {
+        let voice = Arc::<HeartbeatSerial>::default();
         let routes = vec![(RouteId(1), 11), (RouteId(2), 12)];
-        let form = voice.form(BOOT, routes, vec![verdict(11), verdict(12)]);
+        let form = voice.new_template(BOOT, routes, vec![verdict(11), verdict(12)]);
         (voice, form)
     }
 
     fn request() -> Heartbeat {
         Heartbeat {
-            message: Message::Request,
+            message: HeartbeatMessage::Request,
             route: 12,
             your_route: 2,
             sequence: 5,
@@ -146,30 +152,30 @@ mod tests {
             held_us: 0,
             stalled_ms: 0,
             serial: 40,
-            verdicts: vec![verdict(1), verdict(2)],
+            reports: vec![verdict(1), verdict(2)],
         }
     }
 
     #[test]
     fn a_request_without_news_is_answered_under_the_next_number() {
         let (voice, form) = voice();
-        assert_eq!(voice.next(), 1);
-        let answer = form.answer(BOOT, RouteId(2), &request()).unwrap();
-        assert_eq!((answer.message, answer.serial), (Message::Reply, 2));
+        assert_eq!(voice.next_serial(), 1);
+        let answer = form.build_reply(BOOT, RouteId(2), &request()).unwrap();
+        assert_eq!((answer.message, answer.serial), (HeartbeatMessage::Reply, 2));
         assert_eq!((answer.route, answer.your_route), (2, 12));
         assert_eq!((answer.sequence, answer.sent_at), (5, 99));
-        assert!(form.says(&answer.verdicts));
-        assert_eq!(voice.next(), 3);
+        assert!(form.has_same_reports(&answer.reports));
+        assert_eq!(voice.next_serial(), 3);
     }
 
     #[test]
     fn a_form_that_was_withdrawn_answers_nothing_and_the_next_one_does() {
         let (voice, form) = voice();
-        voice.withdraw();
-        assert!(form.answer(BOOT, RouteId(2), &request()).is_none());
-        let next = voice.form(BOOT, form.routes.clone(), form.verdicts.clone());
-        assert!(next.answer(BOOT, RouteId(2), &request()).is_some());
-        assert!(form.answer(BOOT, RouteId(2), &request()).is_none());
+        voice.revoke_templates();
+        assert!(form.build_reply(BOOT, RouteId(2), &request()).is_none());
+        let next = voice.new_template(BOOT, form.routes.clone(), form.verdicts.clone());
+        assert!(next.build_reply(BOOT, RouteId(2), &request()).is_some());
+        assert!(form.build_reply(BOOT, RouteId(2), &request()).is_none());
     }
 
     #[test]
@@ -178,23 +184,23 @@ mod tests {
         let refused = |change: fn(&mut Heartbeat)| {
             let mut request = request();
             change(&mut request);
-            form.answer(BOOT, RouteId(2), &request).is_none()
+            form.build_reply(BOOT, RouteId(2), &request).is_none()
         };
         assert!(!refused(|_| {}));
-        assert!(!refused(|it| it.verdicts[1].carries = true));
-        assert!(!refused(|it| it.verdicts[1].loss_permille = 20));
-        assert!(refused(|it| it.message = Message::Reply));
+        assert!(!refused(|it| it.reports[1].carries_data = true));
+        assert!(!refused(|it| it.reports[1].loss_permille = 20));
+        assert!(refused(|it| it.message = HeartbeatMessage::Reply));
         assert!(refused(|it| it.route = 11));
         assert!(refused(|it| it.your_route = 1));
         assert!(refused(|it| it.your_route = 0));
         assert!(refused(|it| it.stalled_ms = 1));
-        assert!(refused(|it| it.verdicts[0].heard = false));
-        assert!(refused(|it| it.verdicts[0].local_down = true));
-        assert!(refused(|it| it.verdicts[0].admin_down = true));
-        assert!(refused(|it| it.verdicts[0].draining = true));
-        assert!(refused(|it| it.verdicts[0].your_route = 3));
-        assert!(refused(|it| it.verdicts.truncate(1)));
-        assert!(form.answer(BOOT + 1, RouteId(2), &request()).is_none(), "another run");
-        assert!(form.answer(BOOT, RouteId(1), &request()).is_none(), "another route");
+        assert!(refused(|it| it.reports[0].heard = false));
+        assert!(refused(|it| it.reports[0].local_down = true));
+        assert!(refused(|it| it.reports[0].admin_down = true));
+        assert!(refused(|it| it.reports[0].draining = true));
+        assert!(refused(|it| it.reports[0].your_route = 3));
+        assert!(refused(|it| it.reports.truncate(1)));
+        assert!(form.build_reply(BOOT + 1, RouteId(2), &request()).is_none(), "another run");
+        assert!(form.build_reply(BOOT, RouteId(1), &request()).is_none(), "another route");
     }
 }

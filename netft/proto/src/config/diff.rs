@@ -3,13 +3,16 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::{
-    config::{Backend, Config, Exclude, HostName, Network, Peer, Relay, Role, RouteOverride},
-    route::{Carrier, Class, Policies, Timing, TrafficClass},
+    config::{
+        AdapterBackend, Config, ExcludeRule, HostName, NetworkConfig, NetworkRole, PeerConfig,
+        RelayConfig, RouteOverride,
+    },
+    route::{PeerPolicies, RouteClass, Timing, TrafficClass, Transport},
 };
 
 /// What becomes of a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum ChangeKind {
     /// It comes.
     Added,
     /// It goes.
@@ -20,36 +23,36 @@ pub enum Mark {
 
 /// One change. Shown as an operator reads it: `+ peer c`, `~ hold: 1 s → 5 s`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct ConfigChange {
     /// What becomes of it.
-    pub mark: Mark,
+    pub kind: ChangeKind,
     /// The thing, and its values.
     pub what: String,
 }
 
-impl Change {
+impl ConfigChange {
     /// Something the new config has and the old one has not.
     pub fn added(what: impl Into<String>) -> Self {
-        Self { mark: Mark::Added, what: what.into() }
+        Self { kind: ChangeKind::Added, what: what.into() }
     }
 
     /// Something only the old config has.
     pub fn removed(what: impl Into<String>) -> Self {
-        Self { mark: Mark::Removed, what: what.into() }
+        Self { kind: ChangeKind::Removed, what: what.into() }
     }
 
     /// Something both have, with other values.
     pub fn changed(what: impl Into<String>) -> Self {
-        Self { mark: Mark::Changed, what: what.into() }
+        Self { kind: ChangeKind::Changed, what: what.into() }
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for ConfigChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = match self.mark {
-            Mark::Added => '+',
-            Mark::Removed => '-',
-            Mark::Changed => '~',
+        let mark = match self.kind {
+            ChangeKind::Added => '+',
+            ChangeKind::Removed => '-',
+            ChangeKind::Changed => '~',
         };
         write!(f, "{mark} {}", self.what)
     }
@@ -59,7 +62,7 @@ impl fmt::Display for Change {
 /// are made with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} cannot change while it runs: {old} → {new}")]
-pub struct Fixed {
+pub struct RestartRequired {
     /// The setting.
     pub what: &'static str,
     /// As it is.
@@ -72,50 +75,62 @@ pub struct Fixed {
 ///
 /// # Errors
 /// Everything that cannot change while a node runs.
-pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, Vec<Fixed>> {
-    let fixed = fixed(old, new);
+pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec<RestartRequired>> {
+    let fixed = restart_required(old, new);
     if !fixed.is_empty() {
         return Err(fixed);
     }
     let mut changes = Vec::new();
     let mut set = |what: &str, old: String, new: String| {
         if old != new {
-            changes.push(Change::changed(format!("{what}: {old} → {new}")));
+            changes.push(ConfigChange::changed(format!("{what}: {old} → {new}")));
         }
     };
     for (what, class) in [
-        ("timing in one subnet", Class::SameSubnet),
-        ("timing across subnets", Class::CrossSubnet),
-        ("timing across sites", Class::CrossSite),
+        ("timing in one subnet", RouteClass::SameSubnet),
+        ("timing across subnets", RouteClass::CrossSubnet),
+        ("timing across sites", RouteClass::CrossSite),
     ] {
-        set(what, timing(old.timings.of(class)), timing(new.timings.of(class)));
+        set(
+            what,
+            describe_timing(old.timings.for_class(class)),
+            describe_timing(new.timings.for_class(class)),
+        );
     }
-    set("hold", span(old.hold), span(new.hold));
+    set("hold", describe_duration(old.hold_down), describe_duration(new.hold_down));
     set("history", format!("{} heartbeats", old.history), format!("{} heartbeats", new.history));
-    set("rekey", span(old.rekey), span(new.rekey));
-    set("raise timer of path MTUs", span(old.mtu_raise), span(new.mtu_raise));
+    set("rekey", describe_duration(old.rekey_interval), describe_duration(new.rekey_interval));
+    set(
+        "raise timer of path MTUs",
+        describe_duration(old.pmtu_raise_timer),
+        describe_duration(new.pmtu_raise_timer),
+    );
     let bound = |rate: u32| if rate == 0 { "off".to_owned() } else { format!("{rate}/s") };
     set("multicast", bound(old.multicast), bound(new.multicast));
-    let (before, after) = (relay(old.relay), relay(new.relay));
+    let (before, after) = (describe_relay(old.relay), describe_relay(new.relay));
     set("relay for peers", before, after);
-    set("relays used", yes(old.relay.uses), yes(new.relay.uses));
-    set("site", named(&old.site), named(&new.site));
-    set("all cross-subnet routes", yes(old.all_cross_subnet), yes(new.all_cross_subnet));
-    excludes(old, new, &mut changes);
-    networks(old, new, &mut changes);
-    peers(old, new, &mut changes);
+    set("relays used", yes_or_no(old.relay.use_relays), yes_or_no(new.relay.use_relays));
+    set("site", describe_site(&old.site), describe_site(&new.site));
+    set(
+        "all cross-subnet routes",
+        yes_or_no(old.all_cross_subnet),
+        yes_or_no(new.all_cross_subnet),
+    );
+    diff_excludes(old, new, &mut changes);
+    diff_networks(old, new, &mut changes);
+    diff_peers(old, new, &mut changes);
     Ok(changes)
 }
 
-fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
+fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
     let backend = |config: &Config| match config.backend {
-        Backend::Offload => "offload".to_owned(),
-        Backend::Plain => "plain".to_owned(),
+        AdapterBackend::Offload => "offload".to_owned(),
+        AdapterBackend::Plain => "plain".to_owned(),
     };
     let folder = |config: &Config| config.runtime_dir.display().to_string();
-    let kept = |config: &Config| match config.resend {
-        limits if limits.off() => "nothing".to_owned(),
-        limits => format!("{} bytes for {}", limits.bytes, span(limits.age)),
+    let kept = |config: &Config| match config.retransmit_limits {
+        limits if limits.is_disabled() => "nothing".to_owned(),
+        limits => format!("{} bytes for {}", limits.bytes, describe_duration(limits.age)),
     };
     let settings: [(&'static str, String, String); 12] = [
         ("the node's name", old.name.clone(), new.name.clone()),
@@ -127,7 +142,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
         ("the virtual IPv6 address", old.addrs.v6.to_string(), new.addrs.v6.to_string()),
         ("the UDP port", old.port.to_string(), new.port.to_string()),
         ("the number of workers", old.workers.to_string(), new.workers.to_string()),
-        ("busy polling", span(old.busy_poll), span(new.busy_poll)),
+        ("busy polling", describe_duration(old.busy_poll), describe_duration(new.busy_poll)),
         // The workers' rings are made with it.
         ("what is kept to be sent again", kept(old), kept(new)),
         ("the runtime directory", folder(old), folder(new)),
@@ -135,72 +150,73 @@ fn fixed(old: &Config, new: &Config) -> Vec<Fixed> {
     settings
         .into_iter()
         .filter(|(_, old, new)| old != new)
-        .map(|(what, old, new)| Fixed { what, old, new })
+        .map(|(what, old, new)| RestartRequired { what, old, new })
         .collect()
 }
 
-fn relay(relay: Relay) -> String {
+fn describe_relay(relay: RelayConfig) -> String {
     if relay.offer { format!("{}/s", relay.limit) } else { "no".to_owned() }
 }
 
-fn named(site: &str) -> String {
+fn describe_site(site: &str) -> String {
     if site.is_empty() { "none".to_owned() } else { site.to_owned() }
 }
 
-fn yes(flag: bool) -> String {
+fn yes_or_no(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_owned()
 }
 
-fn excludes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
-    let what = |exclude: &Exclude| match exclude {
-        Exclude::Interface(name) => format!("exclude {name}"),
-        Exclude::Prefix(prefix) => format!("exclude {prefix}"),
+fn diff_excludes(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
+    let what = |exclude: &ExcludeRule| match exclude {
+        ExcludeRule::Interface(name) => format!("exclude {name}"),
+        ExcludeRule::Prefix(prefix) => format!("exclude {prefix}"),
     };
     let gone = old.exclude.iter().filter(|exclude| !new.exclude.contains(exclude));
-    changes.extend(gone.map(|exclude| Change::removed(what(exclude))));
+    changes.extend(gone.map(|exclude| ConfigChange::removed(what(exclude))));
     let come = new.exclude.iter().filter(|exclude| !old.exclude.contains(exclude));
-    changes.extend(come.map(|exclude| Change::added(what(exclude))));
+    changes.extend(come.map(|exclude| ConfigChange::added(what(exclude))));
 }
 
-fn networks(old: &Config, new: &Config, changes: &mut Vec<Change>) {
+fn diff_networks(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
     for network in &old.networks {
         let prefix = network.prefix;
         match new.networks.iter().find(|other| other.prefix == prefix) {
-            None => changes.push(Change::removed(format!("network {prefix}"))),
+            None => changes.push(ConfigChange::removed(format!("network {prefix}"))),
             Some(other) if other != network => {
-                let (before, after) = (use_of(network), use_of(other));
-                changes.push(Change::changed(format!("network {prefix}: {before} → {after}")));
+                let (before, after) = (describe_network(network), describe_network(other));
+                changes
+                    .push(ConfigChange::changed(format!("network {prefix}: {before} → {after}")));
             }
             Some(_) => {}
         }
     }
     for network in &new.networks {
         if old.networks.iter().all(|other| other.prefix != network.prefix) {
-            let what = format!("network {}: {}", network.prefix, use_of(network));
-            changes.push(Change::added(what));
+            let what = format!("network {}: {}", network.prefix, describe_network(network));
+            changes.push(ConfigChange::added(what));
         }
     }
 }
 
-fn use_of(network: &Network) -> String {
+fn describe_network(network: &NetworkConfig) -> String {
     let role = match network.role {
-        Role::None => "not used",
-        Role::Cluster => "cluster",
-        Role::ClusterAndClient => "cluster and client",
+        NetworkRole::None => "not used",
+        NetworkRole::Cluster => "cluster",
+        NetworkRole::ClusterAndClient => "cluster and client",
     };
     let values = [
         network.metric.map(|metric| format!(", metric {metric}")),
         network.capacity.map(|capacity| format!(", {capacity} Mbit/s")),
-        network.carrier.map(|carrier| format!(", carrier {carrier}")),
+        network.transport.map(|carrier| format!(", transport {carrier}")),
     ];
     values.into_iter().flatten().fold(role.to_owned(), |text, value| text + &value)
 }
 
-fn peers(old: &Config, new: &Config, changes: &mut Vec<Change>) {
+fn diff_peers(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
     for peer in &old.peers {
         match new.peers.iter().find(|other| other.key == peer.key) {
-            None => changes.push(Change::removed(format!("peer {}", peer.name))),
-            Some(other) => peer_changes(peer, other, changes),
+            None => changes.push(ConfigChange::removed(format!("peer {}", peer.name))),
+            Some(other) => diff_peer(peer, other, changes),
         }
     }
     for peer in &new.peers {
@@ -212,15 +228,16 @@ fn peers(old: &Config, new: &Config, changes: &mut Vec<Change>) {
                 true => "it must dial".to_owned(),
                 false => addresses.join(", "),
             };
-            changes.push(Change::added(format!("peer {}: {addresses}", peer.name)));
+            changes.push(ConfigChange::added(format!("peer {}: {addresses}", peer.name)));
         }
     }
 }
 
-fn peer_changes(old: &Peer, new: &Peer, changes: &mut Vec<Change>) {
+fn diff_peer(old: &PeerConfig, new: &PeerConfig, changes: &mut Vec<ConfigChange>) {
     let name = &new.name;
     let anew = "its session starts anew";
-    let mut say = |what: String| changes.push(Change::changed(format!("peer {name}: {what}")));
+    let mut say =
+        |what: String| changes.push(ConfigChange::changed(format!("peer {name}: {what}")));
     if old.name != new.name {
         say(format!("it was {}; {anew}", old.name));
     }
@@ -243,36 +260,41 @@ fn peer_changes(old: &Peer, new: &Peer, changes: &mut Vec<Change>) {
         say(format!("address {come}"));
     }
     if old.policies != new.policies {
-        say(format!("policy {} → {}", policies(&old.policies), policies(&new.policies)));
+        say(format!(
+            "policy {} → {}",
+            describe_policies(&old.policies),
+            describe_policies(&new.policies)
+        ));
     }
-    if old.carrier != new.carrier {
-        let (before, after) = (carrier(old.carrier), carrier(new.carrier));
-        say(format!("carrier {before} → {after}"));
+    if old.transport != new.transport {
+        let (before, after) =
+            (describe_transport(old.transport), describe_transport(new.transport));
+        say(format!("transport {before} → {after}"));
     }
     for gone in old.routes.iter().filter(|route| !new.routes.contains(route)) {
-        say(format!("no setting for {}", setting(gone)));
+        say(format!("no setting for {}", describe_override(gone)));
     }
     for come in new.routes.iter().filter(|route| !old.routes.contains(route)) {
-        say(format!("setting for {}", setting(come)));
+        say(format!("setting for {}", describe_override(come)));
     }
 }
 
-fn carrier(carrier: Option<Carrier>) -> String {
+fn describe_transport(carrier: Option<Transport>) -> String {
     carrier.map_or_else(|| "by network".to_owned(), |carrier| carrier.to_string())
 }
 
 /// The policy of a peer, with the classes that have another.
-fn policies(policies: &Policies) -> String {
+fn describe_policies(policies: &PeerPolicies) -> String {
     let default = policies.default_policy().to_string();
-    policies.classes().iter().fold(default, |text, one| text + ", " + &class(one))
+    policies.classes().iter().fold(default, |text, one| text + ", " + &describe_class(one))
 }
 
 /// A class: its policy, and what narrows it.
-fn class(class: &TrafficClass) -> String {
+fn describe_class(class: &TrafficClass) -> String {
     let TrafficClass { policy, dscp, protocol, ports, min_size, max_size } = class;
     let values = [
         dscp.map(|dscp| format!("DSCP {}", dscp.get())),
-        protocol.map(|protocol| protocol.name().to_owned()),
+        protocol.map(|protocol| protocol.as_str().to_owned()),
         ports.map(|ports| format!("port {ports}")),
         min_size.map(|size| format!("from {size} bytes")),
         max_size.map(|size| format!("up to {size} bytes")),
@@ -282,7 +304,7 @@ fn class(class: &TrafficClass) -> String {
 }
 
 /// A route override: its ends and what it says.
-fn setting(route: &RouteOverride) -> String {
+fn describe_override(route: &RouteOverride) -> String {
     let mut text = match route.local {
         Some(local) => format!("{local} → {}", route.remote),
         None => route.remote.to_string(),
@@ -291,7 +313,7 @@ fn setting(route: &RouteOverride) -> String {
         route.delay.map(|delay| format!("delay {} ms", delay.as_millis())),
         route.threshold.map(|threshold| format!("threshold {}", threshold.get())),
         route.priority.map(|priority| format!("priority {}", priority.0)),
-        route.carrier.map(|carrier| format!("carrier {carrier}")),
+        route.transport.map(|carrier| format!("transport {carrier}")),
     ];
     for value in values.into_iter().flatten() {
         text += ", ";
@@ -301,11 +323,11 @@ fn setting(route: &RouteOverride) -> String {
 }
 
 /// Delay and threshold as an operator reads them.
-pub fn timing(timing: Timing) -> String {
+pub fn describe_timing(timing: Timing) -> String {
     format!("{} ms × {}", timing.delay.as_millis(), timing.threshold.get())
 }
 
-fn span(length: Duration) -> String {
+fn describe_duration(length: Duration) -> String {
     match length.as_millis() {
         0 if !length.is_zero() => format!("{} µs", length.as_micros()),
         ms if ms % 1000 == 0 => format!("{} s", ms / 1000),
@@ -319,30 +341,37 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{PrivateKey, Timings},
+        config::{ClassTimings, PrivateKey},
         ids::NodeKey,
         route::{Policy, policy::Dscp},
     };
 
     fn config() -> Config {
-        let b = Peer::new("b", NodeKey([2; 32])).address("10.1.0.2:3343".parse().unwrap());
-        Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32])).peer(b)
+        let b =
+            PeerConfig::new("b", NodeKey([2; 32])).with_address("10.1.0.2:3343".parse().unwrap());
+        Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32])).with_peer(b)
     }
 
-    fn network(prefix: &str, metric: u32) -> Network {
+    fn network(prefix: &str, metric: u32) -> NetworkConfig {
         let prefix = prefix.parse().unwrap();
-        Network { prefix, role: Role::Cluster, metric: Some(metric), capacity: None, carrier: None }
+        NetworkConfig {
+            prefix,
+            role: NetworkRole::Cluster,
+            metric: Some(metric),
+            capacity: None,
+            transport: None,
+        }
     }
 
     fn lines(change: impl Fn(&mut Config)) -> Vec<String> {
         let (old, mut new) = (config(), config());
         change(&mut new);
-        diff(&old, &new).unwrap().iter().map(Change::to_string).collect()
+        diff_configs(&old, &new).unwrap().iter().map(ConfigChange::to_string).collect()
     }
 
     #[test]
     fn the_same_config_changes_nothing() {
-        assert_eq!(diff(&config(), &config()), Ok(Vec::new()));
+        assert_eq!(diff_configs(&config(), &config()), Ok(Vec::new()));
     }
 
     #[test]
@@ -356,23 +385,26 @@ mod tests {
                 },
                 &["~ site: none → north", "~ all cross-subnet routes: no → yes"],
             ),
-            (|c| c.exclude.push(Exclude::Interface("wlan*".into())), &["+ exclude wlan*"]),
-            (|c| c.hold = Duration::from_secs(5), &["~ hold: 1 s → 5 s"]),
-            (|c| c.hold = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
+            (|c| c.exclude.push(ExcludeRule::Interface("wlan*".into())), &["+ exclude wlan*"]),
+            (|c| c.hold_down = Duration::from_secs(5), &["~ hold: 1 s → 5 s"]),
+            (|c| c.hold_down = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
             (
                 |c| c.peers[0].names.push(HostName { host: "b.example".into(), port: 9 }),
                 &["~ peer b: address b.example:9"],
             ),
             (|c| c.multicast = 0, &["~ multicast: 1000/s → off"]),
             (
-                |c| c.relay = Relay { offer: true, limit: 5, uses: true },
+                |c| c.relay = RelayConfig { offer: true, limit: 5, use_relays: true },
                 &["~ relay for peers: no → 5/s", "~ relays used: no → yes"],
             ),
             (|c| c.history = 20, &["~ history: 10 heartbeats → 20 heartbeats"]),
-            (|c| c.rekey = Duration::from_secs(60), &["~ rekey: 3600 s → 60 s"]),
-            (|c| c.mtu_raise = Duration::from_secs(5), &["~ raise timer of path MTUs: 60 s → 5 s"]),
+            (|c| c.rekey_interval = Duration::from_secs(60), &["~ rekey: 3600 s → 60 s"]),
             (
-                |c| c.timings = Timings::WINDOWS,
+                |c| c.pmtu_raise_timer = Duration::from_secs(5),
+                &["~ raise timer of path MTUs: 60 s → 5 s"],
+            ),
+            (
+                |c| c.timings = ClassTimings::WINDOWS_PROFILE,
                 &[
                     "~ timing in one subnet: 30 ms × 5 → 1000 ms × 5",
                     "~ timing across subnets: 100 ms × 5 → 1000 ms × 5",
@@ -386,18 +418,18 @@ mod tests {
             (
                 |c| {
                     let network = network("10.1.0.0/24", 7);
-                    c.networks.push(Network { capacity: Some(2500), ..network });
+                    c.networks.push(NetworkConfig { capacity: Some(2500), ..network });
                 },
                 &["+ network 10.1.0.0/24: cluster, metric 7, 2500 Mbit/s"],
             ),
             (
                 |c| {
                     let voice = TrafficClass {
-                        dscp: Dscp::named("ef"),
+                        dscp: Dscp::from_name("ef"),
                         max_size: Some(300),
                         ..TrafficClass::new(Policy::Duplicate)
                     };
-                    let policies = Policies::new(Policy::Balance);
+                    let policies = PeerPolicies::new(Policy::Balance);
                     c.peers[0].policies = policies.with_classes(vec![voice]).unwrap();
                 },
                 &["~ peer b: policy failover → balance, duplicate (DSCP 46, up to 300 bytes)"],
@@ -406,7 +438,7 @@ mod tests {
             (
                 |c| {
                     let address = "10.1.0.3:3343".parse().unwrap();
-                    c.peers.push(Peer::new("c", NodeKey([3; 32])).address(address));
+                    c.peers.push(PeerConfig::new("c", NodeKey([3; 32])).with_address(address));
                 },
                 &["+ peer c: 10.1.0.3:3343"],
             ),
@@ -415,8 +447,8 @@ mod tests {
                     let b = &mut c.peers[0];
                     b.name = "bee".into();
                     b.addresses = vec!["10.2.0.2:3343".parse().unwrap()];
-                    let route = RouteOverride::to(b.addresses[0]).priority(7);
-                    b.routes.push(route.from("10.2.0.1".parse().unwrap()));
+                    let route = RouteOverride::to_remote(b.addresses[0]).with_priority(7);
+                    b.routes.push(route.with_local("10.2.0.1".parse().unwrap()));
                 },
                 &[
                     "~ peer bee: it was b; its session starts anew",
@@ -436,18 +468,18 @@ mod tests {
         let (mut old, mut new) = (config(), config());
         old.networks = vec![network("10.1.0.0/24", 1), network("10.2.0.0/24", 2)];
         new.networks = vec![network("10.2.0.0/24", 3)];
-        let changes = diff(&old, &new).unwrap();
-        let lines: Vec<_> = changes.iter().map(Change::to_string).collect();
+        let changes = diff_configs(&old, &new).unwrap();
+        let lines: Vec<_> = changes.iter().map(ConfigChange::to_string).collect();
         let metric = "~ network 10.2.0.0/24: cluster, metric 2 → cluster, metric 3";
         assert_eq!(lines, ["- network 10.1.0.0/24", metric]);
     }
 
     #[test]
     fn the_order_of_peers_means_nothing() {
-        let c = || Peer::new("c", NodeKey([3; 32]));
-        let (old, mut new) = (config().peer(c()), config().peer(c()));
+        let c = || PeerConfig::new("c", NodeKey([3; 32]));
+        let (old, mut new) = (config().with_peer(c()), config().with_peer(c()));
         new.peers.reverse();
-        assert_eq!(diff(&old, &new), Ok(Vec::new()));
+        assert_eq!(diff_configs(&old, &new), Ok(Vec::new()));
     }
 
     #[test]
@@ -456,27 +488,27 @@ mod tests {
             |c| c.name = "z".into(),
             |c| c.public_key = NodeKey([9; 32]),
             |c| c.adapter = "netft1".into(),
-            |c| c.backend = Backend::Plain,
+            |c| c.backend = AdapterBackend::Plain,
             |c| c.mtu = 1300,
             |c| c.addrs.v4 = "169.254.7.7".parse().unwrap(),
             |c| c.addrs.v6 = "fe80::7".parse().unwrap(),
             |c| c.port = 1,
             |c| c.workers = 3,
             |c| c.busy_poll = Duration::ZERO,
-            |c| c.resend.age = Duration::from_millis(50),
-            |c| c.resend.bytes = 0,
+            |c| c.retransmit_limits.age = Duration::from_millis(50),
+            |c| c.retransmit_limits.bytes = 0,
             |c| c.runtime_dir = "/tmp".into(),
         ];
         let mut all = config();
         for change in changes {
             let mut new = config();
-            new.hold = Duration::ZERO;
+            new.hold_down = Duration::ZERO;
             change(&mut new);
             change(&mut all);
-            assert_eq!(diff(&config(), &new).unwrap_err().len(), 1);
+            assert_eq!(diff_configs(&config(), &new).unwrap_err().len(), 1);
         }
-        assert_eq!(diff(&config(), &all).unwrap_err().len(), 12);
-        let port = &diff(&config(), &{
+        assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 12);
+        let port = &diff_configs(&config(), &{
             let mut c = config();
             c.port = 1;
             c

@@ -12,11 +12,15 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use crate::config::diff::{Change, Fixed, Mark, diff, timing};
+pub use crate::config::diff::{
+    ChangeKind, ConfigChange, RestartRequired, describe_timing, diff_configs,
+};
 use crate::{
     ids::{NodeKey, PeerId, virtual_addrs::VirtualAddrs},
-    loss_detection::Limits,
-    route::{Carrier, Class, Delay, PMTU_RAISE_TIMER, Policies, Priority, Threshold, Timing},
+    loss_detection::RetransmitLimits,
+    route::{
+        Delay, PMTU_RAISE_TIMER, PeerPolicies, Priority, RouteClass, Threshold, Timing, Transport,
+    },
 };
 
 /// The default UDP port, as NetFT's.
@@ -27,7 +31,7 @@ pub const DEFAULT_ADAPTER: &str = "netft0";
 pub const DEFAULT_MTU: u16 = 1420;
 /// The default bound on multicast and broadcast, packets per second.
 pub const DEFAULT_MULTICAST: u32 = 1000;
-/// The default of [`Config::busy_poll`]: what a round trip over netft takes whose ends sleep.
+/// The default of [`Config::with_busy_poll`]: what a round trip over netft takes whose ends sleep.
 pub const DEFAULT_BUSY_POLL: Duration = Duration::from_micros(100);
 /// The default metric of a cluster network (as the 2008 R2 AutoMetric base).
 pub const DEFAULT_METRIC: u32 = 1000;
@@ -46,11 +50,11 @@ pub struct Config {
     /// The adapter's interface name, 1–15 bytes.
     pub adapter: String,
     /// How the adapter carries packets.
-    pub backend: Backend,
+    pub backend: AdapterBackend,
     /// The adapter's MTU: 1280–65,535 bytes. Above what the networks carry it holds towards peers
     /// that take slices; the others keep what every route to them carries. A large one (62,000
-    /// fits one send) pays with [`Backend::Plain`] and for large datagrams, which a single lost
-    /// frame then costs whole.
+    /// fits one send) pays with [`AdapterBackend::Plain`] and for large datagrams, which a single
+    /// lost frame then costs whole.
     pub mtu: u16,
     /// Multicast and broadcast packets from the adapter that go to every peer, per second; a burst
     /// may be a quarter of it (64 at least), and what is more is dropped. 0: none goes, and none
@@ -68,20 +72,20 @@ pub struct Config {
     /// Where the lock, and the control socket, live.
     pub runtime_dir: PathBuf,
     /// How long a better route must stay good before data returns to it.
-    pub hold: Duration,
+    pub hold_down: Duration,
     /// How often a route that carries less than its interface is probed for more; 1 s–1 h in a
     /// config file.
-    pub mtu_raise: Duration,
+    pub pmtu_raise_timer: Duration,
     /// What one peer's unacknowledged frames may hold, to be sent again when a route fails: 64 MiB
     /// and 1 s by default. 0 bytes: nothing is kept, and what is in flight on a failing route is
     /// lost.
-    pub resend: Limits,
+    pub retransmit_limits: RetransmitLimits,
     /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
     pub history: usize,
     /// A fresh handshake at least this often.
-    pub rekey: Duration,
+    pub rekey_interval: Duration,
     /// Default timing of each class.
-    pub timings: Timings,
+    pub timings: ClassTimings,
     /// Where the node stands: routes between nodes with different sites are cross-site. Empty: no
     /// site; else as a node's name.
     pub site: String,
@@ -89,13 +93,13 @@ pub struct Config {
     /// PlumbAllCrossSubnetRoutes); it is enough that one end says so.
     pub all_cross_subnet: bool,
     /// Addresses that are never used, though a network may hold them.
-    pub exclude: Vec<Exclude>,
+    pub exclude: Vec<ExcludeRule>,
     /// Ways over a third node.
-    pub relay: Relay,
+    pub relay: RelayConfig,
     /// The physical networks to use; empty: every one found.
-    pub networks: Vec<Network>,
+    pub networks: Vec<NetworkConfig>,
     /// The other nodes.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<PeerConfig>,
 }
 
 impl Config {
@@ -107,24 +111,24 @@ impl Config {
             key,
             public_key,
             adapter: DEFAULT_ADAPTER.to_owned(),
-            backend: Backend::default(),
+            backend: AdapterBackend::default(),
             mtu: DEFAULT_MTU,
             multicast: DEFAULT_MULTICAST,
-            addrs: VirtualAddrs::derive(&public_key),
+            addrs: VirtualAddrs::derive_from_key(&public_key),
             port: DEFAULT_PORT,
             workers: 0,
             busy_poll: DEFAULT_BUSY_POLL,
             runtime_dir: PathBuf::from("/run/netft"),
-            hold: Duration::from_secs(1),
-            mtu_raise: PMTU_RAISE_TIMER,
-            resend: Limits::default(),
+            hold_down: Duration::from_secs(1),
+            pmtu_raise_timer: PMTU_RAISE_TIMER,
+            retransmit_limits: RetransmitLimits::default(),
             history: 10,
-            rekey: Duration::from_secs(3600),
-            timings: Timings::default(),
+            rekey_interval: Duration::from_secs(3600),
+            timings: ClassTimings::default(),
             site: String::new(),
             all_cross_subnet: false,
             exclude: Vec::new(),
-            relay: Relay::default(),
+            relay: RelayConfig::default(),
             networks: Vec::new(),
             peers: Vec::new(),
         }
@@ -132,162 +136,162 @@ impl Config {
 
     /// Adds a peer.
     #[must_use]
-    pub fn peer(mut self, peer: Peer) -> Self {
+    pub fn with_peer(mut self, peer: PeerConfig) -> Self {
         self.peers.push(peer);
-        self.number();
+        self.assign_ids();
         self
     }
 
     /// Adds a physical network; with none, every network found is used.
     #[must_use]
-    pub fn network(mut self, network: Network) -> Self {
+    pub fn with_network(mut self, network: NetworkConfig) -> Self {
         self.networks.push(network);
         self
     }
 
     /// Sets what this node does as a relay, and with relays.
     #[must_use]
-    pub fn relay(mut self, relay: Relay) -> Self {
+    pub fn with_relay(mut self, relay: RelayConfig) -> Self {
         self.relay = relay;
         self
     }
 
     /// Names the adapter: 1–15 bytes.
     #[must_use]
-    pub fn adapter(mut self, name: impl Into<String>) -> Self {
+    pub fn with_adapter(mut self, name: impl Into<String>) -> Self {
         self.adapter = name.into();
         self
     }
 
     /// Bounds multicast and broadcast, packets per second; 0 turns it off.
     #[must_use]
-    pub fn multicast(mut self, per_second: u32) -> Self {
+    pub fn with_multicast(mut self, per_second: u32) -> Self {
         self.multicast = per_second;
         self
     }
 
     /// Chooses how the adapter carries packets.
     #[must_use]
-    pub fn backend(mut self, backend: Backend) -> Self {
+    pub fn with_backend(mut self, backend: AdapterBackend) -> Self {
         self.backend = backend;
         self
     }
 
     /// Sets how long a worker looks for the next packet of a thin stream before it sleeps.
     #[must_use]
-    pub fn busy_poll(mut self, most: Duration) -> Self {
+    pub fn with_busy_poll(mut self, most: Duration) -> Self {
         self.busy_poll = most;
         self
     }
 
     /// Sets the UDP port of every local address.
     #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
+    pub fn with_port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
     /// Sets the default delay and threshold of each class of routes.
     #[must_use]
-    pub fn timings(mut self, timings: Timings) -> Self {
+    pub fn with_timings(mut self, timings: ClassTimings) -> Self {
         self.timings = timings;
         self
     }
 
     /// Sets how long a better route must stay good before data returns to it.
     #[must_use]
-    pub fn hold(mut self, hold: Duration) -> Self {
-        self.hold = hold;
+    pub fn with_hold_down(mut self, hold: Duration) -> Self {
+        self.hold_down = hold;
         self
     }
 
     /// Sets how much of what is in flight is kept, and for how long.
     #[must_use]
-    pub fn resend(mut self, limits: Limits) -> Self {
-        self.resend = limits;
+    pub fn with_retransmit_limits(mut self, limits: RetransmitLimits) -> Self {
+        self.retransmit_limits = limits;
         self
     }
 
     /// Sets where the node stands.
     #[must_use]
-    pub fn site(mut self, site: impl Into<String>) -> Self {
+    pub fn with_site(mut self, site: impl Into<String>) -> Self {
         self.site = site.into();
         self
     }
 
     /// Makes every pair of addresses on different subnets a route.
     #[must_use]
-    pub fn all_cross_subnet(mut self, all: bool) -> Self {
+    pub fn with_all_cross_subnet(mut self, all: bool) -> Self {
         self.all_cross_subnet = all;
         self
     }
 
     /// Whether the config says never to use `addr` on the interface of this name.
-    pub fn excludes(&self, ifname: &str, addr: IpAddr) -> bool {
+    pub fn is_excluded(&self, ifname: &str, addr: IpAddr) -> bool {
         self.exclude.iter().any(|exclude| match exclude {
-            Exclude::Interface(name) => match name.strip_suffix('*') {
+            ExcludeRule::Interface(name) => match name.strip_suffix('*') {
                 Some(start) => ifname.starts_with(start),
                 None => ifname == name,
             },
-            Exclude::Prefix(prefix) => prefix.contains(&addr),
+            ExcludeRule::Prefix(prefix) => prefix.contains(&addr),
         })
     }
 
     /// Sets where the lock lives.
     #[must_use]
-    pub fn runtime_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+    pub fn with_runtime_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.runtime_dir = dir.into();
         self
     }
 }
 
-impl Peer {
+impl PeerConfig {
     /// A peer with link-local addresses from its key, and no physical address yet.
     pub fn new(name: impl Into<String>, key: NodeKey) -> Self {
         Self {
             id: PeerId(0),
             name: name.into(),
             key,
-            addrs: VirtualAddrs::derive(&key),
+            addrs: VirtualAddrs::derive_from_key(&key),
             addresses: Vec::new(),
             names: Vec::new(),
             routes: Vec::new(),
-            policies: Policies::default(),
-            carrier: None,
+            policies: PeerPolicies::default(),
+            transport: None,
         }
     }
 
     /// Adds a physical address of the peer, with its port.
     #[must_use]
-    pub fn address(mut self, address: SocketAddr) -> Self {
+    pub fn with_address(mut self, address: SocketAddr) -> Self {
         self.addresses.push(address);
         self
     }
 
     /// Adds a name of physical addresses of the peer, with their port.
     #[must_use]
-    pub fn host(mut self, host: impl Into<String>, port: u16) -> Self {
+    pub fn with_host(mut self, host: impl Into<String>, port: u16) -> Self {
         self.names.push(HostName { host: host.into(), port });
         self
     }
 
     /// Adds a route that differs from what pairing gives.
     #[must_use]
-    pub fn route(mut self, route: RouteOverride) -> Self {
+    pub fn with_route(mut self, route: RouteOverride) -> Self {
         self.routes.push(route);
         self
     }
 
     /// Sets how packets travel on routes to the peer.
     #[must_use]
-    pub fn carrier(mut self, carrier: Carrier) -> Self {
-        self.carrier = Some(carrier);
+    pub fn with_transport(mut self, carrier: Transport) -> Self {
+        self.transport = Some(carrier);
         self
     }
 
     /// Sets how data to the peer uses its routes.
     #[must_use]
-    pub fn policies(mut self, policies: Policies) -> Self {
+    pub fn with_policies(mut self, policies: PeerPolicies) -> Self {
         self.policies = policies;
         self
     }
@@ -295,24 +299,24 @@ impl Peer {
 
 /// Ways over a third node, when two share no route of their own that is up. Off by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Relay {
+pub struct RelayConfig {
     /// This node passes datagrams on between its peers. It cannot read them.
     pub offer: bool,
     /// How many datagrams it passes on, per second, at least 1; what is more is dropped.
     pub limit: u32,
     /// This node goes over peers that offer it.
-    pub uses: bool,
+    pub use_relays: bool,
 }
 
-impl Default for Relay {
+impl Default for RelayConfig {
     fn default() -> Self {
-        Self { offer: false, limit: 20_000, uses: false }
+        Self { offer: false, limit: 20_000, use_relays: false }
     }
 }
 
 /// What is never used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exclude {
+pub enum ExcludeRule {
     /// Interfaces of this name; `*` at its end stands for anything.
     Interface(String),
     /// Addresses in this prefix.
@@ -331,7 +335,7 @@ impl fmt::Debug for PrivateKey {
 
 /// How the adapter carries packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Backend {
+pub enum AdapterBackend {
     /// Super-packets through `vnet_hdr`.
     #[default]
     Offload,
@@ -341,7 +345,7 @@ pub enum Backend {
 
 /// Default timings by class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timings {
+pub struct ClassTimings {
     /// Both ends in one prefix.
     pub same_subnet: Timing,
     /// Through a router.
@@ -350,41 +354,41 @@ pub struct Timings {
     pub cross_site: Timing,
 }
 
-impl Timings {
+impl ClassTimings {
     /// 1000 ms × 5 everywhere: `profile = "windows"`.
-    pub const WINDOWS: Self = Self {
-        same_subnet: Timing::WINDOWS,
-        cross_subnet: Timing::WINDOWS,
-        cross_site: Timing::WINDOWS,
+    pub const WINDOWS_PROFILE: Self = Self {
+        same_subnet: Timing::WINDOWS_PROFILE,
+        cross_subnet: Timing::WINDOWS_PROFILE,
+        cross_site: Timing::WINDOWS_PROFILE,
     };
 
     /// The timing of a class.
-    pub const fn of(&self, class: Class) -> Timing {
+    pub const fn for_class(&self, class: RouteClass) -> Timing {
         match class {
-            Class::SameSubnet => self.same_subnet,
-            Class::CrossSubnet => self.cross_subnet,
-            Class::CrossSite => self.cross_site,
+            RouteClass::SameSubnet => self.same_subnet,
+            RouteClass::CrossSubnet => self.cross_subnet,
+            RouteClass::CrossSite => self.cross_site,
         }
     }
 }
 
-impl Default for Timings {
+impl Default for ClassTimings {
     fn default() -> Self {
         Self {
-            same_subnet: Class::SameSubnet.default_timing(),
-            cross_subnet: Class::CrossSubnet.default_timing(),
-            cross_site: Class::CrossSite.default_timing(),
+            same_subnet: RouteClass::SameSubnet.default_timing(),
+            cross_subnet: RouteClass::CrossSubnet.default_timing(),
+            cross_site: RouteClass::CrossSite.default_timing(),
         }
     }
 }
 
 /// A physical network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Network {
+pub struct NetworkConfig {
     /// Its prefix.
     pub prefix: IpNet,
     /// Its role.
-    pub role: Role,
+    pub role: NetworkRole,
     /// Lower is preferred; `None`: by role.
     pub metric: Option<u32>,
     /// What it carries, Mbit/s, at least 1: the share of flows its routes get by
@@ -392,12 +396,12 @@ pub struct Network {
     pub capacity: Option<u32>,
     /// How packets travel on routes that end here. `None`: UDP, unless the peer, the route or the
     /// other end says QUIC.
-    pub carrier: Option<Carrier>,
+    pub transport: Option<Transport>,
 }
 
 /// What a network is used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
+pub enum NetworkRole {
     /// Never used.
     None,
     /// For traffic between nodes.
@@ -409,7 +413,7 @@ pub enum Role {
 
 /// Another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerConfig {
     /// Its number in this process, given by the adapter: what stands here before is replaced.
     pub id: PeerId,
     /// Its name.
@@ -425,9 +429,9 @@ pub struct Peer {
     /// Routes that differ from what pairing gives.
     pub routes: Vec<RouteOverride>,
     /// How data to it uses its routes.
-    pub policies: Policies,
+    pub policies: PeerPolicies,
     /// How packets travel on routes to it; `None`: as their network says.
-    pub carrier: Option<Carrier>,
+    pub transport: Option<Transport>,
 }
 
 /// A name of physical addresses, and their port.
@@ -459,25 +463,25 @@ pub struct RouteOverride {
     /// Lower is preferred.
     pub priority: Option<Priority>,
     /// How packets travel; `None`: as the peer says.
-    pub carrier: Option<Carrier>,
+    pub transport: Option<Transport>,
 }
 
 impl RouteOverride {
     /// A route to `remote` that is as pairing would make it.
-    pub fn to(remote: SocketAddr) -> Self {
-        Self { local: None, remote, delay: None, threshold: None, priority: None, carrier: None }
+    pub fn to_remote(remote: SocketAddr) -> Self {
+        Self { local: None, remote, delay: None, threshold: None, priority: None, transport: None }
     }
 
     /// Pins the physical address here.
     #[must_use]
-    pub fn from(mut self, local: IpAddr) -> Self {
+    pub fn with_local(mut self, local: IpAddr) -> Self {
         self.local = Some(local);
         self
     }
 
     /// Sets the priority; lower is preferred.
     #[must_use]
-    pub fn priority(mut self, priority: u32) -> Self {
+    pub fn with_priority(mut self, priority: u32) -> Self {
         self.priority = Some(Priority(priority));
         self
     }

@@ -4,13 +4,13 @@
 //! peers come and go, and is never given to another one.
 
 use crate::{
-    config::{Config, Peer},
+    config::{Config, PeerConfig},
     ids::PeerId,
 };
 
 impl Config {
     /// Numbers the peers by place, as at the start.
-    pub fn number(&mut self) {
+    pub fn assign_ids(&mut self) {
         for (peer, place) in self.peers.iter_mut().zip(0..=u16::MAX) {
             peer.id = PeerId(place);
         }
@@ -18,9 +18,9 @@ impl Config {
 
     /// Numbers the peers as in `before` where they are the same, and the others from `next` on.
     /// Returns the next free number; `None` when they are used up.
-    pub fn renumber(&mut self, before: &Self, mut next: u32) -> Option<u32> {
+    pub fn reassign_ids(&mut self, before: &Self, mut next: u32) -> Option<u32> {
         for peer in &mut self.peers {
-            peer.id = match before.peers.iter().find(|old| old.is_same(peer)) {
+            peer.id = match before.peers.iter().find(|old| old.is_same_peer(peer)) {
                 Some(old) => old.id,
                 None => {
                     let id = u16::try_from(next).ok()?;
@@ -33,19 +33,19 @@ impl Config {
     }
 
     /// The peer of this number.
-    pub fn peer_of(&self, id: PeerId) -> Option<&Peer> {
+    pub fn peer_of(&self, id: PeerId) -> Option<&PeerConfig> {
         self.peers.iter().find(|peer| peer.id == id)
     }
 
     /// The peer of this number.
-    pub fn peer_of_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+    pub fn peer_of_mut(&mut self, id: PeerId) -> Option<&mut PeerConfig> {
         self.peers.iter_mut().find(|peer| peer.id == id)
     }
 }
 
-impl Peer {
+impl PeerConfig {
     /// Whether a session with `other` may serve this one: what the session agreed on is the same.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_peer(&self, other: &Self) -> bool {
         (self.key, &self.name, self.addrs) == (other.key, &other.name, other.addrs)
     }
 }
@@ -63,7 +63,7 @@ mod tests {
     fn config(peers: &[u8]) -> Config {
         let config = Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32]));
         peers.iter().fold(config, |config, key| {
-            config.peer(Peer::new(format!("n{key}"), NodeKey([*key; 32])))
+            config.with_peer(PeerConfig::new(format!("n{key}"), NodeKey([*key; 32])))
         })
     }
 
@@ -76,11 +76,11 @@ mod tests {
         let first = config(&[2, 3, 4]);
         assert_eq!(numbers(&first), [0, 1, 2]);
         let mut second = config(&[5, 4, 2]);
-        second.peers[1].routes.push(RouteOverride::to("10.0.0.1:1".parse().unwrap()));
-        let next = second.renumber(&first, 3).unwrap();
+        second.peers[1].routes.push(RouteOverride::to_remote("10.0.0.1:1".parse().unwrap()));
+        let next = second.reassign_ids(&first, 3).unwrap();
         assert_eq!((numbers(&second), next), (vec![3, 2, 0], 4));
         let mut third = config(&[2, 3]);
-        let next = third.renumber(&second, next).unwrap();
+        let next = third.reassign_ids(&second, next).unwrap();
         assert_eq!((numbers(&third), next), (vec![0, 4], 5));
         assert_eq!(third.peer_of(PeerId(4)).unwrap().name, "n3");
         assert_eq!(third.peer_of(PeerId(1)), None);
@@ -91,9 +91,9 @@ mod tests {
         let first = config(&[2]);
         let mut renamed = config(&[2]);
         renamed.peers[0].name = "b".into();
-        assert_eq!(renamed.renumber(&first, 65_535), Some(65_536));
+        assert_eq!(renamed.reassign_ids(&first, 65_535), Some(65_536));
         assert_eq!(numbers(&renamed), [65_535]);
-        assert_eq!(config(&[3]).renumber(&renamed, 65_536), None);
-        assert_eq!(renamed.clone().renumber(&renamed, 65_536), Some(65_536));
+        assert_eq!(config(&[3]).reassign_ids(&renamed, 65_536), None);
+        assert_eq!(renamed.clone().reassign_ids(&renamed, 65_536), Some(65_536));
     }
 }

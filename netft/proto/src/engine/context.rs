@@ -3,28 +3,28 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    cadence::coalescing::Slots,
-    engine::{EngineConfig, Output},
-    failover::stall_histogram::Stalls,
+    cadence::coalescing::SendSlots,
+    engine::{EngineConfig, EngineOutput},
+    failover::stall_histogram::StallHistogram,
     route::event::{Event, EventKind},
     time::Time,
 };
 
 /// How long a node says that it was stalled.
-const STALL_TOLD: Duration = Duration::from_secs(1);
+const STALL_REPORT_PERIOD: Duration = Duration::from_secs(1);
 
 /// A deliberate mistake, to show that the simulator finds it.
 #[cfg(feature = "sim")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
+pub enum InjectedBug {
     /// Selection believes a route works when the peer does not hear us there.
-    IgnorePeerVerdict,
+    IgnorePeerReport,
     /// Data never leaves the first route.
     NeverFailOver,
     /// A route is down after half its detection time.
     EarlyDown,
     /// A suspicion never ends.
-    SuspectForEver,
+    NeverClearSuspicion,
     /// What was sent again is delivered even if it was delivered before.
     DeliverTwice,
     /// What should be sent again is not.
@@ -33,70 +33,70 @@ pub enum Bug {
 
 /// Handed to every peer's methods.
 #[derive(Debug)]
-pub(crate) struct Context {
+pub(crate) struct EngineContext {
     pub(crate) config: EngineConfig,
-    pub(crate) slots: Slots,
-    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) send_slots: SendSlots,
+    pub(crate) outputs: VecDeque<EngineOutput>,
     /// The last stall and when it ended.
-    pub(crate) stalled: Option<(Duration, Time)>,
+    pub(crate) last_stall: Option<(Duration, Time)>,
     /// How long data stood still at failovers.
-    pub(crate) stalls: Stalls,
+    pub(crate) stall_histogram: StallHistogram,
     #[cfg(feature = "sim")]
-    bug: Option<Bug>,
+    injected_bug: Option<InjectedBug>,
 }
 
-impl Context {
+impl EngineContext {
     pub(crate) fn new(config: EngineConfig) -> Self {
         Self {
             config,
-            slots: Slots::new(config.seed),
+            send_slots: SendSlots::new(config.seed),
             outputs: VecDeque::new(),
-            stalled: None,
-            stalls: Stalls::default(),
+            last_stall: None,
+            stall_histogram: StallHistogram::default(),
             #[cfg(feature = "sim")]
-            bug: None,
+            injected_bug: None,
         }
     }
 
-    pub(crate) fn event(&mut self, at: Time, kind: EventKind) {
-        self.outputs.push_back(Output::Event(Event { at, kind }));
+    pub(crate) fn push_event(&mut self, at: Time, kind: EventKind) {
+        self.outputs.push_back(EngineOutput::Event(Event { at, kind }));
     }
 
     /// How long this node was not scheduled lately, for its heartbeats.
     pub(crate) fn stalled_ms(&self, now: Time) -> u16 {
-        self.stalled
-            .filter(|(_, ended)| now.since(*ended) < STALL_TOLD)
+        self.last_stall
+            .filter(|(_, ended)| now.since(*ended) < STALL_REPORT_PERIOD)
             .map_or(0, |(length, _)| u16::try_from(length.as_millis()).unwrap_or(u16::MAX))
     }
 }
 
 #[cfg(feature = "sim")]
-impl Context {
-    pub(crate) fn plant(&mut self, bug: Bug) {
-        self.bug = Some(bug);
+impl EngineContext {
+    pub(crate) fn inject_bug(&mut self, bug: InjectedBug) {
+        self.injected_bug = Some(bug);
     }
 
-    pub(crate) fn ignores_the_peer(&self) -> bool {
-        self.bug == Some(Bug::IgnorePeerVerdict)
+    pub(crate) fn ignores_peer_reports(&self) -> bool {
+        self.injected_bug == Some(InjectedBug::IgnorePeerReport)
     }
 
     pub(crate) fn never_fails_over(&self) -> bool {
-        self.bug == Some(Bug::NeverFailOver)
+        self.injected_bug == Some(InjectedBug::NeverFailOver)
     }
 
     pub(crate) fn gives_up_early(&self) -> bool {
-        self.bug == Some(Bug::EarlyDown)
+        self.injected_bug == Some(InjectedBug::EarlyDown)
     }
 
-    pub(crate) fn suspects_for_ever(&self) -> bool {
-        self.bug == Some(Bug::SuspectForEver)
+    pub(crate) fn never_clears_suspicion(&self) -> bool {
+        self.injected_bug == Some(InjectedBug::NeverClearSuspicion)
     }
 }
 
 /// Without the simulator nobody plants a mistake.
 #[cfg(not(feature = "sim"))]
 #[expect(clippy::unused_self, reason = "the simulator's twins look into the context")]
-impl Context {
+impl EngineContext {
     pub(crate) const fn ignores_the_peer(&self) -> bool {
         false
     }

@@ -1,7 +1,7 @@
 //! One input at a time: to the peer it concerns.
 
 use crate::{
-    engine::{Engine, Input, peer::Peer},
+    engine::{Engine, EngineInput, peer::Peer},
     ids::{PeerId, RouteId},
     route::event::EventKind,
     time::Time,
@@ -9,96 +9,106 @@ use crate::{
 };
 
 impl Engine {
-    pub(crate) fn apply(&mut self, now: Time, input: Input) -> Result<(), DropReason> {
+    pub(crate) fn apply_input(&mut self, now: Time, input: EngineInput) -> Result<(), DropReason> {
         match input {
-            Input::AddPeer(id) => {
+            EngineInput::AddPeer(id) => {
                 self.peers.entry(id).or_insert_with(|| Peer::new(id, now));
-                self.publish(id);
+                self.publish_table(id);
             }
-            Input::RemovePeer(id) => self.remove_peer(now, id),
-            Input::AddRoute { id, spec } => {
-                if !self.owners.contains_key(&id) && self.peers.contains_key(&spec.peer) {
-                    self.owners.insert(id, spec.peer);
-                    self.at(now, spec.peer, |peer, context| peer.add(context, now, id, spec));
+            EngineInput::RemovePeer(id) => self.remove_peer(now, id),
+            EngineInput::AddRoute { id, spec } => {
+                if !self.route_owners.contains_key(&id) && self.peers.contains_key(&spec.peer) {
+                    self.route_owners.insert(id, spec.peer);
+                    self.update_peer(now, spec.peer, |peer, context| {
+                        peer.add_route(context, now, id, spec)
+                    });
                 }
             }
-            Input::RemoveRoute(id) => {
-                self.at_route(now, id, |peer, context| peer.remove(context, now, id));
-                self.owners.remove(&id);
+            EngineInput::RemoveRoute(id) => {
+                self.update_peer_of_route(now, id, |peer, context| {
+                    peer.remove_route(context, now, id)
+                });
+                self.route_owners.remove(&id);
             }
-            Input::ChangeRoute { id, change } => {
-                self.at_route(now, id, |peer, _| peer.change(now, id, change));
+            EngineInput::ChangeRoute { id, change } => {
+                self.update_peer_of_route(now, id, |peer, _| peer.change_route(now, id, change));
             }
-            Input::Configure { hold, history, mtu_raise } => {
+            EngineInput::Configure { hold, history, mtu_raise } => {
                 self.context.config.mtu_raise = mtu_raise;
                 self.context.config.hold = hold;
                 self.context.config.history = history;
                 let routes = self.peers.values_mut().flat_map(|peer| peer.routes.values_mut());
                 routes.for_each(|route| route.history.resize(history));
             }
-            Input::Describe { id, spec } => {
-                self.at_route(now, id, |peer, _| peer.describe(now, id, spec));
+            EngineInput::ReplaceSpec { id, spec } => {
+                self.update_peer_of_route(now, id, |peer, _| peer.replace_spec(now, id, spec));
             }
-            Input::SessionUp { peer, boot_id } => {
-                self.at(now, peer, |peer, _| peer.session_up(now, boot_id));
+            EngineInput::SessionUp { peer, boot_id } => {
+                self.update_peer(now, peer, |peer, _| peer.session_up(now, boot_id));
             }
-            Input::SessionDown(peer) => {
-                self.at(now, peer, |peer, context| peer.session_down(context, now));
+            EngineInput::SessionDown(peer) => {
+                self.update_peer(now, peer, |peer, context| peer.session_down(context, now));
             }
-            Input::Heartbeat { peer, route, heartbeat } => {
-                self.hear(now, now, (peer, route), &heartbeat, false)?;
+            EngineInput::Heartbeat { peer, route, heartbeat } => {
+                self.on_heartbeat(now, now, (peer, route), &heartbeat, false)?;
             }
-            Input::Late { peer, route, heartbeat, at, answered } => {
-                self.hear(now, at.min(now), (peer, route), &heartbeat, answered)?;
+            EngineInput::DeferredHeartbeat { peer, route, heartbeat, arrived_at: at, answered } => {
+                self.on_heartbeat(now, at.min(now), (peer, route), &heartbeat, answered)?;
             }
-            Input::Suspect(route) => {
-                self.at_route(now, route, |peer, context| peer.suspect(context, now, route));
-            }
-            Input::Resent { peer, from, to, frames, waited } => {
-                self.at(now, peer, |peer, context| {
-                    peer.resent(context, now, (from, to), frames, waited);
+            EngineInput::Suspect(route) => {
+                self.update_peer_of_route(now, route, |peer, context| {
+                    peer.mark_suspect(context, now, route)
                 });
             }
-            Input::Tally { peer, tally } => self.at(now, peer, |peer, _| peer.count(tally)),
-            Input::Unread(route) => {
-                let Some(peer) = self.owners.get(&route).copied() else { return Ok(()) };
+            EngineInput::Resent { peer, from, to, frames, waited } => {
+                self.update_peer(now, peer, |peer, context| {
+                    peer.on_frames_resent(context, now, (from, to), frames, waited);
+                });
+            }
+            EngineInput::LossCounters { peer, counters: tally } => {
+                self.update_peer(now, peer, |peer, _| peer.set_loss_counters(tally))
+            }
+            EngineInput::UnreadData(route) => {
+                let Some(peer) = self.route_owners.get(&route).copied() else { return Ok(()) };
                 let found = self.peers.get_mut(&peer).and_then(|peer| peer.routes.get_mut(&route));
                 if let Some(found) = found {
-                    found.unread(now);
+                    found.extend_for_unread(now);
                 }
-                self.schedule(peer);
+                self.schedule_peer_wake(peer);
             }
-            Input::Fault { route, reason } => {
-                self.at_route(now, route, |peer, _| peer.fault(now, route, reason));
+            EngineInput::Fault { route, reason } => {
+                self.update_peer_of_route(now, route, |peer, _| peer.add_fault(now, route, reason));
             }
-            Input::FaultCleared { route, reason } => {
-                self.at_route(now, route, |peer, _| peer.clear(now, route, reason));
-            }
-            Input::Limit { route, datagram, added } => {
-                self.at_route(now, route, |peer, context| {
-                    peer.set_limit(context, now, route, (datagram, added));
+            EngineInput::FaultCleared { route, reason } => {
+                self.update_peer_of_route(now, route, |peer, _| {
+                    peer.clear_fault(now, route, reason)
                 });
             }
-            Input::TooBig(route) => {
-                self.at_route(now, route, |peer, _| peer.too_big(now, route));
+            EngineInput::DatagramLimit { route, datagram, transport_overhead: added } => {
+                self.update_peer_of_route(now, route, |peer, context| {
+                    peer.set_datagram_limit(context, now, route, (datagram, added));
+                });
             }
-            Input::Recheck(route) => {
-                self.at_route(now, route, |peer, _| peer.recheck(now, route));
+            EngineInput::DataTooBig(route) => {
+                self.update_peer_of_route(now, route, |peer, _| peer.on_data_too_big(now, route));
             }
-            Input::Probe { peer, route, probe } => {
+            EngineInput::RecheckPathMtu(route) => {
+                self.update_peer_of_route(now, route, |peer, _| peer.recheck_path_mtu(now, route));
+            }
+            EngineInput::Probe { peer, route, probe } => {
                 let Some(found) = self.peers.get_mut(&peer) else {
                     return Err(DropReason::Misrouted);
                 };
-                found.hear_probe(&mut self.context, now, route, &probe)?;
+                found.on_probe(&mut self.context, now, route, &probe)?;
             }
-            Input::Readdress { route, remote } => {
-                self.at_route(now, route, |peer, context| {
-                    peer.readdress(context, now, route, remote);
+            EngineInput::RemoteLearned { route, remote } => {
+                self.update_peer_of_route(now, route, |peer, context| {
+                    peer.set_learned_remote(context, now, route, remote);
                 });
             }
-            Input::ProbeRefused { route, probe } => {
-                self.at_route(now, route, |peer, context| {
-                    peer.probe_refused(context, now, route, &probe);
+            EngineInput::ProbeRefused { route, probe } => {
+                self.update_peer_of_route(now, route, |peer, context| {
+                    peer.on_probe_refused(context, now, route, &probe);
                 });
             }
         }
@@ -106,7 +116,7 @@ impl Engine {
     }
 
     /// A heartbeat that arrived `at`, and whether it was answered.
-    fn hear(
+    fn on_heartbeat(
         &mut self,
         now: Time,
         at: Time,
@@ -115,11 +125,11 @@ impl Engine {
         answered: bool,
     ) -> Result<(), DropReason> {
         let Some(found) = self.peers.get_mut(&peer) else { return Err(DropReason::Misrouted) };
-        found.hear(&mut self.context, (now, at), route, heartbeat, answered)?;
-        if found.unsettled.is_some() {
-            self.schedule(peer);
+        found.on_heartbeat(&mut self.context, (now, at), route, heartbeat, answered)?;
+        if found.reevaluation_due.is_some() {
+            self.schedule_peer_wake(peer);
         } else {
-            self.follow(peer);
+            self.on_peer_changed(peer);
         }
         Ok(())
     }
@@ -128,13 +138,13 @@ impl Engine {
         let Some(mut peer) = self.peers.remove(&id) else { return };
         let routes: Vec<_> = peer.routes.keys().copied().collect();
         for route in routes {
-            peer.remove(&mut self.context, now, route);
-            self.owners.remove(&route);
+            peer.remove_route(&mut self.context, now, route);
+            self.route_owners.remove(&route);
         }
-        peer.settle(&mut self.context, now);
+        peer.reevaluate(&mut self.context, now);
         if peer.session.is_some() {
-            self.context.event(now, EventKind::SessionEnded { peer: id });
+            self.context.push_event(now, EventKind::SessionEnded { peer: id });
         }
-        self.follow(id);
+        self.on_peer_changed(id);
     }
 }

@@ -1,10 +1,10 @@
 //! The route engine: every input in, every decision out. Pure.
 //!
-//! The driver (or the simulator) calls [`Engine::handle`] with what happened and
-//! [`Engine::tick`] when [`Engine::next_wake`] is due, and drains [`Engine::poll`] after each.
-//! Bounds: work per call is linear in the routes of the peers concerned, however many others there
-//! are (a table that changes is copied, and a stall concerns everyone); outputs of one call are at
-//! most a few per route of those peers.
+//! The driver (or the simulator) calls [`Engine::on_input`] with what happened and
+//! [`Engine::on_timer`] when [`Engine::next_wake`] is due, and drains [`Engine::poll_output`] after
+//! each. Bounds: work per call is linear in the routes of the peers concerned, however many others
+//! there are (a table that changes is copied, and a stall concerns everyone); outputs of one call
+//! are at most a few per route of those peers.
 
 mod brownouts;
 mod context;
@@ -24,27 +24,27 @@ use std::{
 };
 
 #[cfg(feature = "sim")]
-pub use crate::engine::context::Bug;
+pub use crate::engine::context::InjectedBug;
 use crate::{
-    engine::{context::Context, peer::Peer},
-    failover::{cost::Tally, stall_histogram::Stalls},
+    engine::{context::EngineContext, peer::Peer},
+    failover::{cost::LossCounters, stall_histogram::StallHistogram},
     ids::{PeerId, RouteId},
     route::{
         event::{Event, EventKind, Reason},
         route_fsm::Route,
         spec::{RouteChange, RouteSpec},
         status::{PeerStatus, RouteStatus},
-        table::Table,
+        table::ForwardingTable,
     },
     time::Time,
     wire::{DropReason, heartbeat::Heartbeat, probe::Probe},
 };
 
 /// Waking up this much late is no stall: every scheduler does it.
-const LATE: Duration = Duration::from_millis(50);
+const MIN_SELF_STALL: Duration = Duration::from_millis(50);
 
 /// Room for more outputs than this is given back once they are taken.
-const MANY: usize = 64;
+const MAX_RETAINED_OUTPUTS: usize = 64;
 
 /// What the engine is told once.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ pub struct EngineConfig {
 
 /// What happened.
 #[derive(Clone, Debug)]
-pub enum Input {
+pub enum EngineInput {
     /// A peer was configured.
     AddPeer(PeerId),
     /// A peer and its routes are gone.
@@ -103,7 +103,7 @@ pub enum Input {
     /// Data sent on a route stays unacknowledged although it should not.
     Suspect(RouteId),
     /// Something that arrived on a route has not been read yet.
-    Unread(RouteId),
+    UnreadData(RouteId),
     /// A fault of this end of a route began; several may hold at once.
     Fault {
         /// The route.
@@ -128,23 +128,23 @@ pub enum Input {
         mtu_raise: Duration,
     },
     /// The configuration describes a route differently. Its ends are the same.
-    Describe {
+    ReplaceSpec {
         /// The route.
         id: RouteId,
         /// What it is from here on.
         spec: RouteSpec,
     },
     /// The interface of a route takes datagrams of this size; told when it is known or changes.
-    Limit {
+    DatagramLimit {
         /// The route.
         route: RouteId,
         /// The largest frame, bytes.
         datagram: usize,
         /// What the route's carrier adds to a frame below UDP, bytes.
-        added: usize,
+        transport_overhead: usize,
     },
     /// The kernel refused data on a route as too large.
-    TooBig(RouteId),
+    DataTooBig(RouteId),
     /// An authentic path MTU probe of `peer` came on `route` (by socket and source address).
     Probe {
         /// Who sent it.
@@ -175,15 +175,15 @@ pub enum Input {
         waited: Duration,
     },
     /// Frames sent twice and given up towards a peer, since the start.
-    Tally {
+    LossCounters {
         /// The peer.
         peer: PeerId,
         /// The counts.
-        tally: Tally,
+        counters: LossCounters,
     },
     /// As [`Heartbeat`](Self::Heartbeat), of one that waited since it arrived: what follows from
     /// having heard it counts from then.
-    Late {
+    DeferredHeartbeat {
         /// Who sent it.
         peer: PeerId,
         /// Where it came.
@@ -191,14 +191,15 @@ pub enum Input {
         /// What it says.
         heartbeat: Heartbeat,
         /// When it arrived.
-        at: Time,
-        /// It was answered by a [`Form`](crate::cadence::reply_template::Form) of this engine.
+        arrived_at: Time,
+        /// It was answered by a [`ReplyTemplate`](crate::cadence::reply_template::ReplyTemplate) of
+        /// this engine.
         answered: bool,
     },
     /// An operator wants to know the path MTU of a route as it is: it is probed anew.
-    Recheck(RouteId),
+    RecheckPathMtu(RouteId),
     /// The peer proved that a route leads to it at another address.
-    Readdress {
+    RemoteLearned {
         /// The route.
         route: RouteId,
         /// Its remote end from here on.
@@ -208,7 +209,7 @@ pub enum Input {
 
 /// What to do.
 #[derive(Clone, Debug)]
-pub enum Output {
+pub enum EngineOutput {
     /// Send a heartbeat.
     Send {
         /// To whom.
@@ -219,7 +220,7 @@ pub enum Output {
         heartbeat: Heartbeat,
     },
     /// Forward by this table.
-    Publish(Arc<Table>),
+    PublishTable(Arc<ForwardingTable>),
     /// Tell the world.
     Event(Event),
     /// Send a path MTU probe, or the answer to one, never fragmented.
@@ -238,23 +239,23 @@ pub enum Output {
         /// The largest UDP payload, bytes.
         datagram: usize,
     },
-    /// There is a new [`Engine::form`] for this peer.
-    Answers(PeerId),
+    /// There is a new [`Engine::reply_template`] for this peer.
+    ReplyTemplateReady(PeerId),
 }
 
 /// The decisions of one node.
 #[derive(Debug)]
 pub struct Engine {
-    context: Context,
+    context: EngineContext,
     peers: BTreeMap<PeerId, Peer>,
     /// Whose each route is.
-    owners: BTreeMap<RouteId, PeerId>,
+    route_owners: BTreeMap<RouteId, PeerId>,
     /// The next wake of every peer that has one, and the same by peer.
     timers: BTreeSet<(Time, PeerId)>,
-    wakes: BTreeMap<PeerId, Time>,
-    table: Arc<Table>,
+    peer_wakes: BTreeMap<PeerId, Time>,
+    table: Arc<ForwardingTable>,
     /// What the last call promised as its next wake: waking later means this node was stalled.
-    promised: Option<Time>,
+    promised_wake: Option<Time>,
     /// The moment of the last call.
     now: Time,
 }
@@ -263,54 +264,54 @@ impl Engine {
     /// An engine that knows no peer.
     pub fn new(config: EngineConfig) -> Self {
         Self {
-            context: Context::new(config),
+            context: EngineContext::new(config),
             peers: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            route_owners: BTreeMap::new(),
             timers: BTreeSet::new(),
-            wakes: BTreeMap::new(),
+            peer_wakes: BTreeMap::new(),
             table: Arc::default(),
-            promised: None,
+            promised_wake: None,
             now: Time::ZERO,
         }
     }
 
     /// Makes a deliberate mistake from here on.
     #[cfg(feature = "sim")]
-    pub fn plant(&mut self, bug: Bug) {
-        self.context.plant(bug);
+    pub fn inject_bug(&mut self, bug: InjectedBug) {
+        self.context.inject_bug(bug);
     }
 
     /// Takes in what happened.
     ///
     /// # Errors
     /// A heartbeat that is refused, with the reason; nothing changed then.
-    pub fn handle(&mut self, now: Time, input: Input) -> Result<(), DropReason> {
+    pub fn on_input(&mut self, now: Time, input: EngineInput) -> Result<(), DropReason> {
         self.now = now;
-        self.notice_stall(now);
-        let outcome = self.apply(now, input);
+        self.guard_self_stall(now);
+        let outcome = self.apply_input(now, input);
         // What is overdue is for the next tick: it is no new stall.
-        self.promised = self.next_wake().map(|wake| wake.max(now));
+        self.promised_wake = self.next_wake().map(|wake| wake.max(now));
         outcome
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, now: Time) {
+    pub fn on_timer(&mut self, now: Time) {
         self.now = now;
-        self.notice_stall(now);
+        self.guard_self_stall(now);
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
         let due: Vec<_> = due.map(|(_, peer)| *peer).collect();
         for id in due {
             if let Some(peer) = self.peers.get_mut(&id) {
-                peer.tick(&mut self.context, now);
+                peer.on_timer(&mut self.context, now);
             }
-            self.follow(id);
+            self.on_peer_changed(id);
         }
-        self.promised = self.next_wake();
+        self.promised_wake = self.next_wake();
     }
 
-    /// The routes that go down with the next [`tick`](Self::tick) because nothing was heard on
-    /// them: time to look whether something waits there unread ([`Input::Unread`]).
-    pub fn overdue(&self, now: Time) -> Vec<RouteId> {
+    /// The routes that go down with the next [`on_timer`](Self::on_timer) because nothing was heard
+    /// on them: time to look whether something waits there unread ([`EngineInput::UnreadData`]).
+    pub fn overdue_routes(&self, now: Time) -> Vec<RouteId> {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
         due.filter_map(|(_, peer)| self.peers.get(peer))
             .flat_map(|peer| peer.routes.values())
@@ -319,67 +320,77 @@ impl Engine {
             .collect()
     }
 
-    /// When [`tick`](Self::tick) has something to do; finite while a route may send.
+    /// When [`on_timer`](Self::on_timer) has something to do; finite while a route may send.
     pub fn next_wake(&self) -> Option<Time> {
         self.timers.first().map(|(at, _)| *at)
     }
 
     /// The next thing to do; drain it after every call.
-    pub fn poll(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<EngineOutput> {
         let outputs = &mut self.context.outputs;
         let next = outputs.pop_front();
         // All routes of a large mesh had something to say at once; that is rare.
-        if next.is_none() && outputs.capacity() > MANY {
+        if next.is_none() && outputs.capacity() > MAX_RETAINED_OUTPUTS {
             outputs.shrink_to(0);
         }
         next
     }
 
     /// Every route, by number, as of the last call.
-    pub fn routes(&self) -> Vec<RouteStatus> {
+    pub fn route_statuses(&self) -> Vec<RouteStatus> {
         let peers = self.peers.values();
-        let mut routes: Vec<_> = peers.flat_map(|peer| peer.route_status(self.now)).collect();
+        let mut routes: Vec<_> = peers.flat_map(|peer| peer.route_statuses(self.now)).collect();
         routes.sort_by_key(|route| route.id);
         routes
     }
 
     /// Every peer, by number.
-    pub fn peers(&self) -> Vec<PeerStatus> {
+    pub fn peer_statuses(&self) -> Vec<PeerStatus> {
         self.peers.values().map(Peer::status).collect()
     }
 
     /// How long data stood still at failovers, over all peers.
-    pub fn stalls(&self) -> Stalls {
-        self.context.stalls
+    pub fn stall_histogram(&self) -> StallHistogram {
+        self.context.stall_histogram
     }
 
     /// Does something to a peer, if it exists, and all that follows.
-    fn at(&mut self, now: Time, id: PeerId, act: impl FnOnce(&mut Peer, &mut Context)) {
+    fn update_peer(
+        &mut self,
+        now: Time,
+        id: PeerId,
+        act: impl FnOnce(&mut Peer, &mut EngineContext),
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         act(peer, &mut self.context);
-        peer.settle(&mut self.context, now);
-        self.follow(id);
+        peer.reevaluate(&mut self.context, now);
+        self.on_peer_changed(id);
     }
 
-    /// As [`at`](Self::at), for the peer of a route.
-    fn at_route(&mut self, now: Time, id: RouteId, act: impl FnOnce(&mut Peer, &mut Context)) {
-        if let Some(peer) = self.owners.get(&id) {
-            self.at(now, *peer, act);
+    /// As [`update_peer`](Self::update_peer), for the peer of a route.
+    fn update_peer_of_route(
+        &mut self,
+        now: Time,
+        id: RouteId,
+        act: impl FnOnce(&mut Peer, &mut EngineContext),
+    ) {
+        if let Some(peer) = self.route_owners.get(&id) {
+            self.update_peer(now, *peer, act);
         }
     }
 
     /// Timer and table follow what one peer became.
-    fn follow(&mut self, id: PeerId) {
-        self.schedule(id);
-        self.publish(id);
-        self.fill_in(id);
+    fn on_peer_changed(&mut self, id: PeerId) {
+        self.schedule_peer_wake(id);
+        self.publish_table(id);
+        self.refresh_reply_template(id);
     }
 
-    fn schedule(&mut self, id: PeerId) {
-        let wake = self.peers.get(&id).and_then(Peer::wake);
+    fn schedule_peer_wake(&mut self, id: PeerId) {
+        let wake = self.peers.get(&id).and_then(Peer::next_wake);
         let before = match wake {
-            Some(wake) => self.wakes.insert(id, wake),
-            None => self.wakes.remove(&id),
+            Some(wake) => self.peer_wakes.insert(id, wake),
+            None => self.peer_wakes.remove(&id),
         };
         if before == wake {
             return;
@@ -391,8 +402,8 @@ impl Engine {
     }
 
     /// Publishes the table if one peer's row says something new.
-    fn publish(&mut self, id: PeerId) {
-        let row = self.peers.get(&id).map(Peer::row);
+    fn publish_table(&mut self, id: PeerId) {
+        let row = self.peers.get(&id).map(Peer::forwarding_row);
         let place = self.table.peers.binary_search_by_key(&id, |row| row.peer);
         if row.as_ref() == place.ok().map(|place| &self.table.peers[place]) {
             return;
@@ -405,15 +416,15 @@ impl Engine {
             (Err(_), None) => {}
         }
         let generation = self.table.generation + 1;
-        self.table = Arc::new(Table { generation, peers });
-        self.context.outputs.push_back(Output::Publish(self.table.clone()));
+        self.table = Arc::new(ForwardingTable { generation, peers });
+        self.context.outputs.push_back(EngineOutput::PublishTable(self.table.clone()));
     }
 
     /// The self-stall guard (reliability F-20, R-14): a node that was not scheduled for a while
     /// has heard nobody, and that is nobody's fault. Everyone gets one more detection time.
-    fn notice_stall(&mut self, now: Time) {
-        let Some(late) = self.promised.map(|promised| now.since(promised)) else { return };
-        if late <= LATE {
+    fn guard_self_stall(&mut self, now: Time) {
+        let Some(late) = self.promised_wake.map(|promised| now.since(promised)) else { return };
+        if late <= MIN_SELF_STALL {
             return;
         }
         // A route that works was heard within a delay, at most half its detection time.
@@ -424,13 +435,16 @@ impl Engine {
             return;
         }
         for peer in self.peers.values_mut() {
-            peer.withdraw();
-            peer.routes.values_mut().filter(|route| route.rx).for_each(|route| route.arm(now));
+            peer.revoke_reply_template();
+            peer.routes
+                .values_mut()
+                .filter(|route| route.rx)
+                .for_each(|route| route.arm_deadlines(now));
         }
         let ids: Vec<_> = self.peers.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.schedule(id));
-        self.context.stalled = Some((late, now));
-        self.context.event(now, EventKind::Stalled { length: late });
+        ids.into_iter().for_each(|id| self.schedule_peer_wake(id));
+        self.context.last_stall = Some((late, now));
+        self.context.push_event(now, EventKind::Stalled { length: late });
     }
 }
 

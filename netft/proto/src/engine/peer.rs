@@ -3,15 +3,15 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    cadence::reply_template::{Form, Voice},
-    engine::Context,
-    failover::cost::{Account, Tally},
+    cadence::reply_template::{HeartbeatSerial, ReplyTemplate},
+    engine::EngineContext,
+    failover::cost::{CostAccumulator, LossCounters},
     ids::{PeerId, RouteId},
     route::{
         event::{EventKind, Reason},
         params::Attributes,
         route_fsm::Route,
-        routes::Routes,
+        routes::RouteMap,
         select,
         spec::{RouteChange, RouteSpec},
         status::{PeerStatus, RouteState, RouteStatus},
@@ -24,101 +24,107 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) id: PeerId,
-    pub(crate) routes: Routes,
+    pub(crate) routes: RouteMap,
     /// The peer's boot id, while there is a session.
     pub(crate) session: Option<u64>,
     /// The boot id of the last session.
     last_boot: Option<u64>,
     pub(crate) session_at: Time,
     /// Ready and established were told for this session.
-    pub(crate) told: bool,
+    pub(crate) established_reported: bool,
     pub(crate) active: Option<RouteId>,
     pub(crate) failovers: u64,
     /// Serial of the newest verdicts taken in.
-    pub(crate) heard_serial: Option<u32>,
+    pub(crate) newest_serial: Option<u32>,
     /// What numbers heartbeats to the peer.
-    pub(crate) voice: Arc<Voice>,
+    pub(crate) serial: Arc<HeartbeatSerial>,
     /// What may be answered without the engine.
-    pub(crate) form: Option<Arc<Form>>,
+    pub(crate) reply_template: Option<Arc<ReplyTemplate>>,
     /// The peer is heard on some route.
-    pub(crate) heard: bool,
+    pub(crate) heard_on_any_route: bool,
     /// What leaving a route costs, while it grows.
-    pub(crate) account: Option<Account>,
-    pub(crate) tally: Tally,
+    pub(crate) open_cost: Option<CostAccumulator>,
+    pub(crate) loss_counters: LossCounters,
     /// Since when no route carries data, if one did.
-    pub(crate) dark: Option<Time>,
+    pub(crate) outage_since: Option<Time>,
     /// When everything was brought up to date last.
-    pub(crate) settled: Time,
+    pub(crate) reevaluated_at: Time,
     /// Since when heartbeats wait that nothing has followed from yet.
-    pub(crate) unsettled: Option<Time>,
+    pub(crate) reevaluation_due: Option<Time>,
 }
 
 impl Peer {
     pub(crate) fn new(id: PeerId, now: Time) -> Self {
         Self {
             id,
-            routes: Routes::default(),
+            routes: RouteMap::default(),
             session: None,
             last_boot: None,
             session_at: now,
-            told: false,
+            established_reported: false,
             active: None,
             failovers: 0,
-            heard_serial: None,
-            voice: Arc::default(),
-            form: None,
-            heard: false,
-            account: None,
-            tally: Tally::default(),
-            dark: None,
-            settled: now,
-            unsettled: None,
+            newest_serial: None,
+            serial: Arc::default(),
+            reply_template: None,
+            heard_on_any_route: false,
+            open_cost: None,
+            loss_counters: LossCounters::default(),
+            outage_since: None,
+            reevaluated_at: now,
+            reevaluation_due: None,
         }
     }
 
-    pub(crate) fn add(&mut self, context: &mut Context, now: Time, id: RouteId, spec: RouteSpec) {
+    pub(crate) fn add_route(
+        &mut self,
+        context: &mut EngineContext,
+        now: Time,
+        id: RouteId,
+        spec: RouteSpec,
+    ) {
         let route = Route::new(id, spec.clone(), now, context.config.history);
         self.routes.insert(route);
-        let (adopted, to) = (spec.attributes.0 & Attributes::ADOPTED != 0, spec.real_remote);
-        context.event(now, EventKind::RouteAdded { route: id, spec });
+        let (adopted, to) = (spec.attributes.0 & Attributes::LEARNED != 0, spec.real_remote);
+        context.push_event(now, EventKind::RouteAdded { route: id, spec });
         if adopted {
             let (peer, from) = (self.id, None);
-            context.event(now, EventKind::AddressAdopted { route: id, peer, from, to });
+            context.push_event(now, EventKind::AddressLearned { route: id, peer, from, to });
         }
-        self.start(now, id);
+        self.start_requests(now, id);
     }
 
-    pub(crate) fn remove(&mut self, context: &mut Context, now: Time, id: RouteId) {
+    pub(crate) fn remove_route(&mut self, context: &mut EngineContext, now: Time, id: RouteId) {
         let Some(route) = self.routes.remove(&id) else { return };
-        context.event(now, EventKind::RouteRemoved { route: id, spec: route.spec });
-        self.tell_others(now, None);
+        context.push_event(now, EventKind::RouteRemoved { route: id, spec: route.spec });
+        self.report_change_soon(now, None);
     }
 
-    pub(crate) fn change(&mut self, now: Time, id: RouteId, change: RouteChange) {
+    pub(crate) fn change_route(&mut self, now: Time, id: RouteId, change: RouteChange) {
         let Some(route) = self.routes.get_mut(&id) else { return };
         if let Some(timing) = change.timing {
-            route.retime(now, timing);
-            route.ask_by(now);
+            route.set_timing(now, timing);
+            route.request_by(now);
         }
         let admin_down = change.admin_down.filter(|down| *down != route.admin_down);
         if let Some(down) = admin_down {
             route.admin_down = down;
         }
-        let drained = change.drain.is_some_and(|on| route.drain.order(now, on));
+        let drained = change.drain.is_some_and(|on| route.drain.set_ordered(now, on));
         if let Some(priority) = change.priority {
             route.spec.priority = priority;
         }
         if drained || change.priority.is_some() {
-            self.routes.values_mut().for_each(|route| route.hold.settled(now));
+            self.routes.values_mut().for_each(|route| route.hold_down.clear_elapsed(now));
         }
         if drained || admin_down.is_some() {
             // The peer learns it on every route, this one too: a single route has no other.
-            self.tell_others(now, None);
+            self.report_change_soon(now, None);
         }
     }
 
     /// Takes over another description of a route: what is the same in both stays undisturbed.
-    pub(crate) fn describe(&mut self, now: Time, id: RouteId, spec: RouteSpec) {
+    pub(crate) fn replace_spec(&mut self, now: Time, id: RouteId, spec: RouteSpec) {
         let Some(route) = self.routes.get(&id) else { return };
         let old = &route.spec;
         let change = RouteChange {
@@ -127,7 +133,7 @@ impl Peer {
             admin_down: None,
             drain: None,
         };
-        self.change(now, id, change);
+        self.change_route(now, id, change);
         if let Some(route) = self.routes.get_mut(&id) {
             route.spec = spec;
         }
@@ -135,53 +141,53 @@ impl Peer {
 
     /// A route leads to another address of the peer. What was heard of it stays: the peer has not
     /// moved, a NAT between has. How large a datagram passes there is asked anew.
-    pub(crate) fn readdress(
+    pub(crate) fn set_learned_remote(
         &mut self,
-        context: &mut Context,
+        context: &mut EngineContext,
         now: Time,
         id: RouteId,
         remote: SocketAddr,
     ) {
         let Some(route) = self.routes.get_mut(&id) else { return };
         let from = std::mem::replace(&mut route.spec.real_remote, remote);
-        route.spec.attributes.0 |= Attributes::ADOPTED;
-        route.mtu.doubt(now);
+        route.spec.attributes.0 |= Attributes::LEARNED;
+        route.mtu.suspect_black_hole(now);
         // The peer has waited for one since its address changed.
-        route.ask_by(now);
+        route.request_by(now);
         let (peer, from) = (self.id, Some(from));
-        context.event(now, EventKind::AddressAdopted { route: id, peer, from, to: remote });
+        context.push_event(now, EventKind::AddressLearned { route: id, peer, from, to: remote });
     }
 
-    pub(crate) fn fault(&mut self, now: Time, id: RouteId, reason: Reason) {
+    pub(crate) fn add_fault(&mut self, now: Time, id: RouteId, reason: Reason) {
         let Some(route) = self.routes.get_mut(&id) else { return };
-        route.fault(reason);
+        route.add_fault(reason);
         route.next_request = None;
-        self.tell_others(now, Some(id));
+        self.report_change_soon(now, Some(id));
     }
 
     /// The packet path waits in vain for acknowledgements on a route. A heartbeat asks at once;
     /// its reply clears the suspicion, its absence is the detection time's business. Data goes
     /// both ways meanwhile, so at most for a detection time: on a route that loses many packets
     /// neither may come.
-    pub(crate) fn suspect(&mut self, context: &mut Context, now: Time, id: RouteId) {
+    pub(crate) fn mark_suspect(&mut self, context: &mut EngineContext, now: Time, id: RouteId) {
         let Some(route) = self.routes.get_mut(&id) else { return };
-        if route.state != RouteState::Up || route.suspect.is_some() {
+        if route.state != RouteState::Up || route.suspect_since.is_some() {
             return;
         }
         let end = now + route.detection_time();
-        route.suspect = Some(now);
+        route.suspect_since = Some(now);
         // Perhaps only what is large vanishes there.
-        route.mtu.doubt(now);
-        route.suspect_end = (!context.suspects_for_ever()).then_some(end);
-        route.ask_soon(now);
-        self.open(context, now, id).suspect = Some(now);
-        context.event(now, EventKind::Suspect { route: id, peer: self.id });
+        route.mtu.suspect_black_hole(now);
+        route.suspect_end = (!context.never_clears_suspicion()).then_some(end);
+        route.request_soon(now);
+        self.open_cost(context, now, id).suspect_since = Some(now);
+        context.push_event(now, EventKind::Suspect { route: id, peer: self.id });
     }
 
-    pub(crate) fn clear(&mut self, now: Time, id: RouteId, reason: Reason) {
-        if self.routes.get_mut(&id).is_some_and(|route| route.clear(reason)) {
-            self.start(now, id);
-            self.tell_others(now, None);
+    pub(crate) fn clear_fault(&mut self, now: Time, id: RouteId, reason: Reason) {
+        if self.routes.get_mut(&id).is_some_and(|route| route.clear_fault(reason)) {
+            self.start_requests(now, id);
+            self.report_change_soon(now, None);
         }
     }
 
@@ -191,107 +197,114 @@ impl Peer {
         }
         let restarted = self.last_boot.replace(boot_id).is_some_and(|last| last != boot_id);
         self.session = Some(boot_id);
-        self.withdraw();
+        self.revoke_reply_template();
         self.session_at = now;
-        self.told = false;
-        self.heard_serial = None;
+        self.established_reported = false;
+        self.newest_serial = None;
         for route in self.routes.values_mut() {
-            route.reset(Reason::NewSession);
+            route.reset_session(Reason::NewSession);
             if restarted {
-                route.hold.excuse();
+                route.hold_down.forgive_loss();
             }
-            route.next_request = (!route.faulty()).then_some(now);
+            route.next_request = (!route.has_fault()).then_some(now);
         }
     }
 
-    pub(crate) fn session_down(&mut self, context: &mut Context, now: Time) {
+    pub(crate) fn session_down(&mut self, context: &mut EngineContext, now: Time) {
         if self.session.take().is_none() {
             return;
         }
-        self.withdraw();
-        self.close(context, now);
+        self.revoke_reply_template();
+        self.close_cost(context, now);
         for route in self.routes.values_mut() {
-            route.reset(Reason::SessionLost);
+            route.reset_session(Reason::SessionLost);
             route.next_request = None;
         }
-        context.event(now, EventKind::SessionEnded { peer: self.id });
+        context.push_event(now, EventKind::SessionEnded { peer: self.id });
     }
 
     /// Begins to send requests on a route, if it may.
-    fn start(&mut self, now: Time, id: RouteId) {
+    fn start_requests(&mut self, now: Time, id: RouteId) {
         let session = self.session.is_some();
         if let Some(route) = self.routes.get_mut(&id) {
-            route.next_request = (session && !route.faulty()).then_some(now);
+            route.next_request = (session && !route.has_fault()).then_some(now);
         }
     }
 
     /// Does what is due.
-    pub(crate) fn tick(&mut self, context: &mut Context, now: Time) {
-        let due: Vec<_> = self.routes.values().filter(|r| r.due(now)).map(|r| r.id).collect();
+    pub(crate) fn on_timer(&mut self, context: &mut EngineContext, now: Time) {
+        let due: Vec<_> =
+            self.routes.values().filter(|r| r.has_timer_due(now)).map(|r| r.id).collect();
         for id in due {
-            self.expire(context, now, id);
+            self.expire_route_timers(context, now, id);
         }
-        self.settle(context, now);
-        self.close_due(context, now);
-        self.send_due(context, now);
-        self.probe(context, now);
+        self.reevaluate(context, now);
+        self.close_due_cost(context, now);
+        self.send_due_requests(context, now);
+        self.send_due_probes(context, now);
     }
 
     /// The timers of one route.
-    fn expire(&mut self, context: &mut Context, now: Time, id: RouteId) {
+    fn expire_route_timers(&mut self, context: &mut EngineContext, now: Time, id: RouteId) {
         let early = context.gives_up_early();
         let Some(route) = self.routes.get_mut(&id) else { return };
         if route.suspect_until().is_some_and(|until| until <= now) {
-            route.suspect = None;
+            route.suspect_since = None;
         }
-        let deadline = if early { route.warning.or(route.deadline) } else { route.deadline };
+        let deadline =
+            if early { route.early_warning_at.or(route.deadline) } else { route.deadline };
         if deadline.is_some_and(|deadline| deadline <= now) {
-            route.miss();
-            self.tell_others(now, Some(id));
-        } else if route.warning.take_if(|warning| *warning <= now).is_some()
+            route.on_detection_timeout();
+            self.report_change_soon(now, Some(id));
+        } else if route.early_warning_at.take_if(|warning| *warning <= now).is_some()
             && matches!(route.state, RouteState::Up | RouteState::Init)
         {
-            let (missed, threshold) = (route.early(), route.spec.timing.threshold.get());
+            let (missed, threshold) =
+                (route.early_warning_misses(), route.spec.timing.threshold.get());
             let peer = self.id;
-            context.event(now, EventKind::EarlyWarning { route: id, peer, missed, threshold });
+            context.push_event(now, EventKind::EarlyWarning { route: id, peer, missed, threshold });
         }
     }
 
-    /// When [`tick`](Self::tick) has something to do.
-    pub(crate) fn wake(&self) -> Option<Time> {
+    /// When [`on_timer`](Self::on_timer) has something to do.
+    pub(crate) fn next_wake(&self) -> Option<Time> {
         let timers = self
             .routes
             .values()
-            .flat_map(|r| [r.next_request, r.deadline, r.early_warning(), r.suspect_until()]);
-        let account = self.account.map(|account| account.due);
-        let others = [select::next_return(&self.routes, self.active), account, self.unsettled];
+            .flat_map(|r| [r.next_request, r.deadline, r.early_warning_wake(), r.suspect_until()]);
+        let account = self.open_cost.map(|account| account.closes_at);
+        let others =
+            [select::next_failback(&self.routes, self.active), account, self.reevaluation_due];
         timers.chain(others).flatten().min()
     }
 
     /// The peer's row of the forwarding table.
-    pub(crate) fn row(&self) -> PeerForwarding {
-        let mut candidates: Vec<_> =
-            self.routes.values().filter(|route| route.reaches() && !route.admin_down).collect();
-        candidates.sort_by_key(|route| (preference(route), select::rank(route)));
+    pub(crate) fn forwarding_row(&self) -> PeerForwarding {
+        let mut candidates: Vec<_> = self
+            .routes
+            .values()
+            .filter(|route| route.can_carry_control() && !route.admin_down)
+            .collect();
+        candidates.sort_by_key(|route| (state_preference(route), select::route_rank(route)));
         let backups: Vec<_> = candidates
             .iter()
             .filter(|route| route.state == RouteState::Up && Some(route.id) != self.active)
             .map(|route| route.id)
             .collect();
         let up = |route: &&&Route| route.state == RouteState::Up;
-        let fit = |route: &&&Route| spreads(route, self.settled);
+        let fit = |route: &&&Route| is_in_balance_set(route, self.reevaluated_at);
         let spread = candidates.iter().filter(up).filter(fit);
-        let suspects = candidates.iter().filter(up).filter(|route| route.suspect.is_some());
+        let suspects = candidates.iter().filter(up).filter(|route| route.suspect_since.is_some());
         let (spread, suspects) =
             (spread.map(|route| route.id).collect(), suspects.map(|route| route.id).collect());
         let active = self.active.and_then(|id| self.routes.get(&id));
-        let suspect = active.is_some_and(|route| route.suspect.is_some());
+        let suspect = active.is_some_and(|route| route.suspect_since.is_some());
         PeerForwarding {
             peer: self.id,
             active: self.active,
             duplicate: if suspect { backups.first().copied() } else { None },
             backups,
-            spread,
+            balance_set: spread,
             suspects,
             candidates: candidates.iter().map(|route| route.id).collect(),
         }
@@ -307,7 +320,7 @@ impl Peer {
         }
     }
 
-    pub(crate) fn route_status(&self, now: Time) -> impl Iterator<Item = RouteStatus> {
+    pub(crate) fn route_statuses(&self, now: Time) -> impl Iterator<Item = RouteStatus> {
         self.routes.values().map(move |route| RouteStatus {
             id: route.id,
             spec: route.spec.clone(),
@@ -315,31 +328,34 @@ impl Peer {
             tx: route.tx,
             rx: route.rx,
             active: self.active == Some(route.id),
-            suspect: route.suspect.is_some(),
-            hold: route.hold.left(now),
-            flaps: route.hold.flaps(now),
-            brown_out: route.health.brown,
-            drain: route.drain_status(self.active == Some(route.id), self.heard),
-            rtt: route.quality.rtt(),
-            jitter: route.quality.jitter(),
-            loss: f32::from(route.inbound.loss_permille()) / 1000.0,
-            loss_out: f32::from(route.health.loss()) / 1000.0,
-            heartbeats_sent: route.sent,
-            heartbeats_missed: route.missed,
+            suspect: route.suspect_since.is_some(),
+            hold: route.hold_down.time_left(now),
+            flaps: route.hold_down.flaps(now),
+            brown_out: route.path_quality.browned_out,
+            drain: route.drain_status(self.active == Some(route.id), self.heard_on_any_route),
+            rtt: route.request_stats.rtt(),
+            jitter: route.request_stats.jitter(),
+            loss: f32::from(route.inbound_loss.loss_permille()) / 1000.0,
+            loss_out: f32::from(route.path_quality.loss_permille()) / 1000.0,
+            heartbeats_sent: route.requests_sent,
+            heartbeats_missed: route.heartbeats_missed,
             last_change: route.last_change,
             reason: route.reason,
-            path_mtu: route.mtu.packet(),
+            path_mtu: route.mtu.packet_size(),
             path_mtu_status: route.mtu.status(),
         })
     }
 }
 
 /// Whether a policy of several routes may use this one too.
-pub(crate) fn spreads(route: &Route, now: Time) -> bool {
-    route.state == RouteState::Up && route.hold.over(now) && !route.drained() && !route.health.brown
+pub(crate) fn is_in_balance_set(route: &Route, now: Time) -> bool {
+    route.state == RouteState::Up
+        && route.hold_down.is_over(now)
+        && !route.is_drained()
+        && !route.path_quality.browned_out
 }
 
-fn preference(route: &Route) -> u8 {
+fn state_preference(route: &Route) -> u8 {
     match route.state {
         RouteState::Up => 0,
         RouteState::Init => 1,

@@ -1,7 +1,7 @@
 //! What follows from what is known: states, selection, events.
 
 use crate::{
-    engine::{Context, peer::Peer},
+    engine::{EngineContext, peer::Peer},
     route::{
         event::{EventKind, Reason},
         route_fsm::Route,
@@ -13,28 +13,28 @@ use crate::{
 
 impl Peer {
     /// Brings everything about the peer up to date.
-    pub(crate) fn settle(&mut self, context: &mut Context, now: Time) {
-        self.settled = now;
-        self.unsettled = None;
+    pub(crate) fn reevaluate(&mut self, context: &mut EngineContext, now: Time) {
+        self.reevaluated_at = now;
+        self.reevaluation_due = None;
         let heard = self.routes.values().any(|route| route.rx);
         let mut came_up = false;
         for route in self.routes.values_mut() {
-            came_up |= settle_route(context, now, route, heard);
+            came_up |= reevaluate_route(context, now, route, heard);
         }
-        self.judge_health(context, now);
-        self.choose(context, now);
-        self.tell_drains(context, now, heard);
-        self.routes.values_mut().for_each(|route| route.keep_pace(now));
+        self.judge_path_quality(context, now);
+        self.reselect_route(context, now);
+        self.report_drain_stages(context, now, heard);
+        self.routes.values_mut().for_each(|route| route.enforce_cadence(now));
         if came_up {
-            self.tell_ready(context, now);
+            self.report_established(context, now);
         }
-        if std::mem::replace(&mut self.heard, heard) && !heard {
-            context.event(now, EventKind::RemoteUnreachable { peer: self.id });
+        if std::mem::replace(&mut self.heard_on_any_route, heard) && !heard {
+            context.push_event(now, EventKind::RemoteUnreachable { peer: self.id });
         }
     }
 
-    fn choose(&mut self, context: &mut Context, now: Time) {
-        let choice = select::choose(&self.routes, self.active, now);
+    fn reselect_route(&mut self, context: &mut EngineContext, now: Time) {
+        let choice = select::choose_route(&self.routes, self.active, now);
         let from = self.active;
         if choice.route == from || (from.is_some() && context.never_fails_over()) {
             return;
@@ -44,36 +44,41 @@ impl Peer {
             self.failovers += 1;
         }
         let (peer, to, reason) = (self.id, choice.route, choice.reason);
-        let cause = Box::new(self.account(context, now, (from, to), reason));
-        context.event(now, EventKind::Moved { peer, from, to, reason, cause });
+        let cause = Box::new(self.build_failover_report(context, now, (from, to), reason));
+        context.push_event(now, EventKind::Moved { peer, from, to, reason, report: cause });
     }
 
     /// Tells how far every drain got, where that is news.
-    fn tell_drains(&mut self, context: &mut Context, now: Time, heard: bool) {
+    fn report_drain_stages(&mut self, context: &mut EngineContext, now: Time, heard: bool) {
         let (peer, active) = (self.id, self.active);
         for route in self.routes.values_mut() {
             let status = route.drain_status(active == Some(route.id), heard);
-            if let Some(stage) = route.drain.news(status) {
-                context.event(now, EventKind::Drain { route: route.id, peer, stage });
+            if let Some(stage) = route.drain.take_stage_change(status) {
+                context.push_event(now, EventKind::Drain { route: route.id, peer, stage });
             }
         }
     }
 
     /// NetFT's order (S3, C8): route up, ready, session established.
-    fn tell_ready(&mut self, context: &mut Context, now: Time) {
+    fn report_established(&mut self, context: &mut EngineContext, now: Time) {
         let peer = self.id;
-        let Some(boot_id) = self.session.filter(|_| !self.told) else { return };
-        self.told = true;
+        let Some(boot_id) = self.session.filter(|_| !self.established_reported) else { return };
+        self.established_reported = true;
         let waited = now.since(self.session_at);
-        context.event(now, EventKind::Ready { peer, waited });
-        context.event(now, EventKind::SessionEstablished { peer, boot_id });
+        context.push_event(now, EventKind::Ready { peer, waited });
+        context.push_event(now, EventKind::SessionEstablished { peer, boot_id });
     }
 }
 
 /// Derives one route's state. Returns whether it came up.
-fn settle_route(context: &mut Context, now: Time, route: &mut Route, heard: bool) -> bool {
-    let tx = weigh(context, route, heard);
-    let Some(from) = route.settle(now, tx) else { return false };
+fn reevaluate_route(
+    context: &mut EngineContext,
+    now: Time,
+    route: &mut Route,
+    heard: bool,
+) -> bool {
+    let tx = is_tx_proven(context, route, heard);
+    let Some(from) = route.update_state(now, tx) else { return false };
     let lost = from == RouteState::Up;
     // Nor is it that the peer did not hear a node that was not scheduled.
     let stalled = context.stalled_ms(now) > 0 && route.reason == Reason::PeerDoesNotHear;
@@ -83,11 +88,11 @@ fn settle_route(context: &mut Context, now: Time, route: &mut Route, heard: bool
         Reason::NewSession | Reason::SessionLost | Reason::Admin | Reason::PeerAdmin
     );
     if lost && !planned && !stalled {
-        route.hold.lost(now);
+        route.hold_down.on_lost(now);
     }
     let up = route.state == RouteState::Up;
     if up {
-        route.hold.up(now, context.config.hold);
+        route.hold_down.on_up(now, context.config.hold);
     }
     let kind = EventKind::StateChanged {
         route: route.id,
@@ -97,20 +102,20 @@ fn settle_route(context: &mut Context, now: Time, route: &mut Route, heard: bool
         reason: route.reason,
         last_heard: route.last_heard,
         history: if lost || route.state == RouteState::Down {
-            route.history.dump(now)
+            route.history.to_lines(now)
         } else {
             Vec::new()
         },
     };
-    context.event(now, kind);
+    context.push_event(now, kind);
     up
 }
 
 /// The peer's word counts only while the peer is heard somewhere.
-fn weigh(context: &Context, route: &Route, heard: bool) -> bool {
-    if context.ignores_the_peer() {
-        return route.rx || (heard && route.word.is_some());
+fn is_tx_proven(context: &EngineContext, route: &Route, heard: bool) -> bool {
+    if context.ignores_peer_reports() {
+        return route.rx || (heard && route.report.is_some());
     }
-    let word = route.word.unwrap_or_default();
-    heard && word.heard && !word.local_down && !word.admin_down
+    let report = route.report.unwrap_or_default();
+    heard && report.heard && !report.local_down && !report.admin_down
 }

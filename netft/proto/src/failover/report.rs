@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use crate::{
-    failover::cost::Cost,
+    failover::cost::FailoverCost,
     ids::RouteId,
     route::{
         event::Reason,
         params::Priority,
-        route_fsm::{Route, Word},
-        routes::Routes,
-        select::rank,
+        route_fsm::{RemoteReport, Route},
+        routes::RouteMap,
+        select::route_rank,
         status::RouteState,
     },
     time::Time,
@@ -22,22 +22,23 @@ pub const MAX_CANDIDATES: usize = 8;
 
 /// What was known when data moved.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cause {
+pub struct FailoverReport {
     /// The route that was left; `None` when there was none, or it was removed.
-    pub left: Option<Left>,
+    pub previous: Option<PreviousRoute>,
     /// The other routes, best first.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<RouteCandidate>,
     /// How many more there were.
-    pub more: usize,
+    pub omitted: usize,
     /// For how long no route carried data before this move.
-    pub dark: Option<Duration>,
-    /// What it has cost so far; [`EventKind::Cost`](crate::route::EventKind::Cost) says it all.
-    pub cost: Cost,
+    pub outage: Option<Duration>,
+    /// What it has cost so far; [`EventKind::FailoverCost`](crate::route::EventKind::FailoverCost)
+    /// says it all.
+    pub cost: FailoverCost,
 }
 
 /// The route that was left, as it was.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Left {
+pub struct PreviousRoute {
     /// Its number.
     pub route: RouteId,
     /// Its state.
@@ -47,16 +48,16 @@ pub struct Left {
     /// When one of ours was last answered: both directions worked.
     pub last_answered: Option<Time>,
     /// Since when its data stayed unacknowledged.
-    pub suspect: Option<Time>,
+    pub suspect_since: Option<Time>,
     /// What the peer last said of it.
-    pub said: Option<Said>,
+    pub remote_report: Option<RemoteReportSummary>,
     /// The last heartbeats both ways, oldest first, one a line.
     pub heartbeats: Vec<String>,
 }
 
 /// What a peer last said of its end of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct RemoteReportSummary {
     /// It hears this node there.
     pub heard: bool,
     /// Its end is broken.
@@ -67,7 +68,7 @@ pub struct Said {
 
 /// A route that could have been chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct RouteCandidate {
     /// Its number.
     pub route: RouteId,
     /// Its state.
@@ -79,20 +80,20 @@ pub struct Candidate {
     /// Its data stays unacknowledged.
     pub suspect: bool,
     /// How much longer data may not return to it.
-    pub held: Option<Duration>,
+    pub hold_down_left: Option<Duration>,
     /// What was decided about it.
-    pub verdict: Verdict,
+    pub outcome: SelectionOutcome,
 }
 
 /// Why a route was chosen, or was not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum SelectionOutcome {
     /// It carries data from here on.
     Chosen,
     /// It works, and another one comes first: by priority, then by its addresses.
-    Behind,
+    LowerRank,
     /// It works, and failed too lately.
-    Held,
+    HeldDown,
     /// Only one direction is proven.
     HalfProven,
     /// It is down, or this node may not send there.
@@ -105,13 +106,13 @@ pub enum Verdict {
     BrownOut,
 }
 
-impl Verdict {
+impl SelectionOutcome {
     /// The word in output.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Chosen => "chosen",
-            Self::Behind => "behind another",
-            Self::Held => "held",
+            Self::LowerRank => "behind another",
+            Self::HeldDown => "held",
             Self::HalfProven => "half proven",
             Self::NotUp => "not up",
             Self::AdminDown => "admin-down",
@@ -122,26 +123,26 @@ impl Verdict {
 }
 
 /// What is known of a peer's routes as data moves from one to another.
-pub(crate) fn cause(
-    routes: &Routes,
+pub(crate) fn failover_report(
+    routes: &RouteMap,
     from: Option<RouteId>,
     to: Option<RouteId>,
     now: Time,
-) -> Cause {
+) -> FailoverReport {
     let chosen = to.and_then(|id| routes.get(&id));
     let mut others: Vec<_> = routes.values().filter(|route| Some(route.id) != from).collect();
-    others.sort_by_key(|route| (Some(route.id) != to, class(route), rank(route)));
+    others.sort_by_key(|route| (Some(route.id) != to, state_order(route), route_rank(route)));
     let candidates = others.iter().take(MAX_CANDIDATES);
-    Cause {
-        left: from.and_then(|id| routes.get(&id)).map(|route| left(route, now)),
-        candidates: candidates.map(|route| candidate(route, chosen, now)).collect(),
-        more: others.len().saturating_sub(MAX_CANDIDATES),
-        dark: None,
-        cost: Cost::default(),
+    FailoverReport {
+        previous: from.and_then(|id| routes.get(&id)).map(|route| previous_route(route, now)),
+        candidates: candidates.map(|route| route_candidate(route, chosen, now)).collect(),
+        omitted: others.len().saturating_sub(MAX_CANDIDATES),
+        outage: None,
+        cost: FailoverCost::default(),
     }
 }
 
-fn class(route: &Route) -> u8 {
+fn state_order(route: &Route) -> u8 {
     match route.state {
         RouteState::Up => 0,
         RouteState::Init => 1,
@@ -150,44 +151,47 @@ fn class(route: &Route) -> u8 {
     }
 }
 
-fn left(route: &Route, now: Time) -> Left {
-    Left {
+fn previous_route(route: &Route, now: Time) -> PreviousRoute {
+    PreviousRoute {
         route: route.id,
         state: route.state,
         last_heard: route.last_heard,
         last_answered: route.last_answered,
-        suspect: route.suspect,
-        said: route.word.map(|Word { heard, local_down, admin_down, .. }| Said {
-            heard,
-            local_down,
-            admin_down,
-        }),
-        heartbeats: route.history.dump(now),
+        suspect_since: route.suspect_since,
+        remote_report: route.report.map(
+            |RemoteReport { heard, local_down, admin_down, .. }| RemoteReportSummary {
+                heard,
+                local_down,
+                admin_down,
+            },
+        ),
+        heartbeats: route.history.to_lines(now),
     }
 }
 
-fn candidate(route: &Route, chosen: Option<&Route>, now: Time) -> Candidate {
-    let held = route.hold.until().map(|until| until.since(now)).filter(|left| !left.is_zero());
+fn route_candidate(route: &Route, chosen: Option<&Route>, now: Time) -> RouteCandidate {
+    let held =
+        route.hold_down.hold_end().map(|until| until.since(now)).filter(|left| !left.is_zero());
     let verdict = match route.state {
-        _ if chosen.is_some_and(|chosen| chosen.id == route.id) => Verdict::Chosen,
-        RouteState::AdminDown => Verdict::AdminDown,
+        _ if chosen.is_some_and(|chosen| chosen.id == route.id) => SelectionOutcome::Chosen,
+        RouteState::AdminDown => SelectionOutcome::AdminDown,
         // One that is held carries data when no other is up.
-        RouteState::Up if held.is_some() && chosen.is_some_and(|it| it.hold.over(now)) => {
-            Verdict::Held
+        RouteState::Up if held.is_some() && chosen.is_some_and(|it| it.hold_down.is_over(now)) => {
+            SelectionOutcome::HeldDown
         }
-        RouteState::Up if route.drained() => Verdict::Drained,
-        RouteState::Up if route.health.brown => Verdict::BrownOut,
-        RouteState::Up => Verdict::Behind,
-        RouteState::Init if route.usable() => Verdict::HalfProven,
-        RouteState::Init | RouteState::Down => Verdict::NotUp,
+        RouteState::Up if route.is_drained() => SelectionOutcome::Drained,
+        RouteState::Up if route.path_quality.browned_out => SelectionOutcome::BrownOut,
+        RouteState::Up => SelectionOutcome::LowerRank,
+        RouteState::Init if route.can_carry_data() => SelectionOutcome::HalfProven,
+        RouteState::Init | RouteState::Down => SelectionOutcome::NotUp,
     };
-    Candidate {
+    RouteCandidate {
         route: route.id,
         state: route.state,
         reason: route.reason,
         priority: route.spec.priority,
-        suspect: route.suspect.is_some(),
-        held,
-        verdict,
+        suspect: route.suspect_since.is_some(),
+        hold_down_left: held,
+        outcome: verdict,
     }
 }

@@ -12,20 +12,20 @@
 use std::time::Duration;
 
 /// Upper bounds of the buckets, milliseconds; one more bucket holds what is longer.
-pub const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 40, 80, 160, 320, 640];
+pub const BUCKET_BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 40, 80, 160, 320, 640];
 
 /// What a stall was measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Measured {
+pub enum StallSource {
     /// Packets that waited for their acknowledgement.
     Data,
     /// Heartbeats, for want of data.
     Heartbeats,
 }
 
-impl Measured {
+impl StallSource {
     /// The word in output.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Data => "data",
             Self::Heartbeats => "heartbeats",
@@ -35,30 +35,30 @@ impl Measured {
 
 /// The stall of one move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stall {
+pub struct FailoverStall {
     /// How long.
     pub length: Duration,
     /// By what it is known.
-    pub measured: Measured,
+    pub source: StallSource,
 }
 
 /// The stalls of a node's failovers since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stalls {
-    /// How many fell into each bucket of [`BOUNDS_MS`] (above the one before, up to its own
+pub struct StallHistogram {
+    /// How many fell into each bucket of [`BUCKET_BOUNDS_MS`] (above the one before, up to its own
     /// bound), and into the one behind the last.
-    pub buckets: [u64; BOUNDS_MS.len() + 1],
+    pub buckets: [u64; BUCKET_BOUNDS_MS.len() + 1],
     /// The sum of all.
     pub sum: Duration,
     /// The longest.
     pub max: Duration,
 }
 
-impl Stalls {
+impl StallHistogram {
     /// Counts one.
     pub fn record(&mut self, length: Duration) {
         let fits = |bound: &u64| length <= Duration::from_millis(*bound);
-        let place = BOUNDS_MS.iter().position(fits).unwrap_or(BOUNDS_MS.len());
+        let place = BUCKET_BOUNDS_MS.iter().position(fits).unwrap_or(BUCKET_BOUNDS_MS.len());
         self.buckets[place] += 1;
         self.sum = self.sum.saturating_add(length);
         self.max = self.max.max(length);
@@ -71,7 +71,7 @@ impl Stalls {
 
     /// A length that this per mille of the stalls did not exceed: the bound of a bucket, or the
     /// longest stall where that is less. `None` while there were none.
-    pub fn at_most(&self, permille: u64) -> Option<Duration> {
+    pub fn quantile_permille(&self, permille: u64) -> Option<Duration> {
         let count = self.count();
         // The rank of the quantile, rounded up: 1 to the count.
         let rank = (u128::from(count) * u128::from(permille)).div_ceil(1000).max(1);
@@ -79,7 +79,7 @@ impl Stalls {
         for (place, bucket) in self.buckets.iter().enumerate() {
             below += u128::from(*bucket);
             if below >= rank {
-                let bound = BOUNDS_MS.get(place).map(|ms| Duration::from_millis(*ms));
+                let bound = BUCKET_BOUNDS_MS.get(place).map(|ms| Duration::from_millis(*ms));
                 return Some(bound.map_or(self.max, |bound| bound.min(self.max)));
             }
         }
@@ -93,25 +93,25 @@ mod tests {
 
     #[test]
     fn every_length_falls_into_one_bucket_and_the_quantiles_bound_it() {
-        let mut stalls = Stalls::default();
-        assert_eq!((stalls.count(), stalls.at_most(500)), (0, None));
+        let mut stalls = StallHistogram::default();
+        assert_eq!((stalls.count(), stalls.quantile_permille(500)), (0, None));
         for us in [0, 1000, 1001, 20_000, 20_001, 640_000, 640_001] {
             stalls.record(Duration::from_micros(us));
         }
         assert_eq!(stalls.buckets, [2, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1]);
         assert_eq!(stalls.count(), 7);
-        assert_eq!(stalls.at_most(500), Some(Duration::from_millis(20)), "the 4th of 7");
-        assert_eq!(stalls.at_most(990), Some(Duration::from_micros(640_001)));
+        assert_eq!(stalls.quantile_permille(500), Some(Duration::from_millis(20)), "the 4th of 7");
+        assert_eq!(stalls.quantile_permille(990), Some(Duration::from_micros(640_001)));
         assert_eq!(stalls.max, Duration::from_micros(640_001));
         assert_eq!(stalls.sum, Duration::from_micros(1_322_003));
     }
 
     #[test]
     fn a_bound_is_never_above_the_longest() {
-        let mut stalls = Stalls::default();
+        let mut stalls = StallHistogram::default();
         stalls.record(Duration::from_millis(11));
         for permille in [0, 1, 500, 1000] {
-            assert_eq!(stalls.at_most(permille), Some(Duration::from_millis(11)));
+            assert_eq!(stalls.quantile_permille(permille), Some(Duration::from_millis(11)));
         }
     }
 }

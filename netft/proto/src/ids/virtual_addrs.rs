@@ -21,7 +21,7 @@ pub struct VirtualAddrs {
 
 impl VirtualAddrs {
     /// The link-local addresses of the node with this key.
-    pub fn derive(key: &NodeKey) -> Self {
+    pub fn derive_from_key(key: &NodeKey) -> Self {
         Self { v4: derive_v4(key), v6: derive_v6(key) }
     }
 
@@ -35,7 +35,7 @@ impl VirtualAddrs {
 }
 
 /// Addresses other link-local users own: cloud metadata services.
-const METADATA: [Ipv4Addr; 3] = [
+const METADATA_ADDRS: [Ipv4Addr; 3] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(169, 254, 169, 253),
     Ipv4Addr::new(169, 254, 170, 2),
@@ -44,12 +44,12 @@ const METADATA: [Ipv4Addr; 3] = [
 fn derive_v4(key: &NodeKey) -> Ipv4Addr {
     let mut round = 0u8;
     loop {
-        let hash = hash(key, b"netft v4", round);
+        let hash = hash_key(key, b"netft v4", round);
         // 254 × 256 addresses: 1.0 to 254.255.
         let index = u32::from_be_bytes([0, hash[0], hash[1], hash[2]]) % (254 * 256);
         let [.., high, low] = (index + 256).to_be_bytes();
         let addr = Ipv4Addr::new(169, 254, high, low);
-        if !METADATA.contains(&addr) {
+        if !METADATA_ADDRS.contains(&addr) {
             return addr;
         }
         round = round.wrapping_add(1);
@@ -57,7 +57,7 @@ fn derive_v4(key: &NodeKey) -> Ipv4Addr {
 }
 
 fn derive_v6(key: &NodeKey) -> Ipv6Addr {
-    let hash = hash(key, b"netft v6", 0);
+    let hash = hash_key(key, b"netft v6", 0);
     let mut octets = [0; 16];
     octets[0] = 0xfe;
     octets[1] = 0x80;
@@ -65,7 +65,7 @@ fn derive_v6(key: &NodeKey) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
-fn hash(key: &NodeKey, label: &[u8], round: u8) -> [u8; 32] {
+fn hash_key(key: &NodeKey, label: &[u8], round: u8) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(label);
     context.update(&[round]);
@@ -84,12 +84,12 @@ mod tests {
         for seed in 0..2000u32 {
             let mut bytes = [0; 32];
             bytes[..4].copy_from_slice(&seed.to_be_bytes());
-            let addrs = VirtualAddrs::derive(&NodeKey(bytes));
-            assert_eq!(addrs, VirtualAddrs::derive(&NodeKey(bytes)));
+            let addrs = VirtualAddrs::derive_from_key(&NodeKey(bytes));
+            assert_eq!(addrs, VirtualAddrs::derive_from_key(&NodeKey(bytes)));
             let [a, b, c, _] = addrs.v4.octets();
             assert_eq!((a, b), (169, 254));
             assert!((1..=254).contains(&c), "{}", addrs.v4);
-            assert!(!METADATA.contains(&addrs.v4));
+            assert!(!METADATA_ADDRS.contains(&addrs.v4));
             assert_eq!(addrs.v6.segments()[..4], [0xfe80, 0, 0, 0]);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     time::Time,
-    wire::ack::{Ack, Range},
+    wire::ack::{Ack, AckRange},
 };
 
 /// The most frames of a send: one bit each.
@@ -10,7 +10,7 @@ pub const MAX_FRAMES: u32 = u64::BITS;
 
 /// The frames of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frames {
+pub struct BatchLayout {
     /// The counter of the first.
     pub first: u64,
     /// The counter of the last; those between ascend.
@@ -27,29 +27,29 @@ pub struct Frames {
 
 /// One send.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent<P> {
+pub struct SentBatch<P> {
     /// What its owner knows it by.
     pub payload: P,
-    pub(crate) frames: Frames,
+    pub(crate) layout: BatchLayout,
     /// Bit n: frame n is acknowledged.
     pub(crate) acked: u64,
-    pub(crate) lane: usize,
+    pub(crate) path_index: usize,
     /// When it was sent first.
-    pub(crate) born: Time,
+    pub(crate) first_sent_at: Time,
     /// When it was sent last.
-    pub(crate) at: Time,
-    pub(crate) order: u64,
+    pub(crate) last_sent_at: Time,
+    pub(crate) send_number: u64,
     /// Sent more than once: an acknowledgement does not tell which copy arrived.
-    pub(crate) again: bool,
-    pub(crate) doubled: bool,
+    pub(crate) resent: bool,
+    pub(crate) duplicated: bool,
     /// Its route had been found silent, and nothing had passed there since.
-    pub(crate) doubtful: bool,
+    pub(crate) sent_while_suspect: bool,
 }
 
-impl<P> Sent<P> {
+impl<P> SentBatch<P> {
     /// The frames that are not acknowledged: runs of first frame and count, in order.
-    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
-        let (acked, count) = (self.acked, self.frames.count);
+    pub fn missing_runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        let (acked, count) = (self.acked, self.layout.count);
         let missing = move |frame: u32| acked & (1 << frame) == 0;
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -60,38 +60,38 @@ impl<P> Sent<P> {
     }
 
     /// How many frames are not acknowledged.
-    pub(crate) fn missing(&self) -> u32 {
-        self.frames.count - self.acked.count_ones()
+    pub(crate) fn missing_count(&self) -> u32 {
+        self.layout.count - self.acked.count_ones()
     }
 
     /// Bytes of the largest frame that is not acknowledged.
     pub(crate) fn largest_missing(&self) -> usize {
-        self.largest(whole(self.frames.count) & !self.acked)
+        self.largest_frame(all_frames_mask(self.layout.count) & !self.acked)
     }
 
     /// Bytes of the largest frame that is.
     pub(crate) fn largest_acked(&self) -> usize {
-        self.largest(self.acked)
+        self.largest_frame(self.acked)
     }
 
-    fn largest(&self, frames: u64) -> usize {
-        let before_last = whole(self.frames.count - 1);
-        if frames & before_last == 0 { self.frames.tail } else { self.frames.stride }
+    fn largest_frame(&self, frames: u64) -> usize {
+        let before_last = all_frames_mask(self.layout.count - 1);
+        if frames & before_last == 0 { self.layout.tail } else { self.layout.stride }
     }
 
     /// Whether everything is acknowledged.
-    pub(crate) fn done(&self) -> bool {
-        self.acked == whole(self.frames.count)
+    pub(crate) fn is_acked(&self) -> bool {
+        self.acked == all_frames_mask(self.layout.count)
     }
 
     /// Notes what an acknowledgement says. Returns whether that was news.
-    pub(crate) fn mark(&mut self, ack: &Ack, counter: impl Fn(&P, u32) -> u64) -> bool {
-        let Frames { first, last, count, .. } = self.frames;
+    pub(crate) fn apply_ack(&mut self, ack: &Ack, counter: impl Fn(&P, u32) -> u64) -> bool {
+        let BatchLayout { first, last, count, .. } = self.layout;
         let before = self.acked;
-        let within = |range: &Range| range.first <= first && last <= range.last;
-        let touches = |range: &Range| range.first <= last && first <= range.last;
+        let within = |range: &AckRange| range.first <= first && last <= range.last;
+        let touches = |range: &AckRange| range.first <= last && first <= range.last;
         if ack.ranges.iter().any(within) {
-            self.acked = whole(count);
+            self.acked = all_frames_mask(count);
         } else if ack.ranges.iter().any(touches) {
             for frame in 0..count {
                 let counter = counter(&self.payload, frame);
@@ -105,6 +105,6 @@ impl<P> Sent<P> {
 }
 
 /// All frames of a send.
-const fn whole(frames: u32) -> u64 {
+const fn all_frames_mask(frames: u32) -> u64 {
     if frames >= MAX_FRAMES { u64::MAX } else { (1 << frames) - 1 }
 }

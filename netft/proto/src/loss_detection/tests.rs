@@ -3,46 +3,46 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{loss_detection::rtt_estimator, wire::ack::Range};
+use crate::{loss_detection::rtt_estimator, wire::ack::AckRange};
 
 const A: RouteId = RouteId(1);
 const B: RouteId = RouteId(2);
 const C: RouteId = RouteId(3);
 
-fn way(route: RouteId) -> Way {
-    Way { route, rtt: None }
+fn way(route: RouteId) -> UsablePath {
+    UsablePath { route, rtt: None }
 }
 
 fn ms(at: u64) -> Time {
     Time::from_millis(at)
 }
 
-fn frames(counters: std::ops::Range<u64>, [stride, tail]: [usize; 2]) -> Frames {
+fn frames(counters: std::ops::Range<u64>, [stride, tail]: [usize; 2]) -> BatchLayout {
     let count = (counters.end - counters.start) as u32;
-    Frames { first: counters.start, last: counters.end - 1, count, bytes: 4096, stride, tail }
+    BatchLayout { first: counters.start, last: counters.end - 1, count, bytes: 4096, stride, tail }
 }
 
 /// A flight whose payloads are first counters; counters of a send are consecutive.
 struct Rig {
-    flight: Flight<u64>,
+    flight: SentFrames<u64>,
     forgotten: Vec<u64>,
     usable: Vec<RouteId>,
 }
 
 impl Rig {
     fn new(usable: &[RouteId]) -> Self {
-        let flight = Flight::new(Limits::default());
+        let flight = SentFrames::new(RetransmitLimits::default());
         Self { flight, forgotten: Vec::new(), usable: usable.to_vec() }
     }
 
     fn send_on(&mut self, route: RouteId, at: u64, counters: std::ops::Range<u64>) {
         let first = counters.start;
-        self.flight.note(first, frames(counters, [1400; 2]), way(route), false, ms(at));
+        self.flight.on_sent(first, frames(counters, [1400; 2]), way(route), false, ms(at));
     }
 
     /// Frames of one size but the last.
     fn send_sized(&mut self, at: u64, counters: std::ops::Range<u64>, sizes: [usize; 2]) {
-        self.flight.note(counters.start, frames(counters, sizes), way(A), false, ms(at));
+        self.flight.on_sent(counters.start, frames(counters, sizes), way(A), false, ms(at));
     }
 
     fn send(&mut self, at: u64, counters: std::ops::Range<u64>) {
@@ -55,23 +55,23 @@ impl Rig {
 
     fn ack_stalled(&mut self, at: u64, ranges: &[(u64, u64)], stalled_ms: u16) {
         let ranges: Vec<_> =
-            ranges.iter().map(|(first, last)| Range { first: *first, last: *last }).collect();
+            ranges.iter().map(|(first, last)| AckRange { first: *first, last: *last }).collect();
         let ack = Ack { highest: ranges[0].last, stalled_ms, ranges, ..Ack::default() };
         let counter = |first: &u64, n: u32| first + u64::from(n);
-        self.flight.hear(ms(at), &ack, counter, |first| self.forgotten.push(first));
+        self.flight.on_ack_received(ms(at), &ack, counter, |first| self.forgotten.push(first));
     }
 
-    fn decide(&mut self, at: u64) -> Option<Move> {
+    fn decide(&mut self, at: u64) -> Option<Reroute> {
         let usable = self.usable.clone();
-        self.flight.decide(ms(at), usable.iter().copied().map(way), true)
+        self.flight.poll_reroute(ms(at), usable.iter().copied().map(way), true)
     }
 
     /// The moves between routes, each with the counters sent again.
     fn moves(&mut self, at: u64) -> Vec<(RouteId, RouteId, Vec<u64>)> {
         let mut moves = Vec::new();
         while let Some(moved) = self.decide(at) {
-            let again = self.flight.moved(&moved).flat_map(|sent| {
-                let frames = sent.runs().flat_map(|(first, count)| first..first + count);
+            let again = self.flight.rerouted_batches(&moved).flat_map(|sent| {
+                let frames = sent.missing_runs().flat_map(|(first, count)| first..first + count);
                 frames.map(|frame| sent.payload + u64::from(frame)).collect::<Vec<_>>()
             });
             moves.push((moved.from, moved.to, again.collect()));
@@ -85,7 +85,7 @@ impl Rig {
             self.send(n * 10, n..n + 1);
             self.ack(n * 10 + 1, &[(0, n)]);
         }
-        assert_eq!(self.flight.timeout(A, ms(500)), Some(rtt_estimator::FLOOR));
+        assert_eq!(self.flight.pto_for_route(A, ms(500)), Some(rtt_estimator::MIN_PTO));
     }
 }
 
@@ -96,7 +96,7 @@ fn what_is_acknowledged_is_forgotten_and_what_is_not_is_kept() {
     rig.send(0, 10..20);
     rig.ack(1, &[(12, 19), (0, 10)]);
     assert_eq!(rig.forgotten, [0]);
-    let kept: Vec<_> = rig.flight.sent[0].runs().collect();
+    let kept: Vec<_> = rig.flight.batches[0].missing_runs().collect();
     assert_eq!(kept, [(1, 1)], "counter 11 is missing");
     rig.ack(2, &[(0, 19)]);
     assert_eq!((rig.forgotten.len(), rig.flight.is_empty(), rig.flight.bytes), (2, true, 0));
@@ -109,7 +109,11 @@ fn silence_sends_everything_again_in_order_and_the_timeout_doubles() {
     assert_eq!(rig.moves(10_000), [], "nothing waits");
     rig.send(20_000, 50..52);
     rig.send(20_001, 52..53);
-    assert_eq!(rig.flight.wait(ms(20_001)), Some(Duration::from_millis(6)), "to the question");
+    assert_eq!(
+        rig.flight.until_next_timeout(ms(20_001)),
+        Some(Duration::from_millis(6)),
+        "to the question"
+    );
     assert_eq!(rig.moves(20_009), []);
     assert_eq!(rig.moves(20_010), [(A, B, vec![50, 51, 52])]);
     // Nothing was measured on B: its timeout is the initial one, doubled by the silence.
@@ -132,8 +136,8 @@ fn with_a_single_route_nothing_is_sent_again() {
     let mut rig = Rig::new(&[A]);
     rig.send(0, 0..1);
     assert!((0..2000).all(|at| rig.decide(at).is_none()));
-    assert_eq!(rig.flight.take_alone(), Some(A), "but its silence is told");
-    assert_eq!(rig.flight.take_alone(), None, "once");
+    assert_eq!(rig.flight.take_sole_path_silent(), Some(A), "but its silence is told");
+    assert_eq!(rig.flight.take_sole_path_silent(), None, "once");
     let mut rig = Rig::new(&[]);
     rig.send(0, 0..1);
     assert!((0..2000).all(|at| rig.decide(at).is_none()));
@@ -144,8 +148,8 @@ fn whoever_may_not_have_heard_everything_blames_nobody() {
     let mut rig = Rig::new(&[A, B]);
     rig.send(0, 0..1);
     let usable = [way(A), way(B)];
-    assert_eq!(rig.flight.decide(ms(900), usable.into_iter(), false), None);
-    assert!(rig.flight.decide(ms(900), usable.into_iter(), true).is_some());
+    assert_eq!(rig.flight.poll_reroute(ms(900), usable.into_iter(), false), None);
+    assert!(rig.flight.poll_reroute(ms(900), usable.into_iter(), true).is_some());
 }
 
 #[test]
@@ -158,7 +162,8 @@ fn a_route_that_was_given_up_loses_its_sends_at_once() {
     let moved = rig.decide(2).unwrap();
     assert_eq!((moved.from, moved.to, moved.suspect), (A, C, false));
     assert_eq!(moved.waited, Duration::from_millis(2));
-    let again: Vec<_> = rig.flight.moved(&moved).flat_map(Sent::runs).collect();
+    let again: Vec<_> =
+        rig.flight.rerouted_batches(&moved).flat_map(SentBatch::missing_runs).collect();
     assert_eq!(again, [(0, 1)], "frame 1 arrived");
     assert_eq!(rig.decide(2), None);
 }
@@ -246,7 +251,7 @@ fn a_copy_that_is_acknowledged_proves_neither_route() {
     rig.settle();
     rig.send(600, 50..51);
     for n in 51..60 {
-        rig.flight.note(n, frames(n..n + 1, [1400; 2]), way(A), true, ms(500 + n * 2));
+        rig.flight.on_sent(n, frames(n..n + 1, [1400; 2]), way(A), true, ms(500 + n * 2));
         rig.ack(501 + n * 2, &[(51, n), (0, 49)]);
     }
     assert_eq!(rig.moves(620), [(A, B, vec![50])]);
@@ -277,8 +282,8 @@ fn a_peer_that_was_not_scheduled_gets_that_time_on_top() {
     rig.send(600, 50..51);
     rig.ack_stalled(640, &[(0, 50)], 39);
     assert_eq!(
-        rig.flight.timeout(A, ms(641)),
-        Some(rtt_estimator::FLOOR + Duration::from_millis(39))
+        rig.flight.pto_for_route(A, ms(641)),
+        Some(rtt_estimator::MIN_PTO + Duration::from_millis(39))
     );
     rig.send(641, 51..52);
     assert_eq!(rig.moves(689), []);
@@ -294,13 +299,13 @@ fn age_and_size_are_bounded_and_counted() {
     rig.send(500, 10..20);
     assert!(!rig.moves(900).is_empty());
     let mut gone = 0;
-    assert_eq!(rig.flight.trim(ms(1000), |_| gone += 1), 0);
-    assert_eq!(rig.flight.trim(ms(1001), |_| gone += 1), 10, "from its first sending");
+    assert_eq!(rig.flight.discard_expired(ms(1000), |_| gone += 1), 0);
+    assert_eq!(rig.flight.discard_expired(ms(1001), |_| gone += 1), 10, "from its first sending");
     assert_eq!(gone, 1);
     rig.flight.bytes = DEFAULT_BYTES + 1;
-    assert_eq!(rig.flight.trim(ms(1001), |_| gone += 1), 10);
+    assert_eq!(rig.flight.discard_expired(ms(1001), |_| gone += 1), 10);
     assert!(rig.flight.is_empty());
-    assert_eq!(rig.flight.wait(ms(1001)), None);
+    assert_eq!(rig.flight.until_next_timeout(ms(1001)), None);
 }
 
 /// F-10: the route became narrow. What is small passes, and large frames vanish.
@@ -346,7 +351,8 @@ proptest! {
     fn everything_is_forgotten_once_and_asking_ends(
         steps in prop::collection::vec((0u8..4, 0u64..40, 1u32..4), 1..200),
     ) {
-        let mut flight = Flight::new(Limits { bytes: 20 * 4096, age: Duration::from_millis(300) });
+        let limits = RetransmitLimits { bytes: 20 * 4096, age: Duration::from_millis(300) };
+        let mut flight = SentFrames::new(limits);
         let (mut now, mut next, mut given) = (0, 0u64, Vec::new());
         let mut forgotten = Vec::new();
         for (step, number, route) in steps {
@@ -356,55 +362,58 @@ proptest! {
                     let last = next + number % 5;
                     let sizes = [1400, 1400 - number as usize * 30];
                     let frames = frames(next..last + 1, sizes);
-                    flight.note(next, frames, way(RouteId(route)), step == 1, ms(now));
+                    flight.on_sent(next, frames, way(RouteId(route)), step == 1, ms(now));
                     given.push(next);
                     next = last + 1;
                 }
                 2 => {
                     let last = next.saturating_sub(number);
                     let first = last.saturating_sub(u64::from(route) * 7);
-                    let ranges = vec![Range { first, last }];
+                    let ranges = vec![AckRange { first, last }];
                     let ack = Ack { highest: last, ranges, ..Ack::default() };
                     let counter = |first: &u64, n: u32| first + u64::from(n);
-                    flight.hear(ms(now), &ack, counter, |first| forgotten.push(first));
+                    flight.on_ack_received(ms(now), &ack, counter, |first| forgotten.push(first));
                 }
                 _ => {
                     let usable = [1, 2, 3].map(|n| way(RouteId(n)));
                     let usable = usable.into_iter().take(number as usize % 4);
                     let mut asked = 0;
-                    while flight.decide(ms(now), usable.clone(), true).is_some() {
+                    while flight.poll_reroute(ms(now), usable.clone(), true).is_some() {
                         asked += 1;
                         prop_assert!(asked <= 6);
                     }
                 }
             }
-            flight.trim(ms(now), |first| forgotten.push(first));
-            let waiting: usize = flight.lanes.places().map(|n| flight.lanes.get(n).waiting).sum();
-            prop_assert_eq!(waiting, flight.sent.len());
-            prop_assert_eq!(flight.bytes, flight.sent.len() * 4096);
+            flight.discard_expired(ms(now), |first| forgotten.push(first));
+            let in_flight = |n| flight.paths.get(n).in_flight;
+            let waiting: usize = flight.paths.indices().map(in_flight).sum();
+            prop_assert_eq!(waiting, flight.batches.len());
+            prop_assert_eq!(flight.bytes, flight.batches.len() * 4096);
             prop_assert!(flight.bytes <= 20 * 4096);
         }
-        flight.trim(ms(now + 301), |first| forgotten.push(first));
+        flight.discard_expired(ms(now + 301), |first| forgotten.push(first));
         forgotten.sort_unstable();
         prop_assert_eq!(forgotten, given);
     }
 }
 
 /// What a flight asks at a moment.
-fn asks(rig: &mut Rig, at: u64) -> Vec<Question> {
+fn asks(rig: &mut Rig, at: u64) -> Vec<ImmediateAckRequest> {
     let usable = rig.usable.clone();
     let mut questions = Vec::new();
-    while let Some(one) = rig.flight.ask(ms(at), usable.iter().copied().map(way), true) {
+    while let Some(one) =
+        rig.flight.request_immediate_ack(ms(at), usable.iter().copied().map(way), true)
+    {
         questions.push(one);
     }
     questions
 }
 
 fn answer(rig: &mut Rig, at: u64, number: u16, highest: u64) {
-    let ranges = vec![Range { first: 0, last: highest }];
-    let ack = Ack { highest, answers: number, ranges, ..Ack::default() };
-    rig.flight.answered(number);
-    rig.flight.hear(ms(at), &ack, |first, n| first + u64::from(n), |_| {});
+    let ranges = vec![AckRange { first: 0, last: highest }];
+    let ack = Ack { highest, immediate_ack_reply: number, ranges, ..Ack::default() };
+    rig.flight.on_ack_request_answered(number);
+    rig.flight.on_ack_received(ms(at), &ack, |first, n| first + u64::from(n), |_| {});
 }
 
 #[test]
@@ -413,7 +422,7 @@ fn an_answer_that_something_is_missing_ends_the_wait() {
     rig.send(0, 0..1);
     rig.ack(1, &[(0, 0)]);
     rig.send(100, 1..3);
-    assert_eq!(rig.flight.wait(ms(100)), Some(Duration::from_millis(7)));
+    assert_eq!(rig.flight.until_next_timeout(ms(100)), Some(Duration::from_millis(7)));
     assert_eq!(asks(&mut rig, 106), []);
     let questions = asks(&mut rig, 107);
     assert_eq!(questions.iter().map(|one| one.to).collect::<Vec<_>>(), [B]);
@@ -444,5 +453,9 @@ fn no_other_route_no_question() {
     let mut rig = Rig::new(&[A]);
     rig.send(0, 0..2);
     assert_eq!(asks(&mut rig, 7), []);
-    assert_eq!(rig.flight.wait(ms(7)), Some(Duration::from_millis(7)), "and no busy wait");
+    assert_eq!(
+        rig.flight.until_next_timeout(ms(7)),
+        Some(Duration::from_millis(7)),
+        "and no busy wait"
+    );
 }

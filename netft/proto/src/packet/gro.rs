@@ -5,40 +5,40 @@
 //! order within a flow never changes. Only packets with an unfinished checksum are merged (the
 //! seal vouches for them); a checksum that must stay verifiable end to end is passed on untouched.
 //! Everything written to the adapter is derived from the headers found here, never from a hint of
-//! the sender. Bounds: [`MAX_GROUPS`] flows at a time, [`MAX_SEGMENTS`] packets and 65,535 bytes a
+//! the sender. Bounds: [`MAX_FLOWS`] flows at a time, [`MAX_SEGMENTS`] packets and 65,535 bytes a
 //! write; packets stay in the caller's buffer.
 
 use std::io::IoSlice;
 
 use crate::packet::{
     checksum,
-    ip::{Inner, L4, UDP_LEN, Version, be16, be32},
+    ip::{InnerHeaders, IpVersion, L4Header, UDP_HEADER_LEN, read_be16, read_be32},
     virtio_net::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHdr},
 };
 
 /// The most flows merged side by side; a further one ends the oldest.
-pub const MAX_GROUPS: usize = 8;
+pub const MAX_FLOWS: usize = 8;
 /// The most packets merged into one.
 pub const MAX_SEGMENTS: usize = 64;
 
 /// The largest packet an IP length field describes.
-const MAX_PACKET: usize = 65_535;
+const MAX_PACKET_LEN: usize = 65_535;
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const PSH: u8 = 0x08;
-const ACK: u8 = 0x10;
-const URG: u8 = 0x20;
-const CWR: u8 = 0x80;
+const TCP_FIN: u8 = 0x01;
+const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
+const TCP_PSH: u8 = 0x08;
+const TCP_ACK: u8 = 0x10;
+const TCP_URG: u8 = 0x20;
+const TCP_CWR: u8 = 0x80;
 /// Where the flags stand in a TCP header.
-const TCP_FLAGS: usize = 13;
+const TCP_FLAGS_OFFSET: usize = 13;
 /// The "don't fragment" bit in byte 6 of an IPv4 header.
-const DONT_FRAGMENT: u8 = 0x40;
+const IPV4_DONT_FRAGMENT: u8 = 0x40;
 
 /// One write to the adapter.
 #[derive(Debug)]
-pub struct Write<'a> {
+pub struct TunWrite<'a> {
     /// What the first slice holds.
     pub hdr: VnetHdr,
     /// How many packets were merged.
@@ -50,27 +50,27 @@ pub struct Write<'a> {
 }
 
 /// The open flows of one receive batch. Every packet is a range of one buffer, which the caller
-/// passes to every call and must not change before [`flush`](Self::flush).
+/// passes to every call and must not change before [`flush_all`](Self::flush_all).
 #[derive(Debug)]
-pub struct Coalescer {
-    groups: [Group; MAX_GROUPS],
+pub struct GroCoalescer {
+    flows: [GroFlow; MAX_FLOWS],
     /// Places in `groups` in use, oldest first.
-    order: [u8; MAX_GROUPS],
-    open: usize,
+    order: [u8; MAX_FLOWS],
+    open_count: usize,
     merge_udp: bool,
 }
 
 /// A flow's packets so far.
 #[derive(Clone, Copy, Debug)]
-struct Group {
+struct GroFlow {
     /// Where the first packet stands.
     start: usize,
-    inner: Inner,
-    header: usize,
+    inner: InnerHeaders,
+    header_len: usize,
     /// Payload bytes of the first packet, hence of all but the last.
-    segment: usize,
+    segment_len: usize,
     /// Bytes of the merged packet.
-    total: usize,
+    total_len: usize,
     /// FIN and PSH of the last packet.
     flags: u8,
     packets: usize,
@@ -79,38 +79,38 @@ struct Group {
 }
 
 /// What a packet is to a group of its own flow.
-enum Fit {
+enum MergeDecision {
     /// Another flow.
-    Stranger,
+    OtherFlow,
     /// The same flow, but it must not be merged.
-    Conflict,
+    NotMergeable,
     /// The next piece.
-    Next,
+    Append,
 }
 
-impl Coalescer {
+impl GroCoalescer {
     /// Nothing open. `merge_udp`: whether the adapter takes merged UDP datagrams (Linux 6.2).
     pub fn new(merge_udp: bool) -> Self {
-        let empty = Inner {
-            version: Version::V4,
+        let empty = InnerHeaders {
+            version: IpVersion::V4,
             len: 0,
             src: [0; 4].into(),
             dst: [0; 4].into(),
-            l4: L4::Opaque,
+            l4: L4Header::Opaque,
             l4_offset: 0,
         };
-        let group = Group {
+        let group = GroFlow {
             start: 0,
             inner: empty,
-            header: 0,
-            segment: 0,
-            total: 0,
+            header_len: 0,
+            segment_len: 0,
+            total_len: 0,
             flags: 0,
             packets: 0,
             parts: [(0, 0); MAX_SEGMENTS - 1],
         };
         let order = [0, 1, 2, 3, 4, 5, 6, 7];
-        Self { groups: [group; MAX_GROUPS], order, open: 0, merge_udp }
+        Self { flows: [group; MAX_FLOWS], order, open_count: 0, merge_udp }
     }
 
     /// Whether UDP datagrams are merged.
@@ -121,65 +121,65 @@ impl Coalescer {
     /// Takes the packet at `start` of `buf`, parsed there as `inner`. `partial`: its L4 checksum
     /// is unfinished. `sink` gets what became complete.
     #[inline]
-    pub fn push(
+    pub fn push_packet(
         &mut self,
         buf: &mut [u8],
         start: usize,
-        inner: &Inner,
+        inner: &InnerHeaders,
         partial: bool,
-        sink: &mut impl FnMut(&Write<'_>),
+        sink: &mut impl FnMut(&TunWrite<'_>),
     ) {
-        if inner.l4 == L4::Opaque {
+        if inner.l4 == L4Header::Opaque {
             // Its flow cannot be told, so it must not overtake any.
-            self.flush(buf, sink);
-            return single(buf, start, inner, partial, sink);
+            self.flush_all(buf, sink);
+            return emit_single(buf, start, inner, partial, sink);
         }
         // The newest group first: that is where the next packet of a bulk flow belongs.
-        for place in (0..self.open).rev() {
+        for place in (0..self.open_count).rev() {
             let slot = usize::from(self.order[place]);
-            match self.groups[slot].fit(buf, start, inner, partial) {
-                Fit::Stranger => {}
-                Fit::Conflict => {
-                    self.close(place, buf, sink);
+            match self.flows[slot].merge_decision(buf, start, inner, partial) {
+                MergeDecision::OtherFlow => {}
+                MergeDecision::NotMergeable => {
+                    self.close_flow(place, buf, sink);
                     break;
                 }
-                Fit::Next => {
-                    if self.groups[slot].append(buf, start, inner) {
-                        self.close(place, buf, sink);
+                MergeDecision::Append => {
+                    if self.flows[slot].append_packet(buf, start, inner) {
+                        self.close_flow(place, buf, sink);
                     }
                     return;
                 }
             }
         }
-        if !partial || !self.may_start(buf, start, inner) {
-            return single(buf, start, inner, partial, sink);
+        if !partial || !self.can_start_flow(buf, start, inner) {
+            return emit_single(buf, start, inner, partial, sink);
         }
-        if self.open == MAX_GROUPS {
-            self.close(0, buf, sink);
+        if self.open_count == MAX_FLOWS {
+            self.close_flow(0, buf, sink);
         }
-        let slot = usize::from(self.order[self.open]);
-        self.groups[slot].start(start, inner);
-        self.open += 1;
+        let slot = usize::from(self.order[self.open_count]);
+        self.flows[slot].start_flow(start, inner);
+        self.open_count += 1;
     }
 
     /// Writes everything that is open, oldest flow first.
     #[inline]
-    pub fn flush(&mut self, buf: &mut [u8], sink: &mut impl FnMut(&Write<'_>)) {
-        for place in 0..self.open {
-            self.groups[usize::from(self.order[place])].emit(buf, sink);
+    pub fn flush_all(&mut self, buf: &mut [u8], sink: &mut impl FnMut(&TunWrite<'_>)) {
+        for place in 0..self.open_count {
+            self.flows[usize::from(self.order[place])].emit_merged(buf, sink);
         }
-        self.open = 0;
+        self.open_count = 0;
     }
 
-    fn close(&mut self, place: usize, buf: &mut [u8], sink: &mut impl FnMut(&Write<'_>)) {
-        self.groups[usize::from(self.order[place])].emit(buf, sink);
-        self.order[place..self.open].rotate_left(1);
-        self.open -= 1;
+    fn close_flow(&mut self, place: usize, buf: &mut [u8], sink: &mut impl FnMut(&TunWrite<'_>)) {
+        self.flows[usize::from(self.order[place])].emit_merged(buf, sink);
+        self.order[place..self.open_count].rotate_left(1);
+        self.open_count -= 1;
     }
 
     /// Whether others may be appended to this packet.
     #[inline]
-    fn may_start(&self, buf: &[u8], start: usize, inner: &Inner) -> bool {
+    fn can_start_flow(&self, buf: &[u8], start: usize, inner: &InnerHeaders) -> bool {
         let payload = inner.len - inner.header_len();
         if payload == 0 || !inner.is_bare() {
             return false;
@@ -187,113 +187,125 @@ impl Coalescer {
         let l4 = start + inner.l4_offset;
         match inner.l4 {
             // ACK alone: what ends a segment (PSH, FIN) leaves nothing to append to.
-            L4::Tcp { .. } => {
-                let others = FIN | SYN | RST | PSH | URG | CWR;
-                buf[l4 + TCP_FLAGS] & (others | ACK) == ACK
+            L4Header::Tcp { .. } => {
+                let others = TCP_FIN | TCP_SYN | TCP_RST | TCP_PSH | TCP_URG | TCP_CWR;
+                buf[l4 + TCP_FLAGS_OFFSET] & (others | TCP_ACK) == TCP_ACK
             }
-            L4::Udp => self.merge_udp && be16(buf, l4 + 4) == Some((UDP_LEN + payload) as u16),
-            L4::Opaque => false,
+            L4Header::Udp => {
+                self.merge_udp && read_be16(buf, l4 + 4) == Some((UDP_HEADER_LEN + payload) as u16)
+            }
+            L4Header::Opaque => false,
         }
     }
 }
 
-impl Group {
-    fn start(&mut self, start: usize, inner: &Inner) {
+impl GroFlow {
+    fn start_flow(&mut self, start: usize, inner: &InnerHeaders) {
         self.start = start;
         self.inner = *inner;
-        self.header = inner.header_len();
-        self.segment = inner.len - self.header;
-        self.total = inner.len;
+        self.header_len = inner.header_len();
+        self.segment_len = inner.len - self.header_len;
+        self.total_len = inner.len;
         self.flags = 0;
         self.packets = 1;
     }
 
     /// Where the packet at `start` belongs.
     #[inline]
-    fn fit(&self, buf: &[u8], start: usize, inner: &Inner, partial: bool) -> Fit {
+    fn merge_decision(
+        &self,
+        buf: &[u8],
+        start: usize,
+        inner: &InnerHeaders,
+        partial: bool,
+    ) -> MergeDecision {
         let (head, new) = (&buf[self.start..], &buf[start..]);
         let l4 = self.inner.l4_offset;
         // A packet with options has its ports elsewhere, and may be of this flow all the same.
-        let ports = |packet: &[u8], at: usize| be32(packet, at);
+        let ports = |packet: &[u8], at: usize| read_be32(packet, at);
         if inner.version != self.inner.version
             || inner.src != self.inner.src
             || inner.dst != self.inner.dst
             || std::mem::discriminant(&inner.l4) != std::mem::discriminant(&self.inner.l4)
             || ports(head, l4) != ports(new, inner.l4_offset)
         {
-            return Fit::Stranger;
+            return MergeDecision::OtherFlow;
         }
         let payload = inner.len - inner.header_len();
         let same = partial
             && inner.l4 == self.inner.l4
             && inner.l4_offset == l4
-            && (1..=self.segment).contains(&payload)
-            && self.total + payload <= MAX_PACKET
+            && (1..=self.segment_len).contains(&payload)
+            && self.total_len + payload <= MAX_PACKET_LEN
             && self.same_ip(head, new)
             && match inner.l4 {
-                L4::Tcp { header } => self.same_tcp(&head[l4..], &new[l4..], header),
-                L4::Udp => be16(new, l4 + 4) == Some((UDP_LEN + payload) as u16),
-                L4::Opaque => false,
+                L4Header::Tcp { header_len: header } => {
+                    self.same_tcp(&head[l4..], &new[l4..], header)
+                }
+                L4Header::Udp => read_be16(new, l4 + 4) == Some((UDP_HEADER_LEN + payload) as u16),
+                L4Header::Opaque => false,
             };
-        if same { Fit::Next } else { Fit::Conflict }
+        if same { MergeDecision::Append } else { MergeDecision::NotMergeable }
     }
 
     /// TOS, TTL, DF; or traffic class, flow label, hop limit.
     #[inline]
     fn same_ip(&self, head: &[u8], new: &[u8]) -> bool {
         match self.inner.version {
-            Version::V4 => {
+            IpVersion::V4 => {
                 // Without DF the identifications must be those a segmentation would give.
-                let in_order = head[6] & DONT_FRAGMENT != 0
-                    || be16(head, 4).map(|id| id.wrapping_add(self.packets as u16)) == be16(new, 4);
+                let in_order = head[6] & IPV4_DONT_FRAGMENT != 0
+                    || read_be16(head, 4).map(|id| id.wrapping_add(self.packets as u16))
+                        == read_be16(new, 4);
                 head[..2] == new[..2] && head[6..9] == new[6..9] && in_order
             }
-            Version::V6 => head[..4] == new[..4] && head[7] == new[7],
+            IpVersion::V6 => head[..4] == new[..4] && head[7] == new[7],
         }
     }
 
     /// Contiguous; same acknowledgement, flags, window, urgent pointer and options.
     #[inline]
     fn same_tcp(&self, head: &[u8], new: &[u8], header: usize) -> bool {
-        let merged = (self.total - self.header) as u32;
-        let flags = new[TCP_FLAGS] & !(FIN | PSH);
-        be32(head, 4).map(|sequence| sequence.wrapping_add(merged)) == be32(new, 4)
+        let merged = (self.total_len - self.header_len) as u32;
+        let flags = new[TCP_FLAGS_OFFSET] & !(TCP_FIN | TCP_PSH);
+        read_be32(head, 4).map(|sequence| sequence.wrapping_add(merged)) == read_be32(new, 4)
             && head[8..13] == new[8..13]
-            && head[TCP_FLAGS] == flags
+            && head[TCP_FLAGS_OFFSET] == flags
             && head[14..16] == new[14..16]
             && head[18..header] == new[18..header]
     }
 
-    /// Adds a packet that [`fit`](Self::fit). Returns whether the group is complete.
+    /// Adds a packet that [`merge_decision`](Self::merge_decision). Returns whether the group is
+    /// complete.
     #[inline]
-    fn append(&mut self, buf: &[u8], start: usize, inner: &Inner) -> bool {
-        let payload = inner.len - self.header;
-        self.parts[self.packets - 1] = ((start + self.header) as u32, payload as u32);
+    fn append_packet(&mut self, buf: &[u8], start: usize, inner: &InnerHeaders) -> bool {
+        let payload = inner.len - self.header_len;
+        self.parts[self.packets - 1] = ((start + self.header_len) as u32, payload as u32);
         self.packets += 1;
-        self.total += payload;
-        if let L4::Tcp { .. } = inner.l4 {
-            self.flags = buf[start + inner.l4_offset + TCP_FLAGS] & (FIN | PSH);
+        self.total_len += payload;
+        if let L4Header::Tcp { .. } = inner.l4 {
+            self.flags = buf[start + inner.l4_offset + TCP_FLAGS_OFFSET] & (TCP_FIN | TCP_PSH);
         }
-        payload < self.segment || self.flags != 0 || self.packets == MAX_SEGMENTS
+        payload < self.segment_len || self.flags != 0 || self.packets == MAX_SEGMENTS
     }
 
-    fn emit(&self, buf: &mut [u8], sink: &mut impl FnMut(&Write<'_>)) {
+    fn emit_merged(&self, buf: &mut [u8], sink: &mut impl FnMut(&TunWrite<'_>)) {
         if self.packets == 1 {
-            return single(buf, self.start, &self.inner, true, sink);
+            return emit_single(buf, self.start, &self.inner, true, sink);
         }
-        let inner = Inner { len: self.total, ..self.inner };
+        let inner = InnerHeaders { len: self.total_len, ..self.inner };
         let head = &mut buf[self.start..self.start + self.inner.len];
-        let csum_offset = self.patch(head, &inner);
+        let csum_offset = self.patch_headers(head, &inner);
         let gso_type = match (inner.l4, inner.version) {
-            (L4::Udp, _) => GSO_UDP_L4,
-            (_, Version::V4) => GSO_TCPV4,
-            (_, Version::V6) => GSO_TCPV6,
+            (L4Header::Udp, _) => GSO_UDP_L4,
+            (_, IpVersion::V4) => GSO_TCPV4,
+            (_, IpVersion::V6) => GSO_TCPV6,
         };
         let hdr = VnetHdr {
             flags: NEEDS_CSUM,
             gso_type,
-            hdr_len: self.header as u16,
-            gso_size: self.segment as u16,
+            hdr_len: self.header_len as u16,
+            gso_size: self.segment_len as u16,
             csum_start: inner.l4_offset as u16,
             csum_offset: csum_offset as u16,
         };
@@ -305,35 +317,35 @@ impl Group {
             *slice = IoSlice::new(&buf[at as usize..(at + len) as usize]);
         }
         let slices = &slices[..=self.packets];
-        sink(&Write { hdr, packets: self.packets, bytes: self.total, slices });
+        sink(&TunWrite { hdr, packets: self.packets, bytes: self.total_len, slices });
     }
 
     /// Makes the first packet's headers those of the merged packet.
-    fn patch(&self, head: &mut [u8], inner: &Inner) -> usize {
+    fn patch_headers(&self, head: &mut [u8], inner: &InnerHeaders) -> usize {
         match inner.version {
-            Version::V4 => {
+            IpVersion::V4 => {
                 head[2..4].copy_from_slice(&(inner.len as u16).to_be_bytes());
-                checksum::set_ipv4(&mut head[..inner.l4_offset]);
+                checksum::set_ipv4_checksum(&mut head[..inner.l4_offset]);
             }
-            Version::V6 => {
+            IpVersion::V6 => {
                 head[4..6].copy_from_slice(&(inner.l4_len() as u16).to_be_bytes());
             }
         }
         match inner.l4 {
-            L4::Udp => {
+            L4Header::Udp => {
                 let len = (inner.l4_len() as u16).to_be_bytes();
                 head[inner.l4_offset + 4..inner.l4_offset + 6].copy_from_slice(&len);
             }
-            _ => head[inner.l4_offset + TCP_FLAGS] |= self.flags,
+            _ => head[inner.l4_offset + TCP_FLAGS_OFFSET] |= self.flags,
         }
-        checksum::unfinish(head, inner).unwrap_or_default()
+        checksum::set_partial_checksum(head, inner).unwrap_or_default()
     }
 }
 
 /// The header for a packet that goes on as it came; an unfinished checksum is left to the kernel.
 /// `packet` holds its headers at least.
-pub fn as_it_came(packet: &mut [u8], inner: &Inner, partial: bool) -> VnetHdr {
-    let unfinished = if partial { checksum::unfinish(packet, inner) } else { None };
+pub fn passthrough_header(packet: &mut [u8], inner: &InnerHeaders, partial: bool) -> VnetHdr {
+    let unfinished = if partial { checksum::set_partial_checksum(packet, inner) } else { None };
     unfinished.map_or_else(VnetHdr::default, |offset| VnetHdr {
         flags: NEEDS_CSUM,
         gso_type: GSO_NONE,
@@ -344,16 +356,16 @@ pub fn as_it_came(packet: &mut [u8], inner: &Inner, partial: bool) -> VnetHdr {
 }
 
 /// Passes one packet on as it came.
-fn single(
+fn emit_single(
     buf: &mut [u8],
     start: usize,
-    inner: &Inner,
+    inner: &InnerHeaders,
     partial: bool,
-    sink: &mut impl FnMut(&Write<'_>),
+    sink: &mut impl FnMut(&TunWrite<'_>),
 ) {
     let packet = &mut buf[start..start + inner.len];
-    let hdr = as_it_came(packet, inner, partial);
+    let hdr = passthrough_header(packet, inner, partial);
     let encoded = hdr.encode();
     let slices = &[IoSlice::new(&encoded), IoSlice::new(packet)];
-    sink(&Write { hdr, packets: 1, bytes: inner.len, slices });
+    sink(&TunWrite { hdr, packets: 1, bytes: inner.len, slices });
 }

@@ -6,29 +6,29 @@
 use crate::{
     packet::{
         checksum,
-        checksum::{Sum, TCP_CHECKSUM, UDP_CHECKSUM},
-        ip::{Inner, L4, TCP, UDP, Version, be16, be32},
+        checksum::{OnesComplementSum, TCP_CHECKSUM_OFFSET, UDP_CHECKSUM_OFFSET},
+        ip::{IPPROTO_TCP, IPPROTO_UDP, InnerHeaders, IpVersion, L4Header, read_be16, read_be32},
         virtio_net::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr},
     },
     wire::DropReason,
 };
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const PSH: u8 = 0x08;
-const URG: u8 = 0x20;
-const CWR: u8 = 0x80;
+const TCP_FIN: u8 = 0x01;
+const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
+const TCP_PSH: u8 = 0x08;
+const TCP_URG: u8 = 0x20;
+const TCP_CWR: u8 = 0x80;
 /// Where the flags stand in a TCP header.
-const TCP_FLAGS: usize = 13;
+const TCP_FLAGS_OFFSET: usize = 13;
 
 /// How the packets of one super-packet are made.
 #[derive(Clone, Copy, Debug)]
-enum How {
+enum SegmentationMode {
     /// One packet, copied as it is.
     Copy,
     /// One packet whose checksum is finished on the way: nobody behind could.
-    Finish { start: usize, offset: usize },
+    CompleteChecksum { start: usize, offset: usize },
     /// TCP segments.
     Tcp { sequence: u32 },
     /// UDP datagrams.
@@ -37,25 +37,25 @@ enum How {
 
 /// A super-packet, ready to be cut.
 #[derive(Clone, Copy, Debug)]
-pub struct Split<'a> {
+pub struct GsoPlan<'a> {
     packet: &'a [u8],
-    version: Version,
+    version: IpVersion,
     l4_offset: usize,
     /// Bytes of IP and L4 header, repeated in every segment.
-    header: usize,
+    header_len: usize,
     /// Payload bytes of every segment but the last.
-    segment: usize,
-    count: usize,
-    partial: bool,
-    how: How,
+    segment_len: usize,
+    packet_count: usize,
+    has_partial_checksum: bool,
+    mode: SegmentationMode,
     /// The sum of what no segment changes in the IPv4 header.
-    ip_sum: Sum,
+    ip_sum: OnesComplementSum,
     ip_id: u16,
     /// The pseudo-header sum without the length.
-    pseudo: Sum,
+    pseudo_header_sum: OnesComplementSum,
 }
 
-impl<'a> Split<'a> {
+impl<'a> GsoPlan<'a> {
     /// Plans how to cut `packet`, which was parsed as `inner` and stood behind `hdr`, into packets
     /// of at most `max_packet` bytes. TCP is cut finer than the kernel asked when the route needs
     /// it: a byte stream may be cut anywhere.
@@ -67,7 +67,7 @@ impl<'a> Split<'a> {
     pub fn new(
         hdr: &VnetHdr,
         packet: &'a [u8],
-        inner: &Inner,
+        inner: &InnerHeaders,
         max_packet: usize,
     ) -> Result<Self, DropReason> {
         let packet = packet.get(..inner.len).ok_or(DropReason::InnerMalformed)?;
@@ -75,14 +75,14 @@ impl<'a> Split<'a> {
             packet,
             version: inner.version,
             l4_offset: inner.l4_offset,
-            header: 0,
-            segment: packet.len(),
-            count: 1,
-            partial: false,
-            how: How::Copy,
-            ip_sum: Sum::default(),
+            header_len: 0,
+            segment_len: packet.len(),
+            packet_count: 1,
+            has_partial_checksum: false,
+            mode: SegmentationMode::Copy,
+            ip_sum: OnesComplementSum::default(),
             ip_id: 0,
-            pseudo: Sum::default(),
+            pseudo_header_sum: OnesComplementSum::default(),
         };
         if hdr.gso_type == GSO_NONE {
             split.plan_single(hdr, inner, max_packet)?;
@@ -96,39 +96,43 @@ impl<'a> Split<'a> {
     ///
     /// # Errors
     /// [`DropReason::InnerMalformed`] when `hdr` does not fit the packet.
-    pub fn whole(hdr: &VnetHdr, packet: &'a [u8], inner: &Inner) -> Result<Self, DropReason> {
+    pub fn new_unlimited(
+        hdr: &VnetHdr,
+        packet: &'a [u8],
+        inner: &InnerHeaders,
+    ) -> Result<Self, DropReason> {
         Self::new(hdr, packet, inner, usize::MAX)
     }
 
     /// How many packets come out; at least 1.
     #[inline]
-    pub const fn count(&self) -> usize {
-        self.count
+    pub const fn packet_count(&self) -> usize {
+        self.packet_count
     }
 
     /// Whether the L4 checksums of the packets are unfinished.
     #[inline]
-    pub const fn partial(&self) -> bool {
-        self.partial
+    pub const fn has_partial_checksum(&self) -> bool {
+        self.has_partial_checksum
     }
 
     /// Whether the packets are segments of one TCP stream.
     #[inline]
     pub const fn is_tcp(&self) -> bool {
-        matches!(self.how, How::Tcp { .. })
+        matches!(self.mode, SegmentationMode::Tcp { .. })
     }
 
     /// The packet itself, when nothing is to be changed in it and it stays one.
     #[inline]
-    pub const fn as_is(&self) -> Option<&'a [u8]> {
-        if matches!(self.how, How::Copy) { Some(self.packet) } else { None }
+    pub const fn as_unchanged(&self) -> Option<&'a [u8]> {
+        if matches!(self.mode, SegmentationMode::Copy) { Some(self.packet) } else { None }
     }
 
     /// Bytes of packet `i`.
     #[inline]
-    pub fn len(&self, i: usize) -> usize {
-        let (start, end) = self.payload(i);
-        self.header + end - start
+    pub fn packet_len(&self, i: usize) -> usize {
+        let (start, end) = self.payload_range(i);
+        self.header_len + end - start
     }
 
     /// Whether the plan is empty: never, a super-packet is at least one packet.
@@ -137,24 +141,27 @@ impl<'a> Split<'a> {
         false
     }
 
-    /// Writes packet `i` (below [`count`](Self::count)) to the start of `out` and returns its
-    /// length, [`len`](Self::len)`(i)`; 0 and nothing written when `out` is shorter.
+    /// Writes packet `i` (below [`packet_count`](Self::packet_count)) to the start of `out` and
+    /// returns its length, [`packet_len`](Self::packet_len)`(i)`; 0 and nothing written when `out`
+    /// is shorter.
     #[inline]
-    pub fn write(&self, i: usize, out: &mut [u8]) -> usize {
-        let (start, end) = self.payload(i);
-        let len = self.header + end - start;
+    pub fn write_packet(&self, i: usize, out: &mut [u8]) -> usize {
+        let (start, end) = self.payload_range(i);
+        let len = self.header_len + end - start;
         let Some(out) = out.get_mut(..len) else { return 0 };
-        let (header, payload) = out.split_at_mut(self.header);
-        header.copy_from_slice(&self.packet[..self.header]);
+        let (header, payload) = out.split_at_mut(self.header_len);
+        header.copy_from_slice(&self.packet[..self.header_len]);
         payload.copy_from_slice(&self.packet[start..end]);
-        match self.how {
-            How::Copy => {}
-            How::Finish { start, offset } => checksum::finish_at(out, start, offset),
-            How::Tcp { sequence } => {
+        match self.mode {
+            SegmentationMode::Copy => {}
+            SegmentationMode::CompleteChecksum { start, offset } => {
+                checksum::complete_checksum_at(out, start, offset)
+            }
+            SegmentationMode::Tcp { sequence } => {
                 self.patch_ip(header, len, i);
                 self.patch_tcp(header, len, i, sequence);
             }
-            How::Udp => {
+            SegmentationMode::Udp => {
                 self.patch_ip(header, len, i);
                 self.patch_udp(header, len);
             }
@@ -164,32 +171,33 @@ impl<'a> Split<'a> {
 
     /// Where the payload of packet `i` stands; the whole packet where there is no header to repeat.
     #[inline]
-    fn payload(&self, i: usize) -> (usize, usize) {
-        let start = (self.header + i * self.segment).min(self.packet.len());
-        (start, (start + self.segment).min(self.packet.len()))
+    fn payload_range(&self, i: usize) -> (usize, usize) {
+        let start = (self.header_len + i * self.segment_len).min(self.packet.len());
+        (start, (start + self.segment_len).min(self.packet.len()))
     }
 
     fn plan_single(
         &mut self,
         hdr: &VnetHdr,
-        inner: &Inner,
+        inner: &InnerHeaders,
         max_packet: usize,
     ) -> Result<(), DropReason> {
         let fits = self.packet.len() <= max_packet;
         if !hdr.needs_csum() {
             return if fits { Ok(()) } else { Err(DropReason::TooBig) };
         }
-        if !described(hdr, inner) {
+        if !describes_l4_checksum(hdr, inner) {
             let (start, offset) = (usize::from(hdr.csum_start), usize::from(hdr.csum_offset));
-            self.how = How::Finish { start, offset };
+            self.mode = SegmentationMode::CompleteChecksum { start, offset };
             return if fits { Ok(()) } else { Err(DropReason::TooBig) };
         }
-        self.partial = true;
+        self.has_partial_checksum = true;
         if fits {
             return Ok(());
         }
-        let flags = self.packet.get(inner.l4_offset + TCP_FLAGS).copied().unwrap_or_default();
-        if matches!(inner.l4, L4::Udp) || flags & (SYN | RST | URG) != 0 {
+        let flags =
+            self.packet.get(inner.l4_offset + TCP_FLAGS_OFFSET).copied().unwrap_or_default();
+        if matches!(inner.l4, L4Header::Udp) || flags & (TCP_SYN | TCP_RST | TCP_URG) != 0 {
             return Err(DropReason::TooBig);
         }
         self.plan_segments(inner, usize::MAX, max_packet)
@@ -198,57 +206,61 @@ impl<'a> Split<'a> {
     fn plan_super(
         &mut self,
         hdr: &VnetHdr,
-        inner: &Inner,
+        inner: &InnerHeaders,
         max_packet: usize,
     ) -> Result<(), DropReason> {
         let fits_type = matches!(
             (hdr.gso_type & !GSO_ECN, inner.version, inner.l4),
-            (GSO_TCPV4, Version::V4, L4::Tcp { .. })
-                | (GSO_TCPV6, Version::V6, L4::Tcp { .. })
-                | (GSO_UDP_L4, _, L4::Udp)
+            (GSO_TCPV4, IpVersion::V4, L4Header::Tcp { .. })
+                | (GSO_TCPV6, IpVersion::V6, L4Header::Tcp { .. })
+                | (GSO_UDP_L4, _, L4Header::Udp)
         );
-        if !fits_type || hdr.gso_size == 0 || !hdr.needs_csum() || !described(hdr, inner) {
+        if !fits_type
+            || hdr.gso_size == 0
+            || !hdr.needs_csum()
+            || !describes_l4_checksum(hdr, inner)
+        {
             return Err(DropReason::InnerMalformed);
         }
-        self.partial = true;
+        self.has_partial_checksum = true;
         self.plan_segments(inner, usize::from(hdr.gso_size), max_packet)
     }
 
     /// Segments of at most `gso_size` payload bytes; `max_packet` narrows TCP further.
     fn plan_segments(
         &mut self,
-        inner: &Inner,
+        inner: &InnerHeaders,
         gso_size: usize,
         max_packet: usize,
     ) -> Result<(), DropReason> {
-        self.header = inner.header_len();
-        let payload = self.packet.len() - self.header;
-        let room = max_packet.saturating_sub(self.header);
-        let protocol = if matches!(inner.l4, L4::Udp) {
+        self.header_len = inner.header_len();
+        let payload = self.packet.len() - self.header_len;
+        let room = max_packet.saturating_sub(self.header_len);
+        let protocol = if matches!(inner.l4, L4Header::Udp) {
             if gso_size.min(payload) > room {
                 return Err(DropReason::TooBig);
             }
-            self.how = How::Udp;
-            self.segment = gso_size;
-            UDP
+            self.mode = SegmentationMode::Udp;
+            self.segment_len = gso_size;
+            IPPROTO_UDP
         } else {
             if room == 0 {
                 return Err(DropReason::TooBig);
             }
-            let sequence = be32(self.packet, inner.l4_offset + 4).unwrap_or_default();
-            self.how = How::Tcp { sequence };
-            self.segment = gso_size.min(room);
-            TCP
+            let sequence = read_be32(self.packet, inner.l4_offset + 4).unwrap_or_default();
+            self.mode = SegmentationMode::Tcp { sequence };
+            self.segment_len = gso_size.min(room);
+            IPPROTO_TCP
         };
-        self.count = payload.div_ceil(self.segment).max(1);
-        self.pseudo = checksum::pseudo(self.packet, self.version, protocol);
-        if self.version == Version::V4 {
+        self.packet_count = payload.div_ceil(self.segment_len).max(1);
+        self.pseudo_header_sum = checksum::pseudo_header_sum(self.packet, self.version, protocol);
+        if self.version == IpVersion::V4 {
             // All but total length, identification and the checksum itself.
-            self.ip_id = be16(self.packet, 4).unwrap_or_default();
-            self.ip_sum = Sum::default()
-                .bytes(&self.packet[..2])
-                .bytes(&self.packet[6..10])
-                .bytes(&self.packet[12..self.l4_offset]);
+            self.ip_id = read_be16(self.packet, 4).unwrap_or_default();
+            self.ip_sum = OnesComplementSum::default()
+                .add_bytes(&self.packet[..2])
+                .add_bytes(&self.packet[6..10])
+                .add_bytes(&self.packet[12..self.l4_offset]);
         }
         Ok(())
     }
@@ -256,14 +268,14 @@ impl<'a> Split<'a> {
     #[inline]
     fn patch_ip(&self, header: &mut [u8], len: usize, i: usize) {
         match self.version {
-            Version::V4 => {
+            IpVersion::V4 => {
                 let (len, id) = (len as u16, self.ip_id.wrapping_add(i as u16));
                 header[2..4].copy_from_slice(&len.to_be_bytes());
                 header[4..6].copy_from_slice(&id.to_be_bytes());
-                header[10..12].copy_from_slice(&self.ip_sum.word(len).word(id).finished());
+                header[10..12].copy_from_slice(&self.ip_sum.add_u16(len).add_u16(id).to_checksum());
             }
-            Version::V6 => {
-                let behind = (len - crate::packet::ip::IPV6_LEN) as u16;
+            IpVersion::V6 => {
+                let behind = (len - crate::packet::ip::IPV6_HEADER_LEN) as u16;
                 header[4..6].copy_from_slice(&behind.to_be_bytes());
             }
         }
@@ -272,17 +284,18 @@ impl<'a> Split<'a> {
     #[inline]
     fn patch_tcp(&self, header: &mut [u8], len: usize, i: usize, sequence: u32) {
         let tcp = &mut header[self.l4_offset..];
-        let sequence = sequence.wrapping_add((i * self.segment) as u32);
+        let sequence = sequence.wrapping_add((i * self.segment_len) as u32);
         tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
         // As the kernel's segmentation: FIN and PSH end the last one, CWR starts the first one.
-        if i + 1 < self.count {
-            tcp[TCP_FLAGS] &= !(FIN | PSH);
+        if i + 1 < self.packet_count {
+            tcp[TCP_FLAGS_OFFSET] &= !(TCP_FIN | TCP_PSH);
         }
         if i > 0 {
-            tcp[TCP_FLAGS] &= !CWR;
+            tcp[TCP_FLAGS_OFFSET] &= !TCP_CWR;
         }
-        let sum = self.pseudo.word((len - self.l4_offset) as u16).unfinished();
-        tcp[TCP_CHECKSUM..TCP_CHECKSUM + 2].copy_from_slice(&sum);
+        let sum =
+            self.pseudo_header_sum.add_u16((len - self.l4_offset) as u16).to_partial_checksum();
+        tcp[TCP_CHECKSUM_OFFSET..TCP_CHECKSUM_OFFSET + 2].copy_from_slice(&sum);
     }
 
     #[inline]
@@ -290,18 +303,18 @@ impl<'a> Split<'a> {
         let udp = &mut header[self.l4_offset..];
         let len = (len - self.l4_offset) as u16;
         udp[4..6].copy_from_slice(&len.to_be_bytes());
-        let sum = self.pseudo.word(len).unfinished();
-        udp[UDP_CHECKSUM..UDP_CHECKSUM + 2].copy_from_slice(&sum);
+        let sum = self.pseudo_header_sum.add_u16(len).to_partial_checksum();
+        udp[UDP_CHECKSUM_OFFSET..UDP_CHECKSUM_OFFSET + 2].copy_from_slice(&sum);
     }
 }
 
 /// Whether the unfinished checksum `hdr` describes is the L4 checksum found in the packet.
 #[inline]
-fn described(hdr: &VnetHdr, inner: &Inner) -> bool {
+fn describes_l4_checksum(hdr: &VnetHdr, inner: &InnerHeaders) -> bool {
     let offset = match inner.l4 {
-        L4::Tcp { .. } => TCP_CHECKSUM,
-        L4::Udp => UDP_CHECKSUM,
-        L4::Opaque => return false,
+        L4Header::Tcp { .. } => TCP_CHECKSUM_OFFSET,
+        L4Header::Udp => UDP_CHECKSUM_OFFSET,
+        L4Header::Opaque => return false,
     };
     usize::from(hdr.csum_start) == inner.l4_offset && usize::from(hdr.csum_offset) == offset
 }

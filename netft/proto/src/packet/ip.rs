@@ -5,27 +5,27 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::wire::DropReason;
 
 /// Protocol number of TCP.
-pub const TCP: u8 = 6;
+pub const IPPROTO_TCP: u8 = 6;
 /// Protocol number of UDP.
-pub const UDP: u8 = 17;
+pub const IPPROTO_UDP: u8 = 17;
 /// Bytes of an IPv4 header without options.
-pub const IPV4_LEN: usize = 20;
+pub const IPV4_HEADER_LEN: usize = 20;
 /// Bytes of an IPv6 header without extensions.
-pub const IPV6_LEN: usize = 40;
+pub const IPV6_HEADER_LEN: usize = 40;
 /// Bytes of a TCP header without options.
-pub const TCP_LEN: usize = 20;
+pub const TCP_HEADER_LEN: usize = 20;
 /// Bytes of a UDP header.
-pub const UDP_LEN: usize = 8;
+pub const UDP_HEADER_LEN: usize = 8;
 
-pub(crate) const HOP_BY_HOP: u8 = 0;
-pub(crate) const ROUTING: u8 = 43;
-pub(crate) const DESTINATION_OPTIONS: u8 = 60;
+pub(crate) const IPPROTO_HOPOPTS: u8 = 0;
+pub(crate) const IPPROTO_ROUTING: u8 = 43;
+pub(crate) const IPPROTO_DSTOPTS: u8 = 60;
 /// The most extension headers followed; a packet with more is opaque.
 pub(crate) const MAX_EXTENSIONS: usize = 8;
 
 /// The IP version of an inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
+pub enum IpVersion {
     /// IPv4.
     V4,
     /// IPv6.
@@ -34,11 +34,11 @@ pub enum Version {
 
 /// What follows the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum L4 {
+pub enum L4Header {
     /// A whole TCP header of this many bytes, options included.
     Tcp {
         /// 20–60, and inside the packet.
-        header: usize,
+        header_len: usize,
     },
     /// A whole UDP header.
     Udp,
@@ -48,9 +48,9 @@ pub enum L4 {
 
 /// The headers of one inner packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inner {
+pub struct InnerHeaders {
     /// The IP version.
-    pub version: Version,
+    pub version: IpVersion,
     /// Bytes of the whole packet, by its own length field; never more than there were.
     pub len: usize,
     /// The source.
@@ -58,12 +58,12 @@ pub struct Inner {
     /// The destination.
     pub dst: IpAddr,
     /// What is behind the IP header.
-    pub l4: L4,
+    pub l4: L4Header,
     /// Where that starts, bytes; never behind `len`.
     pub l4_offset: usize,
 }
 
-impl Inner {
+impl InnerHeaders {
     /// Reads the packet at the start of `bytes`; other packets may follow it.
     ///
     /// # Errors
@@ -100,9 +100,9 @@ impl Inner {
     pub const fn header_len(&self) -> usize {
         self.l4_offset
             + match self.l4 {
-                L4::Tcp { header } => header,
-                L4::Udp => UDP_LEN,
-                L4::Opaque => 0,
+                L4Header::Tcp { header_len: header } => header,
+                L4Header::Udp => UDP_HEADER_LEN,
+                L4Header::Opaque => 0,
             }
     }
 
@@ -111,60 +111,60 @@ impl Inner {
     pub const fn is_bare(&self) -> bool {
         self.l4_offset
             == match self.version {
-                Version::V4 => IPV4_LEN,
-                Version::V6 => IPV6_LEN,
+                IpVersion::V4 => IPV4_HEADER_LEN,
+                IpVersion::V6 => IPV6_HEADER_LEN,
             }
     }
 
     /// The UDP destination port of `packet`, the bytes this was parsed from.
     #[inline]
-    pub fn udp_port(&self, packet: &[u8]) -> Option<u16> {
-        if self.l4 != L4::Udp {
+    pub fn udp_destination_port(&self, packet: &[u8]) -> Option<u16> {
+        if self.l4 != L4Header::Udp {
             return None;
         }
-        be16(packet, self.l4_offset + 2)
+        read_be16(packet, self.l4_offset + 2)
     }
 }
 
 #[inline]
-fn parse_v4(bytes: &[u8], whole: usize) -> Option<Inner> {
-    let header: &[u8; IPV4_LEN] = bytes.first_chunk()?;
+fn parse_v4(bytes: &[u8], whole: usize) -> Option<InnerHeaders> {
+    let header: &[u8; IPV4_HEADER_LEN] = bytes.first_chunk()?;
     let l4_offset = usize::from(header[0] & 0x0f) * 4;
     let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    if l4_offset < IPV4_LEN || len < l4_offset || len > whole {
+    if l4_offset < IPV4_HEADER_LEN || len < l4_offset || len > whole {
         return None;
     }
     // "More fragments" or an offset: the L4 header is not here, or its lengths are not.
     let fragment = (header[6] & 0x3f) != 0 || header[7] != 0;
     let protocol = if fragment { None } else { Some(header[9]) };
     let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-    Some(Inner {
-        version: Version::V4,
+    Some(InnerHeaders {
+        version: IpVersion::V4,
         len,
         src: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
         dst: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
-        l4: l4(bytes.get(l4_offset..len.min(bytes.len())).unwrap_or_default(), protocol),
+        l4: parse_l4(bytes.get(l4_offset..len.min(bytes.len())).unwrap_or_default(), protocol),
         l4_offset,
     })
 }
 
 #[inline]
-fn parse_v6(bytes: &[u8], whole: usize) -> Option<Inner> {
-    let header: &[u8; IPV6_LEN] = bytes.first_chunk()?;
-    let len = IPV6_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
+fn parse_v6(bytes: &[u8], whole: usize) -> Option<InnerHeaders> {
+    let header: &[u8; IPV6_HEADER_LEN] = bytes.first_chunk()?;
+    let len = IPV6_HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
     let packet = bytes.get(..len.min(bytes.len())).filter(|_| len <= whole)?;
     let src = <[u8; 16]>::try_from(&header[8..24]).ok()?;
     let dst = <[u8; 16]>::try_from(&header[24..40]).ok()?;
     let (l4_offset, protocol) = match header[6] {
-        known @ (TCP | UDP) => (IPV6_LEN, Some(known)),
+        known @ (IPPROTO_TCP | IPPROTO_UDP) => (IPV6_HEADER_LEN, Some(known)),
         next => skip_extensions(packet, next),
     };
-    Some(Inner {
-        version: Version::V6,
+    Some(InnerHeaders {
+        version: IpVersion::V6,
         len,
         src: IpAddr::V6(Ipv6Addr::from(src)),
         dst: IpAddr::V6(Ipv6Addr::from(dst)),
-        l4: l4(&packet[l4_offset..], protocol),
+        l4: parse_l4(&packet[l4_offset..], protocol),
         l4_offset,
     })
 }
@@ -172,17 +172,17 @@ fn parse_v6(bytes: &[u8], whole: usize) -> Option<Inner> {
 /// Where the chain of extension headers ends (RFC 8200 section 4), and the protocol there; `None`
 /// and the start of the chain for anything whose L4 header or pseudo-header is in doubt.
 pub(crate) fn skip_extensions(packet: &[u8], first: u8) -> (usize, Option<u8>) {
-    let opaque = (IPV6_LEN, None);
-    let (mut next, mut at) = (first, IPV6_LEN);
+    let opaque = (IPV6_HEADER_LEN, None);
+    let (mut next, mut at) = (first, IPV6_HEADER_LEN);
     for _ in 0..MAX_EXTENSIONS {
-        if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+        if !matches!(next, IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS) {
             return (at, Some(next));
         }
         let Some(&[following, length, _, segments_left]) = packet[at..].first_chunk() else {
             return opaque;
         };
         // With segments left, the checksum covers the final destination, not this one.
-        if next == ROUTING && segments_left != 0 {
+        if next == IPPROTO_ROUTING && segments_left != 0 {
             return opaque;
         }
         at += 8 + usize::from(length) * 8;
@@ -195,29 +195,29 @@ pub(crate) fn skip_extensions(packet: &[u8], first: u8) -> (usize, Option<u8>) {
 }
 
 #[inline]
-fn l4(segment: &[u8], protocol: Option<u8>) -> L4 {
+fn parse_l4(segment: &[u8], protocol: Option<u8>) -> L4Header {
     match protocol {
-        Some(TCP) if segment.len() >= TCP_LEN => {
+        Some(IPPROTO_TCP) if segment.len() >= TCP_HEADER_LEN => {
             let header = usize::from(segment[12] >> 4) * 4;
-            if header < TCP_LEN || header > segment.len() {
-                return L4::Opaque;
+            if header < TCP_HEADER_LEN || header > segment.len() {
+                return L4Header::Opaque;
             }
-            L4::Tcp { header }
+            L4Header::Tcp { header_len: header }
         }
-        Some(UDP) if segment.len() >= UDP_LEN => L4::Udp,
-        _ => L4::Opaque,
+        Some(IPPROTO_UDP) if segment.len() >= UDP_HEADER_LEN => L4Header::Udp,
+        _ => L4Header::Opaque,
     }
 }
 
 /// The 16-bit number at `at`.
 #[inline]
-pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn read_be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// The 32-bit number at `at`.
 #[inline]
-pub(crate) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn read_be32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
@@ -244,9 +244,9 @@ mod tests {
         let mut bytes = v4_tcp();
         let len = bytes.len();
         bytes.extend_from_slice(&v4_tcp());
-        let inner = Inner::parse(&bytes).unwrap();
+        let inner = InnerHeaders::parse(&bytes).unwrap();
         assert_eq!(inner.len, len);
-        assert_eq!(inner.l4, L4::Tcp { header: 20 });
+        assert_eq!(inner.l4, L4Header::Tcp { header_len: 20 });
         assert_eq!((inner.l4_offset, inner.l4_len(), inner.header_len()), (20, 25, 40));
         assert_eq!(inner.dst, IpAddr::from([169, 254, 2, 2]));
         assert!(inner.is_bare());
@@ -258,10 +258,10 @@ mod tests {
         for (at, value) in [(0, 0x44), (0, 0x55), (0, 0x05), (2, 0xff), (3, 19)] {
             let mut bad = good.clone();
             bad[at] = value;
-            assert_eq!(Inner::parse(&bad), Err(DropReason::InnerMalformed), "byte {at}");
+            assert_eq!(InnerHeaders::parse(&bad), Err(DropReason::InnerMalformed), "byte {at}");
         }
         for end in 0..good.len() {
-            assert_eq!(Inner::parse(&good[..end]), Err(DropReason::InnerMalformed));
+            assert_eq!(InnerHeaders::parse(&good[..end]), Err(DropReason::InnerMalformed));
         }
     }
 
@@ -270,11 +270,14 @@ mod tests {
         for (at, value) in [(6, 0x20), (7, 1), (6, 0x1f), (32, 0x40), (32, 0xf0), (9, 132)] {
             let mut bytes = v4_tcp();
             bytes[at] = value;
-            assert_eq!(Inner::parse(&bytes).unwrap().l4, L4::Opaque, "byte {at}");
+            assert_eq!(InnerHeaders::parse(&bytes).unwrap().l4, L4Header::Opaque, "byte {at}");
         }
         let mut dont_fragment = v4_tcp();
         dont_fragment[6] = 0x40;
-        assert_eq!(Inner::parse(&dont_fragment).unwrap().l4, L4::Tcp { header: 20 });
+        assert_eq!(
+            InnerHeaders::parse(&dont_fragment).unwrap().l4,
+            L4Header::Tcp { header_len: 20 }
+        );
     }
 
     fn v6(next: u8, body: &[u8]) -> Vec<u8> {
@@ -287,33 +290,33 @@ mod tests {
 
     #[test]
     fn extension_headers_are_followed_to_the_udp_header() {
-        let mut body = vec![DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0];
-        body.extend_from_slice(&[UDP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let mut body = vec![IPPROTO_DSTOPTS, 0, 1, 4, 0, 0, 0, 0];
+        body.extend_from_slice(&[IPPROTO_UDP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         body.extend_from_slice(&[0, 53, 0x0d, 0x0f, 0, 8, 0, 0]);
-        let packet = v6(HOP_BY_HOP, &body);
-        let inner = Inner::parse(&packet).unwrap();
-        assert_eq!((inner.l4, inner.l4_offset), (L4::Udp, 64));
-        assert_eq!(inner.udp_port(&packet), Some(0x0d0f));
+        let packet = v6(IPPROTO_HOPOPTS, &body);
+        let inner = InnerHeaders::parse(&packet).unwrap();
+        assert_eq!((inner.l4, inner.l4_offset), (L4Header::Udp, 64));
+        assert_eq!(inner.udp_destination_port(&packet), Some(0x0d0f));
         assert!(!inner.is_bare());
     }
 
     #[test]
     fn a_head_tells_as_much_as_the_whole() {
         let tcp = v4_tcp();
-        let udp = v6(UDP, &[0, 53, 0x0d, 0x0f, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let udp = v6(IPPROTO_UDP, &[0, 53, 0x0d, 0x0f, 0, 16, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
         for (packet, headers) in [(tcp, 40), (udp, 48)] {
-            let inner = Inner::parse(&packet).unwrap();
+            let inner = InnerHeaders::parse(&packet).unwrap();
             for end in 0..packet.len() {
-                let parsed = Inner::parse_head(&packet[..end], packet.len());
+                let parsed = InnerHeaders::parse_head(&packet[..end], packet.len());
                 if end >= headers {
                     assert_eq!(parsed, Ok(inner), "{end}");
                 } else if end >= inner.l4_offset {
-                    assert_eq!(parsed, Ok(Inner { l4: L4::Opaque, ..inner }), "{end}");
+                    assert_eq!(parsed, Ok(InnerHeaders { l4: L4Header::Opaque, ..inner }), "{end}");
                 } else {
                     assert_eq!(parsed, Err(DropReason::InnerMalformed), "{end}");
                 }
             }
-            let short = Inner::parse_head(&packet, packet.len() - 1);
+            let short = InnerHeaders::parse_head(&packet, packet.len() - 1);
             assert_eq!(short, Err(DropReason::InnerMalformed));
         }
     }
@@ -321,14 +324,14 @@ mod tests {
     #[test]
     fn ipv6_fragments_and_pending_routing_headers_are_opaque() {
         for (next, body) in [
-            (44, [UDP, 0, 0, 0, 0, 0, 0, 1]),
-            (ROUTING, [UDP, 0, 4, 1, 0, 0, 0, 0]),
-            (HOP_BY_HOP, [UDP, 9, 0, 0, 0, 0, 0, 0]),
+            (44, [IPPROTO_UDP, 0, 0, 0, 0, 0, 0, 1]),
+            (IPPROTO_ROUTING, [IPPROTO_UDP, 0, 4, 1, 0, 0, 0, 0]),
+            (IPPROTO_HOPOPTS, [IPPROTO_UDP, 9, 0, 0, 0, 0, 0, 0]),
         ] {
             let mut body = body.to_vec();
             body.extend_from_slice(&[0; 8]);
-            let inner = Inner::parse(&v6(next, &body)).unwrap();
-            assert_eq!(inner.l4, L4::Opaque, "{next}");
+            let inner = InnerHeaders::parse(&v6(next, &body)).unwrap();
+            assert_eq!(inner.l4, L4Header::Opaque, "{next}");
         }
     }
 
@@ -347,7 +350,7 @@ mod tests {
                 bytes[at - 1] = 0;
                 bytes[at] = len;
             }
-            if let Ok(inner) = Inner::parse(&bytes) {
+            if let Ok(inner) = InnerHeaders::parse(&bytes) {
                 prop_assert!(inner.len <= bytes.len());
                 prop_assert!(inner.l4_offset <= inner.len);
                 prop_assert!(inner.header_len() <= inner.len);

@@ -1,7 +1,7 @@
 //! Inner IP packets: pure byte work for the packet path.
 //!
-//! On the way out a super-packet is [`split`] into packets that fit a route; on the way in
-//! consecutive packets of a flow are [merged](coalesce) into one write. Both keep the L4 checksums
+//! On the way out a super-packet is [split](gso) into packets that fit a route; on the way in
+//! consecutive packets of a flow are [merged](gro) into one write. Both keep the L4 checksums
 //! the kernel left unfinished unfinished: the seal protects the bytes between the two nodes.
 //! Called by the workers only. No allocation per packet, no panic on any input.
 

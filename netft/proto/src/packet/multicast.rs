@@ -4,19 +4,19 @@
 
 use std::net::IpAddr;
 
-use crate::packet::ip::{IPV6_LEN, Inner, UDP, Version};
+use crate::packet::ip::{IPPROTO_UDP, IPV6_HEADER_LEN, InnerHeaders, IpVersion};
 
 /// Protocol number of IGMP.
-const IGMP: u8 = 2;
+const IPPROTO_IGMP: u8 = 2;
 /// Protocol number of the IPv6 fragment header.
-const FRAGMENT: u8 = 44;
+const IPPROTO_FRAGMENT: u8 = 44;
 /// Protocol number of ICMP for IPv6.
-const ICMPV6: u8 = 58;
+const IPPROTO_ICMPV6: u8 = 58;
 
 /// Whether an address stands for every node: 224.0.0.0/4, 255.255.255.255, and ff00::/8 from
 /// link-local scope on (RFC 4291 section 2.7: the scopes below never leave their interface).
 #[inline]
-pub fn is_group(addr: IpAddr) -> bool {
+pub fn is_multicast_or_broadcast(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_multicast() && v6.octets()[1] & 0x0f >= 2,
@@ -28,23 +28,27 @@ pub fn is_group(addr: IpAddr) -> bool {
 /// What the kernel says for the upkeep of a shared network stays at home: group memberships (IGMP,
 /// MLD), because every peer gets everything anyway, and neighbour and router discovery, because
 /// a peer is no router that this host takes routes and addresses from.
-pub fn travels(inner: &Inner, packet: &[u8]) -> bool {
-    if !is_group(inner.dst) {
+pub fn is_forwarded_to_peers(inner: &InnerHeaders, packet: &[u8]) -> bool {
+    if !is_multicast_or_broadcast(inner.dst) {
         return false;
     }
     match (inner.version, inner.protocol(packet)) {
-        (Version::V4, Some(IGMP)) => false,
-        (Version::V6, Some(ICMPV6)) => !packet.get(inner.l4_offset).is_none_or(is_upkeep),
+        (IpVersion::V4, Some(IPPROTO_IGMP)) => false,
+        (IpVersion::V6, Some(IPPROTO_ICMPV6)) => {
+            !packet.get(inner.l4_offset).is_none_or(is_mld_or_ndp)
+        }
         // Behind headers that are not followed anything could stand.
-        (Version::V6, None) => false,
+        (IpVersion::V6, None) => false,
         // Nothing but datagrams: what follows the header of a fragment may be in another one.
-        (Version::V6, Some(FRAGMENT)) => packet.get(IPV6_LEN) == Some(&UDP),
+        (IpVersion::V6, Some(IPPROTO_FRAGMENT)) => {
+            packet.get(IPV6_HEADER_LEN) == Some(&IPPROTO_UDP)
+        }
         _ => true,
     }
 }
 
 /// ICMPv6 types: MLD 130–132 and 143, neighbour and router discovery 133–137 (RFC 3810, RFC 4861).
-fn is_upkeep(kind: &u8) -> bool {
+fn is_mld_or_ndp(kind: &u8) -> bool {
     matches!(kind, 130..=137 | 143)
 }
 
@@ -57,7 +61,7 @@ mod tests {
     use super::*;
 
     fn parsed(packet: &[u8]) -> bool {
-        travels(&Inner::parse(packet).unwrap(), packet)
+        is_forwarded_to_peers(&InnerHeaders::parse(packet).unwrap(), packet)
     }
 
     fn v4(protocol: u8, dst: [u8; 4]) -> Vec<u8> {
@@ -91,39 +95,39 @@ mod tests {
             ("fe80::1", false),
             ("::", false),
         ] {
-            assert_eq!(is_group(addr.parse().unwrap()), wanted, "{addr}");
+            assert_eq!(is_multicast_or_broadcast(addr.parse().unwrap()), wanted, "{addr}");
         }
     }
 
     #[test]
     fn upkeep_of_a_shared_network_stays_at_home() {
-        assert!(parsed(&v4(17, [224, 0, 0, 251])) && !parsed(&v4(IGMP, [224, 0, 0, 22])));
+        assert!(parsed(&v4(17, [224, 0, 0, 251])) && !parsed(&v4(IPPROTO_IGMP, [224, 0, 0, 22])));
         assert!(!parsed(&v4(17, [169, 254, 2, 2])));
         let udp = [0x14, 0xe9, 0x14, 0xe9, 0, 8, 0, 0];
         assert!(parsed(&v6(17, "ff02::fb", &udp)));
-        let icmp = |kind| v6(ICMPV6, "ff02::1", &[kind, 0, 0, 0, 0, 0, 0, 0]);
+        let icmp = |kind| v6(IPPROTO_ICMPV6, "ff02::1", &[kind, 0, 0, 0, 0, 0, 0, 0]);
         assert!(parsed(&icmp(128)), "an echo request");
         for kind in [130, 131, 132, 133, 134, 135, 136, 137, 143] {
             assert!(!parsed(&icmp(kind)), "{kind}");
         }
         // A report of MLD stands behind a router alert.
-        let report = [ICMPV6, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 1];
+        let report = [IPPROTO_ICMPV6, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 1];
         assert!(!parsed(&v6(0, "ff02::16", &report)));
         // The first fragment of a router's word could hide its type (RFC 6980).
         let fragment = |next| [next, 0, 0, 1, 0, 0, 0, 7, 134, 0, 0, 0, 0, 0, 0, 0];
-        assert!(!parsed(&v6(FRAGMENT, "ff02::1", &fragment(ICMPV6))));
-        assert!(!parsed(&v6(FRAGMENT, "ff02::1", &fragment(60))), "more headers");
-        assert!(parsed(&v6(FRAGMENT, "ff02::1", &fragment(17))));
+        assert!(!parsed(&v6(IPPROTO_FRAGMENT, "ff02::1", &fragment(IPPROTO_ICMPV6))));
+        assert!(!parsed(&v6(IPPROTO_FRAGMENT, "ff02::1", &fragment(60))), "more headers");
+        assert!(parsed(&v6(IPPROTO_FRAGMENT, "ff02::1", &fragment(17))));
     }
 
     /// The first slice of a packet decides for all of it.
     #[test]
     fn the_head_of_a_packet_is_enough() {
         let body = [17, 0, 0, 1, 0, 0, 0, 7, 0x14, 0xe9, 0x14, 0xe9, 0, 80, 0, 0];
-        let mut head = v6(FRAGMENT, "ff02::fb", &body);
+        let mut head = v6(IPPROTO_FRAGMENT, "ff02::fb", &body);
         head[4..6].copy_from_slice(&1376u16.to_be_bytes());
-        let inner = Inner::parse_head(&head, IPV6_LEN + 1376).unwrap();
-        assert!(travels(&inner, &head));
+        let inner = InnerHeaders::parse_head(&head, IPV6_HEADER_LEN + 1376).unwrap();
+        assert!(is_forwarded_to_peers(&inner, &head));
     }
 
     proptest! {
@@ -134,8 +138,8 @@ mod tests {
             if let Some(byte) = bytes.get_mut(24) {
                 *byte = 0xff;
             }
-            if let Ok(inner) = Inner::parse(&bytes) {
-                travels(&inner, &bytes);
+            if let Ok(inner) = InnerHeaders::parse(&bytes) {
+                is_forwarded_to_peers(&inner, &bytes);
             }
         }
     }

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use crate::{
     packet::{
         checksum,
-        gso::Split,
-        ip::Inner,
+        gso::GsoPlan,
+        ip::InnerHeaders,
         virtio_net::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHdr},
     },
     wire::DropReason,
@@ -68,8 +68,8 @@ pub(crate) fn build(shape: &Shape) -> (VnetHdr, Vec<u8>) {
     let mut packet = ip_header(shape, number, l4.len());
     let csum_start = packet.len();
     packet.extend_from_slice(&l4);
-    let inner = Inner::parse(&packet).unwrap();
-    checksum::unfinish(&mut packet, &inner).unwrap();
+    let inner = InnerHeaders::parse(&packet).unwrap();
+    checksum::set_partial_checksum(&mut packet, &inner).unwrap();
     let gso_type = match (shape.payload > usize::from(shape.gso_size), shape.udp, shape.v6) {
         (false, ..) => GSO_NONE,
         (_, true, _) => GSO_UDP_L4,
@@ -113,13 +113,13 @@ pub(crate) fn cut(
     packet: &[u8],
     max_packet: usize,
 ) -> Result<Vec<Vec<u8>>, DropReason> {
-    let inner = Inner::parse(packet)?;
-    let split = Split::new(hdr, packet, &inner, max_packet)?;
+    let inner = InnerHeaders::parse(packet)?;
+    let split = GsoPlan::new(hdr, packet, &inner, max_packet)?;
     let mut out = vec![0xaa; packet.len() + 1];
-    Ok((0..split.count())
+    Ok((0..split.packet_count())
         .map(|i| {
-            let len = split.write(i, &mut out);
-            assert_eq!(len, split.len(i));
+            let len = split.write_packet(i, &mut out);
+            assert_eq!(len, split.packet_len(i));
             out[..len].to_vec()
         })
         .collect())
@@ -128,9 +128,9 @@ pub(crate) fn cut(
 /// Every header valid, every length right, and the finished checksum as `etherparse` computes it.
 pub(crate) fn check(packet: &[u8]) -> Result<(), TestCaseError> {
     let mut packet = packet.to_vec();
-    let inner = Inner::parse(&packet).unwrap();
+    let inner = InnerHeaders::parse(&packet).unwrap();
     prop_assert_eq!(inner.len, packet.len());
-    checksum::finish(&mut packet, &inner);
+    checksum::complete_checksum(&mut packet, &inner);
     let parsed = PacketHeaders::from_ip_slice(&packet).unwrap();
     let payload = parsed.payload.slice();
     if let Some(NetHeaders::Ipv4(header, _)) = &parsed.net {

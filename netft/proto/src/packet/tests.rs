@@ -8,11 +8,11 @@ use proptest::prelude::*;
 
 use super::{
     checksum,
-    gro::{Coalescer, MAX_SEGMENTS, Write},
-    gso::Split,
-    ip::{Inner, L4, Version},
+    gro::{GroCoalescer, MAX_SEGMENTS, TunWrite},
+    gso::GsoPlan,
+    ip::{InnerHeaders, IpVersion, L4Header},
     test_packets::{Shape, build, check, cut, plain},
-    virtio_net::{GSO_NONE, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_LEN, VnetHdr},
+    virtio_net::{GSO_NONE, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HDR_LEN, VnetHdr},
 };
 use crate::wire::DropReason;
 
@@ -28,19 +28,19 @@ fn merge(packets: &[(bool, Vec<u8>)]) -> Vec<(VnetHdr, Vec<u8>)> {
         buf.extend_from_slice(packet);
     }
     let mut writes = Vec::new();
-    let mut sink = |write: &Write<'_>| {
+    let mut sink = |write: &TunWrite<'_>| {
         assert_eq!(&*write.slices[0], &write.hdr.encode());
         let whole: Vec<u8> = write.slices[1..].iter().flat_map(|slice| slice.to_vec()).collect();
         assert_eq!(whole.len(), write.bytes);
         assert!(write.packets <= MAX_SEGMENTS);
         writes.push((write.hdr, whole));
     };
-    let mut coalescer = Coalescer::new(true);
+    let mut coalescer = GroCoalescer::new(true);
     for ((partial, _), start) in packets.iter().zip(starts) {
-        let inner = Inner::parse(&buf[start..]).unwrap();
-        coalescer.push(&mut buf, start, &inner, *partial, &mut sink);
+        let inner = InnerHeaders::parse(&buf[start..]).unwrap();
+        coalescer.push_packet(&mut buf, start, &inner, *partial, &mut sink);
     }
-    coalescer.flush(&mut buf, &mut sink);
+    coalescer.flush_all(&mut buf, &mut sink);
     writes
 }
 
@@ -63,11 +63,11 @@ type FlowKey = (bool, bool, u16);
 fn by_flow<'a>(packets: impl Iterator<Item = &'a [u8]>) -> BTreeMap<FlowKey, Vec<Vec<u8>>> {
     let mut flows: BTreeMap<FlowKey, Vec<Vec<u8>>> = BTreeMap::new();
     for packet in packets {
-        let inner = Inner::parse(packet).unwrap();
-        let port = super::ip::be16(packet, inner.l4_offset).unwrap();
-        let key = (inner.version == Version::V6, inner.l4 == L4::Udp, port);
+        let inner = InnerHeaders::parse(packet).unwrap();
+        let port = super::ip::read_be16(packet, inner.l4_offset).unwrap();
+        let key = (inner.version == IpVersion::V6, inner.l4 == L4Header::Udp, port);
         let mut packet = packet.to_vec();
-        if inner.version == Version::V4 && packet[6] & 0x40 != 0 {
+        if inner.version == IpVersion::V4 && packet[6] & 0x40 != 0 {
             // With DF set the identification means nothing (RFC 6864 section 4.1).
             packet[4..6].fill(0);
             packet[10..12].fill(0);
@@ -140,13 +140,13 @@ proptest! {
         shape.udp = false;
         shape.flags &= 0x09;
         let (hdr, packet) = build(&shape);
-        let inner = Inner::parse(&packet).unwrap();
+        let inner = InnerHeaders::parse(&packet).unwrap();
         let header = inner.header_len();
         let mut stream = Vec::new();
         for segment in cut(&hdr, &packet, max_packet).unwrap() {
             prop_assert!(segment.len() <= max_packet);
             check(&segment)?;
-            let sequence = super::ip::be32(&segment, inner.l4_offset + 4).unwrap();
+            let sequence = super::ip::read_be32(&segment, inner.l4_offset + 4).unwrap();
             prop_assert_eq!(sequence, shape.sequence.wrapping_add(stream.len() as u32));
             stream.extend_from_slice(&segment[header..]);
         }
@@ -157,7 +157,7 @@ proptest! {
     fn no_header_and_no_packet_panics(
         first in prop::sample::select(vec![0x45u8, 0x47, 0x60]),
         kind in prop::sample::select(vec![0u8, 1, 3, 4, 5, 0x81, 9]),
-        hdr in any::<[u8; VNET_LEN]>(),
+        hdr in any::<[u8; VNET_HDR_LEN]>(),
         mut bytes in prop::collection::vec(any::<u8>(), 60..300),
         protocol in prop::sample::select(vec![6u8, 17, 0, 44]),
         max_packet in 0usize..400,
@@ -173,13 +173,13 @@ proptest! {
             bytes[2..4].copy_from_slice(&len.to_be_bytes());
             (bytes[6], bytes[7], bytes[9]) = (0, 0, protocol);
         }
-        let Ok(inner) = Inner::parse(&bytes) else { return Ok(()) };
+        let Ok(inner) = InnerHeaders::parse(&bytes) else { return Ok(()) };
         let mut hdr = VnetHdr::decode(&hdr);
         hdr.gso_type = kind;
         if aligned {
             hdr.flags = NEEDS_CSUM;
             hdr.csum_start = inner.l4_offset as u16;
-            hdr.csum_offset = if inner.l4 == L4::Udp { 6 } else { 16 };
+            hdr.csum_offset = if inner.l4 == L4Header::Udp { 6 } else { 16 };
         }
         if let Ok(packets) = cut(&hdr, &bytes, max_packet) {
             for packet in packets {
@@ -212,8 +212,8 @@ fn finished_checksums_are_neither_merged_nor_touched() {
     let finished: Vec<(bool, Vec<u8>)> = segments
         .into_iter()
         .map(|mut packet| {
-            let inner = Inner::parse(&packet).unwrap();
-            checksum::finish(&mut packet, &inner);
+            let inner = InnerHeaders::parse(&packet).unwrap();
+            checksum::complete_checksum(&mut packet, &inner);
             (false, packet)
         })
         .collect();
@@ -231,8 +231,10 @@ fn a_finished_packet_does_not_overtake_its_flow() {
     let mut packets: Vec<_> =
         cut(&hdr, &packet, 1100).unwrap().into_iter().map(|packet| (true, packet)).collect();
     packets[1].0 = false;
-    let sequences: Vec<_> =
-        merge(&packets).iter().map(|(_, packet)| super::ip::be32(packet, 24).unwrap()).collect();
+    let sequences: Vec<_> = merge(&packets)
+        .iter()
+        .map(|(_, packet)| super::ip::read_be32(packet, 24).unwrap())
+        .collect();
     let first = u32::MAX - 1000;
     let expected: Vec<_> = [0, 1000, 2000].map(|by| first.wrapping_add(by)).into();
     assert_eq!(sequences, expected);
@@ -245,7 +247,7 @@ fn an_acknowledgement_or_a_changed_header_ends_the_merge() {
     for (at, bit) in [(1, 1), (8, 1), (31, 1), (35, 1), (47, 1), (33, 0x80), (33, 2)] {
         let mut second = base[1].clone();
         second[at] ^= bit;
-        checksum::set_ipv4(&mut second[..20]);
+        checksum::set_ipv4_checksum(&mut second[..20]);
         assert_eq!(merge(&[(true, base[0].clone()), (true, second)]).len(), 2, "byte {at}");
     }
     assert_eq!(merge(&[(true, base[0].clone()), (true, base[1].clone())]).len(), 1);
@@ -298,15 +300,16 @@ fn a_super_packet_that_contradicts_its_header_is_refused() {
 #[test]
 fn a_checksum_nobody_could_finish_later_is_finished_on_the_way() {
     let (hdr, mut packet) = build(&plain(true, 500));
-    let inner = Inner::parse(&packet).unwrap();
+    let inner = InnerHeaders::parse(&packet).unwrap();
     // An unknown protocol with a UDP-like checksum.
     packet[9] = 200;
-    checksum::set_ipv4(&mut packet[..20]);
-    let opaque = Inner::parse(&packet).unwrap();
-    let split = Split::new(&hdr, &packet, &opaque, ANY).unwrap();
-    assert!(!split.partial());
+    checksum::set_ipv4_checksum(&mut packet[..20]);
+    let opaque = InnerHeaders::parse(&packet).unwrap();
+    let split = GsoPlan::new(&hdr, &packet, &opaque, ANY).unwrap();
+    assert!(!split.has_partial_checksum());
     let mut out = vec![0; packet.len()];
-    split.write(0, &mut out);
-    let sum = checksum::pseudo(&packet, Version::V4, 17).word(inner.l4_len() as u16);
-    assert_eq!(sum.bytes(&out[inner.l4_offset..]).finished(), [0, 0]);
+    split.write_packet(0, &mut out);
+    let sum =
+        checksum::pseudo_header_sum(&packet, IpVersion::V4, 17).add_u16(inner.l4_len() as u16);
+    assert_eq!(sum.add_bytes(&out[inner.l4_offset..]).to_checksum(), [0, 0]);
 }

@@ -9,29 +9,29 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::packet::{
     checksum,
-    checksum::Sum,
+    checksum::OnesComplementSum,
     ip::{
-        DESTINATION_OPTIONS, HOP_BY_HOP, IPV4_LEN, IPV6_LEN, Inner, MAX_EXTENSIONS, ROUTING,
-        Version, be16,
+        IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPV4_HEADER_LEN, IPV6_HEADER_LEN,
+        InnerHeaders, IpVersion, MAX_EXTENSIONS, read_be16,
     },
-    token_bucket::Rate,
+    token_bucket::TokenBucket,
 };
 
 /// The most bytes of an answer: the minimum IPv6 MTU (RFC 4443 section 2.4 (c)).
-pub const MAX_LEN: usize = 1280;
+pub const MAX_ICMP_LEN: usize = 1280;
 /// The most bytes of an IPv4 answer (RFC 1812 section 4.3.2.3).
-const MAX_LEN_V4: usize = 576;
+const MAX_ICMPV4_LEN: usize = 576;
 /// Bytes of an ICMP header.
-const ICMP_LEN: usize = 8;
+const ICMP_HEADER_LEN: usize = 8;
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-const FRAGMENT: u8 = 44;
+const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_ICMPV6: u8 = 58;
+const IPPROTO_FRAGMENT: u8 = 44;
 /// Destination unreachable, fragmentation needed.
 const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
 const PACKET_TOO_BIG: [u8; 2] = [2, 0];
 /// Internetwork control (RFC 1812 section 4.3.2.5).
-const TOS: u8 = 0xc0;
+const INTERNETWORK_CONTROL_TOS: u8 = 0xc0;
 const HOP_LIMIT: u8 = 64;
 
 /// Writes the answer to `packet`, which was parsed as `inner` and is larger than `mtu` bytes, into
@@ -40,47 +40,56 @@ const HOP_LIMIT: u8 = 64;
 ///
 /// `None`, and nothing is to be sent, for ICMP errors, for fragments behind the first one, and when
 /// an end is no single host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
-pub fn answer(packet: &[u8], inner: &Inner, mtu: usize, out: &mut [u8; MAX_LEN]) -> Option<usize> {
+pub fn write_too_big_reply(
+    packet: &[u8],
+    inner: &InnerHeaders,
+    mtu: usize,
+    out: &mut [u8; MAX_ICMP_LEN],
+) -> Option<usize> {
     let packet = packet.get(..inner.len)?;
-    if !single(inner.src) || !single(inner.dst) || unanswerable(packet, inner.version) {
+    if !is_single_host(inner.src)
+        || !is_single_host(inner.dst)
+        || must_not_reply(packet, inner.version)
+    {
         return None;
     }
     let (head, most) = match inner.version {
-        Version::V4 => (IPV4_LEN, MAX_LEN_V4),
-        Version::V6 => (IPV6_LEN, MAX_LEN),
+        IpVersion::V4 => (IPV4_HEADER_LEN, MAX_ICMPV4_LEN),
+        IpVersion::V6 => (IPV6_HEADER_LEN, MAX_ICMP_LEN),
     };
-    let quoted = packet.get(..packet.len().min(most - head - ICMP_LEN))?;
-    let len = head + ICMP_LEN + quoted.len();
+    let quoted = packet.get(..packet.len().min(most - head - ICMP_HEADER_LEN))?;
+    let len = head + ICMP_HEADER_LEN + quoted.len();
     let answer = out.get_mut(..len)?;
     answer.fill(0);
-    answer[head + ICMP_LEN..].copy_from_slice(quoted);
+    answer[head + ICMP_HEADER_LEN..].copy_from_slice(quoted);
     match inner.version {
-        Version::V4 => {
-            answer[..2].copy_from_slice(&[0x45, TOS]);
+        IpVersion::V4 => {
+            answer[..2].copy_from_slice(&[0x45, INTERNETWORK_CONTROL_TOS]);
             answer[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-            answer[8..10].copy_from_slice(&[HOP_LIMIT, ICMP]);
+            answer[8..10].copy_from_slice(&[HOP_LIMIT, IPPROTO_ICMP]);
             answer[12..16].copy_from_slice(&packet[16..20]);
             answer[16..20].copy_from_slice(&packet[12..16]);
-            checksum::set_ipv4(&mut answer[..IPV4_LEN]);
-            let icmp = &mut answer[IPV4_LEN..];
+            checksum::set_ipv4_checksum(&mut answer[..IPV4_HEADER_LEN]);
+            let icmp = &mut answer[IPV4_HEADER_LEN..];
             icmp[..2].copy_from_slice(&FRAGMENTATION_NEEDED);
             icmp[6..8].copy_from_slice(&u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes());
-            let sum = Sum::default().bytes(icmp).finished();
+            let sum = OnesComplementSum::default().add_bytes(icmp).to_checksum();
             icmp[2..4].copy_from_slice(&sum);
         }
-        Version::V6 => {
-            let behind = (len - IPV6_LEN) as u16;
-            answer[0] = 0x60 | TOS >> 4;
-            answer[1] = TOS << 4;
+        IpVersion::V6 => {
+            let behind = (len - IPV6_HEADER_LEN) as u16;
+            answer[0] = 0x60 | INTERNETWORK_CONTROL_TOS >> 4;
+            answer[1] = INTERNETWORK_CONTROL_TOS << 4;
             answer[4..6].copy_from_slice(&behind.to_be_bytes());
-            answer[6..8].copy_from_slice(&[ICMPV6, HOP_LIMIT]);
+            answer[6..8].copy_from_slice(&[IPPROTO_ICMPV6, HOP_LIMIT]);
             answer[8..24].copy_from_slice(&packet[24..40]);
             answer[24..40].copy_from_slice(&packet[8..24]);
-            let pseudo = checksum::pseudo(answer, Version::V6, ICMPV6).word(behind);
-            let icmp = &mut answer[IPV6_LEN..];
+            let pseudo =
+                checksum::pseudo_header_sum(answer, IpVersion::V6, IPPROTO_ICMPV6).add_u16(behind);
+            let icmp = &mut answer[IPV6_HEADER_LEN..];
             icmp[..2].copy_from_slice(&PACKET_TOO_BIG);
             icmp[4..8].copy_from_slice(&u32::try_from(mtu).unwrap_or(u32::MAX).to_be_bytes());
-            let sum = pseudo.bytes(icmp).finished();
+            let sum = pseudo.add_bytes(icmp).to_checksum();
             icmp[2..4].copy_from_slice(&sum);
         }
     }
@@ -88,45 +97,51 @@ pub fn answer(packet: &[u8], inner: &Inner, mtu: usize, out: &mut [u8; MAX_LEN])
 }
 
 /// Whether an address is one host's.
-fn single(addr: IpAddr) -> bool {
+fn is_single_host(addr: IpAddr) -> bool {
     let broadcast = matches!(addr, IpAddr::V4(v4) if v4.is_broadcast());
     !(addr.is_multicast() || addr.is_unspecified() || addr.is_loopback() || broadcast)
 }
 
 /// Whether a packet is an ICMP error, a fragment behind the first, or too odd to tell.
-fn unanswerable(packet: &[u8], version: Version) -> bool {
+fn must_not_reply(packet: &[u8], version: IpVersion) -> bool {
     let icmp_type = match version {
-        Version::V4 => icmp_type_v4(packet),
-        Version::V6 => icmp_type_v6(packet),
+        IpVersion::V4 => icmp_type_v4(packet),
+        IpVersion::V6 => icmp_type_v6(packet),
     };
     match (icmp_type, version) {
         (None, _) => true,
         (Some(None), _) => false,
         // Unreachable, quench, redirect, time exceeded, parameter problem.
-        (Some(Some(kind)), Version::V4) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        (Some(Some(kind)), IpVersion::V4) => matches!(kind, 3 | 4 | 5 | 11 | 12),
         // Errors have no high bit; a redirect counts as one.
-        (Some(Some(kind)), Version::V6) => kind < 128 || kind == 137,
+        (Some(Some(kind)), IpVersion::V6) => kind < 128 || kind == 137,
     }
 }
 
 /// The ICMP type, if it is ICMP; `None` if the start of the L4 header is not here.
 fn icmp_type_v4(packet: &[u8]) -> Option<Option<u8>> {
-    if be16(packet, 6)? & 0x1fff != 0 {
+    if read_be16(packet, 6)? & 0x1fff != 0 {
         return None;
     }
     let offset = usize::from(packet.first()? & 0x0f) * 4;
-    if packet.get(9) == Some(&ICMP) { packet.get(offset).copied().map(Some) } else { Some(None) }
+    if packet.get(9) == Some(&IPPROTO_ICMP) {
+        packet.get(offset).copied().map(Some)
+    } else {
+        Some(None)
+    }
 }
 
 /// The same behind the extension headers of IPv6.
 fn icmp_type_v6(packet: &[u8]) -> Option<Option<u8>> {
-    let (mut next, mut at) = (*packet.get(6)?, IPV6_LEN);
+    let (mut next, mut at) = (*packet.get(6)?, IPV6_HEADER_LEN);
     for _ in 0..MAX_EXTENSIONS {
         let length = match next {
-            ICMPV6 => return packet.get(at).copied().map(Some),
-            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8 + usize::from(*packet.get(at + 1)?) * 8,
-            FRAGMENT if be16(packet, at + 2)? & 0xfff8 == 0 => 8,
-            FRAGMENT => return None,
+            IPPROTO_ICMPV6 => return packet.get(at).copied().map(Some),
+            IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS => {
+                8 + usize::from(*packet.get(at + 1)?) * 8
+            }
+            IPPROTO_FRAGMENT if read_be16(packet, at + 2)? & 0xfff8 == 0 => 8,
+            IPPROTO_FRAGMENT => return None,
             _ => return Some(None),
         };
         next = *packet.get(at)?;
@@ -136,8 +151,8 @@ fn icmp_type_v6(packet: &[u8]) -> Option<Option<u8>> {
 }
 
 /// How often answers may be sent (RFC 4443 section 2.4 (f)): 32 at once, one more every 5 ms.
-pub const fn limit() -> Rate {
-    Rate::every(Duration::from_millis(5), 32)
+pub const fn icmp_rate_limit() -> TokenBucket {
+    TokenBucket::with_interval(Duration::from_millis(5), 32)
 }
 
 #[cfg(test)]
@@ -172,9 +187,9 @@ mod tests {
     }
 
     fn answered(packet: &[u8], mtu: usize) -> Option<Vec<u8>> {
-        let inner = Inner::parse(packet).unwrap();
-        let mut out = [0xee; MAX_LEN];
-        answer(packet, &inner, mtu, &mut out).map(|len| out[..len].to_vec())
+        let inner = InnerHeaders::parse(packet).unwrap();
+        let mut out = [0xee; MAX_ICMP_LEN];
+        write_too_big_reply(packet, &inner, mtu, &mut out).map(|len| out[..len].to_vec())
     }
 
     #[test]
@@ -215,13 +230,13 @@ mod tests {
     #[test]
     fn errors_fragments_and_groups_get_no_answer() {
         let mut icmp = v4(100);
-        icmp[9] = ICMP;
+        icmp[9] = IPPROTO_ICMP;
         for (kind, told) in [(0, true), (8, true), (3, false), (5, false), (11, false)] {
             icmp[20] = kind;
             assert_eq!(answered(&icmp, 68).is_some(), told, "type {kind}");
         }
         let mut icmp = v6(100);
-        icmp[6] = ICMPV6;
+        icmp[6] = IPPROTO_ICMPV6;
         for (kind, told) in [(128, true), (135, true), (1, false), (2, false), (137, false)] {
             icmp[40] = kind;
             assert_eq!(answered(&icmp, 68).is_some(), told, "ICMPv6 type {kind}");
@@ -232,12 +247,12 @@ mod tests {
             assert_eq!(answered(&fragment, 68).is_some(), told, "byte {at} = {value}");
         }
         let mut fragment = v6(100);
-        fragment[6] = FRAGMENT;
+        fragment[6] = IPPROTO_FRAGMENT;
         fragment[40..48].copy_from_slice(&[17, 0, 0, 1, 0, 0, 0, 0]);
         assert!(answered(&fragment, 68).is_some());
         fragment[43] = 8;
         assert!(answered(&fragment, 68).is_none());
-        fragment[40..44].copy_from_slice(&[ICMPV6, 0, 0, 1]);
+        fragment[40..44].copy_from_slice(&[IPPROTO_ICMPV6, 0, 0, 1]);
         fragment[48] = 1;
         assert!(answered(&fragment, 68).is_none(), "an error behind a fragment header");
         for (at, addr) in [(16, [224, 0, 0, 1]), (16, [255; 4]), (12, [0; 4]), (12, [127, 0, 0, 1])]
@@ -253,11 +268,11 @@ mod tests {
 
     #[test]
     fn a_flood_is_answered_within_the_bound() {
-        let limit = limit();
+        let limit = icmp_rate_limit();
         let start = crate::time::Time::from_millis(5000);
         let at = |nanos: u64| start + Duration::from_nanos(nanos);
         let told =
-            (0..10_000_000_000u64).step_by(100_000).filter(|n| limit.take(at(*n), 1)).count();
+            (0..10_000_000_000u64).step_by(100_000).filter(|n| limit.try_take(at(*n), 1)).count();
         assert!((2000..=2032).contains(&told), "{told} in ten seconds");
     }
 
@@ -269,15 +284,15 @@ mod tests {
             mtu: usize,
         ) {
             let len = bytes.len() as u16;
-            if six && bytes.len() >= IPV6_LEN {
+            if six && bytes.len() >= IPV6_HEADER_LEN {
                 bytes[0] = 0x60;
-                bytes[4..6].copy_from_slice(&(len - IPV6_LEN as u16).to_be_bytes());
+                bytes[4..6].copy_from_slice(&(len - IPV6_HEADER_LEN as u16).to_be_bytes());
             } else {
                 bytes[0] = 0x45;
                 bytes[2..4].copy_from_slice(&len.to_be_bytes());
             }
             if let Some(answer) = answered(&bytes, mtu) {
-                prop_assert!(Inner::parse(&answer).is_ok());
+                prop_assert!(InnerHeaders::parse(&answer).is_ok());
             }
         }
     }

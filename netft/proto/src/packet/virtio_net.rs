@@ -3,7 +3,7 @@
 //! Native byte order: `TUNSETVNETLE` and `TUNSETVNETBE` stay unset.
 
 /// Bytes of the header.
-pub const VNET_LEN: usize = 10;
+pub const VNET_HDR_LEN: usize = 10;
 
 /// Flag: the L4 checksum is unfinished; finish it over `csum_start..` into `csum_offset`.
 pub const NEEDS_CSUM: u8 = 1;
@@ -39,7 +39,7 @@ pub struct VnetHdr {
 impl VnetHdr {
     /// Reads the header.
     #[inline]
-    pub const fn decode(bytes: &[u8; VNET_LEN]) -> Self {
+    pub const fn decode(bytes: &[u8; VNET_HDR_LEN]) -> Self {
         let [flags, gso_type, h0, h1, g0, g1, s0, s1, o0, o1] = *bytes;
         Self {
             flags,
@@ -53,7 +53,7 @@ impl VnetHdr {
 
     /// The header's bytes.
     #[inline]
-    pub const fn encode(&self) -> [u8; VNET_LEN] {
+    pub const fn encode(&self) -> [u8; VNET_HDR_LEN] {
         let [h0, h1] = self.hdr_len.to_ne_bytes();
         let [g0, g1] = self.gso_size.to_ne_bytes();
         let [s0, s1] = self.csum_start.to_ne_bytes();
@@ -84,6 +84,6 @@ mod tests {
         };
         assert_eq!(VnetHdr::decode(&hdr.encode()), hdr);
         assert!(hdr.needs_csum());
-        assert_eq!(VnetHdr::default().encode(), [0; VNET_LEN]);
+        assert_eq!(VnetHdr::default().encode(), [0; VNET_HDR_LEN]);
     }
 }

@@ -9,40 +9,40 @@
 
 use std::net::IpAddr;
 
-use crate::{ids::RouteId, route::policy::Traffic};
+use crate::{ids::RouteId, route::policy::PacketFields};
 
-impl Traffic {
+impl PacketFields {
     /// The hash of the flow a packet belongs to: addresses, protocol and ports. Fragments of one
     /// datagram have no ports and so one hash, which is not that of their flow's whole packets.
     #[inline]
-    pub fn flow(&self) -> u64 {
+    pub fn flow_hash(&self) -> u64 {
         let addresses = match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                mix(u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()))
+                mix_bits(u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()))
             }
             (src, dst) => [src, dst].into_iter().fold(0, |hash, addr| {
                 let bits = match addr {
                     IpAddr::V4(v4) => u128::from(v4.to_bits()),
                     IpAddr::V6(v6) => v6.to_bits(),
                 };
-                mix(mix(hash ^ bits as u64) ^ (bits >> 64) as u64)
+                mix_bits(mix_bits(hash ^ bits as u64) ^ (bits >> 64) as u64)
             }),
         };
         let (src, dst) = self.ports.unwrap_or_default();
         let ends = u64::from(src) << 32 | u64::from(dst) << 8;
         // A fragment's protocol is left out: IPv6 tells it in the first one only.
         let protocol = self.ports.and(self.protocol).unwrap_or_default();
-        mix(addresses ^ ends ^ u64::from(protocol))
+        mix_bits(addresses ^ ends ^ u64::from(protocol))
     }
 }
 
 /// The place of the route that carries the flow of that hash. A route is its number and its
 /// weight, its capacity in any unit; 0 counts as 1. `None` without any route.
 #[inline]
-pub fn pick(flow: u64, routes: impl IntoIterator<Item = (RouteId, u32)>) -> Option<usize> {
+pub fn pick_route(flow: u64, routes: impl IntoIterator<Item = (RouteId, u32)>) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
     for (place, (route, weight)) in routes.into_iter().enumerate() {
-        let lot = lot(flow, route, weight);
+        let lot = rendezvous_score(flow, route, weight);
         if best.is_none_or(|(least, _)| lot < least) {
             best = Some((lot, place));
         }
@@ -53,8 +53,8 @@ pub fn pick(flow: u64, routes: impl IntoIterator<Item = (RouteId, u32)>) -> Opti
 /// Exponentially distributed with the weight as its rate; the smallest of several wins with the
 /// probability of its weight among all weights.
 #[inline]
-fn lot(flow: u64, route: RouteId, weight: u32) -> f64 {
-    let hash = mix(flow ^ mix(u64::from(route.0)));
+fn rendezvous_score(flow: u64, route: RouteId, weight: u32) -> f64 {
+    let hash = mix_bits(flow ^ mix_bits(u64::from(route.0)));
     // 53 bits, in (0, 1].
     let uniform = ((hash >> 11) + 1) as f64 / (1u64 << 53) as f64;
     -uniform.ln() / f64::from(weight.max(1))
@@ -62,7 +62,7 @@ fn lot(flow: u64, route: RouteId, weight: u32) -> f64 {
 
 /// The finalizer of SplitMix64: every bit of the input moves every bit of the output.
 #[inline]
-const fn mix(value: u64) -> u64 {
+const fn mix_bits(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -78,8 +78,8 @@ mod tests {
     use super::*;
 
     /// A flow as applications make them: one address pair, one well-known port.
-    fn flow(port: u16) -> Traffic {
-        Traffic {
+    fn flow(port: u16) -> PacketFields {
+        PacketFields {
             src: [169, 254, 1, 1].into(),
             dst: [169, 254, 2, 2].into(),
             protocol: Some(6),
@@ -94,23 +94,27 @@ mod tests {
             .prop_map(|map| map.into_iter().map(|(id, weight)| (RouteId(id), weight)).collect())
     }
 
-    fn carrier(traffic: &Traffic, routes: &[(RouteId, u32)]) -> RouteId {
-        routes[pick(traffic.flow(), routes.iter().copied()).unwrap()].0
+    fn carrier(traffic: &PacketFields, routes: &[(RouteId, u32)]) -> RouteId {
+        routes[pick_route(traffic.flow_hash(), routes.iter().copied()).unwrap()].0
     }
 
     #[test]
     fn what_is_no_flow_of_its_own_does_not_count() {
         let base = flow(1);
-        for same in [Traffic { dscp: 46, ..base }, Traffic { size: 60, ..base }] {
-            assert_eq!(same.flow(), base.flow());
+        for same in [PacketFields { dscp: 46, ..base }, PacketFields { size: 60, ..base }] {
+            assert_eq!(same.flow_hash(), base.flow_hash());
         }
-        for other in [flow(2), Traffic { protocol: Some(17), ..base }] {
-            assert_ne!(other.flow(), base.flow());
+        for other in [flow(2), PacketFields { protocol: Some(17), ..base }] {
+            assert_ne!(other.flow_hash(), base.flow_hash());
         }
-        let first = Traffic { ports: None, protocol: Some(17), ..base };
-        let later = Traffic { ports: None, protocol: None, ..base };
-        assert_eq!(first.flow(), later.flow(), "the fragments of one datagram stay together");
-        assert_eq!(pick(1, []), None);
+        let first = PacketFields { ports: None, protocol: Some(17), ..base };
+        let later = PacketFields { ports: None, protocol: None, ..base };
+        assert_eq!(
+            first.flow_hash(),
+            later.flow_hash(),
+            "the fragments of one datagram stay together"
+        );
+        assert_eq!(pick_route(1, []), None);
     }
 
     proptest! {

@@ -34,13 +34,13 @@ pub struct DrainStatus {
 
 impl DrainStatus {
     /// Both directions have left the route.
-    pub const fn done(self) -> bool {
+    pub const fn is_done(self) -> bool {
         self.left_here && self.left_at_peer
     }
 
     /// The stage the drain is in.
     pub const fn stage(self) -> DrainStage {
-        if self.done() { DrainStage::Drained } else { DrainStage::Draining }
+        if self.is_done() { DrainStage::Drained } else { DrainStage::Draining }
     }
 }
 
@@ -57,7 +57,7 @@ pub enum DrainStage {
 
 impl DrainStage {
     /// The word in output and logs.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Draining => "draining",
             Self::Drained => "drained",
@@ -68,13 +68,13 @@ impl DrainStage {
 
 /// The first peer that would be left without a route that is up and not drained, if the routes
 /// `wanted` were drained. A peer that has none anyway loses nothing.
-pub fn would_strand(routes: &[RouteStatus], wanted: &[RouteId]) -> Option<PeerId> {
+pub fn would_strand_peer(routes: &[RouteStatus], wanted: &[RouteId]) -> Option<PeerId> {
     let lost = routes.iter().filter(|route| {
-        wanted.contains(&route.id) && route.drain.is_none() && (serves(route) || route.active)
+        wanted.contains(&route.id) && route.drain.is_none() && (can_serve(route) || route.active)
     });
     lost.map(|route| route.spec.peer).find(|peer| {
         let mut others = routes.iter().filter(|r| r.spec.peer == *peer && !wanted.contains(&r.id));
-        !others.any(serves)
+        !others.any(can_serve)
     })
 }
 
@@ -91,7 +91,7 @@ pub enum DrainWait {
 
 impl DrainWait {
     /// In words, to follow the name of a route.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NowhereToGo => "no other route to the peer is up, so data stays",
             Self::Leaving => "data of this node has not left",
@@ -101,11 +101,11 @@ impl DrainWait {
 }
 
 /// What draining a route waits for; `None` when it is drained, not to be drained, or gone.
-pub fn waits_for(routes: &[RouteStatus], id: RouteId) -> Option<DrainWait> {
+pub fn drain_wait(routes: &[RouteStatus], id: RouteId) -> Option<DrainWait> {
     let route = routes.iter().find(|route| route.id == id)?;
-    let drain = route.drain.filter(|drain| !drain.done())?;
+    let drain = route.drain.filter(|drain| !drain.is_done())?;
     let peer = route.spec.peer;
-    let other = routes.iter().any(|r| r.spec.peer == peer && r.id != id && serves(r));
+    let other = routes.iter().any(|r| r.spec.peer == peer && r.id != id && can_serve(r));
     Some(match (drain.left_here, other) {
         (true, _) => DrainWait::Peer,
         (false, true) => DrainWait::Leaving,
@@ -114,74 +114,74 @@ pub fn waits_for(routes: &[RouteStatus], id: RouteId) -> Option<DrainWait> {
 }
 
 /// Up, and meant to carry data.
-fn serves(route: &RouteStatus) -> bool {
+fn can_serve(route: &RouteStatus) -> bool {
     route.state == RouteState::Up && route.drain.is_none()
 }
 
 /// What a node knows of draining one route.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Drain {
+pub(crate) struct DrainState {
     /// Since when the order holds here.
-    ordered: Option<Time>,
+    ordered_at: Option<Time>,
     /// The peer answered a request that told of the order.
-    answered: bool,
+    peer_informed: bool,
     /// The stage that was told last.
-    told: Option<DrainStage>,
+    last_reported_stage: Option<DrainStage>,
 }
 
-impl Drain {
-    pub(crate) fn ordered(&self) -> bool {
-        self.ordered.is_some()
+impl DrainState {
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered_at.is_some()
     }
 
     /// An operator's order, or its end. Returns whether it changes anything.
-    pub(crate) fn order(&mut self, now: Time, on: bool) -> bool {
-        if on == self.ordered() {
+    pub(crate) fn set_ordered(&mut self, now: Time, on: bool) -> bool {
+        if on == self.is_ordered() {
             return false;
         }
-        self.ordered = on.then_some(now);
-        self.answered = false;
+        self.ordered_at = on.then_some(now);
+        self.peer_informed = false;
         true
     }
 
     /// The peer's newest word answers the request sent at `asked`.
-    pub(crate) fn answer(&mut self, asked: Time) {
-        self.answered |= self.ordered.is_some_and(|ordered| asked > ordered);
+    pub(crate) fn on_reply(&mut self, asked: Time) {
+        self.peer_informed |= self.ordered_at.is_some_and(|ordered| asked > ordered);
     }
 
     /// The stage, where it is news.
-    pub(crate) fn news(&mut self, status: Option<DrainStatus>) -> Option<DrainStage> {
+    pub(crate) fn take_stage_change(&mut self, status: Option<DrainStatus>) -> Option<DrainStage> {
         let stage = status.map(DrainStatus::stage);
-        let before = std::mem::replace(&mut self.told, stage);
+        let before = std::mem::replace(&mut self.last_reported_stage, stage);
         (before != stage).then_some(stage.unwrap_or(DrainStage::Undrained))
     }
 }
 
 impl Route {
     /// Drained by an operator at one of its ends: it serves last.
-    pub(crate) fn drained(&self) -> bool {
-        self.drain.ordered() || self.drained_at_peer()
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drain.is_ordered() || self.is_drained_at_peer()
     }
 
-    fn drained_at_peer(&self) -> bool {
-        self.word.is_some_and(|word| word.draining)
+    fn is_drained_at_peer(&self) -> bool {
+        self.report.is_some_and(|word| word.draining)
     }
 
     /// How far the drain got; `heard`: the peer is heard on some route.
     pub(crate) fn drain_status(&self, active: bool, heard: bool) -> Option<DrainStatus> {
-        let carries = self.word.is_some_and(|word| word.carries);
+        let carries = self.report.is_some_and(|word| word.carries);
         // The peer's own order and what it did about it come in one heartbeat.
-        let known = self.drain.answered || !self.drain.ordered();
-        self.drained().then_some(DrainStatus {
-            here: self.drain.ordered(),
-            at_peer: self.drained_at_peer(),
+        let known = self.drain.peer_informed || !self.drain.is_ordered();
+        self.is_drained().then_some(DrainStatus {
+            here: self.drain.is_ordered(),
+            at_peer: self.is_drained_at_peer(),
             left_here: !active,
             left_at_peer: !heard || (known && !carries),
         })
     }
 
     /// Why data leaves the route for one that is not drained.
-    pub(crate) fn drained_for(&self) -> Reason {
-        if self.drain.ordered() { Reason::Draining } else { Reason::PeerDraining }
+    pub(crate) fn drain_reason(&self) -> Reason {
+        if self.drain.is_ordered() { Reason::Draining } else { Reason::PeerDraining }
     }
 }

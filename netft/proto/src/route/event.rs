@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::{
-    failover::{cost::Cost, report::Cause},
+    failover::{cost::FailoverCost, report::FailoverReport},
     ids::{PeerId, RouteId},
     route::{drain::DrainStage, spec::RouteSpec, status::RouteState},
     time::Time,
@@ -114,7 +114,7 @@ pub enum EventKind {
         /// Why.
         reason: Reason,
         /// What was known of the routes at that moment.
-        cause: Box<Cause>,
+        report: Box<FailoverReport>,
     },
     /// Somebody changed the adapter from outside; it was put back.
     AdapterRestored {
@@ -161,7 +161,7 @@ pub enum EventKind {
     },
     /// What a suspicion, or leaving a route, has cost, once nothing can be added. Not told when it
     /// cost nothing.
-    Cost {
+    FailoverCost {
         /// The peer.
         peer: PeerId,
         /// The route that was suspect, or was left.
@@ -169,7 +169,7 @@ pub enum EventKind {
         /// Where data, or what was in flight, went.
         to: Option<RouteId>,
         /// What it cost.
-        cost: Cost,
+        cost: FailoverCost,
     },
     /// An operator at one of its ends drains a route, or ended that.
     Drain {
@@ -183,7 +183,7 @@ pub enum EventKind {
     /// The configuration changed while the node runs.
     Reconfigured,
     /// The peer answered a challenge at an address nobody listed, and the route leads there.
-    AddressAdopted {
+    AddressLearned {
         /// The route.
         route: RouteId,
         /// The peer it leads to.
@@ -250,7 +250,7 @@ pub enum Reason {
 
 impl Reason {
     /// The words in output and logs.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Added => "added",
             Self::Heard => "heartbeat heard",
@@ -282,6 +282,6 @@ impl Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }

@@ -2,24 +2,24 @@
 
 use std::collections::VecDeque;
 
-use crate::{time::Time, wire::heartbeat::Message};
+use crate::{time::Time, wire::heartbeat::HeartbeatMessage};
 
 /// A bounded ring; the oldest entry goes first.
 #[derive(Clone, Debug)]
-pub(crate) struct History {
+pub(crate) struct HeartbeatHistory {
     length: usize,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<HistoryEntry>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct HistoryEntry {
     at: Time,
     sent: bool,
-    message: Message,
+    message: HeartbeatMessage,
     sequence: u32,
 }
 
-impl History {
+impl HeartbeatHistory {
     pub(crate) fn new(length: usize) -> Self {
         Self { length, entries: VecDeque::with_capacity(length) }
     }
@@ -30,25 +30,31 @@ impl History {
         self.entries.drain(..self.entries.len().saturating_sub(length));
     }
 
-    pub(crate) fn note(&mut self, at: Time, sent: bool, message: Message, sequence: u32) {
+    pub(crate) fn record(
+        &mut self,
+        at: Time,
+        sent: bool,
+        message: HeartbeatMessage,
+        sequence: u32,
+    ) {
         if self.length == 0 {
             return;
         }
         if self.entries.len() == self.length {
             self.entries.pop_front();
         }
-        self.entries.push_back(Entry { at, sent, message, sequence });
+        self.entries.push_back(HistoryEntry { at, sent, message, sequence });
     }
 
     /// One line per heartbeat, oldest first, with its age.
-    pub(crate) fn dump(&self, now: Time) -> Vec<String> {
+    pub(crate) fn to_lines(&self, now: Time) -> Vec<String> {
         self.entries
             .iter()
             .map(|entry| {
                 let verb = if entry.sent { "sent" } else { "received" };
                 let message = match entry.message {
-                    Message::Request => "request",
-                    Message::Reply => "reply",
+                    HeartbeatMessage::Request => "request",
+                    HeartbeatMessage::Reply => "reply",
                 };
                 let age = now.since(entry.at).as_micros() as f64 / 1000.0;
                 format!("{age:.1} ms ago: {verb} {message} {}", entry.sequence)

@@ -7,7 +7,7 @@
 //! carries (`mtu`), is another one clearly better (`brownout`), why data moved (`cause`) and what
 //! that cost (`cost`, `stall`). How a peer's traffic uses its routes is in [`policy`] and
 //! [`balance`]; requests without news are answered without it (`answer`). Beside it, one per peer
-//! and worker: what is in flight, and where it goes again ([`flight`]).
+//! and worker: what is in flight, and where it goes again ([`crate::loss_detection`]).
 
 pub mod balance;
 pub(crate) mod brownout;
@@ -28,22 +28,27 @@ pub(crate) mod status;
 pub(crate) mod table;
 
 #[cfg(feature = "sim")]
-pub use crate::engine::Bug;
+pub use crate::engine::InjectedBug;
 pub use crate::{
-    cadence::reply_template::Form,
-    engine::{Engine, EngineConfig, Input, Output},
+    cadence::reply_template::ReplyTemplate,
+    engine::{Engine, EngineConfig, EngineInput, EngineOutput},
     failover::{
-        cost::{Cost, Tally},
-        report::{Candidate, Cause, Left, MAX_CANDIDATES, Said, Verdict},
+        cost::{FailoverCost, LossCounters},
+        report::{
+            FailoverReport, MAX_CANDIDATES, PreviousRoute, RemoteReportSummary, RouteCandidate,
+            SelectionOutcome,
+        },
     },
     route::{
         drain::{DrainStage, DrainStatus},
         event::{Event, EventKind, Reason},
         mtu::PMTU_RAISE_TIMER,
-        params::{Attributes, Carrier, Class, Delay, ParamError, Priority, Threshold, Timing},
-        policy::{PeerChange, Policies, Policy, TrafficClass},
+        params::{
+            Attributes, Delay, ParamError, Priority, RouteClass, Threshold, Timing, Transport,
+        },
+        policy::{PeerChange, PeerPolicies, Policy, TrafficClass},
         spec::{RouteChange, RouteSpec},
         status::{PathMtuStatus, PeerStatus, RouteState, RouteStatus},
-        table::{PeerForwarding, Table},
+        table::{ForwardingTable, PeerForwarding},
     },
 };

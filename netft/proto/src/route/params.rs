@@ -18,7 +18,7 @@ pub struct ParamError {
     pub unit: &'static str,
 }
 
-fn checked(
+fn check_range(
     name: &'static str,
     value: u64,
     (min, max): (u64, u64),
@@ -41,7 +41,7 @@ impl Delay {
     /// # Errors
     /// Outside 5–60,000.
     pub fn from_millis(ms: u64) -> Result<Self, ParamError> {
-        checked("delay", ms, (5, 60_000), "ms").map(|ms| Self(ms as u32))
+        check_range("delay", ms, (5, 60_000), "ms").map(|ms| Self(ms as u32))
     }
 
     /// In milliseconds.
@@ -50,7 +50,7 @@ impl Delay {
     }
 
     /// As a duration.
-    pub const fn duration(self) -> Duration {
+    pub const fn as_duration(self) -> Duration {
         Duration::from_millis(self.0 as u64)
     }
 }
@@ -65,7 +65,7 @@ impl Threshold {
     /// # Errors
     /// Outside 2–120.
     pub fn new(count: u64) -> Result<Self, ParamError> {
-        checked("threshold", count, (2, 120), "heartbeats").map(|count| Self(count as u16))
+        check_range("threshold", count, (2, 120), "heartbeats").map(|count| Self(count as u16))
     }
 
     /// The count.
@@ -85,7 +85,7 @@ pub struct Timing {
 
 impl Timing {
     /// NetFT's own figures since 2008: one a second, five missed.
-    pub const WINDOWS: Self = Self { delay: Delay(1000), threshold: Threshold(5) };
+    pub const WINDOWS_PROFILE: Self = Self { delay: Delay(1000), threshold: Threshold(5) };
 
     /// Delay × threshold.
     pub const fn detection_time(self) -> Duration {
@@ -95,7 +95,7 @@ impl Timing {
 
 /// Which pair of places a route joins; it chooses the default [`Timing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum RouteClass {
     /// Both ends have an address in one prefix.
     SameSubnet,
     /// The ends are joined by a router.
@@ -104,7 +104,7 @@ pub enum Class {
     CrossSite,
 }
 
-impl Class {
+impl RouteClass {
     /// The default timing: 30 ms × 5, 100 ms × 5, 250 ms × 8.
     pub const fn default_timing(self) -> Timing {
         let (delay, threshold) = match self {
@@ -135,24 +135,24 @@ impl Attributes {
     /// The route leads over a third node.
     pub const RELAYED: u32 = 0x8;
     /// The remote address is one the peer proved to be at, as behind a NAT: nobody listed it.
-    pub const ADOPTED: u32 = 0x10;
+    pub const LEARNED: u32 = 0x10;
     /// The ends are joined by a router. NetFT sets bit 31 on such a route.
     pub const CROSS_SUBNET: u32 = 0x8000_0000;
 }
 
 impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(u32, &str); 6] = [
+        const BIT_NAMES: [(u32, &str); 6] = [
             (Attributes::SAME_SUBNET, "same-subnet"),
             (Attributes::CROSS_SUBNET, "cross-subnet"),
             (Attributes::CROSS_SITE, "cross-site"),
             (Attributes::PINNED, "pinned"),
             (Attributes::RELAYED, "relayed"),
-            (Attributes::ADOPTED, "adopted"),
+            (Attributes::LEARNED, "learned"),
         ];
         let mut rest = self.0;
         let mut first = true;
-        for (bit, name) in NAMES {
+        for (bit, name) in BIT_NAMES {
             if self.0 & bit != 0 {
                 if !first {
                     f.write_str(",")?;
@@ -174,7 +174,7 @@ impl fmt::Display for Attributes {
 
 /// How a route carries packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Carrier {
+pub enum Transport {
     /// Sealed netft frames in UDP datagrams.
     #[default]
     Udp,
@@ -182,7 +182,7 @@ pub enum Carrier {
     Quic,
 }
 
-impl fmt::Display for Carrier {
+impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Udp => f.write_str("udp"),

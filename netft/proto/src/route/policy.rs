@@ -1,9 +1,9 @@
 //! How data to a peer uses its routes: by default, and by class of traffic. Pure.
 //!
-//! A peer has one [`Policies`]: a default and an ordered list of at most [`MAX_CLASSES`] classes.
-//! The first class that matches a packet decides, else the default does. A class looks at single
-//! packets, so one that tells the packets of one flow apart (by size, by DSCP) may change their
-//! order.
+//! A peer has one [`PeerPolicies`]: a default and an ordered list of at most [`MAX_CLASSES`]
+//! classes. The first class that matches a packet decides, else the default does. A class looks at
+//! single packets, so one that tells the packets of one flow apart (by size, by DSCP) may change
+//! their order.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -13,7 +13,7 @@ use crate::route::params::ParamError;
 pub const MAX_CLASSES: usize = 16;
 
 /// Protocol number of ICMP for IPv4.
-const ICMP: u8 = 1;
+const ICMP_V4: u8 = 1;
 /// Protocol number of ICMP for IPv6.
 const ICMP_V6: u8 = 58;
 
@@ -31,7 +31,7 @@ pub enum Policy {
 
 impl Policy {
     /// The word in configs and output.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Failover => "failover",
             Self::Duplicate => "duplicate",
@@ -42,7 +42,7 @@ impl Policy {
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 
@@ -56,7 +56,7 @@ impl FromStr for Policy {
 
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
         let all = [Self::Failover, Self::Duplicate, Self::Balance];
-        all.into_iter().find(|policy| policy.name() == text).ok_or(UnknownPolicy)
+        all.into_iter().find(|policy| policy.as_str() == text).ok_or(UnknownPolicy)
     }
 }
 
@@ -75,7 +75,7 @@ impl Dscp {
     }
 
     /// A code point by its name: `ef`, `cs0`–`cs7`, `af11`–`af43`, `va`, `le`, in any case.
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         let digit = |at: usize, max: u8| {
             let digit = name.as_bytes().get(at)?.checked_sub(b'0')?;
@@ -117,7 +117,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// The word in configs and output.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
@@ -126,39 +126,39 @@ impl Protocol {
     }
 
     /// The protocol of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::Tcp, Self::Udp, Self::Icmp].into_iter().find(|protocol| protocol.name() == name)
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Icmp].into_iter().find(|protocol| protocol.as_str() == name)
     }
 
-    const fn is(self, number: u8) -> bool {
+    const fn matches_number(self, number: u8) -> bool {
         match self {
             Self::Tcp => number == 6,
             Self::Udp => number == 17,
-            Self::Icmp => matches!(number, ICMP | ICMP_V6),
+            Self::Icmp => matches!(number, ICMP_V4 | ICMP_V6),
         }
     }
 }
 
 /// A range of TCP or UDP ports, its ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ports {
+pub struct PortRange {
     first: u16,
     last: u16,
 }
 
-impl Ports {
+impl PortRange {
     /// The ports from `first` to `last`; `None` when they are the wrong way round, or port 0 is
     /// among them.
     pub const fn new(first: u16, last: u16) -> Option<Self> {
         if first == 0 || last < first { None } else { Some(Self { first, last }) }
     }
 
-    const fn holds(self, port: u16) -> bool {
+    const fn contains_port(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
 }
 
-impl fmt::Display for Ports {
+impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self { first, last } if first == last => first.fmt(f),
@@ -170,21 +170,21 @@ impl fmt::Display for Ports {
 /// A text that is no range of ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a port from 1 to 65535, or two with `-` between, the smaller first")]
-pub struct NotPorts;
+pub struct InvalidPortRange;
 
-impl FromStr for Ports {
-    type Err = NotPorts;
+impl FromStr for PortRange {
+    type Err = InvalidPortRange;
 
-    fn from_str(text: &str) -> Result<Self, NotPorts> {
-        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| NotPorts);
+    fn from_str(text: &str) -> Result<Self, InvalidPortRange> {
+        let port = |text: &str| text.trim().parse::<u16>().map_err(|_| InvalidPortRange);
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        Self::new(port(first)?, port(last)?).ok_or(NotPorts)
+        Self::new(port(first)?, port(last)?).ok_or(InvalidPortRange)
     }
 }
 
 /// What a class looks at in a packet, and what a flow is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Traffic {
+pub struct PacketFields {
     /// The source.
     pub src: IpAddr,
     /// The destination.
@@ -211,7 +211,7 @@ pub struct TrafficClass {
     /// Its transport.
     pub protocol: Option<Protocol>,
     /// The port at either end. Fragments and transports without ports do not match.
-    pub ports: Option<Ports>,
+    pub ports: Option<PortRange>,
     /// Bytes of the smallest packet, its IP header included.
     pub min_size: Option<u32>,
     /// Bytes of the largest packet, its IP header included.
@@ -225,7 +225,7 @@ impl TrafficClass {
     }
 
     /// Why the class cannot be meant so, if it cannot.
-    pub fn mistake(&self) -> Option<&'static str> {
+    pub fn find_mistake(&self) -> Option<&'static str> {
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
         {
@@ -241,12 +241,16 @@ impl TrafficClass {
     }
 
     /// Whether a packet belongs to it.
-    pub fn matches(&self, traffic: &Traffic) -> bool {
+    pub fn matches(&self, traffic: &PacketFields) -> bool {
         let size = u32::try_from(traffic.size).unwrap_or(u32::MAX);
         self.dscp.is_none_or(|dscp| dscp.get() == traffic.dscp)
-            && self.protocol.is_none_or(|own| traffic.protocol.is_some_and(|other| own.is(other)))
+            && self
+                .protocol
+                .is_none_or(|own| traffic.protocol.is_some_and(|other| own.matches_number(other)))
             && self.ports.is_none_or(|own| {
-                traffic.ports.is_some_and(|(src, dst)| own.holds(src) || own.holds(dst))
+                traffic
+                    .ports
+                    .is_some_and(|(src, dst)| own.contains_port(src) || own.contains_port(dst))
             })
             && self.min_size.is_none_or(|min| min <= size)
             && self.max_size.is_none_or(|max| size <= max)
@@ -255,7 +259,7 @@ impl TrafficClass {
 
 /// All policies of one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policies {
+pub struct PeerPolicies {
     default: Policy,
     classes: Vec<TrafficClass>,
 }
@@ -276,7 +280,7 @@ pub enum ClassError {
     },
 }
 
-impl Policies {
+impl PeerPolicies {
     /// `default` for everything.
     pub fn new(default: Policy) -> Self {
         Self { default, classes: Vec::new() }
@@ -291,7 +295,7 @@ impl Policies {
             return Err(ClassError::TooMany(classes.len()));
         }
         let mistake = |(place, class): (usize, &TrafficClass)| {
-            class.mistake().map(|what| ClassError::Mistake { place: place + 1, what })
+            class.find_mistake().map(|what| ClassError::Mistake { place: place + 1, what })
         };
         match classes.iter().enumerate().find_map(mistake) {
             Some(error) => Err(error),
@@ -303,7 +307,7 @@ impl Policies {
     ///
     /// # Errors
     /// See [`ClassError`].
-    pub fn changed(&self, change: PeerChange) -> Result<Self, ClassError> {
+    pub fn with_change(&self, change: PeerChange) -> Result<Self, ClassError> {
         let default = change.policy.unwrap_or(self.default);
         Self::new(default).with_classes(change.classes.unwrap_or_else(|| self.classes.clone()))
     }
@@ -319,14 +323,14 @@ impl Policies {
     }
 
     /// Whether everything fails over: nothing has to be looked at.
-    pub fn is_plain(&self) -> bool {
+    pub fn is_failover_only(&self) -> bool {
         let plain = |policy| policy == Policy::Failover;
         plain(self.default) && self.classes.iter().all(|class| plain(class.policy))
     }
 
     /// The policy for a packet.
     #[inline]
-    pub fn of(&self, traffic: &Traffic) -> Policy {
+    pub fn policy_for(&self, traffic: &PacketFields) -> Policy {
         let class = self.classes.iter().find(|class| class.matches(traffic));
         class.map_or(self.default, |class| class.policy)
     }
@@ -349,8 +353,8 @@ mod tests {
 
     use super::*;
 
-    fn traffic() -> Traffic {
-        Traffic {
+    fn traffic() -> PacketFields {
+        PacketFields {
             src: [10, 0, 0, 1].into(),
             dst: [10, 0, 0, 2].into(),
             protocol: Some(17),
@@ -366,21 +370,21 @@ mod tests {
             policy: Policy::Duplicate,
             dscp: Some(Dscp::new(46).unwrap()),
             protocol: Some(Protocol::Udp),
-            ports: Ports::new(5000, 5100),
+            ports: PortRange::new(5000, 5100),
             min_size: Some(200),
             max_size: Some(200),
         };
         assert!(full.matches(&traffic()));
-        let swapped = Traffic { ports: Some((5100, 1)), ..traffic() };
+        let swapped = PacketFields { ports: Some((5100, 1)), ..traffic() };
         assert!(full.matches(&swapped), "either end");
         for other in [
-            Traffic { dscp: 0, ..traffic() },
-            Traffic { protocol: Some(6), ..traffic() },
-            Traffic { protocol: None, ..traffic() },
-            Traffic { ports: Some((4999, 5101)), ..traffic() },
-            Traffic { ports: None, ..traffic() },
-            Traffic { size: 199, ..traffic() },
-            Traffic { size: 201, ..traffic() },
+            PacketFields { dscp: 0, ..traffic() },
+            PacketFields { protocol: Some(6), ..traffic() },
+            PacketFields { protocol: None, ..traffic() },
+            PacketFields { ports: Some((4999, 5101)), ..traffic() },
+            PacketFields { ports: None, ..traffic() },
+            PacketFields { size: 199, ..traffic() },
+            PacketFields { size: 201, ..traffic() },
         ] {
             assert!(!full.matches(&other), "{other:?}");
         }
@@ -391,31 +395,31 @@ mod tests {
         for (name, value) in
             [("EF", 46), ("cs6", 48), ("cs0", 0), ("af11", 10), ("AF43", 38), ("va", 44), ("le", 1)]
         {
-            assert_eq!(Dscp::named(name), Some(Dscp(value)), "{name}");
+            assert_eq!(Dscp::from_name(name), Some(Dscp(value)), "{name}");
         }
         for name in ["", "e", "efx", "cs8", "cs", "af44", "af01", "af50", "af1", "żż", "46"] {
-            assert_eq!(Dscp::named(name), None, "{name}");
+            assert_eq!(Dscp::from_name(name), None, "{name}");
         }
         assert!(Dscp::new(64).is_err() && Dscp::new(63).is_ok());
     }
 
     #[test]
     fn ports_are_one_or_a_range() {
-        assert_eq!("5060".parse(), Ok(Ports { first: 5060, last: 5060 }));
-        assert_eq!("1 - 65535".parse(), Ok(Ports { first: 1, last: 65_535 }));
+        assert_eq!("5060".parse(), Ok(PortRange { first: 5060, last: 5060 }));
+        assert_eq!("1 - 65535".parse(), Ok(PortRange { first: 1, last: 65_535 }));
         for text in ["", "0", "0-5", "6-5", "65536", "5-", "-5", "a", "1-2-3"] {
-            assert_eq!(text.parse::<Ports>(), Err(NotPorts), "{text}");
+            assert_eq!(text.parse::<PortRange>(), Err(InvalidPortRange), "{text}");
         }
-        assert_eq!(Ports::new(7, 9).unwrap().to_string(), "7-9");
-        assert_eq!(Ports::new(7, 7).unwrap().to_string(), "7");
+        assert_eq!(PortRange::new(7, 9).unwrap().to_string(), "7-9");
+        assert_eq!(PortRange::new(7, 7).unwrap().to_string(), "7");
     }
 
     #[test]
     fn classes_that_cannot_be_meant_so_and_too_many_are_refused() {
-        let with = |class| Policies::default().with_classes(vec![class]);
+        let with = |class| PeerPolicies::default().with_classes(vec![class]);
         let some = TrafficClass { dscp: Some(Dscp(1)), ..TrafficClass::default() };
         assert!(with(some).is_ok());
-        let ports = Ports::new(1, 1);
+        let ports = PortRange::new(1, 1);
         for class in [
             TrafficClass::new(Policy::Balance),
             TrafficClass { min_size: Some(2), max_size: Some(1), ..some },
@@ -423,7 +427,7 @@ mod tests {
         ] {
             assert!(matches!(with(class), Err(ClassError::Mistake { place: 1, .. })), "{class:?}");
         }
-        let many = Policies::default().with_classes(vec![some; MAX_CLASSES + 1]);
+        let many = PeerPolicies::default().with_classes(vec![some; MAX_CLASSES + 1]);
         assert_eq!(many, Err(ClassError::TooMany(17)));
     }
 
@@ -436,7 +440,7 @@ mod tests {
                 policy,
                 protocol,
                 dscp: dscp.map(Dscp),
-                ports: Ports::new(port, 8),
+                ports: PortRange::new(port, 8),
                 min_size: Some(size),
                 max_size: None,
             },
@@ -450,23 +454,24 @@ mod tests {
             protocol in prop::sample::select(vec![6u8, 17]),
             (dscp, port, size) in (0u8..3, 1u16..9, 0usize..4),
         ) {
-            let traffic = Traffic {
+            let traffic = PacketFields {
                 protocol: Some(protocol),
                 ports: Some((port, 9)),
                 dscp,
                 size,
                 ..traffic()
             };
-            let policies = Policies::new(Policy::Balance).with_classes(classes.clone()).unwrap();
+            let policies = PeerPolicies::new(Policy::Balance);
+            let policies = policies.with_classes(classes.clone()).unwrap();
             let mut expected = Policy::Balance;
             for class in classes.iter().rev() {
                 if class.matches(&traffic) {
                     expected = class.policy;
                 }
             }
-            prop_assert_eq!(policies.of(&traffic), expected);
-            if policies.is_plain() {
-                prop_assert_eq!(policies.of(&traffic), Policy::Failover);
+            prop_assert_eq!(policies.policy_for(&traffic), expected);
+            if policies.is_failover_only() {
+                prop_assert_eq!(policies.policy_for(&traffic), Policy::Failover);
             }
         }
     }

@@ -7,9 +7,9 @@ use crate::{ids::RouteId, route::route_fsm::Route};
 
 /// A map that is nearly as small as what it holds.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Routes(BTreeMap<RouteId, Box<Route>>);
+pub(crate) struct RouteMap(BTreeMap<RouteId, Box<Route>>);
 
-impl Routes {
+impl RouteMap {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     ids::PeerId,
-    route::params::{Attributes, Carrier, Priority, Timing},
+    route::params::{Attributes, Priority, Timing, Transport},
 };
 
 /// One physical way to one peer.
@@ -27,7 +27,7 @@ pub struct RouteSpec {
     /// Properties.
     pub attributes: Attributes,
     /// How packets travel.
-    pub carrier: Carrier,
+    pub transport: Transport,
 }
 
 /// A change to a route while it runs; `None` leaves a field.

@@ -23,7 +23,7 @@ pub enum RouteState {
 
 impl RouteState {
     /// The word in output and logs.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
             Self::Init => "init",
@@ -35,7 +35,7 @@ impl RouteState {
 
 impl fmt::Display for RouteState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 

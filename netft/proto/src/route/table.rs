@@ -4,7 +4,7 @@ use crate::ids::{PeerId, RouteId};
 
 /// Which route carries data to each peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
+pub struct ForwardingTable {
     /// Counts up with every table the engine publishes.
     pub generation: u64,
     /// One row per peer, in the order of their ids.
@@ -24,7 +24,7 @@ pub struct PeerForwarding {
     pub backups: Vec<RouteId>,
     /// The routes flows may be spread over: up, and their hold is over. Best first; the active
     /// route is among them unless it is held or a half-route.
-    pub spread: Vec<RouteId>,
+    pub balance_set: Vec<RouteId>,
     /// The routes on which data stays unacknowledged.
     pub suspects: Vec<RouteId>,
     /// Every route worth racing a handshake over while no route is active, best first.

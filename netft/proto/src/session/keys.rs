@@ -34,7 +34,7 @@ const NULL_CIPHER: bool = cfg!(netft_null_cipher);
 const NULL_TAG: [u8; TAG_LEN] = [0; TAG_LEN];
 
 /// A secret of 32 bytes, wiped when dropped.
-type Secret = Zeroizing<[u8; 32]>;
+type EpochSecret = Zeroizing<[u8; 32]>;
 
 /// The key of one epoch.
 pub(crate) struct EpochKey {
@@ -44,15 +44,15 @@ pub(crate) struct EpochKey {
 }
 
 impl EpochKey {
-    fn derive(cipher: Cipher, epoch: u64, secret: &Secret) -> Arc<Self> {
+    fn derive(cipher: Cipher, epoch: u64, secret: &EpochSecret) -> Arc<Self> {
         let algorithm = match cipher {
             Cipher::Aes256Gcm => &aead::AES_256_GCM,
             Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         };
-        let mut key = Secret::default();
-        expand(secret, b"netft key", key.as_mut());
+        let mut key = EpochSecret::default();
+        hkdf_expand(secret, b"netft key", key.as_mut());
         let mut iv = [0; aead::NONCE_LEN];
-        expand(secret, b"netft iv", &mut iv);
+        hkdf_expand(secret, b"netft iv", &mut iv);
         let key = UnboundKey::new(algorithm, key.as_ref()).expect("both AEADs take 32 bytes");
         Arc::new(Self { epoch, key: LessSafeKey::new(key), iv })
     }
@@ -61,7 +61,7 @@ impl EpochKey {
     /// ones are not forwarded to a larger load, which waits until every store before them, the
     /// whole packet, has left for the cache.
     #[inline]
-    fn nonce(&self, counter: u64) -> Nonce {
+    fn nonce_for(&self, counter: u64) -> Nonce {
         let [i0, i1, i2, i3, i4, i5, i6, i7, i8, i9, i10, i11] = self.iv;
         let head = u64::from_be_bytes([i0, i1, i2, i3, i4, i5, i6, i7]) ^ (counter >> 32);
         let tail = u32::from_be_bytes([i8, i9, i10, i11]) ^ counter as u32;
@@ -86,7 +86,7 @@ impl EpochKey {
             return Ok(NULL_TAG.into());
         }
         self.key
-            .seal_in_place_separate_tag(self.nonce(counter), Aad::from(header), payload)
+            .seal_in_place_separate_tag(self.nonce_for(counter), Aad::from(header), payload)
             .map_err(|_| DropReason::TooBig)
     }
 
@@ -106,44 +106,44 @@ impl EpochKey {
             return payload.ok_or(DropReason::NotAuthentic);
         }
         self.key
-            .open_in_place(self.nonce(counter), Aad::from(header), sealed)
+            .open_in_place(self.nonce_for(counter), Aad::from(header), sealed)
             .map_err(|_| DropReason::NotAuthentic)
     }
 }
 
-/// The three epochs in use. Immutable: [`advanced`](Self::advanced) makes the next one.
+/// The three epochs in use. Immutable: [`to_next_epoch`](Self::to_next_epoch) makes the next one.
 pub(crate) struct KeyWindow {
     cipher: Cipher,
     previous: Option<Arc<EpochKey>>,
     current: Arc<EpochKey>,
     next: Arc<EpochKey>,
     /// The secret of the epoch after `next`.
-    secret: Secret,
+    secret: EpochSecret,
 }
 
 impl KeyWindow {
     /// The window at epoch 0.
     pub(crate) fn new(cipher: Cipher, secret: &[u8; 32]) -> Self {
-        let zero = Secret::new(*secret);
-        let one = ratchet(&zero);
+        let zero = EpochSecret::new(*secret);
+        let one = ratchet_secret(&zero);
         Self {
             cipher,
             previous: None,
             current: EpochKey::derive(cipher, 0, &zero),
             next: EpochKey::derive(cipher, 1, &one),
-            secret: ratchet(&one),
+            secret: ratchet_secret(&one),
         }
     }
 
     /// The newest epoch in which an authentic frame was sealed or opened.
     #[inline]
-    pub(crate) fn epoch(&self) -> u64 {
+    pub(crate) fn current_epoch(&self) -> u64 {
         self.current.epoch
     }
 
     /// The key of `epoch`, if it is one of the three.
     #[inline]
-    pub(crate) fn key(&self, epoch: u64) -> Option<&EpochKey> {
+    pub(crate) fn key_for_epoch(&self, epoch: u64) -> Option<&EpochKey> {
         if epoch == self.current.epoch {
             return Some(&self.current);
         }
@@ -154,33 +154,33 @@ impl KeyWindow {
     }
 
     /// The window one epoch further.
-    pub(crate) fn advanced(&self) -> Self {
+    pub(crate) fn to_next_epoch(&self) -> Self {
         Self {
             cipher: self.cipher,
             previous: Some(Arc::clone(&self.current)),
             current: Arc::clone(&self.next),
             next: EpochKey::derive(self.cipher, self.next.epoch + 1, &self.secret),
-            secret: ratchet(&self.secret),
+            secret: ratchet_secret(&self.secret),
         }
     }
 }
 
-fn ratchet(secret: &Secret) -> Secret {
-    let mut next = Secret::default();
-    expand(secret, b"netft ratchet", next.as_mut());
+fn ratchet_secret(secret: &EpochSecret) -> EpochSecret {
+    let mut next = EpochSecret::default();
+    hkdf_expand(secret, b"netft ratchet", next.as_mut());
     next
 }
 
 /// HKDF-Expand: fills `out` from `secret` under `label`.
-fn expand(secret: &Secret, label: &[u8], out: &mut [u8]) {
-    struct Length(usize);
-    impl hkdf::KeyType for Length {
+fn hkdf_expand(secret: &EpochSecret, label: &[u8], out: &mut [u8]) {
+    struct OutputLength(usize);
+    impl hkdf::KeyType for OutputLength {
         fn len(&self) -> usize {
             self.0
         }
     }
     let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, secret.as_ref());
-    prk.expand(&[label], Length(out.len()))
+    prk.expand(&[label], OutputLength(out.len()))
         .and_then(|okm| okm.fill(out))
         .expect("far shorter than HKDF's 255 blocks, and of the length asked for");
 }
@@ -235,7 +235,7 @@ mod tests {
             for (byte, counter) in expected[4..].iter_mut().zip(counter.to_be_bytes()) {
                 *byte ^= counter;
             }
-            assert_eq!(*window.current.nonce(counter).as_ref(), expected, "{counter:x}");
+            assert_eq!(*window.current.nonce_for(counter).as_ref(), expected, "{counter:x}");
         }
     }
 
@@ -246,7 +246,7 @@ mod tests {
         for _ in 0..6 {
             assert_eq!(window.current.iv, by_hand(&secret, b"netft iv")[..12]);
             secret = by_hand(&secret, b"netft ratchet");
-            window = window.advanced();
+            window = window.to_next_epoch();
         }
     }
 
@@ -254,22 +254,22 @@ mod tests {
     fn three_epochs_are_held_and_no_other() {
         let mut window = KeyWindow::new(Cipher::ChaCha20Poly1305, &[9; 32]);
         for epoch in 0..5u64 {
-            assert_eq!(window.epoch(), epoch);
+            assert_eq!(window.current_epoch(), epoch);
             for other in 0..10 {
                 let held = other <= epoch + 1 && other + 1 >= epoch;
-                assert_eq!(window.key(other).map(|key| key.epoch), held.then_some(other));
+                assert_eq!(window.key_for_epoch(other).map(|key| key.epoch), held.then_some(other));
             }
-            window = window.advanced();
+            window = window.to_next_epoch();
         }
     }
 
     #[test]
     fn the_counter_is_the_low_end_of_the_nonce() {
-        let key = EpochKey::derive(Cipher::Aes256Gcm, 0, &Secret::new([3; 32]));
+        let key = EpochKey::derive(Cipher::Aes256Gcm, 0, &EpochSecret::new([3; 32]));
         let mut expected = key.iv;
         for (byte, counter) in expected[4..].iter_mut().zip(1..=8) {
             *byte ^= counter;
         }
-        assert_eq!(key.nonce(0x0102_0304_0506_0708).as_ref(), &expected);
+        assert_eq!(key.nonce_for(0x0102_0304_0506_0708).as_ref(), &expected);
     }
 }

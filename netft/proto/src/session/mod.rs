@@ -6,7 +6,7 @@
 //! The counter of a frame names its key epoch, so no bit on the wire is spent on it and no frame
 //! is lost when the key moves on: epoch = counter >> 25. RFC 9001 appendix B.1.1 allows AES-GCM
 //! 2^35 / l frames of l 16-byte blocks under one key, that is 2^28 frames of up to 2^11 bytes; an
-//! epoch of 2^25 frames keeps to it for frames of up to 2^14 bytes ([`MAX_FRAME`]). Either end
+//! epoch of 2^25 frames keeps to it for frames of up to 2^14 bytes ([`MAX_FRAME_LEN`]). Either end
 //! holds the previous, the current and the next epoch. A sealer moves on with its own counter; an
 //! opener only after an *authentic* frame of the next epoch, so a forged counter moves nothing. A
 //! direction in which every frame of a whole epoch (2^25) was lost in a row needs a fresh
@@ -33,7 +33,7 @@ use zeroize::Zeroize;
 use crate::{
     ids::{PeerId, virtual_addrs::VirtualAddrs},
     session::{
-        fragment::{Added, Assembly, Slice},
+        fragment::{Fragment, FragmentOutcome, ReassemblyBuffer},
         keys::KeyWindow,
         replay::{COUNTER_LIMIT, ReplayWindow},
     },
@@ -41,14 +41,14 @@ use crate::{
     wire::{
         DropReason,
         ack::{Ack, MAX_RANGES},
-        header::{HEADER_LEN, Header, Kind, TAG_LEN},
+        header::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN},
     },
 };
 
 /// Frames per key epoch, as a power of two.
 pub const EPOCH_BITS: u32 = 25;
 /// The most bytes of a frame: a jumbo underlay has room for it, and the cipher's limit is kept.
-pub const MAX_FRAME: usize = 1 << 14;
+pub const MAX_FRAME_LEN: usize = 1 << 14;
 /// Frames a session may seal in all: counters are below this.
 pub const MAX_FRAMES: u64 = 1 << 47;
 
@@ -65,7 +65,7 @@ pub enum Cipher {
 
 impl Cipher {
     /// The AEAD for two ends of which each says whether its CPU has AES instructions.
-    pub const fn choose(local_aes: bool, remote_aes: bool) -> Self {
+    pub const fn from_aes_support(local_aes: bool, remote_aes: bool) -> Self {
         if local_aes && remote_aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
     }
 }
@@ -77,9 +77,9 @@ pub struct SessionParams {
     /// The peer's virtual addresses: the only inner sources accepted from it (S-10).
     pub peer_addrs: VirtualAddrs,
     /// This node's number for the session: what the peer puts into its headers.
-    pub local: u32,
+    pub local_id: u32,
     /// The peer's number for the session: what this node puts into its headers.
-    pub remote: u32,
+    pub remote_id: u32,
     /// The peer's boot id.
     pub boot_id: u64,
     /// The AEAD.
@@ -102,8 +102,8 @@ impl fmt::Debug for SessionParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionParams")
             .field("peer", &self.peer)
-            .field("local", &self.local)
-            .field("remote", &self.remote)
+            .field("local", &self.local_id)
+            .field("remote", &self.remote_id)
             .field("cipher", &self.cipher)
             .finish_non_exhaustive()
     }
@@ -114,8 +114,8 @@ impl fmt::Debug for SessionParams {
 pub struct Session {
     peer: PeerId,
     peer_addrs: VirtualAddrs,
-    local: u32,
-    remote: u32,
+    local_id: u32,
+    remote_id: u32,
     boot_id: u64,
     epoch_bits: u32,
     max_frames: u64,
@@ -124,28 +124,28 @@ pub struct Session {
     rx: ArcSwap<KeyWindow>,
     replay: ReplayWindow,
     /// The highest data counter accepted, plus one; 0 before the first.
-    heard: AtomicU64,
+    data_counter_end: AtomicU64,
     /// What the peer acknowledged last, and how often it did.
-    acked: ArcSwapOption<Ack>,
-    acks: AtomicU64,
+    latest_ack: ArcSwapOption<Ack>,
+    ack_count: AtomicU64,
     /// The number of the question it answered last; 0: none.
-    answered: AtomicU16,
+    last_immediate_ack: AtomicU16,
     /// Frames sent twice, and frames given up, by all workers.
-    duplicated: AtomicU64,
-    lost: AtomicU64,
+    duplicated_frames: AtomicU64,
+    lost_frames: AtomicU64,
     /// Whether the peer takes slices.
-    takes_slices: bool,
+    peer_accepts_fragments: bool,
     /// The peer's packets some of whose slices are missing, and whether there are any.
-    assembly: Mutex<Assembly>,
-    incomplete: AtomicBool,
+    reassembly: Mutex<ReassemblyBuffer>,
+    has_partial_packets: AtomicBool,
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("peer", &self.peer)
-            .field("local", &self.local)
-            .field("remote", &self.remote)
+            .field("local", &self.local_id)
+            .field("remote", &self.remote_id)
             .finish_non_exhaustive()
     }
 }
@@ -162,8 +162,8 @@ impl Session {
         Self {
             peer: params.peer,
             peer_addrs: params.peer_addrs,
-            local: params.local,
-            remote: params.remote,
+            local_id: params.local_id,
+            remote_id: params.remote_id,
             boot_id: params.boot_id,
             epoch_bits,
             max_frames,
@@ -171,115 +171,116 @@ impl Session {
             tx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.tx_secret)),
             rx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.rx_secret)),
             replay: ReplayWindow::new(),
-            heard: AtomicU64::new(0),
-            acked: ArcSwapOption::empty(),
-            acks: AtomicU64::new(0),
-            answered: AtomicU16::new(0),
-            duplicated: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            takes_slices: false,
-            assembly: Mutex::default(),
-            incomplete: AtomicBool::new(false),
+            data_counter_end: AtomicU64::new(0),
+            latest_ack: ArcSwapOption::empty(),
+            ack_count: AtomicU64::new(0),
+            last_immediate_ack: AtomicU16::new(0),
+            duplicated_frames: AtomicU64::new(0),
+            lost_frames: AtomicU64::new(0),
+            peer_accepts_fragments: false,
+            reassembly: Mutex::default(),
+            has_partial_packets: AtomicBool::new(false),
         }
     }
 
-    /// Sets whether the peer's hello says that it takes [slices](crate::session::fragment); `false` before.
+    /// Sets whether the peer's hello says that it takes [slices](crate::session::fragment); `false`
+    /// before.
     #[must_use]
-    pub fn taking_slices(self, takes_slices: bool) -> Self {
-        Self { takes_slices, ..self }
+    pub fn with_fragments(self, accepts_fragments: bool) -> Self {
+        Self { peer_accepts_fragments: accepts_fragments, ..self }
     }
 
     /// Whether slices may be sent to the peer.
     #[inline]
-    pub fn takes_slices(&self) -> bool {
-        self.takes_slices
+    pub fn peer_accepts_fragments(&self) -> bool {
+        self.peer_accepts_fragments
     }
 
     /// Keeps a slice that did not come side by side with the others of its packet: on another
-    /// route, to another worker, in another receive. See [`Assembly::add`].
+    /// route, to another worker, in another receive. See [`ReassemblyBuffer::add_fragment`].
     ///
     /// # Errors
     /// As there.
-    pub fn keep_slice(
+    pub fn add_fragment(
         &self,
         now: Time,
-        slice: &Slice,
+        fragment: &Fragment,
         flags: u8,
         body: &[u8],
-    ) -> Result<Added, DropReason> {
-        let mut assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
-        let added = assembly.add(now, slice, flags, body);
-        self.incomplete.store(!assembly.is_empty(), Relaxed);
+    ) -> Result<FragmentOutcome, DropReason> {
+        let mut assembly = self.reassembly.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = assembly.add_fragment(now, fragment, flags, body);
+        self.has_partial_packets.store(!assembly.is_empty(), Relaxed);
         added
     }
 
     /// Gives up packets that wait for their slices for too long. Returns how many.
     #[inline]
-    pub fn expire_slices(&self, now: impl FnOnce() -> Time) -> u64 {
-        if !self.incomplete.load(Relaxed) {
+    pub fn expire_partial_packets(&self, now: impl FnOnce() -> Time) -> u64 {
+        if !self.has_partial_packets.load(Relaxed) {
             return 0;
         }
-        let mut assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
-        let lost = assembly.expire(now());
-        self.incomplete.store(!assembly.is_empty(), Relaxed);
+        let mut assembly = self.reassembly.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = assembly.expire_partial_packets(now());
+        self.has_partial_packets.store(!assembly.is_empty(), Relaxed);
         lost
     }
 
-    /// Takes the memory of a packet of [`keep_slice`](Self::keep_slice) back.
-    pub fn recycle_packet(&self, bytes: Vec<u8>) {
-        self.assembly.lock().unwrap_or_else(PoisonError::into_inner).recycle(bytes);
+    /// Takes the memory of a packet of [`add_fragment`](Self::add_fragment) back.
+    pub fn recycle_buffer(&self, bytes: Vec<u8>) {
+        self.reassembly.lock().unwrap_or_else(PoisonError::into_inner).recycle_buffer(bytes);
     }
 
     /// Notes the highest counter of a batch of data frames that were opened.
-    pub fn note_heard(&self, highest: u64) {
-        self.heard.fetch_max(highest + 1, Relaxed);
+    pub fn record_received(&self, highest: u64) {
+        self.data_counter_end.fetch_max(highest + 1, Relaxed);
     }
 
     /// What to tell the peer of its data; `None` before the first.
-    pub fn acknowledgement(&self) -> Option<Ack> {
-        let highest = self.heard.load(Relaxed).checked_sub(1)?;
-        let ranges = self.replay.runs(highest, MAX_RANGES);
+    pub fn build_ack(&self) -> Option<Ack> {
+        let highest = self.data_counter_end.load(Relaxed).checked_sub(1)?;
+        let ranges = self.replay.accepted_ranges(highest, MAX_RANGES);
         Some(Ack { highest, ranges, ..Ack::default() })
     }
 
     /// Takes in what the peer acknowledged. Any worker may hear it, all of them look.
-    pub fn acknowledged(&self, ack: Ack) {
-        let answers = ack.answers;
-        self.acked.store(Some(Arc::new(ack)));
-        self.acks.fetch_add(1, Release);
+    pub fn on_ack_received(&self, ack: Ack) {
+        let answers = ack.immediate_ack_reply;
+        self.latest_ack.store(Some(Arc::new(ack)));
+        self.ack_count.fetch_add(1, Release);
         if answers != 0 {
-            self.answered.store(answers, Release);
+            self.last_immediate_ack.store(answers, Release);
         }
     }
 
-    /// The question the peer answered last; 0: none. To be read before [`news`](Self::news), which
-    /// then knows what the answer says.
-    pub fn answered(&self) -> u16 {
-        self.answered.load(Acquire)
+    /// The question the peer answered last; 0: none. To be read before
+    /// [`poll_ack`](Self::poll_ack), which then knows what the answer says.
+    pub fn last_immediate_ack(&self) -> u16 {
+        self.last_immediate_ack.load(Acquire)
     }
 
     /// What the peer acknowledged since the call that left `seen` behind.
-    pub fn news(&self, seen: &mut u64) -> Option<Arc<Ack>> {
-        let acks = self.acks.load(Acquire);
+    pub fn poll_ack(&self, seen: &mut u64) -> Option<Arc<Ack>> {
+        let acks = self.ack_count.load(Acquire);
         if std::mem::replace(seen, acks) == acks {
             return None;
         }
-        self.acked.load_full()
+        self.latest_ack.load_full()
     }
 
     /// Counts frames that were sent on two routes.
-    pub fn note_duplicated(&self, frames: u64) {
-        self.duplicated.fetch_add(frames, Relaxed);
+    pub fn record_duplicated(&self, frames: u64) {
+        self.duplicated_frames.fetch_add(frames, Relaxed);
     }
 
     /// Counts frames that were forgotten unacknowledged.
-    pub fn note_lost(&self, frames: u64) {
-        self.lost.fetch_add(frames, Relaxed);
+    pub fn record_lost(&self, frames: u64) {
+        self.lost_frames.fetch_add(frames, Relaxed);
     }
 
     /// Frames sent on two routes, and frames forgotten unacknowledged, since the session began.
-    pub fn tally(&self) -> (u64, u64) {
-        (self.duplicated.load(Relaxed), self.lost.load(Relaxed))
+    pub fn loss_counts(&self) -> (u64, u64) {
+        (self.duplicated_frames.load(Relaxed), self.lost_frames.load(Relaxed))
     }
 
     /// The peer this session belongs to.
@@ -293,8 +294,8 @@ impl Session {
     }
 
     /// This node's number for the session.
-    pub fn local(&self) -> u32 {
-        self.local
+    pub fn local_id(&self) -> u32 {
+        self.local_id
     }
 
     /// The peer's boot id.
@@ -313,7 +314,7 @@ impl Session {
     /// # Errors
     /// [`DropReason::KeyExhausted`] when the counter space is used up; it stays so.
     #[inline]
-    pub fn reserve(&self, count: u64) -> Result<u64, DropReason> {
+    pub fn reserve_counters(&self, count: u64) -> Result<u64, DropReason> {
         // The check before keeps a refused caller from counting on for ever, so that the sum of
         // what is in flight (workers × count) never comes near a wrap.
         if count > self.max_frames || self.counter.load(Relaxed) >= self.max_frames {
@@ -326,43 +327,44 @@ impl Session {
         Ok(first)
     }
 
-    /// What seals a batch of frames of one [lane](Header::lane). It keeps a key epoch alive: hold
-    /// it for a turn, not longer.
+    /// What seals a batch of frames of one [lane](FrameHeader::queue). It keeps a key epoch alive:
+    /// hold it for a turn, not longer.
     #[inline]
-    pub fn sealer(&self, lane: u8) -> Sealer<'_> {
-        Sealer { session: self, lane, keys: self.tx.load() }
+    pub fn frame_sealer(&self, queue: u8) -> FrameSealer<'_> {
+        FrameSealer { session: self, queue, keys: self.tx.load() }
     }
 
     /// What opens a batch of frames. It keeps a key epoch alive: hold it for a turn, not longer.
     #[inline]
-    pub fn opener(&self) -> Opener<'_> {
-        Opener { session: self, keys: self.rx.load() }
+    pub fn frame_opener(&self) -> FrameOpener<'_> {
+        FrameOpener { session: self, keys: self.rx.load() }
     }
 
-    /// Seals one frame of lane 0: [`Sealer::seal`].
+    /// Seals one frame of lane 0: [`FrameSealer::seal`].
     ///
     /// # Errors
     /// As there.
     #[inline]
-    pub fn seal(
+    pub fn seal_frame(
         &self,
-        kind: Kind,
+        kind: FrameKind,
         flags: u8,
         counter: u64,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
-        self.sealer(0).seal(kind, flags, counter, frame)
+        self.frame_sealer(0).seal(kind, flags, counter, frame)
     }
 
     /// Makes a frame of one message in `frame`, whose bytes it replaces: `write` appends the
-    /// message. Of [lane](Header::lane) 0 unless a worker says its own.
+    /// message. Of [lane](FrameHeader::queue) 0 unless a worker says its own.
     ///
     /// # Errors
-    /// Those of [`reserve`](Self::reserve) and [`Sealer::seal`]; the frame must not be sent then.
-    pub fn message(
+    /// Those of [`reserve_counters`](Self::reserve_counters) and [`FrameSealer::seal`]; the frame
+    /// must not be sent then.
+    pub fn seal_message(
         &self,
-        kind: Kind,
-        lane: u8,
+        kind: FrameKind,
+        queue: u8,
         frame: &mut Vec<u8>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), DropReason> {
@@ -370,51 +372,52 @@ impl Session {
         frame.resize(HEADER_LEN, 0);
         write(frame);
         frame.resize(frame.len() + TAG_LEN, 0);
-        let counter = self.reserve(1)?;
-        self.sealer(lane).seal(kind, 0, counter, frame)
+        let counter = self.reserve_counters(1)?;
+        self.frame_sealer(queue).seal(kind, 0, counter, frame)
     }
 
-    /// Opens one frame: [`Opener::open`].
+    /// Opens one frame: [`FrameOpener::open`].
     ///
     /// # Errors
     /// As there.
     #[inline]
-    pub fn open<'a>(
+    pub fn open_frame<'a>(
         &self,
-        header: &Header,
+        header: &FrameHeader,
         frame: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
-        self.opener().open(header, frame)
+        self.frame_opener().open(header, frame)
     }
 }
 
 /// The sealing keys of a session, looked up once per batch.
-pub struct Sealer<'s> {
+pub struct FrameSealer<'s> {
     session: &'s Session,
-    lane: u8,
+    queue: u8,
     keys: Guard<Arc<KeyWindow>>,
 }
 
-impl<'s> Sealer<'s> {
+impl<'s> FrameSealer<'s> {
     /// The session.
     #[inline]
     pub fn session(&self) -> &'s Session {
         self.session
     }
 
-    /// Seals one frame in place. `frame` is [`OVERHEAD`](crate::wire::header::OVERHEAD) bytes longer
-    /// than its payload, which stands at `frame[HEADER_LEN..len - TAG_LEN]`; the header and the
-    /// tag are written around it. `counter` must come from [`Session::reserve`], each once.
+    /// Seals one frame in place. `frame` is [`FRAME_OVERHEAD`](crate::wire::header::FRAME_OVERHEAD)
+    /// bytes longer than its payload, which stands at `frame[HEADER_LEN..len - TAG_LEN]`; the
+    /// header and the tag are written around it. `counter` must come from
+    /// [`Session::reserve_counters`], each once.
     ///
     /// # Errors
     /// The frame must not be sent then. [`DropReason::KeyExhausted`] when the counter's epoch is
     /// over, because other workers sealed a whole epoch (2^25 frames) since it was reserved, or
-    /// the counter is none of [`Session::reserve`]'s; [`DropReason::Malformed`] when `frame` is
-    /// shorter than the overhead.
+    /// the counter is none of [`Session::reserve_counters`]'s; [`DropReason::Malformed`] when
+    /// `frame` is shorter than the overhead.
     #[inline]
     pub fn seal(
         &mut self,
-        kind: Kind,
+        kind: FrameKind,
         flags: u8,
         counter: u64,
         frame: &mut [u8],
@@ -423,31 +426,32 @@ impl<'s> Sealer<'s> {
             return Err(DropReason::KeyExhausted);
         }
         let epoch = counter >> self.session.epoch_bits;
-        if epoch > self.keys.epoch() {
-            advance(&self.session.tx, epoch);
+        if epoch > self.keys.current_epoch() {
+            advance_epoch(&self.session.tx, epoch);
             self.keys = self.session.tx.load();
         }
-        let key = self.keys.key(epoch).ok_or(DropReason::KeyExhausted)?;
+        let key = self.keys.key_for_epoch(epoch).ok_or(DropReason::KeyExhausted)?;
         let Some((head, sealed)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
             return Err(DropReason::Malformed);
         };
         let Some((payload, tag)) = sealed.split_last_chunk_mut::<TAG_LEN>() else {
             return Err(DropReason::Malformed);
         };
-        let session = self.session.remote;
-        *head = Header { kind, flags, lane: self.lane, session, counter }.encode();
+        let session = self.session.remote_id;
+        *head =
+            FrameHeader { kind, flags, queue: self.queue, session_id: session, counter }.encode();
         tag.copy_from_slice(key.seal(counter, *head, payload)?.as_ref());
         Ok(())
     }
 }
 
 /// The opening keys of a session, looked up once per batch.
-pub struct Opener<'s> {
+pub struct FrameOpener<'s> {
     session: &'s Session,
     keys: Guard<Arc<KeyWindow>>,
 }
 
-impl<'s> Opener<'s> {
+impl<'s> FrameOpener<'s> {
     /// The session.
     #[inline]
     pub fn session(&self) -> &'s Session {
@@ -464,18 +468,18 @@ impl<'s> Opener<'s> {
     #[inline]
     pub fn open<'a>(
         &mut self,
-        header: &Header,
+        header: &FrameHeader,
         frame: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
         let session = self.session;
         let counter = header.counter;
         let epoch = counter >> session.epoch_bits;
-        if self.keys.key(epoch).is_none() {
+        if self.keys.key_for_epoch(epoch).is_none() {
             // Another worker may have moved on since.
             self.keys = session.rx.load();
         }
-        let key = self.keys.key(epoch).ok_or(DropReason::NotAuthentic)?;
-        if session.replay.seen(counter) {
+        let key = self.keys.key_for_epoch(epoch).ok_or(DropReason::NotAuthentic)?;
+        if session.replay.is_replayed(counter) {
             return Err(DropReason::Replayed);
         }
         let Some((head, sealed)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
@@ -485,8 +489,8 @@ impl<'s> Opener<'s> {
         if !session.replay.accept(counter) {
             return Err(DropReason::Replayed);
         }
-        if epoch > self.keys.epoch() {
-            advance(&session.rx, epoch);
+        if epoch > self.keys.current_epoch() {
+            advance_epoch(&session.rx, epoch);
             self.keys = session.rx.load();
         }
         Ok(payload)
@@ -495,20 +499,20 @@ impl<'s> Opener<'s> {
 
 /// Moves a direction on to `epoch`.
 #[cold]
-fn advance(window: &ArcSwap<KeyWindow>, epoch: u64) {
+fn advance_epoch(window: &ArcSwap<KeyWindow>, epoch: u64) {
     loop {
         let keys = window.load();
-        if keys.epoch() >= epoch {
+        if keys.current_epoch() >= epoch {
             return;
         }
-        step(window, &keys);
+        publish_next_epoch(window, &keys);
     }
 }
 
 /// Publishes the window after `keys`. Workers may race: each derives the same keys, and a swap
 /// that lost against another's takes no effect, so the window never steps back.
-fn step(window: &ArcSwap<KeyWindow>, keys: &Arc<KeyWindow>) {
-    window.compare_and_swap(keys, Arc::new(keys.advanced()));
+fn publish_next_epoch(window: &ArcSwap<KeyWindow>, keys: &Arc<KeyWindow>) {
+    window.compare_and_swap(keys, Arc::new(keys.to_next_epoch()));
 }
 
 #[cfg(test)]

@@ -6,33 +6,33 @@ use crate::{
     route::RouteState,
     sim::{
         MAX_VIOLATIONS,
-        report::Report,
-        rules::routes,
-        scenario::{Fault, Scenario},
-        world::{World, pairs},
+        report::SimReport,
+        rules::routes_to_peer,
+        scenario::{FaultAction, Scenario},
+        simulation::{Simulation, node_pairs},
     },
     time::Time,
 };
 
 /// How often convergence is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+const CONVERGENCE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-impl World<'_> {
+impl Simulation<'_> {
     /// Repairs everything and runs until every pair has been on its best route for two
     /// detection times.
-    pub(crate) fn converge(&mut self) {
+    pub(crate) fn run_to_convergence(&mut self) {
         if self.report.violations.len() >= MAX_VIOLATIONS {
             return;
         }
-        self.fault(Fault::HealAll);
+        self.apply_fault(FaultAction::HealAll);
         let healed = self.now;
-        let deadline = healed + self.checks.bounds.converge();
+        let deadline = healed + self.checker.bounds.max_convergence_time();
         let mut good_since: Option<Time> = None;
         while self.report.violations.len() < MAX_VIOLATIONS {
-            self.run_until(self.now + LOOK);
-            let Err(words) = self.converged() else {
+            self.run_until(self.now + CONVERGENCE_CHECK_INTERVAL);
+            let Err(words) = self.check_converged() else {
                 let since = *good_since.get_or_insert(self.now);
-                if self.now.since(since) >= self.checks.bounds.detection * 2 {
+                if self.now.since(since) >= self.checker.bounds.max_detection_time * 2 {
                     self.report.converged_after = Some(since.since(healed));
                     return;
                 }
@@ -40,15 +40,15 @@ impl World<'_> {
             };
             good_since = None;
             if self.now > deadline {
-                self.violation(&format!("rule 5: repaired at {healed}, and {words}"));
+                self.record_violation(&format!("rule 5: repaired at {healed}, and {words}"));
                 return;
             }
         }
     }
 
-    fn converged(&self) -> Result<(), String> {
-        for (node, peer) in pairs(self.nodes.len()) {
-            let routes = routes(&self.nodes, node, peer);
+    fn check_converged(&self) -> Result<(), String> {
+        for (node, peer) in node_pairs(self.nodes.len()) {
+            let routes = routes_to_peer(&self.nodes, node, peer);
             let best = routes.iter().map(|route| route.spec.priority).min();
             if let Some(low) = routes.iter().position(|route| route.state != RouteState::Up) {
                 let state = routes[low].state;
@@ -62,9 +62,9 @@ impl World<'_> {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Report {
-        let (trace_hash, text) = self.trace.finish();
-        Report {
+    pub(crate) fn into_report(self) -> SimReport {
+        let (trace_hash, text) = self.trace.into_parts();
+        SimReport {
             trace_hash,
             text,
             virtual_time: self.now.since(Time::ZERO),
@@ -75,7 +75,7 @@ impl World<'_> {
     }
 }
 
-impl Report {
+impl SimReport {
     pub(crate) fn new(scenario: &Scenario) -> Self {
         Self {
             seed: scenario.seed,
@@ -87,9 +87,9 @@ impl Report {
             heartbeats: 0,
             heartbeats_delivered: 0,
             packets: Vec::new(),
-            resends: 0,
+            retransmissions: 0,
             recovered: 0,
-            missed: 0,
+            undelivered: 0,
             converged_after: None,
             routes: Vec::new(),
             peers: Vec::new(),

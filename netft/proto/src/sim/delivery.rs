@@ -4,8 +4,8 @@
 //! Rule 14 in full: a packet that was sent while a network between the two nodes was good is
 //! delivered within the ring's age. *Good*: everything passes both ways, both nodes run, use the
 //! network and share the session, since long enough before the sending for every engine to know it
-//! ([`Bounds::prove`](crate::sim::bounds::Bounds::prove)) and until the age is over. Two things are
-//! excepted, both by what was really so:
+//! ([`TimingBounds::max_proof_time`](crate::sim::bounds::TimingBounds::max_proof_time)) and until
+//! the age is over. Two things are excepted, both by what was really so:
 //!
 //! * *Lost alone*: while one of its copies waited for its acknowledgement, another packet got
 //!   through on that copy's network. Such loss is TCP's business; but not what was sent after the
@@ -16,66 +16,66 @@
 use std::collections::VecDeque;
 
 use crate::{
-    loss_detection::{DEFAULT_AGE, Move},
+    loss_detection::{DEFAULT_AGE, Reroute},
     route::{RouteState, RouteStatus},
     sim::{
-        check::{Checks, Verdict},
-        report::{Packet, Report},
-        truth::Truth,
+        check::{CheckResult, InvariantChecker},
+        report::{PacketRecord, SimReport},
+        truth::GroundTruth,
     },
     time::Time,
 };
 
 /// One sending of a packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Copy {
+pub(crate) struct PacketCopy {
     pub(crate) network: usize,
-    pub(crate) at: Time,
+    pub(crate) sent_at: Time,
     /// When silence about it ends the patience.
-    pub(crate) until: Time,
+    pub(crate) ack_deadline: Time,
     /// The network let it pass.
-    pub(crate) through: bool,
+    pub(crate) got_through: bool,
     /// The packet went here first, and nowhere else by then.
-    pub(crate) alone: bool,
+    pub(crate) is_sole_copy: bool,
     /// The network had been found silent, and nothing had got through since.
-    pub(crate) doubted: bool,
+    pub(crate) path_was_silent: bool,
 }
 
 /// What is remembered of the data.
-pub(crate) struct Delivery {
+pub(crate) struct DeliveryChecker {
     nodes: usize,
     networks: usize,
     /// Per packet: its counter.
     counters: Vec<u64>,
     /// Per packet: how it was sent.
-    copies: Vec<Vec<Copy>>,
+    copies: Vec<Vec<PacketCopy>>,
     /// Per pair of nodes and network: when a packet that went nowhere else got through.
-    passed: Vec<Vec<Time>>,
+    sole_copies_delivered: Vec<Vec<Time>>,
     /// Per pair of nodes and network: found silent, and nothing got through since.
-    doubted: Vec<bool>,
+    path_silent: Vec<bool>,
     /// Packets not judged yet, in the order of sending.
-    open: VecDeque<usize>,
+    unchecked: VecDeque<usize>,
 }
 
-impl Delivery {
+impl DeliveryChecker {
     pub(crate) fn new(nodes: usize, networks: usize) -> Self {
         Self {
             nodes,
             networks,
             counters: Vec::new(),
             copies: Vec::new(),
-            passed: vec![Vec::new(); nodes * nodes * networks],
-            doubted: vec![false; nodes * nodes * networks],
-            open: VecDeque::new(),
+            sole_copies_delivered: vec![Vec::new(); nodes * nodes * networks],
+            path_silent: vec![false; nodes * nodes * networks],
+            unchecked: VecDeque::new(),
         }
     }
 
     /// A packet exists.
-    pub(crate) fn sent(&mut self, index: usize, counter: u64) {
+    pub(crate) fn add_packet(&mut self, index: usize, counter: u64) {
         debug_assert_eq!(index, self.counters.len());
         self.counters.push(counter);
         self.copies.push(Vec::new());
-        self.open.push_back(index);
+        self.unchecked.push_back(index);
     }
 
     pub(crate) fn counters(&self) -> &[u64] {
@@ -83,20 +83,25 @@ impl Delivery {
     }
 
     /// A packet goes out.
-    pub(crate) fn copied(&mut self, index: usize, (from, to): (usize, usize), copy: Copy) {
-        let place = self.place(from, to, copy.network);
-        self.copies[index].push(Copy { doubted: self.doubted[place], ..copy });
-        if copy.through && copy.alone {
-            self.passed[place].push(copy.at);
-            self.doubted[place] = false;
+    pub(crate) fn add_copy(&mut self, index: usize, (from, to): (usize, usize), copy: PacketCopy) {
+        let place = self.slot_index(from, to, copy.network);
+        self.copies[index].push(PacketCopy { path_was_silent: self.path_silent[place], ..copy });
+        if copy.got_through && copy.is_sole_copy {
+            self.sole_copies_delivered[place].push(copy.sent_at);
+            self.path_silent[place] = false;
         }
     }
 
     /// Rule 13: a packet reaches the far adapter.
-    pub(crate) fn delivered(&mut self, index: usize, report: &mut Report, now: Time) -> Verdict {
+    pub(crate) fn check_delivered(
+        &mut self,
+        index: usize,
+        report: &mut SimReport,
+        now: Time,
+    ) -> CheckResult {
         let packet = &mut report.packets[index];
-        if let Some(before) = packet.arrived.replace(now) {
-            let Packet { from, to, sent, .. } = packet;
+        if let Some(before) = packet.arrived_at.replace(now) {
+            let PacketRecord { from, to, sent_at: sent, .. } = packet;
             return Err(format!(
                 "rule 13: node {from} to {to}: the packet of {sent} is delivered again, after \
                  {before}"
@@ -107,15 +112,15 @@ impl Delivery {
 
     /// Rule 15: what is sent again leaves its route for another one that is up.
     /// `left`: the network that is left for its silence.
-    pub(crate) fn moved(
+    pub(crate) fn check_reroute(
         &mut self,
         (node, peer, left): (usize, usize, Option<usize>),
-        moved: &Move,
+        moved: &Reroute,
         routes: &[RouteStatus],
-    ) -> Verdict {
+    ) -> CheckResult {
         if let Some(left) = left {
-            let place = self.place(node, peer, left);
-            self.doubted[place] = true;
+            let place = self.slot_index(node, peer, left);
+            self.path_silent[place] = true;
         }
         let to = routes.iter().find(|route| route.id == moved.to);
         let fit = to.is_some_and(|to| to.state == RouteState::Up || (to.active && !moved.suspect));
@@ -130,58 +135,58 @@ impl Delivery {
     }
 
     /// Rule 14, for every packet whose time is over.
-    pub(crate) fn judge(
+    pub(crate) fn check_overdue(
         &mut self,
         now: Time,
-        checks: &Checks,
-        truth: &Truth,
-        report: &mut Report,
-    ) -> Verdict {
+        checks: &InvariantChecker,
+        truth: &GroundTruth,
+        report: &mut SimReport,
+    ) -> CheckResult {
         let bounds = &checks.bounds;
-        let most = DEFAULT_AGE + bounds.longest + bounds.slack;
-        while let Some(index) = self.open.front().copied() {
+        let most = DEFAULT_AGE + bounds.max_travel + bounds.slack;
+        while let Some(index) = self.unchecked.front().copied() {
             let packet = report.packets[index];
-            if packet.sent + most >= now {
+            if packet.sent_at + most >= now {
                 break;
             }
-            self.open.pop_front();
+            self.unchecked.pop_front();
             let copies = std::mem::take(&mut self.copies[index]);
-            let again = copies.iter().filter(|copy| !copy.alone).count() > 0;
-            report.recovered += u64::from(again && packet.arrived.is_some());
-            if packet.network.is_none() || packet.arrived.is_some() {
+            let again = copies.iter().filter(|copy| !copy.is_sole_copy).count() > 0;
+            report.recovered += u64::from(again && packet.arrived_at.is_some());
+            if packet.network.is_none() || packet.arrived_at.is_some() {
                 continue;
             }
             let (from, to) = (packet.from, packet.to);
             let good = |network: &usize| {
-                let since = truth.clean(*network, from, to);
-                since.is_some_and(|since| since + bounds.prove() <= packet.sent)
+                let since = truth.clean_since(*network, from, to);
+                since.is_some_and(|since| since + bounds.max_proof_time() <= packet.sent_at)
             };
             let Some(good) = (0..self.networks).find(good) else { continue };
-            report.missed += 1;
-            let end = packet.sent + DEFAULT_AGE;
-            let late = copies.last().is_none_or(|last| last.until + bounds.slack >= end);
-            if late || copies.iter().any(|copy| self.lost_alone((from, to), copy)) {
+            report.undelivered += 1;
+            let end = packet.sent_at + DEFAULT_AGE;
+            let late = copies.last().is_none_or(|last| last.ack_deadline + bounds.slack >= end);
+            if late || copies.iter().any(|copy| self.is_lost_alone((from, to), copy)) {
                 continue;
             }
             return Err(format!(
                 "rule 14: node {from} to {to}: the packet of {} is lost, network {good} was good; \
                  {copies:?}",
-                packet.sent
+                packet.sent_at
             ));
         }
         Ok(())
     }
 
-    fn lost_alone(&self, (from, to): (usize, usize), copy: &Copy) -> bool {
-        if copy.doubted {
+    fn is_lost_alone(&self, (from, to): (usize, usize), copy: &PacketCopy) -> bool {
+        if copy.path_was_silent {
             return false;
         }
-        let passed = &self.passed[self.place(from, to, copy.network)];
-        let first = passed.partition_point(|at| *at < copy.at);
-        passed.get(first).is_some_and(|at| *at <= copy.until)
+        let passed = &self.sole_copies_delivered[self.slot_index(from, to, copy.network)];
+        let first = passed.partition_point(|at| *at < copy.sent_at);
+        passed.get(first).is_some_and(|at| *at <= copy.ack_deadline)
     }
 
-    fn place(&self, from: usize, to: usize, network: usize) -> usize {
+    fn slot_index(&self, from: usize, to: usize, network: usize) -> usize {
         (from * self.nodes + to) * self.networks + network
     }
 }

@@ -1,9 +1,9 @@
 //! The simulator: whole clusters on a virtual clock, with a real [`Engine`](crate::engine::Engine)
 //! in every node. Pure.
 //!
-//! [`run`] plays a [`Scenario`]: heartbeats travel as values through networks that lose, delay,
-//! reorder, duplicate and cut; nodes pause, crash and lose carriers. After every step the rules
-//! (table in `rules.rs`) compare what the engines believe with what is so. Everything random
+//! [`run_scenario`] plays a [`Scenario`]: heartbeats travel as values through networks that lose,
+//! delay, reorder, duplicate and cut; nodes pause, crash and lose carriers. After every step the
+//! rules (table in `rules.rs`) compare what the engines believe with what is so. Everything random
 //! comes from the scenario's seed, so a seed repeats a run exactly, byte for byte of its trace.
 //!
 //! Data goes through the real flight, the real replay window and the real debt of
@@ -14,10 +14,10 @@
 //! which must bear them (the replay window is asked for data only).
 
 mod bounds;
-mod calm;
 mod check;
 mod converge;
 mod data;
+mod deferred_heartbeats;
 mod delivery;
 mod faults;
 mod mesh;
@@ -28,26 +28,26 @@ mod report;
 mod rng;
 mod rules;
 mod scenario;
+mod simulation;
 mod stream;
 mod trace;
 mod truth;
-mod world;
 
 pub use crate::sim::{
-    mesh::{Change, MAX_MESH, Mesh, MeshPlan},
-    report::{Packet, Report},
-    scenario::{Fault, MAX_NETWORKS, MAX_NODES, Scenario, Shape},
+    mesh::{MAX_MESH_NODES, Mesh, MeshChange, MeshPlan},
+    report::{PacketRecord, SimReport},
+    scenario::{FaultAction, MAX_NETWORKS, MAX_NODES, NetworkModel, Scenario},
 };
 
 /// Violations a run collects before it stops.
 pub const MAX_VIOLATIONS: usize = 10;
 
 /// Plays a scenario.
-pub fn run(scenario: &Scenario) -> Report {
-    let mut world = world::World::new(scenario);
+pub fn run_scenario(scenario: &Scenario) -> SimReport {
+    let mut world = simulation::Simulation::new(scenario);
     world.run_until(crate::Time::ZERO + scenario.length);
-    if scenario.converge {
-        world.converge();
+    if scenario.then_converge {
+        world.run_to_convergence();
     }
-    world.finish()
+    world.into_report()
 }

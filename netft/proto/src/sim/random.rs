@@ -5,145 +5,146 @@ use std::time::Duration;
 use crate::{
     route::Timing,
     sim::{
-        rng::Rng,
-        scenario::{Fault, Scenario, Shape, timing},
+        rng::SplitMix64,
+        scenario::{FaultAction, NetworkModel, Scenario, clamped_timing},
     },
     time::Time,
 };
 
 /// The first faults come when everything is up.
-const FIRST: u64 = 800;
+const FIRST_FAULT_MS: u64 = 800;
 /// The fault phase ends here; then everything is repaired.
-const LENGTH: u64 = 5000;
+const FAULT_PHASE_MS: u64 = 5000;
 
 impl Scenario {
     /// A scenario drawn from `seed`: 2–4 nodes, 1–4 networks, a few seconds of faults, and then a
     /// repair after which every pair must converge.
     pub fn random(seed: u64) -> Self {
         // The run itself draws from the seed too; the two must not be the same numbers.
-        let mut rng = Rng::new(seed ^ 0x005c_e4a2_1000_0000);
-        let nodes = rng.pick(&[2, 2, 2, 2, 3, 3, 4]);
-        let networks = rng.pick(&[1, 2, 2, 2, 3, 3, 4]);
+        let mut rng = SplitMix64::new(seed ^ 0x005c_e4a2_1000_0000);
+        let nodes = rng.pick_one(&[2, 2, 2, 2, 3, 3, 4]);
+        let networks = rng.pick_one(&[1, 2, 2, 2, 3, 3, 4]);
         let mut scenario = Self::new(seed)
             .nodes(nodes)
             .networks(networks)
-            .hold(Duration::from_millis(rng.pick(&[50, 100, 200, 500, 1000])))
-            .timer_slack(Duration::from_micros(rng.pick(&[0, 50, 500, 2000])))
+            .hold(Duration::from_millis(rng.pick_one(&[50, 100, 200, 500, 1000])))
+            .timer_slack(Duration::from_micros(rng.pick_one(&[0, 50, 500, 2000])))
             .data_every(Duration::from_millis(20))
-            .leave_heartbeats(seed % 2 == 1)
-            .run_for(Duration::from_millis(LENGTH))
+            .defer_heartbeats(seed % 2 == 1)
+            .run_for(Duration::from_millis(FAULT_PHASE_MS))
             .then_converge();
         let one = draw_timing(&mut rng);
-        let same = rng.chance(600);
+        let same = rng.chance_permille(600);
         for network in 0..networks {
             let timing = if same { one } else { draw_timing(&mut rng) };
-            let shape = draw_shape(&mut rng, timing);
-            scenario = scenario.timing_of(network, timing).shape_of(network, shape);
-            if rng.chance(300) {
-                scenario = scenario.priority_of(network, rng.pick(&[5, 10, 20, 20]));
+            let shape = draw_network_model(&mut rng, timing);
+            scenario = scenario.timing_of(network, timing).model_of(network, shape);
+            if rng.chance_permille(300) {
+                scenario = scenario.priority_of(network, rng.pick_one(&[5, 10, 20, 20]));
             }
         }
-        let count = rng.range(2, 12);
+        let count = rng.next_in_range(2, 12);
         for _ in 0..count {
-            let at = rng.range(FIRST, LENGTH - 200);
+            let at = rng.next_in_range(FIRST_FAULT_MS, FAULT_PHASE_MS - 200);
             scenario = draw_fault(scenario, &mut rng, at, (nodes, networks));
         }
-        for _ in 0..rng.pick(&[0, 0, 1, 2, 3]) {
-            let at = Time::from_millis(rng.range(FIRST, LENGTH - 200));
-            scenario = draw_order(scenario, &mut rng, at, (nodes, networks));
+        for _ in 0..rng.pick_one(&[0, 0, 1, 2, 3]) {
+            let at = Time::from_millis(rng.next_in_range(FIRST_FAULT_MS, FAULT_PHASE_MS - 200));
+            scenario = draw_operator_action(scenario, &mut rng, at, (nodes, networks));
         }
         scenario
     }
 }
 
-fn draw_timing(rng: &mut Rng) -> Timing {
+fn draw_timing(rng: &mut SplitMix64) -> Timing {
     let (delay, threshold) =
-        rng.pick(&[(30, 5), (30, 5), (50, 3), (100, 5), (20, 4), (100, 3), (10, 5)]);
-    timing(delay, threshold)
+        rng.pick_one(&[(30, 5), (30, 5), (50, 3), (100, 5), (20, 4), (100, 3), (10, 5)]);
+    clamped_timing(delay, threshold)
 }
 
 /// Jitter and reordering stay well below the delay: a network that is meant to be good must not
 /// look dead at a threshold of 3.
-fn draw_shape(rng: &mut Rng, timing: Timing) -> Shape {
-    let delay = timing.delay.duration();
-    let far = rng.chance(150);
-    Shape {
-        delay: Duration::from_micros(50) + rng.upto(if far { delay * 2 } else { delay / 5 }),
-        jitter: rng.upto(delay / 8),
-        duplicate_permille: rng.pick(&[0, 0, 10, 200]),
-        reorder_permille: rng.pick(&[0, 0, 10, 100]),
-        reorder_by: rng.upto(delay / 4),
+fn draw_network_model(rng: &mut SplitMix64, timing: Timing) -> NetworkModel {
+    let delay = timing.delay.as_duration();
+    let far = rng.chance_permille(150);
+    NetworkModel {
+        delay: Duration::from_micros(50)
+            + rng.duration_up_to(if far { delay * 2 } else { delay / 5 }),
+        jitter: rng.duration_up_to(delay / 8),
+        duplicate_permille: rng.pick_one(&[0, 0, 10, 200]),
+        reorder_permille: rng.pick_one(&[0, 0, 10, 100]),
+        reorder_by: rng.duration_up_to(delay / 4),
     }
 }
 
 fn draw_fault(
     scenario: Scenario,
-    rng: &mut Rng,
+    rng: &mut SplitMix64,
     at: u64,
     (nodes, networks): (usize, usize),
 ) -> Scenario {
-    let network = rng.below(networks as u64) as usize;
-    let from = rng.below(nodes as u64) as usize;
-    let to = (from + rng.range(1, nodes as u64 - 1) as usize) % nodes;
-    let fault = match rng.below(100) {
-        0..20 => Fault::Cut { network },
-        20..45 => Fault::CutOneWay { network, from, to },
+    let network = rng.next_below(networks as u64) as usize;
+    let from = rng.next_below(nodes as u64) as usize;
+    let to = (from + rng.next_in_range(1, nodes as u64 - 1) as usize) % nodes;
+    let fault = match rng.next_below(100) {
+        0..20 => FaultAction::Cut { network },
+        20..45 => FaultAction::CutOneWay { network, from, to },
         45..60 => {
-            let permille = rng.pick(&[10, 50, 200, 500, 900, 1000]);
-            Fault::Loss { network, from, to, permille }
+            let permille = rng.pick_one(&[10, 50, 200, 500, 900, 1000]);
+            FaultAction::Loss { network, from, to, permille }
         }
-        60..75 => Fault::CarrierLost { network, node: from },
+        60..75 => FaultAction::CarrierLost { network, node: from },
         75..88 => {
-            let length = Duration::from_millis(rng.pick(&[5, 20, 60, 150, 400, 1500]));
-            match rng.chance(350) {
-                true => Fault::Freeze { node: from, length },
-                false => Fault::Pause { node: from, length },
+            let length = Duration::from_millis(rng.pick_one(&[5, 20, 60, 150, 400, 1500]));
+            match rng.chance_permille(350) {
+                true => FaultAction::PauseDroppingPackets { node: from, length },
+                false => FaultAction::Pause { node: from, length },
             }
         }
-        _ => Fault::Crash { node: from },
+        _ => FaultAction::Crash { node: from },
     };
     let repair = match fault {
-        Fault::CarrierLost { network, node } if rng.chance(500) => {
-            Some(Fault::CarrierBack { network, node })
+        FaultAction::CarrierLost { network, node } if rng.chance_permille(500) => {
+            Some(FaultAction::CarrierRestored { network, node })
         }
-        Fault::Crash { node } => Some(Fault::Restart { node }),
-        Fault::Pause { .. } | Fault::Freeze { .. } => None,
-        _ => Some(Fault::Heal { network }),
+        FaultAction::Crash { node } => Some(FaultAction::Restart { node }),
+        FaultAction::Pause { .. } | FaultAction::PauseDroppingPackets { .. } => None,
+        _ => Some(FaultAction::Heal { network }),
     };
-    let scenario = scenario.at(Time::from_millis(at), fault);
+    let scenario = scenario.with_fault(Time::from_millis(at), fault);
     // Some faults last until the final repair.
-    match repair.filter(|_| rng.chance(750)) {
+    match repair.filter(|_| rng.chance_permille(750)) {
         Some(repair) => {
-            let longest = rng.pick(&[40, 200, 800, 2000]);
-            let after = Duration::from_micros(rng.range(1000, longest * 1000));
-            scenario.at(Time::from_millis(at) + after, repair)
+            let longest = rng.pick_one(&[40, 200, 800, 2000]);
+            let after = Duration::from_micros(rng.next_in_range(1000, longest * 1000));
+            scenario.with_fault(Time::from_millis(at) + after, repair)
         }
         None => scenario,
     }
 }
 
 /// Something an operator orders.
-fn draw_order(
+fn draw_operator_action(
     scenario: Scenario,
-    rng: &mut Rng,
+    rng: &mut SplitMix64,
     at: Time,
     (nodes, networks): (usize, usize),
 ) -> Scenario {
-    let network = rng.below(networks as u64) as usize;
-    if rng.chance(400) {
-        let priority = rng.pick(&[1, 10, 20, 30, 99]);
-        return scenario.at(at, Fault::Priority { network, priority });
+    let network = rng.next_below(networks as u64) as usize;
+    if rng.chance_permille(400) {
+        let priority = rng.pick_one(&[1, 10, 20, 30, 99]);
+        return scenario.with_fault(at, FaultAction::Priority { network, priority });
     }
-    let node = rng.below(nodes as u64) as usize;
-    let drain = rng.chance(500);
+    let node = rng.next_below(nodes as u64) as usize;
+    let drain = rng.chance_permille(500);
     let order = |on| match drain {
-        true => Fault::Drain { network, node, on },
-        false => Fault::Admin { network, node, down: on },
+        true => FaultAction::Drain { network, node, on },
+        false => FaultAction::Admin { network, node, down: on },
     };
-    let scenario = scenario.at(at, order(true));
-    if rng.chance(250) {
+    let scenario = scenario.with_fault(at, order(true));
+    if rng.chance_permille(250) {
         return scenario;
     }
-    let after = Duration::from_micros(rng.range(0, 1_500_000));
-    scenario.at(at + after, order(false))
+    let after = Duration::from_micros(rng.next_in_range(0, 1_500_000));
+    scenario.with_fault(at + after, order(false))
 }

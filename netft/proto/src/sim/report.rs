@@ -11,7 +11,7 @@ use crate::{
 
 /// One data packet of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub struct PacketRecord {
     /// The sending node.
     pub from: usize,
     /// The node it was for.
@@ -19,14 +19,14 @@ pub struct Packet {
     /// The network the sender's forwarding table chose; `None` when no route was usable.
     pub network: Option<usize>,
     /// When it was sent.
-    pub sent: Time,
+    pub sent_at: Time,
     /// When it arrived, if it did.
-    pub arrived: Option<Time>,
+    pub arrived_at: Option<Time>,
 }
 
 /// What a run showed.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct SimReport {
     /// The scenario's seed.
     pub seed: u64,
     /// A fingerprint of every step: equal for equal scenarios and one build.
@@ -45,13 +45,13 @@ pub struct Report {
     /// Heartbeats that reached an engine.
     pub heartbeats_delivered: u64,
     /// Every data packet, in the order of sending.
-    pub packets: Vec<Packet>,
+    pub packets: Vec<PacketRecord>,
     /// Frames sent again on another route.
-    pub resends: u64,
+    pub retransmissions: u64,
     /// Packets that went out more than once and arrived.
     pub recovered: u64,
     /// Packets that did not arrive although a network was good: lost alone, or out of time.
-    pub missed: u64,
+    pub undelivered: u64,
     /// From the final repair to every pair on its best route; `None` when that was not asked for
     /// or did not happen.
     pub converged_after: Option<Duration>,
@@ -63,9 +63,9 @@ pub struct Report {
     pub text: Option<String>,
 }
 
-impl Report {
+impl SimReport {
     /// The moments at which a route of a node entered a state.
-    pub fn entered(&self, node: usize, route: RouteId, state: RouteState) -> Vec<Time> {
+    pub fn times_entered(&self, node: usize, route: RouteId, state: RouteState) -> Vec<Time> {
         self.events
             .iter()
             .filter_map(|(at_node, event)| match event.kind {
@@ -80,7 +80,7 @@ impl Report {
     }
 
     /// The first moment not before `after` at which a route of a node stopped being up.
-    pub fn left_up(&self, node: usize, route: RouteId, after: Time) -> Option<Time> {
+    pub fn first_left_up(&self, node: usize, route: RouteId, after: Time) -> Option<Time> {
         self.events.iter().find_map(|(at_node, event)| match event.kind {
             EventKind::StateChanged { route: changed, from: RouteState::Up, .. }
                 if *at_node == node && changed == route && event.at >= after =>
@@ -92,7 +92,7 @@ impl Report {
     }
 
     /// The moves of a node's data, with the route it moved to.
-    pub fn moves(&self, node: usize) -> Vec<(Time, Option<RouteId>)> {
+    pub fn data_moves(&self, node: usize) -> Vec<(Time, Option<RouteId>)> {
         self.events
             .iter()
             .filter_map(|(at_node, event)| match event.kind {
@@ -107,13 +107,15 @@ impl Report {
         &self,
         (from, to): (usize, usize),
         span: std::ops::Range<Time>,
-    ) -> impl Iterator<Item = &Packet> {
-        self.packets.iter().filter(move |p| (p.from, p.to) == (from, to) && span.contains(&p.sent))
+    ) -> impl Iterator<Item = &PacketRecord> {
+        self.packets
+            .iter()
+            .filter(move |p| (p.from, p.to) == (from, to) && span.contains(&p.sent_at))
     }
 
     /// The violations as text, with the scenario's faults before them and the command that
     /// repeats the run after them.
-    pub fn failure(&self, scenario: &Scenario) -> String {
+    pub fn failure_text(&self, scenario: &Scenario) -> String {
         let mut text = format!("seed {} broke {} rules\n", self.seed, self.violations.len());
         // Writing into a string cannot fail.
         for (at, fault) in scenario.faults() {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 /// A splitmix64 generator.
 #[derive(Clone, Debug)]
-pub(crate) struct Rng(u64);
+pub(crate) struct SplitMix64(u64);
 
-impl Rng {
+impl SplitMix64 {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -24,29 +24,29 @@ impl Rng {
 
     /// A number below `bound`; 0 when `bound` is 0. The bias (below 2^-32 for every bound used
     /// here) does not matter to a fault schedule.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn next_below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number from `low` to `high`, both included.
-    pub(crate) fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.below(high.saturating_sub(low).saturating_add(1))
+    pub(crate) fn next_in_range(&mut self, low: u64, high: u64) -> u64 {
+        low + self.next_below(high.saturating_sub(low).saturating_add(1))
     }
 
     /// True `permille` times in a thousand.
-    pub(crate) fn chance(&mut self, permille: u16) -> bool {
+    pub(crate) fn chance_permille(&mut self, permille: u16) -> bool {
         // A probability of zero draws nothing: a fault-free network costs no randomness.
-        permille > 0 && self.below(1000) < u64::from(permille)
+        permille > 0 && self.next_below(1000) < u64::from(permille)
     }
 
     /// A duration from zero to `most`.
-    pub(crate) fn upto(&mut self, most: Duration) -> Duration {
-        Duration::from_nanos(self.range(0, most.as_nanos() as u64))
+    pub(crate) fn duration_up_to(&mut self, most: Duration) -> Duration {
+        Duration::from_nanos(self.next_in_range(0, most.as_nanos() as u64))
     }
 
     /// One of `choices`, which is not empty.
-    pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
+    pub(crate) fn pick_one<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.next_below(choices.len() as u64) as usize]
     }
 }
 
@@ -56,19 +56,19 @@ mod tests {
 
     #[test]
     fn the_first_numbers_of_seed_1234567_are_those_of_the_reference_implementation() {
-        let mut rng = Rng::new(1_234_567);
+        let mut rng = SplitMix64::new(1_234_567);
         assert_eq!(rng.next(), 6_457_827_717_110_365_317);
         assert_eq!(rng.next(), 3_203_168_211_198_807_973);
     }
 
     #[test]
     fn draws_stay_in_range_and_reach_both_ends() {
-        let mut rng = Rng::new(1);
-        let draws: Vec<u64> = (0..1000).map(|_| rng.range(3, 7)).collect();
+        let mut rng = SplitMix64::new(1);
+        let draws: Vec<u64> = (0..1000).map(|_| rng.next_in_range(3, 7)).collect();
         assert!(draws.iter().all(|d| (3..=7).contains(d)));
         assert!((3..=7).all(|d| draws.contains(&d)));
-        assert!((0..1000).all(|_| !rng.chance(0)));
-        assert!((0..1000).all(|_| rng.chance(1000)));
-        assert_eq!(rng.below(0), 0);
+        assert!((0..1000).all(|_| !rng.chance_permille(0)));
+        assert!((0..1000).all(|_| rng.chance_permille(1000)));
+        assert_eq!(rng.next_below(0), 0);
     }
 }

@@ -22,44 +22,49 @@
 use crate::{
     route::{RouteState, RouteStatus},
     sim::{
-        check::{Checks, Verdict},
-        node::Node,
+        check::{CheckResult, InvariantChecker},
+        node::SimNode,
         scenario::peer_id,
-        truth::Truth,
+        truth::GroundTruth,
     },
     time::Time,
 };
 
 /// What the rules look at.
-pub(crate) struct View<'a> {
+pub(crate) struct ClusterView<'a> {
     pub(crate) now: Time,
-    pub(crate) nodes: &'a [Node],
-    pub(crate) truth: &'a Truth,
+    pub(crate) nodes: &'a [SimNode],
+    pub(crate) truth: &'a GroundTruth,
     /// The node's timers have just fired.
     pub(crate) ticked: bool,
 }
 
-impl Checks {
+impl InvariantChecker {
     /// Every rule about one node that runs.
-    pub(crate) fn node(&mut self, node: usize, view: &View<'_>) -> Verdict {
+    pub(crate) fn check_node(&mut self, node: usize, view: &ClusterView<'_>) -> CheckResult {
         for peer in (0..view.nodes.len()).filter(|peer| *peer != node) {
-            self.active(node, peer, view)?;
-            self.forwards(node, peer, view)?;
-            self.drains(node, peer, view)?;
-            for (network, route) in routes(view.nodes, node, peer).iter().enumerate() {
+            self.check_active_route(node, peer, view)?;
+            self.check_forwarding(node, peer, view)?;
+            self.check_drain(node, peer, view)?;
+            for (network, route) in routes_to_peer(view.nodes, node, peer).iter().enumerate() {
                 let place = (node, peer, network);
-                self.cadence(place, view)?;
-                self.agree(place, route, view)?;
-                self.believes(place, route, view)?;
-                self.detects(place, route, view)?;
-                self.suspects(place, route, view)?;
+                self.check_cadence(place, view)?;
+                self.check_agreement(place, route, view)?;
+                self.check_dead_route(place, route, view)?;
+                self.check_detection(place, route, view)?;
+                self.check_suspect_duration(place, route, view)?;
             }
         }
         Ok(())
     }
 
     /// Rule 1.
-    fn active(&mut self, node: usize, peer: usize, view: &View<'_>) -> Verdict {
+    fn check_active_route(
+        &mut self,
+        node: usize,
+        peer: usize,
+        view: &ClusterView<'_>,
+    ) -> CheckResult {
         let says = |words: &str| Err(format!("rule 1: node {node} to {peer}: {words}"));
         let this = &view.nodes[node];
         let active = this.peers.iter().find(|p| p.peer == peer_id(peer)).and_then(|p| p.active);
@@ -67,11 +72,11 @@ impl Checks {
         if row.and_then(|row| row.active) != active {
             return says("the table names another active route than the engine");
         }
-        let routes = routes(view.nodes, node, peer);
+        let routes = routes_to_peer(view.nodes, node, peer);
         let up = routes.iter().any(|route| route.state == RouteState::Up);
         let whole = |network: usize, memory: &mut Self| {
             let used = routes[network].tx && routes[network].state != RouteState::AdminDown;
-            used && !memory.memory(node, peer, network).faulted
+            used && !memory.observation_mut(node, peer, network).faulted
         };
         let half = (0..routes.len()).any(|network| whole(network, self));
         let Some(active) = active else {
@@ -81,7 +86,7 @@ impl Checks {
             return says("the active route leads elsewhere");
         };
         let route = &routes[network];
-        if self.memory(node, peer, network).faulted {
+        if self.observation_mut(node, peer, network).faulted {
             says(&format!("active on network {network}, broken at this end"))
         } else if route.state != RouteState::Up && (up || !route.tx) {
             let RouteStatus { state, tx, .. } = route;
@@ -94,11 +99,16 @@ impl Checks {
     }
 
     /// Rule 2.
-    fn forwards(&mut self, node: usize, peer: usize, view: &View<'_>) -> Verdict {
-        let routes = routes(view.nodes, node, peer);
+    fn check_forwarding(
+        &mut self,
+        node: usize,
+        peer: usize,
+        view: &ClusterView<'_>,
+    ) -> CheckResult {
+        let routes = routes_to_peer(view.nodes, node, peer);
         let proven = |network: usize| {
-            let since = view.truth.clean(network, node, peer)?;
-            (view.now.since(since) > self.bounds.prove()).then_some((network, since))
+            let since = view.truth.clean_since(network, node, peer)?;
+            (view.now.since(since) > self.bounds.max_proof_time()).then_some((network, since))
         };
         let Some((good, since)) = (0..routes.len()).find_map(proven) else { return Ok(()) };
         let says = |words: String| {
@@ -109,8 +119,8 @@ impl Checks {
         let Some(network) = routes.iter().position(|route| route.active) else {
             return says("no route active".to_owned());
         };
-        match view.truth.blocked(network, node, peer) {
-            Some(died) if view.now.since(died) > self.bounds.leave(network) => {
+        match view.truth.blocked_since(network, node, peer) {
+            Some(died) if view.now.since(died) > self.bounds.max_failover_time(network) => {
                 says(format!("active on network {network}, dead since {died}"))
             }
             _ => Ok(()),
@@ -118,17 +128,17 @@ impl Checks {
     }
 
     /// Rule 13.
-    fn drains(&mut self, node: usize, peer: usize, view: &View<'_>) -> Verdict {
-        let routes = routes(view.nodes, node, peer);
+    fn check_drain(&mut self, node: usize, peer: usize, view: &ClusterView<'_>) -> CheckResult {
+        let routes = routes_to_peer(view.nodes, node, peer);
         let Some(network) = routes.iter().position(|route| route.active) else { return Ok(()) };
-        let Some(ordered) = view.truth.drained(network, node, peer) else { return Ok(()) };
+        let Some(ordered) = view.truth.drained_since(network, node, peer) else { return Ok(()) };
         // The order is told with every heartbeat, over every network.
-        let told = self.bounds.delay + self.bounds.longest + self.bounds.slack;
+        let propagation = self.bounds.max_delay + self.bounds.max_travel + self.bounds.slack;
         let good = |network: usize| {
-            let since = view.truth.clean(network, node, peer)?;
-            let kept = view.truth.kept(network, node, peer)?;
-            let known = (since + self.bounds.prove()).max(kept).max(ordered);
-            (view.now > known + told).then_some((network, since))
+            let since = view.truth.clean_since(network, node, peer)?;
+            let kept = view.truth.undrained_since(network, node, peer)?;
+            let known = (since + self.bounds.max_proof_time()).max(kept).max(ordered);
+            (view.now > known + propagation).then_some((network, since))
         };
         match (0..routes.len()).find_map(good) {
             Some((good, since)) => Err(format!(
@@ -140,13 +150,13 @@ impl Checks {
     }
 
     /// Rule 6, for heartbeats that do not come at all.
-    fn cadence(
+    fn check_cadence(
         &mut self,
         (node, peer, network): (usize, usize, usize),
-        view: &View<'_>,
-    ) -> Verdict {
+        view: &ClusterView<'_>,
+    ) -> CheckResult {
         let most = self.bounds.delay_of(network) * 19 / 10 + self.bounds.slack;
-        match self.memory(node, peer, network).last_sent {
+        match self.observation_mut(node, peer, network).last_sent {
             Some(last) if view.now.since(last) > most => Err(format!(
                 "rule 6: node {node} to {peer} over network {network}: no heartbeat since {last}"
             )),
@@ -155,23 +165,24 @@ impl Checks {
     }
 
     /// Rule 7.
-    fn agree(
+    fn check_agreement(
         &mut self,
         (node, peer, network): (usize, usize, usize),
         route: &RouteStatus,
-        view: &View<'_>,
-    ) -> Verdict {
-        let there = routes(view.nodes, peer, node).get(network).map(|route| route.state);
+        view: &ClusterView<'_>,
+    ) -> CheckResult {
+        let there = routes_to_peer(view.nodes, peer, node).get(network).map(|route| route.state);
         let up = |state| state == RouteState::Up;
         let differs = there.is_some_and(|there| up(there) != up(route.state));
-        let most = self.bounds.agree(network);
-        let differ = &mut self.memory(node.min(peer), node.max(peer), network).differ;
+        let most = self.bounds.max_disagreement(network);
+        let differ =
+            &mut self.observation_mut(node.min(peer), node.max(peer), network).disagree_since;
         if !differs {
             *differ = None;
             return Ok(());
         }
         let since = *differ.get_or_insert(view.now);
-        let Some(clean) = view.truth.clean(network, node, peer) else { return Ok(()) };
+        let Some(clean) = view.truth.clean_since(network, node, peer) else { return Ok(()) };
         if view.now.since(since.max(clean)) > most {
             return Err(format!(
                 "rule 7: nodes {node} and {peer} disagree about network {network} since {since}, \
@@ -182,23 +193,23 @@ impl Checks {
     }
 
     /// Rule 8.
-    fn believes(
+    fn check_dead_route(
         &mut self,
         (node, peer, network): (usize, usize, usize),
         route: &RouteStatus,
-        view: &View<'_>,
-    ) -> Verdict {
+        view: &ClusterView<'_>,
+    ) -> CheckResult {
         if route.state != RouteState::Up {
             return Ok(());
         }
-        let here = view.truth.disturbed(node);
-        let both = here.max(view.truth.disturbed(peer));
-        let detection = self.bounds.detection_of(network);
-        let deaf = view.truth.blocked(network, peer, node).map(|at| at.max(here));
-        let mute = view.truth.blocked(network, node, peer).map(|at| at.max(both));
+        let here = view.truth.last_disturbed(node);
+        let both = here.max(view.truth.last_disturbed(peer));
+        let detection = self.bounds.detection_time_of(network);
+        let deaf = view.truth.blocked_since(network, peer, node).map(|at| at.max(here));
+        let mute = view.truth.blocked_since(network, node, peer).map(|at| at.max(both));
         let late = |since: Option<Time>, most| since.is_some_and(|at| view.now.since(at) > most);
-        if late(deaf, detection + self.bounds.longest + self.bounds.slack)
-            || late(mute, self.bounds.notice(network))
+        if late(deaf, detection + self.bounds.max_travel + self.bounds.slack)
+            || late(mute, self.bounds.max_dead_route_up_time(network))
         {
             return Err(format!(
                 "rule 8: node {node} to {peer} over network {network}: up, although the way out \
@@ -209,16 +220,16 @@ impl Checks {
     }
 
     /// Rule 9.
-    fn detects(
+    fn check_detection(
         &mut self,
         (node, peer, network): (usize, usize, usize),
         route: &RouteStatus,
-        view: &View<'_>,
-    ) -> Verdict {
-        let detection = self.bounds.detection_of(network);
+        view: &ClusterView<'_>,
+    ) -> CheckResult {
+        let detection = self.bounds.detection_time_of(network);
         // A node that was stalled grants everyone one more detection time.
-        let undisturbed = view.now.since(view.truth.disturbed(node)) > detection * 2;
-        match self.memory(node, peer, network).heard {
+        let undisturbed = view.now.since(view.truth.last_disturbed(node)) > detection * 2;
+        match self.observation_mut(node, peer, network).last_heard {
             Some(heard) if view.ticked && route.rx && undisturbed => {
                 if view.now.since(heard) < detection {
                     return Ok(());
@@ -233,16 +244,16 @@ impl Checks {
     }
 }
 
-impl Checks {
+impl InvariantChecker {
     /// Rule 15: data is doubled only while a route is suspect.
-    fn suspects(
+    fn check_suspect_duration(
         &mut self,
         (node, peer, network): (usize, usize, usize),
         route: &RouteStatus,
-        view: &View<'_>,
-    ) -> Verdict {
-        let most = self.bounds.detection_of(network);
-        let suspect = &mut self.memory(node, peer, network).suspect;
+        view: &ClusterView<'_>,
+    ) -> CheckResult {
+        let most = self.bounds.detection_time_of(network);
+        let suspect = &mut self.observation_mut(node, peer, network).suspect_since;
         if !route.suspect {
             *suspect = None;
             return Ok(());
@@ -256,7 +267,7 @@ impl Checks {
 }
 
 /// Rule 12.
-pub(crate) fn begins_afresh(node: usize, peer: usize, routes: &[RouteStatus]) -> Verdict {
+pub(crate) fn check_new_session(node: usize, peer: usize, routes: &[RouteStatus]) -> CheckResult {
     let mut to_peer = routes.iter().filter(|route| route.spec.peer == peer_id(peer));
     match to_peer.find(|route| route.rx || route.tx || route.active) {
         Some(RouteStatus { id, .. }) => Err(format!(
@@ -267,7 +278,7 @@ pub(crate) fn begins_afresh(node: usize, peer: usize, routes: &[RouteStatus]) ->
 }
 
 /// A node's routes to one peer, by network; none while the node is dead.
-pub(crate) fn routes(nodes: &[Node], node: usize, peer: usize) -> &[RouteStatus] {
+pub(crate) fn routes_to_peer(nodes: &[SimNode], node: usize, peer: usize) -> &[RouteStatus] {
     let all = &nodes[node].routes;
     // Routes are listed by number: peer by peer, network by network, without the node itself.
     let networks = all.len() / (nodes.len() - 1);

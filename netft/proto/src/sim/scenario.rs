@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    engine::Bug,
+    engine::InjectedBug,
     ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
-    route::{Attributes, Carrier, Delay, Priority, RouteSpec, Threshold, Timing},
+    route::{Attributes, Delay, Priority, RouteSpec, Threshold, Timing, Transport},
     time::Time,
 };
 
@@ -17,7 +17,7 @@ pub const MAX_NETWORKS: usize = 8;
 /// Something that happens to a network or a node. Networks and nodes count from 0; one that does
 /// not exist makes the fault a no-op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FaultAction {
     /// Nothing passes on a network.
     Cut {
         /// The network.
@@ -44,7 +44,7 @@ pub enum Fault {
         permille: u16,
     },
     /// Every packet on a network takes longer.
-    Slow {
+    ExtraDelay {
         /// The network.
         network: usize,
         /// By how much, each way.
@@ -63,7 +63,7 @@ pub enum Fault {
         node: usize,
     },
     /// The carrier is back, and the node is told.
-    CarrierBack {
+    CarrierRestored {
         /// The network.
         network: usize,
         /// The node.
@@ -103,7 +103,7 @@ pub enum Fault {
     },
     /// A node is not scheduled for a while; what arrives meanwhile is lost (a paused virtual
     /// machine).
-    Freeze {
+    PauseDroppingPackets {
         /// The node.
         node: usize,
         /// For how long.
@@ -125,22 +125,22 @@ pub enum Fault {
 
 /// How a network treats packets while nothing is wrong with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shape {
+pub struct NetworkModel {
     /// One-way delay.
     pub delay: Duration,
     /// Up to this much is added to it.
     pub jitter: Duration,
     /// How many of a thousand packets arrive twice.
     pub duplicate_permille: u16,
-    /// How many of a thousand packets are held back by [`Shape::reorder_by`].
+    /// How many of a thousand packets are held back by [`NetworkModel::reorder_by`].
     pub reorder_permille: u16,
     /// How long such a packet is held back.
     pub reorder_by: Duration,
 }
 
-impl Shape {
+impl NetworkModel {
     /// The longest a packet is under way.
-    pub(crate) fn longest(&self) -> Duration {
+    pub(crate) fn max_travel(&self) -> Duration {
         self.delay + self.jitter + self.reorder_by
     }
 }
@@ -150,10 +150,10 @@ impl Shape {
 pub(crate) struct NetworkPlan {
     pub(crate) timing: Timing,
     pub(crate) priority: u32,
-    pub(crate) shape: Shape,
+    pub(crate) model: NetworkModel,
 }
 
-/// A run to be made by [`run`](crate::sim::run).
+/// A run to be made by [`run_scenario`](crate::sim::run_scenario).
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub(crate) seed: u64,
@@ -162,11 +162,11 @@ pub struct Scenario {
     pub(crate) hold: Duration,
     pub(crate) timer_slack: Duration,
     pub(crate) data_every: Duration,
-    pub(crate) faults: Vec<(Time, Fault)>,
+    pub(crate) faults: Vec<(Time, FaultAction)>,
     pub(crate) length: Duration,
-    pub(crate) converge: bool,
-    pub(crate) leaves: bool,
-    pub(crate) bug: Option<Bug>,
+    pub(crate) then_converge: bool,
+    pub(crate) defer_heartbeats: bool,
+    pub(crate) bug: Option<InjectedBug>,
     pub(crate) keep_text: bool,
 }
 
@@ -182,8 +182,8 @@ impl Scenario {
             data_every: Duration::from_millis(10),
             faults: Vec::new(),
             length: Duration::from_secs(10),
-            converge: false,
-            leaves: false,
+            then_converge: false,
+            defer_heartbeats: false,
             bug: None,
             keep_text: false,
         }
@@ -213,21 +213,21 @@ impl Scenario {
     /// With this timing on one network.
     #[must_use]
     pub fn timing_of(mut self, network: usize, timing: Timing) -> Self {
-        self.change(network, |plan| plan.timing = timing);
+        self.change_network(network, |plan| plan.timing = timing);
         self
     }
 
     /// With this priority of the routes over one network.
     #[must_use]
     pub fn priority_of(mut self, network: usize, priority: u32) -> Self {
-        self.change(network, |plan| plan.priority = priority);
+        self.change_network(network, |plan| plan.priority = priority);
         self
     }
 
     /// With this treatment of packets on one network.
     #[must_use]
-    pub fn shape_of(mut self, network: usize, shape: Shape) -> Self {
-        self.change(network, |plan| plan.shape = shape);
+    pub fn model_of(mut self, network: usize, shape: NetworkModel) -> Self {
+        self.change_network(network, |plan| plan.model = shape);
         self
     }
 
@@ -254,7 +254,7 @@ impl Scenario {
 
     /// With a fault.
     #[must_use]
-    pub fn at(mut self, at: Time, fault: Fault) -> Self {
+    pub fn with_fault(mut self, at: Time, fault: FaultAction) -> Self {
         self.faults.push((at, fault));
         self
     }
@@ -270,25 +270,25 @@ impl Scenario {
     /// again. The run ends as soon as all have.
     #[must_use]
     pub fn then_converge(mut self) -> Self {
-        self.converge = true;
+        self.then_converge = true;
         self
     }
 
     /// With heartbeats that say nothing new left for the engine until it is awake.
     #[must_use]
-    pub fn leave_heartbeats(mut self, leaves: bool) -> Self {
-        self.leaves = leaves;
+    pub fn defer_heartbeats(mut self, leaves: bool) -> Self {
+        self.defer_heartbeats = leaves;
         self
     }
 
     /// With a bug planted into every engine, to see that the invariants notice.
     #[must_use]
-    pub fn plant(mut self, bug: Bug) -> Self {
+    pub fn with_bug(mut self, bug: InjectedBug) -> Self {
         self.bug = Some(bug);
         self
     }
 
-    /// With every step kept as text in [`Report::text`](crate::sim::Report::text).
+    /// With every step kept as text in [`SimReport::text`](crate::sim::SimReport::text).
     #[must_use]
     pub fn keep_text(mut self) -> Self {
         self.keep_text = true;
@@ -301,30 +301,30 @@ impl Scenario {
     }
 
     /// The faults, in the order they were added.
-    pub fn faults(&self) -> &[(Time, Fault)] {
+    pub fn faults(&self) -> &[(Time, FaultAction)] {
         &self.faults
     }
 
     /// What `node` calls its route to `peer` over `network`. The two ends of a route have
     /// different numbers, as in life.
-    pub fn route(&self, node: usize, peer: usize, network: usize) -> RouteId {
+    pub fn route_id(&self, node: usize, peer: usize, network: usize) -> RouteId {
         let place = peer * self.networks.len() + network;
         RouteId((100 * (node + 1) + place) as u32)
     }
 
     /// The network of a node's route; `None` for a number no route has.
     pub fn network_of(&self, node: usize, route: RouteId) -> Option<usize> {
-        self.route_place(node, route).map(|(_, network)| network)
+        self.peer_and_network(node, route).map(|(_, network)| network)
     }
 
-    /// The peer and the network of a node's route; the inverse of [`Scenario::route`].
-    pub(crate) fn route_place(&self, node: usize, route: RouteId) -> Option<(usize, usize)> {
+    /// The peer and the network of a node's route; the inverse of [`Scenario::route_id`].
+    pub(crate) fn peer_and_network(&self, node: usize, route: RouteId) -> Option<(usize, usize)> {
         let place = (route.0 as usize).checked_sub(100 * (node + 1))?;
         let (peer, network) = (place / self.networks.len(), place % self.networks.len());
         (peer < self.nodes && peer != node).then_some((peer, network))
     }
 
-    fn change(&mut self, network: usize, change: impl FnOnce(&mut NetworkPlan)) {
+    fn change_network(&mut self, network: usize, change: impl FnOnce(&mut NetworkPlan)) {
         if let Some(plan) = self.networks.get_mut(network) {
             change(plan);
         }
@@ -337,7 +337,7 @@ pub(crate) fn peer_id(node: usize) -> PeerId {
 }
 
 /// A timing of `delay` milliseconds × `threshold`, out-of-range values brought into range.
-pub(crate) fn timing(delay: u64, threshold: u64) -> Timing {
+pub(crate) fn clamped_timing(delay: u64, threshold: u64) -> Timing {
     Timing {
         delay: Delay::from_millis(delay.clamp(5, 60_000)).expect("clamped"),
         threshold: Threshold::new(threshold.clamp(2, 120)).expect("clamped"),
@@ -355,7 +355,7 @@ pub(crate) fn route_spec(
         let [high, low] = (node as u16 + 1).to_be_bytes();
         SocketAddr::from(([10, network as u8, high, low], 3343))
     };
-    let owned = |node: usize| VirtualAddrs::derive(&NodeKey([node as u8; 32])).v4.into();
+    let owned = |node: usize| VirtualAddrs::derive_from_key(&NodeKey([node as u8; 32])).v4.into();
     RouteSpec {
         peer: peer_id(peer),
         real_local: real(node),
@@ -365,13 +365,13 @@ pub(crate) fn route_spec(
         timing,
         priority: Priority(priority),
         attributes: Attributes(Attributes::SAME_SUBNET),
-        carrier: Carrier::Udp,
+        transport: Transport::Udp,
     }
 }
 
 fn default_network(number: usize) -> NetworkPlan {
-    let shape = Shape { delay: Duration::from_micros(200), ..Shape::default() };
-    NetworkPlan { timing: timing(30, 5), priority: 10 * (number as u32 + 1), shape }
+    let shape = NetworkModel { delay: Duration::from_micros(200), ..NetworkModel::default() };
+    NetworkPlan { timing: clamped_timing(30, 5), priority: 10 * (number as u32 + 1), model: shape }
 }
 
 #[cfg(test)]
@@ -383,10 +383,10 @@ mod tests {
         let scenario = Scenario::new(0).nodes(4).networks(3);
         for node in 0..4 {
             for (peer, network) in (0..4).flat_map(|p| (0..3).map(move |n| (p, n))) {
-                let place = scenario.route_place(node, scenario.route(node, peer, network));
+                let place = scenario.peer_and_network(node, scenario.route_id(node, peer, network));
                 assert_eq!(place, (peer != node).then_some((peer, network)));
             }
-            assert_eq!(scenario.route_place(node, RouteId(1)), None);
+            assert_eq!(scenario.peer_and_network(node, RouteId(1)), None);
         }
     }
 }

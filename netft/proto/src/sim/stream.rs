@@ -4,81 +4,81 @@
 use std::time::Duration;
 
 use crate::{
-    loss_detection::{Debt, Flight, Limits, STALL_TOLD},
+    loss_detection::{AckSchedule, RetransmitLimits, STALL_REPORT_PERIOD, SentFrames},
     session::replay::ReplayWindow,
-    sim::node::Session,
+    sim::node::BootIdPair,
     time::Time,
     wire::ack::{Ack, MAX_RANGES},
 };
 
 /// Data of one session, both directions.
-pub(crate) struct Stream {
-    pub(crate) session: Session,
+pub(crate) struct DataStream {
+    pub(crate) session: BootIdPair,
     /// The next counter out: data and acknowledgements share it.
-    counter: u64,
+    next_counter: u64,
     /// What waits; each send is known by its first packet.
-    pub(crate) flight: Flight<usize>,
-    pub(crate) window: ReplayWindow,
+    pub(crate) sent_frames: SentFrames<usize>,
+    pub(crate) replay_window: ReplayWindow,
     /// The highest data counter in.
-    heard: Option<u64>,
+    highest_received: Option<u64>,
     /// What is owed, with the networks it came on.
-    pub(crate) debt: Option<Debt<usize>>,
+    pub(crate) ack_schedule: Option<AckSchedule<usize>>,
 }
 
-impl Stream {
-    pub(crate) fn new(session: Session) -> Self {
+impl DataStream {
+    pub(crate) fn new(session: BootIdPair) -> Self {
         Self {
             session,
-            counter: 0,
-            flight: Flight::new(Limits::default()),
-            window: ReplayWindow::new(),
-            heard: None,
-            debt: None,
+            next_counter: 0,
+            sent_frames: SentFrames::new(RetransmitLimits::default()),
+            replay_window: ReplayWindow::new(),
+            highest_received: None,
+            ack_schedule: None,
         }
     }
 
     /// Takes the next counters; returns the first.
-    pub(crate) fn reserve(&mut self, count: u64) -> u64 {
-        let first = self.counter;
-        self.counter += count;
+    pub(crate) fn reserve_counters(&mut self, count: u64) -> u64 {
+        let first = self.next_counter;
+        self.next_counter += count;
         first
     }
 
     /// A data frame came over a network: notes what is owed for it.
-    pub(crate) fn owe(&mut self, network: usize, counter: u64, fresh: bool, now: Time) {
-        let debt = self.debt.get_or_insert_with(|| Debt::new(network, now));
+    pub(crate) fn note_received(&mut self, network: usize, counter: u64, fresh: bool, now: Time) {
+        let debt = self.ack_schedule.get_or_insert_with(|| AckSchedule::new(network, now));
         if fresh {
-            self.heard = self.heard.max(Some(counter));
-            debt.add(1, network);
+            self.highest_received = self.highest_received.max(Some(counter));
+            debt.on_new_data(1, network);
         } else {
-            debt.repeat(network);
+            debt.on_duplicate(network);
         }
     }
 
     /// The acknowledgement that is due, and the networks it takes.
-    pub(crate) fn pay(
+    pub(crate) fn take_due_ack(
         &mut self,
         now: Time,
         stalled: Option<(Duration, Time)>,
-    ) -> Option<(Ack, Debt<usize>)> {
-        let debt = self.debt.take_if(|debt| debt.due(now))?;
-        self.heard?;
-        let stalled = stalled.filter(|(_, ended)| now.since(*ended) < STALL_TOLD);
+    ) -> Option<(Ack, AckSchedule<usize>)> {
+        let debt = self.ack_schedule.take_if(|debt| debt.is_due(now))?;
+        self.highest_received?;
+        let stalled = stalled.filter(|(_, ended)| now.since(*ended) < STALL_REPORT_PERIOD);
         let stalled = stalled.map_or(0, |(length, _)| length.as_millis());
         let stalled_ms = u16::try_from(stalled).unwrap_or(u16::MAX);
-        Some((Ack { stalled_ms, ..self.ack() }, debt))
+        Some((Ack { stalled_ms, ..self.build_ack() }, debt))
     }
 
     /// What arrived.
-    pub(crate) fn ack(&self) -> Ack {
-        let Some(highest) = self.heard else { return Ack::default() };
-        let ranges = self.window.runs(highest, MAX_RANGES);
+    pub(crate) fn build_ack(&self) -> Ack {
+        let Some(highest) = self.highest_received else { return Ack::default() };
+        let ranges = self.replay_window.accepted_ranges(highest, MAX_RANGES);
         Ack { highest, ranges, ..Ack::default() }
     }
 
     /// How long until something is due by itself.
-    pub(crate) fn wait(&self, now: Time) -> Option<Duration> {
-        let debt = self.debt.as_ref().map(|debt| debt.wait(now));
-        [debt, self.flight.wait(now)].into_iter().flatten().min()
+    pub(crate) fn time_until_due(&self, now: Time) -> Option<Duration> {
+        let debt = self.ack_schedule.as_ref().map(|debt| debt.until_due(now));
+        [debt, self.sent_frames.until_next_timeout(now)].into_iter().flatten().min()
     }
 }

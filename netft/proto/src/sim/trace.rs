@@ -7,20 +7,20 @@ use crate::time::Time;
 /// FNV-1a over 64 bits: no hasher of the standard library promises the same value in the next
 /// release, and a trace hash is compared across builds of one commit.
 #[derive(Clone, Debug)]
-pub(crate) struct Trace {
+pub(crate) struct RunTrace {
     hash: u64,
     /// Print every step to this buffer as well.
     text: Option<String>,
 }
 
-impl Trace {
+impl RunTrace {
     pub(crate) fn new(keep_text: bool) -> Self {
         Self { hash: 0xcbf2_9ce4_8422_2325, text: keep_text.then(String::new) }
     }
 
     /// Adds one step.
-    pub(crate) fn step(&mut self, at: Time, words: fmt::Arguments<'_>) {
-        self.number(at.as_nanos());
+    pub(crate) fn add_step(&mut self, at: Time, words: fmt::Arguments<'_>) {
+        self.add_number(at.as_nanos());
         // Writing into the hasher cannot fail.
         let _ = self.write_fmt(words);
         if let Some(text) = &mut self.text {
@@ -29,24 +29,24 @@ impl Trace {
     }
 
     /// Adds one number without text: the cheap way for frequent steps.
-    pub(crate) fn number(&mut self, number: u64) {
+    pub(crate) fn add_number(&mut self, number: u64) {
         for byte in number.to_le_bytes() {
-            self.byte(byte);
+            self.hash_byte(byte);
         }
     }
 
-    pub(crate) fn finish(self) -> (u64, Option<String>) {
+    pub(crate) fn into_parts(self) -> (u64, Option<String>) {
         (self.hash, self.text)
     }
 
-    fn byte(&mut self, byte: u8) {
+    fn hash_byte(&mut self, byte: u8) {
         self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
 }
 
-impl Write for Trace {
+impl Write for RunTrace {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        s.bytes().for_each(|byte| self.byte(byte));
+        s.bytes().for_each(|byte| self.hash_byte(byte));
         Ok(())
     }
 }
@@ -57,8 +57,8 @@ mod tests {
 
     #[test]
     fn the_hash_is_fnv_1a() {
-        let mut trace = Trace::new(false);
+        let mut trace = RunTrace::new(false);
         trace.write_str("foobar").expect("hashing does not fail");
-        assert_eq!(trace.finish().0, 0x8594_4171_f739_67e8);
+        assert_eq!(trace.into_parts().0, 0x8594_4171_f739_67e8);
     }
 }

@@ -4,93 +4,95 @@
 //! the engines with it.
 
 use crate::{
-    sim::{network::Network, node::Node},
+    sim::{network::SimNetwork, node::SimNode},
     time::Time,
 };
 
 /// The truth about the world.
-pub(crate) struct Truth {
+pub(crate) struct GroundTruth {
     nodes: usize,
     /// Per network, sender and receiver: since when nothing passes.
-    blocked: Vec<Option<Time>>,
+    blocked_since: Vec<Option<Time>>,
     /// Per network and pair: since when everything passes both ways between two nodes that run
     /// and share a session.
-    clean: Vec<Option<Time>>,
+    clean_since: Vec<Option<Time>>,
     /// Per network and pair: since when an operator at one end drains it.
-    drained: Vec<Option<Time>>,
+    drained_since: Vec<Option<Time>>,
     /// Per network and pair: since when nobody drains it.
-    kept: Vec<Option<Time>>,
+    undrained_since: Vec<Option<Time>>,
     /// Per node: when it last stopped or began to run.
-    disturbed: Vec<Time>,
-    ran: Vec<bool>,
+    last_disturbed: Vec<Time>,
+    was_running: Vec<bool>,
 }
 
-impl Truth {
+impl GroundTruth {
     pub(crate) fn new(nodes: usize, networks: usize) -> Self {
         Self {
             nodes,
-            blocked: vec![None; networks * nodes * nodes],
-            clean: vec![None; networks * nodes * nodes],
-            drained: vec![None; networks * nodes * nodes],
-            kept: vec![None; networks * nodes * nodes],
-            disturbed: vec![Time::ZERO; nodes],
-            ran: vec![false; nodes],
+            blocked_since: vec![None; networks * nodes * nodes],
+            clean_since: vec![None; networks * nodes * nodes],
+            drained_since: vec![None; networks * nodes * nodes],
+            undrained_since: vec![None; networks * nodes * nodes],
+            last_disturbed: vec![Time::ZERO; nodes],
+            was_running: vec![false; nodes],
         }
     }
 
-    pub(crate) fn refresh(&mut self, now: Time, networks: &[Network], nodes: &[Node]) {
+    pub(crate) fn refresh(&mut self, now: Time, networks: &[SimNetwork], nodes: &[SimNode]) {
         for (number, node) in nodes.iter().enumerate() {
-            if std::mem::replace(&mut self.ran[number], node.runs()) != node.runs() {
-                self.disturbed[number] = now;
+            if std::mem::replace(&mut self.was_running[number], node.is_running())
+                != node.is_running()
+            {
+                self.last_disturbed[number] = now;
             }
         }
         for (number, network) in networks.iter().enumerate() {
             for from in 0..self.nodes {
                 for to in (0..self.nodes).filter(|to| *to != from) {
                     let (a, b) = (&nodes[from], &nodes[to]);
-                    let run = a.runs() && b.runs();
-                    let blocked = !run || network.blocked(from, to);
+                    let run = a.is_running() && b.is_running();
+                    let blocked = !run || network.is_blocked(from, to);
                     let clean = run
-                        && network.clean(from, to)
-                        && network.clean(to, from)
+                        && network.is_clean(from, to)
+                        && network.is_clean(to, from)
                         && a.shares_session(from, b, to);
-                    let place = self.place(number, from, to);
-                    since(&mut self.blocked[place], blocked, now);
-                    since(&mut self.clean[place], clean, now);
-                    let drained = network.drained(from, to);
-                    self.drained[place] = drained;
-                    since(&mut self.kept[place], drained.is_none(), now);
+                    let place = self.slot_index(number, from, to);
+                    update_since(&mut self.blocked_since[place], blocked, now);
+                    update_since(&mut self.clean_since[place], clean, now);
+                    let drained = network.pair_drained_since(from, to);
+                    self.drained_since[place] = drained;
+                    update_since(&mut self.undrained_since[place], drained.is_none(), now);
                 }
             }
         }
     }
 
-    pub(crate) fn blocked(&self, network: usize, from: usize, to: usize) -> Option<Time> {
-        self.blocked[self.place(network, from, to)]
+    pub(crate) fn blocked_since(&self, network: usize, from: usize, to: usize) -> Option<Time> {
+        self.blocked_since[self.slot_index(network, from, to)]
     }
 
-    pub(crate) fn clean(&self, network: usize, from: usize, to: usize) -> Option<Time> {
-        self.clean[self.place(network, from, to)]
+    pub(crate) fn clean_since(&self, network: usize, from: usize, to: usize) -> Option<Time> {
+        self.clean_since[self.slot_index(network, from, to)]
     }
 
-    pub(crate) fn drained(&self, network: usize, a: usize, b: usize) -> Option<Time> {
-        self.drained[self.place(network, a, b)]
+    pub(crate) fn drained_since(&self, network: usize, a: usize, b: usize) -> Option<Time> {
+        self.drained_since[self.slot_index(network, a, b)]
     }
 
-    pub(crate) fn kept(&self, network: usize, a: usize, b: usize) -> Option<Time> {
-        self.kept[self.place(network, a, b)]
+    pub(crate) fn undrained_since(&self, network: usize, a: usize, b: usize) -> Option<Time> {
+        self.undrained_since[self.slot_index(network, a, b)]
     }
 
-    pub(crate) fn disturbed(&self, node: usize) -> Time {
-        self.disturbed[node]
+    pub(crate) fn last_disturbed(&self, node: usize) -> Time {
+        self.last_disturbed[node]
     }
 
-    fn place(&self, network: usize, from: usize, to: usize) -> usize {
+    fn slot_index(&self, network: usize, from: usize, to: usize) -> usize {
         (network * self.nodes + from) * self.nodes + to
     }
 }
 
-fn since(mark: &mut Option<Time>, holds: bool, now: Time) {
+fn update_since(mark: &mut Option<Time>, holds: bool, now: Time) {
     match (holds, *mark) {
         (true, None) => *mark = Some(now),
         (false, Some(_)) => *mark = None,

@@ -6,9 +6,11 @@ use crate::{
     config::Config,
     topology::{
         Interface,
-        networks::{is_container_bridge, is_virtual, listed, metric, usable},
+        networks::{
+            can_carry_routes, interface_metric, is_container_bridge, is_listed, is_virtual,
+        },
     },
-    wire::interfaces::{Endpoint, Interfaces, MAX_ENDPOINTS},
+    wire::interfaces::{AdvertisedEndpoint, Advertisement, MAX_ADVERTISED_ENDPOINTS},
 };
 
 /// The interface list of this node. The serial is the caller's to count.
@@ -16,7 +18,7 @@ use crate::{
 /// Offered is every address that routes may start from: not the adapter's, no loopback, no
 /// container bridge, nothing the config excludes; of several addresses in one prefix on one
 /// interface the first. An interface without a carrier keeps its place: it may get one.
-pub fn offer(config: &Config, interfaces: &[Interface]) -> Interfaces {
+pub fn build_advertisement(config: &Config, interfaces: &[Interface]) -> Advertisement {
     let mut seen = BTreeSet::new();
     let mut endpoints: Vec<_> = interfaces
         .iter()
@@ -25,12 +27,12 @@ pub fn offer(config: &Config, interfaces: &[Interface]) -> Interfaces {
         .filter(|endpoint| seen.insert(endpoint.addr))
         .collect();
     endpoints.sort_by_key(|endpoint| (endpoint.metric, *endpoint));
-    endpoints.truncate(MAX_ENDPOINTS);
-    Interfaces {
+    endpoints.truncate(MAX_ADVERTISED_ENDPOINTS);
+    Advertisement {
         serial: 0,
         port: config.port,
         all_cross_subnet: config.all_cross_subnet,
-        relays: config.relay.offer,
+        offers_relay: config.relay.offer,
         site: config.site.clone(),
         endpoints,
     }
@@ -39,7 +41,7 @@ pub fn offer(config: &Config, interfaces: &[Interface]) -> Interfaces {
 fn endpoints_of<'a>(
     config: &'a Config,
     interface: &'a Interface,
-) -> impl Iterator<Item = Endpoint> + 'a {
+) -> impl Iterator<Item = AdvertisedEndpoint> + 'a {
     let mut prefixes = BTreeSet::new();
     let bridge = is_container_bridge(interface);
     interface
@@ -47,26 +49,26 @@ fn endpoints_of<'a>(
         .iter()
         .filter(move |local| {
             let (virtual_, excluded) =
-                (is_virtual(config, local.addr), config.excludes(&interface.name, local.addr));
-            let given = listed(config, local.addr);
-            !local.secondary
+                (is_virtual(config, local.addr), config.is_excluded(&interface.name, local.addr));
+            let given = is_listed(config, local.addr);
+            !local.is_secondary
                 && !virtual_
                 && !excluded
-                && usable(config, local.addr)
-                && (given || (!bridge && !local_only(local.addr)))
+                && can_carry_routes(config, local.addr)
+                && (given || (!bridge && !is_host_local(local.addr)))
                 && !matches!(local.addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
         })
         .filter(move |local| prefixes.insert(local.prefix))
-        .map(|local| Endpoint {
+        .map(|local| AdvertisedEndpoint {
             addr: local.addr,
             prefix_len: local.prefix.prefix_len(),
             interface: interface.index as u16,
-            metric: metric(config, interface, local.addr),
+            metric: interface_metric(config, interface, local.addr),
         })
 }
 
 /// An address that many hosts have on networks that have nothing to do with each other.
-pub(crate) fn local_only(addr: IpAddr) -> bool {
+pub(crate) fn is_host_local(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_loopback(),

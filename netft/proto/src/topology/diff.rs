@@ -2,21 +2,21 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use crate::{ids::PeerId, topology::Planned};
+use crate::{ids::PeerId, topology::PlannedRoute};
 
 /// The difference between two sets of routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Diff {
+pub struct RouteDiff {
     /// Only in the new set.
-    pub added: Vec<Planned>,
+    pub added: Vec<PlannedRoute>,
     /// Only in the old set.
-    pub removed: Vec<Planned>,
+    pub removed: Vec<PlannedRoute>,
     /// In both, with the same ends but other fields: (old, new). Another interface means that the
     /// address moved: the socket must be opened anew.
-    pub changed: Vec<(Planned, Planned)>,
+    pub changed: Vec<(PlannedRoute, PlannedRoute)>,
 }
 
-impl Diff {
+impl RouteDiff {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
@@ -25,12 +25,13 @@ impl Diff {
 
 /// Compares two sets of routes; routes are the same when peer, local and remote end are.
 ///
-/// A route whose interface vanished is in both sets: [`plan()`](crate::topology::plan()) keeps it, and
-/// [`faults`](crate::topology::faults) says what is wrong with it.
-pub fn diff(old: &[Planned], new: &[Planned]) -> Diff {
+/// A route whose interface vanished is in both sets:
+/// [`plan_routes()`](crate::topology::plan_routes()) keeps it, and
+/// [`detect_faults`](crate::topology::detect_faults) says what is wrong with it.
+pub fn diff_routes(old: &[PlannedRoute], new: &[PlannedRoute]) -> RouteDiff {
     let before = by_key(old);
     let after = by_key(new);
-    let mut diff = Diff::default();
+    let mut diff = RouteDiff::default();
     for (key, route) in &after {
         match before.get(key) {
             None => diff.added.push((*route).clone()),
@@ -46,6 +47,6 @@ pub fn diff(old: &[Planned], new: &[Planned]) -> Diff {
     diff
 }
 
-fn by_key(routes: &[Planned]) -> BTreeMap<(PeerId, SocketAddr, SocketAddr), &Planned> {
-    routes.iter().map(|route| (route.key(), route)).collect()
+fn by_key(routes: &[PlannedRoute]) -> BTreeMap<(PeerId, SocketAddr, SocketAddr), &PlannedRoute> {
+    routes.iter().map(|route| (route.route_key(), route)).collect()
 }

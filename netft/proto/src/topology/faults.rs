@@ -2,12 +2,12 @@
 
 use crate::{
     route::Reason,
-    topology::{Interface, Planned},
+    topology::{Interface, PlannedRoute},
 };
 
 /// What the interfaces say about one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Health {
+pub struct LocalEndStatus {
     /// The interface that has the local address; differs from the planned one when the address
     /// moved (the socket must be opened anew), 0 when none has it.
     pub ifindex: u32,
@@ -18,12 +18,12 @@ pub struct Health {
 /// What the interfaces say about each of `routes`, in their order. The fault is one of
 /// [`Reason::InterfaceGone`], [`Reason::InterfaceDown`], [`Reason::CarrierLost`] and
 /// [`Reason::AddressGone`].
-pub fn faults(routes: &[Planned], interfaces: &[Interface]) -> Vec<Health> {
-    routes.iter().map(|route| health(route, interfaces)).collect()
+pub fn detect_faults(routes: &[PlannedRoute], interfaces: &[Interface]) -> Vec<LocalEndStatus> {
+    routes.iter().map(|route| local_end_status(route, interfaces)).collect()
 }
 
-fn health(route: &Planned, interfaces: &[Interface]) -> Health {
-    if let Some(owner) = owner(route, interfaces) {
+fn local_end_status(route: &PlannedRoute, interfaces: &[Interface]) -> LocalEndStatus {
+    if let Some(owner) = owning_interface(route, interfaces) {
         let fault = if !owner.up {
             Some(Reason::InterfaceDown)
         } else if !owner.carrier {
@@ -31,29 +31,35 @@ fn health(route: &Planned, interfaces: &[Interface]) -> Health {
         } else {
             None
         };
-        return Health { ifindex: owner.index, fault };
+        return LocalEndStatus { ifindex: owner.index, fault };
     }
-    let fault = match host(route, interfaces) {
+    let fault = match planned_interface(route, interfaces) {
         // The kernel takes the IPv6 addresses of an interface that is set down.
         Some(interface) if !interface.up => Reason::InterfaceDown,
         Some(_) => Reason::AddressGone,
         None if route.ifindex == 0 => Reason::AddressGone,
         None => Reason::InterfaceGone,
     };
-    Health { ifindex: 0, fault: Some(fault) }
+    LocalEndStatus { ifindex: 0, fault: Some(fault) }
 }
 
 /// The interface that has the local address: the planned one if it does, else a healthy one, else
 /// any.
-pub(crate) fn owner<'a>(route: &Planned, interfaces: &'a [Interface]) -> Option<&'a Interface> {
+pub(crate) fn owning_interface<'a>(
+    route: &PlannedRoute,
+    interfaces: &'a [Interface],
+) -> Option<&'a Interface> {
     let addr = route.spec.real_local.ip();
-    interfaces.iter().filter(|interface| interface.owns(addr)).min_by_key(|interface| {
-        (interface.index != route.ifindex, !interface.healthy(), interface.index)
+    interfaces.iter().filter(|interface| interface.owns_address(addr)).min_by_key(|interface| {
+        (interface.index != route.ifindex, !interface.is_healthy(), interface.index)
     })
 }
 
 /// The interface the route was planned on: by number, else by name (it was created anew).
-pub(crate) fn host<'a>(route: &Planned, interfaces: &'a [Interface]) -> Option<&'a Interface> {
+pub(crate) fn planned_interface<'a>(
+    route: &PlannedRoute,
+    interfaces: &'a [Interface],
+) -> Option<&'a Interface> {
     interfaces
         .iter()
         .find(|interface| interface.index == route.ifindex)

@@ -1,9 +1,9 @@
 //! Which routes should exist, and which of them cannot work at the moment. Pure.
 //!
 //! The driver lists the interfaces, asks the kernel for the sources of the addresses in
-//! [`unpaired`], calls [`plan()`], compares with what runs by [`diff()`], and asks [`faults`] at
-//! every change of an interface. Bounds: one route per address of a peer, or one per route override
-//! that names a local address; the config bounds both.
+//! [`off_subnet_remotes`], calls [`plan_routes()`], compares with what runs by [`diff_routes()`],
+//! and asks [`faults`] at every change of an interface. Bounds: one route per address of a peer, or
+//! one per route override that names a local address; the config bounds both.
 
 pub(crate) mod advertisement;
 pub(crate) mod diff;
@@ -21,20 +21,23 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 pub use crate::topology::{
-    advertisement::offer,
-    diff::{Diff, diff},
-    faults::{Health, faults},
-    names::Resolved,
-    nat::{adopted, is_mapped},
+    advertisement::build_advertisement,
+    diff::{RouteDiff, diff_routes},
+    faults::{LocalEndStatus, detect_faults},
+    names::ResolvedAddresses,
+    nat::{is_behind_nat, plan_learned_route},
     networks::{
-        capacity,
+        can_carry_routes, interface_metric,
         inventory::{
-            Edge, FormedNetwork, InterfaceState, Memory, MetricFrom, NetworkInterface,
-            NetworkState, formed,
+            InterfaceState, MetricSource, NetworkCache, NetworkInfo, NetworkInterface,
+            NetworkState, RouteLink, build_inventory,
         },
-        metric, role, usable,
+        network_capacity, network_role,
     },
-    plan::{Offers, Sources, Surroundings, Ways, crossings, plan, unpaired},
+    plan::{
+        Advertisements, PlanInputs, RoutablePairs, SourceAddresses, cross_subnet_pairs,
+        off_subnet_remotes, plan_routes,
+    },
 };
 use crate::{ids::PeerId, route::RouteSpec};
 
@@ -56,7 +59,7 @@ pub struct Interface {
     /// Its MTU, bytes.
     pub mtu: u32,
     /// Whether a default route leaves through it.
-    pub gateway: bool,
+    pub has_default_route: bool,
     /// Its speed, Mbit/s, if the driver says one.
     pub speed: Option<u32>,
     /// Its usable addresses: neither tentative nor refused by duplicate detection.
@@ -65,14 +68,15 @@ pub struct Interface {
 
 impl Interface {
     /// Whether it can carry packets.
-    pub fn healthy(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         self.up && self.carrier
     }
 
     /// Whether `addr` can be bound here. The loopback interface owns its whole prefix.
-    pub fn owns(&self, addr: IpAddr) -> bool {
+    pub fn owns_address(&self, addr: IpAddr) -> bool {
         self.addrs.iter().any(|local| {
-            local.addr == addr || (self.loopback && addr.is_loopback() && holds(local, addr))
+            local.addr == addr
+                || (self.loopback && addr.is_loopback() && prefix_contains(local, addr))
         })
     }
 }
@@ -85,16 +89,16 @@ pub struct LocalAddr {
     /// What is reachable without a router (for a point-to-point address: the other end).
     pub prefix: IpNet,
     /// The kernel would not choose it first: secondary, temporary or deprecated.
-    pub secondary: bool,
+    pub is_secondary: bool,
 }
 
-fn holds(local: &LocalAddr, addr: IpAddr) -> bool {
+fn prefix_contains(local: &LocalAddr, addr: IpAddr) -> bool {
     local.prefix.contains(&addr)
 }
 
 /// A route that should exist, and the interface that carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Planned {
+pub struct PlannedRoute {
     /// The eight fields.
     pub spec: RouteSpec,
     /// The interface of the local address; 0 while no interface has it.
@@ -103,45 +107,45 @@ pub struct Planned {
     pub ifname: String,
 }
 
-impl Planned {
+impl PlannedRoute {
     /// What makes it the same route as another.
-    pub fn key(&self) -> (PeerId, SocketAddr, SocketAddr) {
+    pub fn route_key(&self) -> (PeerId, SocketAddr, SocketAddr) {
         (self.spec.peer, self.spec.real_local, self.spec.real_remote)
     }
 }
 
-/// What [`plan()`] says.
+/// What [`plan_routes()`] says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct RoutePlan {
     /// The routes, in the order of the config.
-    pub routes: Vec<Planned>,
+    pub routes: Vec<PlannedRoute>,
     /// The addresses of peers that no route leads to.
-    pub skipped: Vec<Skipped>,
+    pub unrouted: Vec<UnroutedAddress>,
 }
 
 /// An address of a peer that no route leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Skipped {
+pub struct UnroutedAddress {
     /// The peer.
     pub peer: PeerId,
     /// The address.
     pub remote: SocketAddr,
     /// Why, and so what to do about it.
-    pub why: Why,
+    pub reason: UnroutedReason,
 }
 
 /// Why no route leads to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Why {
+pub enum UnroutedReason {
     /// Unspecified, multicast or broadcast.
     #[error("not the address of a host: give a unicast address")]
     NotUnicast,
     /// A virtual address of this node or of a peer.
     #[error("a virtual address: give a physical address of the peer")]
-    Virtual,
+    VirtualAddress,
     /// The node's own address.
     #[error("this node's own address: give an address of the peer")]
-    Own,
+    OwnAddress,
     /// `fe80::…` without an interface.
     #[error("an IPv6 link-local address needs its interface: write fe80::1%eth0")]
     NoScope,
@@ -153,10 +157,10 @@ pub enum Why {
     Loopback,
     /// The local address of a route override is IPv4 and the remote one IPv6, or the reverse.
     #[error("local and remote must both be IPv4 or both be IPv6")]
-    Families,
+    MixedFamilies,
     /// No interface has a prefix with the address, and the kernel knows no way to it.
     #[error("no interface is on its subnet and the kernel has no route to it")]
-    NoWay,
+    NoKernelRoute,
     /// The kernel's way to it goes through the adapter or an interface that is never used.
     #[error("the kernel reaches it only over the adapter or a container bridge")]
     Excluded,

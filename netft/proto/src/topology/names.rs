@@ -1,9 +1,9 @@
 //! Peers behind names: when each is looked up, and what becomes of the answers. Pure.
 //!
-//! A name is looked up at the start and every [`REFRESH`] (the system's resolver tells no time to
-//! live). When no route to its peer is usable, at once, and then every [`GAP`]. One that fails
-//! keeps the addresses it had, and is tried again after [`GAP`], twice that, … at most
-//! [`PATIENCE`].
+//! A name is looked up at the start and every [`REFRESH_INTERVAL`] (the system's resolver tells no
+//! time to live). When no route to its peer is usable, at once, and then every
+//! [`MIN_LOOKUP_INTERVAL`]. One that fails keeps the addresses it had, and is tried again after
+//! [`MIN_LOOKUP_INTERVAL`], twice that, … at most [`MAX_RETRY_INTERVAL`].
 
 use std::{
     collections::BTreeMap,
@@ -14,79 +14,85 @@ use std::{
 use crate::{config::HostName, ids::PeerId, time::Time};
 
 /// The addresses behind the names of each peer.
-pub type Resolved = BTreeMap<PeerId, Vec<SocketAddr>>;
+pub type ResolvedAddresses = BTreeMap<PeerId, Vec<SocketAddr>>;
 
 /// The time between two looks at a name that is fine.
-pub const REFRESH: Duration = Duration::from_secs(60);
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// The least time between two looks at a name.
-pub const GAP: Duration = Duration::from_secs(5);
+pub const MIN_LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 /// The most time between two looks at a name that fails.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(300);
 /// The most addresses taken of one name.
-pub const MAX_ADDRS: usize = 8;
+pub const MAX_ADDRS_PER_NAME: usize = 8;
 /// The most lookups under way.
-pub const MAX_PENDING: usize = 8;
+pub const MAX_PENDING_LOOKUPS: usize = 8;
 
 /// A name of a peer.
-pub type Key = (PeerId, HostName);
+pub type PeerHostName = (PeerId, HostName);
 
 /// What an answer changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct News {
+pub struct LookupChange {
     /// There are other addresses.
     pub changed: bool,
     /// The name fails, and did not before: why.
-    pub failed: Option<String>,
+    pub failure: Option<String>,
 }
 
 /// Every name of every peer.
 #[derive(Debug, Default)]
-pub struct Names {
-    entries: BTreeMap<Key, Entry>,
+pub struct NameCache {
+    entries: BTreeMap<PeerHostName, NameEntry>,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct NameEntry {
     addrs: Vec<SocketAddr>,
-    due: Time,
-    asked: Option<Time>,
-    pending: bool,
+    next_lookup: Time,
+    last_lookup: Option<Time>,
+    is_pending: bool,
     /// The pause after the next failure; `None` while it does not fail.
-    failing: Option<Duration>,
-    unreached: bool,
+    retry_interval: Option<Duration>,
+    is_unreachable: bool,
 }
 
-impl Names {
+impl NameCache {
     /// Takes in which names there are; a new one is due. Returns whether addresses went with the
     /// others.
-    pub fn follow(&mut self, now: Time, wanted: impl IntoIterator<Item = Key>) -> bool {
+    pub fn set_names(&mut self, now: Time, wanted: impl IntoIterator<Item = PeerHostName>) -> bool {
         let mut old = std::mem::take(&mut self.entries);
         for key in wanted {
-            let entry = old.remove(&key).unwrap_or_else(|| Entry { due: now, ..Entry::default() });
+            let entry = old
+                .remove(&key)
+                .unwrap_or_else(|| NameEntry { next_lookup: now, ..NameEntry::default() });
             self.entries.insert(key, entry);
         }
         old.values().any(|entry| !entry.addrs.is_empty())
     }
 
     /// Takes in which peers no usable route leads to.
-    pub fn unreached(&mut self, now: Time, peer: impl Fn(PeerId) -> bool) {
+    pub fn update_reachability(&mut self, now: Time, peer: impl Fn(PeerId) -> bool) {
         for ((id, _), entry) in &mut self.entries {
             let unreached = peer(*id);
-            if unreached && !entry.unreached && entry.failing.is_none() {
-                let soonest = entry.asked.map_or(now, |asked| asked + GAP);
-                entry.due = entry.due.min(soonest.max(now));
+            if unreached && !entry.is_unreachable && entry.retry_interval.is_none() {
+                let soonest = entry.last_lookup.map_or(now, |asked| asked + MIN_LOOKUP_INTERVAL);
+                entry.next_lookup = entry.next_lookup.min(soonest.max(now));
             }
-            entry.unreached = unreached;
+            entry.is_unreachable = unreached;
         }
     }
 
-    /// The names to look up, which then count as being looked up: [`answer`](Self::answer) each.
-    pub fn due(&mut self, now: Time) -> Vec<Key> {
-        let pending = self.entries.values().filter(|entry| entry.pending).count();
+    /// The names to look up, which then count as being looked up:
+    /// [`on_lookup_result`](Self::on_lookup_result) each.
+    pub fn take_due_lookups(&mut self, now: Time) -> Vec<PeerHostName> {
+        let pending = self.entries.values().filter(|entry| entry.is_pending).count();
         let mut keys = Vec::new();
         for (key, entry) in &mut self.entries {
-            if pending + keys.len() < MAX_PENDING && !entry.pending && entry.due <= now {
-                (entry.pending, entry.asked) = (true, Some(now));
+            if pending + keys.len() < MAX_PENDING_LOOKUPS
+                && !entry.is_pending
+                && entry.next_lookup <= now
+            {
+                (entry.is_pending, entry.last_lookup) = (true, Some(now));
                 keys.push(key.clone());
             }
         }
@@ -94,9 +100,14 @@ impl Names {
     }
 
     /// Takes in the addresses of a name, or why there are none.
-    pub fn answer(&mut self, now: Time, key: &Key, answer: Result<Vec<IpAddr>, String>) -> News {
-        let Some(entry) = self.entries.get_mut(key) else { return News::default() };
-        entry.pending = false;
+    pub fn on_lookup_result(
+        &mut self,
+        now: Time,
+        key: &PeerHostName,
+        answer: Result<Vec<IpAddr>, String>,
+    ) -> LookupChange {
+        let Some(entry) = self.entries.get_mut(key) else { return LookupChange::default() };
+        entry.is_pending = false;
         let answer = answer.and_then(|addrs| match addrs.is_empty() {
             true => Err("it has no address".to_owned()),
             false => Ok(addrs),
@@ -107,18 +118,19 @@ impl Names {
                     addrs.into_iter().map(|addr| SocketAddr::new(addr, key.1.port)).collect();
                 addrs.sort();
                 addrs.dedup();
-                addrs.truncate(MAX_ADDRS);
-                entry.failing = None;
-                entry.due = now + if entry.unreached { GAP } else { REFRESH };
+                addrs.truncate(MAX_ADDRS_PER_NAME);
+                entry.retry_interval = None;
+                entry.next_lookup =
+                    now + if entry.is_unreachable { MIN_LOOKUP_INTERVAL } else { REFRESH_INTERVAL };
                 let changed = std::mem::replace(&mut entry.addrs, addrs.clone()) != addrs;
-                News { changed, failed: None }
+                LookupChange { changed, failure: None }
             }
             Err(why) => {
-                let news = entry.failing.is_none();
-                let pause = entry.failing.unwrap_or(GAP);
-                entry.failing = Some((2 * pause).min(PATIENCE));
-                entry.due = now + pause;
-                News { changed: false, failed: news.then_some(why) }
+                let is_new_failure = entry.retry_interval.is_none();
+                let pause = entry.retry_interval.unwrap_or(MIN_LOOKUP_INTERVAL);
+                entry.retry_interval = Some((2 * pause).min(MAX_RETRY_INTERVAL));
+                entry.next_lookup = now + pause;
+                LookupChange { changed: false, failure: is_new_failure.then_some(why) }
             }
         }
     }
@@ -129,8 +141,8 @@ impl Names {
     }
 
     /// What is known.
-    pub fn resolved(&self) -> Resolved {
-        let mut resolved = Resolved::new();
+    pub fn resolved_addresses(&self) -> ResolvedAddresses {
+        let mut resolved = ResolvedAddresses::new();
         for ((peer, _), entry) in &self.entries {
             resolved.entry(*peer).or_default().extend(&entry.addrs);
         }
@@ -144,7 +156,7 @@ mod tests {
 
     const PEER: PeerId = PeerId(3);
 
-    fn key() -> Key {
+    fn key() -> PeerHostName {
         (PEER, HostName { host: "b.example".to_owned(), port: 3343 })
     }
 
@@ -156,25 +168,25 @@ mod tests {
         last.iter().map(|last| IpAddr::from([192, 0, 2, *last])).collect()
     }
 
-    fn names() -> Names {
-        let mut names = Names::default();
-        names.follow(at(0), [key()]);
+    fn names() -> NameCache {
+        let mut names = NameCache::default();
+        names.set_names(at(0), [key()]);
         names
     }
 
     /// When the name is looked up within `seconds`, given what each look finds.
     fn looks(
-        names: &mut Names,
+        names: &mut NameCache,
         seconds: std::ops::Range<u64>,
         find: impl Fn(u64) -> Result<Vec<IpAddr>, String>,
         unreached: impl Fn(u64) -> bool,
     ) -> Vec<u64> {
         let mut found = Vec::new();
         for second in seconds {
-            names.unreached(at(second), |_| unreached(second));
-            for key in names.due(at(second)) {
-                assert!(names.due(at(second)).is_empty(), "it is being looked up");
-                names.answer(at(second), &key, find(second));
+            names.update_reachability(at(second), |_| unreached(second));
+            for key in names.take_due_lookups(at(second)) {
+                assert!(names.take_due_lookups(at(second)).is_empty(), "it is being looked up");
+                names.on_lookup_result(at(second), &key, find(second));
                 found.push(second);
             }
         }
@@ -198,14 +210,15 @@ mod tests {
         let find = |second| if second == 0 { Ok(addrs(&[1])) } else { Err("timeout".to_owned()) };
         let seen = looks(&mut names, 0..2000, find, |_| true);
         assert_eq!(seen, [0, 5, 10, 20, 40, 80, 160, 320, 620, 920, 1220, 1520, 1820]);
-        assert_eq!(names.resolved()[&PEER], [SocketAddr::new(addrs(&[1])[0], 3343)]);
+        assert_eq!(names.resolved_addresses()[&PEER], [SocketAddr::new(addrs(&[1])[0], 3343)]);
     }
 
     #[test]
     fn an_answer_is_news_when_it_differs_and_a_failure_when_it_begins() {
         let mut names = names();
         let mut answer = |answer| {
-            let News { changed, failed } = names.answer(at(1), &key(), answer);
+            let LookupChange { changed, failure: failed } =
+                names.on_lookup_result(at(1), &key(), answer);
             (changed, failed.is_some())
         };
         assert_eq!(answer(Ok(addrs(&[2, 1, 2]))), (true, false));
@@ -215,21 +228,24 @@ mod tests {
         assert_eq!(answer(Ok(addrs(&[2]))), (true, false));
         assert_eq!(answer(Err("timeout".to_owned())), (false, true));
         assert_eq!(answer(Ok((0..200).map(|n| addrs(&[n])[0]).collect())), (true, false));
-        assert_eq!(names.resolved()[&PEER].len(), MAX_ADDRS);
+        assert_eq!(names.resolved_addresses()[&PEER].len(), MAX_ADDRS_PER_NAME);
         let stranger = (PeerId(9), key().1);
-        assert_eq!(names.answer(at(2), &stranger, Ok(addrs(&[1]))), News::default());
-        assert!(names.follow(at(3), []) && names.is_empty());
-        assert!(!names.follow(at(3), [key()]) && names.due(at(3)) == [key()]);
+        assert_eq!(
+            names.on_lookup_result(at(2), &stranger, Ok(addrs(&[1]))),
+            LookupChange::default()
+        );
+        assert!(names.set_names(at(3), []) && names.is_empty());
+        assert!(!names.set_names(at(3), [key()]) && names.take_due_lookups(at(3)) == [key()]);
     }
 
     #[test]
     fn only_so_many_are_under_way() {
-        let mut names = Names::default();
+        let mut names = NameCache::default();
         let host = |n: u16| HostName { host: format!("n{n}"), port: 1 };
-        names.follow(at(0), (0..100).map(|n| (PeerId(n), host(n))));
-        let first = names.due(at(0));
-        assert_eq!((first.len(), names.due(at(0)).len()), (MAX_PENDING, 0));
-        names.answer(at(0), &first[0], Ok(addrs(&[1])));
-        assert_eq!(names.due(at(1)).len(), 1);
+        names.set_names(at(0), (0..100).map(|n| (PeerId(n), host(n))));
+        let first = names.take_due_lookups(at(0));
+        assert_eq!((first.len(), names.take_due_lookups(at(0)).len()), (MAX_PENDING_LOOKUPS, 0));
+        names.on_lookup_result(at(0), &first[0], Ok(addrs(&[1])));
+        assert_eq!(names.take_due_lookups(at(1)).len(), 1);
     }
 }

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use crate::wire::interfaces::Endpoint;
+use crate::wire::interfaces::AdvertisedEndpoint;
 
 /// A pair of addresses: places in the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Pair {
-    pub(crate) own: usize,
-    pub(crate) far: usize,
+pub(crate) struct AddressPair {
+    pub(crate) local: usize,
+    pub(crate) remote: usize,
     pub(crate) same_subnet: bool,
 }
 
@@ -23,86 +23,99 @@ pub(crate) struct Pair {
 ///   without PlumbAllCrossSubnetRoutes (A1→A2, B1→B2, C1→C2); with `all`, every combination.
 ///
 /// Two interfaces are joined once, over IPv4 where they can: its header is the shorter one.
-pub(crate) fn pairs(own: &[Endpoint], far: &[Endpoint], all: bool) -> Vec<Pair> {
-    let mut pairs = Pairs { own, far, joined: BTreeSet::new(), found: Vec::new() };
+pub(crate) fn pair_endpoints(
+    own: &[AdvertisedEndpoint],
+    far: &[AdvertisedEndpoint],
+    all: bool,
+) -> Vec<AddressPair> {
+    let mut pairs =
+        PairBuilder { local: own, remote: far, joined: BTreeSet::new(), pairs: Vec::new() };
     for v6 in [false, true] {
-        pairs.same_subnet(v6);
+        pairs.pair_same_subnet(v6);
     }
     for v6 in [false, true] {
-        if all { pairs.all(v6) } else { pairs.rest(v6) }
+        if all { pairs.pair_all(v6) } else { pairs.pair_unmatched(v6) }
     }
-    pairs.found
+    pairs.pairs
 }
 
-struct Pairs<'a> {
-    own: &'a [Endpoint],
-    far: &'a [Endpoint],
+struct PairBuilder<'a> {
+    local: &'a [AdvertisedEndpoint],
+    remote: &'a [AdvertisedEndpoint],
     /// Pairs of interfaces.
     joined: BTreeSet<(u16, u16)>,
-    found: Vec<Pair>,
+    pairs: Vec<AddressPair>,
 }
 
-impl Pairs<'_> {
-    fn join(&mut self, own: usize, far: usize, same_subnet: bool) {
-        if self.joined.insert((self.own[own].interface, self.far[far].interface)) {
-            self.found.push(Pair { own, far, same_subnet });
+impl PairBuilder<'_> {
+    fn add_pair(&mut self, own: usize, far: usize, same_subnet: bool) {
+        if self.joined.insert((self.local[own].interface, self.remote[far].interface)) {
+            self.pairs.push(AddressPair { local: own, remote: far, same_subnet });
         }
     }
 
     /// The first with the first and so on; the shorter list starts again.
-    fn zip(&mut self, own: &[usize], far: &[usize], same_subnet: bool) {
+    fn pair_in_order(&mut self, own: &[usize], far: &[usize], same_subnet: bool) {
         if own.is_empty() || far.is_empty() {
             return;
         }
         for n in 0..own.len().max(far.len()) {
-            self.join(own[n % own.len()], far[n % far.len()], same_subnet);
+            self.add_pair(own[n % own.len()], far[n % far.len()], same_subnet);
         }
     }
 
-    fn same_subnet(&mut self, v6: bool) {
-        let (own, far) = (by_subnet(self.own, v6), by_subnet(self.far, v6));
+    fn pair_same_subnet(&mut self, v6: bool) {
+        let (own, far) = (by_subnet(self.local, v6), by_subnet(self.remote, v6));
         for (subnet, here) in &own {
             if let Some(there) = far.get(subnet) {
-                self.zip(here, there, true);
+                self.pair_in_order(here, there, true);
             }
         }
     }
 
     /// Interfaces without a partner on their subnet.
-    fn rest(&mut self, v6: bool) {
+    fn pair_unmatched(&mut self, v6: bool) {
         let (own, far): (BTreeSet<_>, BTreeSet<_>) = self.joined.iter().copied().unzip();
-        let own = alone(self.own, v6, &own);
-        let far = alone(self.far, v6, &far);
-        self.zip(&own, &far, false);
+        let own = unjoined_endpoints(self.local, v6, &own);
+        let far = unjoined_endpoints(self.remote, v6, &far);
+        self.pair_in_order(&own, &far, false);
     }
 
-    fn all(&mut self, v6: bool) {
-        let (own, far) = (alone(self.own, v6, &[].into()), alone(self.far, v6, &[].into()));
+    fn pair_all(&mut self, v6: bool) {
+        let (own, far) = (
+            unjoined_endpoints(self.local, v6, &[].into()),
+            unjoined_endpoints(self.remote, v6, &[].into()),
+        );
         for here in own {
             for there in &far {
-                let same_subnet = self.own[here].prefix() == self.far[*there].prefix();
-                self.join(here, *there, same_subnet);
+                let same_subnet =
+                    self.local[here].subnet_prefix() == self.remote[*there].subnet_prefix();
+                self.add_pair(here, *there, same_subnet);
             }
         }
     }
 }
 
 /// Places by subnet, in the order of their addresses.
-fn by_subnet(list: &[Endpoint], v6: bool) -> BTreeMap<IpNet, Vec<usize>> {
+fn by_subnet(list: &[AdvertisedEndpoint], v6: bool) -> BTreeMap<IpNet, Vec<usize>> {
     let mut subnets: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
-    for place in sorted(list, v6, |endpoint| (0, endpoint.addr)) {
-        subnets.entry(list[place].prefix()).or_default().push(place);
+    for place in sorted_indices(list, v6, |endpoint| (0, endpoint.addr)) {
+        subnets.entry(list[place].subnet_prefix()).or_default().push(place);
     }
     subnets
 }
 
 /// Places of interfaces that are not in `joined`, by metric.
-fn alone(list: &[Endpoint], v6: bool, joined: &BTreeSet<u16>) -> Vec<usize> {
-    let places = sorted(list, v6, |endpoint| (endpoint.metric, endpoint.addr));
+fn unjoined_endpoints(list: &[AdvertisedEndpoint], v6: bool, joined: &BTreeSet<u16>) -> Vec<usize> {
+    let places = sorted_indices(list, v6, |endpoint| (endpoint.metric, endpoint.addr));
     places.into_iter().filter(|place| !joined.contains(&list[*place].interface)).collect()
 }
 
-fn sorted<K: Ord>(list: &[Endpoint], v6: bool, key: impl Fn(&Endpoint) -> K) -> Vec<usize> {
+fn sorted_indices<K: Ord>(
+    list: &[AdvertisedEndpoint],
+    v6: bool,
+    key: impl Fn(&AdvertisedEndpoint) -> K,
+) -> Vec<usize> {
     let mut places: Vec<_> = (0..list.len()).filter(|n| list[*n].addr.is_ipv6() == v6).collect();
     places.sort_by_key(|place| key(&list[*place]));
     places
@@ -116,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    fn list(addrs: &[&str]) -> Vec<Endpoint> {
+    fn list(addrs: &[&str]) -> Vec<AdvertisedEndpoint> {
         let mut interfaces = 0;
         addrs
             .iter()
@@ -125,7 +138,7 @@ mod tests {
                 let on_the_same = text.starts_with('+');
                 interfaces += u16::from(!on_the_same);
                 let prefix: IpNet = text.trim_start_matches('+').parse().unwrap();
-                Endpoint {
+                AdvertisedEndpoint {
                     addr: prefix.addr(),
                     prefix_len: prefix.prefix_len(),
                     interface: interfaces,
@@ -137,11 +150,11 @@ mod tests {
 
     fn joined(own: &[&str], far: &[&str], all: bool) -> Vec<String> {
         let (own, far) = (list(own), list(far));
-        let name = |pair: &Pair| {
+        let name = |pair: &AddressPair| {
             let sign = if pair.same_subnet { "=" } else { "~" };
-            format!("{}{sign}{}", own[pair.own].addr, far[pair.far].addr)
+            format!("{}{sign}{}", own[pair.local].addr, far[pair.remote].addr)
         };
-        let mut names: Vec<_> = pairs(&own, &far, all).iter().map(name).collect();
+        let mut names: Vec<_> = pair_endpoints(&own, &far, all).iter().map(name).collect();
         names.sort();
         names
     }
@@ -198,7 +211,7 @@ mod tests {
     prop_compose! {
         fn any_list()(
             entries in vec((any::<bool>(), 0..4u8, 0..4u16, 0..3u32), 0..8),
-        ) -> Vec<Endpoint> {
+        ) -> Vec<AdvertisedEndpoint> {
             let mut list: Vec<_> = entries
                 .into_iter()
                 .enumerate()
@@ -211,7 +224,7 @@ mod tests {
                         std::net::Ipv4Addr::new(10, subnet, 0, host).into()
                     };
                     let prefix_len = if v6 { 64 } else { 24 };
-                    Endpoint { addr, prefix_len, interface, metric }
+                    AdvertisedEndpoint { addr, prefix_len, interface, metric }
                 })
                 .collect();
             list.sort();
@@ -223,16 +236,19 @@ mod tests {
         /// The one thing both ends rely on.
         #[test]
         fn both_ends_find_the_same_pairs(own in any_list(), far in any_list(), all: bool) {
-            let turn = |pair: Pair| Pair { own: pair.far, far: pair.own, ..pair };
-            let here: BTreeSet<_> = pairs(&own, &far, all).into_iter().collect();
-            let there: BTreeSet<_> = pairs(&far, &own, all).into_iter().map(turn).collect();
+            let turn = |pair: AddressPair| {
+                AddressPair { local: pair.remote, remote: pair.local, ..pair }
+            };
+            let here: BTreeSet<_> = pair_endpoints(&own, &far, all).into_iter().collect();
+            let there = pair_endpoints(&far, &own, all).into_iter();
+            let there: BTreeSet<_> = there.map(turn).collect();
             prop_assert_eq!(here, there);
         }
 
         #[test]
         fn families_never_mix(own in any_list(), far in any_list(), all: bool) {
-            for pair in pairs(&own, &far, all) {
-                prop_assert_eq!(own[pair.own].addr.is_ipv6(), far[pair.far].addr.is_ipv6());
+            for pair in pair_endpoints(&own, &far, all) {
+                prop_assert_eq!(own[pair.local].addr.is_ipv6(), far[pair.remote].addr.is_ipv6());
             }
         }
     }

@@ -6,76 +6,84 @@ use std::{
 };
 
 use crate::{
-    config::{Config, DEFAULT_METRIC, Peer, RouteOverride},
+    config::{Config, DEFAULT_METRIC, PeerConfig, RouteOverride},
     ids::PeerId,
-    route::{Attributes, Carrier, Class, Priority, RouteSpec, Timing},
+    route::{Attributes, Priority, RouteClass, RouteSpec, Timing, Transport},
     topology::{
-        Interface, LocalAddr, Plan, Planned, Skipped, Why,
-        advertisement::offer,
-        faults, holds,
-        names::Resolved,
+        Interface, LocalAddr, PlannedRoute, RoutePlan, UnroutedAddress, UnroutedReason,
+        advertisement::build_advertisement,
+        faults,
+        names::ResolvedAddresses,
         networks,
-        networks::{is_container_bridge, is_virtual, listed, refused, usable},
-        pairs::{Pair, pairs},
+        networks::{can_carry_routes, is_container_bridge, is_listed, is_role_none, is_virtual},
+        pairs::{AddressPair, pair_endpoints},
+        prefix_contains,
     },
-    wire::interfaces::{Endpoint, Interfaces},
+    wire::interfaces::{AdvertisedEndpoint, Advertisement},
 };
 
 /// The kernel's answer for remote addresses on no subnet of ours: source address and interface.
-pub type Sources = BTreeMap<IpAddr, (IpAddr, u32)>;
+pub type SourceAddresses = BTreeMap<IpAddr, (IpAddr, u32)>;
 /// Pairs of a local and a remote address between which the kernel has a way out of the local
 /// address's own interface.
-pub type Ways = BTreeSet<(IpAddr, IpAddr)>;
+pub type RoutablePairs = BTreeSet<(IpAddr, IpAddr)>;
 /// What the peers told of their addresses.
-pub type Offers = BTreeMap<PeerId, Interfaces>;
+pub type Advertisements = BTreeMap<PeerId, Advertisement>;
 
 /// What routes are planned from, beside the config.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
+pub struct PlanInputs<'a> {
     /// Every interface of this node.
     pub interfaces: &'a [Interface],
-    /// The answers to [`unpaired`].
-    pub sources: &'a Sources,
-    /// The answers to [`crossings`].
-    pub ways: &'a Ways,
+    /// The answers to [`off_subnet_remotes`].
+    pub sources: &'a SourceAddresses,
+    /// The answers to [`cross_subnet_pairs`].
+    pub routable_pairs: &'a RoutablePairs,
     /// What the peers told.
-    pub offers: &'a Offers,
+    pub advertisements: &'a Advertisements,
     /// The addresses behind the peers' names.
-    pub resolved: &'a Resolved,
+    pub resolved: &'a ResolvedAddresses,
 }
 
-/// The remote addresses that no interface shares a prefix with: [`plan`] wants the kernel's
+/// The remote addresses that no interface shares a prefix with: [`plan_routes`] wants the kernel's
 /// source address for each.
-pub fn unpaired(
+pub fn off_subnet_remotes(
     config: &Config,
     interfaces: &[Interface],
-    resolved: &Resolved,
+    resolved: &ResolvedAddresses,
 ) -> BTreeSet<IpAddr> {
-    let planner = Planner { config, interfaces, sources: &Sources::new(), known: &[], own: None };
+    let planner = RoutePlanner {
+        config,
+        interfaces,
+        sources: &SourceAddresses::new(),
+        running: &[],
+        own_advertisement: None,
+    };
     config
         .peers
         .iter()
-        .flat_map(|peer| remotes(peer, resolved))
-        .filter(|remote| planner.admissible(*remote).is_ok())
-        .filter(|remote| planner.neighbours(*remote).next().is_none())
+        .flat_map(|peer| remote_addresses(peer, resolved))
+        .filter(|remote| planner.check_remote(*remote).is_ok())
+        .filter(|remote| planner.same_subnet_addresses(*remote).next().is_none())
         .map(|remote| remote.ip())
         .collect()
 }
 
 /// The pairs of addresses a router would have to join, with the interface of the local one:
-/// [`plan`] uses those of them the kernel has a way for. None when all shall be used anyway.
-pub fn crossings(
+/// [`plan_routes`] uses those of them the kernel has a way for. None when all shall be used anyway.
+pub fn cross_subnet_pairs(
     config: &Config,
     interfaces: &[Interface],
-    offers: &Offers,
+    advertisements: &Advertisements,
 ) -> Vec<(IpAddr, u32, IpAddr)> {
-    let own = offer(config, interfaces);
-    let wanted = offers.values().filter(|far| !(own.all_cross_subnet || far.all_cross_subnet));
+    let own = build_advertisement(config, interfaces);
+    let wanted =
+        advertisements.values().filter(|far| !(own.all_cross_subnet || far.all_cross_subnet));
     let mut found = Vec::new();
     for far in wanted {
-        for pair in pairs(&own.endpoints, &far.endpoints, false) {
-            let (local, remote) = (own.endpoints[pair.own].addr, far.endpoints[pair.far].addr);
-            let owner = interfaces.iter().find(|interface| interface.owns(local));
+        for pair in pair_endpoints(&own.endpoints, &far.endpoints, false) {
+            let (local, remote) = (own.endpoints[pair.local].addr, far.endpoints[pair.remote].addr);
+            let owner = interfaces.iter().find(|interface| interface.owns_address(local));
             if let Some(owner) = owner.filter(|_| !pair.same_subnet) {
                 found.push((local, owner.index, remote));
             }
@@ -89,50 +97,59 @@ pub fn crossings(
 /// Each configured address of a peer gets one route: from the address here on the same prefix,
 /// else from the one the kernel would choose (`sources`). Overrides that name a local address
 /// replace that choice, one route each. What the peer told of its addresses (`offers`) adds the
-/// routes of [`pairs`].
+/// routes of [`pairs`](crate::topology::pairs).
 ///
 /// `known` are the routes that run. A known route whose interface or address vanished stays, so
 /// that it heals instead of being replaced by a detour over another interface: it goes only when
 /// the config does not want it, or a better pair for the same remote address exists.
-pub fn plan(config: &Config, around: &Surroundings<'_>, known: &[Planned]) -> Plan {
-    let Surroundings { interfaces, sources, .. } = *around;
-    let own = offer(config, interfaces);
-    let planner = Planner { config, interfaces, sources, known, own: Some(&own) };
-    let mut plan = Plan::default();
+pub fn plan_routes(
+    config: &Config,
+    inputs: &PlanInputs<'_>,
+    running: &[PlannedRoute],
+) -> RoutePlan {
+    let PlanInputs { interfaces, sources, .. } = *inputs;
+    let own = build_advertisement(config, interfaces);
+    let planner =
+        RoutePlanner { config, interfaces, sources, running, own_advertisement: Some(&own) };
+    let mut plan = RoutePlan::default();
     let mut keys = BTreeSet::new();
     for peer in &config.peers {
         let id = peer.id;
-        for remote in remotes(peer, around.resolved) {
-            let pins: Vec<_> = overrides(peer, remote).filter_map(|entry| entry.local).collect();
+        for remote in remote_addresses(peer, inputs.resolved) {
+            let pins: Vec<_> =
+                matching_overrides(peer, remote).filter_map(|entry| entry.local).collect();
             let choices = if pins.is_empty() {
-                vec![planner.pair(id, remote)]
+                vec![planner.choose_local_end(id, remote)]
             } else {
-                pins.iter().map(|local| planner.pin(id, *local, remote)).collect()
+                pins.iter().map(|local| planner.pinned_local_end(id, *local, remote)).collect()
             };
             for choice in choices {
                 match choice {
                     Ok(choice) => {
-                        let far = around.offers.get(&id);
-                        let route = planner.route(peer, remote, choice, far);
-                        if keys.insert(route.key()) {
+                        let far = inputs.advertisements.get(&id);
+                        let route = planner.build_route(peer, remote, choice, far);
+                        if keys.insert(route.route_key()) {
                             plan.routes.push(route);
                         }
                     }
-                    Err(why) => plan.skipped.push(Skipped { peer: id, remote, why }),
+                    Err(why) => {
+                        plan.unrouted.push(UnroutedAddress { peer: id, remote, reason: why })
+                    }
                 }
             }
         }
-        let learnt = around.offers.get(&id).map(|far| planner.learnt(peer, far, around));
-        let learnt = learnt.into_iter().flatten();
-        plan.routes.extend(learnt.filter(|route| keys.insert(route.key())));
+        let advertised =
+            inputs.advertisements.get(&id).map(|far| planner.advertised_routes(peer, far, inputs));
+        let learnt = advertised.into_iter().flatten();
+        plan.routes.extend(learnt.filter(|route| keys.insert(route.route_key())));
     }
     plan
 }
 
 /// The addresses of a peer, each once, in the order of the config; those behind names last.
-fn remotes<'a>(
-    peer: &'a Peer,
-    resolved: &'a Resolved,
+fn remote_addresses<'a>(
+    peer: &'a PeerConfig,
+    resolved: &'a ResolvedAddresses,
 ) -> impl Iterator<Item = SocketAddr> + use<'a> {
     let mut seen = BTreeSet::new();
     let behind = resolved.get(&peer.id).into_iter().flatten().copied();
@@ -145,59 +162,62 @@ fn remotes<'a>(
         .filter(move |remote| seen.insert(*remote))
 }
 
-fn overrides(peer: &Peer, remote: SocketAddr) -> impl Iterator<Item = &RouteOverride> {
+fn matching_overrides(
+    peer: &PeerConfig,
+    remote: SocketAddr,
+) -> impl Iterator<Item = &RouteOverride> {
     peer.routes.iter().filter(move |entry| entry.remote == remote)
 }
 
-pub(crate) struct Planner<'a> {
+pub(crate) struct RoutePlanner<'a> {
     pub(crate) config: &'a Config,
     pub(crate) interfaces: &'a [Interface],
-    pub(crate) sources: &'a Sources,
-    pub(crate) known: &'a [Planned],
+    pub(crate) sources: &'a SourceAddresses,
+    pub(crate) running: &'a [PlannedRoute],
     /// What this node tells its peers.
-    pub(crate) own: Option<&'a Interfaces>,
+    pub(crate) own_advertisement: Option<&'a Advertisement>,
 }
 
 /// The local end of a route.
-pub(crate) struct Choice {
+pub(crate) struct LocalEnd {
     local: IpAddr,
     ifindex: u32,
     ifname: String,
-    class: Class,
+    class: RouteClass,
 }
 
-impl Choice {
-    pub(crate) fn on(interface: &Interface, local: IpAddr, class: Class) -> Self {
+impl LocalEnd {
+    pub(crate) fn on_interface(interface: &Interface, local: IpAddr, class: RouteClass) -> Self {
         Self { local, ifindex: interface.index, ifname: interface.name.clone(), class }
     }
 
-    pub(crate) fn keep(known: &Planned) -> Self {
+    pub(crate) fn from_planned(known: &PlannedRoute) -> Self {
         let same_subnet = known.spec.attributes.0 & Attributes::SAME_SUBNET != 0;
         Self {
             local: known.spec.real_local.ip(),
             ifindex: known.ifindex,
             ifname: known.ifname.clone(),
-            class: if same_subnet { Class::SameSubnet } else { Class::CrossSubnet },
+            class: if same_subnet { RouteClass::SameSubnet } else { RouteClass::CrossSubnet },
         }
     }
 }
 
-impl<'a> Planner<'a> {
+impl<'a> RoutePlanner<'a> {
     /// Whether any route may lead to `remote`.
-    pub(crate) fn admissible(&self, remote: SocketAddr) -> Result<(), Why> {
+    pub(crate) fn check_remote(&self, remote: SocketAddr) -> Result<(), UnroutedReason> {
         let addr = remote.ip();
         if addr.is_unspecified() || addr.is_multicast() || is_broadcast(addr) {
-            Err(Why::NotUnicast)
+            Err(UnroutedReason::NotUnicast)
         } else if is_virtual(self.config, addr) {
-            Err(Why::Virtual)
-        } else if refused(self.config, addr) {
-            Err(Why::NetworkNotUsed)
-        } else if addr.is_loopback() && !listed(self.config, addr) {
-            Err(Why::Loopback)
+            Err(UnroutedReason::VirtualAddress)
+        } else if is_role_none(self.config, addr) {
+            Err(UnroutedReason::NetworkNotUsed)
+        } else if addr.is_loopback() && !is_listed(self.config, addr) {
+            Err(UnroutedReason::Loopback)
         } else if scope_of(remote) == Some(0) {
-            Err(Why::NoScope)
+            Err(UnroutedReason::NoScope)
         } else if !addr.is_loopback() && self.is_own(addr) {
-            Err(Why::Own)
+            Err(UnroutedReason::OwnAddress)
         } else {
             Ok(())
         }
@@ -215,19 +235,24 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether routes to `remote` may start from `addr` on `interface`.
-    pub(crate) fn eligible(&self, interface: &Interface, addr: IpAddr, remote: IpAddr) -> bool {
+    pub(crate) fn is_eligible_source(
+        &self,
+        interface: &Interface,
+        addr: IpAddr,
+        remote: IpAddr,
+    ) -> bool {
         interface.name != self.config.adapter
             && addr.is_ipv4() == remote.is_ipv4()
             && !is_virtual(self.config, addr)
-            && !self.config.excludes(&interface.name, addr)
+            && !self.config.is_excluded(&interface.name, addr)
             && interface.loopback == remote.is_loopback()
             && addr.is_loopback() == remote.is_loopback()
-            && usable(self.config, addr)
-            && (!is_container_bridge(interface) || listed(self.config, addr))
+            && can_carry_routes(self.config, addr)
+            && (!is_container_bridge(interface) || is_listed(self.config, addr))
     }
 
     /// The addresses here on a prefix that holds `remote`.
-    fn neighbours(
+    fn same_subnet_addresses(
         &self,
         remote: SocketAddr,
     ) -> impl Iterator<Item = (&'a Interface, &'a LocalAddr)> {
@@ -237,111 +262,129 @@ impl<'a> Planner<'a> {
             .filter(move |interface| scope.is_none_or(|scope| scope == interface.index))
             .flat_map(|interface| interface.addrs.iter().map(move |local| (interface, local)))
             .filter(move |(interface, local)| {
-                holds(local, remote.ip())
+                prefix_contains(local, remote.ip())
                     && !self.is_self(local.addr, remote)
-                    && self.eligible(interface, local.addr, remote.ip())
+                    && self.is_eligible_source(interface, local.addr, remote.ip())
             })
     }
 
     /// The local end by pairing.
-    fn pair(&self, peer: PeerId, remote: SocketAddr) -> Result<Choice, Why> {
-        self.admissible(remote)?;
-        let known = self.known(peer, remote);
+    fn choose_local_end(
+        &self,
+        peer: PeerId,
+        remote: SocketAddr,
+    ) -> Result<LocalEnd, UnroutedReason> {
+        self.check_remote(remote)?;
+        let known = self.running_route(peer, remote);
         let kept = known.map(|route| route.spec.real_local.ip());
         // What runs stays; then the order the kernel would take, then the lowest address.
-        let neighbour = self.neighbours(remote).min_by_key(|(interface, local)| {
+        let neighbour = self.same_subnet_addresses(remote).min_by_key(|(interface, local)| {
             (
                 kept != Some(local.addr),
-                local.secondary,
+                local.is_secondary,
                 u8::MAX - local.prefix.prefix_len(),
                 local.addr,
                 interface.index,
             )
         });
         if let Some((interface, local)) = neighbour {
-            return Ok(Choice::on(interface, local.addr, Class::SameSubnet));
+            return Ok(LocalEnd::on_interface(interface, local.addr, RouteClass::SameSubnet));
         }
         if let Some(route) = known
             && route.spec.attributes.0 & Attributes::SAME_SUBNET != 0
         {
-            return Ok(Choice::keep(route));
+            return Ok(LocalEnd::from_planned(route));
         }
-        match (self.routed(remote), known) {
+        match (self.kernel_local_end(remote), known) {
             (Ok(choice), Some(route)) if choice.local != route.spec.real_local.ip() => {
-                if self.may_heal(route) { Ok(Choice::keep(route)) } else { Ok(choice) }
+                if self.may_heal(route) { Ok(LocalEnd::from_planned(route)) } else { Ok(choice) }
             }
-            (Err(_), Some(route)) => Ok(Choice::keep(route)),
+            (Err(_), Some(route)) => Ok(LocalEnd::from_planned(route)),
             (routed, _) => routed,
         }
     }
 
     /// The local end the kernel would choose.
-    fn routed(&self, remote: SocketAddr) -> Result<Choice, Why> {
+    fn kernel_local_end(&self, remote: SocketAddr) -> Result<LocalEnd, UnroutedReason> {
         if scope_of(remote).is_some() {
-            return Err(Why::NoWay);
+            return Err(UnroutedReason::NoKernelRoute);
         }
-        let (source, ifindex) = *self.sources.get(&remote.ip()).ok_or(Why::NoWay)?;
+        let (source, ifindex) =
+            *self.sources.get(&remote.ip()).ok_or(UnroutedReason::NoKernelRoute)?;
         let interface = self
             .interfaces
             .iter()
             .find(|interface| interface.index == ifindex)
-            .ok_or(Why::NoWay)?;
-        if !usable(self.config, source) {
-            Err(Why::NetworkNotUsed)
-        } else if interface.owns(source) && self.eligible(interface, source, remote.ip()) {
-            Ok(Choice::on(interface, source, Class::CrossSubnet))
+            .ok_or(UnroutedReason::NoKernelRoute)?;
+        if !can_carry_routes(self.config, source) {
+            Err(UnroutedReason::NetworkNotUsed)
+        } else if interface.owns_address(source)
+            && self.is_eligible_source(interface, source, remote.ip())
+        {
+            Ok(LocalEnd::on_interface(interface, source, RouteClass::CrossSubnet))
         } else {
-            Err(Why::Excluded)
+            Err(UnroutedReason::Excluded)
         }
     }
 
     /// The local end that an override names. It need not exist at the moment.
-    fn pin(&self, peer: PeerId, local: IpAddr, remote: SocketAddr) -> Result<Choice, Why> {
-        self.admissible(remote)?;
+    fn pinned_local_end(
+        &self,
+        peer: PeerId,
+        local: IpAddr,
+        remote: SocketAddr,
+    ) -> Result<LocalEnd, UnroutedReason> {
+        self.check_remote(remote)?;
         if is_virtual(self.config, local) {
-            return Err(Why::Virtual);
+            return Err(UnroutedReason::VirtualAddress);
         }
         if self.is_self(local, remote) {
-            return Err(Why::Own);
+            return Err(UnroutedReason::OwnAddress);
         }
         if local.is_ipv4() != remote.ip().is_ipv4() {
-            return Err(Why::Families);
+            return Err(UnroutedReason::MixedFamilies);
         }
-        if refused(self.config, local) {
-            return Err(Why::NetworkNotUsed);
+        if is_role_none(self.config, local) {
+            return Err(UnroutedReason::NetworkNotUsed);
         }
         let scope = scope_of(remote);
         let owner = self
             .interfaces
             .iter()
-            .filter(|interface| interface.name != self.config.adapter && interface.owns(local))
+            .filter(|interface| {
+                interface.name != self.config.adapter && interface.owns_address(local)
+            })
             .filter(|interface| scope.is_none_or(|scope| scope == interface.index))
-            .min_by_key(|interface| (!interface.healthy(), interface.index));
+            .min_by_key(|interface| (!interface.is_healthy(), interface.index));
         if let Some(interface) = owner {
-            let near = interface
-                .addrs
-                .iter()
-                .any(|own| (own.addr == local || interface.loopback) && holds(own, remote.ip()));
-            let class = if near { Class::SameSubnet } else { Class::CrossSubnet };
-            return Ok(Choice::on(interface, local, class));
+            let near = interface.addrs.iter().any(|own| {
+                (own.addr == local || interface.loopback) && prefix_contains(own, remote.ip())
+            });
+            let class = if near { RouteClass::SameSubnet } else { RouteClass::CrossSubnet };
+            return Ok(LocalEnd::on_interface(interface, local, class));
         }
-        let known = self.known.iter().find(|route| {
+        let known = self.running.iter().find(|route| {
             route.spec.peer == peer
                 && route.spec.real_remote == remote
                 && route.spec.real_local.ip() == local
         });
         Ok(known.map_or_else(
-            || Choice { local, ifindex: 0, ifname: String::new(), class: Class::CrossSubnet },
-            Choice::keep,
+            || LocalEnd {
+                local,
+                ifindex: 0,
+                ifname: String::new(),
+                class: RouteClass::CrossSubnet,
+            },
+            LocalEnd::from_planned,
         ))
     }
 
     /// The route that runs to `remote`, if the config still allows its local end.
-    fn known(&self, peer: PeerId, remote: SocketAddr) -> Option<&'a Planned> {
-        self.known.iter().find(|route| {
+    fn running_route(&self, peer: PeerId, remote: SocketAddr) -> Option<&'a PlannedRoute> {
+        self.running.iter().find(|route| {
             route.spec.peer == peer
                 && route.spec.real_remote == remote
-                && usable(self.config, route.spec.real_local.ip())
+                && can_carry_routes(self.config, route.spec.real_local.ip())
                 && route.ifname != self.config.adapter
                 && route.ifindex != 0
         })
@@ -350,48 +393,56 @@ impl<'a> Planner<'a> {
     /// Whether a route between subnets is only broken, not superseded: its interface is gone or
     /// does not work, or lost its addresses. An interface that works under another address has
     /// been renumbered, and the route follows.
-    fn may_heal(&self, route: &Planned) -> bool {
-        if let Some(owner) = faults::owner(route, self.interfaces) {
-            return !owner.healthy();
+    fn may_heal(&self, route: &PlannedRoute) -> bool {
+        if let Some(owner) = faults::owning_interface(route, self.interfaces) {
+            return !owner.is_healthy();
         }
         let remote = route.spec.real_remote.ip();
-        faults::host(route, self.interfaces).is_none_or(|interface| {
-            let renumbered =
-                interface.addrs.iter().any(|own| self.eligible(interface, own.addr, remote));
-            !interface.healthy() || !renumbered
+        faults::planned_interface(route, self.interfaces).is_none_or(|interface| {
+            let renumbered = interface
+                .addrs
+                .iter()
+                .any(|own| self.is_eligible_source(interface, own.addr, remote));
+            !interface.is_healthy() || !renumbered
         })
     }
 
     /// The routes that follow from what the peer told of its addresses.
-    fn learnt(&self, peer: &Peer, far: &Interfaces, around: &Surroundings<'_>) -> Vec<Planned> {
-        let Some(own) = self.own else { return Vec::new() };
+    fn advertised_routes(
+        &self,
+        peer: &PeerConfig,
+        far: &Advertisement,
+        inputs: &PlanInputs<'_>,
+    ) -> Vec<PlannedRoute> {
+        let Some(own) = self.own_advertisement else { return Vec::new() };
         let all = own.all_cross_subnet || far.all_cross_subnet;
-        let usable = |pair: &Pair| {
-            let (here, there) = (own.endpoints[pair.own].addr, far.endpoints[pair.far].addr);
-            pair.same_subnet || all || around.ways.contains(&(here, there)) || {
+        let usable = |pair: &AddressPair| {
+            let (here, there) = (own.endpoints[pair.local].addr, far.endpoints[pair.remote].addr);
+            pair.same_subnet || all || inputs.routable_pairs.contains(&(here, there)) || {
                 // A way that runs is not given up while its interface is down.
-                let runs = |route: &Planned| {
+                let runs = |route: &PlannedRoute| {
                     let spec = &route.spec;
                     (spec.peer, spec.real_local.ip(), spec.real_remote.ip())
                         == (peer.id, here, there)
                 };
-                self.known.iter().any(runs)
+                self.running.iter().any(runs)
             }
         };
         let mut routes = Vec::new();
-        for pair in pairs(&own.endpoints, &far.endpoints, all).into_iter().filter(usable) {
-            let local = own.endpoints[pair.own].addr;
-            let remote = SocketAddr::new(far.endpoints[pair.far].addr, far.port);
+        for pair in pair_endpoints(&own.endpoints, &far.endpoints, all).into_iter().filter(usable) {
+            let local = own.endpoints[pair.local].addr;
+            let remote = SocketAddr::new(far.endpoints[pair.remote].addr, far.port);
             // Whoever names the local address has chosen; so has whoever refuses the network.
-            let pinned = overrides(peer, remote).any(|entry| entry.local.is_some());
-            if pinned || self.admissible(remote).is_err() {
+            let pinned = matching_overrides(peer, remote).any(|entry| entry.local.is_some());
+            if pinned || self.check_remote(remote).is_err() {
                 continue;
             }
-            let owner = self.interfaces.iter().find(|interface| interface.owns(local));
-            let class = if pair.same_subnet { Class::SameSubnet } else { Class::CrossSubnet };
+            let owner = self.interfaces.iter().find(|interface| interface.owns_address(local));
+            let class =
+                if pair.same_subnet { RouteClass::SameSubnet } else { RouteClass::CrossSubnet };
             if let Some(owner) = owner {
-                let choice = Choice::on(owner, local, class);
-                routes.push(self.route(peer, remote, choice, Some(far)));
+                let choice = LocalEnd::on_interface(owner, local, class);
+                routes.push(self.build_route(peer, remote, choice, Some(far)));
             }
         }
         routes
@@ -399,47 +450,52 @@ impl<'a> Planner<'a> {
 
     /// The sum of the metrics of the two end networks, as NetFT's. The far one is the peer's to
     /// say; until it did, or for an address it does not know, it counts as the near one.
-    fn priority(&self, choice: &Choice, remote: IpAddr, far: Option<&Interfaces>) -> u32 {
+    fn default_priority(
+        &self,
+        choice: &LocalEnd,
+        remote: IpAddr,
+        far: Option<&Advertisement>,
+    ) -> u32 {
         let owner = self.interfaces.iter().find(|interface| interface.index == choice.ifindex);
         let Some(owner) = owner else { return DEFAULT_METRIC * 2 };
-        let near = networks::metric(self.config, owner, choice.local);
-        let told = far.and_then(|far| metric_in(&far.endpoints, remote));
+        let near = networks::interface_metric(self.config, owner, choice.local);
+        let advertised = far.and_then(|far| metric_in(&far.endpoints, remote));
         let guess = || match choice.class {
-            Class::SameSubnet => near,
-            _ => networks::far_metric(self.config, owner, choice.local, remote),
+            RouteClass::SameSubnet => near,
+            _ => networks::remote_metric(self.config, owner, choice.local, remote),
         };
-        near.saturating_add(told.unwrap_or_else(guess))
+        near.saturating_add(advertised.unwrap_or_else(guess))
     }
 
     /// How packets travel unless the route says so itself: as the peer's entry says, else QUIC if
     /// the network of either end says so.
-    fn carrier(&self, peer: &Peer, local: IpAddr, remote: IpAddr) -> Carrier {
-        let network = |addr| networks::carrier(self.config, addr);
-        let listed = || [local, remote].map(network).contains(&Some(Carrier::Quic));
-        match peer.carrier {
+    fn default_transport(&self, peer: &PeerConfig, local: IpAddr, remote: IpAddr) -> Transport {
+        let network = |addr| networks::network_transport(self.config, addr);
+        let listed = || [local, remote].map(network).contains(&Some(Transport::Quic));
+        match peer.transport {
             Some(carrier) => carrier,
-            None if listed() => Carrier::Quic,
-            None => Carrier::Udp,
+            None if listed() => Transport::Quic,
+            None => Transport::Udp,
         }
     }
 
-    pub(crate) fn route(
+    pub(crate) fn build_route(
         &self,
-        peer: &Peer,
+        peer: &PeerConfig,
         remote: SocketAddr,
-        choice: Choice,
-        far: Option<&Interfaces>,
-    ) -> Planned {
-        let same_subnet = choice.class == Class::SameSubnet;
+        choice: LocalEnd,
+        far: Option<&Advertisement>,
+    ) -> PlannedRoute {
+        let same_subnet = choice.class == RouteClass::SameSubnet;
         let mut attributes =
             if same_subnet { Attributes::SAME_SUBNET } else { Attributes::CROSS_SUBNET };
         let sites = (self.config.site.as_str(), far.map_or("", |far| far.site.as_str()));
         let apart = !sites.0.is_empty() && !sites.1.is_empty() && sites.0 != sites.1;
-        let class = if apart { Class::CrossSite } else { choice.class };
-        let mut timing = self.config.timings.of(class);
-        let mut rank = self.priority(&choice, remote.ip(), far);
-        let mut carrier = self.carrier(peer, choice.local, remote.ip());
-        let matching = overrides(peer, remote)
+        let class = if apart { RouteClass::CrossSite } else { choice.class };
+        let mut timing = self.config.timings.for_class(class);
+        let mut rank = self.default_priority(&choice, remote.ip(), far);
+        let mut transport = self.default_transport(peer, choice.local, remote.ip());
+        let matching = matching_overrides(peer, remote)
             .filter(|entry| entry.local.is_none_or(|local| local == choice.local));
         for entry in matching {
             attributes |= Attributes::PINNED;
@@ -448,9 +504,9 @@ impl<'a> Planner<'a> {
                 threshold: entry.threshold.unwrap_or(timing.threshold),
             };
             rank = entry.priority.map_or(rank, |Priority(rank)| rank);
-            carrier = entry.carrier.unwrap_or(carrier);
+            transport = entry.transport.unwrap_or(transport);
         }
-        Planned {
+        PlannedRoute {
             spec: RouteSpec {
                 peer: peer.id,
                 real_local: local_end(choice.local, self.config.port, remote),
@@ -460,7 +516,7 @@ impl<'a> Planner<'a> {
                 timing,
                 priority: Priority(rank),
                 attributes: Attributes(attributes),
-                carrier,
+                transport,
             },
             ifindex: choice.ifindex,
             ifname: choice.ifname,
@@ -468,7 +524,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn metric_in(endpoints: &[Endpoint], addr: IpAddr) -> Option<u32> {
+fn metric_in(endpoints: &[AdvertisedEndpoint], addr: IpAddr) -> Option<u32> {
     endpoints.iter().find(|endpoint| endpoint.addr == addr).map(|endpoint| endpoint.metric)
 }
 

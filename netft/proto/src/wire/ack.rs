@@ -1,6 +1,7 @@
 //! Acknowledgements: which session counters arrived. Pure.
 //!
-//! The payload of a frame of kind [`Ack`](crate::wire::header::Kind::Ack), all numbers big-endian:
+//! The payload of a frame of kind [`Ack`](crate::wire::header::FrameKind::Ack), all numbers
+//! big-endian:
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -27,16 +28,16 @@
 //! ```
 //!
 //! Ranges stand newest first and do not overlap, routes stand in ascending order, no counter is
-//! above the highest. The length is exact, at most [`MAX_LEN`] bytes: sealed it fits into the
+//! above the highest. The length is exact, at most [`MAX_ACK_LEN`] bytes: sealed it fits into the
 //! smallest IPv6 packet (1280 bytes), so an acknowledgement is never too big for a route.
 
 use crate::{
     session::replay::COUNTER_LIMIT,
-    wire::{DropReason, reader::Reader},
+    wire::{DropReason, reader::ByteReader},
 };
 
 /// Bytes of an acknowledgement before its ranges.
-pub const FIXED_LEN: usize = 16;
+pub const ACK_FIXED_LEN: usize = 16;
 /// Bytes of one range.
 pub const RANGE_LEN: usize = 8;
 /// Bytes of one route.
@@ -44,9 +45,9 @@ pub const ROUTE_LEN: usize = 12;
 /// The most ranges one acknowledgement carries.
 pub const MAX_RANGES: usize = 32;
 /// The most routes one acknowledgement carries.
-pub const MAX_ROUTES: usize = 64;
+pub const MAX_ACK_ROUTES: usize = 64;
 /// The most bytes of an acknowledgement.
-pub const MAX_LEN: usize = FIXED_LEN + MAX_RANGES * RANGE_LEN + MAX_ROUTES * ROUTE_LEN;
+pub const MAX_ACK_LEN: usize = ACK_FIXED_LEN + MAX_RANGES * RANGE_LEN + MAX_ACK_ROUTES * ROUTE_LEN;
 
 /// What arrived at the sender of this message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,21 +58,21 @@ pub struct Ack {
     pub stalled_ms: u16,
     /// A question: to be answered with this number, by an acknowledgement that is built once
     /// nothing waits in the receiver's sockets. 0: none.
-    pub asks: u16,
+    pub immediate_ack_request: u16,
     /// The question this answers; 0: none.
-    pub answers: u16,
+    pub immediate_ack_reply: u16,
     /// The counters received, newest range first, none overlapping another, none above `highest`,
     /// at most [`MAX_RANGES`].
-    pub ranges: Vec<Range>,
+    pub ranges: Vec<AckRange>,
     /// The highest counter heard on each route, in ascending order of `your_route`, at most
-    /// [`MAX_ROUTES`]. Empty in what this build sends, and not read: a sender knows itself which
-    /// route each counter took (`route::flight`).
+    /// [`MAX_ACK_ROUTES`]. Empty in what this build sends, and not read: a sender knows itself
+    /// which route each counter took (`route::flight`).
     pub routes: Vec<RouteHeard>,
 }
 
 /// A run of received counters, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
+pub struct AckRange {
     /// The lowest counter of the run.
     pub first: u64,
     /// The highest counter of the run.
@@ -88,11 +89,12 @@ pub struct RouteHeard {
 }
 
 impl Ack {
-    /// Appends the acknowledgement to `out`, at most [`MAX_LEN`] bytes.
+    /// Appends the acknowledgement to `out`, at most [`MAX_ACK_LEN`] bytes.
     ///
     /// What the wire cannot say is left out, which only acknowledges less: ranges beyond
     /// [`MAX_RANGES`] or reaching 2^32 below `highest` (the replay window is far smaller), routes
-    /// beyond [`MAX_ROUTES`]. An order other than the fields demand would be refused by the peer.
+    /// beyond [`MAX_ACK_ROUTES`]. An order other than the fields demand would be refused by the
+    /// peer.
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(self.highest < COUNTER_LIMIT);
         debug_assert!(self.ranges.iter().all(|r| r.first <= r.last && r.last <= self.highest));
@@ -105,15 +107,17 @@ impl Ack {
             .iter()
             .take(MAX_RANGES)
             .map_while(|range| Some((behind(range.last)?, behind(range.first)?)));
-        let routes = &self.routes[..self.routes.len().min(MAX_ROUTES)];
+        let routes = &self.routes[..self.routes.len().min(MAX_ACK_ROUTES)];
         out.reserve(
-            FIXED_LEN + self.ranges.len().min(MAX_RANGES) * RANGE_LEN + routes.len() * ROUTE_LEN,
+            ACK_FIXED_LEN
+                + self.ranges.len().min(MAX_RANGES) * RANGE_LEN
+                + routes.len() * ROUTE_LEN,
         );
         out.push(ranges.clone().count() as u8);
         out.push(routes.len() as u8);
         out.extend_from_slice(&self.stalled_ms.to_be_bytes());
-        out.extend_from_slice(&self.asks.to_be_bytes());
-        out.extend_from_slice(&self.answers.to_be_bytes());
+        out.extend_from_slice(&self.immediate_ack_request.to_be_bytes());
+        out.extend_from_slice(&self.immediate_ack_reply.to_be_bytes());
         out.extend_from_slice(&self.highest.to_be_bytes());
         for (last, first) in ranges {
             out.extend_from_slice(&last.to_be_bytes());
@@ -132,53 +136,60 @@ impl Ack {
     /// exactly, a counter out of range, ranges that overlap or ascend, routes that repeat or
     /// descend, or route 0.
     pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
-        let mut reader = Reader::new(payload);
-        let range_count = usize::from(reader.u8()?);
-        let route_count = usize::from(reader.u8()?);
-        let stalled_ms = reader.u16()?;
-        let asks = reader.u16()?;
-        let answers = reader.u16()?;
-        let highest = reader.u64()?;
+        let mut reader = ByteReader::new(payload);
+        let range_count = usize::from(reader.read_u8()?);
+        let route_count = usize::from(reader.read_u8()?);
+        let stalled_ms = reader.read_u16()?;
+        let asks = reader.read_u16()?;
+        let answers = reader.read_u16()?;
+        let highest = reader.read_u64()?;
         if highest >= COUNTER_LIMIT
             || range_count > MAX_RANGES
-            || route_count > MAX_ROUTES
-            || reader.left() != range_count * RANGE_LEN + route_count * ROUTE_LEN
+            || route_count > MAX_ACK_ROUTES
+            || reader.remaining_len() != range_count * RANGE_LEN + route_count * ROUTE_LEN
         {
             return Err(DropReason::Malformed);
         }
         let ranges = decode_ranges(&mut reader, range_count, highest)?;
         let routes = decode_routes(&mut reader, route_count, highest)?;
-        Ok(Self { highest, stalled_ms, asks, answers, ranges, routes })
+        Ok(Self {
+            highest,
+            stalled_ms,
+            immediate_ack_request: asks,
+            immediate_ack_reply: answers,
+            ranges,
+            routes,
+        })
     }
 }
 
 fn decode_ranges(
-    reader: &mut Reader<'_>,
+    reader: &mut ByteReader<'_>,
     count: usize,
     highest: u64,
-) -> Result<Vec<Range>, DropReason> {
-    let mut ranges: Vec<Range> = Vec::with_capacity(count);
+) -> Result<Vec<AckRange>, DropReason> {
+    let mut ranges: Vec<AckRange> = Vec::with_capacity(count);
     for _ in 0..count {
         let below = |behind: u32| highest.checked_sub(behind.into()).ok_or(DropReason::Malformed);
-        let last = below(reader.u32()?)?;
-        let first = below(reader.u32()?)?;
+        let last = below(reader.read_u32()?)?;
+        let first = below(reader.read_u32()?)?;
         if first > last || ranges.last().is_some_and(|newer| last >= newer.first) {
             return Err(DropReason::Malformed);
         }
-        ranges.push(Range { first, last });
+        ranges.push(AckRange { first, last });
     }
     Ok(ranges)
 }
 
 fn decode_routes(
-    reader: &mut Reader<'_>,
+    reader: &mut ByteReader<'_>,
     count: usize,
     highest: u64,
 ) -> Result<Vec<RouteHeard>, DropReason> {
     let mut routes = Vec::with_capacity(count);
     let mut previous = 0;
     for _ in 0..count {
-        let route = RouteHeard { your_route: reader.u32()?, highest: reader.u64()? };
+        let route = RouteHeard { your_route: reader.read_u32()?, highest: reader.read_u64()? };
         // Ascending from 0: refuses route 0 as well as a repetition.
         if route.your_route <= previous || route.highest > highest {
             return Err(DropReason::Malformed);
@@ -196,7 +207,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::wire::header::OVERHEAD;
+    use crate::wire::header::FRAME_OVERHEAD;
 
     fn encoded(ack: &Ack) -> Vec<u8> {
         let mut out = Vec::new();
@@ -208,11 +219,11 @@ mod tests {
         Ack {
             highest: 0x0102_0304_0506,
             stalled_ms: 0x0708,
-            asks: 0x090a,
-            answers: 0x0b0c,
+            immediate_ack_request: 0x090a,
+            immediate_ack_reply: 0x0b0c,
             ranges: vec![
-                Range { first: 0x0102_0304_0500, last: 0x0102_0304_0506 },
-                Range { first: 0x0102_0304_04f0, last: 0x0102_0304_04fe },
+                AckRange { first: 0x0102_0304_0500, last: 0x0102_0304_0506 },
+                AckRange { first: 0x0102_0304_04f0, last: 0x0102_0304_04fe },
             ],
             routes: vec![
                 RouteHeard { your_route: 1, highest: 0x0102_0304_0506 },
@@ -226,22 +237,22 @@ mod tests {
         fn any_ack()(
             highest in (1u64 << 38)..COUNTER_LIMIT,
             stalled_ms: u16,
-            (asks, answers) in any::<(u16, u16)>(),
+            (immediate_ack_request, immediate_ack_reply) in any::<(u16, u16)>(),
             runs in vec((1u64..100_000, 0u64..100_000), 0..=MAX_RANGES),
-            routes in proptest::collection::btree_map(1u32.., 0u64..1 << 38, 0..=MAX_ROUTES),
+            routes in proptest::collection::btree_map(1u32.., 0u64..1 << 38, 0..=MAX_ACK_ROUTES),
         ) -> Ack {
             let mut edge = highest + 1;
             let mut ranges = Vec::new();
             for (gap, length) in runs {
                 let last = edge - gap;
                 edge = last - length;
-                ranges.push(Range { first: edge, last });
+                ranges.push(AckRange { first: edge, last });
             }
             let routes = routes
                 .into_iter()
                 .map(|(your_route, highest)| RouteHeard { your_route, highest })
                 .collect();
-            Ack { highest, stalled_ms, asks, answers, ranges, routes }
+            Ack { highest, stalled_ms, immediate_ack_request, immediate_ack_reply, ranges, routes }
         }
     }
 
@@ -249,7 +260,7 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(ack in any_ack()) {
             let bytes = encoded(&ack);
-            prop_assert!(bytes.len() <= MAX_LEN);
+            prop_assert!(bytes.len() <= MAX_ACK_LEN);
             prop_assert_eq!(Ack::decode(&bytes), Ok(ack));
         }
 
@@ -316,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_range_below_counter_zero_is_malformed() {
-        let ack = Ack { highest: 5, ranges: vec![Range { first: 0, last: 5 }], ..sample() };
+        let ack = Ack { highest: 5, ranges: vec![AckRange { first: 0, last: 5 }], ..sample() };
         let ack = Ack { routes: vec![], ..ack };
         let mut bytes = encoded(&ack);
         assert_eq!(Ack::decode(&bytes), Ok(ack));
@@ -326,7 +337,7 @@ mod tests {
 
     #[test]
     fn ranges_that_touch_are_two_ranges() {
-        let ranges = vec![Range { first: 5, last: 9 }, Range { first: 0, last: 4 }];
+        let ranges = vec![AckRange { first: 5, last: 9 }, AckRange { first: 0, last: 4 }];
         let ack = Ack { highest: 9, ranges, ..Ack::default() };
         assert_eq!(Ack::decode(&encoded(&ack)), Ok(ack));
     }
@@ -334,25 +345,25 @@ mod tests {
     #[test]
     fn more_than_the_wire_carries_is_left_out_by_us_and_refused_from_others() {
         let highest = 1 << 40;
-        let ranges = (0..40).map(|n| Range { first: highest - 2 * n, last: highest - 2 * n });
+        let ranges = (0..40).map(|n| AckRange { first: highest - 2 * n, last: highest - 2 * n });
         let routes = (1..80).map(|n| RouteHeard { your_route: n, highest: 1 });
         let (ranges, routes) = (ranges.collect(), routes.collect());
         let mut bytes = encoded(&Ack { highest, ranges, routes, ..Ack::default() });
-        assert_eq!(bytes.len(), MAX_LEN);
+        assert_eq!(bytes.len(), MAX_ACK_LEN);
         let ack = Ack::decode(&bytes).unwrap();
-        assert_eq!((ack.ranges.len(), ack.routes.len()), (MAX_RANGES, MAX_ROUTES));
+        assert_eq!((ack.ranges.len(), ack.routes.len()), (MAX_RANGES, MAX_ACK_ROUTES));
 
         bytes[0] = MAX_RANGES as u8 + 1;
         bytes.extend([0; RANGE_LEN]);
         assert_eq!(Ack::decode(&bytes), Err(DropReason::Malformed));
 
-        let far = Range { first: 0, last: 1 };
+        let far = AckRange { first: 0, last: 1 };
         let ack = Ack { highest, ranges: vec![far], ..Ack::default() };
         assert_eq!(Ack::decode(&encoded(&ack)).unwrap().ranges, vec![]);
     }
 
     #[test]
     fn the_largest_acknowledgement_fits_into_the_smallest_ipv6_packet() {
-        const { assert!(MAX_LEN + OVERHEAD + 40 + 8 <= 1280) }
+        const { assert!(MAX_ACK_LEN + FRAME_OVERHEAD + 40 + 8 <= 1280) }
     }
 }

@@ -1,7 +1,7 @@
 //! A question only the peer can answer, from where its heartbeat came. Pure.
 //!
-//! The payload of a frame of kind [`Challenge`](crate::wire::header::Kind::Challenge), all numbers
-//! big-endian:
+//! The payload of a frame of kind [`Challenge`](crate::wire::header::FrameKind::Challenge), all
+//! numbers big-endian:
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -22,22 +22,22 @@
 
 use crate::wire::{
     DropReason, heartbeat,
-    reader::{Reader, reserved},
+    reader::{ByteReader, check_reserved},
 };
 
 /// Bytes of a challenge, and of its answer.
-pub const LEN: usize = 16;
+pub const CHALLENGE_LEN: usize = 16;
 
-const _: () = assert!(LEN <= heartbeat::FIXED_LEN, "a challenge amplifies");
+const _: () = assert!(CHALLENGE_LEN <= heartbeat::HEARTBEAT_FIXED_LEN, "a challenge amplifies");
 
 /// Question or answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ChallengeMessage {
     /// To the address a heartbeat came from.
-    Question = 1,
+    Challenge = 1,
     /// From that address, on the route it names.
-    Answer = 2,
+    Response = 2,
 }
 
 /// A decoded challenge.
@@ -52,7 +52,7 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// Appends the [`LEN`] bytes of the challenge to `out`.
+    /// Appends the [`CHALLENGE_LEN`] bytes of the challenge to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert_ne!(self.route, 0, "route 0 would be refused by the peer");
         out.extend_from_slice(&[self.message as u8, 0, 0, 0]);
@@ -66,25 +66,25 @@ impl Challenge {
     /// [`DropReason::Unsupported`] for an unknown message or a reserved bit;
     /// [`DropReason::Malformed`] for route 0 or a length that does not fit exactly.
     pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
-        let mut reader = Reader::new(payload);
-        let message = match reader.u8()? {
-            1 => ChallengeMessage::Question,
-            2 => ChallengeMessage::Answer,
+        let mut reader = ByteReader::new(payload);
+        let message = match reader.read_u8()? {
+            1 => ChallengeMessage::Challenge,
+            2 => ChallengeMessage::Response,
             _ => return Err(DropReason::Unsupported),
         };
-        reserved(reader.u8()?.into())?;
-        reserved(reader.u16()?.into())?;
-        let route = reader.u32()?;
-        let token = reader.u64()?;
-        if route == 0 || reader.left() != 0 {
+        check_reserved(reader.read_u8()?.into())?;
+        check_reserved(reader.read_u16()?.into())?;
+        let route = reader.read_u32()?;
+        let token = reader.read_u64()?;
+        if route == 0 || reader.remaining_len() != 0 {
             return Err(DropReason::Malformed);
         }
         Ok(Self { message, route, token })
     }
 
     /// What the asked node answers.
-    pub const fn answer(self) -> Self {
-        Self { message: ChallengeMessage::Answer, ..self }
+    pub const fn to_response(self) -> Self {
+        Self { message: ChallengeMessage::Response, ..self }
     }
 }
 
@@ -104,13 +104,13 @@ mod tests {
     fn the_bytes_are_these_and_what_is_odd_is_refused() {
         use DropReason::{Malformed, Unsupported};
         let question = Challenge {
-            message: ChallengeMessage::Question,
+            message: ChallengeMessage::Challenge,
             route: 0x0102_0304,
             token: 0x0506_0708_090a_0b0c,
         };
         let golden = [1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
         assert_eq!(encoded(&question), golden);
-        assert_eq!(encoded(&question.answer())[0], 2);
+        assert_eq!(encoded(&question.to_response())[0], 2);
         for (at, byte) in [(0, 0), (0, 3), (1, 1), (2, 1), (3, 0x80)] {
             let mut bad = golden;
             bad[at] = byte;
@@ -119,7 +119,7 @@ mod tests {
         let mut nowhere = golden;
         nowhere[4..8].fill(0);
         assert_eq!(Challenge::decode(&nowhere), Err(Malformed));
-        for len in 0..LEN {
+        for len in 0..CHALLENGE_LEN {
             assert_eq!(Challenge::decode(&golden[..len]), Err(Malformed), "{len}");
         }
         assert_eq!(Challenge::decode(&[&golden[..], &[0]].concat()), Err(Malformed));
@@ -129,9 +129,9 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(question: bool, route in 1u32.., token: u64) {
             let message =
-                if question { ChallengeMessage::Question } else { ChallengeMessage::Answer };
+                if question { ChallengeMessage::Challenge } else { ChallengeMessage::Response };
             let challenge = Challenge { message, route, token };
-            prop_assert_eq!(encoded(&challenge).len(), LEN);
+            prop_assert_eq!(encoded(&challenge).len(), CHALLENGE_LEN);
             prop_assert_eq!(Challenge::decode(&encoded(&challenge)), Ok(challenge));
         }
 

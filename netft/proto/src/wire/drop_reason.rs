@@ -85,7 +85,7 @@ impl DropReason {
     ];
 
     /// The name in JSON output and metrics.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::Unsupported => "unsupported",
@@ -126,7 +126,7 @@ mod tests {
         for (index, reason) in DropReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
         }
-        let names: BTreeSet<_> = DropReason::ALL.map(DropReason::name).into();
+        let names: BTreeSet<_> = DropReason::ALL.map(DropReason::as_str).into();
         assert_eq!(names.len(), DropReason::ALL.len());
     }
 }

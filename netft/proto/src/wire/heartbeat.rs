@@ -1,7 +1,7 @@
 //! Heartbeats: request and reply, with the sender's verdict on every route. Pure.
 //!
-//! The payload of a frame of kind [`Heartbeat`](crate::wire::header::Kind::Heartbeat), all numbers
-//! big-endian:
+//! The payload of a frame of kind [`Heartbeat`](crate::wire::header::FrameKind::Heartbeat), all
+//! numbers big-endian:
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -30,35 +30,35 @@
 //! ```
 //!
 //! H = heard, L = local down, A = admin down, D = draining, C = carries data. The length is exact:
-//! [`FIXED_LEN`] + verdict count × [`VERDICT_LEN`], at most [`MAX_LEN`]. The carriers encode and
-//! decode, the route engine reads and writes the fields.
+//! [`HEARTBEAT_FIXED_LEN`] + verdict count × [`REPORT_LEN`], at most [`MAX_HEARTBEAT_LEN`]. The
+//! carriers encode and decode, the route engine reads and writes the fields.
 
 use crate::wire::{
     DropReason,
-    reader::{Reader, reserved},
+    reader::{ByteReader, check_reserved},
 };
 
 /// Bytes of a heartbeat before its verdicts.
-pub const FIXED_LEN: usize = 32;
+pub const HEARTBEAT_FIXED_LEN: usize = 32;
 /// Bytes of one verdict.
-pub const VERDICT_LEN: usize = 8;
+pub const REPORT_LEN: usize = 8;
 /// The most verdicts one heartbeat carries.
-pub const MAX_VERDICTS: usize = 64;
+pub const MAX_REPORTS: usize = 64;
 /// The most bytes of a heartbeat.
-pub const MAX_LEN: usize = FIXED_LEN + MAX_VERDICTS * VERDICT_LEN;
+pub const MAX_HEARTBEAT_LEN: usize = HEARTBEAT_FIXED_LEN + MAX_REPORTS * REPORT_LEN;
 /// The highest loss: everything.
 pub const MAX_LOSS_PERMILLE: u16 = 1000;
 
-const HEARD: u8 = 0x01;
-const LOCAL_DOWN: u8 = 0x02;
-const ADMIN_DOWN: u8 = 0x04;
-const DRAINING: u8 = 0x08;
-const CARRIES: u8 = 0x10;
+const FLAG_HEARD: u8 = 0x01;
+const FLAG_LOCAL_DOWN: u8 = 0x02;
+const FLAG_ADMIN_DOWN: u8 = 0x04;
+const FLAG_DRAINING: u8 = 0x08;
+const FLAG_CARRIES_DATA: u8 = 0x10;
 
 /// Request or reply (NetFT's heartbeat is "a Request-Reply type process").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Message {
+pub enum HeartbeatMessage {
     /// Sent on every enabled route every delay, by one end or by both.
     Request = 1,
     /// The answer to a request, on the route the request came on.
@@ -69,7 +69,7 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Request or reply.
-    pub message: Message,
+    pub message: HeartbeatMessage,
     /// The sender's number of the route this heartbeat travels on. Never 0.
     pub route: u32,
     /// The receiver's number of the same route as far as the sender knows; 0 before it knows.
@@ -86,13 +86,13 @@ pub struct Heartbeat {
     /// Counts up with every heartbeat to the receiver, over all routes: verdicts of an older one
     /// are ignored (serial arithmetic, RFC 1982).
     pub serial: u32,
-    /// What the sender hears on each of its routes to the receiver, at most [`MAX_VERDICTS`].
-    pub verdicts: Vec<Verdict>,
+    /// What the sender hears on each of its routes to the receiver, at most [`MAX_REPORTS`].
+    pub reports: Vec<RouteReport>,
 }
 
 /// What a node hears on one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct RouteReport {
     /// The receiver's number of the route.
     pub your_route: u32,
     /// The sender hears the receiver's heartbeats here.
@@ -104,24 +104,24 @@ pub struct Verdict {
     /// The sender's operator drains the route: data should go elsewhere, both ways.
     pub draining: bool,
     /// The sender's data goes out here.
-    pub carries: bool,
+    pub carries_data: bool,
     /// Share of the receiver's heartbeats lost lately, per mille (0–1000).
     pub loss_permille: u16,
 }
 
 impl Heartbeat {
-    /// Appends the heartbeat to `out`, at most [`MAX_LEN`] bytes.
+    /// Appends the heartbeat to `out`, at most [`MAX_HEARTBEAT_LEN`] bytes.
     ///
-    /// What the wire cannot say is brought into range: verdicts beyond [`MAX_VERDICTS`] are left
+    /// What the wire cannot say is brought into range: verdicts beyond [`MAX_REPORTS`] are left
     /// out, a loss above [`MAX_LOSS_PERMILLE`] is cut to it, a request's `held_us` is 0.
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert_ne!(self.route, 0, "route 0 would be refused by the peer");
-        let verdicts = &self.verdicts[..self.verdicts.len().min(MAX_VERDICTS)];
+        let verdicts = &self.reports[..self.reports.len().min(MAX_REPORTS)];
         let held_us = match self.message {
-            Message::Request => 0,
-            Message::Reply => self.held_us,
+            HeartbeatMessage::Request => 0,
+            HeartbeatMessage::Reply => self.held_us,
         };
-        out.reserve(FIXED_LEN + verdicts.len() * VERDICT_LEN);
+        out.reserve(HEARTBEAT_FIXED_LEN + verdicts.len() * REPORT_LEN);
         out.push(self.message as u8);
         out.push(verdicts.len() as u8);
         out.extend_from_slice(&self.stalled_ms.to_be_bytes());
@@ -139,7 +139,7 @@ impl Heartbeat {
     /// Whether an encoded heartbeat answers a request, whatever else it says.
     #[inline]
     pub fn is_reply(payload: &[u8]) -> bool {
-        payload.first() == Some(&(Message::Reply as u8))
+        payload.first() == Some(&(HeartbeatMessage::Reply as u8))
     }
 
     /// Reads a heartbeat, the whole payload of an authentic frame.
@@ -147,32 +147,32 @@ impl Heartbeat {
     /// # Errors
     /// [`DropReason::Unsupported`] for an unknown message or a reserved bit;
     /// [`DropReason::Malformed`] for route 0, a request that was held, a loss above
-    /// [`MAX_LOSS_PERMILLE`], more than [`MAX_VERDICTS`], or a length that does not fit exactly.
+    /// [`MAX_LOSS_PERMILLE`], more than [`MAX_REPORTS`], or a length that does not fit exactly.
     pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
-        let mut reader = Reader::new(payload);
-        let message = reader.u8()?;
-        let count = usize::from(reader.u8()?);
-        let stalled_ms = reader.u16()?;
-        let route = reader.u32()?;
-        let your_route = reader.u32()?;
-        let sequence = reader.u32()?;
-        let sent_at = reader.u64()?;
-        let held_us = reader.u32()?;
-        let serial = reader.u32()?;
+        let mut reader = ByteReader::new(payload);
+        let message = reader.read_u8()?;
+        let count = usize::from(reader.read_u8()?);
+        let stalled_ms = reader.read_u16()?;
+        let route = reader.read_u32()?;
+        let your_route = reader.read_u32()?;
+        let sequence = reader.read_u32()?;
+        let sent_at = reader.read_u64()?;
+        let held_us = reader.read_u32()?;
+        let serial = reader.read_u32()?;
         let message = match message {
-            1 => Message::Request,
-            2 => Message::Reply,
+            1 => HeartbeatMessage::Request,
+            2 => HeartbeatMessage::Reply,
             _ => return Err(DropReason::Unsupported),
         };
-        if route == 0 || (message == Message::Request && held_us != 0) {
+        if route == 0 || (message == HeartbeatMessage::Request && held_us != 0) {
             return Err(DropReason::Malformed);
         }
-        if count > MAX_VERDICTS || reader.left() != count * VERDICT_LEN {
+        if count > MAX_REPORTS || reader.remaining_len() != count * REPORT_LEN {
             return Err(DropReason::Malformed);
         }
         let mut verdicts = Vec::with_capacity(count);
         for _ in 0..count {
-            verdicts.push(Verdict::decode(&mut reader)?);
+            verdicts.push(RouteReport::decode(&mut reader)?);
         }
         Ok(Self {
             message,
@@ -183,22 +183,22 @@ impl Heartbeat {
             held_us,
             stalled_ms,
             serial,
-            verdicts,
+            reports: verdicts,
         })
     }
 }
 
-impl Verdict {
-    fn encode(self) -> [u8; VERDICT_LEN] {
+impl RouteReport {
+    fn encode(self) -> [u8; REPORT_LEN] {
         let [r0, r1, r2, r3] = self.your_route.to_be_bytes();
         let [l0, l1] = self.loss_permille.min(MAX_LOSS_PERMILLE).to_be_bytes();
         let mut flags = 0;
         for (set, flag) in [
-            (self.heard, HEARD),
-            (self.local_down, LOCAL_DOWN),
-            (self.admin_down, ADMIN_DOWN),
-            (self.draining, DRAINING),
-            (self.carries, CARRIES),
+            (self.heard, FLAG_HEARD),
+            (self.local_down, FLAG_LOCAL_DOWN),
+            (self.admin_down, FLAG_ADMIN_DOWN),
+            (self.draining, FLAG_DRAINING),
+            (self.carries_data, FLAG_CARRIES_DATA),
         ] {
             if set {
                 flags |= flag;
@@ -207,23 +207,30 @@ impl Verdict {
         [r0, r1, r2, r3, flags, 0, l0, l1]
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DropReason> {
-        let your_route = reader.u32()?;
-        let flags = reader.u8()?;
-        let unused = reader.u8()?;
-        let loss_permille = reader.u16()?;
-        reserved(u32::from(flags & !(HEARD | LOCAL_DOWN | ADMIN_DOWN | DRAINING | CARRIES)))?;
-        reserved(u32::from(unused))?;
+    fn decode(reader: &mut ByteReader<'_>) -> Result<Self, DropReason> {
+        let your_route = reader.read_u32()?;
+        let flags = reader.read_u8()?;
+        let unused = reader.read_u8()?;
+        let loss_permille = reader.read_u16()?;
+        check_reserved(u32::from(
+            flags
+                & !(FLAG_HEARD
+                    | FLAG_LOCAL_DOWN
+                    | FLAG_ADMIN_DOWN
+                    | FLAG_DRAINING
+                    | FLAG_CARRIES_DATA),
+        ))?;
+        check_reserved(u32::from(unused))?;
         if loss_permille > MAX_LOSS_PERMILLE {
             return Err(DropReason::Malformed);
         }
         Ok(Self {
             your_route,
-            heard: flags & HEARD != 0,
-            local_down: flags & LOCAL_DOWN != 0,
-            admin_down: flags & ADMIN_DOWN != 0,
-            draining: flags & DRAINING != 0,
-            carries: flags & CARRIES != 0,
+            heard: flags & FLAG_HEARD != 0,
+            local_down: flags & FLAG_LOCAL_DOWN != 0,
+            admin_down: flags & FLAG_ADMIN_DOWN != 0,
+            draining: flags & FLAG_DRAINING != 0,
+            carries_data: flags & FLAG_CARRIES_DATA != 0,
             loss_permille,
         })
     }
@@ -245,7 +252,7 @@ mod tests {
 
     fn sample() -> Heartbeat {
         Heartbeat {
-            message: Message::Reply,
+            message: HeartbeatMessage::Reply,
             route: 0x0102_0304,
             your_route: 0x0506_0708,
             sequence: 0x090a_0b0c,
@@ -253,13 +260,13 @@ mod tests {
             held_us: 0x1516_1718,
             stalled_ms: 0x191a,
             serial: 0x1f20_2122,
-            verdicts: vec![Verdict {
+            reports: vec![RouteReport {
                 your_route: 0x1b1c_1d1e,
                 heard: true,
                 local_down: false,
                 admin_down: true,
                 draining: true,
-                carries: false,
+                carries_data: false,
                 loss_permille: 1000,
             }],
         }
@@ -272,16 +279,16 @@ mod tests {
             local_down: bool,
             admin_down: bool,
             draining: bool,
-            carries: bool,
+            carries_data: bool,
             loss_permille in 0..=MAX_LOSS_PERMILLE,
-        ) -> Verdict {
-            Verdict {
+        ) -> RouteReport {
+            RouteReport {
                 your_route,
                 heard,
                 local_down,
                 admin_down,
                 draining,
-                carries,
+                carries_data,
                 loss_permille,
             }
         }
@@ -297,9 +304,9 @@ mod tests {
             held: u32,
             stalled_ms: u16,
             serial: u32,
-            verdicts in vec(any_verdict(), 0..=MAX_VERDICTS),
+            reports in vec(any_verdict(), 0..=MAX_REPORTS),
         ) -> Heartbeat {
-            let message = if reply { Message::Reply } else { Message::Request };
+            let message = if reply { HeartbeatMessage::Reply } else { HeartbeatMessage::Request };
             let held_us = if reply { held } else { 0 };
             Heartbeat {
                 message,
@@ -310,7 +317,7 @@ mod tests {
                 held_us,
                 stalled_ms,
                 serial,
-                verdicts,
+                reports,
             }
         }
     }
@@ -319,7 +326,7 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(heartbeat in any_heartbeat()) {
             let bytes = encoded(&heartbeat);
-            prop_assert!(bytes.len() <= MAX_LEN);
+            prop_assert!(bytes.len() <= MAX_HEARTBEAT_LEN);
             prop_assert_eq!(Heartbeat::decode(&bytes), Ok(heartbeat));
         }
 
@@ -347,7 +354,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(Heartbeat::decode(&bytes[..len]), Err(DropReason::Malformed), "{len}");
         }
-        for _ in 0..2 * VERDICT_LEN {
+        for _ in 0..2 * REPORT_LEN {
             bytes.push(0);
             assert_eq!(Heartbeat::decode(&bytes), Err(DropReason::Malformed));
         }
@@ -362,7 +369,7 @@ mod tests {
             bytes[0] = message;
             assert_eq!(Heartbeat::decode(&bytes), Err(DropReason::Unsupported), "{message}");
         }
-        let flags = FIXED_LEN + 4;
+        let flags = HEARTBEAT_FIXED_LEN + 4;
         let reserved = (flags * 8..flags * 8 + 3).chain((flags + 1) * 8..(flags + 2) * 8);
         for bit in reserved {
             let mut bytes = good.clone();
@@ -379,8 +386,8 @@ mod tests {
             assert_eq!(Heartbeat::decode(&heartbeat), Err(DropReason::Malformed), "{at}");
         };
         refused(4, &[0; 4]);
-        refused(0, &[Message::Request as u8]);
-        refused(FIXED_LEN + 6, &1001u16.to_be_bytes());
+        refused(0, &[HeartbeatMessage::Request as u8]);
+        refused(HEARTBEAT_FIXED_LEN + 6, &1001u16.to_be_bytes());
         for count in (0..=255).filter(|count| *count != 1) {
             refused(1, &[count]);
         }
@@ -388,26 +395,26 @@ mod tests {
 
     #[test]
     fn more_verdicts_than_the_wire_carries_are_refused_even_at_the_right_length() {
-        let mut bytes = encoded(&Heartbeat { verdicts: vec![], ..sample() });
-        bytes[1] = MAX_VERDICTS as u8 + 1;
-        bytes.resize(MAX_LEN + VERDICT_LEN, 0);
+        let mut bytes = encoded(&Heartbeat { reports: vec![], ..sample() });
+        bytes[1] = MAX_REPORTS as u8 + 1;
+        bytes.resize(MAX_HEARTBEAT_LEN + REPORT_LEN, 0);
         assert_eq!(Heartbeat::decode(&bytes), Err(DropReason::Malformed));
-        bytes[1] = MAX_VERDICTS as u8;
-        bytes.truncate(MAX_LEN);
-        assert_eq!(Heartbeat::decode(&bytes).unwrap().verdicts.len(), MAX_VERDICTS);
+        bytes[1] = MAX_REPORTS as u8;
+        bytes.truncate(MAX_HEARTBEAT_LEN);
+        assert_eq!(Heartbeat::decode(&bytes).unwrap().reports.len(), MAX_REPORTS);
     }
 
     #[test]
     fn what_the_wire_cannot_say_is_brought_into_range() {
-        let verdict = Verdict { loss_permille: 1001, ..sample().verdicts[0] };
+        let verdict = RouteReport { loss_permille: 1001, ..sample().reports[0] };
         let heartbeat = Heartbeat {
-            message: Message::Request,
-            verdicts: vec![verdict; MAX_VERDICTS + 1],
+            message: HeartbeatMessage::Request,
+            reports: vec![verdict; MAX_REPORTS + 1],
             ..sample()
         };
         let decoded = Heartbeat::decode(&encoded(&heartbeat)).unwrap();
         assert_eq!(decoded.held_us, 0);
-        assert_eq!(decoded.verdicts.len(), MAX_VERDICTS);
-        assert_eq!(decoded.verdicts[0].loss_permille, MAX_LOSS_PERMILLE);
+        assert_eq!(decoded.reports.len(), MAX_REPORTS);
+        assert_eq!(decoded.reports[0].loss_permille, MAX_LOSS_PERMILLE);
     }
 }

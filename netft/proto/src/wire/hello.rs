@@ -26,27 +26,27 @@
 //! ```
 //!
 //! A = the CPU has AES instructions, U = the adapter is up, S = the sender takes
-//! [slices](crate::session::fragment). The version stays the first byte of every future hello, so that a
-//! mismatch can be shown with both numbers.
+//! [slices](crate::session::fragment). The version stays the first byte of every future hello, so
+//! that a mismatch can be shown with both numbers.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::wire::{
     DropReason,
-    header::VERSION,
-    reader::{Reader, reserved},
+    header::WIRE_VERSION,
+    reader::{ByteReader, check_reserved},
 };
 
 /// The most bytes of a node name (reliability C-14).
-pub const MAX_NAME: usize = 64;
+pub const MAX_NAME_LEN: usize = 64;
 /// Bytes of a hello before its name.
-pub const FIXED_LEN: usize = 36;
+pub const HELLO_FIXED_LEN: usize = 36;
 /// The most bytes of a hello.
-pub const MAX_LEN: usize = FIXED_LEN + MAX_NAME;
+pub const MAX_HELLO_LEN: usize = HELLO_FIXED_LEN + MAX_NAME_LEN;
 
-const AES: u8 = 0x01;
-const ADAPTER_UP: u8 = 0x02;
-const SLICES: u8 = 0x04;
+const FLAG_AES: u8 = 0x01;
+const FLAG_ADAPTER_UP: u8 = 0x02;
+const FLAG_FRAGMENTS: u8 = 0x04;
 
 /// What a node says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,42 +56,43 @@ pub struct Hello {
     /// Random per start of the daemon: tells a restart from a reconnect.
     pub boot_id: u64,
     /// The number the receiver must put into frames for this session. Never 0.
-    pub session: u32,
+    pub session_id: u32,
     /// The sender's virtual IPv4 address.
     pub virtual_v4: Ipv4Addr,
     /// The sender's virtual IPv6 address.
     pub virtual_v6: Ipv6Addr,
     /// Whether the sender's CPU has AES instructions: both true → AES-256-GCM.
-    pub aes: bool,
+    pub has_aes: bool,
     /// Whether the sender's adapter is up.
     pub adapter_up: bool,
-    /// Whether the sender puts [slices](crate::session::fragment) together: without it none may be sent.
-    pub slices: bool,
-    /// The sender's node name: 1–[`MAX_NAME`] bytes of `[A-Za-z0-9._-]`.
+    /// Whether the sender puts [slices](crate::session::fragment) together: without it none may be
+    /// sent.
+    pub accepts_fragments: bool,
+    /// The sender's node name: 1–[`MAX_NAME_LEN`] bytes of `[A-Za-z0-9._-]`.
     pub name: String,
 }
 
-/// Whether `name` may name a node: 1–[`MAX_NAME`] bytes of `[A-Za-z0-9._-]`. Nothing in it can
+/// Whether `name` may name a node: 1–[`MAX_NAME_LEN`] bytes of `[A-Za-z0-9._-]`. Nothing in it can
 /// break a log line, a terminal or a file name.
-pub fn is_name(name: &[u8]) -> bool {
-    (1..=MAX_NAME).contains(&name.len())
+pub fn is_valid_name(name: &[u8]) -> bool {
+    (1..=MAX_NAME_LEN).contains(&name.len())
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
 impl Hello {
-    /// Appends the hello to `out`, at most [`MAX_LEN`] bytes. The session must not be 0 and the
-    /// name must satisfy [`is_name`]; the peer refuses anything else.
+    /// Appends the hello to `out`, at most [`MAX_HELLO_LEN`] bytes. The session must not be 0 and
+    /// the name must satisfy [`is_valid_name`]; the peer refuses anything else.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        debug_assert!(self.session != 0 && is_name(self.name.as_bytes()));
-        out.reserve(FIXED_LEN + self.name.len());
+        debug_assert!(self.session_id != 0 && is_valid_name(self.name.as_bytes()));
+        out.reserve(HELLO_FIXED_LEN + self.name.len());
         out.push(self.version);
         out.push(
-            (u8::from(self.aes) * AES)
-                | (u8::from(self.adapter_up) * ADAPTER_UP)
-                | (u8::from(self.slices) * SLICES),
+            (u8::from(self.has_aes) * FLAG_AES)
+                | (u8::from(self.adapter_up) * FLAG_ADAPTER_UP)
+                | (u8::from(self.accepts_fragments) * FLAG_FRAGMENTS),
         );
         out.extend_from_slice(&[0; 2]);
-        out.extend_from_slice(&self.session.to_be_bytes());
+        out.extend_from_slice(&self.session_id.to_be_bytes());
         out.extend_from_slice(&self.boot_id.to_be_bytes());
         out.extend_from_slice(&self.virtual_v4.octets());
         out.extend_from_slice(&self.virtual_v6.octets());
@@ -101,37 +102,39 @@ impl Hello {
     /// Reads a hello, the whole body of a message.
     ///
     /// # Errors
-    /// [`DropReason::Unsupported`] for a version other than [`VERSION`] (its number is `body[0]`),
-    /// an unknown flag or a reserved bit; [`DropReason::Malformed`] for a body that is too short
-    /// or too long, session 0, or a name that is none.
+    /// [`DropReason::Unsupported`] for a version other than [`WIRE_VERSION`] (its number is
+    /// `body[0]`), an unknown flag or a reserved bit; [`DropReason::Malformed`] for a body that is
+    /// too short or too long, session 0, or a name that is none.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
-        let mut reader = Reader::new(body);
+        let mut reader = ByteReader::new(body);
         // Before any length: another version may have another layout.
-        let version = reader.u8()?;
-        if version != VERSION {
+        let version = reader.read_u8()?;
+        if version != WIRE_VERSION {
             return Err(DropReason::Unsupported);
         }
-        let flags = reader.u8()?;
-        let unused = reader.u16()?;
-        let session = reader.u32()?;
-        let boot_id = reader.u64()?;
-        let virtual_v4 = Ipv4Addr::from(reader.array::<4>()?);
-        let virtual_v6 = Ipv6Addr::from(reader.array::<16>()?);
-        let name = reader.rest();
-        reserved(u32::from(flags & !(AES | ADAPTER_UP | SLICES)) | u32::from(unused))?;
-        if session == 0 || !is_name(name) {
+        let flags = reader.read_u8()?;
+        let unused = reader.read_u16()?;
+        let session = reader.read_u32()?;
+        let boot_id = reader.read_u64()?;
+        let virtual_v4 = Ipv4Addr::from(reader.read_array::<4>()?);
+        let virtual_v6 = Ipv6Addr::from(reader.read_array::<16>()?);
+        let name = reader.into_remaining();
+        check_reserved(
+            u32::from(flags & !(FLAG_AES | FLAG_ADAPTER_UP | FLAG_FRAGMENTS)) | u32::from(unused),
+        )?;
+        if session == 0 || !is_valid_name(name) {
             return Err(DropReason::Malformed);
         }
         let name = str::from_utf8(name).map_err(|_| DropReason::Malformed)?.to_owned();
         Ok(Self {
             version,
             boot_id,
-            session,
+            session_id: session,
             virtual_v4,
             virtual_v6,
-            aes: flags & AES != 0,
-            adapter_up: flags & ADAPTER_UP != 0,
-            slices: flags & SLICES != 0,
+            has_aes: flags & FLAG_AES != 0,
+            adapter_up: flags & FLAG_ADAPTER_UP != 0,
+            accepts_fragments: flags & FLAG_FRAGMENTS != 0,
             name,
         })
     }
@@ -151,14 +154,14 @@ mod tests {
 
     fn sample() -> Hello {
         Hello {
-            version: VERSION,
+            version: WIRE_VERSION,
             boot_id: 0x0102_0304_0506_0708,
-            session: 0x090a_0b0c,
+            session_id: 0x090a_0b0c,
             virtual_v4: Ipv4Addr::new(169, 254, 7, 9),
             virtual_v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 1, 2, 3, 4),
-            aes: true,
+            has_aes: true,
             adapter_up: true,
-            slices: true,
+            accepts_fragments: true,
             name: "a.B-c_9".to_owned(),
         }
     }
@@ -167,26 +170,33 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(
             boot_id: u64,
-            session in 1..=u32::MAX,
+            session_id in 1..=u32::MAX,
             v4: u32,
             v6: u128,
-            aes: bool,
+            has_aes: bool,
             adapter_up: bool,
-            slices: bool,
+            accepts_fragments: bool,
             name in "[A-Za-z0-9._-]{1,64}",
         ) {
             let (virtual_v4, virtual_v6) = (v4.into(), v6.into());
             let hello = Hello {
-                version: VERSION, boot_id, session, virtual_v4, virtual_v6, aes, adapter_up, slices,
+                version: WIRE_VERSION,
+                boot_id,
+                session_id,
+                virtual_v4,
+                virtual_v6,
+                has_aes,
+                adapter_up,
+                accepts_fragments,
                 name,
             };
             let bytes = encoded(&hello);
-            prop_assert!(bytes.len() <= MAX_LEN);
+            prop_assert!(bytes.len() <= MAX_HELLO_LEN);
             prop_assert_eq!(Hello::decode(&bytes), Ok(hello));
         }
 
         #[test]
-        fn what_decodes_has_one_encoding(bytes in vec(any::<u8>(), 0..=MAX_LEN + 1)) {
+        fn what_decodes_has_one_encoding(bytes in vec(any::<u8>(), 0..=MAX_HELLO_LEN + 1)) {
             if let Ok(hello) = Hello::decode(&bytes) {
                 prop_assert_eq!(encoded(&hello), bytes);
             }
@@ -206,11 +216,11 @@ mod tests {
     #[test]
     fn every_truncation_is_malformed_or_a_shorter_name() {
         let bytes = encoded(&sample());
-        for len in 0..=FIXED_LEN {
+        for len in 0..=HELLO_FIXED_LEN {
             assert_eq!(Hello::decode(&bytes[..len]), Err(DropReason::Malformed), "{len}");
         }
-        for len in FIXED_LEN + 1..bytes.len() {
-            let name = sample().name[..len - FIXED_LEN].to_owned();
+        for len in HELLO_FIXED_LEN + 1..bytes.len() {
+            let name = sample().name[..len - HELLO_FIXED_LEN].to_owned();
             assert_eq!(Hello::decode(&bytes[..len]), Ok(Hello { name, ..sample() }));
         }
     }
@@ -218,7 +228,7 @@ mod tests {
     /// W-04.
     #[test]
     fn unknown_versions_flags_and_reserved_bits_are_unsupported() {
-        for version in (0..=255).filter(|version| *version != VERSION) {
+        for version in (0..=255).filter(|version| *version != WIRE_VERSION) {
             let mut bytes = encoded(&sample());
             bytes[0] = version;
             assert_eq!(Hello::decode(&bytes), Err(DropReason::Unsupported), "{version}");
@@ -239,7 +249,7 @@ mod tests {
 
         let with_name = |name: &[u8]| {
             let mut bytes = encoded(&sample());
-            bytes.truncate(FIXED_LEN);
+            bytes.truncate(HELLO_FIXED_LEN);
             bytes.extend_from_slice(name);
             Hello::decode(&bytes).map(|hello| hello.name)
         };
@@ -247,8 +257,8 @@ mod tests {
             let known = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
             assert_eq!(with_name(&[b'x', byte]).is_ok(), known, "{byte:#x}");
         }
-        assert_eq!(with_name(&[b'x'; MAX_NAME]), Ok("x".repeat(MAX_NAME)));
-        assert_eq!(with_name(&[b'x'; MAX_NAME + 1]), Err(DropReason::Malformed));
+        assert_eq!(with_name(&[b'x'; MAX_NAME_LEN]), Ok("x".repeat(MAX_NAME_LEN)));
+        assert_eq!(with_name(&[b'x'; MAX_NAME_LEN + 1]), Err(DropReason::Malformed));
         assert_eq!(with_name(b""), Err(DropReason::Malformed));
         assert_eq!(with_name(&[0xff, 0xfe]), Err(DropReason::Malformed));
     }

@@ -34,22 +34,22 @@ use ipnet::IpNet;
 
 use crate::wire::{
     DropReason,
-    hello::{MAX_NAME, is_name},
-    reader::{Reader, reserved},
+    hello::{MAX_NAME_LEN, is_valid_name},
+    reader::{ByteReader, check_reserved},
 };
 
 /// The most addresses of a list.
-pub const MAX_ENDPOINTS: usize = 32;
+pub const MAX_ADVERTISED_ENDPOINTS: usize = 32;
 /// The most bytes of a list.
-pub const MAX_LEN: usize = 8 + MAX_NAME + MAX_ENDPOINTS * (8 + 16);
+pub const MAX_ADVERTISEMENT_LEN: usize = 8 + MAX_NAME_LEN + MAX_ADVERTISED_ENDPOINTS * (8 + 16);
 
-const ALL_CROSS_SUBNET: u8 = 0x01;
-const RELAYS: u8 = 0x02;
-const IPV6: u8 = 0x80;
+const FLAG_ALL_CROSS_SUBNET: u8 = 0x01;
+const FLAG_OFFERS_RELAY: u8 = 0x02;
+const FLAG_IPV6: u8 = 0x80;
 
 /// What a node says of its physical addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Interfaces {
+pub struct Advertisement {
     /// Counts up with every list of one process (serial arithmetic, RFC 1982).
     pub serial: u32,
     /// The UDP port of every address.
@@ -58,16 +58,16 @@ pub struct Interfaces {
     /// PlumbAllCrossSubnetRoutes).
     pub all_cross_subnet: bool,
     /// The node passes datagrams on between its peers.
-    pub relays: bool,
+    pub offers_relay: bool,
     /// Where the node stands: a name like a node's, or nothing.
     pub site: String,
-    /// The addresses, each once, at most [`MAX_ENDPOINTS`].
-    pub endpoints: Vec<Endpoint>,
+    /// The addresses, each once, at most [`MAX_ADVERTISED_ENDPOINTS`].
+    pub endpoints: Vec<AdvertisedEndpoint>,
 }
 
 /// One physical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Endpoint {
+pub struct AdvertisedEndpoint {
     /// The address: unicast, and no IPv6 link-local one, which means nothing elsewhere.
     pub addr: IpAddr,
     /// The length of its prefix, bits.
@@ -78,14 +78,14 @@ pub struct Endpoint {
     pub metric: u32,
 }
 
-impl Endpoint {
+impl AdvertisedEndpoint {
     /// The subnet.
-    pub fn prefix(&self) -> IpNet {
+    pub fn subnet_prefix(&self) -> IpNet {
         let whole = IpNet::from(self.addr);
         IpNet::new(self.addr, self.prefix_len).unwrap_or(whole).trunc()
     }
 
-    fn fits(&self) -> bool {
+    fn is_valid(&self) -> bool {
         let (most, usable) = match self.addr {
             IpAddr::V4(v4) => (32, !v4.is_broadcast()),
             IpAddr::V6(v6) => (128, !v6.is_unicast_link_local() && v6.to_ipv4_mapped().is_none()),
@@ -97,20 +97,20 @@ impl Endpoint {
     }
 }
 
-impl Interfaces {
-    /// Appends the list to `out`, at most [`MAX_LEN`] bytes.
+impl Advertisement {
+    /// Appends the list to `out`, at most [`MAX_ADVERTISEMENT_LEN`] bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        debug_assert!(self.fits());
+        debug_assert!(self.is_valid());
         out.extend_from_slice(&self.serial.to_be_bytes());
         out.extend_from_slice(&self.port.to_be_bytes());
-        let relays = u8::from(self.relays) * RELAYS;
-        let crossing = u8::from(self.all_cross_subnet) * ALL_CROSS_SUBNET;
+        let relays = u8::from(self.offers_relay) * FLAG_OFFERS_RELAY;
+        let crossing = u8::from(self.all_cross_subnet) * FLAG_ALL_CROSS_SUBNET;
         out.push(crossing | relays);
         out.push(self.site.len() as u8);
         out.extend_from_slice(self.site.as_bytes());
         for endpoint in &self.endpoints {
             let v6 = endpoint.addr.is_ipv6();
-            out.extend_from_slice(&[u8::from(v6) * IPV6, endpoint.prefix_len]);
+            out.extend_from_slice(&[u8::from(v6) * FLAG_IPV6, endpoint.prefix_len]);
             out.extend_from_slice(&endpoint.interface.to_be_bytes());
             out.extend_from_slice(&endpoint.metric.to_be_bytes());
             match endpoint.addr {
@@ -127,52 +127,52 @@ impl Interfaces {
     /// else that is no list: cut off, too many addresses, one twice or none of a host, port 0, a
     /// site that is no name.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
-        let mut reader = Reader::new(body);
-        let serial = reader.u32()?;
-        let port = reader.u16()?;
-        let flags = reader.u8()?;
-        reserved(u32::from(flags & !(ALL_CROSS_SUBNET | RELAYS)))?;
-        let length = usize::from(reader.u8()?);
-        if length > MAX_NAME {
+        let mut reader = ByteReader::new(body);
+        let serial = reader.read_u32()?;
+        let port = reader.read_u16()?;
+        let flags = reader.read_u8()?;
+        check_reserved(u32::from(flags & !(FLAG_ALL_CROSS_SUBNET | FLAG_OFFERS_RELAY)))?;
+        let length = usize::from(reader.read_u8()?);
+        if length > MAX_NAME_LEN {
             return Err(DropReason::Malformed);
         }
-        let site: Vec<u8> = (0..length).map(|_| reader.u8()).collect::<Result<_, _>>()?;
+        let site: Vec<u8> = (0..length).map(|_| reader.read_u8()).collect::<Result<_, _>>()?;
         let site = String::from_utf8(site).map_err(|_| DropReason::Malformed)?;
         let mut endpoints = Vec::new();
-        while reader.left() > 0 {
-            if endpoints.len() == MAX_ENDPOINTS {
+        while reader.remaining_len() > 0 {
+            if endpoints.len() == MAX_ADVERTISED_ENDPOINTS {
                 return Err(DropReason::Malformed);
             }
-            endpoints.push(endpoint(&mut reader)?);
+            endpoints.push(decode_endpoint(&mut reader)?);
         }
-        let all_cross_subnet = flags & ALL_CROSS_SUBNET != 0;
-        let relays = flags & RELAYS != 0;
-        let list = Self { serial, port, all_cross_subnet, relays, site, endpoints };
-        if list.fits() { Ok(list) } else { Err(DropReason::Malformed) }
+        let all_cross_subnet = flags & FLAG_ALL_CROSS_SUBNET != 0;
+        let relays = flags & FLAG_OFFERS_RELAY != 0;
+        let list = Self { serial, port, all_cross_subnet, offers_relay: relays, site, endpoints };
+        if list.is_valid() { Ok(list) } else { Err(DropReason::Malformed) }
     }
 
-    fn fits(&self) -> bool {
+    fn is_valid(&self) -> bool {
         let addrs: BTreeSet<_> = self.endpoints.iter().map(|endpoint| endpoint.addr).collect();
         self.port != 0
-            && (self.site.is_empty() || is_name(self.site.as_bytes()))
-            && self.endpoints.len() <= MAX_ENDPOINTS
+            && (self.site.is_empty() || is_valid_name(self.site.as_bytes()))
+            && self.endpoints.len() <= MAX_ADVERTISED_ENDPOINTS
             && addrs.len() == self.endpoints.len()
-            && self.endpoints.iter().all(Endpoint::fits)
+            && self.endpoints.iter().all(AdvertisedEndpoint::is_valid)
     }
 }
 
-fn endpoint(reader: &mut Reader<'_>) -> Result<Endpoint, DropReason> {
-    let flags = reader.u8()?;
-    reserved(u32::from(flags & !IPV6))?;
-    let prefix_len = reader.u8()?;
-    let interface = reader.u16()?;
-    let metric = reader.u32()?;
-    let addr = if flags & IPV6 == 0 {
-        Ipv4Addr::from(reader.array::<4>()?).into()
+fn decode_endpoint(reader: &mut ByteReader<'_>) -> Result<AdvertisedEndpoint, DropReason> {
+    let flags = reader.read_u8()?;
+    check_reserved(u32::from(flags & !FLAG_IPV6))?;
+    let prefix_len = reader.read_u8()?;
+    let interface = reader.read_u16()?;
+    let metric = reader.read_u32()?;
+    let addr = if flags & FLAG_IPV6 == 0 {
+        Ipv4Addr::from(reader.read_array::<4>()?).into()
     } else {
-        Ipv6Addr::from(reader.array::<16>()?).into()
+        Ipv6Addr::from(reader.read_array::<16>()?).into()
     };
-    Ok(Endpoint { addr, prefix_len, interface, metric })
+    Ok(AdvertisedEndpoint { addr, prefix_len, interface, metric })
 }
 
 #[cfg(test)]
@@ -183,24 +183,24 @@ mod tests {
 
     use super::*;
 
-    fn encoded(list: &Interfaces) -> Vec<u8> {
+    fn encoded(list: &Advertisement) -> Vec<u8> {
         let mut out = Vec::new();
         list.encode(&mut out);
         out
     }
 
-    fn sample() -> Interfaces {
-        let endpoint = |addr: &str, prefix_len, interface| Endpoint {
+    fn sample() -> Advertisement {
+        let endpoint = |addr: &str, prefix_len, interface| AdvertisedEndpoint {
             addr: addr.parse().unwrap(),
             prefix_len,
             interface,
             metric: 1000,
         };
-        Interfaces {
+        Advertisement {
             serial: 0x0102_0304,
             port: 3343,
             all_cross_subnet: true,
-            relays: false,
+            offers_relay: false,
             site: "north".to_owned(),
             endpoints: vec![endpoint("10.1.0.2", 24, 2), endpoint("2001:db8::2", 64, 3)],
         }
@@ -209,7 +209,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_decodes_has_one_encoding(bytes in vec(any::<u8>(), 0..80)) {
-            if let Ok(list) = Interfaces::decode(&bytes) {
+            if let Ok(list) = Advertisement::decode(&bytes) {
                 prop_assert_eq!(encoded(&list), bytes);
             }
         }
@@ -219,7 +219,7 @@ mod tests {
         fn a_changed_byte_is_refused_or_says_something_else(at in 0..49usize, xor in 1..=255u8) {
             let mut bytes = encoded(&sample());
             bytes[at] ^= xor;
-            if let Ok(list) = Interfaces::decode(&bytes) {
+            if let Ok(list) = Advertisement::decode(&bytes) {
                 prop_assert_ne!(&list, &sample());
                 prop_assert_eq!(encoded(&list), bytes);
             }
@@ -230,7 +230,7 @@ mod tests {
     fn a_list_is_read_as_it_was_written() {
         let bytes = encoded(&sample());
         assert_eq!(bytes.len(), 8 + 5 + 12 + 24);
-        assert_eq!(Interfaces::decode(&bytes), Ok(sample()));
+        assert_eq!(Advertisement::decode(&bytes), Ok(sample()));
     }
 
     /// W-01: cut between two addresses it is a list of fewer, which the stream's framing tells.
@@ -244,7 +244,7 @@ mod tests {
                 list.endpoints.truncate(*count);
                 list
             });
-            assert_eq!(Interfaces::decode(&bytes[..len]).ok(), expected, "{len}");
+            assert_eq!(Advertisement::decode(&bytes[..len]).ok(), expected, "{len}");
         }
     }
 
@@ -265,23 +265,23 @@ mod tests {
             list.endpoints.clear();
             list.encode(&mut bytes);
             let addr: IpAddr = addr.parse().unwrap();
-            bytes.extend_from_slice(&[u8::from(addr.is_ipv6()) * IPV6, 24, 0, 1, 0, 0, 0, 1]);
+            bytes.extend_from_slice(&[u8::from(addr.is_ipv6()) * FLAG_IPV6, 24, 0, 1, 0, 0, 0, 1]);
             match addr {
                 IpAddr::V4(v4) => bytes.extend_from_slice(&v4.octets()),
                 IpAddr::V6(v6) => bytes.extend_from_slice(&v6.octets()),
             }
-            assert_eq!(Interfaces::decode(&bytes), Err(DropReason::Malformed), "{addr}");
+            assert_eq!(Advertisement::decode(&bytes), Err(DropReason::Malformed), "{addr}");
         }
     }
 
     #[test]
     fn too_many_or_the_same_address_twice_is_malformed() {
         let list = |count: u8, step: u8| {
-            let mut bytes = encoded(&Interfaces { port: 1, ..Interfaces::default() });
+            let mut bytes = encoded(&Advertisement { port: 1, ..Advertisement::default() });
             for n in 0..count {
                 bytes.extend_from_slice(&[0, 24, 0, 1, 0, 0, 0, 1, 10, 0, 0, 1 + n * step]);
             }
-            Interfaces::decode(&bytes).map(|list| list.endpoints.len())
+            Advertisement::decode(&bytes).map(|list| list.endpoints.len())
         };
         assert_eq!(list(32, 1), Ok(32));
         assert_eq!(list(33, 1), Err(DropReason::Malformed));

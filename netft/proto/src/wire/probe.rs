@@ -1,6 +1,7 @@
 //! Path MTU probes: a frame padded to a size, and the small answer that names it. Pure.
 //!
-//! The payload of a frame of kind [`Probe`](crate::wire::header::Kind::Probe), all numbers big-endian:
+//! The payload of a frame of kind [`Probe`](crate::wire::header::FrameKind::Probe), all numbers
+//! big-endian:
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -19,19 +20,19 @@
 //! ```
 //!
 //! The size is that of the whole frame, the UDP payload: what a probe proves is what a data frame
-//! needs. An answer is always [`FIXED_LEN`] bytes, so it passes where the request hardly did
+//! needs. An answer is always [`PROBE_FIXED_LEN`] bytes, so it passes where the request hardly did
 //! (RFC 8899 section 4.1: the answer must not depend on the size that is probed).
 
 use crate::wire::{
     DropReason,
-    header::OVERHEAD,
-    reader::{Reader, reserved},
+    header::FRAME_OVERHEAD,
+    reader::{ByteReader, check_reserved},
 };
 
 /// Bytes of a probe before its padding.
-pub const FIXED_LEN: usize = 16;
+pub const PROBE_FIXED_LEN: usize = 16;
 /// The smallest size that can be probed, bytes: a request without padding.
-pub const MIN_SIZE: usize = OVERHEAD + FIXED_LEN;
+pub const MIN_PROBE_SIZE: usize = FRAME_OVERHEAD + PROBE_FIXED_LEN;
 
 /// Request or answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +49,7 @@ pub enum ProbeMessage {
 pub struct Probe {
     /// Request or answer.
     pub message: ProbeMessage,
-    /// Bytes of the request's frame: [`MIN_SIZE`]–65,535.
+    /// Bytes of the request's frame: [`MIN_PROBE_SIZE`]–65,535.
     pub size: u16,
     /// The sender's number of the route this probe travels on. Never 0.
     pub route: u32,
@@ -76,26 +77,26 @@ impl Probe {
     ///
     /// # Errors
     /// [`DropReason::Unsupported`] for an unknown message, a reserved bit or padding that is not
-    /// zero; [`DropReason::Malformed`] for route 0, a size below [`MIN_SIZE`], or a length that
-    /// does not fit exactly.
+    /// zero; [`DropReason::Malformed`] for route 0, a size below [`MIN_PROBE_SIZE`], or a length
+    /// that does not fit exactly.
     pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
-        let mut reader = Reader::new(payload);
-        let message = match reader.u8()? {
+        let mut reader = ByteReader::new(payload);
+        let message = match reader.read_u8()? {
             1 => ProbeMessage::Request,
             2 => ProbeMessage::Answer,
             _ => return Err(DropReason::Unsupported),
         };
-        reserved(reader.u8()?.into())?;
-        let size = reader.u16()?;
-        let route = reader.u32()?;
-        let your_route = reader.u32()?;
-        let sequence = reader.u32()?;
+        check_reserved(reader.read_u8()?.into())?;
+        let size = reader.read_u16()?;
+        let route = reader.read_u32()?;
+        let your_route = reader.read_u32()?;
+        let sequence = reader.read_u32()?;
         let probe = Self { message, size, route, your_route, sequence };
-        let fits = usize::from(size) >= MIN_SIZE && payload.len() == probe.payload_len();
+        let fits = usize::from(size) >= MIN_PROBE_SIZE && payload.len() == probe.payload_len();
         if route == 0 || !fits {
             return Err(DropReason::Malformed);
         }
-        if reader.rest().iter().any(|byte| *byte != 0) {
+        if reader.into_remaining().iter().any(|byte| *byte != 0) {
             return Err(DropReason::Unsupported);
         }
         Ok(probe)
@@ -104,8 +105,10 @@ impl Probe {
     /// Bytes of the encoded probe.
     fn payload_len(&self) -> usize {
         match self.message {
-            ProbeMessage::Request => usize::from(self.size).saturating_sub(OVERHEAD).max(FIXED_LEN),
-            ProbeMessage::Answer => FIXED_LEN,
+            ProbeMessage::Request => {
+                usize::from(self.size).saturating_sub(FRAME_OVERHEAD).max(PROBE_FIXED_LEN)
+            }
+            ProbeMessage::Answer => PROBE_FIXED_LEN,
         }
     }
 }
@@ -132,7 +135,7 @@ mod tests {
         golden.resize(24, 0);
         assert_eq!(encoded(&sample(ProbeMessage::Request)), golden);
         golden[0] = 2;
-        assert_eq!(encoded(&sample(ProbeMessage::Answer)), golden[..FIXED_LEN]);
+        assert_eq!(encoded(&sample(ProbeMessage::Answer)), golden[..PROBE_FIXED_LEN]);
     }
 
     #[test]
@@ -166,7 +169,7 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded_and_has_its_size(
             request: bool,
-            size in MIN_SIZE as u16..,
+            size in MIN_PROBE_SIZE as u16..,
             route in 1u32..,
             your_route: u32,
             sequence: u32,
@@ -174,8 +177,8 @@ mod tests {
             let message = if request { ProbeMessage::Request } else { ProbeMessage::Answer };
             let probe = Probe { message, size, route, your_route, sequence };
             let bytes = encoded(&probe);
-            let expected = if request { usize::from(size) } else { MIN_SIZE };
-            prop_assert_eq!(bytes.len() + OVERHEAD, expected);
+            let expected = if request { usize::from(size) } else { MIN_PROBE_SIZE };
+            prop_assert_eq!(bytes.len() + FRAME_OVERHEAD, expected);
             prop_assert_eq!(Probe::decode(&bytes), Ok(probe));
         }
     }

@@ -1,6 +1,6 @@
 //! A datagram on its way through a third node. Pure.
 //!
-//! The payload of a frame of kind [`Relay`](crate::wire::header::Kind::Relay):
+//! The payload of a frame of kind [`RelayHeader`](crate::wire::header::FrameKind::Relay):
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -21,24 +21,24 @@ use crate::{
     ids::NodeKey,
     wire::{
         DropReason,
-        header::OVERHEAD,
-        reader::{Reader, reserved},
+        header::FRAME_OVERHEAD,
+        reader::{ByteReader, check_reserved},
     },
 };
 
 /// Bytes before the datagram.
-pub const RELAY_LEN: usize = 16;
+pub const RELAY_HEADER_LEN: usize = 16;
 /// What a relay takes of a datagram's room: a frame around it.
-pub const RELAY_OVERHEAD: usize = OVERHEAD + RELAY_LEN;
+pub const RELAY_OVERHEAD: usize = FRAME_OVERHEAD + RELAY_HEADER_LEN;
 
 /// A node, as a relay is told of it: enough of its key that nobody shares it by chance. Nothing
 /// is proven by it; the two ends prove themselves in what is relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tag([u8; 12]);
+pub struct NodeTag([u8; 12]);
 
-impl Tag {
+impl NodeTag {
     /// The tag of the node with this key.
-    pub fn of(key: &NodeKey) -> Self {
+    pub fn from_key(key: &NodeKey) -> Self {
         let mut tag = [0; 12];
         tag.copy_from_slice(&key.0[..12]);
         Self(tag)
@@ -48,7 +48,7 @@ impl Tag {
 /// Which half of its way a relayed datagram is on. There is no third: it is never relayed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Hop {
+pub enum RelayHop {
     /// From its sender to the relay.
     First = 1,
     /// From the relay to its receiver.
@@ -57,17 +57,17 @@ pub enum Hop {
 
 /// What stands before a relayed datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Relay {
+pub struct RelayHeader {
     /// Which half of the way.
-    pub hop: Hop,
+    pub hop: RelayHop,
     /// The other end.
-    pub node: Tag,
+    pub node: NodeTag,
 }
 
-impl Relay {
+impl RelayHeader {
     /// Its bytes.
-    pub fn encode(&self) -> [u8; RELAY_LEN] {
-        let mut out = [0; RELAY_LEN];
+    pub fn encode(&self) -> [u8; RELAY_HEADER_LEN] {
+        let mut out = [0; RELAY_HEADER_LEN];
         out[0] = self.hop as u8;
         out[4..].copy_from_slice(&self.node.0);
         out
@@ -79,16 +79,16 @@ impl Relay {
     /// [`DropReason::Malformed`] when no datagram follows, [`DropReason::Unsupported`] for an
     /// unknown hop or a reserved bit.
     pub fn decode(payload: &[u8]) -> Result<Self, DropReason> {
-        let mut reader = Reader::new(payload);
-        let word = reader.u32()?;
-        let node = Tag(reader.array::<12>()?);
-        reserved(word & 0x00ff_ffff)?;
-        let hop = match word >> 24 {
-            1 => Hop::First,
-            2 => Hop::Last,
+        let mut reader = ByteReader::new(payload);
+        let hop_and_reserved = reader.read_u32()?;
+        let node = NodeTag(reader.read_array::<12>()?);
+        check_reserved(hop_and_reserved & 0x00ff_ffff)?;
+        let hop = match hop_and_reserved >> 24 {
+            1 => RelayHop::First,
+            2 => RelayHop::Last,
             _ => return Err(DropReason::Unsupported),
         };
-        if reader.left() == 0 {
+        if reader.remaining_len() == 0 {
             return Err(DropReason::Malformed);
         }
         Ok(Self { hop, node })
@@ -101,13 +101,13 @@ mod tests {
 
     use super::*;
 
-    fn sample() -> Relay {
-        Relay { hop: Hop::Last, node: Tag::of(&NodeKey([7; 32])) }
+    fn sample() -> RelayHeader {
+        RelayHeader { hop: RelayHop::Last, node: NodeTag::from_key(&NodeKey([7; 32])) }
     }
 
     #[test]
     fn the_bytes_are_these() {
-        let mut golden = [7; RELAY_LEN];
+        let mut golden = [7; RELAY_HEADER_LEN];
         golden[..4].copy_from_slice(&[2, 0, 0, 0]);
         assert_eq!(sample().encode(), golden);
     }
@@ -116,30 +116,30 @@ mod tests {
     fn every_truncation_is_malformed_and_reserved_bits_are_unsupported() {
         let mut whole = sample().encode().to_vec();
         for len in 0..=whole.len() {
-            assert_eq!(Relay::decode(&whole[..len]), Err(DropReason::Malformed), "{len}");
+            assert_eq!(RelayHeader::decode(&whole[..len]), Err(DropReason::Malformed), "{len}");
         }
         whole.push(0);
-        assert_eq!(Relay::decode(&whole), Ok(sample()));
+        assert_eq!(RelayHeader::decode(&whole), Ok(sample()));
         for (at, byte) in [(0, 0), (0, 3), (0, 255), (1, 1), (2, 0x80), (3, 1)] {
             let mut bad = whole.clone();
             bad[at] = byte;
-            assert_eq!(Relay::decode(&bad), Err(DropReason::Unsupported), "{at} {byte}");
+            assert_eq!(RelayHeader::decode(&bad), Err(DropReason::Unsupported), "{at} {byte}");
         }
     }
 
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(last: bool, key: [u8; 32], datagram in 1..100usize) {
-            let hop = if last { Hop::Last } else { Hop::First };
-            let relay = Relay { hop, node: Tag::of(&NodeKey(key)) };
+            let hop = if last { RelayHop::Last } else { RelayHop::First };
+            let relay = RelayHeader { hop, node: NodeTag::from_key(&NodeKey(key)) };
             let mut bytes = relay.encode().to_vec();
-            bytes.resize(RELAY_LEN + datagram, 1);
-            prop_assert_eq!(Relay::decode(&bytes), Ok(relay));
+            bytes.resize(RELAY_HEADER_LEN + datagram, 1);
+            prop_assert_eq!(RelayHeader::decode(&bytes), Ok(relay));
         }
 
         #[test]
         fn no_payload_panics(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let _ = Relay::decode(&bytes);
+            let _ = RelayHeader::decode(&bytes);
         }
     }
 }

@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::io::adapter::tun::valid_name;
+use crate::io::adapter::tun::is_valid_name;
 
 /// The lock could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +24,9 @@ pub enum LockError {
     /// Another daemon has it.
     #[error(
         "adapter {adapter} belongs to a running netftd ({}); stop it, or choose another adapter \
-         name", holder(*pid)
+         name", describe_holder(*pid)
     )]
-    Held {
+    AlreadyLocked {
         /// The adapter.
         adapter: String,
         /// The holder, if it wrote its number.
@@ -51,7 +51,7 @@ pub enum LockError {
     },
 }
 
-fn holder(pid: Option<u32>) -> String {
+fn describe_holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "pid unknown".into(), |pid| format!("pid {pid}"))
 }
 
@@ -67,10 +67,10 @@ impl AdapterLock {
     /// The directory is created with mode 0700 if need be.
     ///
     /// # Errors
-    /// [`LockError::Held`] when another process has it; the others when the directory is missing
-    /// a parent, is a symbolic link, or is not safe.
+    /// [`LockError::AlreadyLocked`] when another process has it; the others when the directory is
+    /// missing a parent, is a symbolic link, or is not safe.
     pub fn acquire(runtime_dir: &Path, adapter: &str) -> Result<Self, LockError> {
-        if !valid_name(adapter) {
+        if !is_valid_name(adapter) {
             return Err(LockError::BadName(adapter.into()));
         }
         let dir = open_dir(runtime_dir)?;
@@ -84,7 +84,10 @@ impl AdapterLock {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
-                return Err(LockError::Held { adapter: adapter.into(), pid: pid_in(&mut file) });
+                return Err(LockError::AlreadyLocked {
+                    adapter: adapter.into(),
+                    pid: read_pid(&mut file),
+                });
             }
             Err(error) => return Err(failed(error.into())),
         }
@@ -113,7 +116,7 @@ fn open_dir(path: &Path) -> Result<File, LockError> {
     Ok(File::from(dir))
 }
 
-fn pid_in(file: &mut File) -> Option<u32> {
+fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()

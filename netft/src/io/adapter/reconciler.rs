@@ -1,35 +1,36 @@
 //! Keeps the adapter as it should be: what somebody deletes, sets down, renames or re-addresses
 //! is put back.
 //!
-//! The keeper calls [`AdapterGuard::check`] at every notice of the netlink monitor, every 250 ms
-//! for a second after one, and every second else. Addresses that somebody added are left alone,
-//! unless they are in our prefixes: the adapter's link-local addresses are exactly ours. Routes are
-//! left alone unless they carry our protocol number.
+//! The keeper calls [`AdapterReconciler::reconcile`] at every notice of the netlink monitor, every
+//! 250 ms for a second after one, and every second else. Addresses that somebody added are left
+//! alone, unless they are in our prefixes: the adapter's link-local addresses are exactly ours.
+//! Routes are left alone unless they carry our protocol number.
 //!
-//! Effort is bounded: at most one check per [`GAP`], three rounds of repairs per check, and after
-//! [`PATIENCE`] checks in a row that did not mend it only one check per [`REST`]. So a fight with
-//! another program costs little, and the log one line per repair.
+//! Effort is bounded: at most one check per [`MIN_CHECK_INTERVAL`], three rounds of repairs per
+//! check, and after [`FAILURE_LIMIT`] checks in a row that did not mend it only one check per
+//! [`BACKOFF_INTERVAL`]. So a fight with another program costs little, and the log one line per
+//! repair.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use netft_proto::{ids::virtual_addrs::VirtualAddrs, time::Time};
 
-use crate::io::netlink::{Adapter, AdapterAddr, HostRoute, Netlink, NetlinkError};
+use crate::io::netlink::{AdapterAddr, AdapterState, HostRoute, Netlink, NetlinkError};
 
 /// The least time between two checks.
-pub const GAP: Duration = Duration::from_millis(50);
+pub const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// The time between two checks while repairs do not help.
-pub const REST: Duration = Duration::from_secs(5);
+pub const BACKOFF_INTERVAL: Duration = Duration::from_secs(5);
 /// Checks in a row that failed, before the guard rests.
-pub const PATIENCE: u32 = 5;
+pub const FAILURE_LIMIT: u32 = 5;
 /// Checks in a row that found something to repair although repairs worked: somebody undoes them.
-pub const QUARREL: u32 = 20;
+pub const CONFLICT_LIMIT: u32 = 20;
 
-const ROUNDS: usize = 3;
+const MAX_REPAIR_ROUNDS: usize = 3;
 
 /// How the adapter should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredState {
     /// Its name.
     pub name: String,
     /// Its addresses.
@@ -83,36 +84,37 @@ impl fmt::Display for Repair {
 
 /// What a check found and did.
 #[derive(Debug, Default)]
-pub struct Report {
-    /// The adapter was deleted: open it anew, configure it, and call [`AdapterGuard::recreated`].
-    pub gone: bool,
+pub struct ReconcileReport {
+    /// The adapter was deleted: open it anew, configure it, and call
+    /// [`AdapterReconciler::on_recreated`].
+    pub is_adapter_missing: bool,
     /// What was put right, in order.
     pub repairs: Vec<Repair>,
     /// What could not be.
     pub errors: Vec<NetlinkError>,
     /// Checks become rare with this one, because repairs do not last.
-    pub resting: bool,
+    pub is_backing_off: bool,
 }
 
 /// Keeps one adapter as it should be.
 #[derive(Debug)]
-pub struct AdapterGuard {
-    wanted: Wanted,
+pub struct AdapterReconciler {
+    desired: DesiredState,
     ifindex: u32,
-    effort: Effort,
+    backoff: RepairBackoff,
 }
 
-impl AdapterGuard {
+impl AdapterReconciler {
     /// A guard of the adapter of number `ifindex`.
-    pub fn new(wanted: Wanted, ifindex: u32) -> Self {
-        Self { wanted, ifindex, effort: Effort::default() }
+    pub fn new(desired: DesiredState, ifindex: u32) -> Self {
+        Self { desired, ifindex, backoff: RepairBackoff::default() }
     }
 
     /// The adapter was created anew. Its peer routes come with the next check.
-    pub fn recreated(&mut self, ifindex: u32) {
+    pub fn on_recreated(&mut self, ifindex: u32) {
         self.ifindex = ifindex;
-        self.effort.failed = 0;
-        self.effort.allow();
+        self.backoff.failures = 0;
+        self.backoff.allow_next_check();
     }
 
     /// The adapter's number.
@@ -121,82 +123,90 @@ impl AdapterGuard {
     }
 
     /// How the adapter should be.
-    pub fn wanted(&self) -> &Wanted {
-        &self.wanted
+    pub fn desired_state(&self) -> &DesiredState {
+        &self.desired
     }
 
     /// Changes how the adapter should be; the next check makes it so.
-    pub fn wanted_mut(&mut self) -> &mut Wanted {
-        self.effort.allow();
-        &mut self.wanted
+    pub fn desired_state_mut(&mut self) -> &mut DesiredState {
+        self.backoff.allow_next_check();
+        &mut self.desired
     }
 
     /// Compares the adapter with how it should be, and repairs it. Cheap when nothing is wrong:
     /// five requests. Nothing is done when the last check is too recent.
-    pub async fn check(&mut self, netlink: &Netlink, now: Time) -> Report {
-        let mut report = Report::default();
-        if !self.effort.may(now) {
+    pub async fn reconcile(&mut self, netlink: &Netlink, now: Time) -> ReconcileReport {
+        let mut report = ReconcileReport::default();
+        if !self.backoff.can_check(now) {
             return report;
         }
-        let outcome = self.repair(netlink, &mut report).await;
-        report.resting = self.effort.note(now, outcome);
+        let outcome = self.repair_adapter(netlink, &mut report).await;
+        report.is_backing_off = self.backoff.record_outcome(now, outcome);
         report
     }
 
-    async fn repair(&self, netlink: &Netlink, report: &mut Report) -> Outcome {
-        for _ in 0..ROUNDS {
-            let (adapter, routes) = match self.read(netlink).await {
+    async fn repair_adapter(
+        &self,
+        netlink: &Netlink,
+        report: &mut ReconcileReport,
+    ) -> ReconcileOutcome {
+        for _ in 0..MAX_REPAIR_ROUNDS {
+            let (adapter, routes) = match self.read_state(netlink).await {
                 Ok(Some(state)) => state,
                 Ok(None) => {
-                    report.gone = true;
-                    return Outcome::Failed;
+                    report.is_adapter_missing = true;
+                    return ReconcileOutcome::Failed;
                 }
                 Err(error) => {
                     report.errors.push(error);
-                    return Outcome::Failed;
+                    return ReconcileOutcome::Failed;
                 }
             };
-            let repairs = inspect(&self.wanted, &adapter, &routes);
+            let repairs = find_repairs(&self.desired, &adapter, &routes);
             if repairs.is_empty() {
-                return if report.repairs.is_empty() { Outcome::Well } else { Outcome::Mended };
+                return if report.repairs.is_empty() {
+                    ReconcileOutcome::Clean
+                } else {
+                    ReconcileOutcome::Repaired
+                };
             }
             report.errors.clear();
             for repair in repairs {
-                match self.apply(netlink, &repair).await {
+                match self.apply_repair(netlink, &repair).await {
                     Ok(()) => report.repairs.push(repair),
                     // A later round may find it possible.
                     Err(error) => report.errors.push(error),
                 }
             }
         }
-        if report.errors.is_empty() { Outcome::Mended } else { Outcome::Failed }
+        if report.errors.is_empty() { ReconcileOutcome::Repaired } else { ReconcileOutcome::Failed }
     }
 
-    async fn read(
+    async fn read_state(
         &self,
         netlink: &Netlink,
-    ) -> Result<Option<(Adapter, Vec<HostRoute>)>, NetlinkError> {
-        let Some(adapter) = netlink.adapter(self.ifindex).await? else { return Ok(None) };
+    ) -> Result<Option<(AdapterState, Vec<HostRoute>)>, NetlinkError> {
+        let Some(adapter) = netlink.read_adapter(self.ifindex).await? else { return Ok(None) };
         Ok(Some((adapter, netlink.peer_routes(self.ifindex).await?)))
     }
 
-    async fn apply(&self, netlink: &Netlink, repair: &Repair) -> Result<(), NetlinkError> {
-        let Wanted { name, addrs, mtu, routes } = &self.wanted;
+    async fn apply_repair(&self, netlink: &Netlink, repair: &Repair) -> Result<(), NetlinkError> {
+        let DesiredState { name, addrs, mtu, routes } = &self.desired;
         let own = |addr: IpAddr| match addr {
             IpAddr::V4(_) => addrs.v4.into(),
             IpAddr::V6(_) => addrs.v6.into(),
         };
         match repair {
-            Repair::RenamedBack { .. } => netlink.rename(self.ifindex, name).await,
+            Repair::RenamedBack { .. } => netlink.rename_link(self.ifindex, name).await,
             Repair::MtuRestored { .. } => netlink.set_mtu(self.ifindex, *mtu).await,
             Repair::SetUp => {
-                netlink.forbid_own_ipv6(self.ifindex, name).await;
+                netlink.disable_kernel_ipv6_config(self.ifindex, name).await;
                 netlink.set_up(self.ifindex).await
             }
             Repair::AddressRemoved(foreign) => netlink.remove_address(self.ifindex, *foreign).await,
             Repair::AddressRestored(addr) => {
                 // An MTU below 1280 makes the kernel forget everything about IPv6 there.
-                netlink.forbid_own_ipv6(self.ifindex, name).await;
+                netlink.disable_kernel_ipv6_config(self.ifindex, name).await;
                 netlink.add_address(self.ifindex, *addr).await
             }
             Repair::RouteRemoved(addr) => netlink.remove_peer_route(self.ifindex, *addr).await,
@@ -209,7 +219,11 @@ impl AdapterGuard {
 }
 
 /// What is wrong, in the order in which it can be put right.
-fn inspect(wanted: &Wanted, adapter: &Adapter, routes: &[HostRoute]) -> Vec<Repair> {
+fn find_repairs(
+    wanted: &DesiredState,
+    adapter: &AdapterState,
+    routes: &[HostRoute],
+) -> Vec<Repair> {
     let mut repairs = Vec::new();
     if adapter.name != wanted.name {
         repairs.push(Repair::RenamedBack { from: adapter.name.clone() });
@@ -221,7 +235,7 @@ fn inspect(wanted: &Wanted, adapter: &Adapter, routes: &[HostRoute]) -> Vec<Repa
         repairs.push(Repair::SetUp);
     }
     let own: [IpAddr; 2] = [wanted.addrs.v4.into(), wanted.addrs.v6.into()];
-    let usable = |addr: &IpAddr| addr.is_ipv4() || adapter.ipv6;
+    let usable = |addr: &IpAddr| addr.is_ipv4() || adapter.can_have_ipv6;
     repairs.extend(
         adapter
             .addrs
@@ -232,7 +246,7 @@ fn inspect(wanted: &Wanted, adapter: &Adapter, routes: &[HostRoute]) -> Vec<Repa
     repairs.extend(
         own.into_iter()
             .filter(usable)
-            .filter(|addr| !adapter.addrs.contains(&AdapterAddr::host(*addr)))
+            .filter(|addr| !adapter.addrs.contains(&AdapterAddr::host_addr(*addr)))
             .map(Repair::AddressRestored),
     );
     repairs.extend(
@@ -254,7 +268,7 @@ fn inspect(wanted: &Wanted, adapter: &Adapter, routes: &[HostRoute]) -> Vec<Repa
 /// another link-local one while ours is link-local. Anything else is the operator's affair.
 fn is_foreign(own: &VirtualAddrs, present: AdapterAddr) -> bool {
     if own.contains(present.addr) {
-        return present != AdapterAddr::host(present.addr);
+        return present != AdapterAddr::host_addr(present.addr);
     }
     match present.addr {
         IpAddr::V4(v4) => v4.is_link_local() && own.v4.is_link_local(),
@@ -264,46 +278,49 @@ fn is_foreign(own: &VirtualAddrs, present: AdapterAddr) -> bool {
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Well,
-    Mended,
+enum ReconcileOutcome {
+    Clean,
+    Repaired,
     Failed,
 }
 
 /// Bounds how often the guard acts.
 #[derive(Debug, Default)]
-struct Effort {
+struct RepairBackoff {
     not_before: Option<Time>,
-    failed: u32,
-    mended: u32,
+    failures: u32,
+    repairs: u32,
 }
 
-impl Effort {
-    fn may(&self, now: Time) -> bool {
+impl RepairBackoff {
+    fn can_check(&self, now: Time) -> bool {
         self.not_before.is_none_or(|time| now >= time)
     }
 
     /// Lets the next check happen at once, without forgetting what came before.
-    fn allow(&mut self) {
-        if !self.is_spent() {
+    fn allow_next_check(&mut self) {
+        if !self.is_backing_off() {
             self.not_before = None;
         }
     }
 
-    fn is_spent(&self) -> bool {
-        self.failed >= PATIENCE || self.mended >= QUARREL
+    fn is_backing_off(&self) -> bool {
+        self.failures >= FAILURE_LIMIT || self.repairs >= CONFLICT_LIMIT
     }
 
     /// Whether the guard rests because of this check, and did not before.
-    fn note(&mut self, now: Time, outcome: Outcome) -> bool {
-        let before = self.is_spent();
+    fn record_outcome(&mut self, now: Time, outcome: ReconcileOutcome) -> bool {
+        let before = self.is_backing_off();
         match outcome {
-            Outcome::Well => (self.failed, self.mended) = (0, 0),
-            Outcome::Mended => (self.failed, self.mended) = (0, self.mended.saturating_add(1)),
-            Outcome::Failed => self.failed = self.failed.saturating_add(1),
+            ReconcileOutcome::Clean => (self.failures, self.repairs) = (0, 0),
+            ReconcileOutcome::Repaired => {
+                (self.failures, self.repairs) = (0, self.repairs.saturating_add(1))
+            }
+            ReconcileOutcome::Failed => self.failures = self.failures.saturating_add(1),
         }
-        self.not_before = Some(now + if self.is_spent() { REST } else { GAP });
-        self.is_spent() && !before
+        self.not_before =
+            Some(now + if self.is_backing_off() { BACKOFF_INTERVAL } else { MIN_CHECK_INTERVAL });
+        self.is_backing_off() && !before
     }
 }
 
@@ -318,8 +335,8 @@ mod tests {
     const V4: Ipv4Addr = Ipv4Addr::new(169, 254, 3, 4);
     const V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 1, 2, 3, 4);
 
-    fn wanted() -> Wanted {
-        Wanted {
+    fn wanted() -> DesiredState {
+        DesiredState {
             name: "netft0".into(),
             addrs: VirtualAddrs { v4: V4, v6: V6 },
             mtu: 1420,
@@ -328,14 +345,14 @@ mod tests {
         }
     }
 
-    fn well() -> (Adapter, Vec<HostRoute>) {
-        let adapter = Adapter {
+    fn well() -> (AdapterState, Vec<HostRoute>) {
+        let adapter = AdapterState {
             ifindex: 4,
             name: "netft0".into(),
             up: true,
             mtu: 1420,
-            ipv6: true,
-            addrs: vec![AdapterAddr::host(V4), AdapterAddr::host(V6)],
+            can_have_ipv6: true,
+            addrs: vec![AdapterAddr::host_addr(V4), AdapterAddr::host_addr(V6)],
         };
         let route = |addr: &str, src: IpAddr, mtu| HostRoute {
             addr: addr.parse().unwrap(),
@@ -351,7 +368,7 @@ mod tests {
         AdapterAddr { addr: net.addr(), prefix_len: net.prefix_len() }
     }
 
-    type Damage = fn(&mut Adapter, &mut Vec<HostRoute>);
+    type Damage = fn(&mut AdapterState, &mut Vec<HostRoute>);
 
     #[test]
     fn each_damage_has_its_repair() {
@@ -388,7 +405,7 @@ mod tests {
             ),
             (
                 |a, r| {
-                    a.ipv6 = false;
+                    a.can_have_ipv6 = false;
                     a.addrs.pop();
                     r.pop();
                 },
@@ -398,7 +415,7 @@ mod tests {
         for (damage, repairs) in cases {
             let (mut adapter, mut routes) = well();
             damage(&mut adapter, &mut routes);
-            assert_eq!(inspect(&wanted(), &adapter, &routes), repairs);
+            assert_eq!(find_repairs(&wanted(), &adapter, &routes), repairs);
         }
     }
 
@@ -413,33 +430,39 @@ mod tests {
 
     #[test]
     fn repairs_that_fail_five_times_in_a_row_make_the_guard_rest() {
-        let mut effort = Effort::default();
+        let mut effort = RepairBackoff::default();
         let mut now = Time::ZERO;
-        for count in 1..=PATIENCE {
-            assert!(effort.may(now));
-            assert_eq!(effort.note(now, Outcome::Failed), count == PATIENCE);
-            assert!(!effort.may(now));
-            now = now + GAP;
-            assert_eq!(effort.may(now), count < PATIENCE);
+        for count in 1..=FAILURE_LIMIT {
+            assert!(effort.can_check(now));
+            assert_eq!(
+                effort.record_outcome(now, ReconcileOutcome::Failed),
+                count == FAILURE_LIMIT
+            );
+            assert!(!effort.can_check(now));
+            now = now + MIN_CHECK_INTERVAL;
+            assert_eq!(effort.can_check(now), count < FAILURE_LIMIT);
         }
-        effort.allow();
-        assert!(!effort.may(now), "a change of what is wanted does not end the rest");
-        now = now + REST;
-        assert!(effort.may(now));
-        assert!(!effort.note(now, Outcome::Failed), "the rest is told once");
-        now = now + REST;
-        effort.note(now, Outcome::Well);
-        assert!(effort.may(now + GAP));
+        effort.allow_next_check();
+        assert!(!effort.can_check(now), "a change of what is wanted does not end the rest");
+        now = now + BACKOFF_INTERVAL;
+        assert!(effort.can_check(now));
+        assert!(!effort.record_outcome(now, ReconcileOutcome::Failed), "the rest is told once");
+        now = now + BACKOFF_INTERVAL;
+        effort.record_outcome(now, ReconcileOutcome::Clean);
+        assert!(effort.can_check(now + MIN_CHECK_INTERVAL));
     }
 
     #[test]
     fn a_quarrel_with_another_program_makes_the_guard_rest() {
-        let mut effort = Effort::default();
+        let mut effort = RepairBackoff::default();
         let mut now = Time::ZERO;
-        for count in 1..=QUARREL {
-            assert_eq!(effort.note(now, Outcome::Mended), count == QUARREL);
-            now = now + GAP;
+        for count in 1..=CONFLICT_LIMIT {
+            assert_eq!(
+                effort.record_outcome(now, ReconcileOutcome::Repaired),
+                count == CONFLICT_LIMIT
+            );
+            now = now + MIN_CHECK_INTERVAL;
         }
-        assert!(!effort.may(now));
+        assert!(!effort.can_check(now));
     }
 }

@@ -9,81 +9,83 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use netft_proto::time::Time;
 
-use crate::io::{carrier_monitor::Carriers, control::driver::Driver};
+use crate::io::{carrier_monitor::CarrierStates, control::driver::Driver};
 
 /// The least time between two looks, unless something is wrong.
-const REST: Duration = Duration::from_millis(10);
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// When the interfaces are asked.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
-    last: Time,
-    rest: Duration,
+pub(super) struct CarrierPoll {
+    last_poll: Time,
+    interval: Duration,
     /// Data frames that had been sent at the last look.
-    frames: u64,
-    doubt: bool,
+    frames_at_last_poll: u64,
+    is_urgent: bool,
 }
 
-impl Pace {
+impl CarrierPoll {
     /// Something speaks against a route: the next look is at once.
-    pub(super) const fn doubt(&mut self) {
-        self.doubt = true;
+    pub(super) const fn poll_immediately(&mut self) {
+        self.is_urgent = true;
     }
 
     /// Whether no data went out between the last two looks, and nothing speaks against a route.
     pub(super) fn is_idle(&self) -> bool {
-        !self.doubt && self.rest > REST
+        !self.is_urgent && self.interval > MIN_POLL_INTERVAL
     }
 
     /// When the driver wakes up for a look, if nothing else wakes it before.
-    pub(super) fn wake(&self) -> Time {
-        if self.doubt { self.last } else { self.last + self.rest * 2 }
+    pub(super) fn next_wake(&self) -> Time {
+        if self.is_urgent { self.last_poll } else { self.last_poll + self.interval * 2 }
     }
 
     fn is_due(&self, now: Time) -> bool {
-        self.doubt || now.since(self.last) >= self.rest
+        self.is_urgent || now.since(self.last_poll) >= self.interval
     }
 
     /// Notes a look: `frames` of data were sent until then, and the shortest detection time is
     /// `detection`.
-    fn looked(&mut self, now: Time, frames: u64, detection: Duration) {
-        let busy = frames != self.frames;
-        let rest = if busy { REST } else { (detection * 2 / 5).max(REST) };
-        *self = Self { last: now, rest, frames, doubt: false };
+    fn record_poll(&mut self, now: Time, frames: u64, detection: Duration) {
+        let busy = frames != self.frames_at_last_poll;
+        let rest =
+            if busy { MIN_POLL_INTERVAL } else { (detection * 2 / 5).max(MIN_POLL_INTERVAL) };
+        *self =
+            Self { last_poll: now, interval: rest, frames_at_last_poll: frames, is_urgent: false };
     }
 }
 
 impl Driver {
     /// Has every used interface asked for its carrier, when it is time.
-    pub(super) fn look_at_carriers(&mut self, now: Time) {
-        if !self.pace.is_due(now) {
+    pub(super) fn poll_carriers(&mut self, now: Time) {
+        if !self.carrier_poll.is_due(now) {
             return;
         }
         let routes = || self.routes.values();
-        let frames = routes().map(|known| known.sent.frames.load(Relaxed)).sum();
+        let frames = routes().map(|known| known.counters.frames.load(Relaxed)).sum();
         let detection = routes().map(|known| known.plan.spec.timing.detection_time()).min();
-        self.pace.looked(now, frames, detection.unwrap_or(Duration::from_secs(4)));
+        self.carrier_poll.record_poll(now, frames, detection.unwrap_or(Duration::from_secs(4)));
         let used = |index| self.routes.values().any(|known| known.plan.ifindex == index);
-        let interfaces = self.world.interfaces.iter();
+        let interfaces = self.host_state.interfaces.iter();
         let known = interfaces.map(|interface| (interface.index, interface.carrier));
-        let known: Carriers = known.filter(|(index, _)| used(*index)).collect();
+        let known: CarrierStates = known.filter(|(index, _)| used(*index)).collect();
         if !known.is_empty() {
-            self.lookout.look(known);
+            self.carrier_monitor.request_poll(known);
         }
     }
 
     /// The lookout saw other carriers. What the keeper saw since then may be newer; the next look
     /// tells.
-    pub(super) fn on_carriers(&mut self, seen: &Carriers) {
+    pub(super) fn on_carrier_states(&mut self, seen: &CarrierStates) {
         let mut changed = false;
-        for interface in &mut self.world.interfaces {
+        for interface in &mut self.host_state.interfaces {
             for (_, carrier) in seen.iter().filter(|(index, _)| *index == interface.index) {
                 changed |= *carrier != interface.carrier;
                 interface.carrier = *carrier;
             }
         }
         if changed {
-            self.follow_addresses();
+            self.sync_sockets();
         }
     }
 }
@@ -97,24 +99,24 @@ mod tests {
     #[test]
     fn an_idle_node_asks_seldom_a_busy_one_often_and_a_doubt_at_once() {
         let at = Time::from_millis;
-        let mut pace = Pace::default();
+        let mut pace = CarrierPoll::default();
         assert!(pace.is_due(at(1000)));
-        pace.looked(at(1000), 0, DETECTION);
+        pace.record_poll(at(1000), 0, DETECTION);
         assert!(!pace.is_due(at(1119)) && pace.is_due(at(1120)));
-        assert_eq!(pace.wake(), at(1240), "four fifths of the detection time at most");
-        pace.looked(at(1120), 5, DETECTION);
+        assert_eq!(pace.next_wake(), at(1240), "four fifths of the detection time at most");
+        pace.record_poll(at(1120), 5, DETECTION);
         assert!(!pace.is_due(at(1129)) && pace.is_due(at(1130)));
-        assert_eq!(pace.wake(), at(1140));
-        pace.doubt();
-        assert!(pace.is_due(at(1121)) && pace.wake() <= at(1121));
-        pace.looked(at(1121), 5, DETECTION);
+        assert_eq!(pace.next_wake(), at(1140));
+        pace.poll_immediately();
+        assert!(pace.is_due(at(1121)) && pace.next_wake() <= at(1121));
+        pace.record_poll(at(1121), 5, DETECTION);
         assert!(!pace.is_due(at(1240)));
     }
 
     #[test]
     fn a_short_detection_time_is_no_reason_to_ask_all_the_time() {
-        let mut pace = Pace::default();
-        pace.looked(Time::ZERO, 0, Duration::from_millis(30));
+        let mut pace = CarrierPoll::default();
+        pace.record_poll(Time::ZERO, 0, Duration::from_millis(30));
         assert!(!pace.is_due(Time::from_millis(9)));
     }
 }

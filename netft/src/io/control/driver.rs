@@ -4,19 +4,22 @@ use std::{collections::BTreeMap, net::SocketAddr, os::fd::AsFd, sync::Arc, time:
 
 use netft_proto::{
     config::Config,
-    engine::{Engine, EngineConfig, Input, Output},
-    failover::cost::Tally,
+    engine::{Engine, EngineConfig, EngineInput, EngineOutput},
+    failover::cost::LossCounters,
     ids::{PeerId, RouteId},
-    packet::token_bucket::Rate,
-    route::{Attributes, Event, EventKind, Policies, Priority, Reason, RouteChange, Table, Timing},
+    packet::token_bucket::TokenBucket,
+    route::{
+        Attributes, Event, EventKind, ForwardingTable, PeerPolicies, Priority, Reason, RouteChange,
+        Timing,
+    },
     session::Session,
     time::Time,
-    topology::{Memory, Offers, Planned, Skipped},
+    topology::{Advertisements, NetworkCache, PlannedRoute, UnroutedAddress},
     wire::{
         DropReason,
-        header::{Kind, LANE_PATIENT},
+        header::{DEFER_REPLY, FrameKind},
         heartbeat::Heartbeat,
-        interfaces::Interfaces,
+        interfaces::Advertisement,
     },
 };
 use tokio::sync::{broadcast, watch};
@@ -24,109 +27,110 @@ use tokio::sync::{broadcast, watch};
 use crate::{
     api::{error::RouteError, snapshot::Snapshot},
     io::{
-        adapter::reconciler::Wanted,
-        carrier_monitor::Lookout,
+        adapter::reconciler::DesiredState,
+        carrier_monitor::CarrierMonitor,
         clock,
         control::{
-            DriverParts, Message, Request, carrier_poll::Pace, deferred_replies::Late, forwarding,
-            mailbox::Inbox, nat::Adoptions, quic_connections::Connections, redial::Silence,
-            relay::Ways, snapshot, sockets::Sockets,
+            DriverMessage, DriverParts, DriverRequest, carrier_poll::CarrierPoll,
+            deferred_replies::DeferredReplies, forwarding, mailbox::Mailbox, nat::NatState,
+            quic_connections::QuicConnections, redial::RedialState, relay::RelayRoutes, snapshot,
+            sockets::Sockets,
         },
         counters::{Counters, RouteCounters},
         datapath::{FromWorker, Workers},
         fib::{SharedFib, TunQueue},
-        netlink_watcher::World,
-        quic::{FromQuic, Manager, transport::Marks},
+        netlink_watcher::HostState,
+        quic::{FromQuic, SessionManager, transport::CidTag},
         sys::{udp, udp::SendFault},
     },
 };
 
 /// What the workers counted is summed up no more often than this: a cost is told 1.5 s later.
-const TALLY: Duration = Duration::from_millis(20);
+const LOSS_REPORT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What the driver knows of a route beside the engine.
-pub(super) struct Known {
-    pub(super) plan: Planned,
+pub(super) struct RouteEntry {
+    pub(super) plan: PlannedRoute,
     /// The remote end it was planned with, while it leads to another one its peer proved.
-    pub(super) home: Option<SocketAddr>,
+    pub(super) configured_remote: Option<SocketAddr>,
     /// When its peer proved where it leads.
-    pub(super) adopted_at: Option<Time>,
+    pub(super) learned_at: Option<Time>,
     /// Timing and priority as planned last; an operator may have changed them since.
-    pub(super) planned: (Timing, Priority),
+    pub(super) planned_params: (Timing, Priority),
     /// The local fault the engine was told of.
-    pub(super) fault: Option<Reason>,
+    pub(super) reported_fault: Option<Reason>,
     /// The kernel refused to send here; told to the engine until this moment.
     pub(super) send_error_until: Option<Time>,
     /// Its socket did not open; it is tried again at this moment.
-    pub(super) unopened: Option<Time>,
+    pub(super) socket_retry_at: Option<Time>,
     /// The largest frame its interface takes, and what its carrier adds, as the engine was told.
-    pub(super) limit: Option<(usize, usize)>,
+    pub(super) reported_limit: Option<(usize, usize)>,
     /// The largest datagram its path takes, as the engine found.
-    pub(super) datagram: Option<usize>,
+    pub(super) path_mtu: Option<usize>,
     /// What the workers sent here.
-    pub(super) sent: Arc<RouteCounters>,
+    pub(super) counters: Arc<RouteCounters>,
 }
 
-impl Known {
+impl RouteEntry {
     /// Whether the route leads over a third node: it is none that interfaces make.
-    pub(super) fn relayed(&self) -> bool {
+    pub(super) fn is_relayed(&self) -> bool {
         self.plan.spec.attributes.0 & Attributes::RELAYED != 0
     }
 
-    pub(super) fn new(plan: Planned) -> Self {
+    pub(super) fn new(plan: PlannedRoute) -> Self {
         Self {
-            planned: (plan.spec.timing, plan.spec.priority),
+            planned_params: (plan.spec.timing, plan.spec.priority),
             plan,
-            home: None,
-            adopted_at: None,
-            fault: None,
+            configured_remote: None,
+            learned_at: None,
+            reported_fault: None,
             send_error_until: None,
-            unopened: None,
-            limit: None,
-            datagram: None,
-            sent: Arc::default(),
+            socket_retry_at: None,
+            reported_limit: None,
+            path_mtu: None,
+            counters: Arc::default(),
         }
     }
 }
 
 /// What the driver knows of a peer beside the engine.
 #[derive(Default)]
-pub(super) struct PeerSessions {
+pub(super) struct PeerEntry {
     /// Every live session; frames on any of them are accepted.
     pub(super) live: Vec<Arc<Session>>,
     /// The one to seal with.
     pub(super) preferred: Option<u32>,
     /// Whether the peer said last that it takes slices. Outlives its sessions: a peer that is
     /// away for a moment does not make packets smaller.
-    pub(super) takes_slices: bool,
+    pub(super) accepts_fragments: bool,
     /// The boot id the engine was told last, while it has a session.
-    pub(super) boot: Option<u64>,
+    pub(super) reported_boot_id: Option<u64>,
     /// The same, with or without a session.
-    pub(super) last_boot: Option<u64>,
+    pub(super) last_boot_id: Option<u64>,
     /// What the peer said of its adapter at the last handshake; `None` without a session.
     pub(super) adapter_up: Option<bool>,
     /// What the sessions that ended had counted, and the sum the engine was told.
-    pub(super) ended: Tally,
-    pub(super) told: Tally,
+    pub(super) ended_loss: LossCounters,
+    pub(super) reported_loss: LossCounters,
     /// The policies the config says, where an operator has changed them since.
-    pub(super) planned: Option<Policies>,
+    pub(super) configured_policies: Option<PeerPolicies>,
 }
 
-impl PeerSessions {
-    pub(super) fn preferred(&self) -> Option<&Arc<Session>> {
+impl PeerEntry {
+    pub(super) fn preferred_session(&self) -> Option<&Arc<Session>> {
         let number = self.preferred?;
-        self.live.iter().find(|session| session.local() == number)
+        self.live.iter().find(|session| session.local_id() == number)
     }
 
     /// What all sessions have counted.
-    fn tally(&self) -> Tally {
-        self.live.iter().fold(self.ended, |sum, session| add(sum, session))
+    fn total_loss(&self) -> LossCounters {
+        self.live.iter().fold(self.ended_loss, |sum, session| add_loss_counters(sum, session))
     }
 }
 
-fn add(sum: Tally, session: &Session) -> Tally {
-    let (duplicated, lost) = session.tally();
-    Tally { duplicated: sum.duplicated + duplicated, lost: sum.lost + lost }
+fn add_loss_counters(sum: LossCounters, session: &Session) -> LossCounters {
+    let (duplicated, lost) = session.loss_counts();
+    LossCounters { duplicated: sum.duplicated + duplicated, lost: sum.lost + lost }
 }
 
 pub(super) struct Driver {
@@ -136,63 +140,63 @@ pub(super) struct Driver {
     pub(super) queues: Vec<Arc<TunQueue>>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) engine: Engine,
-    pub(super) table: Arc<Table>,
+    pub(super) table: Arc<ForwardingTable>,
     pub(super) sockets: Sockets,
     /// Replies that are read when the driver is awake.
-    pub(super) late: Late,
-    pub(super) connections: Connections,
+    pub(super) deferred_replies: DeferredReplies,
+    pub(super) connections: QuicConnections,
     /// How packets for QUIC connections of routes are told.
-    pub(super) marks: Option<Marks>,
-    pub(super) routes: BTreeMap<RouteId, Known>,
+    pub(super) cid_tag: Option<CidTag>,
+    pub(super) routes: BTreeMap<RouteId, RouteEntry>,
     /// Routes an embedder removed: planning does not bring them back.
-    pub(super) removed: Vec<(PeerId, SocketAddr, SocketAddr)>,
+    pub(super) removed_routes: Vec<(PeerId, SocketAddr, SocketAddr)>,
     /// Addresses of peers no route leads to, as last told.
-    pub(super) skipped: Vec<Skipped>,
-    pub(super) lookout: Lookout,
-    pub(super) manager: Arc<Manager>,
-    pub(super) want: watch::Sender<Wanted>,
+    pub(super) unrouted: Vec<UnroutedAddress>,
+    pub(super) carrier_monitor: CarrierMonitor,
+    pub(super) manager: Arc<SessionManager>,
+    pub(super) desired_state: watch::Sender<DesiredState>,
     /// What the peers tell of their addresses; the keeper reads along.
-    pub(super) told: watch::Sender<Offers>,
+    pub(super) advertisements: watch::Sender<Advertisements>,
     /// What the peers were told last.
-    pub(super) offer: Interfaces,
+    pub(super) advertisement: Advertisement,
     /// What bounds multicast and broadcast; kept over tables, so that it is one bound.
-    pub(super) multicast: Option<Arc<Rate>>,
+    pub(super) multicast_limit: Option<Arc<TokenBucket>>,
     /// What bounds what this node passes on for others.
-    pub(super) passes: Option<Arc<Rate>>,
+    pub(super) relay_limit: Option<Arc<TokenBucket>>,
     /// Role and metric of the networks this node was in.
-    pub(super) memory: Memory,
+    pub(super) network_cache: NetworkCache,
     /// Addresses of peers behind a NAT.
-    pub(super) adoptions: Adoptions,
+    pub(super) nat: NatState,
     /// Peers that are heard nowhere.
-    pub(super) silence: Silence,
+    pub(super) redial: RedialState,
     /// Ways over relays.
-    pub(super) ways: Ways,
-    pub(super) peers: BTreeMap<PeerId, PeerSessions>,
-    pub(super) world: World,
+    pub(super) relay_routes: RelayRoutes,
+    pub(super) peers: BTreeMap<PeerId, PeerEntry>,
+    pub(super) host_state: HostState,
     pub(super) dirty: bool,
     /// When the interfaces are asked for their carrier.
-    pub(super) pace: Pace,
+    pub(super) carrier_poll: CarrierPoll,
     /// When something is tried again at the earliest.
     pub(super) retry_at: Option<Time>,
-    tallied: Time,
+    loss_reported_at: Time,
     pub(super) boot_id: u64,
-    pub(super) started: Time,
-    last_route: u32,
-    closing: bool,
+    pub(super) started_at: Time,
+    last_route_id: u32,
+    is_closing: bool,
 }
 
 impl Driver {
     /// The driver, and what it listens to. For the thread that will.
-    pub(super) fn new(parts: DriverParts) -> (Self, Inbox) {
+    pub(super) fn new(parts: DriverParts) -> (Self, Mailbox) {
         let config = parts.config;
         let engine = EngineConfig {
-            hold: config.hold,
+            hold: config.hold_down,
             history: config.history,
             seed: parts.seed,
-            mtu_raise: config.mtu_raise,
+            mtu_raise: config.pmtu_raise_timer,
         };
-        let mut connections = Connections::default();
-        let marks = connections.marks(&config);
+        let mut connections = QuicConnections::default();
+        let cid_tag = connections.cid_tag(&config);
         let mut driver = Self {
             engine: Engine::new(engine),
             config,
@@ -202,57 +206,57 @@ impl Driver {
             events: parts.events,
             table: Arc::default(),
             sockets: Sockets::default(),
-            late: Late::default(),
-            marks,
+            deferred_replies: DeferredReplies::default(),
+            cid_tag,
             connections,
             routes: BTreeMap::new(),
-            removed: Vec::new(),
-            skipped: Vec::new(),
-            lookout: parts.lookout,
+            removed_routes: Vec::new(),
+            unrouted: Vec::new(),
+            carrier_monitor: parts.carrier_monitor,
             manager: parts.manager,
-            want: parts.want,
-            told: parts.told,
-            offer: Interfaces::default(),
-            multicast: None,
-            passes: None,
-            memory: Memory::default(),
-            adoptions: Adoptions::default(),
-            silence: Silence::default(),
-            ways: Ways::default(),
+            desired_state: parts.desired_state,
+            advertisements: parts.advertisements,
+            advertisement: Advertisement::default(),
+            multicast_limit: None,
+            relay_limit: None,
+            network_cache: NetworkCache::default(),
+            nat: NatState::default(),
+            redial: RedialState::default(),
+            relay_routes: RelayRoutes::default(),
             peers: BTreeMap::new(),
-            world: World::default(),
+            host_state: HostState::default(),
             dirty: true,
-            pace: Pace::default(),
+            carrier_poll: CarrierPoll::default(),
             retry_at: None,
-            tallied: Time::ZERO,
+            loss_reported_at: Time::ZERO,
             boot_id: parts.boot_id,
-            started: clock::now(),
-            last_route: 0,
-            closing: false,
+            started_at: clock::now(),
+            last_route_id: 0,
+            is_closing: false,
         };
         let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
         peers.into_iter().for_each(|peer| driver.add_peer(peer));
-        driver.bound_rates();
+        driver.update_rate_limits();
         driver.set_queues(parts.queues);
-        driver.set_world(parts.world);
-        driver.turn();
-        let inbox = Inbox::new(parts.from_workers, parts.left, parts.messages);
+        driver.set_host_state(parts.host_state);
+        driver.poll_engine();
+        let inbox = Mailbox::new(parts.from_workers, parts.deferred, parts.messages);
         (driver, inbox)
     }
 
     /// When the engine, the carriers or something to be tried again want to be looked at.
     pub(super) fn next_wake(&self) -> Time {
-        let relays = self.ways.wake(self.config.relay.uses);
+        let relays = self.relay_routes.next_wake(self.config.relay.use_relays);
         let quic = self.connections.next_wake();
-        let adopted = self.adoptions.next_wake();
+        let adopted = self.nat.next_wake();
         let others = [self.engine.next_wake(), self.retry_at, relays, quic, adopted];
         let others = others.into_iter().flatten();
-        others.fold(self.pace.wake(), Time::min)
+        others.fold(self.carrier_poll.next_wake(), Time::min)
     }
 
     /// A heartbeat, or a complaint, of a worker.
-    pub(super) fn on_worker(&mut self, heard: FromWorker) {
-        match heard {
+    pub(super) fn on_worker_message(&mut self, message: FromWorker) {
+        match message {
             FromWorker::Heartbeat {
                 peer,
                 route,
@@ -261,102 +265,114 @@ impl Driver {
                 received_at: at,
                 answered,
             } => {
-                let former =
-                    self.peers.get(&peer).is_some_and(|known| known.is_former(session_boot_id));
+                let former = self
+                    .peers
+                    .get(&peer)
+                    .is_some_and(|known| known.is_previous_boot(session_boot_id));
                 let refused = match Heartbeat::decode(&plaintext) {
                     Ok(_) if former => Err(DropReason::FormerBoot),
                     Ok(heartbeat) => {
-                        self.found(peer, &heartbeat);
-                        self.try_input(Input::Late { peer, route, heartbeat, at, answered })
+                        self.on_heartbeat_from_route(peer, &heartbeat);
+                        self.try_feed_engine(EngineInput::DeferredHeartbeat {
+                            peer,
+                            route,
+                            heartbeat,
+                            arrived_at: at,
+                            answered,
+                        })
                     }
                     Err(reason) => Err(reason),
                 };
                 if let Err(reason) = refused {
-                    self.count(reason);
+                    self.count_drop(reason);
                 }
             }
             FromWorker::Probe { peer, route, probe } => {
-                self.input(Input::Probe { peer, route, probe });
+                self.feed_engine(EngineInput::Probe { peer, route, probe });
             }
             FromWorker::Suspect(route) => {
-                self.pace.doubt();
-                self.input(Input::Suspect(route));
+                self.carrier_poll.poll_immediately();
+                self.feed_engine(EngineInput::Suspect(route));
             }
             FromWorker::Resent { peer, from, to, frames, waited } => {
-                self.pace.doubt();
-                self.input(Input::Resent { peer, from, to, frames, waited });
+                self.carrier_poll.poll_immediately();
+                self.feed_engine(EngineInput::Resent { peer, from, to, frames, waited });
             }
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
-                match udp::classify(&error, false) {
-                    SendFault::Route => self.send_failed(route),
+                match udp::classify_send_error(&error, false) {
+                    SendFault::Route => self.on_send_failed(route),
                     // A packet too large for the interface is no fault of the route.
-                    SendFault::TooBig => self.input(Input::TooBig(route)),
+                    SendFault::TooBig => self.feed_engine(EngineInput::DataTooBig(route)),
                     SendFault::Transient | SendFault::Refused | SendFault::NoOffload => {}
                 }
             }
-            FromWorker::Relayed { via, peer } => self.relayed(via, peer),
+            FromWorker::Relayed { via, peer } => self.on_relayed_peer(via, peer),
             FromWorker::AdapterError { .. } => {}
-            FromWorker::Carrier(route) => self.carrier_news(route, clock::now()),
-            FromWorker::CarrierAsked(route) => self.carrier_asked(route, clock::now()),
-            FromWorker::Stray { peer, session_boot_id, local, from, plaintext } => {
-                let former =
-                    self.peers.get(&peer).is_none_or(|known| known.is_former(session_boot_id));
+            FromWorker::ConnectionChanged(route) => self.on_connection_event(route, clock::now()),
+            FromWorker::ConnectionRequested(route) => {
+                self.on_connection_request(route, clock::now())
+            }
+            FromWorker::PeerReflexive { peer, session_boot_id, local, from, plaintext } => {
+                let former = self
+                    .peers
+                    .get(&peer)
+                    .is_none_or(|known| known.is_previous_boot(session_boot_id));
                 if let Ok(heartbeat) = Heartbeat::decode(&plaintext)
                     && !former
                 {
-                    self.strayed(clock::now(), peer, (local, from), &heartbeat);
+                    self.on_peer_reflexive(clock::now(), peer, (local, from), &heartbeat);
                 }
             }
             FromWorker::Challenge { peer, route, local, from, challenge } => {
-                self.challenged(clock::now(), (peer, route), (local, from), challenge);
+                self.on_challenge(clock::now(), (peer, route), (local, from), challenge);
             }
         }
     }
 
-    pub(super) fn on_message(&mut self, message: Message) {
+    pub(super) fn on_message(&mut self, message: DriverMessage) {
         match message {
-            Message::World(world) => self.set_world(world),
-            Message::Carriers(seen) => self.on_carriers(&seen),
-            Message::Queues(queues) => self.set_queues(queues),
-            Message::Event(kind) => self.announce(kind),
-            Message::Quic(_) if self.closing => {}
-            Message::Quic(news) => self.on_quic(news),
-            Message::Request(request) => self.on_request(request),
+            DriverMessage::HostState(world) => self.set_host_state(world),
+            DriverMessage::Carriers(seen) => self.on_carrier_states(&seen),
+            DriverMessage::Queues(queues) => self.set_queues(queues),
+            DriverMessage::Event(kind) => self.emit_event(kind),
+            DriverMessage::Quic(_) if self.is_closing => {}
+            DriverMessage::Quic(news) => self.on_quic_event(news),
+            DriverMessage::Request(request) => self.on_request(request),
         }
     }
 
-    fn on_quic(&mut self, news: FromQuic) {
+    fn on_quic_event(&mut self, news: FromQuic) {
         match news {
             FromQuic::SessionUp { peer, session, boot_id, preferred, adapter_up, .. } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
                 sessions.adapter_up = Some(adapter_up);
                 if preferred || sessions.preferred.is_none() {
-                    sessions.preferred = Some(session.local());
+                    sessions.preferred = Some(session.local_id());
                 }
-                sessions.takes_slices = session.takes_slices();
+                sessions.accepts_fragments = session.peer_accepts_fragments();
                 sessions.live.push(session);
                 self.dirty = true;
                 if preferred {
-                    self.session_up(peer, boot_id);
+                    self.on_session_up(peer, boot_id);
                 }
             }
             FromQuic::SessionPreferred { peer, local_session } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
                 sessions.preferred = Some(local_session);
-                let boot_id = sessions.preferred().map(|session| session.boot_id());
+                let boot_id = sessions.preferred_session().map(|session| session.boot_id());
                 self.dirty = true;
                 if let Some(boot_id) = boot_id {
-                    self.session_up(peer, boot_id);
+                    self.on_session_up(peer, boot_id);
                 }
             }
             FromQuic::SessionDown { peer, local_session } => {
                 let Some(sessions) = self.peers.get_mut(&peer) else { return };
-                for over in sessions.live.extract_if(.., |one| one.local() == local_session) {
-                    sessions.ended = add(sessions.ended, &over);
+                for over in sessions.live.extract_if(.., |one| one.local_id() == local_session) {
+                    sessions.ended_loss = add_loss_counters(sessions.ended_loss, &over);
                 }
                 if sessions.preferred == Some(local_session) {
-                    sessions.preferred = sessions.live.last().map(|session| session.local());
+                    sessions.preferred = sessions.live.last().map(|session| session.local_id());
                 }
                 let gone = sessions.preferred.is_none();
                 if gone {
@@ -364,69 +380,69 @@ impl Driver {
                 }
                 self.dirty = true;
                 if gone {
-                    sessions.boot = None;
-                    self.input(Input::SessionDown(peer));
+                    sessions.reported_boot_id = None;
+                    self.feed_engine(EngineInput::SessionDown(peer));
                 }
             }
-            FromQuic::Interfaces { peer, list } => self.learn(peer, list),
-            FromQuic::DuplicateNode { peer } => self.announce(EventKind::DuplicateNode { peer }),
+            FromQuic::Interfaces { peer, list } => self.on_advertisement(peer, list),
+            FromQuic::DuplicateNode { peer } => self.emit_event(EventKind::DuplicateNode { peer }),
             FromQuic::Refused { peer, reason } => {
-                self.announce(EventKind::SessionRefused { peer, reason });
+                self.emit_event(EventKind::SessionRefused { peer, reason });
             }
         }
     }
 
-    fn session_up(&mut self, peer: PeerId, boot_id: u64) {
+    fn on_session_up(&mut self, peer: PeerId, boot_id: u64) {
         if let Some(sessions) = self.peers.get_mut(&peer) {
-            sessions.boot = Some(boot_id);
-            let before = sessions.last_boot.replace(boot_id);
+            sessions.reported_boot_id = Some(boot_id);
+            let before = sessions.last_boot_id.replace(boot_id);
             if before.is_some_and(|before| before != boot_id) {
-                self.renew_connections(peer, clock::now());
+                self.close_stale_connections(peer, clock::now());
             }
         }
-        self.input(Input::SessionUp { peer, boot_id });
+        self.feed_engine(EngineInput::SessionUp { peer, boot_id });
     }
 
-    fn on_request(&mut self, request: Request) {
+    fn on_request(&mut self, request: DriverRequest) {
         // An asker that went away is no error.
         match request {
-            Request::Snapshot(answer) => {
-                let _ = answer.send(self.snapshot());
+            DriverRequest::Snapshot(answer) => {
+                let _ = answer.send(self.take_snapshot());
             }
-            Request::Change(id, change, answer) => {
-                let _ = answer.send(self.change(id, change));
+            DriverRequest::Change(id, change, answer) => {
+                let _ = answer.send(self.change_route(id, change));
             }
-            Request::Add(peer, route, answer) => {
-                let _ = answer.send(self.add_by_hand(peer, route));
+            DriverRequest::Add(peer, route, answer) => {
+                let _ = answer.send(self.add_requested_route(peer, route));
             }
-            Request::Remove(id, answer) => {
-                let _ = answer.send(self.remove_by_hand(id));
+            DriverRequest::Remove(id, answer) => {
+                let _ = answer.send(self.remove_requested_route(id));
             }
-            Request::Reconfigure(new, answer) => {
+            DriverRequest::Reconfigure(new, answer) => {
                 let _ = answer.send(self.reconfigure(*new));
             }
-            Request::ChangePeer(peer, change, answer) => {
+            DriverRequest::ChangePeer(peer, change, answer) => {
                 let _ = answer.send(self.change_peer(peer, change));
             }
-            Request::Drain(order, answer) => {
-                let _ = answer.send(self.drain(&order));
+            DriverRequest::Drain(order, answer) => {
+                let _ = answer.send(self.drain_routes(&order));
             }
-            Request::Recheck(answer) => {
+            DriverRequest::Recheck(answer) => {
                 let _ = answer.send(clock::now());
-                self.recheck_paths();
+                self.reprobe_path_mtu();
             }
-            Request::Closing => self.closing = true,
-            Request::Stop(answer) => {
+            DriverRequest::Closing => self.is_closing = true,
+            DriverRequest::Stop(answer) => {
                 let _ = answer.send(());
             }
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        snapshot::take(self)
+    fn take_snapshot(&self) -> Snapshot {
+        snapshot::build_snapshot(self)
     }
 
-    fn change(&mut self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
+    fn change_route(&mut self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
         let known = self.routes.get_mut(&id).ok_or(RouteError::Unknown(id))?;
         if let Some(timing) = change.timing {
             known.plan.spec.timing = timing;
@@ -434,18 +450,18 @@ impl Driver {
         if let Some(priority) = change.priority {
             known.plan.spec.priority = priority;
         }
-        self.input(Input::ChangeRoute { id, change });
+        self.feed_engine(EngineInput::ChangeRoute { id, change });
         Ok(())
     }
 
-    pub(super) fn next_route(&mut self) -> RouteId {
-        self.last_route += 1;
-        RouteId(self.last_route)
+    pub(super) fn next_route_id(&mut self) -> RouteId {
+        self.last_route_id += 1;
+        RouteId(self.last_route_id)
     }
 
     fn set_queues(&mut self, queues: Vec<Arc<TunQueue>>) {
         for (worker, queue) in queues.iter().enumerate() {
-            if let Err(error) = self.workers.watch_queue(worker, queue) {
+            if let Err(error) = self.workers.register_queue(worker, queue) {
                 tracing::error!(%error, "a worker cannot watch its queue of the adapter");
             }
         }
@@ -454,120 +470,126 @@ impl Driver {
     }
 
     /// Timers, outputs, and the table if it changed: after every input.
-    pub(super) fn turn(&mut self) {
+    pub(super) fn poll_engine(&mut self) {
         let now = clock::now();
-        self.retry_due(now);
-        self.serve_connections(now);
-        self.tell_tallies(now);
-        self.look_before_blaming(now);
-        self.engine.tick(now);
-        while let Some(output) = self.engine.poll() {
+        self.poll_retries(now);
+        self.poll_connections(now);
+        self.report_loss_counters(now);
+        self.check_unread_sockets(now);
+        self.engine.on_timer(now);
+        while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Send { peer, route, heartbeat } => self.send(peer, route, &heartbeat),
-                Output::Publish(table) => {
+                EngineOutput::Send { peer, route, heartbeat } => {
+                    self.send_heartbeat(peer, route, &heartbeat)
+                }
+                EngineOutput::PublishTable(table) => {
                     self.table = table;
                     self.dirty = true;
                 }
-                Output::Probe { peer, route, probe } => self.send_probe(peer, route, probe),
-                Output::PathMtu { route, datagram } => self.set_path_mtu(route, datagram),
-                Output::Answers(_) => self.dirty = true,
-                Output::Event(event) => {
+                EngineOutput::Probe { peer, route, probe } => self.send_probe(peer, route, probe),
+                EngineOutput::PathMtu { route, datagram } => self.set_path_mtu(route, datagram),
+                EngineOutput::ReplyTemplateReady(_) => self.dirty = true,
+                EngineOutput::Event(event) => {
                     // Nobody listening is no error.
                     let _ = self.events.send(event);
                 }
             }
         }
         if std::mem::take(&mut self.dirty) {
-            forwarding::publish(self);
+            forwarding::publish_table(self);
         }
     }
 
     /// What the workers counted per peer, where it changed.
-    fn tell_tallies(&mut self, now: Time) {
-        if now.since(self.tallied) < TALLY {
+    fn report_loss_counters(&mut self, now: Time) {
+        if now.since(self.loss_reported_at) < LOSS_REPORT_INTERVAL {
             return;
         }
-        self.tallied = now;
+        self.loss_reported_at = now;
         let mut news = Vec::new();
         for (peer, sessions) in &mut self.peers {
-            let tally = sessions.tally();
-            if std::mem::replace(&mut sessions.told, tally) != tally {
-                news.push(Input::Tally { peer: *peer, tally });
+            let tally = sessions.total_loss();
+            if std::mem::replace(&mut sessions.reported_loss, tally) != tally {
+                news.push(EngineInput::LossCounters { peer: *peer, counters: tally });
             }
         }
-        news.into_iter().for_each(|input| self.input(input));
+        news.into_iter().for_each(|input| self.feed_engine(input));
     }
 
-    pub(super) fn announce(&self, kind: EventKind) {
+    pub(super) fn emit_event(&self, kind: EventKind) {
         let _ = self.events.send(Event { at: clock::now(), kind });
     }
 
-    fn send(&mut self, peer: PeerId, route: RouteId, heartbeat: &Heartbeat) {
-        let Some(session) = self.peers.get(&peer).and_then(PeerSessions::preferred) else { return };
+    fn send_heartbeat(&mut self, peer: PeerId, route: RouteId, heartbeat: &Heartbeat) {
+        let Some(session) = self.peers.get(&peer).and_then(PeerEntry::preferred_session) else {
+            return;
+        };
         let Some(known) = self.routes.get(&route) else { return };
-        let Some(socket) = self.sockets.at(known.plan.spec.real_local).first() else { return };
+        let Some(socket) = self.sockets.sockets_at(known.plan.spec.real_local).first() else {
+            return;
+        };
         let mut frame = Vec::with_capacity(256);
         let write = |frame: &mut Vec<u8>| heartbeat.encode(frame);
-        let lane = if self.can_wait(peer, known, heartbeat) { LANE_PATIENT } else { 0 };
-        if let Err(reason) = session.message(Kind::Heartbeat, lane, &mut frame, write) {
-            return self.count(reason);
+        let queue = if self.can_defer_reply(peer, known, heartbeat) { DEFER_REPLY } else { 0 };
+        if let Err(reason) = session.seal_message(FrameKind::Heartbeat, queue, &mut frame, write) {
+            return self.count_drop(reason);
         }
         if session.needs_fresh_handshake() {
-            self.manager.renew(peer);
+            self.manager.renew_session(peer);
         }
         let (remote, socket) = (known.plan.spec.real_remote, socket.clone());
         let local = known.plan.spec.real_local;
-        if self.send_carried(route, &frame).is_some() {
+        if self.send_over_quic(route, &frame).is_some() {
             return;
         }
-        let sent = udp::send_one(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
+        let sent = udp::send_control(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
         match sent {
             Ok(()) => {
-                if lane == LANE_PATIENT {
-                    self.late.expect(local);
+                if queue == DEFER_REPLY {
+                    self.deferred_replies.expect_reply(local);
                 }
-                self.count_sent();
+                self.count_tx_frame();
             }
-            Err(error) if udp::classify(&error, false) == SendFault::Route => {
-                self.send_failed(route);
+            Err(error) if udp::classify_send_error(&error, false) == SendFault::Route => {
+                self.on_send_failed(route);
             }
             Err(_) => {}
         }
     }
 
-    pub(super) fn input(&mut self, input: Input) {
-        if let Err(reason) = self.try_input(input) {
-            self.count(reason);
+    pub(super) fn feed_engine(&mut self, input: EngineInput) {
+        if let Err(reason) = self.try_feed_engine(input) {
+            self.count_drop(reason);
         }
     }
 
-    fn try_input(&mut self, input: Input) -> Result<(), DropReason> {
-        self.engine.handle(clock::now(), input)
+    fn try_feed_engine(&mut self, input: EngineInput) -> Result<(), DropReason> {
+        self.engine.on_input(clock::now(), input)
     }
 
     /// Drops seen by the driver are counted with the first worker's.
-    pub(super) fn count(&self, reason: DropReason) {
+    pub(super) fn count_drop(&self, reason: DropReason) {
         if let Some(counters) = self.workers.counters().first() {
-            counters.count(reason);
+            counters.count_drop(reason);
         }
     }
 
     /// A frame of the driver went out; counted there too.
-    pub(super) fn count_sent(&self) {
+    pub(super) fn count_tx_frame(&self) {
         if let Some(counters) = self.workers.counters().first() {
             Counters::add(&counters.tx_frames, 1);
         }
     }
 
     /// A frame the driver read itself; counted there too.
-    pub(super) fn count_received(&self) {
+    pub(super) fn count_rx_frame(&self) {
         if let Some(counters) = self.workers.counters().first() {
             Counters::add(&counters.rx_frames, 1);
         }
     }
 
     /// Stops the workers and closes everything.
-    pub(super) fn stop(self) {
+    pub(super) fn shut_down(self) {
         self.close_connections();
         self.workers.stop();
         self.fib.store(Arc::default());

@@ -11,66 +11,71 @@ use std::{
 use netft_proto::time::Time;
 use tokio::sync::mpsc;
 
-use crate::io::{clock, control::Message, datapath::FromWorker};
+use crate::io::{clock, control::DriverMessage, datapath::FromWorker};
 
 /// What ended the waiting.
-pub(super) enum News {
+pub(super) enum Wakeup {
     /// A worker's word.
     Worker(FromWorker),
     /// Everybody else's.
-    Message(Message),
+    Message(DriverMessage),
     /// The time has come.
-    Time,
+    Timer,
     /// Nobody is left who could say anything.
-    Over,
+    Closed,
 }
 
 /// The queues the driver listens to, and the one (`left`) it only looks into when it is awake. To
 /// be used by the thread that made it.
-pub(super) struct Inbox {
-    workers: mpsc::Receiver<FromWorker>,
-    left: mpsc::Receiver<FromWorker>,
-    messages: mpsc::Receiver<Message>,
+pub(super) struct Mailbox {
+    from_workers: mpsc::Receiver<FromWorker>,
+    deferred: mpsc::Receiver<FromWorker>,
+    messages: mpsc::Receiver<DriverMessage>,
     waker: Waker,
 }
 
-impl Inbox {
+impl Mailbox {
     pub(super) fn new(
-        workers: mpsc::Receiver<FromWorker>,
-        left: mpsc::Receiver<FromWorker>,
-        messages: mpsc::Receiver<Message>,
+        from_workers: mpsc::Receiver<FromWorker>,
+        deferred: mpsc::Receiver<FromWorker>,
+        messages: mpsc::Receiver<DriverMessage>,
     ) -> Self {
-        Self { workers, left, messages, waker: Arc::new(Unpark(thread::current())).into() }
+        Self {
+            from_workers,
+            deferred,
+            messages,
+            waker: Arc::new(UnparkWaker(thread::current())).into(),
+        }
     }
 
     /// Sleeps until something arrives, at most until `until`. Whatever already arrived is heard
     /// before a timer blames anyone (F-20), heartbeats first.
-    pub(super) fn wait(&mut self, until: Time) -> News {
+    pub(super) fn wait_until(&mut self, until: Time) -> Wakeup {
         let mut context = Context::from_waker(&self.waker);
         loop {
-            if let Poll::Ready(heard) = self.workers.poll_recv(&mut context) {
-                return heard.map_or(News::Over, News::Worker);
+            if let Poll::Ready(message) = self.from_workers.poll_recv(&mut context) {
+                return message.map_or(Wakeup::Closed, Wakeup::Worker);
             }
             if let Poll::Ready(message) = self.messages.poll_recv(&mut context) {
-                return message.map_or(News::Over, News::Message);
+                return message.map_or(Wakeup::Closed, Wakeup::Message);
             }
             let left = until.since(clock::now());
             if left.is_zero() {
-                return News::Time;
+                return Wakeup::Timer;
             }
             thread::park_timeout(left);
         }
     }
 
     /// What else the workers have said already, what they left first.
-    pub(super) fn heard(&mut self) -> Option<FromWorker> {
-        self.left.try_recv().or_else(|_| self.workers.try_recv()).ok()
+    pub(super) fn next_worker_message(&mut self) -> Option<FromWorker> {
+        self.deferred.try_recv().or_else(|_| self.from_workers.try_recv()).ok()
     }
 }
 
-struct Unpark(Thread);
+struct UnparkWaker(Thread);
 
-impl Wake for Unpark {
+impl Wake for UnparkWaker {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
@@ -90,13 +95,14 @@ mod tests {
 
     use super::*;
 
-    type Ends = (Inbox, mpsc::Sender<FromWorker>, mpsc::Sender<FromWorker>, mpsc::Sender<Message>);
+    type Ends =
+        (Mailbox, mpsc::Sender<FromWorker>, mpsc::Sender<FromWorker>, mpsc::Sender<DriverMessage>);
 
     fn inbox() -> Ends {
         let (to_driver, workers) = mpsc::channel(4);
         let (leave, left) = mpsc::channel(4);
         let (driver, messages) = mpsc::channel(4);
-        (Inbox::new(workers, left, messages), to_driver, leave, driver)
+        (Mailbox::new(workers, left, messages), to_driver, leave, driver)
     }
 
     fn far() -> Time {
@@ -107,16 +113,19 @@ mod tests {
     fn what_arrived_is_heard_before_the_timer_and_workers_first() {
         let (mut inbox, to_driver, leave, driver) = inbox();
         leave.try_send(FromWorker::Suspect(RouteId(3))).unwrap();
-        driver.try_send(Message::Event(EventKind::Reconfigured)).unwrap();
+        driver.try_send(DriverMessage::Event(EventKind::Reconfigured)).unwrap();
         to_driver.try_send(FromWorker::Suspect(RouteId(1))).unwrap();
         to_driver.try_send(FromWorker::Suspect(RouteId(2))).unwrap();
-        assert!(matches!(inbox.wait(Time::ZERO), News::Worker(FromWorker::Suspect(RouteId(1)))));
-        assert!(matches!(inbox.heard(), Some(FromWorker::Suspect(RouteId(3)))));
-        assert!(matches!(inbox.heard(), Some(FromWorker::Suspect(RouteId(2)))));
-        assert!(inbox.heard().is_none());
-        assert!(matches!(inbox.wait(Time::ZERO), News::Message(_)));
+        assert!(matches!(
+            inbox.wait_until(Time::ZERO),
+            Wakeup::Worker(FromWorker::Suspect(RouteId(1)))
+        ));
+        assert!(matches!(inbox.next_worker_message(), Some(FromWorker::Suspect(RouteId(3)))));
+        assert!(matches!(inbox.next_worker_message(), Some(FromWorker::Suspect(RouteId(2)))));
+        assert!(inbox.next_worker_message().is_none());
+        assert!(matches!(inbox.wait_until(Time::ZERO), Wakeup::Message(_)));
         leave.try_send(FromWorker::Suspect(RouteId(4))).unwrap();
-        assert!(matches!(inbox.wait(Time::ZERO), News::Time), "nobody wakes up for that");
+        assert!(matches!(inbox.wait_until(Time::ZERO), Wakeup::Timer), "nobody wakes up for that");
     }
 
     #[test]
@@ -127,8 +136,8 @@ mod tests {
             to_driver.try_send(FromWorker::Suspect(RouteId(1))).unwrap();
             to_driver
         });
-        assert!(matches!(inbox.wait(far()), News::Worker(_)));
+        assert!(matches!(inbox.wait_until(far()), Wakeup::Worker(_)));
         drop(other.join().unwrap());
-        assert!(matches!(inbox.wait(far()), News::Over));
+        assert!(matches!(inbox.wait_until(far()), Wakeup::Closed));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! It owns the engine, the sockets, the sessions and the forwarding state, and is a thread of its
 //! own, so that neither a handshake nor an operator's request delays a heartbeat. It
-//! decides nothing: inputs go to [`Engine`](netft_proto::engine::Engine), outputs become frames, tables
-//! and events.
+//! decides nothing: inputs go to [`Engine`](netft_proto::engine::Engine), outputs become frames,
+//! tables and events.
 //!
 //! ```text
 //! workers ──heartbeats──▶ ┌────────┐ ──heartbeat frames──▶ sockets
@@ -34,11 +34,11 @@ mod steering;
 use std::sync::Arc;
 
 use netft_proto::{
-    config::{Change, Config, RouteOverride},
+    config::{Config, ConfigChange, RouteOverride},
     ids::{PeerId, RouteId},
     route::{Event, EventKind, PeerChange, RouteChange},
     time::Time,
-    topology::Offers,
+    topology::Advertisements,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -49,23 +49,23 @@ use crate::{
         snapshot::Snapshot,
     },
     io::{
-        adapter::reconciler::Wanted,
-        carrier_monitor::{Carriers, Lookout},
+        adapter::reconciler::DesiredState,
+        carrier_monitor::{CarrierMonitor, CarrierStates},
         clock,
-        control::{driver::Driver, mailbox::News},
+        control::{driver::Driver, mailbox::Wakeup},
         datapath::{FromWorker, Workers},
         fib::{SharedFib, TunQueue},
-        netlink_watcher::World,
-        quic::{FromQuic, Manager},
+        netlink_watcher::HostState,
+        quic::{FromQuic, SessionManager},
     },
 };
 
 /// What everything but the packet path tells the driver.
-pub(crate) enum Message {
+pub(crate) enum DriverMessage {
     /// The interfaces of this node changed.
-    World(World),
+    HostState(HostState),
     /// What the lookout saw.
-    Carriers(Carriers),
+    Carriers(CarrierStates),
     /// The adapter has new queues (it was deleted and made again).
     Queues(Vec<Arc<TunQueue>>),
     /// Something the adapter's keeper saw or did.
@@ -73,16 +73,16 @@ pub(crate) enum Message {
     /// The control sessions changed.
     Quic(FromQuic),
     /// An operator or embedder asks.
-    Request(Request),
+    Request(DriverRequest),
 }
 
 /// What an operator or embedder asks.
-pub(crate) enum Request {
+pub(crate) enum DriverRequest {
     Snapshot(oneshot::Sender<Snapshot>),
     Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
     Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
     Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
-    Reconfigure(Box<NewConfig>, oneshot::Sender<Vec<Change>>),
+    Reconfigure(Box<NewConfig>, oneshot::Sender<Vec<ConfigChange>>),
     ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
     Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
     /// Probe the path MTU of every route anew; answered with the moment.
@@ -97,7 +97,7 @@ pub(crate) struct NewConfig {
     /// With numbered peers.
     pub config: Config,
     /// How the node's interfaces are, seen with that config.
-    pub world: World,
+    pub host_state: HostState,
     /// Whether to apply it, not only to say what becomes of the routes.
     pub apply: bool,
 }
@@ -110,46 +110,46 @@ pub(crate) struct DriverParts {
     pub queues: Vec<Arc<TunQueue>>,
     pub from_workers: mpsc::Receiver<FromWorker>,
     /// What the workers left for when the driver is awake.
-    pub left: mpsc::Receiver<FromWorker>,
-    pub messages: mpsc::Receiver<Message>,
+    pub deferred: mpsc::Receiver<FromWorker>,
+    pub messages: mpsc::Receiver<DriverMessage>,
     pub events: broadcast::Sender<Event>,
     pub boot_id: u64,
     pub seed: u64,
-    pub lookout: Lookout,
-    pub manager: Arc<Manager>,
-    pub want: watch::Sender<Wanted>,
+    pub carrier_monitor: CarrierMonitor,
+    pub manager: Arc<SessionManager>,
+    pub desired_state: watch::Sender<DesiredState>,
     /// To the keeper: what the peers tell of their addresses.
-    pub told: watch::Sender<Offers>,
-    pub world: World,
+    pub advertisements: watch::Sender<Advertisements>,
+    pub host_state: HostState,
 }
 
 /// Runs the driver on a thread of its own until it is stopped.
-pub(crate) fn spawn(parts: DriverParts) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name("netft-driver".into()).spawn(move || run(parts))
+pub(crate) fn spawn_driver(parts: DriverParts) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name("netft-driver".into()).spawn(move || run_driver(parts))
 }
 
-fn run(parts: DriverParts) {
-    let (mut driver, mut inbox) = Driver::new(parts);
+fn run_driver(parts: DriverParts) {
+    let (mut driver, mut mailbox) = Driver::new(parts);
     let done = loop {
-        let news = inbox.wait(driver.next_wake());
-        driver.hear_late();
-        match news {
-            News::Worker(heard) => driver.on_worker(heard),
-            News::Message(Message::Request(Request::Stop(done))) => break Some(done),
-            News::Message(message) => driver.on_message(message),
-            News::Time => {}
-            News::Over => break None,
+        let wakeup = mailbox.wait_until(driver.next_wake());
+        driver.read_deferred_replies();
+        match wakeup {
+            Wakeup::Worker(heard) => driver.on_worker_message(heard),
+            Wakeup::Message(DriverMessage::Request(DriverRequest::Stop(done))) => break Some(done),
+            Wakeup::Message(message) => driver.on_message(message),
+            Wakeup::Timer => {}
+            Wakeup::Closed => break None,
         }
-        while let Some(heard) = inbox.heard() {
-            driver.on_worker(heard);
+        while let Some(heard) = mailbox.next_worker_message() {
+            driver.on_worker_message(heard);
         }
-        driver.look_at_carriers(clock::now());
-        driver.mind_relays(clock::now());
-        driver.mind_adopted(clock::now());
-        driver.mind_silence(clock::now());
-        driver.turn();
+        driver.poll_carriers(clock::now());
+        driver.poll_relays(clock::now());
+        driver.poll_nat(clock::now());
+        driver.poll_redial(clock::now());
+        driver.poll_engine();
     };
-    driver.stop();
+    driver.shut_down();
     if let Some(done) = done {
         // The caller may have gone away; it does not matter then.
         let _ = done.send(());

@@ -4,119 +4,127 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use netft_proto::{
-    config::{Change, Config, timing},
-    engine::Input,
+    config::{Config, ConfigChange, describe_timing},
+    engine::EngineInput,
     ids::{PeerId, RouteId},
-    packet::token_bucket::Rate,
+    packet::token_bucket::TokenBucket,
     route::{EventKind, Priority, RouteSpec, Timing},
-    topology::Planned,
+    topology::PlannedRoute,
 };
 
 use crate::io::{
     control::{
         NewConfig,
-        driver::{Driver, PeerSessions},
+        driver::{Driver, PeerEntry},
     },
-    netlink_watcher::World,
+    netlink_watcher::HostState,
 };
 
 /// What becomes of the routes.
-struct Routes {
-    changes: Vec<Change>,
+struct ReconfigurePlan {
+    changes: Vec<ConfigChange>,
     /// The routes that stay and are described differently.
-    described: Vec<(RouteId, RouteSpec, (Timing, Priority))>,
+    updated_specs: Vec<(RouteId, RouteSpec, (Timing, Priority))>,
 }
 
 impl Driver {
     pub(super) fn add_peer(&mut self, peer: PeerId) {
-        self.peers.insert(peer, PeerSessions::default());
-        self.input(Input::AddPeer(peer));
+        self.peers.insert(peer, PeerEntry::default());
+        self.feed_engine(EngineInput::AddPeer(peer));
     }
 
     /// Goes over to another config, if it is to be applied. Says what becomes of the routes.
     ///
     /// What was changed by hand on a route stays, as far as the new config says nothing else than
     /// the one before; routes added or removed by hand are as the new config says.
-    pub(super) fn reconfigure(&mut self, new: NewConfig) -> Vec<Change> {
-        let routes = self.compare(&new.config, &new.world);
+    pub(super) fn reconfigure(&mut self, new: NewConfig) -> Vec<ConfigChange> {
+        let routes = self.compare_routes(&new.config, &new.host_state);
         if !new.apply {
             return routes.changes;
         }
         // First: whoever follows the events learns the names of new peers in time.
-        self.announce(EventKind::Reconfigured);
-        let NewConfig { mut config, world, .. } = new;
+        self.emit_event(EventKind::Reconfigured);
+        let NewConfig { mut config, host_state, .. } = new;
         let gone: Vec<_> =
             self.peers.keys().copied().filter(|peer| config.peer_of(*peer).is_none()).collect();
         for peer in gone {
             self.peers.remove(&peer);
             self.routes.retain(|_, known| known.plan.spec.peer != peer);
-            self.input(Input::RemovePeer(peer));
+            self.feed_engine(EngineInput::RemovePeer(peer));
         }
         for peer in &config.peers {
             if !self.peers.contains_key(&peer.id) {
                 self.add_peer(peer.id);
             }
         }
-        let Config { hold, history, mtu_raise, .. } = config;
-        self.input(Input::Configure { hold, history, mtu_raise });
-        self.keep_policies(&mut config);
+        let Config { hold_down: hold, history, pmtu_raise_timer: mtu_raise, .. } = config;
+        self.feed_engine(EngineInput::Configure { hold, history, mtu_raise });
+        self.carry_over_policies(&mut config);
         self.config = config;
-        self.bound_rates();
+        self.update_rate_limits();
         // Capacities and policies are in the forwarding table.
         self.dirty = true;
-        self.removed.clear();
-        self.told.send_modify(|offers| offers.retain(|peer, _| self.peers.contains_key(peer)));
-        for (id, spec, planned) in routes.described {
+        self.removed_routes.clear();
+        self.advertisements
+            .send_modify(|offers| offers.retain(|peer, _| self.peers.contains_key(peer)));
+        for (id, spec, planned) in routes.updated_specs {
             if let Some(known) = self.routes.get_mut(&id) {
                 known.plan.spec = spec.clone();
-                known.planned = planned;
+                known.planned_params = planned;
             }
-            self.input(Input::Describe { id, spec });
+            self.feed_engine(EngineInput::ReplaceSpec { id, spec });
         }
-        self.set_world(world);
+        self.set_host_state(host_state);
         routes.changes
     }
 
     /// Bounds multicast and relayed datagrams as the config says; a bound that stays is not filled
     /// anew.
-    pub(super) fn bound_rates(&mut self) {
+    pub(super) fn update_rate_limits(&mut self) {
         let relay = self.config.relay;
-        let passes = if relay.offer { relay.limit } else { 0 };
-        for (rate, wanted) in
-            [(&mut self.multicast, self.config.multicast), (&mut self.passes, passes)]
-        {
+        let relay_limit = if relay.offer { relay.limit } else { 0 };
+        for (rate, wanted) in [
+            (&mut self.multicast_limit, self.config.multicast),
+            (&mut self.relay_limit, relay_limit),
+        ] {
             if rate.as_ref().map_or(0, |rate| rate.per_second()) != wanted {
-                *rate = Rate::new(wanted).map(Arc::new);
+                *rate = TokenBucket::new(wanted).map(Arc::new);
             }
         }
     }
 
-    fn compare(&self, config: &Config, world: &World) -> Routes {
-        let own = || self.routes.iter().filter(|(_, known)| !known.relayed());
-        let known: Vec<_> = own().map(|(_, known)| known.as_planned()).collect();
-        let planned = self.plan(config, world, &known).routes;
-        let planned: BTreeMap<_, _> = planned.into_iter().map(|plan| (plan.key(), plan)).collect();
-        let mut routes = Routes { changes: Vec::new(), described: Vec::new() };
+    fn compare_routes(&self, config: &Config, host_state: &HostState) -> ReconfigurePlan {
+        let own = || self.routes.iter().filter(|(_, known)| !known.is_relayed());
+        let known: Vec<_> = own().map(|(_, known)| known.to_planned()).collect();
+        let planned = self.plan_routes(config, host_state, &known).routes;
+        let planned: BTreeMap<_, _> =
+            planned.into_iter().map(|plan| (plan.route_key(), plan)).collect();
+        let mut routes = ReconfigurePlan { changes: Vec::new(), updated_specs: Vec::new() };
         for (id, known) in own() {
-            let Some(after) = planned.get(&known.key()) else {
-                let what = format!("route {id}: {}", ends(&self.config, &known.plan));
-                routes.changes.push(Change::removed(what));
+            let Some(after) = planned.get(&known.route_key()) else {
+                let what = format!("route {id}: {}", describe_ends(&self.config, &known.plan));
+                routes.changes.push(ConfigChange::removed(what));
                 continue;
             };
-            let (mut spec, what) = describe(&known.plan.spec, known.planned, &after.spec);
-            known.lead(&mut spec);
+            let (mut spec, what) =
+                merge_route_spec(&known.plan.spec, known.planned_params, &after.spec);
+            known.apply_learned_remote(&mut spec);
             if !what.is_empty() {
-                let what = format!("route {id}: {}: {what}", ends(config, after));
-                routes.changes.push(Change::changed(what));
+                let what = format!("route {id}: {}: {what}", describe_ends(config, after));
+                routes.changes.push(ConfigChange::changed(what));
             }
             if spec != known.plan.spec {
-                routes.described.push((*id, spec, (after.spec.timing, after.spec.priority)));
+                routes.updated_specs.push((*id, spec, (after.spec.timing, after.spec.priority)));
             }
         }
-        let added = planned.into_iter().filter(|(key, _)| known.iter().all(|k| k.key() != *key));
+        let added =
+            planned.into_iter().filter(|(key, _)| known.iter().all(|k| k.route_key() != *key));
         routes.changes.extend(added.map(|(_, planned)| {
-            let (ends, priority) = (ends(config, &planned), planned.spec.priority.0);
-            Change::added(format!("route {ends}, {}, priority {priority}", pace(&planned.spec)))
+            let (ends, priority) = (describe_ends(config, &planned), planned.spec.priority.0);
+            ConfigChange::added(format!(
+                "route {ends}, {}, priority {priority}",
+                route_timing_text(&planned.spec)
+            ))
         }));
         routes
     }
@@ -124,7 +132,7 @@ impl Driver {
 
 /// `running`, with what is planned otherwise than `before` taken from `after`, and that in words:
 /// what an operator made of a route stays until the config says otherwise.
-fn describe(
+fn merge_route_spec(
     running: &RouteSpec,
     before: (Timing, Priority),
     after: &RouteSpec,
@@ -134,24 +142,24 @@ fn describe(
     if before.0 == after.timing {
         spec.timing = running.timing;
     } else {
-        words.push(format!("{} → {}", pace(running), pace(after)));
+        words.push(format!("{} → {}", route_timing_text(running), route_timing_text(after)));
     }
     if before.1 == after.priority {
         spec.priority = running.priority;
     } else {
         words.push(format!("priority {} → {}", running.priority.0, after.priority.0));
     }
-    if running.carrier != after.carrier {
-        words.push(format!("carrier {} → {}", running.carrier, after.carrier));
+    if running.transport != after.transport {
+        words.push(format!("transport {} → {}", running.transport, after.transport));
     }
     (spec, words.join(", "))
 }
 
-fn pace(spec: &RouteSpec) -> String {
-    timing(spec.timing)
+fn route_timing_text(spec: &RouteSpec) -> String {
+    describe_timing(spec.timing)
 }
 
-fn ends(config: &Config, plan: &Planned) -> String {
+fn describe_ends(config: &Config, plan: &PlannedRoute) -> String {
     let peer = config.peer_of(plan.spec.peer).map_or("?", |peer| peer.name.as_str());
     format!("{} → {} (peer {peer})", plan.spec.real_local, plan.spec.real_remote)
 }

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use netft_proto::{
-    route::{Carrier, RouteState, RouteStatus},
+    route::{RouteState, RouteStatus, Transport},
     topology,
-    topology::{Edge, FormedNetwork},
+    topology::{NetworkInfo, RouteLink},
     wire::DropReason,
 };
 
@@ -18,18 +18,18 @@ use crate::{
     },
 };
 
-pub(super) fn take(driver: &Driver) -> Snapshot {
+pub(super) fn build_snapshot(driver: &Driver) -> Snapshot {
     let now = clock::now();
     let config = &driver.config;
-    let device = driver.world.interfaces.iter().find(|i| i.name == config.adapter);
-    let statuses = driver.engine.peers();
+    let device = driver.host_state.interfaces.iter().find(|i| i.name == config.adapter);
+    let statuses = driver.engine.peer_statuses();
     Snapshot {
         now,
         node: NodeInfo {
             name: config.name.clone(),
             key: config.public_key,
             boot_id: driver.boot_id,
-            uptime: now.since(driver.started),
+            uptime: now.since(driver.started_at),
         },
         adapter: AdapterInfo {
             name: config.adapter.clone(),
@@ -54,55 +54,67 @@ pub(super) fn take(driver: &Driver) -> Snapshot {
                 })
             })
             .collect(),
-        routes: routes(driver),
-        networks: networks(driver),
-        stalls: driver.engine.stalls(),
-        sent: driver.routes.iter().map(|(id, known)| (*id, read(&known.sent))).collect(),
-        vias: driver.ways.ports.iter().map(|(id, port)| (*id, port.via)).collect(),
-        counters: sum(driver
-            .workers
-            .counters()
+        routes: route_statuses(driver),
+        networks: network_inventory(driver),
+        stalls: driver.engine.stall_histogram(),
+        sent_by_route: driver
+            .routes
             .iter()
-            .chain([driver.manager.counters()])
-            .map(|counters| &**counters)),
+            .map(|(id, known)| (*id, read_route_counters(&known.counters)))
+            .collect(),
+        relay_of: driver.relay_routes.endpoints.iter().map(|(id, port)| (*id, port.via)).collect(),
+        counters: sum_counters(
+            driver
+                .workers
+                .counters()
+                .iter()
+                .chain([driver.manager.counters()])
+                .map(|counters| &**counters),
+        ),
     }
 }
 
 /// The engine's routes, with what their carriers make of them.
-fn routes(driver: &Driver) -> Vec<RouteStatus> {
-    let mut routes = driver.engine.routes();
+fn route_statuses(driver: &Driver) -> Vec<RouteStatus> {
+    let mut routes = driver.engine.route_statuses();
     for status in &mut routes {
-        status.spec.carrier = Carrier::Udp;
-        if driver.connections.of(status.id).is_some() {
-            status.spec.carrier = Carrier::Quic;
+        status.spec.transport = Transport::Udp;
+        if driver.connections.transport_of(status.id).is_some() {
+            status.spec.transport = Transport::Quic;
         }
     }
     routes
 }
 
 /// The networks, with what the engine makes of the routes in them.
-fn networks(driver: &Driver) -> Vec<FormedNetwork> {
-    let routes = driver.engine.routes().into_iter();
-    let own = routes.filter(|route| !driver.ways.ports.contains_key(&route.id));
+fn network_inventory(driver: &Driver) -> Vec<NetworkInfo> {
+    let routes = driver.engine.route_statuses().into_iter();
+    let own = routes.filter(|route| !driver.relay_routes.endpoints.contains_key(&route.id));
     let edges: Vec<_> = own
-        .map(|route| Edge {
+        .map(|route| RouteLink {
             peer: route.spec.peer,
             local: route.spec.real_local.ip(),
             remote: route.spec.real_remote.ip(),
             up: route.state == RouteState::Up,
         })
         .collect();
-    let peers = driver.engine.peers().into_iter().filter(|peer| peer.session);
+    let peers = driver.engine.peer_statuses().into_iter().filter(|peer| peer.session);
     let alive = peers.map(|peer| peer.peer).collect();
-    let (interfaces, offers) = (&driver.world.interfaces, &*driver.told.borrow());
-    topology::formed(&driver.config, interfaces, offers, (&edges, &alive), &driver.memory)
+    let (interfaces, offers) = (&driver.host_state.interfaces, &*driver.advertisements.borrow());
+    topology::build_inventory(
+        &driver.config,
+        interfaces,
+        offers,
+        (&edges, &alive),
+        &driver.network_cache,
+    )
 }
 
-fn read(sent: &RouteCounters) -> RouteSent {
+fn read_route_counters(sent: &RouteCounters) -> RouteSent {
     RouteSent { frames: sent.frames.load(Relaxed), bytes: sent.bytes.load(Relaxed) }
 }
 
-fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
+fn sum_counters<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
     let mut total = CounterSnapshot {
         drops: DropReason::ALL.map(|reason| (reason, 0)).to_vec(),
         ..CounterSnapshot::default()
@@ -119,7 +131,7 @@ fn sum<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
         total.resent_frames += read(&worker.resent_frames);
         total.duplicated_frames += read(&worker.duplicated_frames);
         total.acks_sent += read(&worker.acks_sent);
-        total.ring_overflow += read(&worker.ring_overflow);
+        total.retransmit_overflow += read(&worker.ring_overflow);
         total.relayed_frames += read(&worker.relayed_frames);
         total.challenges_sent += read(&worker.challenges_sent);
         for (reason, count) in &mut total.drops {

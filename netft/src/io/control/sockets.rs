@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use netft_proto::{session::MAX_FRAME, wire::header::OVERHEAD};
+use netft_proto::{session::MAX_FRAME_LEN, wire::header::FRAME_OVERHEAD};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::io::{
@@ -22,7 +22,7 @@ use crate::io::{
 #[derive(Default)]
 pub(super) struct Sockets {
     open: BTreeMap<SocketAddr, Vec<Arc<UdpSocket>>>,
-    late: BTreeMap<SocketAddr, OwnedFd>,
+    deferred: BTreeMap<SocketAddr, OwnedFd>,
     last_id: u32,
 }
 
@@ -33,7 +33,7 @@ impl Sockets {
     ///
     /// # Errors
     /// What the kernel said; the address may have gone in between.
-    pub(super) fn ensure(
+    pub(super) fn ensure_open(
         &mut self,
         local: SocketAddr,
         ifindex: u32,
@@ -42,26 +42,27 @@ impl Sockets {
         if self.open.get(&local).is_some_and(|sockets| sockets[0].ifindex == ifindex) {
             return Ok(false);
         }
-        self.close(local, workers);
-        let count = workers.count();
+        self.close_sockets(local, workers);
+        let count = workers.worker_count();
         let mut sockets = Vec::with_capacity(count);
         for worker in 0..count {
-            let fd = udp::open(local, ifindex, count > 1)?;
+            let fd = udp::open_socket(local, ifindex, count > 1)?;
             self.last_id += 1;
             let id = SocketId(self.last_id);
             sockets.push(Arc::new(UdpSocket { id, local, ifindex, worker, fd }));
         }
         // Without it the kernel chooses by the addresses: slower, not wrong.
-        let spread = count > 1 && reuseport::spread(sockets[0].fd.as_fd(), count).is_ok();
+        let spread =
+            count > 1 && reuseport::attach_queue_filter(sockets[0].fd.as_fd(), count).is_ok();
         for socket in &sockets {
-            workers.watch_socket(socket)?;
+            workers.register_socket(socket)?;
         }
         // After the others: the last in number. What takes its lane goes to a worker without it.
         if spread
-            && let Ok(late) = udp::open(local, ifindex, true)
-            && udp::keep_late(&late).is_ok()
+            && let Ok(deferred) = udp::open_socket(local, ifindex, true)
+            && udp::configure_deferred(&deferred).is_ok()
         {
-            self.late.insert(local, late);
+            self.deferred.insert(local, deferred);
         }
         self.open.insert(local, sockets);
         Ok(true)
@@ -71,61 +72,61 @@ impl Sockets {
     ///
     /// # Errors
     /// What the kernel said.
-    pub(super) fn one(
+    pub(super) fn open_ephemeral(
         &mut self,
-        home: SocketAddr,
+        bind_addr: SocketAddr,
         ifindex: u32,
         worker: usize,
         workers: &Workers,
     ) -> io::Result<Arc<UdpSocket>> {
-        let fd = udp::open(home, ifindex, false)?;
+        let fd = udp::open_socket(bind_addr, ifindex, false)?;
         let local = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
         self.last_id += 1;
-        let worker = worker % workers.count();
+        let worker = worker % workers.worker_count();
         let socket = UdpSocket { id: SocketId(self.last_id), local, ifindex, worker, fd };
         let socket = Arc::new(socket);
-        workers.watch_socket(&socket)?;
+        workers.register_socket(&socket)?;
         self.open.insert(local, vec![socket.clone()]);
         Ok(socket)
     }
 
     /// Closes the sockets of a local address. Returns whether there were any.
-    pub(super) fn close(&mut self, local: SocketAddr, workers: &Workers) -> bool {
+    pub(super) fn close_sockets(&mut self, local: SocketAddr, workers: &Workers) -> bool {
         let Some(sockets) = self.open.remove(&local) else { return false };
-        self.late.remove(&local);
+        self.deferred.remove(&local);
         for socket in &sockets {
-            workers.unwatch_socket(socket);
+            workers.deregister_socket(socket);
         }
         true
     }
 
     /// Closes every socket whose local address is not wanted.
-    pub(super) fn retain(
+    pub(super) fn close_unwanted(
         &mut self,
         wanted: impl Fn(SocketAddr) -> bool,
         workers: &Workers,
     ) -> bool {
         let stale: Vec<_> = self.open.keys().copied().filter(|local| !wanted(*local)).collect();
         for local in &stale {
-            self.close(*local, workers);
+            self.close_sockets(*local, workers);
         }
         !stale.is_empty()
     }
 
     /// The sockets of a local address, one per worker.
-    pub(super) fn at(&self, local: SocketAddr) -> &[Arc<UdpSocket>] {
+    pub(super) fn sockets_at(&self, local: SocketAddr) -> &[Arc<UdpSocket>] {
         self.open.get(&local).map_or(&[], Vec::as_slice)
     }
 
     /// The socket of a local address that is read late, if it has one.
-    pub(super) fn late_at(&self, local: SocketAddr) -> Option<&OwnedFd> {
-        self.late.get(&local)
+    pub(super) fn deferred_at(&self, local: SocketAddr) -> Option<&OwnedFd> {
+        self.deferred.get(&local)
     }
 
     /// Whether something waits unread at a local address: its worker was not scheduled. A socket
     /// that cannot be asked has nothing.
-    pub(super) fn unread(&self, local: SocketAddr) -> bool {
-        self.at(local).iter().any(|socket| {
+    pub(super) fn has_unread(&self, local: SocketAddr) -> bool {
+        self.sockets_at(local).iter().any(|socket| {
             let mut asked = [PollFd::new(&socket.fd, PollFlags::IN)];
             rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok_and(|n| n > 0)
                 && asked[0].revents().contains(PollFlags::IN)
@@ -133,7 +134,7 @@ impl Sockets {
     }
 
     /// Every open socket.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
+    pub(super) fn iter_sockets(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
         self.open.values().flatten()
     }
 }
@@ -146,5 +147,5 @@ pub(super) fn max_datagram(mtu: u32, remote: IpAddr) -> usize {
         IpAddr::V4(_) => 28,
         IpAddr::V6(_) => 48,
     };
-    (mtu as usize).saturating_sub(headers).clamp(OVERHEAD, MAX_FRAME)
+    (mtu as usize).saturating_sub(headers).clamp(FRAME_OVERHEAD, MAX_FRAME_LEN)
 }

@@ -1,15 +1,15 @@
 //! What policies look at in an inner packet.
 
 use netft_proto::{
-    packet::{ip::Inner, virtio_net::VnetHdr},
-    route::policy::Traffic,
+    packet::{ip::InnerHeaders, virtio_net::VnetHdr},
+    route::policy::PacketFields,
 };
 
 /// Read from `packet`, the bytes `inner` was parsed from.
 #[inline]
-pub(super) fn traffic(inner: &Inner, hdr: &VnetHdr, packet: &[u8]) -> Traffic {
+pub(super) fn classify_packet(inner: &InnerHeaders, hdr: &VnetHdr, packet: &[u8]) -> PacketFields {
     let segment = inner.header_len() + usize::from(hdr.gso_size);
-    Traffic {
+    PacketFields {
         src: inner.src,
         dst: inner.dst,
         protocol: inner.protocol(packet),
@@ -28,8 +28,8 @@ mod tests {
 
     use super::*;
 
-    fn traffic_of(hdr: VnetHdr, packet: &[u8]) -> Traffic {
-        traffic(&Inner::parse(packet).unwrap(), &hdr, packet)
+    fn traffic_of(hdr: VnetHdr, packet: &[u8]) -> PacketFields {
+        classify_packet(&InnerHeaders::parse(packet).unwrap(), &hdr, packet)
     }
 
     #[test]
@@ -81,8 +81,8 @@ mod tests {
                 let at = if v6 { 4 } else { 2 };
                 bytes[at..at + 2].copy_from_slice(&len.to_be_bytes());
             }
-            if let Ok(inner) = Inner::parse(&bytes) {
-                prop_assert!(traffic(&inner, &VnetHdr::default(), &bytes).dscp < 64);
+            if let Ok(inner) = InnerHeaders::parse(&bytes) {
+                prop_assert!(classify_packet(&inner, &VnetHdr::default(), &bytes).dscp < 64);
             }
         }
     }

@@ -6,9 +6,9 @@
 //! socket ─receive (merged)→ session → open → check addresses → coalesce ─one write→ adapter queue
 //! ```
 //!
-//! The driver watches and unwatches descriptors and publishes [`Fib`](crate::io::fib::Fib)s; a worker
-//! reads the table once per turn. Everything a worker cannot do itself goes to the driver or to
-//! QUIC through bounded queues; what does not fit is dropped and counted as
+//! The driver watches and unwatches descriptors and publishes [`Fib`](crate::io::fib::Fib)s; a
+//! worker reads the table once per turn. Everything a worker cannot do itself goes to the driver or
+//! to QUIC through bounded queues; what does not fit is dropped and counted as
 //! [`QueueFull`](netft_proto::wire::DropReason::QueueFull). About 210 KiB of buffers per worker.
 
 mod acks;
@@ -32,7 +32,7 @@ use std::{io, net::SocketAddr, sync::Arc, thread, thread::JoinHandle, time::Dura
 
 use netft_proto::{
     ids::{PeerId, RouteId},
-    loss_detection::Limits,
+    loss_detection::RetransmitLimits,
     time::Time,
     wire::{challenge::Challenge, probe::Probe},
 };
@@ -40,7 +40,7 @@ use tokio::sync::mpsc;
 
 use crate::io::{
     counters::Counters,
-    datapath::{registration::Shared, worker_loop::Worker},
+    datapath::{registration::WorkerShared, worker_loop::Worker},
     fib::{SharedFib, TunQueue, UdpSocket},
     quic::QuicDatagram,
 };
@@ -53,11 +53,11 @@ pub struct WorkerIo {
     /// To the driver.
     pub to_driver: mpsc::Sender<FromWorker>,
     /// To the driver, who need not wake up for it.
-    pub later: mpsc::Sender<FromWorker>,
+    pub to_driver_deferred: mpsc::Sender<FromWorker>,
     /// To the QUIC endpoint.
     pub to_quic: mpsc::Sender<QuicDatagram>,
     /// What a peer's unacknowledged frames may hold, over all workers.
-    pub resend: Limits,
+    pub retransmit_limits: RetransmitLimits,
     /// How long a worker looks for more of a thin stream before it sleeps; zero: not at all.
     pub busy_poll: Duration,
 }
@@ -125,12 +125,12 @@ pub enum FromWorker {
         waited: Duration,
     },
     /// The state of a route's QUIC connection changed.
-    Carrier(RouteId),
+    ConnectionChanged(RouteId),
     /// Somebody at the far end of a route asks for a QUIC connection there, or believes that there
     /// is one; nothing is proven yet. Comes no more once the driver has made one ready to answer.
-    CarrierAsked(RouteId),
+    ConnectionRequested(RouteId),
     /// An authentic heartbeat request from an address that is no route of its sender.
-    Stray {
+    PeerReflexive {
         /// The sender.
         peer: PeerId,
         /// The sender's boot id, by the session it was sealed under.
@@ -159,7 +159,7 @@ pub enum FromWorker {
 
 /// The running workers.
 pub struct Workers {
-    shared: Vec<Arc<Shared>>,
+    shared: Vec<Arc<WorkerShared>>,
     threads: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
 }
@@ -175,10 +175,13 @@ impl Workers {
         }
         let mut workers = Self { shared: Vec::new(), threads: Vec::new(), counters: Vec::new() };
         // Any of them may send to any peer.
-        let share = Limits { bytes: io.resend.bytes.div_ceil(count.max(1)), ..io.resend };
-        let io = WorkerIo { resend: share, ..io };
+        let share = RetransmitLimits {
+            bytes: io.retransmit_limits.bytes.div_ceil(count.max(1)),
+            ..io.retransmit_limits
+        };
+        let io = WorkerIo { retransmit_limits: share, ..io };
         for index in 0..count.max(1) {
-            let shared = Arc::new(Shared::new()?);
+            let shared = Arc::new(WorkerShared::new()?);
             let counters = Arc::new(Counters::default());
             let worker = Worker::new(index, shared.clone(), counters.clone(), io.clone());
             workers.shared.push(shared);
@@ -193,31 +196,31 @@ impl Workers {
     ///
     /// # Errors
     /// The kernel refused it (no memory, or watched already).
-    pub fn watch_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
-        self.worker(socket.worker).watch_socket(socket)
+    pub fn register_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        self.shared_of(socket.worker).register_socket(socket)
     }
 
     /// Makes the socket's worker forget it. It is closed once the worker has finished its turn and
     /// every table that names it is gone, so its address may stay busy for some microseconds.
-    pub fn unwatch_socket(&self, socket: &UdpSocket) {
-        self.worker(socket.worker).unwatch_socket(socket.id);
+    pub fn deregister_socket(&self, socket: &UdpSocket) {
+        self.shared_of(socket.worker).deregister_socket(socket.id);
     }
 
     /// Gives a worker its queue of the adapter, in place of the one it had.
     ///
     /// # Errors
     /// The kernel refused it.
-    pub fn watch_queue(&self, worker: usize, queue: &Arc<TunQueue>) -> io::Result<()> {
-        self.worker(worker).watch_queue(queue)
+    pub fn register_queue(&self, worker: usize, queue: &Arc<TunQueue>) -> io::Result<()> {
+        self.shared_of(worker).register_queue(queue)
     }
 
     /// Takes a worker's queue away.
-    pub fn unwatch_queue(&self, worker: usize) {
-        self.worker(worker).unwatch_queue();
+    pub fn deregister_queue(&self, worker: usize) {
+        self.shared_of(worker).deregister_queue();
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    pub fn worker_count(&self) -> usize {
         self.shared.len()
     }
 
@@ -231,7 +234,7 @@ impl Workers {
         drop(self);
     }
 
-    fn worker(&self, index: usize) -> &Shared {
+    fn shared_of(&self, index: usize) -> &WorkerShared {
         &self.shared[index % self.shared.len()]
     }
 }
@@ -239,7 +242,7 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         for shared in &self.shared {
-            shared.stop();
+            shared.request_stop();
         }
         for thread in self.threads.drain(..) {
             // A worker that panicked has printed why.

@@ -2,27 +2,33 @@
 
 use netft_proto::{ids::PeerId, wire::challenge::Challenge};
 
-use crate::io::datapath::{FromWorker, rx::Batch};
+use crate::io::datapath::{FromWorker, rx::RxBatch};
 
-impl Batch<'_, '_> {
+impl RxBatch<'_, '_> {
     /// A heartbeat request of `peer` that came on no route of its own.
     #[cold]
-    pub(super) fn strayed(&mut self, peer: PeerId, session_boot_id: u64, plaintext: Vec<u8>) {
-        let from = self.from();
+    pub(super) fn report_peer_reflexive(
+        &mut self,
+        peer: PeerId,
+        session_boot_id: u64,
+        plaintext: Vec<u8>,
+    ) {
+        let from = self.source_addr();
         let Some(socket) = self.fib.sockets.get(&self.socket()) else { return };
         let local = socket.local;
-        let message = FromWorker::Stray { peer, session_boot_id, local, from, plaintext };
-        self.lent.reports.send(message, self.lent.counters);
+        let message = FromWorker::PeerReflexive { peer, session_boot_id, local, from, plaintext };
+        self.context.driver_queue.send(message, self.context.counters);
     }
 
     /// A challenge of `peer`, or its answer to one.
     #[cold]
-    pub(super) fn challenge(&mut self, challenge: Challenge, peer: PeerId) {
-        let route = self.route().filter(|(owner, _)| *owner == peer).map(|(_, route)| route);
-        let from = self.from();
+    pub(super) fn report_challenge(&mut self, challenge: Challenge, peer: PeerId) {
+        let route =
+            self.look_up_route().filter(|(owner, _)| *owner == peer).map(|(_, route)| route);
+        let from = self.source_addr();
         let Some(socket) = self.fib.sockets.get(&self.socket()) else { return };
         let local = socket.local;
         let message = FromWorker::Challenge { peer, route, local, from, challenge };
-        self.lent.reports.send(message, self.lent.counters);
+        self.context.driver_queue.send(message, self.context.counters);
     }
 }

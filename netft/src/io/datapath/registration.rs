@@ -17,137 +17,137 @@ use crate::io::{
 };
 
 /// Token of the wake-up descriptor.
-pub(super) const WAKE: u64 = 0;
+pub(super) const WAKE_TOKEN: u64 = 0;
 /// Token of the adapter's queue.
-pub(super) const QUEUE: u64 = 1;
+pub(super) const QUEUE_TOKEN: u64 = 1;
 /// Bit of the tokens of sockets; the lower half is the [`SocketId`].
-const SOCKET: u64 = 1 << 32;
+const SOCKET_TOKEN_BIT: u64 = 1 << 32;
 
 /// The socket a token stands for.
 pub(super) fn socket_of(token: u64) -> Option<SocketId> {
-    let id = u32::try_from(token ^ SOCKET).ok()?;
+    let id = u32::try_from(token ^ SOCKET_TOKEN_BIT).ok()?;
     Some(SocketId(id))
 }
 
 /// The descriptors of one worker.
 #[derive(Clone, Default)]
-pub(super) struct Watched {
+pub(super) struct RegisteredFds {
     pub(super) queue: Option<Arc<TunQueue>>,
     pub(super) sockets: Vec<Arc<UdpSocket>>,
 }
 
 /// What the driver's side and the worker share.
-pub(super) struct Shared {
+pub(super) struct WorkerShared {
     pub(super) epoll: Epoll,
-    wake: OwnedFd,
-    stop: AtomicBool,
+    wake_fd: OwnedFd,
+    stop_flag: AtomicBool,
     /// Counts changes of `watched`, so that the worker takes the lock only after one.
     version: AtomicU64,
-    watched: Mutex<Watched>,
+    registered: Mutex<RegisteredFds>,
 }
 
-impl Shared {
+impl WorkerShared {
     pub(super) fn new() -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        epoll.add(&wake, WAKE)?;
+        epoll.add(&wake, WAKE_TOKEN)?;
         Ok(Self {
             epoll,
-            wake,
-            stop: AtomicBool::new(false),
+            wake_fd: wake,
+            stop_flag: AtomicBool::new(false),
             version: AtomicU64::new(0),
-            watched: Mutex::default(),
+            registered: Mutex::default(),
         })
     }
 
-    pub(super) fn watch_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
-        let mut watched = self.lock();
-        self.epoll.add(&socket.fd, SOCKET | u64::from(socket.id.0))?;
+    pub(super) fn register_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        let mut watched = self.lock_registered();
+        self.epoll.add(&socket.fd, SOCKET_TOKEN_BIT | u64::from(socket.id.0))?;
         watched.sockets.push(socket.clone());
-        self.changed(watched);
+        self.publish_change(watched);
         Ok(())
     }
 
-    pub(super) fn unwatch_socket(&self, id: SocketId) {
-        let mut watched = self.lock();
+    pub(super) fn deregister_socket(&self, id: SocketId) {
+        let mut watched = self.lock_registered();
         if let Some(place) = watched.sockets.iter().position(|socket| socket.id == id) {
             let socket = watched.sockets.swap_remove(place);
             let _ = self.epoll.remove(&socket.fd);
         }
-        self.changed(watched);
+        self.publish_change(watched);
     }
 
-    pub(super) fn watch_queue(&self, queue: &Arc<TunQueue>) -> io::Result<()> {
-        let mut watched = self.lock();
+    pub(super) fn register_queue(&self, queue: &Arc<TunQueue>) -> io::Result<()> {
+        let mut watched = self.lock_registered();
         if let Some(old) = watched.queue.take() {
             let _ = self.epoll.remove(&old.fd);
         }
-        let added = self.epoll.add(&queue.fd, QUEUE);
+        let added = self.epoll.add(&queue.fd, QUEUE_TOKEN);
         if added.is_ok() {
             watched.queue = Some(queue.clone());
         }
-        self.changed(watched);
+        self.publish_change(watched);
         added
     }
 
-    pub(super) fn unwatch_queue(&self) {
-        let mut watched = self.lock();
+    pub(super) fn deregister_queue(&self) {
+        let mut watched = self.lock_registered();
         if let Some(old) = watched.queue.take() {
             let _ = self.epoll.remove(&old.fd);
         }
-        self.changed(watched);
+        self.publish_change(watched);
     }
 
     /// The worker gives up a dead queue, unless the driver has replaced it.
-    pub(super) fn give_up(&self, queue: &Arc<TunQueue>) -> bool {
-        let mut watched = self.lock();
+    pub(super) fn abandon_queue(&self, queue: &Arc<TunQueue>) -> bool {
+        let mut watched = self.lock_registered();
         if !watched.queue.as_ref().is_some_and(|current| Arc::ptr_eq(current, queue)) {
             return false;
         }
         let _ = self.epoll.remove(&queue.fd);
         watched.queue = None;
-        self.changed(watched);
+        self.publish_change(watched);
         true
     }
 
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.wake();
+    pub(super) fn request_stop(&self) {
+        self.stop_flag.store(true, Ordering::Release);
+        self.wake_worker();
     }
 
-    pub(super) fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop_flag.load(Ordering::Acquire)
     }
 
-    pub(super) fn drain_wake(&self) {
-        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+    pub(super) fn clear_wake(&self) {
+        let _ = rustix::io::read(&self.wake_fd, &mut [0; 8]);
     }
 
     /// What is watched, when it changed since the version seen last.
     #[inline]
-    pub(super) fn news(&self, seen: &mut u64) -> Option<Watched> {
+    pub(super) fn changed_since(&self, seen: &mut u64) -> Option<RegisteredFds> {
         if self.version.load(Ordering::Acquire) == *seen {
             return None;
         }
-        let watched = self.lock();
+        let watched = self.lock_registered();
         *seen = self.version.load(Ordering::Acquire);
         Some(watched.clone())
     }
 
-    fn changed(&self, watched: MutexGuard<'_, Watched>) {
+    fn publish_change(&self, watched: MutexGuard<'_, RegisteredFds>) {
         self.version.fetch_add(1, Ordering::Release);
         drop(watched);
-        self.wake();
+        self.wake_worker();
     }
 
-    pub(super) fn wake(&self) {
+    pub(super) fn wake_worker(&self) {
         // A full counter has woken the worker already.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.wake_fd, &1u64.to_ne_bytes());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Watched> {
+    fn lock_registered(&self) -> MutexGuard<'_, RegisteredFds> {
         // Every change leaves it whole.
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,34 +159,34 @@ mod tests {
 
     #[test]
     fn tokens_of_sockets_are_told_from_the_others() {
-        assert_eq!(socket_of(SOCKET), Some(SocketId(0)));
-        assert_eq!(socket_of(SOCKET | u64::from(u32::MAX)), Some(SocketId(u32::MAX)));
-        assert_eq!(socket_of(WAKE), None);
-        assert_eq!(socket_of(QUEUE), None);
+        assert_eq!(socket_of(SOCKET_TOKEN_BIT), Some(SocketId(0)));
+        assert_eq!(socket_of(SOCKET_TOKEN_BIT | u64::from(u32::MAX)), Some(SocketId(u32::MAX)));
+        assert_eq!(socket_of(WAKE_TOKEN), None);
+        assert_eq!(socket_of(QUEUE_TOKEN), None);
     }
 
     #[test]
     fn news_come_once_per_change() {
-        let shared = Shared::new().unwrap();
+        let shared = WorkerShared::new().unwrap();
         let mut seen = 0;
-        assert!(shared.news(&mut seen).is_none());
-        shared.unwatch_queue();
-        assert!(shared.news(&mut seen).is_some());
-        assert!(shared.news(&mut seen).is_none());
+        assert!(shared.changed_since(&mut seen).is_none());
+        shared.deregister_queue();
+        assert!(shared.changed_since(&mut seen).is_some());
+        assert!(shared.changed_since(&mut seen).is_none());
     }
 
     #[test]
     fn a_replaced_queue_is_not_given_up_for_its_successor() {
-        let shared = Shared::new().unwrap();
+        let shared = WorkerShared::new().unwrap();
         let queue = || {
             let fd = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
             Arc::new(TunQueue { fd, vnet_hdr: true })
         };
         let (old, new) = (queue(), queue());
-        shared.watch_queue(&old).unwrap();
-        shared.watch_queue(&new).unwrap();
-        assert!(!shared.give_up(&old));
-        assert!(shared.give_up(&new));
-        assert!(!shared.give_up(&new));
+        shared.register_queue(&old).unwrap();
+        shared.register_queue(&new).unwrap();
+        assert!(!shared.abandon_queue(&old));
+        assert!(shared.abandon_queue(&new));
+        assert!(!shared.abandon_queue(&new));
     }
 }

@@ -8,31 +8,31 @@ use std::{
 
 use bytes::Bytes;
 use netft_proto::{
-    packet::gro::Coalescer,
+    packet::gro::GroCoalescer,
     wire::{DropReason, header},
 };
 
 use crate::io::{
     counters::Counters,
-    datapath::{FromWorker, rx::Batch, tx_batch, tx_batch::Context},
+    datapath::{FromWorker, rx::RxBatch, tx_batch, tx_batch::TxContext},
     fib::Path,
-    quic::transport::{Carrier, Class, Outcome},
+    quic::transport::{FrameClass, QuicTransport, SendOutcome},
     sys::udp,
 };
 
 /// Sends data frames of one length (the last may be shorter). What the connection has no room for
 /// is dropped, the newest first.
-pub(super) fn put(
+pub(super) fn transmit_over_quic(
     path: &Path,
-    carrier: &Carrier,
+    transport: &QuicTransport,
     bytes: &[u8],
     stride: usize,
-    context: &mut Context<'_>,
+    context: &mut TxContext<'_>,
 ) {
-    let outcome = carrier.send(bytes, stride, path.max_datagram, Class::Bulk);
-    tx_batch::sent(path, context, outcome.bytes as usize, outcome.sent);
+    let outcome = transport.send_frames(bytes, stride, path.max_datagram, FrameClass::Bulk);
+    tx_batch::count_sent(path, context, outcome.bytes as usize, outcome.sent);
     let lost = [
-        (DropReason::QueueFull, outcome.full),
+        (DropReason::QueueFull, outcome.window_full),
         (DropReason::TooBig, outcome.too_big),
         (DropReason::SendFailed, outcome.unconnected),
     ];
@@ -41,104 +41,108 @@ pub(super) fn put(
     }
     if let Some(fault) = outcome.fault {
         // How many of them the kernel refused, QUIC does not say.
-        tx_batch::failed(path, context, 1, fault);
+        tx_batch::on_send_failed(path, context, 1, fault);
     }
 }
 
 /// How one frame leaves: in the route's QUIC connection, or from its socket.
-pub(super) struct Way<'a> {
-    pub(super) carrier: Option<&'a Arc<Carrier>>,
+pub(super) struct ReplyPath<'a> {
+    pub(super) transport: Option<&'a Arc<QuicTransport>>,
     pub(super) socket: &'a OwnedFd,
     pub(super) to: SocketAddr,
 }
 
-impl<'a> Way<'a> {
+impl<'a> ReplyPath<'a> {
     /// The way of a path.
-    pub(super) fn of(path: &'a Path) -> Self {
-        Self { carrier: path.carrier.as_ref(), socket: &path.socket.fd, to: path.remote }
+    pub(super) fn from_path(path: &'a Path) -> Self {
+        Self { transport: path.transport.as_ref(), socket: &path.socket.fd, to: path.remote }
     }
 
     /// Sends one sealed frame.
-    pub(super) fn send(&self, frame: &[u8], class: Class) -> Result<(), DropReason> {
-        if let Some(carrier) = self.carrier {
-            let outcome = carrier.send(frame, frame.len(), usize::MAX, class);
+    pub(super) fn send_frame(&self, frame: &[u8], class: FrameClass) -> Result<(), DropReason> {
+        if let Some(transport) = self.transport {
+            let outcome = transport.send_frames(frame, frame.len(), usize::MAX, class);
             return match outcome {
-                Outcome { sent: 1.., .. } => Ok(()),
-                Outcome { full: 1.., .. } => Err(DropReason::QueueFull),
+                SendOutcome { sent: 1.., .. } => Ok(()),
+                SendOutcome { window_full: 1.., .. } => Err(DropReason::QueueFull),
                 _ => Err(DropReason::SendFailed),
             };
         }
-        let tos = (class == Class::Control).then_some(udp::TOS_CONTROL);
-        let sent = udp::send_one(self.socket.as_fd(), &self.to, frame, tos);
+        let tos = (class == FrameClass::Control).then_some(udp::TOS_CONTROL);
+        let sent = udp::send_control(self.socket.as_fd(), &self.to, frame, tos);
         sent.map_err(|_| DropReason::SendFailed)
     }
 }
 
-impl Batch<'_, '_> {
+impl RxBatch<'_, '_> {
     /// One receive on a node where some route's carrier is QUIC.
-    pub(super) fn run_carried(
+    pub(super) fn process_with_quic(
         &mut self,
         input: &mut [u8],
         segment: usize,
-        mut merge: Option<&mut Coalescer>,
+        mut merge: Option<&mut GroCoalescer>,
         frames: &mut Vec<Bytes>,
     ) {
-        let route = self.route().map(|(_, route)| route);
+        let route = self.look_up_route().map(|(_, route)| route);
         let fib = self.fib;
-        let carrier = route.and_then(|route| Some((route, fib.carriers.get(&route)?)));
-        let Some((route, carrier)) = carrier else { return self.run(input, segment, merge) };
+        let transport = route.and_then(|route| Some((route, fib.transports.get(&route)?)));
+        let Some((route, transport)) = transport else {
+            return self.process_datagrams(input, segment, merge);
+        };
         if input.is_empty() {
-            return self.drop(DropReason::Malformed);
+            return self.count_drop(DropReason::Malformed);
         }
         // Plain frames stand between QUIC packets while the peer goes over to QUIC.
         let mut start = 0;
         while start < input.len() {
-            let end = stretch(input, start, segment, true);
+            let end = same_kind_end(input, start, segment, true);
             let packets = input[start..end].chunks(segment);
             let mut others = Vec::new();
-            carrier.receive(packets, frames, |packet| others.push(packet));
-            others.into_iter().for_each(|packet| self.quic(packet));
-            if carrier.take_news() {
-                self.lent.reports.send(FromWorker::Carrier(route), self.lent.counters);
+            transport.receive_packets(packets, frames, |packet| others.push(packet));
+            others.into_iter().for_each(|packet| self.process_quic(packet));
+            if transport.take_changed() {
+                self.context
+                    .driver_queue
+                    .send(FromWorker::ConnectionChanged(route), self.context.counters);
             }
-            self.open_all(&mut input[start..end], frames, merge.as_deref_mut());
-            start = stretch(input, end, segment, false);
+            self.open_quic_frames(&mut input[start..end], frames, merge.as_deref_mut());
+            start = same_kind_end(input, end, segment, false);
             if end < start {
-                self.run(&mut input[end..start], segment, merge.as_deref_mut());
+                self.process_datagrams(&mut input[end..start], segment, merge.as_deref_mut());
             }
         }
     }
 
     /// The frames QUIC packets brought, opened where those packets stood: they were larger.
-    fn open_all(
+    fn open_quic_frames(
         &mut self,
         input: &mut [u8],
         frames: &mut Vec<Bytes>,
-        mut merge: Option<&mut Coalescer>,
+        mut merge: Option<&mut GroCoalescer>,
     ) {
         let mut at = 0;
         for frame in frames.drain(..) {
             if at + frame.len() > input.len() {
-                self.finish(input, merge.as_deref_mut());
+                self.flush_opened(input, merge.as_deref_mut());
                 at = 0;
             }
             let Some(place) = input.get_mut(at..at + frame.len()) else {
-                self.drop(DropReason::TooBig);
+                self.count_drop(DropReason::TooBig);
                 continue;
             };
             place.copy_from_slice(&frame);
             let place = (at, at + frame.len(), frame.len());
-            if let Err(reason) = self.frame(input, place, merge.as_deref_mut()) {
-                self.drop(reason);
+            if let Err(reason) = self.process_frame(input, place, merge.as_deref_mut()) {
+                self.count_drop(reason);
             }
             at += frame.len();
         }
-        self.finish(input, merge);
+        self.flush_opened(input, merge);
     }
 }
 
 /// Where the datagrams from `start` on that are QUIC's, or are not, end.
-fn stretch(input: &[u8], start: usize, segment: usize, quic: bool) -> usize {
+fn same_kind_end(input: &[u8], start: usize, segment: usize, quic: bool) -> usize {
     let mut end = start;
     while input.get(end).is_some_and(|first| header::is_quic(*first) == quic) {
         end += segment;

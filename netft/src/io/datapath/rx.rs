@@ -11,20 +11,22 @@ use netft_proto::{
     ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
     packet::{
         checksum,
-        gro::{Coalescer, Write},
-        ip::Inner,
+        gro::{GroCoalescer, TunWrite},
+        ip::InnerHeaders,
         virtio_net::GSO_UDP_L4,
     },
-    session::{Opener, Session},
+    session::{FrameOpener, Session},
     wire::{
         DropReason,
         ack::Ack,
         challenge::Challenge,
         header,
-        header::{FLAG_PARTIAL_CHECKSUM, FLAG_SLICE, HEADER_LEN, Header, Kind, PADDING},
+        header::{
+            FLAG_FRAGMENT, FLAG_PARTIAL_CHECKSUM, FrameHeader, FrameKind, HEADER_LEN, PADDING_BYTE,
+        },
         heartbeat::Heartbeat,
         probe::Probe,
-        relay::Relay,
+        relay::RelayHeader,
     },
 };
 use rustix::io::Errno;
@@ -34,109 +36,110 @@ use crate::io::{
     counters::Counters,
     datapath::{
         FromWorker, QuicDatagram, WorkerIo,
-        acks::{Acks, Back},
-        driver_queue::Reports,
-        fragments::Run,
+        acks::{AckSender, ReplyDestination},
+        driver_queue::DriverQueue,
+        fragments::FragmentRun,
         relay,
     },
     fib::{Fib, SocketId, TunQueue, UdpSocket},
-    sys::{udp, udp::Received},
+    sys::{udp, udp::ReceivedBatch},
 };
 
 /// The most receives on one socket in a turn, so that the adapter gets its own.
-const MAX_RECEIVES: usize = 4;
+const MAX_RECEIVES_PER_TURN: usize = 4;
 /// The most entries of a socket's error queue looked at in a turn.
-const MAX_ERRORS: usize = 16;
+const MAX_ERRORS_PER_TURN: usize = 16;
 /// Bytes of one receive: a whole merged batch, whatever the path MTU.
-const INPUT_LEN: usize = 65_536;
+const RECEIVE_BUFFER_LEN: usize = 65_536;
 
 /// The receiving half of a worker.
-pub(super) struct Rx {
+pub(super) struct RxPipeline {
     input: Box<[u8]>,
-    coalescer: Coalescer,
+    coalescer: GroCoalescer,
     /// What the packets of one receive brought; empty between receives, kept for its memory.
-    frames: Vec<Bytes>,
+    quic_frames: Vec<Bytes>,
     /// Where what leaves over a relay is sealed; empty before the first.
-    frame: Vec<u8>,
-    /// A turn since the last [`drained`](Self::drained) may have left something in its socket.
-    left: bool,
+    relay_frame: Vec<u8>,
+    /// A turn since the last [`take_drained`](Self::take_drained) may have left something in its
+    /// socket.
+    may_have_unread: bool,
 }
 
 /// What a worker's other parts lend to a turn.
-pub(super) struct Lent<'a> {
+pub(super) struct RxContext<'a> {
     pub(super) fib: &'a Fib,
     pub(super) io: &'a WorkerIo,
     pub(super) queue: Option<&'a TunQueue>,
     pub(super) counters: &'a Counters,
-    pub(super) reports: &'a mut Reports,
-    pub(super) acks: &'a mut Acks,
+    pub(super) driver_queue: &'a mut DriverQueue,
+    pub(super) acks: &'a mut AckSender,
 }
 
 /// One receive: a batch of datagrams of one sender.
-pub(super) struct Batch<'a, 'l> {
-    pub(super) lent: &'a Lent<'l>,
+pub(super) struct RxBatch<'a, 'l> {
+    pub(super) context: &'a RxContext<'l>,
     pub(super) fib: &'l Fib,
-    pub(super) writer: Writer<'a>,
+    pub(super) writer: AdapterWriter<'a>,
     socket: SocketId,
     from: SocketAddr,
     /// The route of `socket` and `from`, looked up at most once.
     route: Option<Option<(PeerId, RouteId)>>,
     /// The session of the last frame.
-    pub(super) session: Option<(u32, &'l Arc<Session>, Opener<'l>)>,
+    pub(super) session: Option<(u32, &'l Arc<Session>, FrameOpener<'l>)>,
     /// The slices of one packet so far.
-    pub(super) run: Option<Run>,
-    frames: u64,
+    pub(super) fragment_run: Option<FragmentRun>,
+    frame_count: u64,
     /// One was a heartbeat.
-    heartbeat: bool,
+    has_heartbeat: bool,
     /// Data frames and their highest counter, of the two sessions a batch may mix at a rekey.
-    data: [Option<(&'l Arc<Session>, u64, u64)>; 2],
+    data_by_session: [Option<(&'l Arc<Session>, u64, u64)>; 2],
     /// A session data of which was here before.
-    repeated: Option<&'l Arc<Session>>,
+    duplicate_session: Option<&'l Arc<Session>>,
     /// The last question, and its session.
-    asked: Option<(&'l Arc<Session>, u16)>,
+    immediate_ack: Option<(&'l Arc<Session>, u16)>,
 }
 
 /// Writes to the adapter.
-pub(super) struct Writer<'a> {
+pub(super) struct AdapterWriter<'a> {
     queue: Option<BorrowedFd<'a>>,
     counters: &'a Counters,
     /// The device is gone.
-    dead: bool,
+    queue_dead: bool,
     /// The kernel does not take merged UDP datagrams.
-    refuses_udp: bool,
+    rejects_udp_gso: bool,
 }
 
-impl Rx {
+impl RxPipeline {
     pub(super) fn new() -> Self {
-        let input = vec![0; INPUT_LEN].into_boxed_slice();
+        let input = vec![0; RECEIVE_BUFFER_LEN].into_boxed_slice();
         Self {
             input,
-            coalescer: Coalescer::new(true),
-            frames: Vec::new(),
-            frame: Vec::new(),
-            left: false,
+            coalescer: GroCoalescer::new(true),
+            quic_frames: Vec::new(),
+            relay_frame: Vec::new(),
+            may_have_unread: false,
         }
     }
 
     /// Takes what the socket has, within bounds. `overflow` is the socket's last count of lost
     /// datagrams. Returns whether the adapter's queue turned out to be dead.
-    pub(super) fn turn(
+    pub(super) fn read_socket(
         &mut self,
         socket: &UdpSocket,
         overflow: &mut u32,
-        lent: &mut Lent<'_>,
+        context: &mut RxContext<'_>,
     ) -> bool {
         let mut dead = false;
-        for _ in 0..MAX_RECEIVES {
-            match udp::recv(socket.fd.as_fd(), &mut self.input) {
+        for _ in 0..MAX_RECEIVES_PER_TURN {
+            match udp::recv_batch(socket.fd.as_fd(), &mut self.input) {
                 Ok(None) => return dead,
                 Ok(Some(received)) => {
-                    if let Some(total) = received.overflow {
+                    if let Some(total) = received.dropped_total {
                         let lost = total.wrapping_sub(*overflow);
                         *overflow = total;
-                        Counters::add(&lent.counters.socket_overflow, u64::from(lost));
+                        Counters::add(&context.counters.socket_overflow, u64::from(lost));
                     }
-                    let (died, alone) = self.batch(socket.id, &received, lent);
+                    let (died, alone) = self.process_batch(socket.id, &received, context);
                     dead |= died;
                     // Heartbeats come one by one: what else may be there makes itself known.
                     if alone {
@@ -145,96 +148,97 @@ impl Rx {
                 }
                 // A truncated batch: nothing tells where its datagrams end.
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                    lent.counters.count(DropReason::Malformed);
+                    context.counters.count_drop(DropReason::Malformed);
                 }
-                Err(_) => self.errors(socket, lent),
+                Err(_) => self.drain_error_queue(socket, context),
             }
         }
-        self.left = true;
+        self.may_have_unread = true;
         dead
     }
 
     /// Whether the turns since the last call left nothing in their sockets.
-    pub(super) fn drained(&mut self) -> bool {
-        !std::mem::take(&mut self.left)
+    pub(super) fn take_drained(&mut self) -> bool {
+        !std::mem::take(&mut self.may_have_unread)
     }
 
     /// Empties the socket's error queue. What this kernel says speaks against the route it names;
     /// what an ICMP message says speaks against nobody: anyone can send one, and a peer that is
     /// just starting answers the first packets so.
-    pub(super) fn errors(&self, socket: &UdpSocket, lent: &mut Lent<'_>) {
-        udp::drain_errors(socket.fd.as_fd(), MAX_ERRORS, |error| {
-            let route = error.to.and_then(|to| lent.fib.routes.get(&(socket.id, to)));
+    pub(super) fn drain_error_queue(&self, socket: &UdpSocket, context: &mut RxContext<'_>) {
+        udp::drain_errors(socket.fd.as_fd(), MAX_ERRORS_PER_TURN, |error| {
+            let route = error.to.and_then(|to| context.fib.routes.get(&(socket.id, to)));
             if let Some((_, route)) = route.filter(|_| !error.remote_origin) {
-                lent.reports.send_error(*route, error.errno, lent.counters);
+                context.driver_queue.report_send_error(*route, error.errno, context.counters);
             }
         });
     }
 
     /// Returns whether the adapter's queue is dead, and whether it was one heartbeat alone.
-    fn batch(
+    fn process_batch(
         &mut self,
         socket: SocketId,
-        received: &Received,
-        lent: &mut Lent<'_>,
+        received: &ReceivedBatch,
+        context: &mut RxContext<'_>,
     ) -> (bool, bool) {
-        if let Some(relays) = &lent.fib.relays
-            && let Some(port) = relays.backs.get(&socket)
+        if let Some(relays) = &context.fib.relays
+            && let Some(endpoint) = relays.by_outer_socket.get(&socket)
         {
             let datagrams = &self.input[..received.len];
-            relay::leave(port, received, datagrams, &mut self.frame, lent);
+            relay::send_to_relay(endpoint, received, datagrams, &mut self.relay_frame, context);
             return (false, false);
         }
-        let merge = lent.queue.is_none_or(|queue| queue.vnet_hdr);
-        let writer = Writer {
-            queue: lent.queue.map(|queue| queue.fd.as_fd()),
-            counters: lent.counters,
-            dead: false,
-            refuses_udp: false,
+        let merge = context.queue.is_none_or(|queue| queue.vnet_hdr);
+        let writer = AdapterWriter {
+            queue: context.queue.map(|queue| queue.fd.as_fd()),
+            counters: context.counters,
+            queue_dead: false,
+            rejects_udp_gso: false,
         };
         let from = received.from;
-        let fib = lent.fib;
-        let mut batch = Batch {
-            lent,
+        let fib = context.fib;
+        let mut batch = RxBatch {
+            context,
             fib,
             writer,
             socket,
             from,
             route: None,
             session: None,
-            run: None,
-            frames: 0,
-            heartbeat: false,
-            data: [None; 2],
-            repeated: None,
-            asked: None,
+            fragment_run: None,
+            frame_count: 0,
+            has_heartbeat: false,
+            data_by_session: [None; 2],
+            duplicate_session: None,
+            immediate_ack: None,
         };
         let coalescer = merge.then_some(&mut self.coalescer);
         let input = &mut self.input[..received.len];
-        if fib.carriers.is_empty() {
-            batch.run(input, received.segment, coalescer);
+        if fib.transports.is_empty() {
+            batch.process_datagrams(input, received.segment, coalescer);
         } else {
-            batch.run_carried(input, received.segment, coalescer, &mut self.frames);
+            batch.process_with_quic(input, received.segment, coalescer, &mut self.quic_frames);
         }
-        Counters::add(&lent.counters.rx_frames, batch.frames);
-        let alone = batch.heartbeat && batch.frames == 1;
-        let data = batch.data;
-        let noted = data[0].is_some() || batch.repeated.is_some() || batch.asked.is_some();
-        let route = if noted { batch.route().map(|(_, route)| route) } else { None };
+        Counters::add(&context.counters.rx_frames, batch.frame_count);
+        let alone = batch.has_heartbeat && batch.frame_count == 1;
+        let data = batch.data_by_session;
+        let noted =
+            data[0].is_some() || batch.duplicate_session.is_some() || batch.immediate_ack.is_some();
+        let route = if noted { batch.look_up_route().map(|(_, route)| route) } else { None };
         // Anyone can send a copy of what was seen; the answer goes only where a route is.
-        let repeated = batch.repeated.filter(|_| route.is_some());
-        let asked = batch.asked.filter(|_| route.is_some());
-        let back = Back { route, socket, to: from };
-        let Writer { dead, refuses_udp, .. } = batch.writer;
+        let repeated = batch.duplicate_session.filter(|_| route.is_some());
+        let asked = batch.immediate_ack.filter(|_| route.is_some());
+        let reply_to = ReplyDestination { route, socket, to: from };
+        let AdapterWriter { queue_dead: dead, rejects_udp_gso: refuses_udp, .. } = batch.writer;
         for (session, frames, highest) in data.into_iter().flatten() {
-            session.note_heard(highest);
-            lent.acks.note(session, frames, back, clock::now());
+            session.record_received(highest);
+            context.acks.on_data(session, frames, reply_to, clock::now());
         }
         if let Some(session) = repeated {
-            lent.acks.repeated(session, back, clock::now());
+            context.acks.on_duplicate_data(session, reply_to, clock::now());
         }
         if let Some((session, number)) = asked {
-            lent.acks.asked(session, number, back);
+            context.acks.on_immediate_ack_request(session, number, reply_to);
         }
         if refuses_udp {
             self.coalescer.set_merge_udp(false);
@@ -243,124 +247,133 @@ impl Rx {
     }
 }
 
-impl<'l> Batch<'_, 'l> {
+impl<'l> RxBatch<'_, 'l> {
     #[inline]
-    pub(super) fn run(
+    pub(super) fn process_datagrams(
         &mut self,
         input: &mut [u8],
         segment: usize,
-        mut merge: Option<&mut Coalescer>,
+        mut merge: Option<&mut GroCoalescer>,
     ) {
         if input.is_empty() {
-            return self.drop(DropReason::Malformed);
+            return self.count_drop(DropReason::Malformed);
         }
         let mut start = 0;
         while start < input.len() {
             let end = (start + segment).min(input.len());
             if header::is_quic(input[start]) {
-                self.quic(&input[start..end]);
+                self.process_quic(&input[start..end]);
             } else if let Err(reason) =
-                self.frame(input, (start, end, segment), merge.as_deref_mut())
+                self.process_frame(input, (start, end, segment), merge.as_deref_mut())
             {
-                self.drop(reason);
+                self.count_drop(reason);
             }
             start = end;
         }
-        self.finish(input, merge);
+        self.flush_opened(input, merge);
     }
 
     /// Writes what was opened, before other bytes take its place.
     #[inline]
-    pub(super) fn finish(&mut self, input: &mut [u8], mut merge: Option<&mut Coalescer>) {
-        self.end_run(input, merge.as_deref_mut());
-        self.expire();
+    pub(super) fn flush_opened(&mut self, input: &mut [u8], mut merge: Option<&mut GroCoalescer>) {
+        self.store_fragment_run(input, merge.as_deref_mut());
+        self.expire_fragments();
         if let Some(coalescer) = merge {
-            coalescer.flush(input, &mut |write| self.writer.merged(write));
+            coalescer.flush_all(input, &mut |write| self.writer.write_merged(write));
         }
     }
 
     /// One frame, `input[start..end]`; the next one stands `segment` bytes behind its start.
     #[inline]
-    pub(super) fn frame(
+    pub(super) fn process_frame(
         &mut self,
         input: &mut [u8],
         (start, end, segment): (usize, usize, usize),
-        merge: Option<&mut Coalescer>,
+        merge: Option<&mut GroCoalescer>,
     ) -> Result<(), DropReason> {
         let frame = &mut input[start..end];
-        let header = Header::decode(frame)?;
-        let session = self.session(header.session)?;
+        let header = FrameHeader::decode(frame)?;
+        let session = self.look_up_session(header.session_id)?;
         let payload = match session.open(&header, frame) {
             Ok(payload) => payload,
-            Err(reason) => return Err(self.refused(&header, reason)),
+            Err(reason) => return Err(self.on_open_failed(&header, reason)),
         };
         let session = session.session();
-        self.frames += 1;
+        self.frame_count += 1;
         match header.kind {
-            Kind::Data => {
-                self.note_data(header.counter);
+            FrameKind::Data => {
+                self.record_data(header.counter);
                 let first = start + HEADER_LEN;
                 let end = first + payload.len();
-                if header.flags & FLAG_SLICE != 0 {
-                    return self.slice(input, &header, (first, end, segment), session, merge);
+                if header.flags & FLAG_FRAGMENT != 0 {
+                    return self.process_fragment(
+                        input,
+                        &header,
+                        (first, end, segment),
+                        session,
+                        merge,
+                    );
                 }
                 let partial = header.flags & FLAG_PARTIAL_CHECKSUM != 0;
-                self.data(input, (first, end), partial, session.peer_addrs(), merge)
+                self.process_data(input, (first, end), partial, session.peer_addrs(), merge)
             }
-            Kind::Ack => {
+            FrameKind::Ack => {
                 let ack = Ack::decode(payload)?;
-                if ack.asks != 0 {
-                    self.asked = self.session.as_ref().map(|(_, session, _)| (*session, ack.asks));
+                if ack.immediate_ack_request != 0 {
+                    self.immediate_ack = self
+                        .session
+                        .as_ref()
+                        .map(|(_, session, _)| (*session, ack.immediate_ack_request));
                 }
-                session.acknowledged(ack);
+                session.on_ack_received(ack);
                 Ok(())
             }
-            Kind::Heartbeat => {
+            FrameKind::Heartbeat => {
                 let plaintext = payload.to_vec();
-                self.heartbeat = true;
-                self.control(session, header.lane, plaintext)
+                self.has_heartbeat = true;
+                self.process_heartbeat(session, header.queue, plaintext)
             }
-            Kind::Probe => {
+            FrameKind::Probe => {
                 let probe = Probe::decode(payload)?;
-                self.probe(session.peer(), probe)
+                self.report_probe(session.peer(), probe)
             }
-            Kind::Challenge => {
+            FrameKind::Challenge => {
                 let challenge = Challenge::decode(payload)?;
-                self.challenge(challenge, session.peer());
+                self.report_challenge(challenge, session.peer());
                 Ok(())
             }
-            Kind::Relay => {
-                let relay = Relay::decode(payload)?;
-                self.relayed(relay, &mut input[start..end], session)
+            FrameKind::Relay => {
+                let relay = RelayHeader::decode(payload)?;
+                self.on_relay_frame(relay, &mut input[start..end], session)
             }
         }
     }
 
     /// The inner packets of a frame: up to its end, or to a zero, which no packet begins with.
     #[inline]
-    fn data(
+    fn process_data(
         &mut self,
         input: &mut [u8],
         (mut start, end): (usize, usize),
         partial: bool,
         peer: VirtualAddrs,
-        mut merge: Option<&mut Coalescer>,
+        mut merge: Option<&mut GroCoalescer>,
     ) -> Result<(), DropReason> {
-        while start < end && input[start] != PADDING {
-            let inner = Inner::parse(&input[start..end])?;
+        while start < end && input[start] != PADDING_BYTE {
+            let inner = InnerHeaders::parse(&input[start..end])?;
             if !peer.contains(inner.src) {
-                self.drop(DropReason::InnerSource);
+                self.count_drop(DropReason::InnerSource);
             } else if !self.is_for_us(&inner, &input[start..]) {
-                self.drop(DropReason::InnerDestination);
+                self.count_drop(DropReason::InnerDestination);
             } else if let Some(coalescer) = merge.as_deref_mut() {
-                let mut sink = |write: &Write<'_>| self.writer.merged(write);
-                coalescer.push(input, start, &inner, partial, &mut sink);
+                let mut sink = |write: &TunWrite<'_>| self.writer.write_merged(write);
+                coalescer.push_packet(input, start, &inner, partial, &mut sink);
             } else {
                 let packet = &mut input[start..start + inner.len];
                 if partial {
-                    checksum::finish(packet, &inner);
+                    checksum::complete_checksum(packet, &inner);
                 }
-                self.writer.plain(packet);
+                self.writer.write_plain(packet);
             }
             start += inner.len;
         }
@@ -369,20 +382,20 @@ impl<'l> Batch<'_, 'l> {
 
     /// Data that comes again tells that its acknowledgement did not reach its sender.
     #[cold]
-    fn refused(&mut self, header: &Header, reason: DropReason) -> DropReason {
-        if (header.kind, reason) == (Kind::Data, DropReason::Replayed) {
-            self.repeated = self.session.as_ref().map(|(_, session, _)| *session);
+    fn on_open_failed(&mut self, header: &FrameHeader, reason: DropReason) -> DropReason {
+        if (header.kind, reason) == (FrameKind::Data, DropReason::Replayed) {
+            self.duplicate_session = self.session.as_ref().map(|(_, session, _)| *session);
         }
         reason
     }
 
     #[inline]
-    fn note_data(&mut self, counter: u64) {
+    fn record_data(&mut self, counter: u64) {
         let Some((_, session, _)) = &self.session else { return };
         let session: &'l Arc<Session> = session;
-        for slot in &mut self.data {
+        for slot in &mut self.data_by_session {
             match slot {
-                Some((known, frames, highest)) if known.local() == session.local() => {
+                Some((known, frames, highest)) if known.local_id() == session.local_id() => {
                     *frames += 1;
                     *highest = (*highest).max(counter);
                     return;
@@ -402,33 +415,33 @@ impl<'l> Batch<'_, 'l> {
     }
 
     /// Where it came from.
-    pub(super) fn from(&self) -> SocketAddr {
+    pub(super) fn source_addr(&self) -> SocketAddr {
         self.from
     }
 
-    fn control(
+    fn process_heartbeat(
         &mut self,
         session: &Session,
-        lane: u8,
+        queue: u8,
         plaintext: Vec<u8>,
     ) -> Result<(), DropReason> {
         let peer = session.peer();
         let session_boot_id = session.boot_id();
-        let route = match self.route() {
+        let route = match self.look_up_route() {
             Some((owner, route)) if owner == peer => route,
             _ => {
                 if !Heartbeat::is_reply(&plaintext) {
-                    self.strayed(peer, session_boot_id, plaintext);
+                    self.report_peer_reflexive(peer, session_boot_id, plaintext);
                 }
                 return Err(DropReason::Misrouted);
             }
         };
         let received_at = clock::now();
         // A request wants an answer; a reply says what is known, as long as all is well.
-        let Lent { fib, reports, counters, .. } = self.lent;
-        let calm = fib.calm.contains(&peer);
-        let answered = calm && self.answer((session, route), lane, &plaintext);
-        let quiet = answered || Heartbeat::is_reply(&plaintext);
+        let RxContext { fib, driver_queue: reports, counters, .. } = self.context;
+        let is_healthy = fib.healthy_peers.contains(&peer);
+        let answered = is_healthy && self.reply_from_template((session, route), queue, &plaintext);
+        let can_defer = answered || Heartbeat::is_reply(&plaintext);
         let message = FromWorker::Heartbeat {
             peer,
             route,
@@ -437,8 +450,8 @@ impl<'l> Batch<'_, 'l> {
             received_at,
             answered,
         };
-        if calm && quiet {
-            reports.leave(message, counters);
+        if is_healthy && can_defer {
+            reports.send_deferred(message, counters);
         } else {
             reports.send(message, counters);
         }
@@ -446,86 +459,93 @@ impl<'l> Batch<'_, 'l> {
     }
 
     /// Only what the probe says goes on, not its padding.
-    fn probe(&mut self, peer: PeerId, probe: Probe) -> Result<(), DropReason> {
-        let Some((_, route)) = self.route().filter(|(owner, _)| *owner == peer) else {
+    fn report_probe(&mut self, peer: PeerId, probe: Probe) -> Result<(), DropReason> {
+        let Some((_, route)) = self.look_up_route().filter(|(owner, _)| *owner == peer) else {
             return Err(DropReason::Misrouted);
         };
         let message = FromWorker::Probe { peer, route, probe };
-        self.lent.reports.send(message, self.lent.counters);
+        self.context.driver_queue.send(message, self.context.counters);
         Ok(())
     }
 
-    pub(super) fn quic(&mut self, bytes: &[u8]) {
-        match self.route() {
+    pub(super) fn process_quic(&mut self, bytes: &[u8]) {
+        match self.look_up_route() {
             // A dial, which comes again, and who it is will show; or something for a connection of
             // this node's former process, which the next one is told of.
-            Some((_, route)) if self.fib.marks.is_some_and(|marks| marks.claims(bytes)) => {
-                let message = FromWorker::CarrierAsked(route);
-                self.lent.reports.send(message, self.lent.counters);
+            Some((_, route))
+                if self.fib.cid_tag.is_some_and(|marks| marks.matches_packet(bytes)) =>
+            {
+                let message = FromWorker::ConnectionRequested(route);
+                self.context.driver_queue.send(message, self.context.counters);
                 return;
             }
-            None if !self.fib.expects_strangers() => {
-                return self.drop(DropReason::UnknownSource);
+            None if !self.fib.expects_unverified_sources() => {
+                return self.count_drop(DropReason::UnknownSource);
             }
             _ => {}
         }
         let (socket, from) = (self.socket, self.from);
         // The permit first: nothing is copied for a full queue.
-        match self.lent.io.to_quic.try_reserve() {
+        match self.context.io.to_quic.try_reserve() {
             Ok(permit) => permit.send(QuicDatagram { socket, from, bytes: bytes.to_vec() }),
-            Err(_) => self.drop(DropReason::QueueFull),
+            Err(_) => self.count_drop(DropReason::QueueFull),
         }
     }
 
-    pub(super) fn route(&mut self) -> Option<(PeerId, RouteId)> {
+    pub(super) fn look_up_route(&mut self) -> Option<(PeerId, RouteId)> {
         let key = (self.socket, self.from);
-        *self.route.get_or_insert_with(|| self.lent.fib.routes.get(&key).copied())
+        *self.route.get_or_insert_with(|| self.context.fib.routes.get(&key).copied())
     }
 
     #[inline]
-    fn session(&mut self, number: u32) -> Result<&mut Opener<'l>, DropReason> {
+    fn look_up_session(&mut self, number: u32) -> Result<&mut FrameOpener<'l>, DropReason> {
         if self.session.as_ref().is_none_or(|(last, ..)| *last != number) {
             let found = self.fib.sessions.get(&number);
             let session = found.ok_or(DropReason::UnknownSession)?;
-            self.session = Some((number, session, session.opener()));
+            self.session = Some((number, session, session.frame_opener()));
         }
         let (.., opener) = self.session.as_mut().ok_or(DropReason::UnknownSession)?;
         Ok(opener)
     }
 
     #[inline]
-    pub(super) fn drop(&self, reason: DropReason) {
-        self.lent.counters.count(reason);
+    pub(super) fn count_drop(&self, reason: DropReason) {
+        self.context.counters.count_drop(reason);
     }
 }
 
-impl Writer<'_> {
+impl AdapterWriter<'_> {
     /// A packet with its `virtio_net_hdr`, perhaps merged from many.
     #[inline]
-    pub(super) fn merged(&mut self, write: &Write<'_>) {
+    pub(super) fn write_merged(&mut self, write: &TunWrite<'_>) {
         let result = self.queue.map(|queue| rustix::io::writev(queue, write.slices));
         if result == Some(Err(Errno::INVAL)) && write.hdr.gso_type == GSO_UDP_L4 {
-            self.refuses_udp = true;
+            self.rejects_udp_gso = true;
         }
-        self.done(result, write.packets, write.bytes);
+        self.count_write(result, write.packets, write.bytes);
     }
 
     /// A packet alone.
     #[inline]
-    pub(super) fn plain(&mut self, packet: &[u8]) {
+    pub(super) fn write_plain(&mut self, packet: &[u8]) {
         let result = self.queue.map(|queue| rustix::io::write(queue, packet));
-        self.done(result, 1, packet.len());
+        self.count_write(result, 1, packet.len());
     }
 
     #[inline]
-    fn done(&mut self, result: Option<rustix::io::Result<usize>>, packets: usize, bytes: usize) {
+    fn count_write(
+        &mut self,
+        result: Option<rustix::io::Result<usize>>,
+        packets: usize,
+        bytes: usize,
+    ) {
         match result {
             Some(Ok(_)) => {
                 Counters::add(&self.counters.adapter_writes, 1);
                 Counters::add(&self.counters.rx_bytes, bytes as u64);
                 return;
             }
-            Some(Err(Errno::BADFD | Errno::BADF)) => self.dead = true,
+            Some(Err(Errno::BADFD | Errno::BADF)) => self.queue_dead = true,
             // A device that is down says EIO; the driver knows from netlink. Or no queue yet.
             Some(Err(_)) | None => {}
         }

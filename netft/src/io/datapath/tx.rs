@@ -8,19 +8,19 @@ use std::{
 };
 
 use netft_proto::{
-    loss_detection::Limits,
+    loss_detection::RetransmitLimits,
     packet::{
-        gso::Split,
-        ip::Inner,
-        token_bucket::Rate,
+        gso::GsoPlan,
+        ip::InnerHeaders,
+        token_bucket::TokenBucket,
         too_big,
-        virtio_net::{VNET_LEN, VnetHdr},
+        virtio_net::{VNET_HDR_LEN, VnetHdr},
     },
-    route::policy::Traffic,
-    session::fragment::Cut,
+    route::policy::PacketFields,
+    session::fragment::FragmentLayout,
     wire::{
         DropReason,
-        header::{FLAG_PARTIAL_CHECKSUM, OVERHEAD},
+        header::{FLAG_PARTIAL_CHECKSUM, FRAME_OVERHEAD},
     },
 };
 
@@ -28,27 +28,27 @@ use crate::io::{
     clock,
     counters::Counters,
     datapath::{
-        acks::Acks,
-        classify::traffic,
-        driver_queue::Reports,
+        acks::AckSender,
+        classify::classify_packet,
+        driver_queue::DriverQueue,
         fragments,
-        tx_batch::{Context, Out, Target},
+        tx_batch::{TxBatch, TxContext, TxTarget},
     },
-    fib::{Fib, PeerEntry, TunQueue},
-    steering::Course,
+    fib::{Fib, FibPeer, TunQueue},
+    steering::Forwarding,
     sys::udp::MAX_SEND,
 };
 
 /// The most packets taken from the adapter in a turn, so that sockets get theirs.
-const MAX_READS: usize = 64;
+const MAX_READS_PER_TURN: usize = 64;
 /// The most bytes taken from the adapter in a turn, but for the last packet.
-const MAX_BYTES: usize = 256 << 10;
+const MAX_BYTES_PER_TURN: usize = 256 << 10;
 /// The largest packet of the adapter, with its header.
-const INPUT_LEN: usize = VNET_LEN + 65_535;
+const ADAPTER_BUFFER_LEN: usize = VNET_HDR_LEN + 65_535;
 
 /// How a turn with the adapter ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum TxOutcome {
     /// Nothing more is there, or it is the sockets' turn.
     Fine,
     /// The queue refuses to be read in a way that may pass.
@@ -58,72 +58,87 @@ pub(super) enum Outcome {
 }
 
 /// The sending half of a worker.
-pub(super) struct Tx {
+pub(super) struct TxPipeline {
     /// The lane of what it seals: the worker's number.
-    lane: u8,
+    queue_id: u8,
     input: Box<[u8]>,
-    out: Out,
+    batch: TxBatch,
     /// Bounds what the local stack is told of packets that are too big.
-    too_big: Rate,
+    too_big_limit: TokenBucket,
     /// Where a datagram that is to be sliced out of a super-packet is made; empty before the first.
     scratch: Vec<u8>,
 }
 
 /// What one turn knows.
-pub(super) struct Turn<'a> {
-    pub(super) lane: u8,
+pub(super) struct TxTurn<'a> {
+    pub(super) queue_id: u8,
     pub(super) fib: &'a Fib,
-    pub(super) out: &'a mut Out,
+    pub(super) batch: &'a mut TxBatch,
     queue: &'a TunQueue,
-    too_big: &'a Rate,
+    too_big_limit: &'a TokenBucket,
     pub(super) scratch: &'a mut Vec<u8>,
-    pub(super) context: Context<'a>,
+    pub(super) context: TxContext<'a>,
     /// The peer of the frames in `out`, by the address that was looked up.
-    target: Option<(IpAddr, Target<'a>)>,
+    target: Option<(IpAddr, TxTarget<'a>)>,
 }
 
-impl Tx {
+impl TxPipeline {
     /// `resend`: what a peer's unacknowledged frames may hold here.
-    pub(super) fn new(lane: u8, resend: Limits) -> Self {
-        let input = vec![0; INPUT_LEN].into_boxed_slice();
-        let out = Out::new(&input, resend);
-        Self { lane, input, out, too_big: too_big::limit(), scratch: Vec::new() }
+    pub(super) fn new(queue_id: u8, resend: RetransmitLimits) -> Self {
+        let input = vec![0; ADAPTER_BUFFER_LEN].into_boxed_slice();
+        let batch = TxBatch::new(&input, resend);
+        Self {
+            queue_id,
+            input,
+            batch,
+            too_big_limit: too_big::icmp_rate_limit(),
+            scratch: Vec::new(),
+        }
     }
 
     /// Acknowledgements, resends, and what is done with: once per turn.
-    pub(super) fn service(
+    pub(super) fn poll_loss_detection(
         &mut self,
         fib: &Fib,
-        context: &mut Context<'_>,
-        acks: &mut Acks,
-        quiet: bool,
+        context: &mut TxContext<'_>,
+        acks: &mut AckSender,
+        can_judge_silence: bool,
     ) {
-        self.out.service(fib, context, acks, quiet);
+        self.batch.poll_loss_detection(fib, context, acks, can_judge_silence);
     }
 
-    /// How long until [`service`](Self::service) has something to do by itself.
-    pub(super) fn wait(&self) -> Option<Duration> {
-        self.out.wait()
+    /// How long until [`poll_loss_detection`](Self::poll_loss_detection) has something to do by
+    /// itself.
+    pub(super) fn loss_timeout(&self) -> Option<Duration> {
+        self.batch.loss_timeout()
     }
 
     /// Takes what the adapter has, within bounds, and sends it.
-    pub(super) fn turn(
+    pub(super) fn read_adapter(
         &mut self,
         fib: &Fib,
         queue: &TunQueue,
         counters: &Counters,
-        reports: &mut Reports,
-    ) -> Outcome {
-        let context = Context { counters, reports };
-        let Self { lane, input, out, too_big, scratch } = self;
-        let mut turn =
-            Turn { lane: *lane, fib, out, queue, too_big, scratch, context, target: None };
-        let (mut bytes, mut outcome) = (0, Outcome::Fine);
-        for _ in 0..MAX_READS {
+        reports: &mut DriverQueue,
+    ) -> TxOutcome {
+        let context = TxContext { counters, driver_queue: reports };
+        let Self { queue_id: lane, input, batch: out, too_big_limit: too_big, scratch } = self;
+        let mut turn = TxTurn {
+            queue_id: *lane,
+            fib,
+            batch: out,
+            queue,
+            too_big_limit: too_big,
+            scratch,
+            context,
+            target: None,
+        };
+        let (mut bytes, mut outcome) = (0, TxOutcome::Fine);
+        for _ in 0..MAX_READS_PER_TURN {
             let len = match rustix::io::read(queue.fd.as_fd(), &mut **input) {
                 // No TUN device ends; a stream that does is no adapter any more.
                 Ok(0) => {
-                    outcome = Outcome::Dead;
+                    outcome = TxOutcome::Dead;
                     break;
                 }
                 Ok(len) => len,
@@ -132,9 +147,9 @@ impl Tx {
                     break;
                 }
             };
-            turn.read(&input[..len], queue.vnet_hdr);
+            turn.process_read(&input[..len], queue.vnet_hdr);
             bytes += len;
-            if bytes >= MAX_BYTES {
+            if bytes >= MAX_BYTES_PER_TURN {
                 break;
             }
         }
@@ -143,33 +158,33 @@ impl Tx {
     }
 }
 
-fn outcome_of(error: rustix::io::Errno) -> Outcome {
+fn outcome_of(error: rustix::io::Errno) -> TxOutcome {
     use rustix::io::Errno;
     match error {
-        Errno::AGAIN | Errno::INTR => Outcome::Fine,
-        Errno::BADFD | Errno::BADF | Errno::NODEV => Outcome::Dead,
-        _ => Outcome::Failed,
+        Errno::AGAIN | Errno::INTR => TxOutcome::Fine,
+        Errno::BADFD | Errno::BADF | Errno::NODEV => TxOutcome::Dead,
+        _ => TxOutcome::Failed,
     }
 }
 
-impl<'a> Turn<'a> {
+impl<'a> TxTurn<'a> {
     #[inline]
-    fn read(&mut self, bytes: &[u8], vnet_hdr: bool) {
+    fn process_read(&mut self, bytes: &[u8], vnet_hdr: bool) {
         Counters::add(&self.context.counters.adapter_reads, 1);
         let (hdr, packet) = if vnet_hdr {
             let Some((hdr, packet)) = bytes.split_first_chunk() else {
-                return self.context.counters.count(DropReason::InnerMalformed);
+                return self.context.counters.count_drop(DropReason::InnerMalformed);
             };
             (VnetHdr::decode(hdr), packet)
         } else {
             (VnetHdr::default(), bytes)
         };
-        match self.packet(&hdr, packet) {
+        match self.process_packet(&hdr, packet) {
             Ok(()) => Counters::add(&self.context.counters.tx_bytes, packet.len() as u64),
             Err(reason) => {
-                self.context.counters.count(reason);
+                self.context.counters.count_drop(reason);
                 if reason == DropReason::TooBig {
-                    self.tell_too_big(packet);
+                    self.send_too_big(packet);
                 }
             }
         }
@@ -177,80 +192,91 @@ impl<'a> Turn<'a> {
 
     /// Tells the local stack, through the adapter, how large a packet to that peer may be.
     #[cold]
-    fn tell_too_big(&mut self, packet: &[u8]) {
+    fn send_too_big(&mut self, packet: &[u8]) {
         let Some((_, to)) = &self.target else { return };
-        let Ok(inner) = Inner::parse(packet) else { return };
-        let mut answer = [0; too_big::MAX_LEN];
-        let room = to.max_frame - OVERHEAD;
-        let carried = if to.session.takes_slices() { Cut::reach(room) } else { room };
-        let len = too_big::answer(packet, &inner, carried, &mut answer);
+        let Ok(inner) = InnerHeaders::parse(packet) else { return };
+        let mut answer = [0; too_big::MAX_ICMP_LEN];
+        let room = to.max_frame - FRAME_OVERHEAD;
+        let carried = if to.session.peer_accepts_fragments() {
+            FragmentLayout::max_packet_len(room)
+        } else {
+            room
+        };
+        let len = too_big::write_too_big_reply(packet, &inner, carried, &mut answer);
         let Some(answer) = len.and_then(|len| answer.get(..len)) else { return };
-        if !self.too_big.take(clock::now(), 1) {
+        if !self.too_big_limit.try_take(clock::now(), 1) {
             return;
         }
         // Zeroes: nothing is left to be done to the packet.
-        let header = [0; VNET_LEN];
+        let header = [0; VNET_HDR_LEN];
         let header = if self.queue.vnet_hdr { &header[..] } else { &[] };
         let slices = [IoSlice::new(header), IoSlice::new(answer)];
         if rustix::io::writev(self.queue.fd.as_fd(), &slices).is_err() {
-            self.context.counters.count(DropReason::AdapterFailed);
+            self.context.counters.count_drop(DropReason::AdapterFailed);
         }
     }
 
     #[inline]
-    fn packet(&mut self, hdr: &VnetHdr, packet: &[u8]) -> Result<(), DropReason> {
-        let inner = Inner::parse(packet)?;
-        let port = inner.udp_port(packet);
-        let traffic = || traffic(&inner, hdr, packet);
-        match self.aim(&inner, port, traffic) {
-            Err(DropReason::NoPeer) => return self.spread(hdr, packet, &inner, traffic),
+    fn process_packet(&mut self, hdr: &VnetHdr, packet: &[u8]) -> Result<(), DropReason> {
+        let inner = InnerHeaders::parse(packet)?;
+        let port = inner.udp_destination_port(packet);
+        let traffic = || classify_packet(&inner, hdr, packet);
+        match self.select_target(&inner, port, traffic) {
+            Err(DropReason::NoPeer) => return self.send_multicast(hdr, packet, &inner, traffic),
             aimed => aimed?,
         }
-        let Self { out, context, target, scratch, .. } = self;
+        let Self { batch: out, context, target, scratch, .. } = self;
         let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
             return Err(DropReason::Loop);
         }
-        pack(out, to, context, (hdr, packet, &inner), scratch)
+        pack_frames(out, to, context, (hdr, packet, &inner), scratch)
     }
 
     /// Points `target` to where a packet goes. Frames that go elsewhere are sent before.
     #[inline]
-    fn aim(
+    fn select_target(
         &mut self,
-        inner: &Inner,
+        inner: &InnerHeaders,
         port: Option<u16>,
-        traffic: impl Fn() -> Traffic,
+        traffic: impl Fn() -> PacketFields,
     ) -> Result<(), DropReason> {
         if let Some((addr, to)) = &self.target
             && *addr == inner.dst
         {
-            let same = |course: Course<'_>| course.is(to.path, to.duplicate);
-            if to.steered.is_none_or(|entry| entry.course(&traffic).is_some_and(same)) {
+            let same = |course: Forwarding<'_>| course.is_same_path(to.path, to.duplicate);
+            if to
+                .steered_peer
+                .is_none_or(|entry| entry.select_forwarding(&traffic).is_some_and(same))
+            {
                 return Ok(());
             }
         }
         self.flush();
-        self.target = Some((inner.dst, self.look_up(inner.dst, port, traffic)?));
+        self.target = Some((inner.dst, self.resolve_target(inner.dst, port, traffic)?));
         Ok(())
     }
 
-    fn look_up(
+    fn resolve_target(
         &self,
         dst: IpAddr,
         port: Option<u16>,
-        traffic: impl Fn() -> Traffic,
-    ) -> Result<Target<'a>, DropReason> {
+        traffic: impl Fn() -> PacketFields,
+    ) -> Result<TxTarget<'a>, DropReason> {
         let Some(entry) = self.fib.peer_at(dst) else {
-            return Err(if self.is_own(dst, port) { DropReason::Loop } else { DropReason::NoPeer });
+            return Err(if self.is_own_frame(dst, port) {
+                DropReason::Loop
+            } else {
+                DropReason::NoPeer
+            });
         };
-        target(entry, self.lane, traffic)
+        target_for_peer(entry, self.queue_id, traffic)
     }
 
     /// Whether a packet goes to the remote end of a route: one of our own frames, sent here by a
     /// routing table that leads the networks below into the adapter.
     #[cold]
-    fn is_own(&self, dst: IpAddr, port: Option<u16>) -> bool {
+    fn is_own_frame(&self, dst: IpAddr, port: Option<u16>) -> bool {
         let Some(port) = port else { return false };
         let to = SocketAddr::new(dst, port);
         let mut paths =
@@ -261,62 +287,69 @@ impl<'a> Turn<'a> {
     #[inline]
     fn flush(&mut self) {
         if let Some((_, mut target)) = self.target.take() {
-            self.out.flush(&mut target, &mut self.context);
+            self.batch.flush(&mut target, &mut self.context);
         }
     }
 }
 
 /// Where the packets of a flow to a peer go.
 #[inline]
-pub(super) fn target(
-    entry: &PeerEntry,
-    lane: u8,
-    traffic: impl Fn() -> Traffic,
-) -> Result<Target<'_>, DropReason> {
+pub(super) fn target_for_peer(
+    entry: &FibPeer,
+    queue_id: u8,
+    traffic: impl Fn() -> PacketFields,
+) -> Result<TxTarget<'_>, DropReason> {
     let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
-    let Course { path, copy } = entry.course(traffic).ok_or(DropReason::NoRoute)?;
+    let Forwarding { path, duplicate: copy } =
+        entry.select_forwarding(traffic).ok_or(DropReason::NoRoute)?;
     // A policy's route may carry data beside the others.
     let smallest = copy.map_or(usize::MAX, |copy| copy.max_datagram).min(path.max_datagram);
     let max_frame = smallest.min(entry.max_frame()).min(MAX_SEND);
-    if max_frame <= OVERHEAD {
+    if max_frame <= FRAME_OVERHEAD {
         return Err(DropReason::TooBig);
     }
     let steered = entry.steering.is_some().then_some(entry);
-    let sealer = session.sealer(lane);
-    Ok(Target { session, sealer, path, duplicate: copy, steered, max_frame })
+    let sealer = session.frame_sealer(queue_id);
+    Ok(TxTarget { session, sealer, path, duplicate: copy, steered_peer: steered, max_frame })
 }
 
 /// Puts a packet of the adapter, split where it must be, into frames.
 #[inline]
-pub(super) fn pack(
-    out: &mut Out,
-    to: &mut Target<'_>,
-    context: &mut Context<'_>,
-    (hdr, packet, inner): (&VnetHdr, &[u8], &Inner),
+pub(super) fn pack_frames(
+    out: &mut TxBatch,
+    to: &mut TxTarget<'_>,
+    context: &mut TxContext<'_>,
+    (hdr, packet, inner): (&VnetHdr, &[u8], &InnerHeaders),
     scratch: &mut Vec<u8>,
 ) -> Result<(), DropReason> {
-    let split = match Split::new(hdr, packet, inner, to.max_frame - OVERHEAD) {
+    let split = match GsoPlan::new(hdr, packet, inner, to.max_frame - FRAME_OVERHEAD) {
         // What cannot be made of smaller packets goes in pieces.
-        Err(DropReason::TooBig) if to.session.takes_slices() => {
-            return fragments::send(out, to, context, &Split::whole(hdr, packet, inner)?, scratch);
+        Err(DropReason::TooBig) if to.session.peer_accepts_fragments() => {
+            return fragments::send_fragmented(
+                out,
+                to,
+                context,
+                &GsoPlan::new_unlimited(hdr, packet, inner)?,
+                scratch,
+            );
         }
         planned => planned?,
     };
-    let flags = if split.partial() { FLAG_PARTIAL_CHECKSUM } else { 0 };
-    let count = split.count();
+    let flags = if split.has_partial_checksum() { FLAG_PARTIAL_CHECKSUM } else { 0 };
+    let count = split.packet_count();
     // Segments of one stream get a frame each: one lost datagram costs one segment.
     if count > 1 && split.is_tcp() {
-        let first = to.sealer.session().reserve(count as u64)?;
-        out.keep_together(to, context, count, split.len(0));
+        let first = to.sealer.session().reserve_counters(count as u64)?;
+        out.keep_together(to, context, count, split.packet_len(0));
         for i in 0..count {
-            out.frame(to, context, (flags, first + i as u64), split.len(i), |slot| {
-                split.write(i, slot);
+            out.push_frame(to, context, (flags, first + i as u64), split.packet_len(i), |slot| {
+                split.write_packet(i, slot);
             });
         }
     } else {
         for i in 0..count {
-            out.bundle(to, context, flags, split.len(i), |slot| {
-                split.write(i, slot);
+            out.push_bundled(to, context, flags, split.packet_len(i), |slot| {
+                split.write_packet(i, slot);
             });
         }
     }

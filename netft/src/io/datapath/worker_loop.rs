@@ -10,7 +10,7 @@ use std::{
 };
 
 use netft_proto::{
-    loss_detection::rtt_estimator, packet::busy_poll::Patience, time::Time, wire::DropReason,
+    loss_detection::rtt_estimator, packet::busy_poll::BusyPoller, time::Time, wire::DropReason,
 };
 
 use crate::io::{
@@ -18,15 +18,15 @@ use crate::io::{
     counters::Counters,
     datapath::{
         FromWorker, WorkerIo,
-        acks::Acks,
-        driver_queue::Reports,
-        registration::{QUEUE, Shared, WAKE, socket_of},
-        rx::{Lent, Rx},
-        tx::{Outcome, Tx},
-        tx_batch::Context,
+        acks::AckSender,
+        driver_queue::DriverQueue,
+        registration::{QUEUE_TOKEN, WAKE_TOKEN, WorkerShared, socket_of},
+        rx::{RxContext, RxPipeline},
+        tx::{TxOutcome, TxPipeline},
+        tx_batch::TxContext,
     },
     fib::{Fib, SocketId, TunQueue, UdpSocket},
-    sys::epoll::Events,
+    sys::epoll::EpollEvents,
 };
 
 /// How often in a row a queue may fail in a way that may pass, before it counts as dead.
@@ -37,106 +37,116 @@ const MAX_EVENTS: usize = 32;
 /// One worker, before and while it runs.
 pub(super) struct Worker {
     index: usize,
-    shared: Arc<Shared>,
+    shared: Arc<WorkerShared>,
     counters: Arc<Counters>,
     io: WorkerIo,
-    reports: Reports,
-    acks: Acks,
-    tx: Tx,
-    rx: Rx,
-    seen: u64,
+    driver_queue: DriverQueue,
+    acks: AckSender,
+    tx: TxPipeline,
+    rx: RxPipeline,
+    registration_version: u64,
     queue: Option<Arc<TunQueue>>,
     /// The sockets, each with its last count of lost datagrams.
     sockets: Vec<(Arc<UdpSocket>, u32)>,
     failures: u32,
-    patience: Patience,
+    busy_poll: BusyPoller,
     /// When a turn last ended that moved packets.
-    moved_at: Time,
+    last_traffic_at: Time,
     /// The driver has not been told yet that the queue died.
-    error_due: bool,
+    queue_death_unreported: bool,
 }
 
 impl Worker {
     pub(super) fn new(
         index: usize,
-        shared: Arc<Shared>,
+        shared: Arc<WorkerShared>,
         counters: Arc<Counters>,
         io: WorkerIo,
     ) -> Self {
-        let lane = index as u8;
+        let queue_id = index as u8;
         Self {
             index,
             shared,
             counters,
-            reports: Reports::new(io.to_driver.clone(), io.later.clone()),
-            acks: Acks::new(lane),
-            tx: Tx::new(lane, io.resend),
-            rx: Rx::new(),
-            patience: Patience::new(io.busy_poll),
-            moved_at: Time::ZERO,
+            driver_queue: DriverQueue::new(io.to_driver.clone(), io.to_driver_deferred.clone()),
+            acks: AckSender::new(queue_id),
+            tx: TxPipeline::new(queue_id, io.retransmit_limits),
+            rx: RxPipeline::new(),
+            busy_poll: BusyPoller::new(io.busy_poll),
+            last_traffic_at: Time::ZERO,
             io,
-            seen: 0,
+            registration_version: 0,
             queue: None,
             sockets: Vec::new(),
             failures: 0,
-            error_due: false,
+            queue_death_unreported: false,
         }
     }
 
     /// Works until stopped.
     pub(super) fn run(mut self) {
-        let mut events = Events::with_capacity(MAX_EVENTS);
+        let mut events = EpollEvents::with_capacity(MAX_EVENTS);
         let shared = self.shared.clone();
-        let mut due = self.due();
-        while self.wait(&shared, &mut events, due).is_ok() {
+        let mut due = self.next_deadline();
+        while self.wait_for_events(&shared, &mut events, due).is_ok() {
             let woken = clock::now();
-            let before = self.traffic();
+            let before = self.traffic_totals();
             let late = due.map_or(Duration::ZERO, |due| woken.since(due));
             // The wake-up goes first, then what it may have announced is read: a change after the
             // drain wakes again, so none is slept through.
-            if events.iter().any(|ready| ready.token == WAKE) {
-                shared.drain_wake();
+            if events.iter().any(|ready| ready.token == WAKE_TOKEN) {
+                shared.clear_wake();
             }
-            if shared.stopped() {
+            if shared.is_stopped() {
                 return;
             }
-            self.refresh();
+            self.refresh_registrations();
             // Held for the turn only: an idle worker keeps no old table, hence no socket, alive.
             let shared_fib = self.io.fib.clone();
             let fib = shared_fib.load();
             for ready in events.iter() {
                 if let Some(id) = socket_of(ready.token) {
-                    self.socket_turn(&fib, id, ready.error);
+                    self.poll_socket(&fib, id, ready.error);
                 }
             }
-            let drained = self.rx.drained();
-            self.acks.pay(&fib, &self.counters, clock::now(), drained);
+            let drained = self.rx.take_drained();
+            self.acks.send_due_acks(&fib, &self.counters, clock::now(), drained);
             // Whoever slept looks once more before it blames anyone.
-            let quiet = drained && late < rtt_estimator::FLOOR;
-            let Self { tx, counters, reports, acks, .. } = &mut self;
-            tx.service(&fib, &mut Context { counters, reports }, acks, quiet);
+            let can_judge_silence = drained && late < rtt_estimator::MIN_PTO;
+            let Self { tx, counters, driver_queue: reports, acks, .. } = &mut self;
+            tx.poll_loss_detection(
+                &fib,
+                &mut TxContext { counters, driver_queue: reports },
+                acks,
+                can_judge_silence,
+            );
             // New data goes after what is sent again.
-            if events.iter().any(|ready| ready.token == QUEUE) {
-                self.adapter_turn(&fib);
+            if events.iter().any(|ready| ready.token == QUEUE_TOKEN) {
+                self.poll_adapter(&fib);
             }
             drop(fib);
-            self.report_death();
+            self.report_queue_death();
             // Late timers and long turns: this worker was not scheduled.
             let now = clock::now();
-            self.note_traffic(before, woken, now);
+            self.record_traffic(before, woken, now);
             let stalled = late.max(now.since(woken));
-            if stalled >= rtt_estimator::FLOOR {
-                self.acks.stalled(stalled, now);
+            if stalled >= rtt_estimator::MIN_PTO {
+                self.acks.record_stall(stalled, now);
             }
-            due = self.due();
+            due = self.next_deadline();
         }
     }
 
     /// Waits until something is ready, awake at first where that is worth it.
-    fn wait(&self, shared: &Shared, events: &mut Events, due: Option<Time>) -> io::Result<()> {
-        let look = self.patience.look();
-        if !look.is_zero() {
-            let end = self.moved_at + look;
+    fn wait_for_events(
+        &self,
+        shared: &WorkerShared,
+        events: &mut EpollEvents,
+        due: Option<Time>,
+    ) -> io::Result<()> {
+        let spin_duration = self.busy_poll.poll_duration();
+        if !spin_duration.is_zero() {
+            let end = self.last_traffic_at + spin_duration;
             let end = due.map_or(end, |due| due.min(end));
             while clock::now() < end {
                 shared.epoll.wait(events, Some(Duration::ZERO))?;
@@ -151,30 +161,33 @@ impl Worker {
     }
 
     /// Inner packets and bytes moved so far.
-    fn traffic(&self) -> (u64, u64) {
+    fn traffic_totals(&self) -> (u64, u64) {
         let Counters { adapter_reads, adapter_writes, tx_bytes, rx_bytes, .. } = &*self.counters;
         let sum = |one: &AtomicU64, other: &AtomicU64| one.load(Relaxed) + other.load(Relaxed);
         (sum(adapter_reads, adapter_writes), sum(tx_bytes, rx_bytes))
     }
 
-    fn note_traffic(&mut self, before: (u64, u64), woken: Time, now: Time) {
-        let (packets, bytes) = self.traffic();
+    fn record_traffic(&mut self, before: (u64, u64), woken: Time, now: Time) {
+        let (packets, bytes) = self.traffic_totals();
         if packets > before.0 {
-            let waited = woken.since(self.moved_at);
-            self.patience.moved(packets - before.0, bytes - before.1, waited);
-            self.moved_at = now;
+            let waited = woken.since(self.last_traffic_at);
+            self.busy_poll.on_traffic(packets - before.0, bytes - before.1, waited);
+            self.last_traffic_at = now;
         }
     }
 
     /// When an acknowledgement or a resend is due.
-    fn due(&self) -> Option<Time> {
+    fn next_deadline(&self) -> Option<Time> {
         let now = clock::now();
-        let wait = [self.acks.wait(now), self.tx.wait()].into_iter().flatten().min()?;
+        let wait =
+            [self.acks.ack_timeout(now), self.tx.loss_timeout()].into_iter().flatten().min()?;
         Some(now + wait)
     }
 
-    fn refresh(&mut self) {
-        let Some(watched) = self.shared.news(&mut self.seen) else { return };
+    fn refresh_registrations(&mut self) {
+        let Some(watched) = self.shared.changed_since(&mut self.registration_version) else {
+            return;
+        };
         let known = std::mem::take(&mut self.sockets);
         let overflow = |id: SocketId| {
             known.iter().find(|(socket, _)| socket.id == id).map_or(0, |(_, count)| *count)
@@ -189,55 +202,55 @@ impl Worker {
             .collect();
         self.queue = watched.queue;
         self.failures = 0;
-        self.error_due &= self.queue.is_none();
+        self.queue_death_unreported &= self.queue.is_none();
     }
 
-    fn adapter_turn(&mut self, fib: &Fib) {
+    fn poll_adapter(&mut self, fib: &Fib) {
         let Some(queue) = &self.queue else { return };
-        match self.tx.turn(fib, queue, &self.counters, &mut self.reports) {
-            Outcome::Fine => self.failures = 0,
-            Outcome::Failed => {
-                Counters::count(&self.counters, DropReason::AdapterFailed);
+        match self.tx.read_adapter(fib, queue, &self.counters, &mut self.driver_queue) {
+            TxOutcome::Fine => self.failures = 0,
+            TxOutcome::Failed => {
+                Counters::count_drop(&self.counters, DropReason::AdapterFailed);
                 self.failures += 1;
                 if self.failures >= MAX_FAILURES {
-                    self.give_up();
+                    self.abandon_queue();
                 }
             }
-            Outcome::Dead => self.give_up(),
+            TxOutcome::Dead => self.abandon_queue(),
         }
     }
 
-    fn socket_turn(&mut self, fib: &Fib, id: SocketId, error: bool) {
+    fn poll_socket(&mut self, fib: &Fib, id: SocketId, error: bool) {
         let found = self.sockets.iter_mut().find(|(socket, _)| socket.id == id);
         let Some((socket, overflow)) = found else { return };
-        let mut lent = Lent {
+        let mut context = RxContext {
             fib,
             io: &self.io,
             queue: self.queue.as_deref(),
             counters: &self.counters,
-            reports: &mut self.reports,
+            driver_queue: &mut self.driver_queue,
             acks: &mut self.acks,
         };
         if error {
-            self.rx.errors(socket, &mut lent);
+            self.rx.drain_error_queue(socket, &mut context);
         }
-        if self.rx.turn(socket, overflow, &mut lent) {
-            self.give_up();
+        if self.rx.read_socket(socket, overflow, &mut context) {
+            self.abandon_queue();
         }
     }
 
     /// Stops watching a dead queue, which would be ready for ever, and tells the driver once.
-    fn give_up(&mut self) {
+    fn abandon_queue(&mut self) {
         self.failures = 0;
         let Some(queue) = self.queue.take() else { return };
-        self.error_due = self.shared.give_up(&queue);
+        self.queue_death_unreported = self.shared.abandon_queue(&queue);
     }
 
     /// Tells the driver once that the queue died; again next turn when its own queue is full.
-    fn report_death(&mut self) {
-        if self.error_due {
+    fn report_queue_death(&mut self) {
+        if self.queue_death_unreported {
             let message = FromWorker::AdapterError { worker: self.index };
-            self.error_due = !self.reports.send(message, &self.counters);
+            self.queue_death_unreported = !self.driver_queue.send(message, &self.counters);
         }
     }
 }
@@ -248,7 +261,7 @@ mod tests {
 
     use std::thread;
 
-    use netft_proto::loss_detection::Limits;
+    use netft_proto::loss_detection::RetransmitLimits;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -263,25 +276,32 @@ mod tests {
     /// Waits like a worker that moved a packet just before, 10 µs after another one. Returns
     /// whether something came, and how often it slept.
     fn wait(busy_poll: Duration, comes: Option<Duration>, due: Duration) -> (bool, u64) {
-        let shared = Arc::new(Shared::new().unwrap());
+        let shared = Arc::new(WorkerShared::new().unwrap());
         let (to_driver, _driver) = mpsc::channel(1);
         let (to_quic, _quic) = mpsc::channel(1);
-        let (fib, later, resend) = (Arc::default(), to_driver.clone(), Limits::default());
-        let io = WorkerIo { fib, to_driver, later, to_quic, resend, busy_poll };
+        let (fib, later, resend) = (Arc::default(), to_driver.clone(), RetransmitLimits::default());
+        let io = WorkerIo {
+            fib,
+            to_driver,
+            to_driver_deferred: later,
+            to_quic,
+            retransmit_limits: resend,
+            busy_poll,
+        };
         let mut worker = Worker::new(0, shared.clone(), Arc::default(), io);
-        worker.patience.moved(1, 60, Duration::from_micros(10));
+        worker.busy_poll.on_traffic(1, 60, Duration::from_micros(10));
         let now = clock::now();
-        worker.moved_at = now;
+        worker.last_traffic_at = now;
         let waker = comes.map(|after| {
             let shared = shared.clone();
             thread::spawn(move || {
                 thread::sleep(after);
-                shared.wake();
+                shared.wake_worker();
             })
         });
-        let mut events = Events::with_capacity(MAX_EVENTS);
+        let mut events = EpollEvents::with_capacity(MAX_EVENTS);
         let before = sleeps();
-        worker.wait(&shared, &mut events, Some(now + due)).unwrap();
+        worker.wait_for_events(&shared, &mut events, Some(now + due)).unwrap();
         let slept = sleeps() - before;
         waker.into_iter().for_each(|waker| waker.join().unwrap());
         (!events.is_empty(), slept)

@@ -13,7 +13,7 @@ use rtnetlink::{
     },
 };
 
-use crate::io::netlink::{Netlink, NetlinkError, answer, convert, optional};
+use crate::io::netlink::{Netlink, NetlinkError, await_reply, convert, none_if_missing};
 
 /// The largest super-packet the kernel may hand over, bytes: the frames of its segments, filled up
 /// to whole blocks, still fit one UDP send with segmentation (65,507 bytes). 44 segments of TCP at
@@ -26,16 +26,16 @@ const TX_QUEUE_LEN: u32 = 4000;
 
 /// The adapter after [`Netlink::configure_adapter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Configured {
+pub struct ConfiguredAdapter {
     /// Its number.
     pub ifindex: u32,
     /// Whether it has its IPv6 address; without it the host has IPv6 disabled.
-    pub ipv6: bool,
+    pub has_ipv6: bool,
 }
 
 /// The adapter as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Adapter {
+pub struct AdapterState {
     /// Its number.
     pub ifindex: u32,
     /// Its name.
@@ -45,7 +45,7 @@ pub struct Adapter {
     /// Its MTU, bytes.
     pub mtu: u32,
     /// Whether it can have IPv6 addresses.
-    pub ipv6: bool,
+    pub can_have_ipv6: bool,
     /// Its addresses, in the kernel's order.
     pub addrs: Vec<AdapterAddr>,
 }
@@ -61,7 +61,7 @@ pub struct AdapterAddr {
 
 impl AdapterAddr {
     /// One address without a network around it: `/32` or `/128`.
-    pub fn host(addr: impl Into<IpAddr>) -> Self {
+    pub fn host_addr(addr: impl Into<IpAddr>) -> Self {
         let addr = addr.into();
         Self { addr, prefix_len: if addr.is_ipv4() { 32 } else { 128 } }
     }
@@ -73,38 +73,39 @@ impl Netlink {
     ///
     /// # Errors
     /// Of the kernel. A host without IPv6 is not an error: a warning, and
-    /// [`Configured::ipv6`] is false.
+    /// [`ConfiguredAdapter::has_ipv6`] is false.
     pub async fn configure_adapter(
         &self,
         name: &str,
         addrs: VirtualAddrs,
         mtu: u16,
-    ) -> Result<Configured, NetlinkError> {
+    ) -> Result<ConfiguredAdapter, NetlinkError> {
         let mut links = pin!(self.handle()?.link().get().match_name(name).execute());
-        let link = answer(|| format!("find {name}"), links.try_next()).await?;
+        let link = await_reply(|| format!("find {name}"), links.try_next()).await?;
         let Some(ifindex) = link.map(|link| link.header.index) else {
-            return Err(missing(name));
+            return Err(no_such_link(name));
         };
-        self.forbid_own_ipv6(ifindex, name).await;
+        self.disable_kernel_ipv6_config(ifindex, name).await;
         let set = LinkUnspec::new_with_index(ifindex).mtu(mtu.into()).txqueuelen(TX_QUEUE_LEN);
-        self.set(format!("set the MTU of {name} to {mtu}"), set.build()).await?;
+        self.set_link(format!("set the MTU of {name} to {mtu}"), set.build()).await?;
         // Best effort: a larger super-packet costs a second send, nothing else.
         let size = LinkUnspec::new_with_index(ifindex)
             .append_extra_attribute(LinkAttribute::GsoMaxSize(GSO_MAX_SIZE));
-        if let Err(error) = self.set(format!("set gso_max_size of {name}"), size.build()).await {
+        if let Err(error) = self.set_link(format!("set gso_max_size of {name}"), size.build()).await
+        {
             tracing::debug!("{error}");
         }
         self.add_address(ifindex, addrs.v4.into()).await?;
         self.set_up(ifindex).await?;
         let ipv6 = match self.add_address(ifindex, addrs.v6.into()).await {
             Ok(()) => true,
-            Err(error) if error.errno().is_some_and(is_without_ipv6) => {
+            Err(error) if error.errno().is_some_and(is_ipv6_disabled_errno) => {
                 tracing::warn!(adapter = name, "IPv6 is disabled on this host: IPv4 only");
                 false
             }
             Err(error) => return Err(error),
         };
-        Ok(Configured { ifindex, ipv6 })
+        Ok(ConfiguredAdapter { ifindex, has_ipv6: ipv6 })
     }
 
     /// Removes the adapter; false when there is none.
@@ -114,18 +115,19 @@ impl Netlink {
     pub async fn remove_adapter(&self, name: &str) -> Result<bool, NetlinkError> {
         let message = LinkUnspec::new_with_name(name).build();
         let request = self.handle()?.link().del_with_message(message).execute();
-        Ok(optional(answer(|| format!("remove {name}"), request).await)?.is_some())
+        Ok(none_if_missing(await_reply(|| format!("remove {name}"), request).await)?.is_some())
     }
 
     /// The state of the interface `ifindex`; `None` when it is gone.
     ///
     /// # Errors
     /// Of the kernel.
-    pub async fn adapter(&self, ifindex: u32) -> Result<Option<Adapter>, NetlinkError> {
+    pub async fn read_adapter(&self, ifindex: u32) -> Result<Option<AdapterState>, NetlinkError> {
         let handle = self.handle()?;
         let mut links = pin!(handle.link().get().match_index(ifindex).execute());
-        let link = optional(answer(|| "read the adapter".into(), links.try_next()).await)?;
-        let Some(link) = link.flatten().as_ref().map(convert::interface) else {
+        let link =
+            none_if_missing(await_reply(|| "read the adapter".into(), links.try_next()).await)?;
+        let Some(link) = link.flatten().as_ref().map(convert::to_interface) else {
             return Ok(None);
         };
         let mut addrs = Vec::new();
@@ -136,12 +138,19 @@ impl Netlink {
             let list = request.execute().try_collect::<Vec<_>>();
             let what = || "read the adapter's addresses".into();
             // Without any address of a family the kernel may say that there is no such device.
-            let list = optional(answer(what, list).await)?.unwrap_or_default();
+            let list = none_if_missing(await_reply(what, list).await)?.unwrap_or_default();
             let own = list.iter().filter(|message| message.header.index == ifindex);
             addrs.extend(own.filter_map(convert::adapter_addr));
         }
         let ipv6 = has_ipv6(&link.name);
-        Ok(Some(Adapter { ifindex, name: link.name, up: link.up, mtu: link.mtu, ipv6, addrs }))
+        Ok(Some(AdapterState {
+            ifindex,
+            name: link.name,
+            up: link.up,
+            mtu: link.mtu,
+            can_have_ipv6: ipv6,
+            addrs,
+        }))
     }
 
     /// Sets the interface up.
@@ -150,7 +159,7 @@ impl Netlink {
     /// Of the kernel.
     pub async fn set_up(&self, ifindex: u32) -> Result<(), NetlinkError> {
         let message = LinkUnspec::new_with_index(ifindex).up().build();
-        self.set("set the adapter up".into(), message).await
+        self.set_link("set the adapter up".into(), message).await
     }
 
     /// Sets the MTU of the interface, bytes.
@@ -159,7 +168,7 @@ impl Netlink {
     /// Of the kernel.
     pub async fn set_mtu(&self, ifindex: u32, mtu: u16) -> Result<(), NetlinkError> {
         let message = LinkUnspec::new_with_index(ifindex).mtu(mtu.into()).build();
-        self.set(format!("set the adapter's MTU to {mtu}"), message).await
+        self.set_link(format!("set the adapter's MTU to {mtu}"), message).await
     }
 
     /// Renames the interface. Kernels before 6.2 rename only an interface that is down, so it is
@@ -167,14 +176,14 @@ impl Netlink {
     ///
     /// # Errors
     /// Of the kernel: `EEXIST` when another interface has the name.
-    pub async fn rename(&self, ifindex: u32, name: &str) -> Result<(), NetlinkError> {
+    pub async fn rename_link(&self, ifindex: u32, name: &str) -> Result<(), NetlinkError> {
         let what = || format!("rename the adapter back to {name}");
         let message = LinkUnspec::new_with_index(ifindex).name(name).build();
-        match self.set(what(), message.clone()).await {
+        match self.set_link(what(), message.clone()).await {
             Err(error) if error.errno() == Some(libc::EBUSY) => {
                 let down = LinkUnspec::new_with_index(ifindex).down().build();
-                self.set(what(), down).await?;
-                self.set(what(), message).await
+                self.set_link(what(), down).await?;
+                self.set_link(what(), message).await
             }
             result => result,
         }
@@ -185,7 +194,7 @@ impl Netlink {
     /// # Errors
     /// Of the kernel: `EACCES` for IPv6 where it is disabled.
     pub async fn add_address(&self, ifindex: u32, addr: IpAddr) -> Result<(), NetlinkError> {
-        let host = AdapterAddr::host(addr);
+        let host = AdapterAddr::host_addr(addr);
         let mut request = self.handle()?.address().add(ifindex, addr, host.prefix_len).replace();
         let message = request.message_mut();
         message.header.scope = AddressScope::Link;
@@ -197,7 +206,7 @@ impl Netlink {
                 .attributes
                 .push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
         }
-        answer(|| format!("add {addr} to the adapter"), request.execute()).await
+        await_reply(|| format!("add {addr} to the adapter"), request.execute()).await
     }
 
     /// Removes an address; it is no error when it is not there.
@@ -214,34 +223,34 @@ impl Netlink {
         let message = std::mem::take(request.message_mut());
         let request = handle.address().del(message).execute();
         let what = || format!("remove {}/{} from the adapter", addr.addr, addr.prefix_len);
-        optional(answer(what, request).await).map(drop)
+        none_if_missing(await_reply(what, request).await).map(drop)
     }
 
     /// Keeps the kernel from giving the interface an IPv6 link-local address of its own: on a TUN
     /// it would be a random one at every start, and from taking routers' advertisements and
     /// redirects for true. Best effort; without IPv6 there is nothing to do.
-    pub async fn forbid_own_ipv6(&self, ifindex: u32, name: &str) {
+    pub async fn disable_kernel_ipv6_config(&self, ifindex: u32, name: &str) {
         let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let message = LinkUnspec::new_with_index(ifindex)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![none]))
             .build();
-        let tell = |key: &str, value: &str| {
+        let write_sysctl = |key: &str, value: &str| {
             let file = format!("/proc/sys/net/ipv6/conf/{name}/{key}");
             if let Err(error) = fs::write(&file, value) {
                 tracing::debug!("{file}: {error}");
             }
         };
-        if self.set(String::new(), message).await.is_err() {
-            tell("addr_gen_mode", "1");
+        if self.set_link(String::new(), message).await.is_err() {
+            write_sysctl("addr_gen_mode", "1");
         }
         // A peer is no router: what it advertises would become this node's default route.
-        tell("accept_ra", "0");
-        tell("accept_redirects", "0");
+        write_sysctl("accept_ra", "0");
+        write_sysctl("accept_redirects", "0");
     }
 
-    async fn set(&self, what: String, message: LinkMessage) -> Result<(), NetlinkError> {
+    async fn set_link(&self, what: String, message: LinkMessage) -> Result<(), NetlinkError> {
         let request = self.handle()?.link().set(message).execute();
-        answer(|| what, request).await
+        await_reply(|| what, request).await
     }
 }
 
@@ -253,11 +262,11 @@ fn has_ipv6(name: &str) -> bool {
 }
 
 /// The error numbers of adding an IPv6 address where IPv6 is disabled or not built in.
-fn is_without_ipv6(errno: i32) -> bool {
+fn is_ipv6_disabled_errno(errno: i32) -> bool {
     [libc::EACCES, libc::EPERM, libc::EOPNOTSUPP, libc::EAFNOSUPPORT].contains(&errno)
 }
 
-fn missing(name: &str) -> NetlinkError {
+fn no_such_link(name: &str) -> NetlinkError {
     NetlinkError::Refused {
         what: format!("find {name}"),
         source: std::io::Error::from_raw_os_error(libc::ENODEV),

@@ -15,21 +15,21 @@ use rtnetlink::{
 
 use crate::io::netlink::{
     adapter::AdapterAddr,
-    interfaces::{Device, DeviceKind},
+    interfaces::{DeviceInfo, DeviceKind},
     routes::HostRoute,
 };
 
-pub(super) fn interface(message: &LinkMessage) -> Interface {
+pub(super) fn to_interface(message: &LinkMessage) -> Interface {
     let flags = message.header.flags;
     let mut interface = Interface {
         index: message.header.index,
         name: String::new(),
-        kind: kind(message),
+        kind: link_kind(message),
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
         loopback: flags.contains(LinkFlags::Loopback),
         mtu: 0,
-        gateway: false,
+        has_default_route: false,
         speed: None,
         addrs: Vec::new(),
     };
@@ -44,7 +44,7 @@ pub(super) fn interface(message: &LinkMessage) -> Interface {
     interface
 }
 
-fn infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
+fn link_infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
     message
         .attributes
         .iter()
@@ -55,8 +55,8 @@ fn infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
         .flatten()
 }
 
-fn kind(message: &LinkMessage) -> Option<String> {
-    infos(message).find_map(|info| match info {
+fn link_kind(message: &LinkMessage) -> Option<String> {
+    link_infos(message).find_map(|info| match info {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     })
@@ -72,19 +72,19 @@ const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 /// `IFF_TUN` in `IFLA_TUN_TYPE`; a TAP has 2.
 const TYPE_TUN: u32 = 1;
 
-pub(super) fn device(message: &LinkMessage) -> Device {
-    let Interface { index, name, kind, carrier, .. } = interface(message);
+pub(super) fn to_device(message: &LinkMessage) -> DeviceInfo {
+    let Interface { index, name, kind, carrier, .. } = to_interface(message);
     let kind = if kind.as_deref() == Some("tun") {
-        tun(message, carrier)
+        to_tun_kind(message, carrier)
     } else {
         DeviceKind::Other(kind.unwrap_or_else(|| "hardware".into()))
     };
-    Device { index, name, kind }
+    DeviceInfo { index, name, kind }
 }
 
-fn tun(message: &LinkMessage, carrier: bool) -> DeviceKind {
+fn to_tun_kind(message: &LinkMessage, carrier: bool) -> DeviceKind {
     let number = |wanted: u16| {
-        infos(message)
+        link_infos(message)
             .filter_map(|info| match info {
                 LinkInfo::Data(InfoData::Tun(data)) => Some(data),
                 _ => None,
@@ -121,7 +121,7 @@ fn number_of(attribute: &InfoTun) -> u32 {
 
 /// The own address, its prefix length, and the address the prefix is of (the other end of a
 /// point-to-point address).
-fn ends(message: &AddressMessage) -> Option<(IpAddr, u8, IpAddr)> {
+fn local_and_prefix(message: &AddressMessage) -> Option<(IpAddr, u8, IpAddr)> {
     let mut local = None;
     let mut address = None;
     for attribute in &message.attributes {
@@ -135,7 +135,7 @@ fn ends(message: &AddressMessage) -> Option<(IpAddr, u8, IpAddr)> {
     Some((own, message.header.prefix_len, address.unwrap_or(own)))
 }
 
-fn flags(message: &AddressMessage) -> AddressFlags {
+fn address_flags(message: &AddressMessage) -> AddressFlags {
     message
         .attributes
         .iter()
@@ -149,22 +149,22 @@ fn flags(message: &AddressMessage) -> AddressFlags {
 /// An address that can be bound; `None` while the kernel still probes for duplicates, or found
 /// one.
 pub(super) fn local_addr(message: &AddressMessage) -> Option<LocalAddr> {
-    let flags = flags(message);
+    let flags = address_flags(message);
     let probing =
         flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
     if probing || flags.contains(AddressFlags::Dadfailed) {
         return None;
     }
-    let (addr, prefix_len, on_link) = ends(message)?;
+    let (addr, prefix_len, on_link) = local_and_prefix(message)?;
     Some(LocalAddr {
         addr,
         prefix: IpNet::new(on_link, prefix_len).ok()?.trunc(),
-        secondary: flags.intersects(AddressFlags::Secondary | AddressFlags::Deprecated),
+        is_secondary: flags.intersects(AddressFlags::Secondary | AddressFlags::Deprecated),
     })
 }
 
 pub(super) fn adapter_addr(message: &AddressMessage) -> Option<AdapterAddr> {
-    let (addr, prefix_len, _) = ends(message)?;
+    let (addr, prefix_len, _) = local_and_prefix(message)?;
     Some(AdapterAddr { addr, prefix_len })
 }
 
@@ -177,7 +177,7 @@ fn address_of(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 /// The source address and interface of the kernel's answer to a lookup.
-pub(super) fn source(message: &RouteMessage) -> Option<(IpAddr, u32)> {
+pub(super) fn route_source(message: &RouteMessage) -> Option<(IpAddr, u32)> {
     let mut source = None;
     let mut interface = None;
     for attribute in &message.attributes {

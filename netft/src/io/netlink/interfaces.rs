@@ -9,11 +9,11 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 
-use crate::io::netlink::{Netlink, NetlinkError, answer, convert, optional};
+use crate::io::netlink::{Netlink, NetlinkError, await_reply, convert, none_if_missing};
 
 /// A device that has, or might have, the adapter's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct DeviceInfo {
     /// The kernel's number of it.
     pub index: u32,
     /// Its name.
@@ -45,14 +45,15 @@ impl Netlink {
     ///
     /// # Errors
     /// Of the kernel; none that a retry later cannot cure.
-    pub async fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
+    pub async fn list_interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         let handle = self.handle()?;
         let links = handle.link().get().execute();
-        let links: Vec<_> = answer(|| "list interfaces".into(), links.try_collect()).await?;
+        let links: Vec<_> = await_reply(|| "list interfaces".into(), links.try_collect()).await?;
         let addresses = handle.address().get().execute();
-        let addresses: Vec<_> = answer(|| "list addresses".into(), addresses.try_collect()).await?;
+        let addresses: Vec<_> =
+            await_reply(|| "list addresses".into(), addresses.try_collect()).await?;
         let mut interfaces: BTreeMap<u32, Interface> =
-            links.iter().map(convert::interface).map(|link| (link.index, link)).collect();
+            links.iter().map(convert::to_interface).map(|link| (link.index, link)).collect();
         for message in &addresses {
             if let Some(interface) = interfaces.get_mut(&message.header.index) {
                 interface.addrs.extend(convert::local_addr(message));
@@ -65,10 +66,10 @@ impl Netlink {
     ///
     /// # Errors
     /// Of the kernel.
-    pub async fn device(&self, name: &str) -> Result<Option<Device>, NetlinkError> {
+    pub async fn find_device(&self, name: &str) -> Result<Option<DeviceInfo>, NetlinkError> {
         let mut links = pin!(self.handle()?.link().get().match_name(name).execute());
-        let link = optional(answer(|| format!("find {name}"), links.try_next()).await)?;
-        Ok(link.flatten().as_ref().map(convert::device))
+        let link = none_if_missing(await_reply(|| format!("find {name}"), links.try_next()).await)?;
+        Ok(link.flatten().as_ref().map(convert::to_device))
     }
 
     /// The source address and interface the kernel would choose towards `remote`; `None` when it
@@ -77,8 +78,8 @@ impl Netlink {
     /// # Errors
     /// Of the kernel, other than that the address is unreachable.
     pub async fn source_for(&self, remote: IpAddr) -> Result<Option<(IpAddr, u32)>, NetlinkError> {
-        let route = self.look_up(remote, None).await?;
-        Ok(route.as_ref().and_then(convert::source))
+        let route = self.look_up_route(remote, None).await?;
+        Ok(route.as_ref().and_then(convert::route_source))
     }
 
     /// The interface the kernel would send on from `local` to `remote`; `None` when it has no
@@ -86,16 +87,16 @@ impl Netlink {
     ///
     /// # Errors
     /// Of the kernel, other than that the address is unreachable.
-    pub async fn source_from(
+    pub async fn egress_interface(
         &self,
         local: IpAddr,
         remote: IpAddr,
     ) -> Result<Option<u32>, NetlinkError> {
-        let route = self.look_up(remote, Some(local)).await?;
+        let route = self.look_up_route(remote, Some(local)).await?;
         Ok(route.as_ref().and_then(convert::out_interface))
     }
 
-    async fn look_up(
+    async fn look_up_route(
         &self,
         remote: IpAddr,
         local: Option<IpAddr>,
@@ -114,7 +115,7 @@ impl Netlink {
         }
         let mut routes = pin!(self.handle()?.route().get(message).execute());
         let what = || format!("look up the route to {remote}");
-        let route = answer(what, async { routes.next().await.transpose() }).await;
+        let route = await_reply(what, async { routes.next().await.transpose() }).await;
         match route {
             Ok(route) => Ok(route),
             Err(error) if error.errno().is_some_and(is_unreachable) => Ok(None),
@@ -126,7 +127,7 @@ impl Netlink {
 /// The error numbers of `unreachable`, `prohibit`, `blackhole` and missing routes, and of a family
 /// the kernel does not have.
 fn is_unreachable(errno: i32) -> bool {
-    const ERRORS: [i32; 7] = [
+    const UNREACHABLE_ERRNOS: [i32; 7] = [
         libc::ENETUNREACH,
         libc::EHOSTUNREACH,
         libc::EACCES,
@@ -135,5 +136,5 @@ fn is_unreachable(errno: i32) -> bool {
         libc::EAFNOSUPPORT,
         libc::EOPNOTSUPP,
     ];
-    ERRORS.contains(&errno)
+    UNREACHABLE_ERRNOS.contains(&errno)
 }

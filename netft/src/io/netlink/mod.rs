@@ -22,14 +22,14 @@ use rtnetlink::{Handle, sys::AsyncSocket};
 use tokio::task::JoinHandle;
 
 pub use crate::io::netlink::{
-    adapter::{Adapter, AdapterAddr, Configured, GSO_MAX_SIZE},
-    interfaces::{Device, DeviceKind},
-    monitor::{Changes, Monitor},
-    routes::{HostRoute, PROTOCOL},
+    adapter::{AdapterAddr, AdapterState, ConfiguredAdapter, GSO_MAX_SIZE},
+    interfaces::{DeviceInfo, DeviceKind},
+    monitor::{NetlinkChanges, NetlinkMonitor},
+    routes::{HostRoute, ROUTE_PROTOCOL},
 };
 
 /// The kernel answers in microseconds; this only bounds the wait for an answer that never comes.
-const DEADLINE: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request to the kernel failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum NetlinkError {
     #[error("cannot open a netlink socket: {0}")]
     Open(#[source] io::Error),
     /// The kernel refused.
-    #[error("{what}: {source}{}", hint(source))]
+    #[error("{what}: {source}{}", permission_hint(source))]
     Refused {
         /// What was asked.
         what: String,
@@ -46,7 +46,7 @@ pub enum NetlinkError {
         source: io::Error,
     },
     /// No answer.
-    #[error("{what}: no answer from the kernel within {} s", DEADLINE.as_secs())]
+    #[error("{what}: no answer from the kernel within {} s", REQUEST_TIMEOUT.as_secs())]
     NoAnswer {
         /// What was asked.
         what: String,
@@ -63,7 +63,7 @@ impl NetlinkError {
     }
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn permission_hint(error: &io::Error) -> &'static str {
     if error.raw_os_error() == Some(libc::EPERM) {
         "; run as root or grant CAP_NET_ADMIN"
     } else {
@@ -75,16 +75,16 @@ fn hint(error: &io::Error) -> &'static str {
 /// thread that opened it.
 #[derive(Debug)]
 pub struct Netlink {
-    connection: Mutex<Connection>,
+    connection: Mutex<NetlinkConnection>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct NetlinkConnection {
     handle: Handle,
     task: JoinHandle<()>,
 }
 
-impl Connection {
+impl NetlinkConnection {
     fn open() -> Result<Self, NetlinkError> {
         let (mut connection, handle, _) =
             rtnetlink::new_connection().map_err(NetlinkError::Open)?;
@@ -95,7 +95,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for NetlinkConnection {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -110,25 +110,25 @@ impl Netlink {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Self { connection: Mutex::new(Connection::open()?) })
+        Ok(Self { connection: Mutex::new(NetlinkConnection::open()?) })
     }
 
     /// The handle to ask with; the socket is opened anew if it was shut down by an error.
     fn handle(&self) -> Result<Handle, NetlinkError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if connection.task.is_finished() {
-            *connection = Connection::open()?;
+            *connection = NetlinkConnection::open()?;
         }
         Ok(connection.handle.clone())
     }
 }
 
 /// Waits for the answer to one request.
-async fn answer<T>(
+async fn await_reply<T>(
     what: impl FnOnce() -> String,
     request: impl Future<Output = Result<T, rtnetlink::Error>>,
 ) -> Result<T, NetlinkError> {
-    match tokio::time::timeout(DEADLINE, request).await {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(rtnetlink::Error::NetlinkError(message))) => {
             Err(NetlinkError::Refused { what: what(), source: message.to_io() })
@@ -141,11 +141,13 @@ async fn answer<T>(
 }
 
 /// `None` for a thing that does not exist.
-fn optional<T>(result: Result<T, NetlinkError>) -> Result<Option<T>, NetlinkError> {
-    const MISSING: [i32; 3] = [libc::ENODEV, libc::ESRCH, libc::EADDRNOTAVAIL];
+fn none_if_missing<T>(result: Result<T, NetlinkError>) -> Result<Option<T>, NetlinkError> {
+    const NOT_FOUND_ERRNOS: [i32; 3] = [libc::ENODEV, libc::ESRCH, libc::EADDRNOTAVAIL];
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.errno().is_some_and(|errno| MISSING.contains(&errno)) => Ok(None),
+        Err(error) if error.errno().is_some_and(|errno| NOT_FOUND_ERRNOS.contains(&errno)) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

@@ -21,7 +21,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::io::netlink::NetlinkError;
 
-const GROUPS: [MulticastGroup; 5] = [
+const MULTICAST_GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
@@ -33,16 +33,16 @@ const GROUPS: [MulticastGroup; 5] = [
 const RECEIVE_BUFFER: u32 = 1 << 20;
 
 /// How long to wait before opening a socket that broke.
-const REOPEN: Duration = Duration::from_secs(1);
+const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
-const LINKS: u8 = 1;
-const ADDRESSES: u8 = 2;
-const ROUTES: u8 = 4;
-const RESYNC: u8 = 8;
+const CHANGED_LINKS: u8 = 1;
+const CHANGED_ADDRESSES: u8 = 2;
+const CHANGED_ROUTES: u8 = 4;
+const CHANGED_UNKNOWN: u8 = 8;
 
 /// What changed since the last call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct NetlinkChanges {
     /// An interface: added, removed, renamed, up, down, carrier, MTU.
     pub links: bool,
     /// An address.
@@ -55,19 +55,19 @@ pub struct Changes {
 
 /// A socket for notices. Stops when dropped.
 #[derive(Debug)]
-pub struct Monitor {
-    shared: Arc<Shared>,
+pub struct NetlinkMonitor {
+    shared: Arc<MonitorShared>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct MonitorShared {
     bits: AtomicU8,
     notify: Notify,
 }
 
-impl Shared {
-    fn note(&self, bits: u8) {
+impl MonitorShared {
+    fn mark_changed(&self, bits: u8) {
         if bits != 0 {
             self.bits.fetch_or(bits, Ordering::AcqRel);
             self.notify.notify_one();
@@ -75,7 +75,7 @@ impl Shared {
     }
 }
 
-impl Monitor {
+impl NetlinkMonitor {
     /// Opens the socket; notices are kept from this call on.
     ///
     /// # Errors
@@ -84,22 +84,22 @@ impl Monitor {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn open() -> Result<Self, NetlinkError> {
-        let shared = Arc::new(Shared::default());
-        let socket = open()?;
-        let task = tokio::spawn(run(Arc::clone(&shared), socket));
+        let shared = Arc::new(MonitorShared::default());
+        let socket = open_socket()?;
+        let task = tokio::spawn(run_monitor(Arc::clone(&shared), socket));
         Ok(Self { shared, task })
     }
 
     /// Waits until something changed. Cancelling loses nothing.
-    pub async fn next(&mut self) -> Changes {
+    pub async fn next(&mut self) -> NetlinkChanges {
         loop {
             let bits = self.shared.bits.swap(0, Ordering::AcqRel);
             if bits != 0 {
-                return Changes {
-                    links: bits & LINKS != 0,
-                    addresses: bits & ADDRESSES != 0,
-                    routes: bits & ROUTES != 0,
-                    resync: bits & RESYNC != 0,
+                return NetlinkChanges {
+                    links: bits & CHANGED_LINKS != 0,
+                    addresses: bits & CHANGED_ADDRESSES != 0,
+                    routes: bits & CHANGED_ROUTES != 0,
+                    resync: bits & CHANGED_UNKNOWN != 0,
                 };
             }
             self.shared.notify.notified().await;
@@ -107,34 +107,34 @@ impl Monitor {
     }
 }
 
-impl Drop for Monitor {
+impl Drop for NetlinkMonitor {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-type Socket = (
+type NotificationSocket = (
     rtnetlink::proto::Connection<RouteNetlinkMessage>,
     rtnetlink::Handle,
     futures_util::stream::BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>,
 );
 
-fn open() -> Result<Socket, NetlinkError> {
+fn open_socket() -> Result<NotificationSocket, NetlinkError> {
     let (mut connection, handle, messages) =
-        new_multicast_connection(&GROUPS).map_err(NetlinkError::Open)?;
+        new_multicast_connection(&MULTICAST_GROUPS).map_err(NetlinkError::Open)?;
     // Best effort: with a smaller buffer a resync comes sooner.
     let _ = connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER);
     Ok((connection, handle, messages.map(|(message, _)| message.payload).boxed()))
 }
 
-async fn run(shared: Arc<Shared>, socket: Socket) {
+async fn run_monitor(shared: Arc<MonitorShared>, socket: NotificationSocket) {
     let mut socket = Some(socket);
     loop {
         if let Some((mut connection, _handle, mut messages)) = socket.take() {
             loop {
                 tokio::select! {
                     message = messages.next() => match message {
-                        Some(payload) => shared.note(bits(&payload)),
+                        Some(payload) => shared.mark_changed(change_bits(&payload)),
                         None => break,
                     },
                     () = &mut connection => break,
@@ -142,24 +142,24 @@ async fn run(shared: Arc<Shared>, socket: Socket) {
             }
             tracing::warn!("the netlink socket for notices broke, opening another");
         }
-        tokio::time::sleep(REOPEN).await;
-        socket = open().inspect_err(|error| tracing::warn!("{error}")).ok();
+        tokio::time::sleep(REOPEN_DELAY).await;
+        socket = open_socket().inspect_err(|error| tracing::warn!("{error}")).ok();
         if socket.is_some() {
-            shared.note(RESYNC);
+            shared.mark_changed(CHANGED_UNKNOWN);
         }
     }
 }
 
-fn bits(payload: &NetlinkPayload<RouteNetlinkMessage>) -> u8 {
+fn change_bits(payload: &NetlinkPayload<RouteNetlinkMessage>) -> u8 {
     use RouteNetlinkMessage as Message;
     match payload {
         NetlinkPayload::InnerMessage(message) => match message {
-            Message::NewLink(_) | Message::DelLink(_) => LINKS,
-            Message::NewAddress(_) | Message::DelAddress(_) => ADDRESSES,
-            Message::NewRoute(_) | Message::DelRoute(_) => ROUTES,
+            Message::NewLink(_) | Message::DelLink(_) => CHANGED_LINKS,
+            Message::NewAddress(_) | Message::DelAddress(_) => CHANGED_ADDRESSES,
+            Message::NewRoute(_) | Message::DelRoute(_) => CHANGED_ROUTES,
             _ => 0,
         },
-        NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => RESYNC,
+        NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => CHANGED_UNKNOWN,
         _ => 0,
     }
 }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn lost_notices_are_a_resync() {
-        assert_eq!(bits(&NetlinkPayload::Overrun(Vec::new())), RESYNC);
-        assert_eq!(bits(&NetlinkPayload::Noop), 0);
+        assert_eq!(change_bits(&NetlinkPayload::Overrun(Vec::new())), CHANGED_UNKNOWN);
+        assert_eq!(change_bits(&NetlinkPayload::Noop), 0);
     }
 }

@@ -11,11 +11,11 @@ use rtnetlink::packet_route::{
     },
 };
 
-use crate::io::netlink::{Netlink, NetlinkError, answer, convert, optional};
+use crate::io::netlink::{Netlink, NetlinkError, await_reply, convert, none_if_missing};
 
 /// Marks the routes that are ours, so that leftovers of a crash can be told from an operator's
 /// own; shown as `proto 194` by ip(8). No routing daemon uses it.
-pub const PROTOCOL: u8 = 194;
+pub const ROUTE_PROTOCOL: u8 = 194;
 
 /// A host route on the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Netlink {
         message.attributes.push(RouteAttribute::PrefSource(src.into()));
         message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
         let request = self.handle()?.route().add(message).replace().execute();
-        answer(|| format!("add the route to {addr}"), request).await
+        await_reply(|| format!("add the route to {addr}"), request).await
     }
 
     /// Removes the route to a peer's virtual address; it is no error when there is none.
@@ -55,7 +55,8 @@ impl Netlink {
     /// Of the kernel.
     pub async fn remove_peer_route(&self, ifindex: u32, addr: IpAddr) -> Result<(), NetlinkError> {
         let request = self.handle()?.route().del(host_message(ifindex, addr)).execute();
-        optional(answer(|| format!("remove the route to {addr}"), request).await).map(drop)
+        none_if_missing(await_reply(|| format!("remove the route to {addr}"), request).await)
+            .map(drop)
     }
 
     /// Our host routes on the interface.
@@ -69,16 +70,16 @@ impl Netlink {
             let mut filter = RouteMessage::default();
             filter.header.address_family = family;
             filter.header.table = RouteHeader::RT_TABLE_MAIN;
-            filter.header.protocol = RouteProtocol::Other(PROTOCOL);
+            filter.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
             filter.attributes.push(RouteAttribute::Oif(ifindex));
             let list = handle.route().get(filter).execute().try_collect::<Vec<_>>();
             // A table nobody has used yet does not exist.
-            let list = match answer(|| "list the adapter's routes".into(), list).await {
+            let list = match await_reply(|| "list the adapter's routes".into(), list).await {
                 Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
-                result => optional(result)?.unwrap_or_default(),
+                result => none_if_missing(result)?.unwrap_or_default(),
             };
             let ours = list.iter().filter(|route| {
-                route.header.protocol == RouteProtocol::Other(PROTOCOL)
+                route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)
                     && route.header.table == RouteHeader::RT_TABLE_MAIN
             });
             let on_adapter =
@@ -93,7 +94,7 @@ fn host_message(ifindex: u32, addr: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
     header.table = RouteHeader::RT_TABLE_MAIN;
-    header.protocol = RouteProtocol::Other(PROTOCOL);
+    header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     header.kind = RouteType::Unicast;
     (header.address_family, header.destination_prefix_length, header.scope) = match addr {
         IpAddr::V4(_) => (AddressFamily::Inet, 32, RouteScope::Link),

@@ -1,30 +1,32 @@
 //! Why there is no session: what this node refuses, what the peer refuses, what did not arrive.
 
-use netft_proto::{ids::virtual_addrs::VirtualAddrs, wire::header::VERSION};
+use netft_proto::{ids::virtual_addrs::VirtualAddrs, wire::header::WIRE_VERSION};
 use quinn::{ConnectionError, ReadError, ReadExactError, TransportErrorCode, VarInt, WriteError};
 
 use crate::io::quic::tls::KeyRefused;
 
 /// QUIC close code: the node stops. Its sessions end at once.
-pub(in crate::io) const GOING_AWAY: VarInt = VarInt::from_u32(1);
+pub(in crate::io) const CLOSE_GOING_AWAY: VarInt = VarInt::from_u32(1);
 /// QUIC close code: a newer session has taken over.
-pub(in crate::io) const SUPERSEDED: VarInt = VarInt::from_u32(2);
+pub(in crate::io) const CLOSE_SUPERSEDED: VarInt = VarInt::from_u32(2);
 /// What quinn sends when the last handle is dropped: an attempt given up.
-pub(in crate::io) const ABANDONED: VarInt = VarInt::from_u32(0);
+pub(in crate::io) const CLOSE_ABANDONED: VarInt = VarInt::from_u32(0);
 /// The longest reason of a peer that is shown, characters.
-const MAX_REASON: usize = 200;
+const MAX_REASON_CHARS: usize = 200;
 
 /// Why this node refuses a peer. The text goes to the peer too, so it names both sides.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::io) enum Refusal {
-    #[error("wire version {theirs}, but this node speaks {VERSION}: run the same netft on both")]
+pub(in crate::io) enum RefusalReason {
+    #[error(
+        "wire version {theirs}, but this node speaks {WIRE_VERSION}: run the same netft on both"
+    )]
     Version { theirs: u8 },
     #[error(
         "the peer says its virtual addresses are {} and {}, but the config here gives it {} and \
          {}: make both configs agree",
-        said.v4, said.v6, configured.v4, configured.v6
+        announced.v4, announced.v6, configured.v4, configured.v6
     )]
-    Addresses { said: VirtualAddrs, configured: VirtualAddrs },
+    Addresses { announced: VirtualAddrs, configured: VirtualAddrs },
     #[error("the hello is damaged or too long, or what followed it makes no sense")]
     Malformed,
     #[error(
@@ -38,8 +40,8 @@ pub(in crate::io) enum Refusal {
     Random,
 }
 
-impl Refusal {
-    pub(in crate::io) fn code(&self) -> VarInt {
+impl RefusalReason {
+    pub(in crate::io) fn close_code(&self) -> VarInt {
         VarInt::from_u32(match self {
             Self::Version { .. } => 0x10,
             Self::Addresses { .. } => 0x11,
@@ -53,10 +55,10 @@ impl Refusal {
 
 /// Why an attempt came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::io) enum Failure {
+pub(in crate::io) enum HandshakeError {
     /// This node refused.
     #[error("this node refuses the peer: {0}")]
-    Refused(#[from] Refusal),
+    Refused(#[from] RefusalReason),
     /// The peer refused and said why.
     #[error("the peer refuses this node: {0}")]
     RefusedByPeer(String),
@@ -85,16 +87,16 @@ pub(in crate::io) enum Failure {
     Lost(String),
 }
 
-impl Failure {
+impl HandshakeError {
     /// One word for each kind, so that each is told of by itself.
-    pub(in crate::io) fn kind(&self) -> &'static str {
+    pub(in crate::io) fn kind_name(&self) -> &'static str {
         match self {
-            Self::Refused(Refusal::Version { .. }) => "version",
-            Self::Refused(Refusal::Addresses { .. }) => "addresses",
-            Self::Refused(Refusal::Malformed) => "malformed",
-            Self::Refused(Refusal::Duplicate) => "duplicate",
-            Self::Refused(Refusal::WrongPeer) => "wrong peer",
-            Self::Refused(Refusal::Random) => "random",
+            Self::Refused(RefusalReason::Version { .. }) => "version",
+            Self::Refused(RefusalReason::Addresses { .. }) => "addresses",
+            Self::Refused(RefusalReason::Malformed) => "malformed",
+            Self::Refused(RefusalReason::Duplicate) => "duplicate",
+            Self::Refused(RefusalReason::WrongPeer) => "wrong peer",
+            Self::Refused(RefusalReason::Random) => "random",
             Self::RefusedByPeer(_) => "refused by peer",
             Self::Unpinned => "unpinned",
             Self::OwnKey => "own key",
@@ -105,29 +107,31 @@ impl Failure {
     }
 
     /// Whether the next attempt will most likely end the same.
-    pub(in crate::io) fn lasts(&self) -> bool {
+    pub(in crate::io) fn is_permanent(&self) -> bool {
         !matches!(self, Self::Lost(_))
     }
 }
 
-impl From<ConnectionError> for Failure {
+impl From<ConnectionError> for HandshakeError {
     fn from(error: ConnectionError) -> Self {
         match &error {
             ConnectionError::ApplicationClosed(close)
-                if ![ABANDONED, GOING_AWAY, SUPERSEDED].contains(&close.error_code) =>
+                if ![CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED]
+                    .contains(&close.error_code) =>
             {
-                Self::RefusedByPeer(printable(&close.reason))
+                Self::RefusedByPeer(sanitize_reason(&close.reason))
             }
-            ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
+            ConnectionError::ConnectionClosed(close) if is_tls_alert(close.error_code) => {
                 Self::KeyRefusedByPeer
             }
-            ConnectionError::TransportError(error) if is_tls(error.code) => {
+            ConnectionError::TransportError(error) if is_tls_alert(error.code) => {
                 // rustls hands a verifier's reason on as text only.
-                let said = |refused: KeyRefused| error.reason.contains(&format!("{refused:?}"));
+                let reason_names =
+                    |refused: KeyRefused| error.reason.contains(&format!("{refused:?}"));
                 match () {
-                    () if said(KeyRefused::Own) => Self::OwnKey,
-                    () if said(KeyRefused::Unpinned) => Self::Unpinned,
-                    () => Self::Tls(printable(error.reason.as_bytes())),
+                    () if reason_names(KeyRefused::Own) => Self::OwnKey,
+                    () if reason_names(KeyRefused::Unpinned) => Self::Unpinned,
+                    () => Self::Tls(sanitize_reason(error.reason.as_bytes())),
                 }
             }
             _ => Self::Lost(error.to_string()),
@@ -135,32 +139,32 @@ impl From<ConnectionError> for Failure {
     }
 }
 
-impl From<WriteError> for Failure {
+impl From<WriteError> for HandshakeError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::ConnectionLost(error) => error.into(),
-            _ => Self::Refused(Refusal::Malformed),
+            _ => Self::Refused(RefusalReason::Malformed),
         }
     }
 }
 
-impl From<ReadExactError> for Failure {
+impl From<ReadExactError> for HandshakeError {
     fn from(error: ReadExactError) -> Self {
         match error {
             ReadExactError::ReadError(ReadError::ConnectionLost(error)) => error.into(),
-            _ => Self::Refused(Refusal::Malformed),
+            _ => Self::Refused(RefusalReason::Malformed),
         }
     }
 }
 
 /// Whether a QUIC error code carries a TLS alert (RFC 9001 section 4.8).
-fn is_tls(code: TransportErrorCode) -> bool {
+fn is_tls_alert(code: TransportErrorCode) -> bool {
     (0x100..0x200).contains(&u64::from(code))
 }
 
 /// A peer's text, safe to log and to show (C-14).
-pub(in crate::io) fn printable(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).escape_default().take(MAX_REASON).collect()
+pub(in crate::io) fn sanitize_reason(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).escape_default().take(MAX_REASON_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -169,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_hostile_reason_is_short_and_harmless() {
-        let text = printable(&[b"\x1b[2J\n\xff".as_slice(), &[b'x'; 10_000]].concat());
-        assert!(text.chars().count() <= MAX_REASON);
+        let text = sanitize_reason(&[b"\x1b[2J\n\xff".as_slice(), &[b'x'; 10_000]].concat());
+        assert!(text.chars().count() <= MAX_REASON_CHARS);
         assert!(text.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{text}");
     }
 }

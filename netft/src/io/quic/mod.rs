@@ -16,7 +16,7 @@
 //!
 //! The keys outlive the QUIC connection: when every route is down for hours they still fit. A
 //! session ends when the peer says so, when its process is replaced by another, or when a newer
-//! session has taken over. [`Manager`] is the way in; the driver owns it.
+//! session has taken over. [`SessionManager`] is the way in; the driver owns it.
 
 mod endpoint;
 mod failure;
@@ -31,16 +31,16 @@ mod unverified_sources;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use netft_proto::{ids::PeerId, session::Session, wire::interfaces::Interfaces};
+use netft_proto::{ids::PeerId, session::Session, wire::interfaces::Advertisement};
 
 use crate::io::fib::SocketId;
 pub use crate::io::quic::session::{
-    manager::{Manager, StartError},
-    peer_query::{AskError, MAX_ANSWER, Question},
+    manager::{SessionManager, StartError},
+    peer_query::{MAX_REPLY_LEN, PeerQuery, QueryError},
 };
 
 /// The most datagrams that wait for the control session; beyond it the sender drops and counts.
-pub const QUEUE: usize = 256;
+pub const DATAGRAM_QUEUE_LEN: usize = 256;
 
 /// A datagram for QUIC, as a packet worker hands it over.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ pub enum FromQuic {
         /// The peer.
         peer: PeerId,
         /// Its list.
-        list: Interfaces,
+        list: Advertisement,
     },
     /// A second machine uses the peer's key. The first keeps working, the second is refused.
     /// At most once a minute per peer.
@@ -112,4 +112,4 @@ pub enum FromQuic {
 
 /// Takes what the control session tells. Called from the runtime's threads: it must not block, and
 /// must not lose anything.
-pub type Report = Arc<dyn Fn(FromQuic) + Send + Sync>;
+pub type FromQuicHandler = Arc<dyn Fn(FromQuic) + Send + Sync>;

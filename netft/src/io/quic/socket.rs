@@ -27,16 +27,19 @@ use tokio::sync::mpsc;
 use crate::io::{
     counters::Counters,
     fib::{Path, SharedFib, UdpSocket},
-    quic::{QuicDatagram, handshake_return_path::Origins, unverified_sources::Strangers},
+    quic::{
+        QuicDatagram, handshake_return_path::HandshakeReturnPaths,
+        unverified_sources::UnverifiedSources,
+    },
     sys::udp,
 };
 
 /// A unique local prefix (RFC 4193) that never leaves this process: "netft" and a peer's number.
-pub(in crate::io) const PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
+pub(in crate::io) const PEER_ADDRESS_PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
 
 /// The address under which QUIC knows a peer.
 pub(in crate::io) fn address_of(peer: PeerId) -> SocketAddr {
-    let [a, b, c] = PREFIX;
+    let [a, b, c] = PEER_ADDRESS_PREFIX;
     (Ipv6Addr::new(a, b, c, 0, 0, 0, 1, peer.0), DEFAULT_PORT).into()
 }
 
@@ -53,9 +56,9 @@ pub(in crate::io) struct RouteSocket {
     /// quinn reads from one task; the lock is never contended.
     arrivals: Mutex<mpsc::Receiver<QuicDatagram>>,
     /// Touched once per datagram, at control-plane rate.
-    origins: Mutex<Origins>,
+    return_paths: Mutex<HandshakeReturnPaths>,
     /// Touched for datagrams that came on no route.
-    strangers: Arc<Mutex<Strangers>>,
+    unverified_sources: Arc<Mutex<UnverifiedSources>>,
     counters: Arc<Counters>,
 }
 
@@ -65,36 +68,36 @@ impl RouteSocket {
         arrivals: mpsc::Receiver<QuicDatagram>,
         counters: Arc<Counters>,
     ) -> Self {
-        let (arrivals, strangers) = (Mutex::new(arrivals), Arc::default());
-        Self { fib, arrivals, origins: Mutex::default(), strangers, counters }
+        let (arrivals, unverified_sources) = (Mutex::new(arrivals), Arc::default());
+        Self { fib, arrivals, return_paths: Mutex::default(), unverified_sources, counters }
     }
 
     /// The sources that are no routes; the socket goes to QUIC, this stays.
-    pub(in crate::io) fn strangers(&self) -> Arc<Mutex<Strangers>> {
-        self.strangers.clone()
+    pub(in crate::io) fn unverified_sources(&self) -> Arc<Mutex<UnverifiedSources>> {
+        self.unverified_sources.clone()
     }
 
-    fn known_strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_unverified_sources(&self) -> MutexGuard<'_, UnverifiedSources> {
+        self.unverified_sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn origins(&self) -> MutexGuard<'_, Origins> {
-        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_return_paths(&self) -> MutexGuard<'_, HandshakeReturnPaths> {
+        self.return_paths.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send_on(&self, path: &Path, bytes: &[u8]) {
-        self.send(&path.socket, path.remote, bytes);
+    fn send_on_path(&self, path: &Path, bytes: &[u8]) {
+        self.send_datagram(&path.socket, path.remote, bytes);
     }
 
-    fn lose(&self, reason: DropReason) {
-        Counters::count(&self.counters, reason);
+    fn count_drop(&self, reason: DropReason) {
+        Counters::count_drop(&self.counters, reason);
     }
 
     /// Sends on one route. A route that refuses is not an error of the session: another route, or
     /// QUIC's own retransmission, carries it.
-    fn send(&self, socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) {
-        if udp::send_one(socket.fd.as_fd(), &remote, bytes, None).is_err() {
-            self.lose(DropReason::SendFailed);
+    fn send_datagram(&self, socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) {
+        if udp::send_control(socket.fd.as_fd(), &remote, bytes, None).is_err() {
+            self.count_drop(DropReason::SendFailed);
         }
     }
 }
@@ -115,38 +118,41 @@ impl AsyncUdpSocket for RouteSocket {
         let find = |peer: PeerId| fib.peers.iter().find(|entry| entry.peer == peer);
         let mut entry = peer_of(transmit.destination).and_then(find);
         if entry.is_none()
-            && let Some(source) = self.known_strangers().find(transmit.destination)
+            && let Some(source) = self.lock_unverified_sources().find_source(transmit.destination)
         {
             // A route is better than where the first datagram happened to come from.
             entry = source.peer.and_then(find).filter(|entry| entry.active.is_some());
             if entry.is_none() {
                 if let Some(socket) = fib.sockets.get(&source.socket) {
-                    self.send(socket, source.from, transmit.contents);
+                    self.send_datagram(socket, source.from, transmit.contents);
                 }
                 return Ok(());
             }
         }
         let Some(entry) = entry else {
-            self.lose(DropReason::NoPeer);
+            self.count_drop(DropReason::NoPeer);
             return Ok(());
         };
-        let answer = self.origins().answer(entry.peer, transmit.contents, Instant::now());
+        let answer =
+            self.lock_return_paths().return_path_for(entry.peer, transmit.contents, Instant::now());
         let origin = answer.and_then(|answer| {
             let path = entry.candidates.iter().find(|path| path.route == answer.route)?;
-            Some((path, answer.both))
+            Some((path, answer.also_active_route))
         });
         match &entry.active {
             Some(path) => {
                 let apart = origin.filter(|(origin, _)| origin.route != path.route);
                 if let Some((origin, _)) = apart {
-                    self.send_on(origin, transmit.contents);
+                    self.send_on_path(origin, transmit.contents);
                 }
                 if apart.is_none_or(|(_, both)| both) {
-                    self.send_on(path, transmit.contents);
+                    self.send_on_path(path, transmit.contents);
                 }
             }
-            None if entry.candidates.is_empty() => self.lose(DropReason::NoRoute),
-            None => entry.candidates.iter().for_each(|path| self.send_on(path, transmit.contents)),
+            None if entry.candidates.is_empty() => self.count_drop(DropReason::NoRoute),
+            None => {
+                entry.candidates.iter().for_each(|path| self.send_on_path(path, transmit.contents))
+            }
         }
         Ok(())
     }
@@ -168,20 +174,25 @@ impl AsyncUdpSocket for RouteSocket {
             let route = fib.routes.get(&(datagram.socket, datagram.from)).copied();
             let addr = match route {
                 Some((peer, route)) => {
-                    self.origins().heard(peer, route, &datagram.bytes, Instant::now());
+                    self.lock_return_paths().on_peer_datagram(
+                        peer,
+                        route,
+                        &datagram.bytes,
+                        Instant::now(),
+                    );
                     address_of(peer)
                 }
-                None if fib.expects_strangers() => {
-                    self.known_strangers().address(datagram.socket, datagram.from)
+                None if fib.expects_unverified_sources() => {
+                    self.lock_unverified_sources().assign_address(datagram.socket, datagram.from)
                 }
                 None => {
-                    self.lose(DropReason::UnknownSource);
+                    self.count_drop(DropReason::UnknownSource);
                     continue;
                 }
             };
             let len = datagram.bytes.len();
             if len > bufs[filled].len() {
-                self.lose(DropReason::TooBig);
+                self.count_drop(DropReason::TooBig);
                 continue;
             }
             bufs[filled][..len].copy_from_slice(&datagram.bytes);
@@ -192,7 +203,7 @@ impl AsyncUdpSocket for RouteSocket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        let [a, b, c] = PREFIX;
+        let [a, b, c] = PEER_ADDRESS_PREFIX;
         Ok((Ipv6Addr::new(a, b, c, 0, 0, 0, 2, 0), DEFAULT_PORT).into())
     }
 }

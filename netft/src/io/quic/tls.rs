@@ -25,14 +25,14 @@ use rustls::{
 };
 
 /// What the two ends of a control session agree to speak.
-pub(in crate::io) const CONTROL: &[u8] = b"netft/1";
+pub(in crate::io) const ALPN_CONTROL: &[u8] = b"netft/1";
 /// The same, and each may ask the other questions. An end that does not know this one chooses
-/// [`CONTROL`], so nodes of both kinds have sessions with each other.
-pub(in crate::io) const ASKING: &[u8] = b"netft/1+ask";
+/// [`ALPN_CONTROL`], so nodes of both kinds have sessions with each other.
+pub(in crate::io) const ALPN_CONTROL_QUERY: &[u8] = b"netft/1+ask";
 /// What this node offers, what it likes best first.
-pub(in crate::io) const SPOKEN: &[&[u8]] = &[ASKING, CONTROL];
+pub(in crate::io) const CONTROL_ALPNS: &[&[u8]] = &[ALPN_CONTROL_QUERY, ALPN_CONTROL];
 /// What the two ends of a route's own connection agree to speak.
-pub(in crate::io) const CARRIER: &[u8] = b"netft-carrier/1";
+pub(in crate::io) const ALPN_TRANSPORT: &[u8] = b"netft-carrier/1";
 /// The name the client asks for: TLS wants one, the key is what counts.
 pub(in crate::io) const SERVER_NAME: &str = "peer.netft.invalid";
 /// What stands before the 32 key bytes in a SubjectPublicKeyInfo of Ed25519 (RFC 8410 section 4).
@@ -53,13 +53,13 @@ pub(in crate::io) enum KeyRefused {
 }
 
 /// The two sides' TLS configurations of one node.
-pub(in crate::io) struct Tls {
+pub(in crate::io) struct TlsIdentity {
     provider: Arc<CryptoProvider>,
     key: Arc<CertifiedKey>,
-    own: NodeKey,
+    own_key: NodeKey,
 }
 
-impl Tls {
+impl TlsIdentity {
     /// Makes ready `key`, whose public half is `own`.
     ///
     /// # Errors
@@ -68,23 +68,23 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.0.as_slice()));
         let signing = rustls::crypto::ring::sign::any_supported_type(&der)?;
-        let spki = CertificateDer::from(spki(&own).to_vec());
+        let spki = CertificateDer::from(encode_spki(&own).to_vec());
         let key = Arc::new(CertifiedKey::new(vec![spki], signing));
-        Ok(Self { provider, key, own })
+        Ok(Self { provider, key, own_key: own })
     }
 
     /// Answers any node whose key is in `peers` and that speaks one of `alpn`, the first possible.
     ///
     /// # Errors
     /// When the provider lacks TLS 1.3, which ring's does not.
-    pub(in crate::io) fn server(
+    pub(in crate::io) fn server_config(
         &self,
         peers: impl Iterator<Item = NodeKey>,
         alpn: &[&[u8]],
     ) -> Result<rustls::ServerConfig, Error> {
         let mut config = rustls::ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(Arc::new(self.pinned(peers)))
+            .with_client_cert_verifier(Arc::new(self.pinned_verifier(peers)))
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(self.key.clone())));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         // A resumed session would skip the check of the key.
@@ -98,7 +98,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the provider lacks TLS 1.3, which ring's does not.
-    pub(in crate::io) fn client(
+    pub(in crate::io) fn client_config(
         &self,
         peer: NodeKey,
         alpn: &[&[u8]],
@@ -106,7 +106,7 @@ impl Tls {
         let mut config = rustls::ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(self.pinned([peer].into_iter())))
+            .with_custom_certificate_verifier(Arc::new(self.pinned_verifier([peer].into_iter())))
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
                 self.key.clone(),
             )));
@@ -116,17 +116,17 @@ impl Tls {
         Ok(config)
     }
 
-    fn pinned(&self, peers: impl Iterator<Item = NodeKey>) -> Pinned {
-        Pinned {
-            own: spki(&self.own),
-            peers: peers.map(|key| spki(&key)).collect(),
+    fn pinned_verifier(&self, peers: impl Iterator<Item = NodeKey>) -> PinnedKeyVerifier {
+        PinnedKeyVerifier {
+            own: encode_spki(&self.own_key),
+            peers: peers.map(|key| encode_spki(&key)).collect(),
             algorithms: self.provider.signature_verification_algorithms,
         }
     }
 }
 
 /// The SubjectPublicKeyInfo of a key.
-fn spki(key: &NodeKey) -> [u8; SPKI_LEN] {
+fn encode_spki(key: &NodeKey) -> [u8; SPKI_LEN] {
     let mut bytes = [0; SPKI_LEN];
     bytes[..SPKI_PREFIX.len()].copy_from_slice(&SPKI_PREFIX);
     bytes[SPKI_PREFIX.len()..].copy_from_slice(&key.0);
@@ -141,21 +141,21 @@ pub(in crate::io) fn proven_key(connection: &quinn::Connection) -> Option<NodeKe
 }
 
 /// Whether both ends of an established connection take questions.
-pub(in crate::io) fn takes_questions(connection: &quinn::Connection) -> bool {
+pub(in crate::io) fn supports_queries(connection: &quinn::Connection) -> bool {
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    data.is_some_and(|data| data.protocol.as_deref() == Some(ASKING))
+    data.is_some_and(|data| data.protocol.as_deref() == Some(ALPN_CONTROL_QUERY))
 }
 
 /// Accepts exactly the pinned keys.
 #[derive(Debug)]
-struct Pinned {
+struct PinnedKeyVerifier {
     own: [u8; SPKI_LEN],
     peers: Vec<[u8; SPKI_LEN]>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Pinned {
-    fn check(
+impl PinnedKeyVerifier {
+    fn check_pinned(
         &self,
         end: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -168,7 +168,7 @@ impl Pinned {
         Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused)))))
     }
 
-    fn verify(
+    fn verify_signature(
         &self,
         message: &[u8],
         end: &CertificateDer<'_>,
@@ -180,11 +180,11 @@ impl Pinned {
 }
 
 /// TLS 1.2 is never offered, so nothing is ever signed with it.
-fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
+fn reject_tls12() -> Result<HandshakeSignatureValid, Error> {
     Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedKeyVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -193,7 +193,7 @@ impl ServerCertVerifier for Pinned {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
+        self.check_pinned(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -202,7 +202,7 @@ impl ServerCertVerifier for Pinned {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
+        reject_tls12()
     }
 
     fn verify_tls13_signature(
@@ -211,7 +211,7 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verify(message, cert, dss)
+        self.verify_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -223,7 +223,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-impl ClientCertVerifier for Pinned {
+impl ClientCertVerifier for PinnedKeyVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -234,7 +234,7 @@ impl ClientCertVerifier for Pinned {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
+        self.check_pinned(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -243,7 +243,7 @@ impl ClientCertVerifier for Pinned {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        no_tls12()
+        reject_tls12()
     }
 
     fn verify_tls13_signature(
@@ -252,7 +252,7 @@ impl ClientCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.verify(message, cert, dss)
+        self.verify_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -271,9 +271,13 @@ mod tests {
     use super::*;
     use crate::io::identity;
 
-    fn pinned(own: NodeKey, peers: &[NodeKey]) -> Pinned {
+    fn pinned(own: NodeKey, peers: &[NodeKey]) -> PinnedKeyVerifier {
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        Pinned { own: spki(&own), peers: peers.iter().map(spki).collect(), algorithms }
+        PinnedKeyVerifier {
+            own: encode_spki(&own),
+            peers: peers.iter().map(encode_spki).collect(),
+            algorithms,
+        }
     }
 
     fn refusal(verdict: Result<(), Error>) -> Option<KeyRefused> {
@@ -290,20 +294,21 @@ mod tests {
     fn only_the_pinned_keys_are_accepted_and_a_clone_is_told_apart() {
         let (own, peer, stranger) = (NodeKey([1; 32]), NodeKey([2; 32]), NodeKey([3; 32]));
         let verifier = pinned(own, &[peer]);
-        let check = |bytes: Vec<u8>| refusal(verifier.check(&CertificateDer::from(bytes), &[]));
-        assert_eq!(check(spki(&peer).to_vec()), None);
-        assert_eq!(check(spki(&stranger).to_vec()), Some(KeyRefused::Unpinned));
-        assert_eq!(check(spki(&own).to_vec()), Some(KeyRefused::Own));
+        let check =
+            |bytes: Vec<u8>| refusal(verifier.check_pinned(&CertificateDer::from(bytes), &[]));
+        assert_eq!(check(encode_spki(&peer).to_vec()), None);
+        assert_eq!(check(encode_spki(&stranger).to_vec()), Some(KeyRefused::Unpinned));
+        assert_eq!(check(encode_spki(&own).to_vec()), Some(KeyRefused::Own));
         assert_eq!(check(peer.0.to_vec()), Some(KeyRefused::Unpinned));
-        assert_eq!(check([&spki(&peer)[..], &[0]].concat()), Some(KeyRefused::Unpinned));
+        assert_eq!(check([&encode_spki(&peer)[..], &[0]].concat()), Some(KeyRefused::Unpinned));
     }
 
     #[test]
     fn the_fixed_prefix_gives_the_key_as_rustls_writes_it() {
-        let key = identity::generate().unwrap();
+        let key = identity::generate_key().unwrap();
         let own = identity::public_key(&key).unwrap();
-        let tls = Tls::new(&key, own).unwrap();
+        let tls = TlsIdentity::new(&key, own).unwrap();
         let written = tls.key.key.public_key().unwrap();
-        assert_eq!(written.as_ref(), spki(&own));
+        assert_eq!(written.as_ref(), encode_spki(&own));
     }
 }

@@ -4,7 +4,7 @@
 //! an address of its own for QUIC, and proves that it is there before a handshake begins (RFC 9000
 //! section 8.1); then TLS proves who it is. What the peer tells of its addresses makes routes,
 //! which carry everything from then on (QUIC moves by itself, after a challenge: RFC 9000
-//! section 9). Pure, and bounded by [`MAX`].
+//! section 9). Pure, and bounded by [`MAX_SOURCES`].
 
 use std::{
     collections::VecDeque,
@@ -13,16 +13,16 @@ use std::{
 
 use netft_proto::{config::DEFAULT_PORT, ids::PeerId};
 
-use crate::io::{fib::SocketId, quic::socket::PREFIX};
+use crate::io::{fib::SocketId, quic::socket::PEER_ADDRESS_PREFIX};
 
 /// Sources remembered at once; the one unknown for longest is forgotten first.
-const MAX: usize = 64;
+const MAX_SOURCES: usize = 64;
 /// Tells a stranger's address from a peer's.
-const STRANGER: u16 = 3;
+const UNVERIFIED_SEGMENT: u16 = 3;
 
 /// A source of datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::io) struct Source {
+pub(in crate::io) struct UnverifiedSource {
     pub(in crate::io) socket: SocketId,
     pub(in crate::io) from: SocketAddr,
     /// Who it is, once that is proven.
@@ -31,38 +31,42 @@ pub(in crate::io) struct Source {
 
 /// The sources that are no routes.
 #[derive(Debug, Default)]
-pub(in crate::io) struct Strangers {
-    known: VecDeque<(u32, Source)>,
-    last: u32,
+pub(in crate::io) struct UnverifiedSources {
+    sources: VecDeque<(u32, UnverifiedSource)>,
+    last_number: u32,
 }
 
-impl Strangers {
+impl UnverifiedSources {
     /// The address of a source for QUIC.
-    pub(in crate::io) fn address(&mut self, socket: SocketId, from: SocketAddr) -> SocketAddr {
+    pub(in crate::io) fn assign_address(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddr,
+    ) -> SocketAddr {
         let known =
-            self.known.iter().find(|(_, known)| (known.socket, known.from) == (socket, from));
+            self.sources.iter().find(|(_, known)| (known.socket, known.from) == (socket, from));
         if let Some((number, _)) = known {
             return address_of(*number);
         }
-        if self.known.len() == MAX {
-            let unknown = self.known.iter().position(|(_, known)| known.peer.is_none());
-            self.known.remove(unknown.unwrap_or_default());
+        if self.sources.len() == MAX_SOURCES {
+            let unknown = self.sources.iter().position(|(_, known)| known.peer.is_none());
+            self.sources.remove(unknown.unwrap_or_default());
         }
-        self.last = self.last.wrapping_add(1);
-        self.known.push_back((self.last, Source { socket, from, peer: None }));
-        address_of(self.last)
+        self.last_number = self.last_number.wrapping_add(1);
+        self.sources.push_back((self.last_number, UnverifiedSource { socket, from, peer: None }));
+        address_of(self.last_number)
     }
 
     /// The source behind such an address; `None` once it is forgotten.
-    pub(in crate::io) fn find(&self, address: SocketAddr) -> Option<Source> {
+    pub(in crate::io) fn find_source(&self, address: SocketAddr) -> Option<UnverifiedSource> {
         let number = number_of(address)?;
-        self.known.iter().find(|(known, _)| *known == number).map(|(_, source)| *source)
+        self.sources.iter().find(|(known, _)| *known == number).map(|(_, source)| *source)
     }
 
     /// Notes who a source is.
-    pub(in crate::io) fn identify(&mut self, address: SocketAddr, peer: PeerId) {
+    pub(in crate::io) fn set_peer(&mut self, address: SocketAddr, peer: PeerId) {
         let number = number_of(address);
-        let source = self.known.iter_mut().find(|(known, _)| Some(*known) == number);
+        let source = self.sources.iter_mut().find(|(known, _)| Some(*known) == number);
         if let Some((_, source)) = source {
             source.peer = Some(peer);
         }
@@ -70,9 +74,9 @@ impl Strangers {
 }
 
 fn address_of(number: u32) -> SocketAddr {
-    let [a, b, c] = PREFIX;
+    let [a, b, c] = PEER_ADDRESS_PREFIX;
     let [high, low] = [(number >> 16) as u16, number as u16];
-    (Ipv6Addr::new(a, b, c, 0, 0, STRANGER, high, low), DEFAULT_PORT).into()
+    (Ipv6Addr::new(a, b, c, 0, 0, UNVERIFIED_SEGMENT, high, low), DEFAULT_PORT).into()
 }
 
 fn number_of(address: SocketAddr) -> Option<u32> {
@@ -92,27 +96,27 @@ mod tests {
 
     #[test]
     fn a_source_keeps_its_address_and_is_found_by_it() {
-        let mut strangers = Strangers::default();
+        let mut strangers = UnverifiedSources::default();
         let (socket, from) = source(1);
-        let address = strangers.address(socket, from);
-        assert_eq!(strangers.address(socket, from), address);
-        assert_ne!(strangers.address(SocketId(2), from), address);
-        assert_eq!(strangers.find(address).map(|found| found.from), Some(from));
+        let address = strangers.assign_address(socket, from);
+        assert_eq!(strangers.assign_address(socket, from), address);
+        assert_ne!(strangers.assign_address(SocketId(2), from), address);
+        assert_eq!(strangers.find_source(address).map(|found| found.from), Some(from));
         assert_eq!(crate::io::quic::socket::peer_of(address), None, "it is no peer's address");
-        strangers.identify(address, PeerId(4));
-        assert_eq!(strangers.find(address).and_then(|found| found.peer), Some(PeerId(4)));
+        strangers.set_peer(address, PeerId(4));
+        assert_eq!(strangers.find_source(address).and_then(|found| found.peer), Some(PeerId(4)));
     }
 
     #[test]
     fn a_flood_of_sources_pushes_out_the_unknown_first() {
-        let mut strangers = Strangers::default();
-        let peer = strangers.address(SocketId(0), source(0).1);
-        strangers.identify(peer, PeerId(1));
+        let mut strangers = UnverifiedSources::default();
+        let peer = strangers.assign_address(SocketId(0), source(0).1);
+        strangers.set_peer(peer, PeerId(1));
         for last in 0..=255 {
             let (socket, from) = source(last);
-            strangers.address(socket, from);
+            strangers.assign_address(socket, from);
         }
-        assert_eq!(strangers.known.len(), MAX);
-        assert!(strangers.find(peer).is_some());
+        assert_eq!(strangers.sources.len(), MAX_SOURCES);
+        assert!(strangers.find_source(peer).is_some());
     }
 }

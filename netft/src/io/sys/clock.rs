@@ -4,7 +4,7 @@
 
 /// Whether something (NTP, PTP, a hypervisor) keeps the clock right; `None` when the kernel does
 /// not say.
-pub fn synchronised() -> Option<bool> {
+pub fn is_synchronised() -> Option<bool> {
     // SAFETY: every field of `struct timex` is an integer, for which zero is a value.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is to a whole `struct timex` of this frame; `modes` is 0, so the kernel
@@ -17,6 +17,6 @@ pub fn synchronised() -> Option<bool> {
 mod tests {
     #[test]
     fn the_kernel_answers() {
-        assert!(super::synchronised().is_some());
+        assert!(super::is_synchronised().is_some());
     }
 }

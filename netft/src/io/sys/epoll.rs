@@ -16,7 +16,7 @@ use rustix::{
 
 /// One ready member.
 #[derive(Clone, Copy, Debug)]
-pub struct Ready {
+pub struct ReadyEvent {
     /// The token the descriptor was added with.
     pub token: u64,
     /// An error is queued, or the other end is gone.
@@ -28,9 +28,9 @@ pub struct Ready {
 pub struct Epoll(OwnedFd);
 
 /// Room for one wait's result; kept by the caller so that waiting does not allocate.
-pub struct Events(Vec<epoll::Event>);
+pub struct EpollEvents(Vec<epoll::Event>);
 
-impl Events {
+impl EpollEvents {
     /// Room for `capacity` ready members per wait.
     pub fn with_capacity(capacity: usize) -> Self {
         Self(Vec::with_capacity(capacity))
@@ -42,10 +42,13 @@ impl Events {
     }
 
     /// The members of the last wait.
-    pub fn iter(&self) -> impl Iterator<Item = Ready> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = ReadyEvent> + '_ {
         self.0.iter().map(|event| {
             let (flags, data) = (event.flags, event.data);
-            Ready { token: data.u64(), error: flags.intersects(EventFlags::ERR | EventFlags::HUP) }
+            ReadyEvent {
+                token: data.u64(),
+                error: flags.intersects(EventFlags::ERR | EventFlags::HUP),
+            }
         })
     }
 }
@@ -79,7 +82,7 @@ impl Epoll {
     ///
     /// # Errors
     /// Only a broken set can fail.
-    pub fn wait(&self, events: &mut Events, limit: Option<Duration>) -> io::Result<()> {
+    pub fn wait(&self, events: &mut EpollEvents, limit: Option<Duration>) -> io::Result<()> {
         events.0.clear();
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         match epoll::wait(&self.0, spare_capacity(&mut events.0), limit.as_ref()) {

@@ -11,7 +11,7 @@ use std::{
     ptr,
 };
 
-use crate::io::sys::tun::{check, name_of, request};
+use crate::io::sys::tun::{check_syscall, ifreq_name, new_ifreq};
 
 const ETHTOOL_GLINK: u32 = 0x0a;
 
@@ -26,7 +26,7 @@ struct EthtoolValue {
 ///
 /// # Errors
 /// Of `socket`: no more descriptors or memory.
-pub fn socket() -> io::Result<OwnedFd> {
+pub fn open_socket() -> io::Result<OwnedFd> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
     Ok(socket.into())
 }
@@ -35,17 +35,19 @@ pub fn socket() -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// `ENODEV` when no interface has that name; after a rename the caller's name is stale, so prefer
-/// [`carrier_of`].
-pub fn carrier(socket: &impl AsFd, ifname: &str) -> io::Result<bool> {
+/// [`carrier_by_index`].
+pub fn carrier_by_name(socket: &impl AsFd, ifname: &str) -> io::Result<bool> {
     let fd = socket.as_fd().as_raw_fd();
     let mut value = EthtoolValue { cmd: ETHTOOL_GLINK, data: 0 };
-    let mut request = request(ifname)?;
+    let mut request = new_ifreq(ifname)?;
     request.ifr_ifru.ifru_data = ptr::from_mut(&mut value).cast();
     // SAFETY: SIOCETHTOOL reads one `ifreq` and, for GLINK, reads and writes one `ethtool_value`
     // behind its pointer; both outlive the call.
-    match check(unsafe { libc::ioctl(fd, libc::SIOCETHTOOL as _, ptr::from_mut(&mut request)) }) {
+    match check_syscall(unsafe {
+        libc::ioctl(fd, libc::SIOCETHTOOL as _, ptr::from_mut(&mut request))
+    }) {
         Ok(()) => Ok(value.data != 0),
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => running(fd, ifname),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => is_running(fd, ifname),
         Err(error) => Err(error),
     }
 }
@@ -54,29 +56,31 @@ pub fn carrier(socket: &impl AsFd, ifname: &str) -> io::Result<bool> {
 ///
 /// # Errors
 /// `ENODEV` when it is gone.
-pub fn carrier_of(socket: &impl AsFd, ifindex: u32) -> io::Result<bool> {
-    carrier(socket, &name(socket, ifindex)?)
+pub fn carrier_by_index(socket: &impl AsFd, ifindex: u32) -> io::Result<bool> {
+    carrier_by_name(socket, &interface_name(socket, ifindex)?)
 }
 
 /// The present name of an interface.
 ///
 /// # Errors
 /// `ENODEV` when it is gone.
-pub fn name(socket: &impl AsFd, ifindex: u32) -> io::Result<String> {
-    let mut request = request("")?;
+pub fn interface_name(socket: &impl AsFd, ifindex: u32) -> io::Result<String> {
+    let mut request = new_ifreq("")?;
     request.ifr_ifru.ifru_ifindex = ifindex as libc::c_int;
     // SAFETY: SIOCGIFNAME reads and writes one `ifreq`, which outlives the call.
-    check(unsafe {
+    check_syscall(unsafe {
         libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFNAME as _, ptr::from_mut(&mut request))
     })?;
-    Ok(name_of(&request))
+    Ok(ifreq_name(&request))
 }
 
 /// For drivers without `ETHTOOL_GLINK`: the operational state in the interface's flags.
-fn running(fd: libc::c_int, ifname: &str) -> io::Result<bool> {
-    let mut request = request(ifname)?;
+fn is_running(fd: libc::c_int, ifname: &str) -> io::Result<bool> {
+    let mut request = new_ifreq(ifname)?;
     // SAFETY: SIOCGIFFLAGS reads and writes one `ifreq`, which outlives the call.
-    check(unsafe { libc::ioctl(fd, libc::SIOCGIFFLAGS as _, ptr::from_mut(&mut request)) })?;
+    check_syscall(unsafe {
+        libc::ioctl(fd, libc::SIOCGIFFLAGS as _, ptr::from_mut(&mut request))
+    })?;
     // SAFETY: SIOCGIFFLAGS fills the flags; any bits are a valid `c_short`.
     let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
     Ok(flags & libc::IFF_RUNNING != 0)
@@ -90,13 +94,13 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_has_a_carrier_and_a_missing_one_is_an_error() {
-        let socket = socket().unwrap();
-        assert_eq!(name(&socket, 1).unwrap(), "lo");
-        assert_eq!(carrier(&socket, "lo").unwrap(), carrier_of(&socket, 1).unwrap());
-        let missing = carrier(&socket, "no-such-if").unwrap_err();
+        let socket = open_socket().unwrap();
+        assert_eq!(interface_name(&socket, 1).unwrap(), "lo");
+        assert_eq!(carrier_by_name(&socket, "lo").unwrap(), carrier_by_index(&socket, 1).unwrap());
+        let missing = carrier_by_name(&socket, "no-such-if").unwrap_err();
         assert_eq!(missing.raw_os_error(), Some(libc::ENODEV));
-        let long = carrier(&socket, "a-name-of-16-byt").unwrap_err();
+        let long = carrier_by_name(&socket, "a-name-of-16-byt").unwrap_err();
         assert_eq!(long.raw_os_error(), Some(libc::EINVAL));
-        assert!(carrier_of(&socket, u32::MAX).is_err());
+        assert!(carrier_by_index(&socket, u32::MAX).is_err());
     }
 }

@@ -2,17 +2,17 @@
 #![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the prefetch instruction"))]
 
 /// Bytes the cache loads at once.
-const LINE: usize = 64;
+const CACHE_LINE_SIZE: usize = 64;
 
 /// Asks the CPU to load `bytes` while it does other work, because they are written next.
 #[inline]
-pub fn ahead(bytes: &[u8]) {
+pub fn prefetch_for_write(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(LINE) {
+    for line in bytes.chunks(CACHE_LINE_SIZE) {
         use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
         // SAFETY: a prefetch reads nothing and cannot fault, whatever its address.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, LINE);
+    let _ = (bytes, CACHE_LINE_SIZE);
 }

@@ -11,19 +11,19 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use netft_proto::wire::header::{LANE, LANE_LATE, QUIC_BIT};
+use netft_proto::wire::header::{DEFERRED_REPLY, QUEUE_OFFSET, QUIC_FIXED_BIT};
 
 /// Where the connection's number begins in a packet of QUIC with a short header; in one with a long
 /// header the version stands there, whose first byte is 0 (RFC 9000 section 17).
-const CONNECTION: u32 = 1;
+const CID_OFFSET: u32 = 1;
 
 /// Gives the frames of lane n to the socket n modulo `count` of those that share an address; the
-/// first opened is number 0. Those of [`LANE_LATE`] go to number `count`, if it was opened. QUIC
-/// goes to one of the first `count` by the number of its connection. `fd`: any of them, bound.
+/// first opened is number 0. Those of [`DEFERRED_REPLY`] go to number `count`, if it was opened.
+/// QUIC goes to one of the first `count` by the number of its connection. `fd`: any of them, bound.
 ///
 /// # Errors
 /// The kernel has no classic BPF for sockets that share an address (before 4.5).
-pub fn spread(fd: BorrowedFd<'_>, count: usize) -> io::Result<()> {
+pub fn attach_queue_filter(fd: BorrowedFd<'_>, count: usize) -> io::Result<()> {
     let count = u32::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
     let load = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
     let is_quic = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
@@ -34,13 +34,13 @@ pub fn spread(fd: BorrowedFd<'_>, count: usize) -> io::Result<()> {
     let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let mut program = [
         step(load, 0),
-        libc::sock_filter { jt: 4, ..step(is_quic, QUIC_BIT.into()) },
+        libc::sock_filter { jt: 4, ..step(is_quic, QUIC_FIXED_BIT.into()) },
         // A datagram too short for this goes to the first socket.
-        step(load, LANE as u32),
-        libc::sock_filter { jt: 5, ..step(is_late, LANE_LATE.into()) },
+        step(load, QUEUE_OFFSET as u32),
+        libc::sock_filter { jt: 5, ..step(is_late, DEFERRED_REPLY.into()) },
         step(modulo, count),
         step(accumulator, 0),
-        step(load, CONNECTION),
+        step(load, CID_OFFSET),
         step(modulo, count),
         step(accumulator, 0),
         step(constant, count),
@@ -65,7 +65,7 @@ mod tests {
 
     use std::{net::UdpSocket, os::fd::AsFd};
 
-    use netft_proto::wire::header::{Header, Kind, LANE_PATIENT, OVERHEAD};
+    use netft_proto::wire::header::{DEFER_REPLY, FRAME_OVERHEAD, FrameHeader, FrameKind};
 
     use super::*;
     use crate::io::sys::udp;
@@ -77,25 +77,31 @@ mod tests {
         let mut buf = [0; 2048];
         while let Ok(len) = socket.recv(&mut buf) {
             let frame = &buf[..len];
-            lanes.push(frame.get(LANE).copied().unwrap_or(NONE));
+            lanes.push(frame.get(QUEUE_OFFSET).copied().unwrap_or(NONE));
         }
         lanes
     }
 
     #[test]
     fn each_lane_and_each_quic_connection_has_its_socket() {
-        let first = udp::open("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
+        let first = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
         let local = std::net::SocketAddr::try_from(rustix::net::getsockname(&first).unwrap());
         let local = local.unwrap();
         let mut sockets = vec![first];
-        sockets.extend((1..3).map(|_| udp::open(local, 1, true).unwrap()));
-        spread(sockets[0].as_fd(), 3).unwrap();
+        sockets.extend((1..3).map(|_| udp::open_socket(local, 1, true).unwrap()));
+        attach_queue_filter(sockets[0].as_fd(), 3).unwrap();
         let sockets: Vec<_> = sockets.into_iter().map(UdpSocket::from).collect();
 
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         let send = |lane| {
-            let header = Header { kind: Kind::Data, flags: 0, lane, session: 1, counter: 1 };
-            let mut frame = [0; OVERHEAD];
+            let header = FrameHeader {
+                kind: FrameKind::Data,
+                flags: 0,
+                queue: lane,
+                session_id: 1,
+                counter: 1,
+            };
+            let mut frame = [0; FRAME_OVERHEAD];
             frame[..16].copy_from_slice(&header.encode());
             sender.send_to(&frame, local).unwrap();
         };
@@ -105,16 +111,16 @@ mod tests {
         assert_eq!(arrived(&sockets[1]), [1, 4, 7]);
         assert_eq!(arrived(&sockets[2]), [2, 5, 8]);
 
-        send(LANE_LATE);
+        send(DEFERRED_REPLY);
         let all: Vec<_> = sockets.iter().flat_map(arrived).collect();
-        assert_eq!(all, [LANE_LATE], "any, as long as there is none for it");
-        let late = udp::open(local, 1, true).unwrap().into();
-        send(LANE_LATE);
-        send(LANE_PATIENT);
-        assert_eq!(arrived(&late), [LANE_LATE]);
+        assert_eq!(all, [DEFERRED_REPLY], "any, as long as there is none for it");
+        let late = udp::open_socket(local, 1, true).unwrap().into();
+        send(DEFERRED_REPLY);
+        send(DEFER_REPLY);
+        assert_eq!(arrived(&late), [DEFERRED_REPLY]);
 
         let quic = |connection| {
-            sender.send_to(&[QUIC_BIT | 3, connection, 1, 0], local).unwrap();
+            sender.send_to(&[QUIC_FIXED_BIT | 3, connection, 1, 0], local).unwrap();
         };
         (0..=255).for_each(quic);
         let counts: Vec<_> = sockets.iter().map(|socket| arrived(socket).len()).collect();

@@ -7,11 +7,11 @@ use std::{
     ptr,
 };
 
-use crate::io::sys::tun::{check, request};
+use crate::io::sys::tun::{check_syscall, new_ifreq};
 
 const ETHTOOL_GSET: u32 = 0x01;
 /// What drivers say that do not know (`SPEED_UNKNOWN`), in either width.
-const UNKNOWN: [u32; 2] = [u32::MAX, u16::MAX as u32];
+const UNKNOWN_SPEEDS: [u32; 2] = [u32::MAX, u16::MAX as u32];
 
 /// `struct ethtool_cmd` of `linux/ethtool.h`: every driver answers it, also those that know the
 /// newer one.
@@ -40,7 +40,7 @@ const _: () = assert!(size_of::<EthtoolCmd>() == 44);
 
 /// The speed of the interface named `ifname`, Mbit/s; `None` when its driver says none, or it is
 /// gone.
-pub fn of(socket: &impl AsFd, ifname: &str) -> Option<u32> {
+pub fn link_speed(socket: &impl AsFd, ifname: &str) -> Option<u32> {
     let mut command = EthtoolCmd {
         cmd: ETHTOOL_GSET,
         supported: 0,
@@ -60,14 +60,15 @@ pub fn of(socket: &impl AsFd, ifname: &str) -> Option<u32> {
         lp_advertising: 0,
         reserved: [0; 2],
     };
-    let mut request = request(ifname).ok()?;
+    let mut request = new_ifreq(ifname).ok()?;
     request.ifr_ifru.ifru_data = ptr::from_mut(&mut command).cast();
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: SIOCETHTOOL reads one `ifreq` and, for GSET, reads and writes one `ethtool_cmd`
     // behind its pointer; both outlive the call.
-    check(unsafe { libc::ioctl(fd, libc::SIOCETHTOOL as _, ptr::from_mut(&mut request)) }).ok()?;
+    check_syscall(unsafe { libc::ioctl(fd, libc::SIOCETHTOOL as _, ptr::from_mut(&mut request)) })
+        .ok()?;
     let speed = u32::from(command.speed_hi) << 16 | u32::from(command.speed);
-    (speed != 0 && !UNKNOWN.contains(&speed)).then_some(speed)
+    (speed != 0 && !UNKNOWN_SPEEDS.contains(&speed)).then_some(speed)
 }
 
 #[cfg(test)]
@@ -79,8 +80,8 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_and_one_that_is_not_there_have_no_speed() {
-        let socket = glink::socket().unwrap();
-        assert_eq!(of(&socket, "lo"), None);
-        assert_eq!(of(&socket, "no-such-dev"), None);
+        let socket = glink::open_socket().unwrap();
+        assert_eq!(link_speed(&socket, "lo"), None);
+        assert_eq!(link_speed(&socket, "no-such-dev"), None);
     }
 }

@@ -16,13 +16,13 @@ use std::{
 use libc::{c_int, c_ulong};
 
 /// Where queues are opened.
-pub const DEVICE: &str = "/dev/net/tun";
+pub const TUN_DEVICE_PATH: &str = "/dev/net/tun";
 
 /// The size of the `virtio_net_hdr` before every packet of a queue with `vnet_hdr`, bytes.
 pub const VNET_HDR_SIZE: c_int = 10;
 
 /// Everything the packet path can take: unfinished checksums, TCP and UDP segmentation.
-pub const OFFLOADS: u32 = OFFLOADS_WITHOUT_USO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
+pub const ALL_OFFLOADS: u32 = OFFLOADS_WITHOUT_USO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
 /// What kernels before 6.2 know.
 pub const OFFLOADS_WITHOUT_USO: u32 =
@@ -30,12 +30,12 @@ pub const OFFLOADS_WITHOUT_USO: u32 =
 
 /// How a queue is attached to a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
+pub struct TunFlags {
     /// The device has several queues.
     pub multi_queue: bool,
     /// Every packet has a `virtio_net_hdr` before it.
     pub vnet_hdr: bool,
-    /// Fail with `EBUSY` when the device exists. Never reported by [`flags`].
+    /// Fail with `EBUSY` when the device exists. Never reported by [`queue_flags`].
     pub exclusive: bool,
 }
 
@@ -43,12 +43,12 @@ pub struct Flags {
 ///
 /// # Errors
 /// Of `open`: `ENOENT` without the device node, `ENODEV` without the module, `EACCES`.
-pub fn open() -> io::Result<OwnedFd> {
+pub fn open_queue() -> io::Result<OwnedFd> {
     OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
-        .open(DEVICE)
+        .open(TUN_DEVICE_PATH)
         .map(OwnedFd::from)
 }
 
@@ -58,7 +58,7 @@ pub fn open() -> io::Result<OwnedFd> {
 /// `EPERM` without `CAP_NET_ADMIN`, `EBUSY` when every queue is taken or the device must not
 /// exist, `EINVAL` when a device of that name has other flags or is no TUN, and for a name longer
 /// than 15 bytes.
-pub fn attach(queue: &impl AsFd, name: &str, flags: Flags) -> io::Result<()> {
+pub fn attach_queue(queue: &impl AsFd, name: &str, flags: TunFlags) -> io::Result<()> {
     let mut bits = libc::IFF_TUN | libc::IFF_NO_PI;
     for (wanted, bit) in [
         (flags.multi_queue, libc::IFF_MULTI_QUEUE),
@@ -69,11 +69,11 @@ pub fn attach(queue: &impl AsFd, name: &str, flags: Flags) -> io::Result<()> {
             bits |= bit;
         }
     }
-    let mut request = request(name)?;
+    let mut request = new_ifreq(name)?;
     // The bits are sixteen; IFF_TUN_EXCL is the sign.
     request.ifr_ifru.ifru_flags = bits as u16 as i16;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which outlives the call.
-    check(unsafe {
+    check_syscall(unsafe {
         libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETIFF as _, ptr::from_mut(&mut request))
     })
 }
@@ -82,20 +82,20 @@ pub fn attach(queue: &impl AsFd, name: &str, flags: Flags) -> io::Result<()> {
 ///
 /// # Errors
 /// `EBADFD` when the device is gone or the queue was never attached.
-pub fn flags(queue: &impl AsFd) -> io::Result<(String, Flags)> {
-    let mut request = request("")?;
+pub fn queue_flags(queue: &impl AsFd) -> io::Result<(String, TunFlags)> {
+    let mut request = new_ifreq("")?;
     // SAFETY: TUNGETIFF writes one `ifreq`, which outlives the call.
-    check(unsafe {
+    check_syscall(unsafe {
         libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNGETIFF as _, ptr::from_mut(&mut request))
     })?;
     // SAFETY: TUNGETIFF fills the flags; any bits are a valid `c_short`.
     let bits = c_int::from(unsafe { request.ifr_ifru.ifru_flags } as u16);
-    let flags = Flags {
+    let flags = TunFlags {
         multi_queue: bits & libc::IFF_MULTI_QUEUE != 0,
         vnet_hdr: bits & libc::IFF_VNET_HDR != 0,
         exclusive: false,
     };
-    Ok((name_of(&request), flags))
+    Ok((ifreq_name(&request), flags))
 }
 
 /// Tells the kernel which unfinished packets the reader takes. A property of the device: it
@@ -105,7 +105,7 @@ pub fn flags(queue: &impl AsFd) -> io::Result<(String, Flags)> {
 /// `EINVAL` for a bit the kernel does not know.
 pub fn set_offload(queue: &impl AsFd, mask: u32) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value.
-    check(unsafe {
+    check_syscall(unsafe {
         libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD as _, c_ulong::from(mask))
     })
 }
@@ -116,7 +116,7 @@ pub fn set_offload(queue: &impl AsFd, mask: u32) -> io::Result<()> {
 /// `EINVAL` for a size the kernel does not know.
 pub fn set_vnet_hdr_size(queue: &impl AsFd, size: c_int) -> io::Result<()> {
     // SAFETY: TUNSETVNETHDRSZ reads one `int`, which outlives the call.
-    check(unsafe {
+    check_syscall(unsafe {
         libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETVNETHDRSZ as _, ptr::from_ref(&size))
     })
 }
@@ -127,7 +127,7 @@ pub fn set_vnet_hdr_size(queue: &impl AsFd, size: c_int) -> io::Result<()> {
 /// `EBADFD` when the device is gone.
 pub fn set_persist(queue: &impl AsFd, persist: bool) -> io::Result<()> {
     // SAFETY: TUNSETPERSIST takes its argument by value.
-    check(unsafe {
+    check_syscall(unsafe {
         libc::ioctl(queue.as_fd().as_raw_fd(), libc::TUNSETPERSIST as _, c_ulong::from(persist))
     })
 }
@@ -139,7 +139,7 @@ pub(crate) fn into_fd(device: tun_tap::Iface) -> OwnedFd {
 }
 
 /// An `ifreq` for the interface `name`.
-pub(super) fn request(name: &str) -> io::Result<libc::ifreq> {
+pub(super) fn new_ifreq(name: &str) -> io::Result<libc::ifreq> {
     // SAFETY: `ifreq` is plain data, for which zeros are valid.
     let mut request: libc::ifreq = unsafe { zeroed() };
     // One byte is left for the end of the string.
@@ -153,13 +153,13 @@ pub(super) fn request(name: &str) -> io::Result<libc::ifreq> {
 }
 
 /// The name in an `ifreq` that the kernel filled.
-pub(super) fn name_of(request: &libc::ifreq) -> String {
+pub(super) fn ifreq_name(request: &libc::ifreq) -> String {
     let bytes: Vec<u8> =
         request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The result of a system call that tells failure by -1.
-pub(super) fn check(result: c_int) -> io::Result<()> {
+pub(super) fn check_syscall(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -2,44 +2,44 @@
 
 use super::*;
 use crate::failover::{
-    cost::{Cost, OPEN, Tally},
-    report::{Cause, Said, Verdict},
-    stall_histogram::{Measured, Stall},
+    cost::{COST_SETTLE_TIME, FailoverCost, LossCounters},
+    report::{FailoverReport, RemoteReportSummary, SelectionOutcome},
+    stall_histogram::{FailoverStall, StallSource},
 };
 
 const MS: Duration = Duration::from_millis(1);
 
-fn causes(rig: &Rig) -> Vec<Cause> {
+fn causes(rig: &Rig) -> Vec<FailoverReport> {
     let cause = |event: &EventKind| match event {
-        EventKind::Moved { cause, .. } => Some((**cause).clone()),
+        EventKind::Moved { report: cause, .. } => Some((**cause).clone()),
         _ => None,
     };
     rig.events.iter().filter_map(cause).collect()
 }
 
-fn costs(rig: &Rig) -> Vec<(RouteId, Option<RouteId>, Cost)> {
+fn costs(rig: &Rig) -> Vec<(RouteId, Option<RouteId>, FailoverCost)> {
     let cost = |event: &EventKind| match event {
-        EventKind::Cost { from, to, cost, .. } => Some((*from, *to, *cost)),
+        EventKind::FailoverCost { from, to, cost, .. } => Some((*from, *to, *cost)),
         _ => None,
     };
     rig.events.iter().filter_map(cost).collect()
 }
 
-fn verdicts(cause: &Cause) -> Vec<(u32, Verdict)> {
-    cause.candidates.iter().map(|one| (one.route.0, one.verdict)).collect()
+fn verdicts(cause: &FailoverReport) -> Vec<(u32, SelectionOutcome)> {
+    cause.candidates.iter().map(|one| (one.route.0, one.outcome)).collect()
 }
 
 fn resent(rig: &mut Rig, from: u32, to: u32, frames: u64, waited: Duration) {
     let (from, to) = (RouteId(from), RouteId(to));
-    rig.input(Input::Resent { peer: PEER, from, to, frames, waited });
+    rig.input(EngineInput::Resent { peer: PEER, from, to, frames, waited });
 }
 
 /// The peer answers the newest request on a route.
 fn answer(rig: &mut Rig, route: u32, routes: &[u32]) {
     let mut reply = rig.heartbeat(route, routes);
-    reply.message = Message::Reply;
+    reply.message = HeartbeatMessage::Reply;
     reply.sent_at = rig.now.as_nanos();
-    rig.input(Input::Heartbeat { peer: PEER, route: RouteId(route), heartbeat: reply });
+    rig.input(EngineInput::Heartbeat { peer: PEER, route: RouteId(route), heartbeat: reply });
 }
 
 #[test]
@@ -54,15 +54,22 @@ fn a_move_tells_what_was_known_of_the_old_route_and_why_the_others_were_not_take
     let cause = &causes(&rig)[0];
     assert_eq!(
         verdicts(cause),
-        [(2, Verdict::Chosen), (3, Verdict::NotUp), (4, Verdict::AdminDown)]
+        [
+            (2, SelectionOutcome::Chosen),
+            (3, SelectionOutcome::NotUp),
+            (4, SelectionOutcome::AdminDown)
+        ]
     );
-    let left = cause.left.as_ref().unwrap();
+    let left = cause.previous.as_ref().unwrap();
     assert_eq!((left.route, left.state), (RouteId(1), RouteState::Init));
     assert_eq!((left.last_heard, left.last_answered), (Some(answered), Some(answered)));
-    assert_eq!(left.said, None, "a route the peer's list leaves out");
+    assert_eq!(left.remote_report, None, "a route the peer's list leaves out");
     let has = |word: &str| left.heartbeats.iter().any(|line| line.contains(word));
     assert!(has("sent") && has("received") && left.heartbeats.len() <= 4, "{left:?}");
-    assert_eq!(cause.cost.stall, Some(Stall { length: MS * 20, measured: Measured::Heartbeats }));
+    assert_eq!(
+        cause.cost.stall,
+        Some(FailoverStall { length: MS * 20, source: StallSource::Heartbeats })
+    );
 }
 
 #[test]
@@ -72,27 +79,30 @@ fn what_the_peer_said_last_is_told_even_of_a_route_that_went_silent() {
     rig.hear(2, &[1, 2]);
     rig.pass(MS);
     let cause = &causes(&rig)[0];
-    let said = Said { heard: true, local_down: false, admin_down: false };
-    assert_eq!(cause.left.as_ref().unwrap().said, Some(said));
-    assert_eq!(verdicts(cause), [(2, Verdict::Chosen)]);
+    let said = RemoteReportSummary { heard: true, local_down: false, admin_down: false };
+    assert_eq!(cause.previous.as_ref().unwrap().remote_report, Some(said));
+    assert_eq!(verdicts(cause), [(2, SelectionOutcome::Chosen)]);
 }
 
 #[test]
 fn a_route_that_is_held_or_behind_is_told_so() {
     let mut rig = Rig::up(3);
     rig.fault(1);
-    let clear = Input::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost };
+    let clear = EngineInput::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost };
     rig.input(clear);
     (0..3).for_each(|_| rig.hear_all(3));
     assert_eq!(rig.active(), Some(2));
     rig.forget();
     rig.fault(2);
     let cause = &causes(&rig)[0];
-    assert_eq!(verdicts(cause), [(3, Verdict::Chosen), (1, Verdict::Held)]);
-    assert_eq!(cause.candidates[1].held, Some(HOLD));
+    assert_eq!(verdicts(cause), [(3, SelectionOutcome::Chosen), (1, SelectionOutcome::HeldDown)]);
+    assert_eq!(cause.candidates[1].hold_down_left, Some(HOLD));
     let mut rig = Rig::up(3);
     rig.fault(1);
-    assert_eq!(verdicts(&causes(&rig)[0]), [(2, Verdict::Chosen), (3, Verdict::Behind)]);
+    assert_eq!(
+        verdicts(&causes(&rig)[0]),
+        [(2, SelectionOutcome::Chosen), (3, SelectionOutcome::LowerRank)]
+    );
 }
 
 #[test]
@@ -100,38 +110,47 @@ fn many_routes_are_counted_and_not_listed() {
     let mut rig = Rig::up(12);
     rig.fault(1);
     let cause = &causes(&rig)[0];
-    assert_eq!((cause.candidates.len(), cause.more), (8, 3));
-    assert_eq!(cause.candidates[0].verdict, Verdict::Chosen);
+    assert_eq!((cause.candidates.len(), cause.omitted), (8, 3));
+    assert_eq!(cause.candidates[0].outcome, SelectionOutcome::Chosen);
 }
 
 #[test]
 fn what_a_failover_cost_is_told_once_when_nothing_can_be_added() {
     let mut rig = Rig::up(2);
-    rig.input(Input::Tally { peer: PEER, tally: Tally { duplicated: 100, lost: 10 } });
-    rig.input(Input::Suspect(RouteId(1)));
+    rig.input(EngineInput::LossCounters {
+        peer: PEER,
+        counters: LossCounters { duplicated: 100, lost: 10 },
+    });
+    rig.input(EngineInput::Suspect(RouteId(1)));
     let since = rig.now;
     resent(&mut rig, 1, 2, 30, MS * 12);
-    rig.input(Input::Tally { peer: PEER, tally: Tally { duplicated: 140, lost: 10 } });
+    rig.input(EngineInput::LossCounters {
+        peer: PEER,
+        counters: LossCounters { duplicated: 140, lost: 10 },
+    });
     rig.pass(MS * 20);
     rig.fault(1);
     let cause = &causes(&rig)[0];
-    assert_eq!(cause.left.as_ref().unwrap().suspect, Some(since));
+    assert_eq!(cause.previous.as_ref().unwrap().suspect_since, Some(since));
     assert_eq!((cause.cost.resent, cause.cost.duplicated), (30, 40));
     resent(&mut rig, 1, 2, 4, MS * 3);
-    rig.input(Input::Tally { peer: PEER, tally: Tally { duplicated: 140, lost: 11 } });
-    let end = rig.now + OPEN;
+    rig.input(EngineInput::LossCounters {
+        peer: PEER,
+        counters: LossCounters { duplicated: 140, lost: 11 },
+    });
+    let end = rig.now + COST_SETTLE_TIME;
     while rig.now + MS * 50 < end {
         rig.pass(MS * 50);
         answer(&mut rig, 2, &[2]);
     }
-    assert_eq!((costs(&rig), rig.engine.stalls().count()), (Vec::new(), 0));
+    assert_eq!((costs(&rig), rig.engine.stall_histogram().count()), (Vec::new(), 0));
     rig.pass(MS * 50);
-    let stall = Some(Stall { length: MS * 12, measured: Measured::Data });
-    let cost = Cost { resent: 34, duplicated: 40, lost: 1, stall };
+    let stall = Some(FailoverStall { length: MS * 12, source: StallSource::Data });
+    let cost = FailoverCost { resent: 34, duplicated: 40, lost: 1, stall };
     assert_eq!(costs(&rig), [(RouteId(1), Some(RouteId(2)), cost)]);
-    let stalls = rig.engine.stalls();
+    let stalls = rig.engine.stall_histogram();
     assert_eq!((stalls.count(), stalls.max), (1, MS * 12));
-    rig.pass(OPEN * 2);
+    rig.pass(COST_SETTLE_TIME * 2);
     assert_eq!(costs(&rig).iter().filter(|cost| cost.0 == RouteId(1)).count(), 1);
 }
 
@@ -143,16 +162,16 @@ fn the_next_move_closes_the_account_of_the_one_before() {
     rig.fault(2);
     resent(&mut rig, 2, 3, 7, MS * 2);
     assert_eq!(costs(&rig).iter().map(|cost| cost.2.resent).collect::<Vec<_>>(), [5]);
-    rig.pass(OPEN);
+    rig.pass(COST_SETTLE_TIME);
     let counted: Vec<_> = costs(&rig).iter().map(|cost| (cost.0.0, cost.2.resent)).collect();
     assert_eq!(counted, [(1, 5), (2, 7)]);
-    assert_eq!(rig.engine.stalls().count(), 2);
+    assert_eq!(rig.engine.stall_histogram().count(), 2);
 }
 
 #[test]
 fn a_false_alarm_is_told_and_is_no_failover() {
     let mut rig = Rig::up(2);
-    rig.input(Input::Suspect(RouteId(1)));
+    rig.input(EngineInput::Suspect(RouteId(1)));
     resent(&mut rig, 1, 2, 3, MS * 11);
     for _ in 0..200 {
         answer(&mut rig, 1, &[1, 2]);
@@ -162,7 +181,7 @@ fn a_false_alarm_is_told_and_is_no_failover() {
     assert_eq!(rig.moves(), []);
     let cost = costs(&rig);
     assert_eq!((cost.len(), cost[0].2.resent, cost[0].1), (1, 3, Some(RouteId(2))));
-    assert_eq!(rig.engine.stalls().count(), 0);
+    assert_eq!(rig.engine.stall_histogram().count(), 0);
 }
 
 #[test]
@@ -176,18 +195,18 @@ fn a_planned_move_that_cost_nothing_is_not_told() {
         rig.pass(DETECTION / 2);
         rig.hear_all(2);
     }
-    assert_eq!((costs(&rig), rig.engine.stalls().count()), (Vec::new(), 0));
+    assert_eq!((costs(&rig), rig.engine.stall_histogram().count()), (Vec::new(), 0));
 }
 
 #[test]
 fn time_without_any_route_is_told_and_is_no_failover() {
     let mut rig = Rig::up(1);
     rig.fault(1);
-    rig.pass(OPEN * 2);
-    rig.input(Input::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
+    rig.pass(COST_SETTLE_TIME * 2);
+    rig.input(EngineInput::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
     (0..3).for_each(|_| rig.hear(1, &[1]));
     let causes = causes(&rig);
-    assert_eq!(causes[0].dark, None);
-    assert_eq!(causes[1].dark, Some(OPEN * 2));
-    assert_eq!(rig.engine.stalls().count(), 0);
+    assert_eq!(causes[0].outage, None);
+    assert_eq!(causes[1].outage, Some(COST_SETTLE_TIME * 2));
+    assert_eq!(rig.engine.stall_histogram().count(), 0);
 }

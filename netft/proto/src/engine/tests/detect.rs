@@ -26,14 +26,20 @@ fn a_heartbeat_that_waited_counts_from_when_it_arrived() {
     rig.pass(DELAY * 2);
     let (arrived, waited) = (rig.now, DELAY / 2);
     rig.pass(waited);
-    let asked = |(_, one): &&(RouteId, Heartbeat)| one.message == Message::Request;
+    let asked = |(_, one): &&(RouteId, Heartbeat)| one.message == HeartbeatMessage::Request;
     let sequence = rig.sent.iter().rfind(asked).unwrap().1.sequence;
     let mut heartbeat = rig.heartbeat(1, &[1]);
-    heartbeat.message = Message::Reply;
+    heartbeat.message = HeartbeatMessage::Reply;
     heartbeat.sequence = sequence;
     heartbeat.sent_at = arrived.as_nanos();
     let (peer, route, answered) = (PEER, RouteId(1), false);
-    let late = |at| Input::Late { peer, route, heartbeat: heartbeat.clone(), at, answered };
+    let late = |at| EngineInput::DeferredHeartbeat {
+        peer,
+        route,
+        heartbeat: heartbeat.clone(),
+        arrived_at: at,
+        answered,
+    };
     rig.input(late(arrived));
     assert_eq!(rig.status(1).rtt, Some(Duration::ZERO), "waiting is no round-trip time");
     rig.pass(DETECTION - waited - NANO);
@@ -77,7 +83,7 @@ fn requests_come_every_75_to_100_percent_of_the_delay_while_one_may_send() {
     rig.forget();
     rig.pass(DELAY * 10);
     assert_eq!(rig.requests(1), 0);
-    rig.input(Input::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER));
     assert_eq!(rig.engine.next_wake(), None);
 }
 
@@ -141,7 +147,7 @@ fn failover_is_immediate_and_failback_waits_for_the_hold() {
     let mut rig = Rig::up(2);
     rig.fault(1);
     assert_eq!(rig.active(), Some(2));
-    rig.input(Input::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
+    rig.input(EngineInput::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
     rig.hear(1, &[1, 2]);
     assert_eq!(rig.state(1), RouteState::Init, "heard once after a loss");
     rig.hear(1, &[1, 2]);
@@ -187,7 +193,7 @@ fn a_fault_is_told_over_the_other_routes_within_a_quarter_of_the_delay() {
     rig.pass(DELAY / 4);
     let (route, heartbeat) = rig.sent.first().unwrap();
     assert_eq!(*route, RouteId(2));
-    let word = heartbeat.verdicts.iter().find(|v| v.your_route == remote(1)).unwrap();
+    let word = heartbeat.reports.iter().find(|v| v.your_route == remote(1)).unwrap();
     assert!(word.local_down && !word.heard);
     assert_eq!(rig.requests(1), 0);
 }
@@ -208,16 +214,16 @@ fn two_peers_do_not_influence_each_other() {
     let run = |with_other: bool| {
         let mut rig = Rig::up(2);
         if with_other {
-            rig.input(Input::AddPeer(other));
-            rig.input(Input::AddRoute { id: RouteId(50), spec: spec(other, 50) });
-            rig.input(Input::SessionUp { peer: other, boot_id: 9 });
+            rig.input(EngineInput::AddPeer(other));
+            rig.input(EngineInput::AddRoute { id: RouteId(50), spec: spec(other, 50) });
+            rig.input(EngineInput::SessionUp { peer: other, boot_id: 9 });
             let mut heartbeat = rig.heartbeat(50, &[1, 2, 50]);
-            heartbeat.verdicts[0].heard = false;
+            heartbeat.reports[0].heard = false;
             heartbeat.serial = 1_000_000;
-            rig.input(Input::Heartbeat { peer: other, route: RouteId(50), heartbeat });
-            rig.input(Input::Fault { route: RouteId(50), reason: Reason::SendError });
-            rig.input(Input::SessionDown(other));
-            rig.input(Input::RemovePeer(other));
+            rig.input(EngineInput::Heartbeat { peer: other, route: RouteId(50), heartbeat });
+            rig.input(EngineInput::Fault { route: RouteId(50), reason: Reason::SendError });
+            rig.input(EngineInput::SessionDown(other));
+            rig.input(EngineInput::RemovePeer(other));
         }
         rig.forget();
         rig.hear(2, &[1, 2]);
@@ -238,13 +244,13 @@ fn a_route_with_something_unread_gets_time_and_not_for_ever() {
     let mut rig = Rig::up(1);
     let detection = rig.status(1).spec.timing.detection_time();
     rig.pass(detection - NANO);
-    assert_eq!(rig.engine.overdue(rig.now + NANO), [RouteId(1)]);
+    assert_eq!(rig.engine.overdue_routes(rig.now + NANO), [RouteId(1)]);
     let began = rig.now;
     while rig.state(1) == RouteState::Up {
-        rig.input(Input::Unread(RouteId(1)));
+        rig.input(EngineInput::UnreadData(RouteId(1)));
         rig.pass(DELAY / 2);
         assert!(rig.now.since(began) <= detection + DELAY, "for ever");
     }
     assert!(rig.now.since(began) + DELAY >= detection);
-    assert!(rig.engine.overdue(rig.now).is_empty());
+    assert!(rig.engine.overdue_routes(rig.now).is_empty());
 }

@@ -1,7 +1,7 @@
 //! Drains: who leaves, when both ends have left, and what serves at last.
 
 use super::*;
-use crate::route::{DrainStage, DrainStatus, drain::would_strand};
+use crate::route::{DrainStage, DrainStatus, drain::would_strand_peer};
 
 fn drain(on: bool) -> RouteChange {
     RouteChange { drain: Some(on), ..RouteChange::default() }
@@ -13,13 +13,13 @@ impl Rig {
     fn answer(&mut self, asked: Time, routes: u32, carries: u32, drains: &[u32]) {
         let all: Vec<_> = (1..=routes).collect();
         let mut heartbeat = self.heartbeat(routes, &all);
-        heartbeat.message = Message::Reply;
+        heartbeat.message = HeartbeatMessage::Reply;
         heartbeat.sent_at = asked.as_nanos();
-        for verdict in &mut heartbeat.verdicts {
-            verdict.carries = verdict.your_route == carries;
+        for verdict in &mut heartbeat.reports {
+            verdict.carries_data = verdict.your_route == carries;
             verdict.draining = drains.contains(&verdict.your_route);
         }
-        self.input(Input::Heartbeat { peer: PEER, route: RouteId(routes), heartbeat });
+        self.input(EngineInput::Heartbeat { peer: PEER, route: RouteId(routes), heartbeat });
         self.pass(Duration::ZERO);
     }
 
@@ -46,9 +46,9 @@ fn a_drained_route_is_left_at_once_and_told_at_once_and_stays_alive() {
     assert_eq!((rig.state(1), rig.stage(1)), (RouteState::Up, Some(DrainStage::Draining)));
     rig.pass(DELAY / 4);
     let (_, heartbeat) = rig.sent.first().expect("told at once");
-    let word = |route| heartbeat.verdicts.iter().find(|v| v.your_route == remote(route)).unwrap();
-    assert!(word(1).draining && !word(1).carries);
-    assert!(!word(2).draining && word(2).carries);
+    let word = |route| heartbeat.reports.iter().find(|v| v.your_route == remote(route)).unwrap();
+    assert!(word(1).draining && !word(1).carries_data);
+    assert!(!word(2).draining && word(2).carries_data);
     rig.pass(DELAY * 3);
     assert!(rig.requests(1) >= 3, "heartbeats go on");
     rig.forget();
@@ -98,7 +98,7 @@ fn the_peers_order_moves_this_end_too() {
 fn an_order_does_not_wait_for_the_hold_of_the_other_route() {
     let mut rig = Rig::up(2);
     rig.fault(2);
-    rig.input(Input::FaultCleared { route: RouteId(2), reason: Reason::CarrierLost });
+    rig.input(EngineInput::FaultCleared { route: RouteId(2), reason: Reason::CarrierLost });
     rig.hear_all(2);
     rig.hear_all(2);
     assert_eq!(rig.state(2), RouteState::Up);
@@ -116,7 +116,7 @@ fn a_drained_route_serves_when_everything_else_is_dead_and_is_left_again() {
     assert_eq!(rig.stage(1), Some(DrainStage::Drained));
     rig.fault(2);
     assert_eq!((rig.active(), rig.stage(1)), (Some(1), Some(DrainStage::Draining)));
-    rig.input(Input::FaultCleared { route: RouteId(2), reason: Reason::CarrierLost });
+    rig.input(EngineInput::FaultCleared { route: RouteId(2), reason: Reason::CarrierLost });
     rig.hear_all(2);
     rig.hear_all(2);
     assert_eq!(rig.active(), Some(2), "left again, without a hold");
@@ -135,7 +135,7 @@ fn the_last_route_that_is_up_would_strand_its_peer() {
     let mut rig = Rig::up(3);
     let strands = |rig: &Rig, ids: &[u32]| {
         let ids: Vec<_> = ids.iter().copied().map(RouteId).collect();
-        would_strand(&rig.engine.routes(), &ids)
+        would_strand_peer(&rig.engine.route_statuses(), &ids)
     };
     assert_eq!(strands(&rig, &[1, 2]), None);
     assert_eq!(strands(&rig, &[1, 2, 3]), Some(PEER));

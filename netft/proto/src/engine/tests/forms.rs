@@ -5,22 +5,28 @@ use super::*;
 fn late(rig: &mut Rig, answered: bool) -> Heartbeat {
     let heartbeat = rig.heartbeat(1, &[1]);
     let (peer, route, at) = (PEER, RouteId(1), rig.now);
-    rig.input(Input::Late { peer, route, heartbeat: heartbeat.clone(), at, answered });
+    rig.input(EngineInput::DeferredHeartbeat {
+        peer,
+        route,
+        heartbeat: heartbeat.clone(),
+        arrived_at: at,
+        answered,
+    });
     heartbeat
 }
 
 fn replies(rig: &Rig) -> Vec<&Heartbeat> {
     let sent = rig.sent.iter().map(|(_, heartbeat)| heartbeat);
-    sent.filter(|heartbeat| heartbeat.message == Message::Reply).collect()
+    sent.filter(|heartbeat| heartbeat.message == HeartbeatMessage::Reply).collect()
 }
 
 #[test]
 fn while_all_is_well_a_form_says_what_the_engine_would() {
     let mut rig = Rig::up(1);
-    let form = rig.engine.form(PEER).unwrap().clone();
+    let form = rig.engine.reply_template(PEER).unwrap().clone();
     let request = late(&mut rig, true);
     assert_eq!(replies(&rig).len(), 0, "it was answered");
-    let theirs = form.answer(1, RouteId(1), &request).unwrap();
+    let theirs = form.build_reply(1, RouteId(1), &request).unwrap();
     late(&mut rig, false);
     let ours = replies(&rig)[0].clone();
     assert!(ours.serial > theirs.serial);
@@ -34,40 +40,40 @@ fn while_all_is_well_a_form_says_what_the_engine_would() {
         late(&mut rig, true);
     }
     assert_eq!(rig.state(1), RouteState::Up);
-    assert!(Arc::ptr_eq(&form, rig.engine.form(PEER).unwrap()));
+    assert!(Arc::ptr_eq(&form, rig.engine.reply_template(PEER).unwrap()));
 }
 
 #[test]
 fn a_heartbeat_that_says_otherwise_outranks_every_answer() {
     let mut rig = Rig::up(2);
-    let form = rig.engine.form(PEER).unwrap().clone();
+    let form = rig.engine.reply_template(PEER).unwrap().clone();
     let request = rig.heartbeat(2, &[1, 2]);
-    let before = form.answer(1, RouteId(2), &request).unwrap().serial;
+    let before = form.build_reply(1, RouteId(2), &request).unwrap().serial;
     rig.fault(1);
     rig.pass(DELAY);
-    let says = |(_, sent): &&(RouteId, Heartbeat)| sent.verdicts[0].local_down;
+    let says = |(_, sent): &&(RouteId, Heartbeat)| sent.reports[0].local_down;
     let word = rig.sent.iter().find(says).unwrap();
     assert!(word.1.serial > before);
-    assert!(form.answer(1, RouteId(2), &request).is_none(), "it does not hold any more");
-    assert!(rig.engine.form(PEER).is_none());
-    rig.input(Input::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
+    assert!(form.build_reply(1, RouteId(2), &request).is_none(), "it does not hold any more");
+    assert!(rig.engine.reply_template(PEER).is_none());
+    rig.input(EngineInput::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
     for sequence in 5..9 {
         for route in [1, 2] {
             let heartbeat = Heartbeat { sequence, ..rig.heartbeat(route, &[1, 2]) };
-            rig.input(Input::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
+            rig.input(EngineInput::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
         }
     }
-    let next = rig.engine.form(PEER).unwrap();
-    assert!(next.answer(1, RouteId(2), &request).is_some());
-    assert!(form.answer(1, RouteId(2), &request).is_none());
+    let next = rig.engine.reply_template(PEER).unwrap();
+    assert!(next.build_reply(1, RouteId(2), &request).is_some());
+    assert!(form.build_reply(1, RouteId(2), &request).is_none());
 }
 
 #[test]
 fn a_session_that_ends_takes_the_form_with_it() {
     let mut rig = Rig::up(1);
-    let form = rig.engine.form(PEER).unwrap().clone();
+    let form = rig.engine.reply_template(PEER).unwrap().clone();
     let request = rig.heartbeat(1, &[1]);
-    rig.input(Input::SessionDown(PEER));
-    assert!(rig.engine.form(PEER).is_none());
-    assert!(form.answer(1, RouteId(1), &request).is_none());
+    rig.input(EngineInput::SessionDown(PEER));
+    assert!(rig.engine.reply_template(PEER).is_none());
+    assert!(form.build_reply(1, RouteId(1), &request).is_none());
 }

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    route::{Attributes, Carrier, Class, Delay, Priority, RouteState, Threshold, Timing},
-    wire::heartbeat::{Message, Verdict},
+    route::{Attributes, Delay, Priority, RouteClass, RouteState, Threshold, Timing, Transport},
+    wire::heartbeat::{HeartbeatMessage, RouteReport},
 };
 
 const PEER: PeerId = PeerId(0);
@@ -45,10 +45,10 @@ fn spec(peer: PeerId, route: u32) -> RouteSpec {
         real_remote: address(2),
         virtual_local: [169, 254, 1, 1].into(),
         virtual_remote: [169, 254, 1, 2].into(),
-        timing: Class::SameSubnet.default_timing(),
+        timing: RouteClass::SameSubnet.default_timing(),
         priority: Priority(10 * route),
         attributes: Attributes(Attributes::SAME_SUBNET),
-        carrier: Carrier::Udp,
+        transport: Transport::Udp,
     }
 }
 
@@ -81,11 +81,11 @@ impl Rig {
             probes: Vec::new(),
             sizes: Vec::new(),
         };
-        rig.input(Input::AddPeer(PEER));
+        rig.input(EngineInput::AddPeer(PEER));
         for route in 1..=routes {
-            rig.input(Input::AddRoute { id: RouteId(route), spec: spec(PEER, route) });
+            rig.input(EngineInput::AddRoute { id: RouteId(route), spec: spec(PEER, route) });
         }
-        rig.input(Input::SessionUp { peer: PEER, boot_id: 1 });
+        rig.input(EngineInput::SessionUp { peer: PEER, boot_id: 1 });
         rig
     }
 
@@ -99,28 +99,28 @@ impl Rig {
         rig
     }
 
-    fn try_input(&mut self, input: Input) -> Result<(), DropReason> {
-        let outcome = self.engine.handle(self.now, input);
+    fn try_input(&mut self, input: EngineInput) -> Result<(), DropReason> {
+        let outcome = self.engine.on_input(self.now, input);
         self.drain();
         outcome
     }
 
-    fn input(&mut self, input: Input) {
+    fn input(&mut self, input: EngineInput) {
         self.try_input(input).unwrap();
     }
 
     fn change(&mut self, route: u32, change: RouteChange) {
-        self.input(Input::ChangeRoute { id: RouteId(route), change });
+        self.input(EngineInput::ChangeRoute { id: RouteId(route), change });
     }
 
     fn fault(&mut self, route: u32) {
-        self.input(Input::Fault { route: RouteId(route), reason: Reason::CarrierLost });
+        self.input(EngineInput::Fault { route: RouteId(route), reason: Reason::CarrierLost });
     }
 
     fn heartbeat(&mut self, route: u32, heard: &[u32]) -> Heartbeat {
         self.serial += 1;
         Heartbeat {
-            message: Message::Request,
+            message: HeartbeatMessage::Request,
             route: remote(route),
             your_route: route,
             sequence: self.serial,
@@ -128,14 +128,14 @@ impl Rig {
             held_us: 0,
             stalled_ms: 0,
             serial: self.serial,
-            verdicts: heard.iter().map(|route| verdict(*route)).collect(),
+            reports: heard.iter().map(|route| verdict(*route)).collect(),
         }
     }
 
     /// The peer's request comes on `route`; it says it hears us on the routes `heard`.
     fn hear(&mut self, route: u32, heard: &[u32]) {
         let heartbeat = self.heartbeat(route, heard);
-        self.input(Input::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
+        self.input(EngineInput::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
     }
 
     fn hear_all(&mut self, routes: u32) {
@@ -144,7 +144,7 @@ impl Rig {
     }
 
     fn tick(&mut self) {
-        self.engine.tick(self.now);
+        self.engine.on_timer(self.now);
         self.drain();
     }
 
@@ -159,17 +159,17 @@ impl Rig {
     }
 
     fn drain(&mut self) {
-        while let Some(output) = self.engine.poll() {
+        while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Send { route, heartbeat, .. } => self.sent.push((route, heartbeat)),
-                Output::Event(event) => {
+                EngineOutput::Send { route, heartbeat, .. } => self.sent.push((route, heartbeat)),
+                EngineOutput::Event(event) => {
                     assert_eq!(event.at, self.now);
                     self.events.push(event.kind);
                 }
-                Output::Publish(_) => {}
-                Output::Probe { probe, .. } => self.probes.push(probe),
-                Output::Answers(_) => {}
-                Output::PathMtu { route, datagram } => self.sizes.push((route, datagram)),
+                EngineOutput::PublishTable(_) => {}
+                EngineOutput::Probe { probe, .. } => self.probes.push(probe),
+                EngineOutput::ReplyTemplateReady(_) => {}
+                EngineOutput::PathMtu { route, datagram } => self.sizes.push((route, datagram)),
             }
         }
     }
@@ -180,7 +180,7 @@ impl Rig {
     }
 
     fn status(&self, route: u32) -> RouteStatus {
-        self.engine.routes().into_iter().find(|status| status.id == RouteId(route)).unwrap()
+        self.engine.route_statuses().into_iter().find(|status| status.id == RouteId(route)).unwrap()
     }
 
     fn state(&self, route: u32) -> RouteState {
@@ -188,7 +188,7 @@ impl Rig {
     }
 
     fn active(&self) -> Option<u32> {
-        self.engine.peers()[0].active.map(|route| route.0)
+        self.engine.peer_statuses()[0].active.map(|route| route.0)
     }
 
     /// Data moved: from, to, why.
@@ -211,20 +211,20 @@ impl Rig {
 
     fn requests(&self, route: u32) -> usize {
         let of = |(id, heartbeat): &&(RouteId, Heartbeat)| {
-            id.0 == route && heartbeat.message == Message::Request
+            id.0 == route && heartbeat.message == HeartbeatMessage::Request
         };
         self.sent.iter().filter(of).count()
     }
 }
 
-fn verdict(your_route: u32) -> Verdict {
-    Verdict {
+fn verdict(your_route: u32) -> RouteReport {
+    RouteReport {
         your_route,
         heard: true,
         local_down: false,
         admin_down: false,
         draining: false,
-        carries: false,
+        carries_data: false,
         loss_permille: 0,
     }
 }

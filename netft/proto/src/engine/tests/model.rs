@@ -80,46 +80,46 @@ impl Model {
     }
 
     /// The input an op is, and what it changes outside.
-    fn input(&mut self, op: &Op) -> Option<Input> {
+    fn input(&mut self, op: &Op) -> Option<EngineInput> {
         let known = |route: u32| self.routes.contains(&route);
         Some(match *op {
             Op::Pass(_) | Op::Stall(_) => return None,
             Op::AddPeer(peer) => {
                 self.peers.insert(PeerId(peer));
-                Input::AddPeer(PeerId(peer))
+                EngineInput::AddPeer(PeerId(peer))
             }
             Op::RemovePeer(peer) => {
                 self.peers.remove(&PeerId(peer));
                 self.sessions.remove(&PeerId(peer));
                 self.forget(|route| owner(route) == PeerId(peer));
-                Input::RemovePeer(PeerId(peer))
+                EngineInput::RemovePeer(PeerId(peer))
             }
             Op::Add(route) => {
                 if self.peers.contains(&owner(route)) {
                     self.routes.insert(route);
                 }
-                Input::AddRoute { id: RouteId(route), spec: spec(owner(route), route) }
+                EngineInput::AddRoute { id: RouteId(route), spec: spec(owner(route), route) }
             }
             Op::Remove(route) => {
                 self.forget(|gone| gone == route);
-                Input::RemoveRoute(RouteId(route))
+                EngineInput::RemoveRoute(RouteId(route))
             }
             Op::Session(peer, boot_id) => {
                 let peer = PeerId(peer);
                 self.sessions.extend(self.peers.get(&peer));
-                Input::SessionUp { peer, boot_id }
+                EngineInput::SessionUp { peer, boot_id }
             }
             Op::NoSession(peer) => {
                 self.sessions.remove(&PeerId(peer));
-                Input::SessionDown(PeerId(peer))
+                EngineInput::SessionDown(PeerId(peer))
             }
             Op::Fault(route, which) => {
                 self.faults.extend(known(route).then_some((route, which)));
-                Input::Fault { route: RouteId(route), reason: fault(which) }
+                EngineInput::Fault { route: RouteId(route), reason: fault(which) }
             }
             Op::Clear(route, which) => {
                 self.faults.remove(&(route, which));
-                Input::FaultCleared { route: RouteId(route), reason: fault(which) }
+                EngineInput::FaultCleared { route: RouteId(route), reason: fault(which) }
             }
             Op::Admin(route, down) => {
                 self.admin.remove(&route);
@@ -140,9 +140,10 @@ impl Model {
             }
             Op::Hear { route, reply, heard } => {
                 self.serial += 1;
-                let message = if reply { Message::Reply } else { Message::Request };
-                let verdicts =
-                    (1..=8).map(|n| Verdict { heard: heard & (1 << (n - 1)) != 0, ..verdict(n) });
+                let message =
+                    if reply { HeartbeatMessage::Reply } else { HeartbeatMessage::Request };
+                let verdicts = (1..=8)
+                    .map(|n| RouteReport { heard: heard & (1 << (n - 1)) != 0, ..verdict(n) });
                 let heartbeat = Heartbeat {
                     message,
                     route: remote(route),
@@ -152,15 +153,15 @@ impl Model {
                     held_us: 0,
                     stalled_ms: 0,
                     serial: self.serial,
-                    verdicts: verdicts.collect(),
+                    reports: verdicts.collect(),
                 };
-                Input::Heartbeat { peer: owner(route), route: RouteId(route), heartbeat }
+                EngineInput::Heartbeat { peer: owner(route), route: RouteId(route), heartbeat }
             }
         })
     }
 
     fn check(&self, engine: &Engine, now: Time) -> Result<(), TestCaseError> {
-        let routes = engine.routes();
+        let routes = engine.route_statuses();
         let numbers: Vec<u32> = routes.iter().map(|route| route.id.0).collect();
         prop_assert_eq!(numbers, self.routes.iter().copied().collect::<Vec<_>>());
         for route in &routes {
@@ -179,13 +180,13 @@ impl Model {
                 !route.tx || routes.iter().any(|r| r.spec.peer == route.spec.peer && r.rx)
             );
             if session && !faulty {
-                let most = route.spec.timing.delay.duration();
+                let most = route.spec.timing.delay.as_duration();
                 prop_assert!(engine.next_wake().is_some_and(|wake| wake <= now + most));
             }
         }
-        let peers: Vec<_> = engine.peers().iter().map(|peer| peer.peer).collect();
+        let peers: Vec<_> = engine.peer_statuses().iter().map(|peer| peer.peer).collect();
         prop_assert_eq!(peers, self.peers.iter().copied().collect::<Vec<_>>());
-        for peer in engine.peers() {
+        for peer in engine.peer_statuses() {
             prop_assert_eq!(peer.session, self.sessions.contains(&peer.peer));
             let usable = |r: &&RouteStatus| {
                 let whole = !self.faulty(r.id.0) && !self.admin.contains(&r.id.0);
@@ -213,14 +214,14 @@ impl Model {
     /// Outputs of one call: bounded, and about what exists.
     fn outputs(&self, engine: &mut Engine) -> Result<(), TestCaseError> {
         let (mut sends, mut others) = (0, 0);
-        while let Some(output) = engine.poll() {
+        while let Some(output) = engine.poll_output() {
             match output {
-                Output::Send { peer, route, .. } => {
+                EngineOutput::Send { peer, route, .. } => {
                     sends += 1;
                     prop_assert!(self.routes.contains(&route.0) && owner(route.0) == peer);
                     prop_assert!(self.sessions.contains(&peer) && !self.faulty(route.0));
                 }
-                Output::Publish(table) => {
+                EngineOutput::PublishTable(table) => {
                     others += 1;
                     for row in &table.peers {
                         prop_assert!(row.candidates.iter().all(|id| owner(id.0) == row.peer));
@@ -228,8 +229,10 @@ impl Model {
                         prop_assert!(active, "the active route is no candidate: {:?}", row);
                     }
                 }
-                Output::Event(_) => others += 1,
-                Output::Probe { .. } | Output::PathMtu { .. } | Output::Answers(_) => {}
+                EngineOutput::Event(_) => others += 1,
+                EngineOutput::Probe { .. }
+                | EngineOutput::PathMtu { .. }
+                | EngineOutput::ReplyTemplateReady(_) => {}
             }
         }
         prop_assert!(sends <= 8 && others <= 8 * 4 + 6, "{} sends, {} others", sends, others);
@@ -237,8 +240,8 @@ impl Model {
     }
 }
 
-fn change(route: u32, change: RouteChange) -> Input {
-    Input::ChangeRoute { id: RouteId(route), change }
+fn change(route: u32, change: RouteChange) -> EngineInput {
+    EngineInput::ChangeRoute { id: RouteId(route), change }
 }
 
 proptest! {
@@ -250,7 +253,7 @@ proptest! {
         for op in [Op::AddPeer(0), Op::AddPeer(1)].iter().chain(&ops) {
             if let Some(input) = model.input(op) {
                 // A refusal is an answer too.
-                let _ = engine.handle(now, input);
+                let _ = engine.on_input(now, input);
                 model.outputs(&mut engine)?;
             }
             let (length, in_time) = match op {
@@ -261,13 +264,13 @@ proptest! {
             let end = now + Duration::from_millis(length);
             while let Some(wake) = engine.next_wake().filter(|wake| in_time && *wake <= end) {
                 now = now.max(wake);
-                engine.tick(now);
+                engine.on_timer(now);
                 prop_assert!(engine.next_wake().is_none_or(|wake| wake > now), "nothing left due");
                 model.outputs(&mut engine)?;
                 model.check(&engine, now)?;
             }
             now = end;
-            engine.tick(now);
+            engine.on_timer(now);
             model.outputs(&mut engine)?;
             model.check(&engine, now)?;
         }
@@ -285,8 +288,8 @@ proptest! {
         for end in 0..2usize {
             let mut engine = engine(0, end as u64);
             let now = Time::from_millis(1);
-            engine.handle(now, Input::AddPeer(PEER)).unwrap();
-            engine.handle(now, Input::SessionUp { peer: PEER, boot_id: 1 }).unwrap();
+            engine.on_input(now, EngineInput::AddPeer(PEER)).unwrap();
+            engine.on_input(now, EngineInput::SessionUp { peer: PEER, boot_id: 1 }).unwrap();
             let place = |route: usize| if end == 0 { route } else { order[route] };
             for route in 0..count {
                 let mut spec = spec(PEER, route as u32);
@@ -295,18 +298,23 @@ proptest! {
                     std::mem::swap(&mut spec.real_local, &mut spec.real_remote);
                 }
                 let id = RouteId(1 + place(route) as u32);
-                engine.handle(now, Input::AddRoute { id, spec }).unwrap();
+                engine.on_input(now, EngineInput::AddRoute { id, spec }).unwrap();
             }
             for route in 0..count {
                 let id = RouteId(1 + place(route) as u32);
                 let heartbeat = Heartbeat {
-                    message: Message::Reply, route: 1, your_route: id.0, sequence: 1, sent_at: 0,
+                    message: HeartbeatMessage::Reply,
+                    route: 1,
+                    your_route: id.0,
+                    sequence: 1,
+                    sent_at: 0,
                     held_us: 0, stalled_ms: 0, serial: route as u32,
-                    verdicts: (1..=6).map(verdict).collect(),
+                    reports: (1..=6).map(verdict).collect(),
                 };
-                engine.handle(now, Input::Heartbeat { peer: PEER, route: id, heartbeat }).unwrap();
+                let input = EngineInput::Heartbeat { peer: PEER, route: id, heartbeat };
+                engine.on_input(now, input).unwrap();
             }
-            let active = engine.peers()[0].active.unwrap();
+            let active = engine.peer_statuses()[0].active.unwrap();
             ends.push((0..count).find(|route| 1 + place(*route) as u32 == active.0).unwrap());
         }
         prop_assert_eq!(ends[0], ends[1]);

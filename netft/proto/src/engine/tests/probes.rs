@@ -10,7 +10,11 @@ const BASE: usize = 1200;
 fn rig(routes: u32) -> Rig {
     let mut rig = Rig::up(routes);
     for route in 1..=routes {
-        rig.input(Input::Limit { route: RouteId(route), datagram: ETHERNET, added: 0 });
+        rig.input(EngineInput::DatagramLimit {
+            route: RouteId(route),
+            datagram: ETHERNET,
+            transport_overhead: 0,
+        });
     }
     rig
 }
@@ -23,11 +27,11 @@ impl Rig {
             self.pass(DELAY);
             let all: Vec<_> = (1..=routes).collect();
             for (route, request) in std::mem::take(&mut self.sent) {
-                if request.message == Message::Request {
+                if request.message == HeartbeatMessage::Request {
                     let mut reply = self.heartbeat(route.0, &all);
-                    reply.message = Message::Reply;
+                    reply.message = HeartbeatMessage::Reply;
                     (reply.sequence, reply.sent_at) = (request.sequence, request.sent_at);
-                    self.input(Input::Heartbeat { peer: PEER, route, heartbeat: reply });
+                    self.input(EngineInput::Heartbeat { peer: PEER, route, heartbeat: reply });
                 }
             }
             let mut probes = std::mem::take(&mut self.probes);
@@ -46,10 +50,10 @@ impl Rig {
 }
 
 /// The peer got it.
-fn answer(probe: &Probe) -> Input {
+fn answer(probe: &Probe) -> EngineInput {
     let message = ProbeMessage::Answer;
     let answer = Probe { message, route: remote(probe.route), your_route: probe.route, ..*probe };
-    Input::Probe { peer: PEER, route: RouteId(probe.route), probe: answer }
+    EngineInput::Probe { peer: PEER, route: RouteId(probe.route), probe: answer }
 }
 
 #[test]
@@ -80,7 +84,7 @@ fn a_suspicion_asks_with_the_heartbeat_it_hastens() {
     let mut rig = rig(2);
     rig.live(2, Duration::from_millis(500), ETHERNET);
     assert!(rig.probes.is_empty());
-    rig.input(Input::Suspect(RouteId(1)));
+    rig.input(EngineInput::Suspect(RouteId(1)));
     rig.pass(DELAY / 4);
     assert_eq!(rig.probes.iter().map(|p| usize::from(p.size)).collect::<Vec<_>>(), [ETHERNET]);
 }
@@ -89,11 +93,11 @@ fn a_suspicion_asks_with_the_heartbeat_it_hastens() {
 fn refused_data_asks_and_a_refused_probe_lowers_at_once() {
     let mut rig = rig(1);
     rig.live(1, Duration::from_millis(500), ETHERNET);
-    rig.input(Input::TooBig(RouteId(1)));
+    rig.input(EngineInput::DataTooBig(RouteId(1)));
     assert_eq!(rig.path_mtu(1), Some(1500), "a refusal may be forged; a probe decides");
     rig.pass(DELAY);
     let probe = rig.probes.pop().unwrap();
-    rig.input(Input::ProbeRefused { route: RouteId(1), probe });
+    rig.input(EngineInput::ProbeRefused { route: RouteId(1), probe });
     assert_eq!(rig.path_mtu(1), Some(BASE + 28));
     assert_eq!(usize::from(rig.probes[0].size), BASE);
 }
@@ -108,7 +112,7 @@ fn requests_are_answered_small_and_on_their_route_only() {
         your_route,
         sequence: 7,
     };
-    let probe = |route, your_route| Input::Probe {
+    let probe = |route, your_route| EngineInput::Probe {
         peer: PEER,
         route: RouteId(route),
         probe: request(your_route),
@@ -124,6 +128,6 @@ fn requests_are_answered_small_and_on_their_route_only() {
     rig.probes.clear();
     rig.input(probe(2, 2));
     assert!(rig.probes.is_empty(), "a broken end answers nothing");
-    rig.input(Input::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER));
     assert_eq!(rig.try_input(probe(1, 1)), Err(DropReason::NoSession));
 }

@@ -8,13 +8,13 @@ use super::*;
 fn a_route_leads_elsewhere_and_loses_nothing_it_knows() {
     let mut rig = Rig::up(2);
     let (before, to): (_, SocketAddr) = (rig.status(1), ([192, 0, 2, 9], 41_000).into());
-    rig.input(Input::Readdress { route: RouteId(1), remote: to });
+    rig.input(EngineInput::RemoteLearned { route: RouteId(1), remote: to });
     let after = rig.status(1);
     assert_eq!(after.spec.real_remote, to);
-    assert_ne!(after.spec.attributes.0 & Attributes::ADOPTED, 0);
+    assert_ne!(after.spec.attributes.0 & Attributes::LEARNED, 0);
     assert_eq!((after.state, after.active, after.flaps), (RouteState::Up, before.active, 0));
     let from = Some(before.spec.real_remote);
-    let told = EventKind::AddressAdopted { route: RouteId(1), peer: PEER, from, to };
+    let told = EventKind::AddressLearned { route: RouteId(1), peer: PEER, from, to };
     assert_eq!(rig.events, [told]);
     // The peer has waited since its address changed: it hears at once.
     rig.forget();
@@ -22,12 +22,12 @@ fn a_route_leads_elsewhere_and_loses_nothing_it_knows() {
     assert!(rig.sent.iter().any(|(route, _)| *route == RouteId(1)), "{:?}", rig.sent);
     rig.forget();
     let mut adopted = spec(PEER, 3);
-    adopted.attributes.0 |= Attributes::ADOPTED;
+    adopted.attributes.0 |= Attributes::LEARNED;
     let at = adopted.real_remote;
-    rig.input(Input::AddRoute { id: RouteId(3), spec: adopted });
-    let new = EventKind::AddressAdopted { route: RouteId(3), peer: PEER, from: None, to: at };
+    rig.input(EngineInput::AddRoute { id: RouteId(3), spec: adopted });
+    let new = EventKind::AddressLearned { route: RouteId(3), peer: PEER, from: None, to: at };
     assert_eq!(rig.events.get(1), Some(&new));
     rig.forget();
-    rig.input(Input::Readdress { route: RouteId(7), remote: to });
+    rig.input(EngineInput::RemoteLearned { route: RouteId(7), remote: to });
     assert_eq!(rig.events, [], "there is no such route");
 }

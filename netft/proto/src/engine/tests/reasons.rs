@@ -57,7 +57,7 @@ fn data_moves_for_the_reason_the_old_route_was_left() {
     let cuts: [(Reason, Cut); 6] = [
         (Reason::CarrierLost, Box::new(|rig| rig.fault(1))),
         (Reason::Admin, Box::new(move |rig| rig.change(1, admin))),
-        (Reason::Removed, Box::new(|rig| rig.input(Input::RemoveRoute(RouteId(1))))),
+        (Reason::Removed, Box::new(|rig| rig.input(EngineInput::RemoveRoute(RouteId(1))))),
         (Reason::PeerDoesNotHear, Box::new(|rig| rig.hear(2, &[2]))),
         (Reason::HeartbeatsMissed, {
             Box::new(|rig| {
@@ -69,8 +69,8 @@ fn data_moves_for_the_reason_the_old_route_was_left() {
         (Reason::PeerAdmin, {
             Box::new(|rig| {
                 let mut heartbeat = rig.heartbeat(2, &[1, 2]);
-                heartbeat.verdicts[0].admin_down = true;
-                rig.input(Input::Heartbeat { peer: PEER, route: RouteId(2), heartbeat });
+                heartbeat.reports[0].admin_down = true;
+                rig.input(EngineInput::Heartbeat { peer: PEER, route: RouteId(2), heartbeat });
             })
         }),
     ];
@@ -91,9 +91,9 @@ fn a_better_priority_is_a_better_route_and_no_failback() {
 #[test]
 fn a_boot_id_seen_before_changes_nothing_and_a_new_one_begins_afresh() {
     let mut rig = Rig::up(2);
-    rig.input(Input::SessionUp { peer: PEER, boot_id: 1 });
+    rig.input(EngineInput::SessionUp { peer: PEER, boot_id: 1 });
     assert!(rig.events.is_empty());
-    rig.input(Input::SessionUp { peer: PEER, boot_id: 2 });
+    rig.input(EngineInput::SessionUp { peer: PEER, boot_id: 2 });
     assert_eq!(rig.moves(), [(Some(1), None, Reason::NewSession)]);
     assert_eq!(rig.status(1).reason, Reason::NewSession);
     // The peer counts from one again.
@@ -108,7 +108,7 @@ fn a_boot_id_seen_before_changes_nothing_and_a_new_one_begins_afresh() {
 fn a_restart_that_was_seen_as_silence_first_is_not_held_against_the_routes() {
     let mut rig = Rig::up(2);
     rig.pass(DETECTION);
-    rig.input(Input::SessionUp { peer: PEER, boot_id: 2 });
+    rig.input(EngineInput::SessionUp { peer: PEER, boot_id: 2 });
     rig.serial = 0;
     rig.hear(2, &[1, 2]);
     assert_eq!(rig.active(), Some(2));
@@ -119,8 +119,8 @@ fn a_restart_that_was_seen_as_silence_first_is_not_held_against_the_routes() {
 #[test]
 fn a_session_that_ended_and_came_back_is_not_held_against_the_routes() {
     let mut rig = Rig::up(2);
-    rig.input(Input::SessionDown(PEER));
-    rig.input(Input::SessionUp { peer: PEER, boot_id: 1 });
+    rig.input(EngineInput::SessionDown(PEER));
+    rig.input(EngineInput::SessionUp { peer: PEER, boot_id: 1 });
     rig.hear(2, &[1, 2]);
     rig.hear(1, &[1, 2]);
     assert_eq!(rig.active(), Some(1));
@@ -129,8 +129,8 @@ fn a_session_that_ended_and_came_back_is_not_held_against_the_routes() {
 #[test]
 fn a_session_that_ends_takes_every_route_down_and_says_so_once() {
     let mut rig = Rig::up(2);
-    rig.input(Input::SessionDown(PEER));
-    rig.input(Input::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER));
+    rig.input(EngineInput::SessionDown(PEER));
     assert_eq!(names(&rig.events), ["ended", "not up", "not up", "moved", "unreachable"]);
     assert_eq!(rig.moves(), [(Some(1), None, Reason::SessionLost)]);
 }
@@ -147,14 +147,14 @@ fn a_route_the_peer_has_removed_is_not_sent_on() {
 #[test]
 fn a_peer_is_removed_with_everything_it_had() {
     let mut rig = Rig::up(3);
-    rig.input(Input::RemovePeer(PEER));
+    rig.input(EngineInput::RemovePeer(PEER));
     let told = ["removed", "removed", "removed", "moved", "unreachable", "ended"];
     assert_eq!(names(&rig.events), told);
     assert_eq!(rig.moves(), [(Some(1), None, Reason::Removed)]);
-    assert!(rig.engine.routes().is_empty() && rig.engine.peers().is_empty());
+    assert!(rig.engine.route_statuses().is_empty() && rig.engine.peer_statuses().is_empty());
     assert_eq!(rig.engine.next_wake(), None);
     let heartbeat = rig.heartbeat(1, &[1]);
-    let late = Input::Heartbeat { peer: PEER, route: RouteId(1), heartbeat };
+    let late = EngineInput::Heartbeat { peer: PEER, route: RouteId(1), heartbeat };
     assert_eq!(rig.try_input(late), Err(DropReason::Misrouted));
 }
 
@@ -163,20 +163,20 @@ fn inputs_about_what_does_not_exist_do_nothing() {
     let mut rig = Rig::up(1);
     let (route, reason) = (RouteId(99), Reason::CarrierLost);
     for input in [
-        Input::AddPeer(PEER),
-        Input::AddRoute { id: RouteId(1), spec: spec(PEER, 5) },
-        Input::AddRoute { id: RouteId(5), spec: spec(PeerId(9), 5) },
-        Input::RemovePeer(PeerId(9)),
-        Input::RemoveRoute(route),
-        Input::ChangeRoute { id: route, change: RouteChange::default() },
-        Input::SessionUp { peer: PeerId(9), boot_id: 1 },
-        Input::SessionDown(PeerId(9)),
-        Input::Fault { route, reason },
-        Input::FaultCleared { route, reason },
-        Input::FaultCleared { route: RouteId(1), reason },
+        EngineInput::AddPeer(PEER),
+        EngineInput::AddRoute { id: RouteId(1), spec: spec(PEER, 5) },
+        EngineInput::AddRoute { id: RouteId(5), spec: spec(PeerId(9), 5) },
+        EngineInput::RemovePeer(PeerId(9)),
+        EngineInput::RemoveRoute(route),
+        EngineInput::ChangeRoute { id: route, change: RouteChange::default() },
+        EngineInput::SessionUp { peer: PeerId(9), boot_id: 1 },
+        EngineInput::SessionDown(PeerId(9)),
+        EngineInput::Fault { route, reason },
+        EngineInput::FaultCleared { route, reason },
+        EngineInput::FaultCleared { route: RouteId(1), reason },
     ] {
         rig.input(input);
     }
     assert!(rig.events.is_empty() && rig.sent.is_empty(), "{:?}", rig.events);
-    assert_eq!(rig.engine.routes().len(), 1);
+    assert_eq!(rig.engine.route_statuses().len(), 1);
 }

@@ -10,7 +10,7 @@ impl Rig {
         let all: Vec<_> = (1..=routes).collect();
         let mut heartbeat = self.heartbeat(route, &all);
         heartbeat.stalled_ms = stalled.as_millis() as u16;
-        self.input(Input::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
+        self.input(EngineInput::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
     }
 }
 
@@ -42,7 +42,13 @@ fn what_came_before_a_pause_and_is_heard_after_it_warns_of_nothing() {
     let (peer, route, at) = (PEER, RouteId(1), rig.now);
     let heartbeat = rig.heartbeat(1, &[1]);
     rig.now = rig.now + PAUSE;
-    rig.input(Input::Late { peer, route, heartbeat, at, answered: true });
+    rig.input(EngineInput::DeferredHeartbeat {
+        peer,
+        route,
+        heartbeat,
+        arrived_at: at,
+        answered: true,
+    });
     rig.pass(DELAY / 2);
     assert_eq!(rig.state(1), RouteState::Up);
     let warned = |kind: &EventKind| matches!(kind, EventKind::EarlyWarning { .. });
@@ -66,7 +72,7 @@ fn a_pause_excuses_the_silence_it_was_in_and_no_other() {
 #[test]
 fn heartbeats_a_paused_peer_did_not_send_were_not_missed_and_suspicion_ends() {
     let mut rig = Rig::up(2);
-    rig.input(Input::Suspect(RouteId(1)));
+    rig.input(EngineInput::Suspect(RouteId(1)));
     rig.pass(DELAY * 4);
     assert!(rig.status(1).suspect);
     rig.hear_stalled(1, 2, DELAY * 4);

@@ -12,7 +12,7 @@ struct Ends {
     now: Time,
     wire: Vec<(Time, usize, RouteId, Heartbeat)>,
     /// Who sent what, when.
-    sent: Vec<(usize, Time, Message)>,
+    sent: Vec<(usize, Time, HeartbeatMessage)>,
 }
 
 impl Ends {
@@ -21,23 +21,26 @@ impl Ends {
         let now = Time::from_millis(1000);
         let mut ends = Self { engines, now, wire: Vec::new(), sent: Vec::new() };
         for end in [0, 1] {
-            ends.input(end, Input::AddPeer(PEER));
+            ends.input(end, EngineInput::AddPeer(PEER));
             for route in 1..=routes {
-                ends.input(end, Input::AddRoute { id: RouteId(route), spec: spec(PEER, route) });
+                ends.input(
+                    end,
+                    EngineInput::AddRoute { id: RouteId(route), spec: spec(PEER, route) },
+                );
             }
-            ends.input(end, Input::SessionUp { peer: PEER, boot_id: 1 });
+            ends.input(end, EngineInput::SessionUp { peer: PEER, boot_id: 1 });
         }
         ends
     }
 
-    fn input(&mut self, end: usize, input: Input) {
-        self.engines[end].handle(self.now, input).unwrap();
+    fn input(&mut self, end: usize, input: EngineInput) {
+        self.engines[end].on_input(self.now, input).unwrap();
         self.drain(end);
     }
 
     fn drain(&mut self, end: usize) {
-        while let Some(output) = self.engines[end].poll() {
-            if let Output::Send { route, heartbeat, .. } = output {
+        while let Some(output) = self.engines[end].poll_output() {
+            if let EngineOutput::Send { route, heartbeat, .. } = output {
                 self.sent.push((end, self.now, heartbeat.message));
                 self.wire.push((self.now + LATENCY, 1 - end, route, heartbeat));
             }
@@ -56,11 +59,11 @@ impl Ends {
             self.wire = rest;
             for (_, to, route, heartbeat) in come {
                 if !lost(to, &heartbeat) {
-                    self.input(to, Input::Heartbeat { peer: PEER, route, heartbeat });
+                    self.input(to, EngineInput::Heartbeat { peer: PEER, route, heartbeat });
                 }
             }
             for end in [0, 1] {
-                self.engines[end].tick(self.now);
+                self.engines[end].on_timer(self.now);
                 self.drain(end);
             }
         }
@@ -72,7 +75,9 @@ impl Ends {
         self.sent.clear();
         self.pass(Duration::from_secs(seconds), lost);
         [0, 1].map(|end| {
-            let own = |sent: &&(usize, Time, Message)| (sent.0, sent.2) == (end, Message::Request);
+            let own = |sent: &&(usize, Time, HeartbeatMessage)| {
+                (sent.0, sent.2) == (end, HeartbeatMessage::Request)
+            };
             self.sent.iter().filter(own).count()
         })
     }
@@ -84,7 +89,7 @@ impl Ends {
     }
 
     fn states(&self) -> Vec<RouteState> {
-        let all = self.engines.iter().flat_map(Engine::routes);
+        let all = self.engines.iter().flat_map(Engine::route_statuses);
         all.map(|status| status.state).collect()
     }
 }
@@ -104,7 +109,10 @@ fn the_ends_of_steady_routes_ask_in_turn_and_together() {
         let mut ends = Ends::new(ROUTES - 1);
         ends.pass(Duration::from_millis(2000 + late), none);
         for end in [0, 1] {
-            ends.input(end, Input::AddRoute { id: RouteId(ROUTES), spec: spec(PEER, ROUTES) });
+            ends.input(
+                end,
+                EngineInput::AddRoute { id: RouteId(ROUTES), spec: spec(PEER, ROUTES) },
+            );
         }
         ends.pass(Duration::from_secs(3), none);
         let requests = ends.requests(10, none);
@@ -120,7 +128,7 @@ fn the_ends_of_steady_routes_ask_in_turn_and_together() {
             assert!(longest <= DELAY * 5 / 4 + LATENCY * 2, "{late}: {longest:?} in silence");
         }
         let answered = |status: &RouteStatus| status.rtt.is_some_and(|rtt| rtt == LATENCY * 2);
-        assert!(ends.engines.iter().all(|engine| engine.routes().iter().all(answered)));
+        assert!(ends.engines.iter().all(|engine| engine.route_statuses().iter().all(answered)));
     }
 }
 
@@ -132,7 +140,7 @@ fn one_lost_request_is_a_silence_of_less_than_two_delays() {
         ends.pass(Duration::from_secs(2), none);
         let seen = std::cell::Cell::new(0);
         let one = |_: usize, heartbeat: &Heartbeat| {
-            let request = heartbeat.message == Message::Request;
+            let request = heartbeat.message == HeartbeatMessage::Request;
             seen.set(seen.get() + u32::from(request));
             request && seen.get() == which
         };

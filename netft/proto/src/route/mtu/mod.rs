@@ -39,12 +39,12 @@ const PROBE_TIMER: (Duration, Duration) = (Duration::from_millis(50), Duration::
 
 /// Sizes of IP packets that paths are known to stop at: minimum IPv6, tunnels in tunnels,
 /// WireGuard, PPPoE and VXLAN below Ethernet, GRE, Ethernet itself, and jumbo frames.
-const PLAUSIBLE: [usize; 14] =
+const COMMON_PACKET_SIZES: [usize; 14] =
     [1280, 1320, 1360, 1400, 1420, 1440, 1450, 1460, 1476, 1480, 1492, 1500, 4000, 9000];
 
 /// Where the search is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum SearchPhase {
     /// Nothing to find out before a timer.
     Complete,
     /// Is the size in use still carried?
@@ -57,28 +57,28 @@ enum Phase {
 
 /// A probe on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Flying {
+struct ProbeInFlight {
     size: usize,
-    sent: Time,
+    sent_at: Time,
     deadline: Time,
 }
 
 /// What the route's other parts know.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Around {
+pub(crate) struct MtuInputs {
     /// Time between heartbeats.
     pub(crate) delay: Duration,
     /// Smoothed round-trip time, while known.
     pub(crate) rtt: Option<Duration>,
     /// The route carries data.
-    pub(crate) carries: bool,
+    pub(crate) carries_data: bool,
     /// The raise timer.
-    pub(crate) raise: Duration,
+    pub(crate) raise_timer: Duration,
 }
 
 /// A probe to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
+pub(crate) struct MtuProbe {
     /// Bytes of the frame.
     pub(crate) size: usize,
     pub(crate) sequence: u32,
@@ -90,28 +90,28 @@ pub(crate) struct PathMtu {
     /// Bytes around a frame in its IP packet: of IP, of UDP, and of the route's carrier.
     headers: usize,
     /// The carrier's share of them.
-    added: usize,
+    transport_overhead: usize,
     /// What the interface takes; 0: not told.
     limit: usize,
     size: usize,
-    phase: Phase,
+    phase: SearchPhase,
     /// The route is up.
     running: bool,
-    carries: bool,
-    flying: Option<Flying>,
-    lost: u8,
+    carries_data: bool,
+    in_flight: Option<ProbeInFlight>,
+    lost_probes: u8,
     /// The next probe, while none flies.
-    next: Time,
+    next_probe: Time,
     raise_at: Time,
     sequence: u32,
     /// The first probe of the size that is probed.
-    first: u32,
+    first_sequence: u32,
     /// When the newest heartbeat that was answered was sent.
-    answered: Time,
+    newest_answered: Time,
     /// When a probe of the size in use was answered last.
     proven: Option<Time>,
     /// Someone asked: beyond the size in use only the interface's own is tried.
-    brief: bool,
+    limit_only: bool,
 }
 
 impl PathMtu {
@@ -119,32 +119,32 @@ impl PathMtu {
     pub(crate) fn new(headers: usize) -> Self {
         Self {
             headers,
-            added: 0,
+            transport_overhead: 0,
             limit: 0,
             size: 0,
-            phase: Phase::Complete,
+            phase: SearchPhase::Complete,
             running: false,
-            carries: false,
-            flying: None,
-            lost: 0,
-            next: Time::ZERO,
+            carries_data: false,
+            in_flight: None,
+            lost_probes: 0,
+            next_probe: Time::ZERO,
             raise_at: Time::ZERO,
             sequence: 0,
-            first: 1,
-            answered: Time::ZERO,
+            first_sequence: 1,
+            newest_answered: Time::ZERO,
             proven: None,
-            brief: false,
+            limit_only: false,
         }
     }
 
     /// The largest datagram the route carries, bytes; `None` while its interface is unknown.
-    pub(crate) fn size(&self) -> Option<usize> {
+    pub(crate) fn datagram_size(&self) -> Option<usize> {
         (self.limit > 0).then_some(self.size)
     }
 
     /// The same as the size of an IP packet.
-    pub(crate) fn packet(&self) -> Option<usize> {
-        self.size().map(|size| size + self.headers)
+    pub(crate) fn packet_size(&self) -> Option<usize> {
+        self.datagram_size().map(|size| size + self.headers)
     }
 
     /// How sure that is.
@@ -152,240 +152,245 @@ impl PathMtu {
         PathMtuStatus {
             limit: (self.limit > 0).then_some(self.limit + self.headers),
             proven: self.proven,
-            probing: self.searches(),
+            probing: self.is_probing(),
         }
     }
 
     /// Probes are under way, or about to be.
-    pub(crate) fn searches(&self) -> bool {
-        self.phase != Phase::Complete
+    pub(crate) fn is_probing(&self) -> bool {
+        self.phase != SearchPhase::Complete
     }
 
     /// Someone wants to know now: the size in use is confirmed, and the interface's own tried; the
     /// sizes between wait for the raise timer. Probes under way go on, so that whoever asks often
     /// ends no search.
-    pub(crate) fn recheck(&mut self, now: Time) {
-        if self.phase == Phase::Complete {
-            self.afresh(now);
-            self.brief = true;
+    pub(crate) fn recheck_if_complete(&mut self, now: Time) {
+        if self.phase == SearchPhase::Complete {
+            self.restart_probing(now);
+            self.limit_only = true;
         }
     }
 
     /// The interface takes frames of `limit` bytes, to each of which the carrier adds `added`.
     pub(crate) fn set_limit(&mut self, now: Time, limit: usize, added: usize) {
         let before = std::mem::replace(&mut self.limit, limit);
-        if limit == before && added == self.added {
+        if limit == before && added == self.transport_overhead {
             return;
         }
         // Another carrier fills the same packets with other frames.
-        let size = (self.size + self.added).saturating_sub(added);
-        self.headers = self.headers - self.added + added;
-        (self.size, self.added) = (size, added);
+        let size = (self.size + self.transport_overhead).saturating_sub(added);
+        self.headers = self.headers - self.transport_overhead + added;
+        (self.size, self.transport_overhead) = (size, added);
         if before == 0 || limit < self.size {
             self.size = limit;
             self.proven = None;
-            self.turn(now, Phase::Confirm);
+            self.enter_phase(now, SearchPhase::Confirm);
         } else {
-            self.afresh(now);
+            self.restart_probing(now);
         }
     }
 
     /// A heartbeat sent at `sent` was answered.
-    pub(crate) fn heard(&mut self, sent: Time) {
-        self.answered = self.answered.max(sent);
+    pub(crate) fn on_heartbeat_answered(&mut self, sent: Time) {
+        self.newest_answered = self.newest_answered.max(sent);
     }
 
     /// Something hints that large datagrams vanish: data stays unacknowledged, or the kernel
     /// refuses it. Only a probe decides.
-    pub(crate) fn doubt(&mut self, now: Time) {
-        if self.phase == Phase::Complete {
-            self.turn(now, Phase::Confirm);
+    pub(crate) fn suspect_black_hole(&mut self, now: Time) {
+        if self.phase == SearchPhase::Complete {
+            self.enter_phase(now, SearchPhase::Confirm);
         }
     }
 
     /// The route is not up: what is on its way proves nothing.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn pause_probing(&mut self) {
         self.running = false;
-        self.flying = None;
-        self.lost = 0;
+        self.in_flight = None;
+        self.lost_probes = 0;
     }
 
-    /// Whether [`tick`](Self::tick), or [`rest`](Self::rest) if the route is not up, would do
-    /// anything.
-    pub(crate) fn stirs(&self, now: Time, up: bool, carries: bool) -> bool {
+    /// Whether [`poll_probe`](Self::poll_probe), or [`pause_probing`](Self::pause_probing) if the
+    /// route is not up, would do anything.
+    pub(crate) fn has_work(&self, now: Time, up: bool, carries: bool) -> bool {
         if self.limit == 0 || !up {
             return self.running && !up;
         }
-        let due = match self.flying {
+        let due = match self.in_flight {
             Some(flying) => flying.deadline <= now,
-            None => self.next <= now || (self.size < self.limit && self.raise_at <= now),
+            None => self.next_probe <= now || (self.size < self.limit && self.raise_at <= now),
         };
-        due || !self.running || carries != self.carries
+        due || !self.running || carries != self.carries_data
     }
 
     /// What is to be sent on a route that is up. To be asked with every heartbeat.
-    pub(crate) fn tick(&mut self, now: Time, around: &Around) -> Option<Due> {
+    pub(crate) fn poll_probe(&mut self, now: Time, inputs: &MtuInputs) -> Option<MtuProbe> {
         if self.limit == 0 {
             return None;
         }
         if !std::mem::replace(&mut self.running, true) {
             // The path may be another one.
-            self.afresh(now);
+            self.restart_probing(now);
         }
-        if !std::mem::replace(&mut self.carries, around.carries) && around.carries {
-            self.doubt(now);
+        if !std::mem::replace(&mut self.carries_data, inputs.carries_data) && inputs.carries_data {
+            self.suspect_black_hole(now);
         }
-        if let Some(flying) = self.flying {
+        if let Some(flying) = self.in_flight {
             if now < flying.deadline {
                 return None;
             }
-            self.flying = None;
-            if self.answered > flying.sent {
-                self.lose(now, around, 1);
+            self.in_flight = None;
+            if self.newest_answered > flying.sent_at {
+                self.on_probes_lost(now, inputs, 1);
             }
         }
-        if self.phase == Phase::Complete {
+        if self.phase == SearchPhase::Complete {
             if self.size < self.limit && now >= self.raise_at {
-                self.turn(now, Phase::Search { high: self.limit + 1 });
-            } else if now >= self.next {
-                self.turn(now, Phase::Confirm);
+                self.enter_phase(now, SearchPhase::Search { high: self.limit + 1 });
+            } else if now >= self.next_probe {
+                self.enter_phase(now, SearchPhase::Confirm);
             }
         }
-        if self.phase == Phase::Complete || now < self.next {
+        if self.phase == SearchPhase::Complete || now < self.next_probe {
             return None;
         }
-        let size = self.target();
+        let size = self.probe_size();
         self.sequence = self.sequence.wrapping_add(1);
-        self.flying = Some(Flying { size, sent: now, deadline: now + timer(around) });
-        Some(Due { size, sequence: self.sequence })
+        self.in_flight =
+            Some(ProbeInFlight { size, sent_at: now, deadline: now + probe_timer(inputs) });
+        Some(MtuProbe { size, sequence: self.sequence })
     }
 
     /// The peer got the probe. An answer that comes late proves as much as another.
-    pub(crate) fn answer(&mut self, now: Time, around: &Around, due: Due) {
-        let ours =
-            self.sequence.wrapping_sub(due.sequence) <= self.sequence.wrapping_sub(self.first);
-        if !self.running || !ours || self.phase == Phase::Complete || due.size != self.target() {
+    pub(crate) fn on_probe_answered(&mut self, now: Time, inputs: &MtuInputs, due: MtuProbe) {
+        let ours = self.sequence.wrapping_sub(due.sequence)
+            <= self.sequence.wrapping_sub(self.first_sequence);
+        if !self.running
+            || !ours
+            || self.phase == SearchPhase::Complete
+            || due.size != self.probe_size()
+        {
             return;
         }
         self.proven = Some(now);
         match self.phase {
-            Phase::Complete => {}
-            Phase::Confirm => self.complete(now, around),
+            SearchPhase::Complete => {}
+            SearchPhase::Confirm => self.enter_complete(now, inputs),
             // The interface's size first, once more: it may have been mere loss.
-            Phase::Base => self.search(now, around, self.limit + 1),
-            Phase::Search { high } => {
+            SearchPhase::Base => self.search_below(now, inputs, self.limit + 1),
+            SearchPhase::Search { high } => {
                 self.size = due.size;
-                self.search(now, around, high);
+                self.search_below(now, inputs, high);
             }
         }
     }
 
     /// The kernel refused the probe: it is larger than the interface takes, no need to ask again.
-    pub(crate) fn refused(&mut self, now: Time, around: &Around, due: Due) {
-        let flies = self.flying.is_some_and(|flying| flying.size == due.size);
+    pub(crate) fn on_probe_refused(&mut self, now: Time, inputs: &MtuInputs, due: MtuProbe) {
+        let flies = self.in_flight.is_some_and(|flying| flying.size == due.size);
         if flies && due.sequence == self.sequence {
-            self.flying = None;
-            self.lose(now, around, MAX_PROBES);
+            self.in_flight = None;
+            self.on_probes_lost(now, inputs, MAX_PROBES);
         }
     }
 
     /// The size the next probe has.
-    fn target(&self) -> usize {
+    fn probe_size(&self) -> usize {
         match self.phase {
-            Phase::Complete | Phase::Confirm => self.size,
-            Phase::Base => self.base(),
-            Phase::Search { high } => self.candidate(high).unwrap_or(self.size),
+            SearchPhase::Complete | SearchPhase::Confirm => self.size,
+            SearchPhase::Base => self.base_size(),
+            SearchPhase::Search { high } => self.candidate_below(high).unwrap_or(self.size),
         }
     }
 
-    fn base(&self) -> usize {
+    fn base_size(&self) -> usize {
         BASE_PLPMTU.min(self.limit)
     }
 
     /// The size to try between the one in use and `high`: the interface's own while nothing speaks
     /// against it, else the middle one of those that are plausible.
-    fn candidate(&self, high: usize) -> Option<usize> {
+    fn candidate_below(&self, high: usize) -> Option<usize> {
         if high > self.limit {
             return (self.limit > self.size).then_some(self.limit);
         }
-        let sizes = PLAUSIBLE.iter().map(|packet| packet - self.headers);
+        let sizes = COMMON_PACKET_SIZES.iter().map(|packet| packet - self.headers);
         let between = sizes.filter(|size| *size > self.size && *size < high);
         let count = between.clone().count();
         between.clone().nth(count / 2)
     }
 
-    fn lose(&mut self, now: Time, around: &Around, probes: u8) {
-        self.lost = self.lost.saturating_add(probes);
-        if self.lost < MAX_PROBES {
+    fn on_probes_lost(&mut self, now: Time, inputs: &MtuInputs, probes: u8) {
+        self.lost_probes = self.lost_probes.saturating_add(probes);
+        if self.lost_probes < MAX_PROBES {
             return;
         }
-        let size = self.target();
+        let size = self.probe_size();
         match self.phase {
-            Phase::Complete => {}
+            SearchPhase::Complete => {}
             // A black hole (RFC 8899 section 4.3): what is known to pass, at once.
-            Phase::Confirm => {
-                self.brief = false;
-                self.size = self.base().min(self.size);
+            SearchPhase::Confirm => {
+                self.limit_only = false;
+                self.size = self.base_size().min(self.size);
                 self.proven = None;
-                self.turn(now, Phase::Base);
+                self.enter_phase(now, SearchPhase::Base);
             }
             // Nothing is answered at all, and there is nothing smaller to try.
-            Phase::Base => {
-                self.lost = 0;
-                self.next = now + confirmation(around);
+            SearchPhase::Base => {
+                self.lost_probes = 0;
+                self.next_probe = now + confirmation_timer(inputs);
             }
-            Phase::Search { .. } if self.brief => self.searched(now, around),
-            Phase::Search { .. } => self.search(now, around, size),
+            SearchPhase::Search { .. } if self.limit_only => self.finish_search(now, inputs),
+            SearchPhase::Search { .. } => self.search_below(now, inputs, size),
         }
     }
 
     /// Goes on below `high`.
-    fn search(&mut self, now: Time, around: &Around, high: usize) {
-        match self.candidate(high) {
-            Some(_) => self.turn(now, Phase::Search { high }),
-            None => self.searched(now, around),
+    fn search_below(&mut self, now: Time, inputs: &MtuInputs, high: usize) {
+        match self.candidate_below(high) {
+            Some(_) => self.enter_phase(now, SearchPhase::Search { high }),
+            None => self.finish_search(now, inputs),
         }
     }
 
-    fn searched(&mut self, now: Time, around: &Around) {
-        self.brief = false;
-        self.raise_at = now + around.raise;
-        self.complete(now, around);
+    fn finish_search(&mut self, now: Time, inputs: &MtuInputs) {
+        self.limit_only = false;
+        self.raise_at = now + inputs.raise_timer;
+        self.enter_complete(now, inputs);
     }
 
-    fn complete(&mut self, now: Time, around: &Around) {
-        self.turn(now, Phase::Complete);
-        self.next = now + confirmation(around);
+    fn enter_complete(&mut self, now: Time, inputs: &MtuInputs) {
+        self.enter_phase(now, SearchPhase::Complete);
+        self.next_probe = now + confirmation_timer(inputs);
     }
 
     /// Confirms the size at once, and then tries a larger one.
-    fn afresh(&mut self, now: Time) {
+    fn restart_probing(&mut self, now: Time) {
         self.raise_at = now;
         match self.phase {
-            Phase::Base => self.turn(now, Phase::Base),
-            _ => self.turn(now, Phase::Confirm),
+            SearchPhase::Base => self.enter_phase(now, SearchPhase::Base),
+            _ => self.enter_phase(now, SearchPhase::Confirm),
         }
     }
 
     /// A probe of another size, or of the same one for another reason, is due.
-    fn turn(&mut self, now: Time, phase: Phase) {
+    fn enter_phase(&mut self, now: Time, phase: SearchPhase) {
         self.phase = phase;
-        self.flying = None;
-        self.lost = 0;
-        self.first = self.sequence.wrapping_add(1);
-        self.next = now;
+        self.in_flight = None;
+        self.lost_probes = 0;
+        self.first_sequence = self.sequence.wrapping_add(1);
+        self.next_probe = now;
     }
 }
 
-fn timer(around: &Around) -> Duration {
+fn probe_timer(inputs: &MtuInputs) -> Duration {
     let (least, most) = PROBE_TIMER;
     // A heartbeat sent after the probe must have had time to be answered.
-    let evidence = around.delay * 2 + around.rtt.unwrap_or_default() * 4;
-    (around.delay * PROBE_HEARTBEATS).clamp(least, most).max(evidence)
+    let evidence = inputs.delay * 2 + inputs.rtt.unwrap_or_default() * 4;
+    (inputs.delay * PROBE_HEARTBEATS).clamp(least, most).max(evidence)
 }
 
-fn confirmation(around: &Around) -> Duration {
-    if around.carries { CONFIRMATION_TIMER } else { IDLE_CONFIRMATION_TIMER }
+fn confirmation_timer(inputs: &MtuInputs) -> Duration {
+    if inputs.carries_data { CONFIRMATION_TIMER } else { IDLE_CONFIRMATION_TIMER }
 }
 
 #[cfg(test)]

@@ -30,23 +30,23 @@ impl Rig {
         Self { mtu, path, alive: true, answers: true, now, carries: true, sent: Vec::new() }
     }
 
-    fn around(&self) -> Around {
+    fn around(&self) -> MtuInputs {
         let carries = self.carries;
-        Around { delay: DELAY, rtt: Some(RTT), carries, raise: RAISE }
+        MtuInputs { delay: DELAY, rtt: Some(RTT), carries_data: carries, raise_timer: RAISE }
     }
 
     /// One heartbeat and its answer, and the probes that are due.
     fn beat(&mut self) {
-        let mut due = self.mtu.tick(self.now, &self.around());
+        let mut due = self.mtu.poll_probe(self.now, &self.around());
         if self.alive {
-            self.mtu.heard(self.now);
+            self.mtu.on_heartbeat_answered(self.now);
         }
         for _ in 0..20 {
             let Some(probe) = due.take() else { break };
             self.sent.push(probe.size + HEADERS);
             if self.alive && self.answers && probe.size + HEADERS <= self.path {
-                self.mtu.answer(self.now + RTT, &self.around(), probe);
-                due = self.mtu.tick(self.now + RTT, &self.around());
+                self.mtu.on_probe_answered(self.now + RTT, &self.around(), probe);
+                due = self.mtu.poll_probe(self.now + RTT, &self.around());
             }
         }
         assert!(due.is_none(), "a search does not end");
@@ -61,14 +61,14 @@ impl Rig {
     }
 
     fn packet(&self) -> usize {
-        self.mtu.packet().expect("the limit was told")
+        self.mtu.packet_size().expect("the limit was told")
     }
 }
 
 /// The largest size the search can find below `path`.
 fn findable(limit: usize, path: usize) -> usize {
     let base = BASE_PLPMTU + HEADERS;
-    let sizes = PLAUSIBLE.into_iter().chain([base, limit]);
+    let sizes = COMMON_PACKET_SIZES.into_iter().chain([base, limit]);
     sizes.filter(|size| *size <= path && *size <= limit).max().unwrap_or(base)
 }
 
@@ -92,7 +92,7 @@ fn a_black_hole_is_left_after_three_lost_probes_and_the_base_is_used_meanwhile()
     let mut rig = Rig::new(1500, 1500);
     rig.pass(Duration::from_secs(3));
     rig.path = 1400;
-    rig.mtu.doubt(rig.now);
+    rig.mtu.suspect_black_hole(rig.now);
     let start = rig.now;
     let before = rig.sent.len();
     while rig.packet() == 1500 {
@@ -152,7 +152,7 @@ fn a_dying_route_is_not_narrow() {
     rig.alive = false;
     rig.pass(Duration::from_secs(20));
     assert_eq!(rig.packet(), 1500);
-    rig.mtu.rest();
+    rig.mtu.pause_probing();
     rig.alive = true;
     rig.pass(Duration::from_secs(1));
     assert_eq!(rig.packet(), 1500);
@@ -164,7 +164,7 @@ fn two_lost_probes_in_a_row_prove_nothing() {
     for _ in 0..50 {
         rig.pass(Duration::from_millis(1500));
         rig.answers = false;
-        rig.mtu.doubt(rig.now);
+        rig.mtu.suspect_black_hole(rig.now);
         let sent = rig.sent.len();
         while rig.sent.len() < sent + 2 {
             rig.beat();
@@ -180,7 +180,7 @@ fn mere_loss_lowers_the_size_for_a_moment_only() {
     let mut rig = Rig::new(1500, 1500);
     rig.pass(Duration::from_secs(3));
     rig.answers = false;
-    rig.mtu.doubt(rig.now);
+    rig.mtu.suspect_black_hole(rig.now);
     while rig.packet() == 1500 {
         rig.beat();
     }
@@ -194,16 +194,16 @@ fn late_answers_count_and_others_do_not() {
     let mut rig = Rig::new(1500, 1500);
     rig.answers = false;
     let around = rig.around();
-    let first = rig.mtu.tick(rig.now, &around).expect("the size is confirmed at once");
+    let first = rig.mtu.poll_probe(rig.now, &around).expect("the size is confirmed at once");
     rig.now = rig.now + DELAY;
     rig.pass(TIMER);
-    assert!(rig.mtu.flying.is_some(), "the second probe is on its way");
-    let forged = Due { size: first.size + 1, ..first };
-    rig.mtu.answer(rig.now, &around, forged);
-    rig.mtu.answer(rig.now, &around, Due { sequence: first.sequence + 9, ..first });
-    assert_eq!(rig.mtu.phase, Phase::Confirm);
-    rig.mtu.answer(rig.now, &around, first);
-    assert_eq!(rig.mtu.phase, Phase::Complete);
+    assert!(rig.mtu.in_flight.is_some(), "the second probe is on its way");
+    let forged = MtuProbe { size: first.size + 1, ..first };
+    rig.mtu.on_probe_answered(rig.now, &around, forged);
+    rig.mtu.on_probe_answered(rig.now, &around, MtuProbe { sequence: first.sequence + 9, ..first });
+    assert_eq!(rig.mtu.phase, SearchPhase::Confirm);
+    rig.mtu.on_probe_answered(rig.now, &around, first);
+    assert_eq!(rig.mtu.phase, SearchPhase::Complete);
     assert_eq!(rig.packet(), 1500);
 }
 
@@ -242,11 +242,11 @@ fn another_carrier_changes_the_frames_and_not_the_packets() {
     const ADDED: usize = 38;
     let mut rig = Rig::new(1500, 1400);
     rig.pass(Duration::from_secs(2));
-    assert_eq!((rig.packet(), rig.mtu.size()), (1400, Some(1400 - HEADERS)));
+    assert_eq!((rig.packet(), rig.mtu.datagram_size()), (1400, Some(1400 - HEADERS)));
     for (added, path) in [(ADDED, 1400 - ADDED), (0, 1400)] {
         rig.mtu.set_limit(rig.now, 1500 - HEADERS - added, added);
         rig.path = path;
-        assert_eq!((rig.packet(), rig.mtu.size()), (1400, Some(1400 - HEADERS - added)));
+        assert_eq!((rig.packet(), rig.mtu.datagram_size()), (1400, Some(1400 - HEADERS - added)));
         rig.pass(Duration::from_secs(2));
         assert_eq!(rig.packet(), 1400);
     }
@@ -259,10 +259,14 @@ fn another_carrier_changes_the_frames_and_not_the_packets() {
 #[test]
 fn what_the_kernel_refuses_lowers_at_once() {
     let mut rig = Rig::new(1500, 1500);
-    let due = rig.mtu.tick(rig.now, &rig.around()).expect("the first probe");
-    rig.mtu.refused(rig.now, &rig.around(), Due { sequence: due.sequence + 1, ..due });
+    let due = rig.mtu.poll_probe(rig.now, &rig.around()).expect("the first probe");
+    rig.mtu.on_probe_refused(
+        rig.now,
+        &rig.around(),
+        MtuProbe { sequence: due.sequence + 1, ..due },
+    );
     assert_eq!(rig.packet(), 1500, "not the probe that flies");
-    rig.mtu.refused(rig.now, &rig.around(), due);
+    rig.mtu.on_probe_refused(rig.now, &rig.around(), due);
     assert_eq!(rig.packet(), BASE_PLPMTU + HEADERS);
 }
 
@@ -282,11 +286,11 @@ fn a_route_that_returns_over_another_path_is_confirmed_and_raised() {
     let mut rig = Rig::new(1500, 1400);
     rig.pass(Duration::from_secs(5));
     assert_eq!(rig.packet(), 1400);
-    rig.mtu.rest();
+    rig.mtu.pause_probing();
     rig.path = 1500;
     rig.pass(Duration::from_millis(60));
     assert_eq!(rig.packet(), 1500);
-    rig.mtu.rest();
+    rig.mtu.pause_probing();
     rig.path = 1300;
     rig.pass(Duration::from_secs(4));
     assert_eq!(rig.packet(), 1280);
@@ -296,14 +300,14 @@ fn a_route_that_returns_over_another_path_is_confirmed_and_raised() {
 fn a_fresh_look_confirms_the_size_and_tries_a_larger_one_at_once() {
     let mut rig = Rig::new(1500, 1400);
     rig.pass(TIMER * 40);
-    assert_eq!(rig.mtu.packet(), Some(1400));
+    assert_eq!(rig.mtu.packet_size(), Some(1400));
     let asked = rig.now;
-    rig.mtu.recheck(asked);
+    rig.mtu.recheck_if_complete(asked);
     assert!(rig.mtu.status().probing);
     rig.beat();
     let status = rig.mtu.status();
     assert!(status.proven.is_some_and(|at| at >= asked), "{status:?}");
-    assert_eq!((status.limit, rig.mtu.packet()), (Some(1500), Some(1400)));
+    assert_eq!((status.limit, rig.mtu.packet_size()), (Some(1500), Some(1400)));
     // Asking again meanwhile does not begin anew, and only the interface's size is tried.
     rig.sent.clear();
     for _ in 0..200 {
@@ -311,14 +315,14 @@ fn a_fresh_look_confirms_the_size_and_tries_a_larger_one_at_once() {
         if !rig.mtu.status().probing {
             break;
         }
-        rig.mtu.recheck(rig.now);
+        rig.mtu.recheck_if_complete(rig.now);
     }
-    assert!(!rig.mtu.status().probing && rig.mtu.packet() == Some(1400));
+    assert!(!rig.mtu.status().probing && rig.mtu.packet_size() == Some(1400));
     assert_eq!(rig.sent, [1500; 2], "after the one of the first beat");
     rig.path = 1500;
-    rig.mtu.recheck(rig.now);
+    rig.mtu.recheck_if_complete(rig.now);
     rig.pass(DELAY * 2);
-    assert_eq!((rig.mtu.packet(), rig.mtu.status().probing), (Some(1500), false));
+    assert_eq!((rig.mtu.packet_size(), rig.mtu.status().probing), (Some(1500), false));
 }
 
 #[test]
@@ -327,7 +331,7 @@ fn what_no_answer_proves_is_not_called_proven() {
     assert_eq!(rig.mtu.status().proven, None);
     rig.answers = false;
     rig.pass(TIMER * 2);
-    assert_eq!((rig.mtu.packet(), rig.mtu.status().proven), (Some(1500), None));
+    assert_eq!((rig.mtu.packet_size(), rig.mtu.status().proven), (Some(1500), None));
     rig.answers = true;
     rig.pass(TIMER * 2);
     assert!(rig.mtu.status().proven.is_some());

@@ -11,8 +11,9 @@
 //! anything newer, that gains nothing: it closes the question (the case of RFC 9000 section
 //! 9.3.3). Who stops everything that comes from there could drop it as well.
 //!
-//! Bounds: one open question per route, [`MAX_OPEN`] per peer, one in [`GAP`], each answered
-//! within [`PATIENCE`] or forgotten. A question is never larger than the heartbeat that led to it.
+//! Bounds: one open question per route, [`MAX_PENDING_CHALLENGES`] per peer, one in
+//! [`MIN_CHALLENGE_INTERVAL`], each answered within [`CHALLENGE_TIMEOUT`] or forgotten. A question
+//! is never larger than the heartbeat that led to it.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -23,21 +24,21 @@ use crate::{
 };
 
 /// How long a question may be answered.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest time between two questions about one route.
-pub const GAP: Duration = Duration::from_millis(10);
+pub const MIN_CHALLENGE_INTERVAL: Duration = Duration::from_millis(10);
 /// The most open questions per peer.
-pub const MAX_OPEN: usize = 16;
+pub const MAX_PENDING_CHALLENGES: usize = 16;
 
 /// An authentic heartbeat request from where no route of its sender leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stray {
+pub struct PeerReflexive {
     /// Its sender.
     pub peer: PeerId,
     /// The sender's number of the route.
-    pub route: u32,
+    pub remote_route: u32,
     /// The route here it names, if there is one.
-    pub ours: Option<RouteId>,
+    pub local_route: Option<RouteId>,
     /// Its sequence on that route.
     pub sequence: u32,
     /// The address here it came to.
@@ -47,88 +48,100 @@ pub struct Stray {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct PendingChallenge {
     /// The newest heartbeat from there.
-    stray: Stray,
+    candidate: PeerReflexive,
     token: u64,
-    since: Time,
-    asked: Time,
+    started_at: Time,
+    last_sent_at: Time,
 }
 
 /// The open questions of a node.
 #[derive(Debug, Default)]
-pub struct Challenges {
-    open: BTreeMap<(PeerId, u32), Open>,
+pub struct PathValidator {
+    pending: BTreeMap<(PeerId, u32), PendingChallenge>,
 }
 
-impl Challenges {
+impl PathValidator {
     /// Whether nothing is open: most of the time.
     pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.pending.is_empty()
     }
 
     /// Takes in a heartbeat that strayed; returns what to ask where it came from, if anything.
     /// `token` gives a random number, `None` when there is none.
-    pub fn stray(
+    pub fn on_peer_reflexive(
         &mut self,
         now: Time,
-        stray: Stray,
+        stray: PeerReflexive,
         token: impl FnOnce() -> Option<u64>,
     ) -> Option<Challenge> {
-        self.open.retain(|_, open| now.since(open.since) < PATIENCE);
-        let key = (stray.peer, stray.route);
-        let before = self.open.get(&key).copied();
-        let same =
-            before.filter(|open| (open.stray.local, open.stray.from) == (stray.local, stray.from));
+        self.pending.retain(|_, open| now.since(open.started_at) < CHALLENGE_TIMEOUT);
+        let key = (stray.peer, stray.remote_route);
+        let before = self.pending.get(&key).copied();
+        let same = before.filter(|open| {
+            (open.candidate.local, open.candidate.from) == (stray.local, stray.from)
+        });
         if let Some(open) = before
-            && (now.since(open.asked) < GAP || !newer(stray.sequence, open.stray.sequence))
+            && (now.since(open.last_sent_at) < MIN_CHALLENGE_INTERVAL
+                || !is_newer_serial(stray.sequence, open.candidate.sequence))
         {
             return None;
         }
-        let full = || self.open.keys().filter(|(peer, _)| *peer == stray.peer).count() >= MAX_OPEN;
+        let full = || {
+            self.pending.keys().filter(|(peer, _)| *peer == stray.peer).count()
+                >= MAX_PENDING_CHALLENGES
+        };
         if before.is_none() && full() {
             return None;
         }
         // The question or its answer was lost: the same again.
         let (token, since) = match same {
-            Some(open) => (open.token, open.since),
+            Some(open) => (open.token, open.started_at),
             None => (token()?, now),
         };
-        self.open.insert(key, Open { stray, token, since, asked: now });
-        Some(Challenge { message: ChallengeMessage::Question, route: stray.route, token })
+        self.pending.insert(
+            key,
+            PendingChallenge { candidate: stray, token, started_at: since, last_sent_at: now },
+        );
+        Some(Challenge { message: ChallengeMessage::Challenge, route: stray.remote_route, token })
     }
 
     /// Takes in that a heartbeat of `route` (the peer's number) came from where the route leads.
-    pub fn heard(&mut self, peer: PeerId, route: u32, sequence: u32) {
+    pub fn on_configured_path_heartbeat(&mut self, peer: PeerId, route: u32, sequence: u32) {
         let key = (peer, route);
-        if self.open.get(&key).is_some_and(|open| newer(sequence, open.stray.sequence)) {
-            self.open.remove(&key);
+        if self
+            .pending
+            .get(&key)
+            .is_some_and(|open| is_newer_serial(sequence, open.candidate.sequence))
+        {
+            self.pending.remove(&key);
         }
     }
 
     /// Takes in an answer of `peer` that came to `local` from `from`; returns the heartbeat whose
     /// address it proves, once.
-    pub fn answered(
+    pub fn on_challenge_response(
         &mut self,
         now: Time,
         (peer, local, from): (PeerId, SocketAddr, SocketAddr),
         answer: &Challenge,
-    ) -> Option<Stray> {
+    ) -> Option<PeerReflexive> {
         let key = (peer, answer.route);
-        let open = self.open.get(&key)?;
-        let proves = answer.message == ChallengeMessage::Answer
+        let open = self.pending.get(&key)?;
+        let proves = answer.message == ChallengeMessage::Response
             && answer.token == open.token
-            && (open.stray.local, open.stray.from) == (local, from)
-            && now.since(open.since) < PATIENCE;
+            && (open.candidate.local, open.candidate.from) == (local, from)
+            && now.since(open.started_at) < CHALLENGE_TIMEOUT;
         if !proves {
             return None;
         }
-        self.open.remove(&key).map(|open| open.stray)
+        self.pending.remove(&key).map(|open| open.candidate)
     }
 }
 
 /// Serial arithmetic (RFC 1982).
-const fn newer(one: u32, other: u32) -> bool {
+const fn is_newer_serial(one: u32, other: u32) -> bool {
     one != other && one.wrapping_sub(other) < 1 << 31
 }
 

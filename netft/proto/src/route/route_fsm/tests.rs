@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     ids::PeerId,
-    route::params::{Attributes, Carrier, Class, Delay, Priority, Threshold},
+    route::params::{Attributes, Delay, Priority, RouteClass, Threshold, Transport},
 };
 
 const ORIGIN: Time = Time::from_millis(1000);
@@ -16,10 +16,10 @@ fn spec() -> RouteSpec {
         real_remote: ([10, 0, 0, 2], 3343).into(),
         virtual_local: here.ip(),
         virtual_remote: here.ip(),
-        timing: Class::SameSubnet.default_timing(),
+        timing: RouteClass::SameSubnet.default_timing(),
         priority: Priority(10),
         attributes: Attributes(Attributes::SAME_SUBNET),
-        carrier: Carrier::Udp,
+        transport: Transport::Udp,
     }
 }
 
@@ -38,13 +38,13 @@ fn timing(delay: u64, threshold: u64) -> Timing {
 fn in_state(rx: bool, tx: bool, fault: bool, admin: bool) -> Route {
     let mut route = route();
     if rx {
-        route.hear(ORIGIN, 1);
+        route.on_heartbeat(ORIGIN, 1);
     }
     if fault {
-        route.fault(Reason::CarrierLost);
+        route.add_fault(Reason::CarrierLost);
     }
     route.admin_down = admin;
-    route.settle(ORIGIN, tx);
+    route.update_state(ORIGIN, tx);
     route
 }
 
@@ -76,41 +76,44 @@ fn every_input_in_every_state_leaves_a_state_that_fits_what_is_proven() {
     type Change = fn(&mut Route);
     let inputs: [(&str, Change); 10] = [
         ("hear", |route| {
-            route.hear(ORIGIN, 7);
+            route.on_heartbeat(ORIGIN, 7);
         }),
-        ("miss", Route::miss),
+        ("miss", Route::on_detection_timeout),
         ("fault", |route| {
-            route.fault(Reason::AddressGone);
+            route.add_fault(Reason::AddressGone);
         }),
         ("same fault", |route| {
-            route.fault(Reason::CarrierLost);
+            route.add_fault(Reason::CarrierLost);
         }),
         ("clear", |route| {
-            route.clear(Reason::CarrierLost);
+            route.clear_fault(Reason::CarrierLost);
         }),
         ("clear another", |route| {
-            route.clear(Reason::SendError);
+            route.clear_fault(Reason::SendError);
         }),
-        ("reset", |route| route.reset(Reason::NewSession)),
+        ("reset", |route| route.reset_session(Reason::NewSession)),
         ("admin down", |route| route.admin_down = true),
         ("admin up", |route| route.admin_down = false),
-        ("retime", |route| route.retime(ORIGIN, Timing::WINDOWS)),
+        ("retime", |route| route.set_timing(ORIGIN, Timing::WINDOWS_PROFILE)),
     ];
     for before in every_state() {
         for (name, change) in inputs {
             for tx in [false, true] {
                 let mut route = before.clone();
                 change(&mut route);
-                let from = route.settle(ORIGIN, tx);
+                let from = route.update_state(ORIGIN, tx);
                 let told = format!("{name} in {}: {route:?}", before.state);
                 assert_eq!(from, (before.state != route.state).then_some(before.state), "{told}");
                 assert_eq!(route.state == RouteState::AdminDown, route.admin_down, "{told}");
-                let up = route.rx && route.tx && !route.faulty() && !route.admin_down;
+                let up = route.rx && route.tx && !route.has_fault() && !route.admin_down;
                 assert_eq!(route.state == RouteState::Up, up, "{told}");
-                assert!(!route.faulty() || (!route.rx && !route.tx && !route.usable()), "{told}");
+                assert!(
+                    !route.has_fault() || (!route.rx && !route.tx && !route.can_carry_data()),
+                    "{told}"
+                );
                 // Silence ends what is heard, and nothing else does.
                 assert_eq!(route.deadline.is_some(), route.rx, "{told}");
-                assert_eq!(route.settle(ORIGIN, tx), None, "settled twice: {told}");
+                assert_eq!(route.update_state(ORIGIN, tx), None, "settled twice: {told}");
             }
         }
     }
@@ -121,19 +124,20 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
     let mut route = route();
     let mut next = |change: fn(&mut Route), tx| {
         change(&mut route);
-        route.settle(ORIGIN, tx).map(|_| (route.state, route.reason))
+        route.update_state(ORIGIN, tx).map(|_| (route.state, route.reason))
     };
     use RouteState::{AdminDown, Down, Init, Up};
     fn word(route: &mut Route, heard: bool, local_down: bool, admin_down: bool) {
-        route.remote = 9;
-        route.word = Some(Word { heard, local_down, admin_down, ..Word::default() });
+        route.remote_route = 9;
+        route.report =
+            Some(RemoteReport { heard, local_down, admin_down, ..RemoteReport::default() });
     }
     let hear: fn(&mut Route) = |route| {
-        route.hear(ORIGIN, route.streak.into());
+        route.on_heartbeat(ORIGIN, route.consecutive_heard.into());
     };
     assert_eq!(next(hear, false), Some((Init, Reason::Heard)));
     assert_eq!(next(|route| word(route, true, false, false), true), Some((Up, Reason::BothWays)));
-    assert_eq!(next(Route::miss, true), Some((Init, Reason::HeartbeatsMissed)));
+    assert_eq!(next(Route::on_detection_timeout, true), Some((Init, Reason::HeartbeatsMissed)));
     assert_eq!(next(|_| {}, false), Some((Down, Reason::HeardNowhere)));
     assert_eq!(next(|_| {}, true), Some((Init, Reason::PeerHears)));
     assert_eq!(next(|route| word(route, false, false, false), false).unwrap().1, {
@@ -146,18 +150,18 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
     assert_eq!(next(|route| word(route, true, false, false), true).unwrap().0, Up);
     let peer_admin: fn(&mut Route) = |route| word(route, true, false, true);
     assert_eq!(next(peer_admin, false), Some((Init, Reason::PeerAdmin)));
-    assert_eq!(next(|route| route.word = None, true).unwrap().0, Up);
+    assert_eq!(next(|route| route.report = None, true).unwrap().0, Up);
     assert_eq!(next(|_| {}, false), Some((Init, Reason::PeerDoesNotHear)), "left out of the list");
     assert_eq!(next(|route| route.admin_down = true, true), Some((AdminDown, Reason::Admin)));
     assert_eq!(next(|route| route.admin_down = false, true), Some((Up, Reason::BothWays)));
     let fault: fn(&mut Route) = |route| {
-        route.fault(Reason::CarrierLost);
+        route.add_fault(Reason::CarrierLost);
     };
     assert_eq!(next(fault, true), Some((Down, Reason::CarrierLost)));
     assert_eq!(
         next(
             |route| {
-                route.clear(Reason::CarrierLost);
+                route.clear_fault(Reason::CarrierLost);
             },
             false
         ),
@@ -165,68 +169,68 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
     );
     assert_eq!(next(hear, false), None);
     assert_eq!(next(hear, true), Some((Up, Reason::BothWays)));
-    let reset: fn(&mut Route) = |route| route.reset(Reason::SessionLost);
+    let reset: fn(&mut Route) = |route| route.reset_session(Reason::SessionLost);
     assert_eq!(next(reset, false), Some((Down, Reason::SessionLost)));
 }
 
 #[test]
 fn a_half_route_that_loses_its_only_direction_while_it_gains_the_other_knows_why_it_was_left() {
     let mut route = in_state(false, true, false, false);
-    route.remote = 9;
-    route.word = Some(Word { local_down: true, ..Word::default() });
-    route.hear(ORIGIN, 1);
-    assert_eq!(route.settle(ORIGIN, false), None, "init before and after");
-    assert_eq!(route.left, Reason::PeerLocalDown);
+    route.remote_route = 9;
+    route.report = Some(RemoteReport { local_down: true, ..RemoteReport::default() });
+    route.on_heartbeat(ORIGIN, 1);
+    assert_eq!(route.update_state(ORIGIN, false), None, "init before and after");
+    assert_eq!(route.loss_reason, Reason::PeerLocalDown);
 }
 
 #[test]
 fn several_faults_hold_at_once() {
     let mut route = route();
-    route.fault(Reason::CarrierLost);
-    route.fault(Reason::AddressGone);
-    route.fault(Reason::CarrierLost);
-    assert!(!route.clear(Reason::SendError));
-    assert!(!route.clear(Reason::CarrierLost));
-    assert!(route.faulty());
-    assert!(route.clear(Reason::AddressGone));
-    assert!(!route.clear(Reason::AddressGone), "over already");
+    route.add_fault(Reason::CarrierLost);
+    route.add_fault(Reason::AddressGone);
+    route.add_fault(Reason::CarrierLost);
+    assert!(!route.clear_fault(Reason::SendError));
+    assert!(!route.clear_fault(Reason::CarrierLost));
+    assert!(route.has_fault());
+    assert!(route.clear_fault(Reason::AddressGone));
+    assert!(!route.clear_fault(Reason::AddressGone), "over already");
 }
 
 #[test]
 fn a_lost_route_is_heard_twice_and_a_copy_does_not_count() {
     let mut route = route();
-    assert!(route.hear(ORIGIN, 1), "a new route needs one");
-    route.miss();
-    assert!(!route.hear(ORIGIN, 2));
-    assert!(!route.hear(ORIGIN, 2), "a copy");
+    assert!(route.on_heartbeat(ORIGIN, 1), "a new route needs one");
+    route.on_detection_timeout();
+    assert!(!route.on_heartbeat(ORIGIN, 2));
+    assert!(!route.on_heartbeat(ORIGIN, 2), "a copy");
     let late = ORIGIN + route.detection_time();
-    assert!(!route.hear(late, 3), "a detection time later it is the first again");
-    assert!(route.hear(late, 4));
-    route.reset(Reason::NewSession);
-    assert!(route.hear(late, 5), "a session begins afresh");
+    assert!(!route.on_heartbeat(late, 3), "a detection time later it is the first again");
+    assert!(route.on_heartbeat(late, 4));
+    route.reset_session(Reason::NewSession);
+    assert!(route.on_heartbeat(late, 5), "a session begins afresh");
 }
 
 #[test]
 fn a_longer_detection_time_counts_from_the_last_heartbeat_and_a_shorter_one_from_the_change() {
     let mut route = in_state(true, true, false, false);
     let now = ORIGIN + Duration::from_millis(100);
-    route.retime(now, timing(100, 5));
+    route.set_timing(now, timing(100, 5));
     assert_eq!(route.deadline, Some(ORIGIN + Duration::from_millis(500)));
-    route.retime(now, timing(30, 5));
+    route.set_timing(now, timing(30, 5));
     assert_eq!(route.deadline, Some(now + Duration::from_millis(150)));
     // Never later than it was.
-    route.retime(now + Duration::from_millis(50), timing(20, 6));
+    route.set_timing(now + Duration::from_millis(50), timing(20, 6));
     assert_eq!(route.deadline, Some(now + Duration::from_millis(150)));
 }
 
 #[test]
 fn a_new_timing_does_not_warn_again() {
     let mut route = in_state(true, true, false, false);
-    route.warning = None;
-    route.retime(ORIGIN, timing(100, 5));
-    assert_eq!(route.warning, None);
-    route.hear(ORIGIN, 2);
-    assert_eq!(route.warning, Some(ORIGIN + Duration::from_millis(200)));
+    route.early_warning_at = None;
+    route.set_timing(ORIGIN, timing(100, 5));
+    assert_eq!(route.early_warning_at, None);
+    route.on_heartbeat(ORIGIN, 2);
+    assert_eq!(route.early_warning_at, Some(ORIGIN + Duration::from_millis(200)));
 }
 
 #[test]
@@ -237,11 +241,11 @@ fn the_extremes_of_timing_and_time_do_not_overflow() {
         (timing(60_000, 120), Time::from_nanos(u64::MAX - 1)),
     ] {
         let mut route = route();
-        route.retime(start, timing);
-        route.hear(start, 1);
+        route.set_timing(start, timing);
+        route.on_heartbeat(start, 1);
         assert!(route.deadline.unwrap() >= start);
-        route.hear(start + Duration::from_secs(40_000), 2);
-        route.miss();
-        assert!(route.missed >= u64::from(timing.threshold.get()));
+        route.on_heartbeat(start + Duration::from_secs(40_000), 2);
+        route.on_detection_timeout();
+        assert!(route.heartbeats_missed >= u64::from(timing.threshold.get()));
     }
 }

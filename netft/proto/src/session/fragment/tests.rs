@@ -12,49 +12,50 @@ fn packet(total: usize) -> Vec<u8> {
 }
 
 /// The payloads of a packet's frames.
-fn slices(packet: &[u8], cut: Cut) -> Vec<Vec<u8>> {
-    (0..cut.count())
+fn slices(packet: &[u8], cut: FragmentLayout) -> Vec<Vec<u8>> {
+    (0..cut.fragment_count())
         .map(|index| {
-            let mut payload = vec![0; SLICE_LEN + cut.range(index).len()];
-            cut.write(index, packet, &mut payload);
+            let mut payload = vec![0; FRAGMENT_HEADER_LEN + cut.byte_range(index).len()];
+            cut.write_fragment(index, packet, &mut payload);
             payload
         })
         .collect()
 }
 
 fn add(
-    assembly: &mut Assembly,
+    assembly: &mut ReassemblyBuffer,
     now: Time,
     counter: u64,
     payload: &[u8],
-) -> Result<Added, DropReason> {
-    let slice = Slice::decode(counter, payload)?;
-    assembly.add(now, &slice, 0, &payload[SLICE_LEN..])
+) -> Result<FragmentOutcome, DropReason> {
+    let slice = Fragment::decode(counter, payload)?;
+    assembly.add_fragment(now, &slice, 0, &payload[FRAGMENT_HEADER_LEN..])
 }
 
 proptest! {
     #[test]
     fn what_is_cut_is_put_together_in_any_order(
-        total in 2usize..=MAX_PACKET,
+        total in 2usize..=MAX_PACKET_LEN,
         room in 600usize..9000,
         counter in 0u64..1 << 40,
         seed: u64,
     ) {
-        let cut = Cut::new(total, room).unwrap();
+        let cut = FragmentLayout::new(total, room).unwrap();
         let bytes = packet(total);
         let mut parts: Vec<_> = slices(&bytes, cut).into_iter().enumerate().collect();
-        prop_assert!(parts.iter().all(|(_, part)| part.len() <= room && part.len() > SLICE_LEN));
+        let fits = |len: usize| len <= room && len > FRAGMENT_HEADER_LEN;
+        prop_assert!(parts.iter().all(|(_, part)| fits(part.len())));
         let equal = parts[..parts.len() - 1].iter().all(|(_, part)| part.len() == parts[0].1.len());
         prop_assert!(equal, "one segmented send takes them");
         // A permutation by a linear congruence.
         parts.sort_by_key(|(at, _)| (*at as u64 + 1).wrapping_mul(seed | 1) >> 7);
-        let mut assembly = Assembly::default();
+        let mut assembly = ReassemblyBuffer::default();
         let mut got = None;
         for (place, (index, part)) in parts.iter().enumerate() {
             let added = add(&mut assembly, NOW, counter + *index as u64, part).unwrap();
-            prop_assert_eq!(added.lost, 0);
-            prop_assert_eq!(added.whole.is_some(), place + 1 == parts.len());
-            got = added.whole;
+            prop_assert_eq!(added.discarded, 0);
+            prop_assert_eq!(added.completed.is_some(), place + 1 == parts.len());
+            got = added.completed;
         }
         prop_assert_eq!(got, Some(bytes));
         prop_assert!(assembly.is_empty());
@@ -63,19 +64,21 @@ proptest! {
     #[test]
     fn what_decodes_has_one_encoding_and_lies_inside(
         counter: u64,
-        head: [u8; SLICE_LEN],
+        head: [u8; FRAGMENT_HEADER_LEN],
         body in 0usize..2000,
     ) {
         let payload = [head.as_slice(), &packet(body)].concat();
-        if let Ok(slice) = Slice::decode(counter, &payload) {
-            prop_assert!(slice.index < slice.cut.count() && slice.cut.count() <= MAX_SLICES);
-            let last = slice.cut.range(slice.cut.count() - 1);
-            prop_assert!(!last.is_empty() && last.end == slice.cut.total());
-            prop_assert_eq!(slice.first + slice.index as u64, counter);
-            let mut whole = vec![0; slice.cut.total()];
-            whole[slice.cut.range(slice.index)].copy_from_slice(&payload[SLICE_LEN..]);
+        if let Ok(slice) = Fragment::decode(counter, &payload) {
+            let count = slice.layout.fragment_count();
+            prop_assert!(slice.index < count && count <= MAX_FRAGMENTS);
+            let last = slice.layout.byte_range(slice.layout.fragment_count() - 1);
+            prop_assert!(!last.is_empty() && last.end == slice.layout.packet_len());
+            prop_assert_eq!(slice.first_counter + slice.index as u64, counter);
+            let mut whole = vec![0; slice.layout.packet_len()];
+            let range = slice.layout.byte_range(slice.index);
+            whole[range].copy_from_slice(&payload[FRAGMENT_HEADER_LEN..]);
             let mut again = vec![0; payload.len()];
-            slice.cut.write(slice.index, &whole, &mut again);
+            slice.layout.write_fragment(slice.index, &whole, &mut again);
             prop_assert_eq!(again, payload);
         }
     }
@@ -88,43 +91,43 @@ proptest! {
             1..300,
         ),
     ) {
-        let mut assembly = Assembly::default();
+        let mut assembly = ReassemblyBuffer::default();
         let mut now = Time::ZERO;
         for (counter, index, count, total, body, wait) in inputs {
             now = Time::from_millis(now.as_millis() + wait / 40);
             let [t0, t1] = total.to_be_bytes();
             let payload = [[index, count, t0, t1].as_slice(), &packet(body)].concat();
             let _ = add(&mut assembly, now, counter, &payload);
-            prop_assert!(assembly.held().0 <= MAX_PACKETS);
-            prop_assert!(assembly.held().1 <= 1 << 20);
+            prop_assert!(assembly.memory_usage().0 <= MAX_PARTIAL_PACKETS);
+            prop_assert!(assembly.memory_usage().1 <= 1 << 20);
         }
     }
 }
 
 #[test]
 fn the_bytes_are_these() {
-    let cut = Cut::new(1000, 504).unwrap();
-    assert_eq!(cut.count(), 2);
+    let cut = FragmentLayout::new(1000, 504).unwrap();
+    assert_eq!(cut.fragment_count(), 2);
     let parts = slices(&packet(1000), cut);
-    assert_eq!(parts[0][..SLICE_LEN], [0, 2, 3, 0xe8]);
-    assert_eq!(parts[1][..SLICE_LEN], [1, 2, 3, 0xe8]);
+    assert_eq!(parts[0][..FRAGMENT_HEADER_LEN], [0, 2, 3, 0xe8]);
+    assert_eq!(parts[1][..FRAGMENT_HEADER_LEN], [1, 2, 3, 0xe8]);
     assert_eq!((parts[0].len(), parts[1].len()), (504, 504));
 }
 
 #[test]
 fn a_packet_is_cut_as_far_as_the_frames_reach() {
     for room in [0, 3, 4, 5, 100, 500, 552, 1436, 8940, 70_000] {
-        let reach = Cut::reach(room);
+        let reach = FragmentLayout::max_packet_len(room);
         assert!(reach >= room);
         if reach > room {
-            assert!(Cut::new(reach, room).is_ok(), "{room}");
+            assert!(FragmentLayout::new(reach, room).is_ok(), "{room}");
         }
-        if reach < MAX_PACKET {
-            assert_eq!(Cut::new(reach + 1, room), Err(DropReason::TooBig), "{room}");
+        if reach < MAX_PACKET_LEN {
+            assert_eq!(FragmentLayout::new(reach + 1, room), Err(DropReason::TooBig), "{room}");
         }
     }
-    assert_eq!(Cut::reach(552), MAX_PACKET);
-    assert_eq!(Cut::new(MAX_PACKET + 1, 9000), Err(DropReason::TooBig));
+    assert_eq!(FragmentLayout::max_packet_len(552), MAX_PACKET_LEN);
+    assert_eq!(FragmentLayout::new(MAX_PACKET_LEN + 1, 9000), Err(DropReason::TooBig));
 }
 
 /// W-06: index ≥ count, totals too small and too large, lengths that do not fit.
@@ -132,7 +135,7 @@ fn a_packet_is_cut_as_far_as_the_frames_reach() {
 fn slices_that_contradict_themselves_are_malformed() {
     let decode = |head: [u8; 2], total: u16, body: usize, counter: u64| {
         let payload = [head.as_slice(), &total.to_be_bytes(), &packet(body)].concat();
-        Slice::decode(counter, &payload).map(|slice| slice.index)
+        Fragment::decode(counter, &payload).map(|slice| slice.index)
     };
     assert_eq!(decode([0, 2], 1000, 500, 0), Ok(0));
     assert_eq!(decode([1, 2], 1000, 500, 9), Ok(1));
@@ -156,64 +159,71 @@ fn slices_that_contradict_themselves_are_malformed() {
     ] {
         assert_eq!(decode(head, total, body, counter), bad, "{what}");
     }
-    for len in 0..SLICE_LEN {
-        assert_eq!(Slice::decode(0, &[0; SLICE_LEN][..len]).err(), Some(DropReason::Malformed));
+    for len in 0..FRAGMENT_HEADER_LEN {
+        assert_eq!(
+            Fragment::decode(0, &[0; FRAGMENT_HEADER_LEN][..len]).err(),
+            Some(DropReason::Malformed)
+        );
     }
 }
 
 /// W-06: overlapping packets, a layout that changes midway, a slice that comes twice.
 #[test]
 fn slices_that_contradict_each_other_are_refused_and_the_packet_survives() {
-    let cut = Cut::new(3000, 1004).unwrap();
+    let cut = FragmentLayout::new(3000, 1004).unwrap();
     let bytes = packet(3000);
     let parts = slices(&bytes, cut);
-    let mut assembly = Assembly::default();
-    assert_eq!(add(&mut assembly, NOW, 10, &parts[0]), Ok(Added::default()));
+    let mut assembly = ReassemblyBuffer::default();
+    assert_eq!(add(&mut assembly, NOW, 10, &parts[0]), Ok(FragmentOutcome::default()));
     let bad = Err(DropReason::Malformed);
     assert_eq!(add(&mut assembly, NOW, 10, &parts[0]), bad, "twice");
     assert_eq!(add(&mut assembly, NOW, 11, &parts[0]), bad, "another packet's counter");
     assert_eq!(add(&mut assembly, NOW, 12, &parts[0]), bad, "another packet's counter");
     assert_eq!(add(&mut assembly, NOW, 8, &parts[0]), bad, "it would end inside this one");
-    let four = slices(&packet(3500), Cut::new(3500, 1004).unwrap());
+    let four = slices(&packet(3500), FragmentLayout::new(3500, 1004).unwrap());
     assert_eq!(add(&mut assembly, NOW, 11, &four[1]), bad, "the count changed");
-    let longer = slices(&packet(2999), Cut::new(2999, 1004).unwrap());
+    let longer = slices(&packet(2999), FragmentLayout::new(2999, 1004).unwrap());
     assert_eq!(add(&mut assembly, NOW, 11, &longer[1]), bad, "the total changed");
-    let slice = Slice::decode(11, &parts[1]).unwrap();
-    let flagged = assembly.add(NOW, &slice, 1, &parts[1][SLICE_LEN..]);
+    let slice = Fragment::decode(11, &parts[1]).unwrap();
+    let flagged = assembly.add_fragment(NOW, &slice, 1, &parts[1][FRAGMENT_HEADER_LEN..]);
     assert_eq!(flagged, bad, "the flags changed");
-    assert_eq!(add(&mut assembly, NOW, 12, &parts[2]), Ok(Added::default()));
+    assert_eq!(add(&mut assembly, NOW, 12, &parts[2]), Ok(FragmentOutcome::default()));
     let done = add(&mut assembly, NOW, 11, &parts[1]).unwrap();
-    assert_eq!(done, Added { whole: Some(bytes), lost: 0 });
+    assert_eq!(done, FragmentOutcome { completed: Some(bytes), discarded: 0 });
 }
 
 /// W-06: 10^6 packets that never become whole.
 #[test]
 fn a_million_incomplete_packets_leave_at_most_a_mebibyte() {
-    let cut = Cut::new(MAX_PACKET, 1436).unwrap();
-    let part = &slices(&packet(MAX_PACKET), cut)[0];
-    let mut assembly = Assembly::default();
+    let cut = FragmentLayout::new(MAX_PACKET_LEN, 1436).unwrap();
+    let part = &slices(&packet(MAX_PACKET_LEN), cut)[0];
+    let mut assembly = ReassemblyBuffer::default();
     let mut lost = 0;
     for counter in 0..1_000_000 {
-        lost += add(&mut assembly, NOW, counter * 64, part).unwrap().lost;
+        lost += add(&mut assembly, NOW, counter * 64, part).unwrap().discarded;
     }
-    assert_eq!(lost, 1_000_000 - MAX_PACKETS as u64);
-    let (packets, bytes) = assembly.held();
-    assert_eq!(packets, MAX_PACKETS);
+    assert_eq!(lost, 1_000_000 - MAX_PARTIAL_PACKETS as u64);
+    let (packets, bytes) = assembly.memory_usage();
+    assert_eq!(packets, MAX_PARTIAL_PACKETS);
     assert!(bytes <= 1 << 20, "{bytes}");
 }
 
 #[test]
 fn a_packet_waits_a_second_and_no_longer() {
-    let cut = Cut::new(2000, 1004).unwrap();
+    let cut = FragmentLayout::new(2000, 1004).unwrap();
     let parts = slices(&packet(2000), cut);
     let end = Time::from_millis(NOW.as_millis() + 1000);
     let late = Time::from_millis(NOW.as_millis() + 1001);
-    let mut assembly = Assembly::default();
+    let mut assembly = ReassemblyBuffer::default();
     add(&mut assembly, NOW, 0, &parts[0]).unwrap();
-    assert_eq!(assembly.expire(end), 0);
+    assert_eq!(assembly.expire_partial_packets(end), 0);
     let done = add(&mut assembly, end, 1, &parts[1]).unwrap();
-    assert_eq!(done.whole.as_deref(), Some(packet(2000).as_slice()));
+    assert_eq!(done.completed.as_deref(), Some(packet(2000).as_slice()));
     add(&mut assembly, NOW, 2, &parts[0]).unwrap();
     let added = add(&mut assembly, late, 3, &parts[1]).unwrap();
-    assert_eq!(added, Added { whole: None, lost: 1 }, "the first slice is forgotten");
+    assert_eq!(
+        added,
+        FragmentOutcome { completed: None, discarded: 1 },
+        "the first slice is forgotten"
+    );
 }

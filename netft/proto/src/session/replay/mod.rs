@@ -1,7 +1,7 @@
 //! The replay window: each session counter is accepted at most once. Pure and lock-free; all
 //! workers of a session share one.
 //!
-//! A ring of [`SLOTS`] words, each answering for one block of 32 counters at a time:
+//! A ring of [`SLOT_COUNT`] words, each answering for one block of 32 counters at a time:
 //!
 //! ```text
 //! counter = lap (bits 17–47) | slot (bits 5–16) | bit (bits 0–4)
@@ -20,9 +20,10 @@
 //! other memory is published through the word: relaxed ordering suffices.
 //!
 //! A counter can be too old only when a counter of its slot's next lap was accepted, which is at
-//! least 32 × [`SLOTS`] − 31 higher. So anything up to [`WINDOW`] behind the newest accepted
-//! counter is judged exactly. A counter older than that and never seen may still be accepted once,
-//! while its slot has not been taken over; the key epochs of the session bound how old it can be.
+//! least 32 × [`SLOT_COUNT`] − 31 higher. So anything up to [`REPLAY_WINDOW`] behind the newest
+//! accepted counter is judged exactly. A counter older than that and never seen may still be
+//! accepted once, while its slot has not been taken over; the key epochs of the session bound how
+//! old it can be.
 
 use std::{
     cmp::Ordering::{Equal, Greater, Less},
@@ -32,35 +33,35 @@ use std::{
     },
 };
 
-use crate::wire::ack::Range;
+use crate::wire::ack::AckRange;
 
 /// Counters one slot answers for.
 const SLOT_BITS: u64 = u32::BITS as u64;
 /// Words of the ring: 32 KiB per session once all of it was used, in pages that come with their
 /// first counter: a session that carries heartbeats only holds one for minutes.
-pub const SLOTS: usize = 4096;
+pub const SLOT_COUNT: usize = 4096;
 /// How far behind the newest accepted counter every counter is judged exactly: 131,040. At
 /// 1,000,000 frames per second that covers 131 ms of difference between two routes.
-pub const WINDOW: u64 = (SLOTS as u64 - 1) * SLOT_BITS;
+pub const REPLAY_WINDOW: u64 = (SLOT_COUNT as u64 - 1) * SLOT_BITS;
 /// How far back an acknowledgement looks, counters: 8 ms at 1,000,000 frames per second, more than
 /// it is late.
-pub const LOOK_BACK: u64 = 8192;
+pub const ACK_SPAN: u64 = 8192;
 /// Counters are below this, so that a lap number fits into half a word.
 pub const COUNTER_LIMIT: u64 = 1 << 48;
 
 /// Which counters of one direction of one session were accepted.
 pub struct ReplayWindow {
-    pages: [OnceLock<Box<Page>>; SLOTS / PAGE],
+    pages: [OnceLock<Box<ReplayPage>>; SLOT_COUNT / PAGE_SLOTS],
 }
 
 /// Words of a page of the ring: 4 KiB.
-const PAGE: usize = 512;
+const PAGE_SLOTS: usize = 512;
 
-type Page = [AtomicU64; PAGE];
+type ReplayPage = [AtomicU64; PAGE_SLOTS];
 
 /// Where a counter is remembered.
-struct Place {
-    number: usize,
+struct SlotPosition {
+    slot: usize,
     lap: u64,
     bit: u64,
 }
@@ -68,19 +69,19 @@ struct Place {
 impl ReplayWindow {
     /// A window that has seen nothing.
     pub fn new() -> Self {
-        Self { pages: [const { OnceLock::new() }; SLOTS / PAGE] }
+        Self { pages: [const { OnceLock::new() }; SLOT_COUNT / PAGE_SLOTS] }
     }
 
     /// Whether [`accept`](Self::accept) would refuse `counter` at this moment: a cheap check before
     /// the tag is computed. It changes nothing, so it may be asked for a forged counter.
     #[inline]
-    pub fn seen(&self, counter: u64) -> bool {
+    pub fn is_replayed(&self, counter: u64) -> bool {
         if counter >= COUNTER_LIMIT {
             return true;
         }
-        let Place { number, lap, bit } = place(counter);
-        let Some(page) = self.pages[number / PAGE].get() else { return false };
-        let word = page[number % PAGE].load(Relaxed);
+        let SlotPosition { slot: number, lap, bit } = slot_position(counter);
+        let Some(page) = self.pages[number / PAGE_SLOTS].get() else { return false };
+        let word = page[number % PAGE_SLOTS].load(Relaxed);
         match (word >> 32).cmp(&lap) {
             Less => false,
             Equal => word & bit != 0,
@@ -95,8 +96,8 @@ impl ReplayWindow {
         if counter >= COUNTER_LIMIT {
             return false;
         }
-        let Place { number, lap, bit } = place(counter);
-        let slot = &self.pages[number / PAGE].get_or_init(page)[number % PAGE];
+        let SlotPosition { slot: number, lap, bit } = slot_position(counter);
+        let slot = &self.pages[number / PAGE_SLOTS].get_or_init(new_page)[number % PAGE_SLOTS];
         let mut word = slot.load(Relaxed);
         loop {
             let new = match (word >> 32).cmp(&lap) {
@@ -112,26 +113,26 @@ impl ReplayWindow {
     }
 
     /// The accepted counters from `highest` down, newest run first, at most `limit` runs and
-    /// [`LOOK_BACK`] counters: what an acknowledgement says.
-    pub fn runs(&self, highest: u64, limit: usize) -> Vec<Range> {
+    /// [`ACK_SPAN`] counters: what an acknowledgement says.
+    pub fn accepted_ranges(&self, highest: u64, limit: usize) -> Vec<AckRange> {
         let mut runs = Vec::with_capacity(limit.min(4));
-        let mut open: Option<Range> = None;
+        let mut open: Option<AckRange> = None;
         let top = highest / SLOT_BITS;
-        for block in (0..=top).rev().take((LOOK_BACK / SLOT_BITS) as usize) {
+        for block in (0..=top).rev().take((ACK_SPAN / SLOT_BITS) as usize) {
             let base = block * SLOT_BITS;
             // Control frames above the highest data frame share the counters.
             let above = if block == top { SLOT_BITS - 1 - highest % SLOT_BITS } else { 0 };
-            let bits = self.block(block) & (u32::MAX >> above);
+            let bits = self.block_bits(block) & (u32::MAX >> above);
             if bits == u32::MAX {
                 let last = open.map_or(base + SLOT_BITS - 1, |run| run.last);
-                open = Some(Range { first: base, last });
+                open = Some(AckRange { first: base, last });
                 continue;
             }
             for bit in (0..SLOT_BITS).rev() {
                 let counter = base + bit;
                 if bits & (1 << bit) != 0 {
                     let last = open.map_or(counter, |run| run.last);
-                    open = Some(Range { first: counter, last });
+                    open = Some(AckRange { first: counter, last });
                 } else if let Some(run) = open.take() {
                     runs.push(run);
                     if runs.len() == limit {
@@ -145,24 +146,24 @@ impl ReplayWindow {
     }
 
     /// The bits of one block; none when its slot is of another lap.
-    fn block(&self, block: u64) -> u32 {
-        let Place { number, lap, .. } = place(block * SLOT_BITS);
-        let page = self.pages[number / PAGE].get();
-        let word = page.map_or(0, |page| page[number % PAGE].load(Relaxed));
+    fn block_bits(&self, block: u64) -> u32 {
+        let SlotPosition { slot: number, lap, .. } = slot_position(block * SLOT_BITS);
+        let page = self.pages[number / PAGE_SLOTS].get();
+        let word = page.map_or(0, |page| page[number % PAGE_SLOTS].load(Relaxed));
         if word >> 32 == lap { word as u32 } else { 0 }
     }
 }
 
 #[inline]
-const fn place(counter: u64) -> Place {
+const fn slot_position(counter: u64) -> SlotPosition {
     let block = counter / SLOT_BITS;
-    let number = block as usize % SLOTS;
-    Place { number, lap: block / SLOTS as u64, bit: 1 << (counter % SLOT_BITS) }
+    let number = block as usize % SLOT_COUNT;
+    SlotPosition { slot: number, lap: block / SLOT_COUNT as u64, bit: 1 << (counter % SLOT_BITS) }
 }
 
 #[cold]
-fn page() -> Box<Page> {
-    Box::new([const { AtomicU64::new(0) }; PAGE])
+fn new_page() -> Box<ReplayPage> {
+    Box::new([const { AtomicU64::new(0) }; PAGE_SLOTS])
 }
 
 impl Default for ReplayWindow {

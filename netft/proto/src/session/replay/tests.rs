@@ -11,7 +11,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 
 /// Counters the ring answers for in one lap.
-const RING: u64 = SLOTS as u64 * SLOT_BITS;
+const RING: u64 = SLOT_COUNT as u64 * SLOT_BITS;
 
 /// What the window promises, said naively: every counter once, refused when a later lap took its
 /// slot over.
@@ -38,9 +38,9 @@ impl Model {
 
 /// `seen` must foretell `accept`, and both must agree with the expectation.
 fn check(window: &ReplayWindow, counter: u64, expected: bool) {
-    assert_eq!(window.seen(counter), !expected, "seen {counter:#x}");
+    assert_eq!(window.is_replayed(counter), !expected, "seen {counter:#x}");
     assert_eq!(window.accept(counter), expected, "accept {counter:#x}");
-    assert!(window.seen(counter), "seen after {counter:#x}");
+    assert!(window.is_replayed(counter), "seen after {counter:#x}");
     assert!(!window.accept(counter), "accepted twice {counter:#x}");
 }
 
@@ -49,14 +49,14 @@ proptest! {
     #[test]
     fn inside_the_window_it_is_a_set(
         start in 0..COUNTER_LIMIT / 2,
-        steps in vec((0..4096u64, 0..=WINDOW), 1..2000),
+        steps in vec((0..4096u64, 0..=REPLAY_WINDOW), 1..2000),
     ) {
         let window = ReplayWindow::new();
         let mut set = HashSet::new();
         let mut newest = start;
         for (ahead, behind) in steps {
             let counter = (newest + ahead).saturating_sub(behind);
-            prop_assert_eq!(window.seen(counter), set.contains(&counter));
+            prop_assert_eq!(window.is_replayed(counter), set.contains(&counter));
             prop_assert_eq!(window.accept(counter), set.insert(counter), "{}", counter);
             newest = newest.max(counter);
         }
@@ -73,7 +73,7 @@ proptest! {
             let jump = jump & ((1 << bits) - 1);
             at = if forward { at.saturating_add(jump) } else { at.saturating_sub(jump) };
             let expected = model.accept(at);
-            prop_assert_eq!(window.seen(at), !expected);
+            prop_assert_eq!(window.is_replayed(at), !expected);
             prop_assert_eq!(window.accept(at), expected, "{}", at);
         }
     }
@@ -94,7 +94,7 @@ proptest! {
 #[test]
 fn the_cases_of_wireguard_hold() {
     let window = ReplayWindow::new();
-    let too_far = WINDOW + SLOT_BITS;
+    let too_far = REPLAY_WINDOW + SLOT_BITS;
     let cases = [
         (0, true),
         (0, false),
@@ -104,21 +104,21 @@ fn the_cases_of_wireguard_hold() {
         (8, true),
         (7, true),
         (7, false),
-        (WINDOW, true),
-        (WINDOW - 1, true),
-        (WINDOW - 1, false),
-        (WINDOW - 2, true),
+        (REPLAY_WINDOW, true),
+        (REPLAY_WINDOW - 1, true),
+        (REPLAY_WINDOW - 1, false),
+        (REPLAY_WINDOW - 2, true),
         (2, true),
         (2, false),
         (too_far + 16, true),
         (3, false),
         (too_far + 16, false),
         (too_far * 4, true),
-        (too_far * 4 - WINDOW, true),
+        (too_far * 4 - REPLAY_WINDOW, true),
         (10, false),
         (too_far * 4 - too_far, false),
-        (too_far * 4 - (WINDOW + 1), false),
-        (too_far * 4 - (WINDOW - 1), true),
+        (too_far * 4 - (REPLAY_WINDOW + 1), false),
+        (too_far * 4 - (REPLAY_WINDOW - 1), true),
         (0, false),
         (COUNTER_LIMIT, false),
         (COUNTER_LIMIT - 1, true),
@@ -134,24 +134,24 @@ fn the_cases_of_wireguard_hold() {
         (0, false),
     ];
     for (counter, expected) in cases {
-        assert_eq!(window.seen(counter), !expected, "seen {counter:#x}");
+        assert_eq!(window.is_replayed(counter), !expected, "seen {counter:#x}");
         assert_eq!(window.accept(counter), expected, "accept {counter:#x}");
     }
 }
 
 #[test]
 fn the_guaranteed_window_is_exact_at_every_alignment() {
-    const { assert!(WINDOW >= 65_536) }
+    const { assert!(REPLAY_WINDOW >= 65_536) }
     for offset in 0..SLOT_BITS {
         let newest = 5 * RING + offset;
         let window = ReplayWindow::new();
         check(&window, newest, true);
-        check(&window, newest - WINDOW, true);
+        check(&window, newest - REPLAY_WINDOW, true);
     }
     // One more than guaranteed is refused when the newest counter opens its block.
     let window = ReplayWindow::new();
     check(&window, 5 * RING, true);
-    check(&window, 5 * RING - WINDOW - 1, false);
+    check(&window, 5 * RING - REPLAY_WINDOW - 1, false);
     check(&window, 4 * RING, false);
 }
 
@@ -247,7 +247,7 @@ fn two_threads_with_the_same_counters_accept_each_exactly_once() {
             for step in 0..CHUNK {
                 let step = if reverse && chunk % 2 == 1 { CHUNK - 1 - step } else { step };
                 let counter = chunk * CHUNK + step;
-                if !window.seen(counter) && window.accept(counter) {
+                if !window.is_replayed(counter) && window.accept(counter) {
                     wins[counter as usize].fetch_add(1, Relaxed);
                 }
             }
@@ -290,18 +290,22 @@ fn threads_that_take_over_each_others_slots_accept_nothing_twice() {
 #[test]
 fn the_runs_are_what_was_accepted_newest_first() {
     let window = ReplayWindow::new();
-    assert!(window.runs(0, 8).is_empty());
+    assert!(window.accepted_ranges(0, 8).is_empty());
     let mut taken = Vec::new();
     for counter in (0..3000).chain(3001..3033).chain([3040, 3041]).chain(3100..9500) {
         assert!(window.accept(counter));
         taken.push(counter);
     }
-    let runs = window.runs(9499, 8);
-    let run = |first, last| Range { first, last };
-    let floor = (9499 / SLOT_BITS + 1) * SLOT_BITS - LOOK_BACK;
+    let runs = window.accepted_ranges(9499, 8);
+    let run = |first, last| AckRange { first, last };
+    let floor = (9499 / SLOT_BITS + 1) * SLOT_BITS - ACK_SPAN;
     let expected = [run(3100, 9499), run(3040, 3041), run(3001, 3032), run(floor, 2999)];
     assert_eq!(runs, expected);
-    assert_eq!(window.runs(9499, 2), expected[..2]);
-    assert_eq!(window.runs(3020, 1), [run(3001, 3020)], "nothing above what was asked for");
+    assert_eq!(window.accepted_ranges(9499, 2), expected[..2]);
+    assert_eq!(
+        window.accepted_ranges(3020, 1),
+        [run(3001, 3020)],
+        "nothing above what was asked for"
+    );
     assert!(runs.iter().all(|run| (run.first..=run.last).all(|c| taken.contains(&c))));
 }

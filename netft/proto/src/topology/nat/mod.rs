@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use crate::{
     config::Config,
     ids::PeerId,
-    route::{Attributes, Class},
+    route::{Attributes, RouteClass},
     topology::{
-        Planned, Surroundings,
-        advertisement::offer,
-        plan::{Choice, Planner},
+        PlanInputs, PlannedRoute,
+        advertisement::build_advertisement,
+        plan::{LocalEnd, RoutePlanner},
     },
 };
 
@@ -18,37 +18,44 @@ use crate::{
 ///
 /// `known` is that route while it runs: it stays while its interface or address is gone, as every
 /// route does.
-pub fn adopted(
+pub fn plan_learned_route(
     config: &Config,
-    around: &Surroundings<'_>,
+    inputs: &PlanInputs<'_>,
     (peer, local, remote): (PeerId, SocketAddr, SocketAddr),
-    known: Option<&Planned>,
-) -> Option<Planned> {
+    running: Option<&PlannedRoute>,
+) -> Option<PlannedRoute> {
     let entry = config.peer_of(peer)?;
-    let Surroundings { interfaces, sources, offers, .. } = *around;
-    let own = offer(config, interfaces);
-    let planner = Planner { config, interfaces, sources, known: &[], own: Some(&own) };
-    planner.admissible(remote).ok()?;
+    let PlanInputs { interfaces, sources, advertisements: offers, .. } = *inputs;
+    let own_advertisement = build_advertisement(config, interfaces);
+    let planner = RoutePlanner {
+        config,
+        interfaces,
+        sources,
+        running: &[],
+        own_advertisement: Some(&own_advertisement),
+    };
+    planner.check_remote(remote).ok()?;
     let owner = interfaces.iter().find(|interface| {
-        interface.owns(local.ip()) && planner.eligible(interface, local.ip(), remote.ip())
+        interface.owns_address(local.ip())
+            && planner.is_eligible_source(interface, local.ip(), remote.ip())
     });
-    let choice = match (owner, known) {
+    let choice = match (owner, running) {
         // A router is between, even where it is on this node's subnet.
-        (Some(owner), _) => Choice::on(owner, local.ip(), Class::CrossSubnet),
-        (None, Some(known)) => Choice::keep(known),
+        (Some(owner), _) => LocalEnd::on_interface(owner, local.ip(), RouteClass::CrossSubnet),
+        (None, Some(known)) => LocalEnd::from_planned(known),
         (None, None) => return None,
     };
-    let mut planned = planner.route(entry, remote, choice, offers.get(&peer));
-    planned.spec.attributes.0 |= Attributes::ADOPTED;
+    let mut planned = planner.build_route(entry, remote, choice, offers.get(&peer));
+    planned.spec.attributes.0 |= Attributes::LEARNED;
     Some(planned)
 }
 
 /// Whether a peer may be behind a NAT: a heartbeat of its came from an address it does not have.
 /// Before it told its addresses nothing is known; what comes from one of them is the business of
-/// [`plan()`](crate::topology::plan()).
-pub fn is_mapped(around: &Surroundings<'_>, peer: PeerId, from: SocketAddr) -> bool {
-    let told = around.offers.get(&peer);
-    told.is_some_and(|far| far.endpoints.iter().all(|endpoint| endpoint.addr != from.ip()))
+/// [`plan_routes()`](crate::topology::plan_routes()).
+pub fn is_behind_nat(inputs: &PlanInputs<'_>, peer: PeerId, from: SocketAddr) -> bool {
+    let advertised = inputs.advertisements.get(&peer);
+    advertised.is_some_and(|far| far.endpoints.iter().all(|endpoint| endpoint.addr != from.ip()))
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::{
-    config::Role,
+    config::NetworkRole,
     topology::{
-        Interface, Offers, Resolved, Sources, Ways,
+        Advertisements, Interface, ResolvedAddresses, RoutablePairs, SourceAddresses,
         tests::{config, interface, network},
     },
-    wire::interfaces::{Endpoint, Interfaces},
+    wire::interfaces::{AdvertisedEndpoint, Advertisement},
 };
 
 const PEER: PeerId = PeerId(0);
@@ -25,28 +25,36 @@ fn interfaces() -> Vec<Interface> {
 }
 
 /// The peer says that it is at 10.0.0.2.
-fn offers() -> Offers {
-    let endpoint =
-        Endpoint { addr: [10, 0, 0, 2].into(), prefix_len: 24, interface: 4, metric: 1500 };
-    let list =
-        Interfaces { serial: 1, port: 3343, endpoints: vec![endpoint], ..Interfaces::default() };
-    Offers::from([(PEER, list)])
+fn offers() -> Advertisements {
+    let endpoint = AdvertisedEndpoint {
+        addr: [10, 0, 0, 2].into(),
+        prefix_len: 24,
+        interface: 4,
+        metric: 1500,
+    };
+    let list = Advertisement {
+        serial: 1,
+        port: 3343,
+        endpoints: vec![endpoint],
+        ..Advertisement::default()
+    };
+    Advertisements::from([(PEER, list)])
 }
 
 fn plan(
     config: &Config,
     interfaces: &[Interface],
     ends: (PeerId, SocketAddr, SocketAddr),
-    known: Option<&Planned>,
-) -> Option<Planned> {
-    let around = Surroundings {
+    known: Option<&PlannedRoute>,
+) -> Option<PlannedRoute> {
+    let around = PlanInputs {
         interfaces,
-        sources: &Sources::new(),
-        ways: &Ways::new(),
-        offers: &offers(),
-        resolved: &Resolved::new(),
+        sources: &SourceAddresses::new(),
+        routable_pairs: &RoutablePairs::new(),
+        advertisements: &offers(),
+        resolved: &ResolvedAddresses::new(),
     };
-    adopted(config, &around, ends, known)
+    plan_learned_route(config, &around, ends, known)
 }
 
 fn ends(remote: &str) -> (PeerId, SocketAddr, SocketAddr) {
@@ -59,11 +67,11 @@ fn a_proven_address_gets_a_route_from_where_it_was_heard() {
     // On this node's subnet too: the NAT is a router.
     for remote in ["198.51.100.9:41000", "203.0.113.9:41000"] {
         let planned = plan(&config, &interfaces, ends(remote), None).unwrap();
-        assert_eq!(planned.key(), ends(remote));
+        assert_eq!(planned.route_key(), ends(remote));
         assert_eq!((planned.ifindex, planned.ifname.as_str()), (2, "eth0"));
-        let attributes = Attributes::CROSS_SUBNET | Attributes::ADOPTED;
+        let attributes = Attributes::CROSS_SUBNET | Attributes::LEARNED;
         assert_eq!(planned.spec.attributes, Attributes(attributes));
-        assert_eq!(planned.spec.timing, Class::CrossSubnet.default_timing());
+        assert_eq!(planned.spec.timing, RouteClass::CrossSubnet.default_timing());
     }
 }
 
@@ -78,9 +86,9 @@ fn no_route_leads_where_none_may() {
     assert_eq!(plan(&config, &interfaces, (PeerId(7), there.1, there.2), None), None);
     let elsewhere = at("203.0.113.2:3343");
     assert_eq!(plan(&config, &interfaces, (PEER, elsewhere, there.2), None), None);
-    config.networks = vec![network("198.51.100.0/24", Role::None, None)];
+    config.networks = vec![network("198.51.100.0/24", NetworkRole::None, None)];
     assert_eq!(plan(&config, &interfaces, there, None), None, "the config refuses it");
-    config.networks = vec![network("203.0.113.0/24", Role::None, None)];
+    config.networks = vec![network("203.0.113.0/24", NetworkRole::None, None)];
     assert_eq!(plan(&config, &interfaces, there, None), None, "the config refuses its own end");
 }
 
@@ -92,23 +100,24 @@ fn a_route_that_runs_outlives_its_interface() {
     interfaces.remove(1);
     assert_eq!(plan(&config, &interfaces, there, None), None);
     let kept = plan(&config, &interfaces, there, Some(&known)).unwrap();
-    assert_eq!((kept.key(), kept.ifindex), (there, 2));
+    assert_eq!((kept.route_key(), kept.ifindex), (there, 2));
 }
 
 #[test]
 fn only_an_address_the_peer_does_not_have_is_mapped() {
     let (interfaces, offers) = (interfaces(), offers());
     let around = |offers| {
-        let (sources, ways, resolved) = (Sources::new(), Ways::new(), Resolved::new());
-        let around = Surroundings {
+        let (sources, ways, resolved) =
+            (SourceAddresses::new(), RoutablePairs::new(), ResolvedAddresses::new());
+        let around = PlanInputs {
             interfaces: &interfaces,
             sources: &sources,
-            ways: &ways,
-            offers,
+            routable_pairs: &ways,
+            advertisements: offers,
             resolved: &resolved,
         };
-        ["198.51.100.9:41000", "10.0.0.2:3343"].map(|from| is_mapped(&around, PEER, at(from)))
+        ["198.51.100.9:41000", "10.0.0.2:3343"].map(|from| is_behind_nat(&around, PEER, at(from)))
     };
     assert_eq!(around(&offers), [true, false]);
-    assert_eq!(around(&Offers::new()), [false, false], "nothing was told yet");
+    assert_eq!(around(&Advertisements::new()), [false, false], "nothing was told yet");
 }

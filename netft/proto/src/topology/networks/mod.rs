@@ -5,13 +5,13 @@ pub(crate) mod inventory;
 use std::net::IpAddr;
 
 use crate::{
-    config::{CLIENT_METRIC, Config, DEFAULT_METRIC, Network, Role},
-    route::Carrier,
+    config::{CLIENT_METRIC, Config, DEFAULT_METRIC, NetworkConfig, NetworkRole},
+    route::Transport,
     topology::Interface,
 };
 
 /// The listed network that holds `addr`, by the longest prefix.
-pub(crate) fn network_of(config: &Config, addr: IpAddr) -> Option<&Network> {
+pub(crate) fn network_of(config: &Config, addr: IpAddr) -> Option<&NetworkConfig> {
     config
         .networks
         .iter()
@@ -23,10 +23,10 @@ pub(crate) fn network_of(config: &Config, addr: IpAddr) -> Option<&Network> {
 ///
 /// Without any listed network of a role other than `none` every network is used, except the
 /// listed ones; otherwise only the listed ones are.
-pub fn usable(config: &Config, addr: IpAddr) -> bool {
+pub fn can_carry_routes(config: &Config, addr: IpAddr) -> bool {
     match network_of(config, addr) {
-        Some(network) => network.role != Role::None,
-        None => config.networks.iter().all(|network| network.role == Role::None),
+        Some(network) => network.role != NetworkRole::None,
+        None => config.networks.iter().all(|network| network.role == NetworkRole::None),
     }
 }
 
@@ -36,68 +36,70 @@ pub(crate) fn is_virtual(config: &Config, addr: IpAddr) -> bool {
 }
 
 /// Whether the config names the network of `addr`, with a role that uses it.
-pub(crate) fn listed(config: &Config, addr: IpAddr) -> bool {
-    network_of(config, addr).is_some_and(|network| network.role != Role::None)
+pub(crate) fn is_listed(config: &Config, addr: IpAddr) -> bool {
+    network_of(config, addr).is_some_and(|network| network.role != NetworkRole::None)
 }
 
 /// Whether the config says that the network of `addr` is never used.
-pub(crate) fn refused(config: &Config, addr: IpAddr) -> bool {
-    network_of(config, addr).is_some_and(|network| network.role == Role::None)
+pub(crate) fn is_role_none(config: &Config, addr: IpAddr) -> bool {
+    network_of(config, addr).is_some_and(|network| network.role == NetworkRole::None)
 }
 
 /// The metric of `addr` on `interface`: as the config lists its network, else by role and speed.
 ///
 /// A network that is not listed is for clients too when a default route leaves through its
 /// interface, as NetFT assumes.
-pub fn metric(config: &Config, interface: &Interface, addr: IpAddr) -> u32 {
+pub fn interface_metric(config: &Config, interface: &Interface, addr: IpAddr) -> u32 {
     let listed = network_of(config, addr).and_then(|network| network.metric);
-    listed.unwrap_or_else(|| base(role(config, interface, addr)) + slowness(interface.speed))
+    listed.unwrap_or_else(|| {
+        base_metric(network_role(config, interface, addr)) + speed_penalty(interface.speed)
+    })
 }
 
 /// What the config says the network of `addr` carries, else the speed of its interface, Mbit/s.
-pub fn capacity(config: &Config, interface: &Interface, addr: IpAddr) -> Option<u32> {
+pub fn network_capacity(config: &Config, interface: &Interface, addr: IpAddr) -> Option<u32> {
     network_of(config, addr).and_then(|network| network.capacity).or(interface.speed)
 }
 
 /// What the config says of how packets travel on the network of `addr`.
-pub(crate) fn carrier(config: &Config, addr: IpAddr) -> Option<Carrier> {
-    network_of(config, addr)?.carrier
+pub(crate) fn network_transport(config: &Config, addr: IpAddr) -> Option<Transport> {
+    network_of(config, addr)?.transport
 }
 
 /// The metric of the other end of a route between subnets, as long as the peer has not told it:
 /// as the config lists it, else as the role of this end has it.
-pub(crate) fn far_metric(
+pub(crate) fn remote_metric(
     config: &Config,
     interface: &Interface,
     local: IpAddr,
     remote: IpAddr,
 ) -> u32 {
     match network_of(config, remote) {
-        Some(network) => network.metric.unwrap_or_else(|| base(network.role)),
-        None => base(role(config, interface, local)),
+        Some(network) => network.metric.unwrap_or_else(|| base_metric(network.role)),
+        None => base_metric(network_role(config, interface, local)),
     }
 }
 
 /// What the network of `addr` on `interface` is used for.
-pub fn role(config: &Config, interface: &Interface, addr: IpAddr) -> Role {
+pub fn network_role(config: &Config, interface: &Interface, addr: IpAddr) -> NetworkRole {
     match network_of(config, addr) {
         Some(network) => network.role,
-        None if interface.gateway => Role::ClusterAndClient,
-        None => Role::Cluster,
+        None if interface.has_default_route => NetworkRole::ClusterAndClient,
+        None => NetworkRole::Cluster,
     }
 }
 
-pub(crate) const fn base(role: Role) -> u32 {
+pub(crate) const fn base_metric(role: NetworkRole) -> u32 {
     match role {
-        Role::None | Role::Cluster => DEFAULT_METRIC,
-        Role::ClusterAndClient => CLIENT_METRIC,
+        NetworkRole::None | NetworkRole::Cluster => DEFAULT_METRIC,
+        NetworkRole::ClusterAndClient => CLIENT_METRIC,
     }
 }
 
 /// What a slower interface adds: 100 for each factor of ten below 10 Gbit/s, the steps of the
 /// 2008 R2 AutoMetric. One that tells no speed counts as 10 Gbit/s: a virtual one is as fast as
 /// the machine.
-fn slowness(speed: Option<u32>) -> u32 {
+fn speed_penalty(speed: Option<u32>) -> u32 {
     match speed {
         None | Some(0 | 10_000..) => 0,
         Some(1_000..) => 100,
@@ -109,7 +111,7 @@ fn slowness(speed: Option<u32>) -> u32 {
 /// Whether the interface joins containers or virtual machines of this host: its prefix exists on
 /// many hosts at once, so sharing it says nothing. `veth` is not one: it is the host's own end.
 pub(crate) fn is_container_bridge(interface: &Interface) -> bool {
-    const NAMES: [&str; 10] = [
+    const BRIDGE_NAME_PREFIXES: [&str; 10] = [
         "docker",
         "virbr",
         "cni",
@@ -122,7 +124,7 @@ pub(crate) fn is_container_bridge(interface: &Interface) -> bool {
         "kube-ipvs",
     ];
     let name = interface.name.as_str();
-    NAMES.iter().any(|prefix| name.starts_with(prefix)) || is_docker_network(name)
+    BRIDGE_NAME_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || is_docker_network(name)
 }
 
 /// `br-` and twelve hex digits, as Docker names the bridges of its networks; `br-lan` is a LAN.

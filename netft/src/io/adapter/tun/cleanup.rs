@@ -7,9 +7,9 @@ use crate::io::{
     netlink::{DeviceKind, Netlink, NetlinkError},
 };
 
-/// What [`cleanup`] did.
+/// What [`remove_leftover`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cleaned {
+pub enum CleanupOutcome {
     /// The device is removed, with its addresses and routes.
     Removed,
     /// There was none.
@@ -45,14 +45,14 @@ pub enum CleanupError {
 ///
 /// # Errors
 /// See [`CleanupError`]; then nothing was changed.
-pub async fn cleanup(
+pub async fn remove_leftover(
     netlink: &Netlink,
     adapter: &str,
     runtime_dir: &Path,
-) -> Result<Cleaned, CleanupError> {
+) -> Result<CleanupOutcome, CleanupError> {
     let _lock = AdapterLock::acquire(runtime_dir, adapter)?;
-    let Some(device) = netlink.device(adapter).await? else {
-        return Ok(Cleaned::Nothing);
+    let Some(device) = netlink.find_device(adapter).await? else {
+        return Ok(CleanupOutcome::Nothing);
     };
     let name = device.name;
     match device.kind {
@@ -60,7 +60,7 @@ pub async fn cleanup(
         DeviceKind::Tun { in_use: true, .. } => Err(CleanupError::InUse { name }),
         DeviceKind::Tun { .. } => {
             netlink.remove_adapter(&name).await?;
-            Ok(Cleaned::Removed)
+            Ok(CleanupOutcome::Removed)
         }
     }
 }

@@ -10,12 +10,12 @@ mod cleanup;
 
 use std::{io, time::Duration};
 
-use netft_proto::config::Backend;
+use netft_proto::config::AdapterBackend;
 
-pub use crate::io::adapter::tun::cleanup::{Cleaned, CleanupError, cleanup};
+pub use crate::io::adapter::tun::cleanup::{CleanupError, CleanupOutcome, remove_leftover};
 use crate::io::{
     fib::TunQueue,
-    netlink::{Device, DeviceKind, Netlink, NetlinkError},
+    netlink::{DeviceInfo, DeviceKind, Netlink, NetlinkError},
 };
 
 /// The most queues a device can have.
@@ -23,11 +23,11 @@ pub const MAX_QUEUES: usize = 256;
 
 /// A process that is being killed closes its queues a little after its lock.
 const BUSY_RETRIES: u32 = 10;
-const BUSY_WAIT: Duration = Duration::from_millis(50);
+const BUSY_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The adapter could not be opened. Each error is one line and says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum TunOpenError {
     /// The name cannot be the name of an interface.
     #[error("{0:?} is no name for an adapter: 1–15 letters, digits, '.', '_' and '-'")]
     BadName(String),
@@ -77,18 +77,18 @@ pub enum OpenError {
 }
 
 /// The adapter's queues.
-pub struct Opened {
+pub struct OpenedAdapter {
     /// The queues, all of one device, non-blocking.
     pub queues: Vec<TunQueue>,
     /// The device's number.
     pub ifindex: u32,
     /// Where the device comes from.
-    pub origin: Origin,
+    pub origin: DeviceOrigin,
 }
 
 /// Where an opened device comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum DeviceOrigin {
     /// It did not exist.
     Created,
     /// It was left by an earlier run; its addresses and routes may still be there.
@@ -101,23 +101,23 @@ pub enum Origin {
 /// [lock](crate::io::adapter::lock), and configures the device afterwards.
 ///
 /// # Errors
-/// See [`OpenError`]. A device that somebody has open is waited for, half a second at most.
-pub async fn open(
+/// See [`TunOpenError`]. A device that somebody has open is waited for, half a second at most.
+pub async fn open_adapter(
     netlink: &Netlink,
     name: &str,
-    backend: Backend,
+    backend: AdapterBackend,
     queues: usize,
-) -> Result<Opened, OpenError> {
-    if !valid_name(name) {
-        return Err(OpenError::BadName(name.into()));
+) -> Result<OpenedAdapter, TunOpenError> {
+    if !is_valid_name(name) {
+        return Err(TunOpenError::BadName(name.into()));
     }
-    let most = if backend == Backend::Plain { 1 } else { MAX_QUEUES };
+    let most = if backend == AdapterBackend::Plain { 1 } else { MAX_QUEUES };
     if !(1..=most).contains(&queues) {
-        return Err(OpenError::Queues(queues));
+        return Err(TunOpenError::Queues(queues));
     }
     for _ in 0..BUSY_RETRIES {
         match try_open(netlink, name, backend, queues).await {
-            Err(OpenError::Taken { .. }) => tokio::time::sleep(BUSY_WAIT).await,
+            Err(TunOpenError::Taken { .. }) => tokio::time::sleep(BUSY_RETRY_DELAY).await,
             result => return result,
         }
     }
@@ -127,20 +127,22 @@ pub async fn open(
 async fn try_open(
     netlink: &Netlink,
     name: &str,
-    backend: Backend,
+    backend: AdapterBackend,
     queues: usize,
-) -> Result<Opened, OpenError> {
-    let origin = decide(name, netlink.device(name).await?, backend)?;
-    if origin == Origin::Replaced {
+) -> Result<OpenedAdapter, TunOpenError> {
+    let origin = decide_origin(name, netlink.find_device(name).await?, backend)?;
+    if origin == DeviceOrigin::Replaced {
         netlink.remove_adapter(name).await?;
     }
     let queues = match backend {
-        Backend::Offload => attach::offload(name, queues, origin != Origin::Adopted)?,
-        Backend::Plain => vec![attach::plain(name)?],
+        AdapterBackend::Offload => {
+            attach::attach_offload(name, queues, origin != DeviceOrigin::Adopted)?
+        }
+        AdapterBackend::Plain => vec![attach::attach_plain(name)?],
     };
-    match netlink.device(name).await? {
-        Some(device) => Ok(Opened { queues, ifindex: device.index, origin }),
-        None => Err(OpenError::Io {
+    match netlink.find_device(name).await? {
+        Some(device) => Ok(OpenedAdapter { queues, ifindex: device.index, origin }),
+        None => Err(TunOpenError::Io {
             what: format!("find {name} after opening it"),
             source: io::Error::from_raw_os_error(libc::ENODEV),
         }),
@@ -148,23 +150,29 @@ async fn try_open(
 }
 
 /// What to do about a device that has the adapter's name.
-fn decide(name: &str, device: Option<Device>, backend: Backend) -> Result<Origin, OpenError> {
+fn decide_origin(
+    name: &str,
+    device: Option<DeviceInfo>,
+    backend: AdapterBackend,
+) -> Result<DeviceOrigin, TunOpenError> {
     match device.map(|device| device.kind) {
-        None => Ok(Origin::Created),
-        Some(DeviceKind::Other(kind)) => Err(OpenError::NotTun { name: name.into(), kind }),
-        Some(DeviceKind::Tun { in_use: true, .. }) => Err(OpenError::Taken { name: name.into() }),
+        None => Ok(DeviceOrigin::Created),
+        Some(DeviceKind::Other(kind)) => Err(TunOpenError::NotTun { name: name.into(), kind }),
+        Some(DeviceKind::Tun { in_use: true, .. }) => {
+            Err(TunOpenError::Taken { name: name.into() })
+        }
         Some(DeviceKind::Tun { multi_queue, .. }) => {
             // The kernel fixes this flag when it creates the device; the first queue attached
             // decides the others.
-            let fits = multi_queue == (backend == Backend::Offload);
-            Ok(if fits { Origin::Adopted } else { Origin::Replaced })
+            let fits = multi_queue == (backend == AdapterBackend::Offload);
+            Ok(if fits { DeviceOrigin::Adopted } else { DeviceOrigin::Replaced })
         }
     }
 }
 
 /// Whether `name` can be the name of an interface and of a file. Stricter than the kernel, which
 /// takes `%d` as a request for a number and allows any letters.
-pub(super) fn valid_name(name: &str) -> bool {
+pub(super) fn is_valid_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name != "."
         && name != ".."
@@ -177,35 +185,41 @@ mod tests {
 
     use super::*;
 
-    fn device(kind: DeviceKind) -> Option<Device> {
-        Some(Device { index: 7, name: "netft0".into(), kind })
+    fn device(kind: DeviceKind) -> Option<DeviceInfo> {
+        Some(DeviceInfo { index: 7, name: "netft0".into(), kind })
     }
 
-    fn tun(multi_queue: bool, in_use: bool) -> Option<Device> {
+    fn tun(multi_queue: bool, in_use: bool) -> Option<DeviceInfo> {
         device(DeviceKind::Tun { multi_queue, vnet_hdr: true, persistent: true, in_use })
     }
 
     #[test]
     fn a_device_of_the_name_is_adopted_replaced_or_refused() {
         let cases = [
-            (None, Backend::Offload, Origin::Created),
-            (None, Backend::Plain, Origin::Created),
-            (tun(true, false), Backend::Offload, Origin::Adopted),
-            (tun(false, false), Backend::Offload, Origin::Replaced),
-            (tun(true, false), Backend::Plain, Origin::Replaced),
-            (tun(false, false), Backend::Plain, Origin::Adopted),
+            (None, AdapterBackend::Offload, DeviceOrigin::Created),
+            (None, AdapterBackend::Plain, DeviceOrigin::Created),
+            (tun(true, false), AdapterBackend::Offload, DeviceOrigin::Adopted),
+            (tun(false, false), AdapterBackend::Offload, DeviceOrigin::Replaced),
+            (tun(true, false), AdapterBackend::Plain, DeviceOrigin::Replaced),
+            (tun(false, false), AdapterBackend::Plain, DeviceOrigin::Adopted),
         ];
         for (device, backend, wanted) in cases {
-            assert_eq!(decide("netft0", device.clone(), backend).unwrap(), wanted, "{device:?}");
+            assert_eq!(
+                decide_origin("netft0", device.clone(), backend).unwrap(),
+                wanted,
+                "{device:?}"
+            );
         }
-        for (multi_queue, backend) in
-            [(true, Backend::Offload), (false, Backend::Offload), (true, Backend::Plain)]
-        {
-            let error = decide("netft0", tun(multi_queue, true), backend).unwrap_err();
-            assert!(matches!(error, OpenError::Taken { .. }));
+        for (multi_queue, backend) in [
+            (true, AdapterBackend::Offload),
+            (false, AdapterBackend::Offload),
+            (true, AdapterBackend::Plain),
+        ] {
+            let error = decide_origin("netft0", tun(multi_queue, true), backend).unwrap_err();
+            assert!(matches!(error, TunOpenError::Taken { .. }));
         }
         let tap = device(DeviceKind::Other("tap".into()));
-        let text = decide("netft0", tap, Backend::Offload).unwrap_err().to_string();
+        let text = decide_origin("netft0", tap, AdapterBackend::Offload).unwrap_err().to_string();
         assert!(text.contains("ip link del netft0") && !text.contains('\n'), "{text}");
     }
 }

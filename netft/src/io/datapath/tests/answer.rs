@@ -1,13 +1,13 @@
 //! Requests the worker answers itself.
 
 use netft_proto::{
-    cadence::reply_template::Form,
-    engine::{Engine, EngineConfig, Input, Output},
-    route::{Attributes, Carrier, Class, Priority, RouteSpec},
+    cadence::reply_template::ReplyTemplate,
+    engine::{Engine, EngineConfig, EngineInput, EngineOutput},
+    route::{Attributes, Priority, RouteClass, RouteSpec, Transport},
     time::Time,
     wire::{
-        header::{LANE, LANE_LATE, LANE_PATIENT},
-        heartbeat::{Heartbeat, Message, Verdict},
+        header::{DEFER_REPLY, DEFERRED_REPLY, QUEUE_OFFSET},
+        heartbeat::{Heartbeat, HeartbeatMessage, RouteReport},
     },
 };
 
@@ -16,17 +16,17 @@ use super::*;
 const REMOTE: u32 = 9;
 
 fn request(sequence: u32, heard: bool) -> Heartbeat {
-    let verdict = Verdict {
+    let verdict = RouteReport {
         your_route: ROUTE.0,
         heard,
         local_down: false,
         admin_down: false,
         draining: false,
-        carries: true,
+        carries_data: true,
         loss_permille: 0,
     };
     Heartbeat {
-        message: Message::Request,
+        message: HeartbeatMessage::Request,
         route: REMOTE,
         your_route: ROUTE.0,
         sequence,
@@ -34,12 +34,12 @@ fn request(sequence: u32, heard: bool) -> Heartbeat {
         held_us: 0,
         stalled_ms: 0,
         serial: sequence,
-        verdicts: vec![verdict],
+        reports: vec![verdict],
     }
 }
 
 /// Of an engine whose only route is up.
-fn form(node: &Node, remote: SocketAddr) -> Arc<Form> {
+fn form(node: &Node, remote: SocketAddr) -> Arc<ReplyTemplate> {
     let second = Duration::from_secs(1);
     let config = EngineConfig { hold: second, history: 0, seed: 1, mtu_raise: second };
     let mut engine = Engine::new(config);
@@ -49,27 +49,30 @@ fn form(node: &Node, remote: SocketAddr) -> Arc<Form> {
         real_remote: remote,
         virtual_local: LEFT.v4.into(),
         virtual_remote: RIGHT.v4.into(),
-        timing: Class::SameSubnet.default_timing(),
+        timing: RouteClass::SameSubnet.default_timing(),
         priority: Priority(1),
         attributes: Attributes(Attributes::SAME_SUBNET),
-        carrier: Carrier::Udp,
+        transport: Transport::Udp,
     };
-    let heard = |sequence| Input::Heartbeat {
+    let heard = |sequence| EngineInput::Heartbeat {
         peer: PEER,
         route: ROUTE,
         heartbeat: request(sequence, true),
     };
     for input in [
-        Input::AddPeer(PEER),
-        Input::AddRoute { id: ROUTE, spec },
-        Input::SessionUp { peer: PEER, boot_id: 77 },
+        EngineInput::AddPeer(PEER),
+        EngineInput::AddRoute { id: ROUTE, spec },
+        EngineInput::SessionUp { peer: PEER, boot_id: 77 },
         heard(1),
         heard(2),
     ] {
-        engine.handle(Time::from_millis(1), input).unwrap();
+        engine.on_input(Time::from_millis(1), input).unwrap();
     }
-    assert!(std::iter::from_fn(|| engine.poll()).any(|it| matches!(it, Output::Answers(PEER))));
-    engine.form(PEER).unwrap().clone()
+    assert!(
+        std::iter::from_fn(|| engine.poll_output())
+            .any(|it| matches!(it, EngineOutput::ReplyTemplateReady(PEER)))
+    );
+    engine.reply_template(PEER).unwrap().clone()
 }
 
 #[test]
@@ -78,9 +81,9 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
     let to = right.socket.local;
     let form = form(&right, left.socket.local);
     let calm = |fib: &Arc<Fib>| Fib {
-        local: fib.local,
+        local_addrs: fib.local_addrs,
         sockets: [(right.socket.id, right.socket.clone())].into(),
-        peers: vec![PeerEntry {
+        peers: vec![FibPeer {
             peer: PEER,
             session: Some(right.session.clone()),
             active: None,
@@ -91,8 +94,8 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
         }],
         sessions: fib.sessions.clone(),
         routes: fib.routes.clone(),
-        calm: [PEER].into(),
-        forms: [(PEER, (0, form.clone()))].into(),
+        healthy_peers: [PEER].into(),
+        reply_templates: [(PEER, (0, form.clone()))].into(),
         ..Fib::default()
     };
     right.fib.rcu(calm);
@@ -101,8 +104,8 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
         sequence += 1;
         let mut frame = Vec::new();
         let write = |frame: &mut Vec<u8>| request(sequence, heard).encode(frame);
-        left.session.message(Kind::Heartbeat, lane, &mut frame, write).unwrap();
-        udp::send_one(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
+        left.session.seal_message(FrameKind::Heartbeat, lane, &mut frame, write).unwrap();
+        udp::send_control(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
     };
     let mut ask = |left: &Node, heard| ask_on(left, 0, heard);
     // A turn that goes on meanwhile ends with the table it began with.
@@ -117,22 +120,25 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
         panic!("no answer")
     };
     let answer = Heartbeat::decode(&plaintext).unwrap();
-    assert_eq!((answer.message, answer.your_route, answer.sent_at), (Message::Reply, REMOTE, 5));
+    assert_eq!(
+        (answer.message, answer.your_route, answer.sent_at),
+        (HeartbeatMessage::Reply, REMOTE, 5)
+    );
     // The peer does not hear this node: the driver has to know, and answers.
     ask(&left, false);
     let news = |heard: &FromWorker| {
         let FromWorker::Heartbeat { plaintext, answered, .. } = heard else { panic!("{heard:?}") };
-        !answered && !Heartbeat::decode(plaintext).unwrap().verdicts[0].heard
+        !answered && !Heartbeat::decode(plaintext).unwrap().reports[0].heard
     };
     while !news(&right.driver.blocking_recv().unwrap()) {}
     // A reply that may wait says so, to the kernel too.
-    left.workers.unwatch_socket(&left.socket);
+    left.workers.deregister_socket(&left.socket);
     let mut input = [0; 2048];
     await_until(|| {
-        ask_on(&left, LANE_PATIENT, true);
-        let mut read = || udp::recv(left.socket.fd.as_fd(), &mut input).unwrap();
+        ask_on(&left, DEFER_REPLY, true);
+        let mut read = || udp::recv_batch(left.socket.fd.as_fd(), &mut input).unwrap();
         std::iter::from_fn(|| read().map(|_| ())).count();
-        input[LANE] == LANE_LATE
+        input[QUEUE_OFFSET] == DEFERRED_REPLY
     });
 }
 
@@ -142,8 +148,8 @@ fn heartbeats_that_wait_together_are_all_taken_in() {
     for sequence in 1..=20 {
         let mut bytes = Vec::new();
         request(sequence, true).encode(&mut bytes);
-        let frame = left.sealed(Kind::Heartbeat, &bytes);
-        udp::send_one(left.socket.fd.as_fd(), &right.socket.local, &frame, None).unwrap();
+        let frame = left.sealed(FrameKind::Heartbeat, &bytes);
+        udp::send_control(left.socket.fd.as_fd(), &right.socket.local, &frame, None).unwrap();
     }
     for sequence in 1..=20 {
         let Some(FromWorker::Heartbeat { plaintext, .. }) = right.driver.blocking_recv() else {

@@ -9,16 +9,16 @@ fn replies_of_a_peer_that_is_well_do_not_wake_the_driver() {
     let (left, mut right) = pair(true, true);
     let to = right.socket.local;
     let send = |message: u8| {
-        let frame = left.sealed(Kind::Heartbeat, &[message, 0]);
-        udp::send_one(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
+        let frame = left.sealed(FrameKind::Heartbeat, &[message, 0]);
+        udp::send_control(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
     };
     send(2);
     assert!(right.driver.blocking_recv().is_some(), "nobody says that all is well");
     let calm = |fib: &Arc<Fib>| Fib {
-        local: fib.local,
+        local_addrs: fib.local_addrs,
         sessions: fib.sessions.clone(),
         routes: fib.routes.clone(),
-        calm: HashSet::from([PEER]),
+        healthy_peers: HashSet::from([PEER]),
         ..Fib::default()
     };
     right.fib.rcu(calm);

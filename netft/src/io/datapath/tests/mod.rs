@@ -21,16 +21,16 @@ use std::{
 use arc_swap::ArcSwap;
 use netft_proto::{
     ids::virtual_addrs::VirtualAddrs,
-    loss_detection::Limits,
+    loss_detection::RetransmitLimits,
     packet::{
         checksum,
-        ip::{IPV4_LEN, Inner},
-        virtio_net::{VNET_LEN, VnetHdr},
+        ip::{IPV4_HEADER_LEN, InnerHeaders},
+        virtio_net::{VNET_HDR_LEN, VnetHdr},
     },
     session::{Cipher, Session, SessionParams},
     wire::{
         DropReason,
-        header::{HEADER_LEN, Kind, TAG_LEN},
+        header::{FrameKind, HEADER_LEN, TAG_LEN},
     },
 };
 use rustix::{
@@ -41,7 +41,7 @@ use test_packets::{Shape, build, check, cut, plain};
 
 use super::*;
 use crate::io::{
-    fib::{Fib, Path, PeerEntry},
+    fib::{Fib, FibPeer, Path},
     sys::udp,
 };
 
@@ -59,7 +59,7 @@ const ROUTE: RouteId = RouteId(7);
 const MAX_DATAGRAM: usize = 1472;
 
 pub(super) fn socket() -> Arc<UdpSocket> {
-    let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+    let fd = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
     Arc::new(UdpSocket { id: crate::io::fib::SocketId(3), local, ifindex: 1, worker: 0, fd })
 }
@@ -68,8 +68,8 @@ pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
     Arc::new(Session::new(SessionParams {
         peer: PEER,
         peer_addrs: addrs,
-        local: 5,
-        remote: 5,
+        local_id: 5,
+        remote_id: 5,
         boot_id: 77,
         cipher: Cipher::Aes256Gcm,
         tx_secret: [secrets.0; 32],
@@ -117,11 +117,11 @@ fn node(
     // Where the active route leads, if not to the other node; its backup does then.
     first: Option<SocketAddr>,
 ) -> Node {
-    node_that_keeps(Limits::default(), socket, (remote, first), local, session, vnet)
+    node_that_keeps(RetransmitLimits::default(), socket, (remote, first), local, session, vnet)
 }
 
 fn node_that_keeps(
-    resend: Limits,
+    resend: RetransmitLimits,
     socket: Arc<UdpSocket>,
     (remote, first): (SocketAddr, Option<SocketAddr>),
     local: VirtualAddrs,
@@ -135,12 +135,12 @@ fn node_that_keeps(
         remote,
         max_datagram: MAX_DATAGRAM,
         rtt: None,
-        sent: Arc::default(),
-        carrier: None,
+        counters: Arc::default(),
+        transport: None,
     };
     let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
     let path = path(ROUTE, to);
-    let peer = PeerEntry {
+    let peer = FibPeer {
         peer: PEER,
         session: Some(session.clone()),
         active: Some(Arc::new(path)),
@@ -150,10 +150,10 @@ fn node_that_keeps(
         candidates: Vec::new(),
     };
     let (queue, kernel) = adapter(vnet);
-    let mut fib = Fib { local: Some(local), peers: vec![peer], ..Fib::default() };
+    let mut fib = Fib { local_addrs: Some(local), peers: vec![peer], ..Fib::default() };
     fib.by_v4.insert(session.peer_addrs().v4, 0);
     fib.by_v6.insert(session.peer_addrs().v6, 0);
-    fib.sessions.insert(session.local(), session.clone());
+    fib.sessions.insert(session.local_id(), session.clone());
     fib.routes.insert((socket.id, remote), (PEER, ROUTE));
     fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
@@ -163,13 +163,13 @@ fn node_that_keeps(
     let io = WorkerIo {
         fib: fib.clone(),
         to_driver,
-        later: leave,
+        to_driver_deferred: leave,
         to_quic,
-        resend,
+        retransmit_limits: resend,
         busy_poll: Duration::ZERO,
     };
     let workers = Workers::start(1, io).unwrap();
-    workers.watch_socket(&socket).unwrap();
+    workers.register_socket(&socket).unwrap();
     Node { workers, socket, session, queue, kernel, driver, later, quic, fib }
 }
 
@@ -186,7 +186,7 @@ impl Node {
 
     /// The worker starts with the adapter: everything given before comes in one turn.
     fn go(&self) {
-        self.workers.watch_queue(0, &self.queue).unwrap();
+        self.workers.register_queue(0, &self.queue).unwrap();
     }
 
     /// What the adapter was given, whole.
@@ -195,7 +195,7 @@ impl Node {
         let mut buf = vec![0; 70_000];
         let len = rustix::io::read(&self.kernel, &mut buf).unwrap();
         let bytes = &buf[..len];
-        match bytes.split_first_chunk::<VNET_LEN>() {
+        match bytes.split_first_chunk::<VNET_HDR_LEN>() {
             Some((hdr, packet)) if self.queue.vnet_hdr => (VnetHdr::decode(hdr), packet.to_vec()),
             _ => (VnetHdr::default(), bytes.to_vec()),
         }
@@ -208,15 +208,15 @@ impl Node {
     /// Waits until this many packets were dropped for `reason`.
     fn await_drops(&self, reason: DropReason, count: u64) {
         await_until(|| self.dropped(reason) >= count);
-        assert_eq!(self.dropped(reason), count, "{}", reason.name());
+        assert_eq!(self.dropped(reason), count, "{}", reason.as_str());
     }
 
-    fn sealed(&self, kind: Kind, payload: &[u8]) -> Vec<u8> {
+    fn sealed(&self, kind: FrameKind, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0; HEADER_LEN];
         frame.extend_from_slice(payload);
         frame.extend_from_slice(&[0; TAG_LEN]);
-        let counter = self.session.reserve(1).unwrap();
-        self.session.seal(kind, 0, counter, &mut frame).unwrap();
+        let counter = self.session.reserve_counters(1).unwrap();
+        self.session.seal_frame(kind, 0, counter, &mut frame).unwrap();
         frame
     }
 }
@@ -253,7 +253,7 @@ fn traffic() -> (Vec<Given>, Vec<Vec<u8>>) {
     }
     let mut icmp = build(&Shape { flags: 0, ..plain(true, 40) }).1;
     icmp[9] = 1;
-    checksum::set_ipv4(&mut icmp[..IPV4_LEN]);
+    checksum::set_ipv4_checksum(&mut icmp[..IPV4_HEADER_LEN]);
     given.push((VnetHdr::default(), icmp));
     let single = given.iter().flat_map(|(hdr, packet)| cut(hdr, packet, 1400).unwrap()).collect();
     (given, single)
@@ -281,10 +281,10 @@ fn what_goes_in_at_one_end_comes_out_at_the_other() {
         let finish = |packets: &[Vec<u8>]| {
             let mut packets = packets.to_vec();
             for packet in &mut packets {
-                let inner = Inner::parse(packet).unwrap();
+                let inner = InnerHeaders::parse(packet).unwrap();
                 // A sender without offload has finished them already: compare finished ones.
                 if left_vnet {
-                    checksum::finish(packet, &inner);
+                    checksum::complete_checksum(packet, &inner);
                 }
             }
             packets
@@ -295,7 +295,12 @@ fn what_goes_in_at_one_end_comes_out_at_the_other() {
             assert!(writes < expected.len() as u64 / 2, "{writes} writes");
         }
         for reason in DropReason::ALL {
-            assert_eq!((left.dropped(reason), right.dropped(reason)), (0, 0), "{}", reason.name());
+            assert_eq!(
+                (left.dropped(reason), right.dropped(reason)),
+                (0, 0),
+                "{}",
+                reason.as_str()
+            );
         }
     }
 }
@@ -330,9 +335,9 @@ fn a_plain_adapter_gets_finished_checksums() {
     let mut stream = Vec::new();
     while stream.len() < 5000 {
         let (_, packet) = right.take();
-        let inner = Inner::parse(&packet).unwrap();
+        let inner = InnerHeaders::parse(&packet).unwrap();
         let mut again = packet.clone();
-        checksum::finish(&mut again, &inner);
+        checksum::complete_checksum(&mut again, &inner);
         assert_eq!(again, packet);
         check(&packet).unwrap();
         stream.extend_from_slice(&packet[inner.header_len()..]);
@@ -400,9 +405,9 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
     right.go();
     let send = |bytes: &[u8]| {
         let fd = left.socket.fd.as_fd();
-        udp::send_one(fd, &right.socket.local, bytes, None).unwrap();
+        udp::send_control(fd, &right.socket.local, bytes, None).unwrap();
     };
-    let mut forged = left.sealed(Kind::Data, &[]);
+    let mut forged = left.sealed(FrameKind::Data, &[]);
     *forged.last_mut().unwrap() ^= 1;
     send(&forged);
     right.await_drops(DropReason::NotAuthentic, 1);
@@ -410,7 +415,7 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
     right.await_drops(DropReason::Malformed, 1);
     send(&[0x01; 60]);
     right.await_drops(DropReason::Unsupported, 1);
-    let mut stranger = left.sealed(Kind::Data, &[]);
+    let mut stranger = left.sealed(FrameKind::Data, &[]);
     stranger[7] ^= 1;
     send(&stranger);
     right.await_drops(DropReason::UnknownSession, 1);
@@ -420,14 +425,14 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
     from[15] ^= 1;
     to[19] ^= 1;
     let bundle = [from, to, good.clone()].concat();
-    let frame = left.sealed(Kind::Data, &bundle);
+    let frame = left.sealed(FrameKind::Data, &bundle);
     send(&frame);
     assert_eq!(right.take().1, good);
     right.await_drops(DropReason::InnerSource, 1);
     right.await_drops(DropReason::InnerDestination, 1);
     send(&frame);
     right.await_drops(DropReason::Replayed, 1);
-    send(&left.sealed(Kind::Data, &[0x45, 0, 0, 200]));
+    send(&left.sealed(FrameKind::Data, &[0x45, 0, 0, 200]));
     right.await_drops(DropReason::InnerMalformed, 1);
 }
 
@@ -435,8 +440,8 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
 fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     let (left, mut right) = pair(true, true);
     let to = right.socket.local;
-    let heartbeat = left.sealed(Kind::Heartbeat, b"beat");
-    udp::send_one(left.socket.fd.as_fd(), &to, &heartbeat, Some(udp::TOS_CONTROL)).unwrap();
+    let heartbeat = left.sealed(FrameKind::Heartbeat, b"beat");
+    udp::send_control(left.socket.fd.as_fd(), &to, &heartbeat, Some(udp::TOS_CONTROL)).unwrap();
     let received = right.driver.blocking_recv().unwrap();
     let FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at, .. } =
         received
@@ -446,16 +451,17 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     assert_eq!((peer, route, session_boot_id), (PEER, ROUTE, 77));
     assert_eq!(plaintext, b"beat");
     assert!(received_at > Time::ZERO);
-    let ack = left.sealed(Kind::Ack, b"ack");
-    udp::send_one(left.socket.fd.as_fd(), &to, &ack, None).unwrap();
+    let ack = left.sealed(FrameKind::Ack, b"ack");
+    udp::send_control(left.socket.fd.as_fd(), &to, &ack, None).unwrap();
     right.await_drops(DropReason::Malformed, 1);
 
     let elsewhere = socket();
-    let stolen = left.sealed(Kind::Heartbeat, b"beat");
-    udp::send_one(elsewhere.fd.as_fd(), &to, &stolen, None).unwrap();
+    let stolen = left.sealed(FrameKind::Heartbeat, b"beat");
+    udp::send_control(elsewhere.fd.as_fd(), &to, &stolen, None).unwrap();
     right.await_drops(DropReason::Misrouted, 1);
     // It says no more than where it came from.
-    let FromWorker::Stray { peer, local, from, .. } = right.driver.try_recv().unwrap() else {
+    let FromWorker::PeerReflexive { peer, local, from, .. } = right.driver.try_recv().unwrap()
+    else {
         panic!("taken for a heartbeat of the route");
     };
     assert_eq!((peer, local, from), (PEER, to, elsewhere.local));
@@ -466,14 +472,14 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
 fn quic_packets_of_routes_are_handed_over_and_others_are_not() {
     let (left, mut right) = pair(true, true);
     let to = right.socket.local;
-    udp::send_one(left.socket.fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
+    udp::send_control(left.socket.fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
     let got = right.quic.blocking_recv().unwrap();
     assert_eq!((got.socket, got.from), (crate::io::fib::SocketId(3), left.socket.local));
     assert_eq!(got.bytes, [0xc0, 1, 2]);
-    udp::send_one(socket().fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
+    udp::send_control(socket().fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
     right.await_drops(DropReason::UnknownSource, 1);
     for _ in 0..70 {
-        udp::send_one(left.socket.fd.as_fd(), &to, &[0x40], None).unwrap();
+        udp::send_control(left.socket.fd.as_fd(), &to, &[0x40], None).unwrap();
     }
     right.await_drops(DropReason::QueueFull, 6);
 }
@@ -518,9 +524,9 @@ fn an_unwatched_socket_is_released() {
     let (left, right) = pair(true, true);
     let weak = Arc::downgrade(&left.socket);
     let others = 3; // The table and its route, and this test.
-    left.workers.unwatch_socket(&left.socket);
+    left.workers.deregister_socket(&left.socket);
     await_until(|| weak.strong_count() == others);
-    udp::send_one(right.socket.fd.as_fd(), &left.socket.local, &[1], None).unwrap();
+    udp::send_control(right.socket.fd.as_fd(), &left.socket.local, &[1], None).unwrap();
     wait(&left.socket.fd);
     assert_eq!(left.dropped(DropReason::Malformed), 0);
 }
@@ -533,10 +539,17 @@ fn a_wake_up_is_never_lost_to_the_one_before_it() {
             let (to_driver, _driver) = mpsc::channel(1);
             let (to_quic, _quic) = mpsc::channel(1);
             let later = to_driver.clone();
-            let (fib, resend) = (Arc::default(), Limits::default());
-            let io = WorkerIo { fib, to_driver, later, to_quic, resend, busy_poll: Duration::ZERO };
+            let (fib, resend) = (Arc::default(), RetransmitLimits::default());
+            let io = WorkerIo {
+                fib,
+                to_driver,
+                to_driver_deferred: later,
+                to_quic,
+                retransmit_limits: resend,
+                busy_poll: Duration::ZERO,
+            };
             let workers = Workers::start(1, io).unwrap();
-            workers.unwatch_queue(0);
+            workers.deregister_queue(0);
             // The stop comes at every point of the turn the change above causes.
             for _ in 0..round * 7 % 4096 {
                 std::hint::spin_loop();

@@ -11,7 +11,7 @@ fn lengths(given: &[Given]) -> Vec<usize> {
     left.go();
     wait(&hole.fd);
     let mut buf = vec![0; 65_536];
-    let received = udp::recv(hole.fd.as_fd(), &mut buf).unwrap().unwrap();
+    let received = udp::recv_batch(hole.fd.as_fd(), &mut buf).unwrap().unwrap();
     let starts = (0..received.len).step_by(received.segment);
     starts.map(|start| received.segment.min(received.len - start)).collect()
 }

@@ -26,7 +26,7 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
     let told = left.driver.blocking_recv().unwrap();
     let FromWorker::Resent { peer, from, to, frames, waited } = told else { panic!("{told:?}") };
     assert_eq!((peer, from, to), (PEER, ROUTE, RouteId(ROUTE.0 + 1)));
-    assert!(waited >= rtt_estimator::ACK_DELAY, "{waited:?}");
+    assert!(waited >= rtt_estimator::MAX_ACK_DELAY, "{waited:?}");
     // Acknowledged over the backup, they are not sent a third time.
     thread::sleep(Duration::from_millis(300));
     let counters = &left.workers.counters()[0];
@@ -43,7 +43,7 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
 fn without_a_ring_silence_has_no_consequence() {
     let (one, two, hole) = (socket(), socket(), socket());
     let (a, b) = (one.local, two.local);
-    let off = Limits { bytes: 0, ..Limits::default() };
+    let off = RetransmitLimits { bytes: 0, ..RetransmitLimits::default() };
     let ends = (b, Some(hole.local));
     let mut left = node_that_keeps(off, one, ends, LEFT, session(RIGHT, (1, 2)), true);
     let right = node(two, a, RIGHT, session(LEFT, (2, 1)), true, None);

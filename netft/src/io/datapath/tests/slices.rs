@@ -1,9 +1,9 @@
 //! Packets that no frame holds, between two workers.
 
 use netft_proto::{
-    packet::gso::Split,
-    session::fragment::{MAX_PACKETS, SLICE_LEN},
-    wire::header::OVERHEAD,
+    packet::gso::GsoPlan,
+    session::fragment::{FRAGMENT_HEADER_LEN, MAX_PARTIAL_PACKETS},
+    wire::header::FRAME_OVERHEAD,
 };
 
 use super::*;
@@ -11,7 +11,7 @@ use super::*;
 /// A session whose peer takes slices.
 fn slicing(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
     let session = Arc::into_inner(session(addrs, secrets)).unwrap();
-    Arc::new(session.taking_slices(true))
+    Arc::new(session.with_fragments(true))
 }
 
 /// As `pair`. `first`: where the left one's active route leads, if not to the right one.
@@ -28,7 +28,7 @@ fn slicing_pair(left: bool, right: bool, first: Option<SocketAddr>) -> (Node, No
 fn holed_pair(right: bool, hole: SocketAddr) -> (Node, Node) {
     let (one, two) = (socket(), socket());
     let (a, b) = (one.local, two.local);
-    let off = Limits { bytes: 0, ..Limits::default() };
+    let off = RetransmitLimits { bytes: 0, ..RetransmitLimits::default() };
     let left = node_that_keeps(off, one, (b, Some(hole)), LEFT, slicing(RIGHT, (1, 2)), true);
     let right = node(two, a, RIGHT, slicing(LEFT, (2, 1)), right, None);
     (left, right)
@@ -42,21 +42,21 @@ fn whole(udp: bool, v6: bool, payload: usize) -> Given {
 fn icmp(payload: usize) -> Given {
     let (_, mut packet) = whole(true, false, payload);
     packet[9] = 1;
-    checksum::set_ipv4(&mut packet[..IPV4_LEN]);
+    checksum::set_ipv4_checksum(&mut packet[..IPV4_HEADER_LEN]);
     (VnetHdr::default(), packet)
 }
 
 /// What an adapter without offload reads: every datagram alone, with a finished checksum.
 fn finished((hdr, packet): &Given) -> Vec<Vec<u8>> {
-    let inner = Inner::parse(packet).unwrap();
-    let split = Split::whole(hdr, packet, &inner).unwrap();
-    (0..split.count())
+    let inner = InnerHeaders::parse(packet).unwrap();
+    let split = GsoPlan::new_unlimited(hdr, packet, &inner).unwrap();
+    (0..split.packet_count())
         .map(|i| {
-            let mut single = vec![0; split.len(i)];
-            split.write(i, &mut single);
-            let inner = Inner::parse(&single).unwrap();
-            if split.partial() {
-                checksum::finish(&mut single, &inner);
+            let mut single = vec![0; split.packet_len(i)];
+            split.write_packet(i, &mut single);
+            let inner = InnerHeaders::parse(&single).unwrap();
+            if split.has_partial_checksum() {
+                checksum::complete_checksum(&mut single, &inner);
             }
             single
         })
@@ -100,7 +100,12 @@ fn a_packet_larger_than_a_frame_arrives_whole() {
         }
         assert!(got == expected, "{left_vnet} {right_vnet}");
         for reason in DropReason::ALL {
-            assert_eq!((left.dropped(reason), right.dropped(reason)), (0, 0), "{}", reason.name());
+            assert_eq!(
+                (left.dropped(reason), right.dropped(reason)),
+                (0, 0),
+                "{}",
+                reason.as_str()
+            );
         }
     }
 }
@@ -115,8 +120,8 @@ fn tcp_is_cut_into_segments_and_merged_again() {
     right.go();
     left.go();
     let (hdr, got) = right.take();
-    let header = Inner::parse(&packet).unwrap().header_len();
-    let room = MAX_DATAGRAM - OVERHEAD - header;
+    let header = InnerHeaders::parse(&packet).unwrap().header_len();
+    let room = MAX_DATAGRAM - FRAME_OVERHEAD - header;
     assert_eq!((got.len(), usize::from(hdr.gso_size)), (packet.len(), room));
     assert_eq!(got[header..], packet[header..]);
 }
@@ -130,9 +135,9 @@ fn frames(left: &Node, to: &UdpSocket, given: &Given) -> Vec<Vec<u8>> {
     let mut bytes = 0;
     while bytes < given.1.len() {
         wait(&to.fd);
-        let Some(got) = udp::recv(to.fd.as_fd(), &mut buf).unwrap() else { continue };
+        let Some(got) = udp::recv_batch(to.fd.as_fd(), &mut buf).unwrap() else { continue };
         for frame in buf[..got.len].chunks(got.segment) {
-            bytes += frame.len() - HEADER_LEN - SLICE_LEN - TAG_LEN;
+            bytes += frame.len() - HEADER_LEN - FRAGMENT_HEADER_LEN - TAG_LEN;
             frames.push(frame.to_vec());
         }
     }
@@ -140,7 +145,7 @@ fn frames(left: &Node, to: &UdpSocket, given: &Given) -> Vec<Vec<u8>> {
 }
 
 fn deliver(left: &Node, right: &Node, frame: &[u8]) {
-    udp::send_one(left.socket.fd.as_fd(), &right.socket.local, frame, None).unwrap();
+    udp::send_control(left.socket.fd.as_fd(), &right.socket.local, frame, None).unwrap();
 }
 
 #[test]
@@ -169,16 +174,16 @@ fn what_never_becomes_whole_is_bounded_and_counted() {
     let (left, right) = holed_pair(true, hole.local);
     right.go();
     let given = whole(true, false, 2000);
-    for _ in 0..MAX_PACKETS + 5 {
+    for _ in 0..MAX_PARTIAL_PACKETS + 5 {
         let frames = frames(&left, &hole, &given);
         deliver(&left, &right, &frames[1]);
     }
     right.await_drops(DropReason::Incomplete, 5);
     // The next frame after their time gives up the others.
     thread::sleep(Duration::from_millis(1050));
-    let fresh = left.sealed(Kind::Heartbeat, b"beat");
+    let fresh = left.sealed(FrameKind::Heartbeat, b"beat");
     deliver(&left, &right, &fresh);
-    right.await_drops(DropReason::Incomplete, MAX_PACKETS as u64 + 5);
+    right.await_drops(DropReason::Incomplete, MAX_PARTIAL_PACKETS as u64 + 5);
 }
 
 #[test]
@@ -193,14 +198,16 @@ fn sliced_packets_of_others_and_for_others_are_dropped() {
         if at == 3 {
             // The sender's own parser refuses it: sealed by hand.
             let payload = [&[0, 2, 0, 200], &bad.1[..100]].concat();
-            let counter = left.session.reserve(2).unwrap();
+            let counter = left.session.reserve_counters(2).unwrap();
             for index in 0..2u64 {
                 let mut frame = vec![0; HEADER_LEN];
                 frame.extend_from_slice(&payload);
                 frame[HEADER_LEN] = index as u8;
                 frame.extend_from_slice(&[0; TAG_LEN]);
-                let flags = netft_proto::wire::header::FLAG_SLICE;
-                left.session.seal(Kind::Data, flags, counter + index, &mut frame).unwrap();
+                let flags = netft_proto::wire::header::FLAG_FRAGMENT;
+                left.session
+                    .seal_frame(FrameKind::Data, flags, counter + index, &mut frame)
+                    .unwrap();
                 deliver(&left, &right, &frame);
             }
         } else {
@@ -221,7 +228,7 @@ fn a_peer_that_does_not_take_slices_gets_none() {
     assert_eq!(right.take().1.len(), packet.len(), "a stream can be cut all the same");
     left.await_drops(DropReason::TooBig, 1);
     let (_, answer) = left.take();
-    assert_eq!(answer[IPV4_LEN..][..2], [3, 4], "the local stack is told instead");
+    assert_eq!(answer[IPV4_HEADER_LEN..][..2], [3, 4], "the local stack is told instead");
 }
 
 /// slices that a silent route swallowed arrive over another one.

@@ -14,9 +14,9 @@ fn the_local_stack_is_told_how_large_a_packet_may_be() {
         left.go();
         let (hdr, answer) = left.take();
         assert_eq!(hdr, VnetHdr::default());
-        let inner = Inner::parse(&answer).unwrap();
+        let inner = InnerHeaders::parse(&answer).unwrap();
         assert_eq!((inner.src, inner.dst), (RIGHT.v4.into(), LEFT.v4.into()));
-        let icmp = &answer[IPV4_LEN..];
+        let icmp = &answer[IPV4_HEADER_LEN..];
         assert_eq!(icmp[..2], [3, 4]);
         let fits = MAX_DATAGRAM - HEADER_LEN - TAG_LEN;
         assert_eq!(icmp[6..8], (fits as u16).to_be_bytes());
@@ -33,22 +33,22 @@ fn probes_reach_the_driver_without_padding_and_only_over_a_route_of_their_sender
         Probe { message: ProbeMessage::Request, size: 9000, route: 1, your_route: 2, sequence: 3 };
     let mut payload = Vec::new();
     probe.encode(&mut payload);
-    let frame = left.sealed(Kind::Probe, &payload);
+    let frame = left.sealed(FrameKind::Probe, &payload);
     assert_eq!(frame.len(), 9000);
-    udp::send_one(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
+    udp::send_control(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
     let received = right.driver.blocking_recv().unwrap();
     let FromWorker::Probe { peer, route, probe: got } = received else { panic!("{received:?}") };
     assert_eq!((peer, route, got), (PEER, ROUTE, probe));
 
-    let odd = left.sealed(Kind::Probe, &payload[..payload.len() - 1]);
-    udp::send_one(left.socket.fd.as_fd(), &to, &odd, None).unwrap();
+    let odd = left.sealed(FrameKind::Probe, &payload[..payload.len() - 1]);
+    udp::send_control(left.socket.fd.as_fd(), &to, &odd, None).unwrap();
     right.await_drops(DropReason::Malformed, 1);
-    let mut forged = left.sealed(Kind::Probe, &payload);
+    let mut forged = left.sealed(FrameKind::Probe, &payload);
     forged[HEADER_LEN] ^= 1;
-    udp::send_one(left.socket.fd.as_fd(), &to, &forged, None).unwrap();
+    udp::send_control(left.socket.fd.as_fd(), &to, &forged, None).unwrap();
     right.await_drops(DropReason::NotAuthentic, 1);
-    let stolen = left.sealed(Kind::Probe, &payload);
-    udp::send_one(socket().fd.as_fd(), &to, &stolen, None).unwrap();
+    let stolen = left.sealed(FrameKind::Probe, &payload);
+    udp::send_control(socket().fd.as_fd(), &to, &stolen, None).unwrap();
     right.await_drops(DropReason::Misrouted, 1);
     assert!(right.driver.try_recv().is_err());
 }

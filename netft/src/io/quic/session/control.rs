@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use netft_proto::wire::{interfaces, interfaces::Interfaces};
+use netft_proto::wire::{interfaces, interfaces::Advertisement};
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -14,112 +14,119 @@ use tokio::{
 };
 
 use crate::io::quic::{
-    failure::Refusal,
+    failure::RefusalReason,
     session::{
-        hello_exchange::{READY, Side},
-        peer::Event,
+        hello_exchange::{HandshakeRole, TAG_READY},
+        peer::PeerTaskEvent,
     },
 };
 
 /// Tag: the dialer has heard the acceptor's last word, so both ends send and receive.
-const SETTLED: u8 = 2;
+const TAG_CONFIRMED: u8 = 2;
 /// Tag: a question whether this process still lives.
-const PROBE: u8 = 3;
+const TAG_LIVENESS_REQUEST: u8 = 3;
 /// Tag: the answer.
-const ALIVE: u8 = 4;
+const TAG_LIVENESS_REPLY: u8 = 4;
 
 /// Tag: an interface list, its length (16 bits) and the list.
-const INTERFACES: u8 = 5;
+const TAG_INTERFACES: u8 = 5;
 /// How long the rest of a list may take after its tag.
-const PATIENCE: Duration = Duration::from_secs(3);
+const INTERFACE_LIST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What this node tells of its interfaces, encoded; empty until it knows.
-pub(in crate::io) type Offer = watch::Receiver<Arc<[u8]>>;
+pub(in crate::io) type AdvertisementReceiver = watch::Receiver<Arc<[u8]>>;
 
 /// Someone who wants to know whether the peer's process lives.
-pub(in crate::io) type Probe = oneshot::Sender<()>;
+pub(in crate::io) type LivenessCheck = oneshot::Sender<()>;
 
 /// The control stream of a session that stands in this node's tables.
-pub(in crate::io) struct Control {
+pub(in crate::io) struct ControlStream {
     pub(in crate::io) connection: Connection,
     pub(in crate::io) send: SendStream,
     pub(in crate::io) recv: RecvStream,
     /// This node's number of the session.
-    pub(in crate::io) local: u32,
-    pub(in crate::io) side: Side,
+    pub(in crate::io) local_session: u32,
+    pub(in crate::io) role: HandshakeRole,
     pub(in crate::io) generation: u32,
     /// Questions to the peer.
-    pub(in crate::io) probes: mpsc::Receiver<Probe>,
+    pub(in crate::io) liveness_checks: mpsc::Receiver<LivenessCheck>,
     /// What to tell the peer at once, and at every change.
-    pub(in crate::io) offer: Offer,
+    pub(in crate::io) advertisement: AdvertisementReceiver,
     /// The peer's task.
-    pub(in crate::io) events: mpsc::Sender<Event>,
+    pub(in crate::io) events: mpsc::Sender<PeerTaskEvent>,
 }
 
-impl Control {
+impl ControlStream {
     /// Serves the stream until its QUIC connection ends, and tells the peer's task.
     pub(in crate::io) async fn serve(mut self) {
-        let error = self.talk().await;
-        let ended = Event::Lost { local: self.local, error };
+        let error = self.serve_messages().await;
+        let ended = PeerTaskEvent::Lost { local_session: self.local_session, error };
         // Nobody is left to hear it when the daemon stops.
         let _ = self.events.send(ended).await;
     }
 
-    async fn talk(&mut self) -> ConnectionError {
+    async fn serve_messages(&mut self) -> ConnectionError {
         // The session must be in this node's tables by now: the word invites the peer to send.
-        let mut word = vec![READY];
-        if self.side == Side::Dialer {
-            word.extend(self.generation.to_be_bytes());
+        let mut ready_message = vec![TAG_READY];
+        if self.role == HandshakeRole::Dialer {
+            ready_message.extend(self.generation.to_be_bytes());
         }
-        if self.send.write_all(&word).await.is_err() {
-            return self.break_off().await;
+        if self.send.write_all(&ready_message).await.is_err() {
+            return self.close_on_violation().await;
         }
-        self.offer.mark_changed();
-        let mut heard_ready = self.side == Side::Acceptor;
-        let mut waiting: Vec<Probe> = Vec::new();
+        self.advertisement.mark_changed();
+        let mut is_ready_received = self.role == HandshakeRole::Acceptor;
+        let mut pending_checks: Vec<LivenessCheck> = Vec::new();
         loop {
             let mut tag = [0];
             tokio::select! {
                 read = self.recv.read(&mut tag) => match read {
                     Ok(Some(_)) => {}
                     Err(ReadError::ConnectionLost(error)) => return error,
-                    Ok(None) | Err(_) => return self.break_off().await,
+                    Ok(None) | Err(_) => return self.close_on_violation().await,
                 },
-                Ok(()) = self.offer.changed() => {
-                    let message = message(&self.offer.borrow_and_update());
+                Ok(()) = self.advertisement.changed() => {
+                    let message = encode_interfaces(&self.advertisement.borrow_and_update());
                     if self.send.write_all(&message).await.is_err() {
-                        return self.break_off().await;
+                        return self.close_on_violation().await;
                     }
                     continue;
                 }
-                Some(probe) = self.probes.recv() => {
-                    waiting.retain(|other| !other.is_closed());
-                    waiting.push(probe);
-                    if self.send.write_all(&[PROBE]).await.is_err() {
-                        return self.break_off().await;
+                Some(probe) = self.liveness_checks.recv() => {
+                    pending_checks.retain(|other| !other.is_closed());
+                    pending_checks.push(probe);
+                    if self.send.write_all(&[TAG_LIVENESS_REQUEST]).await.is_err() {
+                        return self.close_on_violation().await;
                     }
                     continue;
                 }
             }
             let (event, answer) = match tag[0] {
-                READY if !heard_ready => {
-                    heard_ready = true;
-                    (Some(Event::Usable(self.local)), Some(SETTLED))
+                TAG_READY if !is_ready_received => {
+                    is_ready_received = true;
+                    (Some(PeerTaskEvent::Usable(self.local_session)), Some(TAG_CONFIRMED))
                 }
-                SETTLED if self.side == Side::Acceptor => (Some(Event::Settled(self.local)), None),
-                PROBE => (None, Some(ALIVE)),
-                ALIVE => {
-                    for probe in waiting.drain(..) {
+                TAG_CONFIRMED if self.role == HandshakeRole::Acceptor => {
+                    (Some(PeerTaskEvent::Confirmed(self.local_session)), None)
+                }
+                TAG_LIVENESS_REQUEST => (None, Some(TAG_LIVENESS_REPLY)),
+                TAG_LIVENESS_REPLY => {
+                    for probe in pending_checks.drain(..) {
                         // Whoever asked may have stopped waiting.
                         let _ = probe.send(());
                     }
                     (None, None)
                 }
-                INTERFACES => match timeout(PATIENCE, self.interfaces()).await {
-                    Ok(Some(list)) => (Some(Event::Interfaces { local: self.local, list }), None),
-                    Ok(None) | Err(_) => return self.break_off().await,
+                TAG_INTERFACES => match timeout(INTERFACE_LIST_TIMEOUT, self.read_interfaces())
+                    .await
+                {
+                    Ok(Some(list)) => (
+                        Some(PeerTaskEvent::Interfaces { local_session: self.local_session, list }),
+                        None,
+                    ),
+                    Ok(None) | Err(_) => return self.close_on_violation().await,
                 },
-                _ => return self.break_off().await,
+                _ => return self.close_on_violation().await,
             };
             if let Some(event) = event
                 && self.events.send(event).await.is_err()
@@ -129,29 +136,29 @@ impl Control {
             if let Some(answer) = answer
                 && self.send.write_all(&[answer]).await.is_err()
             {
-                return self.break_off().await;
+                return self.close_on_violation().await;
             }
         }
     }
 
     /// The interface list behind a tag.
-    async fn interfaces(&mut self) -> Option<Box<Interfaces>> {
+    async fn read_interfaces(&mut self) -> Option<Box<Advertisement>> {
         let mut length = [0; 2];
         self.recv.read_exact(&mut length).await.ok()?;
-        let mut body = [0; interfaces::MAX_LEN];
+        let mut body = [0; interfaces::MAX_ADVERTISEMENT_LEN];
         let body = body.get_mut(..usize::from(u16::from_be_bytes(length)))?;
         self.recv.read_exact(body).await.ok()?;
-        Interfaces::decode(body).ok().map(Box::new)
+        Advertisement::decode(body).ok().map(Box::new)
     }
 
     /// Why the connection ended; ends it when the peer broke the rules.
-    async fn break_off(&self) -> ConnectionError {
+    async fn close_on_violation(&self) -> ConnectionError {
         if let Some(error) = self.connection.close_reason() {
             return error;
         }
-        let refusal = Refusal::Malformed;
-        self.connection.close(refusal.code(), refusal.to_string().as_bytes());
-        let breach = Event::Failed { dialled: false, failure: refusal.into() };
+        let refusal = RefusalReason::Malformed;
+        self.connection.close(refusal.close_code(), refusal.to_string().as_bytes());
+        let breach = PeerTaskEvent::Failed { dialled: false, failure: refusal.into() };
         // Nobody is left to hear it when the daemon stops.
         let _ = self.events.send(breach).await;
         self.connection.closed().await
@@ -159,10 +166,10 @@ impl Control {
 }
 
 /// An interface list as it goes out; nothing when there is none yet.
-fn message(list: &[u8]) -> Vec<u8> {
+fn encode_interfaces(list: &[u8]) -> Vec<u8> {
     let length = u16::try_from(list.len()).unwrap_or_default();
     if length == 0 {
         return Vec::new();
     }
-    [&[INTERFACES][..], &length.to_be_bytes(), list].concat()
+    [&[TAG_INTERFACES][..], &length.to_be_bytes(), list].concat()
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use netft_proto::{config, config::Config, ids::PeerId, wire::interfaces::Interfaces};
+use netft_proto::{config, config::Config, ids::PeerId, wire::interfaces::Advertisement};
 use quinn::Endpoint;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -23,29 +23,29 @@ use crate::io::{
     identity,
     identity::KeyError,
     quic::{
-        QuicDatagram, Report, endpoint,
+        FromQuicHandler, QuicDatagram, endpoint,
         endpoint::EndpointError,
-        failure::GOING_AWAY,
+        failure::CLOSE_GOING_AWAY,
         session::{
             handshake,
-            hello_exchange::Terms,
-            peer::{EVENTS, Event, Parts, Peer},
+            hello_exchange::PeerContext,
+            peer::{EVENT_QUEUE_LEN, PeerTask, PeerTaskEvent, PeerTaskParams},
             peer_query,
-            peer_query::{AskError, Question},
-            session_id::Numbers,
+            peer_query::{PeerQuery, QueryError},
+            session_id::SessionIdAllocator,
         },
         socket,
         socket::RouteSocket,
-        tls::Tls,
-        unverified_sources::Strangers,
+        tls::TlsIdentity,
+        unverified_sources::UnverifiedSources,
     },
 };
 
 /// How long the farewell may take: a little more than QUIC drains.
-const FAREWELL: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Handshakes under way from addresses that are no route's.
-const MAX_STRANGERS: usize = 8;
+const MAX_UNVERIFIED_HANDSHAKES: usize = 8;
 
 /// Why the control session could not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,42 +85,43 @@ impl From<EndpointError> for StartError {
 }
 
 /// How long a peer's task may take to hear of a change; it is never busy for long.
-const HEAR: Duration = Duration::from_millis(250);
+const EVENT_SEND_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What each peer's task was started with, and so the way to it.
-type Peers = Arc<Mutex<BTreeMap<PeerId, Terms>>>;
+type PeerContexts = Arc<Mutex<BTreeMap<PeerId, PeerContext>>>;
 
 /// The control sessions with all peers. Dropping it stops everything without a farewell.
-pub struct Manager {
+pub struct SessionManager {
     endpoint: Endpoint,
-    peers: Peers,
+    peers: PeerContexts,
     fib_changed: watch::Sender<()>,
     /// What every peer is told of this node's interfaces, encoded.
-    offer: watch::Sender<Arc<[u8]>>,
+    advertisement: watch::Sender<Arc<[u8]>>,
     counters: Arc<Counters>,
     /// What the peers ask, until somebody answers.
-    asked: Mutex<Option<mpsc::Receiver<Question>>>,
-    start: Starter,
+    query_rx: Mutex<Option<mpsc::Receiver<PeerQuery>>>,
+    task_params: CommonTaskParams,
     /// Aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
 }
 
 /// What every peer's task is started with.
-struct Starter {
-    tls: Tls,
+struct CommonTaskParams {
+    tls: TlsIdentity,
     fib: SharedFib,
-    changes: watch::Receiver<()>,
-    numbers: Numbers,
+    fib_changed: watch::Receiver<()>,
+    session_ids: SessionIdAllocator,
     generations: Arc<AtomicU32>,
-    report: Report,
+    report: FromQuicHandler,
     boot_id: u64,
     adapter_up: Arc<AtomicBool>,
-    questions: mpsc::Sender<Question>,
+    query_tx: mpsc::Sender<PeerQuery>,
 }
 
-impl Manager {
+impl SessionManager {
     /// Starts, inside a tokio runtime. `boot_id` is random per start of the daemon; `arrivals` is
-    /// bounded to [`QUEUE`](crate::io::quic::QUEUE) and filled by the packet workers.
+    /// bounded to [`DATAGRAM_QUEUE_LEN`](crate::io::quic::DATAGRAM_QUEUE_LEN) and filled by the
+    /// packet workers.
     ///
     /// # Errors
     /// When the keys of the config do not fit, or TLS or QUIC refuse to start.
@@ -128,74 +129,83 @@ impl Manager {
         config: Arc<Config>,
         fib: SharedFib,
         arrivals: mpsc::Receiver<QuicDatagram>,
-        report: Report,
+        report: FromQuicHandler,
         boot_id: u64,
     ) -> Result<Self, StartError> {
         check_keys(&config)?;
-        let tls = Tls::new(&config.key, config.public_key).map_err(EndpointError::from)?;
+        let tls = TlsIdentity::new(&config.key, config.public_key).map_err(EndpointError::from)?;
         let counters = Arc::new(Counters::default());
         let socket = RouteSocket::new(fib.clone(), arrivals, counters.clone());
-        let strangers = socket.strangers();
+        let strangers = socket.unverified_sources();
         let keys = config.peers.iter().map(|peer| peer.key);
-        let endpoint = endpoint::start(&tls, &config.key, keys, socket)?;
+        let endpoint = endpoint::start_endpoint(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
-        let (questions, asked) = mpsc::channel(peer_query::QUESTIONS);
-        let start = Starter {
+        let (questions, asked) = mpsc::channel(peer_query::QUERY_QUEUE_LEN);
+        let start = CommonTaskParams {
             tls,
             fib,
-            changes,
-            numbers: Numbers::default(),
+            fib_changed: changes,
+            session_ids: SessionIdAllocator::default(),
             generations: Arc::default(),
             report,
             boot_id,
             adapter_up: Arc::default(),
-            questions,
+            query_tx: questions,
         };
         let mut tasks = JoinSet::new();
-        let peers = Peers::default();
-        tasks.spawn(accept(endpoint.clone(), peers.clone(), strangers));
+        let peers = PeerContexts::default();
+        tasks.spawn(dispatch_handshakes(endpoint.clone(), peers.clone(), strangers));
         let (offer, _) = watch::channel(Arc::default());
         let (tasks, asked) = (Mutex::new(tasks), Mutex::new(Some(asked)));
-        let manager = Self { endpoint, peers, fib_changed, offer, counters, asked, start, tasks };
+        let manager = Self {
+            endpoint,
+            peers,
+            fib_changed,
+            advertisement: offer,
+            counters,
+            query_rx: asked,
+            task_params: start,
+            tasks,
+        };
         for peer in &config.peers {
-            manager.add(peer, &config)?;
+            manager.add_peer(peer, &config)?;
         }
         Ok(manager)
     }
 
     /// Starts the task of one more peer.
-    fn add(&self, peer: &config::Peer, config: &Arc<Config>) -> Result<(), StartError> {
-        let (events, inbox) = mpsc::channel(EVENTS);
-        let start = &self.start;
-        let client = endpoint::client(&start.tls, peer.key)?;
-        let terms = Terms {
+    fn add_peer(&self, peer: &config::PeerConfig, config: &Arc<Config>) -> Result<(), StartError> {
+        let (events, inbox) = mpsc::channel(EVENT_QUEUE_LEN);
+        let start = &self.task_params;
+        let client = endpoint::client_config(&start.tls, peer.key)?;
+        let terms = PeerContext {
             config: config.clone(),
             peer: peer.id,
             peer_addrs: peer.addrs,
             peer_key: peer.key,
             boot_id: start.boot_id,
-            numbers: start.numbers.clone(),
+            session_ids: start.session_ids.clone(),
             generations: start.generations.clone(),
             adapter_up: Arc::clone(&start.adapter_up),
-            questions: start.questions.clone(),
+            query_tx: start.query_tx.clone(),
             events,
         };
-        let parts = Parts {
+        let parts = PeerTaskParams {
             terms: terms.clone(),
             name: peer.name.clone(),
             endpoint: self.endpoint.clone(),
             client,
             fib: start.fib.clone(),
-            fib_changed: start.changes.clone(),
+            fib_changed: start.fib_changed.clone(),
             report: start.report.clone(),
-            offer: self.offer.subscribe(),
-            inbox,
+            advertisement: self.advertisement.subscribe(),
+            mailbox: inbox,
         };
-        locked(&self.peers).insert(peer.id, terms);
-        let mut tasks = locked(&self.tasks);
+        lock_unpoisoned(&self.peers).insert(peer.id, terms);
+        let mut tasks = lock_unpoisoned(&self.tasks);
         // Tasks of peers that are gone have ended; their results would pile up.
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(Peer::new(parts).run());
+        tasks.spawn(PeerTask::new(parts).run());
         Ok(())
     }
 
@@ -203,23 +213,23 @@ impl Manager {
     ///
     /// # Errors
     /// They do not; nothing changed.
-    pub fn check(&self, config: &Config) -> Result<(), StartError> {
+    pub fn check_config(&self, config: &Config) -> Result<(), StartError> {
         check_keys(config)?;
-        endpoint::server(&self.start.tls, config.peers.iter().map(|peer| peer.key))?;
+        endpoint::server_config(&self.task_params.tls, config.peers.iter().map(|peer| peer.key))?;
         Ok(())
     }
 
-    /// First half of going over to a [checked](Self::check) config: ends the sessions with the
-    /// peers it does not know, while the routes that carry the farewell still exist. One that
+    /// First half of going over to a [checked](Self::check_config) config: ends the sessions with
+    /// the peers it does not know, while the routes that carry the farewell still exist. One that
     /// misses the farewell learns by silence.
-    pub async fn part(&self, config: &Arc<Config>) {
+    pub async fn remove_absent_peers(&self, config: &Arc<Config>) {
         let keys = config.peers.iter().map(|peer| peer.key);
-        match endpoint::server(&self.start.tls, keys) {
+        match endpoint::server_config(&self.task_params.tls, keys) {
             Ok(server) => self.endpoint.set_server_config(Some(server)),
             Err(error) => tracing::error!(%error, "new peers cannot dial this node"),
         }
         let peers: Vec<_> = {
-            let mut peers = locked(&self.peers);
+            let mut peers = lock_unpoisoned(&self.peers);
             let all = peers.iter().map(|(id, terms)| (*id, terms.events.clone())).collect();
             peers.retain(|id, _| config.peer_of(*id).is_some());
             peers.values_mut().for_each(|terms| terms.config = config.clone());
@@ -227,8 +237,9 @@ impl Manager {
         };
         for (id, events) in peers {
             let stays = config.peer_of(id).is_some();
-            let event = if stays { Event::Config(config.clone()) } else { Event::Forget };
-            if timeout(HEAR, events.send(event)).await.is_err() {
+            let event =
+                if stays { PeerTaskEvent::Config(config.clone()) } else { PeerTaskEvent::Forget };
+            if timeout(EVENT_SEND_TIMEOUT, events.send(event)).await.is_err() {
                 tracing::warn!(peer = %id, "a control session does not listen");
             }
         }
@@ -238,67 +249,67 @@ impl Manager {
     ///
     /// # Errors
     /// TLS refuses a key.
-    pub fn meet(&self, config: &Arc<Config>) -> Result<(), StartError> {
+    pub fn add_new_peers(&self, config: &Arc<Config>) -> Result<(), StartError> {
         for peer in &config.peers {
-            let known = locked(&self.peers).contains_key(&peer.id);
+            let known = lock_unpoisoned(&self.peers).contains_key(&peer.id);
             if !known {
-                self.add(peer, config)?;
+                self.add_peer(peer, config)?;
             }
         }
         Ok(())
     }
 
     /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
-    pub fn fib_changed(&self) {
+    pub fn notify_fib_changed(&self) {
         self.fib_changed.send_replace(());
     }
 
     /// Takes in whether the adapter is up, for the hellos from here on: a peer learns of a change
     /// with the next handshake.
-    pub fn adapter_up(&self, up: bool) {
-        self.start.adapter_up.store(up, Relaxed);
+    pub fn set_adapter_up(&self, up: bool) {
+        self.task_params.adapter_up.store(up, Relaxed);
     }
 
     /// Tells every peer, present and future, of this node's interfaces.
-    pub fn offer(&self, list: &Interfaces) {
+    pub fn advertise_interfaces(&self, list: &Advertisement) {
         let mut bytes = Vec::new();
         list.encode(&mut bytes);
-        self.offer.send_replace(bytes.into());
+        self.advertisement.send_replace(bytes.into());
     }
 
     /// Asks for a fresh session with `peer`: its keys are nearly used up, or nothing authentic has
     /// come from it for long although its routes look alive. The present session serves until the
     /// fresh one does. Asking again meanwhile is harmless.
-    pub fn renew(&self, peer: PeerId) {
-        if let Some(terms) = locked(&self.peers).get(&peer) {
+    pub fn renew_session(&self, peer: PeerId) {
+        if let Some(terms) = lock_unpoisoned(&self.peers).get(&peer) {
             // A full queue means that the peer's task is busy with handshakes already.
-            let _ = terms.events.try_send(Event::Renew);
+            let _ = terms.events.try_send(PeerTaskEvent::Renew);
         }
     }
 
     /// Asks `peer` a question of at most 256 bytes on its control session. Takes at most
-    /// [`peer_query::PATIENCE`].
+    /// [`peer_query::QUERY_TIMEOUT`].
     ///
     /// # Errors
-    /// See [`AskError`].
-    pub async fn ask(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, AskError> {
-        let events = locked(&self.peers).get(&peer).map(|terms| terms.events.clone());
-        let events = events.ok_or(AskError::Unknown)?;
-        let (answer, told) = oneshot::channel();
+    /// See [`QueryError`].
+    pub async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {
+        let events = lock_unpoisoned(&self.peers).get(&peer).map(|terms| terms.events.clone());
+        let events = events.ok_or(QueryError::UnknownPeer)?;
+        let (answer, reply_rx) = oneshot::channel();
         let asked = async {
-            events.send(Event::Ask { question, answer }).await.ok()?;
-            told.await.ok()
+            events.send(PeerTaskEvent::Query { query: question, reply: answer }).await.ok()?;
+            reply_rx.await.ok()
         };
         // The task of a peer that goes drops the question.
-        timeout(peer_query::PATIENCE, asked)
+        timeout(peer_query::QUERY_TIMEOUT, asked)
             .await
-            .map_err(|_| AskError::Late)?
-            .ok_or(AskError::NoSession)?
+            .map_err(|_| QueryError::TimedOut)?
+            .ok_or(QueryError::NoSession)?
     }
 
     /// What the peers ask; `None` if somebody else has it. A question nobody takes is refused.
-    pub fn questions(&self) -> Option<mpsc::Receiver<Question>> {
-        locked(&self.asked).take()
+    pub fn take_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
+        lock_unpoisoned(&self.query_rx).take()
     }
 
     /// What the control sessions dropped, by reason.
@@ -309,26 +320,30 @@ impl Manager {
     /// Stops, and tells every peer, which then ends its sessions with this node at once. Takes at
     /// most half a second.
     pub async fn close(&self) {
-        self.endpoint.close(GOING_AWAY, b"going away");
+        self.endpoint.close(CLOSE_GOING_AWAY, b"going away");
         // A peer that cannot be reached learns by its missing heartbeats.
-        let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
+        let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
     }
 }
 
 /// Hands every handshake to the task of the peer at whose address it came in.
-async fn accept(endpoint: Endpoint, peers: Peers, strangers: Arc<Mutex<Strangers>>) {
-    let places = Arc::new(Semaphore::new(MAX_STRANGERS));
+async fn dispatch_handshakes(
+    endpoint: Endpoint,
+    peers: PeerContexts,
+    strangers: Arc<Mutex<UnverifiedSources>>,
+) {
+    let places = Arc::new(Semaphore::new(MAX_UNVERIFIED_HANDSHAKES));
     let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
         while tasks.try_join_next().is_some() {}
         let from = incoming.remote_address();
         let Some(peer) = socket::peer_of(from) else {
-            welcome(incoming, &peers, &strangers, &places, &mut tasks);
+            admit_unverified(incoming, &peers, &strangers, &places, &mut tasks);
             continue;
         };
-        let events = locked(&peers).get(&peer).map(|terms| terms.events.clone());
+        let events = lock_unpoisoned(&peers).get(&peer).map(|terms| terms.events.clone());
         match events.as_ref().map(mpsc::Sender::try_reserve) {
-            Some(Ok(place)) => place.send(Event::Incoming(Box::new(incoming))),
+            Some(Ok(place)) => place.send(PeerTaskEvent::Incoming(Box::new(incoming))),
             // Silence costs least; a genuine peer sends its first datagram again.
             _ => incoming.ignore(),
         }
@@ -337,10 +352,10 @@ async fn accept(endpoint: Endpoint, peers: Peers, strangers: Arc<Mutex<Strangers
 
 /// Takes in a handshake that came on no route: first whether its source is there at all, at no
 /// cost to this node, then a few at once.
-fn welcome(
+fn admit_unverified(
     incoming: quinn::Incoming,
-    peers: &Peers,
-    strangers: &Arc<Mutex<Strangers>>,
+    peers: &PeerContexts,
+    strangers: &Arc<Mutex<UnverifiedSources>>,
     places: &Arc<Semaphore>,
     tasks: &mut JoinSet<()>,
 ) {
@@ -352,15 +367,15 @@ fn welcome(
     let Ok(place) = places.clone().try_acquire_owned() else { return incoming.ignore() };
     let (peers, strangers, from) = (peers.clone(), strangers.clone(), incoming.remote_address());
     let terms = move |key| {
-        let terms = locked(&peers).values().find(|terms| terms.peer_key == key)?.clone();
-        locked(&strangers).identify(from, terms.peer);
+        let terms = lock_unpoisoned(&peers).values().find(|terms| terms.peer_key == key)?.clone();
+        lock_unpoisoned(&strangers).set_peer(from, terms.peer);
         Some(terms)
     };
-    tasks.spawn(handshake::accept_stranger(terms, incoming, place));
+    tasks.spawn(handshake::accept_unverified(terms, incoming, place));
 }
 
 /// What the lock guards is whole whoever panicked.
-fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock_unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netft_proto::{config::Config, ids::RouteId, wire::interfaces::Interfaces};
+use netft_proto::{config::Config, ids::RouteId, wire::interfaces::Advertisement};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -22,63 +22,67 @@ use tracing::{debug, info, warn};
 use crate::io::{
     fib::SharedFib,
     quic::{
-        FromQuic, Report,
-        failure::{ABANDONED, Failure, GOING_AWAY, Refusal, SUPERSEDED, printable},
+        FromQuic, FromQuicHandler,
+        failure::{
+            CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED, HandshakeError, RefusalReason,
+            sanitize_reason,
+        },
         session::{
-            control::{Control, Offer, Probe},
+            control::{AdvertisementReceiver, ControlStream, LivenessCheck},
             handshake,
-            handshake::ATTEMPT,
-            hello_exchange::{Agreed, Side, Terms},
+            handshake::DIAL_TIMEOUT,
+            hello_exchange::{EstablishedSession, HandshakeRole, PeerContext},
             peer_query,
-            peer_query::AskError,
-            session_id::{Number, random_u32},
-            session_set::{Change, Entry, Standing},
+            peer_query::QueryError,
+            session_id::{SessionId, random_u32},
+            session_set::{SessionChange, SessionEntry, SessionSet},
         },
         tls,
     },
 };
 
 /// The most events that wait for the task; senders wait, they are few and bounded themselves.
-pub(in crate::io) const EVENTS: usize = 64;
+pub(in crate::io) const EVENT_QUEUE_LEN: usize = 64;
 /// The pause after a refusal that will most likely come again.
-const REFUSED: Duration = Duration::from_secs(2);
+const REDIAL_DELAY_AFTER_REFUSAL: Duration = Duration::from_secs(2);
 /// How long an attempt gets before a new candidate route starts it anew.
-const FRESH: Duration = Duration::from_millis(200);
+const MIN_DIAL_TIME: Duration = Duration::from_millis(200);
 /// How often to look for a route when nobody says that one appeared.
-const LOOK: Duration = Duration::from_millis(250);
+const ROUTE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The most handshakes of the peer under way.
 const MAX_HANDSHAKES: usize = 4;
 /// Of these, how many without proof that the source address is not forged (RFC 9000 section 8.1).
-const UNPROVEN: usize = 2;
+const MAX_UNVALIDATED_HANDSHAKES: usize = 2;
 /// The shortest and longest wait for a sign of life of a process another one wants to replace.
-const PROBE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+const LIVENESS_TIMEOUT_RANGE: (Duration, Duration) =
+    (Duration::from_millis(250), Duration::from_secs(1));
 /// When a rekey has led to nothing usable, the next.
-const REKEY_AGAIN: Duration = Duration::from_secs(10);
+const REKEY_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// At most one message of a kind in this time.
-const QUIET: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What happens to a peer.
-pub(in crate::io) enum Event {
+pub(in crate::io) enum PeerTaskEvent {
     /// The peer dials.
     Incoming(Box<quinn::Incoming>),
     /// May a process with this boot id join?
-    Judge { boot_id: u64, reply: oneshot::Sender<Result<(), Refusal>> },
+    CheckBootId { boot_id: u64, reply: oneshot::Sender<Result<(), RefusalReason>> },
     /// Both ends have accepted each other.
-    Agreed(Box<Agreed>),
+    Established(Box<EstablishedSession>),
     /// An attempt came to nothing.
-    Failed { dialled: bool, failure: Failure },
+    Failed { dialled: bool, failure: HandshakeError },
     /// The peer receives on this session.
     Usable(u32),
     /// The peer knows that this node receives on this session.
-    Settled(u32),
+    Confirmed(u32),
     /// The QUIC connection of this session has ended.
-    Lost { local: u32, error: ConnectionError },
+    Lost { local_session: u32, error: ConnectionError },
     /// A fresh session is wanted.
     Renew,
     /// The peer told of its interfaces on this session.
-    Interfaces { local: u32, list: Box<Interfaces> },
+    Interfaces { local_session: u32, list: Box<Advertisement> },
     /// The peer is to be asked something.
-    Ask { question: Vec<u8>, answer: oneshot::Sender<Result<Vec<u8>, AskError>> },
+    Query { query: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, QueryError>> },
     /// The config changed, but not what it says of this peer.
     Config(Arc<Config>),
     /// The config does not know the peer any more.
@@ -86,69 +90,66 @@ pub(in crate::io) enum Event {
 }
 
 /// A session in use.
-struct Live {
+struct LiveSession {
     /// Held so that no other session gets it.
-    _number: Number,
+    _session_id: SessionId,
     connection: Connection,
-    probes: mpsc::Sender<Probe>,
+    liveness_checks: mpsc::Sender<LivenessCheck>,
 }
 
 /// An attempt to dial under way.
-struct Dial {
+struct DialAttempt {
     task: AbortHandle,
-    began: Instant,
+    started_at: Instant,
     /// The routes it started on.
     routes: Vec<RouteId>,
 }
 
 /// Everything known of one peer.
-pub(in crate::io) struct Peer {
-    terms: Terms,
+pub(in crate::io) struct PeerTask {
+    terms: PeerContext,
     name: String,
     endpoint: Endpoint,
     client: ClientConfig,
     fib: SharedFib,
     fib_changed: watch::Receiver<()>,
-    report: Report,
-    offer: Offer,
+    report: FromQuicHandler,
+    advertisement: AdvertisementReceiver,
     /// The boot id and serial of the interface list the peer told last.
-    told: Option<(u64, u32)>,
-    inbox: mpsc::Receiver<Event>,
+    last_advertised: Option<(u64, u32)>,
+    mailbox: mpsc::Receiver<PeerTaskEvent>,
     /// This node holds the smaller key: it rekeys, and its dials win.
-    smaller: bool,
-    standing: Standing,
-    live: BTreeMap<u32, Live>,
+    has_smaller_key: bool,
+    sessions: SessionSet,
+    live_sessions: BTreeMap<u32, LiveSession>,
     /// The highest generation announced by either side.
     generation: u32,
-    dial: Option<Dial>,
+    dial: Option<DialAttempt>,
     next_dial: Instant,
     rekey_at: Option<Instant>,
-    renew: bool,
+    is_renewal_wanted: bool,
     handshakes: Arc<Semaphore>,
     /// When a message of a kind was last given.
-    said: BTreeMap<&'static str, Instant>,
+    last_reported: BTreeMap<&'static str, Instant>,
     tasks: JoinSet<()>,
 }
 
 /// What a peer's task needs from the manager.
-pub(in crate::io) struct Parts {
-    pub(in crate::io) terms: Terms,
+pub(in crate::io) struct PeerTaskParams {
+    pub(in crate::io) terms: PeerContext,
     pub(in crate::io) name: String,
     pub(in crate::io) endpoint: Endpoint,
     pub(in crate::io) client: ClientConfig,
     pub(in crate::io) fib: SharedFib,
     pub(in crate::io) fib_changed: watch::Receiver<()>,
-    pub(in crate::io) report: Report,
-    pub(in crate::io) offer: Offer,
-    pub(in crate::io) inbox: mpsc::Receiver<Event>,
+    pub(in crate::io) report: FromQuicHandler,
+    pub(in crate::io) advertisement: AdvertisementReceiver,
+    pub(in crate::io) mailbox: mpsc::Receiver<PeerTaskEvent>,
 }
 
-impl Peer {
-    pub(in crate::io) fn new(parts: Parts) -> Self {
-        let Parts { terms, name, endpoint, client, fib, fib_changed, report, offer, inbox } = parts;
-        let generation = terms.generations.load(Relaxed);
-        Self {
-            smaller: terms.config.public_key < terms.peer_key,
+impl PeerTask {
+    pub(in crate::io) fn new(parts: PeerTaskParams) -> Self {
+        let PeerTaskParams {
             terms,
             name,
             endpoint,
@@ -156,18 +157,31 @@ impl Peer {
             fib,
             fib_changed,
             report,
-            offer,
-            told: None,
-            inbox,
-            standing: Standing::default(),
-            live: BTreeMap::new(),
+            advertisement,
+            mailbox,
+        } = parts;
+        let generation = terms.generations.load(Relaxed);
+        Self {
+            has_smaller_key: terms.config.public_key < terms.peer_key,
+            terms,
+            name,
+            endpoint,
+            client,
+            fib,
+            fib_changed,
+            report,
+            advertisement,
+            last_advertised: None,
+            mailbox,
+            sessions: SessionSet::default(),
+            live_sessions: BTreeMap::new(),
             generation,
             dial: None,
             next_dial: Instant::now(),
             rekey_at: None,
-            renew: false,
+            is_renewal_wanted: false,
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-            said: BTreeMap::new(),
+            last_reported: BTreeMap::new(),
             tasks: JoinSet::new(),
         }
     }
@@ -176,19 +190,19 @@ impl Peer {
     pub(in crate::io) async fn run(mut self) {
         loop {
             let now = Instant::now();
-            let due = self.standing.review(now);
-            self.apply(due, now);
-            let wake = self.dial_when_due(now);
+            let due = self.sessions.poll_changes(now);
+            self.apply_changes(due, now);
+            let wake = self.dial_if_due(now);
             tokio::select! {
                 // What happened comes before what is due.
                 biased;
-                event = self.inbox.recv() => match event {
-                    Some(Event::Forget) => return self.part(),
-                    Some(event) => self.handle(event),
+                event = self.mailbox.recv() => match event {
+                    Some(PeerTaskEvent::Forget) => return self.close_connections(),
+                    Some(event) => self.handle_event(event),
                     None => return,
                 },
                 changed = self.fib_changed.changed() => match changed {
-                    Ok(()) => self.dial_anew_on_new_routes(),
+                    Ok(()) => self.redial_on_new_routes(),
                     Err(_) => return,
                 },
                 Some(_) = self.tasks.join_next() => {}
@@ -197,71 +211,80 @@ impl Peer {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle_event(&mut self, event: PeerTaskEvent) {
         match event {
-            Event::Incoming(incoming) => self.accept(*incoming),
-            Event::Judge { boot_id, reply } => self.judge(boot_id, reply),
-            Event::Agreed(agreed) => self.install(*agreed),
-            Event::Failed { dialled, failure } => self.failed(dialled, &failure),
-            Event::Usable(local) => {
-                self.standing.usable(local, Instant::now());
-                self.standing.settled(local);
+            PeerTaskEvent::Incoming(incoming) => self.accept_handshake(*incoming),
+            PeerTaskEvent::CheckBootId { boot_id, reply } => self.check_boot_id(boot_id, reply),
+            PeerTaskEvent::Established(agreed) => self.install_session(*agreed),
+            PeerTaskEvent::Failed { dialled, failure } => {
+                self.on_handshake_failed(dialled, &failure)
             }
-            Event::Settled(local) => self.standing.settled(local),
-            Event::Lost { local, error } => self.lost(local, &error),
-            Event::Renew => self.renew = true,
-            Event::Interfaces { local, list } => self.interfaces(local, *list),
-            Event::Ask { question, answer } => self.ask(question, answer),
-            Event::Config(config) => {
-                let other = self.terms.config.rekey != config.rekey;
+            PeerTaskEvent::Usable(local) => {
+                self.sessions.mark_usable(local, Instant::now());
+                self.sessions.mark_confirmed(local);
+            }
+            PeerTaskEvent::Confirmed(local) => self.sessions.mark_confirmed(local),
+            PeerTaskEvent::Lost { local_session: local, error } => {
+                self.on_connection_lost(local, &error)
+            }
+            PeerTaskEvent::Renew => self.is_renewal_wanted = true,
+            PeerTaskEvent::Interfaces { local_session: local, list } => {
+                self.on_interfaces(local, *list)
+            }
+            PeerTaskEvent::Query { query: question, reply: answer } => {
+                self.send_query(question, answer)
+            }
+            PeerTaskEvent::Config(config) => {
+                let other = self.terms.config.rekey_interval != config.rekey_interval;
                 self.terms.config = config;
                 if other && self.rekey_at.is_some() {
                     self.schedule_rekey(Instant::now());
                 }
             }
-            Event::Forget => {}
+            PeerTaskEvent::Forget => {}
         }
     }
 
     /// Tells the peer; what this node knew of it goes with the task.
-    fn part(&self) {
-        for live in self.live.values() {
-            live.connection.close(GOING_AWAY, b"this node's config has no such peer");
+    fn close_connections(&self) {
+        for live in self.live_sessions.values() {
+            live.connection.close(CLOSE_GOING_AWAY, b"this node's config has no such peer");
         }
     }
 
     /// Starts a dial if one is due; returns when to look again.
-    fn dial_when_due(&mut self, now: Instant) -> Instant {
-        let idle = now + 3600 * LOOK;
-        let mut wake = self.standing.next(now).unwrap_or(idle);
+    fn dial_if_due(&mut self, now: Instant) -> Instant {
+        let idle_wake = now + 3600 * ROUTE_POLL_INTERVAL;
+        let mut wake = self.sessions.next_wake(now).unwrap_or(idle_wake);
         if let Some(at) = self.rekey_at {
             if at <= now {
-                self.rekey_at = Some(now + REKEY_AGAIN);
-                self.renew = true;
+                self.rekey_at = Some(now + REKEY_RETRY_INTERVAL);
+                self.is_renewal_wanted = true;
             }
             wake = wake.min(at.max(now));
         }
         // The child's report clears this; a child that ended without one must not block for ever.
-        if self.dial.as_ref().is_some_and(|dial| dial.task.is_finished()) && self.inbox.is_empty() {
+        if self.dial.as_ref().is_some_and(|dial| dial.task.is_finished()) && self.mailbox.is_empty()
+        {
             self.dial = None;
         }
-        let wanted = self.renew || self.standing.wants_session(now);
+        let wanted = self.is_renewal_wanted || self.sessions.wants_session(now);
         if !wanted || self.dial.is_some() {
             return wake;
         }
         if self.next_dial > now {
             return wake.min(self.next_dial);
         }
-        let routes = self.routes();
+        let routes = self.dialable_routes();
         if routes.is_empty() {
-            return wake.min(now + LOOK);
+            return wake.min(now + ROUTE_POLL_INTERVAL);
         }
         self.start_dial(now, routes);
         wake
     }
 
     /// The routes a datagram to the peer would take.
-    fn routes(&self) -> Vec<RouteId> {
+    fn dialable_routes(&self) -> Vec<RouteId> {
         let fib = self.fib.load();
         let entry = fib.peers.iter().find(|entry| entry.peer == self.terms.peer);
         entry.map_or_else(Vec::new, |entry| match &entry.active {
@@ -273,19 +296,19 @@ impl Peer {
     fn start_dial(&mut self, began: Instant, routes: Vec<RouteId>) {
         self.generation = self.generation.saturating_add(1);
         self.terms.generations.fetch_max(self.generation, Relaxed);
-        self.next_dial = began + ATTEMPT;
+        self.next_dial = began + DIAL_TIMEOUT;
         let (endpoint, client) = (self.endpoint.clone(), self.client.clone());
-        let dial = handshake::dial(self.terms.clone(), endpoint, client, self.generation);
+        let dial = handshake::dial_peer(self.terms.clone(), endpoint, client, self.generation);
         let task = self.tasks.spawn(dial);
-        self.dial = Some(Dial { task, began, routes });
+        self.dial = Some(DialAttempt { task, started_at: began, routes });
     }
 
     /// An attempt that began before a route was there would only reach it with a retransmission.
-    fn dial_anew_on_new_routes(&mut self) {
+    fn redial_on_new_routes(&mut self) {
         let now = Instant::now();
         let Some(dial) = &self.dial else { return };
-        let new = self.routes().iter().any(|route| !dial.routes.contains(route));
-        if new && dial.began + FRESH <= now {
+        let new = self.dialable_routes().iter().any(|route| !dial.routes.contains(route));
+        if new && dial.started_at + MIN_DIAL_TIME <= now {
             dial.task.abort();
             self.dial = None;
             self.next_dial = now;
@@ -294,15 +317,18 @@ impl Peer {
 
     /// The peer's dial led to a session first, and this node's would only be a second one beside
     /// it. Of two dials one always stays: the peer has ended its own by being the dialer.
-    fn give_up_dial(&mut self) {
+    fn abort_dial(&mut self) {
         if let Some(dial) = self.dial.take() {
             dial.task.abort();
         }
     }
 
-    fn accept(&mut self, incoming: quinn::Incoming) {
+    fn accept_handshake(&mut self, incoming: quinn::Incoming) {
         let busy = MAX_HANDSHAKES - self.handshakes.available_permits();
-        if busy >= UNPROVEN && incoming.may_retry() && !incoming.remote_address_validated() {
+        if busy >= MAX_UNVALIDATED_HANDSHAKES
+            && incoming.may_retry()
+            && !incoming.remote_address_validated()
+        {
             // A forger of source addresses gets no further, and takes no place.
             if let Err(error) = incoming.retry() {
                 debug!(peer = %self.name, %error, "no retry sent");
@@ -313,58 +339,61 @@ impl Peer {
             incoming.refuse();
             return;
         };
-        self.tasks.spawn(handshake::accept(self.terms.clone(), incoming, place));
+        self.tasks.spawn(handshake::accept_handshake(self.terms.clone(), incoming, place));
     }
 
     /// Decides whether a process with `boot_id` may join. When another process of the same key has
     /// a session, it is asked for a sign of life: a restarted node answers for its former process
     /// with a reset, or nobody answers; only a clone leaves the former one alive (F-28).
-    fn judge(&mut self, boot_id: u64, reply: oneshot::Sender<Result<(), Refusal>>) {
-        let rivals = self.standing.entries().iter().rev().filter(|e| e.boot_id != boot_id);
+    fn check_boot_id(&mut self, boot_id: u64, reply: oneshot::Sender<Result<(), RefusalReason>>) {
+        let rivals = self.sessions.entries().iter().rev().filter(|e| e.boot_id != boot_id);
         let rival = rivals
-            .filter_map(|entry| self.live.get(&entry.local))
+            .filter_map(|entry| self.live_sessions.get(&entry.local_session))
             .find(|live| live.connection.close_reason().is_none());
         let (asked, answer) = oneshot::channel();
-        let Some(rival) = rival.filter(|rival| rival.probes.try_send(asked).is_ok()) else {
+        let Some(rival) = rival.filter(|rival| rival.liveness_checks.try_send(asked).is_ok())
+        else {
             // Whoever asked may have given up.
             let _ = reply.send(Ok(()));
             return;
         };
-        let patience = (3 * rival.connection.rtt()).clamp(PROBE.0, PROBE.1);
+        let liveness_timeout =
+            (3 * rival.connection.rtt()).clamp(LIVENESS_TIMEOUT_RANGE.0, LIVENESS_TIMEOUT_RANGE.1);
         let former = rival.connection.clone();
         self.tasks.spawn(async move {
             let alive = tokio::select! {
-                answer = timeout(patience, answer) => matches!(answer, Ok(Ok(()))),
+                answer = timeout(liveness_timeout, answer) => matches!(answer, Ok(Ok(()))),
                 _ = former.closed() => false,
             };
             // Whoever asked may have given up.
-            let _ = reply.send(if alive { Err(Refusal::Duplicate) } else { Ok(()) });
+            let _ = reply.send(if alive { Err(RefusalReason::Duplicate) } else { Ok(()) });
         });
     }
 
-    fn install(&mut self, agreed: Agreed) {
+    fn install_session(&mut self, agreed: EstablishedSession) {
         let now = Instant::now();
-        let Agreed { connection, send, recv, number, session, .. } = agreed;
+        let EstablishedSession { connection, send, recv, session_id: number, session, .. } = agreed;
         let (local, boot_id, generation) = (number.get(), agreed.boot_id, agreed.generation);
-        let dialer = agreed.side == Side::Dialer;
+        let dialer = agreed.role == HandshakeRole::Dialer;
         if dialer {
             self.dial = None;
         } else if generation >= self.generation {
-            self.give_up_dial();
+            self.abort_dial();
         }
-        self.renew = false;
+        self.is_renewal_wanted = false;
         self.generation = self.generation.max(generation);
         self.terms.generations.fetch_max(generation, Relaxed);
-        self.rekey_at.get_or_insert(now + REKEY_AGAIN);
-        let entry = Entry::new(local, boot_id, generation, dialer == self.smaller, now);
-        let changes = self.standing.add(entry);
+        self.rekey_at.get_or_insert(now + REKEY_RETRY_INTERVAL);
+        let entry =
+            SessionEntry::new(local, boot_id, generation, dialer == self.has_smaller_key, now);
+        let changes = self.sessions.add_session(entry);
         if !dialer {
             // The dialer has put the session into its tables before it said so.
-            self.standing.usable(local, now);
+            self.sessions.mark_usable(local, now);
         }
-        let mut due = self.standing.review(now);
-        let preferred = due.contains(&Change::Prefer(local));
-        due.retain(|change| *change != Change::Prefer(local));
+        let mut due = self.sessions.poll_changes(now);
+        let preferred = due.contains(&SessionChange::Prefer(local));
+        due.retain(|change| *change != SessionChange::Prefer(local));
         info!(peer = %self.name, session = local, generation, dialer, "session established");
         (self.report)(FromQuic::SessionUp {
             peer: self.terms.peer,
@@ -378,36 +407,50 @@ impl Peer {
         if preferred {
             self.schedule_rekey(now);
         }
-        let (probes, questions) = mpsc::channel(1);
-        self.live.insert(local, Live { _number: number, connection: connection.clone(), probes });
-        self.apply(changes, now);
-        self.apply(due, now);
-        if tls::takes_questions(&connection) {
-            let (peer, questions) = (self.terms.peer, self.terms.questions.clone());
-            self.tasks.spawn(peer_query::answer(connection.clone(), peer, questions));
+        let (liveness_tx, liveness_rx) = mpsc::channel(1);
+        self.live_sessions.insert(
+            local,
+            LiveSession {
+                _session_id: number,
+                connection: connection.clone(),
+                liveness_checks: liveness_tx,
+            },
+        );
+        self.apply_changes(changes, now);
+        self.apply_changes(due, now);
+        if tls::supports_queries(&connection) {
+            let (peer, query_tx) = (self.terms.peer, self.terms.query_tx.clone());
+            self.tasks.spawn(peer_query::serve_queries(connection.clone(), peer, query_tx));
         }
-        let control = Control {
+        let control = ControlStream {
             connection,
             send,
             recv,
-            local,
-            side: agreed.side,
+            local_session: local,
+            role: agreed.role,
             generation,
-            probes: questions,
-            offer: self.offer.clone(),
+            liveness_checks: liveness_rx,
+            advertisement: self.advertisement.clone(),
             events: self.terms.events.clone(),
         };
         self.tasks.spawn(control.serve());
     }
 
     /// Asks on the session data goes on.
-    fn ask(&mut self, question: Vec<u8>, answer: oneshot::Sender<Result<Vec<u8>, AskError>>) {
-        let preferred = self.standing.preferred().and_then(|entry| self.live.get(&entry.local));
+    fn send_query(
+        &mut self,
+        question: Vec<u8>,
+        answer: oneshot::Sender<Result<Vec<u8>, QueryError>>,
+    ) {
+        let preferred = self
+            .sessions
+            .preferred()
+            .and_then(|entry| self.live_sessions.get(&entry.local_session));
         let connection = preferred.map(|live| live.connection.clone());
         self.tasks.spawn(async move {
             let asked = match connection {
-                Some(connection) => peer_query::ask(&connection, &question).await,
-                None => Err(AskError::NoSession),
+                Some(connection) => peer_query::send_query(&connection, &question).await,
+                None => Err(QueryError::NoSession),
             };
             // Whoever asked may have stopped waiting.
             let _ = answer.send(asked);
@@ -416,99 +459,109 @@ impl Peer {
 
     /// Passes on what the peer tells of its interfaces, unless a newer list came before it on
     /// another session.
-    fn interfaces(&mut self, local: u32, list: Interfaces) {
-        let entry = self.standing.entries().iter().find(|entry| entry.local == local);
+    fn on_interfaces(&mut self, local: u32, list: Advertisement) {
+        let entry = self.sessions.entries().iter().find(|entry| entry.local_session == local);
         let Some(boot_id) = entry.map(|entry| entry.boot_id) else { return };
         let age = |serial: u32| list.serial.wrapping_sub(serial);
-        if self.told.is_some_and(|(boot, serial)| boot == boot_id && age(serial) > u32::MAX / 2) {
+        if self
+            .last_advertised
+            .is_some_and(|(boot, serial)| boot == boot_id && age(serial) > u32::MAX / 2)
+        {
             return;
         }
-        self.told = Some((boot_id, list.serial));
+        self.last_advertised = Some((boot_id, list.serial));
         (self.report)(FromQuic::Interfaces { peer: self.terms.peer, list });
     }
 
-    fn apply(&mut self, changes: Vec<Change>, now: Instant) {
+    fn apply_changes(&mut self, changes: Vec<SessionChange>, now: Instant) {
         for change in changes {
             match change {
-                Change::Prefer(local) => {
+                SessionChange::Prefer(local) => {
                     self.schedule_rekey(now);
                     (self.report)(FromQuic::SessionPreferred {
                         peer: self.terms.peer,
                         local_session: local,
                     });
                 }
-                Change::End(local) => self.end(local, "superseded"),
+                SessionChange::End(local) => self.end_session(local, "superseded"),
             }
         }
     }
 
-    fn end(&mut self, local: u32, why: &str) {
-        let Some(live) = self.live.remove(&local) else { return };
-        live.connection.close(SUPERSEDED, b"a newer session has taken over");
+    fn end_session(&mut self, local: u32, why: &str) {
+        let Some(live) = self.live_sessions.remove(&local) else { return };
+        live.connection.close(CLOSE_SUPERSEDED, b"a newer session has taken over");
         info!(peer = %self.name, session = local, why, "session ended");
         (self.report)(FromQuic::SessionDown { peer: self.terms.peer, local_session: local });
     }
 
     /// The node with the smaller key rekeys; the other one only when that did not happen.
     fn schedule_rekey(&mut self, now: Instant) {
-        let jitter = self.terms.config.rekey.mul_f64(0.9 + 0.2 * fraction());
-        self.rekey_at = Some(now + if self.smaller { jitter } else { jitter.mul_f64(1.5) });
+        let jitter = self.terms.config.rekey_interval.mul_f64(0.9 + 0.2 * random_fraction());
+        self.rekey_at = Some(now + if self.has_smaller_key { jitter } else { jitter.mul_f64(1.5) });
     }
 
-    fn lost(&mut self, local: u32, error: &ConnectionError) {
-        if !self.live.contains_key(&local) {
+    fn on_connection_lost(&mut self, local: u32, error: &ConnectionError) {
+        if !self.live_sessions.contains_key(&local) {
             return;
         }
         match error {
             ConnectionError::ApplicationClosed(close) => {
-                self.standing.remove(local);
+                self.sessions.remove_session(local);
                 match close.error_code {
-                    GOING_AWAY => self.end(local, "the peer is going away"),
-                    SUPERSEDED | ABANDONED => self.end(local, "superseded by the peer"),
+                    CLOSE_GOING_AWAY => self.end_session(local, "the peer is going away"),
+                    CLOSE_SUPERSEDED | CLOSE_ABANDONED => {
+                        self.end_session(local, "superseded by the peer")
+                    }
                     _ => {
-                        self.end(local, "refused by the peer");
-                        let reason = printable(&close.reason);
-                        self.complain(&Failure::RefusedByPeer(reason));
+                        self.end_session(local, "refused by the peer");
+                        let reason = sanitize_reason(&close.reason);
+                        self.report_failure(&HandshakeError::RefusedByPeer(reason));
                     }
                 }
             }
             // The peer broke the rules, or this node is stopping.
             ConnectionError::LocallyClosed => {
-                self.standing.remove(local);
-                self.end(local, "closed here");
+                self.sessions.remove_session(local);
+                self.end_session(local, "closed here");
             }
             // The keys still fit. The peer has forgotten this connection, so it cannot say when
             // they end: agree on new ones.
-            ConnectionError::Reset => self.renew = true,
+            ConnectionError::Reset => self.is_renewal_wanted = true,
             _ => debug!(peer = %self.name, session = local, %error, "control stream lost"),
         }
     }
 
-    fn failed(&mut self, dialled: bool, failure: &Failure) {
+    fn on_handshake_failed(&mut self, dialled: bool, failure: &HandshakeError) {
         let now = Instant::now();
         if dialled {
             self.dial = None;
-            let pause = if failure.lasts() { now + REFUSED } else { now.max(self.next_dial) };
-            self.next_dial = pause + Duration::from_millis(50).mul_f64(fraction());
+            let pause = if failure.is_permanent() {
+                now + REDIAL_DELAY_AFTER_REFUSAL
+            } else {
+                now.max(self.next_dial)
+            };
+            self.next_dial = pause + Duration::from_millis(50).mul_f64(random_fraction());
         }
-        if failure.lasts() {
-            self.complain(failure);
+        if failure.is_permanent() {
+            self.report_failure(failure);
         } else {
             debug!(peer = %self.name, %failure, "no session yet");
         }
     }
 
     /// Says what is wrong, at most once a minute per kind.
-    fn complain(&mut self, failure: &Failure) {
+    fn report_failure(&mut self, failure: &HandshakeError) {
         let now = Instant::now();
-        if self.said.get(failure.kind()).is_some_and(|at| now < *at + QUIET) {
+        if self.last_reported.get(failure.kind_name()).is_some_and(|at| now < *at + REPORT_INTERVAL)
+        {
             return;
         }
-        self.said.insert(failure.kind(), now);
+        self.last_reported.insert(failure.kind_name(), now);
         warn!(peer = %self.name, reason = %failure, "no session");
         let peer = self.terms.peer;
         (self.report)(match failure {
-            Failure::Refused(Refusal::Duplicate) => FromQuic::DuplicateNode { peer },
+            HandshakeError::Refused(RefusalReason::Duplicate) => FromQuic::DuplicateNode { peer },
             _ => FromQuic::Refused { peer, reason: failure.to_string() },
         });
     }
@@ -516,6 +569,6 @@ impl Peer {
 
 /// A random number of [0, 1); one half when the kernel has no random bytes, as only spreading
 /// depends on it.
-fn fraction() -> f64 {
+fn random_fraction() -> f64 {
     random_u32().map_or(0.5, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
 }

@@ -3,7 +3,7 @@
 //!
 //! Both ends say by the protocol they agree on in TLS that they take questions, so one that does
 //! not is never asked, and never sees such a stream. Bounds: one question of a peer at a time, one
-//! a second per session; [`MAX_QUESTION`] and [`MAX_ANSWER`] bytes; [`PATIENCE`].
+//! a second per session; [`MAX_QUERY_LEN`] and [`MAX_REPLY_LEN`] bytes; [`QUERY_TIMEOUT`].
 
 use std::{fmt, time::Duration};
 
@@ -17,24 +17,24 @@ use tokio::{
 use crate::io::quic::tls;
 
 /// The most bytes of a question.
-const MAX_QUESTION: usize = 256;
+const MAX_QUERY_LEN: usize = 256;
 /// The most bytes of an answer.
-pub const MAX_ANSWER: usize = 64 * 1024;
+pub const MAX_REPLY_LEN: usize = 64 * 1024;
 /// The most questions that wait for whoever answers; more wait in their sessions.
-pub(in crate::io) const QUESTIONS: usize = 16;
+pub(in crate::io) const QUERY_QUEUE_LEN: usize = 16;
 /// How long an answer may take, from the asking on.
-pub(in crate::io) const PATIENCE: Duration = Duration::from_secs(4);
+pub(in crate::io) const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
 /// The least time between the beginnings of two answers to one peer.
-const REST: Duration = Duration::from_secs(1);
+const MIN_QUERY_INTERVAL: Duration = Duration::from_secs(1);
 /// What the stream of a question is reset with that nobody answers.
-const UNANSWERED: VarInt = VarInt::from_u32(1);
+const QUERY_UNANSWERED_CODE: VarInt = VarInt::from_u32(1);
 
 /// Why a peer gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
+pub enum QueryError {
     /// No peer has this number.
     #[error("there is no such peer")]
-    Unknown,
+    UnknownPeer,
     /// There is no session to ask on.
     #[error("there is no session with it")]
     NoSession,
@@ -42,82 +42,85 @@ pub enum AskError {
     #[error("its netftd is too old to be asked")]
     TooOld,
     /// Nothing came in time.
-    #[error("it gave no answer within {} s", PATIENCE.as_secs())]
-    Late,
+    #[error("it gave no answer within {} s", QUERY_TIMEOUT.as_secs())]
+    TimedOut,
     /// It does not answer this question, or its answer is too long, or the session ended.
     #[error("it gave no answer")]
     Refused,
     /// The question is too long.
-    #[error("a question has at most {MAX_QUESTION} bytes")]
+    #[error("a question has at most {MAX_QUERY_LEN} bytes")]
     TooLong,
 }
 
 /// What a peer asks.
-pub struct Question {
+pub struct PeerQuery {
     /// Who asks. It has proven its key.
     pub peer: PeerId,
     /// What: at most 256 bytes.
-    pub question: Vec<u8>,
-    /// Where the answer goes, at most [`MAX_ANSWER`] bytes. Dropped, the question is refused.
-    pub answer: oneshot::Sender<Vec<u8>>,
+    pub payload: Vec<u8>,
+    /// Where the answer goes, at most [`MAX_REPLY_LEN`] bytes. Dropped, the question is refused.
+    pub reply_tx: oneshot::Sender<Vec<u8>>,
 }
 
-impl fmt::Debug for Question {
+impl fmt::Debug for PeerQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Question").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
 /// Asks on a connection.
-pub(in crate::io) async fn ask(
+pub(in crate::io) async fn send_query(
     connection: &Connection,
     question: &[u8],
-) -> Result<Vec<u8>, AskError> {
-    if question.len() > MAX_QUESTION {
-        return Err(AskError::TooLong);
+) -> Result<Vec<u8>, QueryError> {
+    if question.len() > MAX_QUERY_LEN {
+        return Err(QueryError::TooLong);
     }
-    if !tls::takes_questions(connection) {
-        return Err(AskError::TooOld);
+    if !tls::supports_queries(connection) {
+        return Err(QueryError::TooOld);
     }
     if connection.close_reason().is_some() {
-        return Err(AskError::NoSession);
+        return Err(QueryError::NoSession);
     }
-    let talk = async {
+    let exchange = async {
         let (mut send, mut recv) = connection.open_bi().await.ok()?;
         send.write_all(question).await.ok()?;
         send.finish().ok()?;
-        recv.read_to_end(MAX_ANSWER).await.ok()
+        recv.read_to_end(MAX_REPLY_LEN).await.ok()
     };
-    timeout(PATIENCE, talk).await.map_err(|_| AskError::Late)?.ok_or(AskError::Refused)
+    timeout(QUERY_TIMEOUT, exchange)
+        .await
+        .map_err(|_| QueryError::TimedOut)?
+        .ok_or(QueryError::Refused)
 }
 
 /// Hands the peer's questions over, and gives the answers back, until the connection ends.
-pub(in crate::io) async fn answer(
+pub(in crate::io) async fn serve_queries(
     connection: Connection,
     peer: PeerId,
-    to: mpsc::Sender<Question>,
+    to: mpsc::Sender<PeerQuery>,
 ) {
     while let Ok((mut send, recv)) = connection.accept_bi().await {
-        let next = Instant::now() + REST;
-        let answered = timeout(PATIENCE, one(peer, &mut send, recv, &to)).await;
+        let next = Instant::now() + MIN_QUERY_INTERVAL;
+        let answered = timeout(QUERY_TIMEOUT, serve_query(peer, &mut send, recv, &to)).await;
         if !matches!(answered, Ok(Some(()))) {
             // A stream that has ended needs no reset.
-            let _ = send.reset(UNANSWERED);
+            let _ = send.reset(QUERY_UNANSWERED_CODE);
         }
         sleep_until(next).await;
     }
 }
 
-async fn one(
+async fn serve_query(
     peer: PeerId,
     send: &mut SendStream,
     mut recv: RecvStream,
-    to: &mpsc::Sender<Question>,
+    to: &mpsc::Sender<PeerQuery>,
 ) -> Option<()> {
-    let question = recv.read_to_end(MAX_QUESTION).await.ok()?;
-    let (answer, told) = oneshot::channel();
-    to.send(Question { peer, question, answer }).await.ok()?;
-    let answer = told.await.ok().filter(|answer| answer.len() <= MAX_ANSWER)?;
+    let question = recv.read_to_end(MAX_QUERY_LEN).await.ok()?;
+    let (answer, reply_rx) = oneshot::channel();
+    to.send(PeerQuery { peer, payload: question, reply_tx: answer }).await.ok()?;
+    let answer = reply_rx.await.ok().filter(|answer| answer.len() <= MAX_REPLY_LEN)?;
     send.write_all(&answer).await.ok()?;
     send.finish().ok()
 }

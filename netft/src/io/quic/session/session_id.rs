@@ -7,37 +7,37 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 /// Where a node's session numbers come from: shared by the tasks of all peers.
 #[derive(Clone, Debug, Default)]
-pub(in crate::io) struct Numbers(Arc<DashSet<u32>>);
+pub(in crate::io) struct SessionIdAllocator(Arc<DashSet<u32>>);
 
 /// A number in use; given back when dropped.
 #[derive(Debug)]
-pub(in crate::io) struct Number {
+pub(in crate::io) struct SessionId {
     value: u32,
-    numbers: Numbers,
+    allocator: SessionIdAllocator,
 }
 
-impl Numbers {
+impl SessionIdAllocator {
     /// Takes a free number; `None` when the kernel has no random bytes.
-    pub(in crate::io) fn take(&self) -> Option<Number> {
+    pub(in crate::io) fn allocate_id(&self) -> Option<SessionId> {
         loop {
             let value = random_u32()?;
             // At most a few per peer are in use, so a free one is found at once.
             if value != 0 && self.0.insert(value) {
-                return Some(Number { value, numbers: self.clone() });
+                return Some(SessionId { value, allocator: self.clone() });
             }
         }
     }
 }
 
-impl Number {
+impl SessionId {
     pub(in crate::io) fn get(&self) -> u32 {
         self.value
     }
 }
 
-impl Drop for Number {
+impl Drop for SessionId {
     fn drop(&mut self) {
-        self.numbers.0.remove(&self.value);
+        self.allocator.0.remove(&self.value);
     }
 }
 
@@ -58,9 +58,9 @@ mod tests {
 
     #[test]
     fn numbers_in_use_differ_and_are_given_back() {
-        let numbers = Numbers::default();
-        let taken: Vec<Number> = (0..1000).map(|_| numbers.take().unwrap()).collect();
-        let distinct: BTreeSet<u32> = taken.iter().map(Number::get).collect();
+        let numbers = SessionIdAllocator::default();
+        let taken: Vec<SessionId> = (0..1000).map(|_| numbers.allocate_id().unwrap()).collect();
+        let distinct: BTreeSet<u32> = taken.iter().map(SessionId::get).collect();
         assert_eq!(distinct.len(), 1000);
         assert!(!distinct.contains(&0));
         drop(taken);

@@ -10,15 +10,15 @@ use std::time::Duration;
 use netft_proto::{
     ids::PeerId,
     wire::{
-        header::VERSION,
-        hello::MAX_LEN,
-        interfaces::{Endpoint, Interfaces},
+        header::WIRE_VERSION,
+        hello::MAX_HELLO_LEN,
+        interfaces::{AdvertisedEndpoint, Advertisement},
     },
 };
 
 use super::{
-    failure::Refusal,
-    session::hello_exchange::READY,
+    failure::RefusalReason,
+    session::hello_exchange::TAG_READY,
     tests::rig::{Raw, both_up},
 };
 use crate::io::quic::tests::rig::{Node, Plan, carries, pair, until};
@@ -39,13 +39,13 @@ async fn two_nodes_agree_and_open_each_others_frames() {
 async fn a_hello_says_whether_the_adapter_is_up_and_the_next_one_says_it_anew() {
     let (a, b) = pair(1);
     let (a, b) = (Node::start_without_routes(&a, &b, 1), Node::start_without_routes(&b, &a, 2));
-    a.manager.adapter_up(true);
+    a.manager.set_adapter_up(true);
     a.give_routes();
     b.give_routes();
     both_up(&a, &b).await;
     assert_eq!((a.told().adapter_up, b.told().adapter_up), (Some(false), Some(true)));
-    b.manager.adapter_up(true);
-    b.manager.renew(PeerId(0));
+    b.manager.set_adapter_up(true);
+    b.manager.renew_session(PeerId(0));
     until("the fresh hello is heard", || a.told().adapter_up == Some(true)).await;
 }
 
@@ -145,17 +145,20 @@ async fn other_virtual_addresses_than_configured_are_refused_by_name() {
 async fn a_hello_that_is_none_is_refused_and_the_session_beside_it_lives() {
     let (a, b) = pair(1);
     let node = Node::start(&a, &b, 1);
-    let version = [&[0, 40, VERSION + 1][..], &[0; 39]].concat();
-    let cases: [(&[u8], Refusal); 4] = [
-        (&[0xff; 600], Refusal::Malformed),
-        (&[0, 0], Refusal::Malformed),
-        (&[&[0, MAX_LEN as u8, VERSION][..], &[0xee; MAX_LEN]].concat(), Refusal::Malformed),
-        (&version, Refusal::Version { theirs: VERSION + 1 }),
+    let version = [&[0, 40, WIRE_VERSION + 1][..], &[0; 39]].concat();
+    let cases: [(&[u8], RefusalReason); 4] = [
+        (&[0xff; 600], RefusalReason::Malformed),
+        (&[0, 0], RefusalReason::Malformed),
+        (
+            &[&[0, MAX_HELLO_LEN as u8, WIRE_VERSION][..], &[0xee; MAX_HELLO_LEN]].concat(),
+            RefusalReason::Malformed,
+        ),
+        (&version, RefusalReason::Version { theirs: WIRE_VERSION + 1 }),
     ];
     let raw = Raw::start(&b, &a);
     for (bytes, refusal) in cases {
         let (code, reason) = raw.say(bytes).await;
-        assert_eq!((code, reason), (refusal.code(), refusal.to_string()));
+        assert_eq!((code, reason), (refusal.close_code(), refusal.to_string()));
     }
     assert!(node.told().never_up());
     drop(raw);
@@ -183,10 +186,10 @@ async fn a_peer_that_breaks_the_rules_after_the_hello_loses_its_session() {
     let node = Node::start(&a, &b, 1);
     let raw = Raw::start(&b, &a);
     let mut bytes = raw.hello(77);
-    bytes.extend([READY, 0, 0, 0, 1]);
+    bytes.extend([TAG_READY, 0, 0, 0, 1]);
     bytes.push(0x99);
     let (code, _) = raw.say(&bytes).await;
-    assert_eq!(code, Refusal::Malformed.code());
+    assert_eq!(code, RefusalReason::Malformed.close_code());
     until("the session came and went", || {
         let told = node.told();
         told.ups == 1 && told.live.is_empty()
@@ -237,7 +240,7 @@ async fn either_node_may_ask_for_a_fresh_session() {
     for node in [&a, &b] {
         until("one session is preferred", || a.same_session(&b)).await;
         let before = (a.preferred(), b.preferred());
-        node.manager.renew(PeerId(0));
+        node.manager.renew_session(PeerId(0));
         until("both have moved on", || {
             a.preferred() != before.0 && b.preferred() != before.1 && a.same_session(&b)
         })
@@ -268,23 +271,23 @@ async fn a_route_that_appears_late_is_used() {
 
 #[tokio::test]
 async fn interface_lists_are_told_at_the_beginning_and_at_every_change() {
-    let list = |serial: u32, last: u8| Interfaces {
+    let list = |serial: u32, last: u8| Advertisement {
         serial,
         port: 3343,
-        endpoints: vec![Endpoint {
+        endpoints: vec![AdvertisedEndpoint {
             addr: [10, 0, 0, last].into(),
             prefix_len: 24,
             interface: 1,
             metric: 7,
         }],
-        ..Interfaces::default()
+        ..Advertisement::default()
     };
     let (a, b) = pair(1);
     let (a, b) = (Node::start(&a, &b, 1), Node::start(&b, &a, 2));
-    a.manager.offer(&list(1, 1));
+    a.manager.advertise_interfaces(&list(1, 1));
     both_up(&a, &b).await;
     until("the first list is told", || b.told().lists.last() == Some(&list(1, 1))).await;
-    a.manager.offer(&list(2, 2));
+    a.manager.advertise_interfaces(&list(2, 2));
     until("the change is told", || b.told().lists.last() == Some(&list(2, 2))).await;
     assert!(a.told().lists.is_empty(), "nothing was offered there");
     assert!(carries(&a, &b) && carries(&b, &a));

@@ -9,13 +9,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use netft_proto::{
-    config::{Backend, Config, Peer, PrivateKey, Timings},
+    config::{AdapterBackend, ClassTimings, Config, PeerConfig, PrivateKey},
     ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
     session::Session,
     wire::{
-        header::{HEADER_LEN, Header, Kind, OVERHEAD, VERSION, is_quic},
+        header::{FRAME_OVERHEAD, FrameHeader, FrameKind, HEADER_LEN, WIRE_VERSION, is_quic},
         hello::Hello,
-        interfaces::Interfaces,
+        interfaces::Advertisement,
     },
 };
 use quinn::{Connection, ConnectionError, Endpoint, VarInt};
@@ -25,12 +25,12 @@ use zeroize::Zeroizing;
 use crate::io::{
     counters::Counters,
     fib,
-    fib::{Fib, Path, PeerEntry, SharedFib, SocketId},
+    fib::{Fib, FibPeer, Path, SharedFib, SocketId},
     identity,
     quic::{
-        FromQuic, Manager, QUEUE, QuicDatagram, endpoint,
+        DATAGRAM_QUEUE_LEN, FromQuic, QuicDatagram, SessionManager, endpoint,
         socket::{RouteSocket, address_of},
-        tls::{SERVER_NAME, SPOKEN, Tls},
+        tls::{CONTROL_ALPNS, SERVER_NAME, TlsIdentity},
     },
 };
 
@@ -52,7 +52,7 @@ pub(in crate::io) struct Plan {
 
 impl Plan {
     pub(in crate::io) fn new(name: &'static str, sockets: usize) -> Self {
-        let key = identity::generate().unwrap();
+        let key = identity::generate_key().unwrap();
         let public = identity::public_key(&key).unwrap();
         let open = |_| {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -63,7 +63,7 @@ impl Plan {
             name,
             key,
             public,
-            addrs: VirtualAddrs::derive(&public),
+            addrs: VirtualAddrs::derive_from_key(&public),
             rekey: Duration::from_secs(3600),
             silent: None,
             sockets: Arc::new((0..sockets).map(open).collect()),
@@ -80,26 +80,26 @@ impl Plan {
             key: PrivateKey(Zeroizing::new(self.key.0.to_vec())),
             public_key: self.public,
             adapter: "netft0".to_owned(),
-            backend: Backend::default(),
+            backend: AdapterBackend::default(),
             mtu: 1420,
             addrs: self.addrs,
             port: 3343,
             workers: 0,
             busy_poll: Duration::ZERO,
             runtime_dir: "/nonexistent".into(),
-            hold: Duration::from_secs(1),
-            mtu_raise: Duration::from_secs(60),
+            hold_down: Duration::from_secs(1),
+            pmtu_raise_timer: Duration::from_secs(60),
             multicast: 0,
-            relay: netft_proto::config::Relay::default(),
-            resend: netft_proto::loss_detection::Limits::default(),
+            relay: netft_proto::config::RelayConfig::default(),
+            retransmit_limits: netft_proto::loss_detection::RetransmitLimits::default(),
             history: 0,
-            rekey: self.rekey,
-            timings: Timings::default(),
+            rekey_interval: self.rekey,
+            timings: ClassTimings::default(),
             site: String::new(),
             all_cross_subnet: false,
             exclude: Vec::new(),
             networks: Vec::new(),
-            peers: vec![Peer {
+            peers: vec![PeerConfig {
                 id: PeerId(0),
                 name: peer.name.to_owned(),
                 key: peer.public,
@@ -107,8 +107,8 @@ impl Plan {
                 addresses: peer.addresses(),
                 names: Vec::new(),
                 routes: Vec::new(),
-                policies: netft_proto::route::Policies::default(),
-                carrier: None,
+                policies: netft_proto::route::PeerPolicies::default(),
+                transport: None,
             }],
         }
     }
@@ -133,12 +133,12 @@ impl Plan {
                 remote,
                 max_datagram: 1472,
                 rtt: None,
-                sent: Arc::default(),
-                carrier: None,
+                counters: Arc::default(),
+                transport: None,
             };
             candidates.push(Arc::new(path));
         }
-        fib.peers.push(PeerEntry {
+        fib.peers.push(FibPeer {
             peer: PeerId(0),
             session: None,
             active: None,
@@ -147,12 +147,12 @@ impl Plan {
             steering: None,
             candidates,
         });
-        fib.noted()
+        fib.with_reachability()
     }
 
     /// Feeds what arrives, until dropped.
     fn readers(&self) -> (JoinSet<()>, mpsc::Receiver<QuicDatagram>) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(DATAGRAM_QUEUE_LEN);
         let mut readers = JoinSet::new();
         for (place, id) in (0..self.sockets.len()).zip(1..) {
             if self.silent == Some(place) {
@@ -193,7 +193,7 @@ pub(in crate::io) struct Told {
     pub(in crate::io) boots: BTreeSet<u64>,
     /// Whether the peer's adapter was up, by the last hello.
     pub(in crate::io) adapter_up: Option<bool>,
-    pub(in crate::io) lists: Vec<Interfaces>,
+    pub(in crate::io) lists: Vec<Advertisement>,
 }
 
 impl Told {
@@ -201,7 +201,7 @@ impl Told {
         match message {
             FromQuic::SessionUp { session, boot_id, peer_name, preferred, adapter_up, .. } => {
                 self.adapter_up = Some(adapter_up);
-                let local = session.local();
+                let local = session.local_id();
                 assert_eq!(session.boot_id(), boot_id);
                 assert!(self.live.insert(local, session).is_none(), "{local} is up twice");
                 self.ups += 1;
@@ -242,7 +242,7 @@ impl Told {
 
 /// A node that runs. Dropping it is its sudden death.
 pub(in crate::io) struct Node {
-    pub(in crate::io) manager: Manager,
+    pub(in crate::io) manager: SessionManager,
     told: Arc<Mutex<Told>>,
     fib: SharedFib,
     plan: Plan,
@@ -264,22 +264,23 @@ impl Node {
         let told_here = told.clone();
         let report = Arc::new(move |message| told_here.lock().unwrap().take(message));
         let config = Arc::new(plan.config(peer));
-        let manager = Manager::start(config, fib.clone(), arrivals, report, boot_id).unwrap();
+        let manager =
+            SessionManager::start(config, fib.clone(), arrivals, report, boot_id).unwrap();
         let (plan, peer) = (plan.clone(), peer.clone());
         Self { manager, told, fib, plan, peer, _readers: readers }
     }
 
     pub(in crate::io) fn give_routes(&self) {
         self.fib.store(Arc::new(self.plan.fib(&self.peer)));
-        self.manager.fib_changed();
+        self.manager.notify_fib_changed();
     }
 
     /// As the driver does once a route is usable: one route instead of the race.
     pub(in crate::io) fn activate(&self) {
         let mut fib = self.plan.fib(&self.peer);
         fib.peers[0].active = Some(fib.peers[0].candidates[0].clone());
-        self.fib.store(Arc::new(fib.noted()));
-        self.manager.fib_changed();
+        self.fib.store(Arc::new(fib.with_reachability()));
+        self.manager.notify_fib_changed();
     }
 
     pub(in crate::io) fn told(&self) -> MutexGuard<'_, Told> {
@@ -301,7 +302,7 @@ impl Node {
 
     /// Whether both send on the same session.
     pub(in crate::io) fn same_session(&self, other: &Self) -> bool {
-        let number = self.told().sending().map(|session| sealed(&session).1.session);
+        let number = self.told().sending().map(|session| sealed(&session).1.session_id);
         number.is_some() && number == other.preferred()
     }
 
@@ -311,11 +312,12 @@ impl Node {
 }
 
 /// A frame of `session`.
-fn sealed(session: &Session) -> (Vec<u8>, Header) {
-    let mut frame = vec![0; OVERHEAD + 5];
+fn sealed(session: &Session) -> (Vec<u8>, FrameHeader) {
+    let mut frame = vec![0; FRAME_OVERHEAD + 5];
     frame[HEADER_LEN..HEADER_LEN + 5].copy_from_slice(b"netft");
-    let _ = session.seal(Kind::Data, 0, session.reserve(1).unwrap(), &mut frame);
-    let header = Header::decode(&frame).unwrap();
+    let _ =
+        session.seal_frame(FrameKind::Data, 0, session.reserve_counters(1).unwrap(), &mut frame);
+    let header = FrameHeader::decode(&frame).unwrap();
     (frame, header)
 }
 
@@ -323,8 +325,8 @@ fn sealed(session: &Session) -> (Vec<u8>, Header) {
 pub(in crate::io) fn carries(from: &Node, to: &Node) -> bool {
     let Some(session) = from.told().sending() else { return false };
     let (mut frame, header) = sealed(&session);
-    let Some(session) = to.told().live.get(&header.session).cloned() else { return false };
-    session.open(&header, &mut frame).is_ok_and(|payload| payload == b"netft")
+    let Some(session) = to.told().live.get(&header.session_id).cloned() else { return false };
+    session.open_frame(&header, &mut frame).is_ok_and(|payload| payload == b"netft")
 }
 
 /// Waits for `condition`.
@@ -344,7 +346,7 @@ pub(in crate::io) async fn both_up(a: &Node, b: &Node) {
 /// A peer with the right key and its own idea of the exchange.
 pub(in crate::io) struct Raw {
     endpoint: Endpoint,
-    tls: Tls,
+    tls: TlsIdentity,
     plan: Plan,
     peer: NodeKey,
     _readers: JoinSet<()>,
@@ -355,18 +357,18 @@ impl Raw {
         let fib: SharedFib = Arc::new(ArcSwap::from_pointee(plan.fib(peer)));
         let (readers, arrivals) = plan.readers();
         let socket = RouteSocket::new(fib, arrivals, Arc::new(Counters::default()));
-        let tls = Tls::new(&plan.key, plan.public).unwrap();
+        let tls = TlsIdentity::new(&plan.key, plan.public).unwrap();
         let keys = [peer.public].into_iter();
-        let endpoint = endpoint::start(&tls, &plan.key, keys, socket).unwrap();
+        let endpoint = endpoint::start_endpoint(&tls, &plan.key, keys, socket).unwrap();
         Self { endpoint, tls, plan: plan.clone(), peer: peer.public, _readers: readers }
     }
 
     pub(in crate::io) async fn connect(&self) -> Result<Connection, ConnectionError> {
-        self.connect_speaking(SPOKEN).await
+        self.connect_speaking(CONTROL_ALPNS).await
     }
 
     async fn connect_speaking(&self, alpn: &[&[u8]]) -> Result<Connection, ConnectionError> {
-        let client = endpoint::speaking(&self.tls, self.peer, alpn).unwrap();
+        let client = endpoint::client_config_with_alpn(&self.tls, self.peer, alpn).unwrap();
         let address = address_of(PeerId(0));
         self.endpoint.connect_with(client, address, SERVER_NAME).unwrap().await
     }
@@ -375,14 +377,14 @@ impl Raw {
     pub(in crate::io) fn hello(&self, boot_id: u64) -> Vec<u8> {
         let mut body = Vec::new();
         Hello {
-            version: VERSION,
+            version: WIRE_VERSION,
             boot_id,
-            session: 5,
+            session_id: 5,
             virtual_v4: self.plan.addrs.v4,
             virtual_v6: self.plan.addrs.v6,
-            aes: false,
+            has_aes: false,
             adapter_up: true,
-            slices: true,
+            accepts_fragments: true,
             name: self.plan.name.to_owned(),
         }
         .encode(&mut body);
@@ -409,7 +411,7 @@ impl Raw {
 
     /// Joins as a process with this boot id, which then answers what it is asked until dropped.
     pub(in crate::io) async fn join(&self, boot_id: u64, generation: u32) -> JoinSet<()> {
-        self.join_speaking(SPOKEN, boot_id, generation).await
+        self.join_speaking(CONTROL_ALPNS, boot_id, generation).await
     }
 
     /// The same, with these protocols.

@@ -3,7 +3,7 @@
 //! What is tunnelled has a congestion control of its own; a second loop below it only adds delay
 //! and hides losses from the first. So QUIC itself is given no limit and no pacing: what it is
 //! handed leaves at once, and nothing ever waits in its queue, where bulk data would stand before
-//! heartbeats. The one bound is on bulk data, at the door: [`Gate::room`].
+//! heartbeats. The one bound is on bulk data, at the door: [`InflightLimit::available_bytes`].
 
 use std::{
     any::Any,
@@ -21,33 +21,33 @@ use quinn_proto::{
 
 /// The most unacknowledged bytes bulk data is added to: what 10 Gbit/s has under way in 25 ms, or
 /// 1 Gbit/s in a quarter of a second. It also bounds what QUIC remembers of what it sent.
-const WINDOW: u64 = 32 << 20;
+const MAX_INFLIGHT_BYTES: u64 = 32 << 20;
 /// QUIC's own limit: none. Above 2^32 it does not pace either.
-const UNLIMITED: u64 = 1 << 40;
+const UNLIMITED_WINDOW: u64 = 1 << 40;
 
 /// What a connection has in flight, shared with its congestion controller.
 #[derive(Debug, Default)]
-pub(in crate::io) struct Gate(AtomicU64);
+pub(in crate::io) struct InflightLimit(AtomicU64);
 
-impl Gate {
+impl InflightLimit {
     /// Bytes of bulk data that may leave now.
-    pub(in crate::io) fn room(&self) -> u64 {
-        WINDOW.saturating_sub(self.0.load(Relaxed))
+    pub(in crate::io) fn available_bytes(&self) -> u64 {
+        MAX_INFLIGHT_BYTES.saturating_sub(self.0.load(Relaxed))
     }
 }
 
 /// Makes the controller of one connection.
-pub(in crate::io) struct Open(pub(in crate::io) Arc<Gate>);
+pub(in crate::io) struct InflightControllerFactory(pub(in crate::io) Arc<InflightLimit>);
 
-impl ControllerFactory for Open {
+impl ControllerFactory for InflightControllerFactory {
     fn build(self: Arc<Self>, _now: Instant, _mtu: u16) -> Box<dyn Controller> {
-        Box::new(Counting(self.0.clone()))
+        Box::new(InflightController(self.0.clone()))
     }
 }
 
-struct Counting(Arc<Gate>);
+struct InflightController(Arc<InflightLimit>);
 
-impl Controller for Counting {
+impl Controller for InflightController {
     fn on_sent(&mut self, _now: Instant, bytes: u64, _last_packet: u64) {
         self.0.0.fetch_add(bytes, Relaxed);
     }
@@ -82,7 +82,7 @@ impl Controller for Counting {
     fn on_mtu_update(&mut self, _new_mtu: u16) {}
 
     fn window(&self) -> u64 {
-        UNLIMITED
+        UNLIMITED_WINDOW
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -90,7 +90,7 @@ impl Controller for Counting {
     }
 
     fn initial_window(&self) -> u64 {
-        UNLIMITED
+        UNLIMITED_WINDOW
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

@@ -37,18 +37,20 @@ use bytes::Bytes;
 use netft_proto::time::Time;
 
 pub(in crate::io) use crate::io::quic::transport::{
-    cid_tag::Marks,
-    connection::Why,
-    settings::{ADDED, Common, Settings},
+    cid_tag::CidTag,
+    connection::CloseReason,
+    settings::{NodeTransportSettings, PeerTransportSettings, TRANSPORT_OVERHEAD},
 };
-use crate::io::{clock, fib::UdpSocket, quic::transport::core::Core, sys::udp::SendFault};
+use crate::io::{
+    clock, fib::UdpSocket, quic::transport::core::TransportInner, sys::udp::SendFault,
+};
 
 /// How often bulk data lets others run before it takes the lock all the same.
-const COURTESY: usize = 1000;
+const MAX_BULK_YIELDS: usize = 1000;
 
 /// How frames are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::io) enum Class {
+pub(in crate::io) enum FrameClass {
     /// Data: taken while the window has room.
     Bulk,
     /// Heartbeats, acknowledgements, probes: always taken, and marked as network control.
@@ -57,13 +59,13 @@ pub(in crate::io) enum Class {
 
 /// What became of frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::io) struct Outcome {
+pub(in crate::io) struct SendOutcome {
     /// Frames QUIC took.
     pub sent: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Frames the window had no room for.
-    pub full: u64,
+    pub window_full: u64,
     /// Frames larger than the connection carries.
     pub too_big: u64,
     /// Frames there was no connection for.
@@ -73,36 +75,40 @@ pub(in crate::io) struct Outcome {
 }
 
 /// The QUIC connection of one route, and what it takes to have one.
-pub struct Carrier {
-    core: Mutex<Core>,
+pub struct QuicTransport {
+    inner: Mutex<TransportInner>,
     /// Threads that want the lock for what must not wait.
-    first: AtomicUsize,
+    priority_waiters: AtomicUsize,
     /// When a timer of QUIC is due, as [`Time`]; `u64::MAX`: never.
-    deadline: AtomicU64,
+    next_timeout: AtomicU64,
     /// There is a connection to send on.
-    up: AtomicBool,
+    is_connected: AtomicBool,
     /// The largest frame it carries, bytes.
-    room: AtomicUsize,
+    max_frame_len: AtomicUsize,
     /// UDP payload of the route's interface, bytes.
     mtu: AtomicU16,
     /// Frames on the route are to travel in it.
-    used: AtomicBool,
+    is_enabled: AtomicBool,
     /// The state changed, or a connection was refused, since the driver looked last.
-    news: AtomicBool,
+    has_changed: AtomicBool,
 }
 
-impl Carrier {
+impl QuicTransport {
     /// Without a connection. `mtu`: UDP payload of the route's interface, bytes.
-    pub(in crate::io) fn new(settings: Settings, remote: SocketAddr, mtu: u16) -> Self {
+    pub(in crate::io) fn new(
+        settings: PeerTransportSettings,
+        remote: SocketAddr,
+        mtu: u16,
+    ) -> Self {
         Self {
-            core: Mutex::new(Core::new(settings, remote)),
-            first: AtomicUsize::new(0),
-            deadline: AtomicU64::new(u64::MAX),
-            up: AtomicBool::new(false),
-            room: AtomicUsize::new(usize::MAX),
+            inner: Mutex::new(TransportInner::new(settings, remote)),
+            priority_waiters: AtomicUsize::new(0),
+            next_timeout: AtomicU64::new(u64::MAX),
+            is_connected: AtomicBool::new(false),
+            max_frame_len: AtomicUsize::new(usize::MAX),
             mtu: AtomicU16::new(mtu),
-            used: AtomicBool::new(false),
-            news: AtomicBool::new(false),
+            is_enabled: AtomicBool::new(false),
+            has_changed: AtomicBool::new(false),
         }
     }
 
@@ -115,50 +121,50 @@ impl Carrier {
     /// was closed, to be made anew.
     pub(in crate::io) fn set_mtu(&self, mtu: u16) -> bool {
         let before = self.mtu.swap(mtu, Relaxed);
-        let grown = mtu > before && self.up();
+        let grown = mtu > before && self.is_connected();
         if grown {
-            self.close(Why::Redial);
+            self.close(CloseReason::Redial);
         }
         grown
     }
 
     /// Says whether frames on the route are to travel in it.
-    pub(in crate::io) fn set_used(&self, used: bool) {
-        self.used.store(used, Relaxed);
+    pub(in crate::io) fn set_enabled(&self, used: bool) {
+        self.is_enabled.store(used, Relaxed);
     }
 
     /// Whether frames on the route are to travel in it; if not, its peer has yet to prove itself.
-    pub(in crate::io) fn used(&self) -> bool {
-        self.used.load(Relaxed)
+    pub(in crate::io) fn is_enabled(&self) -> bool {
+        self.is_enabled.load(Relaxed)
     }
 
     /// Whether there is a connection to send on.
     #[inline]
-    pub(in crate::io) fn up(&self) -> bool {
-        self.up.load(Relaxed)
+    pub(in crate::io) fn is_connected(&self) -> bool {
+        self.is_connected.load(Relaxed)
     }
 
     /// The largest frame the connection carries, bytes; unlimited without one.
-    pub(in crate::io) fn room(&self) -> usize {
-        self.room.load(Relaxed)
+    pub(in crate::io) fn max_frame_len(&self) -> usize {
+        self.max_frame_len.load(Relaxed)
     }
 
     /// Whether something changed since the last call.
-    pub(in crate::io) fn take_news(&self) -> bool {
-        self.news.load(Relaxed) && self.news.swap(false, Relaxed)
+    pub(in crate::io) fn take_changed(&self) -> bool {
+        self.has_changed.load(Relaxed) && self.has_changed.swap(false, Relaxed)
     }
 
-    /// When [`tick`](Self::tick) is due.
-    pub(in crate::io) fn deadline(&self) -> Option<Time> {
-        Some(self.deadline.load(Relaxed)).filter(|at| *at != u64::MAX).map(Time::from_nanos)
+    /// When [`on_timeout`](Self::on_timeout) is due.
+    pub(in crate::io) fn next_timeout(&self) -> Option<Time> {
+        Some(self.next_timeout.load(Relaxed)).filter(|at| *at != u64::MAX).map(Time::from_nanos)
     }
 
     /// Serves QUIC's timers.
-    pub(in crate::io) fn tick(&self) {
+    pub(in crate::io) fn on_timeout(&self) {
         let now = Instant::now();
-        let mut core = self.lock_first();
-        core.tick(now);
-        self.settle(&mut core, now);
+        let mut core = self.lock_priority();
+        core.on_timeout(now);
+        self.publish_state(&mut core, now);
     }
 
     /// Begins a connection, in place of one that has not come about. Why it cannot is logged.
@@ -166,96 +172,96 @@ impl Carrier {
         let now = Instant::now();
         let mut core = self.lock();
         core.dial(now, self.mtu.load(Relaxed));
-        self.settle(&mut core, now);
+        self.publish_state(&mut core, now);
     }
 
     /// Ends every connection, and says so.
-    pub(in crate::io) fn close(&self, why: Why) {
+    pub(in crate::io) fn close(&self, why: CloseReason) {
         let now = Instant::now();
         let mut core = self.lock();
         core.close(now, why);
-        self.settle(&mut core, now);
+        self.publish_state(&mut core, now);
     }
 
     /// Whether the peer closed because it does not want this carrier here any more. Told once.
-    pub(in crate::io) fn take_unwanted(&self) -> bool {
-        std::mem::take(&mut self.lock().unwanted)
+    pub(in crate::io) fn take_declined(&self) -> bool {
+        std::mem::take(&mut self.lock().is_declined)
     }
 
     /// Why the last connection ended or did not come about, if that is news.
-    pub(in crate::io) fn take_complaint(&self) -> Option<String> {
-        self.lock().complaint.take()
+    pub(in crate::io) fn take_error(&self) -> Option<String> {
+        self.lock().unreported_error.take()
     }
 
     /// Sends `bytes`, frames of `stride` bytes (the last may be shorter). The path carries frames
     /// of `limit` bytes.
-    pub(in crate::io) fn send(
+    pub(in crate::io) fn send_frames(
         &self,
         bytes: &[u8],
         stride: usize,
         limit: usize,
-        class: Class,
-    ) -> Outcome {
+        class: FrameClass,
+    ) -> SendOutcome {
         let now = Instant::now();
         let mut core = match class {
-            Class::Bulk => self.lock_last(),
-            Class::Control => self.lock_first(),
+            FrameClass::Bulk => self.lock_bulk(),
+            FrameClass::Control => self.lock_priority(),
         };
-        let outcome = core.send(now, bytes, stride, limit, class);
-        self.settle(&mut core, now);
+        let outcome = core.send_frames(now, bytes, stride, limit, class);
+        self.publish_state(&mut core, now);
         outcome
     }
 
     /// Takes in `packets` that came from the route's remote address, at most 64 KiB, and gives the
     /// frames they brought; those that are not for a carrier connection go to `other`.
-    pub(in crate::io) fn receive<'p>(
+    pub(in crate::io) fn receive_packets<'p>(
         &self,
         packets: impl Iterator<Item = &'p [u8]>,
         frames: &mut Vec<Bytes>,
         mut other: impl FnMut(&'p [u8]),
     ) {
         let now = Instant::now();
-        let mut core = self.lock_last();
-        let marks = core.marks();
+        let mut core = self.lock_bulk();
+        let marks = core.cid_tag();
         let mine = packets.filter(|packet| {
-            let claimed = marks.claims(packet);
+            let claimed = marks.matches_packet(packet);
             if !claimed {
                 other(packet);
             }
             claimed
         });
-        core.receive(now, self.mtu.load(Relaxed), mine, frames);
-        self.settle(&mut core, now);
+        core.receive_packets(now, self.mtu.load(Relaxed), mine, frames);
+        self.publish_state(&mut core, now);
     }
 
     /// Takes over what others read without the lock.
-    fn settle(&self, core: &mut Core, now: Instant) {
-        let (up, room) = core.state();
+    fn publish_state(&self, core: &mut TransportInner, now: Instant) {
+        let (up, room) = core.send_state();
         let room = room.unwrap_or(usize::MAX);
-        let before = (self.up.swap(up, Relaxed), self.room.swap(room, Relaxed));
-        if before != (up, room) || core.complaint.is_some() || core.unwanted {
-            self.news.store(true, Relaxed);
+        let before = (self.is_connected.swap(up, Relaxed), self.max_frame_len.swap(room, Relaxed));
+        if before != (up, room) || core.unreported_error.is_some() || core.is_declined {
+            self.has_changed.store(true, Relaxed);
         }
-        let at = core.timeout().map_or(u64::MAX, |at| {
+        let at = core.next_timeout().map_or(u64::MAX, |at| {
             let wait = at.saturating_duration_since(now);
             (clock::now() + wait.min(Duration::from_secs(3600))).as_nanos()
         });
-        self.deadline.store(at, Relaxed);
+        self.next_timeout.store(at, Relaxed);
     }
 
     /// The lock, ahead of bulk data.
-    fn lock_first(&self) -> MutexGuard<'_, Core> {
-        self.first.fetch_add(1, Relaxed);
+    fn lock_priority(&self) -> MutexGuard<'_, TransportInner> {
+        self.priority_waiters.fetch_add(1, Relaxed);
         let core = self.lock();
-        self.first.fetch_sub(1, Relaxed);
+        self.priority_waiters.fetch_sub(1, Relaxed);
         core
     }
 
     /// The lock, once nobody waits for it who goes first. A mutex is not fair: a thread that lets
     /// go and asks again at once would get it before one that has to be woken.
-    fn lock_last(&self) -> MutexGuard<'_, Core> {
-        for _ in 0..COURTESY {
-            if self.first.load(Relaxed) == 0 {
+    fn lock_bulk(&self) -> MutexGuard<'_, TransportInner> {
+        for _ in 0..MAX_BULK_YIELDS {
+            if self.priority_waiters.load(Relaxed) == 0 {
                 break;
             }
             std::thread::yield_now();
@@ -263,8 +269,8 @@ impl Carrier {
         self.lock()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    fn lock(&self) -> MutexGuard<'_, TransportInner> {
         // A thread that panicked in here took its worker with it.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,10 +12,10 @@ use ring::{hkdf, hmac};
 
 use crate::io::quic::{
     endpoint::EndpointError,
-    tls::{CARRIER, Tls},
+    tls::{ALPN_TRANSPORT, TlsIdentity},
     transport::{
-        cid_tag::{Marks, dial_id},
-        inflight_limit::{Gate, Open},
+        cid_tag::{CidTag, random_dialer_cid},
+        inflight_limit::{InflightControllerFactory, InflightLimit},
     },
 };
 
@@ -25,10 +25,10 @@ pub(in crate::io) const MIN_MTU: u16 = 1200;
 const MAX_MTU: u16 = 65_527;
 /// Bytes QUIC adds to a frame: a short header with the longest packet number, the tag, and the
 /// head of a DATAGRAM frame at its longest (as `max_datagram_size` counts them).
-pub(in crate::io) const ADDED: usize = 1 + 8 + 4 + 16 + 9;
+pub(in crate::io) const TRANSPORT_OVERHEAD: usize = 1 + 8 + 4 + 16 + 9;
 /// A connection nothing came on for this long is given up, and dialled again. Until then it goes
 /// on where an outage stopped it; what it remembers of unacknowledged heartbeats stays small.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Gives the first retransmission of a handshake after 30 ms (RFC 9002 section 6.2.1).
 const INITIAL_RTT: Duration = Duration::from_millis(10);
 /// Room for one send of a worker; QUIC drains it before the send returns.
@@ -36,27 +36,27 @@ const SEND_BUFFER: usize = 512 << 10;
 /// Frames of one batch wait here until the worker takes them, at once.
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Packets one acknowledgement of QUIC's is for. Nothing is sent again for them: they only tell
-/// [`Gate`] what is in flight. One per packet, or per batch, they would be most of what a sender
-/// receives, and bulk data would find the window full because they wait in its socket.
-const ACK_EVERY: u32 = 256;
+/// [`InflightLimit`] what is in flight. One per packet, or per batch, they would be most of what a
+/// sender receives, and bulk data would find the window full because they wait in its socket.
+const PACKETS_PER_ACK: u32 = 256;
 /// Handshakes of one route that wait to be looked at.
 const MAX_INCOMING: usize = 4;
 
 /// What carrier connections with every peer have in common.
-pub(in crate::io) struct Common {
-    tls: Tls,
-    own: NodeKey,
+pub(in crate::io) struct NodeTransportSettings {
+    tls: TlsIdentity,
+    own_key: NodeKey,
     endpoint: Arc<EndpointConfig>,
-    marks: Marks,
+    cid_tag: CidTag,
 }
 
-impl Common {
+impl NodeTransportSettings {
     /// Of the node that holds `key`, whose public half is `own`.
     ///
     /// # Errors
     /// TLS refuses the key.
     pub(in crate::io) fn new(key: &PrivateKey, own: NodeKey) -> Result<Self, EndpointError> {
-        let tls = Tls::new(key, own)?;
+        let tls = TlsIdentity::new(key, own)?;
         // As on the control session: a restarted node answers what its former process was sent
         // with a stateless reset (RFC 9000 section 10.3), so its peer dials again at once.
         let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"netft/1 carrier").extract(&key.0);
@@ -67,77 +67,90 @@ impl Common {
             made.map(|()| bytes).map_err(|_| EndpointError::Suite)
         };
         let [a, b, c, d, e, f, g, h, ..] = derive(b"connection id")?;
-        let marks = Marks::new(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+        let marks = CidTag::new(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
         let reset = hmac::Key::new(hmac::HMAC_SHA256, &derive(b"stateless reset")?);
         let mut endpoint = EndpointConfig::new(Arc::new(reset));
         endpoint
-            .cid_generator(move || marks.generator())
+            .cid_generator(move || marks.cid_generator())
             // The fixed bit tells QUIC from netft's own frames (RFC 9443); it must stay (RFC 9287).
             .grease_quic_bit(false)
             .max_udp_payload_size(MAX_MTU)
             .map_err(|_| EndpointError::Start(std::io::ErrorKind::InvalidInput.into()))?;
-        Ok(Self { tls, own, endpoint: Arc::new(endpoint), marks })
+        Ok(Self { tls, own_key: own, endpoint: Arc::new(endpoint), cid_tag: marks })
     }
 
     /// How packets of this node's carrier connections are told.
-    pub(in crate::io) const fn marks(&self) -> Marks {
-        self.marks
+    pub(in crate::io) const fn cid_tag(&self) -> CidTag {
+        self.cid_tag
     }
 
     /// For the routes to the peer that holds `peer`.
     ///
     /// # Errors
     /// TLS refuses it.
-    pub(in crate::io) fn with(&self, peer: NodeKey) -> Result<Settings, EndpointError> {
-        let server = self.tls.server([peer].into_iter(), &[CARRIER])?;
+    pub(in crate::io) fn for_peer(
+        &self,
+        peer: NodeKey,
+    ) -> Result<PeerTransportSettings, EndpointError> {
+        let server = self.tls.server_config([peer].into_iter(), &[ALPN_TRANSPORT])?;
         let server = QuicServerConfig::try_from(server).map_err(|_| EndpointError::Suite)?;
-        let client = self.tls.client(peer, &[CARRIER])?;
+        let client = self.tls.client_config(peer, &[ALPN_TRANSPORT])?;
         let client = QuicClientConfig::try_from(client).map_err(|_| EndpointError::Suite)?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         // A connection is its route's; other addresses are another route's (or nobody's).
         server.migration(false).max_incoming(MAX_INCOMING);
         let mut client = ClientConfig::new(Arc::new(client));
-        client.initial_dst_cid_provider(Arc::new(dial_id));
+        client.initial_dst_cid_provider(Arc::new(random_dialer_cid));
         let endpoint = self.endpoint.clone();
-        let (marks, smaller) = (self.marks, self.own < peer);
-        Ok(Settings { server, client, endpoint, marks, smaller })
+        let (marks, smaller) = (self.cid_tag, self.own_key < peer);
+        Ok(PeerTransportSettings {
+            server,
+            client,
+            endpoint,
+            cid_tag: marks,
+            has_smaller_key: smaller,
+        })
     }
 }
 
 /// What the carrier connections with one peer have in common.
 #[derive(Clone)]
-pub(in crate::io) struct Settings {
+pub(in crate::io) struct PeerTransportSettings {
     pub(in crate::io) server: ServerConfig,
     client: ClientConfig,
     pub(in crate::io) endpoint: Arc<EndpointConfig>,
-    pub(in crate::io) marks: Marks,
+    pub(in crate::io) cid_tag: CidTag,
     /// This node holds the smaller key: of two connections made at once, its own stays.
-    pub(in crate::io) smaller: bool,
+    pub(in crate::io) has_smaller_key: bool,
 }
 
-impl Settings {
+impl PeerTransportSettings {
     /// For answering, over a path of `mtu` bytes of UDP payload.
-    pub(in crate::io) fn answering(&self, mtu: u16, gate: &Arc<Gate>) -> Arc<ServerConfig> {
+    pub(in crate::io) fn server_config(
+        &self,
+        mtu: u16,
+        gate: &Arc<InflightLimit>,
+    ) -> Arc<ServerConfig> {
         let mut server = self.server.clone();
-        server.transport_config(Arc::new(transport(mtu, gate)));
+        server.transport_config(Arc::new(transport_config(mtu, gate)));
         Arc::new(server)
     }
 
     /// For dialling, over a path of `mtu` bytes of UDP payload.
-    pub(in crate::io) fn dialling(&self, mtu: u16, gate: &Arc<Gate>) -> ClientConfig {
+    pub(in crate::io) fn client_config(&self, mtu: u16, gate: &Arc<InflightLimit>) -> ClientConfig {
         let mut client = self.client.clone();
-        client.transport_config(Arc::new(transport(mtu, gate)));
+        client.transport_config(Arc::new(transport_config(mtu, gate)));
         client
     }
 }
 
-fn transport(mtu: u16, gate: &Arc<Gate>) -> TransportConfig {
+fn transport_config(mtu: u16, gate: &Arc<InflightLimit>) -> TransportConfig {
     let mtu = mtu.max(MIN_MTU);
-    let idle = IdleTimeout::try_from(IDLE).ok();
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).ok();
     // After this many packets or 25 ms (the RFC's max_ack_delay), and no sooner for reordering
     // (draft-ietf-quic-ack-frequency).
     let mut acks = AckFrequencyConfig::default();
-    acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY - 1));
+    acks.ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACK - 1));
     acks.reordering_threshold(VarInt::from_u32(0));
     let mut config = TransportConfig::default();
     config
@@ -145,7 +158,7 @@ fn transport(mtu: u16, gate: &Arc<Gate>) -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(Some(RECEIVE_BUFFER))
         .datagram_send_buffer_size(SEND_BUFFER)
-        .congestion_controller_factory(Arc::new(Open(gate.clone())))
+        .congestion_controller_factory(Arc::new(InflightControllerFactory(gate.clone())))
         .ack_frequency_config(Some(acks))
         .initial_rtt(INITIAL_RTT)
         .initial_mtu(mtu)

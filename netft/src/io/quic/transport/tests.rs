@@ -15,7 +15,7 @@ use super::*;
 use crate::io::{
     fib::SocketId,
     identity,
-    quic::tls::{CARRIER, SERVER_NAME, Tls},
+    quic::tls::{ALPN_TRANSPORT, SERVER_NAME, TlsIdentity},
     sys::udp,
 };
 
@@ -28,20 +28,20 @@ const RECEIVES: usize = 16;
 type Key = (PrivateKey, NodeKey);
 
 fn key() -> Key {
-    let key = identity::generate().unwrap();
+    let key = identity::generate_key().unwrap();
     let public = identity::public_key(&key).unwrap();
     (key, public)
 }
 
 fn socket(id: u32) -> Arc<UdpSocket> {
-    let fd = udp::open("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+    let fd = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
     Arc::new(UdpSocket { id: SocketId(id), local, ifindex: 1, worker: 0, fd })
 }
 
 /// One end of a route.
 struct End {
-    carrier: Carrier,
+    carrier: QuicTransport,
     socket: Arc<UdpSocket>,
     buf: Vec<u8>,
     /// Datagrams that came, and those of them that are not QUIC's.
@@ -53,8 +53,8 @@ struct End {
 
 impl End {
     fn new(key: &Key, peer: NodeKey, socket: Arc<UdpSocket>, remote: SocketAddr) -> Self {
-        let settings = Common::new(&key.0, key.1).unwrap().with(peer).unwrap();
-        let carrier = Carrier::new(settings, remote, MTU);
+        let settings = NodeTransportSettings::new(&key.0, key.1).unwrap().for_peer(peer).unwrap();
+        let carrier = QuicTransport::new(settings, remote, MTU);
         carrier.set_socket(Some(&socket));
         Self { carrier, socket, buf: vec![0; 65_536], packets: 0, strange: 0, longest: 0 }
     }
@@ -63,17 +63,17 @@ impl End {
     fn turn(&mut self) -> Vec<Bytes> {
         let mut frames = Vec::new();
         for _ in 0..RECEIVES {
-            let Some(got) = udp::recv(self.socket.fd.as_fd(), &mut self.buf).unwrap() else {
+            let Some(got) = udp::recv_batch(self.socket.fd.as_fd(), &mut self.buf).unwrap() else {
                 break;
             };
             let packets = || self.buf[..got.len].chunks(got.segment);
             self.packets += packets().count();
             self.longest = packets().map(<[u8]>::len).chain([self.longest]).max().unwrap();
             self.strange += packets().filter(|packet| !header::is_quic(packet[0])).count();
-            self.carrier.receive(packets(), &mut frames, |_| {});
+            self.carrier.receive_packets(packets(), &mut frames, |_| {});
         }
-        if self.carrier.deadline().is_some_and(|at| at <= clock::now()) {
-            self.carrier.tick();
+        if self.carrier.next_timeout().is_some_and(|at| at <= clock::now()) {
+            self.carrier.on_timeout();
         }
         frames
     }
@@ -112,20 +112,20 @@ fn until(
 fn connected() -> [End; 2] {
     let mut ends = pair();
     ends[0].carrier.dial();
-    until(&mut ends, |ends, _| ends.iter().all(|end| end.carrier.up()));
+    until(&mut ends, |ends, _| ends.iter().all(|end| end.carrier.is_connected()));
     ends
 }
 
 #[test]
 fn frames_travel_both_ways_and_only_quic_is_on_the_wire() {
     let mut ends = connected();
-    let room = ends[0].carrier.room();
-    assert_eq!(room, usize::from(MTU) - ADDED);
+    let room = ends[0].carrier.max_frame_len();
+    assert_eq!(room, usize::from(MTU) - TRANSPORT_OVERHEAD);
     let data: Vec<u8> = (0..50 * room).map(|n| n as u8).collect();
     for end in &ends {
-        let sent = end.carrier.send(&data, room, room, Class::Bulk);
+        let sent = end.carrier.send_frames(&data, room, room, FrameClass::Bulk);
         assert_eq!((sent.sent, sent.bytes), (50, data.len() as u64), "{sent:?}");
-        assert_eq!(end.carrier.send(b"beat", 4, usize::MAX, Class::Control).sent, 1);
+        assert_eq!(end.carrier.send_frames(b"beat", 4, usize::MAX, FrameClass::Control).sent, 1);
     }
     let came = until(&mut ends, |_, came| came.iter().all(|came| came.len() == 51));
     for came in came {
@@ -138,29 +138,30 @@ fn frames_travel_both_ways_and_only_quic_is_on_the_wire() {
 #[test]
 fn a_frame_that_is_too_large_is_counted_and_the_others_go() {
     let mut ends = connected();
-    let room = ends[0].carrier.room();
-    let sent = ends[0].carrier.send(&vec![1; room + 1 + 9], room + 1, usize::MAX, Class::Bulk);
+    let room = ends[0].carrier.max_frame_len();
+    let sent =
+        ends[0].carrier.send_frames(&vec![1; room + 1 + 9], room + 1, usize::MAX, FrameClass::Bulk);
     assert_eq!((sent.sent, sent.too_big), (1, 1));
     until(&mut ends, |_, came| came[1].len() == 1);
-    assert!(ends[0].carrier.up());
+    assert!(ends[0].carrier.is_connected());
 }
 
 /// The second rule of the gate: what cannot be refused goes, whatever is in flight.
 #[test]
 fn a_full_window_refuses_bulk_data_and_no_heartbeat() {
     let ends = connected();
-    let room = ends[0].carrier.room();
+    let room = ends[0].carrier.max_frame_len();
     let batch = vec![1; 40 * room];
     // Nobody acknowledges anything.
     let full = (0..10_000).find_map(|_| {
-        let sent = ends[0].carrier.send(&batch, room, room, Class::Bulk);
-        (sent.full > 0).then_some(sent)
+        let sent = ends[0].carrier.send_frames(&batch, room, room, FrameClass::Bulk);
+        (sent.window_full > 0).then_some(sent)
     });
     let full = full.unwrap();
-    assert_eq!(full.sent + full.full, 40, "the newest are refused");
+    assert_eq!(full.sent + full.window_full, 40, "the newest are refused");
     for _ in 0..100 {
-        let beat = ends[0].carrier.send(b"beat", 4, usize::MAX, Class::Control);
-        assert_eq!((beat.sent, beat.full), (1, 0));
+        let beat = ends[0].carrier.send_frames(b"beat", 4, usize::MAX, FrameClass::Control);
+        assert_eq!((beat.sent, beat.window_full), (1, 0));
     }
 }
 
@@ -168,40 +169,44 @@ fn a_full_window_refuses_bulk_data_and_no_heartbeat() {
 #[test]
 fn lost_bursts_do_not_make_the_path_narrow() {
     let mut ends = connected();
-    let room = ends[0].carrier.room();
+    let room = ends[0].carrier.max_frame_len();
     let batch = vec![1; 20 * room];
     for _ in 0..8 {
-        assert_eq!(ends[0].carrier.send(&batch, room, room, Class::Bulk).sent, 20);
+        assert_eq!(ends[0].carrier.send_frames(&batch, room, room, FrameClass::Bulk).sent, 20);
         let mut lost = vec![0; 65_536];
-        while udp::recv(ends[1].socket.fd.as_fd(), &mut lost).unwrap().is_some() {}
+        while udp::recv_batch(ends[1].socket.fd.as_fd(), &mut lost).unwrap().is_some() {}
         // What arrives later tells that they are lost.
         for _ in 0..4 {
-            ends[0].carrier.send(b"beat", 4, usize::MAX, Class::Control);
+            ends[0].carrier.send_frames(b"beat", 4, usize::MAX, FrameClass::Control);
         }
         let acknowledged = ends[0].packets;
         until(&mut ends, |ends, _| ends[0].packets > acknowledged);
     }
-    assert_eq!(ends[0].carrier.room(), room);
+    assert_eq!(ends[0].carrier.max_frame_len(), room);
 }
 
 /// The interface takes more than the path behind it.
 #[test]
 fn on_a_narrow_path_packets_hold_one_frame() {
     let mut ends = connected();
-    let room = ends[0].carrier.room();
+    let room = ends[0].carrier.max_frame_len();
     for limit in [room - 1, room / 2 + 20, room / 3] {
         // Acknowledgements are due at both ends, to be sent with the next packet.
-        let back = ends[1].carrier.send(&[7; 300 * 50], 50, limit, Class::Bulk);
+        let back = ends[1].carrier.send_frames(&[7; 300 * 50], 50, limit, FrameClass::Bulk);
         assert_eq!(back.sent, 300);
         until(&mut ends, |_, came| came[0].len() == 300);
         ends[1].longest = 0;
-        let sent = ends[0].carrier.send(&vec![1; 30 * limit + 9], limit, limit, Class::Bulk);
+        let sent =
+            ends[0].carrier.send_frames(&vec![1; 30 * limit + 9], limit, limit, FrameClass::Bulk);
         assert_eq!((sent.sent, sent.fault), (31, None));
         until(&mut ends, |_, came| came[1].len() == 31);
         let longest = ends[1].longest;
-        assert!((limit..=limit + ADDED).contains(&longest), "{longest} bytes of {limit}");
+        assert!(
+            (limit..=limit + TRANSPORT_OVERHEAD).contains(&longest),
+            "{longest} bytes of {limit}"
+        );
     }
-    let wide = ends[0].carrier.send(&vec![1; 3 * room], room, room - 1, Class::Bulk);
+    let wide = ends[0].carrier.send_frames(&vec![1; 3 * room], room, room - 1, FrameClass::Bulk);
     assert_eq!((wide.sent, wide.too_big), (0, 3), "sealed for a wider path");
 }
 
@@ -209,12 +214,12 @@ fn on_a_narrow_path_packets_hold_one_frame() {
 #[test]
 fn a_sender_of_bulk_data_gets_few_acknowledgements() {
     let mut ends = connected();
-    let room = ends[0].carrier.room();
+    let room = ends[0].carrier.max_frame_len();
     let (batch, batches) = (vec![1; 40 * room], 100);
     let (began, before) = (Instant::now(), ends[0].packets);
     let mut came = 0;
     for _ in 0..batches {
-        assert_eq!(ends[0].carrier.send(&batch, room, room, Class::Bulk).sent, 40);
+        assert_eq!(ends[0].carrier.send_frames(&batch, room, room, FrameClass::Bulk).sent, 40);
         came += ends[1].turn().len();
         ends[0].turn();
     }
@@ -238,8 +243,8 @@ fn nobody_but_the_peer_gets_a_connection() {
     let deadline = Instant::now() + PATIENCE;
     while complaint.is_none() {
         ends.iter_mut().for_each(|end| drop(end.turn()));
-        complaint = ends[0].carrier.take_complaint();
-        assert!(!ends[0].carrier.up() && Instant::now() < deadline);
+        complaint = ends[0].carrier.take_error();
+        assert!(!ends[0].carrier.is_connected() && Instant::now() < deadline);
     }
     let complaint = complaint.unwrap().to_lowercase();
     assert!(complaint.contains("unpinned") || complaint.contains("not pinned"), "{complaint}");
@@ -251,13 +256,17 @@ fn of_two_connections_made_at_once_both_ends_keep_the_same() {
     ends.iter().for_each(|end| end.carrier.dial());
     let one = |end: &End| {
         let core = end.carrier.lock();
-        let live: Vec<_> = core.live().collect();
+        let live: Vec<_> = core.open_connections().collect();
         (live.len() == 1).then(|| live[0])
     };
-    until(&mut ends, |ends, _| ends.iter().all(|end| one(end).is_some() && end.carrier.up()));
+    until(&mut ends, |ends, _| {
+        ends.iter().all(|end| one(end).is_some() && end.carrier.is_connected())
+    });
     let [a, b] = [0, 1].map(|end| one(&ends[end]).unwrap());
     assert_ne!(a, b, "one end dialled it, the other did not");
-    let sent = ends.each_ref().map(|end| end.carrier.send(b"x", 1, usize::MAX, Class::Bulk).sent);
+    let sent = ends
+        .each_ref()
+        .map(|end| end.carrier.send_frames(b"x", 1, usize::MAX, FrameClass::Bulk).sent);
     assert_eq!(sent, [1, 1]);
     until(&mut ends, |_, came| came.iter().all(|came| came.len() == 1));
 }
@@ -265,14 +274,14 @@ fn of_two_connections_made_at_once_both_ends_keep_the_same() {
 #[test]
 fn a_closed_connection_is_told_and_can_be_dialled_again() {
     let mut ends = connected();
-    ends[0].carrier.take_news();
-    ends[1].carrier.close(Why::Unwanted);
-    until(&mut ends, |ends, _| !ends[0].carrier.up() && ends[0].carrier.take_news());
-    assert!(ends[0].carrier.take_unwanted());
-    let sent = ends[0].carrier.send(b"x", 1, usize::MAX, Class::Control);
+    ends[0].carrier.take_changed();
+    ends[1].carrier.close(CloseReason::Declined);
+    until(&mut ends, |ends, _| !ends[0].carrier.is_connected() && ends[0].carrier.take_changed());
+    assert!(ends[0].carrier.take_declined());
+    let sent = ends[0].carrier.send_frames(b"x", 1, usize::MAX, FrameClass::Control);
     assert_eq!((sent.sent, sent.unconnected), (0, 1));
     ends[0].carrier.dial();
-    until(&mut ends, |ends, _| ends.iter().all(|end| end.carrier.up()));
+    until(&mut ends, |ends, _| ends.iter().all(|end| end.carrier.is_connected()));
 }
 
 /// `cargo test --release … -- --ignored --nocapture raw_quinn`: what quinn's own DATAGRAM frames
@@ -283,11 +292,11 @@ fn raw_quinn_datagrams() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (seconds, keys) = (5, [key(), key()]);
-        let tls = |own: usize| Tls::new(&keys[own].0, keys[own].1).unwrap();
-        let server = tls(1).server([keys[0].1].into_iter(), &[CARRIER]).unwrap();
+        let tls = |own: usize| TlsIdentity::new(&keys[own].0, keys[own].1).unwrap();
+        let server = tls(1).server_config([keys[0].1].into_iter(), &[ALPN_TRANSPORT]).unwrap();
         let server = quinn::crypto::rustls::QuicServerConfig::try_from(server).unwrap();
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
-        let client = tls(0).client(keys[1].1, &[CARRIER]).unwrap();
+        let client = tls(0).client_config(keys[1].1, &[ALPN_TRANSPORT]).unwrap();
         let client = quinn::crypto::rustls::QuicClientConfig::try_from(client).unwrap();
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         let mut transport = quinn::TransportConfig::default();
@@ -336,7 +345,7 @@ fn how_late_heartbeats_are_under_saturation() {
 
 fn how_late(quic: bool) {
     let [sender, mut receiver] = connected();
-    let room = sender.carrier.room();
+    let room = sender.carrier.max_frame_len();
     let (seconds, delay) = (3, Duration::from_millis(5));
     let over = AtomicBool::new(false);
     let bulk = AtomicU64::new(0);
@@ -344,7 +353,7 @@ fn how_late(quic: bool) {
     let to = receiver.socket.local;
     let plain = |bytes: &[u8], stride: usize, tos: Option<u8>| {
         let segment = (bytes.len() > stride).then_some(stride as u16);
-        let sent = udp::attempt(sender.socket.fd.as_fd(), &to, bytes, segment, tos);
+        let sent = udp::send_with_retry(sender.socket.fd.as_fd(), &to, bytes, segment, tos);
         if sent.is_ok() { bytes.len() as u64 } else { 0 }
     };
     let mut late = thread::scope(|scope| {
@@ -358,14 +367,14 @@ fn how_late(quic: bool) {
                     bulk.fetch_add(plain(&batch, room, None), Relaxed);
                     continue;
                 }
-                let sent = sender.carrier.send(&batch, room, room, Class::Bulk);
+                let sent = sender.carrier.send_frames(&batch, room, room, FrameClass::Bulk);
                 bulk.fetch_add(sent.bytes, Relaxed);
-                while let Ok(Some(got)) = udp::recv(sender.socket.fd.as_fd(), &mut buf) {
+                while let Ok(Some(got)) = udp::recv_batch(sender.socket.fd.as_fd(), &mut buf) {
                     let packets = buf[..got.len].chunks(got.segment);
-                    sender.carrier.receive(packets, &mut Vec::new(), |_| {});
+                    sender.carrier.receive_packets(packets, &mut Vec::new(), |_| {});
                 }
-                if sender.carrier.deadline().is_some_and(|at| at <= clock::now()) {
-                    sender.carrier.tick();
+                if sender.carrier.next_timeout().is_some_and(|at| at <= clock::now()) {
+                    sender.carrier.on_timeout();
                 }
             }
         });
@@ -380,7 +389,10 @@ fn how_late(quic: bool) {
                 // Due then, by the clock of this process.
                 let at = (clock::now().as_nanos() - due.elapsed().as_nanos() as u64).to_be_bytes();
                 if quic {
-                    assert_eq!(sender.carrier.send(&at, 8, usize::MAX, Class::Control).sent, 1);
+                    assert_eq!(
+                        sender.carrier.send_frames(&at, 8, usize::MAX, FrameClass::Control).sent,
+                        1
+                    );
                 } else {
                     plain(&at, 8, Some(udp::TOS_CONTROL));
                 }
@@ -397,7 +409,7 @@ fn how_late(quic: bool) {
             };
             if quic {
                 receiver.turn().iter().for_each(|bytes| frame(bytes));
-            } else if let Ok(Some(got)) = udp::recv(receiver.socket.fd.as_fd(), &mut buf) {
+            } else if let Ok(Some(got)) = udp::recv_batch(receiver.socket.fd.as_fd(), &mut buf) {
                 buf[..got.len].chunks(got.segment).for_each(&mut frame);
             }
         }

@@ -25,20 +25,20 @@ pub const TOS_CONTROL: u8 = 0xc0;
 /// How often a send is tried whose error may be an earlier packet's. Each ICMP message that comes
 /// between two attempts ends one more of them, and anyone can forge a storm of them (F-35); one in
 /// each of three gaps of microseconds nobody can.
-const ATTEMPTS: usize = 4;
+const MAX_SEND_ATTEMPTS: usize = 4;
 
 /// What a receive buffer asks the kernel for, bytes.
 pub const RECEIVE_BUFFER: c_int = 8 << 20;
 /// What the receive buffer of a socket that is read late asks for: some hundred heartbeats.
-const LATE_BUFFER: c_int = 512 << 10;
+const DEFERRED_RECEIVE_BUFFER: c_int = 512 << 10;
 /// What a send buffer asks the kernel for, bytes.
 const SEND_BUFFER: c_int = 4 << 20;
 
 /// Bytes for control messages: at least 128, aligned as the kernel writes them.
 #[repr(C, align(8))]
-struct Control([u8; 256]);
+struct ControlBuffer([u8; 256]);
 
-impl Control {
+impl ControlBuffer {
     const fn new() -> Self {
         Self([0; 256])
     }
@@ -46,7 +46,7 @@ impl Control {
 
 /// What one receive brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
+pub struct ReceivedBatch {
     /// Bytes in the buffer.
     pub len: usize,
     /// Bytes of each datagram but the last, which may be shorter; equals `len` for a single one.
@@ -54,9 +54,9 @@ pub struct Received {
     /// The sender. A link-local IPv6 one carries its scope; the flow label is always 0.
     pub from: SocketAddr,
     /// How many datagrams this socket has lost to a full buffer so far (wraps), when told.
-    pub overflow: Option<u32>,
-    /// The wall clock at the arrival, since 1970, where the socket [keeps](keep_late) it.
-    pub at: Option<Duration>,
+    pub dropped_total: Option<u32>,
+    /// The wall clock at the arrival, since 1970, where the socket [keeps](configure_deferred) it.
+    pub arrived_at: Option<Duration>,
 }
 
 /// What a failed send means for the route.
@@ -91,7 +91,7 @@ pub struct QueuedError {
 /// # Errors
 /// The address is in use or not on this machine, the interface is gone, or the kernel lacks an
 /// option without which packets would be fragmented or unpinned.
-pub fn open(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Result<OwnedFd> {
+pub fn open_socket(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Result<OwnedFd> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(
         Domain::for_address(local),
@@ -101,26 +101,26 @@ pub fn open(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Result<Own
     let owned = OwnedFd::from(socket);
     let fd = &owned;
     let index = c_int::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
-    set(fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)?;
     if reuse_port {
-        set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-        set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
     if local.is_ipv4() {
-        set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
-        set(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+        set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+        set_option(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
     } else {
-        set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
-        set(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
-        set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
     }
     // Without these it is slower or blinder, not wrong.
-    let _ = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
-    let _ = set(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
-    set(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        .or_else(|_| set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER))?;
-    set(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER)
-        .or_else(|_| set(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER))?;
+    let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        .or_else(|_| set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER))?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER)
+        .or_else(|_| set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER))?;
     rustix::net::bind(fd, &with_scope(local, ifindex))?;
     Ok(owned)
 }
@@ -130,16 +130,16 @@ pub fn open(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Result<Own
 ///
 /// # Errors
 /// The kernel lacks one of the options.
-pub fn keep_late(fd: &OwnedFd) -> io::Result<()> {
-    set(fd, libc::SOL_UDP, libc::UDP_GRO, 0)?;
+pub fn configure_deferred(fd: &OwnedFd) -> io::Result<()> {
+    set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 0)?;
     // Whose error it is, the kernel may guess wrong among sockets that share an address.
     let (level, errors) = match rustix::net::getsockname(fd)?.address_family() {
         rustix::net::AddressFamily::INET => (libc::IPPROTO_IP, libc::IP_RECVERR),
         _ => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
     };
-    set(fd, level, errors, 0)?;
-    set(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
-    set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, LATE_BUFFER)
+    set_option(fd, level, errors, 0)?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, DEFERRED_RECEIVE_BUFFER)
 }
 
 /// `addr` with the scope a link-local IPv6 address needs; others unchanged.
@@ -156,17 +156,17 @@ pub fn with_scope(addr: SocketAddr, ifindex: u32) -> SocketAddr {
 /// type-of-service byte `tos` when given.
 ///
 /// # Errors
-/// See [`classify`].
+/// See [`classify_send_error`].
 #[inline]
-pub fn send(
+pub fn send_to(
     fd: BorrowedFd<'_>,
     remote: &SocketAddr,
     bytes: &[u8],
     segment: Option<u16>,
     tos: Option<u8>,
 ) -> io::Result<()> {
-    let (mut name, name_len) = encode(remote);
-    let mut control = Control::new();
+    let (mut name, name_len) = encode_addr(remote);
+    let mut control = ControlBuffer::new();
     let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: `msghdr` is plain data; all zeroes is a valid value.
     let mut msg: msghdr = unsafe { mem::zeroed() };
@@ -176,14 +176,14 @@ pub fn send(
     msg.msg_iovlen = 1;
     let mut used = 0;
     if let Some(segment) = segment {
-        used = put(&mut control, used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+        used = push_control(&mut control, used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
     }
     if let Some(tos) = tos {
         let (level, kind) = match remote {
             SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
             SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
         };
-        used = put(&mut control, used, level, kind, c_int::from(tos));
+        used = push_control(&mut control, used, level, kind, c_int::from(tos));
     }
     if used > 0 {
         msg.msg_control = control.0.as_mut_ptr().cast();
@@ -195,11 +195,12 @@ pub fn send(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// As [`send`], again when the error may be an earlier packet's, at most [`ATTEMPTS`] times.
+/// As [`send_to`], again when the error may be an earlier packet's, at most [`MAX_SEND_ATTEMPTS`]
+/// times.
 ///
 /// # Errors
 /// What it was in the end, with its number.
-pub fn attempt(
+pub fn send_with_retry(
     fd: BorrowedFd<'_>,
     remote: &SocketAddr,
     bytes: &[u8],
@@ -207,13 +208,13 @@ pub fn attempt(
     tos: Option<u8>,
 ) -> Result<(), (SendFault, i32)> {
     let once = || {
-        send(fd, remote, bytes, segment, tos).map_err(|error| {
+        send_to(fd, remote, bytes, segment, tos).map_err(|error| {
             let errno = error.raw_os_error().unwrap_or_default();
-            (classify(&error, segment.is_some()), errno)
+            (classify_send_error(&error, segment.is_some()), errno)
         })
     };
     let mut result = once();
-    for _ in 1..ATTEMPTS {
+    for _ in 1..MAX_SEND_ATTEMPTS {
         if !result.is_err_and(|(fault, _)| fault.may_be_earlier()) {
             break;
         }
@@ -222,17 +223,18 @@ pub fn attempt(
     result
 }
 
-/// Sends one datagram that is not data (a heartbeat, a QUIC packet), as [`attempt`] does.
+/// Sends one datagram that is not data (a heartbeat, a QUIC packet), as [`send_with_retry`] does.
 ///
 /// # Errors
-/// See [`classify`].
-pub fn send_one(
+/// See [`classify_send_error`].
+pub fn send_control(
     fd: BorrowedFd<'_>,
     remote: &SocketAddr,
     bytes: &[u8],
     tos: Option<u8>,
 ) -> io::Result<()> {
-    attempt(fd, remote, bytes, None, tos).map_err(|(_, errno)| io::Error::from_raw_os_error(errno))
+    send_with_retry(fd, remote, bytes, None, tos)
+        .map_err(|(_, errno)| io::Error::from_raw_os_error(errno))
 }
 
 impl SendFault {
@@ -244,7 +246,7 @@ impl SendFault {
 }
 
 /// What the error of a send means; `segmented`: it asked for segmentation.
-pub fn classify(error: &io::Error, segmented: bool) -> SendFault {
+pub fn classify_send_error(error: &io::Error, segmented: bool) -> SendFault {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => SendFault::Refused,
         Some(libc::EMSGSIZE) => SendFault::TooBig,
@@ -269,12 +271,12 @@ pub fn classify(error: &io::Error, segmented: bool) -> SendFault {
 /// The batch or its control messages did not fit (`InvalidData`), or a queued error surfaced:
 /// drain it and go on.
 #[inline]
-pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Received>> {
+pub fn recv_batch(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<ReceivedBatch>> {
     // SAFETY: `sockaddr_storage` and `msghdr` are plain data; all zeroes is a valid value.
     let (mut name, mut msg): (sockaddr_storage, msghdr) = unsafe { mem::zeroed() };
-    let mut control = Control::new();
+    let mut control = ControlBuffer::new();
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    let result = receive(fd, &mut msg, &mut name, &mut iov, &mut control, 0);
+    let result = recv_message(fd, &mut msg, &mut name, &mut iov, &mut control, 0);
     let len = match result {
         Ok(len) => len,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -283,21 +285,21 @@ pub fn recv(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Received>> 
     if msg.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut received = Received {
+    let mut received = ReceivedBatch {
         len,
         segment: len,
-        from: decode(&name).ok_or(io::ErrorKind::InvalidData)?,
-        overflow: None,
-        at: None,
+        from: decode_addr(&name).ok_or(io::ErrorKind::InvalidData)?,
+        dropped_total: None,
+        arrived_at: None,
     };
     each_control(&msg, |level, kind, data| match (level, kind) {
         (libc::SOL_UDP, libc::UDP_GRO) => {
-            let segment = read::<c_int>(data).and_then(|size| usize::try_from(size).ok());
+            let segment = read_plain::<c_int>(data).and_then(|size| usize::try_from(size).ok());
             received.segment = segment.filter(|size| *size > 0).unwrap_or(len);
         }
-        (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => received.overflow = read::<u32>(data),
+        (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => received.dropped_total = read_plain::<u32>(data),
         (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
-            received.at = read::<libc::timespec>(data).and_then(|at| {
+            received.arrived_at = read_plain::<libc::timespec>(data).and_then(|at| {
                 let seconds = u64::try_from(at.tv_sec).ok()?;
                 Some(Duration::new(seconds, u32::try_from(at.tv_nsec).ok()?))
             });
@@ -312,22 +314,22 @@ pub fn drain_errors(fd: BorrowedFd<'_>, limit: usize, mut each: impl FnMut(Queue
     for _ in 0..limit {
         // SAFETY: `sockaddr_storage` and `msghdr` are plain data; all zeroes is a valid value.
         let (mut name, mut msg): (sockaddr_storage, msghdr) = unsafe { mem::zeroed() };
-        let mut control = Control::new();
+        let mut control = ControlBuffer::new();
         // The packet at fault is of no use: an empty buffer cuts it off.
         let mut iov = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         let flags = libc::MSG_ERRQUEUE;
-        if receive(fd, &mut msg, &mut name, &mut iov, &mut control, flags).is_err() {
+        if recv_message(fd, &mut msg, &mut name, &mut iov, &mut control, flags).is_err() {
             return;
         }
         each_control(&msg, |level, kind, data| {
             let known = (level == libc::IPPROTO_IP && kind == libc::IP_RECVERR)
                 || (level == libc::IPPROTO_IPV6 && kind == libc::IPV6_RECVERR);
-            if let (true, Some(error)) = (known, read::<libc::sock_extended_err>(data)) {
+            if let (true, Some(error)) = (known, read_plain::<libc::sock_extended_err>(data)) {
                 let icmp = [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6];
                 each(QueuedError {
                     errno: error.ee_errno as i32,
                     remote_origin: icmp.contains(&error.ee_origin),
-                    to: decode(&name),
+                    to: decode_addr(&name),
                 });
             }
         });
@@ -335,12 +337,12 @@ pub fn drain_errors(fd: BorrowedFd<'_>, limit: usize, mut each: impl FnMut(Queue
 }
 
 #[inline]
-fn receive(
+fn recv_message(
     fd: BorrowedFd<'_>,
     msg: &mut msghdr,
     name: &mut sockaddr_storage,
     iov: &mut libc::iovec,
-    control: &mut Control,
+    control: &mut ControlBuffer,
     flags: c_int,
 ) -> io::Result<usize> {
     msg.msg_name = ptr::from_mut(name).cast();
@@ -355,7 +357,7 @@ fn receive(
     usize::try_from(len).map_err(|_| io::Error::last_os_error())
 }
 
-fn set(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+fn set_option(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     let len = size_of::<c_int>() as socklen_t;
     let value = ptr::from_ref(&value).cast::<c_void>();
     // SAFETY: `value` points to a `c_int` that lives through the call; its size is passed.
@@ -365,7 +367,13 @@ fn set(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> 
 
 /// Appends a control message at `used`; returns where the next one goes.
 #[inline]
-fn put<T: Copy>(control: &mut Control, used: usize, level: c_int, kind: c_int, value: T) -> usize {
+fn push_control<T: Copy>(
+    control: &mut ControlBuffer,
+    used: usize,
+    level: c_int,
+    kind: c_int,
+    value: T,
+) -> usize {
     let size = size_of::<T>() as u32;
     // SAFETY: both only compute.
     let (space, len) = unsafe { (libc::CMSG_SPACE(size), libc::CMSG_LEN(size)) };
@@ -400,15 +408,15 @@ fn each_control(msg: &msghdr, mut each: impl FnMut(c_int, c_int, &[u8])) {
 }
 
 /// Plain kernel data that any bytes are a value of.
-trait Plain: Copy {}
-impl Plain for c_int {}
-impl Plain for u32 {}
-impl Plain for libc::timespec {}
-impl Plain for libc::sock_extended_err {}
+trait PlainData: Copy {}
+impl PlainData for c_int {}
+impl PlainData for u32 {}
+impl PlainData for libc::timespec {}
+impl PlainData for libc::sock_extended_err {}
 
 /// The `T` at the start of `data`.
 #[inline]
-fn read<T: Plain>(data: &[u8]) -> Option<T> {
+fn read_plain<T: PlainData>(data: &[u8]) -> Option<T> {
     if data.len() < size_of::<T>() {
         return None;
     }
@@ -417,7 +425,7 @@ fn read<T: Plain>(data: &[u8]) -> Option<T> {
 }
 
 #[inline]
-fn encode(addr: &SocketAddr) -> (sockaddr_storage, socklen_t) {
+fn encode_addr(addr: &SocketAddr) -> (sockaddr_storage, socklen_t) {
     // SAFETY: plain data; all zeroes is a valid value.
     let mut storage: sockaddr_storage = unsafe { mem::zeroed() };
     let at = ptr::from_mut(&mut storage);
@@ -444,7 +452,7 @@ fn encode(addr: &SocketAddr) -> (sockaddr_storage, socklen_t) {
 }
 
 #[inline]
-fn decode(storage: &sockaddr_storage) -> Option<SocketAddr> {
+fn decode_addr(storage: &sockaddr_storage) -> Option<SocketAddr> {
     let at = ptr::from_ref(storage);
     match c_int::from(storage.ss_family) {
         libc::AF_INET => {

@@ -11,8 +11,8 @@ const LOOPBACK: u32 = 1;
 
 fn pair(local: &str) -> (OwnedFd, SocketAddr, OwnedFd, SocketAddr) {
     let local: SocketAddr = local.parse().unwrap();
-    let one = open(local, LOOPBACK, false).unwrap();
-    let two = open(local, LOOPBACK, false).unwrap();
+    let one = open_socket(local, LOOPBACK, false).unwrap();
+    let two = open_socket(local, LOOPBACK, false).unwrap();
     let addr = |fd: &OwnedFd| SocketAddr::try_from(rustix::net::getsockname(fd).unwrap()).unwrap();
     let (a, b) = (addr(&one), addr(&two));
     (one, a, two, b)
@@ -27,18 +27,18 @@ fn segmented_sends_arrive_whole_and_in_order_on_both_families() {
     for local in ["127.0.0.1:0", "[::1]:0"] {
         let (one, from, two, to) = pair(local);
         let sent: Vec<u8> = (0..4500u32).map(|i| i as u8).collect();
-        send(one.as_fd(), &to, &sent, Some(1000), Some(TOS_CONTROL)).unwrap();
+        send_to(one.as_fd(), &to, &sent, Some(1000), Some(TOS_CONTROL)).unwrap();
         let mut got = Vec::new();
         let mut buf = vec![0; 65_535];
         while got.len() < sent.len() {
             wait(&two);
-            let received = recv(two.as_fd(), &mut buf).unwrap().unwrap();
+            let received = recv_batch(two.as_fd(), &mut buf).unwrap().unwrap();
             assert_eq!(received.from, from);
             assert!(received.segment == 1000 || received.segment == received.len);
             got.extend_from_slice(&buf[..received.len]);
         }
         assert_eq!(got, sent);
-        assert_eq!(recv(two.as_fd(), &mut buf).unwrap(), None);
+        assert_eq!(recv_batch(two.as_fd(), &mut buf).unwrap(), None);
     }
 }
 
@@ -46,35 +46,35 @@ fn segmented_sends_arrive_whole_and_in_order_on_both_families() {
 fn the_largest_sends_are_accepted_and_larger_ones_are_too_big() {
     let (one, _, _two, to) = pair("127.0.0.1:0");
     let bytes = vec![0; MAX_SEND + 1];
-    send(one.as_fd(), &to, &bytes[..MAX_SEND], None, None).unwrap();
-    send(one.as_fd(), &to, &bytes[..1000 * MAX_SEGMENTS], Some(1000), None).unwrap();
-    let error = send(one.as_fd(), &to, &bytes, None, None).unwrap_err();
-    assert_eq!(classify(&error, false), SendFault::TooBig);
+    send_to(one.as_fd(), &to, &bytes[..MAX_SEND], None, None).unwrap();
+    send_to(one.as_fd(), &to, &bytes[..1000 * MAX_SEGMENTS], Some(1000), None).unwrap();
+    let error = send_to(one.as_fd(), &to, &bytes, None, None).unwrap_err();
+    assert_eq!(classify_send_error(&error, false), SendFault::TooBig);
 }
 
 #[test]
 fn a_closed_port_is_told_by_the_error_queue_and_the_retry_goes_out() {
     let (one, _, two, to) = pair("127.0.0.1:0");
     drop(two);
-    send(one.as_fd(), &to, b"nobody", None, None).unwrap();
+    send_to(one.as_fd(), &to, b"nobody", None, None).unwrap();
     wait(&one);
     let (_, _, other, third) = pair("127.0.0.1:0");
-    send_one(one.as_fd(), &third, b"somebody", None).unwrap();
+    send_control(one.as_fd(), &third, b"somebody", None).unwrap();
     let mut errors = Vec::new();
     drain_errors(one.as_fd(), 8, |error| errors.push(error));
     let expected = QueuedError { errno: libc::ECONNREFUSED, remote_origin: true, to: Some(to) };
     assert_eq!(errors, [expected]);
     wait(&other);
     let mut buf = [0; 100];
-    assert_eq!(recv(other.as_fd(), &mut buf).unwrap().unwrap().len, 8);
+    assert_eq!(recv_batch(other.as_fd(), &mut buf).unwrap().unwrap().len, 8);
 }
 
 #[test]
 fn a_short_buffer_is_an_error_not_a_short_datagram() {
     let (one, _, two, to) = pair("127.0.0.1:0");
-    send(one.as_fd(), &to, &[1; 200], None, None).unwrap();
+    send_to(one.as_fd(), &to, &[1; 200], None, None).unwrap();
     wait(&two);
-    let error = recv(two.as_fd(), &mut [0; 100]).unwrap_err();
+    let error = recv_batch(two.as_fd(), &mut [0; 100]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
 
@@ -90,9 +90,9 @@ fn a_socket_is_pinned_to_its_interface_and_large_in_both_directions() {
 
 #[test]
 fn an_address_of_another_machine_cannot_be_bound() {
-    let error = open("192.0.2.1:0".parse().unwrap(), LOOPBACK, false).unwrap_err();
+    let error = open_socket("192.0.2.1:0".parse().unwrap(), LOOPBACK, false).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
-    assert_eq!(classify(&error, false), SendFault::Route);
+    assert_eq!(classify_send_error(&error, false), SendFault::Route);
 }
 
 #[test]
@@ -106,7 +106,8 @@ fn link_local_addresses_get_the_scope_of_their_interface() {
 
 #[test]
 fn errors_are_told_apart() {
-    let fault = |errno, segmented| classify(&io::Error::from_raw_os_error(errno), segmented);
+    let fault =
+        |errno, segmented| classify_send_error(&io::Error::from_raw_os_error(errno), segmented);
     assert_eq!(fault(libc::EIO, true), SendFault::NoOffload);
     assert_eq!(fault(libc::EIO, false), SendFault::Transient);
     assert_eq!(fault(libc::ENOBUFS, true), SendFault::Transient);

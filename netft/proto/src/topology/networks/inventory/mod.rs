@@ -12,13 +12,14 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    config::{CLIENT_METRIC, Config, Role},
+    config::{CLIENT_METRIC, Config, NetworkRole},
     ids::PeerId,
     topology::{
-        Interface, Offers,
-        advertisement::local_only,
+        Advertisements, Interface,
+        advertisement::is_host_local,
         networks::{
-            base, is_container_bridge, is_virtual, listed, metric, network_of, role, usable,
+            base_metric, can_carry_routes, interface_metric, is_container_bridge, is_listed,
+            is_virtual, network_of, network_role,
         },
     },
 };
@@ -41,7 +42,7 @@ pub enum NetworkState {
 
 impl NetworkState {
     /// The word in output.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Partitioned => "partitioned",
@@ -66,7 +67,7 @@ pub enum InterfaceState {
 
 impl InterfaceState {
     /// The word in output.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Unreachable => "unreachable",
@@ -78,7 +79,7 @@ impl InterfaceState {
 
 /// Where a metric comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum MetricFrom {
+pub enum MetricSource {
     /// The config lists the network.
     Config,
     /// The role, and the speed of this node's interface.
@@ -89,9 +90,9 @@ pub enum MetricFrom {
     Remembered,
 }
 
-impl MetricFrom {
+impl MetricSource {
     /// The word in output.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Interface => "interface",
@@ -103,17 +104,17 @@ impl MetricFrom {
 
 /// One network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FormedNetwork {
+pub struct NetworkInfo {
     /// Its prefix.
     pub prefix: IpNet,
     /// Whether it can be used.
     pub state: NetworkState,
     /// What it is used for: as the config says, else by whether a default route leaves there.
-    pub role: Role,
+    pub role: NetworkRole,
     /// Lower is preferred.
     pub metric: u32,
     /// Where the metric comes from.
-    pub metric_from: MetricFrom,
+    pub metric_source: MetricSource,
     /// The interfaces in it, this node's first, then by peer.
     pub interfaces: Vec<NetworkInterface>,
 }
@@ -135,7 +136,7 @@ pub struct NetworkInterface {
 
 /// A route, as far as networks care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edge {
+pub struct RouteLink {
     /// The peer it leads to.
     pub peer: PeerId,
     /// The address here.
@@ -149,11 +150,11 @@ pub struct Edge {
 /// Role and metric of the networks this node was in: both stay what they were when an interface
 /// goes (reliability U28). At most 64 of them without an interface; the smallest prefixes stay.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(BTreeMap<IpNet, (Role, u32)>);
+pub struct NetworkCache(BTreeMap<IpNet, (NetworkRole, u32)>);
 
-impl Memory {
+impl NetworkCache {
     /// Takes in the interfaces as they are.
-    pub fn note(&mut self, config: &Config, interfaces: &[Interface]) {
+    pub fn record_interfaces(&mut self, config: &Config, interfaces: &[Interface]) {
         let present = own_members(config, interfaces);
         for (prefix, members) in &present {
             if let Some(best) = members.iter().min_by_key(|member| member.metric) {
@@ -170,41 +171,41 @@ impl Memory {
 
 /// An interface in a network, while its state is found.
 #[derive(Clone, Debug)]
-struct Member {
+struct NetworkMember {
     peer: Option<PeerId>,
     number: u16,
     name: Option<String>,
     addr: IpAddr,
     healthy: bool,
-    role: Role,
+    role: NetworkRole,
     metric: u32,
 }
 
 /// The networks, by metric and prefix. `alive` are the peers with a session, `edges` the routes
 /// between addresses of interfaces.
-pub fn formed(
+pub fn build_inventory(
     config: &Config,
     interfaces: &[Interface],
-    offers: &Offers,
-    (edges, alive): (&[Edge], &BTreeSet<PeerId>),
-    memory: &Memory,
-) -> Vec<FormedNetwork> {
+    advertisements: &Advertisements,
+    (edges, alive): (&[RouteLink], &BTreeSet<PeerId>),
+    cache: &NetworkCache,
+) -> Vec<NetworkInfo> {
     let mut members = own_members(config, interfaces);
-    for (peer, list) in offers {
+    for (peer, list) in advertisements {
         for endpoint in &list.endpoints {
             let client = endpoint.metric >= CLIENT_METRIC;
-            members.entry(endpoint.prefix()).or_default().push(Member {
+            members.entry(endpoint.subnet_prefix()).or_default().push(NetworkMember {
                 peer: Some(*peer),
                 number: endpoint.interface,
                 name: None,
                 addr: endpoint.addr,
                 healthy: true,
-                role: if client { Role::ClusterAndClient } else { Role::Cluster },
+                role: if client { NetworkRole::ClusterAndClient } else { NetworkRole::Cluster },
                 metric: endpoint.metric,
             });
         }
     }
-    for prefix in config.networks.iter().map(|network| &network.prefix).chain(memory.0.keys()) {
+    for prefix in config.networks.iter().map(|network| &network.prefix).chain(cache.0.keys()) {
         // A listed prefix may hold several networks, which are there by themselves.
         if !members.keys().any(|known| prefix.contains(known)) {
             members.insert(*prefix, Vec::new());
@@ -217,54 +218,54 @@ pub fn formed(
         found.next().map(|member| (peer, member.number))
     };
     let living = edges.iter().filter(|edge| alive.contains(&edge.peer));
-    let joins: Vec<Join> = living
-        .map(|edge| Join {
-            near: number(None, edge.local),
-            far: number(Some(edge.peer), edge.remote),
+    let joins: Vec<InterfacePair> = living
+        .map(|edge| InterfacePair {
+            local: number(None, edge.local),
+            remote: number(Some(edge.peer), edge.remote),
             up: edge.up,
         })
         .collect();
     let mut networks: Vec<_> = members
         .iter()
-        .map(|(prefix, members)| network(config, *prefix, members, &joins, alive, memory))
+        .map(|(prefix, members)| build_network(config, *prefix, members, &joins, alive, cache))
         .collect();
     networks.sort_by_key(|network| (network.metric, network.prefix));
     networks
 }
 
 /// An interface of some node.
-type Place = (Option<PeerId>, u16);
+type InterfaceKey = (Option<PeerId>, u16);
 
 /// A route between two interfaces.
 #[derive(Clone, Copy, Debug)]
-struct Join {
-    near: Option<Place>,
-    far: Option<Place>,
+struct InterfacePair {
+    local: Option<InterfaceKey>,
+    remote: Option<InterfaceKey>,
     up: bool,
 }
 
-impl Join {
-    fn touches(&self, place: Place) -> bool {
-        [self.near, self.far].contains(&Some(place))
+impl InterfacePair {
+    fn touches_interface(&self, place: InterfaceKey) -> bool {
+        [self.local, self.remote].contains(&Some(place))
     }
 }
 
-fn network(
+fn build_network(
     config: &Config,
     prefix: IpNet,
-    members: &[Member],
-    joins: &[Join],
+    members: &[NetworkMember],
+    joins: &[InterfacePair],
     alive: &BTreeSet<PeerId>,
-    memory: &Memory,
-) -> FormedNetwork {
-    let places: BTreeSet<Place> =
+    cache: &NetworkCache,
+) -> NetworkInfo {
+    let places: BTreeSet<InterfaceKey> =
         members.iter().map(|member| (member.peer, member.number)).collect();
-    let inside = |place: Option<Place>| place.is_some_and(|place| places.contains(&place));
+    let inside = |place: Option<InterfaceKey>| place.is_some_and(|place| places.contains(&place));
     let within: Vec<_> =
-        joins.iter().filter(|join| inside(join.near) && inside(join.far)).copied().collect();
+        joins.iter().filter(|join| inside(join.local) && inside(join.remote)).copied().collect();
     // Where nobody shares the network it is as good as the ways to others.
     let considered = if within.is_empty() {
-        joins.iter().filter(|join| inside(join.near) || inside(join.far)).copied().collect()
+        joins.iter().filter(|join| inside(join.local) || inside(join.remote)).copied().collect()
     } else {
         within
     };
@@ -278,27 +279,33 @@ fn network(
             state: interface_state(member, &considered, alive),
         })
         .collect();
-    let (role, metric, metric_from) = worth(config, prefix, members, memory);
-    FormedNetwork {
+    let (role, metric, metric_from) = role_and_metric(config, prefix, members, cache);
+    NetworkInfo {
         prefix,
-        state: state(members, &places, &considered),
+        state: network_state(members, &places, &considered),
         role,
         metric,
-        metric_from,
+        metric_source: metric_from,
         interfaces,
     }
 }
 
-fn state(members: &[Member], places: &BTreeSet<Place>, joins: &[Join]) -> NetworkState {
+fn network_state(
+    members: &[NetworkMember],
+    places: &BTreeSet<InterfaceKey>,
+    joins: &[InterfacePair],
+) -> NetworkState {
     let mut own = members.iter().filter(|member| member.peer.is_none()).peekable();
     let here = own.peek().is_some();
     let works = own.any(|member| member.healthy);
     if here && !works {
         return NetworkState::Down;
     }
-    let touched = places.iter().filter(|place| joins.iter().any(|join| join.touches(**place)));
-    let reached = |place: &Place| joins.iter().any(|join| join.up && join.touches(*place));
-    let (reached, lost): (Vec<Place>, Vec<_>) = touched.copied().partition(reached);
+    let touched =
+        places.iter().filter(|place| joins.iter().any(|join| join.touches_interface(**place)));
+    let reached =
+        |place: &InterfaceKey| joins.iter().any(|join| join.up && join.touches_interface(*place));
+    let (reached, lost): (Vec<InterfaceKey>, Vec<_>) = touched.copied().partition(reached);
     match (reached.is_empty(), lost.is_empty()) {
         (false, true) => NetworkState::Up,
         (false, false) => NetworkState::Partitioned,
@@ -309,9 +316,13 @@ fn state(members: &[Member], places: &BTreeSet<Place>, joins: &[Join]) -> Networ
     }
 }
 
-fn interface_state(member: &Member, joins: &[Join], alive: &BTreeSet<PeerId>) -> InterfaceState {
+fn interface_state(
+    member: &NetworkMember,
+    joins: &[InterfacePair],
+    alive: &BTreeSet<PeerId>,
+) -> InterfaceState {
     let place = (member.peer, member.number);
-    let touching = || joins.iter().filter(|join| join.touches(place));
+    let touching = || joins.iter().filter(|join| join.touches_interface(place));
     let (up, all) = (touching().filter(|join| join.up).count(), touching().count());
     match member.peer {
         None if !member.healthy || (up == 0 && all > 0) => InterfaceState::Failed,
@@ -324,63 +335,63 @@ fn interface_state(member: &Member, joins: &[Join], alive: &BTreeSet<PeerId>) ->
 }
 
 /// Role and metric, and where the metric comes from.
-fn worth(
+fn role_and_metric(
     config: &Config,
     prefix: IpNet,
-    members: &[Member],
-    memory: &Memory,
-) -> (Role, u32, MetricFrom) {
+    members: &[NetworkMember],
+    cache: &NetworkCache,
+) -> (NetworkRole, u32, MetricSource) {
     let given = network_of(config, prefix.addr()).filter(|given| given.prefix.contains(&prefix));
     let best = |own: bool| {
         let side = members.iter().filter(|member| member.peer.is_none() == own);
         side.min_by_key(|member| member.metric).map(|member| (member.role, member.metric))
     };
     let (role, metric, from) = if let Some((role, metric)) = best(true) {
-        (role, metric, MetricFrom::Interface)
-    } else if let Some((role, metric)) = memory.0.get(&prefix) {
-        (*role, *metric, MetricFrom::Remembered)
+        (role, metric, MetricSource::Interface)
+    } else if let Some((role, metric)) = cache.0.get(&prefix) {
+        (*role, *metric, MetricSource::Remembered)
     } else if let Some((role, metric)) = best(false) {
-        (role, metric, MetricFrom::Peer)
+        (role, metric, MetricSource::Peer)
     } else {
-        let role = given.map_or(Role::Cluster, |given| given.role);
-        (role, base(role), MetricFrom::Config)
+        let role = given.map_or(NetworkRole::Cluster, |given| given.role);
+        (role, base_metric(role), MetricSource::Config)
     };
     let role = given.map_or(role, |given| given.role);
     match given.and_then(|given| given.metric) {
-        Some(metric) => (role, metric, MetricFrom::Config),
+        Some(metric) => (role, metric, MetricSource::Config),
         None => (role, metric, from),
     }
 }
 
 /// The addresses of this node that form networks, those of networks that are not used too.
-fn own_members(config: &Config, interfaces: &[Interface]) -> BTreeMap<IpNet, Vec<Member>> {
-    let mut members = BTreeMap::<_, Vec<Member>>::new();
+fn own_members(config: &Config, interfaces: &[Interface]) -> BTreeMap<IpNet, Vec<NetworkMember>> {
+    let mut members = BTreeMap::<_, Vec<NetworkMember>>::new();
     let fit = |interface: &&Interface| interface.name != config.adapter && !interface.loopback;
     for interface in interfaces.iter().filter(fit) {
         let bridge = is_container_bridge(interface);
         for local in &interface.addrs {
-            let given = listed(config, local.addr);
-            if local.secondary
+            let given = is_listed(config, local.addr);
+            if local.is_secondary
                 || is_virtual(config, local.addr)
-                || config.excludes(&interface.name, local.addr)
-                || (!given && (bridge || local_only(local.addr)))
+                || config.is_excluded(&interface.name, local.addr)
+                || (!given && (bridge || is_host_local(local.addr)))
                 || matches!(local.addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
             {
                 continue;
             }
-            members.entry(local.prefix.trunc()).or_default().push(Member {
+            members.entry(local.prefix.trunc()).or_default().push(NetworkMember {
                 peer: None,
                 number: interface.index as u16,
                 name: Some(interface.name.clone()),
                 addr: local.addr,
-                healthy: interface.healthy(),
+                healthy: interface.is_healthy(),
                 // With any network listed, only those are used.
-                role: if usable(config, local.addr) {
-                    role(config, interface, local.addr)
+                role: if can_carry_routes(config, local.addr) {
+                    network_role(config, interface, local.addr)
                 } else {
-                    Role::None
+                    NetworkRole::None
                 },
-                metric: metric(config, interface, local.addr),
+                metric: interface_metric(config, interface, local.addr),
             });
         }
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     topology::tests::{config, interface, network as listing},
-    wire::interfaces::{Endpoint, Interfaces},
+    wire::interfaces::{AdvertisedEndpoint, Advertisement},
 };
 
 const B: PeerId = PeerId(0);
@@ -16,25 +16,30 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// What a peer tells: (address, interface, metric).
-fn told(endpoints: &[(&str, u16, u32)]) -> Interfaces {
+fn told(endpoints: &[(&str, u16, u32)]) -> Advertisement {
     let endpoints = endpoints.iter().map(|(text, interface, metric)| {
         let net: IpNet = text.parse().unwrap();
-        Endpoint {
+        AdvertisedEndpoint {
             addr: net.addr(),
             prefix_len: net.prefix_len(),
             interface: *interface,
             metric: *metric,
         }
     });
-    Interfaces { serial: 1, port: 3343, endpoints: endpoints.collect(), ..Interfaces::default() }
+    Advertisement {
+        serial: 1,
+        port: 3343,
+        endpoints: endpoints.collect(),
+        ..Advertisement::default()
+    }
 }
 
-fn edge(peer: PeerId, local: &str, remote: &str, up: bool) -> Edge {
-    Edge { peer, local: ip(local), remote: ip(remote), up }
+fn edge(peer: PeerId, local: &str, remote: &str, up: bool) -> RouteLink {
+    RouteLink { peer, local: ip(local), remote: ip(remote), up }
 }
 
 /// This node and two peers in two networks.
-fn three() -> (Config, Vec<Interface>, Offers) {
+fn three() -> (Config, Vec<Interface>, Advertisements) {
     let interfaces = vec![
         interface(1, "lo", &["127.0.0.1/8"]),
         interface(2, "eth0", &["10.1.0.1/24", "fe80::1/64"]),
@@ -42,14 +47,14 @@ fn three() -> (Config, Vec<Interface>, Offers) {
         interface(8, "docker0", &["172.17.0.1/16"]),
         interface(9, "netft0", &["169.254.7.7/32"]),
     ];
-    let offers = Offers::from([
+    let offers = Advertisements::from([
         (B, told(&[("10.1.0.2/24", 5, 1000), ("10.2.0.2/24", 6, 1000)])),
         (C, told(&[("10.1.0.3/24", 5, 1000), ("10.2.0.3/24", 6, 1000)])),
     ]);
     (config(&[&[], &[]]), interfaces, offers)
 }
 
-fn edges(down: &[&str]) -> Vec<Edge> {
+fn edges(down: &[&str]) -> Vec<RouteLink> {
     [(B, 1, 2), (B, 2, 2), (C, 1, 3), (C, 2, 3)]
         .map(|(peer, net, host)| {
             let remote = format!("10.{net}.0.{host}");
@@ -58,14 +63,17 @@ fn edges(down: &[&str]) -> Vec<Edge> {
         .to_vec()
 }
 
-fn states(networks: &[FormedNetwork]) -> Vec<String> {
-    networks.iter().map(|network| format!("{} {}", network.prefix, network.state.name())).collect()
+fn states(networks: &[NetworkInfo]) -> Vec<String> {
+    networks
+        .iter()
+        .map(|network| format!("{} {}", network.prefix, network.state.as_str()))
+        .collect()
 }
 
-fn see(edges: &[Edge], alive: &[PeerId]) -> Vec<FormedNetwork> {
+fn see(edges: &[RouteLink], alive: &[PeerId]) -> Vec<NetworkInfo> {
     let (config, interfaces, offers) = three();
     let alive = alive.iter().copied().collect();
-    formed(&config, &interfaces, &offers, (edges, &alive), &Memory::default())
+    build_inventory(&config, &interfaces, &offers, (edges, &alive), &NetworkCache::default())
 }
 
 #[test]
@@ -73,8 +81,8 @@ fn a_network_is_a_prefix_with_the_interfaces_of_every_node() {
     let networks = see(&edges(&[]), &[B, C]);
     assert_eq!(states(&networks), ["10.1.0.0/24 up", "10.2.0.0/24 up"]);
     let first = &networks[0];
-    assert_eq!((first.role, first.metric), (Role::Cluster, 1000));
-    assert_eq!(first.metric_from, MetricFrom::Interface);
+    assert_eq!((first.role, first.metric), (NetworkRole::Cluster, 1000));
+    assert_eq!(first.metric_source, MetricSource::Interface);
     let listed: Vec<_> =
         first.interfaces.iter().map(|one| (one.peer, one.name.as_deref(), one.addr)).collect();
     let expected = [
@@ -88,7 +96,7 @@ fn a_network_is_a_prefix_with_the_interfaces_of_every_node() {
 
 #[test]
 fn one_interface_that_is_not_reached_parts_a_network_and_all_take_it_down() {
-    let of = |networks: &[FormedNetwork]| -> Vec<_> {
+    let of = |networks: &[NetworkInfo]| -> Vec<_> {
         networks[0].interfaces.iter().map(|one| one.state).collect()
     };
     use InterfaceState::{Failed, Unavailable, Unreachable, Up};
@@ -110,7 +118,8 @@ fn an_interface_that_does_not_work_takes_its_network_down() {
     interfaces[1].carrier = false;
     let alive = [B, C].into();
     let down = edges(&["10.1.0.2", "10.1.0.3"]);
-    let networks = formed(&config, &interfaces, &offers, (&down, &alive), &Memory::default());
+    let networks =
+        build_inventory(&config, &interfaces, &offers, (&down, &alive), &NetworkCache::default());
     assert_eq!(networks[0].state, NetworkState::Down);
     assert_eq!(networks[0].interfaces[0].state, InterfaceState::Failed);
 }
@@ -119,52 +128,53 @@ fn an_interface_that_does_not_work_takes_its_network_down() {
 #[test]
 fn a_network_whose_interface_is_gone_keeps_role_and_metric() {
     let (config, mut interfaces, offers) = three();
-    interfaces[1].gateway = true;
+    interfaces[1].has_default_route = true;
     interfaces[1].speed = Some(1000);
-    let mut memory = Memory::default();
-    memory.note(&config, &interfaces);
+    let mut memory = NetworkCache::default();
+    memory.record_interfaces(&config, &interfaces);
     let nic = interfaces.remove(1);
-    memory.note(&config, &interfaces);
+    memory.record_interfaces(&config, &interfaces);
     let alive = [B, C].into();
     let gone = edges(&["10.1.0.2", "10.1.0.3"]);
-    let see = |interfaces: &[Interface], memory: &Memory| {
-        let networks = formed(&config, interfaces, &offers, (&gone, &alive), memory);
+    let see = |interfaces: &[Interface], memory: &NetworkCache| {
+        let networks = build_inventory(&config, interfaces, &offers, (&gone, &alive), memory);
         networks.into_iter().find(|one| one.prefix == "10.1.0.0/24".parse().unwrap()).unwrap()
     };
     let network = see(&interfaces, &memory);
     assert_eq!(network.state, NetworkState::Unavailable);
-    assert_eq!((network.role, network.metric), (Role::ClusterAndClient, 10_100));
-    assert_eq!(network.metric_from, MetricFrom::Remembered);
+    assert_eq!((network.role, network.metric), (NetworkRole::ClusterAndClient, 10_100));
+    assert_eq!(network.metric_source, MetricSource::Remembered);
     assert_eq!(network.interfaces.len(), 2, "the peers' are still there");
     // Without the memory only the peers' word is left.
-    let told = see(&interfaces, &Memory::default());
-    assert_eq!((told.metric, told.metric_from), (1000, MetricFrom::Peer));
+    let told = see(&interfaces, &NetworkCache::default());
+    assert_eq!((told.metric, told.metric_source), (1000, MetricSource::Peer));
     interfaces.insert(1, nic);
     let back = see(&interfaces, &memory);
-    assert_eq!((back.metric, back.metric_from), (10_100, MetricFrom::Interface));
+    assert_eq!((back.metric, back.metric_source), (10_100, MetricSource::Interface));
 }
 
 #[test]
 fn the_config_decides_role_and_metric_and_its_networks_are_always_listed() {
     let (mut config, interfaces, offers) = three();
     config.networks = vec![
-        listing("10.1.0.0/16", Role::ClusterAndClient, Some(7)),
-        listing("10.2.0.0/24", Role::None, None),
-        listing("10.9.0.0/24", Role::Cluster, None),
+        listing("10.1.0.0/16", NetworkRole::ClusterAndClient, Some(7)),
+        listing("10.2.0.0/24", NetworkRole::None, None),
+        listing("10.9.0.0/24", NetworkRole::Cluster, None),
     ];
     let alive = [B, C].into();
-    let networks = formed(&config, &interfaces, &offers, (&[], &alive), &Memory::default());
+    let networks =
+        build_inventory(&config, &interfaces, &offers, (&[], &alive), &NetworkCache::default());
     let seen: Vec<_> = networks
         .iter()
-        .map(|one| (one.prefix.to_string(), one.role, one.metric, one.metric_from, one.state))
+        .map(|one| (one.prefix.to_string(), one.role, one.metric, one.metric_source, one.state))
         .collect();
     let row =
         |prefix: &str, role, metric, from, state| (prefix.to_owned(), role, metric, from, state);
     use NetworkState::{Unavailable, Up};
     let expected = [
-        row("10.1.0.0/24", Role::ClusterAndClient, 7, MetricFrom::Config, Up),
-        row("10.2.0.0/24", Role::None, 1000, MetricFrom::Interface, Up),
-        row("10.9.0.0/24", Role::Cluster, 1000, MetricFrom::Config, Unavailable),
+        row("10.1.0.0/24", NetworkRole::ClusterAndClient, 7, MetricSource::Config, Up),
+        row("10.2.0.0/24", NetworkRole::None, 1000, MetricSource::Interface, Up),
+        row("10.9.0.0/24", NetworkRole::Cluster, 1000, MetricSource::Config, Unavailable),
     ];
     assert_eq!(seen, expected);
 }
@@ -178,7 +188,13 @@ fn two_families_on_one_wire_share_the_verdict_of_their_interfaces() {
     let alive = [B].into();
     for (up, state) in [(true, NetworkState::Up), (false, NetworkState::Down)] {
         let edges = [edge(B, "10.1.0.1", "10.1.0.2", up)];
-        let networks = formed(&config, &interfaces, &offers, (&edges, &alive), &Memory::default());
+        let networks = build_inventory(
+            &config,
+            &interfaces,
+            &offers,
+            (&edges, &alive),
+            &NetworkCache::default(),
+        );
         let v6 = networks.iter().find(|one| one.prefix.addr().is_ipv6()).unwrap();
         assert_eq!(v6.state, state, "the only route is over IPv4");
     }
@@ -187,10 +203,16 @@ fn two_families_on_one_wire_share_the_verdict_of_their_interfaces() {
 #[test]
 fn a_network_behind_a_router_is_as_good_as_the_way_to_it() {
     let (config, interfaces, _) = three();
-    let offers = Offers::from([(B, told(&[("10.7.0.2/24", 5, 10_000)]))]);
+    let offers = Advertisements::from([(B, told(&[("10.7.0.2/24", 5, 10_000)]))]);
     let alive = [B].into();
-    let see = |edges: &[Edge]| {
-        let networks = formed(&config, &interfaces, &offers, (edges, &alive), &Memory::default());
+    let see = |edges: &[RouteLink]| {
+        let networks = build_inventory(
+            &config,
+            &interfaces,
+            &offers,
+            (edges, &alive),
+            &NetworkCache::default(),
+        );
         states(&networks)
     };
     let up = [edge(B, "10.1.0.1", "10.7.0.2", true)];
@@ -207,14 +229,14 @@ proptest! {
     #[test]
     fn memory_is_bounded_and_forgets_nothing_that_is_there(count in 0..200u16) {
         let config = config(&[]);
-        let mut memory = Memory::default();
+        let mut memory = NetworkCache::default();
         let all: Vec<_> = (0..count)
             .map(|n| (u32::from(n) + 2, format!("10.{}.{}.1/24", n / 250, n % 250)))
             .map(|(index, address)| interface(index, "eth", &[&address]))
             .collect();
-        memory.note(&config, &all);
+        memory.record_interfaces(&config, &all);
         prop_assert_eq!(memory.0.len(), usize::from(count));
-        memory.note(&config, &[]);
+        memory.record_interfaces(&config, &[]);
         prop_assert!(memory.0.len() <= MAX_REMEMBERED);
     }
 

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 /// One run. Times are counted from its start.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Story {
+pub(super) struct DemoRun {
     /// How long it took.
     pub(super) length: Duration,
     /// The adapter's name.
     pub(super) adapter: String,
     /// One lane per network, in order of preference.
-    pub(super) lanes: Vec<Lane>,
+    pub(super) timelines: Vec<RouteTimeline>,
     /// Since when which lane carried the data of the first node.
     pub(super) active: Vec<(Duration, Option<usize>)>,
     /// What was broken, in order.
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<FaultRecord>,
     /// When the probes that never arrived were sent, by direction.
     pub(super) losses: [Vec<Duration>; 2],
     /// Probes sent, both directions.
@@ -31,7 +31,7 @@ pub(super) struct Story {
 
 /// One route of the first node.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct RouteTimeline {
     /// Its two physical addresses.
     pub(super) label: String,
     /// Since when it was in which state.
@@ -40,7 +40,7 @@ pub(super) struct Lane {
 
 /// How a route is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FaultKind {
     /// Nothing passes, nobody is told.
     BlackHole,
     /// The first node's interface loses its carrier.
@@ -49,7 +49,7 @@ pub(super) enum Kind {
     OneWayLoss,
 }
 
-impl Kind {
+impl FaultKind {
     /// Every kind, in the order of a run.
     pub(super) const ALL: [Self; 3] = [Self::BlackHole, Self::CarrierLoss, Self::OneWayLoss];
 
@@ -63,7 +63,7 @@ impl Kind {
     }
 
     /// What happens, in words.
-    pub(super) const fn words(self) -> &'static str {
+    pub(super) const fn description(self) -> &'static str {
         match self {
             Self::BlackHole => "goes silent: every frame vanishes, every carrier stays",
             Self::CarrierLoss => "loses its cable at a",
@@ -74,38 +74,38 @@ impl Kind {
 
 /// One fault and what came of it.
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
+pub(super) struct FaultRecord {
     /// How the lane was broken.
-    pub(super) kind: Kind,
+    pub(super) kind: FaultKind,
     /// Which.
-    pub(super) lane: usize,
+    pub(super) network: usize,
     /// When.
     pub(super) start: Duration,
     /// From the fault to the first event that blames the route, at either node.
-    pub(super) detected: Duration,
+    pub(super) detected_after: Duration,
     /// From the fault to the last node's move to another route.
-    pub(super) moved: Duration,
+    pub(super) moved_after: Duration,
     /// When it was repaired.
-    pub(super) healed: Duration,
+    pub(super) healed_at: Duration,
     /// When data was back on it; `None`: it never was.
-    pub(super) back: Option<Duration>,
+    pub(super) failed_back_at: Option<Duration>,
     /// Probes sent while it lasted, both directions.
     pub(super) probes_sent: u64,
     /// Of these, those that never arrived.
     pub(super) probes_lost: u64,
     /// The longest time without a byte at the TCP receiver.
-    pub(super) stall: Duration,
+    pub(super) longest_stall: Duration,
 }
 
-impl Story {
+impl DemoRun {
     /// Data returned to every repaired route.
-    pub(super) fn failback_ok(&self) -> bool {
-        self.faults.iter().all(|fault| fault.back.is_some())
+    pub(super) fn has_failed_back(&self) -> bool {
+        self.faults.iter().all(|fault| fault.failed_back_at.is_some())
     }
 
     /// Every check holds.
-    pub(super) fn passed(&self) -> bool {
-        let complete = self.faults.len() == Kind::ALL.len();
-        complete && self.failback_ok() && self.resets == 0 && self.hash_equal && self.bytes > 0
+    pub(super) fn all_passed(&self) -> bool {
+        let complete = self.faults.len() == FaultKind::ALL.len();
+        complete && self.has_failed_back() && self.resets == 0 && self.hash_equal && self.bytes > 0
     }
 }

@@ -11,40 +11,44 @@ use std::{
     time::Duration,
 };
 
-use common::{HOLD, PATIENCE, Pair, RATE, WHILE, alive, bound, nothing_lost};
+use common::{
+    HOLD_CONFIG, NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive,
+    assert_nothing_lost, max_failover_time,
+};
 use netft::{
     Adapter,
     api::error::RouteError,
-    config::{Config, Network, Peer, Role, RouteOverride},
+    config::{Config, NetworkConfig, NetworkRole, PeerConfig, RouteOverride},
     io::identity,
-    route::Carrier,
+    route::Transport,
 };
 use netft_lab::{
-    Lab, Moment, Scratch,
+    Lab, Moment, ScratchDir,
     capture::Capture,
-    daemon::{Events, Settings},
+    daemon::{EventFollower, SiteSettings},
     in_namespace,
 };
 use rustix::process::Signal;
 
-const QUIC: &str = "carrier = \"quic\"\n";
+const QUIC: &str = "transport = \"quic\"\n";
 
 /// Two nodes whose routes on `networks` of two are QUIC's, as the nodes of `asking` want.
-fn prepared(networks: &[usize], asking: &[usize]) -> Pair {
-    let pair = Pair::prepared_for(2, Settings { common: HOLD, ..Settings::default() });
+fn prepared(networks: &[usize], asking: &[usize]) -> NodePair {
+    let pair =
+        NodePair::prepared_for(2, SiteSettings { common: HOLD_CONFIG, ..SiteSettings::default() });
     for node in asking {
         for network in networks {
             let from = format!("metric = {}\n", 1000 + 100 * network);
-            pair.rewrite(*node, &from, &format!("{from}{}", QUIC));
+            pair.rewrite_config(*node, &from, &format!("{from}{}", QUIC));
         }
     }
     pair
 }
 
-fn carriers(pair: &mut Pair, node: usize) -> Vec<String> {
-    let routes = pair.daemon(node).get("/v1/routes").unwrap();
+fn carriers(pair: &mut NodePair, node: usize) -> Vec<String> {
+    let routes = pair.daemon(node).get_json("/v1/routes").unwrap();
     let routes = routes["routes"].as_array().unwrap();
-    routes.iter().map(|route| route["carrier"].as_str().unwrap().to_owned()).collect()
+    routes.iter().map(|route| route["transport"].as_str().unwrap().to_owned()).collect()
 }
 
 /// UDP datagrams among `frames`, and how many of them are not QUIC's by their fixed bit.
@@ -57,39 +61,41 @@ fn datagrams(frames: &[Vec<u8>]) -> (usize, usize) {
 }
 
 /// Whether a daemon was not scheduled since `since`: then nothing it says is judged.
-fn starved(events: &[Events; 2], since: Moment) -> bool {
-    let seen = events.iter().flat_map(Events::seen);
-    seen.into_iter().any(|event| event.name == "stalled" && event.since(since.wall))
+fn starved(events: &[EventFollower; 2], since: Moment) -> bool {
+    let seen = events.iter().flat_map(EventFollower::events_so_far);
+    seen.into_iter().any(|event| event.name == "stalled" && event.is_at_or_after(since.wall))
 }
 
 #[test]
 fn a_black_hole_moves_quic_to_quic_and_nothing_is_lost() {
     in_namespace("a_black_hole_moves_quic_to_quic_and_nothing_is_lost", || {
         let pair = prepared(&[0, 1], &[0, 1]);
-        let taps = [0, 1].map(|n| Capture::start(pair.lab.switch(n), &Lab::port(0)).unwrap());
-        let mut pair = pair.started();
+        let taps =
+            [0, 1].map(|n| Capture::start(pair.lab.switch_netns(n), &Lab::port_name(0)).unwrap());
+        let mut pair = pair.start_and_wait();
         for node in [0, 1] {
             assert_eq!(carriers(&mut pair, node), ["quic", "quic"]);
         }
         let events = [0, 1].map(|node| pair.events(node));
-        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
+        let flows =
+            [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), true)];
         let probe = pair.probe(0, false);
-        thread::sleep(WHILE);
+        thread::sleep(TRAFFIC_CHECK_TIME);
         let (network, route) = pair.active(0);
         let broken = pair.lab.black_hole(network).unwrap();
-        let took = pair.moved(&events[0], route.id, broken);
-        let bound = bound(&route, &events, broken);
+        let took = pair.time_to_move(&events[0], route.id, broken);
+        let bound = max_failover_time(&route, &events, broken);
         assert!(took <= bound, "moved after {took:?}, bound {bound:?}");
-        thread::sleep(WHILE);
-        pair.lab.heal(network).unwrap();
+        thread::sleep(TRAFFIC_CHECK_TIME);
+        pair.lab.heal_network(network).unwrap();
         for node in [0, 1] {
             pair.wait_active(node, network);
         }
-        thread::sleep(WHILE);
-        flows.into_iter().for_each(alive);
+        thread::sleep(TRAFFIC_CHECK_TIME);
+        flows.into_iter().for_each(assert_flow_alive);
         let log = probe.finish();
         if !starved(&events, broken) {
-            nothing_lost(&log);
+            assert_nothing_lost(&log);
         }
         for tap in taps {
             let (frames, missed) = tap.finish();
@@ -105,7 +111,7 @@ fn a_black_hole_moves_quic_to_quic_and_nothing_is_lost() {
 fn quic_and_udp_back_each_other_up_and_nothing_is_lost() {
     in_namespace("quic_and_udp_back_each_other_up_and_nothing_is_lost", || {
         for asking in [0, 1] {
-            let mut pair = prepared(&[0], &[asking]).started();
+            let mut pair = prepared(&[0], &[asking]).start_and_wait();
             for node in [0, 1] {
                 let mut carriers = carriers(&mut pair, node);
                 carriers.sort();
@@ -113,31 +119,34 @@ fn quic_and_udp_back_each_other_up_and_nothing_is_lost() {
             }
             let events = [0, 1].map(|node| pair.events(node));
             let since = Moment::now();
-            let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), false)];
+            let flows = [
+                pair.transfer(0, Some(TEST_RATE), false),
+                pair.transfer(1, Some(TEST_RATE), false),
+            ];
             let probes = [pair.probe(0, false), pair.probe(1, false)];
-            thread::sleep(WHILE);
+            thread::sleep(TRAFFIC_CHECK_TIME);
             assert_eq!(pair.active(0).0, 0);
-            pair.prefer(0, 1);
-            thread::sleep(WHILE);
-            pair.prefer(0, 0);
-            thread::sleep(WHILE);
+            pair.prefer_network(0, 1);
+            thread::sleep(TRAFFIC_CHECK_TIME);
+            pair.prefer_network(0, 0);
+            thread::sleep(TRAFFIC_CHECK_TIME);
             for network in [0, 1] {
                 pair.lab.black_hole(network).unwrap();
                 for node in [0, 1] {
                     pair.wait_active(node, 1 - network);
                 }
-                thread::sleep(WHILE);
-                pair.lab.heal(network).unwrap();
+                thread::sleep(TRAFFIC_CHECK_TIME);
+                pair.lab.heal_network(network).unwrap();
                 for node in [0, 1] {
-                    pair.ready(node);
+                    pair.wait_routes_up(node);
                 }
-                thread::sleep(4 * WHILE);
+                thread::sleep(4 * TRAFFIC_CHECK_TIME);
             }
-            flows.into_iter().for_each(alive);
+            flows.into_iter().for_each(assert_flow_alive);
             for probe in probes {
                 let log = probe.finish();
                 if !starved(&events, since) {
-                    nothing_lost(&log);
+                    assert_nothing_lost(&log);
                 }
             }
         }
@@ -156,35 +165,36 @@ fn a_firewall_that_passes_only_quic_on_port_443_is_enough() {
             return eprintln!("skipped: nft is not installed");
         }
         let common = "[failover]\nhold = 300\n[session]\nport = 443\n";
-        let pair = Pair::prepared_for(2, Settings { common, ..Settings::default() });
+        let pair = NodePair::prepared_for(2, SiteSettings { common, ..SiteSettings::default() });
         for node in [0, 1] {
             for network in [0, 1] {
                 let from = format!("metric = {}\n", 1000 + 100 * network);
-                pair.rewrite(node, &from, &format!("{from}{}", QUIC));
+                pair.rewrite_config(node, &from, &format!("{from}{}", QUIC));
             }
-            let mut nft = pair.lab.node(node).command("nft").unwrap();
+            let mut nft = pair.lab.node_netns(node).command_inside("nft").unwrap();
             let done = nft.arg(ONLY_QUIC).output().unwrap();
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         }
-        let pair = pair.started();
-        let flows = [pair.transfer(0, Some(RATE), false), pair.transfer(1, Some(RATE), true)];
-        thread::sleep(WHILE);
-        flows.into_iter().for_each(alive);
+        let pair = pair.start_and_wait();
+        let flows =
+            [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), true)];
+        thread::sleep(TRAFFIC_CHECK_TIME);
+        flows.into_iter().for_each(assert_flow_alive);
     });
 }
 
 #[test]
 fn heartbeats_survive_saturation() {
     in_namespace("heartbeats_survive_saturation", || {
-        let mut pair = prepared(&[0, 1], &[0, 1]).started();
+        let mut pair = prepared(&[0, 1], &[0, 1]).start_and_wait();
         let events = [0, 1].map(|node| pair.events(node));
         let since = Moment::now();
         let flows = [pair.transfer(0, None, false), pair.transfer(1, None, false)];
         thread::sleep(Duration::from_secs(3));
         let blamed: Vec<_> = events
             .iter()
-            .flat_map(Events::seen)
-            .filter(|e| e.since(since.wall) && e.name == "state-changed")
+            .flat_map(EventFollower::events_so_far)
+            .filter(|e| e.is_at_or_after(since.wall) && e.name == "state-changed")
             .collect();
         if !starved(&events, since) {
             assert!(blamed.is_empty(), "{blamed:#?}");
@@ -192,7 +202,7 @@ fn heartbeats_survive_saturation() {
         for node in [0, 1] {
             println!("node {node}: {} bulk frames refused", pair.drops(node, "queue_full"));
         }
-        flows.into_iter().for_each(alive);
+        flows.into_iter().for_each(assert_flow_alive);
     });
 }
 
@@ -200,23 +210,23 @@ fn heartbeats_survive_saturation() {
 fn a_restarted_daemon_has_its_quic_routes_again() {
     in_namespace("a_restarted_daemon_has_its_quic_routes_again", || {
         for asking in [0, 1] {
-            let mut pair = prepared(&[0, 1], &[asking]).started();
-            let flow = pair.transfer(0, Some(RATE), false);
+            let mut pair = prepared(&[0, 1], &[asking]).start_and_wait();
+            let flow = pair.transfer(0, Some(TEST_RATE), false);
             for node in [0, 1] {
                 pair.daemons[node].take().unwrap().kill().unwrap();
                 pair.start(node);
                 for node in [0, 1] {
-                    pair.ready(node);
-                    let quic = |pair: &mut Pair| carriers(pair, node) == ["quic", "quic"];
-                    let tries = PATIENCE.as_millis() / WHILE.as_millis();
+                    pair.wait_routes_up(node);
+                    let quic = |pair: &mut NodePair| carriers(pair, node) == ["quic", "quic"];
+                    let tries = TEST_TIMEOUT.as_millis() / TRAFFIC_CHECK_TIME.as_millis();
                     let mut tries = 0..tries;
                     while !quic(&mut pair) {
                         assert!(tries.next().is_some(), "no QUIC after a restart");
-                        thread::sleep(WHILE);
+                        thread::sleep(TRAFFIC_CHECK_TIME);
                     }
                 }
             }
-            alive(flow);
+            assert_flow_alive(flow);
         }
     });
 }
@@ -225,8 +235,8 @@ fn a_restarted_daemon_has_its_quic_routes_again() {
 #[test]
 fn a_reload_changes_the_carrier_and_nobody_notices() {
     in_namespace("a_reload_changes_the_carrier_and_nobody_notices", || {
-        let mut pair = prepared(&[], &[]).started();
-        let flow = pair.transfer(0, Some(RATE), false);
+        let mut pair = prepared(&[], &[]).start_and_wait();
+        let flow = pair.transfer(0, Some(TEST_RATE), false);
         let steps = [
             ("metric = 1000\n", format!("metric = 1000\n{QUIC}"), ["quic", "udp"], false),
             ("[[peer]]\n", format!("[[peer]]\n{QUIC}"), ["quic", "quic"], true),
@@ -239,30 +249,30 @@ fn a_reload_changes_the_carrier_and_nobody_notices() {
             ),
         ];
         for (from, to, expected, signal) in steps {
-            pair.rewrite(0, from, &to);
+            pair.rewrite_config(0, from, &to);
             if signal {
-                pair.daemon(0).signal(Signal::HUP).unwrap();
+                pair.daemon(0).send_signal(Signal::HUP).unwrap();
             } else {
-                let mut command = pair.site.operator(&pair.lab, 0).unwrap();
+                let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
                 let done = command.args(["reload"]).output().unwrap();
                 assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
                 let said = String::from_utf8_lossy(&done.stdout).into_owned();
-                assert!(said.contains("carrier"), "{said}");
+                assert!(said.contains("transport"), "{said}");
             }
             for node in [0, 1] {
-                let mut tries = 0..PATIENCE.as_millis() / WHILE.as_millis();
+                let mut tries = 0..TEST_TIMEOUT.as_millis() / TRAFFIC_CHECK_TIME.as_millis();
                 let over = |mut all: Vec<String>| {
                     all.sort();
                     all == expected
                 };
                 while !over(carriers(&mut pair, node)) {
                     assert!(tries.next().is_some(), "node {node} does not go over to {expected:?}");
-                    thread::sleep(WHILE);
+                    thread::sleep(TRAFFIC_CHECK_TIME);
                 }
-                pair.ready(node);
+                pair.wait_routes_up(node);
             }
         }
-        alive(flow);
+        assert_flow_alive(flow);
     });
 }
 
@@ -277,40 +287,49 @@ fn a_route_added_by_hand_has_its_carrier_and_is_refused_the_second_time() {
 }
 
 async fn added_by_hand() {
-    let keys = [identity::generate().unwrap(), identity::generate().unwrap()];
+    let keys = [identity::generate_key().unwrap(), identity::generate_key().unwrap()];
     let public = keys.each_ref().map(|key| identity::public_key(key).unwrap());
-    let folder = Scratch::new("by-hand").unwrap();
+    let folder = ScratchDir::new("by-hand").unwrap();
     let [first, second]: [SocketAddr; 2] = [1, 2].map(|n| ([127, n, 0, 2], 3343).into());
     let own = |to: SocketAddr| IpAddr::from([127, if to == first { 1 } else { 2 }, 0, 1]);
-    let peer = Peer::new("b", public[1]).route(RouteOverride::to(first).from(own(first)));
+    let peer = PeerConfig::new("b", public[1])
+        .with_route(RouteOverride::to_remote(first).with_local(own(first)));
     let mut config = Config::new("a", keys[0].clone(), public[0])
-        .runtime_dir(folder.path().to_owned())
-        .peer(peer);
+        .with_runtime_dir(folder.path().to_owned())
+        .with_peer(peer);
     // Loopback addresses are used only where a network names them.
     for prefix in ["127.1.0.0/16", "127.2.0.0/16"] {
-        let (prefix, role) = (prefix.parse().unwrap(), Role::Cluster);
+        let (prefix, role) = (prefix.parse().unwrap(), NetworkRole::Cluster);
         let (metric, capacity, carrier) = (None, None, None);
-        config = config.network(Network { prefix, role, metric, capacity, carrier });
+        config = config.with_network(NetworkConfig {
+            prefix,
+            role,
+            metric,
+            capacity,
+            transport: carrier,
+        });
     }
     let node = Adapter::open(config).await.unwrap();
     let routes = async || {
         let routes = node.snapshot().await.unwrap().routes;
-        let all = routes.into_iter().map(|route| (route.spec.real_remote, route.spec.carrier));
+        let all = routes.into_iter().map(|route| (route.spec.real_remote, route.spec.transport));
         all.collect::<Vec<_>>()
     };
     let peer = node.snapshot().await.unwrap().peers[0].status.peer;
-    assert_eq!(routes().await, [(first, Carrier::Udp)]);
+    assert_eq!(routes().await, [(first, Transport::Udp)]);
     let known = node.snapshot().await.unwrap().routes[0].id;
-    let quic =
-        |to| RouteOverride { carrier: Some(Carrier::Quic), ..RouteOverride::to(to).from(own(to)) };
+    let quic = |to| RouteOverride {
+        transport: Some(Transport::Quic),
+        ..RouteOverride::to_remote(to).with_local(own(to))
+    };
     assert_eq!(node.add_route(peer, quic(first)).await, Err(RouteError::Exists(known)));
-    assert_eq!(routes().await, [(first, Carrier::Udp)]);
+    assert_eq!(routes().await, [(first, Transport::Udp)]);
     let nowhere = "203.0.113.1:3343".parse().unwrap();
     assert_eq!(
-        node.add_route(peer, RouteOverride::to(nowhere)).await,
-        Err(RouteError::NoWay(nowhere))
+        node.add_route(peer, RouteOverride::to_remote(nowhere)).await,
+        Err(RouteError::NoLocalAddress(nowhere))
     );
     node.add_route(peer, quic(second)).await.unwrap();
-    assert_eq!(routes().await, [(first, Carrier::Udp), (second, Carrier::Quic)]);
+    assert_eq!(routes().await, [(first, Transport::Udp), (second, Transport::Quic)]);
     node.close().await;
 }
