@@ -6,24 +6,22 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::OwnedFd,
     sync::Arc,
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use netft_proto::{
     cadence::reply_template::ReplyTemplate,
     ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
-    loss_detection::UsablePath,
     packet::token_bucket::TokenBucket,
     session::Session,
 };
 
 use crate::io::{
-    counters::RouteCounters,
+    path::Path,
     quic::transport::{CidTag, QuicTransport},
     relays::FibRelays,
+    socket::{SocketId, TunQueue, UdpSocket},
     steering::TrafficSteering,
 };
 
@@ -83,58 +81,6 @@ pub struct FibPeer {
     pub steering: Option<Box<TrafficSteering>>,
     /// Where a handshake races while no route is active.
     pub candidates: Vec<Arc<Path>>,
-}
-
-/// A route as the packet path sees it.
-pub struct Path {
-    /// The route.
-    pub route: RouteId,
-    /// The socket bound to its local end.
-    pub socket: Arc<UdpSocket>,
-    /// The remote end.
-    pub remote: SocketAddr,
-    /// The largest UDP payload the route carries, bytes.
-    pub max_datagram: usize,
-    /// Its round-trip time by its heartbeats, when the table was made.
-    pub rtt: Option<Duration>,
-    /// What was sent here.
-    pub counters: Arc<RouteCounters>,
-    /// The QUIC connection that carries the frames; `None`: they travel in UDP as they are.
-    pub transport: Option<Arc<QuicTransport>>,
-}
-
-impl Path {
-    /// The route, as the resend ring sees it.
-    #[inline]
-    pub fn route_rtt(&self) -> UsablePath {
-        UsablePath { route: self.route, rtt: self.rtt }
-    }
-}
-
-/// The number of a socket: never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SocketId(pub u32);
-
-/// An open UDP socket, pinned to one interface and one local address.
-pub struct UdpSocket {
-    /// Its number.
-    pub id: SocketId,
-    /// The local address.
-    pub local: SocketAddr,
-    /// The interface it is pinned to.
-    pub ifindex: u32,
-    /// The worker that receives on it (sockets of one address share the port, `SO_REUSEPORT`).
-    pub worker: usize,
-    /// The descriptor, non-blocking.
-    pub fd: OwnedFd,
-}
-
-/// One queue of the adapter.
-pub struct TunQueue {
-    /// The descriptor, non-blocking.
-    pub fd: OwnedFd,
-    /// Whether reads and writes carry a 10-byte `virtio_net_hdr`.
-    pub vnet_hdr: bool,
 }
 
 impl FibPeer {

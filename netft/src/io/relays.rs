@@ -17,7 +17,11 @@ use netft_proto::{
     wire::relay::NodeTag,
 };
 
-use crate::io::fib::{FibPeer, Path, SocketId, UdpSocket};
+use crate::io::{
+    fib::FibPeer,
+    path::Path,
+    socket::{SocketId, UdpSocket},
+};
 
 /// The part of the forwarding table that is about relays.
 #[derive(Default)]

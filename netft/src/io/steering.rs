@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use netft_proto::route::{PeerPolicies, Policy, balance::pick_route, policy::PacketFields};
 
-use crate::io::fib::{FibPeer, Path};
+use crate::io::{fib::FibPeer, path::Path};
 
 /// The way of one packet.
 #[derive(Clone, Copy)]
@@ -120,7 +120,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::io::fib::{SocketId, UdpSocket};
+    use crate::io::socket::{SocketId, UdpSocket};
 
     /// Route n of the best n, and whether flows may use it and it is suspect.
     fn entry(policies: PeerPolicies, lanes: &[(bool, bool)]) -> FibPeer {

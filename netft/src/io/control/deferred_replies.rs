@@ -24,7 +24,8 @@ use crate::io::{
     clock,
     control::driver::{Driver, RouteEntry},
     datapath::FromWorker,
-    fib::{Fib, SocketId},
+    fib::Fib,
+    socket::SocketId,
     sys::{udp, udp::ReceivedBatch},
 };
 

@@ -38,9 +38,10 @@ use crate::{
         },
         counters::{Counters, RouteCounters},
         datapath::{FromWorker, Workers},
-        fib::{SharedFib, TunQueue},
+        fib::SharedFib,
         netlink_watcher::HostState,
         quic::{FromQuic, SessionManager, transport::CidTag},
+        socket::TunQueue,
         sys::{udp, udp::SendFault},
     },
 };

@@ -16,7 +16,8 @@ use netft_proto::{
 
 use crate::io::{
     control::{driver::Driver, sockets::max_datagram, steering::build_steering},
-    fib::{Fib, FibPeer, Path},
+    fib::{Fib, FibPeer},
+    path::Path,
     relays::FibRelays,
 };
 

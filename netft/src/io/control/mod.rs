@@ -54,9 +54,10 @@ use crate::{
         clock,
         control::{driver::Driver, mailbox::Wakeup},
         datapath::{FromWorker, Workers},
-        fib::{SharedFib, TunQueue},
+        fib::SharedFib,
         netlink_watcher::HostState,
         quic::{FromQuic, SessionManager},
+        socket::TunQueue,
     },
 };
 

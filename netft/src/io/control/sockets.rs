@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::io::{
     datapath::Workers,
-    fib::{SocketId, UdpSocket},
+    socket::{SocketId, UdpSocket},
     sys::{reuseport, udp},
 };
 

@@ -13,7 +13,7 @@ use crate::{
     api::error::PeerError,
     io::{
         control::driver::Driver,
-        fib::Path,
+        path::Path,
         steering::{TrafficSteering, WeightedPath},
     },
 };

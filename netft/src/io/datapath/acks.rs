@@ -11,10 +11,8 @@ use netft_proto::{
 };
 
 use crate::io::{
-    counters::Counters,
-    datapath::reply_path::ReplyPath,
-    fib::{Fib, Path, SocketId},
-    quic::transport::FrameClass,
+    counters::Counters, datapath::reply_path::ReplyPath, fib::Fib, path::Path,
+    quic::transport::FrameClass, socket::SocketId,
 };
 
 /// A way back.

@@ -10,7 +10,7 @@ use netft_proto::{
 };
 use tokio::sync::mpsc;
 
-use crate::io::{clock, counters::Counters, datapath::FromWorker};
+use crate::io::{clock, counters::Counters, datapath::report::FromWorker};
 
 /// How often the same error of the same route is repeated.
 const ERROR_REPEAT_INTERVAL: Duration = Duration::from_millis(10);

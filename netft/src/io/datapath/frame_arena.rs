@@ -3,13 +3,24 @@
 //! The chunk released last is taken first, so that few of them circulate, in the cache. Their
 //! number follows from the bytes in flight, which the flights bound.
 
-use crate::io::{datapath::retransmit_buffer::ArenaSpan, sys::udp::MAX_SEND};
+use netft_proto::{loss_detection::BatchLayout, wire::header::FrameHeader};
+
+use crate::io::sys::udp::MAX_SEND;
 
 /// Copies run ten times slower on some CPUs when source and destination differ by less than 32
 /// bytes modulo the page; half a page apart, the drift over a super-packet rarely comes there.
 pub(super) const PAGE_SIZE: usize = 4096;
 /// Bytes of a chunk: four full sends.
 const CHUNK_SIZE: usize = 4 * (MAX_SEND + PAGE_SIZE);
+
+/// The place of one send in the chunks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ArenaSpan {
+    pub(super) chunk: usize,
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) stride: usize,
+}
 
 /// Every chunk of one worker.
 pub(super) struct FrameArena {
@@ -84,6 +95,28 @@ impl FrameArena {
             .push(ArenaChunk { bytes: vec![0; CHUNK_SIZE].into_boxed_slice(), pending_sends: 0 });
         self.chunks.len() - 1
     }
+}
+
+impl ArenaSpan {
+    /// What the flight is told of the send; `bytes` are its frames, all sealed.
+    pub(super) fn to_frames(self, bytes: &[u8]) -> BatchLayout {
+        let count = self.len.div_ceil(self.stride);
+        BatchLayout {
+            first: frame_counter(bytes, self.stride, 0),
+            last: frame_counter(bytes, self.stride, count - 1),
+            count: count as u32,
+            // Sends start a whole number of pages apart.
+            bytes: self.len.next_multiple_of(PAGE_SIZE),
+            stride: self.stride,
+            tail: self.len - (count - 1) * self.stride,
+        }
+    }
+}
+
+/// The counter of the nth frame.
+pub(super) fn frame_counter(bytes: &[u8], stride: usize, frame: usize) -> u64 {
+    let frame = bytes.get(frame * stride..).unwrap_or_default();
+    FrameHeader::decode(frame).map_or(0, |header| header.counter)
 }
 
 #[cfg(test)]

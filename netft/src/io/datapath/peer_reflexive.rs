@@ -2,7 +2,7 @@
 
 use netft_proto::{ids::PeerId, wire::challenge::Challenge};
 
-use crate::io::datapath::{FromWorker, rx::RxBatch};
+use crate::io::datapath::{report::FromWorker, rx::RxBatch};
 
 impl RxBatch<'_, '_> {
     /// A heartbeat request of `peer` that came on no route of its own.

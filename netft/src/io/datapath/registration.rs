@@ -12,7 +12,7 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::io::{
-    fib::{SocketId, TunQueue, UdpSocket},
+    socket::{SocketId, TunQueue, UdpSocket},
     sys::epoll::Epoll,
 };
 

@@ -17,13 +17,15 @@ use crate::io::{
     clock,
     counters::Counters,
     datapath::{
-        FromWorker,
         reply_path::ReplyPath,
+        report::FromWorker,
         rx::{RxBatch, RxContext},
     },
-    fib::{Fib, Path, SocketId},
+    fib::Fib,
+    path::Path,
     quic::transport::FrameClass,
     relays::RelayEndpoint,
+    socket::SocketId,
     sys::{udp, udp::ReceivedBatch},
 };
 

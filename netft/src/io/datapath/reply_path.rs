@@ -14,8 +14,8 @@ use netft_proto::{
 
 use crate::io::{
     counters::Counters,
-    datapath::{FromWorker, rx::RxBatch, tx_batch, tx_batch::TxContext},
-    fib::Path,
+    datapath::{report::FromWorker, rx::RxBatch, tx_batch, tx_batch::TxContext},
+    path::Path,
     quic::transport::{FrameClass, QuicTransport, SendOutcome},
     sys::udp,
 };

@@ -9,44 +9,12 @@ use std::sync::Arc;
 
 use netft_proto::{
     ids::PeerId,
-    loss_detection::{BatchLayout, RetransmitLimits, SentFrames},
+    loss_detection::{RetransmitLimits, SentFrames},
     session::Session,
     time::Time,
-    wire::header::FrameHeader,
 };
 
-use crate::io::datapath::frame_arena::{FrameArena, PAGE_SIZE};
-
-/// The place of one send in the chunks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ArenaSpan {
-    pub(super) chunk: usize,
-    pub(super) start: usize,
-    pub(super) len: usize,
-    pub(super) stride: usize,
-}
-
-impl ArenaSpan {
-    /// What the flight is told of the send; `bytes` are its frames, all sealed.
-    pub(super) fn to_frames(self, bytes: &[u8]) -> BatchLayout {
-        let count = self.len.div_ceil(self.stride);
-        BatchLayout {
-            first: frame_counter(bytes, self.stride, 0),
-            last: frame_counter(bytes, self.stride, count - 1),
-            count: count as u32,
-            // Sends start a whole number of pages apart.
-            bytes: self.len.next_multiple_of(PAGE_SIZE),
-            stride: self.stride,
-            tail: self.len - (count - 1) * self.stride,
-        }
-    }
-}
-
-/// The counter of the nth frame.
-fn frame_counter(bytes: &[u8], stride: usize, frame: usize) -> u64 {
-    let frame = bytes.get(frame * stride..).unwrap_or_default();
-    FrameHeader::decode(frame).map_or(0, |header| header.counter)
-}
+use crate::io::datapath::frame_arena::{ArenaSpan, FrameArena, frame_counter};
 
 /// What waits for one session's acknowledgements.
 pub(super) struct RetransmitBuffer {

@@ -35,13 +35,15 @@ use crate::io::{
     clock,
     counters::Counters,
     datapath::{
-        FromWorker, QuicDatagram, WorkerIo,
         acks::{AckSender, ReplyDestination},
         driver_queue::DriverQueue,
         fragments::FragmentRun,
         relay,
+        report::{FromWorker, WorkerIo},
     },
-    fib::{Fib, SocketId, TunQueue, UdpSocket},
+    fib::Fib,
+    quic::QuicDatagram,
+    socket::{SocketId, TunQueue, UdpSocket},
     sys::{udp, udp::ReceivedBatch},
 };
 

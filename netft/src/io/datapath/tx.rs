@@ -34,7 +34,8 @@ use crate::io::{
         fragments,
         tx_batch::{TxBatch, TxContext, TxTarget},
     },
-    fib::{Fib, FibPeer, TunQueue},
+    fib::{Fib, FibPeer},
+    socket::TunQueue,
     steering::Forwarding,
     sys::udp::MAX_SEND,
 };

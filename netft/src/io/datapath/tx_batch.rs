@@ -21,18 +21,19 @@ use crate::io::{
     datapath::{
         acks::AckSender,
         driver_queue::DriverQueue,
-        frame_arena::FrameArena,
+        frame_arena::{ArenaSpan, FrameArena, PAGE_SIZE},
         reply_path,
-        retransmit_buffer::{ArenaSpan, RetransmitBuffer},
+        retransmit_buffer::RetransmitBuffer,
     },
-    fib::{Fib, FibPeer, Path, SocketId},
+    fib::{Fib, FibPeer},
+    path::Path,
+    socket::SocketId,
     sys::{
         prefetch, udp,
         udp::{MAX_SEGMENTS, MAX_SEND, SendFault},
     },
 };
 
-const PAGE_SIZE: usize = crate::io::datapath::frame_arena::PAGE_SIZE;
 const _: () = assert!(MAX_SEGMENTS <= MAX_FRAMES as usize);
 /// Bytes of a block of the cipher.
 const CIPHER_BLOCK_LEN: usize = 16;
@@ -462,7 +463,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::io::fib::UdpSocket;
+    use crate::io::socket::UdpSocket;
 
     #[test]
     fn frames_sealed_for_a_wider_route_are_counted_and_not_sent() {

@@ -17,15 +17,16 @@ use crate::io::{
     clock,
     counters::Counters,
     datapath::{
-        FromWorker, WorkerIo,
         acks::AckSender,
         driver_queue::DriverQueue,
         registration::{QUEUE_TOKEN, WAKE_TOKEN, WorkerShared, socket_of},
+        report::{FromWorker, WorkerIo},
         rx::{RxContext, RxPipeline},
         tx::{TxOutcome, TxPipeline},
         tx_batch::TxContext,
     },
-    fib::{Fib, SocketId, TunQueue, UdpSocket},
+    fib::Fib,
+    socket::{SocketId, TunQueue, UdpSocket},
     sys::epoll::EpollEvents,
 };
 

@@ -33,11 +33,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use netft_proto::{ids::PeerId, session::Session, wire::interfaces::Advertisement};
 
-use crate::io::fib::SocketId;
 pub use crate::io::quic::session::{
     manager::{SessionManager, StartError},
     peer_query::{MAX_REPLY_LEN, PeerQuery, QueryError},
 };
+use crate::io::socket::SocketId;
 
 /// The most datagrams that wait for the control session; beyond it the sender drops and counts.
 pub const DATAGRAM_QUEUE_LEN: usize = 256;

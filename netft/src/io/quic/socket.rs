@@ -26,11 +26,13 @@ use tokio::sync::mpsc;
 
 use crate::io::{
     counters::Counters,
-    fib::{Path, SharedFib, UdpSocket},
+    fib::SharedFib,
+    path::Path,
     quic::{
         QuicDatagram, handshake_return_path::HandshakeReturnPaths,
         unverified_sources::UnverifiedSources,
     },
+    socket::UdpSocket,
     sys::udp,
 };
 

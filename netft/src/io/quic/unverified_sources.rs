@@ -13,7 +13,7 @@ use std::{
 
 use netft_proto::{config::DEFAULT_PORT, ids::PeerId};
 
-use crate::io::{fib::SocketId, quic::socket::PEER_ADDRESS_PREFIX};
+use crate::io::{quic::socket::PEER_ADDRESS_PREFIX, socket::SocketId};
 
 /// Sources remembered at once; the one unknown for longest is forgotten first.
 const MAX_SOURCES: usize = 64;

@@ -14,8 +14,8 @@ use netft_proto::config::AdapterBackend;
 
 pub use crate::io::adapter::tun::cleanup::{CleanupError, CleanupOutcome, remove_leftover};
 use crate::io::{
-    fib::TunQueue,
     netlink::{DeviceInfo, DeviceKind, Netlink, NetlinkError},
+    socket::TunQueue,
 };
 
 /// The most queues a device can have.

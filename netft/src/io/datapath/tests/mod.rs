@@ -20,7 +20,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use netft_proto::{
-    ids::virtual_addrs::VirtualAddrs,
+    ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
     loss_detection::RetransmitLimits,
     packet::{
         checksum,
@@ -28,6 +28,7 @@ use netft_proto::{
         virtio_net::{VNET_HDR_LEN, VnetHdr},
     },
     session::{Cipher, Session, SessionParams},
+    time::Time,
     wire::{
         DropReason,
         header::{FrameKind, HEADER_LEN, TAG_LEN},
@@ -38,10 +39,13 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
 };
 use test_packets::{Shape, build, check, cut, plain};
+use tokio::sync::mpsc;
 
 use super::*;
 use crate::io::{
-    fib::{Fib, FibPeer, Path},
+    fib::{Fib, FibPeer, SharedFib},
+    path::Path,
+    quic::QuicDatagram,
     sys::udp,
 };
 
@@ -61,7 +65,7 @@ const MAX_DATAGRAM: usize = 1472;
 pub(super) fn socket() -> Arc<UdpSocket> {
     let fd = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
-    Arc::new(UdpSocket { id: crate::io::fib::SocketId(3), local, ifindex: 1, worker: 0, fd })
+    Arc::new(UdpSocket { id: crate::io::socket::SocketId(3), local, ifindex: 1, worker: 0, fd })
 }
 
 pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
@@ -474,7 +478,7 @@ fn quic_packets_of_routes_are_handed_over_and_others_are_not() {
     let to = right.socket.local;
     udp::send_control(left.socket.fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
     let got = right.quic.blocking_recv().unwrap();
-    assert_eq!((got.socket, got.from), (crate::io::fib::SocketId(3), left.socket.local));
+    assert_eq!((got.socket, got.from), (crate::io::socket::SocketId(3), left.socket.local));
     assert_eq!(got.bytes, [0xc0, 1, 2]);
     udp::send_control(socket().fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
     right.await_drops(DropReason::UnknownSource, 1);

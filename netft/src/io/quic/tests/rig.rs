@@ -24,14 +24,16 @@ use zeroize::Zeroizing;
 
 use crate::io::{
     counters::Counters,
-    fib,
-    fib::{Fib, FibPeer, Path, SharedFib, SocketId},
+    fib::{Fib, FibPeer, SharedFib},
     identity,
+    path::Path,
     quic::{
         DATAGRAM_QUEUE_LEN, FromQuic, QuicDatagram, SessionManager, endpoint,
         socket::{RouteSocket, address_of},
         tls::{CONTROL_ALPNS, SERVER_NAME, TlsIdentity},
     },
+    socket,
+    socket::SocketId,
 };
 
 /// No test asserts on time; this only ends one that hangs.
@@ -118,7 +120,7 @@ impl Plan {
         let mut fib = Fib::default();
         let mut candidates = Vec::new();
         for ((socket, remote), n) in self.sockets.iter().zip(peer.addresses()).zip(1..) {
-            let socket = Arc::new(fib::UdpSocket {
+            let socket = Arc::new(socket::UdpSocket {
                 id: SocketId(n),
                 local: socket.local_addr().unwrap(),
                 ifindex: 1,

@@ -11,7 +11,6 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{DatagramEvent, Endpoint, Event, Incoming, SendDatagramError, Transmit};
 
 use crate::io::{
-    fib::UdpSocket,
     quic::{
         tls::SERVER_NAME,
         transport::{
@@ -22,6 +21,7 @@ use crate::io::{
             settings::PeerTransportSettings,
         },
     },
+    socket::UdpSocket,
     sys::{
         udp,
         udp::{MAX_SEGMENTS, MAX_SEND, SendFault},

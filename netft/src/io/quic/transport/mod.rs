@@ -42,7 +42,7 @@ pub(in crate::io) use crate::io::quic::transport::{
     settings::{NodeTransportSettings, PeerTransportSettings, TRANSPORT_OVERHEAD},
 };
 use crate::io::{
-    clock, fib::UdpSocket, quic::transport::core::TransportInner, sys::udp::SendFault,
+    clock, quic::transport::core::TransportInner, socket::UdpSocket, sys::udp::SendFault,
 };
 
 /// How often bulk data lets others run before it takes the lock all the same.

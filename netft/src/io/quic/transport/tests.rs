@@ -13,9 +13,9 @@ use netft_proto::{config::PrivateKey, ids::NodeKey, wire::header};
 
 use super::*;
 use crate::io::{
-    fib::SocketId,
     identity,
     quic::tls::{ALPN_TRANSPORT, SERVER_NAME, TlsIdentity},
+    socket::SocketId,
     sys::udp,
 };
 

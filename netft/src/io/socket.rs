@@ -1,0 +1,29 @@
+//! Open descriptors that the packet path reads and writes: UDP sockets and adapter queues.
+
+use std::{net::SocketAddr, os::fd::OwnedFd};
+
+/// The number of a socket: never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u32);
+
+/// An open UDP socket, pinned to one interface and one local address.
+pub struct UdpSocket {
+    /// Its number.
+    pub id: SocketId,
+    /// The local address.
+    pub local: SocketAddr,
+    /// The interface it is pinned to.
+    pub ifindex: u32,
+    /// The worker that receives on it (sockets of one address share the port, `SO_REUSEPORT`).
+    pub worker: usize,
+    /// The descriptor, non-blocking.
+    pub fd: OwnedFd,
+}
+
+/// One queue of the adapter.
+pub struct TunQueue {
+    /// The descriptor, non-blocking.
+    pub fd: OwnedFd,
+    /// Whether reads and writes carry a 10-byte `virtio_net_hdr`.
+    pub vnet_hdr: bool,
+}
