@@ -197,8 +197,9 @@ fn check_host_name(text: &str) -> Result<(), String> {
 }
 
 /// What [`parse_host_or_endpoint`] takes.
-pub(super) const HOST_OR_ENDPOINT_SYNTAX: &str = "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or \
-     `[fd01::2]:3343`, or a name such as `b.example.net` or `b.example.net:3343`";
+pub(super) const HOST_OR_ENDPOINT_SYNTAX: &str = "an address such as `10.1.0.2`, \
+     `10.1.0.2:3343`, `fd01::2` or `[fd01::2]:3343`, or a name such as `b.example.net` or \
+     `b.example.net:3343`";
 
 /// A physical address with or without a port.
 pub(super) fn parse_endpoint(text: &str, port: u16) -> Result<SocketAddr, String> {
