@@ -8,7 +8,10 @@ use std::{
 };
 
 use netft::io::{
-    adapter::{lock::LockError, tun, tun::CleanupError},
+    adapter::{
+        tun,
+        types::{CleanupError, LockError},
+    },
     netlink::Netlink,
 };
 

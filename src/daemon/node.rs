@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use netft::{
     PeerId, RouteId, Time,
     config::{Config, ConfigChange},
-    io::adapter::lock::LockError,
+    io::adapter::types::LockError,
     route::{PeerChange, RouteChange},
 };
 pub use netft::{

@@ -10,7 +10,10 @@ use crate::{
     ids::{PeerId, virtual_addrs::VirtualAddrs},
     session::{
         Cipher, Session, SessionParams,
-        fragment::{FRAGMENT_HEADER_LEN, Fragment, FragmentOutcome, ReassemblyBuffer},
+        fragment::{
+            FRAGMENT_HEADER_LEN, Fragment,
+            reassembly::{FragmentOutcome, ReassemblyBuffer},
+        },
     },
     time::Time,
     wire::{

@@ -16,16 +16,13 @@ use std::{
 use netft_proto::{
     fuzzing,
     ids::NodeKey,
-    session::{
-        fragment::{FRAGMENT_HEADER_LEN, Fragment, FragmentLayout, MAX_PACKET_LEN},
-        replay::COUNTER_LIMIT,
-    },
+    session::fragment::{FRAGMENT_HEADER_LEN, Fragment, FragmentLayout, MAX_PACKET_LEN},
     wire::{
         ack::{Ack, AckRange, MAX_ACK_ROUTES, MAX_RANGES, RouteHeard},
         challenge::{Challenge, ChallengeMessage},
         header::{
-            FLAG_FRAGMENT, FLAG_PARTIAL_CHECKSUM, FRAME_OVERHEAD, FrameHeader, FrameKind,
-            HEADER_LEN, WIRE_VERSION,
+            COUNTER_LIMIT, FLAG_FRAGMENT, FLAG_PARTIAL_CHECKSUM, FRAME_OVERHEAD, FrameHeader,
+            FrameKind, HEADER_LEN, WIRE_VERSION,
         },
         heartbeat::{HEARTBEAT_FIXED_LEN, Heartbeat, HeartbeatMessage, MAX_REPORTS, RouteReport},
         hello::{Hello, MAX_NAME_LEN},

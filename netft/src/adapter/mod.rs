@@ -26,7 +26,7 @@ use crate::io::{
     adapter::lock::AdapterLock,
     control::{DriverMessage, DriverRequest},
     netlink::Netlink,
-    quic::SessionManager,
+    quic::session::manager::SessionManager,
 };
 pub use crate::{
     api::{

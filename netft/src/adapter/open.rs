@@ -26,6 +26,7 @@ use crate::{
             reconciler::{AdapterReconciler, DesiredState},
             tun,
             tun::OpenedAdapter,
+            types::MAX_QUEUES,
         },
         carrier_monitor::CarrierMonitor,
         clock, control,
@@ -35,7 +36,7 @@ use crate::{
         netlink::{Netlink, NetlinkMonitor},
         netlink_watcher::{HostState, NetlinkWatcher},
         quic,
-        quic::{DATAGRAM_QUEUE_LEN, FromQuic, SessionManager},
+        quic::{DATAGRAM_QUEUE_LEN, FromQuic, session::manager::SessionManager},
         resolver::NameResolver,
     },
 };
@@ -171,7 +172,7 @@ fn worker_count(config: &Config) -> usize {
     match (config.backend, config.workers) {
         (AdapterBackend::Plain, _) => 1,
         (AdapterBackend::Offload, 0) => cores.clamp(1, 4),
-        (AdapterBackend::Offload, count) => count.min(tun::MAX_QUEUES),
+        (AdapterBackend::Offload, count) => count.min(MAX_QUEUES),
     }
 }
 

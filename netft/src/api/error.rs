@@ -9,7 +9,7 @@ use netft_proto::{
 };
 
 use crate::io::{
-    adapter::{lock::LockError, tun::TunOpenError as TunError},
+    adapter::types::{LockError, TunOpenError as TunError},
     netlink::NetlinkError,
     quic::StartError,
 };

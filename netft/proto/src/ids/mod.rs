@@ -5,20 +5,7 @@ pub mod virtual_addrs;
 
 use std::fmt;
 
-pub use node_key::NodeKeyError;
-
-/// A node's identity: its Ed25519 public key (32 bytes). Pinned by every peer's config.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeKey(pub [u8; 32]);
-
-impl fmt::Debug for NodeKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in &self.0[..4] {
-            write!(f, "{byte:02x}")?;
-        }
-        f.write_str("…")
-    }
-}
+pub use node_key::{NodeKey, NodeKeyError};
 
 /// A peer of this node: its place in the first configuration, or the next free number if it came
 /// with a later one. Never reused while the process lives; local to it.

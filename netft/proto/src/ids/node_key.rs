@@ -4,7 +4,18 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::ids::NodeKey;
+/// A node's identity: its Ed25519 public key (32 bytes). Pinned by every peer's config.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeKey(pub [u8; 32]);
+
+impl fmt::Debug for NodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0[..4] {
+            write!(f, "{byte:02x}")?;
+        }
+        f.write_str("…")
+    }
+}
 
 /// Why a public key was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

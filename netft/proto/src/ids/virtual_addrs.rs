@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ring::digest;
 
-use crate::ids::NodeKey;
+use crate::ids::node_key::NodeKey;
 
 /// The two addresses a node owns on its adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

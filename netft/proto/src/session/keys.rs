@@ -20,13 +20,26 @@ use ring::{
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    session::Cipher,
-    wire::{
-        DropReason,
-        header::{HEADER_LEN, TAG_LEN},
-    },
+use crate::wire::{
+    DropReason,
+    header::{HEADER_LEN, TAG_LEN},
 };
+
+/// Which AEAD a session uses. Both ends choose the same from their hellos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cipher {
+    /// AES-256-GCM: both CPUs have AES instructions.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305: at least one has not.
+    ChaCha20Poly1305,
+}
+
+impl Cipher {
+    /// The AEAD for two ends of which each says whether its CPU has AES instructions.
+    pub const fn from_aes_support(local_aes: bool, remote_aes: bool) -> Self {
+        if local_aes && remote_aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
+    }
+}
 
 /// A build that measures what the cipher costs, and protects nothing. Off unless asked for by
 /// name.

@@ -14,34 +14,28 @@
 
 pub mod fragment;
 mod keys;
+mod parts;
 pub mod replay;
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{
-            AtomicBool, AtomicU16, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
-        },
-    },
-};
+use std::{fmt, sync::Arc};
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, Guard};
 use zeroize::Zeroize;
 
+pub use crate::session::keys::Cipher;
 use crate::{
     ids::{PeerId, virtual_addrs::VirtualAddrs},
     session::{
-        fragment::{Fragment, FragmentOutcome, ReassemblyBuffer},
+        fragment::{Fragment, reassembly::FragmentOutcome},
         keys::KeyWindow,
-        replay::{COUNTER_LIMIT, ReplayWindow},
+        parts::{AckState, CounterSpace, LossCounters, SharedReassembly},
+        replay::ReplayWindow,
     },
     time::Time,
     wire::{
         DropReason,
         ack::{Ack, MAX_RANGES},
-        header::{FrameHeader, FrameKind, HEADER_LEN, TAG_LEN},
+        header::{COUNTER_LIMIT, FrameHeader, FrameKind, HEADER_LEN, TAG_LEN},
     },
 };
 
@@ -53,22 +47,6 @@ pub const MAX_FRAME_LEN: usize = 1 << 14;
 pub const MAX_FRAMES: u64 = 1 << 47;
 
 const _: () = assert!(MAX_FRAMES < COUNTER_LIMIT);
-
-/// Which AEAD a session uses. Both ends choose the same from their hellos.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cipher {
-    /// AES-256-GCM: both CPUs have AES instructions.
-    Aes256Gcm,
-    /// ChaCha20-Poly1305: at least one has not.
-    ChaCha20Poly1305,
-}
-
-impl Cipher {
-    /// The AEAD for two ends of which each says whether its CPU has AES instructions.
-    pub const fn from_aes_support(local_aes: bool, remote_aes: bool) -> Self {
-        if local_aes && remote_aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
-    }
-}
 
 /// What the control session agreed on. The secrets are wiped when it is dropped.
 pub struct SessionParams {
@@ -109,35 +87,23 @@ impl fmt::Debug for SessionParams {
     }
 }
 
-/// One session, shared by every worker. No lock, no allocation per frame, but for slices that came
-/// apart.
+/// One session, shared by every worker. Sealing and opening take no lock and allocate nothing per
+/// frame; only out-of-order fragments take the reassembly lock.
 pub struct Session {
     peer: PeerId,
     peer_addrs: VirtualAddrs,
     local_id: u32,
     remote_id: u32,
     boot_id: u64,
+    peer_accepts_fragments: bool,
     epoch_bits: u32,
-    max_frames: u64,
-    counter: AtomicU64,
+    counters: CounterSpace,
     tx: ArcSwap<KeyWindow>,
     rx: ArcSwap<KeyWindow>,
     replay: ReplayWindow,
-    /// The highest data counter accepted, plus one; 0 before the first.
-    data_counter_end: AtomicU64,
-    /// What the peer acknowledged last, and how often it did.
-    latest_ack: ArcSwapOption<Ack>,
-    ack_count: AtomicU64,
-    /// The number of the question it answered last; 0: none.
-    last_immediate_ack: AtomicU16,
-    /// Frames sent twice, and frames given up, by all workers.
-    duplicated_frames: AtomicU64,
-    lost_frames: AtomicU64,
-    /// Whether the peer takes slices.
-    peer_accepts_fragments: bool,
-    /// The peer's packets some of whose slices are missing, and whether there are any.
-    reassembly: Mutex<ReassemblyBuffer>,
-    has_partial_packets: AtomicBool,
+    acks: AckState,
+    losses: LossCounters,
+    reassembly: SharedReassembly,
 }
 
 impl fmt::Debug for Session {
@@ -165,39 +131,34 @@ impl Session {
             local_id: params.local_id,
             remote_id: params.remote_id,
             boot_id: params.boot_id,
+            peer_accepts_fragments: false,
             epoch_bits,
-            max_frames,
-            counter: AtomicU64::new(0),
+            counters: CounterSpace::new(max_frames),
             tx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.tx_secret)),
             rx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.rx_secret)),
             replay: ReplayWindow::new(),
-            data_counter_end: AtomicU64::new(0),
-            latest_ack: ArcSwapOption::empty(),
-            ack_count: AtomicU64::new(0),
-            last_immediate_ack: AtomicU16::new(0),
-            duplicated_frames: AtomicU64::new(0),
-            lost_frames: AtomicU64::new(0),
-            peer_accepts_fragments: false,
-            reassembly: Mutex::default(),
-            has_partial_packets: AtomicBool::new(false),
+            acks: AckState::default(),
+            losses: LossCounters::default(),
+            reassembly: SharedReassembly::default(),
         }
     }
 
-    /// Sets whether the peer's hello says that it takes [slices](crate::session::fragment); `false`
-    /// before.
+    /// Sets whether the peer's hello announced support for [fragments](crate::session::fragment);
+    /// a session starts without.
     #[must_use]
     pub fn with_fragments(self, accepts_fragments: bool) -> Self {
         Self { peer_accepts_fragments: accepts_fragments, ..self }
     }
 
-    /// Whether slices may be sent to the peer.
+    /// Whether fragments may be sent to the peer.
     #[inline]
     pub fn peer_accepts_fragments(&self) -> bool {
         self.peer_accepts_fragments
     }
 
-    /// Keeps a slice that did not come side by side with the others of its packet: on another
-    /// route, to another worker, in another receive. See [`ReassemblyBuffer::add_fragment`].
+    /// Buffers a fragment that arrived apart from the others of its packet: on another route, at
+    /// another worker, or in another receive batch. See
+    /// [`ReassemblyBuffer::add_fragment`](fragment::reassembly::ReassemblyBuffer::add_fragment).
     ///
     /// # Errors
     /// As there.
@@ -208,79 +169,62 @@ impl Session {
         flags: u8,
         body: &[u8],
     ) -> Result<FragmentOutcome, DropReason> {
-        let mut assembly = self.reassembly.lock().unwrap_or_else(PoisonError::into_inner);
-        let added = assembly.add_fragment(now, fragment, flags, body);
-        self.has_partial_packets.store(!assembly.is_empty(), Relaxed);
-        added
+        self.reassembly.add_fragment(now, fragment, flags, body)
     }
 
-    /// Gives up packets that wait for their slices for too long. Returns how many.
+    /// Discards partial packets past the reassembly timeout. Returns how many.
     #[inline]
     pub fn expire_partial_packets(&self, now: impl FnOnce() -> Time) -> u64 {
-        if !self.has_partial_packets.load(Relaxed) {
-            return 0;
-        }
-        let mut assembly = self.reassembly.lock().unwrap_or_else(PoisonError::into_inner);
-        let lost = assembly.expire_partial_packets(now());
-        self.has_partial_packets.store(!assembly.is_empty(), Relaxed);
-        lost
+        self.reassembly.expire_partial_packets(now)
     }
 
-    /// Takes the memory of a packet of [`add_fragment`](Self::add_fragment) back.
+    /// Takes back the memory of a packet that [`add_fragment`](Self::add_fragment) completed.
     pub fn recycle_buffer(&self, bytes: Vec<u8>) {
-        self.reassembly.lock().unwrap_or_else(PoisonError::into_inner).recycle_buffer(bytes);
+        self.reassembly.recycle_buffer(bytes);
     }
 
-    /// Notes the highest counter of a batch of data frames that were opened.
+    /// Records the highest counter of a batch of opened data frames.
     pub fn record_received(&self, highest: u64) {
-        self.data_counter_end.fetch_max(highest + 1, Relaxed);
+        self.acks.record_received(highest);
     }
 
-    /// What to tell the peer of its data; `None` before the first.
+    /// The acknowledgement of the peer's data; `None` before the first data frame.
     pub fn build_ack(&self) -> Option<Ack> {
-        let highest = self.data_counter_end.load(Relaxed).checked_sub(1)?;
+        let highest = self.acks.highest_received()?;
         let ranges = self.replay.accepted_ranges(highest, MAX_RANGES);
         Some(Ack { highest, ranges, ..Ack::default() })
     }
 
-    /// Takes in what the peer acknowledged. Any worker may hear it, all of them look.
+    /// Stores an acknowledgement for every worker; any one of them may have received it.
     pub fn on_ack_received(&self, ack: Ack) {
-        let answers = ack.immediate_ack_reply;
-        self.latest_ack.store(Some(Arc::new(ack)));
-        self.ack_count.fetch_add(1, Release);
-        if answers != 0 {
-            self.last_immediate_ack.store(answers, Release);
-        }
+        self.acks.on_ack_received(ack);
     }
 
-    /// The question the peer answered last; 0: none. To be read before
-    /// [`poll_ack`](Self::poll_ack), which then knows what the answer says.
+    /// Number of the immediate-acknowledgement request the peer answered last; 0: none. To be read
+    /// before [`poll_ack`](Self::poll_ack), which then returns at least the acknowledgement that
+    /// carried the answer.
     pub fn last_immediate_ack(&self) -> u16 {
-        self.last_immediate_ack.load(Acquire)
+        self.acks.last_immediate_ack()
     }
 
-    /// What the peer acknowledged since the call that left `seen` behind.
+    /// The latest acknowledgement, if one arrived since the call that left `seen` behind.
     pub fn poll_ack(&self, seen: &mut u64) -> Option<Arc<Ack>> {
-        let acks = self.ack_count.load(Acquire);
-        if std::mem::replace(seen, acks) == acks {
-            return None;
-        }
-        self.latest_ack.load_full()
+        self.acks.poll_ack(seen)
     }
 
     /// Counts frames that were sent on two routes.
     pub fn record_duplicated(&self, frames: u64) {
-        self.duplicated_frames.fetch_add(frames, Relaxed);
+        self.losses.record_duplicated(frames);
     }
 
-    /// Counts frames that were forgotten unacknowledged.
+    /// Counts frames that were given up unacknowledged.
     pub fn record_lost(&self, frames: u64) {
-        self.lost_frames.fetch_add(frames, Relaxed);
+        self.losses.record_lost(frames);
     }
 
-    /// Frames sent on two routes, and frames forgotten unacknowledged, since the session began.
+    /// Frames sent on two routes, and frames given up unacknowledged, since the session began.
     pub fn loss_counts(&self) -> (u64, u64) {
-        (self.duplicated_frames.load(Relaxed), self.lost_frames.load(Relaxed))
+        self.losses.loss_counts()
     }
 
     /// The peer this session belongs to.
@@ -306,25 +250,16 @@ impl Session {
     /// Whether half of the counter space is used up: time for a fresh handshake while this session
     /// still carries everything.
     pub fn needs_fresh_handshake(&self) -> bool {
-        self.counter.load(Relaxed) >= self.max_frames / 2
+        self.counters.is_half_used()
     }
 
-    /// Takes the next `count` counters; returns the first.
+    /// Reserves the next `count` counters; returns the first.
     ///
     /// # Errors
     /// [`DropReason::KeyExhausted`] when the counter space is used up; it stays so.
     #[inline]
     pub fn reserve_counters(&self, count: u64) -> Result<u64, DropReason> {
-        // The check before keeps a refused caller from counting on for ever, so that the sum of
-        // what is in flight (workers × count) never comes near a wrap.
-        if count > self.max_frames || self.counter.load(Relaxed) >= self.max_frames {
-            return Err(DropReason::KeyExhausted);
-        }
-        let first = self.counter.fetch_add(count, Relaxed);
-        if first + count > self.max_frames {
-            return Err(DropReason::KeyExhausted);
-        }
-        Ok(first)
+        self.counters.reserve_counters(count)
     }
 
     /// What seals a batch of frames of one [lane](FrameHeader::queue). It keeps a key epoch alive:
@@ -422,7 +357,7 @@ impl<'s> FrameSealer<'s> {
         counter: u64,
         frame: &mut [u8],
     ) -> Result<(), DropReason> {
-        if counter >= self.session.max_frames {
+        if counter >= self.session.counters.limit() {
             return Err(DropReason::KeyExhausted);
         }
         let epoch = counter >> self.session.epoch_bits;

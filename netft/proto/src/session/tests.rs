@@ -297,7 +297,7 @@ fn the_counter_space_ends_and_stays_ended() {
     assert_eq!(here.seal_frame(FrameKind::Data, 0, 100, &mut frame), Err(DropReason::KeyExhausted));
 
     let (here, _) = pair();
-    here.counter.store(MAX_FRAMES - 1, Relaxed);
+    here.reserve_counters(MAX_FRAMES - 1).unwrap();
     assert_eq!(here.reserve_counters(2), Err(DropReason::KeyExhausted));
     assert_eq!(
         here.reserve_counters(1),

@@ -31,10 +31,7 @@
 //! above the highest. The length is exact, at most [`MAX_ACK_LEN`] bytes: sealed it fits into the
 //! smallest IPv6 packet (1280 bytes), so an acknowledgement is never too big for a route.
 
-use crate::{
-    session::replay::COUNTER_LIMIT,
-    wire::{DropReason, reader::ByteReader},
-};
+use crate::wire::{DropReason, header::COUNTER_LIMIT, reader::ByteReader};
 
 /// Bytes of an acknowledgement before its ranges.
 pub const ACK_FIXED_LEN: usize = 16;

@@ -16,44 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::io::adapter::tun::is_valid_name;
-
-/// The lock could not be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// Another daemon has it.
-    #[error(
-        "adapter {adapter} belongs to a running netftd ({}); stop it, or choose another adapter \
-         name", describe_holder(*pid)
-    )]
-    AlreadyLocked {
-        /// The adapter.
-        adapter: String,
-        /// The holder, if it wrote its number.
-        pid: Option<u32>,
-    },
-    /// The name cannot be the name of an interface, so not of a file either.
-    #[error("{0:?} is no name for an adapter: 1–15 letters, digits, '.', '_' and '-'")]
-    BadName(String),
-    /// Others can write to the directory, and so take or replace the lock.
-    #[error("{path}: must belong to this user or root and be writable by nobody else (mode 0700)")]
-    Unsafe {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The directory or the file cannot be used.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-fn describe_holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "pid unknown".into(), |pid| format!("pid {pid}"))
-}
+use crate::io::adapter::types::{LockError, is_valid_name};
 
 /// The right to own an adapter; given up when dropped.
 #[derive(Debug)]

@@ -3,3 +3,4 @@
 pub mod lock;
 pub mod reconciler;
 pub mod tun;
+pub mod types;

@@ -40,7 +40,7 @@ use crate::{
         datapath::{FromWorker, Workers},
         fib::SharedFib,
         netlink_watcher::HostState,
-        quic::{FromQuic, SessionManager, transport::CidTag},
+        quic::{FromQuic, session::manager::SessionManager, transport::CidTag},
         socket::TunQueue,
         sys::{udp, udp::SendFault},
     },

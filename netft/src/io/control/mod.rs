@@ -56,7 +56,7 @@ use crate::{
         datapath::{FromWorker, Workers},
         fib::SharedFib,
         netlink_watcher::HostState,
-        quic::{FromQuic, SessionManager},
+        quic::{FromQuic, session::manager::SessionManager},
         socket::TunQueue,
     },
 };

@@ -1,4 +1,4 @@
-//! Sets up the adapter and reads its state.
+//! The adapter: link settings, addresses and the host routes to peers.
 
 use std::{fs, net::IpAddr, pin::pin};
 
@@ -10,62 +10,28 @@ use rtnetlink::{
         AddressFamily,
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope},
         link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage},
+        route::{
+            RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+            RouteType,
+        },
     },
 };
 
-use crate::io::netlink::{Netlink, NetlinkError, await_reply, convert, none_if_missing};
+use crate::io::netlink::{
+    Netlink, await_reply, convert, none_if_missing,
+    types::{
+        AdapterAddr, AdapterState, ConfiguredAdapter, HostRoute, NetlinkError, ROUTE_PROTOCOL,
+    },
+};
 
 /// The largest super-packet the kernel may hand over, bytes: the frames of its segments, filled up
 /// to whole blocks, still fit one UDP send with segmentation (65,507 bytes). 44 segments of TCP at
 /// the default MTU, over IPv4 and IPv6.
-pub const GSO_MAX_SIZE: u32 = 60_960;
+const GSO_MAX_SIZE: u32 = 60_960;
 
 /// Packets the kernel keeps for each queue of the adapter, what comes then is dropped: 20 ms of
 /// 200,000 a second, so that a worker may be off its core for a few slices of the scheduler.
 const TX_QUEUE_LEN: u32 = 4000;
-
-/// The adapter after [`Netlink::configure_adapter`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfiguredAdapter {
-    /// Its number.
-    pub ifindex: u32,
-    /// Whether it has its IPv6 address; without it the host has IPv6 disabled.
-    pub has_ipv6: bool,
-}
-
-/// The adapter as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdapterState {
-    /// Its number.
-    pub ifindex: u32,
-    /// Its name.
-    pub name: String,
-    /// Whether it is set up.
-    pub up: bool,
-    /// Its MTU, bytes.
-    pub mtu: u32,
-    /// Whether it can have IPv6 addresses.
-    pub can_have_ipv6: bool,
-    /// Its addresses, in the kernel's order.
-    pub addrs: Vec<AdapterAddr>,
-}
-
-/// An address of the adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AdapterAddr {
-    /// The address.
-    pub addr: IpAddr,
-    /// Its prefix length.
-    pub prefix_len: u8,
-}
-
-impl AdapterAddr {
-    /// One address without a network around it: `/32` or `/128`.
-    pub fn host_addr(addr: impl Into<IpAddr>) -> Self {
-        let addr = addr.into();
-        Self { addr, prefix_len: if addr.is_ipv4() { 32 } else { 128 } }
-    }
-}
 
 impl Netlink {
     /// Gives the adapter its MTU, queue length and two addresses, and sets it up. The kernel's own
@@ -248,6 +214,66 @@ impl Netlink {
         write_sysctl("accept_redirects", "0");
     }
 
+    /// Adds or replaces the route to a peer's virtual address `addr`, with the MTU (bytes) of the
+    /// routes that lead there and the source address `src`.
+    ///
+    /// # Errors
+    /// Of the kernel: `EINVAL` when `src` is not on this host, `ENETDOWN` while the adapter is
+    /// down.
+    pub async fn replace_peer_route(
+        &self,
+        ifindex: u32,
+        addr: IpAddr,
+        src: IpAddr,
+        mtu: u32,
+    ) -> Result<(), NetlinkError> {
+        let mut message = host_message(ifindex, addr);
+        message.attributes.push(RouteAttribute::PrefSource(src.into()));
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+        let request = self.handle()?.route().add(message).replace().execute();
+        await_reply(|| format!("add the route to {addr}"), request).await
+    }
+
+    /// Removes the route to a peer's virtual address; it is no error when there is none.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn remove_peer_route(&self, ifindex: u32, addr: IpAddr) -> Result<(), NetlinkError> {
+        let request = self.handle()?.route().del(host_message(ifindex, addr)).execute();
+        none_if_missing(await_reply(|| format!("remove the route to {addr}"), request).await)
+            .map(drop)
+    }
+
+    /// Our host routes on the interface.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn peer_routes(&self, ifindex: u32) -> Result<Vec<HostRoute>, NetlinkError> {
+        let handle = self.handle()?;
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family;
+            filter.header.table = RouteHeader::RT_TABLE_MAIN;
+            filter.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+            filter.attributes.push(RouteAttribute::Oif(ifindex));
+            let list = handle.route().get(filter).execute().try_collect::<Vec<_>>();
+            // A table nobody has used yet does not exist.
+            let list = match await_reply(|| "list the adapter's routes".into(), list).await {
+                Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
+                result => none_if_missing(result)?.unwrap_or_default(),
+            };
+            let ours = list.iter().filter(|route| {
+                route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)
+                    && route.header.table == RouteHeader::RT_TABLE_MAIN
+            });
+            let on_adapter =
+                ours.filter_map(convert::host_route).filter(|(oif, _)| *oif == ifindex);
+            routes.extend(on_adapter.map(|(_, route)| route));
+        }
+        Ok(routes)
+    }
+
     async fn set_link(&self, what: String, message: LinkMessage) -> Result<(), NetlinkError> {
         let request = self.handle()?.link().set(message).execute();
         await_reply(|| what, request).await
@@ -271,4 +297,19 @@ fn no_such_link(name: &str) -> NetlinkError {
         what: format!("find {name}"),
         source: std::io::Error::from_raw_os_error(libc::ENODEV),
     }
+}
+
+fn host_message(ifindex: u32, addr: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.table = RouteHeader::RT_TABLE_MAIN;
+    header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    header.kind = RouteType::Unicast;
+    (header.address_family, header.destination_prefix_length, header.scope) = match addr {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32, RouteScope::Link),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128, RouteScope::Universe),
+    };
+    message.attributes =
+        vec![RouteAttribute::Destination(addr.into()), RouteAttribute::Oif(ifindex)];
+    message
 }

@@ -13,11 +13,7 @@ use rtnetlink::{
     },
 };
 
-use crate::io::netlink::{
-    adapter::AdapterAddr,
-    interfaces::{DeviceInfo, DeviceKind},
-    routes::HostRoute,
-};
+use crate::io::netlink::types::{AdapterAddr, DeviceInfo, DeviceKind, HostRoute};
 
 pub(super) fn to_interface(message: &LinkMessage) -> Interface {
     let flags = message.header.flags;

@@ -9,36 +9,10 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 
-use crate::io::netlink::{Netlink, NetlinkError, await_reply, convert, none_if_missing};
-
-/// A device that has, or might have, the adapter's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// The kernel's number of it.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// What it is.
-    pub kind: DeviceKind,
-}
-
-/// What a device is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeviceKind {
-    /// A TUN device.
-    Tun {
-        /// It can have several queues.
-        multi_queue: bool,
-        /// Its packets have a `virtio_net_hdr`.
-        vnet_hdr: bool,
-        /// It stays when nobody has it open.
-        persistent: bool,
-        /// Somebody has it open.
-        in_use: bool,
-    },
-    /// Anything else, in the kernel's word (`tap`, `veth`, `bridge`, …) or `hardware`.
-    Other(String),
-}
+use crate::io::netlink::{
+    Netlink, await_reply, convert, none_if_missing,
+    types::{DeviceInfo, NetlinkError},
+};
 
 impl Netlink {
     /// Every interface with its usable addresses, by number.

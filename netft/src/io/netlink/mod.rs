@@ -9,67 +9,25 @@ mod adapter;
 mod convert;
 mod interfaces;
 mod monitor;
-mod routes;
+mod types;
 
 use std::{
     future::Future,
     io,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use rtnetlink::{Handle, sys::AsyncSocket};
 use tokio::task::JoinHandle;
 
+use crate::io::netlink::types::REQUEST_TIMEOUT;
 pub use crate::io::netlink::{
-    adapter::{AdapterAddr, AdapterState, ConfiguredAdapter, GSO_MAX_SIZE},
-    interfaces::{DeviceInfo, DeviceKind},
-    monitor::{NetlinkChanges, NetlinkMonitor},
-    routes::{HostRoute, ROUTE_PROTOCOL},
+    monitor::NetlinkMonitor,
+    types::{
+        AdapterAddr, AdapterState, ConfiguredAdapter, DeviceInfo, DeviceKind, HostRoute,
+        NetlinkChanges, NetlinkError, ROUTE_PROTOCOL,
+    },
 };
-
-/// The kernel answers in microseconds; this only bounds the wait for an answer that never comes.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A request to the kernel failed.
-#[derive(Debug, thiserror::Error)]
-pub enum NetlinkError {
-    /// No socket.
-    #[error("cannot open a netlink socket: {0}")]
-    Open(#[source] io::Error),
-    /// The kernel refused.
-    #[error("{what}: {source}{}", permission_hint(source))]
-    Refused {
-        /// What was asked.
-        what: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// No answer.
-    #[error("{what}: no answer from the kernel within {} s", REQUEST_TIMEOUT.as_secs())]
-    NoAnswer {
-        /// What was asked.
-        what: String,
-    },
-}
-
-impl NetlinkError {
-    /// The kernel's error number, if it gave one.
-    pub fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Refused { source, .. } | Self::Open(source) => source.raw_os_error(),
-            Self::NoAnswer { .. } => None,
-        }
-    }
-}
-
-fn permission_hint(error: &io::Error) -> &'static str {
-    if error.raw_os_error() == Some(libc::EPERM) {
-        "; run as root or grant CAP_NET_ADMIN"
-    } else {
-        ""
-    }
-}
 
 /// A socket for requests. Must be used inside a tokio runtime, in the network namespace of the
 /// thread that opened it.

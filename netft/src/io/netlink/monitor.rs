@@ -19,7 +19,7 @@ use rtnetlink::{
 };
 use tokio::{sync::Notify, task::JoinHandle};
 
-use crate::io::netlink::NetlinkError;
+use crate::io::netlink::types::{NetlinkChanges, NetlinkError};
 
 const MULTICAST_GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Link,
@@ -39,19 +39,6 @@ const CHANGED_LINKS: u8 = 1;
 const CHANGED_ADDRESSES: u8 = 2;
 const CHANGED_ROUTES: u8 = 4;
 const CHANGED_UNKNOWN: u8 = 8;
-
-/// What changed since the last call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NetlinkChanges {
-    /// An interface: added, removed, renamed, up, down, carrier, MTU.
-    pub links: bool,
-    /// An address.
-    pub addresses: bool,
-    /// A kernel route.
-    pub routes: bool,
-    /// Notices were lost: anything may have changed.
-    pub resync: bool,
-}
 
 /// A socket for notices. Stops when dropped.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The one QUIC endpoint of a node, and its settings.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use netft_proto::{config::PrivateKey, ids::NodeKey};
 use quinn::{
@@ -11,6 +11,7 @@ use quinn_proto::HashedConnectionIdGenerator;
 use ring::{hkdf, hmac};
 
 use crate::io::quic::{
+    failure::EndpointError,
     socket::RouteSocket,
     tls::{CONTROL_ALPNS, TlsIdentity},
 };
@@ -30,17 +31,6 @@ const MAX_INCOMING: usize = 64;
 const RESET_KEY_INFO: &[&[u8]] = &[b"stateless reset"];
 /// What the number in the connection ids is derived for.
 const CID_KEY_INFO: &[&[u8]] = &[b"connection id"];
-
-/// Why the endpoint could not be made.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::io) enum EndpointError {
-    #[error(transparent)]
-    Tls(#[from] rustls::Error),
-    #[error("the TLS provider lacks AES-128-GCM, which QUIC needs")]
-    Suite,
-    #[error("cannot start the QUIC endpoint: {0}")]
-    Start(#[from] io::Error),
-}
 
 /// Starts the endpoint over `socket`, inside a tokio runtime.
 pub(in crate::io) fn start_endpoint(

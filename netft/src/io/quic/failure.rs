@@ -1,5 +1,7 @@
 //! Why there is no session: what this node refuses, what the peer refuses, what did not arrive.
 
+use std::io;
+
 use netft_proto::{ids::virtual_addrs::VirtualAddrs, wire::header::WIRE_VERSION};
 use quinn::{ConnectionError, ReadError, ReadExactError, TransportErrorCode, VarInt, WriteError};
 
@@ -13,6 +15,17 @@ pub(in crate::io) const CLOSE_SUPERSEDED: VarInt = VarInt::from_u32(2);
 pub(in crate::io) const CLOSE_ABANDONED: VarInt = VarInt::from_u32(0);
 /// The longest reason of a peer that is shown, characters.
 const MAX_REASON_CHARS: usize = 200;
+
+/// Why the endpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::io) enum EndpointError {
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    #[error("the TLS provider lacks AES-128-GCM, which QUIC needs")]
+    Suite,
+    #[error("cannot start the QUIC endpoint: {0}")]
+    Start(#[from] io::Error),
+}
 
 /// Why this node refuses a peer. The text goes to the peer too, so it names both sides.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -29,28 +29,14 @@ use crate::io::{
     fib::SharedFib,
     path::Path,
     quic::{
-        QuicDatagram, handshake_return_path::HandshakeReturnPaths,
+        handshake_return_path::HandshakeReturnPaths,
+        peer_address::{PEER_ADDRESS_PREFIX, address_of, peer_of},
+        types::QuicDatagram,
         unverified_sources::UnverifiedSources,
     },
     socket::UdpSocket,
     sys::udp,
 };
-
-/// A unique local prefix (RFC 4193) that never leaves this process: "netft" and a peer's number.
-pub(in crate::io) const PEER_ADDRESS_PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
-
-/// The address under which QUIC knows a peer.
-pub(in crate::io) fn address_of(peer: PeerId) -> SocketAddr {
-    let [a, b, c] = PEER_ADDRESS_PREFIX;
-    (Ipv6Addr::new(a, b, c, 0, 0, 0, 1, peer.0), DEFAULT_PORT).into()
-}
-
-/// The peer behind such an address.
-pub(in crate::io) fn peer_of(address: SocketAddr) -> Option<PeerId> {
-    let SocketAddr::V6(v6) = address else { return None };
-    let peer = PeerId(v6.ip().segments()[7]);
-    (address_of(peer) == address).then_some(peer)
-}
 
 /// All routes to all peers, as one socket.
 pub(in crate::io) struct RouteSocket {
@@ -217,20 +203,5 @@ struct AlwaysWritable;
 impl UdpPoller for AlwaysWritable {
     fn poll_writable(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_peer_has_its_own_address_and_no_other_address_is_a_peer() {
-        for peer in [0, 1, 255, 256, u16::MAX].map(PeerId) {
-            assert_eq!(peer_of(address_of(peer)), Some(peer));
-        }
-        for other in ["192.0.2.1:3343", "[fd6e:6574:6674::1:1]:3344", "[fe80::1:1]:3343"] {
-            assert_eq!(other.parse().ok().and_then(peer_of), None, "{other}");
-        }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use netft_proto::{config::DEFAULT_PORT, ids::PeerId};
 
-use crate::io::{quic::socket::PEER_ADDRESS_PREFIX, socket::SocketId};
+use crate::io::{quic::peer_address::PEER_ADDRESS_PREFIX, socket::SocketId};
 
 /// Sources remembered at once; the one unknown for longest is forgotten first.
 const MAX_SOURCES: usize = 64;
@@ -102,7 +102,11 @@ mod tests {
         assert_eq!(strangers.assign_address(socket, from), address);
         assert_ne!(strangers.assign_address(SocketId(2), from), address);
         assert_eq!(strangers.find_source(address).map(|found| found.from), Some(from));
-        assert_eq!(crate::io::quic::socket::peer_of(address), None, "it is no peer's address");
+        assert_eq!(
+            crate::io::quic::peer_address::peer_of(address),
+            None,
+            "it is no peer's address"
+        );
         strangers.set_peer(address, PeerId(4));
         assert_eq!(strangers.find_source(address).and_then(|found| found.peer), Some(PeerId(4)));
     }

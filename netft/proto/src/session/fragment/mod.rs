@@ -18,13 +18,10 @@
 //! probability p, 1 − (1 − p)^n (n = 44, p = 0.1 %: 4.3 %). So only what cannot be cut into
 //! packets of its own is sliced, and only towards a peer whose hello says that it understands.
 
-mod reassembly;
+pub mod reassembly;
 
 use std::ops::Range;
 
-pub use crate::session::fragment::reassembly::{
-    FragmentOutcome, MAX_PARTIAL_PACKETS, REASSEMBLY_TIMEOUT, ReassemblyBuffer,
-};
 use crate::wire::DropReason;
 
 /// Bytes in front of each slice.

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::time::Time;
+use crate::{
+    session::fragment::reassembly::{FragmentOutcome, MAX_PARTIAL_PACKETS, ReassemblyBuffer},
+    time::Time,
+};
 
 const NOW: Time = Time::from_millis(5);
 

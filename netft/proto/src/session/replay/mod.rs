@@ -33,7 +33,7 @@ use std::{
     },
 };
 
-use crate::wire::ack::AckRange;
+use crate::wire::{ack::AckRange, header::COUNTER_LIMIT};
 
 /// Counters one slot answers for.
 const SLOT_BITS: u64 = u32::BITS as u64;
@@ -46,9 +46,6 @@ pub const REPLAY_WINDOW: u64 = (SLOT_COUNT as u64 - 1) * SLOT_BITS;
 /// How far back an acknowledgement looks, counters: 8 ms at 1,000,000 frames per second, more than
 /// it is late.
 pub const ACK_SPAN: u64 = 8192;
-/// Counters are below this, so that a lap number fits into half a word.
-pub const COUNTER_LIMIT: u64 = 1 << 48;
-
 /// Which counters of one direction of one session were accepted.
 pub struct ReplayWindow {
     pages: [OnceLock<Box<ReplayPage>>; SLOT_COUNT / PAGE_SLOTS],

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::io::{adapter::tun::TunOpenError, socket::TunQueue, sys::tun};
+use crate::io::{adapter::types::TunOpenError, socket::TunQueue, sys::tun};
 
 /// Queues with super-packets. A device that must not exist yet is created.
 ///

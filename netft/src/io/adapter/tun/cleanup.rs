@@ -3,43 +3,12 @@
 use std::path::Path;
 
 use crate::io::{
-    adapter::lock::{AdapterLock, LockError},
-    netlink::{DeviceKind, Netlink, NetlinkError},
+    adapter::{
+        lock::AdapterLock,
+        types::{CleanupError, CleanupOutcome},
+    },
+    netlink::{DeviceKind, Netlink},
 };
-
-/// What [`remove_leftover`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CleanupOutcome {
-    /// The device is removed, with its addresses and routes.
-    Removed,
-    /// There was none.
-    Nothing,
-}
-
-/// The device was left alone.
-#[derive(Debug, thiserror::Error)]
-pub enum CleanupError {
-    /// A daemon owns it.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// Not ours to remove.
-    #[error("{name} is no TUN device but {kind}: left alone")]
-    NotTun {
-        /// The device.
-        name: String,
-        /// What it is, in the kernel's word.
-        kind: String,
-    },
-    /// A process without our lock has it open.
-    #[error("{name} is in use by another process: left alone")]
-    InUse {
-        /// The device.
-        name: String,
-    },
-    /// The kernel refused.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-}
 
 /// Removes the TUN device `adapter`, unless a daemon or any other process has it.
 ///

@@ -12,69 +12,16 @@ use std::{io, time::Duration};
 
 use netft_proto::config::AdapterBackend;
 
-pub use crate::io::adapter::tun::cleanup::{CleanupError, CleanupOutcome, remove_leftover};
+pub use crate::io::adapter::tun::cleanup::remove_leftover;
 use crate::io::{
-    netlink::{DeviceInfo, DeviceKind, Netlink, NetlinkError},
+    adapter::types::{DeviceOrigin, MAX_QUEUES, TunOpenError, is_valid_name},
+    netlink::{DeviceInfo, DeviceKind, Netlink},
     socket::TunQueue,
 };
-
-/// The most queues a device can have.
-pub const MAX_QUEUES: usize = 256;
 
 /// A process that is being killed closes its queues a little after its lock.
 const BUSY_RETRIES: u32 = 10;
 const BUSY_RETRY_DELAY: Duration = Duration::from_millis(50);
-
-/// The adapter could not be opened. Each error is one line and says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum TunOpenError {
-    /// The name cannot be the name of an interface.
-    #[error("{0:?} is no name for an adapter: 1–15 letters, digits, '.', '_' and '-'")]
-    BadName(String),
-    /// No queue, or more than the kernel allows.
-    #[error("{0} queues: 1–{MAX_QUEUES} are possible, and 1 with the plain backend")]
-    Queues(usize),
-    /// The kernel has no TUN driver here.
-    #[error(
-        "/dev/net/tun is missing; load the driver (modprobe tun), or give the container the device \
-         (--device /dev/net/tun)"
-    )]
-    NoDriver,
-    /// Not allowed.
-    #[error("not allowed to {what}; run as root or grant CAP_NET_ADMIN")]
-    NotAllowed {
-        /// What.
-        what: String,
-    },
-    /// Somebody has the device open.
-    #[error("{name} is in use by another process; stop it, or choose another adapter name")]
-    Taken {
-        /// The device.
-        name: String,
-    },
-    /// A device of that name is something else.
-    #[error(
-        "{name} exists and is no TUN device but {kind}; remove it (ip link del {name}), or choose \
-         another adapter name"
-    )]
-    NotTun {
-        /// The device.
-        name: String,
-        /// What it is, in the kernel's word.
-        kind: String,
-    },
-    /// The kernel refused a request.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-    /// Anything else.
-    #[error("cannot {what}: {source}")]
-    Io {
-        /// What failed.
-        what: String,
-        /// Why.
-        source: io::Error,
-    },
-}
 
 /// The adapter's queues.
 pub struct OpenedAdapter {
@@ -84,17 +31,6 @@ pub struct OpenedAdapter {
     pub ifindex: u32,
     /// Where the device comes from.
     pub origin: DeviceOrigin,
-}
-
-/// Where an opened device comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceOrigin {
-    /// It did not exist.
-    Created,
-    /// It was left by an earlier run; its addresses and routes may still be there.
-    Adopted,
-    /// It was left by an earlier run of the other backend, and was removed.
-    Replaced,
 }
 
 /// Opens `queues` queues of the adapter `name`. The caller holds the adapter's
@@ -168,15 +104,6 @@ fn decide_origin(
             Ok(if fits { DeviceOrigin::Adopted } else { DeviceOrigin::Replaced })
         }
     }
-}
-
-/// Whether `name` can be the name of an interface and of a file. Stricter than the kernel, which
-/// takes `%d` as a request for a number and allows any letters.
-pub(super) fn is_valid_name(name: &str) -> bool {
-    (1..=15).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 #[cfg(test)]

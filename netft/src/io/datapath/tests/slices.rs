@@ -2,7 +2,7 @@
 
 use netft_proto::{
     packet::gso::GsoPlan,
-    session::fragment::{FRAGMENT_HEADER_LEN, MAX_PARTIAL_PACKETS},
+    session::fragment::{FRAGMENT_HEADER_LEN, reassembly::MAX_PARTIAL_PACKETS},
     wire::header::FRAME_OVERHEAD,
 };
 

@@ -16,8 +16,8 @@ use tokio::{
 use crate::io::quic::{
     failure::RefusalReason,
     session::{
-        hello_exchange::{HandshakeRole, TAG_READY},
-        peer::PeerTaskEvent,
+        event::{HandshakeRole, PeerTaskEvent},
+        hello_exchange::TAG_READY,
     },
 };
 

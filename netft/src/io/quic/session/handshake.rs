@@ -8,12 +8,13 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::io::quic::{
     failure::HandshakeError,
+    peer_address,
     session::{
+        event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
         hello_exchange,
-        hello_exchange::{EstablishedSession, HandshakeRole, PeerContext},
-        peer::PeerTaskEvent,
+        hello_exchange::PeerContext,
     },
-    socket, tls,
+    tls,
     tls::SERVER_NAME,
 };
 
@@ -29,7 +30,7 @@ pub(in crate::io) async fn dial_peer(
     client: ClientConfig,
     generation: u32,
 ) {
-    let address = socket::address_of(terms.peer);
+    let address = peer_address::address_of(terms.peer);
     let dial = async {
         let connecting = endpoint
             .connect_with(client, address, SERVER_NAME)

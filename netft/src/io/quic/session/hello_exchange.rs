@@ -10,7 +10,7 @@ use std::{
 
 use netft_proto::{
     config::Config,
-    ids::{PeerId, virtual_addrs::VirtualAddrs},
+    ids::{NodeKey, PeerId, virtual_addrs::VirtualAddrs},
     session::{Cipher, Session, SessionParams},
     wire::{header::WIRE_VERSION, hello, hello::Hello},
 };
@@ -24,11 +24,11 @@ use zeroize::Zeroizing;
 use crate::io::quic::{
     failure::{HandshakeError, RefusalReason},
     session::{
-        peer::PeerTaskEvent,
-        peer_query::PeerQuery,
+        event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
         session_id::{SessionId, SessionIdAllocator},
     },
     tls,
+    types::PeerQuery,
 };
 
 /// Tag of the last word of each side; the dialer's is followed by the generation.
@@ -45,7 +45,7 @@ pub(in crate::io) struct PeerContext {
     pub(in crate::io) peer: PeerId,
     /// The virtual addresses the config gives the peer.
     pub(in crate::io) peer_addrs: VirtualAddrs,
-    pub(in crate::io) peer_key: crate::NodeKey,
+    pub(in crate::io) peer_key: NodeKey,
     /// Of this process.
     pub(in crate::io) boot_id: u64,
     pub(in crate::io) session_ids: SessionIdAllocator,
@@ -58,29 +58,6 @@ pub(in crate::io) struct PeerContext {
     pub(in crate::io) query_tx: mpsc::Sender<PeerQuery>,
     /// Where the peer's task is asked whether a boot id may join.
     pub(in crate::io) events: mpsc::Sender<PeerTaskEvent>,
-}
-
-/// Which end of the exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::io) enum HandshakeRole {
-    /// Opens the stream and announces the generation.
-    Dialer,
-    /// Answers.
-    Acceptor,
-}
-
-/// Two nodes that have accepted each other.
-pub(in crate::io) struct EstablishedSession {
-    pub(in crate::io) connection: Connection,
-    pub(in crate::io) send: SendStream,
-    pub(in crate::io) recv: RecvStream,
-    pub(in crate::io) session_id: SessionId,
-    pub(in crate::io) session: Arc<Session>,
-    pub(in crate::io) boot_id: u64,
-    pub(in crate::io) peer_name: String,
-    pub(in crate::io) adapter_up: bool,
-    pub(in crate::io) role: HandshakeRole,
-    pub(in crate::io) generation: u32,
 }
 
 /// Runs the exchange. A dialer announces `generation`, an acceptor learns it.

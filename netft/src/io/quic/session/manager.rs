@@ -21,22 +21,21 @@ use crate::io::{
     counters::Counters,
     fib::SharedFib,
     identity,
-    identity::KeyError,
     quic::{
-        FromQuicHandler, QuicDatagram, endpoint,
-        endpoint::EndpointError,
-        failure::CLOSE_GOING_AWAY,
+        endpoint,
+        failure::{CLOSE_GOING_AWAY, EndpointError},
+        peer_address,
         session::{
+            event::PeerTaskEvent,
             handshake,
             hello_exchange::PeerContext,
-            peer::{EVENT_QUEUE_LEN, PeerTask, PeerTaskEvent, PeerTaskParams},
+            peer::{EVENT_QUEUE_LEN, PeerTask, PeerTaskParams},
             peer_query,
-            peer_query::{PeerQuery, QueryError},
             session_id::SessionIdAllocator,
         },
-        socket,
         socket::RouteSocket,
         tls::TlsIdentity,
+        types::{FromQuicHandler, PeerQuery, QUERY_TIMEOUT, QueryError, QuicDatagram, StartError},
         unverified_sources::UnverifiedSources,
     },
 };
@@ -47,43 +46,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Handshakes under way from addresses that are no route's.
 const MAX_UNVERIFIED_HANDSHAKES: usize = 8;
 
-/// Why the control session could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The node's key is not usable.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The config names another public key than the private key has.
-    #[error("the public key in the config is not that of the private key; remove or correct it")]
-    PublicKey,
-    /// A peer has this node's own key.
-    #[error("peer {name} has this node's own key; give it its own with `netft keygen`")]
-    OwnKey {
-        /// The peer.
-        name: String,
-    },
-    /// Two peers have one key.
-    #[error("peers {one} and {other} have the same key; give each its own with `netft keygen`")]
-    SameKey {
-        /// The first.
-        one: String,
-        /// The second.
-        other: String,
-    },
-    /// More peers than can be numbered.
-    #[error("{0} peers are configured; at most 65536 can be")]
-    TooMany(usize),
-    /// TLS or QUIC would not start.
-    #[error("the control session cannot start: {0}")]
-    Start(String),
-}
-
-impl From<EndpointError> for StartError {
-    fn from(error: EndpointError) -> Self {
-        Self::Start(error.to_string())
-    }
-}
-
 /// How long a peer's task may take to hear of a change; it is never busy for long.
 const EVENT_SEND_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -91,7 +53,7 @@ const EVENT_SEND_TIMEOUT: Duration = Duration::from_millis(250);
 type PeerContexts = Arc<Mutex<BTreeMap<PeerId, PeerContext>>>;
 
 /// The control sessions with all peers. Dropping it stops everything without a farewell.
-pub struct SessionManager {
+pub(crate) struct SessionManager {
     endpoint: Endpoint,
     peers: PeerContexts,
     fib_changed: watch::Sender<()>,
@@ -125,7 +87,7 @@ impl SessionManager {
     ///
     /// # Errors
     /// When the keys of the config do not fit, or TLS or QUIC refuse to start.
-    pub fn start(
+    pub(crate) fn start(
         config: Arc<Config>,
         fib: SharedFib,
         arrivals: mpsc::Receiver<QuicDatagram>,
@@ -213,7 +175,7 @@ impl SessionManager {
     ///
     /// # Errors
     /// They do not; nothing changed.
-    pub fn check_config(&self, config: &Config) -> Result<(), StartError> {
+    pub(crate) fn check_config(&self, config: &Config) -> Result<(), StartError> {
         check_keys(config)?;
         endpoint::server_config(&self.task_params.tls, config.peers.iter().map(|peer| peer.key))?;
         Ok(())
@@ -222,7 +184,7 @@ impl SessionManager {
     /// First half of going over to a [checked](Self::check_config) config: ends the sessions with
     /// the peers it does not know, while the routes that carry the farewell still exist. One that
     /// misses the farewell learns by silence.
-    pub async fn remove_absent_peers(&self, config: &Arc<Config>) {
+    pub(crate) async fn remove_absent_peers(&self, config: &Arc<Config>) {
         let keys = config.peers.iter().map(|peer| peer.key);
         match endpoint::server_config(&self.task_params.tls, keys) {
             Ok(server) => self.endpoint.set_server_config(Some(server)),
@@ -249,7 +211,7 @@ impl SessionManager {
     ///
     /// # Errors
     /// TLS refuses a key.
-    pub fn add_new_peers(&self, config: &Arc<Config>) -> Result<(), StartError> {
+    pub(crate) fn add_new_peers(&self, config: &Arc<Config>) -> Result<(), StartError> {
         for peer in &config.peers {
             let known = lock_unpoisoned(&self.peers).contains_key(&peer.id);
             if !known {
@@ -260,18 +222,18 @@ impl SessionManager {
     }
 
     /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
-    pub fn notify_fib_changed(&self) {
+    pub(crate) fn notify_fib_changed(&self) {
         self.fib_changed.send_replace(());
     }
 
     /// Takes in whether the adapter is up, for the hellos from here on: a peer learns of a change
     /// with the next handshake.
-    pub fn set_adapter_up(&self, up: bool) {
+    pub(crate) fn set_adapter_up(&self, up: bool) {
         self.task_params.adapter_up.store(up, Relaxed);
     }
 
     /// Tells every peer, present and future, of this node's interfaces.
-    pub fn advertise_interfaces(&self, list: &Advertisement) {
+    pub(crate) fn advertise_interfaces(&self, list: &Advertisement) {
         let mut bytes = Vec::new();
         list.encode(&mut bytes);
         self.advertisement.send_replace(bytes.into());
@@ -280,7 +242,7 @@ impl SessionManager {
     /// Asks for a fresh session with `peer`: its keys are nearly used up, or nothing authentic has
     /// come from it for long although its routes look alive. The present session serves until the
     /// fresh one does. Asking again meanwhile is harmless.
-    pub fn renew_session(&self, peer: PeerId) {
+    pub(crate) fn renew_session(&self, peer: PeerId) {
         if let Some(terms) = lock_unpoisoned(&self.peers).get(&peer) {
             // A full queue means that the peer's task is busy with handshakes already.
             let _ = terms.events.try_send(PeerTaskEvent::Renew);
@@ -288,11 +250,15 @@ impl SessionManager {
     }
 
     /// Asks `peer` a question of at most 256 bytes on its control session. Takes at most
-    /// [`peer_query::QUERY_TIMEOUT`].
+    /// [`QUERY_TIMEOUT`].
     ///
     /// # Errors
     /// See [`QueryError`].
-    pub async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {
+    pub(crate) async fn query_peer(
+        &self,
+        peer: PeerId,
+        question: Vec<u8>,
+    ) -> Result<Vec<u8>, QueryError> {
         let events = lock_unpoisoned(&self.peers).get(&peer).map(|terms| terms.events.clone());
         let events = events.ok_or(QueryError::UnknownPeer)?;
         let (answer, reply_rx) = oneshot::channel();
@@ -301,25 +267,25 @@ impl SessionManager {
             reply_rx.await.ok()
         };
         // The task of a peer that goes drops the question.
-        timeout(peer_query::QUERY_TIMEOUT, asked)
+        timeout(QUERY_TIMEOUT, asked)
             .await
             .map_err(|_| QueryError::TimedOut)?
             .ok_or(QueryError::NoSession)?
     }
 
     /// What the peers ask; `None` if somebody else has it. A question nobody takes is refused.
-    pub fn take_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
+    pub(crate) fn take_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
         lock_unpoisoned(&self.query_rx).take()
     }
 
     /// What the control sessions dropped, by reason.
-    pub fn counters(&self) -> &Arc<Counters> {
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
     /// Stops, and tells every peer, which then ends its sessions with this node at once. Takes at
     /// most half a second.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.endpoint.close(CLOSE_GOING_AWAY, b"going away");
         // A peer that cannot be reached learns by its missing heartbeats.
         let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
@@ -337,7 +303,7 @@ async fn dispatch_handshakes(
     while let Some(incoming) = endpoint.accept().await {
         while tasks.try_join_next().is_some() {}
         let from = incoming.remote_address();
-        let Some(peer) = socket::peer_of(from) else {
+        let Some(peer) = peer_address::peer_of(from) else {
             admit_unverified(incoming, &peers, &strangers, &places, &mut tasks);
             continue;
         };

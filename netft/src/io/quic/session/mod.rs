@@ -1,9 +1,10 @@
 //! The control session with each peer.
 
 pub(in crate::io) mod control;
+pub(in crate::io) mod event;
 pub(in crate::io) mod handshake;
 pub(in crate::io) mod hello_exchange;
-pub(in crate::io) mod manager;
+pub(crate) mod manager;
 pub(in crate::io) mod peer;
 pub(in crate::io) mod peer_query;
 pub(in crate::io) mod session_id;

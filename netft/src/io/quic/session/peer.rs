@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netft_proto::{config::Config, ids::RouteId, wire::interfaces::Advertisement};
+use netft_proto::{ids::RouteId, wire::interfaces::Advertisement};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -22,22 +22,22 @@ use tracing::{debug, info, warn};
 use crate::io::{
     fib::SharedFib,
     quic::{
-        FromQuic, FromQuicHandler,
         failure::{
             CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED, HandshakeError, RefusalReason,
             sanitize_reason,
         },
         session::{
             control::{AdvertisementReceiver, ControlStream, LivenessCheck},
+            event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
             handshake,
             handshake::DIAL_TIMEOUT,
-            hello_exchange::{EstablishedSession, HandshakeRole, PeerContext},
+            hello_exchange::PeerContext,
             peer_query,
-            peer_query::QueryError,
             session_id::{SessionId, random_u32},
             session_set::{SessionChange, SessionEntry, SessionSet},
         },
         tls,
+        types::{FromQuic, FromQuicHandler, QueryError},
     },
 };
 
@@ -60,34 +60,6 @@ const LIVENESS_TIMEOUT_RANGE: (Duration, Duration) =
 const REKEY_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// At most one message of a kind in this time.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-
-/// What happens to a peer.
-pub(in crate::io) enum PeerTaskEvent {
-    /// The peer dials.
-    Incoming(Box<quinn::Incoming>),
-    /// May a process with this boot id join?
-    CheckBootId { boot_id: u64, reply: oneshot::Sender<Result<(), RefusalReason>> },
-    /// Both ends have accepted each other.
-    Established(Box<EstablishedSession>),
-    /// An attempt came to nothing.
-    Failed { dialled: bool, failure: HandshakeError },
-    /// The peer receives on this session.
-    Usable(u32),
-    /// The peer knows that this node receives on this session.
-    Confirmed(u32),
-    /// The QUIC connection of this session has ended.
-    Lost { local_session: u32, error: ConnectionError },
-    /// A fresh session is wanted.
-    Renew,
-    /// The peer told of its interfaces on this session.
-    Interfaces { local_session: u32, list: Box<Advertisement> },
-    /// The peer is to be asked something.
-    Query { query: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, QueryError>> },
-    /// The config changed, but not what it says of this peer.
-    Config(Arc<Config>),
-    /// The config does not know the peer any more.
-    Forget,
-}
 
 /// A session in use.
 struct LiveSession {

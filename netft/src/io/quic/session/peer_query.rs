@@ -5,7 +5,7 @@
 //! not is never asked, and never sees such a stream. Bounds: one question of a peer at a time, one
 //! a second per session; [`MAX_QUERY_LEN`] and [`MAX_REPLY_LEN`] bytes; [`QUERY_TIMEOUT`].
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use netft_proto::ids::PeerId;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -14,59 +14,17 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::io::quic::tls;
+use crate::io::quic::{
+    tls,
+    types::{MAX_QUERY_LEN, MAX_REPLY_LEN, PeerQuery, QUERY_TIMEOUT, QueryError},
+};
 
-/// The most bytes of a question.
-const MAX_QUERY_LEN: usize = 256;
-/// The most bytes of an answer.
-pub const MAX_REPLY_LEN: usize = 64 * 1024;
 /// The most questions that wait for whoever answers; more wait in their sessions.
 pub(in crate::io) const QUERY_QUEUE_LEN: usize = 16;
-/// How long an answer may take, from the asking on.
-pub(in crate::io) const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
 /// The least time between the beginnings of two answers to one peer.
 const MIN_QUERY_INTERVAL: Duration = Duration::from_secs(1);
 /// What the stream of a question is reset with that nobody answers.
 const QUERY_UNANSWERED_CODE: VarInt = VarInt::from_u32(1);
-
-/// Why a peer gave no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum QueryError {
-    /// No peer has this number.
-    #[error("there is no such peer")]
-    UnknownPeer,
-    /// There is no session to ask on.
-    #[error("there is no session with it")]
-    NoSession,
-    /// The peer takes no questions.
-    #[error("its netftd is too old to be asked")]
-    TooOld,
-    /// Nothing came in time.
-    #[error("it gave no answer within {} s", QUERY_TIMEOUT.as_secs())]
-    TimedOut,
-    /// It does not answer this question, or its answer is too long, or the session ended.
-    #[error("it gave no answer")]
-    Refused,
-    /// The question is too long.
-    #[error("a question has at most {MAX_QUERY_LEN} bytes")]
-    TooLong,
-}
-
-/// What a peer asks.
-pub struct PeerQuery {
-    /// Who asks. It has proven its key.
-    pub peer: PeerId,
-    /// What: at most 256 bytes.
-    pub payload: Vec<u8>,
-    /// Where the answer goes, at most [`MAX_REPLY_LEN`] bytes. Dropped, the question is refused.
-    pub reply_tx: oneshot::Sender<Vec<u8>>,
-}
-
-impl fmt::Debug for PeerQuery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Question").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
 
 /// Asks on a connection.
 pub(in crate::io) async fn send_query(

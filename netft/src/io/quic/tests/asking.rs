@@ -6,9 +6,7 @@ use super::{
     rig::{Node, Raw, both_up, pair},
     until,
 };
-use crate::io::quic::{
-    PeerQuery, QueryError, session::peer_query::MAX_REPLY_LEN, tls::ALPN_CONTROL,
-};
+use crate::io::quic::{MAX_REPLY_LEN, PeerQuery, QueryError, tls::ALPN_CONTROL};
 
 /// Answers with what `reply` makes of each question; `None` refuses it.
 fn answer(node: &Node, reply: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static) {

@@ -28,8 +28,10 @@ use crate::io::{
     identity,
     path::Path,
     quic::{
-        DATAGRAM_QUEUE_LEN, FromQuic, QuicDatagram, SessionManager, endpoint,
-        socket::{RouteSocket, address_of},
+        DATAGRAM_QUEUE_LEN, FromQuic, QuicDatagram, endpoint,
+        peer_address::address_of,
+        session::manager::SessionManager,
+        socket::RouteSocket,
         tls::{CONTROL_ALPNS, SERVER_NAME, TlsIdentity},
     },
     socket,

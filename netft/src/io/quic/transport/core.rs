@@ -14,11 +14,11 @@ use crate::io::{
     quic::{
         tls::SERVER_NAME,
         transport::{
-            FrameClass, SendOutcome,
             cid_tag::CidTag,
             connection::{CloseReason, RouteConnection, is_declined, reportable_error},
             inflight_limit::InflightLimit,
             settings::PeerTransportSettings,
+            types::{FrameClass, SendOutcome},
         },
     },
     socket::UdpSocket,

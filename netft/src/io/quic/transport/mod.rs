@@ -23,6 +23,7 @@ mod inflight_limit;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::{
     net::SocketAddr,
@@ -40,39 +41,12 @@ pub(in crate::io) use crate::io::quic::transport::{
     cid_tag::CidTag,
     connection::CloseReason,
     settings::{NodeTransportSettings, PeerTransportSettings, TRANSPORT_OVERHEAD},
+    types::{FrameClass, SendOutcome},
 };
-use crate::io::{
-    clock, quic::transport::core::TransportInner, socket::UdpSocket, sys::udp::SendFault,
-};
+use crate::io::{clock, quic::transport::core::TransportInner, socket::UdpSocket};
 
 /// How often bulk data lets others run before it takes the lock all the same.
 const MAX_BULK_YIELDS: usize = 1000;
-
-/// How frames are treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::io) enum FrameClass {
-    /// Data: taken while the window has room.
-    Bulk,
-    /// Heartbeats, acknowledgements, probes: always taken, and marked as network control.
-    Control,
-}
-
-/// What became of frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::io) struct SendOutcome {
-    /// Frames QUIC took.
-    pub sent: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Frames the window had no room for.
-    pub window_full: u64,
-    /// Frames larger than the connection carries.
-    pub too_big: u64,
-    /// Frames there was no connection for.
-    pub unconnected: u64,
-    /// What the kernel refused, if it did.
-    pub fault: Option<(SendFault, i32)>,
-}
 
 /// The QUIC connection of one route, and what it takes to have one.
 pub struct QuicTransport {

@@ -11,7 +11,7 @@ use quinn_proto::{
 use ring::{hkdf, hmac};
 
 use crate::io::quic::{
-    endpoint::EndpointError,
+    failure::EndpointError,
     tls::{ALPN_TRANSPORT, TlsIdentity},
     transport::{
         cid_tag::{CidTag, random_dialer_cid},
