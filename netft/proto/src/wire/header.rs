@@ -10,8 +10,7 @@ pub const TAG_LEN: usize = 16;
 pub const PADDING_BYTE: u8 = 0;
 /// What a frame adds to its payload.
 pub const FRAME_OVERHEAD: usize = HEADER_LEN + TAG_LEN;
-/// Upper bound of a frame counter: 48 bits, so that the replay window stores the lap of a counter in
-/// 32 of them.
+/// Upper bound of a frame counter: 48 bits, so that its lap of the replay window fits into 31.
 pub const COUNTER_LIMIT: u64 = 1 << 48;
 /// The wire version this build speaks.
 pub const WIRE_VERSION: u8 = 1;

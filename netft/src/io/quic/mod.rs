@@ -14,9 +14,10 @@
 //! Why so many words: a finished QUIC handshake proves nothing to the dialer about the acceptor's
 //! view of its key, and a frame sent before the other end has the keys is lost.
 //!
-//! The keys outlive the QUIC connection: when every route is down for hours they still fit. A
-//! session ends when the peer says so, when its process is replaced by another, or when a newer
-//! session has taken over. [`SessionManager`](session::manager::SessionManager) is the way in; the driver owns it.
+//! The keys outlive the QUIC connection: they stay valid when every route is down for hours. A
+//! session ends when the peer closes it, when another process of the peer replaces it, or when a
+//! newer session supersedes it. The driver owns the
+//! [`SessionManager`](session::manager::SessionManager).
 
 mod endpoint;
 mod failure;
