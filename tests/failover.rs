@@ -182,8 +182,8 @@ fn rounds() -> usize {
 }
 
 #[test]
-fn c_08_two_nodes_started_together_have_a_session_at_once() {
-    in_namespace("c_08_two_nodes_started_together_have_a_session_at_once", || {
+fn c8_two_nodes_started_together_have_a_session_at_once() {
+    in_namespace("c8_two_nodes_started_together_have_a_session_at_once", || {
         let settings = SiteSettings { common: HOLD_CONFIG, ..SiteSettings::default() };
         let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 2], settings);
         let mut times = Vec::new();

@@ -228,8 +228,176 @@ fn the_readme_names_every_example() {
     }
 }
 
+/// Every document of the repository: its path and its text.
+fn documents() -> Vec<(String, String)> {
+    const TOP: [&str; 5] =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let mut names: Vec<String> = TOP.iter().map(|&name| name.to_owned()).collect();
+    for folder in ["docs", "docs/design"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            if name.ends_with(".md") {
+                names.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    names.sort();
+    let read = |name: String| (fs::read_to_string(root().join(&name)).unwrap(), name);
+    names.into_iter().map(read).map(|(text, name)| (name, text)).collect()
+}
+
 #[test]
-fn architecture_stays_short() {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    assert!(text.lines().count() <= 200, "ARCHITECTURE.md is over 200 lines");
+fn documents_stay_readable() {
+    const MAX_LINE: usize = 160;
+    const MAX_CELL: usize = 200;
+    const MAX_BYTES: [(&str, usize); 2] = [("README.md", 4096), ("ARCHITECTURE.md", 6144)];
+    let mut problems = Vec::new();
+    for (name, text) in documents() {
+        for (number, line) in text.lines().enumerate() {
+            let at = format!("{name}:{}", number + 1);
+            let row = line.starts_with('|');
+            // The rows of the generated reference hold a sentence per key.
+            let generated = row && name == "docs/config.md";
+            if line.chars().count() > MAX_LINE && !generated {
+                problems.push(format!("{at}: over {MAX_LINE} characters"));
+            }
+            if row && line.split('|').any(|cell| cell.trim().chars().count() > MAX_CELL) {
+                problems.push(format!("{at}: a cell over {MAX_CELL} characters"));
+            }
+        }
+        for (_, most) in MAX_BYTES.iter().filter(|(limited, _)| *limited == name) {
+            if text.len() > *most {
+                problems.push(format!("{name}: {} bytes, at most {most}", text.len()));
+            }
+        }
+    }
+    complain(&problems);
+}
+
+/// The paths a document names: in code spans from the root, in links from its own folder.
+fn named_paths(name: &str, text: &str) -> Vec<String> {
+    const ROOMS: [&str; 8] =
+        ["netft", "src", "tests", "docs", "scripts", "examples", "fuzz", ".ci"];
+    let is_path = |word: &str| {
+        word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+    };
+    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let prose: Vec<&str> =
+        text.split("```").enumerate().filter(|(at, _)| at % 2 == 0).map(|(_, part)| part).collect();
+    let mut found = Vec::new();
+    for part in prose {
+        for span in part.split('`').skip(1).step_by(2) {
+            if is_path(span) && ROOMS.contains(&span.split('/').next().unwrap()) {
+                found.push(span.to_owned());
+            }
+        }
+        for link in part.split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap();
+            if !target.is_empty() && !target.contains(':') {
+                found.push(format!("{folder}/{target}").trim_start_matches('/').to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_path_a_document_names_exists() {
+    // Written beside this one.
+    const PENDING: [&str; 2] = ["docs/config.md", "docs/design/failover.md"];
+    let mut problems = Vec::new();
+    for (name, text) in documents() {
+        for path in named_paths(&name, &text) {
+            let pending = PENDING.iter().any(|one| path.ends_with(&one[4..]));
+            if !pending && !root().join(&path).exists() {
+                problems.push(format!("{name}: names {path}, which does not exist"));
+            }
+        }
+    }
+    complain(&problems);
+}
+
+/// The catalogue ids `text` cites, as docs/faults.md spells them: `F-02`, `U28`.
+fn fault_ids(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let words =
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_' && c != '→');
+    for word in words {
+        let mut chars = word.chars();
+        let Some(family) = chars.next() else { continue };
+        let rest = chars.as_str();
+        let number = rest.strip_prefix('-').unwrap_or(rest);
+        let is_number = (1..=2).contains(&number.len()) && number.parse::<u8>().is_ok();
+        let dashed = number != rest && "FWCSRLZ".contains(family);
+        let plain = number == rest && "BCU".contains(family);
+        if is_number && (dashed || plain) {
+            found.push(word.to_owned());
+        }
+    }
+    found
+}
+
+/// The id a test's name begins with: `f_02_…` is `F-02`, `u_28_…` and `u28_…` are `U28`.
+fn test_name_id(name: &str) -> Option<String> {
+    let family = name.chars().next()?.to_ascii_uppercase();
+    let rest = name.get(1..)?;
+    let number = rest.trim_start_matches('_').split('_').next()?;
+    if !(1..=2).contains(&number.len()) || number.parse::<u8>().is_err() {
+        return None;
+    }
+    match family {
+        'B' | 'U' => Some(format!("{family}{number}")),
+        'C' if !rest.starts_with('_') => Some(format!("{family}{number}")),
+        'F' | 'W' | 'C' | 'S' | 'R' | 'L' if rest.starts_with('_') => {
+            Some(format!("{family}-{number}"))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn every_fault_that_is_cited_is_listed() {
+    let listed = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let listed: Vec<&str> = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix("| "))
+        .map(|row| row.split(" |").next().unwrap().trim())
+        .collect();
+    let mut problems = Vec::new();
+    let mut check = |name: &str, id: &str| {
+        if !listed.contains(&id) {
+            problems.push(format!("{name}: cites {id}, which docs/faults.md does not list"));
+        }
+    };
+    for (name, text) in sources() {
+        for line in text.lines() {
+            let comment = line.split_once("//").map_or("", |(_, comment)| comment);
+            for id in fault_ids(comment).iter().filter(|_| name != "tests/tidy.rs") {
+                check(&name, id);
+            }
+            let test = line.trim_start().strip_prefix("fn ").and_then(test_name_id);
+            test.iter().for_each(|id| check(&name, id));
+        }
+    }
+    for (name, text) in documents() {
+        fault_ids(&text).iter().for_each(|id| check(&name, id));
+    }
+    complain(&problems);
+}
+
+#[test]
+fn fault_ids_are_recognised() {
+    let text = "(F-20, R-14; W-1). 2008 R2, IpAddr::V4, A1→A2, B15 and U28: C8, not C123";
+    assert_eq!(fault_ids(text), ["F-20", "R-14", "W-1", "B15", "U28", "C8"]);
+    for (name, id) in [
+        ("f_02_a_black_hole()", Some("F-02")),
+        ("u28_networks()", Some("U28")),
+        ("b_15_three()", Some("B15")),
+        ("c_08_stuck()", Some("C-08")),
+        ("c9_fields()", Some("C9")),
+        ("v4_addr()", None),
+        ("failover()", None),
+    ] {
+        assert_eq!(test_name_id(name).as_deref(), id, "{name}");
+    }
 }

@@ -4,7 +4,8 @@
 //! the process re-executes itself as root of its own user namespace ([`enter_namespaces()`]),
 //! builds nodes and networks through rtnetlink ([`Lab`]), breaks and heals them
 //! ([`Lab::black_hole`] and its kin), measures what applications feel ([`probe`], [`transfer`]) and
-//! runs daemons inside ([`daemon::Daemon`]). Nothing outside these namespaces is touched.
+//! runs daemons inside ([`daemon::Daemon`]). Nothing outside these namespaces is touched. Of the
+//! project it uses `netft-proto` only, for a node's key and virtual addresses.
 
 use std::{
     io,

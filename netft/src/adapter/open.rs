@@ -44,7 +44,9 @@ use crate::{
 /// Heartbeats and complaints on their way from the workers; beyond it the newest is dropped and
 /// counted.
 const WORKER_QUEUE_LEN: usize = 1024;
-/// Messages on their way to the driver; beyond it the sender waits.
+/// Messages on their way to the driver; beyond it the sender waits. Two senders drop instead: the
+/// carrier monitor, whose next poll repeats the result, and the session manager, which must not
+/// wait for the driver and logs the loss.
 const DRIVER_QUEUE_LEN: usize = 1024;
 
 pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenError> {

@@ -1,10 +1,12 @@
-//! Packet counters: one block per worker, each on its own cache lines, summed when read.
+//! Packet counters: one block per worker and one of the session manager, each on cache lines of
+//! its own, summed when read.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use netft_proto::wire::DropReason;
 
-/// The counters of one worker. Only that worker adds, anyone reads.
+/// One block of counters: a worker's, or the session manager's. The driver adds to the first
+/// worker's block, so every add is atomic. Anyone reads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Counters {
@@ -55,8 +57,7 @@ impl Counters {
         self.drops[reason as usize].fetch_add(1, Relaxed);
     }
 
-    /// Adds to one counter. A plain load and store would do (one writer), an atomic add is as
-    /// cheap here and cannot be misused.
+    /// Adds to one counter, atomically: a block may have two writers.
     #[inline]
     pub fn add(counter: &AtomicU64, value: u64) {
         counter.fetch_add(value, Relaxed);

@@ -59,7 +59,7 @@ impl Peer {
         }
     }
 
-    /// NetFT's order (S3, C8): route up, ready, session established.
+    /// NetFT's order (C8): route up, ready, session established.
     fn report_established(&mut self, context: &mut EngineContext, now: Time) {
         let peer = self.id;
         let Some(boot_id) = self.session.filter(|_| !self.established_reported) else { return };

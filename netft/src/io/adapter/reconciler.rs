@@ -1,14 +1,14 @@
-//! Keeps the adapter as it should be: what somebody deletes, sets down, renames or re-addresses
+//! Reconciles the adapter with its desired state: deleted, set down, renamed or re-addressed, it
 //! is put back.
 //!
-//! The keeper calls [`AdapterReconciler::reconcile`] at every notice of the netlink monitor, every
-//! 250 ms for a second after one, and every second else. Addresses that somebody added are left
-//! alone, unless they are in our prefixes: the adapter's link-local addresses are exactly ours.
-//! Routes are left alone unless they carry our protocol number.
+//! The netlink watcher calls [`AdapterReconciler::reconcile`] at every notice of the kernel, every
+//! 250 ms for a second after one, and every 10 s otherwise. Addresses that somebody added stay,
+//! unless they are in our prefixes: the adapter's link-local addresses are exactly ours. Routes
+//! stay unless they carry our protocol number.
 //!
 //! Effort is bounded: at most one check per [`MIN_CHECK_INTERVAL`], three rounds of repairs per
-//! check, and after [`FAILURE_LIMIT`] checks in a row that did not mend it only one check per
-//! [`BACKOFF_INTERVAL`]. So a fight with another program costs little, and the log one line per
+//! check, and after [`FAILURE_LIMIT`] checks in a row that repaired nothing one check per
+//! [`BACKOFF_INTERVAL`]. A conflict with another program costs little, and the log one line per
 //! repair.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
