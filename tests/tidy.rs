@@ -278,8 +278,11 @@ fn documents_stay_readable() {
 fn named_paths(name: &str, text: &str) -> Vec<String> {
     const ROOMS: [&str; 8] =
         ["netft", "src", "tests", "docs", "scripts", "examples", "fuzz", ".ci"];
+    // `netft/1` is a protocol name.
     let is_path = |word: &str| {
-        word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+        word.contains('/')
+            && !word.ends_with(|c: char| c.is_ascii_digit())
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
     };
     let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
     let prose: Vec<&str> =
