@@ -10,7 +10,7 @@ use std::{
 
 use netft::{
     NodeKey,
-    config::{AdapterBackend, Config, NetworkRole, RelayConfig},
+    config::{AdapterBackend, AdapterConfig, Config, NetworkRole, RelayConfig},
     io::identity,
     route::{
         Policy, TrafficClass, Transport,
@@ -167,21 +167,21 @@ addresses = ["10.1.0.3"]
         .unwrap();
     assert_eq!(config.name, "a");
     assert_eq!(config.public_key, folder.public);
-    assert_eq!((config.adapter.as_str(), config.mtu), ("nf1", 1400));
-    let Config { backend, multicast, workers, busy_poll, .. } = config;
+    assert_eq!((config.adapter.name.as_str(), config.adapter.mtu), ("nf1", 1400));
+    let AdapterConfig { backend, multicast, workers, busy_poll, .. } = config.adapter;
     assert_eq!((backend, multicast, workers), (AdapterBackend::Plain, 0, 3));
     assert_eq!(busy_poll, Duration::from_micros(20));
-    assert_eq!(config.addrs.v4.to_string(), "10.99.0.1");
-    assert_eq!(config.addrs.v6.to_string(), "fd99::1");
-    assert_eq!(config.port, 4444);
-    assert_eq!(config.hold_down, Duration::from_millis(500));
-    assert_eq!(config.rekey_interval, Duration::from_secs(600));
+    assert_eq!(config.adapter.addrs.v4.to_string(), "10.99.0.1");
+    assert_eq!(config.adapter.addrs.v6.to_string(), "fd99::1");
+    assert_eq!(config.session.port, 4444);
+    assert_eq!(config.failover.hold_down, Duration::from_millis(500));
+    assert_eq!(config.session.rekey_interval, Duration::from_secs(600));
     assert_eq!(
         (config.retransmit_limits.bytes, config.retransmit_limits.age),
         (0, Duration::from_secs(2))
     );
     assert_eq!(config.relay, RelayConfig { offer: true, limit: 500, use_relays: true });
-    let timings = config.timings;
+    let timings = config.heartbeat.timings;
     let ms = |timing: netft::route::Timing| (timing.delay.as_millis(), timing.threshold.get());
     assert_eq!(ms(timings.same_subnet), (50, 4));
     assert_eq!(ms(timings.cross_subnet), (200, 5));
@@ -211,13 +211,19 @@ addresses = ["10.1.0.3"]
 fn the_smallest_config_gets_the_defaults_with_bom_and_crlf_too() {
     let folder = Folder::new();
     let config = folder.load(NODE).unwrap();
-    assert_eq!((config.adapter.as_str(), config.mtu, config.port), ("netft0", 1420, 3343));
-    assert_eq!(config.hold_down, Duration::from_secs(1));
+    assert_eq!(
+        (config.adapter.name.as_str(), config.adapter.mtu, config.session.port),
+        ("netft0", 1420, 3343)
+    );
+    assert_eq!(config.failover.hold_down, Duration::from_secs(1));
     assert_eq!(
         (config.retransmit_limits.bytes, config.retransmit_limits.age),
         (64 << 20, Duration::from_secs(1))
     );
-    assert_eq!((config.history, config.multicast, config.workers), (10, 1000, 0));
+    assert_eq!(
+        (config.heartbeat.history, config.adapter.multicast, config.adapter.workers),
+        (10, 1000, 0)
+    );
     let windows = format!("\u{feff}{}", NODE.replace('\n', "\r\n"));
     assert_eq!(folder.load(windows).unwrap().name, "a");
 }

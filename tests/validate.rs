@@ -518,7 +518,7 @@ fn an_address_that_is_on_two_interfaces_or_the_adapters_elsewhere_is_found() {
     assert_eq!((one.severity, one.place.as_str()), (Severity::Warning, "eth0, eth1"));
 
     let mut facts = fine();
-    let addr: IpAddr = facts.config.addrs.v4.into();
+    let addr: IpAddr = facts.config.adapter.addrs.v4.into();
     let net = IpNet::new(addr, 16).unwrap();
     facts.links[1].interface.addrs.push(LocalAddr {
         addr,

@@ -65,7 +65,7 @@ fn collect_findings(
         }
     };
     let named = target.socket.clone();
-    let adapter = target.adapter.as_ref().unwrap_or(&config.adapter);
+    let adapter = target.adapter.as_ref().unwrap_or(&config.adapter.name);
     let socket = named.unwrap_or_else(|| socket_path(&target.runtime_dir, adapter));
     let daemon = query_daemon(&DaemonClient::new(socket), local);
     let facts = NodeFacts::gather_facts(config, daemon).map_err(ExitError::bad_environment)?;

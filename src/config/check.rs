@@ -5,8 +5,10 @@ use std::{path::Path, time::Duration};
 use netft::{
     NodeKey,
     config::{
-        ClassTimings, Config, DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_MTU, DEFAULT_MULTICAST,
-        DEFAULT_PORT, NetworkConfig, PrivateKey, RelayConfig,
+        AdapterConfig, ClassTimings, Config, DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_HISTORY,
+        DEFAULT_HOLD_DOWN, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT, DEFAULT_REKEY_INTERVAL,
+        FailoverConfig, HeartbeatConfig, NetworkConfig, PrivateKey, RelayConfig, SessionConfig,
+        TopologyConfig,
     },
     ids::virtual_addrs::VirtualAddrs,
     io::identity,
@@ -104,32 +106,37 @@ pub(super) fn check_file(
         reader.read_number(&file.session.rekey, "rekey", NumberLimits::new(60, 86_400, "seconds"));
 
     match (node, own) {
-        (Some(node), Some(own)) if reader.problems.is_empty() => Ok(Config {
-            name: node.name,
-            key: node.key,
-            public_key: node.public,
-            adapter: name.map_or_else(|| DEFAULT_ADAPTER.to_owned(), |(name, _)| name),
-            backend: backend.map(|(backend, _)| backend).unwrap_or_default(),
-            mtu: mtu.map_or(DEFAULT_MTU, |mtu| mtu as u16),
-            multicast: multicast.map_or(DEFAULT_MULTICAST, |rate| rate as u32),
-            addrs: own.addrs,
-            port,
-            workers: workers.unwrap_or_default() as usize,
-            busy_poll: busy_poll.map_or(DEFAULT_BUSY_POLL, Duration::from_micros),
-            runtime_dir: runtime_dir.to_owned(),
-            hold_down: Duration::from_millis(hold.unwrap_or(1000)),
-            pmtu_raise_timer: mtu_raise.map_or(PMTU_RAISE_TIMER, Duration::from_millis),
-            retransmit_limits: resend,
-            history: history.unwrap_or(10) as usize,
-            rekey_interval: Duration::from_secs(rekey.unwrap_or(3600)),
-            timings,
-            site: site.map(|(site, _)| site).unwrap_or_default(),
-            all_cross_subnet,
-            exclude: exclude.into_iter().map(|(exclude, _)| exclude).collect(),
-            relay,
-            networks,
-            peers,
-        }),
+        (Some(node), Some(own)) if reader.problems.is_empty() => {
+            let mut config = Config::new(node.name, node.key, node.public);
+            config.adapter = AdapterConfig {
+                name: name.map_or_else(|| DEFAULT_ADAPTER.to_owned(), |(name, _)| name),
+                backend: backend.map(|(backend, _)| backend).unwrap_or_default(),
+                mtu: mtu.map_or(DEFAULT_MTU, |mtu| mtu as u16),
+                addrs: own.addrs,
+                workers: workers.unwrap_or_default() as usize,
+                busy_poll: busy_poll.map_or(DEFAULT_BUSY_POLL, Duration::from_micros),
+                multicast: multicast.map_or(DEFAULT_MULTICAST, |rate| rate as u32),
+            };
+            config.runtime_dir = runtime_dir.to_owned();
+            config.site = site.map(|(site, _)| site).unwrap_or_default();
+            config.session = SessionConfig {
+                port,
+                rekey_interval: rekey.map_or(DEFAULT_REKEY_INTERVAL, Duration::from_secs),
+            };
+            config.heartbeat = HeartbeatConfig {
+                timings,
+                history: history.map_or(DEFAULT_HISTORY, |count| count as usize),
+            };
+            config.failover = FailoverConfig {
+                hold_down: hold.map_or(DEFAULT_HOLD_DOWN, Duration::from_millis),
+                pmtu_raise_timer: mtu_raise.map_or(PMTU_RAISE_TIMER, Duration::from_millis),
+            };
+            config.retransmit_limits = resend;
+            let exclude = exclude.into_iter().map(|(exclude, _)| exclude).collect();
+            config.topology = TopologyConfig { all_cross_subnet, exclude };
+            (config.relay, config.networks, config.peers) = (relay, networks, peers);
+            Ok(config)
+        }
         _ => Err(reader.problems),
     }
 }

@@ -46,7 +46,7 @@ fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
     }
     if args.cleanup {
         let named = args.adapter.clone();
-        let configured = || load(args.config.as_deref()?).ok().map(|config| config.adapter);
+        let configured = || load(args.config.as_deref()?).ok().map(|config| config.adapter.name);
         let adapter = named.or_else(configured).unwrap_or_else(|| DEFAULT_ADAPTER.to_owned());
         cleanup::cleanup_adapter(&args.runtime_dir, &adapter)?;
         return match &args.hosts {
@@ -60,7 +60,7 @@ fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
     let mut failed = privileges::drop_privileges();
     if let Some(path) = &args.config {
         let config = load(path)?;
-        failed.extend(privileges::drop_bind_capability(config.port));
+        failed.extend(privileges::drop_bind_capability(config.session.port));
         environment::check_environment()?;
         // Before the first thread.
         netft::io::sys::heap::use_single_arena();
@@ -103,9 +103,9 @@ fn config_summary(config: &Config) -> String {
         "ok: node {}, {}, {networks}, adapter {} ({}, {}), port {}",
         config.name,
         count(config.peers.len(), "peer"),
-        config.adapter,
-        config.addrs.v4,
-        config.addrs.v6,
-        config.port,
+        config.adapter.name,
+        config.adapter.addrs.v4,
+        config.adapter.addrs.v6,
+        config.session.port,
     )
 }

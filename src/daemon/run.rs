@@ -69,10 +69,10 @@ pub(super) async fn run_adapter(
     let mut signals = StopSignals::new().map_err(ExitError::bad_environment)?;
     // One that comes while the adapter opens waits until it is open.
     let hangups = signal(SignalKind::hangup()).map_err(ExitError::bad_environment)?;
-    let socket = socket_path(&config.runtime_dir, &config.adapter);
-    let name = config.adapter.clone();
+    let socket = socket_path(&config.runtime_dir, &config.adapter.name);
+    let name = config.adapter.name.clone();
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
-    tracing::info!("node {} opens adapter {}", config.name, config.adapter);
+    tracing::info!("node {} opens adapter {}", config.name, config.adapter.name);
     let (adapter, events) = tokio::select! {
         opened = RunningNode::open_adapter(config, source) => opened?,
         name = signals.wait_for_stop() => {

@@ -163,8 +163,8 @@ fn check_duplicates(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     }
     for (addr, owners) in owners {
         let config = &facts.config;
-        let foreign = owners.iter().any(|owner| *owner != config.adapter);
-        if config.addrs.contains(addr) && foreign {
+        let foreign = owners.iter().any(|owner| *owner != config.adapter.name);
+        if config.adapter.addrs.contains(addr) && foreign {
             findings.push(new_finding(
                 Severity::Error,
                 FINDING_ID,
@@ -208,7 +208,7 @@ fn check_mtu(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
         let Some(link) = facts.link_by_index(route.ifindex) else { continue };
         let headers = if route.spec.real_remote.is_ipv4() { 28 } else { 48 };
         let whole = headers + FRAME_OVERHEAD as u32;
-        let (has, needs) = (link.interface.mtu, u32::from(facts.config.mtu) + whole);
+        let (has, needs) = (link.interface.mtu, u32::from(facts.config.adapter.mtu) + whole);
         if has < needs {
             let adapter = has.saturating_sub(whole);
             findings.push(new_finding(
@@ -233,7 +233,10 @@ fn check_firewall(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     let rules = match &facts.ruleset {
         Ok(rules) => rules,
         Err(why) => {
-            let what = format!("cannot tell whether UDP port {} is open: {why}", facts.config.port);
+            let what = format!(
+                "cannot tell whether UDP port {} is open: {why}",
+                facts.config.session.port
+            );
             let remedy = "run as root, with nft installed";
             return vec![new_finding(Severity::Note, FINDING_ID, "this node", what, remedy)];
         }
@@ -415,10 +418,10 @@ fn check_port_in_use(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
 /// Link-local packets must not be forwarded (RFC 3927 section 7); the kernel forwards those of
 /// IPv4 where it forwards at all.
 fn check_forwarding(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
-    if !facts.forwarding || !facts.config.addrs.v4.is_link_local() {
+    if !facts.forwarding || !facts.config.adapter.addrs.v4.is_link_local() {
         return Vec::new();
     }
-    let adapter = &facts.config.adapter;
+    let adapter = &facts.config.adapter.name;
     let what = "this node forwards link-local packets of other machines into the adapter";
     let remedy = format!("`sysctl -w net.ipv4.conf.{adapter}.forwarding=0`");
     vec![new_finding(Severity::Warning, "forwarding", adapter, what, remedy)]

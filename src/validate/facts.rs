@@ -76,7 +76,7 @@ impl NodeFacts {
         let (links, sources) = runtime.block_on(read_links(&config))?;
         let names = links.iter().map(|link| &link.interface.name);
         let strict = names.filter(|name| is_strict(name)).cloned().collect();
-        let (adapter, port) = (config.adapter.clone(), config.port);
+        let (adapter, port) = (config.adapter.name.clone(), config.session.port);
         let forwarding =
             ipv4_setting(&adapter, "forwarding").or_else(|| ipv4_setting("all", "forwarding"));
         Ok(Self {

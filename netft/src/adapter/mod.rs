@@ -157,7 +157,7 @@ impl Adapter {
         if let Some(driver) = self.driver.take() {
             let _ = tokio::task::spawn_blocking(move || driver.join()).await;
         }
-        let name = &self.config().adapter;
+        let name = &self.config().adapter.name;
         let removed = match Netlink::open() {
             Ok(netlink) => netlink.remove_adapter(name).await.map(drop),
             Err(error) => Err(error),

@@ -51,17 +51,18 @@ const DRIVER_QUEUE_LEN: usize = 1024;
 
 pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenError> {
     config.assign_ids();
-    let lock = AdapterLock::acquire(&config.runtime_dir, &config.adapter)?;
+    let lock = AdapterLock::acquire(&config.runtime_dir, &config.adapter.name)?;
     let config = Arc::new(config);
     let netlink = Netlink::open()?;
     let count = worker_count(&config);
-    let opened = tun::open_adapter(&netlink, &config.adapter, config.backend, count).await?;
+    let opened =
+        tun::open_adapter(&netlink, &config.adapter.name, config.adapter.backend, count).await?;
     match start_components(config.clone(), netlink, opened, lock, count).await {
         Ok(adapter) => Ok(adapter),
         Err(error) => {
             // What failed is the caller's news; the device must not outlive it.
             if let Ok(netlink) = Netlink::open() {
-                let _ = netlink.remove_adapter(&config.adapter).await;
+                let _ = netlink.remove_adapter(&config.adapter.name).await;
             }
             Err(error)
         }
@@ -75,7 +76,9 @@ async fn start_components(
     lock: AdapterLock,
     count: usize,
 ) -> Result<Adapter, OpenError> {
-    netlink.configure_adapter(&config.adapter, config.addrs, config.mtu).await?;
+    netlink
+        .configure_adapter(&config.adapter.name, config.adapter.addrs, config.adapter.mtu)
+        .await?;
     let fib = SharedFib::default();
     let (to_driver, from_workers) = mpsc::channel(WORKER_QUEUE_LEN);
     let (later, left) = mpsc::channel(WORKER_QUEUE_LEN);
@@ -87,7 +90,7 @@ async fn start_components(
         to_driver_deferred: later,
         to_quic,
         retransmit_limits: config.retransmit_limits,
-        busy_poll: config.busy_poll,
+        busy_poll: config.adapter.busy_poll,
     };
     let workers = Workers::start(count, io).map_err(system("start the packet workers"))?;
     let (messages, inbox) = mpsc::channel(DRIVER_QUEUE_LEN);
@@ -171,7 +174,7 @@ async fn start_components(
 /// wait for each other. The plain backend has one queue.
 fn worker_count(config: &Config) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    match (config.backend, config.workers) {
+    match (config.adapter.backend, config.adapter.workers) {
         (AdapterBackend::Plain, _) => 1,
         (AdapterBackend::Offload, 0) => cores.clamp(1, 4),
         (AdapterBackend::Offload, count) => count.min(MAX_QUEUES),
@@ -179,15 +182,15 @@ fn worker_count(config: &Config) -> usize {
 }
 
 fn desired_state(config: &Config) -> DesiredState {
-    let mtu = u32::from(config.mtu);
+    let mtu = u32::from(config.adapter.mtu);
     let addrs = config.peers.iter().flat_map(|peer| {
         let own: [IpAddr; 2] = [peer.addrs.v4.into(), peer.addrs.v6.into()];
         own.map(|addr| (addr, mtu))
     });
     DesiredState {
-        name: config.adapter.clone(),
-        addrs: config.addrs,
-        mtu: config.mtu,
+        name: config.adapter.name.clone(),
+        addrs: config.adapter.addrs,
+        mtu: config.adapter.mtu,
         routes: addrs.collect::<BTreeMap<_, _>>(),
     }
 }

@@ -215,11 +215,11 @@ impl NetlinkWatcher {
     async fn reconcile_adapter(&mut self, config: &Config) -> bool {
         let report = self.reconciler.reconcile(&self.netlink, clock::now()).await;
         for error in &report.errors {
-            tracing::debug!(adapter = %config.adapter, %error, "the adapter resists repair");
+            tracing::debug!(adapter = %config.adapter.name, %error, "the adapter resists repair");
         }
         if report.is_backing_off {
             tracing::warn!(
-                adapter = %config.adapter,
+                adapter = %config.adapter.name,
                 "something keeps changing the adapter: repairs become rare",
             );
         }
@@ -232,20 +232,26 @@ impl NetlinkWatcher {
     }
 
     async fn recreate_adapter(&mut self, config: &Config) -> bool {
-        let opened =
-            match tun::open_adapter(&self.netlink, &config.adapter, config.backend, self.queues)
-                .await
-            {
-                Ok(opened) => opened,
-                Err(error) => {
-                    tracing::warn!(adapter = %config.adapter, %error, "cannot create it anew");
-                    return true;
-                }
-            };
-        let configured =
-            self.netlink.configure_adapter(&config.adapter, config.addrs, config.mtu).await;
+        let opened = match tun::open_adapter(
+            &self.netlink,
+            &config.adapter.name,
+            config.adapter.backend,
+            self.queues,
+        )
+        .await
+        {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::warn!(adapter = %config.adapter.name, %error, "cannot create it anew");
+                return true;
+            }
+        };
+        let configured = self
+            .netlink
+            .configure_adapter(&config.adapter.name, config.adapter.addrs, config.adapter.mtu)
+            .await;
         if let Err(error) = configured {
-            tracing::warn!(adapter = %config.adapter, %error, "cannot configure it anew");
+            tracing::warn!(adapter = %config.adapter.name, %error, "cannot configure it anew");
         }
         self.reconciler.on_recreated(opened.ifindex);
         let queues = opened.queues.into_iter().map(Arc::new).collect();
@@ -254,7 +260,7 @@ impl NetlinkWatcher {
         }
         let routes = self.reconciler.reconcile(&self.netlink, clock::now()).await;
         for error in routes.errors {
-            tracing::warn!(adapter = %config.adapter, %error, "cannot restore everything");
+            tracing::warn!(adapter = %config.adapter.name, %error, "cannot restore everything");
         }
         self.report_restored("adapter was deleted: created anew".to_owned()).await
     }

@@ -93,28 +93,40 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
     ] {
         set(
             what,
-            describe_timing(old.timings.for_class(class)),
-            describe_timing(new.timings.for_class(class)),
+            describe_timing(old.heartbeat.timings.for_class(class)),
+            describe_timing(new.heartbeat.timings.for_class(class)),
         );
     }
-    set("hold", describe_duration(old.hold_down), describe_duration(new.hold_down));
-    set("history", format!("{} heartbeats", old.history), format!("{} heartbeats", new.history));
-    set("rekey", describe_duration(old.rekey_interval), describe_duration(new.rekey_interval));
+    set(
+        "hold",
+        describe_duration(old.failover.hold_down),
+        describe_duration(new.failover.hold_down),
+    );
+    set(
+        "history",
+        format!("{} heartbeats", old.heartbeat.history),
+        format!("{} heartbeats", new.heartbeat.history),
+    );
+    set(
+        "rekey",
+        describe_duration(old.session.rekey_interval),
+        describe_duration(new.session.rekey_interval),
+    );
     set(
         "raise timer of path MTUs",
-        describe_duration(old.pmtu_raise_timer),
-        describe_duration(new.pmtu_raise_timer),
+        describe_duration(old.failover.pmtu_raise_timer),
+        describe_duration(new.failover.pmtu_raise_timer),
     );
     let bound = |rate: u32| if rate == 0 { "off".to_owned() } else { format!("{rate}/s") };
-    set("multicast", bound(old.multicast), bound(new.multicast));
+    set("multicast", bound(old.adapter.multicast), bound(new.adapter.multicast));
     let (before, after) = (describe_relay(old.relay), describe_relay(new.relay));
     set("relay for peers", before, after);
     set("relays used", yes_or_no(old.relay.use_relays), yes_or_no(new.relay.use_relays));
     set("site", describe_site(&old.site), describe_site(&new.site));
     set(
         "all cross-subnet routes",
-        yes_or_no(old.all_cross_subnet),
-        yes_or_no(new.all_cross_subnet),
+        yes_or_no(old.topology.all_cross_subnet),
+        yes_or_no(new.topology.all_cross_subnet),
     );
     diff_excludes(old, new, &mut changes);
     diff_networks(old, new, &mut changes);
@@ -123,7 +135,7 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
 }
 
 fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
-    let backend = |config: &Config| match config.backend {
+    let backend = |config: &Config| match config.adapter.backend {
         AdapterBackend::Offload => "offload".to_owned(),
         AdapterBackend::Plain => "plain".to_owned(),
     };
@@ -135,14 +147,26 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
     let settings: [(&'static str, String, String); 12] = [
         ("the node's name", old.name.clone(), new.name.clone()),
         ("the node's key", old.public_key.to_string(), new.public_key.to_string()),
-        ("the adapter's name", old.adapter.clone(), new.adapter.clone()),
+        ("the adapter's name", old.adapter.name.clone(), new.adapter.name.clone()),
         ("the adapter's backend", backend(old), backend(new)),
-        ("the adapter's MTU", old.mtu.to_string(), new.mtu.to_string()),
-        ("the virtual IPv4 address", old.addrs.v4.to_string(), new.addrs.v4.to_string()),
-        ("the virtual IPv6 address", old.addrs.v6.to_string(), new.addrs.v6.to_string()),
-        ("the UDP port", old.port.to_string(), new.port.to_string()),
-        ("the number of workers", old.workers.to_string(), new.workers.to_string()),
-        ("busy polling", describe_duration(old.busy_poll), describe_duration(new.busy_poll)),
+        ("the adapter's MTU", old.adapter.mtu.to_string(), new.adapter.mtu.to_string()),
+        (
+            "the virtual IPv4 address",
+            old.adapter.addrs.v4.to_string(),
+            new.adapter.addrs.v4.to_string(),
+        ),
+        (
+            "the virtual IPv6 address",
+            old.adapter.addrs.v6.to_string(),
+            new.adapter.addrs.v6.to_string(),
+        ),
+        ("the UDP port", old.session.port.to_string(), new.session.port.to_string()),
+        ("the number of workers", old.adapter.workers.to_string(), new.adapter.workers.to_string()),
+        (
+            "busy polling",
+            describe_duration(old.adapter.busy_poll),
+            describe_duration(new.adapter.busy_poll),
+        ),
         // The workers' rings are made with it.
         ("what is kept to be sent again", kept(old), kept(new)),
         ("the runtime directory", folder(old), folder(new)),
@@ -171,9 +195,11 @@ fn diff_excludes(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
         ExcludeRule::Interface(name) => format!("exclude {name}"),
         ExcludeRule::Prefix(prefix) => format!("exclude {prefix}"),
     };
-    let gone = old.exclude.iter().filter(|exclude| !new.exclude.contains(exclude));
+    let gone =
+        old.topology.exclude.iter().filter(|exclude| !new.topology.exclude.contains(exclude));
     changes.extend(gone.map(|exclude| ConfigChange::removed(what(exclude))));
-    let come = new.exclude.iter().filter(|exclude| !old.exclude.contains(exclude));
+    let come =
+        new.topology.exclude.iter().filter(|exclude| !old.topology.exclude.contains(exclude));
     changes.extend(come.map(|exclude| ConfigChange::added(what(exclude))));
 }
 
@@ -381,30 +407,33 @@ mod tests {
             (
                 |c| {
                     c.site = "north".into();
-                    c.all_cross_subnet = true;
+                    c.topology.all_cross_subnet = true;
                 },
                 &["~ site: none → north", "~ all cross-subnet routes: no → yes"],
             ),
-            (|c| c.exclude.push(ExcludeRule::Interface("wlan*".into())), &["+ exclude wlan*"]),
-            (|c| c.hold_down = Duration::from_secs(5), &["~ hold: 1 s → 5 s"]),
-            (|c| c.hold_down = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
+            (
+                |c| c.topology.exclude.push(ExcludeRule::Interface("wlan*".into())),
+                &["+ exclude wlan*"],
+            ),
+            (|c| c.failover.hold_down = Duration::from_secs(5), &["~ hold: 1 s → 5 s"]),
+            (|c| c.failover.hold_down = Duration::from_millis(50), &["~ hold: 1 s → 50 ms"]),
             (
                 |c| c.peers[0].names.push(HostName { host: "b.example".into(), port: 9 }),
                 &["~ peer b: address b.example:9"],
             ),
-            (|c| c.multicast = 0, &["~ multicast: 1000/s → off"]),
+            (|c| c.adapter.multicast = 0, &["~ multicast: 1000/s → off"]),
             (
                 |c| c.relay = RelayConfig { offer: true, limit: 5, use_relays: true },
                 &["~ relay for peers: no → 5/s", "~ relays used: no → yes"],
             ),
-            (|c| c.history = 20, &["~ history: 10 heartbeats → 20 heartbeats"]),
-            (|c| c.rekey_interval = Duration::from_secs(60), &["~ rekey: 3600 s → 60 s"]),
+            (|c| c.heartbeat.history = 20, &["~ history: 10 heartbeats → 20 heartbeats"]),
+            (|c| c.session.rekey_interval = Duration::from_secs(60), &["~ rekey: 3600 s → 60 s"]),
             (
-                |c| c.pmtu_raise_timer = Duration::from_secs(5),
+                |c| c.failover.pmtu_raise_timer = Duration::from_secs(5),
                 &["~ raise timer of path MTUs: 60 s → 5 s"],
             ),
             (
-                |c| c.timings = ClassTimings::WINDOWS_PROFILE,
+                |c| c.heartbeat.timings = ClassTimings::WINDOWS_PROFILE,
                 &[
                     "~ timing in one subnet: 30 ms × 5 → 1000 ms × 5",
                     "~ timing across subnets: 100 ms × 5 → 1000 ms × 5",
@@ -487,14 +516,14 @@ mod tests {
         let changes: [fn(&mut Config); 13] = [
             |c| c.name = "z".into(),
             |c| c.public_key = NodeKey([9; 32]),
-            |c| c.adapter = "netft1".into(),
-            |c| c.backend = AdapterBackend::Plain,
-            |c| c.mtu = 1300,
-            |c| c.addrs.v4 = "169.254.7.7".parse().unwrap(),
-            |c| c.addrs.v6 = "fe80::7".parse().unwrap(),
-            |c| c.port = 1,
-            |c| c.workers = 3,
-            |c| c.busy_poll = Duration::ZERO,
+            |c| c.adapter.name = "netft1".into(),
+            |c| c.adapter.backend = AdapterBackend::Plain,
+            |c| c.adapter.mtu = 1300,
+            |c| c.adapter.addrs.v4 = "169.254.7.7".parse().unwrap(),
+            |c| c.adapter.addrs.v6 = "fe80::7".parse().unwrap(),
+            |c| c.session.port = 1,
+            |c| c.adapter.workers = 3,
+            |c| c.adapter.busy_poll = Duration::ZERO,
             |c| c.retransmit_limits.age = Duration::from_millis(50),
             |c| c.retransmit_limits.bytes = 0,
             |c| c.runtime_dir = "/tmp".into(),
@@ -502,7 +531,7 @@ mod tests {
         let mut all = config();
         for change in changes {
             let mut new = config();
-            new.hold_down = Duration::ZERO;
+            new.failover.hold_down = Duration::ZERO;
             change(&mut new);
             change(&mut all);
             assert_eq!(diff_configs(&config(), &new).unwrap_err().len(), 1);
@@ -510,7 +539,7 @@ mod tests {
         assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 12);
         let port = &diff_configs(&config(), &{
             let mut c = config();
-            c.port = 1;
+            c.session.port = 1;
             c
         })
         .unwrap_err()[0];

@@ -33,12 +33,22 @@ pub const DEFAULT_MTU: u16 = 1420;
 pub const DEFAULT_MULTICAST: u32 = 1000;
 /// The default of [`Config::with_busy_poll`]: what a round trip over netft takes whose ends sleep.
 pub const DEFAULT_BUSY_POLL: Duration = Duration::from_micros(100);
+/// The default hold-down before data returns to a better route.
+pub const DEFAULT_HOLD_DOWN: Duration = Duration::from_secs(1);
+/// The default number of heartbeats in the dump of a route that goes down.
+pub const DEFAULT_HISTORY: usize = 10;
+/// The default longest time between two handshakes.
+pub const DEFAULT_REKEY_INTERVAL: Duration = Duration::from_secs(3600);
+/// The default rate limit of a relay, datagrams per second.
+pub const DEFAULT_RELAY_LIMIT: u32 = 20_000;
+/// The default directory of the lock and the control socket.
+pub const DEFAULT_RUNTIME_DIR: &str = "/run/netft";
 /// The default metric of a cluster network (as the 2008 R2 AutoMetric base).
 pub const DEFAULT_METRIC: u32 = 1000;
 /// The default metric of a cluster-and-client network: used after pure cluster networks.
 pub const CLIENT_METRIC: u32 = 10_000;
 
-/// Everything a node needs to know.
+/// Everything a node needs to know, grouped as the tables of `netft.toml` are.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This node's name: 1–64 bytes of `[A-Za-z0-9._-]`.
@@ -47,59 +57,126 @@ pub struct Config {
     pub key: PrivateKey,
     /// This node's public key.
     pub public_key: NodeKey,
-    /// The adapter's interface name, 1–15 bytes.
-    pub adapter: String,
-    /// How the adapter carries packets.
-    pub backend: AdapterBackend,
-    /// The adapter's MTU: 1280–65,535 bytes. Above what the networks carry it holds towards peers
-    /// that take slices; the others keep what every route to them carries. A large one (62,000
-    /// fits one send) pays with [`AdapterBackend::Plain`] and for large datagrams, which a single
-    /// lost frame then costs whole.
-    pub mtu: u16,
-    /// Multicast and broadcast packets from the adapter that go to every peer, per second; a burst
-    /// may be a quarter of it (64 at least), and what is more is dropped. 0: none goes, and none
-    /// is taken from a peer.
-    pub multicast: u32,
-    /// This node's virtual addresses.
-    pub addrs: VirtualAddrs,
-    /// The UDP port of every local address.
-    pub port: u16,
-    /// Threads of the packet path; 0: chosen from the number of cores.
-    pub workers: usize,
-    /// How long a worker looks for the next packet of a thin stream before it sleeps, where it
-    /// comes that soon: 100 µs by default, up to 1 ms in a config file; zero: it always sleeps.
-    pub busy_poll: Duration,
-    /// Where the lock, and the control socket, live.
-    pub runtime_dir: PathBuf,
-    /// How long a better route must stay good before data returns to it.
-    pub hold_down: Duration,
-    /// How often a route that carries less than its interface is probed for more; 1 s–1 h in a
-    /// config file.
-    pub pmtu_raise_timer: Duration,
-    /// What one peer's unacknowledged frames may hold, to be sent again when a route fails: 64 MiB
-    /// and 1 s by default. 0 bytes: nothing is kept, and what is in flight on a failing route is
-    /// lost.
-    pub retransmit_limits: RetransmitLimits,
-    /// Heartbeats kept per route for the dump at its death (NetFT's RouteHistoryLength): 0–40.
-    pub history: usize,
-    /// A fresh handshake at least this often.
-    pub rekey_interval: Duration,
-    /// Default timing of each class.
-    pub timings: ClassTimings,
-    /// Where the node stands: routes between nodes with different sites are cross-site. Empty: no
-    /// site; else as a node's name.
+    /// Site of the node: routes between nodes of different sites are cross-site. Empty: no site;
+    /// else as a node's name.
     pub site: String,
-    /// Every pair of addresses on different subnets is a route (NetFT's
-    /// PlumbAllCrossSubnetRoutes); it is enough that one end says so.
-    pub all_cross_subnet: bool,
-    /// Addresses that are never used, though a network may hold them.
-    pub exclude: Vec<ExcludeRule>,
-    /// Ways over a third node.
+    /// Directory of the lock and the control socket.
+    pub runtime_dir: PathBuf,
+    /// The virtual adapter and its packet path.
+    pub adapter: AdapterConfig,
+    /// UDP port and handshakes.
+    pub session: SessionConfig,
+    /// Failure detection.
+    pub heartbeat: HeartbeatConfig,
+    /// Timers of the route selection.
+    pub failover: FailoverConfig,
+    /// Most that one peer's unacknowledged frames may occupy, kept for retransmission when a
+    /// route fails. 0 bytes: no frame is kept, frames in flight on a failing route are lost.
+    pub retransmit_limits: RetransmitLimits,
+    /// Pairing of local and remote addresses.
+    pub topology: TopologyConfig,
+    /// Forwarding for, and over, a third node.
     pub relay: RelayConfig,
     /// The physical networks to use; empty: every one found.
     pub networks: Vec<NetworkConfig>,
     /// The other nodes.
     pub peers: Vec<PeerConfig>,
+}
+
+/// The virtual adapter and its packet path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterConfig {
+    /// Interface name, 1–15 bytes.
+    pub name: String,
+    /// How packets cross the TUN device.
+    pub backend: AdapterBackend,
+    /// MTU, 1280–65,535 bytes. Above the path MTU, packets to peers that support fragmentation are
+    /// fragmented; the other peers get the MTU that fits every route to them. A large MTU (62,000
+    /// fits one send) pays with [`AdapterBackend::Plain`] and for large datagrams, which one lost
+    /// fragment then costs whole.
+    pub mtu: u16,
+    /// Virtual addresses of this node.
+    pub addrs: VirtualAddrs,
+    /// Threads of the packet path; 0: chosen from the number of cores.
+    pub workers: usize,
+    /// How long a worker busy-polls before it blocks in epoll. Only low-rate request/response
+    /// traffic is polled for; bulk traffic is not. Zero: never.
+    pub busy_poll: Duration,
+    /// Rate limit of multicast and broadcast from the adapter, packets per second, each copied to
+    /// every peer; the burst is a quarter of it (64 at least). 0: none is sent, and none accepted
+    /// from a peer.
+    pub multicast: u32,
+}
+
+/// UDP port and handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// UDP port of every local address.
+    pub port: u16,
+    /// Longest time between two handshakes with a peer.
+    pub rekey_interval: Duration,
+}
+
+/// Failure detection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatConfig {
+    /// Default delay and threshold of each route class.
+    pub timings: ClassTimings,
+    /// Heartbeats kept per route for the dump when it goes down (NetFT's RouteHistoryLength), 0–40.
+    pub history: usize,
+}
+
+/// Timers of the route selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailoverConfig {
+    /// How long a better route must stay up before data returns to it.
+    pub hold_down: Duration,
+    /// PMTU_RAISE_TIMER of RFC 8899: how often a route whose path MTU is below its interface's MTU
+    /// is probed for a larger one.
+    pub pmtu_raise_timer: Duration,
+}
+
+/// Pairing of local and remote addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopologyConfig {
+    /// Every pair of addresses on different subnets is a route (NetFT's
+    /// PlumbAllCrossSubnetRoutes). One end is enough to ask for it.
+    pub all_cross_subnet: bool,
+    /// Interfaces and prefixes that are never used, though a network may hold them.
+    pub exclude: Vec<ExcludeRule>,
+}
+
+impl AdapterConfig {
+    /// Adapter `netft0` with the defaults and the addresses derived from the node's key.
+    pub fn derive_from_key(key: &NodeKey) -> Self {
+        Self {
+            name: DEFAULT_ADAPTER.to_owned(),
+            backend: AdapterBackend::default(),
+            mtu: DEFAULT_MTU,
+            addrs: VirtualAddrs::derive_from_key(key),
+            workers: 0,
+            busy_poll: DEFAULT_BUSY_POLL,
+            multicast: DEFAULT_MULTICAST,
+        }
+    }
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { port: DEFAULT_PORT, rekey_interval: DEFAULT_REKEY_INTERVAL }
+    }
+}
+
+impl Default for HeartbeatConfig {
+    fn default() -> Self {
+        Self { timings: ClassTimings::default(), history: DEFAULT_HISTORY }
+    }
+}
+
+impl Default for FailoverConfig {
+    fn default() -> Self {
+        Self { hold_down: DEFAULT_HOLD_DOWN, pmtu_raise_timer: PMTU_RAISE_TIMER }
+    }
 }
 
 impl Config {
@@ -110,24 +187,14 @@ impl Config {
             name: name.into(),
             key,
             public_key,
-            adapter: DEFAULT_ADAPTER.to_owned(),
-            backend: AdapterBackend::default(),
-            mtu: DEFAULT_MTU,
-            multicast: DEFAULT_MULTICAST,
-            addrs: VirtualAddrs::derive_from_key(&public_key),
-            port: DEFAULT_PORT,
-            workers: 0,
-            busy_poll: DEFAULT_BUSY_POLL,
-            runtime_dir: PathBuf::from("/run/netft"),
-            hold_down: Duration::from_secs(1),
-            pmtu_raise_timer: PMTU_RAISE_TIMER,
-            retransmit_limits: RetransmitLimits::default(),
-            history: 10,
-            rekey_interval: Duration::from_secs(3600),
-            timings: ClassTimings::default(),
             site: String::new(),
-            all_cross_subnet: false,
-            exclude: Vec::new(),
+            runtime_dir: PathBuf::from(DEFAULT_RUNTIME_DIR),
+            adapter: AdapterConfig::derive_from_key(&public_key),
+            session: SessionConfig::default(),
+            heartbeat: HeartbeatConfig::default(),
+            failover: FailoverConfig::default(),
+            retransmit_limits: RetransmitLimits::default(),
+            topology: TopologyConfig::default(),
             relay: RelayConfig::default(),
             networks: Vec::new(),
             peers: Vec::new(),
@@ -159,49 +226,49 @@ impl Config {
     /// Names the adapter: 1–15 bytes.
     #[must_use]
     pub fn with_adapter(mut self, name: impl Into<String>) -> Self {
-        self.adapter = name.into();
+        self.adapter.name = name.into();
         self
     }
 
     /// Bounds multicast and broadcast, packets per second; 0 turns it off.
     #[must_use]
     pub fn with_multicast(mut self, per_second: u32) -> Self {
-        self.multicast = per_second;
+        self.adapter.multicast = per_second;
         self
     }
 
     /// Chooses how the adapter carries packets.
     #[must_use]
     pub fn with_backend(mut self, backend: AdapterBackend) -> Self {
-        self.backend = backend;
+        self.adapter.backend = backend;
         self
     }
 
     /// Sets how long a worker looks for the next packet of a thin stream before it sleeps.
     #[must_use]
     pub fn with_busy_poll(mut self, most: Duration) -> Self {
-        self.busy_poll = most;
+        self.adapter.busy_poll = most;
         self
     }
 
     /// Sets the UDP port of every local address.
     #[must_use]
     pub fn with_port(mut self, port: u16) -> Self {
-        self.port = port;
+        self.session.port = port;
         self
     }
 
     /// Sets the default delay and threshold of each class of routes.
     #[must_use]
     pub fn with_timings(mut self, timings: ClassTimings) -> Self {
-        self.timings = timings;
+        self.heartbeat.timings = timings;
         self
     }
 
     /// Sets how long a better route must stay good before data returns to it.
     #[must_use]
     pub fn with_hold_down(mut self, hold: Duration) -> Self {
-        self.hold_down = hold;
+        self.failover.hold_down = hold;
         self
     }
 
@@ -222,13 +289,13 @@ impl Config {
     /// Makes every pair of addresses on different subnets a route.
     #[must_use]
     pub fn with_all_cross_subnet(mut self, all: bool) -> Self {
-        self.all_cross_subnet = all;
+        self.topology.all_cross_subnet = all;
         self
     }
 
     /// Whether the config says never to use `addr` on the interface of this name.
     pub fn is_excluded(&self, ifname: &str, addr: IpAddr) -> bool {
-        self.exclude.iter().any(|exclude| match exclude {
+        self.topology.exclude.iter().any(|exclude| match exclude {
             ExcludeRule::Interface(name) => match name.strip_suffix('*') {
                 Some(start) => ifname.starts_with(start),
                 None => ifname == name,
@@ -310,7 +377,7 @@ pub struct RelayConfig {
 
 impl Default for RelayConfig {
     fn default() -> Self {
-        Self { offer: false, limit: 20_000, use_relays: false }
+        Self { offer: false, limit: DEFAULT_RELAY_LIMIT, use_relays: false }
     }
 }
 

@@ -22,7 +22,7 @@ pub fn build_advertisement(config: &Config, interfaces: &[Interface]) -> Adverti
     let mut seen = BTreeSet::new();
     let mut endpoints: Vec<_> = interfaces
         .iter()
-        .filter(|interface| interface.name != config.adapter && !interface.loopback)
+        .filter(|interface| interface.name != config.adapter.name && !interface.loopback)
         .flat_map(|interface| endpoints_of(config, interface))
         .filter(|endpoint| seen.insert(endpoint.addr))
         .collect();
@@ -30,8 +30,8 @@ pub fn build_advertisement(config: &Config, interfaces: &[Interface]) -> Adverti
     endpoints.truncate(MAX_ADVERTISED_ENDPOINTS);
     Advertisement {
         serial: 0,
-        port: config.port,
-        all_cross_subnet: config.all_cross_subnet,
+        port: config.session.port,
+        all_cross_subnet: config.topology.all_cross_subnet,
         offers_relay: config.relay.offer,
         site: config.site.clone(),
         endpoints,

@@ -231,7 +231,7 @@ impl<'a> RoutePlanner<'a> {
     /// Two nodes may share a loopback address under two ports; the socket's own address is no
     /// remote end.
     fn is_self(&self, local: IpAddr, remote: SocketAddr) -> bool {
-        local == remote.ip() && remote.port() == self.config.port
+        local == remote.ip() && remote.port() == self.config.session.port
     }
 
     /// Whether routes to `remote` may start from `addr` on `interface`.
@@ -241,7 +241,7 @@ impl<'a> RoutePlanner<'a> {
         addr: IpAddr,
         remote: IpAddr,
     ) -> bool {
-        interface.name != self.config.adapter
+        interface.name != self.config.adapter.name
             && addr.is_ipv4() == remote.is_ipv4()
             && !is_virtual(self.config, addr)
             && !self.config.is_excluded(&interface.name, addr)
@@ -352,7 +352,7 @@ impl<'a> RoutePlanner<'a> {
             .interfaces
             .iter()
             .filter(|interface| {
-                interface.name != self.config.adapter && interface.owns_address(local)
+                interface.name != self.config.adapter.name && interface.owns_address(local)
             })
             .filter(|interface| scope.is_none_or(|scope| scope == interface.index))
             .min_by_key(|interface| (!interface.is_healthy(), interface.index));
@@ -385,7 +385,7 @@ impl<'a> RoutePlanner<'a> {
             route.spec.peer == peer
                 && route.spec.real_remote == remote
                 && can_carry_routes(self.config, route.spec.real_local.ip())
-                && route.ifname != self.config.adapter
+                && route.ifname != self.config.adapter.name
                 && route.ifindex != 0
         })
     }
@@ -492,7 +492,7 @@ impl<'a> RoutePlanner<'a> {
         let sites = (self.config.site.as_str(), far.map_or("", |far| far.site.as_str()));
         let apart = !sites.0.is_empty() && !sites.1.is_empty() && sites.0 != sites.1;
         let class = if apart { RouteClass::CrossSite } else { choice.class };
-        let mut timing = self.config.timings.for_class(class);
+        let mut timing = self.config.heartbeat.timings.for_class(class);
         let mut rank = self.default_priority(&choice, remote.ip(), far);
         let mut transport = self.default_transport(peer, choice.local, remote.ip());
         let matching = matching_overrides(peer, remote)
@@ -509,9 +509,9 @@ impl<'a> RoutePlanner<'a> {
         PlannedRoute {
             spec: RouteSpec {
                 peer: peer.id,
-                real_local: local_end(choice.local, self.config.port, remote),
+                real_local: local_end(choice.local, self.config.session.port, remote),
                 real_remote: remote,
-                virtual_local: IpAddr::V6(self.config.addrs.v6),
+                virtual_local: IpAddr::V6(self.config.adapter.addrs.v6),
                 virtual_remote: IpAddr::V6(peer.addrs.v6),
                 timing,
                 priority: Priority(rank),

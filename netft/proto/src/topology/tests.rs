@@ -2,13 +2,12 @@
 
 mod advertised;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
     config::{
-        AdapterBackend, ClassTimings, Config, ExcludeRule, NetworkConfig, NetworkRole, PeerConfig,
-        PrivateKey, RouteOverride,
+        Config, ExcludeRule, NetworkConfig, NetworkRole, PeerConfig, PrivateKey, RouteOverride,
     },
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
     route::{Attributes, Delay, Priority, Reason, RouteClass, Threshold, Transport},
@@ -31,32 +30,9 @@ pub(crate) fn config(peers: &[&[&str]]) -> Config {
             transport: None,
         }
     });
-    Config {
-        name: "n1".into(),
-        key: PrivateKey(Vec::new().into()),
-        public_key: key,
-        adapter: "netft0".into(),
-        backend: AdapterBackend::Offload,
-        mtu: 1420,
-        addrs: VirtualAddrs::derive_from_key(&key),
-        port: 3343,
-        workers: 1,
-        busy_poll: Duration::ZERO,
-        runtime_dir: "/run/netft".into(),
-        hold_down: Duration::from_secs(3),
-        pmtu_raise_timer: Duration::from_secs(60),
-        multicast: 0,
-        relay: crate::config::RelayConfig::default(),
-        retransmit_limits: crate::loss_detection::RetransmitLimits::default(),
-        history: 10,
-        rekey_interval: Duration::from_secs(3600),
-        timings: ClassTimings::default(),
-        site: String::new(),
-        all_cross_subnet: false,
-        exclude: Vec::new(),
-        networks: Vec::new(),
-        peers: peers.collect(),
-    }
+    let mut config = Config::new("n1", PrivateKey(Vec::new().into()), key);
+    config.peers = peers.collect();
+    config
 }
 
 /// `10.0.0.1` → port 3343; with a port, as given.
@@ -144,7 +120,7 @@ fn three_shared_networks_make_exactly_three_routes() {
     assert_eq!(spec.priority, Priority(2000));
     assert_eq!(spec.timing, RouteClass::SameSubnet.default_timing());
     assert_eq!(spec.real_local, end("10.1.0.1:3343"));
-    assert_eq!(spec.virtual_local, IpAddr::V6(config.addrs.v6));
+    assert_eq!(spec.virtual_local, IpAddr::V6(config.adapter.addrs.v6));
     assert_eq!(spec.virtual_remote, IpAddr::V6(config.peers[0].addrs.v6));
 }
 
@@ -267,7 +243,7 @@ fn each_remote_address_gets_the_one_route_the_rules_allow() {
 #[test]
 fn no_end_is_a_virtual_address() {
     let mut config = config(&[&["10.1.0.2"]]);
-    let own = IpAddr::V4(config.addrs.v4);
+    let own = IpAddr::V4(config.adapter.addrs.v4);
     let far = config.peers[0].addrs.v4;
     config.peers[0].addresses = vec![SocketAddr::new(own, 3343), SocketAddr::new(far.into(), 1)];
     // The adapter under another name, and a careless prefix on a real interface.

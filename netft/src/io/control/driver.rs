@@ -191,10 +191,10 @@ impl Driver {
     pub(super) fn new(parts: DriverParts) -> (Self, Mailbox) {
         let config = parts.config;
         let engine = EngineConfig {
-            hold: config.hold_down,
-            history: config.history,
+            hold: config.failover.hold_down,
+            history: config.heartbeat.history,
             seed: parts.seed,
-            mtu_raise: config.pmtu_raise_timer,
+            mtu_raise: config.failover.pmtu_raise_timer,
         };
         let mut connections = QuicConnections::default();
         let cid_tag = connections.cid_tag(&config);

@@ -37,7 +37,7 @@ pub(super) fn publish_table(driver: &Driver) {
 /// The MTU towards each peer: what every route that may carry its data carries, so that a move to
 /// another route needs no smaller packets; in slices, if the peer takes them.
 fn peer_mtus(driver: &Driver, fib: &Fib) -> BTreeMap<IpAddr, u32> {
-    let whole = usize::from(driver.config.mtu);
+    let whole = usize::from(driver.config.adapter.mtu);
     let entries = fib.peers.iter();
     entries
         .filter_map(|entry| Some((driver.config.peer_of(entry.peer)?, entry)))
@@ -56,7 +56,7 @@ fn peer_mtus(driver: &Driver, fib: &Fib) -> BTreeMap<IpAddr, u32> {
 
 fn build_fib(driver: &Driver) -> Fib {
     let mut fib = Fib {
-        local_addrs: Some(driver.config.addrs),
+        local_addrs: Some(driver.config.adapter.addrs),
         queues: driver.queues.clone(),
         multicast_limit: driver.multicast_limit.clone(),
         sockets: driver.sockets.iter_sockets().map(|socket| (socket.id, socket.clone())).collect(),

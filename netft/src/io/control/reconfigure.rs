@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use netft_proto::{
-    config::{Config, ConfigChange, describe_timing},
+    config::{Config, ConfigChange, FailoverConfig, describe_timing},
     engine::EngineInput,
     ids::{PeerId, RouteId},
     packet::token_bucket::TokenBucket,
@@ -57,7 +57,8 @@ impl Driver {
                 self.add_peer(peer.id);
             }
         }
-        let Config { hold_down: hold, history, pmtu_raise_timer: mtu_raise, .. } = config;
+        let FailoverConfig { hold_down: hold, pmtu_raise_timer: mtu_raise } = config.failover;
+        let history = config.heartbeat.history;
         self.feed_engine(EngineInput::Configure { hold, history, mtu_raise });
         self.carry_over_policies(&mut config);
         self.config = config;
@@ -84,7 +85,7 @@ impl Driver {
         let relay = self.config.relay;
         let relay_limit = if relay.offer { relay.limit } else { 0 };
         for (rate, wanted) in [
-            (&mut self.multicast_limit, self.config.multicast),
+            (&mut self.multicast_limit, self.config.adapter.multicast),
             (&mut self.relay_limit, relay_limit),
         ] {
             if rate.as_ref().map_or(0, |rate| rate.per_second()) != wanted {

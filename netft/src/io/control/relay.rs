@@ -150,7 +150,8 @@ impl Driver {
         loopback: &Interface,
     ) -> io::Result<()> {
         let Some(config) = self.config.peer_of(peer) else { return Ok(()) };
-        let (virtual_local, virtual_remote) = (self.config.addrs.v6.into(), config.addrs.v6.into());
+        let (virtual_local, virtual_remote) =
+            (self.config.adapter.addrs.v6.into(), config.addrs.v6.into());
         let local = (Ipv4Addr::LOCALHOST, 0).into();
         let inner = self.sockets.open_ephemeral(
             local,
@@ -176,7 +177,7 @@ impl Driver {
             real_remote: outer.local,
             virtual_local,
             virtual_remote,
-            timing: self.config.timings.cross_subnet,
+            timing: self.config.heartbeat.timings.cross_subnet,
             priority: RELAY_PRIORITY,
             attributes: Attributes(Attributes::RELAYED),
             transport: Transport::Udp,

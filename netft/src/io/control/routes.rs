@@ -29,7 +29,7 @@ impl Driver {
     /// Takes in how the node's interfaces are: routes appear and go, sockets follow their
     /// addresses, faults are told.
     pub(super) fn set_host_state(&mut self, host_state: HostState) {
-        let adapter = host_state.interfaces.iter().find(|one| one.name == self.config.adapter);
+        let adapter = host_state.interfaces.iter().find(|one| one.name == self.config.adapter.name);
         self.manager.set_adapter_up(adapter.is_some_and(|adapter| adapter.up));
         self.host_state = host_state;
         self.replan_routes();

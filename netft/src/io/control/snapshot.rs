@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn build_snapshot(driver: &Driver) -> Snapshot {
     let now = clock::now();
     let config = &driver.config;
-    let device = driver.host_state.interfaces.iter().find(|i| i.name == config.adapter);
+    let device = driver.host_state.interfaces.iter().find(|i| i.name == config.adapter.name);
     let statuses = driver.engine.peer_statuses();
     Snapshot {
         now,
@@ -32,13 +32,13 @@ pub(super) fn build_snapshot(driver: &Driver) -> Snapshot {
             uptime: now.since(driver.started_at),
         },
         adapter: AdapterInfo {
-            name: config.adapter.clone(),
+            name: config.adapter.name.clone(),
             ifindex: device.map_or(0, |device| device.index),
             up: device.is_some_and(|device| device.up),
-            v4: config.addrs.v4,
-            v6: config.addrs.v6,
-            mtu: config.mtu,
-            backend: config.backend,
+            v4: config.adapter.addrs.v4,
+            v6: config.adapter.addrs.v6,
+            mtu: config.adapter.mtu,
+            backend: config.adapter.backend,
         },
         peers: config
             .peers

@@ -32,7 +32,7 @@ pub fn can_carry_routes(config: &Config, addr: IpAddr) -> bool {
 
 /// Addresses on the adapter, here or at a peer, are carried by routes: they are no ends.
 pub(crate) fn is_virtual(config: &Config, addr: IpAddr) -> bool {
-    config.addrs.contains(addr) || config.peers.iter().any(|peer| peer.addrs.contains(addr))
+    config.adapter.addrs.contains(addr) || config.peers.iter().any(|peer| peer.addrs.contains(addr))
 }
 
 /// Whether the config names the network of `addr`, with a role that uses it.

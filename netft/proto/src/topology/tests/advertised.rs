@@ -56,7 +56,8 @@ fn the_routes_a_peer_tells_of_join_the_configured_one() {
 #[test]
 fn all_cross_subnet_routes_are_nine_whichever_end_asks() {
     let quiet = config(&[&["10.1.0.2"]]);
-    let asking = Config { all_cross_subnet: true, ..config(&[&["10.1.0.2"]]) };
+    let mut asking = config(&[&["10.1.0.2"]]);
+    asking.topology.all_cross_subnet = true;
     let mut interfaces = three();
     interfaces[3] = interface(4, "eth2", &["10.3.0.1/24"]);
     for (config, far_asks) in [(&asking, false), (&quiet, true)] {
@@ -90,7 +91,7 @@ fn routed_pairs_need_a_way_of_the_kernel_and_have_the_profile_of_their_class() {
 #[test]
 fn an_offer_names_what_may_carry_routes_and_nothing_else() {
     let mut config = config(&[&["10.1.0.2"]]);
-    config.exclude = vec![
+    config.topology.exclude = vec![
         ExcludeRule::Interface("wlan*".into()),
         ExcludeRule::Prefix("10.5.0.0/16".parse().unwrap()),
     ];

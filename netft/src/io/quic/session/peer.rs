@@ -207,7 +207,8 @@ impl PeerTask {
                 self.send_query(question, answer)
             }
             PeerTaskEvent::Config(config) => {
-                let other = self.terms.config.rekey_interval != config.rekey_interval;
+                let other =
+                    self.terms.config.session.rekey_interval != config.session.rekey_interval;
                 self.terms.config = config;
                 if other && self.rekey_at.is_some() {
                     self.schedule_rekey(Instant::now());
@@ -469,7 +470,8 @@ impl PeerTask {
 
     /// The node with the smaller key rekeys; the other one only when that did not happen.
     fn schedule_rekey(&mut self, now: Instant) {
-        let jitter = self.terms.config.rekey_interval.mul_f64(0.9 + 0.2 * random_fraction());
+        let jitter =
+            self.terms.config.session.rekey_interval.mul_f64(0.9 + 0.2 * random_fraction());
         self.rekey_at = Some(now + if self.has_smaller_key { jitter } else { jitter.mul_f64(1.5) });
     }
 

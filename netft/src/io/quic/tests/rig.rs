@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use netft_proto::{
-    config::{AdapterBackend, ClassTimings, Config, PeerConfig, PrivateKey},
+    config::{Config, PeerConfig, PrivateKey},
     ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
     session::Session,
     wire::{
@@ -79,42 +79,22 @@ impl Plan {
     }
 
     fn config(&self, peer: &Self) -> Config {
-        Config {
-            name: self.name.to_owned(),
-            key: PrivateKey(Zeroizing::new(self.key.0.to_vec())),
-            public_key: self.public,
-            adapter: "netft0".to_owned(),
-            backend: AdapterBackend::default(),
-            mtu: 1420,
-            addrs: self.addrs,
-            port: 3343,
-            workers: 0,
-            busy_poll: Duration::ZERO,
-            runtime_dir: "/nonexistent".into(),
-            hold_down: Duration::from_secs(1),
-            pmtu_raise_timer: Duration::from_secs(60),
-            multicast: 0,
-            relay: netft_proto::config::RelayConfig::default(),
-            retransmit_limits: netft_proto::loss_detection::RetransmitLimits::default(),
-            history: 0,
-            rekey_interval: self.rekey,
-            timings: ClassTimings::default(),
-            site: String::new(),
-            all_cross_subnet: false,
-            exclude: Vec::new(),
-            networks: Vec::new(),
-            peers: vec![PeerConfig {
-                id: PeerId(0),
-                name: peer.name.to_owned(),
-                key: peer.public,
-                addrs: peer.addrs,
-                addresses: peer.addresses(),
-                names: Vec::new(),
-                routes: Vec::new(),
-                policies: netft_proto::route::PeerPolicies::default(),
-                transport: None,
-            }],
-        }
+        let key = PrivateKey(Zeroizing::new(self.key.0.to_vec()));
+        let mut config = Config::new(self.name, key, self.public);
+        config.adapter.addrs = self.addrs;
+        config.session.rekey_interval = self.rekey;
+        config.peers = vec![PeerConfig {
+            id: PeerId(0),
+            name: peer.name.to_owned(),
+            key: peer.public,
+            addrs: peer.addrs,
+            addresses: peer.addresses(),
+            names: Vec::new(),
+            routes: Vec::new(),
+            policies: netft_proto::route::PeerPolicies::default(),
+            transport: None,
+        }];
+        config
     }
 
     /// Every socket paired with the peer's of the same place, all candidates, none active.

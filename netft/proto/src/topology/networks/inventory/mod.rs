@@ -366,7 +366,7 @@ fn role_and_metric(
 /// The addresses of this node that form networks, those of networks that are not used too.
 fn own_members(config: &Config, interfaces: &[Interface]) -> BTreeMap<IpNet, Vec<NetworkMember>> {
     let mut members = BTreeMap::<_, Vec<NetworkMember>>::new();
-    let fit = |interface: &&Interface| interface.name != config.adapter && !interface.loopback;
+    let fit = |interface: &&Interface| interface.name != config.adapter.name && !interface.loopback;
     for interface in interfaces.iter().filter(fit) {
         let bridge = is_container_bridge(interface);
         for local in &interface.addrs {
