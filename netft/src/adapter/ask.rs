@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     adapter::Adapter,
     io::{
-        control::DriverRequest,
+        messages::DriverRequest,
         quic::{PeerQuery, QueryError},
     },
 };

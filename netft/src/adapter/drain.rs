@@ -21,7 +21,7 @@ use crate::{
         error::RouteError,
         events::EventStream,
     },
-    io::control::DriverRequest,
+    io::messages::DriverRequest,
 };
 
 impl Adapter {

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::io::{
     adapter::lock::AdapterLock,
-    control::{DriverMessage, DriverRequest},
+    messages::{DriverMessage, DriverRequest},
     netlink::Netlink,
     quic::session::manager::SessionManager,
 };

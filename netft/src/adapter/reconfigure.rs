@@ -12,9 +12,9 @@ use crate::{
     adapter::Adapter,
     api::error::ReconfigureError,
     io::{
-        control::{DriverRequest, NewConfig},
+        host_state::HostState,
+        messages::{DriverRequest, NewConfig},
         netlink::Netlink,
-        netlink_watcher::HostState,
     },
 };
 

@@ -5,19 +5,12 @@
 //! [`ACTIVE_POLL_INTERVAL`] while things change, and every [`IDLE_POLL_INTERVAL`] else, so what a
 //! notice missed is found all the same; the driver is told only what changed.
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use netft_proto::{
     config::Config,
     route::EventKind,
-    topology,
-    topology::{
-        Advertisements, Interface, PlanInputs, ResolvedAddresses, RoutablePairs, SourceAddresses,
-    },
+    topology::{Advertisements, ResolvedAddresses},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -30,9 +23,9 @@ use crate::io::{
         tun,
     },
     clock,
-    control::DriverMessage,
+    host_state::HostState,
+    messages::DriverMessage,
     netlink::{Netlink, NetlinkMonitor},
-    sys::{glink, speed},
 };
 
 /// The time between two looks after a notice: restoring the adapter must end within 500 ms (F-22,
@@ -43,96 +36,8 @@ const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Looks every [`ACTIVE_POLL_INTERVAL`] after the last notice.
 const ACTIVE_POLLS: u32 = 4;
-/// An address of RFC 3849.
-const DOCUMENTATION_ADDR: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// Notices come in bursts: one look per burst.
 const NOTICE_COALESCE_DELAY: Duration = Duration::from_millis(2);
-
-/// How the node's interfaces are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HostState {
-    /// Every interface of the node.
-    pub interfaces: Vec<Interface>,
-    /// The kernel's choice of source for remote addresses on no subnet of ours.
-    pub sources: SourceAddresses,
-    /// The pairs of addresses the kernel routes between.
-    pub routable_pairs: RoutablePairs,
-    /// The addresses behind the peers' names.
-    pub resolved: ResolvedAddresses,
-}
-
-impl HostState {
-    /// The same with what the peers told: what routes follow from.
-    pub(crate) fn plan_inputs<'a>(&'a self, offers: &'a Advertisements) -> PlanInputs<'a> {
-        let Self { interfaces, sources, routable_pairs: ways, resolved } = self;
-        PlanInputs { interfaces, sources, routable_pairs: ways, advertisements: offers, resolved }
-    }
-
-    /// The interface of number `index`.
-    pub(crate) fn interface(&self, index: u32) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.index == index)
-    }
-
-    /// Asks the kernel.
-    pub(crate) async fn read_kernel(
-        netlink: &Netlink,
-        config: &Config,
-        (offers, resolved): (&Advertisements, &ResolvedAddresses),
-        before: &[Interface],
-    ) -> Option<Self> {
-        let mut interfaces = match netlink.list_interfaces().await {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                tracing::warn!(%error, "cannot list the interfaces");
-                return None;
-            }
-        };
-        fill_gateway_and_speed(netlink, &mut interfaces, before).await;
-        let mut sources = SourceAddresses::new();
-        for remote in topology::off_subnet_remotes(config, &interfaces, resolved) {
-            if let Ok(Some(source)) = netlink.source_for(remote).await {
-                sources.insert(remote, source);
-            }
-        }
-        let mut routable_pairs = RoutablePairs::new();
-        for (local, ifindex, remote) in topology::cross_subnet_pairs(config, &interfaces, offers) {
-            let found = netlink.egress_interface(local, remote).await;
-            if matches!(found, Ok(Some(out)) if out == ifindex) {
-                routable_pairs.insert((local, remote));
-            }
-        }
-        Some(Self { interfaces, sources, routable_pairs, resolved: resolved.clone() })
-    }
-}
-
-/// Fills in what metrics follow from: the default routes and the speeds. Some drivers take long
-/// to tell the speed, so it is asked only where something may have changed.
-async fn fill_gateway_and_speed(
-    netlink: &Netlink,
-    interfaces: &mut [Interface],
-    before: &[Interface],
-) {
-    // TEST-NET-1 (RFC 5737) and the documentation prefix (RFC 3849): nothing but a default route
-    // leads there.
-    for anywhere in [Ipv4Addr::new(192, 0, 2, 1).into(), DOCUMENTATION_ADDR.into()] {
-        if let Ok(Some((_, out))) = netlink.source_for(anywhere).await {
-            let way_out = interfaces.iter_mut().filter(|interface| interface.index == out);
-            way_out.for_each(|interface| interface.has_default_route = true);
-        }
-    }
-    let socket = glink::open_socket();
-    for interface in interfaces {
-        let same = |old: &&Interface| {
-            (old.index, &old.name, old.carrier)
-                == (interface.index, &interface.name, interface.carrier)
-        };
-        interface.speed = match (before.iter().find(same), &socket) {
-            (Some(old), _) => old.speed,
-            (None, Ok(socket)) => speed::link_speed(socket, &interface.name),
-            (None, Err(_)) => None,
-        };
-    }
-}
 
 /// What the keeper is given.
 pub(crate) struct NetlinkWatcher {

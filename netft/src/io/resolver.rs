@@ -24,7 +24,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::io::{clock, control::DriverMessage, fib::SharedFib};
+use crate::io::{clock, fib::SharedFib, messages::DriverMessage};
 
 /// How often to look whether a name is due: a peer is lost, or its time has come.
 const NAME_POLL_INTERVAL: Duration = Duration::from_millis(250);

@@ -97,7 +97,7 @@ impl EngineContext {
 #[cfg(not(feature = "sim"))]
 #[expect(clippy::unused_self, reason = "the simulator's twins look into the context")]
 impl EngineContext {
-    pub(crate) const fn ignores_the_peer(&self) -> bool {
+    pub(crate) const fn ignores_peer_reports(&self) -> bool {
         false
     }
 
@@ -109,7 +109,7 @@ impl EngineContext {
         false
     }
 
-    pub(crate) const fn suspects_for_ever(&self) -> bool {
+    pub(crate) const fn never_clears_suspicion(&self) -> bool {
         false
     }
 }

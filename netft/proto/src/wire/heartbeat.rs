@@ -136,12 +136,6 @@ impl Heartbeat {
         }
     }
 
-    /// Whether an encoded heartbeat answers a request, whatever else it says.
-    #[inline]
-    pub fn is_reply(payload: &[u8]) -> bool {
-        payload.first() == Some(&(HeartbeatMessage::Reply as u8))
-    }
-
     /// Reads a heartbeat, the whole payload of an authentic frame.
     ///
     /// # Errors

@@ -139,14 +139,14 @@ fn open_heartbeat(
         return Err(DropReason::Unsupported);
     }
     let session = fib.sessions.get(&header.session_id).ok_or(DropReason::UnknownSession)?;
-    let plaintext = session.open_frame(&header, frame)?.to_vec();
+    let heartbeat = Heartbeat::decode(session.open_frame(&header, frame)?)?;
     let peer = session.peer();
     match fib.routes.get(&(first, received.from)) {
         Some((owner, route)) if *owner == peer => Ok(FromWorker::Heartbeat {
             peer,
             route: *route,
             session_boot_id: session.boot_id(),
-            plaintext,
+            heartbeat,
             received_at,
             answered: false,
         }),

@@ -18,7 +18,7 @@ use netft_proto::{
     wire::{
         DropReason,
         header::{DEFER_REPLY, FrameKind},
-        heartbeat::Heartbeat,
+        heartbeat::{Heartbeat, HeartbeatMessage},
         interfaces::Advertisement,
     },
 };
@@ -31,15 +31,15 @@ use crate::{
         carrier_monitor::CarrierMonitor,
         clock,
         control::{
-            DriverMessage, DriverParts, DriverRequest, carrier_poll::CarrierPoll,
-            deferred_replies::DeferredReplies, forwarding, mailbox::Mailbox, nat::NatState,
-            quic_connections::QuicConnections, redial::RedialState, relay::RelayRoutes, snapshot,
-            sockets::Sockets,
+            DriverParts, carrier_poll::CarrierPoll, deferred_replies::DeferredReplies, forwarding,
+            mailbox::Mailbox, nat::NatState, quic_connections::QuicConnections,
+            redial::RedialState, relay::RelayRoutes, snapshot, sockets::Sockets,
         },
         counters::{Counters, RouteCounters},
         datapath::{FromWorker, Workers},
         fib::SharedFib,
-        netlink_watcher::HostState,
+        host_state::HostState,
+        messages::{DriverMessage, DriverRequest},
         quic::{FromQuic, session::manager::SessionManager, transport::CidTag},
         socket::TunQueue,
         sys::{udp, udp::SendFault},
@@ -262,30 +262,24 @@ impl Driver {
                 peer,
                 route,
                 session_boot_id,
-                plaintext,
-                received_at: at,
+                heartbeat,
+                received_at: arrived_at,
                 answered,
             } => {
-                let former = self
-                    .peers
-                    .get(&peer)
-                    .is_some_and(|known| known.is_previous_boot(session_boot_id));
-                let refused = match Heartbeat::decode(&plaintext) {
-                    Ok(_) if former => Err(DropReason::FormerBoot),
-                    Ok(heartbeat) => {
-                        self.on_heartbeat_from_route(peer, &heartbeat);
-                        self.try_feed_engine(EngineInput::DeferredHeartbeat {
-                            peer,
-                            route,
-                            heartbeat,
-                            arrived_at: at,
-                            answered,
-                        })
+                let known = self.peers.get(&peer);
+                if known.is_some_and(|known| known.is_previous_boot(session_boot_id)) {
+                    return self.count_drop(DropReason::FormerBoot);
+                }
+                let (message, remote_route, sequence) =
+                    (heartbeat.message, heartbeat.route, heartbeat.sequence);
+                let input =
+                    EngineInput::DeferredHeartbeat { peer, route, heartbeat, arrived_at, answered };
+                match self.try_feed_engine(input) {
+                    Ok(()) if message == HeartbeatMessage::Request => {
+                        self.on_heartbeat_from_route(peer, remote_route, sequence);
                     }
-                    Err(reason) => Err(reason),
-                };
-                if let Err(reason) = refused {
-                    self.count_drop(reason);
+                    Ok(()) => {}
+                    Err(reason) => self.count_drop(reason),
                 }
             }
             FromWorker::Probe { peer, route, probe } => {
@@ -314,14 +308,12 @@ impl Driver {
             FromWorker::ConnectionRequested(route) => {
                 self.on_connection_request(route, clock::now())
             }
-            FromWorker::PeerReflexive { peer, session_boot_id, local, from, plaintext } => {
+            FromWorker::PeerReflexive { peer, session_boot_id, local, from, heartbeat } => {
                 let former = self
                     .peers
                     .get(&peer)
                     .is_none_or(|known| known.is_previous_boot(session_boot_id));
-                if let Ok(heartbeat) = Heartbeat::decode(&plaintext)
-                    && !former
-                {
+                if !former {
                     self.on_peer_reflexive(clock::now(), peer, (local, from), &heartbeat);
                 }
             }

@@ -33,75 +33,21 @@ mod steering;
 
 use std::sync::Arc;
 
-use netft_proto::{
-    config::{Config, ConfigChange, RouteOverride},
-    ids::{PeerId, RouteId},
-    route::{Event, EventKind, PeerChange, RouteChange},
-    time::Time,
-    topology::Advertisements,
+use netft_proto::{config::Config, route::Event, topology::Advertisements};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::io::{
+    adapter::reconciler::DesiredState,
+    carrier_monitor::CarrierMonitor,
+    clock,
+    control::{driver::Driver, mailbox::Wakeup},
+    datapath::{FromWorker, Workers},
+    fib::SharedFib,
+    host_state::HostState,
+    messages::{DriverMessage, DriverRequest},
+    quic::session::manager::SessionManager,
+    socket::TunQueue,
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
-
-use crate::{
-    api::{
-        drain::{DrainError, DrainOrder},
-        error::{PeerError, RouteError},
-        snapshot::Snapshot,
-    },
-    io::{
-        adapter::reconciler::DesiredState,
-        carrier_monitor::{CarrierMonitor, CarrierStates},
-        clock,
-        control::{driver::Driver, mailbox::Wakeup},
-        datapath::{FromWorker, Workers},
-        fib::SharedFib,
-        netlink_watcher::HostState,
-        quic::{FromQuic, session::manager::SessionManager},
-        socket::TunQueue,
-    },
-};
-
-/// What everything but the packet path tells the driver.
-pub(crate) enum DriverMessage {
-    /// The interfaces of this node changed.
-    HostState(HostState),
-    /// What the lookout saw.
-    Carriers(CarrierStates),
-    /// The adapter has new queues (it was deleted and made again).
-    Queues(Vec<Arc<TunQueue>>),
-    /// Something the adapter's keeper saw or did.
-    Event(EventKind),
-    /// The control sessions changed.
-    Quic(FromQuic),
-    /// An operator or embedder asks.
-    Request(DriverRequest),
-}
-
-/// What an operator or embedder asks.
-pub(crate) enum DriverRequest {
-    Snapshot(oneshot::Sender<Snapshot>),
-    Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
-    Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
-    Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
-    Reconfigure(Box<NewConfig>, oneshot::Sender<Vec<ConfigChange>>),
-    ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
-    Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
-    /// Probe the path MTU of every route anew; answered with the moment.
-    Recheck(oneshot::Sender<Time>),
-    /// The sessions are about to end because this node closes: that is no news.
-    Closing,
-    Stop(oneshot::Sender<()>),
-}
-
-/// Another config for a running node.
-pub(crate) struct NewConfig {
-    /// With numbered peers.
-    pub config: Config,
-    /// How the node's interfaces are, seen with that config.
-    pub host_state: HostState,
-    /// Whether to apply it, not only to say what becomes of the routes.
-    pub apply: bool,
-}
 
 /// What the driver is given.
 pub(crate) struct DriverParts {

@@ -22,7 +22,7 @@ use netft_proto::{
         DropReason,
         challenge::{Challenge, ChallengeMessage},
         header::FrameKind,
-        heartbeat::{Heartbeat, HeartbeatMessage},
+        heartbeat::Heartbeat,
     },
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -30,7 +30,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::io::{
     control::driver::{Driver, PeerEntry, RouteEntry},
     counters::Counters,
-    netlink_watcher::HostState,
+    host_state::HostState,
     sys::{udp, udp::SendFault},
 };
 
@@ -114,10 +114,15 @@ impl Driver {
     }
 
     /// A heartbeat came from where its route leads.
-    pub(super) fn on_heartbeat_from_route(&mut self, peer: PeerId, heartbeat: &Heartbeat) {
+    pub(super) fn on_heartbeat_from_route(
+        &mut self,
+        peer: PeerId,
+        remote_route: u32,
+        sequence: u32,
+    ) {
         let challenges = &mut self.nat.path_validator;
-        if !challenges.is_empty() && heartbeat.message == HeartbeatMessage::Request {
-            challenges.on_configured_path_heartbeat(peer, heartbeat.route, heartbeat.sequence);
+        if !challenges.is_empty() {
+            challenges.on_configured_path_heartbeat(peer, remote_route, sequence);
         }
     }
 

@@ -13,11 +13,9 @@ use netft_proto::{
 };
 
 use crate::io::{
-    control::{
-        NewConfig,
-        driver::{Driver, PeerEntry},
-    },
-    netlink_watcher::HostState,
+    control::driver::{Driver, PeerEntry},
+    host_state::HostState,
+    messages::NewConfig,
 };
 
 /// What becomes of the routes.

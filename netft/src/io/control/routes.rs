@@ -18,7 +18,7 @@ use crate::{
     io::{
         clock,
         control::driver::{Driver, RouteEntry},
-        netlink_watcher::HostState,
+        host_state::HostState,
     },
 };
 

@@ -1,6 +1,9 @@
 //! What comes from where no route leads: the driver decides whether one should.
 
-use netft_proto::{ids::PeerId, wire::challenge::Challenge};
+use netft_proto::{
+    ids::PeerId,
+    wire::{challenge::Challenge, heartbeat::Heartbeat},
+};
 
 use crate::io::datapath::{report::FromWorker, rx::RxBatch};
 
@@ -11,12 +14,12 @@ impl RxBatch<'_, '_> {
         &mut self,
         peer: PeerId,
         session_boot_id: u64,
-        plaintext: Vec<u8>,
+        heartbeat: Heartbeat,
     ) {
         let from = self.source_addr();
         let Some(socket) = self.fib.sockets.get(&self.socket()) else { return };
         let local = socket.local;
-        let message = FromWorker::PeerReflexive { peer, session_boot_id, local, from, plaintext };
+        let message = FromWorker::PeerReflexive { peer, session_boot_id, local, from, heartbeat };
         self.context.driver_queue.send(message, self.context.counters);
     }
 

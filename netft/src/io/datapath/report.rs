@@ -6,7 +6,7 @@ use netft_proto::{
     ids::{PeerId, RouteId},
     loss_detection::RetransmitLimits,
     time::Time,
-    wire::{challenge::Challenge, probe::Probe},
+    wire::{challenge::Challenge, heartbeat::Heartbeat, probe::Probe},
 };
 use tokio::sync::mpsc;
 
@@ -40,8 +40,8 @@ pub enum FromWorker {
         route: RouteId,
         /// The sender's boot id, by the session it was sealed under.
         session_boot_id: u64,
-        /// The opened bytes.
-        plaintext: Vec<u8>,
+        /// Its content.
+        heartbeat: Heartbeat,
         /// When the worker took it from the socket.
         received_at: Time,
         /// The worker has answered it.
@@ -106,8 +106,8 @@ pub enum FromWorker {
         local: SocketAddr,
         /// Where it came from.
         from: SocketAddr,
-        /// The opened bytes.
-        plaintext: Vec<u8>,
+        /// Its content.
+        heartbeat: Heartbeat,
     },
     /// An authentic challenge, or an answer to one.
     Challenge {

@@ -24,7 +24,7 @@ use netft_proto::{
         header::{
             FLAG_FRAGMENT, FLAG_PARTIAL_CHECKSUM, FrameHeader, FrameKind, HEADER_LEN, PADDING_BYTE,
         },
-        heartbeat::Heartbeat,
+        heartbeat::{Heartbeat, HeartbeatMessage},
         probe::Probe,
         relay::RelayHeader,
     },
@@ -331,9 +331,9 @@ impl<'l> RxBatch<'_, 'l> {
                 Ok(())
             }
             FrameKind::Heartbeat => {
-                let plaintext = payload.to_vec();
                 self.has_heartbeat = true;
-                self.process_heartbeat(session, header.queue, plaintext)
+                let heartbeat = Heartbeat::decode(payload)?;
+                self.process_heartbeat(session, header.queue, heartbeat)
             }
             FrameKind::Probe => {
                 let probe = Probe::decode(payload)?;
@@ -425,15 +425,15 @@ impl<'l> RxBatch<'_, 'l> {
         &mut self,
         session: &Session,
         queue: u8,
-        plaintext: Vec<u8>,
+        heartbeat: Heartbeat,
     ) -> Result<(), DropReason> {
         let peer = session.peer();
         let session_boot_id = session.boot_id();
         let route = match self.look_up_route() {
             Some((owner, route)) if owner == peer => route,
             _ => {
-                if !Heartbeat::is_reply(&plaintext) {
-                    self.report_peer_reflexive(peer, session_boot_id, plaintext);
+                if heartbeat.message == HeartbeatMessage::Request {
+                    self.report_peer_reflexive(peer, session_boot_id, heartbeat);
                 }
                 return Err(DropReason::Misrouted);
             }
@@ -442,13 +442,13 @@ impl<'l> RxBatch<'_, 'l> {
         // A request wants an answer; a reply says what is known, as long as all is well.
         let RxContext { fib, driver_queue: reports, counters, .. } = self.context;
         let is_healthy = fib.healthy_peers.contains(&peer);
-        let answered = is_healthy && self.reply_from_template((session, route), queue, &plaintext);
-        let can_defer = answered || Heartbeat::is_reply(&plaintext);
+        let answered = is_healthy && self.reply_from_template((session, route), queue, &heartbeat);
+        let can_defer = answered || heartbeat.message == HeartbeatMessage::Reply;
         let message = FromWorker::Heartbeat {
             peer,
             route,
             session_boot_id,
-            plaintext,
+            heartbeat,
             received_at,
             answered,
         };

@@ -5,7 +5,7 @@ use netft_proto::{
     session::Session,
     wire::{
         header::{DEFER_REPLY, DEFERRED_REPLY, FrameKind, HEADER_LEN, TAG_LEN},
-        heartbeat::{Heartbeat, MAX_HEARTBEAT_LEN},
+        heartbeat::{Heartbeat, HeartbeatMessage, MAX_HEARTBEAT_LEN},
     },
 };
 
@@ -23,7 +23,7 @@ impl RxBatch<'_, '_> {
         &self,
         (session, route): (&Session, RouteId),
         queue: u8,
-        request: &[u8],
+        request: &Heartbeat,
     ) -> bool {
         let fib = self.fib;
         let Some(reply) = build_reply(fib, session, route, request) else { return false };
@@ -46,10 +46,15 @@ impl RxBatch<'_, '_> {
 }
 
 /// A connection of the route's own sends under a lock that whoever receives may hold.
-fn build_reply(fib: &Fib, session: &Session, route: RouteId, request: &[u8]) -> Option<Heartbeat> {
+fn build_reply(
+    fib: &Fib,
+    session: &Session,
+    route: RouteId,
+    request: &Heartbeat,
+) -> Option<Heartbeat> {
     let (_, template) = fib.reply_templates.get(&session.peer())?;
-    if Heartbeat::is_reply(request) || fib.transports.contains_key(&route) {
+    if request.message == HeartbeatMessage::Reply || fib.transports.contains_key(&route) {
         return None;
     }
-    template.build_reply(session.boot_id(), route, &Heartbeat::decode(request).ok()?)
+    template.build_reply(session.boot_id(), route, request)
 }

@@ -8,11 +8,11 @@ use super::*;
 fn replies_of_a_peer_that_is_well_do_not_wake_the_driver() {
     let (left, mut right) = pair(true, true);
     let to = right.socket.local;
-    let send = |message: u8| {
-        let frame = left.sealed(FrameKind::Heartbeat, &[message, 0]);
+    let send = |message: HeartbeatMessage| {
+        let frame = left.sealed(FrameKind::Heartbeat, &heartbeat_bytes(message));
         udp::send_control(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
     };
-    send(2);
+    send(HeartbeatMessage::Reply);
     assert!(right.driver.blocking_recv().is_some(), "nobody says that all is well");
     let calm = |fib: &Arc<Fib>| Fib {
         local_addrs: fib.local_addrs,
@@ -24,13 +24,13 @@ fn replies_of_a_peer_that_is_well_do_not_wake_the_driver() {
     right.fib.rcu(calm);
     // A turn that goes on meanwhile ends with the table it began with.
     await_until(|| {
-        send(2);
+        send(HeartbeatMessage::Reply);
         right.later.try_recv().is_ok()
     });
-    send(1);
+    send(HeartbeatMessage::Request);
     let is_request = |heard: &FromWorker| {
-        let FromWorker::Heartbeat { plaintext, .. } = heard else { panic!("{heard:?}") };
-        plaintext[0] == 1
+        let FromWorker::Heartbeat { heartbeat, .. } = heard else { panic!("{heard:?}") };
+        heartbeat.message == HeartbeatMessage::Request
     };
     while !is_request(&right.driver.blocking_recv().unwrap()) {}
 }

@@ -32,6 +32,7 @@ use netft_proto::{
     wire::{
         DropReason,
         header::{FrameKind, HEADER_LEN, TAG_LEN},
+        heartbeat::HeartbeatMessage,
     },
 };
 use rustix::{
@@ -223,6 +224,24 @@ impl Node {
         self.session.seal_frame(kind, 0, counter, &mut frame).unwrap();
         frame
     }
+}
+
+/// A heartbeat of the peer's route 9 without reports, as it stands in a frame.
+fn heartbeat_bytes(message: HeartbeatMessage) -> Vec<u8> {
+    let heartbeat = Heartbeat {
+        message,
+        route: 9,
+        your_route: 0,
+        sequence: 1,
+        sent_at: 1,
+        held_us: 0,
+        stalled_ms: 0,
+        serial: 1,
+        reports: Vec::new(),
+    };
+    let mut bytes = Vec::new();
+    heartbeat.encode(&mut bytes);
+    bytes
 }
 
 fn wait(fd: &OwnedFd) {
@@ -444,23 +463,24 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
 fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     let (left, mut right) = pair(true, true);
     let to = right.socket.local;
-    let heartbeat = left.sealed(FrameKind::Heartbeat, b"beat");
+    let request = heartbeat_bytes(HeartbeatMessage::Request);
+    let heartbeat = left.sealed(FrameKind::Heartbeat, &request);
     udp::send_control(left.socket.fd.as_fd(), &to, &heartbeat, Some(udp::TOS_CONTROL)).unwrap();
     let received = right.driver.blocking_recv().unwrap();
-    let FromWorker::Heartbeat { peer, route, session_boot_id, plaintext, received_at, .. } =
+    let FromWorker::Heartbeat { peer, route, session_boot_id, heartbeat, received_at, .. } =
         received
     else {
         panic!("{received:?}");
     };
     assert_eq!((peer, route, session_boot_id), (PEER, ROUTE, 77));
-    assert_eq!(plaintext, b"beat");
+    assert_eq!((heartbeat.message, heartbeat.route), (HeartbeatMessage::Request, 9));
     assert!(received_at > Time::ZERO);
     let ack = left.sealed(FrameKind::Ack, b"ack");
     udp::send_control(left.socket.fd.as_fd(), &to, &ack, None).unwrap();
     right.await_drops(DropReason::Malformed, 1);
 
     let elsewhere = socket();
-    let stolen = left.sealed(FrameKind::Heartbeat, b"beat");
+    let stolen = left.sealed(FrameKind::Heartbeat, &request);
     udp::send_control(elsewhere.fd.as_fd(), &to, &stolen, None).unwrap();
     right.await_drops(DropReason::Misrouted, 1);
     // It says no more than where it came from.

@@ -1,0 +1,70 @@
+//! Messages to the driver from everything but the packet path.
+
+use std::sync::Arc;
+
+use netft_proto::{
+    config::{Config, ConfigChange, RouteOverride},
+    ids::{PeerId, RouteId},
+    route::{EventKind, PeerChange, RouteChange},
+    time::Time,
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    api::{
+        drain::{DrainError, DrainOrder},
+        error::{PeerError, RouteError},
+        snapshot::Snapshot,
+    },
+    io::{carrier_monitor::CarrierStates, host_state::HostState, quic::FromQuic, socket::TunQueue},
+};
+
+/// A message to the driver.
+pub(crate) enum DriverMessage {
+    /// The interfaces of this node changed.
+    HostState(HostState),
+    /// Interfaces whose carrier changed.
+    Carriers(CarrierStates),
+    /// The adapter has new queues: it was deleted and created anew.
+    Queues(Vec<Arc<TunQueue>>),
+    /// An event of the netlink watcher or the resolver, for the subscribers.
+    Event(EventKind),
+    /// The control sessions changed.
+    Quic(FromQuic),
+    /// A request through the API.
+    Request(DriverRequest),
+}
+
+/// A request through the API, with the channel of its answer.
+pub(crate) enum DriverRequest {
+    /// A consistent picture of the node.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// Change a route's timing, priority or admin state.
+    Change(RouteId, RouteChange, oneshot::Sender<Result<(), RouteError>>),
+    /// Add a route, as if the config had named it.
+    Add(PeerId, RouteOverride, oneshot::Sender<Result<RouteId, RouteError>>),
+    /// Remove a route until it is added again.
+    Remove(RouteId, oneshot::Sender<Result<(), RouteError>>),
+    /// Go over to another config, or say what that would change.
+    Reconfigure(Box<NewConfig>, oneshot::Sender<Vec<ConfigChange>>),
+    /// Change how data to a peer uses its routes.
+    ChangePeer(PeerId, PeerChange, oneshot::Sender<Result<(), PeerError>>),
+    /// Drain routes, or use them again.
+    Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
+    /// Probe the path MTU of every route anew; answered with the moment.
+    Recheck(oneshot::Sender<Time>),
+    /// The sessions are about to end because this node closes: their end is no event.
+    Closing,
+    /// Stop the workers and end the driver's thread.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Another config for a running node.
+pub(crate) struct NewConfig {
+    /// With numbered peers.
+    pub config: Config,
+    /// The node's interfaces, read with that config.
+    pub host_state: HostState,
+    /// Whether to apply it, not only to say what becomes of the routes.
+    pub apply: bool,
+}
