@@ -32,7 +32,7 @@ use netft_proto::{
     wire::{
         DropReason,
         header::{FrameKind, HEADER_LEN, TAG_LEN},
-        heartbeat::HeartbeatMessage,
+        heartbeat::{Heartbeat, HeartbeatMessage},
     },
 };
 use rustix::{
