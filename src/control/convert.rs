@@ -11,13 +11,13 @@ use netft::{
 use super::{
     cause, policies,
     schema::{
-        AdapterStatus, DaemonStatus, EventDetail, NodeStatus, PacketCounters, Peer, PeerCounts,
-        PeerList, Route, RouteCounts, RouteFields, RouteList,
+        AdapterStatus, DaemonStatus, EventDetail, NodeStatus, Peer, PeerCounts, PeerList, Route,
+        RouteCounts, RouteFields, RouteList,
     },
 };
 use crate::daemon::{
     clock::WallClock,
-    node::{CounterSnapshot, PeerInfo, Snapshot},
+    node::{PeerInfo, Snapshot},
 };
 
 /// The names of the peers, by their ids.
@@ -101,26 +101,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
         failovers: peers.iter().map(|peer| peer.status.failovers).sum(),
         stalls: cause::to_stall_summary(stalls),
         policies: policies::count_by_policy(peers),
-        counters: to_packet_counters(counters),
-    }
-}
-
-fn to_packet_counters(counters: &CounterSnapshot) -> PacketCounters {
-    PacketCounters {
-        adapter_reads: counters.adapter_reads,
-        tx_bytes: counters.tx_bytes,
-        tx_frames: counters.tx_frames,
-        rx_frames: counters.rx_frames,
-        rx_bytes: counters.rx_bytes,
-        adapter_writes: counters.adapter_writes,
-        socket_overflow: counters.socket_overflow,
-        resent_frames: counters.resent_frames,
-        duplicated_frames: counters.duplicated_frames,
-        acks_sent: counters.acks_sent,
-        ring_overflow: counters.retransmit_overflow,
-        relayed_frames: counters.relayed_frames,
-        challenges_sent: counters.challenges_sent,
-        drops: counters.drops.iter().map(|(why, n)| (why.as_str().to_owned(), *n)).collect(),
+        counters: counters.into(),
     }
 }
 

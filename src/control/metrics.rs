@@ -16,7 +16,7 @@ use crate::daemon::node::{CounterSnapshot, PeerInfo, Snapshot};
 /// The content type of [`render_metrics`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Every figure of a snapshot.
+/// Renders every figure of a snapshot.
 pub fn render_metrics(snapshot: &Snapshot) -> String {
     let mut page = MetricsPage::default();
     let version = env!("CARGO_PKG_VERSION");
@@ -39,7 +39,7 @@ pub fn render_metrics(snapshot: &Snapshot) -> String {
     page.text
 }
 
-/// What a family counts.
+/// The type of a family.
 #[derive(Clone, Copy)]
 enum MetricKind {
     Counter,
@@ -47,16 +47,16 @@ enum MetricKind {
     Histogram,
 }
 
-/// The page as far as it is written.
+/// The page under construction.
 #[derive(Default)]
 struct MetricsPage {
     text: String,
-    /// The family begun last.
+    /// The family that samples are written for.
     family: &'static str,
 }
 
 impl MetricsPage {
-    /// Begins a family of samples; they follow at once.
+    /// Begins a family of samples, which follow directly.
     fn begin_family(&mut self, name: &'static str, kind: MetricKind, help: &str) {
         let kind = match kind {
             MetricKind::Counter => "counter",
@@ -68,7 +68,7 @@ impl MetricsPage {
         self.family = name;
     }
 
-    /// A sample of the family begun last; `suffix` is of a histogram's parts.
+    /// Writes a sample of the current family; the parts of a histogram have a `suffix`.
     fn write_sample(&mut self, suffix: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         self.text += self.family;
         self.text += suffix;
@@ -82,7 +82,7 @@ impl MetricsPage {
         let _ = writeln!(self.text, " {value}");
     }
 
-    /// A family of one sample without labels.
+    /// Writes a family of one sample without labels.
     fn write_single_sample(
         &mut self,
         name: &'static str,
@@ -95,7 +95,7 @@ impl MetricsPage {
     }
 }
 
-/// A label's value: backslash, quote and line feed are written out.
+/// Escapes backslash, quote and line feed in a label's value.
 fn escape_label(text: &str) -> String {
     text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }
@@ -118,7 +118,7 @@ fn write_peers(page: &mut MetricsPage, peers: &[PeerInfo]) {
         (
             "netft_peer_failovers_total",
             MetricKind::Counter,
-            "Moves of data to another route.",
+            "Failovers: moves of data to another route.",
             |peer| peer.status.failovers,
         ),
     ];
@@ -162,25 +162,25 @@ fn write_routes(page: &mut MetricsPage, snapshot: &Snapshot) {
     page.begin_family(
         "netft_route_active",
         MetricKind::Gauge,
-        "1 if data to the peer goes out here.",
+        "1 if data to the peer is sent on it.",
     );
     each(page, &|route| Some(u8::from(route.active).to_string()));
     page.begin_family(
         "netft_route_suspect",
         MetricKind::Gauge,
-        "1 if data stays unacknowledged here.",
+        "1 if the route is suspect: data on it stays unacknowledged.",
     );
     each(page, &|route| Some(u8::from(route.suspect).to_string()));
     page.begin_family(
         "netft_route_rtt_seconds",
         MetricKind::Gauge,
-        "Smoothed round trip of heartbeats.",
+        "Smoothed round-trip time of heartbeats.",
     );
     each(page, &|route| route.rtt.map(|rtt| rtt.as_secs_f64().to_string()));
     page.begin_family(
         "netft_route_loss_ratio",
         MetricKind::Gauge,
-        "Share of heartbeats lost lately, 0 to 1.",
+        "Share of recent heartbeats that were lost, 0 to 1.",
     );
     each(page, &|route| Some(route.loss.to_string()));
     page.begin_family(
@@ -192,70 +192,28 @@ fn write_routes(page: &mut MetricsPage, snapshot: &Snapshot) {
     page.begin_family(
         "netft_route_heartbeats_missed_total",
         MetricKind::Counter,
-        "Heartbeats missed.",
+        "Expected heartbeats that did not arrive.",
     );
     each(page, &|route| Some(route.heartbeats_missed.to_string()));
 }
 
 fn write_counters(page: &mut MetricsPage, counters: &CounterSnapshot) {
-    // Taken apart, so that a counter cannot be forgotten here.
-    let CounterSnapshot {
-        adapter_reads,
-        tx_bytes,
-        tx_frames,
-        rx_frames,
-        rx_bytes,
-        adapter_writes,
-        socket_overflow,
-        resent_frames,
-        duplicated_frames,
-        acks_sent,
-        retransmit_overflow: ring_overflow,
-        relayed_frames,
-        challenges_sent,
-        drops,
-    } = counters;
-    for (name, help, value) in [
-        ("netft_adapter_reads_total", "Inner packets taken from the adapter.", adapter_reads),
-        ("netft_adapter_writes_total", "Packets written to the adapter.", adapter_writes),
-        ("netft_sent_bytes_total", "Inner bytes taken from the adapter.", tx_bytes),
-        ("netft_received_bytes_total", "Inner bytes written to the adapter.", rx_bytes),
-        ("netft_sent_frames_total", "Frames sent.", tx_frames),
-        ("netft_received_frames_total", "Authentic frames received.", rx_frames),
-        (
-            "netft_socket_overflow_datagrams_total",
-            "Datagrams the kernel dropped because a socket's buffer was full.",
-            socket_overflow,
-        ),
-        ("netft_resent_frames_total", "Frames sent again on another route.", resent_frames),
-        (
-            "netft_duplicated_frames_total",
-            "Frames sent on a second route while the first was suspect.",
-            duplicated_frames,
-        ),
-        ("netft_lost_frames_total", "Frames forgotten unacknowledged.", ring_overflow),
-        ("netft_relayed_frames_total", "Datagrams of others passed on.", relayed_frames),
-        (
-            "netft_challenges_sent_total",
-            "Challenges to addresses no route leads to.",
-            challenges_sent,
-        ),
-        ("netft_acknowledgements_sent_total", "Acknowledgements sent.", acks_sent),
-    ] {
-        page.write_single_sample(name, MetricKind::Counter, help, value);
+    for counter in counters.packet_counters() {
+        let (name, help) = (counter.metric, counter.help);
+        page.write_single_sample(name, MetricKind::Counter, help, counter.value);
     }
     page.begin_family(
         "netft_dropped_packets_total",
         MetricKind::Counter,
         "Packets dropped, by reason.",
     );
-    for (reason, count) in drops {
+    for (reason, count) in &counters.drops {
         page.write_sample("", &[("reason", &reason.as_str())], count);
     }
 }
 
 fn write_stalls(page: &mut MetricsPage, stalls: &StallHistogram) {
-    let help = "How long data stood still at failovers.";
+    let help = "Duration of the data stalls at failovers.";
     page.begin_family("netft_failover_stall_seconds", MetricKind::Histogram, help);
     let mut below = 0;
     for (bound, count) in BUCKET_BOUNDS_MS.iter().zip(&stalls.buckets) {

@@ -1,6 +1,7 @@
 //! What the control socket says, field by field. A change of meaning counts [`SCHEMA_VERSION`] up;
 //! a new field does not, so readers ignore fields they do not know.
 
+mod counters;
 mod events;
 mod networks;
 mod validation;
@@ -10,6 +11,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+pub use counters::PacketCounters;
 pub use events::{Event, EventDetail, EventList, RouteFields};
 pub use networks::{Network, NetworkInterface, NetworkList};
 use serde::{Deserialize, Serialize};
@@ -289,41 +291,6 @@ pub struct RouteCounts {
     pub total: usize,
     /// Up.
     pub up: usize,
-}
-
-/// Packets since the start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PacketCounters {
-    /// Inner packets taken from the adapter (a super-packet counts once).
-    pub adapter_reads: u64,
-    /// Inner bytes taken from the adapter.
-    pub tx_bytes: u64,
-    /// Frames sent.
-    pub tx_frames: u64,
-    /// Frames received and authentic.
-    pub rx_frames: u64,
-    /// Inner bytes written to the adapter.
-    pub rx_bytes: u64,
-    /// Writes to the adapter (a coalesced super-packet counts once).
-    pub adapter_writes: u64,
-    /// Datagrams the kernel dropped because a socket's buffer was full.
-    pub socket_overflow: u64,
-    /// Frames sent again on another route because nothing acknowledged them.
-    pub resent_frames: u64,
-    /// Frames sent on a second route too: the first was suspect, or the policy says so.
-    pub duplicated_frames: u64,
-    /// Acknowledgements sent.
-    pub acks_sent: u64,
-    /// Frames forgotten unacknowledged: the resend ring was full, or they were too old.
-    pub ring_overflow: u64,
-    /// Datagrams of others passed on as a relay.
-    #[serde(default)]
-    pub relayed_frames: u64,
-    /// Challenges sent to addresses heartbeats came from and no route leads to (NAT).
-    #[serde(default)]
-    pub challenges_sent: u64,
-    /// Packets dropped, by reason; every reason is there.
-    pub drops: BTreeMap<String, u64>,
 }
 
 /// `GET /v1/peers`.

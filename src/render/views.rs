@@ -70,7 +70,7 @@ pub fn status_text(status: &DaemonStatus) -> String {
             "resent",
             format!(
                 "{} frames, {} duplicated, {} forgotten",
-                counters.resent_frames, counters.duplicated_frames, counters.ring_overflow
+                counters.resent_frames, counters.duplicated_frames, counters.retransmit_overflow
             ),
         ),
         ("overflow", format!("{} datagrams", counters.socket_overflow)),

@@ -1,5 +1,6 @@
 //! What a running node answers with: snapshot, events, errors.
 
+pub mod counters;
 pub mod drain;
 pub mod error;
 pub mod events;

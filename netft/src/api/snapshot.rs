@@ -1,4 +1,4 @@
-//! A consistent picture of a running node, taken between two decisions.
+//! A consistent state of a running node, taken between two decisions of the driver.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +13,11 @@ use netft_proto::{
     route::{PeerPolicies, PeerStatus, RouteStatus},
     time::Time,
     topology::NetworkInfo,
-    wire::DropReason,
 };
 
-/// Everything an operator may ask, as of one moment.
+pub use crate::api::counters::CounterSnapshot;
+
+/// Everything an operator may query, as of one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The moment, on the clock of event times (`CLOCK_BOOTTIME`).
@@ -31,18 +32,18 @@ pub struct Snapshot {
     pub routes: Vec<RouteStatus>,
     /// The networks, by metric.
     pub networks: Vec<NetworkInfo>,
-    /// How long data stood still at failovers.
+    /// Durations of the data stalls at failovers.
     pub stalls: StallHistogram,
-    /// What was sent on each of them.
+    /// Data sent on each route.
     pub sent_by_route: BTreeMap<RouteId, RouteSent>,
-    /// The relays of those that lead over one.
+    /// The relay of every route that leads over one.
     pub relay_of: BTreeMap<RouteId, PeerId>,
     /// Packet counters, summed over the workers.
     pub counters: CounterSnapshot,
 }
 
-/// What was sent on a route since it was added: data, with copies and resends, without heartbeats
-/// and acknowledgements.
+/// Data sent on a route since it was added: with copies and retransmissions, without heartbeats and
+/// acknowledgements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteSent {
     /// Frames.
@@ -58,9 +59,9 @@ pub struct NodeInfo {
     pub name: String,
     /// Its public key.
     pub key: NodeKey,
-    /// Random per start.
+    /// Random number of this start.
     pub boot_id: u64,
-    /// Since the adapter was opened.
+    /// Time since the adapter was opened.
     pub uptime: Duration,
 }
 
@@ -71,7 +72,7 @@ pub struct AdapterInfo {
     pub name: String,
     /// The interface index; 0 while it is gone.
     pub ifindex: u32,
-    /// Whether packets can be read from it.
+    /// Packets can be read from it.
     pub up: bool,
     /// Its IPv4 address.
     pub v4: Ipv4Addr,
@@ -79,14 +80,14 @@ pub struct AdapterInfo {
     pub v6: Ipv6Addr,
     /// Its MTU, bytes.
     pub mtu: u16,
-    /// How it carries packets.
+    /// Its backend: with segmentation offload, or plain.
     pub backend: AdapterBackend,
 }
 
 /// One peer.
 #[derive(Clone, Debug)]
 pub struct PeerInfo {
-    /// What the engine knows of it.
+    /// Its state in the engine.
     pub status: PeerStatus,
     /// Its configured name.
     pub name: String,
@@ -94,41 +95,8 @@ pub struct PeerInfo {
     pub key: NodeKey,
     /// Its virtual addresses.
     pub addrs: VirtualAddrs,
-    /// Whether its adapter was up at the last handshake; `None` without a session.
+    /// Its adapter was up at the last handshake; `None` without a session.
     pub peer_adapter_up: Option<bool>,
-    /// How data to it uses its routes.
+    /// The policies by which data to it uses its routes.
     pub policies: PeerPolicies,
-}
-
-/// Packet counters since the adapter was opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CounterSnapshot {
-    /// Reads from the adapter (a super-packet counts once).
-    pub adapter_reads: u64,
-    /// Inner bytes read from the adapter.
-    pub tx_bytes: u64,
-    /// Frames sent.
-    pub tx_frames: u64,
-    /// Authentic frames received.
-    pub rx_frames: u64,
-    /// Inner bytes written to the adapter.
-    pub rx_bytes: u64,
-    /// Writes to the adapter (a coalesced super-packet counts once).
-    pub adapter_writes: u64,
-    /// Datagrams lost in full socket buffers.
-    pub socket_overflow: u64,
-    /// Frames sent again on another route because nothing acknowledged them.
-    pub resent_frames: u64,
-    /// Frames sent on a second route too: the first was suspect, or the policy says so.
-    pub duplicated_frames: u64,
-    /// Acknowledgements sent.
-    pub acks_sent: u64,
-    /// Frames forgotten unacknowledged: the resend ring was full, or they were too old.
-    pub retransmit_overflow: u64,
-    /// Datagrams of others passed on.
-    pub relayed_frames: u64,
-    /// Challenges sent to addresses heartbeats came from and no route leads to.
-    pub challenges_sent: u64,
-    /// Drops by reason, every reason listed.
-    pub drops: Vec<(DropReason, u64)>,
 }

@@ -1,118 +1,86 @@
-//! Why a packet was dropped: one word per reason, counted per worker, shown by the CLI.
+//! Why a packet was dropped: one reason per drop, counted per worker, shown by the CLI.
 
-/// Why a packet did not go on. Every drop is counted under exactly one of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(usize)]
-pub enum DropReason {
-    /// Shorter than its header, or a length inside it does not fit.
-    Malformed,
-    /// A version, kind or flag this build does not know, or a reserved bit set.
-    Unsupported,
-    /// No session has this number.
-    UnknownSession,
-    /// The tag does not match: forged, damaged, or another key.
-    NotAuthentic,
-    /// Received before, or too old to tell.
-    Replayed,
-    /// An authentic control frame that names another route than the one it came on.
-    Misrouted,
-    /// The inner packet is neither IPv4 nor IPv6, or its lengths lie.
-    InnerMalformed,
-    /// The inner source address is not the sending peer's.
-    InnerSource,
-    /// The inner destination is not this node's.
-    InnerDestination,
-    /// The inner destination belongs to no peer.
-    NoPeer,
-    /// The peer has no session yet.
-    NoSession,
-    /// No route to the peer is usable.
-    NoRoute,
-    /// The packet is larger than the route carries.
-    TooBig,
-    /// One of our own frames came back through the adapter (routing loop).
-    Loop,
-    /// The socket refused the packet.
-    SendFailed,
-    /// The adapter refused the packet.
-    AdapterFailed,
-    /// A bounded queue was full.
-    QueueFull,
-    /// The sender is no configured peer.
-    UnknownSource,
-    /// The session's counter space is used up; a fresh handshake is due.
-    KeyExhausted,
-    /// A heartbeat of a former run of the peer, which has restarted since.
-    FormerBoot,
-    /// A packet that came in slices never became whole: one was lost, or too much was waiting.
-    Incomplete,
-    /// More multicast and broadcast packets from the adapter than the config allows.
-    MulticastRate,
-    /// A datagram to be relayed, or that was: this node does not do that, or it came over a relay
-    /// already.
-    RelayRefused,
-    /// More datagrams to be relayed than the config allows.
-    RelayRate,
+macro_rules! define_drop_reasons {
+    ($($(#[doc = $text:literal])+ $variant:ident = $name:literal,)+) => {
+        /// The reason why a packet was dropped. Every drop is counted under exactly one of these.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(usize)]
+        pub enum DropReason {
+            $($(#[doc = $text])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their indexes.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// The name in JSON output and metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// The description for an operator, one line.
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($text),+).trim_ascii(),)+
+                }
+            }
+        }
+    };
 }
 
-impl DropReason {
-    /// Every reason, in the order of their indexes.
-    pub const ALL: [Self; 24] = [
-        Self::Malformed,
-        Self::Unsupported,
-        Self::UnknownSession,
-        Self::NotAuthentic,
-        Self::Replayed,
-        Self::Misrouted,
-        Self::InnerMalformed,
-        Self::InnerSource,
-        Self::InnerDestination,
-        Self::NoPeer,
-        Self::NoSession,
-        Self::NoRoute,
-        Self::TooBig,
-        Self::Loop,
-        Self::SendFailed,
-        Self::AdapterFailed,
-        Self::QueueFull,
-        Self::UnknownSource,
-        Self::KeyExhausted,
-        Self::FormerBoot,
-        Self::Incomplete,
-        Self::MulticastRate,
-        Self::RelayRefused,
-        Self::RelayRate,
-    ];
-
-    /// The name in JSON output and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Unsupported => "unsupported",
-            Self::UnknownSession => "unknown_session",
-            Self::NotAuthentic => "not_authentic",
-            Self::Replayed => "replayed",
-            Self::Misrouted => "misrouted",
-            Self::InnerMalformed => "inner_malformed",
-            Self::InnerSource => "inner_source",
-            Self::InnerDestination => "inner_destination",
-            Self::NoPeer => "no_peer",
-            Self::NoSession => "no_session",
-            Self::NoRoute => "no_route",
-            Self::TooBig => "too_big",
-            Self::Loop => "loop",
-            Self::SendFailed => "send_failed",
-            Self::AdapterFailed => "adapter_failed",
-            Self::QueueFull => "queue_full",
-            Self::UnknownSource => "unknown_source",
-            Self::KeyExhausted => "key_exhausted",
-            Self::FormerBoot => "former_boot",
-            Self::Incomplete => "incomplete",
-            Self::MulticastRate => "multicast_rate",
-            Self::RelayRefused => "relay_refused",
-            Self::RelayRate => "relay_rate",
-        }
-    }
+// A new reason needs one entry here: description, variant, and name in JSON output and metrics.
+define_drop_reasons! {
+    /// Shorter than its header, or a length field does not fit.
+    Malformed = "malformed",
+    /// A version, kind or flag this build does not know, or a reserved bit set.
+    Unsupported = "unsupported",
+    /// No session has this number.
+    UnknownSession = "unknown_session",
+    /// The tag does not match: forged, damaged, or another key.
+    NotAuthentic = "not_authentic",
+    /// Received before, or older than the replay window.
+    Replayed = "replayed",
+    /// An authentic control frame that names another route than the one it came on.
+    Misrouted = "misrouted",
+    /// The inner packet is neither IPv4 nor IPv6, or its length fields are wrong.
+    InnerMalformed = "inner_malformed",
+    /// The inner source address is not the sending peer's.
+    InnerSource = "inner_source",
+    /// The inner destination is not this node's.
+    InnerDestination = "inner_destination",
+    /// The inner destination belongs to no peer.
+    NoPeer = "no_peer",
+    /// The peer has no session yet.
+    NoSession = "no_session",
+    /// No route to the peer is usable.
+    NoRoute = "no_route",
+    /// The packet is larger than the route's MTU.
+    TooBig = "too_big",
+    /// One of our own frames came back through the adapter (routing loop).
+    Loop = "loop",
+    /// The socket refused the packet.
+    SendFailed = "send_failed",
+    /// The adapter refused the packet.
+    AdapterFailed = "adapter_failed",
+    /// A bounded queue was full.
+    QueueFull = "queue_full",
+    /// The source address belongs to no configured peer.
+    UnknownSource = "unknown_source",
+    /// The session's counter space is used up; a new handshake is due.
+    KeyExhausted = "key_exhausted",
+    /// A heartbeat from before the peer's last restart.
+    FormerBoot = "former_boot",
+    /// A fragmented packet was not completed: a fragment was lost, or too many were pending.
+    Incomplete = "incomplete",
+    /// More multicast and broadcast packets from the adapter than the configured rate.
+    MulticastRate = "multicast_rate",
+    /// A relay frame, but this node neither relays nor uses relays, or it came over a relay
+    /// already.
+    RelayRefused = "relay_refused",
+    /// More datagrams to relay than the configured rate.
+    RelayRate = "relay_rate",
 }
 
 #[cfg(test)]
@@ -128,5 +96,7 @@ mod tests {
         }
         let names: BTreeSet<_> = DropReason::ALL.map(DropReason::as_str).into();
         assert_eq!(names.len(), DropReason::ALL.len());
+        let one_line = |text: &str| !text.contains("  ") && text.ends_with('.');
+        assert!(DropReason::ALL.iter().all(|reason| one_line(reason.description())));
     }
 }

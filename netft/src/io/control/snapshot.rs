@@ -1,16 +1,15 @@
 //! The operator's picture, taken between two decisions so that it is consistent.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use netft_proto::{
     route::{RouteState, RouteStatus, Transport},
     topology,
     topology::{NetworkInfo, RouteLink},
-    wire::DropReason,
 };
 
 use crate::{
-    api::snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
+    api::snapshot::{AdapterInfo, NodeInfo, PeerInfo, RouteSent, Snapshot},
     io::{
         clock,
         control::driver::Driver,
@@ -63,7 +62,7 @@ pub(super) fn build_snapshot(driver: &Driver) -> Snapshot {
             .map(|(id, known)| (*id, read_route_counters(&known.counters)))
             .collect(),
         relay_of: driver.relay_routes.endpoints.iter().map(|(id, port)| (*id, port.via)).collect(),
-        counters: sum_counters(
+        counters: Counters::sum_blocks(
             driver
                 .workers
                 .counters()
@@ -112,31 +111,4 @@ fn network_inventory(driver: &Driver) -> Vec<NetworkInfo> {
 
 fn read_route_counters(sent: &RouteCounters) -> RouteSent {
     RouteSent { frames: sent.frames.load(Relaxed), bytes: sent.bytes.load(Relaxed) }
-}
-
-fn sum_counters<'a>(workers: impl Iterator<Item = &'a Counters>) -> CounterSnapshot {
-    let mut total = CounterSnapshot {
-        drops: DropReason::ALL.map(|reason| (reason, 0)).to_vec(),
-        ..CounterSnapshot::default()
-    };
-    let read = |counter: &AtomicU64| counter.load(Relaxed);
-    for worker in workers {
-        total.adapter_reads += read(&worker.adapter_reads);
-        total.tx_bytes += read(&worker.tx_bytes);
-        total.tx_frames += read(&worker.tx_frames);
-        total.rx_frames += read(&worker.rx_frames);
-        total.rx_bytes += read(&worker.rx_bytes);
-        total.adapter_writes += read(&worker.adapter_writes);
-        total.socket_overflow += read(&worker.socket_overflow);
-        total.resent_frames += read(&worker.resent_frames);
-        total.duplicated_frames += read(&worker.duplicated_frames);
-        total.acks_sent += read(&worker.acks_sent);
-        total.retransmit_overflow += read(&worker.ring_overflow);
-        total.relayed_frames += read(&worker.relayed_frames);
-        total.challenges_sent += read(&worker.challenges_sent);
-        for (reason, count) in &mut total.drops {
-            *count += read(&worker.drops[*reason as usize]);
-        }
-    }
-    total
 }

@@ -316,7 +316,7 @@ impl TxBatch {
         } = self;
         for ring in rings.iter_mut() {
             let lost = ring.process_acks(now, chunks, done);
-            Counters::add(&context.counters.ring_overflow, lost);
+            Counters::add(&context.counters.retransmit_overflow, lost);
             ring.session.record_lost(lost);
             done.drain(..).for_each(|chunk| chunks.release_send(chunk));
             let RetransmitBuffer { peer, session, sent_frames: flight, .. } = ring;
