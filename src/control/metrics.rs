@@ -176,25 +176,25 @@ fn write_routes(page: &mut MetricsPage, snapshot: &Snapshot) {
         MetricKind::Gauge,
         "Smoothed round-trip time of heartbeats.",
     );
-    each(page, &|route| route.rtt.map(|rtt| rtt.as_secs_f64().to_string()));
+    each(page, &|route| route.quality.rtt.map(|rtt| rtt.as_secs_f64().to_string()));
     page.begin_family(
         "netft_route_loss_ratio",
         MetricKind::Gauge,
         "Share of recent heartbeats that were lost, 0 to 1.",
     );
-    each(page, &|route| Some(route.loss.to_string()));
+    each(page, &|route| Some(route.quality.loss_in.to_string()));
     page.begin_family(
         "netft_route_heartbeats_sent_total",
         MetricKind::Counter,
         "Heartbeat requests sent.",
     );
-    each(page, &|route| Some(route.heartbeats_sent.to_string()));
+    each(page, &|route| Some(route.heartbeats.sent.to_string()));
     page.begin_family(
         "netft_route_heartbeats_missed_total",
         MetricKind::Counter,
         "Expected heartbeats that did not arrive.",
     );
-    each(page, &|route| Some(route.heartbeats_missed.to_string()));
+    each(page, &|route| Some(route.heartbeats.missed.to_string()));
 }
 
 fn write_counters(page: &mut MetricsPage, counters: &CounterSnapshot) {

@@ -75,7 +75,7 @@ pub async fn probe_paths<N: ControlBackend>(node: &N) {
 
 fn has_pending_probes(snapshot: &Snapshot, since: Time) -> bool {
     snapshot.routes.iter().filter(|route| route.state == RouteState::Up).any(|route| {
-        let status = &route.path_mtu_status;
+        let status = &route.path_mtu;
         status.probing || status.proven.is_none_or(|at| at < since)
     })
 }

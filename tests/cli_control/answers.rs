@@ -76,7 +76,7 @@ fn a_route_in_json_has_exactly_these_fields() {
     assert!(time.len() == 24 && time.ends_with('Z') && time.contains('.'), "{time}");
 
     let mut unknown = snapshot();
-    unknown.routes[0].rtt = None;
+    unknown.routes[0].quality.rtt = None;
     *daemon.node.snapshot.lock().unwrap() = unknown;
     let (_, one) = daemon.ask("GET", "/v1/routes/2", "");
     assert_eq!(keys(&one["route"]), expected);
@@ -335,7 +335,8 @@ fn tables_fit_120_columns_and_mark_the_active_route() {
 fn flaps_holds_and_suspicion_are_shown() {
     let mut flapped = snapshot();
     let route = &mut flapped.routes[1];
-    (route.suspect, route.hold, route.flaps) = (true, Duration::from_millis(3400), 3);
+    route.suspect = true;
+    route.hold_down = HoldDownStatus { left: Duration::from_millis(3400), flaps: 3 };
     let daemon = Daemon::new(flapped);
     let (_, one) = daemon.ask("GET", "/v1/routes/1", "");
     let shown = ["suspect", "hold_ms", "flaps"].map(|field| one["route"][field].clone());

@@ -27,8 +27,9 @@ use netft::{
     failover::stall_histogram::StallHistogram,
     ids::virtual_addrs::VirtualAddrs,
     route::{
-        Attributes, PathMtuStatus, PeerChange, PeerPolicies, PeerStatus, Priority, Reason,
-        RouteChange, RouteClass, RouteSpec, RouteState, RouteStatus, Transport, drain::DrainWait,
+        Attributes, HeartbeatCounters, HoldDownStatus, PathMtuStatus, PeerChange, PeerPolicies,
+        PeerStatus, Priority, Reason, RouteChange, RouteClass, RouteQuality, RouteSpec, RouteState,
+        RouteStatus, Transport, drain::DrainWait,
     },
     wire::DropReason,
 };
@@ -132,21 +133,21 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
         tx: true,
         rx: true,
         suspect: false,
-        hold: Duration::ZERO,
-        flaps: 0,
+        hold_down: HoldDownStatus::default(),
         drain: None,
         active: id == 1,
-        rtt: Some(Duration::from_micros(215)),
-        jitter: Some(Duration::from_micros(40)),
-        loss: 0.125,
-        loss_out: 0.03,
+        quality: RouteQuality {
+            rtt: Some(Duration::from_micros(215)),
+            jitter: Some(Duration::from_micros(40)),
+            loss_in: 0.125,
+            loss_out: 0.03,
+        },
         brown_out: false,
-        heartbeats_sent: 1000,
-        heartbeats_missed: 2,
+        heartbeats: HeartbeatCounters { sent: 1000, missed: 2 },
         last_change: Time::from_millis(4000),
         reason: Reason::BothWays,
-        path_mtu: Some(1500),
-        path_mtu_status: PathMtuStatus {
+        path_mtu: PathMtuStatus {
+            size: Some(1500),
             limit: Some(1500),
             proven: Some(Time::from_millis(9000)),
             probing: false,
@@ -211,9 +212,9 @@ fn worst() -> Snapshot {
     wide.spec.priority = Priority(u32::MAX);
     wide.spec.attributes = Attributes(u32::MAX);
     wide.state = RouteState::AdminDown;
-    wide.rtt = Some(Duration::from_secs(100_000));
-    wide.loss = 1.0;
-    wide.heartbeats_sent = u64::MAX;
+    wide.quality.rtt = Some(Duration::from_secs(100_000));
+    wide.quality.loss_in = 1.0;
+    wide.heartbeats.sent = u64::MAX;
     snapshot.routes = vec![wide];
     snapshot.peers[0].name = "Q".repeat(64);
     snapshot.peers[0].status.failovers = u64::MAX;

@@ -288,9 +288,9 @@ fn the_metrics_are_in_the_text_format_and_counters_only_grow() {
         later.stalls.record(Duration::from_millis(ms));
     }
     later.counters.resent_frames += 5;
-    later.routes[0].heartbeats_sent += 1;
+    later.routes[0].heartbeats.sent += 1;
     later.peers[0].status.failovers += 1;
-    later.routes[1].rtt = None;
+    later.routes[1].quality.rtt = None;
     *daemon.node.snapshot.lock().unwrap() = later;
     let (_, after) = parse(&daemon.shows(&["metrics"]));
     let bucket = |le| value(&after, "netft_failover_stall_seconds_bucket", ("le", le));

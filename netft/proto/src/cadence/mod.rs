@@ -1,7 +1,8 @@
-//! When heartbeats leave: jitter, taking turns with the peer, leaving together, replies without
-//! the engine.
+//! When heartbeats leave: jitter, alternation with the peer, coalescing over routes, and replies
+//! that bypass the engine.
 
 pub mod alternation;
 pub mod coalescing;
 pub mod jitter;
 pub mod reply_template;
+pub mod request_schedule;

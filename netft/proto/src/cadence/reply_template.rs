@@ -1,16 +1,16 @@
-//! Answers to heartbeats while all is well, given by whoever reads the socket. Pure.
+//! Replies to heartbeat requests by the worker that reads the socket, without the engine. Pure.
 //!
-//! Waking the engine costs more than its answer, and as long as nothing changes that answer is
-//! known beforehand. So the engine fills in a [`ReplyTemplate`] per peer, and a request that says
-//! nothing new is answered by it at once; the engine hears of the request when it is awake anyway
-//! ([`EngineInput::DeferredHeartbeat`](crate::engine::EngineInput::DeferredHeartbeat)). Anything
-//! else is the engine's own business.
+//! Waking the engine costs more than its reply, and while nothing changes the reply is known in
+//! advance. So the engine publishes a [`ReplyTemplate`] per peer, and a request without a changed
+//! report is answered from it at once; the engine learns of the request at its next wake-up
+//! ([`EngineInput::DeferredHeartbeat`](crate::engine::EngineInput::DeferredHeartbeat)). Every other
+//! request is left to the engine.
 //!
-//! A word that is over must not look newer than the one that replaced it. Both are numbered from
-//! one serial ([`HeartbeatSerial`]): the engine withdraws a form before it takes the number of the
-//! first heartbeat that says otherwise, and an answer takes its number before it looks whether its
-//! form still holds. So an answer that got past that look has a lower number than every heartbeat
-//! that says otherwise, and the peer ignores what it says of routes.
+//! A stale reply must never carry a higher serial than the heartbeat that superseded it. Both take
+//! their serials from one counter ([`HeartbeatSerial`]). The engine revokes the template before it
+//! takes the serial of the first heartbeat with other reports; a reply takes its serial before it
+//! checks that its template is current. So a reply that passed the check has a lower serial than
+//! every heartbeat with other reports, and the peer ignores its reports.
 
 use std::sync::{
     Arc,
@@ -22,56 +22,97 @@ use crate::{
     wire::heartbeat::{Heartbeat, HeartbeatMessage, RouteReport},
 };
 
-/// What the engine and whoever answers for it number heartbeats to one peer from.
+/// Source of the serials of heartbeats to one peer, shared by the engine and the reply templates.
 #[derive(Debug, Default)]
 pub(crate) struct HeartbeatSerial {
     serial: AtomicU32,
-    /// Which form holds.
+    /// The current template.
     template_id: AtomicU32,
 }
 
 impl HeartbeatSerial {
-    /// The number of the next heartbeat.
+    /// The serial of the next heartbeat.
     pub(crate) fn next_serial(&self) -> u32 {
         self.serial.fetch_add(1, SeqCst).wrapping_add(1)
     }
 
-    /// No form holds from here on.
+    /// Revokes every template created before.
     pub(crate) fn revoke_templates(&self) {
         self.template_id.fetch_add(1, SeqCst);
     }
 
-    /// A form that holds until the next [`revoke_templates`](Self::revoke_templates). `routes`:
-    /// this node's and the peer's number of each.
+    /// Creates a template that is current until the next
+    /// [`revoke_templates`](Self::revoke_templates). `routes`: this node's and the peer's number of
+    /// each.
     pub(crate) fn new_template(
         self: &Arc<Self>,
         boot_id: u64,
         routes: Vec<(RouteId, u32)>,
-        verdicts: Vec<RouteReport>,
+        reports: Vec<RouteReport>,
     ) -> ReplyTemplate {
-        let number = self.template_id.load(SeqCst);
-        ReplyTemplate { boot_id, routes, verdicts, template_id: number, serial: Arc::clone(self) }
+        let template_id = self.template_id.load(SeqCst);
+        ReplyTemplate { boot_id, routes, reports, template_id, serial: Arc::clone(self) }
     }
 }
 
-/// What this node answers one peer while all is well.
+/// The engine's side: the serials of one peer, and the template in use.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReplyTemplates {
+    serial: Arc<HeartbeatSerial>,
+    current: Option<Arc<ReplyTemplate>>,
+}
+
+impl ReplyTemplates {
+    /// The template in use.
+    pub(crate) fn current(&self) -> Option<&Arc<ReplyTemplate>> {
+        self.current.as_ref()
+    }
+
+    /// Publishes a template with these reports.
+    pub(crate) fn publish(
+        &mut self,
+        boot_id: u64,
+        routes: Vec<(RouteId, u32)>,
+        reports: Vec<RouteReport>,
+    ) {
+        self.current = Some(Arc::new(self.serial.new_template(boot_id, routes, reports)));
+    }
+
+    /// Revokes the template in use, before a heartbeat with other reports is sent.
+    pub(crate) fn revoke(&mut self) {
+        if self.current.take().is_some() {
+            self.serial.revoke_templates();
+        }
+    }
+
+    /// The serial of a heartbeat with these reports. Revokes a template with others.
+    pub(crate) fn serial_for(&mut self, reports: &[RouteReport], stalled_ms: u16) -> u32 {
+        let same = |it: &Arc<ReplyTemplate>| stalled_ms == 0 && it.has_same_reports(reports);
+        if !self.current.as_ref().is_some_and(same) {
+            self.revoke();
+        }
+        self.serial.next_serial()
+    }
+}
+
+/// The reply to one peer while nothing changes.
 #[derive(Debug)]
 pub struct ReplyTemplate {
     boot_id: u64,
     routes: Vec<(RouteId, u32)>,
-    verdicts: Vec<RouteReport>,
+    reports: Vec<RouteReport>,
     template_id: u32,
     serial: Arc<HeartbeatSerial>,
 }
 
 impl ReplyTemplate {
-    /// Whether this is what the engine would say.
-    pub(crate) fn has_same_reports(&self, verdicts: &[RouteReport]) -> bool {
-        self.verdicts == verdicts
+    /// Whether the template carries these reports.
+    pub(crate) fn has_same_reports(&self, reports: &[RouteReport]) -> bool {
+        self.reports == reports
     }
 
-    /// The answer to a request that came on `route` under a session with the peer's run `boot_id`;
-    /// `None` when the engine has to see the request first.
+    /// Builds the reply to a request that arrived on `route` in the session with the peer's run
+    /// `boot_id`; `None` when the engine has to see the request first.
     pub fn build_reply(
         &self,
         boot_id: u64,
@@ -98,19 +139,19 @@ impl ReplyTemplate {
             held_us: 0,
             stalled_ms: 0,
             serial,
-            reports: self.verdicts.clone(),
+            reports: self.reports.clone(),
         })
     }
 
-    /// The peer hears this node on every route, and wants data on any.
-    fn changes_nothing(&self, verdicts: &[RouteReport]) -> bool {
-        verdicts.len() == self.routes.len()
-            && verdicts.iter().all(|verdict| {
-                verdict.heard
-                    && !verdict.local_down
-                    && !verdict.admin_down
-                    && !verdict.draining
-                    && self.routes.iter().any(|(route, _)| route.0 == verdict.your_route)
+    /// Whether the peer reports every route as heard, without a fault, an order or a drain.
+    fn changes_nothing(&self, reports: &[RouteReport]) -> bool {
+        reports.len() == self.routes.len()
+            && reports.iter().all(|report| {
+                report.heard
+                    && !report.local_down
+                    && !report.admin_down
+                    && !report.draining
+                    && self.routes.iter().any(|(route, _)| route.0 == report.your_route)
             })
     }
 }
@@ -123,7 +164,7 @@ mod tests {
 
     const BOOT: u64 = 7;
 
-    fn verdict(your_route: u32) -> RouteReport {
+    fn report(your_route: u32) -> RouteReport {
         RouteReport {
             your_route,
             heard: true,
@@ -135,11 +176,11 @@ mod tests {
         }
     }
 
-    fn voice() -> (Arc<HeartbeatSerial>, ReplyTemplate) {
-        let voice = Arc::<HeartbeatSerial>::default();
+    fn new_template() -> (Arc<HeartbeatSerial>, ReplyTemplate) {
+        let serial = Arc::<HeartbeatSerial>::default();
         let routes = vec![(RouteId(1), 11), (RouteId(2), 12)];
-        let form = voice.new_template(BOOT, routes, vec![verdict(11), verdict(12)]);
-        (voice, form)
+        let template = serial.new_template(BOOT, routes, vec![report(11), report(12)]);
+        (serial, template)
     }
 
     fn request() -> Heartbeat {
@@ -152,39 +193,39 @@ mod tests {
             held_us: 0,
             stalled_ms: 0,
             serial: 40,
-            reports: vec![verdict(1), verdict(2)],
+            reports: vec![report(1), report(2)],
         }
     }
 
     #[test]
-    fn a_request_without_news_is_answered_under_the_next_number() {
-        let (voice, form) = voice();
-        assert_eq!(voice.next_serial(), 1);
-        let answer = form.build_reply(BOOT, RouteId(2), &request()).unwrap();
+    fn a_request_without_a_change_is_answered_under_the_next_serial() {
+        let (serial, template) = new_template();
+        assert_eq!(serial.next_serial(), 1);
+        let answer = template.build_reply(BOOT, RouteId(2), &request()).unwrap();
         assert_eq!((answer.message, answer.serial), (HeartbeatMessage::Reply, 2));
         assert_eq!((answer.route, answer.your_route), (2, 12));
         assert_eq!((answer.sequence, answer.sent_at), (5, 99));
-        assert!(form.has_same_reports(&answer.reports));
-        assert_eq!(voice.next_serial(), 3);
+        assert!(template.has_same_reports(&answer.reports));
+        assert_eq!(serial.next_serial(), 3);
     }
 
     #[test]
-    fn a_form_that_was_withdrawn_answers_nothing_and_the_next_one_does() {
-        let (voice, form) = voice();
-        voice.revoke_templates();
-        assert!(form.build_reply(BOOT, RouteId(2), &request()).is_none());
-        let next = voice.new_template(BOOT, form.routes.clone(), form.verdicts.clone());
+    fn a_revoked_template_answers_nothing_and_the_next_one_does() {
+        let (serial, template) = new_template();
+        serial.revoke_templates();
+        assert!(template.build_reply(BOOT, RouteId(2), &request()).is_none());
+        let next = serial.new_template(BOOT, template.routes.clone(), template.reports.clone());
         assert!(next.build_reply(BOOT, RouteId(2), &request()).is_some());
-        assert!(form.build_reply(BOOT, RouteId(2), &request()).is_none());
+        assert!(template.build_reply(BOOT, RouteId(2), &request()).is_none());
     }
 
     #[test]
-    fn whatever_is_news_is_left_to_the_engine() {
-        let (_, form) = voice();
+    fn every_change_is_left_to_the_engine() {
+        let (_, template) = new_template();
         let refused = |change: fn(&mut Heartbeat)| {
             let mut request = request();
             change(&mut request);
-            form.build_reply(BOOT, RouteId(2), &request).is_none()
+            template.build_reply(BOOT, RouteId(2), &request).is_none()
         };
         assert!(!refused(|_| {}));
         assert!(!refused(|it| it.reports[1].carries_data = true));
@@ -200,7 +241,7 @@ mod tests {
         assert!(refused(|it| it.reports[0].draining = true));
         assert!(refused(|it| it.reports[0].your_route = 3));
         assert!(refused(|it| it.reports.truncate(1)));
-        assert!(form.build_reply(BOOT + 1, RouteId(2), &request()).is_none(), "another run");
-        assert!(form.build_reply(BOOT, RouteId(1), &request()).is_none(), "another route");
+        assert!(template.build_reply(BOOT + 1, RouteId(2), &request()).is_none(), "another run");
+        assert!(template.build_reply(BOOT, RouteId(1), &request()).is_none(), "another route");
     }
 }

@@ -1,23 +1,23 @@
-//! What all peers of an engine share: configuration, the moments heartbeats leave, the way out.
+//! State that all peers of an engine share: configuration, send slots, the output queue.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     cadence::coalescing::SendSlots,
-    engine::{EngineConfig, EngineOutput},
+    engine::types::{EngineConfig, EngineOutput},
     failover::stall_histogram::StallHistogram,
     route::event::{Event, EventKind},
     time::Time,
 };
 
-/// How long a node says that it was stalled.
+/// How long heartbeats report a stall of this node.
 const STALL_REPORT_PERIOD: Duration = Duration::from_secs(1);
 
-/// A deliberate mistake, to show that the simulator finds it.
+/// A bug to inject, to show that the simulator finds it.
 #[cfg(feature = "sim")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InjectedBug {
-    /// Selection believes a route works when the peer does not hear us there.
+    /// A route counts as proven although the peer does not hear this node there.
     IgnorePeerReport,
     /// Data never leaves the first route.
     NeverFailOver,
@@ -25,13 +25,13 @@ pub enum InjectedBug {
     EarlyDown,
     /// A suspicion never ends.
     NeverClearSuspicion,
-    /// What was sent again is delivered even if it was delivered before.
+    /// Retransmitted frames are delivered even if they were delivered before.
     DeliverTwice,
-    /// What should be sent again is not.
+    /// Frames to be retransmitted are not.
     LoseInFlight,
 }
 
-/// Handed to every peer's methods.
+/// Shared state, passed to every method of a peer.
 #[derive(Debug)]
 pub(crate) struct EngineContext {
     pub(crate) config: EngineConfig,
@@ -39,7 +39,7 @@ pub(crate) struct EngineContext {
     pub(crate) outputs: VecDeque<EngineOutput>,
     /// The last stall and when it ended.
     pub(crate) last_stall: Option<(Duration, Time)>,
-    /// How long data stood still at failovers.
+    /// Stalls of data at failovers.
     pub(crate) stall_histogram: StallHistogram,
     #[cfg(feature = "sim")]
     injected_bug: Option<InjectedBug>,
@@ -62,7 +62,7 @@ impl EngineContext {
         self.outputs.push_back(EngineOutput::Event(Event { at, kind }));
     }
 
-    /// How long this node was not scheduled lately, for its heartbeats.
+    /// Length of a recent scheduling stall of this node, for its heartbeats.
     pub(crate) fn stalled_ms(&self, now: Time) -> u16 {
         self.last_stall
             .filter(|(_, ended)| now.since(*ended) < STALL_REPORT_PERIOD)
@@ -93,9 +93,9 @@ impl EngineContext {
     }
 }
 
-/// Without the simulator nobody plants a mistake.
+/// Without the simulator no bug is injected.
 #[cfg(not(feature = "sim"))]
-#[expect(clippy::unused_self, reason = "the simulator's twins look into the context")]
+#[expect(clippy::unused_self, reason = "with the simulator these read the context")]
 impl EngineContext {
     pub(crate) const fn ignores_peer_reports(&self) -> bool {
         false

@@ -1,17 +1,13 @@
-//! Heartbeats in and out.
+//! Heartbeats received and sent.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use crate::{
     engine::{
-        EngineContext, EngineOutput,
-        peer::{Peer, is_in_balance_set},
+        context::EngineContext, forwarding::is_in_balance_set, peer::Peer, types::EngineOutput,
     },
     ids::RouteId,
-    route::{
-        event::EventKind,
-        route_fsm::{RemoteReport, Route},
-    },
+    route::{event::EventKind, report::RemoteReport, route_fsm::Route},
     time::Time,
     wire::{
         DropReason,
@@ -20,7 +16,8 @@ use crate::{
 };
 
 impl Peer {
-    /// Takes in an authentic heartbeat that arrived `at`, and whether it has been answered.
+    /// Applies an authentic heartbeat that arrived at `at`. `answered`: a reply template has
+    /// answered it already.
     pub(crate) fn on_heartbeat(
         &mut self,
         context: &mut EngineContext,
@@ -34,39 +31,26 @@ impl Peer {
         if heartbeat.your_route != 0 && heartbeat.your_route != id.0 {
             return Err(DropReason::Misrouted);
         }
-        if self.session.is_none() {
+        if !self.session.is_up() {
             return Err(DropReason::NoSession);
         }
-        // One heard later may have been taken in before.
-        let at = route.last_heard.map_or(at, |heard| at.max(heard)).min(now);
-        route.remote_route = heartbeat.route;
+        // A heartbeat that arrived later may have been applied before.
+        let at = route.liveness.last_heard.map_or(at, |heard| at.max(heard)).min(now);
+        route.remote.route = heartbeat.route;
         route.history.record(at, false, heartbeat.message, heartbeat.sequence);
         if heartbeat.stalled_ms > 0 {
             route.excuse_peer_stall(at, Duration::from_millis(u64::from(heartbeat.stalled_ms)));
         }
         let begins = route.on_heartbeat(at, heartbeat.serial);
-        if heartbeat.message == HeartbeatMessage::Request {
-            route.alternation.on_peer_request(at);
-            route.inbound_loss.on_request(heartbeat.sequence);
-            if answered {
-                route.history.record(at, true, HeartbeatMessage::Reply, heartbeat.sequence);
+        match heartbeat.message {
+            HeartbeatMessage::Request => {
+                route.requests.alternation.on_peer_request(at);
+                route.stats.inbound_loss.on_request(heartbeat.sequence);
+                if answered {
+                    route.history.record(at, true, HeartbeatMessage::Reply, heartbeat.sequence);
+                }
             }
-        } else {
-            let sent = Time::from_nanos(heartbeat.sent_at);
-            let held = Duration::from_micros(u64::from(heartbeat.held_us));
-            // A reply to a request from the future was never asked for.
-            if route.suspect_since.is_some_and(|since| sent >= since && sent <= now)
-                && !context.never_clears_suspicion()
-            {
-                route.suspect_since = None;
-            }
-            if sent <= at {
-                route.mtu.on_heartbeat_answered(sent);
-                route.last_answered = Some(at);
-                let rtt = route.request_stats.on_reply(at, heartbeat.sequence, sent, held);
-                let delay = route.delay();
-                rtt.into_iter().for_each(|rtt| route.path_quality.add_rtt_sample(now, rtt, delay));
-            }
+            HeartbeatMessage::Reply => apply_reply(context, route, (now, at), heartbeat),
         }
         if begins {
             context.push_event(now, EventKind::RemoteReachable { peer: self.id, route: id });
@@ -75,47 +59,47 @@ impl Peer {
         if begins {
             self.report_change_soon(now, None);
         }
-        let wants_answer = heartbeat.message == HeartbeatMessage::Request && !answered;
-        if begins || wants_answer {
+        let wants_reply = heartbeat.message == HeartbeatMessage::Request && !answered;
+        if begins || wants_reply {
             self.reevaluate(context, now);
         } else {
-            // Several come together, and the next tick settles what they say once for all.
+            // Several replies arrive together; the next timer evaluates them in one pass.
             self.reevaluation_due.get_or_insert(now);
         }
-        if wants_answer {
+        if wants_reply {
             self.send_reply(context, now, id, heartbeat);
         }
         Ok(())
     }
 
-    /// What the peer hears on each of our routes. Heartbeats on a slow route are overtaken by
-    /// those on a fast one: only the newest word counts (serial arithmetic, RFC 1982).
+    /// Applies the peer's reports on all routes. Heartbeats on a fast route overtake those on a
+    /// slow one, so only the newest serial counts (serial arithmetic, RFC 1982).
     fn apply_remote_reports(&mut self, now: Time, heartbeat: &Heartbeat) {
         let age = self.newest_serial.map(|newest| heartbeat.serial.wrapping_sub(newest));
         if age.is_some_and(|age| age == 0 || age > u32::MAX / 2) {
             return;
         }
         self.newest_serial = Some(heartbeat.serial);
-        // A route that a complete list leaves out is not there at the peer's end.
+        // A route that a complete list leaves out does not exist at the peer.
         let complete = heartbeat.reports.len() < MAX_REPORTS;
-        let asked = Time::from_nanos(heartbeat.sent_at);
-        let answers =
-            (heartbeat.message == HeartbeatMessage::Reply && asked <= now).then_some(asked);
+        let sent = Time::from_nanos(heartbeat.sent_at);
+        let answered_request =
+            (heartbeat.message == HeartbeatMessage::Reply && sent <= now).then_some(sent);
         for route in self.routes.values_mut().filter(|_| complete) {
-            route.report = None;
-            answers.into_iter().for_each(|asked| route.drain.on_reply(asked));
+            route.remote.report = None;
+            answered_request.into_iter().for_each(|sent| route.drain.on_reply(sent));
         }
-        for verdict in &heartbeat.reports {
-            if let Some(route) = self.routes.get_mut(&RouteId(verdict.your_route)) {
-                route.report = Some(RemoteReport {
-                    heard: verdict.heard,
-                    local_down: verdict.local_down,
-                    admin_down: verdict.admin_down,
-                    draining: verdict.draining,
-                    carries: verdict.carries_data,
+        for report in &heartbeat.reports {
+            if let Some(route) = self.routes.get_mut(&RouteId(report.your_route)) {
+                route.remote.report = Some(RemoteReport {
+                    heard: report.heard,
+                    local_down: report.local_down,
+                    admin_down: report.admin_down,
+                    draining: report.draining,
+                    carries: report.carries_data,
                 });
-                answers.into_iter().for_each(|asked| route.drain.on_reply(asked));
-                route.path_quality.on_loss_report(now, verdict.loss_permille);
+                answered_request.into_iter().for_each(|sent| route.drain.on_reply(sent));
+                route.path_quality.on_loss_report(now, report.loss_permille);
             }
         }
     }
@@ -123,49 +107,43 @@ impl Peer {
     /// Sends every request that is due.
     pub(crate) fn send_due_requests(&mut self, context: &mut EngineContext, now: Time) {
         let mut due: Vec<_> = Vec::new();
-        let mut in_turn = false;
+        let mut is_own_turn = false;
         for route in self.routes.values_mut() {
-            if route.next_request.is_none_or(|at| at > now) {
+            if route.requests.next.is_none_or(|at| at > now) {
                 continue;
             }
-            let waits = route.alternation.is_peers_turn();
-            match route.alternation.defer_request(now, route.delay()) {
+            let (delay, alternation) = (route.delay(), &mut route.requests.alternation);
+            let alternates = alternation.is_peers_turn();
+            match alternation.defer_request(now, delay) {
                 Some(window) => {
-                    route.next_request = Some(context.send_slots.pick_slot(now, &window))
+                    route.requests.next = Some(context.send_slots.pick_slot(now, &window))
                 }
                 None => {
-                    in_turn |= waits;
+                    is_own_turn |= alternates;
                     due.push(route.id);
                 }
             }
         }
-        // It is this end's turn: on every route that may, so that what leaves leaves together.
-        if in_turn {
-            let joins = |route: &&Route| route.can_request_early(now) && !due.contains(&route.id);
+        // In this end's turn the requests of all alternating routes leave with one wake-up.
+        if is_own_turn {
+            let joins = |route: &&Route| {
+                route.requests.can_request_early(now, route.delay()) && !due.contains(&route.id)
+            };
             let joining: Vec<_> =
                 self.routes.values().filter(joins).map(|route| route.id).collect();
             due.extend(joining);
         }
         for id in due {
             let Some(route) = self.routes.get_mut(&id) else { continue };
-            let window =
-                route.alternation.on_request_sent(now, route.delay(), route.can_alternate());
-            route.next_request = Some(context.send_slots.pick_slot(now, &window));
-            route.last_request = Some(now);
-            route.requests_sent += 1;
-            let sequence = route.request_stats.next_sequence();
-            self.send_heartbeat(
-                context,
-                now,
-                id,
-                HeartbeatMessage::Request,
-                sequence,
-                now.as_nanos(),
-            );
+            let window = next_request_window(route, now);
+            route.requests.on_request_sent(now, context.send_slots.pick_slot(now, &window));
+            let sequence = route.stats.requests.next_sequence();
+            let request = (HeartbeatMessage::Request, sequence, now.as_nanos());
+            self.send_heartbeat(context, now, id, request);
         }
     }
 
-    /// Answers at once, on the route the request came on, unless that end is broken.
+    /// Answers a request at once on the route it arrived on, unless that has a local fault.
     fn send_reply(
         &mut self,
         context: &mut EngineContext,
@@ -174,14 +152,8 @@ impl Peer {
         request: &Heartbeat,
     ) {
         if self.routes.get(&id).is_some_and(|route| !route.has_fault()) {
-            self.send_heartbeat(
-                context,
-                now,
-                id,
-                HeartbeatMessage::Reply,
-                request.sequence,
-                request.sent_at,
-            );
+            let reply = (HeartbeatMessage::Reply, request.sequence, request.sent_at);
+            self.send_heartbeat(context, now, id, reply);
         }
     }
 
@@ -190,54 +162,70 @@ impl Peer {
         context: &mut EngineContext,
         now: Time,
         id: RouteId,
-        message: HeartbeatMessage,
-        sequence: u32,
-        sent_at: u64,
+        (message, sequence, sent_at): (HeartbeatMessage, u32, u64),
     ) {
-        let verdicts = self.route_reports();
+        let reports = route_reports(self);
         let stalled_ms = context.stalled_ms(now);
-        let serial = self.serial_for(&verdicts, stalled_ms);
+        let serial = self.replies.serial_for(&reports, stalled_ms);
         let Some(route) = self.routes.get_mut(&id) else { return };
         route.history.record(now, true, message, sequence);
         let heartbeat = Heartbeat {
             message,
             route: id.0,
-            your_route: route.remote_route,
+            your_route: route.remote.route,
             sequence,
             sent_at,
             held_us: 0,
             stalled_ms,
             serial,
-            reports: verdicts,
+            reports,
         };
         context.outputs.push_back(EngineOutput::Send { peer: self.id, route: id, heartbeat });
     }
+}
 
-    /// This node's word on every route whose number at the peer is known.
-    pub(crate) fn route_reports(&self) -> Vec<RouteReport> {
-        self.routes
-            .values()
-            .filter(|route| route.remote_route != 0)
-            .take(MAX_REPORTS)
-            .map(|route| RouteReport {
-                your_route: route.remote_route,
-                heard: route.rx,
-                local_down: route.has_fault(),
-                admin_down: route.admin_down,
-                draining: route.drain.is_ordered(),
-                // Which policy data follows is the packet path's to know.
-                carries_data: self.active == Some(route.id)
-                    || is_in_balance_set(route, self.reevaluated_at),
-                loss_permille: route.inbound_loss.loss_permille(),
-            })
-            .collect()
+/// Applies the reply to a request: it clears a suspicion, and measures both directions.
+fn apply_reply(
+    context: &EngineContext,
+    route: &mut Route,
+    (now, at): (Time, Time),
+    reply: &Heartbeat,
+) {
+    let sent = Time::from_nanos(reply.sent_at);
+    let held = Duration::from_micros(u64::from(reply.held_us));
+    if !context.never_clears_suspicion() {
+        route.suspicion.on_reply(now, sent);
     }
+    if sent <= at {
+        route.mtu.on_heartbeat_answered(sent);
+        route.stats.last_answered = Some(at);
+        let (rtt, delay) =
+            (route.stats.requests.on_reply(at, reply.sequence, sent, held), route.delay());
+        rtt.into_iter().for_each(|rtt| route.path_quality.add_rtt_sample(now, rtt, delay));
+    }
+}
 
-    /// This node's word changed: the peer hears of it at once, over every route but `except`, and
-    /// not more often than four times per delay.
-    pub(crate) fn report_change_soon(&mut self, now: Time, except: Option<RouteId>) {
-        for route in self.routes.values_mut().filter(|route| Some(route.id) != except) {
-            route.request_soon(now);
-        }
-    }
+/// The window for the request after one that leaves at `now`.
+fn next_request_window(route: &mut Route, now: Time) -> RangeInclusive<Time> {
+    let (delay, can_alternate) = (route.delay(), route.can_alternate());
+    route.requests.alternation.on_request_sent(now, delay, can_alternate)
+}
+
+/// This node's report on every route whose number at the peer is known.
+pub(crate) fn route_reports(peer: &Peer) -> Vec<RouteReport> {
+    let known = peer.routes.values().filter(|route| route.remote.route != 0);
+    known
+        .take(MAX_REPORTS)
+        .map(|route| RouteReport {
+            your_route: route.remote.route,
+            heard: route.liveness.rx,
+            local_down: route.has_fault(),
+            admin_down: route.admin_down,
+            draining: route.drain.is_ordered(),
+            // The policies of the packet path may use any route of the balance set.
+            carries_data: peer.active == Some(route.id)
+                || is_in_balance_set(route, peer.reevaluated_at),
+            loss_permille: route.stats.inbound_loss.loss_permille(),
+        })
+        .collect()
 }

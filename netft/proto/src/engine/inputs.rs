@@ -1,11 +1,17 @@
-//! One input at a time: to the peer it concerns.
+//! Dispatch of inputs to the peer they concern.
 
 use crate::{
-    engine::{Engine, EngineInput, peer::Peer},
+    engine::{
+        context::EngineContext,
+        peer::Peer,
+        probes::{on_probe, on_probe_refused, set_datagram_limit},
+        route_engine::Engine,
+        types::EngineInput,
+    },
     ids::{PeerId, RouteId},
-    route::event::EventKind,
+    route::{event::EventKind, route_fsm::Route},
     time::Time,
-    wire::{DropReason, heartbeat::Heartbeat},
+    wire::{DropReason, heartbeat::Heartbeat, probe::Probe},
 };
 
 impl Engine {
@@ -62,17 +68,18 @@ impl Engine {
             }
             EngineInput::Resent { peer, from, to, frames, waited } => {
                 self.update_peer(now, peer, |peer, context| {
-                    peer.on_frames_resent(context, now, (from, to), frames, waited);
+                    let ends = (peer.id, from, to);
+                    peer.costs.on_frames_resent(context, now, ends, frames, waited);
                 });
             }
             EngineInput::LossCounters { peer, counters: tally } => {
-                self.update_peer(now, peer, |peer, _| peer.set_loss_counters(tally))
+                self.update_peer(now, peer, |peer, _| peer.costs.set_loss_counters(tally));
             }
             EngineInput::UnreadData(route) => {
                 let Some(peer) = self.route_owners.get(&route).copied() else { return Ok(()) };
                 let found = self.peers.get_mut(&peer).and_then(|peer| peer.routes.get_mut(&route));
                 if let Some(found) = found {
-                    found.extend_for_unread(now);
+                    found.liveness.extend_for_unread(now, found.spec.timing);
                 }
                 self.schedule_peer_wake(peer);
             }
@@ -85,21 +92,18 @@ impl Engine {
                 });
             }
             EngineInput::DatagramLimit { route, datagram, transport_overhead: added } => {
-                self.update_peer_of_route(now, route, |peer, context| {
-                    peer.set_datagram_limit(context, now, route, (datagram, added));
+                self.update_route(now, route, |route, active, context| {
+                    set_datagram_limit(route, active, context, now, (datagram, added));
                 });
             }
             EngineInput::DataTooBig(route) => {
-                self.update_peer_of_route(now, route, |peer, _| peer.on_data_too_big(now, route));
+                self.update_route(now, route, |route, _, _| route.mtu.suspect_black_hole(now));
             }
             EngineInput::RecheckPathMtu(route) => {
-                self.update_peer_of_route(now, route, |peer, _| peer.recheck_path_mtu(now, route));
+                self.update_route(now, route, |route, _, _| route.mtu.recheck_if_complete(now));
             }
             EngineInput::Probe { peer, route, probe } => {
-                let Some(found) = self.peers.get_mut(&peer) else {
-                    return Err(DropReason::Misrouted);
-                };
-                found.on_probe(&mut self.context, now, route, &probe)?;
+                self.on_probe(now, (peer, route), &probe)?;
             }
             EngineInput::RemoteLearned { route, remote } => {
                 self.update_peer_of_route(now, route, |peer, context| {
@@ -107,15 +111,43 @@ impl Engine {
                 });
             }
             EngineInput::ProbeRefused { route, probe } => {
-                self.update_peer_of_route(now, route, |peer, context| {
-                    peer.on_probe_refused(context, now, route, &probe);
+                self.update_route(now, route, |route, active, context| {
+                    on_probe_refused(route, active, context, now, &probe);
                 });
             }
         }
         Ok(())
     }
 
-    /// A heartbeat that arrived `at`, and whether it was answered.
+    /// As [`update_peer_of_route`](Self::update_peer_of_route), for the route alone and the number
+    /// of the active one.
+    fn update_route(
+        &mut self,
+        now: Time,
+        id: RouteId,
+        act: impl FnOnce(&mut Route, Option<RouteId>, &mut EngineContext),
+    ) {
+        self.update_peer_of_route(now, id, |peer, context| {
+            let active = peer.active;
+            if let Some(route) = peer.routes.get_mut(&id) {
+                act(route, active, context);
+            }
+        });
+    }
+
+    fn on_probe(
+        &mut self,
+        now: Time,
+        (peer, id): (PeerId, RouteId),
+        probe: &Probe,
+    ) -> Result<(), DropReason> {
+        let Some(peer) = self.peers.get_mut(&peer) else { return Err(DropReason::Misrouted) };
+        let (active, has_session) = (peer.active, peer.session.is_up());
+        let Some(route) = peer.routes.get_mut(&id) else { return Err(DropReason::Misrouted) };
+        on_probe(route, (active, has_session), &mut self.context, now, probe)
+    }
+
+    /// Applies a heartbeat that arrived at `at`; `answered` by a reply template or not.
     fn on_heartbeat(
         &mut self,
         now: Time,
@@ -142,7 +174,7 @@ impl Engine {
             self.route_owners.remove(&route);
         }
         peer.reevaluate(&mut self.context, now);
-        if peer.session.is_some() {
+        if peer.session.is_up() {
             self.context.push_event(now, EventKind::SessionEnded { peer: id });
         }
         self.on_peer_changed(id);

@@ -1,12 +1,13 @@
-//! What follows from what is known: states, selection, events.
+//! Re-evaluation of one peer after every input and timer: states, selection, events.
 
 use crate::{
-    engine::{EngineContext, peer::Peer},
+    engine::{brown_outs::update_brown_outs, context::EngineContext, peer::Peer},
+    failover::report::failover_report,
     route::{
-        event::{EventKind, Reason},
+        event::EventKind,
         route_fsm::Route,
         select,
-        status::RouteState,
+        state::{Reason, RouteState},
     },
     time::Time,
 };
@@ -16,15 +17,18 @@ impl Peer {
     pub(crate) fn reevaluate(&mut self, context: &mut EngineContext, now: Time) {
         self.reevaluated_at = now;
         self.reevaluation_due = None;
-        let heard = self.routes.values().any(|route| route.rx);
+        let heard = self.routes.values().any(|route| route.liveness.rx);
         let mut came_up = false;
         for route in self.routes.values_mut() {
             came_up |= reevaluate_route(context, now, route, heard);
         }
-        self.judge_path_quality(context, now);
+        update_brown_outs(&mut self.routes, self.active, context.config.hold, now);
         self.reselect_route(context, now);
         self.report_drain_stages(context, now, heard);
-        self.routes.values_mut().for_each(|route| route.enforce_cadence(now));
+        for route in self.routes.values_mut() {
+            let undisturbed = route.is_undisturbed();
+            route.requests.enforce_cadence(now, route.delay(), undisturbed);
+        }
         if came_up {
             self.report_established(context, now);
         }
@@ -33,22 +37,25 @@ impl Peer {
         }
     }
 
+    /// Moves data to the route selected from the new states.
     fn reselect_route(&mut self, context: &mut EngineContext, now: Time) {
         let choice = select::choose_route(&self.routes, self.active, now);
-        let from = self.active;
-        if choice.route == from || (from.is_some() && context.never_fails_over()) {
+        let (from, to, reason) = (self.active, choice.route, choice.reason);
+        if to == from || (from.is_some() && context.never_fails_over()) {
             return;
         }
-        self.active = choice.route;
-        if from.is_some() && choice.route.is_some() {
+        self.active = to;
+        if from.is_some() && to.is_some() {
             self.failovers += 1;
         }
-        let (peer, to, reason) = (self.id, choice.route, choice.reason);
-        let cause = Box::new(self.build_failover_report(context, now, (from, to), reason));
-        context.push_event(now, EventKind::Moved { peer, from, to, reason, report: cause });
+        let (peer, mut report) = (self.id, failover_report(&self.routes, from, to, now));
+        let session = (peer, self.session.is_up());
+        self.costs.on_moved(context, now, session, (from, to), reason, &mut report);
+        let report = Box::new(report);
+        context.push_event(now, EventKind::Moved { peer, from, to, reason, report });
     }
 
-    /// Tells how far every drain got, where that is news.
+    /// Reports the progress of every drain, once per stage.
     fn report_drain_stages(&mut self, context: &mut EngineContext, now: Time, heard: bool) {
         let (peer, active) = (self.id, self.active);
         for route in self.routes.values_mut() {
@@ -59,18 +66,18 @@ impl Peer {
         }
     }
 
-    /// NetFT's order (C8): route up, ready, session established.
+    /// Reports the session as established, in the order of NetFT (C8): route up, ready, session
+    /// established.
     fn report_established(&mut self, context: &mut EngineContext, now: Time) {
-        let peer = self.id;
-        let Some(boot_id) = self.session.filter(|_| !self.established_reported) else { return };
-        self.established_reported = true;
-        let waited = now.since(self.session_at);
+        let (peer, Some((boot_id, waited))) = (self.id, self.session.take_established(now)) else {
+            return;
+        };
         context.push_event(now, EventKind::Ready { peer, waited });
         context.push_event(now, EventKind::SessionEstablished { peer, boot_id });
     }
 }
 
-/// Derives one route's state. Returns whether it came up.
+/// Derives the state of one route. Returns whether it came up.
 fn reevaluate_route(
     context: &mut EngineContext,
     now: Time,
@@ -79,43 +86,35 @@ fn reevaluate_route(
 ) -> bool {
     let tx = is_tx_proven(context, route, heard);
     let Some(from) = route.update_state(now, tx) else { return false };
+    let (to, reason) = (route.state(), route.derived.reason);
     let lost = from == RouteState::Up;
-    // Nor is it that the peer did not hear a node that was not scheduled.
-    let stalled = context.stalled_ms(now) > 0 && route.reason == Reason::PeerDoesNotHear;
-    // A session that ends and an operator are no fault of the route.
+    // The peer received nothing because this node was not scheduled: the route is not at fault.
+    let stalled = context.stalled_ms(now) > 0 && reason == Reason::PeerDoesNotHear;
+    // Nor is it when a session ends or an operator takes it out of use.
     let planned = matches!(
-        route.reason,
+        reason,
         Reason::NewSession | Reason::SessionLost | Reason::Admin | Reason::PeerAdmin
     );
     if lost && !planned && !stalled {
         route.hold_down.on_lost(now);
     }
-    let up = route.state == RouteState::Up;
-    if up {
+    if route.is_up() {
         route.hold_down.on_up(now, context.config.hold);
     }
-    let kind = EventKind::StateChanged {
-        route: route.id,
-        peer: route.spec.peer,
-        from,
-        to: route.state,
-        reason: route.reason,
-        last_heard: route.last_heard,
-        history: if lost || route.state == RouteState::Down {
-            route.history.to_lines(now)
-        } else {
-            Vec::new()
-        },
-    };
+    let history =
+        if lost || to == RouteState::Down { route.history.to_lines(now) } else { Vec::new() };
+    let (peer, last_heard) = (route.spec.peer, route.liveness.last_heard);
+    let kind =
+        EventKind::StateChanged { route: route.id, peer, from, to, reason, last_heard, history };
     context.push_event(now, kind);
-    up
+    route.is_up()
 }
 
-/// The peer's word counts only while the peer is heard somewhere.
+/// Whether this node may send on the route. The peer's report counts only while the peer is heard
+/// on some route.
 fn is_tx_proven(context: &EngineContext, route: &Route, heard: bool) -> bool {
     if context.ignores_peer_reports() {
-        return route.rx || (heard && route.report.is_some());
+        return route.liveness.rx || (heard && route.remote.report.is_some());
     }
-    let report = route.report.unwrap_or_default();
-    heard && report.heard && !report.local_down && !report.admin_down
+    heard && route.remote.confirms_tx()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{
     failover::stall_histogram::{FailoverStall, StallSource},
     ids::RouteId,
-    route::event::Reason,
+    route::state::Reason,
     time::Time,
 };
 

@@ -7,12 +7,12 @@ use crate::{
     failover::cost::FailoverCost,
     ids::RouteId,
     route::{
-        event::Reason,
         params::Priority,
-        route_fsm::{RemoteReport, Route},
+        report::RemoteReport,
+        route_fsm::Route,
         routes::RouteMap,
         select::route_rank,
-        status::RouteState,
+        state::{Reason, RouteState},
     },
     time::Time,
 };
@@ -143,7 +143,7 @@ pub(crate) fn failover_report(
 }
 
 fn state_order(route: &Route) -> u8 {
-    match route.state {
+    match route.state() {
         RouteState::Up => 0,
         RouteState::Init => 1,
         RouteState::Down => 2,
@@ -154,11 +154,11 @@ fn state_order(route: &Route) -> u8 {
 fn previous_route(route: &Route, now: Time) -> PreviousRoute {
     PreviousRoute {
         route: route.id,
-        state: route.state,
-        last_heard: route.last_heard,
-        last_answered: route.last_answered,
-        suspect_since: route.suspect_since,
-        remote_report: route.report.map(
+        state: route.state(),
+        last_heard: route.liveness.last_heard,
+        last_answered: route.stats.last_answered,
+        suspect_since: route.suspicion.since(),
+        remote_report: route.remote.report.map(
             |RemoteReport { heard, local_down, admin_down, .. }| RemoteReportSummary {
                 heard,
                 local_down,
@@ -172,7 +172,7 @@ fn previous_route(route: &Route, now: Time) -> PreviousRoute {
 fn route_candidate(route: &Route, chosen: Option<&Route>, now: Time) -> RouteCandidate {
     let held =
         route.hold_down.hold_end().map(|until| until.since(now)).filter(|left| !left.is_zero());
-    let verdict = match route.state {
+    let verdict = match route.state() {
         _ if chosen.is_some_and(|chosen| chosen.id == route.id) => SelectionOutcome::Chosen,
         RouteState::AdminDown => SelectionOutcome::AdminDown,
         // One that is held carries data when no other is up.
@@ -187,10 +187,10 @@ fn route_candidate(route: &Route, chosen: Option<&Route>, now: Time) -> RouteCan
     };
     RouteCandidate {
         route: route.id,
-        state: route.state,
-        reason: route.reason,
+        state: route.state(),
+        reason: route.derived.reason,
         priority: route.spec.priority,
-        suspect: route.suspect_since.is_some(),
+        suspect: route.suspicion.is_suspect(),
         hold_down_left: held,
         outcome: verdict,
     }

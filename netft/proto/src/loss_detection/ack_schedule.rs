@@ -1,61 +1,62 @@
-//! When data is acknowledged, and where: the receiver's half.
+//! The receiver's side: when data is acknowledged, and on which paths (RFC 9000 section 13.2).
 
 use std::time::Duration;
 
 use crate::{loss_detection::rtt_estimator::MAX_ACK_DELAY, time::Time};
 
-/// Frames that are acknowledged at once.
+/// Unacknowledged frames that trigger an acknowledgement at once.
 const MAX_UNACKED_FRAMES: u64 = 256;
 
-/// What is owed for one session's data, from the first frame that is not acknowledged. `W` is a
-/// way back, as its owner knows it.
+/// The acknowledgement due for one session, from the first unacknowledged frame. `W` identifies a
+/// return path.
 #[derive(Clone, Copy, Debug)]
 pub struct AckSchedule<W> {
     since: Time,
     frames: u64,
-    /// Where data came last: the only way that is known to work at this moment.
+    /// Where data last arrived: the only path proven at this moment, in that direction.
     last_path: W,
-    /// Where data came that was here before: its sender sees no acknowledgement, so the other way
-    /// back may be dead.
+    /// Where a duplicate arrived: its sender receives no acknowledgement, so the other return path
+    /// may have failed.
     duplicate_path: Option<W>,
 }
 
 impl<W: Copy + PartialEq> AckSchedule<W> {
-    /// Owes for data that came this way at this moment.
-    pub fn new(way: W, now: Time) -> Self {
-        Self { since: now, frames: 0, last_path: way, duplicate_path: None }
+    /// Starts the delay for data that arrived on `path`.
+    pub fn new(path: W, now: Time) -> Self {
+        Self { since: now, frames: 0, last_path: path, duplicate_path: None }
     }
 
-    /// New data came.
-    pub fn on_new_data(&mut self, frames: u64, way: W) {
+    /// Counts new data.
+    pub fn on_new_data(&mut self, frames: u64, path: W) {
         self.frames += frames;
-        self.last_path = way;
+        self.last_path = path;
     }
 
-    /// Data came that was here before.
-    pub fn on_duplicate(&mut self, way: W) {
-        self.duplicate_path = Some(way);
+    /// Counts data that was received before.
+    pub fn on_duplicate(&mut self, path: W) {
+        self.duplicate_path = Some(path);
     }
 
-    /// Whether it is time to acknowledge.
+    /// Whether the acknowledgement is due.
     pub fn is_due(&self, now: Time) -> bool {
         self.frames >= MAX_UNACKED_FRAMES || self.until_due(now).is_zero()
     }
 
-    /// How long it may still wait, if nothing more comes.
+    /// Time until it is due, if no more data arrives.
     pub fn until_due(&self, now: Time) -> Duration {
         MAX_ACK_DELAY.saturating_sub(now.since(self.since))
     }
 
-    /// The ways the acknowledgement takes. Where data came is known to work in that direction only:
-    /// when this node has no proof of the other (`up`), the way of its own data is taken as well.
+    /// The paths that carry the acknowledgement. The path where data arrived is proven in that
+    /// direction only: while the other one is unproven (`up`), the path of this node's own data
+    /// carries a copy.
     pub fn return_paths<U: Fn(W) -> bool>(
         &self,
         up: U,
         own: Option<W>,
     ) -> impl Iterator<Item = W> + use<W, U> {
         let last = self.last_path;
-        let repeated = self.duplicate_path.filter(|way| *way != last);
+        let repeated = self.duplicate_path.filter(|path| *path != last);
         let own = own.filter(|own| !up(last) && *own != last && Some(*own) != repeated);
         [Some(last), repeated, own].into_iter().flatten()
     }
@@ -66,35 +67,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_debt_is_due_after_a_while_or_many_frames() {
-        let mut debt = AckSchedule::new('a', Time::from_millis(100));
-        debt.on_new_data(255, 'a');
-        assert!(!debt.is_due(Time::from_millis(104)));
-        assert!(debt.is_due(Time::from_millis(105)));
-        debt.on_new_data(1, 'b');
-        assert!(debt.is_due(Time::from_millis(100)));
-        assert_eq!(ways(&debt), "b");
+    fn an_acknowledgement_is_due_after_a_delay_or_many_frames() {
+        let mut schedule = AckSchedule::new('a', Time::from_millis(100));
+        schedule.on_new_data(255, 'a');
+        assert!(!schedule.is_due(Time::from_millis(104)));
+        assert!(schedule.is_due(Time::from_millis(105)));
+        schedule.on_new_data(1, 'b');
+        assert!(schedule.is_due(Time::from_millis(100)));
+        assert_eq!(paths(&schedule), "b");
     }
 
-    fn ways(debt: &AckSchedule<char>) -> String {
-        debt.return_paths(|_| true, Some('z')).collect()
+    fn paths(schedule: &AckSchedule<char>) -> String {
+        schedule.return_paths(|_| true, Some('z')).collect()
     }
 
     #[test]
-    fn what_came_again_is_acknowledged_where_it_came_too() {
-        let mut debt = AckSchedule::new('a', Time::ZERO);
-        debt.on_duplicate('a');
-        assert_eq!(ways(&debt), "a");
-        debt.on_duplicate('b');
-        assert_eq!(ways(&debt), "ab");
+    fn a_duplicate_is_acknowledged_on_its_own_path_too() {
+        let mut schedule = AckSchedule::new('a', Time::ZERO);
+        schedule.on_duplicate('a');
+        assert_eq!(paths(&schedule), "a");
+        schedule.on_duplicate('b');
+        assert_eq!(paths(&schedule), "ab");
     }
 
-    /// Two opposite half-routes: what comes on one is acknowledged on the other.
+    /// Two opposite half-routes: data on one is acknowledged on the other.
     #[test]
-    fn a_way_that_is_not_proven_back_is_not_the_only_one() {
-        let debt = AckSchedule::new('a', Time::ZERO);
-        assert_eq!(debt.return_paths(|_| false, Some('b')).collect::<String>(), "ab");
-        assert_eq!(debt.return_paths(|_| false, Some('a')).collect::<String>(), "a");
-        assert_eq!(debt.return_paths(|_| false, None).collect::<String>(), "a");
+    fn an_unproven_return_path_is_not_the_only_one() {
+        let schedule = AckSchedule::new('a', Time::ZERO);
+        assert_eq!(schedule.return_paths(|_| false, Some('b')).collect::<String>(), "ab");
+        assert_eq!(schedule.return_paths(|_| false, Some('a')).collect::<String>(), "a");
+        assert_eq!(schedule.return_paths(|_| false, None).collect::<String>(), "a");
     }
 }

@@ -1,14 +1,14 @@
-//! How far a route is known to pass what it is given.
+//! The newest deliveries of a path, by frame size.
 
 use crate::time::Time;
 
-/// Sizes told apart; the oldest knowledge goes first.
+/// Frame sizes tracked; the oldest record is replaced first.
 const MAX_TRACKED_SIZES: usize = 4;
 
-/// The newest sendings that are known to have arrived, each with the size of its frames.
+/// The newest delivered batches, each with the size of its frames.
 ///
-/// That a small frame arrived says nothing about larger ones before it: a path that became narrow
-/// swallows these alone (RFC 8899 section 4.3), and TCP would wait for its timer.
+/// The delivery of a small frame proves nothing about larger ones sent before: a path whose MTU
+/// shrank loses only those (RFC 8899 section 4.3), and TCP would wait for its timer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DeliveredBySize {
     records: [DeliveryRecord; MAX_TRACKED_SIZES],
@@ -19,52 +19,58 @@ struct DeliveryRecord {
     send_number: u64,
     /// Bytes.
     size: usize,
-    /// When that was learnt.
+    /// When the acknowledgement arrived.
     learned_at: Time,
 }
 
 impl DeliveryRecord {
-    fn covers(&self, order: u64, size: usize) -> bool {
-        self.send_number >= order && self.size >= size
+    fn covers(&self, send_number: u64, size: usize) -> bool {
+        self.send_number >= send_number && self.size >= size
     }
 }
 
 impl DeliveredBySize {
-    /// Frames of `size` bytes that were sent as the `order`th, or before, arrived or are past.
-    /// `came`: when that was learnt, if it was not asked for.
+    /// Records that frames of `size` bytes up to send number `send_number` were delivered or overtaken.
+    /// `received_at`: when the acknowledgement arrived, unless it was requested.
     #[inline]
-    pub(crate) fn on_delivered(&mut self, order: u64, size: usize, came: Option<Time>) {
-        let mut progress = came.unwrap_or_default();
-        if let Some(same) = self.records.iter_mut().find(|known| known.covers(order, size)) {
+    pub(crate) fn on_delivered(
+        &mut self,
+        send_number: u64,
+        size: usize,
+        received_at: Option<Time>,
+    ) {
+        let mut progress = received_at.unwrap_or_default();
+        if let Some(same) = self.records.iter_mut().find(|record| record.covers(send_number, size))
+        {
             if same.size == size {
                 same.learned_at = same.learned_at.max(progress);
             }
             return;
         }
-        for known in &mut self.records {
-            if known.send_number <= order && known.size <= size {
-                if known.size == size {
-                    progress = progress.max(known.learned_at);
+        for record in &mut self.records {
+            if record.send_number <= send_number && record.size <= size {
+                if record.size == size {
+                    progress = progress.max(record.learned_at);
                 }
-                *known = DeliveryRecord::default();
+                *record = DeliveryRecord::default();
             }
         }
-        if let Some(oldest) = self.records.iter_mut().min_by_key(|known| known.send_number) {
-            *oldest = DeliveryRecord { send_number: order, size, learned_at: progress };
+        if let Some(oldest) = self.records.iter_mut().min_by_key(|record| record.send_number) {
+            *oldest = DeliveryRecord { send_number, size, learned_at: progress };
         }
     }
 
-    /// Whether frames of `size` bytes or more, sent as the `order`th or later, arrived.
+    /// Whether a frame of `size` bytes or more with send number `send_number` or later was delivered.
     #[inline]
-    pub(crate) fn covers(&self, order: u64, size: usize) -> bool {
-        self.records.iter().any(|known| known.covers(order, size))
+    pub(crate) fn covers(&self, send_number: u64, size: usize) -> bool {
+        self.records.iter().any(|record| record.covers(send_number, size))
     }
 
-    /// When the route was last seen to pass frames of `size` bytes or more.
+    /// When a delivery of frames of `size` bytes or more was last acknowledged.
     #[inline]
     pub(crate) fn last_progress(&self, size: usize) -> Time {
-        let as_large = self.records.iter().filter(|known| known.size >= size);
-        as_large.map(|known| known.learned_at).max().unwrap_or_default()
+        let as_large = self.records.iter().filter(|record| record.size >= size);
+        as_large.map(|record| record.learned_at).max().unwrap_or_default()
     }
 }
 
@@ -77,30 +83,34 @@ mod tests {
     }
 
     #[test]
-    fn small_frames_say_nothing_about_large_ones() {
-        let mut passed = DeliveredBySize::default();
-        passed.on_delivered(10, 1400, at(1));
-        passed.on_delivered(20, 100, at(2));
-        assert!(passed.covers(10, 1400) && passed.covers(20, 100));
-        assert!(!passed.covers(11, 1400) && !passed.covers(11, 101));
+    fn small_frames_prove_nothing_about_large_ones() {
+        let mut delivered = DeliveredBySize::default();
+        delivered.on_delivered(10, 1400, at(1));
+        delivered.on_delivered(20, 100, at(2));
+        assert!(delivered.covers(10, 1400) && delivered.covers(20, 100));
+        assert!(!delivered.covers(11, 1400) && !delivered.covers(11, 101));
         assert_eq!(
-            [1400, 101, 100].map(|size| Some(passed.last_progress(size))),
+            [1400, 101, 100].map(|size| Some(delivered.last_progress(size))),
             [at(1), at(1), at(2)]
         );
-        passed.on_delivered(30, 1400, None);
-        assert!(passed.covers(30, 100) && passed.covers(30, 1400));
-        assert_eq!(Some(passed.last_progress(1400)), at(1), "an answer is no progress");
-        passed.on_delivered(29, 1400, at(5));
-        assert_eq!(Some(passed.last_progress(1400)), at(5));
+        delivered.on_delivered(30, 1400, None);
+        assert!(delivered.covers(30, 100) && delivered.covers(30, 1400));
+        assert_eq!(
+            Some(delivered.last_progress(1400)),
+            at(1),
+            "a requested acknowledgement is no progress"
+        );
+        delivered.on_delivered(29, 1400, at(5));
+        assert_eq!(Some(delivered.last_progress(1400)), at(5));
     }
 
     #[test]
     fn of_many_sizes_the_oldest_is_forgotten() {
-        let mut passed = DeliveredBySize::default();
+        let mut delivered = DeliveredBySize::default();
         for n in 1..=10 {
-            passed.on_delivered(n, 2000 - n as usize, None);
+            delivered.on_delivered(n, 2000 - n as usize, None);
         }
-        assert!((7..=10).all(|n| passed.covers(n, 2000 - n as usize)));
-        assert!((1..7).all(|n| !passed.covers(n, 2000 - n as usize)));
+        assert!((7..=10).all(|n| delivered.covers(n, 2000 - n as usize)));
+        assert!((1..7).all(|n| !delivered.covers(n, 2000 - n as usize)));
     }
 }

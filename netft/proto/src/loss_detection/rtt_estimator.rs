@@ -1,17 +1,17 @@
-//! When silence about data is suspicious: the probe timeout of RFC 9002 section 6.2. Pure.
+//! RTT estimate and probe timeout of one path (RFC 9002 sections 5 and 6.2). Pure.
 
 use std::time::Duration;
 
-/// The peer acknowledges data at least this often while it arrives.
+/// The longest delay of an acknowledgement (RFC 9000 section 13.2.1, max_ack_delay).
 pub const MAX_ACK_DELAY: Duration = Duration::from_millis(5);
-/// Suspicion never comes sooner: below it the scheduler's own pauses look like loss.
+/// Lower bound of the PTO: below it scheduling latency is indistinguishable from loss.
 pub const MIN_PTO: Duration = Duration::from_millis(10);
-/// Before the first measurement.
+/// PTO before the first sample.
 const INITIAL_PTO: Duration = Duration::from_millis(50);
-/// Suspicion never comes later: by then the heartbeats decide.
+/// Upper bound of the PTO: heartbeats decide by then.
 const MAX_PTO: Duration = Duration::from_secs(1);
 
-/// How long data to one peer takes to be acknowledged.
+/// Smoothed RTT and RTT variation, including the delay of acknowledgements.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RttEstimator {
     smoothed_rtt: Option<Duration>,
@@ -19,12 +19,12 @@ pub struct RttEstimator {
 }
 
 impl RttEstimator {
-    /// Begins with a round-trip time that was measured otherwise.
+    /// Starts from the round-trip time of heartbeats.
     pub fn from_rtt(rtt: Duration) -> Self {
         Self { smoothed_rtt: Some(rtt + MAX_ACK_DELAY), rtt_variation: rtt / 2 }
     }
 
-    /// Takes in how long a send waited for its acknowledgement.
+    /// Applies one sample: the time from transmission to acknowledgement (RFC 9002 section 5.3).
     pub fn add_sample(&mut self, waited: Duration) {
         match self.smoothed_rtt {
             None => {
@@ -38,7 +38,7 @@ impl RttEstimator {
         }
     }
 
-    /// How long unacknowledged data may wait before its route is suspect.
+    /// The probe timeout: smoothed RTT + 4 × variation + max_ack_delay, within its bounds.
     pub fn pto(&self) -> Duration {
         let Some(smoothed) = self.smoothed_rtt else { return INITIAL_PTO };
         (smoothed + self.rtt_variation * 4 + MAX_ACK_DELAY).clamp(MIN_PTO, MAX_PTO)
@@ -51,19 +51,19 @@ mod tests {
 
     #[test]
     fn the_timeout_follows_what_is_measured_within_its_bounds() {
-        let mut recovery = RttEstimator::default();
-        assert_eq!(recovery.pto(), INITIAL_PTO);
+        let mut estimator = RttEstimator::default();
+        assert_eq!(estimator.pto(), INITIAL_PTO);
         for _ in 0..100 {
-            recovery.add_sample(Duration::from_micros(300));
+            estimator.add_sample(Duration::from_micros(300));
         }
-        assert_eq!(recovery.pto(), MIN_PTO);
+        assert_eq!(estimator.pto(), MIN_PTO);
         for _ in 0..100 {
-            recovery.add_sample(Duration::from_millis(40));
+            estimator.add_sample(Duration::from_millis(40));
         }
-        assert!(recovery.pto() >= Duration::from_millis(45));
+        assert!(estimator.pto() >= Duration::from_millis(45));
         for _ in 0..100 {
-            recovery.add_sample(Duration::from_secs(30));
+            estimator.add_sample(Duration::from_secs(30));
         }
-        assert_eq!(recovery.pto(), MAX_PTO);
+        assert_eq!(estimator.pto(), MAX_PTO);
     }
 }

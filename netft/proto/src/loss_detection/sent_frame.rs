@@ -1,14 +1,14 @@
-//! One send that waits for its acknowledgement.
+//! One batch of frames that awaits its acknowledgement.
 
 use crate::{
     time::Time,
     wire::ack::{Ack, AckRange},
 };
 
-/// The most frames of a send: one bit each.
+/// The most frames of a batch: one bit each.
 pub const MAX_FRAMES: u32 = u64::BITS;
 
-/// The frames of a send.
+/// The frames of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLayout {
     /// The counter of the first.
@@ -25,29 +25,30 @@ pub struct BatchLayout {
     pub tail: usize,
 }
 
-/// One send.
+/// One batch.
 #[derive(Clone, Copy, Debug)]
 pub struct SentBatch<P> {
-    /// What its owner knows it by.
+    /// Its identity for its owner.
     pub payload: P,
     pub(crate) layout: BatchLayout,
     /// Bit n: frame n is acknowledged.
     pub(crate) acked: u64,
     pub(crate) path_index: usize,
-    /// When it was sent first.
+    /// First transmission.
     pub(crate) first_sent_at: Time,
-    /// When it was sent last.
+    /// Last transmission.
     pub(crate) last_sent_at: Time,
     pub(crate) send_number: u64,
-    /// Sent more than once: an acknowledgement does not tell which copy arrived.
+    /// Retransmitted: an acknowledgement does not tell which copy arrived.
     pub(crate) resent: bool,
+    /// Also sent on a second path.
     pub(crate) duplicated: bool,
-    /// Its route had been found silent, and nothing had passed there since.
+    /// Its path was suspect when it was sent.
     pub(crate) sent_while_suspect: bool,
 }
 
 impl<P> SentBatch<P> {
-    /// The frames that are not acknowledged: runs of first frame and count, in order.
+    /// Runs of unacknowledged frames: index of the first frame and count, in order.
     pub fn missing_runs(&self) -> impl Iterator<Item = (u32, u32)> {
         let (acked, count) = (self.acked, self.layout.count);
         let missing = move |frame: u32| acked & (1 << frame) == 0;
@@ -59,17 +60,17 @@ impl<P> SentBatch<P> {
         })
     }
 
-    /// How many frames are not acknowledged.
+    /// Number of unacknowledged frames.
     pub(crate) fn missing_count(&self) -> u32 {
         self.layout.count - self.acked.count_ones()
     }
 
-    /// Bytes of the largest frame that is not acknowledged.
+    /// Size of the largest unacknowledged frame, bytes.
     pub(crate) fn largest_missing(&self) -> usize {
         self.largest_frame(all_frames_mask(self.layout.count) & !self.acked)
     }
 
-    /// Bytes of the largest frame that is.
+    /// Size of the largest acknowledged frame, bytes.
     pub(crate) fn largest_acked(&self) -> usize {
         self.largest_frame(self.acked)
     }
@@ -79,12 +80,12 @@ impl<P> SentBatch<P> {
         if frames & before_last == 0 { self.layout.tail } else { self.layout.stride }
     }
 
-    /// Whether everything is acknowledged.
+    /// Whether every frame is acknowledged.
     pub(crate) fn is_acked(&self) -> bool {
         self.acked == all_frames_mask(self.layout.count)
     }
 
-    /// Notes what an acknowledgement says. Returns whether that was news.
+    /// Applies an acknowledgement. Returns whether it covers a frame not acknowledged before.
     pub(crate) fn apply_ack(&mut self, ack: &Ack, counter: impl Fn(&P, u32) -> u64) -> bool {
         let BatchLayout { first, last, count, .. } = self.layout;
         let before = self.acked;
@@ -104,7 +105,7 @@ impl<P> SentBatch<P> {
     }
 }
 
-/// All frames of a send.
+/// The mask of all frames of a batch.
 const fn all_frames_mask(frames: u32) -> u64 {
     if frames >= MAX_FRAMES { u64::MAX } else { (1 << frames) - 1 }
 }

@@ -1,9 +1,15 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::{loss_detection::rtt_estimator, wire::ack::AckRange};
+use crate::{
+    ids::RouteId,
+    time::Time,
+    wire::ack::{Ack, AckRange},
+};
 
 const A: RouteId = RouteId(1);
 const B: RouteId = RouteId(2);

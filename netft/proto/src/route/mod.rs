@@ -1,30 +1,33 @@
 //! Decisions about routes. Pure: no clock, socket, thread, file or random source.
 //!
-//! [`Engine`] is the door: it takes heartbeats, faults and the time, and says what to send, which
-//! table the packet path should read, and what happened. Behind it one file per question: is a
-//! route up (`machine`), which one carries data (`select`), when may data return (`hold`), which
-//! one should be left empty (`drain`), how good is a route (`quality`), how large a datagram it
-//! carries (`mtu`), is another one clearly better (`brownout`), why data moved (`cause`) and what
-//! that cost (`cost`, `stall`). How a peer's traffic uses its routes is in [`policy`] and
-//! [`balance`]; requests without news are answered without it (`answer`). Beside it, one per peer
-//! and worker: what is in flight, and where it goes again ([`crate::loss_detection`]).
+//! [`Engine`] takes heartbeats, faults and the time, and returns heartbeats to send, the forwarding
+//! table and events. The ground vocabulary is in `state` (states, reasons) and `report` (the peer's
+//! view). A route is `route_fsm`, made of `liveness` (receipt and detection time), `suspicion`
+//! (unacknowledged data), `hold_down`, `drain_state`, `route_stats`, `brownout` (path quality),
+//! `mtu` and `history`. `select` chooses the route that carries data. How a peer's traffic uses its
+//! routes is in [`policy`] and [`balance`]; NAT and address changes are in [`path_validation`].
 
 pub mod balance;
 pub(crate) mod brownout;
 pub mod drain;
+pub(crate) mod drain_state;
 pub(crate) mod event;
 pub(crate) mod history;
 pub(crate) mod hold_down;
+pub(crate) mod liveness;
 pub(crate) mod mtu;
 pub(crate) mod params;
 pub mod path_validation;
 pub mod policy;
+pub(crate) mod report;
 pub(crate) mod route_fsm;
 pub(crate) mod route_stats;
 pub(crate) mod routes;
 pub(crate) mod select;
 pub(crate) mod spec;
+pub(crate) mod state;
 pub(crate) mod status;
+pub(crate) mod suspicion;
 pub(crate) mod table;
 
 #[cfg(feature = "sim")]
@@ -40,15 +43,16 @@ pub use crate::{
         },
     },
     route::{
-        drain::{DrainStage, DrainStatus},
-        event::{Event, EventKind, Reason},
-        mtu::PMTU_RAISE_TIMER,
+        drain_state::{DrainStage, DrainStatus},
+        event::{Event, EventKind},
+        mtu::{PMTU_RAISE_TIMER, PathMtuStatus},
         params::{
             Attributes, Delay, ParamError, Priority, RouteClass, Threshold, Timing, Transport,
         },
         policy::{PeerChange, PeerPolicies, Policy, TrafficClass},
         spec::{RouteChange, RouteSpec},
-        status::{PathMtuStatus, PeerStatus, RouteState, RouteStatus},
+        state::{Reason, RouteState},
+        status::{HeartbeatCounters, HoldDownStatus, PeerStatus, RouteQuality, RouteStatus},
         table::{ForwardingTable, PeerForwarding},
     },
 };

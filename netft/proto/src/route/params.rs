@@ -1,4 +1,4 @@
-//! The knobs of a route, each a type that cannot hold a value out of range.
+//! The parameters of a route, each a type that cannot hold a value out of range.
 
 use std::{fmt, time::Duration};
 
@@ -87,18 +87,24 @@ impl Timing {
     /// NetFT's own figures since 2008: one a second, five missed.
     pub const WINDOWS_PROFILE: Self = Self { delay: Delay(1000), threshold: Threshold(5) };
 
+    /// Heartbeats missed in a row before the early warning: two fifths of the threshold, rounded up
+    /// (NetFT: NetftTwoFifthMissedHeartbeats).
+    pub const fn early_warning_misses(self) -> u16 {
+        (self.threshold.0 * 2).div_ceil(5)
+    }
+
     /// Delay × threshold.
     pub const fn detection_time(self) -> Duration {
         Duration::from_millis(self.delay.0 as u64 * self.threshold.0 as u64)
     }
 }
 
-/// Which pair of places a route joins; it chooses the default [`Timing`].
+/// Location of the two ends relative to each other; it selects the default [`Timing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RouteClass {
     /// Both ends have an address in one prefix.
     SameSubnet,
-    /// The ends are joined by a router.
+    /// A router is between the ends.
     CrossSubnet,
     /// The ends are on different sites.
     CrossSite,
@@ -132,11 +138,11 @@ impl Attributes {
     pub const PINNED: u32 = 0x2;
     /// The ends are on different sites.
     pub const CROSS_SITE: u32 = 0x4;
-    /// The route leads over a third node.
+    /// The route leads through a third node.
     pub const RELAYED: u32 = 0x8;
-    /// The remote address is one the peer proved to be at, as behind a NAT: nobody listed it.
+    /// The remote address was learned by path validation, as behind a NAT; it is not configured.
     pub const LEARNED: u32 = 0x10;
-    /// The ends are joined by a router. NetFT sets bit 31 on such a route.
+    /// A router is between the ends. NetFT sets bit 31 on such a route.
     pub const CROSS_SUBNET: u32 = 0x8000_0000;
 }
 
@@ -172,7 +178,7 @@ impl fmt::Display for Attributes {
     }
 }
 
-/// How a route carries packets.
+/// Transport of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// Sealed netft frames in UDP datagrams.

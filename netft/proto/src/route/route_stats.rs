@@ -1,18 +1,27 @@
-//! What heartbeats tell of one route: round-trip time and jitter from this node's requests and
-//! their replies, the loss of the peer's requests from the gaps in their numbers. Pure.
+//! Measurements of one route by its heartbeats: round-trip time and jitter from this node's requests
+//! and their replies, loss of the peer's requests from the gaps in their sequence numbers. Pure.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// The newest requests are not judged: what is missing may be on the way.
+/// The newest requests do not count as lost: they may be in flight.
 const UNJUDGED_REQUESTS: u32 = 2;
-/// Fewer requests say nothing about loss.
+/// Requests below which no loss is reported.
 const MIN_JUDGED_REQUESTS: u32 = 8;
-/// Requests remembered.
+/// Requests in the window.
 const REQUEST_WINDOW: u32 = 64;
 
-/// Which of the last 64 requests were answered, and how fast.
+/// Measurements of one route by its heartbeats.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RouteStats {
+    pub(crate) requests: RequestStats,
+    pub(crate) inbound_loss: InboundLoss,
+    /// When a request was last answered: both directions worked.
+    pub(crate) last_answered: Option<Time>,
+}
+
+/// Which of the last 64 requests were answered, and the round-trip time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestStats {
     /// The newest request's sequence; 0 before the first.
@@ -31,8 +40,8 @@ impl RequestStats {
         self.newest
     }
 
-    /// Notes the reply to a request that was sent at `sent` and held for `held`. Returns the
-    /// round-trip time, once per request.
+    /// Counts the reply to a request that was sent at `sent` and held for `held` by the peer. Returns
+    /// the round-trip time, once per request.
     pub(crate) fn on_reply(
         &mut self,
         now: Time,
@@ -68,7 +77,7 @@ impl RequestStats {
         self.smoothed_rtt
     }
 
-    /// How far round-trip times stray from their mean.
+    /// Mean deviation of the round-trip time.
     pub(crate) fn jitter(&self) -> Option<Duration> {
         self.smoothed_rtt.map(|_| self.rtt_variation)
     }
@@ -86,8 +95,8 @@ pub(crate) struct InboundLoss {
 }
 
 impl InboundLoss {
-    /// A request of the peer arrived. A gap as long as the window is no loss but an outage, and a
-    /// number from the past a restart: both begin a new count.
+    /// Counts a request of the peer. A gap as long as the window is an outage, not loss, and a
+    /// sequence from the past is a restart: both begin a new count.
     pub(crate) fn on_request(&mut self, sequence: u32) {
         let ahead = self.newest.map(|newest| sequence.wrapping_sub(newest));
         match ahead {

@@ -1,11 +1,11 @@
-//! The routes to one peer, by number. Each has its own memory: a node of a map has room for
-//! eleven, and most peers have one to three.
+//! The routes to one peer, by number. Each is boxed: a node of a `BTreeMap` has room for eleven, and
+//! most peers have one to three.
 
 use std::collections::BTreeMap;
 
 use crate::{ids::RouteId, route::route_fsm::Route};
 
-/// A map that is nearly as small as what it holds.
+/// A map that takes little more memory than its routes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RouteMap(BTreeMap<RouteId, Box<Route>>);
 

@@ -4,14 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     ids::RouteId,
-    route::{
-        event::Reason, params::Priority, route_fsm::Route, routes::RouteMap, status::RouteState,
-    },
+    route::{params::Priority, route_fsm::Route, routes::RouteMap, state::Reason},
     time::Time,
 };
 
 /// Order of preference, the same at both ends: drained routes last, browned-out ones before them,
-/// then by priority, then by the pair of ends whatever side they are seen from, then by the number.
+/// then by priority, then by the unordered pair of addresses, then by the number.
 pub(crate) fn route_rank(route: &Route) -> RouteRank {
     let (here, there) = (route.spec.real_local, route.spec.real_remote);
     let (low, high) = ordered_ends(here, there);
@@ -29,21 +27,21 @@ fn ordered_ends(here: SocketAddr, there: SocketAddr) -> (SocketAddr, SocketAddr)
     }
 }
 
-/// The choice, and why it differs from the present one.
+/// The selected route, and why it differs from the active one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RouteChoice {
     pub(crate) route: Option<RouteId>,
     pub(crate) reason: Reason,
 }
 
-/// Chooses among a peer's routes.
+/// Selects among the routes of a peer.
 ///
-/// A route that works is left only for a better one whose hold time is over, and a drained one for
-/// any that is not: an operator's order does not wait. A route that does not work is left at once:
-/// for the best one that is up (those not held first), else for one proven in our direction, which
-/// keeps a pair of opposite half-routes alive.
+/// Data leaves a route that is up only for a better one whose hold-down is over, or for any that is
+/// not drained when it is: an operator's order does not wait. It leaves a route that is not up at
+/// once: for the best one that is (those not held down first), else for one proven in this node's
+/// direction, which keeps a pair of opposite half-routes in use.
 pub(crate) fn choose_route(routes: &RouteMap, active: Option<RouteId>, now: Time) -> RouteChoice {
-    let up = |route: &&Route| route.state == RouteState::Up;
+    let up = |route: &&Route| route.is_up();
     let order =
         |route: &&Route| (route.is_drained(), !route.hold_down.is_over(now), route_rank(route));
     let best_up = routes.values().filter(up).min_by_key(order);
@@ -56,7 +54,7 @@ pub(crate) fn choose_route(routes: &RouteMap, active: Option<RouteId>, now: Time
         return match best_up.filter(better) {
             Some(better) => {
                 let reason = if emptied(better) {
-                    present.drain_reason()
+                    present.drain.drain_reason()
                 } else if present.path_quality.browned_out && !better.path_quality.browned_out {
                     Reason::BrownOut
                 } else if better.hold_down.hold_end().is_some() {
@@ -66,7 +64,7 @@ pub(crate) fn choose_route(routes: &RouteMap, active: Option<RouteId>, now: Time
                 };
                 RouteChoice { route: Some(better.id), reason }
             }
-            None => RouteChoice { route: active, reason: present.reason },
+            None => RouteChoice { route: active, reason: present.derived.reason },
         };
     }
     let half = || {
@@ -77,25 +75,25 @@ pub(crate) fn choose_route(routes: &RouteMap, active: Option<RouteId>, now: Time
     };
     let chosen = best_up.or_else(half);
     let reason = match (present, chosen) {
-        // A half-route that still works is left because a whole one came up.
+        // The half-route still works: data leaves it because a whole one came up.
         (Some(present), Some(chosen))
-            if present.can_carry_data() && chosen.last_change > present.last_change =>
+            if present.can_carry_data() && chosen.derived.since > present.derived.since =>
         {
             Reason::BetterRoute
         }
-        (Some(present), _) => present.loss_reason,
-        (None, Some(chosen)) if active.is_none() => chosen.reason,
+        (Some(present), _) => present.derived.loss_reason,
+        (None, Some(chosen)) if active.is_none() => chosen.derived.reason,
         (None, _) => Reason::Removed,
     };
     RouteChoice { route: chosen.map(|route| route.id), reason }
 }
 
-/// When a held route may take over, if that is what is waited for.
+/// When the hold-down of a preferred route ends: the next failback.
 pub(crate) fn next_failback(routes: &RouteMap, active: Option<RouteId>) -> Option<Time> {
     let present = routes.get(&active?)?;
     routes
         .values()
-        .filter(|route| route.state == RouteState::Up && route_rank(route) < route_rank(present))
+        .filter(|route| route.is_up() && route_rank(route) < route_rank(present))
         .filter_map(|route| route.hold_down.hold_end())
         .min()
 }

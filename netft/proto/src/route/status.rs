@@ -1,105 +1,85 @@
-//! What an operator sees of routes and peers: plain values, copied out of the engine.
+//! Routes and peers as an operator sees them: plain values, copied out of the engine.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use crate::{
     ids::{PeerId, RouteId},
-    route::{drain::DrainStatus, event::Reason, spec::RouteSpec},
+    route::{
+        drain_state::DrainStatus,
+        mtu::PathMtuStatus,
+        spec::RouteSpec,
+        state::{Reason, RouteState},
+    },
     time::Time,
 };
 
-/// The state of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RouteState {
-    /// Nothing is heard.
-    Down,
-    /// Something is heard, but not both directions are proven.
-    Init,
-    /// Both directions are proven.
-    Up,
-    /// Taken out of use by an operator here. (Out of use at the peer, a route is init.)
-    AdminDown,
-}
-
-impl RouteState {
-    /// The word in output and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Init => "init",
-            Self::Up => "up",
-            Self::AdminDown => "admin-down",
-        }
-    }
-}
-
-impl fmt::Display for RouteState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// One route as it is at one moment.
+/// One route at one moment.
 #[derive(Clone, Debug)]
 pub struct RouteStatus {
     /// The route's number.
     pub id: RouteId,
-    /// What it is.
+    /// Its fields.
     pub spec: RouteSpec,
     /// Its state.
     pub state: RouteState,
-    /// The peer says it hears this node here.
-    pub tx: bool,
-    /// This node hears the peer here.
-    pub rx: bool,
-    /// Data to the peer goes out here.
-    pub active: bool,
-    /// Data stays unacknowledged here, and heartbeats have not decided yet.
-    pub suspect: bool,
-    /// How long data must still wait before it may return here; zero unless the route flapped.
-    pub hold: Duration,
-    /// How often the route was lost lately; one is forgiven per quiet minute, each doubles the
-    /// hold.
-    pub flaps: u32,
-    /// How far draining it got, while an operator at one of its ends wants it drained.
-    pub drain: Option<DrainStatus>,
-    /// Data left for a better route, and has not returned.
-    pub brown_out: bool,
-    /// Smoothed round-trip time of heartbeats, while known.
-    pub rtt: Option<Duration>,
-    /// How far round-trip times stray from it, while known.
-    pub jitter: Option<Duration>,
-    /// Share of the peer's heartbeats lost lately, 0.0–1.0.
-    pub loss: f32,
-    /// Share of this node's heartbeats the peer lost lately, as it says, 0.0–1.0.
-    pub loss_out: f32,
-    /// Heartbeat requests sent.
-    pub heartbeats_sent: u64,
-    /// Heartbeats missed since the route was added.
-    pub heartbeats_missed: u64,
-    /// When the state changed last.
+    /// When the state last changed.
     pub last_change: Time,
-    /// Why the state changed last.
+    /// Why the state last changed.
     pub reason: Reason,
-    /// The largest IP packet the route carries, bytes: its interface's MTU until probes find
-    /// less; `None` while the interface is unknown.
-    pub path_mtu: Option<usize>,
-    /// How sure that is.
-    pub path_mtu_status: PathMtuStatus,
+    /// The peer reports that this node's heartbeats arrive.
+    pub tx: bool,
+    /// The peer's heartbeats arrive.
+    pub rx: bool,
+    /// Data to the peer leaves on this route.
+    pub active: bool,
+    /// Data stays unacknowledged, and heartbeats have not decided yet.
+    pub suspect: bool,
+    /// Its hold-down after losses.
+    pub hold_down: HoldDownStatus,
+    /// Progress of a drain that an operator at either end ordered.
+    pub drain: Option<DrainStatus>,
+    /// Data left for a better route and has not returned.
+    pub brown_out: bool,
+    /// Measurements by heartbeats.
+    pub quality: RouteQuality,
+    /// Heartbeats sent and missed.
+    pub heartbeats: HeartbeatCounters,
+    /// The path MTU.
+    pub path_mtu: PathMtuStatus,
 }
 
-/// How sure the path MTU of a route is.
+/// Hold-down of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PathMtuStatus {
-    /// The largest IP packet the interface would take, bytes; `None` while it is unknown.
-    pub limit: Option<usize>,
-    /// When a probe of the path MTU's size was answered last.
-    pub proven: Option<Time>,
-    /// Probes are under way: what is found may be larger, or smaller.
-    pub probing: bool,
+pub struct HoldDownStatus {
+    /// How much longer data may not return to the route; zero unless it flapped.
+    pub left: Duration,
+    /// Recent losses of the route. Each doubles the hold-down, and one decays per quiet minute.
+    pub flaps: u32,
 }
 
-/// One peer as it is at one moment.
+/// Quality of a route as its heartbeats measure it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RouteQuality {
+    /// Smoothed round-trip time, while known.
+    pub rtt: Option<Duration>,
+    /// Mean deviation of the round-trip time, while known.
+    pub jitter: Option<Duration>,
+    /// Share of the peer's recent heartbeats that were lost, 0.0–1.0.
+    pub loss_in: f32,
+    /// Share of this node's recent heartbeats that were lost, as the peer reports, 0.0–1.0.
+    pub loss_out: f32,
+}
+
+/// Heartbeat counters of a route since it was added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeartbeatCounters {
+    /// Requests sent.
+    pub sent: u64,
+    /// Heartbeats of the peer that did not arrive.
+    pub missed: u64,
+}
+
+/// One peer at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
     /// The peer.

@@ -257,7 +257,7 @@ impl Simulation<'_> {
     /// A route as the flight sees it.
     fn usable_path(&self, node: usize, route: RouteId) -> UsablePath {
         let status = self.nodes[node].routes.iter().find(|status| status.id == route);
-        UsablePath { route, rtt: status.and_then(|status| status.rtt) }
+        UsablePath { route, rtt: status.and_then(|status| status.quality.rtt) }
     }
 
     fn reserve_counters(

@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 use crate::{
     config::Config,
     topology::{
-        Interface,
         networks::{
             can_carry_routes, interface_metric, is_container_bridge, is_listed, is_virtual,
         },
+        types::Interface,
     },
     wire::interfaces::{AdvertisedEndpoint, Advertisement, MAX_ADVERTISED_ENDPOINTS},
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use crate::{ids::PeerId, topology::PlannedRoute};
+use crate::{ids::PeerId, topology::types::PlannedRoute};
 
 /// The difference between two sets of routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What the interfaces say about each route. Pure.
 
 use crate::{
-    route::Reason,
-    topology::{Interface, PlannedRoute},
+    route::state::Reason,
+    topology::types::{Interface, PlannedRoute},
 };
 
 /// What the interfaces say about one route.

@@ -1,7 +1,7 @@
 //! Pairs the addresses of peers with addresses here. Pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr, SocketAddrV6},
 };
 
@@ -10,40 +10,19 @@ use crate::{
     ids::PeerId,
     route::{Attributes, Priority, RouteClass, RouteSpec, Timing, Transport},
     topology::{
-        Interface, LocalAddr, PlannedRoute, RoutePlan, UnroutedAddress, UnroutedReason,
         advertisement::build_advertisement,
         faults,
         names::ResolvedAddresses,
         networks,
         networks::{can_carry_routes, is_container_bridge, is_listed, is_role_none, is_virtual},
         pairs::{AddressPair, pair_endpoints},
-        prefix_contains,
+        types::{
+            Advertisements, Interface, LocalAddr, PlanInputs, PlannedRoute, RoutePlan,
+            SourceAddresses, UnroutedAddress, UnroutedReason, prefix_contains,
+        },
     },
     wire::interfaces::{AdvertisedEndpoint, Advertisement},
 };
-
-/// The kernel's answer for remote addresses on no subnet of ours: source address and interface.
-pub type SourceAddresses = BTreeMap<IpAddr, (IpAddr, u32)>;
-/// Pairs of a local and a remote address between which the kernel has a way out of the local
-/// address's own interface.
-pub type RoutablePairs = BTreeSet<(IpAddr, IpAddr)>;
-/// What the peers told of their addresses.
-pub type Advertisements = BTreeMap<PeerId, Advertisement>;
-
-/// What routes are planned from, beside the config.
-#[derive(Clone, Copy, Debug)]
-pub struct PlanInputs<'a> {
-    /// Every interface of this node.
-    pub interfaces: &'a [Interface],
-    /// The answers to [`off_subnet_remotes`].
-    pub sources: &'a SourceAddresses,
-    /// The answers to [`cross_subnet_pairs`].
-    pub routable_pairs: &'a RoutablePairs,
-    /// What the peers told.
-    pub advertisements: &'a Advertisements,
-    /// The addresses behind the peers' names.
-    pub resolved: &'a ResolvedAddresses,
-}
 
 /// The remote addresses that no interface shares a prefix with: [`plan_routes`] wants the kernel's
 /// source address for each.

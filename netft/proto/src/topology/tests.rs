@@ -4,7 +4,12 @@ mod advertised;
 
 use std::collections::BTreeSet;
 
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
 use super::*;
+use crate::ids::PeerId;
 use crate::{
     config::{
         Config, ExcludeRule, NetworkConfig, NetworkRole, PeerConfig, PrivateKey, RouteOverride,

@@ -69,8 +69,12 @@ fn build_fib(driver: &Driver) -> Fib {
         ..Fib::default()
     };
     let mut paths = HashMap::new();
-    let rtts: HashMap<_, _> =
-        driver.engine.route_statuses().into_iter().map(|route| (route.id, route.rtt)).collect();
+    let rtts: HashMap<_, _> = driver
+        .engine
+        .route_statuses()
+        .into_iter()
+        .map(|route| (route.id, route.quality.rtt))
+        .collect();
     let mut counts = HashMap::<_, usize>::new();
     // Where two peers behind one NAT were at one address, the one that proved it last is.
     let mut routes: Vec<_> = driver.routes.iter().collect();

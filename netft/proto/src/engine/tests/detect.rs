@@ -15,7 +15,7 @@ fn a_route_is_up_a_nanosecond_before_the_detection_time_and_down_with_it() {
         assert_eq!(rig.state(1), RouteState::Up, "{timing:?}");
         rig.pass(NANO);
         assert_eq!(rig.state(1), RouteState::Down, "{timing:?}");
-        assert_eq!(rig.status(1).heartbeats_missed, threshold);
+        assert_eq!(rig.status(1).heartbeats.missed, threshold);
         assert_eq!(rig.status(1).reason, Reason::HeartbeatsMissed);
     }
 }
@@ -41,7 +41,7 @@ fn a_heartbeat_that_waited_counts_from_when_it_arrived() {
         answered,
     };
     rig.input(late(arrived));
-    assert_eq!(rig.status(1).rtt, Some(Duration::ZERO), "waiting is no round-trip time");
+    assert_eq!(rig.status(1).quality.rtt, Some(Duration::ZERO), "waiting is no round-trip time");
     rig.pass(DETECTION - waited - NANO);
     assert_eq!(rig.state(1), RouteState::Up);
     rig.pass(NANO);

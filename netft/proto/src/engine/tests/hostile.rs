@@ -59,7 +59,7 @@ fn only_the_newest_word_counts_across_the_wrap() {
 #[test]
 fn absurd_numbers_neither_panic_nor_change_what_is_known() {
     let mut rig = Rig::up(2);
-    let rtt = rig.status(1).rtt;
+    let rtt = rig.status(1).quality.rtt;
     let absurd = [0, 1, u32::MAX / 2, u32::MAX];
     for (n, sequence) in absurd.into_iter().enumerate() {
         for sent_at in [u64::MAX, u64::MAX / 2, rig.now.as_nanos() + 1] {
@@ -81,7 +81,7 @@ fn absurd_numbers_neither_panic_nor_change_what_is_known() {
             }
         }
     }
-    assert_eq!(rig.status(1).rtt, rtt);
+    assert_eq!(rig.status(1).quality.rtt, rtt);
     assert_eq!([rig.state(1), rig.state(2)], [RouteState::Up; 2]);
 }
 

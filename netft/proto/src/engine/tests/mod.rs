@@ -12,12 +12,21 @@ mod reasons;
 mod stall;
 mod turns;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    route::{Attributes, Delay, Priority, RouteClass, RouteState, Threshold, Timing, Transport},
-    wire::heartbeat::{HeartbeatMessage, RouteReport},
+    ids::{PeerId, RouteId},
+    route::{
+        Attributes, Delay, EventKind, Priority, Reason, RouteChange, RouteClass, RouteSpec,
+        RouteState, RouteStatus, Threshold, Timing, Transport,
+    },
+    time::Time,
+    wire::{
+        DropReason,
+        heartbeat::{Heartbeat, HeartbeatMessage, RouteReport},
+        probe::Probe,
+    },
 };
 
 const PEER: PeerId = PeerId(0);

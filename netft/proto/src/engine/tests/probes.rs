@@ -45,7 +45,7 @@ impl Rig {
     }
 
     fn path_mtu(&self, route: u32) -> Option<usize> {
-        self.status(route).path_mtu
+        self.status(route).path_mtu.size
     }
 }
 

@@ -12,7 +12,10 @@ fn a_route_leads_elsewhere_and_loses_nothing_it_knows() {
     let after = rig.status(1);
     assert_eq!(after.spec.real_remote, to);
     assert_ne!(after.spec.attributes.0 & Attributes::LEARNED, 0);
-    assert_eq!((after.state, after.active, after.flaps), (RouteState::Up, before.active, 0));
+    assert_eq!(
+        (after.state, after.active, after.hold_down.flaps),
+        (RouteState::Up, before.active, 0)
+    );
     let from = Some(before.spec.real_remote);
     let told = EventKind::AddressLearned { route: RouteId(1), peer: PEER, from, to };
     assert_eq!(rig.events, [told]);

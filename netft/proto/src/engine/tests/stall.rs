@@ -29,10 +29,10 @@ fn after_silence(stalled: Duration) -> Rig {
 #[test]
 fn a_peer_that_was_paused_costs_its_routes_no_hold_and_no_flap() {
     let rig = after_silence(PAUSE);
-    assert_eq!((rig.status(1).hold, rig.status(1).flaps), (Duration::ZERO, 0));
+    assert_eq!((rig.status(1).hold_down.left, rig.status(1).hold_down.flaps), (Duration::ZERO, 0));
     assert_eq!(rig.active(), Some(1), "back at once");
     let blamed = after_silence(Duration::ZERO);
-    assert_eq!((blamed.status(1).hold, blamed.status(1).flaps), (HOLD, 1));
+    assert_eq!((blamed.status(1).hold_down.left, blamed.status(1).hold_down.flaps), (HOLD, 1));
     assert_eq!(blamed.active(), Some(2), "the first one back");
 }
 
@@ -64,9 +64,9 @@ fn a_pause_excuses_the_silence_it_was_in_and_no_other() {
         // It still says so, for a second.
         rig.hear_stalled(1, 2, PAUSE);
     }
-    assert_eq!(rig.status(1).flaps, 1);
+    assert_eq!(rig.status(1).hold_down.flaps, 1);
     let long = after_silence(PAUSE / 4);
-    assert_eq!(long.status(1).flaps, 1, "silent for much longer than it was paused");
+    assert_eq!(long.status(1).hold_down.flaps, 1, "silent for much longer than it was paused");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn heartbeats_a_paused_peer_did_not_send_were_not_missed_and_suspicion_ends() {
     rig.hear_stalled(1, 2, DELAY * 4);
     rig.hear(2, &[1, 2]);
     assert!(!rig.status(1).suspect);
-    assert_eq!((rig.status(1).heartbeats_missed, rig.status(2).heartbeats_missed), (0, 3));
+    assert_eq!((rig.status(1).heartbeats.missed, rig.status(2).heartbeats.missed), (0, 3));
 }
 
 #[test]
@@ -89,5 +89,5 @@ fn a_route_the_peer_gave_up_while_this_node_was_paused_is_not_held() {
     assert_eq!(rig.status(1).reason, Reason::PeerDoesNotHear);
     rig.hear(1, &[1, 2]);
     assert_eq!([rig.state(1), rig.state(2)], [RouteState::Up; 2]);
-    assert_eq!((rig.status(1).hold, rig.active()), (Duration::ZERO, Some(1)));
+    assert_eq!((rig.status(1).hold_down.left, rig.active()), (Duration::ZERO, Some(1)));
 }

@@ -127,7 +127,8 @@ fn the_ends_of_steady_routes_ask_in_turn_and_together() {
             let longest = ends.longest_silence(end);
             assert!(longest <= DELAY * 5 / 4 + LATENCY * 2, "{late}: {longest:?} in silence");
         }
-        let answered = |status: &RouteStatus| status.rtt.is_some_and(|rtt| rtt == LATENCY * 2);
+        let answered =
+            |status: &RouteStatus| status.quality.rtt.is_some_and(|rtt| rtt == LATENCY * 2);
         assert!(ends.engines.iter().all(|engine| engine.route_statuses().iter().all(answered)));
     }
 }

@@ -1,8 +1,8 @@
-//! How large a datagram one route carries: path MTU discovery in the packet layer. Pure.
+//! Datagram packetization-layer path MTU discovery of one route (RFC 8899). Pure.
 //!
-//! Modelled on RFC 8899 (DPLPMTUD). A padded probe, answered small, proves a size; probes lost
-//! while heartbeats get through prove that the path is narrow, and the size is searched from the
-//! base upwards. Nothing here takes a route down, and no ICMP message is believed.
+//! A padded probe, acknowledged by a small reply, proves a size. Probes lost while heartbeats are
+//! answered prove a black hole, and the size is searched from the base upwards. Nothing here takes a
+//! route down, and ICMP messages are not used.
 //!
 //! ```text
 //!   route up ──▶ Confirm ──answered──▶ Complete ──raise timer, if below the limit──┐
@@ -13,28 +13,29 @@
 //! ```
 //!
 //! It differs from the RFC in two places. A route starts at its interface's size, which is right
-//! for all but few paths, and is confirmed at once; the RFC's base would cost every start a search.
+//! for most paths, and is confirmed at once; starting at BASE_PLPMTU would cost every start a search.
 //! The probe timer is a few heartbeats long, not 15 s: a probe counts as lost only if a heartbeat
-//! sent after it was answered, so a slow or dying path says nothing about sizes.
+//! sent after it was answered, so a slow or failing path does not count against the size.
 
 use std::time::Duration;
 
-use crate::{route::status::PathMtuStatus, time::Time};
+use crate::time::Time;
 
-/// Probes of one size that must be lost before the size is (RFC 8899 section 5.1.2: MAX_PROBES).
+/// Probes of one size that must be lost before the size counts as too large (RFC 8899 section 5.1.2,
+/// MAX_PROBES).
 const MAX_PROBES: u8 = 3;
-/// UDP payload that every sane path carries, bytes (RFC 8899 section 5.1.2: BASE_PLPMTU).
+/// UDP payload that every usable path carries, bytes (RFC 8899 section 5.1.2: BASE_PLPMTU).
 const BASE_PLPMTU: usize = 1200;
-/// How often the size of the route that carries data is confirmed (RFC 8899 section 5.1.1).
+/// Interval at which the size of the route that carries data is confirmed (RFC 8899 section 5.1.1).
 const CONFIRMATION_TIMER: Duration = Duration::from_secs(1);
-/// The same for a route that carries none, so that a failover finds the size right.
+/// The same for a route that carries none, so that its size is known at a failover.
 const IDLE_CONFIRMATION_TIMER: Duration = Duration::from_secs(10);
-/// How often a size below the interface's is probed upwards by default (RFC 8899 section 5.1.1,
+/// Default interval at which a size below the interface's is probed upwards (RFC 8899 section 5.1.1,
 /// where it is 600 s; RFC 4821 section 3 has the shorter one for paths that may heal).
 pub const PMTU_RAISE_TIMER: Duration = Duration::from_secs(60);
-/// Heartbeats a probe is waited for, so that several can tell that the route is not dying.
+/// Delays a probe may take, so that several heartbeats show that the route itself works.
 const PROBE_HEARTBEATS: u32 = 5;
-/// The bounds of the probe timer.
+/// Bounds of the probe timer.
 const PROBE_TIMER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Sizes of IP packets that paths are known to stop at: minimum IPv6, tunnels in tunnels,
@@ -42,20 +43,34 @@ const PROBE_TIMER: (Duration, Duration) = (Duration::from_millis(50), Duration::
 const COMMON_PACKET_SIZES: [usize; 14] =
     [1280, 1320, 1360, 1400, 1420, 1440, 1450, 1460, 1476, 1480, 1492, 1500, 4000, 9000];
 
-/// Where the search is.
+/// The path MTU of a route, and how it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathMtuStatus {
+    /// The largest IP packet the route carries, bytes: its interface's MTU until probes find less;
+    /// `None` while the interface is unknown.
+    pub size: Option<usize>,
+    /// The largest IP packet the interface would take, bytes; `None` while it is unknown.
+    pub limit: Option<usize>,
+    /// When a probe of the path MTU's size was answered last.
+    pub proven: Option<Time>,
+    /// A search is in progress; it may find a larger or a smaller size.
+    pub probing: bool,
+}
+
+/// Phase of the search (RFC 8899 section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SearchPhase {
-    /// Nothing to find out before a timer.
+    /// The size is known until a timer expires.
     Complete,
-    /// Is the size in use still carried?
+    /// The size in use is being confirmed.
     Confirm,
-    /// The size that was in use vanishes; is the base carried?
+    /// The size in use is lost; BASE_PLPMTU is being confirmed.
     Base,
     /// Sizes from `high` on are not carried, or not proven.
     Search { high: usize },
 }
 
-/// A probe on its way.
+/// A probe in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ProbeInFlight {
     size: usize,
@@ -63,7 +78,7 @@ struct ProbeInFlight {
     deadline: Time,
 }
 
-/// What the route's other parts know.
+/// Inputs from other parts of the route.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MtuInputs {
     /// Time between heartbeats.
@@ -84,53 +99,66 @@ pub(crate) struct MtuProbe {
     pub(crate) sequence: u32,
 }
 
-/// The largest datagram of one route.
+/// Bytes around a frame in its IP packet.
+#[derive(Clone, Copy, Debug)]
+struct HeaderOverhead {
+    /// IP, UDP and the route's transport.
+    total: usize,
+    /// The transport's share.
+    transport: usize,
+}
+
+/// The probes of the size under test.
+#[derive(Clone, Copy, Debug)]
+struct ProbeState {
+    in_flight: Option<ProbeInFlight>,
+    lost: u8,
+    /// When the next one is due, while none is in flight.
+    next_at: Time,
+    sequence: u32,
+    /// Sequence of the first probe of this size.
+    first_sequence: u32,
+}
+
+/// Path MTU discovery of one route.
 #[derive(Clone, Debug)]
 pub(crate) struct PathMtu {
-    /// Bytes around a frame in its IP packet: of IP, of UDP, and of the route's carrier.
-    headers: usize,
-    /// The carrier's share of them.
-    transport_overhead: usize,
-    /// What the interface takes; 0: not told.
+    overhead: HeaderOverhead,
+    /// The largest frame the interface takes; 0 while unknown.
     limit: usize,
     size: usize,
     phase: SearchPhase,
+    probes: ProbeState,
     /// The route is up.
     running: bool,
     carries_data: bool,
-    in_flight: Option<ProbeInFlight>,
-    lost_probes: u8,
-    /// The next probe, while none flies.
-    next_probe: Time,
     raise_at: Time,
-    sequence: u32,
-    /// The first probe of the size that is probed.
-    first_sequence: u32,
     /// When the newest heartbeat that was answered was sent.
     newest_answered: Time,
-    /// When a probe of the size in use was answered last.
+    /// When a probe of the size in use was last answered.
     proven: Option<Time>,
-    /// Someone asked: beyond the size in use only the interface's own is tried.
+    /// An operator requested the search: beyond the size in use only the interface's own is tried.
     limit_only: bool,
 }
 
 impl PathMtu {
-    /// A route whose datagrams have `headers` bytes of IP and UDP header around them.
+    /// Creates the state of a route whose datagrams have `headers` bytes of IP and UDP header.
     pub(crate) fn new(headers: usize) -> Self {
         Self {
-            headers,
-            transport_overhead: 0,
+            overhead: HeaderOverhead { total: headers, transport: 0 },
             limit: 0,
             size: 0,
             phase: SearchPhase::Complete,
+            probes: ProbeState {
+                in_flight: None,
+                lost: 0,
+                next_at: Time::ZERO,
+                sequence: 0,
+                first_sequence: 1,
+            },
             running: false,
             carries_data: false,
-            in_flight: None,
-            lost_probes: 0,
-            next_probe: Time::ZERO,
             raise_at: Time::ZERO,
-            sequence: 0,
-            first_sequence: 1,
             newest_answered: Time::ZERO,
             proven: None,
             limit_only: false,
@@ -144,13 +172,14 @@ impl PathMtu {
 
     /// The same as the size of an IP packet.
     pub(crate) fn packet_size(&self) -> Option<usize> {
-        self.datagram_size().map(|size| size + self.headers)
+        self.datagram_size().map(|size| size + self.overhead.total)
     }
 
-    /// How sure that is.
+    /// The path MTU as an operator sees it.
     pub(crate) fn status(&self) -> PathMtuStatus {
         PathMtuStatus {
-            limit: (self.limit > 0).then_some(self.limit + self.headers),
+            size: self.packet_size(),
+            limit: (self.limit > 0).then_some(self.limit + self.overhead.total),
             proven: self.proven,
             probing: self.is_probing(),
         }
@@ -161,9 +190,9 @@ impl PathMtu {
         self.phase != SearchPhase::Complete
     }
 
-    /// Someone wants to know now: the size in use is confirmed, and the interface's own tried; the
-    /// sizes between wait for the raise timer. Probes under way go on, so that whoever asks often
-    /// ends no search.
+    /// An operator requests a check: the size in use is confirmed and the interface's own is tried;
+    /// the sizes between wait for the raise timer. A search in progress goes on, so repeated requests
+    /// do not restart it.
     pub(crate) fn recheck_if_complete(&mut self, now: Time) {
         if self.phase == SearchPhase::Complete {
             self.restart_probing(now);
@@ -171,16 +200,16 @@ impl PathMtu {
         }
     }
 
-    /// The interface takes frames of `limit` bytes, to each of which the carrier adds `added`.
+    /// The interface takes frames of `limit` bytes, to each of which the transport adds `added`.
     pub(crate) fn set_limit(&mut self, now: Time, limit: usize, added: usize) {
         let before = std::mem::replace(&mut self.limit, limit);
-        if limit == before && added == self.transport_overhead {
+        if limit == before && added == self.overhead.transport {
             return;
         }
-        // Another carrier fills the same packets with other frames.
-        let size = (self.size + self.transport_overhead).saturating_sub(added);
-        self.headers = self.headers - self.transport_overhead + added;
-        (self.size, self.transport_overhead) = (size, added);
+        // Another transport leaves other room for frames in the same packets.
+        let size = (self.size + self.overhead.transport).saturating_sub(added);
+        self.overhead.total = self.overhead.total - self.overhead.transport + added;
+        (self.size, self.overhead.transport) = (size, added);
         if before == 0 || limit < self.size {
             self.size = limit;
             self.proven = None;
@@ -190,12 +219,12 @@ impl PathMtu {
         }
     }
 
-    /// A heartbeat sent at `sent` was answered.
+    /// Counts the reply to a heartbeat sent at `sent`.
     pub(crate) fn on_heartbeat_answered(&mut self, sent: Time) {
         self.newest_answered = self.newest_answered.max(sent);
     }
 
-    /// Something hints that large datagrams vanish: data stays unacknowledged, or the kernel
+    /// Confirms the size: large datagrams may be lost, as data stays unacknowledged or the kernel
     /// refuses it. Only a probe decides.
     pub(crate) fn suspect_black_hole(&mut self, now: Time) {
         if self.phase == SearchPhase::Complete {
@@ -203,11 +232,11 @@ impl PathMtu {
         }
     }
 
-    /// The route is not up: what is on its way proves nothing.
+    /// Stops probing while the route is not up: probes in flight prove nothing.
     pub(crate) fn pause_probing(&mut self) {
         self.running = false;
-        self.in_flight = None;
-        self.lost_probes = 0;
+        self.probes.in_flight = None;
+        self.probes.lost = 0;
     }
 
     /// Whether [`poll_probe`](Self::poll_probe), or [`pause_probing`](Self::pause_probing) if the
@@ -216,55 +245,55 @@ impl PathMtu {
         if self.limit == 0 || !up {
             return self.running && !up;
         }
-        let due = match self.in_flight {
-            Some(flying) => flying.deadline <= now,
-            None => self.next_probe <= now || (self.size < self.limit && self.raise_at <= now),
+        let due = match self.probes.in_flight {
+            Some(probe) => probe.deadline <= now,
+            None => self.probes.next_at <= now || (self.size < self.limit && self.raise_at <= now),
         };
         due || !self.running || carries != self.carries_data
     }
 
-    /// What is to be sent on a route that is up. To be asked with every heartbeat.
+    /// The probe to send on a route that is up. Called with every heartbeat.
     pub(crate) fn poll_probe(&mut self, now: Time, inputs: &MtuInputs) -> Option<MtuProbe> {
         if self.limit == 0 {
             return None;
         }
         if !std::mem::replace(&mut self.running, true) {
-            // The path may be another one.
+            // The route may follow another path since it was last up.
             self.restart_probing(now);
         }
         if !std::mem::replace(&mut self.carries_data, inputs.carries_data) && inputs.carries_data {
             self.suspect_black_hole(now);
         }
-        if let Some(flying) = self.in_flight {
-            if now < flying.deadline {
+        if let Some(probe) = self.probes.in_flight {
+            if now < probe.deadline {
                 return None;
             }
-            self.in_flight = None;
-            if self.newest_answered > flying.sent_at {
+            self.probes.in_flight = None;
+            if self.newest_answered > probe.sent_at {
                 self.on_probes_lost(now, inputs, 1);
             }
         }
         if self.phase == SearchPhase::Complete {
             if self.size < self.limit && now >= self.raise_at {
                 self.enter_phase(now, SearchPhase::Search { high: self.limit + 1 });
-            } else if now >= self.next_probe {
+            } else if now >= self.probes.next_at {
                 self.enter_phase(now, SearchPhase::Confirm);
             }
         }
-        if self.phase == SearchPhase::Complete || now < self.next_probe {
+        if self.phase == SearchPhase::Complete || now < self.probes.next_at {
             return None;
         }
         let size = self.probe_size();
-        self.sequence = self.sequence.wrapping_add(1);
-        self.in_flight =
+        self.probes.sequence = self.probes.sequence.wrapping_add(1);
+        self.probes.in_flight =
             Some(ProbeInFlight { size, sent_at: now, deadline: now + probe_timer(inputs) });
-        Some(MtuProbe { size, sequence: self.sequence })
+        Some(MtuProbe { size, sequence: self.probes.sequence })
     }
 
-    /// The peer got the probe. An answer that comes late proves as much as another.
+    /// The peer received the probe. A late answer proves as much as a timely one.
     pub(crate) fn on_probe_answered(&mut self, now: Time, inputs: &MtuInputs, due: MtuProbe) {
-        let ours = self.sequence.wrapping_sub(due.sequence)
-            <= self.sequence.wrapping_sub(self.first_sequence);
+        let ours = self.probes.sequence.wrapping_sub(due.sequence)
+            <= self.probes.sequence.wrapping_sub(self.probes.first_sequence);
         if !self.running
             || !ours
             || self.phase == SearchPhase::Complete
@@ -276,7 +305,7 @@ impl PathMtu {
         match self.phase {
             SearchPhase::Complete => {}
             SearchPhase::Confirm => self.enter_complete(now, inputs),
-            // The interface's size first, once more: it may have been mere loss.
+            // The interface's size first: the black hole may have been random loss.
             SearchPhase::Base => self.search_below(now, inputs, self.limit + 1),
             SearchPhase::Search { high } => {
                 self.size = due.size;
@@ -285,16 +314,16 @@ impl PathMtu {
         }
     }
 
-    /// The kernel refused the probe: it is larger than the interface takes, no need to ask again.
+    /// The kernel refused the probe as larger than the interface's MTU; repeating it is pointless.
     pub(crate) fn on_probe_refused(&mut self, now: Time, inputs: &MtuInputs, due: MtuProbe) {
-        let flies = self.in_flight.is_some_and(|flying| flying.size == due.size);
-        if flies && due.sequence == self.sequence {
-            self.in_flight = None;
+        let flies = self.probes.in_flight.is_some_and(|probe| probe.size == due.size);
+        if flies && due.sequence == self.probes.sequence {
+            self.probes.in_flight = None;
             self.on_probes_lost(now, inputs, MAX_PROBES);
         }
     }
 
-    /// The size the next probe has.
+    /// Size of the next probe.
     fn probe_size(&self) -> usize {
         match self.phase {
             SearchPhase::Complete | SearchPhase::Confirm => self.size,
@@ -307,44 +336,44 @@ impl PathMtu {
         BASE_PLPMTU.min(self.limit)
     }
 
-    /// The size to try between the one in use and `high`: the interface's own while nothing speaks
-    /// against it, else the middle one of those that are plausible.
+    /// The size to try between the one in use and `high`: the interface's own unless it was lost,
+    /// else the median of the common sizes between.
     fn candidate_below(&self, high: usize) -> Option<usize> {
         if high > self.limit {
             return (self.limit > self.size).then_some(self.limit);
         }
-        let sizes = COMMON_PACKET_SIZES.iter().map(|packet| packet - self.headers);
+        let sizes = COMMON_PACKET_SIZES.iter().map(|packet| packet - self.overhead.total);
         let between = sizes.filter(|size| *size > self.size && *size < high);
         let count = between.clone().count();
         between.clone().nth(count / 2)
     }
 
     fn on_probes_lost(&mut self, now: Time, inputs: &MtuInputs, probes: u8) {
-        self.lost_probes = self.lost_probes.saturating_add(probes);
-        if self.lost_probes < MAX_PROBES {
+        self.probes.lost = self.probes.lost.saturating_add(probes);
+        if self.probes.lost < MAX_PROBES {
             return;
         }
         let size = self.probe_size();
         match self.phase {
             SearchPhase::Complete => {}
-            // A black hole (RFC 8899 section 4.3): what is known to pass, at once.
+            // A black hole (RFC 8899 section 4.3): back to the base at once.
             SearchPhase::Confirm => {
                 self.limit_only = false;
                 self.size = self.base_size().min(self.size);
                 self.proven = None;
                 self.enter_phase(now, SearchPhase::Base);
             }
-            // Nothing is answered at all, and there is nothing smaller to try.
+            // No probe is answered at all, and there is no smaller size to try.
             SearchPhase::Base => {
-                self.lost_probes = 0;
-                self.next_probe = now + confirmation_timer(inputs);
+                self.probes.lost = 0;
+                self.probes.next_at = now + confirmation_timer(inputs);
             }
             SearchPhase::Search { .. } if self.limit_only => self.finish_search(now, inputs),
             SearchPhase::Search { .. } => self.search_below(now, inputs, size),
         }
     }
 
-    /// Goes on below `high`.
+    /// Continues the search below `high`.
     fn search_below(&mut self, now: Time, inputs: &MtuInputs, high: usize) {
         match self.candidate_below(high) {
             Some(_) => self.enter_phase(now, SearchPhase::Search { high }),
@@ -360,7 +389,7 @@ impl PathMtu {
 
     fn enter_complete(&mut self, now: Time, inputs: &MtuInputs) {
         self.enter_phase(now, SearchPhase::Complete);
-        self.next_probe = now + confirmation_timer(inputs);
+        self.probes.next_at = now + confirmation_timer(inputs);
     }
 
     /// Confirms the size at once, and then tries a larger one.
@@ -372,13 +401,13 @@ impl PathMtu {
         }
     }
 
-    /// A probe of another size, or of the same one for another reason, is due.
+    /// Starts a phase: its first probe is due at once.
     fn enter_phase(&mut self, now: Time, phase: SearchPhase) {
         self.phase = phase;
-        self.in_flight = None;
-        self.lost_probes = 0;
-        self.first_sequence = self.sequence.wrapping_add(1);
-        self.next_probe = now;
+        self.probes.in_flight = None;
+        self.probes.lost = 0;
+        self.probes.first_sequence = self.probes.sequence.wrapping_add(1);
+        self.probes.next_at = now;
     }
 }
 

@@ -197,7 +197,7 @@ fn late_answers_count_and_others_do_not() {
     let first = rig.mtu.poll_probe(rig.now, &around).expect("the size is confirmed at once");
     rig.now = rig.now + DELAY;
     rig.pass(TIMER);
-    assert!(rig.mtu.in_flight.is_some(), "the second probe is on its way");
+    assert!(rig.mtu.probes.in_flight.is_some(), "the second probe is on its way");
     let forged = MtuProbe { size: first.size + 1, ..first };
     rig.mtu.on_probe_answered(rig.now, &around, forged);
     rig.mtu.on_probe_answered(rig.now, &around, MtuProbe { sequence: first.sequence + 9, ..first });

@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     ids::PeerId,
-    route::params::{Attributes, Delay, Priority, RouteClass, Threshold, Transport},
+    route::{
+        params::{Attributes, Priority, RouteClass, Transport},
+        report::RemoteReport,
+    },
 };
 
 const ORIGIN: Time = Time::from_millis(1000);
@@ -27,11 +30,8 @@ fn route() -> Route {
     Route::new(RouteId(1), spec(), ORIGIN, 0)
 }
 
-fn timing(delay: u64, threshold: u64) -> Timing {
-    Timing {
-        delay: Delay::from_millis(delay).unwrap(),
-        threshold: Threshold::new(threshold).unwrap(),
-    }
+fn detection_timeout(route: &mut Route) {
+    route.liveness.on_detection_timeout(route.spec.timing);
 }
 
 /// A route in the state that follows from four facts, settled.
@@ -63,10 +63,10 @@ fn the_state_follows_from_rx_tx_fault_and_admin() {
         ((true, true, false, false), Up),
     ];
     for ((rx, tx, ..), whole) in table {
-        assert_eq!(in_state(rx, tx, false, false).state, whole, "rx {rx} tx {tx}");
-        assert_eq!(in_state(rx, tx, true, false).state, Down, "rx {rx} tx {tx} fault");
+        assert_eq!(in_state(rx, tx, false, false).state(), whole, "rx {rx} tx {tx}");
+        assert_eq!(in_state(rx, tx, true, false).state(), Down, "rx {rx} tx {tx} fault");
         for fault in [false, true] {
-            assert_eq!(in_state(rx, tx, fault, true).state, AdminDown, "rx {rx} tx {tx} admin");
+            assert_eq!(in_state(rx, tx, fault, true).state(), AdminDown, "rx {rx} tx {tx} admin");
         }
     }
 }
@@ -78,7 +78,7 @@ fn every_input_in_every_state_leaves_a_state_that_fits_what_is_proven() {
         ("hear", |route| {
             route.on_heartbeat(ORIGIN, 7);
         }),
-        ("miss", Route::on_detection_timeout),
+        ("miss", detection_timeout),
         ("fault", |route| {
             route.add_fault(Reason::AddressGone);
         }),
@@ -102,17 +102,25 @@ fn every_input_in_every_state_leaves_a_state_that_fits_what_is_proven() {
                 let mut route = before.clone();
                 change(&mut route);
                 let from = route.update_state(ORIGIN, tx);
-                let told = format!("{name} in {}: {route:?}", before.state);
-                assert_eq!(from, (before.state != route.state).then_some(before.state), "{told}");
-                assert_eq!(route.state == RouteState::AdminDown, route.admin_down, "{told}");
-                let up = route.rx && route.tx && !route.has_fault() && !route.admin_down;
-                assert_eq!(route.state == RouteState::Up, up, "{told}");
+                let told = format!("{name} in {}: {route:?}", before.state());
+                assert_eq!(
+                    from,
+                    (before.state() != route.state()).then_some(before.state()),
+                    "{told}"
+                );
+                assert_eq!(route.state() == RouteState::AdminDown, route.admin_down, "{told}");
+                let up = route.liveness.rx
+                    && route.derived.tx
+                    && !route.has_fault()
+                    && !route.admin_down;
+                assert_eq!(route.state() == RouteState::Up, up, "{told}");
                 assert!(
-                    !route.has_fault() || (!route.rx && !route.tx && !route.can_carry_data()),
+                    !route.has_fault()
+                        || (!route.liveness.rx && !route.derived.tx && !route.can_carry_data()),
                     "{told}"
                 );
                 // Silence ends what is heard, and nothing else does.
-                assert_eq!(route.deadline.is_some(), route.rx, "{told}");
+                assert_eq!(route.liveness.deadline.is_some(), route.liveness.rx, "{told}");
                 assert_eq!(route.update_state(ORIGIN, tx), None, "settled twice: {told}");
             }
         }
@@ -124,20 +132,20 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
     let mut route = route();
     let mut next = |change: fn(&mut Route), tx| {
         change(&mut route);
-        route.update_state(ORIGIN, tx).map(|_| (route.state, route.reason))
+        route.update_state(ORIGIN, tx).map(|_| (route.state(), route.derived.reason))
     };
     use RouteState::{AdminDown, Down, Init, Up};
     fn word(route: &mut Route, heard: bool, local_down: bool, admin_down: bool) {
-        route.remote_route = 9;
-        route.report =
+        route.remote.route = 9;
+        route.remote.report =
             Some(RemoteReport { heard, local_down, admin_down, ..RemoteReport::default() });
     }
     let hear: fn(&mut Route) = |route| {
-        route.on_heartbeat(ORIGIN, route.consecutive_heard.into());
+        route.on_heartbeat(ORIGIN, route.liveness.consecutive_heard.into());
     };
     assert_eq!(next(hear, false), Some((Init, Reason::Heard)));
     assert_eq!(next(|route| word(route, true, false, false), true), Some((Up, Reason::BothWays)));
-    assert_eq!(next(Route::on_detection_timeout, true), Some((Init, Reason::HeartbeatsMissed)));
+    assert_eq!(next(detection_timeout, true), Some((Init, Reason::HeartbeatsMissed)));
     assert_eq!(next(|_| {}, false), Some((Down, Reason::HeardNowhere)));
     assert_eq!(next(|_| {}, true), Some((Init, Reason::PeerHears)));
     assert_eq!(next(|route| word(route, false, false, false), false).unwrap().1, {
@@ -150,7 +158,7 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
     assert_eq!(next(|route| word(route, true, false, false), true).unwrap().0, Up);
     let peer_admin: fn(&mut Route) = |route| word(route, true, false, true);
     assert_eq!(next(peer_admin, false), Some((Init, Reason::PeerAdmin)));
-    assert_eq!(next(|route| route.report = None, true).unwrap().0, Up);
+    assert_eq!(next(|route| route.remote.report = None, true).unwrap().0, Up);
     assert_eq!(next(|_| {}, false), Some((Init, Reason::PeerDoesNotHear)), "left out of the list");
     assert_eq!(next(|route| route.admin_down = true, true), Some((AdminDown, Reason::Admin)));
     assert_eq!(next(|route| route.admin_down = false, true), Some((Up, Reason::BothWays)));
@@ -176,11 +184,11 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
 #[test]
 fn a_half_route_that_loses_its_only_direction_while_it_gains_the_other_knows_why_it_was_left() {
     let mut route = in_state(false, true, false, false);
-    route.remote_route = 9;
-    route.report = Some(RemoteReport { local_down: true, ..RemoteReport::default() });
+    route.remote.route = 9;
+    route.remote.report = Some(RemoteReport { local_down: true, ..RemoteReport::default() });
     route.on_heartbeat(ORIGIN, 1);
     assert_eq!(route.update_state(ORIGIN, false), None, "init before and after");
-    assert_eq!(route.loss_reason, Reason::PeerLocalDown);
+    assert_eq!(route.derived.loss_reason, Reason::PeerLocalDown);
 }
 
 #[test]
@@ -194,58 +202,4 @@ fn several_faults_hold_at_once() {
     assert!(route.has_fault());
     assert!(route.clear_fault(Reason::AddressGone));
     assert!(!route.clear_fault(Reason::AddressGone), "over already");
-}
-
-#[test]
-fn a_lost_route_is_heard_twice_and_a_copy_does_not_count() {
-    let mut route = route();
-    assert!(route.on_heartbeat(ORIGIN, 1), "a new route needs one");
-    route.on_detection_timeout();
-    assert!(!route.on_heartbeat(ORIGIN, 2));
-    assert!(!route.on_heartbeat(ORIGIN, 2), "a copy");
-    let late = ORIGIN + route.detection_time();
-    assert!(!route.on_heartbeat(late, 3), "a detection time later it is the first again");
-    assert!(route.on_heartbeat(late, 4));
-    route.reset_session(Reason::NewSession);
-    assert!(route.on_heartbeat(late, 5), "a session begins afresh");
-}
-
-#[test]
-fn a_longer_detection_time_counts_from_the_last_heartbeat_and_a_shorter_one_from_the_change() {
-    let mut route = in_state(true, true, false, false);
-    let now = ORIGIN + Duration::from_millis(100);
-    route.set_timing(now, timing(100, 5));
-    assert_eq!(route.deadline, Some(ORIGIN + Duration::from_millis(500)));
-    route.set_timing(now, timing(30, 5));
-    assert_eq!(route.deadline, Some(now + Duration::from_millis(150)));
-    // Never later than it was.
-    route.set_timing(now + Duration::from_millis(50), timing(20, 6));
-    assert_eq!(route.deadline, Some(now + Duration::from_millis(150)));
-}
-
-#[test]
-fn a_new_timing_does_not_warn_again() {
-    let mut route = in_state(true, true, false, false);
-    route.early_warning_at = None;
-    route.set_timing(ORIGIN, timing(100, 5));
-    assert_eq!(route.early_warning_at, None);
-    route.on_heartbeat(ORIGIN, 2);
-    assert_eq!(route.early_warning_at, Some(ORIGIN + Duration::from_millis(200)));
-}
-
-#[test]
-fn the_extremes_of_timing_and_time_do_not_overflow() {
-    for (timing, start) in [
-        (timing(5, 2), ORIGIN),
-        (timing(60_000, 120), ORIGIN),
-        (timing(60_000, 120), Time::from_nanos(u64::MAX - 1)),
-    ] {
-        let mut route = route();
-        route.set_timing(start, timing);
-        route.on_heartbeat(start, 1);
-        assert!(route.deadline.unwrap() >= start);
-        route.on_heartbeat(start + Duration::from_secs(40_000), 2);
-        route.on_detection_timeout();
-        assert!(route.heartbeats_missed >= u64::from(timing.threshold.get()));
-    }
 }

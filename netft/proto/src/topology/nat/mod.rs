@@ -7,9 +7,9 @@ use crate::{
     ids::PeerId,
     route::{Attributes, RouteClass},
     topology::{
-        PlanInputs, PlannedRoute,
         advertisement::build_advertisement,
         plan::{LocalEnd, RoutePlanner},
+        types::{PlanInputs, PlannedRoute},
     },
 };
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::{
     config::{CLIENT_METRIC, Config, DEFAULT_METRIC, NetworkConfig, NetworkRole},
     route::Transport,
-    topology::Interface,
+    topology::types::Interface,
 };
 
 /// The listed network that holds `addr`, by the longest prefix.

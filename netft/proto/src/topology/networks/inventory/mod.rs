@@ -15,12 +15,12 @@ use crate::{
     config::{CLIENT_METRIC, Config, NetworkRole},
     ids::PeerId,
     topology::{
-        Advertisements, Interface,
         advertisement::is_host_local,
         networks::{
             base_metric, can_carry_routes, interface_metric, is_container_bridge, is_listed,
             is_virtual, network_of, network_role,
         },
+        types::{Advertisements, Interface},
     },
 };
 

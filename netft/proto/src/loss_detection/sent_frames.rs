@@ -1,0 +1,157 @@
+//! The outstanding frames of one session: transmission, acknowledgement, expiry.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    ids::RouteId,
+    loss_detection::{
+        path::PathStates,
+        sent_frame::{BatchLayout, SentBatch},
+        types::{RetransmitLimits, UsablePath},
+    },
+    time::Time,
+    wire::ack::Ack,
+};
+
+/// The largest allowance for a stall of the peer: its route may fail during the stall as well.
+const MAX_PEER_STALL: Duration = Duration::from_millis(50);
+
+/// The outstanding frames of one session. `P` identifies a batch for its owner.
+#[derive(Debug)]
+pub struct SentFrames<P> {
+    pub(crate) limits: RetransmitLimits,
+    pub(crate) batches: VecDeque<SentBatch<P>>,
+    pub(crate) bytes: usize,
+    pub(crate) paths: PathStates,
+    /// Numbers every transmission and retransmission, over all paths.
+    pub(crate) last_send_number: u64,
+    /// PTO expiries in a row.
+    pub(crate) pto_count: u32,
+    /// The last stall the peer reported, and when.
+    pub(crate) peer_stall: (Duration, Time),
+    /// The only usable path, when its PTO expired.
+    pub(crate) sole_path_silent: Option<RouteId>,
+}
+
+impl<P> SentFrames<P> {
+    /// Creates an empty set.
+    pub fn new(limits: RetransmitLimits) -> Self {
+        Self {
+            limits,
+            batches: VecDeque::new(),
+            bytes: 0,
+            paths: PathStates::default(),
+            last_send_number: 0,
+            pto_count: 0,
+            peer_stall: (Duration::ZERO, Time::ZERO),
+            sole_path_silent: None,
+        }
+    }
+
+    /// Whether nothing is outstanding.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Adds a batch that was sent. `duplicated`: it was also sent on a second path, so its
+    /// acknowledgement proves neither. Not to be called when retransmission is disabled.
+    #[inline]
+    pub fn on_sent(
+        &mut self,
+        payload: P,
+        layout: BatchLayout,
+        path: UsablePath,
+        duplicated: bool,
+        now: Time,
+    ) {
+        let path_index = self.paths.index_for_send(path, now);
+        self.paths.get_mut(path_index).in_flight += 1;
+        self.last_send_number += 1;
+        self.bytes += layout.bytes;
+        self.batches.push_back(SentBatch {
+            payload,
+            layout,
+            acked: 0,
+            path_index,
+            first_sent_at: now,
+            last_sent_at: now,
+            send_number: self.last_send_number,
+            resent: false,
+            duplicated,
+            sent_while_suspect: self.paths.get(path_index).suspect,
+        });
+    }
+
+    /// Applies an acknowledgement. `counter` is the counter of the nth frame of a batch; `forget`
+    /// receives every batch that is acknowledged or declared lost.
+    pub fn on_ack_received(
+        &mut self,
+        now: Time,
+        ack: &Ack,
+        counter: impl Fn(&P, u32) -> u64,
+        mut forget: impl FnMut(P),
+    ) {
+        let stalled = Duration::from_millis(ack.stalled_ms.into()).min(MAX_PEER_STALL);
+        if !stalled.is_zero() {
+            self.peer_stall = (stalled, now);
+        }
+        // An immediate acknowledgement took another path and does not prove this one alive.
+        let is_regular = ack.immediate_ack_request == 0 && ack.immediate_ack_reply == 0;
+        let received_at = is_regular.then_some(now);
+        for batch in &mut self.batches {
+            if batch.layout.first > ack.highest {
+                break;
+            }
+            // After a retransmission the acknowledgement does not tell which copy arrived (Karn).
+            if !batch.apply_ack(ack, &counter) || batch.resent {
+                continue;
+            }
+            self.pto_count = 0;
+            if !batch.duplicated {
+                self.paths.get_mut(batch.path_index).on_delivered(batch, received_at);
+            }
+        }
+        // After a stall of the peer the sample measures the stall, not the path.
+        self.paths.take_rtt_samples(now, stalled.is_zero());
+        self.remove_finished(ack.highest, &mut forget);
+    }
+
+    /// Removes the batches up to counter `highest` that are acknowledged or lost. A batch lost on a
+    /// suspect path stays until it is retransmitted.
+    fn remove_finished(&mut self, highest: u64, forget: &mut impl FnMut(P)) {
+        let Self { batches, paths, bytes, .. } = self;
+        let mut index = 0;
+        while let Some(batch) = batches.get(index).filter(|batch| batch.layout.first <= highest) {
+            let path = paths.get_mut(batch.path_index);
+            let is_lost = !batch.is_acked() && path.is_lost(batch);
+            path.lost_while_suspect |= is_lost && batch.sent_while_suspect;
+            if !batch.is_acked() && (!is_lost || batch.sent_while_suspect) {
+                index += 1;
+                continue;
+            }
+            if let Some(finished) = batches.remove(index) {
+                paths.get_mut(finished.path_index).in_flight -= 1;
+                *bytes -= finished.layout.bytes;
+                forget(finished.payload);
+            }
+        }
+    }
+
+    /// Discards batches beyond the age or memory limit. Returns how many unacknowledged frames that
+    /// were.
+    pub fn discard_expired(&mut self, now: Time, mut forget: impl FnMut(P)) -> u64 {
+        let mut frames = 0;
+        while let Some(oldest) = self.batches.front() {
+            let young = now.since(oldest.first_sent_at) <= self.limits.age;
+            if young && self.bytes <= self.limits.bytes {
+                break;
+            }
+            let Some(expired) = self.batches.pop_front() else { break };
+            frames += u64::from(expired.missing_count());
+            self.bytes -= expired.layout.bytes;
+            self.paths.get_mut(expired.path_index).in_flight -= 1;
+            forget(expired.payload);
+        }
+        frames
+    }
+}

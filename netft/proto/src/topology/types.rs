@@ -1,0 +1,161 @@
+//! The values routes are planned from, and the plan. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    ids::PeerId, route::spec::RouteSpec, topology::names::ResolvedAddresses,
+    wire::interfaces::Advertisement,
+};
+
+/// A kernel interface, as far as routes care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's number of it; never 0.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The kernel's kind of it (`veth`, `bridge`, `tun`, …); `None` for hardware.
+    pub kind: Option<String>,
+    /// Whether it is set up.
+    pub up: bool,
+    /// Whether it has a carrier.
+    pub carrier: bool,
+    /// Whether it is the loopback interface.
+    pub loopback: bool,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// Whether a default route leaves through it.
+    pub has_default_route: bool,
+    /// Its speed, Mbit/s, if the driver says one.
+    pub speed: Option<u32>,
+    /// Its usable addresses: neither tentative nor refused by duplicate detection.
+    pub addrs: Vec<LocalAddr>,
+}
+
+impl Interface {
+    /// Whether it can carry packets.
+    pub fn is_healthy(&self) -> bool {
+        self.up && self.carrier
+    }
+
+    /// Whether `addr` can be bound here. The loopback interface owns its whole prefix.
+    pub fn owns_address(&self, addr: IpAddr) -> bool {
+        self.addrs.iter().any(|local| {
+            local.addr == addr
+                || (self.loopback && addr.is_loopback() && prefix_contains(local, addr))
+        })
+    }
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddr {
+    /// The address.
+    pub addr: IpAddr,
+    /// What is reachable without a router (for a point-to-point address: the other end).
+    pub prefix: IpNet,
+    /// The kernel would not choose it first: secondary, temporary or deprecated.
+    pub is_secondary: bool,
+}
+
+pub(crate) fn prefix_contains(local: &LocalAddr, addr: IpAddr) -> bool {
+    local.prefix.contains(&addr)
+}
+
+/// A route that should exist, and the interface that carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRoute {
+    /// The eight fields.
+    pub spec: RouteSpec,
+    /// The interface of the local address; 0 while no interface has it.
+    pub ifindex: u32,
+    /// That interface's name; empty while there is none.
+    pub ifname: String,
+}
+
+impl PlannedRoute {
+    /// What makes it the same route as another.
+    pub fn route_key(&self) -> (PeerId, SocketAddr, SocketAddr) {
+        (self.spec.peer, self.spec.real_local, self.spec.real_remote)
+    }
+}
+
+/// What [`plan_routes()`] says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoutePlan {
+    /// The routes, in the order of the config.
+    pub routes: Vec<PlannedRoute>,
+    /// The addresses of peers that no route leads to.
+    pub unrouted: Vec<UnroutedAddress>,
+}
+
+/// An address of a peer that no route leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnroutedAddress {
+    /// The peer.
+    pub peer: PeerId,
+    /// The address.
+    pub remote: SocketAddr,
+    /// Why, and so what to do about it.
+    pub reason: UnroutedReason,
+}
+
+/// Why no route leads to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnroutedReason {
+    /// Unspecified, multicast or broadcast.
+    #[error("not the address of a host: give a unicast address")]
+    NotUnicast,
+    /// A virtual address of this node or of a peer.
+    #[error("a virtual address: give a physical address of the peer")]
+    VirtualAddress,
+    /// The node's own address.
+    #[error("this node's own address: give an address of the peer")]
+    OwnAddress,
+    /// `fe80::…` without an interface.
+    #[error("an IPv6 link-local address needs its interface: write fe80::1%eth0")]
+    NoScope,
+    /// The network of one end has the role `none`, or is not among the networks of the config.
+    #[error("its network is not used: give it a role other than none under networks")]
+    NetworkNotUsed,
+    /// A loopback address, without a listed loopback network.
+    #[error("a loopback address: list its prefix under networks to allow it")]
+    Loopback,
+    /// The local address of a route override is IPv4 and the remote one IPv6, or the reverse.
+    #[error("local and remote must both be IPv4 or both be IPv6")]
+    MixedFamilies,
+    /// No interface has a prefix with the address, and the kernel knows no way to it.
+    #[error("no interface is on its subnet and the kernel has no route to it")]
+    NoKernelRoute,
+    /// The kernel's way to it goes through the adapter or an interface that is never used.
+    #[error("the kernel reaches it only over the adapter or a container bridge")]
+    Excluded,
+}
+
+/// The kernel's answer for remote addresses on no subnet of ours: source address and interface.
+pub type SourceAddresses = BTreeMap<IpAddr, (IpAddr, u32)>;
+/// Pairs of a local and a remote address between which the kernel has a way out of the local
+/// address's own interface.
+pub type RoutablePairs = BTreeSet<(IpAddr, IpAddr)>;
+/// What the peers told of their addresses.
+pub type Advertisements = BTreeMap<PeerId, Advertisement>;
+
+/// What routes are planned from, beside the config.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInputs<'a> {
+    /// Every interface of this node.
+    pub interfaces: &'a [Interface],
+    /// The answers to [`off_subnet_remotes`].
+    pub sources: &'a SourceAddresses,
+    /// The answers to [`cross_subnet_pairs`].
+    pub routable_pairs: &'a RoutablePairs,
+    /// What the peers told.
+    pub advertisements: &'a Advertisements,
+    /// The addresses behind the peers' names.
+    pub resolved: &'a ResolvedAddresses,
+}
