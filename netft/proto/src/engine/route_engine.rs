@@ -102,8 +102,8 @@ impl Engine {
         self.promised_wake = self.next_wake();
     }
 
-    /// The routes that the next [`on_timer`](Self::on_timer) takes down for their silence. The driver
-    /// checks their sockets for unread datagrams first ([`EngineInput::UnreadData`]).
+    /// The routes that the next [`on_timer`](Self::on_timer) takes down for their silence. The
+    /// driver checks their sockets for unread datagrams first ([`EngineInput::UnreadData`]).
     pub fn overdue_routes(&self, now: Time) -> Vec<RouteId> {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
         due.filter_map(|(_, peer)| self.peers.get(peer))
@@ -233,8 +233,8 @@ impl Engine {
         self.context.outputs.push_back(EngineOutput::ReplyTemplateReady(id));
     }
 
-    /// Self-stall guard (reliability F-20, R-14): a node that was not scheduled has received nothing
-    /// meanwhile, so every deadline is extended by one detection time.
+    /// Self-stall guard (reliability F-20, R-14): a node that was not scheduled has received
+    /// nothing meanwhile, so every deadline is extended by one detection time.
     fn guard_self_stall(&mut self, now: Time) {
         let Some(late) = self.promised_wake.map(|promised| now.since(promised)) else { return };
         if late <= MIN_SELF_STALL {

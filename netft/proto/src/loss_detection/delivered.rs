@@ -30,8 +30,8 @@ impl DeliveryRecord {
 }
 
 impl DeliveredBySize {
-    /// Records that frames of `size` bytes up to send number `send_number` were delivered or overtaken.
-    /// `received_at`: when the acknowledgement arrived, unless it was requested.
+    /// Records that frames of `size` bytes up to send number `send_number` were delivered or
+    /// overtaken. `received_at`: when the acknowledgement arrived, unless it was requested.
     #[inline]
     pub(crate) fn on_delivered(
         &mut self,
@@ -60,7 +60,8 @@ impl DeliveredBySize {
         }
     }
 
-    /// Whether a frame of `size` bytes or more with send number `send_number` or later was delivered.
+    /// Whether a frame of `size` bytes or more with send number `send_number` or later was
+    /// delivered.
     #[inline]
     pub(crate) fn covers(&self, send_number: u64, size: usize) -> bool {
         self.records.iter().any(|record| record.covers(send_number, size))

@@ -1,10 +1,10 @@
 //! Requests for an immediate acknowledgement over another path.
 //!
-//! A peer that is not scheduled is as silent as a failed path. Asking it over another path tells the
-//! two apart before the PTO expires: it answers when its sockets are empty, so a batch that the
-//! answer leaves out, sent long enough before the request, is lost, and its path is suspect at once.
-//! A peer that does not answer leaves the PTO as it is. (RFC 9002 section 6.2.4 probes on the same
-//! path, having no other; the frame is the IMMEDIATE_ACK of the QUIC acknowledgement-frequency
+//! A peer that is not scheduled is as silent as a failed path. Asking it over another path tells
+//! the two apart before the PTO expires: it answers when its sockets are empty, so a batch that the
+//! answer leaves out, sent long enough before the request, is lost, and its path is suspect at
+//! once. A peer that does not answer leaves the PTO as it is. (RFC 9002 section 6.2.4 probes on the
+//! same path, having no other; the frame is the IMMEDIATE_ACK of the QUIC acknowledgement-frequency
 //! extension.)
 
 use std::time::Duration;

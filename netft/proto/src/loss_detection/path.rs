@@ -83,8 +83,8 @@ impl PathState {
         self.heartbeat_rtt.map_or(Duration::ZERO, |rtt| rtt * 5 / 4)
     }
 
-    /// A batch sent on this path alone was acknowledged, in whole or in part. `received_at`: when the
-    /// acknowledgement arrived, unless it was requested.
+    /// A batch sent on this path alone was acknowledged, in whole or in part. `received_at`: when
+    /// the acknowledgement arrived, unless it was requested.
     pub(crate) fn on_delivered<P>(&mut self, batch: &SentBatch<P>, received_at: Option<Time>) {
         // The missing frames of a partly acknowledged batch are not overtaken yet.
         let delivered = if batch.is_acked() { batch.send_number } else { batch.send_number - 1 };

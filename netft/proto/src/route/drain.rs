@@ -39,7 +39,8 @@ impl DrainWait {
     }
 }
 
-/// The condition the drain of a route waits for; `None` when it is drained, not to be drained, or gone.
+/// The condition the drain of a route waits for; `None` when it is drained, not to be drained, or
+/// gone.
 pub fn drain_wait(routes: &[RouteStatus], id: RouteId) -> Option<DrainWait> {
     let route = routes.iter().find(|route| route.id == id)?;
     let drain = route.drain.filter(|drain| !drain.is_done())?;

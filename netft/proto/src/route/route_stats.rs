@@ -1,5 +1,6 @@
-//! Measurements of one route by its heartbeats: round-trip time and jitter from this node's requests
-//! and their replies, loss of the peer's requests from the gaps in their sequence numbers. Pure.
+//! Measurements of one route by its heartbeats: round-trip time and jitter from this node's
+//! requests and their replies, loss of the peer's requests from the gaps in their sequence numbers.
+//! Pure.
 
 use std::time::Duration;
 
@@ -40,8 +41,8 @@ impl RequestStats {
         self.newest
     }
 
-    /// Counts the reply to a request that was sent at `sent` and held for `held` by the peer. Returns
-    /// the round-trip time, once per request.
+    /// Counts the reply to a request that was sent at `sent` and held for `held` by the peer.
+    /// Returns the round-trip time, once per request.
     pub(crate) fn on_reply(
         &mut self,
         now: Time,

@@ -1,5 +1,5 @@
-//! The routes to one peer, by number. Each is boxed: a node of a `BTreeMap` has room for eleven, and
-//! most peers have one to three.
+//! The routes to one peer, by number. Each is boxed: a node of a `BTreeMap` has room for eleven,
+//! and most peers have one to three.
 
 use std::collections::BTreeMap;
 

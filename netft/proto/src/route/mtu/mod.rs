@@ -1,8 +1,8 @@
 //! Datagram packetization-layer path MTU discovery of one route (RFC 8899). Pure.
 //!
 //! A padded probe, acknowledged by a small reply, proves a size. Probes lost while heartbeats are
-//! answered prove a black hole, and the size is searched from the base upwards. Nothing here takes a
-//! route down, and ICMP messages are not used.
+//! answered prove a black hole, and the size is searched from the base upwards. Nothing here takes
+//! a route down, and ICMP messages are not used.
 //!
 //! ```text
 //!   route up ──▶ Confirm ──answered──▶ Complete ──raise timer, if below the limit──┐
@@ -13,16 +13,16 @@
 //! ```
 //!
 //! It differs from the RFC in two places. A route starts at its interface's size, which is right
-//! for most paths, and is confirmed at once; starting at BASE_PLPMTU would cost every start a search.
-//! The probe timer is a few heartbeats long, not 15 s: a probe counts as lost only if a heartbeat
-//! sent after it was answered, so a slow or failing path does not count against the size.
+//! for most paths, and is confirmed at once; starting at BASE_PLPMTU would cost every start a
+//! search. The probe timer is a few heartbeats long, not 15 s: a probe counts as lost only if a
+//! heartbeat sent after it was answered, so a slow or failing path does not count against the size.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// Probes of one size that must be lost before the size counts as too large (RFC 8899 section 5.1.2,
-/// MAX_PROBES).
+/// Probes of one size that must be lost before the size counts as too large (RFC 8899 section
+/// 5.1.2, MAX_PROBES).
 const MAX_PROBES: u8 = 3;
 /// UDP payload that every usable path carries, bytes (RFC 8899 section 5.1.2: BASE_PLPMTU).
 const BASE_PLPMTU: usize = 1200;
@@ -30,8 +30,8 @@ const BASE_PLPMTU: usize = 1200;
 const CONFIRMATION_TIMER: Duration = Duration::from_secs(1);
 /// The same for a route that carries none, so that its size is known at a failover.
 const IDLE_CONFIRMATION_TIMER: Duration = Duration::from_secs(10);
-/// Default interval at which a size below the interface's is probed upwards (RFC 8899 section 5.1.1,
-/// where it is 600 s; RFC 4821 section 3 has the shorter one for paths that may heal).
+/// Default interval at which a size below the interface's is probed upwards (RFC 8899 section
+/// 5.1.1, where it is 600 s; RFC 4821 section 3 has the shorter one for paths that may heal).
 pub const PMTU_RAISE_TIMER: Duration = Duration::from_secs(60);
 /// Delays a probe may take, so that several heartbeats show that the route itself works.
 const PROBE_HEARTBEATS: u32 = 5;
@@ -191,8 +191,8 @@ impl PathMtu {
     }
 
     /// An operator requests a check: the size in use is confirmed and the interface's own is tried;
-    /// the sizes between wait for the raise timer. A search in progress goes on, so repeated requests
-    /// do not restart it.
+    /// the sizes between wait for the raise timer. A search in progress goes on, so repeated
+    /// requests do not restart it.
     pub(crate) fn recheck_if_complete(&mut self, now: Time) {
         if self.phase == SearchPhase::Complete {
             self.restart_probing(now);
