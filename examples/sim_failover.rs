@@ -85,9 +85,9 @@ fn tell(scenario: &Scenario, node: usize, event: &Event) -> Option<Line> {
 
 /// What it cost.
 fn summary(report: &SimReport) {
-    let sent = report.packets.len();
-    let arrived = report.packets.iter().filter(|packet| packet.arrived_at.is_some()).count();
-    let no_way = report.packets.iter().filter(|packet| packet.network.is_none()).count();
+    let sent = report.data.packets.len();
+    let arrived = report.data.packets.iter().filter(|packet| packet.arrived_at.is_some()).count();
+    let no_way = report.data.packets.iter().filter(|packet| packet.network.is_none()).count();
     println!();
     println!("virtual time   {:?} in {} steps", report.virtual_time, report.steps);
     println!("heartbeats     {} sent, {} heard", report.heartbeats, report.heartbeats_delivered);

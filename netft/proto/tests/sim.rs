@@ -64,10 +64,10 @@ fn seeds_break_no_rule() {
         let report = sim::run_scenario(&scenario);
         for (sum, part) in [
             (&heartbeats, report.heartbeats_delivered),
-            (&packets, report.packets.len() as u64),
-            (&resends, report.retransmissions),
-            (&recovered, report.recovered),
-            (&missed, report.undelivered),
+            (&packets, report.data.packets.len() as u64),
+            (&resends, report.data.retransmissions),
+            (&recovered, report.data.recovered),
+            (&missed, report.data.undelivered),
         ] {
             sum.fetch_add(part, Ordering::Relaxed);
         }

@@ -80,14 +80,14 @@ fn a_black_hole_costs_no_packet_and_little_time() {
     let longest = sent.iter().map(|packet| packet.arrived_at.unwrap().since(packet.sent_at)).max();
     assert!(longest.unwrap() <= rtt_estimator::MIN_PTO * 2, "{longest:?}");
     assert!(longest.unwrap() >= rtt_estimator::MAX_ACK_DELAY, "{longest:?}");
-    assert!(report.retransmissions > 0);
+    assert!(report.data.retransmissions > 0);
 }
 
 #[test]
 fn with_a_single_network_nothing_is_sent_again() {
     let cut = ms(2000);
     let report = run(&two(1).with_fault(cut, FaultAction::Cut { network: 0 }));
-    assert_eq!(report.retransmissions, 0);
+    assert_eq!(report.data.retransmissions, 0);
     assert!(
         report.packets_between((0, 1), cut..ms(4900)).all(|packet| packet.arrived_at.is_none())
     );

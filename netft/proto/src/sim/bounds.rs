@@ -1,32 +1,32 @@
-//! How late a node may be: the bounds behind the invariants, derived from a scenario.
+//! Timing bounds of the invariants, derived from a scenario.
 
 use std::time::Duration;
 
-use crate::sim::{
-    scenario::{FaultAction, Scenario},
-    simulation::HANDSHAKE_RETRY,
-};
+use crate::sim::scenario::Scenario;
 
-/// The longest the engine holds a failback.
+/// Longest wait between two attempts of a handshake.
+pub(crate) const HANDSHAKE_RETRY: Duration = Duration::from_millis(50);
+/// Longest hold-down before a failback.
 const MAX_HOLD: Duration = Duration::from_secs(60);
-/// The longest a brown-out is remembered once its loss has left the peer's count.
+/// Longest memory of a brown-out once its loss has left the peer's window.
 const BROWN_OUT_MEMORY: Duration = Duration::from_secs(40);
-/// Heartbeats loss is counted over.
+/// Window of the loss rate, heartbeats.
 const LOSS_WINDOW: u32 = 64;
 
 /// The bounds of one scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct TimingBounds {
-    /// What late timers and steps of one moment add.
+    /// Allowance for late timers and the order of simultaneous steps.
     pub(crate) slack: Duration,
-    /// The longest a packet is under way, on any network.
+    /// Longest one-way travel of a packet, on any network.
     pub(crate) max_travel: Duration,
-    /// The longest delay between heartbeats.
+    /// Longest heartbeat delay.
     pub(crate) max_delay: Duration,
-    /// The longest detection time.
+    /// Longest detection time.
     pub(crate) max_detection_time: Duration,
     /// Detection time per network.
     detection_times: Vec<Duration>,
+    /// Heartbeat delay per network.
     delays: Vec<Duration>,
 }
 
@@ -35,15 +35,11 @@ impl TimingBounds {
         let plans = &scenario.networks;
         let detection_times: Vec<_> = plans.iter().map(|p| p.timing.detection_time()).collect();
         let delays: Vec<_> = plans.iter().map(|p| p.timing.delay.as_duration()).collect();
-        let slow = |(_, fault): &(_, FaultAction)| match fault {
-            FaultAction::ExtraDelay { by, .. } => *by,
-            _ => Duration::ZERO,
-        };
-        let slower = scenario.faults.iter().map(slow).max().unwrap_or_default();
+        let extra = scenario.faults.iter().map(|(_, fault)| fault.extra_delay());
+        let travel = plans.iter().map(|plan| plan.model.max_travel());
         Self {
             slack: scenario.timer_slack * 2 + Duration::from_millis(1),
-            max_travel: plans.iter().map(|p| p.model.max_travel()).max().unwrap_or_default()
-                + slower,
+            max_travel: travel.max().unwrap_or_default() + extra.max().unwrap_or_default(),
             max_delay: delays.iter().copied().max().unwrap_or_default(),
             max_detection_time: detection_times.iter().copied().max().unwrap_or_default(),
             detection_times,
@@ -59,28 +55,28 @@ impl TimingBounds {
         self.delays[network]
     }
 
-    /// From a network being good both ways to its route being up at both ends: the last silence
-    /// of before may still end in a down (a detection time), then two heartbeats each way prove
-    /// it, and each end's word needs one more heartbeat to reach the other.
+    /// From a network good in both directions to its route up at both ends: the silence before may
+    /// still take the route down (one detection time), then two heartbeats in each direction prove
+    /// it, and each end's report takes one more heartbeat to the other.
     pub(crate) fn max_proof_time(&self) -> Duration {
         self.max_detection_time + self.max_delay * 4 + self.max_travel * 4 + self.slack
     }
 
-    /// From the moment a way is dead to the moment its sender has left it, while another network
-    /// is good: the receiver's detection time, its triggered word at the latest a quarter of a
-    /// delay later, the way of the last heartbeat and of that word.
+    /// From the death of a direction to its sender leaving it, while another network is good: the
+    /// receiver's detection time, its triggered report at most a quarter of a delay later, and the
+    /// travel of the last heartbeat and of that report.
     pub(crate) fn max_failover_time(&self, network: usize) -> Duration {
         self.detection_times[network] + self.max_delay / 4 + self.max_travel * 2 + self.slack
     }
 
     /// As [`TimingBounds::max_failover_time`], while no other network is known to be good: the
-    /// receiver's word may be lost as long as the sender hears anything at all, which is one more
+    /// receiver's report may be lost until the sender receives nothing either, which takes one more
     /// detection time.
     pub(crate) fn max_dead_route_up_time(&self, network: usize) -> Duration {
         self.max_failover_time(network) + self.detection_times[network]
     }
 
-    /// How long the two ends of a route may disagree whether it is up.
+    /// Longest time the two ends of a route may differ about its being up.
     pub(crate) fn max_disagreement(&self, network: usize) -> Duration {
         self.detection_times[network] * 2 + self.max_delay + self.max_travel * 2 + self.slack
     }
@@ -89,8 +85,8 @@ impl TimingBounds {
         self.max_delay * LOSS_WINDOW + BROWN_OUT_MEMORY
     }
 
-    /// From the last repair to every pair on its best route: a network that was lossy must first
-    /// be clean for a while.
+    /// From the last repair to every pair on its best route. A network that was lossy must be clean
+    /// for the memory of a brown-out first.
     pub(crate) fn max_convergence_time(&self) -> Duration {
         HANDSHAKE_RETRY * 2
             + self.max_proof_time() * 2

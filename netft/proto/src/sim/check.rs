@@ -1,61 +1,66 @@
-//! What the invariants remember between two looks, and the rules about single outputs: request
-//! cadence, downs that come too early, wakes.
+//! State of the invariants between steps, and the rules about single outputs: request cadence,
+//! early downs, wakes.
 
 use std::time::Duration;
 
 use crate::{
-    engine::EngineInput,
     ids::RouteId,
     route::{Event, EventKind, Reason, RouteStatus},
-    sim::{bounds::TimingBounds, node::SimNode, scenario::Scenario},
+    sim::{
+        bounds::TimingBounds,
+        node::{LocalInput, SimNode},
+        scenario::Scenario,
+        truth::GroundTruth,
+    },
     time::Time,
     wire::heartbeat::{Heartbeat, HeartbeatMessage},
 };
 
-/// A rule that was broken, in words.
+/// A broken rule as text.
 pub(crate) type CheckResult = Result<(), String>;
 
-/// What is remembered of one route of one node.
+/// Observations of one route of one node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RouteObservation {
-    /// When a heartbeat was given to the engine last.
+    /// When the engine last received a heartbeat.
     pub(crate) last_heard: Option<Time>,
-    /// When the last request was sent, while nothing disturbed the cadence.
+    /// When the last request was sent; `None` after a disturbance of the cadence.
     pub(crate) last_request: Option<Time>,
-    /// When the last request or reply was sent, as long.
+    /// When the last request or reply was sent; `None` after a disturbance of the cadence.
     pub(crate) last_sent: Option<Time>,
     /// The last reply sent: the request's sequence, and when.
     pub(crate) last_reply: Option<(u32, Time)>,
-    /// The engine was told of a fault of this end.
+    /// The engine has a fault of this end.
     pub(crate) faulted: bool,
-    /// The engine was told that the route is out of use.
-    out_of_use: bool,
-    /// Since when one end says up and the other does not (kept at the lower node).
+    /// The engine has the route admin-down.
+    admin_down: bool,
+    /// Since when the route is up at one end only (kept at the lower node).
     pub(crate) disagree_since: Option<Time>,
-    /// Since when the engine holds the route for suspect.
+    /// Since when the route is suspect.
     pub(crate) suspect_since: Option<Time>,
 }
 
 impl RouteObservation {
-    /// The cadence starts afresh.
+    /// Restarts the cadence.
     fn reset_cadence(&mut self) {
         (self.last_request, self.last_sent) = (None, None);
     }
 }
 
-/// The memory of all invariants.
+/// State of the invariants about engines.
 #[derive(Clone, Debug)]
 pub(crate) struct InvariantChecker {
     pub(crate) bounds: TimingBounds,
+    pub(crate) truth: GroundTruth,
     nodes: usize,
     networks: usize,
     observations: Vec<RouteObservation>,
-    /// Per node and peer: when the node's word to the peer changed last. It is told at once, so
+    /// Per node and peer: when the node's report to the peer last changed. It is sent at once, so
     /// the next requests come early.
-    last_news: Vec<Option<Time>>,
-    /// Per node: when it was resumed, until it tells.
+    report_changed_at: Vec<Option<Time>>,
+    /// Per node: when it was resumed, until it reports the stall.
     resumed_at: Vec<Option<Time>>,
-    /// Per node: when it told of a stall last.
+    /// Per node: when it last reported a stall.
     stall_reported_at: Vec<Option<Time>>,
 }
 
@@ -64,10 +69,11 @@ impl InvariantChecker {
         let (nodes, networks) = (scenario.nodes, scenario.networks.len());
         Self {
             bounds: TimingBounds::new(scenario),
+            truth: GroundTruth::new(nodes, networks),
             nodes,
             networks,
             observations: vec![RouteObservation::default(); nodes * nodes * networks],
-            last_news: vec![None; nodes * nodes],
+            report_changed_at: vec![None; nodes * nodes],
             resumed_at: vec![None; nodes],
             stall_reported_at: vec![None; nodes],
         }
@@ -86,14 +92,14 @@ impl InvariantChecker {
         self.observation_mut(node, peer, network).last_heard = Some(now);
     }
 
-    /// A session began or ended: the cadence starts afresh.
+    /// Restarts the cadence with a peer whose session began or ended.
     pub(crate) fn reset_peer_cadence(&mut self, node: usize, peer: usize) {
         for network in 0..self.networks {
             self.observation_mut(node, peer, network).reset_cadence();
         }
     }
 
-    /// A new engine.
+    /// Forgets everything of a node whose engine is new.
     pub(crate) fn reset_node(&mut self, node: usize) {
         self.resumed_at[node] = None;
         self.stall_reported_at[node] = None;
@@ -104,7 +110,7 @@ impl InvariantChecker {
         }
     }
 
-    /// The node was not scheduled: its requests are late.
+    /// Notes that the node was not scheduled: its requests are late.
     pub(crate) fn note_resumed(&mut self, node: usize, now: Time) {
         self.resumed_at[node] = Some(now);
         for peer in 0..self.nodes {
@@ -112,39 +118,37 @@ impl InvariantChecker {
         }
     }
 
-    /// The node's kernel, or its operator, told it something.
+    /// Notes an input from the node's kernel or operator.
     pub(crate) fn note_local_input(
         &mut self,
         scenario: &Scenario,
         node: usize,
         now: Time,
-        input: &EngineInput,
+        input: &LocalInput,
     ) {
-        if let EngineInput::ChangeRoute { id, change } = input
-            && let Some(place) = scenario.peer_and_network(node, *id)
-        {
-            if let Some(down) = change.admin_down {
-                self.observation_mut(node, place.0, place.1).out_of_use = down;
+        let (LocalInput::Fault { route, .. }
+        | LocalInput::FaultCleared { route, .. }
+        | LocalInput::ChangeRoute { route, .. }) = *input;
+        let Some((peer, network)) = scenario.peer_and_network(node, route) else { return };
+        let observation = self.observation_mut(node, peer, network);
+        let report_changes = match input {
+            LocalInput::Fault { .. } | LocalInput::FaultCleared { .. } => {
+                observation.faulted = matches!(input, LocalInput::Fault { .. });
+                observation.reset_cadence();
+                true
             }
-            if change.admin_down.or(change.drain).is_some() {
-                self.last_news[node * self.nodes + place.0] = Some(now);
+            LocalInput::ChangeRoute { change, .. } => {
+                observation.admin_down = change.admin_down.unwrap_or(observation.admin_down);
+                change.admin_down.or(change.drain).is_some()
             }
-        }
-        let (route, faulted) = match input {
-            EngineInput::Fault { route, .. } => (*route, true),
-            EngineInput::FaultCleared { route, .. } => (*route, false),
-            _ => return,
         };
-        if let Some((peer, network)) = scenario.peer_and_network(node, route) {
-            let memory = self.observation_mut(node, peer, network);
-            memory.faulted = faulted;
-            memory.reset_cadence();
-            self.last_news[node * self.nodes + peer] = Some(now);
+        if report_changes {
+            self.report_changed_at[node * self.nodes + peer] = Some(now);
         }
     }
 
-    /// Rule 6: a request or a reply goes out at least every 190 % of the delay. Requests of one
-    /// end are 75 % of it apart; less, but never within a quarter of it, only to tell news.
+    /// Rule 6: a request or a reply goes out at least every 190 % of the delay. Requests of one end
+    /// are at least 75 % of it apart, or 25 % when the report to the peer changed.
     pub(crate) fn check_sent(
         &mut self,
         (node, peer, network): (usize, usize, usize),
@@ -152,20 +156,22 @@ impl InvariantChecker {
         heartbeat: &Heartbeat,
     ) -> CheckResult {
         if heartbeat.message == HeartbeatMessage::Reply {
-            let memory = self.observation_mut(node, peer, network);
-            memory.last_reply = Some((heartbeat.sequence, now));
-            memory.last_sent = memory.last_sent.map(|_| now);
+            let observation = self.observation_mut(node, peer, network);
+            observation.last_reply = Some((heartbeat.sequence, now));
+            observation.last_sent = observation.last_sent.map(|_| now);
             return Ok(());
         }
         let (delay, slack) = (self.bounds.delay_of(network), self.bounds.slack);
-        let news = self.last_news[node * self.nodes + peer];
-        // What is heard on a route out of use is told too, and no event shows it.
-        let unseen = (0..self.networks).any(|n| self.observation_mut(node, peer, n).out_of_use);
-        let memory = self.observation_mut(node, peer, network);
-        let quiet = memory.last_sent.replace(now).map(|last| now.since(last)).unwrap_or_default();
-        let Some(last) = memory.last_request.replace(now) else { return Ok(()) };
+        let changed_at = self.report_changed_at[node * self.nodes + peer];
+        // The report covers admin-down routes too, whose changes no event shows.
+        let may_have_changed =
+            (0..self.networks).any(|n| self.observation_mut(node, peer, n).admin_down);
+        let observation = self.observation_mut(node, peer, network);
+        let quiet =
+            observation.last_sent.replace(now).map(|last| now.since(last)).unwrap_or_default();
+        let Some(last) = observation.last_request.replace(now) else { return Ok(()) };
         let gap = now.since(last);
-        let has_news = unseen || news.is_some_and(|at| at >= last);
+        let has_news = may_have_changed || changed_at.is_some_and(|at| at >= last);
         let least = if has_news { delay / 4 } else { delay * 3 / 4 };
         if gap < least || quiet > delay * 19 / 10 + slack {
             return Err(format!(
@@ -176,15 +182,15 @@ impl InvariantChecker {
         Ok(())
     }
 
-    /// Rule 11: the engine took a request in, and has answered unless its end is broken.
+    /// Rule 11: the engine accepted a request, and has answered unless its end has a fault.
     pub(crate) fn check_answered(
         &mut self,
         (node, peer, network): (usize, usize, usize),
         now: Time,
         sequence: u32,
     ) -> CheckResult {
-        let memory = self.observation_mut(node, peer, network);
-        if memory.faulted || memory.last_reply == Some((sequence, now)) {
+        let observation = self.observation_mut(node, peer, network);
+        if observation.faulted || observation.last_reply == Some((sequence, now)) {
             return Ok(());
         }
         Err(format!(
@@ -192,8 +198,8 @@ impl InvariantChecker {
         ))
     }
 
-    /// Rule 4, and news. `before` is the node's state before the step: a route that was not
-    /// heard cannot be lost by silence.
+    /// Rule 4, and changes of the report to the peer. `before` is the node's state before the step:
+    /// a route without rx cannot be lost by silence.
     pub(crate) fn check_event(
         &mut self,
         scenario: &Scenario,
@@ -203,7 +209,7 @@ impl InvariantChecker {
     ) -> CheckResult {
         match event.kind {
             EventKind::StateChanged { route, reason, from, to, .. } => {
-                let Some(place) = self.note_route_news(scenario, node, route, event.at) else {
+                let Some(place) = self.note_changed_report(scenario, node, route, event.at) else {
                     return Ok(());
                 };
                 let rx = before.iter().any(|status| status.id == route && status.rx);
@@ -213,7 +219,7 @@ impl InvariantChecker {
                 }
             }
             EventKind::RemoteReachable { route, .. } | EventKind::Suspect { route, .. } => {
-                self.note_route_news(scenario, node, route, event.at);
+                self.note_changed_report(scenario, node, route, event.at);
             }
             EventKind::EarlyWarning { route, missed, .. } => {
                 if let Some(place) = scenario.peer_and_network(node, route) {
@@ -224,7 +230,22 @@ impl InvariantChecker {
             EventKind::Stalled { length } => {
                 return self.check_stall_report(node, event.at, length);
             }
-            _ => {}
+            EventKind::RouteAdded { .. }
+            | EventKind::RouteRemoved { .. }
+            | EventKind::RemoteUnreachable { .. }
+            | EventKind::Ready { .. }
+            | EventKind::SessionEstablished { .. }
+            | EventKind::SessionEnded { .. }
+            | EventKind::Moved { .. }
+            | EventKind::AdapterRestored { .. }
+            | EventKind::SessionRefused { .. }
+            | EventKind::DuplicateNode { .. }
+            | EventKind::NameFailed { .. }
+            | EventKind::PathMtuChanged { .. }
+            | EventKind::FailoverCost { .. }
+            | EventKind::Drain { .. }
+            | EventKind::Reconfigured
+            | EventKind::AddressLearned { .. } => {}
         }
         Ok(())
     }
@@ -235,11 +256,13 @@ impl InvariantChecker {
             self.stall_reported_at[node] = Some(at);
             return Ok(());
         }
-        Err(format!("rule 10: node {node} tells of a stall of {length:?} that was none, or again"))
+        Err(format!(
+            "rule 10: node {node} reports a stall of {length:?} that did not happen, or twice"
+        ))
     }
 
-    /// Where a route with news leads; its peer is told.
-    fn note_route_news(
+    /// Notes that the report to a route's peer changed; returns the peer and the network.
+    fn note_changed_report(
         &mut self,
         scenario: &Scenario,
         node: usize,
@@ -247,7 +270,7 @@ impl InvariantChecker {
         at: Time,
     ) -> Option<(usize, usize)> {
         let place = scenario.peer_and_network(node, route)?;
-        self.last_news[node * self.nodes + place.0] = Some(at);
+        self.report_changed_at[node * self.nodes + place.0] = Some(at);
         Some(place)
     }
 
@@ -262,7 +285,7 @@ impl InvariantChecker {
         let Some(heard) = self.observation_mut(node, peer, network).last_heard else {
             return Ok(());
         };
-        // A node that was stalled grants everyone the whole time again.
+        // A node that was stalled restarts every detection time.
         let silence =
             at.since(self.stall_reported_at[node].map_or(heard, |reported| reported.max(heard)));
         if silence >= least {
@@ -285,7 +308,9 @@ impl InvariantChecker {
     ) -> CheckResult {
         let sends = (0..self.nodes).filter(|peer| node.sessions[*peer].is_some()).any(|peer| {
             let first = (number * self.nodes + peer) * self.networks;
-            self.observations[first..first + self.networks].iter().any(|memory| !memory.faulted)
+            self.observations[first..first + self.networks]
+                .iter()
+                .any(|observation| !observation.faulted)
         });
         match wish {
             None if sends => Err(format!("rule 3: node {number} has routes and no next wake")),

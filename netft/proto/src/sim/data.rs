@@ -1,55 +1,123 @@
-//! The packet path of the world: data, acknowledgements and resends, decided by the real code.
+//! Data traffic: packets, acknowledgements and retransmissions, decided by the real code.
 
 use std::time::Duration;
 
 use crate::{
-    engine::{EngineInput, InjectedBug},
+    engine::InjectedBug,
     ids::RouteId,
     loss_detection::{BatchLayout, Reroute, UsablePath},
     sim::{
-        delivery::PacketCopy,
-        node::{Arrival, BootIdPair},
-        report::PacketRecord,
-        scenario::peer_id,
-        simulation::{SimStep, Simulation},
+        cluster::{ClusterState, SimStep},
+        delivery::{DeliveryChecker, PacketCopy},
+        node::{AckFrame, Arrival, BootIdPair, DataFrame},
+        report::{DataReport, PacketRecord},
+        rng::SplitMix64,
+        scenario::{Scenario, node_pairs, peer_id},
         stream::DataStream,
     },
+    time::Time,
     wire::ack::Ack,
 };
 
 /// Memory of one frame, bytes: a page.
 const FRAME_MEMORY: usize = 4096;
-/// The most a worker's word takes to the engine, on a busy machine.
+/// Longest time a worker's suspect report takes to the engine, on a busy machine.
 const MAX_SUSPECT_REPORT_DELAY: Duration = Duration::from_millis(10);
+/// Distinguishes the draws for data from the other draws of a seed.
+const DATA_SEED: u64 = 0x00da_7a00_0000_0000;
 
-impl Simulation<'_> {
-    /// A node has packets for another one: some of one send.
-    pub(crate) fn send_data(&mut self, from: usize, to: usize) {
-        self.schedule_step(self.now + self.scenario.data_every, SimStep::SendData { from, to });
-        if !self.nodes[from].is_running() || self.nodes[from].sessions[to].is_none() {
+/// Packet paths of all nodes.
+pub(crate) struct DataTraffic {
+    /// A generator of its own: data does not change the draws for heartbeats.
+    rng: SplitMix64,
+    nodes: Vec<NodeData>,
+    delivery: DeliveryChecker,
+    report: DataReport,
+    /// The scenario sends data.
+    enabled: bool,
+}
+
+/// Packet path of one node.
+struct NodeData {
+    /// Data with every peer there was a session with.
+    streams: Vec<Option<DataStream>>,
+    /// The next timeout of the packet path.
+    wake: Option<Time>,
+}
+
+impl NodeData {
+    fn new(nodes: usize) -> Self {
+        Self { streams: (0..nodes).map(|_| None).collect(), wake: None }
+    }
+}
+
+impl DataTraffic {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let enabled = !scenario.data_every.is_zero();
+        let nodes = if enabled { scenario.nodes } else { 0 };
+        Self {
+            rng: SplitMix64::new(scenario.seed ^ DATA_SEED),
+            nodes: (0..nodes).map(|_| NodeData::new(nodes)).collect(),
+            delivery: DeliveryChecker::new(nodes, scenario.networks.len()),
+            report: DataReport::default(),
+            enabled,
+        }
+    }
+
+    pub(crate) fn into_report(self) -> DataReport {
+        self.report
+    }
+
+    /// Schedules the first packet of every pair.
+    pub(crate) fn schedule_first_packets(&self, cluster: &mut ClusterState<'_>) {
+        for (from, to) in node_pairs(self.nodes.len()) {
+            let first = Time::ZERO + cluster.rng.duration_up_to(cluster.scenario.data_every);
+            cluster.schedule_step(first, SimStep::SendData { from, to });
+        }
+    }
+
+    /// Forgets everything of a node that died or starts.
+    pub(crate) fn reset_node(&mut self, node: usize) {
+        if self.enabled {
+            self.nodes[node] = NodeData::new(self.nodes.len());
+        }
+    }
+
+    /// Starts counters afresh unless the session is the one in use.
+    pub(crate) fn start_session(&mut self, node: usize, peer: usize, session: BootIdPair) {
+        if !self.enabled {
             return;
         }
-        self.run_worker_turn(from);
-        let count = self.data_rng.pick_one(&[1, 1, 1, 3]);
-        let row = self.nodes[from].table.peers.iter().find(|row| row.peer == peer_id(to));
-        let (active, copy) = row.map_or((None, None), |row| (row.active, row.duplicate));
-        let network = active.and_then(|route| self.scenario.network_of(from, route));
+        let stream = &mut self.nodes[node].streams[peer];
+        if stream.as_ref().is_none_or(|stream| stream.session != session) {
+            *stream = Some(DataStream::new(session));
+        }
+    }
+
+    /// Sends a batch of one to three packets.
+    pub(crate) fn send_data(&mut self, cluster: &mut ClusterState<'_>, from: usize, to: usize) {
+        let (now, scenario) = (cluster.now, cluster.scenario);
+        cluster.schedule_step(now + scenario.data_every, SimStep::SendData { from, to });
+        let node = &cluster.nodes[from];
+        if !node.is_running() || node.sessions[to].is_none() {
+            return;
+        }
+        self.run_worker_turn(cluster, from);
+        let count = self.rng.pick_one(&[1, 1, 1, 3]);
+        let row = cluster.nodes[from].table.peers.iter().find(|row| row.peer == peer_id(to));
+        let (active, duplicate) = row.map_or((None, None), |row| (row.active, row.duplicate));
+        let network = active.and_then(|route| scenario.network_of(from, route));
         let index = self.report.packets.len();
         let Some((session, first)) = self.reserve_counters(from, to, count) else { return };
         for number in 0..count as usize {
-            self.report.packets.push(PacketRecord {
-                from,
-                to,
-                network,
-                sent_at: self.now,
-                arrived_at: None,
-            });
-            self.delivery_checker.add_packet(index + number, first + number as u64);
+            let packet = PacketRecord { from, to, network, sent_at: now, arrived_at: None };
+            self.report.packets.push(packet);
+            self.delivery.add_packet(index + number, first + number as u64);
         }
         let (Some(route), Some(network)) = (active, network) else { return };
-        let copy = copy.and_then(|route| self.scenario.network_of(from, route));
-        let path = self.usable_path(from, route);
-        let frames = BatchLayout {
+        let duplicate = duplicate.and_then(|route| scenario.network_of(from, route));
+        let path = usable_path(cluster, from, route);
+        let batch = BatchLayout {
             first,
             last: first + count - 1,
             count: count as u32,
@@ -58,206 +126,217 @@ impl Simulation<'_> {
             tail: FRAME_MEMORY,
         };
         let Some(stream) = &mut self.nodes[from].streams[to] else { return };
-        stream.sent_frames.on_sent(index, frames, path, copy.is_some(), self.now);
-        let timeout = stream.sent_frames.pto_for_route(route, self.now).unwrap_or_default();
-        let is_sole_copy = copy.is_none();
+        stream.sent_frames.on_sent(index, batch, path, duplicate.is_some(), now);
+        let timeout = stream.sent_frames.pto_for_route(route, now).unwrap_or_default();
+        let is_sole_copy = duplicate.is_none();
         for index in index..index + count as usize {
-            self.transmit_copy(index, network, (session, false), timeout, is_sole_copy);
-            if let Some(copy) = copy {
-                self.transmit_copy(index, copy, (session, false), timeout, false);
+            let frame = self.data_frame(session, index, false);
+            self.transmit_copy(cluster, frame, network, timeout, is_sole_copy);
+            if let Some(network) = duplicate {
+                self.transmit_copy(cluster, frame, network, timeout, false);
             }
         }
-        self.schedule_data_wake(from);
+        self.schedule_wake(cluster, from);
     }
 
-    /// Sends the frame of a packet over a network. `alone`: it goes there first, and nowhere else.
+    fn data_frame(
+        &self,
+        sender_session: BootIdPair,
+        index: usize,
+        is_retransmission: bool,
+    ) -> DataFrame {
+        let counter = self.delivery.counters()[index];
+        DataFrame { sender_session, counter, index, is_retransmission }
+    }
+
+    /// Sends a frame over a network.
     fn transmit_copy(
         &mut self,
-        index: usize,
+        cluster: &mut ClusterState<'_>,
+        frame: DataFrame,
         network: usize,
-        (sealed, again): (BootIdPair, bool),
         timeout: Duration,
         is_sole_copy: bool,
     ) {
-        let PacketRecord { from, to, .. } = self.report.packets[index];
-        let counter = self.delivery_checker.counters()[index];
-        let travels = self.networks[network].send_packet(from, to, &mut self.data_rng);
-        let until = self.now + timeout + self.scenario.timer_slack;
-        let through = travels[0].is_some();
+        let PacketRecord { from, to, .. } = self.report.packets[frame.index];
+        let delays = cluster.networks[network].send_packet(from, to, &mut self.rng);
         let copy = PacketCopy {
             network,
-            sent_at: self.now,
-            ack_deadline: until,
-            got_through: through,
+            sent_at: cluster.now,
+            ack_deadline: cluster.now + timeout + cluster.scenario.timer_slack,
+            got_through: delays[0].is_some(),
             is_sole_copy,
             path_was_silent: false,
         };
-        self.delivery_checker.add_copy(index, (from, to), copy);
-        for travel in travels.into_iter().flatten() {
-            let arrival = Arrival::Data {
-                from,
-                network,
-                sender_session: sealed,
-                counter,
-                index,
-                is_retransmission: again,
-            };
-            self.schedule_step(self.now + travel, SimStep::Arrive { to, arrival });
+        self.delivery.add_copy(frame.index, (from, to), copy);
+        for delay in delays.into_iter().flatten() {
+            let arrival = Arrival::Data { from, network, frame };
+            cluster.schedule_step(cluster.now + delay, SimStep::Arrive { to, arrival });
         }
     }
 
-    /// A frame reached a running node, which services its packet path after it.
+    /// A data frame reached a running node.
     pub(crate) fn on_data(
         &mut self,
+        cluster: &mut ClusterState<'_>,
         (from, to): (usize, usize),
         network: usize,
-        (sealed, counter): (BootIdPair, u64),
-        (index, again): (usize, bool),
+        frame: DataFrame,
     ) {
-        let now = self.now;
-        let deaf = again && self.scenario.bug == Some(InjectedBug::DeliverTwice);
-        let Some(stream) = stream_of_session(&mut self.nodes[to].streams[from], sealed) else {
-            return;
-        };
-        let fresh = stream.replay_window.accept(counter) || deaf;
-        stream.note_received(network, counter, fresh, now);
-        if fresh {
-            self.trace.add_number(index as u64);
-            let found = self.delivery_checker.check_delivered(index, &mut self.report, now);
-            self.record_result(found);
+        let ignores_window =
+            frame.is_retransmission && cluster.scenario.bug == Some(InjectedBug::DeliverTwice);
+        let Some(stream) = self.receiving_stream((from, to), frame.sender_session) else { return };
+        let is_new = stream.replay_window.accept(frame.counter) || ignores_window;
+        stream.note_received(network, frame.counter, is_new, cluster.now);
+        if is_new {
+            cluster.trace.add_number(frame.index as u64);
+            let packet = &mut self.report.packets[frame.index];
+            cluster.record_result(self.delivery.check_delivered(packet, cluster.now));
         }
     }
 
     /// An acknowledgement reached a running node.
     pub(crate) fn on_ack(
         &mut self,
+        cluster: &mut ClusterState<'_>,
         (from, to): (usize, usize),
         network: usize,
-        (sealed, counter): (BootIdPair, u64),
+        frame: &AckFrame,
+    ) {
+        let ack = &frame.ack;
+        let held = frame.sender_session.reversed();
+        let stream = self.nodes[to].streams[from].as_mut();
+        let Some(stream) = stream.filter(|stream| stream.session == held) else { return };
+        if !stream.replay_window.accept(frame.counter) {
+            return;
+        }
+        let counters = self.delivery.counters();
+        let counter = |index: &usize, offset: u32| counters[index + offset as usize];
+        stream.sent_frames.on_ack_request_answered(ack.immediate_ack_reply);
+        stream.sent_frames.on_ack_received(cluster.now, ack, counter, |_| {});
+        // Simulated sockets hold nothing: every frame sent before is processed, so answer at once.
+        if ack.immediate_ack_request != 0 {
+            let answer =
+                Ack { immediate_ack_reply: ack.immediate_ack_request, ..stream.build_ack() };
+            self.send_ack(cluster, (to, from), network, &answer);
+        }
+    }
+
+    fn send_ack(
+        &mut self,
+        cluster: &mut ClusterState<'_>,
+        (from, to): (usize, usize),
+        network: usize,
         ack: &Ack,
     ) {
-        let (now, counters) = (self.now, self.delivery_checker.counters());
-        let Some(stream) = stream_of_session(&mut self.nodes[to].streams[from], sealed) else {
-            return;
-        };
-        if !stream.replay_window.accept(counter) {
-            return;
-        }
-        let counter = |index: &usize, n: u32| counters[index + n as usize];
-        stream.sent_frames.on_ack_request_answered(ack.immediate_ack_reply);
-        stream.sent_frames.on_ack_received(now, ack, counter, |_| {});
-        // Nothing waits in sockets here: what was sent before is taken in.
-        let answer = (ack.immediate_ack_request != 0)
-            .then(|| Ack { immediate_ack_reply: ack.immediate_ack_request, ..stream.build_ack() });
-        if let Some(answer) = answer {
-            self.send_ack(to, from, network, &answer);
+        let Some((sender_session, counter)) = self.reserve_counters(from, to, 1) else { return };
+        let delays = cluster.networks[network].send_packet(from, to, &mut self.rng);
+        for delay in delays.into_iter().flatten() {
+            let frame = AckFrame { sender_session, counter, ack: ack.clone() };
+            let arrival = Arrival::Ack { from, network, frame };
+            cluster.schedule_step(cluster.now + delay, SimStep::Arrive { to, arrival });
         }
     }
 
-    fn send_ack(&mut self, node: usize, peer: usize, network: usize, ack: &Ack) {
-        let Some((sealed, counter)) = self.reserve_counters(node, peer, 1) else { return };
-        for travel in self.networks[network].send_packet(node, peer, &mut self.data_rng) {
-            let Some(travel) = travel else { continue };
-            let arrival = Arrival::Ack {
-                from: node,
-                network,
-                sender_session: sealed,
-                counter,
-                ack: ack.clone(),
-            };
-            self.schedule_step(self.now + travel, SimStep::Arrive { to: peer, arrival });
+    /// One turn of a worker: sends due acknowledgements, retransmits, reports suspect routes.
+    pub(crate) fn run_worker_turn(&mut self, cluster: &mut ClusterState<'_>, node: usize) {
+        if !self.enabled {
+            return;
         }
-    }
-
-    /// What a worker does once per turn: pays acknowledgements, sends again what a route may have
-    /// swallowed, reports.
-    pub(crate) fn run_worker_turn(&mut self, node: usize) {
-        self.check_data();
+        if let Some(checker) = &cluster.checker {
+            let result = self.delivery.check_overdue(cluster.now, checker, &mut self.report);
+            cluster.record_result(result);
+        }
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            self.send_due_ack(node, peer);
-            self.retransmit_unacked(node, peer);
+            self.send_due_ack(cluster, node, peer);
+            self.retransmit_unacked(cluster, node, peer);
         }
-        self.schedule_data_wake(node);
+        self.schedule_wake(cluster, node);
     }
 
-    fn send_due_ack(&mut self, node: usize, peer: usize) {
-        let stalled = self.nodes[node].last_stall;
+    fn send_due_ack(&mut self, cluster: &mut ClusterState<'_>, node: usize, peer: usize) {
+        let last_stall = cluster.nodes[node].last_stall;
         let Some(stream) = &mut self.nodes[node].streams[peer] else { return };
-        let Some((ack, debt)) = stream.take_due_ack(self.now, stalled) else { return };
-        let row = self.nodes[node].table.peers.iter().find(|row| row.peer == peer_id(peer));
-        let network = |route: &RouteId| self.scenario.network_of(node, *route);
-        let own = row.and_then(|row| row.active.as_ref()).and_then(network);
-        let up = row.into_iter().flat_map(|row| row.active.iter().chain(&row.backups));
-        let up: Vec<_> = up.filter_map(network).collect();
-        for network in debt.return_paths(|network| up.contains(&network), own) {
-            self.send_ack(node, peer, network, &ack);
+        let Some((ack, schedule)) = stream.take_due_ack(cluster.now, last_stall) else { return };
+        let row = cluster.nodes[node].table.peers.iter().find(|row| row.peer == peer_id(peer));
+        let network = |route: &RouteId| cluster.scenario.network_of(node, *route);
+        let active = row.and_then(|row| row.active.as_ref()).and_then(network);
+        let usable = row.into_iter().flat_map(|row| row.active.iter().chain(&row.backups));
+        let usable: Vec<_> = usable.filter_map(network).collect();
+        for network in schedule.return_paths(|network| usable.contains(&network), active) {
+            self.send_ack(cluster, (node, peer), network, &ack);
         }
     }
 
-    fn retransmit_unacked(&mut self, node: usize, peer: usize) {
-        let row = self.nodes[node].table.peers.iter().find(|row| row.peer == peer_id(peer));
+    fn retransmit_unacked(&mut self, cluster: &mut ClusterState<'_>, node: usize, peer: usize) {
+        let (now, scenario) = (cluster.now, cluster.scenario);
+        let row = cluster.nodes[node].table.peers.iter().find(|row| row.peer == peer_id(peer));
         let Some(row) = row else { return };
-        let usable: Vec<_> = row.active.iter().chain(&row.backups).copied().collect();
-        let usable: Vec<_> =
-            usable.into_iter().map(|route| self.usable_path(node, route)).collect();
+        let routes = row.active.iter().chain(&row.backups);
+        let usable: Vec<_> = routes.map(|route| usable_path(cluster, node, *route)).collect();
         let Some(stream) = &mut self.nodes[node].streams[peer] else { return };
-        stream.sent_frames.discard_expired(self.now, |_| {});
-        let session = stream.session;
+        stream.sent_frames.discard_expired(now, |_| {});
         while let Some(stream) = &mut self.nodes[node].streams[peer]
-            && let Some(moved) =
-                stream.sent_frames.poll_reroute(self.now, usable.iter().copied(), true)
+            && let Some(reroute) =
+                stream.sent_frames.poll_reroute(now, usable.iter().copied(), true)
         {
-            let timeout = stream.sent_frames.pto_for_route(moved.to, self.now).unwrap_or_default();
-            let again: Vec<_> = stream
-                .sent_frames
-                .rerouted_batches(&moved)
-                .flat_map(|sent| {
-                    let frames =
-                        sent.missing_runs().flat_map(|(first, count)| first..first + count);
-                    frames.map(|frame| sent.payload + frame as usize)
-                })
-                .collect();
-            let Reroute { from, to, suspect, .. } = moved;
-            self.trace.add_step(self.now, format_args!("node {node}: {again:?} again {from}→{to}"));
-            let network = self.scenario.network_of(node, to);
-            let left = suspect.then(|| self.scenario.network_of(node, from)).flatten();
-            let path = (node, peer, left);
-            let found = self.delivery_checker.check_reroute(path, &moved, &self.nodes[node].routes);
-            self.record_result(found);
-            let lazy = self.scenario.bug == Some(InjectedBug::LoseInFlight);
-            for index in again.into_iter().filter(|_| !lazy) {
-                let Some(network) = network else { continue };
+            self.apply_reroute(cluster, node, peer, &reroute);
+        }
+        while let Some(stream) = &mut self.nodes[node].streams[peer]
+            && let Some(request) =
+                stream.sent_frames.request_immediate_ack(now, usable.iter().copied(), true)
+        {
+            let ack = Ack { immediate_ack_request: request.number, ..stream.build_ack() };
+            let Some(network) = scenario.network_of(node, request.to) else { break };
+            self.send_ack(cluster, (node, peer), network, &ack);
+        }
+    }
+
+    /// Retransmits on another route what was sent on one that is lossy or silent.
+    fn apply_reroute(
+        &mut self,
+        cluster: &mut ClusterState<'_>,
+        node: usize,
+        peer: usize,
+        reroute: &Reroute,
+    ) {
+        let (now, scenario) = (cluster.now, cluster.scenario);
+        let Reroute { from, to, suspect, .. } = *reroute;
+        let Some(stream) = &mut self.nodes[node].streams[peer] else { return };
+        let (session, timeout) =
+            (stream.session, stream.sent_frames.pto_for_route(to, now).unwrap_or_default());
+        let batches = stream.sent_frames.rerouted_batches(reroute).flat_map(|sent| {
+            let frames = sent.missing_runs().flat_map(|(first, count)| first..first + count);
+            frames.map(|frame| sent.payload + frame as usize)
+        });
+        let packets: Vec<_> = batches.collect();
+        cluster.trace.add_step(now, format_args!("node {node}: {packets:?} again {from}→{to}"));
+        let silent = suspect.then(|| scenario.network_of(node, from)).flatten();
+        let routes = &cluster.nodes[node].routes;
+        let result = self.delivery.check_reroute((node, peer, silent), reroute, routes);
+        cluster.record_result(result);
+        let network = scenario.network_of(node, to);
+        if let Some(network) = network.filter(|_| scenario.bug != Some(InjectedBug::LoseInFlight)) {
+            for index in packets {
                 self.report.retransmissions += 1;
-                self.transmit_copy(index, network, (session, true), timeout, false);
-            }
-            if suspect {
-                let report_delay = self.data_rng.duration_up_to(MAX_SUSPECT_REPORT_DELAY);
-                self.schedule_step(self.now + report_delay, SimStep::Suspect { node, route: from });
+                let frame = self.data_frame(session, index, true);
+                self.transmit_copy(cluster, frame, network, timeout, false);
             }
         }
-        while let Some(stream) = &mut self.nodes[node].streams[peer]
-            && let Some(question) =
-                stream.sent_frames.request_immediate_ack(self.now, usable.iter().copied(), true)
-        {
-            let ack = Ack { immediate_ack_request: question.number, ..stream.build_ack() };
-            let Some(network) = self.scenario.network_of(node, question.to) else { break };
-            self.send_ack(node, peer, network, &ack);
+        if suspect {
+            let delay = self.rng.duration_up_to(MAX_SUSPECT_REPORT_DELAY);
+            cluster.schedule_step(now + delay, SimStep::Suspect { node, route: from });
         }
     }
 
-    /// The engine hears what a worker thinks of a route.
-    pub(crate) fn on_suspect(&mut self, node: usize, route: RouteId) {
-        if self.nodes[node].is_running() {
-            self.handle_deferred_inputs(node);
-            self.feed_engine(node, EngineInput::Suspect(route));
-            self.after_step(node, false);
-        }
-    }
-
-    /// A route as the flight sees it.
-    fn usable_path(&self, node: usize, route: RouteId) -> UsablePath {
-        let status = self.nodes[node].routes.iter().find(|status| status.id == route);
-        UsablePath { route, rtt: status.and_then(|status| status.quality.rtt) }
+    /// The receiver's stream, when the frame was encrypted for the session it holds.
+    fn receiving_stream(
+        &mut self,
+        (from, to): (usize, usize),
+        sender_session: BootIdPair,
+    ) -> Option<&mut DataStream> {
+        let held = sender_session.reversed();
+        self.nodes[to].streams[from].as_mut().filter(|stream| stream.session == held)
     }
 
     fn reserve_counters(
@@ -270,41 +349,31 @@ impl Simulation<'_> {
         Some((stream.session, stream.reserve_counters(count)))
     }
 
-    fn schedule_data_wake(&mut self, node: usize) {
-        let now = self.now;
-        let waits =
-            self.nodes[node].streams.iter().flatten().filter_map(|one| one.time_until_due(now));
+    fn schedule_wake(&mut self, cluster: &mut ClusterState<'_>, node: usize) {
+        let (now, slack) = (cluster.now, cluster.scenario.timer_slack);
+        let data = &mut self.nodes[node];
+        let waits = data.streams.iter().flatten().filter_map(|stream| stream.time_until_due(now));
         let Some(wait) = waits.min() else { return };
-        let planned = self.nodes[node].data_wake.filter(|at| *at >= now);
-        if planned.is_none_or(|at| at > now + wait + self.scenario.timer_slack) {
-            let at = now + wait + self.data_rng.duration_up_to(self.scenario.timer_slack);
-            self.nodes[node].data_wake = Some(at);
-            self.schedule_step(at, SimStep::DataWake { node });
+        let planned = data.wake.filter(|at| *at >= now);
+        if planned.is_none_or(|at| at > now + wait + slack) {
+            let at = now + wait + self.rng.duration_up_to(slack);
+            data.wake = Some(at);
+            cluster.schedule_step(at, SimStep::DataWake { node });
         }
     }
 
-    pub(crate) fn on_data_wake(&mut self, node: usize) {
-        if self.nodes[node].data_wake == Some(self.now) {
-            self.nodes[node].data_wake = None;
-            if self.nodes[node].is_running() {
-                self.run_worker_turn(node);
-            }
+    /// A timeout of a node's packet path.
+    pub(crate) fn on_wake(&mut self, cluster: &mut ClusterState<'_>, node: usize) {
+        if self.nodes[node].wake.take_if(|wake| *wake == cluster.now).is_some()
+            && cluster.nodes[node].is_running()
+        {
+            self.run_worker_turn(cluster, node);
         }
-    }
-
-    /// Packets whose time is over are judged.
-    fn check_data(&mut self) {
-        let (checks, truth) = (&self.checker, &self.ground_truth);
-        let found = self.delivery_checker.check_overdue(self.now, checks, truth, &mut self.report);
-        self.record_result(found);
     }
 }
 
-/// A node's stream with a peer, if a frame was sealed under its session.
-fn stream_of_session(
-    stream: &mut Option<DataStream>,
-    sealed: BootIdPair,
-) -> Option<&mut DataStream> {
-    let here = BootIdPair { own: sealed.peer, peer: sealed.own };
-    stream.as_mut().filter(|stream| stream.session == here)
+/// A route with its round-trip time, as loss detection takes it.
+fn usable_path(cluster: &ClusterState<'_>, node: usize, route: RouteId) -> UsablePath {
+    let status = cluster.nodes[node].routes.iter().find(|status| status.id == route);
+    UsablePath { route, rtt: status.and_then(|status| status.quality.rtt) }
 }

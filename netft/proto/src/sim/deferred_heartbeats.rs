@@ -1,5 +1,5 @@
-//! Heartbeats without news, as the packet path treats them while all is well: answered by the
-//! engine's form, and left for the engine until it is awake.
+//! Heartbeats without news on the packet path: answered from the engine's reply template, and
+//! deferred until the engine wakes for another reason.
 
 use crate::{
     engine::EngineInput,
@@ -8,47 +8,48 @@ use crate::{
 };
 
 impl Simulation<'_> {
-    /// Whether a heartbeat that reached a running node was left for later.
+    /// Returns true when the heartbeat was answered and deferred, so the engine need not wake.
     pub(crate) fn try_defer_heartbeat(
         &mut self,
         (from, to): (usize, usize),
         network: usize,
-        here: BootIdPair,
+        session: BootIdPair,
         heartbeat: &Heartbeat,
     ) -> bool {
-        if !self.scenario.defer_heartbeats {
+        let scenario = self.cluster.scenario;
+        if !scenario.defer_heartbeats {
             return false;
         }
         let peer = peer_id(from);
-        let route = self.scenario.route_id(to, from, network);
-        let engine = self.nodes[to].engine.as_ref();
-        let Some(form) = engine.and_then(|engine| engine.reply_template(peer)).cloned() else {
+        let route = scenario.route_id(to, from, network);
+        let engine = self.cluster.nodes[to].engine.as_ref();
+        let Some(template) = engine.and_then(|engine| engine.reply_template(peer)).cloned() else {
             return false;
         };
-        let reply = form.build_reply(here.peer, route, heartbeat);
+        let reply = template.build_reply(session.peer, route, heartbeat);
         let answered = reply.is_some();
         if !answered && heartbeat.message == HeartbeatMessage::Request {
             return false;
         }
         reply.into_iter().for_each(|reply| self.send_heartbeat(to, (peer, route), reply));
-        let (heartbeat, at) = (heartbeat.clone(), self.now);
-        self.nodes[to].deferred_inputs.push(EngineInput::DeferredHeartbeat {
+        let (heartbeat, arrived_at) = (heartbeat.clone(), self.cluster.now);
+        self.cluster.nodes[to].deferred_inputs.push(EngineInput::DeferredHeartbeat {
             peer,
             route,
             heartbeat,
-            arrived_at: at,
+            arrived_at,
             answered,
         });
         true
     }
 
-    /// A node's engine is awake: it hears what was left.
+    /// Feeds an engine that is awake with its deferred heartbeats.
     pub(crate) fn handle_deferred_inputs(&mut self, node: usize) {
-        let left = std::mem::take(&mut self.nodes[node].deferred_inputs);
-        if left.is_empty() {
+        let inputs = std::mem::take(&mut self.cluster.nodes[node].deferred_inputs);
+        if inputs.is_empty() {
             return;
         }
-        for input in left {
+        for input in inputs {
             self.feed_engine(node, input);
         }
         self.after_step(node, false);

@@ -1,26 +1,28 @@
-//! The simulator: whole clusters on a virtual clock, with a real [`Engine`](crate::engine::Engine)
-//! in every node. Pure.
+//! Deterministic simulation of whole clusters: a virtual clock, modelled networks, and a real
+//! [`Engine`](crate::engine::Engine) in every node. Pure.
 //!
-//! [`run_scenario`] plays a [`Scenario`]: heartbeats travel as values through networks that lose,
-//! delay, reorder, duplicate and cut; nodes pause, crash and lose carriers. After every step the
-//! rules (table in `rules.rs`) compare what the engines believe with what is so. Everything random
-//! comes from the scenario's seed, so a seed repeats a run exactly, byte for byte of its trace.
+//! [`run_scenario`] runs a [`Scenario`] to its end, a [`Simulation`] runs one step by step.
+//! Networks lose, delay, reorder, duplicate and cut packets; nodes pause, crash and lose carriers.
+//! After every step the invariants (table in `rules.rs`) compare the state of the engines with the
+//! ground truth. Every random draw comes from the scenario's seed, so one seed and one build give
+//! one trace, byte for byte.
 //!
-//! Data goes through the real flight, the real replay window and the real debt of
-//! acknowledgements; frames travel as numbers, unsealed.
+//! Data runs through the real sent-frame table, the real replay window and the real acknowledgement
+//! schedule. Heartbeats and frames travel decoded and unencrypted.
 //!
-//! Simpler than life: a session is agreed as soon as any network passes each way, and lasts until
-//! an end dies; frames of another session reach nobody; copies of a heartbeat reach the engine,
-//! which must bear them (the replay window is asked for data only).
+//! Simplifications: two nodes have a session as soon as any network passes in both directions, and
+//! keep it until an end dies. A frame of another session is dropped, as one that fails
+//! authentication. Duplicated heartbeats reach the engine, which must tolerate them: only data goes
+//! through the replay window.
 
 mod bounds;
 mod check;
+mod cluster;
 mod converge;
 mod data;
 mod deferred_heartbeats;
 mod delivery;
 mod faults;
-mod mesh;
 mod network;
 mod node;
 mod random;
@@ -34,20 +36,7 @@ mod trace;
 mod truth;
 
 pub use crate::sim::{
-    mesh::{MAX_MESH_NODES, Mesh, MeshChange, MeshPlan},
-    report::{PacketRecord, SimReport},
+    report::{DataReport, MAX_VIOLATIONS, PacketRecord, SimReport},
     scenario::{FaultAction, MAX_NETWORKS, MAX_NODES, NetworkModel, Scenario},
+    simulation::{Simulation, run_scenario},
 };
-
-/// Violations a run collects before it stops.
-pub const MAX_VIOLATIONS: usize = 10;
-
-/// Plays a scenario.
-pub fn run_scenario(scenario: &Scenario) -> SimReport {
-    let mut world = simulation::Simulation::new(scenario);
-    world.run_until(crate::Time::ZERO + scenario.length);
-    if scenario.then_converge {
-        world.run_to_convergence();
-    }
-    world.into_report()
-}

@@ -1,4 +1,4 @@
-//! What lies between the nodes: for every network and direction, what passes and when.
+//! Networks between the nodes: for every direction, which packets pass and how long they take.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     time::Time,
 };
 
-/// One way over one network.
+/// Faults of one direction of one network.
 #[derive(Clone, Copy, Debug, Default)]
 struct DirectionFaults {
     cut: bool,
@@ -23,18 +23,19 @@ pub(crate) struct SimNetwork {
     model: NetworkModel,
     nodes: usize,
     directions: Vec<DirectionFaults>,
+    /// Per node: its interface has carrier.
     carrier: Vec<bool>,
     /// Added to the delay of every packet.
     extra_delay: Duration,
-    /// Per node: its routes over the network are out of use.
+    /// Per node: an operator takes its routes over the network out of use.
     out_of_use: Vec<bool>,
     /// Per node: since when its routes over the network are drained.
     drained_since: Vec<Option<Time>>,
-    /// Of the routes over the network.
+    /// Priority of the routes over the network.
     pub(crate) priority: u32,
 }
 
-/// When a packet arrives: not at all, once, or twice.
+/// Delays of a packet's arrivals: none, one, or two when it is duplicated.
 pub(crate) type ArrivalDelays = [Option<Duration>; 2];
 
 impl SimNetwork {
@@ -51,15 +52,15 @@ impl SimNetwork {
         }
     }
 
-    /// Sends one packet. What is under way when a network is cut still arrives.
+    /// Sends one packet. A packet in flight when the network is cut still arrives.
     pub(crate) fn send_packet(
         &self,
         from: usize,
         to: usize,
         rng: &mut SplitMix64,
     ) -> ArrivalDelays {
-        let way = self.directions[from * self.nodes + to];
-        if self.is_blocked(from, to) || rng.chance_permille(way.loss_permille) {
+        let direction = self.directions[from * self.nodes + to];
+        if self.is_blocked(from, to) || rng.chance_permille(direction.loss_permille) {
             return [None, None];
         }
         let first = self.draw_travel_time(rng);
@@ -68,12 +69,12 @@ impl SimNetwork {
         [Some(first), second]
     }
 
-    /// Whether nothing passes from one node to another.
+    /// Returns true when nothing passes from one node to another.
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
         self.directions[from * self.nodes + to].cut || !self.carrier[from] || !self.carrier[to]
     }
 
-    /// Whether everything passes from one node to another, and both use the network.
+    /// Returns true when everything passes from one node to another and both use the network.
     pub(crate) fn is_clean(&self, from: usize, to: usize) -> bool {
         !self.is_blocked(from, to)
             && self.directions[from * self.nodes + to].loss_permille == 0
@@ -81,18 +82,18 @@ impl SimNetwork {
             && !self.out_of_use[to]
     }
 
-    /// Returns whether that is news.
+    /// Returns true when that is a change.
     pub(crate) fn set_out_of_use(&mut self, node: usize, out: bool) -> bool {
         std::mem::replace(&mut self.out_of_use[node], out) != out
     }
 
-    /// Returns whether that is news.
+    /// Returns true when that is a change.
     pub(crate) fn set_drained(&mut self, node: usize, now: Time, on: bool) -> bool {
         let since = self.drained_since[node].filter(|_| on).or(on.then_some(now));
         std::mem::replace(&mut self.drained_since[node], since) != since
     }
 
-    /// Since when the routes of the pair are drained, by whoever ordered it first.
+    /// Since when the routes of the pair are drained, by either end.
     pub(crate) fn pair_drained_since(&self, a: usize, b: usize) -> Option<Time> {
         [self.drained_since[a], self.drained_since[b]].into_iter().flatten().min()
     }
@@ -110,7 +111,7 @@ impl SimNetwork {
     }
 
     pub(crate) fn cut_all(&mut self) {
-        self.directions.iter_mut().for_each(|way| way.cut = true);
+        self.directions.iter_mut().for_each(|direction| direction.cut = true);
     }
 
     pub(crate) fn set_loss(&mut self, from: usize, to: usize, permille: u16) {
@@ -121,15 +122,15 @@ impl SimNetwork {
         self.extra_delay = by;
     }
 
-    /// Repairs the ways; carriers are the caller's, who must tell their nodes.
+    /// Repairs cuts, losses and delays. Carriers are left to the caller, whose nodes see them.
     pub(crate) fn heal_directions(&mut self) {
         self.directions.fill(DirectionFaults::default());
         self.extra_delay = Duration::ZERO;
     }
 
     fn draw_travel_time(&self, rng: &mut SplitMix64) -> Duration {
-        let held = rng.chance_permille(self.model.reorder_permille);
-        let extra = if held { self.model.reorder_by } else { Duration::ZERO };
+        let held_back = rng.chance_permille(self.model.reorder_permille);
+        let extra = if held_back { self.model.reorder_by } else { Duration::ZERO };
         self.model.delay + self.extra_delay + rng.duration_up_to(self.model.jitter) + extra
     }
 }
@@ -139,15 +140,12 @@ mod tests {
     use super::*;
     use crate::sim::scenario::clamped_timing;
 
-    fn network(shape: NetworkModel) -> SimNetwork {
-        SimNetwork::new(
-            &NetworkPlan { timing: clamped_timing(30, 5), priority: 1, model: shape },
-            2,
-        )
+    fn network(model: NetworkModel) -> SimNetwork {
+        SimNetwork::new(&NetworkPlan { timing: clamped_timing(30, 5), priority: 1, model }, 2)
     }
 
     #[test]
-    fn a_cut_one_way_leaves_the_other_way() {
+    fn a_cut_in_one_direction_leaves_the_other() {
         let mut network = network(NetworkModel::default());
         let mut rng = SplitMix64::new(0);
         network.cut_direction(0, 1);
@@ -158,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_carrier_blocks_both_ways_and_healing_the_ways_leaves_it() {
+    fn a_lost_carrier_blocks_both_directions_and_healing_directions_leaves_it() {
         let mut network = network(NetworkModel::default());
         network.set_carrier(1, false);
         network.heal_directions();

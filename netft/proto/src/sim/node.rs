@@ -1,55 +1,134 @@
-//! One node: a real engine, and around it what its driver would hold.
+//! One node: a real engine, and the state its driver would hold around it.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crate::{
     engine::{Engine, EngineInput},
-    route::{ForwardingTable, PeerStatus, RouteStatus},
-    sim::stream::DataStream,
+    ids::RouteId,
+    route::{ForwardingTable, PeerStatus, Reason, RouteChange, RouteStatus},
     time::Time,
     wire::{ack::Ack, heartbeat::Heartbeat},
 };
 
-/// What a paused node's sockets hold; more is lost, as in a full socket buffer. It is more than
-/// a peer sends in the longest detection time, so a stalled node always finds news in it.
+/// Frames of one class that a paused node's socket buffers hold; more are dropped. A peer sends
+/// fewer in the longest detection time, so a resumed node always finds recent heartbeats there.
 const INBOX_CAPACITY: usize = 1024;
 
-/// The boot ids a session was agreed under: the holder's and the peer's.
+/// The boot ids a session was established under: the holder's and the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BootIdPair {
     pub(crate) own: u64,
     pub(crate) peer: u64,
 }
 
-/// Something that reaches a node.
+impl BootIdPair {
+    /// The same session as its other end holds it.
+    pub(crate) fn reversed(self) -> Self {
+        Self { own: self.peer, peer: self.own }
+    }
+}
+
+/// A data frame on a network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DataFrame {
+    /// The session the sender encrypts for.
+    pub(crate) sender_session: BootIdPair,
+    pub(crate) counter: u64,
+    /// Index of the packet in the report.
+    pub(crate) index: usize,
+    pub(crate) is_retransmission: bool,
+}
+
+/// An acknowledgement on a network.
+#[derive(Clone, Debug)]
+pub(crate) struct AckFrame {
+    pub(crate) sender_session: BootIdPair,
+    pub(crate) counter: u64,
+    pub(crate) ack: Ack,
+}
+
+/// An input from the node's own kernel or operator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LocalInput {
+    Fault { route: RouteId, reason: Reason },
+    FaultCleared { route: RouteId, reason: Reason },
+    ChangeRoute { route: RouteId, change: RouteChange },
+}
+
+impl From<LocalInput> for EngineInput {
+    fn from(input: LocalInput) -> Self {
+        match input {
+            LocalInput::Fault { route, reason } => Self::Fault { route, reason },
+            LocalInput::FaultCleared { route, reason } => Self::FaultCleared { route, reason },
+            LocalInput::ChangeRoute { route, change } => Self::ChangeRoute { id: route, change },
+        }
+    }
+}
+
+/// An input that reaches a node.
 #[derive(Clone, Debug)]
 pub(crate) enum Arrival {
-    /// A heartbeat, sealed under the sender's view of the session.
-    Heartbeat { from: usize, network: usize, sender_session: BootIdPair, heartbeat: Heartbeat },
-    /// A data frame; `again`: a copy that was sent later.
-    Data {
+    /// A heartbeat, encrypted for the session as its sender holds it.
+    Heartbeat {
         from: usize,
         network: usize,
         sender_session: BootIdPair,
-        counter: u64,
-        index: usize,
-        is_retransmission: bool,
+        heartbeat: Heartbeat,
     },
-    /// An acknowledgement.
-    Ack { from: usize, network: usize, sender_session: BootIdPair, counter: u64, ack: Ack },
-    /// A handshake that is complete for this node.
-    SessionAgreed { peer: usize, session: BootIdPair },
-    /// The session's idle timeout.
-    SessionTimeout { peer: usize, session: BootIdPair },
-    /// What the node's own kernel says.
-    Local(EngineInput),
+    Data {
+        from: usize,
+        network: usize,
+        frame: DataFrame,
+    },
+    Ack {
+        from: usize,
+        network: usize,
+        frame: AckFrame,
+    },
+    /// The handshake is complete at this node.
+    SessionAgreed {
+        peer: usize,
+        session: BootIdPair,
+    },
+    /// The idle timeout of a session.
+    SessionTimeout {
+        peer: usize,
+        session: BootIdPair,
+    },
+    Local(LocalInput),
+}
+
+/// Treatment of an arrival by a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ArrivalClass {
+    /// A frame for the engine.
+    Heartbeat,
+    /// A frame for the packet path.
+    Data,
+    /// Not a frame: it comes over no network and cannot be lost.
+    Internal,
 }
 
 impl Arrival {
-    /// Whether it comes over a network.
-    pub(crate) fn is_frame(&self) -> bool {
-        matches!(self, Self::Heartbeat { .. } | Self::Data { .. } | Self::Ack { .. })
+    pub(crate) fn class(&self) -> ArrivalClass {
+        match self {
+            Self::Heartbeat { .. } => ArrivalClass::Heartbeat,
+            Self::Data { .. } | Self::Ack { .. } => ArrivalClass::Data,
+            Self::SessionAgreed { .. } | Self::SessionTimeout { .. } | Self::Local(_) => {
+                ArrivalClass::Internal
+            }
+        }
     }
+}
+
+/// A pause in progress: the node is not scheduled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodePause {
+    pub(crate) began: Time,
+    /// A later pause moves it.
+    pub(crate) ends: Time,
+    /// Frames that arrive meanwhile are lost, as in a stopped virtual machine.
+    pub(crate) drops_packets: bool,
 }
 
 /// One node.
@@ -57,30 +136,25 @@ pub(crate) struct SimNode {
     /// `None` while the node is dead.
     pub(crate) engine: Option<Engine>,
     pub(crate) boot_id: u64,
-    pub(crate) paused: bool,
-    /// What comes while the node is paused is lost.
-    pub(crate) drops_while_paused: bool,
-    /// When the pause in progress began.
-    pub(crate) paused_at: Time,
-    /// When the pause in progress ends; a later pause moves it.
-    pub(crate) resume_at: Time,
+    pub(crate) pause: Option<NodePause>,
+    /// Arrivals during the pause, in order.
     inbox: VecDeque<Arrival>,
-    /// Heartbeats, and others, in the inbox.
-    queued: [usize; 2],
+    /// Heartbeats in the inbox.
+    queued_heartbeats: usize,
+    /// Data and acknowledgements in the inbox.
+    queued_data: usize,
+    /// The session with every peer.
     pub(crate) sessions: Vec<Option<BootIdPair>>,
-    /// The data with every peer there was a session with.
-    pub(crate) streams: Vec<Option<DataStream>>,
-    /// What the engine hears when it is awake.
+    /// Heartbeats answered without the engine.
     pub(crate) deferred_inputs: Vec<EngineInput>,
-    /// When the packet path has something to do.
-    pub(crate) data_wake: Option<Time>,
-    /// How long the node was not scheduled last, and when it was again.
+    /// Length and end of the last pause.
     pub(crate) last_stall: Option<(Duration, Time)>,
     pub(crate) table: Arc<ForwardingTable>,
-    /// The engine's last wish, and when the timer fires for it.
+    /// The wake the engine asked for last, and when the timer fires for it.
     pub(crate) planned_wake: Option<(Time, Time)>,
-    /// The engine's state after its last step.
+    /// Routes of the engine after its last step.
     pub(crate) routes: Vec<RouteStatus>,
+    /// Peers of the engine after its last step.
     pub(crate) peers: Vec<PeerStatus>,
 }
 
@@ -89,16 +163,12 @@ impl SimNode {
         Self {
             engine: None,
             boot_id: 0,
-            paused: false,
-            drops_while_paused: false,
-            paused_at: Time::ZERO,
-            resume_at: Time::ZERO,
+            pause: None,
             inbox: VecDeque::new(),
-            queued: [0; 2],
+            queued_heartbeats: 0,
+            queued_data: 0,
             sessions: vec![None; nodes],
-            streams: (0..nodes).map(|_| None).collect(),
             deferred_inputs: Vec::new(),
-            data_wake: None,
             last_stall: None,
             table: Arc::default(),
             planned_wake: None,
@@ -109,7 +179,7 @@ impl SimNode {
 
     /// Alive and scheduled.
     pub(crate) fn is_running(&self) -> bool {
-        self.engine.is_some() && !self.paused
+        self.engine.is_some() && self.pause.is_none()
     }
 
     pub(crate) fn start_engine(&mut self, engine: Engine) {
@@ -122,29 +192,35 @@ impl SimNode {
         *self = Self { boot_id: self.boot_id, ..Self::new(nodes) };
     }
 
-    /// Keeps something for a node that does not run. Only frames fill a socket buffer; data does
-    /// not push out heartbeats, so that both kinds are there after a pause.
-    pub(crate) fn queue_arrival(&mut self, arrival: Arrival) {
-        if arrival.is_frame() {
-            let kind = usize::from(matches!(arrival, Arrival::Heartbeat { .. }));
-            if self.queued[kind] == INBOX_CAPACITY {
-                return;
-            }
-            self.queued[kind] += 1;
+    pub(crate) fn refresh_statuses(&mut self) {
+        if let Some(engine) = &self.engine {
+            self.routes = engine.route_statuses();
+            self.peers = engine.peer_statuses();
         }
-        self.inbox.push_back(arrival);
+    }
+
+    /// Queues an arrival for a paused node. Data does not displace heartbeats: after a pause both
+    /// are there.
+    pub(crate) fn queue_arrival(&mut self, arrival: Arrival) {
+        let queued = match arrival.class() {
+            ArrivalClass::Heartbeat => &mut self.queued_heartbeats,
+            ArrivalClass::Data => &mut self.queued_data,
+            ArrivalClass::Internal => return self.inbox.push_back(arrival),
+        };
+        if *queued < INBOX_CAPACITY {
+            *queued += 1;
+            self.inbox.push_back(arrival);
+        }
     }
 
     pub(crate) fn take_inbox(&mut self) -> VecDeque<Arrival> {
-        self.queued = [0; 2];
+        (self.queued_heartbeats, self.queued_data) = (0, 0);
         std::mem::take(&mut self.inbox)
     }
 
-    /// The session is the one both this node and `peer` hold.
+    /// Returns true when this node and `peer` hold the same session.
     pub(crate) fn shares_session(&self, node: usize, peer: &Self, peer_number: usize) -> bool {
-        match (self.sessions[peer_number], peer.sessions[node]) {
-            (Some(here), Some(there)) => here.own == there.peer && here.peer == there.own,
-            _ => false,
-        }
+        let held = self.sessions[peer_number];
+        held.is_some_and(|session| peer.sessions[node] == Some(session.reversed()))
     }
 }

@@ -11,16 +11,16 @@ use crate::{
     time::Time,
 };
 
-/// The first faults come when everything is up.
+/// Start of the faults, milliseconds: every route is up by then.
 const FIRST_FAULT_MS: u64 = 800;
-/// The fault phase ends here; then everything is repaired.
+/// End of the faults, milliseconds: everything is repaired then.
 const FAULT_PHASE_MS: u64 = 5000;
 
 impl Scenario {
     /// A scenario drawn from `seed`: 2–4 nodes, 1–4 networks, a few seconds of faults, and then a
     /// repair after which every pair must converge.
     pub fn random(seed: u64) -> Self {
-        // The run itself draws from the seed too; the two must not be the same numbers.
+        // The run draws from the same seed; its numbers must be others.
         let mut rng = SplitMix64::new(seed ^ 0x005c_e4a2_1000_0000);
         let nodes = rng.pick_one(&[2, 2, 2, 2, 3, 3, 4]);
         let networks = rng.pick_one(&[1, 2, 2, 2, 3, 3, 4]);
@@ -33,12 +33,12 @@ impl Scenario {
             .defer_heartbeats(seed % 2 == 1)
             .run_for(Duration::from_millis(FAULT_PHASE_MS))
             .then_converge();
-        let one = draw_timing(&mut rng);
-        let same = rng.chance_permille(600);
+        let common = draw_timing(&mut rng);
+        let all_same = rng.chance_permille(600);
         for network in 0..networks {
-            let timing = if same { one } else { draw_timing(&mut rng) };
-            let shape = draw_network_model(&mut rng, timing);
-            scenario = scenario.timing_of(network, timing).model_of(network, shape);
+            let timing = if all_same { common } else { draw_timing(&mut rng) };
+            let model = draw_network_model(&mut rng, timing);
+            scenario = scenario.timing_of(network, timing).model_of(network, model);
             if rng.chance_permille(300) {
                 scenario = scenario.priority_of(network, rng.pick_one(&[5, 10, 20, 20]));
             }
@@ -62,14 +62,14 @@ fn draw_timing(rng: &mut SplitMix64) -> Timing {
     clamped_timing(delay, threshold)
 }
 
-/// Jitter and reordering stay well below the delay: a network that is meant to be good must not
-/// look dead at a threshold of 3.
+/// Jitter and reordering stay well below the heartbeat delay, so that a good network never reaches
+/// a threshold of 3.
 fn draw_network_model(rng: &mut SplitMix64, timing: Timing) -> NetworkModel {
     let delay = timing.delay.as_duration();
-    let far = rng.chance_permille(150);
+    let is_long = rng.chance_permille(150);
     NetworkModel {
         delay: Duration::from_micros(50)
-            + rng.duration_up_to(if far { delay * 2 } else { delay / 5 }),
+            + rng.duration_up_to(if is_long { delay * 2 } else { delay / 5 }),
         jitter: rng.duration_up_to(delay / 8),
         duplicate_permille: rng.pick_one(&[0, 0, 10, 200]),
         reorder_permille: rng.pick_one(&[0, 0, 10, 100]),
@@ -109,7 +109,19 @@ fn draw_fault(
         }
         FaultAction::Crash { node } => Some(FaultAction::Restart { node }),
         FaultAction::Pause { .. } | FaultAction::PauseDroppingPackets { .. } => None,
-        _ => Some(FaultAction::Heal { network }),
+        FaultAction::Cut { .. }
+        | FaultAction::CutOneWay { .. }
+        | FaultAction::Loss { .. }
+        | FaultAction::ExtraDelay { .. }
+        | FaultAction::CarrierLost { .. } => Some(FaultAction::Heal { network }),
+        // Repairs and operator actions are not drawn here.
+        FaultAction::Heal { .. }
+        | FaultAction::CarrierRestored { .. }
+        | FaultAction::Restart { .. }
+        | FaultAction::HealAll
+        | FaultAction::Admin { .. }
+        | FaultAction::Drain { .. }
+        | FaultAction::Priority { .. } => None,
     };
     let scenario = scenario.with_fault(Time::from_millis(at), fault);
     // Some faults last until the final repair.
@@ -123,7 +135,7 @@ fn draw_fault(
     }
 }
 
-/// Something an operator orders.
+/// Adds an action of an operator, and mostly its end.
 fn draw_operator_action(
     scenario: Scenario,
     rng: &mut SplitMix64,
@@ -136,15 +148,15 @@ fn draw_operator_action(
         return scenario.with_fault(at, FaultAction::Priority { network, priority });
     }
     let node = rng.next_below(nodes as u64) as usize;
-    let drain = rng.chance_permille(500);
-    let order = |on| match drain {
+    let is_drain = rng.chance_permille(500);
+    let action = |on| match is_drain {
         true => FaultAction::Drain { network, node, on },
         false => FaultAction::Admin { network, node, down: on },
     };
-    let scenario = scenario.with_fault(at, order(true));
+    let scenario = scenario.with_fault(at, action(true));
     if rng.chance_permille(250) {
         return scenario;
     }
     let after = Duration::from_micros(rng.next_in_range(0, 1_500_000));
-    scenario.with_fault(at + after, order(false))
+    scenario.with_fault(at + after, action(false))
 }

@@ -1,4 +1,4 @@
-//! What a run showed.
+//! The result of a run.
 
 use std::{fmt::Write, time::Duration};
 
@@ -9,97 +9,124 @@ use crate::{
     time::Time,
 };
 
+/// Violations a run collects before it stops.
+pub const MAX_VIOLATIONS: usize = 10;
+
 /// One data packet of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketRecord {
     /// The sending node.
     pub from: usize,
-    /// The node it was for.
+    /// The receiving node.
     pub to: usize,
     /// The network the sender's forwarding table chose; `None` when no route was usable.
     pub network: Option<usize>,
-    /// When it was sent.
+    /// Time of sending.
     pub sent_at: Time,
-    /// When it arrived, if it did.
+    /// Time of arrival; `None` when it was lost.
     pub arrived_at: Option<Time>,
 }
 
-/// What a run showed.
+/// Data of a run.
+#[derive(Clone, Debug, Default)]
+pub struct DataReport {
+    /// Every data packet, in the order of sending.
+    pub packets: Vec<PacketRecord>,
+    /// Frames retransmitted on another route.
+    pub retransmissions: u64,
+    /// Packets that were sent more than once and arrived.
+    pub recovered: u64,
+    /// Packets lost although a network was good: isolated losses, or past the retransmission age.
+    pub undelivered: u64,
+}
+
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct SimReport {
     /// The scenario's seed.
     pub seed: u64,
-    /// A fingerprint of every step: equal for equal scenarios and one build.
+    /// Hash of every step: equal for equal scenarios and one build.
     pub trace_hash: u64,
-    /// Every invariant broken, with the moment and the place; at most
-    /// [`MAX_VIOLATIONS`](crate::sim::MAX_VIOLATIONS), then the run stops.
+    /// Every broken invariant with its moment and place, at most [`MAX_VIOLATIONS`]; then the run
+    /// stops.
     pub violations: Vec<String>,
     /// Every event of every node, in order.
     pub events: Vec<(usize, Event)>,
-    /// How long the run was on the virtual clock.
+    /// Length of the run on the virtual clock.
     pub virtual_time: Duration,
-    /// How many steps the run took.
+    /// Steps of the event queue.
     pub steps: u64,
-    /// Heartbeats the nodes sent.
+    /// Heartbeats sent by all nodes, requests and replies.
     pub heartbeats: u64,
-    /// Heartbeats that reached an engine.
+    /// Heartbeats that reached a node and were authentic.
     pub heartbeats_delivered: u64,
-    /// Every data packet, in the order of sending.
-    pub packets: Vec<PacketRecord>,
-    /// Frames sent again on another route.
-    pub retransmissions: u64,
-    /// Packets that went out more than once and arrived.
-    pub recovered: u64,
-    /// Packets that did not arrive although a network was good: lost alone, or out of time.
-    pub undelivered: u64,
-    /// From the final repair to every pair on its best route; `None` when that was not asked for
-    /// or did not happen.
+    /// Data packets and their retransmissions.
+    pub data: DataReport,
+    /// From the final repair to every pair on its best route; `None` when the scenario does not
+    /// ask for it or it did not happen.
     pub converged_after: Option<Duration>,
     /// The routes of every node at the end; none for a dead node.
     pub routes: Vec<Vec<RouteStatus>>,
     /// The peers of every node at the end; none for a dead node.
     pub peers: Vec<Vec<PeerStatus>>,
-    /// Every step as a line, when the scenario asked for it.
+    /// Every step as a line, with [`Scenario::keep_text`].
     pub text: Option<String>,
 }
 
 impl SimReport {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        Self {
+            seed: scenario.seed,
+            trace_hash: 0,
+            violations: Vec::new(),
+            events: Vec::new(),
+            virtual_time: Duration::ZERO,
+            steps: 0,
+            heartbeats: 0,
+            heartbeats_delivered: 0,
+            data: DataReport::default(),
+            converged_after: None,
+            routes: Vec::new(),
+            peers: Vec::new(),
+            text: None,
+        }
+    }
+
+    fn events_of(&self, node: usize) -> impl Iterator<Item = &Event> {
+        self.events.iter().filter(move |(at_node, _)| *at_node == node).map(|(_, event)| event)
+    }
+
+    /// State changes of a route of a node: when, from which state, to which.
+    fn state_changes(
+        &self,
+        node: usize,
+        id: RouteId,
+    ) -> impl Iterator<Item = (Time, RouteState, RouteState)> {
+        self.events_of(node).filter_map(move |event| {
+            let EventKind::StateChanged { route, from, to, .. } = event.kind else { return None };
+            (route == id).then_some((event.at, from, to))
+        })
+    }
+
     /// The moments at which a route of a node entered a state.
     pub fn times_entered(&self, node: usize, route: RouteId, state: RouteState) -> Vec<Time> {
-        self.events
-            .iter()
-            .filter_map(|(at_node, event)| match event.kind {
-                EventKind::StateChanged { route: changed, to, .. }
-                    if *at_node == node && changed == route && to == state =>
-                {
-                    Some(event.at)
-                }
-                _ => None,
-            })
-            .collect()
+        let entered = self.state_changes(node, route).filter(|(_, _, to)| *to == state);
+        entered.map(|(at, ..)| at).collect()
     }
 
     /// The first moment not before `after` at which a route of a node stopped being up.
     pub fn first_left_up(&self, node: usize, route: RouteId, after: Time) -> Option<Time> {
-        self.events.iter().find_map(|(at_node, event)| match event.kind {
-            EventKind::StateChanged { route: changed, from: RouteState::Up, .. }
-                if *at_node == node && changed == route && event.at >= after =>
-            {
-                Some(event.at)
-            }
-            _ => None,
-        })
+        let mut left = self.state_changes(node, route);
+        left.find(|(at, from, _)| *from == RouteState::Up && *at >= after).map(|(at, ..)| at)
     }
 
     /// The moves of a node's data, with the route it moved to.
     pub fn data_moves(&self, node: usize) -> Vec<(Time, Option<RouteId>)> {
-        self.events
-            .iter()
-            .filter_map(|(at_node, event)| match event.kind {
-                EventKind::Moved { to, .. } if *at_node == node => Some((event.at, to)),
-                _ => None,
-            })
-            .collect()
+        let moves = self.events_of(node).filter_map(|event| {
+            let EventKind::Moved { to, .. } = event.kind else { return None };
+            Some((event.at, to))
+        });
+        moves.collect()
     }
 
     /// The data packets from one node to another sent in a span of time.
@@ -108,9 +135,8 @@ impl SimReport {
         (from, to): (usize, usize),
         span: std::ops::Range<Time>,
     ) -> impl Iterator<Item = &PacketRecord> {
-        self.packets
-            .iter()
-            .filter(move |p| (p.from, p.to) == (from, to) && span.contains(&p.sent_at))
+        let packets = self.data.packets.iter();
+        packets.filter(move |p| (p.from, p.to) == (from, to) && span.contains(&p.sent_at))
     }
 
     /// The violations as text, with the scenario's faults before them and the command that
@@ -126,7 +152,7 @@ impl SimReport {
         }
         let _ = write!(
             text,
-            "  replay: NETFT_SEED={} cargo test -p netft --test sim seeds -- --nocapture",
+            "  replay: NETFT_SEED={} cargo test -p netft-proto --test sim seeds -- --nocapture",
             self.seed
         );
         text

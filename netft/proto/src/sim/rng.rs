@@ -1,11 +1,11 @@
-//! The simulator's own random numbers: splitmix64 (Steele, Lea, Flood 2014).
+//! Random numbers of the simulator: SplitMix64 (Steele, Lea, Flood 2014).
 //!
 //! Every draw of a run comes from one seed, in the order of the event queue, so that a seed and a
 //! commit name exactly one run.
 
 use std::time::Duration;
 
-/// A splitmix64 generator.
+/// A SplitMix64 generator.
 #[derive(Clone, Debug)]
 pub(crate) struct SplitMix64(u64);
 
@@ -33,9 +33,9 @@ impl SplitMix64 {
         low + self.next_below(high.saturating_sub(low).saturating_add(1))
     }
 
-    /// True `permille` times in a thousand.
+    /// Returns true with a probability of `permille` / 1000.
     pub(crate) fn chance_permille(&mut self, permille: u16) -> bool {
-        // A probability of zero draws nothing: a fault-free network costs no randomness.
+        // A probability of zero draws nothing: a fault-free network leaves the sequence alone.
         permille > 0 && self.next_below(1000) < u64::from(permille)
     }
 

@@ -1,4 +1,4 @@
-//! What a run does: nodes, networks, timing, and faults at their moments.
+//! Scenarios: nodes, networks, timing, and faults at their moments.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,12 +10,12 @@ use crate::{
 };
 
 /// Most nodes of a scenario; [`Scenario::nodes`] clamps to it.
-pub const MAX_NODES: usize = 8;
+pub const MAX_NODES: usize = 256;
 /// Most networks of a scenario; [`Scenario::networks`] clamps to it.
 pub const MAX_NETWORKS: usize = 8;
 
-/// Something that happens to a network or a node. Networks and nodes count from 0; one that does
-/// not exist makes the fault a no-op.
+/// A fault, a repair or an operator action. Networks and nodes count from 0; a fault of one that
+/// does not exist does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultAction {
     /// Nothing passes on a network.
@@ -23,13 +23,13 @@ pub enum FaultAction {
         /// The network.
         network: usize,
     },
-    /// Nothing passes on a network from one node to another; the way back works.
+    /// Nothing passes on a network from one node to another; the other direction works.
     CutOneWay {
         /// The network.
         network: usize,
         /// The sending node.
         from: usize,
-        /// The node that hears nothing.
+        /// The receiving node.
         to: usize,
     },
     /// A network loses packets from one node to another.
@@ -40,14 +40,14 @@ pub enum FaultAction {
         from: usize,
         /// The receiving node.
         to: usize,
-        /// How many of a thousand packets are lost.
+        /// Packets lost, per thousand.
         permille: u16,
     },
     /// Every packet on a network takes longer.
     ExtraDelay {
         /// The network.
         network: usize,
-        /// By how much, each way.
+        /// Added delay in each direction.
         by: Duration,
     },
     /// Cuts, losses, delays and carriers of a network are repaired.
@@ -55,14 +55,14 @@ pub enum FaultAction {
         /// The network.
         network: usize,
     },
-    /// A node's interface on a network loses its carrier, and the node is told.
+    /// A node's interface on a network loses its carrier; the node's kernel reports it.
     CarrierLost {
         /// The network.
         network: usize,
         /// The node.
         node: usize,
     },
-    /// The carrier is back, and the node is told.
+    /// The carrier is back; the node's kernel reports it.
     CarrierRestored {
         /// The network.
         network: usize,
@@ -94,22 +94,22 @@ pub enum FaultAction {
         /// The new priority.
         priority: u32,
     },
-    /// A node is not scheduled for a while; what arrives meanwhile waits in its sockets.
+    /// A node is not scheduled for a while; packets wait in its socket buffers.
     Pause {
         /// The node.
         node: usize,
-        /// For how long.
+        /// Length of the pause.
         length: Duration,
     },
-    /// A node is not scheduled for a while; what arrives meanwhile is lost (a paused virtual
+    /// A node is not scheduled for a while; packets that arrive are lost (a paused virtual
     /// machine).
     PauseDroppingPackets {
         /// The node.
         node: usize,
-        /// For how long.
+        /// Length of the pause.
         length: Duration,
     },
-    /// A node dies and forgets everything.
+    /// A node dies and loses its state.
     Crash {
         /// The node.
         node: usize,
@@ -123,23 +123,68 @@ pub enum FaultAction {
     HealAll,
 }
 
-/// How a network treats packets while nothing is wrong with it.
+impl FaultAction {
+    /// Returns true when the network and the nodes it names exist.
+    pub(crate) fn exists_in(&self, nodes: usize, networks: usize) -> bool {
+        match *self {
+            Self::Cut { network }
+            | Self::ExtraDelay { network, .. }
+            | Self::Heal { network }
+            | Self::Priority { network, .. } => network < networks,
+            Self::CutOneWay { network, from, to } | Self::Loss { network, from, to, .. } => {
+                network < networks && from < nodes && to < nodes
+            }
+            Self::CarrierLost { network, node }
+            | Self::CarrierRestored { network, node }
+            | Self::Admin { network, node, .. }
+            | Self::Drain { network, node, .. } => network < networks && node < nodes,
+            Self::Pause { node, .. }
+            | Self::PauseDroppingPackets { node, .. }
+            | Self::Crash { node }
+            | Self::Restart { node } => node < nodes,
+            Self::HealAll => true,
+        }
+    }
+
+    /// Delay it adds to a network's model.
+    pub(crate) fn extra_delay(&self) -> Duration {
+        match *self {
+            Self::ExtraDelay { by, .. } => by,
+            Self::Cut { .. }
+            | Self::CutOneWay { .. }
+            | Self::Loss { .. }
+            | Self::Heal { .. }
+            | Self::CarrierLost { .. }
+            | Self::CarrierRestored { .. }
+            | Self::Admin { .. }
+            | Self::Drain { .. }
+            | Self::Priority { .. }
+            | Self::Pause { .. }
+            | Self::PauseDroppingPackets { .. }
+            | Self::Crash { .. }
+            | Self::Restart { .. }
+            | Self::HealAll => Duration::ZERO,
+        }
+    }
+}
+
+/// Behaviour of a network without faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetworkModel {
     /// One-way delay.
     pub delay: Duration,
-    /// Up to this much is added to it.
+    /// Maximum random addition to the delay.
     pub jitter: Duration,
-    /// How many of a thousand packets arrive twice.
+    /// Packets that arrive twice, per thousand.
     pub duplicate_permille: u16,
-    /// How many of a thousand packets are held back by [`NetworkModel::reorder_by`].
+    /// Packets held back by [`NetworkModel::reorder_by`], per thousand.
     pub reorder_permille: u16,
-    /// How long such a packet is held back.
+    /// Extra delay of such a packet.
     pub reorder_by: Duration,
 }
 
 impl NetworkModel {
-    /// The longest a packet is under way.
+    /// Longest one-way travel of a packet.
     pub(crate) fn max_travel(&self) -> Duration {
         self.delay + self.jitter + self.reorder_by
     }
@@ -153,7 +198,7 @@ pub(crate) struct NetworkPlan {
     pub(crate) model: NetworkModel,
 }
 
-/// A run to be made by [`run_scenario`](crate::sim::run_scenario).
+/// A run to be made by [`run_scenario`](crate::sim::run_scenario): nodes, networks, faults, seed.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub(crate) seed: u64,
@@ -166,6 +211,7 @@ pub struct Scenario {
     pub(crate) length: Duration,
     pub(crate) then_converge: bool,
     pub(crate) defer_heartbeats: bool,
+    pub(crate) check_invariants: bool,
     pub(crate) bug: Option<InjectedBug>,
     pub(crate) keep_text: bool,
 }
@@ -184,6 +230,7 @@ impl Scenario {
             length: Duration::from_secs(10),
             then_converge: false,
             defer_heartbeats: false,
+            check_invariants: true,
             bug: None,
             keep_text: false,
         }
@@ -224,10 +271,10 @@ impl Scenario {
         self
     }
 
-    /// With this treatment of packets on one network.
+    /// With this behaviour of one network.
     #[must_use]
-    pub fn model_of(mut self, network: usize, shape: NetworkModel) -> Self {
-        self.change_network(network, |plan| plan.model = shape);
+    pub fn model_of(mut self, network: usize, model: NetworkModel) -> Self {
+        self.change_network(network, |plan| plan.model = model);
         self
     }
 
@@ -238,7 +285,7 @@ impl Scenario {
         self
     }
 
-    /// With timers that are up to this late.
+    /// With timers that fire up to this late.
     #[must_use]
     pub fn timer_slack(mut self, slack: Duration) -> Self {
         self.timer_slack = slack;
@@ -266,22 +313,31 @@ impl Scenario {
         self
     }
 
-    /// With everything repaired at the end, after which every pair must find its best route
-    /// again. The run ends as soon as all have.
+    /// With everything repaired at the end, after which every pair must return to its best route
+    /// (rule 5). The run ends as soon as all have.
     #[must_use]
     pub fn then_converge(mut self) -> Self {
         self.then_converge = true;
         self
     }
 
-    /// With heartbeats that say nothing new left for the engine until it is awake.
+    /// With heartbeats without news answered on the packet path and deferred until the engine
+    /// wakes.
     #[must_use]
-    pub fn defer_heartbeats(mut self, leaves: bool) -> Self {
-        self.defer_heartbeats = leaves;
+    pub fn defer_heartbeats(mut self, defer: bool) -> Self {
+        self.defer_heartbeats = defer;
         self
     }
 
-    /// With a bug planted into every engine, to see that the invariants notice.
+    /// Without invariants, whose cost per step grows with the number of routes: for meshes of
+    /// dozens of nodes and more.
+    #[must_use]
+    pub fn without_invariants(mut self) -> Self {
+        self.check_invariants = false;
+        self
+    }
+
+    /// With a bug in every node, to show that the invariants find it.
     #[must_use]
     pub fn with_bug(mut self, bug: InjectedBug) -> Self {
         self.bug = Some(bug);
@@ -305,11 +361,16 @@ impl Scenario {
         &self.faults
     }
 
-    /// What `node` calls its route to `peer` over `network`. The two ends of a route have
-    /// different numbers, as in life.
+    /// The number of `node`'s route to `peer` over `network`. The two ends of a route have
+    /// different numbers, as in a real cluster.
     pub fn route_id(&self, node: usize, peer: usize, network: usize) -> RouteId {
         let place = peer * self.networks.len() + network;
-        RouteId((100 * (node + 1) + place) as u32)
+        RouteId((self.route_id_stride() * (node + 1) + place) as u32)
+    }
+
+    /// Numbers between the routes of two nodes.
+    fn route_id_stride(&self) -> usize {
+        (self.nodes * self.networks.len()).max(100)
     }
 
     /// The network of a node's route; `None` for a number no route has.
@@ -319,7 +380,7 @@ impl Scenario {
 
     /// The peer and the network of a node's route; the inverse of [`Scenario::route_id`].
     pub(crate) fn peer_and_network(&self, node: usize, route: RouteId) -> Option<(usize, usize)> {
-        let place = (route.0 as usize).checked_sub(100 * (node + 1))?;
+        let place = (route.0 as usize).checked_sub(self.route_id_stride() * (node + 1))?;
         let (peer, network) = (place / self.networks.len(), place % self.networks.len());
         (peer < self.nodes && peer != node).then_some((peer, network))
     }
@@ -331,12 +392,17 @@ impl Scenario {
     }
 }
 
-/// What every node calls node `node`: its place.
+/// Every ordered pair of nodes.
+pub(crate) fn node_pairs(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..nodes).flat_map(move |a| (0..nodes).map(move |b| (a, b))).filter(|(a, b)| a != b)
+}
+
+/// The peer id of a node, the same at every other node.
 pub(crate) fn peer_id(node: usize) -> PeerId {
     PeerId(node as u16)
 }
 
-/// A timing of `delay` milliseconds × `threshold`, out-of-range values brought into range.
+/// A timing of `delay` milliseconds × `threshold`, clamped to the allowed ranges.
 pub(crate) fn clamped_timing(delay: u64, threshold: u64) -> Timing {
     Timing {
         delay: Delay::from_millis(delay.clamp(5, 60_000)).expect("clamped"),
@@ -351,17 +417,18 @@ pub(crate) fn route_spec(
     timing: Timing,
     priority: u32,
 ) -> RouteSpec {
-    let real = |node: usize| {
+    let physical = |node: usize| {
         let [high, low] = (node as u16 + 1).to_be_bytes();
         SocketAddr::from(([10, network as u8, high, low], 3343))
     };
-    let owned = |node: usize| VirtualAddrs::derive_from_key(&NodeKey([node as u8; 32])).v4.into();
+    let virtual_v4 =
+        |node: usize| VirtualAddrs::derive_from_key(&NodeKey([node as u8; 32])).v4.into();
     RouteSpec {
         peer: peer_id(peer),
-        real_local: real(node),
-        real_remote: real(peer),
-        virtual_local: owned(node),
-        virtual_remote: owned(peer),
+        real_local: physical(node),
+        real_remote: physical(peer),
+        virtual_local: virtual_v4(node),
+        virtual_remote: virtual_v4(peer),
         timing,
         priority: Priority(priority),
         attributes: Attributes(Attributes::SAME_SUBNET),
@@ -370,8 +437,8 @@ pub(crate) fn route_spec(
 }
 
 fn default_network(number: usize) -> NetworkPlan {
-    let shape = NetworkModel { delay: Duration::from_micros(200), ..NetworkModel::default() };
-    NetworkPlan { timing: clamped_timing(30, 5), priority: 10 * (number as u32 + 1), model: shape }
+    let model = NetworkModel { delay: Duration::from_micros(200), ..NetworkModel::default() };
+    NetworkPlan { timing: clamped_timing(30, 5), priority: 10 * (number as u32 + 1), model }
 }
 
 #[cfg(test)]
@@ -380,9 +447,14 @@ mod tests {
 
     #[test]
     fn a_route_number_names_its_place() {
-        let scenario = Scenario::new(0).nodes(4).networks(3);
-        for node in 0..4 {
-            for (peer, network) in (0..4).flat_map(|p| (0..3).map(move |n| (p, n))) {
+        for nodes in [2, 4, MAX_NODES] {
+            check_route_numbers(&Scenario::new(0).nodes(nodes).networks(3));
+        }
+    }
+
+    fn check_route_numbers(scenario: &Scenario) {
+        for node in [0, 1, scenario.nodes - 1] {
+            for (peer, network) in (0..scenario.nodes).flat_map(|p| (0..3).map(move |n| (p, n))) {
                 let place = scenario.peer_and_network(node, scenario.route_id(node, peer, network));
                 assert_eq!(place, (peer != node).then_some((peer, network)));
             }

@@ -1,5 +1,5 @@
-//! The data between one node and one peer, as the node's packet path holds it: the real flight,
-//! the real replay window, the real debt.
+//! Data between one node and one peer, as the node's packet path holds it: the real sent-frame
+//! table, replay window and acknowledgement schedule.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::{
 /// Data of one session, both directions.
 pub(crate) struct DataStream {
     pub(crate) session: BootIdPair,
-    /// The next counter out: data and acknowledgements share it.
+    /// Counter of the next frame: data and acknowledgements share it.
     next_counter: u64,
-    /// What waits; each send is known by its first packet.
+    /// Unacknowledged sends, each named by its first packet.
     pub(crate) sent_frames: SentFrames<usize>,
     pub(crate) replay_window: ReplayWindow,
-    /// The highest data counter in.
+    /// Highest data counter received.
     highest_received: Option<u64>,
-    /// What is owed, with the networks it came on.
-    pub(crate) ack_schedule: Option<AckSchedule<usize>>,
+    /// Acknowledgement to send, with the networks its data came on.
+    ack_schedule: Option<AckSchedule<usize>>,
 }
 
 impl DataStream {
@@ -44,41 +44,41 @@ impl DataStream {
         first
     }
 
-    /// A data frame came over a network: notes what is owed for it.
-    pub(crate) fn note_received(&mut self, network: usize, counter: u64, fresh: bool, now: Time) {
-        let debt = self.ack_schedule.get_or_insert_with(|| AckSchedule::new(network, now));
-        if fresh {
+    /// Schedules the acknowledgement of a data frame that came over a network.
+    pub(crate) fn note_received(&mut self, network: usize, counter: u64, is_new: bool, now: Time) {
+        let schedule = self.ack_schedule.get_or_insert_with(|| AckSchedule::new(network, now));
+        if is_new {
             self.highest_received = self.highest_received.max(Some(counter));
-            debt.on_new_data(1, network);
+            schedule.on_new_data(1, network);
         } else {
-            debt.on_duplicate(network);
+            schedule.on_duplicate(network);
         }
     }
 
-    /// The acknowledgement that is due, and the networks it takes.
+    /// The acknowledgement that is due, and the networks its data came on.
     pub(crate) fn take_due_ack(
         &mut self,
         now: Time,
-        stalled: Option<(Duration, Time)>,
+        last_stall: Option<(Duration, Time)>,
     ) -> Option<(Ack, AckSchedule<usize>)> {
-        let debt = self.ack_schedule.take_if(|debt| debt.is_due(now))?;
+        let schedule = self.ack_schedule.take_if(|schedule| schedule.is_due(now))?;
         self.highest_received?;
-        let stalled = stalled.filter(|(_, ended)| now.since(*ended) < STALL_REPORT_PERIOD);
-        let stalled = stalled.map_or(0, |(length, _)| length.as_millis());
-        let stalled_ms = u16::try_from(stalled).unwrap_or(u16::MAX);
-        Some((Ack { stalled_ms, ..self.build_ack() }, debt))
+        let reported = last_stall.filter(|(_, ended)| now.since(*ended) < STALL_REPORT_PERIOD);
+        let stalled_ms = reported.map_or(0, |(length, _)| length.as_millis());
+        let stalled_ms = u16::try_from(stalled_ms).unwrap_or(u16::MAX);
+        Some((Ack { stalled_ms, ..self.build_ack() }, schedule))
     }
 
-    /// What arrived.
+    /// An acknowledgement of everything received.
     pub(crate) fn build_ack(&self) -> Ack {
         let Some(highest) = self.highest_received else { return Ack::default() };
         let ranges = self.replay_window.accepted_ranges(highest, MAX_RANGES);
         Ack { highest, ranges, ..Ack::default() }
     }
 
-    /// How long until something is due by itself.
+    /// Time until an acknowledgement or a retransmission timeout is due.
     pub(crate) fn time_until_due(&self, now: Time) -> Option<Duration> {
-        let debt = self.ack_schedule.as_ref().map(|debt| debt.until_due(now));
-        [debt, self.sent_frames.until_next_timeout(now)].into_iter().flatten().min()
+        let ack = self.ack_schedule.as_ref().map(|schedule| schedule.until_due(now));
+        [ack, self.sent_frames.until_next_timeout(now)].into_iter().flatten().min()
     }
 }

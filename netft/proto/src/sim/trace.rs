@@ -1,15 +1,15 @@
-//! The fingerprint of a run: every step, every value sent and every event goes into one hash.
+//! The trace of a run: a hash over every fault, event and delivery.
 
 use std::{fmt, fmt::Write};
 
 use crate::time::Time;
 
-/// FNV-1a over 64 bits: no hasher of the standard library promises the same value in the next
-/// release, and a trace hash is compared across builds of one commit.
+/// FNV-1a, 64 bits. The standard library's hashers promise no stable value across releases, and
+/// trace hashes are compared across builds of one commit.
 #[derive(Clone, Debug)]
 pub(crate) struct RunTrace {
     hash: u64,
-    /// Print every step to this buffer as well.
+    /// Every step as a line, when the scenario keeps it.
     text: Option<String>,
 }
 
@@ -18,17 +18,17 @@ impl RunTrace {
         Self { hash: 0xcbf2_9ce4_8422_2325, text: keep_text.then(String::new) }
     }
 
-    /// Adds one step.
-    pub(crate) fn add_step(&mut self, at: Time, words: fmt::Arguments<'_>) {
+    /// Adds a step with its text.
+    pub(crate) fn add_step(&mut self, at: Time, line: fmt::Arguments<'_>) {
         self.add_number(at.as_nanos());
         // Writing into the hasher cannot fail.
-        let _ = self.write_fmt(words);
+        let _ = self.write_fmt(line);
         if let Some(text) = &mut self.text {
-            let _ = writeln!(text, "{at} {words}");
+            let _ = writeln!(text, "{at} {line}");
         }
     }
 
-    /// Adds one number without text: the cheap way for frequent steps.
+    /// Adds a number without text, for frequent steps.
     pub(crate) fn add_number(&mut self, number: u64) {
         for byte in number.to_le_bytes() {
             self.hash_byte(byte);

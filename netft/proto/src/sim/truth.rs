@@ -1,14 +1,15 @@
-//! What is really so, which no engine is told: which ways are blocked or clean, and since when.
+//! Ground truth, which no engine sees: which directions are blocked or clean, and since when.
 //!
-//! The world refreshes it after every fault and every session change; the invariants compare
-//! the engines with it.
+//! Refreshed after every fault and every session change; the invariants compare the engines with
+//! it.
 
 use crate::{
     sim::{network::SimNetwork, node::SimNode},
     time::Time,
 };
 
-/// The truth about the world.
+/// Ground truth of one run.
+#[derive(Clone, Debug)]
 pub(crate) struct GroundTruth {
     nodes: usize,
     /// Per network, sender and receiver: since when nothing passes.
@@ -50,18 +51,18 @@ impl GroundTruth {
             for from in 0..self.nodes {
                 for to in (0..self.nodes).filter(|to| *to != from) {
                     let (a, b) = (&nodes[from], &nodes[to]);
-                    let run = a.is_running() && b.is_running();
-                    let blocked = !run || network.is_blocked(from, to);
-                    let clean = run
+                    let running = a.is_running() && b.is_running();
+                    let blocked = !running || network.is_blocked(from, to);
+                    let clean = running
                         && network.is_clean(from, to)
                         && network.is_clean(to, from)
                         && a.shares_session(from, b, to);
-                    let place = self.slot_index(number, from, to);
-                    update_since(&mut self.blocked_since[place], blocked, now);
-                    update_since(&mut self.clean_since[place], clean, now);
+                    let slot = self.slot_index(number, from, to);
+                    update_since(&mut self.blocked_since[slot], blocked, now);
+                    update_since(&mut self.clean_since[slot], clean, now);
                     let drained = network.pair_drained_since(from, to);
-                    self.drained_since[place] = drained;
-                    update_since(&mut self.undrained_since[place], drained.is_none(), now);
+                    self.drained_since[slot] = drained;
+                    update_since(&mut self.undrained_since[slot], drained.is_none(), now);
                 }
             }
         }
@@ -92,10 +93,6 @@ impl GroundTruth {
     }
 }
 
-fn update_since(mark: &mut Option<Time>, holds: bool, now: Time) {
-    match (holds, *mark) {
-        (true, None) => *mark = Some(now),
-        (false, Some(_)) => *mark = None,
-        _ => {}
-    }
+fn update_since(since: &mut Option<Time>, holds: bool, now: Time) {
+    *since = since.filter(|_| holds).or(holds.then_some(now));
 }
