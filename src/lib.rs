@@ -1,21 +1,28 @@
 //! The programs around the library: config file, control socket, operator CLI, daemon.
 //!
+//! Imports point one way: `cli` → `daemon`, `demo` → `render`, `validate`, `hosts` → `control` →
+//! `clock`, `exit`, `text` (checked by `tests/tidy.rs`).
+//!
 //! | module | job |
 //! |---|---|
 //! | [`config`] | the TOML file and the key file, checked |
-//! | [`control`] | HTTP and JSON on the control socket |
+//! | [`control`] | HTTP and JSON on the control socket: schema, server, client |
 //! | [`daemon`] | `netftd`: start, log, watchdog, stop |
-//! | [`cli`] | `netft`: what an operator types |
+//! | [`cli`] | `netft`: the operator's commands |
 //! | [`hosts`] | names for the virtual addresses in `/etc/hosts` |
-//! | [`render`] | tables and escaped text |
-//! | [`validate`] | what is wrong with a node before it hurts |
-//! | [`demo`] | the main job in one command |
+//! | [`render`] | tables and event lines |
+//! | [`validate`] | checks of a node and its peers |
+//! | [`demo`] | a failover in namespaces of its own |
+//! | [`clock`], [`exit`], [`text`] | wall clock, exit codes, escaped text |
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod demo;
+pub mod exit;
 pub mod hosts;
 pub mod render;
+pub mod text;
 pub mod validate;

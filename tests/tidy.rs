@@ -185,6 +185,47 @@ fn dependencies_point_one_way() {
     complain(&problems);
 }
 
+/// Modules of the programs: each names only those listed, so no two name each other.
+#[test]
+fn modules_of_the_programs_point_one_way() {
+    const ALLOWED: [(&str, &[&str]); 11] = [
+        ("clock", &[]),
+        ("exit", &[]),
+        ("text", &[]),
+        ("config", &[]),
+        ("control", &["clock", "exit", "text"]),
+        ("hosts", &["control"]),
+        ("render", &["control", "text"]),
+        ("validate", &["control"]),
+        ("demo", &["control", "render"]),
+        ("daemon", &["clock", "config", "control", "exit", "hosts", "render", "validate"]),
+        (
+            "cli",
+            &["config", "control", "daemon", "demo", "exit", "hosts", "render", "text", "validate"],
+        ),
+    ];
+    let mut problems = Vec::new();
+    for (name, text) in sources().into_iter().filter(|(name, _)| name.starts_with("src/")) {
+        let room = name["src/".len()..].split(['/', '.']).next().unwrap();
+        if ["lib", "bin"].contains(&room) {
+            continue;
+        }
+        let Some((_, allowed)) = ALLOWED.iter().find(|(known, _)| *known == room) else {
+            problems.push(format!("{name}: a module without a place in the order"));
+            continue;
+        };
+        let code = text.split("#[cfg(test)]\n").next().unwrap();
+        for path in paths(code) {
+            let Some(named) = path.strip_prefix("crate::") else { continue };
+            let named = named.split("::").next().unwrap();
+            if named != room && !allowed.contains(&named) {
+                problems.push(format!("{name}: names {path}"));
+            }
+        }
+    }
+    complain(&problems);
+}
+
 #[test]
 fn unsafe_stays_in_the_leaves() {
     const LEAVES: [&str; 3] = ["netft/src/io/sys/", "netft/lab/src/sys.rs", "netft/tests/common/"];

@@ -22,7 +22,7 @@ use netftd::{
     control::schema::{
         EventDetail, Finding, PeerPath, PeerValidation, Route, Severity, ValidationResult,
     },
-    validate::{DaemonFacts, NodeFacts, StackedLink, exit_code, run_checks},
+    validate::{DaemonFacts, NodeFacts, exit_code, run_checks},
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use serde_json::json;
@@ -290,7 +290,7 @@ fn fine() -> NodeFacts {
             speed: None,
             addrs: vec![addr],
         };
-        StackedLink { interface, parent: None, master: None }
+        StackedLink { interface, parent: None, master: None, ethernet: true }
     };
     NodeFacts {
         config,

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use netft::route::{Delay, ParamError, Threshold};
 
-use super::{failure::EXIT_CODES, peer::PeerCommand};
+use super::peer::PeerCommand;
 use crate::{
     config::{adapter_name, node_name},
     control::why::EventSelector,
     demo::DemoArgs,
+    exit::EXIT_CODES,
 };
 
 /// Asks and steers the virtual network adapter of this node.

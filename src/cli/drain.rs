@@ -2,10 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{args::DrainOptions, client::DaemonClient, failure::ExitError, output::StandardOutput};
+use super::{args::DrainOptions, output::StandardOutput};
 use crate::{
-    control::schema::{DrainRequest, DrainResponse},
-    render::{text::escape, views},
+    control::{
+        client::DaemonClient,
+        schema::{DrainRequest, DrainResponse},
+    },
+    exit::ExitError,
+    render::views,
+    text::escape,
 };
 
 /// One request waits this long: the order is repeated until the operator's own time is over, so

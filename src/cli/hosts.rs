@@ -1,8 +1,9 @@
 //! `netft hosts`.
 
-use super::{args::HostsArgs, client::DaemonClient, failure::ExitError, output::StandardOutput};
+use super::{args::HostsArgs, output::StandardOutput};
 use crate::{
-    control::{schema, schema::VersionedBody},
+    control::{client::DaemonClient, schema, schema::VersionedBody},
+    exit::ExitError,
     hosts,
     hosts::{HostsBlock, file, file::HostsError},
 };

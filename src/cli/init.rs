@@ -10,13 +10,10 @@ use std::{
     path::Path,
 };
 
-use netft::{NodeKey, config::DEFAULT_PORT, io::identity};
+use netft::{NodeKey, api::host::identity, config::DEFAULT_PORT};
 
-use super::{
-    args::InitArgs, failure::ExitError, interfaces, interfaces::LocalNetwork, keys,
-    output::StandardOutput,
-};
-use crate::config::node_name;
+use super::{args::InitArgs, interfaces, interfaces::LocalNetwork, keys, output::StandardOutput};
+use crate::{config::node_name, exit::ExitError};
 
 /// Writes the config, and the key beside it unless there is one.
 pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), ExitError> {

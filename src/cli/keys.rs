@@ -2,9 +2,10 @@
 
 use std::{io, path::Path};
 
-use netft::io::{identity, identity::KeyError};
+use netft::api::host::{identity, identity::KeyError};
 
-use super::{failure::ExitError, output::StandardOutput};
+use super::output::StandardOutput;
+use crate::exit::ExitError;
 
 /// Makes a key file and prints its public key.
 pub(super) fn run_keygen(file: &Path, out: &mut StandardOutput) -> Result<(), ExitError> {

@@ -1,9 +1,7 @@
 //! `netft`: what an operator types.
 
 mod args;
-mod client;
 mod drain;
-pub mod failure;
 mod hosts;
 mod init;
 mod interfaces;
@@ -18,23 +16,23 @@ use clap::Parser;
 
 use self::{
     args::{DaemonTarget, EventsArgs, NetftArgs, NetftCommand, RouteCommand, WhyArgs},
-    client::DaemonClient,
-    failure::ExitError,
     output::StandardOutput,
 };
 use crate::{
     control::{
+        client::DaemonClient,
         schema,
         schema::{AdminState, RouteBody, RoutePatch, VersionedBody},
         socket_path,
         why::{EventExplanation, EventSelector},
     },
+    exit,
+    exit::ExitError,
     render::{
         event::{RouteEndpointMap, event_lines},
-        networks,
-        text::escape,
-        views, why,
+        networks, views, why,
     },
+    text::escape,
 };
 
 /// Word that makes `netft` be `netftd`, for the demo.
@@ -52,7 +50,7 @@ pub fn main() -> ExitCode {
         NetftCommand::Validate { config, local } => {
             validate::run_validate(&config, local, &args.target)
         }
-        command => failure::report_exit(run_command(command, &args.target)),
+        command => exit::report_exit(run_command(command, &args.target)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, io::Write};
 
-use super::failure::ExitError;
+use crate::exit::ExitError;
 
 /// Standard output.
 #[derive(Default)]

@@ -6,10 +6,14 @@ use netft::route::{
     policy::{Dscp, PortRange, Protocol},
 };
 
-use super::{client::DaemonClient, failure::ExitError, output::StandardOutput};
+use super::output::StandardOutput;
 use crate::{
     config::node_name,
-    control::schema::{PeerBody, PeerPatch, TrafficClassSpec},
+    control::{
+        client::DaemonClient,
+        schema::{PeerBody, PeerPatch, TrafficClassSpec},
+    },
+    exit::ExitError,
     render::views,
 };
 

@@ -2,18 +2,19 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use super::{
-    args::DaemonTarget, client::DaemonClient, failure, failure::ExitError, output::StandardOutput,
-};
+use super::{args::DaemonTarget, output::StandardOutput};
 use crate::{
     config,
     control::{
+        client::DaemonClient,
         schema,
         schema::{
             Finding, PeerValidation, PeerValidations, Severity, ValidationResult, VersionedBody,
         },
         socket_path,
     },
+    exit,
+    exit::ExitError,
     render::validation,
     validate,
     validate::{DaemonFacts, NodeFacts},
@@ -28,7 +29,7 @@ pub(super) fn run_validate(path: &Path, local: bool, target: &DaemonTarget) -> E
     let mut out = StandardOutput::default();
     let found = match collect_findings(path, local, target) {
         Ok(found) => found,
-        Err(failure) => return failure::report_exit(Err(failure)),
+        Err(failure) => return exit::report_exit(Err(failure)),
     };
     let theirs = found.peers.iter().flat_map(|peer| &peer.findings);
     let code = validate::exit_code(found.findings.iter().chain(theirs));
@@ -38,7 +39,7 @@ pub(super) fn run_validate(path: &Path, local: bool, target: &DaemonTarget) -> E
     });
     match printed {
         Ok(()) => ExitCode::from(code),
-        Err(failure) => failure::report_exit(Err(failure)),
+        Err(failure) => exit::report_exit(Err(failure)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use netft::{
     PeerId,
+    api::snapshot::{PeerInfo, Snapshot},
     config::AdapterBackend,
     route::{DrainStatus, EventKind, RouteSpec, RouteState, RouteStatus},
 };
@@ -15,10 +16,7 @@ use super::{
         RouteCounts, RouteFields, RouteList,
     },
 };
-use crate::daemon::{
-    clock::WallClock,
-    node::{PeerInfo, Snapshot},
-};
+use crate::clock::WallClock;
 
 /// The names of the peers, by their ids.
 #[derive(Clone, Debug, Default)]

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use netft::{
     RouteId,
-    api::drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
+    api::{
+        drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
+        snapshot::Snapshot,
+    },
 };
 
 use super::{
     convert::{PeerNames, to_route},
     schema::{DrainRequest, DrainResponse, DrainWait},
 };
-use crate::daemon::{clock::WallClock, node::Snapshot};
+use crate::clock::WallClock;
 
 /// The longest a request waits: below the listener's patience with a silent client.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(4);

@@ -7,11 +7,10 @@ use std::fmt::{Display, Write};
 
 use netft::{
     PeerId,
+    api::snapshot::{CounterSnapshot, PeerInfo, Snapshot},
     failover::stall_histogram::{BUCKET_BOUNDS_MS, StallHistogram},
     route::{RouteState, RouteStatus},
 };
-
-use crate::daemon::node::{CounterSnapshot, PeerInfo, Snapshot};
 
 /// The content type of [`render_metrics`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

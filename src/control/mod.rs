@@ -1,6 +1,8 @@
 //! HTTP and JSON on a Unix socket: how `netft`, or `curl --unix-socket`, asks a running `netftd`.
 
+pub mod backend;
 pub mod cause;
+pub mod client;
 pub mod convert;
 mod drain;
 pub mod journal;
@@ -8,6 +10,7 @@ pub mod listener;
 pub mod metrics;
 pub mod networks;
 mod policies;
+pub mod report;
 pub mod schema;
 pub mod server;
 pub mod validate;

@@ -1,12 +1,11 @@
 //! The library's networks → [`schema`](super::schema). Pure.
 
-use netft::{config::NetworkRole, topology, topology::NetworkInfo};
+use netft::{api::snapshot::Snapshot, config::NetworkRole, topology, topology::NetworkInfo};
 
 use super::{
     convert::PeerNames,
     schema::{Network, NetworkInterface, NetworkList},
 };
-use crate::daemon::node::Snapshot;
 
 /// `GET /v1/networks`.
 pub fn to_network_list(snapshot: &Snapshot) -> NetworkList {

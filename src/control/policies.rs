@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use netft::route::{
-    PeerPolicies, TrafficClass,
-    policy::{Dscp, PeerChange, PortRange, Protocol},
+use netft::{
+    api::snapshot::PeerInfo,
+    route::{
+        PeerPolicies, TrafficClass,
+        policy::{Dscp, PeerChange, PortRange, Protocol},
+    },
 };
 
 use super::schema::{PeerPatch, TrafficClassSpec};
-use crate::daemon::node::PeerInfo;
 
 /// The classes of a peer.
 pub(super) fn to_class_specs(policies: &PeerPolicies) -> Vec<TrafficClassSpec> {

@@ -18,12 +18,18 @@ use axum::{
 use futures_util::stream;
 use netft::{
     RouteId,
+    api::{
+        drain::DrainError,
+        error::{PeerError, RouteError},
+        snapshot::{PeerInfo, Snapshot},
+    },
     route::{Delay, Priority, RouteChange, RouteStatus, Threshold, Timing},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    backend::ControlBackend,
     convert,
     convert::PeerNames,
     drain,
@@ -37,10 +43,7 @@ use super::{
     validate, why,
     why::{EventSelector, RouteEndpoints},
 };
-use crate::daemon::{
-    clock::WallClock,
-    node::{ControlBackend, DrainError, PeerError, PeerInfo, RouteError, Snapshot},
-};
+use crate::{clock::WallClock, exit::ExitError};
 
 /// How long the driver may take to answer.
 const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -124,8 +127,8 @@ impl From<RouteError> for RequestError {
     }
 }
 
-impl From<crate::cli::failure::ExitError> for RequestError {
-    fn from(failure: crate::cli::failure::ExitError) -> Self {
+impl From<ExitError> for RequestError {
+    fn from(failure: ExitError) -> Self {
         let code = match failure.code {
             2 => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,

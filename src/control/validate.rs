@@ -6,12 +6,17 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use netft::{Time, route::RouteState};
+use netft::{
+    Time,
+    api::snapshot::{PeerInfo, Snapshot},
+    route::RouteState,
+};
 
-use super::schema::{PeerValidation, PeerValidations};
-use crate::{
-    daemon::node::{ControlBackend, PeerInfo, Snapshot},
-    validate::{report, report::ValidationReport},
+use super::{
+    backend::ControlBackend,
+    report,
+    report::ValidationReport,
+    schema::{PeerValidation, PeerValidations},
 };
 
 /// How long fresh probes are waited for. Answers to a control socket must begin within 5 s, and

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::{cli::failure::EXIT_CODES, config::adapter_name};
+use crate::{config::adapter_name, exit::EXIT_CODES};
 
 /// Owns the virtual network adapter of this node.
 #[derive(Debug, Parser)]

@@ -7,15 +7,12 @@ use std::{
     path::Path,
 };
 
-use netft::io::{
-    adapter::{
-        tun,
-        types::{CleanupError, LockError},
-    },
-    netlink::Netlink,
+use netft::api::{
+    host,
+    host::{CleanupError, LockError},
 };
 
-use crate::{cli::failure::ExitError, control::socket_path};
+use crate::{control::socket_path, exit::ExitError};
 
 /// Cleans up after the adapter called `adapter`.
 ///
@@ -31,11 +28,7 @@ pub(super) fn cleanup_adapter(runtime_dir: &Path, adapter: &str) -> Result<(), E
         .enable_all()
         .build()
         .map_err(ExitError::bad_environment)?;
-    let cleaned = runtime.block_on(async {
-        let netlink = Netlink::open()?;
-        tun::remove_leftover(&netlink, adapter, runtime_dir).await
-    });
-    match cleaned {
+    match runtime.block_on(host::remove_leftover_adapter(adapter, runtime_dir)) {
         Ok(_) => {}
         Err(error @ CleanupError::Lock(LockError::AlreadyLocked { .. })) => {
             return Err(ExitError::other_error(error));

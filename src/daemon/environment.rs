@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::privileges;
-use crate::cli::failure::ExitError;
+use crate::exit::ExitError;
 
 /// Sockets, queues, netlink, the runtime's own, and room for control clients.
 const MIN_DESCRIPTORS: u64 = 128;

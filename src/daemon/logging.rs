@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::failure::ExitError;
+use crate::exit::ExitError;
 
 /// Starts logging at `level`, else at `$NETFT_LOG`, else at `info`. Under systemd the journal
 /// adds the time itself.

@@ -2,7 +2,6 @@
 
 mod args;
 mod cleanup;
-pub mod clock;
 mod environment;
 mod logging;
 mod names;
@@ -16,12 +15,16 @@ mod validate_responder;
 use std::{env, ffi::OsString, io, io::Write, path::Path, process::ExitCode};
 
 use clap::Parser;
-use netft::config::{Config, DEFAULT_ADAPTER};
+use netft::{
+    api::host,
+    config::{Config, DEFAULT_ADAPTER},
+};
 
 use self::args::NetftdArgs;
 use crate::{
-    cli::failure::{ExitError, report_exit},
-    config, hosts,
+    config,
+    exit::{ExitError, report_exit},
+    hosts,
 };
 
 /// Runs `netftd` with these arguments, its own name first. Call it before any thread is started.
@@ -63,7 +66,7 @@ fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
         failed.extend(privileges::drop_bind_capability(config.session.port));
         environment::check_environment()?;
         // Before the first thread.
-        netft::io::sys::heap::use_single_arena();
+        host::use_single_arena();
         for what in failed {
             tracing::warn!("could not give up privileges: {what}");
         }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::node::Snapshot;
+use netft::api::snapshot::Snapshot;
+
 use crate::hosts::{file, host_entry};
 
 /// The file to keep, if any. What cannot be written is logged: names are a convenience.

@@ -1,87 +1,24 @@
-//! The running adapter as the programs see it: the library's types, and the trait the control
-//! socket is written against (so that it is tested without a network).
+//! The running adapter, as the control socket and the daemon's tasks share it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use netft::{
-    PeerId, RouteId, Time,
-    config::{Config, ConfigChange},
-    io::adapter::types::LockError,
-    route::{PeerChange, RouteChange},
-};
-pub use netft::{
-    adapter::Adapter,
+    Adapter, PeerId, RouteId, Time,
     api::{
         drain::{DrainError, DrainOrder, DrainReport},
         error::{OpenError, PeerError, RouteError},
-        events::{EventStream, MissedEvents},
-        snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
+        events::EventStream,
+        host::LockError,
+        query::{PeerQuery, QueryError},
+        snapshot::Snapshot,
     },
-    io::quic::{PeerQuery, QueryError},
+    config::{Config, ConfigChange},
+    route::{PeerChange, RouteChange},
 };
 use tokio::sync::{RwLock, mpsc};
 
 use super::{reload, reload::ConfigSource};
-use crate::cli::failure::ExitError;
-
-/// A running node.
-pub trait ControlBackend: Send + Sync + 'static {
-    /// Its state; `None` once it is closed.
-    fn take_snapshot(&self) -> impl Future<Output = Option<Snapshot>> + Send;
-
-    /// Changes a route.
-    ///
-    /// # Errors
-    /// See [`RouteError`].
-    fn change_route(
-        &self,
-        route: RouteId,
-        change: RouteChange,
-    ) -> impl Future<Output = Result<(), RouteError>> + Send;
-
-    /// Reads the config file again and goes over to it, unless that is only tried. Says what
-    /// changes; await it to its end.
-    ///
-    /// # Errors
-    /// The file is wrong, or says what cannot change while the node runs (2); nothing changed.
-    fn reload_config(
-        &self,
-        dry_run: bool,
-    ) -> impl Future<Output = Result<Vec<ConfigChange>, ExitError>> + Send;
-
-    /// Changes how data to a peer uses its routes.
-    ///
-    /// # Errors
-    /// See [`PeerError`].
-    fn change_peer(
-        &self,
-        peer: PeerId,
-        change: PeerChange,
-    ) -> impl Future<Output = Result<(), PeerError>> + Send;
-
-    /// Drains routes, or uses them again; waits at most `wait` until both directions have left.
-    ///
-    /// # Errors
-    /// See [`DrainError`].
-    fn drain_routes(
-        &self,
-        order: DrainOrder,
-        wait: Duration,
-    ) -> impl Future<Output = Result<DrainReport, DrainError>> + Send;
-
-    /// Asks a peer a question on its control session.
-    ///
-    /// # Errors
-    /// See [`QueryError`].
-    fn query_peer(
-        &self,
-        peer: PeerId,
-        question: Vec<u8>,
-    ) -> impl Future<Output = Result<Vec<u8>, QueryError>> + Send;
-
-    /// Has the path MTU of every route probed anew; the moment, or `None` once it is closed.
-    fn recheck_paths(&self) -> impl Future<Output = Option<Time>> + Send;
-}
+use crate::{control::backend::ControlBackend, exit::ExitError};
 
 /// The adapter of this process, until it is closed under those who still ask.
 pub struct RunningNode {

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use netft::route::EventKind;
+use netft::{api::events::EventStream, route::EventKind};
 
-use super::{
-    clock::WallClock,
-    names::HostsFile,
-    node::{ControlBackend, EventStream},
-};
+use super::names::HostsFile;
 use crate::{
-    control::{convert, convert::PeerNames, journal::EventJournal, schema::EventDetail},
+    clock::WallClock,
+    control::{
+        backend::ControlBackend, convert, convert::PeerNames, journal::EventJournal,
+        schema::EventDetail,
+    },
     render::{
         event,
         event::{EventLevel, RouteEndpointMap},

@@ -13,8 +13,7 @@ use netft::{
 };
 use tokio::signal::unix::Signal;
 
-use super::node::{ControlBackend, RunningNode};
-use crate::{cli::failure::ExitError, config};
+use crate::{config, control::backend::ControlBackend, exit::ExitError};
 
 /// The least time between two reloads at a signal: a storm of signals costs one per gap (F-42).
 const MIN_RELOAD_INTERVAL: Duration = Duration::from_millis(250);
@@ -60,7 +59,7 @@ pub(super) async fn reload_config(
 }
 
 /// Reloads at every signal until it is aborted.
-pub(super) async fn reload_on_hangup(mut hangups: Signal, node: Arc<RunningNode>) {
+pub(super) async fn reload_on_hangup<N: ControlBackend>(mut hangups: Signal, node: Arc<N>) {
     while hangups.recv().await.is_some() {
         let reloading = Arc::clone(&node);
         // A task of its own: this one may be aborted in the middle.

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use netft::{config::Config, io::sys::heap};
+use netft::{api::host, config::Config};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -11,20 +11,16 @@ use tokio::{
 };
 
 use super::{
-    clock::WallClock,
-    names::HostsFile,
-    node::{ControlBackend, RunningNode},
-    pump::EventPump,
-    reload,
-    reload::ConfigSource,
+    names::HostsFile, node::RunningNode, pump::EventPump, reload, reload::ConfigSource,
     validate_responder::ValidateResponder,
 };
 use crate::{
-    cli::failure::ExitError,
+    clock::WallClock,
     control::{
-        convert::PeerNames, journal::EventJournal, listener::ControlListener, server,
-        server::ControlContext, socket_path,
+        backend::ControlBackend, convert::PeerNames, journal::EventJournal,
+        listener::ControlListener, server, server::ControlContext, socket_path,
     },
+    exit::ExitError,
 };
 
 /// How long closing may take before the process ends without it.
@@ -157,7 +153,7 @@ async fn trim_heap_periodically() {
         tokio::time::interval_at(Instant::now() + FIRST_HEAP_TRIM_DELAY, HOUSEKEEPING_INTERVAL);
     loop {
         ticks.tick().await;
-        heap::trim_heap();
+        host::trim_heap();
     }
 }
 

@@ -5,27 +5,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netft::api::query::PeerQuery;
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
 };
 
-use super::{
-    clock::WallClock,
-    node::{ControlBackend, PeerQuery, RunningNode},
-};
+use super::node::RunningNode;
 use crate::{
+    clock::WallClock,
     control::{
+        backend::ControlBackend,
         convert,
         journal::EventJournal,
+        report::{VALIDATE_QUERY, ValidationReport},
         schema::{Finding, Route},
         validate,
     },
-    validate::{
-        DaemonFacts, NodeFacts,
-        report::{VALIDATE_QUERY, ValidationReport},
-        run_checks as check,
-    },
+    validate::{DaemonFacts, NodeFacts, run_checks as check},
 };
 
 /// What a run found that began no longer than this before a question answers it. One peer's

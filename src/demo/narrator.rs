@@ -13,7 +13,7 @@ use netft_lab::{
 use serde_json::{Value, json};
 
 use super::demo_run::{DemoRun, FaultKind, FaultRecord};
-use crate::{control::why::EventExplanation as Why, render::event::cost_text};
+use crate::{control::why::EventExplanation, render::event::cost_text};
 
 /// Tells a person what happens while it happens, or keeps quiet.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Narrator {
     }
 
     /// Data is back, or is not; what `netft why` says the failover cost.
-    pub(super) fn print_fault_result(&self, fault: &FaultRecord, why: Option<&Why>) {
+    pub(super) fn print_fault_result(&self, fault: &FaultRecord, why: Option<&EventExplanation>) {
         match fault.failed_back_at {
             Some(at) => {
                 let what = format!("data is back on {}", network_name(fault.network));

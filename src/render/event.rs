@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use netft::route::Attributes;
 
-use super::text::{escape, format_millis};
-use crate::control::{
-    cause::FailoverCost,
-    schema::{EventDetail, RouteFields},
+use crate::{
+    control::{
+        cause::FailoverCost,
+        schema::{EventDetail, RouteFields},
+    },
+    text::{escape, format_millis},
 };
 
 /// How loud an event is.

@@ -4,7 +4,6 @@
 pub mod event;
 pub mod networks;
 pub mod table;
-pub mod text;
 pub mod validation;
 pub mod views;
 pub mod why;

@@ -1,10 +1,10 @@
 //! What `netft networks` shows. Pure.
 
-use super::{
-    table::{ColumnAlign, TextTable},
+use super::table::{ColumnAlign, TextTable};
+use crate::{
+    control::schema::{NetworkInterface, NetworkList},
     text::escape,
 };
-use crate::control::schema::{NetworkInterface, NetworkList};
 
 /// `netft networks`: a line per network, and one for each of its other interfaces.
 pub fn networks_table(networks: &NetworkList) -> String {

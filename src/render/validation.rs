@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use super::text::escape;
-use crate::control::schema::{Finding, Severity, ValidationResult};
+use crate::{
+    control::schema::{Finding, Severity, ValidationResult},
+    text::escape,
+};
 
 /// This node first, then the peers, in the order of the config.
 pub fn validation_text(validation: &ValidationResult) -> String {

@@ -4,16 +4,16 @@ use std::{fmt::Write, time::Duration};
 
 use netft::route::Attributes;
 
-use super::{
-    table::{ColumnAlign, TextTable},
-    text::{escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no},
-};
-use crate::control::{
-    cause::StallSummary,
-    schema::{
-        DaemonStatus, DrainResponse, Peer, PeerList, ReloadResult, Route, RouteList,
-        TrafficClassSpec,
+use super::table::{ColumnAlign, TextTable};
+use crate::{
+    control::{
+        cause::StallSummary,
+        schema::{
+            DaemonStatus, DrainResponse, Peer, PeerList, ReloadResult, Route, RouteList,
+            TrafficClassSpec,
+        },
     },
+    text::{escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no},
 };
 
 /// `netft status`.

@@ -2,14 +2,14 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::{
-    event::{RouteEndpointMap, cost_text, event_line},
+use super::event::{RouteEndpointMap, cost_text, event_line};
+use crate::{
+    control::{
+        cause::{CandidateRoute, LeftRoute, RemoteReport},
+        schema::{Event, EventDetail},
+        why::{EventExplanation, parse_rfc3339_millis},
+    },
     text::{escape, format_duration},
-};
-use crate::control::{
-    cause::{CandidateRoute, LeftRoute, RemoteReport},
-    schema::{Event, EventDetail},
-    why::{EventExplanation, parse_rfc3339_millis},
 };
 
 /// A story, as text.

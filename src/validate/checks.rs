@@ -7,12 +7,14 @@ use std::{
 
 use netft::{
     PeerId,
+    api::host::StackedLink,
     topology::{PlannedRoute, RoutePlan, UnroutedReason},
     wire::header::FRAME_OVERHEAD,
 };
 
 use super::{
-    NodeFacts, firewall,
+    facts::NodeFacts,
+    firewall,
     firewall::{BlockingChain, FilterDatagram, FilterOutcome},
     links, nodes,
 };
@@ -41,17 +43,6 @@ pub const ALL_CHECKS: [CheckFn; 16] = [
     nodes::check_path_mtu,
 ];
 
-pub(super) fn new_finding(
-    severity: Severity,
-    id: &str,
-    place: impl Into<String>,
-    what: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Finding {
-    let (place, what, remedy) = (place.into(), what.into(), remedy.into());
-    Finding { id: id.to_owned(), severity, place, what, remedy }
-}
-
 fn peer_name(facts: &NodeFacts, peer: PeerId) -> &str {
     facts.config.peers.iter().find(|known| known.id == peer).map_or("?", |known| &known.name)
 }
@@ -70,7 +61,7 @@ fn check_networks(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
         let at = format!("{}: {}", peer_name(facts, skipped.peer), skipped.remote);
         let what = format!("no route leads there: {}", skipped.reason);
         let remedy = "correct the address in the config, or the networks of this node";
-        findings.push(new_finding(Severity::Warning, "unreachable-address", at, what, remedy));
+        findings.push(Finding::new(Severity::Warning, "unreachable-address", at, what, remedy));
     }
     for peer in &facts.config.peers {
         let routes = plan.routes.iter().filter(|route| route.spec.peer == peer.id);
@@ -80,7 +71,7 @@ fn check_networks(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
         match used.len() {
             // The peer tells of its addresses once netftd runs.
             0 | 1 if facts.daemon.is_none() && peer.addresses.len() + peer.names.len() < 2 => {
-                findings.push(new_finding(
+                findings.push(Finding::new(
                     Severity::Note,
                     "one-network",
                     &peer.name,
@@ -89,14 +80,14 @@ fn check_networks(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                     "start netftd and run this again",
                 ));
             }
-            0 => findings.push(new_finding(
+            0 => findings.push(Finding::new(
                 Severity::Error,
                 "no-network",
                 &peer.name,
                 "no network joins this node with the peer",
                 remedy,
             )),
-            1 => findings.push(new_finding(
+            1 => findings.push(Finding::new(
                 Severity::Warning,
                 "one-network",
                 &peer.name,
@@ -128,7 +119,7 @@ fn check_shared_fate(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 continue;
             }
             let shared = &shared.interface.name;
-            findings.push(new_finding(
+            findings.push(Finding::new(
                 Severity::Warning,
                 "shared-fate",
                 format!("{}, {}", pair.0, pair.1),
@@ -147,7 +138,7 @@ fn check_duplicates(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     for skipped in
         plan.unrouted.iter().filter(|skipped| skipped.reason == UnroutedReason::OwnAddress)
     {
-        findings.push(new_finding(
+        findings.push(Finding::new(
             Severity::Error,
             FINDING_ID,
             peer_name(facts, skipped.peer),
@@ -165,7 +156,7 @@ fn check_duplicates(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
         let config = &facts.config;
         let foreign = owners.iter().any(|owner| *owner != config.adapter.name);
         if config.adapter.addrs.contains(addr) && foreign {
-            findings.push(new_finding(
+            findings.push(Finding::new(
                 Severity::Error,
                 FINDING_ID,
                 owners.join(", "),
@@ -173,7 +164,7 @@ fn check_duplicates(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 format!("remove {addr} from that interface, or choose another `address`"),
             ));
         } else if owners.len() > 1 && !is_link_local(addr) {
-            findings.push(new_finding(
+            findings.push(Finding::new(
                 Severity::Warning,
                 FINDING_ID,
                 owners.join(", "),
@@ -185,7 +176,7 @@ fn check_duplicates(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     let mut keys = BTreeMap::from([(facts.config.public_key, "this node")]);
     for peer in &facts.config.peers {
         if let Some(other) = keys.insert(peer.key, &peer.name) {
-            findings.push(new_finding(
+            findings.push(Finding::new(
                 Severity::Error,
                 "duplicate-identity",
                 &peer.name,
@@ -211,7 +202,7 @@ fn check_mtu(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
         let (has, needs) = (link.interface.mtu, u32::from(facts.config.adapter.mtu) + whole);
         if has < needs {
             let adapter = has.saturating_sub(whole);
-            findings.push(new_finding(
+            findings.push(Finding::new(
                 Severity::Warning,
                 "mtu",
                 route_place(facts, route),
@@ -238,7 +229,7 @@ fn check_firewall(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 facts.config.session.port
             );
             let remedy = "run as root, with nft installed";
-            return vec![new_finding(Severity::Note, FINDING_ID, "this node", what, remedy)];
+            return vec![Finding::new(Severity::Note, FINDING_ID, "this node", what, remedy)];
         }
     };
     let mut findings: Vec<Finding> = Vec::new();
@@ -271,7 +262,7 @@ fn check_firewall(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 }
             };
             let port = destination.port();
-            let found = new_finding(
+            let found = Finding::new(
                 severity,
                 FINDING_ID,
                 route_place(facts, route),
@@ -314,7 +305,7 @@ fn check_reverse_path(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
             continue;
         }
         let remote = route.spec.real_remote.ip();
-        let on_subnet = |link: &&super::StackedLink| {
+        let on_subnet = |link: &&StackedLink| {
             link.interface.addrs.iter().any(|own| own.prefix.contains(&remote))
         };
         let holders = facts.links.iter().filter(on_subnet).count();
@@ -323,7 +314,7 @@ fn check_reverse_path(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
             0 => (Severity::Warning, "the peer is behind a router, whose way back may differ"),
             _ => (Severity::Warning, "more than one interface is on this subnet"),
         };
-        findings.push(new_finding(
+        findings.push(Finding::new(
             severity,
             "rp-filter",
             &route.ifname,
@@ -343,13 +334,13 @@ fn check_clock_sync(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     }
     let what = "nothing keeps the clock right: logs of several nodes cannot be compared";
     let remedy = "`timedatectl set-ntp true`, or install chrony";
-    vec![new_finding(Severity::Warning, "clock", "this node", what, remedy)]
+    vec![Finding::new(Severity::Warning, "clock", "this node", what, remedy)]
 }
 
 fn check_socket_buffers(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some((given, wanted)) = facts.receive_buffer.filter(|(given, wanted)| given < wanted) {
-        findings.push(new_finding(
+        findings.push(Finding::new(
             Severity::Warning,
             "buffers",
             "this node",
@@ -374,7 +365,7 @@ fn check_cloned_keys(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     peers
         .into_iter()
         .map(|peer| {
-            new_finding(
+            Finding::new(
                 Severity::Error,
                 "cloned-identity",
                 peer,
@@ -401,7 +392,7 @@ fn check_port_in_use(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
         .into_iter()
         .filter(|local| facts.bound_sockets.iter().any(|bound| clashes(bound, local)))
         .map(|local| {
-            new_finding(
+            Finding::new(
                 Severity::Error,
                 "port",
                 local.to_string(),
@@ -424,7 +415,7 @@ fn check_forwarding(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let adapter = &facts.config.adapter.name;
     let what = "this node forwards link-local packets of other machines into the adapter";
     let remedy = format!("`sysctl -w net.ipv4.conf.{adapter}.forwarding=0`");
-    vec![new_finding(Severity::Warning, "forwarding", adapter, what, remedy)]
+    vec![Finding::new(Severity::Warning, "forwarding", adapter, what, remedy)]
 }
 
 /// Without a daemon only what the machine itself says is checked.
@@ -432,11 +423,11 @@ fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else {
         let what = "netftd does not run: sessions, routes and the peers' answers were not checked";
         let remedy = "start netftd and run this again";
-        return vec![new_finding(Severity::Note, "no-daemon", "this node", what, remedy)];
+        return vec![Finding::new(Severity::Note, "no-daemon", "this node", what, remedy)];
     };
     let mut findings = Vec::new();
     if !daemon.pending_changes.is_empty() {
-        findings.push(new_finding(
+        findings.push(Finding::new(
             Severity::Warning,
             "not-applied",
             "this node",
@@ -450,7 +441,7 @@ fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     if daemon.socket_overflow > 0 {
         let what = format!("{} datagrams were lost in full socket buffers", daemon.socket_overflow);
         let remedy = "look for what keeps the CPUs of this node busy";
-        findings.push(new_finding(Severity::Warning, "buffers", "this node", what, remedy));
+        findings.push(Finding::new(Severity::Warning, "buffers", "this node", what, remedy));
     }
     findings
 }
@@ -486,7 +477,13 @@ fn check_unanswered_routes(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
                     ),
                 ),
             };
-            new_finding(severity, id, format!("{peer}: {real_local} → {real_remote}"), what, remedy)
+            Finding::new(
+                severity,
+                id,
+                format!("{peer}: {real_local} → {real_remote}"),
+                what,
+                remedy,
+            )
         })
         .collect()
 }

@@ -7,20 +7,15 @@ use std::{
     process::Command,
 };
 
-use futures_util::TryStreamExt;
 use netft::{
+    api::{host, host::StackedLink},
     config::Config,
-    io::{
-        netlink::Netlink,
-        sys::{clock, udp},
-    },
     topology,
     topology::{ResolvedAddresses, SourceAddresses},
 };
-use rtnetlink::packet_route::link::LinkAttribute;
 use serde_json::Value;
 
-use super::{StackedLink, bounded};
+use super::bounded;
 use crate::control::schema::{EventDetail, PeerValidation, Route};
 
 /// What is known of a node.
@@ -86,8 +81,8 @@ impl NodeFacts {
             ruleset: read_ruleset(),
             strict_rp_filter: strict,
             forwarding: forwarding.is_some_and(|value| value != 0),
-            is_clock_synchronised: clock::is_synchronised(),
-            receive_buffer: receive_buffer(),
+            is_clock_synchronised: host::is_synchronised(),
+            receive_buffer: host::receive_buffer_sizes(),
             bound_sockets: bound_sockets(port),
             daemon,
         })
@@ -95,38 +90,11 @@ impl NodeFacts {
 }
 
 async fn read_links(config: &Config) -> Result<(Vec<StackedLink>, SourceAddresses), String> {
-    let netlink = Netlink::open().map_err(|error| error.to_string())?;
-    let interfaces = netlink.list_interfaces().await.map_err(|error| error.to_string())?;
-    let mut sources = SourceAddresses::new();
-    for remote in topology::off_subnet_remotes(config, &interfaces, &ResolvedAddresses::new()) {
-        if let Ok(Some(source)) = netlink.source_for(remote).await {
-            sources.insert(remote, source);
-        }
-    }
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| error.to_string())?;
-    tokio::spawn(connection);
-    let rows = handle.link().get().execute();
-    let rows: Vec<_> = rows.try_collect().await.map_err(|error| error.to_string())?;
-    let links = interfaces.into_iter().map(|interface| {
-        let row = rows.iter().find(|row| row.header.index == interface.index);
-        let attributes = row.map_or(&[][..], |row| &row.attributes);
-        let find = |wanted: fn(&LinkAttribute) -> Option<u32>| attributes.iter().find_map(wanted);
-        let master = find(|attribute| match attribute {
-            LinkAttribute::Controller(index) => Some(*index),
-            _ => None,
-        });
-        let below = find(|attribute| match attribute {
-            LinkAttribute::Link(index) => Some(*index),
-            _ => None,
-        });
-        // The other end of a veth pair is no parent, and may be in another namespace.
-        let rides = matches!(
-            interface.kind.as_deref(),
-            Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec")
-        );
-        StackedLink { interface, parent: below.filter(|_| rides), master }
-    });
-    Ok((links.collect(), sources))
+    let links = host::list_links().await.map_err(|error| error.to_string())?;
+    let interfaces: Vec<_> = links.iter().map(|link| link.interface.clone()).collect();
+    let remotes = topology::off_subnet_remotes(config, &interfaces, &ResolvedAddresses::new());
+    let sources = host::source_addresses(remotes).await.map_err(|error| error.to_string())?;
+    Ok((links, sources))
 }
 
 fn ipv4_setting(interface: &str, key: &str) -> Option<u32> {
@@ -148,14 +116,6 @@ fn read_ruleset() -> Result<Value, String> {
         return Err(format!("nft refuses ({})", text.lines().next().unwrap_or_default()));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| format!("nft says nonsense ({error})"))
-}
-
-/// As a socket of netft gets it. The kernel counts its own bookkeeping as half.
-fn receive_buffer() -> Option<(u64, u64)> {
-    let socket = udp::open_socket((Ipv4Addr::LOCALHOST, 0).into(), 0, false).ok()?;
-    let given = socket2::SockRef::from(&socket).recv_buffer_size().ok()?;
-    let wanted = u64::try_from(udp::RECEIVE_BUFFER).ok()?;
-    Some((u64::try_from(given / 2).ok()?, wanted))
 }
 
 fn bound_sockets(port: u16) -> Vec<SocketAddr> {

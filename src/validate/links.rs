@@ -1,20 +1,9 @@
 //! What an interface rests on: two routes that rest on one thing fail together. Pure.
 
-use netft::topology::Interface;
+use netft::api::host::StackedLink;
 
 /// Interfaces are stacked a few deep; deeper is a loop.
 const MAX_STACK_DEPTH: usize = 8;
-
-/// An interface, and how it is stacked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StackedLink {
-    /// As routes see it.
-    pub interface: Interface,
-    /// The interface it rides on, as a VLAN does on its parent.
-    pub parent: Option<u32>,
-    /// The bridge, bond or team it belongs to.
-    pub master: Option<u32>,
-}
 
 /// Everything the interface of number `index` rests on, itself first: parents, and the members of
 /// bridges and bonds.
@@ -48,6 +37,8 @@ pub fn shared_link(links: &[StackedLink], one: u32, other: u32) -> Option<&Stack
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use netft::topology::Interface;
+
     use super::*;
 
     fn link(index: u32, name: &str, parent: Option<u32>, master: Option<u32>) -> StackedLink {
@@ -63,7 +54,7 @@ mod tests {
             speed: None,
             addrs: Vec::new(),
         };
-        StackedLink { interface, parent, master }
+        StackedLink { interface, parent, master, ethernet: true }
     }
 
     #[test]

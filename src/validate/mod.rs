@@ -11,13 +11,12 @@ pub mod facts;
 pub mod firewall;
 pub mod links;
 mod nodes;
-pub mod report;
 
 use std::net::IpAddr;
 
 pub use facts::{DaemonFacts, NodeFacts};
-pub use links::StackedLink;
 use netft::{
+    api::host::StackedLink,
     route::{Attributes, Delay, Priority, RouteSpec, Threshold, Timing, Transport},
     topology,
     topology::{

@@ -3,7 +3,7 @@
 
 use netft::topology::RoutePlan;
 
-use super::{NodeFacts, checks::new_finding};
+use super::facts::NodeFacts;
 use crate::control::schema::{Finding, PeerPath, PeerValidation, Route, Severity};
 
 /// Clocks further apart than this, milliseconds, put logs of two nodes in a wrong order that NTP
@@ -25,7 +25,7 @@ pub(super) fn check_unasked_peers(facts: &NodeFacts, _: &RoutePlan) -> Vec<Findi
         .map(|(PeerValidation { peer, .. }, error)| {
             let what = format!("what is wrong on {peer} is not known: {error}");
             let remedy = format!("run `netft validate` on {peer}");
-            new_finding(Severity::Warning, "peer-not-asked", peer, what, remedy)
+            Finding::new(Severity::Warning, "peer-not-asked", peer, what, remedy)
         })
         .collect()
 }
@@ -39,7 +39,7 @@ pub(super) fn check_clock_skew(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding>
         .map(|(PeerValidation { peer, .. }, skew)| {
             let side = if skew < 0 { "behind" } else { "ahead of" };
             let seconds = skew.unsigned_abs() / 1000;
-            new_finding(
+            Finding::new(
                 Severity::Warning,
                 "clock-skew",
                 peer,
@@ -76,7 +76,7 @@ fn check_reduced_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
     let at = route_place(facts, route);
     if carries < takes {
         let sure = if route.path_mtu_probing { "at least " } else { "" };
-        return Some(new_finding(
+        return Some(Finding::new(
             Severity::Warning,
             FINDING_ID,
             at,
@@ -93,7 +93,7 @@ fn check_reduced_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
     if route.path_mtu_age_ms.is_none_or(|age| age > PATH_MTU_FRESH_MS) {
         let what = format!("no probe of the interface's {takes} bytes was answered lately");
         let remedy = "run this again; if it stays, look at `netft events` for lost heartbeats";
-        return Some(new_finding(Severity::Note, FINDING_ID, at, what, remedy));
+        return Some(Finding::new(Severity::Note, FINDING_ID, at, what, remedy));
     }
     None
 }
@@ -121,7 +121,7 @@ fn check_asymmetric_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding
              {least}"
         )
     };
-    Some(new_finding(
+    Some(Finding::new(
         Severity::Warning,
         "path-mtu-differs",
         route_place(facts, route),

@@ -23,6 +23,12 @@ use std::{
 
 use netft::{
     NodeKey, PeerId, RouteId, Time,
+    api::{
+        drain::{DrainError, DrainOrder, DrainReport},
+        error::{PeerError, RouteError},
+        query::QueryError,
+        snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
+    },
     config::{AdapterBackend, ChangeKind, ConfigChange},
     failover::stall_histogram::StallHistogram,
     ids::virtual_addrs::VirtualAddrs,
@@ -34,15 +40,12 @@ use netft::{
     wire::DropReason,
 };
 use netftd::{
-    cli::failure::ExitError,
-    control::{journal::EventJournal, listener::ControlListener, server, server::ControlContext},
-    daemon::{
-        clock::WallClock,
-        node::{
-            AdapterInfo, ControlBackend, CounterSnapshot, DrainError, DrainOrder, DrainReport,
-            NodeInfo, PeerError, PeerInfo, QueryError, RouteError, RouteSent, Snapshot,
-        },
+    clock::WallClock,
+    control::{
+        backend::ControlBackend, journal::EventJournal, listener::ControlListener, server,
+        server::ControlContext,
     },
+    exit::ExitError,
 };
 use serde_json::Value;
 

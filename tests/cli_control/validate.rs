@@ -1,7 +1,6 @@
 //! What the peers say of themselves, on the control socket.
 
-use netft::{NodeKey, PeerId};
-use netftd::daemon::node::QueryError;
+use netft::{NodeKey, PeerId, api::query::QueryError};
 use serde_json::json;
 
 use super::{Daemon, snapshot};

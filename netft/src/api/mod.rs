@@ -4,4 +4,6 @@ pub mod counters;
 pub mod drain;
 pub mod error;
 pub mod events;
+pub mod host;
+pub mod query;
 pub mod snapshot;

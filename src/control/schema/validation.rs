@@ -74,6 +74,20 @@ pub struct Finding {
     pub remedy: String,
 }
 
+impl Finding {
+    /// A finding of kind `id`.
+    pub fn new(
+        severity: Severity,
+        id: &str,
+        place: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let (place, what, remedy) = (place.into(), what.into(), remedy.into());
+        Self { id: id.to_owned(), severity, place, what, remedy }
+    }
+}
+
 /// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

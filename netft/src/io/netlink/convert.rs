@@ -8,12 +8,12 @@ use rtnetlink::{
     packet_core::Nla,
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressMessage},
-        link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+        link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric},
     },
 };
 
-use crate::io::netlink::types::{AdapterAddr, DeviceInfo, DeviceKind, HostRoute};
+use crate::io::netlink::types::{AdapterAddr, DeviceInfo, DeviceKind, HostRoute, StackedLink};
 
 pub(super) fn to_interface(message: &LinkMessage) -> Interface {
     let flags = message.header.flags;
@@ -38,6 +38,27 @@ pub(super) fn to_interface(message: &LinkMessage) -> Interface {
         }
     }
     interface
+}
+
+pub(super) fn to_stacked_link(message: &LinkMessage) -> StackedLink {
+    let interface = to_interface(message);
+    let find =
+        |wanted: fn(&LinkAttribute) -> Option<u32>| message.attributes.iter().find_map(wanted);
+    let master = find(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    });
+    let below = find(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    });
+    // The other end of a veth pair is no parent, and may be in another namespace.
+    let rides = matches!(
+        interface.kind.as_deref(),
+        Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec")
+    );
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    StackedLink { interface, parent: below.filter(|_| rides), master, ethernet }
 }
 
 fn link_infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::{
 
 use crate::io::netlink::{
     Netlink, await_reply, convert, none_if_missing,
-    types::{DeviceInfo, NetlinkError},
+    types::{DeviceInfo, NetlinkError, StackedLink},
 };
 
 impl Netlink {
@@ -20,20 +20,49 @@ impl Netlink {
     /// # Errors
     /// Of the kernel; none that a retry later cannot cure.
     pub async fn list_interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
+        let links = self.list_links().await?;
+        Ok(links.into_iter().map(|link| link.interface).collect())
+    }
+
+    /// Every interface with its usable addresses and its place in the stack, by number.
+    ///
+    /// # Errors
+    /// As [`list_interfaces`](Self::list_interfaces).
+    pub async fn list_links(&self) -> Result<Vec<StackedLink>, NetlinkError> {
         let handle = self.handle()?;
         let links = handle.link().get().execute();
         let links: Vec<_> = await_reply(|| "list interfaces".into(), links.try_collect()).await?;
         let addresses = handle.address().get().execute();
         let addresses: Vec<_> =
             await_reply(|| "list addresses".into(), addresses.try_collect()).await?;
-        let mut interfaces: BTreeMap<u32, Interface> =
-            links.iter().map(convert::to_interface).map(|link| (link.index, link)).collect();
+        let mut found: BTreeMap<u32, StackedLink> = links
+            .iter()
+            .map(convert::to_stacked_link)
+            .map(|link| (link.interface.index, link))
+            .collect();
         for message in &addresses {
-            if let Some(interface) = interfaces.get_mut(&message.header.index) {
-                interface.addrs.extend(convert::local_addr(message));
+            if let Some(link) = found.get_mut(&message.header.index) {
+                link.interface.addrs.extend(convert::local_addr(message));
             }
         }
-        Ok(interfaces.into_values().collect())
+        Ok(found.into_values().collect())
+    }
+
+    /// The numbers of the interfaces that default routes leave through.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn default_route_interfaces(&self) -> Result<Vec<u32>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family;
+            let list = self.handle()?.route().get(filter).execute().try_collect::<Vec<_>>();
+            let routes = await_reply(|| "list routes".into(), list).await?;
+            let default = routes.iter().filter(|it| it.header.destination_prefix_length == 0);
+            found.extend(default.filter_map(convert::out_interface));
+        }
+        Ok(found)
     }
 
     /// The device named `name`, if there is one.

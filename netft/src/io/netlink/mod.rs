@@ -26,7 +26,7 @@ pub use crate::io::netlink::{
     monitor::NetlinkMonitor,
     types::{
         AdapterAddr, AdapterState, ConfiguredAdapter, DeviceInfo, DeviceKind, HostRoute,
-        NetlinkChanges, NetlinkError, ROUTE_PROTOCOL,
+        NetlinkChanges, NetlinkError, ROUTE_PROTOCOL, StackedLink,
     },
 };
 

@@ -2,6 +2,8 @@
 
 use std::{io, net::IpAddr, time::Duration};
 
+use netft_proto::topology::Interface;
+
 /// The kernel answers in microseconds; this only bounds the wait for an answer that never comes.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -86,6 +88,19 @@ impl AdapterAddr {
         let addr = addr.into();
         Self { addr, prefix_len: if addr.is_ipv4() { 32 } else { 128 } }
     }
+}
+
+/// An interface and its place in the stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackedLink {
+    /// As routes see it.
+    pub interface: Interface,
+    /// The interface it rides on, as a VLAN does on its parent.
+    pub parent: Option<u32>,
+    /// The bridge, bond or team it belongs to.
+    pub master: Option<u32>,
+    /// Its link layer is Ethernet.
+    pub ethernet: bool,
 }
 
 /// A device that has, or might have, the adapter's name.

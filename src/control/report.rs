@@ -1,12 +1,10 @@
 //! What one node tells another of itself when asked: JSON, bounded, and read with distrust. Pure.
 
-use netft::io::quic::MAX_REPLY_LEN;
+use netft::api::query::MAX_REPLY_LEN;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    control::schema::{Finding, PeerPath, Route},
-    render::text::escape,
-};
+use super::schema::{Finding, PeerPath, Route};
+use crate::text::escape;
 
 /// What a node asks another one.
 pub const VALIDATE_QUERY: &[u8] = b"validate/1";

@@ -12,11 +12,8 @@ use std::{
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::failure::ExitError;
-use crate::{
-    control::{schema, schema::SCHEMA_VERSION},
-    render::text::escape,
-};
+use super::{schema, schema::SCHEMA_VERSION};
+use crate::{exit::ExitError, text::escape};
 
 /// How long the daemon may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1900);
@@ -26,19 +23,19 @@ const MAX_RESPONSE_BYTES: u64 = 64 << 20;
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// The daemon behind one socket.
-pub(super) struct DaemonClient {
+pub struct DaemonClient {
     path: PathBuf,
     timeout: Duration,
 }
 
 impl DaemonClient {
     /// The daemon that listens at `path`.
-    pub(super) const fn new(path: PathBuf) -> Self {
+    pub const fn new(path: PathBuf) -> Self {
         Self { path, timeout: RESPONSE_TIMEOUT }
     }
 
     /// The same, for answers that take longer.
-    pub(super) fn with_timeout(&self, timeout: Duration) -> Self {
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { path: self.path.clone(), timeout }
     }
 
@@ -46,7 +43,7 @@ impl DaemonClient {
     ///
     /// # Errors
     /// No daemon, no answer in time, a refusal, another schema.
-    pub(super) fn request_json<T: DeserializeOwned>(
+    pub fn request_json<T: DeserializeOwned>(
         &self,
         method: &str,
         target: &str,
@@ -62,7 +59,7 @@ impl DaemonClient {
     ///
     /// # Errors
     /// As [`request_json`](Self::request_json).
-    pub(super) fn get_text(&self, target: &str) -> Result<String, ExitError> {
+    pub fn get_text(&self, target: &str) -> Result<String, ExitError> {
         let mut text = String::new();
         let mut reader = self.send_request("GET", target, "")?;
         reader.read_to_string(&mut text).map_err(|error| self.io_exit_error(&error))?;
@@ -73,7 +70,7 @@ impl DaemonClient {
     ///
     /// # Errors
     /// As [`request_json`](Self::request_json).
-    pub(super) fn open_stream(&self, target: &str) -> Result<ResponseLines, ExitError> {
+    pub fn open_stream(&self, target: &str) -> Result<ResponseLines, ExitError> {
         let mut reader = self.send_request("GET", target, "")?;
         reader.get_mut().get_mut().deadline = None;
         Ok(ResponseLines { reader, path: self.path.clone() })
@@ -186,7 +183,7 @@ fn parse_versioned<T: DeserializeOwned>(text: &str) -> Result<T, ExitError> {
 }
 
 /// Lines of an endless answer.
-pub(super) struct ResponseLines {
+pub struct ResponseLines {
     reader: BufReader<io::Take<DeadlineStream>>,
     path: PathBuf,
 }
@@ -196,7 +193,7 @@ impl ResponseLines {
     ///
     /// # Errors
     /// The daemon is gone, or sent no event.
-    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<(String, T), ExitError> {
+    pub fn next<T: DeserializeOwned>(&mut self) -> Result<(String, T), ExitError> {
         // The limit is for one answer; a stream has one per line.
         self.reader.get_mut().set_limit(MAX_RESPONSE_BYTES);
         let mut line = String::new();
