@@ -193,7 +193,7 @@ fn run_events(
     }
     let mut stream = client.open_stream(&format!("{target}&follow=true"))?;
     loop {
-        let (line, event) = stream.next::<VersionedBody<schema::Event>>()?;
+        let (line, event) = stream.next_line::<VersionedBody<schema::Event>>()?;
         if !out.print_streamed(json, &line, || show(&event.body))? {
             return Ok(());
         }

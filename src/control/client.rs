@@ -193,7 +193,7 @@ impl ResponseLines {
     ///
     /// # Errors
     /// The daemon is gone, or sent no event.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<(String, T), ExitError> {
+    pub fn next_line<T: DeserializeOwned>(&mut self) -> Result<(String, T), ExitError> {
         // The limit is for one answer; a stream has one per line.
         self.reader.get_mut().set_limit(MAX_RESPONSE_BYTES);
         let mut line = String::new();
