@@ -14,6 +14,7 @@ use common::{HOLD_CONFIG, NodePair, TEST_TIMEOUT};
 use ipnet::IpNet;
 use netft::{
     NodeKey,
+    api::host::StackedLink,
     config::{Config, PeerConfig, PrivateKey},
     topology::{Interface, LocalAddr, SourceAddresses},
 };
