@@ -1,18 +1,18 @@
-//! When heartbeats leave: jittered, and together where that is allowed. Pure.
+//! Coalescing of heartbeats of several routes into one wake-up. Pure.
 //!
-//! Waking up costs more than sending, so a route whose next heartbeat may leave at a moment at
-//! which this node sends anyway takes that moment. The moments themselves are random, so nodes do
-//! not beat in step (RFC 5880 section 6.8.7), and within the window
-//! [`RequestAlternation`](crate::cadence::alternation::RequestAlternation) leaves.
+//! A wake-up costs more than a send, so a route whose next heartbeat may leave when this node sends
+//! anyway takes that slot. The slots themselves are random, so that nodes do not synchronise (RFC
+//! 5880 section 6.8.7), and within the window of
+//! [`RequestAlternation`](crate::cadence::alternation::RequestAlternation).
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use crate::{cadence::jitter::Jitter, time::Time};
 
-/// The most heartbeats that leave at one moment: no burst of a large mesh fills a queue.
+/// The most heartbeats in one slot, so that a burst of a large mesh fills no queue.
 const MAX_PER_SLOT: u16 = 32;
 
-/// The moments at which something leaves, each with how much.
+/// The planned send slots, each with its number of heartbeats.
 #[derive(Clone, Debug)]
 pub(crate) struct SendSlots {
     jitter: Jitter,
@@ -24,7 +24,7 @@ impl SendSlots {
         Self { jitter: Jitter::new(seed), planned: BTreeMap::new() }
     }
 
-    /// A moment for a heartbeat in `window`.
+    /// Picks the slot of a heartbeat in `window`.
     pub(crate) fn pick_slot(&mut self, now: Time, window: &RangeInclusive<Time>) -> Time {
         let (first, last) = (*window.start(), *window.end());
         while self.planned.first_key_value().is_some_and(|(at, _)| *at <= now) {
@@ -54,7 +54,7 @@ mod tests {
         slots.pick_slot(now, &(now + DELAY * 3 / 4..=now + DELAY))
     }
 
-    /// Runs `routes` for `beats` moments; returns how many heartbeats left at each.
+    /// Runs `routes` for `beats` slots; returns the number of heartbeats in each.
     fn run(routes: usize, beats: usize) -> Vec<usize> {
         let mut slots = SendSlots::new(7);
         let start = |route: usize| Time::from_nanos(1_000_003 * route as u64);

@@ -106,7 +106,7 @@ pub struct ReplyTemplate {
 }
 
 impl ReplyTemplate {
-    /// Whether the template carries these reports.
+    /// Returns whether the template carries these reports.
     pub(crate) fn has_same_reports(&self, reports: &[RouteReport]) -> bool {
         self.reports == reports
     }
@@ -143,7 +143,7 @@ impl ReplyTemplate {
         })
     }
 
-    /// Whether the peer reports every route as heard, without a fault, an order or a drain.
+    /// Returns whether the peer reports every route as heard, without a fault, an order or a drain.
     fn changes_nothing(&self, reports: &[RouteReport]) -> bool {
         reports.len() == self.routes.len()
             && reports.iter().all(|report| {

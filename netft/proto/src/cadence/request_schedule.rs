@@ -29,7 +29,8 @@ impl RequestSchedule {
         self.request_by(soonest.max(now));
     }
 
-    /// Whether the request may leave now, before it is due, together with that of another route.
+    /// Returns whether the request may leave now, before it is due, together with that of another
+    /// route.
     pub(crate) fn can_request_early(&self, now: Time, delay: Duration) -> bool {
         let soonest = self.last.map(|last| RequestAlternation::earliest_request(last, delay));
         self.alternation.is_peers_turn() && soonest.is_some_and(|soonest| soonest <= now)

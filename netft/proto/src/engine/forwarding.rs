@@ -30,7 +30,7 @@ pub(crate) fn forwarding_row(peer: &Peer) -> PeerForwarding {
     }
 }
 
-/// Whether flows may be balanced over the route.
+/// Returns whether flows may be balanced over the route.
 pub(crate) fn is_in_balance_set(route: &Route, now: Time) -> bool {
     route.is_up()
         && route.hold_down.is_over(now)

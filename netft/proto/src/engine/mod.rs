@@ -1,10 +1,10 @@
-//! The route engine: every input in, every decision out. Pure.
+//! The route engine of a node: inputs in, decisions out. Pure.
 //!
 //! The driver (or the simulator) calls [`Engine::on_input`] with what happened and
 //! [`Engine::on_timer`] when [`Engine::next_wake`] is due, and drains [`Engine::poll_output`] after
-//! each. Bounds: work per call is linear in the routes of the peers concerned, however many others
-//! there are (a table that changes is copied, and a stall concerns everyone); outputs of one call
-//! are at most a few per route of those peers.
+//! each. Bounds: the work of a call is linear in the routes of the peers concerned, however many
+//! others there are (a changed table is copied, and a stall concerns every peer); a call produces
+//! at most a few outputs per route of those peers.
 
 mod brown_outs;
 mod context;

@@ -110,8 +110,8 @@ fn reevaluate_route(
     route.is_up()
 }
 
-/// Whether this node may send on the route. The peer's report counts only while the peer is heard
-/// on some route.
+/// Returns whether this node may send on the route. The peer's report counts only while the peer is
+/// heard on some route.
 fn is_tx_proven(context: &EngineContext, route: &Route, heard: bool) -> bool {
     if context.ignores_peer_reports() {
         return route.liveness.rx || (heard && route.remote.report.is_some());

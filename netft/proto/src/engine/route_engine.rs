@@ -259,7 +259,7 @@ impl Engine {
     }
 }
 
-/// Whether nothing is about to change this node's report on the route.
+/// Returns whether nothing is about to change this node's report on the route.
 fn has_stable_report(route: &Route) -> bool {
     route.is_up()
         && route.remote.route != 0

@@ -15,72 +15,72 @@ use crate::{
     wire::{heartbeat::Heartbeat, probe::Probe},
 };
 
-/// What the engine is told once.
+/// Configuration of the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
-    /// How long a route that failed once must stay up before data returns to it.
+    /// Hold-down after a first failure: how long a route has to stay up before data returns to it.
     pub hold: Duration,
-    /// Heartbeats kept per route for the dump at its death.
+    /// Heartbeats kept per route for the event when it goes down.
     pub history: usize,
     /// Seed of the heartbeat jitter.
     pub seed: u64,
-    /// How long after a path turned out to be narrow a larger size is probed.
+    /// The PMTU raise timer: when a larger size is probed after a reduction.
     pub mtu_raise: Duration,
 }
 
-/// What happened.
+/// Inputs of the engine.
 #[derive(Clone, Debug)]
 pub enum EngineInput {
     /// A peer was configured.
     AddPeer(PeerId),
     /// A peer and its routes are gone.
     RemovePeer(PeerId),
-    /// A route should be used.
+    /// A route should exist.
     AddRoute {
         /// Its number, never used before.
         id: RouteId,
-        /// What it is.
+        /// Its description.
         spec: RouteSpec,
     },
-    /// A route should not be used.
+    /// A route should not exist.
     RemoveRoute(RouteId),
-    /// A route's knobs changed.
+    /// The parameters of a route changed.
     ChangeRoute {
         /// The route.
         id: RouteId,
-        /// What changed.
+        /// The change.
         change: RouteChange,
     },
-    /// Keys with the peer exist.
+    /// A session with the peer exists.
     SessionUp {
         /// The peer.
         peer: PeerId,
-        /// Tells a restart of the peer from a fresh handshake.
+        /// The peer's boot id: it distinguishes a restart from a new handshake.
         boot_id: u64,
     },
-    /// No keys with the peer exist.
+    /// No session with the peer exists.
     SessionDown(PeerId),
-    /// An authentic heartbeat of `peer` came on `route` (by socket and source address).
+    /// An authentic heartbeat of `peer` arrived on `route` (by socket and source address).
     Heartbeat {
-        /// Who sent it.
+        /// Its sender.
         peer: PeerId,
-        /// Where it came.
+        /// The route it arrived on.
         route: RouteId,
-        /// What it says.
+        /// The heartbeat.
         heartbeat: Heartbeat,
     },
-    /// Data sent on a route stays unacknowledged although it should not.
+    /// The path PTO of a route expired: data on it stays unacknowledged.
     Suspect(RouteId),
-    /// Something that arrived on a route has not been read yet.
+    /// A datagram that arrived on a route has not been read yet.
     UnreadData(RouteId),
-    /// A fault of this end of a route began; several may hold at once.
+    /// A local fault of a route began; several may hold at once.
     Fault {
         /// The route.
         route: RouteId,
         /// The fault.
         reason: Reason,
     },
-    /// A fault of this end of a route is over.
+    /// A local fault of a route ended.
     FaultCleared {
         /// The route.
         route: RouteId,
@@ -96,31 +96,31 @@ pub enum EngineInput {
         /// As [`EngineConfig::mtu_raise`].
         mtu_raise: Duration,
     },
-    /// The configuration describes a route differently. Its ends are the same.
+    /// The configuration describes a route differently, with the same ends.
     ReplaceSpec {
         /// The route.
         id: RouteId,
-        /// What it is from here on.
+        /// The new description.
         spec: RouteSpec,
     },
-    /// The interface of a route takes datagrams of this size; told when it is known or changes.
+    /// The largest datagram of a route's interface became known or changed.
     DatagramLimit {
         /// The route.
         route: RouteId,
         /// The largest frame, bytes.
         datagram: usize,
-        /// What the route's carrier adds to a frame below UDP, bytes.
+        /// The transport's overhead per frame, bytes.
         transport_overhead: usize,
     },
     /// The kernel refused data on a route as too large.
     DataTooBig(RouteId),
-    /// An authentic path MTU probe of `peer` came on `route` (by socket and source address).
+    /// An authentic path MTU probe of `peer` arrived on `route` (by socket and source address).
     Probe {
-        /// Who sent it.
+        /// Its sender.
         peer: PeerId,
-        /// Where it came.
+        /// The route it arrived on.
         route: RouteId,
-        /// What it says.
+        /// The probe.
         probe: Probe,
     },
     /// The kernel refused a probe of this node as too large.
@@ -130,34 +130,34 @@ pub enum EngineInput {
         /// The probe.
         probe: Probe,
     },
-    /// What was in flight on a route was sent again on another one.
+    /// Frames outstanding on a route were retransmitted on another one.
     Resent {
         /// The peer.
         peer: PeerId,
-        /// The route that may have swallowed it.
+        /// The route they were outstanding on.
         from: RouteId,
-        /// Where it was sent again.
+        /// The route of the retransmission.
         to: RouteId,
-        /// Frames.
+        /// Number of frames.
         frames: u64,
-        /// How long the oldest had waited.
+        /// Time since the first transmission of the oldest.
         waited: Duration,
     },
-    /// Frames sent twice and given up towards a peer, since the start.
+    /// Frames duplicated and lost towards a peer, since the start.
     LossCounters {
         /// The peer.
         peer: PeerId,
         /// The counts.
         counters: LossCounters,
     },
-    /// As [`Heartbeat`](Self::Heartbeat), of one that waited since it arrived: what follows from
-    /// having heard it counts from then.
+    /// As [`Heartbeat`](Self::Heartbeat), for one that was queued: liveness counts from its
+    /// arrival.
     DeferredHeartbeat {
-        /// Who sent it.
+        /// Its sender.
         peer: PeerId,
-        /// Where it came.
+        /// The route it arrived on.
         route: RouteId,
-        /// What it says.
+        /// The heartbeat.
         heartbeat: Heartbeat,
         /// When it arrived.
         arrived_at: Time,
@@ -165,49 +165,49 @@ pub enum EngineInput {
         /// this engine.
         answered: bool,
     },
-    /// An operator wants to know the path MTU of a route as it is: it is probed anew.
+    /// An operator requests a check of the path MTU of a route.
     RecheckPathMtu(RouteId),
-    /// The peer proved that a route leads to it at another address.
+    /// Path validation proved another remote address of a route.
     RemoteLearned {
         /// The route.
         route: RouteId,
-        /// Its remote end from here on.
+        /// The new remote address.
         remote: SocketAddr,
     },
 }
 
-/// What to do.
+/// Outputs of the engine.
 #[derive(Clone, Debug)]
 pub enum EngineOutput {
     /// Send a heartbeat.
     Send {
-        /// To whom.
+        /// The receiver.
         peer: PeerId,
-        /// On which route.
+        /// The route.
         route: RouteId,
-        /// What it says.
+        /// The heartbeat.
         heartbeat: Heartbeat,
     },
-    /// Forward by this table.
+    /// Replace the forwarding table.
     PublishTable(Arc<ForwardingTable>),
-    /// Tell the world.
+    /// Publish an event.
     Event(Event),
-    /// Send a path MTU probe, or the answer to one, never fragmented.
+    /// Send a path MTU probe, or the answer to one, without fragmentation.
     Probe {
-        /// To whom.
+        /// The receiver.
         peer: PeerId,
-        /// On which route.
+        /// The route.
         route: RouteId,
-        /// What it says.
+        /// The probe.
         probe: Probe,
     },
-    /// Send no larger datagrams on a route, whatever its interface takes.
+    /// Limit the datagrams of a route, whatever its interface takes.
     PathMtu {
         /// The route.
         route: RouteId,
         /// The largest UDP payload, bytes.
         datagram: usize,
     },
-    /// There is a new [`Engine::reply_template`] for this peer.
+    /// The [`Engine::reply_template`](crate::engine::Engine::reply_template) of a peer changed.
     ReplyTemplateReady(PeerId),
 }

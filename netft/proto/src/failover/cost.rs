@@ -1,7 +1,7 @@
-//! What leaving a route cost: packets sent again, sent twice, given up, and the stall. Pure.
+//! The cost of leaving a route: frames retransmitted, duplicated and lost, and the stall. Pure.
 //!
-//! An account is opened when a route becomes suspect or data leaves it, and closed once nothing
-//! can be added to it: unacknowledged frames are kept for a second at most.
+//! A cost is opened when a route becomes suspect or data leaves it, and closed once it is final:
+//! unacknowledged frames are kept for a second at most.
 
 use std::time::Duration;
 
@@ -12,44 +12,44 @@ use crate::{
     time::Time,
 };
 
-/// How long after the move, or after the suspicion ended, an account stays open: what was sent
-/// again at that moment is acknowledged or forgotten by then.
+/// How long a cost stays open after the move or the end of the suspicion: retransmitted frames are
+/// acknowledged or discarded by then.
 pub const COST_SETTLE_TIME: Duration = Duration::from_millis(1500);
 
-/// Frames sent twice and given up towards one peer since the start; both only grow.
+/// Frames duplicated and lost towards one peer since the start; both only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossCounters {
     /// Frames sent on a second route while the first was suspect.
     pub duplicated: u64,
-    /// Frames forgotten unacknowledged: the resend ring was full, or they were too old.
+    /// Frames discarded unacknowledged: the retransmit buffer was full, or they were too old.
     pub lost: u64,
 }
 
-/// What leaving a route cost.
+/// The cost of leaving a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FailoverCost {
-    /// Frames sent again on another route.
+    /// Frames retransmitted on another route.
     pub resent: u64,
-    /// Frames sent on two routes while the first was suspect.
+    /// Frames duplicated on a second route while the first was suspect.
     pub duplicated: u64,
-    /// Frames forgotten before anybody acknowledged them. They may have arrived.
+    /// Frames discarded before they were acknowledged. They may have arrived.
     pub lost: u64,
-    /// How long data stood still; `None` for a planned move that nothing waited for.
+    /// The stall of data; `None` for a planned move without one.
     pub stall: Option<FailoverStall>,
 }
 
-/// The cost of leaving one route, while it grows.
+/// The cost of leaving one route, while it is open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CostAccumulator {
-    /// The route that is suspect, or was left.
+    /// The route that is suspect, or that data left.
     pub(crate) from: RouteId,
-    /// Where what was in flight, or all data, went.
+    /// The route that carries the retransmission, or all data.
     pub(crate) to: Option<RouteId>,
-    /// Since when the route was suspect last.
+    /// Start of the last suspicion.
     pub(crate) suspect_since: Option<Time>,
-    /// Data moved from the one to the other because the one failed.
+    /// Data moved because the route failed.
     pub(crate) failover: bool,
-    /// Closed then, unless something is added, or the route is suspect.
+    /// When it is closed, unless something is added or the route is suspect.
     pub(crate) closes_at: Time,
     baseline: LossCounters,
     resent: u64,
@@ -58,7 +58,7 @@ pub(crate) struct CostAccumulator {
 }
 
 impl CostAccumulator {
-    /// An account of leaving `from`, with the tally as it stands before.
+    /// Opens the cost of leaving `from`; `baseline` holds the counters before.
     pub(crate) fn new(now: Time, from: RouteId, baseline: LossCounters) -> Self {
         let closes_at = now + COST_SETTLE_TIME;
         let (to, suspect_since, failover) = (None, None, false);
@@ -76,7 +76,7 @@ impl CostAccumulator {
         }
     }
 
-    /// Frames were sent again on `to`; the oldest had waited for this long.
+    /// Adds frames retransmitted on `to`; the oldest had waited for `waited`.
     pub(crate) fn on_resent(&mut self, now: Time, to: RouteId, frames: u64, waited: Duration) {
         self.closes_at = now + COST_SETTLE_TIME;
         self.to = self.to.or(Some(to));
@@ -84,7 +84,7 @@ impl CostAccumulator {
         self.longest_wait = self.longest_wait.max(Some(waited));
     }
 
-    /// Data left the route for a reason; heartbeats on it were answered `silent` ago.
+    /// Data left the route for `reason`; a heartbeat on it was last answered `silent` ago.
     pub(crate) fn on_moved(
         &mut self,
         now: Time,
@@ -99,21 +99,21 @@ impl CostAccumulator {
         self.closes_at = now + COST_SETTLE_TIME;
     }
 
-    /// What it says with the tally as it is at present.
-    pub(crate) fn current_cost(&self, tally: LossCounters) -> FailoverCost {
+    /// The cost so far, given the present counters.
+    pub(crate) fn current_cost(&self, counters: LossCounters) -> FailoverCost {
         let data = |length| FailoverStall { length, source: StallSource::Data };
         let heartbeats = |length| FailoverStall { length, source: StallSource::Heartbeats };
         FailoverCost {
             resent: self.resent,
-            duplicated: tally.duplicated.saturating_sub(self.baseline.duplicated),
-            lost: tally.lost.saturating_sub(self.baseline.lost),
+            duplicated: counters.duplicated.saturating_sub(self.baseline.duplicated),
+            lost: counters.lost.saturating_sub(self.baseline.lost),
             stall: self.longest_wait.map(data).or(self.silence.map(heartbeats)),
         }
     }
 }
 
-/// Whether a route that is left for this reason failed: other moves are planned, and the old
-/// route works until the new one does.
+/// Returns whether `reason` is a failure of the route. Other moves are planned: the old route works
+/// until the new one carries data.
 const fn is_route_failure(reason: Reason) -> bool {
     matches!(
         reason,
@@ -137,29 +137,29 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn data_that_waited_is_the_stall_and_heartbeats_stand_in_for_it() {
-        let mut account =
+    fn waiting_data_is_the_stall_and_heartbeats_are_the_fallback() {
+        let mut cost =
             CostAccumulator::new(Time::ZERO, RouteId(1), LossCounters { duplicated: 5, lost: 1 });
         let now = Time::from_millis(1000);
-        account.on_moved(now, Some(RouteId(2)), Reason::CarrierLost, Some(MS * 30));
+        cost.on_moved(now, Some(RouteId(2)), Reason::CarrierLost, Some(MS * 30));
         let heartbeats = FailoverStall { length: MS * 30, source: StallSource::Heartbeats };
-        let idle = account.current_cost(LossCounters { duplicated: 5, lost: 1 });
+        let idle = cost.current_cost(LossCounters { duplicated: 5, lost: 1 });
         assert_eq!(idle, FailoverCost { stall: Some(heartbeats), ..FailoverCost::default() });
-        account.on_resent(now, RouteId(2), 7, MS * 12);
-        account.on_resent(now, RouteId(2), 2, MS * 3);
+        cost.on_resent(now, RouteId(2), 7, MS * 12);
+        cost.on_resent(now, RouteId(2), 2, MS * 3);
         let data = FailoverStall { length: MS * 12, source: StallSource::Data };
-        let cost = account.current_cost(LossCounters { duplicated: 8, lost: 3 });
-        assert_eq!(cost, FailoverCost { resent: 9, duplicated: 3, lost: 2, stall: Some(data) });
-        assert!(account.failover && account.closes_at == now + COST_SETTLE_TIME);
+        let total = cost.current_cost(LossCounters { duplicated: 8, lost: 3 });
+        assert_eq!(total, FailoverCost { resent: 9, duplicated: 3, lost: 2, stall: Some(data) });
+        assert!(cost.failover && cost.closes_at == now + COST_SETTLE_TIME);
     }
 
     #[test]
     fn a_planned_move_and_the_loss_of_the_last_route_are_no_failovers() {
         for (to, reason) in [(Some(RouteId(2)), Reason::Failback), (None, Reason::CarrierLost)] {
-            let mut account = CostAccumulator::new(Time::ZERO, RouteId(1), LossCounters::default());
-            account.on_moved(Time::ZERO, to, reason, Some(MS));
-            assert!(!account.failover);
-            assert_eq!(account.current_cost(LossCounters::default()), FailoverCost::default());
+            let mut cost = CostAccumulator::new(Time::ZERO, RouteId(1), LossCounters::default());
+            cost.on_moved(Time::ZERO, to, reason, Some(MS));
+            assert!(!cost.failover);
+            assert_eq!(cost.current_cost(LossCounters::default()), FailoverCost::default());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A move of data from one route to another: why it happened, what it cost, how long it stalled.
+//! Reports on failovers: the cause, the cost, and the distribution of stalls.
 
 pub mod cost;
 pub mod report;

@@ -1,5 +1,5 @@
-//! Why data moved: what was known at that moment of the route that was left, and of every other
-//! one that could have been chosen. Plain values, copied out of the engine. Pure.
+//! The report of a failover: the state of the route that data left, and of every candidate, at the
+//! moment of the decision. Plain values, copied out of the engine. Pure.
 
 use std::time::Duration;
 
@@ -17,50 +17,50 @@ use crate::{
     time::Time,
 };
 
-/// Candidates kept; the worst are left out and counted.
+/// Candidates listed; the worst are counted only.
 pub const MAX_CANDIDATES: usize = 8;
 
-/// What was known when data moved.
+/// The state of the routes when data moved.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FailoverReport {
-    /// The route that was left; `None` when there was none, or it was removed.
+    /// The route that data left; `None` when there was none, or it was removed.
     pub previous: Option<PreviousRoute>,
     /// The other routes, best first.
     pub candidates: Vec<RouteCandidate>,
-    /// How many more there were.
+    /// The number of further ones.
     pub omitted: usize,
-    /// For how long no route carried data before this move.
+    /// How long no route carried data before this move.
     pub outage: Option<Duration>,
-    /// What it has cost so far; [`EventKind::FailoverCost`](crate::route::EventKind::FailoverCost)
-    /// says it all.
+    /// The cost so far; [`EventKind::FailoverCost`](crate::route::EventKind::FailoverCost) has the
+    /// final one.
     pub cost: FailoverCost,
 }
 
-/// The route that was left, as it was.
+/// The route that data left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PreviousRoute {
     /// Its number.
     pub route: RouteId,
     /// Its state.
     pub state: RouteState,
-    /// When a heartbeat was last heard on it.
+    /// When a heartbeat last arrived on it.
     pub last_heard: Option<Time>,
-    /// When one of ours was last answered: both directions worked.
+    /// When a request was last answered: both directions worked.
     pub last_answered: Option<Time>,
-    /// Since when its data stayed unacknowledged.
+    /// Start of its suspicion.
     pub suspect_since: Option<Time>,
-    /// What the peer last said of it.
+    /// The peer's last report on it.
     pub remote_report: Option<RemoteReportSummary>,
     /// The last heartbeats both ways, oldest first, one a line.
     pub heartbeats: Vec<String>,
 }
 
-/// What a peer last said of its end of a route.
+/// The peer's last report on its end of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoteReportSummary {
-    /// It hears this node there.
+    /// This node's heartbeats arrive there.
     pub heard: bool,
-    /// Its end is broken.
+    /// Its end has a local fault.
     pub local_down: bool,
     /// Its operator took the route out of use.
     pub admin_down: bool,
@@ -79,20 +79,20 @@ pub struct RouteCandidate {
     pub priority: Priority,
     /// Its data stays unacknowledged.
     pub suspect: bool,
-    /// How much longer data may not return to it.
+    /// Time until data may return to it.
     pub hold_down_left: Option<Duration>,
-    /// What was decided about it.
+    /// The decision about it.
     pub outcome: SelectionOutcome,
 }
 
-/// Why a route was chosen, or was not.
+/// The decision about a route, and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SelectionOutcome {
-    /// It carries data from here on.
+    /// It carries data.
     Chosen,
-    /// It works, and another one comes first: by priority, then by its addresses.
+    /// It is up, and another one ranks higher: by priority, then by its addresses.
     LowerRank,
-    /// It works, and failed too lately.
+    /// It is up, and held down after a recent failure.
     HeldDown,
     /// Only one direction is proven.
     HalfProven,
@@ -100,14 +100,14 @@ pub enum SelectionOutcome {
     NotUp,
     /// An operator took it out of use.
     AdminDown,
-    /// It works, and an operator at either end drains it.
+    /// It is up, and an operator at either end drains it.
     Drained,
-    /// It works badly.
+    /// It is up, and browned out.
     BrownOut,
 }
 
 impl SelectionOutcome {
-    /// The word in output.
+    /// The text in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Chosen => "chosen",
@@ -122,7 +122,7 @@ impl SelectionOutcome {
     }
 }
 
-/// What is known of a peer's routes as data moves from one to another.
+/// Builds the report of a move of data from one route to another.
 pub(crate) fn failover_report(
     routes: &RouteMap,
     from: Option<RouteId>,
@@ -172,10 +172,10 @@ fn previous_route(route: &Route, now: Time) -> PreviousRoute {
 fn route_candidate(route: &Route, chosen: Option<&Route>, now: Time) -> RouteCandidate {
     let held =
         route.hold_down.hold_end().map(|until| until.since(now)).filter(|left| !left.is_zero());
-    let verdict = match route.state() {
+    let outcome = match route.state() {
         _ if chosen.is_some_and(|chosen| chosen.id == route.id) => SelectionOutcome::Chosen,
         RouteState::AdminDown => SelectionOutcome::AdminDown,
-        // One that is held carries data when no other is up.
+        // A route that is held down carries data when no other is up.
         RouteState::Up if held.is_some() && chosen.is_some_and(|it| it.hold_down.is_over(now)) => {
             SelectionOutcome::HeldDown
         }
@@ -192,6 +192,6 @@ fn route_candidate(route: &Route, chosen: Option<&Route>, now: Time) -> RouteCan
         priority: route.spec.priority,
         suspect: route.suspicion.is_suspect(),
         hold_down_left: held,
-        outcome: verdict,
+        outcome,
     }
 }

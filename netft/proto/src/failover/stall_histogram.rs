@@ -1,30 +1,29 @@
-//! How long data stood still at failovers: a histogram with fixed buckets. Pure.
+//! Histogram of the stalls of data at failovers, with fixed buckets. Pure.
 //!
-//! The stall of a failover is the time between the moment data last got through on the route that
-//! was left and the moment it goes on another one. Two things measure it, the first where there
-//! is something in flight:
+//! The stall of a failover is the time from the last delivery on the old route to the first
+//! transmission on the new one. It is measured by
 //!
-//! * **data**: how long the oldest unacknowledged packet had waited when it was sent again on
-//!   another route (the largest of several resends);
-//! * **heartbeats**: the time from the last answered heartbeat on the old route to the move, which
-//!   is as long as data would have stood still at most, had there been any.
+//! * **data**, if any was outstanding: how long the oldest unacknowledged frame had waited when it
+//!   was retransmitted on another route (the maximum over several retransmissions);
+//! * **heartbeats** otherwise: the time from the last answered heartbeat on the old route to the
+//!   move, an upper bound of the stall that data would have had.
 
 use std::time::Duration;
 
-/// Upper bounds of the buckets, milliseconds; one more bucket holds what is longer.
+/// Upper bounds of the buckets, milliseconds; one more bucket holds longer stalls.
 pub const BUCKET_BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 40, 80, 160, 320, 640];
 
-/// What a stall was measured by.
+/// The measurement a stall is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StallSource {
-    /// Packets that waited for their acknowledgement.
+    /// Frames that awaited their acknowledgement.
     Data,
-    /// Heartbeats, for want of data.
+    /// Heartbeats, as no data was outstanding.
     Heartbeats,
 }
 
 impl StallSource {
-    /// The word in output.
+    /// The name in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Data => "data",
@@ -36,21 +35,21 @@ impl StallSource {
 /// The stall of one move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailoverStall {
-    /// How long.
+    /// Its length.
     pub length: Duration,
-    /// By what it is known.
+    /// Its measurement.
     pub source: StallSource,
 }
 
 /// The stalls of a node's failovers since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StallHistogram {
-    /// How many fell into each bucket of [`BUCKET_BOUNDS_MS`] (above the one before, up to its own
-    /// bound), and into the one behind the last.
+    /// Stalls per bucket of [`BUCKET_BOUNDS_MS`] (above the bound before, up to its own), and
+    /// beyond the last.
     pub buckets: [u64; BUCKET_BOUNDS_MS.len() + 1],
-    /// The sum of all.
+    /// Sum of all stalls.
     pub sum: Duration,
-    /// The longest.
+    /// The longest stall.
     pub max: Duration,
 }
 
@@ -64,13 +63,13 @@ impl StallHistogram {
         self.max = self.max.max(length);
     }
 
-    /// How many there were.
+    /// Number of stalls.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// A length that this per mille of the stalls did not exceed: the bound of a bucket, or the
-    /// longest stall where that is less. `None` while there were none.
+    /// The length that `permille` of the stalls did not exceed: the bound of a bucket, or the
+    /// longest stall if that is less. `None` without any stall.
     pub fn quantile_permille(&self, permille: u64) -> Option<Duration> {
         let count = self.count();
         // The rank of the quantile, rounded up: 1 to the count.

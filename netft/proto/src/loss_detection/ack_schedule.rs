@@ -37,7 +37,7 @@ impl<W: Copy + PartialEq> AckSchedule<W> {
         self.duplicate_path = Some(path);
     }
 
-    /// Whether the acknowledgement is due.
+    /// Returns whether the acknowledgement is due.
     pub fn is_due(&self, now: Time) -> bool {
         self.frames >= MAX_UNACKED_FRAMES || self.until_due(now).is_zero()
     }

@@ -60,7 +60,7 @@ impl DeliveredBySize {
         }
     }
 
-    /// Whether a frame of `size` bytes or more with send number `send_number` or later was
+    /// Returns whether a frame of `size` bytes or more with send number `send_number` or later was
     /// delivered.
     #[inline]
     pub(crate) fn covers(&self, send_number: u64, size: usize) -> bool {

@@ -69,7 +69,7 @@ impl<P> SentFrames<P> {
         Some(after.saturating_sub(silence.min(since_request)))
     }
 
-    /// Whether an answer proves that a path loses batches.
+    /// Returns whether an answer proves that a path loses batches.
     pub(crate) fn take_confirmed_loss(&mut self, path_index: usize) -> bool {
         let answered = self.paths.get_mut(path_index).ack_request.take_answered();
         let Some(requested_at) = answered else { return false };

@@ -96,7 +96,7 @@ impl PathState {
         }
     }
 
-    /// Whether a batch is lost: later ones on the path were delivered.
+    /// Returns whether a batch is lost: later ones on the path were delivered.
     pub(crate) fn is_lost<P>(&self, batch: &SentBatch<P>) -> bool {
         let later = if batch.sent_while_suspect { 0 } else { REORDER_THRESHOLD };
         self.delivered.covers(batch.send_number + later, batch.largest_missing())

@@ -80,7 +80,7 @@ impl<P> SentBatch<P> {
         if frames & before_last == 0 { self.layout.tail } else { self.layout.stride }
     }
 
-    /// Whether every frame is acknowledged.
+    /// Returns whether every frame is acknowledged.
     pub(crate) fn is_acked(&self) -> bool {
         self.acked == all_frames_mask(self.layout.count)
     }

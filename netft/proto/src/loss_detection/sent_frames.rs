@@ -48,7 +48,7 @@ impl<P> SentFrames<P> {
         }
     }
 
-    /// Whether nothing is outstanding.
+    /// Returns whether nothing is outstanding.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }

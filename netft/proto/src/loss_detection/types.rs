@@ -21,7 +21,7 @@ pub struct RetransmitLimits {
 }
 
 impl RetransmitLimits {
-    /// Whether retransmission is disabled.
+    /// Returns whether retransmission is disabled.
     #[inline]
     pub const fn is_disabled(&self) -> bool {
         self.bytes == 0

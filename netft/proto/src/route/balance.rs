@@ -1,19 +1,19 @@
-//! Which of several routes carries a flow: weighted rendezvous hashing. Pure.
+//! Balancing of flows over routes by weighted rendezvous hashing. Pure.
 //!
-//! Every route draws a lot for every flow, from the flow's hash and the route's number, and the
-//! best lot wins. A lot depends on nothing else, so a flow stays where it is as long as its route
-//! is there (its packets keep their order), a route that goes takes only its own flows with it,
-//! and a route that comes takes flows from the others in proportion to the weights. The lot
-//! `-ln(u) / weight` gives each route its share of the flows exactly (Schindelhauer and Schomaker,
-//! "Weighted distributed hash tables", 2005, the logarithmic method).
+//! Every route has a score for every flow, from the flow's hash and the route's number, and the
+//! lowest score wins. A score depends on nothing else, so a flow stays on its route as long as the
+//! route exists (its packets keep their order), removing a route moves only its own flows, and a
+//! new route takes flows from the others in proportion to the weights. The score `-ln(u) / weight`
+//! gives each route exactly its share of the flows (Schindelhauer and Schomaker, "Weighted
+//! distributed hash tables", 2005, the logarithmic method).
 
 use std::net::IpAddr;
 
 use crate::{ids::RouteId, route::policy::PacketFields};
 
 impl PacketFields {
-    /// The hash of the flow a packet belongs to: addresses, protocol and ports. Fragments of one
-    /// datagram have no ports and so one hash, which is not that of their flow's whole packets.
+    /// Hash of the packet's flow: addresses, protocol and ports. Fragments of one datagram have no
+    /// ports and share one hash, which differs from that of their flow's unfragmented packets.
     #[inline]
     pub fn flow_hash(&self) -> u64 {
         let addresses = match (self.src, self.dst) {
@@ -30,28 +30,28 @@ impl PacketFields {
         };
         let (src, dst) = self.ports.unwrap_or_default();
         let ends = u64::from(src) << 32 | u64::from(dst) << 8;
-        // A fragment's protocol is left out: IPv6 tells it in the first one only.
+        // A fragment's protocol is left out: in IPv6 only the first one carries it.
         let protocol = self.ports.and(self.protocol).unwrap_or_default();
         mix_bits(addresses ^ ends ^ u64::from(protocol))
     }
 }
 
-/// The place of the route that carries the flow of that hash. A route is its number and its
-/// weight, its capacity in any unit; 0 counts as 1. `None` without any route.
+/// Index of the route that carries the flow with this hash. A route is its number and its weight,
+/// the capacity in any unit; 0 counts as 1. `None` without any route.
 #[inline]
 pub fn pick_route(flow: u64, routes: impl IntoIterator<Item = (RouteId, u32)>) -> Option<usize> {
     let mut best: Option<(f64, usize)> = None;
     for (place, (route, weight)) in routes.into_iter().enumerate() {
-        let lot = rendezvous_score(flow, route, weight);
-        if best.is_none_or(|(least, _)| lot < least) {
-            best = Some((lot, place));
+        let score = rendezvous_score(flow, route, weight);
+        if best.is_none_or(|(least, _)| score < least) {
+            best = Some((score, place));
         }
     }
     best.map(|(_, place)| place)
 }
 
-/// Exponentially distributed with the weight as its rate; the smallest of several wins with the
-/// probability of its weight among all weights.
+/// Exponentially distributed with the weight as its rate: the smallest of several belongs to each
+/// route with the probability of its share of all weights.
 #[inline]
 fn rendezvous_score(flow: u64, route: RouteId, weight: u32) -> f64 {
     let hash = mix_bits(flow ^ mix_bits(u64::from(route.0)));
@@ -60,7 +60,7 @@ fn rendezvous_score(flow: u64, route: RouteId, weight: u32) -> f64 {
     -uniform.ln() / f64::from(weight.max(1))
 }
 
-/// The finalizer of SplitMix64: every bit of the input moves every bit of the output.
+/// The finalizer of SplitMix64: every input bit affects every output bit.
 #[inline]
 const fn mix_bits(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -94,12 +94,12 @@ mod tests {
             .prop_map(|map| map.into_iter().map(|(id, weight)| (RouteId(id), weight)).collect())
     }
 
-    fn carrier(traffic: &PacketFields, routes: &[(RouteId, u32)]) -> RouteId {
+    fn route_of(traffic: &PacketFields, routes: &[(RouteId, u32)]) -> RouteId {
         routes[pick_route(traffic.flow_hash(), routes.iter().copied()).unwrap()].0
     }
 
     #[test]
-    fn what_is_no_flow_of_its_own_does_not_count() {
+    fn dscp_and_size_do_not_identify_a_flow() {
         let base = flow(1);
         for same in [PacketFields { dscp: 46, ..base }, PacketFields { size: 60, ..base }] {
             assert_eq!(same.flow_hash(), base.flow_hash());
@@ -125,7 +125,7 @@ mod tests {
             const FLOWS: u16 = 20_000;
             let mut counts = std::collections::BTreeMap::new();
             for port in 0..FLOWS {
-                *counts.entry(carrier(&flow(port), &routes)).or_insert(0u32) += 1;
+                *counts.entry(route_of(&flow(port), &routes)).or_insert(0u32) += 1;
             }
             let total: f64 = routes.iter().map(|(_, weight)| f64::from(*weight)).sum();
             for (id, weight) in &routes {
@@ -143,28 +143,28 @@ mod tests {
             let rest: Vec<_> = routes.iter().copied().filter(|(id, _)| *id != gone).collect();
             prop_assume!(!rest.is_empty());
             for port in 0..500 {
-                let before = carrier(&flow(port), &routes);
+                let before = route_of(&flow(port), &routes);
                 if before != gone {
-                    prop_assert_eq!(carrier(&flow(port), &rest), before);
+                    prop_assert_eq!(route_of(&flow(port), &rest), before);
                 }
             }
         }
 
         #[test]
         fn the_order_of_the_routes_does_not_matter(mut routes in routes(), port in any::<u16>()) {
-            let before = carrier(&flow(port), &routes);
+            let before = route_of(&flow(port), &routes);
             routes.reverse();
-            prop_assert_eq!(carrier(&flow(port), &routes), before);
+            prop_assert_eq!(route_of(&flow(port), &routes), before);
         }
 
         #[test]
         fn a_route_with_more_capacity_takes_flows_and_gives_none(
             mut routes in routes(), place in 0usize..6, port in any::<u16>(),
         ) {
-            let before = carrier(&flow(port), &routes);
+            let before = route_of(&flow(port), &routes);
             let place = place % routes.len();
             routes[place].1 *= 2;
-            let after = carrier(&flow(port), &routes);
+            let after = route_of(&flow(port), &routes);
             prop_assert!(after == before || after == routes[place].0);
         }
     }

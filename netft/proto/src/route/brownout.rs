@@ -1,13 +1,13 @@
-//! Brown-outs: a route that is up and clearly worse than another. Pure.
+//! Brown-outs: routes that are up and clearly worse than another. Pure.
 //!
-//! What is judged is the way out, because that is what this node may choose: the loss of its own
-//! heartbeats as the peer counts them, and the round-trip time. A route is never down for it; its
-//! data moves, and returns through the hold once the route is as good as the one that serves.
+//! The outbound direction is measured, as this node selects only that: the loss of its own
+//! heartbeats as the peer reports it, and the round-trip time. A brown-out never takes a route
+//! down. Its data moves, and returns after a hold-down once the route is as good as the active one.
 //!
-//! Routes are compared with each other, never with a fixed figure alone: what a busy machine does
-//! to heartbeats it does to all of them. Round-trip times are compared by the lowest of a window,
-//! because a late process only ever adds to them; and with the route's own lowest, because a route
-//! that always was the longer one is what the operator preferred.
+//! Routes are compared with each other, never with a fixed limit alone, because a loaded host
+//! delays the heartbeats of all of them. Round-trip times are compared by the minimum of a window,
+//! because scheduling latency only adds to them, and with the route's own minimum, because a route
+//! that was longer from the start was preferred by the operator.
 
 use std::time::Duration;
 
@@ -15,42 +15,41 @@ use crate::time::Time;
 
 /// Loss from which a route is lossy, per mille.
 const LOSSY_PERMILLE: u16 = 20;
-/// Loss that is taken for none, per mille: one heartbeat in a window of 64 is below it after a
-/// quiet while.
+/// Loss that counts as none, per mille.
 const CLEAN_PERMILLE: u16 = 10;
-/// Trouble lasts at least this long before data moves for it.
+/// How long loss has to last before data moves.
 const MIN_TROUBLE_DURATION: Duration = Duration::from_secs(2);
-/// Heartbeats the peer counts loss over, a tenth more: one burst must have left the count.
+/// The window of the peer's loss count, plus a tenth: a single burst has left the count by then.
 const LOSS_WINDOW_HEARTBEATS: u32 = 70;
-/// Loss that is over is remembered at most as this, per mille, and at half of it after every
-/// [`LOSS_HALF_LIFE`]: two routes of equal loss take turns in being clean for a while.
+/// Upper bound of remembered loss, per mille; it halves with every [`LOSS_HALF_LIFE`]. Without the
+/// memory, data would alternate between two routes of equal loss.
 const MAX_REMEMBERED_PERMILLE: u16 = 50;
 const LOSS_HALF_LIFE: Duration = Duration::from_secs(10);
-/// A round-trip time is better by at least this, and by a fifth.
+/// A round-trip time is better if it is shorter by at least this, and by a fifth.
 const MIN_RTT_GAIN: Duration = Duration::from_millis(5);
-/// Half a window of round-trip times.
+/// Half of the round-trip time window.
 const RTT_HALF_WINDOW: Duration = Duration::from_millis(1500);
-/// Samples without which half a window says nothing.
+/// Samples that half a window needs to count.
 const MIN_RTT_SAMPLES: u32 = 8;
 
-/// How good a route is for what this node sends.
+/// Outbound quality of a route.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PathQuality {
-    /// Loss of this node's heartbeats as the peer says, per mille.
+    /// Loss of this node's heartbeats as the peer reports it, per mille.
     loss_permille: u16,
-    /// The peer has spoken of loss without a break since then.
+    /// Since when every report has shown loss.
     lossy_since: Option<Time>,
-    /// The highest loss that is still remembered, and when it was last seen.
+    /// The highest remembered loss, and when it was last reported.
     peak_loss: (u16, Time),
     min_rtt: WindowedMinRtt,
     /// The lowest round-trip time since the route came up.
     best_rtt: Option<Duration>,
-    /// Data left for a better route, and the route has not been good for a hold since.
+    /// Data left for a better route, and the route has not been as good for a hold-down since.
     pub(crate) browned_out: bool,
 }
 
 impl PathQuality {
-    /// The peer's word on what it loses of this node's heartbeats.
+    /// Applies the peer's report on the loss of this node's heartbeats.
     pub(crate) fn on_loss_report(&mut self, now: Time, loss: u16) {
         if loss >= self.remembered_loss(now) {
             self.peak_loss = (loss, now);
@@ -59,19 +58,19 @@ impl PathQuality {
         self.lossy_since = self.lossy_since.or(Some(now)).filter(|_| loss > 0);
     }
 
-    /// A measured round-trip time; `delay` is the route's.
+    /// Applies a round-trip time; `delay` is the route's heartbeat interval.
     pub(crate) fn add_rtt_sample(&mut self, now: Time, rtt: Duration, delay: Duration) {
         self.min_rtt.add_sample(now, rtt, RTT_HALF_WINDOW.max(delay * MIN_RTT_SAMPLES * 2));
         self.best_rtt = Some(self.best_rtt.map_or(rtt, |best| best.min(rtt)));
     }
 
-    /// The route is heard again: what was measured before says nothing.
+    /// Discards the measurements when receipt on the route begins anew.
     pub(crate) fn reset_measurements(&mut self) {
         *self =
             Self { peak_loss: self.peak_loss, browned_out: self.browned_out, ..Self::default() };
     }
 
-    /// Loss of what this node sends, per mille.
+    /// Outbound loss, per mille.
     pub(crate) fn loss_permille(&self) -> u16 {
         self.loss_permille
     }
@@ -83,8 +82,8 @@ impl PathQuality {
             .max(self.loss_permille)
     }
 
-    /// Whether `other` has been clearly better for long enough; `delay` is this route's, `jitter`
-    /// the larger of both.
+    /// Returns whether `other` has been clearly better for long enough; `delay` is this route's,
+    /// `jitter` the larger of both.
     pub(crate) fn is_worse_than(
         &self,
         other: &Self,
@@ -97,12 +96,12 @@ impl PathQuality {
         let less = u32::from(other.remembered_loss(now)) * 3 + u32::from(CLEAN_PERMILLE);
         let lossier =
             long && self.loss_permille >= LOSSY_PERMILLE && u32::from(self.loss_permille) >= less;
-        // Latency is no reason to take loss: so no two routes are each worse than the other.
+        // Loss outweighs latency, so two routes are never each worse than the other.
         let clean = other.remembered_loss(now) <= self.loss_permille.max(CLEAN_PERMILLE);
         lossier || (clean && self.is_slower_than_best() && self.is_slower_than(other, jitter))
     }
 
-    /// Whether data may return from a route as good as `other`: without the margins it left by.
+    /// Returns whether data may return from `other`: the comparison without the margins.
     pub(crate) fn is_as_good_as(&self, other: Option<&Self>, now: Time) -> bool {
         let loss = other.map_or(0, |other| other.remembered_loss(now)).max(CLEAN_PERMILLE);
         self.remembered_loss(now) <= loss
@@ -134,11 +133,11 @@ impl PathQuality {
     }
 }
 
-/// The lowest of a sliding window, in two halves.
+/// Minimum of a sliding window, in two halves.
 #[derive(Clone, Copy, Debug, Default)]
 struct WindowedMinRtt {
     previous_half: Option<Duration>,
-    /// The half being filled: since when, how many, and the lowest.
+    /// The half being filled: its start, sample count and minimum.
     since: Option<Time>,
     count: u32,
     lowest: Option<Duration>,
@@ -159,14 +158,14 @@ impl WindowedMinRtt {
         self.lowest = Some(self.lowest.map_or(rtt, |lowest| lowest.min(rtt)));
     }
 
-    /// The lowest of at least half a window.
+    /// Minimum of at least half a window.
     fn window_min(&self) -> Option<Duration> {
         let before = self.previous_half?;
         Some(self.lowest.map_or(before, |lowest| lowest.min(before)))
     }
 
-    /// The lowest, unless the newest sample is above it: windows of two routes end at different
-    /// moments, so what slows both down shows on one of them first.
+    /// The minimum, or the newest sample if that is above it: the windows of two routes end at
+    /// different moments, so a common delay shows on one of them first.
     fn conservative_min(&self) -> Option<Duration> {
         Some(self.window_min()?.max(self.last))
     }
@@ -182,54 +181,54 @@ mod tests {
         Time::from_millis(1000 + ms)
     }
 
-    /// The peer says so from `from` to `to`, every 30 ms.
-    fn says(health: &mut PathQuality, from: u64, to: u64, loss: u16) {
-        (from..to).step_by(30).for_each(|ms| health.on_loss_report(at(ms), loss));
+    /// The peer reports `loss` from `from` to `to`, every 30 ms.
+    fn report(quality: &mut PathQuality, from: u64, to: u64, loss: u16) {
+        (from..to).step_by(30).for_each(|ms| quality.on_loss_report(at(ms), loss));
     }
 
-    fn worse(health: &PathQuality, other: &PathQuality, ms: u64) -> bool {
-        health.is_worse_than(other, at(ms), DELAY, Duration::ZERO)
+    fn worse(quality: &PathQuality, other: &PathQuality, ms: u64) -> bool {
+        quality.is_worse_than(other, at(ms), DELAY, Duration::ZERO)
     }
 
-    fn rtts(health: &mut PathQuality, from: u64, to: u64, rtt: u64) {
+    fn rtts(quality: &mut PathQuality, from: u64, to: u64, rtt: u64) {
         for ms in (from..to).step_by(30) {
-            health.add_rtt_sample(at(ms), Duration::from_millis(rtt), DELAY);
+            quality.add_rtt_sample(at(ms), Duration::from_millis(rtt), DELAY);
         }
     }
 
     #[test]
     fn loss_counts_when_it_lasts_and_one_burst_does_not() {
         let (mut lossy, clean) = (PathQuality::default(), PathQuality::default());
-        says(&mut lossy, 0, 1800, 60);
-        says(&mut lossy, 1800, 2400, 0);
+        report(&mut lossy, 0, 1800, 60);
+        report(&mut lossy, 1800, 2400, 0);
         assert!(!worse(&lossy, &clean, 2400), "a burst that left the peer's window");
-        says(&mut lossy, 2400, 4410, 60);
+        report(&mut lossy, 2400, 4410, 60);
         assert!(!worse(&lossy, &clean, 4410));
-        says(&mut lossy, 4410, 4530, 60);
+        report(&mut lossy, 4410, 4530, 60);
         assert!(worse(&lossy, &clean, 4530));
-        says(&mut lossy, 4530, 9000, 16);
+        report(&mut lossy, 4530, 9000, 16);
         assert!(!worse(&lossy, &clean, 9000), "one of 64 is no brown-out");
     }
 
     #[test]
     fn equal_loss_is_no_reason_to_move_even_while_the_other_looks_clean() {
         let (mut here, mut there) = (PathQuality::default(), PathQuality::default());
-        says(&mut there, 0, 1000, 50);
-        says(&mut there, 1000, 6000, 0);
-        says(&mut here, 0, 6000, 60);
+        report(&mut there, 0, 1000, 50);
+        report(&mut there, 1000, 6000, 0);
+        report(&mut here, 0, 6000, 60);
         assert!(!worse(&here, &there, 6000));
-        says(&mut here, 6000, 40_000, 60);
+        report(&mut here, 6000, 40_000, 60);
         assert!(worse(&here, &there, 40_000), "forgotten");
     }
 
     #[test]
     fn a_route_is_good_again_when_its_loss_is_forgotten() {
-        let (mut health, clean) = (PathQuality::default(), PathQuality::default());
-        says(&mut health, 0, 3000, 500);
-        says(&mut health, 3000, 33_000, 0);
-        let good = |ms| health.is_as_good_as(Some(&clean), at(ms));
+        let (mut quality, clean) = (PathQuality::default(), PathQuality::default());
+        report(&mut quality, 0, 3000, 500);
+        report(&mut quality, 3000, 33_000, 0);
+        let good = |ms| quality.is_as_good_as(Some(&clean), at(ms));
         assert!(!good(3000) && !good(20_000) && good(33_000));
-        assert!(health.is_as_good_as(
+        assert!(quality.is_as_good_as(
             Some(&PathQuality { loss_permille: 600, ..PathQuality::default() }),
             at(3000)
         ));
@@ -258,7 +257,7 @@ mod tests {
         rtts(&mut slow, 3000, 9000, 60);
         rtts(&mut lossy, 0, 9000, 10);
         assert!(worse(&slow, &lossy, 9000));
-        says(&mut lossy, 0, 9000, 40);
+        report(&mut lossy, 0, 9000, 40);
         assert!(!worse(&slow, &lossy, 9000) && worse(&lossy, &slow, 9000));
     }
 

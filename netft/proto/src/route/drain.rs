@@ -53,7 +53,7 @@ pub fn drain_wait(routes: &[RouteStatus], id: RouteId) -> Option<DrainWait> {
     })
 }
 
-/// Whether the route is up and not drained.
+/// Returns whether the route is up and not drained.
 fn can_serve(route: &RouteStatus) -> bool {
     route.state == RouteState::Up && route.drain.is_none()
 }

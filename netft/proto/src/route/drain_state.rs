@@ -75,8 +75,8 @@ impl DrainState {
         self.ordered_at.is_some()
     }
 
-    /// Whether the peer's report reflects the order, if there is one here. The peer's own order and
-    /// its effect arrive in one heartbeat.
+    /// Returns whether the peer's report reflects the order, if there is one here. The peer's own
+    /// order and its effect arrive in one heartbeat.
     pub(crate) fn is_peer_informed(&self) -> bool {
         self.peer_informed || !self.is_ordered()
     }

@@ -1,4 +1,4 @@
-//! Everything the engine tells the world, in NetFT's words and order.
+//! Events of the engine and the driver, in the terms and the order of NetFT.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,16 +13,16 @@ use crate::{
     time::Time,
 };
 
-/// Something that happened, with the moment it did.
+/// An event and its time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// When.
+    /// When it happened.
     pub at: Time,
-    /// What.
+    /// The event.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
     /// A route was added (NetFT: `Added route <struct mscs::FaultTolerantRoute>`).
@@ -36,17 +36,17 @@ pub enum EventKind {
     RouteRemoved {
         /// Its number.
         route: RouteId,
-        /// What it was.
+        /// Its fields.
         spec: RouteSpec,
     },
-    /// The first authentic heartbeat on a route (NetFT: `NetftRemoteReachable`).
+    /// The first authentic heartbeat arrived on a route (NetFT: `NetftRemoteReachable`).
     RemoteReachable {
         /// The peer.
         peer: PeerId,
-        /// The route it was heard on.
+        /// The route it arrived on.
         route: RouteId,
     },
-    /// The last route to a peer stopped being heard (NetFT: `NetftRemoteUnreachable`).
+    /// No heartbeat arrives on any route to a peer (NetFT: `NetftRemoteUnreachable`).
     RemoteUnreachable {
         /// The peer.
         peer: PeerId,
@@ -63,7 +63,7 @@ pub enum EventKind {
         to: RouteState,
         /// Why.
         reason: Reason,
-        /// When a heartbeat was last heard on it, if ever.
+        /// When a heartbeat last arrived on it, if ever.
         last_heard: Option<Time>,
         /// The last heartbeats of the route both ways, oldest first (NetFT's RouteHistoryLength),
         /// when it stopped being up or went down.
@@ -99,8 +99,8 @@ pub enum EventKind {
         /// The peer.
         peer: PeerId,
     },
-    /// Data on a route stays unacknowledged: what is in flight was sent again on another route,
-    /// and data goes both ways until heartbeats decide.
+    /// Data on a route stays unacknowledged: it was retransmitted on another route, and data is
+    /// duplicated there until heartbeats decide.
     Suspect {
         /// The route.
         route: RouteId,
@@ -117,42 +117,42 @@ pub enum EventKind {
         to: Option<RouteId>,
         /// Why.
         reason: Reason,
-        /// What was known of the routes at that moment.
+        /// The state of the routes at that moment.
         report: Box<FailoverReport>,
     },
-    /// Somebody changed the adapter from outside; it was put back.
+    /// Another program changed the adapter; it was restored.
     AdapterRestored {
-        /// What was wrong, and what was done.
+        /// The difference, and the action.
         what: String,
     },
-    /// No session with the peer can be agreed on; trying again does not help by itself.
+    /// No session with the peer can be negotiated, and a retry alone cannot help.
     SessionRefused {
         /// The peer.
         peer: PeerId,
-        /// What is wrong and what to do.
+        /// The cause and the remedy.
         reason: String,
     },
-    /// A second machine uses the peer's key: the first keeps working, the second is refused.
+    /// A second machine uses the peer's key: the first keeps its session, the second is refused.
     DuplicateNode {
         /// The peer.
         peer: PeerId,
     },
-    /// A name of the peer cannot be looked up; its former addresses stay, and it is tried again.
-    /// Told when it begins.
+    /// A host name of the peer cannot be resolved. Its former addresses stay, and it is retried;
+    /// emitted once per failure.
     NameFailed {
         /// The peer.
         peer: PeerId,
         /// The name.
         name: String,
-        /// What the resolver said.
+        /// The resolver's error.
         reason: String,
     },
-    /// This node itself was not scheduled; nobody is blamed for that time.
+    /// This node was not scheduled; every deadline is extended.
     Stalled {
-        /// For how long.
+        /// Length of the stall.
         length: Duration,
     },
-    /// Probes, or its interface, showed that a route carries packets of another size.
+    /// The path MTU of a route changed, by probes or with its interface.
     PathMtuChanged {
         /// The route.
         route: RouteId,
@@ -163,38 +163,67 @@ pub enum EventKind {
         /// The largest IP packet after, bytes.
         to: usize,
     },
-    /// What a suspicion, or leaving a route, has cost, once nothing can be added. Not told when it
-    /// cost nothing.
+    /// The cost of a suspicion or a move, once it is final. Not emitted when there was none.
     FailoverCost {
         /// The peer.
         peer: PeerId,
-        /// The route that was suspect, or was left.
+        /// The route that was suspect, or that data left.
         from: RouteId,
-        /// Where data, or what was in flight, went.
+        /// The route that data, or its retransmission, moved to.
         to: Option<RouteId>,
-        /// What it cost.
+        /// The cost.
         cost: FailoverCost,
     },
-    /// An operator at one of its ends drains a route, or ended that.
+    /// Progress of a drain ordered at either end of a route, or its end.
     Drain {
         /// The route.
         route: RouteId,
         /// The peer it leads to.
         peer: PeerId,
-        /// How far it got.
+        /// The stage it reached.
         stage: DrainStage,
     },
-    /// The configuration changed while the node runs.
+    /// The configuration was reloaded.
     Reconfigured,
-    /// The peer answered a challenge at an address nobody listed, and the route leads there.
+    /// The peer proved by path validation that it is at an address that is not configured, and the
+    /// route leads there.
     AddressLearned {
         /// The route.
         route: RouteId,
         /// The peer it leads to.
         peer: PeerId,
-        /// Where it led before; `None`: it was made for this.
+        /// Its former remote address; `None` for a new route.
         from: Option<SocketAddr>,
-        /// Where it leads.
+        /// Its remote address.
         to: SocketAddr,
     },
+}
+
+impl EventKind {
+    /// The name of the event, the same in the API, in output and in logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RouteAdded { .. } => "route-added",
+            Self::RouteRemoved { .. } => "route-removed",
+            Self::RemoteReachable { .. } => "remote-reachable",
+            Self::RemoteUnreachable { .. } => "remote-unreachable",
+            Self::StateChanged { .. } => "state-changed",
+            Self::EarlyWarning { .. } => "early-warning",
+            Self::Ready { .. } => "ready",
+            Self::SessionEstablished { .. } => "session-established",
+            Self::SessionEnded { .. } => "session-ended",
+            Self::Suspect { .. } => "suspect",
+            Self::Moved { .. } => "moved",
+            Self::AdapterRestored { .. } => "adapter-restored",
+            Self::SessionRefused { .. } => "session-refused",
+            Self::DuplicateNode { .. } => "duplicate-node",
+            Self::NameFailed { .. } => "name-failed",
+            Self::Stalled { .. } => "stalled",
+            Self::PathMtuChanged { .. } => "path-mtu-changed",
+            Self::FailoverCost { .. } => "cost",
+            Self::Drain { .. } => "drain",
+            Self::Reconfigured => "reconfigured",
+            Self::AddressLearned { .. } => "address-learned",
+        }
+    }
 }

@@ -1,10 +1,11 @@
-//! The last heartbeats of a route, dumped when it dies (NetFT's RouteHistoryLength). Pure.
+//! The last heartbeats of a route, part of the event when it goes down (NetFT: RouteHistoryLength).
+//! Pure.
 
 use std::collections::VecDeque;
 
 use crate::{time::Time, wire::heartbeat::HeartbeatMessage};
 
-/// A bounded ring; the oldest entry goes first.
+/// A bounded queue of heartbeats; the oldest entry is dropped first.
 #[derive(Clone, Debug)]
 pub(crate) struct HeartbeatHistory {
     length: usize,
@@ -24,7 +25,7 @@ impl HeartbeatHistory {
         Self { length, entries: VecDeque::with_capacity(length) }
     }
 
-    /// Keeps `length` entries from here on; the oldest go first.
+    /// Changes the bound; the oldest entries are dropped.
     pub(crate) fn resize(&mut self, length: usize) {
         self.length = length;
         self.entries.drain(..self.entries.len().saturating_sub(length));

@@ -1,28 +1,28 @@
-//! How long a route that failed must stay good before data returns to it. Pure.
+//! Hold-down: how long a route that failed has to stay up before data returns to it. Pure.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// The longest hold.
+/// The longest hold-down.
 pub(crate) const MAX_HOLD: Duration = Duration::from_secs(60);
-/// A flap is forgiven after this long without another.
+/// One flap decays after this long without another.
 const FLAP_DECAY: Duration = Duration::from_secs(60);
 
-/// Doubles with every flap up to [`MAX_HOLD`], halves per [`FLAP_DECAY`] of quiet: a healed route
-/// always comes back.
+/// Hold-down of one route. It doubles with every flap up to [`MAX_HOLD`] and halves per
+/// [`FLAP_DECAY`] without one, so data always returns to a route that stays up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HoldDown {
     flaps: u32,
     last_flap: Time,
-    /// Lost, and not up since.
+    /// The route was lost and has not been up since.
     lost: bool,
-    /// Data may return from here on, while the route stays up; `None` if no loss is behind it.
+    /// When data may return, if the route stays up; `None` without a loss.
     until: Option<Time>,
 }
 
 impl HoldDown {
-    /// The route was up and is lost.
+    /// The route was up and was lost.
     pub(crate) fn on_lost(&mut self, now: Time) {
         self.flaps = self.unforgiven_flaps(now).saturating_add(1);
         self.last_flap = now;
@@ -30,51 +30,51 @@ impl HoldDown {
         self.until = None;
     }
 
-    /// The route is up; `base` is the hold after a first failure. A route that never failed
-    /// is not held, and one that was only out of use is held as it was.
+    /// The route is up; `base` is the hold-down after a first failure. A route that never failed is
+    /// not held down, and one that was only out of use keeps its hold-down.
     pub(crate) fn on_up(&mut self, now: Time, base: Duration) {
         if std::mem::take(&mut self.lost) {
             self.until = Some(now + self.hold_length(now, base));
         }
     }
 
-    /// The route is not good after all: its hold begins anew when it is.
+    /// Restarts the hold-down with the next [`on_up`](Self::on_up): the route is still worse.
     pub(crate) fn restart_hold(&mut self) {
         self.lost = true;
         self.until = None;
     }
 
-    /// The loss was not the route's: the peer restarted.
+    /// Removes the last flap: the route was not at fault, as when the peer restarted.
     pub(crate) fn forgive_loss(&mut self) {
         if std::mem::take(&mut self.lost) {
             self.flaps = self.flaps.saturating_sub(1);
         }
     }
 
-    /// The route's place among the others is new: what comes of it is no return.
+    /// Forgets an elapsed hold-down when the order of the routes changes: a move that follows is no
+    /// failback.
     pub(crate) fn clear_elapsed(&mut self, now: Time) {
         if self.is_over(now) {
             self.until = None;
         }
     }
 
-    /// When the hold ends or ended, if a loss is behind the route.
+    /// When the hold-down ends or ended, after a loss.
     pub(crate) fn hold_end(&self) -> Option<Time> {
         self.until
     }
 
-    /// How long data must still wait before it may return, while a loss is behind the route; zero
-    /// once it may.
+    /// Time until data may return; zero once it may.
     pub(crate) fn time_left(&self, now: Time) -> Duration {
         self.until.map_or(Duration::ZERO, |until| until.since(now))
     }
 
-    /// The flaps that are not forgiven: each doubles the hold.
+    /// Flaps that have not decayed: each doubles the hold-down.
     pub(crate) fn flaps(&self, now: Time) -> u32 {
         self.unforgiven_flaps(now)
     }
 
-    /// Whether data may move to the route although another one works.
+    /// Returns whether data may move to the route although another one works.
     pub(crate) fn is_over(&self, now: Time) -> bool {
         self.until.is_none_or(|until| until <= now)
     }

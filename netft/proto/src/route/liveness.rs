@@ -114,7 +114,7 @@ impl Liveness {
         self.was_lost = false;
     }
 
-    /// Whether the early warning is due, once per silence.
+    /// Returns whether the early warning is due, once per silence.
     pub(crate) fn take_due_warning(&mut self, now: Time) -> bool {
         self.early_warning_at.take_if(|warning| *warning <= now).is_some()
     }

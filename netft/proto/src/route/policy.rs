@@ -1,9 +1,9 @@
 //! How data to a peer uses its routes: by default, and by class of traffic. Pure.
 //!
 //! A peer has one [`PeerPolicies`]: a default and an ordered list of at most [`MAX_CLASSES`]
-//! classes. The first class that matches a packet decides, else the default does. A class looks at
-//! single packets, so one that tells the packets of one flow apart (by size, by DSCP) may change
-//! their order.
+//! classes. The first class that matches a packet applies, else the default does. A class matches
+//! single packets, so one that distinguishes packets of one flow (by size, by DSCP) may reorder
+//! them.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -17,7 +17,7 @@ const ICMP_V4: u8 = 1;
 /// Protocol number of ICMP for IPv6.
 const ICMP_V6: u8 = 58;
 
-/// How data uses the routes that are up.
+/// Use of the routes that are up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// All of it goes over the best route.
@@ -30,7 +30,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The word in configs and output.
+    /// The name in configs and output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Failover => "failover",
@@ -46,7 +46,7 @@ impl fmt::Display for Policy {
     }
 }
 
-/// A text that is none of the three policies.
+/// Error of a text that names no policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a policy is `failover`, `duplicate` or `balance`")]
 pub struct UnknownPolicy;
@@ -104,7 +104,7 @@ impl Dscp {
     }
 }
 
-/// The transport a class is about.
+/// The IP protocol of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// TCP.
@@ -116,7 +116,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The word in configs and output.
+    /// The name in configs and output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -147,8 +147,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// The ports from `first` to `last`; `None` when they are the wrong way round, or port 0 is
-    /// among them.
+    /// The ports from `first` to `last`; `None` when `last` is lower, or port 0 is among them.
     pub const fn new(first: u16, last: u16) -> Option<Self> {
         if first == 0 || last < first { None } else { Some(Self { first, last }) }
     }
@@ -167,7 +166,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// A text that is no range of ports.
+/// Error of a text that is no range of ports.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a port from 1 to 65535, or two with `-` between, the smaller first")]
 pub struct InvalidPortRange;
@@ -182,21 +181,20 @@ impl FromStr for PortRange {
     }
 }
 
-/// What a class looks at in a packet, and what a flow is made of.
+/// The fields of a packet that classes match and that identify its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketFields {
     /// The source.
     pub src: IpAddr,
     /// The destination.
     pub dst: IpAddr,
-    /// The transport's protocol number, where it is known; of a fragment too.
+    /// The IP protocol number, if known; of a fragment too.
     pub protocol: Option<u8>,
     /// Source and destination port; of a whole TCP or UDP packet only, not of a fragment.
     pub ports: Option<(u16, u16)>,
     /// The code point, 0–63.
     pub dscp: u8,
-    /// Bytes of the packet from its IP header on, as it travels (of a super-packet, of one of its
-    /// segments).
+    /// Size of the packet with its IP header on the wire, bytes (for a GSO packet: of one segment).
     pub size: usize,
 }
 
@@ -204,13 +202,13 @@ pub struct PacketFields {
 /// given must match.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficClass {
-    /// What happens to it.
+    /// Its policy.
     pub policy: Policy,
     /// Its code point.
     pub dscp: Option<Dscp>,
-    /// Its transport.
+    /// Its IP protocol.
     pub protocol: Option<Protocol>,
-    /// The port at either end. Fragments and transports without ports do not match.
+    /// The port at either end. Fragments and protocols without ports do not match.
     pub ports: Option<PortRange>,
     /// Bytes of the smallest packet, its IP header included.
     pub min_size: Option<u32>,
@@ -224,7 +222,7 @@ impl TrafficClass {
         Self { policy, ..Self::default() }
     }
 
-    /// Why the class cannot be meant so, if it cannot.
+    /// The contradiction in the class, if any.
     pub fn find_mistake(&self) -> Option<&'static str> {
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
@@ -240,7 +238,7 @@ impl TrafficClass {
         None
     }
 
-    /// Whether a packet belongs to it.
+    /// Returns whether a packet belongs to it.
     pub fn matches(&self, traffic: &PacketFields) -> bool {
         let size = u32::try_from(traffic.size).unwrap_or(u32::MAX);
         self.dscp.is_none_or(|dscp| dscp.get() == traffic.dscp)
@@ -270,12 +268,12 @@ pub enum ClassError {
     /// More than [`MAX_CLASSES`].
     #[error("{0} classes, more than the {MAX_CLASSES} a peer can have")]
     TooMany(usize),
-    /// One that cannot be meant so.
+    /// A contradictory class.
     #[error("class {place}: {what}")]
     Mistake {
         /// Its place, from 1.
         place: usize,
-        /// What is wrong.
+        /// The contradiction.
         what: &'static str,
     },
 }
@@ -312,7 +310,7 @@ impl PeerPolicies {
         Self::new(default).with_classes(change.classes.unwrap_or_else(|| self.classes.clone()))
     }
 
-    /// What happens to traffic of no class.
+    /// The policy of traffic without a class.
     pub const fn default_policy(&self) -> Policy {
         self.default
     }
@@ -322,7 +320,7 @@ impl PeerPolicies {
         &self.classes
     }
 
-    /// Whether everything fails over: nothing has to be looked at.
+    /// Returns whether every policy is failover, so that no packet has to be classified.
     pub fn is_failover_only(&self) -> bool {
         let plain = |policy| policy == Policy::Failover;
         plain(self.default) && self.classes.iter().all(|class| plain(class.policy))

@@ -27,17 +27,17 @@ pub(crate) struct RemoteEnd {
 }
 
 impl RemoteEnd {
-    /// Whether the peer confirms this node's direction, and its end works.
+    /// Returns whether the peer confirms this node's direction, and its end works.
     pub(crate) fn confirms_tx(&self) -> bool {
         self.report.is_some_and(|it| it.heard && !it.local_down && !it.admin_down)
     }
 
-    /// Whether an operator drains the route at the peer.
+    /// Returns whether an operator drains the route at the peer.
     pub(crate) fn is_draining(&self) -> bool {
         self.report.is_some_and(|report| report.draining)
     }
 
-    /// Whether the peer sends data there.
+    /// Returns whether the peer sends data there.
     pub(crate) fn carries_data(&self) -> bool {
         self.report.is_some_and(|report| report.carries)
     }

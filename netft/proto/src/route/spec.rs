@@ -1,4 +1,5 @@
-//! What a route is, apart from its state: the eight fields of NetFT's `FaultTolerantRoute`.
+//! The description of a route, apart from its state: the eight fields of NetFT's
+//! `FaultTolerantRoute`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +8,7 @@ use crate::{
     route::params::{Attributes, Priority, Timing, Transport},
 };
 
-/// One physical way to one peer.
+/// One physical path to one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
     /// The peer.
@@ -20,17 +21,17 @@ pub struct RouteSpec {
     pub virtual_local: IpAddr,
     /// The virtual address there.
     pub virtual_remote: IpAddr,
-    /// Delay and threshold.
+    /// Heartbeat delay and threshold.
     pub timing: Timing,
     /// Lower is preferred.
     pub priority: Priority,
     /// Properties.
     pub attributes: Attributes,
-    /// How packets travel.
+    /// Transport of its packets.
     pub transport: Transport,
 }
 
-/// A change to a route while it runs; `None` leaves a field.
+/// A change to a running route; `None` leaves a field unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteChange {
     /// New delay and threshold.

@@ -5,18 +5,18 @@ use std::fmt;
 /// The state of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RouteState {
-    /// Nothing is heard.
+    /// No direction is proven.
     Down,
-    /// Something is heard, but not both directions are proven.
+    /// Only one direction is proven.
     Init,
     /// Both directions are proven.
     Up,
-    /// Taken out of use by an operator here. (Out of use at the peer, a route is init.)
+    /// Taken out of use by an operator here. (A route out of use at the peer is init.)
     AdminDown,
 }
 
 impl RouteState {
-    /// The word in output and logs.
+    /// The name in output and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Down => "down",
@@ -38,17 +38,17 @@ impl fmt::Display for RouteState {
 pub enum Reason {
     /// The route is new.
     Added,
-    /// A heartbeat was heard.
+    /// A heartbeat arrived.
     Heard,
-    /// The peer says it hears this node here.
+    /// The peer reports that this node's heartbeats arrive.
     PeerHears,
     /// Both directions are proven.
     BothWays,
     /// No heartbeat for a detection time.
     HeartbeatsMissed,
-    /// The peer says it does not hear this node here.
+    /// The peer reports that this node's heartbeats do not arrive.
     PeerDoesNotHear,
-    /// The peer is heard on no route, so what it said last does not count.
+    /// The peer is heard on no route, so its last report does not count.
     HeardNowhere,
     /// The peer's end of the route is broken.
     PeerLocalDown,
@@ -62,17 +62,17 @@ pub enum Reason {
     AddressGone,
     /// The kernel refused to send.
     SendError,
-    /// An operator said so here.
+    /// An operator's order here.
     Admin,
-    /// An operator said so at the peer.
+    /// An operator's order at the peer.
     PeerAdmin,
     /// The session is new (the peer restarted).
     NewSession,
     /// The session ended.
     SessionLost,
-    /// A route with a better priority is back and its hold time is over.
+    /// A preferred route is up again and its hold-down is over.
     Failback,
-    /// A better route was found.
+    /// A better route came up.
     BetterRoute,
     /// The route was removed.
     Removed,
@@ -82,12 +82,12 @@ pub enum Reason {
     PeerDraining,
     /// The route is up and clearly worse than another: lossy, or slower than it was.
     BrownOut,
-    /// The carrier is QUIC, and there is no connection.
+    /// The transport is QUIC, and the route has no connection.
     NoConnection,
 }
 
 impl Reason {
-    /// The words in output and logs.
+    /// The text in output and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Added => "added",

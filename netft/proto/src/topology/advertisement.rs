@@ -1,4 +1,4 @@
-//! What this node tells its peers of its addresses. Pure.
+//! The interface list that this node advertises to its peers. Pure.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -13,11 +13,11 @@ use crate::{
     wire::interfaces::{AdvertisedEndpoint, Advertisement, MAX_ADVERTISED_ENDPOINTS},
 };
 
-/// The interface list of this node. The serial is the caller's to count.
+/// Builds the interface list of this node. The caller assigns the serial.
 ///
-/// Offered is every address that routes may start from: not the adapter's, no loopback, no
-/// container bridge, nothing the config excludes; of several addresses in one prefix on one
-/// interface the first. An interface without a carrier keeps its place: it may get one.
+/// It holds every address that a route may start from: not the adapter's, no loopback, no container
+/// bridge, none that the config excludes; of several addresses in one prefix on one interface the
+/// first. An interface without carrier is listed, as the carrier may return.
 pub fn build_advertisement(config: &Config, interfaces: &[Interface]) -> Advertisement {
     let mut seen = BTreeSet::new();
     let mut endpoints: Vec<_> = interfaces
@@ -67,7 +67,7 @@ fn endpoints_of<'a>(
         })
 }
 
-/// An address that many hosts have on networks that have nothing to do with each other.
+/// Returns whether many hosts have the address on unrelated networks.
 pub(crate) fn is_host_local(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),

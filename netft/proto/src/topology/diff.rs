@@ -1,4 +1,4 @@
-//! What to add, remove and change so that one set of routes becomes another. Pure.
+//! The difference between two sets of routes. Pure.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -12,12 +12,12 @@ pub struct RouteDiff {
     /// Only in the old set.
     pub removed: Vec<PlannedRoute>,
     /// In both, with the same ends but other fields: (old, new). Another interface means that the
-    /// address moved: the socket must be opened anew.
+    /// address moved: the socket has to be reopened.
     pub changed: Vec<(PlannedRoute, PlannedRoute)>,
 }
 
 impl RouteDiff {
-    /// Whether there is nothing to do.
+    /// Returns whether both sets are equal.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }

@@ -1,21 +1,21 @@
-//! What the interfaces say about each route. Pure.
+//! Local faults of routes, by the state of their interfaces. Pure.
 
 use crate::{
     route::state::Reason,
     topology::types::{Interface, PlannedRoute},
 };
 
-/// What the interfaces say about one route.
+/// The local end of one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalEndStatus {
-    /// The interface that has the local address; differs from the planned one when the address
-    /// moved (the socket must be opened anew), 0 when none has it.
+    /// The interface that has the local address. It differs from the planned one when the address
+    /// moved (the socket has to be reopened), and is 0 when no interface has it.
     pub ifindex: u32,
-    /// Why the route cannot work; `None` when nothing is wrong here.
+    /// The local fault of the route, if any.
     pub fault: Option<Reason>,
 }
 
-/// What the interfaces say about each of `routes`, in their order. The fault is one of
+/// Returns the local end of each of `routes`, in their order. The fault is one of
 /// [`Reason::InterfaceGone`], [`Reason::InterfaceDown`], [`Reason::CarrierLost`] and
 /// [`Reason::AddressGone`].
 pub fn detect_faults(routes: &[PlannedRoute], interfaces: &[Interface]) -> Vec<LocalEndStatus> {
@@ -34,7 +34,7 @@ fn local_end_status(route: &PlannedRoute, interfaces: &[Interface]) -> LocalEndS
         return LocalEndStatus { ifindex: owner.index, fault };
     }
     let fault = match planned_interface(route, interfaces) {
-        // The kernel takes the IPv6 addresses of an interface that is set down.
+        // The kernel removes the IPv6 addresses of an interface that is set down.
         Some(interface) if !interface.up => Reason::InterfaceDown,
         Some(_) => Reason::AddressGone,
         None if route.ifindex == 0 => Reason::AddressGone,
@@ -43,7 +43,7 @@ fn local_end_status(route: &PlannedRoute, interfaces: &[Interface]) -> LocalEndS
     LocalEndStatus { ifindex: 0, fault: Some(fault) }
 }
 
-/// The interface that has the local address: the planned one if it does, else a healthy one, else
+/// The interface that has the local address: the planned one if possible, else a healthy one, else
 /// any.
 pub(crate) fn owning_interface<'a>(
     route: &PlannedRoute,
@@ -55,7 +55,7 @@ pub(crate) fn owning_interface<'a>(
     })
 }
 
-/// The interface the route was planned on: by number, else by name (it was created anew).
+/// The interface the route was planned on: by index, else by name (it was recreated).
 pub(crate) fn planned_interface<'a>(
     route: &PlannedRoute,
     interfaces: &'a [Interface],

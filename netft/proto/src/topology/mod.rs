@@ -1,4 +1,4 @@
-//! Which routes should exist, and which of them cannot work at the moment. Pure.
+//! The routes that should exist, and the local faults of those that do. Pure.
 //!
 //! The driver lists the interfaces, asks the kernel for the sources of the addresses in
 //! [`off_subnet_remotes`], calls [`plan_routes()`], compares with what runs by [`diff_routes()`],

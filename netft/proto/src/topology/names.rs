@@ -1,8 +1,8 @@
-//! Peers behind names: when each is looked up, and what becomes of the answers. Pure.
+//! Resolution of the peers' host names: lookup schedule and results. Pure.
 //!
-//! A name is looked up at the start and every [`REFRESH_INTERVAL`] (the system's resolver tells no
-//! time to live). When no route to its peer is usable, at once, and then every
-//! [`MIN_LOOKUP_INTERVAL`]. One that fails keeps the addresses it had, and is tried again after
+//! A name is resolved at the start and every [`REFRESH_INTERVAL`] (the system resolver reports no
+//! time to live); when no route to its peer is usable, at once and then every
+//! [`MIN_LOOKUP_INTERVAL`]. A name that fails keeps its addresses and is retried after
 //! [`MIN_LOOKUP_INTERVAL`], twice that, … at most [`MAX_RETRY_INTERVAL`].
 
 use std::{
@@ -16,26 +16,26 @@ use crate::{config::HostName, ids::PeerId, time::Time};
 /// The addresses behind the names of each peer.
 pub type ResolvedAddresses = BTreeMap<PeerId, Vec<SocketAddr>>;
 
-/// The time between two looks at a name that is fine.
+/// Interval between two lookups of a name that resolves.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-/// The least time between two looks at a name.
+/// The shortest interval between two lookups of a name.
 pub const MIN_LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
-/// The most time between two looks at a name that fails.
+/// The longest interval between two lookups of a name that fails.
 pub const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(300);
 /// The most addresses taken of one name.
 pub const MAX_ADDRS_PER_NAME: usize = 8;
-/// The most lookups under way.
+/// The most concurrent lookups.
 pub const MAX_PENDING_LOOKUPS: usize = 8;
 
 /// A name of a peer.
 pub type PeerHostName = (PeerId, HostName);
 
-/// What an answer changes.
+/// The effect of a lookup result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LookupChange {
-    /// There are other addresses.
+    /// The addresses changed.
     pub changed: bool,
-    /// The name fails, and did not before: why.
+    /// The error of a name that did not fail before.
     pub failure: Option<String>,
 }
 
@@ -51,14 +51,14 @@ struct NameEntry {
     next_lookup: Time,
     last_lookup: Option<Time>,
     is_pending: bool,
-    /// The pause after the next failure; `None` while it does not fail.
+    /// The interval after the next failure; `None` while it resolves.
     retry_interval: Option<Duration>,
     is_unreachable: bool,
 }
 
 impl NameCache {
-    /// Takes in which names there are; a new one is due. Returns whether addresses went with the
-    /// others.
+    /// Replaces the set of names; a new one is due at once. Returns whether addresses were removed
+    /// with the others.
     pub fn set_names(&mut self, now: Time, wanted: impl IntoIterator<Item = PeerHostName>) -> bool {
         let mut old = std::mem::take(&mut self.entries);
         for key in wanted {
@@ -70,7 +70,7 @@ impl NameCache {
         old.values().any(|entry| !entry.addrs.is_empty())
     }
 
-    /// Takes in which peers no usable route leads to.
+    /// Updates which peers no usable route leads to.
     pub fn update_reachability(&mut self, now: Time, peer: impl Fn(PeerId) -> bool) {
         for ((id, _), entry) in &mut self.entries {
             let unreached = peer(*id);
@@ -82,8 +82,8 @@ impl NameCache {
         }
     }
 
-    /// The names to look up, which then count as being looked up:
-    /// [`on_lookup_result`](Self::on_lookup_result) each.
+    /// The names to resolve, each to be followed by
+    /// [`on_lookup_result`](Self::on_lookup_result).
     pub fn take_due_lookups(&mut self, now: Time) -> Vec<PeerHostName> {
         let pending = self.entries.values().filter(|entry| entry.is_pending).count();
         let mut keys = Vec::new();
@@ -99,7 +99,7 @@ impl NameCache {
         keys
     }
 
-    /// Takes in the addresses of a name, or why there are none.
+    /// Applies the addresses of a name, or the error.
     pub fn on_lookup_result(
         &mut self,
         now: Time,
@@ -135,12 +135,12 @@ impl NameCache {
         }
     }
 
-    /// Whether there are any.
+    /// Returns whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// What is known.
+    /// The addresses of every peer.
     pub fn resolved_addresses(&self) -> ResolvedAddresses {
         let mut resolved = ResolvedAddresses::new();
         for ((peer, _), entry) in &self.entries {
@@ -174,8 +174,8 @@ mod tests {
         names
     }
 
-    /// When the name is looked up within `seconds`, given what each look finds.
-    fn looks(
+    /// The seconds at which the name is looked up, given the result of each lookup.
+    fn lookups(
         names: &mut NameCache,
         seconds: std::ops::Range<u64>,
         find: impl Fn(u64) -> Result<Vec<IpAddr>, String>,
@@ -198,17 +198,17 @@ mod tests {
         let mut names = names();
         let fine = |_| Ok(addrs(&[1]));
         let lost = |second| (100..113).contains(&second);
-        assert_eq!(looks(&mut names, 0..200, fine, lost), [0, 60, 100, 105, 110, 115, 175]);
+        assert_eq!(lookups(&mut names, 0..200, fine, lost), [0, 60, 100, 105, 110, 115, 175]);
         // Not twice within the gap.
         let mut names = self::names();
-        assert_eq!(looks(&mut names, 0..9, fine, |second| second == 2), [0, 5]);
+        assert_eq!(lookups(&mut names, 0..9, fine, |second| second == 2), [0, 5]);
     }
 
     #[test]
     fn a_name_that_fails_keeps_its_addresses_and_is_asked_ever_more_rarely() {
         let mut names = names();
         let find = |second| if second == 0 { Ok(addrs(&[1])) } else { Err("timeout".to_owned()) };
-        let seen = looks(&mut names, 0..2000, find, |_| true);
+        let seen = lookups(&mut names, 0..2000, find, |_| true);
         assert_eq!(seen, [0, 5, 10, 20, 40, 80, 160, 320, 620, 920, 1220, 1520, 1820]);
         assert_eq!(names.resolved_addresses()[&PEER], [SocketAddr::new(addrs(&[1])[0], 3343)]);
     }
@@ -229,9 +229,9 @@ mod tests {
         assert_eq!(answer(Err("timeout".to_owned())), (false, true));
         assert_eq!(answer(Ok((0..200).map(|n| addrs(&[n])[0]).collect())), (true, false));
         assert_eq!(names.resolved_addresses()[&PEER].len(), MAX_ADDRS_PER_NAME);
-        let stranger = (PeerId(9), key().1);
+        let unknown = (PeerId(9), key().1);
         assert_eq!(
-            names.on_lookup_result(at(2), &stranger, Ok(addrs(&[1]))),
+            names.on_lookup_result(at(2), &unknown, Ok(addrs(&[1]))),
             LookupChange::default()
         );
         assert!(names.set_names(at(3), []) && names.is_empty());

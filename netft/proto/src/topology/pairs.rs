@@ -1,5 +1,5 @@
-//! Which addresses of two nodes make a route. Pure, and the same seen from either end: a route
-//! that only one end knows of carries nothing.
+//! The pairs of addresses of two nodes that form routes. Pure, and symmetric: a route that only one
+//! end knows of carries nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::wire::interfaces::AdvertisedEndpoint;
 
-/// A pair of addresses: places in the two lists.
+/// A pair of addresses: indices into the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AddressPair {
     pub(crate) local: usize,
@@ -19,10 +19,10 @@ pub(crate) struct AddressPair {
 ///
 /// * Addresses on one subnet: every interface of either end is used at least once, the first with
 ///   the first and so on (of several interfaces on one subnet none is ignored, U29).
-/// * What is left is joined by a router, if at all: the first with the first, by metric, as NetFT
+/// * The others are paired across a router: the first with the first, by metric, as NetFT
 ///   without PlumbAllCrossSubnetRoutes (A1→A2, B1→B2, C1→C2); with `all`, every combination.
 ///
-/// Two interfaces are joined once, over IPv4 where they can: its header is the shorter one.
+/// Two interfaces are paired once, over IPv4 if possible: its header is shorter.
 pub(crate) fn pair_endpoints(
     own: &[AdvertisedEndpoint],
     far: &[AdvertisedEndpoint],
@@ -73,7 +73,7 @@ impl PairBuilder<'_> {
         }
     }
 
-    /// Interfaces without a partner on their subnet.
+    /// Pairs the interfaces without a partner on their subnet.
     fn pair_unmatched(&mut self, v6: bool) {
         let (own, far): (BTreeSet<_>, BTreeSet<_>) = self.joined.iter().copied().unzip();
         let own = unjoined_endpoints(self.local, v6, &own);
@@ -96,7 +96,7 @@ impl PairBuilder<'_> {
     }
 }
 
-/// Places by subnet, in the order of their addresses.
+/// Indices by subnet, in the order of their addresses.
 fn by_subnet(list: &[AdvertisedEndpoint], v6: bool) -> BTreeMap<IpNet, Vec<usize>> {
     let mut subnets: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
     for place in sorted_indices(list, v6, |endpoint| (0, endpoint.addr)) {
@@ -105,7 +105,7 @@ fn by_subnet(list: &[AdvertisedEndpoint], v6: bool) -> BTreeMap<IpNet, Vec<usize
     subnets
 }
 
-/// Places of interfaces that are not in `joined`, by metric.
+/// Indices of interfaces that are not in `joined`, by metric.
 fn unjoined_endpoints(list: &[AdvertisedEndpoint], v6: bool, joined: &BTreeSet<u16>) -> Vec<usize> {
     let places = sorted_indices(list, v6, |endpoint| (endpoint.metric, endpoint.addr));
     places.into_iter().filter(|place| !joined.contains(&list[*place].interface)).collect()

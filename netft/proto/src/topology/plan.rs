@@ -1,4 +1,4 @@
-//! Pairs the addresses of peers with addresses here. Pure.
+//! Route planning: pairs the addresses of peers with local ones. Pure.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +24,7 @@ use crate::{
     wire::interfaces::{AdvertisedEndpoint, Advertisement},
 };
 
-/// The remote addresses that no interface shares a prefix with: [`plan_routes`] wants the kernel's
+/// The remote addresses that are on no interface's subnet: [`plan_routes`] needs the kernel's
 /// source address for each.
 pub fn off_subnet_remotes(
     config: &Config,
@@ -48,8 +48,9 @@ pub fn off_subnet_remotes(
         .collect()
 }
 
-/// The pairs of addresses a router would have to join, with the interface of the local one:
-/// [`plan_routes`] uses those of them the kernel has a way for. None when all shall be used anyway.
+/// The pairs of addresses on different subnets, with the interface of the local one:
+/// [`plan_routes`] uses those that the kernel has a route for. Empty when all are to be used
+/// anyway.
 pub fn cross_subnet_pairs(
     config: &Config,
     interfaces: &[Interface],
@@ -75,12 +76,12 @@ pub fn cross_subnet_pairs(
 ///
 /// Each configured address of a peer gets one route: from the address here on the same prefix,
 /// else from the one the kernel would choose (`sources`). Overrides that name a local address
-/// replace that choice, one route each. What the peer told of its addresses (`offers`) adds the
-/// routes of [`pairs`](crate::topology::pairs).
+/// replace that choice, one route each. The interface lists of the peers add the routes of
+/// [`pairs`](crate::topology::pairs).
 ///
-/// `known` are the routes that run. A known route whose interface or address vanished stays, so
-/// that it heals instead of being replaced by a detour over another interface: it goes only when
-/// the config does not want it, or a better pair for the same remote address exists.
+/// `running` are the routes that exist. A running route whose interface or address vanished stays,
+/// so that it recovers instead of being replaced by a detour over another interface: it is removed
+/// only when the config does not want it, or a better pair for the same remote address exists.
 pub fn plan_routes(
     config: &Config,
     inputs: &PlanInputs<'_>,
@@ -125,7 +126,7 @@ pub fn plan_routes(
     plan
 }
 
-/// The addresses of a peer, each once, in the order of the config; those behind names last.
+/// The addresses of a peer, each once, in the order of the config; those of host names last.
 fn remote_addresses<'a>(
     peer: &'a PeerConfig,
     resolved: &'a ResolvedAddresses,
@@ -153,7 +154,7 @@ pub(crate) struct RoutePlanner<'a> {
     pub(crate) interfaces: &'a [Interface],
     pub(crate) sources: &'a SourceAddresses,
     pub(crate) running: &'a [PlannedRoute],
-    /// What this node tells its peers.
+    /// The interface list of this node.
     pub(crate) own_advertisement: Option<&'a Advertisement>,
 }
 
@@ -182,7 +183,7 @@ impl LocalEnd {
 }
 
 impl<'a> RoutePlanner<'a> {
-    /// Whether any route may lead to `remote`.
+    /// Checks that a route may lead to `remote`.
     pub(crate) fn check_remote(&self, remote: SocketAddr) -> Result<(), UnroutedReason> {
         let addr = remote.ip();
         if addr.is_unspecified() || addr.is_multicast() || is_broadcast(addr) {
@@ -202,7 +203,7 @@ impl<'a> RoutePlanner<'a> {
         }
     }
 
-    /// A packet to an own address never leaves the host.
+    /// Returns whether a packet to `addr` never leaves the host.
     fn is_own(&self, addr: IpAddr) -> bool {
         self.interfaces.iter().flat_map(|interface| &interface.addrs).any(|own| own.addr == addr)
     }
@@ -213,7 +214,7 @@ impl<'a> RoutePlanner<'a> {
         local == remote.ip() && remote.port() == self.config.session.port
     }
 
-    /// Whether routes to `remote` may start from `addr` on `interface`.
+    /// Returns whether routes to `remote` may start from `addr` on `interface`.
     pub(crate) fn is_eligible_source(
         &self,
         interface: &Interface,
@@ -256,7 +257,7 @@ impl<'a> RoutePlanner<'a> {
         self.check_remote(remote)?;
         let known = self.running_route(peer, remote);
         let kept = known.map(|route| route.spec.real_local.ip());
-        // What runs stays; then the order the kernel would take, then the lowest address.
+        // A running route stays; then the kernel's order, then the lowest address.
         let neighbour = self.same_subnet_addresses(remote).min_by_key(|(interface, local)| {
             (
                 kept != Some(local.addr),
@@ -306,7 +307,7 @@ impl<'a> RoutePlanner<'a> {
         }
     }
 
-    /// The local end that an override names. It need not exist at the moment.
+    /// The local end that an override names, even while it does not exist.
     fn pinned_local_end(
         &self,
         peer: PeerId,
@@ -369,9 +370,9 @@ impl<'a> RoutePlanner<'a> {
         })
     }
 
-    /// Whether a route between subnets is only broken, not superseded: its interface is gone or
-    /// does not work, or lost its addresses. An interface that works under another address has
-    /// been renumbered, and the route follows.
+    /// Returns whether a cross-subnet route is only broken, not superseded: its interface is gone
+    /// or faulty, or lost its addresses. A working interface with another address has been
+    /// renumbered, and the route follows it.
     fn may_heal(&self, route: &PlannedRoute) -> bool {
         if let Some(owner) = faults::owning_interface(route, self.interfaces) {
             return !owner.is_healthy();
@@ -386,7 +387,7 @@ impl<'a> RoutePlanner<'a> {
         })
     }
 
-    /// The routes that follow from what the peer told of its addresses.
+    /// The routes that follow from the peer's interface list.
     fn advertised_routes(
         &self,
         peer: &PeerConfig,
@@ -398,7 +399,7 @@ impl<'a> RoutePlanner<'a> {
         let usable = |pair: &AddressPair| {
             let (here, there) = (own.endpoints[pair.local].addr, far.endpoints[pair.remote].addr);
             pair.same_subnet || all || inputs.routable_pairs.contains(&(here, there)) || {
-                // A way that runs is not given up while its interface is down.
+                // A running route stays while its interface is down.
                 let runs = |route: &PlannedRoute| {
                     let spec = &route.spec;
                     (spec.peer, spec.real_local.ip(), spec.real_remote.ip())
@@ -411,7 +412,7 @@ impl<'a> RoutePlanner<'a> {
         for pair in pair_endpoints(&own.endpoints, &far.endpoints, all).into_iter().filter(usable) {
             let local = own.endpoints[pair.local].addr;
             let remote = SocketAddr::new(far.endpoints[pair.remote].addr, far.port);
-            // Whoever names the local address has chosen; so has whoever refuses the network.
+            // An override of the local address, or a network with the role none, takes precedence.
             let pinned = matching_overrides(peer, remote).any(|entry| entry.local.is_some());
             if pinned || self.check_remote(remote).is_err() {
                 continue;
@@ -427,8 +428,8 @@ impl<'a> RoutePlanner<'a> {
         routes
     }
 
-    /// The sum of the metrics of the two end networks, as NetFT's. The far one is the peer's to
-    /// say; until it did, or for an address it does not know, it counts as the near one.
+    /// The sum of the metrics of the two end networks, as NetFT's. The remote one is advertised by
+    /// the peer; until then, or for an address it does not advertise, it counts as the local one.
     fn default_priority(
         &self,
         choice: &LocalEnd,
@@ -446,13 +447,13 @@ impl<'a> RoutePlanner<'a> {
         near.saturating_add(advertised.unwrap_or_else(guess))
     }
 
-    /// How packets travel unless the route says so itself: as the peer's entry says, else QUIC if
-    /// the network of either end says so.
+    /// The transport of a route without an override: as the peer's entry says, else QUIC if the
+    /// network of either end is configured so.
     fn default_transport(&self, peer: &PeerConfig, local: IpAddr, remote: IpAddr) -> Transport {
         let network = |addr| networks::network_transport(self.config, addr);
         let listed = || [local, remote].map(network).contains(&Some(Transport::Quic));
         match peer.transport {
-            Some(carrier) => carrier,
+            Some(transport) => transport,
             None if listed() => Transport::Quic,
             None => Transport::Udp,
         }

@@ -12,38 +12,38 @@ use crate::{
     wire::interfaces::Advertisement,
 };
 
-/// A kernel interface, as far as routes care.
+/// A kernel interface, as far as route planning needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// The kernel's number of it; never 0.
+    /// Its kernel index; never 0.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// The kernel's kind of it (`veth`, `bridge`, `tun`, …); `None` for hardware.
+    /// Its link kind (`veth`, `bridge`, `tun`, …); `None` for hardware.
     pub kind: Option<String>,
-    /// Whether it is set up.
+    /// Set up administratively.
     pub up: bool,
-    /// Whether it has a carrier.
+    /// The link has a carrier.
     pub carrier: bool,
-    /// Whether it is the loopback interface.
+    /// The loopback interface.
     pub loopback: bool,
     /// Its MTU, bytes.
     pub mtu: u32,
-    /// Whether a default route leaves through it.
+    /// A default route leaves through it.
     pub has_default_route: bool,
-    /// Its speed, Mbit/s, if the driver says one.
+    /// Its speed, Mbit/s, if the driver reports one.
     pub speed: Option<u32>,
     /// Its usable addresses: neither tentative nor refused by duplicate detection.
     pub addrs: Vec<LocalAddr>,
 }
 
 impl Interface {
-    /// Whether it can carry packets.
+    /// Returns whether it can carry packets.
     pub fn is_healthy(&self) -> bool {
         self.up && self.carrier
     }
 
-    /// Whether `addr` can be bound here. The loopback interface owns its whole prefix.
+    /// Returns whether `addr` can be bound here. The loopback interface owns its whole prefix.
     pub fn owns_address(&self, addr: IpAddr) -> bool {
         self.addrs.iter().any(|local| {
             local.addr == addr
@@ -57,7 +57,7 @@ impl Interface {
 pub struct LocalAddr {
     /// The address.
     pub addr: IpAddr,
-    /// What is reachable without a router (for a point-to-point address: the other end).
+    /// The on-link prefix (for a point-to-point address: the other end).
     pub prefix: IpNet,
     /// The kernel would not choose it first: secondary, temporary or deprecated.
     pub is_secondary: bool,
@@ -79,13 +79,13 @@ pub struct PlannedRoute {
 }
 
 impl PlannedRoute {
-    /// What makes it the same route as another.
+    /// The identity of the route: peer and both ends.
     pub fn route_key(&self) -> (PeerId, SocketAddr, SocketAddr) {
         (self.spec.peer, self.spec.real_local, self.spec.real_remote)
     }
 }
 
-/// What [`plan_routes()`] says.
+/// The result of [`plan_routes()`](crate::topology::plan_routes()).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutePlan {
     /// The routes, in the order of the config.
@@ -129,33 +129,33 @@ pub enum UnroutedReason {
     /// The local address of a route override is IPv4 and the remote one IPv6, or the reverse.
     #[error("local and remote must both be IPv4 or both be IPv6")]
     MixedFamilies,
-    /// No interface has a prefix with the address, and the kernel knows no way to it.
+    /// No interface has the address on-link, and the kernel has no route to it.
     #[error("no interface is on its subnet and the kernel has no route to it")]
     NoKernelRoute,
-    /// The kernel's way to it goes through the adapter or an interface that is never used.
+    /// The kernel's route to it leaves through the adapter or an interface that is never used.
     #[error("the kernel reaches it only over the adapter or a container bridge")]
     Excluded,
 }
 
 /// The kernel's answer for remote addresses on no subnet of ours: source address and interface.
 pub type SourceAddresses = BTreeMap<IpAddr, (IpAddr, u32)>;
-/// Pairs of a local and a remote address between which the kernel has a way out of the local
+/// Pairs of a local and a remote address for which the kernel has a route through the local
 /// address's own interface.
 pub type RoutablePairs = BTreeSet<(IpAddr, IpAddr)>;
-/// What the peers told of their addresses.
+/// The interface lists that the peers advertised.
 pub type Advertisements = BTreeMap<PeerId, Advertisement>;
 
-/// What routes are planned from, beside the config.
+/// The inputs of route planning beside the config.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanInputs<'a> {
     /// Every interface of this node.
     pub interfaces: &'a [Interface],
-    /// The answers to [`off_subnet_remotes`].
+    /// The answers to [`off_subnet_remotes`](crate::topology::off_subnet_remotes).
     pub sources: &'a SourceAddresses,
-    /// The answers to [`cross_subnet_pairs`].
+    /// The answers to [`cross_subnet_pairs`](crate::topology::cross_subnet_pairs).
     pub routable_pairs: &'a RoutablePairs,
-    /// What the peers told.
+    /// The interface lists of the peers.
     pub advertisements: &'a Advertisements,
-    /// The addresses behind the peers' names.
+    /// The addresses of the peers' host names.
     pub resolved: &'a ResolvedAddresses,
 }

@@ -239,8 +239,8 @@ impl PathMtu {
         self.probes.lost = 0;
     }
 
-    /// Whether [`poll_probe`](Self::poll_probe), or [`pause_probing`](Self::pause_probing) if the
-    /// route is not up, would do anything.
+    /// Returns whether [`poll_probe`](Self::poll_probe), or [`pause_probing`](Self::pause_probing)
+    /// if the route is not up, would do anything.
     pub(crate) fn has_work(&self, now: Time, up: bool, carries: bool) -> bool {
         if self.limit == 0 || !up {
             return self.running && !up;

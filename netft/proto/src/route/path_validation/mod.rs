@@ -1,19 +1,19 @@
-//! When a peer's new address is believed. Pure.
+//! Path validation of a peer's new address (RFC 9000 section 8.2). Pure.
 //!
-//! A heartbeat that comes from another address than its route leads to has *strayed*: a NAT gave
-//! the peer another mapping, or somebody sends a copy. It is authentic and nobody has seen it
-//! before, but where it came from is not sealed. So the address is asked: a random token goes
-//! there, and only when it comes back from there, sealed by the peer on the route that strayed, is
-//! the address adopted (reliability S-09, F-27; RFC 9000 section 8.2).
+//! A heartbeat from another address than its route leads to is *peer-reflexive* (RFC 8445): a NAT
+//! gave the peer another mapping, or an attacker sends a copy. It is authentic and not a replay,
+//! but its source address is not sealed. So a challenge with a random token is sent to that
+//! address, and the address is adopted only when the token returns from there, sealed by the peer
+//! on the same route (reliability S-09, F-27).
 //!
-//! Somebody between the two nodes can take a heartbeat out, send it from elsewhere and carry the
-//! question and its answer along. As long as the peer is also heard where the route leads, with
-//! anything newer, that gains nothing: it closes the question (the case of RFC 9000 section
-//! 9.3.3). Who stops everything that comes from there could drop it as well.
+//! An on-path attacker can capture a heartbeat, send it from elsewhere and relay the challenge and
+//! its response. As long as a newer heartbeat of the peer also arrives from the configured address,
+//! that gains nothing: it cancels the challenge (RFC 9000 section 9.3.3). An attacker who
+//! suppresses those could drop all traffic anyway.
 //!
-//! Bounds: one open question per route, [`MAX_PENDING_CHALLENGES`] per peer, one in
-//! [`MIN_CHALLENGE_INTERVAL`], each answered within [`CHALLENGE_TIMEOUT`] or forgotten. A question
-//! is never larger than the heartbeat that led to it.
+//! Bounds: one pending challenge per route, [`MAX_PENDING_CHALLENGES`] per peer, one in
+//! [`MIN_CHALLENGE_INTERVAL`], each valid for [`CHALLENGE_TIMEOUT`]. A challenge is never larger
+//! than the heartbeat that caused it (no amplification).
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -23,14 +23,14 @@ use crate::{
     wire::challenge::{Challenge, ChallengeMessage},
 };
 
-/// How long a question may be answered.
+/// How long a challenge may be answered.
 pub const CHALLENGE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The shortest time between two questions about one route.
+/// The shortest time between two challenges of one route.
 pub const MIN_CHALLENGE_INTERVAL: Duration = Duration::from_millis(10);
-/// The most open questions per peer.
+/// The most pending challenges per peer.
 pub const MAX_PENDING_CHALLENGES: usize = 16;
 
-/// An authentic heartbeat request from where no route of its sender leads.
+/// An authentic heartbeat request from an address that no route of its sender leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerReflexive {
     /// Its sender.
@@ -41,86 +41,91 @@ pub struct PeerReflexive {
     pub local_route: Option<RouteId>,
     /// Its sequence on that route.
     pub sequence: u32,
-    /// The address here it came to.
+    /// The local address it arrived at.
     pub local: SocketAddr,
-    /// Where it came from.
+    /// Its source address.
     pub from: SocketAddr,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct PendingChallenge {
-    /// The newest heartbeat from there.
+    /// The newest heartbeat from the address.
     candidate: PeerReflexive,
     token: u64,
     started_at: Time,
     last_sent_at: Time,
 }
 
-/// The open questions of a node.
+/// The pending challenges of a node.
 #[derive(Debug, Default)]
 pub struct PathValidator {
     pending: BTreeMap<(PeerId, u32), PendingChallenge>,
 }
 
 impl PathValidator {
-    /// Whether nothing is open: most of the time.
+    /// Returns whether no challenge is pending, as most of the time.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Takes in a heartbeat that strayed; returns what to ask where it came from, if anything.
-    /// `token` gives a random number, `None` when there is none.
+    /// Applies a peer-reflexive heartbeat; returns the challenge to send to its source, if any.
+    /// `token` generates a random number, or `None` on failure.
     pub fn on_peer_reflexive(
         &mut self,
         now: Time,
-        stray: PeerReflexive,
+        reflexive: PeerReflexive,
         token: impl FnOnce() -> Option<u64>,
     ) -> Option<Challenge> {
-        self.pending.retain(|_, open| now.since(open.started_at) < CHALLENGE_TIMEOUT);
-        let key = (stray.peer, stray.remote_route);
+        self.pending.retain(|_, pending| now.since(pending.started_at) < CHALLENGE_TIMEOUT);
+        let key = (reflexive.peer, reflexive.remote_route);
         let before = self.pending.get(&key).copied();
-        let same = before.filter(|open| {
-            (open.candidate.local, open.candidate.from) == (stray.local, stray.from)
+        let same = before.filter(|pending| {
+            (pending.candidate.local, pending.candidate.from) == (reflexive.local, reflexive.from)
         });
-        if let Some(open) = before
-            && (now.since(open.last_sent_at) < MIN_CHALLENGE_INTERVAL
-                || !is_newer_serial(stray.sequence, open.candidate.sequence))
+        if let Some(pending) = before
+            && (now.since(pending.last_sent_at) < MIN_CHALLENGE_INTERVAL
+                || !is_newer_serial(reflexive.sequence, pending.candidate.sequence))
         {
             return None;
         }
         let full = || {
-            self.pending.keys().filter(|(peer, _)| *peer == stray.peer).count()
+            self.pending.keys().filter(|(peer, _)| *peer == reflexive.peer).count()
                 >= MAX_PENDING_CHALLENGES
         };
         if before.is_none() && full() {
             return None;
         }
-        // The question or its answer was lost: the same again.
+        // The challenge or its response was lost: repeat the same token.
         let (token, since) = match same {
-            Some(open) => (open.token, open.started_at),
+            Some(pending) => (pending.token, pending.started_at),
             None => (token()?, now),
         };
         self.pending.insert(
             key,
-            PendingChallenge { candidate: stray, token, started_at: since, last_sent_at: now },
+            PendingChallenge { candidate: reflexive, token, started_at: since, last_sent_at: now },
         );
-        Some(Challenge { message: ChallengeMessage::Challenge, route: stray.remote_route, token })
+        Some(Challenge {
+            message: ChallengeMessage::Challenge,
+            route: reflexive.remote_route,
+            token,
+        })
     }
 
-    /// Takes in that a heartbeat of `route` (the peer's number) came from where the route leads.
+    /// Cancels the challenge of `route` (the peer's number) when a newer heartbeat arrives from the
+    /// configured address.
     pub fn on_configured_path_heartbeat(&mut self, peer: PeerId, route: u32, sequence: u32) {
         let key = (peer, route);
         if self
             .pending
             .get(&key)
-            .is_some_and(|open| is_newer_serial(sequence, open.candidate.sequence))
+            .is_some_and(|pending| is_newer_serial(sequence, pending.candidate.sequence))
         {
             self.pending.remove(&key);
         }
     }
 
-    /// Takes in an answer of `peer` that came to `local` from `from`; returns the heartbeat whose
-    /// address it proves, once.
+    /// Applies a response of `peer` that arrived at `local` from `from`; returns the heartbeat
+    /// whose source address it proves, once.
     pub fn on_challenge_response(
         &mut self,
         now: Time,
@@ -128,15 +133,15 @@ impl PathValidator {
         answer: &Challenge,
     ) -> Option<PeerReflexive> {
         let key = (peer, answer.route);
-        let open = self.pending.get(&key)?;
+        let pending = self.pending.get(&key)?;
         let proves = answer.message == ChallengeMessage::Response
-            && answer.token == open.token
-            && (open.candidate.local, open.candidate.from) == (local, from)
-            && now.since(open.started_at) < CHALLENGE_TIMEOUT;
+            && answer.token == pending.token
+            && (pending.candidate.local, pending.candidate.from) == (local, from)
+            && now.since(pending.started_at) < CHALLENGE_TIMEOUT;
         if !proves {
             return None;
         }
-        self.pending.remove(&key).map(|open| open.candidate)
+        self.pending.remove(&key).map(|pending| pending.candidate)
     }
 }
 

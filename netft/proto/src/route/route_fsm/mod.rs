@@ -117,13 +117,13 @@ impl Route {
         !self.faults.is_empty()
     }
 
-    /// Whether data may leave on the route: up, or only this node's direction proven.
+    /// Returns whether data may leave on the route: up, or only this node's direction proven.
     pub(crate) fn can_carry_data(&self) -> bool {
         self.derived.tx && !self.has_fault() && !self.admin_down
     }
 
-    /// Whether the control session may use it. That is QUIC whatever the transport, and needs no
-    /// connection of the route's own.
+    /// Returns whether the control session may use it. That is QUIC whatever the transport, and
+    /// needs no connection of the route's own.
     pub(crate) fn can_carry_control(&self) -> bool {
         self.faults.iter().all(|fault| *fault == Reason::NoConnection)
     }
@@ -144,7 +144,7 @@ impl Route {
         })
     }
 
-    /// Whether nothing about the route needs a heartbeat every delay.
+    /// Returns whether nothing about the route needs a heartbeat every delay.
     pub(crate) fn is_undisturbed(&self) -> bool {
         self.is_up()
             && !self.suspicion.is_suspect()
@@ -153,14 +153,14 @@ impl Route {
             && self.stats.inbound_loss.loss_permille() == 0
     }
 
-    /// Whether the ends may alternate in sending requests: a silence of two delays is then far
-    /// from the detection time, and a reply arrives long before the peer's next request.
+    /// Returns whether the ends may alternate in sending requests: a silence of two delays is then
+    /// far from the detection time, and a reply arrives long before the peer's next request.
     pub(crate) fn can_alternate(&self) -> bool {
         let near = self.stats.requests.rtt().is_some_and(|rtt| rtt * 4 <= self.delay());
         near && self.spec.timing.threshold.get() >= 4 && self.is_undisturbed()
     }
 
-    /// Whether a deadline, an early warning or a suspicion is due.
+    /// Returns whether a deadline, an early warning or a suspicion is due.
     pub(crate) fn has_timer_due(&self, now: Time) -> bool {
         let liveness = &self.liveness;
         let timers = [liveness.deadline, liveness.early_warning_at, self.suspicion.expiry()];

@@ -1,4 +1,4 @@
-//! Routes to addresses that peers proved, and nobody listed: behind a NAT. Pure.
+//! Routes to addresses that were learned by path validation, as behind a NAT. Pure.
 
 use std::net::SocketAddr;
 
@@ -13,11 +13,11 @@ use crate::{
     },
 };
 
-/// The route from `local` here to an address a peer proved to be at, which neither the config nor
-/// the peer itself names; `None` when no route may lead there.
+/// The route from `local` to an address that path validation proved, which neither the config nor
+/// the peer's interface list names; `None` when no route may lead there.
 ///
-/// `known` is that route while it runs: it stays while its interface or address is gone, as every
-/// route does.
+/// `running` is that route while it exists: it stays while its interface or address is gone, as
+/// every route does.
 pub fn plan_learned_route(
     config: &Config,
     inputs: &PlanInputs<'_>,
@@ -40,7 +40,7 @@ pub fn plan_learned_route(
             && planner.is_eligible_source(interface, local.ip(), remote.ip())
     });
     let choice = match (owner, running) {
-        // A router is between, even where it is on this node's subnet.
+        // A NAT is a router, even one on this node's subnet.
         (Some(owner), _) => LocalEnd::on_interface(owner, local.ip(), RouteClass::CrossSubnet),
         (None, Some(known)) => LocalEnd::from_planned(known),
         (None, None) => return None,
@@ -50,9 +50,9 @@ pub fn plan_learned_route(
     Some(planned)
 }
 
-/// Whether a peer may be behind a NAT: a heartbeat of its came from an address it does not have.
-/// Before it told its addresses nothing is known; what comes from one of them is the business of
-/// [`plan_routes()`](crate::topology::plan_routes()).
+/// Returns whether a peer may be behind a NAT: its heartbeat came from an address it does not
+/// advertise. Before its interface list arrives nothing is known; the addresses on that list are
+/// left to [`plan_routes()`](crate::topology::plan_routes()).
 pub fn is_behind_nat(inputs: &PlanInputs<'_>, peer: PeerId, from: SocketAddr) -> bool {
     let advertised = inputs.advertisements.get(&peer);
     advertised.is_some_and(|far| far.endpoints.iter().all(|endpoint| endpoint.addr != from.ip()))

@@ -10,7 +10,7 @@ use crate::{
     topology::types::Interface,
 };
 
-/// The listed network that holds `addr`, by the longest prefix.
+/// The configured network that contains `addr`, by the longest prefix.
 pub(crate) fn network_of(config: &Config, addr: IpAddr) -> Option<&NetworkConfig> {
     config
         .networks
@@ -19,10 +19,10 @@ pub(crate) fn network_of(config: &Config, addr: IpAddr) -> Option<&NetworkConfig
         .max_by_key(|network| network.prefix.prefix_len())
 }
 
-/// Whether the network of the local address `addr` may carry routes.
+/// Returns whether the network of the local address `addr` may carry routes.
 ///
-/// Without any listed network of a role other than `none` every network is used, except the
-/// listed ones; otherwise only the listed ones are.
+/// Without any configured network of a role other than `none` every network is used, except the
+/// configured ones; otherwise only the configured ones are.
 pub fn can_carry_routes(config: &Config, addr: IpAddr) -> bool {
     match network_of(config, addr) {
         Some(network) => network.role != NetworkRole::None,
@@ -30,24 +30,25 @@ pub fn can_carry_routes(config: &Config, addr: IpAddr) -> bool {
     }
 }
 
-/// Addresses on the adapter, here or at a peer, are carried by routes: they are no ends.
+/// Returns whether `addr` is on the adapter, here or at a peer: such addresses are carried by
+/// routes and are no ends of one.
 pub(crate) fn is_virtual(config: &Config, addr: IpAddr) -> bool {
     config.adapter.addrs.contains(addr) || config.peers.iter().any(|peer| peer.addrs.contains(addr))
 }
 
-/// Whether the config names the network of `addr`, with a role that uses it.
+/// Returns whether the network of `addr` is configured with a role other than `none`.
 pub(crate) fn is_listed(config: &Config, addr: IpAddr) -> bool {
     network_of(config, addr).is_some_and(|network| network.role != NetworkRole::None)
 }
 
-/// Whether the config says that the network of `addr` is never used.
+/// Returns whether the network of `addr` is configured with the role `none`.
 pub(crate) fn is_role_none(config: &Config, addr: IpAddr) -> bool {
     network_of(config, addr).is_some_and(|network| network.role == NetworkRole::None)
 }
 
-/// The metric of `addr` on `interface`: as the config lists its network, else by role and speed.
+/// The metric of `addr` on `interface`: as configured for its network, else by role and speed.
 ///
-/// A network that is not listed is for clients too when a default route leaves through its
+/// A network that is not configured is for clients too when a default route leaves through its
 /// interface, as NetFT assumes.
 pub fn interface_metric(config: &Config, interface: &Interface, addr: IpAddr) -> u32 {
     let listed = network_of(config, addr).and_then(|network| network.metric);
@@ -56,18 +57,18 @@ pub fn interface_metric(config: &Config, interface: &Interface, addr: IpAddr) ->
     })
 }
 
-/// What the config says the network of `addr` carries, else the speed of its interface, Mbit/s.
+/// The configured capacity of the network of `addr`, else the speed of its interface, Mbit/s.
 pub fn network_capacity(config: &Config, interface: &Interface, addr: IpAddr) -> Option<u32> {
     network_of(config, addr).and_then(|network| network.capacity).or(interface.speed)
 }
 
-/// What the config says of how packets travel on the network of `addr`.
+/// The configured transport of the network of `addr`.
 pub(crate) fn network_transport(config: &Config, addr: IpAddr) -> Option<Transport> {
     network_of(config, addr)?.transport
 }
 
-/// The metric of the other end of a route between subnets, as long as the peer has not told it:
-/// as the config lists it, else as the role of this end has it.
+/// The metric of the remote end of a cross-subnet route until the peer advertises it: as
+/// configured, else by the role of the local end.
 pub(crate) fn remote_metric(
     config: &Config,
     interface: &Interface,
@@ -80,7 +81,7 @@ pub(crate) fn remote_metric(
     }
 }
 
-/// What the network of `addr` on `interface` is used for.
+/// The role of the network of `addr` on `interface`.
 pub fn network_role(config: &Config, interface: &Interface, addr: IpAddr) -> NetworkRole {
     match network_of(config, addr) {
         Some(network) => network.role,
@@ -96,9 +97,8 @@ pub(crate) const fn base_metric(role: NetworkRole) -> u32 {
     }
 }
 
-/// What a slower interface adds: 100 for each factor of ten below 10 Gbit/s, the steps of the
-/// 2008 R2 AutoMetric. One that tells no speed counts as 10 Gbit/s: a virtual one is as fast as
-/// the machine.
+/// Metric added for a slow interface: 100 for each factor of ten below 10 Gbit/s, the steps of the
+/// 2008 R2 AutoMetric. An interface that reports no speed counts as 10 Gbit/s, as virtual ones do.
 fn speed_penalty(speed: Option<u32>) -> u32 {
     match speed {
         None | Some(0 | 10_000..) => 0,
@@ -108,8 +108,9 @@ fn speed_penalty(speed: Option<u32>) -> u32 {
     }
 }
 
-/// Whether the interface joins containers or virtual machines of this host: its prefix exists on
-/// many hosts at once, so sharing it says nothing. `veth` is not one: it is the host's own end.
+/// Returns whether the interface connects containers or virtual machines of this host: many hosts
+/// have its prefix, so sharing it proves no common network. `veth` is not one: it is the host's own
+/// end.
 pub(crate) fn is_container_bridge(interface: &Interface) -> bool {
     const BRIDGE_NAME_PREFIXES: [&str; 10] = [
         "docker",

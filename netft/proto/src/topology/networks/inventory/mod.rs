@@ -1,8 +1,8 @@
-//! The networks that the prefixes of all nodes' interfaces form, as this node sees them (NetFT's
-//! topology manager: one network per subnet, though only one node be in it). Pure.
+//! The networks formed by the interface prefixes of all nodes, as this node sees them (NetFT's
+//! topology manager: one network per subnet, even with a single node in it). Pure.
 //!
-//! Nodes do not tell each other what they see, so a state is this node's own view: a network two
-//! others cannot use between them is up here as long as this node reaches both.
+//! Nodes do not exchange these states, so each is this node's own view: a network that two others
+//! cannot use between them is up here as long as this node reaches both.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// The most networks remembered that no interface of this node is in.
+/// The most networks cached that no interface of this node is in.
 const MAX_REMEMBERED: usize = 64;
 
-/// Whether a network can be used.
+/// State of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NetworkState {
     /// Every interface of a node with a session is reached there.
@@ -36,12 +36,12 @@ pub enum NetworkState {
     Partitioned,
     /// None is reached, or this node's own interface does not work.
     Down,
-    /// This node has no interface there, and reaches nobody's.
+    /// This node has no interface there, and reaches none.
     Unavailable,
 }
 
 impl NetworkState {
-    /// The word in output.
+    /// The name in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -52,21 +52,21 @@ impl NetworkState {
     }
 }
 
-/// What an interface in a network is good for.
+/// State of an interface in a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InterfaceState {
     /// Reached; or this node's own, and it reaches all it should.
     Up,
     /// Not reached; or this node's own, and it reaches some only.
     Unreachable,
-    /// This node's own: it does not work, or reaches nobody.
+    /// This node's own: it is faulty, or reaches no other.
     Failed,
     /// Its node has no session with this one.
     Unavailable,
 }
 
 impl InterfaceState {
-    /// The word in output.
+    /// The name in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -77,21 +77,21 @@ impl InterfaceState {
     }
 }
 
-/// Where a metric comes from.
+/// Source of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MetricSource {
     /// The config lists the network.
     Config,
     /// The role, and the speed of this node's interface.
     Interface,
-    /// What a peer says of its interface: this node has none there.
+    /// The peer's interface list: this node has no interface there.
     Peer,
-    /// What it was while an interface of this node was there.
+    /// The last metric while this node had an interface there.
     Remembered,
 }
 
 impl MetricSource {
-    /// The word in output.
+    /// The name in output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -107,13 +107,13 @@ impl MetricSource {
 pub struct NetworkInfo {
     /// Its prefix.
     pub prefix: IpNet,
-    /// Whether it can be used.
+    /// Its state.
     pub state: NetworkState,
-    /// What it is used for: as the config says, else by whether a default route leaves there.
+    /// Its role: as configured, else by whether a default route leaves there.
     pub role: NetworkRole,
     /// Lower is preferred.
     pub metric: u32,
-    /// Where the metric comes from.
+    /// Source of the metric.
     pub metric_source: MetricSource,
     /// The interfaces in it, this node's first, then by peer.
     pub interfaces: Vec<NetworkInterface>,
@@ -122,19 +122,19 @@ pub struct NetworkInfo {
 /// One address of an interface in a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkInterface {
-    /// Whose it is; `None`: this node's.
+    /// The peer it belongs to; `None` for this node's own.
     pub peer: Option<PeerId>,
     /// Its number on its node.
     pub number: u16,
-    /// Its name; `None` for a peer's, which does not tell it.
+    /// Its name; `None` for a peer's, which is not advertised.
     pub name: Option<String>,
     /// The address.
     pub addr: IpAddr,
-    /// What it is good for.
+    /// Its state.
     pub state: InterfaceState,
 }
 
-/// A route, as far as networks care.
+/// A route, as far as the inventory needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteLink {
     /// The peer it leads to.
@@ -143,7 +143,7 @@ pub struct RouteLink {
     pub local: IpAddr,
     /// The address there.
     pub remote: IpAddr,
-    /// Whether it is up.
+    /// It is up.
     pub up: bool,
 }
 
@@ -153,7 +153,7 @@ pub struct RouteLink {
 pub struct NetworkCache(BTreeMap<IpNet, (NetworkRole, u32)>);
 
 impl NetworkCache {
-    /// Takes in the interfaces as they are.
+    /// Records role and metric of the present interfaces.
     pub fn record_interfaces(&mut self, config: &Config, interfaces: &[Interface]) {
         let present = own_members(config, interfaces);
         for (prefix, members) in &present {
@@ -169,7 +169,7 @@ impl NetworkCache {
     }
 }
 
-/// An interface in a network, while its state is found.
+/// An interface in a network, before its state is derived.
 #[derive(Clone, Debug)]
 struct NetworkMember {
     peer: Option<PeerId>,
@@ -211,7 +211,7 @@ pub fn build_inventory(
             members.insert(*prefix, Vec::new());
         }
     }
-    // The interfaces each route joins; a far address nobody told is behind a NAT.
+    // The interfaces each route connects; a remote address that is not advertised is behind a NAT.
     let number = |peer: Option<PeerId>, addr: IpAddr| {
         let all = members.values().flatten();
         let mut found = all.filter(|member| (member.peer, member.addr) == (peer, addr));
@@ -263,7 +263,7 @@ fn build_network(
     let inside = |place: Option<InterfaceKey>| place.is_some_and(|place| places.contains(&place));
     let within: Vec<_> =
         joins.iter().filter(|join| inside(join.local) && inside(join.remote)).copied().collect();
-    // Where nobody shares the network it is as good as the ways to others.
+    // A network with a single node is judged by its routes to others.
     let considered = if within.is_empty() {
         joins.iter().filter(|join| inside(join.local) || inside(join.remote)).copied().collect()
     } else {
@@ -310,7 +310,7 @@ fn network_state(
         (false, true) => NetworkState::Up,
         (false, false) => NetworkState::Partitioned,
         (true, _) if !here => NetworkState::Unavailable,
-        // Nobody with a session is to be reached there: it is as good as its interface.
+        // No peer with a session is there: the network is as good as its interface.
         (true, true) => NetworkState::Up,
         (true, false) => NetworkState::Down,
     }
