@@ -31,7 +31,7 @@ use crate::{
         carrier_monitor::CarrierMonitor,
         clock, control,
         control::DriverParts,
-        datapath::{WorkerIo, Workers},
+        datapath::{report::WorkerIo, workers::Workers},
         fib::SharedFib,
         host_state::HostState,
         messages::DriverMessage,

@@ -1,6 +1,6 @@
 //! The packet counters, each declared once.
 //!
-//! A new counter needs one entry in [`packet_counters`](crate::packet_counters). From it follow the
+//! A new counter needs one entry in `packet_counters`. From it follow the
 //! atomic that workers add to (`io::counters::Counters`), the sum in a [`CounterSnapshot`], the
 //! JSON key of `GET /v1/status` and the Prometheus counter with its help text. What is left is to
 //! count: `Counters::add(&counters.NAME, n)`.
@@ -45,6 +45,9 @@ macro_rules! packet_counters {
     };
 }
 
+#[doc(hidden)]
+pub use packet_counters;
+
 /// One counter of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketCounter {
@@ -80,4 +83,4 @@ macro_rules! define_snapshot {
     };
 }
 
-crate::packet_counters!(define_snapshot);
+packet_counters!(define_snapshot);

@@ -1,12 +1,12 @@
-//! The one place that reads a clock for decisions.
+//! The clocks of the I/O layer. Decisions take their time from [`now`] only.
 
 use std::time::Duration;
 
 use netft_proto::time::Time;
 use rustix::time::{ClockId, clock_gettime};
 
-/// The present moment: `CLOCK_BOOTTIME`, so that a suspended machine ages its keys and its
-/// verdicts (reliability 2.4).
+/// The current time by `CLOCK_BOOTTIME`: keys, and the state of routes, also age while the machine
+/// is suspended.
 #[inline]
 pub fn now() -> Time {
     let now = clock_gettime(ClockId::Boottime);
@@ -14,8 +14,8 @@ pub fn now() -> Time {
     Time::from_nanos(u64::try_from(nanos).unwrap_or_default())
 }
 
-/// When the wall clock stood at `stamp` since 1970: never later than the present moment. A wall
-/// clock that was set since makes it wrong by as much.
+/// Converts a wall-clock time, as the duration since 1970; at latest [`now`]. A step of the wall
+/// clock in between shifts the result by as much.
 pub fn from_wall_clock(stamp: Duration) -> Time {
     let wall = clock_gettime(ClockId::Realtime);
     let seconds = u64::try_from(wall.tv_sec).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use netft_proto::wire::DropReason;
 
-use crate::api::counters::CounterSnapshot;
+use crate::api::counters::{CounterSnapshot, packet_counters};
 
 macro_rules! define_counters {
     ($($(#[doc = $help:literal])+ $field:ident, $json:literal, $metric:literal;)+) => {
@@ -38,7 +38,7 @@ macro_rules! define_counters {
     };
 }
 
-crate::packet_counters!(define_counters);
+packet_counters!(define_counters);
 
 /// Data sent on one route, summed over all workers.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! What the packet path reads: one immutable table, swapped whole.
+//! The forwarding table of the packet path: immutable, replaced as a whole.
 //!
 //! The driver builds it from the engine's [`ForwardingTable`](netft_proto::route::ForwardingTable),
 //! the open sockets, the live sessions and the adapter's queues; workers load it once per batch.
@@ -14,6 +14,7 @@ use netft_proto::{
     cadence::reply_template::ReplyTemplate,
     ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
     packet::token_bucket::TokenBucket,
+    route::policy::PacketFields,
     session::Session,
 };
 
@@ -22,13 +23,13 @@ use crate::io::{
     quic::transport::{CidTag, QuicTransport},
     relays::FibRelays,
     socket::{SocketId, TunQueue, UdpSocket},
-    steering::TrafficSteering,
+    steering::{Forwarding, TrafficSteering},
 };
 
-/// The table, as workers hold it.
+/// The current table, shared with the workers.
 pub type SharedFib = Arc<ArcSwap<Fib>>;
 
-/// One whole version of the forwarding state.
+/// One version of the forwarding state.
 #[derive(Default)]
 pub struct Fib {
     /// This node's own virtual addresses.
@@ -37,31 +38,31 @@ pub struct Fib {
     pub queues: Vec<Arc<TunQueue>>,
     /// The open sockets by id.
     pub sockets: HashMap<SocketId, Arc<UdpSocket>>,
-    /// The peers, by place.
+    /// The peers, by index.
     pub peers: Vec<FibPeer>,
-    /// Virtual address → place in `peers`.
+    /// Virtual IPv4 address → index in `peers`.
     pub by_v4: HashMap<Ipv4Addr, usize>,
-    /// Virtual address → place in `peers`.
+    /// Virtual IPv6 address → index in `peers`.
     pub by_v6: HashMap<Ipv6Addr, usize>,
     /// This node's session number → session.
     pub sessions: HashMap<u32, Arc<Session>>,
-    /// How many multicast and broadcast packets go to every peer; `None`: none, and none are taken.
+    /// Rate limit of multicast and broadcast packets to all peers; `None`: none are sent or
+    /// accepted.
     pub multicast_limit: Option<Arc<TokenBucket>>,
-    /// Ways over a third node, and what passes through this one; `None`: neither.
+    /// Routes over a relay, and datagrams relayed for others; `None`: neither.
     pub relays: Option<FibRelays>,
-    /// Socket and remote address → the route they make, and its peer.
+    /// Socket and remote address → their route and its peer.
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
-    /// The routes with a QUIC connection of their own, or where the peer asks for one.
+    /// The QUIC transports of routes that use one, or where the peer requests one.
     pub transports: HashMap<RouteId, Arc<QuicTransport>>,
-    /// How a packet for such a connection is told where there is none.
+    /// Marks the connection ids of such transports, to recognize their packets where none exists.
     pub cid_tag: Option<CidTag>,
-    /// Some peer is not reached over any route: set by
-    /// [`with_reachability`](Self::with_reachability), so that not all peers are looked through for
-    /// a datagram.
+    /// Some peer has no active route. Set by [`with_reachability`](Self::with_reachability), so
+    /// that no datagram costs a search through all peers.
     pub has_unreachable_peer: bool,
-    /// Peers all of whose routes are up and well: their replies need not wake the driver.
+    /// Peers whose routes are all up and healthy: their replies need not wake the driver.
     pub healthy_peers: HashSet<PeerId>,
-    /// Of these, what may be answered to their requests, and their places in `peers`.
+    /// Reply templates of healthy peers, and their indexes in `peers`.
     pub reply_templates: HashMap<PeerId, (usize, Arc<ReplyTemplate>)>,
 }
 
@@ -71,21 +72,40 @@ pub struct FibPeer {
     pub peer: PeerId,
     /// The session to seal with.
     pub session: Option<Arc<Session>>,
-    /// Where data goes; `None` while no route is usable.
+    /// The path of data; `None` while no route is usable.
     pub active: Option<Arc<Path>>,
-    /// Where a copy of the data goes while the active route is suspect.
+    /// The path of copies while the active one is suspect.
     pub duplicate: Option<Arc<Path>>,
-    /// The other usable routes, best first: where unacknowledged data is sent again.
+    /// The other usable paths, best first: unacknowledged data is retransmitted on them.
     pub backups: Vec<Arc<Path>>,
-    /// How packets use more routes than the active one; `None` where all of them fail over.
+    /// Policies that use more than the active path; `None` with failover alone.
     pub steering: Option<Box<TrafficSteering>>,
-    /// Where a handshake races while no route is active.
+    /// The paths that a handshake is tried on at once while no route is active.
     pub candidates: Vec<Arc<Path>>,
 }
 
 impl FibPeer {
-    /// The largest frame every usable route carries: one that is in flight when its route dies can
-    /// be sent again on any other. 0 without a route.
+    /// The usable paths, the active one first, then the best others.
+    #[inline]
+    pub fn usable_paths(&self) -> impl Iterator<Item = &Arc<Path>> + Clone {
+        self.active.iter().chain(&self.backups)
+    }
+
+    /// Selects the paths of a packet; `None` while no route is usable. `fields` is called only for
+    /// a peer with policies.
+    #[inline]
+    pub fn select_forwarding(
+        &self,
+        fields: impl FnOnce() -> PacketFields,
+    ) -> Option<Forwarding<'_>> {
+        let path = self.active.as_deref()?;
+        let failover = Forwarding { path, duplicate: self.duplicate.as_deref() };
+        let Some(steering) = &self.steering else { return Some(failover) };
+        Some(steering.select_forwarding(failover, &fields()))
+    }
+
+    /// The largest frame that every usable path carries, so that each frame can be retransmitted on
+    /// any of them; 0 without a route.
     #[inline]
     pub fn max_frame(&self) -> usize {
         let paths = self.active.iter().chain(&self.duplicate).chain(&self.backups);
@@ -94,19 +114,20 @@ impl FibPeer {
 }
 
 impl Fib {
-    /// The table with what follows from its peers noted.
+    /// The table with `has_unreachable_peer` set from its peers.
     pub fn with_reachability(mut self) -> Self {
         self.has_unreachable_peer = self.peers.iter().any(|entry| entry.active.is_none());
         self
     }
 
-    /// Whether QUIC may come from an address that is no route's: some peer is not reached over any.
+    /// QUIC packets are accepted from addresses of no route: some peer has no active one, and may
+    /// dial from a new address.
     #[inline]
     pub fn expects_unverified_sources(&self) -> bool {
         self.has_unreachable_peer
     }
 
-    /// The QUIC connection frames on this route are to travel in.
+    /// The QUIC transport that frames on this route are sent in.
     #[inline]
     pub(in crate::io) fn transport_of(&self, route: RouteId) -> Option<&Arc<QuicTransport>> {
         if self.transports.is_empty() {

@@ -1,4 +1,4 @@
-//! A route as the packet path uses it.
+//! A path: one route as the packet path uses it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use netft_proto::{ids::RouteId, loss_detection::UsablePath};
 
 use crate::io::{counters::RouteCounters, quic::transport::QuicTransport, socket::UdpSocket};
 
-/// A route as the packet path sees it.
+/// One route with its socket, limits, counters and transport.
 pub struct Path {
     /// The route.
     pub route: RouteId,
@@ -16,16 +16,16 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The largest UDP payload the route carries, bytes.
     pub max_datagram: usize,
-    /// Its round-trip time by its heartbeats, when the table was made.
+    /// Its round-trip time by heartbeats, as of the time the table was built.
     pub rtt: Option<Duration>,
-    /// What was sent here.
+    /// Counters of the data sent on it.
     pub counters: Arc<RouteCounters>,
-    /// The QUIC connection that carries the frames; `None`: they travel in UDP as they are.
+    /// The QUIC connection that carries the frames; `None`: each is one UDP datagram.
     pub transport: Option<Arc<QuicTransport>>,
 }
 
 impl Path {
-    /// The route, as the resend ring sees it.
+    /// The route and its round-trip time, for loss detection.
     #[inline]
     pub fn route_rtt(&self) -> UsablePath {
         UsablePath { route: self.route, rtt: self.rtt }

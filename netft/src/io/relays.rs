@@ -1,10 +1,11 @@
-//! What the packet path knows of relays: whom this node serves as one, and its own ways over one.
+//! The relay part of the forwarding table: the peers this node relays for, and its own routes over
+//! a relay.
 //!
-//! A way over a relay looks like any other route to everything above: its socket, the *front*,
-//! and its remote address, the *back*, are two UDP sockets of this process on the loopback
-//! interface. What is sent from the front arrives at the back, and leaves from there in a frame to
-//! the relay; what the relay brings goes from the back to the front. So heartbeats, data,
-//! acknowledgements, probes and the handshake all pass, and none of them knows.
+//! A route over a relay is an ordinary route to everything else: its socket (*inner*) and its
+//! remote address (*outer*) are two UDP sockets of this process on the loopback interface. A
+//! datagram sent from the inner socket arrives at the outer one, and leaves from there in a frame
+//! to the relay; a datagram from the relay goes from the outer socket to the inner one. So
+//! heartbeats, data, acknowledgements, probes and the handshake need no code for relays.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -18,33 +19,32 @@ use netft_proto::{
 };
 
 use crate::io::{
-    fib::FibPeer,
     path::Path,
     socket::{SocketId, UdpSocket},
 };
 
-/// The part of the forwarding table that is about relays.
+/// The relay part of the forwarding table.
 #[derive(Default)]
 pub struct FibRelays {
-    /// Bounds what this node passes on for others; `None`: nothing.
+    /// Rate limit of datagrams relayed for other nodes; `None`: none are relayed.
     pub relay_limit: Option<Arc<TokenBucket>>,
-    /// Whether this node takes what comes over a relay.
+    /// This node accepts datagrams over a relay.
     pub uses: bool,
-    /// The peers by tag, each with its place in the table.
+    /// The peers by tag, each with its index in the table.
     pub peers: HashMap<NodeTag, (PeerId, usize)>,
     /// The tags of the peers.
     pub tags: HashMap<PeerId, NodeTag>,
-    /// Relay and peer → this node's way there.
+    /// Relay and peer → this node's route there.
     pub endpoints: HashMap<(PeerId, PeerId), Arc<RelayEndpoint>>,
-    /// The same by their backs.
+    /// The same by outer socket.
     pub by_outer_socket: HashMap<SocketId, Arc<RelayEndpoint>>,
-    /// Their fronts.
+    /// Their inner sockets.
     pub inner_sockets: HashSet<SocketId>,
     /// Their routes.
     pub relay_routes: BTreeSet<RouteId>,
 }
 
-/// A way to a peer over a relay.
+/// The endpoint of a route to a peer over a relay.
 pub struct RelayEndpoint {
     /// The relay.
     pub via: PeerId,
@@ -57,9 +57,12 @@ pub struct RelayEndpoint {
 }
 
 impl FibRelays {
-    /// The best usable route to a peer that is none over a relay: there is one hop only.
-    pub fn direct_path<'a>(&self, entry: &'a FibPeer) -> Option<&'a Arc<Path>> {
-        let mut usable = entry.active.iter().chain(&entry.backups);
+    /// The first of a peer's usable paths that does not lead over a relay: a datagram is relayed
+    /// once at most.
+    pub fn direct_path<'a>(
+        &self,
+        mut usable: impl Iterator<Item = &'a Arc<Path>>,
+    ) -> Option<&'a Arc<Path>> {
         usable.find(|path| !self.relay_routes.contains(&path.route))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, os::fd::OwnedFd};
 
-/// The number of a socket: never reused.
+/// The number of a socket, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(pub u32);
 
@@ -14,7 +14,7 @@ pub struct UdpSocket {
     pub local: SocketAddr,
     /// The interface it is pinned to.
     pub ifindex: u32,
-    /// The worker that receives on it (sockets of one address share the port, `SO_REUSEPORT`).
+    /// The worker that receives on it: workers share a local address through `SO_REUSEPORT`.
     pub worker: usize,
     /// The descriptor, non-blocking.
     pub fd: OwnedFd,
@@ -24,6 +24,6 @@ pub struct UdpSocket {
 pub struct TunQueue {
     /// The descriptor, non-blocking.
     pub fd: OwnedFd,
-    /// Whether reads and writes carry a 10-byte `virtio_net_hdr`.
+    /// Reads and writes begin with a 10-byte `virtio_net_hdr`.
     pub vnet_hdr: bool,
 }

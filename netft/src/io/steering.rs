@@ -1,25 +1,25 @@
-//! How packets to one peer use its routes, where that is more than "all over the active one".
+//! Policies of a peer other than failover: which paths a packet takes.
 //!
-//! Made by the driver with every table, read by the workers for every packet to a peer that has
+//! Built by the driver with every table, read by the workers for every packet to a peer that has
 //! such a policy.
 
 use std::sync::Arc;
 
 use netft_proto::route::{PeerPolicies, Policy, balance::pick_route, policy::PacketFields};
 
-use crate::io::{fib::FibPeer, path::Path};
+use crate::io::path::Path;
 
-/// The way of one packet.
+/// The paths of one packet.
 #[derive(Clone, Copy)]
 pub struct Forwarding<'f> {
-    /// The route it takes.
+    /// The path it takes.
     pub path: &'f Path,
-    /// The route a copy of it takes.
+    /// The path a copy of it takes.
     pub duplicate: Option<&'f Path>,
 }
 
 impl Forwarding<'_> {
-    /// Whether another packet's way is the same.
+    /// Whether another packet takes the same paths.
     #[inline]
     pub fn is_same_path(&self, path: &Path, copy: Option<&Path>) -> bool {
         let route = |path: Option<&Path>| path.map(|path| path.route);
@@ -27,86 +27,83 @@ impl Forwarding<'_> {
     }
 }
 
-/// A route that may carry data, as the driver knows it.
+/// A path that may carry data, with its state in the engine.
 #[derive(Clone)]
 pub struct WeightedPath {
-    /// The route.
+    /// The path.
     pub path: Arc<Path>,
-    /// Its share among the others', in any unit.
+    /// Its weight relative to the others, in any unit.
     pub weight: u32,
-    /// Flows may be given to it; otherwise it takes copies only.
+    /// Flows may be assigned to it; otherwise it takes copies only.
     pub in_balance_set: bool,
     /// Data on it stays unacknowledged.
     pub suspect: bool,
 }
 
-/// The policies of a peer, and the routes they choose from.
+/// The policies of a peer, and the paths they select from.
 pub struct TrafficSteering {
     policies: PeerPolicies,
-    /// Where copies of what the active route carries go.
+    /// The path of copies of the active path's packets.
     duplicate_path: Option<Arc<Path>>,
-    /// The routes that share the flows, the active one among them.
+    /// The paths that share the flows, the active one among them.
     balance_set: Vec<BalanceMember>,
 }
 
 struct BalanceMember {
     path: Arc<Path>,
     weight: u32,
-    /// Where a copy goes while the route is suspect.
+    /// The path of copies while this one is suspect.
     duplicate: Option<Arc<Path>>,
 }
 
 impl TrafficSteering {
-    /// From the policies and the routes, the active one first, then the best others.
+    /// The steering of `policies` over the paths, the active one first, then the best others.
     pub fn new(policies: PeerPolicies, weighted_paths: &[WeightedPath]) -> Self {
         let copy = |of: &WeightedPath| {
-            let others = weighted_paths.iter().filter(|lane| lane.path.route != of.path.route);
-            let best = others.min_by_key(|lane| (lane.suspect, !lane.in_balance_set));
-            best.map(|lane| lane.path.clone())
+            let others = weighted_paths.iter().filter(|other| other.path.route != of.path.route);
+            let best = others.min_by_key(|other| (other.suspect, !other.in_balance_set));
+            best.map(|other| other.path.clone())
         };
-        let active = weighted_paths.first().map(|lane| lane.path.route);
-        let shares = weighted_paths
+        let active = weighted_paths.first().map(|active| active.path.route);
+        let members = weighted_paths
             .iter()
-            .filter(|lane| lane.in_balance_set || Some(lane.path.route) == active);
+            .filter(|member| member.in_balance_set || Some(member.path.route) == active);
         Self {
             policies,
             duplicate_path: weighted_paths.first().and_then(copy),
-            balance_set: shares
-                .map(|lane| BalanceMember {
-                    path: lane.path.clone(),
-                    weight: lane.weight,
-                    duplicate: if lane.suspect { copy(lane) } else { None },
+            balance_set: members
+                .map(|member| BalanceMember {
+                    path: member.path.clone(),
+                    weight: member.weight,
+                    duplicate: if member.suspect { copy(member) } else { None },
                 })
                 .collect(),
         }
     }
-}
 
-impl FibPeer {
-    /// The way of a packet; `None` while no route is usable.
+    /// Selects the paths of a packet; `failover` are those of the failover policy.
     #[inline]
-    pub fn select_forwarding(
-        &self,
-        traffic: impl FnOnce() -> PacketFields,
-    ) -> Option<Forwarding<'_>> {
-        let path = self.active.as_deref()?;
-        let plain = Forwarding { path, duplicate: self.duplicate.as_deref() };
-        let Some(steering) = &self.steering else { return Some(plain) };
-        let traffic = traffic();
-        Some(match steering.policies.policy_for(&traffic) {
-            Policy::Failover => plain,
-            Policy::Duplicate => Forwarding { path, duplicate: steering.duplicate_path.as_deref() },
+    pub fn select_forwarding<'f>(
+        &'f self,
+        failover: Forwarding<'f>,
+        fields: &PacketFields,
+    ) -> Forwarding<'f> {
+        match self.policies.policy_for(fields) {
+            Policy::Failover => failover,
+            Policy::Duplicate => {
+                Forwarding { path: failover.path, duplicate: self.duplicate_path.as_deref() }
+            }
             Policy::Balance => {
-                let lots =
-                    steering.balance_set.iter().map(|share| (share.path.route, share.weight));
-                let share = pick_route(traffic.flow_hash(), lots)
-                    .and_then(|place| steering.balance_set.get(place));
-                share.map_or(plain, |share| Forwarding {
-                    path: &share.path,
-                    duplicate: share.duplicate.as_deref(),
+                let weights =
+                    self.balance_set.iter().map(|member| (member.path.route, member.weight));
+                let member = pick_route(fields.flow_hash(), weights)
+                    .and_then(|place| self.balance_set.get(place));
+                member.map_or(failover, |member| Forwarding {
+                    path: &member.path,
+                    duplicate: member.duplicate.as_deref(),
                 })
             }
-        })
+        }
     }
 }
 
@@ -120,77 +117,81 @@ mod tests {
     };
 
     use super::*;
-    use crate::io::socket::{SocketId, UdpSocket};
+    use crate::io::{
+        fib::FibPeer,
+        socket::{SocketId, UdpSocket},
+    };
 
-    /// Route n of the best n, and whether flows may use it and it is suspect.
-    fn entry(policies: PeerPolicies, lanes: &[(bool, bool)]) -> FibPeer {
+    /// A peer with routes 1, 2, …, best first; per route: it is in the balance set, it is suspect.
+    fn entry(policies: PeerPolicies, routes: &[(bool, bool)]) -> FibPeer {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let local = socket.local_addr().unwrap();
         let id = SocketId(1);
         let socket = Arc::new(UdpSocket { id, local, ifindex: 1, worker: 0, fd: socket.into() });
         let path = |n| {
-            let (socket, sent) = (socket.clone(), Arc::default());
             Arc::new(Path {
                 route: RouteId(n),
-                socket,
+                socket: socket.clone(),
                 remote: local,
                 max_datagram: 1472,
-                counters: sent,
+                counters: Arc::default(),
                 rtt: None,
                 transport: None,
             })
         };
-        let lanes: Vec<_> = (1..)
-            .zip(lanes)
-            .map(|(n, (spread, suspect))| WeightedPath {
+        let paths: Vec<_> = (1..)
+            .zip(routes)
+            .map(|(n, (in_balance_set, suspect))| WeightedPath {
                 path: path(n),
                 weight: 1,
-                in_balance_set: *spread,
+                in_balance_set: *in_balance_set,
                 suspect: *suspect,
             })
             .collect();
         FibPeer {
             peer: PeerId(0),
             session: None,
-            active: lanes.first().map(|lane| lane.path.clone()),
+            active: paths.first().map(|first| first.path.clone()),
             duplicate: None,
             backups: Vec::new(),
-            steering: Some(Box::new(TrafficSteering::new(policies, &lanes))),
+            steering: Some(Box::new(TrafficSteering::new(policies, &paths))),
             candidates: Vec::new(),
         }
     }
 
-    fn traffic(port: u16, dscp: u8) -> PacketFields {
+    fn fields(port: u16, dscp: u8) -> PacketFields {
         let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         PacketFields { src, dst, protocol: Some(6), ports: Some((port, 80)), dscp, size: 100 }
     }
 
-    fn way(entry: &FibPeer, traffic: PacketFields) -> (u32, Option<u32>) {
-        let course = entry.select_forwarding(|| traffic).unwrap();
-        (course.path.route.0, course.duplicate.map(|copy| copy.route.0))
+    /// The route of a packet, and that of its copy.
+    fn forwarding(entry: &FibPeer, fields: PacketFields) -> (u32, Option<u32>) {
+        let selected = entry.select_forwarding(|| fields).unwrap();
+        (selected.path.route.0, selected.duplicate.map(|copy| copy.route.0))
     }
 
     #[test]
-    fn a_copy_takes_the_second_best_route_a_sound_one_first() {
+    fn a_copy_takes_the_second_best_route_and_an_unsuspected_one_first() {
         let duplicate = || PeerPolicies::new(Policy::Duplicate);
-        for (lanes, expected) in [
+        for (routes, expected) in [
             (vec![(true, false)], (1, None)),
             (vec![(true, false), (true, false), (true, false)], (1, Some(2))),
             (vec![(true, false), (true, true), (true, false)], (1, Some(3))),
             (vec![(true, false), (false, false), (true, false)], (1, Some(3))),
             (vec![(true, false), (false, false)], (1, Some(2))),
         ] {
-            assert_eq!(way(&entry(duplicate(), &lanes), traffic(1, 0)), expected, "{lanes:?}");
+            let entry = entry(duplicate(), &routes);
+            assert_eq!(forwarding(&entry, fields(1, 0)), expected, "{routes:?}");
         }
     }
 
     #[test]
-    fn flows_use_every_sound_route_and_those_on_a_suspect_one_are_copied() {
+    fn flows_use_every_route_and_those_on_a_suspect_one_are_copied() {
         let balance = || PeerPolicies::new(Policy::Balance);
-        let found = |lanes: &[(bool, bool)]| {
-            let entry = entry(balance(), lanes);
-            let ways = (0..200).map(|port| way(&entry, traffic(port, 0)));
-            ways.collect::<std::collections::BTreeSet<_>>()
+        let found = |routes: &[(bool, bool)]| {
+            let entry = entry(balance(), routes);
+            let selected = (0..200).map(|port| forwarding(&entry, fields(port, 0)));
+            selected.collect::<std::collections::BTreeSet<_>>()
         };
         let all = found(&[(true, false); 3]);
         assert!(all.into_iter().eq([(1, None), (2, None), (3, None)]));
@@ -201,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn a_class_decides_and_what_it_leaves_fails_over() {
+    fn a_class_selects_the_policy_and_other_traffic_fails_over() {
         let class =
             TrafficClass { dscp: Dscp::from_name("ef"), ..TrafficClass::new(Policy::Duplicate) };
         let policies = PeerPolicies::default().with_classes(vec![class]).unwrap();
         let entry = entry(policies, &[(true, false), (true, false)]);
-        assert_eq!(way(&entry, traffic(1, 46)), (1, Some(2)));
-        assert_eq!(way(&entry, traffic(1, 0)), (1, None));
+        assert_eq!(forwarding(&entry, fields(1, 46)), (1, Some(2)));
+        assert_eq!(forwarding(&entry, fields(1, 0)), (1, None));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use netft::api::counters::CounterSnapshot;
+use netft::api::counters::{CounterSnapshot, packet_counters};
 use serde::{Deserialize, Serialize};
 
 macro_rules! define_packet_counters {
@@ -28,4 +28,4 @@ macro_rules! define_packet_counters {
     };
 }
 
-netft::packet_counters!(define_packet_counters);
+packet_counters!(define_packet_counters);

@@ -23,7 +23,7 @@ use netft_proto::{
 use crate::io::{
     clock,
     control::driver::{Driver, RouteEntry},
-    datapath::FromWorker,
+    datapath::report::FromWorker,
     fib::Fib,
     socket::SocketId,
     sys::{udp, udp::ReceivedBatch},

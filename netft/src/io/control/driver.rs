@@ -36,7 +36,7 @@ use crate::{
             redial::RedialState, relay::RelayRoutes, snapshot, sockets::Sockets,
         },
         counters::{Counters, RouteCounters},
-        datapath::{FromWorker, Workers},
+        datapath::{report::FromWorker, workers::Workers},
         fib::SharedFib,
         host_state::HostState,
         messages::{DriverMessage, DriverRequest},

@@ -11,7 +11,7 @@ use std::{
 use netft_proto::time::Time;
 use tokio::sync::mpsc;
 
-use crate::io::{clock, datapath::FromWorker, messages::DriverMessage};
+use crate::io::{clock, datapath::report::FromWorker, messages::DriverMessage};
 
 /// What ended the waiting.
 pub(super) enum Wakeup {

@@ -41,7 +41,7 @@ use crate::io::{
     carrier_monitor::CarrierMonitor,
     clock,
     control::{driver::Driver, mailbox::Wakeup},
-    datapath::{FromWorker, Workers},
+    datapath::{report::FromWorker, workers::Workers},
     fib::SharedFib,
     host_state::HostState,
     messages::{DriverMessage, DriverRequest},

@@ -13,7 +13,7 @@ use netft_proto::{session::MAX_FRAME_LEN, wire::header::FRAME_OVERHEAD};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::io::{
-    datapath::Workers,
+    datapath::workers::Workers,
     socket::{SocketId, UdpSocket},
     sys::{reuseport, udp},
 };

@@ -1,11 +1,11 @@
-//! What policies look at in an inner packet.
+//! The fields of an inner packet that policies select on.
 
 use netft_proto::{
     packet::{ip::InnerHeaders, virtio_net::VnetHdr},
     route::policy::PacketFields,
 };
 
-/// Read from `packet`, the bytes `inner` was parsed from.
+/// Reads the fields from `packet`, the bytes that `inner` was parsed from.
 #[inline]
 pub(super) fn classify_packet(inner: &InnerHeaders, hdr: &VnetHdr, packet: &[u8]) -> PacketFields {
     let segment = inner.header_len() + usize::from(hdr.gso_size);
@@ -28,7 +28,7 @@ mod tests {
 
     use super::*;
 
-    fn traffic_of(hdr: VnetHdr, packet: &[u8]) -> PacketFields {
+    fn fields_of(hdr: VnetHdr, packet: &[u8]) -> PacketFields {
         classify_packet(&InnerHeaders::parse(packet).unwrap(), &hdr, packet)
     }
 
@@ -41,11 +41,11 @@ mod tests {
             .udp(5000, 53)
             .write(&mut udp, b"12345")
             .unwrap();
-        let found = traffic_of(VnetHdr::default(), &udp);
+        let found = fields_of(VnetHdr::default(), &udp);
         assert_eq!((found.protocol, found.ports), (Some(17), Some((5000, 53))));
         assert_eq!((found.dscp, found.size), (46, 33));
         udp[6] = 0x20;
-        let fragment = traffic_of(VnetHdr::default(), &udp);
+        let fragment = fields_of(VnetHdr::default(), &udp);
         assert_eq!((fragment.protocol, fragment.ports), (Some(17), None));
 
         let mut icmp = Vec::new();
@@ -55,7 +55,7 @@ mod tests {
             .unwrap();
         icmp[0] |= 0x0b;
         icmp[1] |= 0x80;
-        let found = traffic_of(VnetHdr::default(), &icmp);
+        let found = fields_of(VnetHdr::default(), &icmp);
         assert_eq!((found.protocol, found.ports, found.dscp), (Some(58), None, 46));
     }
 
@@ -67,7 +67,7 @@ mod tests {
             .write(&mut tcp, &[0; 4000])
             .unwrap();
         let hdr = VnetHdr { gso_size: 1000, ..VnetHdr::default() };
-        assert_eq!(traffic_of(hdr, &tcp).size, 1040);
+        assert_eq!(fields_of(hdr, &tcp).size, 1040);
     }
 
     proptest! {

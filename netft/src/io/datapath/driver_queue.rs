@@ -1,4 +1,4 @@
-//! A worker's words to the driver: bounded, and send errors no more often than useful.
+//! A worker's queue to the driver: bounded, with repeated send errors suppressed.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 
 use crate::io::{clock, counters::Counters, datapath::report::FromWorker};
 
-/// How often the same error of the same route is repeated.
+/// Interval after which the same error of the same route is reported again.
 const ERROR_REPEAT_INTERVAL: Duration = Duration::from_millis(10);
-/// How many errors are remembered; the oldest is forgotten (and may be repeated early).
+/// Limit of remembered errors; the oldest is forgotten, and may be reported again early.
 const MAX_REMEMBERED_ERRORS: usize = 16;
 
-/// The way to the driver.
+/// The sending half of the queues to the driver.
 pub(super) struct DriverQueue {
     to_driver: mpsc::Sender<FromWorker>,
     to_driver_deferred: mpsc::Sender<FromWorker>,
@@ -32,15 +32,16 @@ impl DriverQueue {
         Self { to_driver, to_driver_deferred, recent_errors: [None; MAX_REMEMBERED_ERRORS] }
     }
 
-    /// Leaves a message where the driver finds it when it wakes up anyway; told at once when there
-    /// is no more room for it.
+    /// Queues a message that the driver reads when it next wakes up, without waking it. With that
+    /// queue full, the message goes through the other one.
     pub(super) fn send_deferred(&self, message: FromWorker, counters: &Counters) {
         if let Err(full) = self.to_driver_deferred.try_send(message) {
             self.send(full.into_inner(), counters);
         }
     }
 
-    /// Tells the driver, or counts that its queue is full. Returns whether it was told.
+    /// Queues a message and wakes the driver, or counts that the queue is full. Returns whether the
+    /// message was queued.
     pub(super) fn send(&self, message: FromWorker, counters: &Counters) -> bool {
         let is_queued = self.to_driver.try_send(message).is_ok();
         if !is_queued {
@@ -49,14 +50,14 @@ impl DriverQueue {
         is_queued
     }
 
-    /// Tells that a send failed.
+    /// Reports a failed send.
     pub(super) fn report_send_error(&mut self, route: RouteId, errno: i32, counters: &Counters) {
         if self.is_report_due(route, errno, clock::now()) {
             self.send(FromWorker::SendError { route, errno }, counters);
         }
     }
 
-    /// Tells that data on a route stays unacknowledged.
+    /// Reports that data on a route stays unacknowledged.
     pub(super) fn report_suspect(&mut self, route: RouteId, counters: &Counters) {
         // No errno is 0.
         if self.is_report_due(route, 0, clock::now()) {
@@ -64,29 +65,29 @@ impl DriverQueue {
         }
     }
 
-    /// Tells that frames were sent again, and what route is to be judged for it.
+    /// Reports a retransmission on another route, and whether it makes the first one suspect.
     pub(super) fn report_reroute(
         &mut self,
         peer: PeerId,
-        moved: &Reroute,
+        reroute: &Reroute,
         frames: u64,
         counters: &Counters,
     ) {
-        if moved.suspect {
-            self.report_suspect(moved.from, counters);
+        let Reroute { from, to, waited, suspect, .. } = *reroute;
+        tracing::debug!(%peer, %from, %to, frames, ?waited, suspect, "frames retransmitted");
+        if suspect {
+            self.report_suspect(from, counters);
         }
-        let Reroute { from, to, waited, .. } = *moved;
         self.send(FromWorker::Resent { peer, from, to, frames, waited }, counters);
     }
 
     fn is_report_due(&mut self, route: RouteId, errno: i32, now: Time) -> bool {
-        let known = |told: &Option<(RouteId, i32, Time)>| {
-            told.is_some_and(|(of, error, _)| (of, error) == (route, errno))
+        let is_same = |reported: &Option<(RouteId, i32, Time)>| {
+            reported.is_some_and(|(of, error, _)| (of, error) == (route, errno))
         };
-        let place = self.recent_errors.iter().position(known).unwrap_or_else(|| {
-            let oldest =
-                |(_, told): &(usize, &Option<(RouteId, i32, Time)>)| told.map(|(_, _, at)| at);
-            self.recent_errors.iter().enumerate().min_by_key(oldest).map_or(0, |(place, _)| place)
+        let place = self.recent_errors.iter().position(is_same).unwrap_or_else(|| {
+            let times = self.recent_errors.iter().map(|reported| reported.map(|(_, _, at)| at));
+            times.enumerate().min_by_key(|(_, at)| *at).map_or(0, |(place, _)| place)
         });
         if let Some((of, error, at)) = self.recent_errors[place]
             && (of, error) == (route, errno)
@@ -104,42 +105,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_repeated_after_a_while_and_others_are_told_at_once() {
-        let mut reports = DriverQueue::new(mpsc::channel(1).0, mpsc::channel(1).0);
+    fn an_error_is_repeated_after_a_while_and_others_are_reported_at_once() {
+        let mut queue = DriverQueue::new(mpsc::channel(1).0, mpsc::channel(1).0);
         let at = Time::from_millis;
-        assert!(reports.is_report_due(RouteId(1), 5, at(100)));
-        assert!(!reports.is_report_due(RouteId(1), 5, at(105)));
-        assert!(reports.is_report_due(RouteId(2), 5, at(105)));
-        assert!(reports.is_report_due(RouteId(1), 6, at(105)));
-        assert!(reports.is_report_due(RouteId(1), 5, at(110)));
+        assert!(queue.is_report_due(RouteId(1), 5, at(100)));
+        assert!(!queue.is_report_due(RouteId(1), 5, at(105)));
+        assert!(queue.is_report_due(RouteId(2), 5, at(105)));
+        assert!(queue.is_report_due(RouteId(1), 6, at(105)));
+        assert!(queue.is_report_due(RouteId(1), 5, at(110)));
         for route in 10..10 + MAX_REMEMBERED_ERRORS as u32 {
-            assert!(reports.is_report_due(RouteId(route), 5, at(111)));
-            assert!(!reports.is_report_due(RouteId(route), 5, at(112)));
+            assert!(queue.is_report_due(RouteId(route), 5, at(111)));
+            assert!(!queue.is_report_due(RouteId(route), 5, at(112)));
         }
-        assert!(reports.is_report_due(RouteId(1), 5, at(112)));
+        assert!(queue.is_report_due(RouteId(1), 5, at(112)));
     }
 
     #[test]
     fn a_full_queue_is_counted() {
         let (to_driver, _held) = mpsc::channel(1);
-        let reports = DriverQueue::new(to_driver, mpsc::channel(1).0);
+        let queue = DriverQueue::new(to_driver, mpsc::channel(1).0);
         let counters = Counters::default();
         for _ in 0..3 {
-            reports.send(FromWorker::AdapterError { worker: 0 }, &counters);
+            queue.send(FromWorker::AdapterError { worker: 0 }, &counters);
         }
         let dropped = &counters.drops[DropReason::QueueFull as usize];
         assert_eq!(dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
     }
 
     #[test]
-    fn what_is_left_for_later_is_told_at_once_when_there_is_no_room() {
-        let (to_driver, mut now) = mpsc::channel(4);
-        let (leave, mut later) = mpsc::channel(1);
-        let reports = DriverQueue::new(to_driver, leave);
+    fn a_deferred_message_wakes_the_driver_when_the_deferred_queue_is_full() {
+        let (to_driver, mut waking) = mpsc::channel(4);
+        let (to_driver_deferred, mut deferred) = mpsc::channel(1);
+        let queue = DriverQueue::new(to_driver, to_driver_deferred);
         let counters = Counters::default();
-        reports.send_deferred(FromWorker::AdapterError { worker: 1 }, &counters);
-        reports.send_deferred(FromWorker::AdapterError { worker: 2 }, &counters);
-        assert!(matches!(later.try_recv(), Ok(FromWorker::AdapterError { worker: 1 })));
-        assert!(matches!(now.try_recv(), Ok(FromWorker::AdapterError { worker: 2 })));
+        queue.send_deferred(FromWorker::AdapterError { worker: 1 }, &counters);
+        queue.send_deferred(FromWorker::AdapterError { worker: 2 }, &counters);
+        assert!(matches!(deferred.try_recv(), Ok(FromWorker::AdapterError { worker: 1 })));
+        assert!(matches!(waking.try_recv(), Ok(FromWorker::AdapterError { worker: 2 })));
     }
 }

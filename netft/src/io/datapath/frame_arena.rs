@@ -1,19 +1,23 @@
-//! The memory frames are sealed into: chunks that are used again once nothing in them waits.
+//! The memory that frames are sealed into: chunks that are reused once every send in them is
+//! finished.
 //!
-//! The chunk released last is taken first, so that few of them circulate, in the cache. Their
-//! number follows from the bytes in flight, which the flights bound.
+//! The chunk released last is taken first, so that a few chunks circulate and stay in the cache.
+//! Their number follows from the unacknowledged bytes, which [`RetransmitLimits`] bounds.
+//!
+//! [`RetransmitLimits`]: netft_proto::loss_detection::RetransmitLimits
 
 use netft_proto::{loss_detection::BatchLayout, wire::header::FrameHeader};
 
 use crate::io::sys::udp::MAX_SEND;
 
-/// Copies run ten times slower on some CPUs when source and destination differ by less than 32
-/// bytes modulo the page; half a page apart, the drift over a super-packet rarely comes there.
+/// Bytes of a page. Copies are ten times slower on some CPUs when source and destination differ by
+/// less than 32 bytes modulo the page; half a page apart, the drift over a super-packet rarely gets
+/// that close.
 pub(super) const PAGE_SIZE: usize = 4096;
 /// Bytes of a chunk: four full sends.
 const CHUNK_SIZE: usize = 4 * (MAX_SEND + PAGE_SIZE);
 
-/// The place of one send in the chunks.
+/// The span of one send in the arena.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ArenaSpan {
     pub(super) chunk: usize,
@@ -27,26 +31,25 @@ pub(super) struct FrameArena {
     chunks: Vec<ArenaChunk>,
     free: Vec<usize>,
     current: usize,
-    /// Where sends start best, modulo the page.
+    /// Best start of a send, modulo the page.
     start_alignment: usize,
 }
 
 struct ArenaChunk {
     bytes: Box<[u8]>,
-    /// Sends in it that are not finished.
+    /// Unfinished sends in it.
     pending_sends: usize,
 }
 
 impl FrameArena {
-    /// One chunk. Sends start `wanted` modulo the page.
-    pub(super) fn new(wanted: usize) -> Self {
-        let mut chunks =
-            Self { chunks: Vec::new(), free: Vec::new(), current: 0, start_alignment: wanted };
+    /// An arena of one chunk. Sends start at `start_alignment` modulo the page.
+    pub(super) fn new(start_alignment: usize) -> Self {
+        let mut chunks = Self { chunks: Vec::new(), free: Vec::new(), current: 0, start_alignment };
         chunks.add_chunk();
         chunks
     }
 
-    /// Where the first send of the current chunk starts.
+    /// Offset of the first send in the current chunk.
     pub(super) fn first_offset(&self) -> usize {
         let here = self.chunks[self.current].bytes.as_ptr().addr();
         self.start_alignment.wrapping_sub(here) % PAGE_SIZE
@@ -58,21 +61,21 @@ impl FrameArena {
         &mut self.chunks[self.current].bytes
     }
 
-    /// The place of a send in the current chunk.
+    /// The span of a send in the current chunk.
     pub(super) fn make_span(&self, start: usize, len: usize, stride: usize) -> ArenaSpan {
         ArenaSpan { chunk: self.current, start, len, stride }
     }
 
     /// The bytes of a send.
-    pub(super) fn span_bytes(&self, place: ArenaSpan) -> &[u8] {
-        &self.chunks[place.chunk].bytes[place.start..place.start + place.len]
+    pub(super) fn span_bytes(&self, span: ArenaSpan) -> &[u8] {
+        &self.chunks[span.chunk].bytes[span.start..span.start + span.len]
     }
 
-    /// Keeps a send of the current chunk until it is released. Returns where the next one starts,
+    /// Keeps a send of the current chunk until it is released. Returns the offset of the next one,
     /// in another chunk if this one has no room for a full send.
-    pub(super) fn retain_span(&mut self, place: ArenaSpan) -> usize {
-        self.chunks[place.chunk].pending_sends += 1;
-        let end = place.start + place.len;
+    pub(super) fn retain_span(&mut self, span: ArenaSpan) -> usize {
+        self.chunks[span.chunk].pending_sends += 1;
+        let end = span.start + span.len;
         let next = end + (self.first_offset() + PAGE_SIZE - end % PAGE_SIZE) % PAGE_SIZE;
         if next + MAX_SEND <= CHUNK_SIZE {
             return next;
@@ -81,11 +84,11 @@ impl FrameArena {
         self.first_offset()
     }
 
-    /// A send of this chunk is finished.
+    /// Marks a send of this chunk as finished.
     pub(super) fn release_send(&mut self, chunk: usize) {
-        let live = &mut self.chunks[chunk].pending_sends;
-        *live -= 1;
-        if *live == 0 && chunk != self.current {
+        let pending = &mut self.chunks[chunk].pending_sends;
+        *pending -= 1;
+        if *pending == 0 && chunk != self.current {
             self.free.push(chunk);
         }
     }
@@ -98,14 +101,14 @@ impl FrameArena {
 }
 
 impl ArenaSpan {
-    /// What the flight is told of the send; `bytes` are its frames, all sealed.
+    /// The layout of the send for loss detection; `bytes` are its sealed frames.
     pub(super) fn to_frames(self, bytes: &[u8]) -> BatchLayout {
         let count = self.len.div_ceil(self.stride);
         BatchLayout {
             first: frame_counter(bytes, self.stride, 0),
             last: frame_counter(bytes, self.stride, count - 1),
             count: count as u32,
-            // Sends start a whole number of pages apart.
+            // Sends start at multiples of a page.
             bytes: self.len.next_multiple_of(PAGE_SIZE),
             stride: self.stride,
             tail: self.len - (count - 1) * self.stride,
@@ -124,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_is_used_again_when_nothing_in_it_waits() {
+    fn a_chunk_is_reused_when_every_send_in_it_is_finished() {
         let mut chunks = FrameArena::new(0);
         let mut start = chunks.first_offset();
         let mut places = Vec::new();

@@ -1,7 +1,7 @@
-//! Multicast and broadcast: a copy to every peer that a route leads to.
+//! Multicast and broadcast: a copy to every reachable peer.
 //!
-//! There is one packet on the adapter and a session per peer, so it is sealed once for each. How
-//! many a second, this node decides (`Config::multicast`), over all workers.
+//! Sessions are per peer, so the packet is sealed once for each. The rate over all workers is
+//! limited by the config's `multicast`.
 
 use netft_proto::{
     packet::{gso::GsoPlan, ip::InnerHeaders, multicast, virtio_net::VnetHdr},
@@ -11,14 +11,15 @@ use netft_proto::{
 
 use crate::io::{
     clock,
-    datapath::{rx::RxBatch, tx, tx::TxTurn},
+    datapath::{tx, tx::TxTurn},
 };
 
 impl TxTurn<'_> {
-    /// Sends a packet that belongs to no peer to all of them, if it is for all of them.
+    /// Sends a packet whose destination is no peer's to all of them, if it is multicast or
+    /// broadcast.
     ///
     /// # Errors
-    /// [`DropReason::NoPeer`] when it is not; otherwise why it went to nobody.
+    /// [`DropReason::NoPeer`] when it is neither; otherwise the reason why no peer got it.
     #[cold]
     pub(super) fn send_multicast(
         &mut self,
@@ -35,7 +36,7 @@ impl TxTurn<'_> {
         else {
             return Err(DropReason::NoPeer);
         };
-        // The peers would refuse it.
+        // The peers would drop it.
         if !fib.local_addrs.is_some_and(|local| local.contains(inner.src)) {
             return Err(DropReason::InnerSource);
         }
@@ -50,29 +51,15 @@ impl TxTurn<'_> {
         let mut outcome = Err(DropReason::NoRoute);
         for entry in reached() {
             let sent = tx::target_for_peer(entry, self.queue_id, &traffic).and_then(|mut to| {
-                let Self { batch: out, context, scratch, .. } = self;
-                let packed = tx::pack_frames(out, &mut to, context, (hdr, packet, inner), scratch);
-                out.flush(&mut to, context);
+                let Self { batch, context, scratch, .. } = self;
+                let packed =
+                    tx::pack_frames(batch, &mut to, context, (hdr, packet, inner), scratch);
+                batch.flush(&mut to, context);
                 packed
             });
-            // One that got it is enough: the others were not up, or carry no packet of this size.
+            // Success if one peer got it: the others have no route for a packet of this size.
             outcome = outcome.or(sent);
         }
         outcome
-    }
-}
-
-impl RxBatch<'_, '_> {
-    /// Whether a packet of a peer, which begins with `head`, is for this node: to one of its
-    /// addresses, or to everybody.
-    #[inline]
-    pub(super) fn is_for_us(&self, inner: &InnerHeaders, head: &[u8]) -> bool {
-        self.fib.local_addrs.is_some_and(|local| local.contains(inner.dst))
-            || self.is_for_all(inner, head)
-    }
-
-    #[cold]
-    fn is_for_all(&self, inner: &InnerHeaders, head: &[u8]) -> bool {
-        self.fib.multicast_limit.is_some() && multicast::is_forwarded_to_peers(inner, head)
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker watches: changed by the driver, read by the worker.
+//! The descriptors registered with a worker: changed by the driver, read by the worker.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ pub(super) const QUEUE_TOKEN: u64 = 1;
 /// Bit of the tokens of sockets; the lower half is the [`SocketId`].
 const SOCKET_TOKEN_BIT: u64 = 1 << 32;
 
-/// The socket a token stands for.
+/// The socket of a token.
 pub(super) fn socket_of(token: u64) -> Option<SocketId> {
     let id = u32::try_from(token ^ SOCKET_TOKEN_BIT).ok()?;
     Some(SocketId(id))
@@ -36,12 +36,12 @@ pub(super) struct RegisteredFds {
     pub(super) sockets: Vec<Arc<UdpSocket>>,
 }
 
-/// What the driver's side and the worker share.
+/// The state shared by the driver and a worker.
 pub(super) struct WorkerShared {
     pub(super) epoll: Epoll,
     wake_fd: OwnedFd,
     stop_flag: AtomicBool,
-    /// Counts changes of `watched`, so that the worker takes the lock only after one.
+    /// Number of changes of `registered`, so that the worker takes the lock only after one.
     version: AtomicU64,
     registered: Mutex<RegisteredFds>,
 }
@@ -61,52 +61,52 @@ impl WorkerShared {
     }
 
     pub(super) fn register_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
-        let mut watched = self.lock_registered();
+        let mut registered = self.lock_registered();
         self.epoll.add(&socket.fd, SOCKET_TOKEN_BIT | u64::from(socket.id.0))?;
-        watched.sockets.push(socket.clone());
-        self.publish_change(watched);
+        registered.sockets.push(socket.clone());
+        self.publish_change(registered);
         Ok(())
     }
 
     pub(super) fn deregister_socket(&self, id: SocketId) {
-        let mut watched = self.lock_registered();
-        if let Some(place) = watched.sockets.iter().position(|socket| socket.id == id) {
-            let socket = watched.sockets.swap_remove(place);
+        let mut registered = self.lock_registered();
+        if let Some(place) = registered.sockets.iter().position(|socket| socket.id == id) {
+            let socket = registered.sockets.swap_remove(place);
             let _ = self.epoll.remove(&socket.fd);
         }
-        self.publish_change(watched);
+        self.publish_change(registered);
     }
 
     pub(super) fn register_queue(&self, queue: &Arc<TunQueue>) -> io::Result<()> {
-        let mut watched = self.lock_registered();
-        if let Some(old) = watched.queue.take() {
+        let mut registered = self.lock_registered();
+        if let Some(old) = registered.queue.take() {
             let _ = self.epoll.remove(&old.fd);
         }
         let added = self.epoll.add(&queue.fd, QUEUE_TOKEN);
         if added.is_ok() {
-            watched.queue = Some(queue.clone());
+            registered.queue = Some(queue.clone());
         }
-        self.publish_change(watched);
+        self.publish_change(registered);
         added
     }
 
     pub(super) fn deregister_queue(&self) {
-        let mut watched = self.lock_registered();
-        if let Some(old) = watched.queue.take() {
+        let mut registered = self.lock_registered();
+        if let Some(old) = registered.queue.take() {
             let _ = self.epoll.remove(&old.fd);
         }
-        self.publish_change(watched);
+        self.publish_change(registered);
     }
 
-    /// The worker gives up a dead queue, unless the driver has replaced it.
+    /// Removes a dead queue, unless the driver has replaced it. Returns whether it did.
     pub(super) fn abandon_queue(&self, queue: &Arc<TunQueue>) -> bool {
-        let mut watched = self.lock_registered();
-        if !watched.queue.as_ref().is_some_and(|current| Arc::ptr_eq(current, queue)) {
+        let mut registered = self.lock_registered();
+        if !registered.queue.as_ref().is_some_and(|current| Arc::ptr_eq(current, queue)) {
             return false;
         }
         let _ = self.epoll.remove(&queue.fd);
-        watched.queue = None;
-        self.publish_change(watched);
+        registered.queue = None;
+        self.publish_change(registered);
         true
     }
 
@@ -123,30 +123,30 @@ impl WorkerShared {
         let _ = rustix::io::read(&self.wake_fd, &mut [0; 8]);
     }
 
-    /// What is watched, when it changed since the version seen last.
+    /// The registered descriptors, if they changed since the version seen last.
     #[inline]
     pub(super) fn changed_since(&self, seen: &mut u64) -> Option<RegisteredFds> {
         if self.version.load(Ordering::Acquire) == *seen {
             return None;
         }
-        let watched = self.lock_registered();
+        let registered = self.lock_registered();
         *seen = self.version.load(Ordering::Acquire);
-        Some(watched.clone())
+        Some(registered.clone())
     }
 
-    fn publish_change(&self, watched: MutexGuard<'_, RegisteredFds>) {
+    fn publish_change(&self, registered: MutexGuard<'_, RegisteredFds>) {
         self.version.fetch_add(1, Ordering::Release);
-        drop(watched);
+        drop(registered);
         self.wake_worker();
     }
 
     pub(super) fn wake_worker(&self) {
-        // A full counter has woken the worker already.
+        // The write fails only when the counter is full, and the worker awake.
         let _ = rustix::io::write(&self.wake_fd, &1u64.to_ne_bytes());
     }
 
     fn lock_registered(&self) -> MutexGuard<'_, RegisteredFds> {
-        // Every change leaves it whole.
+        // Every change leaves it consistent, so a poisoned lock is usable.
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_of_sockets_are_told_from_the_others() {
+    fn tokens_of_sockets_differ_from_the_others() {
         assert_eq!(socket_of(SOCKET_TOKEN_BIT), Some(SocketId(0)));
         assert_eq!(socket_of(SOCKET_TOKEN_BIT | u64::from(u32::MAX)), Some(SocketId(u32::MAX)));
         assert_eq!(socket_of(WAKE_TOKEN), None);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn news_come_once_per_change() {
+    fn a_change_is_seen_once() {
         let shared = WorkerShared::new().unwrap();
         let mut seen = 0;
         assert!(shared.changed_since(&mut seen).is_none());
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_queue_is_not_given_up_for_its_successor() {
+    fn a_replaced_queue_is_not_abandoned_for_its_successor() {
         let shared = WorkerShared::new().unwrap();
         let queue = || {
             let fd = eventfd(0, EventfdFlags::NONBLOCK).unwrap();

@@ -1,5 +1,4 @@
-//! Relayed datagrams: this node's own on their way out and in, and those of others passing
-//! through.
+//! Relayed datagrams: those of this node's routes over a relay, and those relayed for other nodes.
 
 use std::os::fd::AsFd;
 
@@ -16,11 +15,7 @@ use netft_proto::{
 use crate::io::{
     clock,
     counters::Counters,
-    datapath::{
-        reply_path::ReplyPath,
-        report::FromWorker,
-        rx::{RxBatch, RxContext},
-    },
+    datapath::{reply_path::ReplyPath, report::FromWorker, rx_context::RxContext},
     fib::Fib,
     path::Path,
     quic::transport::FrameClass,
@@ -29,7 +24,7 @@ use crate::io::{
     sys::{udp, udp::ReceivedBatch},
 };
 
-/// Sends what arrived at the back of a way over a relay to that relay.
+/// Sends datagrams from the outer socket of a route over a relay to that relay.
 #[cold]
 pub(super) fn send_to_relay(
     endpoint: &RelayEndpoint,
@@ -38,7 +33,7 @@ pub(super) fn send_to_relay(
     frame: &mut Vec<u8>,
     context: &RxContext<'_>,
 ) {
-    // Anyone on this host can send here.
+    // The socket is on the loopback interface: any process of this host can send to it.
     if received.from != endpoint.inner.local {
         return context.counters.count_drop(DropReason::UnknownSource);
     }
@@ -60,7 +55,7 @@ fn send_wrapped(
     let via = context.fib.peers.iter().find(|entry| entry.peer == endpoint.via);
     let via = via.ok_or(DropReason::NoPeer)?;
     let session = via.session.as_ref().ok_or(DropReason::NoSession)?;
-    let path = relays.direct_path(via).ok_or(DropReason::NoRoute)?;
+    let path = relays.direct_path(via.usable_paths()).ok_or(DropReason::NoRoute)?;
     frame.clear();
     frame.resize(HEADER_LEN, 0);
     frame.extend_from_slice(&RelayHeader { hop: RelayHop::First, node }.encode());
@@ -80,7 +75,7 @@ fn send_relay_frame(
         return Err(DropReason::TooBig);
     }
     let inner = frame.get(HEADER_LEN + RELAY_HEADER_LEN);
-    // The only datagrams that no route's life depends on.
+    // All but data is control traffic of the relayed route.
     let class = match inner.and_then(|first| FrameKind::from_first_byte(*first)) {
         Some(FrameKind::Data) => FrameClass::Bulk,
         _ => FrameClass::Control,
@@ -91,17 +86,17 @@ fn send_relay_frame(
     Ok(())
 }
 
-/// What becomes of a frame of kind [`FrameKind::Relay`].
+/// The action on a frame of kind [`FrameKind::Relay`].
 enum RelayAction<'f> {
-    /// It goes on to a peer, with this before the datagram.
+    /// Forward it to a peer, with this header before the datagram.
     Forward { session: &'f Session, path: &'f Path, head: RelayHeader },
-    /// The datagram is for this node, and goes to the front of this way.
+    /// Deliver the datagram, which is for this node, to the inner socket of this endpoint.
     DeliverLocally(&'f RelayEndpoint),
-    /// It is for this node, which has no way over that relay to its sender.
+    /// Drop it: it is for this node, which has no route over that relay to its sender.
     UnknownEndpoint(PeerId),
 }
 
-/// Decides on a relay frame of `sender` that came in on `socket`.
+/// Decides on a relay frame of `sender` that arrived on `socket`.
 fn relay_action(
     fib: &Fib,
     socket: SocketId,
@@ -109,7 +104,7 @@ fn relay_action(
     relay: RelayHeader,
 ) -> Result<RelayAction<'_>, DropReason> {
     let relays = fib.relays.as_ref().ok_or(DropReason::RelayRefused)?;
-    // What came over a relay is never relayed again.
+    // A frame that arrived over a relay is never relayed again.
     if relays.inner_sockets.contains(&socket) {
         return Err(DropReason::RelayRefused);
     }
@@ -121,7 +116,7 @@ fn relay_action(
             let node = *relays.tags.get(&sender).ok_or(DropReason::NoPeer)?;
             let entry = fib.peers.get(place).ok_or(DropReason::NoPeer)?;
             let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
-            let path = relays.direct_path(entry).ok_or(DropReason::NoRoute)?;
+            let path = relays.direct_path(entry.usable_paths()).ok_or(DropReason::NoRoute)?;
             if !rate.try_take(clock::now(), 1) {
                 return Err(DropReason::RelayRate);
             }
@@ -137,41 +132,40 @@ fn relay_action(
             Ok(relays
                 .endpoints
                 .get(&(sender, peer))
-                .map_or(RelayAction::UnknownEndpoint(peer), |port| {
-                    RelayAction::DeliverLocally(port)
+                .map_or(RelayAction::UnknownEndpoint(peer), |endpoint| {
+                    RelayAction::DeliverLocally(endpoint)
                 }))
         }
     }
 }
 
-impl RxBatch<'_, '_> {
-    /// An opened frame of kind [`FrameKind::Relay`] of the peer behind `session`.
-    #[cold]
-    pub(super) fn on_relay_frame(
-        &self,
-        relay: RelayHeader,
-        frame: &mut [u8],
-        session: &Session,
-    ) -> Result<(), DropReason> {
-        let (sender, counters) = (session.peer(), self.context.counters);
-        match relay_action(self.fib, self.socket(), sender, relay)? {
-            RelayAction::Forward { session, path, head } => {
-                let slot = frame.get_mut(HEADER_LEN..HEADER_LEN + RELAY_HEADER_LEN);
-                slot.ok_or(DropReason::Malformed)?.copy_from_slice(&head.encode());
-                send_relay_frame(session, path, frame, counters)?;
-                Counters::add(&counters.relayed_frames, 1);
-                Ok(())
-            }
-            RelayAction::DeliverLocally(port) => {
-                let datagram = HEADER_LEN + RELAY_HEADER_LEN..frame.len().saturating_sub(TAG_LEN);
-                let datagram = frame.get(datagram).ok_or(DropReason::Malformed)?;
-                udp::send_control(port.outer.fd.as_fd(), &port.inner.local, datagram, None)
-                    .map_err(|_| DropReason::SendFailed)
-            }
-            RelayAction::UnknownEndpoint(peer) => {
-                self.context.driver_queue.send(FromWorker::Relayed { via: sender, peer }, counters);
-                Err(DropReason::NoRoute)
-            }
+/// Processes a decrypted frame of kind [`FrameKind::Relay`] of the session's peer.
+#[cold]
+pub(super) fn process_relay_frame(
+    context: &RxContext<'_>,
+    socket: SocketId,
+    relay: RelayHeader,
+    frame: &mut [u8],
+    session: &Session,
+) -> Result<(), DropReason> {
+    let (sender, counters) = (session.peer(), context.counters);
+    match relay_action(context.fib, socket, sender, relay)? {
+        RelayAction::Forward { session, path, head } => {
+            let slot = frame.get_mut(HEADER_LEN..HEADER_LEN + RELAY_HEADER_LEN);
+            slot.ok_or(DropReason::Malformed)?.copy_from_slice(&head.encode());
+            send_relay_frame(session, path, frame, counters)?;
+            Counters::add(&counters.relayed_frames, 1);
+            Ok(())
+        }
+        RelayAction::DeliverLocally(endpoint) => {
+            let datagram = HEADER_LEN + RELAY_HEADER_LEN..frame.len().saturating_sub(TAG_LEN);
+            let datagram = frame.get(datagram).ok_or(DropReason::Malformed)?;
+            udp::send_control(endpoint.outer.fd.as_fd(), &endpoint.inner.local, datagram, None)
+                .map_err(|_| DropReason::SendFailed)
+        }
+        RelayAction::UnknownEndpoint(peer) => {
+            context.driver_queue.send(FromWorker::Relayed { via: sender, peer }, counters);
+            Err(DropReason::NoRoute)
         }
     }
 }
@@ -201,7 +195,7 @@ mod tests {
         NodeTag::from_key(&NodeKey([peer as u8; 32]))
     }
 
-    /// A node with two peers, 0 and 1, each with one route of its own; 1 has one over 0 too.
+    /// A node with two peers, 0 and 1, each with one direct route; 1 has one over 0 too.
     fn fib() -> Fib {
         let mut fib = Fib::default();
         let mut relays = FibRelays {
@@ -231,15 +225,15 @@ mod tests {
             relays.peers.insert(tag(peer), (PeerId(peer), peer.into()));
             relays.tags.insert(PeerId(peer), tag(peer));
         }
-        let (front, back) = (socket(), socket());
-        relays.inner_sockets.insert(front.id);
-        let port = RelayEndpoint { via: PeerId(0), peer: PeerId(1), inner: front, outer: back };
-        relays.endpoints.insert((PeerId(0), PeerId(1)), Arc::new(port));
+        let (inner, outer) = (socket(), socket());
+        relays.inner_sockets.insert(inner.id);
+        let endpoint = RelayEndpoint { via: PeerId(0), peer: PeerId(1), inner, outer };
+        relays.endpoints.insert((PeerId(0), PeerId(1)), Arc::new(endpoint));
         fib.relays = Some(relays);
         fib
     }
 
-    fn judged(
+    fn action_on(
         fib: &Fib,
         socket: SocketId,
         hop: RelayHop,
@@ -249,16 +243,16 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_goes_on_to_a_peer_and_comes_home_to_its_way() {
+    fn a_datagram_is_forwarded_to_a_peer_or_delivered_to_its_endpoint() {
         let fib = fib();
-        let onward = judged(&fib, LAN, RelayHop::First, tag(1)).unwrap();
-        let RelayAction::Forward { path, head, .. } = onward else { panic!("it goes on") };
+        let action = action_on(&fib, LAN, RelayHop::First, tag(1)).unwrap();
+        let RelayAction::Forward { path, head, .. } = action else { panic!("not forwarded") };
         assert_eq!(
             (path.route, head),
             (RouteId(1), RelayHeader { hop: RelayHop::Last, node: tag(0) })
         );
         assert!(matches!(
-            judged(&fib, LAN, RelayHop::Last, tag(1)),
+            action_on(&fib, LAN, RelayHop::Last, tag(1)),
             Ok(RelayAction::DeliverLocally(_))
         ));
         let back =
@@ -272,25 +266,25 @@ mod tests {
         let refused = |change: &dyn Fn(&mut Fib), socket, hop, node, why| {
             let mut fib = fib();
             change(&mut fib);
-            assert_eq!(judged(&fib, socket, hop, node).err(), Some(why));
+            assert_eq!(action_on(&fib, socket, hop, node).err(), Some(why));
         };
         fn relays(fib: &mut Fib) -> &mut FibRelays {
             fib.relays.as_mut().unwrap()
         }
-        let asis = |_: &mut Fib| {};
-        // The socket of the tests is the front.
-        let front = SocketId(3);
-        refused(&asis, front, RelayHop::First, tag(1), RelayRefused);
-        refused(&asis, front, RelayHop::Last, tag(1), RelayRefused);
-        refused(&asis, LAN, RelayHop::First, tag(7), NoPeer);
-        refused(&asis, LAN, RelayHop::First, tag(0), NoPeer);
-        refused(&asis, LAN, RelayHop::Last, tag(7), NoPeer);
+        let unchanged = |_: &mut Fib| {};
+        // The number that `socket` gives every socket.
+        let inner = SocketId(3);
+        refused(&unchanged, inner, RelayHop::First, tag(1), RelayRefused);
+        refused(&unchanged, inner, RelayHop::Last, tag(1), RelayRefused);
+        refused(&unchanged, LAN, RelayHop::First, tag(7), NoPeer);
+        refused(&unchanged, LAN, RelayHop::First, tag(0), NoPeer);
+        refused(&unchanged, LAN, RelayHop::Last, tag(7), NoPeer);
         refused(&|fib| fib.relays = None, LAN, RelayHop::First, tag(1), RelayRefused);
         refused(&|fib| relays(fib).relay_limit = None, LAN, RelayHop::First, tag(1), RelayRefused);
         refused(&|fib| relays(fib).uses = false, LAN, RelayHop::Last, tag(1), RelayRefused);
         refused(&|fib| fib.peers[1].session = None, LAN, RelayHop::First, tag(1), NoSession);
         refused(&|fib| fib.peers[1].active = None, LAN, RelayHop::First, tag(1), NoRoute);
-        // A route over a relay is no way on.
+        // A relay forwards on direct routes only.
         let over = |fib: &mut Fib| relays(fib).relay_routes.extend([RouteId(1)]);
         refused(&over, LAN, RelayHop::First, tag(1), NoRoute);
         let spend = |fib: &mut Fib| {

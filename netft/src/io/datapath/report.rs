@@ -1,4 +1,4 @@
-//! What a worker is given, and what it reports to the driver.
+//! The inputs of a worker, and its messages to the driver.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,37 +12,38 @@ use tokio::sync::mpsc;
 
 use crate::io::{fib::SharedFib, quic::QuicDatagram};
 
-/// What the workers read and where they report to.
+/// The inputs and outputs of the workers.
 #[derive(Clone)]
 pub struct WorkerIo {
     /// The forwarding table.
     pub fib: SharedFib,
     /// To the driver.
     pub to_driver: mpsc::Sender<FromWorker>,
-    /// To the driver, who need not wake up for it.
+    /// To the driver, without waking it.
     pub to_driver_deferred: mpsc::Sender<FromWorker>,
     /// To the QUIC endpoint.
     pub to_quic: mpsc::Sender<QuicDatagram>,
-    /// What a peer's unacknowledged frames may hold, over all workers.
+    /// Limits of a peer's unacknowledged frames, over all workers.
     pub retransmit_limits: RetransmitLimits,
-    /// How long a worker looks for more of a thin stream before it sleeps; zero: not at all.
+    /// How long a worker busy-polls for low-rate traffic before it blocks in epoll; zero: not at
+    /// all.
     pub busy_poll: Duration,
 }
 
-/// What a worker tells the driver.
+/// A message from a worker to the driver.
 #[derive(Debug)]
 pub enum FromWorker {
     /// An authentic heartbeat, from an address that is a route of its sender.
     Heartbeat {
         /// The sender.
         peer: PeerId,
-        /// The route it came on.
+        /// The route it arrived on.
         route: RouteId,
         /// The sender's boot id, by the session it was sealed under.
         session_boot_id: u64,
         /// Its content.
         heartbeat: Heartbeat,
-        /// When the worker took it from the socket.
+        /// When the worker received it from the socket.
         received_at: Time,
         /// The worker has answered it.
         answered: bool,
@@ -51,50 +52,51 @@ pub enum FromWorker {
     Probe {
         /// The sender.
         peer: PeerId,
-        /// The route it came on.
+        /// The route it arrived on.
         route: RouteId,
-        /// What it says.
+        /// Its content.
         probe: Probe,
     },
     /// Data sent on this route stays unacknowledged.
     Suspect(RouteId),
-    /// A send on this route failed, or the error queue blames it. A hint; repeated at most every
-    /// 10 ms per route and error.
+    /// A send on this route failed, or the socket's error queue names it. A hint; repeated at most
+    /// every 10 ms per route and error.
     SendError {
         /// The route.
         route: RouteId,
-        /// What the kernel said.
+        /// The kernel's error number.
         errno: i32,
     },
-    /// The adapter's queue is dead: the worker stopped watching it and waits for another.
+    /// The adapter's queue is dead: the worker deregistered it and waits for another.
     AdapterError {
         /// The worker.
         worker: usize,
     },
-    /// A peer uses a relay this node has no way over.
+    /// A peer uses a relay over which this node has no route.
     Relayed {
         /// The relay.
         via: PeerId,
         /// The peer.
         peer: PeerId,
     },
-    /// What was in flight on a route was sent again on another one.
+    /// Unacknowledged frames of a route were retransmitted on another one.
     Resent {
-        /// To whom.
+        /// The receiver.
         peer: PeerId,
-        /// The route it was sent on.
+        /// The route they were sent on first.
         from: RouteId,
-        /// The route it went out on again.
+        /// The route of the retransmission.
         to: RouteId,
-        /// How many frames.
+        /// The number of frames.
         frames: u64,
-        /// How long the oldest of them had waited.
+        /// Age of the oldest of them.
         waited: Duration,
     },
     /// The state of a route's QUIC connection changed.
     ConnectionChanged(RouteId),
-    /// Somebody at the far end of a route asks for a QUIC connection there, or believes that there
-    /// is one; nothing is proven yet. Comes no more once the driver has made one ready to answer.
+    /// A packet from the remote end of a route asks for a QUIC connection there, or belongs to one
+    /// that does not exist; the sender is unverified. Not repeated once the driver has created a
+    /// transport that answers.
     ConnectionRequested(RouteId),
     /// An authentic heartbeat request from an address that is no route of its sender.
     PeerReflexive {
@@ -102,24 +104,24 @@ pub enum FromWorker {
         peer: PeerId,
         /// The sender's boot id, by the session it was sealed under.
         session_boot_id: u64,
-        /// The address here it came to.
+        /// The local address it arrived at.
         local: SocketAddr,
-        /// Where it came from.
+        /// Its source address.
         from: SocketAddr,
         /// Its content.
         heartbeat: Heartbeat,
     },
-    /// An authentic challenge, or an answer to one.
+    /// An authentic path challenge, or the response to one.
     Challenge {
         /// The sender.
         peer: PeerId,
-        /// The sender's route it came on, if it came on one.
+        /// The sender's route it arrived on, if it arrived on one.
         route: Option<RouteId>,
-        /// The address here it came to.
+        /// The local address it arrived at.
         local: SocketAddr,
-        /// Where it came from.
+        /// Its source address.
         from: SocketAddr,
-        /// What it says.
+        /// Its content.
         challenge: Challenge,
     },
 }

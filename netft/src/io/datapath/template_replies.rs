@@ -1,4 +1,5 @@
-//! Requests that say nothing new are answered here: the driver sleeps on.
+//! Heartbeat replies from the worker: a request that changes nothing is answered from the engine's
+//! reply template, without waking the driver.
 
 use netft_proto::{
     ids::RouteId,
@@ -11,41 +12,45 @@ use netft_proto::{
 
 use crate::io::{
     counters::Counters,
-    datapath::{reply_path::ReplyPath, rx::RxBatch},
+    datapath::{
+        reply_path::ReplyPath,
+        rx_context::{RxContext, RxSource},
+    },
     fib::Fib,
     quic::transport::FrameClass,
 };
 
-impl RxBatch<'_, '_> {
-    /// Answers a request that came on `route` and `lane`, if a form for it holds. Returns whether
-    /// it did; the driver answers otherwise, also what could not be sent: it knows what that means.
-    pub(super) fn reply_from_template(
-        &self,
-        (session, route): (&Session, RouteId),
-        queue: u8,
-        request: &Heartbeat,
-    ) -> bool {
-        let fib = self.fib;
-        let Some(reply) = build_reply(fib, session, route, request) else { return false };
-        let Some((place, _)) = fib.reply_templates.get(&session.peer()) else { return false };
-        let Some(socket) = fib.sockets.get(&self.socket()) else { return false };
-        let Some(sealing) = fib.peers.get(*place).and_then(|peer| peer.session.as_ref()) else {
-            return false;
-        };
-        let mut frame = Vec::with_capacity(HEADER_LEN + MAX_HEARTBEAT_LEN + TAG_LEN);
-        let write = |frame: &mut Vec<u8>| reply.encode(frame);
-        let queue = if queue == DEFER_REPLY { DEFERRED_REPLY } else { 0 };
-        let sealed = sealing.seal_message(FrameKind::Heartbeat, queue, &mut frame, write);
-        let reply_path = ReplyPath { transport: None, socket: &socket.fd, to: self.source_addr() };
-        let sent = sealed.and_then(|()| reply_path.send_frame(&frame, FrameClass::Control)).is_ok();
-        if sent {
-            Counters::add(&self.context.counters.tx_frames, 1);
-        }
-        sent
+/// Answers a request that arrived on `route` in `queue`, if a template holds for it. Returns
+/// whether the reply was sent; otherwise the driver answers, and handles the error of a failed
+/// send.
+pub(super) fn send_template_reply(
+    context: &RxContext<'_>,
+    source: &RxSource,
+    (session, route): (&Session, RouteId),
+    queue: u8,
+    request: &Heartbeat,
+) -> bool {
+    let fib = context.fib;
+    let Some(reply) = build_reply(fib, session, route, request) else { return false };
+    let Some((place, _)) = fib.reply_templates.get(&session.peer()) else { return false };
+    let Some(socket) = fib.sockets.get(&source.socket) else { return false };
+    let Some(sealing) = fib.peers.get(*place).and_then(|peer| peer.session.as_ref()) else {
+        return false;
+    };
+    let mut frame = Vec::with_capacity(HEADER_LEN + MAX_HEARTBEAT_LEN + TAG_LEN);
+    let write = |frame: &mut Vec<u8>| reply.encode(frame);
+    let queue = if queue == DEFER_REPLY { DEFERRED_REPLY } else { 0 };
+    let sealed = sealing.seal_message(FrameKind::Heartbeat, queue, &mut frame, write);
+    let reply_path = ReplyPath { transport: None, socket: &socket.fd, to: source.from };
+    let sent = sealed.and_then(|()| reply_path.send_frame(&frame, FrameClass::Control)).is_ok();
+    if sent {
+        Counters::add(&context.counters.tx_frames, 1);
     }
+    sent
 }
 
-/// A connection of the route's own sends under a lock that whoever receives may hold.
+/// The reply to a request; `None` where the driver has to answer. It also answers on routes over
+/// QUIC: their connection sends under the lock that the receiving worker may hold.
 fn build_reply(
     fib: &Fib,
     session: &Session,

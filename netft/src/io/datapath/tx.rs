@@ -1,4 +1,4 @@
-//! From the adapter to a route.
+//! The sending half of a worker: from the adapter to a path.
 
 use std::{
     io::IoSlice,
@@ -31,8 +31,9 @@ use crate::io::{
         acks::AckSender,
         classify::classify_packet,
         driver_queue::DriverQueue,
-        fragments,
-        tx_batch::{TxBatch, TxContext, TxTarget},
+        fragment_tx,
+        tx_batch::{TxBatch, TxTarget},
+        tx_context::TxContext,
     },
     fib::{Fib, FibPeer},
     socket::TunQueue,
@@ -40,19 +41,19 @@ use crate::io::{
     sys::udp::MAX_SEND,
 };
 
-/// The most packets taken from the adapter in a turn, so that sockets get theirs.
+/// Limit of packets read from the adapter in a turn, so that the sockets are served too.
 const MAX_READS_PER_TURN: usize = 64;
-/// The most bytes taken from the adapter in a turn, but for the last packet.
+/// Limit of bytes read from the adapter in a turn, exceeded by the last packet at most.
 const MAX_BYTES_PER_TURN: usize = 256 << 10;
 /// The largest packet of the adapter, with its header.
 const ADAPTER_BUFFER_LEN: usize = VNET_HDR_LEN + 65_535;
 
-/// How a turn with the adapter ended.
+/// The end of a turn with the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TxOutcome {
-    /// Nothing more is there, or it is the sockets' turn.
+    /// The queue is empty, or the limit of the turn is reached.
     Fine,
-    /// The queue refuses to be read in a way that may pass.
+    /// A read failed in a way that may be temporary.
     Failed,
     /// The device is gone.
     Dead,
@@ -60,17 +61,17 @@ pub(super) enum TxOutcome {
 
 /// The sending half of a worker.
 pub(super) struct TxPipeline {
-    /// The lane of what it seals: the worker's number.
+    /// The queue number in the frames it seals: the worker's.
     queue_id: u8,
     input: Box<[u8]>,
     batch: TxBatch,
-    /// Bounds what the local stack is told of packets that are too big.
+    /// Rate limit of ICMP "packet too big" replies to the local stack.
     too_big_limit: TokenBucket,
-    /// Where a datagram that is to be sliced out of a super-packet is made; empty before the first.
+    /// A datagram of a super-packet that is to be fragmented; empty before the first.
     scratch: Vec<u8>,
 }
 
-/// What one turn knows.
+/// The state of one turn.
 pub(super) struct TxTurn<'a> {
     pub(super) queue_id: u8,
     pub(super) fib: &'a Fib,
@@ -79,15 +80,15 @@ pub(super) struct TxTurn<'a> {
     too_big_limit: &'a TokenBucket,
     pub(super) scratch: &'a mut Vec<u8>,
     pub(super) context: TxContext<'a>,
-    /// The peer of the frames in `out`, by the address that was looked up.
+    /// The target of the frames in `batch`, by the address that was looked up.
     target: Option<(IpAddr, TxTarget<'a>)>,
 }
 
 impl TxPipeline {
-    /// `resend`: what a peer's unacknowledged frames may hold here.
-    pub(super) fn new(queue_id: u8, resend: RetransmitLimits) -> Self {
+    /// `limits`: what a peer's unacknowledged frames may occupy in this worker.
+    pub(super) fn new(queue_id: u8, limits: RetransmitLimits) -> Self {
         let input = vec![0; ADAPTER_BUFFER_LEN].into_boxed_slice();
-        let batch = TxBatch::new(&input, resend);
+        let batch = TxBatch::new(&input, limits);
         Self {
             queue_id,
             input,
@@ -97,7 +98,7 @@ impl TxPipeline {
         }
     }
 
-    /// Acknowledgements, resends, and what is done with: once per turn.
+    /// Processes acknowledgements and retransmits, once per turn.
     pub(super) fn poll_loss_detection(
         &mut self,
         fib: &Fib,
@@ -108,28 +109,28 @@ impl TxPipeline {
         self.batch.poll_loss_detection(fib, context, acks, can_judge_silence);
     }
 
-    /// How long until [`poll_loss_detection`](Self::poll_loss_detection) has something to do by
-    /// itself.
+    /// Time until [`poll_loss_detection`](Self::poll_loss_detection) has something to do without an
+    /// acknowledgement.
     pub(super) fn loss_timeout(&self) -> Option<Duration> {
         self.batch.loss_timeout()
     }
 
-    /// Takes what the adapter has, within bounds, and sends it.
+    /// Reads the adapter, within the limits of a turn, and sends the packets.
     pub(super) fn read_adapter(
         &mut self,
         fib: &Fib,
         queue: &TunQueue,
         counters: &Counters,
-        reports: &mut DriverQueue,
+        driver_queue: &mut DriverQueue,
     ) -> TxOutcome {
-        let context = TxContext { counters, driver_queue: reports };
-        let Self { queue_id: lane, input, batch: out, too_big_limit: too_big, scratch } = self;
+        let context = TxContext { counters, driver_queue };
+        let Self { queue_id, input, batch, too_big_limit, scratch } = self;
         let mut turn = TxTurn {
-            queue_id: *lane,
+            queue_id: *queue_id,
             fib,
-            batch: out,
+            batch,
             queue,
-            too_big_limit: too_big,
+            too_big_limit,
             scratch,
             context,
             target: None,
@@ -137,7 +138,7 @@ impl TxPipeline {
         let (mut bytes, mut outcome) = (0, TxOutcome::Fine);
         for _ in 0..MAX_READS_PER_TURN {
             let len = match rustix::io::read(queue.fd.as_fd(), &mut **input) {
-                // No TUN device ends; a stream that does is no adapter any more.
+                // A TUN device has no end of file: the queue is not one.
                 Ok(0) => {
                     outcome = TxOutcome::Dead;
                     break;
@@ -191,7 +192,8 @@ impl<'a> TxTurn<'a> {
         }
     }
 
-    /// Tells the local stack, through the adapter, how large a packet to that peer may be.
+    /// Sends the local stack an ICMP "packet too big" through the adapter, with the MTU to that
+    /// peer.
     #[cold]
     fn send_too_big(&mut self, packet: &[u8]) {
         let Some((_, to)) = &self.target else { return };
@@ -208,7 +210,7 @@ impl<'a> TxTurn<'a> {
         if !self.too_big_limit.try_take(clock::now(), 1) {
             return;
         }
-        // Zeroes: nothing is left to be done to the packet.
+        // An all-zero `virtio_net_hdr`: neither segmentation nor checksum is left to do.
         let header = [0; VNET_HDR_LEN];
         let header = if self.queue.vnet_hdr { &header[..] } else { &[] };
         let slices = [IoSlice::new(header), IoSlice::new(answer)];
@@ -226,15 +228,15 @@ impl<'a> TxTurn<'a> {
             Err(DropReason::NoPeer) => return self.send_multicast(hdr, packet, &inner, traffic),
             aimed => aimed?,
         }
-        let Self { batch: out, context, target, scratch, .. } = self;
+        let Self { batch, context, target, scratch, .. } = self;
         let Some((_, to)) = target else { return Err(DropReason::NoPeer) };
         if port.is_some_and(|port| to.path.remote == SocketAddr::new(inner.dst, port)) {
             return Err(DropReason::Loop);
         }
-        pack_frames(out, to, context, (hdr, packet, &inner), scratch)
+        pack_frames(batch, to, context, (hdr, packet, &inner), scratch)
     }
 
-    /// Points `target` to where a packet goes. Frames that go elsewhere are sent before.
+    /// Sets `target` for a packet. Frames for another target are sent first.
     #[inline]
     fn select_target(
         &mut self,
@@ -245,7 +247,7 @@ impl<'a> TxTurn<'a> {
         if let Some((addr, to)) = &self.target
             && *addr == inner.dst
         {
-            let same = |course: Forwarding<'_>| course.is_same_path(to.path, to.duplicate);
+            let same = |next: Forwarding<'_>| next.is_same_path(to.path, to.duplicate);
             if to
                 .steered_peer
                 .is_none_or(|entry| entry.select_forwarding(&traffic).is_some_and(same))
@@ -274,8 +276,8 @@ impl<'a> TxTurn<'a> {
         target_for_peer(entry, self.queue_id, traffic)
     }
 
-    /// Whether a packet goes to the remote end of a route: one of our own frames, sent here by a
-    /// routing table that leads the networks below into the adapter.
+    /// Whether a packet goes to the remote end of a route: it is a frame of this node, which the
+    /// kernel's routing table sends into the adapter.
     #[cold]
     fn is_own_frame(&self, dst: IpAddr, port: Option<u16>) -> bool {
         let Some(port) = port else { return false };
@@ -293,7 +295,7 @@ impl<'a> TxTurn<'a> {
     }
 }
 
-/// Where the packets of a flow to a peer go.
+/// The target of a flow to a peer.
 #[inline]
 pub(super) fn target_for_peer(
     entry: &FibPeer,
@@ -301,33 +303,33 @@ pub(super) fn target_for_peer(
     traffic: impl Fn() -> PacketFields,
 ) -> Result<TxTarget<'_>, DropReason> {
     let session = entry.session.as_ref().ok_or(DropReason::NoSession)?;
-    let Forwarding { path, duplicate: copy } =
+    let Forwarding { path, duplicate } =
         entry.select_forwarding(traffic).ok_or(DropReason::NoRoute)?;
-    // A policy's route may carry data beside the others.
-    let smallest = copy.map_or(usize::MAX, |copy| copy.max_datagram).min(path.max_datagram);
+    // A policy may send on a path that is not among those of failover.
+    let smallest = duplicate.map_or(usize::MAX, |copy| copy.max_datagram).min(path.max_datagram);
     let max_frame = smallest.min(entry.max_frame()).min(MAX_SEND);
     if max_frame <= FRAME_OVERHEAD {
         return Err(DropReason::TooBig);
     }
-    let steered = entry.steering.is_some().then_some(entry);
+    let steered_peer = entry.steering.is_some().then_some(entry);
     let sealer = session.frame_sealer(queue_id);
-    Ok(TxTarget { session, sealer, path, duplicate: copy, steered_peer: steered, max_frame })
+    Ok(TxTarget { session, sealer, path, duplicate, steered_peer, max_frame })
 }
 
-/// Puts a packet of the adapter, split where it must be, into frames.
+/// Puts a packet from the adapter into frames, segmented or fragmented where necessary.
 #[inline]
 pub(super) fn pack_frames(
-    out: &mut TxBatch,
+    batch: &mut TxBatch,
     to: &mut TxTarget<'_>,
     context: &mut TxContext<'_>,
     (hdr, packet, inner): (&VnetHdr, &[u8], &InnerHeaders),
     scratch: &mut Vec<u8>,
 ) -> Result<(), DropReason> {
-    let split = match GsoPlan::new(hdr, packet, inner, to.max_frame - FRAME_OVERHEAD) {
-        // What cannot be made of smaller packets goes in pieces.
+    let plan = match GsoPlan::new(hdr, packet, inner, to.max_frame - FRAME_OVERHEAD) {
+        // A packet that cannot be segmented is fragmented.
         Err(DropReason::TooBig) if to.session.peer_accepts_fragments() => {
-            return fragments::send_fragmented(
-                out,
+            return fragment_tx::send_fragmented(
+                batch,
                 to,
                 context,
                 &GsoPlan::new_unlimited(hdr, packet, inner)?,
@@ -336,21 +338,21 @@ pub(super) fn pack_frames(
         }
         planned => planned?,
     };
-    let flags = if split.has_partial_checksum() { FLAG_PARTIAL_CHECKSUM } else { 0 };
-    let count = split.packet_count();
-    // Segments of one stream get a frame each: one lost datagram costs one segment.
-    if count > 1 && split.is_tcp() {
+    let flags = if plan.has_partial_checksum() { FLAG_PARTIAL_CHECKSUM } else { 0 };
+    let count = plan.packet_count();
+    // Segments of a TCP stream get a frame each: one lost datagram costs one segment.
+    if count > 1 && plan.is_tcp() {
         let first = to.sealer.session().reserve_counters(count as u64)?;
-        out.keep_together(to, context, count, split.packet_len(0));
+        batch.keep_together(to, context, count, plan.packet_len(0));
         for i in 0..count {
-            out.push_frame(to, context, (flags, first + i as u64), split.packet_len(i), |slot| {
-                split.write_packet(i, slot);
+            batch.push_frame(to, context, (flags, first + i as u64), plan.packet_len(i), |slot| {
+                plan.write_packet(i, slot);
             });
         }
     } else {
         for i in 0..count {
-            out.push_bundled(to, context, flags, split.packet_len(i), |slot| {
-                split.write_packet(i, slot);
+            batch.push_bundled(to, context, flags, plan.packet_len(i), |slot| {
+                plan.write_packet(i, slot);
             });
         }
     }

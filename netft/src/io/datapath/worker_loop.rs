@@ -21,18 +21,19 @@ use crate::io::{
         driver_queue::DriverQueue,
         registration::{QUEUE_TOKEN, WAKE_TOKEN, WorkerShared, socket_of},
         report::{FromWorker, WorkerIo},
-        rx::{RxContext, RxPipeline},
+        rx::RxPipeline,
+        rx_context::RxContext,
         tx::{TxOutcome, TxPipeline},
-        tx_batch::TxContext,
+        tx_context::TxContext,
     },
     fib::Fib,
     socket::{SocketId, TunQueue, UdpSocket},
     sys::epoll::EpollEvents,
 };
 
-/// How often in a row a queue may fail in a way that may pass, before it counts as dead.
+/// Limit of consecutive temporary failures of a queue, after which it counts as dead.
 const MAX_FAILURES: u32 = 16;
-/// The most ready descriptors taken at once; the others come with the next wait.
+/// Limit of ready descriptors in one turn; the others come with the next wait.
 const MAX_EVENTS: usize = 32;
 
 /// One worker, before and while it runs.
@@ -47,13 +48,13 @@ pub(super) struct Worker {
     rx: RxPipeline,
     registration_version: u64,
     queue: Option<Arc<TunQueue>>,
-    /// The sockets, each with its last count of lost datagrams.
+    /// The registered sockets, each with its last count of lost datagrams.
     sockets: Vec<(Arc<UdpSocket>, u32)>,
     failures: u32,
     busy_poll: BusyPoller,
-    /// When a turn last ended that moved packets.
+    /// End of the last turn that moved packets.
     last_traffic_at: Time,
-    /// The driver has not been told yet that the queue died.
+    /// The driver has not been informed yet that the queue died.
     queue_death_unreported: bool,
 }
 
@@ -84,8 +85,14 @@ impl Worker {
         }
     }
 
-    /// Works until stopped.
+    /// Serves the registered descriptors until stopped.
     pub(super) fn run(mut self) {
+        tracing::debug!(worker = self.index, "worker started");
+        self.serve_until_stopped();
+        tracing::debug!(worker = self.index, "worker stopped");
+    }
+
+    fn serve_until_stopped(&mut self) {
         let mut events = EpollEvents::with_capacity(MAX_EVENTS);
         let shared = self.shared.clone();
         let mut due = self.next_deadline();
@@ -93,8 +100,8 @@ impl Worker {
             let woken = clock::now();
             let before = self.traffic_totals();
             let late = due.map_or(Duration::ZERO, |due| woken.since(due));
-            // The wake-up goes first, then what it may have announced is read: a change after the
-            // drain wakes again, so none is slept through.
+            // The eventfd is cleared before the state it announces is read: a change in between
+            // writes it again, so none is missed.
             if events.iter().any(|ready| ready.token == WAKE_TOKEN) {
                 shared.clear_wake();
             }
@@ -102,7 +109,7 @@ impl Worker {
                 return;
             }
             self.refresh_registrations();
-            // Held for the turn only: an idle worker keeps no old table, hence no socket, alive.
+            // Held for the turn only: an idle worker keeps no replaced table, and no socket, alive.
             let shared_fib = self.io.fib.clone();
             let fib = shared_fib.load();
             for ready in events.iter() {
@@ -112,22 +119,18 @@ impl Worker {
             }
             let drained = self.rx.take_drained();
             self.acks.send_due_acks(&fib, &self.counters, clock::now(), drained);
-            // Whoever slept looks once more before it blames anyone.
+            // After a late wake-up the sockets are read once more before silence counts as loss.
             let can_judge_silence = drained && late < rtt_estimator::MIN_PTO;
-            let Self { tx, counters, driver_queue: reports, acks, .. } = &mut self;
-            tx.poll_loss_detection(
-                &fib,
-                &mut TxContext { counters, driver_queue: reports },
-                acks,
-                can_judge_silence,
-            );
-            // New data goes after what is sent again.
+            let Self { tx, counters, driver_queue, acks, .. } = self;
+            let mut context = TxContext { counters, driver_queue };
+            tx.poll_loss_detection(&fib, &mut context, acks, can_judge_silence);
+            // Retransmissions go before new data.
             if events.iter().any(|ready| ready.token == QUEUE_TOKEN) {
                 self.poll_adapter(&fib);
             }
             drop(fib);
             self.report_queue_death();
-            // Late timers and long turns: this worker was not scheduled.
+            // A late timer or a long turn means that this worker was not scheduled.
             let now = clock::now();
             self.record_traffic(before, woken, now);
             let stalled = late.max(now.since(woken));
@@ -138,7 +141,8 @@ impl Worker {
         }
     }
 
-    /// Waits until something is ready, awake at first where that is worth it.
+    /// Waits until a descriptor is ready or `due`: by busy polling at first, where the traffic is
+    /// worth it.
     fn wait_for_events(
         &self,
         shared: &WorkerShared,
@@ -154,14 +158,14 @@ impl Worker {
                 if !events.is_empty() {
                     return Ok(());
                 }
-                // Whoever has something to do on this core may be the one that is waited for.
+                // The process that is waited for may need this core.
                 std::thread::yield_now();
             }
         }
         shared.epoll.wait(events, due.map(|due| due.since(clock::now())))
     }
 
-    /// Inner packets and bytes moved so far.
+    /// Inner packets and bytes read and written so far.
     fn traffic_totals(&self) -> (u64, u64) {
         let Counters { adapter_reads, adapter_writes, tx_bytes, rx_bytes, .. } = &*self.counters;
         let sum = |one: &AtomicU64, other: &AtomicU64| one.load(Relaxed) + other.load(Relaxed);
@@ -177,7 +181,7 @@ impl Worker {
         }
     }
 
-    /// When an acknowledgement or a resend is due.
+    /// Time of the next acknowledgement or loss detection timeout.
     fn next_deadline(&self) -> Option<Time> {
         let now = clock::now();
         let wait =
@@ -186,14 +190,14 @@ impl Worker {
     }
 
     fn refresh_registrations(&mut self) {
-        let Some(watched) = self.shared.changed_since(&mut self.registration_version) else {
+        let Some(registered) = self.shared.changed_since(&mut self.registration_version) else {
             return;
         };
         let known = std::mem::take(&mut self.sockets);
         let overflow = |id: SocketId| {
             known.iter().find(|(socket, _)| socket.id == id).map_or(0, |(_, count)| *count)
         };
-        self.sockets = watched
+        self.sockets = registered
             .sockets
             .into_iter()
             .map(|socket| {
@@ -201,7 +205,7 @@ impl Worker {
                 (socket, count)
             })
             .collect();
-        self.queue = watched.queue;
+        self.queue = registered.queue;
         self.failures = 0;
         self.queue_death_unreported &= self.queue.is_none();
     }
@@ -240,14 +244,16 @@ impl Worker {
         }
     }
 
-    /// Stops watching a dead queue, which would be ready for ever, and tells the driver once.
+    /// Deregisters a dead queue, which epoll would report as ready for ever.
     fn abandon_queue(&mut self) {
         self.failures = 0;
         let Some(queue) = self.queue.take() else { return };
         self.queue_death_unreported = self.shared.abandon_queue(&queue);
+        tracing::debug!(worker = self.index, "adapter queue dead");
     }
 
-    /// Tells the driver once that the queue died; again next turn when its own queue is full.
+    /// Reports the death of the queue to the driver once; the next turn retries when the driver
+    /// queue is full.
     fn report_queue_death(&mut self) {
         if self.queue_death_unreported {
             let message = FromWorker::AdapterError { worker: self.index };
@@ -267,33 +273,36 @@ mod tests {
 
     use super::*;
 
-    /// How often this thread has gone to sleep.
-    fn sleeps() -> u64 {
+    /// The number of times this thread has slept.
+    fn voluntary_switches() -> u64 {
         let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("voluntary")).unwrap();
         line.split_whitespace().last().unwrap().parse().unwrap()
     }
 
-    /// Waits like a worker that moved a packet just before, 10 µs after another one. Returns
-    /// whether something came, and how often it slept.
-    fn wait(busy_poll: Duration, comes: Option<Duration>, due: Duration) -> (bool, u64) {
+    /// Waits like a worker that has just moved a packet, 10 µs after another one. Returns whether
+    /// an event arrived, and how often the thread slept.
+    fn wait_after_packet(
+        busy_poll: Duration,
+        arrival: Option<Duration>,
+        due: Duration,
+    ) -> (bool, u64) {
         let shared = Arc::new(WorkerShared::new().unwrap());
         let (to_driver, _driver) = mpsc::channel(1);
         let (to_quic, _quic) = mpsc::channel(1);
-        let (fib, later, resend) = (Arc::default(), to_driver.clone(), RetransmitLimits::default());
         let io = WorkerIo {
-            fib,
+            fib: Arc::default(),
+            to_driver_deferred: to_driver.clone(),
             to_driver,
-            to_driver_deferred: later,
             to_quic,
-            retransmit_limits: resend,
+            retransmit_limits: RetransmitLimits::default(),
             busy_poll,
         };
         let mut worker = Worker::new(0, shared.clone(), Arc::default(), io);
         worker.busy_poll.on_traffic(1, 60, Duration::from_micros(10));
         let now = clock::now();
         worker.last_traffic_at = now;
-        let waker = comes.map(|after| {
+        let waker = arrival.map(|after| {
             let shared = shared.clone();
             thread::spawn(move || {
                 thread::sleep(after);
@@ -301,22 +310,22 @@ mod tests {
             })
         });
         let mut events = EpollEvents::with_capacity(MAX_EVENTS);
-        let before = sleeps();
+        let before = voluntary_switches();
         worker.wait_for_events(&shared, &mut events, Some(now + due)).unwrap();
-        let slept = sleeps() - before;
+        let slept = voluntary_switches() - before;
         waker.into_iter().for_each(|waker| waker.join().unwrap());
         (!events.is_empty(), slept)
     }
 
     #[test]
-    fn what_comes_soon_is_waited_for_awake_and_the_rest_asleep() {
+    fn an_event_that_arrives_soon_is_polled_for_and_others_are_slept_for() {
         let ms = Duration::from_millis;
         let far = Duration::from_secs(60);
-        assert_eq!(wait(far, Some(ms(5)), far), (true, 0));
-        let (came, slept) = wait(Duration::ZERO, Some(ms(5)), far);
-        assert!(came && slept > 0, "{slept}");
-        let (came, slept) = wait(ms(2), None, ms(20));
-        assert!(!came && slept > 0, "no longer than that: {slept}");
-        assert_eq!(wait(far, None, ms(20)), (false, 0), "whatever else is due is not forgotten");
+        assert_eq!(wait_after_packet(far, Some(ms(5)), far), (true, 0));
+        let (arrived, slept) = wait_after_packet(Duration::ZERO, Some(ms(5)), far);
+        assert!(arrived && slept > 0, "{slept}");
+        let (arrived, slept) = wait_after_packet(ms(2), None, ms(20));
+        assert!(!arrived && slept > 0, "polled no longer than that: {slept}");
+        assert_eq!(wait_after_packet(far, None, ms(20)), (false, 0), "a deadline ends the polling");
     }
 }

@@ -14,7 +14,8 @@ mod too_big;
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
     time::Duration,
 };
 
@@ -42,11 +43,15 @@ use rustix::{
 use test_packets::{Shape, build, check, cut, plain};
 use tokio::sync::mpsc;
 
-use super::*;
 use crate::io::{
+    datapath::{
+        report::{FromWorker, WorkerIo},
+        workers::Workers,
+    },
     fib::{Fib, FibPeer, SharedFib},
     path::Path,
     quic::QuicDatagram,
+    socket::{SocketId, TunQueue, UdpSocket},
     sys::udp,
 };
 
@@ -66,7 +71,7 @@ const MAX_DATAGRAM: usize = 1472;
 pub(super) fn socket() -> Arc<UdpSocket> {
     let fd = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
     let local = SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
-    Arc::new(UdpSocket { id: crate::io::socket::SocketId(3), local, ifindex: 1, worker: 0, fd })
+    Arc::new(UdpSocket { id: SocketId(3), local, ifindex: 1, worker: 0, fd })
 }
 
 pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
@@ -498,7 +503,7 @@ fn quic_packets_of_routes_are_handed_over_and_others_are_not() {
     let to = right.socket.local;
     udp::send_control(left.socket.fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
     let got = right.quic.blocking_recv().unwrap();
-    assert_eq!((got.socket, got.from), (crate::io::socket::SocketId(3), left.socket.local));
+    assert_eq!((got.socket, got.from), (SocketId(3), left.socket.local));
     assert_eq!(got.bytes, [0xc0, 1, 2]);
     udp::send_control(socket().fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
     right.await_drops(DropReason::UnknownSource, 1);

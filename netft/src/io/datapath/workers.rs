@@ -1,0 +1,111 @@
+//! The worker threads, and the registration of descriptors with them.
+
+use std::{io, sync::Arc, thread, thread::JoinHandle};
+
+use netft_proto::loss_detection::RetransmitLimits;
+
+use crate::io::{
+    counters::Counters,
+    datapath::{registration::WorkerShared, report::WorkerIo, worker_loop::Worker},
+    socket::{TunQueue, UdpSocket},
+};
+
+/// The running workers.
+pub struct Workers {
+    shared: Vec<Arc<WorkerShared>>,
+    threads: Vec<JoinHandle<()>>,
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Workers {
+    /// Starts `count` workers (at least one), with nothing registered.
+    ///
+    /// # Errors
+    /// No descriptor or thread is left.
+    pub fn start(count: usize, io: WorkerIo) -> io::Result<Self> {
+        if cfg!(netft_null_cipher) {
+            tracing::error!("built to measure: nothing is encrypted or authenticated");
+        }
+        let mut workers = Self { shared: Vec::new(), threads: Vec::new(), counters: Vec::new() };
+        // Every worker may send to every peer, so each gets a share of the peer's limit.
+        let share = RetransmitLimits {
+            bytes: io.retransmit_limits.bytes.div_ceil(count.max(1)),
+            ..io.retransmit_limits
+        };
+        let io = WorkerIo { retransmit_limits: share, ..io };
+        for index in 0..count.max(1) {
+            let shared = Arc::new(WorkerShared::new()?);
+            let counters = Arc::new(Counters::default());
+            let worker = Worker::new(index, shared.clone(), counters.clone(), io.clone());
+            workers.shared.push(shared);
+            workers.counters.push(counters);
+            let name = format!("netft-worker-{index}");
+            workers.threads.push(thread::Builder::new().name(name).spawn(|| worker.run())?);
+        }
+        Ok(workers)
+    }
+
+    /// Registers a socket with its worker, which receives on it from then on.
+    ///
+    /// # Errors
+    /// The kernel refused it (no memory, or registered already).
+    pub fn register_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        let UdpSocket { id, local, worker, .. } = &**socket;
+        tracing::debug!(socket = id.0, %local, worker, "socket registered");
+        self.shared_of(*worker).register_socket(socket)
+    }
+
+    /// Deregisters a socket. It is closed once the worker has finished its turn and every table
+    /// that names it is gone, so its address may stay in use for some microseconds.
+    pub fn deregister_socket(&self, socket: &UdpSocket) {
+        let UdpSocket { id, local, worker, .. } = socket;
+        tracing::debug!(socket = id.0, %local, worker, "socket deregistered");
+        self.shared_of(*worker).deregister_socket(*id);
+    }
+
+    /// Registers a worker's queue of the adapter, in place of the one it had.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub fn register_queue(&self, worker: usize, queue: &Arc<TunQueue>) -> io::Result<()> {
+        tracing::debug!(worker, vnet_hdr = queue.vnet_hdr, "adapter queue registered");
+        self.shared_of(worker).register_queue(queue)
+    }
+
+    /// Deregisters a worker's queue.
+    pub fn deregister_queue(&self, worker: usize) {
+        tracing::debug!(worker, "adapter queue deregistered");
+        self.shared_of(worker).deregister_queue();
+    }
+
+    /// The number of workers.
+    pub fn worker_count(&self) -> usize {
+        self.shared.len()
+    }
+
+    /// The counters, one block per worker.
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    /// Stops the workers after their current turn.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn shared_of(&self, index: usize) -> &WorkerShared {
+        &self.shared[index % self.shared.len()]
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for shared in &self.shared {
+            shared.request_stop();
+        }
+        for thread in self.threads.drain(..) {
+            // The panic of a worker has been printed.
+            let _ = thread.join();
+        }
+    }
+}
