@@ -1,25 +1,27 @@
-//! The one place where the library's [`Time`] becomes wall-clock time.
+//! Wall-clock times: RFC 3339 out and in, and the one place where the library's [`Time`] becomes
+//! one.
 
 use std::{
-    sync::Mutex,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
+use jiff::Timestamp;
 use netft::Time;
 
-/// Knows which wall-clock moment one [`Time`] was.
+/// Anchor between the library's clock and the wall clock.
 #[derive(Debug)]
 pub struct WallClock {
     anchor: Mutex<(Time, SystemTime)>,
 }
 
 impl WallClock {
-    /// A clock that was read as `now` at this moment.
+    /// A clock for which `now` is this moment.
     pub fn new(now: Time) -> Self {
         Self { anchor: Mutex::new((now, SystemTime::now())) }
     }
 
-    /// Follows steps of the wall clock: `now` was read at this moment.
+    /// Follows steps of the wall clock: `now` is this moment.
     pub fn follow_wall_clock(&self, now: Time) {
         self.set_anchor(now, SystemTime::now());
     }
@@ -39,42 +41,35 @@ impl WallClock {
         format_rfc3339(wall.unwrap_or(UNIX_EPOCH))
     }
 
-    fn lock_anchor(&self) -> std::sync::MutexGuard<'_, (Time, SystemTime)> {
-        self.anchor.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock_anchor(&self) -> MutexGuard<'_, (Time, SystemTime)> {
+        self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn format_rfc3339(wall: SystemTime) -> String {
-    let since = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let seconds = since.as_secs();
-    let (year, month, day) = civil_from_days(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let ms = since.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+/// The wall clock, milliseconds since 1970.
+pub fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Year, month, day of a day number since 1970-01-01 (Hinnant, "chrono-Compatible Low-Level Date
-/// Algorithms": years start in March, eras have 400 years).
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let day_of_era = days % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day)
+/// Milliseconds since 1970 of an RFC 3339 time; `None` for anything else.
+pub fn parse_rfc3339_millis(at: &str) -> Option<i64> {
+    at.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
+}
+
+fn format_rfc3339(wall: SystemTime) -> String {
+    let wall = Timestamp::try_from(wall).unwrap_or_default();
+    format!("{wall:.3}")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn known_moments_are_written_right() {
+    fn times_are_written_and_read_as_rfc_3339() {
         for (millis, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),
@@ -84,6 +79,10 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(format_rfc3339(UNIX_EPOCH + Duration::from_millis(millis)), text);
+            assert_eq!(parse_rfc3339_millis(text), i64::try_from(millis).ok());
+        }
+        for bad in ["", "x", "2026-11-21", "\u{e4}026-11-21T03:02:00.000Z"] {
+            assert_eq!(parse_rfc3339_millis(bad), None, "{bad}");
         }
     }
 

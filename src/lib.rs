@@ -12,7 +12,7 @@
 //! | [`hosts`] | names for the virtual addresses in `/etc/hosts` |
 //! | [`render`] | tables and event lines |
 //! | [`validate`] | checks of a node and its peers |
-//! | [`demo`] | a failover in namespaces of its own |
+//! | `demo` | a failover in namespaces of its own |
 //! | [`clock`], [`exit`], [`text`] | wall clock, exit codes, escaped text |
 
 pub mod cli;
@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod exit;
 pub mod hosts;

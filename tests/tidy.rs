@@ -195,7 +195,7 @@ fn modules_of_the_programs_point_one_way() {
         ("config", &[]),
         ("control", &["clock", "exit", "text"]),
         ("hosts", &["control"]),
-        ("render", &["control", "text"]),
+        ("render", &["clock", "control", "text"]),
         ("validate", &["control"]),
         ("demo", &["control", "render"]),
         ("daemon", &["clock", "config", "control", "exit", "hosts", "render", "validate"]),

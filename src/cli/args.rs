@@ -9,7 +9,6 @@ use super::peer::PeerCommand;
 use crate::{
     config::{adapter_name, node_name},
     control::why::EventSelector,
-    demo::DemoArgs,
     exit::EXIT_CODES,
 };
 
@@ -108,6 +107,13 @@ pub(super) enum NetftCommand {
     Init(InitArgs),
     /// Shows a failover inside namespaces of its own.
     Demo(DemoArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DemoArgs {
+    /// Draws the run into this file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) svg: Option<PathBuf>,
 }
 
 /// The exit codes of `netft validate`, for `--help`.

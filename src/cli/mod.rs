@@ -15,7 +15,7 @@ use std::{env, fs, path::Path, process::ExitCode};
 use clap::Parser;
 
 use self::{
-    args::{DaemonTarget, EventsArgs, NetftArgs, NetftCommand, RouteCommand, WhyArgs},
+    args::{DaemonTarget, DemoArgs, EventsArgs, NetftArgs, NetftCommand, RouteCommand, WhyArgs},
     output::StandardOutput,
 };
 use crate::{
@@ -35,23 +35,34 @@ use crate::{
     text::escape,
 };
 
-/// Word that makes `netft` be `netftd`, for the demo.
+/// First argument that runs `netftd` from the program `netft`, for the demo.
 const DAEMON_ARGUMENT: &str = "__daemon";
 
 /// Runs `netft` with the arguments of this process.
 pub fn main() -> ExitCode {
     // The demo starts daemons from the one program `cargo run` has built.
-    if env::args_os().nth(1).is_some_and(|argument| argument == DAEMON_ARGUMENT) {
+    if cfg!(feature = "demo") && env::args_os().nth(1).is_some_and(|it| it == DAEMON_ARGUMENT) {
         return crate::daemon::main(env::args_os().skip(1));
     }
     let args = NetftArgs::parse();
     match args.command {
-        NetftCommand::Demo(demo) => crate::demo::run_demo(&demo, args.target.json),
+        NetftCommand::Demo(demo) => run_demo(&demo, args.target.json),
         NetftCommand::Validate { config, local } => {
             validate::run_validate(&config, local, &args.target)
         }
         command => exit::report_exit(run_command(command, &args.target)),
     }
+}
+
+#[cfg(feature = "demo")]
+fn run_demo(args: &DemoArgs, json: bool) -> ExitCode {
+    crate::demo::run_demo(args.svg.as_deref(), json)
+}
+
+#[cfg(not(feature = "demo"))]
+fn run_demo(_: &DemoArgs, _: bool) -> ExitCode {
+    let text = "this build has no demo: build it with the feature `demo`";
+    exit::report_exit(Err(ExitError::other_error(text)))
 }
 
 fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitError> {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     pin::Pin,
@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
@@ -22,7 +23,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::control::schema::SCHEMA_VERSION;
+use super::schema::{ErrorBody, VersionedBody};
 
 /// Clients served at a time.
 pub const MAX_CLIENTS: usize = 32;
@@ -104,6 +105,7 @@ impl ControlListener {
         if self.permits.available_permits() == 0 {
             while let Some(oldest) = self.pending_requests.pop_front() {
                 if oldest.send(()).is_ok() {
+                    tracing::debug!("control socket full: closed the oldest idle client");
                     break;
                 }
             }
@@ -112,8 +114,37 @@ impl ControlListener {
         places.acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    fn is_authorized(&self, stream: &UnixStream) -> bool {
-        stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == self.owner)
+    /// The process at the other end; `None` unless it runs as root or as this daemon's user.
+    fn authorize(&self, stream: &UnixStream) -> Option<ClientIdentity> {
+        let peer = stream.peer_cred().ok()?;
+        let client = ClientIdentity { uid: peer.uid(), pid: peer.pid() };
+        if client.uid == 0 || client.uid == self.owner {
+            return Some(client);
+        }
+        tracing::warn!(%client, "control connection refused: not root or the daemon's user");
+        None
+    }
+}
+
+/// The process at the other end of a control connection (SO_PEERCRED, unix(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// Its effective user.
+    pub uid: u32,
+    /// Its process id, where the kernel gives one.
+    pub pid: Option<i32>,
+}
+
+impl fmt::Display for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {}", self.uid)?;
+        self.pid.map_or(Ok(()), |pid| write!(f, " pid {pid}"))
+    }
+}
+
+impl Connected<IncomingStream<'_, ControlListener>> for ClientIdentity {
+    fn connect_info(stream: IncomingStream<'_, ControlListener>) -> Self {
+        *stream.remote_addr()
     }
 }
 
@@ -146,25 +177,28 @@ fn make_folder(folder: &Path, owner: u32) -> Result<(), BindError> {
 
 impl axum::serve::Listener for ControlListener {
     type Io = ClientStream;
-    type Addr = ();
+    type Addr = ClientIdentity;
 
-    async fn accept(&mut self) -> (ClientStream, ()) {
+    async fn accept(&mut self) -> (ClientStream, ClientIdentity) {
         loop {
-            let Ok((stream, _)) = self.socket.accept().await else {
-                // Out of descriptors: the next try may find one free.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
+            let (stream, _) = match self.socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors: the next attempt may find one free.
+                    tracing::debug!(%error, "control socket: accept failed, retrying in 100 ms");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
             };
-            if self.is_authorized(&stream) {
+            if let Some(client) = self.authorize(&stream) {
                 let place = self.acquire_permit().await;
                 let (make_room, evicted) = oneshot::channel();
                 self.pending_requests.push_back(make_room);
-                return (ClientStream::new(stream, place, evicted), ());
+                return (ClientStream::new(stream, place, evicted), client);
             }
-            let body = format!(
-                "{{\"schema\":{SCHEMA_VERSION},\"error\":\"only root and the daemon's own user may \
-                 ask\"}}"
-            );
+            let error = "only root and the daemon's own user may connect".to_owned();
+            let body = serde_json::to_string(&VersionedBody::new(ErrorBody { error }));
+            let body = body.unwrap_or_default();
             let head = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\n\
                         connection: close\r\n\r\n";
             // It fits the socket's buffer; a client that does not read it loses it.
@@ -172,8 +206,9 @@ impl axum::serve::Listener for ControlListener {
         }
     }
 
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
+    fn local_addr(&self) -> io::Result<ClientIdentity> {
+        let pid = i32::try_from(std::process::id()).ok();
+        Ok(ClientIdentity { uid: self.owner, pid })
     }
 }
 

@@ -7,11 +7,12 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{
-        DefaultBodyLimit, Path, Query, State,
+        ConnectInfo, DefaultBodyLimit, Path, Query, Request, State,
         rejection::{BytesRejection, QueryRejection},
     },
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware,
+    middleware::Next,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -27,6 +28,7 @@ use netft::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
 use super::{
     backend::ControlBackend,
@@ -34,7 +36,7 @@ use super::{
     convert::PeerNames,
     drain,
     journal::EventJournal,
-    listener::{ControlListener, MAX_BODY_BYTES, MAX_CLIENTS},
+    listener::{ClientIdentity, ControlListener, MAX_BODY_BYTES, MAX_CLIENTS},
     metrics, policies,
     schema::{
         AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
@@ -43,7 +45,7 @@ use super::{
     validate, why,
     why::{EventSelector, RouteEndpoints},
 };
-use crate::{clock::WallClock, exit::ExitError};
+use crate::{clock::WallClock, exit::ExitError, text::escape};
 
 /// How long the driver may take to answer.
 const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -89,16 +91,41 @@ pub async fn serve<N: ControlBackend>(listener: ControlListener, control: Contro
             RequestError::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::map_response(one_request))
+        .layer(middleware::from_fn(serve_request))
         .with_state(app);
     // It only returns when accepting fails for good, which this listener never reports.
-    let _ = axum::serve(listener, router).await;
+    let service = router.into_make_service_with_connect_info::<ClientIdentity>();
+    let _ = axum::serve(listener, service).await;
 }
 
-/// One request per client: the next one gets a fresh deadline.
-async fn one_request(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+/// Answers one request in a log span that names who asked and what. One request per client: the
+/// next one gets a fresh deadline.
+async fn serve_request(
+    ConnectInfo(client): ConnectInfo<ClientIdentity>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (method, target) = (request.method().clone(), request.uri().clone());
+    let span = tracing::info_span!("control", %client, %method, %target);
+    let answer = async move {
+        let mut response = next.run(request).await;
+        let code = response.status();
+        if code.is_success() {
+            tracing::debug!(code = code.as_u16(), "request answered");
+        } else if method == Method::GET {
+            tracing::debug!(code = code.as_u16(), "request refused");
+        } else {
+            tracing::info!(code = code.as_u16(), "request refused");
+        }
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    };
+    answer.instrument(span).await
+}
+
+/// A request body as the log shows it.
+fn log_text(body: &impl Serialize) -> String {
+    escape(&serde_json::to_string(body).unwrap_or_default())
 }
 
 /// A request that failed.
@@ -248,6 +275,7 @@ async fn patch_peer<N: ControlBackend>(
         Ok(done) => done?,
         Err(_) => return Err(driver_timeout()),
     }
+    tracing::info!("peer {}: {}", escape(&name), log_text(&patch));
     get_peer(State(app), Path(name)).await
 }
 
@@ -285,6 +313,7 @@ async fn patch_route<N: ControlBackend>(
         Ok(done) => done?,
         Err(_) => return Err(driver_timeout()),
     }
+    tracing::info!("route {id}: {}", log_text(&patch));
     app.route_response(&app.take_snapshot().await?, id)
 }
 
@@ -294,10 +323,12 @@ async fn post_drain<N: ControlBackend>(
 ) -> Result<Response, RequestError> {
     let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
     let request: DrainRequest = serde_json::from_slice(&body).map_err(RequestError::bad_request)?;
+    let asked = log_text(&request);
     let (order, wait) = drain::to_drain_order(request).map_err(RequestError::bad_request)?;
     let done =
         tokio::time::timeout(wait + DRIVER_TIMEOUT, app.control.node.drain_routes(order, wait));
     let report = done.await.map_err(|_| driver_timeout())??;
+    tracing::info!(routes = report.routes.len(), waiting = report.waits.len(), "drain: {asked}");
     let snapshot = app.take_snapshot().await?;
     Ok(json_response(drain::to_drain_response(&report, &snapshot, &app.control.clock)))
 }
@@ -339,7 +370,8 @@ async fn post_reload<N: ControlBackend>(
         query.map_err(|error| RequestError::bad_request(error.body_text()))?;
     let node = Arc::clone(&app.control.node);
     // A task of its own: a client that goes away must not leave it half done.
-    let done = tokio::spawn(async move { node.reload_config(dry_run).await }).await;
+    let reload = async move { node.reload_config(dry_run).await };
+    let done = tokio::spawn(reload.in_current_span()).await;
     let changes =
         done.map_err(|_| RequestError::new(StatusCode::INTERNAL_SERVER_ERROR, "it broke"))??;
     let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();

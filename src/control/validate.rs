@@ -1,9 +1,6 @@
 //! `POST /v1/validate`: fresh probes of this node's paths, and what the peers say of themselves.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use netft::{
@@ -18,6 +15,7 @@ use super::{
     report::ValidationReport,
     schema::{PeerValidation, PeerValidations},
 };
+use crate::clock::wall_clock_ms;
 
 /// How long fresh probes are waited for. Answers to a control socket must begin within 5 s, and
 /// a peer probes, too, before it answers.
@@ -44,22 +42,22 @@ async fn query_peer<N: ControlBackend>(node: &N, info: &PeerInfo) -> PeerValidat
     };
     let bytes = match node.query_peer(info.status.peer, report::VALIDATE_QUERY.to_vec()).await {
         Ok(bytes) => bytes,
-        Err(error) => return unanswered(error.to_string()),
+        Err(error) => {
+            tracing::debug!(peer = %info.name, %error, "no validation answer");
+            return unanswered(error.to_string());
+        }
     };
     let ValidationReport { findings, left_off, clock_ms, paths } =
         match ValidationReport::decode(&bytes) {
             Ok(report) => report,
-            Err(error) => return unanswered(format!("its answer makes no sense: {error}")),
+            Err(error) => {
+                tracing::warn!(peer = %info.name, error, "malformed validation answer");
+                return unanswered(format!("its answer is malformed: {error}"));
+            }
         };
     let skew = i128::from(clock_ms) - i128::from(wall_clock_ms());
     let clock_skew_ms = Some(skew.clamp(i64::MIN.into(), i64::MAX.into()) as i64);
     PeerValidation { peer, error: None, clock_skew_ms, findings, left_off, paths }
-}
-
-/// The wall clock, milliseconds since 1970.
-pub fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Has every path probed anew, and waits until that is done, or long enough.
@@ -74,8 +72,10 @@ pub async fn probe_paths<N: ControlBackend>(node: &N) {
             tokio::time::sleep(PROBE_POLL_INTERVAL).await;
         }
     };
-    // What is not proven by then is shown with its age.
-    let _ = tokio::time::timeout(PROBE_TIMEOUT, done).await;
+    // Paths not proven by then are shown with the age of their proof.
+    if tokio::time::timeout(PROBE_TIMEOUT, done).await.is_err() {
+        tracing::debug!(timeout = ?PROBE_TIMEOUT, "path MTU probes still unanswered");
+    }
 }
 
 fn has_pending_probes(snapshot: &Snapshot, since: Time) -> bool {

@@ -10,13 +10,14 @@ use super::{
     cause::FailoverCost,
     schema::{Event, EventDetail},
 };
+use crate::clock::parse_rfc3339_millis;
 
 /// Events told before the one that is asked for.
 const MAX_EVENTS_BEFORE: usize = 24;
 /// Events told after it.
 const MAX_EVENTS_AFTER: usize = 12;
 /// What is older does not explain a move, milliseconds: longer than any default detection time.
-const EXPLANATION_WINDOW_MS: u64 = 10_000;
+const EXPLANATION_WINDOW_MS: i64 = 10_000;
 
 /// `GET /v1/why`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,12 +96,11 @@ pub fn explain_event(
     let before = events_before(&events[..place], &event);
     let after = events_after(&events[place + 1..], &event);
     let reported_cost = cost_after(&events[place + 1..], &event);
-    let age = parse_rfc3339_millis(at)
-        .unwrap_or_default()
-        .saturating_sub(parse_rfc3339_millis(&event.at).unwrap_or_default());
+    let age = parse_rfc3339_millis(at).zip(parse_rfc3339_millis(&event.at));
+    let age = age.map_or(0, |(now, at)| u128::try_from(now - at).unwrap_or_default());
     let cost_final = reported_cost.is_some()
         || after.iter().any(|event| is_move(&event.detail))
-        || u128::from(age) > COST_SETTLE_TIME.as_millis();
+        || age > COST_SETTLE_TIME.as_millis();
     let cost = reported_cost.or_else(|| match &event.detail {
         EventDetail::Moved { from: Some(_), cause, .. } => Some(cause.cost.clone()),
         EventDetail::Cost { cost, .. } => Some(cost.clone()),
@@ -250,23 +250,6 @@ fn cost_after(events: &[Event], event: &Event) -> Option<FailoverCost> {
             _ => None,
         }
     })
-}
-
-/// Milliseconds since 0000-03-01 of an RFC 3339 time in UTC, as the daemon writes it; `None` for
-/// anything else.
-pub fn parse_rfc3339_millis(at: &str) -> Option<u64> {
-    let number = |range: std::ops::Range<usize>| at.get(range)?.parse::<u64>().ok();
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    let ms = number(20..23)?;
-    // Years start in March, so that the leap day comes last.
-    let (year, month) =
-        if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let days = year * 365 + year / 4 - year / 100
-        + year / 400
-        + (month * 153 + 2) / 5
-        + day.checked_sub(1)?;
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + ms)
 }
 
 #[cfg(test)]

@@ -44,7 +44,10 @@ fn raise_descriptor_limit() -> Result<(), ExitError> {
         )));
     }
     limit.current = limit.maximum;
-    // A limit that stays low shows itself with the socket that does not open.
-    let _ = setrlimit(Resource::Nofile, limit);
+    // A limit that stays low shows as a socket that cannot be opened.
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => tracing::debug!(limit = ?limit.current, "open file limit raised"),
+        Err(error) => tracing::warn!(%error, "open file limit not raised"),
+    }
     Ok(())
 }

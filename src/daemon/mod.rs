@@ -38,13 +38,13 @@ fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
     };
     if let Some(path) = &args.check {
         let summary = config_summary(&load(path)?);
-        // A reader that is gone has no use for the summary.
-        let _ = writeln!(io::stdout(), "{summary}");
+        // A closed standard output is no error: the exit code says it too.
+        let _ = writeln!(io::stdout(), "ok: {summary}");
         return Ok(());
     }
     if args.cleanup && is_restart_pending() {
         // The device, its addresses and its TCP connections wait for the next start (F-18).
-        let _ = writeln!(io::stdout(), "the service failed and is started again: nothing removed");
+        let _ = writeln!(io::stdout(), "the service failed and will be restarted: nothing removed");
         return Ok(());
     }
     if args.cleanup {
@@ -63,12 +63,18 @@ fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
     let mut failed = privileges::drop_privileges();
     if let Some(path) = &args.config {
         let config = load(path)?;
+        tracing::info!(
+            "netftd {}: configuration loaded from {}: {}",
+            env!("CARGO_PKG_VERSION"),
+            path.display(),
+            config_summary(&config)
+        );
         failed.extend(privileges::drop_bind_capability(config.session.port));
         environment::check_environment()?;
         // Before the first thread.
         host::use_single_arena();
         for what in failed {
-            tracing::warn!("could not give up privileges: {what}");
+            tracing::warn!("privileges not dropped: {what}");
         }
         return tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -103,7 +109,7 @@ fn config_summary(config: &Config) -> String {
         n => count(n, "network"),
     };
     format!(
-        "ok: node {}, {}, {networks}, adapter {} ({}, {}), port {}",
+        "node {}, {}, {networks}, adapter {} ({}, {}), port {}",
         config.name,
         count(config.peers.len(), "peer"),
         config.adapter.name,

@@ -19,16 +19,20 @@ impl HostsFile {
         let peers =
             snapshot.peers.iter().map(|peer| host_entry(&peer.name, peer.addrs.v4, peer.addrs.v6));
         let hosts: Vec<_> = std::iter::once(own).chain(peers).collect();
-        if let Err(error) = file::update_block(path, &adapter.name, &hosts) {
-            tracing::warn!("no names for the nodes: {error}");
+        match file::update_block(path, &adapter.name, &hosts) {
+            Ok(true) => tracing::info!("{} names written to {}", hosts.len(), path.display()),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("node names not written: {error}"),
         }
     }
 
     /// Takes the names out.
     pub(super) fn remove_hosts(&self, adapter: &str) {
         let Some(path) = &self.0 else { return };
-        if let Err(error) = file::remove_block(path, adapter) {
-            tracing::warn!("the names of the nodes stay: {error}");
+        match file::remove_block(path, adapter) {
+            Ok(true) => tracing::info!("names removed from {}", path.display()),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("node names not removed: {error}"),
         }
     }
 }

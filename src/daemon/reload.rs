@@ -52,7 +52,11 @@ pub(super) async fn reload_config(
         }
         _ => ExitError::other_error(error),
     })?;
-    if !dry_run {
+    if dry_run {
+        tracing::debug!(changes = changes.len(), "reload: dry run");
+    } else {
+        let path = source.path.display();
+        tracing::info!("configuration reloaded from {path}: {} changes", changes.len());
         changes.iter().for_each(|change| tracing::info!("reload: {change}"));
     }
     Ok(changes)
@@ -61,13 +65,18 @@ pub(super) async fn reload_config(
 /// Reloads at every signal until it is aborted.
 pub(super) async fn reload_on_hangup<N: ControlBackend>(mut hangups: Signal, node: Arc<N>) {
     while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: reloading the configuration");
         let reloading = Arc::clone(&node);
         // A task of its own: this one may be aborted in the middle.
         let done = tokio::spawn(async move { reloading.reload_config(false).await }).await;
         match done {
-            Ok(Ok(changes)) if changes.is_empty() => tracing::info!("reload: nothing changes"),
-            Ok(Err(failure)) => tracing::error!("reload: the former config stays\n{failure}"),
-            Ok(Ok(_)) | Err(_) => {}
+            Ok(Ok(_)) => {}
+            Ok(Err(failure)) => {
+                tracing::error!(
+                    "reload failed, the former configuration stays in force\n{failure}"
+                );
+            }
+            Err(error) => tracing::error!(%error, "reload failed"),
         }
         // Signals that come meanwhile are one signal.
         tokio::time::sleep(MIN_RELOAD_INTERVAL).await;

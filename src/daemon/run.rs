@@ -30,7 +30,10 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
 /// The sessions of the start that others took over from have ended by then.
 const FIRST_HEAP_TRIM_DELAY: Duration = Duration::from_secs(15);
 
-/// The signals that mean something here.
+/// Exit error for an adapter that stopped without a signal.
+const DRIVER_STOPPED: &str = "the adapter stopped unexpectedly: see the log above";
+
+/// Signals that stop the daemon.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -68,11 +71,11 @@ pub(super) async fn run_adapter(
     let socket = socket_path(&config.runtime_dir, &config.adapter.name);
     let name = config.adapter.name.clone();
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
-    tracing::info!("node {} opens adapter {}", config.name, config.adapter.name);
+    tracing::debug!("opening adapter {name}");
     let (adapter, events) = tokio::select! {
         opened = RunningNode::open_adapter(config, source) => opened?,
         name = signals.wait_for_stop() => {
-            tracing::info!("{name} before the adapter was open");
+            tracing::info!("{name} while the adapter was opening: stopped");
             return Ok(());
         }
     };
@@ -86,8 +89,14 @@ pub(super) async fn run_adapter(
         }
     };
     let Some(first) = adapter.take_snapshot().await else {
-        return Err(ExitError::other_error("the adapter ended by itself"));
+        return Err(ExitError::other_error(DRIVER_STOPPED));
     };
+    tracing::info!(
+        index = first.adapter.ifindex,
+        boot_id = %format_args!("{:016x}", first.node.boot_id),
+        "adapter {name} is up; control socket {}",
+        socket.display()
+    );
     let clock = Arc::new(WallClock::new(first.now));
     let journal = Arc::new(EventJournal::default());
     file.update_hosts(&first);
@@ -111,10 +120,10 @@ pub(super) async fn run_adapter(
 
     let result = tokio::select! {
         name = signals.wait_for_stop() => {
-            tracing::info!("{name}: closing");
+            tracing::info!("{name}: stopping");
             Ok(())
         }
-        _ = &mut pump => Err(ExitError::other_error("the adapter ended by itself")),
+        _ = &mut pump => Err(ExitError::other_error(DRIVER_STOPPED)),
     };
     notify_systemd(&[NotifyState::Stopping]);
     watchdog.abort();
@@ -129,6 +138,7 @@ pub(super) async fn run_adapter(
     }
     // Last: the pump writes it.
     file.remove_hosts(&name);
+    tracing::info!("netftd stopped, adapter {name} closed");
     result
 }
 
@@ -136,7 +146,9 @@ pub(super) async fn run_adapter(
 /// answer is not told of, so systemd restarts this process.
 async fn run_watchdog<N: ControlBackend>(node: Arc<N>, clock: Arc<WallClock>) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
-    let mut ticks = tokio::time::interval(watchdog.unwrap_or(HOUSEKEEPING_INTERVAL));
+    let interval = watchdog.unwrap_or(HOUSEKEEPING_INTERVAL);
+    tracing::debug!(?interval, systemd = watchdog.is_some(), "watchdog started");
+    let mut ticks = tokio::time::interval(interval);
     loop {
         ticks.tick().await;
         let Some(snapshot) = node.take_snapshot().await else { return };
@@ -154,6 +166,7 @@ async fn trim_heap_periodically() {
     loop {
         ticks.tick().await;
         host::trim_heap();
+        tracing::trace!("unused heap pages returned to the kernel");
     }
 }
 
@@ -170,6 +183,6 @@ async fn abort_and_wait(task: JoinHandle<()>) {
 
 async fn close_within(limit: Duration, work: impl Future) {
     if tokio::time::timeout(limit, work).await.is_err() {
-        tracing::warn!("closing took longer than {} s", limit.as_secs());
+        tracing::warn!("closing took longer than {} s: given up", limit.as_secs());
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::node::RunningNode;
 use crate::{
-    clock::WallClock,
+    clock::{WallClock, wall_clock_ms},
     control::{
         backend::ControlBackend,
         convert,
@@ -65,6 +65,7 @@ impl ValidateResponder {
             // One that nobody waits for any more, or that means nothing here, is dropped: that
             // refuses it.
             if question.payload == VALIDATE_QUERY && !question.reply_tx.is_closed() {
+                tracing::debug!(peer = %question.peer, "validation asked for by a peer");
                 tokio::spawn(Arc::clone(&checkup).answer_query(question, place));
             }
         }
@@ -75,7 +76,7 @@ impl ValidateResponder {
         let Some(snapshot) = self.node.take_snapshot().await else { return };
         let asker = snapshot.peers.iter().find(|info| info.status.peer == question.peer);
         let Some(asker) = asker else { return };
-        let clock = validate::wall_clock_ms();
+        let clock = wall_clock_ms();
         let report =
             ValidationReport::new(found.findings.clone(), &found.routes, &asker.name, clock);
         if let Ok(bytes) = report.encode() {
@@ -119,10 +120,11 @@ impl ValidateResponder {
         let findings = match looked.ok()? {
             Ok(facts) => check(&facts),
             Err(error) => {
-                tracing::warn!(%error, "a peer asks what is wrong here, and it cannot be seen");
+                tracing::warn!(%error, "validation for a peer failed");
                 return None;
             }
         };
+        tracing::debug!(findings = findings.len(), took = ?began.elapsed(), "checks done");
         Some(CheckResults { began, findings, routes })
     }
 }

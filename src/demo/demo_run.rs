@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// One run. Times are counted from its start.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DemoRun {
@@ -39,7 +41,8 @@ pub(super) struct RouteTimeline {
 }
 
 /// How a route is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum FaultKind {
     /// Nothing passes, nobody is told.
     BlackHole,

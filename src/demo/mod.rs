@@ -9,32 +9,25 @@ mod demo_run;
 mod narrator;
 mod runner;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use netft_lab::{EnterOutcome, LabError, daemon::ProgramPaths, enter_namespaces};
-
-/// The arguments of `netft demo`.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct DemoArgs {
-    /// Draws the run into this file.
-    #[arg(long, value_name = "FILE")]
-    pub svg: Option<PathBuf>,
-}
 
 /// The exit code of a run in which a check failed.
 const EXIT_FAILED: u8 = 1;
 /// The exit code where the system refuses what a run needs.
 const EXIT_REFUSED: u8 = 3;
 
-/// Runs the demo; with `json` it prints one object and nothing else.
+/// Runs the demo and draws it into the file `svg`; with `json` it prints one object and nothing
+/// else.
 ///
 /// The exit code is 0 when every check holds, 1 when one fails, 3 when this system refuses
 /// namespaces or TUN devices.
-pub fn run_demo(args: &DemoArgs, json: bool) -> ExitCode {
+pub fn run_demo(svg: Option<&Path>, json: bool) -> ExitCode {
     match enter_namespaces() {
         Ok(EnterOutcome::Outside(code)) => code,
         Ok(EnterOutcome::Inside) => {
-            run_inside(args, json).unwrap_or_else(|error| report_error(&error))
+            run_inside(svg, json).unwrap_or_else(|error| report_error(&error))
         }
         Err(error) => report_error(&error),
     }
@@ -45,13 +38,15 @@ fn report_error(error: &LabError) -> ExitCode {
     ExitCode::from(if error.is_refusal() { EXIT_REFUSED } else { EXIT_FAILED })
 }
 
-fn run_inside(args: &DemoArgs, json: bool) -> Result<ExitCode, LabError> {
+fn run_inside(svg: Option<&Path>, json: bool) -> Result<ExitCode, LabError> {
     let narrator = narrator::Narrator::new(!json);
     let story = runner::run_and_record(&narrator, ProgramPaths::current_program())?;
     if json {
-        narrator.print_line(&narrator::summary_json(&story).to_string());
+        let summary = narrator::summary_json(&story)
+            .map_err(|error| LabError::Daemon(format!("cannot write JSON: {error}")))?;
+        narrator.print_line(&summary);
     }
-    if let Some(file) = &args.svg {
+    if let Some(file) = svg {
         let drawn = chart::draw_svg(&story);
         std::fs::write(file, drawn)
             .map_err(LabError::io_error(format!("write {}", file.display())))?;

@@ -10,10 +10,13 @@ use netft_lab::{
     Lab, LabError,
     daemon::{ADAPTER_NAME, EventLine, Site},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::demo_run::{DemoRun, FaultKind, FaultRecord};
-use crate::{control::why::EventExplanation, render::event::cost_text};
+use crate::{
+    control::{schema::VersionedBody, why::EventExplanation},
+    render::event::cost_text,
+};
 
 /// Tells a person what happens while it happens, or keeps quiet.
 #[derive(Debug)]
@@ -219,32 +222,50 @@ impl Narrator {
     }
 }
 
+/// `netft demo --json`.
+#[derive(Serialize)]
+struct DemoSummary<'a> {
+    adapter: &'a str,
+    faults: Vec<FaultSummary>,
+    tcp_bytes: u64,
+    tcp_resets: u32,
+    hash_equal: bool,
+    failback_ok: bool,
+}
+
+/// One fault of a run; times in milliseconds.
+#[derive(Serialize)]
+struct FaultSummary {
+    kind: FaultKind,
+    detected_ms: f64,
+    moved_ms: f64,
+    probes_sent: u64,
+    probes_lost: u64,
+    tcp_stall_ms: f64,
+}
+
 /// The run as one JSON object.
-pub(super) fn summary_json(story: &DemoRun) -> Value {
+///
+/// # Errors
+/// None: every key is text.
+pub(super) fn summary_json(story: &DemoRun) -> serde_json::Result<String> {
     let ms = |time: Duration| (time.as_micros() as f64 / 100.0).round() / 10.0;
-    let faults: Vec<Value> = story
-        .faults
-        .iter()
-        .map(|fault| {
-            json!({
-                "kind": fault.kind.name(),
-                "detected_ms": ms(fault.detected_after),
-                "moved_ms": ms(fault.moved_after),
-                "probes_sent": fault.probes_sent,
-                "probes_lost": fault.probes_lost,
-                "tcp_stall_ms": ms(fault.longest_stall),
-            })
-        })
-        .collect();
-    json!({
-        "schema": 2,
-        "adapter": story.adapter,
-        "faults": faults,
-        "tcp_bytes": story.bytes,
-        "tcp_resets": story.resets,
-        "hash_equal": story.hash_equal,
-        "failback_ok": story.has_failed_back(),
-    })
+    let fault = |fault: &FaultRecord| FaultSummary {
+        kind: fault.kind,
+        detected_ms: ms(fault.detected_after),
+        moved_ms: ms(fault.moved_after),
+        probes_sent: fault.probes_sent,
+        probes_lost: fault.probes_lost,
+        tcp_stall_ms: ms(fault.longest_stall),
+    };
+    serde_json::to_string(&VersionedBody::new(DemoSummary {
+        adapter: &story.adapter,
+        faults: story.faults.iter().map(fault).collect(),
+        tcp_bytes: story.bytes,
+        tcp_resets: story.resets,
+        hash_equal: story.hash_equal,
+        failback_ok: story.has_failed_back(),
+    }))
 }
 
 fn network_name(network: usize) -> String {
@@ -286,7 +307,8 @@ mod tests {
 
     #[test]
     fn the_summary_has_every_field_a_script_reads() {
-        let summary = summary_json(&super::super::chart::tests::sample());
+        let text = summary_json(&super::super::chart::tests::sample()).expect("text keys");
+        let summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         for key in
             ["schema", "adapter", "faults", "tcp_bytes", "tcp_resets", "hash_equal", "failback_ok"]
         {

@@ -4,10 +4,11 @@ use std::{fmt::Write, time::Duration};
 
 use super::event::{RouteEndpointMap, cost_text, event_line};
 use crate::{
+    clock::parse_rfc3339_millis,
     control::{
         cause::{CandidateRoute, LeftRoute, RemoteReport},
         schema::{Event, EventDetail},
-        why::{EventExplanation, parse_rfc3339_millis},
+        why::EventExplanation,
     },
     text::{escape, format_duration},
 };
@@ -107,7 +108,7 @@ fn write_events<'e>(out: &mut IndentedText, events: impl Iterator<Item = &'e Eve
     let ends = RouteEndpointMap::default();
     for event in events {
         let when = match (parse_rfc3339_millis(&event.at), parse_rfc3339_millis(&from.at)) {
-            (Some(at), Some(from)) => time_offset_text(at as i64 - from as i64),
+            (Some(at), Some(from)) => time_offset_text(at - from),
             _ => event.at.clone(),
         };
         out.push_line(
