@@ -1,35 +1,35 @@
-//! How a command fails: one line, what to do, and the exit code.
+//! Exit codes and the errors that carry them.
 
 use std::{fmt, process::ExitCode};
 
-/// The exit codes, for `--help`.
+/// Exit codes, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes:
-  0  done
-  1  failed: no answer from netftd, or it refused
-  2  wrong input: arguments, config, key
-  3  wrong environment: permissions, missing device or capability";
+  0  success
+  1  failure: no answer from netftd, or it refused
+  2  invalid input: arguments, configuration, key
+  3  unusable environment: permissions, missing device or capability";
 
-/// A command that failed.
+/// Error that ends a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExitError {
     /// The exit code: 1, 2 or 3.
     pub code: u8,
-    /// What is wrong and what to do.
+    /// Cause and remedy.
     pub text: String,
 }
 
 impl ExitError {
-    /// Wrong input.
+    /// Invalid input (2).
     pub fn invalid_input(text: impl ToString) -> Self {
         Self { code: 2, text: text.to_string() }
     }
 
-    /// Wrong environment.
+    /// Unusable environment (3).
     pub fn bad_environment(text: impl ToString) -> Self {
         Self { code: 3, text: text.to_string() }
     }
 
-    /// Anything else.
+    /// Any other failure (1).
     pub fn other_error(text: impl ToString) -> Self {
         Self { code: 1, text: text.to_string() }
     }
@@ -37,7 +37,7 @@ impl ExitError {
 
 impl fmt::Display for ExitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A rendered config error already says what it is.
+        // A rendered configuration error has its prefix already.
         if self.text.starts_with("error: ") {
             f.write_str(&self.text)
         } else {
@@ -46,13 +46,13 @@ impl fmt::Display for ExitError {
     }
 }
 
-/// Ends a program: the failure on standard error, its code to the caller.
+/// Reports an error on standard error and returns its exit code.
 pub fn report_exit(result: Result<(), ExitError>) -> ExitCode {
     use std::io::Write;
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Nobody is left to tell when standard error is closed.
+            // A closed standard error leaves the exit code.
             let _ = writeln!(std::io::stderr(), "{failure}");
             ExitCode::from(failure.code)
         }

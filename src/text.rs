@@ -1,9 +1,8 @@
-//! Small pieces of text. Pure.
+//! Text for terminals: escapes and units. Pure.
 
 use std::{fmt::Write, time::Duration};
 
-/// `text` with everything a terminal would act on written out: control characters, and the
-/// characters that turn the direction of writing.
+/// Escapes what a terminal would act on: control, bidirectional and invisible characters.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -16,12 +15,12 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Whether a character is invisible or turns the direction of writing.
+/// True for invisible characters and those that change the writing direction.
 const fn is_bidi_or_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 
-/// A yes or a no.
+/// `yes` or `no`.
 pub const fn yes_or_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
@@ -31,12 +30,12 @@ pub fn format_millis(us: u64) -> String {
     format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
 }
 
-/// A share as per cent.
+/// A share in per cent.
 pub fn format_percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// A length of time in its two largest units.
+/// A duration in its two largest units.
 pub fn format_duration(length: Duration) -> String {
     let seconds = length.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);

@@ -173,7 +173,7 @@ fn peers_networks_and_timings_change_under_traffic_that_notices_nothing() {
         // Neither the session nor the routes of b were touched.
         assert_eq!(trio.routes("b")[0], before[1]);
         assert_eq!(established(&trio), sessions);
-        assert_eq!(trio.reload(), "nothing changes\n");
+        assert_eq!(trio.reload(), "no changes\n");
     });
 }
 

@@ -136,7 +136,7 @@ fn mistake_2_two_routes_over_one_card() {
             );
         });
         assert!(found.place.contains("br9"), "{found:?}");
-        assert!(found.what.contains("rest on eth0"), "{found:?}");
+        assert!(found.what.contains("depend on eth0"), "{found:?}");
     });
 }
 
@@ -264,7 +264,7 @@ fn mistake_10_the_port_is_closed_at_the_peer() {
         let (after, code) = findings(&pair);
         let found = find(&after, "one-way").unwrap();
         assert!(found.severity == Severity::Warning && code >= 1, "{found:?}");
-        assert!(found.what.contains("b does not hear this node"), "{found:?}");
+        assert!(found.what.contains("b receives nothing from this node"), "{found:?}");
         // Blocked there is told apart from blocked here.
         assert_eq!(find(&after, "firewall").filter(|f| f.severity > Severity::Note), None);
     });
@@ -340,7 +340,7 @@ fn a_route_over_a_vlan_shares_the_fate_of_its_parent() {
     facts.links[1].parent = Some(1);
     let found = run_checks(&facts);
     assert_eq!((found.len(), found[0].id.as_str()), (1, "shared-fate"));
-    assert!(found[0].what.contains("rest on eth0"), "{found:?}");
+    assert!(found[0].what.contains("depend on eth0"), "{found:?}");
 }
 
 #[test]
@@ -416,7 +416,7 @@ fn a_rule_that_cannot_be_read_leaves_the_verdict_open() {
     ] }));
     let found = run_checks(&facts);
     assert!(!found.is_empty() && found.iter().all(|f| f.severity == Severity::Note), "{found:#?}");
-    facts.ruleset = Err("nft does not run".to_owned());
+    facts.ruleset = Err("cannot run nft".to_owned());
     assert_eq!(exit_code(&run_checks(&facts)), 0);
 }
 

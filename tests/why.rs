@@ -89,7 +89,7 @@ fn why_names_route_reason_alternative_and_cost_of_a_failover_under_traffic() {
         assert!(named("before", "suspect") && named("after", "cost"), "{story}");
 
         let text = why(&pair, &["--route", &route.id.to_string()]);
-        for word in ["what was seen", "does not hear this node", "chosen (up", "sent again"] {
+        for word in ["state of", "does not receive from this node", "chosen (up", "retransmitted"] {
             assert!(text.contains(word), "no {word:?} in {text}");
         }
         let status = pair.daemon(0).get_json("/v1/status").unwrap();

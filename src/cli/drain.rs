@@ -1,4 +1,4 @@
-//! `netft drain`, `netft route drain` and their ends.
+//! `netft drain`, `netft route drain` and their counterparts.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use crate::{
     text::escape,
 };
 
-/// One request waits this long: the order is repeated until the operator's own time is over, so
-/// that a daemon that stops is noticed.
+/// Longest wait of one request: requests are repeated until the operator's timeout, so that a
+/// stopped daemon is noticed.
 const WAIT_PER_REQUEST: Duration = Duration::from_millis(1000);
 
 pub(super) fn route_request(id: u32, on: bool) -> DrainRequest {
@@ -25,7 +25,7 @@ pub(super) fn interface_request(name: String, on: bool) -> DrainRequest {
     DrainRequest { interface: Some(name), on, ..DrainRequest::default() }
 }
 
-/// Orders, and waits until both directions have left.
+/// Starts or ends a drain and waits for its completion.
 pub(super) fn run_drain(
     client: &DaemonClient,
     mut request: DrainRequest,
@@ -41,7 +41,7 @@ pub(super) fn run_drain(
         request.wait_ms = left.min(WAIT_PER_REQUEST).as_millis() as u64;
         let body = serde_json::to_string(&request).map_err(ExitError::other_error)?;
         let (text, answer) = client.request_json::<DrainResponse>("POST", "/v1/drain", &body)?;
-        // Who gave no time to wait wants the order only.
+        // A timeout of zero does not wait for completion.
         if answer.done || timeout.is_zero() {
             return out.print_response(json, &text, || views::drain_response_text(&answer));
         }
@@ -58,6 +58,6 @@ fn drain_timeout_error(answer: &DrainResponse, timeout: Duration) -> ExitError {
     let waits = waits.collect::<Vec<_>>().join("; ");
     let seconds = timeout.as_secs();
     ExitError::other_error(format!(
-        "not drained after {seconds} s: {waits} (the order stands; undrain takes it back)"
+        "not drained after {seconds} s: {waits} (the drain continues; `undrain` cancels it)"
     ))
 }

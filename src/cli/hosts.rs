@@ -8,10 +8,10 @@ use crate::{
     hosts::{HostsBlock, file, file::HostsError},
 };
 
-/// Prints the names, or writes them into a hosts file, or takes them out.
+/// Prints the names, writes them to a hosts file, or removes them.
 ///
 /// # Errors
-/// No daemon to ask (not needed to remove), or the file cannot be written or is damaged.
+/// No daemon (not needed to remove), or the file cannot be written or is damaged.
 pub(super) fn run_hosts(
     client: impl FnOnce() -> DaemonClient,
     args: &HostsArgs,

@@ -1,4 +1,4 @@
-//! `netft init`: a first config, with a comment at every line an operator must look at.
+//! `netft init`: an initial configuration, with a comment on every line to review.
 
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ use netft::{NodeKey, api::host::identity, config::DEFAULT_PORT};
 use super::{args::InitArgs, interfaces, interfaces::LocalNetwork, keys, output::StandardOutput};
 use crate::{config::node_name, exit::ExitError};
 
-/// Writes the config, and the key beside it unless there is one.
+/// Writes the configuration, and the key file beside it unless it exists.
 pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), ExitError> {
     let path = &args.output;
     if path.symlink_metadata().is_ok() {
@@ -29,7 +29,7 @@ pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), 
         None => machine_name()?,
     };
     let networks = interfaces::find_networks().map_err(|error| {
-        ExitError::bad_environment(format!("the kernel lists no interfaces: {error}"))
+        ExitError::bad_environment(format!("cannot list the interfaces: {error}"))
     })?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -66,7 +66,7 @@ pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), 
          \x20  key = \"{}\"\n\
          \x20  addresses = [{}]\n\n\
          2. Add the other nodes to {shown} in the same way.\n\
-         3. Let UDP port {DEFAULT_PORT} in between the nodes.\n\
+         3. Allow UDP port {DEFAULT_PORT} between the nodes.\n\
          4. `netftd --check {shown}`, then `systemctl enable --now netftd`.\n",
         public,
         addresses.join(", "),
@@ -74,7 +74,7 @@ pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), 
     out.write_text(&next)
 }
 
-/// The key in the file, made if missing; whether it was made.
+/// Public key of the file, created if missing; true if it was created.
 fn load_or_generate_key(path: &Path) -> Result<(NodeKey, bool), ExitError> {
     let made = path.symlink_metadata().is_err();
     let key = if made {
@@ -93,7 +93,7 @@ fn machine_name() -> Result<String, ExitError> {
     let name = name.trim().split('.').next().unwrap_or_default();
     node_name(name).map_err(|why| {
         ExitError::invalid_input(format!(
-            "the machine's name {name:?} is no node name ({why}): give --name"
+            "the host name {name:?} is not a valid node name ({why}): give --name"
         ))
     })
 }
@@ -102,7 +102,7 @@ fn write_exit_error(path: &Path, error: &io::Error) -> ExitError {
     ExitError::bad_environment(format!("cannot write {}: {error}", path.display()))
 }
 
-/// Networks that containers and virtual machines of this host share with nobody.
+/// True for networks between this host and its containers or virtual machines.
 fn is_host_only(interface: &str) -> bool {
     ["docker", "br-", "virbr", "cni", "flannel", "cali", "lxc", "podman"]
         .iter()

@@ -5,23 +5,23 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netft::api::{host, host::NetlinkError};
 
-/// A network an interface of this machine is in.
+/// A network that an interface of this machine belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LocalNetwork {
     /// The interface.
     pub(super) interface: String,
-    /// The address here.
+    /// Address of this machine.
     pub(super) address: IpAddr,
     /// The network.
     pub(super) prefix: IpNet,
-    /// Whether a default route goes out here.
+    /// A default route leaves through the interface.
     pub(super) gateway: bool,
 }
 
 /// Every network of every interface that is up, in the order of the interfaces.
 ///
 /// # Errors
-/// The kernel does not answer on netlink.
+/// Of netlink.
 pub(super) fn find_networks() -> Result<Vec<LocalNetwork>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

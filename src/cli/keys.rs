@@ -7,7 +7,7 @@ use netft::api::host::{identity, identity::KeyError};
 use super::output::StandardOutput;
 use crate::exit::ExitError;
 
-/// Makes a key file and prints its public key.
+/// Creates a key file and prints its public key.
 pub(super) fn run_keygen(file: &Path, out: &mut StandardOutput) -> Result<(), ExitError> {
     let key = identity::generate_key().map_err(key_exit_error)?;
     let public = identity::public_key(&key).map_err(key_exit_error)?;
@@ -22,7 +22,7 @@ pub(super) fn run_pubkey(file: &Path, out: &mut StandardOutput) -> Result<(), Ex
     out.write_text(&format!("{public}\n"))
 }
 
-/// A key error as it ends a command.
+/// Converts a key error.
 pub(super) fn key_exit_error(error: KeyError) -> ExitError {
     match &error {
         KeyError::Random => ExitError::bad_environment(error),

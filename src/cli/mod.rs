@@ -1,4 +1,4 @@
-//! `netft`: what an operator types.
+//! `netft`: the operator's commands.
 
 mod args;
 mod drain;
@@ -103,7 +103,7 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
         NetftCommand::Events(args) => run_events(&client(), &args, json, &mut out),
         NetftCommand::Why(args) => run_why(&client(), &args, json, &mut out),
         NetftCommand::Metrics if json => Err(ExitError::invalid_input(
-            "metrics are in the Prometheus text format only: leave out --json",
+            "metrics have the Prometheus text format only: omit --json",
         )),
         NetftCommand::Metrics => out.write_text(&client().get_text("/metrics")?),
         NetftCommand::Reload { dry_run } => {
@@ -212,7 +212,7 @@ fn run_events(
 }
 
 impl DaemonTarget {
-    /// The socket to ask: the one named, or the adapter's, or the only one there is.
+    /// Socket of the daemon: the one given, the adapter's, or the only one in the directory.
     fn resolve_socket(&self) -> std::path::PathBuf {
         if let Some(socket) = &self.socket {
             return socket.clone();

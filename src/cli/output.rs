@@ -1,4 +1,4 @@
-//! Standard output, which the reader may close at any time.
+//! Standard output, which its reader may close at any time.
 
 use std::{io, io::Write};
 
@@ -11,10 +11,10 @@ pub(super) struct StandardOutput {
 }
 
 impl StandardOutput {
-    /// Writes an answer: as it came, or as `show` renders it.
+    /// Writes an answer: as JSON text, or as `show` renders it.
     ///
     /// # Errors
-    /// The disk is full, or the like. A reader that is gone is none.
+    /// Write errors, but for a reader that closed the pipe.
     pub(super) fn print_response(
         &mut self,
         json: bool,
@@ -24,7 +24,7 @@ impl StandardOutput {
         self.print_streamed(json, text, show).map(drop)
     }
 
-    /// The same; says whether anybody still reads.
+    /// The same; false once the reader closed the pipe.
     ///
     /// # Errors
     /// As [`print_response`](Self::print_response).

@@ -1,4 +1,4 @@
-//! `netft peer`: one peer, and how data to it uses its routes.
+//! `netft peer`: one peer and its traffic policies.
 
 use clap::Subcommand;
 use netft::route::{
@@ -21,13 +21,13 @@ use crate::{
 pub(super) enum PeerCommand {
     /// Shows a peer.
     Show {
-        /// Its name.
+        /// Peer name.
         #[arg(value_parser = node_name)]
         name: String,
     },
-    /// Changes how data to a peer uses its routes, until the daemon ends.
+    /// Changes the traffic policies of a peer until netftd stops.
     Set {
-        /// Its name.
+        /// Peer name.
         #[arg(value_parser = node_name)]
         name: String,
         #[command(flatten)]
@@ -38,12 +38,12 @@ pub(super) enum PeerCommand {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 pub(super) struct PeerChangeArgs {
-    /// For traffic of no class: failover, duplicate or balance.
+    /// Policy of unclassified traffic: failover, duplicate or balance.
     #[arg(long, value_name = "POLICY", value_parser = parse_policy)]
     policy: Option<String>,
-    /// A class of traffic with a policy of its own, such as `policy=duplicate,dscp=ef`; other keys
-    /// are protocol, port, min_size and max_size. Give it once per class: they replace those there
-    /// are, and the first that matches decides.
+    /// Traffic class with a policy of its own, such as `policy=duplicate,dscp=ef`; further keys are
+    /// protocol, port, min_size and max_size. Repeat it for more classes: they replace the present
+    /// ones, and the first match decides.
     #[arg(long = "class", value_name = "KEY=VALUE,…", value_parser = parse_class)]
     classes: Vec<TrafficClassSpec>,
     /// Removes every class.
@@ -78,13 +78,14 @@ fn parse_policy(text: &str) -> Result<String, String> {
     Ok(policy.to_string())
 }
 
-/// A class as `key=value,key=value`, with the keys of the config.
+/// Parses a class given as `key=value,key=value`, with the keys of the configuration.
 fn parse_class(text: &str) -> Result<TrafficClassSpec, String> {
     let mut class = TrafficClassSpec::default();
     for pair in text.split(',') {
         let (key, value) =
-            pair.split_once('=').ok_or_else(|| format!("{pair:?} is no `key=value`"))?;
-        let size = || value.parse().map(Some).map_err(|_| format!("{value:?} is no size in bytes"));
+            pair.split_once('=').ok_or_else(|| format!("{pair:?} is not `key=value`"))?;
+        let size =
+            || value.parse().map(Some).map_err(|_| format!("{value:?} is not a size in bytes"));
         match key {
             "policy" => class.policy = parse_policy(value)?,
             "dscp" => class.dscp = Some(parse_dscp(value)?),
@@ -99,7 +100,7 @@ fn parse_class(text: &str) -> Result<TrafficClassSpec, String> {
             }
             "min_size" => class.min_size = size()?,
             "max_size" => class.max_size = size()?,
-            _ => return Err(format!("a class has no {key:?}")),
+            _ => return Err(format!("a class has no key {key:?}")),
         }
     }
     if class.policy.is_empty() {
@@ -139,7 +140,7 @@ mod tests {
             ("policy=balance,port=x", "a port"),
             ("policy=balance,protocol=gre", "tcp"),
             ("policy=balance,max_size=-1", "size in bytes"),
-            ("policy=balance,colour=1", "no \"colour\""),
+            ("policy=balance,colour=1", "no key \"colour\""),
         ] {
             let error = parse_class(text).expect_err(text);
             assert!(error.contains(word), "{text}: {error}");

@@ -20,11 +20,11 @@ use crate::{
     validate::{DaemonFacts, NodeFacts},
 };
 
-/// How long the daemon may take to ask every peer: it gives them 4 s.
+/// Time limit for the daemon to query every peer: it gives them 4 s.
 const VALIDATE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Checks this node and, unless `local`, its peers; prints what is wrong. The exit code tells how
-/// bad the worst of it is.
+/// Checks this node and, unless `local`, its peers; prints the findings. The exit code is that of
+/// the most severe one.
 pub(super) fn run_validate(path: &Path, local: bool, target: &DaemonTarget) -> ExitCode {
     let mut out = StandardOutput::default();
     let found = match collect_findings(path, local, target) {
@@ -76,14 +76,14 @@ fn collect_findings(
     Ok(ValidationResult { findings, daemon, peers })
 }
 
-/// What the daemon says, if one runs, and the peers through it.
+/// State of the daemon, if one runs, and through it the peers' findings.
 fn query_daemon(client: &DaemonClient, local: bool) -> Option<DaemonFacts> {
     let (_, status) = client.request_json::<schema::DaemonStatus>("GET", "/v1/status", "").ok()?;
-    // First, as it has every path probed anew.
+    // First, because it starts new probes on every path.
     let peers = query_peers(client, local);
     let (_, routes) = client.request_json::<schema::RouteList>("GET", "/v1/routes", "").ok()?;
     let (_, events) = client.request_json::<schema::EventList>("GET", "/v1/events", "").ok()?;
-    // What a reload refuses is shown by a reload.
+    // An invalid file is reported as the pending change.
     let pending =
         client.request_json::<schema::ReloadResult>("POST", "/v1/reload?dry_run=true", "");
     let pending = pending.map_or_else(
@@ -113,7 +113,7 @@ fn query_peers(client: &DaemonClient, local: bool) -> Vec<PeerValidation> {
     }
     let unasked = |peer: schema::Peer| PeerValidation {
         peer: peer.name,
-        error: Some(format!("this node's netftd does not ask it ({})", failure.text)),
+        error: Some(format!("this node's netftd did not query it ({})", failure.text)),
         ..PeerValidation::default()
     };
     let peers = client.request_json::<schema::PeerList>("GET", "/v1/peers", "");

@@ -19,7 +19,7 @@ use crate::exit::ExitError;
 
 /// A running node.
 pub trait ControlBackend: Send + Sync + 'static {
-    /// Its state; `None` once it is closed.
+    /// State of the node; `None` once closed.
     fn take_snapshot(&self) -> impl Future<Output = Option<Snapshot>> + Send;
 
     /// Changes a route.
@@ -32,17 +32,17 @@ pub trait ControlBackend: Send + Sync + 'static {
         change: RouteChange,
     ) -> impl Future<Output = Result<(), RouteError>> + Send;
 
-    /// Reads the config file again and goes over to it, unless that is only tried. Says what
-    /// changes; await it to its end.
+    /// Reloads the configuration file and applies it, unless `dry_run`. Returns the changes;
+    /// must be awaited to its end.
     ///
     /// # Errors
-    /// The file is wrong, or says what cannot change while the node runs (2); nothing changed.
+    /// Invalid file, or a change that needs a restart (exit code 2); nothing changed.
     fn reload_config(
         &self,
         dry_run: bool,
     ) -> impl Future<Output = Result<Vec<ConfigChange>, ExitError>> + Send;
 
-    /// Changes how data to a peer uses its routes.
+    /// Changes the traffic policies of a peer.
     ///
     /// # Errors
     /// See [`PeerError`].
@@ -52,7 +52,7 @@ pub trait ControlBackend: Send + Sync + 'static {
         change: PeerChange,
     ) -> impl Future<Output = Result<(), PeerError>> + Send;
 
-    /// Drains routes, or uses them again; waits at most `wait` until both directions have left.
+    /// Starts or ends a drain; waits at most `wait` until both directions have moved.
     ///
     /// # Errors
     /// See [`DrainError`].
@@ -62,7 +62,7 @@ pub trait ControlBackend: Send + Sync + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<DrainReport, DrainError>> + Send;
 
-    /// Asks a peer a question on its control session.
+    /// Sends a query to a peer on its control session.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -72,6 +72,6 @@ pub trait ControlBackend: Send + Sync + 'static {
         question: Vec<u8>,
     ) -> impl Future<Output = Result<Vec<u8>, QueryError>> + Send;
 
-    /// Has the path MTU of every route probed anew; the moment, or `None` once it is closed.
+    /// Starts new path MTU probes on every route; returns the time, `None` once closed.
     fn recheck_paths(&self) -> impl Future<Output = Option<Time>> + Send;
 }

@@ -1,4 +1,4 @@
-//! Causes and costs in JSON, and how they are made from the library's. Pure.
+//! Failover reports and costs in JSON, converted from the library's. Pure.
 
 use std::time::Duration;
 
@@ -9,48 +9,48 @@ use netft::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What was known when data moved.
+/// Route states at the moment data moved.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FailoverReport {
     /// The route that was left; null when there was none, or it was removed.
     pub left: Option<LeftRoute>,
     /// The other routes, best first.
     pub candidates: Vec<CandidateRoute>,
-    /// How many more there were.
+    /// Number of further candidates.
     pub more: usize,
-    /// For how long no route carried data before this move; null if one did.
+    /// Milliseconds without any usable route before this move; null if there was one.
     pub dark_ms: Option<u64>,
-    /// What it had cost at that moment.
+    /// Cost up to that moment.
     pub cost: FailoverCost,
 }
 
-/// The route that was left, as it was.
+/// Former route at that moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftRoute {
     /// Its number.
     pub route: u32,
     /// Its state.
     pub state: String,
-    /// How long before a heartbeat was last heard on it; null if never.
+    /// Milliseconds since a heartbeat was last received on it; null if none was.
     pub last_heard_ms_ago: Option<u64>,
-    /// How long before a heartbeat of this node was last answered; null if never.
+    /// Milliseconds since a heartbeat of this node was last answered; null if none was.
     pub last_answered_ms_ago: Option<u64>,
-    /// For how long its data had stayed unacknowledged; null if it was not suspect.
+    /// Milliseconds it had been suspect; null if it was not.
     pub suspect_ms: Option<u64>,
-    /// What the peer last said of it; null if nothing.
+    /// Last report of the peer on it; null without one.
     pub remote_report: Option<RemoteReport>,
-    /// The last heartbeats both ways, oldest first.
+    /// The last heartbeats in both directions, oldest first.
     pub heartbeats: Vec<String>,
 }
 
-/// What a peer last said of its end of a route.
+/// Last report of a peer on its end of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteReport {
-    /// It hears this node there.
+    /// It receives from this node.
     pub heard: bool,
-    /// Its end is broken.
+    /// Its end is down.
     pub local_down: bool,
-    /// Its operator took the route out of use.
+    /// Its operator disabled the route.
     pub admin_down: bool,
 }
 
@@ -61,55 +61,55 @@ pub struct CandidateRoute {
     pub route: u32,
     /// Its state.
     pub state: String,
-    /// Why it was in this state.
+    /// Reason of the state.
     pub reason: String,
     /// Its priority; lower is preferred.
     pub priority: u32,
-    /// Its data stayed unacknowledged.
+    /// Suspect: its data was unacknowledged.
     pub suspect: bool,
-    /// How much longer data was not to return to it; null if it was not held.
+    /// Milliseconds of hold-down left; null without.
     pub held_ms: Option<u64>,
     /// `chosen`, `behind another`, `held`, `half proven`, `not up`, `admin-down`, `drained` or
     /// `brown-out`.
     pub verdict: String,
 }
 
-/// What leaving a route cost.
+/// Cost of leaving a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverCost {
-    /// Frames sent again on another route.
+    /// Frames retransmitted on another route.
     pub resent: u64,
-    /// Frames sent on two routes while the first was suspect.
+    /// Frames duplicated while the first route was suspect.
     pub duplicated: u64,
-    /// Frames forgotten before anybody acknowledged them; they may have arrived.
+    /// Frames dropped from the retransmit buffer unacknowledged; they may have arrived.
     pub lost: u64,
-    /// How long data stood still, microseconds; null for a planned move nothing waited for.
+    /// Data stall, microseconds; null for a planned move without one.
     pub stall_us: Option<u64>,
-    /// What the stall is measured by: `data` (packets that waited) or `heartbeats` (the most it
-    /// can have been, for want of data).
+    /// Measured by `data` (packets that waited), or bounded by `heartbeats` when no data was in
+    /// flight.
     pub stall_by: Option<String>,
 }
 
-/// How long data stood still at failovers, since the start.
+/// Data stalls at failovers since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StallSummary {
     /// Failovers.
     pub count: u64,
-    /// Half of them took at most this, microseconds; null while there were none.
+    /// Median, microseconds; null without failovers.
     pub p50_us: Option<u64>,
-    /// 99 of 100 took at most this, microseconds; null while there were none.
+    /// 99th percentile, microseconds; null without failovers.
     pub p99_us: Option<u64>,
-    /// The longest, microseconds.
+    /// Longest, microseconds.
     pub max_us: u64,
-    /// All together, microseconds.
+    /// Sum, microseconds.
     pub sum_us: u64,
     /// Upper bounds of the buckets, milliseconds.
     pub bounds_ms: Vec<u64>,
-    /// Stalls in each bucket, and at the end those above the last bound.
+    /// Stalls per bucket; the last counts those above the last bound.
     pub buckets: Vec<u64>,
 }
 
-/// A cause that was taken down at the moment `at`.
+/// Converts a report made at `at`.
 pub fn to_failover_report(cause: &route::FailoverReport, at: Time) -> FailoverReport {
     FailoverReport {
         left: cause.previous.as_ref().map(|it| to_left_route(it, at)),
@@ -149,7 +149,7 @@ fn to_candidate_route(candidate: &route::RouteCandidate) -> CandidateRoute {
     }
 }
 
-/// A cost.
+/// Converts a cost.
 pub fn to_failover_cost(cost: &route::FailoverCost) -> FailoverCost {
     FailoverCost {
         resent: cost.resent,
@@ -160,7 +160,7 @@ pub fn to_failover_cost(cost: &route::FailoverCost) -> FailoverCost {
     }
 }
 
-/// The histogram of stalls.
+/// Converts the stall histogram.
 pub fn to_stall_summary(stalls: &StallHistogram) -> StallSummary {
     StallSummary {
         count: stalls.count(),

@@ -1,5 +1,5 @@
-//! Asks the daemon. Bounds: two seconds until a whole answer is there, unless it takes longer by
-//! its nature (until its head is, for a stream), 64 MiB per answer.
+//! HTTP client of the control socket. Bounds: two seconds for a whole answer, unless the request
+//! takes longer by design (for a stream: for its head), 64 MiB per answer.
 
 use std::{
     io,
@@ -15,11 +15,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{schema, schema::SCHEMA_VERSION};
 use crate::{exit::ExitError, text::escape};
 
-/// How long the daemon may take.
+/// Time limit for an answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1900);
-/// The largest answer, bytes.
+/// Largest answer, bytes.
 const MAX_RESPONSE_BYTES: u64 = 64 << 20;
-/// The largest line of a head or a stream, bytes.
+/// Longest line of a head or a stream, bytes.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// The daemon behind one socket.
@@ -34,15 +34,15 @@ impl DaemonClient {
         Self { path, timeout: RESPONSE_TIMEOUT }
     }
 
-    /// The same, for answers that take longer.
+    /// The same with another time limit.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { path: self.path.clone(), timeout }
     }
 
-    /// A question with a JSON answer: the text, and what it means.
+    /// Sends a request with a JSON answer; returns its text and its value.
     ///
     /// # Errors
-    /// No daemon, no answer in time, a refusal, another schema.
+    /// No daemon, a timeout, a refusal, or another schema.
     pub fn request_json<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -55,7 +55,7 @@ impl DaemonClient {
         Ok((text.clone(), parse_versioned(&text)?))
     }
 
-    /// A question with an answer that is text for programs.
+    /// Sends a request with a plain text answer.
     ///
     /// # Errors
     /// As [`request_json`](Self::request_json).
@@ -66,7 +66,7 @@ impl DaemonClient {
         Ok(text)
     }
 
-    /// A question with an endless answer, a line at a time.
+    /// Sends a request with an endless answer, read line by line.
     ///
     /// # Errors
     /// As [`request_json`](Self::request_json).
@@ -91,7 +91,7 @@ impl DaemonClient {
         let request = format!(
             "{method} {target} HTTP/1.0\r\nhost: netft\r\ncontent-length: {length}\r\n\r\n{body}"
         );
-        // A daemon that refuses may close before it has read; its answer says why.
+        // A daemon that refuses may close before it has read the request; its answer says why.
         let sent = stream.stream.write_all(request.as_bytes());
         let mut reader = BufReader::new(stream.take(MAX_RESPONSE_BYTES));
         let code = match read_head(&mut reader) {
@@ -102,7 +102,7 @@ impl DaemonClient {
             return Ok(reader);
         }
         let mut text = String::new();
-        // A daemon that refuses may leave the question unread, which resets the stream behind the
+        // A daemon that refuses may leave the request unread, which resets the stream after the
         // answer.
         let _ = reader.read_to_string(&mut text);
         let text = parse_versioned::<schema::ErrorBody>(&text).map_or_else(
@@ -126,7 +126,7 @@ impl DaemonClient {
                 ))
             }
             io::ErrorKind::PermissionDenied => {
-                ExitError::bad_environment(format!("{path} is not yours to ask: run as root"))
+                ExitError::bad_environment(format!("{path} permission denied: run as root"))
             }
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ExitError::other_error(format!(
                 "netftd at {path} did not answer within {} s: is it stopped?",
@@ -137,7 +137,7 @@ impl DaemonClient {
     }
 }
 
-/// An error of several lines, such as a config's, keeps them.
+/// Escapes a text line by line.
 fn escape_lines(text: &str) -> String {
     text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
@@ -163,23 +163,23 @@ fn read_head(reader: &mut BufReader<io::Take<DeadlineStream>>) -> io::Result<u16
     }
 }
 
-/// The body of an answer of this schema.
+/// Parses an answer of this schema.
 fn parse_versioned<T: DeserializeOwned>(text: &str) -> Result<T, ExitError> {
     #[derive(serde::Deserialize)]
     struct SchemaVersion {
         schema: u32,
     }
-    let strange =
-        |error| ExitError::other_error(format!("netftd's answer makes no sense: {error}"));
-    let version: SchemaVersion = serde_json::from_str(text).map_err(strange)?;
+    let malformed =
+        |error| ExitError::other_error(format!("malformed answer from netftd: {error}"));
+    let version: SchemaVersion = serde_json::from_str(text).map_err(malformed)?;
     if version.schema != SCHEMA_VERSION {
         let theirs = version.schema;
         return Err(ExitError::other_error(format!(
-            "netftd speaks schema {theirs}, this netft speaks {SCHEMA_VERSION}: install the \
+            "netftd uses schema {theirs}, this netft uses {SCHEMA_VERSION}: install the \
              same version"
         )));
     }
-    serde_json::from_str(text).map_err(strange)
+    serde_json::from_str(text).map_err(malformed)
 }
 
 /// Lines of an endless answer.
@@ -189,10 +189,10 @@ pub struct ResponseLines {
 }
 
 impl ResponseLines {
-    /// The next line: its text, and what it means.
+    /// The next line: its text and its value.
     ///
     /// # Errors
-    /// The daemon is gone, or sent no event.
+    /// The daemon is gone, or the line is malformed.
     pub fn next_line<T: DeserializeOwned>(&mut self) -> Result<(String, T), ExitError> {
         // The limit is for one answer; a stream has one per line.
         self.reader.get_mut().set_limit(MAX_RESPONSE_BYTES);
@@ -206,12 +206,12 @@ impl ResponseLines {
                 let value = parse_versioned(&line)?;
                 Ok((line, value))
             }
-            Err(error) => Err(ExitError::other_error(format!("the stream broke: {error}"))),
+            Err(error) => Err(ExitError::other_error(format!("the event stream failed: {error}"))),
         }
     }
 }
 
-/// A stream whose reads together end at a deadline.
+/// A stream with one deadline for all reads.
 struct DeadlineStream {
     stream: UnixStream,
     deadline: Option<Instant>,

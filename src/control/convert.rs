@@ -18,7 +18,7 @@ use super::{
 };
 use crate::clock::WallClock;
 
-/// The names of the peers, by their ids.
+/// Names of the peers by id.
 #[derive(Clone, Debug, Default)]
 pub struct PeerNames(Vec<String>);
 
@@ -35,8 +35,7 @@ impl PeerNames {
 }
 
 impl PeerNames {
-    /// Takes in the peers of `snapshot`; those that are gone keep their names, for the last that
-    /// is said of them.
+    /// Adds the peers of `snapshot`; removed peers keep their names for their last events.
     pub fn add_peers(&mut self, snapshot: &Snapshot) {
         for peer in &snapshot.peers {
             let place = usize::from(peer.status.peer.0);
@@ -56,7 +55,7 @@ impl From<&Snapshot> for PeerNames {
     }
 }
 
-/// The word of a backend.
+/// Name of a backend.
 pub const fn backend_name(backend: AdapterBackend) -> &'static str {
     match backend {
         AdapterBackend::Offload => "offload",
@@ -324,7 +323,7 @@ fn saturating_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A number too large for every JSON reader.
+/// A number too large for some JSON readers (RFC 8259 section 6).
 fn hex_id(number: u64) -> String {
     format!("{number:016x}")
 }

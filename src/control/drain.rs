@@ -1,4 +1,4 @@
-//! `POST /v1/drain`: an order, and a bounded wait until it is done.
+//! `POST /v1/drain`: starts or ends a drain, with a bounded wait for completion.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use super::{
 };
 use crate::clock::WallClock;
 
-/// The longest a request waits: below the listener's patience with a silent client.
+/// Longest wait of a request: below the listener's client timeout.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(4);
 
-/// What the request asks of the node, and how long it waits.
+/// The order for the node, and the time to wait for its completion.
 pub(super) fn to_drain_order(
     request: DrainRequest,
 ) -> Result<(DrainOrder, Duration), &'static str> {
     let target = match (request.route, request.interface) {
         (Some(id), None) => DrainTarget::Route(RouteId(id)),
         (None, Some(name)) => DrainTarget::Interface(name),
-        _ => return Err("give a route or an interface, one of them"),
+        _ => return Err("give either a route or an interface"),
     };
     let wait = Duration::from_millis(request.wait_ms);
     if wait > MAX_WAIT {
@@ -35,7 +35,7 @@ pub(super) fn to_drain_order(
     Ok((DrainOrder { target, on: request.on, force: request.force }, wait))
 }
 
-/// What became of it.
+/// Converts the outcome.
 pub(super) fn to_drain_response(
     report: &DrainReport,
     snapshot: &Snapshot,
@@ -52,7 +52,7 @@ pub(super) fn to_drain_response(
     DrainResponse { done: report.waits.is_empty(), waits: waits.collect(), routes }
 }
 
-/// Whether a refusal is about what is there, not about what was asked for.
+/// True for a refusal because of the node's state, not of the request.
 pub(super) const fn is_conflict(error: &DrainError) -> bool {
     matches!(error, DrainError::LastRoute { .. })
 }

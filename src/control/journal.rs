@@ -1,7 +1,7 @@
-//! The last events, for readers that come late or read slowly.
+//! Ring of recent events, for late and slow readers.
 //!
-//! Bounds: [`JOURNAL_CAPACITY`] events; the oldest goes when a new one comes, and a reader who
-//! missed some is told how many.
+//! Bounds: [`JOURNAL_CAPACITY`] events; a new one replaces the oldest, and a reader that missed
+//! some gets their number.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use super::schema::{Event, EventDetail};
 /// Events kept.
 pub const JOURNAL_CAPACITY: usize = 1024;
 
-/// The last events.
+/// The recent events.
 #[derive(Debug)]
 pub struct EventJournal {
     events: Mutex<VecDeque<Event>>,
@@ -41,7 +41,7 @@ impl EventJournal {
         self.latest.send_replace(seq);
     }
 
-    /// The events after number `after`; where some of them are gone, the first says how many.
+    /// The events after number `after`; if some were discarded, the first one says how many.
     pub fn events_after(&self, after: u64) -> Vec<Event> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(oldest) = events.front() else { return Vec::new() };

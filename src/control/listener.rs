@@ -1,8 +1,8 @@
-//! Who may speak on the control socket, and for how long.
+//! Authorization and limits of control clients.
 //!
-//! Bounds: [`MAX_CLIENTS`] clients; one request each, whole within [`CLIENT_TIMEOUT`] and
-//! [`MAX_REQUEST_BYTES`] bytes; an answer nobody takes for [`CLIENT_TIMEOUT`] is cut. When every
-//! place is taken, the client that has waited longest without sending its request makes room.
+//! Bounds: [`MAX_CLIENTS`] clients; one request each, complete within [`CLIENT_TIMEOUT`] and
+//! [`MAX_REQUEST_BYTES`] bytes; an answer that is not read for [`CLIENT_TIMEOUT`] is cut off. When
+//! every place is taken, the client that has been idle longest is closed.
 
 use std::{
     collections::VecDeque,
@@ -27,34 +27,34 @@ use super::schema::{ErrorBody, VersionedBody};
 
 /// Clients served at a time.
 pub const MAX_CLIENTS: usize = 32;
-/// How long a request, or the reader of an answer, may take.
+/// Time limit for a request, and for a reader of an answer that does not read.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest request body, bytes.
+/// Largest request body, bytes.
 pub const MAX_BODY_BYTES: usize = 64 << 10;
-/// The largest request with its head, bytes.
+/// Largest request with its head, bytes.
 const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (16 << 10);
 
-/// Why the control socket could not be made.
+/// The control socket could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The kernel refused.
-    #[error("cannot make the control socket {}: {error}", .path.display())]
+    #[error("cannot create the control socket {}: {error}", .path.display())]
     Io {
-        /// The socket, or its folder.
+        /// The socket or its directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// Kernel error.
         error: io::Error,
     },
-    /// The folder belongs to somebody else, or is none.
+    /// The directory belongs to another user, or is none.
     #[error("{} {reason}: give another --runtime-dir", .path.display())]
     Folder {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description.
         reason: String,
     },
-    /// Something that is no socket stands there.
-    #[error("{} is in the way and is no socket: remove it", .0.display())]
+    /// The path exists and is not a socket.
+    #[error("{} exists and is not a socket: remove it", .0.display())]
     InTheWay(PathBuf),
 }
 
@@ -64,12 +64,12 @@ pub struct ControlListener {
     path: PathBuf,
     owner: u32,
     permits: Arc<Semaphore>,
-    /// Those who have not sent their request, oldest first.
+    /// Clients that have not sent their request, oldest first.
     pending_requests: VecDeque<oneshot::Sender<()>>,
 }
 
 impl ControlListener {
-    /// Makes the socket at `path`, mode 0600, in a folder of mode 0700. A socket left there is
+    /// Creates the socket at `path`, mode 0600, in a directory of mode 0700. A socket left there is
     /// removed: the caller holds the lock of this adapter, so no daemon listens on it.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl ControlListener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(io(error)),
         }
-        // Between these two lines the folder's mode keeps others away.
+        // Until the mode is set, the directory's mode keeps other users out.
         let socket = UnixListener::bind(path).map_err(io)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io)?;
         Ok(Self {
@@ -99,7 +99,7 @@ impl ControlListener {
         })
     }
 
-    /// A place for one more client, once there is one.
+    /// A permit for one more client, once there is one.
     async fn acquire_permit(&mut self) -> OwnedSemaphorePermit {
         self.pending_requests.retain(|client| !client.is_closed());
         if self.permits.available_permits() == 0 {
@@ -164,7 +164,7 @@ fn make_folder(folder: &Path, owner: u32) -> Result<(), BindError> {
     let meta = fs::symlink_metadata(folder).map_err(io)?;
     let unfit = |reason: String| Err(BindError::Folder { path: folder.to_owned(), reason });
     if !meta.is_dir() {
-        return unfit("is no folder".to_owned());
+        return unfit("is not a directory".to_owned());
     }
     if meta.uid() != owner {
         return unfit(format!("belongs to uid {}", meta.uid()));
@@ -201,7 +201,7 @@ impl axum::serve::Listener for ControlListener {
             let body = body.unwrap_or_default();
             let head = "HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\n\
                         connection: close\r\n\r\n";
-            // It fits the socket's buffer; a client that does not read it loses it.
+            // Fits the socket buffer; lost if the client does not read it.
             let _ = stream.try_write(format!("{head}{body}").as_bytes());
         }
     }
@@ -215,13 +215,13 @@ impl axum::serve::Listener for ControlListener {
 /// One client.
 pub struct ClientStream {
     stream: UnixStream,
-    /// Until the answer begins: the request's deadline. After: the reader's.
+    /// Deadline of the request until the answer begins, then of the reader.
     deadline: Pin<Box<Sleep>>,
     /// `None` once the answer begins.
     eviction: Option<oneshot::Receiver<()>>,
-    /// Whether a write waits for the reader.
+    /// A write waits for the reader.
     is_write_blocked: bool,
-    /// Bytes the request may still have.
+    /// Bytes left for the request.
     request_bytes_left: usize,
     _permit: OwnedSemaphorePermit,
 }
@@ -244,7 +244,7 @@ impl ClientStream {
         }
     }
 
-    /// Whether a write that gave `written` has waited too long.
+    /// Fails a write that has waited too long for its reader.
     fn poll_write_deadline<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -277,8 +277,8 @@ impl AsyncRead for ClientStream {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
-        // Never more than the limit: what is over it stays in the socket, so that the answer can
-        // say so.
+        // At most the limit is read: the rest stays in the socket, so that an answer can still be
+        // sent.
         let mut space = [0; 4096];
         let room = space.len().min(buf.remaining()).min(this.request_bytes_left);
         if room == 0 && buf.remaining() > 0 {

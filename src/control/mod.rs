@@ -1,4 +1,4 @@
-//! HTTP and JSON on a Unix socket: how `netft`, or `curl --unix-socket`, asks a running `netftd`.
+//! HTTP and JSON on a Unix socket, for `netft` and `curl --unix-socket`: schema, server, client.
 
 pub mod backend;
 pub mod cause;
@@ -18,7 +18,7 @@ pub mod why;
 
 use std::path::{Path, PathBuf};
 
-/// Where the daemon of an adapter listens.
+/// Control socket of an adapter's daemon.
 pub fn socket_path(runtime_dir: &Path, adapter: &str) -> PathBuf {
     runtime_dir.join(format!("{adapter}.sock"))
 }

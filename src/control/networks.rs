@@ -32,7 +32,7 @@ fn to_network(formed: &NetworkInfo, snapshot: &Snapshot, names: &PeerNames) -> N
     }
 }
 
-/// The word of a role, as the config has it.
+/// Name of a role, as in the configuration.
 const fn role_name(role: NetworkRole) -> &'static str {
     match role {
         NetworkRole::None => "none",

@@ -17,7 +17,7 @@ pub(super) fn to_class_specs(policies: &PeerPolicies) -> Vec<TrafficClassSpec> {
     policies.classes().iter().map(to_class_spec).collect()
 }
 
-/// How many peers have which policy.
+/// Number of peers by policy.
 pub(super) fn count_by_policy(peers: &[PeerInfo]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for peer in peers {
@@ -37,7 +37,7 @@ fn to_class_spec(class: &TrafficClass) -> TrafficClassSpec {
     }
 }
 
-/// What a patch asks for, or what is wrong with it.
+/// Converts a patch.
 pub(super) fn to_peer_change(patch: &PeerPatch) -> Result<PeerChange, String> {
     if *patch == PeerPatch::default() {
         return Err("nothing to change: give policy or classes".to_owned());

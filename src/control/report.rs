@@ -1,4 +1,4 @@
-//! What one node tells another of itself when asked: JSON, bounded, and read with distrust. Pure.
+//! Validation report from peer to peer: bounded JSON, untrusted by its reader. Pure.
 
 use netft::api::query::MAX_REPLY_LEN;
 use serde::{Deserialize, Serialize};
@@ -6,32 +6,32 @@ use serde::{Deserialize, Serialize};
 use super::schema::{Finding, PeerPath, Route};
 use crate::text::escape;
 
-/// What a node asks another one.
+/// Query for a validation report.
 pub const VALIDATE_QUERY: &[u8] = b"validate/1";
-/// The most findings told.
+/// Most findings in a report.
 const MAX_FINDINGS: usize = 64;
-/// The most paths told.
+/// Most paths in a report.
 const MAX_PATHS: usize = 128;
-/// The longest text of a finding, characters.
+/// Longest text of a finding, characters.
 const MAX_TEXT_CHARS: usize = 600;
 
-/// A node's word on itself. Fields it does not know are ignored.
+/// Findings of a node on itself. Unknown fields are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidationReport {
-    /// What is wrong there, the worst first.
+    /// Findings, most severe first.
     pub findings: Vec<Finding>,
     /// Findings left out.
     #[serde(default)]
     pub left_off: usize,
     /// Its wall clock when it answered, milliseconds since 1970.
     pub clock_ms: u64,
-    /// Its routes to whoever asks that are up.
+    /// Its routes to the asking node in state up.
     #[serde(default)]
     pub paths: Vec<PeerPath>,
 }
 
 impl ValidationReport {
-    /// What is told of `findings` and, of `routes`, of those to the peer of this name.
+    /// A report of `findings` and of those `routes` that lead to the peer of this name.
     pub fn new(findings: Vec<Finding>, routes: &[Route], peer: &str, clock_ms: u64) -> Self {
         let ours = routes.iter().filter(|route| route.peer == peer && route.via.is_none());
         let paths = ours.filter(|route| route.state == "up").filter_map(|route| {
@@ -47,10 +47,10 @@ impl ValidationReport {
         report
     }
 
-    /// For the peer: at most [`MAX_REPLY_LEN`] bytes.
+    /// Encodes within [`MAX_REPLY_LEN`] bytes; findings that do not fit are left out.
     ///
     /// # Errors
-    /// It is no JSON, which does not happen.
+    /// None: every key is text.
     pub fn encode(mut self) -> Result<Vec<u8>, serde_json::Error> {
         loop {
             let bytes = serde_json::to_vec(&self)?;
@@ -65,10 +65,10 @@ impl ValidationReport {
         }
     }
 
-    /// From a peer: within the same bounds, and with no text that does anything to a terminal.
+    /// Decodes a peer's report: within the same bounds, control characters escaped.
     ///
     /// # Errors
-    /// It is no report.
+    /// Malformed report.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         // The error quotes what it read.
         let mut report: Self =
@@ -99,7 +99,7 @@ impl ValidationReport {
     }
 }
 
-/// Lines stay lines.
+/// Escapes a text line by line.
 fn escape_lines(text: &str) -> String {
     text.lines().map(escape).collect::<Vec<_>>().join("\n")
 }
@@ -140,7 +140,7 @@ mod tests {
         };
         let read = ValidationReport::decode(&serde_json::to_vec(&evil).unwrap()).unwrap();
         assert_eq!(read.findings[0].what, "\\u{1b}[2J\n\\u{9b}31m\\u{202e}x");
-        // A number where a text should be is quoted by nobody.
+        // Errors quote nothing of the input.
         for bytes in [&b""[..], b"null", b"[]", b"{\"clock_ms\":-1}", &[b'['; 60_000], &[0xff; 9]] {
             let error = ValidationReport::decode(bytes).unwrap_err();
             assert!(!error.contains(char::is_control) && error.len() < 300, "{error}");

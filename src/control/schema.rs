@@ -1,5 +1,5 @@
-//! What the control socket says, field by field. A change of meaning counts [`SCHEMA_VERSION`] up;
-//! a new field does not, so readers ignore fields they do not know.
+//! JSON of the control socket. A change of meaning increments [`SCHEMA_VERSION`]; a new field does
+//! not, so readers ignore unknown fields.
 
 mod counters;
 mod events;
@@ -21,7 +21,7 @@ pub use validation::{
 
 use super::cause::StallSummary;
 
-/// The version of everything below.
+/// Version of everything below.
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// An answer, or a line of the event stream, with the version in front.
@@ -29,7 +29,7 @@ pub const SCHEMA_VERSION: u32 = 2;
 pub struct VersionedBody<T> {
     /// [`SCHEMA_VERSION`].
     pub schema: u32,
-    /// What was asked for.
+    /// The answer itself.
     #[serde(flatten)]
     pub body: T,
 }
@@ -58,17 +58,17 @@ pub struct RouteBody {
 /// One route: NetFT's eight fields, and its state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
-    /// Its number on this node.
+    /// Number on this node.
     pub id: u32,
     /// The peer's name.
     pub peer: String,
-    /// The physical address and port here.
+    /// Physical address and port on this node.
     pub real_local: SocketAddr,
-    /// The physical address and port there.
+    /// Physical address and port on the peer.
     pub real_remote: SocketAddr,
-    /// The virtual address here.
+    /// Virtual address of this node.
     pub virtual_local: IpAddr,
-    /// The virtual address there.
+    /// Virtual address of the peer.
     pub virtual_remote: IpAddr,
     /// Milliseconds between heartbeats.
     pub delay_ms: u32,
@@ -78,67 +78,67 @@ pub struct Route {
     pub priority: u32,
     /// Bit mask: 1 same-subnet, 2 pinned, 4 cross-site, 2147483648 cross-subnet.
     pub attributes: u32,
-    /// How packets travel: `udp` or `quic`.
+    /// Transport: `udp` or `quic`.
     pub transport: String,
     /// `down`, `init`, `up` or `admin-down`.
     pub state: String,
-    /// The peer says it hears this node here.
+    /// The peer reports that it receives from this node on this route.
     pub tx: bool,
-    /// This node hears the peer here.
+    /// This node receives from the peer on this route.
     pub rx: bool,
-    /// Data to the peer goes out here.
+    /// Data to the peer leaves on this route.
     pub active: bool,
-    /// Data stays unacknowledged here, and heartbeats have not decided yet.
+    /// Frames on this route stay unacknowledged; heartbeats decide whether it is down.
     #[serde(default)]
     pub suspect: bool,
-    /// Milliseconds until data may return here; 0 unless the route was lost lately.
+    /// Milliseconds of hold-down left; 0 unless the route failed recently.
     #[serde(default)]
     pub hold_ms: u64,
-    /// How often the route was lost lately: one is forgiven per quiet minute, each doubles the
-    /// hold.
+    /// Recent failures of the route: one is forgiven per stable minute, each doubles the
+    /// hold-down.
     #[serde(default)]
     pub flaps: u32,
     /// While an operator drains it: `draining`, then `drained` once both directions have left;
     /// else null.
     #[serde(default)]
     pub drain: Option<String>,
-    /// Where it is drained: `here`, `peer` or `both`; null when nowhere.
+    /// End that drains it: `here`, `peer` or `both`; null when neither does.
     #[serde(default)]
     pub drain_by: Option<String>,
     /// Smoothed round-trip time of heartbeats, microseconds; null while unknown.
     pub rtt_us: Option<u64>,
-    /// How far round-trip times stray from it, microseconds; null while unknown.
+    /// Mean deviation of round-trip times, microseconds; null while unknown.
     #[serde(default)]
     pub jitter_us: Option<u64>,
-    /// Share of the peer's heartbeats lost lately, 0.0–1.0.
+    /// Share of the peer's heartbeats lost recently, 0.0–1.0.
     pub loss: f64,
-    /// Share of this node's heartbeats the peer lost lately, 0.0–1.0.
+    /// Share of this node's heartbeats lost on the way to the peer recently, 0.0–1.0.
     #[serde(default)]
     pub loss_out: f64,
-    /// Data left for a better route because of loss or latency, and has not returned.
+    /// Data moved to a better route because of loss or latency and has not returned.
     #[serde(default)]
     pub brown_out: bool,
     /// Heartbeat requests sent since the route was added.
     pub heartbeats_sent: u64,
     /// Heartbeats missed since the route was added.
     pub heartbeats_missed: u64,
-    /// When the state changed last, RFC 3339.
+    /// Time of the last state change, RFC 3339.
     pub last_change: String,
-    /// Why the state changed last.
+    /// Reason of the last state change.
     pub reason: String,
     /// The largest IP packet the route carries, bytes: its interface's MTU until probes find
     /// less; null while the interface is unknown.
     pub path_mtu: Option<usize>,
-    /// The largest IP packet the interface here would take, bytes; null while it is unknown.
+    /// MTU of the local interface, bytes; null while unknown.
     #[serde(default)]
     pub path_mtu_limit: Option<usize>,
-    /// Milliseconds since a probe of that size was answered last; null if none was.
+    /// Milliseconds since a probe of `path_mtu` bytes was last answered; null if none was.
     #[serde(default)]
     pub path_mtu_age_ms: Option<u64>,
-    /// Probes are under way that may find another size.
+    /// Probes are in flight that may find another size.
     #[serde(default)]
     pub path_mtu_probing: bool,
-    /// Data frames sent here since the route was added, copies and resends among them.
+    /// Data frames sent on the route since it was added, with duplicates and retransmissions.
     pub tx_frames: u64,
     /// Their bytes, as UDP payload.
     pub tx_bytes: u64,
@@ -161,18 +161,18 @@ pub struct RoutePatch {
     /// Lower is preferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
-    /// Takes the route out of use, or puts it back.
+    /// Disables or enables the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<AdminState>,
 }
 
-/// Whether an operator wants a route used.
+/// Administrative state of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdminState {
-    /// Used.
+    /// Enabled.
     Up,
-    /// Not used.
+    /// Disabled.
     Down,
 }
 
@@ -186,12 +186,12 @@ pub struct DrainRequest {
     /// Every route over an interface of this node, all or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// Drains; false uses the routes again.
+    /// Starts the drain; false ends it.
     pub on: bool,
-    /// Drains the last route to a peer too; its data then stays where it is.
+    /// Drains the last route to a peer too; its data then stays on it.
     #[serde(default)]
     pub force: bool,
-    /// Milliseconds to wait until both directions have left: 0–4000.
+    /// Milliseconds to wait until both directions have moved: 0–4000.
     #[serde(default)]
     pub wait_ms: u64,
 }
@@ -199,22 +199,22 @@ pub struct DrainRequest {
 /// The answer to `POST /v1/drain`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrainResponse {
-    /// Nothing is waited for any more.
+    /// Both directions have left every route.
     pub done: bool,
-    /// What is still waited for; the order stands.
+    /// Routes that still carry data; the drain continues.
     pub waits: Vec<DrainWait>,
-    /// The routes the order is about.
+    /// Routes of the request.
     pub routes: Vec<Route>,
 }
 
-/// What draining a route waits for.
+/// A route whose drain is not complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainWait {
     /// The route.
     pub route: u32,
     /// The peer it leads to.
     pub peer: String,
-    /// What is missing.
+    /// Missing step.
     pub reason: String,
 }
 
@@ -227,17 +227,17 @@ pub struct DaemonStatus {
     pub node: NodeStatus,
     /// Its adapter.
     pub adapter: AdapterStatus,
-    /// How many peers there are.
+    /// Number of peers.
     pub peers: PeerCounts,
-    /// How many routes there are.
+    /// Number of routes.
     pub routes: RouteCounts,
-    /// How often data moved to another route, over all peers.
+    /// Moves of data to another route, over all peers.
     pub failovers: u64,
-    /// How long data stood still at failovers.
+    /// Data stalls at failovers.
     pub stalls: StallSummary,
-    /// How many peers have which policy; only policies that some peer has.
+    /// Number of peers by policy; unused policies are left out.
     pub policies: BTreeMap<String, usize>,
-    /// Packets since the start.
+    /// Packet counters since the start.
     pub counters: PacketCounters,
 }
 
@@ -248,7 +248,7 @@ pub struct NodeStatus {
     pub name: String,
     /// Its public key, base64.
     pub key: String,
-    /// Drawn anew at every start; 16 hex digits.
+    /// Random per start; 16 hex digits.
     pub boot_id: String,
     /// Milliseconds since the start.
     pub uptime_ms: u64,
@@ -261,7 +261,7 @@ pub struct AdapterStatus {
     pub name: String,
     /// Its interface index; 0 while it is gone.
     pub ifindex: u32,
-    /// Whether it is up.
+    /// Up.
     pub up: bool,
     /// Its IPv4 address.
     pub v4: Ipv4Addr,
@@ -273,7 +273,7 @@ pub struct AdapterStatus {
     pub backend: String,
 }
 
-/// How many peers there are.
+/// Number of peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCounts {
     /// In the config.
@@ -284,7 +284,7 @@ pub struct PeerCounts {
     pub reachable: usize,
 }
 
-/// How many routes there are.
+/// Number of routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteCounts {
     /// All.
@@ -311,7 +311,7 @@ pub struct Peer {
     pub v4: Ipv4Addr,
     /// Its virtual IPv6 address.
     pub v6: Ipv6Addr,
-    /// The physical addresses its routes lead to.
+    /// Physical addresses of its routes.
     pub addresses: Vec<SocketAddr>,
     /// A session with it exists.
     pub session: bool,
@@ -319,17 +319,17 @@ pub struct Peer {
     pub reachable: bool,
     /// The route that carries data to it.
     pub active: Option<u32>,
-    /// How often data moved to another route.
+    /// Moves of data to another route.
     pub failovers: u64,
-    /// Whether its adapter was up at the last handshake; null without a session.
+    /// Its adapter was up at the last handshake; null without a session.
     pub adapter_up: Option<bool>,
-    /// How data of no class uses its routes: `failover`, `duplicate` or `balance`.
+    /// Policy of unclassified traffic: `failover`, `duplicate` or `balance`.
     pub policy: String,
-    /// The classes of traffic with a policy of their own; the first that matches decides.
+    /// Traffic classes with a policy of their own; the first match decides.
     pub classes: Vec<TrafficClassSpec>,
 }
 
-/// A class of traffic. Criteria that are not there match everything.
+/// A traffic class. Absent criteria match everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrafficClassSpec {
@@ -344,10 +344,10 @@ pub struct TrafficClassSpec {
     /// The TCP or UDP port at either end: `5060`, or `5060-5070`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
-    /// Bytes of the smallest packet, its IP header included.
+    /// Smallest packet with its IP header, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_size: Option<u32>,
-    /// Bytes of the largest packet, its IP header included.
+    /// Largest packet with its IP header, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_size: Option<u32>,
 }
@@ -363,10 +363,10 @@ pub struct PeerBody {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerPatch {
-    /// For data of no class: `failover`, `duplicate` or `balance`.
+    /// Policy of unclassified traffic: `failover`, `duplicate` or `balance`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// At most 16 classes in place of all there are.
+    /// At most 16 classes; they replace the present ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<TrafficClassSpec>>,
 }
@@ -374,9 +374,9 @@ pub struct PeerPatch {
 /// `POST /v1/reload`, with `?dry_run=true` or without.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadResult {
-    /// Whether the changes are in force; false for a dry run, and when there are none.
+    /// The changes are in force; false for a dry run and without changes.
     pub applied: bool,
-    /// What changes, one line each: settings, then routes. `+` comes, `-` goes, `~` is different.
+    /// Changes, one line each: settings, then routes. `+` added, `-` removed, `~` modified.
     pub changes: Vec<String>,
 }
 
@@ -387,7 +387,7 @@ pub struct HostList {
     pub hosts: Vec<HostEntry>,
 }
 
-/// The name of a node's virtual addresses.
+/// Host name of a node's virtual addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostEntry {
     /// The node's name, and `.netft`.
@@ -398,9 +398,9 @@ pub struct HostEntry {
     pub v6: Ipv6Addr,
 }
 
-/// The answer to a request that failed.
+/// Answer to a request that failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What is wrong, in one line.
+    /// Description in one line.
     pub error: String,
 }

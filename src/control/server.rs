@@ -1,5 +1,5 @@
-//! The questions the control socket answers. Every answer but the metrics is JSON with a schema
-//! number; nothing here waits for the packet path longer than [`DRIVER_TIMEOUT`].
+//! HTTP server of the control socket. Every answer but the metrics is JSON with a schema number; no
+//! request waits longer than [`DRIVER_TIMEOUT`] for the driver.
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
@@ -47,18 +47,18 @@ use super::{
 };
 use crate::{clock::WallClock, exit::ExitError, text::escape};
 
-/// How long the driver may take to answer.
+/// Time limit for an answer of the driver.
 const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Event streams at a time: the rest of the places stays for short questions.
+/// Concurrent event streams: the remaining places stay free for short requests.
 const MAX_EVENT_STREAMS: usize = MAX_CLIENTS - 8;
 
-/// What the answers are made from.
+/// State that the answers are made from.
 pub struct ControlContext<N> {
     /// The node.
     pub node: Arc<N>,
-    /// Its last events.
+    /// Its recent events.
     pub journal: Arc<EventJournal>,
-    /// For the times in the answers.
+    /// Clock for the times in the answers.
     pub clock: Arc<WallClock>,
 }
 
@@ -69,7 +69,7 @@ struct ServerState<N> {
 
 type SharedState<N> = State<Arc<ServerState<N>>>;
 
-/// Answers on `listener` until dropped.
+/// Serves `listener` until dropped.
 pub async fn serve<N: ControlBackend>(listener: ControlListener, control: ControlContext<N>) {
     let app =
         Arc::new(ServerState { control, streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)) });
@@ -86,14 +86,14 @@ pub async fn serve<N: ControlBackend>(listener: ControlListener, control: Contro
         .route("/metrics", get(get_metrics))
         .route("/v1/reload", post(post_reload))
         .route("/v1/validate", post(post_validate))
-        .fallback(|| async { RequestError::new(StatusCode::NOT_FOUND, "there is nothing here") })
+        .fallback(|| async { RequestError::new(StatusCode::NOT_FOUND, "no such resource") })
         .method_not_allowed_fallback(|| async {
-            RequestError::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
+            RequestError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(serve_request))
         .with_state(app);
-    // It only returns when accepting fails for good, which this listener never reports.
+    // Returns only on a permanent accept error, which this listener never reports.
     let service = router.into_make_service_with_connect_info::<ClientIdentity>();
     let _ = axum::serve(listener, service).await;
 }
@@ -230,7 +230,7 @@ fn find_route(snapshot: &Snapshot, id: RouteId) -> Result<&RouteStatus, RouteErr
 fn route_id(text: &str) -> Result<RouteId, RequestError> {
     text.parse()
         .map(RouteId)
-        .map_err(|_| RequestError::bad_request("a route is named by its number"))
+        .map_err(|_| RequestError::bad_request("a route is identified by its number"))
 }
 
 async fn get_status<N: ControlBackend>(
@@ -369,11 +369,11 @@ async fn post_reload<N: ControlBackend>(
     let Query(ReloadQuery { dry_run }) =
         query.map_err(|error| RequestError::bad_request(error.body_text()))?;
     let node = Arc::clone(&app.control.node);
-    // A task of its own: a client that goes away must not leave it half done.
+    // A task of its own: a client that disconnects must not leave a reload half done.
     let reload = async move { node.reload_config(dry_run).await };
     let done = tokio::spawn(reload.in_current_span()).await;
-    let changes =
-        done.map_err(|_| RequestError::new(StatusCode::INTERNAL_SERVER_ERROR, "it broke"))??;
+    let changes = done
+        .map_err(|_| RequestError::new(StatusCode::INTERNAL_SERVER_ERROR, "the reload failed"))??;
     let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
     Ok(json_response(ReloadResult { applied: !dry_run && !changes.is_empty(), changes }))
 }
@@ -432,7 +432,7 @@ struct WhyQuery {
     route: Option<u32>,
 }
 
-/// The story of one event: of the last move, if none is named.
+/// Explains one event: the last move, if none is named.
 async fn get_why<N: ControlBackend>(
     State(app): SharedState<N>,
     query: Result<Query<WhyQuery>, QueryRejection>,
@@ -472,8 +472,8 @@ async fn get_metrics<N: ControlBackend>(
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
-/// Lines of events from `after` on. What a slow reader misses is counted by the journal, so
-/// nothing is queued for it.
+/// Lines of events from `after` on. The journal counts what a slow reader misses, so nothing is
+/// queued for it.
 fn event_stream(
     journal: Arc<EventJournal>,
     after: u64,
@@ -510,10 +510,10 @@ mod tests {
     use super::*;
     use crate::control::schema::{Event, EventDetail};
 
-    /// The next event is pushed at the very moment a follower has read the one before and is about
-    /// to wait: whoever looks before it listens sleeps through it, and nothing else comes.
+    /// The next event is pushed at the moment a follower has read the previous one and is about to
+    /// wait: a follower that subscribes after it reads would miss it.
     #[test]
-    fn a_follower_sleeps_through_no_event() {
+    fn a_follower_misses_no_event() {
         const EVENTS: u64 = 5000;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
         let runtime = runtime.unwrap();
@@ -531,11 +531,11 @@ mod tests {
                 }
             }
         });
-        let patience = std::time::Instant::now() + Duration::from_secs(60);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         for number in 0..EVENTS {
             while read.load(SeqCst) < number {
-                let late = follower.is_finished() || std::time::Instant::now() > patience;
-                assert!(!late, "event {} was not told", read.load(SeqCst) + 1);
+                let late = follower.is_finished() || std::time::Instant::now() > deadline;
+                assert!(!late, "event {} was missed", read.load(SeqCst) + 1);
                 std::thread::yield_now();
             }
             journal.push(String::new(), EventDetail::Stalled { length_ms: number });

@@ -1,4 +1,4 @@
-//! `POST /v1/validate`: fresh probes of this node's paths, and what the peers say of themselves.
+//! `POST /v1/validate`: new probes of this node's paths, and the findings of its peers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use super::{
 };
 use crate::clock::wall_clock_ms;
 
-/// How long fresh probes are waited for. Answers to a control socket must begin within 5 s, and
-/// a peer probes, too, before it answers.
+/// Time limit for new probes. A control answer must begin within 5 s, and a peer probes too
+/// before it answers.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(2500);
-/// How often to look whether they are answered.
+/// Interval of the checks for their answers.
 const PROBE_POLL_INTERVAL: Duration = Duration::from_millis(30);
 
-/// Asks these peers, all at once, while this node's own paths are probed.
+/// Queries these peers concurrently while this node's own paths are probed.
 pub(super) async fn query_peers<N: ControlBackend>(
     node: &Arc<N>,
     peers: Vec<PeerInfo>,
@@ -60,7 +60,7 @@ async fn query_peer<N: ControlBackend>(node: &N, info: &PeerInfo) -> PeerValidat
     PeerValidation { peer, error: None, clock_skew_ms, findings, left_off, paths }
 }
 
-/// Has every path probed anew, and waits until that is done, or long enough.
+/// Starts new probes of every path and waits until they are answered, at most 2.5 s.
 pub async fn probe_paths<N: ControlBackend>(node: &N) {
     let done = async {
         let Some(since) = node.recheck_paths().await else { return };

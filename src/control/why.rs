@@ -1,7 +1,7 @@
-//! The story of one event, put together from the events that are kept. Pure.
+//! Explanation of one event, from the events that are kept. Pure.
 //!
 //! Bounds: at most [`MAX_EVENTS_BEFORE`] events before and [`MAX_EVENTS_AFTER`] after; those before
-//! not older than [`EXPLANATION_WINDOW_MS`] and younger than the move before.
+//! not older than [`EXPLANATION_WINDOW_MS`] and later than the previous move.
 
 use netft::failover::cost::COST_SETTLE_TIME;
 use serde::{Deserialize, Serialize};
@@ -12,31 +12,31 @@ use super::{
 };
 use crate::clock::parse_rfc3339_millis;
 
-/// Events told before the one that is asked for.
+/// Most events before the explained one.
 const MAX_EVENTS_BEFORE: usize = 24;
-/// Events told after it.
+/// Most events after it.
 const MAX_EVENTS_AFTER: usize = 12;
-/// What is older does not explain a move, milliseconds: longer than any default detection time.
+/// Oldest event that can explain a move, milliseconds: longer than any default detection time.
 const EXPLANATION_WINDOW_MS: i64 = 10_000;
 
 /// `GET /v1/why`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventExplanation {
-    /// The event that is asked for.
+    /// The explained event.
     pub event: Event,
-    /// What led to it, oldest first.
+    /// Events that led to it, oldest first.
     pub before: Vec<Event>,
-    /// What came of it, oldest first, up to the next move.
+    /// Events that followed, oldest first, up to the next move.
     pub after: Vec<Event>,
-    /// What it cost; null where nothing was left.
+    /// Cost; null where no route was left.
     pub cost: Option<FailoverCost>,
-    /// Nothing can be added to the cost.
+    /// The cost cannot grow further.
     pub cost_final: bool,
-    /// The ends of the routes that are named and still exist.
+    /// Endpoints of the named routes that still exist.
     pub routes: Vec<RouteEndpoints>,
-    /// The oldest event that is kept.
+    /// Oldest event that is kept.
     pub oldest: u64,
-    /// The newest event.
+    /// Newest event.
     pub newest: u64,
 }
 
@@ -51,28 +51,28 @@ pub struct RouteEndpoints {
     pub real_remote: std::net::SocketAddr,
 }
 
-/// What is asked for.
+/// The event to explain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventSelector {
     /// The last move.
     Last,
     /// The event of this number.
     Event(u64),
-    /// The last move from or to this route, or else its last change.
+    /// The last move from or to this route, else its last state change.
     Route(u32),
 }
 
-/// The story of an event, as of the time `at` (RFC 3339).
+/// Explains an event, as of the time `at` (RFC 3339).
 ///
 /// # Errors
-/// Why there is none, in one line.
+/// There is no such event; in one line.
 pub fn explain_event(
     events: &[Event],
     subject: EventSelector,
     at: &str,
 ) -> Result<EventExplanation, String> {
     let (Some(first), Some(last)) = (events.first(), events.last()) else {
-        return Err("nothing has happened yet".to_owned());
+        return Err("no events yet".to_owned());
     };
     let (oldest, newest) = (first.seq, last.seq);
     let kept = format!("events {oldest} to {newest} are kept");
@@ -87,10 +87,10 @@ pub fn explain_event(
     };
     let place = found.ok_or_else(|| match subject {
         EventSelector::Event(seq) if seq > newest => format!("there is no event {seq} yet: {kept}"),
-        EventSelector::Event(seq) => format!("event {seq} is gone: {kept}"),
-        EventSelector::Last if oldest > 1 => format!("no move is kept: {kept}; see netft events"),
-        EventSelector::Last => format!("no data has moved yet: {kept}; see netft events"),
-        EventSelector::Route(route) => format!("nothing about route {route} is kept: {kept}"),
+        EventSelector::Event(seq) => format!("event {seq} is discarded: {kept}"),
+        EventSelector::Last if oldest > 1 => format!("no move is kept: {kept}; see `netft events`"),
+        EventSelector::Last => format!("no data has moved yet: {kept}; see `netft events`"),
+        EventSelector::Route(route) => format!("no event about route {route} is kept: {kept}"),
     })?;
     let event = events[place].clone();
     let before = events_before(&events[..place], &event);
@@ -142,7 +142,7 @@ const fn is_move(what: &EventDetail) -> bool {
     matches!(what, EventDetail::Moved { .. })
 }
 
-/// Whether an event is about a route: not merely as one that could have been chosen.
+/// True if an event is about a route, not merely as a candidate.
 fn is_about_route(what: &EventDetail, wanted: u32) -> bool {
     match what {
         EventDetail::Moved { from, to, .. } => [*from, *to].contains(&Some(wanted)),
@@ -177,7 +177,7 @@ fn peer_of(what: &EventDetail) -> Option<&str> {
     }
 }
 
-/// Whether two events may have to do with each other: same peer, or about the node itself.
+/// True if two events may be related: same peer, or about this node.
 fn is_related(one: &EventDetail, other: &EventDetail) -> bool {
     match (peer_of(one), peer_of(other)) {
         (Some(one), Some(other)) => one == other,
@@ -197,7 +197,7 @@ fn events_before(events: &[Event], event: &Event) -> Vec<Event> {
         .take_while(young)
         .filter(|other| is_related(&event.detail, &other.detail))
         .take_while(|other| !is_move(&other.detail))
-        // The cost of an earlier move explains nothing.
+        // The cost of an earlier move explains nothing here.
         .filter(|other| !matches!(other.detail, EventDetail::Cost { .. }))
         .take(MAX_EVENTS_BEFORE)
         .cloned()
@@ -213,7 +213,7 @@ fn events_after(events: &[Event], event: &Event) -> Vec<Event> {
             continue;
         }
         let last = is_move(&other.detail);
-        // What is in between is left out, the end of the story is not.
+        // Events over the limit are left out, but for the move that ends the explanation.
         if last || found.len() < MAX_EVENTS_AFTER {
             found.push(other.clone());
         }
@@ -224,7 +224,7 @@ fn events_after(events: &[Event], event: &Event) -> Vec<Event> {
     found
 }
 
-/// The cost told after an event for the route it is about.
+/// The cost event that belongs to an event.
 fn cost_after(events: &[Event], event: &Event) -> Option<FailoverCost> {
     let wanted = match &event.detail {
         EventDetail::Moved { from, .. } => (*from)?,

@@ -1,5 +1,5 @@
-//! `netftd --cleanup`: removes what a daemon that died may have left. Safe to run at any time: it
-//! refuses while a daemon owns the adapter.
+//! `netftd --cleanup`: removes what a crashed daemon left behind. Safe at any time: it refuses
+//! while a daemon owns the adapter.
 
 use std::{
     fs,
@@ -14,15 +14,15 @@ use netft::api::{
 
 use crate::{control::socket_path, exit::ExitError};
 
-/// Cleans up after the adapter called `adapter`.
+/// Removes the device and the socket of `adapter`.
 ///
 /// # Errors
 /// A daemon runs, or the kernel refuses.
 pub(super) fn cleanup_adapter(runtime_dir: &Path, adapter: &str) -> Result<(), ExitError> {
     let socket = socket_path(runtime_dir, adapter);
-    // Whoever answers is alive, whatever became of its lock.
+    // A daemon that answers is alive, whatever the state of its lock.
     if UnixStream::connect(&socket).is_ok() {
-        return Err(ExitError::other_error(format!("netftd runs {adapter}: stop it first")));
+        return Err(ExitError::other_error(format!("netftd is running {adapter}: stop it first")));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,5 +1,5 @@
-//! What the machine must give before an adapter can exist: each missing thing is one line with
-//! its remedy (C-13), told before anything is set up.
+//! Preconditions of an adapter, checked before anything is set up: each one that fails is one line
+//! with its remedy (C-13).
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::privileges;
 use crate::exit::ExitError;
 
-/// Sockets, queues, netlink, the runtime's own, and room for control clients.
+/// Descriptors for sockets, queues, netlink, the runtime and control clients.
 const MIN_DESCRIPTORS: u64 = 128;
 
-/// Looks for the TUN device, the capability and enough descriptors.
+/// Checks the TUN device, the capability and the descriptor limit.
 ///
 /// # Errors
-/// The first of them that is missing.
+/// The first precondition that fails.
 pub(super) fn check_environment() -> Result<(), ExitError> {
     if !Path::new("/dev/net/tun").exists() {
         return Err(ExitError::bad_environment(
@@ -38,7 +38,7 @@ fn raise_descriptor_limit() -> Result<(), ExitError> {
     if hard.is_some_and(|hard| hard < MIN_DESCRIPTORS) {
         let hard = hard.unwrap_or_default();
         return Err(ExitError::bad_environment(format!(
-            "only {hard} files may be open, {MIN_DESCRIPTORS} are needed\n  = help: raise the \
+            "the open file limit is {hard}, {MIN_DESCRIPTORS} are needed\n  = help: raise the \
              limit: \
              `ulimit -n 1024`, or LimitNOFILE= in the systemd unit"
         )));

@@ -1,4 +1,4 @@
-//! The log: standard error, one line per event.
+//! The log, on standard error.
 
 use std::io::{IsTerminal, stderr};
 
@@ -10,13 +10,15 @@ use crate::exit::ExitError;
 /// adds the time itself.
 ///
 /// # Errors
-/// `level` is no filter.
+/// `level` is not a filter.
 pub(super) fn start_logging(level: Option<&str>) -> Result<(), ExitError> {
     let variable = std::env::var("NETFT_LOG").ok();
     let level = level.or(variable.as_deref()).unwrap_or("info");
     let filter = EnvFilter::builder().parse(level).map_err(|error| {
-        let help = "use error, warn, info, debug, trace, or per part: info,netft=debug";
-        ExitError::invalid_input(format!("{level:?} is no log level ({error})\n  = help: {help}"))
+        let help = "use error, warn, info, debug, trace, or per module: info,netft=debug";
+        ExitError::invalid_input(format!(
+            "{level:?} is not a log filter ({error})\n  = help: {help}"
+        ))
     })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,4 +1,4 @@
-//! `netftd`: the program that owns an adapter.
+//! `netftd`: the daemon that runs an adapter.
 
 mod args;
 mod cleanup;
@@ -43,7 +43,7 @@ fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
         return Ok(());
     }
     if args.cleanup && is_restart_pending() {
-        // The device, its addresses and its TCP connections wait for the next start (F-18).
+        // The device, its addresses and its TCP connections are kept for the next start (F-18).
         let _ = writeln!(io::stdout(), "the service failed and will be restarted: nothing removed");
         return Ok(());
     }
@@ -90,7 +90,7 @@ fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
     Ok(())
 }
 
-/// Whether systemd runs this after a failure it answers with a restart (systemd.exec(5),
+/// True in ExecStopPost= after a failure that systemd answers with a restart (systemd.exec(5),
 /// `$SERVICE_RESULT`; exit status 2 is never restarted, see the unit).
 fn is_restart_pending() -> bool {
     let set = |name: &str| env::var(name).ok();
@@ -98,14 +98,14 @@ fn is_restart_pending() -> bool {
         && set("EXIT_STATUS").as_deref() != Some("2")
 }
 
-/// What a config means, in one line.
+/// Summary of a configuration in one line.
 fn config_summary(config: &Config) -> String {
     let count = |n: usize, one: &str| match n {
         1 => format!("1 {one}"),
         n => format!("{n} {one}s"),
     };
     let networks = match config.networks.len() {
-        0 => "every network found".to_owned(),
+        0 => "all networks".to_owned(),
         n => count(n, "network"),
     };
     format!(

@@ -1,4 +1,4 @@
-//! The names of the nodes in a hosts file, for as long as the daemon runs.
+//! Node names in a hosts file while the daemon runs.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use netft::api::snapshot::Snapshot;
 
 use crate::hosts::{file, host_entry};
 
-/// The file to keep, if any. What cannot be written is logged: names are a convenience.
+/// The hosts file to maintain, if any. Errors are logged only: names are a convenience.
 #[derive(Clone, Debug)]
 pub(super) struct HostsFile(pub(super) Option<PathBuf>);
 
 impl HostsFile {
-    /// Makes the file say what `snapshot` does.
+    /// Writes the names of `snapshot`.
     pub(super) fn update_hosts(&self, snapshot: &Snapshot) {
         let Some(path) = &self.0 else { return };
         let adapter = &snapshot.adapter;
@@ -26,7 +26,7 @@ impl HostsFile {
         }
     }
 
-    /// Takes the names out.
+    /// Removes the names.
     pub(super) fn remove_hosts(&self, adapter: &str) {
         let Some(path) = &self.0 else { return };
         match file::remove_block(path, adapter) {

@@ -20,17 +20,17 @@ use tokio::sync::{RwLock, mpsc};
 use super::{reload, reload::ConfigSource};
 use crate::{control::backend::ControlBackend, exit::ExitError};
 
-/// The adapter of this process, until it is closed under those who still ask.
+/// The adapter of this process; requests after `close` get an error.
 pub struct RunningNode {
     adapter: RwLock<Option<Adapter>>,
     source: ConfigSource,
 }
 
 impl RunningNode {
-    /// Opens the adapter; its events from the first one on.
+    /// Opens the adapter; returns its events from the first one on.
     ///
     /// # Errors
-    /// Another daemon has the adapter (exit code 1), or the environment refuses (3).
+    /// Another daemon owns the adapter (exit code 1), or the environment is unusable (3).
     pub(super) async fn open_adapter(
         config: Config,
         source: ConfigSource,
@@ -43,17 +43,17 @@ impl RunningNode {
         Ok((Self { adapter: RwLock::new(Some(adapter)), source }, events))
     }
 
-    /// What it was told last; `None` once it is closed.
+    /// Its configuration; `None` once closed.
     pub(super) async fn config(&self) -> Option<Arc<Config>> {
         Some(self.adapter.read().await.as_ref()?.config())
     }
 
-    /// What the peers ask; `None` the second time, and once it is closed.
+    /// Queries of peers; `None` the second time, and once closed.
     pub(super) async fn peer_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
         self.adapter.read().await.as_ref()?.peer_queries()
     }
 
-    /// Tells the peers and takes everything down.
+    /// Notifies the peers and closes the adapter.
     pub async fn close(&self) {
         let adapter = self.adapter.write().await.take();
         if let Some(adapter) = adapter {

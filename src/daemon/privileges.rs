@@ -1,19 +1,19 @@
-//! What this process may do: the two capabilities the adapter needs, a third where the config has a
-//! port below 1024, nothing else (S-14), and no core file that a key could be read from (S-11).
+//! Privileges of this process: the two capabilities the adapter needs, a third for a port below
+//! 1024, nothing else (S-14), and no core file that could hold a key (S-11).
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::process::DumpableBehavior;
 
-/// The TUN device, addresses, routes, and sockets pinned to interfaces.
+/// For the TUN device, addresses, routes, and sockets bound to interfaces.
 const KEPT_CAPABILITIES: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
-/// Ports below this are for whoever may bind them (ip(7)).
+/// Ports below this need CAP_NET_BIND_SERVICE (ip(7)).
 const PRIVILEGED_PORT_END: u16 = 1024;
 
-/// Gives up everything else, but for what [`drop_bind_capability`] decides. Capabilities belong to
-/// threads: call this before any is started.
+/// Drops every other capability; [`drop_bind_capability`] decides on the third. Capabilities belong
+/// to threads: must be called before any is started.
 ///
-/// Returns what could not be given up; the daemon works all the same.
+/// Returns what could not be dropped; the daemon works without that.
 pub(super) fn drop_privileges() -> Vec<String> {
     let mut failed = Vec::new();
     let mut note = |what: &str, result: Result<(), String>| {
@@ -30,7 +30,7 @@ pub(super) fn drop_privileges() -> Vec<String> {
     failed
 }
 
-/// Gives up binding privileged ports, unless `port` is one. Returns what could not be given up.
+/// Drops CAP_NET_BIND_SERVICE unless `port` is privileged. Returns what could not be dropped.
 pub(super) fn drop_bind_capability(port: u16) -> Option<String> {
     if port < PRIVILEGED_PORT_END {
         return None;
@@ -54,7 +54,7 @@ fn drop_capabilities(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> 
     caps::set(None, CapSet::Permitted, &kept)
 }
 
-/// Whether this thread may make an adapter.
+/// True if this thread may create an adapter.
 pub(super) fn has_net_admin() -> bool {
     caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap_or(false)
 }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn s_14_only_two_capabilities_are_left() {
-        // A thread of its own: capabilities are given up for good. The process-wide settings
+        // A thread of its own: dropped capabilities cannot be regained. The process-wide settings
         // (bounding set, no_new_privs) do not disturb other tests.
         std::thread::spawn(|| {
             let kept: CapsHashSet = KEPT_CAPABILITIES.into_iter().collect();

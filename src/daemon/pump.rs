@@ -1,4 +1,4 @@
-//! Events, from the library to the log and to the journal readers ask.
+//! Forwards events from the library to the log and the journal.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Where events go.
+/// Destinations of events.
 pub(super) struct EventPump<N> {
     pub(super) node: Arc<N>,
     pub(super) names: PeerNames,
@@ -43,7 +43,7 @@ impl<N: ControlBackend> EventPump<N> {
                     self.publish_event(self.clock.to_rfc3339(event.at), what, &mut ends);
                 }
                 Err(skipped) => {
-                    // Routes may have come and gone unseen.
+                    // Routes may have been added and removed in the skipped events.
                     let Some(snapshot) = self.node.take_snapshot().await else { continue };
                     for route in &snapshot.routes {
                         let spec = &route.spec;

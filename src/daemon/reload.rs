@@ -1,4 +1,4 @@
-//! Reads the config file again, while the node runs: at SIGHUP, or when `netft reload` asks.
+//! Reloads the configuration file at run time: on SIGHUP and for `netft reload`.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,10 +15,10 @@ use tokio::signal::unix::Signal;
 
 use crate::{config, control::backend::ControlBackend, exit::ExitError};
 
-/// The least time between two reloads at a signal: a storm of signals costs one per gap (F-42).
+/// Least time between two reloads by signal, so that a storm of signals stays cheap (F-42).
 const MIN_RELOAD_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Where the config came from.
+/// Source of the configuration.
 #[derive(Debug)]
 pub(super) struct ConfigSource {
     path: PathBuf,
@@ -35,7 +35,7 @@ impl ConfigSource {
     }
 }
 
-/// Goes over to what the file says, unless that is only tried; logs what changed.
+/// Applies the file, unless `dry_run`, and logs the changes.
 pub(super) async fn reload_config(
     adapter: &Adapter,
     source: &ConfigSource,
@@ -62,7 +62,7 @@ pub(super) async fn reload_config(
     Ok(changes)
 }
 
-/// Reloads at every signal until it is aborted.
+/// Reloads on every signal until it is aborted.
 pub(super) async fn reload_on_hangup<N: ControlBackend>(mut hangups: Signal, node: Arc<N>) {
     while hangups.recv().await.is_some() {
         tracing::info!("SIGHUP: reloading the configuration");
@@ -78,7 +78,7 @@ pub(super) async fn reload_on_hangup<N: ControlBackend>(mut hangups: Signal, nod
             }
             Err(error) => tracing::error!(%error, "reload failed"),
         }
-        // Signals that come meanwhile are one signal.
+        // Signals that arrive meanwhile count as one.
         tokio::time::sleep(MIN_RELOAD_INTERVAL).await;
     }
 }

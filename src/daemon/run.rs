@@ -1,4 +1,4 @@
-//! The daemon's life: open, tell systemd, answer, watch, close.
+//! Life cycle of the daemon: open, notify systemd, serve, close.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -23,11 +23,11 @@ use crate::{
     exit::ExitError,
 };
 
-/// How long closing may take before the process ends without it.
+/// Time limit for closing; the process ends without it after that.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the wall clock is read while no watchdog asks.
+/// Interval of the wall clock reads without a watchdog.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
-/// The sessions of the start that others took over from have ended by then.
+/// By then, sessions that were superseded at the start have ended.
 const FIRST_HEAP_TRIM_DELAY: Duration = Duration::from_secs(15);
 
 /// Exit error for an adapter that stopped without a signal.
@@ -47,7 +47,7 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the one to stop; says its name.
+    /// Waits for a signal to stop; returns its name.
     async fn wait_for_stop(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -56,17 +56,17 @@ impl StopSignals {
     }
 }
 
-/// Runs the adapter until a signal ends it.
+/// Runs the adapter until a signal stops it.
 ///
 /// # Errors
-/// The adapter or its control socket could not be made, or the adapter ended by itself.
+/// The adapter or its control socket could not be opened, or the adapter stopped unexpectedly.
 pub(super) async fn run_adapter(
     config: Config,
     source: ConfigSource,
     file: HostsFile,
 ) -> Result<(), ExitError> {
     let mut signals = StopSignals::new().map_err(ExitError::bad_environment)?;
-    // One that comes while the adapter opens waits until it is open.
+    // A signal during the opening stays pending until the adapter is open.
     let hangups = signal(SignalKind::hangup()).map_err(ExitError::bad_environment)?;
     let socket = socket_path(&config.runtime_dir, &config.adapter.name);
     let name = config.adapter.name.clone();
@@ -80,7 +80,7 @@ pub(super) async fn run_adapter(
         }
     };
     let adapter = Arc::new(adapter);
-    // The adapter holds the lock: whatever stands at this path is left over.
+    // The adapter holds the lock: a socket at this path is a leftover.
     let listener = match ControlListener::bind(&socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -108,15 +108,15 @@ pub(super) async fn run_adapter(
         clock: Arc::clone(&clock),
     };
     let mut pump = tokio::spawn(pump.forward_events(events));
-    let checkup =
+    let responder =
         ValidateResponder::new(Arc::clone(&adapter), Arc::clone(&journal), Arc::clone(&clock));
-    let answers = tokio::spawn(checkup.serve_queries());
+    let answers = tokio::spawn(responder.serve_queries());
     let control = ControlContext { node: Arc::clone(&adapter), journal, clock: Arc::clone(&clock) };
     let server = tokio::spawn(server::serve(listener, control));
     let watchdog = tokio::spawn(run_watchdog(Arc::clone(&adapter), clock));
-    let tidying = tokio::spawn(trim_heap_periodically());
+    let heap_trimmer = tokio::spawn(trim_heap_periodically());
     let reloads = tokio::spawn(reload::reload_on_hangup(hangups, Arc::clone(&adapter)));
-    notify_systemd(&[NotifyState::Ready, NotifyState::Status("the adapter is up")]);
+    notify_systemd(&[NotifyState::Ready, NotifyState::Status("adapter up")]);
 
     let result = tokio::select! {
         name = signals.wait_for_stop() => {
@@ -127,13 +127,13 @@ pub(super) async fn run_adapter(
     };
     notify_systemd(&[NotifyState::Stopping]);
     watchdog.abort();
-    tidying.abort();
+    heap_trimmer.abort();
     reloads.abort();
     answers.abort();
     abort_and_wait(server).await;
     close_within(CLOSE_TIMEOUT, adapter.close()).await;
     if result.is_ok() {
-        // What closing has to say.
+        // The events of the closing.
         close_within(CLOSE_TIMEOUT, pump).await;
     }
     // Last: the pump writes it.
@@ -142,8 +142,8 @@ pub(super) async fn run_adapter(
     result
 }
 
-/// Tells the watchdog that the driver answers, and follows the wall clock. A driver that does not
-/// answer is not told of, so systemd restarts this process.
+/// Notifies the watchdog while the driver answers, and follows the wall clock. Without an answer
+/// systemd restarts this process.
 async fn run_watchdog<N: ControlBackend>(node: Arc<N>, clock: Arc<WallClock>) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     let interval = watchdog.unwrap_or(HOUSEKEEPING_INTERVAL);
@@ -159,7 +159,7 @@ async fn run_watchdog<N: ControlBackend>(node: Arc<N>, clock: Arc<WallClock>) {
     }
 }
 
-/// Gives back what handshakes needed: soon after the start, and after those that follow.
+/// Returns heap pages that handshakes needed: soon after the start, then periodically.
 async fn trim_heap_periodically() {
     let mut ticks =
         tokio::time::interval_at(Instant::now() + FIRST_HEAP_TRIM_DELAY, HOUSEKEEPING_INTERVAL);
@@ -171,11 +171,11 @@ async fn trim_heap_periodically() {
 }
 
 fn notify_systemd(state: &[NotifyState<'_>]) {
-    // Without systemd there is nobody to tell.
+    // Without systemd there is no socket to notify.
     let _ = sd_notify::notify(state);
 }
 
-/// Stops a task and waits until it has dropped everything it held.
+/// Aborts a task and waits until it has released its resources.
 async fn abort_and_wait(task: JoinHandle<()>) {
     task.abort();
     let _ = task.await;

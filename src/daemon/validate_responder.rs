@@ -1,4 +1,4 @@
-//! Answers peers that ask what is wrong with this node: `netft validate` on another one.
+//! Answers validation queries of peers, for `netft validate` on another node.
 
 use std::{
     sync::Arc,
@@ -25,25 +25,25 @@ use crate::{
     validate::{DaemonFacts, NodeFacts, run_checks as check},
 };
 
-/// What a run found that began no longer than this before a question answers it. One peer's
-/// questions are further apart, so that each sees what was changed since the one before.
+/// Age up to which results are reused for further queries. Queries of one peer are further apart,
+/// so each of them sees current results.
 const RESULT_LIFETIME: Duration = Duration::from_millis(800);
-/// Answers made at a time; other questions wait.
+/// Concurrent answers; further queries wait.
 const MAX_CONCURRENT_QUERIES: usize = 8;
 
-/// What a run of the checks found.
+/// Results of one run of the checks.
 struct CheckResults {
     began: Instant,
     findings: Vec<Finding>,
     routes: Vec<Route>,
 }
 
-/// What this node finds on itself.
+/// Answers with this node's findings on itself.
 pub(super) struct ValidateResponder {
     node: Arc<RunningNode>,
     journal: Arc<EventJournal>,
     clock: Arc<WallClock>,
-    /// Held over a run, so that there is one at a time.
+    /// Locked during a run, so that runs do not overlap.
     last_results: Mutex<Option<Arc<CheckResults>>>,
 }
 
@@ -56,22 +56,22 @@ impl ValidateResponder {
         Self { node, journal, clock, last_results: Mutex::default() }
     }
 
-    /// Answers until the node closes, or it is aborted.
+    /// Answers until the node closes or the task is aborted.
     pub(super) async fn serve_queries(self) {
         let Some(mut questions) = self.node.peer_queries().await else { return };
-        let (checkup, places) = (Arc::new(self), Arc::new(Semaphore::new(MAX_CONCURRENT_QUERIES)));
+        let (responder, permits) =
+            (Arc::new(self), Arc::new(Semaphore::new(MAX_CONCURRENT_QUERIES)));
         while let Some(question) = questions.recv().await {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            // One that nobody waits for any more, or that means nothing here, is dropped: that
-            // refuses it.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            // Dropping a query refuses it: unknown ones, and those whose asker has gone.
             if question.payload == VALIDATE_QUERY && !question.reply_tx.is_closed() {
                 tracing::debug!(peer = %question.peer, "validation asked for by a peer");
-                tokio::spawn(Arc::clone(&checkup).answer_query(question, place));
+                tokio::spawn(Arc::clone(&responder).answer_query(question, permit));
             }
         }
     }
 
-    async fn answer_query(self: Arc<Self>, question: PeerQuery, _place: OwnedSemaphorePermit) {
+    async fn answer_query(self: Arc<Self>, question: PeerQuery, _permit: OwnedSemaphorePermit) {
         let Some(found) = self.recent_results().await else { return };
         let Some(snapshot) = self.node.take_snapshot().await else { return };
         let asker = snapshot.peers.iter().find(|info| info.status.peer == question.peer);
@@ -80,7 +80,7 @@ impl ValidateResponder {
         let report =
             ValidationReport::new(found.findings.clone(), &found.routes, &asker.name, clock);
         if let Ok(bytes) = report.encode() {
-            // The peer may have stopped waiting.
+            // The peer may have timed out.
             let _ = question.reply_tx.send(bytes);
         }
     }
@@ -96,7 +96,7 @@ impl ValidateResponder {
         Some(found)
     }
 
-    /// On a thread of its own, as it waits for the kernel and for `nft`.
+    /// Runs the checks on a blocking thread, as they wait for the kernel and for `nft`.
     async fn run_checks(&self) -> Option<CheckResults> {
         let began = Instant::now();
         validate::probe_paths(&*self.node).await;
@@ -115,9 +115,9 @@ impl ValidateResponder {
             socket_overflow: snapshot.counters.socket_overflow,
             peers: Vec::new(),
         };
-        let looked =
+        let gathered =
             spawn_blocking(move || NodeFacts::gather_facts((*config).clone(), Some(daemon))).await;
-        let findings = match looked.ok()? {
+        let findings = match gathered.ok()? {
             Ok(facts) => check(&facts),
             Err(error) => {
                 tracing::warn!(%error, "validation for a peer failed");

@@ -1,4 +1,4 @@
-//! The run as a picture: every route's state, the active route, lost probes, TCP throughput.
+//! Chart of a run: state of every route, active route, lost probes, TCP throughput.
 //!
 //! Drawn in pixels on plotters' SVG backend: text is left to the viewer's fonts.
 
@@ -11,12 +11,12 @@ use plotters::{
 
 use super::demo_run::{DemoRun, FaultRecord};
 
-/// The picture's size in pixels.
+/// Image size, pixels.
 const IMAGE_SIZE: (u32, u32) = (1200, 640);
-/// Where time runs.
+/// Horizontal extent of the time axis.
 const PLOT_LEFT: i32 = 190;
 const PLOT_RIGHT: i32 = 1170;
-/// The lanes: their top, height and distance.
+/// Route timelines: top, height and distance.
 const ROUTES_TOP: i32 = 118;
 const ROUTE_HEIGHT: i32 = 42;
 const ROUTE_STEP: i32 = 56;
@@ -39,10 +39,10 @@ const LOSS_COLOUR: RGBColor = RGBColor(220, 38, 38);
 type ChartArea<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-/// Draws the story as an SVG document.
+/// Draws the run as an SVG document.
 pub(super) fn draw_svg(story: &DemoRun) -> String {
     let mut svg = String::new();
-    // Drawing into a string has nothing that can fail; a picture is no reason to panic either.
+    // Drawing into a string cannot fail.
     let drawn = paint_chart(story, &mut svg);
     debug_assert!(drawn.is_ok(), "{drawn:?}");
     svg
@@ -120,7 +120,7 @@ impl ChartCanvas<'_> {
         self.draw_text(&line, (24, 58), 15, MUTED_COLOUR, HPos::Left)
     }
 
-    /// Seconds, from the lanes down to the axis.
+    /// Grid of seconds.
     fn draw_grid(&self) -> DrawResult {
         let seconds = self.length.as_secs();
         let step = (seconds / 12).max(1);
@@ -235,7 +235,7 @@ impl ChartCanvas<'_> {
         for y in (ROUTES_TOP - 6..FLOW_PANEL.1).step_by(10) {
             self.draw_line((from, y), (from, y + 5), LOSS_COLOUR, 1)?;
         }
-        // The span in which the route was broken, above the lanes and along its lane.
+        // Duration of the fault, above the timelines and along its own.
         self.fill_rectangle((from, ROUTES_TOP - 10), (to, ROUTES_TOP - 7), LOSS_COLOUR)?;
         let top = ROUTES_TOP + ROUTE_STEP * i32::try_from(fault.network)?;
         let frame =
@@ -255,7 +255,7 @@ impl ChartCanvas<'_> {
             (UP_COLOUR, "up", 8),
             (INIT_COLOUR, "init", 8),
             (DOWN_COLOUR, "down", 8),
-            (LOSS_COLOUR, "broken by us, datagram lost", 1),
+            (LOSS_COLOUR, "fault, datagram lost", 1),
         ] {
             self.fill_rectangle((x, y - height), (x + 26, y + height), colour)?;
             self.draw_text(name, (x + 34, y), 13, TEXT_COLOUR, HPos::Left)?;
@@ -294,7 +294,7 @@ pub(super) mod tests {
     use super::*;
     use crate::demo::demo_run::{FaultKind, RouteTimeline};
 
-    /// A made-up run with every element the picture has.
+    /// A sample run with every element of the chart.
     pub(in crate::demo) fn sample() -> DemoRun {
         let ms = Duration::from_millis;
         let mut story = DemoRun {

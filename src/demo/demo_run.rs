@@ -1,27 +1,27 @@
-//! What happened in a run: plain values, for the screen, for JSON and for the picture.
+//! Record of a run: plain values for the screen, for JSON and for the chart.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// One run. Times are counted from its start.
+/// One run. Times are relative to its start.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DemoRun {
-    /// How long it took.
+    /// Length.
     pub(super) length: Duration,
     /// The adapter's name.
     pub(super) adapter: String,
-    /// One lane per network, in order of preference.
+    /// One timeline per network, in order of preference.
     pub(super) timelines: Vec<RouteTimeline>,
-    /// Since when which lane carried the data of the first node.
+    /// Network that carried the data of the first node, with the start of each change.
     pub(super) active: Vec<(Duration, Option<usize>)>,
-    /// What was broken, in order.
+    /// Injected faults, in order.
     pub(super) faults: Vec<FaultRecord>,
-    /// When the probes that never arrived were sent, by direction.
+    /// Send times of lost probes, by direction.
     pub(super) losses: [Vec<Duration>; 2],
     /// Probes sent, both directions.
     pub(super) probes: u64,
-    /// When the TCP receiver read how many bytes.
+    /// Reads of the TCP receiver: time and bytes.
     pub(super) reads: Vec<(Duration, usize)>,
     /// Bytes through the TCP flow.
     pub(super) bytes: u64,
@@ -36,19 +36,19 @@ pub(super) struct DemoRun {
 pub(super) struct RouteTimeline {
     /// Its two physical addresses.
     pub(super) label: String,
-    /// Since when it was in which state.
+    /// States with the start of each.
     pub(super) states: Vec<(Duration, String)>,
 }
 
-/// How a route is broken.
+/// Kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum FaultKind {
-    /// Nothing passes, nobody is told.
+    /// Every frame is dropped, the carrier stays up.
     BlackHole,
     /// The first node's interface loses its carrier.
     CarrierLoss,
-    /// Nothing passes from the first node to the second.
+    /// Frames from the first node to the second are dropped.
     OneWayLoss,
 }
 
@@ -65,36 +65,36 @@ impl FaultKind {
         }
     }
 
-    /// What happens, in words.
+    /// Description.
     pub(super) const fn description(self) -> &'static str {
         match self {
-            Self::BlackHole => "goes silent: every frame vanishes, every carrier stays",
-            Self::CarrierLoss => "loses its cable at a",
-            Self::OneWayLoss => "carries nothing from a to b any more, but all from b to a",
+            Self::BlackHole => "drops every frame, the carrier stays up",
+            Self::CarrierLoss => "loses its carrier at a",
+            Self::OneWayLoss => "drops the frames from a to b, passes those from b to a",
         }
     }
 }
 
-/// One fault and what came of it.
+/// One fault and its effects.
 #[derive(Clone, Debug)]
 pub(super) struct FaultRecord {
-    /// How the lane was broken.
+    /// Kind.
     pub(super) kind: FaultKind,
-    /// Which.
+    /// Network.
     pub(super) network: usize,
-    /// When.
+    /// Start.
     pub(super) start: Duration,
-    /// From the fault to the first event that blames the route, at either node.
+    /// From the fault to the first event about the route, at either node.
     pub(super) detected_after: Duration,
     /// From the fault to the last node's move to another route.
     pub(super) moved_after: Duration,
-    /// When it was repaired.
+    /// Time of the repair.
     pub(super) healed_at: Duration,
-    /// When data was back on it; `None`: it never was.
+    /// Time at which data was back on it; `None` if it did not return.
     pub(super) failed_back_at: Option<Duration>,
     /// Probes sent while it lasted, both directions.
     pub(super) probes_sent: u64,
-    /// Of these, those that never arrived.
+    /// Probes lost of these.
     pub(super) probes_lost: u64,
     /// The longest time without a byte at the TCP receiver.
     pub(super) longest_stall: Duration,

@@ -1,8 +1,8 @@
-//! `netft demo`: the adapter's whole promise in one command, without root.
+//! `netft demo`: failovers in one command, without root.
 //!
-//! Two nodes joined by three networks, two real daemons, one TCP flow and a datagram each way
-//! every millisecond; then the active route breaks three times, each time differently, and heals.
-//! Called by the `demo` subcommand; it runs in namespaces of its own ([`netft_lab`]).
+//! Two nodes with three networks, two real daemons, one TCP flow and a datagram in each direction
+//! every millisecond; the active route fails three times, each time differently, and is repaired.
+//! Runs in namespaces of its own ([`netft_lab`]).
 
 mod chart;
 mod demo_run;
@@ -13,9 +13,9 @@ use std::{path::Path, process::ExitCode};
 
 use netft_lab::{EnterOutcome, LabError, daemon::ProgramPaths, enter_namespaces};
 
-/// The exit code of a run in which a check failed.
+/// Exit code of a run in which a check failed.
 const EXIT_FAILED: u8 = 1;
-/// The exit code where the system refuses what a run needs.
+/// Exit code where the system refuses what a run needs.
 const EXIT_REFUSED: u8 = 3;
 
 /// Runs the demo and draws it into the file `svg`; with `json` it prints one object and nothing

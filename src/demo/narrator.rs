@@ -1,4 +1,4 @@
-//! What a person sees on the screen, and what a program reads.
+//! Output of the demo: text on the screen, or JSON.
 
 use std::{
     io::{IsTerminal, Write as _, stdout},
@@ -18,14 +18,14 @@ use crate::{
     render::event::cost_text,
 };
 
-/// Tells a person what happens while it happens, or keeps quiet.
+/// Prints the progress of a run, unless silent.
 #[derive(Debug)]
 pub(super) struct Narrator {
     verbose: bool,
     use_colour: bool,
 }
 
-/// Select graphic rendition (ECMA-48): the few we use.
+/// Select graphic rendition (ECMA-48).
 const STYLE_BOLD: &str = "1";
 const STYLE_FAINT: &str = "2";
 const STYLE_RED: &str = "31";
@@ -39,9 +39,9 @@ impl Narrator {
         Self { verbose, use_colour: verbose && !plain && stdout().is_terminal() }
     }
 
-    /// Prints a line whether or not it speaks.
+    /// Prints a line, silent or not.
     pub(super) fn print_line(&self, line: &str) {
-        // A reader that went away ends the telling, not the run.
+        // A closed standard output does not end the run.
         let _ = stdout().write_all(format!("{line}\n").as_bytes());
     }
 
@@ -66,7 +66,7 @@ impl Narrator {
         );
         self.print_if_verbose(&self.styled_text(
             STYLE_FAINT,
-            "in namespaces of their own; this machine's network is not touched",
+            "in namespaces of their own; this machine's network is not changed",
         ));
         self.print_if_verbose("");
         let last = lab.network_count() - 1;
@@ -109,18 +109,18 @@ impl Narrator {
     /// Before the first fault.
     pub(super) fn print_introduction(&self, rate: u64) {
         let rate = rate * 8 / 1_000_000;
-        self.print_heading("Now the active route breaks, three times, each time differently");
+        self.print_heading("The active route fails three times, each time differently");
         self.print_if_verbose(&self.styled_text(
             STYLE_FAINT,
             &format!(
                 "while one TCP flow runs at {rate} Mbit/s, hashed at both ends,\n\
-                 and numbered datagrams run both ways, one each millisecond"
+                 and numbered datagrams run in both directions, one each millisecond"
             ),
         ));
         self.print_if_verbose("");
     }
 
-    /// A fault was made.
+    /// A fault was injected.
     pub(super) fn print_fault(&self, at: Duration, kind: FaultKind, network: usize) {
         let line = format!("{} {}", network_name(network), kind.description());
         self.print_if_verbose(&format!(
@@ -131,7 +131,7 @@ impl Narrator {
         ));
     }
 
-    /// A node said something about the broken route.
+    /// A node reported an event of the broken route.
     pub(super) fn print_event(
         &self,
         at: Duration,
@@ -163,7 +163,7 @@ impl Narrator {
         ));
     }
 
-    /// Data is back, or is not; what `netft why` says the failover cost.
+    /// Data is back, or is not; the cost from `netft why`.
     pub(super) fn print_fault_result(&self, fault: &FaultRecord, why: Option<&EventExplanation>) {
         match fault.failed_back_at {
             Some(at) => {
@@ -185,7 +185,7 @@ impl Narrator {
         }
         let [lost, sent] = [fault.probes_lost, fault.probes_sent].map(group_thousands);
         self.print_if_verbose(&format!(
-            "            {lost} of {sent} datagrams lost, TCP stood still for at most {} ms\n",
+            "            {lost} of {sent} datagrams lost, TCP stalled for at most {} ms\n",
             fault.longest_stall.as_millis()
         ));
     }
@@ -213,7 +213,7 @@ impl Narrator {
         let verdict = if story.all_passed() {
             self.styled_text(
                 STYLE_GREEN,
-                "No fault broke the flow, and every repaired route was taken back.",
+                "No fault broke the flow, and data returned to every repaired route.",
             )
         } else {
             self.styled_text(STYLE_RED, "A check failed: see above.")

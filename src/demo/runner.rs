@@ -1,4 +1,4 @@
-//! The run itself: build, start, break, repair, measure.
+//! The run: build, start, inject faults, repair, measure.
 
 use std::{
     thread,
@@ -22,18 +22,18 @@ use crate::control::why;
 
 /// Networks between the two nodes.
 const NETWORK_COUNT: usize = 3;
-/// The pace of the TCP flow, bytes per second: leaves a small machine time for everything else.
+/// Rate of the TCP flow, bytes per second: low enough for a small machine.
 const TCP_RATE: u64 = 15_000_000;
 /// Undisturbed time before the first fault.
 const UNDISTURBED_TIME: Duration = Duration::from_millis(700);
-/// How long a fault stays after traffic has left the route.
+/// Length of a fault after traffic has left the route.
 const FAULT_DURATION: Duration = Duration::from_millis(800);
-/// How long a good route must stay good before data returns to it, milliseconds.
+/// Hold-down in the configuration of both nodes, 500 ms.
 const HOLD_CONFIG: &str = "[failover]\nhold = 500\n";
-/// A move or a return that takes longer has failed.
+/// Time limit for a failover and for the failback.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Everything that runs while routes break.
+/// Everything that runs during the faults.
 struct RunningDemo<'a> {
     lab: &'a Lab,
     daemons: [Daemon; 2],
@@ -41,14 +41,14 @@ struct RunningDemo<'a> {
     probes: [Probe; 2],
     transfer: Transfer,
     start: Moment,
-    /// The number of the route on each network, by node.
+    /// Route number on each network, by node.
     route_ids: [Vec<u64>; 2],
 }
 
-/// Runs the demo and tells what happened.
+/// Runs the demo and records it.
 ///
 /// # Errors
-/// When the system refuses, a daemon does not come up, or a fault moves nothing.
+/// The system refuses, a daemon does not come up, or a fault causes no failover.
 pub(super) fn run_and_record(
     narrator: &Narrator,
     programs: ProgramPaths,
@@ -108,7 +108,7 @@ impl<'a> RunningDemo<'a> {
         Ok(Self { lab, daemons, events, probes, transfer, start, route_ids: ids })
     }
 
-    /// The story as it begins: every route as the table has it.
+    /// Record at the start, from the route table.
     fn initial_run(&self, table: &[RouteRow]) -> DemoRun {
         let row = |id: &u64| table.iter().find(|route| route.id == *id);
         let timeline = |id: &u64| RouteTimeline {
@@ -125,7 +125,7 @@ impl<'a> RunningDemo<'a> {
         }
     }
 
-    /// Breaks the active route, watches traffic leave it, repairs it, watches traffic return.
+    /// Breaks the active route, waits for the failover, repairs it, waits for the failback.
     fn inject_fault(
         &mut self,
         kind: FaultKind,
@@ -165,7 +165,7 @@ impl<'a> RunningDemo<'a> {
             probes_lost: 0,
             longest_stall: self.transfer.longest_stall(broken.monotonic, end),
         };
-        // The youngest probes may still be under way.
+        // The latest probes may still be in flight.
         let measured_until = end - UNDISTURBED_TIME / 2;
         for probe in &self.probes {
             let report = probe.log_so_far().report_between(broken.monotonic, measured_until);
@@ -176,13 +176,13 @@ impl<'a> RunningDemo<'a> {
         Ok(fault)
     }
 
-    /// The first node's story of one of its events.
+    /// The first node's explanation of one of its events.
     fn explain_event(&self, seq: u64) -> Option<why::EventExplanation> {
         let story = self.daemons[0].get_json(&format!("/v1/why?event={seq}")).ok()?;
         serde_json::from_value(story).ok()
     }
 
-    /// Prints what the nodes said between the fault and its repair.
+    /// Prints the nodes' events between the fault and its repair.
     fn print_events(&self, narrator: &Narrator, network: usize, broken: Moment) {
         let mut lines: Vec<(EventLine, usize)> = Vec::new();
         for node in 0..2 {
@@ -206,7 +206,7 @@ impl<'a> RunningDemo<'a> {
         }
     }
 
-    /// Waits until a node's data has left the lane.
+    /// Waits until a node's data has left the network.
     fn wait_until_moved(
         &self,
         node: usize,
@@ -227,7 +227,7 @@ impl<'a> RunningDemo<'a> {
             .map(|event| event.at)
     }
 
-    /// When either node first held something against the lane.
+    /// Time of the first event about the failed route, at either node.
     fn first_detection(&self, network: usize, since: SystemTime) -> Option<SystemTime> {
         let first = |node: usize| {
             let seen = self.events[node].events_so_far().into_iter();
@@ -240,7 +240,7 @@ impl<'a> RunningDemo<'a> {
         first(0).into_iter().chain(first(1)).min()
     }
 
-    /// Whether an event holds something against the lane.
+    /// True for events about the failure of the route.
     fn is_against_route(&self, node: usize, network: usize, event: &EventLine) -> bool {
         let id = Some(self.route_ids[node][network]);
         match event.name.as_str() {
@@ -252,8 +252,8 @@ impl<'a> RunningDemo<'a> {
         }
     }
 
-    /// Waits until both nodes' data is back on the lane, and the lane is whole; `None` when that
-    /// does not happen.
+    /// Waits until both nodes' data is back on the network and its routes are up; `None` on
+    /// timeout.
     fn wait_for_failback(&mut self, network: usize, since: SystemTime) -> Option<SystemTime> {
         let mut last = None;
         for node in 0..2 {
@@ -271,9 +271,9 @@ impl<'a> RunningDemo<'a> {
         Some(last.unwrap_or_else(SystemTime::now))
     }
 
-    /// Ends everything and fills in what only the end tells.
+    /// Stops everything and adds the totals.
     fn finish_into(self, story: &mut DemoRun) {
-        // The picture ends here: what follows is waiting for stragglers.
+        // The chart ends here; the rest waits for late probes.
         story.length = self.start.monotonic.elapsed();
         let outcome = self.transfer.finish();
         let logs = self.probes.map(Probe::finish);

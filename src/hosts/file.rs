@@ -15,22 +15,22 @@ use std::{
 use super::{BlockError, HostsBlock};
 use crate::control::schema::HostEntry;
 
-/// Where resolvers look.
+/// The hosts file of the resolver.
 pub const HOSTS_PATH: &str = "/etc/hosts";
-/// The mode of a file that did not exist.
+/// Mode of a new file.
 const NEW_FILE_MODE: u32 = 0o644;
-/// The largest file that is touched, bytes: every resolver reads it whole.
+/// Largest file that is changed, bytes: resolvers read it whole.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Why a hosts file was not written. It is as it was.
+/// The hosts file was not written and is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum HostsError {
-    /// What is in it.
+    /// Its netft block is damaged.
     #[error("{}: {broken}", .path.display())]
     Broken {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Description.
         broken: BlockError,
     },
     /// The kernel refused.
@@ -38,7 +38,7 @@ pub enum HostsError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Kernel error.
         source: io::Error,
     },
 }
@@ -57,7 +57,7 @@ fn help_text(error: &io::Error) -> &'static str {
     }
 }
 
-/// Makes the block of `adapter` in the file at `path` hold `hosts`. Returns whether it changed.
+/// Writes `hosts` to the block of `adapter` in the file at `path`. Returns true if it changed.
 ///
 /// # Errors
 /// See [`HostsError`].
@@ -67,7 +67,7 @@ pub fn update_block(path: &Path, adapter: &str, hosts: &[HostEntry]) -> Result<b
     replace_block(path, &block, &block.render_block(hosts, machine.trim_end()))
 }
 
-/// Takes the block of `adapter` out of the file at `path`. Returns whether there was one.
+/// Removes the block of `adapter` from the file at `path`. Returns true if there was one.
 ///
 /// # Errors
 /// See [`HostsError`].
@@ -77,7 +77,7 @@ pub fn remove_block(path: &Path, adapter: &str) -> Result<bool, HostsError> {
 
 fn replace_block(path: &Path, block: &HostsBlock, text: &str) -> Result<bool, HostsError> {
     let failed = |source| HostsError::Io { path: path.to_owned(), source };
-    // A link stays one: what it leads to is written.
+    // A symbolic link is kept: its target is written.
     let target = match fs::canonicalize(path) {
         Ok(target) => target,
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
@@ -102,7 +102,7 @@ fn read_file(path: &Path) -> io::Result<Option<(Vec<u8>, fs::Metadata)>> {
         Err(error) => return Err(error),
     };
     if !meta.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     if meta.len() > MAX_FILE_BYTES {
         return Err(io::Error::other(format!("it has more than {} MiB", MAX_FILE_BYTES >> 20)));
@@ -114,11 +114,11 @@ fn write_atomically(path: &Path, bytes: &[u8], former: Option<fs::Metadata>) -> 
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".netft-{}", std::process::id()));
     let beside = path.with_file_name(name);
-    // Left by a process of the same number that was killed here; nobody else has this name.
+    // A leftover of a killed process with the same pid.
     let _ = fs::remove_file(&beside);
     let written = write_temporary(&beside, bytes, former).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
-        // What failed is the news.
+        // The first error is the one to report.
         let _ = fs::remove_file(&beside);
         return written;
     }
@@ -194,6 +194,6 @@ mod tests {
         assert!(error.contains("hosts: line 2: ") && error.contains("does not end"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"x\n# BEGIN netft netft0\n");
         let error = update_block(dir.path(), "netft0", &some()).unwrap_err().to_string();
-        assert!(error.contains("no regular file"), "{error}");
+        assert!(error.contains("not a regular file"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! Names for the peers' addresses: a marked block in `/etc/hosts`, so that what the adapter carries
-//! can be told apart by `ssh b.netft` and in logs (U18). Pure; [`mod@file`] does the writing.
+//! Names for the peers' virtual addresses: a marked block in `/etc/hosts`, for `ssh b.netft` and
+//! readable logs (U18). Pure; [`mod@file`] writes the file.
 //!
 //! Every name ends in [`HOST_NAME_SUFFIX`], this node's own too, and none is the machine's host
 //! name: that one must keep leading to a real address (U1).
@@ -13,10 +13,10 @@ use std::{
 
 use crate::control::schema::{DaemonStatus, HostEntry, PeerList};
 
-/// What the name of every node ends in.
+/// Suffix of every node's host name.
 pub const HOST_NAME_SUFFIX: &str = ".netft";
 
-/// The nodes a daemon knows, its own first.
+/// The nodes a daemon knows, this one first.
 pub fn host_entries(status: &DaemonStatus, peers: &PeerList) -> Vec<HostEntry> {
     let own = host_entry(&status.node.name, status.adapter.v4, status.adapter.v6);
     let others = peers.peers.iter().map(|peer| host_entry(&peer.name, peer.v4, peer.v6));
@@ -28,14 +28,14 @@ pub fn host_entry(name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> HostEntry {
     HostEntry { name: format!("{name}{HOST_NAME_SUFFIX}"), v4, v6 }
 }
 
-/// Why a file is left as it is.
+/// The file is left unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// A block that begins and does not end.
-    #[error("line {0}: a netft block begins and does not end: add its END line, or delete it")]
+    /// A block without an end.
+    #[error("line {0}: a netft block does not end: add its END line, or delete the block")]
     NoEnd(usize),
     /// An end without a beginning.
-    #[error("line {0}: a netft block ends that did not begin: delete this line")]
+    #[error("line {0}: END line without a netft block: delete it")]
     NoBegin(usize),
     /// A second block.
     #[error("line {0}: a second netft block of this adapter: delete one of them")]
@@ -69,7 +69,7 @@ impl HostsBlock {
     /// `file` with `block` in place of the former one, or at its end; without any when it is empty.
     ///
     /// # Errors
-    /// The former block is damaged: what belongs to it cannot be told.
+    /// The former block is damaged.
     pub fn replace_in(&self, file: &[u8], block: &str) -> Result<Vec<u8>, BlockError> {
         let lines: Vec<&[u8]> = file.split_inclusive(|byte| *byte == b'\n').collect();
         let Some((begin, end)) = self.find_block(&lines)? else {
@@ -84,7 +84,7 @@ impl HostsBlock {
         Ok([&before.concat(), block.as_bytes(), &after.concat()].concat())
     }
 
-    /// The places of the first and last line of the block.
+    /// Indexes of the first and last line of the block.
     fn find_block(&self, lines: &[&[u8]]) -> Result<Option<(usize, usize)>, BlockError> {
         let mut open = None;
         let mut found = None;

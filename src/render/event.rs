@@ -1,4 +1,4 @@
-//! Events as lines: the same words for the log and for `netft events`. Pure.
+//! Events as lines, for the log and for `netft events`. Pure.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -12,26 +12,26 @@ use crate::{
     text::{escape, format_millis},
 };
 
-/// How loud an event is.
+/// Log level of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventLevel {
-    /// Something works.
+    /// Normal operation.
     Info,
-    /// Something stopped working, or is about to.
+    /// A failure, or a sign of one.
     Warn,
 }
 
-/// The ends of the routes, learned from the events themselves, so that every line can name them.
+/// Endpoints of the routes, taken from the events, so that every line can show them.
 #[derive(Clone, Debug, Default)]
 pub struct RouteEndpointMap(BTreeMap<u32, (SocketAddr, SocketAddr)>);
 
 impl RouteEndpointMap {
-    /// Takes the ends of a route from elsewhere.
+    /// Sets the endpoints of a route.
     pub fn insert_route(&mut self, route: u32, local: SocketAddr, remote: SocketAddr) {
         self.0.insert(route, (local, remote));
     }
 
-    /// Learns from an event; call it before the event is written.
+    /// Takes endpoints from an event; to be called before the event is written.
     pub fn learn_from(&mut self, what: &EventDetail) {
         if let EventDetail::RouteAdded { route, fields, .. } = what {
             self.insert_route(*route, fields.real_local, fields.real_remote);
@@ -43,14 +43,14 @@ impl RouteEndpointMap {
         }
     }
 
-    /// Forgets what an event ended; call it after the event is written.
+    /// Removes the endpoints of a removed route; to be called after the event is written.
     pub fn forget_removed(&mut self, what: &EventDetail) {
         if let EventDetail::RouteRemoved { route, .. } = what {
             self.0.remove(route);
         }
     }
 
-    /// A route with its ends, if they are known.
+    /// A route with its endpoints, if they are known.
     pub(super) fn route_label(&self, route: u32) -> String {
         match self.0.get(&route) {
             Some((local, remote)) => format!("route {route} ({local} -> {remote})"),
@@ -59,26 +59,36 @@ impl RouteEndpointMap {
     }
 }
 
-/// How loud an event is.
+/// Log level of an event.
 pub fn event_level(what: &EventDetail) -> EventLevel {
+    let warn_if = |bad: bool| if bad { EventLevel::Warn } else { EventLevel::Info };
     match what {
-        EventDetail::StateChanged { to, .. } if to == "down" => EventLevel::Warn,
+        EventDetail::StateChanged { to, .. } => warn_if(to == "down"),
+        EventDetail::Moved { to, .. } => warn_if(to.is_none()),
+        EventDetail::PathMtuChanged { from, to, .. } => warn_if(to < from),
         EventDetail::RemoteUnreachable { .. }
         | EventDetail::EarlyWarning { .. }
         | EventDetail::SessionEnded { .. }
-        | EventDetail::Moved { to: None, .. }
         | EventDetail::AdapterRestored { .. }
         | EventDetail::SessionRefused { .. }
         | EventDetail::DuplicateNode { .. }
         | EventDetail::NameFailed { .. }
         | EventDetail::Stalled { .. }
         | EventDetail::EventsLost { .. } => EventLevel::Warn,
-        EventDetail::PathMtuChanged { from, to, .. } if to < from => EventLevel::Warn,
-        _ => EventLevel::Info,
+        EventDetail::RouteAdded { .. }
+        | EventDetail::RouteRemoved { .. }
+        | EventDetail::RemoteReachable { .. }
+        | EventDetail::Ready { .. }
+        | EventDetail::SessionEstablished { .. }
+        | EventDetail::Suspect { .. }
+        | EventDetail::Cost { .. }
+        | EventDetail::Drain { .. }
+        | EventDetail::Reconfigured
+        | EventDetail::AddressLearned { .. } => EventLevel::Info,
     }
 }
 
-/// An event in one line, and its history in more. Ports are in host order.
+/// An event in one line, its heartbeat history in further lines. Ports are in host order.
 pub fn event_lines(what: &EventDetail, ends: &RouteEndpointMap) -> Vec<String> {
     let mut lines = vec![escape(&event_line(what, ends))];
     if let EventDetail::StateChanged { history, .. } = what {
@@ -91,7 +101,7 @@ pub fn event_lines(what: &EventDetail, ends: &RouteEndpointMap) -> Vec<String> {
 pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String {
     match what {
         EventDetail::RouteAdded { route, peer, transport, fields } => {
-            // NetFT's eight fields, and what differs from its only carrier.
+            // NetFT's eight fields, then the transport where it is not NetFT's only one.
             let transport_text = if transport == "quic" { ", transport quic" } else { "" };
             format!("added route {route} to {peer}: {}{transport_text}", route_fields_text(fields))
         }
@@ -99,15 +109,15 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             format!("removed route {route} to {peer}: {}", route_fields_text(fields))
         }
         EventDetail::RemoteReachable { route, peer } => {
-            format!("{peer} is reachable: heard on {}", ends.route_label(*route))
+            format!("{peer} is reachable on {}", ends.route_label(*route))
         }
         EventDetail::RemoteUnreachable { peer } => {
             format!("{peer} is unreachable: every route to it is down")
         }
         EventDetail::StateChanged { route, peer, from, to, reason, last_heard_ms_ago, .. } => {
             let heard = match last_heard_ms_ago {
-                Some(ms) if to == "down" => format!(", last heard {ms} ms ago"),
-                None if to == "down" => ", never heard".to_owned(),
+                Some(ms) if to == "down" => format!(", last heartbeat {ms} ms ago"),
+                None if to == "down" => ", no heartbeat so far".to_owned(),
                 _ => String::new(),
             };
             format!("{} to {peer}: {from} -> {to}: {reason}{heard}", ends.route_label(*route))
@@ -119,10 +129,10 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             )
         }
         EventDetail::Ready { peer, waited_ms } => {
-            format!("ready for {peer} after {waited_ms} ms wait")
+            format!("ready to carry data to {peer} after {waited_ms} ms")
         }
         EventDetail::SessionEstablished { peer, boot_id } => {
-            format!("session with {peer} established, its boot id is {boot_id}")
+            format!("session with {peer} established, boot id {boot_id}")
         }
         EventDetail::SessionEnded { peer } => format!("session with {peer} ended"),
         EventDetail::Moved { peer, from, to, reason, .. } => {
@@ -134,49 +144,53 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         }
         EventDetail::Suspect { route, .. } => {
             let route = ends.route_label(*route);
-            format!("{route} is suspect: unacknowledged data goes out again on another route")
+            format!("{route} is suspect: unacknowledged frames retransmitted on another route")
         }
         EventDetail::AdapterRestored { what } => what.clone(),
-        EventDetail::SessionRefused { peer, reason } => format!("no session with {peer}: {reason}"),
+        EventDetail::SessionRefused { peer, reason } => {
+            format!("session with {peer} refused: {reason}")
+        }
         EventDetail::NameFailed { peer, name, reason } => {
-            format!("{name}, a name of {peer}, cannot be looked up: {reason}; tried again")
+            format!("cannot resolve {name} of peer {peer}: {reason}; retrying")
         }
         EventDetail::DuplicateNode { peer } => {
-            format!("a second machine uses the key of {peer}: it is refused; give it its own key")
+            format!("a second node uses the key of {peer} and is refused: give it its own key")
         }
         EventDetail::Stalled { length_ms } => {
-            format!("this node was not scheduled for {length_ms} ms; no route is blamed for it")
+            format!(
+                "this node was not scheduled for {length_ms} ms; detection is extended by that time"
+            )
         }
         EventDetail::PathMtuChanged { route, peer, from, to } => {
             let route = ends.route_label(*route);
-            format!("{route} to {peer}: carries packets of {to} bytes, before {from}")
+            format!("{route} to {peer}: path MTU {from} -> {to} bytes")
         }
         EventDetail::Cost { peer, from, cost: it, .. } => {
-            format!("leaving {} to {peer} cost: {}", ends.route_label(*from), cost_text(it))
+            format!("cost of leaving {} to {peer}: {}", ends.route_label(*from), cost_text(it))
         }
         EventDetail::AddressLearned { route, peer, from, to } => {
-            let before = from.map_or_else(String::new, |from| format!(", before {from}"));
-            format!("route {route} to {peer}: the peer answers at {to}{before}")
+            let before = from.map_or_else(String::new, |from| format!(", formerly {from}"));
+            format!("route {route} to {peer}: peer address learned: {to}{before}")
         }
-        EventDetail::Reconfigured => "another config is in force".to_owned(),
+        EventDetail::Reconfigured => "configuration reloaded".to_owned(),
         EventDetail::Drain { route, peer, stage } => {
             format!("{} to {peer}: {stage}", ends.route_label(*route))
         }
-        EventDetail::EventsLost { count } => format!("{count} events were not kept"),
+        EventDetail::EventsLost { count } => format!("{count} events were lost"),
     }
 }
 
-/// What leaving a route cost, in words.
+/// Cost of leaving a route, as text.
 pub fn cost_text(cost: &FailoverCost) -> String {
     let FailoverCost { resent, duplicated, lost, .. } = cost;
     let stall = match (cost.stall_us, cost.stall_by.as_deref()) {
-        (None, _) => "data did not stand still".to_owned(),
-        (Some(us), Some("data")) => format!("data stood still for {}", format_millis(us)),
+        (None, _) => "no data stall".to_owned(),
+        (Some(us), Some("data")) => format!("data stalled for {}", format_millis(us)),
         (Some(us), _) => {
-            format!("nothing was under way; data would have waited {} at most", format_millis(us))
+            format!("no data was in flight; a stall would have been at most {}", format_millis(us))
         }
     };
-    format!("{stall}; frames: {resent} sent again, {duplicated} sent twice, {lost} given up")
+    format!("{stall}; frames: {resent} retransmitted, {duplicated} duplicated, {lost} lost")
 }
 
 fn route_fields_text(fields: &RouteFields) -> String {
@@ -233,7 +247,7 @@ mod tests {
             last_heard_ms_ago: Some(151),
             history,
         };
-        let unknown = "route 1 to b: up -> down: heartbeats missed, last heard 151 ms ago";
+        let unknown = "route 1 to b: up -> down: heartbeats missed, last heartbeat 151 ms ago";
         assert_eq!(event_lines(&change(Vec::new()), &ends), [unknown]);
         ends.learn_from(&added());
         let known = unknown.replace("route 1", "route 1 (10.1.0.1:3343 -> 10.1.0.2:3343)");

@@ -1,5 +1,4 @@
-//! Text for people: tables, one line per event, and nothing a terminal could be tricked with.
-//! Pure.
+//! Text output of `netft`: tables and event lines, escaped for a terminal. Pure.
 
 pub mod event;
 pub mod networks;

@@ -1,4 +1,4 @@
-//! What `netft networks` shows. Pure.
+//! Output of `netft networks`. Pure.
 
 use super::table::{ColumnAlign, TextTable};
 use crate::{

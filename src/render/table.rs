@@ -1,11 +1,11 @@
 //! Tables that fit a terminal. Pure.
 
-/// No line is wider, in characters.
+/// Widest line, characters.
 pub const MAX_LINE_WIDTH: usize = 120;
 /// Spaces between columns.
 const COLUMN_SPACING: usize = 2;
 
-/// How a column stands.
+/// Alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnAlign {
     /// Text.
@@ -14,7 +14,7 @@ pub enum ColumnAlign {
     Right,
 }
 
-/// Rows under a header. Cells that do not fit go on in the next line, whole.
+/// Rows under a header. Cells that do not fit continue on the next line.
 #[derive(Clone, Debug)]
 pub struct TextTable {
     columns: Vec<(&'static str, ColumnAlign)>,
@@ -61,7 +61,7 @@ impl TextTable {
         out
     }
 
-    /// Natural widths, the widest columns narrowed until everything fits.
+    /// Natural widths; the widest columns are narrowed until a line fits.
     fn column_widths(&self) -> Vec<usize> {
         let natural = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].chars().count());
@@ -77,8 +77,8 @@ impl TextTable {
     }
 }
 
-/// `cell` in pieces of at most `width` characters, broken behind a separator where one is near
-/// the end of a piece.
+/// Splits `cell` into pieces of at most `width` characters, after a separator where there is one
+/// in the second half of a piece.
 fn wrap_cell(cell: &str, width: usize) -> Vec<String> {
     let mut rest: Vec<char> = cell.chars().collect();
     let mut pieces = Vec::new();

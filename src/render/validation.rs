@@ -1,4 +1,4 @@
-//! `netft validate`: what is wrong, node by node.
+//! Output of `netft validate`, node by node.
 
 use std::fmt::Write;
 
@@ -24,7 +24,7 @@ pub fn validation_text(validation: &ValidationResult) -> String {
                 "\non {name}: {}",
                 findings_count_text(&peer.findings, peer.left_off)
             ),
-            Some(error) => writeln!(text, "\non {name}: not asked, {}", escape(error)),
+            Some(error) => writeln!(text, "\non {name}: not checked: {}", escape(error)),
         };
         peer.findings.iter().for_each(|finding| write_finding(&mut text, finding));
     }
@@ -47,12 +47,13 @@ pub fn validation_text(validation: &ValidationResult) -> String {
     text
 }
 
-/// What follows a node's name.
+/// Summary after a node's name.
 fn findings_count_text(findings: &[Finding], left_off: usize) -> String {
     match (findings.len(), left_off) {
-        (0, 0) => "nothing found".to_owned(),
-        (n, 0) => format!("{n} found"),
-        (n, more) => format!("{n} found, and {more} more it does not tell"),
+        (0, 0) => "no findings".to_owned(),
+        (1, 0) => "1 finding".to_owned(),
+        (n, 0) => format!("{n} findings"),
+        (n, more) => format!("{n} findings, {more} more omitted"),
     }
 }
 

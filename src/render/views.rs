@@ -1,4 +1,4 @@
-//! What each reading command shows, from the JSON it got. Pure.
+//! Output of the read commands, from their JSON answers. Pure.
 
 use std::{fmt::Write, time::Duration};
 
@@ -69,7 +69,7 @@ pub fn status_text(status: &DaemonStatus) -> String {
         (
             "resent",
             format!(
-                "{} frames, {} duplicated, {} forgotten",
+                "{} frames, {} duplicated, {} lost",
                 counters.resent_frames, counters.duplicated_frames, counters.retransmit_overflow
             ),
         ),
@@ -89,22 +89,22 @@ pub fn status_text(status: &DaemonStatus) -> String {
     out
 }
 
-/// How long data stood still at failovers, in one line.
+/// Data stalls at failovers, in one line.
 fn stalls_text(stalls: &StallSummary) -> String {
     let (Some(p50), Some(p99)) = (stalls.p50_us, stalls.p99_us) else {
         return "none".to_owned();
     };
     let [p50, p99, max] = [p50, p99, stalls.max_us].map(format_millis);
-    format!("{}, half at most {p50}, 99 % at most {p99}, longest {max}", stalls.count)
+    format!("{}, p50 {p50}, p99 {p99}, max {max}", stalls.count)
 }
 
-/// `netft routes`. The route that carries data is marked `*`.
+/// `netft routes`. Routes that carry data are marked `*`.
 pub fn routes_table(routes: &RouteList) -> String {
     use ColumnAlign::{Left, Right};
     if routes.routes.is_empty() {
         return "no routes\n".to_owned();
     }
-    // Only where there is more than NetFT's one carrier.
+    // Shown only if a route uses another transport than NetFT's.
     let has_other_transports = routes.routes.iter().any(|route| route.transport != "udp");
     let mut columns = vec![
         ("", Left),
@@ -193,7 +193,7 @@ pub fn route_text(route: &Route) -> String {
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
 }
 
-/// The state in a word; of a route that is up, what keeps data away or doubts it.
+/// State of a route; for a route that is up, the condition that keeps data off it.
 fn state_text(route: &Route) -> String {
     match &route.drain {
         _ if route.state != "up" => escape(&route.state),
@@ -206,7 +206,7 @@ fn state_text(route: &Route) -> String {
 }
 
 fn remaining_hold_text(route: &Route) -> String {
-    // A hold of less than a second is not over.
+    // Rounded up: a hold of less than a second is not over.
     format_duration(Duration::from_secs(route.hold_ms.div_ceil(1000)))
 }
 
@@ -282,7 +282,7 @@ pub fn peers_table(peers: &PeerList) -> String {
 /// `netft reload`.
 pub fn reload_text(reload: &ReloadResult) -> String {
     if reload.changes.is_empty() {
-        return "nothing changes\n".to_owned();
+        return "no changes\n".to_owned();
     }
     reload.changes.iter().map(|line| format!("{}\n", escape(line))).collect()
 }

@@ -1,4 +1,4 @@
-//! `netft why`: the story of one event in plain words, in order of time. Pure.
+//! `netft why`: explanation of one event, in order of time. Pure.
 
 use std::{fmt::Write, time::Duration};
 
@@ -13,60 +13,60 @@ use crate::{
     text::{escape, format_duration},
 };
 
-/// A story, as text.
-pub fn explanation_text(story: &EventExplanation) -> String {
+/// An explanation, as text.
+pub fn explanation_text(explanation: &EventExplanation) -> String {
     let mut ends = RouteEndpointMap::default();
-    for route in &story.routes {
+    for route in &explanation.routes {
         ends.insert_route(route.route, route.real_local, route.real_remote);
     }
-    for event in story.before.iter().chain([&story.event]).chain(&story.after) {
+    for event in explanation.before.iter().chain([&explanation.event]).chain(&explanation.after) {
         ends.learn_from(&event.detail);
     }
     let mut out = IndentedText(String::new());
-    let Event { seq, at, detail: what } = &story.event;
+    let Event { seq, at, detail: what } = &explanation.event;
     out.push_line(0, &format!("event {seq}, {at}"));
     out.push_line(0, &event_line(what, &ends));
-    out.push_heading("what was seen");
-    write_events_before(&mut out, story);
+    out.push_heading("before");
+    write_events_before(&mut out, explanation);
     if let EventDetail::Moved { from, to, cause, .. } = what {
         if let Some(left) = &cause.left {
-            out.push_heading(&format!("what was known of {}", ends.route_label(left.route)));
+            out.push_heading(&format!("state of {}", ends.route_label(left.route)));
             write_left_route(&mut out, left);
         }
-        out.push_heading("what was decided");
+        out.push_heading("route selection");
         for candidate in &cause.candidates {
             let route = ends.route_label(candidate.route);
             out.push_line(1, &format!("{route}: {}", candidate_text(candidate)));
         }
         if cause.more > 0 {
-            out.push_line(1, &format!("and {} more routes, all behind these", cause.more));
+            out.push_line(1, &format!("and {} more routes of lower preference", cause.more));
         }
         if cause.candidates.is_empty() {
             out.push_line(1, "there was no other route");
         }
         if to.is_none() {
-            out.push_line(1, "no route could carry data: it waits in the applications");
+            out.push_line(1, "no route could carry data: applications wait");
         }
         if let Some(ms) = cause.dark_ms {
             let length = if ms < 10_000 { format!("{ms} ms") } else { duration_text(ms) };
-            out.push_line(1, &format!("before that, no route had carried data for {length}"));
+            out.push_line(1, &format!("no route had carried data for {length} before"));
         }
         if from.is_none() && cause.dark_ms.is_none() {
-            out.push_line(1, "it is the first route to carry data to this peer");
+            out.push_line(1, "first route to carry data to this peer");
         }
     }
-    if let Some(it) = &story.cost {
-        out.push_heading("what it cost");
+    if let Some(it) = &explanation.cost {
+        out.push_heading("cost");
         out.push_line(1, &cost_text(it));
-        if !story.cost_final {
-            out.push_line(1, "this may grow: ask again in two seconds");
+        if !explanation.cost_final {
+            out.push_line(1, "not final: repeat in two seconds");
         }
     }
-    // The cost has its own chapter.
-    let news = |event: &&Event| !matches!(event.detail, EventDetail::Cost { .. });
-    if story.after.iter().any(|event| news(&event)) {
-        out.push_heading("what came of it");
-        write_events(&mut out, story.after.iter().filter(news), &story.event);
+    // The cost has a section of its own.
+    let is_shown = |event: &&Event| !matches!(event.detail, EventDetail::Cost { .. });
+    if explanation.after.iter().any(|event| is_shown(&event)) {
+        out.push_heading("after");
+        write_events(&mut out, explanation.after.iter().filter(is_shown), &explanation.event);
     }
     out.0
 }
@@ -85,25 +85,25 @@ impl IndentedText {
     }
 }
 
-fn write_events_before(out: &mut IndentedText, story: &EventExplanation) {
-    let first = story.before.first().map_or(story.event.seq, |event| event.seq);
-    if first == story.oldest && story.oldest > 1 {
-        out.push_line(1, &format!("(events before {} are not kept)", story.oldest));
+fn write_events_before(out: &mut IndentedText, explanation: &EventExplanation) {
+    let first = explanation.before.first().map_or(explanation.event.seq, |event| event.seq);
+    if first == explanation.oldest && explanation.oldest > 1 {
+        out.push_line(1, &format!("(events before {} are not kept)", explanation.oldest));
     }
-    if story.before.is_empty() {
-        out.push_line(1, "nothing that foretold it");
+    if explanation.before.is_empty() {
+        out.push_line(1, "no preceding event");
     }
-    write_events(out, story.before.iter(), &story.event);
-    if let EventDetail::StateChanged { history, .. } = &story.event.detail
+    write_events(out, explanation.before.iter(), &explanation.event);
+    if let EventDetail::StateChanged { history, .. } = &explanation.event.detail
         && !history.is_empty()
     {
-        out.push_line(1, "the last heartbeats, both ways:");
+        out.push_line(1, "last heartbeats in both directions:");
         history.iter().for_each(|heartbeat| out.push_line(2, heartbeat));
     }
 }
 
-/// Events with their distance from the one that is asked for. The routes' ends are left out:
-/// they make long lines, and stand above.
+/// Writes events with their time offset from the explained one, without the routes' endpoints:
+/// those are shown once above.
 fn write_events<'e>(out: &mut IndentedText, events: impl Iterator<Item = &'e Event>, from: &Event) {
     let ends = RouteEndpointMap::default();
     for event in events {
@@ -118,7 +118,7 @@ fn write_events<'e>(out: &mut IndentedText, events: impl Iterator<Item = &'e Eve
     }
 }
 
-/// A distance in time with its sign.
+/// A time offset with its sign.
 fn time_offset_text(ms: i64) -> String {
     let sign = if ms < 0 { '-' } else { '+' };
     match ms.unsigned_abs() {
@@ -138,50 +138,53 @@ fn write_left_route(out: &mut IndentedText, left: &LeftRoute) {
     };
     let heard = ago(left.last_heard_ms_ago);
     let answered = ago(left.last_answered_ms_ago);
-    out.push_line(1, &format!("{}; heard last {heard}, answered last {answered}", left.state));
+    out.push_line(
+        1,
+        &format!("{}; last heartbeat received {heard}, last one answered {answered}", left.state),
+    );
     if let Some(ms) = left.suspect_ms {
-        out.push_line(1, &format!("its data had stayed unacknowledged; suspect for {ms} ms"));
+        out.push_line(1, &format!("suspect for {ms} ms: its data was unacknowledged"));
     }
     out.push_line(
         1,
-        &format!("the peer said of it last: {}", remote_report_text(left.remote_report)),
+        &format!("last report of the peer: {}", remote_report_text(left.remote_report)),
     );
     if !left.heartbeats.is_empty() {
-        out.push_line(1, "the last heartbeats, both ways:");
+        out.push_line(1, "last heartbeats in both directions:");
     }
     left.heartbeats.iter().for_each(|heartbeat| out.push_line(2, heartbeat));
 }
 
 const fn remote_report_text(said: Option<RemoteReport>) -> &'static str {
     match said {
-        None => "nothing",
-        Some(RemoteReport { admin_down: true, .. }) => "an operator there took it out of use",
-        Some(RemoteReport { local_down: true, .. }) => "its own end is broken",
-        Some(RemoteReport { heard: true, .. }) => "it hears this node there",
-        Some(RemoteReport { .. }) => "it does not hear this node there",
+        None => "none",
+        Some(RemoteReport { admin_down: true, .. }) => "disabled by its operator",
+        Some(RemoteReport { local_down: true, .. }) => "its end is down",
+        Some(RemoteReport { heard: true, .. }) => "it receives from this node",
+        Some(RemoteReport { .. }) => "it does not receive from this node",
     }
 }
 
-/// Why a route was chosen, or was not.
+/// Outcome of the selection for one candidate.
 fn candidate_text(candidate: &CandidateRoute) -> String {
     let CandidateRoute { state, reason, priority, .. } = candidate;
     let suspect = if candidate.suspect { ", suspect" } else { "" };
     match candidate.verdict.as_str() {
         "chosen" => {
-            let held = candidate.held_ms.map_or_else(String::new, |ms| {
-                format!(", though it failed lately and was held for {ms} ms more")
-            });
+            let held = candidate
+                .held_ms
+                .map_or_else(String::new, |ms| format!(", with {ms} ms of hold-down left"));
             format!("chosen ({state}, priority {priority}{suspect}){held}")
         }
-        "behind another" => format!("works{suspect}, but comes later: priority {priority}"),
+        "behind another" => format!("usable{suspect}, less preferred: priority {priority}"),
         "held" => {
             let ms = candidate.held_ms.unwrap_or_default();
-            format!("works{suspect}, but failed lately: held for {ms} ms more")
+            format!("usable{suspect}, in hold-down for {ms} ms more")
         }
-        "half proven" => format!("not chosen: only one direction is proven ({reason})"),
-        "admin-down" => "not chosen: an operator took it out of use".to_owned(),
-        "drained" => "works, but is drained: it serves when nothing else does".to_owned(),
-        "brown-out" => "works badly: loss or latency, see `netft route show`".to_owned(),
+        "half proven" => format!("not chosen: one direction is unproven ({reason})"),
+        "admin-down" => "not chosen: disabled by an operator".to_owned(),
+        "drained" => "usable, but drained: a last resort".to_owned(),
+        "brown-out" => "degraded: loss or latency, see `netft route show`".to_owned(),
         _ => format!("not chosen: {state} ({reason})"),
     }
 }

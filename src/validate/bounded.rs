@@ -1,4 +1,4 @@
-//! Other programs, with an end: netftd runs them for its peers.
+//! External programs with a time limit: netftd runs them for queries of its peers.
 
 use std::{
     io,
@@ -9,15 +9,15 @@ use std::{
     time::Duration,
 };
 
-/// How long a program may take.
+/// Time limit of a program.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most it may say, bytes.
+/// Most bytes of its output.
 const MAX_OUTPUT_BYTES: u64 = 16 << 20;
 
-/// Runs a program to its end, and takes in what it says.
+/// Runs a program and collects its output.
 ///
 /// # Errors
-/// It does not start, takes longer than 2 s, or says more than 16 MiB; then it is killed.
+/// It does not start, runs longer than 2 s, or writes more than 16 MiB; it is killed then.
 pub(super) fn run_command(command: &mut Command) -> io::Result<Output> {
     run_within(command, COMMAND_TIMEOUT)
 }
@@ -31,7 +31,7 @@ fn run_within(command: &mut Command, timeout: Duration) -> io::Result<Output> {
     thread::spawn(move || {
         let read = || Ok((read_bounded(pipes.0)?, read_bounded(pipes.1)?));
         let result: io::Result<_> = read();
-        // Whoever waited may have given up.
+        // The caller may have timed out.
         let _ = sender.send(result);
     });
     match receiver.recv_timeout(timeout) {
@@ -39,9 +39,9 @@ fn run_within(command: &mut Command, timeout: Duration) -> io::Result<Output> {
             let status = child.wait()?;
             Ok(Output { status, stdout, stderr })
         }
-        Ok(Ok(_)) => kill_child(&mut child, "it says more than 16 MiB"),
+        Ok(Ok(_)) => kill_child(&mut child, "more than 16 MiB of output"),
         Ok(Err(error)) => kill_child(&mut child, &error.to_string()),
-        Err(_) => kill_child(&mut child, "it takes longer than 2 s"),
+        Err(_) => kill_child(&mut child, "no result within 2 s"),
     }
 }
 
@@ -64,12 +64,12 @@ fn kill_child(child: &mut Child, why: &str) -> io::Result<Output> {
 mod tests {
     use super::*;
 
-    fn sh(script: &str, patience: Duration) -> io::Result<Output> {
-        run_within(Command::new("sh").args(["-c", script]), patience)
+    fn sh(script: &str, timeout: Duration) -> io::Result<Output> {
+        run_within(Command::new("sh").args(["-c", script]), timeout)
     }
 
     #[test]
-    fn a_program_is_heard_out_and_one_that_does_not_end_is_ended() {
+    fn output_is_collected_and_a_program_that_does_not_end_is_killed() {
         let output = sh("echo out; echo err >&2; exit 3", Duration::from_secs(60)).unwrap();
         assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
         assert_eq!(output.status.code(), Some(3));

@@ -1,4 +1,4 @@
-//! The checks: each looks for one kind of mistake, and says where it is and what to do. Pure.
+//! The checks: each finds one kind of fault and names its place and its remedy. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,7 +52,7 @@ fn route_place(facts: &NodeFacts, route: &PlannedRoute) -> String {
     format!("{peer}: {} → {} ({})", route.spec.real_local, route.spec.real_remote, route.ifname)
 }
 
-/// One network to a peer is no redundancy (NetFT validation warns of it); none is no connection.
+/// Number of common networks with each peer: one is no redundancy (NetFT's validation warns too).
 fn check_networks(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     let mut findings = Vec::new();
     for skipped in
@@ -66,17 +66,17 @@ fn check_networks(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     for peer in &facts.config.peers {
         let routes = plan.routes.iter().filter(|route| route.spec.peer == peer.id);
         let used: BTreeSet<_> = routes.map(|route| (route.ifindex, &route.ifname)).collect();
-        let remedy = "join both nodes by a second network with a NIC and a switch of its own, and \
+        let remedy = "connect both nodes by a second network with its own NIC and switch, and \
                       add the peer's address there to `addresses`";
         match used.len() {
-            // The peer tells of its addresses once netftd runs.
+            // The peer advertises its addresses once netftd runs.
             0 | 1 if facts.daemon.is_none() && peer.addresses.len() + peer.names.len() < 2 => {
                 findings.push(Finding::new(
                     Severity::Note,
                     "one-network",
                     &peer.name,
-                    "the config names fewer than two addresses of the peer, and netftd does not \
-                     run to learn the others",
+                    "the config names fewer than two addresses of the peer, and netftd is not \
+                     running to learn more",
                     "start netftd and run this again",
                 ));
             }
@@ -84,14 +84,14 @@ fn check_networks(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 Severity::Error,
                 "no-network",
                 &peer.name,
-                "no network joins this node with the peer",
+                "no common network with the peer",
                 remedy,
             )),
             1 => findings.push(Finding::new(
                 Severity::Warning,
                 "one-network",
                 &peer.name,
-                "only one network joins this node with the peer: when it fails, both are apart",
+                "only one common network with the peer: its failure separates both nodes",
                 remedy,
             )),
             _ => {}
@@ -100,13 +100,13 @@ fn check_networks(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     findings
 }
 
-/// Routes to one peer that rest on one interface, bridge, bond or VLAN parent fail together.
+/// Shared fate: routes to one peer over one interface, bridge, bond or VLAN parent fail together.
 fn check_shared_fate(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     let mut reported = BTreeSet::new();
     let mut findings = Vec::new();
     for (number, one) in plan.routes.iter().enumerate() {
         for other in &plan.routes[number + 1..] {
-            // One interface twice is one network, which another check tells.
+            // Two routes on one interface are one network, which another check reports.
             let apart = one.ifindex != other.ifindex && one.ifindex != 0 && other.ifindex != 0;
             if one.spec.peer != other.spec.peer || !apart {
                 continue;
@@ -123,7 +123,7 @@ fn check_shared_fate(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 Severity::Warning,
                 "shared-fate",
                 format!("{}, {}", pair.0, pair.1),
-                format!("both rest on {shared}: when it fails, both networks fail"),
+                format!("both depend on {shared}: when it fails, both networks fail"),
                 format!("move one of them to a NIC other than {shared}"),
             ));
         }
@@ -131,7 +131,7 @@ fn check_shared_fate(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     findings
 }
 
-/// Addresses and keys that exist twice.
+/// Duplicate addresses and keys.
 fn check_duplicates(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     const FINDING_ID: &str = "duplicate-address";
     let mut findings = Vec::new();
@@ -192,7 +192,7 @@ fn is_link_local(addr: IpAddr) -> bool {
     matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// A route whose interface carries less than the adapter's MTU makes every packet smaller.
+/// Interfaces too small for the adapter's MTU: packets to the peer are smaller then.
 fn check_mtu(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     let mut findings = Vec::new();
     for route in &plan.routes {
@@ -208,8 +208,8 @@ fn check_mtu(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 route_place(facts, route),
                 format!("the interface carries {has} bytes, the adapter's packets need {needs}"),
                 format!(
-                    "`ip link set {} mtu {needs}`, if the network carries it; else packets to \
-                     this peer have at most {adapter} bytes",
+                    "`ip link set {} mtu {needs}`, if the network carries it; otherwise packets \
+                     to this peer have at most {adapter} bytes",
                     route.ifname
                 ),
             ));
@@ -218,7 +218,7 @@ fn check_mtu(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     findings
 }
 
-/// Rules of this node that keep netft's datagrams out, or in.
+/// Packet filter rules of this node that block netft's datagrams.
 fn check_firewall(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     const FINDING_ID: &str = "firewall";
     let rules = match &facts.ruleset {
@@ -250,15 +250,13 @@ fn check_firewall(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 (FilterOutcome::Blocked(at), FilterOutcome::Blocked(_)) => {
                     (Severity::Error, "are blocked here", at)
                 }
-                // Both ends send from and to the port, so each one's heartbeats answer the
-                // other's: it works until connection tracking forgets.
-                (FilterOutcome::Blocked(at), _) => (
-                    Severity::Warning,
-                    "pass only as answers to this node's, not when the peer begins",
-                    at,
-                ),
+                // Both ends send from and to the port, so each one's heartbeats count as
+                // replies until connection tracking expires.
+                (FilterOutcome::Blocked(at), _) => {
+                    (Severity::Warning, "pass only as replies, not when the peer sends first", at)
+                }
                 (FilterOutcome::Unsure(at), _) => {
-                    (Severity::Note, "pass only if a rule accepts them that this cannot read", at)
+                    (Severity::Note, "may be blocked: a rule could not be interpreted", at)
                 }
             };
             let port = destination.port();
@@ -278,7 +276,7 @@ fn check_firewall(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     findings
 }
 
-/// The rule that is missing.
+/// Command that adds the missing rule.
 fn firewall_remedy(hook: &str, at: &BlockingChain, port: u16) -> String {
     let BlockingChain { family, table, chain, zone, .. } = at;
     let nft = format!("nft insert rule {family} {table} {chain} udp dport {port} accept");
@@ -289,14 +287,14 @@ fn firewall_remedy(hook: &str, at: &BlockingChain, port: u16) -> String {
     let firewalld =
         format!("firewall-cmd --permanent{zone} --add-port={port}/udp && firewall-cmd --reload");
     match table.as_str() {
-        // What firewalld made, only firewalld can change for good.
+        // Only firewalld changes its own rules permanently.
         "firewalld" => format!("`{firewalld}`"),
         _ => format!("`{nft}`; with firewalld: `{firewalld}`"),
     }
 }
 
-/// A strict reverse path filter drops what comes in where the kernel would not answer: asymmetric
-/// ways, which routers and two interfaces on one subnet make.
+/// Strict reverse path filters (RFC 3704): they drop packets on asymmetric paths, as behind routers
+/// and with two interfaces on one subnet.
 fn check_reverse_path(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     let mut reported = BTreeSet::new();
     let mut findings = Vec::new();
@@ -311,7 +309,7 @@ fn check_reverse_path(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
         let holders = facts.links.iter().filter(on_subnet).count();
         let (severity, when) = match holders {
             1 => (Severity::Note, "harmless while each network has one interface here"),
-            0 => (Severity::Warning, "the peer is behind a router, whose way back may differ"),
+            0 => (Severity::Warning, "the peer is behind a router, the return path may differ"),
             _ => (Severity::Warning, "more than one interface is on this subnet"),
         };
         findings.push(Finding::new(
@@ -332,7 +330,7 @@ fn check_clock_sync(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     if facts.is_clock_synchronised != Some(false) {
         return Vec::new();
     }
-    let what = "nothing keeps the clock right: logs of several nodes cannot be compared";
+    let what = "the clock is not synchronised: logs of several nodes cannot be compared";
     let remedy = "`timedatectl set-ntp true`, or install chrony";
     vec![Finding::new(Severity::Warning, "clock", "this node", what, remedy)]
 }
@@ -344,14 +342,14 @@ fn check_socket_buffers(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
             Severity::Warning,
             "buffers",
             "this node",
-            format!("a socket's receive buffer gets {given} of {wanted} bytes: bursts are lost"),
+            format!("socket receive buffers get {given} of {wanted} bytes: bursts are dropped"),
             format!("`sysctl -w net.core.rmem_max={wanted}`, or run netftd with CAP_NET_ADMIN"),
         ));
     }
     findings
 }
 
-/// What the daemon saw of a second machine with a key.
+/// Keys that a second node uses, as the daemon has seen.
 fn check_cloned_keys(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
     let peers: BTreeSet<_> = daemon
@@ -369,15 +367,15 @@ fn check_cloned_keys(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
                 Severity::Error,
                 "cloned-identity",
                 peer,
-                "a second machine uses this peer's key",
-                "on the copy: remove the key file, `netft keygen`, and give the new public key to \
-                 every node's config",
+                "a second node uses this peer's key",
+                "on the copy: remove the key file, run `netft keygen`, and put the new public key \
+                 into every node's configuration",
             )
         })
         .collect()
 }
 
-/// Somebody else has the port.
+/// UDP port in use by another program.
 fn check_port_in_use(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     if facts.daemon.is_some() {
         return Vec::new();
@@ -396,9 +394,9 @@ fn check_port_in_use(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
                 Severity::Error,
                 "port",
                 local.to_string(),
-                "another program has this UDP port, perhaps another netftd",
+                "another program uses this UDP port, possibly another netftd",
                 format!(
-                    "`ss -ulpn sport = :{}` names it: stop it, or give one of them another `port`",
+                    "`ss -ulpn sport = :{}` shows it: stop it, or give one of them another `port`",
                     local.port()
                 ),
             )
@@ -418,10 +416,10 @@ fn check_forwarding(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     vec![Finding::new(Severity::Warning, "forwarding", adapter, what, remedy)]
 }
 
-/// Without a daemon only what the machine itself says is checked.
+/// State of the daemon; without one only the machine is checked.
 fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else {
-        let what = "netftd does not run: sessions, routes and the peers' answers were not checked";
+        let what = "netftd is not running: sessions, routes and peers were not checked";
         let remedy = "start netftd and run this again";
         return vec![Finding::new(Severity::Note, "no-daemon", "this node", what, remedy)];
     };
@@ -432,7 +430,7 @@ fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
             "not-applied",
             "this node",
             format!(
-                "the config file says something else than what runs: {}",
+                "the configuration file differs from the running configuration: {}",
                 daemon.pending_changes[0]
             ),
             "`netft reload --dry-run` shows all of it, `netft reload` applies it",
@@ -440,13 +438,13 @@ fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     }
     if daemon.socket_overflow > 0 {
         let what = format!("{} datagrams were lost in full socket buffers", daemon.socket_overflow);
-        let remedy = "look for what keeps the CPUs of this node busy";
+        let remedy = "find what keeps the CPUs of this node busy";
         findings.push(Finding::new(Severity::Warning, "buffers", "this node", what, remedy));
     }
     findings
 }
 
-/// Routes that do not work although nothing here is known to block them, told apart by direction.
+/// Routes that carry nothing in one or both directions, without a known cause on this node.
 fn check_unanswered_routes(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
     let works = |route: &Route| route.tx && route.rx;
@@ -460,20 +458,22 @@ fn check_unanswered_routes(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
             let (id, what, remedy) = match (route.tx, route.rx) {
                 (false, true) => (
                     "one-way",
-                    format!("{peer} does not hear this node here"),
-                    format!("let UDP port {there} in on {peer}: `netft validate` there names it"),
+                    format!("{peer} receives nothing from this node on this route"),
+                    format!(
+                        "allow UDP port {there} in on {peer}: `netft validate` there shows the rule"
+                    ),
                 ),
                 (true, false) => (
                     "one-way",
-                    format!("this node does not hear {peer} here"),
-                    format!("let UDP port {here} out of {peer} and through what is between"),
+                    format!("this node receives nothing from {peer} on this route"),
+                    format!("allow UDP port {here} out of {peer} and through firewalls in between"),
                 ),
                 _ => (
                     "no-answer",
-                    format!("{peer} is not heard here ({})", route.reason),
+                    format!("nothing is received from {peer} on this route ({})", route.reason),
                     format!(
-                        "look whether {peer} runs; run `netft validate` on it; let UDP port \
-                         {there} through firewalls between"
+                        "check that {peer} is running; run `netft validate` on it; allow UDP port \
+                         {there} through firewalls in between"
                     ),
                 ),
             };

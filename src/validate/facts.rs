@@ -1,4 +1,4 @@
-//! Asks the kernel, the firewall and the daemon. The only I/O of the validation.
+//! Gathers facts from the kernel, the firewall and the daemon. The only I/O of the validation.
 
 use std::{
     collections::BTreeSet,
@@ -18,51 +18,51 @@ use serde_json::Value;
 use super::bounded;
 use crate::control::schema::{EventDetail, PeerValidation, Route};
 
-/// What is known of a node.
+/// Facts of a node.
 #[derive(Debug)]
 pub struct NodeFacts {
-    /// What it was told.
+    /// Its configuration.
     pub config: Config,
     /// Its interfaces.
     pub links: Vec<StackedLink>,
-    /// The kernel's choice of source for addresses on no subnet of its own.
+    /// The kernel's source addresses towards remotes outside its subnets.
     pub sources: SourceAddresses,
-    /// The packet filter, as `nft -j list ruleset` tells it; or why that is not known.
+    /// The packet filter from `nft -j list ruleset`, or the error.
     pub ruleset: Result<Value, String>,
     /// The interfaces with a strict reverse path filter.
     pub strict_rp_filter: BTreeSet<String>,
     /// The adapter forwards IPv4.
     pub forwarding: bool,
-    /// Something keeps the clock right; `None` when the kernel does not say.
+    /// The clock is synchronised; `None` if the kernel does not say.
     pub is_clock_synchronised: Option<bool>,
-    /// The receive buffer a socket gets, and the one it wants, bytes.
+    /// Receive buffer granted to a socket, and the size asked for, bytes.
     pub receive_buffer: Option<(u64, u64)>,
     /// The UDP sockets of this node on its port.
     pub bound_sockets: Vec<SocketAddr>,
-    /// What its daemon says; `None` when none runs.
+    /// State of its daemon; `None` if none runs.
     pub daemon: Option<DaemonFacts>,
 }
 
-/// What a daemon says.
+/// State of a daemon.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonFacts {
     /// Its routes.
     pub routes: Vec<Route>,
-    /// What happened lately.
+    /// Recent events.
     pub events: Vec<EventDetail>,
-    /// What a reload would change.
+    /// Changes a reload would make.
     pub pending_changes: Vec<String>,
-    /// Datagrams lost in full socket buffers.
+    /// Datagrams dropped in full socket buffers.
     pub socket_overflow: u64,
-    /// What the peers said of themselves; empty when they were not asked.
+    /// The peers' findings on themselves; empty if they were not queried.
     pub peers: Vec<PeerValidation>,
 }
 
 impl NodeFacts {
-    /// Looks around. What cannot be seen is left out, and so not complained of.
+    /// Gathers the facts. What cannot be read is left out and not reported.
     ///
     /// # Errors
-    /// The kernel does not list its interfaces.
+    /// The interfaces cannot be listed.
     pub fn gather_facts(config: Config, daemon: Option<DaemonFacts>) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -110,12 +110,13 @@ fn is_strict(interface: &str) -> bool {
 fn read_ruleset() -> Result<Value, String> {
     let mut nft = Command::new("nft");
     let output = bounded::run_command(nft.args(["-j", "list", "ruleset"]));
-    let output = output.map_err(|error| format!("nft does not run ({error})"))?;
+    let output = output.map_err(|error| format!("cannot run nft ({error})"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("nft refuses ({})", text.lines().next().unwrap_or_default()));
+        return Err(format!("nft failed ({})", text.lines().next().unwrap_or_default()));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| format!("nft says nonsense ({error})"))
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("nft printed malformed JSON ({error})"))
 }
 
 fn bound_sockets(port: u16) -> Vec<SocketAddr> {
@@ -124,7 +125,7 @@ fn bound_sockets(port: u16) -> Vec<SocketAddr> {
     rows.filter_map(parse_local_addr).filter(|address| address.port() == port).collect()
 }
 
-/// The local address of a row of `/proc/net/udp`: words of the address in the machine's order.
+/// Local address of a row of `/proc/net/udp`: address words in native byte order.
 fn parse_local_addr(row: &str) -> Option<SocketAddr> {
     let (addr, port) = row.split_whitespace().nth(1)?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

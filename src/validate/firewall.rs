@@ -1,14 +1,14 @@
-//! Whether this node's packet filter lets netft's datagrams pass, from `nft -j list ruleset`. Pure.
+//! Evaluates this node's packet filter, from `nft -j list ruleset`, for netft's datagrams. Pure.
 //!
-//! A datagram is walked through every base chain of its hook, through jumps and sets, as the
-//! kernel does it. What this cannot read is counted as unsure, never as blocked.
+//! A datagram traverses every base chain of its hook, with jumps and sets, as in the kernel. An
+//! expression that is not supported makes the outcome unsure, never blocked.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
 
-/// How deep jumps go (the kernel: 16).
+/// Deepest nesting of jumps (the kernel: 16).
 const MAX_JUMP_DEPTH: usize = 16;
 
 /// A datagram at one hook.
@@ -16,53 +16,53 @@ const MAX_JUMP_DEPTH: usize = 16;
 pub struct FilterDatagram<'a> {
     /// `input` or `output`.
     pub hook: &'a str,
-    /// The interface it comes in or goes out on.
+    /// Input or output interface.
     pub interface: &'a str,
-    /// Where it comes from.
+    /// Source.
     pub source: SocketAddr,
-    /// Where it goes.
+    /// Destination.
     pub destination: SocketAddr,
-    /// Connection tracking has seen its way back.
+    /// Connection tracking state is `established`.
     pub established: bool,
 }
 
-/// What the packet filter does.
+/// Outcome for a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FilterOutcome {
     /// It passes.
     Passes,
-    /// It passes only if a rule accepts it that this cannot read.
+    /// A rule that is not supported decides.
     Unsure(BlockingChain),
-    /// It does not pass.
+    /// It is dropped or rejected.
     Blocked(BlockingChain),
 }
 
-/// The chain that blocks.
+/// The base chain that blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockingChain {
     /// `ip`, `ip6` or `inet`.
     pub family: String,
     /// The table.
     pub table: String,
-    /// The base chain: where a rule that accepts must stand.
+    /// The base chain, where an accept rule is needed.
     pub chain: String,
-    /// Why: its policy, or a rule of some chain.
+    /// The policy or the rule that blocks.
     pub why: String,
     /// The firewalld zone, if it is firewalld's chain.
     pub zone: Option<String>,
 }
 
-/// What one rule, or chain, says.
+/// Verdict of a rule or a chain.
 enum RuleOutcome {
     Accept,
     Drop(String, Option<String>),
     Return,
 }
 
-/// Whether something matches; `None` when this cannot read it.
+/// Result of a match; `None` if it is not supported.
 type MatchResult = Option<bool>;
 
-/// Walks a datagram through the rules.
+/// Evaluates the ruleset for a datagram.
 pub fn filter_outcome(ruleset: &Value, datagram: FilterDatagram<'_>) -> FilterOutcome {
     let walk = RulesetWalk { all: ruleset_items(ruleset), datagram };
     let family = if datagram.source.is_ipv4() { "ip" } else { "ip6" };
@@ -108,8 +108,8 @@ struct RulesetWalk<'a> {
 }
 
 impl RulesetWalk<'_> {
-    /// What a chain says; `None` when it ends without a word. `maybe` becomes true when a rule
-    /// that this cannot read might have accepted.
+    /// Verdict of a chain; `None` if it ends without one. `maybe` becomes true if an unsupported
+    /// rule might have accepted.
     fn walk_chain(
         &self,
         at: (&str, &str),
@@ -178,8 +178,8 @@ impl RulesetWalk<'_> {
                         _ => {}
                     }
                 }
-                // A rate limit or a foreign match: whatever follows holds sometimes. A verdict map
-                // may hold any verdict.
+                // A rate limit or an unsupported match: what follows applies sometimes. A verdict
+                // map may hold any verdict.
                 "vmap" => *maybe = true,
                 _ => sure = false,
             }
@@ -249,7 +249,7 @@ impl RulesetWalk<'_> {
         }
     }
 
-    /// Whether `right`, a value, a list, a set or the name of a set, holds what `is` looks for.
+    /// True if `right`, a value, a list, a set or the name of a set, contains a match of `is`.
     fn set_contains(
         &self,
         at: (&str, &str),

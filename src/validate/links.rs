@@ -1,12 +1,12 @@
-//! What an interface rests on: two routes that rest on one thing fail together. Pure.
+//! Stacking of interfaces: two routes over one underlying link fail together. Pure.
 
 use netft::api::host::StackedLink;
 
-/// Interfaces are stacked a few deep; deeper is a loop.
+/// Deepest stack of interfaces; deeper is a loop.
 const MAX_STACK_DEPTH: usize = 8;
 
-/// Everything the interface of number `index` rests on, itself first: parents, and the members of
-/// bridges and bonds.
+/// Every link under the interface `index`, itself first: parents, and members of bridges and
+/// bonds.
 pub fn underlying_links(links: &[StackedLink], index: u32) -> Vec<u32> {
     let mut base = vec![index];
     let mut layer = vec![index];
@@ -27,7 +27,7 @@ pub fn underlying_links(links: &[StackedLink], index: u32) -> Vec<u32> {
     base
 }
 
-/// The first thing both interfaces rest on.
+/// The first link both interfaces share.
 pub fn shared_link(links: &[StackedLink], one: u32, other: u32) -> Option<&StackedLink> {
     let others = underlying_links(links, other);
     let common = underlying_links(links, one).into_iter().find(|index| others.contains(index))?;
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_interfaces_rest_on_is_found_through_vlans_bonds_and_bridges() {
+    fn shared_links_are_found_through_vlans_bonds_and_bridges() {
         let links = [
             link(1, "eth0", None, Some(5)),
             link(2, "eth1", None, Some(5)),

@@ -1,9 +1,9 @@
-//! `netft validate`: what is wrong with a node before it hurts, as NetFT's cluster validation.
+//! `netft validate`: finds faults of a node before they cause an outage, as NetFT's cluster
+//! validation does.
 //!
-//! Every node looks at itself ([`run_checks`]); netftd asks its peers for what they found
-//! ([`report`]), and some things only both together can tell (`nodes`).
-//! [`facts`] asks the kernel, the firewall and the daemon; everything that judges is pure
-//! ([`checks`], [`links`], [`firewall`]) and works on the gathered [`NodeFacts`].
+//! Every node checks itself ([`run_checks`]); netftd queries its peers for their findings, and some
+//! checks compare two nodes (`nodes`). [`facts`] reads the kernel, the firewall and the daemon; the
+//! checks are pure ([`checks`], [`links`], [`firewall`]) and work on the gathered [`NodeFacts`].
 
 mod bounded;
 pub mod checks;
@@ -26,7 +26,7 @@ use netft::{
 
 use crate::control::schema::{Finding, Route, Severity};
 
-/// Everything that is wrong, the worst first.
+/// Findings of every check, most severe first.
 pub fn run_checks(facts: &NodeFacts) -> Vec<Finding> {
     let plan = facts.plan_routes();
     let mut findings: Vec<_> =
@@ -35,7 +35,7 @@ pub fn run_checks(facts: &NodeFacts) -> Vec<Finding> {
     findings
 }
 
-/// The exit code: 0 fine (or notes), 1 warnings, 2 errors.
+/// Exit code: 0 no findings or notes, 1 warnings, 2 errors.
 pub fn exit_code<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> u8 {
     match findings.into_iter().map(|finding| finding.severity).max() {
         None | Some(Severity::Note) => 0,
@@ -45,21 +45,21 @@ pub fn exit_code<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> u8 {
 }
 
 impl NodeFacts {
-    /// The routes the config means, with the interfaces as they are, and those the daemon has
-    /// beside them because the peers told of more addresses.
+    /// Routes of the configuration on the present interfaces, and those of the daemon to
+    /// addresses that peers advertised.
     pub fn plan_routes(&self) -> RoutePlan {
         let interfaces: Vec<_> = self.links.iter().map(|link| link.interface.clone()).collect();
-        let (ways, offers) = (RoutablePairs::new(), Advertisements::new());
-        let around = PlanInputs {
+        let (routable_pairs, advertisements) = (RoutablePairs::new(), Advertisements::new());
+        let inputs = PlanInputs {
             interfaces: &interfaces,
             sources: &self.sources,
-            routable_pairs: &ways,
-            advertisements: &offers,
+            routable_pairs: &routable_pairs,
+            advertisements: &advertisements,
             resolved: &ResolvedAddresses::new(),
         };
-        let mut plan = topology::plan_routes(&self.config, &around, &[]);
-        let learnt = self.daemon.iter().flat_map(|daemon| &daemon.routes);
-        for route in learnt.filter_map(|route| self.planned_route(route)) {
+        let mut plan = topology::plan_routes(&self.config, &inputs, &[]);
+        let learned = self.daemon.iter().flat_map(|daemon| &daemon.routes);
+        for route in learned.filter_map(|route| self.planned_route(route)) {
             if plan.routes.iter().all(|known| known.route_key() != route.route_key()) {
                 plan.routes.push(route);
             }

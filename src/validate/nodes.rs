@@ -1,36 +1,34 @@
-//! What only two nodes together can tell: who could not be asked, clocks that differ, paths that
-//! carry less than their interfaces say, or less one way than the other. Pure.
+//! Checks across two nodes: peers that gave no answer, clock skew, path MTU below the interface MTU
+//! or different by direction. Pure.
 
 use netft::topology::RoutePlan;
 
 use super::facts::NodeFacts;
 use crate::control::schema::{Finding, PeerPath, PeerValidation, Route, Severity};
 
-/// Clocks further apart than this, milliseconds, put logs of two nodes in a wrong order that NTP
-/// would not; what an answer takes is far less.
+/// Largest tolerated clock skew, milliseconds: more than NTP leaves and than an answer takes.
 const MAX_CLOCK_SKEW_MS: u64 = 2000;
-/// A path MTU that was proven within this time, milliseconds, was proven: idle routes are
-/// confirmed every 10 s.
+/// Age up to which a path MTU counts as proven, milliseconds: idle routes are probed every 10 s.
 const PATH_MTU_FRESH_MS: u64 = 15_000;
 
 fn peer_validations(facts: &NodeFacts) -> &[PeerValidation] {
     facts.daemon.as_ref().map_or(&[], |daemon| &daemon.peers)
 }
 
-/// A peer that was not asked may have anything wrong with it.
+/// Peers that were not checked.
 pub(super) fn check_unasked_peers(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let unasked =
         peer_validations(facts).iter().filter_map(|answer| Some((answer, answer.error.as_ref()?)));
     unasked
         .map(|(PeerValidation { peer, .. }, error)| {
-            let what = format!("what is wrong on {peer} is not known: {error}");
+            let what = format!("{peer} was not checked: {error}");
             let remedy = format!("run `netft validate` on {peer}");
             Finding::new(Severity::Warning, "peer-not-asked", peer, what, remedy)
         })
         .collect()
 }
 
-/// Clocks of two nodes that differ.
+/// Clock skew between two nodes.
 pub(super) fn check_clock_skew(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let skewed =
         peer_validations(facts).iter().filter_map(|answer| Some((answer, answer.clock_skew_ms?)));
@@ -43,16 +41,19 @@ pub(super) fn check_clock_skew(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding>
                 Severity::Warning,
                 "clock-skew",
                 peer,
-                format!("its clock is {seconds} s {side} this node's: their logs do not compare"),
-                "`timedatectl` on both tells which one is wrong; there `timedatectl set-ntp true`, \
-                 or install chrony",
+                format!(
+                    "its clock is {seconds} s {side} this node's: log times of both cannot be \
+                     compared"
+                ),
+                "`timedatectl` on both shows which one is wrong; there run `timedatectl set-ntp \
+                 true`, or install chrony",
             )
         })
         .collect()
 }
 
-/// Routes that carry less than their interface takes, by probes of this node; and those that
-/// carry less one way than the other, by probes of both.
+/// Routes with a path MTU below their interface MTU, by probes of this node; and with one that
+/// differs by direction, by probes of both nodes.
 pub(super) fn check_path_mtu(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let routes = facts.daemon.iter().flat_map(|daemon| &daemon.routes);
     let up = routes.filter(|route| route.state == "up" && route.via.is_none());
@@ -81,38 +82,38 @@ fn check_reduced_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
             FINDING_ID,
             at,
             format!(
-                "packets of {sure}{carries} bytes get through, the interface takes {takes}: \
-                 something on the way drops larger ones"
+                "packets of {sure}{carries} bytes pass, the interface MTU is {takes}: \
+                 something on the path drops larger ones"
             ),
             format!(
-                "let every switch, bridge and tunnel on the way carry {takes} bytes; else set the \
+                "allow {takes} bytes on every switch, bridge and tunnel of the path; else set the \
                  MTU of this interface to {carries}, on every node of its network"
             ),
         ));
     }
     if route.path_mtu_age_ms.is_none_or(|age| age > PATH_MTU_FRESH_MS) {
-        let what = format!("no probe of the interface's {takes} bytes was answered lately");
-        let remedy = "run this again; if it stays, look at `netft events` for lost heartbeats";
+        let what = format!("no recent probe of the interface MTU, {takes} bytes, was answered");
+        let remedy = "run this again; if it persists, look for lost heartbeats in `netft events`";
         return Some(Finding::new(Severity::Note, FINDING_ID, at, what, remedy));
     }
     None
 }
 
-/// The peer's half is its route with the same two ends. Behind address translation there is none.
+/// The peer's side is its route with the same endpoints; behind NAT there is none.
 fn check_asymmetric_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
     let answer = peer_validations(facts).iter().find(|answer| answer.peer == route.peer)?;
     let same = |path: &&PeerPath| {
         (path.real_local, path.real_remote) == (route.real_remote, route.real_local)
     };
     let (out, back) = (route.path_mtu?, answer.paths.iter().find(same)?);
-    // What is still searched for is only known to be no less.
+    // A path MTU that is still probed is a lower bound.
     if out == back.path_mtu || route.path_mtu_probing || back.path_mtu_probing {
         return None;
     }
     let (takes, theirs) = (route.path_mtu_limit?, back.path_mtu_limit);
     let peer = &route.peer;
     let remedy = if takes == theirs {
-        "look for what differs by direction on the way: a switch port, a tunnel, a policy route"
+        "find what differs by direction on the path: a switch port, a tunnel, a policy route"
             .to_owned()
     } else {
         let (most, least) = (takes.max(theirs), takes.min(theirs));
@@ -125,7 +126,7 @@ fn check_asymmetric_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding
         Severity::Warning,
         "path-mtu-differs",
         route_place(facts, route),
-        format!("{out} bytes get to {peer}, {} come back", back.path_mtu),
+        format!("packets of {out} bytes reach {peer}, packets of {} come back", back.path_mtu),
         remedy,
     ))
 }

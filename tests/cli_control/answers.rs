@@ -149,8 +149,8 @@ fn a_change_reaches_the_node_with_what_it_leaves_alone() {
         ("/v1/routes/1", r#"{"color":1}"#, 400, "color"),
         ("/v1/routes/9", r#"{"priority":1}"#, 404, "no route 9"),
         ("/v1/routes/x", r#"{"priority":1}"#, 400, "number"),
-        ("/v1/nothing", "{}", 404, "nothing here"),
-        ("/v1/status", "{}", 405, "cannot"),
+        ("/v1/nothing", "{}", 404, "no such resource"),
+        ("/v1/status", "{}", 405, "not allowed"),
     ] {
         let (got, answer) = daemon.ask("PATCH", target, body);
         let error = answer["error"].as_str().unwrap();
@@ -273,7 +273,7 @@ fn events_are_numbered_typed_and_streamed() {
 
     let text = daemon.shows(&["events"]);
     let expected = "2026-01-01T00:00:01.000Z route 1 (10.1.0.1:3343 -> 10.1.0.2:3343) to b: \
-                    up -> down: heartbeats missed, last heard 151 ms ago\n  41 lost\n";
+                    up -> down: heartbeats missed, last heartbeat 151 ms ago\n  41 lost\n";
     assert!(text.ends_with(expected), "{text}");
 
     // A follower gets the old ones, then what happens, a line each; it ends with its reader.

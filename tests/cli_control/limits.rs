@@ -155,9 +155,9 @@ fn c_11_what_stands_at_the_path_is_replaced_only_if_it_is_a_socket_or_symlink() 
 
     fs::write(&path, "x").unwrap();
     let error = ControlListener::bind(&path).err().unwrap().to_string();
-    assert!(error.contains("is no socket"), "{error}");
+    assert!(error.contains("is not a socket"), "{error}");
     let error = ControlListener::bind(&precious.join("n.sock")).err().unwrap().to_string();
-    assert!(error.contains("is no folder"), "{error}");
+    assert!(error.contains("is not a directory"), "{error}");
     let long = dir.path().join("l".repeat(100)).join("n.sock");
     assert!(ControlListener::bind(&long).is_err());
 }
@@ -198,9 +198,9 @@ fn c_08_a_stuck_driver_and_a_stopped_daemon_are_told_within_two_seconds() {
 #[test]
 fn c_08_another_schema_and_nonsense_are_told_apart() {
     for (answer, word) in [
-        ("HTTP/1.0 200 OK\r\n\r\n{\"schema\":3,\"routes\":[]}", "speaks schema 3"),
-        ("HTTP/1.0 200 OK\r\n\r\n{\"schema\":2}", "makes no sense"),
-        ("HTTP/1.0 200 OK\r\n\r\nhello", "makes no sense"),
+        ("HTTP/1.0 200 OK\r\n\r\n{\"schema\":3,\"routes\":[]}", "uses schema 3"),
+        ("HTTP/1.0 200 OK\r\n\r\n{\"schema\":2}", "malformed answer"),
+        ("HTTP/1.0 200 OK\r\n\r\nhello", "malformed answer"),
         ("HTTP/1.0 500 \r\n\r\n\x1b[31m", "answered 500"),
         ("hello", "no answer"),
         ("", "no answer"),

@@ -83,24 +83,24 @@ event 3, 2026-11-21T03:02:11.402Z
 data to b moved: route 1 (10.1.0.1:3343 -> 10.1.0.2:3343) -> route 2 (10.2.0.1:3343 -> \
 10.2.0.2:3343): heartbeats missed
 
-what was seen
-     -139 ms  route 1 is suspect: unacknowledged data goes out again on another route  (event 2)
+before
+     -139 ms  route 1 is suspect: unacknowledged frames retransmitted on another route  (event 2)
 
-what was known of route 1 (10.1.0.1:3343 -> 10.1.0.2:3343)
-  down; heard last 151 ms before, answered last 151 ms before
-  its data had stayed unacknowledged; suspect for 139 ms
-  the peer said of it last: it hears this node there
-  the last heartbeats, both ways:
+state of route 1 (10.1.0.1:3343 -> 10.1.0.2:3343)
+  down; last heartbeat received 151 ms before, last one answered 151 ms before
+  suspect for 139 ms: its data was unacknowledged
+  last report of the peer: it receives from this node
+  last heartbeats in both directions:
     151.2 ms ago: received reply 41
 
-what was decided
+route selection
   route 2 (10.2.0.1:3343 -> 10.2.0.2:3343): chosen (up, priority 2002)
-  route 3: works, but failed lately: held for 400 ms more
+  route 3: usable, in hold-down for 400 ms more
 
-what it cost
-  data stood still for 12.34 ms; frames: 37 sent again, 120 sent twice, 0 given up
+cost
+  data stalled for 12.34 ms; frames: 37 retransmitted, 120 duplicated, 0 lost
 
-what came of it
+after
     +3309 ms  data to b moved: route 2 -> route 1: failback  (event 5)
 ";
     assert_eq!(daemon.shows(&["why", "3"]), expected);
@@ -144,22 +144,22 @@ fn what_cannot_be_told_is_said_with_what_can() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && text.contains(words), "{args:?}: {text}");
     };
-    refused(&["why"], "error: nothing has happened yet");
+    refused(&["why"], "error: no events yet");
     daemon
         .journal
         .push("2026-11-21T03:00:00.000Z".to_owned(), EventDetail::Stalled { length_ms: 1 });
     refused(&["why"], "no data has moved yet: events 1 to 1 are kept");
     refused(&["why", "2"], "there is no event 2 yet: events 1 to 1 are kept");
-    refused(&["why", "--route", "9"], "nothing about route 9");
+    refused(&["why", "--route", "9"], "no event about route 9");
     refused(&["why", "first"], "not `last`");
     refused(&["why", "1", "--route", "9"], "cannot be used with");
-    assert!(daemon.shows(&["why", "1"]).contains("nothing that foretold it"));
+    assert!(daemon.shows(&["why", "1"]).contains("no preceding event"));
     for _ in 0..1100 {
         daemon
             .journal
             .push("2026-11-21T03:00:00.000Z".to_owned(), EventDetail::Stalled { length_ms: 1 });
     }
-    refused(&["why", "5"], "event 5 is gone: events 78 to 1101 are kept");
+    refused(&["why", "5"], "event 5 is discarded: events 78 to 1101 are kept");
     assert!(daemon.shows(&["why", "78"]).contains("(events before 78 are not kept)"));
     assert_eq!(daemon.ask("GET", "/v1/why?event=1&route=1", "").0, 400);
     assert_eq!(daemon.ask("GET", "/v1/why?what=1", "").0, 400);
@@ -174,7 +174,7 @@ fn status_shows_how_long_data_stood_still() {
         stalled.stalls.record(Duration::from_millis(ms));
     }
     *daemon.node.snapshot.lock().unwrap() = stalled;
-    let line = "\nstalls    4, half at most 15.00 ms, 99 % at most 15.00 ms, longest 15.00 ms\n";
+    let line = "\nstalls    4, p50 15.00 ms, p99 15.00 ms, max 15.00 ms\n";
     let text = daemon.shows(&["status"]);
     assert!(text.contains(line), "{text}");
     let (_, status) = daemon.ask("GET", "/v1/status", "");

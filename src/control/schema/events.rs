@@ -1,4 +1,4 @@
-//! What happened, as the control socket tells it.
+//! Events in JSON.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,23 +9,23 @@ use crate::control::cause::{FailoverCost, FailoverReport};
 /// `GET /v1/events?after=N`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventList {
-    /// The events after `N` that are still kept, oldest first.
+    /// Events after `N` that are still kept, oldest first.
     pub events: Vec<Event>,
 }
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Counts up by one with every event; starts at 1.
+    /// Sequence number, from 1.
     pub seq: u64,
-    /// When, RFC 3339.
+    /// Wall-clock time, RFC 3339.
     pub at: String,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub detail: EventDetail,
 }
 
-/// What happened; `event` names it.
+/// An event; the key `event` names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventDetail {
@@ -35,7 +35,7 @@ pub enum EventDetail {
         route: u32,
         /// The peer's name.
         peer: String,
-        /// How packets travel there as this node's config says: `udp` or `quic`.
+        /// Transport by this node's configuration.
         #[serde(default)]
         transport: String,
         /// NetFT's eight fields.
@@ -52,14 +52,14 @@ pub enum EventDetail {
         #[serde(flatten)]
         fields: RouteFields,
     },
-    /// The first authentic heartbeat was heard on a route.
+    /// The first authentic heartbeat was received on a route.
     RemoteReachable {
         /// The route.
         route: u32,
         /// The peer's name.
         peer: String,
     },
-    /// The last route to a peer stopped being heard.
+    /// The last route to a peer went silent.
     RemoteUnreachable {
         /// The peer's name.
         peer: String,
@@ -74,14 +74,14 @@ pub enum EventDetail {
         from: String,
         /// The state after.
         to: String,
-        /// Why.
+        /// Reason.
         reason: String,
-        /// How long before a heartbeat was last heard; null if never.
+        /// Milliseconds since the last heartbeat was received; null if none was.
         last_heard_ms_ago: Option<u64>,
-        /// The last heartbeats both ways of a route that stopped being up, oldest first.
+        /// The last heartbeats in both directions of a route that left state up, oldest first.
         history: Vec<String>,
     },
-    /// 40 % of the threshold was missed in a row.
+    /// Consecutive missed heartbeats reached 40 % of the threshold.
     EarlyWarning {
         /// The route.
         route: u32,
@@ -119,62 +119,62 @@ pub enum EventDetail {
         from: Option<u32>,
         /// The route after; null when none is usable.
         to: Option<u32>,
-        /// Why.
+        /// Reason.
         reason: String,
-        /// What was known of the routes at that moment.
+        /// Route states at that moment.
         cause: Box<FailoverReport>,
     },
-    /// Data on a route stays unacknowledged: it was sent again on another one.
+    /// Frames on a route stay unacknowledged: they were retransmitted on another one.
     Suspect {
         /// The route.
         route: u32,
         /// The peer it leads to.
         peer: String,
     },
-    /// Somebody changed the adapter from outside; it was put back.
+    /// Another program changed the adapter; the change was reverted.
     AdapterRestored {
-        /// What was wrong, and what was done.
+        /// Description of the change and of the correction.
         what: String,
     },
-    /// No session with the peer can be agreed on.
+    /// The session with the peer was refused.
     SessionRefused {
         /// The peer.
         peer: String,
-        /// What is wrong and what to do.
+        /// Cause and remedy.
         reason: String,
     },
-    /// A second machine uses the peer's key.
+    /// A second node uses the peer's key.
     DuplicateNode {
         /// The peer.
         peer: String,
     },
-    /// A name of the peer cannot be looked up; its former addresses stay.
+    /// A name of the peer cannot be resolved; its former addresses stay in use.
     NameFailed {
         /// The peer.
         peer: String,
         /// The name.
         name: String,
-        /// What the resolver said.
+        /// Resolver error.
         reason: String,
     },
-    /// This node itself was not scheduled.
+    /// This node was not scheduled (self-stall).
     Stalled {
-        /// For how long, milliseconds.
+        /// Length, milliseconds.
         length_ms: u64,
     },
-    /// What a suspicion, or leaving a route, has cost, once nothing can be added.
+    /// Final cost of a suspicion, or of leaving a route.
     Cost {
         /// The peer.
         peer: String,
-        /// The route that was suspect, or was left.
+        /// Route that was suspect, or was left.
         from: u32,
-        /// Where data, or what was in flight, went.
+        /// Route that took over.
         to: Option<u32>,
-        /// What it cost.
+        /// The cost.
         #[serde(flatten)]
         cost: FailoverCost,
     },
-    /// A route is drained at one of its ends, or no more.
+    /// The drain of a route began, completed or ended.
     Drain {
         /// The route.
         route: u32,
@@ -183,33 +183,33 @@ pub enum EventDetail {
         /// `draining`, `drained` (both directions have left) or `undrained`.
         stage: String,
     },
-    /// Events between the one before and this one were not kept.
+    /// Events between the previous one and this one were lost.
     EventsLost {
-        /// How many.
+        /// Number of lost events.
         count: u64,
     },
-    /// Another config is in force.
+    /// The configuration was reloaded.
     Reconfigured,
-    /// Probes, or its interface, showed that a route carries packets of another size.
+    /// The path MTU of a route changed, by probes or by its interface.
     PathMtuChanged {
         /// The route.
         route: u32,
         /// The peer it leads to.
         peer: String,
-        /// The largest IP packet before, bytes.
+        /// Former path MTU, bytes.
         from: usize,
-        /// The largest IP packet after, bytes.
+        /// New path MTU, bytes.
         to: usize,
     },
-    /// The peer answered a challenge at an address nobody listed (NAT), and the route leads there.
+    /// The peer answered a path challenge at an unconfigured address (NAT); the route uses it.
     AddressLearned {
         /// The route.
         route: u32,
         /// The peer it leads to.
         peer: String,
-        /// Where it led before; null if it was made for this.
+        /// Former remote address; null for a new route.
         from: Option<SocketAddr>,
-        /// Where it leads.
+        /// New remote address.
         to: SocketAddr,
     },
 }
@@ -217,17 +217,17 @@ pub enum EventDetail {
 /// NetFT's `FaultTolerantRoute`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteFields {
-    /// The physical address and port here.
+    /// Physical address and port on this node.
     pub real_local: SocketAddr,
-    /// The physical address and port there.
+    /// Physical address and port on the peer.
     pub real_remote: SocketAddr,
-    /// The virtual address here.
+    /// Virtual address of this node.
     pub virtual_local: IpAddr,
-    /// The virtual address there.
+    /// Virtual address of the peer.
     pub virtual_remote: IpAddr,
     /// Milliseconds between heartbeats.
     pub delay_ms: u32,
-    /// Heartbeats missed before the route is down.
+    /// Missed heartbeats after which the route is down.
     pub threshold: u16,
     /// Lower is preferred.
     pub priority: u32,

@@ -1,4 +1,4 @@
-//! What `netft validate` finds, here and on the peers.
+//! Findings of `netft validate`, on this node and on its peers.
 
 use std::net::SocketAddr;
 
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 /// `netft validate --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidationResult {
-    /// What is wrong on this node, and between it and its peers, the worst first.
+    /// Findings on this node and between it and its peers, most severe first.
     pub findings: Vec<Finding>,
-    /// A daemon was asked, too; without one only this machine was looked at.
+    /// A daemon was queried; without one only this machine was checked.
     pub daemon: bool,
-    /// What each peer says of itself, in the order of the config; empty without a daemon, and
-    /// with `--local`.
+    /// Findings of each peer on itself, in the order of the configuration; empty without a daemon
+    /// and with `--local`.
     #[serde(default)]
     pub peers: Vec<PeerValidation>,
 }
 
-/// `POST /v1/validate`: every path of this node is probed anew, and every peer is asked unless
+/// `POST /v1/validate`: probes every path of this node again, and queries every peer unless
 /// `?local=true`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerValidations {
@@ -25,21 +25,21 @@ pub struct PeerValidations {
     pub peers: Vec<PeerValidation>,
 }
 
-/// What a peer says of itself.
+/// Findings of a peer on itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerValidation {
-    /// Its name in the config here.
+    /// Name in this node's configuration.
     pub peer: String,
-    /// Why it gave no answer; null when it did. The rest is empty then.
+    /// Reason for a missing answer, else null; the other fields are empty then.
     pub error: Option<String>,
-    /// Milliseconds its clock is ahead of this node's, less than zero for behind; off by what the
-    /// answer took to get here.
+    /// Milliseconds its clock is ahead of this node's, negative for behind; includes the time
+    /// the answer took.
     pub clock_skew_ms: Option<i64>,
-    /// What is wrong on it, the worst first; at most 64. Control characters are written out.
+    /// Findings, most severe first; at most 64. Control characters are escaped.
     pub findings: Vec<Finding>,
-    /// Findings it left out, less bad than these.
+    /// Less severe findings it left out.
     pub left_off: usize,
-    /// Its routes to this node that are up.
+    /// Its routes to this node in state up.
     pub paths: Vec<PeerPath>,
 }
 
@@ -48,29 +48,29 @@ pub struct PeerValidation {
 pub struct PeerPath {
     /// The peer's physical address and port.
     pub real_local: SocketAddr,
-    /// This node's, as the peer knows it.
+    /// This node's address, as the peer knows it.
     pub real_remote: SocketAddr,
-    /// The largest IP packet the route carries to this node, bytes.
+    /// Path MTU towards this node, bytes.
     pub path_mtu: usize,
-    /// The largest the peer's interface would take, bytes.
+    /// MTU of the peer's interface, bytes.
     pub path_mtu_limit: usize,
-    /// Probes are under way that may find another size.
+    /// Probes are in flight that may find another size.
     #[serde(default)]
     pub path_mtu_probing: bool,
 }
 
-/// One thing that is wrong.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What kind of mistake it is: `firewall`, `one-network`, …; such words keep their meaning.
+    /// Kind: `firewall`, `one-network`, …; a stable identifier.
     pub id: String,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// Where it is: a peer, a route, an interface.
+    /// Place: a peer, a route, an interface.
     pub place: String,
-    /// What is wrong.
+    /// Description.
     pub what: String,
-    /// What to do.
+    /// Remedy.
     pub remedy: String,
 }
 
@@ -88,14 +88,14 @@ impl Finding {
     }
 }
 
-/// How bad something is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Good to know.
+    /// Information.
     Note,
-    /// It works, until something else fails.
+    /// Works until something else fails.
     Warning,
-    /// It does not work.
+    /// Does not work.
     Error,
 }

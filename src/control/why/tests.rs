@@ -97,9 +97,12 @@ fn the_cost_of_another_leave_of_the_same_route_is_not_this_ones() {
 #[test]
 fn what_is_not_kept_is_said_with_what_is() {
     let error = |events: &[Event], subject| explain_event(events, subject, NOW).unwrap_err();
-    assert_eq!(error(&[], EventSelector::Last), "nothing has happened yet");
+    assert_eq!(error(&[], EventSelector::Last), "no events yet");
     let events = sample();
-    assert_eq!(error(&events, EventSelector::Event(3)), "event 3 is gone: events 7 to 15 are kept");
+    assert_eq!(
+        error(&events, EventSelector::Event(3)),
+        "event 3 is discarded: events 7 to 15 are kept"
+    );
     assert!(
         error(&events, EventSelector::Event(16)).starts_with("there is no event 16 yet: events 7")
     );
