@@ -20,7 +20,7 @@ use netft_lab::{
     checksums::{ChecksumInspector, ChecksumTally},
     daemon::{ADAPTER_NAME, SiteSettings},
     in_namespace, in_namespace_for,
-    wire::WireImpairments,
+    wire::{ImpairedWire, WireImpairments},
 };
 
 const FAST: &str = "[failover]\nhold = 300\n";
@@ -141,7 +141,7 @@ fn over_bad_networks(mib: u64) {
             NodePair::start_with(1, SiteSettings { per_node: &each, ..SiteSettings::default() });
         let clean = datagrams(&pair, 500);
         assert_eq!(clean, (0..500).map(made).collect::<Vec<_>>(), "{what}");
-        let wire = pair.lab.insert_wire(0, 11).unwrap();
+        let wire = ImpairedWire::insert(&pair.lab, 0, 11).unwrap();
         wire.set_both_impairments(BAD);
         let came = datagrams(&pair, 1000);
         let distinct: HashSet<_> = came.iter().collect();

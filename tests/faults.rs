@@ -39,7 +39,7 @@ fn within(name: &str, body: impl FnOnce()) {
 /// A pair whose network 0 is a wire.
 fn wired(networks: usize, common: &str) -> (NodePair, ImpairedWire) {
     let pair = NodePair::prepared_for(networks, SiteSettings { common, ..SiteSettings::default() });
-    let wire = pair.lab.insert_wire(0, number_from_env("NETFT_SEED", 1)).unwrap();
+    let wire = ImpairedWire::insert(&pair.lab, 0, number_from_env("NETFT_SEED", 1)).unwrap();
     (pair.start_and_wait(), wire)
 }
 
@@ -139,8 +139,8 @@ fn f_06_bursts_of_loss_are_ridden_out() {
 fn f_07_loss_on_every_network_makes_no_peer_unreachable() {
     within("f_07_loss_on_every_network_makes_no_peer_unreachable", || {
         let mut pair = NodePair::prepared_for(3, SiteSettings::default());
-        let wires =
-            [0, 1, 2].map(|network| pair.lab.insert_wire(network, 1 + network as u64).unwrap());
+        let wires = [0, 1, 2]
+            .map(|network| ImpairedWire::insert(&pair.lab, network, 1 + network as u64).unwrap());
         pair = pair.start_and_wait();
         let events = [0, 1].map(|node| pair.events(node));
         let start = Moment::now();

@@ -12,7 +12,7 @@ use netft_lab::{
     Lab, NetworkLayout,
     capture::Capture,
     in_namespace,
-    probe::{Probe, ProbeReport},
+    probe::{DatagramProbe, ProbeReport},
     transfer::Transfer,
 };
 
@@ -27,11 +27,11 @@ fn v6(lab: &Lab, network: usize, node: usize) -> SocketAddr {
     (lab.node_ipv6(network, node), 0).into()
 }
 
-fn probe(lab: &Lab, network: usize, from: usize, to: usize, six: bool) -> Probe {
+fn probe(lab: &Lab, network: usize, from: usize, to: usize, six: bool) -> DatagramProbe {
     let address = if six { v6 } else { v4 };
     let from = (lab.node_netns(from), address(lab, network, from));
     let to = (lab.node_netns(to), address(lab, network, to));
-    Probe::start(from, to).unwrap()
+    DatagramProbe::start(from, to).unwrap()
 }
 
 /// Four probes (both directions, both families) while `fault` is in force; then once more healed.
@@ -63,7 +63,7 @@ fn under(lab: &Lab, network: usize, fault: impl FnOnce()) -> [ProbeReport; 4] {
 }
 
 /// Waits until every probe arrives: the kernel may take a second to notice a carrier.
-fn settle(probes: &[Probe; 4]) {
+fn settle(probes: &[DatagramProbe; 4]) {
     let deadline = Instant::now() + Duration::from_secs(10);
     for probe in probes {
         while probe.log_so_far().received.last().is_none_or(|(_, at)| at.elapsed() > WHILE / 10) {

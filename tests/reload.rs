@@ -11,7 +11,7 @@ use netft_lab::{
     Lab, NetworkLayout,
     daemon::{Daemon, Site, SiteSettings},
     in_namespace,
-    probe::Probe,
+    probe::DatagramProbe,
 };
 use rustix::process::Signal;
 
@@ -73,11 +73,14 @@ impl Trio {
             .unwrap();
     }
 
-    fn probe(&self, from: usize, to: usize) -> Probe {
+    fn probe(&self, from: usize, to: usize) -> DatagramProbe {
         let end = |node| self.site.virtual_endpoint(&self.lab, node, false).unwrap();
         let (from, to) = ((from, end(from)), (to, end(to)));
-        Probe::start((self.lab.node_netns(from.0), from.1), (self.lab.node_netns(to.0), to.1))
-            .unwrap()
+        DatagramProbe::start(
+            (self.lab.node_netns(from.0), from.1),
+            (self.lab.node_netns(to.0), to.1),
+        )
+        .unwrap()
     }
 }
 

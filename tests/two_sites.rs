@@ -12,7 +12,10 @@ use std::{thread, time::Duration};
 
 use common::{NodePair, assert_flow_alive, number_from_env};
 use netft_lab::{
-    Moment, NetworkLayout, daemon::SiteSettings, in_namespace_for, wire::WireImpairments,
+    Moment, NetworkLayout,
+    daemon::SiteSettings,
+    in_namespace_for,
+    wire::{ImpairedWire, WireImpairments},
 };
 
 const NETWORKS: usize = 2;
@@ -28,7 +31,7 @@ fn distance_and_loss_take_no_route_down() {
             NodePair::prepared(&[NetworkLayout::Routed; NETWORKS], SiteSettings::default());
         let seed = number_from_env("NETFT_SEED", 1);
         let wires = [0, 1].map(|network| {
-            prepared.lab.insert_far_site_wire(network, seed + network as u64).unwrap()
+            ImpairedWire::insert_at_far_site(&prepared.lab, network, seed + network as u64).unwrap()
         });
         let far = WireImpairments {
             delay: Duration::from_millis(50),

@@ -10,7 +10,7 @@ use netft_lab::{
     daemon::{
         ADAPTER_NAME, Daemon, EventFollower, EventLine, ProgramPaths, RouteRow, Site, SiteSettings,
     },
-    probe::Probe,
+    probe::DatagramProbe,
     transfer::Transfer,
 };
 
@@ -38,7 +38,7 @@ struct RunningDemo<'a> {
     lab: &'a Lab,
     daemons: [Daemon; 2],
     events: [EventFollower; 2],
-    probes: [Probe; 2],
+    probes: [DatagramProbe; 2],
     transfer: Transfer,
     start: Moment,
     /// Route number on each network, by node.
@@ -103,7 +103,10 @@ impl<'a> RunningDemo<'a> {
         let (a, b) = (lab.node_netns(0), lab.node_netns(1));
         let at = |node| (site.virtual_addrs(node).v4, 0).into();
         let start = Moment::now();
-        let probes = [Probe::start((a, at(0)), (b, at(1)))?, Probe::start((b, at(1)), (a, at(0)))?];
+        let probes = [
+            DatagramProbe::start((a, at(0)), (b, at(1)))?,
+            DatagramProbe::start((b, at(1)), (a, at(0)))?,
+        ];
         let transfer = Transfer::start((a, at(0)), (b, at(1)), Some(TCP_RATE))?;
         Ok(Self { lab, daemons, events, probes, transfer, start, route_ids: ids })
     }
@@ -276,7 +279,7 @@ impl<'a> RunningDemo<'a> {
         // The chart ends here; the rest waits for late probes.
         story.length = self.start.monotonic.elapsed();
         let outcome = self.transfer.finish();
-        let logs = self.probes.map(Probe::finish);
+        let logs = self.probes.map(DatagramProbe::finish);
         story.probes = logs.iter().map(|log| log.full_report().sent).sum();
         story.bytes = outcome.bytes;
         story.resets = outcome.resets;

@@ -17,7 +17,7 @@ use netft_lab::{
     KernelCounters, Lab, Moment, NetworkLayout,
     daemon::{ADAPTER_NAME, Daemon, EventFollower, ProgramPaths, RouteRow, Site, SiteSettings},
     interface_index,
-    probe::{Probe, ProbeLog},
+    probe::{DatagramProbe, ProbeLog},
     transfer::Transfer,
 };
 use rtnetlink::packet_route::{
@@ -193,9 +193,9 @@ impl NodePair {
         .unwrap()
     }
 
-    pub fn probe(&self, from: usize, six: bool) -> Probe {
+    pub fn probe(&self, from: usize, six: bool) -> DatagramProbe {
         let to = 1 - from;
-        Probe::start(
+        DatagramProbe::start(
             (self.lab.node_netns(from), self.endpoint(from, six)),
             (self.lab.node_netns(to), self.endpoint(to, six)),
         )
@@ -203,9 +203,9 @@ impl NodePair {
     }
 
     /// A probe of 10,000 packets per second.
-    pub fn dense_probe(&self, from: usize) -> Probe {
+    pub fn dense_probe(&self, from: usize) -> DatagramProbe {
         let to = 1 - from;
-        Probe::start_with_period(
+        DatagramProbe::start_with_period(
             (self.lab.node_netns(from), self.endpoint(from, false)),
             (self.lab.node_netns(to), self.endpoint(to, false)),
             Duration::from_micros(100),

@@ -1,8 +1,8 @@
-//! Nodes joined by networks: who is where, and how it is built.
+//! Construction of a lab: nodes joined by networks, their names and addresses.
 //!
 //! Every node is a namespace. Every network is a namespace of its own, the "switch", which holds
 //! a bridge (or routes, for [`NetworkLayout::Routed`]) and the far end of one veth pair per node.
-//! Faults are made in the switch, where the nodes cannot see them.
+//! Faults are injected in the switch, invisible to the nodes.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -20,12 +20,15 @@ use rtnetlink::{
     },
 };
 
-use super::{LabError, Netns, interface_index};
+use crate::{
+    error::LabError,
+    netns::{Netns, interface_index},
+};
 
-/// The interface of the bridge in a switch.
-pub(super) const BRIDGE_NAME: &str = "br0";
+/// Name of the bridge in a switch.
+pub(crate) const BRIDGE_NAME: &str = "br0";
 
-/// How the nodes of a network reach each other.
+/// Layer of a network: a bridge or a router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkLayout {
     /// One subnet, one bridge: `10.(network+1).0.(node+1)/24`, `fd00:network+1::(node+1)/64`.
@@ -43,29 +46,29 @@ pub struct Lab {
 }
 
 #[derive(Debug)]
-pub(super) struct LabNetwork {
-    pub(super) switch: Netns,
-    pub(super) layout: NetworkLayout,
-    /// Forwarding entries that make a one-way fault, to be taken out when it heals.
-    pub(super) one_way_entries: Mutex<Vec<NeighbourMessage>>,
+pub(crate) struct LabNetwork {
+    pub(crate) switch: Netns,
+    pub(crate) layout: NetworkLayout,
+    /// Bridge forwarding entries of one-way faults, deleted on healing.
+    pub(crate) one_way_entries: Mutex<Vec<NeighbourMessage>>,
 }
 
 impl Lab {
     /// `nodes` nodes (1–200) joined by `networks` flat networks (1–100).
     ///
     /// # Errors
-    /// When the kernel refuses, which is what happens outside
-    /// [`enter_namespaces()`](super::enter_namespaces()).
+    /// When the kernel refuses, as it does outside
+    /// [`enter_namespaces()`](crate::enter_namespaces()).
     pub fn new(nodes: usize, networks: usize) -> Result<Self, LabError> {
         Self::with_layouts(nodes, &vec![NetworkLayout::Flat; networks])
     }
 
-    /// `nodes` nodes (1–200) joined by one network of each of the given shapes (1–100).
+    /// `nodes` nodes (1–200) joined by one network of each of the given layouts (1–100).
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn with_layouts(nodes: usize, shapes: &[NetworkLayout]) -> Result<Self, LabError> {
-        assert!((1..=200).contains(&nodes) && (1..=100).contains(&shapes.len()), "lab too large");
+    pub fn with_layouts(nodes: usize, layouts: &[NetworkLayout]) -> Result<Self, LabError> {
+        assert!((1..=200).contains(&nodes) && (1..=100).contains(&layouts.len()), "lab too large");
         let nodes = (0..nodes)
             .map(|node| Netns::new(format!("node {node}")))
             .collect::<Result<Vec<_>, _>>()?;
@@ -73,8 +76,8 @@ impl Lab {
             node.run_netlink("set lo up", |netlink| async move { set_up(&netlink, "lo").await })?;
         }
         let mut lab = Self { nodes, networks: Vec::new() };
-        for shape in shapes {
-            lab.add_network(*shape)?;
+        for layout in layouts {
+            lab.add_network(*layout)?;
         }
         Ok(lab)
     }
@@ -83,11 +86,11 @@ impl Lab {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn add_network(&mut self, shape: NetworkLayout) -> Result<(), LabError> {
+    pub fn add_network(&mut self, layout: NetworkLayout) -> Result<(), LabError> {
         let network = self.networks.len();
         let switch = Netns::new(format!("network {network}"))?;
-        prepare_switch(&switch, shape)?;
-        self.networks.push(LabNetwork { switch, layout: shape, one_way_entries: Mutex::default() });
+        prepare_switch(&switch, layout)?;
+        self.networks.push(LabNetwork { switch, layout, one_way_entries: Mutex::default() });
         (0..self.nodes.len()).try_for_each(|node| self.add_nic(network, node))
     }
 
@@ -96,22 +99,22 @@ impl Lab {
         &self.nodes[node]
     }
 
-    /// The namespace inside a network, where every frame between two nodes passes.
+    /// The namespace of a network's switch, which every frame between two nodes passes.
     pub fn switch_netns(&self, network: usize) -> &Netns {
         &self.networks[network].switch
     }
 
-    /// How many nodes there are.
+    /// Number of nodes.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// How many networks there are.
+    /// Number of networks.
     pub fn network_count(&self) -> usize {
         self.networks.len()
     }
 
-    pub(super) fn network(&self, network: usize) -> &LabNetwork {
+    pub(crate) fn network(&self, network: usize) -> &LabNetwork {
         &self.networks[network]
     }
 
@@ -146,6 +149,62 @@ impl Lab {
         [0x02, 0, 0, to_u8(network + 1), 0, to_u8(node + 1)]
     }
 
+    /// A node's address on a network, of either family.
+    pub fn node_address(&self, network: usize, node: usize, ipv6: bool) -> IpAddr {
+        if ipv6 {
+            self.node_ipv6(network, node).into()
+        } else {
+            self.node_ipv4(network, node).into()
+        }
+    }
+
+    /// The prefix of a node's subnet on a network.
+    pub(crate) fn subnet_prefix(&self, network: usize, node: usize, ipv6: bool) -> String {
+        let address = self.node_address(network, node, ipv6);
+        let net = ipnet::IpNet::new(address, if ipv6 { 64 } else { 24 });
+        net.expect("64 and 24 are in range").trunc().to_string()
+    }
+
+    /// The network of a node's address.
+    pub fn network_of(&self, node: usize, address: IpAddr) -> Option<usize> {
+        (0..self.network_count())
+            .find(|n| self.node_ipv4(*n, node) == address || self.node_ipv6(*n, node) == address)
+    }
+
+    /// Sets the MTU of every interface of the network, in the nodes and in the switch.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_mtu(&self, network: usize, mtu: u32) -> Result<(), LabError> {
+        // The switch first: the bridge takes the smallest MTU of its ports.
+        for node in 0..self.node_count() {
+            let interfaces = [
+                (self.switch_netns(network), Self::port_name(node)),
+                (self.node_netns(node), Self::nic_name(network)),
+            ];
+            for (netns, name) in interfaces {
+                netns.run_netlink("set an MTU", |netlink| async move {
+                    let index = interface_index(&netlink, &name).await?;
+                    let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+                    netlink.link().change(message).execute().await
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a node's interface segment its sends itself: bridge and wire see frames of wire size.
+    pub(crate) fn disable_segmentation(&self, network: usize, node: usize) -> Result<(), LabError> {
+        let nic = Self::nic_name(network);
+        self.node_netns(node).run_netlink("disable segmentation", |netlink| async move {
+            let index = interface_index(&netlink, &nic).await?;
+            let change = LinkUnspec::new_with_index(index)
+                .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
+                .build();
+            netlink.link().change(change).execute().await
+        })
+    }
+
     /// Plugs a node into a network: interface, addresses, cable. Undoes [`Lab::delete_nic`].
     ///
     /// # Errors
@@ -161,7 +220,7 @@ impl Lab {
     }
 
     /// A veth pair: `nic` in the node, up; `port` in the switch, up and attached.
-    pub(super) fn plug_node(
+    pub(crate) fn plug_node(
         &self,
         network: usize,
         node: usize,
@@ -169,7 +228,7 @@ impl Lab {
         port: &str,
         mac: [u8; 6],
     ) -> Result<(), LabError> {
-        let LabNetwork { switch, layout: shape, .. } = &self.networks[network];
+        let LabNetwork { switch, layout, .. } = &self.networks[network];
         let far = LinkUnspec::new_with_name(nic)
             .address(mac.to_vec())
             .setns_by_fd(self.nodes[node].raw_fd())
@@ -179,7 +238,7 @@ impl Lab {
         switch.run_netlink("plug a node in", |netlink| async move {
             netlink.link().add(pair.build()).execute().await?;
             let index = interface_index(&netlink, port).await?;
-            if *shape == NetworkLayout::Flat {
+            if *layout == NetworkLayout::Flat {
                 let bridge = interface_index(&netlink, BRIDGE_NAME).await?;
                 let attach = LinkUnspec::new_with_index(index).controller(bridge).up().build();
                 return netlink.link().change(attach).execute().await;
@@ -199,8 +258,8 @@ impl Lab {
         })
     }
 
-    /// Gives `nic` the node's addresses on the network, or takes them away.
-    pub(super) fn set_addresses(
+    /// Adds the node's addresses on the network to `nic`, or deletes them.
+    pub(crate) fn set_addresses(
         &self,
         network: usize,
         node: usize,
@@ -254,17 +313,17 @@ fn to_u8(number: usize) -> u8 {
 }
 
 /// The router's addresses towards a node.
-pub(super) fn gateway_addresses(network: usize, node: usize) -> [(IpAddr, u8); 2] {
+pub(crate) fn gateway_addresses(network: usize, node: usize) -> [(IpAddr, u8); 2] {
     let [net, host] = [to_u8(network + 1), to_u8(node + 1)];
     let v4 = Ipv4Addr::new(10, net, host, 254);
     let v6 = Ipv6Addr::new(0xfd00, net.into(), host.into(), 0, 0, 0, 0, 254);
     [(v4.into(), 24), (v6.into(), 64)]
 }
 
-fn prepare_switch(switch: &Netns, shape: NetworkLayout) -> Result<(), LabError> {
-    match shape {
+fn prepare_switch(switch: &Netns, layout: NetworkLayout) -> Result<(), LabError> {
+    match layout {
         NetworkLayout::Flat => {
-            // The bridge speaks no IP: only the nodes' frames are on the network.
+            // Without IPv6 the bridge sends nothing: the network carries the nodes' frames only.
             switch.run_inside(|| {
                 let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
             });
@@ -278,7 +337,7 @@ fn prepare_switch(switch: &Netns, shape: NetworkLayout) -> Result<(), LabError> 
 }
 
 /// Turns a routed network's router on or off.
-pub(super) fn set_forwarding(switch: &Netns, on: bool) -> Result<(), LabError> {
+pub(crate) fn set_forwarding(switch: &Netns, on: bool) -> Result<(), LabError> {
     let value = if on { "1" } else { "0" };
     switch.run_inside(|| {
         for path in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
@@ -289,12 +348,12 @@ pub(super) fn set_forwarding(switch: &Netns, on: bool) -> Result<(), LabError> {
     })
 }
 
-pub(super) async fn set_up(netlink: &Handle, name: &str) -> Result<(), rtnetlink::Error> {
+pub(crate) async fn set_up(netlink: &Handle, name: &str) -> Result<(), rtnetlink::Error> {
     set_running(netlink, name, true).await
 }
 
-/// Waits until the kernel has taken note of an interface's carrier, which may be a second after it
-/// is there. Whoever needs a carrier that never comes finds out soon enough.
+/// Waits until the kernel reports an interface as operational, which may be a second after its
+/// carrier is there (linkwatch). Returns after 3 s all the same: what needs the carrier then fails.
 async fn await_carrier(netlink: &Handle, name: &str) -> Result<(), rtnetlink::Error> {
     let index = interface_index(netlink, name).await?;
     let deadline = Instant::now() + Duration::from_secs(3);
@@ -312,7 +371,7 @@ async fn await_carrier(netlink: &Handle, name: &str) -> Result<(), rtnetlink::Er
     Ok(())
 }
 
-pub(super) async fn set_running(
+pub(crate) async fn set_running(
     netlink: &Handle,
     name: &str,
     up: bool,
@@ -324,7 +383,7 @@ pub(super) async fn set_running(
 }
 
 /// Adds an address that is usable at once (no duplicate address detection).
-pub(super) async fn add_address(
+pub(crate) async fn add_address(
     netlink: &Handle,
     index: u32,
     address: IpAddr,

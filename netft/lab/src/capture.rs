@@ -1,4 +1,4 @@
-//! A tap on one interface: sees every frame, and can put frames on the wire.
+//! Packet capture on one interface, and injection of frames.
 
 use std::{
     io,
@@ -13,12 +13,12 @@ use std::{
 
 use socket2::Socket;
 
-use super::{LabError, Netns, sys};
+use crate::{error::LabError, netns::Netns, sys};
 
-/// The most bytes a tap keeps; frames beyond are counted, not kept.
+/// Bytes a capture keeps at most; frames beyond are counted only.
 const MAX_KEPT_BYTES: usize = 256 << 20;
 
-/// A running tap.
+/// A running capture.
 #[derive(Debug)]
 pub struct Capture {
     socket: Arc<Socket>,
@@ -40,13 +40,13 @@ struct KeptFrames {
 }
 
 impl Capture {
-    /// Taps `interface` in `netns`. Frames of both directions are seen, from the Ethernet header
-    /// on; one that the sending kernel left to be segmented is seen whole.
+    /// Captures frames of both directions on `interface` in `netns`, from the Ethernet header on. A
+    /// send that the kernel leaves to be segmented later (GSO) is one frame.
     ///
     /// # Errors
     /// When there is no such interface, or the kernel refuses packet sockets.
     pub fn start(netns: &Netns, interface: &str) -> Result<Self, LabError> {
-        let failed = || LabError::io_error(format!("tap {interface}"));
+        let failed = || LabError::io_error(format!("capture on {interface}"));
         let socket = netns.run_inside(|| sys::packet_socket(interface)).map_err(failed())?;
         // Best effort: the limit of the machine applies.
         let _ = socket.set_recv_buffer_size(8 << 20);
@@ -59,12 +59,12 @@ impl Capture {
         Ok(Self { socket, shared, reader: Some(reader) })
     }
 
-    /// The frames seen so far.
+    /// The frames captured so far.
     pub fn frames(&self) -> Vec<Vec<u8>> {
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).frames.clone()
     }
 
-    /// Puts a frame on the wire, as if it came from inside the network's switch.
+    /// Sends a frame, as if it came from inside the network's switch.
     ///
     /// # Errors
     /// When the interface is down, or the frame exceeds its MTU.
@@ -72,7 +72,7 @@ impl Capture {
         self.socket.send(frame).map(drop)
     }
 
-    /// Stops and hands out every frame seen, and how many were not kept.
+    /// Stops; returns the frames, and the number of frames that were not kept.
     pub fn finish(mut self) -> (Vec<Vec<u8>>, u64) {
         self.stop_reader();
         let mut kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
-//! An inspector on one adapter: checks every length and checksum of what comes in there.
+//! Inspection of an adapter's incoming packets: every length and every checksum.
 //!
-//! A checksum is either finished, and then right over the whole packet, or marked by the kernel as
-//! left unfinished, and then right over the pseudo-header (what a card would be asked to finish).
-//! Written apart from the product's own arithmetic, which it judges.
+//! A checksum is either complete and covers the whole packet, or marked by the kernel as partial
+//! and covers the pseudo-header (a network card would complete it). Implemented independently of
+//! netft's own checksum code, which it verifies.
 
 use std::{
     os::fd::AsFd,
@@ -21,17 +21,17 @@ use rustix::{
 };
 use socket2::Socket;
 
-use super::{LabError, Netns, sys};
+use crate::{error::LabError, netns::Netns, sys};
 
 /// The kernel's `virtio_net_hdr` in front of every packet.
 const VNET_HEADER_LEN: usize = 10;
-/// Its flag for a checksum that is left unfinished.
+/// Flag of a partial checksum in it.
 const NEEDS_CSUM: u8 = 1;
-/// The most bytes of UDP payload kept.
+/// Bytes of UDP payload kept at most.
 const MAX_KEPT_BYTES: usize = 64 << 20;
-/// The most errors told.
+/// Errors kept at most.
 const MAX_ERRORS_KEPT: usize = 5;
-/// How long the inspector sleeps at most, so that it ends when asked to.
+/// Interval at which the inspector checks whether it should stop.
 const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 const PROTO_ICMP: u8 = 1;
@@ -39,7 +39,7 @@ const PROTO_TCP: u8 = 6;
 const PROTO_UDP: u8 = 17;
 const PROTO_ICMPV6: u8 = 58;
 
-/// What an inspector saw.
+/// Result of an inspection.
 #[derive(Clone, Debug, Default)]
 pub struct ChecksumTally {
     /// Packets with a finished checksum.
@@ -52,9 +52,9 @@ pub struct ChecksumTally {
     pub others: u64,
     /// Packets with something wrong.
     pub wrong: u64,
-    /// What was wrong, of the first ones.
+    /// The first errors.
     pub errors: Vec<String>,
-    /// The payloads of UDP datagrams, merged ones taken apart, up to 64 MiB.
+    /// The payloads of UDP datagrams, merged ones split, up to 64 MiB.
     pub datagrams: Vec<Vec<u8>>,
     kept_bytes: usize,
 }
@@ -67,8 +67,8 @@ pub struct ChecksumInspector {
 }
 
 impl ChecksumInspector {
-    /// Looks at what comes in on the TUN device `adapter` of `netns`. What it is too slow for goes
-    /// unseen.
+    /// Inspects packets received on the TUN device `adapter` of `netns`, as many as it has time
+    /// for.
     ///
     /// # Errors
     /// When there is no such interface, or the kernel refuses packet sockets.
@@ -85,7 +85,7 @@ impl ChecksumInspector {
         Ok(Self { stop, thread })
     }
 
-    /// Stops and tells.
+    /// Stops; returns the result.
     ///
     /// # Panics
     /// When the inspector itself panicked.
@@ -177,7 +177,7 @@ impl ChecksumTally {
     }
 }
 
-/// What stands before the transport header.
+/// Headers before the transport header.
 struct PacketHeaders {
     transport_offset: usize,
     protocol: u8,

@@ -1,4 +1,4 @@
-//! The way in: the process runs itself again as root of its own namespaces.
+//! Re-execution of the process as root of its own namespaces.
 
 use std::{
     env,
@@ -10,21 +10,21 @@ use std::{
     time::Duration,
 };
 
-use super::{LabError, build::set_up, daemon, netns, sys};
+use crate::{build::set_up, daemon, error::LabError, netns, sys};
 
-/// Set in the process that runs inside.
+/// Environment variable of a process inside the namespaces.
 const INSIDE_ENV: &str = "NETFT_LAB";
-/// Set by whoever wants missing privilege to fail a test instead of skipping it.
+/// Environment variable: `1` makes missing privilege fail a test instead of skipping it.
 const REQUIRE_NETNS_ENV: &str = "NETFT_REQUIRE_NETNS";
-/// A test that hangs is ended after this long.
+/// Time limit of a test.
 const TEST_LIMIT: Duration = Duration::from_secs(90);
 
-/// Which side of the door this process is on.
+/// Side of the namespaces this process is on.
 #[derive(Debug)]
 pub enum EnterOutcome {
-    /// Inside: go on.
+    /// Inside: continue.
     Inside,
-    /// Outside, and the run inside is over: exit with this.
+    /// Outside, and the run inside has ended: exit with its code.
     Outside(ExitCode),
 }
 
@@ -63,7 +63,7 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
     in_namespace_for(name, TEST_LIMIT, body);
 }
 
-/// The same for a test that may take as long as `limit`. What it says is printed as it comes.
+/// The same for a test with a time limit of its own. Its output is printed as it comes.
 ///
 /// # Panics
 /// As [`in_namespace`].
@@ -82,11 +82,11 @@ pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
     let outcome = run_inside_captured(name);
     match outcome {
         Ok((status, output)) => {
-            // A name that matches nothing runs nothing and succeeds: that is no pass.
+            // A filter that matches no test succeeds too.
             let ran = output.contains("test result: ok. 1 passed");
             assert!(
                 status.success() && ran,
-                "{name} failed inside its namespaces ({status}); what it said is above"
+                "{name} failed inside its namespaces ({status}); its output is above"
             );
         }
         Err(refused) => {
@@ -96,8 +96,8 @@ pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
     }
 }
 
-/// The full path of the test that calls, which ends with `name`: libtest names its threads so, but
-/// for the one it runs tests on in turn.
+/// The full path of the calling test, which ends with `name`. libtest names its threads by path,
+/// except with one test thread; then the list of tests has it.
 fn full_path(name: &str) -> String {
     let ends = |path: &str| path == name || path.ends_with(&format!("::{name}"));
     if let Some(path) = thread::current().name().filter(|path| ends(path)) {
@@ -112,8 +112,8 @@ fn full_path(name: &str) -> String {
 
 fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
     check_tun()?;
-    let failed = || LabError::io_error("hear the run inside");
-    // One pipe for both streams, so that panics and logs stand where they happened.
+    let failed = || LabError::io_error("read the output of the run inside");
+    // One pipe for both streams keeps panics and logs in order.
     let (reader, writer) = io::pipe().map_err(failed())?;
     let make = || {
         let mut again = Command::new("/proc/self/exe");
@@ -127,7 +127,7 @@ fn run_inside_captured(name: &str) -> Result<(ExitStatus, String), LabError> {
         again
     };
     let mut child = spawn_inside(make)?;
-    // Its end of the pipe must be the last one.
+    // Only the child may hold the write end, or the read below never ends.
     drop(writer);
     let mut output = String::new();
     let mut reader = BufReader::new(reader);
@@ -156,7 +156,7 @@ fn spawn_inside(make: impl Fn() -> Command) -> Result<std::process::Child, LabEr
         command.spawn()
     };
     match start(true) {
-        // Real root needs no user namespace where those are switched off.
+        // Real root needs no user namespace where those are disabled.
         Err(_) if rustix::process::geteuid().is_root() => start(false),
         other => other,
     }
@@ -169,7 +169,7 @@ fn check_tun() -> Result<(), LabError> {
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {
-    // A run that a signal ended has no code: report it as a failed check.
+    // A run that was killed by a signal has no code: report failure.
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     ExitCode::from(code)
 }

@@ -1,30 +1,30 @@
-//! Faults, and how they heal.
+//! Fault injection and healing.
 //!
-//! Every fault takes effect in the network's switch, so that nodes cannot see it except by what
-//! they no longer hear (or, for [`Lab::cut_carrier`], by their own interface).
+//! Every fault takes effect in the network's switch, so that nodes notice it by missing packets
+//! only (or, for [`Lab::cut_carrier`], by their own interface).
+
+use std::sync::PoisonError;
 
 use rtnetlink::{
     LinkBridgePort, LinkUnspec,
-    packet_route::{
-        link::LinkAttribute,
-        neighbour::{NeighbourFlags, NeighbourState},
-    },
+    packet_route::neighbour::{NeighbourFlags, NeighbourState},
 };
 
-use super::{
-    Lab, LabError, Moment, NetworkLayout,
-    build::{BRIDGE_NAME, LabNetwork, set_forwarding, set_running, set_up},
-    interface_index,
+use crate::{
+    build::{BRIDGE_NAME, Lab, LabNetwork, NetworkLayout, set_forwarding, set_running, set_up},
+    error::LabError,
+    moment::Moment,
+    netns::interface_index,
 };
 
 impl Lab {
-    /// The network forwards nothing in either direction; every interface keeps its carrier.
+    /// Stops forwarding in both directions; every interface keeps its carrier.
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the fault takes effect.
     pub fn black_hole(&self, network: usize) -> Result<Moment, LabError> {
-        let LabNetwork { switch, layout: shape, .. } = self.network(network);
-        if *shape == NetworkLayout::Routed {
+        let LabNetwork { switch, layout, .. } = self.network(network);
+        if *layout == NetworkLayout::Routed {
             let moment = Moment::now();
             set_forwarding(switch, false)?;
             return Ok(moment);
@@ -38,7 +38,7 @@ impl Lab {
         })
     }
 
-    /// The node's interface on the network loses its carrier.
+    /// Takes the carrier of the node's interface on the network away.
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the fault takes effect.
@@ -53,70 +53,58 @@ impl Lab {
         })
     }
 
-    /// On a flat network, what `from` sends to `to` vanishes; what `to` sends arrives.
+    /// Drops packets from `from` to `to` on a flat network; the other direction works.
     ///
     /// A bridge never sends a frame back out of the port it came in on, so a fixed forwarding
-    /// entry that places `to` behind the port of `from` swallows every frame between them. With
-    /// more than two nodes, what the others send to `to` vanishes as well.
+    /// entry that places `to` behind the port of `from` drops every frame between them. With more
+    /// than two nodes, frames of the others to `to` are dropped as well.
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the fault takes effect.
     pub fn drop_one_way(&self, network: usize, from: usize, to: usize) -> Result<Moment, LabError> {
-        let LabNetwork { switch, layout: shape, one_way_entries: traps } = self.network(network);
-        assert_eq!(*shape, NetworkLayout::Flat, "a one-way fault needs a bridge");
+        let LabNetwork { switch, layout, one_way_entries } = self.network(network);
+        assert_eq!(*layout, NetworkLayout::Flat, "a one-way fault needs a bridge");
         let (from_port, to_port) = (Self::port_name(from), Self::port_name(to));
         let mac = Self::nic_mac(network, to);
-        let (trap, moment) = switch.run_netlink("set a trap", |netlink| async move {
-            let behind = interface_index(&netlink, &from_port).await?;
-            let away = interface_index(&netlink, &to_port).await?;
-            // Sticky: not moved when `to` is heard behind its own port.
-            let mut trap = netlink
-                .neighbours()
-                .add_bridge(behind, &mac)
-                .state(NeighbourState::Noarp)
-                .flags(NeighbourFlags::Controller | NeighbourFlags::Sticky)
-                .replace();
-            let message = trap.message_mut().clone();
-            let moment = Moment::now();
-            trap.execute().await?;
-            // Between placing an entry and making it stick, a frame of `to` may move it back.
-            let mut again = netlink.neighbours().add_bridge(behind, &mac).replace();
-            *again.message_mut() = message.clone();
-            again.execute().await?;
-            // Broadcast and multicast do not look at the forwarding entries.
-            let port = LinkBridgePort::new(away).bcast_flood(false).mcast_flood(false);
-            netlink.link().set_port(port.build()).execute().await?;
-            Ok((message, moment))
-        })?;
-        traps.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(trap);
+        let (entry, moment) =
+            switch.run_netlink("add a forwarding entry", |netlink| async move {
+                let behind = interface_index(&netlink, &from_port).await?;
+                let away = interface_index(&netlink, &to_port).await?;
+                // Sticky: the bridge does not relearn it when `to` sends through its own port.
+                let mut entry = netlink
+                    .neighbours()
+                    .add_bridge(behind, &mac)
+                    .state(NeighbourState::Noarp)
+                    .flags(NeighbourFlags::Controller | NeighbourFlags::Sticky)
+                    .replace();
+                let message = entry.message_mut().clone();
+                let moment = Moment::now();
+                entry.execute().await?;
+                // A frame of `to` may move the entry before it is sticky: replace it once more.
+                let mut again = netlink.neighbours().add_bridge(behind, &mac).replace();
+                *again.message_mut() = message.clone();
+                again.execute().await?;
+                // Broadcast and multicast ignore forwarding entries.
+                let port = LinkBridgePort::new(away).bcast_flood(false).mcast_flood(false);
+                netlink.link().set_port(port.build()).execute().await?;
+                Ok((message, moment))
+            })?;
+        one_way_entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         Ok(moment)
     }
 
-    /// On a flat network, packets larger than `mtu` bytes vanish without a word, give or take the
-    /// 4 bytes of a VLAN tag; smaller ones pass, and the nodes see nothing. The network's usual MTU
-    /// of 1500 undoes it.
+    /// Drops packets larger than `mtu` bytes on a flat network without an ICMP error, give or take
+    /// the 4 bytes of a VLAN tag. The network's usual MTU of 1500 undoes it.
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just before the fault takes effect.
     pub fn make_mtu_black_hole(&self, network: usize, mtu: u32) -> Result<Moment, LabError> {
-        let LabNetwork { switch, layout: shape, .. } = self.network(network);
-        assert_eq!(*shape, NetworkLayout::Flat, "a router would tell the sender");
-        let nic = &Self::nic_name(network);
-        for node in 0..self.node_count() {
-            // A bridge lets every packet pass that is still to be segmented behind it.
-            self.node_netns(node).run_netlink(
-                "leave no segmenting to others",
-                |netlink| async move {
-                    let index = interface_index(&netlink, nic).await?;
-                    let change = LinkUnspec::new_with_index(index)
-                        .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
-                        .build();
-                    netlink.link().change(change).execute().await
-                },
-            )?;
-        }
+        let LabNetwork { switch, layout, .. } = self.network(network);
+        assert_eq!(*layout, NetworkLayout::Flat, "a router would send an ICMP error");
+        // A bridge forwards segmented sends whole, whatever the MTU behind it.
+        (0..self.node_count()).try_for_each(|node| self.disable_segmentation(network, node))?;
         let ports: Vec<String> = (0..self.node_count()).map(Self::port_name).collect();
-        switch.run_netlink("narrow a network", |netlink| async move {
+        switch.run_netlink("lower the MTU of a network", |netlink| async move {
             let moment = Moment::now();
             for port in ports {
                 let index = interface_index(&netlink, &port).await?;
@@ -133,33 +121,34 @@ impl Lab {
     /// # Errors
     /// When the kernel refuses. The moment returned is just after the network is whole.
     pub fn heal_network(&self, network: usize) -> Result<Moment, LabError> {
-        let LabNetwork { switch, layout: shape, one_way_entries: traps } = self.network(network);
-        let traps = std::mem::take(&mut *traps.lock().unwrap_or_else(|p| p.into_inner()));
+        let LabNetwork { switch, layout, one_way_entries } = self.network(network);
+        let entries =
+            std::mem::take(&mut *one_way_entries.lock().unwrap_or_else(PoisonError::into_inner));
         let ports: Vec<String> = (0..self.node_count()).map(Self::port_name).collect();
-        if *shape == NetworkLayout::Routed {
+        if *layout == NetworkLayout::Routed {
             set_forwarding(switch, true)?;
         }
         switch.run_netlink("heal a network", |netlink| async move {
-            for trap in traps {
-                netlink.neighbours().del(trap).execute().await?;
+            for entry in entries {
+                netlink.neighbours().del(entry).execute().await?;
             }
             for port in ports {
                 // A port whose interface was deleted has nothing to heal.
                 let Ok(index) = interface_index(&netlink, &port).await else { continue };
-                if *shape == NetworkLayout::Flat {
+                if *layout == NetworkLayout::Flat {
                     let open = LinkBridgePort::new(index).bcast_flood(true).mcast_flood(true);
                     netlink.link().set_port(open.build()).execute().await?;
                 }
                 set_up(&netlink, &port).await?;
             }
-            if *shape == NetworkLayout::Flat {
+            if *layout == NetworkLayout::Flat {
                 set_running(&netlink, BRIDGE_NAME, true).await?;
             }
             Ok(Moment::now())
         })
     }
 
-    /// Removes the node's interface on the network, as if the card were pulled out.
+    /// Deletes the node's interface on the network, as if the card were removed.
     ///
     /// # Errors
     /// When the kernel refuses. The moment returned is just before.
@@ -173,7 +162,7 @@ impl Lab {
         })
     }
 
-    /// Gives an interface of a node another name.
+    /// Renames an interface of a node.
     ///
     /// # Errors
     /// When the kernel refuses.

@@ -1,10 +1,10 @@
-//! What the kernel of a namespace counts: TCP's troubles, full buffers, dropped packets.
+//! Kernel counters of a namespace: TCP retransmissions, full buffers, dropped packets.
 
 use std::collections::BTreeMap;
 
-use super::Netns;
+use crate::netns::Netns;
 
-/// One namespace's counters at one moment.
+/// Counters of one namespace at one moment.
 ///
 /// Protocol counters are named as `nstat` names them (`TcpExtTCPSpuriousRTOs`,
 /// `UdpRcvbufErrors`), interface counters `{interface} rx_dropped` and `{interface} tx_dropped`.
@@ -14,7 +14,7 @@ pub struct KernelCounters(pub BTreeMap<String, u64>);
 impl Netns {
     /// The namespace's counters.
     pub fn kernel_counters(&self) -> KernelCounters {
-        // A namespace without IPv6 lacks nothing here: only IPv4's files count TCP.
+        // IPv4's files count TCP for both families.
         let read = |name: &str| {
             std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default()
         };
@@ -34,13 +34,13 @@ impl KernelCounters {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    /// What was counted since `before`, without what stayed the same.
+    /// Increases since `before`, without the counters that stayed the same.
     pub fn since(&self, before: &Self) -> Self {
-        let grown = |(name, now): (&String, &u64)| {
+        let increase = |(name, now): (&String, &u64)| {
             let more = now.saturating_sub(before.get(name));
             (more > 0).then(|| (name.clone(), more))
         };
-        Self(self.0.iter().filter_map(grown).collect())
+        Self(self.0.iter().filter_map(increase).collect())
     }
 }
 
@@ -54,7 +54,7 @@ fn parse_protocol_tables(text: &str, counters: &mut BTreeMap<String, u64>) {
             continue;
         };
         for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
-            // A few are signed limits, not counters.
+            // Some columns are signed limits, not counters.
             if let Ok(value) = value.parse() {
                 counters.insert(format!("{table}{name}"), value);
             }
@@ -62,7 +62,7 @@ fn parse_protocol_tables(text: &str, counters: &mut BTreeMap<String, u64>) {
     }
 }
 
-/// `name: 8 receive columns, 8 transmit columns`; the fourth of each is what was dropped.
+/// `name: 8 receive columns, 8 transmit columns`; the fourth of each is dropped packets.
 fn parse_device_drops(text: &str, counters: &mut BTreeMap<String, u64>) {
     for line in text.lines() {
         let Some((name, columns)) = line.split_once(':') else { continue };

@@ -1,21 +1,21 @@
-//! A node behind a router that translates addresses (`nft`, masquerade).
+//! NAT: a node behind a router that masquerades (`nft`).
 
 use std::{net::Ipv4Addr, ops::RangeInclusive};
 
-use super::{
-    Lab, LabError, NetworkLayout,
-    build::{add_address, gateway_addresses},
-    interface_index,
+use crate::{
+    build::{Lab, NetworkLayout, add_address, gateway_addresses},
+    error::LabError,
+    netns::interface_index,
 };
 
-/// The table in the router.
+/// Nftables table of the router.
 const NAT_TABLE: &str = "inet lab_nat";
 
 impl Lab {
-    /// Makes the router of a routed network hide node 0: what it sends leaves towards the others
-    /// with the router's address and a port out of `ports`, and nothing reaches it that it has not
-    /// asked for. Called again, the next flows get their port from the new range; those that are
-    /// open keep theirs until [`Lab::reset_nat_mappings`].
+    /// Puts node 0 behind NAT at the router of a routed network: its packets leave with the
+    /// router's address and a port out of `ports`, and only replies reach it. Called again, new
+    /// flows get their port from the new range; existing ones keep theirs until
+    /// [`Lab::reset_nat_mappings`].
     ///
     /// # Errors
     /// When there is no `nft`, or the kernel refuses.
@@ -33,7 +33,7 @@ impl Lab {
                         oifname != \"{inside}\" meta nfproto ipv4 meta l4proto udp \
                             masquerade to :{first}-{last};
                     }}
-                    chain guard {{
+                    chain inbound {{
                         type filter hook forward priority filter;
                         meta nfproto ipv6 drop;
                         oifname \"{inside}\" ct state new drop;
@@ -43,7 +43,7 @@ impl Lab {
         )
     }
 
-    /// Whether the router lets anything of node 0 out.
+    /// Allows or drops everything node 0 sends through the router.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -52,18 +52,18 @@ impl Lab {
         self.run_nft(
             network,
             &if open {
-                "delete table inet lab_shut".to_owned()
+                "delete table inet lab_outbound".to_owned()
             } else {
                 format!(
-                    "table inet lab_shut {{ chain shut {{ type filter hook forward priority -10; \
-                     iifname \"{inside}\" drop; }}; }}"
+                    "table inet lab_outbound {{ chain outbound {{ \
+                     type filter hook forward priority -10; iifname \"{inside}\" drop; }}; }}"
                 )
             },
         )
     }
 
-    /// Makes the router forget its mappings towards node 1, as after a restart: its address there
-    /// goes, and comes again as `outside`.
+    /// Removes the router's mappings towards node 1, as a restart does: its address there is
+    /// deleted, and added again as `outside`.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -98,7 +98,7 @@ impl Lab {
         if output.status.success() {
             return Ok(());
         }
-        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(failed()(std::io::Error::other(complaint)))
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(failed()(std::io::Error::other(message)))
     }
 }

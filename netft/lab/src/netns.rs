@@ -1,4 +1,4 @@
-//! One network namespace, held by a descriptor.
+//! Network namespaces, each held by a descriptor.
 
 use std::{
     ffi::OsStr,
@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::Handle;
 
-use super::{LabError, sys};
+use crate::{error::LabError, sys};
 
 /// A network namespace that lives as long as this value or a process inside it.
 #[derive(Debug)]
@@ -29,13 +29,11 @@ impl Netns {
     /// When the kernel refuses (no `CAP_SYS_ADMIN` in the current user namespace).
     pub fn new(name: impl Into<String>) -> Result<Self, LabError> {
         let name = name.into();
-        // The thread ends with the namespace open: a thread that changed its namespace must
-        // never serve anyone else.
+        // On a thread of its own: a thread that changed its namespace must not be reused.
         let made = thread::spawn(|| -> io::Result<OwnedFd> {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            // Set before any interface exists, so that every one inherits it. Addresses are ready
-            // at once, without duplicate address detection. Refusal (a read-only /proc/sys) only
-            // costs time: addresses also carry the `nodad` flag.
+            // No duplicate address detection (RFC 4862), inherited by every later interface. With a
+            // read-only /proc/sys the `nodad` flag of the addresses does the same.
             let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
             Ok(File::open("/proc/thread-self/ns/net")?.into())
         });
@@ -46,7 +44,7 @@ impl Netns {
         Ok(Self { name, fd })
     }
 
-    /// The name it was given.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -68,8 +66,7 @@ impl Netns {
         })
     }
 
-    /// A command that starts inside the namespace and is killed when the thread that spawned it
-    /// ends.
+    /// A command that starts inside the namespace and is killed when its spawning thread ends.
     ///
     /// # Errors
     /// When no descriptor is left.
@@ -93,13 +90,13 @@ impl Netns {
         self.run_inside(|| run_netlink_here(&format!("{what} in {}", self.name), work))
     }
 
-    pub(super) fn raw_fd(&self) -> RawFd {
+    pub(crate) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
 }
 
-/// Asks the kernel in the namespace of the calling thread.
-pub(super) fn run_netlink_here<T, F, Fut>(what: &str, work: F) -> Result<T, LabError>
+/// Runs netlink requests in the namespace of the calling thread.
+pub(crate) fn run_netlink_here<T, F, Fut>(what: &str, work: F) -> Result<T, LabError>
 where
     F: FnOnce(Handle) -> Fut,
     Fut: Future<Output = Result<T, rtnetlink::Error>>,
@@ -119,10 +116,10 @@ where
     })
 }
 
-/// The number of the interface `name` in the namespace of `handle`.
+/// The index of the interface `name` in the namespace of `handle`.
 ///
 /// # Errors
-/// The kernel's answer when there is none.
+/// When there is none.
 pub async fn interface_index(handle: &Handle, name: &str) -> Result<u32, rtnetlink::Error> {
     let mut found = handle.link().get().match_name(name.to_owned()).execute();
     match found.try_next().await? {

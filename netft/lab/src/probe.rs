@@ -1,4 +1,4 @@
-//! What an application feels, packet by packet: numbered datagrams at a fixed pace.
+//! Packet loss and interruption as an application sees them: numbered datagrams at a fixed rate.
 
 use std::{
     io,
@@ -14,53 +14,52 @@ use std::{
 
 use socket2::SockRef;
 
-use super::{LabError, Netns};
+use crate::{error::LabError, netns::Netns, transfer};
 
 /// Time between two datagrams.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(1);
-/// A sender that was not scheduled makes up for this much; more would be a burst that measures
-/// itself.
-const CATCH_UP: Duration = Duration::from_millis(5);
-/// What the receiver's socket holds while nobody reads: 4 MiB, or the system's limit.
+/// Backlog a sender makes up for after it was not scheduled; a larger burst would overflow queues
+/// by itself.
+const MAX_CATCH_UP: Duration = Duration::from_millis(5);
+/// Receive buffer of the receiver's socket, bytes; the system's limit applies.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Bytes of a datagram.
 const DATAGRAM_SIZE: usize = 64;
-/// How long the receiver waits for stragglers after the last datagram was sent.
+/// Wait for late datagrams after the last one was sent.
 const STRAGGLER_WAIT: Duration = Duration::from_millis(300);
 
-/// A stream of numbered datagrams in one direction at a fixed pace, until finished.
+/// A stream of numbered datagrams in one direction at a fixed rate, until finished.
 #[derive(Debug)]
-pub struct Probe {
-    shared: Arc<ProbeState>,
+pub struct DatagramProbe {
+    shared: Arc<SharedLog>,
     sender: JoinHandle<()>,
     receiver: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
-struct ProbeState {
+struct SharedLog {
     stop_sending: AtomicBool,
     stop_receiving: AtomicBool,
     log: Mutex<ProbeLog>,
 }
 
-/// When each datagram was sent and received. Memory grows by 24 bytes per datagram.
+/// Times of sending and arrival of every datagram. Memory grows by 24 bytes per datagram.
 #[derive(Clone, Debug, Default)]
 pub struct ProbeLog {
-    /// When the datagram of that number was sent.
+    /// Time of sending, by number.
     pub sent: Vec<Instant>,
-    /// How often the kernel asked the sender to wait (its queue was full). A datagram it did not
-    /// take is no datagram: the same number is sent again later.
+    /// Sends that the kernel refused because a queue was full; the same number is sent again later.
     pub refused: u64,
     /// Number and time of every arrival, in order of arrival.
     pub received: Vec<(u64, Instant)>,
 }
 
-/// What a log says about one span of time.
+/// Figures of one span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeReport {
     /// Datagrams sent.
     pub sent: u64,
-    /// Of these, those that never arrived.
+    /// Of these, lost.
     pub lost: u64,
     /// Of these, arrivals beyond the first.
     pub duplicates: u64,
@@ -68,7 +67,7 @@ pub struct ProbeReport {
     pub longest_gap: Duration,
 }
 
-impl Probe {
+impl DatagramProbe {
     /// Starts a probe from `local` in `from` to `remote` in `to`, one datagram per
     /// [`PROBE_PERIOD`]; port 0 means any.
     ///
@@ -81,7 +80,7 @@ impl Probe {
     /// The same with one datagram per `period`.
     ///
     /// # Errors
-    /// As [`Probe::start`].
+    /// As [`DatagramProbe::start`].
     pub fn start_with_period(
         (from, local): (&Netns, SocketAddr),
         (to, remote): (&Netns, SocketAddr),
@@ -93,19 +92,19 @@ impl Probe {
                 .map_err(LabError::io_error(format!("bind a probe to {address}")))
         };
         let (output, input) = (bind(from, local)?, bind(to, remote)?);
-        // A port chosen by the kernel has to be asked for; the rest of `remote` (its scope) stays.
+        // Port 0: the kernel chose one. The scope of `remote` stays.
         let mut target = remote;
         target.set_port(input.local_addr().map_err(LabError::io_error("ask for a port"))?.port());
         input
             .set_read_timeout(Some(Duration::from_millis(20)))
             .map_err(LabError::io_error("set a timeout"))?;
-        // While a neighbour is being resolved its queue holds what is sent; a sender that waits for
-        // room there would stop measuring.
+        // A blocking sender would stop measuring while the queue of a neighbour in resolution is
+        // full.
         output.set_nonblocking(true).map_err(LabError::io_error("unblock a probe"))?;
         SockRef::from(&input)
             .set_recv_buffer_size(RECEIVE_BUFFER)
             .map_err(LabError::io_error("set a buffer"))?;
-        let shared = Arc::new(ProbeState::default());
+        let shared = Arc::new(SharedLog::default());
         let receiver = thread::spawn({
             let shared = Arc::clone(&shared);
             move || receive_datagrams(&input, &shared)
@@ -117,15 +116,15 @@ impl Probe {
         Ok(Self { shared, sender, receiver })
     }
 
-    /// What happened so far. The last datagrams may still be under way.
+    /// The log so far. The last datagrams may still be in flight.
     pub fn log_so_far(&self) -> ProbeLog {
         self.shared.lock_log().clone()
     }
 
-    /// Stops, waits for stragglers and tells all.
+    /// Stops, waits for late datagrams and returns the log.
     pub fn finish(self) -> ProbeLog {
         self.shared.stop_sending.store(true, Relaxed);
-        // A panicked thread has told its story on stderr; its log ends early.
+        // A thread that panicked has printed why; its log ends early.
         let _ = self.sender.join();
         thread::sleep(STRAGGLER_WAIT);
         self.shared.stop_receiving.store(true, Relaxed);
@@ -145,19 +144,19 @@ fn with_local_scope(target: SocketAddr, local: SocketAddr) -> SocketAddr {
     }
 }
 
-impl ProbeState {
+impl SharedLog {
     fn lock_log(&self) -> MutexGuard<'_, ProbeLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn send_datagrams(socket: &UdpSocket, target: SocketAddr, period: Duration, shared: &ProbeState) {
+fn send_datagrams(socket: &UdpSocket, target: SocketAddr, period: Duration, shared: &SharedLog) {
     let mut datagram = [0; DATAGRAM_SIZE];
     let mut due = Instant::now();
     let mut number = 0u64;
     while !shared.stop_sending.load(Relaxed) {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        due = due.max(Instant::now() - CATCH_UP.max(period)) + period;
+        due = due.max(Instant::now() - MAX_CATCH_UP.max(period)) + period;
         datagram[..8].copy_from_slice(&number.to_be_bytes());
         let at = Instant::now();
         let full = |error: &io::Error| {
@@ -165,7 +164,7 @@ fn send_datagrams(socket: &UdpSocket, target: SocketAddr, period: Duration, shar
         };
         match socket.send_to(&datagram, target) {
             Err(error) if full(&error) => shared.lock_log().refused += 1,
-            // Any other error counts as sent and lost: that is what it is to its user.
+            // Any other error counts as sent and lost, as it is for the application.
             _ => {
                 shared.lock_log().sent.push(at);
                 number += 1;
@@ -174,7 +173,7 @@ fn send_datagrams(socket: &UdpSocket, target: SocketAddr, period: Duration, shar
     }
 }
 
-fn receive_datagrams(socket: &UdpSocket, shared: &ProbeState) {
+fn receive_datagrams(socket: &UdpSocket, shared: &SharedLog) {
     let mut datagram = [0; DATAGRAM_SIZE];
     while !shared.stop_receiving.load(Relaxed) {
         match socket.recv(&mut datagram) {
@@ -184,14 +183,14 @@ fn receive_datagrams(socket: &UdpSocket, shared: &ProbeState) {
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // The address may vanish and come back under a running probe.
+            // The address may be deleted and added again while the probe runs.
             Err(_) => thread::sleep(PROBE_PERIOD),
         }
     }
 }
 
 impl ProbeLog {
-    /// The whole span.
+    /// Figures of the whole log.
     pub fn full_report(&self) -> ProbeReport {
         match (self.sent.first(), self.sent.last()) {
             (Some(first), Some(last)) => self.report_between(*first, *last + PROBE_PERIOD),
@@ -199,7 +198,7 @@ impl ProbeLog {
         }
     }
 
-    /// What was sent from `start` (included) to `end` (excluded), and what became of it.
+    /// Figures of the datagrams sent from `start` (included) to `end` (excluded).
     pub fn report_between(&self, start: Instant, end: Instant) -> ProbeReport {
         let arrivals = self.arrival_counts();
         let mut report =
@@ -224,7 +223,7 @@ impl ProbeLog {
         self.received.iter().filter_map(delay).max().unwrap_or_default()
     }
 
-    /// When the datagrams that never arrived were sent.
+    /// Times of sending of lost datagrams.
     pub fn lost_send_times(&self) -> Vec<Instant> {
         let lost =
             self.sent.iter().zip(self.arrival_counts()).filter(|(_, arrivals)| *arrivals == 0);
@@ -242,6 +241,6 @@ impl ProbeLog {
     }
 
     fn longest_gap(&self, start: Instant, end: Instant) -> Duration {
-        super::transfer::longest_gap(self.received.iter().map(|(_, at)| *at), start, end)
+        transfer::longest_gap(self.received.iter().map(|(_, at)| *at), start, end)
     }
 }

@@ -1,4 +1,4 @@
-//! A private directory that is removed when dropped.
+//! Temporary directories, removed when dropped.
 
 use std::{
     fs::DirBuilder,
@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::LabError;
+use crate::error::LabError;
 
 /// A directory of mode 0700 under the system's temporary directory.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl ScratchDir {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -37,7 +37,7 @@ impl ScratchDir {
 
 impl Drop for ScratchDir {
     fn drop(&mut self) {
-        // A directory that cannot be removed is left to the system's cleaner of /tmp.
+        // A failure leaves the directory to the system's /tmp cleaner.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,7 +1,7 @@
-//! The calls that need `unsafe`: what a child does between `fork` and `exec`, and packet sockets.
+//! Calls that need `unsafe`: hooks of a child between `fork` and `exec`, and packet sockets.
 //!
-//! A hook that runs between `fork` and `exec` may only make async-signal-safe calls: every string
-//! is built before the fork, the hook itself makes system calls and nothing else.
+//! A hook between `fork` and `exec` may only make async-signal-safe calls: every string is built
+//! before the fork, the hook makes system calls only.
 
 #![expect(unsafe_code, reason = "pre_exec hooks and the address of a packet socket")]
 
@@ -24,7 +24,7 @@ use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// Makes `command` start in its own network and mount namespace, as root of its own user
 /// namespace; with `user` false without the user namespace (real root where those are refused).
-pub(super) fn unshare_at_spawn(command: &mut Command, user: bool) {
+pub(crate) fn unshare_at_spawn(command: &mut Command, user: bool) {
     let uid = format!("0 {} 1", rustix::process::geteuid().as_raw());
     let gid = format!("0 {} 1", rustix::process::getegid().as_raw());
     let hook = move || {
@@ -44,8 +44,8 @@ pub(super) fn unshare_at_spawn(command: &mut Command, user: bool) {
     unsafe { command.pre_exec(hook) };
 }
 
-/// Makes `command` start in the network namespace behind `netns`, and end with its parent thread.
-pub(super) fn join_netns_at_spawn(command: &mut Command, netns: OwnedFd) {
+/// Makes `command` start in the network namespace `netns`, and die with its parent thread.
+pub(crate) fn join_netns_at_spawn(command: &mut Command, netns: OwnedFd) {
     let hook = move || {
         setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)?;
         die_with_parent()
@@ -67,7 +67,7 @@ fn write_file(path: &CStr, text: &[u8]) -> io::Result<()> {
 
 /// A raw packet socket bound to the interface `name` of the calling thread's namespace: it
 /// receives every frame that passes the interface in either direction.
-pub(super) fn packet_socket(name: &str) -> io::Result<Socket> {
+pub(crate) fn packet_socket(name: &str) -> io::Result<Socket> {
     const ETH_P_ALL: u16 = 3;
     // packet(7): a socket with a protocol receives from every interface until it is bound.
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
@@ -91,9 +91,9 @@ pub(super) fn packet_socket(name: &str) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A [`packet_socket`] for a relay or an inspector: it receives what comes in, not what it puts
-/// out itself, and every frame has the kernel's `virtio_net_hdr` in front, both ways.
-pub(super) fn relay_socket(name: &str) -> io::Result<Socket> {
+/// A [`packet_socket`] for a relay or an inspector: it receives incoming frames only, and every
+/// frame has the kernel's `virtio_net_hdr` in front, in both directions.
+pub(crate) fn relay_socket(name: &str) -> io::Result<Socket> {
     // linux/if_packet.h
     const PACKET_IGNORE_OUTGOING: i32 = 23;
     let socket = packet_socket(name)?;
@@ -112,7 +112,7 @@ pub(super) fn relay_socket(name: &str) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The number of the interface `name` in the calling thread's namespace.
+/// The index of the interface `name` in the calling thread's namespace.
 fn interface_index_here(name: &str) -> io::Result<i32> {
     let name = CString::new(name)?;
     // SAFETY: `name` is a NUL-terminated string that outlives the call.

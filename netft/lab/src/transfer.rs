@@ -1,4 +1,4 @@
-//! What an application feels, byte by byte: one TCP flow, hashed at both ends.
+//! Throughput and stalls as an application sees them: one TCP flow, hashed at both ends.
 
 use std::{
     io,
@@ -16,25 +16,25 @@ use std::{
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{LabError, Netns};
+use crate::{error::LabError, netns::Netns};
 
 /// Bytes written at once.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// A flow that stands still this long is given up: longer than any fault a run makes.
+/// Socket timeout: longer than any fault of a test.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How a flow is written.
+/// Writes of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct SendPattern<'a> {
     /// Bytes written at once, at least 8.
     pub chunk: usize,
-    /// Bytes per second; `None`: as fast as it goes.
+    /// Bytes per second; `None`: unlimited.
     pub rate: Option<u64>,
     /// The congestion control, as the kernel calls it.
     pub congestion: &'a str,
 }
 
-/// As fast as it goes.
+/// An unlimited rate.
 const BULK_PATTERN: SendPattern<'static> =
     SendPattern { chunk: CHUNK_BYTES, rate: None, congestion: "cubic" };
 
@@ -58,7 +58,7 @@ struct SendResult {
     hash_equal: bool,
 }
 
-/// How a transfer went.
+/// Result of a transfer.
 #[derive(Clone, Debug)]
 pub struct TransferOutcome {
     /// Bytes written by the sender; 0 when the flow broke.
@@ -69,15 +69,15 @@ pub struct TransferOutcome {
     pub resets: u32,
     /// Both ends computed the same SHA-256.
     pub hash_equal: bool,
-    /// The errors, in words.
+    /// The errors as text.
     pub errors: Vec<String>,
-    /// When the receiver read how many bytes.
+    /// Time and size of every read of the receiver.
     pub reads: Vec<(Instant, usize)>,
 }
 
 impl Transfer {
     /// Starts a flow from `local` in `from` to `remote` in `to`; port 0 means any. `rate` is in
-    /// bytes per second; `None` as fast as it goes.
+    /// bytes per second, `None` unlimited.
     ///
     /// # Errors
     /// When the sockets cannot be bound or connected.
@@ -89,7 +89,7 @@ impl Transfer {
         Self::start_with_pattern(from, to, SendPattern { rate, ..BULK_PATTERN })
     }
 
-    /// The same, written as `pace` says.
+    /// The same with a given write pattern.
     ///
     /// # Errors
     /// As [`Transfer::start`], and when the kernel has no such congestion control.
@@ -138,12 +138,12 @@ impl Transfer {
         longest_gap(self.shared.lock_reads().iter().map(|(at, _)| *at), start, end)
     }
 
-    /// Whether one of the two ends is over before it was asked to be.
+    /// Returns true when an end of the flow failed.
     pub fn is_broken(&self) -> bool {
         self.sender.is_finished() || self.receiver.is_finished()
     }
 
-    /// Ends the flow in order, compares the hashes and tells all.
+    /// Closes the flow, compares the hashes and returns the result.
     pub fn finish(self) -> TransferOutcome {
         self.shared.stop.store(true, Relaxed);
         let panicked = |_| Err(io::Error::other("the thread panicked"));
@@ -185,7 +185,7 @@ impl TransferState {
 /// The longest time between two neighbours among `times` (rising) that touches `start..end`.
 ///
 /// A gap that began before `start` counts in full, one still open at `end` counts up to `end`.
-pub(super) fn longest_gap(
+pub(crate) fn longest_gap(
     times: impl Iterator<Item = Instant>,
     start: Instant,
     end: Instant,
@@ -234,7 +234,7 @@ fn send_stream(
         hash.update(&chunk);
         bytes += chunk.len() as u64;
         if let Some(rate) = rate {
-            // Time lost in a stall is not made up for: the pace stays what was asked.
+            // Time lost in a stall is not made up for: the rate is an upper limit.
             due = due.max(Instant::now() - Duration::from_millis(20));
             due += Duration::from_nanos(chunk.len() as u64 * 1_000_000_000 / rate.max(1));
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -273,7 +273,7 @@ mod tests {
         };
         assert_eq!(gap(&[0, 10, 20, 30], 0, 30), 10);
         assert_eq!(gap(&[0, 10, 200, 210], 50, 300), 190, "the gap began before the window");
-        assert_eq!(gap(&[0, 10], 5, 100), 90, "nothing arrives any more");
+        assert_eq!(gap(&[0, 10], 5, 100), 90, "nothing arrives after 10 ms");
         assert_eq!(gap(&[], 5, 100), 95, "nothing ever arrived");
         assert_eq!(gap(&[0, 500], 100, 200), 500, "the gap spans the window");
     }

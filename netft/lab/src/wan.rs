@@ -1,11 +1,11 @@
-//! Two sites far from each other: a wire between the router of a routed network and a node.
+//! Two distant sites: a wire between the router of a routed network and a node.
 
 use rtnetlink::{LinkUnspec, LinkVeth};
 
-use super::{
-    Lab, LabError, NetworkLayout,
-    build::{add_address, gateway_addresses, set_up},
-    interface_index,
+use crate::{
+    build::{Lab, NetworkLayout, add_address, gateway_addresses, set_up},
+    error::LabError,
+    netns::interface_index,
     wire::ImpairedWire,
 };
 
@@ -13,25 +13,20 @@ use super::{
 const ROUTER_INTERFACE: &str = "near";
 const CABLE_END_INTERFACE: &str = "far";
 
-impl Lab {
+impl ImpairedWire {
     /// Puts a wire between the router of a routed network and node 1, which the router reaches
     /// over an interface of its own from then on. `seed` decides which frames random loss takes.
     /// The wire's direction 0 is towards the node, 1 towards the router.
     ///
     /// # Errors
     /// When the kernel refuses an interface or packet sockets.
-    pub fn insert_far_site_wire(
-        &self,
-        network: usize,
-        seed: u64,
-    ) -> Result<ImpairedWire, LabError> {
+    pub fn insert_at_far_site(lab: &Lab, network: usize, seed: u64) -> Result<Self, LabError> {
         let node = 1;
-        let routed =
-            self.network(network).layout == NetworkLayout::Routed && self.node_count() == 2;
+        let routed = lab.network(network).layout == NetworkLayout::Routed && lab.node_count() == 2;
         assert!(routed, "a router and two nodes have two sites");
-        (0..2).try_for_each(|node| self.disable_segmentation(network, node))?;
-        let (switch, port) = (self.switch_netns(network), Self::port_name(node));
-        // The port is a cable's end from here on: no address, no answer to ARP.
+        (0..2).try_for_each(|node| lab.disable_segmentation(network, node))?;
+        let (switch, port) = (lab.switch_netns(network), Lab::port_name(node));
+        // The port becomes an end of the wire: no address, no answer to ARP.
         switch.run_inside(|| {
             for (file, value) in [
                 (format!("/proc/sys/net/ipv4/conf/{port}/arp_ignore"), "8"),
@@ -69,6 +64,6 @@ impl Lab {
             let file = format!("/proc/sys/net/ipv4/conf/{CABLE_END_INTERFACE}/arp_ignore");
             std::fs::write(&file, "8").map_err(LabError::io_error(format!("write {file}")))
         })?;
-        ImpairedWire::connect_ports(switch, [CABLE_END_INTERFACE, &Self::port_name(node)], seed)
+        Self::connect_ports(switch, [CABLE_END_INTERFACE, &Lab::port_name(node)], seed)
     }
 }

@@ -1,8 +1,8 @@
-//! A network whose grey faults are ours: loss, bursts, delay, a size limit, a bottleneck, frames
-//! that come twice or late.
+//! A wire with impairments: loss, bursts, delay, a size limit, a bottleneck, duplicates,
+//! reordering.
 //!
 //! A thread per direction relays frames between the ports of a flat network's two nodes, in place
-//! of its bridge. Frames have their size on the wire: the nodes' interfaces cut segmented sends.
+//! of its bridge. Frames have wire size: the nodes' interfaces do not leave segmentation to it.
 
 use std::{
     collections::VecDeque,
@@ -15,52 +15,57 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rtnetlink::{LinkUnspec, packet_route::link::LinkAttribute};
+use rtnetlink::LinkUnspec;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{RecvFlags, recv},
 };
 use socket2::Socket;
 
-use super::{Lab, LabError, Netns, interface_index, sys};
+use crate::{
+    build::Lab,
+    error::LabError,
+    netns::{Netns, interface_index},
+    sys,
+};
 
 /// The kernel's `virtio_net_hdr` in front of every frame: offloads survive the relay.
 const VNET_HEADER_LEN: usize = 10;
 /// Ethernet header.
 const ETHERNET_HEADER_LEN: usize = 14;
-/// Bytes that wait at the bottleneck; what comes on top is lost.
+/// Queue of the bottleneck, bytes (tail drop).
 const BOTTLENECK_QUEUE: usize = 128 << 10;
-/// How long a relay sleeps at most, so that it ends when asked to.
+/// Interval at which a relay checks whether it should stop.
 const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// The most a frame is late.
+/// Longest extra delay of a reordered frame.
 const MAX_LATENESS: Duration = Duration::from_millis(1);
 
-/// What one direction does to frames.
+/// Impairments of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WireImpairments {
     /// Share of frames lost at random, 0.0–1.0.
     pub loss: f64,
-    /// Every first duration, everything is lost for the second one.
+    /// Burst loss: period, and time at its start in which every frame is lost.
     pub burst: Option<(Duration, Duration)>,
-    /// Time on the way. Order is kept.
+    /// One-way delay. Order is kept.
     pub delay: Duration,
-    /// Share of frames that come twice, the copy at once or late, 0.0–1.0.
+    /// Share of duplicated frames, 0.0–1.0.
     pub duplicate: f64,
-    /// Share of frames (and of copies) that come up to a millisecond late, so that others overtake
-    /// them, 0.0–1.0.
+    /// Share of frames (and of duplicates) delayed by up to a millisecond more, so that others
+    /// overtake them, 0.0–1.0.
     pub reorder: f64,
-    /// IP packets longer than this vanish, bytes.
+    /// Largest IP packet that passes, bytes.
     pub max_packet: Option<usize>,
     /// A bottleneck, bytes per second, with a queue of 128 KiB.
     pub rate: Option<u64>,
-    /// Frames marked CS6 (RFC 4594, network control) pass the bottleneck's queue by.
+    /// Frames marked CS6 (RFC 4594, network control) bypass the bottleneck's queue.
     pub prioritise_control: bool,
 }
 
-/// A running wire; when dropped, the network carries nothing any more.
+/// A running wire. When it is dropped, its network carries nothing.
 #[derive(Debug)]
 pub struct ImpairedWire {
-    /// By the node that sends.
+    /// By sending node.
     directions: [Arc<WireDirection>; 2],
 }
 
@@ -72,47 +77,29 @@ struct WireDirection {
     relayed: AtomicU64,
 }
 
-impl Lab {
+impl ImpairedWire {
     /// Puts a wire in place of the bridge of a flat network of two nodes. `seed` decides which
     /// frames random loss takes.
     ///
     /// # Errors
     /// When the kernel refuses packet sockets.
-    pub fn insert_wire(&self, network: usize, seed: u64) -> Result<ImpairedWire, LabError> {
-        assert_eq!(self.node_count(), 2, "a wire has two ends");
+    pub fn insert(lab: &Lab, network: usize, seed: u64) -> Result<Self, LabError> {
+        assert_eq!(lab.node_count(), 2, "a wire has two ends");
+        let switch = lab.switch_netns(network);
         for node in [0, 1] {
-            self.disable_segmentation(network, node)?;
-        }
-        let switch = self.switch_netns(network);
-        for node in [0, 1] {
-            let port = Self::port_name(node);
-            switch.run_netlink("take a port off the bridge", |netlink| async move {
+            lab.disable_segmentation(network, node)?;
+            let port = Lab::port_name(node);
+            switch.run_netlink("detach a port from the bridge", |netlink| async move {
                 let index = interface_index(&netlink, &port).await?;
-                let alone = LinkUnspec::new_with_index(index).nocontroller().build();
-                netlink.link().change(alone).execute().await
+                let detached = LinkUnspec::new_with_index(index).nocontroller().build();
+                netlink.link().change(detached).execute().await
             })?;
         }
-        ImpairedWire::connect_ports(switch, [&Self::port_name(0), &Self::port_name(1)], seed)
+        Self::connect_ports(switch, [&Lab::port_name(0), &Lab::port_name(1)], seed)
     }
-}
 
-impl Lab {
-    /// Makes a node's interface send frames of wire size only.
-    pub(super) fn disable_segmentation(&self, network: usize, node: usize) -> Result<(), LabError> {
-        let nic = Self::nic_name(network);
-        self.node_netns(node).run_netlink("cut segmented sends", |netlink| async move {
-            let index = interface_index(&netlink, &nic).await?;
-            let cut = LinkUnspec::new_with_index(index)
-                .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
-                .build();
-            netlink.link().change(cut).execute().await
-        })
-    }
-}
-
-impl ImpairedWire {
     /// Relays frames between two interfaces of a namespace.
-    pub(super) fn connect_ports(
+    pub(crate) fn connect_ports(
         switch: &Netns,
         ports: [&str; 2],
         seed: u64,
@@ -122,49 +109,49 @@ impl ImpairedWire {
             switch.run_inside(|| sys::relay_socket(port)).map_err(failed).map(Arc::new)
         };
         let sockets = [open(ports[0])?, open(ports[1])?];
-        let ways = [Arc::<WireDirection>::default(), Arc::default()];
+        let directions = [Arc::<WireDirection>::default(), Arc::default()];
         for node in [0, 1] {
             let (from, to) = (Arc::clone(&sockets[node]), Arc::clone(&sockets[1 - node]));
-            let way = Arc::clone(&ways[node]);
+            let direction = Arc::clone(&directions[node]);
             thread::spawn(move || {
-                DirectionRelay::new(way, seed ^ node as u64).relay_frames(&from, &to)
+                DirectionRelay::new(direction, seed ^ node as u64).relay_frames(&from, &to)
             });
         }
-        Ok(Self { directions: ways })
+        Ok(Self { directions })
     }
 
-    /// Sets the faults of what `from` sends.
+    /// Sets the impairments of frames from node `from`.
     pub fn set_impairments(&self, from: usize, impairments: WireImpairments) {
         *self.directions[from].impairments.lock().unwrap_or_else(PoisonError::into_inner) =
             impairments;
     }
 
-    /// Sets the faults of both directions.
+    /// Sets the impairments of both directions.
     pub fn set_both_impairments(&self, impairments: WireImpairments) {
         [0, 1].into_iter().for_each(|from| self.set_impairments(from, impairments));
     }
 
-    /// Frames of `from` that were lost, and that were relayed.
+    /// Frames of node `from` lost and relayed.
     pub fn lost_and_relayed(&self, from: usize) -> (u64, u64) {
-        let way = &self.directions[from];
-        (way.lost.load(Relaxed), way.relayed.load(Relaxed))
+        let direction = &self.directions[from];
+        (direction.lost.load(Relaxed), direction.relayed.load(Relaxed))
     }
 }
 
 impl Drop for ImpairedWire {
     fn drop(&mut self) {
-        self.directions.iter().for_each(|way| way.stop.store(true, Relaxed));
+        self.directions.iter().for_each(|direction| direction.stop.store(true, Relaxed));
     }
 }
 
-/// One direction at work.
+/// Relay of one direction.
 struct DirectionRelay {
     direction: Arc<WireDirection>,
     seed: u64,
     start: Instant,
-    /// Frames on their way, in order, and when they arrive.
+    /// Frames in flight with their times of arrival, in order.
     in_flight: VecDeque<(Instant, Vec<u8>)>,
-    /// When the bottleneck has sent what waits there.
+    /// When the bottleneck's queue is empty.
     bottleneck_free_at: Instant,
 }
 
@@ -191,7 +178,7 @@ impl DirectionRelay {
         }
     }
 
-    /// Decides what becomes of a frame.
+    /// Drops a frame or queues its copies.
     fn accept_frame(&mut self, frame: &[u8], now: Instant) {
         let impairments =
             *self.direction.impairments.lock().unwrap_or_else(PoisonError::into_inner);
@@ -227,7 +214,7 @@ impl DirectionRelay {
         if impairments.reorder > 0.0 && self.random_unit() < impairments.reorder {
             due += MAX_LATENESS.mul_f64(self.random_unit());
         }
-        // Frames are overtaken by the privileged class, and when they are late.
+        // Prioritised and reordered frames are inserted by time, all others in order of arrival.
         let overtakes = control || impairments.reorder > 0.0;
         let sorted = || self.in_flight.partition_point(|(other, _)| *other <= due);
         let place = if overtakes { sorted() } else { self.in_flight.len() };
@@ -281,9 +268,10 @@ fn is_control(frame: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn relay(grey: WireImpairments) -> DirectionRelay {
-        let way = WireDirection { impairments: Mutex::new(grey), ..WireDirection::default() };
-        DirectionRelay::new(Arc::new(way), 7)
+    fn relay(impairments: WireImpairments) -> DirectionRelay {
+        let impairments = Mutex::new(impairments);
+        let direction = WireDirection { impairments, ..WireDirection::default() };
+        DirectionRelay::new(Arc::new(direction), 7)
     }
 
     #[test]
@@ -341,10 +329,11 @@ mod tests {
         let mut relay =
             relay(WireImpairments { burst, max_packet: Some(1300), ..WireImpairments::default() });
         let start = relay.start;
-        let grey = *relay.direction.impairments.lock().unwrap_or_else(PoisonError::into_inner);
+        let impairments =
+            *relay.direction.impairments.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lost = |at, size| {
             let frame = vec![0; VNET_HEADER_LEN + ETHERNET_HEADER_LEN + size];
-            relay.should_drop(&grey, &frame, start + Duration::from_millis(at))
+            relay.should_drop(&impairments, &frame, start + Duration::from_millis(at))
         };
         assert!(lost(500, 100) && lost(10_500, 100), "within a burst");
         assert!(!lost(1500, 1300) && lost(1500, 1301), "by size");

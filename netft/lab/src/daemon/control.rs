@@ -1,7 +1,12 @@
-//! One question to a daemon: HTTP/1.1 over its control socket.
+//! Reads resources of a daemon's control interface: HTTP over its Unix socket.
+//!
+//! Tests poll route tables every few milliseconds and measure processor time meanwhile, so starting
+//! `netft --json` for each would disturb them. In HTTP/1.0 the body ends with the connection, which
+//! leaves nothing to share with the client of `netft`: no chunks, no streams, no request bodies.
 
 use std::{
-    io::{Read, Write},
+    io,
+    io::Write,
     net::{IpAddr, SocketAddr},
     os::unix::{fs::FileTypeExt, net::UnixStream},
     path::{Path, PathBuf},
@@ -11,23 +16,23 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::LabError;
+use crate::error::LabError;
 
-/// A daemon that does not answer for this long is hung.
+/// Time limit of a read or a write.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One row of the route table, as `GET /v1/routes` tells it.
+/// One row of the route table, as `GET /v1/routes` has it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RouteRow {
-    /// The route's number.
+    /// Route id.
     pub id: u64,
-    /// The peer's name.
+    /// Name of the peer.
     pub peer: String,
-    /// The physical address here, with or without port.
+    /// Local physical address, with or without port.
     pub real_local: String,
-    /// The physical address there, with or without port.
+    /// Remote physical address, with or without port.
     pub real_remote: String,
-    /// Time between heartbeats.
+    /// Heartbeat delay, milliseconds.
     pub delay_ms: u64,
     /// Heartbeats missed before the route is down.
     pub threshold: u64,
@@ -35,13 +40,13 @@ pub struct RouteRow {
     pub priority: u64,
     /// `down`, `init`, `up` or `admin-down`.
     pub state: String,
-    /// The peer says it hears this node here.
+    /// The peer reports that it receives this node's heartbeats.
     pub tx: bool,
-    /// This node hears the peer here.
+    /// This node receives the peer's heartbeats.
     pub rx: bool,
-    /// Data to the peer goes out here.
+    /// Data to the peer uses it.
     pub active: bool,
-    /// The largest IP packet it carries, bytes.
+    /// Path MTU, bytes.
     #[serde(default)]
     pub path_mtu: Option<u32>,
     /// The smoothed round-trip time of its heartbeats, microseconds.
@@ -50,7 +55,7 @@ pub struct RouteRow {
 }
 
 impl RouteRow {
-    /// The physical address here.
+    /// Local physical address.
     pub fn local_address(&self) -> Option<IpAddr> {
         parse_address(&self.real_local)
     }
@@ -65,67 +70,43 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// Asks the daemon of `runtime_dir` for `path` (such as `/v1/status`).
+/// Reads `path` (such as `/v1/status`) from the daemon of `runtime_dir`.
 ///
 /// # Errors
-/// When no daemon answers, or not with JSON and a success.
-pub fn get_json(runtime_dir: &Path, path: &str) -> Result<Value, LabError> {
-    let failed = || LabError::io_error(format!("ask {} for {path}", runtime_dir.display()));
-    let socket = find_socket(runtime_dir).map_err(failed())?;
-    let mut stream = UnixStream::connect(socket).map_err(failed())?;
-    stream.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed())?;
-    stream.set_write_timeout(Some(REPLY_TIMEOUT)).map_err(failed())?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: netft\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(failed())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).map_err(failed())?;
-    let answer = String::from_utf8_lossy(&answer);
-    let wrong = || LabError::Daemon(format!("unexpected answer to {path}: {answer}"));
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(wrong)?;
-    let status = head.split_whitespace().nth(1).unwrap_or_default();
-    if status != "200" {
-        return Err(wrong());
-    }
-    serde_json::from_str(&decode_chunked(head, body)).map_err(|_| wrong())
+/// When no daemon answers, or not 200 with JSON.
+pub(super) fn get_json(runtime_dir: &Path, path: &str) -> Result<Value, LabError> {
+    let answer = read_answer(runtime_dir, path).map_err(LabError::io_error(format!(
+        "read {path} from the daemon of {}",
+        runtime_dir.display()
+    )))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let json = head.split(' ').nth(1).filter(|status| *status == "200");
+    json.and_then(|_| serde_json::from_str(body).ok())
+        .ok_or_else(|| LabError::Daemon(format!("unexpected answer to {path}: {answer}")))
 }
 
-/// A body in chunks (RFC 9112 section 7.1), put together; any other body as it is.
-fn decode_chunked(head: &str, body: &str) -> String {
-    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-        return body.to_owned();
-    }
-    let mut whole = String::new();
-    let mut rest = body;
-    while let Some((size, after)) = rest.split_once("\r\n") {
-        let Ok(size) = usize::from_str_radix(size.trim(), 16) else { break };
-        let Some(chunk) = after.get(..size).filter(|_| size > 0) else { break };
-        whole.push_str(chunk);
-        rest = after[size..].trim_start_matches("\r\n");
-    }
-    whole
+fn read_answer(runtime_dir: &Path, path: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(find_socket(runtime_dir)?)?;
+    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+    stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: netft\r\n\r\n").as_bytes())?;
+    io::read_to_string(stream)
 }
 
 /// The one socket in the daemon's runtime directory.
-fn find_socket(runtime_dir: &Path) -> std::io::Result<PathBuf> {
+fn find_socket(runtime_dir: &Path) -> io::Result<PathBuf> {
     for entry in std::fs::read_dir(runtime_dir)? {
         let entry = entry?;
         if entry.file_type()?.is_socket() {
             return Ok(entry.path());
         }
     }
-    Err(std::io::ErrorKind::NotFound.into())
+    Err(io::ErrorKind::NotFound.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn chunks_are_put_together() {
-        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked";
-        assert_eq!(decode_chunked(head, "3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n"), "{\"a\":1}");
-        assert_eq!(decode_chunked("HTTP/1.1 200 OK", "{}"), "{}");
-    }
 
     #[test]
     fn addresses_are_read_with_and_without_a_port() {

@@ -1,4 +1,4 @@
-//! A daemon's events, as `netft events -f --json` prints them.
+//! Events of a daemon, as `netft events -f --json` prints them.
 
 use std::{
     io::{BufRead, BufReader},
@@ -10,36 +10,36 @@ use std::{
 
 use serde_json::Value;
 
-use crate::LabError;
+use crate::error::LabError;
 
-/// Time-stamps are cut off to this.
+/// Precision of timestamps.
 const TIMESTAMP_PRECISION: Duration = Duration::from_millis(1);
 
 /// One event.
 #[derive(Clone, Debug)]
 pub struct EventLine {
-    /// Its number.
+    /// Sequence number.
     pub seq: u64,
-    /// When, on the wall clock.
+    /// Wall-clock time.
     pub at: SystemTime,
-    /// Its name, such as `state-changed` or `moved`.
+    /// Name, such as `state-changed` or `moved`.
     pub name: String,
     /// The whole line.
     pub json: Value,
 }
 
 impl EventLine {
-    /// A whole number in the line, such as a route.
+    /// An integer field, such as a route.
     pub fn u64_field(&self, key: &str) -> Option<u64> {
         self.json.get(key)?.as_u64()
     }
 
-    /// A text in the line, such as a state.
+    /// A string field, such as a state.
     pub fn str_field(&self, key: &str) -> Option<&str> {
         self.json.get(key)?.as_str()
     }
 
-    /// Whether it happened at `moment` or later, as far as its rounded time-stamp can tell.
+    /// Returns true when it happened at `moment` or later, within the precision of timestamps.
     pub fn is_at_or_after(&self, moment: SystemTime) -> bool {
         self.at + TIMESTAMP_PRECISION >= moment
     }
@@ -105,7 +105,7 @@ impl EventFollower {
             if Instant::now() > deadline {
                 let lines: Vec<String> = seen.iter().map(|event| event.json.to_string()).collect();
                 return Err(LabError::Daemon(format!(
-                    "waited in vain for {what}; events:\n{}",
+                    "timed out waiting for {what}; events:\n{}",
                     lines.join("\n")
                 )));
             }

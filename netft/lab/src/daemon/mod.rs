@@ -1,4 +1,4 @@
-//! Daemons inside the laboratory: keys and configs on disk, processes, and what they say.
+//! Daemons inside the lab: keys and configs on disk, processes, status and events.
 
 mod control;
 mod events;
@@ -7,28 +7,28 @@ mod process;
 use std::{
     ffi::OsString,
     fmt::Write as _,
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    net::{SocketAddr, SocketAddrV6},
     path::PathBuf,
     process::Command,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-pub use control::{RouteRow, get_json};
+pub use control::RouteRow;
 pub use events::{EventFollower, EventLine};
 use netft_proto::{NodeKey, ids::virtual_addrs::VirtualAddrs};
 pub use process::Daemon;
-pub(super) use process::print_logs;
+pub(crate) use process::print_logs;
 
-use super::{Lab, LabError, ScratchDir, interface_index};
+use crate::{build::Lab, error::LabError, netns::interface_index, scratch::ScratchDir};
 
-/// The adapter's name in every config written here.
+/// Name of the adapter.
 pub const ADAPTER_NAME: &str = "netft0";
 
-/// The carrier of every peer where no network says another, so that any kernel test also runs over
-/// QUIC; `mixed`: only the first node asks for QUIC, on every other network from the first.
+/// Environment variable for the transport, so that any kernel test also runs over QUIC. `quic`:
+/// every peer entry asks for it; `mixed`: the first node asks for it, on every second network.
 pub const TRANSPORT_ENV: &str = "NETFT_TRANSPORT";
 
-/// The line for an entry of a peer, or of a network, at a node.
+/// The transport line of a network entry, or of a peer entry, at a node.
 fn transport_line(network: Option<usize>, node: usize) -> &'static str {
     match (std::env::var(TRANSPORT_ENV).as_deref(), network) {
         (Ok("quic"), None) => "transport = \"quic\"\n",
@@ -37,7 +37,7 @@ fn transport_line(network: Option<usize>, node: usize) -> &'static str {
     }
 }
 
-/// How to start the daemon and the operator's command.
+/// Paths of the daemon and of the operator's command.
 #[derive(Clone, Debug)]
 pub struct ProgramPaths {
     daemon: (PathBuf, Vec<OsString>),
@@ -57,20 +57,20 @@ impl ProgramPaths {
     }
 }
 
-/// What a site's configs say beyond names, keys, networks and addresses.
+/// Config of a site's nodes beyond names, keys, networks and addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SiteSettings<'a> {
     /// The nodes' physical addresses are IPv6.
     pub ipv6: bool,
-    /// Only the addresses on this many networks are in the configs, and no networks; 0: all are.
+    /// Configs list the addresses on this many networks and no networks; 0: everything.
     pub listed_networks: usize,
     /// TOML tables for every node.
     pub common: &'a str,
-    /// TOML tables per node, by place; missing ones are empty.
+    /// TOML tables per node; missing ones are empty.
     pub per_node: &'a [&'a str],
 }
 
-/// The nodes of a [`Lab`], each with a key and a config that names the others.
+/// The nodes of a [`Lab`], each with a key and a config with the others as peers.
 #[derive(Debug)]
 pub struct Site {
     scratch: ScratchDir,
@@ -87,7 +87,7 @@ struct SiteNode {
 }
 
 impl Site {
-    /// Makes keys and writes configs: nodes are named `a`, `b`, …, network n has metric
+    /// Generates keys and writes configs: nodes are named `a`, `b`, …, network n has metric
     /// 1000 + 100 n, so that network 0 is preferred.
     ///
     /// # Errors
@@ -153,12 +153,12 @@ impl Site {
         std::fs::write(self.config_path(node), text).map_err(LabError::io_error("write a config"))
     }
 
-    /// Where a node's config is.
+    /// Path of a node's config.
     pub fn config_path(&self, node: usize) -> PathBuf {
         self.nodes[node].folder.join("netft.toml")
     }
 
-    /// Where a node's daemon keeps its lock and its socket.
+    /// Directory of the lock and the socket of a node's daemon.
     pub fn runtime_dir(&self, node: usize) -> PathBuf {
         self.nodes[node].folder.join("run")
     }
@@ -176,15 +176,15 @@ impl Site {
     /// A node's virtual address as a socket address with port 0, as seen in its own namespace.
     ///
     /// # Errors
-    /// For IPv6, when the node has no adapter: a link-local address needs its number.
+    /// For IPv6, when the node has no adapter: a link-local address needs its index.
     pub fn virtual_endpoint(
         &self,
         lab: &Lab,
         node: usize,
-        six: bool,
+        ipv6: bool,
     ) -> Result<SocketAddr, LabError> {
         let addrs = self.virtual_addrs(node);
-        if !six {
+        if !ipv6 {
             return Ok((addrs.v4, 0).into());
         }
         let scope = lab.node_netns(node).run_netlink("find the adapter", |netlink| async move {
@@ -193,15 +193,15 @@ impl Site {
         Ok(SocketAddrV6::new(addrs.v6, 0, 0, scope).into())
     }
 
-    /// Puts another public key where `node` expects the key of `peer`.
+    /// Replaces the key of `peer` in `node`'s config by another one.
     ///
     /// # Errors
     /// When the config cannot be rewritten.
     pub fn replace_peer_key(&self, node: usize, peer: usize) -> Result<(), LabError> {
-        let stranger = generate_key(&self.programs, &self.scratch.path().join("stranger"))?;
+        let other = generate_key(&self.programs, &self.scratch.path().join("other"))?;
         let failed = || LabError::io_error("rewrite a config");
         let text = std::fs::read_to_string(self.config_path(node)).map_err(failed())?;
-        let text = text.replace(&self.nodes[peer].public_key, &stranger);
+        let text = text.replace(&self.nodes[peer].public_key, &other);
         std::fs::write(self.config_path(node), text).map_err(failed())
     }
 
@@ -237,7 +237,7 @@ impl Site {
         Ok(command)
     }
 
-    /// Follows a node's events from the oldest it remembers.
+    /// Follows a node's events from the oldest in its buffer.
     ///
     /// # Errors
     /// When the operator's command cannot be started.
@@ -245,30 +245,6 @@ impl Site {
         let mut command = self.operator_command(lab, node)?;
         command.args(["events", "-f", "--json"]);
         EventFollower::follow_command(command)
-    }
-}
-
-impl Lab {
-    /// A node's address on a network, of either family.
-    pub fn node_address(&self, network: usize, node: usize, six: bool) -> IpAddr {
-        if six {
-            self.node_ipv6(network, node).into()
-        } else {
-            self.node_ipv4(network, node).into()
-        }
-    }
-
-    /// The prefix of a node's subnet on a network.
-    fn subnet_prefix(&self, network: usize, node: usize, six: bool) -> String {
-        let address = self.node_address(network, node, six);
-        let net = ipnet::IpNet::new(address, if six { 64 } else { 24 });
-        net.expect("64 and 24 are in range").trunc().to_string()
-    }
-
-    /// The network a node's address belongs to.
-    pub fn network_of(&self, node: usize, address: IpAddr) -> Option<usize> {
-        (0..self.network_count())
-            .find(|n| self.node_ipv4(*n, node) == address || self.node_ipv6(*n, node) == address)
     }
 }
 
@@ -282,8 +258,8 @@ fn generate_key(programs: &ProgramPaths, file: &std::path::Path) -> Result<Strin
     if output.status.success() && !text.is_empty() {
         return Ok(text);
     }
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(LabError::Daemon(format!("netft keygen failed ({}): {complaint}", output.status)))
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(LabError::Daemon(format!("netft keygen failed ({}): {message}", output.status)))
 }
 
 fn parse_key(text: &str) -> Result<NodeKey, LabError> {

@@ -1,4 +1,4 @@
-//! One running daemon.
+//! A running daemon process.
 
 use std::{
     fs::OpenOptions,
@@ -12,16 +12,18 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::control::{RouteRow, get_json};
-use crate::LabError;
+use crate::{
+    daemon::control::{RouteRow, get_json},
+    error::LabError,
+};
 
-/// Time between two looks at something that is waited for.
+/// Interval between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The logs of the daemons that run, for whoever ends this process without unwinding.
+/// Logs of running daemons, for an exit without unwinding.
 static RUNNING_LOGS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Prints what every running daemon logged.
+/// Prints the logs of all running daemons.
 pub(crate) fn print_logs() {
     for log in RUNNING_LOGS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         eprintln!("--- {} ---\n{}", log.display(), read_log(log));
@@ -58,15 +60,15 @@ impl Daemon {
         Ok(Self { name, child, runtime_dir, log_path: log })
     }
 
-    /// Everything it logged.
+    /// Its log.
     pub fn log_text(&self) -> String {
         read_log(&self.log_path)
     }
 
-    /// Asks for a path of its control interface, such as `/v1/status`.
+    /// Reads a resource of its control interface, such as `/v1/status`.
     ///
     /// # Errors
-    /// When it does not answer with JSON and a success.
+    /// When it does not answer 200 with JSON.
     pub fn get_json(&self, path: &str) -> Result<Value, LabError> {
         get_json(&self.runtime_dir, path)
     }
@@ -105,7 +107,7 @@ impl Daemon {
                 let (name, log) = (&self.name, self.log_text());
                 let state = exited.map_or_else(|| "runs".to_owned(), |status| status.to_string());
                 return Err(LabError::Daemon(format!(
-                    "{name}: waited in vain for {what} (daemon: {state})\n{routes:#?}\n{log}"
+                    "{name}: timed out waiting for {what} (daemon: {state})\n{routes:#?}\n{log}"
                 )));
             }
             thread::sleep(POLL_INTERVAL);
@@ -124,7 +126,7 @@ impl Daemon {
         })
     }
 
-    /// Processor time it has used so far, all its threads together.
+    /// CPU time of all its threads so far.
     ///
     /// # Errors
     /// When the process is gone.
@@ -141,7 +143,7 @@ impl Daemon {
         Ok(Duration::from_nanos(nanos))
     }
 
-    /// Memory it holds that is its own (`RssAnon`), bytes.
+    /// Anonymous memory (`RssAnon`), bytes.
     ///
     /// # Errors
     /// When the process is gone.
@@ -165,7 +167,7 @@ impl Daemon {
             .map_err(|errno| LabError::io_error(format!("signal {}", self.name))(errno.into()))
     }
 
-    /// Kills it without warning.
+    /// Kills it with SIGKILL.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -174,7 +176,7 @@ impl Daemon {
         self.child.wait().map(drop).map_err(LabError::io_error("wait"))
     }
 
-    /// Asks it to end in order and waits up to 5 s.
+    /// Stops it with SIGTERM and waits up to 5 s.
     ///
     /// # Errors
     /// When it does not end.
@@ -183,7 +185,7 @@ impl Daemon {
         self.wait_exit(Duration::from_secs(5))
     }
 
-    /// Waits until it ends on its own.
+    /// Waits until it exits by itself.
     ///
     /// # Errors
     /// After `limit`.
@@ -195,7 +197,7 @@ impl Daemon {
             }
             thread::sleep(POLL_INTERVAL);
         }
-        Err(LabError::Daemon(format!("{} did not end within {limit:?}", self.name)))
+        Err(LabError::Daemon(format!("{} did not exit within {limit:?}", self.name)))
     }
 }
 
@@ -208,7 +210,7 @@ impl Drop for Daemon {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|log| *log != self.log_path);
-        // Both fail only when it has ended already.
+        // Both fail only when it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
