@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::{
     ids::RouteId,
-    route::{route_fsm::Route, routes::RouteMap, select::route_rank},
+    route::{peer_route::Route, routes::RouteMap, select::route_rank},
     time::Time,
 };
 

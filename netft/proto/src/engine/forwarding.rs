@@ -3,7 +3,7 @@
 use crate::{
     engine::peer::Peer,
     ids::RouteId,
-    route::{route_fsm::Route, select::route_rank, state::RouteState, table::PeerForwarding},
+    route::{peer_route::Route, select::route_rank, state::RouteState, table::PeerForwarding},
     time::Time,
 };
 

@@ -7,7 +7,7 @@ use crate::{
         context::EngineContext, forwarding::is_in_balance_set, peer::Peer, types::EngineOutput,
     },
     ids::RouteId,
-    route::{event::EventKind, report::RemoteReport, route_fsm::Route},
+    route::{event::EventKind, peer_route::Route, report::RemoteReport},
     time::Time,
     wire::{
         DropReason,

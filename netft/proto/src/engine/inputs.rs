@@ -4,12 +4,16 @@ use crate::{
     engine::{
         context::EngineContext,
         peer::Peer,
+        peer_changes::{
+            add_fault, add_route, change_route, clear_fault, remove_route, replace_spec,
+            session_down, session_up, set_learned_remote,
+        },
         probes::{on_probe, on_probe_refused, set_datagram_limit},
         route_engine::Engine,
         types::EngineInput,
     },
     ids::{PeerId, RouteId},
-    route::{event::EventKind, route_fsm::Route},
+    route::{event::EventKind, peer_route::Route},
     time::Time,
     wire::{DropReason, heartbeat::Heartbeat, probe::Probe},
 };
@@ -26,18 +30,18 @@ impl Engine {
                 if !self.route_owners.contains_key(&id) && self.peers.contains_key(&spec.peer) {
                     self.route_owners.insert(id, spec.peer);
                     self.update_peer(now, spec.peer, |peer, context| {
-                        peer.add_route(context, now, id, spec)
+                        add_route(peer, context, now, id, spec)
                     });
                 }
             }
             EngineInput::RemoveRoute(id) => {
                 self.update_peer_of_route(now, id, |peer, context| {
-                    peer.remove_route(context, now, id)
+                    remove_route(peer, context, now, id)
                 });
                 self.route_owners.remove(&id);
             }
             EngineInput::ChangeRoute { id, change } => {
-                self.update_peer_of_route(now, id, |peer, _| peer.change_route(now, id, change));
+                self.update_peer_of_route(now, id, |peer, _| change_route(peer, now, id, change));
             }
             EngineInput::Configure { hold, history, mtu_raise } => {
                 self.context.config.mtu_raise = mtu_raise;
@@ -47,13 +51,13 @@ impl Engine {
                 routes.for_each(|route| route.history.resize(history));
             }
             EngineInput::ReplaceSpec { id, spec } => {
-                self.update_peer_of_route(now, id, |peer, _| peer.replace_spec(now, id, spec));
+                self.update_peer_of_route(now, id, |peer, _| replace_spec(peer, now, id, spec));
             }
             EngineInput::SessionUp { peer, boot_id } => {
-                self.update_peer(now, peer, |peer, _| peer.session_up(now, boot_id));
+                self.update_peer(now, peer, |peer, _| session_up(peer, now, boot_id));
             }
             EngineInput::SessionDown(peer) => {
-                self.update_peer(now, peer, |peer, context| peer.session_down(context, now));
+                self.update_peer(now, peer, |peer, context| session_down(peer, context, now));
             }
             EngineInput::Heartbeat { peer, route, heartbeat } => {
                 self.on_heartbeat(now, now, (peer, route), &heartbeat, false)?;
@@ -84,11 +88,13 @@ impl Engine {
                 self.schedule_peer_wake(peer);
             }
             EngineInput::Fault { route, reason } => {
-                self.update_peer_of_route(now, route, |peer, _| peer.add_fault(now, route, reason));
+                self.update_peer_of_route(now, route, |peer, _| {
+                    add_fault(peer, now, route, reason)
+                });
             }
             EngineInput::FaultCleared { route, reason } => {
                 self.update_peer_of_route(now, route, |peer, _| {
-                    peer.clear_fault(now, route, reason)
+                    clear_fault(peer, now, route, reason)
                 });
             }
             EngineInput::DatagramLimit { route, datagram, transport_overhead: added } => {
@@ -107,7 +113,7 @@ impl Engine {
             }
             EngineInput::RemoteLearned { route, remote } => {
                 self.update_peer_of_route(now, route, |peer, context| {
-                    peer.set_learned_remote(context, now, route, remote);
+                    set_learned_remote(peer, context, now, route, remote);
                 });
             }
             EngineInput::ProbeRefused { route, probe } => {
@@ -170,7 +176,7 @@ impl Engine {
         let Some(mut peer) = self.peers.remove(&id) else { return };
         let routes: Vec<_> = peer.routes.keys().copied().collect();
         for route in routes {
-            peer.remove_route(&mut self.context, now, route);
+            remove_route(&mut peer, &mut self.context, now, route);
             self.route_owners.remove(&route);
         }
         peer.reevaluate(&mut self.context, now);

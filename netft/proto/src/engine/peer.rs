@@ -1,24 +1,15 @@
 //! One peer and its routes: the scope of every input and every timer.
 
-use std::net::SocketAddr;
-
 use crate::{
     cadence::reply_template::ReplyTemplates,
     engine::{
-        context::EngineContext,
-        failover_costs::FailoverCosts,
-        peer_session::{PeerSession, SessionStart},
+        context::EngineContext, failover_costs::FailoverCosts, peer_session::PeerSession,
         probes::send_due_probes,
     },
     ids::{PeerId, RouteId},
     route::{
-        event::EventKind,
-        params::Attributes,
-        route_fsm::Route,
-        routes::RouteMap,
-        select::next_failback,
-        spec::{RouteChange, RouteSpec},
-        state::{Reason, RouteState},
+        event::EventKind, peer_route::Route, routes::RouteMap, select::next_failback,
+        state::RouteState,
     },
     time::Time,
 };
@@ -128,136 +119,5 @@ impl Peer {
         for route in self.routes.values_mut().filter(|route| Some(route.id) != except) {
             route.requests.request_soon(now, route.delay());
         }
-    }
-
-    pub(crate) fn add_fault(&mut self, now: Time, id: RouteId, reason: Reason) {
-        let Some(route) = self.routes.get_mut(&id) else { return };
-        route.add_fault(reason);
-        route.requests.next = None;
-        self.report_change_soon(now, Some(id));
-    }
-
-    pub(crate) fn clear_fault(&mut self, now: Time, id: RouteId, reason: Reason) {
-        if self.routes.get_mut(&id).is_some_and(|route| route.clear_fault(reason)) {
-            self.start_requests(now, id);
-            self.report_change_soon(now, None);
-        }
-    }
-
-    /// Starts to send requests on a route, unless a fault or a missing session prevents it.
-    fn start_requests(&mut self, now: Time, id: RouteId) {
-        let has_session = self.session.is_up();
-        if let Some(route) = self.routes.get_mut(&id) {
-            route.requests.next = (has_session && !route.has_fault()).then_some(now);
-        }
-    }
-
-    pub(crate) fn session_up(&mut self, now: Time, boot_id: u64) {
-        let Some(start) = self.session.begin(now, boot_id) else { return };
-        self.replies.revoke();
-        self.newest_serial = None;
-        for route in self.routes.values_mut() {
-            route.reset_session(Reason::NewSession);
-            match start {
-                SessionStart::Restarted => route.hold_down.forgive_loss(),
-                SessionStart::Rekeyed => {}
-            }
-            route.requests.next = (!route.has_fault()).then_some(now);
-        }
-    }
-
-    pub(crate) fn session_down(&mut self, context: &mut EngineContext, now: Time) {
-        if !self.session.end() {
-            return;
-        }
-        self.replies.revoke();
-        self.costs.close(context, now, self.id);
-        for route in self.routes.values_mut() {
-            route.reset_session(Reason::SessionLost);
-            route.requests.next = None;
-        }
-        context.push_event(now, EventKind::SessionEnded { peer: self.id });
-    }
-
-    pub(crate) fn add_route(
-        &mut self,
-        context: &mut EngineContext,
-        now: Time,
-        id: RouteId,
-        spec: RouteSpec,
-    ) {
-        let route = Route::new(id, spec.clone(), now, context.config.history);
-        self.routes.insert(route);
-        let (learned, to) = (spec.attributes.0 & Attributes::LEARNED != 0, spec.real_remote);
-        context.push_event(now, EventKind::RouteAdded { route: id, spec });
-        if learned {
-            let (peer, from) = (self.id, None);
-            context.push_event(now, EventKind::AddressLearned { route: id, peer, from, to });
-        }
-        self.start_requests(now, id);
-    }
-
-    pub(crate) fn remove_route(&mut self, context: &mut EngineContext, now: Time, id: RouteId) {
-        let Some(route) = self.routes.remove(&id) else { return };
-        context.push_event(now, EventKind::RouteRemoved { route: id, spec: route.spec });
-        self.report_change_soon(now, None);
-    }
-
-    pub(crate) fn change_route(&mut self, now: Time, id: RouteId, change: RouteChange) {
-        let Some(route) = self.routes.get_mut(&id) else { return };
-        if let Some(timing) = change.timing {
-            route.set_timing(now, timing);
-            route.requests.request_by(now);
-        }
-        let admin_down = change.admin_down.filter(|down| *down != route.admin_down);
-        if let Some(down) = admin_down {
-            route.admin_down = down;
-        }
-        let drained = change.drain.is_some_and(|on| route.drain.set_ordered(now, on));
-        if let Some(priority) = change.priority {
-            route.spec.priority = priority;
-        }
-        if drained || change.priority.is_some() {
-            self.routes.values_mut().for_each(|route| route.hold_down.clear_elapsed(now));
-        }
-        if drained || admin_down.is_some() {
-            // The peer learns of it on every route, this one too: it may be the only one.
-            self.report_change_soon(now, None);
-        }
-    }
-
-    /// Replaces the description of a route; fields that are equal in both stay undisturbed.
-    pub(crate) fn replace_spec(&mut self, now: Time, id: RouteId, spec: RouteSpec) {
-        let Some(route) = self.routes.get(&id) else { return };
-        let old = &route.spec;
-        let change = RouteChange {
-            timing: (old.timing != spec.timing).then_some(spec.timing),
-            priority: (old.priority != spec.priority).then_some(spec.priority),
-            admin_down: None,
-            drain: None,
-        };
-        self.change_route(now, id, change);
-        if let Some(route) = self.routes.get_mut(&id) {
-            route.spec = spec;
-        }
-    }
-
-    /// Points a route at another address of the peer. Its state stays: a NAT between changed its
-    /// mapping, the peer did not move. Its path MTU is confirmed anew.
-    pub(crate) fn set_learned_remote(
-        &mut self,
-        context: &mut EngineContext,
-        now: Time,
-        id: RouteId,
-        remote: SocketAddr,
-    ) {
-        let Some(route) = self.routes.get_mut(&id) else { return };
-        let from = std::mem::replace(&mut route.spec.real_remote, remote);
-        route.spec.attributes.0 |= Attributes::LEARNED;
-        route.mtu.suspect_black_hole(now);
-        // The peer has received nothing since its address changed.
-        route.requests.request_by(now);
-        let (peer, from) = (self.id, Some(from));
-        context.push_event(now, EventKind::AddressLearned { route: id, peer, from, to: remote });
     }
 }

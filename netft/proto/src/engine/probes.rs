@@ -6,7 +6,7 @@ use crate::{
     route::{
         event::EventKind,
         mtu::{MtuInputs, MtuProbe, PathMtu},
-        route_fsm::Route,
+        peer_route::Route,
         routes::RouteMap,
     },
     time::Time,

@@ -1,11 +1,16 @@
 //! Re-evaluation of one peer after every input and timer: states, selection, events.
 
 use crate::{
-    engine::{brown_outs::update_brown_outs, context::EngineContext, peer::Peer},
+    engine::{
+        brown_outs::update_brown_outs,
+        context::EngineContext,
+        peer::Peer,
+        progress_events::{report_drain_stages, report_established},
+    },
     failover::report::failover_report,
     route::{
         event::EventKind,
-        route_fsm::Route,
+        peer_route::Route,
         select,
         state::{Reason, RouteState},
     },
@@ -24,13 +29,13 @@ impl Peer {
         }
         update_brown_outs(&mut self.routes, self.active, context.config.hold, now);
         self.reselect_route(context, now);
-        self.report_drain_stages(context, now, heard);
+        report_drain_stages(self, context, now, heard);
         for route in self.routes.values_mut() {
             let undisturbed = route.is_undisturbed();
             route.requests.enforce_cadence(now, route.delay(), undisturbed);
         }
         if came_up {
-            self.report_established(context, now);
+            report_established(self, context, now);
         }
         if std::mem::replace(&mut self.heard_on_any_route, heard) && !heard {
             context.push_event(now, EventKind::RemoteUnreachable { peer: self.id });
@@ -53,27 +58,6 @@ impl Peer {
         self.costs.on_moved(context, now, session, (from, to), reason, &mut report);
         let report = Box::new(report);
         context.push_event(now, EventKind::Moved { peer, from, to, reason, report });
-    }
-
-    /// Reports the progress of every drain, once per stage.
-    fn report_drain_stages(&mut self, context: &mut EngineContext, now: Time, heard: bool) {
-        let (peer, active) = (self.id, self.active);
-        for route in self.routes.values_mut() {
-            let status = route.drain_status(active == Some(route.id), heard);
-            if let Some(stage) = route.drain.take_stage_change(status) {
-                context.push_event(now, EventKind::Drain { route: route.id, peer, stage });
-            }
-        }
-    }
-
-    /// Reports the session as established, in the order of NetFT (C8): route up, ready, session
-    /// established.
-    fn report_established(&mut self, context: &mut EngineContext, now: Time) {
-        let (peer, Some((boot_id, waited))) = (self.id, self.session.take_established(now)) else {
-            return;
-        };
-        context.push_event(now, EventKind::Ready { peer, waited });
-        context.push_event(now, EventKind::SessionEstablished { peer, boot_id });
     }
 }
 

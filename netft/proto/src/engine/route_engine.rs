@@ -22,7 +22,7 @@ use crate::{
     ids::{PeerId, RouteId},
     route::{
         event::EventKind,
-        route_fsm::Route,
+        peer_route::Route,
         status::{PeerStatus, RouteStatus},
         table::ForwardingTable,
     },

@@ -3,7 +3,7 @@
 use crate::{
     engine::peer::Peer,
     route::{
-        route_fsm::Route,
+        peer_route::Route,
         status::{HeartbeatCounters, HoldDownStatus, PeerStatus, RouteQuality, RouteStatus},
     },
     time::Time,

@@ -8,8 +8,8 @@ use crate::{
     ids::RouteId,
     route::{
         params::Priority,
+        peer_route::Route,
         report::RemoteReport,
-        route_fsm::Route,
         routes::RouteMap,
         select::route_rank,
         state::{Reason, RouteState},

@@ -23,10 +23,12 @@
 //!
 //! Bounds: [`RetransmitLimits`]; the oldest batches are discarded first, and counted.
 
+mod ack_request;
 mod ack_schedule;
 mod delivered;
 mod immediate_ack;
 mod path;
+mod path_states;
 mod reroute;
 pub mod rtt_estimator;
 mod sent_frame;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     ids::RouteId,
     loss_detection::{
-        path::PathStates,
+        path_states::PathStates,
         sent_frame::{BatchLayout, SentBatch},
         types::{RetransmitLimits, UsablePath},
     },

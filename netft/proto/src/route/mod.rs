@@ -2,13 +2,15 @@
 //!
 //! [`Engine`] takes heartbeats, faults and the time, and returns heartbeats to send, the forwarding
 //! table and events. The ground vocabulary is in `state` (states, reasons) and `report` (the peer's
-//! view). A route is `route_fsm`, made of `liveness` (receipt and detection time), `suspicion`
-//! (unacknowledged data), `hold_down`, `drain_state`, `route_stats`, `brownout` (path quality),
-//! `mtu` and `history`. `select` chooses the route that carries data. How a peer's traffic uses its
-//! routes is in [`policy`] and [`balance`]; NAT and address changes are in [`path_validation`].
+//! view). A route (`peer_route`) is made of `route_fsm` (the derived state), `liveness` (receipt
+//! and detection time), `suspicion` (unacknowledged data), `hold_down`, `drain_state`,
+//! `route_stats`, `brownout` (path quality), `mtu` and `history`. `select` chooses the route that
+//! carries data. How a peer's traffic uses its routes is in [`policy`] and [`balance`]; NAT and
+//! address changes are in [`path_validation`].
 
 pub mod balance;
 pub(crate) mod brownout;
+pub(crate) mod deadline_extension;
 pub mod drain;
 pub(crate) mod drain_state;
 pub(crate) mod event;
@@ -18,6 +20,7 @@ pub(crate) mod liveness;
 pub(crate) mod mtu;
 pub(crate) mod params;
 pub mod path_validation;
+pub(crate) mod peer_route;
 pub mod policy;
 pub(crate) mod report;
 pub(crate) mod route_fsm;

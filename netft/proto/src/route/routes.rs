@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{ids::RouteId, route::route_fsm::Route};
+use crate::{ids::RouteId, route::peer_route::Route};
 
 /// A map that takes little more memory than its routes.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     ids::RouteId,
-    route::{params::Priority, route_fsm::Route, routes::RouteMap, state::Reason},
+    route::{params::Priority, peer_route::Route, routes::RouteMap, state::Reason},
     time::Time,
 };
 

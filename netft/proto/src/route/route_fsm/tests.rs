@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::{
-    ids::PeerId,
+    ids::{PeerId, RouteId},
     route::{
-        params::{Attributes, Priority, RouteClass, Transport},
+        params::{Attributes, Priority, RouteClass, Timing, Transport},
+        peer_route::Route,
         report::RemoteReport,
+        spec::RouteSpec,
     },
 };
 
