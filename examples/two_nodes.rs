@@ -7,7 +7,7 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use netft::{
     Adapter, RouteId,
-    config::{Config, NetworkConfig, NetworkRole, PeerConfig, RouteOverride},
+    config::{Config, NetworkConfig, PeerConfig, RouteOverride},
     io::identity,
     route::{Priority, RouteChange, RouteStatus},
 };
@@ -55,7 +55,7 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
             );
         }
         let dir = std::env::temp_dir().join(format!("netft-two-nodes-{}", std::process::id()));
-        let mut config = Config::new(format!("node{me}"), keys[me].clone(), public[me])
+        let mut config = Config::builder(format!("node{me}"), keys[me].clone())
             .with_adapter(format!("netft{me}"))
             .with_port(4000 + u16::try_from(me)?)
             .with_runtime_dir(dir)
@@ -63,16 +63,9 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
             .with_peer(peer);
         // Loopback addresses are used only where a network names them.
         for prefix in ["127.1.0.0/16", "127.2.0.0/16"] {
-            let prefix = prefix.parse()?;
-            config = config.with_network(NetworkConfig {
-                prefix,
-                role: NetworkRole::Cluster,
-                metric: None,
-                capacity: None,
-                transport: None,
-            });
+            config = config.with_network(NetworkConfig::new(prefix.parse()?));
         }
-        nodes.push(Adapter::open(config).await?);
+        nodes.push(Adapter::open(config.build()?).await?);
     }
 
     let first = carrying(&nodes[0], BEST).await?;

@@ -9,7 +9,7 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use netft::{
     Adapter,
-    config::{Config, NetworkConfig, NetworkRole, PeerConfig, RouteOverride},
+    config::{Config, NetworkConfig, PeerConfig, RouteOverride},
     io::identity,
     route::EventKind,
 };
@@ -42,7 +42,7 @@ async fn watch() -> Result<(), Box<dyn Error>> {
         let remote = format!("127.3.0.{}:{}", you + 1, 4100 + you).parse()?;
         let local = format!("127.3.0.{}", me + 1).parse()?;
         let route = RouteOverride::to_remote(remote).with_local(local);
-        let mut config = Config::new(format!("node{me}"), keys[me].clone(), public[me])
+        let mut config = Config::builder(format!("node{me}"), keys[me].clone())
             .with_adapter(format!("netft{me}"))
             .with_port(4100 + u16::try_from(me)?)
             .with_runtime_dir(
@@ -51,14 +51,8 @@ async fn watch() -> Result<(), Box<dyn Error>> {
             .with_peer(PeerConfig::new(format!("node{you}"), public[you]).with_route(route));
         // Loopback addresses are used only where a network names them.
         let prefix = "127.3.0.0/16".parse()?;
-        config = config.with_network(NetworkConfig {
-            prefix,
-            role: NetworkRole::Cluster,
-            metric: None,
-            capacity: None,
-            transport: None,
-        });
-        nodes.push(Adapter::open(config).await?);
+        config = config.with_network(NetworkConfig::new(prefix));
+        nodes.push(Adapter::open(config.build()?).await?);
     }
     let second = nodes.pop().ok_or("two nodes")?;
     let first = nodes.pop().ok_or("two nodes")?;

@@ -18,7 +18,7 @@ use common::{
 use netft::{
     Adapter,
     api::error::RouteError,
-    config::{Config, NetworkConfig, NetworkRole, PeerConfig, RouteOverride},
+    config::{Config, NetworkConfig, PeerConfig, RouteOverride},
     io::identity,
     route::Transport,
 };
@@ -294,22 +294,14 @@ async fn added_by_hand() {
     let own = |to: SocketAddr| IpAddr::from([127, if to == first { 1 } else { 2 }, 0, 1]);
     let peer = PeerConfig::new("b", public[1])
         .with_route(RouteOverride::to_remote(first).with_local(own(first)));
-    let mut config = Config::new("a", keys[0].clone(), public[0])
+    let mut config = Config::builder("a", keys[0].clone())
         .with_runtime_dir(folder.path().to_owned())
         .with_peer(peer);
     // Loopback addresses are used only where a network names them.
     for prefix in ["127.1.0.0/16", "127.2.0.0/16"] {
-        let (prefix, role) = (prefix.parse().unwrap(), NetworkRole::Cluster);
-        let (metric, capacity, carrier) = (None, None, None);
-        config = config.with_network(NetworkConfig {
-            prefix,
-            role,
-            metric,
-            capacity,
-            transport: carrier,
-        });
+        config = config.with_network(NetworkConfig::new(prefix.parse().unwrap()));
     }
-    let node = Adapter::open(config).await.unwrap();
+    let node = Adapter::open(config.build().unwrap()).await.unwrap();
     let routes = async || {
         let routes = node.snapshot().await.unwrap().routes;
         let all = routes.into_iter().map(|route| (route.spec.real_remote, route.spec.transport));

@@ -275,7 +275,8 @@ fn fine() -> NodeFacts {
     let peer = PeerConfig::new("b", NodeKey([2; 32]))
         .with_address("10.1.0.2:3343".parse().unwrap())
         .with_address("10.2.0.2:3343".parse().unwrap());
-    let config = Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32])).with_peer(peer);
+    let mut config = Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32]));
+    config.peers.push(peer);
     let link = |index: u32| {
         let net: IpNet = format!("10.{index}.0.1/24").parse().unwrap();
         let addr = LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false };

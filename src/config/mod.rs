@@ -12,14 +12,16 @@ mod policies;
 mod problem;
 mod raw;
 mod reader;
+#[cfg(test)]
+mod reference;
 mod value;
 mod virtuals;
 
 use std::path::Path;
 
 pub use file::FileError;
-pub use names::{adapter_name, node_name};
 use netft::config::Config;
+pub use netft::config::{adapter_name, node_name};
 pub use problem::{ConfigError, ConfigProblem, InvalidContent, SourceMark};
 
 /// Reads and checks the config file at `path`; `runtime_dir` goes into it as given.

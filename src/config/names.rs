@@ -1,11 +1,11 @@
-//! The texts a config may hold: names, addresses, prefixes, words. Pure; every function says why
-//! a text is refused.
+//! Words, addresses and host names in the config file. Pure; a function that refuses a text says
+//! why.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netft::{
-    config::{AdapterBackend, ExcludeRule, HostName, NetworkRole},
+    config::{AdapterBackend, ClassTimings, HostName, NetworkRole},
     route::Transport,
 };
 
@@ -33,110 +33,39 @@ pub(super) fn is_metadata(addr: IpAddr) -> bool {
     }
 }
 
-/// A node's name: it stands in logs, output and other nodes' configs.
-pub fn node_name(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+pub(super) fn parse_backend(text: &str) -> Option<AdapterBackend> {
     match text {
-        "" => Err("it is empty".to_owned()),
-        _ if text.len() > 64 => Err(format!("it is {} bytes long, 64 are allowed", text.len())),
-        _ => match text.chars().find(|c| !allowed(*c)) {
-            Some(c) => Err(format!("{c:?} is not allowed")),
-            None => Ok(text.to_owned()),
-        },
+        "offload" => Some(AdapterBackend::Offload),
+        "plain" => Some(AdapterBackend::Plain),
+        _ => None,
     }
 }
 
-/// What [`node_name`] takes.
-pub(super) const NODE_NAME_SYNTAX: &str = "a name of 1 to 64 letters, digits, `.`, `_` or `-`";
-
-/// An interface name the kernel takes as it is, and nothing else means.
-pub fn adapter_name(text: &str) -> Result<String, String> {
-    // The kernel numbers a name with %d in it, refuses '/' and spaces, and ':' is for aliases.
-    let refused = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | '%' | ':');
+pub(super) fn parse_profile(text: &str) -> Option<ClassTimings> {
     match text {
-        "" => Err("it is empty".to_owned()),
-        "." | ".." | "lo" | "all" | "default" => Err("the kernel uses this name".to_owned()),
-        _ if text.len() > 15 => {
-            Err(format!("it is {} bytes long, the kernel allows 15", text.len()))
-        }
-        _ => match text.chars().find(|c| refused(*c)) {
-            Some(c) => Err(format!("{c:?} is not allowed")),
-            None => Ok(text.to_owned()),
-        },
+        "default" => Some(ClassTimings::default()),
+        // NetFT's timings.
+        "windows" => Some(ClassTimings::WINDOWS_PROFILE),
+        _ => None,
     }
 }
 
-/// What [`adapter_name`] takes.
-pub(super) const ADAPTER_NAME_SYNTAX: &str =
-    "an interface name of 1 to 15 printable ASCII characters without `/`, `%` and `:`";
-
-pub(super) fn parse_backend(text: &str) -> Result<AdapterBackend, String> {
+pub(super) fn parse_role(text: &str) -> Option<NetworkRole> {
     match text {
-        "offload" => Ok(AdapterBackend::Offload),
-        "plain" => Ok(AdapterBackend::Plain),
-        _ => Err("not one of the two".to_owned()),
+        "none" => Some(NetworkRole::None),
+        "cluster" => Some(NetworkRole::Cluster),
+        "cluster-and-client" => Some(NetworkRole::ClusterAndClient),
+        _ => None,
     }
 }
 
-/// Whether the profile is NetFT's.
-pub(super) fn parse_profile(text: &str) -> Result<bool, String> {
+pub(super) fn parse_transport(text: &str) -> Option<Transport> {
     match text {
-        "default" => Ok(false),
-        "windows" => Ok(true),
-        _ => Err("not one of the two".to_owned()),
+        "udp" => Some(Transport::Udp),
+        "quic" => Some(Transport::Quic),
+        _ => None,
     }
 }
-
-pub(super) fn parse_role(text: &str) -> Result<NetworkRole, String> {
-    match text {
-        "none" => Ok(NetworkRole::None),
-        "cluster" => Ok(NetworkRole::Cluster),
-        "cluster-and-client" => Ok(NetworkRole::ClusterAndClient),
-        _ => Err("not one of the three".to_owned()),
-    }
-}
-
-pub(super) fn parse_transport(text: &str) -> Result<Transport, String> {
-    match text {
-        "udp" => Ok(Transport::Udp),
-        "quic" => Ok(Transport::Quic),
-        _ => Err("not one of the two".to_owned()),
-    }
-}
-
-/// What [`parse_transport`] takes.
-pub(super) const TRANSPORT_SYNTAX: &str = "`udp` or `quic`";
-
-pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
-    let net: IpNet =
-        text.parse().map_err(|_| "an address, `/`, and a length are needed".to_owned())?;
-    if net.prefix_len() == 0 {
-        Err("every address is inside this one".to_owned())
-    } else if net.trunc() == net {
-        Ok(net)
-    } else {
-        Err(format!("bits are set behind the prefix: did you mean `{}`?", net.trunc()))
-    }
-}
-
-/// What [`parse_prefix`] takes.
-pub(super) const PREFIX_SYNTAX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
-
-/// What is never used: an interface's name, perhaps with `*` at its end, or a prefix.
-pub(super) fn parse_exclude(text: &str) -> Result<ExcludeRule, String> {
-    if text.contains('/') {
-        return parse_prefix(text).map(ExcludeRule::Prefix);
-    }
-    let name = text.strip_suffix('*').unwrap_or(text);
-    if name.contains('*') {
-        return Err("`*` may only stand at the end".to_owned());
-    }
-    adapter_name(if name.is_empty() { text } else { name })?;
-    Ok(ExcludeRule::Interface(text.to_owned()))
-}
-
-pub(super) const EXCLUDE_SYNTAX: &str =
-    "an interface name such as `wlan0` or `veth*`, or a prefix such as `10.9.0.0/16`";
 
 /// A physical address.
 pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
@@ -145,9 +74,6 @@ pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
         .map_err(|_| "this is no IP address; a name may stand in a peer's `addresses`")?;
     require_unicast(addr)
 }
-
-/// What [`parse_address`] takes.
-pub(super) const ADDRESS_SYNTAX: &str = "an address such as `10.1.0.2` or `fd01::2`";
 
 /// A physical address, or a name of some.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,11 +122,6 @@ fn check_host_name(text: &str) -> Result<(), String> {
     }
 }
 
-/// What [`parse_host_or_endpoint`] takes.
-pub(super) const HOST_OR_ENDPOINT_SYNTAX: &str = "an address such as `10.1.0.2`, \
-     `10.1.0.2:3343`, `fd01::2` or `[fd01::2]:3343`, or a name such as `b.example.net` or \
-     `b.example.net:3343`";
-
 /// A physical address with or without a port.
 pub(super) fn parse_endpoint(text: &str, port: u16) -> Result<SocketAddr, String> {
     if let Ok(addr) = text.parse::<IpAddr>() {
@@ -214,10 +135,6 @@ pub(super) fn parse_endpoint(text: &str, port: u16) -> Result<SocketAddr, String
         }
     }
 }
-
-/// What [`parse_endpoint`] takes.
-pub(super) const ENDPOINT_SYNTAX: &str =
-    "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or `[fd01::2]:3343`";
 
 fn require_unicast(addr: IpAddr) -> Result<IpAddr, String> {
     let why = match addr {

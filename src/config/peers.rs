@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use netft::{
     NodeKey,
-    config::{HostName, PeerConfig, RouteOverride},
+    config::{
+        HostName, MAX_PEER_ADDRESSES, MAX_PEER_ROUTES, MAX_PEERS, PeerConfig, RouteOverride, keys,
+        node_name,
+    },
     ids::virtual_addrs::VirtualAddrs,
     route::Priority,
 };
@@ -17,17 +20,10 @@ use super::{
     policies,
     problem::ConfigProblem,
     raw,
-    reader::{ByteSpan, FieldReader, NumberLimits, UniqueKeys},
+    reader::{ByteSpan, FieldReader, UniqueKeys},
     virtuals,
     virtuals::AdapterPrefixes,
 };
-
-/// Nodes one node can know.
-const MAX_PEERS: usize = 256;
-/// Physical addresses of one peer.
-const MAX_ADDRESSES: usize = 32;
-/// Pinned routes of one peer.
-const MAX_ROUTES: usize = 64;
 
 /// What peers are compared with.
 pub(super) struct PeerContext<'a> {
@@ -108,7 +104,9 @@ fn pinned_local_addresses(tables: &[Spanned<raw::PeerTable>]) -> Vec<(IpAddr, By
     let mut quiet = FieldReader::default();
     let routes = tables.iter().flat_map(|table| &table.get_ref().route);
     routes
-        .filter_map(|route| quiet.parse_text(&route.get_ref().local, "", "", names::parse_address))
+        .filter_map(|route| {
+            quiet.parse_text(&route.get_ref().local, &keys::ROUTE_LOCAL, names::parse_address)
+        })
         .collect()
 }
 
@@ -121,38 +119,30 @@ fn read_peer(
 ) -> Option<PeerConfig> {
     let peer = table.get_ref();
     let span = table.span();
-    reader.require_field(&peer.name, "name", span.clone(), "for example `name = \"b\"`");
+    reader.require_field(&peer.name, &keys::PEER_NAME, span.clone(), "for example `name = \"b\"`");
     let help = "`netft pubkey FILE` on that node prints its public key";
-    reader.require_field(&peer.key, "key", span, help);
+    reader.require_field(&peer.key, &keys::PEER_KEY, span, help);
 
-    let name = reader.parse_text(&peer.name, "name", names::NODE_NAME_SYNTAX, names::node_name);
+    let name = reader.parse_text(&peer.name, &keys::PEER_NAME, node_name);
     let owner = name
         .as_ref()
         .map_or_else(|| "a peer without a name".to_owned(), |(name, _)| format!("peer {name:?}"));
     if let Some((name, span)) = &name {
         taken.names.claim_key(reader, name.clone(), &format!("name {name:?}"), &owner, span);
     }
-    let key = reader.parse_text(
-        &peer.key,
-        "key",
-        "a public key: 32 bytes in base64 (44 characters)",
-        |text| text.parse::<NodeKey>().map_err(|error| error.to_string()),
-    );
+    let key = reader.parse_text(&peer.key, &keys::PEER_KEY, |text| {
+        text.parse::<NodeKey>().map_err(|error| error.to_string())
+    });
     if let Some((key, span)) = &key {
         taken.keys.claim_key(reader, *key, "the same key", &owner, span);
     }
     let (addresses, names) = read_endpoints(reader, peer, context, taken, &owner, locals);
     let routes = read_routes(reader, &peer.route, context, &owner);
     let policies = policies::read_policies(reader, peer, &owner);
-    let transport = reader.parse_text(
-        &peer.transport,
-        "transport",
-        names::TRANSPORT_SYNTAX,
-        names::parse_transport,
-    );
-    let transport = transport.map(|(carrier, _)| carrier);
+    let transport =
+        reader.read_choice(&peer.transport, &keys::PEER_TRANSPORT, names::parse_transport);
     let (key, key_span) = key?;
-    let fields = (&peer.address, &peer.address6);
+    let fields = ((&peer.address, &keys::PEER_ADDRESS), (&peer.address6, &keys::PEER_ADDRESS6));
     let derived = VirtualAddrs::derive_from_key(&key);
     let addrs = virtuals::read_virtual_addrs(reader, fields, derived, &context.prefixes, &key_span);
     taken.claim_virtual_addrs(reader, &addrs, &owner);
@@ -169,13 +159,7 @@ fn read_endpoints(
     locals: &[(IpAddr, ByteSpan)],
 ) -> (Vec<SocketAddr>, Vec<HostName>) {
     let parse = |text: &str| names::parse_host_or_endpoint(text, context.port);
-    let list = reader.read_list(
-        &peer.addresses,
-        "addresses",
-        names::HOST_OR_ENDPOINT_SYNTAX,
-        false,
-        parse,
-    );
+    let list = reader.read_list(&peer.addresses, &keys::PEER_ADDRESSES, parse);
     if let Some(field) = &peer.addresses {
         if list.is_empty() && reader.problems.is_empty() {
             let message = format!("{owner} has no address");
@@ -184,8 +168,9 @@ fn read_endpoints(
                 message,
                 "at least one is needed",
             ));
-        } else if let Some((_, span)) = list.get(MAX_ADDRESSES) {
-            let message = format!("{owner} has more than the {MAX_ADDRESSES} addresses allowed");
+        } else if let Some((_, span)) = list.get(MAX_PEER_ADDRESSES) {
+            let message =
+                format!("{owner} has more than the {MAX_PEER_ADDRESSES} addresses allowed");
             reader.report_problem(ConfigProblem::at_span(
                 span.clone(),
                 message,
@@ -226,8 +211,8 @@ fn read_routes(
     context: &PeerContext<'_>,
     owner: &str,
 ) -> Vec<RouteOverride> {
-    if let Some(beyond) = tables.get(MAX_ROUTES) {
-        let message = format!("{owner} has more than the {MAX_ROUTES} routes allowed");
+    if let Some(beyond) = tables.get(MAX_PEER_ROUTES) {
+        let message = format!("{owner} has more than the {MAX_PEER_ROUTES} routes allowed");
         reader.report_problem(ConfigProblem::at_span(
             beyond.span(),
             message,
@@ -240,21 +225,15 @@ fn read_routes(
     for table in tables {
         let route = table.get_ref();
         let help = format!("for example `remote = \"10.1.0.2:{}\"`", context.port);
-        reader.require_field(&route.remote, "remote", table.span(), &help);
+        reader.require_field(&route.remote, &keys::ROUTE_REMOTE, table.span(), &help);
         let parse = |text: &str| names::parse_endpoint(text, context.port);
-        let remote = reader.parse_text(&route.remote, "remote", names::ENDPOINT_SYNTAX, parse);
-        let local =
-            reader.parse_text(&route.local, "local", names::ADDRESS_SYNTAX, names::parse_address);
-        let delay = reader.read_delay(&route.delay);
-        let threshold = reader.read_threshold(&route.threshold);
-        let limits = NumberLimits::new(0, u32::MAX.into(), "");
-        let priority = reader.read_number(&route.priority, "priority", limits);
-        let transport = reader.parse_text(
-            &route.transport,
-            "transport",
-            names::TRANSPORT_SYNTAX,
-            names::parse_transport,
-        );
+        let remote = reader.parse_text(&route.remote, &keys::ROUTE_REMOTE, parse);
+        let local = reader.parse_text(&route.local, &keys::ROUTE_LOCAL, names::parse_address);
+        let delay = reader.read_delay(&route.delay, &keys::ROUTE_DELAY);
+        let threshold = reader.read_threshold(&route.threshold, &keys::ROUTE_THRESHOLD);
+        let priority = reader.read_number(&route.priority, &keys::ROUTE_PRIORITY);
+        let transport =
+            reader.read_choice(&route.transport, &keys::ROUTE_TRANSPORT, names::parse_transport);
         let Some((remote, span)) = remote else { continue };
         context.prefixes.refuse_inside(reader, remote.ip(), &span);
         if let Some((local, local_span)) = &local {
@@ -276,7 +255,7 @@ fn read_routes(
             delay,
             threshold,
             priority: priority.map(|priority| Priority(priority as u32)),
-            transport: transport.map(|(carrier, _)| carrier),
+            transport,
         });
     }
     routes

@@ -1,15 +1,18 @@
-//! Takes values out of fields and collects everything that is wrong with them. Pure.
+//! Reads values out of fields and collects every problem with them. Pure.
 //!
-//! A value that is wrong reads as one that is left out: the check goes on and finds the rest.
+//! A refused value reads as one that is left out: the check goes on and finds the rest.
 
-use std::{collections::BTreeMap, fmt::Debug, ops::Range};
+use std::{collections::BTreeMap, fmt, ops::Range, time::Duration};
 
-use netft::route::{Delay, ParamError, Threshold};
+use netft::{
+    config::{ConfigKey, KeySyntax},
+    route::{Delay, Threshold},
+};
 use toml::Spanned;
 
 use super::{problem::ConfigProblem, raw::OptionalField, value::TomlValue};
 
-/// Where something stands, in bytes.
+/// Place in the file, bytes.
 pub(super) type ByteSpan = Range<usize>;
 
 #[derive(Default)]
@@ -17,59 +20,30 @@ pub(super) struct FieldReader {
     pub(super) problems: Vec<ConfigProblem>,
 }
 
-/// A whole number's limits and unit.
-#[derive(Clone, Copy)]
-pub(super) struct NumberLimits {
-    pub(super) min: u64,
-    pub(super) max: u64,
-    pub(super) unit: &'static str,
-}
-
-impl NumberLimits {
-    pub(super) const fn new(min: u64, max: u64, unit: &'static str) -> Self {
-        Self { min, max, unit }
-    }
-
-    /// The limits of a parameter type, from the error it gives for 0.
-    fn of_parameter<T: Debug>(new: fn(u64) -> Result<T, ParamError>) -> Self {
-        let error = new(0).expect_err("no parameter of a route may be 0");
-        Self { min: error.min, max: error.max, unit: error.unit }
-    }
-
-    fn expected_text(&self) -> String {
-        let Self { min, max, unit } = self;
-        let space = if unit.is_empty() { "" } else { " " };
-        format!("a whole number from {min} to {max}{space}{unit}")
-    }
-}
-
 impl FieldReader {
     pub(super) fn report_problem(&mut self, problem: ConfigProblem) {
         self.problems.push(problem);
     }
 
-    /// Reports a value that is not what it should be.
+    /// Reports a value that the key does not take.
     fn report_wrong_value(
         &mut self,
-        name: &str,
+        key: &ConfigKey,
         value: &Spanned<TomlValue>,
-        wanted: &str,
-        label: &str,
+        expected: &impl fmt::Display,
+        label: impl Into<String>,
     ) {
-        let message = format!("`{name}` is {wanted}, not {}", value.get_ref());
+        let message = format!("`{}` is {expected}, not {}", key.name(), value.get_ref());
         self.report_problem(ConfigProblem::at_span(value.span(), message, label));
     }
 
-    pub(super) fn read_number(
-        &mut self,
-        field: &OptionalField,
-        name: &str,
-        limits: NumberLimits,
-    ) -> Option<u64> {
+    /// A whole number in the key's range.
+    pub(super) fn read_number(&mut self, field: &OptionalField, key: &ConfigKey) -> Option<u64> {
         let value = field.as_ref()?;
+        let limits = key.limits()?;
         if let TomlValue::Integer(number) = value.get_ref()
             && let Ok(number) = u64::try_from(*number)
-            && (limits.min..=limits.max).contains(&number)
+            && limits.contains(number)
         {
             return Some(number);
         }
@@ -77,88 +51,117 @@ impl FieldReader {
             TomlValue::Integer(_) => "out of range",
             _ => "not a whole number",
         };
-        self.report_wrong_value(name, value, &limits.expected_text(), label);
+        self.report_wrong_value(key, value, &limits, label);
         None
     }
 
-    pub(super) fn read_delay(&mut self, field: &OptionalField) -> Option<Delay> {
-        let ms =
-            self.read_number(field, "delay", NumberLimits::of_parameter(Delay::from_millis))?;
-        Delay::from_millis(ms).ok()
+    /// Stores a whole number in the key's range, if one is given.
+    pub(super) fn store_number<T: TryFrom<u64>>(
+        &mut self,
+        target: &mut T,
+        field: &OptionalField,
+        key: &ConfigKey,
+    ) {
+        if let Some(number) = self.read_number(field, key)
+            && let Ok(number) = T::try_from(number)
+        {
+            *target = number;
+        }
     }
 
-    pub(super) fn read_threshold(&mut self, field: &OptionalField) -> Option<Threshold> {
-        let count =
-            self.read_number(field, "threshold", NumberLimits::of_parameter(Threshold::new))?;
-        Threshold::new(count).ok()
+    /// Stores a time, counted in the unit of `from_units`, if one is given.
+    pub(super) fn store_duration(
+        &mut self,
+        target: &mut Duration,
+        field: &OptionalField,
+        key: &ConfigKey,
+        from_units: fn(u64) -> Duration,
+    ) {
+        if let Some(number) = self.read_number(field, key) {
+            *target = from_units(number);
+        }
     }
 
-    /// A text that `parse` understands; it says why not otherwise.
+    pub(super) fn read_delay(&mut self, field: &OptionalField, key: &ConfigKey) -> Option<Delay> {
+        Delay::from_millis(self.read_number(field, key)?).ok()
+    }
+
+    pub(super) fn read_threshold(
+        &mut self,
+        field: &OptionalField,
+        key: &ConfigKey,
+    ) -> Option<Threshold> {
+        Threshold::new(self.read_number(field, key)?).ok()
+    }
+
+    /// A text that `parse` takes; it says why it refuses one.
     pub(super) fn parse_text<T>(
         &mut self,
         field: &OptionalField,
-        name: &str,
-        wanted: &str,
+        key: &ConfigKey,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<(T, ByteSpan)> {
-        self.parse_value(field.as_ref()?, name, wanted, &parse)
+        self.parse_value(field.as_ref()?, key, &parse)
+    }
+
+    /// One of a few words.
+    pub(super) fn read_choice<T>(
+        &mut self,
+        field: &OptionalField,
+        key: &ConfigKey,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let parse = |text: &str| parse(text).ok_or_else(|| "not one of them".to_owned());
+        Some(self.parse_text(field, key, parse)?.0)
     }
 
     fn parse_value<T>(
         &mut self,
         value: &Spanned<TomlValue>,
-        name: &str,
-        wanted: &str,
+        key: &ConfigKey,
         parse: &impl Fn(&str) -> Result<T, String>,
     ) -> Option<(T, ByteSpan)> {
         let TomlValue::Text(text) = value.get_ref() else {
-            self.report_wrong_value(name, value, wanted, "not a text in quotes");
+            self.report_wrong_value(key, value, &key.syntax, "not a text in quotes");
             return None;
         };
         match parse(text) {
             Ok(parsed) => Some((parsed, value.span())),
             Err(why) => {
-                let message = format!("`{name}` is {wanted}, not {}", value.get_ref());
-                self.report_problem(ConfigProblem::at_span(value.span(), message, why));
+                self.report_wrong_value(key, value, &key.syntax, why);
                 None
             }
         }
     }
 
-    /// A list of texts, or, where `single` allows it, one text.
-    pub(super) fn read_flag(&mut self, field: &OptionalField, name: &str) -> Option<bool> {
-        let value = field.as_ref()?;
-        if let TomlValue::Bool(flag) = value.get_ref() {
-            return Some(*flag);
+    /// Stores a flag, if one is given.
+    pub(super) fn store_flag(&mut self, target: &mut bool, field: &OptionalField, key: &ConfigKey) {
+        let Some(value) = field else { return };
+        match value.get_ref() {
+            TomlValue::Bool(flag) => *target = *flag,
+            _ => self.report_wrong_value(key, value, &key.syntax, "not one of them"),
         }
-        self.report_wrong_value(name, value, "`true` or `false`", "not one of them");
-        None
     }
 
+    /// A list of texts, or one text where the key takes that.
     pub(super) fn read_list<T>(
         &mut self,
         field: &OptionalField,
-        name: &str,
-        wanted: &str,
-        single: bool,
+        key: &ConfigKey,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<(T, ByteSpan)> {
+        let single = matches!(key.syntax, KeySyntax::TextOrList(_));
         match field.as_ref().map(|value| (value, value.get_ref())) {
             None => Vec::new(),
-            Some((_, TomlValue::List(items))) => items
-                .iter()
-                .filter_map(|item| self.parse_value(item, name, wanted, &parse))
-                .collect(),
+            Some((_, TomlValue::List(items))) => {
+                items.iter().filter_map(|item| self.parse_value(item, key, &parse)).collect()
+            }
             Some((value, TomlValue::Text(_))) if single => {
-                self.parse_value(value, name, wanted, &parse).into_iter().collect()
+                self.parse_value(value, key, &parse).into_iter().collect()
             }
             Some((value, _)) => {
-                self.report_wrong_value(
-                    name,
-                    value,
-                    &format!("a list, each {wanted}"),
-                    "not a list",
-                );
+                let expected = format!("a list, each {}", key.syntax);
+                self.report_wrong_value(key, value, &expected, "not a list");
                 Vec::new()
             }
         }
@@ -168,11 +171,12 @@ impl FieldReader {
     pub(super) fn require_field(
         &mut self,
         field: &OptionalField,
-        name: &str,
+        key: &ConfigKey,
         table: ByteSpan,
         help: &str,
     ) {
         if field.is_none() {
+            let name = key.name();
             let message = format!("`{name}` is missing");
             let label = format!("this needs `{name}`");
             self.report_problem(ConfigProblem::at_span(table, message, label).with_help(help));

@@ -4,7 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use netft::ids::virtual_addrs::VirtualAddrs;
+use netft::{
+    config::{ConfigKey, keys, network_prefix},
+    ids::virtual_addrs::VirtualAddrs,
+};
 
 use super::{
     check::VirtualAddrSpans,
@@ -85,13 +88,7 @@ pub(super) fn read_prefixes(
     adapter: &raw::AdapterTable,
 ) -> AdapterPrefixes {
     let mut prefixes = AdapterPrefixes { v4: None, v6: None };
-    let list = reader.read_list(
-        &adapter.prefix,
-        "prefix",
-        names::PREFIX_SYNTAX,
-        true,
-        names::parse_prefix,
-    );
+    let list = reader.read_list(&adapter.prefix, &keys::ADAPTER_PREFIX, network_prefix);
     for (prefix, span) in list {
         let (slot, field, name) = match prefix {
             IpNet::V4(_) => (&mut prefixes.v4, &adapter.address, "address"),
@@ -116,18 +113,21 @@ pub(super) fn read_prefixes(
     prefixes
 }
 
+/// A virtual address in the file, and its key.
+pub(super) type AddressField<'a> = (&'a raw::OptionalField, &'static ConfigKey);
+
 /// A node's virtual addresses: those given, else those derived from its key at `key_span`.
 pub(super) fn read_virtual_addrs(
     reader: &mut FieldReader,
-    (address, address6): (&raw::OptionalField, &raw::OptionalField),
+    (address, address6): (AddressField<'_>, AddressField<'_>),
     derived: VirtualAddrs,
     prefixes: &AdapterPrefixes,
     key_span: &ByteSpan,
 ) -> VirtualAddrSpans {
-    let v4 = reader.parse_text(address, "address", "an IPv4 address", |text| {
+    let v4 = reader.parse_text(address.0, address.1, |text| {
         text.parse().map_err(|_| "this is no IPv4 address".to_owned())
     });
-    let v6 = reader.parse_text(address6, "address6", "an IPv6 address", |text| {
+    let v6 = reader.parse_text(address6.0, address6.1, |text| {
         text.parse().map_err(|_| "this is no IPv6 address".to_owned())
     });
     for (addr, span, prefix) in [

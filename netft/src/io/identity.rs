@@ -15,18 +15,11 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use netft_proto::{config::PrivateKey, ids::NodeKey};
-use ring::{
-    rand::SystemRandom,
-    signature::{Ed25519KeyPair, KeyPair},
-};
+use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use zeroize::Zeroizing;
 
 /// What the line of a key file begins with.
 const KEY_FILE_PREFIX: &str = "netft-key:";
-/// Bytes of an Ed25519 key pair in PKCS#8 version 2 form (RFC 8410 section 10.3), as ring makes it.
-const PKCS8_LEN: usize = 83;
-/// Where the 32 secret bytes stand in it.
-const SEED_RANGE: std::ops::Range<usize> = 16..48;
 /// No key file is longer, bytes; a longer one is not read to its end.
 const MAX_FILE_LEN: u64 = 256;
 
@@ -136,10 +129,7 @@ pub fn generate_key() -> Result<PrivateKey, KeyError> {
 /// # Errors
 /// [`KeyError::Unusable`] when `key` is no Ed25519 key pair.
 pub fn public_key(key: &PrivateKey) -> Result<NodeKey, KeyError> {
-    let pair = parse_key_pair(&key.0).map_err(KeyError::Unusable)?;
-    let mut public = [0; 32];
-    public.copy_from_slice(pair.public_key().as_ref());
-    Ok(NodeKey(public))
+    key.public_key().map_err(KeyError::Unusable)
 }
 
 /// Makes the key file at `path`, readable by its owner only.
@@ -210,20 +200,9 @@ fn parse_key(text: &str) -> Result<PrivateKey, &'static str> {
     let encoded =
         line.strip_prefix(KEY_FILE_PREFIX).ok_or("its line does not begin with `netft-key:`")?;
     let bytes = STANDARD.decode(encoded.trim()).map_err(|_| "its base64 is damaged")?;
-    let bytes = Zeroizing::new(bytes);
-    parse_key_pair(&bytes)?;
-    Ok(PrivateKey(bytes))
-}
-
-/// The key pair in `bytes`; what is wrong when there is none.
-fn parse_key_pair(bytes: &[u8]) -> Result<Ed25519KeyPair, &'static str> {
-    if bytes.len() != PKCS8_LEN {
-        return Err("its length is wrong");
-    }
-    if bytes[SEED_RANGE].iter().all(|byte| *byte == 0) {
-        return Err("it is all zero");
-    }
-    Ed25519KeyPair::from_pkcs8(bytes).map_err(|_| "it is no Ed25519 key pair")
+    let key = PrivateKey(Zeroizing::new(bytes));
+    key.public_key()?;
+    Ok(key)
 }
 
 #[cfg(test)]
@@ -236,6 +215,10 @@ mod tests {
     };
 
     use super::*;
+
+    /// Length of an Ed25519 key pair in PKCS#8 form, and the place of its secret, bytes.
+    const PKCS8_LEN: usize = 83;
+    const SEED_RANGE: std::ops::Range<usize> = 16..48;
 
     fn place() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();

@@ -1,32 +1,32 @@
-//! What changes between two configs, in the operator's words; and what cannot. Pure.
+//! Difference of two configs as an operator reads it, and the settings that need a restart.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::{
     config::{
         AdapterBackend, Config, ExcludeRule, HostName, NetworkConfig, NetworkRole, PeerConfig,
-        RelayConfig, RouteOverride,
+        RelayConfig, RouteOverride, keys,
     },
     route::{PeerPolicies, RouteClass, Timing, TrafficClass, Transport},
 };
 
-/// What becomes of a thing.
+/// Kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It comes.
+    /// Only the new config has it.
     Added,
-    /// It goes.
+    /// Only the old config has it.
     Removed,
-    /// It stays, and is different.
+    /// Both have it, with other values.
     Changed,
 }
 
 /// One change. Shown as an operator reads it: `+ peer c`, `~ hold: 1 s → 5 s`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigChange {
-    /// What becomes of it.
+    /// Kind of the change.
     pub kind: ChangeKind,
-    /// The thing, and its values.
+    /// The setting, and its values.
     pub what: String,
 }
 
@@ -58,23 +58,23 @@ impl fmt::Display for ConfigChange {
     }
 }
 
-/// A change that needs a new process: what a node is, what its sockets, its device and its sessions
-/// are made with.
+/// A change that needs a restart: the node's identity, and the settings that its sockets, device
+/// and workers are created with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} cannot change while it runs: {old} → {new}")]
+#[error("`{setting}` cannot change while netftd runs: {old} → {new}")]
 pub struct RestartRequired {
-    /// The setting.
-    pub what: &'static str,
-    /// As it is.
+    /// Path of its key in `netft.toml`, or the option of `netftd`.
+    pub setting: &'static str,
+    /// Value in force.
     pub old: String,
-    /// As it was asked for.
+    /// Value asked for.
     pub new: String,
 }
 
-/// What must be done so that a node of config `old` becomes one of config `new`.
+/// The changes that take a node from config `old` to config `new`.
 ///
 /// # Errors
-/// Everything that cannot change while a node runs.
+/// Every difference that needs a restart.
 pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec<RestartRequired>> {
     let fixed = restart_required(old, new);
     if !fixed.is_empty() {
@@ -140,41 +140,44 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
         AdapterBackend::Plain => "plain".to_owned(),
     };
     let folder = |config: &Config| config.runtime_dir.display().to_string();
-    let kept = |config: &Config| match config.retransmit_limits {
-        limits if limits.is_disabled() => "nothing".to_owned(),
-        limits => format!("{} bytes for {}", limits.bytes, describe_duration(limits.age)),
-    };
-    let settings: [(&'static str, String, String); 12] = [
-        ("the node's name", old.name.clone(), new.name.clone()),
-        ("the node's key", old.public_key.to_string(), new.public_key.to_string()),
-        ("the adapter's name", old.adapter.name.clone(), new.adapter.name.clone()),
-        ("the adapter's backend", backend(old), backend(new)),
-        ("the adapter's MTU", old.adapter.mtu.to_string(), new.adapter.mtu.to_string()),
+    let bytes = |config: &Config| config.retransmit_limits.bytes.to_string();
+    let age = |config: &Config| describe_duration(config.retransmit_limits.age);
+    let settings: [(&'static str, String, String); 13] = [
+        (keys::NODE_NAME.path, old.name.clone(), new.name.clone()),
+        (keys::NODE_KEY.path, old.public_key.to_string(), new.public_key.to_string()),
+        (keys::ADAPTER_NAME.path, old.adapter.name.clone(), new.adapter.name.clone()),
+        (keys::ADAPTER_BACKEND.path, backend(old), backend(new)),
+        (keys::ADAPTER_MTU.path, old.adapter.mtu.to_string(), new.adapter.mtu.to_string()),
         (
-            "the virtual IPv4 address",
+            keys::ADAPTER_ADDRESS.path,
             old.adapter.addrs.v4.to_string(),
             new.adapter.addrs.v4.to_string(),
         ),
         (
-            "the virtual IPv6 address",
+            keys::ADAPTER_ADDRESS6.path,
             old.adapter.addrs.v6.to_string(),
             new.adapter.addrs.v6.to_string(),
         ),
-        ("the UDP port", old.session.port.to_string(), new.session.port.to_string()),
-        ("the number of workers", old.adapter.workers.to_string(), new.adapter.workers.to_string()),
+        (keys::SESSION_PORT.path, old.session.port.to_string(), new.session.port.to_string()),
         (
-            "busy polling",
+            keys::ADAPTER_WORKERS.path,
+            old.adapter.workers.to_string(),
+            new.adapter.workers.to_string(),
+        ),
+        (
+            keys::ADAPTER_BUSY_POLL.path,
             describe_duration(old.adapter.busy_poll),
             describe_duration(new.adapter.busy_poll),
         ),
-        // The workers' rings are made with it.
-        ("what is kept to be sent again", kept(old), kept(new)),
-        ("the runtime directory", folder(old), folder(new)),
+        // The workers' retransmission buffers are allocated with these.
+        (keys::RESEND_BYTES.path, bytes(old), bytes(new)),
+        (keys::RESEND_AGE.path, age(old), age(new)),
+        ("--runtime-dir", folder(old), folder(new)),
     ];
     settings
         .into_iter()
         .filter(|(_, old, new)| old != new)
-        .map(|(what, old, new)| RestartRequired { what, old, new })
+        .map(|(setting, old, new)| RestartRequired { setting, old, new })
         .collect()
 }
 
@@ -233,7 +236,7 @@ fn describe_network(network: &NetworkConfig) -> String {
     let values = [
         network.metric.map(|metric| format!(", metric {metric}")),
         network.capacity.map(|capacity| format!(", {capacity} Mbit/s")),
-        network.transport.map(|carrier| format!(", transport {carrier}")),
+        network.transport.map(|transport| format!(", transport {transport}")),
     ];
     values.into_iter().flatten().fold(role.to_owned(), |text, value| text + &value)
 }
@@ -305,8 +308,8 @@ fn diff_peer(old: &PeerConfig, new: &PeerConfig, changes: &mut Vec<ConfigChange>
     }
 }
 
-fn describe_transport(carrier: Option<Transport>) -> String {
-    carrier.map_or_else(|| "by network".to_owned(), |carrier| carrier.to_string())
+fn describe_transport(transport: Option<Transport>) -> String {
+    transport.map_or_else(|| "by network".to_owned(), |transport| transport.to_string())
 }
 
 /// The policy of a peer, with the classes that have another.
@@ -339,7 +342,7 @@ fn describe_override(route: &RouteOverride) -> String {
         route.delay.map(|delay| format!("delay {} ms", delay.as_millis())),
         route.threshold.map(|threshold| format!("threshold {}", threshold.get())),
         route.priority.map(|priority| format!("priority {}", priority.0)),
-        route.transport.map(|carrier| format!("transport {carrier}")),
+        route.transport.map(|transport| format!("transport {transport}")),
     ];
     for value in values.into_iter().flatten() {
         text += ", ";
@@ -375,7 +378,12 @@ mod tests {
     fn config() -> Config {
         let b =
             PeerConfig::new("b", NodeKey([2; 32])).with_address("10.1.0.2:3343".parse().unwrap());
-        Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32])).with_peer(b)
+        with_peer(Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32])), b)
+    }
+
+    fn with_peer(mut config: Config, peer: PeerConfig) -> Config {
+        config.peers.push(peer);
+        config
     }
 
     fn network(prefix: &str, metric: u32) -> NetworkConfig {
@@ -506,7 +514,7 @@ mod tests {
     #[test]
     fn the_order_of_peers_means_nothing() {
         let c = || PeerConfig::new("c", NodeKey([3; 32]));
-        let (old, mut new) = (config().with_peer(c()), config().with_peer(c()));
+        let (old, mut new) = (with_peer(config(), c()), with_peer(config(), c()));
         new.peers.reverse();
         assert_eq!(diff_configs(&old, &new), Ok(Vec::new()));
     }
@@ -536,13 +544,13 @@ mod tests {
             change(&mut all);
             assert_eq!(diff_configs(&config(), &new).unwrap_err().len(), 1);
         }
-        assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 12);
+        assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 13);
         let port = &diff_configs(&config(), &{
             let mut c = config();
             c.session.port = 1;
             c
         })
         .unwrap_err()[0];
-        assert_eq!(port.to_string(), "the UDP port cannot change while it runs: 3343 → 1");
+        assert_eq!(port.to_string(), "`session.port` cannot change while netftd runs: 3343 → 1");
     }
 }

@@ -35,6 +35,7 @@ pub(crate) mod table;
 
 #[cfg(feature = "sim")]
 pub use crate::engine::InjectedBug;
+pub(crate) use crate::route::params::{DELAY_RANGE, THRESHOLD_RANGE};
 pub use crate::{
     cadence::reply_template::ReplyTemplate,
     engine::{Engine, EngineConfig, EngineInput, EngineOutput},

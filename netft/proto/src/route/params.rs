@@ -31,6 +31,11 @@ fn check_range(
     }
 }
 
+/// Range of [`Delay`], milliseconds.
+pub(crate) const DELAY_RANGE: (u64, u64) = (5, 60_000);
+/// Range of [`Threshold`], heartbeats.
+pub(crate) const THRESHOLD_RANGE: (u64, u64) = (2, 120);
+
 /// Time between two heartbeats on a route: 5–60,000 ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Delay(u32);
@@ -41,7 +46,7 @@ impl Delay {
     /// # Errors
     /// Outside 5–60,000.
     pub fn from_millis(ms: u64) -> Result<Self, ParamError> {
-        check_range("delay", ms, (5, 60_000), "ms").map(|ms| Self(ms as u32))
+        check_range("delay", ms, DELAY_RANGE, "ms").map(|ms| Self(ms as u32))
     }
 
     /// In milliseconds.
@@ -65,7 +70,8 @@ impl Threshold {
     /// # Errors
     /// Outside 2–120.
     pub fn new(count: u64) -> Result<Self, ParamError> {
-        check_range("threshold", count, (2, 120), "heartbeats").map(|count| Self(count as u16))
+        check_range("threshold", count, THRESHOLD_RANGE, "heartbeats")
+            .map(|count| Self(count as u16))
     }
 
     /// The count.

@@ -62,9 +62,12 @@ mod tests {
 
     fn config(peers: &[u8]) -> Config {
         let config = Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32]));
-        peers.iter().fold(config, |config, key| {
-            config.with_peer(PeerConfig::new(format!("n{key}"), NodeKey([*key; 32])))
-        })
+        let mut config = peers.iter().fold(config, |mut config, key| {
+            config.peers.push(PeerConfig::new(format!("n{key}"), NodeKey([*key; 32])));
+            config
+        });
+        config.assign_ids();
+        config
     }
 
     fn numbers(config: &Config) -> Vec<u16> {

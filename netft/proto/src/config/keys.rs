@@ -1,0 +1,320 @@
+//! Every key of `netft.toml`. The config file is read, the builder checks and docs/config.md is
+//! generated from this table; tests hold it against the file's parser and the live reload.
+
+use crate::{
+    config::{
+        key::{
+            ChangeEffect::{Live, Restart},
+            ConfigKey, ConfigTable,
+            KeyDefault::{Described, Flag, Number, Required, Text},
+            KeySyntax,
+        },
+        limits::*,
+    },
+    loss_detection::{DEFAULT_AGE, DEFAULT_BYTES},
+    route::{PMTU_RAISE_TIMER, RouteClass},
+};
+
+/// Every table, in the order of the reference.
+pub const CONFIG_TABLES: &[ConfigTable] = &[
+    table("node", "This node. Required."),
+    table("adapter", "The virtual adapter and its packet path."),
+    table("heartbeat", "Failure detection on routes whose two ends are in one subnet."),
+    table("heartbeat.cross_subnet", "Failure detection on routes through a router."),
+    table("heartbeat.cross_site", "Failure detection on routes between two sites."),
+    table("failover", "Timers of the route selection."),
+    table("session", "UDP port and handshakes."),
+    table("resend", "Retransmission of frames that a failing route lost."),
+    table("topology", "Pairing of local and remote addresses into routes."),
+    table("relay", "Forwarding over a third node while two nodes share no route that is up."),
+    list_of_tables("network", "A physical network to use. Without any, every one found is used."),
+    list_of_tables("peer", "Another node; at most 256."),
+    list_of_tables(
+        "peer.class",
+        "Traffic to the peer with a policy of its own; at most 16, the first match decides.",
+    ),
+    list_of_tables(
+        "peer.route",
+        "A route pinned by its addresses, with settings of its own; at most 64.",
+    ),
+];
+
+const fn table(path: &'static str, doc: &'static str) -> ConfigTable {
+    ConfigTable { path, repeated: false, doc }
+}
+
+const fn list_of_tables(path: &'static str, doc: &'static str) -> ConfigTable {
+    ConfigTable { path, repeated: true, doc }
+}
+
+const ADAPTER_NAME_SYNTAX: KeySyntax = KeySyntax::Text(
+    "an interface name of 1 to 15 printable ASCII characters without `/`, `%` and `:`",
+);
+const EXCLUDE_SYNTAX: KeySyntax = KeySyntax::TextList(
+    "an interface name such as `wlan0` or `veth*`, or a prefix such as `10.9.0.0/16`",
+);
+const HOST_OR_ENDPOINT_SYNTAX: KeySyntax = KeySyntax::TextList(
+    "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or `[fd01::2]:3343`, \
+     or a name such as `b.example.net` or `b.example.net:3343`",
+);
+const ENDPOINT_SYNTAX: KeySyntax = KeySyntax::Text(
+    "an address such as `10.1.0.2`, `10.1.0.2:3343`, `fd01::2` or `[fd01::2]:3343`",
+);
+const DSCP_SYNTAX: KeySyntax = KeySyntax::NumberOrText(
+    DSCP_LIMITS,
+    "a number from 0 to 63, or a name such as `\"ef\"`, `\"cs6\"` or `\"af41\"`",
+);
+const PORT_RANGE_SYNTAX: KeySyntax = KeySyntax::NumberOrText(
+    PORT_LIMITS,
+    "a port such as `5060`, or a range such as `\"5060-5070\"`",
+);
+const NODE_NAME_SYNTAX: KeySyntax =
+    KeySyntax::Text("a name of 1 to 64 letters, digits, `.`, `_` or `-`");
+const PREFIX_SYNTAX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
+const POLICY_CHOICE: KeySyntax = KeySyntax::Choice(&["failover", "duplicate", "balance"]);
+const TRANSPORT_CHOICE: KeySyntax = KeySyntax::Choice(&["udp", "quic"]);
+const DERIVED_ADDRESS: &str = "link-local, derived from the node's key";
+
+const fn default_delay(class: RouteClass) -> u64 {
+    class.default_timing().delay.as_millis() as u64
+}
+
+const fn default_threshold(class: RouteClass) -> u64 {
+    class.default_timing().threshold.get() as u64
+}
+
+/// Declares the keys and lists them; the doc comment of a key is its text in the reference.
+macro_rules! config_keys {
+    ($($(#[doc = $doc:literal])+
+    $name:ident = $path:literal, $syntax:expr, $default:expr, $effect:expr, $example:literal;)+)
+    => {
+        $($(#[doc = $doc])+
+        pub const $name: ConfigKey = ConfigKey {
+            path: $path,
+            syntax: $syntax,
+            default: $default,
+            effect: $effect,
+            doc: concat!($($doc),+).trim_ascii(),
+            example: $example,
+        };)+
+
+        /// Every key, in the order of the reference.
+        pub const CONFIG_KEYS: &[&ConfigKey] = &[$(&$name),+];
+    };
+}
+
+config_keys! {
+    /// Name of this node in logs, output and the other nodes' configs.
+    NODE_NAME = "node.name", NODE_NAME_SYNTAX, Required, Restart, r#""z""#;
+    /// Key file of this node, made by `netft keygen`. A relative path starts at the config
+    /// file's directory.
+    NODE_KEY = "node.key", KeySyntax::Text("the path of a key file"), Required, Restart,
+        r#""/etc/netft/key""#;
+    /// Site of this node. Routes between nodes of different sites are cross-site.
+    NODE_SITE = "node.site", NODE_NAME_SYNTAX, Described("no site"), Live, r#""north""#;
+
+    /// Interface name of the adapter.
+    ADAPTER_NAME = "adapter.name", ADAPTER_NAME_SYNTAX,
+        Text(DEFAULT_ADAPTER), Restart, r#""netft1""#;
+    /// How packets cross the TUN device: `offload` moves super-packets (GSO and GRO through
+    /// `vnet_hdr`), `plain` one packet per system call through the `tun-tap` crate, on any kernel.
+    ADAPTER_BACKEND = "adapter.backend", KeySyntax::Choice(&["offload", "plain"]),
+        Text("offload"), Restart, r#""plain""#;
+    /// MTU of the adapter. Above the path MTU, packets are fragmented for peers that support it;
+    /// 62000 fits one send and pays for large datagrams.
+    ADAPTER_MTU = "adapter.mtu", KeySyntax::Number(MTU_LIMITS), Number(DEFAULT_MTU as u64),
+        Restart, "1400";
+    /// Rate limit of multicast and broadcast, each packet copied to every peer; the burst is a
+    /// quarter of it, at least 64. 0: none is sent, and none accepted.
+    ADAPTER_MULTICAST = "adapter.multicast", KeySyntax::Number(MULTICAST_LIMITS),
+        Number(DEFAULT_MULTICAST as u64), Live, "100";
+    /// Threads of the packet path, one TUN queue each.
+    ADAPTER_WORKERS = "adapter.workers", KeySyntax::Number(WORKER_LIMITS), Number(0), Restart, "4";
+    /// How long a worker busy-polls before it blocks in epoll. Only low-rate request/response
+    /// traffic is polled for; bulk traffic is not.
+    ADAPTER_BUSY_POLL = "adapter.busy_poll", KeySyntax::Number(BUSY_POLL_LIMITS),
+        Number(DEFAULT_BUSY_POLL.as_micros() as u64), Restart, "0";
+    /// Virtual IPv4 address of this node, inside `prefix`; without `prefix` from 169.254.1.0 to
+    /// 169.254.254.255. The peers' configs name it as the peer's `address`.
+    ADAPTER_ADDRESS = "adapter.address", KeySyntax::Text("an IPv4 address"),
+        Described(DERIVED_ADDRESS), Restart, r#""169.254.7.7""#;
+    /// Virtual IPv6 address of this node, inside `prefix`; without `prefix` in fe80::/64.
+    ADAPTER_ADDRESS6 = "adapter.address6", KeySyntax::Text("an IPv6 address"),
+        Described(DERIVED_ADDRESS), Restart, r#""fe80::7""#;
+    /// Prefix of the virtual addresses, at most one of each family; `address` (IPv4) or `address6`
+    /// (IPv6) must then be given. No physical network may overlap it.
+    ADAPTER_PREFIX = "adapter.prefix", KeySyntax::TextOrList(PREFIX_SYNTAX),
+        Described("link-local"), Restart, r#"["10.99.0.0/24", "fd99::/64"]"#;
+
+    /// Defaults of delay and threshold: `default` is the column here, `windows` is 1000 ms × 5 in
+    /// all three classes, as NetFT's.
+    HEARTBEAT_PROFILE = "heartbeat.profile", KeySyntax::Choice(&["default", "windows"]),
+        Text("default"), Live, r#""windows""#;
+    /// Time between two heartbeats.
+    HEARTBEAT_DELAY = "heartbeat.delay", KeySyntax::Number(DELAY_LIMITS),
+        Number(default_delay(RouteClass::SameSubnet)), Live, "50";
+    /// Consecutive heartbeats missed before a route is down. Detection time: delay × threshold.
+    HEARTBEAT_THRESHOLD = "heartbeat.threshold", KeySyntax::Number(THRESHOLD_LIMITS),
+        Number(default_threshold(RouteClass::SameSubnet)), Live, "4";
+    /// Heartbeats in the dump of a route that goes down (NetFT's RouteHistoryLength).
+    HEARTBEAT_HISTORY = "heartbeat.history", KeySyntax::Number(HISTORY_LIMITS),
+        Number(DEFAULT_HISTORY as u64), Live, "20";
+    /// Time between two heartbeats.
+    CROSS_SUBNET_DELAY = "heartbeat.cross_subnet.delay", KeySyntax::Number(DELAY_LIMITS),
+        Number(default_delay(RouteClass::CrossSubnet)), Live, "200";
+    /// Consecutive heartbeats missed before a route is down.
+    CROSS_SUBNET_THRESHOLD = "heartbeat.cross_subnet.threshold",
+        KeySyntax::Number(THRESHOLD_LIMITS),
+        Number(default_threshold(RouteClass::CrossSubnet)), Live, "4";
+    /// Time between two heartbeats.
+    CROSS_SITE_DELAY = "heartbeat.cross_site.delay", KeySyntax::Number(DELAY_LIMITS),
+        Number(default_delay(RouteClass::CrossSite)), Live, "500";
+    /// Consecutive heartbeats missed before a route is down.
+    CROSS_SITE_THRESHOLD = "heartbeat.cross_site.threshold", KeySyntax::Number(THRESHOLD_LIMITS),
+        Number(default_threshold(RouteClass::CrossSite)), Live, "4";
+
+    /// Hold-down: how long a better route must stay up before data returns to it.
+    FAILOVER_HOLD = "failover.hold", KeySyntax::Number(HOLD_DOWN_LIMITS),
+        Number(DEFAULT_HOLD_DOWN.as_millis() as u64), Live, "500";
+    /// PMTU_RAISE_TIMER (RFC 8899): how often a route whose path MTU is below its interface's MTU
+    /// is probed for a larger one.
+    FAILOVER_MTU_RAISE = "failover.mtu_raise", KeySyntax::Number(PMTU_RAISE_LIMITS),
+        Number(PMTU_RAISE_TIMER.as_millis() as u64), Live, "600000";
+
+    /// UDP port of every local address, and of peers' addresses that name none.
+    SESSION_PORT = "session.port", KeySyntax::Number(PORT_LIMITS), Number(DEFAULT_PORT as u64),
+        Restart, "4000";
+    /// Longest time between two handshakes with a peer.
+    SESSION_REKEY = "session.rekey", KeySyntax::Number(REKEY_LIMITS),
+        Number(DEFAULT_REKEY_INTERVAL.as_secs()), Live, "600";
+
+    /// Memory for one peer's unacknowledged frames. 0: no frame is kept, frames in flight on a
+    /// failing route are lost.
+    RESEND_BYTES = "resend.bytes", KeySyntax::Number(RETRANSMIT_BYTES_LIMITS),
+        Number(DEFAULT_BYTES as u64), Restart, "16777216";
+    /// How long an unacknowledged frame is kept.
+    RESEND_AGE = "resend.age", KeySyntax::Number(RETRANSMIT_AGE_LIMITS),
+        Number(DEFAULT_AGE.as_millis() as u64), Restart, "2000";
+
+    /// Every pair of addresses on different subnets is a route, too (NetFT's
+    /// PlumbAllCrossSubnetRoutes). One end is enough to ask for it.
+    TOPOLOGY_CROSS_SUBNET = "topology.plumb_all_cross_subnet_routes", KeySyntax::Flag, Flag(false),
+        Live, "true";
+    /// Interfaces and prefixes that are never used, though a network may hold them.
+    TOPOLOGY_EXCLUDE = "topology.exclude", EXCLUDE_SYNTAX,
+        Described("nothing"), Live, r#"["wlan*", "10.9.0.0/16"]"#;
+
+    /// This node forwards datagrams between its peers. It cannot read them.
+    RELAY_OFFER = "relay.offer", KeySyntax::Flag, Flag(false), Live, "true";
+    /// Rate limit of what this node forwards; more is dropped.
+    RELAY_LIMIT = "relay.limit", KeySyntax::Number(RELAY_LIMITS),
+        Number(DEFAULT_RELAY_LIMIT as u64), Live, "500";
+    /// This node reaches peers over a peer that offers to forward, when no direct route is up.
+    RELAY_USE = "relay.use", KeySyntax::Flag, Flag(false), Live, "true";
+
+    /// Prefix of the network; no two networks overlap.
+    NETWORK_PREFIX = "network.prefix", KeySyntax::Text(PREFIX_SYNTAX), Required, Live,
+        r#""10.2.0.0/24""#;
+    /// `cluster` for traffic between nodes, `cluster-and-client` for that and clients' (used
+    /// last), `none` for never.
+    NETWORK_ROLE = "network.role", KeySyntax::Choice(&["none", "cluster", "cluster-and-client"]),
+        Text("cluster"), Live, r#""cluster-and-client""#;
+    /// Preference; lower is preferred. The priority of a route is the sum of its two ends' metrics.
+    NETWORK_METRIC = "network.metric", KeySyntax::Number(METRIC_LIMITS),
+        Described("1000, cluster-and-client 10000"), Live, "10";
+    /// Capacity of the network: the share of flows its routes get under the policy `balance`.
+    NETWORK_CAPACITY = "network.capacity", KeySyntax::Number(CAPACITY_LIMITS),
+        Described("the interface's link speed"), Live, "2500";
+    /// Transport of the routes that end here. One end that says `quic` is enough.
+    NETWORK_TRANSPORT = "network.transport", TRANSPORT_CHOICE, Described("`udp`"), Live,
+        r#""quic""#;
+
+    /// Name of the peer: its own `node.name`.
+    PEER_NAME = "peer.name", NODE_NAME_SYNTAX, Required, Live, r#""c""#;
+    /// Public key of the peer, printed by `netft pubkey FILE` there.
+    PEER_KEY = "peer.key", KeySyntax::Text("a public key: 32 bytes in base64 (44 characters)"),
+        Required, Live, r#""AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=""#;
+    /// Physical addresses of the peer, at most 32; one is enough, the peer advertises the others.
+    /// Names are looked up at the start, every minute, and when no route is usable.
+    PEER_ADDRESSES = "peer.addresses", HOST_OR_ENDPOINT_SYNTAX,
+        Described("none: the peer must dial"), Live, r#"["10.1.0.9", "b.example.net"]"#;
+    /// Virtual IPv4 address of the peer, if its own config names one.
+    PEER_ADDRESS = "peer.address", KeySyntax::Text("an IPv4 address"),
+        Described(DERIVED_ADDRESS), Live, r#""169.254.8.8""#;
+    /// Virtual IPv6 address of the peer, if its own config names one.
+    PEER_ADDRESS6 = "peer.address6", KeySyntax::Text("an IPv6 address"),
+        Described(DERIVED_ADDRESS), Live, r#""fe80::8""#;
+    /// How data to the peer uses its routes: `failover` the best one, `duplicate` every frame on
+    /// the two best, `balance` each flow on one of all that are up.
+    PEER_POLICY = "peer.policy", POLICY_CHOICE, Text("failover"), Live, r#""balance""#;
+    /// Transport of the routes to the peer.
+    PEER_TRANSPORT = "peer.transport", TRANSPORT_CHOICE, Described("as its networks say"), Live,
+        r#""quic""#;
+
+    /// Policy of the class.
+    CLASS_POLICY = "peer.class.policy", POLICY_CHOICE, Required, Live, r#""duplicate""#;
+    /// DSCP of the packets.
+    CLASS_DSCP = "peer.class.dscp", DSCP_SYNTAX,
+        Described("any"), Live, r#""ef""#;
+    /// IP protocol of the packets.
+    CLASS_PROTOCOL = "peer.class.protocol", KeySyntax::Choice(&["tcp", "udp", "icmp"]),
+        Described("any"), Live, r#""udp""#;
+    /// TCP or UDP port of the packets, source or destination.
+    CLASS_PORT = "peer.class.port", PORT_RANGE_SYNTAX,
+        Described("any"), Live, r#""5060-5070""#;
+    /// Smallest packet, with its IP header.
+    CLASS_MIN_SIZE = "peer.class.min_size", KeySyntax::Number(PACKET_SIZE_LIMITS),
+        Described("any"), Live, "40";
+    /// Largest packet, with its IP header.
+    CLASS_MAX_SIZE = "peer.class.max_size", KeySyntax::Number(PACKET_SIZE_LIMITS),
+        Described("any"), Live, "400";
+
+    /// Physical address of this node.
+    ROUTE_LOCAL = "peer.route.local",
+        KeySyntax::Text("an address such as `10.1.0.2` or `fd01::2`"),
+        Described("by pairing"), Live, r#""10.1.0.1""#;
+    /// Physical address of the peer, with or without a port.
+    ROUTE_REMOTE = "peer.route.remote", ENDPOINT_SYNTAX,
+        Required, Live, r#""10.1.0.9""#;
+    /// Time between two heartbeats.
+    ROUTE_DELAY = "peer.route.delay", KeySyntax::Number(DELAY_LIMITS), Described("of its class"),
+        Live, "50";
+    /// Consecutive heartbeats missed before the route is down.
+    ROUTE_THRESHOLD = "peer.route.threshold", KeySyntax::Number(THRESHOLD_LIMITS),
+        Described("of its class"), Live, "4";
+    /// Preference; lower is preferred.
+    ROUTE_PRIORITY = "peer.route.priority", KeySyntax::Number(PRIORITY_LIMITS),
+        Described("the sum of the two networks' metrics"), Live, "10";
+    /// Transport of the route.
+    ROUTE_TRANSPORT = "peer.route.transport", TRANSPORT_CHOICE, Described("as the peer says"), Live,
+        r#""quic""#;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::policy::MAX_CLASSES;
+
+    #[test]
+    fn the_texts_name_the_limits_of_the_code() {
+        let default = format!("{DEFAULT_METRIC}, cluster-and-client {CLIENT_METRIC}");
+        assert_eq!(format!("{:?}", NETWORK_METRIC.default), format!("Described({default:?})"));
+        assert!(PEER_ADDRESSES.doc.contains(&format!("at most {MAX_PEER_ADDRESSES}")));
+        for (path, most) in
+            [("peer", MAX_PEERS), ("peer.class", MAX_CLASSES), ("peer.route", MAX_PEER_ROUTES)]
+        {
+            let texts = CONFIG_TABLES.iter().filter(|table| table.path == path);
+            let text: String = texts.map(|table| table.doc).collect();
+            assert!(text.contains(&format!("at most {most}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_default_is_in_its_range() {
+        for key in CONFIG_KEYS {
+            if let (Number(default), Some(limits)) = (key.default, key.limits()) {
+                assert!(limits.contains(default), "{}", key.path);
+            }
+        }
+    }
+}

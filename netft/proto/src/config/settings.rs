@@ -1,0 +1,256 @@
+//! The settings of a node, one struct a table of `netft.toml`.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::{
+    config::{
+        DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_HISTORY, DEFAULT_HOLD_DOWN, DEFAULT_MTU,
+        DEFAULT_MULTICAST, DEFAULT_PORT, DEFAULT_REKEY_INTERVAL, DEFAULT_RELAY_LIMIT,
+        DEFAULT_RUNTIME_DIR, NetworkConfig, PeerConfig, PrivateKey,
+    },
+    ids::{NodeKey, virtual_addrs::VirtualAddrs},
+    loss_detection::RetransmitLimits,
+    route::{PMTU_RAISE_TIMER, RouteClass, Timing},
+};
+
+/// Everything a node needs to know, grouped as the tables of `netft.toml` are.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name: 1–64 bytes of `[A-Za-z0-9._-]`.
+    pub name: String,
+    /// This node's Ed25519 private key, PKCS#8 DER.
+    pub key: PrivateKey,
+    /// This node's public key.
+    pub public_key: NodeKey,
+    /// Site of the node: routes between nodes of different sites are cross-site. Empty: no site;
+    /// else as a node's name.
+    pub site: String,
+    /// Directory of the lock and the control socket.
+    pub runtime_dir: PathBuf,
+    /// The virtual adapter and its packet path.
+    pub adapter: AdapterConfig,
+    /// UDP port and handshakes.
+    pub session: SessionConfig,
+    /// Failure detection.
+    pub heartbeat: HeartbeatConfig,
+    /// Timers of the route selection.
+    pub failover: FailoverConfig,
+    /// Most that one peer's unacknowledged frames may occupy, kept for retransmission when a
+    /// route fails. 0 bytes: no frame is kept, frames in flight on a failing route are lost.
+    pub retransmit_limits: RetransmitLimits,
+    /// Pairing of local and remote addresses.
+    pub topology: TopologyConfig,
+    /// Forwarding for, and over, a third node.
+    pub relay: RelayConfig,
+    /// The physical networks to use; empty: every one found.
+    pub networks: Vec<NetworkConfig>,
+    /// The other nodes.
+    pub peers: Vec<PeerConfig>,
+}
+
+impl Config {
+    /// A node with NetFT-like defaults: adapter `netft0`, port 3343, link-local addresses from
+    /// its key, every network it finds, no peer.
+    pub fn new(name: impl Into<String>, key: PrivateKey, public_key: NodeKey) -> Self {
+        Self {
+            name: name.into(),
+            key,
+            public_key,
+            site: String::new(),
+            runtime_dir: PathBuf::from(DEFAULT_RUNTIME_DIR),
+            adapter: AdapterConfig::derive_from_key(&public_key),
+            session: SessionConfig::default(),
+            heartbeat: HeartbeatConfig::default(),
+            failover: FailoverConfig::default(),
+            retransmit_limits: RetransmitLimits::default(),
+            topology: TopologyConfig::default(),
+            relay: RelayConfig::default(),
+            networks: Vec::new(),
+            peers: Vec::new(),
+        }
+    }
+
+    /// Whether the config says never to use `addr` on the interface of this name.
+    pub fn is_excluded(&self, ifname: &str, addr: IpAddr) -> bool {
+        self.topology.exclude.iter().any(|exclude| match exclude {
+            ExcludeRule::Interface(name) => match name.strip_suffix('*') {
+                Some(start) => ifname.starts_with(start),
+                None => ifname == name,
+            },
+            ExcludeRule::Prefix(prefix) => prefix.contains(&addr),
+        })
+    }
+}
+
+/// The virtual adapter and its packet path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterConfig {
+    /// Interface name, 1–15 bytes.
+    pub name: String,
+    /// How packets cross the TUN device.
+    pub backend: AdapterBackend,
+    /// MTU, 1280–65,535 bytes. Above the path MTU, packets to peers that support fragmentation are
+    /// fragmented; the other peers get the MTU that fits every route to them. A large MTU (62,000
+    /// fits one send) pays with [`AdapterBackend::Plain`] and for large datagrams, which one lost
+    /// fragment then costs whole.
+    pub mtu: u16,
+    /// Virtual addresses of this node.
+    pub addrs: VirtualAddrs,
+    /// Threads of the packet path; 0: chosen from the number of cores.
+    pub workers: usize,
+    /// How long a worker busy-polls before it blocks in epoll. Only low-rate request/response
+    /// traffic is polled for; bulk traffic is not. Zero: never.
+    pub busy_poll: Duration,
+    /// Rate limit of multicast and broadcast from the adapter, packets per second, each copied to
+    /// every peer; the burst is a quarter of it (64 at least). 0: none is sent, and none accepted
+    /// from a peer.
+    pub multicast: u32,
+}
+
+/// UDP port and handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// UDP port of every local address.
+    pub port: u16,
+    /// Longest time between two handshakes with a peer.
+    pub rekey_interval: Duration,
+}
+
+/// Failure detection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatConfig {
+    /// Default delay and threshold of each route class.
+    pub timings: ClassTimings,
+    /// Heartbeats kept per route for the dump when it goes down (NetFT's RouteHistoryLength), 0–40.
+    pub history: usize,
+}
+
+/// Timers of the route selection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailoverConfig {
+    /// How long a better route must stay up before data returns to it.
+    pub hold_down: Duration,
+    /// PMTU_RAISE_TIMER of RFC 8899: how often a route whose path MTU is below its interface's MTU
+    /// is probed for a larger one.
+    pub pmtu_raise_timer: Duration,
+}
+
+/// Pairing of local and remote addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopologyConfig {
+    /// Every pair of addresses on different subnets is a route (NetFT's
+    /// PlumbAllCrossSubnetRoutes). One end is enough to ask for it.
+    pub all_cross_subnet: bool,
+    /// Interfaces and prefixes that are never used, though a network may hold them.
+    pub exclude: Vec<ExcludeRule>,
+}
+
+impl AdapterConfig {
+    /// Adapter `netft0` with the defaults and the addresses derived from the node's key.
+    pub fn derive_from_key(key: &NodeKey) -> Self {
+        Self {
+            name: DEFAULT_ADAPTER.to_owned(),
+            backend: AdapterBackend::default(),
+            mtu: DEFAULT_MTU,
+            addrs: VirtualAddrs::derive_from_key(key),
+            workers: 0,
+            busy_poll: DEFAULT_BUSY_POLL,
+            multicast: DEFAULT_MULTICAST,
+        }
+    }
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { port: DEFAULT_PORT, rekey_interval: DEFAULT_REKEY_INTERVAL }
+    }
+}
+
+impl Default for HeartbeatConfig {
+    fn default() -> Self {
+        Self { timings: ClassTimings::default(), history: DEFAULT_HISTORY }
+    }
+}
+
+impl Default for FailoverConfig {
+    fn default() -> Self {
+        Self { hold_down: DEFAULT_HOLD_DOWN, pmtu_raise_timer: PMTU_RAISE_TIMER }
+    }
+}
+
+/// How the adapter carries packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdapterBackend {
+    /// Super-packets through `vnet_hdr`.
+    #[default]
+    Offload,
+    /// One packet per read and write, through the `tun-tap` crate.
+    Plain,
+}
+
+/// Default timings by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassTimings {
+    /// Both ends in one prefix.
+    pub same_subnet: Timing,
+    /// Through a router.
+    pub cross_subnet: Timing,
+    /// Between sites.
+    pub cross_site: Timing,
+}
+
+impl ClassTimings {
+    /// 1000 ms × 5 everywhere: `profile = "windows"`.
+    pub const WINDOWS_PROFILE: Self = Self {
+        same_subnet: Timing::WINDOWS_PROFILE,
+        cross_subnet: Timing::WINDOWS_PROFILE,
+        cross_site: Timing::WINDOWS_PROFILE,
+    };
+
+    /// The timing of a class.
+    pub const fn for_class(&self, class: RouteClass) -> Timing {
+        match class {
+            RouteClass::SameSubnet => self.same_subnet,
+            RouteClass::CrossSubnet => self.cross_subnet,
+            RouteClass::CrossSite => self.cross_site,
+        }
+    }
+}
+
+impl Default for ClassTimings {
+    fn default() -> Self {
+        Self {
+            same_subnet: RouteClass::SameSubnet.default_timing(),
+            cross_subnet: RouteClass::CrossSubnet.default_timing(),
+            cross_site: RouteClass::CrossSite.default_timing(),
+        }
+    }
+}
+
+/// Ways over a third node, when two share no route of their own that is up. Off by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// This node passes datagrams on between its peers. It cannot read them.
+    pub offer: bool,
+    /// How many datagrams it passes on, per second, at least 1; what is more is dropped.
+    pub limit: u32,
+    /// This node goes over peers that offer it.
+    pub use_relays: bool,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self { offer: false, limit: DEFAULT_RELAY_LIMIT, use_relays: false }
+    }
+}
+
+/// What is never used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExcludeRule {
+    /// Interfaces of this name; `*` at its end stands for anything.
+    Interface(String),
+    /// Addresses in this prefix.
+    Prefix(IpNet),
+}
