@@ -1,6 +1,5 @@
-//! The kernel's interfaces, addresses and routes, over `rtnetlink`: the only place of the library
-//! that names it (`netft init`, `netft validate` and the lab have their own). Callers see plain
-//! values. Decides nothing.
+//! The kernel's interfaces, addresses and routes, over `rtnetlink`, which only this module and the
+//! lab name. Callers see plain values. Decides nothing.
 //!
 //! Requests and notices use two sockets: the kernel marks a notice caused by a request with that
 //! request's number, and on a shared socket it would be taken for the answer and lost.
