@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example sim_failover            # the failover, step by step
-//! cargo run --example sim_failover -- 42      # what the random scenario of seed 42 does
+//! cargo run --example sim_failover -- 42      # the random scenario of seed 42
 //! ```
 
 use std::{env, process::ExitCode, time::Duration};
@@ -15,11 +15,11 @@ use netft_proto::{
 };
 
 /// A line of the timeline.
-type Line = (Time, String);
+type TimelineLine = (Time, String);
 
 fn main() -> ExitCode {
     let scenario = match env::args().nth(1).map(|seed| seed.parse::<u64>()) {
-        None => failover(),
+        None => failover_scenario(),
         Some(Ok(seed)) => Scenario::random(seed),
         Some(Err(error)) => {
             eprintln!("sim_failover: the seed is a number: {error}");
@@ -27,15 +27,17 @@ fn main() -> ExitCode {
         }
     };
     let report = sim::run_scenario(&scenario);
-    let mut lines: Vec<Line> = Vec::new();
+    let mut lines: Vec<TimelineLine> = Vec::new();
     lines.extend(scenario.faults().iter().map(|(at, fault)| (*at, format!("FAULT  {fault:?}"))));
-    lines.extend(report.events.iter().filter_map(|(node, event)| tell(&scenario, *node, event)));
-    // Faults come first in their moment: the sort is stable.
+    lines.extend(
+        report.events.iter().filter_map(|(node, event)| event_line(&scenario, *node, event)),
+    );
+    // The sort is stable: a fault stays before the events of its moment.
     lines.sort_by_key(|(at, _)| *at);
     for (at, words) in &lines {
         println!("{:>10.3} ms  {words}", at.as_nanos() as f64 / 1e6);
     }
-    summary(&report);
+    print_summary(&report);
     if report.violations.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -44,8 +46,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Network 0 dies between two heartbeats and comes back a second later.
-fn failover() -> Scenario {
+/// Network 0 fails between two heartbeats and is repaired a second later.
+fn failover_scenario() -> Scenario {
     Scenario::new(1)
         .nodes(2)
         .networks(2)
@@ -55,8 +57,8 @@ fn failover() -> Scenario {
         .run_for(Duration::from_secs(4))
 }
 
-/// An event in words; `None` for those that only repeat another.
-fn tell(scenario: &Scenario, node: usize, event: &Event) -> Option<Line> {
+/// A line for an event; `None` for events that another line implies.
+fn event_line(scenario: &Scenario, node: usize, event: &Event) -> Option<TimelineLine> {
     let network =
         |route| scenario.network_of(node, route).map_or_else(|| "?".to_owned(), |n| n.to_string());
     let words = match &event.kind {
@@ -71,29 +73,34 @@ fn tell(scenario: &Scenario, node: usize, event: &Event) -> Option<Line> {
             format!("data to node {peer} moves to network {} ({reason})", network(*to))
         }
         EventKind::Moved { peer, to: None, reason, .. } => {
-            format!("data to node {peer} has no way ({reason})")
+            format!("data to node {peer} has no usable route ({reason})")
         }
         EventKind::SessionEstablished { peer, boot_id } => {
-            format!("session with node {peer} established (its start number {boot_id})")
+            format!("session with node {peer} established (boot id {boot_id})")
         }
         EventKind::SessionEnded { peer } => format!("session with node {peer} ended"),
-        EventKind::Stalled { length } => format!("was stopped for {length:?}; blames nobody"),
+        EventKind::Stalled { length } => {
+            format!("was not scheduled for {length:?}; every deadline is extended")
+        }
         _ => return None,
     };
     Some((event.at, format!("node {node} {words}")))
 }
 
-/// What it cost.
-fn summary(report: &SimReport) {
+/// Prints the totals of the run.
+fn print_summary(report: &SimReport) {
     let sent = report.data.packets.len();
     let arrived = report.data.packets.iter().filter(|packet| packet.arrived_at.is_some()).count();
-    let no_way = report.data.packets.iter().filter(|packet| packet.network.is_none()).count();
+    let unroutable = report.data.packets.iter().filter(|packet| packet.network.is_none()).count();
     println!();
     println!("virtual time   {:?} in {} steps", report.virtual_time, report.steps);
-    println!("heartbeats     {} sent, {} heard", report.heartbeats, report.heartbeats_delivered);
     println!(
-        "data packets   {sent} sent, {arrived} arrived, {} lost, {no_way} without a way",
-        sent - arrived - no_way
+        "heartbeats     {} sent, {} delivered",
+        report.heartbeats, report.heartbeats_delivered
+    );
+    println!(
+        "data packets   {sent} sent, {arrived} arrived, {} lost, {unroutable} without a route",
+        sent - arrived - unroutable
     );
     if let Some(after) = report.converged_after {
         println!("converged      {after:?} after the last repair");

@@ -1,4 +1,4 @@
-//! An operator's orders in handwritten scenarios: routes out of use, other priorities.
+//! Operator actions in handwritten scenarios: admin-down routes, changed priorities.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -11,8 +11,8 @@ use netft_proto::{
     sim::{FaultAction, Scenario, SimReport},
 };
 
-/// The order is told with the next heartbeat over another route.
-const TOLD: Duration = Duration::from_millis(30 / 4 + 2);
+/// Time until the peer learns of the action, by the next heartbeat on another route.
+const PROPAGATION_TIME: Duration = Duration::from_millis(30 / 4 + 2);
 
 fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
@@ -28,7 +28,7 @@ fn two() -> Scenario {
     Scenario::new(11).nodes(2).networks(2).run_for(Duration::from_secs(5))
 }
 
-/// Where a node's data went after `since`, when and why.
+/// Moves of a node's data after `since`: when, to which network and why.
 fn moves(report: &SimReport, scenario: &Scenario, node: usize, since: Time) -> Vec<Move> {
     let moved = report.events.iter().filter(|(at, event)| *at == node && event.at >= since);
     moved
@@ -44,7 +44,7 @@ fn moves(report: &SimReport, scenario: &Scenario, node: usize, since: Time) -> V
 type Move = (Time, usize, Reason);
 
 #[test]
-fn a_route_out_of_use_is_left_at_once_at_both_ends_and_returned_to_without_hold() {
+fn an_admin_down_route_is_left_at_once_at_both_ends_and_returned_to_without_hold_down() {
     let (out, back) = (ms(2000), ms(3000));
     let admin = |down| FaultAction::Admin { network: 0, node: 0, down };
     let scenario = two().with_fault(out, admin(true)).with_fault(back, admin(false));
@@ -53,38 +53,39 @@ fn a_route_out_of_use_is_left_at_once_at_both_ends_and_returned_to_without_hold(
         let moves = moves(&report, &scenario, node, out);
         let [(left, to, why), (returned, home, _)] = moves[..] else { panic!("{moves:?}") };
         assert_eq!((to, why, home), (1, reason, 0));
-        assert!(left.since(out) <= TOLD, "{:?}", left.since(out));
-        assert!(returned >= back && returned.since(back) <= TOLD, "{returned}");
+        assert!(left.since(out) <= PROPAGATION_TIME, "{:?}", left.since(out));
+        assert!(returned >= back && returned.since(back) <= PROPAGATION_TIME, "{returned}");
     }
     let states = report.events.iter().filter_map(|(node, event)| match event.kind {
         EventKind::StateChanged { to, reason, .. } if event.at >= out => Some((*node, to, reason)),
         _ => None,
     });
     use RouteState::{AdminDown, Init, Up};
-    let told = [
+    let expected = [
         (0, AdminDown, Reason::Admin),
         (1, Init, Reason::PeerAdmin),
         (0, Up, Reason::BothWays),
         (1, Up, Reason::BothWays),
     ];
-    assert_eq!(states.collect::<Vec<_>>(), told);
+    assert_eq!(states.collect::<Vec<_>>(), expected);
     assert!(report.packets_between((0, 1), out..back).all(|packet| packet.arrived_at.is_some()));
     assert!(report.packets_between((1, 0), out..back).all(|packet| packet.arrived_at.is_some()));
 }
 
 #[test]
-fn the_only_route_out_of_use_stops_data_and_not_heartbeats() {
+fn admin_down_of_the_only_route_stops_data_and_not_heartbeats() {
     let (out, back) = (ms(2000), ms(3000));
     let admin = |down| FaultAction::Admin { network: 0, node: 1, down };
     let scenario = two().networks(1).with_fault(out, admin(true)).with_fault(back, admin(false));
     let report = run(&scenario);
-    let sent: Vec<_> = report.packets_between((0, 1), out + TOLD * 4..back).collect();
+    let sent: Vec<_> = report.packets_between((0, 1), out + PROPAGATION_TIME * 4..back).collect();
     assert!(!sent.is_empty() && sent.iter().all(|packet| packet.network.is_none()));
     let silent = report.events.iter().any(|(_, event)| {
         matches!(event.kind, EventKind::RemoteUnreachable { .. } | EventKind::EarlyWarning { .. })
     });
     assert!(!silent);
-    let sent: Vec<_> = report.packets_between((0, 1), back + TOLD * 4..ms(4900)).collect();
+    let sent: Vec<_> =
+        report.packets_between((0, 1), back + PROPAGATION_TIME * 4..ms(4900)).collect();
     assert!(!sent.is_empty() && sent.iter().all(|packet| packet.arrived_at.is_some()));
 }
 

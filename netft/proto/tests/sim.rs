@@ -1,5 +1,5 @@
-//! Whole clusters on a virtual clock: random scenarios by seed, the same seed twice, and bugs
-//! planted into the engine.
+//! Simulated clusters: random scenarios by seed, reproducibility of a seed, detection of injected
+//! bugs.
 //!
 //! `NETFT_SIM_SEEDS=1000` runs more seeds, `NETFT_SEED=42` runs one and prints its timeline.
 
@@ -20,7 +20,7 @@ use netft_proto::{
     sim::{Scenario, SimReport},
 };
 
-/// Runs every seed below `count` on all cores; returns what `pick` kept, in the order of seeds.
+/// Runs every seed below `count` on all cores; returns the results of `pick` in the order of seeds.
 fn sweep<T: Send>(count: u64, pick: impl Fn(u64) -> Option<T> + Sync) -> Vec<T> {
     let next = AtomicU64::new(0);
     let kept = Mutex::new(Vec::new());
@@ -58,25 +58,27 @@ fn seeds_break_no_rule() {
         assert!(report.violations.is_empty(), "{}", report.failure_text(&scenario));
         return;
     }
-    let [heartbeats, packets, resends, recovered, missed] = [const { AtomicU64::new(0) }; 5];
+    let [heartbeats, packets, retransmissions, recovered, undelivered] =
+        [const { AtomicU64::new(0) }; 5];
     let failures = sweep(number("NETFT_SIM_SEEDS").unwrap_or(200), |seed| {
         let scenario = Scenario::random(seed);
         let report = sim::run_scenario(&scenario);
         for (sum, part) in [
             (&heartbeats, report.heartbeats_delivered),
             (&packets, report.data.packets.len() as u64),
-            (&resends, report.data.retransmissions),
+            (&retransmissions, report.data.retransmissions),
             (&recovered, report.data.recovered),
-            (&missed, report.data.undelivered),
+            (&undelivered, report.data.undelivered),
         ] {
             sum.fetch_add(part, Ordering::Relaxed);
         }
         (!report.violations.is_empty()).then(|| report.failure_text(&scenario))
     });
-    let [packets, resends, recovered, missed] =
-        [packets, resends, recovered, missed].map(AtomicU64::into_inner);
+    let [packets, retransmissions, recovered, undelivered] =
+        [packets, retransmissions, recovered, undelivered].map(AtomicU64::into_inner);
     println!("{} heartbeats delivered; {packets} packets,", heartbeats.into_inner());
-    println!("{resends} sent again, {recovered} arrived so, {missed} lost alone or out of time");
+    println!("{retransmissions} retransmissions, {recovered} packets recovered,");
+    println!("{undelivered} lost although a network was good");
     let shown: Vec<_> = failures.iter().take(5).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} seeds failed\n{}", failures.len(), shown.join("\n"));
 }
@@ -109,11 +111,11 @@ fn broken_by(bug: InjectedBug) -> Vec<SimReport> {
 
 fn breaks(reports: &[SimReport], rules: &[&str]) -> bool {
     let violations = reports.iter().flat_map(|report| &report.violations);
-    violations.into_iter().any(|words| rules.iter().any(|rule| words.contains(rule)))
+    violations.into_iter().any(|text| rules.iter().any(|rule| text.contains(rule)))
 }
 
 #[test]
-fn an_engine_that_ignores_the_peers_word_is_found_out() {
+fn an_engine_that_ignores_the_peers_report_is_found_out() {
     let reports = broken_by(InjectedBug::IgnorePeerReport);
     assert!(breaks(&reports, &["rule 2", "rule 8"]), "{} reports", reports.len());
 }

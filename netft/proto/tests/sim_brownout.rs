@@ -12,7 +12,7 @@ use netft_proto::{
     sim::{FaultAction, NetworkModel, Scenario, SimReport},
 };
 
-const BEGINS: Time = Time::from_millis(3000);
+const FAULT_AT: Time = Time::from_millis(3000);
 
 fn run(scenario: &Scenario) -> SimReport {
     let report = sim::run_scenario(scenario);
@@ -29,9 +29,9 @@ fn loss(network: usize, from: usize, permille: u16) -> FaultAction {
     FaultAction::Loss { network, from, to: 1 - from, permille }
 }
 
-/// When a node's data moved after [`BEGINS`], to which network and why.
+/// Moves of a node's data after [`FAULT_AT`]: when, to which network and why.
 fn moves(report: &SimReport, scenario: &Scenario, node: usize) -> Vec<(Time, usize, Reason)> {
-    let moved = report.events.iter().filter(|(at, event)| *at == node && event.at > BEGINS);
+    let moved = report.events.iter().filter(|(at, event)| *at == node && event.at > FAULT_AT);
     moved
         .filter_map(|(_, event)| match event.kind {
             EventKind::Moved { to: Some(to), reason, .. } => {
@@ -46,7 +46,7 @@ fn no_route_went_down(report: &SimReport, scenario: &Scenario) {
     for (node, peer) in [(0, 1), (1, 0)] {
         for network in 0..report.routes[node].len() {
             assert_eq!(
-                report.first_left_up(node, scenario.route_id(node, peer, network), BEGINS),
+                report.first_left_up(node, scenario.route_id(node, peer, network), FAULT_AT),
                 None
             );
         }
@@ -57,12 +57,12 @@ fn no_route_went_down(report: &SimReport, scenario: &Scenario) {
 fn five_percent_lost_one_way_move_the_sender_within_seconds_and_once() {
     let mut took = Vec::new();
     for seed in 0..40 {
-        let scenario = minute(seed, 2).with_fault(BEGINS, loss(0, 0, 50));
+        let scenario = minute(seed, 2).with_fault(FAULT_AT, loss(0, 0, 50));
         let report = run(&scenario);
         let sender = moves(&report, &scenario, 0);
         let [(at, 1, Reason::BrownOut)] = sender[..] else { panic!("seed {seed}: {sender:?}") };
-        took.push(at.since(BEGINS));
-        assert_eq!(moves(&report, &scenario, 1), [], "seed {seed}: its way is clean");
+        took.push(at.since(FAULT_AT));
+        assert_eq!(moves(&report, &scenario, 1), [], "seed {seed}: its direction is clean");
         no_route_went_down(&report, &scenario);
     }
     took.sort();
@@ -76,14 +76,14 @@ fn equal_loss_on_every_network_moves_nothing() {
     for (seed, permille) in (0..20).zip([20, 50, 100, 200].into_iter().cycle()) {
         let mut scenario = minute(seed, 2);
         for (network, from) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            scenario = scenario.with_fault(BEGINS, loss(network, from, permille));
+            scenario = scenario.with_fault(FAULT_AT, loss(network, from, permille));
         }
-        // At a fifth lost a route may go down, which is another matter.
+        // At 20 % loss a route may go down; only brown-outs count here.
         let report = run(&scenario);
         for node in [0, 1] {
             let moves = moves(&report, &scenario, node);
             let brown = moves.iter().filter(|(_, _, why)| *why == Reason::BrownOut).count();
-            // Chance makes one look clean now and then; they do not take turns.
+            // A network may be measured as clean by chance; data must not alternate.
             let most = 1;
             assert!(brown <= most, "seed {seed}, {permille} per mille: {moves:?}");
         }
@@ -91,11 +91,11 @@ fn equal_loss_on_every_network_moves_nothing() {
 }
 
 #[test]
-fn a_network_that_heals_is_returned_to_through_the_hold() {
+fn data_returns_to_a_healed_network_after_the_hold_down() {
     for seed in 0..10 {
         let healed = Time::from_millis(9000);
         let scenario = minute(seed, 2)
-            .with_fault(BEGINS, loss(0, 0, 100))
+            .with_fault(FAULT_AT, loss(0, 0, 100))
             .with_fault(healed, FaultAction::HealAll);
         let report = run(&scenario);
         let moves = moves(&report, &scenario, 0);
@@ -113,7 +113,7 @@ fn twenty_milliseconds_more_move_both_ends_and_less_bring_them_back() {
     let healed = Time::from_millis(20_000);
     for seed in 0..10 {
         let scenario = minute(seed, 2)
-            .with_fault(BEGINS, FaultAction::ExtraDelay { network: 0, by })
+            .with_fault(FAULT_AT, FaultAction::ExtraDelay { network: 0, by })
             .with_fault(healed, FaultAction::ExtraDelay { network: 0, by: Duration::ZERO });
         let report = run(&scenario);
         for node in [0, 1] {
@@ -121,7 +121,7 @@ fn twenty_milliseconds_more_move_both_ends_and_less_bring_them_back() {
             let [(left, 1, Reason::BrownOut), (back, 0, Reason::Failback)] = moves[..] else {
                 panic!("seed {seed}: {moves:?}")
             };
-            assert!(left.since(BEGINS) <= Duration::from_secs(4), "{moves:?}");
+            assert!(left.since(FAULT_AT) <= Duration::from_secs(4), "{moves:?}");
             assert!(back > healed && back.since(healed) <= Duration::from_secs(5), "{moves:?}");
         }
         no_route_went_down(&report, &scenario);
@@ -137,8 +137,8 @@ fn networks_that_slow_down_alike_and_one_that_always_was_slower_move_nothing() {
     };
     let by = Duration::from_millis(20);
     let alike = minute(1, 2)
-        .with_fault(BEGINS, FaultAction::ExtraDelay { network: 0, by })
-        .with_fault(BEGINS, FaultAction::ExtraDelay { network: 1, by });
+        .with_fault(FAULT_AT, FaultAction::ExtraDelay { network: 0, by })
+        .with_fault(FAULT_AT, FaultAction::ExtraDelay { network: 1, by });
     for scenario in [alike, minute(2, 2).model_of(0, far)] {
         let report = run(&scenario);
         for node in [0, 1] {
@@ -154,7 +154,7 @@ fn nodes_that_are_scheduled_late_move_nothing() {
         let mut scenario = minute(seed, 3).timer_slack(Duration::from_millis(8));
         for step in 0..280u64 {
             let (node, length) = ((step % 3) as usize % 2, Duration::from_millis(step * 37 % 70));
-            let at = BEGINS + Duration::from_millis(200 * step);
+            let at = FAULT_AT + Duration::from_millis(200 * step);
             scenario = scenario.with_fault(at, FaultAction::Pause { node, length });
         }
         let report = run(&scenario);
@@ -176,11 +176,11 @@ fn whatever_is_lost_or_slow_the_rules_hold_and_moves_are_few() {
             let place = network as u64 * 4;
             for from in [0, 1] {
                 let permille = draw(place + from as u64, &[0, 0, 10, 20, 50, 100, 300]);
-                scenario = scenario.with_fault(BEGINS, loss(network, from, permille));
+                scenario = scenario.with_fault(FAULT_AT, loss(network, from, permille));
             }
             let by = Duration::from_millis(u64::from(draw(place + 2, &[0, 0, 8, 20, 50])));
             scenario =
-                scenario.with_fault(BEGINS + by * 100, FaultAction::ExtraDelay { network, by });
+                scenario.with_fault(FAULT_AT + by * 100, FaultAction::ExtraDelay { network, by });
         }
         let report = run(&scenario);
         for node in [0, 1] {

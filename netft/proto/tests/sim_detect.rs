@@ -1,4 +1,4 @@
-//! Detection and forwarding in handwritten scenarios: what fails, when it is seen, where data goes.
+//! Failure detection and forwarding in handwritten scenarios.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -12,9 +12,9 @@ use netft_proto::{
     sim::{FaultAction, NetworkModel, Scenario, SimReport},
 };
 
-const ONE_WAY: Duration = Duration::from_micros(200);
-/// Steps of one moment and the heartbeats under way when a fault comes.
-const SLACK: Duration = Duration::from_millis(1);
+const ONE_WAY_DELAY: Duration = Duration::from_micros(200);
+/// Simultaneous steps, and heartbeats in flight at the fault.
+const TIMING_SLACK: Duration = Duration::from_millis(1);
 
 fn ms(ms: u64) -> Time {
     Time::from_millis(ms)
@@ -37,7 +37,7 @@ fn two(networks: usize) -> Scenario {
     Scenario::new(7).nodes(2).networks(networks).run_for(Duration::from_secs(5))
 }
 
-/// How long after `at` a node's route over a network stopped being up.
+/// Time from `at` until a node's route over a network stopped being up.
 fn left_after(
     report: &SimReport,
     scenario: &Scenario,
@@ -61,17 +61,17 @@ fn a_black_hole_is_seen_after_the_detection_time_and_within_one_more_delay() {
         let report = run(&scenario);
         for (node, peer) in [(0, 1), (1, 0)] {
             let after = left_after(&report, &scenario, (node, peer, 0), cut);
-            // The last heartbeat came up to a delay before the cut.
+            // The last heartbeat arrived up to one delay before the cut.
             assert!(after + timing.delay.as_duration() >= detection, "early: {after:?}");
-            assert!(after <= detection + ONE_WAY + SLACK, "late: {after:?}");
+            assert!(after <= detection + ONE_WAY_DELAY + TIMING_SLACK, "late: {after:?}");
             let (moved, to) = report.data_moves(node).pop().unwrap();
             assert_eq!(to, Some(scenario.route_id(node, peer, 1)));
-            assert!(moved.since(cut) <= detection + ONE_WAY + SLACK);
+            assert!(moved.since(cut) <= detection + ONE_WAY_DELAY + TIMING_SLACK);
         }
     }
 }
 
-/// what the dead route swallowed goes out again once the peer says it is missing.
+/// packets lost on the dead route are retransmitted once the peer reports them missing.
 #[test]
 fn a_black_hole_costs_no_packet_and_little_time() {
     let cut = ms(2000);
@@ -84,7 +84,7 @@ fn a_black_hole_costs_no_packet_and_little_time() {
 }
 
 #[test]
-fn with_a_single_network_nothing_is_sent_again() {
+fn with_a_single_network_nothing_is_retransmitted() {
     let cut = ms(2000);
     let report = run(&two(1).with_fault(cut, FaultAction::Cut { network: 0 }));
     assert_eq!(report.data.retransmissions, 0);
@@ -102,7 +102,8 @@ fn one_way_loss_is_left_by_both_ends_within_detection_round_trip_and_delay() {
         .timing(timing)
         .with_fault(cut, FaultAction::CutOneWay { network: 0, from: 0, to: 1 });
     let report = run(&scenario);
-    let most = timing.detection_time() + ONE_WAY * 2 + timing.delay.as_duration() + SLACK;
+    let most =
+        timing.detection_time() + ONE_WAY_DELAY * 2 + timing.delay.as_duration() + TIMING_SLACK;
     for (node, peer) in [(0, 1), (1, 0)] {
         let after = left_after(&report, &scenario, (node, peer, 0), cut);
         assert!(after <= most, "node {node}: {after:?}");
@@ -110,9 +111,9 @@ fn one_way_loss_is_left_by_both_ends_within_detection_round_trip_and_delay() {
         assert_eq!(to, Some(scenario.route_id(node, peer, 1)));
         assert!(moved.since(cut) <= most);
     }
-    // The deaf end blames silence, the mute end the peer's word.
-    assert_eq!(first_blame(&report, &scenario, (1, 0, 0)), Some(Reason::HeartbeatsMissed));
-    assert_eq!(first_blame(&report, &scenario, (0, 1, 0)), Some(Reason::PeerDoesNotHear));
+    // The receiving end detects silence, the sending end reads it in the peer's report.
+    assert_eq!(first_reason(&report, &scenario, (1, 0, 0)), Some(Reason::HeartbeatsMissed));
+    assert_eq!(first_reason(&report, &scenario, (0, 1, 0)), Some(Reason::PeerDoesNotHear));
 }
 
 #[test]
@@ -148,8 +149,8 @@ fn a_network_that_works_one_way_is_never_up() {
     }
 }
 
-/// Why a node's route over a network first stopped being up.
-fn first_blame(
+/// Reason for which a node's route over a network first stopped being up.
+fn first_reason(
     report: &SimReport,
     scenario: &Scenario,
     (node, peer, network): (usize, usize, usize),
@@ -175,29 +176,32 @@ fn a_lost_carrier_is_left_at_once_at_both_ends() {
             .with_fault(lost, FaultAction::CarrierLost { network: 0, node: 0 });
         let report = run(&scenario);
         assert_eq!(left_after(&report, &scenario, (0, 1, 0), lost), Duration::ZERO);
-        // The peer learns it by a heartbeat on the other route: at the latest a quarter of the
+        // The peer learns of it from a heartbeat on the other route, at most a quarter of the
         // delay later.
         let there = left_after(&report, &scenario, (1, 0, 0), lost);
-        assert!(there <= timing.delay.as_duration() / 4 + ONE_WAY + SLACK, "{moment}: {there:?}");
-        assert_eq!(first_blame(&report, &scenario, (0, 1, 0)), Some(Reason::CarrierLost));
-        assert_eq!(first_blame(&report, &scenario, (1, 0, 0)), Some(Reason::PeerLocalDown));
+        assert!(
+            there <= timing.delay.as_duration() / 4 + ONE_WAY_DELAY + TIMING_SLACK,
+            "{moment}: {there:?}"
+        );
+        assert_eq!(first_reason(&report, &scenario, (0, 1, 0)), Some(Reason::CarrierLost));
+        assert_eq!(first_reason(&report, &scenario, (1, 0, 0)), Some(Reason::PeerLocalDown));
     }
 }
 
 #[test]
-fn a_word_overtaken_by_a_newer_one_is_not_believed() {
+fn a_report_overtaken_by_a_newer_one_is_ignored() {
     let far = NetworkModel { delay: Duration::from_millis(200), ..NetworkModel::default() };
     let scenario = two(2)
         .model_of(1, far)
         .with_fault(ms(2000), FaultAction::CutOneWay { network: 0, from: 0, to: 1 });
     let report = run(&scenario);
-    // The slow network brings for 200 ms what the peer said before it stopped to hear.
+    // For 200 ms the slow network delivers reports from before the peer stopped receiving.
     let ups = report.times_entered(0, scenario.route_id(0, 1, 0), RouteState::Up);
     assert_eq!(ups.len(), 1, "{ups:?}");
 }
 
 #[test]
-fn one_stray_heartbeat_does_not_bring_a_lost_route_back() {
+fn a_single_heartbeat_does_not_bring_a_lost_route_back() {
     let (opened, closed) = (ms(2000), ms(2070));
     for seed in 0..20 {
         let scenario = Scenario::new(seed)

@@ -21,14 +21,15 @@ fn run(scenario: &Scenario) -> SimReport {
     report
 }
 
-/// The stages of every drain a node told of.
+/// Stages of every drain in a node's events.
 fn stages(report: &SimReport, node: usize) -> Vec<(Time, DrainStage)> {
-    let told = report.events.iter().filter(|(at, _)| *at == node);
-    told.filter_map(|(_, event)| match event.kind {
-        EventKind::Drain { stage, .. } => Some((event.at, stage)),
-        _ => None,
-    })
-    .collect()
+    let events = report.events.iter().filter(|(at, _)| *at == node);
+    events
+        .filter_map(|(_, event)| match event.kind {
+            EventKind::Drain { stage, .. } => Some((event.at, stage)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The networks a node's data moved to, and why.
@@ -46,16 +47,16 @@ fn moves(report: &SimReport, scenario: &Scenario, node: usize) -> Vec<(usize, Re
 
 #[test]
 fn a_hundred_drains_under_data_lose_nothing() {
-    // Networks of very different lengths, so that what is under way overtakes what follows.
-    let shape = |us, jitter| NetworkModel {
+    // Networks with very different delays, so that packets of the new route overtake the old ones.
+    let model = |us, jitter| NetworkModel {
         delay: Duration::from_micros(us),
         jitter: Duration::from_micros(jitter),
         ..NetworkModel::default()
     };
     let mut scenario = Scenario::new(5)
         .networks(3)
-        .model_of(0, shape(12_000, 3000))
-        .model_of(1, shape(200, 50))
+        .model_of(0, model(12_000, 3000))
+        .model_of(1, model(200, 50))
         .data_every(Duration::from_millis(1))
         .run_for(Duration::from_secs(52));
     for round in 0..100 {
@@ -74,20 +75,20 @@ fn a_hundred_drains_under_data_lose_nothing() {
     }
     for node in [0, 1] {
         let stages = stages(&report, node);
-        // Half of the drains found no data on their network; they are told all the same.
+        // Half of the drains found no data on their network; they have their events all the same.
         assert_eq!(stages.iter().filter(|(_, s)| *s == DrainStage::Drained).count(), 100);
         assert_eq!(stages.iter().filter(|(_, s)| *s == DrainStage::Undrained).count(), 100);
     }
 }
 
 #[test]
-fn both_ends_leave_and_return_and_the_order_is_answered_within_a_heartbeat() {
-    let (ordered, ended) = (ms(2000), ms(3000));
+fn both_ends_leave_and_return_and_the_drain_is_complete_within_a_heartbeat() {
+    let (began_at, ended_at) = (ms(2000), ms(3000));
     let drain = |on| FaultAction::Drain { network: 0, node: 0, on };
     let scenario = Scenario::new(3)
         .networks(2)
-        .with_fault(ordered, drain(true))
-        .with_fault(ended, drain(false))
+        .with_fault(began_at, drain(true))
+        .with_fault(ended_at, drain(false))
         .run_for(Duration::from_secs(5));
     let report = run(&scenario);
     for (node, reason) in [(0, Reason::Draining), (1, Reason::PeerDraining)] {
@@ -99,9 +100,9 @@ fn both_ends_leave_and_return_and_the_order_is_answered_within_a_heartbeat() {
     else {
         panic!("{stages:?}")
     };
-    assert_eq!((began, over, end), (ordered, ended, DrainStage::Undrained));
+    assert_eq!((began, over, end), (began_at, ended_at, DrainStage::Undrained));
     let heartbeat = Duration::from_millis(31);
-    assert!(done > ordered && done.since(ordered) <= heartbeat, "{:?}", done.since(ordered));
+    assert!(done > began_at && done.since(began_at) <= heartbeat, "{:?}", done.since(began_at));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! it (W-01) and every single-bit flip (W-02), through the bodies of the fuzz targets.
 //!
 //! The handmade files come out of [`seeds`]; after a change of a layout write them anew with
-//! `cargo test -p netft --test wire_corpus -- --ignored`.
+//! `cargo test -p netft-proto --test wire_corpus -- --ignored`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -151,7 +151,7 @@ fn seeds(target: &str) -> Seeds {
         "probe" => probe_seeds(),
         "hello" => hello_seeds(),
         "open_frame" => open_frame_seeds(),
-        "fragment" => slice_seeds(),
+        "fragment" => fragment_seeds(),
         "challenge" => challenge_seeds(),
         "relay" => relay_seeds(),
         "interfaces" => interfaces_seeds(),
@@ -188,7 +188,7 @@ fn header_seeds() -> Seeds {
 }
 
 fn heartbeat_seeds() -> Seeds {
-    let encode = |message, verdicts| {
+    let encode = |message, reports| {
         let heartbeat = Heartbeat {
             message,
             route: 1,
@@ -198,13 +198,13 @@ fn heartbeat_seeds() -> Seeds {
             held_us: 0,
             stalled_ms: 0,
             serial: 0,
-            reports: verdicts,
+            reports,
         };
         let mut out = Vec::new();
         heartbeat.encode(&mut out);
         out
     };
-    let verdict = |n: usize| RouteReport {
+    let report = |n: usize| RouteReport {
         your_route: n as u32 + 1,
         heard: n.is_multiple_of(2),
         local_down: n.is_multiple_of(3),
@@ -213,14 +213,14 @@ fn heartbeat_seeds() -> Seeds {
         carries_data: n == 2,
         loss_permille: n as u16 * 15,
     };
-    let reply = encode(HeartbeatMessage::Reply, (0..3).map(verdict).collect());
+    let reply = encode(HeartbeatMessage::Reply, (0..3).map(report).collect());
     vec![
         ("bad-count", with(&reply, 1, &[4])),
         ("bad-empty", vec![]),
         ("bad-flag", with(&reply, HEARTBEAT_FIXED_LEN + 4, &[0x20])),
         ("bad-route", with(&reply, 4, &[0; 4])),
         ("bad-short", reply[..reply.len() - 1].to_vec()),
-        ("full", encode(HeartbeatMessage::Reply, (0..MAX_REPORTS).map(verdict).collect())),
+        ("full", encode(HeartbeatMessage::Reply, (0..MAX_REPORTS).map(report).collect())),
         ("reply", reply),
         ("request", encode(HeartbeatMessage::Request, vec![])),
     ]
@@ -300,21 +300,21 @@ fn hello_seeds() -> Seeds {
     ]
 }
 
-fn slice_seeds() -> Seeds {
-    let slice = |total: usize, room, index: usize| {
-        let cut = FragmentLayout::new(total, room).unwrap();
-        let mut payload = vec![0; FRAGMENT_HEADER_LEN + cut.byte_range(index).len()];
-        cut.write_fragment(index, &vec![0x5a; total], &mut payload);
+fn fragment_seeds() -> Seeds {
+    let fragment = |total: usize, room, index: usize| {
+        let layout = FragmentLayout::new(total, room).unwrap();
+        let mut payload = vec![0; FRAGMENT_HEADER_LEN + layout.byte_range(index).len()];
+        layout.write_fragment(index, &vec![0x5a; total], &mut payload);
         [&(1000 + index as u64).to_be_bytes(), payload.as_slice()].concat()
     };
-    let first = slice(300, 104, 0);
+    let first = fragment(300, 104, 0);
     vec![
         ("bad-count", with(&first, 9, &[1])),
-        ("bad-counter", with(&slice(300, 104, 2), 0, &[0; 8])),
+        ("bad-counter", with(&fragment(300, 104, 2), 0, &[0; 8])),
         ("bad-index", with(&first, 8, &[3])),
         ("bad-total", with(&first, 10, &[0xff; 2])),
-        ("last", slice(290, 104, 2)),
-        ("largest", slice(MAX_PACKET_LEN, 8940, 7)),
+        ("last", fragment(290, 104, 2)),
+        ("largest", fragment(MAX_PACKET_LEN, 8940, 7)),
         ("first", first),
     ]
 }
