@@ -1,8 +1,8 @@
-//! The control stream of one session after the exchange: single-byte messages and interface
-//! lists, until it ends.
+//! The control stream of one session after the exchange of hellos: single-byte messages and
+//! interface lists.
 //!
-//! One task per session. A peer can make it answer, byte for byte, and take in a list of bounded
-//! length, and nothing else.
+//! One task per session. A peer can cause a one-byte answer to a one-byte message and the decoding
+//! of a list of bounded length, and nothing else.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
+use tracing::debug;
 
 use crate::io::quic::{
     failure::RefusalReason,
@@ -21,52 +22,52 @@ use crate::io::quic::{
     },
 };
 
-/// Tag: the dialer has heard the acceptor's last word, so both ends send and receive.
+/// Tag `confirmed`: the dialer has received the acceptor's `ready`, so both ends send and receive.
 const TAG_CONFIRMED: u8 = 2;
-/// Tag: a question whether this process still lives.
+/// Tag: liveness request.
 const TAG_LIVENESS_REQUEST: u8 = 3;
-/// Tag: the answer.
+/// Tag: liveness reply.
 const TAG_LIVENESS_REPLY: u8 = 4;
 
 /// Tag: an interface list, its length (16 bits) and the list.
 const TAG_INTERFACES: u8 = 5;
-/// How long the rest of a list may take after its tag.
+/// Timeout of the rest of a list after its tag.
 const INTERFACE_LIST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What this node tells of its interfaces, encoded; empty until it knows.
+/// The encoded interface list of this node; empty until it is known.
 pub(in crate::io) type AdvertisementReceiver = watch::Receiver<Arc<[u8]>>;
 
-/// Someone who wants to know whether the peer's process lives.
+/// Waiter for a liveness reply of the peer's process.
 pub(in crate::io) type LivenessCheck = oneshot::Sender<()>;
 
-/// The control stream of a session that stands in this node's tables.
+/// The control stream of a session that this node has installed.
 pub(in crate::io) struct ControlStream {
     pub(in crate::io) connection: Connection,
     pub(in crate::io) send: SendStream,
     pub(in crate::io) recv: RecvStream,
-    /// This node's number of the session.
+    /// This node's id of the session.
     pub(in crate::io) local_session: u32,
     pub(in crate::io) role: HandshakeRole,
     pub(in crate::io) generation: u32,
-    /// Questions to the peer.
+    /// Liveness requests for the peer.
     pub(in crate::io) liveness_checks: mpsc::Receiver<LivenessCheck>,
-    /// What to tell the peer at once, and at every change.
+    /// Sent to the peer at once, and at every change.
     pub(in crate::io) advertisement: AdvertisementReceiver,
-    /// The peer's task.
+    /// Queue of the peer's task.
     pub(in crate::io) events: mpsc::Sender<PeerTaskEvent>,
 }
 
 impl ControlStream {
-    /// Serves the stream until its QUIC connection ends, and tells the peer's task.
+    /// Serves the stream until its QUIC connection ends, and reports the end to the peer's task.
     pub(in crate::io) async fn serve(mut self) {
         let error = self.serve_messages().await;
         let ended = PeerTaskEvent::Lost { local_session: self.local_session, error };
-        // Nobody is left to hear it when the daemon stops.
+        // The receiver is gone when the daemon stops.
         let _ = self.events.send(ended).await;
     }
 
     async fn serve_messages(&mut self) -> ConnectionError {
-        // The session must be in this node's tables by now: the word invites the peer to send.
+        // The session must be installed by now: the message allows the peer to send.
         let mut ready_message = vec![TAG_READY];
         if self.role == HandshakeRole::Dialer {
             ready_message.extend(self.generation.to_be_bytes());
@@ -74,6 +75,7 @@ impl ControlStream {
         if self.send.write_all(&ready_message).await.is_err() {
             return self.close_on_violation().await;
         }
+        debug!("ready sent");
         self.advertisement.mark_changed();
         let mut is_ready_received = self.role == HandshakeRole::Acceptor;
         let mut pending_checks: Vec<LivenessCheck> = Vec::new();
@@ -87,14 +89,15 @@ impl ControlStream {
                 },
                 Ok(()) = self.advertisement.changed() => {
                     let message = encode_interfaces(&self.advertisement.borrow_and_update());
+                    debug!(bytes = message.len(), "interface list sent");
                     if self.send.write_all(&message).await.is_err() {
                         return self.close_on_violation().await;
                     }
                     continue;
                 }
-                Some(probe) = self.liveness_checks.recv() => {
+                Some(check) = self.liveness_checks.recv() => {
                     pending_checks.retain(|other| !other.is_closed());
-                    pending_checks.push(probe);
+                    pending_checks.push(check);
                     if self.send.write_all(&[TAG_LIVENESS_REQUEST]).await.is_err() {
                         return self.close_on_violation().await;
                     }
@@ -111,9 +114,9 @@ impl ControlStream {
                 }
                 TAG_LIVENESS_REQUEST => (None, Some(TAG_LIVENESS_REPLY)),
                 TAG_LIVENESS_REPLY => {
-                    for probe in pending_checks.drain(..) {
-                        // Whoever asked may have stopped waiting.
-                        let _ = probe.send(());
+                    for check in pending_checks.drain(..) {
+                        // The waiter may have timed out.
+                        let _ = check.send(());
                     }
                     (None, None)
                 }
@@ -141,7 +144,7 @@ impl ControlStream {
         }
     }
 
-    /// The interface list behind a tag.
+    /// Reads the interface list that follows a tag.
     async fn read_interfaces(&mut self) -> Option<Box<Advertisement>> {
         let mut length = [0; 2];
         self.recv.read_exact(&mut length).await.ok()?;
@@ -151,21 +154,23 @@ impl ControlStream {
         Advertisement::decode(body).ok().map(Box::new)
     }
 
-    /// Why the connection ended; ends it when the peer broke the rules.
+    /// Reason of the connection's end. A connection that is still open is closed for a protocol
+    /// violation of the peer.
     async fn close_on_violation(&self) -> ConnectionError {
         if let Some(error) = self.connection.close_reason() {
             return error;
         }
         let refusal = RefusalReason::Malformed;
+        debug!("protocol violation of the peer: connection closed");
         self.connection.close(refusal.close_code(), refusal.to_string().as_bytes());
-        let breach = PeerTaskEvent::Failed { dialled: false, failure: refusal.into() };
-        // Nobody is left to hear it when the daemon stops.
-        let _ = self.events.send(breach).await;
+        let violation = PeerTaskEvent::Failed { dialled: false, failure: refusal.into() };
+        // The receiver is gone when the daemon stops.
+        let _ = self.events.send(violation).await;
         self.connection.closed().await
     }
 }
 
-/// An interface list as it goes out; nothing when there is none yet.
+/// Encodes the message of an interface list; empty when there is none yet.
 fn encode_interfaces(list: &[u8]) -> Vec<u8> {
     let length = u16::try_from(list.len()).unwrap_or_default();
     if length == 0 {

@@ -12,15 +12,15 @@ use crate::io::quic::{
     types::QueryError,
 };
 
-/// What happens to a peer.
+/// Message to the task of one peer.
 pub(in crate::io) enum PeerTaskEvent {
     /// The peer dials.
     Incoming(Box<quinn::Incoming>),
-    /// May a process with this boot id join?
+    /// Request to decide whether a process with this boot id may have a session.
     CheckBootId { boot_id: u64, reply: oneshot::Sender<Result<(), RefusalReason>> },
-    /// Both ends have accepted each other.
+    /// Both ends have accepted each other's hello.
     Established(Box<EstablishedSession>),
-    /// An attempt came to nothing.
+    /// A handshake failed.
     Failed { dialled: bool, failure: HandshakeError },
     /// The peer receives on this session.
     Usable(u32),
@@ -28,19 +28,19 @@ pub(in crate::io) enum PeerTaskEvent {
     Confirmed(u32),
     /// The QUIC connection of this session has ended.
     Lost { local_session: u32, error: ConnectionError },
-    /// A fresh session is wanted.
+    /// Request for a fresh session.
     Renew,
-    /// The peer told of its interfaces on this session.
+    /// Interface list of the peer, received on this session.
     Interfaces { local_session: u32, list: Box<Advertisement> },
-    /// The peer is to be asked something.
+    /// Query for the peer.
     Query { query: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, QueryError>> },
-    /// The config changed, but not what it says of this peer.
+    /// The configuration changed, but not what it says of this peer.
     Config(Arc<Config>),
-    /// The config does not know the peer any more.
+    /// The peer was removed from the configuration.
     Forget,
 }
 
-/// Which end of the exchange.
+/// Role of this node in a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::io) enum HandshakeRole {
     /// Opens the stream and announces the generation.
@@ -49,7 +49,7 @@ pub(in crate::io) enum HandshakeRole {
     Acceptor,
 }
 
-/// Two nodes that have accepted each other.
+/// Session of two nodes that have accepted each other.
 pub(in crate::io) struct EstablishedSession {
     pub(in crate::io) connection: Connection,
     pub(in crate::io) send: SendStream,

@@ -1,10 +1,14 @@
-//! One attempt at a session, from the first datagram to the agreement: a child task of a peer's.
+//! One handshake, from the first datagram to the exchanged hellos: a child task of a peer's task.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use netft_proto::ids::NodeKey;
-use quinn::{ClientConfig, Endpoint, Incoming};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, Incoming};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tracing::{Instrument, debug};
 
 use crate::io::quic::{
     failure::HandshakeError,
@@ -13,24 +17,27 @@ use crate::io::quic::{
         event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
         hello_exchange,
         hello_exchange::PeerContext,
+        report_limiter::ReportLimiter,
     },
     tls,
     tls::SERVER_NAME,
 };
 
-/// How long a dialled handshake may take. Every attempt starts anew on every candidate route.
+/// Timeout of a dialled QUIC handshake. Every attempt starts on every candidate route.
 pub(in crate::io) const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long an accepted handshake may take.
+/// Timeout of an accepted QUIC handshake.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval of the debug lines about handshakes that proved no key of a peer.
+const UNPROVEN_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Dials the peer of `terms` and tells its task how that went.
+/// Dials the peer of `context` and reports the outcome to its task.
 pub(in crate::io) async fn dial_peer(
-    terms: PeerContext,
+    context: PeerContext,
     endpoint: Endpoint,
     client: ClientConfig,
     generation: u32,
 ) {
-    let address = peer_address::address_of(terms.peer);
+    let address = peer_address::address_of(context.peer);
     let dial = async {
         let connecting = endpoint
             .connect_with(client, address, SERVER_NAME)
@@ -38,57 +45,82 @@ pub(in crate::io) async fn dial_peer(
         let connection = timeout(DIAL_TIMEOUT, connecting)
             .await
             .map_err(|_| HandshakeError::Lost("the handshake got no answer".to_owned()))??;
-        hello_exchange::exchange_hellos(&terms, connection, HandshakeRole::Dialer, generation).await
+        debug!(rtt = ?connection.rtt(), "TLS handshake complete");
+        hello_exchange::exchange_hellos(&context, connection, HandshakeRole::Dialer, generation)
+            .await
     };
-    report_outcome(&terms, true, dial.await).await;
+    report_outcome(&context, true, dial.await).await;
 }
 
-/// Answers the peer of `terms` and tells its task how that went. `place` is one of the few
-/// handshakes the peer may have under way.
+/// Accepts a handshake of the peer of `context` and reports the outcome to its task. `permit`
+/// counts it among the handshakes of the peer under way.
 pub(in crate::io) async fn accept_handshake(
-    terms: PeerContext,
+    context: PeerContext,
     incoming: Incoming,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
     let accept = async {
         let connection = timeout(ACCEPT_TIMEOUT, incoming.accept()?)
             .await
             .map_err(|_| HandshakeError::Lost("the handshake was not finished".to_owned()))??;
-        hello_exchange::exchange_hellos(&terms, connection, HandshakeRole::Acceptor, 0).await
+        debug!(rtt = ?connection.rtt(), "TLS handshake complete");
+        hello_exchange::exchange_hellos(&context, connection, HandshakeRole::Acceptor, 0).await
     };
-    report_outcome(&terms, false, accept.await).await;
-    drop(place);
+    report_outcome(&context, false, accept.await).await;
+    drop(permit);
 }
 
-/// Answers whoever dials from an address that is no route's: `terms` gives those of the peer
-/// whose key it proves.
+/// Accepts a handshake from an address of no route: `find_peer` returns the context of the peer
+/// whose key the handshake proves.
 pub(in crate::io) async fn accept_unverified(
-    terms: impl Fn(NodeKey) -> Option<PeerContext>,
+    find_peer: impl Fn(NodeKey) -> Option<PeerContext>,
     incoming: Incoming,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+    limiter: &Mutex<ReportLimiter>,
 ) {
-    let handshake = async { timeout(ACCEPT_TIMEOUT, incoming.accept().ok()?).await.ok()?.ok() };
-    // Nobody's task hears of a handshake that proved no key.
-    let Some(connection) = handshake.await else { return };
-    let Some(terms) = tls::proven_key(&connection).and_then(terms) else { return };
-    report_outcome(
-        &terms,
-        false,
-        hello_exchange::exchange_hellos(&terms, connection, HandshakeRole::Acceptor, 0).await,
-    )
-    .await;
-    drop(place);
+    let connection = match accept_connection(incoming).await {
+        Ok(connection) => connection,
+        // No peer's task learns of a handshake that proved no key.
+        Err(reason) => return log_unproven(limiter, &reason),
+    };
+    let Some(context) = tls::proven_key(&connection).and_then(find_peer) else {
+        return log_unproven(limiter, "the key is of no configured peer");
+    };
+    let span = context.log_span();
+    let exchange = async {
+        debug!("TLS handshake complete: an unverified source holds the key of the peer");
+        let role = HandshakeRole::Acceptor;
+        let outcome = hello_exchange::exchange_hellos(&context, connection, role, 0).await;
+        report_outcome(&context, false, outcome).await;
+    };
+    exchange.instrument(span).await;
+    drop(permit);
+}
+
+async fn accept_connection(incoming: Incoming) -> Result<Connection, String> {
+    let text = |error: ConnectionError| HandshakeError::from(error).to_string();
+    timeout(ACCEPT_TIMEOUT, incoming.accept().map_err(text)?)
+        .await
+        .map_err(|_| "the handshake was not finished".to_owned())?
+        .map_err(text)
+}
+
+fn log_unproven(limiter: &Mutex<ReportLimiter>, reason: &str) {
+    let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
+    if limiter.try_report("unverified", "unproven", UNPROVEN_LOG_INTERVAL, Instant::now()) {
+        debug!(reason, "handshake from an unverified source failed");
+    }
 }
 
 async fn report_outcome(
-    terms: &PeerContext,
+    context: &PeerContext,
     dialled: bool,
     outcome: Result<EstablishedSession, HandshakeError>,
 ) {
     let event = match outcome {
-        Ok(agreed) => PeerTaskEvent::Established(Box::new(agreed)),
+        Ok(established) => PeerTaskEvent::Established(Box::new(established)),
         Err(failure) => PeerTaskEvent::Failed { dialled, failure },
     };
-    // Nobody is left to hear it when the daemon stops.
-    let _ = terms.events.send(event).await;
+    // The receiver is gone when the daemon stops.
+    let _ = context.events.send(event).await;
 }

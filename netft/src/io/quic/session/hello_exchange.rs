@@ -1,4 +1,4 @@
-//! What two nodes tell each other on a fresh QUIC connection before either counts it as a session.
+//! The exchange of hellos on a fresh QUIC connection, before either end counts it as a session.
 
 use std::{
     sync::{
@@ -19,6 +19,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
+use tracing::{Span, debug, error_span};
 use zeroize::Zeroizing;
 
 use crate::io::quic::{
@@ -31,136 +32,153 @@ use crate::io::quic::{
     types::PeerQuery,
 };
 
-/// Tag of the last word of each side; the dialer's is followed by the generation.
+/// Tag `ready`: the sender receives on the session. The dialer's is followed by the generation.
 pub(in crate::io) const TAG_READY: u8 = 1;
-/// What the keys are exported for (RFC 8446 section 7.5).
+/// Label of the exported keying material (RFC 8446 section 7.5).
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-netft";
-/// How long the exchange may take after the handshake: a few round trips of the slowest network.
+/// Timeout of the exchange after the handshake: a few round trips of the slowest network.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What this node brings to every exchange with one peer.
+/// This node's role of every handshake with one peer.
 #[derive(Clone)]
 pub(in crate::io) struct PeerContext {
     pub(in crate::io) config: Arc<Config>,
     pub(in crate::io) peer: PeerId,
-    /// The virtual addresses the config gives the peer.
+    /// Name of the peer in the configuration, for logs.
+    pub(in crate::io) peer_name: Arc<str>,
+    /// Virtual addresses of the peer in the configuration.
     pub(in crate::io) peer_addrs: VirtualAddrs,
     pub(in crate::io) peer_key: NodeKey,
     /// Of this process.
     pub(in crate::io) boot_id: u64,
     pub(in crate::io) session_ids: SessionIdAllocator,
-    /// The highest generation of this process, with any peer: a peer that goes and comes again may
-    /// hold a session of before, which a fresh one must outrank.
+    /// Highest generation of this process with any peer. A peer that is removed and added again may
+    /// still hold an earlier session, which a fresh one must outrank.
     pub(in crate::io) generations: Arc<AtomicU32>,
     /// Whether this node's adapter is up.
     pub(in crate::io) adapter_up: Arc<AtomicBool>,
-    /// Where the peer's questions go.
+    /// Queue of the peer's queries.
     pub(in crate::io) query_tx: mpsc::Sender<PeerQuery>,
-    /// Where the peer's task is asked whether a boot id may join.
+    /// Queue of the peer's task.
     pub(in crate::io) events: mpsc::Sender<PeerTaskEvent>,
 }
 
-/// Runs the exchange. A dialer announces `generation`, an acceptor learns it.
+impl PeerContext {
+    /// Whether this node holds the smaller key: then it rekeys, and its dials take precedence.
+    pub(in crate::io) fn has_smaller_key(&self) -> bool {
+        self.config.public_key < self.peer_key
+    }
+
+    /// Span of everything logged about the peer. Its level is the highest, so that warnings carry
+    /// the name whatever the filter.
+    pub(in crate::io) fn log_span(&self) -> Span {
+        error_span!("peer", name = %self.peer_name)
+    }
+}
+
+/// Exchanges hellos. A dialer announces `generation`, an acceptor learns it.
 pub(in crate::io) async fn exchange_hellos(
-    terms: &PeerContext,
+    context: &PeerContext,
     connection: Connection,
-    side: HandshakeRole,
+    role: HandshakeRole,
     generation: u32,
 ) -> Result<EstablishedSession, HandshakeError> {
     let exchange = async {
-        match side {
-            HandshakeRole::Dialer => run_dialer(terms, &connection, generation).await,
-            HandshakeRole::Acceptor => run_acceptor(terms, &connection).await,
+        match role {
+            HandshakeRole::Dialer => run_dialer(context, &connection, generation).await,
+            HandshakeRole::Acceptor => run_acceptor(context, &connection).await,
         }
     };
     let outcome = timeout(HELLO_TIMEOUT, exchange).await.unwrap_or_else(|_| {
         Err(HandshakeError::Lost("the hello did not arrive in time".to_owned()))
     });
     if let Err(HandshakeError::Refused(refusal)) = &outcome {
+        debug!(code = %refusal.close_code(), reason = %refusal, "peer refused: connection closed");
         connection.close(refusal.close_code(), refusal.to_string().as_bytes());
     }
     outcome
 }
 
 async fn run_dialer(
-    terms: &PeerContext,
+    context: &PeerContext,
     connection: &Connection,
     generation: u32,
 ) -> Result<EstablishedSession, HandshakeError> {
-    check_peer_key(terms, connection)?;
-    let number = terms.session_ids.allocate_id().ok_or(RefusalReason::Random)?;
+    check_peer_key(context, connection)?;
+    let session_id = context.session_ids.allocate_id().ok_or(RefusalReason::Random)?;
     let (mut send, mut recv) = connection.open_bi().await?;
-    send_hello(terms, &number, &mut send).await?;
-    let hello = receive_hello(terms, &mut recv).await?;
+    send_hello(context, &session_id, &mut send).await?;
+    let hello = receive_hello(context, &mut recv).await?;
     establish_session(
-        terms,
+        context,
         connection,
         (send, recv),
-        number,
+        session_id,
         hello,
         (HandshakeRole::Dialer, generation),
     )
 }
 
 async fn run_acceptor(
-    terms: &PeerContext,
+    context: &PeerContext,
     connection: &Connection,
 ) -> Result<EstablishedSession, HandshakeError> {
-    check_peer_key(terms, connection)?;
+    check_peer_key(context, connection)?;
     let (mut send, mut recv) = connection.accept_bi().await?;
-    let hello = receive_hello(terms, &mut recv).await?;
-    let number = terms.session_ids.allocate_id().ok_or(RefusalReason::Random)?;
-    // The answer says that the dialer is accepted, so nothing is checked after it.
-    send_hello(terms, &number, &mut send).await?;
+    let hello = receive_hello(context, &mut recv).await?;
+    let session_id = context.session_ids.allocate_id().ok_or(RefusalReason::Random)?;
+    // The answer accepts the dialer, so nothing is checked after it.
+    send_hello(context, &session_id, &mut send).await?;
     let mut ready = [0; 5];
     recv.read_exact(&mut ready).await?;
     let [TAG_READY, generation @ ..] = ready else { return Err(RefusalReason::Malformed.into()) };
     let generation = u32::from_be_bytes(generation);
     establish_session(
-        terms,
+        context,
         connection,
         (send, recv),
-        number,
+        session_id,
         hello,
         (HandshakeRole::Acceptor, generation),
     )
 }
 
-/// TLS accepts any configured peer; this one must be the one at this address, because answers go
-/// to that peer's routes.
-fn check_peer_key(terms: &PeerContext, connection: &Connection) -> Result<(), RefusalReason> {
+/// Checks that the proven key is that of the peer at this address: TLS accepts any configured
+/// peer, but answers go to the routes of this one.
+fn check_peer_key(context: &PeerContext, connection: &Connection) -> Result<(), RefusalReason> {
     match tls::proven_key(connection) {
-        Some(key) if key == terms.peer_key => Ok(()),
+        Some(key) if key == context.peer_key => Ok(()),
         _ => Err(RefusalReason::WrongPeer),
     }
 }
 
 async fn send_hello(
-    terms: &PeerContext,
-    number: &SessionId,
+    context: &PeerContext,
+    session_id: &SessionId,
     stream: &mut SendStream,
 ) -> Result<(), HandshakeError> {
     let hello = Hello {
         version: WIRE_VERSION,
-        boot_id: terms.boot_id,
-        session_id: number.get(),
-        virtual_v4: terms.config.adapter.addrs.v4,
-        virtual_v6: terms.config.adapter.addrs.v6,
+        boot_id: context.boot_id,
+        session_id: session_id.get(),
+        virtual_v4: context.config.adapter.addrs.v4,
+        virtual_v6: context.config.adapter.addrs.v6,
         has_aes: has_aes(),
-        adapter_up: terms.adapter_up.load(Relaxed),
+        adapter_up: context.adapter_up.load(Relaxed),
         accepts_fragments: true,
-        name: terms.config.name.clone(),
+        name: context.config.name.clone(),
     };
     let mut message = vec![0; 2];
     hello.encode(&mut message);
     let length = u16::try_from(message.len() - 2).expect("a hello is at most MAX_LEN bytes");
     message[..2].copy_from_slice(&length.to_be_bytes());
     stream.write_all(&message).await?;
+    debug!(boot_id = context.boot_id, local_session = session_id.get(), "hello sent");
     Ok(())
 }
 
 async fn receive_hello(
-    terms: &PeerContext,
+    context: &PeerContext,
     stream: &mut RecvStream,
 ) -> Result<Hello, HandshakeError> {
     let mut length = [0; 2];
@@ -170,16 +188,24 @@ async fn receive_hello(
     let body =
         body.get_mut(..length).filter(|body| !body.is_empty()).ok_or(RefusalReason::Malformed)?;
     stream.read_exact(body).await?;
-    let hello = validate_hello(body, terms.peer_addrs)?;
+    let hello = validate_hello(body, context.peer_addrs)?;
+    debug!(
+        boot_id = hello.boot_id,
+        remote_session = hello.session_id,
+        name = ?hello.name,
+        adapter_up = hello.adapter_up,
+        "hello received"
+    );
     let (reply, admission) = oneshot::channel();
     let admission_check = PeerTaskEvent::CheckBootId { boot_id: hello.boot_id, reply };
-    let gone = |()| HandshakeError::Lost("this node is stopping".to_owned());
-    terms.events.send(admission_check).await.map_err(|_| gone(()))?;
-    admission.await.map_err(|_| gone(()))??;
+    let stopping = || HandshakeError::Lost("this node is stopping".to_owned());
+    context.events.send(admission_check).await.map_err(|_| stopping())?;
+    admission.await.map_err(|_| stopping())??;
+    debug!("hello accepted");
     Ok(hello)
 }
 
-/// Whether the hello fits the config.
+/// Checks the hello against the configuration.
 fn validate_hello(body: &[u8], configured: VirtualAddrs) -> Result<Hello, RefusalReason> {
     // The version stays the first byte of every future hello.
     match body.first() {
@@ -199,35 +225,35 @@ fn validate_hello(body: &[u8], configured: VirtualAddrs) -> Result<Hello, Refusa
 }
 
 fn establish_session(
-    terms: &PeerContext,
+    context: &PeerContext,
     connection: &Connection,
     (send, recv): (SendStream, RecvStream),
-    number: SessionId,
+    session_id: SessionId,
     hello: Hello,
-    (side, generation): (HandshakeRole, u32),
+    (role, generation): (HandshakeRole, u32),
 ) -> Result<EstablishedSession, HandshakeError> {
-    let (dialer, acceptor) = match side {
-        HandshakeRole::Dialer => (number.get(), hello.session_id),
-        HandshakeRole::Acceptor => (hello.session_id, number.get()),
+    let (dialer, acceptor) = match role {
+        HandshakeRole::Dialer => (session_id.get(), hello.session_id),
+        HandshakeRole::Acceptor => (hello.session_id, session_id.get()),
     };
-    // Binds the keys to the two numbers the frames carry.
-    let context = [dialer.to_be_bytes(), acceptor.to_be_bytes()].concat();
+    // Binds the keys to the two session ids that the frames carry.
+    let ids = [dialer.to_be_bytes(), acceptor.to_be_bytes()].concat();
     let mut material = Zeroizing::new([0; 64]);
     connection
-        .export_keying_material(&mut *material, EXPORTER_LABEL, &context)
+        .export_keying_material(&mut *material, EXPORTER_LABEL, &ids)
         .map_err(|_| HandshakeError::Tls("TLS exports no keys".to_owned()))?;
     let mut from_dialer = Zeroizing::new([0; 32]);
     let mut from_acceptor = Zeroizing::new([0; 32]);
     from_dialer.copy_from_slice(&material[..32]);
     from_acceptor.copy_from_slice(&material[32..]);
-    let (tx, rx) = match side {
+    let (tx, rx) = match role {
         HandshakeRole::Dialer => (from_dialer, from_acceptor),
         HandshakeRole::Acceptor => (from_acceptor, from_dialer),
     };
     let session = Session::new(SessionParams {
-        peer: terms.peer,
-        peer_addrs: terms.peer_addrs,
-        local_id: number.get(),
+        peer: context.peer,
+        peer_addrs: context.peer_addrs,
+        local_id: session_id.get(),
         remote_id: hello.session_id,
         boot_id: hello.boot_id,
         cipher: if hello.has_aes && has_aes() {
@@ -243,12 +269,12 @@ fn establish_session(
         connection: connection.clone(),
         send,
         recv,
-        session_id: number,
+        session_id,
         session: Arc::new(session),
         boot_id: hello.boot_id,
         peer_name: hello.name,
         adapter_up: hello.adapter_up,
-        role: side,
+        role,
         generation,
     })
 }

@@ -1,4 +1,4 @@
-//! The way in: starts the endpoint and one task per peer, adds and removes peers, stops.
+//! The session manager: starts the endpoint and one task per peer, adds and removes peers, stops.
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +16,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
+use tracing::{Instrument, debug, error, warn};
 
 use crate::io::{
     counters::Counters,
@@ -26,11 +27,13 @@ use crate::io::{
         failure::{CLOSE_GOING_AWAY, EndpointError},
         peer_address,
         session::{
+            dialer::Dialer,
             event::PeerTaskEvent,
             handshake,
             hello_exchange::PeerContext,
             peer::{EVENT_QUEUE_LEN, PeerTask, PeerTaskParams},
             peer_query,
+            report_limiter::ReportLimiter,
             session_id::SessionIdAllocator,
         },
         socket::RouteSocket,
@@ -40,34 +43,34 @@ use crate::io::{
     },
 };
 
-/// How long the farewell may take: a little more than QUIC drains.
+/// Timeout of the close: a little more than QUIC's draining period.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Handshakes under way from addresses that are no route's.
+/// Handshakes under way from unverified sources.
 const MAX_UNVERIFIED_HANDSHAKES: usize = 8;
 
-/// How long a peer's task may take to hear of a change; it is never busy for long.
+/// Timeout of an event for a peer's task, which is never busy for long.
 const EVENT_SEND_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// What each peer's task was started with, and so the way to it.
+/// Handshake context of each peer, which holds the queue of its task.
 type PeerContexts = Arc<Mutex<BTreeMap<PeerId, PeerContext>>>;
 
-/// The control sessions with all peers. Dropping it stops everything without a farewell.
+/// The control sessions with all peers. Dropping it stops everything without closing connections.
 pub(crate) struct SessionManager {
     endpoint: Endpoint,
     peers: PeerContexts,
     fib_changed: watch::Sender<()>,
-    /// What every peer is told of this node's interfaces, encoded.
+    /// The encoded interface list of this node, sent to every peer.
     advertisement: watch::Sender<Arc<[u8]>>,
     counters: Arc<Counters>,
-    /// What the peers ask, until somebody answers.
+    /// Queries of the peers, until [`take_queries`](Self::take_queries).
     query_rx: Mutex<Option<mpsc::Receiver<PeerQuery>>>,
     task_params: CommonTaskParams,
     /// Aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// What every peer's task is started with.
+/// Parameters common to the tasks of all peers.
 struct CommonTaskParams {
     tls: TlsIdentity,
     fib: SharedFib,
@@ -86,7 +89,7 @@ impl SessionManager {
     /// packet workers.
     ///
     /// # Errors
-    /// When the keys of the config do not fit, or TLS or QUIC refuse to start.
+    /// The keys of the configuration contradict each other, or TLS or QUIC cannot start.
     pub(crate) fn start(
         config: Arc<Config>,
         fib: SharedFib,
@@ -98,12 +101,12 @@ impl SessionManager {
         let tls = TlsIdentity::new(&config.key, config.public_key).map_err(EndpointError::from)?;
         let counters = Arc::new(Counters::default());
         let socket = RouteSocket::new(fib.clone(), arrivals, counters.clone());
-        let strangers = socket.unverified_sources();
+        let unverified_sources = socket.unverified_sources();
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start_endpoint(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
-        let (questions, asked) = mpsc::channel(peer_query::QUERY_QUEUE_LEN);
-        let start = CommonTaskParams {
+        let (query_tx, query_rx) = mpsc::channel(peer_query::QUERY_QUEUE_LEN);
+        let task_params = CommonTaskParams {
             tls,
             fib,
             fib_changed: changes,
@@ -112,22 +115,21 @@ impl SessionManager {
             report,
             boot_id,
             adapter_up: Arc::default(),
-            query_tx: questions,
+            query_tx,
         };
         let mut tasks = JoinSet::new();
         let peers = PeerContexts::default();
-        tasks.spawn(dispatch_handshakes(endpoint.clone(), peers.clone(), strangers));
-        let (offer, _) = watch::channel(Arc::default());
-        let (tasks, asked) = (Mutex::new(tasks), Mutex::new(Some(asked)));
+        tasks.spawn(dispatch_handshakes(endpoint.clone(), peers.clone(), unverified_sources));
+        let (advertisement, _) = watch::channel(Arc::default());
         let manager = Self {
             endpoint,
             peers,
             fib_changed,
-            advertisement: offer,
+            advertisement,
             counters,
-            query_rx: asked,
-            task_params: start,
-            tasks,
+            query_rx: Mutex::new(Some(query_rx)),
+            task_params,
+            tasks: Mutex::new(tasks),
         };
         for peer in &config.peers {
             manager.add_peer(peer, &config)?;
@@ -137,41 +139,40 @@ impl SessionManager {
 
     /// Starts the task of one more peer.
     fn add_peer(&self, peer: &config::PeerConfig, config: &Arc<Config>) -> Result<(), StartError> {
-        let (events, inbox) = mpsc::channel(EVENT_QUEUE_LEN);
-        let start = &self.task_params;
-        let client = endpoint::client_config(&start.tls, peer.key)?;
-        let terms = PeerContext {
+        let (events, mailbox) = mpsc::channel(EVENT_QUEUE_LEN);
+        let common = &self.task_params;
+        let client = endpoint::client_config(&common.tls, peer.key)?;
+        let context = PeerContext {
             config: config.clone(),
             peer: peer.id,
+            peer_name: peer.name.as_str().into(),
             peer_addrs: peer.addrs,
             peer_key: peer.key,
-            boot_id: start.boot_id,
-            session_ids: start.session_ids.clone(),
-            generations: start.generations.clone(),
-            adapter_up: Arc::clone(&start.adapter_up),
-            query_tx: start.query_tx.clone(),
+            boot_id: common.boot_id,
+            session_ids: common.session_ids.clone(),
+            generations: common.generations.clone(),
+            adapter_up: Arc::clone(&common.adapter_up),
+            query_tx: common.query_tx.clone(),
             events,
         };
-        let parts = PeerTaskParams {
-            terms: terms.clone(),
-            name: peer.name.clone(),
-            endpoint: self.endpoint.clone(),
-            client,
-            fib: start.fib.clone(),
-            fib_changed: start.fib_changed.clone(),
-            report: start.report.clone(),
+        let params = PeerTaskParams {
+            context: context.clone(),
+            dialer: Dialer::new(peer.id, self.endpoint.clone(), client, common.fib.clone()),
+            fib_changed: common.fib_changed.clone(),
+            report: common.report.clone(),
             advertisement: self.advertisement.subscribe(),
-            mailbox: inbox,
+            mailbox,
         };
-        lock_unpoisoned(&self.peers).insert(peer.id, terms);
+        let span = context.log_span();
+        lock_unpoisoned(&self.peers).insert(peer.id, context);
         let mut tasks = lock_unpoisoned(&self.tasks);
-        // Tasks of peers that are gone have ended; their results would pile up.
+        // Frees the results of tasks whose peers were removed.
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(PeerTask::new(parts).run());
+        tasks.spawn(PeerTask::new(params).run().instrument(span));
         Ok(())
     }
 
-    /// Whether the keys of `config` fit each other and this node's.
+    /// Checks that the keys of `config` fit each other and this node's.
     ///
     /// # Errors
     /// They do not; nothing changed.
@@ -181,20 +182,20 @@ impl SessionManager {
         Ok(())
     }
 
-    /// First half of going over to a [checked](Self::check_config) config: ends the sessions with
-    /// the peers it does not know, while the routes that carry the farewell still exist. One that
-    /// misses the farewell learns by silence.
+    /// First half of a change to a [checked](Self::check_config) configuration: closes the sessions
+    /// with the peers it does not name, while the routes that carry the close still exist. A peer
+    /// that misses the close detects the missing heartbeats.
     pub(crate) async fn remove_absent_peers(&self, config: &Arc<Config>) {
         let keys = config.peers.iter().map(|peer| peer.key);
         match endpoint::server_config(&self.task_params.tls, keys) {
             Ok(server) => self.endpoint.set_server_config(Some(server)),
-            Err(error) => tracing::error!(%error, "new peers cannot dial this node"),
+            Err(error) => error!(%error, "new peers cannot dial this node"),
         }
         let peers: Vec<_> = {
             let mut peers = lock_unpoisoned(&self.peers);
-            let all = peers.iter().map(|(id, terms)| (*id, terms.events.clone())).collect();
+            let all = peers.iter().map(|(id, peer)| (*id, peer.events.clone())).collect();
             peers.retain(|id, _| config.peer_of(*id).is_some());
-            peers.values_mut().for_each(|terms| terms.config = config.clone());
+            peers.values_mut().for_each(|peer| peer.config = config.clone());
             all
         };
         for (id, events) in peers {
@@ -202,12 +203,12 @@ impl SessionManager {
             let event =
                 if stays { PeerTaskEvent::Config(config.clone()) } else { PeerTaskEvent::Forget };
             if timeout(EVENT_SEND_TIMEOUT, events.send(event)).await.is_err() {
-                tracing::warn!(peer = %id, "a control session does not listen");
+                warn!(peer = %id, "the task of a control session does not respond");
             }
         }
     }
 
-    /// Second half, once the driver knows the new peers: sessions with them.
+    /// Second half, once the driver knows the new peers: starts their sessions.
     ///
     /// # Errors
     /// TLS refuses a key.
@@ -221,35 +222,34 @@ impl SessionManager {
         Ok(())
     }
 
-    /// Says that the forwarding table changed, so that a waiting dial uses a new route at once.
+    /// Notifies that the forwarding table changed, so that a waiting dial uses a new route at once.
     pub(crate) fn notify_fib_changed(&self) {
         self.fib_changed.send_replace(());
     }
 
-    /// Takes in whether the adapter is up, for the hellos from here on: a peer learns of a change
-    /// with the next handshake.
+    /// Sets the adapter's state for later hellos: a peer learns of a change with the next handshake.
     pub(crate) fn set_adapter_up(&self, up: bool) {
         self.task_params.adapter_up.store(up, Relaxed);
     }
 
-    /// Tells every peer, present and future, of this node's interfaces.
+    /// Advertises this node's interfaces to every peer, present and future.
     pub(crate) fn advertise_interfaces(&self, list: &Advertisement) {
         let mut bytes = Vec::new();
         list.encode(&mut bytes);
         self.advertisement.send_replace(bytes.into());
     }
 
-    /// Asks for a fresh session with `peer`: its keys are nearly used up, or nothing authentic has
-    /// come from it for long although its routes look alive. The present session serves until the
-    /// fresh one does. Asking again meanwhile is harmless.
+    /// Requests a fresh session with `peer`: its keys are nearly used up, or no authentic frame
+    /// arrived from it for long. The present session stays in use until the fresh one is. Repeated
+    /// requests are harmless.
     pub(crate) fn renew_session(&self, peer: PeerId) {
-        if let Some(terms) = lock_unpoisoned(&self.peers).get(&peer) {
+        if let Some(context) = lock_unpoisoned(&self.peers).get(&peer) {
             // A full queue means that the peer's task is busy with handshakes already.
-            let _ = terms.events.try_send(PeerTaskEvent::Renew);
+            let _ = context.events.try_send(PeerTaskEvent::Renew);
         }
     }
 
-    /// Asks `peer` a question of at most 256 bytes on its control session. Takes at most
+    /// Sends `peer` a query of at most 256 bytes on its control session. Takes at most
     /// [`QUERY_TIMEOUT`].
     ///
     /// # Errors
@@ -257,90 +257,107 @@ impl SessionManager {
     pub(crate) async fn query_peer(
         &self,
         peer: PeerId,
-        question: Vec<u8>,
+        query: Vec<u8>,
     ) -> Result<Vec<u8>, QueryError> {
-        let events = lock_unpoisoned(&self.peers).get(&peer).map(|terms| terms.events.clone());
+        let events = lock_unpoisoned(&self.peers).get(&peer).map(|peer| peer.events.clone());
         let events = events.ok_or(QueryError::UnknownPeer)?;
-        let (answer, reply_rx) = oneshot::channel();
-        let asked = async {
-            events.send(PeerTaskEvent::Query { query: question, reply: answer }).await.ok()?;
+        let (reply, reply_rx) = oneshot::channel();
+        let exchange = async {
+            events.send(PeerTaskEvent::Query { query, reply }).await.ok()?;
             reply_rx.await.ok()
         };
-        // The task of a peer that goes drops the question.
-        timeout(QUERY_TIMEOUT, asked)
+        // The task of a peer that is being removed drops the query.
+        timeout(QUERY_TIMEOUT, exchange)
             .await
             .map_err(|_| QueryError::TimedOut)?
             .ok_or(QueryError::NoSession)?
     }
 
-    /// What the peers ask; `None` if somebody else has it. A question nobody takes is refused.
+    /// The queue of the peers' queries; `None` if it was taken. Queries that nobody reads are
+    /// refused.
     pub(crate) fn take_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
         lock_unpoisoned(&self.query_rx).take()
     }
 
-    /// What the control sessions dropped, by reason.
+    /// Drop counters of the control sessions, by reason.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// Stops, and tells every peer, which then ends its sessions with this node at once. Takes at
+    /// Closes all connections, so that every peer ends its sessions with this node at once. Takes at
     /// most half a second.
     pub(crate) async fn close(&self) {
+        debug!("control sessions closed: going away");
         self.endpoint.close(CLOSE_GOING_AWAY, b"going away");
-        // A peer that cannot be reached learns by its missing heartbeats.
+        // A peer that cannot be reached detects the missing heartbeats.
         let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
     }
 }
 
-/// Hands every handshake to the task of the peer at whose address it came in.
+/// Passes every handshake to the task of the peer at whose address it arrived.
 async fn dispatch_handshakes(
     endpoint: Endpoint,
     peers: PeerContexts,
-    strangers: Arc<Mutex<UnverifiedSources>>,
+    unverified_sources: Arc<Mutex<UnverifiedSources>>,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_UNVERIFIED_HANDSHAKES));
-    let mut tasks = JoinSet::new();
+    let mut unverified = UnverifiedHandshakes {
+        peers: peers.clone(),
+        sources: unverified_sources,
+        permits: Arc::new(Semaphore::new(MAX_UNVERIFIED_HANDSHAKES)),
+        limiter: Arc::default(),
+        tasks: JoinSet::new(),
+    };
     while let Some(incoming) = endpoint.accept().await {
-        while tasks.try_join_next().is_some() {}
-        let from = incoming.remote_address();
-        let Some(peer) = peer_address::peer_of(from) else {
-            admit_unverified(incoming, &peers, &strangers, &places, &mut tasks);
+        while unverified.tasks.try_join_next().is_some() {}
+        let Some(peer) = peer_address::peer_of(incoming.remote_address()) else {
+            unverified.admit(incoming);
             continue;
         };
-        let events = lock_unpoisoned(&peers).get(&peer).map(|terms| terms.events.clone());
+        let events = lock_unpoisoned(&peers).get(&peer).map(|peer| peer.events.clone());
         match events.as_ref().map(mpsc::Sender::try_reserve) {
-            Some(Ok(place)) => place.send(PeerTaskEvent::Incoming(Box::new(incoming))),
-            // Silence costs least; a genuine peer sends its first datagram again.
+            Some(Ok(permit)) => permit.send(PeerTaskEvent::Incoming(Box::new(incoming))),
+            // Ignoring costs least; a genuine peer retransmits its first datagram.
             _ => incoming.ignore(),
         }
     }
 }
 
-/// Takes in a handshake that came on no route: first whether its source is there at all, at no
-/// cost to this node, then a few at once.
-fn admit_unverified(
-    incoming: quinn::Incoming,
-    peers: &PeerContexts,
-    strangers: &Arc<Mutex<UnverifiedSources>>,
-    places: &Arc<Semaphore>,
-    tasks: &mut JoinSet<()>,
-) {
-    if !incoming.remote_address_validated() {
-        // Smaller than what it answers (S-06).
-        let _ = incoming.retry();
-        return;
-    }
-    let Ok(place) = places.clone().try_acquire_owned() else { return incoming.ignore() };
-    let (peers, strangers, from) = (peers.clone(), strangers.clone(), incoming.remote_address());
-    let terms = move |key| {
-        let terms = lock_unpoisoned(&peers).values().find(|terms| terms.peer_key == key)?.clone();
-        lock_unpoisoned(&strangers).set_peer(from, terms.peer);
-        Some(terms)
-    };
-    tasks.spawn(handshake::accept_unverified(terms, incoming, place));
+/// Handshakes that arrived on no route.
+struct UnverifiedHandshakes {
+    peers: PeerContexts,
+    sources: Arc<Mutex<UnverifiedSources>>,
+    /// One permit per handshake under way.
+    permits: Arc<Semaphore>,
+    limiter: Arc<Mutex<ReportLimiter>>,
+    tasks: JoinSet<()>,
 }
 
-/// What the lock guards is whole whoever panicked.
+impl UnverifiedHandshakes {
+    /// Accepts a handshake once its source address is validated, which costs this node no state;
+    /// [`MAX_UNVERIFIED_HANDSHAKES`] at once.
+    fn admit(&mut self, incoming: quinn::Incoming) {
+        if !incoming.remote_address_validated() {
+            // The Retry is smaller than the datagram it answers (S-06).
+            let _ = incoming.retry();
+            return;
+        }
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else { return incoming.ignore() };
+        let (peers, sources) = (self.peers.clone(), self.sources.clone());
+        let from = incoming.remote_address();
+        let find_peer = move |key| {
+            let context =
+                lock_unpoisoned(&peers).values().find(|peer| peer.peer_key == key)?.clone();
+            lock_unpoisoned(&sources).set_peer(from, context.peer);
+            Some(context)
+        };
+        let limiter = self.limiter.clone();
+        self.tasks.spawn(async move {
+            handshake::accept_unverified(find_peer, incoming, permit, &limiter).await
+        });
+    }
+}
+
+/// Locks; the guarded values are valid after any panic.
 fn lock_unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

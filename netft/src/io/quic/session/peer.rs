@@ -1,8 +1,8 @@
-//! The task that keeps a session with one peer: dials, accepts, chooses, retires, reports.
+//! The task of one peer: dials, accepts, selects, retires and reports its sessions.
 //!
-//! It alone changes the peer's state; everything that waits runs in child tasks that report back
-//! through one bounded queue and end with it. At most [`MAX_HANDSHAKES`] handshakes the peer began
-//! and one this node began are under way.
+//! It alone changes the peer's session state. Whatever waits for the network runs in child tasks,
+//! which report through one bounded queue and end with this task. At most [`MAX_HANDSHAKES`]
+//! handshakes of the peer and one dial of this node are under way.
 
 use std::{
     collections::BTreeMap,
@@ -10,109 +10,84 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netft_proto::{ids::RouteId, wire::interfaces::Advertisement};
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
+use netft_proto::wire::interfaces::Advertisement;
+use quinn::{Connection, ConnectionError};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
-    task::{AbortHandle, JoinSet},
+    task::JoinSet,
     time::{sleep_until, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, debug_span, info, warn};
 
-use crate::io::{
-    fib::SharedFib,
-    quic::{
-        failure::{
-            CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED, HandshakeError, RefusalReason,
-            sanitize_reason,
-        },
-        session::{
-            control::{AdvertisementReceiver, ControlStream, LivenessCheck},
-            event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
-            handshake,
-            handshake::DIAL_TIMEOUT,
-            hello_exchange::PeerContext,
-            peer_query,
-            session_id::{SessionId, random_u32},
-            session_set::{SessionChange, SessionEntry, SessionSet},
-        },
-        tls,
-        types::{FromQuic, FromQuicHandler, QueryError},
+use crate::io::quic::{
+    failure::{
+        CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED, HandshakeError, RefusalReason,
+        sanitize_reason,
     },
+    session::{
+        control::{AdvertisementReceiver, ControlStream, LivenessCheck},
+        dialer::{DialPoll, Dialer},
+        event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
+        handshake,
+        hello_exchange::PeerContext,
+        peer_query,
+        rekey::RekeySchedule,
+        report_limiter::ReportLimiter,
+        session_id::SessionId,
+        session_set::{SessionChange, SessionEntry, SessionSet},
+    },
+    tls,
+    types::{FromQuic, FromQuicHandler, QueryError},
 };
 
-/// The most events that wait for the task; senders wait, they are few and bounded themselves.
+/// Events that wait for the task at most; senders wait, they are few and bounded themselves.
 pub(in crate::io) const EVENT_QUEUE_LEN: usize = 64;
-/// The pause after a refusal that will most likely come again.
-const REDIAL_DELAY_AFTER_REFUSAL: Duration = Duration::from_secs(2);
-/// How long an attempt gets before a new candidate route starts it anew.
-const MIN_DIAL_TIME: Duration = Duration::from_millis(200);
-/// How often to look for a route when nobody says that one appeared.
-const ROUTE_POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// The most handshakes of the peer under way.
+/// Handshakes of the peer under way at once.
 const MAX_HANDSHAKES: usize = 4;
-/// Of these, how many without proof that the source address is not forged (RFC 9000 section 8.1).
+/// Of these, how many without a validated source address (RFC 9000 section 8.1).
 const MAX_UNVALIDATED_HANDSHAKES: usize = 2;
-/// The shortest and longest wait for a sign of life of a process another one wants to replace.
+/// Shortest and longest wait for the liveness reply of a process that another one would replace.
 const LIVENESS_TIMEOUT_RANGE: (Duration, Duration) =
     (Duration::from_millis(250), Duration::from_secs(1));
-/// When a rekey has led to nothing usable, the next.
-const REKEY_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// At most one message of a kind in this time.
+/// Longest sleep of a task that has nothing to do.
+const MAX_IDLE_SLEEP: Duration = Duration::from_secs(900);
+/// Interval of the reports of one kind of failure.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval of the debug lines about one kind of event that the network can cause at any rate.
+const DEBUG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A session in use.
 struct LiveSession {
-    /// Held so that no other session gets it.
+    /// Keeps the id from being allocated again.
     _session_id: SessionId,
     connection: Connection,
     liveness_checks: mpsc::Sender<LivenessCheck>,
 }
 
-/// An attempt to dial under way.
-struct DialAttempt {
-    task: AbortHandle,
-    started_at: Instant,
-    /// The routes it started on.
-    routes: Vec<RouteId>,
-}
-
-/// Everything known of one peer.
+/// Sessions with one peer, and the tasks that establish them.
 pub(in crate::io) struct PeerTask {
-    terms: PeerContext,
-    name: String,
-    endpoint: Endpoint,
-    client: ClientConfig,
-    fib: SharedFib,
+    context: PeerContext,
+    dialer: Dialer,
+    rekey: RekeySchedule,
     fib_changed: watch::Receiver<()>,
     report: FromQuicHandler,
     advertisement: AdvertisementReceiver,
-    /// The boot id and serial of the interface list the peer told last.
-    last_advertised: Option<(u64, u32)>,
+    newest_advertisement: NewestAdvertisement,
     mailbox: mpsc::Receiver<PeerTaskEvent>,
-    /// This node holds the smaller key: it rekeys, and its dials win.
-    has_smaller_key: bool,
     sessions: SessionSet,
     live_sessions: BTreeMap<u32, LiveSession>,
-    /// The highest generation announced by either side.
+    /// The highest generation announced by either end.
     generation: u32,
-    dial: Option<DialAttempt>,
-    next_dial: Instant,
-    rekey_at: Option<Instant>,
-    is_renewal_wanted: bool,
+    /// One permit per handshake of the peer under way.
     handshakes: Arc<Semaphore>,
-    /// When a message of a kind was last given.
-    last_reported: BTreeMap<&'static str, Instant>,
+    limiter: ReportLimiter,
     tasks: JoinSet<()>,
 }
 
-/// What a peer's task needs from the manager.
+/// Parameters of a peer's task.
 pub(in crate::io) struct PeerTaskParams {
-    pub(in crate::io) terms: PeerContext,
-    pub(in crate::io) name: String,
-    pub(in crate::io) endpoint: Endpoint,
-    pub(in crate::io) client: ClientConfig,
-    pub(in crate::io) fib: SharedFib,
+    pub(in crate::io) context: PeerContext,
+    pub(in crate::io) dialer: Dialer,
     pub(in crate::io) fib_changed: watch::Receiver<()>,
     pub(in crate::io) report: FromQuicHandler,
     pub(in crate::io) advertisement: AdvertisementReceiver,
@@ -120,40 +95,23 @@ pub(in crate::io) struct PeerTaskParams {
 }
 
 impl PeerTask {
-    pub(in crate::io) fn new(parts: PeerTaskParams) -> Self {
-        let PeerTaskParams {
-            terms,
-            name,
-            endpoint,
-            client,
-            fib,
-            fib_changed,
-            report,
-            advertisement,
-            mailbox,
-        } = parts;
-        let generation = terms.generations.load(Relaxed);
+    pub(in crate::io) fn new(params: PeerTaskParams) -> Self {
+        let PeerTaskParams { context, dialer, fib_changed, report, advertisement, mailbox } =
+            params;
         Self {
-            has_smaller_key: terms.config.public_key < terms.peer_key,
-            terms,
-            name,
-            endpoint,
-            client,
-            fib,
+            dialer,
+            rekey: RekeySchedule::new(context.has_smaller_key()),
+            generation: context.generations.load(Relaxed),
+            context,
             fib_changed,
             report,
             advertisement,
-            last_advertised: None,
+            newest_advertisement: NewestAdvertisement::default(),
             mailbox,
             sessions: SessionSet::default(),
             live_sessions: BTreeMap::new(),
-            generation,
-            dial: None,
-            next_dial: Instant::now(),
-            rekey_at: None,
-            is_renewal_wanted: false,
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-            last_reported: BTreeMap::new(),
+            limiter: ReportLimiter::default(),
             tasks: JoinSet::new(),
         }
     }
@@ -166,7 +124,7 @@ impl PeerTask {
             self.apply_changes(due, now);
             let wake = self.dial_if_due(now);
             tokio::select! {
-                // What happened comes before what is due.
+                // Events first, then timers.
                 biased;
                 event = self.mailbox.recv() => match event {
                     Some(PeerTaskEvent::Forget) => return self.close_connections(),
@@ -174,7 +132,7 @@ impl PeerTask {
                     None => return,
                 },
                 changed = self.fib_changed.changed() => match changed {
-                    Ok(()) => self.redial_on_new_routes(),
+                    Ok(()) => self.dialer.restart_on_new_routes(Instant::now()),
                     Err(_) => return,
                 },
                 Some(_) = self.tasks.join_next() => {}
@@ -187,204 +145,175 @@ impl PeerTask {
         match event {
             PeerTaskEvent::Incoming(incoming) => self.accept_handshake(*incoming),
             PeerTaskEvent::CheckBootId { boot_id, reply } => self.check_boot_id(boot_id, reply),
-            PeerTaskEvent::Established(agreed) => self.install_session(*agreed),
+            PeerTaskEvent::Established(established) => self.install_session(*established),
             PeerTaskEvent::Failed { dialled, failure } => {
                 self.on_handshake_failed(dialled, &failure)
             }
-            PeerTaskEvent::Usable(local) => {
-                self.sessions.mark_usable(local, Instant::now());
-                self.sessions.mark_confirmed(local);
+            PeerTaskEvent::Usable(session) => {
+                debug!(session, "ready received: the peer receives on the session");
+                self.sessions.mark_usable(session, Instant::now());
+                self.sessions.mark_confirmed(session);
             }
-            PeerTaskEvent::Confirmed(local) => self.sessions.mark_confirmed(local),
-            PeerTaskEvent::Lost { local_session: local, error } => {
-                self.on_connection_lost(local, &error)
+            PeerTaskEvent::Confirmed(session) => {
+                debug!(session, "confirmation received: both ends send and receive");
+                self.sessions.mark_confirmed(session);
             }
-            PeerTaskEvent::Renew => self.is_renewal_wanted = true,
-            PeerTaskEvent::Interfaces { local_session: local, list } => {
-                self.on_interfaces(local, *list)
+            PeerTaskEvent::Lost { local_session, error } => {
+                self.on_connection_lost(local_session, &error)
             }
-            PeerTaskEvent::Query { query: question, reply: answer } => {
-                self.send_query(question, answer)
+            PeerTaskEvent::Renew => {
+                debug!("fresh session requested");
+                self.rekey.request_rekey();
             }
+            PeerTaskEvent::Interfaces { local_session, list } => {
+                self.on_interfaces(local_session, *list)
+            }
+            PeerTaskEvent::Query { query, reply } => self.send_query(query, reply),
             PeerTaskEvent::Config(config) => {
-                let other =
-                    self.terms.config.session.rekey_interval != config.session.rekey_interval;
-                self.terms.config = config;
-                if other && self.rekey_at.is_some() {
-                    self.schedule_rekey(Instant::now());
+                let interval = config.session.rekey_interval;
+                let has_changed = self.context.config.session.rekey_interval != interval;
+                self.context.config = config;
+                if has_changed {
+                    self.rekey.on_interval_changed(Instant::now(), interval);
                 }
             }
             PeerTaskEvent::Forget => {}
         }
     }
 
-    /// Tells the peer; what this node knew of it goes with the task.
+    /// Closes every connection; this node's state of the peer goes with the task.
     fn close_connections(&self) {
+        debug!("peer removed from the configuration: sessions closed");
         for live in self.live_sessions.values() {
             live.connection.close(CLOSE_GOING_AWAY, b"this node's config has no such peer");
         }
     }
 
-    /// Starts a dial if one is due; returns when to look again.
+    /// Starts a dial if one is due; returns when to check again.
     fn dial_if_due(&mut self, now: Instant) -> Instant {
-        let idle_wake = now + 3600 * ROUTE_POLL_INTERVAL;
-        let mut wake = self.sessions.next_wake(now).unwrap_or(idle_wake);
-        if let Some(at) = self.rekey_at {
-            if at <= now {
-                self.rekey_at = Some(now + REKEY_RETRY_INTERVAL);
-                self.is_renewal_wanted = true;
-            }
-            wake = wake.min(at.max(now));
+        let mut wake = self.sessions.next_wake(now).unwrap_or(now + MAX_IDLE_SLEEP);
+        if let Some(rekey_at) = self.rekey.poll(now) {
+            wake = wake.min(rekey_at);
         }
-        // The child's report clears this; a child that ended without one must not block for ever.
-        if self.dial.as_ref().is_some_and(|dial| dial.task.is_finished()) && self.mailbox.is_empty()
-        {
-            self.dial = None;
+        if self.mailbox.is_empty() {
+            self.dialer.clear_finished();
         }
-        let wanted = self.is_renewal_wanted || self.sessions.wants_session(now);
-        if !wanted || self.dial.is_some() {
+        if !self.rekey.is_requested() && !self.sessions.wants_session(now) {
             return wake;
         }
-        if self.next_dial > now {
-            return wake.min(self.next_dial);
-        }
-        let routes = self.dialable_routes();
-        if routes.is_empty() {
-            return wake.min(now + ROUTE_POLL_INTERVAL);
-        }
-        self.start_dial(now, routes);
-        wake
-    }
-
-    /// The routes a datagram to the peer would take.
-    fn dialable_routes(&self) -> Vec<RouteId> {
-        let fib = self.fib.load();
-        let entry = fib.peers.iter().find(|entry| entry.peer == self.terms.peer);
-        entry.map_or_else(Vec::new, |entry| match &entry.active {
-            Some(path) => vec![path.route],
-            None => entry.candidates.iter().map(|path| path.route).collect(),
-        })
-    }
-
-    fn start_dial(&mut self, began: Instant, routes: Vec<RouteId>) {
-        self.generation = self.generation.saturating_add(1);
-        self.terms.generations.fetch_max(self.generation, Relaxed);
-        self.next_dial = began + DIAL_TIMEOUT;
-        let (endpoint, client) = (self.endpoint.clone(), self.client.clone());
-        let dial = handshake::dial_peer(self.terms.clone(), endpoint, client, self.generation);
-        let task = self.tasks.spawn(dial);
-        self.dial = Some(DialAttempt { task, started_at: began, routes });
-    }
-
-    /// An attempt that began before a route was there would only reach it with a retransmission.
-    fn redial_on_new_routes(&mut self) {
-        let now = Instant::now();
-        let Some(dial) = &self.dial else { return };
-        let new = self.dialable_routes().iter().any(|route| !dial.routes.contains(route));
-        if new && dial.started_at + MIN_DIAL_TIME <= now {
-            dial.task.abort();
-            self.dial = None;
-            self.next_dial = now;
-        }
-    }
-
-    /// The peer's dial led to a session first, and this node's would only be a second one beside
-    /// it. Of two dials one always stays: the peer has ended its own by being the dialer.
-    fn abort_dial(&mut self) {
-        if let Some(dial) = self.dial.take() {
-            dial.task.abort();
+        match self.dialer.poll(now) {
+            DialPoll::InProgress => wake,
+            DialPoll::WaitUntil(at) => wake.min(at),
+            DialPoll::Ready(routes) => {
+                self.generation = self.generation.saturating_add(1);
+                self.context.generations.fetch_max(self.generation, Relaxed);
+                let context = self.context.clone();
+                self.dialer.start_attempt(now, routes, context, self.generation, &mut self.tasks);
+                wake
+            }
         }
     }
 
     fn accept_handshake(&mut self, incoming: quinn::Incoming) {
-        let busy = MAX_HANDSHAKES - self.handshakes.available_permits();
-        if busy >= MAX_UNVALIDATED_HANDSHAKES
+        let under_way = MAX_HANDSHAKES - self.handshakes.available_permits();
+        if under_way >= MAX_UNVALIDATED_HANDSHAKES
             && incoming.may_retry()
             && !incoming.remote_address_validated()
         {
-            // A forger of source addresses gets no further, and takes no place.
-            if let Err(error) = incoming.retry() {
-                debug!(peer = %self.name, %error, "no retry sent");
+            // A Retry validates the source address first, so that forged ones take no permit.
+            if let Err(error) = incoming.retry()
+                && self.limiter.try_report("incoming", "retry", DEBUG_INTERVAL, Instant::now())
+            {
+                debug!(%error, "cannot send a Retry");
             }
             return;
         }
-        let Ok(place) = self.handshakes.clone().try_acquire_owned() else {
+        let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+            if self.limiter.try_report("incoming", "refused", DEBUG_INTERVAL, Instant::now()) {
+                debug!(under_way, "handshake refused: too many under way");
+            }
             incoming.refuse();
             return;
         };
-        self.tasks.spawn(handshake::accept_handshake(self.terms.clone(), incoming, place));
+        let accept = handshake::accept_handshake(self.context.clone(), incoming, permit);
+        self.tasks.spawn(accept.instrument(debug_span!("accept")));
     }
 
-    /// Decides whether a process with `boot_id` may join. When another process of the same key has
-    /// a session, it is asked for a sign of life: a restarted node answers for its former process
-    /// with a reset, or nobody answers; only a clone leaves the former one alive (F-28).
+    /// Decides whether a process with `boot_id` may have a session. If another process with the
+    /// same key has one, that process gets a liveness request. A restarted node answers for its
+    /// former process with a stateless reset, or not at all; only a cloned node leaves the other
+    /// one alive (F-28).
     fn check_boot_id(&mut self, boot_id: u64, reply: oneshot::Sender<Result<(), RefusalReason>>) {
-        let rivals = self.sessions.entries().iter().rev().filter(|e| e.boot_id != boot_id);
-        let rival = rivals
+        let others = self.sessions.entries().iter().rev().filter(|e| e.boot_id != boot_id);
+        let other = others
             .filter_map(|entry| self.live_sessions.get(&entry.local_session))
             .find(|live| live.connection.close_reason().is_none());
-        let (asked, answer) = oneshot::channel();
-        let Some(rival) = rival.filter(|rival| rival.liveness_checks.try_send(asked).is_ok())
+        let (check, alive) = oneshot::channel();
+        let Some(other) = other.filter(|other| other.liveness_checks.try_send(check).is_ok())
         else {
-            // Whoever asked may have given up.
+            // The handshake may have timed out meanwhile.
             let _ = reply.send(Ok(()));
             return;
         };
         let liveness_timeout =
-            (3 * rival.connection.rtt()).clamp(LIVENESS_TIMEOUT_RANGE.0, LIVENESS_TIMEOUT_RANGE.1);
-        let former = rival.connection.clone();
-        self.tasks.spawn(async move {
-            let alive = tokio::select! {
-                answer = timeout(liveness_timeout, answer) => matches!(answer, Ok(Ok(()))),
+            (3 * other.connection.rtt()).clamp(LIVENESS_TIMEOUT_RANGE.0, LIVENESS_TIMEOUT_RANGE.1);
+        debug!(boot_id, ?liveness_timeout, "other boot id: liveness request to the former process");
+        let former = other.connection.clone();
+        let check = async move {
+            let is_alive = tokio::select! {
+                answer = timeout(liveness_timeout, alive) => matches!(answer, Ok(Ok(()))),
                 _ = former.closed() => false,
             };
-            // Whoever asked may have given up.
-            let _ = reply.send(if alive { Err(RefusalReason::Duplicate) } else { Ok(()) });
-        });
+            debug!(boot_id, is_alive, "liveness check of the former process");
+            // The handshake may have timed out meanwhile.
+            let _ = reply.send(if is_alive { Err(RefusalReason::Duplicate) } else { Ok(()) });
+        };
+        self.tasks.spawn(check.in_current_span());
     }
 
-    fn install_session(&mut self, agreed: EstablishedSession) {
+    fn install_session(&mut self, established: EstablishedSession) {
         let now = Instant::now();
-        let EstablishedSession { connection, send, recv, session_id: number, session, .. } = agreed;
-        let (local, boot_id, generation) = (number.get(), agreed.boot_id, agreed.generation);
-        let dialer = agreed.role == HandshakeRole::Dialer;
+        let EstablishedSession { connection, send, recv, session_id, session, .. } = established;
+        let local_session = session_id.get();
+        let (boot_id, generation) = (established.boot_id, established.generation);
+        let dialer = established.role == HandshakeRole::Dialer;
         if dialer {
-            self.dial = None;
+            self.dialer.on_established();
         } else if generation >= self.generation {
-            self.abort_dial();
+            self.dialer.abort_attempt();
         }
-        self.is_renewal_wanted = false;
         self.generation = self.generation.max(generation);
-        self.terms.generations.fetch_max(generation, Relaxed);
-        self.rekey_at.get_or_insert(now + REKEY_RETRY_INTERVAL);
+        self.context.generations.fetch_max(generation, Relaxed);
+        self.rekey.on_established(now);
+        let dialled_by_smaller_key = dialer == self.context.has_smaller_key();
         let entry =
-            SessionEntry::new(local, boot_id, generation, dialer == self.has_smaller_key, now);
+            SessionEntry::new(local_session, boot_id, generation, dialled_by_smaller_key, now);
         let changes = self.sessions.add_session(entry);
         if !dialer {
-            // The dialer has put the session into its tables before it said so.
-            self.sessions.mark_usable(local, now);
+            // The dialer has installed the session before it sent ready.
+            self.sessions.mark_usable(local_session, now);
         }
         let mut due = self.sessions.poll_changes(now);
-        let preferred = due.contains(&SessionChange::Prefer(local));
-        due.retain(|change| *change != SessionChange::Prefer(local));
-        info!(peer = %self.name, session = local, generation, dialer, "session established");
+        let preferred = due.contains(&SessionChange::Prefer(local_session));
+        due.retain(|change| *change != SessionChange::Prefer(local_session));
+        info!(session = local_session, generation, boot_id, dialer, "session established");
         (self.report)(FromQuic::SessionUp {
-            peer: self.terms.peer,
+            peer: self.context.peer,
             session,
             boot_id,
             dialer,
-            peer_name: agreed.peer_name,
-            adapter_up: agreed.adapter_up,
+            peer_name: established.peer_name,
+            adapter_up: established.adapter_up,
             preferred,
         });
         if preferred {
-            self.schedule_rekey(now);
+            self.rekey.on_preferred(now, self.context.config.session.rekey_interval);
         }
         let (liveness_tx, liveness_rx) = mpsc::channel(1);
         self.live_sessions.insert(
-            local,
+            local_session,
             LiveSession {
-                _session_id: number,
+                _session_id: session_id,
                 connection: connection.clone(),
                 liveness_checks: liveness_tx,
             },
@@ -392,148 +321,134 @@ impl PeerTask {
         self.apply_changes(changes, now);
         self.apply_changes(due, now);
         if tls::supports_queries(&connection) {
-            let (peer, query_tx) = (self.terms.peer, self.terms.query_tx.clone());
-            self.tasks.spawn(peer_query::serve_queries(connection.clone(), peer, query_tx));
+            let (peer, query_tx) = (self.context.peer, self.context.query_tx.clone());
+            let serve = peer_query::serve_queries(connection.clone(), peer, query_tx);
+            self.tasks.spawn(serve.in_current_span());
         }
         let control = ControlStream {
             connection,
             send,
             recv,
-            local_session: local,
-            role: agreed.role,
+            local_session,
+            role: established.role,
             generation,
             liveness_checks: liveness_rx,
             advertisement: self.advertisement.clone(),
-            events: self.terms.events.clone(),
+            events: self.context.events.clone(),
         };
-        self.tasks.spawn(control.serve());
+        let span = debug_span!("session", id = local_session);
+        self.tasks.spawn(control.serve().instrument(span));
     }
 
-    /// Asks on the session data goes on.
-    fn send_query(
-        &mut self,
-        question: Vec<u8>,
-        answer: oneshot::Sender<Result<Vec<u8>, QueryError>>,
-    ) {
+    /// Sends a query on the preferred session.
+    fn send_query(&mut self, query: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, QueryError>>) {
         let preferred = self
             .sessions
             .preferred()
             .and_then(|entry| self.live_sessions.get(&entry.local_session));
         let connection = preferred.map(|live| live.connection.clone());
-        self.tasks.spawn(async move {
-            let asked = match connection {
-                Some(connection) => peer_query::send_query(&connection, &question).await,
+        let exchange = async move {
+            let result = match connection {
+                Some(connection) => peer_query::send_query(&connection, &query).await,
                 None => Err(QueryError::NoSession),
             };
-            // Whoever asked may have stopped waiting.
-            let _ = answer.send(asked);
-        });
+            if let Err(error) = &result {
+                debug!(%error, "query failed");
+            }
+            // The caller may have stopped waiting.
+            let _ = reply.send(result);
+        };
+        self.tasks.spawn(exchange.in_current_span());
     }
 
-    /// Passes on what the peer tells of its interfaces, unless a newer list came before it on
-    /// another session.
-    fn on_interfaces(&mut self, local: u32, list: Advertisement) {
-        let entry = self.sessions.entries().iter().find(|entry| entry.local_session == local);
-        let Some(boot_id) = entry.map(|entry| entry.boot_id) else { return };
-        let age = |serial: u32| list.serial.wrapping_sub(serial);
-        if self
-            .last_advertised
-            .is_some_and(|(boot, serial)| boot == boot_id && age(serial) > u32::MAX / 2)
-        {
+    /// Reports the peer's advertisement, unless a newer one arrived on another session.
+    fn on_interfaces(&mut self, local_session: u32, list: Advertisement) {
+        let mut entries = self.sessions.entries().iter();
+        let Some(entry) = entries.find(|entry| entry.local_session == local_session) else {
             return;
+        };
+        if self.newest_advertisement.accept(entry.boot_id, list.serial) {
+            debug!(session = local_session, serial = list.serial, "interface list received");
+            (self.report)(FromQuic::Interfaces { peer: self.context.peer, list });
         }
-        self.last_advertised = Some((boot_id, list.serial));
-        (self.report)(FromQuic::Interfaces { peer: self.terms.peer, list });
     }
 
     fn apply_changes(&mut self, changes: Vec<SessionChange>, now: Instant) {
         for change in changes {
             match change {
-                SessionChange::Prefer(local) => {
-                    self.schedule_rekey(now);
-                    (self.report)(FromQuic::SessionPreferred {
-                        peer: self.terms.peer,
-                        local_session: local,
-                    });
+                SessionChange::Prefer(local_session) => {
+                    debug!(session = local_session, "data moves to the session");
+                    self.rekey.on_preferred(now, self.context.config.session.rekey_interval);
+                    let peer = self.context.peer;
+                    (self.report)(FromQuic::SessionPreferred { peer, local_session });
                 }
-                SessionChange::End(local) => self.end_session(local, "superseded"),
+                SessionChange::End(local_session) => self.end_session(local_session, "superseded"),
             }
         }
     }
 
-    fn end_session(&mut self, local: u32, why: &str) {
-        let Some(live) = self.live_sessions.remove(&local) else { return };
+    fn end_session(&mut self, local_session: u32, reason: &str) {
+        let Some(live) = self.live_sessions.remove(&local_session) else { return };
         live.connection.close(CLOSE_SUPERSEDED, b"a newer session has taken over");
-        info!(peer = %self.name, session = local, why, "session ended");
-        (self.report)(FromQuic::SessionDown { peer: self.terms.peer, local_session: local });
+        info!(session = local_session, reason, "session ended");
+        (self.report)(FromQuic::SessionDown { peer: self.context.peer, local_session });
     }
 
-    /// The node with the smaller key rekeys; the other one only when that did not happen.
-    fn schedule_rekey(&mut self, now: Instant) {
-        let jitter =
-            self.terms.config.session.rekey_interval.mul_f64(0.9 + 0.2 * random_fraction());
-        self.rekey_at = Some(now + if self.has_smaller_key { jitter } else { jitter.mul_f64(1.5) });
-    }
-
-    fn on_connection_lost(&mut self, local: u32, error: &ConnectionError) {
-        if !self.live_sessions.contains_key(&local) {
+    fn on_connection_lost(&mut self, local_session: u32, error: &ConnectionError) {
+        if !self.live_sessions.contains_key(&local_session) {
             return;
         }
+        debug!(session = local_session, %error, "QUIC connection lost");
         match error {
             ConnectionError::ApplicationClosed(close) => {
-                self.sessions.remove_session(local);
+                self.sessions.remove_session(local_session);
                 match close.error_code {
-                    CLOSE_GOING_AWAY => self.end_session(local, "the peer is going away"),
+                    CLOSE_GOING_AWAY => self.end_session(local_session, "the peer is going away"),
                     CLOSE_SUPERSEDED | CLOSE_ABANDONED => {
-                        self.end_session(local, "superseded by the peer")
+                        self.end_session(local_session, "superseded by the peer")
                     }
                     _ => {
-                        self.end_session(local, "refused by the peer");
+                        self.end_session(local_session, "refused by the peer");
                         let reason = sanitize_reason(&close.reason);
                         self.report_failure(&HandshakeError::RefusedByPeer(reason));
                     }
                 }
             }
-            // The peer broke the rules, or this node is stopping.
+            // A protocol violation of the peer, or this node is stopping.
             ConnectionError::LocallyClosed => {
-                self.sessions.remove_session(local);
-                self.end_session(local, "closed here");
+                self.sessions.remove_session(local_session);
+                self.end_session(local_session, "closed by this node");
             }
-            // The keys still fit. The peer has forgotten this connection, so it cannot say when
-            // they end: agree on new ones.
-            ConnectionError::Reset => self.is_renewal_wanted = true,
-            _ => debug!(peer = %self.name, session = local, %error, "control stream lost"),
+            // The keys are still valid, but the peer has lost the connection that would announce
+            // their end: a fresh session is due.
+            ConnectionError::Reset => self.rekey.request_rekey(),
+            // The keys outlive the connection.
+            _ => {}
         }
     }
 
     fn on_handshake_failed(&mut self, dialled: bool, failure: &HandshakeError) {
-        let now = Instant::now();
+        let (now, is_permanent) = (Instant::now(), failure.is_permanent());
         if dialled {
-            self.dial = None;
-            let pause = if failure.is_permanent() {
-                now + REDIAL_DELAY_AFTER_REFUSAL
-            } else {
-                now.max(self.next_dial)
-            };
-            self.next_dial = pause + Duration::from_millis(50).mul_f64(random_fraction());
+            self.dialer.on_failed(now, is_permanent);
         }
-        if failure.is_permanent() {
+        let scope = if dialled { "dial" } else { "accept" };
+        if self.limiter.try_report(scope, failure.kind_name(), DEBUG_INTERVAL, now) {
+            debug!(dialled, kind = failure.kind_name(), reason = %failure, "handshake failed");
+        }
+        if is_permanent {
             self.report_failure(failure);
-        } else {
-            debug!(peer = %self.name, %failure, "no session yet");
         }
     }
 
-    /// Says what is wrong, at most once a minute per kind.
+    /// Reports a failure to the operator, at most once a minute per kind.
     fn report_failure(&mut self, failure: &HandshakeError) {
-        let now = Instant::now();
-        if self.last_reported.get(failure.kind_name()).is_some_and(|at| now < *at + REPORT_INTERVAL)
-        {
+        let (kind, now) = (failure.kind_name(), Instant::now());
+        if !self.limiter.try_report("refused", kind, REPORT_INTERVAL, now) {
             return;
         }
-        self.last_reported.insert(failure.kind_name(), now);
-        warn!(peer = %self.name, reason = %failure, "no session");
-        let peer = self.terms.peer;
+        warn!(reason = %failure, "no session");
+        let peer = self.context.peer;
         (self.report)(match failure {
             HandshakeError::Refused(RefusalReason::Duplicate) => FromQuic::DuplicateNode { peer },
             _ => FromQuic::Refused { peer, reason: failure.to_string() },
@@ -541,8 +456,35 @@ impl PeerTask {
     }
 }
 
-/// A random number of [0, 1); one half when the kernel has no random bytes, as only spreading
-/// depends on it.
-fn random_fraction() -> f64 {
-    random_u32().map_or(0.5, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
+/// Boot id and serial of the newest advertisement of a peer.
+#[derive(Default)]
+struct NewestAdvertisement(Option<(u64, u32)>);
+
+impl NewestAdvertisement {
+    /// Whether an advertisement is not older than the newest of the same process; then it becomes
+    /// the newest. Serials wrap (RFC 1982).
+    fn accept(&mut self, boot_id: u64, serial: u32) -> bool {
+        let is_older = self.0.is_some_and(|(newest_boot, newest)| {
+            newest_boot == boot_id && serial.wrapping_sub(newest) > u32::MAX / 2
+        });
+        if !is_older {
+            self.0 = Some((boot_id, serial));
+        }
+        !is_older
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_advertisement_of_the_same_process_is_ignored() {
+        let mut newest = NewestAdvertisement::default();
+        assert!(newest.accept(1, 5) && newest.accept(1, 5) && newest.accept(1, 6));
+        assert!(!newest.accept(1, 5));
+        assert!(newest.accept(2, 1), "a restarted peer counts anew");
+        assert!(newest.accept(2, u32::MAX / 2 + 1) && newest.accept(2, u32::MAX));
+        assert!(newest.accept(2, 0), "serials wrap");
+    }
 }

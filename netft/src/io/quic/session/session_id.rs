@@ -1,15 +1,15 @@
-//! Session numbers: random, never 0, no two alive at once.
+//! Session ids: random, never 0, unique among the sessions in use.
 
 use std::sync::Arc;
 
 use dashmap::DashSet;
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Where a node's session numbers come from: shared by the tasks of all peers.
+/// Allocator of a node's session ids, shared by the tasks of all peers.
 #[derive(Clone, Debug, Default)]
 pub(in crate::io) struct SessionIdAllocator(Arc<DashSet<u32>>);
 
-/// A number in use; given back when dropped.
+/// A session id in use; released when dropped.
 #[derive(Debug)]
 pub(in crate::io) struct SessionId {
     value: u32,
@@ -17,11 +17,11 @@ pub(in crate::io) struct SessionId {
 }
 
 impl SessionIdAllocator {
-    /// Takes a free number; `None` when the kernel has no random bytes.
+    /// Allocates an id; `None` when the kernel has no random bytes.
     pub(in crate::io) fn allocate_id(&self) -> Option<SessionId> {
         loop {
             let value = random_u32()?;
-            // At most a few per peer are in use, so a free one is found at once.
+            // A few per peer are in use, so the first try nearly always succeeds.
             if value != 0 && self.0.insert(value) {
                 return Some(SessionId { value, allocator: self.clone() });
             }
@@ -48,6 +48,11 @@ pub(in crate::io) fn random_u32() -> Option<u32> {
     Some(u32::from_be_bytes(bytes))
 }
 
+/// A random number in [0, 1), for jitter; one half when the kernel has no random bytes.
+pub(in crate::io) fn random_fraction() -> f64 {
+    random_u32().map_or(0.5, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -57,13 +62,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_use_differ_and_are_given_back() {
-        let numbers = SessionIdAllocator::default();
-        let taken: Vec<SessionId> = (0..1000).map(|_| numbers.allocate_id().unwrap()).collect();
+    fn ids_in_use_differ_and_are_released() {
+        let allocator = SessionIdAllocator::default();
+        let taken: Vec<SessionId> = (0..1000).map(|_| allocator.allocate_id().unwrap()).collect();
         let distinct: BTreeSet<u32> = taken.iter().map(SessionId::get).collect();
         assert_eq!(distinct.len(), 1000);
         assert!(!distinct.contains(&0));
         drop(taken);
-        assert!(numbers.0.is_empty());
+        assert!(allocator.0.is_empty());
     }
 }
