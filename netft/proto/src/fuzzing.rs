@@ -1,5 +1,5 @@
-//! The bodies of the fuzz targets, shared with the tests that replay their corpora. Not part of
-//! the API.
+//! Bodies of the fuzz targets, shared with the tests that replay their corpora. Not part of the
+//! API.
 //!
 //! Each takes arbitrary bytes and panics when a property of the codec does not hold: no decoder
 //! may panic, and what decodes has exactly one encoding.
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// What decodes has one encoding.
+/// Asserts that encoding restores the decoded bytes.
 fn assert_same_encoding(bytes: &[u8], encode: impl FnOnce(&mut Vec<u8>)) {
     let mut out = Vec::new();
     encode(&mut out);
@@ -65,21 +65,21 @@ pub fn probe(bytes: &[u8]) {
     }
 }
 
-/// A challenge or its answer.
+/// A path challenge or its response.
 pub fn challenge(bytes: &[u8]) {
     if let Ok(challenge) = Challenge::decode(bytes) {
         assert_same_encoding(bytes, |out| challenge.encode(out));
     }
 }
 
-/// What stands before a relayed datagram.
+/// The header of a relayed datagram.
 pub fn relay(bytes: &[u8]) {
     if let Ok(relay) = RelayHeader::decode(bytes) {
         assert_eq!(relay.encode(), bytes[..RELAY_HEADER_LEN]);
     }
 }
 
-/// A list of interfaces.
+/// An interface list.
 pub fn interfaces(bytes: &[u8]) {
     if let Ok(interfaces) = Advertisement::decode(bytes) {
         assert_same_encoding(bytes, |out| interfaces.encode(out));

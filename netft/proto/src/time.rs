@@ -1,7 +1,7 @@
-//! Virtual-clock friendly time. Pure.
+//! Points in time, independent of a clock. Pure.
 //!
 //! Decisions never read a clock: every call that needs the time takes a [`Time`]. The daemon
-//! derives it from `CLOCK_BOOTTIME` (so that a suspend counts), the simulator from its own queue.
+//! derives it from `CLOCK_BOOTTIME` (which includes suspend), the simulator from its event queue.
 
 use std::{fmt, ops, time::Duration};
 
@@ -33,7 +33,7 @@ impl Time {
         self.0 / 1_000_000
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// Duration since `earlier`; zero when that is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,4 +1,4 @@
-//! The names of nodes, peers and routes. Pure.
+//! Identifiers of nodes, peers and routes. Pure.
 
 mod node_key;
 pub mod virtual_addrs;
@@ -7,8 +7,8 @@ use std::fmt;
 
 pub use node_key::{NodeKey, NodeKeyError};
 
-/// A peer of this node: its place in the first configuration, or the next free number if it came
-/// with a later one. Never reused while the process lives; local to it.
+/// Id of a peer: its index in the first configuration, or the next free number if it was added
+/// later. Local to the process, and never reused in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u16);
 
@@ -18,9 +18,8 @@ impl fmt::Display for PeerId {
     }
 }
 
-/// A route of this node. Never 0, never reused while the process lives; the peer has its own
-/// number for the same route, and heartbeats carry both (as BFD's discriminators, RFC 5880
-/// section 6.3).
+/// Id of a route of this node. Never 0, never reused in the process. The peer has its own id for
+/// the same route, and heartbeats carry both (as BFD discriminators, RFC 5880 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteId(pub u32);
 

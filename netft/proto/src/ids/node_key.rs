@@ -1,4 +1,4 @@
-//! A public key as text: 44 characters of base64.
+//! Public keys, and their text form: 44 characters of base64.
 
 use std::{fmt, str::FromStr};
 
@@ -17,16 +17,16 @@ impl fmt::Debug for NodeKey {
     }
 }
 
-/// Why a public key was refused.
+/// Error of a public key's text form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeKeyError {
-    /// The text is no base64.
+    /// The text is not base64.
     #[error("a public key is 44 characters of base64; this is not base64")]
     Base64,
-    /// The text stands for too few or too many bytes.
+    /// The text encodes too few or too many bytes.
     #[error("a public key is 32 bytes (44 characters of base64); this is {0} bytes")]
     Length(usize),
-    /// Zero, or another point of low order: anyone could sign for it.
+    /// A point of low order, such as zero: anyone could sign for it.
     #[error(
         "this public key is a low-order point, anyone could sign for it; use the 44 characters \
          `netft keygen` printed"
@@ -34,8 +34,8 @@ pub enum NodeKeyError {
     Weak,
 }
 
-/// The encodings of the points of low order, sign bit cleared. A signature under such a key can be
-/// made without a private key, so pinning one would admit everybody (C-12).
+/// Encodings of the points of low order, sign bit cleared. Signatures under such a key can be
+/// forged without a private key, so pinning one would admit anyone (C-12).
 const LOW_ORDER: [[u8; 32]; 7] = [
     [0; 32],
     point_encoding(1, 0, 0),

@@ -10,7 +10,7 @@ use ring::digest;
 
 use crate::ids::node_key::NodeKey;
 
-/// The two addresses a node owns on its adapter.
+/// The two addresses of a node's adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VirtualAddrs {
     /// The IPv4 address.
@@ -34,7 +34,7 @@ impl VirtualAddrs {
     }
 }
 
-/// Addresses other link-local users own: cloud metadata services.
+/// Link-local addresses of cloud metadata services.
 const METADATA_ADDRS: [Ipv4Addr; 3] = [
     Ipv4Addr::new(169, 254, 169, 254),
     Ipv4Addr::new(169, 254, 169, 253),

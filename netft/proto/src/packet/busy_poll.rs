@@ -1,20 +1,20 @@
-//! How long a worker looks for more before it sleeps: busy polling, where it pays. Pure.
+//! Busy-poll time of a worker before it blocks in epoll. Pure.
 //!
-//! A sleep and the wake-up after it cost both ends of a conversation more than the work between
-//! them. So where the next packet of a thin stream comes soon, it is waited for awake. Bulk keeps
-//! its worker awake by itself, and a worker that looks would take its time from those it works
-//! for; where the next packet is far away, looking finds nothing.
+//! A block and the wake-up after it cost both ends of a request/response exchange more than the
+//! work between them. So low-rate traffic whose next packet arrives soon is polled for. Bulk is
+//! not: it keeps its worker awake by itself, and polling would take CPU time from the applications
+//! it serves. Neither is traffic whose next packet is further away than the busy-poll time.
 
 use std::time::Duration;
 
-/// Bytes a turn moves on average, from which on it is bulk.
+/// Average bytes per turn from which traffic is bulk.
 const BULK_BYTES: u64 = 4096;
-/// Packets a turn moves on average, from which on they come in batches anyway.
+/// Average packets per turn from which traffic arrives in batches anyway.
 const BULK_PACKETS: u64 = 3;
-/// What one turn weighs in the averages: one of so many.
+/// Reciprocal of the weight of one turn in the averages.
 const EWMA_WEIGHT: u64 = 8;
 
-/// What a worker knows of its traffic.
+/// Traffic averages of a worker, and the busy-poll time that follows from them.
 #[derive(Clone, Copy, Debug)]
 pub struct BusyPoller {
     max_duration: Duration,
@@ -25,12 +25,12 @@ pub struct BusyPoller {
 }
 
 impl BusyPoller {
-    /// Looks for at most `most`; zero: never.
+    /// Polls for at most `max_duration`; zero: never.
     pub const fn new(max_duration: Duration) -> Self {
         Self { max_duration, is_worthwhile: false, average_bytes: 0, average_packets: 0 }
     }
 
-    /// A turn moved packets, `waited` after the one before had.
+    /// Records a turn that moved packets, `waited` after the previous such turn.
     #[inline]
     pub fn on_traffic(&mut self, packets: u64, bytes: u64, waited: Duration) {
         self.is_worthwhile = waited <= self.max_duration;
@@ -38,12 +38,12 @@ impl BusyPoller {
         self.average_packets = self.average_packets - self.average_packets / EWMA_WEIGHT + packets;
     }
 
-    /// How long after a turn that moved packets it is worth to look for more.
+    /// Time to poll after a turn that moved packets.
     #[inline]
     pub fn poll_duration(&self) -> Duration {
-        let thin = self.average_bytes < BULK_BYTES * EWMA_WEIGHT
+        let is_low_rate = self.average_bytes < BULK_BYTES * EWMA_WEIGHT
             && self.average_packets < BULK_PACKETS * EWMA_WEIGHT;
-        if self.is_worthwhile && thin { self.max_duration } else { Duration::ZERO }
+        if self.is_worthwhile && is_low_rate { self.max_duration } else { Duration::ZERO }
     }
 }
 
@@ -51,47 +51,43 @@ impl BusyPoller {
 mod tests {
     use super::*;
 
-    const MOST: Duration = Duration::from_micros(100);
-    const SOON: Duration = Duration::from_micros(60);
+    const MAX_DURATION: Duration = Duration::from_micros(100);
+    const SHORT_WAIT: Duration = Duration::from_micros(60);
 
     #[test]
-    fn a_thin_stream_is_waited_for_as_long_as_it_keeps_coming() {
-        let mut patience = BusyPoller::new(MOST);
-        assert_eq!(patience.poll_duration(), Duration::ZERO);
-        patience.on_traffic(1, 60, SOON);
-        assert_eq!(patience.poll_duration(), MOST);
-        patience.on_traffic(1, 60, MOST * 2);
-        assert_eq!(patience.poll_duration(), Duration::ZERO, "the next one is as far away");
-        patience.on_traffic(2, 2800, SOON);
-        assert_eq!(patience.poll_duration(), MOST);
+    fn low_rate_traffic_is_polled_for_while_it_keeps_coming() {
+        let mut poller = BusyPoller::new(MAX_DURATION);
+        assert_eq!(poller.poll_duration(), Duration::ZERO);
+        poller.on_traffic(1, 60, SHORT_WAIT);
+        assert_eq!(poller.poll_duration(), MAX_DURATION);
+        poller.on_traffic(1, 60, MAX_DURATION * 2);
+        assert_eq!(poller.poll_duration(), Duration::ZERO, "the next one is as far away");
+        poller.on_traffic(2, 2800, SHORT_WAIT);
+        assert_eq!(poller.poll_duration(), MAX_DURATION);
     }
 
     #[test]
-    fn bulk_and_batches_are_not_waited_for() {
+    fn bulk_and_batches_are_not_polled_for() {
         for (packets, bytes) in [(1, 60_000), (40, 40 * 92)] {
-            let mut patience = BusyPoller::new(MOST);
+            let mut poller = BusyPoller::new(MAX_DURATION);
             for _ in 0..20 {
-                patience.on_traffic(packets, bytes, SOON);
+                poller.on_traffic(packets, bytes, SHORT_WAIT);
                 // The acknowledgement of the inner TCP.
-                patience.on_traffic(1, 52, SOON);
+                poller.on_traffic(1, 52, SHORT_WAIT);
             }
-            assert_eq!(
-                patience.poll_duration(),
-                Duration::ZERO,
-                "{packets} packets, {bytes} bytes"
-            );
+            assert_eq!(poller.poll_duration(), Duration::ZERO, "{packets} packets, {bytes} bytes");
             let turns = (0..100).take_while(|_| {
-                patience.on_traffic(1, 52, SOON);
-                patience.poll_duration().is_zero()
+                poller.on_traffic(1, 52, SHORT_WAIT);
+                poller.poll_duration().is_zero()
             });
-            assert!((1..40).contains(&turns.count()), "thin again, thin for long");
+            assert!((1..40).contains(&turns.count()), "low rate again");
         }
     }
 
     #[test]
     fn it_can_be_turned_off() {
-        let mut patience = BusyPoller::new(Duration::ZERO);
-        patience.on_traffic(1, 60, SOON);
-        assert_eq!(patience.poll_duration(), Duration::ZERO);
+        let mut poller = BusyPoller::new(Duration::ZERO);
+        poller.on_traffic(1, 60, SHORT_WAIT);
+        assert_eq!(poller.poll_duration(), Duration::ZERO);
     }
 }

@@ -5,9 +5,9 @@
 
 use crate::packet::ip::{IPPROTO_TCP, IPPROTO_UDP, InnerHeaders, IpVersion, L4Header};
 
-/// Where the checksum stands in a TCP header.
+/// Offset of the checksum in a TCP header.
 pub const TCP_CHECKSUM_OFFSET: usize = 16;
-/// Where the checksum stands in a UDP header.
+/// Offset of the checksum in a UDP header.
 pub const UDP_CHECKSUM_OFFSET: usize = 6;
 
 /// A running ones-complement sum.
@@ -42,13 +42,13 @@ impl OnesComplementSum {
         Self(self.0 + word.to_be() as u64)
     }
 
-    /// The sum as it stands in an unfinished checksum field.
+    /// The sum as the value of a partial checksum field.
     #[inline]
     pub const fn to_partial_checksum(self) -> [u8; 2] {
         self.fold_carries().to_ne_bytes()
     }
 
-    /// The complement: a finished checksum field.
+    /// The complement: the value of a complete checksum field.
     #[inline]
     pub const fn to_checksum(self) -> [u8; 2] {
         (!self.fold_carries()).to_ne_bytes()
@@ -85,8 +85,8 @@ pub fn set_ipv4_checksum(header: &mut [u8]) {
     header[10..12].copy_from_slice(&sum);
 }
 
-/// Sets the unfinished L4 checksum of `packet` (one whole inner packet, parsed as `inner`) and
-/// returns where it stands behind the L4 header's start; `None` and no change for other protocols.
+/// Sets the partial L4 checksum of `packet` (one whole inner packet, parsed as `inner`) and returns
+/// its offset in the L4 header; `None` and no change for other protocols.
 #[inline]
 pub fn set_partial_checksum(packet: &mut [u8], inner: &InnerHeaders) -> Option<usize> {
     let (protocol, offset) = checksum_field(inner)?;
@@ -105,9 +105,9 @@ pub fn complete_checksum(packet: &mut [u8], inner: &InnerHeaders) {
     }
 }
 
-/// Finishes an unfinished checksum as `virtio_net_hdr` describes it: the sum over
-/// `packet[start..]`, which includes the unfinished field, goes into `start + offset`.
-/// Nothing happens when the field lies outside.
+/// Completes a partial checksum as `virtio_net_hdr` describes it: the sum over `packet[start..]`,
+/// which includes the partial field, goes into `start + offset`. No change when the field lies
+/// outside.
 pub fn complete_checksum_at(packet: &mut [u8], start: usize, offset: usize) {
     let Some(covered) = packet.get(start..) else { return };
     let mut sum = OnesComplementSum::default().add_bytes(covered).to_checksum();
@@ -118,7 +118,7 @@ pub fn complete_checksum_at(packet: &mut [u8], start: usize, offset: usize) {
     write_bytes_at(packet, start + offset, sum);
 }
 
-/// Protocol and checksum position of a packet whose checksum this module can finish.
+/// Protocol and checksum offset of a packet whose checksum this module can complete.
 #[inline]
 const fn checksum_field(inner: &InnerHeaders) -> Option<(u8, usize)> {
     match inner.l4 {

@@ -1,12 +1,12 @@
-//! Merges consecutive packets of a flow into one write to the adapter: receive offload in user
-//! space.
+//! Generic receive offload (GRO) in user space: coalesces consecutive packets of a flow into one
+//! write to the adapter.
 //!
-//! The rules are those of the kernel's GRO: nothing a receiver could tell apart is merged, and the
-//! order within a flow never changes. Only packets with an unfinished checksum are merged (the
-//! seal vouches for them); a checksum that must stay verifiable end to end is passed on untouched.
-//! Everything written to the adapter is derived from the headers found here, never from a hint of
-//! the sender. Bounds: [`MAX_FLOWS`] flows at a time, [`MAX_SEGMENTS`] packets and 65,535 bytes a
-//! write; packets stay in the caller's buffer.
+//! The rules are those of the kernel's GRO: packets are merged only if segmentation restores them
+//! exactly, and the order within a flow never changes. Only packets with a partial checksum are
+//! merged (the AEAD tag protects them); a complete checksum stays untouched, verifiable end to end.
+//! The `virtio_net_hdr` is derived from the headers found here, never from a hint of the sender.
+//! Bounds: [`MAX_FLOWS`] flows at a time, [`MAX_SEGMENTS`] packets and 65,535 bytes per write;
+//! packets stay in the caller's buffer.
 
 use std::io::IoSlice;
 
@@ -16,12 +16,12 @@ use crate::packet::{
     virtio_net::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VnetHdr},
 };
 
-/// The most flows merged side by side; a further one ends the oldest.
+/// Maximum number of flows merged side by side; a further one flushes the oldest.
 pub const MAX_FLOWS: usize = 8;
-/// The most packets merged into one.
+/// Maximum number of packets merged into one.
 pub const MAX_SEGMENTS: usize = 64;
 
-/// The largest packet an IP length field describes.
+/// Largest packet that an IP length field describes.
 const MAX_PACKET_LEN: usize = 65_535;
 
 const TCP_FIN: u8 = 0x01;
@@ -31,7 +31,7 @@ const TCP_PSH: u8 = 0x08;
 const TCP_ACK: u8 = 0x10;
 const TCP_URG: u8 = 0x20;
 const TCP_CWR: u8 = 0x80;
-/// Where the flags stand in a TCP header.
+/// Offset of the flags in a TCP header.
 const TCP_FLAGS_OFFSET: usize = 13;
 /// The "don't fragment" bit in byte 6 of an IPv4 header.
 const IPV4_DONT_FRAGMENT: u8 = 0x40;
@@ -39,9 +39,9 @@ const IPV4_DONT_FRAGMENT: u8 = 0x40;
 /// One write to the adapter.
 #[derive(Debug)]
 pub struct TunWrite<'a> {
-    /// What the first slice holds.
+    /// Header in the first slice.
     pub hdr: VnetHdr,
-    /// How many packets were merged.
+    /// Number of merged packets.
     pub packets: usize,
     /// Bytes of the merged packet.
     pub bytes: usize,
@@ -54,7 +54,7 @@ pub struct TunWrite<'a> {
 #[derive(Debug)]
 pub struct GroCoalescer {
     flows: [GroFlow; MAX_FLOWS],
-    /// Places in `groups` in use, oldest first.
+    /// Indexes into `flows` in use, oldest first.
     order: [u8; MAX_FLOWS],
     open_count: usize,
     merge_udp: bool,
@@ -63,7 +63,7 @@ pub struct GroCoalescer {
 /// A flow's packets so far.
 #[derive(Clone, Copy, Debug)]
 struct GroFlow {
-    /// Where the first packet stands.
+    /// Offset of the first packet.
     start: usize,
     inner: InnerHeaders,
     header_len: usize,
@@ -74,22 +74,22 @@ struct GroFlow {
     /// FIN and PSH of the last packet.
     flags: u8,
     packets: usize,
-    /// Payloads behind the first packet: start and length.
+    /// Payloads after the first packet: offset and length.
     parts: [(u32, u32); MAX_SEGMENTS - 1],
 }
 
-/// What a packet is to a group of its own flow.
+/// Relation of a packet to an open flow.
 enum MergeDecision {
     /// Another flow.
     OtherFlow,
     /// The same flow, but it must not be merged.
     NotMergeable,
-    /// The next piece.
+    /// The next segment.
     Append,
 }
 
 impl GroCoalescer {
-    /// Nothing open. `merge_udp`: whether the adapter takes merged UDP datagrams (Linux 6.2).
+    /// An empty coalescer. `merge_udp`: whether the adapter takes merged UDP datagrams (Linux 6.2).
     pub fn new(merge_udp: bool) -> Self {
         let empty = InnerHeaders {
             version: IpVersion::V4,
@@ -99,7 +99,7 @@ impl GroCoalescer {
             l4: L4Header::Opaque,
             l4_offset: 0,
         };
-        let group = GroFlow {
+        let flow = GroFlow {
             start: 0,
             inner: empty,
             header_len: 0,
@@ -110,16 +110,16 @@ impl GroCoalescer {
             parts: [(0, 0); MAX_SEGMENTS - 1],
         };
         let order = [0, 1, 2, 3, 4, 5, 6, 7];
-        Self { flows: [group; MAX_FLOWS], order, open_count: 0, merge_udp }
+        Self { flows: [flow; MAX_FLOWS], order, open_count: 0, merge_udp }
     }
 
-    /// Whether UDP datagrams are merged.
+    /// Sets whether UDP datagrams are merged.
     pub fn set_merge_udp(&mut self, merge: bool) {
         self.merge_udp = merge;
     }
 
-    /// Takes the packet at `start` of `buf`, parsed there as `inner`. `partial`: its L4 checksum
-    /// is unfinished. `sink` gets what became complete.
+    /// Adds the packet at `start` of `buf`, parsed there as `inner`. `partial`: its L4 checksum is
+    /// partial. `sink` receives the packets that are flushed.
     #[inline]
     pub fn push_packet(
         &mut self,
@@ -130,11 +130,11 @@ impl GroCoalescer {
         sink: &mut impl FnMut(&TunWrite<'_>),
     ) {
         if inner.l4 == L4Header::Opaque {
-            // Its flow cannot be told, so it must not overtake any.
+            // Its flow is unknown, so it must not overtake any.
             self.flush_all(buf, sink);
             return emit_single(buf, start, inner, partial, sink);
         }
-        // The newest group first: that is where the next packet of a bulk flow belongs.
+        // The newest flow first: the next packet of a bulk flow most likely belongs to it.
         for place in (0..self.open_count).rev() {
             let slot = usize::from(self.order[place]);
             match self.flows[slot].merge_decision(buf, start, inner, partial) {
@@ -186,7 +186,7 @@ impl GroCoalescer {
         }
         let l4 = start + inner.l4_offset;
         match inner.l4 {
-            // ACK alone: what ends a segment (PSH, FIN) leaves nothing to append to.
+            // ACK alone: after PSH or FIN nothing may be appended.
             L4Header::Tcp { .. } => {
                 let others = TCP_FIN | TCP_SYN | TCP_RST | TCP_PSH | TCP_URG | TCP_CWR;
                 buf[l4 + TCP_FLAGS_OFFSET] & (others | TCP_ACK) == TCP_ACK
@@ -210,7 +210,7 @@ impl GroFlow {
         self.packets = 1;
     }
 
-    /// Where the packet at `start` belongs.
+    /// Decides whether the packet at `start` is merged into this flow.
     #[inline]
     fn merge_decision(
         &self,
@@ -221,7 +221,7 @@ impl GroFlow {
     ) -> MergeDecision {
         let (head, new) = (&buf[self.start..], &buf[start..]);
         let l4 = self.inner.l4_offset;
-        // A packet with options has its ports elsewhere, and may be of this flow all the same.
+        // With IP options the ports are at another offset, but the flow may be the same.
         let ports = |packet: &[u8], at: usize| read_be32(packet, at);
         if inner.version != self.inner.version
             || inner.src != self.inner.src

@@ -1,7 +1,8 @@
-//! Cuts a super-packet of the adapter into packets a route carries: segmentation in user space.
+//! Generic segmentation offload (GSO) in user space: segments a super-packet of the adapter into
+//! packets that fit a route.
 //!
-//! Every packet that comes out is whole (own IP and L4 header), so the loss of one datagram costs
-//! one segment. The L4 checksum of the segments stays unfinished; the frame says so.
+//! Every segment has its own IP and L4 header, so the loss of one datagram costs one segment. The
+//! L4 checksums stay partial; a flag of the frame says so.
 
 use crate::{
     packet::{
@@ -19,15 +20,15 @@ const TCP_RST: u8 = 0x04;
 const TCP_PSH: u8 = 0x08;
 const TCP_URG: u8 = 0x20;
 const TCP_CWR: u8 = 0x80;
-/// Where the flags stand in a TCP header.
+/// Offset of the flags in a TCP header.
 const TCP_FLAGS_OFFSET: usize = 13;
 
-/// How the packets of one super-packet are made.
+/// Segmentation of one super-packet.
 #[derive(Clone, Copy, Debug)]
 enum SegmentationMode {
-    /// One packet, copied as it is.
+    /// One packet, copied unchanged.
     Copy,
-    /// One packet whose checksum is finished on the way: nobody behind could.
+    /// One packet whose checksum is completed here: the receiver could not locate it.
     CompleteChecksum { start: usize, offset: usize },
     /// TCP segments.
     Tcp { sequence: u32 },
@@ -35,7 +36,7 @@ enum SegmentationMode {
     Udp,
 }
 
-/// A super-packet, ready to be cut.
+/// Segmentation plan of a super-packet.
 #[derive(Clone, Copy, Debug)]
 pub struct GsoPlan<'a> {
     packet: &'a [u8],
@@ -48,7 +49,7 @@ pub struct GsoPlan<'a> {
     packet_count: usize,
     has_partial_checksum: bool,
     mode: SegmentationMode,
-    /// The sum of what no segment changes in the IPv4 header.
+    /// Checksum of the IPv4 header fields that are equal in all segments.
     ip_sum: OnesComplementSum,
     ip_id: u16,
     /// The pseudo-header sum without the length.
@@ -56,12 +57,12 @@ pub struct GsoPlan<'a> {
 }
 
 impl<'a> GsoPlan<'a> {
-    /// Plans how to cut `packet`, which was parsed as `inner` and stood behind `hdr`, into packets
-    /// of at most `max_packet` bytes. TCP is cut finer than the kernel asked when the route needs
-    /// it: a byte stream may be cut anywhere.
+    /// Plans the segmentation of `packet`, which was parsed as `inner` and preceded by `hdr`, into
+    /// packets of at most `max_packet` bytes. TCP segments become smaller than the kernel asked if
+    /// the route needs it: a byte stream may be segmented anywhere.
     ///
     /// # Errors
-    /// [`DropReason::TooBig`] when a piece that must stay whole is larger than `max_packet`,
+    /// [`DropReason::TooBig`] when a packet that must not be segmented exceeds `max_packet`,
     /// [`DropReason::InnerMalformed`] when `hdr` does not fit the packet.
     #[inline]
     pub fn new(
@@ -92,7 +93,7 @@ impl<'a> GsoPlan<'a> {
         Ok(split)
     }
 
-    /// Plans `packet` as whole packets, however large.
+    /// As [`new`](Self::new), without a size limit.
     ///
     /// # Errors
     /// [`DropReason::InnerMalformed`] when `hdr` does not fit the packet.
@@ -104,13 +105,13 @@ impl<'a> GsoPlan<'a> {
         Self::new(hdr, packet, inner, usize::MAX)
     }
 
-    /// How many packets come out; at least 1.
+    /// Number of packets; at least 1.
     #[inline]
     pub const fn packet_count(&self) -> usize {
         self.packet_count
     }
 
-    /// Whether the L4 checksums of the packets are unfinished.
+    /// Whether the L4 checksums of the packets are partial.
     #[inline]
     pub const fn has_partial_checksum(&self) -> bool {
         self.has_partial_checksum
@@ -122,7 +123,7 @@ impl<'a> GsoPlan<'a> {
         matches!(self.mode, SegmentationMode::Tcp { .. })
     }
 
-    /// The packet itself, when nothing is to be changed in it and it stays one.
+    /// The packet itself, if it is not changed and not segmented.
     #[inline]
     pub const fn as_unchanged(&self) -> Option<&'a [u8]> {
         if matches!(self.mode, SegmentationMode::Copy) { Some(self.packet) } else { None }
@@ -169,7 +170,7 @@ impl<'a> GsoPlan<'a> {
         len
     }
 
-    /// Where the payload of packet `i` stands; the whole packet where there is no header to repeat.
+    /// Range of the payload of packet `i`; the whole packet if no header is repeated.
     #[inline]
     fn payload_range(&self, i: usize) -> (usize, usize) {
         let start = (self.header_len + i * self.segment_len).min(self.packet.len());

@@ -1,4 +1,4 @@
-//! Reads the headers of one inner packet.
+//! Parser of the headers of one inner packet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,7 +20,7 @@ pub const UDP_HEADER_LEN: usize = 8;
 pub(crate) const IPPROTO_HOPOPTS: u8 = 0;
 pub(crate) const IPPROTO_ROUTING: u8 = 43;
 pub(crate) const IPPROTO_DSTOPTS: u8 = 60;
-/// The most extension headers followed; a packet with more is opaque.
+/// Maximum number of extension headers followed; a packet with more is opaque.
 pub(crate) const MAX_EXTENSIONS: usize = 8;
 
 /// The IP version of an inner packet.
@@ -32,7 +32,7 @@ pub enum IpVersion {
     V6,
 }
 
-/// What follows the IP header.
+/// Header that follows the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum L4Header {
     /// A whole TCP header of this many bytes, options included.
@@ -51,20 +51,20 @@ pub enum L4Header {
 pub struct InnerHeaders {
     /// The IP version.
     pub version: IpVersion,
-    /// Bytes of the whole packet, by its own length field; never more than there were.
+    /// Bytes of the whole packet, by its own length field; never more than were parsed.
     pub len: usize,
     /// The source.
     pub src: IpAddr,
     /// The destination.
     pub dst: IpAddr,
-    /// What is behind the IP header.
+    /// The L4 header.
     pub l4: L4Header,
-    /// Where that starts, bytes; never behind `len`.
+    /// Its offset, bytes; at most `len`.
     pub l4_offset: usize,
 }
 
 impl InnerHeaders {
-    /// Reads the packet at the start of `bytes`; other packets may follow it.
+    /// Parses the packet at the start of `bytes`; other packets may follow it.
     ///
     /// # Errors
     /// [`DropReason::InnerMalformed`] when it is neither IPv4 nor IPv6, or a length inside it does
@@ -74,8 +74,8 @@ impl InnerHeaders {
         Self::parse_head(bytes, bytes.len())
     }
 
-    /// As [`parse`](Self::parse), where of the `whole` bytes only the first ones stand in `head`.
-    /// A header that ends behind them leaves the packet opaque.
+    /// As [`parse`](Self::parse), with only the first of the `whole` bytes in `head`. A header that
+    /// extends beyond them leaves the packet opaque.
     ///
     /// # Errors
     /// As there.
@@ -134,7 +134,7 @@ fn parse_v4(bytes: &[u8], whole: usize) -> Option<InnerHeaders> {
     if l4_offset < IPV4_HEADER_LEN || len < l4_offset || len > whole {
         return None;
     }
-    // "More fragments" or an offset: the L4 header is not here, or its lengths are not.
+    // "More fragments" or an offset: the L4 header or its payload is not all here.
     let fragment = (header[6] & 0x3f) != 0 || header[7] != 0;
     let protocol = if fragment { None } else { Some(header[9]) };
     let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
@@ -169,8 +169,8 @@ fn parse_v6(bytes: &[u8], whole: usize) -> Option<InnerHeaders> {
     })
 }
 
-/// Where the chain of extension headers ends (RFC 8200 section 4), and the protocol there; `None`
-/// and the start of the chain for anything whose L4 header or pseudo-header is in doubt.
+/// End of the chain of extension headers (RFC 8200 section 4), and the protocol there; `None` and
+/// the start of the chain if the L4 header or the pseudo-header is uncertain.
 pub(crate) fn skip_extensions(packet: &[u8], first: u8) -> (usize, Option<u8>) {
     let opaque = (IPV6_HEADER_LEN, None);
     let (mut next, mut at) = (first, IPV6_HEADER_LEN);

@@ -1,9 +1,9 @@
 //! Inner IP packets: pure byte work for the packet path.
 //!
-//! On the way out a super-packet is [split](gso) into packets that fit a route; on the way in
-//! consecutive packets of a flow are [merged](gro) into one write. Both keep the L4 checksums
-//! the kernel left unfinished unfinished: the seal protects the bytes between the two nodes.
-//! Called by the workers only. No allocation per packet, no panic on any input.
+//! On transmit a super-packet is [segmented](gso) into packets that fit a route; on receive
+//! consecutive packets of a flow are [coalesced](gro) into one write. Both keep partial L4
+//! checksums partial: the AEAD tag protects the bytes between the two nodes. No allocation per
+//! packet, no panic on any input.
 
 pub mod busy_poll;
 pub mod checksum;

@@ -1,6 +1,7 @@
-//! Which packets go to every peer: multicast and the limited broadcast. Pure.
+//! Packets that are replicated to every peer: multicast and the limited broadcast. Pure.
 //!
-//! The adapter's addresses stand alone (`/32`, `/128`), so it has no directed broadcast address.
+//! The adapter's addresses are host addresses (`/32`, `/128`), so it has no directed broadcast
+//! address.
 
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ const IPPROTO_FRAGMENT: u8 = 44;
 /// Protocol number of ICMP for IPv6.
 const IPPROTO_ICMPV6: u8 = 58;
 
-/// Whether an address stands for every node: 224.0.0.0/4, 255.255.255.255, and ff00::/8 from
+/// Whether an address is replicated to every peer: 224.0.0.0/4, 255.255.255.255, and ff00::/8 from
 /// link-local scope on (RFC 4291 section 2.7: the scopes below never leave their interface).
 #[inline]
 pub fn is_multicast_or_broadcast(addr: IpAddr) -> bool {
@@ -23,11 +24,12 @@ pub fn is_multicast_or_broadcast(addr: IpAddr) -> bool {
     }
 }
 
-/// Whether `packet`, which was parsed as `inner`, goes to every peer and is taken from one.
+/// Whether `packet`, which was parsed as `inner`, is replicated to every peer and accepted from
+/// one.
 ///
-/// What the kernel says for the upkeep of a shared network stays at home: group memberships (IGMP,
-/// MLD), because every peer gets everything anyway, and neighbour and router discovery, because
-/// a peer is no router that this host takes routes and addresses from.
+/// IGMP and MLD are not forwarded, because every peer receives all groups anyway. Neither are
+/// neighbour and router discovery, because a peer is no router that this host takes routes and
+/// addresses from.
 pub fn is_forwarded_to_peers(inner: &InnerHeaders, packet: &[u8]) -> bool {
     if !is_multicast_or_broadcast(inner.dst) {
         return false;
@@ -37,9 +39,9 @@ pub fn is_forwarded_to_peers(inner: &InnerHeaders, packet: &[u8]) -> bool {
         (IpVersion::V6, Some(IPPROTO_ICMPV6)) => {
             !packet.get(inner.l4_offset).is_none_or(is_mld_or_ndp)
         }
-        // Behind headers that are not followed anything could stand.
+        // Unknown protocol after extension headers that are not followed.
         (IpVersion::V6, None) => false,
-        // Nothing but datagrams: what follows the header of a fragment may be in another one.
+        // UDP only: an ICMPv6 type may be in another fragment (RFC 6980).
         (IpVersion::V6, Some(IPPROTO_FRAGMENT)) => {
             packet.get(IPV6_HEADER_LEN) == Some(&IPPROTO_UDP)
         }
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn multicast_and_the_limited_broadcast_are_for_everybody() {
+    fn multicast_and_the_limited_broadcast_go_to_every_peer() {
         for (addr, wanted) in [
             ("224.0.0.251", true),
             ("239.192.1.1", true),
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn upkeep_of_a_shared_network_stays_at_home() {
+    fn igmp_mld_and_neighbour_discovery_are_not_forwarded() {
         assert!(parsed(&v4(17, [224, 0, 0, 251])) && !parsed(&v4(IPPROTO_IGMP, [224, 0, 0, 22])));
         assert!(!parsed(&v4(17, [169, 254, 2, 2])));
         let udp = [0x14, 0xe9, 0x14, 0xe9, 0, 8, 0, 0];
@@ -110,17 +112,17 @@ mod tests {
         for kind in [130, 131, 132, 133, 134, 135, 136, 137, 143] {
             assert!(!parsed(&icmp(kind)), "{kind}");
         }
-        // A report of MLD stands behind a router alert.
+        // An MLD report follows a router alert option.
         let report = [IPPROTO_ICMPV6, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 1];
         assert!(!parsed(&v6(0, "ff02::16", &report)));
-        // The first fragment of a router's word could hide its type (RFC 6980).
+        // A fragmented router advertisement could hide its type (RFC 6980).
         let fragment = |next| [next, 0, 0, 1, 0, 0, 0, 7, 134, 0, 0, 0, 0, 0, 0, 0];
         assert!(!parsed(&v6(IPPROTO_FRAGMENT, "ff02::1", &fragment(IPPROTO_ICMPV6))));
         assert!(!parsed(&v6(IPPROTO_FRAGMENT, "ff02::1", &fragment(60))), "more headers");
         assert!(parsed(&v6(IPPROTO_FRAGMENT, "ff02::1", &fragment(17))));
     }
 
-    /// The first slice of a packet decides for all of it.
+    /// The first fragment of a packet decides for all of it.
     #[test]
     fn the_head_of_a_packet_is_enough() {
         let body = [17, 0, 0, 1, 0, 0, 0, 7, 0x14, 0xe9, 0x14, 0xe9, 0, 80, 0, 0];

@@ -1,4 +1,4 @@
-//! A token bucket that several threads share. Pure: whoever asks tells the time.
+//! Token bucket shared by several threads. Pure: the caller passes the time.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -7,22 +7,22 @@ use std::{
 
 use crate::time::Time;
 
-/// So many packets per second, and so many at once.
+/// Lock-free token bucket with a rate in packets per second and a burst.
 ///
-/// The bucket is one number, the moment at which it will be full again (the generic cell rate
-/// algorithm of ITU-T I.371), so that threads need no lock.
+/// Its state is one number, the time at which the bucket is full again (the generic cell rate
+/// algorithm of ITU-T I.371).
 #[derive(Debug)]
 pub struct TokenBucket {
     per_second: u32,
     /// Nanoseconds of one packet.
     interval_nanos: u64,
-    /// How far ahead of the time the bucket may be, nanoseconds.
+    /// Largest distance of `full_at` from the present, nanoseconds.
     burst_nanos: u64,
     full_at: AtomicU64,
 }
 
 impl TokenBucket {
-    /// What a burst may hold in any case: one super-packet.
+    /// Smallest burst: one super-packet.
     pub const MIN_BURST: u64 = 64;
 
     /// A full bucket, with a burst of a quarter of the rate, and of at least
@@ -50,7 +50,7 @@ impl TokenBucket {
         self.per_second
     }
 
-    /// Takes `count` packets out of the bucket, all or none. Returns whether they were there.
+    /// Takes `count` tokens, all or none. Returns whether they were available.
     pub fn try_take(&self, now: Time, count: u64) -> bool {
         let now = now.as_nanos();
         let spend = |full: u64| {
@@ -78,7 +78,7 @@ mod tests {
         let at = |nanos| start + Duration::from_nanos(nanos);
         let later = (1..100_000u64).filter(|n| rate.try_take(at(n * 100_000), 1)).count();
         assert!((9_990..=10_000).contains(&later), "{later} in ten seconds");
-        // Silence fills the bucket again, and no further.
+        // An idle time fills the bucket, and no further.
         let rested = at(3_600_000_000_000);
         assert_eq!((0..1000).filter(|_| rate.try_take(rested, 1)).count(), 250);
     }

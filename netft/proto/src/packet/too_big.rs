@@ -1,9 +1,9 @@
-//! Tells the local stack that a packet is too big for the peer's routes: ICMP "fragmentation
-//! needed" (RFC 1191) and ICMPv6 "packet too big" (RFC 4443 section 3.2).
+//! ICMP replies to packets that are too big for the peer's routes: "fragmentation needed" (RFC
+//! 1191) and ICMPv6 "packet too big" (RFC 4443 section 3.2).
 //!
-//! The host routes carry the right MTU, so this is for packets that were made before it changed,
-//! and for those who look at ICMP only. A source that allows fragments is told as well: its stack
-//! then makes them itself.
+//! The host routes carry the right MTU, so this serves packets that were built before it changed
+//! and applications that read ICMP only. A source that allows fragmentation gets a reply as well:
+//! its stack then fragments.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -17,9 +17,9 @@ use crate::packet::{
     token_bucket::TokenBucket,
 };
 
-/// The most bytes of an answer: the minimum IPv6 MTU (RFC 4443 section 2.4 (c)).
+/// Maximum length of a reply, bytes: the minimum IPv6 MTU (RFC 4443 section 2.4 (c)).
 pub const MAX_ICMP_LEN: usize = 1280;
-/// The most bytes of an IPv4 answer (RFC 1812 section 4.3.2.3).
+/// Maximum length of an IPv4 reply, bytes (RFC 1812 section 4.3.2.3).
 const MAX_ICMPV4_LEN: usize = 576;
 /// Bytes of an ICMP header.
 const ICMP_HEADER_LEN: usize = 8;
@@ -34,12 +34,12 @@ const PACKET_TOO_BIG: [u8; 2] = [2, 0];
 const INTERNETWORK_CONTROL_TOS: u8 = 0xc0;
 const HOP_LIMIT: u8 = 64;
 
-/// Writes the answer to `packet`, which was parsed as `inner` and is larger than `mtu` bytes, into
-/// `out` and returns its length. It seems to come from where the packet was going, which is the
-/// next hop that does not take it.
+/// Writes the reply to `packet`, which was parsed as `inner` and is larger than `mtu` bytes, into
+/// `out` and returns its length. Its source is the destination of the packet, the next hop that
+/// does not forward it.
 ///
-/// `None`, and nothing is to be sent, for ICMP errors, for fragments behind the first one, and when
-/// an end is no single host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
+/// `None`, and nothing is to be sent, for ICMP errors, for fragments other than the first, and when
+/// an address is not that of a single host (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)).
 pub fn write_too_big_reply(
     packet: &[u8],
     inner: &InnerHeaders,
@@ -59,18 +59,18 @@ pub fn write_too_big_reply(
     };
     let quoted = packet.get(..packet.len().min(most - head - ICMP_HEADER_LEN))?;
     let len = head + ICMP_HEADER_LEN + quoted.len();
-    let answer = out.get_mut(..len)?;
-    answer.fill(0);
-    answer[head + ICMP_HEADER_LEN..].copy_from_slice(quoted);
+    let reply = out.get_mut(..len)?;
+    reply.fill(0);
+    reply[head + ICMP_HEADER_LEN..].copy_from_slice(quoted);
     match inner.version {
         IpVersion::V4 => {
-            answer[..2].copy_from_slice(&[0x45, INTERNETWORK_CONTROL_TOS]);
-            answer[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-            answer[8..10].copy_from_slice(&[HOP_LIMIT, IPPROTO_ICMP]);
-            answer[12..16].copy_from_slice(&packet[16..20]);
-            answer[16..20].copy_from_slice(&packet[12..16]);
-            checksum::set_ipv4_checksum(&mut answer[..IPV4_HEADER_LEN]);
-            let icmp = &mut answer[IPV4_HEADER_LEN..];
+            reply[..2].copy_from_slice(&[0x45, INTERNETWORK_CONTROL_TOS]);
+            reply[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+            reply[8..10].copy_from_slice(&[HOP_LIMIT, IPPROTO_ICMP]);
+            reply[12..16].copy_from_slice(&packet[16..20]);
+            reply[16..20].copy_from_slice(&packet[12..16]);
+            checksum::set_ipv4_checksum(&mut reply[..IPV4_HEADER_LEN]);
+            let icmp = &mut reply[IPV4_HEADER_LEN..];
             icmp[..2].copy_from_slice(&FRAGMENTATION_NEEDED);
             icmp[6..8].copy_from_slice(&u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes());
             let sum = OnesComplementSum::default().add_bytes(icmp).to_checksum();
@@ -78,15 +78,15 @@ pub fn write_too_big_reply(
         }
         IpVersion::V6 => {
             let behind = (len - IPV6_HEADER_LEN) as u16;
-            answer[0] = 0x60 | INTERNETWORK_CONTROL_TOS >> 4;
-            answer[1] = INTERNETWORK_CONTROL_TOS << 4;
-            answer[4..6].copy_from_slice(&behind.to_be_bytes());
-            answer[6..8].copy_from_slice(&[IPPROTO_ICMPV6, HOP_LIMIT]);
-            answer[8..24].copy_from_slice(&packet[24..40]);
-            answer[24..40].copy_from_slice(&packet[8..24]);
+            reply[0] = 0x60 | INTERNETWORK_CONTROL_TOS >> 4;
+            reply[1] = INTERNETWORK_CONTROL_TOS << 4;
+            reply[4..6].copy_from_slice(&behind.to_be_bytes());
+            reply[6..8].copy_from_slice(&[IPPROTO_ICMPV6, HOP_LIMIT]);
+            reply[8..24].copy_from_slice(&packet[24..40]);
+            reply[24..40].copy_from_slice(&packet[8..24]);
             let pseudo =
-                checksum::pseudo_header_sum(answer, IpVersion::V6, IPPROTO_ICMPV6).add_u16(behind);
-            let icmp = &mut answer[IPV6_HEADER_LEN..];
+                checksum::pseudo_header_sum(reply, IpVersion::V6, IPPROTO_ICMPV6).add_u16(behind);
+            let icmp = &mut reply[IPV6_HEADER_LEN..];
             icmp[..2].copy_from_slice(&PACKET_TOO_BIG);
             icmp[4..8].copy_from_slice(&u32::try_from(mtu).unwrap_or(u32::MAX).to_be_bytes());
             let sum = pseudo.add_bytes(icmp).to_checksum();
@@ -96,13 +96,13 @@ pub fn write_too_big_reply(
     Some(len)
 }
 
-/// Whether an address is one host's.
+/// Whether an address is that of a single host.
 fn is_single_host(addr: IpAddr) -> bool {
     let broadcast = matches!(addr, IpAddr::V4(v4) if v4.is_broadcast());
     !(addr.is_multicast() || addr.is_unspecified() || addr.is_loopback() || broadcast)
 }
 
-/// Whether a packet is an ICMP error, a fragment behind the first, or too odd to tell.
+/// Whether a packet is an ICMP error, a fragment other than the first, or unparsable.
 fn must_not_reply(packet: &[u8], version: IpVersion) -> bool {
     let icmp_type = match version {
         IpVersion::V4 => icmp_type_v4(packet),
@@ -118,7 +118,7 @@ fn must_not_reply(packet: &[u8], version: IpVersion) -> bool {
     }
 }
 
-/// The ICMP type, if it is ICMP; `None` if the start of the L4 header is not here.
+/// The ICMP type of an ICMP packet; `None` if the packet lacks the start of the L4 header.
 fn icmp_type_v4(packet: &[u8]) -> Option<Option<u8>> {
     if read_be16(packet, 6)? & 0x1fff != 0 {
         return None;
@@ -131,7 +131,7 @@ fn icmp_type_v4(packet: &[u8]) -> Option<Option<u8>> {
     }
 }
 
-/// The same behind the extension headers of IPv6.
+/// The same after the extension headers of IPv6.
 fn icmp_type_v6(packet: &[u8]) -> Option<Option<u8>> {
     let (mut next, mut at) = (*packet.get(6)?, IPV6_HEADER_LEN);
     for _ in 0..MAX_EXTENSIONS {
@@ -150,7 +150,7 @@ fn icmp_type_v6(packet: &[u8]) -> Option<Option<u8>> {
     None
 }
 
-/// How often answers may be sent (RFC 4443 section 2.4 (f)): 32 at once, one more every 5 ms.
+/// Rate limit of the replies (RFC 4443 section 2.4 (f)): a burst of 32, one more every 5 ms.
 pub const fn icmp_rate_limit() -> TokenBucket {
     TokenBucket::with_interval(Duration::from_millis(5), 32)
 }
@@ -291,8 +291,8 @@ mod tests {
                 bytes[0] = 0x45;
                 bytes[2..4].copy_from_slice(&len.to_be_bytes());
             }
-            if let Some(answer) = answered(&bytes, mtu) {
-                prop_assert!(InnerHeaders::parse(&answer).is_ok());
+            if let Some(reply) = answered(&bytes, mtu) {
+                prop_assert!(InnerHeaders::parse(&reply).is_ok());
             }
         }
     }

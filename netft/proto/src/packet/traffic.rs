@@ -1,4 +1,4 @@
-//! What a packet says of its flow besides its addresses.
+//! Fields of a packet that identify its flow besides the addresses: ports, protocol, DSCP.
 
 use crate::packet::ip::{
     IPPROTO_TCP, IPPROTO_UDP, InnerHeaders, IpVersion, L4Header, read_be16, skip_extensions,
@@ -17,9 +17,9 @@ impl InnerHeaders {
         }
     }
 
-    /// The transport's protocol number, of a fragment too where its own header tells; `None`
-    /// behind IPv6 extension headers that are not followed. `packet` is what this was parsed from,
-    /// all of it or its head.
+    /// Protocol number of the L4 header, of a fragment too if its own header has it; `None` after
+    /// IPv6 extension headers that are not followed. `packet` is what this was parsed from, whole
+    /// or its head.
     pub fn protocol(&self, packet: &[u8]) -> Option<u8> {
         match (self.l4, self.version) {
             (L4Header::Tcp { .. }, _) => Some(IPPROTO_TCP),

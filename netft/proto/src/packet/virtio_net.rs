@@ -5,16 +5,16 @@
 /// Bytes of the header.
 pub const VNET_HDR_LEN: usize = 10;
 
-/// Flag: the L4 checksum is unfinished; finish it over `csum_start..` into `csum_offset`.
+/// Flag: the L4 checksum is partial; it is to be completed over `csum_start..` into `csum_offset`.
 pub const NEEDS_CSUM: u8 = 1;
 
-/// Type: one packet, not to be split.
+/// Type: one packet, not to be segmented.
 pub const GSO_NONE: u8 = 0;
-/// Type: TCP over IPv4, to be split every `gso_size` bytes of payload.
+/// Type: TCP over IPv4, to be segmented every `gso_size` bytes of payload.
 pub const GSO_TCPV4: u8 = 1;
-/// Type: TCP over IPv6, to be split every `gso_size` bytes of payload.
+/// Type: TCP over IPv6, to be segmented every `gso_size` bytes of payload.
 pub const GSO_TCPV6: u8 = 4;
-/// Type: UDP datagrams of `gso_size` bytes of payload each, glued together.
+/// Type: UDP payloads of `gso_size` bytes each behind one header.
 pub const GSO_UDP_L4: u8 = 5;
 /// Bit of the type: the first TCP segment carries CWR.
 pub const GSO_ECN: u8 = 0x80;
@@ -22,22 +22,22 @@ pub const GSO_ECN: u8 = 0x80;
 /// A decoded header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VnetHdr {
-    /// [`NEEDS_CSUM`] and flags this build ignores.
+    /// [`NEEDS_CSUM`], and flags that are ignored.
     pub flags: u8,
-    /// One of the `GSO_` types, perhaps with [`GSO_ECN`].
+    /// One of the `GSO_` types, optionally with [`GSO_ECN`].
     pub gso_type: u8,
     /// Bytes of IP and L4 header of a super-packet (a hint).
     pub hdr_len: u16,
     /// Payload bytes of each segment of a super-packet.
     pub gso_size: u16,
-    /// Where the L4 header starts, bytes.
+    /// Offset of the L4 header, bytes.
     pub csum_start: u16,
-    /// Where the checksum stands behind `csum_start`, bytes.
+    /// Offset of the checksum from `csum_start`, bytes.
     pub csum_offset: u16,
 }
 
 impl VnetHdr {
-    /// Reads the header.
+    /// Decodes the header.
     #[inline]
     pub const fn decode(bytes: &[u8; VNET_HDR_LEN]) -> Self {
         let [flags, gso_type, h0, h1, g0, g1, s0, s1, o0, o1] = *bytes;
@@ -51,7 +51,7 @@ impl VnetHdr {
         }
     }
 
-    /// The header's bytes.
+    /// Encodes the header.
     #[inline]
     pub const fn encode(&self) -> [u8; VNET_HDR_LEN] {
         let [h0, h1] = self.hdr_len.to_ne_bytes();
@@ -61,7 +61,7 @@ impl VnetHdr {
         [self.flags, self.gso_type, h0, h1, g0, g1, s0, s1, o0, o1]
     }
 
-    /// Whether the L4 checksum is unfinished.
+    /// Whether the L4 checksum is partial.
     #[inline]
     pub const fn needs_csum(&self) -> bool {
         self.flags & NEEDS_CSUM != 0

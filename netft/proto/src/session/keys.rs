@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Each arrow is one HKDF-Expand with SHA-256 (RFC 5869 section 2.3); the nonce is IV xor counter,
-//! as in TLS 1.3 (RFC 8446 section 5.3). Three epochs are held, and the secret behind them; a
-//! step forward wipes the secret it came from, so an epoch that left the three is out of reach.
-//! (The AEAD library does not wipe its expanded key schedules; they die with their epoch's memory.)
+//! as in TLS 1.3 (RFC 8446 section 5.3). Three epochs are kept, and the secret after them. Each
+//! ratchet step wipes the secret it started from, so keys before the three cannot be derived again.
+//! (The AEAD library does not wipe its expanded key schedules; they are freed with their epoch.)
 
 use std::sync::Arc;
 
@@ -25,24 +25,23 @@ use crate::wire::{
     header::{HEADER_LEN, TAG_LEN},
 };
 
-/// Which AEAD a session uses. Both ends choose the same from their hellos.
+/// AEAD of a session. Both ends select the same from their hellos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cipher {
     /// AES-256-GCM: both CPUs have AES instructions.
     Aes256Gcm,
-    /// ChaCha20-Poly1305: at least one has not.
+    /// ChaCha20-Poly1305: at least one CPU has none.
     ChaCha20Poly1305,
 }
 
 impl Cipher {
-    /// The AEAD for two ends of which each says whether its CPU has AES instructions.
+    /// Selects the AEAD from the AES support of both CPUs.
     pub const fn from_aes_support(local_aes: bool, remote_aes: bool) -> Self {
         if local_aes && remote_aes { Self::Aes256Gcm } else { Self::ChaCha20Poly1305 }
     }
 }
 
-/// A build that measures what the cipher costs, and protects nothing. Off unless asked for by
-/// name.
+/// Null cipher, to measure the cost of the AEAD: it protects nothing. Off unless compiled in.
 const NULL_CIPHER: bool = cfg!(netft_null_cipher);
 const NULL_TAG: [u8; TAG_LEN] = [0; TAG_LEN];
 
@@ -70,9 +69,9 @@ impl EpochKey {
         Arc::new(Self { epoch, key: LessSafeKey::new(key), iv })
     }
 
-    /// IV xor counter (RFC 8446 section 5.3), in two stores of the sizes the AEAD loads: smaller
-    /// ones are not forwarded to a larger load, which waits until every store before them, the
-    /// whole packet, has left for the cache.
+    /// IV xor counter (RFC 8446 section 5.3), in two stores of the sizes that the AEAD loads. The
+    /// CPU does not forward smaller stores to a larger load; the load would stall until the store
+    /// buffer, with the whole packet in it, has drained.
     #[inline]
     fn nonce_for(&self, counter: u64) -> Nonce {
         let [i0, i1, i2, i3, i4, i5, i6, i7, i8, i9, i10, i11] = self.iv;
@@ -124,7 +123,8 @@ impl EpochKey {
     }
 }
 
-/// The three epochs in use. Immutable: [`to_next_epoch`](Self::to_next_epoch) makes the next one.
+/// The three key epochs in use. Immutable: [`to_next_epoch`](Self::to_next_epoch) derives the next
+/// window.
 pub(crate) struct KeyWindow {
     cipher: Cipher,
     previous: Option<Arc<EpochKey>>,
@@ -166,7 +166,7 @@ impl KeyWindow {
         self.previous.as_deref().filter(|previous| previous.epoch == epoch)
     }
 
-    /// The window one epoch further.
+    /// The window advanced by one epoch.
     pub(crate) fn to_next_epoch(&self) -> Self {
         Self {
             cipher: self.cipher,

@@ -1,16 +1,15 @@
-//! The authenticated envelope of one session: keys, counters, replay window. Pure.
+//! The cryptographic state of one session: keys, counters, replay window. Pure.
 //!
-//! Both planes hold it: the control plane makes it from an agreed handshake, the workers seal and
-//! open with it, without locks and without allocation per frame.
+//! The control plane creates it from a completed handshake; the workers seal and open frames with
+//! it, without locks and without allocation per frame.
 //!
-//! The counter of a frame names its key epoch, so no bit on the wire is spent on it and no frame
-//! is lost when the key moves on: epoch = counter >> 25. RFC 9001 appendix B.1.1 allows AES-GCM
+//! The counter of a frame determines its key epoch, so a key update needs no bit on the wire and
+//! loses no frame: epoch = counter >> 25. RFC 9001 appendix B.1.1 allows AES-GCM
 //! 2^35 / l frames of l 16-byte blocks under one key, that is 2^28 frames of up to 2^11 bytes; an
 //! epoch of 2^25 frames keeps to it for frames of up to 2^14 bytes ([`MAX_FRAME_LEN`]). Either end
-//! holds the previous, the current and the next epoch. A sealer moves on with its own counter; an
-//! opener only after an *authentic* frame of the next epoch, so a forged counter moves nothing. A
-//! direction in which every frame of a whole epoch (2^25) was lost in a row needs a fresh
-//! handshake.
+//! holds the previous, the current and the next epoch. A sealer advances with its own counter; an
+//! opener only after an *authentic* frame of the next epoch, so a forged counter changes nothing. A
+//! direction that lost every frame of a whole epoch (2^25) in a row needs a fresh handshake.
 
 pub mod fragment;
 mod keys;
@@ -41,31 +40,31 @@ use crate::{
 
 /// Frames per key epoch, as a power of two.
 pub const EPOCH_BITS: u32 = 25;
-/// The most bytes of a frame: a jumbo underlay has room for it, and the cipher's limit is kept.
+/// Maximum frame length, bytes: within the AEAD's limit, and enough for jumbo frames.
 pub const MAX_FRAME_LEN: usize = 1 << 14;
-/// Frames a session may seal in all: counters are below this.
+/// Frames that a session may seal in all: counters are below this.
 pub const MAX_FRAMES: u64 = 1 << 47;
 
 const _: () = assert!(MAX_FRAMES < COUNTER_LIMIT);
 
-/// What the control session agreed on. The secrets are wiped when it is dropped.
+/// Parameters negotiated by the handshake. The secrets are wiped when it is dropped.
 pub struct SessionParams {
     /// The peer this session belongs to.
     pub peer: PeerId,
     /// The peer's virtual addresses: the only inner sources accepted from it (S-10).
     pub peer_addrs: VirtualAddrs,
-    /// This node's number for the session: what the peer puts into its headers.
+    /// This node's id of the session, in the headers of the peer's frames.
     pub local_id: u32,
-    /// The peer's number for the session: what this node puts into its headers.
+    /// The peer's id of the session, in the headers of this node's frames.
     pub remote_id: u32,
     /// The peer's boot id.
     pub boot_id: u64,
     /// The AEAD.
     pub cipher: Cipher,
-    /// Secret of the direction from here to the peer. Never equal to `rx_secret`: a reflected
-    /// frame would be authentic.
+    /// Secret of the transmit direction. Never equal to `rx_secret`: a reflected frame would be
+    /// authentic.
     pub tx_secret: [u8; 32],
-    /// Secret of the direction from the peer to here.
+    /// Secret of the receive direction.
     pub rx_secret: [u8; 32],
 }
 
@@ -237,7 +236,7 @@ impl Session {
         self.peer_addrs
     }
 
-    /// This node's number for the session.
+    /// This node's id of the session.
     pub fn local_id(&self) -> u32 {
         self.local_id
     }
@@ -262,20 +261,20 @@ impl Session {
         self.counters.reserve_counters(count)
     }
 
-    /// What seals a batch of frames of one [lane](FrameHeader::queue). It keeps a key epoch alive:
-    /// hold it for a turn, not longer.
+    /// Sealer for a batch of frames of one [queue](FrameHeader::queue). It keeps a key epoch alive:
+    /// to be held for a turn, not longer.
     #[inline]
     pub fn frame_sealer(&self, queue: u8) -> FrameSealer<'_> {
         FrameSealer { session: self, queue, keys: self.tx.load() }
     }
 
-    /// What opens a batch of frames. It keeps a key epoch alive: hold it for a turn, not longer.
+    /// Opener for a batch of frames. It keeps a key epoch alive: to be held for a turn, not longer.
     #[inline]
     pub fn frame_opener(&self) -> FrameOpener<'_> {
         FrameOpener { session: self, keys: self.rx.load() }
     }
 
-    /// Seals one frame of lane 0: [`FrameSealer::seal`].
+    /// Seals one frame of queue 0: [`FrameSealer::seal`].
     ///
     /// # Errors
     /// As there.
@@ -290,8 +289,8 @@ impl Session {
         self.frame_sealer(0).seal(kind, flags, counter, frame)
     }
 
-    /// Makes a frame of one message in `frame`, whose bytes it replaces: `write` appends the
-    /// message. Of [lane](FrameHeader::queue) 0 unless a worker says its own.
+    /// Builds a frame of one message in `frame`, whose bytes it replaces; `write` appends the
+    /// message. `queue`: the [queue](FrameHeader::queue) of the worker, 0 for the driver.
     ///
     /// # Errors
     /// Those of [`reserve_counters`](Self::reserve_counters) and [`FrameSealer::seal`]; the frame
@@ -325,7 +324,7 @@ impl Session {
     }
 }
 
-/// The sealing keys of a session, looked up once per batch.
+/// Sealing keys of a session, loaded once per batch.
 pub struct FrameSealer<'s> {
     session: &'s Session,
     queue: u8,
@@ -340,14 +339,14 @@ impl<'s> FrameSealer<'s> {
     }
 
     /// Seals one frame in place. `frame` is [`FRAME_OVERHEAD`](crate::wire::header::FRAME_OVERHEAD)
-    /// bytes longer than its payload, which stands at `frame[HEADER_LEN..len - TAG_LEN]`; the
-    /// header and the tag are written around it. `counter` must come from
+    /// bytes longer than its payload, `frame[HEADER_LEN..len - TAG_LEN]`; the header and the tag
+    /// are written around it. `counter` must come from
     /// [`Session::reserve_counters`], each once.
     ///
     /// # Errors
     /// The frame must not be sent then. [`DropReason::KeyExhausted`] when the counter's epoch is
     /// over, because other workers sealed a whole epoch (2^25 frames) since it was reserved, or
-    /// the counter is none of [`Session::reserve_counters`]'s; [`DropReason::Malformed`] when
+    /// the counter was not reserved; [`DropReason::Malformed`] when
     /// `frame` is shorter than the overhead.
     #[inline]
     pub fn seal(
@@ -380,7 +379,7 @@ impl<'s> FrameSealer<'s> {
     }
 }
 
-/// The opening keys of a session, looked up once per batch.
+/// Opening keys of a session, loaded once per batch.
 pub struct FrameOpener<'s> {
     session: &'s Session,
     keys: Guard<Arc<KeyWindow>>,
@@ -410,7 +409,7 @@ impl<'s> FrameOpener<'s> {
         let counter = header.counter;
         let epoch = counter >> session.epoch_bits;
         if self.keys.key_for_epoch(epoch).is_none() {
-            // Another worker may have moved on since.
+            // Another worker may have advanced the epoch since.
             self.keys = session.rx.load();
         }
         let key = self.keys.key_for_epoch(epoch).ok_or(DropReason::NotAuthentic)?;
@@ -432,7 +431,7 @@ impl<'s> FrameOpener<'s> {
     }
 }
 
-/// Moves a direction on to `epoch`.
+/// Advances a direction to `epoch`.
 #[cold]
 fn advance_epoch(window: &ArcSwap<KeyWindow>, epoch: u64) {
     loop {
@@ -444,8 +443,8 @@ fn advance_epoch(window: &ArcSwap<KeyWindow>, epoch: u64) {
     }
 }
 
-/// Publishes the window after `keys`. Workers may race: each derives the same keys, and a swap
-/// that lost against another's takes no effect, so the window never steps back.
+/// Publishes the window after `keys`. Workers may race: all derive the same keys, and the swap of
+/// the loser has no effect, so the window never moves back.
 fn publish_next_epoch(window: &ArcSwap<KeyWindow>, keys: &Arc<KeyWindow>) {
     window.compare_and_swap(keys, Arc::new(keys.to_next_epoch()));
 }

@@ -1,4 +1,5 @@
-//! Acknowledgements: which session counters arrived. Pure.
+//! Acknowledgements: ranges of received frame counters, as ACK frames in RFC 9000 section 19.3.
+//! Pure.
 //!
 //! The payload of a frame of kind [`Ack`](crate::wire::header::FrameKind::Ack), all numbers
 //! big-endian:
@@ -7,9 +8,9 @@
 //!  0                   1                   2                   3
 //!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 //! +---------------+---------------+-------------------------------+
-//! |  range count  |  route count  |          stalled, ms          |  0
+//! |  range count  |  route count  |         self-stall, ms        |  0
 //! +---------------+---------------+-------------------------------+
-//! |      asks (0 = no question)   |   answers (0 = no question)   |  4
+//! | immediate ACK request (0: no) | immediate ACK reply (0: no)   |  4
 //! +---------------------------------------------------------------+
 //! |                                                               |  8
 //! +                        highest counter                        +
@@ -19,17 +20,17 @@
 //! +---------------------------------------------------------------+
 //! |                   highest counter − its first counter         |  4
 //! +===============================================================+
-//! |            route: your route (the receiver's number)          |  0, each
+//! |            route: your route (the receiver's id)              |  0, each
 //! +---------------------------------------------------------------+
 //! |                                                               |  4
-//! +                 highest counter heard there                   +
+//! +                 highest counter received there                +
 //! |                                                               |
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! Ranges stand newest first and do not overlap, routes stand in ascending order, no counter is
+//! Ranges are ordered newest first and do not overlap, routes are in ascending order, no counter is
 //! above the highest. The length is exact, at most [`MAX_ACK_LEN`] bytes: sealed it fits into the
-//! smallest IPv6 packet (1280 bytes), so an acknowledgement is never too big for a route.
+//! minimum IPv6 MTU (1280 bytes), so an acknowledgement is never too big for a route.
 
 use crate::wire::{DropReason, header::COUNTER_LIMIT, reader::ByteReader};
 
@@ -39,59 +40,58 @@ pub const ACK_FIXED_LEN: usize = 16;
 pub const RANGE_LEN: usize = 8;
 /// Bytes of one route.
 pub const ROUTE_LEN: usize = 12;
-/// The most ranges one acknowledgement carries.
+/// Maximum number of ranges in one acknowledgement.
 pub const MAX_RANGES: usize = 32;
-/// The most routes one acknowledgement carries.
+/// Maximum number of routes in one acknowledgement.
 pub const MAX_ACK_ROUTES: usize = 64;
-/// The most bytes of an acknowledgement.
+/// Maximum length of an acknowledgement, bytes.
 pub const MAX_ACK_LEN: usize = ACK_FIXED_LEN + MAX_RANGES * RANGE_LEN + MAX_ACK_ROUTES * ROUTE_LEN;
 
-/// What arrived at the sender of this message.
+/// A decoded acknowledgement: the frames that arrived at its sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ack {
-    /// The highest session counter received, over all routes. Below [`COUNTER_LIMIT`].
+    /// Highest frame counter received, over all routes. Below [`COUNTER_LIMIT`].
     pub highest: u64,
-    /// How long the sender itself was last not scheduled, ms (0: not lately).
+    /// Length of the sender's latest scheduling stall, ms (0: none recently).
     pub stalled_ms: u16,
-    /// A question: to be answered with this number, by an acknowledgement that is built once
-    /// nothing waits in the receiver's sockets. 0: none.
+    /// Request for an immediate acknowledgement, echoed in one that is built once the receiver has
+    /// drained its sockets. 0: none.
     pub immediate_ack_request: u16,
-    /// The question this answers; 0: none.
+    /// The request this acknowledgement answers; 0: none.
     pub immediate_ack_reply: u16,
-    /// The counters received, newest range first, none overlapping another, none above `highest`,
-    /// at most [`MAX_RANGES`].
+    /// Ranges of received counters, newest first, without overlap, none above `highest`, at most
+    /// [`MAX_RANGES`].
     pub ranges: Vec<AckRange>,
-    /// The highest counter heard on each route, in ascending order of `your_route`, at most
-    /// [`MAX_ACK_ROUTES`]. Empty in what this build sends, and not read: a sender knows itself
-    /// which route each counter took (`route::flight`).
+    /// Highest counter received on each route, in ascending order of `your_route`, at most
+    /// [`MAX_ACK_ROUTES`]. This build sends none and ignores them: a sender knows the route of
+    /// each counter from its own records ([`loss_detection`](crate::loss_detection)).
     pub routes: Vec<RouteHeard>,
 }
 
-/// A run of received counters, both ends included.
+/// A range of received counters, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckRange {
-    /// The lowest counter of the run.
+    /// Lowest counter of the range.
     pub first: u64,
-    /// The highest counter of the run.
+    /// Highest counter of the range.
     pub last: u64,
 }
 
-/// What was heard on one route.
+/// Reception on one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteHeard {
-    /// The receiver's number of the route. Never 0.
+    /// The receiver's id of the route. Never 0.
     pub your_route: u32,
-    /// The highest session counter that came on it. At most [`Ack::highest`].
+    /// Highest frame counter received on it. At most [`Ack::highest`].
     pub highest: u64,
 }
 
 impl Ack {
     /// Appends the acknowledgement to `out`, at most [`MAX_ACK_LEN`] bytes.
     ///
-    /// What the wire cannot say is left out, which only acknowledges less: ranges beyond
-    /// [`MAX_RANGES`] or reaching 2^32 below `highest` (the replay window is far smaller), routes
-    /// beyond [`MAX_ACK_ROUTES`]. An order other than the fields demand would be refused by the
-    /// peer.
+    /// Values that the format cannot carry are left out, which only acknowledges less: ranges
+    /// beyond [`MAX_RANGES`] or reaching 2^32 below `highest` (the replay window is far smaller),
+    /// routes beyond [`MAX_ACK_ROUTES`]. The peer refuses any other order than the documented one.
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert!(self.highest < COUNTER_LIMIT);
         debug_assert!(self.ranges.iter().all(|r| r.first <= r.last && r.last <= self.highest));
@@ -126,7 +126,7 @@ impl Ack {
         }
     }
 
-    /// Reads an acknowledgement, the whole payload of an authentic frame.
+    /// Decodes the whole payload of an authentic frame.
     ///
     /// # Errors
     /// [`DropReason::Malformed`] for more ranges or routes than allowed, a length that does not fit
@@ -137,8 +137,8 @@ impl Ack {
         let range_count = usize::from(reader.read_u8()?);
         let route_count = usize::from(reader.read_u8()?);
         let stalled_ms = reader.read_u16()?;
-        let asks = reader.read_u16()?;
-        let answers = reader.read_u16()?;
+        let immediate_ack_request = reader.read_u16()?;
+        let immediate_ack_reply = reader.read_u16()?;
         let highest = reader.read_u64()?;
         if highest >= COUNTER_LIMIT
             || range_count > MAX_RANGES
@@ -149,14 +149,7 @@ impl Ack {
         }
         let ranges = decode_ranges(&mut reader, range_count, highest)?;
         let routes = decode_routes(&mut reader, route_count, highest)?;
-        Ok(Self {
-            highest,
-            stalled_ms,
-            immediate_ack_request: asks,
-            immediate_ack_reply: answers,
-            ranges,
-            routes,
-        })
+        Ok(Self { highest, stalled_ms, immediate_ack_request, immediate_ack_reply, ranges, routes })
     }
 }
 

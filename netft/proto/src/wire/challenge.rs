@@ -1,4 +1,5 @@
-//! A question only the peer can answer, from where its heartbeat came. Pure.
+//! Path validation: a challenge to the source address of a heartbeat, which only the peer can
+//! answer (as RFC 9000 section 8.2). Pure.
 //!
 //! The payload of a frame of kind [`Challenge`](crate::wire::header::FrameKind::Challenge), all
 //! numbers big-endian:
@@ -9,7 +10,7 @@
 //! +---------------+-----------------------------------------------+
 //! |    message    |                 reserved (0)                  |  0
 //! +---------------+-----------------------------------------------+
-//! |    route (the number the asked node gave it, never 0)         |  4
+//! |    route (id at the challenged node, never 0)                 |  4
 //! +---------------------------------------------------------------+
 //! |                                                               |  8
 //! +                             token                             +
@@ -17,24 +18,24 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! The answer says the same. Both are shorter than the heartbeat that leads to a challenge, so
-//! nobody makes a node send more than it was sent (RFC 9000 section 8).
+//! The response echoes route and token. Both messages are shorter than the heartbeat that causes a
+//! challenge, so they cannot be used for amplification (RFC 9000 section 8).
 
 use crate::wire::{
     DropReason, heartbeat,
     reader::{ByteReader, check_reserved},
 };
 
-/// Bytes of a challenge, and of its answer.
+/// Bytes of a challenge, and of its response.
 pub const CHALLENGE_LEN: usize = 16;
 
 const _: () = assert!(CHALLENGE_LEN <= heartbeat::HEARTBEAT_FIXED_LEN, "a challenge amplifies");
 
-/// Question or answer.
+/// Challenge or response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ChallengeMessage {
-    /// To the address a heartbeat came from.
+    /// To the source address of a heartbeat.
     Challenge = 1,
     /// From that address, on the route it names.
     Response = 2,
@@ -43,11 +44,11 @@ pub enum ChallengeMessage {
 /// A decoded challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge {
-    /// Question or answer.
+    /// Challenge or response.
     pub message: ChallengeMessage,
-    /// The route, by the number the asked node gave it: the one its heartbeat named. Never 0.
+    /// Id of the route at the challenged node, as its heartbeat named it. Never 0.
     pub route: u32,
-    /// Chosen at random by the asking node.
+    /// Random token of the challenging node.
     pub token: u64,
 }
 
@@ -60,7 +61,7 @@ impl Challenge {
         out.extend_from_slice(&self.token.to_be_bytes());
     }
 
-    /// Reads a challenge, the whole payload of an authentic frame.
+    /// Decodes the whole payload of an authentic frame.
     ///
     /// # Errors
     /// [`DropReason::Unsupported`] for an unknown message or a reserved bit;
@@ -82,7 +83,7 @@ impl Challenge {
         Ok(Self { message, route, token })
     }
 
-    /// What the asked node answers.
+    /// The response to this challenge.
     pub const fn to_response(self) -> Self {
         Self { message: ChallengeMessage::Response, ..self }
     }

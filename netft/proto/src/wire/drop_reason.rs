@@ -10,7 +10,7 @@ macro_rules! define_drop_reasons {
         }
 
         impl DropReason {
-            /// Every reason, in the order of their indexes.
+            /// All reasons, in the order of their indexes.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
             /// The name in JSON output and metrics.
@@ -34,15 +34,15 @@ macro_rules! define_drop_reasons {
 define_drop_reasons! {
     /// Shorter than its header, or a length field does not fit.
     Malformed = "malformed",
-    /// A version, kind or flag this build does not know, or a reserved bit set.
+    /// Unknown version, type or flag, or a reserved bit set.
     Unsupported = "unsupported",
-    /// No session has this number.
+    /// No session has this id.
     UnknownSession = "unknown_session",
-    /// The tag does not match: forged, damaged, or another key.
+    /// The AEAD tag does not match: forged, damaged, or sealed with another key.
     NotAuthentic = "not_authentic",
     /// Received before, or older than the replay window.
     Replayed = "replayed",
-    /// An authentic control frame that names another route than the one it came on.
+    /// An authentic control frame that names another route than the one it arrived on.
     Misrouted = "misrouted",
     /// The inner packet is neither IPv4 nor IPv6, or its length fields are wrong.
     InnerMalformed = "inner_malformed",
@@ -58,7 +58,7 @@ define_drop_reasons! {
     NoRoute = "no_route",
     /// The packet is larger than the route's MTU.
     TooBig = "too_big",
-    /// One of our own frames came back through the adapter (routing loop).
+    /// A frame of this node came back through the adapter (routing loop).
     Loop = "loop",
     /// The socket refused the packet.
     SendFailed = "send_failed",

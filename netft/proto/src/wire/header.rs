@@ -1,4 +1,4 @@
-//! The 16-byte header of every netft frame. Pure, zero-copy.
+//! The 16-byte header of every netft frame. Pure.
 
 use crate::wire::DropReason;
 
@@ -6,48 +6,48 @@ use crate::wire::DropReason;
 pub const HEADER_LEN: usize = 16;
 /// Bytes of the AEAD tag behind the payload.
 pub const TAG_LEN: usize = 16;
-/// What may follow the packets of a data frame, up to its end: no IP packet begins with it.
+/// Padding that may follow the packets of a data frame: no IP packet begins with this byte.
 pub const PADDING_BYTE: u8 = 0;
-/// What a frame adds to its payload.
+/// Bytes that a frame adds to its payload.
 pub const FRAME_OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 /// Upper bound of a frame counter: 48 bits, so that its lap of the replay window fits into 31.
 pub const COUNTER_LIMIT: u64 = 1 << 48;
-/// The wire version this build speaks.
+/// Wire version of this build.
 pub const WIRE_VERSION: u8 = 1;
-/// Flag of a data frame: the L4 checksums of its packets are unfinished (`NEEDS_CSUM`); they hold
-/// the pseudo-header sum only, and the tag protects the bytes instead.
+/// Flag of a data frame: the L4 checksums of its packets are partial (`NEEDS_CSUM`). They hold the
+/// pseudo-header sum only; the AEAD tag protects the bytes instead.
 pub const FLAG_PARTIAL_CHECKSUM: u8 = 0x01;
-/// Where the lane stands in a frame.
+/// Offset of the queue in a frame.
 pub const QUEUE_OFFSET: usize = 2;
-/// The lane of a heartbeat request whose sender looks for the reply when it is awake anyway.
+/// Queue of a heartbeat request whose reply the sender reads at its next wake-up.
 pub const DEFER_REPLY: u8 = 254;
-/// The lane of the reply to one.
+/// Queue of the reply to such a request.
 pub const DEFERRED_REPLY: u8 = 255;
-/// Flag of a data frame: it carries one [slice](crate::session::fragment) of a packet that no frame
-/// holds.
+/// Flag of a data frame: it carries one [fragment](crate::session::fragment) of a packet larger
+/// than a frame.
 pub const FLAG_FRAGMENT: u8 = 0x02;
 
-/// What a frame carries.
+/// Type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// Whole inner IP packets, one after another; each one's own length field ends it, and
-    /// [`PADDING_BYTE`] may follow the last. With [`FLAG_FRAGMENT`], a piece of one.
+    /// Whole inner IP packets, one after another, delimited by their own length fields;
+    /// [`PADDING_BYTE`] may follow the last. With [`FLAG_FRAGMENT`], one fragment of a packet.
     Data = 1,
     /// A heartbeat request or reply.
     Heartbeat = 2,
     /// An acknowledgement of data.
     Ack = 3,
-    /// A path MTU probe, or the answer to one.
+    /// A path MTU probe, or the response to one.
     Probe = 4,
-    /// A datagram of two nodes on its way through a third.
+    /// A datagram of two nodes, relayed by a third.
     Relay = 5,
-    /// A challenge to where a heartbeat came from, or the answer to one.
+    /// A path challenge to the source address of a heartbeat, or its response.
     Challenge = 6,
 }
 
 impl FrameKind {
-    /// The kind of a frame with this first byte; `None`: another version, or no kind of this one.
+    /// Type of a frame with this first byte; `None` for another version or an unknown type.
     #[inline]
     pub const fn from_first_byte(first: u8) -> Option<Self> {
         match first {
@@ -65,23 +65,23 @@ impl FrameKind {
 /// A decoded header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What the frame carries.
+    /// Type of the frame.
     pub kind: FrameKind,
-    /// [`FLAG_PARTIAL_CHECKSUM`] and [`FLAG_FRAGMENT`], of data; else 0.
+    /// [`FLAG_PARTIAL_CHECKSUM`] and [`FLAG_FRAGMENT`] of a data frame; 0 for other types.
     pub flags: u8,
-    /// Which of the sender's packet workers sealed the frame; 0 if none did. A receiver with
-    /// several gives all of one lane to one of its own, whatever the route, so that a flow keeps
-    /// its order and one busy peer keeps them all busy. Of heartbeats also [`DEFER_REPLY`] and
-    /// [`DEFERRED_REPLY`].
+    /// Index of the sender's packet worker that sealed the frame; 0 for the driver. A receiver with
+    /// several workers steers all frames of one queue to one worker, whatever the route, so that a
+    /// flow keeps its order and one busy peer uses all workers. In heartbeats also [`DEFER_REPLY`]
+    /// and [`DEFERRED_REPLY`].
     pub queue: u8,
-    /// The receiver's number for the session.
+    /// The receiver's id of the session.
     pub session_id: u32,
-    /// The session counter: unique per key, over all routes.
+    /// Frame counter of the session: unique per key, over all routes.
     pub counter: u64,
 }
 
 impl FrameHeader {
-    /// Reads the header of a frame.
+    /// Decodes the header of a frame.
     ///
     /// # Errors
     /// [`DropReason::Malformed`] when `frame` is too short to be sealed,
@@ -109,18 +109,18 @@ impl FrameHeader {
         })
     }
 
-    /// The header's bytes.
+    /// Encodes the header.
     #[inline]
     pub const fn encode(&self) -> [u8; HEADER_LEN] {
-        // One number: two stores instead of sixteen.
+        // One 128-bit value: two stores instead of sixteen.
         let kind = (WIRE_VERSION << 4 | self.kind as u8) as u128;
-        let (flags, lane) = (self.flags as u128, self.queue as u128);
+        let (flags, queue) = (self.flags as u128, self.queue as u128);
         let (session, counter) = (self.session_id as u128, self.counter as u128);
-        (kind << 120 | flags << 112 | lane << 104 | session << 64 | counter).to_be_bytes()
+        (kind << 120 | flags << 112 | queue << 104 | session << 64 | counter).to_be_bytes()
     }
 }
 
-/// The bit of a datagram's first byte that makes it QUIC's (fixed bit, RFC 9443 section 3).
+/// QUIC's fixed bit in the first byte of a datagram (RFC 9443 section 3).
 pub const QUIC_FIXED_BIT: u8 = 0x40;
 
 /// Whether a datagram with this first byte belongs to QUIC.

@@ -1,4 +1,4 @@
-//! Heartbeats: request and reply, with the sender's verdict on every route. Pure.
+//! Heartbeats: request and reply, with the sender's report on every route. Pure.
 //!
 //! The payload of a frame of kind [`Heartbeat`](crate::wire::header::FrameKind::Heartbeat), all
 //! numbers big-endian:
@@ -7,11 +7,11 @@
 //!  0                   1                   2                   3
 //!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 //! +---------------+---------------+-------------------------------+
-//! |    message    | verdict count |          stalled, ms          |  0
+//! |    message    | report count  |         self-stall, ms        |  0
 //! +---------------+---------------+-------------------------------+
-//! |             route (the sender's number, never 0)              |  4
+//! |             route (the sender's id, never 0)                  |  4
 //! +---------------------------------------------------------------+
-//! |        your route (the receiver's number, 0 = unknown)        |  8
+//! |        your route (the receiver's id, 0 = unknown)            |  8
 //! +---------------------------------------------------------------+
 //! |                           sequence                            | 12
 //! +---------------------------------------------------------------+
@@ -21,32 +21,31 @@
 //! +---------------------------------------------------------------+
 //! |                   held, µs (0 in a request)                   | 24
 //! +---------------------------------------------------------------+
-//! |              serial (over all routes to the receiver)          | 28
+//! |              serial (over all routes to the receiver)         | 28
 //! +===============================================================+
-//! |           verdict: your route (the receiver's number)         |  0, each
+//! |           report: your route (the receiver's id)              |  0, each
 //! +-----+-+-+-+-+-+---------------+-------------------------------+
 //! | 0 0 0 |C|D|A|L|H| reserved (0)|    loss, per mille (0–1000)   |  4
 //! +---------+-+-+-+---------------+-------------------------------+
 //! ```
 //!
 //! H = heard, L = local down, A = admin down, D = draining, C = carries data. The length is exact:
-//! [`HEARTBEAT_FIXED_LEN`] + verdict count × [`REPORT_LEN`], at most [`MAX_HEARTBEAT_LEN`]. The
-//! carriers encode and decode, the route engine reads and writes the fields.
+//! [`HEARTBEAT_FIXED_LEN`] + report count × [`REPORT_LEN`], at most [`MAX_HEARTBEAT_LEN`].
 
 use crate::wire::{
     DropReason,
     reader::{ByteReader, check_reserved},
 };
 
-/// Bytes of a heartbeat before its verdicts.
+/// Bytes of a heartbeat before its reports.
 pub const HEARTBEAT_FIXED_LEN: usize = 32;
-/// Bytes of one verdict.
+/// Bytes of one report.
 pub const REPORT_LEN: usize = 8;
-/// The most verdicts one heartbeat carries.
+/// Maximum number of reports in one heartbeat.
 pub const MAX_REPORTS: usize = 64;
-/// The most bytes of a heartbeat.
+/// Maximum length of a heartbeat, bytes.
 pub const MAX_HEARTBEAT_LEN: usize = HEARTBEAT_FIXED_LEN + MAX_REPORTS * REPORT_LEN;
-/// The highest loss: everything.
+/// Total loss, per mille.
 pub const MAX_LOSS_PERMILLE: u16 = 1000;
 
 const FLAG_HEARD: u8 = 0x01;
@@ -59,9 +58,9 @@ const FLAG_CARRIES_DATA: u8 = 0x10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum HeartbeatMessage {
-    /// Sent on every enabled route every delay, by one end or by both.
+    /// Sent on every enabled route once per heartbeat interval, by one end or by both.
     Request = 1,
-    /// The answer to a request, on the route the request came on.
+    /// The answer to a request, on the route of the request.
     Reply = 2,
 }
 
@@ -70,60 +69,60 @@ pub enum HeartbeatMessage {
 pub struct Heartbeat {
     /// Request or reply.
     pub message: HeartbeatMessage,
-    /// The sender's number of the route this heartbeat travels on. Never 0.
+    /// The sender's id of the route this heartbeat is sent on. Never 0.
     pub route: u32,
-    /// The receiver's number of the same route as far as the sender knows; 0 before it knows.
+    /// The receiver's id of the same route; 0 while the sender does not know it.
     pub your_route: u32,
-    /// Request: the sender's sequence on this route. Reply: the request's, echoed.
+    /// Request: the sender's sequence number on this route. Reply: the request's, echoed.
     pub sequence: u32,
     /// Request: the sender's clock at sending, ns. Reply: the request's, echoed.
     pub sent_at: u64,
-    /// Reply: how long the replier held the request, µs (saturating). Request: 0.
+    /// Reply: delay between the request and the reply at the replier, µs (saturating). Request: 0.
     pub held_us: u32,
-    /// How long the sender itself was last not scheduled, ms (0: not lately): the self-stall
-    /// guard of reliability F-20.
+    /// Length of the sender's latest scheduling stall, ms (0: none recently): self-stall guard
+    /// (F-20).
     pub stalled_ms: u16,
-    /// Counts up with every heartbeat to the receiver, over all routes: verdicts of an older one
-    /// are ignored (serial arithmetic, RFC 1982).
+    /// Incremented with every heartbeat to the receiver, over all routes: reports of an older
+    /// heartbeat are ignored (serial arithmetic, RFC 1982).
     pub serial: u32,
-    /// What the sender hears on each of its routes to the receiver, at most [`MAX_REPORTS`].
+    /// The sender's report on each of its routes to the receiver, at most [`MAX_REPORTS`].
     pub reports: Vec<RouteReport>,
 }
 
-/// What a node hears on one route.
+/// Report of a node on one of its routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteReport {
-    /// The receiver's number of the route.
+    /// The receiver's id of the route.
     pub your_route: u32,
-    /// The sender hears the receiver's heartbeats here.
+    /// The sender receives the receiver's heartbeats on the route.
     pub heard: bool,
-    /// The route is broken at the sender's own end (carrier, address), so it will not send here.
+    /// A local fault of the sender (carrier, address): it will not send on the route.
     pub local_down: bool,
     /// The route is administratively down at the sender.
     pub admin_down: bool,
-    /// The sender's operator drains the route: data should go elsewhere, both ways.
+    /// The route is drained by the sender's operator: data should move to others, both ways.
     pub draining: bool,
-    /// The sender's data goes out here.
+    /// The sender sends its data on the route.
     pub carries_data: bool,
-    /// Share of the receiver's heartbeats lost lately, per mille (0–1000).
+    /// Recent loss of the receiver's heartbeats, per mille (0–1000).
     pub loss_permille: u16,
 }
 
 impl Heartbeat {
     /// Appends the heartbeat to `out`, at most [`MAX_HEARTBEAT_LEN`] bytes.
     ///
-    /// What the wire cannot say is brought into range: verdicts beyond [`MAX_REPORTS`] are left
-    /// out, a loss above [`MAX_LOSS_PERMILLE`] is cut to it, a request's `held_us` is 0.
+    /// Values that the format cannot carry are clamped: reports beyond [`MAX_REPORTS`] are left
+    /// out, a loss above [`MAX_LOSS_PERMILLE`] becomes that, a request's `held_us` becomes 0.
     pub fn encode(&self, out: &mut Vec<u8>) {
         debug_assert_ne!(self.route, 0, "route 0 would be refused by the peer");
-        let verdicts = &self.reports[..self.reports.len().min(MAX_REPORTS)];
+        let reports = &self.reports[..self.reports.len().min(MAX_REPORTS)];
         let held_us = match self.message {
             HeartbeatMessage::Request => 0,
             HeartbeatMessage::Reply => self.held_us,
         };
-        out.reserve(HEARTBEAT_FIXED_LEN + verdicts.len() * REPORT_LEN);
+        out.reserve(HEARTBEAT_FIXED_LEN + reports.len() * REPORT_LEN);
         out.push(self.message as u8);
-        out.push(verdicts.len() as u8);
+        out.push(reports.len() as u8);
         out.extend_from_slice(&self.stalled_ms.to_be_bytes());
         out.extend_from_slice(&self.route.to_be_bytes());
         out.extend_from_slice(&self.your_route.to_be_bytes());
@@ -131,12 +130,12 @@ impl Heartbeat {
         out.extend_from_slice(&self.sent_at.to_be_bytes());
         out.extend_from_slice(&held_us.to_be_bytes());
         out.extend_from_slice(&self.serial.to_be_bytes());
-        for verdict in verdicts {
-            out.extend_from_slice(&verdict.encode());
+        for report in reports {
+            out.extend_from_slice(&report.encode());
         }
     }
 
-    /// Reads a heartbeat, the whole payload of an authentic frame.
+    /// Decodes the whole payload of an authentic frame.
     ///
     /// # Errors
     /// [`DropReason::Unsupported`] for an unknown message or a reserved bit;
@@ -164,9 +163,9 @@ impl Heartbeat {
         if count > MAX_REPORTS || reader.remaining_len() != count * REPORT_LEN {
             return Err(DropReason::Malformed);
         }
-        let mut verdicts = Vec::with_capacity(count);
+        let mut reports = Vec::with_capacity(count);
         for _ in 0..count {
-            verdicts.push(RouteReport::decode(&mut reader)?);
+            reports.push(RouteReport::decode(&mut reader)?);
         }
         Ok(Self {
             message,
@@ -177,7 +176,7 @@ impl Heartbeat {
             held_us,
             stalled_ms,
             serial,
-            reports: verdicts,
+            reports,
         })
     }
 }
@@ -400,10 +399,10 @@ mod tests {
 
     #[test]
     fn what_the_wire_cannot_say_is_brought_into_range() {
-        let verdict = RouteReport { loss_permille: 1001, ..sample().reports[0] };
+        let report = RouteReport { loss_permille: 1001, ..sample().reports[0] };
         let heartbeat = Heartbeat {
             message: HeartbeatMessage::Request,
-            reports: vec![verdict; MAX_REPORTS + 1],
+            reports: vec![report; MAX_REPORTS + 1],
             ..sample()
         };
         let decoded = Heartbeat::decode(&encoded(&heartbeat)).unwrap();

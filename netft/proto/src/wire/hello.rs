@@ -1,7 +1,7 @@
 //! Hello: the first message each side sends on the control session. Pure.
 //!
 //! The body of the first message on the control stream, all numbers big-endian. The stream frames
-//! the body, so no length is inside that could lie: the name is what is left.
+//! the body, so it contains no length: the name is the remainder.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -9,7 +9,7 @@
 //! +---------------+---------+-+-+-+-------------------------------+
 //! |    version    |0 0 0 0 0|S|U|A|         reserved (0)          |  0
 //! +---------------+---------+-+-+-+-------------------------------+
-//! |           session (the sender's number, never 0)              |  4
+//! |           session id (the sender's, never 0)                  |  4
 //! +---------------------------------------------------------------+
 //! |                                                               |  8
 //! +                           boot id                             +
@@ -25,9 +25,9 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! A = the CPU has AES instructions, U = the adapter is up, S = the sender takes
-//! [slices](crate::session::fragment). The version stays the first byte of every future hello, so
-//! that a mismatch can be shown with both numbers.
+//! A = the CPU has AES instructions, U = the adapter is up, S = the sender reassembles
+//! [fragments](crate::session::fragment). The version stays the first byte of every future hello,
+//! so that a mismatch can be reported with both versions.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -37,43 +37,43 @@ use crate::wire::{
     reader::{ByteReader, check_reserved},
 };
 
-/// The most bytes of a node name (reliability C-14).
+/// Maximum length of a node name, bytes (C-14).
 pub const MAX_NAME_LEN: usize = 64;
 /// Bytes of a hello before its name.
 pub const HELLO_FIXED_LEN: usize = 36;
-/// The most bytes of a hello.
+/// Maximum length of a hello, bytes.
 pub const MAX_HELLO_LEN: usize = HELLO_FIXED_LEN + MAX_NAME_LEN;
 
 const FLAG_AES: u8 = 0x01;
 const FLAG_ADAPTER_UP: u8 = 0x02;
 const FLAG_FRAGMENTS: u8 = 0x04;
 
-/// What a node says of itself.
+/// A decoded hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The wire version of the sender.
     pub version: u8,
-    /// Random per start of the daemon: tells a restart from a reconnect.
+    /// Random per start of the daemon: distinguishes a restart from a reconnect.
     pub boot_id: u64,
-    /// The number the receiver must put into frames for this session. Never 0.
+    /// Session id that the receiver must put into its frame headers. Never 0.
     pub session_id: u32,
     /// The sender's virtual IPv4 address.
     pub virtual_v4: Ipv4Addr,
     /// The sender's virtual IPv6 address.
     pub virtual_v6: Ipv6Addr,
-    /// Whether the sender's CPU has AES instructions: both true → AES-256-GCM.
+    /// Whether the sender's CPU has AES instructions; if both have, the cipher is AES-256-GCM.
     pub has_aes: bool,
     /// Whether the sender's adapter is up.
     pub adapter_up: bool,
-    /// Whether the sender puts [slices](crate::session::fragment) together: without it none may be
-    /// sent.
+    /// Whether the sender reassembles [fragments](crate::session::fragment); otherwise none may be
+    /// sent to it.
     pub accepts_fragments: bool,
     /// The sender's node name: 1–[`MAX_NAME_LEN`] bytes of `[A-Za-z0-9._-]`.
     pub name: String,
 }
 
-/// Whether `name` may name a node: 1–[`MAX_NAME_LEN`] bytes of `[A-Za-z0-9._-]`. Nothing in it can
-/// break a log line, a terminal or a file name.
+/// Whether `name` is a valid node name: 1–[`MAX_NAME_LEN`] bytes of `[A-Za-z0-9._-]`, safe in log
+/// lines, terminals and file names.
 pub fn is_valid_name(name: &[u8]) -> bool {
     (1..=MAX_NAME_LEN).contains(&name.len())
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
@@ -99,15 +99,15 @@ impl Hello {
         out.extend_from_slice(self.name.as_bytes());
     }
 
-    /// Reads a hello, the whole body of a message.
+    /// Decodes the whole body of a message.
     ///
     /// # Errors
     /// [`DropReason::Unsupported`] for a version other than [`WIRE_VERSION`] (its number is
     /// `body[0]`), an unknown flag or a reserved bit; [`DropReason::Malformed`] for a body that is
-    /// too short or too long, session 0, or a name that is none.
+    /// too short or too long, session id 0, or an invalid name.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
         let mut reader = ByteReader::new(body);
-        // Before any length: another version may have another layout.
+        // Before any length check: another version may have another layout.
         let version = reader.read_u8()?;
         if version != WIRE_VERSION {
             return Err(DropReason::Unsupported);

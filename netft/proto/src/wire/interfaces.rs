@@ -1,5 +1,5 @@
-//! The interface list: what a node tells each peer of its physical addresses on the control
-//! session, at the beginning and at every change (NetFT's interface manager does the same). Pure.
+//! The interface list: physical addresses that a node advertises to each peer on the control
+//! session, at its start and at every change (as NetFT's interface manager). Pure.
 //!
 //! The body of one message on the control stream, all numbers big-endian:
 //!
@@ -21,9 +21,8 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! A = every cross-subnet route is wanted, R = the node relays between its peers, 6 = an IPv6
-//! address. What does not fit a rule is refused whole: a list half understood would give routes
-//! only one end knows of.
+//! A = all cross-subnet routes, R = the node relays between its peers, 6 = an IPv6 address. An
+//! invalid list is refused whole: half a list would create routes that only one end knows.
 
 use std::{
     collections::BTreeSet,
@@ -38,28 +37,28 @@ use crate::wire::{
     reader::{ByteReader, check_reserved},
 };
 
-/// The most addresses of a list.
+/// Maximum number of addresses in a list.
 pub const MAX_ADVERTISED_ENDPOINTS: usize = 32;
-/// The most bytes of a list.
+/// Maximum length of a list, bytes.
 pub const MAX_ADVERTISEMENT_LEN: usize = 8 + MAX_NAME_LEN + MAX_ADVERTISED_ENDPOINTS * (8 + 16);
 
 const FLAG_ALL_CROSS_SUBNET: u8 = 0x01;
 const FLAG_OFFERS_RELAY: u8 = 0x02;
 const FLAG_IPV6: u8 = 0x80;
 
-/// What a node says of its physical addresses.
+/// Interface list of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advertisement {
-    /// Counts up with every list of one process (serial arithmetic, RFC 1982).
+    /// Incremented with every list of one process (serial arithmetic, RFC 1982).
     pub serial: u32,
     /// The UDP port of every address.
     pub port: u16,
-    /// Every pair of addresses on different subnets shall be a route (NetFT's
+    /// Routes between all pairs of addresses on different subnets (NetFT's
     /// PlumbAllCrossSubnetRoutes).
     pub all_cross_subnet: bool,
-    /// The node passes datagrams on between its peers.
+    /// The node relays datagrams between its peers.
     pub offers_relay: bool,
-    /// Where the node stands: a name like a node's, or nothing.
+    /// Site of the node: a valid name, or empty.
     pub site: String,
     /// The addresses, each once, at most [`MAX_ADVERTISED_ENDPOINTS`].
     pub endpoints: Vec<AdvertisedEndpoint>,
@@ -68,11 +67,11 @@ pub struct Advertisement {
 /// One physical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AdvertisedEndpoint {
-    /// The address: unicast, and no IPv6 link-local one, which means nothing elsewhere.
+    /// The address: unicast, and not IPv6 link-local.
     pub addr: IpAddr,
-    /// The length of its prefix, bits.
+    /// Prefix length, bits.
     pub prefix_len: u8,
-    /// Addresses with one number are on one interface of the sender.
+    /// Addresses with the same value are on the same interface of the sender.
     pub interface: u16,
     /// The metric of its network; lower is preferred.
     pub metric: u32,
@@ -120,12 +119,11 @@ impl Advertisement {
         }
     }
 
-    /// Reads a list, the whole body of a message.
+    /// Decodes the whole body of a message.
     ///
     /// # Errors
-    /// [`DropReason::Unsupported`] for a reserved bit; [`DropReason::Malformed`] for everything
-    /// else that is no list: cut off, too many addresses, one twice or none of a host, port 0, a
-    /// site that is no name.
+    /// [`DropReason::Unsupported`] for a reserved bit; [`DropReason::Malformed`] for a truncated
+    /// list, too many addresses, a repeated or non-unicast address, port 0 or an invalid site.
     pub fn decode(body: &[u8]) -> Result<Self, DropReason> {
         let mut reader = ByteReader::new(body);
         let serial = reader.read_u32()?;

@@ -1,4 +1,4 @@
-//! Path MTU probes: a frame padded to a size, and the small answer that names it. Pure.
+//! Path MTU probes (RFC 8899): a frame padded to the probed size, and a short response. Pure.
 //!
 //! The payload of a frame of kind [`Probe`](crate::wire::header::FrameKind::Probe), all numbers
 //! big-endian:
@@ -9,9 +9,9 @@
 //! +---------------+---------------+-------------------------------+
 //! |    message    | reserved (0)  |   size of the request, bytes  |  0
 //! +---------------+---------------+-------------------------------+
-//! |             route (the sender's number, never 0)              |  4
+//! |             route (the sender's id, never 0)                  |  4
 //! +---------------------------------------------------------------+
-//! |        your route (the receiver's number, 0 = unknown)        |  8
+//! |        your route (the receiver's id, 0 = unknown)            |  8
 //! +---------------------------------------------------------------+
 //! |                           sequence                            | 12
 //! +---------------------------------------------------------------+
@@ -19,9 +19,9 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! The size is that of the whole frame, the UDP payload: what a probe proves is what a data frame
-//! needs. An answer is always [`PROBE_FIXED_LEN`] bytes, so it passes where the request hardly did
-//! (RFC 8899 section 4.1: the answer must not depend on the size that is probed).
+//! The size is that of the whole frame, the UDP payload, as for data frames. A response is always
+//! [`PROBE_FIXED_LEN`] bytes: its delivery must not depend on the probed size (RFC 8899 section
+//! 4.1).
 
 use crate::wire::{
     DropReason,
@@ -31,10 +31,10 @@ use crate::wire::{
 
 /// Bytes of a probe before its padding.
 pub const PROBE_FIXED_LEN: usize = 16;
-/// The smallest size that can be probed, bytes: a request without padding.
+/// Smallest probed size, bytes: a request without padding.
 pub const MIN_PROBE_SIZE: usize = FRAME_OVERHEAD + PROBE_FIXED_LEN;
 
-/// Request or answer.
+/// Request or response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ProbeMessage {
@@ -47,15 +47,15 @@ pub enum ProbeMessage {
 /// A decoded probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Request or answer.
+    /// Request or response.
     pub message: ProbeMessage,
     /// Bytes of the request's frame: [`MIN_PROBE_SIZE`]–65,535.
     pub size: u16,
-    /// The sender's number of the route this probe travels on. Never 0.
+    /// The sender's id of the route this probe is sent on. Never 0.
     pub route: u32,
-    /// The receiver's number of the same route as far as the sender knows; 0 before it knows.
+    /// The receiver's id of the same route; 0 while the sender does not know it.
     pub your_route: u32,
-    /// Request: the sender's sequence on this route. Answer: the request's, echoed.
+    /// Request: the sender's sequence number on this route. Response: the request's, echoed.
     pub sequence: u32,
 }
 
@@ -73,7 +73,7 @@ impl Probe {
         out.resize(start + self.payload_len(), 0);
     }
 
-    /// Reads a probe, the whole payload of an authentic frame.
+    /// Decodes the whole payload of an authentic frame.
     ///
     /// # Errors
     /// [`DropReason::Unsupported`] for an unknown message, a reserved bit or padding that is not

@@ -1,11 +1,11 @@
 //! A cursor over received bytes: every read is checked, nothing is allocated. Pure.
 //!
-//! All codecs of the room read through it, so a truncated message ends in
+//! All codecs read through it, so a truncated message ends in
 //! [`DropReason::Malformed`] and never in a panic.
 
 use crate::wire::DropReason;
 
-/// What is left to read. All numbers are big-endian.
+/// Cursor over the bytes left to read. All numbers are big-endian.
 pub(crate) struct ByteReader<'a>(&'a [u8]);
 
 impl<'a> ByteReader<'a> {
@@ -41,7 +41,7 @@ impl<'a> ByteReader<'a> {
         self.read_array().map(u64::from_be_bytes)
     }
 
-    /// How many bytes are left.
+    /// Number of bytes left.
     pub(crate) const fn remaining_len(&self) -> usize {
         self.0.len()
     }
@@ -52,8 +52,8 @@ impl<'a> ByteReader<'a> {
     }
 }
 
-/// [`DropReason::Unsupported`] unless a reserved field is zero: a later version may give it a
-/// meaning that must not be guessed.
+/// Checks that a reserved field is zero: a later version may define it, so anything else is
+/// [`DropReason::Unsupported`].
 pub(crate) fn check_reserved(bits: u32) -> Result<(), DropReason> {
     if bits == 0 { Ok(()) } else { Err(DropReason::Unsupported) }
 }

@@ -1,6 +1,6 @@
-//! A datagram on its way through a third node. Pure.
+//! Relayed datagrams: the header in front of a datagram that a third node forwards. Pure.
 //!
-//! The payload of a frame of kind [`RelayHeader`](crate::wire::header::FrameKind::Relay):
+//! The payload of a frame of type [`Relay`](crate::wire::header::FrameKind::Relay):
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -10,12 +10,12 @@
 //! +---------------+-----------------------------------------------+
 //! |        the other end: the first 12 bytes of its key           |
 //! +---------------------------------------------------------------+
-//! | the datagram, as it would travel by itself ...                |
+//! | the datagram, as it would be sent directly ...                |
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! On the first hop the other end is who it goes to, on the last hop who it comes from. The
-//! datagram is a frame or a QUIC packet of the two ends: the node between them has no key for it.
+//! On the first hop the other end is the destination, on the last hop the source. The datagram is
+//! a frame or a QUIC packet of the two ends; the relay has no key for it.
 
 use crate::{
     ids::NodeKey,
@@ -28,11 +28,11 @@ use crate::{
 
 /// Bytes before the datagram.
 pub const RELAY_HEADER_LEN: usize = 16;
-/// What a relay takes of a datagram's room: a frame around it.
+/// Bytes that a relay adds to a datagram: the header and a frame around it.
 pub const RELAY_OVERHEAD: usize = FRAME_OVERHEAD + RELAY_HEADER_LEN;
 
-/// A node, as a relay is told of it: enough of its key that nobody shares it by chance. Nothing
-/// is proven by it; the two ends prove themselves in what is relayed.
+/// Address of a node in a relay header: a prefix of its key, unique in practice. It proves nothing;
+/// the two ends authenticate each other in the relayed datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeTag([u8; 12]);
 
@@ -45,7 +45,7 @@ impl NodeTag {
     }
 }
 
-/// Which half of its way a relayed datagram is on. There is no third: it is never relayed again.
+/// Hop of a relayed datagram. There is no third: a datagram is relayed once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum RelayHop {
@@ -55,17 +55,17 @@ pub enum RelayHop {
     Last = 2,
 }
 
-/// What stands before a relayed datagram.
+/// Header in front of a relayed datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayHeader {
-    /// Which half of the way.
+    /// The hop.
     pub hop: RelayHop,
     /// The other end.
     pub node: NodeTag,
 }
 
 impl RelayHeader {
-    /// Its bytes.
+    /// Encodes the header.
     pub fn encode(&self) -> [u8; RELAY_HEADER_LEN] {
         let mut out = [0; RELAY_HEADER_LEN];
         out[0] = self.hop as u8;
@@ -73,7 +73,7 @@ impl RelayHeader {
         out
     }
 
-    /// Reads what stands before a datagram in `payload`, that of an authentic frame.
+    /// Decodes the header from `payload`, that of an authentic frame.
     ///
     /// # Errors
     /// [`DropReason::Malformed`] when no datagram follows, [`DropReason::Unsupported`] for an

@@ -24,21 +24,21 @@ use crate::io::netlink::{
     },
 };
 
-/// The largest super-packet the kernel may hand over, bytes: the frames of its segments, filled up
-/// to whole blocks, still fit one UDP send with segmentation (65,507 bytes). 44 segments of TCP at
-/// the default MTU, over IPv4 and IPv6.
+/// Largest super-packet of the kernel, bytes (`gso_max_size`): the frames of its segments, padded
+/// to whole blocks, fit one UDP send with segmentation (65,507 bytes). 44 TCP segments at the
+/// default MTU, over IPv4 and IPv6.
 const GSO_MAX_SIZE: u32 = 60_960;
 
-/// Packets the kernel keeps for each queue of the adapter, what comes then is dropped: 20 ms of
-/// 200,000 a second, so that a worker may be off its core for a few slices of the scheduler.
+/// Transmit queue length of the adapter, packets; beyond it the kernel drops. 20 ms at 200,000
+/// packets per second, so that a worker may be descheduled for a few time slices.
 const TX_QUEUE_LEN: u32 = 4000;
 
 impl Netlink {
-    /// Gives the adapter its MTU, queue length and two addresses, and sets it up. The kernel's own
-    /// `fe80::` address is prevented, so that exactly the two are there.
+    /// Sets the adapter's MTU, queue length and two addresses, and sets it up. The kernel's own
+    /// link-local address is prevented, so that it has exactly the two.
     ///
     /// # Errors
-    /// Of the kernel. A host without IPv6 is not an error: a warning, and
+    /// Of the kernel. A host without IPv6 is not an error: it is logged, and
     /// [`ConfiguredAdapter::has_ipv6`] is false.
     pub async fn configure_adapter(
         &self,
@@ -59,7 +59,7 @@ impl Netlink {
             .append_extra_attribute(LinkAttribute::GsoMaxSize(GSO_MAX_SIZE));
         if let Err(error) = self.set_link(format!("set gso_max_size of {name}"), size.build()).await
         {
-            tracing::debug!("{error}");
+            tracing::debug!(adapter = name, %error, "gso_max_size unchanged");
         }
         self.add_address(ifindex, addrs.v4.into()).await?;
         self.set_up(ifindex).await?;
@@ -138,7 +138,7 @@ impl Netlink {
     }
 
     /// Renames the interface. Kernels before 6.2 rename only an interface that is down, so it is
-    /// set down if need be; whoever calls this looks at everything again afterwards.
+    /// set down if needed; the caller must check its whole state afterwards.
     ///
     /// # Errors
     /// Of the kernel: `EEXIST` when another interface has the name.
@@ -155,7 +155,7 @@ impl Netlink {
         }
     }
 
-    /// Adds one of the adapter's addresses, without a network around it.
+    /// Adds one of the adapter's addresses, as a host address.
     ///
     /// # Errors
     /// Of the kernel: `EACCES` for IPv6 where it is disabled.
@@ -165,8 +165,8 @@ impl Netlink {
         let message = request.message_mut();
         message.header.scope = AddressScope::Link;
         if addr.is_ipv6() {
-            // The address is the node's by its key: nobody else can have it, and waiting a second
-            // for a probe would delay every start.
+            // The address is derived from the key and unique: duplicate address detection would
+            // delay every start by a second.
             message.header.flags = AddressHeaderFlags::Nodad;
             message
                 .attributes
@@ -175,7 +175,7 @@ impl Netlink {
         await_reply(|| format!("add {addr} to the adapter"), request.execute()).await
     }
 
-    /// Removes an address; it is no error when it is not there.
+    /// Removes an address; a missing one is not an error.
     ///
     /// # Errors
     /// Of the kernel.
@@ -192,9 +192,9 @@ impl Netlink {
         none_if_missing(await_reply(what, request).await).map(drop)
     }
 
-    /// Keeps the kernel from giving the interface an IPv6 link-local address of its own: on a TUN
-    /// it would be a random one at every start, and from taking routers' advertisements and
-    /// redirects for true. Best effort; without IPv6 there is nothing to do.
+    /// Disables the kernel's own IPv6 configuration of the interface: the link-local address,
+    /// random at every start on a TUN device, router advertisements and redirects. Best effort; a
+    /// host without IPv6 needs none.
     pub async fn disable_kernel_ipv6_config(&self, ifindex: u32, name: &str) {
         let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let message = LinkUnspec::new_with_index(ifindex)
@@ -203,13 +203,13 @@ impl Netlink {
         let write_sysctl = |key: &str, value: &str| {
             let file = format!("/proc/sys/net/ipv6/conf/{name}/{key}");
             if let Err(error) = fs::write(&file, value) {
-                tracing::debug!("{file}: {error}");
+                tracing::debug!(file, %error, "sysctl unchanged");
             }
         };
         if self.set_link(String::new(), message).await.is_err() {
             write_sysctl("addr_gen_mode", "1");
         }
-        // A peer is no router: what it advertises would become this node's default route.
+        // A peer is no router: its advertisements would become this node's default route.
         write_sysctl("accept_ra", "0");
         write_sysctl("accept_redirects", "0");
     }
@@ -234,7 +234,7 @@ impl Netlink {
         await_reply(|| format!("add the route to {addr}"), request).await
     }
 
-    /// Removes the route to a peer's virtual address; it is no error when there is none.
+    /// Removes the route to a peer's virtual address; a missing one is not an error.
     ///
     /// # Errors
     /// Of the kernel.
@@ -244,7 +244,7 @@ impl Netlink {
             .map(drop)
     }
 
-    /// Our host routes on the interface.
+    /// The host routes of netft on the interface.
     ///
     /// # Errors
     /// Of the kernel.
@@ -258,7 +258,7 @@ impl Netlink {
             filter.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
             filter.attributes.push(RouteAttribute::Oif(ifindex));
             let list = handle.route().get(filter).execute().try_collect::<Vec<_>>();
-            // A table nobody has used yet does not exist.
+            // A table without any route so far does not exist.
             let list = match await_reply(|| "list the adapter's routes".into(), list).await {
                 Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
                 result => none_if_missing(result)?.unwrap_or_default(),
@@ -280,8 +280,7 @@ impl Netlink {
     }
 }
 
-/// Whether the interface can have IPv6 addresses: the kernel has IPv6, and the administrator has
-/// not disabled it there.
+/// Whether the interface can have IPv6 addresses: IPv6 is built in and not disabled there.
 fn has_ipv6(name: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))
         .is_ok_and(|value| value.trim() == "0")

@@ -1,4 +1,4 @@
-//! Kernel messages to plain values. Pure.
+//! Conversion of kernel messages to plain values. Pure.
 
 use std::net::IpAddr;
 
@@ -120,7 +120,7 @@ fn to_tun_kind(message: &LinkMessage, carrier: bool) -> DeviceKind {
         multi_queue: is_set(IFLA_TUN_MULTI_QUEUE),
         vnet_hdr: is_set(IFLA_TUN_VNET_HDR),
         persistent: is_set(IFLA_TUN_PERSIST),
-        // A device with one queue does not count it, but has a carrier exactly while it is open.
+        // A device with one queue reports no count, but has a carrier exactly while it is open.
         in_use: queues.map_or(carrier, |queues| queues > 0),
     }
 }
@@ -136,7 +136,7 @@ fn number_of(attribute: &InfoTun) -> u32 {
     }
 }
 
-/// The own address, its prefix length, and the address the prefix is of (the other end of a
+/// Local address, prefix length, and the address that the prefix applies to (the peer of a
 /// point-to-point address).
 fn local_and_prefix(message: &AddressMessage) -> Option<(IpAddr, u8, IpAddr)> {
     let mut local = None;
@@ -163,8 +163,7 @@ fn address_flags(message: &AddressMessage) -> AddressFlags {
         .unwrap_or(AddressFlags::from_bits_retain(message.header.flags.bits().into()))
 }
 
-/// An address that can be bound; `None` while the kernel still probes for duplicates, or found
-/// one.
+/// An address that can be bound; `None` during or after a failed duplicate address detection.
 pub(super) fn local_addr(message: &AddressMessage) -> Option<LocalAddr> {
     let flags = address_flags(message);
     let probing =
@@ -193,7 +192,7 @@ fn address_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// The source address and interface of the kernel's answer to a lookup.
+/// Source address and interface of a route lookup's reply.
 pub(super) fn route_source(message: &RouteMessage) -> Option<(IpAddr, u32)> {
     let mut source = None;
     let mut interface = None;
@@ -207,7 +206,7 @@ pub(super) fn route_source(message: &RouteMessage) -> Option<(IpAddr, u32)> {
     source.zip(interface)
 }
 
-/// The interface of the kernel's answer to a lookup.
+/// Interface of a route lookup's reply.
 pub(super) fn out_interface(message: &RouteMessage) -> Option<u32> {
     message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),

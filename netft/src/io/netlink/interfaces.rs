@@ -1,4 +1,4 @@
-//! What exists: interfaces with their addresses, and one device in detail.
+//! Queries of interfaces, their addresses, devices by name and kernel routes.
 
 use std::{collections::BTreeMap, net::IpAddr, pin::pin};
 
@@ -15,10 +15,10 @@ use crate::io::netlink::{
 };
 
 impl Netlink {
-    /// Every interface with its usable addresses, by number.
+    /// All interfaces with their usable addresses, by index.
     ///
     /// # Errors
-    /// Of the kernel; none that a retry later cannot cure.
+    /// Of the kernel; all are transient.
     pub async fn list_interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         let links = self.list_links().await?;
         Ok(links.into_iter().map(|link| link.interface).collect())
@@ -75,8 +75,7 @@ impl Netlink {
         Ok(link.flatten().as_ref().map(convert::to_device))
     }
 
-    /// The source address and interface the kernel would choose towards `remote`; `None` when it
-    /// has no route.
+    /// Source address and interface that the kernel selects for `remote`; `None` without a route.
     ///
     /// # Errors
     /// Of the kernel, other than that the address is unreachable.
@@ -85,8 +84,7 @@ impl Netlink {
         Ok(route.as_ref().and_then(convert::route_source))
     }
 
-    /// The interface the kernel would send on from `local` to `remote`; `None` when it has no
-    /// route.
+    /// Interface that the kernel selects from `local` to `remote`; `None` without a route.
     ///
     /// # Errors
     /// Of the kernel, other than that the address is unreachable.

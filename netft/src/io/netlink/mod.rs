@@ -1,9 +1,9 @@
-//! The kernel's interfaces, addresses and routes, over `rtnetlink`, which only this module and the
-//! lab name. Callers see plain values. Decides nothing.
+//! Interfaces, addresses and routes of the kernel, over `rtnetlink`, which only this module and the
+//! lab name. Callers see plain values.
 //!
-//! Requests and notices use two sockets: the kernel marks a notice caused by a request with that
-//! request's number, and on a shared socket it would be taken for the answer and lost.
-//! Every request has a deadline, so that a lost answer cannot hold up its caller.
+//! Requests and notifications use two sockets: the kernel gives a notification that a request
+//! caused the sequence number of the request, so on a shared socket it would be taken for the
+//! reply. Every request has a timeout, so that a lost reply cannot block its caller.
 
 mod adapter;
 mod convert;
@@ -71,7 +71,7 @@ impl Netlink {
         Ok(Self { connection: Mutex::new(NetlinkConnection::open()?) })
     }
 
-    /// The handle to ask with; the socket is opened anew if it was shut down by an error.
+    /// Handle for a request; the socket is reopened if an error has closed it.
     fn handle(&self) -> Result<Handle, NetlinkError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if connection.task.is_finished() {
@@ -81,7 +81,7 @@ impl Netlink {
     }
 }
 
-/// Waits for the answer to one request.
+/// Awaits the reply to one request.
 async fn await_reply<T>(
     what: impl FnOnce() -> String,
     request: impl Future<Output = Result<T, rtnetlink::Error>>,
@@ -98,7 +98,7 @@ async fn await_reply<T>(
     }
 }
 
-/// `None` for a thing that does not exist.
+/// Maps the error numbers of a missing object to `None`.
 fn none_if_missing<T>(result: Result<T, NetlinkError>) -> Result<Option<T>, NetlinkError> {
     const NOT_FOUND_ERRNOS: [i32; 3] = [libc::ENODEV, libc::ESRCH, libc::EADDRNOTAVAIL];
     match result {

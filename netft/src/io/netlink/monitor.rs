@@ -1,8 +1,8 @@
-//! Tells that something changed: interfaces, addresses or routes.
+//! Monitor of interface, address and route changes (netlink multicast groups).
 //!
-//! A notice carries no details: whoever gets it reads the state anew. So the queue is four bits,
-//! it cannot overflow, and notices that nobody has fetched yet are merged into one. When the
-//! kernel drops notices because they came faster than they were read, that is itself a notice.
+//! A notification carries no details: the receiver reads the state again. So the queue is four
+//! bits, it cannot overflow, and unread notifications are merged. An overrun of the socket, where
+//! the kernel dropped notifications, is itself a notification (resync).
 
 use std::{
     sync::{
@@ -29,10 +29,10 @@ const MULTICAST_GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Ipv6Route,
 ];
 
-/// Bytes of notices the kernel keeps for us, before it drops some.
+/// Receive buffer of the socket, bytes; beyond it the kernel drops notifications.
 const RECEIVE_BUFFER: u32 = 1 << 20;
 
-/// How long to wait before opening a socket that broke.
+/// Delay before a failed socket is reopened.
 const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
 const CHANGED_LINKS: u8 = 1;
@@ -40,7 +40,7 @@ const CHANGED_ADDRESSES: u8 = 2;
 const CHANGED_ROUTES: u8 = 4;
 const CHANGED_UNKNOWN: u8 = 8;
 
-/// A socket for notices. Stops when dropped.
+/// A socket for notifications. Stops when dropped.
 #[derive(Debug)]
 pub struct NetlinkMonitor {
     shared: Arc<MonitorShared>,
@@ -63,7 +63,7 @@ impl MonitorShared {
 }
 
 impl NetlinkMonitor {
-    /// Opens the socket; notices are kept from this call on.
+    /// Opens the socket; notifications are collected from this call on.
     ///
     /// # Errors
     /// [`NetlinkError::Open`].
@@ -77,17 +77,19 @@ impl NetlinkMonitor {
         Ok(Self { shared, task })
     }
 
-    /// Waits until something changed. Cancelling loses nothing.
+    /// Waits for a change. Cancel-safe.
     pub async fn next(&mut self) -> NetlinkChanges {
         loop {
             let bits = self.shared.bits.swap(0, Ordering::AcqRel);
             if bits != 0 {
-                return NetlinkChanges {
+                let changes = NetlinkChanges {
                     links: bits & CHANGED_LINKS != 0,
                     addresses: bits & CHANGED_ADDRESSES != 0,
                     routes: bits & CHANGED_ROUTES != 0,
                     resync: bits & CHANGED_UNKNOWN != 0,
                 };
+                tracing::debug!(?changes, "netlink change");
+                return changes;
             }
             self.shared.notify.notified().await;
         }
@@ -109,7 +111,7 @@ type NotificationSocket = (
 fn open_socket() -> Result<NotificationSocket, NetlinkError> {
     let (mut connection, handle, messages) =
         new_multicast_connection(&MULTICAST_GROUPS).map_err(NetlinkError::Open)?;
-    // Best effort: with a smaller buffer a resync comes sooner.
+    // Best effort: a smaller buffer only causes earlier resyncs.
     let _ = connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER);
     Ok((connection, handle, messages.map(|(message, _)| message.payload).boxed()))
 }
@@ -127,10 +129,12 @@ async fn run_monitor(shared: Arc<MonitorShared>, socket: NotificationSocket) {
                     () = &mut connection => break,
                 }
             }
-            tracing::warn!("the netlink socket for notices broke, opening another");
+            tracing::warn!("the netlink socket for notifications failed: reopening it");
         }
         tokio::time::sleep(REOPEN_DELAY).await;
-        socket = open_socket().inspect_err(|error| tracing::warn!("{error}")).ok();
+        socket = open_socket()
+            .inspect_err(|error| tracing::warn!(%error, "cannot reopen the netlink socket"))
+            .ok();
         if socket.is_some() {
             shared.mark_changed(CHANGED_UNKNOWN);
         }
@@ -156,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lost_notices_are_a_resync() {
+    fn lost_notifications_are_a_resync() {
         assert_eq!(change_bits(&NetlinkPayload::Overrun(Vec::new())), CHANGED_UNKNOWN);
         assert_eq!(change_bits(&NetlinkPayload::Noop), 0);
     }

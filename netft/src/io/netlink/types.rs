@@ -4,33 +4,33 @@ use std::{io, net::IpAddr, time::Duration};
 
 use netft_proto::topology::Interface;
 
-/// The kernel answers in microseconds; this only bounds the wait for an answer that never comes.
+/// Timeout of a request. The kernel replies in microseconds; this bounds the wait for a lost reply.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A request to the kernel failed.
+/// Error of a netlink request.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
-    /// No socket.
+    /// The socket could not be opened.
     #[error("cannot open a netlink socket: {0}")]
     Open(#[source] io::Error),
-    /// The kernel refused.
+    /// The kernel refused the request.
     #[error("{what}: {source}{}", permission_hint(source))]
     Refused {
-        /// What was asked.
+        /// The request.
         what: String,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// No answer.
+    /// The kernel did not reply.
     #[error("{what}: no answer from the kernel within {} s", REQUEST_TIMEOUT.as_secs())]
     NoAnswer {
-        /// What was asked.
+        /// The request.
         what: String,
     },
 }
 
 impl NetlinkError {
-    /// The kernel's error number, if it gave one.
+    /// Error number of the kernel, if any.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { source, .. } | Self::Open(source) => source.raw_os_error(),
@@ -50,16 +50,16 @@ fn permission_hint(error: &io::Error) -> &'static str {
 /// The adapter after `Netlink::configure_adapter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfiguredAdapter {
-    /// Its number.
+    /// Interface index.
     pub ifindex: u32,
-    /// Whether it has its IPv6 address; without it the host has IPv6 disabled.
+    /// Whether it has its IPv6 address; if not, IPv6 is disabled on the host.
     pub has_ipv6: bool,
 }
 
-/// The adapter as it is.
+/// Present state of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterState {
-    /// Its number.
+    /// Interface index.
     pub ifindex: u32,
     /// Its name.
     pub name: String,
@@ -83,57 +83,57 @@ pub struct AdapterAddr {
 }
 
 impl AdapterAddr {
-    /// One address without a network around it: `/32` or `/128`.
+    /// A host address: prefix length `/32` or `/128`.
     pub fn host_addr(addr: impl Into<IpAddr>) -> Self {
         let addr = addr.into();
         Self { addr, prefix_len: if addr.is_ipv4() { 32 } else { 128 } }
     }
 }
 
-/// An interface and its place in the stack.
+/// An interface and its position in the stack of interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackedLink {
-    /// As routes see it.
+    /// The interface.
     pub interface: Interface,
-    /// The interface it rides on, as a VLAN does on its parent.
+    /// Index of the lower interface, such as the parent of a VLAN.
     pub parent: Option<u32>,
-    /// The bridge, bond or team it belongs to.
+    /// Index of the bridge, bond or team it is a port of.
     pub master: Option<u32>,
-    /// Its link layer is Ethernet.
+    /// True if the link layer is Ethernet.
     pub ethernet: bool,
 }
 
-/// A device that has, or might have, the adapter's name.
+/// A device with a given name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// The kernel's number of it.
+    /// Interface index.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Type of the device.
     pub kind: DeviceKind,
 }
 
-/// What a device is.
+/// Type of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// A TUN device.
     Tun {
-        /// It can have several queues.
+        /// The device has several queues.
         multi_queue: bool,
-        /// Its packets have a `virtio_net_hdr`.
+        /// Its packets carry a `virtio_net_hdr`.
         vnet_hdr: bool,
-        /// It stays when nobody has it open.
+        /// It remains when no process has it open.
         persistent: bool,
-        /// Somebody has it open.
+        /// A process has it open.
         in_use: bool,
     },
-    /// Anything else, in the kernel's word (`tap`, `veth`, `bridge`, …) or `hardware`.
+    /// Anything else: the kernel's link type (`tap`, `veth`, `bridge`, …) or `hardware`.
     Other(String),
 }
 
-/// Marks the routes that are ours, so that leftovers of a crash can be told from an operator's
-/// own; shown as `proto 194` by ip(8). No routing daemon uses it.
+/// Routing protocol number of netft's host routes (`proto 194` in ip(8)): distinguishes leftovers
+/// of a crash from routes of the operator. No routing daemon uses it.
 pub const ROUTE_PROTOCOL: u8 = 194;
 
 /// A host route on the adapter.
@@ -147,7 +147,7 @@ pub struct HostRoute {
     pub mtu: Option<u32>,
 }
 
-/// What changed since the last call.
+/// Changes since the last call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetlinkChanges {
     /// An interface: added, removed, renamed, up, down, carrier, MTU.
@@ -156,6 +156,6 @@ pub struct NetlinkChanges {
     pub addresses: bool,
     /// A kernel route.
     pub routes: bool,
-    /// Notices were lost: anything may have changed.
+    /// Notifications were lost: anything may have changed.
     pub resync: bool,
 }

@@ -1,9 +1,9 @@
-//! Asks the kernel whether its clock follows another one. Decides nothing.
+//! Synchronisation state of the system clock (`adjtimex`).
 
 #![expect(unsafe_code, reason = "adjtimex has no safe wrapper")]
 
-/// Whether something (NTP, PTP, a hypervisor) keeps the clock right; `None` when the kernel does
-/// not say.
+/// Whether the clock is synchronised (NTP, PTP, hypervisor); `None` when the kernel does not report
+/// it.
 pub fn is_synchronised() -> Option<bool> {
     // SAFETY: every field of `struct timex` is an integer, for which zero is a value.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };

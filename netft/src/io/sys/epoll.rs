@@ -1,4 +1,4 @@
-//! A level-triggered epoll set whose members are known by a 64-bit token.
+//! A level-triggered epoll set whose members are identified by a 64-bit token.
 
 use std::{
     io,
@@ -27,11 +27,11 @@ pub struct ReadyEvent {
 #[derive(Debug)]
 pub struct Epoll(OwnedFd);
 
-/// Room for one wait's result; kept by the caller so that waiting does not allocate.
+/// Buffer for the result of a wait, kept by the caller so that waiting does not allocate.
 pub struct EpollEvents(Vec<epoll::Event>);
 
 impl EpollEvents {
-    /// Room for `capacity` ready members per wait.
+    /// A buffer for `capacity` ready members per wait.
     pub fn with_capacity(capacity: usize) -> Self {
         Self(Vec::with_capacity(capacity))
     }

@@ -1,7 +1,7 @@
-//! Asks one interface for its carrier by ioctl. Decides nothing.
+//! Carrier state of an interface (`ETHTOOL_GLINK`).
 //!
-//! Netlink reports a lost carrier up to a second late, because the kernel batches such events for
-//! all interfaces together; `ETHTOOL_GLINK` flushes that batch and tells the truth at once.
+//! Netlink reports a lost carrier up to a second late, because the kernel batches link-watch events
+//! of all interfaces; `ETHTOOL_GLINK` flushes that batch and returns the present state.
 
 #![expect(unsafe_code, reason = "SIOCETHTOOL has no safe wrapper")]
 
@@ -22,7 +22,7 @@ struct EthtoolValue {
     data: u32,
 }
 
-/// A socket to ask with; any socket of the same network namespace does.
+/// Opens a socket for the ioctls; any socket of the same network namespace will do.
 ///
 /// # Errors
 /// Of `socket`: no more descriptors or memory.
@@ -34,7 +34,7 @@ pub fn open_socket() -> io::Result<OwnedFd> {
 /// Whether the interface named `ifname` is up and has a carrier.
 ///
 /// # Errors
-/// `ENODEV` when no interface has that name; after a rename the caller's name is stale, so prefer
+/// `ENODEV` when no interface has that name. A rename makes the name stale: prefer
 /// [`carrier_by_index`].
 pub fn carrier_by_name(socket: &impl AsFd, ifname: &str) -> io::Result<bool> {
     let fd = socket.as_fd().as_raw_fd();
@@ -52,7 +52,7 @@ pub fn carrier_by_name(socket: &impl AsFd, ifname: &str) -> io::Result<bool> {
     }
 }
 
-/// Whether the interface of number `ifindex` is up and has a carrier, whatever its name is.
+/// Whether the interface with index `ifindex` is up and has a carrier, whatever its name is.
 ///
 /// # Errors
 /// `ENODEV` when it is gone.
@@ -60,7 +60,7 @@ pub fn carrier_by_index(socket: &impl AsFd, ifindex: u32) -> io::Result<bool> {
     carrier_by_name(socket, &interface_name(socket, ifindex)?)
 }
 
-/// The present name of an interface.
+/// Present name of an interface.
 ///
 /// # Errors
 /// `ENODEV` when it is gone.

@@ -1,10 +1,10 @@
-//! How the C library's heap is kept. For a program, not a library: it concerns the whole process.
+//! Settings of the C library's allocator. For programs only: they affect the whole process.
 
 #![expect(unsafe_code, reason = "mallopt and malloc_trim have no safe wrapper")]
 
-/// Makes all threads that start from here on share one heap. glibc gives every thread its own,
-/// each with its own holes; a handshake passes through several. Packets are moved without
-/// allocating, so nobody waits for the lock. Without effect on other C libraries.
+/// Limits glibc to one arena for all threads started later. By default each thread has its own, and
+/// each fragments by itself; a handshake passes through several. The packet path does not allocate,
+/// so the lock is not contended. No effect on other C libraries.
 pub fn use_single_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes two numbers and changes nothing but the allocator's own settings.
@@ -13,10 +13,10 @@ pub fn use_single_arena() {
     }
 }
 
-/// Gives whole pages that nothing is on back to the kernel: what handshakes needed.
+/// Returns free pages to the kernel, such as those that handshakes needed.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes a number and touches only memory nobody owns.
+    // SAFETY: it takes a number and touches only free memory.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -1,4 +1,4 @@
-//! The leaf of `unsafe`: system calls without a safe wrapper in a crate, one file per device.
+//! All `unsafe` code: system calls that have no safe wrapper, one file per interface.
 
 pub mod clock;
 pub mod epoll;

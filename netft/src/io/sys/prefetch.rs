@@ -1,10 +1,10 @@
-//! A hint to the CPU.
+//! Prefetch hint to the CPU.
 #![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the prefetch instruction"))]
 
-/// Bytes the cache loads at once.
+/// Bytes of a cache line.
 const CACHE_LINE_SIZE: usize = 64;
 
-/// Asks the CPU to load `bytes` while it does other work, because they are written next.
+/// Prefetches `bytes`, which are written next, while the CPU does other work.
 #[inline]
 pub fn prefetch_for_write(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,9 @@
-//! Which socket of several at one address gets a datagram: by its lane, not by its addresses.
+//! Steering of datagrams among the sockets of one address (`SO_REUSEPORT`): by queue, not by
+//! address.
 //!
-//! The kernel chooses among sockets that share an address by a hash of the address pair, so all of
-//! one route's frames would come to one worker, and the acknowledgement of a worker's data to any.
-//! What nobody waits for goes to a socket of its own, which wakes nobody.
+//! The kernel hashes the address pair, which would steer all frames of one route to one worker, and
+//! the acknowledgements of a worker's data to any. Deferred replies go to a socket of their own,
+//! which wakes no worker.
 
 #![expect(unsafe_code, reason = "SO_ATTACH_REUSEPORT_CBPF has no safe wrapper")]
 
@@ -13,13 +14,13 @@ use std::{
 
 use netft_proto::wire::header::{DEFERRED_REPLY, QUEUE_OFFSET, QUIC_FIXED_BIT};
 
-/// Where the connection's number begins in a packet of QUIC with a short header; in one with a long
-/// header the version stands there, whose first byte is 0 (RFC 9000 section 17).
+/// Offset of the destination connection id in a QUIC packet with a short header. A long header has
+/// the version there, whose first byte is 0 (RFC 9000 section 17).
 const CID_OFFSET: u32 = 1;
 
-/// Gives the frames of lane n to the socket n modulo `count` of those that share an address; the
-/// first opened is number 0. Those of [`DEFERRED_REPLY`] go to number `count`, if it was opened.
-/// QUIC goes to one of the first `count` by the number of its connection. `fd`: any of them, bound.
+/// Steers the frames of queue n to the socket n modulo `count` of those that share an address; the
+/// first one opened has index 0. Those of [`DEFERRED_REPLY`] go to index `count`, if it exists.
+/// QUIC packets go to one of the first `count` by their connection id. `fd`: any of them, bound.
 ///
 /// # Errors
 /// The kernel has no classic BPF for sockets that share an address (before 4.5).
@@ -27,7 +28,7 @@ pub fn attach_queue_filter(fd: BorrowedFd<'_>, count: usize) -> io::Result<()> {
     let count = u32::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
     let load = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
     let is_quic = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
-    let is_late = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let is_deferred = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let modulo = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
     let accumulator = libc::BPF_RET | libc::BPF_A;
     let constant = libc::BPF_RET | libc::BPF_K;
@@ -37,7 +38,7 @@ pub fn attach_queue_filter(fd: BorrowedFd<'_>, count: usize) -> io::Result<()> {
         libc::sock_filter { jt: 4, ..step(is_quic, QUIC_FIXED_BIT.into()) },
         // A datagram too short for this goes to the first socket.
         step(load, QUEUE_OFFSET as u32),
-        libc::sock_filter { jt: 5, ..step(is_late, DEFERRED_REPLY.into()) },
+        libc::sock_filter { jt: 5, ..step(is_deferred, DEFERRED_REPLY.into()) },
         step(modulo, count),
         step(accumulator, 0),
         step(load, CID_OFFSET),
@@ -73,17 +74,17 @@ mod tests {
     const NONE: u8 = 77;
 
     fn arrived(socket: &UdpSocket) -> Vec<u8> {
-        let mut lanes = Vec::new();
+        let mut queues = Vec::new();
         let mut buf = [0; 2048];
         while let Ok(len) = socket.recv(&mut buf) {
             let frame = &buf[..len];
-            lanes.push(frame.get(QUEUE_OFFSET).copied().unwrap_or(NONE));
+            queues.push(frame.get(QUEUE_OFFSET).copied().unwrap_or(NONE));
         }
-        lanes
+        queues
     }
 
     #[test]
-    fn each_lane_and_each_quic_connection_has_its_socket() {
+    fn each_queue_and_each_quic_connection_has_its_socket() {
         let first = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, true).unwrap();
         let local = std::net::SocketAddr::try_from(rustix::net::getsockname(&first).unwrap());
         let local = local.unwrap();
@@ -93,14 +94,9 @@ mod tests {
         let sockets: Vec<_> = sockets.into_iter().map(UdpSocket::from).collect();
 
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let send = |lane| {
-            let header = FrameHeader {
-                kind: FrameKind::Data,
-                flags: 0,
-                queue: lane,
-                session_id: 1,
-                counter: 1,
-            };
+        let send = |queue| {
+            let header =
+                FrameHeader { kind: FrameKind::Data, flags: 0, queue, session_id: 1, counter: 1 };
             let mut frame = [0; FRAME_OVERHEAD];
             frame[..16].copy_from_slice(&header.encode());
             sender.send_to(&frame, local).unwrap();
@@ -113,18 +109,18 @@ mod tests {
 
         send(DEFERRED_REPLY);
         let all: Vec<_> = sockets.iter().flat_map(arrived).collect();
-        assert_eq!(all, [DEFERRED_REPLY], "any, as long as there is none for it");
-        let late = udp::open_socket(local, 1, true).unwrap().into();
+        assert_eq!(all, [DEFERRED_REPLY], "any socket, as long as there is none for it");
+        let deferred = udp::open_socket(local, 1, true).unwrap().into();
         send(DEFERRED_REPLY);
         send(DEFER_REPLY);
-        assert_eq!(arrived(&late), [DEFERRED_REPLY]);
+        assert_eq!(arrived(&deferred), [DEFERRED_REPLY]);
 
         let quic = |connection| {
             sender.send_to(&[QUIC_FIXED_BIT | 3, connection, 1, 0], local).unwrap();
         };
         (0..=255).for_each(quic);
         let counts: Vec<_> = sockets.iter().map(|socket| arrived(socket).len()).collect();
-        assert_eq!(counts, [86, 85, 85 + 1], "and the patient request");
-        assert!(arrived(&late).is_empty());
+        assert_eq!(counts, [86, 85, 85 + 1], "and the request with a deferred reply");
+        assert!(arrived(&deferred).is_empty());
     }
 }

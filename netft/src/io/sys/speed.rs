@@ -1,4 +1,4 @@
-//! Asks one interface for its speed by ioctl. Decides nothing.
+//! Link speed of an interface (`ETHTOOL_GSET`).
 
 #![expect(unsafe_code, reason = "SIOCETHTOOL has no safe wrapper")]
 
@@ -10,11 +10,11 @@ use std::{
 use crate::io::sys::tun::{check_syscall, new_ifreq};
 
 const ETHTOOL_GSET: u32 = 0x01;
-/// What drivers say that do not know (`SPEED_UNKNOWN`), in either width.
+/// `SPEED_UNKNOWN`, in either width that drivers report.
 const UNKNOWN_SPEEDS: [u32; 2] = [u32::MAX, u16::MAX as u32];
 
-/// `struct ethtool_cmd` of `linux/ethtool.h`: every driver answers it, also those that know the
-/// newer one.
+/// `struct ethtool_cmd` of `linux/ethtool.h`: every driver supports it, also those with
+/// `ETHTOOL_GLINKSETTINGS`.
 #[repr(C)]
 struct EthtoolCmd {
     cmd: u32,
@@ -38,8 +38,8 @@ struct EthtoolCmd {
 
 const _: () = assert!(size_of::<EthtoolCmd>() == 44);
 
-/// The speed of the interface named `ifname`, Mbit/s; `None` when its driver says none, or it is
-/// gone.
+/// Speed of the interface named `ifname`, Mbit/s; `None` when its driver reports none or there is
+/// no such interface.
 pub fn link_speed(socket: &impl AsFd, ifname: &str) -> Option<u32> {
     let mut command = EthtoolCmd {
         cmd: ETHTOOL_GSET,

@@ -1,4 +1,4 @@
-//! The ioctls of `/dev/net/tun`. Decides nothing; [`io::tun`](crate::io::adapter::tun) calls it.
+//! The ioctls of `/dev/net/tun`.
 
 #![expect(unsafe_code, reason = "ioctls of /dev/net/tun have no safe wrapper")]
 
@@ -15,20 +15,20 @@ use std::{
 
 use libc::{c_int, c_ulong};
 
-/// Where queues are opened.
+/// Device node of the TUN driver.
 pub const TUN_DEVICE_PATH: &str = "/dev/net/tun";
 
-/// The size of the `virtio_net_hdr` before every packet of a queue with `vnet_hdr`, bytes.
+/// Bytes of the `virtio_net_hdr` before every packet of a queue with `vnet_hdr`.
 pub const VNET_HDR_SIZE: c_int = 10;
 
-/// Everything the packet path can take: unfinished checksums, TCP and UDP segmentation.
+/// All offloads of the packet path: partial checksums, TCP and UDP segmentation.
 pub const ALL_OFFLOADS: u32 = OFFLOADS_WITHOUT_USO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
-/// What kernels before 6.2 know.
+/// Offloads of kernels before 6.2.
 pub const OFFLOADS_WITHOUT_USO: u32 =
     libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
 
-/// How a queue is attached to a device.
+/// Flags of a queue attached to a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunFlags {
     /// The device has several queues.
@@ -78,7 +78,7 @@ pub fn attach_queue(queue: &impl AsFd, name: &str, flags: TunFlags) -> io::Resul
     })
 }
 
-/// The present name of a queue's device, and how it is attached.
+/// Present name of a queue's device, and the flags of its attachment.
 ///
 /// # Errors
 /// `EBADFD` when the device is gone or the queue was never attached.
@@ -98,8 +98,8 @@ pub fn queue_flags(queue: &impl AsFd) -> io::Result<(String, TunFlags)> {
     Ok((ifreq_name(&request), flags))
 }
 
-/// Tells the kernel which unfinished packets the reader takes. A property of the device: it
-/// survives on a persistent one.
+/// Sets the offloads that the reader supports. A property of the device: it survives on a
+/// persistent one.
 ///
 /// # Errors
 /// `EINVAL` for a bit the kernel does not know.
@@ -121,7 +121,7 @@ pub fn set_vnet_hdr_size(queue: &impl AsFd, size: c_int) -> io::Result<()> {
     })
 }
 
-/// Whether the device stays when its last queue is closed.
+/// Sets whether the device remains when its last queue is closed.
 ///
 /// # Errors
 /// `EBADFD` when the device is gone.
@@ -132,7 +132,7 @@ pub fn set_persist(queue: &impl AsFd, persist: bool) -> io::Result<()> {
     })
 }
 
-/// Takes the descriptor out of a device of the `tun-tap` crate.
+/// Takes the descriptor of a device of the `tun-tap` crate.
 pub(crate) fn into_fd(device: tun_tap::Iface) -> OwnedFd {
     // SAFETY: `into_raw_fd` gives up ownership of an open descriptor.
     unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) }
@@ -159,7 +159,7 @@ pub(super) fn ifreq_name(request: &libc::ifreq) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The result of a system call that tells failure by -1.
+/// The result of a system call that returns -1 on failure.
 pub(super) fn check_syscall(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

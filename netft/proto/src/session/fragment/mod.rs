@@ -1,9 +1,10 @@
-//! Slices: an inner packet larger than a frame may be, in several frames. Pure.
+//! Fragmentation of inner packets that are larger than a frame. Pure.
 //!
-//! The slices of a packet are data frames with
+//! The fragments of a packet are data frames with
 //! [`FLAG_FRAGMENT`](crate::wire::header::FLAG_FRAGMENT) under consecutive counters, so `counter −
-//! index` names the packet. All but the last carry equally many bytes, so one segmented send takes
-//! them and one merged receive brings them side by side. The sealed part of each begins with:
+//! index` identifies the packet. All but the last carry equally many bytes, so one segmented send
+//! (UDP GSO) takes them and one coalesced receive (UDP GRO) returns them together. The payload of
+//! each begins with:
 //!
 //! ```text
 //! +---------------+---------------+-------------------------------+
@@ -11,12 +12,12 @@
 //! +---------------+---------------+-------------------------------+
 //! ```
 //!
-//! Every slice tells the whole layout: from its own length and these numbers follows where it
-//! belongs, and slices that tell different layouts do not belong together.
+//! Every fragment determines the whole layout: its offset follows from its length and these
+//! numbers. Fragments with different layouts are never combined.
 //!
-//! A packet is lost with any of its slices: of n datagrams that are lost independently with
-//! probability p, 1 − (1 − p)^n (n = 44, p = 0.1 %: 4.3 %). So only what cannot be cut into
-//! packets of its own is sliced, and only towards a peer whose hello says that it understands.
+//! A packet is lost with any of its fragments: of n datagrams that are lost independently with
+//! probability p, 1 − (1 − p)^n (n = 44, p = 0.1 %: 4.3 %). So only packets that cannot be
+//! segmented are fragmented, and only for a peer whose hello announces support.
 
 pub mod reassembly;
 
@@ -24,31 +25,31 @@ use std::ops::Range;
 
 use crate::wire::DropReason;
 
-/// Bytes in front of each slice.
+/// Bytes of the fragment header.
 pub const FRAGMENT_HEADER_LEN: usize = 4;
-/// The most slices of a packet: 65,535 bytes in frames of 552 bytes and more.
+/// Maximum number of fragments of a packet: 65,535 bytes in frames of 552 bytes and more.
 pub const MAX_FRAGMENTS: usize = 128;
-/// The largest inner packet.
+/// Largest inner packet, bytes.
 pub const MAX_PACKET_LEN: usize = 65_535;
 
-/// How a packet is cut: equal for all its slices.
+/// Layout of the fragments of a packet, the same in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FragmentLayout {
     /// Bytes of the packet.
     packet_len: usize,
-    /// Bytes of every slice but the last, which has at least 1 and at most as many.
+    /// Bytes of every fragment but the last, which has at least 1 and at most as many.
     fragment_len: usize,
     /// At least 2, at most [`MAX_FRAGMENTS`].
     fragment_count: usize,
 }
 
 impl FragmentLayout {
-    /// How to cut a packet of `total` bytes for frames with `room` bytes of payload.
+    /// Layout of a packet of `total` bytes in frames with `room` bytes of payload.
     ///
     /// # Errors
-    /// [`DropReason::TooBig`] when that takes more than [`MAX_FRAGMENTS`].
+    /// [`DropReason::TooBig`] when it needs more than [`MAX_FRAGMENTS`].
     pub fn new(total: usize, room: usize) -> Result<Self, DropReason> {
-        // A packet that fits is sent in one frame; it is never cut into one slice.
+        // A packet that fits is sent in one frame, never as a single fragment.
         let len = room.saturating_sub(FRAGMENT_HEADER_LEN).min(total.saturating_sub(1));
         let count = total.checked_div(len).map_or(0, |_| total.div_ceil(len));
         if !(2..=MAX_FRAGMENTS).contains(&count) || total > MAX_PACKET_LEN {
@@ -57,13 +58,13 @@ impl FragmentLayout {
         Ok(Self { packet_len: total, fragment_len: len, fragment_count: count })
     }
 
-    /// The largest packet that frames with `room` bytes of payload carry in slices.
+    /// Largest packet that fits into fragments with `room` bytes of payload.
     pub fn max_packet_len(room: usize) -> usize {
         (room.saturating_sub(FRAGMENT_HEADER_LEN) * MAX_FRAGMENTS)
             .clamp(room, MAX_PACKET_LEN.max(room))
     }
 
-    /// How many slices.
+    /// Number of fragments.
     #[inline]
     pub const fn fragment_count(&self) -> usize {
         self.fragment_count
@@ -75,15 +76,15 @@ impl FragmentLayout {
         self.packet_len
     }
 
-    /// Where slice `index` (below [`fragment_count`](Self::fragment_count)) stands in the packet.
+    /// Range of fragment `index` (below [`fragment_count`](Self::fragment_count)) in the packet.
     #[inline]
     pub fn byte_range(&self, index: usize) -> Range<usize> {
         let start = index * self.fragment_len;
         start..(start + self.fragment_len).min(self.packet_len)
     }
 
-    /// Writes slice `index` of `packet` into `payload`, which has [`FRAGMENT_HEADER_LEN`] bytes
-    /// more than the slice; nothing when either does not fit.
+    /// Writes fragment `index` of `packet` into `payload`, which has [`FRAGMENT_HEADER_LEN`] bytes
+    /// more than the fragment; nothing when either does not fit.
     #[inline]
     pub fn write_fragment(&self, index: usize, packet: &[u8], payload: &mut [u8]) {
         let Some(bytes) = packet.get(self.byte_range(index)) else { return };
@@ -98,20 +99,20 @@ impl FragmentLayout {
     }
 }
 
-/// A slice as it was received.
+/// Decoded header of a received fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// The counter of the packet's first slice: the name of the packet within its session.
+    /// Counter of the first fragment of the packet: identifies the packet within its session.
     pub first_counter: u64,
-    /// The place of this one, below the cut's count.
+    /// Index of this fragment, below the layout's count.
     pub index: usize,
-    /// How the packet was cut.
+    /// Layout of the packet.
     pub layout: FragmentLayout,
 }
 
 impl Fragment {
-    /// Reads the head of `payload`, the opened part of a frame sealed under `counter`; the bytes
-    /// of the packet stand behind [`FRAGMENT_HEADER_LEN`].
+    /// Decodes the header of `payload`, the opened part of a frame sealed under `counter`; the
+    /// bytes of the packet follow after [`FRAGMENT_HEADER_LEN`].
     ///
     /// # Errors
     /// [`DropReason::Malformed`] when the numbers contradict each other or the length.
@@ -136,7 +137,7 @@ impl Fragment {
         };
         let first = counter.checked_sub(index as u64).ok_or(DropReason::Malformed)?;
         let layout = FragmentLayout { packet_len: total, fragment_len: len, fragment_count: count };
-        // One slice fewer would not hold the packet, and these do.
+        // One fragment fewer would not hold the packet, and these do.
         if len * (count - 1) >= total || len * count < total {
             return Err(DropReason::Malformed);
         }

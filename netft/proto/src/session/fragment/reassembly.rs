@@ -1,4 +1,4 @@
-//! Packets some of whose slices are still missing.
+//! Reassembly of fragmented packets.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -8,28 +8,28 @@ use crate::{
     wire::DropReason,
 };
 
-/// The most incomplete packets of a session, of at most 64 KiB each: with a spare one, 1 MiB
-/// (reliability W-06).
+/// Maximum number of partial packets of a session, of at most 64 KiB each: with a spare buffer,
+/// 1 MiB (W-06).
 pub const MAX_PARTIAL_PACKETS: usize = 15;
-/// How long a packet waits for its slices.
+/// Timeout of a partial packet.
 pub const REASSEMBLY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The incomplete packets of one session. A packet that is too old goes, and the oldest when
-/// there are too many; each counts as one drop.
+/// Partial packets of one session. A packet is discarded when it times out, and the oldest when the
+/// buffer is full; each counts as one drop.
 #[derive(Debug, Default)]
 pub struct ReassemblyBuffer {
     /// Oldest first.
     partial_packets: VecDeque<PartialPacket>,
-    /// Memory of a packet that is done, for the next one.
+    /// Memory of a completed or discarded packet, for the next one.
     spare: Vec<u8>,
 }
 
-/// What a slice led to.
+/// Result of adding a fragment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FragmentOutcome {
-    /// The packet this slice made whole.
+    /// The packet that this fragment completed.
     pub completed: Option<Vec<u8>>,
-    /// Packets given up for it.
+    /// Number of partial packets discarded for it.
     pub discarded: u64,
 }
 
@@ -39,19 +39,19 @@ struct PartialPacket {
     flags: u8,
     layout: FragmentLayout,
     since: Time,
-    /// Bit n: slice n is here.
+    /// Bit n: fragment n has arrived.
     received: u128,
     missing: usize,
     bytes: Vec<u8>,
 }
 
 impl ReassemblyBuffer {
-    /// Takes a slice: `body` is what stands behind its head, `flags` are its frame's. Nothing is
-    /// kept of a slice that is refused.
+    /// Adds a fragment: `body` follows its header, `flags` are those of its frame. A refused
+    /// fragment leaves no trace.
     ///
     /// # Errors
-    /// [`DropReason::Malformed`] when it contradicts what an earlier slice of the packet said, or
-    /// was here already.
+    /// [`DropReason::Malformed`] for a duplicate, or a layout that contradicts that of an earlier
+    /// fragment of the packet.
     pub fn add_fragment(
         &mut self,
         now: Time,
@@ -59,13 +59,15 @@ impl ReassemblyBuffer {
         flags: u8,
         body: &[u8],
     ) -> Result<FragmentOutcome, DropReason> {
-        let Fragment { first_counter: first, index, layout: cut } = *fragment;
+        let Fragment { first_counter: first, index, layout } = *fragment;
         let mut added =
             FragmentOutcome { completed: None, discarded: self.expire_partial_packets(now) };
         // A frame belongs to one packet: layouts that claim the same counter contradict.
-        let end = |first: u64, cut: FragmentLayout| first.saturating_add(cut.fragment_count as u64);
+        let end =
+            |first: u64, layout: FragmentLayout| first.saturating_add(layout.fragment_count as u64);
         let overlaps = |known: &PartialPacket| {
-            first < end(known.first_counter, known.layout) && known.first_counter < end(first, cut)
+            first < end(known.first_counter, known.layout)
+                && known.first_counter < end(first, layout)
         };
         let place = match self.partial_packets.iter().position(overlaps) {
             Some(place) => place,
@@ -74,14 +76,14 @@ impl ReassemblyBuffer {
                     self.evict_oldest();
                     added.discarded += 1;
                 }
-                self.start_packet(now, first, cut, flags);
+                self.start_packet(now, first, layout, flags);
                 self.partial_packets.len() - 1
             }
         };
         let Some(known) = self.partial_packets.get_mut(place) else { return Ok(added) };
-        let same = (known.first_counter, known.layout, known.flags) == (first, cut, flags);
+        let same = (known.first_counter, known.layout, known.flags) == (first, layout, flags);
         let room =
-            known.bytes.get_mut(cut.byte_range(index)).filter(|room| room.len() == body.len());
+            known.bytes.get_mut(layout.byte_range(index)).filter(|room| room.len() == body.len());
         let (true, Some(room)) = (same && known.received & (1 << index) == 0, room) else {
             return Err(DropReason::Malformed);
         };
@@ -94,8 +96,7 @@ impl ReassemblyBuffer {
         Ok(added)
     }
 
-    /// Gives up what waits for longer than [`REASSEMBLY_TIMEOUT`]. Returns how many packets that
-    /// were.
+    /// Discards packets older than [`REASSEMBLY_TIMEOUT`]. Returns how many.
     pub fn expire_partial_packets(&mut self, now: Time) -> u64 {
         let mut lost = 0;
         while self
@@ -109,26 +110,26 @@ impl ReassemblyBuffer {
         lost
     }
 
-    /// Whether nothing waits.
+    /// Whether there are no partial packets.
     pub fn is_empty(&self) -> bool {
         self.partial_packets.is_empty()
     }
 
-    /// Packets that wait, and bytes of memory.
+    /// Number of partial packets, and bytes of memory.
     #[cfg(test)]
     pub(crate) fn memory_usage(&self) -> (usize, usize) {
         let bytes = self.partial_packets.iter().map(|known| known.bytes.capacity()).sum::<usize>();
         (self.partial_packets.len(), bytes + self.spare.capacity())
     }
 
-    /// Takes the memory of a packet back, for the next one.
+    /// Takes back the memory of a completed packet, for the next one.
     pub fn recycle_buffer(&mut self, bytes: Vec<u8>) {
         self.spare = bytes;
     }
 
     fn start_packet(&mut self, now: Time, first: u64, layout: FragmentLayout, flags: u8) {
         let mut bytes = std::mem::take(&mut self.spare);
-        // What an earlier packet left is overwritten: no packet leaves before it is whole.
+        // Bytes of an earlier packet are overwritten: a packet is returned only when complete.
         bytes.resize(layout.packet_len, 0);
         let missing = layout.fragment_count;
         self.partial_packets.push_back(PartialPacket {

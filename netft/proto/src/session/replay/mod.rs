@@ -1,19 +1,19 @@
 //! The replay window: each session counter is accepted at most once. Pure and lock-free; all
 //! workers of a session share one.
 //!
-//! A ring of [`SLOT_COUNT`] words, each answering for one block of 32 counters at a time:
+//! A ring of [`SLOT_COUNT`] words, each for one block of 32 counters at a time:
 //!
 //! ```text
 //! counter = lap (bits 17–47) | slot (bits 5–16) | bit (bits 0–4)
 //! word    = lap (high 32 bits) | one bit per accepted counter (low 32 bits)
 //! ```
 //!
-//! A counter goes to its slot and compares laps. The slot is of an older lap: one compare-and-swap
+//! A counter compares its lap with that of its slot. An older lap in the slot: one compare-and-swap
 //! replaces it by this lap with this one bit. The same lap: test and set the bit. A newer lap: the
-//! counter is too old to tell, so it is refused. A zeroed ring is lap 0 with nothing accepted,
-//! which needs no mark for an empty slot, and a page of it that is not there yet reads as zeros.
+//! counter is behind the window and refused. A zeroed ring is lap 0 with nothing accepted, so an
+//! empty slot needs no mark, and a page that is not allocated yet reads as zeros.
 //!
-//! There is no highest counter to keep, which is what makes it lock-free. Nothing is accepted
+//! No highest counter is kept, which makes it lock-free. Nothing is accepted
 //! twice, because a slot's lap only grows: after a counter was accepted its slot either still is of
 //! its lap, with its bit set, or of a newer one; both refuse it. Each verdict is one atomic
 //! read-modify-write of one word, so two threads with the same counter cannot both win, and no
@@ -35,18 +35,18 @@ use std::{
 
 use crate::wire::{ack::AckRange, header::COUNTER_LIMIT};
 
-/// Counters one slot answers for.
+/// Counters of one slot.
 const SLOT_BITS: u64 = u32::BITS as u64;
-/// Words of the ring: 32 KiB per session once all of it was used, in pages that come with their
-/// first counter: a session that carries heartbeats only holds one for minutes.
+/// Words of the ring: 32 KiB per session once all of it is used. Pages are allocated with their
+/// first counter: a session that carries heartbeats only uses one for minutes.
 pub const SLOT_COUNT: usize = 4096;
-/// How far behind the newest accepted counter every counter is judged exactly: 131,040. At
-/// 1,000,000 frames per second that covers 131 ms of difference between two routes.
+/// Window behind the newest accepted counter in which every counter is judged exactly: 131,040. At
+/// 1,000,000 frames per second it covers a delay difference of 131 ms between two routes.
 pub const REPLAY_WINDOW: u64 = (SLOT_COUNT as u64 - 1) * SLOT_BITS;
-/// How far back an acknowledgement looks, counters: 8 ms at 1,000,000 frames per second, more than
-/// it is late.
+/// Span of an acknowledgement, counters: 8 ms at 1,000,000 frames per second, more than the delay
+/// of an acknowledgement.
 pub const ACK_SPAN: u64 = 8192;
-/// Which counters of one direction of one session were accepted.
+/// Accepted counters of one direction of one session.
 pub struct ReplayWindow {
     pages: [OnceLock<Box<ReplayPage>>; SLOT_COUNT / PAGE_SLOTS],
 }
@@ -56,7 +56,7 @@ const PAGE_SLOTS: usize = 512;
 
 type ReplayPage = [AtomicU64; PAGE_SLOTS];
 
-/// Where a counter is remembered.
+/// Position of a counter in the ring.
 struct SlotPosition {
     slot: usize,
     lap: u64,
@@ -64,13 +64,13 @@ struct SlotPosition {
 }
 
 impl ReplayWindow {
-    /// A window that has seen nothing.
+    /// An empty window.
     pub fn new() -> Self {
         Self { pages: [const { OnceLock::new() }; SLOT_COUNT / PAGE_SLOTS] }
     }
 
     /// Whether [`accept`](Self::accept) would refuse `counter` at this moment: a cheap check before
-    /// the tag is computed. It changes nothing, so it may be asked for a forged counter.
+    /// the tag is computed. It changes nothing, so a forged counter is harmless.
     #[inline]
     pub fn is_replayed(&self, counter: u64) -> bool {
         if counter >= COUNTER_LIMIT {
@@ -86,8 +86,8 @@ impl ReplayWindow {
         }
     }
 
-    /// Takes `counter`: true exactly once per counter, over all threads. Only for authentic
-    /// frames: a forged counter would push out true ones. Always false from [`COUNTER_LIMIT`] on.
+    /// Accepts `counter`: true exactly once per counter, over all threads. Only for authentic
+    /// frames: a forged counter would evict genuine ones. Always false from [`COUNTER_LIMIT`] on.
     #[inline]
     pub fn accept(&self, counter: u64) -> bool {
         if counter >= COUNTER_LIMIT {
@@ -109,15 +109,15 @@ impl ReplayWindow {
         }
     }
 
-    /// The accepted counters from `highest` down, newest run first, at most `limit` runs and
-    /// [`ACK_SPAN`] counters: what an acknowledgement says.
+    /// Ranges of accepted counters from `highest` down, newest first, at most `limit` ranges and
+    /// [`ACK_SPAN`] counters: the content of an acknowledgement.
     pub fn accepted_ranges(&self, highest: u64, limit: usize) -> Vec<AckRange> {
-        let mut runs = Vec::with_capacity(limit.min(4));
+        let mut ranges = Vec::with_capacity(limit.min(4));
         let mut open: Option<AckRange> = None;
         let top = highest / SLOT_BITS;
         for block in (0..=top).rev().take((ACK_SPAN / SLOT_BITS) as usize) {
             let base = block * SLOT_BITS;
-            // Control frames above the highest data frame share the counters.
+            // Control frames above the highest data frame use the same counters.
             let above = if block == top { SLOT_BITS - 1 - highest % SLOT_BITS } else { 0 };
             let bits = self.block_bits(block) & (u32::MAX >> above);
             if bits == u32::MAX {
@@ -131,18 +131,18 @@ impl ReplayWindow {
                     let last = open.map_or(counter, |run| run.last);
                     open = Some(AckRange { first: counter, last });
                 } else if let Some(run) = open.take() {
-                    runs.push(run);
-                    if runs.len() == limit {
-                        return runs;
+                    ranges.push(run);
+                    if ranges.len() == limit {
+                        return ranges;
                     }
                 }
             }
         }
-        runs.extend(open);
-        runs
+        ranges.extend(open);
+        ranges
     }
 
-    /// The bits of one block; none when its slot is of another lap.
+    /// Bits of one block; none when its slot is of another lap.
     fn block_bits(&self, block: u64) -> u32 {
         let SlotPosition { slot: number, lap, .. } = slot_position(block * SLOT_BITS);
         let page = self.pages[number / PAGE_SLOTS].get();

@@ -227,7 +227,8 @@ impl SessionManager {
         self.fib_changed.send_replace(());
     }
 
-    /// Sets the adapter's state for later hellos: a peer learns of a change with the next handshake.
+    /// Sets the adapter's state for later hellos: a peer learns of a change with the next
+    /// handshake.
     pub(crate) fn set_adapter_up(&self, up: bool) {
         self.task_params.adapter_up.store(up, Relaxed);
     }
@@ -284,8 +285,8 @@ impl SessionManager {
         &self.counters
     }
 
-    /// Closes all connections, so that every peer ends its sessions with this node at once. Takes at
-    /// most half a second.
+    /// Closes all connections, so that every peer ends its sessions with this node at once. Takes
+    /// at most half a second.
     pub(crate) async fn close(&self) {
         debug!("control sessions closed: going away");
         self.endpoint.close(CLOSE_GOING_AWAY, b"going away");

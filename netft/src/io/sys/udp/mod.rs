@@ -1,8 +1,8 @@
 //! UDP sockets with segmentation offload: open, send, receive, drain the error queue.
 //!
-//! A socket is pinned to one interface (the source address alone pins nothing: Linux is a weak
-//! host), never fragments and never lowers its own path MTU (a forged "fragmentation needed"
-//! changes nothing). Every call is non-blocking.
+//! A socket is bound to one interface (the source address alone does not select one: Linux uses the
+//! weak host model), never fragments, and ignores ICMP path MTU updates (`IP_PMTUDISC_PROBE`), so a
+//! forged "fragmentation needed" has no effect. Every call is non-blocking.
 #![expect(unsafe_code, reason = "sendmsg, recvmsg and setsockopt with control messages")]
 
 use std::{
@@ -15,26 +15,26 @@ use std::{
 
 use libc::{c_int, c_void, cmsghdr, msghdr, sockaddr_storage, socklen_t};
 
-/// The most payload bytes of one send, segmented or not.
+/// Maximum payload of one send, bytes, segmented or not.
 pub const MAX_SEND: usize = 65_507;
-/// The most segments of one send: the limit of kernels before 6.9.
+/// Maximum number of segments of one send: the limit of kernels before 6.9.
 pub const MAX_SEGMENTS: usize = 64;
-/// The type-of-service byte of heartbeats: DSCP CS6, network control.
+/// Type-of-service byte of heartbeats: DSCP CS6, network control.
 pub const TOS_CONTROL: u8 = 0xc0;
 
-/// How often a send is tried whose error may be an earlier packet's. Each ICMP message that comes
-/// between two attempts ends one more of them, and anyone can forge a storm of them (F-35); one in
-/// each of three gaps of microseconds nobody can.
+/// Attempts of a send whose error may belong to an earlier packet. Each ICMP message that arrives
+/// between two attempts fails one more, and anyone can forge a flood of them (F-35), but not one in
+/// each of three gaps of microseconds.
 const MAX_SEND_ATTEMPTS: usize = 4;
 
-/// What a receive buffer asks the kernel for, bytes.
+/// Requested receive buffer, bytes.
 pub const RECEIVE_BUFFER: c_int = 8 << 20;
-/// What the receive buffer of a socket that is read late asks for: some hundred heartbeats.
+/// Requested receive buffer of a deferred socket, bytes: several hundred heartbeats.
 const DEFERRED_RECEIVE_BUFFER: c_int = 512 << 10;
-/// What a send buffer asks the kernel for, bytes.
+/// Requested send buffer, bytes.
 const SEND_BUFFER: c_int = 4 << 20;
 
-/// Bytes for control messages: at least 128, aligned as the kernel writes them.
+/// Buffer for control messages, aligned for `cmsghdr`.
 #[repr(C, align(8))]
 struct ControlBuffer([u8; 256]);
 
@@ -44,7 +44,7 @@ impl ControlBuffer {
     }
 }
 
-/// What one receive brought.
+/// Result of one receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceivedBatch {
     /// Bytes in the buffer.
@@ -53,44 +53,44 @@ pub struct ReceivedBatch {
     pub segment: usize,
     /// The sender. A link-local IPv6 one carries its scope; the flow label is always 0.
     pub from: SocketAddr,
-    /// How many datagrams this socket has lost to a full buffer so far (wraps), when told.
+    /// Datagrams this socket has lost to a full buffer so far (wraps), if reported.
     pub dropped_total: Option<u32>,
-    /// The wall clock at the arrival, since 1970, where the socket [keeps](configure_deferred) it.
+    /// Arrival time, since 1970, on a [deferred](configure_deferred) socket.
     pub arrived_at: Option<Duration>,
 }
 
-/// What a failed send means for the route.
+/// Effect of a failed send on the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendFault {
-    /// Buffers are full or a filter refused it: count it and go on.
+    /// Buffers are full or a filter refused the packet: only counted.
     Transient,
-    /// The remote port was closed a while ago; the error belongs to an earlier packet. Retry once.
+    /// The remote port was closed: the error of an earlier packet, so the send is retried.
     Refused,
-    /// The interface, address or way is gone.
+    /// The interface, the address or the kernel route is gone.
     Route,
-    /// A segment is larger than the interface takes.
+    /// A segment is larger than the MTU of the interface.
     TooBig,
-    /// The interface cannot segment: send the datagrams one by one.
+    /// The interface cannot segment: the datagrams are to be sent one by one.
     NoOffload,
 }
 
-/// One entry of a socket's error queue. A hint only: ICMP can be forged.
+/// Entry of a socket's error queue. A hint only: ICMP can be forged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuedError {
     /// The error.
     pub errno: i32,
-    /// Told by the network (ICMP), not by this machine.
+    /// Reported by the network (ICMP), not by this host.
     pub remote_origin: bool,
-    /// Where the packet at fault was going.
+    /// Destination of the packet that caused the error.
     pub to: Option<SocketAddr>,
 }
 
-/// Opens a socket bound to `local` and pinned to the interface `ifindex`. A link-local IPv6
-/// address needs no scope: it is that interface. `reuse_port`: several sockets share the address.
+/// Opens a socket bound to `local` and to the interface `ifindex`. A link-local IPv6 address needs
+/// no scope: it is that interface. `reuse_port`: several sockets share the address.
 ///
 /// # Errors
 /// The address is in use or not on this machine, the interface is gone, or the kernel lacks an
-/// option without which packets would be fragmented or unpinned.
+/// option without which packets would be fragmented or leave on another interface.
 pub fn open_socket(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Result<OwnedFd> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(
@@ -114,7 +114,7 @@ pub fn open_socket(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Res
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
     }
-    // Without these it is slower or blinder, not wrong.
+    // Optional: performance and drop counting only.
     let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
     let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)
@@ -125,14 +125,14 @@ pub fn open_socket(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Res
     Ok(owned)
 }
 
-/// Makes a socket that nothing is sent from one that is read late: each datagram comes alone, with
-/// the moment of its arrival, few are kept, and nobody's errors.
+/// Configures a receive-only socket for deferred reading: no coalescing, arrival timestamps, a
+/// small buffer, no error queue.
 ///
 /// # Errors
 /// The kernel lacks one of the options.
 pub fn configure_deferred(fd: &OwnedFd) -> io::Result<()> {
     set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 0)?;
-    // Whose error it is, the kernel may guess wrong among sockets that share an address.
+    // Among sockets that share an address the kernel may queue an error at the wrong one.
     let (level, errors) = match rustix::net::getsockname(fd)?.address_family() {
         rustix::net::AddressFamily::INET => (libc::IPPROTO_IP, libc::IP_RECVERR),
         _ => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
@@ -142,7 +142,7 @@ pub fn configure_deferred(fd: &OwnedFd) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, DEFERRED_RECEIVE_BUFFER)
 }
 
-/// `addr` with the scope a link-local IPv6 address needs; others unchanged.
+/// `addr` with the scope id that a link-local IPv6 address needs; others unchanged.
 pub fn with_scope(addr: SocketAddr, ifindex: u32) -> SocketAddr {
     match addr {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
@@ -152,8 +152,8 @@ pub fn with_scope(addr: SocketAddr, ifindex: u32) -> SocketAddr {
     }
 }
 
-/// Sends `bytes` to `remote`, cut by the kernel every `segment` bytes when given, marked with the
-/// type-of-service byte `tos` when given.
+/// Sends `bytes` to `remote`, segmented by the kernel every `segment` bytes if given, with the
+/// type-of-service byte `tos` if given.
 ///
 /// # Errors
 /// See [`classify_send_error`].
@@ -195,11 +195,11 @@ pub fn send_to(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// As [`send_to`], again when the error may be an earlier packet's, at most [`MAX_SEND_ATTEMPTS`]
-/// times.
+/// As [`send_to`], retried while the error may belong to an earlier packet, at most
+/// [`MAX_SEND_ATTEMPTS`] times.
 ///
 /// # Errors
-/// What it was in the end, with its number.
+/// The fault of the last attempt, with its errno.
 pub fn send_with_retry(
     fd: BorrowedFd<'_>,
     remote: &SocketAddr,
@@ -223,7 +223,7 @@ pub fn send_with_retry(
     result
 }
 
-/// Sends one datagram that is not data (a heartbeat, a QUIC packet), as [`send_with_retry`] does.
+/// Sends one control datagram (a heartbeat, a QUIC packet), as [`send_with_retry`] does.
 ///
 /// # Errors
 /// See [`classify_send_error`].
@@ -238,14 +238,14 @@ pub fn send_control(
 }
 
 impl SendFault {
-    /// Whether the error may be an earlier packet's, to whatever destination: an ICMP error waits
-    /// in the socket for the next send, which it ends once, whatever that one would have met.
+    /// Whether the error may belong to an earlier packet to any destination: a pending ICMP error
+    /// fails the next send on the socket once.
     pub fn may_be_earlier(self) -> bool {
         matches!(self, Self::Refused | Self::Route | Self::TooBig)
     }
 }
 
-/// What the error of a send means; `segmented`: it asked for segmentation.
+/// Classifies the error of a send; `segmented`: it requested segmentation.
 pub fn classify_send_error(error: &io::Error, segmented: bool) -> SendFault {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => SendFault::Refused,
@@ -265,11 +265,11 @@ pub fn classify_send_error(error: &io::Error, segmented: bool) -> SendFault {
 }
 
 /// Receives one batch of datagrams of one sender into `buf`, which should hold 65,535 bytes.
-/// `None`: nothing is there.
+/// `None`: the socket is empty.
 ///
 /// # Errors
-/// The batch or its control messages did not fit (`InvalidData`), or a queued error surfaced:
-/// drain it and go on.
+/// The batch or its control messages did not fit (`InvalidData`), or the error is a queued one of
+/// an earlier send.
 #[inline]
 pub fn recv_batch(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<ReceivedBatch>> {
     // SAFETY: `sockaddr_storage` and `msghdr` are plain data; all zeroes is a valid value.
@@ -309,13 +309,13 @@ pub fn recv_batch(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Recei
     Ok(Some(received))
 }
 
-/// Empties the error queue, at most `limit` entries.
+/// Drains the error queue, at most `limit` entries.
 pub fn drain_errors(fd: BorrowedFd<'_>, limit: usize, mut each: impl FnMut(QueuedError)) {
     for _ in 0..limit {
         // SAFETY: `sockaddr_storage` and `msghdr` are plain data; all zeroes is a valid value.
         let (mut name, mut msg): (sockaddr_storage, msghdr) = unsafe { mem::zeroed() };
         let mut control = ControlBuffer::new();
-        // The packet at fault is of no use: an empty buffer cuts it off.
+        // An empty buffer truncates the packet that caused the error, which is not needed.
         let mut iov = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
         let flags = libc::MSG_ERRQUEUE;
         if recv_message(fd, &mut msg, &mut name, &mut iov, &mut control, flags).is_err() {
@@ -365,7 +365,7 @@ fn set_option(fd: &OwnedFd, level: c_int, name: c_int, value: c_int) -> io::Resu
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Appends a control message at `used`; returns where the next one goes.
+/// Appends a control message at `used`; returns the offset of the next one.
 #[inline]
 fn push_control<T: Copy>(
     control: &mut ControlBuffer,
@@ -407,7 +407,7 @@ fn each_control(msg: &msghdr, mut each: impl FnMut(c_int, c_int, &[u8])) {
     }
 }
 
-/// Plain kernel data that any bytes are a value of.
+/// Plain kernel data, valid for any bytes.
 trait PlainData: Copy {}
 impl PlainData for c_int {}
 impl PlainData for u32 {}
