@@ -1,4 +1,4 @@
-//! Runs one case a number of times and says nothing: what `scripts/instructions` counts.
+//! Runs one case a number of times without output, for `scripts/instructions` to count.
 //!
 //!     count NAME TIMES       or without arguments: the names
 
@@ -9,9 +9,9 @@ mod cases;
 use std::env;
 
 fn main() {
-    // Cargo adds a word of its own.
-    let words: Vec<String> = env::args().skip(1).filter(|word| word != "--bench").collect();
-    let [name, times] = &words[..] else {
+    // Cargo adds `--bench`.
+    let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let [name, times] = &args[..] else {
         cases::CASES.iter().for_each(|(name, ..)| println!("{name}"));
         return;
     };

@@ -1,4 +1,4 @@
-//! How long what every packet passes takes: seal, open, codec, look-up, split, coalesce.
+//! Duration of the steps of the packet path: seal, open, codec, lookup, segment, coalesce.
 //!
 //!     cargo bench -p netft --bench hot [-- NAME]
 

@@ -1,4 +1,4 @@
-//! What every packet passes, one case each; input is fixed, so that runs repeat exactly.
+//! Steps of the packet path, one case each, with fixed input, so that runs repeat exactly.
 
 use std::{
     hint::black_box,
@@ -23,11 +23,11 @@ use netft::{
     },
 };
 
-/// The largest inner packet of the default adapter.
+/// Largest inner packet of the default adapter, bytes.
 const PACKET: usize = 1420;
 /// Segments of one super-packet.
 const SEGMENTS: usize = 44;
-/// A packet of 64 bytes of UDP payload.
+/// Bytes of a packet with 64 bytes of UDP payload.
 const SMALL: usize = 64 + 28;
 /// Routes of a peer in heartbeats and acknowledgements.
 const ROUTES: u32 = 3;
@@ -35,7 +35,7 @@ const ROUTES: u32 = 3;
 const LEFT: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const RIGHT: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 2);
 
-/// What is run over and over, with the number of the run.
+/// Body of a case, called with the number of the run.
 pub type Case = Box<dyn FnMut(u64)>;
 type Prepare = fn() -> Case;
 
@@ -218,7 +218,7 @@ fn parse() -> Case {
     })
 }
 
-fn cut(hdr: &VnetHdr, packet: &[u8], out: &mut [u8]) {
+fn segment_packet(hdr: &VnetHdr, packet: &[u8], out: &mut [u8]) {
     let inner = InnerHeaders::parse(packet).unwrap();
     let split = GsoPlan::new(hdr, packet, &inner, PACKET).unwrap();
     for (i, slot) in (0..split.packet_count()).zip(out.chunks_mut(PACKET)) {
@@ -229,7 +229,7 @@ fn cut(hdr: &VnetHdr, packet: &[u8], out: &mut [u8]) {
 fn split() -> Case {
     let (hdr, packet) = super_packet(IpVersion::V4);
     let mut out = vec![0; SEGMENTS * PACKET];
-    Box::new(move |_| cut(&hdr, black_box(&packet), black_box(&mut out)))
+    Box::new(move |_| segment_packet(&hdr, black_box(&packet), black_box(&mut out)))
 }
 
 fn coalesce() -> Case {
@@ -243,7 +243,7 @@ fn coalesce_v6() -> Case {
 fn merged(version: IpVersion) -> Case {
     let (hdr, packet) = super_packet(version);
     let mut original = vec![0; SEGMENTS * PACKET];
-    cut(&hdr, &packet, &mut original);
+    segment_packet(&hdr, &packet, &mut original);
     let mut batch = original.clone();
     let mut coalescer = GroCoalescer::new(true);
     let headers = ip_len(version) + TCP_HEADER_LEN;

@@ -86,22 +86,22 @@ pub fn interfaces(bytes: &[u8]) {
     }
 }
 
-/// A slice: the counter of its frame, then its payload.
+/// A fragment: the counter of its frame, then its payload.
 pub fn fragment(bytes: &[u8]) {
     let Some((counter, payload)) = bytes.split_first_chunk() else { return };
     let counter = u64::from_be_bytes(*counter);
-    let Ok(slice) = Fragment::decode(counter, payload) else { return };
+    let Ok(fragment) = Fragment::decode(counter, payload) else { return };
     let body = &payload[FRAGMENT_HEADER_LEN..];
-    let mut whole = vec![0; slice.layout.packet_len()];
-    whole[slice.layout.byte_range(slice.index)].copy_from_slice(body);
+    let mut whole = vec![0; fragment.layout.packet_len()];
+    whole[fragment.layout.byte_range(fragment.index)].copy_from_slice(body);
     let mut again = vec![0; payload.len()];
-    slice.layout.write_fragment(slice.index, &whole, &mut again);
+    fragment.layout.write_fragment(fragment.index, &whole, &mut again);
     assert_eq!(again, payload);
-    let mut assembly = ReassemblyBuffer::default();
-    let added = assembly.add_fragment(Time::ZERO, &slice, 0, body);
+    let mut buffer = ReassemblyBuffer::default();
+    let added = buffer.add_fragment(Time::ZERO, &fragment, 0, body);
     assert_eq!(added, Ok(FragmentOutcome::default()), "there are at least two");
     assert_eq!(
-        assembly.add_fragment(Time::ZERO, &slice, 0, body),
+        buffer.add_fragment(Time::ZERO, &fragment, 0, body),
         Err(DropReason::Malformed),
         "twice"
     );

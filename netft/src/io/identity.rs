@@ -1,9 +1,8 @@
-//! A node's identity on disk and as text: made once, read at every start, never printed.
+//! Key file of a node: created once, read at every start, never printed.
 //!
 //! The key file is one line, `netft-key:` and the base64 of an Ed25519 key pair in PKCS#8 form. It
-//! is opened once, without following a symbolic link and without waiting for a FIFO, and everything
-//! is checked on the open descriptor, so it cannot be swapped between the check and the read
-//! (reliability C-06, C-12). Called by the programs when they start and by `keygen`.
+//! is opened once, without following symbolic links and without blocking on a FIFO, and checked on
+//! the open descriptor, so it cannot be replaced between the check and the read (C-06, C-12).
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,12 +17,12 @@ use netft_proto::{config::PrivateKey, ids::NodeKey};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use zeroize::Zeroizing;
 
-/// What the line of a key file begins with.
+/// Prefix of the line in a key file.
 const KEY_FILE_PREFIX: &str = "netft-key:";
-/// No key file is longer, bytes; a longer one is not read to its end.
+/// Maximum length of a key file, bytes; a longer one is not read to its end.
 const MAX_FILE_LEN: u64 = 256;
 
-/// Why a key could not be made, kept or used. Never holds key material.
+/// Error of creating, storing or using a key. Never contains key material.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file could not be opened or read.
@@ -35,10 +34,10 @@ pub enum KeyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// Something stands where the new key should go.
+    /// The path of the new key exists.
     #[error(
         "{path} exists; an existing key is never overwritten: move it away first, or name \
          another file",
@@ -57,7 +56,7 @@ pub enum KeyError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
     /// A symbolic link, directory, FIFO or device.
@@ -70,7 +69,7 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
-    /// Others may read or write it.
+    /// Others can read or write it.
     #[error(
         "the key file {path} has mode {mode:04o}; only its owner may use it: chmod 600 \
          {path}",
@@ -94,7 +93,7 @@ pub enum KeyError {
         /// Its owner.
         uid: u32,
     },
-    /// The content is no key.
+    /// The content is not a key.
     #[error(
         "the key file {path} holds no usable key: {what}; make one with `netft \
          keygen`",
@@ -103,18 +102,18 @@ pub enum KeyError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong, without the content.
+        /// The error, without the content.
         what: &'static str,
     },
-    /// The key in memory is no Ed25519 key pair.
+    /// The key in memory is not an Ed25519 key pair.
     #[error("the private key is not usable: {0}; make one with `netft keygen`")]
     Unusable(&'static str),
-    /// The kernel gave no random bytes.
-    #[error("the kernel gave no random bytes for a new key; try again")]
+    /// The kernel returned no random bytes.
+    #[error("the kernel returned no random bytes for a new key; try again")]
     Random,
 }
 
-/// A fresh key.
+/// Generates a key.
 ///
 /// # Errors
 /// [`KeyError::Random`] when the kernel has no random bytes.
@@ -132,23 +131,22 @@ pub fn public_key(key: &PrivateKey) -> Result<NodeKey, KeyError> {
     key.public_key().map_err(KeyError::Unusable)
 }
 
-/// Makes the key file at `path`, readable by its owner only.
+/// Writes the key file at `path`, readable by its owner only.
 ///
 /// # Errors
-/// [`KeyError::Exists`] when anything stands at `path` already, else [`KeyError::Write`]; nothing
-/// is left behind then.
+/// [`KeyError::Exists`] when `path` exists, otherwise [`KeyError::Write`]; no file is left behind.
 pub fn write_key_file(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.to_owned() },
         _ => KeyError::Write { path: path.to_owned(), source },
     };
-    // O_EXCL: neither overwrites a key nor follows a link somebody planted (S-15, S-16).
+    // O_EXCL: neither overwrites a key nor follows a planted link (S-15, S-16).
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let text = Zeroizing::new(STANDARD.encode(&*key.0));
     let line = Zeroizing::new(format!("{KEY_FILE_PREFIX}{}\n", *text));
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| {
-        // Half a key is worse than none; the error that matters is the first.
+        // No partial key file is left; the first error is reported.
         let _ = std::fs::remove_file(path);
         failed(source)
     })
@@ -172,7 +170,7 @@ fn open_key_file(path: &Path) -> Result<File, KeyError> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
-        // What O_NOFOLLOW says of a symbolic link, whoever owns it.
+        // O_NOFOLLOW on a symbolic link.
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             return Err(KeyError::NotRegular { path: path.to_owned() });
         }

@@ -1,7 +1,7 @@
-//! Looks up the names of peers, away from the driver: one task in the caller's runtime, and a
-//! thread per lookup, because the system's resolver blocks for as long as it likes. At most
-//! [`MAX_PENDING_LOOKUPS`](netft_proto::topology::names::MAX_PENDING_LOOKUPS) are under way.
-//! Without names it sleeps.
+//! Resolver of the peers' host names: one task in the caller's runtime and one thread per lookup,
+//! because the system's resolver blocks without a limit. At most
+//! [`MAX_PENDING_LOOKUPS`](netft_proto::topology::names::MAX_PENDING_LOOKUPS) lookups are under
+//! way. Without names it sleeps.
 
 use std::{
     io,
@@ -26,22 +26,22 @@ use tokio::{
 
 use crate::io::{clock, fib::SharedFib, messages::DriverMessage};
 
-/// How often to look whether a name is due: a peer is lost, or its time has come.
+/// Interval of the check for due lookups: a peer became unreachable, or a refresh is due.
 const NAME_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What the resolver is given.
+/// Resolver task.
 pub(crate) struct NameResolver {
-    /// The config, and that it changed.
+    /// The configuration, and its changes.
     pub config: watch::Receiver<Arc<Config>>,
-    /// Which peers are reached.
+    /// Forwarding table, for the reachability of the peers.
     pub fib: SharedFib,
     pub driver: mpsc::Sender<DriverMessage>,
-    /// To the keeper, which plans with it.
+    /// To the netlink watcher, which plans routes with it.
     pub resolved: watch::Sender<ResolvedAddresses>,
 }
 
 impl NameResolver {
-    /// Runs until it is aborted or the config is gone.
+    /// Runs until it is aborted or the configuration sender is dropped.
     pub(crate) async fn run(mut self) {
         let mut names = NameCache::default();
         let mut lookups = JoinSet::new();
@@ -81,7 +81,7 @@ impl NameResolver {
         }
     }
 
-    /// Takes in an answer. Returns whether the driver is still there.
+    /// Applies the result of a lookup. Returns whether the driver is still running.
     async fn apply_lookup(
         &self,
         names: &mut NameCache,
@@ -106,9 +106,9 @@ fn configured_names(config: &Config) -> Vec<PeerHostName> {
 async fn spawn_lookup(key: PeerHostName) -> (PeerHostName, Result<Vec<IpAddr>, String>) {
     let (answer, found) = oneshot::channel();
     let name = key.1.clone();
-    // A thread of its own: one that hangs must not hold up the end of the runtime.
+    // A thread of its own: a blocked lookup must not delay the end of the runtime.
     let started = std::thread::Builder::new().name("netft-resolver".into()).spawn(move || {
-        // Whoever asked may have gone.
+        // The task may have ended.
         let _ = answer.send(resolve_name(&name));
     });
     let found = match started {
@@ -119,7 +119,7 @@ async fn spawn_lookup(key: PeerHostName) -> (PeerHostName, Result<Vec<IpAddr>, S
     (key, found)
 }
 
-/// Asks the system, as every program here would.
+/// Resolves through the system, as other programs on the host do.
 fn resolve_name(name: &HostName) -> io::Result<Vec<IpAddr>> {
     Ok((name.host.as_str(), name.port)
         .to_socket_addrs()?

@@ -25,7 +25,7 @@ impl VirtualAddrs {
         Self { v4: derive_v4(key), v6: derive_v6(key) }
     }
 
-    /// Whether `addr` is one of the two.
+    /// Returns whether `addr` is one of the two.
     pub fn contains(&self, addr: IpAddr) -> bool {
         match addr {
             IpAddr::V4(v4) => v4 == self.v4,

@@ -177,7 +177,7 @@ impl GroCoalescer {
         self.open_count -= 1;
     }
 
-    /// Whether others may be appended to this packet.
+    /// Returns whether others may be appended to this packet.
     #[inline]
     fn can_start_flow(&self, buf: &[u8], start: usize, inner: &InnerHeaders) -> bool {
         let payload = inner.len - inner.header_len();

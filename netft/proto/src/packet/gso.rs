@@ -111,13 +111,13 @@ impl<'a> GsoPlan<'a> {
         self.packet_count
     }
 
-    /// Whether the L4 checksums of the packets are partial.
+    /// Returns whether the L4 checksums of the packets are partial.
     #[inline]
     pub const fn has_partial_checksum(&self) -> bool {
         self.has_partial_checksum
     }
 
-    /// Whether the packets are segments of one TCP stream.
+    /// Returns whether the packets are segments of one TCP stream.
     #[inline]
     pub const fn is_tcp(&self) -> bool {
         matches!(self.mode, SegmentationMode::Tcp { .. })
@@ -136,7 +136,7 @@ impl<'a> GsoPlan<'a> {
         self.header_len + end - start
     }
 
-    /// Whether the plan is empty: never, a super-packet is at least one packet.
+    /// Returns whether the plan is empty: never, a super-packet is at least one packet.
     #[inline]
     pub const fn is_empty(&self) -> bool {
         false
@@ -309,7 +309,7 @@ impl<'a> GsoPlan<'a> {
     }
 }
 
-/// Whether the unfinished checksum `hdr` describes is the L4 checksum found in the packet.
+/// Returns whether the unfinished checksum `hdr` describes is the L4 checksum found in the packet.
 #[inline]
 fn describes_l4_checksum(hdr: &VnetHdr, inner: &InnerHeaders) -> bool {
     let offset = match inner.l4 {

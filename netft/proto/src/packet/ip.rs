@@ -106,7 +106,7 @@ impl InnerHeaders {
             }
     }
 
-    /// Whether the IP header is the bare one: no IPv4 options, no IPv6 extension header.
+    /// Returns whether the IP header is the bare one: no IPv4 options, no IPv6 extension header.
     #[inline]
     pub const fn is_bare(&self) -> bool {
         self.l4_offset

@@ -14,8 +14,9 @@ const IPPROTO_FRAGMENT: u8 = 44;
 /// Protocol number of ICMP for IPv6.
 const IPPROTO_ICMPV6: u8 = 58;
 
-/// Whether an address is replicated to every peer: 224.0.0.0/4, 255.255.255.255, and ff00::/8 from
-/// link-local scope on (RFC 4291 section 2.7: the scopes below never leave their interface).
+/// Returns whether an address is replicated to every peer: 224.0.0.0/4, 255.255.255.255, and
+/// ff00::/8 from link-local scope on (RFC 4291 section 2.7: the scopes below never leave their
+/// interface).
 #[inline]
 pub fn is_multicast_or_broadcast(addr: IpAddr) -> bool {
     match addr {
@@ -24,8 +25,8 @@ pub fn is_multicast_or_broadcast(addr: IpAddr) -> bool {
     }
 }
 
-/// Whether `packet`, which was parsed as `inner`, is replicated to every peer and accepted from
-/// one.
+/// Returns whether `packet`, which was parsed as `inner`, is replicated to every peer and accepted
+/// from one.
 ///
 /// IGMP and MLD are not forwarded, because every peer receives all groups anyway. Neither are
 /// neighbour and router discovery, because a peer is no router that this host takes routes and

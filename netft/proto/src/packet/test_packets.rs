@@ -18,7 +18,7 @@ use crate::{
     wire::DropReason,
 };
 
-/// What a generated packet is.
+/// Parameters of a generated packet.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) v6: bool,
@@ -108,7 +108,7 @@ fn ip_header(shape: &Shape, number: IpNumber, l4_len: usize) -> Vec<u8> {
     packet
 }
 
-pub(crate) fn cut(
+pub(crate) fn segment_packet(
     hdr: &VnetHdr,
     packet: &[u8],
     max_packet: usize,

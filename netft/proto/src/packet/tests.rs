@@ -11,7 +11,7 @@ use super::{
     gro::{GroCoalescer, MAX_SEGMENTS, TunWrite},
     gso::GsoPlan,
     ip::{InnerHeaders, IpVersion, L4Header},
-    test_packets::{Shape, build, check, cut, plain},
+    test_packets::{Shape, build, check, plain, segment_packet},
     virtio_net::{GSO_NONE, GSO_TCPV6, GSO_UDP_L4, NEEDS_CSUM, VNET_HDR_LEN, VnetHdr},
 };
 use crate::wire::DropReason;
@@ -49,7 +49,7 @@ fn shape() -> impl Strategy<Value = Shape> {
     let flags = prop::sample::select(vec![0u8, 0, 0, 0x08, 0x01, 0x09, 0x80, 0x02, 0x04, 0x20]);
     (kind, flags, any::<u32>(), 0usize..20_000, 200u16..1500).prop_map(
         |((v6, udp, flow, timestamps, dont_fragment), flags, sequence, payload, gso_size)| {
-            // The kernel never asks to split SYN, RST or URG; those come as single packets.
+            // The kernel never requests segmentation of SYN, RST or URG: those are single packets.
             let gso_size = if flags & 0x26 != 0 { u16::MAX } else { gso_size };
             let payload =
                 if udp { payload.min(usize::from(gso_size) * MAX_SEGMENTS) } else { payload };
@@ -83,7 +83,7 @@ proptest! {
         ..ProptestConfig::with_cases(128)
     })]
 
-    /// What the kernel would cut the writes into again is exactly what survived, per flow in
+    /// Segmenting the writes again yields exactly the packets that survived, per flow in
     /// order, byte for byte.
     #[test]
     fn splitting_the_merged_packets_gives_back_every_survivor(
@@ -94,7 +94,7 @@ proptest! {
         let mut streams = Vec::new();
         for shape in &shapes {
             let (hdr, packet) = build(shape);
-            let segments = cut(&hdr, &packet, ANY).unwrap();
+            let segments = segment_packet(&hdr, &packet, ANY).unwrap();
             let expected = if hdr.gso_type == GSO_NONE { 1 } else {
                 shape.payload.div_ceil(usize::from(shape.gso_size))
             };
@@ -128,7 +128,7 @@ proptest! {
             check(&packet)?;
             prop_assert!(hdr.needs_csum());
             prop_assert_eq!(VnetHdr::decode(&hdr.encode()), hdr);
-            again.extend(cut(&hdr, &packet, ANY).unwrap());
+            again.extend(segment_packet(&hdr, &packet, ANY).unwrap());
         }
         let expected = by_flow(survivors.iter().map(|(_, packet)| packet.as_slice()));
         prop_assert_eq!(by_flow(again.iter().map(Vec::as_slice)), expected);
@@ -143,7 +143,7 @@ proptest! {
         let inner = InnerHeaders::parse(&packet).unwrap();
         let header = inner.header_len();
         let mut stream = Vec::new();
-        for segment in cut(&hdr, &packet, max_packet).unwrap() {
+        for segment in segment_packet(&hdr, &packet, max_packet).unwrap() {
             prop_assert!(segment.len() <= max_packet);
             check(&segment)?;
             let sequence = super::ip::read_be32(&segment, inner.l4_offset + 4).unwrap();
@@ -181,7 +181,7 @@ proptest! {
             hdr.csum_start = inner.l4_offset as u16;
             hdr.csum_offset = if inner.l4 == L4Header::Udp { 6 } else { 16 };
         }
-        if let Ok(packets) = cut(&hdr, &bytes, max_packet) {
+        if let Ok(packets) = segment_packet(&hdr, &bytes, max_packet) {
             for packet in packets {
                 prop_assert!(packet.len() <= max_packet);
             }
@@ -195,7 +195,7 @@ fn a_whole_super_packet_comes_back_as_one_write() {
     for udp in [false, true] {
         for v6 in [false, true] {
             let (hdr, packet) = build(&Shape { v6, flags: 0x08, ..plain(udp, 40_500) });
-            let segments = cut(&hdr, &packet, 1100).unwrap();
+            let segments = segment_packet(&hdr, &packet, 1100).unwrap();
             assert_eq!(segments.len(), 41);
             let packets: Vec<_> = segments.into_iter().map(|packet| (true, packet)).collect();
             let writes = merge(&packets);
@@ -208,7 +208,7 @@ fn a_whole_super_packet_comes_back_as_one_write() {
 #[test]
 fn finished_checksums_are_neither_merged_nor_touched() {
     let (hdr, packet) = build(&plain(false, 5000));
-    let segments = cut(&hdr, &packet, 1100).unwrap();
+    let segments = segment_packet(&hdr, &packet, 1100).unwrap();
     let finished: Vec<(bool, Vec<u8>)> = segments
         .into_iter()
         .map(|mut packet| {
@@ -228,8 +228,11 @@ fn finished_checksums_are_neither_merged_nor_touched() {
 #[test]
 fn a_finished_packet_does_not_overtake_its_flow() {
     let (hdr, packet) = build(&plain(false, 3000));
-    let mut packets: Vec<_> =
-        cut(&hdr, &packet, 1100).unwrap().into_iter().map(|packet| (true, packet)).collect();
+    let mut packets: Vec<_> = segment_packet(&hdr, &packet, 1100)
+        .unwrap()
+        .into_iter()
+        .map(|packet| (true, packet))
+        .collect();
     packets[1].0 = false;
     let sequences: Vec<_> = merge(&packets)
         .iter()
@@ -242,7 +245,8 @@ fn a_finished_packet_does_not_overtake_its_flow() {
 
 #[test]
 fn an_acknowledgement_or_a_changed_header_ends_the_merge() {
-    let base = cut(&build(&plain(false, 2000)).0, &build(&plain(false, 2000)).1, 1100).unwrap();
+    let base =
+        segment_packet(&build(&plain(false, 2000)).0, &build(&plain(false, 2000)).1, 1100).unwrap();
     // TOS, TTL, acknowledgement, window, timestamp option, CWR, SYN.
     for (at, bit) in [(1, 1), (8, 1), (31, 1), (35, 1), (47, 1), (33, 0x80), (33, 2)] {
         let mut second = base[1].clone();
@@ -271,14 +275,14 @@ fn more_flows_than_groups_end_the_oldest_first() {
 #[test]
 fn what_must_stay_whole_is_refused_when_too_big() {
     let (hdr, packet) = build(&plain(true, 5000));
-    assert_eq!(cut(&hdr, &packet, 1027), Err(DropReason::TooBig));
-    assert!(cut(&hdr, &packet, 1028).is_ok());
+    assert_eq!(segment_packet(&hdr, &packet, 1027), Err(DropReason::TooBig));
+    assert!(segment_packet(&hdr, &packet, 1028).is_ok());
     let (hdr, packet) = build(&plain(true, 900));
-    assert_eq!(cut(&hdr, &packet, 927), Err(DropReason::TooBig));
+    assert_eq!(segment_packet(&hdr, &packet, 927), Err(DropReason::TooBig));
     let (_, packet) = build(&plain(false, 900));
-    assert_eq!(cut(&VnetHdr::default(), &packet, 900), Err(DropReason::TooBig));
+    assert_eq!(segment_packet(&VnetHdr::default(), &packet, 900), Err(DropReason::TooBig));
     let (hdr, packet) = build(&Shape { flags: 2, ..plain(false, 900) });
-    assert_eq!(cut(&hdr, &packet, 900), Err(DropReason::TooBig));
+    assert_eq!(segment_packet(&hdr, &packet, 900), Err(DropReason::TooBig));
 }
 
 #[test]
@@ -293,7 +297,7 @@ fn a_super_packet_that_contradicts_its_header_is_refused() {
         VnetHdr { csum_start: 24, ..good },
         VnetHdr { csum_offset: 6, ..good },
     ] {
-        assert_eq!(cut(&bad, &packet, ANY), Err(DropReason::InnerMalformed), "{bad:?}");
+        assert_eq!(segment_packet(&bad, &packet, ANY), Err(DropReason::InnerMalformed), "{bad:?}");
     }
 }
 

@@ -96,13 +96,13 @@ pub fn write_too_big_reply(
     Some(len)
 }
 
-/// Whether an address is that of a single host.
+/// Returns whether an address is that of a single host.
 fn is_single_host(addr: IpAddr) -> bool {
     let broadcast = matches!(addr, IpAddr::V4(v4) if v4.is_broadcast());
     !(addr.is_multicast() || addr.is_unspecified() || addr.is_loopback() || broadcast)
 }
 
-/// Whether a packet is an ICMP error, a fragment other than the first, or unparsable.
+/// Returns whether a packet is an ICMP error, a fragment other than the first, or unparsable.
 fn must_not_reply(packet: &[u8], version: IpVersion) -> bool {
     let icmp_type = match version {
         IpVersion::V4 => icmp_type_v4(packet),
@@ -231,20 +231,21 @@ mod tests {
     fn errors_fragments_and_groups_get_no_answer() {
         let mut icmp = v4(100);
         icmp[9] = IPPROTO_ICMP;
-        for (kind, told) in [(0, true), (8, true), (3, false), (5, false), (11, false)] {
+        for (kind, replied) in [(0, true), (8, true), (3, false), (5, false), (11, false)] {
             icmp[20] = kind;
-            assert_eq!(answered(&icmp, 68).is_some(), told, "type {kind}");
+            assert_eq!(answered(&icmp, 68).is_some(), replied, "type {kind}");
         }
         let mut icmp = v6(100);
         icmp[6] = IPPROTO_ICMPV6;
-        for (kind, told) in [(128, true), (135, true), (1, false), (2, false), (137, false)] {
+        for (kind, replied) in [(128, true), (135, true), (1, false), (2, false), (137, false)] {
             icmp[40] = kind;
-            assert_eq!(answered(&icmp, 68).is_some(), told, "ICMPv6 type {kind}");
+            assert_eq!(answered(&icmp, 68).is_some(), replied, "ICMPv6 type {kind}");
         }
-        for (at, value, told) in [(6, 0x20, true), (6, 0x40, true), (7, 1, false), (6, 1, false)] {
+        for (at, value, replied) in [(6, 0x20, true), (6, 0x40, true), (7, 1, false), (6, 1, false)]
+        {
             let mut fragment = v4(100);
             fragment[at] = value;
-            assert_eq!(answered(&fragment, 68).is_some(), told, "byte {at} = {value}");
+            assert_eq!(answered(&fragment, 68).is_some(), replied, "byte {at} = {value}");
         }
         let mut fragment = v6(100);
         fragment[6] = IPPROTO_FRAGMENT;
@@ -271,9 +272,9 @@ mod tests {
         let limit = icmp_rate_limit();
         let start = crate::time::Time::from_millis(5000);
         let at = |nanos: u64| start + Duration::from_nanos(nanos);
-        let told =
+        let replied =
             (0..10_000_000_000u64).step_by(100_000).filter(|n| limit.try_take(at(*n), 1)).count();
-        assert!((2000..=2032).contains(&told), "{told} in ten seconds");
+        assert!((2000..=2032).contains(&replied), "{replied} in ten seconds");
     }
 
     proptest! {

@@ -61,7 +61,7 @@ impl VnetHdr {
         [self.flags, self.gso_type, h0, h1, g0, g1, s0, s1, o0, o1]
     }
 
-    /// Whether the L4 checksum is partial.
+    /// Returns whether the L4 checksum is partial.
     #[inline]
     pub const fn needs_csum(&self) -> bool {
         self.flags & NEEDS_CSUM != 0

@@ -195,7 +195,7 @@ fn hkdf_expand(secret: &EpochSecret, label: &[u8], out: &mut [u8]) {
     let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, secret.as_ref());
     prk.expand(&[label], OutputLength(out.len()))
         .and_then(|okm| okm.fill(out))
-        .expect("far shorter than HKDF's 255 blocks, and of the length asked for");
+        .expect("far shorter than HKDF's 255 blocks, and of the requested length");
 }
 
 const _: () = assert!(TAG_LEN == aead::MAX_TAG_LEN);

@@ -149,7 +149,7 @@ impl Session {
         Self { peer_accepts_fragments: accepts_fragments, ..self }
     }
 
-    /// Whether fragments may be sent to the peer.
+    /// Returns whether fragments may be sent to the peer.
     #[inline]
     pub fn peer_accepts_fragments(&self) -> bool {
         self.peer_accepts_fragments
@@ -246,8 +246,8 @@ impl Session {
         self.boot_id
     }
 
-    /// Whether half of the counter space is used up: time for a fresh handshake while this session
-    /// still carries everything.
+    /// Returns whether half of the counter space is used up: time for a fresh handshake while this
+    /// session still carries everything.
     pub fn needs_fresh_handshake(&self) -> bool {
         self.counters.is_half_used()
     }

@@ -44,7 +44,7 @@ fn sealed(session: &Session, counter: u64, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What a receiver does: decode, then open.
+/// Decodes and opens a frame, as a receiver does.
 fn opened(session: &Session, frame: &[u8]) -> Result<Vec<u8>, DropReason> {
     let header = FrameHeader::decode(frame)?;
     session.open_frame(&header, &mut frame.to_vec()).map(|payload| payload.to_vec())
@@ -209,7 +209,7 @@ fn a_counter_jump_is_accepted_only_if_authentic() {
     assert_eq!(
         refused(&there, &sealed(&here, 2, b"data")),
         DropReason::Replayed,
-        "too old to tell"
+        "behind the replay window"
     );
     assert!(opened(&there, &sealed(&here, (1 << 46) + 1, b"data")).is_ok());
 }
@@ -334,7 +334,7 @@ fn two_workers_that_seal_across_ratchets_never_reuse_a_counter() {
             let first = here.reserve_counters(count).unwrap();
             for counter in first..first + count {
                 let mut frame = vec![7; FRAME_OVERHEAD + 8];
-                // A worker that was not scheduled for a whole short epoch is told so.
+                // A worker that was descheduled for a whole (short) epoch gets an error.
                 match here.seal_frame(FrameKind::Data, 0, counter, &mut frame) {
                     Ok(()) => frames.push((counter, frame)),
                     Err(reason) => assert_eq!(reason, DropReason::KeyExhausted),

@@ -104,14 +104,14 @@ mod tests {
     #[test]
     fn the_bytes_are_these_and_what_is_odd_is_refused() {
         use DropReason::{Malformed, Unsupported};
-        let question = Challenge {
+        let challenge = Challenge {
             message: ChallengeMessage::Challenge,
             route: 0x0102_0304,
             token: 0x0506_0708_090a_0b0c,
         };
         let golden = [1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
-        assert_eq!(encoded(&question), golden);
-        assert_eq!(encoded(&question.to_response())[0], 2);
+        assert_eq!(encoded(&challenge), golden);
+        assert_eq!(encoded(&challenge.to_response())[0], 2);
         for (at, byte) in [(0, 0), (0, 3), (1, 1), (2, 1), (3, 0x80)] {
             let mut bad = golden;
             bad[at] = byte;
@@ -128,9 +128,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(question: bool, route in 1u32.., token: u64) {
+        fn what_is_encoded_is_decoded(is_challenge: bool, route in 1u32.., token: u64) {
             let message =
-                if question { ChallengeMessage::Challenge } else { ChallengeMessage::Response };
+                if is_challenge { ChallengeMessage::Challenge } else { ChallengeMessage::Response };
             let challenge = Challenge { message, route, token };
             prop_assert_eq!(encoded(&challenge).len(), CHALLENGE_LEN);
             prop_assert_eq!(Challenge::decode(&encoded(&challenge)), Ok(challenge));

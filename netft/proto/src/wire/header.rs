@@ -123,7 +123,7 @@ impl FrameHeader {
 /// QUIC's fixed bit in the first byte of a datagram (RFC 9443 section 3).
 pub const QUIC_FIXED_BIT: u8 = 0x40;
 
-/// Whether a datagram with this first byte belongs to QUIC.
+/// Returns whether a datagram with this first byte belongs to QUIC.
 #[inline]
 pub const fn is_quic(first: u8) -> bool {
     first & QUIC_FIXED_BIT != 0

@@ -61,19 +61,19 @@ pub struct Hello {
     pub virtual_v4: Ipv4Addr,
     /// The sender's virtual IPv6 address.
     pub virtual_v6: Ipv6Addr,
-    /// Whether the sender's CPU has AES instructions; if both have, the cipher is AES-256-GCM.
+    /// True if the sender's CPU has AES instructions; if both have, the cipher is AES-256-GCM.
     pub has_aes: bool,
-    /// Whether the sender's adapter is up.
+    /// True if the sender's adapter is up.
     pub adapter_up: bool,
-    /// Whether the sender reassembles [fragments](crate::session::fragment); otherwise none may be
+    /// True if the sender reassembles [fragments](crate::session::fragment); otherwise none may be
     /// sent to it.
     pub accepts_fragments: bool,
     /// The sender's node name: 1–[`MAX_NAME_LEN`] bytes of `[A-Za-z0-9._-]`.
     pub name: String,
 }
 
-/// Whether `name` is a valid node name: 1–[`MAX_NAME_LEN`] bytes of `[A-Za-z0-9._-]`, safe in log
-/// lines, terminals and file names.
+/// Returns whether `name` is a valid node name: 1–[`MAX_NAME_LEN`] bytes of `[A-Za-z0-9._-]`, safe
+/// in log lines, terminals and file names.
 pub fn is_valid_name(name: &[u8]) -> bool {
     (1..=MAX_NAME_LEN).contains(&name.len())
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
@@ -211,8 +211,8 @@ mod tests {
         assert_eq!(encoded(&sample()), golden);
     }
 
-    /// W-01: a hello cut inside its name is a hello with a shorter name, which only the stream's
-    /// framing can tell; cut anywhere else it is malformed.
+    /// W-01: a hello truncated inside its name is a hello with a shorter name, which only the
+    /// stream's framing detects; truncated anywhere else it is malformed.
     #[test]
     fn every_truncation_is_malformed_or_a_shorter_name() {
         let bytes = encoded(&sample());

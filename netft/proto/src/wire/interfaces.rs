@@ -231,7 +231,8 @@ mod tests {
         assert_eq!(Advertisement::decode(&bytes), Ok(sample()));
     }
 
-    /// W-01: cut between two addresses it is a list of fewer, which the stream's framing tells.
+    /// W-01: truncated between two addresses it is a shorter list, which the stream's framing
+    /// detects.
     #[test]
     fn every_truncation_is_malformed_or_a_shorter_list() {
         let bytes = encoded(&sample());

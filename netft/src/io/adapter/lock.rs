@@ -1,7 +1,7 @@
 //! One daemon per adapter: a lock file in the runtime directory.
 //!
-//! The kernel releases the lock when its holder ends, however it ends; the file stays, because
-//! removing it would let two daemons lock two files of one name.
+//! The kernel releases the lock when its holder ends, however it ends. The file stays: removing it
+//! would let two daemons lock two files of the same name.
 
 use std::{
     fs::{DirBuilder, File},
@@ -18,7 +18,7 @@ use rustix::{
 
 use crate::io::adapter::types::{LockError, is_valid_name};
 
-/// The right to own an adapter; given up when dropped.
+/// Exclusive lock of an adapter; released when dropped.
 #[derive(Debug)]
 pub struct AdapterLock {
     _file: File,
@@ -26,12 +26,12 @@ pub struct AdapterLock {
 }
 
 impl AdapterLock {
-    /// Takes the lock `<runtime_dir>/<adapter>.lock`, and writes this process's number into it.
-    /// The directory is created with mode 0700 if need be.
+    /// Acquires the lock `<runtime_dir>/<adapter>.lock` and writes this process's id into it.
+    /// Creates the directory with mode 0700 if needed.
     ///
     /// # Errors
-    /// [`LockError::AlreadyLocked`] when another process has it; the others when the directory is
-    /// missing a parent, is a symbolic link, or is not safe.
+    /// [`LockError::AlreadyLocked`] when another process holds it; otherwise when the directory is
+    /// a symbolic link, writable by others, or cannot be created.
     pub fn acquire(runtime_dir: &Path, adapter: &str) -> Result<Self, LockError> {
         if !is_valid_name(adapter) {
             return Err(LockError::BadName(adapter.into()));
@@ -65,7 +65,7 @@ impl AdapterLock {
     }
 }
 
-/// Creates the directory if need be, and refuses one that somebody else could write to.
+/// Creates the directory if needed, and refuses one that others can write to.
 fn open_dir(path: &Path) -> Result<File, LockError> {
     let failed = |error: io::Error| LockError::Io { path: path.into(), source: error };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;

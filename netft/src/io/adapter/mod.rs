@@ -1,4 +1,4 @@
-//! The TUN device: its lock, its queues, and putting it back when somebody takes it away.
+//! The TUN device: its lock, its queues, and the reconciler of its state.
 
 pub mod lock;
 pub mod reconciler;

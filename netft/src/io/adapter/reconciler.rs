@@ -1,14 +1,14 @@
-//! Reconciles the adapter with its desired state: deleted, set down, renamed or re-addressed, it
-//! is put back.
+//! Reconciles the adapter with its desired state: restores it when it is deleted, set down, renamed
+//! or re-addressed.
 //!
-//! The netlink watcher calls [`AdapterReconciler::reconcile`] at every notice of the kernel, every
-//! 250 ms for a second after one, and every 10 s otherwise. Addresses that somebody added stay,
-//! unless they are in our prefixes: the adapter's link-local addresses are exactly ours. Routes
-//! stay unless they carry our protocol number.
+//! The netlink watcher calls [`AdapterReconciler::reconcile`] at every notification of the kernel,
+//! every 250 ms for a second after one, and every 10 s otherwise. Foreign addresses are kept,
+//! except link-local ones where the adapter's own are link-local. Routes are kept unless they carry
+//! netft's protocol number.
 //!
-//! Effort is bounded: at most one check per [`MIN_CHECK_INTERVAL`], three rounds of repairs per
-//! check, and after [`FAILURE_LIMIT`] checks in a row that repaired nothing one check per
-//! [`BACKOFF_INTERVAL`]. A conflict with another program costs little, and the log one line per
+//! Bounds: at most one check per [`MIN_CHECK_INTERVAL`], three rounds of repairs per check, and
+//! after [`FAILURE_LIMIT`] failed or [`CONFLICT_LIMIT`] repairing checks in a row one check per
+//! [`BACKOFF_INTERVAL`]. A conflict with another program costs little CPU and one log line per
 //! repair.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
@@ -17,18 +17,18 @@ use netft_proto::{ids::virtual_addrs::VirtualAddrs, time::Time};
 
 use crate::io::netlink::{AdapterAddr, AdapterState, HostRoute, Netlink, NetlinkError};
 
-/// The least time between two checks.
+/// Minimum interval between two checks.
 pub const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// The time between two checks while repairs do not help.
+/// Interval of the checks during backoff.
 pub const BACKOFF_INTERVAL: Duration = Duration::from_secs(5);
-/// Checks in a row that failed, before the guard rests.
+/// Failed checks in a row before the backoff.
 pub const FAILURE_LIMIT: u32 = 5;
-/// Checks in a row that found something to repair although repairs worked: somebody undoes them.
+/// Repairing checks in a row before the backoff: another program undoes the repairs.
 pub const CONFLICT_LIMIT: u32 = 20;
 
 const MAX_REPAIR_ROUNDS: usize = 3;
 
-/// How the adapter should be.
+/// Desired state of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredState {
     /// Its name.
@@ -41,7 +41,7 @@ pub struct DesiredState {
     pub routes: BTreeMap<IpAddr, u32>,
 }
 
-/// Something that was put right.
+/// A repair of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repair {
     /// The adapter had another name.
@@ -56,11 +56,11 @@ pub enum Repair {
     },
     /// The adapter was down.
     SetUp,
-    /// An address in our prefixes was not ours.
+    /// A foreign address in the adapter's prefixes.
     AddressRemoved(AdapterAddr),
-    /// An address of ours was missing.
+    /// An own address was missing.
     AddressRestored(IpAddr),
-    /// A route of ours led to no peer.
+    /// A route of netft led to no peer.
     RouteRemoved(IpAddr),
     /// The route to a peer was missing or different.
     RouteRestored(IpAddr),
@@ -82,21 +82,21 @@ impl fmt::Display for Repair {
     }
 }
 
-/// What a check found and did.
+/// Result of a check.
 #[derive(Debug, Default)]
 pub struct ReconcileReport {
-    /// The adapter was deleted: open it anew, configure it, and call
+    /// The adapter was deleted: to be opened again and configured, then
     /// [`AdapterReconciler::on_recreated`].
     pub is_adapter_missing: bool,
-    /// What was put right, in order.
+    /// Completed repairs, in order.
     pub repairs: Vec<Repair>,
-    /// What could not be.
+    /// Failed repairs.
     pub errors: Vec<NetlinkError>,
-    /// Checks become rare with this one, because repairs do not last.
+    /// The backoff begins with this check.
     pub is_backing_off: bool,
 }
 
-/// Keeps one adapter as it should be.
+/// Reconciler of one adapter.
 #[derive(Debug)]
 pub struct AdapterReconciler {
     desired: DesiredState,
@@ -105,36 +105,36 @@ pub struct AdapterReconciler {
 }
 
 impl AdapterReconciler {
-    /// A guard of the adapter of number `ifindex`.
+    /// Reconciler of the adapter with index `ifindex`.
     pub fn new(desired: DesiredState, ifindex: u32) -> Self {
         Self { desired, ifindex, backoff: RepairBackoff::default() }
     }
 
-    /// The adapter was created anew. Its peer routes come with the next check.
+    /// The adapter was created again. Its peer routes are restored by the next check.
     pub fn on_recreated(&mut self, ifindex: u32) {
         self.ifindex = ifindex;
         self.backoff.failures = 0;
         self.backoff.allow_next_check();
     }
 
-    /// The adapter's number.
+    /// Interface index of the adapter.
     pub fn ifindex(&self) -> u32 {
         self.ifindex
     }
 
-    /// How the adapter should be.
+    /// Desired state of the adapter.
     pub fn desired_state(&self) -> &DesiredState {
         &self.desired
     }
 
-    /// Changes how the adapter should be; the next check makes it so.
+    /// Desired state, to be changed; the next check applies it.
     pub fn desired_state_mut(&mut self) -> &mut DesiredState {
         self.backoff.allow_next_check();
         &mut self.desired
     }
 
-    /// Compares the adapter with how it should be, and repairs it. Cheap when nothing is wrong:
-    /// five requests. Nothing is done when the last check is too recent.
+    /// Compares the adapter with the desired state and repairs it. Without a difference it costs
+    /// five requests. Does nothing when the last check is too recent.
     pub async fn reconcile(&mut self, netlink: &Netlink, now: Time) -> ReconcileReport {
         let mut report = ReconcileReport::default();
         if !self.backoff.can_check(now) {
@@ -142,6 +142,12 @@ impl AdapterReconciler {
         }
         let outcome = self.repair_adapter(netlink, &mut report).await;
         report.is_backing_off = self.backoff.record_outcome(now, outcome);
+        for repair in &report.repairs {
+            tracing::info!(adapter = %self.desired.name, %repair, "adapter repaired");
+        }
+        if report.is_adapter_missing {
+            tracing::debug!(adapter = %self.desired.name, "adapter missing");
+        }
         report
     }
 
@@ -174,7 +180,7 @@ impl AdapterReconciler {
             for repair in repairs {
                 match self.apply_repair(netlink, &repair).await {
                     Ok(()) => report.repairs.push(repair),
-                    // A later round may find it possible.
+                    // A later round may succeed.
                     Err(error) => report.errors.push(error),
                 }
             }
@@ -205,7 +211,7 @@ impl AdapterReconciler {
             }
             Repair::AddressRemoved(foreign) => netlink.remove_address(self.ifindex, *foreign).await,
             Repair::AddressRestored(addr) => {
-                // An MTU below 1280 makes the kernel forget everything about IPv6 there.
+                // An MTU below 1280 makes the kernel discard the IPv6 configuration.
                 netlink.disable_kernel_ipv6_config(self.ifindex, name).await;
                 netlink.add_address(self.ifindex, *addr).await
             }
@@ -218,29 +224,29 @@ impl AdapterReconciler {
     }
 }
 
-/// What is wrong, in the order in which it can be put right.
+/// Repairs needed, in the order in which they can be applied.
 fn find_repairs(
-    wanted: &DesiredState,
+    desired: &DesiredState,
     adapter: &AdapterState,
     routes: &[HostRoute],
 ) -> Vec<Repair> {
     let mut repairs = Vec::new();
-    if adapter.name != wanted.name {
+    if adapter.name != desired.name {
         repairs.push(Repair::RenamedBack { from: adapter.name.clone() });
     }
-    if adapter.mtu != u32::from(wanted.mtu) {
+    if adapter.mtu != u32::from(desired.mtu) {
         repairs.push(Repair::MtuRestored { from: adapter.mtu });
     }
     if !adapter.up {
         repairs.push(Repair::SetUp);
     }
-    let own: [IpAddr; 2] = [wanted.addrs.v4.into(), wanted.addrs.v6.into()];
+    let own: [IpAddr; 2] = [desired.addrs.v4.into(), desired.addrs.v6.into()];
     let usable = |addr: &IpAddr| addr.is_ipv4() || adapter.can_have_ipv6;
     repairs.extend(
         adapter
             .addrs
             .iter()
-            .filter(|present| is_foreign(&wanted.addrs, **present))
+            .filter(|present| is_foreign(&desired.addrs, **present))
             .map(|present| Repair::AddressRemoved(*present)),
     );
     repairs.extend(
@@ -252,10 +258,10 @@ fn find_repairs(
     repairs.extend(
         routes
             .iter()
-            .filter(|route| !wanted.routes.contains_key(&route.addr))
+            .filter(|route| !desired.routes.contains_key(&route.addr))
             .map(|route| Repair::RouteRemoved(route.addr)),
     );
-    let missing = wanted.routes.iter().filter(|(addr, mtu)| {
+    let missing = desired.routes.iter().filter(|(addr, mtu)| {
         let src = if addr.is_ipv4() { own[0] } else { own[1] };
         let route = HostRoute { addr: **addr, src: Some(src), mtu: Some(**mtu) };
         usable(addr) && !routes.contains(&route)
@@ -264,8 +270,8 @@ fn find_repairs(
     repairs
 }
 
-/// Whether an address of the adapter must not be there: our own with another prefix length, or
-/// another link-local one while ours is link-local. Anything else is the operator's affair.
+/// Returns whether an address must be removed from the adapter: an own one with another prefix
+/// length, or another link-local one while the own is link-local. Others belong to the operator.
 fn is_foreign(own: &VirtualAddrs, present: AdapterAddr) -> bool {
     if own.contains(present.addr) {
         return present != AdapterAddr::host_addr(present.addr);
@@ -276,7 +282,7 @@ fn is_foreign(own: &VirtualAddrs, present: AdapterAddr) -> bool {
     }
 }
 
-/// How a check ended.
+/// Outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReconcileOutcome {
     Clean,
@@ -284,7 +290,7 @@ enum ReconcileOutcome {
     Failed,
 }
 
-/// Bounds how often the guard acts.
+/// Backoff of the checks.
 #[derive(Debug, Default)]
 struct RepairBackoff {
     not_before: Option<Time>,
@@ -297,7 +303,7 @@ impl RepairBackoff {
         self.not_before.is_none_or(|time| now >= time)
     }
 
-    /// Lets the next check happen at once, without forgetting what came before.
+    /// Allows the next check at once, except during backoff.
     fn allow_next_check(&mut self) {
         if !self.is_backing_off() {
             self.not_before = None;
@@ -308,7 +314,7 @@ impl RepairBackoff {
         self.failures >= FAILURE_LIMIT || self.repairs >= CONFLICT_LIMIT
     }
 
-    /// Whether the guard rests because of this check, and did not before.
+    /// Returns whether the backoff begins with this check.
     fn record_outcome(&mut self, now: Time, outcome: ReconcileOutcome) -> bool {
         let before = self.is_backing_off();
         match outcome {
@@ -335,7 +341,7 @@ mod tests {
     const V4: Ipv4Addr = Ipv4Addr::new(169, 254, 3, 4);
     const V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 1, 2, 3, 4);
 
-    fn wanted() -> DesiredState {
+    fn desired() -> DesiredState {
         DesiredState {
             name: "netft0".into(),
             addrs: VirtualAddrs { v4: V4, v6: V6 },
@@ -345,7 +351,7 @@ mod tests {
         }
     }
 
-    fn well() -> (AdapterState, Vec<HostRoute>) {
+    fn healthy() -> (AdapterState, Vec<HostRoute>) {
         let adapter = AdapterState {
             ifindex: 4,
             name: "netft0".into(),
@@ -413,9 +419,9 @@ mod tests {
             ),
         ];
         for (damage, repairs) in cases {
-            let (mut adapter, mut routes) = well();
+            let (mut adapter, mut routes) = healthy();
             damage(&mut adapter, &mut routes);
-            assert_eq!(find_repairs(&wanted(), &adapter, &routes), repairs);
+            assert_eq!(find_repairs(&desired(), &adapter, &routes), repairs);
         }
     }
 
@@ -429,40 +435,43 @@ mod tests {
     }
 
     #[test]
-    fn repairs_that_fail_five_times_in_a_row_make_the_guard_rest() {
-        let mut effort = RepairBackoff::default();
+    fn repairs_that_fail_five_times_in_a_row_begin_the_backoff() {
+        let mut backoff = RepairBackoff::default();
         let mut now = Time::ZERO;
         for count in 1..=FAILURE_LIMIT {
-            assert!(effort.can_check(now));
+            assert!(backoff.can_check(now));
             assert_eq!(
-                effort.record_outcome(now, ReconcileOutcome::Failed),
+                backoff.record_outcome(now, ReconcileOutcome::Failed),
                 count == FAILURE_LIMIT
             );
-            assert!(!effort.can_check(now));
+            assert!(!backoff.can_check(now));
             now = now + MIN_CHECK_INTERVAL;
-            assert_eq!(effort.can_check(now), count < FAILURE_LIMIT);
+            assert_eq!(backoff.can_check(now), count < FAILURE_LIMIT);
         }
-        effort.allow_next_check();
-        assert!(!effort.can_check(now), "a change of what is wanted does not end the rest");
+        backoff.allow_next_check();
+        assert!(!backoff.can_check(now), "a change of the desired state does not end the backoff");
         now = now + BACKOFF_INTERVAL;
-        assert!(effort.can_check(now));
-        assert!(!effort.record_outcome(now, ReconcileOutcome::Failed), "the rest is told once");
+        assert!(backoff.can_check(now));
+        assert!(
+            !backoff.record_outcome(now, ReconcileOutcome::Failed),
+            "the backoff is reported once"
+        );
         now = now + BACKOFF_INTERVAL;
-        effort.record_outcome(now, ReconcileOutcome::Clean);
-        assert!(effort.can_check(now + MIN_CHECK_INTERVAL));
+        backoff.record_outcome(now, ReconcileOutcome::Clean);
+        assert!(backoff.can_check(now + MIN_CHECK_INTERVAL));
     }
 
     #[test]
-    fn a_quarrel_with_another_program_makes_the_guard_rest() {
-        let mut effort = RepairBackoff::default();
+    fn a_conflict_with_another_program_begins_the_backoff() {
+        let mut backoff = RepairBackoff::default();
         let mut now = Time::ZERO;
         for count in 1..=CONFLICT_LIMIT {
             assert_eq!(
-                effort.record_outcome(now, ReconcileOutcome::Repaired),
+                backoff.record_outcome(now, ReconcileOutcome::Repaired),
                 count == CONFLICT_LIMIT
             );
             now = now + MIN_CHECK_INTERVAL;
         }
-        assert!(!effort.can_check(now));
+        assert!(!backoff.can_check(now));
     }
 }

@@ -4,11 +4,11 @@ use std::{io, path::PathBuf};
 
 use crate::io::netlink::NetlinkError;
 
-/// The most queues a device can have.
+/// Maximum number of queues of a device.
 pub const MAX_QUEUES: usize = 256;
 
-/// Whether `name` can be the name of an interface and of a file. Stricter than the kernel, which
-/// takes `%d` as a request for a number and allows any letters.
+/// Returns whether `name` is a valid interface and file name. Stricter than the kernel, which
+/// replaces `%d` by a number and allows any letters.
 pub(in crate::io::adapter) fn is_valid_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name != "."
@@ -16,10 +16,10 @@ pub(in crate::io::adapter) fn is_valid_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-/// The lock could not be taken.
+/// Error of acquiring the lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another daemon has it.
+    /// Another daemon holds it.
     #[error(
         "adapter {adapter} belongs to a running netftd ({}); stop it, or choose another adapter \
          name", describe_holder(*pid)
@@ -27,13 +27,13 @@ pub enum LockError {
     AlreadyLocked {
         /// The adapter.
         adapter: String,
-        /// The holder, if it wrote its number.
+        /// Process id of the holder, if it wrote one.
         pid: Option<u32>,
     },
-    /// The name cannot be the name of an interface, so not of a file either.
-    #[error("{0:?} is no name for an adapter: 1–15 letters, digits, '.', '_' and '-'")]
+    /// Not a valid interface name.
+    #[error("{0:?} is not a valid adapter name: 1–15 letters, digits, '.', '_' and '-'")]
     BadName(String),
-    /// Others can write to the directory, and so take or replace the lock.
+    /// Others can write to the directory, and so hold or replace the lock.
     #[error("{path}: must belong to this user or root and be writable by nobody else (mode 0700)")]
     Unsafe {
         /// The directory.
@@ -42,9 +42,9 @@ pub enum LockError {
     /// The directory or the file cannot be used.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The error of the kernel.
         source: io::Error,
     },
 }
@@ -53,42 +53,42 @@ fn describe_holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "pid unknown".into(), |pid| format!("pid {pid}"))
 }
 
-/// The adapter could not be opened. Each error is one line and says what to do.
+/// Error of opening the adapter: one line, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TunOpenError {
-    /// The name cannot be the name of an interface.
-    #[error("{0:?} is no name for an adapter: 1–15 letters, digits, '.', '_' and '-'")]
+    /// Not a valid interface name.
+    #[error("{0:?} is not a valid adapter name: 1–15 letters, digits, '.', '_' and '-'")]
     BadName(String),
-    /// No queue, or more than the kernel allows.
+    /// No queue, or more than the kernel or the backend supports.
     #[error("{0} queues: 1–{MAX_QUEUES} are possible, and 1 with the plain backend")]
     Queues(usize),
-    /// The kernel has no TUN driver here.
+    /// The TUN driver is missing.
     #[error(
         "/dev/net/tun is missing; load the driver (modprobe tun), or give the container the device \
          (--device /dev/net/tun)"
     )]
     NoDriver,
-    /// Not allowed.
+    /// Missing permission.
     #[error("not allowed to {what}; run as root or grant CAP_NET_ADMIN")]
     NotAllowed {
-        /// What.
+        /// The operation.
         what: String,
     },
-    /// Somebody has the device open.
+    /// Another process has the device open.
     #[error("{name} is in use by another process; stop it, or choose another adapter name")]
     Taken {
         /// The device.
         name: String,
     },
-    /// A device of that name is something else.
+    /// A device of that name is not a TUN device.
     #[error(
-        "{name} exists and is no TUN device but {kind}; remove it (ip link del {name}), or choose \
-         another adapter name"
+        "{name} exists and is not a TUN device but {kind}; remove it (ip link del {name}), or \
+         choose another adapter name"
     )]
     NotTun {
         /// The device.
         name: String,
-        /// What it is, in the kernel's word.
+        /// Its type, as named by the kernel.
         kind: String,
     },
     /// The kernel refused a request.
@@ -97,21 +97,21 @@ pub enum TunOpenError {
     /// Anything else.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What failed.
+        /// The operation.
         what: String,
-        /// Why.
+        /// The error of the kernel.
         source: io::Error,
     },
 }
 
-/// Where an opened device comes from.
+/// Origin of an opened device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceOrigin {
     /// It did not exist.
     Created,
-    /// It was left by an earlier run; its addresses and routes may still be there.
+    /// Left by an earlier run, possibly with its addresses and routes.
     Adopted,
-    /// It was left by an earlier run of the other backend, and was removed.
+    /// Left by an earlier run with the other backend, and removed.
     Replaced,
 }
 
@@ -124,22 +124,22 @@ pub enum CleanupOutcome {
     Nothing,
 }
 
-/// The device was left alone.
+/// Error of the cleanup; the device is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
     /// A daemon owns it.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// Not ours to remove.
-    #[error("{name} is no TUN device but {kind}: left alone")]
+    /// Not a TUN device.
+    #[error("{name} is not a TUN device but {kind}: left unchanged")]
     NotTun {
         /// The device.
         name: String,
-        /// What it is, in the kernel's word.
+        /// Its type, as named by the kernel.
         kind: String,
     },
-    /// A process without our lock has it open.
-    #[error("{name} is in use by another process: left alone")]
+    /// A process without the lock has it open.
+    #[error("{name} is in use by another process: left unchanged")]
     InUse {
         /// The device.
         name: String,

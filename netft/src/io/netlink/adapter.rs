@@ -263,12 +263,11 @@ impl Netlink {
                 Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
                 result => none_if_missing(result)?.unwrap_or_default(),
             };
-            let ours = list.iter().filter(|route| {
+            let own = list.iter().filter(|route| {
                 route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)
                     && route.header.table == RouteHeader::RT_TABLE_MAIN
             });
-            let on_adapter =
-                ours.filter_map(convert::host_route).filter(|(oif, _)| *oif == ifindex);
+            let on_adapter = own.filter_map(convert::host_route).filter(|(oif, _)| *oif == ifindex);
             routes.extend(on_adapter.map(|(_, route)| route));
         }
         Ok(routes)
@@ -280,7 +279,7 @@ impl Netlink {
     }
 }
 
-/// Whether the interface can have IPv6 addresses: IPv6 is built in and not disabled there.
+/// Returns whether the interface can have IPv6 addresses: IPv6 is built in and not disabled there.
 fn has_ipv6(name: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))
         .is_ok_and(|value| value.trim() == "0")

@@ -52,7 +52,7 @@ fn permission_hint(error: &io::Error) -> &'static str {
 pub struct ConfiguredAdapter {
     /// Interface index.
     pub ifindex: u32,
-    /// Whether it has its IPv6 address; if not, IPv6 is disabled on the host.
+    /// True if it has its IPv6 address; if not, IPv6 is disabled on the host.
     pub has_ipv6: bool,
 }
 
@@ -63,11 +63,11 @@ pub struct AdapterState {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
-    /// Whether it is set up.
+    /// True if it is set up.
     pub up: bool,
     /// Its MTU, bytes.
     pub mtu: u32,
-    /// Whether it can have IPv6 addresses.
+    /// True if it can have IPv6 addresses.
     pub can_have_ipv6: bool,
     /// Its addresses, in the kernel's order.
     pub addrs: Vec<AdapterAddr>,

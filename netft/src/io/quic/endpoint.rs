@@ -1,4 +1,4 @@
-//! The one QUIC endpoint of a node, and its settings.
+//! The QUIC endpoint of the control sessions, and its settings.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,20 +16,20 @@ use crate::io::quic::{
     tls::{CONTROL_ALPNS, TlsIdentity},
 };
 
-/// Smallest UDP payload every QUIC path carries (RFC 9000 section 14): no discovery is needed.
+/// Smallest UDP payload that every QUIC path carries (RFC 9000 section 14): no path MTU discovery.
 const UDP_PAYLOAD_SIZE: u16 = 1200;
-/// The most a peer may have in flight to this node, bytes: a hello, single bytes after it, and
-/// answers to questions.
+/// Flow control window of a peer, bytes: enough for a hello, the messages after it, and replies to
+/// queries.
 const FLOW_CONTROL_WINDOW: u32 = 64 * 1024;
-/// Gives the first retransmission after 30 ms, the next after 90 ms, 210 ms and so on (RFC 9002
-/// section 6.2.1: three times this, doubled each time). The first datagrams often meet a peer that
-/// is just starting; where a round trip takes longer, a few small datagrams go out too often.
+/// Initial RTT: probe timeouts after 30 ms, 90 ms, 210 ms and so on (RFC 9002 section 6.2.1: three
+/// times this, doubled each time). The first datagrams often reach a peer that is just starting; on
+/// slower paths a few small datagrams are sent unnecessarily.
 const INITIAL_RTT: Duration = Duration::from_millis(10);
-/// Handshakes that wait for their peer's task; more are refused.
+/// Handshakes queued for their peer's task; more are refused.
 const MAX_INCOMING: usize = 64;
-/// What the stateless reset key is derived for.
+/// HKDF info of the stateless reset key.
 const RESET_KEY_INFO: &[&[u8]] = &[b"stateless reset"];
-/// What the number in the connection ids is derived for.
+/// HKDF info of the connection id key.
 const CID_KEY_INFO: &[&[u8]] = &[b"connection id"];
 
 /// Starts the endpoint over `socket`, inside a tokio runtime.
@@ -49,7 +49,7 @@ pub(in crate::io) fn start_endpoint(
     Ok(endpoint)
 }
 
-/// How to answer the nodes that hold one of `peers`.
+/// Server configuration that accepts the keys of `peers`.
 pub(in crate::io) fn server_config(
     tls: &TlsIdentity,
     peers: impl Iterator<Item = NodeKey>,
@@ -57,7 +57,7 @@ pub(in crate::io) fn server_config(
     let crypto = QuicServerConfig::try_from(tls.server_config(peers, CONTROL_ALPNS)?)
         .map_err(|_| EndpointError::Suite)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
-    // The addresses QUIC sees are made here; it moves when a stranger's route is known.
+    // The addresses are synthetic: a connection migrates once an unverified source has a route.
     server
         .transport_config(Arc::new(transport_config(2)))
         .migration(true)
@@ -65,7 +65,7 @@ pub(in crate::io) fn server_config(
     Ok(server)
 }
 
-/// How to dial the node that holds `peer`.
+/// Client configuration that accepts the key `peer` only.
 pub(in crate::io) fn client_config(
     tls: &TlsIdentity,
     peer: NodeKey,
@@ -73,7 +73,7 @@ pub(in crate::io) fn client_config(
     client_config_with_alpn(tls, peer, CONTROL_ALPNS)
 }
 
-/// The same, to speak one of `alpn`.
+/// The same with the protocols `alpn`.
 pub(in crate::io) fn client_config_with_alpn(
     tls: &TlsIdentity,
     peer: NodeKey,
@@ -82,31 +82,32 @@ pub(in crate::io) fn client_config_with_alpn(
     let crypto = QuicClientConfig::try_from(tls.client_config(peer, alpn)?)
         .map_err(|_| EndpointError::Suite)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
-    // The dialer opens the control stream; either end may ask, one question at a time.
+    // The dialer opens the control stream; either end sends queries, one at a time.
     client.transport_config(Arc::new(transport_config(1)));
     Ok(client)
 }
 
 fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
-    // Both are derived from the identity, so a restarted node still recognises what its former
-    // process was sent, and answers with a stateless reset (RFC 9000 section 10.3): the peer learns
-    // of the restart in one round trip.
+    // Both keys are derived from the identity, so a restarted node recognises packets for its
+    // former process and answers with a stateless reset (RFC 9000 section 10.3): the peer detects
+    // the restart in one round trip.
     let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"netft/1 quic").extract(&key.0);
     let reset: hmac::Key = secret
         .expand(RESET_KEY_INFO, hmac::HMAC_SHA256)
         .expect("32 bytes are within HKDF's limit")
         .into();
-    let mut number = [0; 8];
+    let mut cid_key = [0; 8];
     secret
         .expand(CID_KEY_INFO, EightBytes)
-        .and_then(|bytes| bytes.fill(&mut number))
-        .expect("exactly the eight bytes that were asked for");
-    let number = u64::from_be_bytes(number);
+        .and_then(|bytes| bytes.fill(&mut cid_key))
+        .expect("HKDF fills the eight bytes requested");
+    let cid_key = u64::from_be_bytes(cid_key);
 
     let mut config = EndpointConfig::new(Arc::new(reset));
     config
-        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(number)))
-        // The fixed bit tells QUIC from netft's own frames (RFC 9443), so it must stay (RFC 9287).
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)))
+        // The fixed bit distinguishes QUIC from netft frames (RFC 9443), so it is not greased (RFC
+        // 9287).
         .grease_quic_bit(false);
     config
 }
@@ -126,13 +127,13 @@ fn transport_config(streams: u32) -> TransportConfig {
         .mtu_discovery_config(None)
         .enable_segmentation_offload(false)
         .allow_spin(false)
-        // Routes may be down for hours; heartbeats, not QUIC, tell whether a peer is alive.
+        // Routes may be down for hours; heartbeats, not QUIC, detect a dead peer.
         .max_idle_timeout(None)
         .keep_alive_interval(None);
     config
 }
 
-/// Eight bytes, as HKDF counts them.
+/// HKDF output length of eight bytes.
 struct EightBytes;
 
 impl hkdf::KeyType for EightBytes {

@@ -1,4 +1,4 @@
-//! Why there is no session: what this node refuses, what the peer refuses, what did not arrive.
+//! Errors of handshakes: refused by this node, refused by the peer, lost.
 
 use std::io;
 
@@ -7,16 +7,16 @@ use quinn::{ConnectionError, ReadError, ReadExactError, TransportErrorCode, VarI
 
 use crate::io::quic::tls::KeyRefused;
 
-/// QUIC close code: the node stops. Its sessions end at once.
+/// QUIC close code: the node stops; its sessions end at once.
 pub(in crate::io) const CLOSE_GOING_AWAY: VarInt = VarInt::from_u32(1);
-/// QUIC close code: a newer session has taken over.
+/// QUIC close code: superseded by a newer session.
 pub(in crate::io) const CLOSE_SUPERSEDED: VarInt = VarInt::from_u32(2);
-/// What quinn sends when the last handle is dropped: an attempt given up.
+/// Close code that quinn sends when the last handle is dropped: an abandoned handshake.
 pub(in crate::io) const CLOSE_ABANDONED: VarInt = VarInt::from_u32(0);
-/// The longest reason of a peer that is shown, characters.
+/// Maximum length of a peer's reason phrase in logs, characters.
 const MAX_REASON_CHARS: usize = 200;
 
-/// Why the endpoint could not be made.
+/// Error of the start of an endpoint.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::io) enum EndpointError {
     #[error(transparent)]
@@ -27,7 +27,7 @@ pub(in crate::io) enum EndpointError {
     Start(#[from] io::Error),
 }
 
-/// Why this node refuses a peer. The text goes to the peer too, so it names both sides.
+/// Reason for refusing a peer. The text is sent to the peer as well, so it names both sides.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::io) enum RefusalReason {
     #[error(
@@ -40,7 +40,7 @@ pub(in crate::io) enum RefusalReason {
         announced.v4, announced.v6, configured.v4, configured.v6
     )]
     Addresses { announced: VirtualAddrs, configured: VirtualAddrs },
-    #[error("the hello is damaged or too long, or what followed it makes no sense")]
+    #[error("the hello or a message after it is malformed")]
     Malformed,
     #[error(
         "another machine with this key is alive: a cloned node; give each machine its own key \
@@ -66,13 +66,13 @@ impl RefusalReason {
     }
 }
 
-/// Why an attempt came to nothing.
+/// Error of a handshake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::io) enum HandshakeError {
     /// This node refused.
     #[error("this node refuses the peer: {0}")]
     Refused(#[from] RefusalReason),
-    /// The peer refused and said why.
+    /// The peer refused, with this reason.
     #[error("the peer refuses this node: {0}")]
     RefusedByPeer(String),
     /// The peer's key is not the one in the config.
@@ -81,7 +81,7 @@ pub(in crate::io) enum HandshakeError {
          `key` of this peer, or the address"
     )]
     Unpinned,
-    /// The peer runs with this node's own key.
+    /// The peer holds this node's own key.
     #[error(
         "the node at the peer's address holds this node's own key, it is a clone: make it a new \
          key with `netft keygen`"
@@ -92,16 +92,16 @@ pub(in crate::io) enum HandshakeError {
         "the peer does not accept this node's key: correct `key` of this node in the peer's config"
     )]
     KeyRefusedByPeer,
-    /// TLS failed otherwise.
+    /// TLS failed for another reason.
     #[error("the handshake failed: {0}")]
     Tls(String),
-    /// Nothing, or not all, arrived in time, or the attempt was given up.
+    /// A timeout, or the connection was lost or abandoned.
     #[error("no answer: {0}")]
     Lost(String),
 }
 
 impl HandshakeError {
-    /// One word for each kind, so that each is told of by itself.
+    /// Name of the kind, by which reports are rate-limited.
     pub(in crate::io) fn kind_name(&self) -> &'static str {
         match self {
             Self::Refused(RefusalReason::Version { .. }) => "version",
@@ -119,7 +119,7 @@ impl HandshakeError {
         }
     }
 
-    /// Whether the next attempt will most likely end the same.
+    /// Returns true if the next attempt will most likely fail the same way.
     pub(in crate::io) fn is_permanent(&self) -> bool {
         !matches!(self, Self::Lost(_))
     }
@@ -138,7 +138,7 @@ impl From<ConnectionError> for HandshakeError {
                 Self::KeyRefusedByPeer
             }
             ConnectionError::TransportError(error) if is_tls_alert(error.code) => {
-                // rustls hands a verifier's reason on as text only.
+                // rustls passes the verifier's reason on as text only.
                 let reason_names =
                     |refused: KeyRefused| error.reason.contains(&format!("{refused:?}"));
                 match () {
@@ -170,12 +170,12 @@ impl From<ReadExactError> for HandshakeError {
     }
 }
 
-/// Whether a QUIC error code carries a TLS alert (RFC 9001 section 4.8).
+/// Returns whether a QUIC error code carries a TLS alert (RFC 9001 section 4.8).
 fn is_tls_alert(code: TransportErrorCode) -> bool {
     (0x100..0x200).contains(&u64::from(code))
 }
 
-/// A peer's text, safe to log and to show (C-14).
+/// Escapes and truncates a reason phrase of a peer for logs and terminals (C-14).
 pub(in crate::io) fn sanitize_reason(text: &[u8]) -> String {
     String::from_utf8_lossy(text).escape_default().take(MAX_REASON_CHARS).collect()
 }

@@ -1,18 +1,19 @@
-//! The control session with each peer: one QUIC connection under mutual pinned keys, whose key
-//! exporter gives the keys of heartbeats and data.
+//! The control session with each peer: one QUIC connection, mutually authenticated by pinned keys,
+//! whose TLS exporter derives the keys of heartbeats and data.
 //!
 //! ```text
 //! dialer                                acceptor
-//!    | ──── QUIC + TLS 1.3 handshake ──────> |   both keys proven, or refused
+//!    | ──── QUIC + TLS 1.3 handshake ──────> |   both keys proven, or closed
 //!    | ──── Hello ─────────────────────────> |   checks it
 //!    | <─── Hello ────────────────────────── |   dialer: accepted both ways, session up
 //!    | ──── ready, generation ─────────────> |   acceptor: session up, may send
 //!    | <─── ready ────────────────────────── |   dialer: may send
-//!    | ──── settled ───────────────────────> |   both may retire what this supersedes
+//!    | ──── confirmed ─────────────────────> |   both may retire superseded sessions
 //! ```
 //!
-//! Why so many words: a finished QUIC handshake proves nothing to the dialer about the acceptor's
-//! view of its key, and a frame sent before the other end has the keys is lost.
+//! Reason for the messages after the handshake: a completed QUIC handshake does not prove to the
+//! dialer that the acceptor accepts its key, and a frame sent before the other end has installed
+//! the keys is lost.
 //!
 //! The keys outlive the QUIC connection: they stay valid when every route is down for hours. A
 //! session ends when the peer closes it, when another process of the peer replaces it, or when a

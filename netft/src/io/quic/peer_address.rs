@@ -4,16 +4,16 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use netft_proto::{config::DEFAULT_PORT, ids::PeerId};
 
-/// A unique local prefix (RFC 4193) that never leaves this process: "netft" and a peer's number.
+/// Unique local prefix (RFC 4193) of the synthetic addresses, which never leave this process.
 pub(in crate::io) const PEER_ADDRESS_PREFIX: [u16; 3] = [0xfd6e, 0x6574, 0x6674];
 
-/// The address under which QUIC knows a peer.
+/// Synthetic address of a peer.
 pub(in crate::io) fn address_of(peer: PeerId) -> SocketAddr {
     let [a, b, c] = PEER_ADDRESS_PREFIX;
     (Ipv6Addr::new(a, b, c, 0, 0, 0, 1, peer.0), DEFAULT_PORT).into()
 }
 
-/// The peer behind such an address.
+/// Peer of a synthetic address.
 pub(in crate::io) fn peer_of(address: SocketAddr) -> Option<PeerId> {
     let SocketAddr::V6(v6) = address else { return None };
     let peer = PeerId(v6.ip().segments()[7]);

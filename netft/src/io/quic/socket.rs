@@ -1,10 +1,9 @@
-//! The socket QUIC sees: one address per peer, whatever the routes do.
+//! The socket of the QUIC endpoint: one synthetic address per peer, independent of its routes.
 //!
-//! A datagram for a peer leaves on its active route, or on every candidate while none is active,
-//! so a handshake races over all of them; one the peer began is answered where it came from. What
-//! arrives is attributed by socket and source address; who really sent it is for TLS to prove.
-//! Called by quinn's tasks; every call is bounded by the number of candidate routes and never
-//! waits for a network.
+//! A datagram for a peer is sent on its active route, or on every candidate while none is active,
+//! so a handshake races over all of them; a handshake of the peer is answered on its return path.
+//! Received datagrams are attributed by socket and source address; TLS proves who sent them. Called
+//! by quinn's tasks; every call is bounded by the number of candidate routes and never blocks.
 
 use std::{
     fmt, io,
@@ -43,9 +42,9 @@ pub(in crate::io) struct RouteSocket {
     fib: SharedFib,
     /// quinn reads from one task; the lock is never contended.
     arrivals: Mutex<mpsc::Receiver<QuicDatagram>>,
-    /// Touched once per datagram, at control-plane rate.
+    /// Locked once per datagram, at control-plane rate.
     return_paths: Mutex<HandshakeReturnPaths>,
-    /// Touched for datagrams that came on no route.
+    /// Locked for datagrams that arrived on no route.
     unverified_sources: Arc<Mutex<UnverifiedSources>>,
     counters: Arc<Counters>,
 }
@@ -60,7 +59,7 @@ impl RouteSocket {
         Self { fib, arrivals, return_paths: Mutex::default(), unverified_sources, counters }
     }
 
-    /// The sources that are no routes; the socket goes to QUIC, this stays.
+    /// The unverified sources, shared with the session manager.
     pub(in crate::io) fn unverified_sources(&self) -> Arc<Mutex<UnverifiedSources>> {
         self.unverified_sources.clone()
     }
@@ -81,8 +80,8 @@ impl RouteSocket {
         Counters::count_drop(&self.counters, reason);
     }
 
-    /// Sends on one route. A route that refuses is not an error of the session: another route, or
-    /// QUIC's own retransmission, carries it.
+    /// Sends on one route. A failed send is counted but not an error of the session: another route
+    /// or QUIC's retransmission recovers the loss.
     fn send_datagram(&self, socket: &UdpSocket, remote: SocketAddr, bytes: &[u8]) {
         if udp::send_control(socket.fd.as_fd(), &remote, bytes, None).is_err() {
             self.count_drop(DropReason::SendFailed);
@@ -108,7 +107,7 @@ impl AsyncUdpSocket for RouteSocket {
         if entry.is_none()
             && let Some(source) = self.lock_unverified_sources().find_source(transmit.destination)
         {
-            // A route is better than where the first datagram happened to come from.
+            // An active route takes precedence over the unverified source address.
             entry = source.peer.and_then(find).filter(|entry| entry.active.is_some());
             if entry.is_none() {
                 if let Some(socket) = fib.sockets.get(&source.socket) {
@@ -129,11 +128,11 @@ impl AsyncUdpSocket for RouteSocket {
         });
         match &entry.active {
             Some(path) => {
-                let apart = origin.filter(|(origin, _)| origin.route != path.route);
-                if let Some((origin, _)) = apart {
+                let separate = origin.filter(|(origin, _)| origin.route != path.route);
+                if let Some((origin, _)) = separate {
                     self.send_on_path(origin, transmit.contents);
                 }
-                if apart.is_none_or(|(_, both)| both) {
+                if separate.is_none_or(|(_, both)| both) {
                     self.send_on_path(path, transmit.contents);
                 }
             }
@@ -155,8 +154,8 @@ impl AsyncUdpSocket for RouteSocket {
         let room = bufs.len().min(meta.len());
         let mut filled = 0;
         while filled < room {
-            // A closed queue is a daemon on its way out, not an error: QUIC still has to say so to
-            // the peers, and an error here would end its driver.
+            // The queue is closed when the daemon stops. That is not an error: QUIC still has to
+            // close its connections, and an error here would end its driver task.
             let Poll::Ready(Some(datagram)) = arrivals.poll_recv(cx) else { break };
             let fib = self.fib.load();
             let route = fib.routes.get(&(datagram.socket, datagram.from)).copied();
@@ -196,7 +195,7 @@ impl AsyncUdpSocket for RouteSocket {
     }
 }
 
-/// A full socket buffer loses the datagram, as the network would: QUIC sends it again.
+/// Always writable: a full socket buffer drops the datagram, and QUIC retransmits it.
 #[derive(Debug)]
 struct AlwaysWritable;
 

@@ -1,5 +1,5 @@
-//! Who a node talks to: TLS 1.3 with raw Ed25519 keys on both sides (RFC 7250), each pinned by the
-//! other's configuration. No certificate, no authority, no resumption.
+//! Mutual authentication: TLS 1.3 with raw Ed25519 public keys (RFC 7250), each pinned in the other
+//! end's configuration. No certificates, no certificate authority, no resumption.
 
 use std::sync::Arc;
 
@@ -24,35 +24,35 @@ use rustls::{
     version::TLS13,
 };
 
-/// What the two ends of a control session agree to speak.
+/// ALPN of a control session.
 pub(in crate::io) const ALPN_CONTROL: &[u8] = b"netft/1";
-/// The same, and each may ask the other questions. An end that does not know this one chooses
-/// [`ALPN_CONTROL`], so nodes of both kinds have sessions with each other.
+/// ALPN of a control session with queries. An end without support selects [`ALPN_CONTROL`], so
+/// nodes of both kinds interoperate.
 pub(in crate::io) const ALPN_CONTROL_QUERY: &[u8] = b"netft/1+ask";
-/// What this node offers, what it likes best first.
+/// Offered ALPNs, preferred first.
 pub(in crate::io) const CONTROL_ALPNS: &[&[u8]] = &[ALPN_CONTROL_QUERY, ALPN_CONTROL];
-/// What the two ends of a route's own connection agree to speak.
+/// ALPN of a route's transport connection.
 pub(in crate::io) const ALPN_TRANSPORT: &[u8] = b"netft-carrier/1";
-/// The name the client asks for: TLS wants one, the key is what counts.
+/// Server name: TLS requires one, authentication uses the key only.
 pub(in crate::io) const SERVER_NAME: &str = "peer.netft.invalid";
-/// What stands before the 32 key bytes in a SubjectPublicKeyInfo of Ed25519 (RFC 8410 section 4).
+/// Bytes before the key in an Ed25519 SubjectPublicKeyInfo (RFC 8410 section 4).
 const SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// Bytes of such a SubjectPublicKeyInfo.
 const SPKI_LEN: usize = SPKI_PREFIX.len() + 32;
 
-/// Why a key was refused, as it appears in the error of the QUIC connection.
+/// Reason for refusing a key, part of the QUIC connection's error text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::io) enum KeyRefused {
-    /// Another machine runs with this node's key.
+    /// The key of this node itself, used by another machine.
     #[error("the peer holds this node's own key")]
     Own,
-    /// Not the key, or none of the keys, in the config.
+    /// Not a key in the configuration.
     #[error("the peer's key is not pinned")]
     Unpinned,
 }
 
-/// The two sides' TLS configurations of one node.
+/// TLS identity of a node, and source of its client and server configurations.
 pub(in crate::io) struct TlsIdentity {
     provider: Arc<CryptoProvider>,
     key: Arc<CertifiedKey>,
@@ -60,10 +60,10 @@ pub(in crate::io) struct TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// Makes ready `key`, whose public half is `own`.
+    /// Identity of the private key `key`, whose public half is `own`.
     ///
     /// # Errors
-    /// When `key` is no Ed25519 key.
+    /// `key` is not an Ed25519 key.
     pub(in crate::io) fn new(key: &PrivateKey, own: NodeKey) -> Result<Self, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.0.as_slice()));
@@ -73,10 +73,10 @@ impl TlsIdentity {
         Ok(Self { provider, key, own_key: own })
     }
 
-    /// Answers any node whose key is in `peers` and that speaks one of `alpn`, the first possible.
+    /// Server configuration: accepts the keys in `peers` and the protocols `alpn`, preferred first.
     ///
     /// # Errors
-    /// When the provider lacks TLS 1.3, which ring's does not.
+    /// The provider lacks TLS 1.3, which ring's does not.
     pub(in crate::io) fn server_config(
         &self,
         peers: impl Iterator<Item = NodeKey>,
@@ -87,17 +87,17 @@ impl TlsIdentity {
             .with_client_cert_verifier(Arc::new(self.pinned_verifier(peers)))
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(self.key.clone())));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        // A resumed session would skip the check of the key.
+        // A resumed session would bypass the key check.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
         Ok(config)
     }
 
-    /// Dials the one node that holds `peer`, to speak one of `alpn`.
+    /// Client configuration: accepts the key `peer` only, with the protocols `alpn`.
     ///
     /// # Errors
-    /// When the provider lacks TLS 1.3, which ring's does not.
+    /// The provider lacks TLS 1.3, which ring's does not.
     pub(in crate::io) fn client_config(
         &self,
         peer: NodeKey,
@@ -133,20 +133,20 @@ fn encode_spki(key: &NodeKey) -> [u8; SPKI_LEN] {
     bytes
 }
 
-/// The key the other end of an established QUIC connection has proven to hold.
+/// Public key that the other end of an established QUIC connection has proven.
 pub(in crate::io) fn proven_key(connection: &quinn::Connection) -> Option<NodeKey> {
     let identity = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     let key = identity.first()?.strip_prefix(&SPKI_PREFIX)?;
     key.try_into().ok().map(NodeKey)
 }
 
-/// Whether both ends of an established connection take questions.
+/// Returns whether both ends of an established connection support queries.
 pub(in crate::io) fn supports_queries(connection: &quinn::Connection) -> bool {
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     data.is_some_and(|data| data.protocol.as_deref() == Some(ALPN_CONTROL_QUERY))
 }
 
-/// Accepts exactly the pinned keys.
+/// Verifier that accepts exactly the pinned keys.
 #[derive(Debug)]
 struct PinnedKeyVerifier {
     own: [u8; SPKI_LEN],
@@ -179,9 +179,9 @@ impl PinnedKeyVerifier {
     }
 }
 
-/// TLS 1.2 is never offered, so nothing is ever signed with it.
+/// Refuses TLS 1.2, which is never offered.
 fn reject_tls12() -> Result<HandshakeSignatureValid, Error> {
-    Err(Error::General("TLS 1.2 is not spoken here".to_owned()))
+    Err(Error::General("TLS 1.2 is not supported".to_owned()))
 }
 
 impl ServerCertVerifier for PinnedKeyVerifier {
@@ -291,13 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_pinned_keys_are_accepted_and_a_clone_is_told_apart() {
-        let (own, peer, stranger) = (NodeKey([1; 32]), NodeKey([2; 32]), NodeKey([3; 32]));
+    fn only_the_pinned_keys_are_accepted_and_a_clone_is_distinguished() {
+        let (own, peer, other) = (NodeKey([1; 32]), NodeKey([2; 32]), NodeKey([3; 32]));
         let verifier = pinned(own, &[peer]);
         let check =
             |bytes: Vec<u8>| refusal(verifier.check_pinned(&CertificateDer::from(bytes), &[]));
         assert_eq!(check(encode_spki(&peer).to_vec()), None);
-        assert_eq!(check(encode_spki(&stranger).to_vec()), Some(KeyRefused::Unpinned));
+        assert_eq!(check(encode_spki(&other).to_vec()), Some(KeyRefused::Unpinned));
         assert_eq!(check(encode_spki(&own).to_vec()), Some(KeyRefused::Own));
         assert_eq!(check(peer.0.to_vec()), Some(KeyRefused::Unpinned));
         assert_eq!(check([&encode_spki(&peer)[..], &[0]].concat()), Some(KeyRefused::Unpinned));

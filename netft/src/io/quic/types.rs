@@ -8,13 +8,13 @@ use tokio::sync::oneshot;
 
 use crate::io::{identity::KeyError, quic::failure::EndpointError, socket::SocketId};
 
-/// The most datagrams that wait for the control session; beyond it the sender drops and counts.
+/// Length of the datagram queue to QUIC; beyond it the sender drops and counts.
 pub const DATAGRAM_QUEUE_LEN: usize = 256;
-/// The most bytes of a question.
+/// Maximum length of a query, bytes.
 pub(in crate::io) const MAX_QUERY_LEN: usize = 256;
-/// The most bytes of an answer.
+/// Maximum length of a reply, bytes.
 pub const MAX_REPLY_LEN: usize = 64 * 1024;
-/// How long an answer may take, from the asking on.
+/// Timeout of a query.
 pub(in crate::io) const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A datagram for QUIC, as a packet worker hands it over.
@@ -22,74 +22,73 @@ pub(in crate::io) const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
 pub struct QuicDatagram {
     /// The socket it arrived on.
     pub socket: SocketId,
-    /// Where it came from.
+    /// Its source address.
     pub from: SocketAddr,
     /// The UDP payload.
     pub bytes: Vec<u8>,
 }
 
-/// What the control session tells the driver. At control-plane rate: a few per handshake.
+/// Event from the control sessions to the driver: a few per handshake.
 pub enum FromQuic {
-    /// Both ends have accepted each other; frames under this session may arrive from here on.
+    /// Both ends have accepted each other; frames of the session may arrive from now on.
     SessionUp {
         /// The peer.
         peer: PeerId,
-        /// The session, to be found by its local number.
+        /// The session, identified by its local id.
         session: Arc<Session>,
-        /// The peer's boot id: another one than before means the peer restarted.
+        /// The peer's boot id: a new one means that the peer restarted.
         boot_id: u64,
-        /// Whether this node dialled.
+        /// True if this node dialled.
         dialer: bool,
-        /// What the peer calls itself.
+        /// Name of the peer in its hello.
         peer_name: String,
-        /// Whether the peer's adapter was up when it said hello.
+        /// State of the peer's adapter in its hello.
         adapter_up: bool,
-        /// Whether to send on it at once; if not, [`SessionPreferred`](Self::SessionPreferred)
-        /// follows when it is time.
+        /// True if data moves to it at once; otherwise [`SessionPreferred`](Self::SessionPreferred)
+        /// follows.
         preferred: bool,
     },
-    /// Send on this session from here on; the former one still receives.
+    /// Data moves to this session; the former one still receives.
     SessionPreferred {
         /// The peer.
         peer: PeerId,
-        /// This node's number of the session.
+        /// This node's id of the session.
         local_session: u32,
     },
-    /// The session is over: forget its keys.
+    /// The session has ended: its keys are to be discarded.
     SessionDown {
         /// The peer.
         peer: PeerId,
-        /// This node's number of the session.
+        /// This node's id of the session.
         local_session: u32,
     },
-    /// What the peer tells of its physical addresses.
+    /// Interface list of the peer.
     Interfaces {
         /// The peer.
         peer: PeerId,
-        /// Its list.
+        /// The list.
         list: Advertisement,
     },
-    /// A second machine uses the peer's key. The first keeps working, the second is refused.
-    /// At most once a minute per peer.
+    /// A second machine uses the peer's key: its session is refused, the first keeps working. At
+    /// most once a minute per peer.
     DuplicateNode {
         /// The peer.
         peer: PeerId,
     },
-    /// No session can be agreed on, and trying again will not help by itself. At most once a
-    /// minute per peer and kind.
+    /// A handshake was refused for a reason that a retry does not cure. At most once a minute per
+    /// peer and reason.
     Refused {
         /// The peer.
         peer: PeerId,
-        /// What is wrong and what to do, one line.
+        /// The reason and the remedy, one line.
         reason: String,
     },
 }
 
-/// Takes what the control session tells. Called from the runtime's threads: it must not block, and
-/// must not lose anything.
+/// Handler of the events. Called from the runtime's threads: it must neither block nor drop events.
 pub type FromQuicHandler = Arc<dyn Fn(FromQuic) + Send + Sync>;
 
-/// Why the control session could not start.
+/// Error of the start of the control sessions.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The node's key is not usable.
@@ -126,41 +125,41 @@ impl From<EndpointError> for StartError {
     }
 }
 
-/// Why a peer gave no answer.
+/// Error of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// No peer has this number.
+    /// No peer has this id.
     #[error("there is no such peer")]
     UnknownPeer,
-    /// There is no session to ask on.
+    /// There is no session with the peer.
     #[error("there is no session with it")]
     NoSession,
-    /// The peer takes no questions.
+    /// The peer does not support queries.
     #[error("its netftd is too old to be asked")]
     TooOld,
-    /// Nothing came in time.
+    /// No reply in time.
     #[error("it gave no answer within {} s", QUERY_TIMEOUT.as_secs())]
     TimedOut,
-    /// It does not answer this question, or its answer is too long, or the session ended.
+    /// The peer refused the query, its reply was too long, or the session ended.
     #[error("it gave no answer")]
     Refused,
-    /// The question is too long.
-    #[error("a question has at most {MAX_QUERY_LEN} bytes")]
+    /// The query is too long.
+    #[error("a query has at most {MAX_QUERY_LEN} bytes")]
     TooLong,
 }
 
-/// What a peer asks.
+/// Query of a peer.
 pub struct PeerQuery {
-    /// Who asks. It has proven its key.
+    /// The authenticated peer.
     pub peer: PeerId,
-    /// What: at most 256 bytes.
+    /// The query: at most 256 bytes.
     pub payload: Vec<u8>,
-    /// Where the answer goes, at most [`MAX_REPLY_LEN`] bytes. Dropped, the question is refused.
+    /// Channel of the reply, at most [`MAX_REPLY_LEN`] bytes. Dropping it refuses the query.
     pub reply_tx: oneshot::Sender<Vec<u8>>,
 }
 
 impl fmt::Debug for PeerQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Question").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("PeerQuery").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

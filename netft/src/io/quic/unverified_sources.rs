@@ -1,10 +1,10 @@
-//! Handshakes from addresses no route leads to: a peer this node has no (or another) address of.
+//! Unverified sources: addresses of no route that send QUIC, such as a peer whose address is
+//! unknown or has changed.
 //!
-//! As long as some peer has no usable route, QUIC may arrive from anywhere. Each such source gets
-//! an address of its own for QUIC, and proves that it is there before a handshake begins (RFC 9000
-//! section 8.1); then TLS proves who it is. What the peer tells of its addresses makes routes,
-//! which carry everything from then on (QUIC moves by itself, after a challenge: RFC 9000
-//! section 9). Pure, and bounded by [`MAX_SOURCES`].
+//! While some peer has no usable route, QUIC is accepted from any source. Each source gets a
+//! synthetic address, and its real one is validated before a handshake begins (Retry, RFC 9000
+//! section 8.1); TLS then proves its key. The peer's advertised addresses become routes, which the
+//! connection migrates to (RFC 9000 section 9). Pure, and bounded by [`MAX_SOURCES`].
 
 use std::{
     collections::VecDeque,
@@ -15,9 +15,9 @@ use netft_proto::{config::DEFAULT_PORT, ids::PeerId};
 
 use crate::io::{quic::peer_address::PEER_ADDRESS_PREFIX, socket::SocketId};
 
-/// Sources remembered at once; the one unknown for longest is forgotten first.
+/// Tracked sources; the oldest without a proven key is evicted first.
 const MAX_SOURCES: usize = 64;
-/// Tells a stranger's address from a peer's.
+/// Segment that distinguishes the address of an unverified source from that of a peer.
 const UNVERIFIED_SEGMENT: u16 = 3;
 
 /// A source of datagrams.
@@ -25,11 +25,11 @@ const UNVERIFIED_SEGMENT: u16 = 3;
 pub(in crate::io) struct UnverifiedSource {
     pub(in crate::io) socket: SocketId,
     pub(in crate::io) from: SocketAddr,
-    /// Who it is, once that is proven.
+    /// The peer, once its key is proven.
     pub(in crate::io) peer: Option<PeerId>,
 }
 
-/// The sources that are no routes.
+/// Sources of no route.
 #[derive(Debug, Default)]
 pub(in crate::io) struct UnverifiedSources {
     sources: VecDeque<(u32, UnverifiedSource)>,
@@ -37,7 +37,7 @@ pub(in crate::io) struct UnverifiedSources {
 }
 
 impl UnverifiedSources {
-    /// The address of a source for QUIC.
+    /// Synthetic address of a source.
     pub(in crate::io) fn assign_address(
         &mut self,
         socket: SocketId,
@@ -49,21 +49,21 @@ impl UnverifiedSources {
             return address_of(*number);
         }
         if self.sources.len() == MAX_SOURCES {
-            let unknown = self.sources.iter().position(|(_, known)| known.peer.is_none());
-            self.sources.remove(unknown.unwrap_or_default());
+            let unproven = self.sources.iter().position(|(_, known)| known.peer.is_none());
+            self.sources.remove(unproven.unwrap_or_default());
         }
         self.last_number = self.last_number.wrapping_add(1);
         self.sources.push_back((self.last_number, UnverifiedSource { socket, from, peer: None }));
         address_of(self.last_number)
     }
 
-    /// The source behind such an address; `None` once it is forgotten.
+    /// Source of a synthetic address; `None` once it is evicted.
     pub(in crate::io) fn find_source(&self, address: SocketAddr) -> Option<UnverifiedSource> {
         let number = number_of(address)?;
         self.sources.iter().find(|(known, _)| *known == number).map(|(_, source)| *source)
     }
 
-    /// Notes who a source is.
+    /// Records the peer of a source.
     pub(in crate::io) fn set_peer(&mut self, address: SocketAddr, peer: PeerId) {
         let number = number_of(address);
         let source = self.sources.iter_mut().find(|(known, _)| Some(*known) == number);
@@ -96,31 +96,31 @@ mod tests {
 
     #[test]
     fn a_source_keeps_its_address_and_is_found_by_it() {
-        let mut strangers = UnverifiedSources::default();
+        let mut sources = UnverifiedSources::default();
         let (socket, from) = source(1);
-        let address = strangers.assign_address(socket, from);
-        assert_eq!(strangers.assign_address(socket, from), address);
-        assert_ne!(strangers.assign_address(SocketId(2), from), address);
-        assert_eq!(strangers.find_source(address).map(|found| found.from), Some(from));
+        let address = sources.assign_address(socket, from);
+        assert_eq!(sources.assign_address(socket, from), address);
+        assert_ne!(sources.assign_address(SocketId(2), from), address);
+        assert_eq!(sources.find_source(address).map(|found| found.from), Some(from));
         assert_eq!(
             crate::io::quic::peer_address::peer_of(address),
             None,
             "it is no peer's address"
         );
-        strangers.set_peer(address, PeerId(4));
-        assert_eq!(strangers.find_source(address).and_then(|found| found.peer), Some(PeerId(4)));
+        sources.set_peer(address, PeerId(4));
+        assert_eq!(sources.find_source(address).and_then(|found| found.peer), Some(PeerId(4)));
     }
 
     #[test]
-    fn a_flood_of_sources_pushes_out_the_unknown_first() {
-        let mut strangers = UnverifiedSources::default();
-        let peer = strangers.assign_address(SocketId(0), source(0).1);
-        strangers.set_peer(peer, PeerId(1));
+    fn a_flood_of_sources_evicts_the_unproven_first() {
+        let mut sources = UnverifiedSources::default();
+        let peer = sources.assign_address(SocketId(0), source(0).1);
+        sources.set_peer(peer, PeerId(1));
         for last in 0..=255 {
             let (socket, from) = source(last);
-            strangers.assign_address(socket, from);
+            sources.assign_address(socket, from);
         }
-        assert_eq!(strangers.sources.len(), MAX_SOURCES);
-        assert!(strangers.find_source(peer).is_some());
+        assert_eq!(sources.sources.len(), MAX_SOURCES);
+        assert!(sources.find_source(peer).is_some());
     }
 }

@@ -2,8 +2,8 @@
 
 #![expect(unsafe_code, reason = "adjtimex has no safe wrapper")]
 
-/// Whether the clock is synchronised (NTP, PTP, hypervisor); `None` when the kernel does not report
-/// it.
+/// Returns whether the clock is synchronised (NTP, PTP, hypervisor); `None` when the kernel does
+/// not report it.
 pub fn is_synchronised() -> Option<bool> {
     // SAFETY: every field of `struct timex` is an integer, for which zero is a value.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };

@@ -36,7 +36,7 @@ impl EpollEvents {
         Self(Vec::with_capacity(capacity))
     }
 
-    /// Whether the last wait found nothing ready.
+    /// Returns whether the last wait found nothing ready.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

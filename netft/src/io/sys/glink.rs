@@ -31,7 +31,7 @@ pub fn open_socket() -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Whether the interface named `ifname` is up and has a carrier.
+/// Returns whether the interface named `ifname` is up and has a carrier.
 ///
 /// # Errors
 /// `ENODEV` when no interface has that name. A rename makes the name stale: prefer
@@ -52,7 +52,8 @@ pub fn carrier_by_name(socket: &impl AsFd, ifname: &str) -> io::Result<bool> {
     }
 }
 
-/// Whether the interface with index `ifindex` is up and has a carrier, whatever its name is.
+/// Returns whether the interface with index `ifindex` is up and has a carrier, whatever its name
+/// is.
 ///
 /// # Errors
 /// `ENODEV` when it is gone.

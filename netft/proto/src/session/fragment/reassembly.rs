@@ -110,7 +110,7 @@ impl ReassemblyBuffer {
         lost
     }
 
-    /// Whether there are no partial packets.
+    /// Returns whether there are no partial packets.
     pub fn is_empty(&self) -> bool {
         self.partial_packets.is_empty()
     }

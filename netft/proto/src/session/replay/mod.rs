@@ -69,8 +69,8 @@ impl ReplayWindow {
         Self { pages: [const { OnceLock::new() }; SLOT_COUNT / PAGE_SLOTS] }
     }
 
-    /// Whether [`accept`](Self::accept) would refuse `counter` at this moment: a cheap check before
-    /// the tag is computed. It changes nothing, so a forged counter is harmless.
+    /// Returns whether [`accept`](Self::accept) would refuse `counter` at this moment: a cheap
+    /// check before the tag is computed. It changes nothing, so a forged counter is harmless.
     #[inline]
     pub fn is_replayed(&self, counter: u64) -> bool {
         if counter >= COUNTER_LIMIT {

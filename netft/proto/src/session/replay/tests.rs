@@ -13,7 +13,7 @@ use super::*;
 /// Counters the ring answers for in one lap.
 const RING: u64 = SLOT_COUNT as u64 * SLOT_BITS;
 
-/// What the window promises, said naively: every counter once, refused when a later lap took its
+/// Reference model of the window: every counter once, refused when a later lap took its
 /// slot over.
 #[derive(Default)]
 struct Model {
@@ -286,9 +286,9 @@ fn threads_that_take_over_each_others_slots_accept_nothing_twice() {
     assert!(last.iter().all(|wins| wins.load(Relaxed) == 1));
 }
 
-/// What an acknowledgement says of a window is what the window accepted.
+/// The ranges of an acknowledgement are those the window accepted.
 #[test]
-fn the_runs_are_what_was_accepted_newest_first() {
+fn the_ranges_are_what_was_accepted_newest_first() {
     let window = ReplayWindow::new();
     assert!(window.accepted_ranges(0, 8).is_empty());
     let mut taken = Vec::new();
@@ -296,16 +296,16 @@ fn the_runs_are_what_was_accepted_newest_first() {
         assert!(window.accept(counter));
         taken.push(counter);
     }
-    let runs = window.accepted_ranges(9499, 8);
+    let ranges = window.accepted_ranges(9499, 8);
     let run = |first, last| AckRange { first, last };
     let floor = (9499 / SLOT_BITS + 1) * SLOT_BITS - ACK_SPAN;
     let expected = [run(3100, 9499), run(3040, 3041), run(3001, 3032), run(floor, 2999)];
-    assert_eq!(runs, expected);
+    assert_eq!(ranges, expected);
     assert_eq!(window.accepted_ranges(9499, 2), expected[..2]);
     assert_eq!(
         window.accepted_ranges(3020, 1),
         [run(3001, 3020)],
-        "nothing above what was asked for"
+        "nothing above the requested counter"
     );
-    assert!(runs.iter().all(|run| (run.first..=run.last).all(|c| taken.contains(&c))));
+    assert!(ranges.iter().all(|run| (run.first..=run.last).all(|c| taken.contains(&c))));
 }

@@ -1,10 +1,10 @@
-//! Attaches queues to a device.
+//! Attachment of queues to a device.
 
 use std::io;
 
 use crate::io::{adapter::types::TunOpenError, socket::TunQueue, sys::tun};
 
-/// Queues with super-packets. A device that must not exist yet is created.
+/// Attaches queues with segmentation offload. `create`: the device must not exist yet.
 ///
 /// Offloads and header size belong to the device and survive on a persistent one: both are set at
 /// every attach, whatever was there before.
@@ -20,7 +20,7 @@ pub(super) fn attach_offload(
             tun::TunFlags { multi_queue: true, vnet_hdr: true, exclusive: create && place == 0 };
         tun::attach_queue(&fd, name, flags).map_err(|error| attach_error(name, error))?;
         if !tun::queue_flags(&fd).map_err(io_error(name, "read the flags of"))?.1.vnet_hdr {
-            // Another process attached in between without the header, and decided.
+            // Another process created the device in between, without the header.
             return Err(TunOpenError::Taken { name: name.into() });
         }
         tun::set_vnet_hdr_size(&fd, tun::VNET_HDR_SIZE)
@@ -30,23 +30,24 @@ pub(super) fn attach_offload(
             .map_err(io_error(name, "set the offloads of"))?;
         queues.push(TunQueue { fd, vnet_hdr: true });
     }
-    // Last, so that a device that could not be set up goes away with its queues.
+    // Last, so that a device that could not be set up disappears with its queues.
     if let Some(queue) = queues.first() {
         tun::set_persist(&queue.fd, true).map_err(io_error(name, "keep"))?;
     }
     Ok(queues)
 }
 
-/// One queue with one packet per read and write, through the `tun-tap` crate.
+/// Attaches one queue without offloads, through the `tun-tap` crate.
 pub(super) fn attach_plain(name: &str) -> Result<TunQueue, TunOpenError> {
-    // Opened here first, so that the error tells the missing driver from the missing right.
+    // Opened here first, so that the error distinguishes a missing driver from a missing
+    // permission.
     drop(tun::open_queue().map_err(open_error)?);
     let device = tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tun)
         .map_err(|error| attach_error(name, error))?;
     device.set_non_blocking().map_err(io_error(name, "set up"))?;
     let fd = tun::into_fd(device);
-    // A persistent device keeps its offloads, and without a header the kernel would hand over
-    // giant packets with unfinished checksums, and no word about either.
+    // A persistent device keeps its offloads: without a header the kernel would deliver
+    // super-packets with partial checksums that nothing describes.
     tun::set_offload(&fd, 0).map_err(io_error(name, "clear the offloads of"))?;
     tun::set_persist(&fd, true).map_err(io_error(name, "keep"))?;
     Ok(TunQueue { fd, vnet_hdr: false })

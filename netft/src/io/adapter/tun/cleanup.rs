@@ -1,4 +1,4 @@
-//! Removes the device that a crashed daemon left.
+//! Removal of the device that a crashed daemon left.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::io::{
     netlink::{DeviceKind, Netlink},
 };
 
-/// Removes the TUN device `adapter`, unless a daemon or any other process has it.
+/// Removes the TUN device `adapter`, unless a daemon or another process uses it.
 ///
 /// # Errors
-/// See [`CleanupError`]; then nothing was changed.
+/// See [`CleanupError`]; nothing is changed then.
 pub async fn remove_leftover(
     netlink: &Netlink,
     adapter: &str,
@@ -29,6 +29,7 @@ pub async fn remove_leftover(
         DeviceKind::Tun { in_use: true, .. } => Err(CleanupError::InUse { name }),
         DeviceKind::Tun { .. } => {
             netlink.remove_adapter(&name).await?;
+            tracing::info!(adapter, "leftover adapter removed");
             Ok(CleanupOutcome::Removed)
         }
     }

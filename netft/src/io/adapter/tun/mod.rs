@@ -1,9 +1,9 @@
-//! Opens the adapter's queues, and removes what a crash left. Called by the driver at start and
-//! when the adapter was deleted, and by `netftd --cleanup`.
+//! Opens the adapter's queues, and removes the device that a crash left: at start, when the adapter
+//! was deleted, and for `netftd --cleanup`.
 //!
-//! The device is persistent: it outlives the daemon, with its addresses and routes, so that a
-//! restart breaks no connection. A device that is already there is adopted if nobody has it open
-//! and it fits the backend; a leftover of the other backend is replaced.
+//! The device is persistent: it outlives the daemon with its addresses and routes, so that a
+//! restart breaks no connection. An existing device is adopted if no process has it open and it
+//! fits the backend; a leftover of the other backend is replaced.
 
 mod attach;
 mod cleanup;
@@ -19,25 +19,26 @@ use crate::io::{
     socket::TunQueue,
 };
 
-/// A process that is being killed closes its queues a little after its lock.
+/// Retries while the device is in use: a process that is being killed closes its queues a little
+/// after its lock.
 const BUSY_RETRIES: u32 = 10;
 const BUSY_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The adapter's queues.
+/// An opened adapter.
 pub struct OpenedAdapter {
     /// The queues, all of one device, non-blocking.
     pub queues: Vec<TunQueue>,
-    /// The device's number.
+    /// Interface index of the device.
     pub ifindex: u32,
-    /// Where the device comes from.
+    /// Origin of the device.
     pub origin: DeviceOrigin,
 }
 
 /// Opens `queues` queues of the adapter `name`. The caller holds the adapter's
-/// [lock](crate::io::adapter::lock), and configures the device afterwards.
+/// [lock](crate::io::adapter::lock) and configures the device afterwards.
 ///
 /// # Errors
-/// See [`TunOpenError`]. A device that somebody has open is waited for, half a second at most.
+/// See [`TunOpenError`]. A device in use is retried for at most half a second.
 pub async fn open_adapter(
     netlink: &Netlink,
     name: &str,
@@ -77,7 +78,11 @@ async fn try_open(
         AdapterBackend::Plain => vec![attach::attach_plain(name)?],
     };
     match netlink.find_device(name).await? {
-        Some(device) => Ok(OpenedAdapter { queues, ifindex: device.index, origin }),
+        Some(device) => {
+            let (ifindex, count) = (device.index, queues.len());
+            tracing::info!(adapter = name, ifindex, queues = count, ?origin, "adapter opened");
+            Ok(OpenedAdapter { queues, ifindex, origin })
+        }
         None => Err(TunOpenError::Io {
             what: format!("find {name} after opening it"),
             source: io::Error::from_raw_os_error(libc::ENODEV),
@@ -85,7 +90,7 @@ async fn try_open(
     }
 }
 
-/// What to do about a device that has the adapter's name.
+/// Decides whether a device with the adapter's name is created, adopted, replaced or refused.
 fn decide_origin(
     name: &str,
     device: Option<DeviceInfo>,
@@ -98,8 +103,7 @@ fn decide_origin(
             Err(TunOpenError::Taken { name: name.into() })
         }
         Some(DeviceKind::Tun { multi_queue, .. }) => {
-            // The kernel fixes this flag when it creates the device; the first queue attached
-            // decides the others.
+            // The kernel fixes this flag when the first queue creates the device.
             let fits = multi_queue == (backend == AdapterBackend::Offload);
             Ok(if fits { DeviceOrigin::Adopted } else { DeviceOrigin::Replaced })
         }

@@ -40,7 +40,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
 };
-use test_packets::{Shape, build, check, cut, plain};
+use test_packets::{Shape, build, check, plain, segment_packet};
 use tokio::sync::mpsc;
 
 use crate::io::{
@@ -283,7 +283,8 @@ fn traffic() -> (Vec<Given>, Vec<Vec<u8>>) {
     icmp[9] = 1;
     checksum::set_ipv4_checksum(&mut icmp[..IPV4_HEADER_LEN]);
     given.push((VnetHdr::default(), icmp));
-    let single = given.iter().flat_map(|(hdr, packet)| cut(hdr, packet, 1400).unwrap()).collect();
+    let single =
+        given.iter().flat_map(|(hdr, packet)| segment_packet(hdr, packet, 1400).unwrap()).collect();
     (given, single)
 }
 
@@ -302,7 +303,7 @@ fn what_goes_in_at_one_end_comes_out_at_the_other() {
         let mut got: Vec<Vec<u8>> = Vec::new();
         while got.len() < expected.len() {
             let (hdr, packet) = right.take();
-            let singles = cut(&hdr, &packet, 1400).unwrap();
+            let singles = segment_packet(&hdr, &packet, 1400).unwrap();
             assert!(!left_vnet || right_vnet || singles.len() == 1);
             got.extend(singles);
         }
@@ -386,7 +387,7 @@ fn small_packets_share_frames_and_flows_stay_in_order() {
     let mut seen = [Vec::new(), Vec::new(), Vec::new()];
     while seen.iter().map(Vec::len).sum::<usize>() < 60 {
         let (hdr, packet) = right.take();
-        for packet in cut(&hdr, &packet, 1400).unwrap() {
+        for packet in segment_packet(&hdr, &packet, 1400).unwrap() {
             seen[usize::from(packet[28] % 3)].push(packet[28]);
         }
     }

@@ -18,7 +18,7 @@ fn unacknowledged_packets_are_sent_again_on_the_backup_and_delivered_once() {
     let mut got: Vec<Vec<u8>> = Vec::new();
     while got.len() < expected.len() {
         let (hdr, packet) = right.take();
-        got.extend(cut(&hdr, &packet, 1400).unwrap());
+        got.extend(segment_packet(&hdr, &packet, 1400).unwrap());
     }
     assert!(got == expected, "other packets, or in another order");
     let suspected = left.driver.blocking_recv().unwrap();

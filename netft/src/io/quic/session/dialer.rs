@@ -63,7 +63,7 @@ impl Dialer {
         Self { peer, endpoint, client, fib, attempt: None, next_dial: Instant::now() }
     }
 
-    /// Whether an attempt may start at `now`.
+    /// Returns whether an attempt may start at `now`.
     pub(in crate::io) fn poll(&self, now: Instant) -> DialPoll {
         if self.attempt.is_some() {
             return DialPoll::InProgress;

@@ -55,7 +55,7 @@ pub(in crate::io) struct PeerContext {
     /// Highest generation of this process with any peer. A peer that is removed and added again may
     /// still hold an earlier session, which a fresh one must outrank.
     pub(in crate::io) generations: Arc<AtomicU32>,
-    /// Whether this node's adapter is up.
+    /// True if this node's adapter is up.
     pub(in crate::io) adapter_up: Arc<AtomicBool>,
     /// Queue of the peer's queries.
     pub(in crate::io) query_tx: mpsc::Sender<PeerQuery>,
@@ -64,7 +64,8 @@ pub(in crate::io) struct PeerContext {
 }
 
 impl PeerContext {
-    /// Whether this node holds the smaller key: then it rekeys, and its dials take precedence.
+    /// Returns whether this node holds the smaller key: then it rekeys, and its dials take
+    /// precedence.
     pub(in crate::io) fn has_smaller_key(&self) -> bool {
         self.config.public_key < self.peer_key
     }
@@ -279,7 +280,7 @@ fn establish_session(
     })
 }
 
-/// Whether this CPU has AES instructions.
+/// Returns whether this CPU has AES instructions.
 fn has_aes() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("aes")

@@ -461,8 +461,8 @@ impl PeerTask {
 struct NewestAdvertisement(Option<(u64, u32)>);
 
 impl NewestAdvertisement {
-    /// Whether an advertisement is not older than the newest of the same process; then it becomes
-    /// the newest. Serials wrap (RFC 1982).
+    /// Returns whether an advertisement is not older than the newest of the same process; then it
+    /// becomes the newest. Serials wrap (RFC 1982).
     fn accept(&mut self, boot_id: u64, serial: u32) -> bool {
         let is_older = self.0.is_some_and(|(newest_boot, newest)| {
             newest_boot == boot_id && serial.wrapping_sub(newest) > u32::MAX / 2

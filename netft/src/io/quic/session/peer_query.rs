@@ -1,9 +1,9 @@
-//! Questions between two nodes that have a session: each is a stream of its own on the session's
-//! QUIC connection, whole question there, whole answer back, bytes that mean nothing here.
+//! Queries between two nodes that have a session. Each is a stream on the session's QUIC
+//! connection: the query, then the reply, both opaque here.
 //!
-//! Both ends say by the protocol they agree on in TLS that they take questions, so one that does
-//! not is never asked, and never sees such a stream. Bounds: one question of a peer at a time, one
-//! a second per session; [`MAX_QUERY_LEN`] and [`MAX_REPLY_LEN`] bytes; [`QUERY_TIMEOUT`].
+//! Support is negotiated by ALPN, so a peer without it never sees such a stream. Bounds: one query
+//! of a peer at a time, one per second and session; [`MAX_QUERY_LEN`] and [`MAX_REPLY_LEN`] bytes;
+//! [`QUERY_TIMEOUT`].
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use crate::io::quic::{
     types::{MAX_QUERY_LEN, MAX_REPLY_LEN, PeerQuery, QUERY_TIMEOUT, QueryError},
 };
 
-/// The most questions that wait for whoever answers; more wait in their sessions.
+/// Length of the query queue; more wait in their sessions.
 pub(in crate::io) const QUERY_QUEUE_LEN: usize = 16;
-/// The least time between the beginnings of two answers to one peer.
+/// Minimum interval of the queries of one peer.
 const MIN_QUERY_INTERVAL: Duration = Duration::from_secs(1);
-/// What the stream of a question is reset with that nobody answers.
+/// Reset code of the stream of an unanswered query.
 const QUERY_UNANSWERED_CODE: VarInt = VarInt::from_u32(1);
 
-/// Asks on a connection.
+/// Sends a query on a connection and awaits the reply.
 pub(in crate::io) async fn send_query(
     connection: &Connection,
-    question: &[u8],
+    query: &[u8],
 ) -> Result<Vec<u8>, QueryError> {
-    if question.len() > MAX_QUERY_LEN {
+    if query.len() > MAX_QUERY_LEN {
         return Err(QueryError::TooLong);
     }
     if !tls::supports_queries(connection) {
@@ -42,7 +42,7 @@ pub(in crate::io) async fn send_query(
     }
     let exchange = async {
         let (mut send, mut recv) = connection.open_bi().await.ok()?;
-        send.write_all(question).await.ok()?;
+        send.write_all(query).await.ok()?;
         send.finish().ok()?;
         recv.read_to_end(MAX_REPLY_LEN).await.ok()
     };
@@ -52,7 +52,7 @@ pub(in crate::io) async fn send_query(
         .ok_or(QueryError::Refused)
 }
 
-/// Hands the peer's questions over, and gives the answers back, until the connection ends.
+/// Passes on the peer's queries and sends the replies until the connection ends.
 pub(in crate::io) async fn serve_queries(
     connection: Connection,
     peer: PeerId,
@@ -75,10 +75,10 @@ async fn serve_query(
     mut recv: RecvStream,
     to: &mpsc::Sender<PeerQuery>,
 ) -> Option<()> {
-    let question = recv.read_to_end(MAX_QUERY_LEN).await.ok()?;
-    let (answer, reply_rx) = oneshot::channel();
-    to.send(PeerQuery { peer, payload: question, reply_tx: answer }).await.ok()?;
-    let answer = reply_rx.await.ok().filter(|answer| answer.len() <= MAX_REPLY_LEN)?;
-    send.write_all(&answer).await.ok()?;
+    let query = recv.read_to_end(MAX_QUERY_LEN).await.ok()?;
+    let (reply_tx, reply_rx) = oneshot::channel();
+    to.send(PeerQuery { peer, payload: query, reply_tx }).await.ok()?;
+    let reply = reply_rx.await.ok().filter(|reply| reply.len() <= MAX_REPLY_LEN)?;
+    send.write_all(&reply).await.ok()?;
     send.finish().ok()
 }

@@ -27,7 +27,7 @@ impl RekeySchedule {
         self.is_requested = true;
     }
 
-    /// Whether a fresh session is requested although one may be in use.
+    /// Returns whether a fresh session is requested although one may be in use.
     pub(in crate::io) fn is_requested(&self) -> bool {
         self.is_requested
     }

@@ -12,8 +12,8 @@ pub(in crate::io) struct ReportLimiter {
 }
 
 impl ReportLimiter {
-    /// Whether a report of this `kind` may pass at `now`: the first one, or the last one that
-    /// passed in the same `scope` is at least `interval` old.
+    /// Returns whether a report of this `kind` may pass at `now`: the first one, or the last one
+    /// that passed in the same `scope` is at least `interval` old.
     pub(in crate::io) fn try_report(
         &mut self,
         scope: &'static str,

@@ -1,38 +1,38 @@
-//! Which of a peer's sessions to send on, and when the others end. Pure: no clock, no socket.
+//! Selection among a peer's sessions: the one to send on, and the end of the others. Pure.
 //!
-//! Both ends see the same sessions and rank them by what both know of them: the boot of the peer,
-//! the generation the dialer announced, and whether the node with the smaller key dialled. So both
-//! come to the same choice, whatever the order in which messages arrived. Called by the peer's
-//! task; at most [`MAX_SESSIONS`] entries, so every call is short.
+//! Both ends rank the sessions by values that both know: the boot id of the peer, the generation
+//! that the dialer announced, and whether the node with the smaller key dialled. So both select the
+//! same session, whatever the order of the messages. Called by the peer's task; at most
+//! [`MAX_SESSIONS`] entries.
 
 use std::time::{Duration, Instant};
 
-/// The most sessions a peer has at once; beyond it the lowest ranked ends at once.
+/// Maximum number of sessions of a peer; beyond it the lowest ranked ends at once.
 pub(in crate::io) const MAX_SESSIONS: usize = 4;
-/// How long a superseded session still receives: longer than any packet stays in a network.
+/// Time that a superseded session still receives: longer than a packet stays in a network.
 pub(in crate::io) const RETIRE_DELAY: Duration = Duration::from_secs(10);
-/// How long a new session waits before data moves to it while an older one serves: both packet
-/// paths must have it in their tables by then.
+/// Delay before data moves from one session to the next: both packet paths must have installed it
+/// by then.
 pub(in crate::io) const SWITCH_DELAY: Duration = Duration::from_millis(200);
-/// How long the dialer of a new session waits for the last word before it dials again.
+/// Timeout of a session that is established but not usable, before the next dial.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One session, as far as choosing goes.
+/// State of one session.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::io) struct SessionEntry {
-    /// This node's number of the session.
+    /// This node's id of the session.
     pub(in crate::io) local_session: u32,
     /// The boot id of the peer's process.
     pub(in crate::io) boot_id: u64,
     /// Announced by the dialer: one more than any it knew.
     pub(in crate::io) generation: u32,
-    /// Whether the node with the smaller key dialled.
+    /// True if the node with the smaller key dialled.
     pub(in crate::io) dialled_by_smaller_key: bool,
     /// When both ends had accepted each other.
     pub(in crate::io) established_at: Instant,
-    /// From when on data may go: the peer is known to receive. `None` until then.
+    /// Time from which data may be sent; `None` until the peer is known to receive.
     usable_at: Option<Instant>,
-    /// The peer knows that this node receives, so it sends here too.
+    /// The peer knows that this node receives, so it sends on the session too.
     is_confirmed: bool,
     superseded_at: Option<Instant>,
 }
@@ -62,26 +62,26 @@ impl SessionEntry {
     }
 }
 
-/// What follows from a change.
+/// Consequence of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::io) enum SessionChange {
-    /// Data goes on this session from here on.
+    /// Data moves to this session.
     Prefer(u32),
-    /// This session is over.
+    /// This session ends.
     End(u32),
 }
 
 /// The sessions with one peer.
 #[derive(Debug, Default)]
 pub(in crate::io) struct SessionSet {
-    /// Oldest first; all of one boot of the peer.
+    /// Oldest first; all of one boot id of the peer.
     entries: Vec<SessionEntry>,
     preferred: Option<u32>,
 }
 
 impl SessionSet {
-    /// Adds a session both ends have accepted. A new boot of the peer ends every session with the
-    /// former one: the process that knew their keys is gone.
+    /// Adds an established session. A new boot id of the peer ends all sessions of the former one:
+    /// the process that held their keys is gone.
     pub(in crate::io) fn add_session(&mut self, entry: SessionEntry) -> Vec<SessionChange> {
         let mut changes = Vec::new();
         let boot_id = entry.boot_id;
@@ -106,7 +106,7 @@ impl SessionSet {
         changes
     }
 
-    /// The peer is known to receive on `local`.
+    /// Records that the peer receives on `local`.
     pub(in crate::io) fn mark_usable(&mut self, local: u32, now: Instant) {
         let wait = if self.preferred.is_some() { SWITCH_DELAY } else { Duration::ZERO };
         if let Some(entry) = self.get_mut(local) {
@@ -114,7 +114,7 @@ impl SessionSet {
         }
     }
 
-    /// The peer knows that this node receives on `local`.
+    /// Records that the peer knows that this node receives on `local`.
     pub(in crate::io) fn mark_confirmed(&mut self, local: u32) {
         if let Some(entry) = self.get_mut(local) {
             entry.is_confirmed = true;
@@ -127,13 +127,13 @@ impl SessionSet {
         self.clear_stale_preferred();
     }
 
-    /// What is due at `now`.
+    /// Changes due at `now`.
     pub(in crate::io) fn poll_changes(&mut self, now: Instant) -> Vec<SessionChange> {
         let mut changes = Vec::new();
         let ready = |entry: &&SessionEntry| entry.usable_at.is_some_and(|at| at <= now);
         let best =
             self.entries.iter().filter(ready).max_by_key(|entry| entry.rank()).or_else(|| {
-                // Nothing serves, so there is nothing to wait for.
+                // No session is in use, so there is no reason to delay.
                 let usable = self.entries.iter().filter(|entry| entry.usable_at.is_some());
                 usable.max_by_key(|entry| entry.rank())
             });
@@ -143,7 +143,7 @@ impl SessionSet {
             changes.push(SessionChange::Prefer(best.local_session));
         }
         self.entries.retain_mut(|entry| {
-            // Until the peer knows it may send on the better session, it sends on this one.
+            // The peer sends on this session until it knows that the better one is usable.
             if !best.is_confirmed || entry.rank() >= best.rank() {
                 entry.superseded_at = None;
                 return true;
@@ -158,7 +158,7 @@ impl SessionSet {
         changes
     }
 
-    /// When [`poll_changes`](Self::poll_changes) has something to do next.
+    /// Time of the next due change of [`poll_changes`](Self::poll_changes).
     pub(in crate::io) fn next_wake(&self, now: Instant) -> Option<Instant> {
         let switch = self.entries.iter().filter_map(|e| e.usable_at).filter(|at| *at > now);
         let retire =
@@ -168,7 +168,7 @@ impl SessionSet {
         switch.chain(retire).chain(confirm).min()
     }
 
-    /// The session data goes on.
+    /// The session that data is sent on.
     pub(in crate::io) fn preferred(&self) -> Option<&SessionEntry> {
         self.entries.iter().find(|entry| Some(entry.local_session) == self.preferred)
     }
@@ -178,7 +178,7 @@ impl SessionSet {
         &self.entries
     }
 
-    /// Whether there is nothing to send on, and nothing about to be.
+    /// Returns whether a dial is needed: no session is usable or about to be.
     pub(in crate::io) fn wants_session(&self, now: Instant) -> bool {
         self.preferred().is_none()
             && self.entries.iter().all(|entry| entry.established_at + CONFIRM_TIMEOUT <= now)
@@ -202,15 +202,15 @@ mod tests {
     const BOOT: u64 = 7;
 
     fn up(
-        standing: &mut SessionSet,
+        sessions: &mut SessionSet,
         local: u32,
         rank: (u32, bool),
         now: Instant,
     ) -> Vec<SessionChange> {
-        let mut changes = standing.add_session(SessionEntry::new(local, BOOT, rank.0, rank.1, now));
-        standing.mark_usable(local, now);
-        standing.mark_confirmed(local);
-        changes.extend(standing.poll_changes(now));
+        let mut changes = sessions.add_session(SessionEntry::new(local, BOOT, rank.0, rank.1, now));
+        sessions.mark_usable(local, now);
+        sessions.mark_confirmed(local);
+        changes.extend(sessions.poll_changes(now));
         changes
     }
 
@@ -232,77 +232,77 @@ mod tests {
     #[test]
     fn a_newer_generation_takes_over_after_the_switch_time_and_the_old_ends_later() {
         let now = Instant::now();
-        let mut standing = SessionSet::default();
-        assert_eq!(up(&mut standing, 1, (1, true), now), [SessionChange::Prefer(1)]);
-        assert_eq!(up(&mut standing, 2, (2, false), now), []);
-        assert_eq!(standing.next_wake(now), Some(now + SWITCH_DELAY));
+        let mut sessions = SessionSet::default();
+        assert_eq!(up(&mut sessions, 1, (1, true), now), [SessionChange::Prefer(1)]);
+        assert_eq!(up(&mut sessions, 2, (2, false), now), []);
+        assert_eq!(sessions.next_wake(now), Some(now + SWITCH_DELAY));
         let switched = now + SWITCH_DELAY;
-        assert_eq!(standing.poll_changes(switched), [SessionChange::Prefer(2)]);
-        assert_eq!(standing.poll_changes(switched + RETIRE_DELAY - Duration::from_millis(1)), []);
-        assert_eq!(standing.poll_changes(switched + RETIRE_DELAY), [SessionChange::End(1)]);
-        assert_eq!(standing.preferred().map(|e| e.local_session), Some(2));
+        assert_eq!(sessions.poll_changes(switched), [SessionChange::Prefer(2)]);
+        assert_eq!(sessions.poll_changes(switched + RETIRE_DELAY - Duration::from_millis(1)), []);
+        assert_eq!(sessions.poll_changes(switched + RETIRE_DELAY), [SessionChange::End(1)]);
+        assert_eq!(sessions.preferred().map(|e| e.local_session), Some(2));
     }
 
     #[test]
     fn the_old_session_stays_until_the_peer_knows_it_may_leave_it() {
         let now = Instant::now();
-        let mut standing = SessionSet::default();
-        up(&mut standing, 1, (1, true), now);
-        standing.add_session(SessionEntry::new(2, BOOT, 2, true, now));
-        standing.mark_usable(2, now);
+        let mut sessions = SessionSet::default();
+        up(&mut sessions, 1, (1, true), now);
+        sessions.add_session(SessionEntry::new(2, BOOT, 2, true, now));
+        sessions.mark_usable(2, now);
         let late = now + SWITCH_DELAY + 10 * RETIRE_DELAY;
-        assert_eq!(standing.poll_changes(late), [SessionChange::Prefer(2)]);
-        assert_eq!(standing.poll_changes(late + 10 * RETIRE_DELAY), []);
-        standing.mark_confirmed(2);
-        assert_eq!(standing.poll_changes(late + 10 * RETIRE_DELAY), []);
-        assert_eq!(standing.poll_changes(late + 11 * RETIRE_DELAY), [SessionChange::End(1)]);
+        assert_eq!(sessions.poll_changes(late), [SessionChange::Prefer(2)]);
+        assert_eq!(sessions.poll_changes(late + 10 * RETIRE_DELAY), []);
+        sessions.mark_confirmed(2);
+        assert_eq!(sessions.poll_changes(late + 10 * RETIRE_DELAY), []);
+        assert_eq!(sessions.poll_changes(late + 11 * RETIRE_DELAY), [SessionChange::End(1)]);
     }
 
     #[test]
     fn a_restarted_peer_ends_every_session_of_its_former_process_at_once() {
         let now = Instant::now();
-        let mut standing = SessionSet::default();
-        up(&mut standing, 1, (40, true), now);
-        up(&mut standing, 2, (41, true), now);
-        let changes = standing.add_session(SessionEntry::new(3, BOOT + 1, 1, false, now));
+        let mut sessions = SessionSet::default();
+        up(&mut sessions, 1, (40, true), now);
+        up(&mut sessions, 2, (41, true), now);
+        let changes = sessions.add_session(SessionEntry::new(3, BOOT + 1, 1, false, now));
         assert_eq!(changes, [SessionChange::End(1), SessionChange::End(2)]);
-        standing.mark_usable(3, now);
-        assert_eq!(standing.poll_changes(now), [SessionChange::Prefer(3)]);
+        sessions.mark_usable(3, now);
+        assert_eq!(sessions.poll_changes(now), [SessionChange::Prefer(3)]);
     }
 
     #[test]
     fn when_the_preferred_session_ends_the_next_serves_without_waiting() {
         let now = Instant::now();
-        let mut standing = SessionSet::default();
-        up(&mut standing, 1, (1, true), now);
-        up(&mut standing, 2, (2, true), now);
-        standing.remove_session(1);
-        assert_eq!(standing.poll_changes(now), [SessionChange::Prefer(2)]);
+        let mut sessions = SessionSet::default();
+        up(&mut sessions, 1, (1, true), now);
+        up(&mut sessions, 2, (2, true), now);
+        sessions.remove_session(1);
+        assert_eq!(sessions.poll_changes(now), [SessionChange::Prefer(2)]);
     }
 
     #[test]
     fn at_most_four_live_and_never_the_preferred_one_is_given_up() {
         let now = Instant::now();
-        let mut standing = SessionSet::default();
-        up(&mut standing, 9, (9, true), now);
+        let mut sessions = SessionSet::default();
+        up(&mut sessions, 9, (9, true), now);
         for local in 1..=3 {
-            assert_eq!(up(&mut standing, local, (local, true), now), []);
+            assert_eq!(up(&mut sessions, local, (local, true), now), []);
         }
-        assert_eq!(up(&mut standing, 4, (4, true), now), [SessionChange::End(1)]);
-        assert_eq!(standing.entries().len(), MAX_SESSIONS);
-        assert_eq!(standing.preferred().map(|e| e.local_session), Some(9));
+        assert_eq!(up(&mut sessions, 4, (4, true), now), [SessionChange::End(1)]);
+        assert_eq!(sessions.entries().len(), MAX_SESSIONS);
+        assert_eq!(sessions.preferred().map(|e| e.local_session), Some(9));
     }
 
     #[test]
     fn an_unconfirmed_session_gets_a_second_before_the_next_dial() {
         let now = Instant::now();
-        let mut standing = SessionSet::default();
-        assert!(standing.wants_session(now));
-        standing.add_session(SessionEntry::new(1, BOOT, 1, true, now));
-        assert!(!standing.wants_session(now));
-        assert!(standing.wants_session(now + CONFIRM_TIMEOUT));
-        standing.mark_usable(1, now + CONFIRM_TIMEOUT);
-        standing.poll_changes(now + CONFIRM_TIMEOUT);
-        assert!(!standing.wants_session(now + CONFIRM_TIMEOUT));
+        let mut sessions = SessionSet::default();
+        assert!(sessions.wants_session(now));
+        sessions.add_session(SessionEntry::new(1, BOOT, 1, true, now));
+        assert!(!sessions.wants_session(now));
+        assert!(sessions.wants_session(now + CONFIRM_TIMEOUT));
+        sessions.mark_usable(1, now + CONFIRM_TIMEOUT);
+        sessions.poll_changes(now + CONFIRM_TIMEOUT);
+        assert!(!sessions.wants_session(now + CONFIRM_TIMEOUT));
     }
 }

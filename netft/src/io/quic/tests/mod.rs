@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod asking;
+mod queries;
 mod rig;
 
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn two_nodes_agree_and_open_each_others_frames() {
     let (a, b) = (Node::start(&a, &b, 1), Node::start(&b, &a, 2));
     both_up(&a, &b).await;
     assert!(carries(&a, &b) && carries(&b, &a));
-    let (seen_by_a, seen_by_b) = (a.told(), b.told());
+    let (seen_by_a, seen_by_b) = (a.reported(), b.reported());
     assert_eq!(seen_by_a.names, ["node-b".to_owned()].into());
     assert_eq!((seen_by_a.boots.clone(), seen_by_b.boots.clone()), ([2].into(), [1].into()));
     assert!(seen_by_a.reasons.is_empty() && seen_by_b.reasons.is_empty());
@@ -43,14 +43,14 @@ async fn a_hello_says_whether_the_adapter_is_up_and_the_next_one_says_it_anew() 
     a.give_routes();
     b.give_routes();
     both_up(&a, &b).await;
-    assert_eq!((a.told().adapter_up, b.told().adapter_up), (Some(false), Some(true)));
+    assert_eq!((a.reported().adapter_up, b.reported().adapter_up), (Some(false), Some(true)));
     b.manager.set_adapter_up(true);
     b.manager.renew_session(PeerId(0));
-    until("the fresh hello is heard", || a.told().adapter_up == Some(true)).await;
+    until("the fresh hello is received", || a.reported().adapter_up == Some(true)).await;
 }
 
 #[tokio::test]
-async fn nodes_that_dial_at_once_settle_on_one_session() {
+async fn nodes_that_dial_simultaneously_agree_on_one_session() {
     for _ in 0..5 {
         let (a, b) = pair(2);
         let (a, b) = (Node::start(&a, &b, 1), Node::start(&b, &a, 2));
@@ -68,14 +68,14 @@ async fn a_wrong_key_never_brings_a_session_up_on_either_side() {
     for wrong_at_smaller in [true, false] {
         let (a, b) = pair(1);
         let (one, other) = if wrong_at_smaller == (a.public < b.public) { (a, b) } else { (b, a) };
-        let stranger = Plan::new("node-x", 1);
-        let believed = Plan { key: stranger.key.clone(), public: stranger.public, ..other.clone() };
+        let unknown = Plan::new("node-x", 1);
+        let believed = Plan { key: unknown.key.clone(), public: unknown.public, ..other.clone() };
         let (x, y) = (Node::start(&one, &believed, 1), Node::start(&other, &one, 2));
         until("one side says which key is wrong", || {
             x.complains("holds another key") && y.complains("does not accept this node's key")
         })
         .await;
-        assert!(x.told().never_up() && y.told().never_up());
+        assert!(x.reported().never_up() && y.reported().never_up());
     }
 }
 
@@ -89,7 +89,7 @@ async fn a_machine_with_this_nodes_own_key_is_called_a_clone() {
     let believed = Plan { key: third.key.clone(), public: third.public, ..a.clone() };
     let y = Node::start(&clone, &believed, 2);
     until("the clone is called one", || x.complains("it is a clone")).await;
-    assert!(x.told().never_up() && y.told().never_up());
+    assert!(x.reported().never_up() && y.reported().never_up());
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_restart_of_either_node_brings_a_new_session_and_ends_the_old() {
     both_up(&a, &b).await;
     for boot in 3..7u64 {
         if boot % 2 == 0 {
-            // As if killed: no farewell.
+            // As if killed: no close.
             drop(a);
             a = Node::start(&plan_a, &plan_b, boot);
             until("the peer's new boot is known", || b.boot() == Some(boot)).await;
@@ -111,8 +111,8 @@ async fn a_restart_of_either_node_brings_a_new_session_and_ends_the_old() {
         }
         both_up(&a, &b).await;
         until("frames pass", || carries(&a, &b) && carries(&b, &a)).await;
-        assert_eq!(a.told().duplicates + b.told().duplicates, 0, "a restart is no clone");
-        assert!(a.told().live_boots().len() == 1 && b.told().live_boots().len() == 1);
+        assert_eq!(a.reported().duplicates + b.reported().duplicates, 0, "a restart is no clone");
+        assert!(a.reported().live_boots().len() == 1 && b.reported().live_boots().len() == 1);
     }
 }
 
@@ -138,7 +138,7 @@ async fn other_virtual_addresses_than_configured_are_refused_by_name() {
         x.complains("169.254.9.9") && y.complains("the peer refuses this node")
     })
     .await;
-    assert!(x.told().never_up() && y.told().never_up());
+    assert!(x.reported().never_up() && y.reported().never_up());
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_hello_that_is_none_is_refused_and_the_session_beside_it_lives() {
         let (code, reason) = raw.say(bytes).await;
         assert_eq!((code, reason), (refusal.close_code(), refusal.to_string()));
     }
-    assert!(node.told().never_up());
+    assert!(node.reported().never_up());
     drop(raw);
     let peer = Node::start(&b, &a, 2);
     both_up(&node, &peer).await;
@@ -174,14 +174,14 @@ async fn only_a_few_handshakes_of_a_peer_are_under_way_at_once() {
     let attempts = futures_util::future::join_all((0..8).map(|_| raw.connect())).await;
     let open = attempts.iter().filter(|attempt| attempt.is_ok()).count();
     assert_eq!(open, 4, "each without a hello, so each keeps its place");
-    assert!(node.told().never_up());
+    assert!(node.reported().never_up());
     drop((attempts, raw));
     let peer = Node::start(&b, &a, 2);
     both_up(&node, &peer).await;
 }
 
 #[tokio::test]
-async fn a_peer_that_breaks_the_rules_after_the_hello_loses_its_session() {
+async fn a_protocol_violation_after_the_hello_ends_the_session() {
     let (a, b) = pair(1);
     let node = Node::start(&a, &b, 1);
     let raw = Raw::start(&b, &a);
@@ -191,11 +191,11 @@ async fn a_peer_that_breaks_the_rules_after_the_hello_loses_its_session() {
     let (code, _) = raw.say(&bytes).await;
     assert_eq!(code, RefusalReason::Malformed.close_code());
     until("the session came and went", || {
-        let told = node.told();
-        told.ups == 1 && told.live.is_empty()
+        let reported = node.reported();
+        reported.ups == 1 && reported.live.is_empty()
     })
     .await;
-    assert!(node.complains("the hello is damaged"));
+    assert!(node.complains("is malformed"));
 }
 
 #[tokio::test]
@@ -204,12 +204,12 @@ async fn a_clone_of_a_living_peer_is_refused_and_the_first_keeps_working() {
     let node = Node::start(&a, &b, 1);
     let first = Raw::start(&b, &a);
     let living = first.join(77, 1).await;
-    until("the first is up", || node.told().live_boots() == [77].into()).await;
+    until("the first is up", || node.reported().live_boots() == [77].into()).await;
     // The second process of the same key, seen at the same address.
     let reason = first.refused(78).await;
     assert!(reason.contains("cloned node"), "{reason}");
-    until("the clone is reported", || node.told().duplicates == 1).await;
-    assert_eq!(node.told().live_boots(), [77].into());
+    until("the clone is reported", || node.reported().duplicates == 1).await;
+    assert_eq!(node.reported().live_boots(), [77].into());
     drop(living);
 }
 
@@ -226,10 +226,10 @@ async fn rekeying_often_never_leaves_a_moment_without_a_session_that_carries() {
     until("five sessions have followed each other", || {
         assert!(carries(&a, &b) && carries(&b, &a), "a gap after {frames} frames");
         frames += 1;
-        a.told().ups >= 6 && b.told().ups >= 6
+        a.reported().ups >= 6 && b.reported().ups >= 6
     })
     .await;
-    assert!(a.told().live.len() <= 4 && b.told().live.len() <= 4);
+    assert!(a.reported().live.len() <= 4 && b.reported().live.len() <= 4);
 }
 
 #[tokio::test]
@@ -255,7 +255,7 @@ async fn a_node_that_stops_ends_its_sessions_at_the_peer_at_once() {
     let (a, b) = (Node::start(&a, &b, 1), Node::start(&b, &a, 2));
     both_up(&a, &b).await;
     b.close().await;
-    until("the session is over", || a.told().live.is_empty()).await;
+    until("the session is over", || a.reported().live.is_empty()).await;
 }
 
 #[tokio::test]
@@ -263,14 +263,14 @@ async fn a_route_that_appears_late_is_used() {
     let (a, b) = pair(1);
     let (a, b) = (Node::start_without_routes(&a, &b, 1), Node::start_without_routes(&b, &a, 2));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(a.told().never_up());
+    assert!(a.reported().never_up());
     a.give_routes();
     b.give_routes();
     both_up(&a, &b).await;
 }
 
 #[tokio::test]
-async fn interface_lists_are_told_at_the_beginning_and_at_every_change() {
+async fn interface_lists_are_sent_at_the_start_and_at_every_change() {
     let list = |serial: u32, last: u8| Advertisement {
         serial,
         port: 3343,
@@ -286,9 +286,9 @@ async fn interface_lists_are_told_at_the_beginning_and_at_every_change() {
     let (a, b) = (Node::start(&a, &b, 1), Node::start(&b, &a, 2));
     a.manager.advertise_interfaces(&list(1, 1));
     both_up(&a, &b).await;
-    until("the first list is told", || b.told().lists.last() == Some(&list(1, 1))).await;
+    until("the first list is received", || b.reported().lists.last() == Some(&list(1, 1))).await;
     a.manager.advertise_interfaces(&list(2, 2));
-    until("the change is told", || b.told().lists.last() == Some(&list(2, 2))).await;
-    assert!(a.told().lists.is_empty(), "nothing was offered there");
+    until("the changed list is received", || b.reported().lists.last() == Some(&list(2, 2))).await;
+    assert!(a.reported().lists.is_empty(), "nothing was advertised there");
     assert!(carries(&a, &b) && carries(&b, &a));
 }

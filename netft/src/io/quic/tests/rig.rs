@@ -1,4 +1,4 @@
-//! The two nodes' surroundings: sockets, forwarding tables, and what they report.
+//! Test fixture of two nodes: sockets, forwarding tables, and reported events.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,7 +41,7 @@ use crate::io::{
 /// No test asserts on time; this only ends one that hangs.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a node is, apart from its process.
+/// Configuration of a node, apart from its process.
 #[derive(Clone)]
 pub(in crate::io) struct Plan {
     pub(in crate::io) name: &'static str,
@@ -49,7 +49,7 @@ pub(in crate::io) struct Plan {
     pub(in crate::io) public: NodeKey,
     pub(in crate::io) addrs: VirtualAddrs,
     pub(in crate::io) rekey: Duration,
-    /// The socket that hears nothing.
+    /// Index of a socket that is not read.
     pub(in crate::io) silent: Option<usize>,
     pub(in crate::io) sockets: Arc<Vec<UdpSocket>>,
 }
@@ -165,9 +165,9 @@ pub(in crate::io) fn pair(routes: usize) -> (Plan, Plan) {
     (Plan::new("node-a", routes), Plan::new("node-b", routes))
 }
 
-/// What a node's driver was told.
+/// Events that a node's driver received.
 #[derive(Default)]
-pub(in crate::io) struct Told {
+pub(in crate::io) struct ReportedEvents {
     pub(in crate::io) live: BTreeMap<u32, Arc<Session>>,
     pub(in crate::io) preferred: Option<u32>,
     pub(in crate::io) ups: usize,
@@ -175,12 +175,12 @@ pub(in crate::io) struct Told {
     pub(in crate::io) reasons: Vec<String>,
     pub(in crate::io) names: BTreeSet<String>,
     pub(in crate::io) boots: BTreeSet<u64>,
-    /// Whether the peer's adapter was up, by the last hello.
+    /// State of the peer's adapter in the last hello.
     pub(in crate::io) adapter_up: Option<bool>,
     pub(in crate::io) lists: Vec<Advertisement>,
 }
 
-impl Told {
+impl ReportedEvents {
     fn take(&mut self, message: FromQuic) {
         match message {
             FromQuic::SessionUp { session, boot_id, peer_name, preferred, adapter_up, .. } => {
@@ -227,7 +227,7 @@ impl Told {
 /// A node that runs. Dropping it is its sudden death.
 pub(in crate::io) struct Node {
     pub(in crate::io) manager: SessionManager,
-    told: Arc<Mutex<Told>>,
+    reported: Arc<Mutex<ReportedEvents>>,
     fib: SharedFib,
     plan: Plan,
     peer: Plan,
@@ -244,14 +244,14 @@ impl Node {
     pub(in crate::io) fn start_without_routes(plan: &Plan, peer: &Plan, boot_id: u64) -> Self {
         let fib: SharedFib = Arc::new(ArcSwap::from_pointee(Fib::default()));
         let (readers, arrivals) = plan.readers();
-        let told = Arc::new(Mutex::new(Told::default()));
-        let told_here = told.clone();
-        let report = Arc::new(move |message| told_here.lock().unwrap().take(message));
+        let reported = Arc::new(Mutex::new(ReportedEvents::default()));
+        let events = reported.clone();
+        let report = Arc::new(move |message| events.lock().unwrap().take(message));
         let config = Arc::new(plan.config(peer));
         let manager =
             SessionManager::start(config, fib.clone(), arrivals, report, boot_id).unwrap();
         let (plan, peer) = (plan.clone(), peer.clone());
-        Self { manager, told, fib, plan, peer, _readers: readers }
+        Self { manager, reported, fib, plan, peer, _readers: readers }
     }
 
     pub(in crate::io) fn give_routes(&self) {
@@ -267,26 +267,26 @@ impl Node {
         self.manager.notify_fib_changed();
     }
 
-    pub(in crate::io) fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap()
+    pub(in crate::io) fn reported(&self) -> MutexGuard<'_, ReportedEvents> {
+        self.reported.lock().unwrap()
     }
 
     pub(in crate::io) fn preferred(&self) -> Option<u32> {
-        self.told().preferred
+        self.reported().preferred
     }
 
     /// The boot id of the peer's process data goes to.
     pub(in crate::io) fn boot(&self) -> Option<u64> {
-        self.told().sending().map(|session| session.boot_id())
+        self.reported().sending().map(|session| session.boot_id())
     }
 
     pub(in crate::io) fn complains(&self, what: &str) -> bool {
-        self.told().reasons.iter().any(|reason| reason.contains(what))
+        self.reported().reasons.iter().any(|reason| reason.contains(what))
     }
 
-    /// Whether both send on the same session.
+    /// Returns whether both send on the same session.
     pub(in crate::io) fn same_session(&self, other: &Self) -> bool {
-        let number = self.told().sending().map(|session| sealed(&session).1.session_id);
+        let number = self.reported().sending().map(|session| sealed(&session).1.session_id);
         number.is_some() && number == other.preferred()
     }
 
@@ -305,11 +305,11 @@ fn sealed(session: &Session) -> (Vec<u8>, FrameHeader) {
     (frame, header)
 }
 
-/// Whether what `from` sends now is opened by `to`.
+/// Returns whether what `from` sends now is opened by `to`.
 pub(in crate::io) fn carries(from: &Node, to: &Node) -> bool {
-    let Some(session) = from.told().sending() else { return false };
+    let Some(session) = from.reported().sending() else { return false };
     let (mut frame, header) = sealed(&session);
-    let Some(session) = to.told().live.get(&header.session_id).cloned() else { return false };
+    let Some(session) = to.reported().live.get(&header.session_id).cloned() else { return false };
     session.open_frame(&header, &mut frame).is_ok_and(|payload| payload == b"netft")
 }
 
@@ -417,7 +417,7 @@ impl Raw {
         let mut life = JoinSet::new();
         life.spawn(async move {
             let mut tag = [0];
-            // 1 is answered with "settled" (2), 3 with "alive" (4).
+            // ready (1) is answered with confirmed (2), a liveness request (3) with a reply (4).
             while recv.read_exact(&mut tag).await.is_ok() {
                 send.write_all(&[tag[0] + 1]).await.unwrap();
             }

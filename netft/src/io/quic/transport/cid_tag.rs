@@ -1,33 +1,34 @@
-//! Which QUIC packets belong to a route's own connection, and which to the control session: both
-//! come on one port, from one address.
+//! Demultiplexing of QUIC packets by destination connection id: transport connections of a route
+//! and the control session share one port and address.
 
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator};
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Bytes of the destination id a dialer makes up. The control session's has 20 (quinn's choice).
+/// Bytes of the random destination id of a dialer. The control session's has 20 (quinn's default).
 const DIALER_CID_LEN: usize = 12;
-/// Bytes of the ids a node gives itself.
+/// Bytes of the ids that a node issues.
 const LOCAL_CID_LEN: usize = 8;
-/// First byte: a long header (RFC 8999 section 5.1), which says how long the destination id is.
+/// Long header bit in the first byte (RFC 8999 section 5.1): the destination id has a length field.
 const LONG_HEADER_BIT: u8 = 0x80;
 
-/// Tells the packets of this node's carrier connections by their destination id.
+/// Recognises the packets of this node's transport connections by their destination id.
 #[derive(Clone, Copy, Debug)]
 pub struct CidTag(u64);
 
 impl CidTag {
-    /// Ids of this node alone: `key` is derived from its identity, so that a restarted node knows
-    /// what its former process is sent.
+    /// A tag with `key`, derived from the node's identity, so that a restarted node recognises
+    /// packets for its former process.
     pub(in crate::io) const fn new(key: u64) -> Self {
         Self(key)
     }
 
-    /// Makes ids this node is addressed by.
+    /// Generator of this node's connection ids.
     pub(in crate::io) fn cid_generator(self) -> Box<dyn ConnectionIdGenerator> {
         Box::new(HashedConnectionIdGenerator::from_key(self.0))
     }
 
-    /// Whether `packet` is for a carrier connection. One of 2^40 others is taken for one, and lost.
+    /// Returns whether `packet` belongs to a transport connection. One of 2^40 others is mistaken
+    /// for one, and lost.
     #[inline]
     pub(in crate::io) fn matches_packet(self, packet: &[u8]) -> bool {
         match destination_cid(packet) {
@@ -41,10 +42,10 @@ impl CidTag {
     }
 }
 
-/// The destination id of a dial: random, as RFC 9000 section 7.2 wants it.
+/// Random destination id of a dialer's first flight (RFC 9000 section 7.2).
 pub(in crate::io) fn random_dialer_cid() -> ConnectionId {
     let mut id = [0; DIALER_CID_LEN];
-    // Without random bytes TLS refuses to begin at all.
+    // Without random bytes the TLS handshake cannot start at all.
     let _ = SystemRandom::new().fill(&mut id);
     ConnectionId::new(&id)
 }
@@ -67,22 +68,21 @@ mod tests {
     }
 
     #[test]
-    fn own_ids_and_dials_are_claimed_and_nothing_else_is() {
-        let marks = CidTag::new(7);
-        let own = marks.cid_generator().generate_cid();
+    fn own_ids_and_dials_are_recognised_and_nothing_else_is() {
+        let tag = CidTag::new(7);
+        let own = tag.cid_generator().generate_cid();
         let other = CidTag::new(8).cid_generator().generate_cid();
         let short = |id: &[u8]| [&[0x40][..], id, &[0; 20]].concat();
-        assert!(marks.matches_packet(&short(&own)) && marks.matches_packet(&long(&own)));
-        assert!(!marks.matches_packet(&short(&other)) && !marks.matches_packet(&long(&other)));
+        assert!(tag.matches_packet(&short(&own)) && tag.matches_packet(&long(&own)));
+        assert!(!tag.matches_packet(&short(&other)) && !tag.matches_packet(&long(&other)));
         assert!(
-            marks.matches_packet(&long(&random_dialer_cid()))
-                && !marks.matches_packet(&long(&[1; 20]))
+            tag.matches_packet(&long(&random_dialer_cid())) && !tag.matches_packet(&long(&[1; 20]))
         );
     }
 
     /// W-01.
     #[test]
-    fn truncated_packets_are_nobodys() {
+    fn truncated_packets_are_not_recognised() {
         for packet in [long(&random_dialer_cid()), long(&[1; 8])] {
             for len in 0..14 {
                 assert!(!CidTag::new(7).matches_packet(&packet[..len]), "{len}");

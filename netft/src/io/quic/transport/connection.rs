@@ -7,24 +7,25 @@ use std::{
 
 use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, VarInt};
+use tracing::debug;
 
 use crate::io::quic::transport::inflight_limit::InflightLimit;
 
-/// Two connections that came up within this time were made at once, each by one end.
+/// Two connections established within this time were dialled simultaneously, each by one end.
 const SIMULTANEOUS_WINDOW: Duration = Duration::from_secs(1);
 
-/// Why an end closes a connection: the application's error code (RFC 9000 section 20.2).
+/// Reason for closing a connection: the application error code (RFC 9000 section 20.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::io) enum CloseReason {
-    /// This node stops, or has no such route any more.
+    /// This node stops, or the route was removed.
     GoingAway,
-    /// Another connection has taken over.
+    /// Superseded by another connection.
     Superseded,
-    /// To be dialled again, for other settings or because the peer restarted.
+    /// To be dialled again with other settings, or because the peer restarted.
     Redial,
-    /// This end's config wants another carrier here.
+    /// This end's configuration selects another transport.
     Declined,
-    /// The handshake took too long.
+    /// The handshake timed out.
     Abandoned,
 }
 
@@ -57,16 +58,16 @@ pub(in crate::io) struct RouteConnection {
     pub(in crate::io) inflight: Arc<InflightLimit>,
     /// This node dialled.
     pub(in crate::io) dialled: bool,
-    /// When the handshake was over, both keys proven.
+    /// Time at which the handshake completed, both keys proven.
     pub(in crate::io) established_at: Option<Instant>,
-    /// It is closed, and only kept until QUIC has said so.
+    /// Closed, and kept until its close is sent.
     pub(in crate::io) is_closed: bool,
-    /// Something came since the last hurried acknowledgement.
+    /// A packet arrived since the last forced acknowledgement.
     pub(in crate::io) has_received_since_ack: bool,
 }
 
 impl RouteConnection {
-    /// One whose handshake begins.
+    /// A connection whose handshake begins.
     pub(in crate::io) const fn new(
         handle: ConnectionHandle,
         connection: Connection,
@@ -84,45 +85,46 @@ impl RouteConnection {
         }
     }
 
-    /// Lets an acknowledgement that is not due leave with the next transmit, in a packet of its
-    /// own, so that it does not share one with what is handed over after that.
+    /// Forces a pending acknowledgement into the next transmit, so that it does not share a packet
+    /// with the frame that follows.
     pub(in crate::io) fn flush_pending_ack(&mut self) {
         if std::mem::take(&mut self.has_received_since_ack) {
             self.connection.ping();
         }
     }
 
-    /// Whether frames may be sent on it.
+    /// Returns whether frames may be sent on it.
     pub(in crate::io) fn is_usable(&self) -> bool {
         self.established_at.is_some() && !self.is_closed
     }
 
-    /// Whether its handshake is under way.
+    /// Returns whether its handshake is under way.
     pub(in crate::io) fn is_handshaking(&self) -> bool {
         self.established_at.is_none() && !self.is_closed
     }
 
     pub(in crate::io) fn close(&mut self, now: Instant, why: CloseReason) {
         if !std::mem::replace(&mut self.is_closed, true) {
+            debug!(?why, dialled = self.dialled, "transport connection closed by this node");
             self.connection.close(now, why.close_code(), Bytes::from_static(why.reason_phrase()));
         }
     }
 
-    /// Whether it counts rather than `other`, both being usable. `smaller`: this node has the
-    /// smaller key. Both ends find the same.
+    /// Returns whether it takes precedence over `other`, both being usable. `smaller`: this node
+    /// has the smaller key. Both ends come to the same result.
     pub(in crate::io) fn takes_precedence_over(&self, other: &Self, smaller: bool) -> bool {
         let (Some(own), Some(its)) = (self.established_at, other.established_at) else {
             return self.established_at.is_some();
         };
-        let apart = own.max(its) - own.min(its);
-        if self.dialled != other.dialled && apart < SIMULTANEOUS_WINDOW {
+        let difference = own.max(its) - own.min(its);
+        if self.dialled != other.dialled && difference < SIMULTANEOUS_WINDOW {
             return self.dialled == smaller;
         }
         own > its
     }
 }
 
-/// What the end of a connection says to an operator; `None` for what is no news.
+/// Error text of a lost connection for the operator; `None` for an expected end.
 pub(in crate::io) fn reportable_error(error: &ConnectionError) -> Option<String> {
     match error {
         ConnectionError::ApplicationClosed(_)
@@ -133,7 +135,7 @@ pub(in crate::io) fn reportable_error(error: &ConnectionError) -> Option<String>
     }
 }
 
-/// Whether the peer does not want this carrier any more.
+/// Returns whether the peer closed because its configuration selects another transport.
 pub(in crate::io) fn is_declined(error: &ConnectionError) -> bool {
     matches!(error, ConnectionError::ApplicationClosed(close)
         if close.error_code == CloseReason::Declined.close_code())

@@ -1,4 +1,4 @@
-//! What the lock of a carrier guards: QUIC's state machines, fed and drained.
+//! State under the lock of a transport: QUIC's state machines and their buffers.
 
 use std::{
     net::SocketAddr,
@@ -9,6 +9,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{DatagramEvent, Endpoint, Event, Incoming, SendDatagramError, Transmit};
+use tracing::debug;
 
 use crate::io::{
     quic::{
@@ -28,33 +29,33 @@ use crate::io::{
     },
 };
 
-/// Connections of one route at a time, those that end among them; further ones are not answered.
+/// Connections of one route at once, closing ones included; further handshakes are ignored.
 const MAX_CONNECTIONS: usize = 6;
-/// A frame this long may not share its packet with an acknowledgement of QUIC's.
+/// Length from which a frame may not share its packet with a QUIC acknowledgement.
 const LARGE_FRAME_LEN: usize = 1000;
-/// Bytes of one receive: a whole merged batch.
+/// Bytes of one receive: a whole coalesced batch.
 const MAX_RECEIVE_BYTES: usize = 65_536;
-/// Frames handed to QUIC at once: its queue holds them and is empty again on return.
+/// Frames passed to QUIC at once: its queue holds them, and is empty again after the transmit.
 const FRAMES_PER_TRANSMIT: usize = 64;
 
-/// See [`Transport`](crate::io::quic::transport::Transport).
+/// State of a [`QuicTransport`](crate::io::quic::transport::QuicTransport).
 pub(in crate::io) struct TransportInner {
     settings: PeerTransportSettings,
     remote: SocketAddr,
     endpoint: Endpoint,
     connections: Vec<RouteConnection>,
-    /// Not kept open by this: a socket's address may be needed for its successor.
+    /// Weak, so that the socket can be closed and its address bound again.
     pub(in crate::io) socket: Weak<UdpSocket>,
-    /// The interface cannot segment.
+    /// The interface does not support segmentation offload.
     is_segmentation_refused: bool,
-    /// What QUIC made of one transmit.
+    /// Packets of one transmit.
     transmit_buf: Vec<u8>,
-    /// What frames are sent from, and packets are received in, used again and again.
+    /// Buffers of sent frames and received packets, reused.
     frame_buf: BytesMut,
     packet_buf: BytesMut,
-    /// Why no connection comes about, until told.
+    /// Error of the last connection, until reported.
     pub(in crate::io) unreported_error: Option<String>,
-    /// The peer said that it wants another carrier here, until told.
+    /// The peer declined this transport, until reported.
     pub(in crate::io) is_declined: bool,
 }
 
@@ -81,33 +82,35 @@ impl TransportInner {
         self.settings.cid_tag
     }
 
-    /// Whether there is a connection to send on, and the largest frame it carries.
+    /// Returns whether a connection is established, and the largest frame it carries.
     pub(in crate::io) fn send_state(&mut self) -> (bool, Option<usize>) {
         let Some(place) = self.preferred_index() else { return (false, None) };
-        let room =
-            self.connections.get_mut(place).and_then(|link| link.connection.datagrams().max_size());
+        let room = self
+            .connections
+            .get_mut(place)
+            .and_then(|entry| entry.connection.datagrams().max_size());
         (room.is_some(), room)
     }
 
     pub(in crate::io) fn next_timeout(&mut self) -> Option<Instant> {
-        self.connections.iter_mut().filter_map(|link| link.connection.poll_timeout()).min()
+        self.connections.iter_mut().filter_map(|entry| entry.connection.poll_timeout()).min()
     }
 
-    /// Of every connection that is not closed, whether this node dialled it.
+    /// For every open connection, whether this node dialled it.
     #[cfg(test)]
     pub(in crate::io) fn open_connections(&self) -> impl Iterator<Item = bool> {
-        self.connections.iter().filter(|link| !link.is_closed).map(|link| link.dialled)
+        self.connections.iter().filter(|entry| !entry.is_closed).map(|entry| entry.dialled)
     }
 
     fn preferred_index(&self) -> Option<usize> {
         let smaller = self.settings.has_smaller_key;
         let mut best: Option<usize> = None;
-        for (place, link) in
-            self.connections.iter().enumerate().filter(|(_, link)| link.is_usable())
+        for (place, entry) in
+            self.connections.iter().enumerate().filter(|(_, entry)| entry.is_usable())
         {
             let better = best
                 .and_then(|known| self.connections.get(known))
-                .is_none_or(|known| link.takes_precedence_over(known, smaller));
+                .is_none_or(|known| entry.takes_precedence_over(known, smaller));
             if better {
                 best = Some(place);
             }
@@ -116,28 +119,30 @@ impl TransportInner {
     }
 
     pub(in crate::io) fn on_timeout(&mut self, now: Instant) {
-        for link in &mut self.connections {
-            if link.connection.poll_timeout().is_some_and(|at| at <= now) {
-                link.connection.handle_timeout(now);
+        for entry in &mut self.connections {
+            if entry.connection.poll_timeout().is_some_and(|at| at <= now) {
+                entry.connection.handle_timeout(now);
             }
         }
         self.drive_connections(now, None);
     }
 
     pub(in crate::io) fn dial(&mut self, now: Instant, mtu: u16) {
-        for link in self.connections.iter_mut().filter(|link| link.dialled && link.is_handshaking())
+        for entry in
+            self.connections.iter_mut().filter(|entry| entry.dialled && entry.is_handshaking())
         {
-            link.close(now, CloseReason::Abandoned);
+            entry.close(now, CloseReason::Abandoned);
         }
         self.drive_connections(now, None);
         if self.connections.len() >= MAX_CONNECTIONS {
             return;
         }
-        let gate = Arc::new(InflightLimit::default());
-        let config = self.settings.client_config(mtu, &gate);
+        let inflight = Arc::new(InflightLimit::default());
+        let config = self.settings.client_config(mtu, &inflight);
         match self.endpoint.connect(now, config, self.remote, SERVER_NAME) {
             Ok((handle, connection)) => {
-                self.connections.push(RouteConnection::new(handle, connection, gate, true));
+                debug!(remote = %self.remote, mtu, "transport connection dialled");
+                self.connections.push(RouteConnection::new(handle, connection, inflight, true));
             }
             Err(error) => self.unreported_error = Some(error.to_string()),
         }
@@ -145,7 +150,7 @@ impl TransportInner {
     }
 
     pub(in crate::io) fn close(&mut self, now: Instant, why: CloseReason) {
-        self.connections.iter_mut().for_each(|link| link.close(now, why));
+        self.connections.iter_mut().for_each(|entry| entry.close(now, why));
         self.drive_connections(now, None);
     }
 
@@ -162,13 +167,13 @@ impl TransportInner {
         let Some(place) = self.preferred_index() else {
             return SendOutcome { unconnected: count, ..outcome };
         };
-        let Some(link) = self.connections.get_mut(place) else { return outcome };
-        let room = link.connection.datagrams().max_size().unwrap_or_default();
+        let Some(entry) = self.connections.get_mut(place) else { return outcome };
+        let room = entry.connection.datagrams().max_size().unwrap_or_default();
         let narrow = limit < room;
         if narrow || (class == FrameClass::Control && stride >= LARGE_FRAME_LEN) {
-            // QUIC fills packets up to its own idea of the path, which is the interface's: an
-            // acknowledgement beside a frame of just the path's size would be one too many bytes.
-            link.flush_pending_ack();
+            // QUIC fills packets up to the interface's MTU: an acknowledgement in the same packet
+            // as a frame of the path's MTU would exceed the path's MTU.
+            entry.flush_pending_ack();
             self.transmit_pending(now, place, class, &mut outcome);
         }
         self.frame_buf.clear();
@@ -183,19 +188,19 @@ impl TransportInner {
             if narrow && frame.len() < stride {
                 self.transmit_pending(now, place, class, &mut outcome);
             }
-            let Some(link) = self.connections.get_mut(place) else { break };
+            let Some(entry) = self.connections.get_mut(place) else { break };
             if class == FrameClass::Bulk && frame.len() > limit {
-                // Sealed for a wider route: it would vanish on this one.
+                // Sealed for a route with a larger MTU: it would be lost on this one.
                 outcome.too_big += 1;
                 continue;
             }
-            if class == FrameClass::Bulk && link.inflight.available_bytes() < frame.len() as u64 {
+            if class == FrameClass::Bulk && entry.inflight.available_bytes() < frame.len() as u64 {
                 outcome.window_full += 1 + rest.len().div_ceil(stride) as u64;
                 break;
             }
             let len = frame.len() as u64;
-            // Never at the cost of an older one, which might be a heartbeat.
-            match link.connection.datagrams().send(frame, false) {
+            // Without dropping an older frame, which might be a heartbeat.
+            match entry.connection.datagrams().send(frame, false) {
                 Ok(()) => (outcome.sent, outcome.bytes) = (outcome.sent + 1, outcome.bytes + len),
                 Err(SendDatagramError::TooLarge) => outcome.too_big += 1,
                 Err(SendDatagramError::Blocked(_)) => outcome.window_full += 1,
@@ -218,7 +223,7 @@ impl TransportInner {
         packets: impl Iterator<Item = &'p [u8]>,
         frames: &mut Vec<Bytes>,
     ) {
-        // Whoever took the frames of the batch before has let them go: no fresh memory.
+        // The frames of the previous batch have been dropped: the memory is reused.
         self.packet_buf.reserve(MAX_RECEIVE_BYTES);
         for packet in packets {
             self.packet_buf.extend_from_slice(packet);
@@ -228,11 +233,11 @@ impl TransportInner {
                 self.endpoint.handle(now, self.remote, None, None, data, &mut self.transmit_buf);
             match event {
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                    if let Some(link) =
-                        self.connections.iter_mut().find(|link| link.handle == handle)
+                    if let Some(entry) =
+                        self.connections.iter_mut().find(|entry| entry.handle == handle)
                     {
-                        link.connection.handle_event(event);
-                        link.has_received_since_ack = true;
+                        entry.connection.handle_event(event);
+                        entry.has_received_since_ack = true;
                     }
                 }
                 Some(DatagramEvent::NewConnection(incoming)) => {
@@ -245,8 +250,8 @@ impl TransportInner {
         self.drive_connections(now, Some(frames));
     }
 
-    /// A dial of whoever is at the route's remote address: first whether it is there at all, at no
-    /// cost to this node (S-06), then its key.
+    /// Accepts a handshake from the route's remote address: first a Retry validates the address
+    /// without state (S-06), then TLS proves the key.
     fn on_incoming(&mut self, now: Instant, mtu: u16, incoming: Incoming) {
         self.transmit_buf.clear();
         if !incoming.remote_address_validated() {
@@ -256,16 +261,18 @@ impl TransportInner {
             return;
         }
         if self.connections.len() >= MAX_CONNECTIONS {
-            // Silence costs least; a genuine peer dials again.
+            // Ignoring costs least; a genuine peer dials again.
             return self.endpoint.ignore(incoming);
         }
-        let gate = Arc::new(InflightLimit::default());
-        let server = self.settings.server_config(mtu, &gate);
+        let inflight = Arc::new(InflightLimit::default());
+        let server = self.settings.server_config(mtu, &inflight);
         match self.endpoint.accept(incoming, now, &mut self.transmit_buf, Some(server)) {
             Ok((handle, connection)) => {
-                self.connections.push(RouteConnection::new(handle, connection, gate, false));
+                debug!(remote = %self.remote, mtu, "transport handshake accepted");
+                self.connections.push(RouteConnection::new(handle, connection, inflight, false));
             }
             Err(error) => {
+                debug!(remote = %self.remote, error = %error.cause, "transport handshake failed");
                 if let Some(transmit) = error.response {
                     self.send_response(&transmit);
                 }
@@ -273,7 +280,7 @@ impl TransportInner {
         }
     }
 
-    /// Carries events between QUIC's halves, sends what is due, takes frames out.
+    /// Exchanges events with the endpoint, transmits, and collects received frames.
     fn drive_connections(&mut self, now: Instant, mut frames: Option<&mut Vec<Bytes>>) {
         let mut outcome = SendOutcome::default();
         for place in 0..self.connections.len() {
@@ -284,18 +291,19 @@ impl TransportInner {
                 match event {
                     Event::Connected => self.on_connected(now, place),
                     Event::ConnectionLost { reason } => {
+                        debug!(remote = %self.remote, %reason, "transport connection ended");
                         self.is_declined |= is_declined(&reason);
                         self.unreported_error =
                             reportable_error(&reason).or(self.unreported_error.take());
-                        if let Some(link) = self.connections.get_mut(place) {
-                            link.is_closed = true;
+                        if let Some(entry) = self.connections.get_mut(place) {
+                            entry.is_closed = true;
                         }
                     }
                     _ => {}
                 }
             }
-            if let Some(link) = self.connections.get_mut(place) {
-                let mut datagrams = link.connection.datagrams();
+            if let Some(entry) = self.connections.get_mut(place) {
+                let mut datagrams = entry.connection.datagrams();
                 while let Some(frame) = datagrams.recv() {
                     if let Some(frames) = &mut frames {
                         frames.push(frame);
@@ -305,38 +313,40 @@ impl TransportInner {
             self.transmit_pending(now, place, FrameClass::Control, &mut outcome);
             self.exchange_endpoint_events(place);
         }
-        self.connections.retain(|link| !link.connection.is_drained());
+        self.connections.retain(|entry| !entry.connection.is_drained());
     }
 
-    /// Between a connection and its endpoint.
+    /// Exchanges events between a connection and its endpoint.
     fn exchange_endpoint_events(&mut self, place: usize) {
-        let Some(link) = self.connections.get_mut(place) else { return };
-        while let Some(event) = link.connection.poll_endpoint_events() {
-            if let Some(event) = self.endpoint.handle_event(link.handle, event) {
-                link.connection.handle_event(event);
+        let Some(entry) = self.connections.get_mut(place) else { return };
+        while let Some(event) = entry.connection.poll_endpoint_events() {
+            if let Some(event) = self.endpoint.handle_event(entry.handle, event) {
+                entry.connection.handle_event(event);
             }
         }
     }
 
-    /// Both keys are proven: what counts less than this connection ends.
+    /// The handshake completed: connections of lower precedence are closed.
     fn on_connected(&mut self, now: Instant, place: usize) {
-        let Some(link) = self.connections.get_mut(place) else { return };
-        link.established_at = Some(now);
+        let Some(entry) = self.connections.get_mut(place) else { return };
+        entry.established_at = Some(now);
+        let (remote, dialled) = (self.remote, entry.dialled);
+        debug!(%remote, dialled, "transport connection established");
         self.unreported_error = None;
         let Some(best) = self.preferred_index() else { return };
-        for (other, link) in self.connections.iter_mut().enumerate() {
-            if other != best && link.is_usable() {
-                link.close(now, CloseReason::Superseded);
+        for (other, entry) in self.connections.iter_mut().enumerate() {
+            if other != best && entry.is_usable() {
+                entry.close(now, CloseReason::Superseded);
             }
         }
-        // Their farewell: those before this one were served already.
+        // Transmits their close; `drive_connections` has passed those before this one.
         let mut outcome = SendOutcome::default();
         for other in (0..self.connections.len()).filter(|other| *other != place) {
             self.transmit_pending(now, other, FrameClass::Control, &mut outcome);
         }
     }
 
-    /// Sends everything a connection has. It waits for nothing: see [`InflightLimit`].
+    /// Transmits everything a connection has queued, without pacing: see [`InflightLimit`].
     fn transmit_pending(
         &mut self,
         now: Instant,
@@ -345,21 +355,21 @@ impl TransportInner {
         outcome: &mut SendOutcome,
     ) {
         let Self {
-            connections: links,
+            connections,
             transmit_buf: buf,
             is_segmentation_refused: plain,
             socket,
             remote,
             ..
         } = self;
-        let Some(link) = links.get_mut(place) else { return };
+        let Some(entry) = connections.get_mut(place) else { return };
         let socket = socket.upgrade();
-        let most = MAX_SEND / usize::from(link.connection.current_mtu()).max(1);
+        let most = MAX_SEND / usize::from(entry.connection.current_mtu()).max(1);
         let most = if *plain { 1 } else { most.clamp(1, MAX_SEGMENTS) };
         let tos = (class == FrameClass::Control).then_some(udp::TOS_CONTROL);
         loop {
             buf.clear();
-            let Some(transmit) = link.connection.poll_transmit(now, most, buf) else { return };
+            let Some(transmit) = entry.connection.poll_transmit(now, most, buf) else { return };
             let Some(socket) = &socket else { continue };
             let bytes = buf.get(..transmit.size).unwrap_or_default();
             let mut result = send_datagram(socket, remote, bytes, transmit.segment_size, tos);
@@ -367,7 +377,7 @@ impl TransportInner {
                 *plain = true;
                 let each = bytes.chunks(transmit.segment_size.unwrap_or(bytes.len()).max(1));
                 let all = each.map(|one| send_datagram(socket, remote, one, None, tos));
-                // The others go whatever becomes of one.
+                // An error of one does not stop the others.
                 result = all.fold(Ok(()), Result::and);
             }
             outcome.fault = result.err().or(outcome.fault);
@@ -377,12 +387,12 @@ impl TransportInner {
     fn send_response(&self, transmit: &Transmit) {
         let Some(socket) = self.socket.upgrade() else { return };
         let bytes = self.transmit_buf.get(..transmit.size).unwrap_or_default();
-        // Lost, it is asked for again.
+        // A lost response is requested again.
         let _ = send_datagram(&socket, &self.remote, bytes, None, Some(udp::TOS_CONTROL));
     }
 }
 
-/// One send; again when the error may be an earlier packet's.
+/// One send, retried while the error may belong to an earlier packet.
 fn send_datagram(
     socket: &UdpSocket,
     remote: &SocketAddr,

@@ -1,9 +1,9 @@
-//! How much data a carrier connection may have in flight.
+//! In-flight limit of a transport connection.
 //!
-//! What is tunnelled has a congestion control of its own; a second loop below it only adds delay
-//! and hides losses from the first. So QUIC itself is given no limit and no pacing: what it is
-//! handed leaves at once, and nothing ever waits in its queue, where bulk data would stand before
-//! heartbeats. The one bound is on bulk data, at the door: [`InflightLimit::available_bytes`].
+//! Tunnelled traffic has its own congestion control; a second control loop below it would add delay
+//! and hide losses from the first. So QUIC itself has no congestion window and no pacing: frames
+//! are sent at once and never queue, where bulk data would delay heartbeats. The only bound is on
+//! bulk data before it enters QUIC: [`InflightLimit::available_bytes`].
 
 use std::{
     any::Any,
@@ -19,24 +19,24 @@ use quinn_proto::{
     congestion::{Controller, ControllerFactory},
 };
 
-/// The most unacknowledged bytes bulk data is added to: what 10 Gbit/s has under way in 25 ms, or
-/// 1 Gbit/s in a quarter of a second. It also bounds what QUIC remembers of what it sent.
+/// Unacknowledged bytes up to which bulk data is sent: 25 ms at 10 Gbit/s, or 250 ms at 1 Gbit/s.
+/// It also bounds the memory of QUIC's sent packets.
 const MAX_INFLIGHT_BYTES: u64 = 32 << 20;
-/// QUIC's own limit: none. Above 2^32 it does not pace either.
+/// Congestion window of QUIC: unlimited. Above 2^32 it does not pace either.
 const UNLIMITED_WINDOW: u64 = 1 << 40;
 
-/// What a connection has in flight, shared with its congestion controller.
+/// Bytes in flight of a connection, shared with its congestion controller.
 #[derive(Debug, Default)]
 pub(in crate::io) struct InflightLimit(AtomicU64);
 
 impl InflightLimit {
-    /// Bytes of bulk data that may leave now.
+    /// Bytes of bulk data that may be sent now.
     pub(in crate::io) fn available_bytes(&self) -> u64 {
         MAX_INFLIGHT_BYTES.saturating_sub(self.0.load(Relaxed))
     }
 }
 
-/// Makes the controller of one connection.
+/// Factory of the congestion controller of one connection.
 pub(in crate::io) struct InflightControllerFactory(pub(in crate::io) Arc<InflightLimit>);
 
 impl ControllerFactory for InflightControllerFactory {
@@ -52,7 +52,7 @@ impl Controller for InflightController {
         self.0.0.fetch_add(bytes, Relaxed);
     }
 
-    /// Says exactly what is in flight, with what was lost taken off.
+    /// Sets the exact bytes in flight, without lost packets.
     fn on_end_acks(
         &mut self,
         _now: Instant,
@@ -75,7 +75,7 @@ impl Controller for InflightController {
 
     fn on_congestion_event(&mut self, _now: Instant, _sent: Instant, _long: bool, lost: u64) {
         let taken = |bytes: u64| Some(bytes.saturating_sub(lost));
-        // It never fails: the closure always gives a value.
+        // It never fails: the closure always returns a value.
         let _ = self.0.0.fetch_update(Relaxed, Relaxed, taken);
     }
 

@@ -1,20 +1,19 @@
-//! The `quic` carrier: one QUIC connection per route, bound to that route's two addresses, whose
-//! DATAGRAM frames (RFC 9221) hold the same sealed frames that the `udp` carrier puts on the wire.
+//! The `quic` transport: one QUIC connection per route, bound to the route's two addresses, whose
+//! DATAGRAM frames (RFC 9221) carry the same sealed frames as the `udp` transport.
 //!
 //! ```text
-//! worker, driver ──frames──▶ Carrier::send ─┐ one lock   ┌─▶ segmented send on the route's socket
-//! worker ──packets of QUIC─▶ Carrier::receive ┴ quinn-proto ┴─▶ frames, opened by the same worker
+//! worker, driver ──frames──▶ send_frames ────┐ one lock   ┌─▶ segmented send on the route's socket
+//! worker ──QUIC packets──▶ receive_packets ──┴ quinn-proto┴─▶ frames, opened by the same worker
 //! ```
 //!
-//! QUIC's state machine runs under one lock, in whatever thread sends or receives: no packet is
-//! handed over to another thread, and no frame waits in a queue of QUIC's. A heartbeat waits for
-//! the lock at most, which is held for one batch. Bulk data that finds the window full is not
-//! taken, the newest first; heartbeats, acknowledgements and probes always are.
+//! QUIC's state machine runs under one lock, in the thread that sends or receives: no packet is
+//! passed to another thread, and no frame waits in a queue of QUIC. A heartbeat waits for the lock
+//! at most, which is held for one batch. Bulk data beyond the window is dropped, newest first;
+//! heartbeats, acknowledgements and probes are always sent.
 //!
-//! Who is at the other end is proven as on the control session (pinned keys), for this peer alone.
-//! Connections do not migrate: a route's addresses are its identity, and what changes them is
-//! another route. Of several connections the newest counts; of two that were made at once, the one
-//! the node with the smaller key dialled.
+//! The peer is authenticated by its pinned key, as on the control session. Connections do not
+//! migrate: a route is identified by its addresses. Of several connections the newest takes
+//! precedence; of two simultaneous ones, that dialled by the node with the smaller key.
 
 mod cid_tag;
 mod connection;
@@ -45,30 +44,30 @@ pub(in crate::io) use crate::io::quic::transport::{
 };
 use crate::io::{clock, quic::transport::core::TransportInner, socket::UdpSocket};
 
-/// How often bulk data lets others run before it takes the lock all the same.
+/// Yields of a bulk sender to priority waiters before it takes the lock anyway.
 const MAX_BULK_YIELDS: usize = 1000;
 
-/// The QUIC connection of one route, and what it takes to have one.
+/// QUIC transport of one route.
 pub struct QuicTransport {
     inner: Mutex<TransportInner>,
-    /// Threads that want the lock for what must not wait.
+    /// Threads that wait for the lock with control frames or timers.
     priority_waiters: AtomicUsize,
-    /// When a timer of QUIC is due, as [`Time`]; `u64::MAX`: never.
+    /// Next timeout of QUIC, as [`Time`]; `u64::MAX`: none.
     next_timeout: AtomicU64,
-    /// There is a connection to send on.
+    /// A connection is established.
     is_connected: AtomicBool,
-    /// The largest frame it carries, bytes.
+    /// Largest frame it carries, bytes.
     max_frame_len: AtomicUsize,
     /// UDP payload of the route's interface, bytes.
     mtu: AtomicU16,
-    /// Frames on the route are to travel in it.
+    /// Frames on the route are to be sent over QUIC.
     is_enabled: AtomicBool,
-    /// The state changed, or a connection was refused, since the driver looked last.
+    /// The state changed, or a connection failed, since the driver's last poll.
     has_changed: AtomicBool,
 }
 
 impl QuicTransport {
-    /// Without a connection. `mtu`: UDP payload of the route's interface, bytes.
+    /// A transport without a connection. `mtu`: UDP payload of the route's interface, bytes.
     pub(in crate::io) fn new(
         settings: PeerTransportSettings,
         remote: SocketAddr,
@@ -86,13 +85,13 @@ impl QuicTransport {
         }
     }
 
-    /// Sends from `socket` from here on, or not at all.
+    /// Sets the socket; `None`: nothing is sent.
     pub(in crate::io) fn set_socket(&self, socket: Option<&Arc<UdpSocket>>) {
         self.lock().socket = socket.map_or_else(Weak::new, Arc::downgrade);
     }
 
-    /// The interface takes `mtu` bytes of UDP payload. Returns whether a connection made for less
-    /// was closed, to be made anew.
+    /// Sets the MTU of the interface, bytes of UDP payload. Returns whether a connection with a
+    /// smaller MTU was closed, to be dialled again.
     pub(in crate::io) fn set_mtu(&self, mtu: u16) -> bool {
         let before = self.mtu.swap(mtu, Relaxed);
         let grown = mtu > before && self.is_connected();
@@ -102,38 +101,38 @@ impl QuicTransport {
         grown
     }
 
-    /// Says whether frames on the route are to travel in it.
+    /// Sets whether frames on the route are to be sent over QUIC.
     pub(in crate::io) fn set_enabled(&self, used: bool) {
         self.is_enabled.store(used, Relaxed);
     }
 
-    /// Whether frames on the route are to travel in it; if not, its peer has yet to prove itself.
+    /// Returns whether frames on the route are to be sent over QUIC.
     pub(in crate::io) fn is_enabled(&self) -> bool {
         self.is_enabled.load(Relaxed)
     }
 
-    /// Whether there is a connection to send on.
+    /// Returns whether a connection is established.
     #[inline]
     pub(in crate::io) fn is_connected(&self) -> bool {
         self.is_connected.load(Relaxed)
     }
 
-    /// The largest frame the connection carries, bytes; unlimited without one.
+    /// Largest frame that the connection carries, bytes; unlimited without one.
     pub(in crate::io) fn max_frame_len(&self) -> usize {
         self.max_frame_len.load(Relaxed)
     }
 
-    /// Whether something changed since the last call.
+    /// Returns whether the state changed since the last call.
     pub(in crate::io) fn take_changed(&self) -> bool {
         self.has_changed.load(Relaxed) && self.has_changed.swap(false, Relaxed)
     }
 
-    /// When [`on_timeout`](Self::on_timeout) is due.
+    /// Time of the next [`on_timeout`](Self::on_timeout).
     pub(in crate::io) fn next_timeout(&self) -> Option<Time> {
         Some(self.next_timeout.load(Relaxed)).filter(|at| *at != u64::MAX).map(Time::from_nanos)
     }
 
-    /// Serves QUIC's timers.
+    /// Handles QUIC's timers.
     pub(in crate::io) fn on_timeout(&self) {
         let now = Instant::now();
         let mut core = self.lock_priority();
@@ -141,7 +140,7 @@ impl QuicTransport {
         self.publish_state(&mut core, now);
     }
 
-    /// Begins a connection, in place of one that has not come about. Why it cannot is logged.
+    /// Dials, and abandons an earlier dial that is still handshaking.
     pub(in crate::io) fn dial(&self) {
         let now = Instant::now();
         let mut core = self.lock();
@@ -149,7 +148,7 @@ impl QuicTransport {
         self.publish_state(&mut core, now);
     }
 
-    /// Ends every connection, and says so.
+    /// Closes every connection.
     pub(in crate::io) fn close(&self, why: CloseReason) {
         let now = Instant::now();
         let mut core = self.lock();
@@ -157,18 +156,18 @@ impl QuicTransport {
         self.publish_state(&mut core, now);
     }
 
-    /// Whether the peer closed because it does not want this carrier here any more. Told once.
+    /// Returns, once, whether the peer closed because its configuration selects another transport.
     pub(in crate::io) fn take_declined(&self) -> bool {
         std::mem::take(&mut self.lock().is_declined)
     }
 
-    /// Why the last connection ended or did not come about, if that is news.
+    /// Takes the error of the last connection, if not reported yet.
     pub(in crate::io) fn take_error(&self) -> Option<String> {
         self.lock().unreported_error.take()
     }
 
-    /// Sends `bytes`, frames of `stride` bytes (the last may be shorter). The path carries frames
-    /// of `limit` bytes.
+    /// Sends `bytes`, frames of `stride` bytes each (the last may be shorter). `limit`: largest
+    /// frame that the path carries, bytes.
     pub(in crate::io) fn send_frames(
         &self,
         bytes: &[u8],
@@ -186,8 +185,8 @@ impl QuicTransport {
         outcome
     }
 
-    /// Takes in `packets` that came from the route's remote address, at most 64 KiB, and gives the
-    /// frames they brought; those that are not for a carrier connection go to `other`.
+    /// Processes `packets` from the route's remote address, at most 64 KiB, and appends the frames
+    /// they carried; packets of other QUIC connections go to `other`.
     pub(in crate::io) fn receive_packets<'p>(
         &self,
         packets: impl Iterator<Item = &'p [u8]>,
@@ -196,19 +195,19 @@ impl QuicTransport {
     ) {
         let now = Instant::now();
         let mut core = self.lock_bulk();
-        let marks = core.cid_tag();
+        let cid_tag = core.cid_tag();
         let mine = packets.filter(|packet| {
-            let claimed = marks.matches_packet(packet);
-            if !claimed {
+            let is_own = cid_tag.matches_packet(packet);
+            if !is_own {
                 other(packet);
             }
-            claimed
+            is_own
         });
         core.receive_packets(now, self.mtu.load(Relaxed), mine, frames);
         self.publish_state(&mut core, now);
     }
 
-    /// Takes over what others read without the lock.
+    /// Publishes the state that is read without the lock.
     fn publish_state(&self, core: &mut TransportInner, now: Instant) {
         let (up, room) = core.send_state();
         let room = room.unwrap_or(usize::MAX);
@@ -223,7 +222,7 @@ impl QuicTransport {
         self.next_timeout.store(at, Relaxed);
     }
 
-    /// The lock, ahead of bulk data.
+    /// Locks ahead of bulk senders.
     fn lock_priority(&self) -> MutexGuard<'_, TransportInner> {
         self.priority_waiters.fetch_add(1, Relaxed);
         let core = self.lock();
@@ -231,8 +230,8 @@ impl QuicTransport {
         core
     }
 
-    /// The lock, once nobody waits for it who goes first. A mutex is not fair: a thread that lets
-    /// go and asks again at once would get it before one that has to be woken.
+    /// Locks once there is no priority waiter. A mutex is not fair: a thread that unlocks and locks
+    /// again at once would get it before a thread that has to be woken.
     fn lock_bulk(&self) -> MutexGuard<'_, TransportInner> {
         for _ in 0..MAX_BULK_YIELDS {
             if self.priority_waiters.load(Relaxed) == 0 {
@@ -244,7 +243,7 @@ impl QuicTransport {
     }
 
     fn lock(&self) -> MutexGuard<'_, TransportInner> {
-        // A thread that panicked in here took its worker with it.
+        // A panic under the lock ends the worker; the state stays usable for the others.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,8 +20,8 @@ use crate::io::{
 };
 
 const MTU: u16 = 1472;
-const PATIENCE: Duration = Duration::from_secs(8);
-/// What one turn receives at most.
+const TEST_TIMEOUT: Duration = Duration::from_secs(8);
+/// Receives per turn at most.
 const RECEIVES: usize = 16;
 
 /// A node's key, and its public half.
@@ -41,7 +41,7 @@ fn socket(id: u32) -> Arc<UdpSocket> {
 
 /// One end of a route.
 struct End {
-    carrier: QuicTransport,
+    transport: QuicTransport,
     socket: Arc<UdpSocket>,
     buf: Vec<u8>,
     /// Datagrams that came, and those of them that are not QUIC's.
@@ -54,9 +54,9 @@ struct End {
 impl End {
     fn new(key: &Key, peer: NodeKey, socket: Arc<UdpSocket>, remote: SocketAddr) -> Self {
         let settings = NodeTransportSettings::new(&key.0, key.1).unwrap().for_peer(peer).unwrap();
-        let carrier = QuicTransport::new(settings, remote, MTU);
-        carrier.set_socket(Some(&socket));
-        Self { carrier, socket, buf: vec![0; 65_536], packets: 0, strange: 0, longest: 0 }
+        let transport = QuicTransport::new(settings, remote, MTU);
+        transport.set_socket(Some(&socket));
+        Self { transport, socket, buf: vec![0; 65_536], packets: 0, strange: 0, longest: 0 }
     }
 
     /// Serves socket and timers once; gives what came. Under bulk data the socket is never empty.
@@ -70,10 +70,10 @@ impl End {
             self.packets += packets().count();
             self.longest = packets().map(<[u8]>::len).chain([self.longest]).max().unwrap();
             self.strange += packets().filter(|packet| !header::is_quic(packet[0])).count();
-            self.carrier.receive_packets(packets(), &mut frames, |_| {});
+            self.transport.receive_packets(packets(), &mut frames, |_| {});
         }
-        if self.carrier.next_timeout().is_some_and(|at| at <= clock::now()) {
-            self.carrier.on_timeout();
+        if self.transport.next_timeout().is_some_and(|at| at <= clock::now()) {
+            self.transport.on_timeout();
         }
         frames
     }
@@ -95,7 +95,7 @@ fn until(
     ends: &mut [End; 2],
     done: impl Fn(&[End; 2], &[Vec<Bytes>; 2]) -> bool,
 ) -> [Vec<Bytes>; 2] {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     let mut came = [Vec::new(), Vec::new()];
     loop {
         for (end, came) in ends.iter_mut().zip(&mut came) {
@@ -111,21 +111,21 @@ fn until(
 
 fn connected() -> [End; 2] {
     let mut ends = pair();
-    ends[0].carrier.dial();
-    until(&mut ends, |ends, _| ends.iter().all(|end| end.carrier.is_connected()));
+    ends[0].transport.dial();
+    until(&mut ends, |ends, _| ends.iter().all(|end| end.transport.is_connected()));
     ends
 }
 
 #[test]
 fn frames_travel_both_ways_and_only_quic_is_on_the_wire() {
     let mut ends = connected();
-    let room = ends[0].carrier.max_frame_len();
+    let room = ends[0].transport.max_frame_len();
     assert_eq!(room, usize::from(MTU) - TRANSPORT_OVERHEAD);
     let data: Vec<u8> = (0..50 * room).map(|n| n as u8).collect();
     for end in &ends {
-        let sent = end.carrier.send_frames(&data, room, room, FrameClass::Bulk);
+        let sent = end.transport.send_frames(&data, room, room, FrameClass::Bulk);
         assert_eq!((sent.sent, sent.bytes), (50, data.len() as u64), "{sent:?}");
-        assert_eq!(end.carrier.send_frames(b"beat", 4, usize::MAX, FrameClass::Control).sent, 1);
+        assert_eq!(end.transport.send_frames(b"beat", 4, usize::MAX, FrameClass::Control).sent, 1);
     }
     let came = until(&mut ends, |_, came| came.iter().all(|came| came.len() == 51));
     for came in came {
@@ -138,29 +138,33 @@ fn frames_travel_both_ways_and_only_quic_is_on_the_wire() {
 #[test]
 fn a_frame_that_is_too_large_is_counted_and_the_others_go() {
     let mut ends = connected();
-    let room = ends[0].carrier.max_frame_len();
-    let sent =
-        ends[0].carrier.send_frames(&vec![1; room + 1 + 9], room + 1, usize::MAX, FrameClass::Bulk);
+    let room = ends[0].transport.max_frame_len();
+    let sent = ends[0].transport.send_frames(
+        &vec![1; room + 1 + 9],
+        room + 1,
+        usize::MAX,
+        FrameClass::Bulk,
+    );
     assert_eq!((sent.sent, sent.too_big), (1, 1));
     until(&mut ends, |_, came| came[1].len() == 1);
-    assert!(ends[0].carrier.is_connected());
+    assert!(ends[0].transport.is_connected());
 }
 
-/// The second rule of the gate: what cannot be refused goes, whatever is in flight.
+/// Control frames are sent whatever is in flight.
 #[test]
 fn a_full_window_refuses_bulk_data_and_no_heartbeat() {
     let ends = connected();
-    let room = ends[0].carrier.max_frame_len();
+    let room = ends[0].transport.max_frame_len();
     let batch = vec![1; 40 * room];
-    // Nobody acknowledges anything.
+    // No acknowledgement arrives.
     let full = (0..10_000).find_map(|_| {
-        let sent = ends[0].carrier.send_frames(&batch, room, room, FrameClass::Bulk);
+        let sent = ends[0].transport.send_frames(&batch, room, room, FrameClass::Bulk);
         (sent.window_full > 0).then_some(sent)
     });
     let full = full.unwrap();
     assert_eq!(full.sent + full.window_full, 40, "the newest are refused");
     for _ in 0..100 {
-        let beat = ends[0].carrier.send_frames(b"beat", 4, usize::MAX, FrameClass::Control);
+        let beat = ends[0].transport.send_frames(b"beat", 4, usize::MAX, FrameClass::Control);
         assert_eq!((beat.sent, beat.window_full), (1, 0));
     }
 }
@@ -169,35 +173,35 @@ fn a_full_window_refuses_bulk_data_and_no_heartbeat() {
 #[test]
 fn lost_bursts_do_not_make_the_path_narrow() {
     let mut ends = connected();
-    let room = ends[0].carrier.max_frame_len();
+    let room = ends[0].transport.max_frame_len();
     let batch = vec![1; 20 * room];
     for _ in 0..8 {
-        assert_eq!(ends[0].carrier.send_frames(&batch, room, room, FrameClass::Bulk).sent, 20);
+        assert_eq!(ends[0].transport.send_frames(&batch, room, room, FrameClass::Bulk).sent, 20);
         let mut lost = vec![0; 65_536];
         while udp::recv_batch(ends[1].socket.fd.as_fd(), &mut lost).unwrap().is_some() {}
-        // What arrives later tells that they are lost.
+        // Later packets reveal the loss.
         for _ in 0..4 {
-            ends[0].carrier.send_frames(b"beat", 4, usize::MAX, FrameClass::Control);
+            ends[0].transport.send_frames(b"beat", 4, usize::MAX, FrameClass::Control);
         }
         let acknowledged = ends[0].packets;
         until(&mut ends, |ends, _| ends[0].packets > acknowledged);
     }
-    assert_eq!(ends[0].carrier.max_frame_len(), room);
+    assert_eq!(ends[0].transport.max_frame_len(), room);
 }
 
 /// The interface takes more than the path behind it.
 #[test]
 fn on_a_narrow_path_packets_hold_one_frame() {
     let mut ends = connected();
-    let room = ends[0].carrier.max_frame_len();
+    let room = ends[0].transport.max_frame_len();
     for limit in [room - 1, room / 2 + 20, room / 3] {
         // Acknowledgements are due at both ends, to be sent with the next packet.
-        let back = ends[1].carrier.send_frames(&[7; 300 * 50], 50, limit, FrameClass::Bulk);
+        let back = ends[1].transport.send_frames(&[7; 300 * 50], 50, limit, FrameClass::Bulk);
         assert_eq!(back.sent, 300);
         until(&mut ends, |_, came| came[0].len() == 300);
         ends[1].longest = 0;
         let sent =
-            ends[0].carrier.send_frames(&vec![1; 30 * limit + 9], limit, limit, FrameClass::Bulk);
+            ends[0].transport.send_frames(&vec![1; 30 * limit + 9], limit, limit, FrameClass::Bulk);
         assert_eq!((sent.sent, sent.fault), (31, None));
         until(&mut ends, |_, came| came[1].len() == 31);
         let longest = ends[1].longest;
@@ -206,7 +210,7 @@ fn on_a_narrow_path_packets_hold_one_frame() {
             "{longest} bytes of {limit}"
         );
     }
-    let wide = ends[0].carrier.send_frames(&vec![1; 3 * room], room, room - 1, FrameClass::Bulk);
+    let wide = ends[0].transport.send_frames(&vec![1; 3 * room], room, room - 1, FrameClass::Bulk);
     assert_eq!((wide.sent, wide.too_big), (0, 3), "sealed for a wider path");
 }
 
@@ -214,12 +218,12 @@ fn on_a_narrow_path_packets_hold_one_frame() {
 #[test]
 fn a_sender_of_bulk_data_gets_few_acknowledgements() {
     let mut ends = connected();
-    let room = ends[0].carrier.max_frame_len();
+    let room = ends[0].transport.max_frame_len();
     let (batch, batches) = (vec![1; 40 * room], 100);
     let (began, before) = (Instant::now(), ends[0].packets);
     let mut came = 0;
     for _ in 0..batches {
-        assert_eq!(ends[0].carrier.send_frames(&batch, room, room, FrameClass::Bulk).sent, 40);
+        assert_eq!(ends[0].transport.send_frames(&batch, room, room, FrameClass::Bulk).sent, 40);
         came += ends[1].turn().len();
         ends[0].turn();
     }
@@ -232,19 +236,19 @@ fn a_sender_of_bulk_data_gets_few_acknowledgements() {
 
 #[test]
 fn nobody_but_the_peer_gets_a_connection() {
-    let (a, b, stranger) = (key(), key(), key());
+    let (a, b, unknown) = (key(), key(), key());
     let sockets = [socket(1), socket(2)];
     let mut ends = [
         End::new(&a, b.1, sockets[0].clone(), sockets[1].local),
-        End::new(&stranger, a.1, sockets[1].clone(), sockets[0].local),
+        End::new(&unknown, a.1, sockets[1].clone(), sockets[0].local),
     ];
-    ends[1].carrier.dial();
+    ends[1].transport.dial();
     let mut complaint = None;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while complaint.is_none() {
         ends.iter_mut().for_each(|end| drop(end.turn()));
-        complaint = ends[0].carrier.take_error();
-        assert!(!ends[0].carrier.is_connected() && Instant::now() < deadline);
+        complaint = ends[0].transport.take_error();
+        assert!(!ends[0].transport.is_connected() && Instant::now() < deadline);
     }
     let complaint = complaint.unwrap().to_lowercase();
     assert!(complaint.contains("unpinned") || complaint.contains("not pinned"), "{complaint}");
@@ -253,35 +257,37 @@ fn nobody_but_the_peer_gets_a_connection() {
 #[test]
 fn of_two_connections_made_at_once_both_ends_keep_the_same() {
     let mut ends = pair();
-    ends.iter().for_each(|end| end.carrier.dial());
+    ends.iter().for_each(|end| end.transport.dial());
     let one = |end: &End| {
-        let core = end.carrier.lock();
+        let core = end.transport.lock();
         let live: Vec<_> = core.open_connections().collect();
         (live.len() == 1).then(|| live[0])
     };
     until(&mut ends, |ends, _| {
-        ends.iter().all(|end| one(end).is_some() && end.carrier.is_connected())
+        ends.iter().all(|end| one(end).is_some() && end.transport.is_connected())
     });
     let [a, b] = [0, 1].map(|end| one(&ends[end]).unwrap());
     assert_ne!(a, b, "one end dialled it, the other did not");
     let sent = ends
         .each_ref()
-        .map(|end| end.carrier.send_frames(b"x", 1, usize::MAX, FrameClass::Bulk).sent);
+        .map(|end| end.transport.send_frames(b"x", 1, usize::MAX, FrameClass::Bulk).sent);
     assert_eq!(sent, [1, 1]);
     until(&mut ends, |_, came| came.iter().all(|came| came.len() == 1));
 }
 
 #[test]
-fn a_closed_connection_is_told_and_can_be_dialled_again() {
+fn a_closed_connection_is_reported_and_can_be_dialled_again() {
     let mut ends = connected();
-    ends[0].carrier.take_changed();
-    ends[1].carrier.close(CloseReason::Declined);
-    until(&mut ends, |ends, _| !ends[0].carrier.is_connected() && ends[0].carrier.take_changed());
-    assert!(ends[0].carrier.take_declined());
-    let sent = ends[0].carrier.send_frames(b"x", 1, usize::MAX, FrameClass::Control);
+    ends[0].transport.take_changed();
+    ends[1].transport.close(CloseReason::Declined);
+    until(&mut ends, |ends, _| {
+        !ends[0].transport.is_connected() && ends[0].transport.take_changed()
+    });
+    assert!(ends[0].transport.take_declined());
+    let sent = ends[0].transport.send_frames(b"x", 1, usize::MAX, FrameClass::Control);
     assert_eq!((sent.sent, sent.unconnected), (0, 1));
-    ends[0].carrier.dial();
-    until(&mut ends, |ends, _| ends.iter().all(|end| end.carrier.is_connected()));
+    ends[0].transport.dial();
+    until(&mut ends, |ends, _| ends.iter().all(|end| end.transport.is_connected()));
 }
 
 /// `cargo test --release … -- --ignored --nocapture raw_quinn`: what quinn's own DATAGRAM frames
@@ -345,7 +351,7 @@ fn how_late_heartbeats_are_under_saturation() {
 
 fn how_late(quic: bool) {
     let [sender, mut receiver] = connected();
-    let room = sender.carrier.max_frame_len();
+    let room = sender.transport.max_frame_len();
     let (seconds, delay) = (3, Duration::from_millis(5));
     let over = AtomicBool::new(false);
     let bulk = AtomicU64::new(0);
@@ -367,14 +373,14 @@ fn how_late(quic: bool) {
                     bulk.fetch_add(plain(&batch, room, None), Relaxed);
                     continue;
                 }
-                let sent = sender.carrier.send_frames(&batch, room, room, FrameClass::Bulk);
+                let sent = sender.transport.send_frames(&batch, room, room, FrameClass::Bulk);
                 bulk.fetch_add(sent.bytes, Relaxed);
                 while let Ok(Some(got)) = udp::recv_batch(sender.socket.fd.as_fd(), &mut buf) {
                     let packets = buf[..got.len].chunks(got.segment);
-                    sender.carrier.receive_packets(packets, &mut Vec::new(), |_| {});
+                    sender.transport.receive_packets(packets, &mut Vec::new(), |_| {});
                 }
-                if sender.carrier.next_timeout().is_some_and(|at| at <= clock::now()) {
-                    sender.carrier.on_timeout();
+                if sender.transport.next_timeout().is_some_and(|at| at <= clock::now()) {
+                    sender.transport.on_timeout();
                 }
             }
         });
@@ -390,7 +396,7 @@ fn how_late(quic: bool) {
                 let at = (clock::now().as_nanos() - due.elapsed().as_nanos() as u64).to_be_bytes();
                 if quic {
                     assert_eq!(
-                        sender.carrier.send_frames(&at, 8, usize::MAX, FrameClass::Control).sent,
+                        sender.transport.send_frames(&at, 8, usize::MAX, FrameClass::Control).sent,
                         1
                     );
                 } else {

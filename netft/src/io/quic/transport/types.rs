@@ -2,28 +2,28 @@
 
 use crate::io::sys::udp::SendFault;
 
-/// How frames are treated.
+/// Treatment of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::io) enum FrameClass {
-    /// Data: taken while the window has room.
+    /// Data: sent while the window has room.
     Bulk,
-    /// Heartbeats, acknowledgements, probes: always taken, and marked as network control.
+    /// Heartbeats, acknowledgements, probes: always sent, marked as network control (CS6).
     Control,
 }
 
-/// What became of frames.
+/// Result of a send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::io) struct SendOutcome {
-    /// Frames QUIC took.
+    /// Frames sent.
     pub sent: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Frames the window had no room for.
+    /// Frames dropped because the window was full.
     pub window_full: u64,
-    /// Frames larger than the connection carries.
+    /// Frames dropped because they exceed the connection's or the path's MTU.
     pub too_big: u64,
-    /// Frames there was no connection for.
+    /// Frames dropped without a connection.
     pub unconnected: u64,
-    /// What the kernel refused, if it did.
+    /// Error of the kernel, if any.
     pub fault: Option<(SendFault, i32)>,
 }

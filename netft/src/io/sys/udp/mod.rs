@@ -238,8 +238,8 @@ pub fn send_control(
 }
 
 impl SendFault {
-    /// Whether the error may belong to an earlier packet to any destination: a pending ICMP error
-    /// fails the next send on the socket once.
+    /// Returns whether the error may belong to an earlier packet to any destination: a pending ICMP
+    /// error fails the next send on the socket once.
     pub fn may_be_earlier(self) -> bool {
         matches!(self, Self::Refused | Self::Route | Self::TooBig)
     }
