@@ -248,7 +248,7 @@ fn systemd_hears_ready_watchdog_and_stopping() {
             let length = systemd.recv(&mut buffer).expect("a word in time");
             String::from_utf8_lossy(&buffer[..length]).into_owned()
         };
-        // The first watchdog word may come before.
+        // The first watchdog message may come before.
         while !heard().contains("READY=1") {}
         assert!(pair.adapter(0).is_some(), "ready before the adapter is there");
         for _ in 0..3 {

@@ -20,7 +20,8 @@ use rustix::net::sockopt;
 const MTU: u32 = 62_000;
 const LARGE: &str = "[failover]\nhold = 300\n[adapter]\nmtu = 62000\n";
 const PLAIN: &str = "[failover]\nhold = 300\n[adapter]\nmtu = 62000\nbackend = \"plain\"\n";
-/// Payloads around every edge: one frame, one slice more, one send, all the adapter takes.
+/// Payload sizes around every limit: one frame, one fragment more, one send, the
+/// adapter's largest packet.
 const SIZES: [usize; 16] = [
     0, 1, 1200, 1390, 1412, 1413, 1420, 1440, 2850, 4096, 8900, 9000, 20_000, 44_000, 61_000,
     61_952,
@@ -50,7 +51,7 @@ impl Talk {
         Self { ends }
     }
 
-    /// What the kernel takes for the largest packet to the other end.
+    /// The kernel's path MTU to the other end.
     fn mtu(&self, node: usize) -> u32 {
         let end = &self.ends[node];
         if end.local_addr().unwrap().is_ipv4() {

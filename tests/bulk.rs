@@ -54,7 +54,7 @@ fn bulk_both_ways_over_failing_routes_arrives_unchanged() {
     });
 }
 
-/// What bulk data leaves standing in sockets is bounded: heartbeats on the route that carries it go
+/// Bulk data leaves bounded queues in sockets: heartbeats on the route that carries it go
 /// there and back within the detection time.
 /// For figures: `NETFT_SECONDS=20 cargo test --release --test bulk --test over_quic heartbeats --
 /// --nocapture`.

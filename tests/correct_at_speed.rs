@@ -26,7 +26,7 @@ use netft_lab::{
 const FAST: &str = "[failover]\nhold = 300\n";
 const PLAIN: &str = "[failover]\nhold = 300\n[adapter]\nbackend = \"plain\"\n";
 const MANY: &str = "[failover]\nhold = 300\n[adapter]\nworkers = 3\n";
-/// What each node is configured with, in turn.
+/// Configuration of each node, in turn.
 const BACKENDS: [(&str, [&str; 2]); 4] = [
     ("fast", [FAST; 2]),
     ("plain", [PLAIN; 2]),
@@ -117,7 +117,7 @@ fn number_of(datagram: &[u8]) -> u32 {
     u32::from_be_bytes(*datagram.first_chunk().unwrap())
 }
 
-fn told(tallies: &[ChecksumTally; 2], rate: f64, mib: u64, what: &str) {
+fn print_tallies(tallies: &[ChecksumTally; 2], rate: f64, mib: u64, what: &str) {
     let sum = |of: fn(&ChecksumTally) -> u64| of(&tallies[0]) + of(&tallies[1]);
     println!(
         "{what}: {mib} MiB each way, {rate:.2} Gbit/s together, hashes equal; inspected {} packets \
@@ -150,7 +150,7 @@ fn over_bad_networks(mib: u64) {
         assert!(came.len() > 900, "{what}: only {} of 1000 came", came.len());
         let (tallies, rate) = both_ways(&pair, mib << 20);
         forms(&tallies, each);
-        told(&tallies, rate, mib, &format!("{what}, bad network"));
+        print_tallies(&tallies, rate, mib, &format!("{what}, bad network"));
         assert!(pair.drops(0, "replayed") + pair.drops(1, "replayed") > 0, "nothing came twice");
         let lost = wire.lost_and_relayed(0).0 + wire.lost_and_relayed(1).0;
         assert!(lost > 0, "nothing was lost");
@@ -165,7 +165,7 @@ fn at_full_speed(mib: u64) {
         forms(&tallies, each);
         let merged = tallies.iter().all(|tally| tally.merged > 0);
         assert_eq!(merged, !each.contains(&PLAIN), "{tallies:?}");
-        told(&tallies, rate, mib, what);
+        print_tallies(&tallies, rate, mib, what);
     }
 }
 

@@ -124,7 +124,7 @@ fn f_26_an_address_moved_to_another_card_is_used_again() {
         let (network, _) = pair.active(0);
         pair.lab.move_address(network, 0).unwrap();
         let tap = Capture::start(pair.lab.switch_netns(network), "second0").unwrap();
-        // A move quicker than a look at the interfaces never makes the route fail; a slower one
+        // A move between two polls of the interfaces never makes the route fail; a slower one
         // moves data away and back.
         wait_until("netft's packets at the second card", || {
             let out = |frame: &Vec<u8>| frame.len() > 42 && frame[26..30] == [10, 1, 0, 1];
@@ -240,7 +240,7 @@ fn f_20_a_stopped_daemon_blames_nobody_when_it_goes_on() {
         let flow = pair.transfer(0, Some(TEST_RATE), false);
         thread::sleep(TRAFFIC_CHECK_TIME);
         pair.daemon(1).send_signal(Signal::STOP).unwrap();
-        // F-21: the peer cannot tell a stopped daemon from a dead one.
+        // F-21: to the peer a stopped daemon looks like a dead one.
         pair.daemon(0)
             .wait_for("the peer's verdict", TEST_TIMEOUT, |r| r.iter().all(|r| r.state != "up"))
             .unwrap();

@@ -1,4 +1,4 @@
-//! What travels over what: routes from networks, address families, backends, routers.
+//! Routes by network, address family, adapter backend and router.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

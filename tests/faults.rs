@@ -43,7 +43,7 @@ fn wired(networks: usize, common: &str) -> (NodePair, ImpairedWire) {
     (pair.start_and_wait(), wire)
 }
 
-/// What happened to routes since `start`, both nodes together.
+/// Route events since `start`, of both nodes.
 struct Story(Vec<EventLine>);
 
 impl Story {

@@ -19,7 +19,7 @@ use netft_lab::{
 const SETTLED: Duration = Duration::from_secs(4);
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// Whether something lies unread in a UDP socket of a node (the field `rx_queue` of `proc(5)`).
+/// True if a UDP socket of a node has unread datagrams (the field `rx_queue` of `proc(5)`).
 fn unread(pair: &NodePair, node: usize) -> bool {
     let table = pair
         .lab
@@ -36,7 +36,7 @@ fn replies_wait_until_an_idle_node_is_awake_and_none_is_missed() {
         let mut pair = NodePair::start_with(3, SiteSettings::default());
         let events = [0, 1].map(|node| pair.events(node));
         thread::sleep(SETTLED);
-        let calm = SystemTime::now();
+        let quiet_since = SystemTime::now();
         let before = PairCounters::take_snapshot(&mut pair);
         let (mut looks, mut waiting) = (0, 0);
         let end = Instant::now() + WATCHED;
@@ -47,7 +47,7 @@ fn replies_wait_until_an_idle_node_is_awake_and_none_is_missed() {
         }
         let counts = PairCounters::take_snapshot(&mut pair).since(&before);
         println!("a reply waits in {waiting} of {looks} looks; {counts:?}");
-        // Nearly all the time; one that is taken at once is gone before anybody looks.
+        // Nearly all the time; a datagram that is read at once is not seen here.
         assert!(waiting * 2 > looks, "{waiting} of {looks}");
         for node in [0, 1] {
             for route in pair.wait_routes_up(node) {
@@ -55,8 +55,9 @@ fn replies_wait_until_an_idle_node_is_awake_and_none_is_missed() {
                 assert!(rtt * 2 < Duration::from_millis(route.delay_ms), "no wait is: {route:?}");
             }
             let seen = events[node].events_so_far();
-            let missed =
-                |event: &EventLine| event.name == "early-warning" && event.is_at_or_after(calm);
+            let missed = |event: &EventLine| {
+                event.name == "early-warning" && event.is_at_or_after(quiet_since)
+            };
             let starved = seen.iter().any(|event| event.name == "stalled");
             assert!(starved || !seen.iter().any(missed), "{seen:?}");
         }

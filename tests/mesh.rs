@@ -64,7 +64,7 @@ impl Mesh {
         self.site.virtual_endpoint(&self.lab, node, false).unwrap()
     }
 
-    /// Every node says its number to every other one until all have heard all.
+    /// Every node sends its number to every other one until all have received all.
     fn all_reach_all(&self) {
         let open = |node: usize| {
             let endpoint = self.endpoint(node);
@@ -123,7 +123,7 @@ impl Mesh {
         let what = match dice.between(0, 3) {
             0 => self.lab.black_hole(network).map(|_| "a network swallows everything"),
             1 => self.lab.cut_carrier(network, node).map(|_| "a node loses a carrier"),
-            // With more than two nodes nobody's frames reach `other` there.
+            // With more than two nodes no frames reach `other` there.
             _ => self
                 .lab
                 .drop_one_way(network, node, other)

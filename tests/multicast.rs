@@ -23,7 +23,7 @@ use socket2::{Domain, InterfaceIndexOrAddress, SockRef, Socket, Type};
 
 const PORT: u16 = 5353;
 
-/// What programs send and hear on the adapter.
+/// Datagrams that programs send and receive on the adapter.
 trait Groups {
     fn scope(&self, node: usize) -> u32;
     fn sender(&self, node: usize, group: IpAddr) -> UdpSocket;
@@ -140,7 +140,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.over.store(true, Relaxed);
-        // A thread that panicked has told its story.
+        // A thread that panicked has printed its message.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }

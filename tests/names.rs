@@ -65,7 +65,7 @@ fn peers_are_found_by_name_and_followed_when_they_are_lost() {
         hosts.say("10.1.0.2 b.test\n10.1.0.1 a.test\n");
         for node in [0, 1] {
             let routes = pair.wait_routes_up(node);
-            assert_eq!(routes.len(), 2, "the other was told: {routes:?}");
+            assert_eq!(routes.len(), 2, "the other peer is affected: {routes:?}");
         }
 
         // It moves while nothing leads there.

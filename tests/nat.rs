@@ -61,8 +61,8 @@ fn ends(route: &RouteRow) -> (Ipv4Addr, u16) {
 
 /// Waits until a route leads to another address of the peer, and says which.
 fn adopted(events: &EventFollower, since: Moment) -> (u64, String) {
-    let told = |event: &netft_lab::daemon::EventLine| event.name == "address-learned";
-    let event = events.wait_for("an adopted address", since.wall, TEST_TIMEOUT, told).unwrap();
+    let learned = |event: &netft_lab::daemon::EventLine| event.name == "address-learned";
+    let event = events.wait_for("an adopted address", since.wall, TEST_TIMEOUT, learned).unwrap();
     let after = event.at.duration_since(since.wall).unwrap_or_default();
     println!("adopted {after:?} after the mapping changed");
     (event.u64_field("route").unwrap(), event.str_field("to").unwrap().to_owned())
@@ -222,7 +222,7 @@ fn s_09_what_others_send_from_elsewhere_moves_no_route() {
         let third = Ipv4Addr::new(a, b, c, 77);
         let door = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(OUTSIDE)).unwrap();
 
-        // What was delivered: the replay window knows it.
+        // Delivered frames are in the replay window.
         let inside = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(INSIDE)).unwrap();
         thread::sleep(2 * TRAFFIC_CHECK_TIME);
         let (seen, _) = inside.finish();
@@ -234,7 +234,8 @@ fn s_09_what_others_send_from_elsewhere_moves_no_route() {
         eventually_counted(&mut pair, replayed + copies.len() as u64 / 2);
         assert_eq!(counter(&mut pair, "challenges_sent"), asked, "nothing strayed");
 
-        // What never arrived is fresh: its sender is asked where it seems to be, and is not there.
+        // A frame that never arrived is new: its source address gets a path
+        // challenge and does not answer.
         let inside = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(INSIDE)).unwrap();
         pair.lab.set_outbound_open(0, false).unwrap();
         thread::sleep(TRAFFIC_CHECK_TIME);
@@ -265,8 +266,8 @@ fn s_09_what_others_send_from_elsewhere_moves_no_route() {
         let route = mapped(&mut pair);
         assert_eq!((route.id, &route.real_remote), (before.id, &before.real_remote));
         let seen = events.events_so_far();
-        let told = seen.iter().filter(|event| event.is_at_or_after(since.wall));
-        assert_eq!(told.filter(|event| event.name == "address-learned").count(), 0);
+        let learned = seen.iter().filter(|event| event.is_at_or_after(since.wall));
+        assert_eq!(learned.filter(|event| event.name == "address-learned").count(), 0);
     });
 }
 

@@ -26,7 +26,7 @@ fn network(daemon: &Daemon, prefix: &str) -> Value {
     rows.iter().find(|row| row["prefix"] == prefix).cloned().unwrap_or_default()
 }
 
-fn become_(pair: &NodePair, prefix: &str, state: &str) -> Value {
+fn wait_for_state(pair: &NodePair, prefix: &str, state: &str) -> Value {
     let daemon = pair.daemons[0].as_ref().unwrap();
     wait_until(&format!("{prefix} {state}"), || network(daemon, prefix)["state"] == state);
     network(daemon, prefix)
@@ -37,7 +37,7 @@ fn u_28_networks_go_down_and_come_back_as_they_were() {
     in_namespace("u_28_networks_go_down_and_come_back_as_they_were", || {
         let pair = NodePair::start_with(3, BARE);
         for (place, prefix) in ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"].iter().enumerate() {
-            let row = become_(&pair, prefix, "up");
+            let row = wait_for_state(&pair, prefix, "up");
             assert_eq!(row["role"], "cluster", "{row}");
             assert_eq!(row["metric_from"], "interface", "{row}");
             let [own, far] = &row["interfaces"].as_array().unwrap()[..] else { panic!("{row}") };
@@ -47,25 +47,25 @@ fn u_28_networks_go_down_and_come_back_as_they_were() {
             assert_eq!(far["address"], pair.lab.node_ipv4(place, 1).to_string());
         }
         // The other family on the same wires.
-        become_(&pair, "fd00:1::/64", "up");
+        wait_for_state(&pair, "fd00:1::/64", "up");
 
         pair.lab.black_hole(0).unwrap();
-        let row = become_(&pair, "10.1.0.0/24", "down");
+        let row = wait_for_state(&pair, "10.1.0.0/24", "down");
         assert_eq!(row["interfaces"][0]["state"], "failed", "{row}");
         assert_eq!(row["interfaces"][1]["state"], "unreachable", "{row}");
-        become_(&pair, "fd00:1::/64", "down");
-        become_(&pair, "10.2.0.0/24", "up");
+        wait_for_state(&pair, "fd00:1::/64", "down");
+        wait_for_state(&pair, "10.2.0.0/24", "up");
         pair.lab.heal_network(0).unwrap();
-        become_(&pair, "10.1.0.0/24", "up");
+        wait_for_state(&pair, "10.1.0.0/24", "up");
 
-        let before = become_(&pair, "10.2.0.0/24", "up");
+        let before = wait_for_state(&pair, "10.2.0.0/24", "up");
         pair.lab.delete_nic(1, 0).unwrap();
-        let gone = become_(&pair, "10.2.0.0/24", "unavailable");
+        let gone = wait_for_state(&pair, "10.2.0.0/24", "unavailable");
         assert_eq!(gone["metric_from"], "remembered", "{gone}");
         assert_eq!((&gone["metric"], &gone["role"]), (&before["metric"], &before["role"]));
         assert_eq!(gone["interfaces"].as_array().unwrap().len(), 1, "{gone}");
         pair.lab.add_nic(1, 0).unwrap();
-        assert_eq!(become_(&pair, "10.2.0.0/24", "up")["metric"], before["metric"]);
+        assert_eq!(wait_for_state(&pair, "10.2.0.0/24", "up")["metric"], before["metric"]);
 
         let mut shown = pair.site.operator_command(&pair.lab, 0).unwrap();
         let shown = String::from_utf8(shown.arg("networks").output().unwrap().stdout).unwrap();
@@ -80,7 +80,7 @@ fn a_network_that_reaches_one_of_two_is_partitioned() {
         let three = NodeTriple::start_up("");
         three.lab.drop_one_way(0, 0, 2).unwrap();
         let state = |node: usize| network(&three.daemons[node], "10.1.0.0/24")["state"].clone();
-        // What is sent to node 2 vanishes, whoever sends it.
+        // Every frame to node 2 is dropped, from any sender.
         wait_until("a partition, and one node cut off", || {
             [0, 1, 2].map(state) == ["partitioned", "partitioned", "down"]
         });

@@ -31,15 +31,15 @@ use netft_lab::{
 type Lasts = (u64, u64);
 /// Longer than detection takes.
 const DETECTED: Lasts = (250, 700);
-/// Over before heartbeats could tell.
+/// Shorter than heartbeats can detect.
 const UNDETECTED: Lasts = (15, 140);
 /// Faults between two checks, to bound the memory of the logs.
 const ROUND: u64 = 20;
-/// What is felt of a fault is felt within this time.
+/// Effects of a fault appear within this time.
 const FELT: Duration = Duration::from_secs(1);
-/// What is told about a fault begins this long before it.
+/// Reported events begin this long before the fault.
 const BEFORE: Duration = Duration::from_millis(50);
-/// Fields of an event that tell nothing here.
+/// Event fields that are not printed.
 const NOISE: [&str; 5] = ["history", "seq", "at", "schema", "peer"];
 /// Machines stall: a pause of this many detection times is still no failure of netft.
 const SLACK: u32 = 4;
@@ -55,8 +55,8 @@ struct Fault {
     story: String,
 }
 
-/// What applications felt of one fault: without an arrival (both ways), from sending to arrival
-/// (both ways), and the TCP flow without a byte.
+/// Effects of one fault on applications: longest time without an arrival (both directions), from
+/// sending to arrival (both directions), and of the TCP flow without a byte.
 #[derive(Default)]
 struct Felt {
     gaps: Vec<Duration>,
@@ -189,7 +189,7 @@ fn round(
     }
 }
 
-/// What was counted in a round.
+/// Counters of a round.
 fn tell(counts: &PairCounters) {
     let daemons = ["resent_frames", "duplicated_frames", "ring_overflow", "socket_overflow"];
     let kernels = ["TCPSpuriousRTOs", "TCPTimeouts", "TCPLossProbes", "TCPDSACKRecv"];
@@ -223,7 +223,7 @@ fn strike(
     Fault { number, kind, network, at, counts, story }
 }
 
-/// What the daemons said of their own stalls around a fault, a detection time for each.
+/// Self-stalls of the daemons around a fault, plus a detection time for each.
 fn stalls(events: &[EventFollower; 2], at: Moment, detection: Duration) -> Duration {
     let seen = events.iter().flat_map(EventFollower::events_so_far);
     let near = seen.filter(|event| event.is_at_or_after(at.wall) && event.at <= at.wall + FELT);
@@ -231,7 +231,7 @@ fn stalls(events: &[EventFollower; 2], at: Moment, detection: Duration) -> Durat
     lengths.map(|length| Duration::from_millis(length) + detection).sum()
 }
 
-/// Whether a machine failed, not a network: a daemon was not scheduled for a while, or lost its
+/// True if a machine failed, not a network: a daemon was not scheduled for a while, or lost its
 /// peer although two of three networks are whole. What is lost then is told, not judged.
 fn starved(events: &[EventFollower; 2], fault: &Fault, until: Option<SystemTime>) -> bool {
     let starves = ["stalled", "remote-unreachable"];
@@ -277,7 +277,7 @@ fn inquest(
         }
         let counts = next.map_or(after, |next| &next.counts).since(&fault.counts);
         let gone: usize = lost.iter().map(Vec::len).sum();
-        // What is told of this fault begins before it.
+        // Reported events begin before the fault.
         let before = &faults[place.saturating_sub(1)].counts;
         let dropped = next.map_or(after, |next| &next.counts).since(before).buffer_drops();
         if starved(events, fault, next.map(|next| next.at.wall)) {
@@ -351,7 +351,7 @@ fn deleted_cards_lose_nothing() {
     long("deleted_cards_lose_nothing", FaultKind::NicDeleted, DETECTED);
 }
 
-/// Holes that are over before anything but the data itself can tell.
+/// Outages that only data can detect: they are over before a heartbeat is missed.
 #[test]
 #[ignore = "NETFT_FAULTS faults"]
 fn short_holes_lose_nothing() {

@@ -113,7 +113,7 @@ fn black_hole(networks: usize, six: bool) {
     }
     thread::sleep(TRAFFIC_CHECK_TIME);
     for node in [0, 1] {
-        // What a frame does not hold goes in slices: nobody is asked for smaller packets.
+        // Packets over the frame size are fragmented: no ICMP message asks for smaller ones.
         assert_eq!(towards(&pair, node), whole[node]);
         for network in 1..networks {
             assert_eq!(path_mtu(&mut pair, node, network), Some(1500));

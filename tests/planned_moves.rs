@@ -32,13 +32,13 @@ impl NodePair {
         }
     }
 
-    fn orders(&self, node: usize, args: &[&str]) -> String {
+    fn run_netft(&self, node: usize, args: &[&str]) -> String {
         let output = self.netft(node, args);
         assert!(output.status.success(), "netft {args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn refused(&self, node: usize, args: &[&str]) -> String {
+    fn run_refused(&self, node: usize, args: &[&str]) -> String {
         let output = self.netft(node, args);
         assert_eq!(output.status.code(), Some(1), "netft {args:?}: {output:?}");
         String::from_utf8(output.stderr).unwrap()
@@ -56,7 +56,7 @@ impl NodePair {
     }
 }
 
-/// What the adapters' queues (500 packets) could not hold while a daemon was not scheduled: at a
+/// Overflow of the adapters' queues (500 packets) while a daemon was not scheduled: at a
 /// packet per millisecond nothing, unless the machine stood still for longer than 400 ms.
 fn overflowed(events: &[EventFollower; 2]) -> u64 {
     let seen = events
@@ -93,15 +93,15 @@ fn drained_routes_are_left_by_both_ends_and_nothing_is_lost() {
                 let (node, network) = (round % 2, round / 2 % 2);
                 let ids = [0, 1].map(|node| pair.route(node, network));
                 let id = ids[node].to_string();
-                let told = pair.orders(node, &["route", "drain", &id]);
-                assert!(told.contains("drained"), "{told}");
+                let text = pair.run_netft(node, &["route", "drain", &id]);
+                assert!(text.contains("drained"), "{text}");
                 // Answered means that both directions have left.
                 for end in [0, 1] {
                     assert_eq!(pair.field(end, ids[end], "active"), false, "node {end}");
                 }
                 assert_eq!(pair.field(node, ids[node], "drain_by"), "here");
                 assert_eq!(pair.field(1 - node, ids[1 - node], "drain_by"), "peer");
-                pair.orders(node, &["route", "undrain", &id]);
+                pair.run_netft(node, &["route", "undrain", &id]);
                 for end in [0, 1] {
                     pair.wait_active(end, 0);
                 }
@@ -117,7 +117,7 @@ fn live_changes_of_priority_delay_and_threshold_lose_nothing() {
         let set = |pair: &mut NodePair, network: usize, what: &[&str]| {
             for node in [0, 1] {
                 let id = pair.route(node, network).to_string();
-                pair.orders(node, &[&["route", "set", &id], what].concat());
+                pair.run_netft(node, &[&["route", "set", &id], what].concat());
             }
         };
         unnoticed(&mut pair, |pair| {
@@ -148,28 +148,28 @@ fn an_interface_is_drained_whole_and_the_last_route_only_by_force() {
         let [first, second] = [0, 1].map(|network| pair.route(0, network));
         let (nic0, nic1) = (Lab::nic_name(0), Lab::nic_name(1));
         unnoticed(&mut pair, |pair| {
-            assert!(pair.orders(0, &["drain", &nic0]).contains("drained"));
+            assert!(pair.run_netft(0, &["drain", &nic0]).contains("drained"));
             for node in [0, 1] {
                 pair.wait_active(node, 1);
             }
             for args in [["drain", &nic1].as_slice(), &["route", "drain", &second.to_string()]] {
-                let told = pair.refused(0, args);
+                let text = pair.run_refused(0, args);
                 let line = "error: b would be left without another route";
-                assert!(told.starts_with(line) && told.lines().count() == 1, "{told}");
+                assert!(text.starts_with(line) && text.lines().count() == 1, "{text}");
                 assert_eq!(pair.field(0, second, "drain"), Value::Null);
             }
             // By force it is drained, and serves all the same.
-            pair.orders(0, &["drain", &nic1, "--force"]);
+            pair.run_netft(0, &["drain", &nic1, "--force"]);
             assert_eq!(pair.field(0, second, "drain"), "drained");
             assert_eq!(pair.field(0, first, "drain"), "draining");
-            pair.orders(0, &["undrain", &nic1]);
-            pair.orders(0, &["undrain", &nic0]);
+            pair.run_netft(0, &["undrain", &nic1]);
+            pair.run_netft(0, &["undrain", &nic0]);
             pair.wait_active(0, 0);
         });
         let output = pair.netft(0, &["drain", "nowhere"]);
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         // A drained route whose network dies is down, and comes back drained.
-        pair.orders(0, &["route", "drain", &first.to_string()]);
+        pair.run_netft(0, &["route", "drain", &first.to_string()]);
         pair.lab.black_hole(0).unwrap();
         pair.daemon(0)
             .wait_for("route down", TEST_TIMEOUT, |r| r.iter().any(|r| r.id == first && !r.rx))

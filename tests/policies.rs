@@ -56,16 +56,15 @@ fn sent(pair: &mut NodePair, what: &str) -> [u64; 2] {
     sent
 }
 
-/// A span in which no route was suspect: a machine that is busy elsewhere makes one so, and then
-/// data is sent again.
-struct Calm {
+/// A span without retransmissions: on a busy machine a route may become suspect.
+struct SteadySpan {
     start: Instant,
     end: Instant,
     /// Data frames node 0 sent on each network.
     frames: [u64; 2],
 }
 
-fn calm(pair: &mut NodePair) -> Calm {
+fn steady_span(pair: &mut NodePair) -> SteadySpan {
     let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let resent = counter(pair, "resent_frames");
@@ -73,7 +72,7 @@ fn calm(pair: &mut NodePair) -> Calm {
         thread::sleep(TRAFFIC_CHECK_TIME);
         let (end, frames) = (Instant::now(), since(before, frames(pair)));
         if counter(pair, "resent_frames") == resent {
-            return Calm { start, end, frames };
+            return SteadySpan { start, end, frames };
         }
         assert!(Instant::now() < deadline, "some route is suspect all the time");
         thread::sleep(TRAFFIC_CHECK_TIME / 5);
@@ -100,14 +99,14 @@ fn wire_bytes(pair: &NodePair) -> [u64; 2] {
     })
 }
 
-/// As [`calm`]; checks that the kernel really sent on each network what netft says it did.
-fn calm_and_true(pair: &mut NodePair) -> Calm {
+/// As [`steady_span`]; compares netft's counters with the kernel's, network by network.
+fn verified_span(pair: &mut NodePair) -> SteadySpan {
     let (wire, data) = (wire_bytes(pair), sent(pair, "tx_bytes"));
-    let calm = calm(pair);
+    let span = steady_span(pair);
     let data = since(data, sent(pair, "tx_bytes"));
     let wire = since(wire, wire_bytes(pair));
     assert!(wire[0] >= data[0] && wire[1] >= data[1], "{wire:?} bytes for {data:?} of data");
-    calm
+    span
 }
 
 /// Runs `netft` at node 0.
@@ -219,7 +218,7 @@ impl Outcome {
         }
     }
 
-    /// What was sent in the span arrived in the order of each flow.
+    /// Everything sent in the span arrived in the order of each flow.
     fn in_order(&self, span: &Calm) {
         for (flow, numbers) in &self.arrived {
             let sent =
@@ -235,7 +234,7 @@ fn what_is_duplicated_goes_over_both_networks_and_arrives_once() {
     in_namespace("what_is_duplicated_goes_over_both_networks_and_arrives_once", || {
         let mut pair = pair("policy = \"duplicate\"");
         let flows = Flows::start(&pair, 2, 0, TRAFFIC_CHECK_TIME / 50);
-        let [first, second] = calm_and_true(&mut pair).frames;
+        let [first, second] = verified_span(&mut pair).frames;
         // A frame may have left on one network only when the counters are read.
         assert!(first > 0 && first.abs_diff(second) <= 2, "{first} and {second} data frames");
         kill_active(&mut pair);
@@ -250,10 +249,10 @@ fn a_class_is_duplicated_while_the_rest_fails_over() {
     in_namespace("a_class_is_duplicated_while_the_rest_fails_over", || {
         let mut pair = pair("[[peer.class]]\npolicy = \"duplicate\"\ndscp = \"ef\"");
         let rest = Flows::start(&pair, 2, 0, TRAFFIC_CHECK_TIME / 50);
-        let [first, second] = calm(&mut pair).frames;
+        let [first, second] = steady_span(&mut pair).frames;
         assert!(first > 0 && second == 0, "{first} and {second} frames of the rest");
         let urgent = Flows::start(&pair, 1, 46, TRAFFIC_CHECK_TIME / 50);
-        let [first, second] = calm(&mut pair).frames;
+        let [first, second] = steady_span(&mut pair).frames;
         assert!(second > 0, "no copy of {first} frames");
         assert!(first > second, "the rest is on the active route only: {first} and {second}");
         kill_active(&mut pair);
@@ -268,11 +267,11 @@ fn flows_use_both_networks_in_order_and_lose_nothing_with_one_of_them() {
     in_namespace("flows_use_both_networks_in_order_and_lose_nothing_with_one_of_them", || {
         let mut pair = pair("");
         let flows = Flows::start(&pair, 16, 0, TRAFFIC_CHECK_TIME / 8);
-        assert_eq!(calm(&mut pair).frames[1], 0, "all of it on the active route");
+        assert_eq!(steady_span(&mut pair).frames[1], 0, "all of it on the active route");
         let shown = netft(&pair, &["peer", "set", "b", "--policy", "balance"]);
         assert!(shown.contains("balance"), "{shown}");
         thread::sleep(TRAFFIC_CHECK_TIME / 5);
-        let both = calm_and_true(&mut pair);
+        let both = verified_span(&mut pair);
         let data = both.frames;
         assert!(data[0] > 0 && data[1] > 0, "{data:?} data frames on the two networks");
         // The network that is not the active one: its flows are moved although nothing else is.
@@ -283,7 +282,7 @@ fn flows_use_both_networks_in_order_and_lose_nothing_with_one_of_them() {
             })
             .unwrap();
         thread::sleep(TRAFFIC_CHECK_TIME / 5);
-        let one = calm(&mut pair);
+        let one = steady_span(&mut pair);
         assert_eq!(one.frames[1], 0, "no data goes to the dead network");
         let outcome = flows.finish();
         outcome.whole(16);

@@ -1,4 +1,4 @@
-//! Routes whose carrier is QUIC, alone and beside UDP, in a real kernel.
+//! Routes with QUIC transport, alone and beside UDP, in a real kernel.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -45,7 +45,7 @@ fn prepared(networks: &[usize], asking: &[usize]) -> NodePair {
     pair
 }
 
-fn carriers(pair: &mut NodePair, node: usize) -> Vec<String> {
+fn transports(pair: &mut NodePair, node: usize) -> Vec<String> {
     let routes = pair.daemon(node).get_json("/v1/routes").unwrap();
     let routes = routes["routes"].as_array().unwrap();
     routes.iter().map(|route| route["transport"].as_str().unwrap().to_owned()).collect()
@@ -60,7 +60,7 @@ fn datagrams(frames: &[Vec<u8>]) -> (usize, usize) {
     (first.len(), first.iter().filter(|first| *first & 0x40 == 0).count())
 }
 
-/// Whether a daemon was not scheduled since `since`: then nothing it says is judged.
+/// True if a daemon was not scheduled since `since`: its events do not count then.
 fn starved(events: &[EventFollower; 2], since: Moment) -> bool {
     let seen = events.iter().flat_map(EventFollower::events_so_far);
     seen.into_iter().any(|event| event.name == "stalled" && event.is_at_or_after(since.wall))
@@ -74,7 +74,7 @@ fn a_black_hole_moves_quic_to_quic_and_nothing_is_lost() {
             [0, 1].map(|n| Capture::start(pair.lab.switch_netns(n), &Lab::port_name(0)).unwrap());
         let mut pair = pair.start_and_wait();
         for node in [0, 1] {
-            assert_eq!(carriers(&mut pair, node), ["quic", "quic"]);
+            assert_eq!(transports(&mut pair, node), ["quic", "quic"]);
         }
         let events = [0, 1].map(|node| pair.events(node));
         let flows =
@@ -113,9 +113,9 @@ fn quic_and_udp_back_each_other_up_and_nothing_is_lost() {
         for asking in [0, 1] {
             let mut pair = prepared(&[0], &[asking]).start_and_wait();
             for node in [0, 1] {
-                let mut carriers = carriers(&mut pair, node);
-                carriers.sort();
-                assert_eq!(carriers, ["quic", "udp"]);
+                let mut transports = transports(&mut pair, node);
+                transports.sort();
+                assert_eq!(transports, ["quic", "udp"]);
             }
             let events = [0, 1].map(|node| pair.events(node));
             let since = Moment::now();
@@ -217,7 +217,7 @@ fn a_restarted_daemon_has_its_quic_routes_again() {
                 pair.start(node);
                 for node in [0, 1] {
                     pair.wait_routes_up(node);
-                    let quic = |pair: &mut NodePair| carriers(pair, node) == ["quic", "quic"];
+                    let quic = |pair: &mut NodePair| transports(pair, node) == ["quic", "quic"];
                     let tries = TEST_TIMEOUT.as_millis() / TRAFFIC_CHECK_TIME.as_millis();
                     let mut tries = 0..tries;
                     while !quic(&mut pair) {
@@ -265,7 +265,7 @@ fn a_reload_changes_the_carrier_and_nobody_notices() {
                     all.sort();
                     all == expected
                 };
-                while !over(carriers(&mut pair, node)) {
+                while !over(transports(&mut pair, node)) {
                     assert!(tries.next().is_some(), "node {node} does not go over to {expected:?}");
                     thread::sleep(TRAFFIC_CHECK_TIME);
                 }
@@ -276,11 +276,11 @@ fn a_reload_changes_the_carrier_and_nobody_notices() {
     });
 }
 
-/// Through the library: a route takes its carrier from its entry, and an entry for a route there is
-/// changes nothing.
+/// Through the library: a route takes its transport from its entry, and a second entry for the same
+/// route changes nothing.
 #[test]
-fn a_route_added_by_hand_has_its_carrier_and_is_refused_the_second_time() {
-    in_namespace("a_route_added_by_hand_has_its_carrier_and_is_refused_the_second_time", || {
+fn a_route_added_by_hand_has_its_transport_and_is_refused_the_second_time() {
+    in_namespace("a_route_added_by_hand_has_its_transport_and_is_refused_the_second_time", || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(added_by_hand());
     });

@@ -46,7 +46,7 @@ impl Trio {
         self.site.operator_command(&self.lab, 0).unwrap().args(args).output().unwrap()
     }
 
-    /// What `netft reload` prints.
+    /// Output of `netft reload`.
     fn reload(&self) -> String {
         let output = self.netft(&["reload"]);
         assert!(output.status.success(), "{output:?}");

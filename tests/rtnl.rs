@@ -1,4 +1,4 @@
-//! Heartbeats do not wait for the kernel's RTNL lock, whoever holds it and however long.
+//! Heartbeats do not wait for the kernel's RTNL lock, however long it is held.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -16,7 +16,7 @@ use rtnetlink::LinkVeth;
 
 /// Pairs of interfaces that go at once in the first attempt, and more of them in each further one.
 const PAIRS: usize = 2000;
-/// Longer than an idle driver ever goes without a look at the carriers, and half as long again.
+/// One and a half times the longest interval between carrier polls of an idle driver.
 const HELD: Duration = Duration::from_millis(180);
 /// A busy machine may not schedule a daemon for its own reasons.
 const ATTEMPTS: usize = 6;
@@ -39,14 +39,14 @@ fn crowd(pairs: usize) -> Netns {
 /// The longest wait for the lock, until it has been free for a second.
 fn longest_wait() -> Duration {
     let (socket, deadline) = (glink::open_socket().unwrap(), Instant::now() + TEST_TIMEOUT);
-    let (mut longest, mut calm) = (Duration::ZERO, Instant::now());
-    while calm.elapsed() < Duration::from_secs(1) && Instant::now() < deadline {
+    let (mut longest, mut last_wait) = (Duration::ZERO, Instant::now());
+    while last_wait.elapsed() < Duration::from_secs(1) && Instant::now() < deadline {
         let asked = Instant::now();
         // The loopback interface has number 1 in every namespace.
         glink::carrier_by_index(&socket, 1).unwrap();
         longest = longest.max(asked.elapsed());
         if asked.elapsed() > Duration::from_millis(5) {
-            calm = Instant::now();
+            last_wait = Instant::now();
         }
         thread::sleep(Duration::from_millis(1));
     }

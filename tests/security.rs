@@ -1,4 +1,4 @@
-//! What an attacker on the wire can see and do: nothing.
+//! An attacker on the wire learns and achieves nothing.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -101,7 +101,7 @@ fn undelivered(pair: &mut NodePair) -> Vec<Vec<u8>> {
     let before = own_packets(&tap.frames()).len();
     wait_until("requests on the broken route", || own_packets(&tap.frames()).len() > before + 5);
     let (frames, _) = tap.finish();
-    // What was sent before the fault was delivered: the later half was not.
+    // Frames from before the fault were delivered, those of the later half were not.
     let packets = own_packets(&frames);
     packets[packets.len() / 2..].to_vec()
 }
@@ -253,8 +253,8 @@ fn f_28_a_clone_is_refused_loudly_and_the_first_goes_on() {
         let before = Moment::now();
         let clone = site.start_daemon(&lab, 2).unwrap();
         let duplicate = |event: &EventLine| event.name == "duplicate-node";
-        events.wait_for("the clone to be told of", before.wall, TEST_TIMEOUT, duplicate).unwrap();
-        wait_until("the clone to be told", || clone.log_text().contains("cloned node"));
+        events.wait_for("the clone to be reported", before.wall, TEST_TIMEOUT, duplicate).unwrap();
+        wait_until("the clone to be refused", || clone.log_text().contains("cloned node"));
         let lost =
             |event: &EventLine| event.is_at_or_after(before.wall) && event.name == "session-ended";
         assert!(!events.events_so_far().iter().any(lost), "the genuine node lost its session");

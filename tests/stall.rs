@@ -1,4 +1,4 @@
-//! What a TCP flow feels of a failover, beside the same blackout on a plain network of the same
+//! Effect of a failover on a TCP flow, compared with the same outage on a plain network of the same
 //! run.
 //!
 //! `NETFT_FAULTS` blackouts of each, 3 if not set. For figures:
@@ -48,7 +48,7 @@ impl Stalls {
     }
 }
 
-/// What TCP did about it.
+/// TCP's reaction.
 fn troubles(counters: &[KernelCounters]) -> String {
     let names = ["SpuriousRTOs", "Timeouts", "LossProbes", "DSACKRecv", "LostRetransmit"];
     let sum = |name: &str| counters.iter().map(|counters| counters.get(name)).sum::<u64>();

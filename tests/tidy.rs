@@ -69,7 +69,7 @@ fn files_and_lines_stay_short() {
 }
 
 /// The pure crate depends on nothing that could do I/O, so the compiler is the guard; what the
-/// standard library offers is looked for here, in grouped imports too.
+/// standard library offers is checked here, in grouped imports too.
 #[test]
 fn the_pure_crate_touches_nothing() {
     const FORBIDDEN: [&str; 10] = [

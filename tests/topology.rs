@@ -1,4 +1,4 @@
-//! Routes that find themselves: nodes tell each other their addresses.
+//! Routes to advertised addresses: nodes advertise their addresses to each other.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -71,7 +71,7 @@ fn b_19_routed_networks_are_learnt_too() {
     });
 }
 
-/// F-24, and a fourth network at run time: within a second, and nobody notices.
+/// F-24, and a fourth network at run time: routes within a second, without an interruption.
 #[test]
 fn f_24_a_network_added_at_run_time_is_a_route_and_one_taken_away_is_none() {
     in_namespace("f_24_a_network_added_at_run_time_is_a_route_and_one_taken_away_is_none", || {

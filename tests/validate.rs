@@ -28,7 +28,7 @@ use netftd::{
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use serde_json::json;
 
-/// What `netft validate` says on node 0, and its exit code.
+/// Findings of `netft validate` on node 0, and its exit code.
 fn findings(pair: &NodePair) -> (Vec<Finding>, i32) {
     let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
     command.args(["validate", "--json", "--config"]).arg(pair.site.config_path(0));
@@ -265,7 +265,7 @@ fn mistake_10_the_port_is_closed_at_the_peer() {
         let found = find(&after, "one-way").unwrap();
         assert!(found.severity == Severity::Warning && code >= 1, "{found:?}");
         assert!(found.what.contains("b receives nothing from this node"), "{found:?}");
-        // Blocked there is told apart from blocked here.
+        // Blocked at the peer is distinguished from blocked here.
         assert_eq!(find(&after, "firewall").filter(|f| f.severity > Severity::Note), None);
     });
 }
@@ -405,7 +405,7 @@ fn firewalld_is_told_which_zone_lacks_the_port() {
     assert_eq!(run_checks(&facts), []);
 }
 
-/// What cannot be read is never called blocked.
+/// An unsupported rule never counts as blocked.
 #[test]
 fn a_rule_that_cannot_be_read_leaves_the_verdict_open() {
     let expr = json!([{ "xt": { "type": "match", "name": "udp" } }, { "accept": null }]);
@@ -433,7 +433,7 @@ fn route(path_mtu: usize) -> Route {
     serde_json::from_value(text).unwrap()
 }
 
-/// What is found with a peer that says this.
+/// Findings with this answer of the peer.
 fn with(answer: PeerValidation, routes: Vec<Route>) -> Vec<Finding> {
     let mut facts = fine();
     facts.daemon = Some(DaemonFacts { peers: vec![answer], routes, ..DaemonFacts::default() });
@@ -502,7 +502,7 @@ fn a_path_no_probe_proves_is_a_note_and_one_still_searched_is_told_as_such() {
     unproven.path_mtu_age_ms = None;
     let found = with(answer(), vec![unproven.clone()]);
     assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "path-mtu", 0));
-    // A netftd that does not tell has proven nothing wrong.
+    // An older netftd that does not report it yields no finding.
     unproven.path_mtu_limit = None;
     assert_eq!(with(answer(), vec![unproven]), []);
     let mut searching = route(1228);

@@ -14,7 +14,7 @@ use netft_lab::{
 use netftd::control::schema::{Finding, PeerValidation, Severity, ValidationResult};
 use rustix::process::Signal;
 
-/// What `netft validate` says on node 0, in JSON with its exit code, or as a user sees it.
+/// Output of `netft validate` on node 0: JSON with its exit code, or text.
 fn run(pair: &NodePair, args: &[&str]) -> (String, i32) {
     let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
     command.arg("validate").args(args).arg("--config").arg(pair.site.config_path(0));
@@ -32,7 +32,7 @@ fn find<'a>(findings: &'a [Finding], id: &str) -> Option<&'a Finding> {
     findings.iter().find(|finding| finding.id == id)
 }
 
-/// As a user sees it, for whoever reads the log.
+/// The text output, printed for the test log.
 fn show(pair: &NodePair) {
     println!("{}", run(pair, &[]).0);
 }
@@ -68,7 +68,7 @@ fn a_mistake_on_the_peer_is_shown_under_its_name() {
         pair.lab
             .node_netns(1)
             .run_inside(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
-        // Asked again at once: the peer takes its time, and looks anew.
+        // Asked again at once: the peer waits for its query interval and runs the checks again.
         let (after, code) = validate(&pair);
         let found = find(&after.peers[0].findings, "forwarding").unwrap();
         assert!(found.severity == Severity::Warning && code >= 1, "{found:?}");
@@ -164,8 +164,9 @@ fn a_path_that_carries_less_one_way_is_told_by_direction() {
         assert!(nft.arg(drop).status().unwrap().success());
         // A size that is still searched for is not compared.
         let runs = (0..10).map(|_| validate(&pair));
-        let mut told = runs.skip_while(|(v, _)| find(&v.findings, "path-mtu-differs").is_none());
-        let (after, code) = told.next().unwrap();
+        let mut reported =
+            runs.skip_while(|(v, _)| find(&v.findings, "path-mtu-differs").is_none());
+        let (after, code) = reported.next().unwrap();
         let found = find(&after.findings, "path-mtu-differs").unwrap();
         show(&pair);
         assert!(found.severity == Severity::Warning && code >= 1);

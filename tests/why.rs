@@ -16,7 +16,7 @@ use common::{
 use netft_lab::{Moment, in_namespace};
 use serde_json::Value;
 
-/// What node 0 says to `netft why` with these words.
+/// Output of `netft why` on node 0 with these arguments.
 fn why(pair: &NodePair, words: &[&str]) -> String {
     let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
     let output = command.arg("why").args(words).output().unwrap();

@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use netft::{
     Time,
-    failover::stall_histogram::{BUCKET_BOUNDS_MS, StallHistogram},
+    failover::{
+        report::SelectionOutcome,
+        stall_histogram::{BUCKET_BOUNDS_MS, StallHistogram, StallSource},
+    },
     route,
+    route::RouteState,
 };
 use serde::{Deserialize, Serialize};
+
+use super::words;
 
 /// Route states at the moment data moved.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,7 +36,8 @@ pub struct LeftRoute {
     /// Its number.
     pub route: u32,
     /// Its state.
-    pub state: String,
+    #[serde(with = "words")]
+    pub state: RouteState,
     /// Milliseconds since a heartbeat was last received on it; null if none was.
     pub last_heard_ms_ago: Option<u64>,
     /// Milliseconds since a heartbeat of this node was last answered; null if none was.
@@ -60,7 +67,8 @@ pub struct CandidateRoute {
     /// Its number.
     pub route: u32,
     /// Its state.
-    pub state: String,
+    #[serde(with = "words")]
+    pub state: RouteState,
     /// Reason of the state.
     pub reason: String,
     /// Its priority; lower is preferred.
@@ -71,7 +79,8 @@ pub struct CandidateRoute {
     pub held_ms: Option<u64>,
     /// `chosen`, `behind another`, `held`, `half proven`, `not up`, `admin-down`, `drained` or
     /// `brown-out`.
-    pub verdict: String,
+    #[serde(with = "words")]
+    pub verdict: SelectionOutcome,
 }
 
 /// Cost of leaving a route.
@@ -87,7 +96,8 @@ pub struct FailoverCost {
     pub stall_us: Option<u64>,
     /// Measured by `data` (packets that waited), or bounded by `heartbeats` when no data was in
     /// flight.
-    pub stall_by: Option<String>,
+    #[serde(with = "words::optional")]
+    pub stall_by: Option<StallSource>,
 }
 
 /// Data stalls at failovers since the start.
@@ -124,7 +134,7 @@ fn to_left_route(left: &route::PreviousRoute, at: Time) -> LeftRoute {
     let ago = |then: Option<Time>| then.map(|then| saturating_millis(at.since(then)));
     LeftRoute {
         route: left.route.0,
-        state: left.state.to_string(),
+        state: left.state,
         last_heard_ms_ago: ago(left.last_heard),
         last_answered_ms_ago: ago(left.last_answered),
         suspect_ms: ago(left.suspect_since),
@@ -140,12 +150,12 @@ fn to_left_route(left: &route::PreviousRoute, at: Time) -> LeftRoute {
 fn to_candidate_route(candidate: &route::RouteCandidate) -> CandidateRoute {
     CandidateRoute {
         route: candidate.route.0,
-        state: candidate.state.to_string(),
+        state: candidate.state,
         reason: candidate.reason.to_string(),
         priority: candidate.priority.0,
         suspect: candidate.suspect,
         held_ms: candidate.hold_down_left.map(saturating_millis),
-        verdict: candidate.outcome.as_str().to_owned(),
+        verdict: candidate.outcome,
     }
 }
 
@@ -156,7 +166,7 @@ pub fn to_failover_cost(cost: &route::FailoverCost) -> FailoverCost {
         duplicated: cost.duplicated,
         lost: cost.lost,
         stall_us: cost.stall.map(|stall| saturating_micros(stall.length)),
-        stall_by: cost.stall.map(|stall| stall.source.as_str().to_owned()),
+        stall_by: cost.stall.map(|stall| stall.source),
     }
 }
 

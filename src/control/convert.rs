@@ -5,15 +5,14 @@ use std::{collections::BTreeSet, time::Duration};
 use netft::{
     PeerId,
     api::snapshot::{PeerInfo, Snapshot},
-    config::AdapterBackend,
     route::{DrainStatus, EventKind, RouteSpec, RouteState, RouteStatus},
 };
 
 use super::{
     cause, policies,
     schema::{
-        AdapterStatus, DaemonStatus, EventDetail, NodeStatus, Peer, PeerCounts, PeerList, Route,
-        RouteCounts, RouteFields, RouteList,
+        AdapterStatus, DaemonStatus, DrainedBy, EventDetail, NodeStatus, Peer, PeerCounts,
+        PeerList, Route, RouteCounts, RouteFields, RouteList,
     },
 };
 use crate::clock::WallClock;
@@ -55,14 +54,6 @@ impl From<&Snapshot> for PeerNames {
     }
 }
 
-/// Name of a backend.
-pub const fn backend_name(backend: AdapterBackend) -> &'static str {
-    match backend {
-        AdapterBackend::Offload => "offload",
-        AdapterBackend::Plain => "plain",
-    }
-}
-
 /// `GET /v1/status`.
 pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
     let Snapshot { node, adapter, peers, routes, stalls, counters, .. } = snapshot;
@@ -84,7 +75,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
             v4: adapter.v4,
             v6: adapter.v6,
             mtu: adapter.mtu,
-            backend: backend_name(adapter.backend).to_owned(),
+            backend: adapter.backend,
         },
         peers: PeerCounts {
             configured: peers.len(),
@@ -131,15 +122,15 @@ pub fn to_route(
         threshold: spec.timing.threshold.get(),
         priority: spec.priority.0,
         attributes: spec.attributes.0,
-        transport: spec.transport.to_string(),
-        state: status.state.to_string(),
+        transport: spec.transport,
+        state: status.state,
         tx: status.tx,
         rx: status.rx,
         active: status.active,
         suspect: status.suspect,
         hold_ms: saturating_millis(status.hold_down.left),
         flaps: status.hold_down.flaps,
-        drain: status.drain.map(|drain| drain.stage().as_str().to_owned()),
+        drain: status.drain.map(DrainStatus::stage),
         drain_by: status.drain.map(drain_by),
         rtt_us: status.quality.rtt.map(saturating_micros),
         jitter_us: status.quality.jitter.map(saturating_micros),
@@ -191,7 +182,7 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
 pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventDetail {
     match &event.kind {
         EventKind::RouteAdded { route, spec } => {
-            let (peer, transport) = (names.name_of(spec.peer), spec.transport.to_string());
+            let (peer, transport) = (names.name_of(spec.peer), spec.transport);
             EventDetail::RouteAdded {
                 route: route.0,
                 peer,
@@ -214,8 +205,8 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
             EventDetail::StateChanged {
                 route: route.0,
                 peer: names.name_of(*peer),
-                from: from.to_string(),
-                to: to.to_string(),
+                from: *from,
+                to: *to,
                 reason: reason.to_string(),
                 last_heard_ms_ago: last_heard.map(|heard| saturating_millis(event.at.since(heard))),
                 history: history.clone(),
@@ -259,11 +250,9 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
         EventKind::DuplicateNode { peer } => {
             EventDetail::DuplicateNode { peer: names.name_of(*peer) }
         }
-        EventKind::Drain { route, peer, stage } => EventDetail::Drain {
-            route: route.0,
-            peer: names.name_of(*peer),
-            stage: stage.as_str().to_owned(),
-        },
+        EventKind::Drain { route, peer, stage } => {
+            EventDetail::Drain { route: route.0, peer: names.name_of(*peer), stage: *stage }
+        }
         EventKind::PathMtuChanged { route, peer, from, to } => EventDetail::PathMtuChanged {
             route: route.0,
             peer: names.name_of(*peer),
@@ -289,13 +278,12 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
     }
 }
 
-fn drain_by(drain: DrainStatus) -> String {
+fn drain_by(drain: DrainStatus) -> DrainedBy {
     match (drain.here, drain.at_peer) {
-        (true, true) => "both",
-        (true, false) => "here",
-        (false, _) => "peer",
+        (true, true) => DrainedBy::Both,
+        (true, false) => DrainedBy::Here,
+        (false, _) => DrainedBy::Peer,
     }
-    .to_owned()
 }
 
 fn to_route_fields(spec: &RouteSpec) -> RouteFields {

@@ -15,6 +15,7 @@ pub mod schema;
 pub mod server;
 pub mod validate;
 pub mod why;
+pub mod words;
 
 use std::path::{Path, PathBuf};
 

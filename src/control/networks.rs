@@ -1,6 +1,6 @@
 //! The library's networks → [`schema`](super::schema). Pure.
 
-use netft::{api::snapshot::Snapshot, config::NetworkRole, topology, topology::NetworkInfo};
+use netft::{api::snapshot::Snapshot, topology, topology::NetworkInfo};
 
 use super::{
     convert::PeerNames,
@@ -20,23 +20,14 @@ fn to_network(formed: &NetworkInfo, snapshot: &Snapshot, names: &PeerNames) -> N
         interface: one.name.clone(),
         number: one.number,
         address: one.addr,
-        state: one.state.as_str().to_owned(),
+        state: one.state,
     };
     Network {
         prefix: formed.prefix.to_string(),
-        state: formed.state.as_str().to_owned(),
-        role: role_name(formed.role).to_owned(),
+        state: formed.state,
+        role: formed.role,
         metric: formed.metric,
-        metric_from: formed.metric_source.as_str().to_owned(),
+        metric_from: formed.metric_source,
         interfaces: formed.interfaces.iter().map(interface).collect(),
-    }
-}
-
-/// Name of a role, as in the configuration.
-const fn role_name(role: NetworkRole) -> &'static str {
-    match role {
-        NetworkRole::None => "none",
-        NetworkRole::Cluster => "cluster",
-        NetworkRole::ClusterAndClient => "cluster-and-client",
     }
 }

@@ -1,6 +1,7 @@
 //! Validation report from peer to peer: bounded JSON, untrusted by its reader. Pure.
 
 use netft::api::query::MAX_REPLY_LEN;
+use netft::route::RouteState;
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Finding, PeerPath, Route};
@@ -34,7 +35,7 @@ impl ValidationReport {
     /// A report of `findings` and of those `routes` that lead to the peer of this name.
     pub fn new(findings: Vec<Finding>, routes: &[Route], peer: &str, clock_ms: u64) -> Self {
         let ours = routes.iter().filter(|route| route.peer == peer && route.via.is_none());
-        let paths = ours.filter(|route| route.state == "up").filter_map(|route| {
+        let paths = ours.filter(|route| route.state == RouteState::Up).filter_map(|route| {
             let (path_mtu, path_mtu_limit) = (route.path_mtu?, route.path_mtu_limit?);
             let Route { real_local, real_remote, .. } = *route;
             let path_mtu_probing = route.path_mtu_probing;

@@ -13,13 +13,17 @@ use std::{
 
 pub use counters::PacketCounters;
 pub use events::{Event, EventDetail, EventList, RouteFields};
+use netft::{
+    config::AdapterBackend,
+    route::{DrainStage, RouteState, Transport},
+};
 pub use networks::{Network, NetworkInterface, NetworkList};
 use serde::{Deserialize, Serialize};
 pub use validation::{
     Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
 };
 
-use super::cause::StallSummary;
+use super::{cause::StallSummary, words};
 
 /// Version of everything below.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -79,9 +83,11 @@ pub struct Route {
     /// Bit mask: 1 same-subnet, 2 pinned, 4 cross-site, 2147483648 cross-subnet.
     pub attributes: u32,
     /// Transport: `udp` or `quic`.
-    pub transport: String,
+    #[serde(with = "words")]
+    pub transport: Transport,
     /// `down`, `init`, `up` or `admin-down`.
-    pub state: String,
+    #[serde(with = "words")]
+    pub state: RouteState,
     /// The peer reports that it receives from this node on this route.
     pub tx: bool,
     /// This node receives from the peer on this route.
@@ -100,11 +106,11 @@ pub struct Route {
     pub flaps: u32,
     /// While an operator drains it: `draining`, then `drained` once both directions have left;
     /// else null.
-    #[serde(default)]
-    pub drain: Option<String>,
+    #[serde(default, with = "words::optional")]
+    pub drain: Option<DrainStage>,
     /// End that drains it: `here`, `peer` or `both`; null when neither does.
     #[serde(default)]
-    pub drain_by: Option<String>,
+    pub drain_by: Option<DrainedBy>,
     /// Smoothed round-trip time of heartbeats, microseconds; null while unknown.
     pub rtt_us: Option<u64>,
     /// Mean deviation of round-trip times, microseconds; null while unknown.
@@ -146,6 +152,29 @@ pub struct Route {
     /// relayed route are two sockets inside the daemon.
     #[serde(default)]
     pub via: Option<String>,
+}
+
+/// End of a route whose operator drains it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainedBy {
+    /// This node.
+    Here,
+    /// The peer.
+    Peer,
+    /// Both.
+    Both,
+}
+
+impl DrainedBy {
+    /// The word in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Peer => "peer",
+            Self::Both => "both",
+        }
+    }
 }
 
 /// `PATCH /v1/routes/{id}`. Fields left out stay as they are; at least one is needed.
@@ -270,7 +299,8 @@ pub struct AdapterStatus {
     /// Its MTU, bytes.
     pub mtu: u16,
     /// `offload` or `plain`.
-    pub backend: String,
+    #[serde(with = "words")]
+    pub backend: AdapterBackend,
 }
 
 /// Number of peers.

@@ -3,7 +3,7 @@
 //! Bounds: at most [`MAX_EVENTS_BEFORE`] events before and [`MAX_EVENTS_AFTER`] after; those before
 //! not older than [`EXPLANATION_WINDOW_MS`] and later than the previous move.
 
-use netft::failover::cost::COST_SETTLE_TIME;
+use netft::{failover::cost::COST_SETTLE_TIME, route::RouteState};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -134,7 +134,18 @@ pub fn routes_of(what: &EventDetail) -> Vec<u32> {
         | EventDetail::Suspect { route, .. }
         | EventDetail::AddressLearned { route, .. }
         | EventDetail::PathMtuChanged { route, .. } => vec![*route],
-        _ => Vec::new(),
+        EventDetail::RemoteUnreachable { .. }
+        | EventDetail::Ready { .. }
+        | EventDetail::SessionEstablished { .. }
+        | EventDetail::SessionEnded { .. }
+        | EventDetail::AdapterRestored { .. }
+        | EventDetail::SessionRefused { .. }
+        | EventDetail::DuplicateNode { .. }
+        | EventDetail::NameFailed { .. }
+        | EventDetail::Stalled { .. }
+        | EventDetail::Drain { .. }
+        | EventDetail::EventsLost { .. }
+        | EventDetail::Reconfigured => Vec::new(),
     }
 }
 
@@ -229,7 +240,7 @@ fn cost_after(events: &[Event], event: &Event) -> Option<FailoverCost> {
     let wanted = match &event.detail {
         EventDetail::Moved { from, .. } => (*from)?,
         EventDetail::Suspect { route, .. } => *route,
-        EventDetail::StateChanged { route, to, .. } if to != "up" => *route,
+        EventDetail::StateChanged { route, to, .. } if *to != RouteState::Up => *route,
         _ => return None,
     };
     let until = parse_rfc3339_millis(&event.at)? + EXPLANATION_WINDOW_MS;

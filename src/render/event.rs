@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use netft::route::Attributes;
+use netft::{
+    failover::stall_histogram::StallSource,
+    route::{Attributes, RouteState, Transport},
+};
 
 use crate::{
     control::{
@@ -63,7 +66,7 @@ impl RouteEndpointMap {
 pub fn event_level(what: &EventDetail) -> EventLevel {
     let warn_if = |bad: bool| if bad { EventLevel::Warn } else { EventLevel::Info };
     match what {
-        EventDetail::StateChanged { to, .. } => warn_if(to == "down"),
+        EventDetail::StateChanged { to, .. } => warn_if(*to == RouteState::Down),
         EventDetail::Moved { to, .. } => warn_if(to.is_none()),
         EventDetail::PathMtuChanged { from, to, .. } => warn_if(to < from),
         EventDetail::RemoteUnreachable { .. }
@@ -102,7 +105,10 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
     match what {
         EventDetail::RouteAdded { route, peer, transport, fields } => {
             // NetFT's eight fields, then the transport where it is not NetFT's only one.
-            let transport_text = if transport == "quic" { ", transport quic" } else { "" };
+            let transport_text = match transport {
+                Transport::Udp => "",
+                Transport::Quic => ", transport quic",
+            };
             format!("added route {route} to {peer}: {}{transport_text}", route_fields_text(fields))
         }
         EventDetail::RouteRemoved { route, peer, fields } => {
@@ -116,8 +122,8 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         }
         EventDetail::StateChanged { route, peer, from, to, reason, last_heard_ms_ago, .. } => {
             let heard = match last_heard_ms_ago {
-                Some(ms) if to == "down" => format!(", last heartbeat {ms} ms ago"),
-                None if to == "down" => ", no heartbeat so far".to_owned(),
+                Some(ms) if *to == RouteState::Down => format!(", last heartbeat {ms} ms ago"),
+                None if *to == RouteState::Down => ", no heartbeat so far".to_owned(),
                 _ => String::new(),
             };
             format!("{} to {peer}: {from} -> {to}: {reason}{heard}", ends.route_label(*route))
@@ -174,7 +180,7 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         }
         EventDetail::Reconfigured => "configuration reloaded".to_owned(),
         EventDetail::Drain { route, peer, stage } => {
-            format!("{} to {peer}: {stage}", ends.route_label(*route))
+            format!("{} to {peer}: {}", ends.route_label(*route), stage.as_str())
         }
         EventDetail::EventsLost { count } => format!("{count} events were lost"),
     }
@@ -183,10 +189,10 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
 /// Cost of leaving a route, as text.
 pub fn cost_text(cost: &FailoverCost) -> String {
     let FailoverCost { resent, duplicated, lost, .. } = cost;
-    let stall = match (cost.stall_us, cost.stall_by.as_deref()) {
+    let stall = match (cost.stall_us, cost.stall_by) {
         (None, _) => "no data stall".to_owned(),
-        (Some(us), Some("data")) => format!("data stalled for {}", format_millis(us)),
-        (Some(us), _) => {
+        (Some(us), Some(StallSource::Data)) => format!("data stalled for {}", format_millis(us)),
+        (Some(us), Some(StallSource::Heartbeats) | None) => {
             format!("no data was in flight; a stall would have been at most {}", format_millis(us))
         }
     };
@@ -213,7 +219,7 @@ mod tests {
         EventDetail::RouteAdded {
             route: 1,
             peer: "b".to_owned(),
-            transport: "udp".to_owned(),
+            transport: Transport::Udp,
             fields: RouteFields {
                 real_local: "10.1.0.1:3343".parse().unwrap(),
                 real_remote: "10.1.0.2:3343".parse().unwrap(),
@@ -241,8 +247,8 @@ mod tests {
         let change = |history: Vec<String>| EventDetail::StateChanged {
             route: 1,
             peer: "b".to_owned(),
-            from: "up".to_owned(),
-            to: "down".to_owned(),
+            from: RouteState::Up,
+            to: RouteState::Down,
             reason: "heartbeats missed".to_owned(),
             last_heard_ms_ago: Some(151),
             history,

@@ -2,7 +2,10 @@
 
 use super::table::{ColumnAlign, TextTable};
 use crate::{
-    control::schema::{NetworkInterface, NetworkList},
+    control::{
+        schema::{NetworkInterface, NetworkList},
+        words::Word,
+    },
     text::escape,
 };
 
@@ -26,8 +29,8 @@ pub fn networks_table(networks: &NetworkList) -> String {
         let first = network.interfaces.first().map_or_else(Vec::new, interface_cells);
         let mut row = vec![
             escape(&network.prefix),
-            escape(&network.state),
-            escape(&network.role),
+            network.state.as_str().to_owned(),
+            network.role.word().to_owned(),
             network.metric.to_string(),
         ];
         row.extend(first);
@@ -44,5 +47,5 @@ pub fn networks_table(networks: &NetworkList) -> String {
 
 fn interface_cells(one: &NetworkInterface) -> Vec<String> {
     let name = one.interface.as_deref().map_or_else(|| format!("#{}", one.number), escape);
-    vec![escape(&one.node), name, one.address.to_string(), escape(&one.state)]
+    vec![escape(&one.node), name, one.address.to_string(), one.state.as_str().to_owned()]
 }

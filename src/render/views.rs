@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use netft::route::Attributes;
+use netft::route::{Attributes, DrainStage, RouteState, Transport};
 
 use super::table::{ColumnAlign, TextTable};
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
             DaemonStatus, DrainResponse, Peer, PeerList, ReloadResult, Route, RouteList,
             TrafficClassSpec,
         },
+        words::Word,
     },
     text::{escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no},
 };
@@ -35,7 +36,7 @@ pub fn status_text(status: &DaemonStatus) -> String {
                 adapter.v4,
                 adapter.v6,
                 adapter.mtu,
-                escape(&adapter.backend)
+                adapter.backend.word()
             ),
         ),
         (
@@ -105,7 +106,7 @@ pub fn routes_table(routes: &RouteList) -> String {
         return "no routes\n".to_owned();
     }
     // Shown only if a route uses another transport than NetFT's.
-    let has_other_transports = routes.routes.iter().any(|route| route.transport != "udp");
+    let has_other_transports = routes.routes.iter().any(|route| route.transport != Transport::Udp);
     let mut columns = vec![
         ("", Left),
         ("id", Right),
@@ -147,7 +148,7 @@ pub fn routes_table(routes: &RouteList) -> String {
             format_percent(route.loss.max(route.loss_out)),
         ];
         if has_other_transports {
-            row.push(escape(&route.transport));
+            row.push(route.transport.to_string());
         }
         table.add_row(row);
     }
@@ -168,8 +169,8 @@ pub fn route_text(route: &Route) -> String {
         ("threshold", format!("{} (detection time {detection} ms)", route.threshold)),
         ("priority", route.priority.to_string()),
         ("attributes", format!("{} ({})", route.attributes, Attributes(route.attributes))),
-        ("transport", escape(&route.transport)),
-        ("state", escape(&route.state)),
+        ("transport", route.transport.to_string()),
+        ("state", route.state.to_string()),
         ("drain", drain_text(route)),
         ("suspect", yes_or_no(route.suspect).to_owned()),
         ("hold", hold_text(route)),
@@ -195,13 +196,13 @@ pub fn route_text(route: &Route) -> String {
 
 /// State of a route; for a route that is up, the condition that keeps data off it.
 fn state_text(route: &Route) -> String {
-    match &route.drain {
-        _ if route.state != "up" => escape(&route.state),
+    match route.drain {
+        _ if route.state != RouteState::Up => route.state.to_string(),
         _ if route.suspect => "suspect".to_owned(),
-        Some(drain) => escape(drain),
+        Some(drain) => drain.as_str().to_owned(),
         None if route.brown_out => "brown-out".to_owned(),
         None if route.hold_ms > 0 => format!("held {}", remaining_hold_text(route)),
-        None => escape(&route.state),
+        None => route.state.to_string(),
     }
 }
 
@@ -223,8 +224,8 @@ fn hold_text(route: &Route) -> String {
 }
 
 fn drain_text(route: &Route) -> String {
-    match (&route.drain, &route.drain_by) {
-        (Some(stage), Some(by)) => format!("{}, by {}", escape(stage), escape(by)),
+    match (route.drain, route.drain_by) {
+        (Some(stage), Some(by)) => format!("{}, by {}", stage.as_str(), by.as_str()),
         _ => "-".to_owned(),
     }
 }
@@ -232,8 +233,8 @@ fn drain_text(route: &Route) -> String {
 /// `netft drain` and its kin: one line per route.
 pub fn drain_response_text(answer: &DrainResponse) -> String {
     let line = |route: &Route| {
-        let stage = route.drain.as_deref().unwrap_or("in use");
-        format!("route {} to {}: {}\n", route.id, escape(&route.peer), escape(stage))
+        let stage = route.drain.map_or("in use", DrainStage::as_str);
+        format!("route {} to {}: {}\n", route.id, escape(&route.peer), stage)
     };
     answer.routes.iter().map(line).collect()
 }

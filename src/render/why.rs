@@ -3,6 +3,8 @@
 use std::{fmt::Write, time::Duration};
 
 use super::event::{RouteEndpointMap, cost_text, event_line};
+use netft::failover::report::SelectionOutcome;
+
 use crate::{
     clock::parse_rfc3339_millis,
     control::{
@@ -169,22 +171,26 @@ const fn remote_report_text(said: Option<RemoteReport>) -> &'static str {
 fn candidate_text(candidate: &CandidateRoute) -> String {
     let CandidateRoute { state, reason, priority, .. } = candidate;
     let suspect = if candidate.suspect { ", suspect" } else { "" };
-    match candidate.verdict.as_str() {
-        "chosen" => {
+    match candidate.verdict {
+        SelectionOutcome::Chosen => {
             let held = candidate
                 .held_ms
                 .map_or_else(String::new, |ms| format!(", with {ms} ms of hold-down left"));
             format!("chosen ({state}, priority {priority}{suspect}){held}")
         }
-        "behind another" => format!("usable{suspect}, less preferred: priority {priority}"),
-        "held" => {
+        SelectionOutcome::LowerRank => {
+            format!("usable{suspect}, less preferred: priority {priority}")
+        }
+        SelectionOutcome::HeldDown => {
             let ms = candidate.held_ms.unwrap_or_default();
             format!("usable{suspect}, in hold-down for {ms} ms more")
         }
-        "half proven" => format!("not chosen: one direction is unproven ({reason})"),
-        "admin-down" => "not chosen: disabled by an operator".to_owned(),
-        "drained" => "usable, but drained: a last resort".to_owned(),
-        "brown-out" => "degraded: loss or latency, see `netft route show`".to_owned(),
-        _ => format!("not chosen: {state} ({reason})"),
+        SelectionOutcome::HalfProven => format!("not chosen: one direction is unproven ({reason})"),
+        SelectionOutcome::AdminDown => "not chosen: disabled by an operator".to_owned(),
+        SelectionOutcome::Drained => "usable, but drained: a last resort".to_owned(),
+        SelectionOutcome::BrownOut => {
+            "degraded: loss or latency, see `netft route show`".to_owned()
+        }
+        SelectionOutcome::NotUp => format!("not chosen: {state} ({reason})"),
     }
 }

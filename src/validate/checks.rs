@@ -8,6 +8,7 @@ use std::{
 use netft::{
     PeerId,
     api::host::StackedLink,
+    route::RouteState,
     topology::{PlannedRoute, RoutePlan, UnroutedReason},
     wire::header::FRAME_OVERHEAD,
 };
@@ -448,7 +449,8 @@ fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
 fn check_unanswered_routes(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
     let works = |route: &Route| route.tx && route.rx;
-    let broken = daemon.routes.iter().filter(|route| !works(route) && route.state != "admin-down");
+    let broken =
+        daemon.routes.iter().filter(|route| !works(route) && route.state != RouteState::AdminDown);
     broken
         .map(|route| {
             let Route { peer, real_local, real_remote, .. } = route;

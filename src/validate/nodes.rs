@@ -1,7 +1,7 @@
 //! Checks across two nodes: peers that gave no answer, clock skew, path MTU below the interface MTU
 //! or different by direction. Pure.
 
-use netft::topology::RoutePlan;
+use netft::{route::RouteState, topology::RoutePlan};
 
 use super::facts::NodeFacts;
 use crate::control::schema::{Finding, PeerPath, PeerValidation, Route, Severity};
@@ -56,7 +56,7 @@ pub(super) fn check_clock_skew(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding>
 /// differs by direction, by probes of both nodes.
 pub(super) fn check_path_mtu(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let routes = facts.daemon.iter().flat_map(|daemon| &daemon.routes);
-    let up = routes.filter(|route| route.state == "up" && route.via.is_none());
+    let up = routes.filter(|route| route.state == RouteState::Up && route.via.is_none());
     up.flat_map(|route| {
         [check_reduced_path_mtu(facts, route), check_asymmetric_path_mtu(facts, route)]
     })

@@ -1,4 +1,4 @@
-//! What is answered, and how `netft` shows it.
+//! Answers of the control socket, and the output of `netft`.
 
 use std::{collections::BTreeSet, process::Stdio};
 
@@ -205,7 +205,7 @@ fn added(peer: &str) -> EventDetail {
     EventDetail::RouteAdded {
         route: 1,
         peer: peer.to_owned(),
-        transport: "udp".to_owned(),
+        transport: Transport::Udp,
         fields: RouteFields {
             real_local: "10.1.0.1:3343".parse().unwrap(),
             real_remote: "10.1.0.2:3343".parse().unwrap(),
@@ -226,8 +226,8 @@ fn events_are_numbered_typed_and_streamed() {
     let down = EventDetail::StateChanged {
         route: 1,
         peer: "b".to_owned(),
-        from: "up".to_owned(),
-        to: "down".to_owned(),
+        from: RouteState::Up,
+        to: RouteState::Down,
         reason: "heartbeats missed".to_owned(),
         last_heard_ms_ago: Some(151),
         history: vec!["41 lost".to_owned()],

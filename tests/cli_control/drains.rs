@@ -94,14 +94,13 @@ fn what_is_missing_is_told_when_the_time_is_over() {
 fn a_drain_is_an_event_in_words() {
     let daemon = Daemon::new(snapshot());
     for stage in [DrainStage::Draining, DrainStage::Drained, DrainStage::Undrained] {
-        let stage = stage.as_str().to_owned();
         daemon
             .journal
             .push(String::new(), EventDetail::Drain { route: 1, peer: "b".to_owned(), stage });
     }
     let text = daemon.shows(&["events"]);
-    let told: Vec<_> = text.lines().map(str::trim).collect();
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
     let stages = [(1, "draining"), (2, "drained"), (3, "undrained")];
     let expected = stages.map(|(number, stage)| format!("{number}  route 1 to b: {stage}"));
-    assert_eq!(told, expected);
+    assert_eq!(lines, expected);
 }

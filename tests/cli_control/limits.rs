@@ -1,4 +1,4 @@
-//! Who is answered, for how long, and what `netft` says when nobody answers.
+//! Authorization and limits of the control socket, and errors of `netft` without an answer.
 
 use std::{
     fs,
@@ -90,8 +90,8 @@ fn c_09_slow_followers_leave_room_for_questions() {
         let what = EventDetail::StateChanged {
             route: 1,
             peer: "b".to_owned(),
-            from: "up".to_owned(),
-            to: "down".to_owned(),
+            from: RouteState::Up,
+            to: RouteState::Down,
             reason: String::new(),
             last_heard_ms_ago: None,
             history: history.clone(),
@@ -173,7 +173,7 @@ fn c_08_a_stuck_driver_and_a_stopped_daemon_are_told_within_two_seconds() {
     };
     one_line(&daemon.netft(&["status"]), "driver does not answer");
 
-    // Bound, never accepted: what a stopped daemon looks like.
+    // Bound, never accepted: as with a stopped daemon.
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("n.sock");
     let listener = UnixListener::bind(&path).unwrap();

@@ -49,15 +49,15 @@ use netftd::{
 };
 use serde_json::Value;
 
-/// A node that says what it is told to.
+/// A backend with prepared answers.
 struct Fake {
     snapshot: Mutex<Snapshot>,
     stuck: AtomicBool,
     changes: Mutex<Vec<(RouteId, RouteChange)>>,
     drains: Mutex<Vec<DrainOrder>>,
-    /// What the first peer answers.
+    /// Answer of the first peer.
     says: Mutex<Result<Vec<u8>, QueryError>>,
-    /// What a drain waits for, until it is taken away.
+    /// Step a drain waits for, until the test removes it.
     waits: Mutex<Result<Option<DrainWait>, DrainError>>,
 }
 

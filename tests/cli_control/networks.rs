@@ -1,4 +1,4 @@
-//! The networks, as they are told and shown.
+//! Networks in JSON and as a table.
 
 use std::collections::BTreeSet;
 

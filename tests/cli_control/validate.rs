@@ -1,4 +1,4 @@
-//! What the peers say of themselves, on the control socket.
+//! Findings of the peers, on the control socket.
 
 use netft::{NodeKey, PeerId, api::query::QueryError};
 use serde_json::json;

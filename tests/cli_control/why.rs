@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use netft::failover::{report::SelectionOutcome, stall_histogram::StallSource};
 use netftd::control::{
     cause::{CandidateRoute, FailoverCost, FailoverReport, LeftRoute, RemoteReport},
     schema::{Event, EventDetail},
@@ -9,22 +10,22 @@ use netftd::control::{
 
 use super::*;
 
-fn candidate(route: u32, verdict: &str) -> CandidateRoute {
+fn candidate(route: u32, verdict: SelectionOutcome) -> CandidateRoute {
     CandidateRoute {
         route,
-        state: "up".to_owned(),
+        state: RouteState::Up,
         reason: "both directions proven".to_owned(),
         priority: 2000 + route,
         suspect: false,
-        held_ms: (verdict == "held").then_some(400),
-        verdict: verdict.to_owned(),
+        held_ms: (verdict == SelectionOutcome::HeldDown).then_some(400),
+        verdict,
     }
 }
 
 fn moved(from: Option<u32>, to: Option<u32>) -> EventDetail {
     let left = LeftRoute {
         route: 1,
-        state: "down".to_owned(),
+        state: RouteState::Down,
         last_heard_ms_ago: Some(151),
         last_answered_ms_ago: Some(151),
         suspect_ms: Some(139),
@@ -38,7 +39,10 @@ fn moved(from: Option<u32>, to: Option<u32>) -> EventDetail {
         reason: "heartbeats missed".to_owned(),
         cause: Box::new(FailoverReport {
             left: from.map(|_| left),
-            candidates: vec![candidate(2, "chosen"), candidate(3, "held")],
+            candidates: vec![
+                candidate(2, SelectionOutcome::Chosen),
+                candidate(3, SelectionOutcome::HeldDown),
+            ],
             more: 0,
             dark_ms: None,
             cost: FailoverCost { resent: 2, ..FailoverCost::default() },
@@ -53,7 +57,7 @@ fn happen(daemon: &Daemon) {
         duplicated: 120,
         lost: 0,
         stall_us: Some(12_345),
-        stall_by: Some("data".to_owned()),
+        stall_by: Some(StallSource::Data),
     };
     let failback = EventDetail::Moved {
         peer: "b".to_owned(),

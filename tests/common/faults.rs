@@ -9,7 +9,7 @@ use super::NodePair;
 pub enum FaultKind {
     /// Nothing passes in either direction.
     BlackHole,
-    /// What this node sends vanishes.
+    /// Every frame this node sends is dropped.
     OneWay { from: usize },
     /// A node's interface loses its carrier.
     Carrier,

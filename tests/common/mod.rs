@@ -25,11 +25,11 @@ use rtnetlink::packet_route::{
     link::{LinkAttribute, LinkFlags},
 };
 
-/// What is waited for at most; nothing is asserted about it but that it ends.
+/// Longest wait for a condition; it bounds the tests and is not asserted.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(8);
 /// Long enough for traffic to show whether it flows.
 pub const TRAFFIC_CHECK_TIME: Duration = Duration::from_millis(250);
-/// A pace that leaves a small machine time for everything else, bytes per second.
+/// Rate of test traffic, bytes per second: low enough for a small machine.
 pub const TEST_RATE: u64 = 5_000_000;
 /// Data returns soon, so that tests are short.
 pub const HOLD_CONFIG: &str = "[failover]\nhold = 300\n";
@@ -226,8 +226,8 @@ impl NodePair {
 }
 
 /// How long leaving a route may take: its detection time, a fifth more, and half of it again for a
-/// busy machine. A node that was not scheduled blames nobody for another detection time (F-20), so
-/// every stall the nodes told of since `since` adds its length and that.
+/// busy machine. A self-stall extends detection by another detection time (F-20), so
+/// every stall the nodes reported since `since` adds its length and that.
 pub fn max_failover_time(route: &RouteRow, events: &[EventFollower; 2], since: Moment) -> Duration {
     let detection = route.detection_time();
     let stalls = events
@@ -312,7 +312,7 @@ pub fn wait_until(what: &str, want: impl Fn() -> bool) {
     }
 }
 
-/// What both daemons and both kernels count, at one moment.
+/// Counters of both daemons and both kernels, at one moment.
 #[derive(Clone, Debug)]
 pub struct PairCounters {
     daemons: [BTreeMap<String, u64>; 2],
@@ -336,7 +336,7 @@ impl PairCounters {
         Self { daemons, kernels }
     }
 
-    /// What was counted since `before`.
+    /// Counts since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let daemons = [0, 1].map(|node| {
             let old = &before.daemons[node];

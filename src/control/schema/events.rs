@@ -2,9 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use netft::route::{DrainStage, RouteState, Transport};
 use serde::{Deserialize, Serialize};
 
-use crate::control::cause::{FailoverCost, FailoverReport};
+use crate::control::{
+    cause::{FailoverCost, FailoverReport},
+    words,
+};
 
 /// `GET /v1/events?after=N`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,8 +40,8 @@ pub enum EventDetail {
         /// The peer's name.
         peer: String,
         /// Transport by this node's configuration.
-        #[serde(default)]
-        transport: String,
+        #[serde(default, with = "words")]
+        transport: Transport,
         /// NetFT's eight fields.
         #[serde(flatten)]
         fields: RouteFields,
@@ -71,9 +75,11 @@ pub enum EventDetail {
         /// The peer's name.
         peer: String,
         /// The state before.
-        from: String,
+        #[serde(with = "words")]
+        from: RouteState,
         /// The state after.
-        to: String,
+        #[serde(with = "words")]
+        to: RouteState,
         /// Reason.
         reason: String,
         /// Milliseconds since the last heartbeat was received; null if none was.
@@ -181,7 +187,8 @@ pub enum EventDetail {
         /// The peer it leads to.
         peer: String,
         /// `draining`, `drained` (both directions have left) or `undrained`.
-        stage: String,
+        #[serde(with = "words")]
+        stage: DrainStage,
     },
     /// Events between the previous one and this one were lost.
     EventsLost {

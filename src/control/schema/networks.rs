@@ -2,7 +2,13 @@
 
 use std::net::IpAddr;
 
+use netft::{
+    config::NetworkRole,
+    topology::{InterfaceState, MetricSource, NetworkState},
+};
 use serde::{Deserialize, Serialize};
+
+use crate::control::words;
 
 /// `GET /v1/networks`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,14 +26,17 @@ pub struct Network {
     /// State seen from this node: `up`, `partitioned` (some interfaces of nodes with a session are
     /// unreachable), `down` (all are, or the local one failed) or `unavailable` (this node has no
     /// interface there and reaches none).
-    pub state: String,
+    #[serde(with = "words")]
+    pub state: NetworkState,
     /// `none`, `cluster` or `cluster-and-client`.
-    pub role: String,
+    #[serde(with = "words")]
+    pub role: NetworkRole,
     /// Lower is preferred.
     pub metric: u32,
     /// Source of the metric: `config`, `interface` (role and speed of the local one), `peer` (its
     /// advertisement) or `remembered` (from the time this node had an interface there).
-    pub metric_from: String,
+    #[serde(with = "words")]
+    pub metric_from: MetricSource,
     /// The interfaces in it, this node's first.
     pub interfaces: Vec<NetworkInterface>,
 }
@@ -45,5 +54,6 @@ pub struct NetworkInterface {
     pub address: IpAddr,
     /// `up`; `unreachable` (of a peer: not reached; local: reaches some peers only); `failed`
     /// (local: down, or reaches no peer); `unavailable` (no session with its node).
-    pub state: String,
+    #[serde(with = "words")]
+    pub state: InterfaceState,
 }
