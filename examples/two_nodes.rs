@@ -7,8 +7,8 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use netft::{
     Adapter, RouteId,
+    api::host::identity,
     config::{Config, NetworkConfig, PeerConfig, RouteOverride},
-    io::identity,
     route::{Priority, RouteChange, RouteStatus},
 };
 use netft_lab as lab;

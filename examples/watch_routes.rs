@@ -9,8 +9,8 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use netft::{
     Adapter,
+    api::host::identity,
     config::{Config, NetworkConfig, PeerConfig, RouteOverride},
-    io::identity,
     route::EventKind,
 };
 use netft_lab as lab;

@@ -10,8 +10,8 @@ use std::{
 
 use netft::{
     NodeKey,
+    api::host::identity,
     config::{AdapterBackend, AdapterConfig, Config, NetworkRole, RelayConfig},
-    io::identity,
     route::{
         Policy, TrafficClass, Transport,
         policy::{Dscp, PortRange, Protocol},

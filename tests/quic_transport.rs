@@ -17,9 +17,8 @@ use common::{
 };
 use netft::{
     Adapter,
-    api::error::RouteError,
+    api::{error::RouteError, host::identity},
     config::{Config, NetworkConfig, PeerConfig, RouteOverride},
-    io::identity,
     route::Transport,
 };
 use netft_lab::{
