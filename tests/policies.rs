@@ -219,7 +219,7 @@ impl Outcome {
     }
 
     /// Everything sent in the span arrived in the order of each flow.
-    fn in_order(&self, span: &Calm) {
+    fn in_order(&self, span: &SteadySpan) {
         for (flow, numbers) in &self.arrived {
             let sent =
                 |number: &&u64| (span.start..span.end).contains(&self.rounds[**number as usize]);

@@ -180,8 +180,8 @@ fn run_why(
         (None, EventSelector::Event(event)) => format!("/v1/why?event={event}"),
         (None, _) => "/v1/why".to_owned(),
     };
-    let (text, story) = client.request_json::<EventExplanation>("GET", &target, "")?;
-    out.print_response(json, &text, || why::explanation_text(&story))
+    let (text, explanation) = client.request_json::<EventExplanation>("GET", &target, "")?;
+    out.print_response(json, &text, || why::explanation_text(&explanation))
 }
 
 fn run_events(

@@ -449,20 +449,20 @@ async fn get_why<N: ControlBackend>(
     let snapshot = app.take_snapshot().await?;
     let events = app.control.journal.events_after(0);
     let at = app.control.clock.to_rfc3339(snapshot.now);
-    let mut story = why::explain_event(&events, subject, &at)
+    let mut explanation = why::explain_event(&events, subject, &at)
         .map_err(|text| RequestError::new(StatusCode::NOT_FOUND, text))?;
-    let explained = story.before.iter().chain([&story.event]).chain(&story.after);
-    let named: BTreeSet<_> = explained.flat_map(|event| why::routes_of(&event.detail)).collect();
+    let explained = explanation.before.iter().chain([&explanation.event]).chain(&explanation.after);
+    let named: BTreeSet<_> = explained.flat_map(|event| event.detail.routes()).collect();
     let routes = snapshot.routes.iter().filter(|route| named.contains(&route.id.0));
-    story.routes = routes
+    explanation.routes = routes
         .map(|route| RouteEndpoints {
             route: route.id.0,
             real_local: route.spec.real_local,
             real_remote: route.spec.real_remote,
         })
         .collect();
-    story.routes.sort_by_key(|ends| ends.route);
-    Ok(json_response(story))
+    explanation.routes.sort_by_key(|ends| ends.route);
+    Ok(json_response(explanation))
 }
 
 async fn get_metrics<N: ControlBackend>(

@@ -101,11 +101,7 @@ pub fn explain_event(
     let cost_final = reported_cost.is_some()
         || after.iter().any(|event| is_move(&event.detail))
         || age > COST_SETTLE_TIME.as_millis();
-    let cost = reported_cost.or_else(|| match &event.detail {
-        EventDetail::Moved { from: Some(_), cause, .. } => Some(cause.cost.clone()),
-        EventDetail::Cost { cost, .. } => Some(cost.clone()),
-        _ => None,
-    });
+    let cost = reported_cost.or_else(|| own_cost(&event.detail));
     Ok(EventExplanation {
         event,
         before,
@@ -118,37 +114,6 @@ pub fn explain_event(
     })
 }
 
-/// Every route an event names.
-pub fn routes_of(what: &EventDetail) -> Vec<u32> {
-    match what {
-        EventDetail::Moved { from, to, cause, .. } => {
-            let others = cause.candidates.iter().map(|candidate| candidate.route);
-            from.iter().chain(to).copied().chain(others).collect()
-        }
-        EventDetail::Cost { from, to, .. } => [*from].into_iter().chain(*to).collect(),
-        EventDetail::RouteAdded { route, .. }
-        | EventDetail::RouteRemoved { route, .. }
-        | EventDetail::RemoteReachable { route, .. }
-        | EventDetail::StateChanged { route, .. }
-        | EventDetail::EarlyWarning { route, .. }
-        | EventDetail::Suspect { route, .. }
-        | EventDetail::AddressLearned { route, .. }
-        | EventDetail::PathMtuChanged { route, .. } => vec![*route],
-        EventDetail::RemoteUnreachable { .. }
-        | EventDetail::Ready { .. }
-        | EventDetail::SessionEstablished { .. }
-        | EventDetail::SessionEnded { .. }
-        | EventDetail::AdapterRestored { .. }
-        | EventDetail::SessionRefused { .. }
-        | EventDetail::DuplicateNode { .. }
-        | EventDetail::NameFailed { .. }
-        | EventDetail::Stalled { .. }
-        | EventDetail::Drain { .. }
-        | EventDetail::EventsLost { .. }
-        | EventDetail::Reconfigured => Vec::new(),
-    }
-}
-
 const fn is_move(what: &EventDetail) -> bool {
     matches!(what, EventDetail::Moved { .. })
 }
@@ -157,43 +122,13 @@ const fn is_move(what: &EventDetail) -> bool {
 fn is_about_route(what: &EventDetail, wanted: u32) -> bool {
     match what {
         EventDetail::Moved { from, to, .. } => [*from, *to].contains(&Some(wanted)),
-        other => routes_of(other).contains(&wanted),
-    }
-}
-
-fn peer_of(what: &EventDetail) -> Option<&str> {
-    match what {
-        EventDetail::RouteAdded { peer, .. }
-        | EventDetail::RouteRemoved { peer, .. }
-        | EventDetail::RemoteReachable { peer, .. }
-        | EventDetail::RemoteUnreachable { peer }
-        | EventDetail::StateChanged { peer, .. }
-        | EventDetail::EarlyWarning { peer, .. }
-        | EventDetail::Ready { peer, .. }
-        | EventDetail::SessionEstablished { peer, .. }
-        | EventDetail::SessionEnded { peer }
-        | EventDetail::Moved { peer, .. }
-        | EventDetail::Suspect { peer, .. }
-        | EventDetail::SessionRefused { peer, .. }
-        | EventDetail::DuplicateNode { peer }
-        | EventDetail::NameFailed { peer, .. }
-        | EventDetail::PathMtuChanged { peer, .. }
-        | EventDetail::AddressLearned { peer, .. }
-        | EventDetail::Cost { peer, .. }
-        | EventDetail::Drain { peer, .. } => Some(peer),
-        EventDetail::AdapterRestored { .. }
-        | EventDetail::Stalled { .. }
-        | EventDetail::Reconfigured
-        | EventDetail::EventsLost { .. } => None,
+        other => other.routes().contains(&wanted),
     }
 }
 
 /// True if two events may be related: same peer, or about this node.
 fn is_related(one: &EventDetail, other: &EventDetail) -> bool {
-    match (peer_of(one), peer_of(other)) {
-        (Some(one), Some(other)) => one == other,
-        _ => true,
-    }
+    one.peer().zip(other.peer()).is_none_or(|(one, other)| one == other)
 }
 
 fn events_before(events: &[Event], event: &Event) -> Vec<Event> {
@@ -219,7 +154,7 @@ fn events_before(events: &[Event], event: &Event) -> Vec<Event> {
 
 fn events_after(events: &[Event], event: &Event) -> Vec<Event> {
     let mut found = Vec::new();
-    for other in events.iter().filter(|other| peer_of(&other.detail).is_some()) {
+    for other in events.iter().filter(|other| other.detail.peer().is_some()) {
         if !is_related(&event.detail, &other.detail) {
             continue;
         }
@@ -237,30 +172,40 @@ fn events_after(events: &[Event], event: &Event) -> Vec<Event> {
 
 /// The cost event that belongs to an event.
 fn cost_after(events: &[Event], event: &Event) -> Option<FailoverCost> {
-    let wanted = match &event.detail {
-        EventDetail::Moved { from, .. } => (*from)?,
-        EventDetail::Suspect { route, .. } => *route,
-        EventDetail::StateChanged { route, to, .. } if *to != RouteState::Up => *route,
-        _ => return None,
-    };
+    let wanted = left_route(&event.detail)?;
     let until = parse_rfc3339_millis(&event.at)? + EXPLANATION_WINDOW_MS;
     let young = |event: &&Event| parse_rfc3339_millis(&event.at).is_some_and(|at| at <= until);
     let left_again = |other: &&Event| {
         matches!(&other.detail,
         EventDetail::Moved { peer, from, .. }
-            if peer_of(&event.detail) == Some(peer) && *from == Some(wanted))
+            if event.detail.peer() == Some(peer) && *from == Some(wanted))
             && is_move(&event.detail)
     };
     events.iter().take_while(young).take_while(|other| !left_again(other)).find_map(|other| {
-        match &other.detail {
-            EventDetail::Cost { peer, from, cost, .. }
-                if *from == wanted && peer_of(&event.detail) == Some(peer) =>
-            {
-                Some(cost.clone())
-            }
-            _ => None,
-        }
+        let EventDetail::Cost { peer, from, cost, .. } = &other.detail else { return None };
+        (*from == wanted && event.detail.peer() == Some(peer)).then(|| cost.clone())
     })
+}
+
+/// The cost an event itself carries.
+fn own_cost(detail: &EventDetail) -> Option<FailoverCost> {
+    if let EventDetail::Moved { from: Some(_), cause, .. } = detail {
+        return Some(cause.cost.clone());
+    }
+    let EventDetail::Cost { cost, .. } = detail else { return None };
+    Some(cost.clone())
+}
+
+/// The route that an event reports as left, suspect or not up.
+fn left_route(detail: &EventDetail) -> Option<u32> {
+    if let EventDetail::Moved { from, .. } = detail {
+        return *from;
+    }
+    if let EventDetail::Suspect { route, .. } = detail {
+        return Some(*route);
+    }
+    let EventDetail::StateChanged { route, to, .. } = detail else { return None };
+    (*to != RouteState::Up).then_some(*route)
 }
 
 #[cfg(test)]

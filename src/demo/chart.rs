@@ -40,24 +40,24 @@ type ChartArea<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
 /// Draws the run as an SVG document.
-pub(super) fn draw_svg(story: &DemoRun) -> String {
+pub(super) fn draw_svg(run: &DemoRun) -> String {
     let mut svg = String::new();
     // Drawing into a string cannot fail.
-    let drawn = paint_chart(story, &mut svg);
+    let drawn = paint_chart(run, &mut svg);
     debug_assert!(drawn.is_ok(), "{drawn:?}");
     svg
 }
 
-fn paint_chart(story: &DemoRun, svg: &mut String) -> DrawResult {
+fn paint_chart(run: &DemoRun, svg: &mut String) -> DrawResult {
     let root = SVGBackend::with_string(svg, IMAGE_SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let canvas = ChartCanvas { root, length: story.length.max(Duration::from_millis(1)) };
-    canvas.draw_title(story)?;
+    let canvas = ChartCanvas { root, length: run.length.max(Duration::from_millis(1)) };
+    canvas.draw_title(run)?;
     canvas.draw_grid()?;
-    canvas.draw_routes(story)?;
-    canvas.draw_lost_probes(story)?;
-    canvas.draw_throughput(story)?;
-    for fault in &story.faults {
+    canvas.draw_routes(run)?;
+    canvas.draw_lost_probes(run)?;
+    canvas.draw_throughput(run)?;
+    for fault in &run.faults {
         canvas.draw_fault(fault)?;
     }
     canvas.draw_legend()?;
@@ -106,16 +106,16 @@ impl ChartCanvas<'_> {
         Ok(())
     }
 
-    fn draw_title(&self, story: &DemoRun) -> DrawResult {
+    fn draw_title(&self, run: &DemoRun) -> DrawResult {
         let title = "One TCP flow over three networks, each fault on the active route";
         self.draw_text(title, (24, 30), 22, TEXT_COLOUR, HPos::Left)?;
-        let hash = if story.hash_equal { "hash equal" } else { "hash DIFFERENT" };
-        let lost: usize = story.losses.iter().map(Vec::len).sum();
+        let hash = if run.hash_equal { "hash equal" } else { "hash DIFFERENT" };
+        let lost: usize = run.losses.iter().map(Vec::len).sum();
         let line = format!(
             "{} MB, {} resets, {hash}; {lost} of {} datagrams lost (one each way per millisecond)",
-            story.bytes / 1_000_000,
-            story.resets,
-            story.probes,
+            run.bytes / 1_000_000,
+            run.resets,
+            run.probes,
         );
         self.draw_text(&line, (24, 58), 15, MUTED_COLOUR, HPos::Left)
     }
@@ -138,8 +138,8 @@ impl ChartCanvas<'_> {
         Ok(())
     }
 
-    fn draw_routes(&self, story: &DemoRun) -> DrawResult {
-        for (place, timeline) in story.timelines.iter().enumerate() {
+    fn draw_routes(&self, run: &DemoRun) -> DrawResult {
+        for (place, timeline) in run.timelines.iter().enumerate() {
             let top = ROUTES_TOP + ROUTE_STEP * i32::try_from(place)?;
             self.draw_text(
                 &timeline.label,
@@ -162,7 +162,7 @@ impl ChartCanvas<'_> {
             }
         }
         let mut before = None;
-        for (at, network, end) in value_spans(&story.active, self.length) {
+        for (at, network, end) in value_spans(&run.active, self.length) {
             let Some(lane) = network else { continue };
             let middle = ROUTES_TOP + ROUTE_STEP * i32::try_from(*lane)? + ROUTE_HEIGHT / 2;
             if let Some(before) = before {
@@ -178,10 +178,10 @@ impl ChartCanvas<'_> {
         Ok(())
     }
 
-    fn draw_lost_probes(&self, story: &DemoRun) -> DrawResult {
+    fn draw_lost_probes(&self, run: &DemoRun) -> DrawResult {
         for (row, name) in ["lost a → b", "lost b → a"].into_iter().enumerate() {
             let top = PROBES_TOP + 34 * i32::try_from(row)?;
-            let lost = &story.losses[row];
+            let lost = &run.losses[row];
             let label = format!("{name}: {}", lost.len());
             self.draw_text(&label, (PLOT_LEFT - 14, top + 11), 14, TEXT_COLOUR, HPos::Right)?;
             self.draw_line((PLOT_LEFT, top + 22), (PLOT_RIGHT, top + 22), GRID_COLOUR, 1)?;
@@ -194,8 +194,8 @@ impl ChartCanvas<'_> {
         Ok(())
     }
 
-    fn draw_throughput(&self, story: &DemoRun) -> DrawResult {
-        let bins = throughput_bins(story);
+    fn draw_throughput(&self, run: &DemoRun) -> DrawResult {
+        let bins = throughput_bins(run);
         let highest = bins.iter().copied().fold(1.0, f64::max);
         let scale = (highest / 50.0).ceil() * 50.0;
         let y = |rate: f64| {
@@ -277,10 +277,10 @@ fn value_spans<T>(
 }
 
 /// Mbit/s in each bin.
-fn throughput_bins(story: &DemoRun) -> Vec<f64> {
-    let count = (story.length.as_millis() as u64).div_ceil(BIN_MS) as usize;
+fn throughput_bins(run: &DemoRun) -> Vec<f64> {
+    let count = (run.length.as_millis() as u64).div_ceil(BIN_MS) as usize;
     let mut bins = vec![0.0; count];
-    for (at, bytes) in &story.reads {
+    for (at, bytes) in &run.reads {
         let place = (at.as_millis() as u64 / BIN_MS) as usize;
         if let Some(bin) = bins.get_mut(place) {
             *bin += *bytes as f64 * 8.0 / 1000.0 / BIN_MS as f64;
@@ -297,7 +297,7 @@ pub(super) mod tests {
     /// A sample run with every element of the chart.
     pub(in crate::demo) fn sample() -> DemoRun {
         let ms = Duration::from_millis;
-        let mut story = DemoRun {
+        let mut run = DemoRun {
             length: ms(10_400),
             adapter: "netft0".to_owned(),
             active: vec![(ms(0), Some(0))],
@@ -308,21 +308,21 @@ pub(super) mod tests {
         };
         for net in 1..=3 {
             let label = format!("10.{net}.0.1 → 10.{net}.0.2");
-            story.timelines.push(RouteTimeline { label, states: vec![(ms(0), "up".to_owned())] });
+            run.timelines.push(RouteTimeline { label, states: vec![(ms(0), "up".to_owned())] });
         }
         for (place, kind) in FaultKind::ALL.into_iter().enumerate() {
             let start = ms(1000 + 3100 * place as u64);
             let (moved, healed) = (start + ms(153), start + ms(960));
             let back = start + ms(2100);
-            story.active.extend([(moved, Some(1)), (back, Some(0))]);
-            story.timelines[0].states.extend([
+            run.active.extend([(moved, Some(1)), (back, Some(0))]);
+            run.timelines[0].states.extend([
                 (moved, "down".to_owned()),
                 (healed + ms(40), "init".to_owned()),
                 (healed + ms(100), "up".to_owned()),
             ]);
-            story.losses[0].extend((0..150).map(|n| start + ms(n)));
-            story.losses[1].extend((0..if place == 2 { 0 } else { 149 }).map(|n| start + ms(n)));
-            story.faults.push(FaultRecord {
+            run.losses[0].extend((0..150).map(|n| start + ms(n)));
+            run.losses[1].extend((0..if place == 2 { 0 } else { 149 }).map(|n| start + ms(n)));
+            run.faults.push(FaultRecord {
                 kind,
                 network: 0,
                 start,
@@ -336,12 +336,12 @@ pub(super) mod tests {
             });
         }
         for n in 0..10_400u64 {
-            let still = story.faults.iter().any(|f| (f.start..f.start + ms(220)).contains(&ms(n)));
+            let still = run.faults.iter().any(|f| (f.start..f.start + ms(220)).contains(&ms(n)));
             if !still {
-                story.reads.push((ms(n), 15_000));
+                run.reads.push((ms(n), 15_000));
             }
         }
-        story
+        run
     }
 
     #[test]

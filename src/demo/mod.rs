@@ -40,19 +40,19 @@ fn report_error(error: &LabError) -> ExitCode {
 
 fn run_inside(svg: Option<&Path>, json: bool) -> Result<ExitCode, LabError> {
     let narrator = narrator::Narrator::new(!json);
-    let story = runner::run_and_record(&narrator, ProgramPaths::current_program())?;
+    let run = runner::run_and_record(&narrator, ProgramPaths::current_program())?;
     if json {
-        let summary = narrator::summary_json(&story)
+        let summary = narrator::summary_json(&run)
             .map_err(|error| LabError::Daemon(format!("cannot write JSON: {error}")))?;
         narrator.print_line(&summary);
     }
     if let Some(file) = svg {
-        let drawn = chart::draw_svg(&story);
+        let drawn = chart::draw_svg(&run);
         std::fs::write(file, drawn)
             .map_err(LabError::io_error(format!("write {}", file.display())))?;
         if !json {
             narrator.print_line(&format!("The run as a picture: {}", file.display()));
         }
     }
-    Ok(ExitCode::from(if story.all_passed() { 0 } else { EXIT_FAILED }))
+    Ok(ExitCode::from(if run.all_passed() { 0 } else { EXIT_FAILED }))
 }

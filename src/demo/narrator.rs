@@ -191,10 +191,10 @@ impl Narrator {
     }
 
     /// The table at the end.
-    pub(super) fn print_summary(&self, story: &DemoRun) {
+    pub(super) fn print_summary(&self, run: &DemoRun) {
         let head = "fault          detected      moved   datagrams lost   longest TCP stall";
         self.print_if_verbose(&self.styled_text(STYLE_BOLD, head));
-        for fault in &story.faults {
+        for fault in &run.faults {
             self.print_if_verbose(&format!(
                 "{:<13} {:>6} ms  {:>6} ms {:>16} {:>16} ms",
                 fault.kind.name(),
@@ -204,13 +204,13 @@ impl Narrator {
                 fault.longest_stall.as_millis(),
             ));
         }
-        let hash = if story.hash_equal { "equal at both ends" } else { "DIFFERENT" };
+        let hash = if run.hash_equal { "equal at both ends" } else { "DIFFERENT" };
         self.print_if_verbose(&format!(
             "\nTCP: {} MB, {} resets, SHA-256 {hash}",
-            group_thousands(story.bytes / 1_000_000),
-            story.resets
+            group_thousands(run.bytes / 1_000_000),
+            run.resets
         ));
-        let verdict = if story.all_passed() {
+        let verdict = if run.all_passed() {
             self.styled_text(
                 STYLE_GREEN,
                 "No fault broke the flow, and data returned to every repaired route.",
@@ -248,7 +248,7 @@ struct FaultSummary {
 ///
 /// # Errors
 /// None: every key is text.
-pub(super) fn summary_json(story: &DemoRun) -> serde_json::Result<String> {
+pub(super) fn summary_json(run: &DemoRun) -> serde_json::Result<String> {
     let ms = |time: Duration| (time.as_micros() as f64 / 100.0).round() / 10.0;
     let fault = |fault: &FaultRecord| FaultSummary {
         kind: fault.kind,
@@ -259,12 +259,12 @@ pub(super) fn summary_json(story: &DemoRun) -> serde_json::Result<String> {
         tcp_stall_ms: ms(fault.longest_stall),
     };
     serde_json::to_string(&VersionedBody::new(DemoSummary {
-        adapter: &story.adapter,
-        faults: story.faults.iter().map(fault).collect(),
-        tcp_bytes: story.bytes,
-        tcp_resets: story.resets,
-        hash_equal: story.hash_equal,
-        failback_ok: story.has_failed_back(),
+        adapter: &run.adapter,
+        faults: run.faults.iter().map(fault).collect(),
+        tcp_bytes: run.bytes,
+        tcp_resets: run.resets,
+        hash_equal: run.hash_equal,
+        failback_ok: run.has_failed_back(),
     }))
 }
 

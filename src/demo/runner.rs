@@ -65,17 +65,17 @@ pub(super) fn run_and_record(
     narrator.print_adapter(&lab, &site)?;
     let ids =
         [route_ids_by_network(&lab, 0, &tables[0])?, route_ids_by_network(&lab, 1, &tables[1])?];
-    let mut stage = RunningDemo::start_traffic(&lab, &site, daemons, ids)?;
-    let mut story = stage.initial_run(&tables[0]);
+    let mut demo = RunningDemo::start_traffic(&lab, &site, daemons, ids)?;
+    let mut run = demo.initial_run(&tables[0]);
     narrator.print_introduction(TCP_RATE);
     thread::sleep(UNDISTURBED_TIME);
     for kind in FaultKind::ALL {
-        let fault = stage.inject_fault(kind, narrator)?;
-        story.faults.push(fault);
+        let fault = demo.inject_fault(kind, narrator)?;
+        run.faults.push(fault);
     }
-    stage.finish_into(&mut story);
-    narrator.print_summary(&story);
-    Ok(story)
+    demo.finish_into(&mut run);
+    narrator.print_summary(&run);
+    Ok(run)
 }
 
 /// The number of the route on each network.
@@ -181,8 +181,8 @@ impl<'a> RunningDemo<'a> {
 
     /// The first node's explanation of one of its events.
     fn explain_event(&self, seq: u64) -> Option<why::EventExplanation> {
-        let story = self.daemons[0].get_json(&format!("/v1/why?event={seq}")).ok()?;
-        serde_json::from_value(story).ok()
+        let run = self.daemons[0].get_json(&format!("/v1/why?event={seq}")).ok()?;
+        serde_json::from_value(run).ok()
     }
 
     /// Prints the nodes' events between the fault and its repair.
@@ -275,18 +275,18 @@ impl<'a> RunningDemo<'a> {
     }
 
     /// Stops everything and adds the totals.
-    fn finish_into(self, story: &mut DemoRun) {
+    fn finish_into(self, run: &mut DemoRun) {
         // The chart ends here; the rest waits for late probes.
-        story.length = self.start.monotonic.elapsed();
+        run.length = self.start.monotonic.elapsed();
         let outcome = self.transfer.finish();
         let logs = self.probes.map(DatagramProbe::finish);
-        story.probes = logs.iter().map(|log| log.full_report().sent).sum();
-        story.bytes = outcome.bytes;
-        story.resets = outcome.resets;
-        story.hash_equal = outcome.hash_equal;
+        run.probes = logs.iter().map(|log| log.full_report().sent).sum();
+        run.bytes = outcome.bytes;
+        run.resets = outcome.resets;
+        run.hash_equal = outcome.hash_equal;
         let since = |at: Instant| at.saturating_duration_since(self.start.monotonic);
-        story.reads = outcome.reads.iter().map(|(at, bytes)| (since(*at), *bytes)).collect();
-        story.losses = logs.map(|log| log.lost_send_times().into_iter().map(since).collect());
+        run.reads = outcome.reads.iter().map(|(at, bytes)| (since(*at), *bytes)).collect();
+        run.losses = logs.map(|log| log.lost_send_times().into_iter().map(since).collect());
         for event in self.events[0].events_so_far() {
             let Ok(at) = event.at.duration_since(self.start.wall) else { continue };
             let network_at = |key| {
@@ -294,12 +294,12 @@ impl<'a> RunningDemo<'a> {
                 self.route_ids[0].iter().position(|other| *other == id)
             };
             match event.name.as_str() {
-                "moved" => story.active.push((at, network_at("to"))),
+                "moved" => run.active.push((at, network_at("to"))),
                 "state-changed" => {
                     if let (Some(network), Some(state)) =
                         (network_at("route"), event.str_field("to"))
                     {
-                        story.timelines[network].states.push((at, state.to_owned()));
+                        run.timelines[network].states.push((at, state.to_owned()));
                     }
                 }
                 _ => {}

@@ -221,6 +221,67 @@ pub enum EventDetail {
     },
 }
 
+impl EventDetail {
+    /// Every route the event names.
+    pub fn routes(&self) -> Vec<u32> {
+        match self {
+            Self::Moved { from, to, cause, .. } => {
+                let others = cause.candidates.iter().map(|candidate| candidate.route);
+                from.iter().chain(to).copied().chain(others).collect()
+            }
+            Self::Cost { from, to, .. } => [*from].into_iter().chain(*to).collect(),
+            Self::RouteAdded { route, .. }
+            | Self::RouteRemoved { route, .. }
+            | Self::RemoteReachable { route, .. }
+            | Self::StateChanged { route, .. }
+            | Self::EarlyWarning { route, .. }
+            | Self::Suspect { route, .. }
+            | Self::AddressLearned { route, .. }
+            | Self::PathMtuChanged { route, .. } => vec![*route],
+            Self::RemoteUnreachable { .. }
+            | Self::Ready { .. }
+            | Self::SessionEstablished { .. }
+            | Self::SessionEnded { .. }
+            | Self::AdapterRestored { .. }
+            | Self::SessionRefused { .. }
+            | Self::DuplicateNode { .. }
+            | Self::NameFailed { .. }
+            | Self::Stalled { .. }
+            | Self::Drain { .. }
+            | Self::EventsLost { .. }
+            | Self::Reconfigured => Vec::new(),
+        }
+    }
+
+    /// The peer the event is about; `None` for events of this node.
+    pub fn peer(&self) -> Option<&str> {
+        match self {
+            Self::RouteAdded { peer, .. }
+            | Self::RouteRemoved { peer, .. }
+            | Self::RemoteReachable { peer, .. }
+            | Self::RemoteUnreachable { peer }
+            | Self::StateChanged { peer, .. }
+            | Self::EarlyWarning { peer, .. }
+            | Self::Ready { peer, .. }
+            | Self::SessionEstablished { peer, .. }
+            | Self::SessionEnded { peer }
+            | Self::Moved { peer, .. }
+            | Self::Suspect { peer, .. }
+            | Self::SessionRefused { peer, .. }
+            | Self::DuplicateNode { peer }
+            | Self::NameFailed { peer, .. }
+            | Self::PathMtuChanged { peer, .. }
+            | Self::AddressLearned { peer, .. }
+            | Self::Cost { peer, .. }
+            | Self::Drain { peer, .. } => Some(peer),
+            Self::AdapterRestored { .. }
+            | Self::Stalled { .. }
+            | Self::Reconfigured
+            | Self::EventsLost { .. } => None,
+        }
+    }
+}
+
 /// NetFT's `FaultTolerantRoute`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteFields {

@@ -51,12 +51,12 @@ fn sample() -> Vec<Event> {
 #[test]
 fn a_story_has_what_led_to_the_move_and_what_came_of_it() {
     let events = sample();
-    let story = explain_event(&events, EventSelector::Event(11), NOW).unwrap();
-    assert_eq!(story.event, events[4]);
-    assert_eq!(sequence(&story.before), [8, 10], "same peer, or about this node");
-    assert_eq!(sequence(&story.after), [14, 15], "up to the next move");
-    assert_eq!((story.cost.unwrap().resent, story.cost_final), (37, true));
-    assert_eq!((story.oldest, story.newest), (7, 15));
+    let explanation = explain_event(&events, EventSelector::Event(11), NOW).unwrap();
+    assert_eq!(explanation.event, events[4]);
+    assert_eq!(sequence(&explanation.before), [8, 10], "same peer, or about this node");
+    assert_eq!(sequence(&explanation.after), [14, 15], "up to the next move");
+    assert_eq!((explanation.cost.unwrap().resent, explanation.cost_final), (37, true));
+    assert_eq!((explanation.oldest, explanation.newest), (7, 15));
 }
 
 #[test]
@@ -120,8 +120,11 @@ fn a_story_is_bounded() {
     events.extend(vec![(10_002, suspect("b", 2)); 200]);
     events.push((10_003, moved("b", Some(2), Some(1))));
     let events = number(events);
-    let story = explain_event(&events, EventSelector::Event(207), NOW).unwrap();
-    assert_eq!((story.before.len(), story.after.len()), (MAX_EVENTS_BEFORE, MAX_EVENTS_AFTER + 1));
-    assert_eq!(story.before.last().unwrap().seq, 206, "the newest ones");
-    assert!(is_move(&story.after.last().unwrap().detail), "the end of the story");
+    let explanation = explain_event(&events, EventSelector::Event(207), NOW).unwrap();
+    assert_eq!(
+        (explanation.before.len(), explanation.after.len()),
+        (MAX_EVENTS_BEFORE, MAX_EVENTS_AFTER + 1)
+    );
+    assert_eq!(explanation.before.last().unwrap().seq, 206, "the newest ones");
+    assert!(is_move(&explanation.after.last().unwrap().detail), "the end of the explanation");
 }

@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::Value;
@@ -121,27 +121,15 @@ impl Drop for EventFollower {
     }
 }
 
-/// Reads an RFC 3339 time in UTC (`2026-11-21T10:35:44.123456Z`).
+/// Reads an RFC 3339 time.
 fn parse_rfc3339(text: &str) -> Option<SystemTime> {
-    let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
-    let (date, time) = text.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let mut time = time.splitn(3, ':');
-    let (hour, minute) = (time.next()?.parse::<u64>().ok()?, time.next()?.parse::<u64>().ok()?);
-    let (whole, fraction) = time.next().map(|s| s.split_once('.').unwrap_or((s, "0")))?;
-    let seconds = hour * 3600 + minute * 60 + whole.parse::<u64>().ok()?;
-    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    // Days from the civil calendar: years start in March, so that the leap day comes last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let era_day = (month * 153 + 2) / 5 + day - 1;
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + era_day - 719_468;
-    let seconds = u64::try_from(days).ok()? * 86_400 + seconds;
-    Some(UNIX_EPOCH + Duration::new(seconds, nanos))
+    SystemTime::try_from(text.parse::<jiff::Timestamp>().ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]
