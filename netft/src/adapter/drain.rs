@@ -1,4 +1,4 @@
-//! Draining routes: the order, and waiting until both directions have left them.
+//! Draining routes: the order, and the wait until both directions have left them.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Adapter {
     /// a restart nor a new interface keeps it.
     ///
     /// # Errors
-    /// [`DrainError`] says why nothing changed.
+    /// [`DrainError`] gives the reason; nothing changed then.
     pub async fn drain_routes(
         &self,
         order: DrainOrder,

@@ -1,10 +1,9 @@
-//! The library's front door: a running node.
+//! A running node: the entry point of the library.
 //!
 //! [`Adapter::open`] creates the TUN device and everything behind it; [`Adapter::close`] takes it
 //! away. In between: a consistent [`Snapshot`], a bounded [`EventStream`], and routes to add,
 //! change and remove. The daemon is a thin shell around this type.
 
-mod ask;
 mod drain;
 mod open;
 mod reconfigure;
@@ -15,6 +14,7 @@ use netft_proto::{
     config::{Config, RouteOverride},
     ids::{PeerId, RouteId},
     route::{Event, PeerChange, RouteChange},
+    time::Time,
     topology::{Advertisements, ResolvedAddresses},
 };
 use tokio::{
@@ -44,9 +44,9 @@ pub use crate::{
 /// connections over it live on, and the next start adopts it.
 pub struct Adapter {
     config: watch::Sender<Arc<Config>>,
-    /// The number of the next peer a new config brings. Whoever reconfigures holds it.
+    /// The number of the next peer that a new config adds. Locked during a reconfiguration.
     next_peer: tokio::sync::Mutex<u32>,
-    /// What the peers tell of their addresses.
+    /// The peers' advertised addresses.
     advertisements: watch::Receiver<Advertisements>,
     /// The addresses behind the peers' names.
     resolved: watch::Receiver<ResolvedAddresses>,
@@ -68,21 +68,21 @@ impl Adapter {
     /// then runs the control sessions. Adopts the device a crash left.
     ///
     /// # Errors
-    /// [`OpenError`] says what is missing and how to get it; nothing is left behind.
+    /// [`OpenError`] names what is missing and how to get it; nothing is left behind.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         open::open_adapter(config).await
     }
 
-    /// What this node was told last.
+    /// The config in force.
     pub fn config(&self) -> Arc<Config> {
         self.config.borrow().clone()
     }
 
-    /// A consistent picture of the node; `None` after the adapter closed.
+    /// A consistent snapshot of the node; `None` after the adapter closed.
     pub async fn snapshot(&self) -> Option<Snapshot> {
-        let (answer, picture) = oneshot::channel();
+        let (answer, snapshot) = oneshot::channel();
         self.send_request(DriverRequest::Snapshot(answer)).await?;
-        picture.await.ok()
+        snapshot.await.ok()
     }
 
     /// Everything that happens from here on; the first stream starts with the first event.
@@ -141,6 +141,29 @@ impl Adapter {
         let (answer, done) = oneshot::channel();
         self.send_request(DriverRequest::Remove(id, answer)).await.ok_or(RouteError::Closed)?;
         done.await.map_err(|_| RouteError::Closed)?
+    }
+
+    /// Sends a peer a query of at most 256 bytes on its control session; its meaning is up to the
+    /// two programs. Takes at most 4 s. A peer answers one query a second.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {
+        self.manager.query_peer(peer, question).await
+    }
+
+    /// The queries of the peers, at most 16 of them waiting; `None` the second time. Queries are
+    /// refused once the receiver is dropped, and get no answer before it is taken.
+    pub fn peer_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
+        self.manager.take_queries()
+    }
+
+    /// Has the path MTU of every route probed anew, each with its next heartbeat, and returns the
+    /// moment: a snapshot has the time of each proof. `None` after the adapter closed.
+    pub async fn reprobe_path_mtu(&self) -> Option<Time> {
+        let (answer, moment) = oneshot::channel();
+        self.send_request(DriverRequest::Recheck(answer)).await?;
+        moment.await.ok()
     }
 
     /// Ends the sessions, stops every thread and removes the device.

@@ -43,7 +43,7 @@ use crate::{
     },
 };
 
-/// Heartbeats and complaints on their way from the workers; beyond it the newest is dropped and
+/// Heartbeats and reports on their way from the workers; beyond it the newest is dropped and
 /// counted.
 const WORKER_QUEUE_LEN: usize = 1024;
 /// Messages on their way to the driver; beyond it the sender waits. Two senders drop instead: the
@@ -62,7 +62,7 @@ pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenErro
     match start_components(config.clone(), netlink, opened, lock, count).await {
         Ok(adapter) => Ok(adapter),
         Err(error) => {
-            // What failed is the caller's news; the device must not outlive it.
+            // The caller reports the failure; the device must not outlive it.
             if let Ok(netlink) = Netlink::open() {
                 let _ = netlink.remove_adapter(&config.adapter.name).await;
             }
@@ -101,12 +101,12 @@ async fn start_components(
     let report = quic_reporter(messages.clone());
     let manager =
         Arc::new(SessionManager::start(config.clone(), fib.clone(), arrivals, report, random.0)?);
-    let mut guard = AdapterReconciler::new(desired_state(&config), opened.ifindex);
-    // Gives the peers their routes: what it mends was never there.
-    guard.reconcile(&netlink, clock::now()).await;
-    let (want, wanted) = watch::channel(guard.desired_state().clone());
+    let mut reconciler = AdapterReconciler::new(desired_state(&config), opened.ifindex);
+    // Adds the routes to the peers: none of its repairs is one yet.
+    reconciler.reconcile(&netlink, clock::now()).await;
+    let (desired_tx, desired_rx) = watch::channel(reconciler.desired_state().clone());
     let monitor = NetlinkMonitor::open()?;
-    // The first look is taken before the driver starts, so that routes exist at once.
+    // The interfaces are read before the driver starts, so that routes exist at once.
     let (advertisements_tx, advertisements_rx) = watch::channel(Advertisements::new());
     let host_state = HostState::read_kernel(
         &netlink,
@@ -115,13 +115,12 @@ async fn start_components(
         &[],
     )
     .await;
-    let world = host_state.unwrap_or_default();
     let driver_messages = messages.clone();
-    // What a full queue loses is seen again by the next look.
+    // A change that a full queue drops is seen again by the next poll.
     let carrier_monitor = CarrierMonitor::start(move |seen| {
         drop(driver_messages.try_send(DriverMessage::Carriers(seen)))
     });
-    let lookout = carrier_monitor.map_err(system("start the lookout for carriers"))?;
+    let carrier_monitor = carrier_monitor.map_err(system("start the carrier monitor"))?;
     let parts = DriverParts {
         config: (*config).clone(),
         fib: fib.clone(),
@@ -133,11 +132,11 @@ async fn start_components(
         events: events.clone(),
         boot_id: random.0,
         seed: random.1,
-        carrier_monitor: lookout,
+        carrier_monitor,
         manager: manager.clone(),
-        desired_state: want,
+        desired_state: desired_tx,
         advertisements: advertisements_tx,
-        host_state: world,
+        host_state: host_state.unwrap_or_default(),
     };
     let driver = control::spawn_driver(parts).map_err(system("start the driver"))?;
     let next_peer = config.peers.len() as u32;
@@ -149,10 +148,10 @@ async fn start_components(
         config: changes,
         netlink,
         monitor,
-        reconciler: guard,
+        reconciler,
         driver: messages.clone(),
         queues: count,
-        desired: wanted,
+        desired: desired_rx,
         advertisements: advertisements_rx.clone(),
         resolved: names.clone(),
     };
@@ -172,8 +171,8 @@ async fn start_components(
     })
 }
 
-/// One worker per core, at most four: a flow stays on one, so fewer leave cores idle while flows
-/// wait for each other. The plain backend has one queue.
+/// One worker per core, at most four: a flow stays on one worker, so that fewer workers than flows
+/// leave cores idle. The plain backend has one queue.
 fn worker_count(config: &Config) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match (config.adapter.backend, config.adapter.workers) {
@@ -209,12 +208,12 @@ fn random_seeds() -> Result<(u64, u64), OpenError> {
     Ok((u64::from_ne_bytes(bytes[0]), u64::from_ne_bytes(bytes[1])))
 }
 
-/// The control sessions must not wait for the driver. A handful of messages per handshake never
-/// fills the queue of a driver that lives.
+/// Reports to the driver without waiting for it: a few messages per handshake never fill the queue
+/// of a driver that runs.
 fn quic_reporter(messages: mpsc::Sender<DriverMessage>) -> quic::FromQuicHandler {
-    Arc::new(move |news: FromQuic| {
-        if messages.try_send(DriverMessage::Quic(news)).is_err() {
-            tracing::error!("the driver does not listen: news of a session are lost");
+    Arc::new(move |event: FromQuic| {
+        if messages.try_send(DriverMessage::Quic(event)).is_err() {
+            tracing::error!("the driver's queue is full: an event of a session is lost");
         }
     })
 }

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// How long the QUIC tasks get to send what ends a session.
+/// How long the QUIC tasks get to send the frames that end a session.
 const SESSION_CLOSE_DELAY: Duration = Duration::from_millis(20);
 
 impl Adapter {
@@ -36,25 +36,25 @@ impl Adapter {
     /// See [`ReconfigureError`]; nothing changed then.
     pub async fn reconfigure(&self, config: Config) -> Result<Vec<ConfigChange>, ReconfigureError> {
         let mut next = self.next_peer.lock().await;
-        let CheckedConfig { mut changes, config, host_state: world, next_peer } =
+        let CheckedConfig { mut changes, config, host_state, next_peer } =
             self.check_config(config, *next).await?;
         if changes.is_empty() {
             return Ok(changes);
         }
         let config = Arc::new(config);
         self.manager.remove_absent_peers(&config).await;
-        // The farewells leave before the routes that carry them.
+        // The CONNECTION_CLOSE frames leave before the routes that carry them go.
         sleep(SESSION_CLOSE_DELAY).await;
-        // The keeper looks with the new config from here on, so that it takes no source away.
+        // The netlink watcher reads with the new config from here on, so that it drops no source.
         self.config.send_replace(config.clone());
-        let new = NewConfig { config: (*config).clone(), host_state: world, apply: true };
+        let new = NewConfig { config: (*config).clone(), host_state, apply: true };
         changes.extend(self.request_reconfigure(new).await?);
         *next = next_peer;
         self.manager.add_new_peers(&config)?;
         Ok(changes)
     }
 
-    /// What [`reconfigure`](Self::reconfigure) would change; changes nothing.
+    /// Returns the changes that [`reconfigure`](Self::reconfigure) would make; changes nothing.
     ///
     /// # Errors
     /// As [`reconfigure`](Self::reconfigure).
@@ -63,10 +63,10 @@ impl Adapter {
         config: Config,
     ) -> Result<Vec<ConfigChange>, ReconfigureError> {
         let next = self.next_peer.lock().await;
-        let CheckedConfig { mut changes, config, host_state: world, .. } =
+        let CheckedConfig { mut changes, config, host_state, .. } =
             self.check_config(config, *next).await?;
         changes.extend(
-            self.request_reconfigure(NewConfig { config, host_state: world, apply: false }).await?,
+            self.request_reconfigure(NewConfig { config, host_state, apply: false }).await?,
         );
         Ok(changes)
     }
@@ -82,11 +82,12 @@ impl Adapter {
         self.manager.check_config(&config)?;
         let next_peer = config.reassign_ids(&running, next).ok_or(ReconfigureError::Peers)?;
         let netlink = Netlink::open().map_err(|_| ReconfigureError::Interfaces)?;
-        let offers = self.advertisements.borrow().clone();
+        let advertisements = self.advertisements.borrow().clone();
         let resolved = self.resolved.borrow().clone();
-        let world = HostState::read_kernel(&netlink, &config, (&offers, &resolved), &[]).await;
-        let world = world.ok_or(ReconfigureError::Interfaces)?;
-        Ok(CheckedConfig { changes, config, host_state: world, next_peer })
+        let inputs = (&advertisements, &resolved);
+        let host_state = HostState::read_kernel(&netlink, &config, inputs, &[]).await;
+        let host_state = host_state.ok_or(ReconfigureError::Interfaces)?;
+        Ok(CheckedConfig { changes, config, host_state, next_peer })
     }
 
     async fn request_reconfigure(

@@ -1,51 +1,51 @@
-//! The lookout: asks the interfaces for their carrier, on a thread of its own.
+//! The carrier monitor: polls the carrier of interfaces, on a thread of its own.
 //!
-//! `ETHTOOL_GLINK` waits for the kernel's RTNL lock, which others hold as long as they need: a card
-//! that is reset, a namespace of a thousand interfaces that goes. No heartbeat may wait with it, so
-//! the driver, which sends them, only gives orders.
+//! `ETHTOOL_GLINK` waits for the kernel's RTNL lock, which others hold as long as they need: while
+//! a card is reset, or a namespace of a thousand interfaces is removed. No heartbeat may wait for
+//! it, so the driver, which sends them, only requests polls.
 
 use std::{io, sync::mpsc, thread};
 
 use crate::io::sys::glink;
 
-/// Interfaces by number, and whether they have a carrier.
+/// Interfaces by index, and the state of their carrier.
 pub(crate) type CarrierStates = Vec<(u32, bool)>;
 
-/// To the lookout's thread, which ends with it.
+/// The requests to the monitor's thread, which ends with it.
 pub(crate) struct CarrierMonitor {
     requests: mpsc::SyncSender<CarrierStates>,
 }
 
 impl CarrierMonitor {
-    /// Starts the thread. `tell` gets what differs from what an order says, from that thread.
+    /// Starts the thread, which calls `report` with the carriers that differ from a request's.
     ///
     /// # Errors
     /// Of `socket` and of starting a thread: no more descriptors or memory.
-    pub(crate) fn start(tell: impl Fn(CarrierStates) + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(report: impl Fn(CarrierStates) + Send + 'static) -> io::Result<Self> {
         let socket = glink::open_socket()?;
-        let (orders, inbox) = mpsc::sync_channel(1);
+        let (requests, inbox) = mpsc::sync_channel(1);
         let poll_loop = move || {
             for known in inbox {
                 let seen =
                     changed_carriers(known, |index| glink::carrier_by_index(&socket, index).ok());
                 if !seen.is_empty() {
-                    tell(seen);
+                    report(seen);
                 }
             }
         };
-        thread::Builder::new().name("netft-lookout".into()).spawn(poll_loop)?;
-        Ok(Self { requests: orders })
+        thread::Builder::new().name("netft-carrier".into()).spawn(poll_loop)?;
+        Ok(Self { requests })
     }
 
-    /// Has the interfaces of `known` asked. While the kernel keeps the lookout waiting, one order
-    /// waits with it and the others are left out: that one begins later and sees what they would.
+    /// Polls the interfaces of `known`. While the kernel blocks the monitor, one request waits and
+    /// further ones are dropped: it is polled later and sees what they would.
     pub(crate) fn request_poll(&self, known: CarrierStates) {
         let _ = self.requests.try_send(known);
     }
 }
 
-/// The interfaces whose carrier is another, as it is. One that is gone has none to tell: that is
-/// the keeper's news.
+/// The interfaces whose carrier differs, as it is. One that is gone has none: the netlink watcher
+/// reports that.
 fn changed_carriers(known: CarrierStates, carrier: impl Fn(u32) -> Option<bool>) -> CarrierStates {
     let seen = |(index, before)| Some((index, carrier(index)?)).filter(|seen| seen.1 != before);
     known.into_iter().filter_map(seen).collect()
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_is_told_and_what_is_gone_is_not() {
+    fn carriers_that_differ_are_reported_and_interfaces_that_are_gone_are_not() {
         let carrier = |index| [None, Some(true), Some(false), Some(true)][index as usize];
         assert_eq!(
             changed_carriers(vec![(0, true), (1, true), (2, true), (3, false)], carrier),
@@ -70,25 +70,25 @@ mod tests {
     }
 
     #[test]
-    fn orders_beyond_the_one_that_waits_are_left_out_and_the_thread_ends_with_its_owner() {
+    fn requests_beyond_the_one_that_waits_are_dropped_and_the_thread_ends_with_its_owner() {
         let (tell, told) = mpsc::channel();
         let (go, wait) = mpsc::channel();
-        let lookout = CarrierMonitor::start(move |seen| {
+        let monitor = CarrierMonitor::start(move |seen| {
             tell.send(seen).unwrap();
             wait.recv().unwrap();
         });
-        let lookout = lookout.unwrap();
+        let monitor = monitor.unwrap();
         // The loopback interface has number 1 in every namespace.
         let lo = glink::carrier_by_index(&glink::open_socket().unwrap(), 1).unwrap();
-        let order = || lookout.request_poll(vec![(1, !lo)]);
-        let patience = Duration::from_secs(20);
-        order();
-        assert_eq!(told.recv_timeout(patience).unwrap(), [(1, lo)]);
-        (0..3).for_each(|_| order());
+        let request = || monitor.request_poll(vec![(1, !lo)]);
+        let limit = Duration::from_secs(20);
+        request();
+        assert_eq!(told.recv_timeout(limit).unwrap(), [(1, lo)]);
+        (0..3).for_each(|_| request());
         go.send(()).unwrap();
-        assert_eq!(told.recv_timeout(patience).unwrap(), [(1, lo)]);
+        assert_eq!(told.recv_timeout(limit).unwrap(), [(1, lo)]);
         go.send(()).unwrap();
-        drop(lookout);
-        assert_eq!(told.recv_timeout(patience), Err(mpsc::RecvTimeoutError::Disconnected));
+        drop(monitor);
+        assert_eq!(told.recv_timeout(limit), Err(mpsc::RecvTimeoutError::Disconnected));
     }
 }

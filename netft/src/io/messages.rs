@@ -65,6 +65,6 @@ pub(crate) struct NewConfig {
     pub config: Config,
     /// The node's interfaces, read with that config.
     pub host_state: HostState,
-    /// Whether to apply it, not only to say what becomes of the routes.
+    /// Apply it; otherwise only report what would become of the routes.
     pub apply: bool,
 }

@@ -1,9 +1,9 @@
-//! The keeper: watches the kernel, tells the driver how the interfaces are, and puts the adapter
-//! back when somebody takes it away.
+//! The netlink watcher: reports the interfaces to the driver, and restores the adapter when another
+//! program changes or deletes it.
 //!
-//! One task in the caller's runtime. It looks at every netlink notice, every
-//! [`ACTIVE_POLL_INTERVAL`] while things change, and every [`IDLE_POLL_INTERVAL`] else, so what a
-//! notice missed is found all the same; the driver is told only what changed.
+//! One task in the caller's runtime. It reads the kernel's state at every netlink notification,
+//! every [`ACTIVE_POLL_INTERVAL`] while things change, and every [`IDLE_POLL_INTERVAL`] otherwise,
+//! so a lost notification delays a change and loses none; the driver is told only of changes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,30 +28,31 @@ use crate::io::{
     netlink::{Netlink, NetlinkMonitor},
 };
 
-/// The time between two looks after a notice: restoring the adapter must end within 500 ms (F-22,
-/// F-23), and the guard rests between two repairs.
+/// The time between two reads after a notification: restoring the adapter must end within 500 ms
+/// (F-22, F-23), and the reconciler pauses between two repairs.
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// The longest time something unnoticed stays unnoticed. A look is about nine requests to the
-/// kernel, a tenth of what an idle node does if it comes every second.
+/// The time between two reads without a notification: the longest that a change without one stays
+/// undetected. A read is about nine requests to the kernel; one a second would be a tenth of the
+/// work of an idle node.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(10);
-/// Looks every [`ACTIVE_POLL_INTERVAL`] after the last notice.
+/// Reads at [`ACTIVE_POLL_INTERVAL`] after the last notification.
 const ACTIVE_POLLS: u32 = 4;
-/// Notices come in bursts: one look per burst.
+/// Notifications come in bursts: one read per burst.
 const NOTICE_COALESCE_DELAY: Duration = Duration::from_millis(2);
 
-/// What the keeper is given.
+/// The netlink watcher's inputs and outputs.
 pub(crate) struct NetlinkWatcher {
-    /// The config, and that it changed.
+    /// The config; a change starts a read.
     pub config: watch::Receiver<Arc<Config>>,
     pub netlink: Netlink,
     pub monitor: NetlinkMonitor,
     pub reconciler: AdapterReconciler,
     pub driver: mpsc::Sender<DriverMessage>,
-    /// How many queues the adapter has.
+    /// The number of the adapter's queues.
     pub queues: usize,
-    /// Says that the routes' sizes changed, with the MTU towards each peer.
+    /// The adapter's desired state, with the MTU towards each peer.
     pub desired: watch::Receiver<DesiredState>,
-    /// What the peers tell of their addresses.
+    /// The peers' advertised addresses.
     pub advertisements: watch::Receiver<Advertisements>,
     /// The addresses behind the peers' names.
     pub resolved: watch::Receiver<ResolvedAddresses>,
@@ -70,13 +71,13 @@ impl NetlinkWatcher {
             let advertisements = self.advertisements.borrow_and_update().clone();
             let resolved = self.resolved.borrow_and_update().clone();
             let peer_inputs = (&advertisements, &resolved);
-            if let Some(world) =
+            if let Some(host_state) =
                 HostState::read_kernel(&self.netlink, &config, peer_inputs, &reported.interfaces)
                     .await
-                && world != reported
+                && host_state != reported
             {
-                reported = world.clone();
-                if self.driver.send(DriverMessage::HostState(world)).await.is_err() {
+                reported = host_state.clone();
+                if self.driver.send(DriverMessage::HostState(host_state)).await.is_err() {
                     return;
                 }
             }
@@ -109,23 +110,23 @@ impl NetlinkWatcher {
                     }
                     active_polls = ACTIVE_POLLS;
                     *self.reconciler.desired_state_mut() = self.desired.borrow_and_update().clone();
-                    // What this changes was not changed from outside.
+                    // No program changed the adapter: these are no repairs.
                     self.reconciler.reconcile(&self.netlink, clock::now()).await;
                 }
             }
         }
     }
 
-    /// Repairs the adapter. Returns whether the driver is still there.
+    /// Repairs the adapter. Returns false once the driver is gone.
     async fn reconcile_adapter(&mut self, config: &Config) -> bool {
         let report = self.reconciler.reconcile(&self.netlink, clock::now()).await;
         for error in &report.errors {
-            tracing::debug!(adapter = %config.adapter.name, %error, "the adapter resists repair");
+            tracing::debug!(adapter = %config.adapter.name, %error, "cannot repair the adapter");
         }
         if report.is_backing_off {
             tracing::warn!(
                 adapter = %config.adapter.name,
-                "something keeps changing the adapter: repairs become rare",
+                "another program keeps changing the adapter: repairs are retried rarely",
             );
         }
         for repair in report.repairs {
@@ -137,26 +138,25 @@ impl NetlinkWatcher {
     }
 
     async fn recreate_adapter(&mut self, config: &Config) -> bool {
+        let adapter = &config.adapter;
         let opened = match tun::open_adapter(
             &self.netlink,
-            &config.adapter.name,
-            config.adapter.backend,
+            &adapter.name,
+            adapter.backend,
             self.queues,
         )
         .await
         {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::warn!(adapter = %config.adapter.name, %error, "cannot create it anew");
+                tracing::warn!(adapter = %adapter.name, %error, "cannot create the adapter anew");
                 return true;
             }
         };
-        let configured = self
-            .netlink
-            .configure_adapter(&config.adapter.name, config.adapter.addrs, config.adapter.mtu)
-            .await;
+        let configured =
+            self.netlink.configure_adapter(&adapter.name, adapter.addrs, adapter.mtu).await;
         if let Err(error) = configured {
-            tracing::warn!(adapter = %config.adapter.name, %error, "cannot configure it anew");
+            tracing::warn!(adapter = %adapter.name, %error, "cannot configure the new adapter");
         }
         self.reconciler.on_recreated(opened.ifindex);
         let queues = opened.queues.into_iter().map(Arc::new).collect();
@@ -165,7 +165,7 @@ impl NetlinkWatcher {
         }
         let routes = self.reconciler.reconcile(&self.netlink, clock::now()).await;
         for error in routes.errors {
-            tracing::warn!(adapter = %config.adapter.name, %error, "cannot restore everything");
+            tracing::warn!(adapter = %adapter.name, %error, "cannot restore an address or a route");
         }
         self.report_restored("adapter was deleted: created anew".to_owned()).await
     }

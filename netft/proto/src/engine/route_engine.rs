@@ -23,6 +23,7 @@ use crate::{
     route::{
         event::EventKind,
         peer_route::Route,
+        spec::RouteSpec,
         status::{PeerStatus, RouteStatus},
         table::ForwardingTable,
     },
@@ -127,6 +128,12 @@ impl Engine {
             outputs.shrink_to(0);
         }
         next
+    }
+
+    /// The spec of a route, with the timing and priority in force.
+    pub fn route_spec(&self, id: RouteId) -> Option<&RouteSpec> {
+        let peer = self.peers.get(self.route_owners.get(&id)?)?;
+        peer.routes.get(&id).map(|route| &route.spec)
     }
 
     /// Every route, by number, as of the last call.

@@ -1,10 +1,10 @@
-//! Replies nobody waits for.
+//! Replies that wait until the driver is awake.
 //!
-//! While all is well a reply changes nothing, and is what an idle node's worker wakes up for two
-//! times of three. So while no data flows, requests say that their reply may wait
-//! ([`DEFER_REPLY`]); it comes to a socket that nobody watches, with the moment of its arrival,
-//! and is read here when the driver wakes up: at the latest to ask again, and before it judges who
-//! is silent.
+//! While every route of a peer is up a reply changes nothing, and is two of three wake-ups of an
+//! idle node's worker. So while no data flows, requests allow their reply to wait
+//! ([`DEFER_REPLY`]): it comes to a socket that no worker reads, with its arrival time, and is read
+//! here when the driver wakes up: at the latest to send the next request, and before it declares a
+//! route silent.
 //!
 //! [`DEFER_REPLY`]: netft_proto::wire::header::DEFER_REPLY
 
@@ -22,110 +22,104 @@ use netft_proto::{
 
 use crate::io::{
     clock,
-    control::driver::{Driver, RouteEntry},
+    control::{component::View, sockets::Sockets},
     datapath::report::FromWorker,
     fib::Fib,
     socket::SocketId,
     sys::{udp, udp::ReceivedBatch},
 };
 
-/// The most datagrams read from one socket at a time; the others come with the next wake-up.
+/// The most datagrams read from one socket at a time; the others are read at the next wake-up.
 const MAX_DEFERRED_READS: u32 = 1024;
-/// Bytes of the longest heartbeat, sealed, and more: what is longer is none.
+/// Bytes of the longest heartbeat, sealed, and more: a longer datagram is none.
 const READ_BUFFER_LEN: usize = 1024;
 const _: () = assert!(READ_BUFFER_LEN > FRAME_OVERHEAD + MAX_HEARTBEAT_LEN);
 
-/// Where replies may wait.
+/// The sockets at which replies may wait.
 #[derive(Default)]
 pub(super) struct DeferredReplies {
-    /// How many replies to each local address are not read. One that was lost stays counted, and
-    /// costs a look into an empty socket.
+    /// Unread replies by local address. One that was lost stays counted, and costs a read of an
+    /// empty socket.
     expected: BTreeMap<SocketAddr, u32>,
-    /// When was looked last: what waits came since, whatever the wall clock says.
+    /// The last read: a reply that waits came since, whatever the wall clock says.
     last_read_at: Time,
 }
 
 impl DeferredReplies {
-    /// A patient request left from `local`.
+    /// Decides if the reply to a heartbeat may wait: no data flows (`is_idle`), and the worker
+    /// answers the peer's requests by itself.
+    pub(super) fn can_defer(
+        view: &View<'_>,
+        is_idle: bool,
+        (peer, local): (PeerId, SocketAddr),
+        heartbeat: &Heartbeat,
+    ) -> bool {
+        heartbeat.message == HeartbeatMessage::Request
+            && is_idle
+            && view.engine.reply_template(peer).is_some()
+            && view.sockets.deferred_at(local).is_some()
+    }
+
+    /// A request whose reply may wait left from `local`.
     pub(super) fn expect_reply(&mut self, local: SocketAddr) {
         let expected = self.expected.entry(local).or_default();
         *expected = (*expected + 1).min(MAX_DEFERRED_READS);
     }
-}
 
-impl Driver {
-    /// Whether the reply to a heartbeat may wait until the driver is awake.
-    pub(super) fn can_defer_reply(
-        &self,
-        peer: PeerId,
-        route: &RouteEntry,
-        heartbeat: &Heartbeat,
-    ) -> bool {
-        heartbeat.message == HeartbeatMessage::Request
-            && self.carrier_poll.is_idle()
-            && self.engine.reply_template(peer).is_some()
-            && self.sockets.deferred_at(route.plan.spec.real_local).is_some()
+    pub(super) fn is_empty(&self) -> bool {
+        self.expected.is_empty()
     }
 
-    /// Takes in the replies that wait.
-    pub(super) fn read_deferred_replies(&mut self) {
-        if self.deferred_replies.expected.is_empty() {
-            return;
-        }
-        let last_read_at = std::mem::replace(&mut self.deferred_replies.last_read_at, clock::now());
-        let fib = self.fib.load_full();
-        for (local, expected) in std::mem::take(&mut self.deferred_replies.expected) {
-            let left = self.read_deferred_at(local, expected, last_read_at, &fib);
-            if left > 0 {
-                self.deferred_replies.expected.insert(local, left);
-            }
-        }
-    }
-
-    /// Reads what waits at a local address, where so many replies are expected. Returns how many
-    /// are still.
-    fn read_deferred_at(
+    /// Reads the replies that wait.
+    pub(super) fn read(
         &mut self,
-        local: SocketAddr,
-        mut expected: u32,
-        last_read_at: Time,
+        sockets: &Sockets,
         fib: &Fib,
-    ) -> u32 {
-        let mut input = [0; READ_BUFFER_LEN];
-        for _ in 0..MAX_DEFERRED_READS {
-            let first = self.sockets.sockets_at(local).first().map(|first| first.id);
-            let (Some(socket), Some(first)) = (self.sockets.deferred_at(local), first) else {
-                return 0;
-            };
-            let heard = match udp::recv_batch(socket.as_fd(), &mut input) {
-                Ok(None) => break,
-                Ok(Some(received)) => {
-                    let at = received
-                        .arrived_at
-                        .map_or_else(clock::now, clock::from_wall_clock)
-                        .max(last_read_at);
-                    open_heartbeat(fib, first, &received, &mut input, at)
-                }
-                Err(error) if error.kind() == ErrorKind::InvalidData => Err(DropReason::Malformed),
-                Err(_) => break,
-            };
-            match heard {
-                Ok(heard) => {
-                    self.count_rx_frame();
-                    self.on_worker_message(heard);
-                    expected -= 1;
-                }
-                Err(reason) => self.count_drop(reason),
-            }
-            if expected == 0 {
-                break;
-            }
-        }
-        expected
+    ) -> Vec<Result<FromWorker, DropReason>> {
+        let last_read_at = std::mem::replace(&mut self.last_read_at, clock::now());
+        let mut replies = Vec::new();
+        self.expected.retain(|local, expected| {
+            *expected = read_socket(sockets, fib, (*local, *expected), last_read_at, &mut replies);
+            *expected > 0
+        });
+        replies
     }
 }
 
-/// What a datagram says that came to the address of the socket `first`.
+/// Reads the replies that wait at a local address. Returns how many are still expected.
+fn read_socket(
+    sockets: &Sockets,
+    fib: &Fib,
+    (local, mut expected): (SocketAddr, u32),
+    last_read_at: Time,
+    replies: &mut Vec<Result<FromWorker, DropReason>>,
+) -> u32 {
+    let first = sockets.sockets_at(local).first().map(|first| first.id);
+    let (Some(socket), Some(first)) = (sockets.deferred_at(local), first) else { return 0 };
+    let mut input = [0; READ_BUFFER_LEN];
+    for _ in 0..MAX_DEFERRED_READS {
+        let reply = match udp::recv_batch(socket.as_fd(), &mut input) {
+            Ok(None) => break,
+            Ok(Some(received)) => {
+                let at = received
+                    .arrived_at
+                    .map_or_else(clock::now, clock::from_wall_clock)
+                    .max(last_read_at);
+                open_heartbeat(fib, first, &received, &mut input, at)
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidData => Err(DropReason::Malformed),
+            Err(_) => break,
+        };
+        expected -= u32::from(reply.is_ok());
+        replies.push(reply);
+        if expected == 0 {
+            break;
+        }
+    }
+    expected
+}
+
+/// The heartbeat in a datagram that came to the local address of the socket `first`.
 fn open_heartbeat(
     fib: &Fib,
     first: SocketId,
@@ -151,5 +145,33 @@ fn open_heartbeat(
             answered: false,
         }),
         _ => Err(DropReason::Misrouted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::control::test_node::{LOCAL, TestNode, request};
+
+    #[test]
+    fn a_reply_does_not_wait_while_the_driver_answers_or_data_flows() {
+        let mut node = TestNode::new(1);
+        let route = node.add_route(PeerId(0));
+        let local = LOCAL.parse().unwrap_or_else(|error| panic!("{error}"));
+        let request = request(route, 1);
+        for is_idle in [false, true] {
+            let ends = (PeerId(0), local);
+            assert!(!DeferredReplies::can_defer(&node.view(), is_idle, ends, &request));
+        }
+    }
+
+    #[test]
+    fn replies_to_an_address_without_a_socket_are_not_expected_any_longer() {
+        let mut deferred = DeferredReplies::default();
+        assert!(deferred.is_empty());
+        deferred.expect_reply(LOCAL.parse().unwrap_or_else(|error| panic!("{error}")));
+        assert!(!deferred.is_empty());
+        assert!(deferred.read(&Sockets::default(), &Fib::default()).is_empty());
+        assert!(deferred.is_empty());
     }
 }

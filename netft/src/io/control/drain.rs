@@ -1,50 +1,64 @@
-//! An operator's order to drain routes: checked as a whole, then given to the engine.
+//! An operator's order to drain routes: checked as a whole before any of it is carried out.
 
-use netft_proto::{
-    engine::EngineInput,
-    ids::RouteId,
-    route::{RouteChange, drain::would_strand_peer},
-};
+use netft_proto::{ids::RouteId, route::drain::would_strand_peer};
 
 use crate::{
     api::{
         drain::{DrainError, DrainOrder, DrainTarget},
         error::RouteError,
     },
-    io::control::driver::Driver,
+    io::control::{component::View, route_table::RouteTable},
 };
 
-impl Driver {
-    /// Drains every route the order names, or uses them again; none when it is refused.
-    pub(super) fn drain_routes(&mut self, order: &DrainOrder) -> Result<Vec<RouteId>, DrainError> {
-        let wanted = self.resolve_drain_target(&order.target)?;
-        if order.on
-            && !order.force
-            && let Some(peer) = would_strand_peer(&self.engine.route_statuses(), &wanted)
-        {
-            let config = self.config.peers.get(usize::from(peer.0));
-            let peer = config.map_or_else(|| peer.to_string(), |peer| peer.name.clone());
-            return Err(DrainError::LastRoute { peer });
-        }
-        let change = RouteChange { drain: Some(order.on), ..RouteChange::default() };
-        for id in &wanted {
-            self.feed_engine(EngineInput::ChangeRoute { id: *id, change });
-        }
-        Ok(wanted)
+/// The routes that the order drains, or uses again.
+///
+/// # Errors
+/// [`DrainError`] when the order is refused as a whole.
+pub(super) fn check_order(view: &View<'_>, order: &DrainOrder) -> Result<Vec<RouteId>, DrainError> {
+    let routes = resolve_target(view.routes, &order.target)?;
+    if order.on
+        && !order.force
+        && let Some(peer) = would_strand_peer(&view.engine.route_statuses(), &routes)
+    {
+        let config = view.config.peer_of(peer);
+        let peer = config.map_or_else(|| peer.to_string(), |peer| peer.name.clone());
+        return Err(DrainError::LastRoute { peer });
     }
+    Ok(routes)
+}
 
-    fn resolve_drain_target(&self, target: &DrainTarget) -> Result<Vec<RouteId>, DrainError> {
-        match target {
-            DrainTarget::Route(id) if self.routes.contains_key(id) => Ok(vec![*id]),
-            DrainTarget::Route(id) => Err(RouteError::Unknown(*id).into()),
-            DrainTarget::Interface(name) => {
-                let over = self.routes.iter().filter(|(_, known)| known.plan.ifname == *name);
-                let ids: Vec<_> = over.map(|(id, _)| *id).collect();
-                if ids.is_empty() {
-                    return Err(DrainError::NoInterface(name.clone()));
-                }
-                Ok(ids)
-            }
+fn resolve_target(routes: &RouteTable, target: &DrainTarget) -> Result<Vec<RouteId>, DrainError> {
+    match target {
+        DrainTarget::Route(id) if routes.contains(*id) => Ok(vec![*id]),
+        DrainTarget::Route(id) => Err(RouteError::Unknown(*id).into()),
+        DrainTarget::Interface(name) => {
+            let over = routes.iter().filter(|(_, entry)| entry.plan.ifname == *name);
+            let ids: Vec<_> = over.map(|(id, _)| id).collect();
+            if ids.is_empty() { Err(DrainError::NoInterface(name.clone())) } else { Ok(ids) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netft_proto::{ids::PeerId, time::Time};
+
+    use super::*;
+    use crate::io::control::test_node::TestNode;
+
+    #[test]
+    fn an_order_is_refused_when_it_names_nothing_or_strands_a_peer() {
+        let mut node = TestNode::new(1);
+        let route = node.add_route(PeerId(0));
+        node.bring_up(Time::from_millis(1), PeerId(0), route);
+        let order = |target, force| DrainOrder { target, on: true, force };
+        let eth0 = || DrainTarget::Interface("eth0".into());
+        let check = |order: &DrainOrder| check_order(&node.view(), order);
+        assert!(matches!(check(&order(eth0(), false)), Err(DrainError::LastRoute { .. })));
+        assert_eq!(check(&order(eth0(), true)), Ok(vec![route]));
+        let unknown = DrainTarget::Interface("eth9".into());
+        assert!(matches!(check(&order(unknown, true)), Err(DrainError::NoInterface(_))));
+        let unknown = DrainTarget::Route(RouteId(99));
+        assert!(matches!(check(&order(unknown, true)), Err(DrainError::Route(_))));
     }
 }

@@ -1,261 +1,211 @@
-//! The driver's state and its four doors: workers, messages, carriers, timers.
+//! The driver's state: takes in messages, carries out the components' actions and the engine's
+//! outputs.
 
-use std::{collections::BTreeMap, net::SocketAddr, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{net::SocketAddr, os::fd::AsFd, sync::Arc};
 
 use netft_proto::{
     config::Config,
-    engine::{Engine, EngineConfig, EngineInput, EngineOutput},
-    failover::cost::LossCounters,
+    engine::{Engine, EngineInput, EngineOutput},
     ids::{PeerId, RouteId},
-    packet::token_bucket::TokenBucket,
-    route::{
-        Attributes, Event, EventKind, ForwardingTable, PeerPolicies, Priority, Reason, RouteChange,
-        Timing,
-    },
-    session::Session,
+    route::{Event, EventKind},
     time::Time,
-    topology::{Advertisements, NetworkCache, PlannedRoute, UnroutedAddress},
     wire::{
         DropReason,
+        challenge::{Challenge, ChallengeMessage},
         header::{DEFER_REPLY, FrameKind},
         heartbeat::{Heartbeat, HeartbeatMessage},
-        interfaces::Advertisement,
+        probe::{Probe, ProbeMessage},
     },
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
-use crate::{
-    api::{error::RouteError, snapshot::Snapshot},
-    io::{
-        adapter::reconciler::DesiredState,
-        carrier_monitor::CarrierMonitor,
-        clock,
-        control::{
-            DriverParts, carrier_poll::CarrierPoll, deferred_replies::DeferredReplies, forwarding,
-            mailbox::Mailbox, nat::NatState, quic_connections::QuicConnections,
-            redial::RedialState, relay::RelayRoutes, snapshot, sockets::Sockets,
-        },
-        counters::{Counters, RouteCounters},
-        datapath::{report::FromWorker, workers::Workers},
-        fib::SharedFib,
-        host_state::HostState,
-        messages::{DriverMessage, DriverRequest},
-        quic::{FromQuic, session::manager::SessionManager, transport::CidTag},
-        socket::TunQueue,
-        sys::{udp, udp::SendFault},
+use crate::io::{
+    carrier_monitor::CarrierMonitor,
+    clock,
+    control::{
+        component::{Action, Actions, Input, View},
+        components::{COMPONENT_COUNT, Components},
+        control_sessions::ControlSessions,
+        deferred_replies::DeferredReplies,
+        peer_table::{PeerTable, SessionEnd},
+        route_planner::RoutePlanner,
+        route_table::RouteTable,
+        sockets::Sockets,
+        table_publisher::{REPLY_TEMPLATE_READY, TablePublisher},
     },
+    counters::Counters,
+    datapath::{report::FromWorker, workers::Workers},
+    messages::DriverMessage,
+    quic::{
+        FromQuic,
+        transport::{FrameClass, SendOutcome},
+    },
+    socket::{TunQueue, UdpSocket},
+    sys::{udp, udp::SendFault},
 };
 
-/// What the workers counted is summed up no more often than this: a cost is told 1.5 s later.
-const LOSS_REPORT_INTERVAL: Duration = Duration::from_millis(20);
-
-/// What the driver knows of a route beside the engine.
-pub(super) struct RouteEntry {
-    pub(super) plan: PlannedRoute,
-    /// The remote end it was planned with, while it leads to another one its peer proved.
-    pub(super) configured_remote: Option<SocketAddr>,
-    /// When its peer proved where it leads.
-    pub(super) learned_at: Option<Time>,
-    /// Timing and priority as planned last; an operator may have changed them since.
-    pub(super) planned_params: (Timing, Priority),
-    /// The local fault the engine was told of.
-    pub(super) reported_fault: Option<Reason>,
-    /// The kernel refused to send here; told to the engine until this moment.
-    pub(super) send_error_until: Option<Time>,
-    /// Its socket did not open; it is tried again at this moment.
-    pub(super) socket_retry_at: Option<Time>,
-    /// The largest frame its interface takes, and what its carrier adds, as the engine was told.
-    pub(super) reported_limit: Option<(usize, usize)>,
-    /// The largest datagram its path takes, as the engine found.
-    pub(super) path_mtu: Option<usize>,
-    /// What the workers sent here.
-    pub(super) counters: Arc<RouteCounters>,
-}
-
-impl RouteEntry {
-    /// Whether the route leads over a third node: it is none that interfaces make.
-    pub(super) fn is_relayed(&self) -> bool {
-        self.plan.spec.attributes.0 & Attributes::RELAYED != 0
-    }
-
-    pub(super) fn new(plan: PlannedRoute) -> Self {
-        Self {
-            planned_params: (plan.spec.timing, plan.spec.priority),
-            plan,
-            configured_remote: None,
-            learned_at: None,
-            reported_fault: None,
-            send_error_until: None,
-            socket_retry_at: None,
-            reported_limit: None,
-            path_mtu: None,
-            counters: Arc::default(),
+/// The node's state, read-only; borrows those fields alone.
+macro_rules! view_of {
+    ($driver:ident) => {
+        View {
+            config: &$driver.config,
+            engine: &$driver.engine,
+            planner: &$driver.planner,
+            routes: &$driver.routes,
+            peers: &$driver.peers,
+            sockets: &$driver.sockets,
+            table_dirty: $driver.publisher.is_dirty(),
         }
-    }
+    };
 }
 
-/// What the driver knows of a peer beside the engine.
-#[derive(Default)]
-pub(super) struct PeerEntry {
-    /// Every live session; frames on any of them are accepted.
-    pub(super) live: Vec<Arc<Session>>,
-    /// The one to seal with.
-    pub(super) preferred: Option<u32>,
-    /// Whether the peer said last that it takes slices. Outlives its sessions: a peer that is
-    /// away for a moment does not make packets smaller.
-    pub(super) accepts_fragments: bool,
-    /// The boot id the engine was told last, while it has a session.
-    pub(super) reported_boot_id: Option<u64>,
-    /// The same, with or without a session.
-    pub(super) last_boot_id: Option<u64>,
-    /// What the peer said of its adapter at the last handshake; `None` without a session.
-    pub(super) adapter_up: Option<bool>,
-    /// What the sessions that ended had counted, and the sum the engine was told.
-    pub(super) ended_loss: LossCounters,
-    pub(super) reported_loss: LossCounters,
-    /// The policies the config says, where an operator has changed them since.
-    pub(super) configured_policies: Option<PeerPolicies>,
-}
-
-impl PeerEntry {
-    pub(super) fn preferred_session(&self) -> Option<&Arc<Session>> {
-        let number = self.preferred?;
-        self.live.iter().find(|session| session.local_id() == number)
-    }
-
-    /// What all sessions have counted.
-    fn total_loss(&self) -> LossCounters {
-        self.live.iter().fold(self.ended_loss, |sum, session| add_loss_counters(sum, session))
-    }
-}
-
-fn add_loss_counters(sum: LossCounters, session: &Session) -> LossCounters {
-    let (duplicated, lost) = session.loss_counts();
-    LossCounters { duplicated: sum.duplicated + duplicated, lost: sum.lost + lost }
-}
-
+/// The driver. Its parts decide nothing about each other: they meet here.
 pub(super) struct Driver {
     pub(super) config: Config,
-    pub(super) fib: SharedFib,
-    pub(super) workers: Workers,
-    pub(super) queues: Vec<Arc<TunQueue>>,
-    pub(super) events: broadcast::Sender<Event>,
     pub(super) engine: Engine,
-    pub(super) table: Arc<ForwardingTable>,
+    pub(super) planner: RoutePlanner,
+    pub(super) routes: RouteTable,
+    pub(super) peers: PeerTable,
+    pub(super) components: Components,
     pub(super) sockets: Sockets,
-    /// Replies that are read when the driver is awake.
-    pub(super) deferred_replies: DeferredReplies,
-    pub(super) connections: QuicConnections,
-    /// How packets for QUIC connections of routes are told.
-    pub(super) cid_tag: Option<CidTag>,
-    pub(super) routes: BTreeMap<RouteId, RouteEntry>,
-    /// Routes an embedder removed: planning does not bring them back.
-    pub(super) removed_routes: Vec<(PeerId, SocketAddr, SocketAddr)>,
-    /// Addresses of peers no route leads to, as last told.
-    pub(super) unrouted: Vec<UnroutedAddress>,
+    pub(super) workers: Workers,
+    pub(super) publisher: TablePublisher,
+    pub(super) sessions: ControlSessions,
+    pub(super) events: broadcast::Sender<Event>,
     pub(super) carrier_monitor: CarrierMonitor,
-    pub(super) manager: Arc<SessionManager>,
-    pub(super) desired_state: watch::Sender<DesiredState>,
-    /// What the peers tell of their addresses; the keeper reads along.
-    pub(super) advertisements: watch::Sender<Advertisements>,
-    /// What the peers were told last.
-    pub(super) advertisement: Advertisement,
-    /// What bounds multicast and broadcast; kept over tables, so that it is one bound.
-    pub(super) multicast_limit: Option<Arc<TokenBucket>>,
-    /// What bounds what this node passes on for others.
-    pub(super) relay_limit: Option<Arc<TokenBucket>>,
-    /// Role and metric of the networks this node was in.
-    pub(super) network_cache: NetworkCache,
-    /// Addresses of peers behind a NAT.
-    pub(super) nat: NatState,
-    /// Peers that are heard nowhere.
-    pub(super) redial: RedialState,
-    /// Ways over relays.
-    pub(super) relay_routes: RelayRoutes,
-    pub(super) peers: BTreeMap<PeerId, PeerEntry>,
-    pub(super) host_state: HostState,
-    pub(super) dirty: bool,
-    /// When the interfaces are asked for their carrier.
-    pub(super) carrier_poll: CarrierPoll,
-    /// When something is tried again at the earliest.
-    pub(super) retry_at: Option<Time>,
-    loss_reported_at: Time,
-    pub(super) boot_id: u64,
-    pub(super) started_at: Time,
-    last_route_id: u32,
-    is_closing: bool,
 }
 
 impl Driver {
-    /// The driver, and what it listens to. For the thread that will.
-    pub(super) fn new(parts: DriverParts) -> (Self, Mailbox) {
-        let config = parts.config;
-        let engine = EngineConfig {
-            hold: config.failover.hold_down,
-            history: config.heartbeat.history,
-            seed: parts.seed,
-            mtu_raise: config.failover.pmtu_raise_timer,
-        };
-        let mut connections = QuicConnections::default();
-        let cid_tag = connections.cid_tag(&config);
-        let mut driver = Self {
-            engine: Engine::new(engine),
-            config,
-            fib: parts.fib,
-            workers: parts.workers,
-            queues: Vec::new(),
-            events: parts.events,
-            table: Arc::default(),
-            sockets: Sockets::default(),
-            deferred_replies: DeferredReplies::default(),
-            cid_tag,
-            connections,
-            routes: BTreeMap::new(),
-            removed_routes: Vec::new(),
-            unrouted: Vec::new(),
-            carrier_monitor: parts.carrier_monitor,
-            manager: parts.manager,
-            desired_state: parts.desired_state,
-            advertisements: parts.advertisements,
-            advertisement: Advertisement::default(),
-            multicast_limit: None,
-            relay_limit: None,
-            network_cache: NetworkCache::default(),
-            nat: NatState::default(),
-            redial: RedialState::default(),
-            relay_routes: RelayRoutes::default(),
-            peers: BTreeMap::new(),
-            host_state: HostState::default(),
-            dirty: true,
-            carrier_poll: CarrierPoll::default(),
-            retry_at: None,
-            loss_reported_at: Time::ZERO,
-            boot_id: parts.boot_id,
-            started_at: clock::now(),
-            last_route_id: 0,
-            is_closing: false,
-        };
-        let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
-        peers.into_iter().for_each(|peer| driver.add_peer(peer));
-        driver.update_rate_limits();
-        driver.set_queues(parts.queues);
-        driver.set_host_state(parts.host_state);
-        driver.poll_engine();
-        let inbox = Mailbox::new(parts.from_workers, parts.deferred, parts.messages);
-        (driver, inbox)
-    }
-
-    /// When the engine, the carriers or something to be tried again want to be looked at.
+    /// The earliest deadline of the engine and the components.
     pub(super) fn next_wake(&self) -> Time {
-        let relays = self.relay_routes.next_wake(self.config.relay.use_relays);
-        let quic = self.connections.next_wake();
-        let adopted = self.nat.next_wake();
-        let others = [self.engine.next_wake(), self.retry_at, relays, quic, adopted];
-        let others = others.into_iter().flatten();
-        others.fold(self.carrier_poll.next_wake(), Time::min)
+        let wakes = [self.engine.next_wake(), self.components.next_wake()];
+        // Carrier polls are always due at some time.
+        wakes.into_iter().flatten().min().unwrap_or_else(clock::now)
     }
 
-    /// A heartbeat, or a complaint, of a worker.
+    /// The node's state, read-only.
+    pub(super) fn view(&self) -> View<'_> {
+        view_of!(self)
+    }
+
+    /// The components, and the state they see.
+    fn split(&mut self) -> (&mut Components, View<'_>) {
+        (&mut self.components, view_of!(self))
+    }
+
+    /// Gives an input to the components and carries out what follows.
+    pub(super) fn dispatch(&mut self, input: &Input<'_>) {
+        let (now, mut actions) = (clock::now(), Actions::default());
+        let (components, view) = self.split();
+        components.on_input(now, input, &view, &mut actions);
+        self.apply(now, actions);
+    }
+
+    /// Timers, outputs, and the table if it changed: after every input.
+    pub(super) fn poll(&mut self) {
+        let now = clock::now();
+        for place in 0..COMPONENT_COUNT {
+            let mut actions = Actions::default();
+            let (components, view) = self.split();
+            components.poll(place, now, &view, &mut actions);
+            self.apply(now, actions);
+        }
+        self.poll_engine(clock::now());
+        self.publish_table();
+    }
+
+    /// Publishes a new forwarding table, if something it depends on changed.
+    fn publish_table(&mut self) {
+        if !self.publisher.is_dirty() {
+            return;
+        }
+        let view = view_of!(self);
+        self.publisher.publish(&view, &self.components);
+        self.sessions.manager.notify_fib_changed();
+    }
+
+    fn poll_engine(&mut self, now: Time) {
+        for input in self.peers.take_changed_loss(now) {
+            self.feed_engine(input);
+        }
+        self.check_unread_sockets(now);
+        self.engine.on_timer(now);
+        while let Some(output) = self.engine.poll_output() {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: EngineOutput) {
+        match output {
+            EngineOutput::Send { peer, route, heartbeat } => {
+                self.send_heartbeat(peer, route, &heartbeat);
+            }
+            EngineOutput::PublishTable(table) => self.publisher.set_table(table),
+            EngineOutput::Probe { peer, route, probe } => self.send_probe(peer, route, probe),
+            EngineOutput::PathMtu { route, datagram } => {
+                if self.routes.contains(route) {
+                    self.components.frame_limits.set_path_mtu(route, datagram);
+                    self.publisher.mark_dirty("a path MTU changed");
+                }
+            }
+            EngineOutput::ReplyTemplateReady(_) => self.publisher.mark_dirty(REPLY_TEMPLATE_READY),
+            EngineOutput::Event(event) => {
+                // Nobody listening is no error.
+                let _ = self.events.send(event);
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Time, actions: Actions) {
+        for action in actions.into_actions() {
+            match action {
+                Action::Engine(input) => self.feed_engine(input),
+                Action::RebuildTable(reason) => self.publisher.mark_dirty(reason),
+                Action::RenewSession(peer) => self.sessions.renew(peer),
+                Action::SendChallenge { peer, local, to, challenge } => {
+                    self.send_challenge(peer, (local, to), challenge);
+                }
+                Action::CountDrop(reason) => self.count_drop(reason),
+                Action::PollCarriers(known) => self.carrier_monitor.request_poll(known),
+                Action::SyncSockets => self.sync_sockets(),
+                Action::UpdateFrameLimits => self.update_frame_limits(),
+                Action::AddLearnedRoute(plan) => {
+                    self.add_route(plan, Some(now), "its address was learned");
+                    self.dispatch(&Input::RoutesChanged);
+                    self.sync_sockets();
+                    self.publisher.mark_dirty("an address was learned");
+                }
+                Action::LearnRemote { route, remote } => self.learn_remote(now, route, remote),
+                Action::RemoveRoute(id) => {
+                    self.remove_route(id, "its learned address expired");
+                    self.sync_sockets();
+                    self.publisher.mark_dirty("a learned address expired");
+                }
+                Action::OpenRelay { via, peer } => self.open_relay(via, peer),
+                Action::CloseRelay { route, sockets } => {
+                    self.remove_route(route, "its relay was left");
+                    for local in sockets {
+                        self.sockets.close_sockets(local, &self.workers);
+                    }
+                    self.publisher.mark_dirty("a relay was left");
+                }
+            }
+        }
+    }
+
+    fn learn_remote(&mut self, now: Time, route: RouteId, remote: SocketAddr) {
+        if !self.routes.contains(route) {
+            return;
+        }
+        self.publisher.mark_dirty("an address was learned");
+        if self.routes.learn_remote(now, route, remote) {
+            tracing::debug!(%route, %remote, "the peer proved another address");
+            self.feed_engine(EngineInput::RemoteLearned { route, remote });
+            self.dispatch(&Input::RemoteLearned(route));
+        }
+    }
+
+    /// Takes in a heartbeat or a report of a worker.
     pub(super) fn on_worker_message(&mut self, message: FromWorker) {
         match message {
             FromWorker::Heartbeat {
@@ -266,7 +216,7 @@ impl Driver {
                 received_at: arrived_at,
                 answered,
             } => {
-                let known = self.peers.get(&peer);
+                let known = self.peers.get(peer);
                 if known.is_some_and(|known| known.is_previous_boot(session_boot_id)) {
                     return self.count_drop(DropReason::FormerBoot);
                 }
@@ -274,9 +224,9 @@ impl Driver {
                     (heartbeat.message, heartbeat.route, heartbeat.sequence);
                 let input =
                     EngineInput::DeferredHeartbeat { peer, route, heartbeat, arrived_at, answered };
-                match self.try_feed_engine(input) {
+                match self.engine.on_input(clock::now(), input) {
                     Ok(()) if message == HeartbeatMessage::Request => {
-                        self.on_heartbeat_from_route(peer, remote_route, sequence);
+                        self.dispatch(&Input::RequestAccepted { peer, remote_route, sequence });
                     }
                     Ok(()) => {}
                     Err(reason) => self.count_drop(reason),
@@ -286,98 +236,96 @@ impl Driver {
                 self.feed_engine(EngineInput::Probe { peer, route, probe });
             }
             FromWorker::Suspect(route) => {
-                self.carrier_poll.poll_immediately();
+                self.dispatch(&Input::RouteSuspect);
                 self.feed_engine(EngineInput::Suspect(route));
             }
             FromWorker::Resent { peer, from, to, frames, waited } => {
-                self.carrier_poll.poll_immediately();
+                self.dispatch(&Input::RouteSuspect);
                 self.feed_engine(EngineInput::Resent { peer, from, to, frames, waited });
             }
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 match udp::classify_send_error(&error, false) {
-                    SendFault::Route => self.on_send_failed(route),
+                    SendFault::Route => self.dispatch(&Input::SendFailed(route)),
                     // A packet too large for the interface is no fault of the route.
                     SendFault::TooBig => self.feed_engine(EngineInput::DataTooBig(route)),
                     SendFault::Transient | SendFault::Refused | SendFault::NoOffload => {}
                 }
             }
-            FromWorker::Relayed { via, peer } => self.on_relayed_peer(via, peer),
-            FromWorker::AdapterError { .. } => {}
-            FromWorker::ConnectionChanged(route) => self.on_connection_event(route, clock::now()),
+            FromWorker::Relayed { via, peer } => self.dispatch(&Input::RelayedPeer { via, peer }),
+            FromWorker::AdapterError { worker } => {
+                tracing::debug!(worker, "the adapter's queue is gone");
+            }
+            FromWorker::ConnectionChanged(route) => {
+                self.dispatch(&Input::ConnectionChanged(route));
+            }
             FromWorker::ConnectionRequested(route) => {
-                self.on_connection_request(route, clock::now())
+                self.dispatch(&Input::ConnectionRequested(route));
             }
             FromWorker::PeerReflexive { peer, session_boot_id, local, from, heartbeat } => {
-                let former = self
-                    .peers
-                    .get(&peer)
-                    .is_none_or(|known| known.is_previous_boot(session_boot_id));
-                if !former {
-                    self.on_peer_reflexive(clock::now(), peer, (local, from), &heartbeat);
+                let known = self.peers.get(peer);
+                if known.is_some_and(|known| !known.is_previous_boot(session_boot_id)) {
+                    let heartbeat = &heartbeat;
+                    self.dispatch(&Input::PeerReflexive { peer, local, from, heartbeat });
                 }
             }
             FromWorker::Challenge { peer, route, local, from, challenge } => {
-                self.on_challenge(clock::now(), (peer, route), (local, from), challenge);
+                self.dispatch(&Input::Challenge { peer, route, local, from, challenge });
             }
         }
     }
 
     pub(super) fn on_message(&mut self, message: DriverMessage) {
         match message {
-            DriverMessage::HostState(world) => self.set_host_state(world),
-            DriverMessage::Carriers(seen) => self.on_carrier_states(&seen),
+            DriverMessage::HostState(host_state) => {
+                self.set_host_state(host_state, "the interfaces changed");
+            }
+            DriverMessage::Carriers(seen) => {
+                if self.planner.set_carriers(&seen) {
+                    self.sync_sockets();
+                }
+            }
             DriverMessage::Queues(queues) => self.set_queues(queues),
             DriverMessage::Event(kind) => self.emit_event(kind),
-            DriverMessage::Quic(_) if self.is_closing => {}
-            DriverMessage::Quic(news) => self.on_quic_event(news),
+            DriverMessage::Quic(_) if self.sessions.is_closing() => {}
+            DriverMessage::Quic(event) => self.on_quic_event(event),
             DriverMessage::Request(request) => self.on_request(request),
         }
     }
 
-    fn on_quic_event(&mut self, news: FromQuic) {
-        match news {
+    fn on_quic_event(&mut self, event: FromQuic) {
+        match event {
             FromQuic::SessionUp { peer, session, boot_id, preferred, adapter_up, .. } => {
-                let Some(sessions) = self.peers.get_mut(&peer) else { return };
-                sessions.adapter_up = Some(adapter_up);
-                if preferred || sessions.preferred.is_none() {
-                    sessions.preferred = Some(session.local_id());
-                }
-                sessions.accepts_fragments = session.peer_accepts_fragments();
-                sessions.live.push(session);
-                self.dirty = true;
+                let Some(entry) = self.peers.get_mut(peer) else { return };
+                entry.add_session(session, preferred, adapter_up);
+                self.publisher.mark_dirty("a session is up");
                 if preferred {
                     self.on_session_up(peer, boot_id);
                 }
             }
             FromQuic::SessionPreferred { peer, local_session } => {
-                let Some(sessions) = self.peers.get_mut(&peer) else { return };
-                sessions.preferred = Some(local_session);
-                let boot_id = sessions.preferred_session().map(|session| session.boot_id());
-                self.dirty = true;
+                let Some(entry) = self.peers.get_mut(peer) else { return };
+                let boot_id = entry.prefer_session(local_session);
+                self.publisher.mark_dirty("another session is preferred");
                 if let Some(boot_id) = boot_id {
                     self.on_session_up(peer, boot_id);
                 }
             }
             FromQuic::SessionDown { peer, local_session } => {
-                let Some(sessions) = self.peers.get_mut(&peer) else { return };
-                for over in sessions.live.extract_if(.., |one| one.local_id() == local_session) {
-                    sessions.ended_loss = add_loss_counters(sessions.ended_loss, &over);
-                }
-                if sessions.preferred == Some(local_session) {
-                    sessions.preferred = sessions.live.last().map(|session| session.local_id());
-                }
-                let gone = sessions.preferred.is_none();
-                if gone {
-                    sessions.adapter_up = None;
-                }
-                self.dirty = true;
-                if gone {
-                    sessions.reported_boot_id = None;
+                let Some(entry) = self.peers.get_mut(peer) else { return };
+                let end = entry.remove_session(local_session);
+                self.publisher.mark_dirty("a session is over");
+                if end == SessionEnd::Last {
                     self.feed_engine(EngineInput::SessionDown(peer));
                 }
             }
-            FromQuic::Interfaces { peer, list } => self.on_advertisement(peer, list),
+            FromQuic::Interfaces { peer, list } => {
+                if self.peers.contains(peer) && self.planner.on_advertisement(peer, &list) {
+                    let endpoints = list.endpoints.len();
+                    tracing::debug!(%peer, endpoints, "addresses advertised");
+                    self.replan_routes("a peer advertised other addresses");
+                }
+            }
             FromQuic::DuplicateNode { peer } => self.emit_event(EventKind::DuplicateNode { peer }),
             FromQuic::Refused { peer, reason } => {
                 self.emit_event(EventKind::SessionRefused { peer, reason });
@@ -386,205 +334,174 @@ impl Driver {
     }
 
     fn on_session_up(&mut self, peer: PeerId, boot_id: u64) {
-        if let Some(sessions) = self.peers.get_mut(&peer) {
-            sessions.reported_boot_id = Some(boot_id);
-            let before = sessions.last_boot_id.replace(boot_id);
-            if before.is_some_and(|before| before != boot_id) {
-                self.close_stale_connections(peer, clock::now());
-            }
+        let restarted = self.peers.get_mut(peer).is_some_and(|entry| entry.record_boot_id(boot_id));
+        if restarted {
+            self.dispatch(&Input::PeerRestarted(peer));
         }
         self.feed_engine(EngineInput::SessionUp { peer, boot_id });
     }
 
-    fn on_request(&mut self, request: DriverRequest) {
-        // An asker that went away is no error.
-        match request {
-            DriverRequest::Snapshot(answer) => {
-                let _ = answer.send(self.take_snapshot());
-            }
-            DriverRequest::Change(id, change, answer) => {
-                let _ = answer.send(self.change_route(id, change));
-            }
-            DriverRequest::Add(peer, route, answer) => {
-                let _ = answer.send(self.add_requested_route(peer, route));
-            }
-            DriverRequest::Remove(id, answer) => {
-                let _ = answer.send(self.remove_requested_route(id));
-            }
-            DriverRequest::Reconfigure(new, answer) => {
-                let _ = answer.send(self.reconfigure(*new));
-            }
-            DriverRequest::ChangePeer(peer, change, answer) => {
-                let _ = answer.send(self.change_peer(peer, change));
-            }
-            DriverRequest::Drain(order, answer) => {
-                let _ = answer.send(self.drain_routes(&order));
-            }
-            DriverRequest::Recheck(answer) => {
-                let _ = answer.send(clock::now());
-                self.reprobe_path_mtu();
-            }
-            DriverRequest::Closing => self.is_closing = true,
-            DriverRequest::Stop(answer) => {
-                let _ = answer.send(());
-            }
-        }
-    }
-
-    fn take_snapshot(&self) -> Snapshot {
-        snapshot::build_snapshot(self)
-    }
-
-    fn change_route(&mut self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
-        let known = self.routes.get_mut(&id).ok_or(RouteError::Unknown(id))?;
-        if let Some(timing) = change.timing {
-            known.plan.spec.timing = timing;
-        }
-        if let Some(priority) = change.priority {
-            known.plan.spec.priority = priority;
-        }
-        self.feed_engine(EngineInput::ChangeRoute { id, change });
-        Ok(())
-    }
-
-    pub(super) fn next_route_id(&mut self) -> RouteId {
-        self.last_route_id += 1;
-        RouteId(self.last_route_id)
-    }
-
-    fn set_queues(&mut self, queues: Vec<Arc<TunQueue>>) {
+    pub(super) fn set_queues(&mut self, queues: Vec<Arc<TunQueue>>) {
         for (worker, queue) in queues.iter().enumerate() {
             if let Err(error) = self.workers.register_queue(worker, queue) {
-                tracing::error!(%error, "a worker cannot watch its queue of the adapter");
+                tracing::error!(worker, %error, "a worker cannot read its queue of the adapter");
             }
         }
-        self.queues = queues;
-        self.dirty = true;
+        self.publisher.set_queues(queues);
     }
 
-    /// Timers, outputs, and the table if it changed: after every input.
-    pub(super) fn poll_engine(&mut self) {
-        let now = clock::now();
-        self.poll_retries(now);
-        self.poll_connections(now);
-        self.report_loss_counters(now);
-        self.check_unread_sockets(now);
-        self.engine.on_timer(now);
-        while let Some(output) = self.engine.poll_output() {
-            match output {
-                EngineOutput::Send { peer, route, heartbeat } => {
-                    self.send_heartbeat(peer, route, &heartbeat)
-                }
-                EngineOutput::PublishTable(table) => {
-                    self.table = table;
-                    self.dirty = true;
-                }
-                EngineOutput::Probe { peer, route, probe } => self.send_probe(peer, route, probe),
-                EngineOutput::PathMtu { route, datagram } => self.set_path_mtu(route, datagram),
-                EngineOutput::ReplyTemplateReady(_) => self.dirty = true,
-                EngineOutput::Event(event) => {
-                    // Nobody listening is no error.
-                    let _ = self.events.send(event);
-                }
-            }
-        }
-        if std::mem::take(&mut self.dirty) {
-            forwarding::publish_table(self);
-        }
+    pub(super) fn add_peer(&mut self, peer: PeerId) {
+        self.peers.add(peer);
+        self.feed_engine(EngineInput::AddPeer(peer));
     }
 
-    /// What the workers counted per peer, where it changed.
-    fn report_loss_counters(&mut self, now: Time) {
-        if now.since(self.loss_reported_at) < LOSS_REPORT_INTERVAL {
+    /// Takes in the replies that waited.
+    pub(super) fn read_deferred_replies(&mut self) {
+        if self.components.deferred_replies.is_empty() {
             return;
         }
-        self.loss_reported_at = now;
-        let mut news = Vec::new();
-        for (peer, sessions) in &mut self.peers {
-            let tally = sessions.total_loss();
-            if std::mem::replace(&mut sessions.reported_loss, tally) != tally {
-                news.push(EngineInput::LossCounters { peer: *peer, counters: tally });
+        let fib = self.publisher.fib();
+        for reply in self.components.deferred_replies.read(&self.sockets, &fib) {
+            match reply {
+                Ok(message) => {
+                    self.add_to_counter(|counters| Counters::add(&counters.rx_frames, 1));
+                    self.on_worker_message(message);
+                }
+                Err(reason) => self.count_drop(reason),
             }
         }
-        news.into_iter().for_each(|input| self.feed_engine(input));
+    }
+
+    /// The first socket at the local end of a route, and the route's ends.
+    fn route_socket(&self, route: RouteId) -> Option<(Arc<UdpSocket>, SocketAddr)> {
+        let spec = &self.routes.get(route)?.plan.spec;
+        let socket = self.sockets.sockets_at(spec.real_local).first()?;
+        Some((socket.clone(), spec.real_remote))
+    }
+
+    fn send_heartbeat(&mut self, peer: PeerId, route: RouteId, heartbeat: &Heartbeat) {
+        let Some(session) = self.peers.preferred_session(peer) else { return };
+        let Some((socket, remote)) = self.route_socket(route) else { return };
+        let is_idle = self.components.carrier_poll.is_idle();
+        let ends = (peer, socket.local);
+        let deferred = DeferredReplies::can_defer(&self.view(), is_idle, ends, heartbeat);
+        let queue = if deferred { DEFER_REPLY } else { 0 };
+        let mut frame = Vec::with_capacity(256);
+        let write = |frame: &mut Vec<u8>| heartbeat.encode(frame);
+        if let Err(reason) = session.seal_message(FrameKind::Heartbeat, queue, &mut frame, write) {
+            return self.count_drop(reason);
+        }
+        if session.needs_fresh_handshake() {
+            self.sessions.renew(peer);
+        }
+        if self.send_over_quic(route, &frame).is_some() {
+            return;
+        }
+        match udp::send_control(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
+            Ok(()) => {
+                if deferred {
+                    self.components.deferred_replies.expect_reply(socket.local);
+                }
+                self.count_tx_frames(1);
+            }
+            Err(error) if udp::classify_send_error(&error, false) == SendFault::Route => {
+                self.dispatch(&Input::SendFailed(route));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Sends a probe, or the answer to one.
+    fn send_probe(&mut self, peer: PeerId, route: RouteId, probe: Probe) {
+        let Some(session) = self.peers.preferred_session(peer) else { return };
+        let Some((socket, remote)) = self.route_socket(route) else { return };
+        let mut frame = Vec::with_capacity(usize::from(probe.size));
+        let write = |frame: &mut Vec<u8>| probe.encode(frame);
+        if let Err(reason) = session.seal_message(FrameKind::Probe, 0, &mut frame, write) {
+            return self.count_drop(reason);
+        }
+        let refused = if let Some(outcome) = self.send_over_quic(route, &frame) {
+            outcome.too_big > 0 || matches!(outcome.fault, Some((SendFault::TooBig, _)))
+        } else {
+            match udp::send_control(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
+                Ok(()) => {
+                    self.count_tx_frames(1);
+                    false
+                }
+                // Refused here, it is the kernel's own answer and no forged ICMP message. Other
+                // errors show in the route's heartbeats.
+                Err(error) => udp::classify_send_error(&error, false) == SendFault::TooBig,
+            }
+        };
+        if refused && probe.message == ProbeMessage::Request {
+            self.feed_engine(EngineInput::ProbeRefused { route, probe });
+        }
+    }
+
+    fn send_challenge(
+        &self,
+        peer: PeerId,
+        (local, to): (SocketAddr, SocketAddr),
+        challenge: Challenge,
+    ) {
+        if challenge.message == ChallengeMessage::Challenge {
+            self.add_to_counter(|counters| Counters::add(&counters.challenges_sent, 1));
+        }
+        let Some(session) = self.peers.preferred_session(peer) else { return };
+        let Some(socket) = self.sockets.sockets_at(local).first() else { return };
+        let mut frame = Vec::new();
+        let write = |frame: &mut Vec<u8>| challenge.encode(frame);
+        if let Err(reason) = session.seal_message(FrameKind::Challenge, 0, &mut frame, write) {
+            return self.count_drop(reason);
+        }
+        match udp::send_control(socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)) {
+            Ok(()) => self.count_tx_frames(1),
+            // The next peer-reflexive heartbeat leads to another challenge.
+            Err(error) if udp::classify_send_error(&error, false) == SendFault::Transient => {}
+            Err(_) => self.count_drop(DropReason::SendFailed),
+        }
+    }
+
+    /// Sends a control frame on a route whose transport is QUIC; `None` if it is not.
+    fn send_over_quic(&mut self, route: RouteId, frame: &[u8]) -> Option<SendOutcome> {
+        let transport = self.components.connections.transport_of(route)?;
+        let outcome = transport.send_frames(frame, frame.len(), usize::MAX, FrameClass::Control);
+        self.count_tx_frames(outcome.sent);
+        if let Some((SendFault::Route, _)) = outcome.fault {
+            self.dispatch(&Input::SendFailed(route));
+        }
+        Some(outcome)
     }
 
     pub(super) fn emit_event(&self, kind: EventKind) {
         let _ = self.events.send(Event { at: clock::now(), kind });
     }
 
-    fn send_heartbeat(&mut self, peer: PeerId, route: RouteId, heartbeat: &Heartbeat) {
-        let Some(session) = self.peers.get(&peer).and_then(PeerEntry::preferred_session) else {
-            return;
-        };
-        let Some(known) = self.routes.get(&route) else { return };
-        let Some(socket) = self.sockets.sockets_at(known.plan.spec.real_local).first() else {
-            return;
-        };
-        let mut frame = Vec::with_capacity(256);
-        let write = |frame: &mut Vec<u8>| heartbeat.encode(frame);
-        let queue = if self.can_defer_reply(peer, known, heartbeat) { DEFER_REPLY } else { 0 };
-        if let Err(reason) = session.seal_message(FrameKind::Heartbeat, queue, &mut frame, write) {
-            return self.count_drop(reason);
-        }
-        if session.needs_fresh_handshake() {
-            self.manager.renew_session(peer);
-        }
-        let (remote, socket) = (known.plan.spec.real_remote, socket.clone());
-        let local = known.plan.spec.real_local;
-        if self.send_over_quic(route, &frame).is_some() {
-            return;
-        }
-        let sent = udp::send_control(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL));
-        match sent {
-            Ok(()) => {
-                if queue == DEFER_REPLY {
-                    self.deferred_replies.expect_reply(local);
-                }
-                self.count_tx_frame();
-            }
-            Err(error) if udp::classify_send_error(&error, false) == SendFault::Route => {
-                self.on_send_failed(route);
-            }
-            Err(_) => {}
-        }
-    }
-
     pub(super) fn feed_engine(&mut self, input: EngineInput) {
-        if let Err(reason) = self.try_feed_engine(input) {
+        if let Err(reason) = self.engine.on_input(clock::now(), input) {
             self.count_drop(reason);
         }
     }
 
-    fn try_feed_engine(&mut self, input: EngineInput) -> Result<(), DropReason> {
-        self.engine.on_input(clock::now(), input)
-    }
-
-    /// Drops seen by the driver are counted with the first worker's.
-    pub(super) fn count_drop(&self, reason: DropReason) {
+    /// Frames and drops of the driver are counted with the first worker's.
+    fn add_to_counter(&self, add: impl FnOnce(&Counters)) {
         if let Some(counters) = self.workers.counters().first() {
-            counters.count_drop(reason);
+            add(counters);
         }
     }
 
-    /// A frame of the driver went out; counted there too.
-    pub(super) fn count_tx_frame(&self) {
-        if let Some(counters) = self.workers.counters().first() {
-            Counters::add(&counters.tx_frames, 1);
-        }
+    fn count_drop(&self, reason: DropReason) {
+        self.add_to_counter(|counters| counters.count_drop(reason));
     }
 
-    /// A frame the driver read itself; counted there too.
-    pub(super) fn count_rx_frame(&self) {
-        if let Some(counters) = self.workers.counters().first() {
-            Counters::add(&counters.rx_frames, 1);
-        }
+    fn count_tx_frames(&self, frames: u64) {
+        self.add_to_counter(|counters| Counters::add(&counters.tx_frames, frames));
     }
 
     /// Stops the workers and closes everything.
     pub(super) fn shut_down(self) {
-        self.close_connections();
+        self.components.connections.close_all();
         self.workers.stop();
-        self.fib.store(Arc::default());
+        self.publisher.withdraw();
     }
 }

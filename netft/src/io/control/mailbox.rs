@@ -1,5 +1,5 @@
-//! What the driver waits for, without a runtime: its thread sleeps on a futex, which costs half of
-//! an event loop's wake-up and keeps its timers to the microsecond.
+//! The driver's queues, read without a runtime: its thread parks on a futex, which costs half of an
+//! event loop's wake-up and keeps its timers to the microsecond.
 
 use std::{
     sync::Arc,
@@ -13,20 +13,20 @@ use tokio::sync::mpsc;
 
 use crate::io::{clock, datapath::report::FromWorker, messages::DriverMessage};
 
-/// What ended the waiting.
+/// The reason of a wake-up.
 pub(super) enum Wakeup {
-    /// A worker's word.
+    /// A message of a worker.
     Worker(FromWorker),
-    /// Everybody else's.
+    /// A message of any other thread.
     Message(DriverMessage),
-    /// The time has come.
+    /// The deadline.
     Timer,
-    /// Nobody is left who could say anything.
+    /// Every sender is gone.
     Closed,
 }
 
-/// The queues the driver listens to, and the one (`left`) it only looks into when it is awake. To
-/// be used by the thread that made it.
+/// The queues that wake the driver, and the one (`deferred`) that it reads only when it is awake.
+/// To be used by the thread that made it.
 pub(super) struct Mailbox {
     from_workers: mpsc::Receiver<FromWorker>,
     deferred: mpsc::Receiver<FromWorker>,
@@ -48,8 +48,8 @@ impl Mailbox {
         }
     }
 
-    /// Sleeps until something arrives, at most until `until`. Whatever already arrived is heard
-    /// before a timer blames anyone (F-20), heartbeats first.
+    /// Sleeps until a message arrives, at most until `until`. Messages that already arrived are
+    /// read before any timer declares a route down (F-20), heartbeats first.
     pub(super) fn wait_until(&mut self, until: Time) -> Wakeup {
         let mut context = Context::from_waker(&self.waker);
         loop {
@@ -67,7 +67,7 @@ impl Mailbox {
         }
     }
 
-    /// What else the workers have said already, what they left first.
+    /// The next message that the workers have sent already, deferred ones first.
     pub(super) fn next_worker_message(&mut self) -> Option<FromWorker> {
         self.deferred.try_recv().or_else(|_| self.from_workers.try_recv()).ok()
     }

@@ -1,319 +1,275 @@
-//! Peers behind a NAT: where they answer a challenge, a route leads.
+//! Peers behind a NAT: a route leads to where its peer answers a challenge.
 //!
 //! A route that interfaces make keeps the address it was planned with beside the one it leads to
-//! ([`RouteEntry::configured_remote`]), so that a new plan finds it again. One that was made for an
-//! address nobody listed is planned anew with every plan, until it was down for
-//! [`PEER_REFLEXIVE_TIMEOUT`].
+//! ([`configured_remote`](crate::io::control::route_table::RouteEntry::configured_remote)), so that
+//! a new plan finds it again. One that was made for a peer-reflexive address is planned anew with
+//! every plan, until it was down for [`PEER_REFLEXIVE_TIMEOUT`].
 
-use std::{net::SocketAddr, os::fd::AsFd, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use netft_proto::{
-    config::Config,
-    engine::EngineInput,
     ids::{PeerId, RouteId},
     route::{
-        Attributes, RouteSpec, RouteState, RouteStatus,
+        RouteState, RouteStatus,
         path_validation::{PathValidator, PeerReflexive},
     },
     time::Time,
     topology,
-    topology::{PlannedRoute, RoutePlan},
-    wire::{
-        DropReason,
-        challenge::{Challenge, ChallengeMessage},
-        header::FrameKind,
-        heartbeat::Heartbeat,
-    },
+    wire::{DropReason, challenge::ChallengeMessage, heartbeat::Heartbeat},
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::io::{
-    control::driver::{Driver, PeerEntry, RouteEntry},
-    counters::Counters,
-    host_state::HostState,
-    sys::{udp, udp::SendFault},
-};
+use crate::io::control::component::{Action, Actions, Component, Input, View};
 
-/// How long a route nobody listed may be down before it goes: longer than a NAT remembers.
+/// How long a route to a peer-reflexive address may be down before it is removed: longer than a
+/// NAT keeps a mapping.
 const PEER_REFLEXIVE_TIMEOUT: Duration = Duration::from_secs(180);
-/// How often to look for such routes.
+/// The time between two checks for such routes.
 const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// The most routes to one peer that nobody listed. One that is down gives its place to another.
+/// The most routes to peer-reflexive addresses of one peer. One that is down gives way to another.
 const MAX_PEER_REFLEXIVE: usize = 8;
 
-/// What the driver knows of addresses that are not proven yet, and of routes nobody listed.
+/// Addresses that are being validated, and the expiry of routes to those that were.
 #[derive(Default)]
-pub(super) struct NatState {
+pub(super) struct NatTraversal {
     path_validator: PathValidator,
-    /// When to look whether a route nobody listed can go; `None` while there is none.
+    /// The next check for expired routes; `None` while there is no such route.
     next_expiry_check: Option<Time>,
 }
 
-impl NatState {
-    /// When to look next, if ever.
-    pub(super) fn next_wake(&self) -> Option<Time> {
+impl Component for NatTraversal {
+    fn next_wake(&self) -> Option<Time> {
         self.next_expiry_check
     }
-}
 
-impl RouteEntry {
-    /// Whether the route was made for an address nobody listed.
-    pub(super) fn is_peer_reflexive(&self) -> bool {
-        self.configured_remote.is_none() && self.plan.spec.attributes.0 & Attributes::LEARNED != 0
-    }
-
-    /// The route as it was planned, wherever it leads.
-    pub(super) fn to_planned(&self) -> PlannedRoute {
-        let mut plan = self.plan.clone();
-        if let Some(configured_remote) = self.configured_remote {
-            plan.spec.real_remote = configured_remote;
-            plan.spec.attributes.0 &= !Attributes::LEARNED;
-        }
-        plan
-    }
-
-    /// What makes it the same route in another plan.
-    pub(super) fn route_key(&self) -> (PeerId, SocketAddr, SocketAddr) {
-        let (peer, local, remote) = self.plan.route_key();
-        (peer, local, self.configured_remote.unwrap_or(remote))
-    }
-
-    /// Makes what is planned for this route say where it leads.
-    pub(super) fn apply_learned_remote(&self, spec: &mut RouteSpec) {
-        if self.configured_remote.is_some() {
-            spec.real_remote = self.plan.spec.real_remote;
-            spec.attributes.0 |= Attributes::LEARNED;
-        }
-    }
-}
-
-impl Driver {
-    /// The routes that follow from a config and the interfaces, and those to addresses peers
-    /// proved. `known` are those that run, as planned.
-    pub(super) fn plan_routes(
-        &self,
-        config: &Config,
-        host_state: &HostState,
-        known: &[PlannedRoute],
-    ) -> RoutePlan {
-        let offers = &*self.advertisements.borrow();
-        let around = host_state.plan_inputs(offers);
-        let mut plan = topology::plan_routes(config, &around, known);
-        let unlisted = self.routes.values().filter(|known| known.is_peer_reflexive());
-        for known in unlisted {
-            let key = known.route_key();
-            let listed = plan.routes.iter().any(|route| route.route_key() == key);
-            if !listed
-                && let Some(route) =
-                    topology::plan_learned_route(config, &around, key, Some(&known.plan))
-            {
-                plan.routes.push(route);
+    fn on_input(&mut self, now: Time, input: &Input<'_>, view: &View<'_>, actions: &mut Actions) {
+        match *input {
+            Input::RequestAccepted { peer, remote_route, sequence } => {
+                self.path_validator.on_configured_path_heartbeat(peer, remote_route, sequence);
             }
+            Input::PeerReflexive { peer, local, from, heartbeat } => {
+                self.on_peer_reflexive(now, peer, (local, from), heartbeat, (view, actions));
+            }
+            Input::Challenge { peer, route, local, from, challenge } => {
+                match challenge.message {
+                    // Only where the route leads: a challenge that was carried elsewhere is not
+                    // answered.
+                    ChallengeMessage::Challenge if route == Some(RouteId(challenge.route)) => {
+                        let challenge = challenge.to_response();
+                        actions.push(Action::SendChallenge { peer, local, to: from, challenge });
+                    }
+                    ChallengeMessage::Challenge => {
+                        actions.push(Action::CountDrop(DropReason::Misrouted));
+                    }
+                    ChallengeMessage::Response => {
+                        let ends = (peer, local, from);
+                        match self.path_validator.on_challenge_response(now, ends, &challenge) {
+                            Some(proven) => self.learn_address(now, &proven, view, actions),
+                            None => actions.push(Action::CountDrop(DropReason::Misrouted)),
+                        }
+                    }
+                }
+            }
+            _ => {}
         }
-        plan
     }
 
-    /// A heartbeat came from where its route leads.
-    pub(super) fn on_heartbeat_from_route(
-        &mut self,
-        peer: PeerId,
-        remote_route: u32,
-        sequence: u32,
-    ) {
-        let challenges = &mut self.nat.path_validator;
-        if !challenges.is_empty() {
-            challenges.on_configured_path_heartbeat(peer, remote_route, sequence);
+    /// Removes routes to peer-reflexive addresses that were down for long.
+    fn poll(&mut self, now: Time, view: &View<'_>, actions: &mut Actions) {
+        if self.next_expiry_check.is_none_or(|due| due > now) {
+            return;
         }
+        let is_expired = |status: &RouteStatus| {
+            status.state == RouteState::Down
+                && now.since(status.last_change) >= PEER_REFLEXIVE_TIMEOUT
+        };
+        let (expired, left): (Vec<_>, Vec<_>) =
+            peer_reflexive_routes(view).partition(|status| is_expired(status));
+        for status in expired {
+            tracing::debug!(route = %status.id, "learned address expired");
+            actions.push(Action::RemoveRoute(status.id));
+        }
+        self.next_expiry_check = (!left.is_empty()).then_some(now + EXPIRY_CHECK_INTERVAL);
     }
+}
 
-    /// A heartbeat came from where no route of its sender leads: asks there, if a route could.
-    pub(super) fn on_peer_reflexive(
+impl NatTraversal {
+    /// A heartbeat came from where no route of its sender leads: challenges that address, if a
+    /// route could lead there.
+    fn on_peer_reflexive(
         &mut self,
         now: Time,
         peer: PeerId,
         (local, from): (SocketAddr, SocketAddr),
         heartbeat: &Heartbeat,
+        (view, actions): (&View<'_>, &mut Actions),
     ) {
-        let known = self.routes.get(&RouteId(heartbeat.your_route));
-        let known = known.filter(|known| known.plan.spec.peer == peer);
+        let named = RouteId(heartbeat.your_route);
+        let known = view.routes.get(named).filter(|entry| entry.plan.spec.peer == peer);
         match known {
-            // Its socket and the heartbeat must speak of the same route.
-            Some(known) if known.is_relayed() || known.plan.spec.real_local != local => return,
+            // Its socket and the heartbeat must name the same route.
+            Some(entry) if entry.is_relayed() || entry.plan.spec.real_local != local => return,
             Some(_) => {}
-            None if !self.can_learn_address(peer, from) => return,
+            None if !is_behind_nat(view, peer, from) => return,
             None => {}
         }
-        if self.plan_peer_reflexive(peer, local, from).is_none() {
+        let key = (peer, local, from);
+        if view.planner.plan_peer_reflexive(view.config, view.routes, key).is_none() {
             return;
         }
-        let ours = known.map(|_| RouteId(heartbeat.your_route));
-        let Heartbeat { route, sequence, .. } = *heartbeat;
-        let stray =
-            PeerReflexive { peer, remote_route: route, local_route: ours, sequence, local, from };
-        let Some(question) = self.nat.path_validator.on_peer_reflexive(now, stray, random_token)
-        else {
-            return;
-        };
-        if let Some(counters) = self.workers.counters().first() {
-            Counters::add(&counters.challenges_sent, 1);
-        }
-        self.send_challenge(peer, (local, from), question);
-    }
-
-    /// Answers a challenge, or takes in the answer to one.
-    pub(super) fn on_challenge(
-        &mut self,
-        now: Time,
-        (peer, route): (PeerId, Option<RouteId>),
-        (local, from): (SocketAddr, SocketAddr),
-        challenge: Challenge,
-    ) {
-        match challenge.message {
-            // Only where the route leads: a question that was carried elsewhere is not answered.
-            ChallengeMessage::Challenge if route == Some(RouteId(challenge.route)) => {
-                self.send_challenge(peer, (local, from), challenge.to_response());
-            }
-            ChallengeMessage::Challenge => self.count_drop(DropReason::Misrouted),
-            ChallengeMessage::Response => {
-                let ends = (peer, local, from);
-                match self.nat.path_validator.on_challenge_response(now, ends, &challenge) {
-                    Some(stray) => self.learn_address(now, stray),
-                    None => self.count_drop(DropReason::Misrouted),
-                }
-            }
-        }
-    }
-
-    /// Removes routes nobody listed that were down for long.
-    pub(super) fn poll_nat(&mut self, now: Time) {
-        if self.nat.next_expiry_check.is_none_or(|due| due > now) {
-            return;
-        }
-        let spent = |status: &RouteStatus| {
-            status.state == RouteState::Down
-                && now.since(status.last_change) >= PEER_REFLEXIVE_TIMEOUT
-        };
-        let spent: Vec<_> =
-            self.peer_reflexive_routes().filter(spent).map(|status| status.id).collect();
-        for id in spent {
-            self.routes.remove(&id);
-            self.feed_engine(EngineInput::RemoveRoute(id));
-            self.sync_sockets();
-            self.dirty = true;
-        }
-        let left = self.routes.values().any(RouteEntry::is_peer_reflexive);
-        self.nat.next_expiry_check = left.then_some(now + EXPIRY_CHECK_INTERVAL);
-    }
-
-    /// The engine's word on the routes nobody listed.
-    fn peer_reflexive_routes(&self) -> impl Iterator<Item = RouteStatus> {
-        let routes = self.engine.route_statuses().into_iter();
-        routes
-            .filter(|status| self.routes.get(&status.id).is_some_and(RouteEntry::is_peer_reflexive))
-    }
-
-    /// Whether a route may be made for an address nobody listed.
-    fn can_learn_address(&self, peer: PeerId, from: SocketAddr) -> bool {
-        topology::is_behind_nat(
-            &self.host_state.plan_inputs(&self.advertisements.borrow()),
+        let candidate = PeerReflexive {
             peer,
+            remote_route: heartbeat.route,
+            local_route: known.map(|_| named),
+            sequence: heartbeat.sequence,
+            local,
             from,
-        )
-    }
-
-    fn plan_peer_reflexive(
-        &self,
-        peer: PeerId,
-        local: SocketAddr,
-        from: SocketAddr,
-    ) -> Option<PlannedRoute> {
-        if self.removed_routes.contains(&(peer, local, from)) {
-            return None;
+        };
+        let challenge = self.path_validator.on_peer_reflexive(now, candidate, random_token);
+        if let Some(challenge) = challenge {
+            actions.push(Action::SendChallenge { peer, local, to: from, challenge });
         }
-        let offers = &*self.advertisements.borrow();
-        let around = self.host_state.plan_inputs(offers);
-        topology::plan_learned_route(&self.config, &around, (peer, local, from), None)
     }
 
     /// The peer has proven where it is.
-    fn learn_address(&mut self, now: Time, source: PeerReflexive) {
-        let PeerReflexive { peer, local, from, .. } = source;
-        // Listed since it was asked: the peer's news of its addresses came in between.
-        if self.routes.values().any(|known| known.plan.route_key() == (peer, local, from)) {
+    fn learn_address(
+        &mut self,
+        now: Time,
+        source: &PeerReflexive,
+        view: &View<'_>,
+        actions: &mut Actions,
+    ) {
+        let PeerReflexive { peer, local, from, .. } = *source;
+        // Listed since it was challenged: the peer's advertisement came in between.
+        if view.routes.entries().any(|entry| entry.plan.route_key() == (peer, local, from)) {
             return;
         }
-        let moved = source.local_route.filter(|id| self.routes.contains_key(id));
-        let free = || {
-            let mut places = self.peer_reflexive_routes().filter(|status| {
+        let moved = source.local_route.filter(|id| view.routes.contains(*id));
+        let down = || {
+            let mut down = peer_reflexive_routes(view).filter(|status| {
                 (status.spec.peer, status.spec.real_local) == (peer, local)
                     && status.state == RouteState::Down
             });
-            places.next().map(|status| status.id)
+            down.next().map(|status| status.id)
         };
-        match moved.or_else(free) {
-            Some(id) => self.set_route_remote(now, id, from),
-            None => self.add_peer_reflexive(now, peer, local, from),
-        }
-    }
-
-    fn set_route_remote(&mut self, now: Time, id: RouteId, to: SocketAddr) {
-        let Some(known) = self.routes.get_mut(&id) else { return };
-        known.learned_at = Some(now);
-        self.dirty = true;
-        if known.plan.spec.real_remote == to {
+        if let Some(route) = moved.or_else(down) {
+            actions.push(Action::LearnRemote { route, remote: from });
             return;
         }
-        let before = std::mem::replace(&mut known.plan.spec.real_remote, to);
-        if !known.is_peer_reflexive() {
-            known.configured_remote.get_or_insert(before);
-            known.plan.spec.attributes.0 |= Attributes::LEARNED;
+        let count = peer_reflexive_routes(view).filter(|status| status.spec.peer == peer).count();
+        let plan = view.planner.plan_peer_reflexive(view.config, view.routes, (peer, local, from));
+        if let Some(plan) = plan
+            && count < MAX_PEER_REFLEXIVE
+        {
+            self.next_expiry_check.get_or_insert(now + EXPIRY_CHECK_INTERVAL);
+            actions.push(Action::AddLearnedRoute(plan));
         }
-        self.feed_engine(EngineInput::RemoteLearned { route: id, remote: to });
-        self.restart_connection(id, now);
     }
+}
 
-    fn add_peer_reflexive(&mut self, now: Time, peer: PeerId, local: SocketAddr, from: SocketAddr) {
-        let count = self.peer_reflexive_routes().filter(|status| status.spec.peer == peer).count();
-        let Some(plan) = self.plan_peer_reflexive(peer, local, from) else { return };
-        if count >= MAX_PEER_REFLEXIVE {
-            return;
-        }
-        let id = self.next_route_id();
-        let spec = plan.spec.clone();
-        self.routes.insert(id, RouteEntry { learned_at: Some(now), ..RouteEntry::new(plan) });
-        self.feed_engine(EngineInput::AddRoute { id, spec });
-        self.nat.next_expiry_check.get_or_insert(now + EXPIRY_CHECK_INTERVAL);
-        self.sync_connections(now);
-        self.sync_sockets();
-        self.dirty = true;
-    }
+/// The engine's status of the routes to peer-reflexive addresses.
+fn peer_reflexive_routes(view: &View<'_>) -> impl Iterator<Item = RouteStatus> {
+    let routes = view.engine.route_statuses().into_iter();
+    routes
+        .filter(|status| view.routes.get(status.id).is_some_and(|entry| entry.is_peer_reflexive()))
+}
 
-    fn send_challenge(
-        &mut self,
-        peer: PeerId,
-        (local, to): (SocketAddr, SocketAddr),
-        challenge: Challenge,
-    ) {
-        let Some(session) = self.peers.get(&peer).and_then(PeerEntry::preferred_session) else {
-            return;
-        };
-        let Some(socket) = self.sockets.sockets_at(local).first() else { return };
-        let mut frame = Vec::new();
-        let write = |frame: &mut Vec<u8>| challenge.encode(frame);
-        if let Err(reason) = session.seal_message(FrameKind::Challenge, 0, &mut frame, write) {
-            return self.count_drop(reason);
-        }
-        match udp::send_control(socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)) {
-            Ok(()) => self.count_tx_frame(),
-            // The next heartbeat that strays asks again.
-            Err(error) if udp::classify_send_error(&error, false) == SendFault::Transient => {}
-            Err(_) => self.count_drop(DropReason::SendFailed),
-        }
-    }
+fn is_behind_nat(view: &View<'_>, peer: PeerId, from: SocketAddr) -> bool {
+    view.planner.with_inputs(|inputs| topology::is_behind_nat(inputs, peer, from))
 }
 
 fn random_token() -> Option<u64> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use netft_proto::wire::challenge::Challenge;
+
+    use super::*;
+    use crate::io::control::test_node::{LOCAL, TestNode, actions_of, due_actions, request};
+
+    const NAT: &str = "192.0.2.7:4000";
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn reflexive(heartbeat: &Heartbeat) -> Input<'_> {
+        Input::PeerReflexive { peer: PeerId(0), local: addr(LOCAL), from: addr(NAT), heartbeat }
+    }
+
+    #[test]
+    fn a_route_leads_to_an_address_that_answers_its_challenge() {
+        let mut node = TestNode::new(1);
+        let id = node.add_route(PeerId(0));
+        let (mut nat, now) = (NatTraversal::default(), Time::from_millis(100));
+        let heartbeat = request(id, 7);
+        let sent = actions_of(&mut nat, now, &reflexive(&heartbeat), &node);
+        let [Action::SendChallenge { to, challenge, .. }] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(*to, addr(NAT));
+        let response = |from: &str| Input::Challenge {
+            peer: PeerId(0),
+            route: None,
+            local: addr(LOCAL),
+            from: addr(from),
+            challenge: challenge.to_response(),
+        };
+        let forged = actions_of(&mut nat, now, &response("192.0.2.8:4000"), &node);
+        assert!(matches!(forged[..], [Action::CountDrop(DropReason::Misrouted)]), "{forged:?}");
+        let proven = actions_of(&mut nat, now, &response(NAT), &node);
+        assert!(
+            matches!(proven[..], [Action::LearnRemote { route, remote }]
+                if route == id && remote == addr(NAT)),
+            "{proven:?}"
+        );
+    }
+
+    #[test]
+    fn a_newer_heartbeat_from_where_the_route_leads_closes_the_challenge() {
+        let mut node = TestNode::new(1);
+        let id = node.add_route(PeerId(0));
+        let (mut nat, now) = (NatTraversal::default(), Time::from_millis(100));
+        let heartbeat = request(id, 7);
+        assert_eq!(actions_of(&mut nat, now, &reflexive(&heartbeat), &node).len(), 1);
+        let accepted = Input::RequestAccepted { peer: PeerId(0), remote_route: 9, sequence: 8 };
+        assert!(actions_of(&mut nat, now, &accepted, &node).is_empty());
+        assert!(nat.path_validator.is_empty());
+    }
+
+    #[test]
+    fn an_address_that_no_route_names_is_not_challenged_before_the_peer_advertised() {
+        let node = TestNode::new(1);
+        let mut nat = NatTraversal::default();
+        let heartbeat = request(RouteId(99), 7);
+        let now = Time::from_millis(100);
+        assert!(actions_of(&mut nat, now, &reflexive(&heartbeat), &node).is_empty());
+        assert!(due_actions(&mut nat, now, &node).is_empty() && nat.next_wake().is_none());
+    }
+
+    #[test]
+    fn a_challenge_is_answered_only_on_its_own_route() {
+        let node = TestNode::new(1);
+        let mut nat = NatTraversal::default();
+        let challenge = Challenge { message: ChallengeMessage::Challenge, route: 5, token: 1 };
+        let on = |route| Input::Challenge {
+            peer: PeerId(0),
+            route,
+            local: addr(LOCAL),
+            from: addr(NAT),
+            challenge,
+        };
+        let answered = actions_of(&mut nat, Time::ZERO, &on(Some(RouteId(5))), &node);
+        assert!(
+            matches!(answered[..], [Action::SendChallenge { challenge, .. }]
+                if challenge.message == ChallengeMessage::Response),
+            "{answered:?}"
+        );
+        for route in [None, Some(RouteId(6))] {
+            let refused = actions_of(&mut nat, Time::ZERO, &on(route), &node);
+            assert!(matches!(refused[..], [Action::CountDrop(_)]), "{refused:?}");
+        }
+    }
 }

@@ -1,53 +1,118 @@
-//! What failed here and is tried again after a while: sends the kernel refused, sockets that did
-//! not open. Most of the time there is none, and nothing is looked through.
+//! Sends that the kernel refused and sockets that did not open, until they are tried again.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use netft_proto::{engine::EngineInput, ids::RouteId, route::Reason, time::Time};
 
-use crate::io::{clock, control::driver::Driver};
+use crate::io::control::component::{Action, Actions, Component, Input, View};
 
-/// A route that failed to send is tried again after this long.
+/// How long a route counts as broken after the kernel refused to send on it.
 const SEND_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// The time to the next attempt to open a socket.
+const SOCKET_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-impl Driver {
-    /// Something is to be tried again at `at`.
-    pub(super) fn schedule_retry(&mut self, at: Time) {
-        self.retry_at = Some(self.retry_at.map_or(at, |before| before.min(at)));
+/// Failures on this node, by route. Most of the time there is none.
+#[derive(Default)]
+pub(super) struct Retries {
+    /// The routes reported as broken by a send error, and until when.
+    send_errors: BTreeMap<RouteId, Time>,
+    /// The routes whose sockets did not open, and when they are opened again.
+    closed_sockets: BTreeMap<RouteId, Time>,
+}
+
+impl Retries {
+    /// The socket of a route is open.
+    pub(super) fn on_socket_opened(&mut self, route: RouteId) {
+        self.closed_sockets.remove(&route);
     }
 
-    /// The kernel refused: the route is broken here until a retry shows otherwise.
-    pub(super) fn on_send_failed(&mut self, route: RouteId) {
-        self.carrier_poll.poll_immediately();
-        let until = clock::now() + SEND_RETRY_INTERVAL;
-        let Some(known) = self.routes.get_mut(&route) else { return };
-        let first = known.send_error_until.replace(until).is_none();
-        self.schedule_retry(until);
-        if first {
-            self.feed_engine(EngineInput::Fault { route, reason: Reason::SendError });
-        }
+    /// The socket of a route did not open: it is opened again after a while. Returns whether it
+    /// was the first time.
+    pub(super) fn on_socket_failed(&mut self, now: Time, route: RouteId) -> bool {
+        self.closed_sockets.insert(route, now + SOCKET_RETRY_INTERVAL).is_none()
+    }
+}
+
+impl Component for Retries {
+    fn next_wake(&self) -> Option<Time> {
+        self.send_errors.values().chain(self.closed_sockets.values()).min().copied()
     }
 
-    /// Tries what is due.
-    pub(super) fn poll_retries(&mut self, now: Time) {
-        if self.retry_at.is_none_or(|at| at > now) {
+    fn on_input(&mut self, now: Time, input: &Input<'_>, view: &View<'_>, actions: &mut Actions) {
+        let Input::SendFailed(route) = *input else { return };
+        if !view.routes.contains(route) {
             return;
         }
-        self.retry_at = None;
-        let mut due = Vec::new();
-        for (id, known) in &mut self.routes {
-            if known.send_error_until.take_if(|until| *until <= now).is_some() {
-                due.push(*id);
+        let first = self.send_errors.insert(route, now + SEND_RETRY_INTERVAL).is_none();
+        if first {
+            actions.feed_engine(EngineInput::Fault { route, reason: Reason::SendError });
+        }
+    }
+
+    fn poll(&mut self, now: Time, view: &View<'_>, actions: &mut Actions) {
+        if self.next_wake().is_none_or(|due| due > now) {
+            return;
+        }
+        self.send_errors.retain(|route, until| {
+            if *until > now {
+                return true;
             }
+            let (route, reason) = (*route, Reason::SendError);
+            actions.feed_engine(EngineInput::FaultCleared { route, reason });
+            false
+        });
+        self.closed_sockets.retain(|route, _| view.routes.contains(*route));
+        let mut due = false;
+        for at in self.closed_sockets.values_mut().filter(|at| **at <= now) {
+            // Also where no interface has the address, so that no socket is opened.
+            *at = now + SOCKET_RETRY_INTERVAL;
+            due = true;
         }
-        for route in due {
-            self.feed_engine(EngineInput::FaultCleared { route, reason: Reason::SendError });
+        if due {
+            actions.push(Action::SyncSockets);
         }
-        if self.routes.values().any(|known| known.socket_retry_at.is_some_and(|at| at <= now)) {
-            self.sync_sockets();
-        }
-        let left =
-            self.routes.values().flat_map(|known| [known.send_error_until, known.socket_retry_at]);
-        self.retry_at = left.flatten().min();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netft_proto::ids::PeerId;
+
+    use super::*;
+    use crate::io::control::test_node::{TestNode, actions_of, due_actions};
+
+    #[test]
+    fn a_send_error_is_a_fault_until_nothing_fails_for_a_while() {
+        let mut node = TestNode::new(1);
+        let route = node.add_route(PeerId(0));
+        let (mut retries, at) = (Retries::default(), Time::from_millis);
+        let failed = Input::SendFailed(route);
+        let first = actions_of(&mut retries, at(0), &failed, &node);
+        assert!(matches!(first[..], [Action::Engine(EngineInput::Fault { .. })]), "{first:?}");
+        assert!(actions_of(&mut retries, at(100), &failed, &node).is_empty());
+        assert!(due_actions(&mut retries, at(299), &node).is_empty());
+        assert_eq!(retries.next_wake(), Some(at(300)));
+        let over = due_actions(&mut retries, at(300), &node);
+        assert!(matches!(over[..], [Action::Engine(EngineInput::FaultCleared { .. })]), "{over:?}");
+        assert_eq!(retries.next_wake(), None);
+        let unknown = Input::SendFailed(RouteId(99));
+        assert!(actions_of(&mut retries, at(0), &unknown, &node).is_empty());
+    }
+
+    #[test]
+    fn a_socket_is_opened_again_until_it_opens_or_its_route_is_gone() {
+        let mut node = TestNode::new(1);
+        let route = node.add_route(PeerId(0));
+        let (mut retries, at) = (Retries::default(), Time::from_millis);
+        assert!(retries.on_socket_failed(at(0), route));
+        assert!(!retries.on_socket_failed(at(1), route), "logged once");
+        let due = due_actions(&mut retries, at(251), &node);
+        assert!(matches!(due[..], [Action::SyncSockets]), "{due:?}");
+        retries.on_socket_opened(route);
+        assert!(due_actions(&mut retries, at(300), &node).is_empty());
+        assert!(retries.on_socket_failed(at(300), route));
+        node.routes.remove(route);
+        assert!(due_actions(&mut retries, at(900), &node).is_empty());
+        assert_eq!(retries.next_wake(), None);
     }
 }

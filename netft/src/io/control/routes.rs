@@ -1,282 +1,253 @@
-//! Which routes exist and what is broken about them here: the world, compared with what is known.
+//! Routes follow the plan, and sockets, faults and frame limits follow the routes.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use netft_proto::{
-    config::{Config, RouteOverride},
     engine::EngineInput,
     ids::{PeerId, RouteId},
-    route::{Attributes, RouteChange},
+    route::{Attributes, RouteChange, RouteSpec},
     time::Time,
     topology,
     topology::PlannedRoute,
-    wire::interfaces::Advertisement,
 };
 
-use crate::{
-    api::error::RouteError,
-    io::{
-        clock,
-        control::driver::{Driver, RouteEntry},
-        host_state::HostState,
-    },
+use crate::io::{
+    clock,
+    control::{component::Input, driver::Driver, relay},
+    host_state::HostState,
 };
-
-/// A socket that did not open is tried again after this long.
-const SOCKET_RETRY: Duration = Duration::from_millis(250);
 
 impl Driver {
-    /// Takes in how the node's interfaces are: routes appear and go, sockets follow their
-    /// addresses, faults are told.
-    pub(super) fn set_host_state(&mut self, host_state: HostState) {
-        let adapter = host_state.interfaces.iter().find(|one| one.name == self.config.adapter.name);
-        self.manager.set_adapter_up(adapter.is_some_and(|adapter| adapter.up));
-        self.host_state = host_state;
-        self.replan_routes();
+    /// Takes in the node's interfaces: routes appear and go, sockets follow their addresses,
+    /// faults are reported.
+    pub(super) fn set_host_state(&mut self, host_state: HostState, reason: &'static str) {
+        self.sessions.set_adapter_state(&self.config, &host_state);
+        self.planner.set_host_state(host_state);
+        self.replan_routes(reason);
     }
 
-    /// The routes there are, and those there should be by `config`.
-    fn current_and_planned(&self, config: &Config) -> (Vec<PlannedRoute>, topology::RoutePlan) {
-        let known = self.routes.values().filter(|known| !known.is_relayed());
-        let known: Vec<_> = known.map(RouteEntry::to_planned).collect();
-        let plan = self.plan_routes(config, &self.host_state, &known);
-        (known, plan)
-    }
-
-    pub(super) fn replan_routes(&mut self) {
-        self.network_cache.record_interfaces(&self.config, &self.host_state.interfaces);
-        self.advertise_addresses();
-        let (known, plan) = self.current_and_planned(&self.config);
-        if self.unrouted != plan.unrouted {
-            for skip in &plan.unrouted {
-                let peer = self.config.peer_of(skip.peer).map_or("?", |peer| &peer.name);
-                let (remote, why) = (skip.remote, skip.reason);
-                tracing::warn!(%peer, %remote, %why, "no route leads there");
-            }
-            self.unrouted = plan.unrouted;
+    /// Makes the routes those of the plan.
+    pub(super) fn replan_routes(&mut self, reason: &'static str) {
+        self.planner.record_networks(&self.config);
+        if let Some(advertisement) = self.planner.next_advertisement(&self.config) {
+            self.sessions.manager.advertise_interfaces(advertisement);
         }
+        let plan = self.planner.plan_routes(&self.config, self.planner.host_state(), &self.routes);
+        self.planner.report_unrouted(&self.config, plan.unrouted);
         let planned: Vec<_> = plan
             .routes
             .into_iter()
-            .filter(|plan| !self.removed_routes.contains(&plan.route_key()))
+            .filter(|plan| !self.routes.is_removed(&plan.route_key()))
             .collect();
-        let diff = topology::diff_routes(&known, &planned);
+        let diff = topology::diff_routes(&self.routes.to_planned(), &planned);
+        if !diff.is_empty() {
+            let (added, removed) = (diff.added.len(), diff.removed.len());
+            tracing::debug!(reason, added, removed, changed = diff.changed.len(), "plan changed");
+        }
         for gone in diff.removed {
-            let id = self.routes.iter().find(|(_, known)| known.route_key() == gone.route_key());
-            if let Some(id) = id.map(|(id, _)| *id) {
-                self.routes.remove(&id);
-                self.feed_engine(EngineInput::RemoveRoute(id));
+            if let Some(id) = self.routes.id_of(gone.route_key()) {
+                self.remove_route(id, reason);
             }
         }
         for plan in diff.added {
-            self.add_route(plan);
+            self.add_route(plan, None, reason);
         }
         for (_, plan) in diff.changed {
             self.update_route_params(&plan);
         }
-        // First: what QUIC takes of a datagram is known before the engine hears of sizes.
-        self.sync_connections(clock::now());
+        // First: the engine is told of frame limits once it is known which routes use QUIC.
+        self.dispatch(&Input::RoutesChanged);
         self.sync_sockets();
-        self.dirty = true;
+        self.publisher.mark_dirty(reason);
     }
 
-    /// Tells every peer of this node's addresses, if they changed.
-    fn advertise_addresses(&mut self) {
-        let mut advertisement =
-            topology::build_advertisement(&self.config, &self.host_state.interfaces);
-        advertisement.serial = self.advertisement.serial;
-        // Serial 0 was never told.
-        if advertisement != self.advertisement || advertisement.serial == 0 {
-            advertisement.serial = advertisement.serial.wrapping_add(1).max(1);
-            self.manager.advertise_interfaces(&advertisement);
-            self.advertisement = advertisement;
-        }
+    /// Adds a route, to an address that its peer proved at `learned_at` or to a planned one.
+    pub(super) fn add_route(
+        &mut self,
+        plan: PlannedRoute,
+        learned_at: Option<Time>,
+        reason: &'static str,
+    ) -> RouteId {
+        let spec = plan.spec.clone();
+        let id = self.routes.add(plan, learned_at);
+        let (peer, local, remote) = (spec.peer, spec.real_local, spec.real_remote);
+        tracing::debug!(route = %id, %peer, %local, %remote, reason, "route added");
+        self.feed_engine(EngineInput::AddRoute { id, spec });
+        id
     }
 
-    /// Takes in what a peer tells of its addresses: routes appear and go.
-    pub(super) fn on_advertisement(&mut self, peer: PeerId, list: Advertisement) {
-        if !self.peers.contains_key(&peer) {
-            return;
-        }
-        let news = self.advertisements.send_if_modified(|offers| {
-            let before = offers.insert(peer, list.clone());
-            before.is_none_or(|before| Advertisement { serial: list.serial, ..before } != list)
-        });
-        if news {
-            self.replan_routes();
-        }
+    pub(super) fn remove_route(&mut self, id: RouteId, reason: &'static str) {
+        let Some(entry) = self.routes.remove(id) else { return };
+        let peer = entry.plan.spec.peer;
+        tracing::debug!(route = %id, %peer, reason, "route removed");
+        self.feed_engine(EngineInput::RemoveRoute(id));
     }
 
-    /// Takes over carrier, timing and priority that are planned otherwise than before: the networks
-    /// at its ends have other metrics, the peer told its site, or an entry for its far end came by
-    /// hand. What an operator set stays until then.
+    /// Takes over transport, timing and priority that are planned otherwise than before: the
+    /// networks at its ends have other metrics, the peer advertised its site, or the config or an
+    /// operator describes the remote end. A change by an operator stays until then.
     fn update_route_params(&mut self, plan: &PlannedRoute) {
-        let found = self.routes.iter_mut().find(|(_, known)| known.route_key() == plan.route_key());
-        let Some((id, known)) = found else { return };
-        // The peer's list came after its heartbeat: the address is listed.
-        if known.is_peer_reflexive() && plan.spec.attributes.0 & Attributes::LEARNED == 0 {
-            known.plan = plan.clone();
-            known.planned_params = (plan.spec.timing, plan.spec.priority);
-            let (id, spec) = (*id, plan.spec.clone());
+        let Some(id) = self.routes.id_of(plan.route_key()) else { return };
+        let Some(entry) = self.routes.get_mut(id) else { return };
+        // The peer's advertisement came after its heartbeat: the address is a listed one.
+        if entry.is_peer_reflexive() && plan.spec.attributes.0 & Attributes::LEARNED == 0 {
+            entry.plan = plan.clone();
+            let spec = plan.spec.clone();
             return self.feed_engine(EngineInput::ReplaceSpec { id, spec });
         }
-        if known.plan.spec.transport != plan.spec.transport {
-            known.plan.spec.transport = plan.spec.transport;
-            let (id, spec) = (*id, known.plan.spec.clone());
-            self.feed_engine(EngineInput::ReplaceSpec { id, spec });
-            return self.update_route_params(plan);
-        }
-        let (timing, priority) = (plan.spec.timing, plan.spec.priority);
-        let before = std::mem::replace(&mut known.planned_params, (timing, priority));
+        let planned = &mut entry.plan.spec;
+        let transport = plan.spec.transport;
+        let new_transport = std::mem::replace(&mut planned.transport, transport) != transport;
+        let timing = std::mem::replace(&mut planned.timing, plan.spec.timing);
+        let priority = std::mem::replace(&mut planned.priority, plan.spec.priority);
         let change = RouteChange {
-            timing: (before.0 != timing).then_some(timing),
-            priority: (before.1 != priority).then_some(priority),
+            timing: (timing != plan.spec.timing).then_some(plan.spec.timing),
+            priority: (priority != plan.spec.priority).then_some(plan.spec.priority),
             ..RouteChange::default()
         };
+        if new_transport && let Some(running) = self.engine.route_spec(id) {
+            tracing::debug!(route = %id, %transport, "transport planned");
+            let spec = RouteSpec { transport, ..running.clone() };
+            self.feed_engine(EngineInput::ReplaceSpec { id, spec });
+        }
         if change != RouteChange::default() {
-            known.plan.spec.timing = change.timing.unwrap_or(known.plan.spec.timing);
-            known.plan.spec.priority = change.priority.unwrap_or(known.plan.spec.priority);
-            let id = *id;
             self.feed_engine(EngineInput::ChangeRoute { id, change });
         }
     }
 
-    fn add_route(&mut self, plan: PlannedRoute) {
-        let id = self.next_route_id();
-        let spec = plan.spec.clone();
-        self.routes.insert(id, RouteEntry::new(plan));
-        self.feed_engine(EngineInput::AddRoute { id, spec });
-    }
-
-    /// Sockets follow their addresses to whatever interface holds them; the engine is told what
-    /// changed about the local ends.
+    /// Moves sockets to the interfaces that hold their addresses, opens and closes them, and
+    /// reports to the engine what changed about the local ends.
     pub(super) fn sync_sockets(&mut self) {
-        let plans: Vec<_> = self.routes.values().map(|known| known.plan.clone()).collect();
-        let health = topology::detect_faults(&plans, &self.host_state.interfaces);
-        let (mut inputs, mut retry) = (Vec::new(), None);
-        for ((id, known), health) in self.routes.iter_mut().zip(health) {
-            if let Some(holder) = self.host_state.interface(health.ifindex) {
-                known.plan.ifindex = holder.index;
-                known.plan.ifname.clone_from(&holder.name);
-                let local = known.plan.spec.real_local;
+        let plans: Vec<_> = self.routes.entries().map(|entry| entry.plan.clone()).collect();
+        let host_state = self.planner.host_state();
+        let local_ends = topology::detect_faults(&plans, &host_state.interfaces);
+        let mut inputs = Vec::new();
+        for ((id, entry), local_end) in self.routes.iter_mut().zip(local_ends) {
+            if let Some(holder) = host_state.interface(local_end.ifindex) {
+                entry.plan.ifindex = holder.index;
+                entry.plan.ifname.clone_from(&holder.name);
+                let local = entry.plan.spec.real_local;
                 match self.sockets.ensure_open(local, holder.index, &self.workers) {
-                    Ok(changed) => {
-                        self.dirty |= changed;
-                        known.socket_retry_at = None;
+                    Ok(opened) => {
+                        if opened {
+                            self.publisher.mark_dirty("a socket was opened");
+                        }
+                        self.components.retries.on_socket_opened(id);
                     }
                     Err(error) => {
                         let interface = &holder.name;
-                        // Told once; tried again until it works.
-                        if known.socket_retry_at.is_none() {
+                        // Logged once; tried again until it works.
+                        if self.components.retries.on_socket_failed(clock::now(), id) {
                             tracing::warn!(%local, %interface, %error, "cannot open a socket");
                         }
-                        let again = clock::now() + SOCKET_RETRY;
-                        known.socket_retry_at = Some(again);
-                        retry = Some(again);
                     }
                 }
             }
-            if health.fault == known.reported_fault {
+            if local_end.fault == entry.reported_fault {
                 continue;
             }
-            // The new fault first: a route is never whole in between.
-            if let Some(reason) = health.fault {
-                inputs.push(EngineInput::Fault { route: *id, reason });
+            // The new fault first: a route is never without one in between.
+            if let Some(reason) = local_end.fault {
+                inputs.push(EngineInput::Fault { route: id, reason });
             }
-            if let Some(reason) = known.reported_fault {
-                inputs.push(EngineInput::FaultCleared { route: *id, reason });
+            if let Some(reason) = entry.reported_fault {
+                inputs.push(EngineInput::FaultCleared { route: id, reason });
             }
-            known.reported_fault = health.fault;
+            entry.reported_fault = local_end.fault;
         }
-        retry.into_iter().for_each(|at| self.schedule_retry(at));
         self.open_advertised_sockets();
-        let (routes, offer, ways) = (&self.routes, &self.advertisement, &self.relay_routes);
-        let offered = |local: SocketAddr| {
-            local.port() == offer.port
-                && offer.endpoints.iter().any(|endpoint| endpoint.addr == local.ip())
-        };
-        let wanted = |local: SocketAddr| {
-            offered(local)
-                || ways.is_outer_socket(local)
-                || routes.values().any(|known| known.plan.spec.real_local == local)
-        };
-        self.dirty |= self.sockets.close_unwanted(wanted, &self.workers);
+        self.close_unused_sockets();
         for input in inputs {
             self.feed_engine(input);
         }
-        self.report_frame_limits();
+        self.update_frame_limits();
     }
 
-    /// Opens a socket on every address the peers are told of: one that knows another address of
-    /// this node than a route leads to may dial there. One that does not open is tried again with
-    /// the next change; a route from there says so.
+    /// Opens a socket on every advertised address: a peer that knows another address of this node
+    /// than a route leads to may dial there. One that does not open is tried again with the next
+    /// change; if a route starts there, that failure is logged with the route's.
     fn open_advertised_sockets(&mut self) {
-        for endpoint in &self.advertisement.endpoints {
-            let owner =
-                self.host_state.interfaces.iter().find(|owner| owner.owns_address(endpoint.addr));
-            let local = SocketAddr::new(endpoint.addr, self.advertisement.port);
-            if let Some(owner) = owner
-                && let Ok(changed) = self.sockets.ensure_open(local, owner.index, &self.workers)
+        let advertisement = self.planner.advertisement();
+        for endpoint in &advertisement.endpoints {
+            let mut interfaces = self.planner.host_state().interfaces.iter();
+            let holder = interfaces.find(|interface| interface.owns_address(endpoint.addr));
+            let local = SocketAddr::new(endpoint.addr, advertisement.port);
+            if let Some(holder) = holder
+                && let Ok(true) = self.sockets.ensure_open(local, holder.index, &self.workers)
             {
-                self.dirty |= changed;
+                self.publisher.mark_dirty("a socket was opened");
             }
         }
     }
 
-    /// A route whose heartbeats lie unread in its socket is not silent (F-20): this thread was
-    /// scheduled, the one that reads there was not.
+    /// Closes the sockets that no route, advertised address or relay uses.
+    fn close_unused_sockets(&mut self) {
+        let advertisement = self.planner.advertisement();
+        let is_advertised = |local: SocketAddr| {
+            local.port() == advertisement.port
+                && advertisement.endpoints.iter().any(|endpoint| endpoint.addr == local.ip())
+        };
+        let is_used = |local: SocketAddr| {
+            is_advertised(local)
+                || self.components.relay.is_outer_socket(local)
+                || self.routes.entries().any(|entry| entry.plan.spec.real_local == local)
+        };
+        if self.sockets.close_unwanted(is_used, &self.workers) {
+            self.publisher.mark_dirty("a socket was closed");
+        }
+    }
+
+    /// Reports to the engine what the interface and the transport of every route take, where it
+    /// changed.
+    pub(super) fn update_frame_limits(&mut self) {
+        let fib = self.publisher.fib();
+        let mut limits = std::mem::take(&mut self.components.frame_limits);
+        let (connections, relays) = (&self.components.connections, &self.components.relay);
+        let changed = limits.take_changed(&self.view(), connections, relays, &fib);
+        self.components.frame_limits = limits;
+        for input in changed {
+            self.feed_engine(input);
+        }
+    }
+
+    /// Tells the engine of overdue routes whose heartbeats lie unread in their sockets (F-20): this
+    /// thread was scheduled, the worker that reads there was not.
     pub(super) fn check_unread_sockets(&mut self, now: Time) {
         for route in self.engine.overdue_routes(now) {
-            let local = self.routes.get(&route).map(|known| known.plan.spec.real_local);
+            let local = self.routes.get(route).map(|entry| entry.plan.spec.real_local);
             if local.is_some_and(|local| self.sockets.has_unread(local)) {
                 self.feed_engine(EngineInput::UnreadData(route));
             }
         }
     }
 
-    /// Adds a route through the API, as if the config had named it.
-    pub(super) fn add_requested_route(
-        &mut self,
-        peer: PeerId,
-        route: RouteOverride,
-    ) -> Result<RouteId, RouteError> {
-        let remote = route.remote;
-        let mut config = self.config.clone();
-        let entry = config.peer_of_mut(peer).ok_or(RouteError::UnknownPeer(peer))?;
-        entry.routes.push(route);
-        // First without consequences: an entry for a route there is would change that one.
-        let own =
-            |route: &PlannedRoute| (route.route_key().0, route.route_key().2) == (peer, remote);
-        let known = |key| self.routes.iter().find(|(_, known)| known.route_key() == key);
-        let mut planned = self.current_and_planned(&config).1.routes;
-        planned.retain(own);
-        if planned.iter().all(|route| known(route.route_key()).is_some()) {
-            let same = planned.first().and_then(|route| known(route.route_key()));
-            return Err(
-                same.map_or(RouteError::NoLocalAddress(remote), |(id, _)| RouteError::Exists(*id))
-            );
-        }
-        self.config = config;
-        let before: Vec<_> = self.routes.keys().copied().collect();
-        let removed = std::mem::take(&mut self.removed_routes);
-        self.removed_routes =
-            removed.into_iter().filter(|key| (key.0, key.2) != (peer, remote)).collect();
-        self.replan_routes();
-        let added = self.routes.keys().find(|id| !before.contains(id)).copied();
-        added.ok_or(RouteError::NoLocalAddress(remote))
-    }
-
-    /// Removes a route until it is added through the API again.
-    pub(super) fn remove_requested_route(&mut self, id: RouteId) -> Result<(), RouteError> {
-        let known = self.routes.remove(&id).ok_or(RouteError::Unknown(id))?;
-        let (peer, _, remote) = known.route_key();
-        self.removed_routes.push(known.route_key());
-        if let Some(entry) = self.config.peer_of_mut(peer) {
-            entry.routes.retain(|route| route.remote != remote);
-        }
-        self.feed_engine(EngineInput::RemoveRoute(id));
+    /// Adds a route to `peer` over the relay `via`.
+    pub(super) fn open_relay(&mut self, via: PeerId, peer: PeerId) {
+        let loopback_addr = Ipv4Addr::LOCALHOST.into();
+        let mut interfaces = self.planner.host_state().interfaces.iter();
+        let loopback =
+            interfaces.find(|interface| interface.up && interface.owns_address(loopback_addr));
+        let Some(loopback) = loopback.cloned() else {
+            if self.components.relay.on_open_failed() {
+                tracing::warn!("no relay without the loopback interface: ip link set lo up");
+            }
+            return;
+        };
+        let (sockets, workers) = (&mut self.sockets, &self.workers);
+        let endpoint = match relay::open_endpoint((via, peer), loopback.index, sockets, workers) {
+            Ok(endpoint) => endpoint,
+            Err(error) => {
+                if self.components.relay.on_open_failed() {
+                    tracing::warn!(%error, "cannot open the sockets of a relay");
+                }
+                return;
+            }
+        };
+        let Some(plan) = relay::plan_route(&self.config, &endpoint, &loopback) else { return };
+        let id = self.add_route(plan, None, "its peer has no direct route");
+        tracing::info!(route = %id, %peer, %via, "relay chosen");
+        self.components.relay.on_opened(id, endpoint);
         self.sync_sockets();
-        self.dirty = true;
-        Ok(())
+        self.publisher.mark_dirty("a relay was chosen");
     }
 }

@@ -1,35 +1,36 @@
-//! The operator's picture, taken between two decisions so that it is consistent.
+//! The snapshot of the API, taken between two inputs so that it is consistent.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use netft_proto::{
     route::{RouteState, RouteStatus, Transport},
-    topology,
     topology::{NetworkInfo, RouteLink},
 };
 
 use crate::{
-    api::snapshot::{AdapterInfo, NodeInfo, PeerInfo, RouteSent, Snapshot},
+    api::snapshot::{AdapterInfo, PeerInfo, RouteSent, Snapshot},
     io::{
         clock,
-        control::driver::Driver,
+        control::{component::View, components::Components, control_sessions::ControlSessions},
         counters::{Counters, RouteCounters},
+        datapath::workers::Workers,
     },
 };
 
-pub(super) fn build_snapshot(driver: &Driver) -> Snapshot {
+pub(super) fn build_snapshot(
+    view: &View<'_>,
+    components: &Components,
+    sessions: &ControlSessions,
+    workers: &Workers,
+) -> Snapshot {
     let now = clock::now();
-    let config = &driver.config;
-    let device = driver.host_state.interfaces.iter().find(|i| i.name == config.adapter.name);
-    let statuses = driver.engine.peer_statuses();
+    let config = view.config;
+    let mut interfaces = view.planner.host_state().interfaces.iter();
+    let device = interfaces.find(|interface| interface.name == config.adapter.name);
+    let statuses = view.engine.peer_statuses();
     Snapshot {
         now,
-        node: NodeInfo {
-            name: config.name.clone(),
-            key: config.public_key,
-            boot_id: driver.boot_id,
-            uptime: now.since(driver.started_at),
-        },
+        node: sessions.node_info(config, now),
         adapter: AdapterInfo {
             name: config.adapter.name.clone(),
             ifindex: device.map_or(0, |device| device.index),
@@ -48,48 +49,50 @@ pub(super) fn build_snapshot(driver: &Driver) -> Snapshot {
                     name: peer.name.clone(),
                     key: peer.key,
                     addrs: peer.addrs,
-                    peer_adapter_up: driver.peers.get(&peer.id)?.adapter_up,
+                    peer_adapter_up: view.peers.get(peer.id)?.adapter_up,
                     policies: peer.policies.clone(),
                 })
             })
             .collect(),
-        routes: route_statuses(driver),
-        networks: network_inventory(driver),
-        stalls: driver.engine.stall_histogram(),
-        sent_by_route: driver
+        routes: route_statuses(view, components),
+        networks: network_inventory(view, components),
+        stalls: view.engine.stall_histogram(),
+        sent_by_route: view
             .routes
             .iter()
-            .map(|(id, known)| (*id, read_route_counters(&known.counters)))
+            .map(|(id, entry)| (id, read_route_counters(&entry.counters)))
             .collect(),
-        relay_of: driver.relay_routes.endpoints.iter().map(|(id, port)| (*id, port.via)).collect(),
+        relay_of: components
+            .relay
+            .endpoints()
+            .iter()
+            .map(|(id, endpoint)| (*id, endpoint.via))
+            .collect(),
         counters: Counters::sum_blocks(
-            driver
-                .workers
+            workers
                 .counters()
                 .iter()
-                .chain([driver.manager.counters()])
+                .chain([sessions.manager.counters()])
                 .map(|counters| &**counters),
         ),
     }
 }
 
-/// The engine's routes, with what their carriers make of them.
-fn route_statuses(driver: &Driver) -> Vec<RouteStatus> {
-    let mut routes = driver.engine.route_statuses();
+/// The engine's routes, with the transports they use.
+fn route_statuses(view: &View<'_>, components: &Components) -> Vec<RouteStatus> {
+    let mut routes = view.engine.route_statuses();
     for status in &mut routes {
-        status.spec.transport = Transport::Udp;
-        if driver.connections.transport_of(status.id).is_some() {
-            status.spec.transport = Transport::Quic;
-        }
+        let quic = components.connections.transport_of(status.id).is_some();
+        status.spec.transport = if quic { Transport::Quic } else { Transport::Udp };
     }
     routes
 }
 
-/// The networks, with what the engine makes of the routes in them.
-fn network_inventory(driver: &Driver) -> Vec<NetworkInfo> {
-    let routes = driver.engine.route_statuses().into_iter();
-    let own = routes.filter(|route| !driver.relay_routes.endpoints.contains_key(&route.id));
-    let edges: Vec<_> = own
+/// The networks, with the state of the routes in them.
+fn network_inventory(view: &View<'_>, components: &Components) -> Vec<NetworkInfo> {
+    let routes = view.engine.route_statuses().into_iter();
+    let direct = routes.filter(|route| !components.relay.endpoints().contains_key(&route.id));
+    let links: Vec<_> = direct
         .map(|route| RouteLink {
             peer: route.spec.peer,
             local: route.spec.real_local.ip(),
@@ -97,16 +100,9 @@ fn network_inventory(driver: &Driver) -> Vec<NetworkInfo> {
             up: route.state == RouteState::Up,
         })
         .collect();
-    let peers = driver.engine.peer_statuses().into_iter().filter(|peer| peer.session);
+    let peers = view.engine.peer_statuses().into_iter().filter(|peer| peer.session);
     let alive = peers.map(|peer| peer.peer).collect();
-    let (interfaces, offers) = (&driver.host_state.interfaces, &*driver.advertisements.borrow());
-    topology::build_inventory(
-        &driver.config,
-        interfaces,
-        offers,
-        (&edges, &alive),
-        &driver.network_cache,
-    )
+    view.planner.network_inventory(view.config, &links, &alive)
 }
 
 fn read_route_counters(sent: &RouteCounters) -> RouteSent {

@@ -1,5 +1,5 @@
 //! The open sockets: one per local address and worker, pinned to one interface; and one that no
-//! worker watches, for the replies that are read [late](crate::io::control::deferred_replies).
+//! worker reads, for [deferred replies](crate::io::control::deferred_replies).
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ impl Sockets {
     /// anything changed.
     ///
     /// # Errors
-    /// What the kernel said; the address may have gone in between.
+    /// Of the kernel; the address may have gone in between.
     pub(super) fn ensure_open(
         &mut self,
         local: SocketAddr,
@@ -51,14 +51,15 @@ impl Sockets {
             let id = SocketId(self.last_id);
             sockets.push(Arc::new(UdpSocket { id, local, ifindex, worker, fd }));
         }
-        // Without it the kernel chooses by the addresses: slower, not wrong.
-        let spread =
+        // Without it the kernel chooses the socket by the addresses: slower, not wrong.
+        let is_filtered =
             count > 1 && reuseport::attach_queue_filter(sockets[0].fd.as_fd(), count).is_ok();
         for socket in &sockets {
             workers.register_socket(socket)?;
         }
-        // After the others: the last in number. What takes its lane goes to a worker without it.
-        if spread
+        // Opened last, so that the filter finds it by its number. Without it, frames of its queue
+        // go to a worker.
+        if is_filtered
             && let Ok(deferred) = udp::open_socket(local, ifindex, true)
             && udp::configure_deferred(&deferred).is_ok()
         {
@@ -71,7 +72,7 @@ impl Sockets {
     /// Opens one socket, read by one worker, at a port the kernel chooses.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// Of the kernel.
     pub(super) fn open_ephemeral(
         &mut self,
         bind_addr: SocketAddr,
@@ -118,13 +119,13 @@ impl Sockets {
         self.open.get(&local).map_or(&[], Vec::as_slice)
     }
 
-    /// The socket of a local address that is read late, if it has one.
+    /// The socket of a local address for deferred replies, if it has one.
     pub(super) fn deferred_at(&self, local: SocketAddr) -> Option<&OwnedFd> {
         self.deferred.get(&local)
     }
 
-    /// Whether something waits unread at a local address: its worker was not scheduled. A socket
-    /// that cannot be asked has nothing.
+    /// Polls the sockets of a local address for unread datagrams: their worker was not scheduled. A
+    /// socket that cannot be polled has none.
     pub(super) fn has_unread(&self, local: SocketAddr) -> bool {
         self.sockets_at(local).iter().any(|socket| {
             let mut asked = [PollFd::new(&socket.fd, PollFlags::IN)];
@@ -141,7 +142,7 @@ impl Sockets {
 
 /// UDP payload that fits an interface's MTU (IPv4: 20 + 8 bytes of headers, IPv6: 40 + 8), and is
 /// no larger than a frame may be.
-/// At least an empty frame, whatever the kernel says of a strange interface.
+/// At least an empty frame, whatever MTU the kernel reports.
 pub(super) fn max_datagram(mtu: u32, remote: IpAddr) -> usize {
     let headers = match remote {
         IpAddr::V4(_) => 28,

@@ -1,0 +1,220 @@
+//! The inputs of the route plan, and what was last reported of its outcome.
+
+use std::collections::BTreeSet;
+
+use netft_proto::{
+    config::Config,
+    ids::PeerId,
+    topology,
+    topology::{
+        Advertisements, NetworkCache, NetworkInfo, PlanInputs, PlannedRoute, RouteLink, RoutePlan,
+        UnroutedAddress,
+    },
+    wire::interfaces::Advertisement,
+};
+use tokio::sync::watch;
+
+use crate::io::{
+    carrier_monitor::CarrierStates,
+    control::route_table::{RouteKey, RouteTable},
+    host_state::HostState,
+};
+
+/// Plans routes from the config, the interfaces and the peers' advertisements.
+pub(super) struct RoutePlanner {
+    host_state: HostState,
+    /// The addresses of the peers, as they advertise them; the netlink watcher reads along.
+    advertisements: watch::Sender<Advertisements>,
+    /// The addresses of this node, as last advertised to the peers.
+    advertisement: Advertisement,
+    /// Role and metric of the networks this node was in.
+    network_cache: NetworkCache,
+    /// The addresses of peers that no route leads to, as last logged.
+    unrouted: Vec<UnroutedAddress>,
+}
+
+impl RoutePlanner {
+    pub(super) fn new(advertisements: watch::Sender<Advertisements>) -> Self {
+        Self {
+            host_state: HostState::default(),
+            advertisements,
+            advertisement: Advertisement::default(),
+            network_cache: NetworkCache::default(),
+            unrouted: Vec::new(),
+        }
+    }
+
+    pub(super) fn host_state(&self) -> &HostState {
+        &self.host_state
+    }
+
+    pub(super) fn set_host_state(&mut self, host_state: HostState) {
+        self.host_state = host_state;
+    }
+
+    /// The addresses of this node, as last advertised.
+    pub(super) fn advertisement(&self) -> &Advertisement {
+        &self.advertisement
+    }
+
+    /// True if a peer relays, by its last advertisement.
+    pub(super) fn offers_relay(&self, peer: PeerId) -> bool {
+        self.advertisements.borrow().get(&peer).is_some_and(|list| list.offers_relay)
+    }
+
+    /// Takes in what the carrier monitor saw. The netlink watcher's state may be newer; the next
+    /// poll corrects that. Returns whether a carrier changed.
+    pub(super) fn set_carriers(&mut self, seen: &CarrierStates) -> bool {
+        let mut changed = false;
+        for interface in &mut self.host_state.interfaces {
+            for (_, carrier) in seen.iter().filter(|(index, _)| *index == interface.index) {
+                changed |= *carrier != interface.carrier;
+                interface.carrier = *carrier;
+            }
+        }
+        changed
+    }
+
+    /// The advertisement of this node's addresses, if it changed.
+    pub(super) fn next_advertisement(&mut self, config: &Config) -> Option<&Advertisement> {
+        let mut next = topology::build_advertisement(config, &self.host_state.interfaces);
+        next.serial = self.advertisement.serial;
+        // Serial 0 was never sent.
+        if next == self.advertisement && next.serial != 0 {
+            return None;
+        }
+        next.serial = next.serial.wrapping_add(1).max(1);
+        self.advertisement = next;
+        Some(&self.advertisement)
+    }
+
+    /// Takes in the advertisement of a peer. Returns whether it says anything new.
+    pub(super) fn on_advertisement(&self, peer: PeerId, list: &Advertisement) -> bool {
+        self.advertisements.send_if_modified(|known| {
+            let before = known.insert(peer, list.clone());
+            before.is_none_or(|before| Advertisement { serial: list.serial, ..before } != *list)
+        })
+    }
+
+    /// Drops the advertisements of peers that `config` does not know.
+    pub(super) fn remove_absent(&self, config: &Config) {
+        self.advertisements
+            .send_modify(|known| known.retain(|peer, _| config.peer_of(*peer).is_some()));
+    }
+
+    /// Notes role and metric of the networks that the interfaces are in.
+    pub(super) fn record_networks(&mut self, config: &Config) {
+        self.network_cache.record_interfaces(config, &self.host_state.interfaces);
+    }
+
+    /// The routes that follow from a config and the interfaces, and those to addresses that peers
+    /// proved.
+    pub(super) fn plan_routes(
+        &self,
+        config: &Config,
+        host_state: &HostState,
+        routes: &RouteTable,
+    ) -> RoutePlan {
+        let advertisements = &*self.advertisements.borrow();
+        let inputs = host_state.plan_inputs(advertisements);
+        let mut plan = topology::plan_routes(config, &inputs, &routes.to_planned());
+        for entry in routes.entries().filter(|entry| entry.is_peer_reflexive()) {
+            let key = entry.route_key();
+            let listed = plan.routes.iter().any(|route| route.route_key() == key);
+            if !listed
+                && let Some(route) =
+                    topology::plan_learned_route(config, &inputs, key, Some(&entry.plan))
+            {
+                plan.routes.push(route);
+            }
+        }
+        plan
+    }
+
+    /// The route to an address that nobody listed, if there may be one.
+    pub(super) fn plan_peer_reflexive(
+        &self,
+        config: &Config,
+        routes: &RouteTable,
+        key: RouteKey,
+    ) -> Option<PlannedRoute> {
+        if routes.is_removed(&key) {
+            return None;
+        }
+        self.with_inputs(|inputs| topology::plan_learned_route(config, inputs, key, None))
+    }
+
+    /// Calls `read` with the inputs of the plan.
+    pub(super) fn with_inputs<T>(&self, read: impl FnOnce(&PlanInputs<'_>) -> T) -> T {
+        read(&self.host_state.plan_inputs(&self.advertisements.borrow()))
+    }
+
+    /// Logs the addresses of peers that no route leads to, when they change.
+    pub(super) fn report_unrouted(&mut self, config: &Config, unrouted: Vec<UnroutedAddress>) {
+        if self.unrouted == unrouted {
+            return;
+        }
+        for skip in &unrouted {
+            let peer = config.peer_of(skip.peer).map_or("?", |peer| &peer.name);
+            let (remote, reason) = (skip.remote, skip.reason);
+            tracing::warn!(%peer, %remote, %reason, "no route leads there");
+        }
+        self.unrouted = unrouted;
+    }
+
+    /// The networks, with the routes in them and the peers that have a session.
+    pub(super) fn network_inventory(
+        &self,
+        config: &Config,
+        links: &[RouteLink],
+        alive: &BTreeSet<PeerId>,
+    ) -> Vec<NetworkInfo> {
+        topology::build_inventory(
+            config,
+            &self.host_state.interfaces,
+            &self.advertisements.borrow(),
+            (links, alive),
+            &self.network_cache,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::io::control::test_node::TestNode;
+
+    #[test]
+    fn addresses_are_advertised_once_and_again_when_they_change() {
+        let mut node = TestNode::new(1);
+        let serial = node.planner.next_advertisement(&node.config).unwrap().serial;
+        assert_eq!(serial, 1);
+        assert!(node.planner.next_advertisement(&node.config).is_none());
+        node.config.site = "south".into();
+        assert_eq!(node.planner.next_advertisement(&node.config).unwrap().serial, 2);
+    }
+
+    #[test]
+    fn an_advertisement_with_another_serial_alone_is_nothing_new() {
+        let node = TestNode::new(1);
+        let list = Advertisement { serial: 1, port: 3343, ..Advertisement::default() };
+        assert!(node.planner.on_advertisement(PeerId(0), &list));
+        let again = Advertisement { serial: 2, ..list.clone() };
+        assert!(!node.planner.on_advertisement(PeerId(0), &again));
+        let relay = Advertisement { offers_relay: true, ..list };
+        assert!(node.planner.on_advertisement(PeerId(0), &relay));
+        assert!(node.planner.offers_relay(PeerId(0)));
+        node.planner.remove_absent(&TestNode::new(0).config);
+        assert!(!node.planner.offers_relay(PeerId(0)));
+    }
+
+    #[test]
+    fn a_carrier_counts_when_it_differs() {
+        let mut node = TestNode::new(0);
+        assert!(!node.planner.set_carriers(&vec![(2, true), (9, false)]));
+        assert!(node.planner.set_carriers(&vec![(2, false)]));
+        assert!(!node.planner.host_state().interface(2).unwrap().carrier);
+    }
+}
