@@ -342,11 +342,11 @@ impl GroFlow {
     }
 }
 
-/// The header for a packet that goes on as it came; an unfinished checksum is left to the kernel.
+/// Header of a packet that is not merged; the kernel completes a partial checksum.
 /// `packet` holds its headers at least.
 pub fn passthrough_header(packet: &mut [u8], inner: &InnerHeaders, partial: bool) -> VnetHdr {
-    let unfinished = if partial { checksum::set_partial_checksum(packet, inner) } else { None };
-    unfinished.map_or_else(VnetHdr::default, |offset| VnetHdr {
+    let offset = if partial { checksum::set_partial_checksum(packet, inner) } else { None };
+    offset.map_or_else(VnetHdr::default, |offset| VnetHdr {
         flags: NEEDS_CSUM,
         gso_type: GSO_NONE,
         csum_start: inner.l4_offset as u16,
@@ -355,7 +355,7 @@ pub fn passthrough_header(packet: &mut [u8], inner: &InnerHeaders, partial: bool
     })
 }
 
-/// Passes one packet on as it came.
+/// Emits one packet unchanged.
 fn emit_single(
     buf: &mut [u8],
     start: usize,

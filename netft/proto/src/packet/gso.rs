@@ -309,7 +309,7 @@ impl<'a> GsoPlan<'a> {
     }
 }
 
-/// Returns whether the unfinished checksum `hdr` describes is the L4 checksum found in the packet.
+/// Returns whether the partial checksum `hdr` describes is the L4 checksum found in the packet.
 #[inline]
 fn describes_l4_checksum(hdr: &VnetHdr, inner: &InnerHeaders) -> bool {
     let offset = match inner.l4 {

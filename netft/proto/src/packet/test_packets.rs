@@ -33,7 +33,7 @@ pub(crate) struct Shape {
     pub(crate) gso_size: u16,
 }
 
-/// A super-packet as the kernel hands it over: one header, unfinished checksum.
+/// A super-packet as the kernel hands it over: one header, partial checksum.
 pub(crate) fn build(shape: &Shape) -> (VnetHdr, Vec<u8>) {
     let payload: Vec<u8> = (0..shape.payload).map(|i| (i * 7 + i / 251) as u8).collect();
     let ports = (1000 + u16::from(shape.flow), 2000);

@@ -13,8 +13,8 @@
 
 pub mod fragment;
 mod keys;
-mod parts;
 pub mod replay;
+mod shared_state;
 
 use std::{fmt, sync::Arc};
 
@@ -27,8 +27,8 @@ use crate::{
     session::{
         fragment::{Fragment, reassembly::FragmentOutcome},
         keys::KeyWindow,
-        parts::{AckState, CounterSpace, LossCounters, SharedReassembly},
         replay::ReplayWindow,
+        shared_state::{AckState, CounterSpace, LossCounters, SharedReassembly},
     },
     time::Time,
     wire::{

@@ -144,7 +144,7 @@ mod tests {
         FrameKind::Challenge,
     ];
 
-    /// A frame with an empty payload: what `decode` needs to see.
+    /// A frame with an empty payload.
     fn frame(header: &FrameHeader) -> [u8; FRAME_OVERHEAD] {
         let mut frame = [0; FRAME_OVERHEAD];
         frame[..HEADER_LEN].copy_from_slice(&header.encode());

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "SIOCETHTOOL has no safe wrapper")]
 
 use std::{
+    mem::offset_of,
     os::fd::{AsFd, AsRawFd},
     ptr,
 };
@@ -13,53 +14,34 @@ const ETHTOOL_GSET: u32 = 0x01;
 /// `SPEED_UNKNOWN`, in either width that drivers report.
 const UNKNOWN_SPEEDS: [u32; 2] = [u32::MAX, u16::MAX as u32];
 
-/// `struct ethtool_cmd` of `linux/ethtool.h`: every driver supports it, also those with
-/// `ETHTOOL_GLINKSETTINGS`.
+/// `struct ethtool_cmd` of `linux/ethtool.h`, with the fields that are not read grouped: every
+/// driver supports it, also those with `ETHTOOL_GLINKSETTINGS`.
 #[repr(C)]
+#[derive(Default)]
 struct EthtoolCmd {
     cmd: u32,
-    supported: u32,
-    advertising: u32,
+    /// `supported`, `advertising`.
+    _link_modes: [u32; 2],
     speed: u16,
-    duplex: u8,
-    port: u8,
-    phy_address: u8,
-    transceiver: u8,
-    autoneg: u8,
-    mdio_support: u8,
-    maxtxpkt: u32,
-    maxrxpkt: u32,
+    /// `duplex`, `port`, `phy_address`, `transceiver`, `autoneg`, `mdio_support`.
+    _port: [u8; 6],
+    /// `maxtxpkt`, `maxrxpkt`.
+    _coalescing: [u32; 2],
     speed_hi: u16,
-    eth_tp_mdix: u8,
-    eth_tp_mdix_ctrl: u8,
-    lp_advertising: u32,
-    reserved: [u32; 2],
+    /// `eth_tp_mdix`, `eth_tp_mdix_ctrl`.
+    _mdix: [u8; 2],
+    /// `lp_advertising`, `reserved`.
+    _partner: [u32; 3],
 }
 
 const _: () = assert!(size_of::<EthtoolCmd>() == 44);
+const _: () = assert!(offset_of!(EthtoolCmd, speed) == 12);
+const _: () = assert!(offset_of!(EthtoolCmd, speed_hi) == 28);
 
 /// Speed of the interface named `ifname`, Mbit/s; `None` when its driver reports none or there is
 /// no such interface.
 pub fn link_speed(socket: &impl AsFd, ifname: &str) -> Option<u32> {
-    let mut command = EthtoolCmd {
-        cmd: ETHTOOL_GSET,
-        supported: 0,
-        advertising: 0,
-        speed: 0,
-        duplex: 0,
-        port: 0,
-        phy_address: 0,
-        transceiver: 0,
-        autoneg: 0,
-        mdio_support: 0,
-        maxtxpkt: 0,
-        maxrxpkt: 0,
-        speed_hi: 0,
-        eth_tp_mdix: 0,
-        eth_tp_mdix_ctrl: 0,
-        lp_advertising: 0,
-        reserved: [0; 2],
-    };
+    let mut command = EthtoolCmd { cmd: ETHTOOL_GSET, ..EthtoolCmd::default() };
     let mut request = new_ifreq(ifname).ok()?;
     request.ifr_ifru.ifru_data = ptr::from_mut(&mut command).cast();
     let fd = socket.as_fd().as_raw_fd();

@@ -130,7 +130,7 @@ impl Dialer {
         self.next_dial = pause + REDIAL_JITTER.mul_f64(random_fraction());
     }
 
-    /// Forgets an attempt whose task ended without a report, so that it cannot block the next.
+    /// Clears an attempt whose task ended without a report, so that it cannot block the next.
     pub(in crate::io) fn clear_finished(&mut self) {
         if self.attempt.as_ref().is_some_and(|attempt| attempt.task.is_finished()) {
             self.attempt = None;

@@ -34,7 +34,7 @@ pub(in crate::io) enum PeerTaskEvent {
     Interfaces { local_session: u32, list: Box<Advertisement> },
     /// Query for the peer.
     Query { query: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, QueryError>> },
-    /// The configuration changed, but not what it says of this peer.
+    /// The configuration changed, but not the identity of this peer.
     Config(Arc<Config>),
     /// The peer was removed from the configuration.
     Forget,

@@ -38,7 +38,7 @@ use crate::io::{
     socket::SocketId,
 };
 
-/// No test asserts on time; this only ends one that hangs.
+/// Timeout of a test that hangs; no test asserts on time.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Configuration of a node, apart from its process.
@@ -134,7 +134,7 @@ impl Plan {
         fib.with_reachability()
     }
 
-    /// Feeds what arrives, until dropped.
+    /// Reads the sockets until dropped.
     fn readers(&self) -> (JoinSet<()>, mpsc::Receiver<QuicDatagram>) {
         let (sender, receiver) = mpsc::channel(DATAGRAM_QUEUE_LEN);
         let mut readers = JoinSet::new();
@@ -160,7 +160,7 @@ impl Plan {
     }
 }
 
-/// Two nodes that know each other, over `routes` routes.
+/// Two nodes configured as peers, over `routes` routes.
 pub(in crate::io) fn pair(routes: usize) -> (Plan, Plan) {
     (Plan::new("node-a", routes), Plan::new("node-b", routes))
 }
@@ -224,7 +224,7 @@ impl ReportedEvents {
     }
 }
 
-/// A node that runs. Dropping it is its sudden death.
+/// A running node. Dropping it ends it without closing its connections.
 pub(in crate::io) struct Node {
     pub(in crate::io) manager: SessionManager,
     reported: Arc<Mutex<ReportedEvents>>,
@@ -259,7 +259,7 @@ impl Node {
         self.manager.notify_fib_changed();
     }
 
-    /// As the driver does once a route is usable: one route instead of the race.
+    /// Activates one route, as the driver does once it is usable.
     pub(in crate::io) fn activate(&self) {
         let mut fib = self.plan.fib(&self.peer);
         fib.peers[0].active = Some(fib.peers[0].candidates[0].clone());
@@ -327,7 +327,7 @@ pub(in crate::io) async fn both_up(a: &Node, b: &Node) {
     until("both are up", || a.preferred().is_some() && b.preferred().is_some()).await;
 }
 
-/// A peer with the right key and its own idea of the exchange.
+/// A peer with the right key whose messages the test chooses.
 pub(in crate::io) struct Raw {
     endpoint: Endpoint,
     tls: TlsIdentity,
@@ -375,7 +375,7 @@ impl Raw {
         [&u16::try_from(body.len()).unwrap().to_be_bytes(), body.as_slice()].concat()
     }
 
-    /// Says `bytes` and returns the code and the text the node closes with.
+    /// Sends `bytes` and returns the code and the reason the node closes with.
     pub(in crate::io) async fn say(&self, bytes: &[u8]) -> (VarInt, String) {
         let connection = self.connect().await.unwrap();
         let (mut send, _recv) = connection.open_bi().await.unwrap();
@@ -388,7 +388,7 @@ impl Raw {
         }
     }
 
-    /// The text a process with this boot id is refused with.
+    /// The reason a process with this boot id is refused with.
     pub(in crate::io) async fn refused(&self, boot_id: u64) -> String {
         self.say(&self.hello(boot_id)).await.1
     }

@@ -44,7 +44,7 @@ struct End {
     transport: QuicTransport,
     socket: Arc<UdpSocket>,
     buf: Vec<u8>,
-    /// Datagrams that came, and those of them that are not QUIC's.
+    /// Datagrams received, and those of them that are not QUIC.
     packets: usize,
     strange: usize,
     /// The longest of them, bytes.
@@ -59,7 +59,8 @@ impl End {
         Self { transport, socket, buf: vec![0; 65_536], packets: 0, strange: 0, longest: 0 }
     }
 
-    /// Serves socket and timers once; gives what came. Under bulk data the socket is never empty.
+    /// Serves socket and timers once; returns the received frames. Under bulk data the socket is
+    /// never empty.
     fn turn(&mut self) -> Vec<Bytes> {
         let mut frames = Vec::new();
         for _ in 0..RECEIVES {
@@ -79,7 +80,7 @@ impl End {
     }
 }
 
-/// Two ends that trust each other.
+/// Two ends with each other's keys.
 fn pair() -> [End; 2] {
     let keys = [key(), key()];
     let sockets = [socket(1), socket(2)];
@@ -90,7 +91,7 @@ fn pair() -> [End; 2] {
     [end(0), end(1)]
 }
 
-/// Turns both ends until `done`; gives what came at each.
+/// Serves both ends until `done`; returns the frames received by each.
 fn until(
     ends: &mut [End; 2],
     done: impl Fn(&[End; 2], &[Vec<Bytes>; 2]) -> bool,
@@ -169,7 +170,7 @@ fn a_full_window_refuses_bulk_data_and_no_heartbeat() {
     }
 }
 
-/// A full socket loses a burst; that says nothing of the path's size.
+/// A full socket loses a burst, which must not lower the MTU.
 #[test]
 fn lost_bursts_do_not_make_the_path_narrow() {
     let mut ends = connected();
@@ -189,7 +190,7 @@ fn lost_bursts_do_not_make_the_path_narrow() {
     assert_eq!(ends[0].transport.max_frame_len(), room);
 }
 
-/// The interface takes more than the path behind it.
+/// The MTU of the interface is larger than that of the path.
 #[test]
 fn on_a_narrow_path_packets_hold_one_frame() {
     let mut ends = connected();
@@ -214,7 +215,7 @@ fn on_a_narrow_path_packets_hold_one_frame() {
     assert_eq!((wide.sent, wide.too_big), (0, 3), "sealed for a wider path");
 }
 
-/// An acknowledgement per batch would fill the sender's socket, and its window with what arrived.
+/// An acknowledgement per batch would fill the sender's socket, and delayed ones its window.
 #[test]
 fn a_sender_of_bulk_data_gets_few_acknowledgements() {
     let mut ends = connected();
