@@ -15,6 +15,8 @@
 //! authentication. Duplicated heartbeats reach the engine, which must tolerate them: only data goes
 //! through the replay window.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod bounds;
 mod check;
 mod cluster;
