@@ -313,10 +313,13 @@ fn documents_stay_readable() {
     complain(&problems);
 }
 
-/// The paths a document names: in code spans from the root, in links from its own folder.
+/// The paths a document names: in code spans from the root or from a crate's sources, in links from
+/// its own folder.
 fn named_paths(name: &str, text: &str) -> Vec<String> {
     const ROOMS: [&str; 8] =
         ["netft", "src", "tests", "docs", "scripts", "examples", "fuzz", ".ci"];
+    const CRATES: [&str; 2] = ["netft/proto/src", "netft/src"];
+    let is_room = |sources: &&&str, room: &str| root().join(sources).join(room).is_dir();
     // `netft/1` is a protocol name.
     let is_path = |word: &str| {
         word.contains('/')
@@ -329,8 +332,14 @@ fn named_paths(name: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for part in prose {
         for span in part.split('`').skip(1).step_by(2) {
-            if is_path(span) && ROOMS.contains(&span.split('/').next().unwrap()) {
+            let room = span.split('/').next().unwrap();
+            if !is_path(span) || room.is_empty() {
+                continue;
+            }
+            if ROOMS.contains(&room) {
                 found.push(span.to_owned());
+            } else if let Some(sources) = CRATES.iter().find(|sources| is_room(sources, room)) {
+                found.push(format!("{sources}/{span}"));
             }
         }
         for link in part.split("](").skip(1) {
