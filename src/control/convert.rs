@@ -315,3 +315,62 @@ fn saturating_millis(duration: Duration) -> u64 {
 fn hex_id(number: u64) -> String {
     format!("{number:016x}")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use netft::{
+        ids::{PeerId, RouteId},
+        route::{DrainStage, Event, FailoverCost, Reason},
+        time::Time,
+    };
+
+    use super::*;
+
+    /// The API and the logs name an event alike.
+    #[test]
+    fn an_event_in_json_has_the_name_of_its_kind() {
+        let (peer, route, length) = (PeerId(1), RouteId(2), Duration::from_millis(3));
+        let (name, text) = ("b.example".to_owned(), "text".to_owned());
+        let (from, to) = (RouteState::Up, RouteState::Down);
+        let (reason, address) = (Reason::CarrierLost, "192.0.2.1:3343".parse().unwrap());
+        let report = Box::default();
+        let kinds = [
+            EventKind::RemoteReachable { peer, route },
+            EventKind::RemoteUnreachable { peer },
+            EventKind::StateChanged {
+                route,
+                peer,
+                from,
+                to,
+                reason,
+                last_heard: None,
+                history: Vec::new(),
+            },
+            EventKind::EarlyWarning { route, peer, missed: 2, threshold: 5 },
+            EventKind::Ready { peer, waited: length },
+            EventKind::SessionEstablished { peer, boot_id: 7 },
+            EventKind::SessionEnded { peer },
+            EventKind::Suspect { route, peer },
+            EventKind::Moved { peer, from: None, to: Some(route), reason, report },
+            EventKind::AdapterRestored { what: text.clone() },
+            EventKind::SessionRefused { peer, reason: text.clone() },
+            EventKind::DuplicateNode { peer },
+            EventKind::NameFailed { peer, name, reason: text },
+            EventKind::Stalled { length },
+            EventKind::PathMtuChanged { route, peer, from: 1500, to: 1400 },
+            EventKind::FailoverCost { peer, from: route, to: None, cost: FailoverCost::default() },
+            EventKind::Drain { route, peer, stage: DrainStage::Drained },
+            EventKind::Reconfigured,
+            EventKind::AddressLearned { route, peer, from: None, to: address },
+        ];
+        let names = PeerNames::default();
+        for kind in kinds {
+            let expected = kind.name();
+            let event = Event { at: Time::from_millis(1), kind };
+            let json = serde_json::to_value(to_event_detail(&event, &names)).unwrap();
+            assert_eq!(json["event"], expected, "{json}");
+        }
+    }
+}

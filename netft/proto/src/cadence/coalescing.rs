@@ -85,8 +85,8 @@ mod tests {
     fn many_routes_leave_in_bounded_groups() {
         let left = run(768, 4000);
         assert!(left.iter().all(|count| *count <= usize::from(MAX_PER_SLOT)));
-        let settled = &left[2000..];
-        let mean = settled.iter().sum::<usize>() / settled.len();
+        let coalesced = &left[2000..];
+        let mean = coalesced.iter().sum::<usize>() / coalesced.len();
         assert!(mean >= 8, "{mean} at a time");
     }
 

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_is_established_once_and_a_restart_is_told_from_new_keys() {
+    fn a_session_is_established_once_and_a_restart_differs_from_new_keys() {
         let at = Time::from_millis;
         let mut session = PeerSession::new(at(1));
         assert_eq!(session.take_established(at(2)), None);

@@ -51,7 +51,7 @@ pub struct PreviousRoute {
     pub suspect_since: Option<Time>,
     /// The peer's last report on it.
     pub remote_report: Option<RemoteReportSummary>,
-    /// The last heartbeats both ways, oldest first, one a line.
+    /// The last heartbeats in both directions, oldest first, one per line.
     pub heartbeats: Vec<String>,
 }
 

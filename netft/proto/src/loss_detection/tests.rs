@@ -15,7 +15,7 @@ const A: RouteId = RouteId(1);
 const B: RouteId = RouteId(2);
 const C: RouteId = RouteId(3);
 
-fn way(route: RouteId) -> UsablePath {
+fn path(route: RouteId) -> UsablePath {
     UsablePath { route, rtt: None }
 }
 
@@ -28,27 +28,27 @@ fn frames(counters: std::ops::Range<u64>, [stride, tail]: [usize; 2]) -> BatchLa
     BatchLayout { first: counters.start, last: counters.end - 1, count, bytes: 4096, stride, tail }
 }
 
-/// A flight whose payloads are first counters; counters of a send are consecutive.
+/// Sent frames whose payloads are first counters; the counters of a batch are consecutive.
 struct Rig {
-    flight: SentFrames<u64>,
+    sent_frames: SentFrames<u64>,
     forgotten: Vec<u64>,
     usable: Vec<RouteId>,
 }
 
 impl Rig {
     fn new(usable: &[RouteId]) -> Self {
-        let flight = SentFrames::new(RetransmitLimits::default());
-        Self { flight, forgotten: Vec::new(), usable: usable.to_vec() }
+        let sent_frames = SentFrames::new(RetransmitLimits::default());
+        Self { sent_frames, forgotten: Vec::new(), usable: usable.to_vec() }
     }
 
     fn send_on(&mut self, route: RouteId, at: u64, counters: std::ops::Range<u64>) {
         let first = counters.start;
-        self.flight.on_sent(first, frames(counters, [1400; 2]), way(route), false, ms(at));
+        self.sent_frames.on_sent(first, frames(counters, [1400; 2]), path(route), false, ms(at));
     }
 
     /// Frames of one size but the last.
     fn send_sized(&mut self, at: u64, counters: std::ops::Range<u64>, sizes: [usize; 2]) {
-        self.flight.on_sent(counters.start, frames(counters, sizes), way(A), false, ms(at));
+        self.sent_frames.on_sent(counters.start, frames(counters, sizes), path(A), false, ms(at));
     }
 
     fn send(&mut self, at: u64, counters: std::ops::Range<u64>) {
@@ -64,19 +64,19 @@ impl Rig {
             ranges.iter().map(|(first, last)| AckRange { first: *first, last: *last }).collect();
         let ack = Ack { highest: ranges[0].last, stalled_ms, ranges, ..Ack::default() };
         let counter = |first: &u64, n: u32| first + u64::from(n);
-        self.flight.on_ack_received(ms(at), &ack, counter, |first| self.forgotten.push(first));
+        self.sent_frames.on_ack_received(ms(at), &ack, counter, |first| self.forgotten.push(first));
     }
 
     fn decide(&mut self, at: u64) -> Option<Reroute> {
         let usable = self.usable.clone();
-        self.flight.poll_reroute(ms(at), usable.iter().copied().map(way), true)
+        self.sent_frames.poll_reroute(ms(at), usable.iter().copied().map(path), true)
     }
 
-    /// The moves between routes, each with the counters sent again.
+    /// The reroutes, each with the retransmitted counters.
     fn moves(&mut self, at: u64) -> Vec<(RouteId, RouteId, Vec<u64>)> {
         let mut moves = Vec::new();
         while let Some(moved) = self.decide(at) {
-            let again = self.flight.rerouted_batches(&moved).flat_map(|sent| {
+            let again = self.sent_frames.rerouted_batches(&moved).flat_map(|sent| {
                 let frames = sent.missing_runs().flat_map(|(first, count)| first..first + count);
                 frames.map(|frame| sent.payload + u64::from(frame)).collect::<Vec<_>>()
             });
@@ -85,13 +85,13 @@ impl Rig {
         moves
     }
 
-    /// Teaches the flight that acknowledgements take 1 ms.
-    fn settle(&mut self) {
+    /// Measures an RTT of 1 ms.
+    fn learn_rtt(&mut self) {
         for n in 0..50 {
             self.send(n * 10, n..n + 1);
             self.ack(n * 10 + 1, &[(0, n)]);
         }
-        assert_eq!(self.flight.pto_for_route(A, ms(500)), Some(rtt_estimator::MIN_PTO));
+        assert_eq!(self.sent_frames.pto_for_route(A, ms(500)), Some(rtt_estimator::MIN_PTO));
     }
 }
 
@@ -102,23 +102,26 @@ fn what_is_acknowledged_is_forgotten_and_what_is_not_is_kept() {
     rig.send(0, 10..20);
     rig.ack(1, &[(12, 19), (0, 10)]);
     assert_eq!(rig.forgotten, [0]);
-    let kept: Vec<_> = rig.flight.batches[0].missing_runs().collect();
+    let kept: Vec<_> = rig.sent_frames.batches[0].missing_runs().collect();
     assert_eq!(kept, [(1, 1)], "counter 11 is missing");
     rig.ack(2, &[(0, 19)]);
-    assert_eq!((rig.forgotten.len(), rig.flight.is_empty(), rig.flight.bytes), (2, true, 0));
+    assert_eq!(
+        (rig.forgotten.len(), rig.sent_frames.is_empty(), rig.sent_frames.bytes),
+        (2, true, 0)
+    );
 }
 
 #[test]
 fn silence_sends_everything_again_in_order_and_the_timeout_doubles() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     assert_eq!(rig.moves(10_000), [], "nothing waits");
     rig.send(20_000, 50..52);
     rig.send(20_001, 52..53);
     assert_eq!(
-        rig.flight.until_next_timeout(ms(20_001)),
+        rig.sent_frames.until_next_timeout(ms(20_001)),
         Some(Duration::from_millis(6)),
-        "to the question"
+        "to the request for an acknowledgement"
     );
     assert_eq!(rig.moves(20_009), []);
     assert_eq!(rig.moves(20_010), [(A, B, vec![50, 51, 52])]);
@@ -142,20 +145,20 @@ fn with_a_single_route_nothing_is_sent_again() {
     let mut rig = Rig::new(&[A]);
     rig.send(0, 0..1);
     assert!((0..2000).all(|at| rig.decide(at).is_none()));
-    assert_eq!(rig.flight.take_sole_path_silent(), Some(A), "but its silence is told");
-    assert_eq!(rig.flight.take_sole_path_silent(), None, "once");
+    assert_eq!(rig.sent_frames.take_sole_path_silent(), Some(A), "but its silence is reported");
+    assert_eq!(rig.sent_frames.take_sole_path_silent(), None, "once");
     let mut rig = Rig::new(&[]);
     rig.send(0, 0..1);
     assert!((0..2000).all(|at| rig.decide(at).is_none()));
 }
 
 #[test]
-fn whoever_may_not_have_heard_everything_blames_nobody() {
+fn with_unread_datagrams_no_path_is_suspected() {
     let mut rig = Rig::new(&[A, B]);
     rig.send(0, 0..1);
-    let usable = [way(A), way(B)];
-    assert_eq!(rig.flight.poll_reroute(ms(900), usable.into_iter(), false), None);
-    assert!(rig.flight.poll_reroute(ms(900), usable.into_iter(), true).is_some());
+    let usable = [path(A), path(B)];
+    assert_eq!(rig.sent_frames.poll_reroute(ms(900), usable.into_iter(), false), None);
+    assert!(rig.sent_frames.poll_reroute(ms(900), usable.into_iter(), true).is_some());
 }
 
 #[test]
@@ -169,7 +172,7 @@ fn a_route_that_was_given_up_loses_its_sends_at_once() {
     assert_eq!((moved.from, moved.to, moved.suspect), (A, C, false));
     assert_eq!(moved.waited, Duration::from_millis(2));
     let again: Vec<_> =
-        rig.flight.rerouted_batches(&moved).flat_map(SentBatch::missing_runs).collect();
+        rig.sent_frames.rerouted_batches(&moved).flat_map(SentBatch::missing_runs).collect();
     assert_eq!(again, [(0, 1)], "frame 1 arrived");
     assert_eq!(rig.decide(2), None);
 }
@@ -185,14 +188,14 @@ fn a_frame_lost_alone_makes_no_route_suspect_and_goes_in_time() {
         rig.send(2, n..n + 1);
     }
     rig.ack(3, &[(1, 69)]);
-    assert!(rig.flight.is_empty());
+    assert!(rig.sent_frames.is_empty());
 }
 
-/// A route is left for its silence, what is new goes there until the engine has judged, and the
-/// hole ends before the next timeout.
-fn left_in_doubt(usable: &[RouteId]) -> Rig {
+/// A path becomes suspect, new batches are sent there until the engine has judged it, and it
+/// delivers again before the next PTO.
+fn suspect_path(usable: &[RouteId]) -> Rig {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     rig.send(600, 50..51);
     assert_eq!(rig.moves(610), [(A, B, vec![50])]);
     rig.send(611, 51..53);
@@ -205,31 +208,31 @@ fn left_in_doubt(usable: &[RouteId]) -> Rig {
 }
 
 #[test]
-fn what_left_on_a_route_in_doubt_goes_again_although_later_sends_arrive() {
-    let mut rig = left_in_doubt(&[A, B]);
+fn batches_sent_on_a_suspect_path_are_retransmitted_although_later_ones_arrive() {
+    let mut rig = suspect_path(&[A, B]);
     assert_eq!(rig.moves(613), [(A, B, vec![51, 52])]);
     assert_eq!(rig.moves(613), []);
-    // Something arrived since: the route is in doubt no longer.
+    // A batch was delivered since, so the path is not suspect.
     rig.send(614, 120..121);
     for n in 121..190 {
         rig.send(614, n..n + 1);
     }
     rig.ack(615, &[(121, 189), (0, 119)]);
-    assert!(rig.flight.is_empty(), "lost alone: TCP's business");
+    assert!(rig.sent_frames.is_empty(), "lost alone: left to TCP");
 }
 
 #[test]
-fn what_left_on_a_route_in_doubt_is_forgotten_when_there_is_no_other_by_then() {
-    let mut rig = left_in_doubt(&[A]);
+fn batches_sent_on_a_suspect_path_are_lost_without_another_path() {
+    let mut rig = suspect_path(&[A]);
     assert_eq!(rig.moves(613), []);
     rig.ack(614, &[(53, 119), (0, 50)]);
-    assert!(rig.flight.is_empty());
+    assert!(rig.sent_frames.is_empty());
 }
 
 #[test]
 fn the_tail_of_a_send_that_arrived_in_part_goes_out_again() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     rig.send(600, 50..60);
     rig.ack(601, &[(0, 56)]);
     assert_eq!(rig.moves(610), []);
@@ -239,7 +242,7 @@ fn the_tail_of_a_send_that_arrived_in_part_goes_out_again() {
 #[test]
 fn what_arrives_on_another_route_does_not_hide_a_silent_one() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     rig.send(600, 50..51);
     for n in 0..500 {
         rig.send_on(B, 600, 51 + n..52 + n);
@@ -247,17 +250,17 @@ fn what_arrives_on_another_route_does_not_hide_a_silent_one() {
     rig.ack(601, &[(51, 550)]);
     assert_eq!(rig.moves(609), []);
     assert_eq!(rig.moves(610), [(A, B, vec![50])]);
-    // Its counter is lower than those that arrived on B, its sending is later.
+    // Its counter is lower than those delivered on B, its send number is higher.
     assert!((611..1500).any(|at| !rig.moves(at).is_empty()), "a second loss is noticed too");
 }
 
 #[test]
 fn a_copy_that_is_acknowledged_proves_neither_route() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     rig.send(600, 50..51);
     for n in 51..60 {
-        rig.flight.on_sent(n, frames(n..n + 1, [1400; 2]), way(A), true, ms(500 + n * 2));
+        rig.sent_frames.on_sent(n, frames(n..n + 1, [1400; 2]), path(A), true, ms(500 + n * 2));
         rig.ack(501 + n * 2, &[(51, n), (0, 49)]);
     }
     assert_eq!(rig.moves(620), [(A, B, vec![50])]);
@@ -266,7 +269,7 @@ fn a_copy_that_is_acknowledged_proves_neither_route() {
 #[test]
 fn a_slow_route_is_learnt_although_everything_was_sent_twice() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     // Acknowledgements take 100 ms from here on.
     let mut copies = Vec::new();
     for n in 0..40u64 {
@@ -284,18 +287,18 @@ fn a_slow_route_is_learnt_although_everything_was_sent_twice() {
 #[test]
 fn a_peer_that_was_not_scheduled_gets_that_time_on_top() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     rig.send(600, 50..51);
     rig.ack_stalled(640, &[(0, 50)], 39);
     assert_eq!(
-        rig.flight.pto_for_route(A, ms(641)),
+        rig.sent_frames.pto_for_route(A, ms(641)),
         Some(rtt_estimator::MIN_PTO + Duration::from_millis(39))
     );
     rig.send(641, 51..52);
     assert_eq!(rig.moves(689), []);
     rig.ack(689, &[(0, 51)]);
     rig.send(5000, 52..53);
-    assert_eq!(rig.moves(5060).len(), 1, "its word is forgotten after a while");
+    assert_eq!(rig.moves(5060).len(), 1, "the report expires");
 }
 
 #[test]
@@ -305,20 +308,24 @@ fn age_and_size_are_bounded_and_counted() {
     rig.send(500, 10..20);
     assert!(!rig.moves(900).is_empty());
     let mut gone = 0;
-    assert_eq!(rig.flight.discard_expired(ms(1000), |_| gone += 1), 0);
-    assert_eq!(rig.flight.discard_expired(ms(1001), |_| gone += 1), 10, "from its first sending");
+    assert_eq!(rig.sent_frames.discard_expired(ms(1000), |_| gone += 1), 0);
+    assert_eq!(
+        rig.sent_frames.discard_expired(ms(1001), |_| gone += 1),
+        10,
+        "from its first transmission"
+    );
     assert_eq!(gone, 1);
-    rig.flight.bytes = DEFAULT_BYTES + 1;
-    assert_eq!(rig.flight.discard_expired(ms(1001), |_| gone += 1), 10);
-    assert!(rig.flight.is_empty());
-    assert_eq!(rig.flight.until_next_timeout(ms(1001)), None);
+    rig.sent_frames.bytes = DEFAULT_BYTES + 1;
+    assert_eq!(rig.sent_frames.discard_expired(ms(1001), |_| gone += 1), 10);
+    assert!(rig.sent_frames.is_empty());
+    assert_eq!(rig.sent_frames.until_next_timeout(ms(1001)), None);
 }
 
-/// F-10: the route became narrow. What is small passes, and large frames vanish.
+/// F-10: the path MTU shrank. Small frames are delivered, large ones are lost.
 #[test]
 fn small_frames_that_arrive_do_not_excuse_large_ones() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     rig.send_sized(600, 50..53, [1400, 1400]);
     for n in 53..60 {
         let at = 547 + n;
@@ -329,11 +336,11 @@ fn small_frames_that_arrive_do_not_excuse_large_ones() {
     assert_eq!(rig.moves(610), [(A, B, vec![50, 51, 52])]);
 }
 
-/// The last frame of a send is shorter: it arrives, the others do not.
+/// The last frame of a batch is shorter: it arrives, the others do not.
 #[test]
 fn a_short_tail_does_not_excuse_the_rest() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     rig.send_sized(600, 50..54, [1400, 300]);
     rig.send_sized(600, 54..58, [1400, 300]);
     rig.ack(601, &[(57, 57), (53, 53), (0, 49)]);
@@ -343,22 +350,22 @@ fn a_short_tail_does_not_excuse_the_rest() {
 #[test]
 fn large_frames_that_arrive_excuse_small_ones() {
     let mut rig = Rig::new(&[A, B]);
-    rig.settle();
+    rig.learn_rtt();
     rig.send_sized(600, 50..51, [1400, 100]);
     rig.send_sized(600, 51..53, [1400, 300]);
     rig.ack(601, &[(51, 52), (0, 49)]);
-    assert_eq!(rig.moves(900), [], "lost alone: TCP's business");
+    assert_eq!(rig.moves(900), [], "lost alone: left to TCP");
 }
 
 proptest! {
-    /// Whatever comes: what is forgotten was given once, the bytes add up, and who asks until
-    /// nothing is said comes to an end.
+    /// For every sequence of inputs: each batch is released once, the bytes add up, and polling
+    /// until nothing is due ends.
     #[test]
-    fn everything_is_forgotten_once_and_asking_ends(
+    fn every_batch_is_released_once_and_polling_ends(
         steps in prop::collection::vec((0u8..4, 0u64..40, 1u32..4), 1..200),
     ) {
         let limits = RetransmitLimits { bytes: 20 * 4096, age: Duration::from_millis(300) };
-        let mut flight = SentFrames::new(limits);
+        let mut sent_frames = SentFrames::new(limits);
         let (mut now, mut next, mut given) = (0, 0u64, Vec::new());
         let mut forgotten = Vec::new();
         for (step, number, route) in steps {
@@ -368,7 +375,7 @@ proptest! {
                     let last = next + number % 5;
                     let sizes = [1400, 1400 - number as usize * 30];
                     let frames = frames(next..last + 1, sizes);
-                    flight.on_sent(next, frames, way(RouteId(route)), step == 1, ms(now));
+                    sent_frames.on_sent(next, frames, path(RouteId(route)), step == 1, ms(now));
                     given.push(next);
                     next = last + 1;
                 }
@@ -378,48 +385,48 @@ proptest! {
                     let ranges = vec![AckRange { first, last }];
                     let ack = Ack { highest: last, ranges, ..Ack::default() };
                     let counter = |first: &u64, n: u32| first + u64::from(n);
-                    flight.on_ack_received(ms(now), &ack, counter, |first| forgotten.push(first));
+                    sent_frames.on_ack_received(ms(now), &ack, counter, |first| forgotten.push(first));
                 }
                 _ => {
-                    let usable = [1, 2, 3].map(|n| way(RouteId(n)));
+                    let usable = [1, 2, 3].map(|n| path(RouteId(n)));
                     let usable = usable.into_iter().take(number as usize % 4);
-                    let mut asked = 0;
-                    while flight.poll_reroute(ms(now), usable.clone(), true).is_some() {
-                        asked += 1;
-                        prop_assert!(asked <= 6);
+                    let mut polls = 0;
+                    while sent_frames.poll_reroute(ms(now), usable.clone(), true).is_some() {
+                        polls += 1;
+                        prop_assert!(polls <= 6);
                     }
                 }
             }
-            flight.discard_expired(ms(now), |first| forgotten.push(first));
-            let in_flight = |n| flight.paths.get(n).in_flight;
-            let waiting: usize = flight.paths.indices().map(in_flight).sum();
-            prop_assert_eq!(waiting, flight.batches.len());
-            prop_assert_eq!(flight.bytes, flight.batches.len() * 4096);
-            prop_assert!(flight.bytes <= 20 * 4096);
+            sent_frames.discard_expired(ms(now), |first| forgotten.push(first));
+            let in_flight = |n| sent_frames.paths.get(n).in_flight;
+            let waiting: usize = sent_frames.paths.indices().map(in_flight).sum();
+            prop_assert_eq!(waiting, sent_frames.batches.len());
+            prop_assert_eq!(sent_frames.bytes, sent_frames.batches.len() * 4096);
+            prop_assert!(sent_frames.bytes <= 20 * 4096);
         }
-        flight.discard_expired(ms(now + 301), |first| forgotten.push(first));
+        sent_frames.discard_expired(ms(now + 301), |first| forgotten.push(first));
         forgotten.sort_unstable();
         prop_assert_eq!(forgotten, given);
     }
 }
 
-/// What a flight asks at a moment.
-fn asks(rig: &mut Rig, at: u64) -> Vec<ImmediateAckRequest> {
+/// The requests for an immediate acknowledgement that are due.
+fn ack_requests(rig: &mut Rig, at: u64) -> Vec<ImmediateAckRequest> {
     let usable = rig.usable.clone();
-    let mut questions = Vec::new();
+    let mut requests = Vec::new();
     while let Some(one) =
-        rig.flight.request_immediate_ack(ms(at), usable.iter().copied().map(way), true)
+        rig.sent_frames.request_immediate_ack(ms(at), usable.iter().copied().map(path), true)
     {
-        questions.push(one);
+        requests.push(one);
     }
-    questions
+    requests
 }
 
 fn answer(rig: &mut Rig, at: u64, number: u16, highest: u64) {
     let ranges = vec![AckRange { first: 0, last: highest }];
     let ack = Ack { highest, immediate_ack_reply: number, ranges, ..Ack::default() };
-    rig.flight.on_ack_request_answered(number);
-    rig.flight.on_ack_received(ms(at), &ack, |first, n| first + u64::from(n), |_| {});
+    rig.sent_frames.on_ack_request_answered(number);
+    rig.sent_frames.on_ack_received(ms(at), &ack, |first, n| first + u64::from(n), |_| {});
 }
 
 #[test]
@@ -428,17 +435,17 @@ fn an_answer_that_something_is_missing_ends_the_wait() {
     rig.send(0, 0..1);
     rig.ack(1, &[(0, 0)]);
     rig.send(100, 1..3);
-    assert_eq!(rig.flight.until_next_timeout(ms(100)), Some(Duration::from_millis(7)));
-    assert_eq!(asks(&mut rig, 106), []);
-    let questions = asks(&mut rig, 107);
-    assert_eq!(questions.iter().map(|one| one.to).collect::<Vec<_>>(), [B]);
-    assert_eq!(asks(&mut rig, 113), [], "once per wait");
+    assert_eq!(rig.sent_frames.until_next_timeout(ms(100)), Some(Duration::from_millis(7)));
+    assert_eq!(ack_requests(&mut rig, 106), []);
+    let requests = ack_requests(&mut rig, 107);
+    assert_eq!(requests.iter().map(|one| one.to).collect::<Vec<_>>(), [B]);
+    assert_eq!(ack_requests(&mut rig, 113), [], "once per timeout");
     rig.send(108, 3..4);
     assert_eq!(rig.moves(108), []);
-    answer(&mut rig, 108, questions[0].number, 0);
-    // The newer send left after the question, and goes with the others: the route is suspect.
+    answer(&mut rig, 108, requests[0].number, 0);
+    // The newer batch left after the request, and is rerouted with the others: the path is suspect.
     assert_eq!(rig.moves(108), [(A, B, vec![1, 2, 3])]);
-    answer(&mut rig, 109, questions[0].number, 0);
+    answer(&mut rig, 109, requests[0].number, 0);
     assert_eq!(rig.moves(109), [], "an answer counts once");
 }
 
@@ -446,21 +453,21 @@ fn an_answer_that_something_is_missing_ends_the_wait() {
 fn an_answer_that_everything_arrived_clears_the_route() {
     let mut rig = Rig::new(&[A, B]);
     rig.send(0, 0..2);
-    let number = asks(&mut rig, 7)[0].number;
+    let number = ack_requests(&mut rig, 7)[0].number;
     rig.send(8, 2..3);
     answer(&mut rig, 8, number, 1);
-    assert_eq!(rig.moves(8), [], "what was sent after the question may be under way");
+    assert_eq!(rig.moves(8), [], "batches sent after the request may be in flight");
     answer(&mut rig, 9, number + 1, 1);
-    assert_eq!(rig.moves(9), [], "not the question that is open");
+    assert_eq!(rig.moves(9), [], "not the pending request");
 }
 
 #[test]
-fn no_other_route_no_question() {
+fn without_another_path_nothing_is_requested() {
     let mut rig = Rig::new(&[A]);
     rig.send(0, 0..2);
-    assert_eq!(asks(&mut rig, 7), []);
+    assert_eq!(ack_requests(&mut rig, 7), []);
     assert_eq!(
-        rig.flight.until_next_timeout(ms(7)),
+        rig.sent_frames.until_next_timeout(ms(7)),
         Some(Duration::from_millis(7)),
         "and no busy wait"
     );

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_loss_is_no_reason_to_move_even_while_the_other_looks_clean() {
+    fn equal_loss_is_no_reason_to_move_even_while_the_other_shows_none() {
         let (mut here, mut there) = (PathQuality::default(), PathQuality::default());
         report(&mut there, 0, 1000, 50);
         report(&mut there, 1000, 6000, 0);

@@ -1,4 +1,4 @@
-//! Questions an operator asks before and during a drain, answered from a status. Pure.
+//! The conditions of a drain, from the status of the routes. Pure.
 
 use crate::{
     ids::{PeerId, RouteId},
@@ -24,12 +24,12 @@ pub enum DrainWait {
     NowhereToGo,
     /// This node's data is about to leave.
     Leaving,
-    /// The peer has not said that its data has left.
+    /// The peer has not reported that its data has left.
     Peer,
 }
 
 impl DrainWait {
-    /// In words, to follow the name of a route.
+    /// The text that follows the name of a route.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NowhereToGo => "no other route to the peer is up, so data stays",

@@ -49,7 +49,7 @@ pub enum DrainStage {
 }
 
 impl DrainStage {
-    /// The word in output and logs.
+    /// The name in output and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Draining => "draining",
@@ -96,9 +96,9 @@ impl DrainState {
         true
     }
 
-    /// The peer's newest report answers the request sent at `asked`.
-    pub(crate) fn on_reply(&mut self, asked: Time) {
-        self.peer_informed |= self.ordered_at.is_some_and(|ordered| asked > ordered);
+    /// The peer's newest report answers the request sent at `sent`.
+    pub(crate) fn on_reply(&mut self, sent: Time) {
+        self.peer_informed |= self.ordered_at.is_some_and(|ordered| sent > ordered);
     }
 
     /// The stage, once per change.

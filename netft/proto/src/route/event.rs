@@ -65,8 +65,8 @@ pub enum EventKind {
         reason: Reason,
         /// When a heartbeat last arrived on it, if ever.
         last_heard: Option<Time>,
-        /// The last heartbeats of the route both ways, oldest first (NetFT's RouteHistoryLength),
-        /// when it stopped being up or went down.
+        /// The last heartbeats of the route in both directions, oldest first (NetFT's
+        /// RouteHistoryLength), when it stopped being up or went down.
         history: Vec<String>,
     },
     /// 40 % of the threshold missed in a row (NetFT: `NetftTwoFifthMissedHeartbeats`).

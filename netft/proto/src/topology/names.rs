@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_fails_keeps_its_addresses_and_is_asked_ever_more_rarely() {
+    fn a_name_that_fails_keeps_its_addresses_and_is_retried_with_backoff() {
         let mut names = names();
         let find = |second| if second == 0 { Ok(addrs(&[1])) } else { Err("timeout".to_owned()) };
         let seen = lookups(&mut names, 0..2000, find, |_| true);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_news_when_it_differs_and_a_failure_when_it_begins() {
+    fn a_result_is_a_change_when_it_differs_and_a_failure_when_it_begins() {
         let mut names = names();
         let mut answer = |answer| {
             let LookupChange { changed, failure: failed } =
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_under_way() {
+    fn concurrent_lookups_are_bounded() {
         let mut names = NameCache::default();
         let host = |n: u16| HostName { host: format!("n{n}"), port: 1 };
         names.set_names(at(0), (0..100).map(|n| (PeerId(n), host(n))));

@@ -82,7 +82,7 @@ fn three() -> Vec<Interface> {
     ]
 }
 
-/// A plan before any peer told anything.
+/// A plan before any peer advertised its interfaces.
 fn plan(
     config: &Config,
     interfaces: &[Interface],
@@ -307,7 +307,7 @@ fn cross_subnet_routes_have_their_own_attributes_and_timing() {
 
 /// The route's own entry before the peer's, the peer's before the networks'.
 #[test]
-fn the_carrier_is_as_the_nearest_entry_says() {
+fn the_transport_is_as_the_nearest_entry_says() {
     let carriers = |peer: Option<Transport>, route: Option<Transport>| {
         let mut config = config(&[&["10.1.0.2", "10.2.0.2"]]);
         let prefix = "10.1.0.0/24".parse().unwrap();

@@ -1,4 +1,4 @@
-//! What is told of a move beside its reason: what was known, and what it cost.
+//! The report on a move beside its reason: the candidates and the cost.
 
 use super::*;
 use crate::failover::{
@@ -9,12 +9,12 @@ use crate::failover::{
 
 const MS: Duration = Duration::from_millis(1);
 
-fn causes(rig: &Rig) -> Vec<FailoverReport> {
-    let cause = |event: &EventKind| match event {
-        EventKind::Moved { report: cause, .. } => Some((**cause).clone()),
+fn reports(rig: &Rig) -> Vec<FailoverReport> {
+    let report = |event: &EventKind| match event {
+        EventKind::Moved { report, .. } => Some((**report).clone()),
         _ => None,
     };
-    rig.events.iter().filter_map(cause).collect()
+    rig.events.iter().filter_map(report).collect()
 }
 
 fn costs(rig: &Rig) -> Vec<(RouteId, Option<RouteId>, FailoverCost)> {
@@ -25,8 +25,8 @@ fn costs(rig: &Rig) -> Vec<(RouteId, Option<RouteId>, FailoverCost)> {
     rig.events.iter().filter_map(cost).collect()
 }
 
-fn verdicts(cause: &FailoverReport) -> Vec<(u32, SelectionOutcome)> {
-    cause.candidates.iter().map(|one| (one.route.0, one.outcome)).collect()
+fn outcomes(report: &FailoverReport) -> Vec<(u32, SelectionOutcome)> {
+    report.candidates.iter().map(|one| (one.route.0, one.outcome)).collect()
 }
 
 fn resent(rig: &mut Rig, from: u32, to: u32, frames: u64, waited: Duration) {
@@ -43,49 +43,49 @@ fn answer(rig: &mut Rig, route: u32, routes: &[u32]) {
 }
 
 #[test]
-fn a_move_tells_what_was_known_of_the_old_route_and_why_the_others_were_not_taken() {
+fn a_move_reports_the_old_route_and_why_the_others_were_not_chosen() {
     let mut rig = Rig::up(4);
     rig.change(4, RouteChange { admin_down: Some(true), ..RouteChange::default() });
     answer(&mut rig, 1, &[1, 2, 3]);
     let answered = rig.now;
     rig.pass(MS * 20);
-    // The peer no longer hears us on route 1, and never on route 3.
+    // The peer stops receiving on route 1, and never did on route 3.
     rig.hear(2, &[2]);
-    let cause = &causes(&rig)[0];
+    let report = &reports(&rig)[0];
     assert_eq!(
-        verdicts(cause),
+        outcomes(report),
         [
             (2, SelectionOutcome::Chosen),
             (3, SelectionOutcome::NotUp),
             (4, SelectionOutcome::AdminDown)
         ]
     );
-    let left = cause.previous.as_ref().unwrap();
+    let left = report.previous.as_ref().unwrap();
     assert_eq!((left.route, left.state), (RouteId(1), RouteState::Init));
     assert_eq!((left.last_heard, left.last_answered), (Some(answered), Some(answered)));
     assert_eq!(left.remote_report, None, "a route the peer's list leaves out");
-    let has = |word: &str| left.heartbeats.iter().any(|line| line.contains(word));
+    let has = |text: &str| left.heartbeats.iter().any(|line| line.contains(text));
     assert!(has("sent") && has("received") && left.heartbeats.len() <= 4, "{left:?}");
     assert_eq!(
-        cause.cost.stall,
+        report.cost.stall,
         Some(FailoverStall { length: MS * 20, source: StallSource::Heartbeats })
     );
 }
 
 #[test]
-fn what_the_peer_said_last_is_told_even_of_a_route_that_went_silent() {
+fn the_last_remote_report_is_kept_for_a_route_that_went_silent() {
     let mut rig = Rig::up(2);
     rig.pass(DETECTION - MS);
     rig.hear(2, &[1, 2]);
     rig.pass(MS);
-    let cause = &causes(&rig)[0];
-    let said = RemoteReportSummary { heard: true, local_down: false, admin_down: false };
-    assert_eq!(cause.previous.as_ref().unwrap().remote_report, Some(said));
-    assert_eq!(verdicts(cause), [(2, SelectionOutcome::Chosen)]);
+    let report = &reports(&rig)[0];
+    let expected = RemoteReportSummary { heard: true, local_down: false, admin_down: false };
+    assert_eq!(report.previous.as_ref().unwrap().remote_report, Some(expected));
+    assert_eq!(outcomes(report), [(2, SelectionOutcome::Chosen)]);
 }
 
 #[test]
-fn a_route_that_is_held_or_behind_is_told_so() {
+fn a_route_that_is_held_down_or_ranks_lower_is_reported_so() {
     let mut rig = Rig::up(3);
     rig.fault(1);
     let clear = EngineInput::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost };
@@ -94,13 +94,13 @@ fn a_route_that_is_held_or_behind_is_told_so() {
     assert_eq!(rig.active(), Some(2));
     rig.forget();
     rig.fault(2);
-    let cause = &causes(&rig)[0];
-    assert_eq!(verdicts(cause), [(3, SelectionOutcome::Chosen), (1, SelectionOutcome::HeldDown)]);
-    assert_eq!(cause.candidates[1].hold_down_left, Some(HOLD));
+    let report = &reports(&rig)[0];
+    assert_eq!(outcomes(report), [(3, SelectionOutcome::Chosen), (1, SelectionOutcome::HeldDown)]);
+    assert_eq!(report.candidates[1].hold_down_left, Some(HOLD));
     let mut rig = Rig::up(3);
     rig.fault(1);
     assert_eq!(
-        verdicts(&causes(&rig)[0]),
+        outcomes(&reports(&rig)[0]),
         [(2, SelectionOutcome::Chosen), (3, SelectionOutcome::LowerRank)]
     );
 }
@@ -109,13 +109,13 @@ fn a_route_that_is_held_or_behind_is_told_so() {
 fn many_routes_are_counted_and_not_listed() {
     let mut rig = Rig::up(12);
     rig.fault(1);
-    let cause = &causes(&rig)[0];
-    assert_eq!((cause.candidates.len(), cause.omitted), (8, 3));
-    assert_eq!(cause.candidates[0].outcome, SelectionOutcome::Chosen);
+    let report = &reports(&rig)[0];
+    assert_eq!((report.candidates.len(), report.omitted), (8, 3));
+    assert_eq!(report.candidates[0].outcome, SelectionOutcome::Chosen);
 }
 
 #[test]
-fn what_a_failover_cost_is_told_once_when_nothing_can_be_added() {
+fn the_cost_of_a_failover_is_reported_once_when_it_is_final() {
     let mut rig = Rig::up(2);
     rig.input(EngineInput::LossCounters {
         peer: PEER,
@@ -130,9 +130,9 @@ fn what_a_failover_cost_is_told_once_when_nothing_can_be_added() {
     });
     rig.pass(MS * 20);
     rig.fault(1);
-    let cause = &causes(&rig)[0];
-    assert_eq!(cause.previous.as_ref().unwrap().suspect_since, Some(since));
-    assert_eq!((cause.cost.resent, cause.cost.duplicated), (30, 40));
+    let report = &reports(&rig)[0];
+    assert_eq!(report.previous.as_ref().unwrap().suspect_since, Some(since));
+    assert_eq!((report.cost.resent, report.cost.duplicated), (30, 40));
     resent(&mut rig, 1, 2, 4, MS * 3);
     rig.input(EngineInput::LossCounters {
         peer: PEER,
@@ -155,7 +155,7 @@ fn what_a_failover_cost_is_told_once_when_nothing_can_be_added() {
 }
 
 #[test]
-fn the_next_move_closes_the_account_of_the_one_before() {
+fn the_next_move_closes_the_cost_of_the_one_before() {
     let mut rig = Rig::up(3);
     rig.fault(1);
     resent(&mut rig, 1, 2, 5, MS);
@@ -169,7 +169,7 @@ fn the_next_move_closes_the_account_of_the_one_before() {
 }
 
 #[test]
-fn a_false_alarm_is_told_and_is_no_failover() {
+fn a_false_suspicion_is_reported_and_is_no_failover() {
     let mut rig = Rig::up(2);
     rig.input(EngineInput::Suspect(RouteId(1)));
     resent(&mut rig, 1, 2, 3, MS * 11);
@@ -185,7 +185,7 @@ fn a_false_alarm_is_told_and_is_no_failover() {
 }
 
 #[test]
-fn a_planned_move_that_cost_nothing_is_not_told() {
+fn a_planned_move_without_cost_is_not_reported() {
     let mut rig = Rig::up(2);
     rig.change(2, RouteChange { priority: Some(Priority(1)), ..RouteChange::default() });
     assert_eq!(rig.moves().len(), 1);
@@ -199,14 +199,14 @@ fn a_planned_move_that_cost_nothing_is_not_told() {
 }
 
 #[test]
-fn time_without_any_route_is_told_and_is_no_failover() {
+fn an_outage_is_reported_and_is_no_failover() {
     let mut rig = Rig::up(1);
     rig.fault(1);
     rig.pass(COST_SETTLE_TIME * 2);
     rig.input(EngineInput::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
     (0..3).for_each(|_| rig.hear(1, &[1]));
-    let causes = causes(&rig);
-    assert_eq!(causes[0].outage, None);
-    assert_eq!(causes[1].outage, Some(COST_SETTLE_TIME * 2));
+    let reports = reports(&rig);
+    assert_eq!(reports[0].outage, None);
+    assert_eq!(reports[1].outage, Some(COST_SETTLE_TIME * 2));
     assert_eq!(rig.engine.stall_histogram().count(), 0);
 }

@@ -1,4 +1,4 @@
-//! When things happen: detection, warning, requests, stalls, hold.
+//! Timing: detection, early warning, requests, stalls, hold-down.
 
 use super::*;
 
@@ -21,13 +21,13 @@ fn a_route_is_up_a_nanosecond_before_the_detection_time_and_down_with_it() {
 }
 
 #[test]
-fn a_heartbeat_that_waited_counts_from_when_it_arrived() {
+fn a_deferred_heartbeat_counts_from_its_arrival() {
     let mut rig = Rig::up(1);
     rig.pass(DELAY * 2);
     let (arrived, waited) = (rig.now, DELAY / 2);
     rig.pass(waited);
-    let asked = |(_, one): &&(RouteId, Heartbeat)| one.message == HeartbeatMessage::Request;
-    let sequence = rig.sent.iter().rfind(asked).unwrap().1.sequence;
+    let is_request = |(_, one): &&(RouteId, Heartbeat)| one.message == HeartbeatMessage::Request;
+    let sequence = rig.sent.iter().rfind(is_request).unwrap().1.sequence;
     let mut heartbeat = rig.heartbeat(1, &[1]);
     heartbeat.message = HeartbeatMessage::Reply;
     heartbeat.sequence = sequence;
@@ -46,7 +46,7 @@ fn a_heartbeat_that_waited_counts_from_when_it_arrived() {
     assert_eq!(rig.state(1), RouteState::Up);
     rig.pass(NANO);
     assert_eq!(rig.state(1), RouteState::Down);
-    // One from the future is one of this moment, one from before the last is no step back.
+    // An arrival in the future counts as now, one before the last is ignored.
     let mut rig = Rig::up(1);
     rig.pass(DELAY);
     rig.input(late(rig.now + DETECTION));
@@ -88,7 +88,7 @@ fn requests_come_every_75_to_100_percent_of_the_delay_while_one_may_send() {
 }
 
 #[test]
-fn a_timing_changed_live_takes_effect_at_once_and_blames_nobody_for_the_old_pace() {
+fn a_new_timing_takes_effect_at_once_without_misses_at_the_old_interval() {
     let mut rig = Rig::new(1);
     let slow = RouteChange { timing: Some(timing(1000, 5)), ..RouteChange::default() };
     rig.change(1, slow);
@@ -105,7 +105,7 @@ fn a_timing_changed_live_takes_effect_at_once_and_blames_nobody_for_the_old_pace
 }
 
 #[test]
-fn a_stall_grants_one_detection_time_and_is_told_once() {
+fn a_stall_extends_deadlines_by_one_detection_time_and_is_reported_once() {
     let mut rig = Rig::up(2);
     rig.now = rig.now + Duration::from_secs(10);
     rig.tick();
@@ -133,7 +133,7 @@ fn a_stall_that_costs_a_threshold_of_two_is_noticed() {
 }
 
 #[test]
-fn what_arrived_during_a_stall_is_heard_before_anyone_is_blamed() {
+fn heartbeats_that_arrived_during_a_stall_are_read_before_a_route_goes_down() {
     let mut rig = Rig::up(1);
     rig.now = rig.now + DETECTION * 3;
     rig.hear(1, &[1]);
@@ -185,7 +185,7 @@ fn a_half_route_that_carries_is_not_left_for_another_half_route() {
 }
 
 #[test]
-fn a_fault_is_told_over_the_other_routes_within_a_quarter_of_the_delay() {
+fn a_fault_is_reported_on_the_other_routes_within_a_quarter_of_the_delay() {
     let mut rig = Rig::up(2);
     rig.pass(Duration::ZERO);
     rig.forget();
@@ -193,8 +193,8 @@ fn a_fault_is_told_over_the_other_routes_within_a_quarter_of_the_delay() {
     rig.pass(DELAY / 4);
     let (route, heartbeat) = rig.sent.first().unwrap();
     assert_eq!(*route, RouteId(2));
-    let word = heartbeat.reports.iter().find(|v| v.your_route == remote(1)).unwrap();
-    assert!(word.local_down && !word.heard);
+    let report = heartbeat.reports.iter().find(|v| v.your_route == remote(1)).unwrap();
+    assert!(report.local_down && !report.heard);
     assert_eq!(rig.requests(1), 0);
 }
 
@@ -238,7 +238,7 @@ fn two_peers_do_not_influence_each_other() {
     assert_eq!(run(false), run(true));
 }
 
-/// F-20: who reads the sockets was not scheduled, though the engine was.
+/// F-20: the reader of the sockets was not scheduled, though the engine was.
 #[test]
 fn a_route_with_something_unread_gets_time_and_not_for_ever() {
     let mut rig = Rig::up(1);

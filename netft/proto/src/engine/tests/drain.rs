@@ -1,4 +1,4 @@
-//! Drains: who leaves, when both ends have left, and what serves at last.
+//! Drains: when data leaves, when both ends have left, and the last resort.
 
 use super::*;
 use crate::route::{DrainStage, DrainStatus, drain::would_strand_peer};
@@ -8,16 +8,16 @@ fn drain(on: bool) -> RouteChange {
 }
 
 impl Rig {
-    /// The peer answers a request sent at `asked`; its data goes out on `carries`, and it drains
+    /// The peer answers a request sent at `sent`; its data leaves on `carries`, and it drains
     /// the routes `drains`.
-    fn answer(&mut self, asked: Time, routes: u32, carries: u32, drains: &[u32]) {
+    fn answer(&mut self, sent: Time, routes: u32, carries: u32, drains: &[u32]) {
         let all: Vec<_> = (1..=routes).collect();
         let mut heartbeat = self.heartbeat(routes, &all);
         heartbeat.message = HeartbeatMessage::Reply;
-        heartbeat.sent_at = asked.as_nanos();
-        for verdict in &mut heartbeat.reports {
-            verdict.carries_data = verdict.your_route == carries;
-            verdict.draining = drains.contains(&verdict.your_route);
+        heartbeat.sent_at = sent.as_nanos();
+        for report in &mut heartbeat.reports {
+            report.carries_data = report.your_route == carries;
+            report.draining = drains.contains(&report.your_route);
         }
         self.input(EngineInput::Heartbeat { peer: PEER, route: RouteId(routes), heartbeat });
         self.pass(Duration::ZERO);
@@ -37,7 +37,7 @@ impl Rig {
 }
 
 #[test]
-fn a_drained_route_is_left_at_once_and_told_at_once_and_stays_alive() {
+fn data_leaves_a_drained_route_at_once_and_its_heartbeats_go_on() {
     let mut rig = Rig::up(2);
     rig.pass(DELAY);
     rig.forget();
@@ -45,10 +45,11 @@ fn a_drained_route_is_left_at_once_and_told_at_once_and_stays_alive() {
     assert_eq!(rig.moves(), [(Some(1), Some(2), Reason::Draining)]);
     assert_eq!((rig.state(1), rig.stage(1)), (RouteState::Up, Some(DrainStage::Draining)));
     rig.pass(DELAY / 4);
-    let (_, heartbeat) = rig.sent.first().expect("told at once");
-    let word = |route| heartbeat.reports.iter().find(|v| v.your_route == remote(route)).unwrap();
-    assert!(word(1).draining && !word(1).carries_data);
-    assert!(!word(2).draining && word(2).carries_data);
+    let (_, heartbeat) = rig.sent.first().expect("reported at once");
+    let report_on =
+        |route| heartbeat.reports.iter().find(|v| v.your_route == remote(route)).unwrap();
+    assert!(report_on(1).draining && !report_on(1).carries_data);
+    assert!(!report_on(2).draining && report_on(2).carries_data);
     rig.pass(DELAY * 3);
     assert!(rig.requests(1) >= 3, "heartbeats go on");
     rig.forget();
@@ -57,7 +58,7 @@ fn a_drained_route_is_left_at_once_and_told_at_once_and_stays_alive() {
 }
 
 #[test]
-fn only_an_answer_to_what_was_asked_after_the_order_proves_that_the_peer_left() {
+fn only_the_reply_to_a_request_after_the_order_proves_that_the_peer_left() {
     let mut rig = Rig::up(2);
     rig.pass(DELAY);
     rig.hear_all(2);
@@ -65,15 +66,15 @@ fn only_an_answer_to_what_was_asked_after_the_order_proves_that_the_peer_left() 
     rig.change(1, drain(true));
     rig.pass(Duration::from_millis(5));
     rig.answer(before, 2, 2, &[]);
-    assert_eq!(rig.stage(1), Some(DrainStage::Draining), "the peer may not have heard of it");
-    let asked = rig.now;
+    assert_eq!(rig.stage(1), Some(DrainStage::Draining), "the peer may not know of it yet");
+    let sent = rig.now;
     rig.pass(Duration::from_millis(1));
-    rig.answer(asked, 2, 1, &[]);
+    rig.answer(sent, 2, 1, &[]);
     assert_eq!(rig.stage(1), Some(DrainStage::Draining), "the peer still sends there");
-    rig.answer(asked, 2, 2, &[]);
+    rig.answer(sent, 2, 2, &[]);
     assert_eq!(rig.stage(1), Some(DrainStage::Drained));
     assert_eq!(rig.stages(), [(1, DrainStage::Draining), (1, DrainStage::Drained)]);
-    // Drained again, the old answer counts for nothing.
+    // After a second order the reply to an older request proves nothing.
     rig.change(1, drain(false));
     rig.change(1, drain(true));
     assert_eq!(rig.stage(1), Some(DrainStage::Draining));
@@ -107,12 +108,12 @@ fn an_order_does_not_wait_for_the_hold_of_the_other_route() {
 }
 
 #[test]
-fn a_drained_route_serves_when_everything_else_is_dead_and_is_left_again() {
+fn a_drained_route_carries_data_while_every_other_is_down() {
     let mut rig = Rig::up(2);
     rig.change(1, drain(true));
-    let asked = rig.now + DELAY / 10;
+    let sent = rig.now + DELAY / 10;
     rig.pass(DELAY / 5);
-    rig.answer(asked, 2, 2, &[]);
+    rig.answer(sent, 2, 2, &[]);
     assert_eq!(rig.stage(1), Some(DrainStage::Drained));
     rig.fault(2);
     assert_eq!((rig.active(), rig.stage(1)), (Some(1), Some(DrainStage::Draining)));
@@ -144,6 +145,6 @@ fn the_last_route_that_is_up_would_strand_its_peer() {
     assert_eq!(strands(&rig, &[1, 3]), Some(PEER));
     assert_eq!(strands(&rig, &[2]), None, "it is drained already");
     rig.fault(3);
-    assert_eq!(strands(&rig, &[1]), Some(PEER), "a dead route is no way out");
-    assert_eq!(strands(&rig, &[3]), None, "nor is it missed");
+    assert_eq!(strands(&rig, &[1]), Some(PEER), "a route that is down is no alternative");
+    assert_eq!(strands(&rig, &[3]), None, "nor is its loss");
 }

@@ -1,4 +1,4 @@
-//! Heartbeats that are authentic and absurd: a peer may only harm itself.
+//! Authentic heartbeats with absurd contents: a peer can only harm itself.
 
 use super::*;
 use crate::wire::heartbeat::MAX_REPORTS;
@@ -14,8 +14,8 @@ fn a_heartbeat_cannot_speak_for_another_route() {
     let before = rig.status(2).last_change;
     let heartbeat = rig.heartbeat(1, &[]);
     assert_eq!(refused(&mut rig, 2, heartbeat), Some(DropReason::Misrouted));
-    assert!(rig.status(1).tx, "its verdicts are not believed");
-    // It kept nothing alive: two was heard a delay ago.
+    assert!(rig.status(1).tx, "its reports are ignored");
+    // It extended no deadline: route 2 was heard a delay ago.
     rig.pass(DETECTION - DELAY);
     assert_eq!(rig.state(2), RouteState::Down);
     assert!(rig.status(2).last_change > before);
@@ -37,23 +37,23 @@ fn a_heartbeat_on_a_route_of_another_peer_or_none_is_misrouted() {
 }
 
 #[test]
-fn only_the_newest_word_counts_across_the_wrap() {
+fn only_the_newest_report_counts_across_the_wrap() {
     let mut rig = Rig::up(1);
-    let mut say = |serial: u32, heard: bool| {
+    let mut report = |serial: u32, heard: bool| {
         let mut heartbeat = rig.heartbeat(1, &[1]);
         heartbeat.serial = serial;
         heartbeat.reports[0].heard = heard;
         assert_eq!(refused(&mut rig, 1, heartbeat), None);
         rig.status(1).tx
     };
-    assert!(say(u32::MAX / 2, true));
-    assert!(say(u32::MAX - 1, true));
-    assert!(say(u32::MAX - 1, false), "the same serial");
-    assert!(say(u32::MAX - 7, false), "an older one");
-    assert!(!say(1, false), "a newer one, after the wrap");
-    assert!(!say(u32::MAX, true), "an older one, before the wrap");
-    assert!(!say(1 + (1 << 31), true), "neither newer nor older");
-    assert!(say(2, true));
+    assert!(report(u32::MAX / 2, true));
+    assert!(report(u32::MAX - 1, true));
+    assert!(report(u32::MAX - 1, false), "the same serial");
+    assert!(report(u32::MAX - 7, false), "an older one");
+    assert!(!report(1, false), "a newer one, after the wrap");
+    assert!(!report(u32::MAX, true), "an older one, before the wrap");
+    assert!(!report(1 + (1 << 31), true), "neither newer nor older");
+    assert!(report(2, true));
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn absurd_numbers_neither_panic_nor_change_what_is_known() {
 }
 
 #[test]
-fn verdicts_about_other_peers_routes_and_unknown_ones_are_ignored() {
+fn reports_on_other_peers_routes_and_unknown_ones_are_ignored() {
     let mut rig = Rig::up(1);
     let other = PeerId(1);
     rig.input(EngineInput::AddPeer(other));

@@ -1,16 +1,16 @@
 #![allow(clippy::unwrap_used)]
 
+mod alternation;
 mod cost;
 mod detect;
 mod drain;
-mod forms;
 mod hostile;
 mod model;
 mod probes;
 mod readdress;
 mod reasons;
+mod reply_templates;
 mod stall;
-mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ const DELAY: Duration = Duration::from_millis(30);
 const DETECTION: Duration = Duration::from_millis(150);
 const HOLD: Duration = Duration::from_secs(1);
 
-/// What the peer calls a route of ours.
+/// The peer's number of a route.
 fn remote(route: u32) -> u32 {
     route + 1000
 }
@@ -77,7 +77,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// Routes 1 to `routes` to one peer with a session; nothing heard.
+    /// Routes 1 to `routes` to one peer with a session; no heartbeat received.
     fn new(routes: u32) -> Self {
         let engine = engine(4, 1);
         let now = Time::from_millis(1000);
@@ -137,11 +137,11 @@ impl Rig {
             held_us: 0,
             stalled_ms: 0,
             serial: self.serial,
-            reports: heard.iter().map(|route| verdict(*route)).collect(),
+            reports: heard.iter().map(|route| report(*route)).collect(),
         }
     }
 
-    /// The peer's request comes on `route`; it says it hears us on the routes `heard`.
+    /// The peer's request arrives on `route`; it reports the routes `heard` as received.
     fn hear(&mut self, route: u32, heard: &[u32]) {
         let heartbeat = self.heartbeat(route, heard);
         self.input(EngineInput::Heartbeat { peer: PEER, route: RouteId(route), heartbeat });
@@ -157,7 +157,7 @@ impl Rig {
         self.drain();
     }
 
-    /// Time passes, every timer in time.
+    /// Advances the time, with every timer on time.
     fn pass(&mut self, length: Duration) {
         let end = self.now + length;
         while let Some(wake) = self.engine.next_wake().filter(|wake| *wake <= end) {
@@ -200,7 +200,7 @@ impl Rig {
         self.engine.peer_statuses()[0].active.map(|route| route.0)
     }
 
-    /// Data moved: from, to, why.
+    /// The moves of data: from, to, reason.
     fn moves(&self) -> Vec<(Option<u32>, Option<u32>, Reason)> {
         let number = |route: &Option<RouteId>| route.map(|route| route.0);
         self.events
@@ -226,7 +226,7 @@ impl Rig {
     }
 }
 
-fn verdict(your_route: u32) -> RouteReport {
+fn report(your_route: u32) -> RouteReport {
     RouteReport {
         your_route,
         heard: true,

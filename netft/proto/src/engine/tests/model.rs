@@ -1,4 +1,4 @@
-//! Random inputs against what must hold whatever happens.
+//! Random inputs against invariants.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What the world outside the engine knows.
+/// The state of the world outside the engine.
 #[derive(Default)]
 struct Model {
     peers: BTreeSet<PeerId>,
@@ -79,7 +79,7 @@ impl Model {
         self.faults.iter().any(|(faulty, _)| *faulty == route)
     }
 
-    /// The input an op is, and what it changes outside.
+    /// The input of an op, and its effect on the world.
     fn input(&mut self, op: &Op) -> Option<EngineInput> {
         let known = |route: u32| self.routes.contains(&route);
         Some(match *op {
@@ -142,8 +142,8 @@ impl Model {
                 self.serial += 1;
                 let message =
                     if reply { HeartbeatMessage::Reply } else { HeartbeatMessage::Request };
-                let verdicts = (1..=8)
-                    .map(|n| RouteReport { heard: heard & (1 << (n - 1)) != 0, ..verdict(n) });
+                let reports = (1..=8)
+                    .map(|n| RouteReport { heard: heard & (1 << (n - 1)) != 0, ..report(n) });
                 let heartbeat = Heartbeat {
                     message,
                     route: remote(route),
@@ -153,7 +153,7 @@ impl Model {
                     held_us: 0,
                     stalled_ms: 0,
                     serial: self.serial,
-                    reports: verdicts.collect(),
+                    reports: reports.collect(),
                 };
                 EngineInput::Heartbeat { peer: owner(route), route: RouteId(route), heartbeat }
             }
@@ -211,7 +211,7 @@ impl Model {
         Ok(())
     }
 
-    /// Outputs of one call: bounded, and about what exists.
+    /// Checks the outputs of one call: bounded, and only about existing routes.
     fn outputs(&self, engine: &mut Engine) -> Result<(), TestCaseError> {
         let (mut sends, mut others) = (0, 0);
         while let Some(output) = engine.poll_output() {
@@ -252,7 +252,7 @@ proptest! {
         let mut now = Time::from_millis(1);
         for op in [Op::AddPeer(0), Op::AddPeer(1)].iter().chain(&ops) {
             if let Some(input) = model.input(op) {
-                // A refusal is an answer too.
+                // A refused input is a valid outcome.
                 let _ = engine.on_input(now, input);
                 model.outputs(&mut engine)?;
             }
@@ -309,7 +309,7 @@ proptest! {
                     sequence: 1,
                     sent_at: 0,
                     held_us: 0, stalled_ms: 0, serial: route as u32,
-                    reports: (1..=6).map(verdict).collect(),
+                    reports: (1..=6).map(report).collect(),
                 };
                 let input = EngineInput::Heartbeat { peer: PEER, route: id, heartbeat };
                 engine.on_input(now, input).unwrap();

@@ -1,4 +1,4 @@
-//! Path MTU probes through the engine's doors.
+//! Path MTU probes as inputs and outputs of the engine.
 
 use super::*;
 use crate::wire::probe::ProbeMessage;
@@ -20,7 +20,7 @@ fn rig(routes: u32) -> Rig {
 }
 
 impl Rig {
-    /// The peer hears us and answers our heartbeats for a while; probes only up to `most` bytes.
+    /// The peer answers heartbeats for a while, and probes up to `most` bytes.
     fn live(&mut self, routes: u32, time: Duration, most: usize) {
         let end = self.now + time;
         while self.now < end {
@@ -49,7 +49,7 @@ impl Rig {
     }
 }
 
-/// The peer got it.
+/// The peer received it.
 fn answer(probe: &Probe) -> EngineInput {
     let message = ProbeMessage::Answer;
     let answer = Probe { message, route: remote(probe.route), your_route: probe.route, ..*probe };
@@ -62,7 +62,7 @@ fn a_black_hole_lowers_one_route_and_never_takes_it_down() {
     rig.live(2, Duration::from_secs(2), ETHERNET);
     assert_eq!([1, 2].map(|route| rig.path_mtu(route)), [Some(1500); 2]);
     rig.forget();
-    // Only the data's route is asked soon.
+    // Only the route that carries data is probed soon.
     rig.live(2, Duration::from_secs(4), 1390);
     assert_eq!([1, 2].map(|route| rig.path_mtu(route)), [Some(1400), Some(1500)]);
     let of = |kind: &EventKind| match kind {
@@ -74,13 +74,13 @@ fn a_black_hole_lowers_one_route_and_never_takes_it_down() {
     assert_eq!(changes.last().map(|(_, _, to)| *to), Some(1400));
     let others = rig.events.iter().filter(|kind| of(kind).is_none()).count();
     assert_eq!(others, 0, "{:?}", rig.events);
-    assert_eq!(rig.sizes.last(), Some(&(RouteId(1), 1372)), "what the packet path is told");
+    assert_eq!(rig.sizes.last(), Some(&(RouteId(1), 1372)), "the limit of the packet path");
     rig.live(2, HOLD * 2, ETHERNET);
     assert_eq!(rig.path_mtu(1), Some(1500), "healed");
 }
 
 #[test]
-fn a_suspicion_asks_with_the_heartbeat_it_hastens() {
+fn a_suspicion_probes_with_the_heartbeat_it_sends_at_once() {
     let mut rig = rig(2);
     rig.live(2, Duration::from_millis(500), ETHERNET);
     assert!(rig.probes.is_empty());
@@ -90,7 +90,7 @@ fn a_suspicion_asks_with_the_heartbeat_it_hastens() {
 }
 
 #[test]
-fn refused_data_asks_and_a_refused_probe_lowers_at_once() {
+fn refused_data_starts_a_probe_and_a_refused_probe_lowers_at_once() {
     let mut rig = rig(1);
     rig.live(1, Duration::from_millis(500), ETHERNET);
     rig.input(EngineInput::DataTooBig(RouteId(1)));
@@ -127,7 +127,7 @@ fn requests_are_answered_small_and_on_their_route_only() {
     rig.fault(2);
     rig.probes.clear();
     rig.input(probe(2, 2));
-    assert!(rig.probes.is_empty(), "a broken end answers nothing");
+    assert!(rig.probes.is_empty(), "a route with a fault answers nothing");
     rig.input(EngineInput::SessionDown(PEER));
     assert_eq!(rig.try_input(probe(1, 1)), Err(DropReason::NoSession));
 }

@@ -1,4 +1,4 @@
-//! A route that leads to another address of its peer.
+//! Routes with another remote address, learned by path validation.
 
 use std::net::SocketAddr;
 
@@ -17,9 +17,9 @@ fn a_route_leads_elsewhere_and_loses_nothing_it_knows() {
         (RouteState::Up, before.active, 0)
     );
     let from = Some(before.spec.real_remote);
-    let told = EventKind::AddressLearned { route: RouteId(1), peer: PEER, from, to };
-    assert_eq!(rig.events, [told]);
-    // The peer has waited since its address changed: it hears at once.
+    let expected = EventKind::AddressLearned { route: RouteId(1), peer: PEER, from, to };
+    assert_eq!(rig.events, [expected]);
+    // The peer has received nothing since its address changed: a heartbeat leaves at once.
     rig.forget();
     rig.pass(Duration::ZERO);
     assert!(rig.sent.iter().any(|(route, _)| *route == RouteId(1)), "{:?}", rig.sent);

@@ -1,4 +1,4 @@
-//! What is told: order, reasons, and inputs at awkward moments.
+//! Events: order, reasons, and inputs in unexpected states.
 
 use super::*;
 use crate::route::RouteState::{Down, Init, Up};
@@ -39,7 +39,7 @@ fn a_route_that_merely_gains_a_direction_does_not_repeat_why_it_was_lost() {
     rig.pass(DETECTION);
     assert_eq!([rig.state(1), rig.state(2)], [Down, Down]);
     rig.forget();
-    // The peer hears us on route 1 and is heard on route 2 only.
+    // The peer receives on route 1 only, and is received on route 2 only.
     rig.hear(2, &[1]);
     rig.hear(2, &[1]);
     assert_eq!((rig.state(1), rig.status(1).reason), (Init, Reason::PeerHears));
@@ -127,7 +127,7 @@ fn a_session_that_ended_and_came_back_is_not_held_against_the_routes() {
 }
 
 #[test]
-fn a_session_that_ends_takes_every_route_down_and_says_so_once() {
+fn a_session_that_ends_takes_every_route_down_and_is_reported_once() {
     let mut rig = Rig::up(2);
     rig.input(EngineInput::SessionDown(PEER));
     rig.input(EngineInput::SessionDown(PEER));
@@ -148,8 +148,8 @@ fn a_route_the_peer_has_removed_is_not_sent_on() {
 fn a_peer_is_removed_with_everything_it_had() {
     let mut rig = Rig::up(3);
     rig.input(EngineInput::RemovePeer(PEER));
-    let told = ["removed", "removed", "removed", "moved", "unreachable", "ended"];
-    assert_eq!(names(&rig.events), told);
+    let expected = ["removed", "removed", "removed", "moved", "unreachable", "ended"];
+    assert_eq!(names(&rig.events), expected);
     assert_eq!(rig.moves(), [(Some(1), None, Reason::Removed)]);
     assert!(rig.engine.route_statuses().is_empty() && rig.engine.peer_statuses().is_empty());
     assert_eq!(rig.engine.next_wake(), None);

@@ -1,11 +1,11 @@
-//! Pauses that nobody is blamed for: the peer's, and this node's own.
+//! Scheduling stalls that are excused: the peer's, and this node's own.
 
 use super::*;
 
 const PAUSE: Duration = Duration::from_millis(400);
 
 impl Rig {
-    /// The peer's request comes on `route` after it was not scheduled for `stalled`.
+    /// The peer's request arrives on `route` after a stall of `stalled`.
     fn hear_stalled(&mut self, route: u32, routes: u32, stalled: Duration) {
         let all: Vec<_> = (1..=routes).collect();
         let mut heartbeat = self.heartbeat(route, &all);
@@ -14,7 +14,7 @@ impl Rig {
     }
 }
 
-/// Both routes lost by silence and heard again; the peer says that it was paused for `stalled`.
+/// Both routes lost by silence and received again; the peer reports a stall of `stalled`.
 fn after_silence(stalled: Duration) -> Rig {
     let mut rig = Rig::up(2);
     rig.pass(PAUSE);
@@ -31,13 +31,16 @@ fn a_peer_that_was_paused_costs_its_routes_no_hold_and_no_flap() {
     let rig = after_silence(PAUSE);
     assert_eq!((rig.status(1).hold_down.left, rig.status(1).hold_down.flaps), (Duration::ZERO, 0));
     assert_eq!(rig.active(), Some(1), "back at once");
-    let blamed = after_silence(Duration::ZERO);
-    assert_eq!((blamed.status(1).hold_down.left, blamed.status(1).hold_down.flaps), (HOLD, 1));
-    assert_eq!(blamed.active(), Some(2), "the first one back");
+    let without_stall = after_silence(Duration::ZERO);
+    assert_eq!(
+        (without_stall.status(1).hold_down.left, without_stall.status(1).hold_down.flaps),
+        (HOLD, 1)
+    );
+    assert_eq!(without_stall.active(), Some(2), "the first one back");
 }
 
 #[test]
-fn what_came_before_a_pause_and_is_heard_after_it_warns_of_nothing() {
+fn a_heartbeat_from_before_a_stall_that_is_read_after_it_warns_of_nothing() {
     let mut rig = Rig::up(1);
     let (peer, route, at) = (PEER, RouteId(1), rig.now);
     let heartbeat = rig.heartbeat(1, &[1]);
@@ -61,7 +64,7 @@ fn a_pause_excuses_the_silence_it_was_in_and_no_other() {
     rig.pass(DETECTION);
     assert_eq!(rig.state(1), RouteState::Down);
     for _ in 0..2 {
-        // It still says so, for a second.
+        // The report is repeated for a second.
         rig.hear_stalled(1, 2, PAUSE);
     }
     assert_eq!(rig.status(1).hold_down.flaps, 1);

@@ -7,7 +7,7 @@
 //! ```text
 //!   route up ──▶ Confirm ──answered──▶ Complete ──raise timer, if below the limit──┐
 //!                   │                     ▲  │                                     │
-//!              black hole                 │  └──confirmation timer, or doubt──▶ Confirm
+//!              black hole                 │  └──confirmation timer, or hint───▶ Confirm
 //!                   ▼                     │                                        │
 //!                  Base ────answered───▶ Search ◀─────────────────────────────────┘
 //! ```
@@ -185,7 +185,7 @@ impl PathMtu {
         }
     }
 
-    /// Probes are under way, or about to be.
+    /// A search is in progress, or about to start.
     pub(crate) fn is_probing(&self) -> bool {
         self.phase != SearchPhase::Complete
     }

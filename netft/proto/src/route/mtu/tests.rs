@@ -12,7 +12,7 @@ const RAISE: Duration = Duration::from_secs(60);
 struct Rig {
     mtu: PathMtu,
     path: usize,
-    /// Heartbeats get through.
+    /// Heartbeats are delivered.
     alive: bool,
     /// Probes are answered, whatever their size.
     answers: bool,
@@ -61,7 +61,7 @@ impl Rig {
     }
 
     fn packet(&self) -> usize {
-        self.mtu.packet_size().expect("the limit was told")
+        self.mtu.packet_size().expect("the limit is set")
     }
 }
 
@@ -110,7 +110,7 @@ fn a_black_hole_is_left_after_three_lost_probes_and_the_base_is_used_meanwhile()
 }
 
 #[test]
-fn without_a_doubt_the_confirmation_timer_finds_the_black_hole() {
+fn without_a_hint_the_confirmation_timer_finds_the_black_hole() {
     for (carries, bound) in [(true, 2), (false, 11)] {
         let mut rig = Rig::new(1500, 1500);
         rig.carries = carries;
@@ -135,7 +135,7 @@ fn a_path_that_heals_is_used_whole_again_after_the_raise_timer() {
 }
 
 #[test]
-fn a_narrow_path_costs_few_probes() {
+fn a_path_with_a_small_mtu_costs_few_probes() {
     let mut rig = Rig::new(1500, 1400);
     rig.pass(Duration::from_secs(10));
     rig.sent.clear();
@@ -146,7 +146,7 @@ fn a_narrow_path_costs_few_probes() {
 }
 
 #[test]
-fn a_dying_route_is_not_narrow() {
+fn a_failing_route_does_not_lower_its_mtu() {
     let mut rig = Rig::new(1500, 1500);
     rig.pass(Duration::from_secs(3));
     rig.alive = false;
@@ -197,7 +197,7 @@ fn late_answers_count_and_others_do_not() {
     let first = rig.mtu.poll_probe(rig.now, &around).expect("the size is confirmed at once");
     rig.now = rig.now + DELAY;
     rig.pass(TIMER);
-    assert!(rig.mtu.probes.in_flight.is_some(), "the second probe is on its way");
+    assert!(rig.mtu.probes.in_flight.is_some(), "the second probe is in flight");
     let forged = MtuProbe { size: first.size + 1, ..first };
     rig.mtu.on_probe_answered(rig.now, &around, forged);
     rig.mtu.on_probe_answered(rig.now, &around, MtuProbe { sequence: first.sequence + 9, ..first });
@@ -236,7 +236,7 @@ fn the_interface_is_followed_down_at_once_and_up_after_a_probe() {
     assert_eq!(rig.packet(), 600, "an interface below the base has no search");
 }
 
-/// Another carrier adds other bytes to each frame; the packets are the same.
+/// Another transport has other overhead per frame; the packets are the same.
 #[test]
 fn another_carrier_changes_the_frames_and_not_the_packets() {
     const ADDED: usize = 38;
@@ -265,7 +265,7 @@ fn what_the_kernel_refuses_lowers_at_once() {
         &rig.around(),
         MtuProbe { sequence: due.sequence + 1, ..due },
     );
-    assert_eq!(rig.packet(), 1500, "not the probe that flies");
+    assert_eq!(rig.packet(), 1500, "not the probe in flight");
     rig.mtu.on_probe_refused(rig.now, &rig.around(), due);
     assert_eq!(rig.packet(), BASE_PLPMTU + HEADERS);
 }
@@ -297,18 +297,18 @@ fn a_route_that_returns_over_another_path_is_confirmed_and_raised() {
 }
 
 #[test]
-fn a_fresh_look_confirms_the_size_and_tries_a_larger_one_at_once() {
+fn a_recheck_confirms_the_size_and_tries_a_larger_one_at_once() {
     let mut rig = Rig::new(1500, 1400);
     rig.pass(TIMER * 40);
     assert_eq!(rig.mtu.packet_size(), Some(1400));
-    let asked = rig.now;
-    rig.mtu.recheck_if_complete(asked);
+    let requested_at = rig.now;
+    rig.mtu.recheck_if_complete(requested_at);
     assert!(rig.mtu.status().probing);
     rig.beat();
     let status = rig.mtu.status();
-    assert!(status.proven.is_some_and(|at| at >= asked), "{status:?}");
+    assert!(status.proven.is_some_and(|at| at >= requested_at), "{status:?}");
     assert_eq!((status.limit, rig.mtu.packet_size()), (Some(1500), Some(1400)));
-    // Asking again meanwhile does not begin anew, and only the interface's size is tried.
+    // A second request meanwhile does not restart it, and only the interface's size is tried.
     rig.sent.clear();
     for _ in 0..200 {
         rig.beat();
@@ -318,7 +318,7 @@ fn a_fresh_look_confirms_the_size_and_tries_a_larger_one_at_once() {
         rig.mtu.recheck_if_complete(rig.now);
     }
     assert!(!rig.mtu.status().probing && rig.mtu.packet_size() == Some(1400));
-    assert_eq!(rig.sent, [1500; 2], "after the one of the first beat");
+    assert_eq!(rig.sent, [1500; 2], "after the one with the first heartbeat");
     rig.path = 1500;
     rig.mtu.recheck_if_complete(rig.now);
     rig.pass(DELAY * 2);

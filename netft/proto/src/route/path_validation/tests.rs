@@ -10,7 +10,7 @@ fn addr(last: u8) -> SocketAddr {
     ([192, 0, 2, last], 3343).into()
 }
 
-fn stray(sequence: u32, from: u8) -> PeerReflexive {
+fn reflexive(sequence: u32, from: u8) -> PeerReflexive {
     PeerReflexive {
         peer: PEER,
         remote_route: 7,
@@ -25,60 +25,60 @@ fn at(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
-/// Asks, and hands out the question.
-fn asked(
+/// Applies a reflexive heartbeat; returns the challenge.
+fn challenge_for(
     challenges: &mut PathValidator,
     now: Time,
-    stray: PeerReflexive,
+    reflexive: PeerReflexive,
     token: u64,
 ) -> Option<Challenge> {
-    challenges.on_peer_reflexive(now, stray, || Some(token))
+    challenges.on_peer_reflexive(now, reflexive, || Some(token))
 }
 
 #[test]
 fn an_address_is_adopted_when_its_own_answer_comes_from_there_and_once() {
     let mut challenges = PathValidator::default();
-    let question = asked(&mut challenges, at(0), stray(5, 9), 42).unwrap();
+    let challenge = challenge_for(&mut challenges, at(0), reflexive(5, 9), 42).unwrap();
     let expected = Challenge { message: ChallengeMessage::Challenge, route: 7, token: 42 };
-    assert_eq!(question, expected);
+    assert_eq!(challenge, expected);
     let mut answered = |peer, local, from, answer| {
         challenges.on_challenge_response(at(1), (peer, addr(local), addr(from)), &answer)
     };
-    let answer = question.to_response();
-    assert_eq!(answered(PEER, 1, 9, question), None, "a question is no answer");
+    let answer = challenge.to_response();
+    assert_eq!(answered(PEER, 1, 9, challenge), None, "a challenge is no response");
     assert_eq!(answered(PeerId(4), 1, 9, answer), None, "another peer");
     assert_eq!(answered(PEER, 2, 9, answer), None, "at another address here");
     assert_eq!(answered(PEER, 1, 8, answer), None, "from another address");
     assert_eq!(answered(PEER, 1, 9, Challenge { token: 41, ..answer }), None, "a guess");
     assert_eq!(answered(PEER, 1, 9, Challenge { route: 8, ..answer }), None, "another route");
-    assert_eq!(answered(PEER, 1, 9, answer), Some(stray(5, 9)));
+    assert_eq!(answered(PEER, 1, 9, answer), Some(reflexive(5, 9)));
     assert_eq!(answered(PEER, 1, 9, answer), None, "a second time");
 }
 
 #[test]
 fn an_answer_that_comes_too_late_proves_nothing() {
     let mut challenges = PathValidator::default();
-    let answer = asked(&mut challenges, at(0), stray(5, 9), 42).unwrap().to_response();
+    let answer = challenge_for(&mut challenges, at(0), reflexive(5, 9), 42).unwrap().to_response();
     let late = Time::ZERO + CHALLENGE_TIMEOUT;
     assert_eq!(challenges.on_challenge_response(late, (PEER, addr(1), addr(9)), &answer), None);
-    // The next one that strays is asked anew, with another token.
-    let again = challenges.on_peer_reflexive(late, stray(6, 9), || Some(43)).unwrap();
+    // The next reflexive heartbeat is challenged anew, with another token.
+    let again = challenges.on_peer_reflexive(late, reflexive(6, 9), || Some(43)).unwrap();
     assert_eq!(again.token, 43);
 }
 
 #[test]
-fn a_lost_question_is_asked_again_with_the_next_heartbeat_and_not_faster() {
+fn a_lost_challenge_is_repeated_with_the_next_heartbeat_and_not_faster() {
     let mut challenges = PathValidator::default();
-    asked(&mut challenges, at(0), stray(5, 9), 42).unwrap();
-    assert_eq!(asked(&mut challenges, at(9), stray(6, 9), 43), None, "too soon");
-    let again = asked(&mut challenges, at(10), stray(7, 9), 44).unwrap();
+    challenge_for(&mut challenges, at(0), reflexive(5, 9), 42).unwrap();
+    assert_eq!(challenge_for(&mut challenges, at(9), reflexive(6, 9), 43), None, "too soon");
+    let again = challenge_for(&mut challenges, at(10), reflexive(7, 9), 44).unwrap();
     assert_eq!(again.token, 42, "the first may still be answered");
 }
 
 #[test]
-fn what_is_heard_where_the_route_leads_closes_the_question() {
+fn a_heartbeat_on_the_configured_path_cancels_the_challenge() {
     let mut challenges = PathValidator::default();
-    let answer = asked(&mut challenges, at(0), stray(5, 9), 42).unwrap().to_response();
+    let answer = challenge_for(&mut challenges, at(0), reflexive(5, 9), 42).unwrap().to_response();
     // On its way before the address changed.
     challenges.on_configured_path_heartbeat(PEER, 7, 4);
     challenges.on_configured_path_heartbeat(PEER, 8, 6);
@@ -91,9 +91,13 @@ fn what_is_heard_where_the_route_leads_closes_the_question() {
 #[test]
 fn of_two_addresses_the_newer_heartbeat_decides() {
     let mut challenges = PathValidator::default();
-    asked(&mut challenges, at(0), stray(u32::MAX, 9), 42).unwrap();
-    assert_eq!(asked(&mut challenges, at(20), stray(u32::MAX - 1, 8), 43), None, "older");
-    let newer = asked(&mut challenges, at(20), stray(0, 8), 44).unwrap();
+    challenge_for(&mut challenges, at(0), reflexive(u32::MAX, 9), 42).unwrap();
+    assert_eq!(
+        challenge_for(&mut challenges, at(20), reflexive(u32::MAX - 1, 8), 43),
+        None,
+        "older"
+    );
+    let newer = challenge_for(&mut challenges, at(20), reflexive(0, 8), 44).unwrap();
     assert_eq!(newer.token, 44);
     let old = Challenge { token: 42, ..newer.to_response() };
     assert_eq!(challenges.on_challenge_response(at(21), (PEER, addr(1), addr(9)), &old), None);
@@ -105,23 +109,27 @@ fn of_two_addresses_the_newer_heartbeat_decides() {
 }
 
 #[test]
-fn open_questions_are_bounded_per_peer_and_without_randomness_none_is_asked() {
+fn pending_challenges_are_bounded_per_peer_and_need_randomness() {
     let mut challenges = PathValidator::default();
-    assert_eq!(challenges.on_peer_reflexive(at(0), stray(5, 9), || None), None);
+    assert_eq!(challenges.on_peer_reflexive(at(0), reflexive(5, 9), || None), None);
     assert!(challenges.is_empty());
     for route in 0..2 * MAX_PENDING_CHALLENGES as u32 {
-        let question =
-            asked(&mut challenges, at(0), PeerReflexive { remote_route: route, ..stray(5, 9) }, 42);
-        assert_eq!(question.is_some(), (route as usize) < MAX_PENDING_CHALLENGES, "{route}");
+        let challenge = challenge_for(
+            &mut challenges,
+            at(0),
+            PeerReflexive { remote_route: route, ..reflexive(5, 9) },
+            42,
+        );
+        assert_eq!(challenge.is_some(), (route as usize) < MAX_PENDING_CHALLENGES, "{route}");
     }
-    let other = PeerReflexive { peer: PeerId(9), ..stray(5, 9) };
-    assert!(asked(&mut challenges, at(0), other, 42).is_some());
+    let other = PeerReflexive { peer: PeerId(9), ..reflexive(5, 9) };
+    assert!(challenge_for(&mut challenges, at(0), other, 42).is_some());
 }
 
-/// What can happen at a node, with few values so that they meet.
+/// Inputs of a node, with few values so that they coincide.
 #[derive(Clone, Debug)]
 enum Step {
-    Stray { from: u8, sequence: u32 },
+    Reflexive { from: u8, sequence: u32 },
     Heard { sequence: u32 },
     Answer { from: u8, token: u64 },
     Wait { ms: u64 },
@@ -129,7 +137,7 @@ enum Step {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (8..11u8, 0..6u32).prop_map(|(from, sequence)| Step::Stray { from, sequence }),
+        (8..11u8, 0..6u32).prop_map(|(from, sequence)| Step::Reflexive { from, sequence }),
         (0..6u32).prop_map(|sequence| Step::Heard { sequence }),
         (8..11u8, 0..6u64).prop_map(|(from, token)| Step::Answer { from, token }),
         (0..1500u64).prop_map(|ms| Step::Wait { ms }),
@@ -137,27 +145,27 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: an address is adopted only with the token that was sent
-    /// there, within the time, and while nothing newer came from where the route leads.
+    /// In every order of inputs an address is adopted only with the token that was sent there, in
+    /// time, and while nothing newer arrived from the configured address.
     #[test]
     fn nothing_is_adopted_without_its_own_fresh_answer(
         steps in proptest::collection::vec(any_step(), 1..60),
     ) {
         let mut challenges = PathValidator::default();
         let (mut now, mut tokens) = (at(1), 0);
-        // (address, token) → the last time it was asked, and by which heartbeat.
+        // (address, token) → the first challenge, and the newest heartbeat.
         let mut sent: BTreeMap<(u8, u64), (Time, u32)> = BTreeMap::new();
         for step in steps {
             match step {
                 Step::Wait { ms } => now = now + Duration::from_millis(ms),
-                Step::Stray { from, sequence } => {
-                    let question = challenges.on_peer_reflexive(now, stray(sequence, from), || {
+                Step::Reflexive { from, sequence } => {
+                    let challenge = challenges.on_peer_reflexive(now, reflexive(sequence, from), || {
                         tokens += 1;
                         Some(tokens)
                     });
-                    if let Some(question) = question {
-                        let first = sent.get(&(from, question.token)).map_or(now, |known| known.0);
-                        sent.insert((from, question.token), (first, sequence));
+                    if let Some(challenge) = challenge {
+                        let first = sent.get(&(from, challenge.token)).map_or(now, |known| known.0);
+                        sent.insert((from, challenge.token), (first, sequence));
                     }
                 }
                 Step::Heard { sequence } => {
@@ -170,10 +178,10 @@ proptest! {
                     let ends = (PEER, addr(1), addr(from));
                     let adopted = challenges.on_challenge_response(now, ends, &answer);
                     let known = sent.get(&(from, token)).copied();
-                    if let Some(stray) = adopted {
+                    if let Some(reflexive) = adopted {
                         let (since, sequence) = known.unwrap();
                         prop_assert!(now.since(since) < CHALLENGE_TIMEOUT);
-                        prop_assert_eq!((stray.from, stray.sequence), (addr(from), sequence));
+                        prop_assert_eq!((reflexive.from, reflexive.sequence), (addr(from), sequence));
                         sent.clear();
                     }
                 }

@@ -36,7 +36,7 @@ fn detection_timeout(route: &mut Route) {
     route.liveness.on_detection_timeout(route.spec.timing);
 }
 
-/// A route in the state that follows from four facts, settled.
+/// A route in the state that follows from four facts.
 fn in_state(rx: bool, tx: bool, fault: bool, admin: bool) -> Route {
     let mut route = route();
     if rx {
@@ -104,40 +104,40 @@ fn every_input_in_every_state_leaves_a_state_that_fits_what_is_proven() {
                 let mut route = before.clone();
                 change(&mut route);
                 let from = route.update_state(ORIGIN, tx);
-                let told = format!("{name} in {}: {route:?}", before.state());
+                let context = format!("{name} in {}: {route:?}", before.state());
                 assert_eq!(
                     from,
                     (before.state() != route.state()).then_some(before.state()),
-                    "{told}"
+                    "{context}"
                 );
-                assert_eq!(route.state() == RouteState::AdminDown, route.admin_down, "{told}");
+                assert_eq!(route.state() == RouteState::AdminDown, route.admin_down, "{context}");
                 let up = route.liveness.rx
                     && route.derived.tx
                     && !route.has_fault()
                     && !route.admin_down;
-                assert_eq!(route.state() == RouteState::Up, up, "{told}");
+                assert_eq!(route.state() == RouteState::Up, up, "{context}");
                 assert!(
                     !route.has_fault()
                         || (!route.liveness.rx && !route.derived.tx && !route.can_carry_data()),
-                    "{told}"
+                    "{context}"
                 );
-                // Silence ends what is heard, and nothing else does.
-                assert_eq!(route.liveness.deadline.is_some(), route.liveness.rx, "{told}");
-                assert_eq!(route.update_state(ORIGIN, tx), None, "settled twice: {told}");
+                // A deadline exists exactly while heartbeats are received.
+                assert_eq!(route.liveness.deadline.is_some(), route.liveness.rx, "{context}");
+                assert_eq!(route.update_state(ORIGIN, tx), None, "updated twice: {context}");
             }
         }
     }
 }
 
 #[test]
-fn a_change_is_told_with_what_was_lost_or_gained() {
+fn a_change_has_the_lost_or_gained_direction_as_its_reason() {
     let mut route = route();
     let mut next = |change: fn(&mut Route), tx| {
         change(&mut route);
         route.update_state(ORIGIN, tx).map(|_| (route.state(), route.derived.reason))
     };
     use RouteState::{AdminDown, Down, Init, Up};
-    fn word(route: &mut Route, heard: bool, local_down: bool, admin_down: bool) {
+    fn report(route: &mut Route, heard: bool, local_down: bool, admin_down: bool) {
         route.remote.route = 9;
         route.remote.report =
             Some(RemoteReport { heard, local_down, admin_down, ..RemoteReport::default() });
@@ -146,19 +146,19 @@ fn a_change_is_told_with_what_was_lost_or_gained() {
         route.on_heartbeat(ORIGIN, route.liveness.consecutive_heard.into());
     };
     assert_eq!(next(hear, false), Some((Init, Reason::Heard)));
-    assert_eq!(next(|route| word(route, true, false, false), true), Some((Up, Reason::BothWays)));
+    assert_eq!(next(|route| report(route, true, false, false), true), Some((Up, Reason::BothWays)));
     assert_eq!(next(detection_timeout, true), Some((Init, Reason::HeartbeatsMissed)));
     assert_eq!(next(|_| {}, false), Some((Down, Reason::HeardNowhere)));
     assert_eq!(next(|_| {}, true), Some((Init, Reason::PeerHears)));
-    assert_eq!(next(|route| word(route, false, false, false), false).unwrap().1, {
+    assert_eq!(next(|route| report(route, false, false, false), false).unwrap().1, {
         Reason::PeerDoesNotHear
     });
     assert_eq!(next(hear, false), None, "once is not enough after a loss");
     assert_eq!(next(hear, true), Some((Up, Reason::BothWays)));
-    let peer_down: fn(&mut Route) = |route| word(route, false, true, false);
+    let peer_down: fn(&mut Route) = |route| report(route, false, true, false);
     assert_eq!(next(peer_down, false), Some((Init, Reason::PeerLocalDown)));
-    assert_eq!(next(|route| word(route, true, false, false), true).unwrap().0, Up);
-    let peer_admin: fn(&mut Route) = |route| word(route, true, false, true);
+    assert_eq!(next(|route| report(route, true, false, false), true).unwrap().0, Up);
+    let peer_admin: fn(&mut Route) = |route| report(route, true, false, true);
     assert_eq!(next(peer_admin, false), Some((Init, Reason::PeerAdmin)));
     assert_eq!(next(|route| route.remote.report = None, true).unwrap().0, Up);
     assert_eq!(next(|_| {}, false), Some((Init, Reason::PeerDoesNotHear)), "left out of the list");

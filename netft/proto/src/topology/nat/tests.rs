@@ -119,5 +119,5 @@ fn only_an_address_the_peer_does_not_have_is_mapped() {
         ["198.51.100.9:41000", "10.0.0.2:3343"].map(|from| is_behind_nat(&around, PEER, at(from)))
     };
     assert_eq!(around(&offers), [true, false]);
-    assert_eq!(around(&Advertisements::new()), [false, false], "nothing was told yet");
+    assert_eq!(around(&Advertisements::new()), [false, false], "nothing is advertised yet");
 }

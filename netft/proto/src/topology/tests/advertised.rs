@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// What a peer with these addresses (each on its own interface) tells.
-fn told(addrs: &[&str]) -> Advertisement {
+/// The interface list of a peer with these addresses, each on its own interface.
+fn advertisement(addrs: &[&str]) -> Advertisement {
     let endpoints = addrs.iter().enumerate().map(|(place, text)| {
         let net: IpNet = text.parse().unwrap();
         AdvertisedEndpoint {
@@ -39,29 +39,29 @@ fn learnt(
     plan_routes(config, &around, &[])
 }
 
-/// B15: one address is configured, the peer tells the others.
+/// B15: one address is configured, the peer advertises the others.
 #[test]
-fn the_routes_a_peer_tells_of_join_the_configured_one() {
+fn the_routes_a_peer_advertises_join_the_configured_one() {
     let config = config(&[&["10.1.0.2"]]);
-    let far = told(&["10.1.0.2/24", "10.2.0.2/24", "fd00:3::2/64", "10.77.0.2/24"]);
+    let far = advertisement(&["10.1.0.2/24", "10.2.0.2/24", "fd00:3::2/64", "10.77.0.2/24"]);
     let plan = learnt(&config, &three(), far, &RoutablePairs::new());
     assert_eq!(
         pairs(&plan),
         ["10.1.0.2 <- 10.1.0.1%2", "10.2.0.2 <- 10.2.0.1%3", "fd00:3::2 <- fd00:3::1%4"]
     );
     let priorities: Vec<_> = plan.routes.iter().map(|route| route.spec.priority.0).collect();
-    assert_eq!(priorities, [2000, 3000, 4000], "the far metric is the peer's to say");
+    assert_eq!(priorities, [2000, 3000, 4000], "the remote metric is the advertised one");
 }
 
 #[test]
-fn all_cross_subnet_routes_are_nine_whichever_end_asks() {
+fn all_cross_subnet_routes_are_nine_whichever_end_is_configured() {
     let quiet = config(&[&["10.1.0.2"]]);
     let mut asking = config(&[&["10.1.0.2"]]);
     asking.topology.all_cross_subnet = true;
     let mut interfaces = three();
     interfaces[3] = interface(4, "eth2", &["10.3.0.1/24"]);
     for (config, far_asks) in [(&asking, false), (&quiet, true)] {
-        let mut far = told(&["10.1.0.2/24", "10.2.0.2/24", "10.3.0.2/24"]);
+        let mut far = advertisement(&["10.1.0.2/24", "10.2.0.2/24", "10.3.0.2/24"]);
         far.all_cross_subnet = far_asks;
         let plan = learnt(config, &interfaces, far, &RoutablePairs::new());
         let same = |route: &&PlannedRoute| route.spec.attributes.0 & Attributes::SAME_SUBNET != 0;
@@ -70,11 +70,11 @@ fn all_cross_subnet_routes_are_nine_whichever_end_asks() {
     }
 }
 
-/// B25: routed networks are used where the kernel has a way out of that very interface.
+/// B25: routed networks are used where the kernel has a route through that interface.
 #[test]
-fn routed_pairs_need_a_way_of_the_kernel_and_have_the_profile_of_their_class() {
+fn routed_pairs_need_a_kernel_route_and_have_the_profile_of_their_class() {
     let config = Config { site: "north".into(), ..config(&[&["10.11.0.2"]]) };
-    let mut far = told(&["10.11.0.2/24", "10.12.0.2/24"]);
+    let mut far = advertisement(&["10.11.0.2/24", "10.12.0.2/24"]);
     let offers = Advertisements::from([(PeerId(0), far.clone())]);
     let asked = cross_subnet_pairs(&config, &three(), &offers);
     assert_eq!(asked.len(), 2, "{asked:?}");

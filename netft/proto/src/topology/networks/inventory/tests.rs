@@ -15,8 +15,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// What a peer tells: (address, interface, metric).
-fn told(endpoints: &[(&str, u16, u32)]) -> Advertisement {
+/// The interface list of a peer: (address, interface, metric).
+fn advertisement(endpoints: &[(&str, u16, u32)]) -> Advertisement {
     let endpoints = endpoints.iter().map(|(text, interface, metric)| {
         let net: IpNet = text.parse().unwrap();
         AdvertisedEndpoint {
@@ -48,8 +48,8 @@ fn three() -> (Config, Vec<Interface>, Advertisements) {
         interface(9, "netft0", &["169.254.7.7/32"]),
     ];
     let offers = Advertisements::from([
-        (B, told(&[("10.1.0.2/24", 5, 1000), ("10.2.0.2/24", 6, 1000)])),
-        (C, told(&[("10.1.0.3/24", 5, 1000), ("10.2.0.3/24", 6, 1000)])),
+        (B, advertisement(&[("10.1.0.2/24", 5, 1000), ("10.2.0.2/24", 6, 1000)])),
+        (C, advertisement(&[("10.1.0.3/24", 5, 1000), ("10.2.0.3/24", 6, 1000)])),
     ]);
     (config(&[&[], &[]]), interfaces, offers)
 }
@@ -145,9 +145,9 @@ fn a_network_whose_interface_is_gone_keeps_role_and_metric() {
     assert_eq!((network.role, network.metric), (NetworkRole::ClusterAndClient, 10_100));
     assert_eq!(network.metric_source, MetricSource::Remembered);
     assert_eq!(network.interfaces.len(), 2, "the peers' are still there");
-    // Without the memory only the peers' word is left.
-    let told = see(&interfaces, &NetworkCache::default());
-    assert_eq!((told.metric, told.metric_source), (1000, MetricSource::Peer));
+    // Without the cache only the peers' metrics are left.
+    let advertisement = see(&interfaces, &NetworkCache::default());
+    assert_eq!((advertisement.metric, advertisement.metric_source), (1000, MetricSource::Peer));
     interfaces.insert(1, nic);
     let back = see(&interfaces, &memory);
     assert_eq!((back.metric, back.metric_source), (10_100, MetricSource::Interface));
@@ -183,7 +183,7 @@ fn the_config_decides_role_and_metric_and_its_networks_are_always_listed() {
 fn two_families_on_one_wire_share_the_verdict_of_their_interfaces() {
     let (config, mut interfaces, mut offers) = three();
     interfaces[1] = interface(2, "eth0", &["10.1.0.1/24", "fd00:1::1/64"]);
-    offers.insert(B, told(&[("10.1.0.2/24", 5, 1000), ("fd00:1::2/64", 5, 1000)]));
+    offers.insert(B, advertisement(&[("10.1.0.2/24", 5, 1000), ("fd00:1::2/64", 5, 1000)]));
     offers.remove(&C);
     let alive = [B].into();
     for (up, state) in [(true, NetworkState::Up), (false, NetworkState::Down)] {
@@ -201,9 +201,9 @@ fn two_families_on_one_wire_share_the_verdict_of_their_interfaces() {
 }
 
 #[test]
-fn a_network_behind_a_router_is_as_good_as_the_way_to_it() {
+fn a_network_behind_a_router_has_the_state_of_its_routes() {
     let (config, interfaces, _) = three();
-    let offers = Advertisements::from([(B, told(&[("10.7.0.2/24", 5, 10_000)]))]);
+    let offers = Advertisements::from([(B, advertisement(&[("10.7.0.2/24", 5, 10_000)]))]);
     let alive = [B].into();
     let see = |edges: &[RouteLink]| {
         let networks = build_inventory(
@@ -220,7 +220,7 @@ fn a_network_behind_a_router_is_as_good_as_the_way_to_it() {
     let down = [edge(B, "10.1.0.1", "10.7.0.2", false)];
     let lost = ["10.1.0.0/24 down", "10.2.0.0/24 up", "10.7.0.0/24 unavailable"];
     assert_eq!(see(&down), lost);
-    // Behind a NAT the far address is nobody's: the near network still shows what it carries.
+    // Behind a NAT the remote address is in no network: the local one still shows its routes.
     let mapped = [edge(B, "10.1.0.1", "192.0.2.9", true)];
     assert_eq!(see(&mapped)[0], "10.1.0.0/24 up");
 }
@@ -242,7 +242,7 @@ proptest! {
 
     /// A network is up exactly when every join is, and down when none is.
     #[test]
-    fn the_state_says_what_is_reached(up in proptest::collection::vec(any::<bool>(), 2)) {
+    fn the_state_follows_from_what_is_reached(up in proptest::collection::vec(any::<bool>(), 2)) {
         let down: Vec<_> = ["10.1.0.2", "10.1.0.3"]
             .into_iter()
             .zip(&up)

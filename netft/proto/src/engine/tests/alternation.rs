@@ -1,4 +1,4 @@
-//! Two engines that hear each other.
+//! Two engines that exchange heartbeats.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const LATENCY: Duration = Duration::from_micros(100);
 
-/// Both ends of `routes` routes, and what is under way between them.
+/// Both ends of `routes` routes, and the heartbeats in flight between them.
 struct Ends {
     engines: [Engine; 2],
     now: Time,
@@ -47,7 +47,7 @@ impl Ends {
         }
     }
 
-    /// Time passes; `lost` says what does not arrive.
+    /// Advances the time; `lost` selects the heartbeats that do not arrive.
     fn pass(&mut self, length: Duration, lost: impl Fn(usize, &Heartbeat) -> bool) {
         let end = self.now + length;
         loop {
@@ -82,7 +82,7 @@ impl Ends {
         })
     }
 
-    /// How long an end sent nothing at most.
+    /// The longest time an end sent nothing.
     fn longest_silence(&self, end: usize) -> Duration {
         let sent: Vec<_> = self.sent.iter().filter(|sent| sent.0 == end).map(|s| s.1).collect();
         sent.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap_or_default()
@@ -95,16 +95,16 @@ impl Ends {
 }
 
 const ROUTES: u32 = 3;
-/// What one end asks in ten seconds on [`ROUTES`] routes when it does so every delay, at most.
+/// Upper bound of one end's requests in ten seconds on [`ROUTES`] routes, one per delay.
 const MOST: usize = 10_000 / 22 * ROUTES as usize;
 
 fn none(_: usize, _: &Heartbeat) -> bool {
     false
 }
 
-/// Both ends ask at the pace of one, together on every route, whenever the routes began.
+/// Both ends together send at the rate of one, coalesced over all routes, whenever these started.
 #[test]
-fn the_ends_of_steady_routes_ask_in_turn_and_together() {
+fn the_ends_of_steady_routes_alternate_and_coalesce() {
     for late in [0, 7, 19, 33] {
         let mut ends = Ends::new(ROUTES - 1);
         ends.pass(Duration::from_millis(2000 + late), none);
@@ -116,9 +116,9 @@ fn the_ends_of_steady_routes_ask_in_turn_and_together() {
         }
         ends.pass(Duration::from_secs(3), none);
         let requests = ends.requests(10, none);
-        for asked in requests {
+        for count in requests {
             // One in every 54 ms, one end after the other: 38 would leave every 26 ms.
-            assert!((530..590).contains(&asked), "{late}: {requests:?}");
+            assert!((530..590).contains(&count), "{late}: {requests:?}");
         }
         let moments: BTreeSet<_> = ends.sent.iter().map(|(end, at, _)| (*end, *at)).collect();
         let most = ends.sent.len() / ROUTES as usize * 102 / 100;
@@ -154,20 +154,20 @@ fn one_lost_request_is_a_silence_of_less_than_two_delays() {
     }
 }
 
-/// A lossy network gets every chance, in both directions.
+/// Random loss in both directions.
 #[test]
-fn where_heartbeats_are_lost_both_ends_ask_every_delay() {
+fn with_lost_heartbeats_both_ends_send_requests_every_delay() {
     let mut ends = Ends::new(ROUTES);
     ends.pass(Duration::from_secs(2), none);
-    // The serials run over all routes and both kinds.
+    // Serials run over all routes and both message types.
     let third = |_: usize, heartbeat: &Heartbeat| heartbeat.serial % 7 < 2;
     let requests = ends.requests(10, third);
-    assert!(requests.iter().all(|asked| *asked * 10 > MOST * 7), "{requests:?} of {MOST}");
+    assert!(requests.iter().all(|count| *count * 10 > MOST * 7), "{requests:?} of {MOST}");
     assert!(ends.states().iter().all(|state| *state == RouteState::Up));
 }
 
 #[test]
-fn an_end_that_does_not_hear_the_other_asks_every_delay() {
+fn an_end_that_receives_nothing_sends_requests_every_delay() {
     let mut ends = Ends::new(ROUTES);
     ends.pass(Duration::from_secs(2), none);
     let deaf = |to: usize, _: &Heartbeat| to == 0;
