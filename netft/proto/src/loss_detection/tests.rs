@@ -385,7 +385,8 @@ proptest! {
                     let ranges = vec![AckRange { first, last }];
                     let ack = Ack { highest: last, ranges, ..Ack::default() };
                     let counter = |first: &u64, n: u32| first + u64::from(n);
-                    sent_frames.on_ack_received(ms(now), &ack, counter, |first| forgotten.push(first));
+                    let forget = |first| forgotten.push(first);
+                    sent_frames.on_ack_received(ms(now), &ack, counter, forget);
                 }
                 _ => {
                     let usable = [1, 2, 3].map(|n| path(RouteId(n)));

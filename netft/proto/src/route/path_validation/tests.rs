@@ -159,7 +159,8 @@ proptest! {
             match step {
                 Step::Wait { ms } => now = now + Duration::from_millis(ms),
                 Step::Reflexive { from, sequence } => {
-                    let challenge = challenges.on_peer_reflexive(now, reflexive(sequence, from), || {
+                    let heartbeat = reflexive(sequence, from);
+                    let challenge = challenges.on_peer_reflexive(now, heartbeat, || {
                         tokens += 1;
                         Some(tokens)
                     });
@@ -178,10 +179,10 @@ proptest! {
                     let ends = (PEER, addr(1), addr(from));
                     let adopted = challenges.on_challenge_response(now, ends, &answer);
                     let known = sent.get(&(from, token)).copied();
-                    if let Some(reflexive) = adopted {
+                    if let Some(proven) = adopted {
                         let (since, sequence) = known.unwrap();
                         prop_assert!(now.since(since) < CHALLENGE_TIMEOUT);
-                        prop_assert_eq!((reflexive.from, reflexive.sequence), (addr(from), sequence));
+                        prop_assert_eq!((proven.from, proven.sequence), (addr(from), sequence));
                         sent.clear();
                     }
                 }
