@@ -1,9 +1,8 @@
 //! The packet counters, each declared once.
 //!
-//! A new counter needs one entry in `packet_counters`. From it follow the
-//! atomic that workers add to (`io::counters::Counters`), the sum in a [`CounterSnapshot`], the
-//! JSON key of `GET /v1/status` and the Prometheus counter with its help text. What is left is to
-//! count: `Counters::add(&counters.NAME, n)`.
+//! A new counter needs one entry in `packet_counters`. From it follow the atomic that workers add
+//! to (`io::counters::Counters`), the sum in a [`CounterSnapshot`], the JSON key and the Prometheus
+//! counter with its help text. It is counted with `Counters::add(&counters.NAME, n)`.
 
 use netft_proto::wire::DropReason;
 

@@ -2,10 +2,10 @@
 
 pub mod adapter;
 pub(crate) mod carrier_monitor;
-pub mod clock;
+pub(crate) mod clock;
 pub(crate) mod control;
 pub mod counters;
-pub mod datapath;
+pub(crate) mod datapath;
 pub mod fib;
 pub(crate) mod host_state;
 pub mod identity;

@@ -19,7 +19,7 @@ pub struct Forwarding<'f> {
 }
 
 impl Forwarding<'_> {
-    /// Whether another packet takes the same paths.
+    /// Returns whether another packet takes the same paths.
     #[inline]
     pub fn is_same_path(&self, path: &Path, copy: Option<&Path>) -> bool {
         let route = |path: Option<&Path>| path.map(|path| path.route);

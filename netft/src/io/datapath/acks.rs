@@ -65,7 +65,7 @@ impl<'l> ReceivedData<'l> {
         }
     }
 
-    /// Whether no acknowledgement follows.
+    /// Returns whether no acknowledgement follows.
     pub(super) fn is_empty(&self) -> bool {
         self.by_session[0].is_none()
             && self.duplicate_session.is_none()

@@ -86,7 +86,7 @@ impl<'a> InnerDelivery<'a> {
         }
     }
 
-    /// Whether the adapter accepts super-packets and unfinished checksums.
+    /// Returns whether the adapter accepts super-packets and partial checksums.
     pub(super) fn has_offload(&self) -> bool {
         self.coalescer.is_some()
     }
@@ -127,8 +127,8 @@ impl<'a> InnerDelivery<'a> {
         Ok(inner)
     }
 
-    /// Whether a packet that begins with `head` is for this node: unicast to one of its addresses,
-    /// or multicast or broadcast while the config accepts those.
+    /// Returns whether a packet that begins with `head` is for this node: unicast to one of its
+    /// addresses, or multicast or broadcast while the config accepts those.
     #[inline]
     fn is_for_us(&self, inner: &InnerHeaders, head: &[u8]) -> bool {
         self.fib.local_addrs.is_some_and(|local| local.contains(inner.dst))

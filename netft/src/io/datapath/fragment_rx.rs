@@ -49,7 +49,7 @@ impl FragmentRun {
         start..start + self.fragment.layout.byte_range(index).len()
     }
 
-    /// Whether the fragment at `at` of the buffer is the next one.
+    /// Returns whether the fragment at `at` of the buffer is the next one.
     fn is_next(&self, session: u32, flags: u8, next: &Fragment, at: usize) -> bool {
         let expected = Fragment { index: self.count, ..self.fragment };
         (self.session, self.flags, expected) == (session, flags, *next)

@@ -25,7 +25,7 @@ mod quic_tx;
 mod registration;
 mod relay;
 mod reply_path;
-pub mod report;
+pub(crate) mod report;
 mod retransmit_buffer;
 mod rx;
 mod rx_batch;
@@ -36,7 +36,7 @@ mod tx;
 mod tx_batch;
 mod tx_context;
 mod worker_loop;
-pub mod workers;
+pub(crate) mod workers;
 
 #[cfg(test)]
 mod tests;

@@ -90,14 +90,6 @@ impl WorkerShared {
         added
     }
 
-    pub(super) fn deregister_queue(&self) {
-        let mut registered = self.lock_registered();
-        if let Some(old) = registered.queue.take() {
-            let _ = self.epoll.remove(&old.fd);
-        }
-        self.publish_change(registered);
-    }
-
     /// Removes a dead queue, unless the driver has replaced it. Returns whether it did.
     pub(super) fn abandon_queue(&self, queue: &Arc<TunQueue>) -> bool {
         let mut registered = self.lock_registered();
@@ -170,7 +162,7 @@ mod tests {
         let shared = WorkerShared::new().unwrap();
         let mut seen = 0;
         assert!(shared.changed_since(&mut seen).is_none());
-        shared.deregister_queue();
+        shared.deregister_socket(SocketId(1));
         assert!(shared.changed_since(&mut seen).is_some());
         assert!(shared.changed_since(&mut seen).is_none());
     }

@@ -14,7 +14,7 @@ use crate::io::{fib::SharedFib, quic::QuicDatagram};
 
 /// The inputs and outputs of the workers.
 #[derive(Clone)]
-pub struct WorkerIo {
+pub(crate) struct WorkerIo {
     /// The forwarding table.
     pub fib: SharedFib,
     /// To the driver.
@@ -32,7 +32,7 @@ pub struct WorkerIo {
 
 /// A message from a worker to the driver.
 #[derive(Debug)]
-pub enum FromWorker {
+pub(crate) enum FromWorker {
     /// An authentic heartbeat, from an address that is a route of its sender.
     Heartbeat {
         /// The sender.

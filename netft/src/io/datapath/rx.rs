@@ -38,7 +38,7 @@ pub(super) struct RxPipeline {
     may_have_unread: bool,
 }
 
-/// What a batch means for the turn.
+/// The effects of a batch on the turn.
 struct BatchOutcome {
     /// The adapter's queue is dead.
     queue_dead: bool,
@@ -95,7 +95,7 @@ impl RxPipeline {
         queue_dead
     }
 
-    /// Whether the turns since the last call left nothing in their sockets.
+    /// Returns whether the turns since the last call left nothing in their sockets.
     pub(super) fn take_drained(&mut self) -> bool {
         !std::mem::take(&mut self.may_have_unread)
     }

@@ -31,7 +31,7 @@ pub(super) struct RxBatch<'a, 'l> {
     pub(super) context: &'a RxContext<'l>,
     pub(super) source: RxSource,
     pub(super) delivery: InnerDelivery<'a>,
-    /// What acknowledgements follow from.
+    /// The data that acknowledgements follow from.
     pub(super) received: ReceivedData<'l>,
     fragments: FragmentReceiver<'l>,
     /// The session of the last frame.
@@ -59,7 +59,7 @@ impl<'a, 'l> RxBatch<'a, 'l> {
         }
     }
 
-    /// Whether all that came was one heartbeat.
+    /// Returns whether the batch was one heartbeat and nothing else.
     pub(super) fn is_lone_heartbeat(&self) -> bool {
         self.has_heartbeat && self.frame_count == 1
     }

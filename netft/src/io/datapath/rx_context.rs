@@ -1,4 +1,4 @@
-//! What the receive stages work with: the worker's parts, and the source of the batch.
+//! The context of the receive stages: the worker's parts, and the source of the batch.
 
 use std::net::SocketAddr;
 

@@ -276,8 +276,8 @@ impl<'a> TxTurn<'a> {
         target_for_peer(entry, self.queue_id, traffic)
     }
 
-    /// Whether a packet goes to the remote end of a route: it is a frame of this node, which the
-    /// kernel's routing table sends into the adapter.
+    /// Returns whether a packet goes to the remote end of a route: it is a frame of this node,
+    /// which the kernel's routing table sends into the adapter.
     #[cold]
     fn is_own_frame(&self, dst: IpAddr, port: Option<u16>) -> bool {
         let Some(port) = port else { return false };

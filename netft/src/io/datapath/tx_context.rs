@@ -1,4 +1,4 @@
-//! What every transmit touches besides the frames: the worker's counters and its driver queue.
+//! The context of every transmit: the worker's counters and its driver queue.
 
 use netft_proto::wire::DropReason;
 

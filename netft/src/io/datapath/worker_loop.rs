@@ -249,7 +249,6 @@ impl Worker {
         self.failures = 0;
         let Some(queue) = self.queue.take() else { return };
         self.queue_death_unreported = self.shared.abandon_queue(&queue);
-        tracing::debug!(worker = self.index, "adapter queue dead");
     }
 
     /// Reports the death of the queue to the driver once; the next turn retries when the driver

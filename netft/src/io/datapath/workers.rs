@@ -11,7 +11,7 @@ use crate::io::{
 };
 
 /// The running workers.
-pub struct Workers {
+pub(crate) struct Workers {
     shared: Vec<Arc<WorkerShared>>,
     threads: Vec<JoinHandle<()>>,
     counters: Vec<Arc<Counters>>,
@@ -22,7 +22,7 @@ impl Workers {
     ///
     /// # Errors
     /// No descriptor or thread is left.
-    pub fn start(count: usize, io: WorkerIo) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, io: WorkerIo) -> io::Result<Self> {
         if cfg!(netft_null_cipher) {
             tracing::error!("built to measure: nothing is encrypted or authenticated");
         }
@@ -49,7 +49,7 @@ impl Workers {
     ///
     /// # Errors
     /// The kernel refused it (no memory, or registered already).
-    pub fn register_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+    pub(crate) fn register_socket(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
         let UdpSocket { id, local, worker, .. } = &**socket;
         tracing::debug!(socket = id.0, %local, worker, "socket registered");
         self.shared_of(*worker).register_socket(socket)
@@ -57,7 +57,7 @@ impl Workers {
 
     /// Deregisters a socket. It is closed once the worker has finished its turn and every table
     /// that names it is gone, so its address may stay in use for some microseconds.
-    pub fn deregister_socket(&self, socket: &UdpSocket) {
+    pub(crate) fn deregister_socket(&self, socket: &UdpSocket) {
         let UdpSocket { id, local, worker, .. } = socket;
         tracing::debug!(socket = id.0, %local, worker, "socket deregistered");
         self.shared_of(*worker).deregister_socket(*id);
@@ -67,29 +67,23 @@ impl Workers {
     ///
     /// # Errors
     /// The kernel refused it.
-    pub fn register_queue(&self, worker: usize, queue: &Arc<TunQueue>) -> io::Result<()> {
+    pub(crate) fn register_queue(&self, worker: usize, queue: &Arc<TunQueue>) -> io::Result<()> {
         tracing::debug!(worker, vnet_hdr = queue.vnet_hdr, "adapter queue registered");
         self.shared_of(worker).register_queue(queue)
     }
 
-    /// Deregisters a worker's queue.
-    pub fn deregister_queue(&self, worker: usize) {
-        tracing::debug!(worker, "adapter queue deregistered");
-        self.shared_of(worker).deregister_queue();
-    }
-
     /// The number of workers.
-    pub fn worker_count(&self) -> usize {
+    pub(crate) fn worker_count(&self) -> usize {
         self.shared.len()
     }
 
     /// The counters, one block per worker.
-    pub fn counters(&self) -> &[Arc<Counters>] {
+    pub(crate) fn counters(&self) -> &[Arc<Counters>] {
         &self.counters
     }
 
     /// Stops the workers after their current turn.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self);
     }
 

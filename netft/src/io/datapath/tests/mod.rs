@@ -1,12 +1,12 @@
-//! Two workers back to back over the loopback interface; socket pairs stand for the adapters.
+//! Two workers, connected over the loopback interface; socket pairs stand for the adapters.
 
 #![allow(clippy::unwrap_used)]
 
-mod answer;
-mod calm;
+mod deferred_messages;
+mod fragments;
 mod padding;
-mod resend;
-mod slices;
+mod retransmission;
+mod template_replies;
 #[path = "../../../../proto/src/packet/test_packets.rs"]
 mod test_packets;
 mod too_big;
@@ -55,7 +55,7 @@ use crate::io::{
     sys::udp,
 };
 
-/// The addresses of the packets `build` makes.
+/// The addresses of the packets that `build` makes.
 pub(super) const LEFT: VirtualAddrs = VirtualAddrs {
     v4: Ipv4Addr::new(169, 254, 1, 1),
     v6: Ipv6Addr::from_bits(0xfefe_fefe_fefe_fefe_fefe_fefe_fefe_fefe),
@@ -87,7 +87,7 @@ pub(super) fn session(addrs: VirtualAddrs, secrets: (u8, u8)) -> Arc<Session> {
     }))
 }
 
-/// One side of a pair that stands for an adapter: the worker's queue, and the kernel's side.
+/// A socket pair that stands for an adapter: the worker's queue, and the kernel's side.
 fn adapter(vnet_hdr: bool) -> (Arc<TunQueue>, OwnedFd) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (fd, kernel) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
@@ -105,7 +105,7 @@ struct Node {
     queue: Arc<TunQueue>,
     kernel: OwnedFd,
     driver: mpsc::Receiver<FromWorker>,
-    later: mpsc::Receiver<FromWorker>,
+    deferred: mpsc::Receiver<FromWorker>,
     quic: mpsc::Receiver<QuicDatagram>,
     fib: SharedFib,
 }
@@ -124,21 +124,22 @@ fn node(
     local: VirtualAddrs,
     session: Arc<Session>,
     vnet: bool,
-    // Where the active route leads, if not to the other node; its backup does then.
-    first: Option<SocketAddr>,
+    // The remote end of the active route, if not the other node; its backup leads there then.
+    active: Option<SocketAddr>,
 ) -> Node {
-    node_that_keeps(RetransmitLimits::default(), socket, (remote, first), local, session, vnet)
+    let limits = RetransmitLimits::default();
+    node_with_limits(limits, socket, (remote, active), local, session, vnet)
 }
 
-fn node_that_keeps(
-    resend: RetransmitLimits,
+fn node_with_limits(
+    retransmit_limits: RetransmitLimits,
     socket: Arc<UdpSocket>,
-    (remote, first): (SocketAddr, Option<SocketAddr>),
+    (remote, active): (SocketAddr, Option<SocketAddr>),
     local: VirtualAddrs,
     session: Arc<Session>,
     vnet: bool,
 ) -> Node {
-    let to = first.unwrap_or(remote);
+    let to = active.unwrap_or(remote);
     let path = |route, remote| Path {
         route,
         socket: socket.clone(),
@@ -148,7 +149,7 @@ fn node_that_keeps(
         counters: Arc::default(),
         transport: None,
     };
-    let backup = first.map(|_| path(RouteId(ROUTE.0 + 1), remote));
+    let backup = active.map(|_| path(RouteId(ROUTE.0 + 1), remote));
     let path = path(ROUTE, to);
     let peer = FibPeer {
         peer: PEER,
@@ -168,24 +169,24 @@ fn node_that_keeps(
     fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
     let (to_quic, quic) = mpsc::channel(64);
-    let (leave, later) = mpsc::channel(64);
+    let (to_driver_deferred, deferred) = mpsc::channel(64);
     let fib = Arc::new(ArcSwap::from_pointee(fib));
     let io = WorkerIo {
         fib: fib.clone(),
         to_driver,
-        to_driver_deferred: leave,
+        to_driver_deferred,
         to_quic,
-        retransmit_limits: resend,
+        retransmit_limits,
         busy_poll: Duration::ZERO,
     };
     let workers = Workers::start(1, io).unwrap();
     workers.register_socket(&socket).unwrap();
-    Node { workers, socket, session, queue, kernel, driver, later, quic, fib }
+    Node { workers, socket, session, queue, kernel, driver, deferred, quic, fib }
 }
 
 impl Node {
-    /// The kernel hands a packet to the adapter.
-    fn give(&self, hdr: &VnetHdr, packet: &[u8]) {
+    /// Writes a packet to the adapter, as the kernel does.
+    fn write_packet(&self, hdr: &VnetHdr, packet: &[u8]) {
         let mut bytes = Vec::new();
         if self.queue.vnet_hdr {
             bytes.extend_from_slice(&hdr.encode());
@@ -194,14 +195,14 @@ impl Node {
         rustix::io::write(&self.kernel, &bytes).unwrap();
     }
 
-    /// The worker starts with the adapter: everything given before comes in one turn.
-    fn go(&self) {
+    /// Registers the adapter with the worker: all packets written before are read in one turn.
+    fn start_adapter(&self) {
         self.workers.register_queue(0, &self.queue).unwrap();
     }
 
-    /// What the adapter was given, whole.
-    fn take(&self) -> (VnetHdr, Vec<u8>) {
-        wait(&self.kernel);
+    /// Reads one write to the adapter, as the kernel does.
+    fn read_packet(&self) -> (VnetHdr, Vec<u8>) {
+        await_readable(&self.kernel);
         let mut buf = vec![0; 70_000];
         let len = rustix::io::read(&self.kernel, &mut buf).unwrap();
         let bytes = &buf[..len];
@@ -211,17 +212,18 @@ impl Node {
         }
     }
 
-    fn dropped(&self, reason: DropReason) -> u64 {
+    fn drop_count(&self, reason: DropReason) -> u64 {
         self.workers.counters()[0].drops[reason as usize].load(Relaxed)
     }
 
     /// Waits until this many packets were dropped for `reason`.
     fn await_drops(&self, reason: DropReason, count: u64) {
-        await_until(|| self.dropped(reason) >= count);
-        assert_eq!(self.dropped(reason), count, "{}", reason.as_str());
+        await_until(|| self.drop_count(reason) >= count);
+        assert_eq!(self.drop_count(reason), count, "{}", reason.as_str());
     }
 
-    fn sealed(&self, kind: FrameKind, payload: &[u8]) -> Vec<u8> {
+    /// A sealed frame of this node's session.
+    fn seal_frame(&self, kind: FrameKind, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0; HEADER_LEN];
         frame.extend_from_slice(payload);
         frame.extend_from_slice(&[0; TAG_LEN]);
@@ -249,10 +251,10 @@ fn heartbeat_bytes(message: HeartbeatMessage) -> Vec<u8> {
     bytes
 }
 
-fn wait(fd: &OwnedFd) {
+fn await_readable(fd: &OwnedFd) {
     let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit)).unwrap();
-    assert_eq!(ready, 1, "nothing came");
+    assert_eq!(ready, 1, "nothing to read");
 }
 
 fn await_until(mut condition: impl FnMut() -> bool) {
@@ -262,70 +264,72 @@ fn await_until(mut condition: impl FnMut() -> bool) {
         }
         thread::sleep(Duration::from_millis(1));
     }
-    panic!("it did not happen");
+    panic!("the condition did not become true");
 }
 
-/// A packet as the kernel gives it to an adapter.
-type Given = (VnetHdr, Vec<u8>);
+/// A packet as the kernel writes it to an adapter.
+type AdapterPacket = (VnetHdr, Vec<u8>);
 
-/// Packets of every kind, as an offloading adapter gives them, and as the wire would carry them.
-fn traffic() -> (Vec<Given>, Vec<Vec<u8>>) {
-    let mut given = Vec::new();
+/// Packets of every kind: as the kernel writes them with offload, and segmented.
+fn traffic() -> (Vec<AdapterPacket>, Vec<Vec<u8>>) {
+    let mut packets = Vec::new();
     for v6 in [false, true] {
         for udp in [false, true] {
             for payload in [60_000, 1, 2500, 700] {
                 let shape = Shape { v6, udp, dont_fragment: false, ..plain(udp, payload) };
-                given.push(build(&shape));
+                packets.push(build(&shape));
             }
         }
     }
     let mut icmp = build(&Shape { flags: 0, ..plain(true, 40) }).1;
     icmp[9] = 1;
     checksum::set_ipv4_checksum(&mut icmp[..IPV4_HEADER_LEN]);
-    given.push((VnetHdr::default(), icmp));
-    let single =
-        given.iter().flat_map(|(hdr, packet)| segment_packet(hdr, packet, 1400).unwrap()).collect();
-    (given, single)
+    packets.push((VnetHdr::default(), icmp));
+    let single = packets
+        .iter()
+        .flat_map(|(hdr, packet)| segment_packet(hdr, packet, 1400).unwrap())
+        .collect();
+    (packets, single)
 }
 
 #[test]
-fn what_goes_in_at_one_end_comes_out_at_the_other() {
-    let (given, expected) = traffic();
+fn every_packet_of_one_node_arrives_at_the_other() {
+    let (packets, expected) = traffic();
     for (left_vnet, right_vnet) in [(true, true), (true, false), (false, true), (false, false)] {
         let (left, right) = pair(left_vnet, right_vnet);
         if left_vnet {
-            given.iter().for_each(|(hdr, packet)| left.give(hdr, packet));
+            packets.iter().for_each(|(hdr, packet)| left.write_packet(hdr, packet));
         } else {
-            expected.iter().for_each(|packet| left.give(&VnetHdr::default(), packet));
+            expected.iter().for_each(|packet| left.write_packet(&VnetHdr::default(), packet));
         }
-        right.go();
-        left.go();
+        right.start_adapter();
+        left.start_adapter();
         let mut got: Vec<Vec<u8>> = Vec::new();
         while got.len() < expected.len() {
-            let (hdr, packet) = right.take();
+            let (hdr, packet) = right.read_packet();
             let singles = segment_packet(&hdr, &packet, 1400).unwrap();
             assert!(!left_vnet || right_vnet || singles.len() == 1);
             got.extend(singles);
         }
-        let finish = |packets: &[Vec<u8>]| {
+        let completed = |packets: &[Vec<u8>]| {
             let mut packets = packets.to_vec();
             for packet in &mut packets {
                 let inner = InnerHeaders::parse(packet).unwrap();
-                // A sender without offload has finished them already: compare finished ones.
+                // The kernel completes them for an adapter without offload.
                 if left_vnet {
                     checksum::complete_checksum(packet, &inner);
                 }
             }
             packets
         };
-        assert!(finish(&got) == finish(&expected), "{left_vnet} {right_vnet}");
+        assert!(completed(&got) == completed(&expected), "{left_vnet} {right_vnet}");
         if left_vnet && right_vnet {
             let writes = right.workers.counters()[0].adapter_writes.load(Relaxed);
             assert!(writes < expected.len() as u64 / 2, "{writes} writes");
         }
         for reason in DropReason::ALL {
             assert_eq!(
-                (left.dropped(reason), right.dropped(reason)),
+                (left.drop_count(reason), right.drop_count(reason)),
                 (0, 0),
                 "{}",
                 reason.as_str()
@@ -334,19 +338,19 @@ fn what_goes_in_at_one_end_comes_out_at_the_other() {
     }
 }
 
-/// Each is written whole: the end of one and the start of the next do not share a send.
+/// Each is written in one piece: the end of one and the start of the next do not share a send.
 #[test]
-fn super_packets_that_fit_a_send_are_not_torn() {
+fn super_packets_that_fit_a_send_are_not_split() {
     let (left, right) = pair(true, true);
     let segment = usize::from(build(&plain(false, 60_000)).0.gso_size);
     let (hdr, packet) = build(&plain(false, 25 * segment));
     for _ in 0..4 {
-        left.give(&hdr, &packet);
+        left.write_packet(&hdr, &packet);
     }
-    right.go();
-    left.go();
+    right.start_adapter();
+    left.start_adapter();
     for _ in 0..4 {
-        assert_eq!(right.take().1.len(), packet.len());
+        assert_eq!(right.read_packet().1.len(), packet.len());
     }
     // Frames are counted after they are sent.
     let sent = || left.workers.counters()[0].tx_frames.load(Relaxed);
@@ -355,15 +359,15 @@ fn super_packets_that_fit_a_send_are_not_torn() {
 }
 
 #[test]
-fn a_plain_adapter_gets_finished_checksums() {
+fn a_plain_adapter_gets_complete_checksums() {
     let (left, right) = pair(true, false);
     let (hdr, packet) = build(&plain(false, 5000));
-    left.give(&hdr, &packet);
-    right.go();
-    left.go();
+    left.write_packet(&hdr, &packet);
+    right.start_adapter();
+    left.start_adapter();
     let mut stream = Vec::new();
     while stream.len() < 5000 {
-        let (_, packet) = right.take();
+        let (_, packet) = right.read_packet();
         let inner = InnerHeaders::parse(&packet).unwrap();
         let mut again = packet.clone();
         checksum::complete_checksum(&mut again, &inner);
@@ -380,13 +384,13 @@ fn small_packets_share_frames_and_flows_stay_in_order() {
     for i in 0..60u8 {
         let (hdr, mut packet) = build(&Shape { flow: i % 3, ..plain(true, 64) });
         packet[28] = i;
-        left.give(&hdr, &packet);
+        left.write_packet(&hdr, &packet);
     }
-    right.go();
-    left.go();
+    right.start_adapter();
+    left.start_adapter();
     let mut seen = [Vec::new(), Vec::new(), Vec::new()];
     while seen.iter().map(Vec::len).sum::<usize>() < 60 {
-        let (hdr, packet) = right.take();
+        let (hdr, packet) = right.read_packet();
         for packet in segment_packet(&hdr, &packet, 1400).unwrap() {
             seen[usize::from(packet[28] % 3)].push(packet[28]);
         }
@@ -397,7 +401,7 @@ fn small_packets_share_frames_and_flows_stay_in_order() {
     // 15 packets of 92 bytes fit a frame. Frames are counted after they are sent.
     await_until(|| left.workers.counters()[0].tx_frames.load(Relaxed) > 0);
     assert_eq!(left.workers.counters()[0].tx_frames.load(Relaxed), 4);
-    // Three flows interleaved in one batch: one write each.
+    // Three flows interleaved in one batch are one write each.
     assert!(right.workers.counters()[0].adapter_writes.load(Relaxed) <= 3 * 4);
 }
 
@@ -407,10 +411,10 @@ fn packets_that_cannot_go_out_are_counted_by_reason() {
     let none = VnetHdr::default();
     let mut multicast = build(&plain(true, 10)).1;
     multicast[16..20].copy_from_slice(&[224, 0, 0, 251]);
-    left.give(&none, &multicast);
-    left.give(&none, &[0x45, 0, 0]);
-    left.give(&none, &build(&plain(true, 1413)).1);
-    left.go();
+    left.write_packet(&none, &multicast);
+    left.write_packet(&none, &[0x45, 0, 0]);
+    left.write_packet(&none, &build(&plain(true, 1413)).1);
+    left.start_adapter();
     left.await_drops(DropReason::NoPeer, 1);
     left.await_drops(DropReason::InnerMalformed, 1);
     left.await_drops(DropReason::TooBig, 1);
@@ -422,8 +426,8 @@ fn own_frames_that_come_back_through_the_adapter_are_dropped() {
     let mut looped = build(&plain(true, 100)).1;
     looped[16..20].copy_from_slice(&[127, 0, 0, 1]);
     looped[22..24].copy_from_slice(&right.socket.local.port().to_be_bytes());
-    left.give(&VnetHdr::default(), &looped);
-    left.go();
+    left.write_packet(&VnetHdr::default(), &looped);
+    left.start_adapter();
     left.await_drops(DropReason::Loop, 1);
     assert_eq!(left.workers.counters()[0].tx_frames.load(Relaxed), 0);
 }
@@ -431,12 +435,12 @@ fn own_frames_that_come_back_through_the_adapter_are_dropped() {
 #[test]
 fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
     let (left, right) = pair(true, true);
-    right.go();
+    right.start_adapter();
     let send = |bytes: &[u8]| {
         let fd = left.socket.fd.as_fd();
         udp::send_control(fd, &right.socket.local, bytes, None).unwrap();
     };
-    let mut forged = left.sealed(FrameKind::Data, &[]);
+    let mut forged = left.seal_frame(FrameKind::Data, &[]);
     *forged.last_mut().unwrap() ^= 1;
     send(&forged);
     right.await_drops(DropReason::NotAuthentic, 1);
@@ -444,9 +448,9 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
     right.await_drops(DropReason::Malformed, 1);
     send(&[0x01; 60]);
     right.await_drops(DropReason::Unsupported, 1);
-    let mut stranger = left.sealed(FrameKind::Data, &[]);
-    stranger[7] ^= 1;
-    send(&stranger);
+    let mut unknown = left.seal_frame(FrameKind::Data, &[]);
+    unknown[7] ^= 1;
+    send(&unknown);
     right.await_drops(DropReason::UnknownSession, 1);
 
     let good = build(&plain(true, 30)).1;
@@ -454,14 +458,14 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
     from[15] ^= 1;
     to[19] ^= 1;
     let bundle = [from, to, good.clone()].concat();
-    let frame = left.sealed(FrameKind::Data, &bundle);
+    let frame = left.seal_frame(FrameKind::Data, &bundle);
     send(&frame);
-    assert_eq!(right.take().1, good);
+    assert_eq!(right.read_packet().1, good);
     right.await_drops(DropReason::InnerSource, 1);
     right.await_drops(DropReason::InnerDestination, 1);
     send(&frame);
     right.await_drops(DropReason::Replayed, 1);
-    send(&left.sealed(FrameKind::Data, &[0x45, 0, 0, 200]));
+    send(&left.seal_frame(FrameKind::Data, &[0x45, 0, 0, 200]));
     right.await_drops(DropReason::InnerMalformed, 1);
 }
 
@@ -470,7 +474,7 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     let (left, mut right) = pair(true, true);
     let to = right.socket.local;
     let request = heartbeat_bytes(HeartbeatMessage::Request);
-    let heartbeat = left.sealed(FrameKind::Heartbeat, &request);
+    let heartbeat = left.seal_frame(FrameKind::Heartbeat, &request);
     udp::send_control(left.socket.fd.as_fd(), &to, &heartbeat, Some(udp::TOS_CONTROL)).unwrap();
     let received = right.driver.blocking_recv().unwrap();
     let FromWorker::Heartbeat { peer, route, session_boot_id, heartbeat, received_at, .. } =
@@ -481,25 +485,25 @@ fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     assert_eq!((peer, route, session_boot_id), (PEER, ROUTE, 77));
     assert_eq!((heartbeat.message, heartbeat.route), (HeartbeatMessage::Request, 9));
     assert!(received_at > Time::ZERO);
-    let ack = left.sealed(FrameKind::Ack, b"ack");
+    let ack = left.seal_frame(FrameKind::Ack, b"ack");
     udp::send_control(left.socket.fd.as_fd(), &to, &ack, None).unwrap();
     right.await_drops(DropReason::Malformed, 1);
 
-    let elsewhere = socket();
-    let stolen = left.sealed(FrameKind::Heartbeat, &request);
-    udp::send_control(elsewhere.fd.as_fd(), &to, &stolen, None).unwrap();
+    let other_source = socket();
+    let stolen = left.seal_frame(FrameKind::Heartbeat, &request);
+    udp::send_control(other_source.fd.as_fd(), &to, &stolen, None).unwrap();
     right.await_drops(DropReason::Misrouted, 1);
-    // It says no more than where it came from.
+    // It is reported with its source address.
     let FromWorker::PeerReflexive { peer, local, from, .. } = right.driver.try_recv().unwrap()
     else {
-        panic!("taken for a heartbeat of the route");
+        panic!("accepted as a heartbeat of the route");
     };
-    assert_eq!((peer, local, from), (PEER, to, elsewhere.local));
+    assert_eq!((peer, local, from), (PEER, to, other_source.local));
     assert!(right.driver.try_recv().is_err());
 }
 
 #[test]
-fn quic_packets_of_routes_are_handed_over_and_others_are_not() {
+fn quic_packets_of_routes_are_passed_on_and_others_are_not() {
     let (left, mut right) = pair(true, true);
     let to = right.socket.local;
     udp::send_control(left.socket.fd.as_fd(), &to, &[0xc0, 1, 2], None).unwrap();
@@ -517,70 +521,69 @@ fn quic_packets_of_routes_are_handed_over_and_others_are_not() {
 #[test]
 fn a_dead_adapter_is_reported_once_and_the_next_one_works() {
     let (mut left, right) = pair(true, true);
-    right.go();
-    left.go();
+    right.start_adapter();
+    left.start_adapter();
     let (queue, kernel) = adapter(true);
     drop(std::mem::replace(&mut left.kernel, kernel));
     let received = left.driver.blocking_recv().unwrap();
     assert!(matches!(received, FromWorker::AdapterError { worker: 0 }), "{received:?}");
     left.queue = queue;
-    left.go();
+    left.start_adapter();
     let (hdr, packet) = build(&plain(true, 30));
-    left.give(&hdr, &packet);
-    assert_eq!(right.take().1, packet);
+    left.write_packet(&hdr, &packet);
+    assert_eq!(right.read_packet().1, packet);
     assert!(left.driver.try_recv().is_err());
 }
 
 #[test]
-fn a_closed_remote_port_blames_no_route_and_stops_nothing() {
+fn a_closed_remote_port_counts_against_no_route_and_stops_nothing() {
     let (mut left, right) = pair(true, true);
-    left.go();
+    left.start_adapter();
     let Node { workers, socket, .. } = right;
     workers.stop();
     drop(socket);
     let (hdr, packet) = build(&plain(true, 30));
     for _ in 0..11 {
-        left.give(&hdr, &packet);
+        left.write_packet(&hdr, &packet);
     }
     let counters = left.workers.counters()[0].clone();
     await_until(|| counters.adapter_reads.load(Relaxed) == 11);
-    // Anyone can send an ICMP message: it must not take a route away.
+    // Anyone can send an ICMP message: it must not take a route down.
     assert!(left.driver.try_recv().is_err());
-    assert_eq!(left.dropped(DropReason::SendFailed), 0);
+    assert_eq!(left.drop_count(DropReason::SendFailed), 0);
 }
 
 #[test]
-fn an_unwatched_socket_is_released() {
+fn a_deregistered_socket_is_released() {
     let (left, right) = pair(true, true);
     let weak = Arc::downgrade(&left.socket);
     let others = 3; // The table and its route, and this test.
     left.workers.deregister_socket(&left.socket);
     await_until(|| weak.strong_count() == others);
     udp::send_control(right.socket.fd.as_fd(), &left.socket.local, &[1], None).unwrap();
-    wait(&left.socket.fd);
-    assert_eq!(left.dropped(DropReason::Malformed), 0);
+    await_readable(&left.socket.fd);
+    assert_eq!(left.drop_count(DropReason::Malformed), 0);
 }
 
 #[test]
-fn a_wake_up_is_never_lost_to_the_one_before_it() {
+fn a_wake_up_is_not_lost_behind_an_earlier_one() {
     let (done, finished) = std::sync::mpsc::sync_channel(1);
+    let changed = socket();
     thread::spawn(move || {
         for round in 0..10_000u32 {
             let (to_driver, _driver) = mpsc::channel(1);
             let (to_quic, _quic) = mpsc::channel(1);
-            let later = to_driver.clone();
-            let (fib, resend) = (Arc::default(), RetransmitLimits::default());
             let io = WorkerIo {
-                fib,
+                fib: Arc::default(),
+                to_driver_deferred: to_driver.clone(),
                 to_driver,
-                to_driver_deferred: later,
                 to_quic,
-                retransmit_limits: resend,
+                retransmit_limits: RetransmitLimits::default(),
                 busy_poll: Duration::ZERO,
             };
             let workers = Workers::start(1, io).unwrap();
-            workers.deregister_queue(0);
-            // The stop comes at every point of the turn the change above causes.
+            workers.deregister_socket(&changed);
+            // The stop falls on every point of the turn that the change causes.
             for _ in 0..round * 7 % 4096 {
                 std::hint::spin_loop();
             }

@@ -1,18 +1,18 @@
-//! Packets larger than the route carries, and probes that find out what it does.
+//! Packets larger than the path MTU, and path MTU probes.
 
 use netft_proto::wire::probe::{Probe, ProbeMessage};
 
 use super::*;
 
-/// RFC 1191: type 3, code 4, with what fits beside the frame's own bytes.
+/// RFC 1191: type 3, code 4, with the path MTU less the overhead of a frame.
 #[test]
-fn the_local_stack_is_told_how_large_a_packet_may_be() {
+fn the_local_stack_gets_an_icmp_message_with_the_mtu() {
     for vnet in [true, false] {
         let (left, _right) = pair(vnet, true);
         let packet = build(&plain(true, 1413)).1;
-        left.give(&VnetHdr::default(), &packet);
-        left.go();
-        let (hdr, answer) = left.take();
+        left.write_packet(&VnetHdr::default(), &packet);
+        left.start_adapter();
+        let (hdr, answer) = left.read_packet();
         assert_eq!(hdr, VnetHdr::default());
         let inner = InnerHeaders::parse(&answer).unwrap();
         assert_eq!((inner.src, inner.dst), (RIGHT.v4.into(), LEFT.v4.into()));
@@ -33,21 +33,21 @@ fn probes_reach_the_driver_without_padding_and_only_over_a_route_of_their_sender
         Probe { message: ProbeMessage::Request, size: 9000, route: 1, your_route: 2, sequence: 3 };
     let mut payload = Vec::new();
     probe.encode(&mut payload);
-    let frame = left.sealed(FrameKind::Probe, &payload);
+    let frame = left.seal_frame(FrameKind::Probe, &payload);
     assert_eq!(frame.len(), 9000);
     udp::send_control(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
     let received = right.driver.blocking_recv().unwrap();
     let FromWorker::Probe { peer, route, probe: got } = received else { panic!("{received:?}") };
     assert_eq!((peer, route, got), (PEER, ROUTE, probe));
 
-    let odd = left.sealed(FrameKind::Probe, &payload[..payload.len() - 1]);
+    let odd = left.seal_frame(FrameKind::Probe, &payload[..payload.len() - 1]);
     udp::send_control(left.socket.fd.as_fd(), &to, &odd, None).unwrap();
     right.await_drops(DropReason::Malformed, 1);
-    let mut forged = left.sealed(FrameKind::Probe, &payload);
+    let mut forged = left.seal_frame(FrameKind::Probe, &payload);
     forged[HEADER_LEN] ^= 1;
     udp::send_control(left.socket.fd.as_fd(), &to, &forged, None).unwrap();
     right.await_drops(DropReason::NotAuthentic, 1);
-    let stolen = left.sealed(FrameKind::Probe, &payload);
+    let stolen = left.seal_frame(FrameKind::Probe, &payload);
     udp::send_control(socket().fd.as_fd(), &to, &stolen, None).unwrap();
     right.await_drops(DropReason::Misrouted, 1);
     assert!(right.driver.try_recv().is_err());

@@ -1,4 +1,4 @@
-//! Requests the worker answers itself.
+//! Heartbeat requests that the worker answers from a template.
 
 use netft_proto::{
     cadence::reply_template::ReplyTemplate,
@@ -16,7 +16,7 @@ use super::*;
 const REMOTE: u32 = 9;
 
 fn request(sequence: u32, heard: bool) -> Heartbeat {
-    let verdict = RouteReport {
+    let report = RouteReport {
         your_route: ROUTE.0,
         heard,
         local_down: false,
@@ -34,12 +34,12 @@ fn request(sequence: u32, heard: bool) -> Heartbeat {
         held_us: 0,
         stalled_ms: 0,
         serial: sequence,
-        reports: vec![verdict],
+        reports: vec![report],
     }
 }
 
-/// Of an engine whose only route is up.
-fn form(node: &Node, remote: SocketAddr) -> Arc<ReplyTemplate> {
+/// The template of an engine whose only route is up.
+fn reply_template(node: &Node, remote: SocketAddr) -> Arc<ReplyTemplate> {
     let second = Duration::from_secs(1);
     let config = EngineConfig { hold: second, history: 0, seed: 1, mtu_raise: second };
     let mut engine = Engine::new(config);
@@ -54,7 +54,7 @@ fn form(node: &Node, remote: SocketAddr) -> Arc<ReplyTemplate> {
         attributes: Attributes(Attributes::SAME_SUBNET),
         transport: Transport::Udp,
     };
-    let heard = |sequence| EngineInput::Heartbeat {
+    let request_input = |sequence| EngineInput::Heartbeat {
         peer: PEER,
         route: ROUTE,
         heartbeat: request(sequence, true),
@@ -63,24 +63,24 @@ fn form(node: &Node, remote: SocketAddr) -> Arc<ReplyTemplate> {
         EngineInput::AddPeer(PEER),
         EngineInput::AddRoute { id: ROUTE, spec },
         EngineInput::SessionUp { peer: PEER, boot_id: 77 },
-        heard(1),
-        heard(2),
+        request_input(1),
+        request_input(2),
     ] {
         engine.on_input(Time::from_millis(1), input).unwrap();
     }
     assert!(
         std::iter::from_fn(|| engine.poll_output())
-            .any(|it| matches!(it, EngineOutput::ReplyTemplateReady(PEER)))
+            .any(|output| matches!(output, EngineOutput::ReplyTemplateReady(PEER)))
     );
     engine.reply_template(PEER).unwrap().clone()
 }
 
 #[test]
-fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
+fn a_request_that_changes_nothing_is_answered_without_waking_the_driver() {
     let (mut left, mut right) = pair(true, true);
     let to = right.socket.local;
-    let form = form(&right, left.socket.local);
-    let calm = |fib: &Arc<Fib>| Fib {
+    let template = reply_template(&right, left.socket.local);
+    let with_template = |fib: &Arc<Fib>| Fib {
         local_addrs: fib.local_addrs,
         sockets: [(right.socket.id, right.socket.clone())].into(),
         peers: vec![FibPeer {
@@ -95,46 +95,49 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
         sessions: fib.sessions.clone(),
         routes: fib.routes.clone(),
         healthy_peers: [PEER].into(),
-        reply_templates: [(PEER, (0, form.clone()))].into(),
+        reply_templates: [(PEER, (0, template.clone()))].into(),
         ..Fib::default()
     };
-    right.fib.rcu(calm);
+    right.fib.rcu(with_template);
     let mut sequence = 2;
-    let mut ask_on = |left: &Node, lane, heard| {
+    let mut send_request_in = |left: &Node, queue, heard| {
         sequence += 1;
         let mut frame = Vec::new();
         let write = |frame: &mut Vec<u8>| request(sequence, heard).encode(frame);
-        left.session.seal_message(FrameKind::Heartbeat, lane, &mut frame, write).unwrap();
+        left.session.seal_message(FrameKind::Heartbeat, queue, &mut frame, write).unwrap();
         udp::send_control(left.socket.fd.as_fd(), &to, &frame, Some(udp::TOS_CONTROL)).unwrap();
     };
-    let mut ask = |left: &Node, heard| ask_on(left, 0, heard);
-    // A turn that goes on meanwhile ends with the table it began with.
-    let mut heard = None;
+    let mut send_request = |left: &Node, heard| send_request_in(left, 0, heard);
+    // A turn in progress keeps the table it began with.
+    let mut deferred = None;
     await_until(|| {
-        ask(&left, true);
-        heard = right.later.try_recv().ok();
-        heard.is_some()
+        send_request(&left, true);
+        deferred = right.deferred.try_recv().ok();
+        deferred.is_some()
     });
-    assert!(matches!(heard, Some(FromWorker::Heartbeat { answered: true, .. })), "{heard:?}");
-    let Some(FromWorker::Heartbeat { heartbeat: answer, .. }) = left.driver.blocking_recv() else {
-        panic!("no answer")
+    let answered = matches!(deferred, Some(FromWorker::Heartbeat { answered: true, .. }));
+    assert!(answered, "{deferred:?}");
+    let Some(FromWorker::Heartbeat { heartbeat: reply, .. }) = left.driver.blocking_recv() else {
+        panic!("no reply")
     };
     assert_eq!(
-        (answer.message, answer.your_route, answer.sent_at),
+        (reply.message, reply.your_route, reply.sent_at),
         (HeartbeatMessage::Reply, REMOTE, 5)
     );
-    // The peer does not hear this node: the driver has to know, and answers.
-    ask(&left, false);
-    let news = |heard: &FromWorker| {
-        let FromWorker::Heartbeat { heartbeat, answered, .. } = heard else { panic!("{heard:?}") };
+    // The peer receives nothing from this node: the driver must know, and answers.
+    send_request(&left, false);
+    let reports_silence = |message: &FromWorker| {
+        let FromWorker::Heartbeat { heartbeat, answered, .. } = message else {
+            panic!("{message:?}")
+        };
         !answered && !heartbeat.reports[0].heard
     };
-    while !news(&right.driver.blocking_recv().unwrap()) {}
-    // A reply that may wait says so, to the kernel too.
+    while !reports_silence(&right.driver.blocking_recv().unwrap()) {}
+    // A reply that may be read late is marked, so that the kernel queues it apart.
     left.workers.deregister_socket(&left.socket);
     let mut input = [0; 2048];
     await_until(|| {
-        ask_on(&left, DEFER_REPLY, true);
+        send_request_in(&left, DEFER_REPLY, true);
         let mut read = || udp::recv_batch(left.socket.fd.as_fd(), &mut input).unwrap();
         std::iter::from_fn(|| read().map(|_| ())).count();
         input[QUEUE_OFFSET] == DEFERRED_REPLY
@@ -142,12 +145,12 @@ fn a_request_without_news_is_answered_and_the_driver_sleeps_on() {
 }
 
 #[test]
-fn heartbeats_that_wait_together_are_all_taken_in() {
+fn heartbeats_that_arrive_together_are_all_processed() {
     let (left, mut right) = pair(true, true);
     for sequence in 1..=20 {
         let mut bytes = Vec::new();
         request(sequence, true).encode(&mut bytes);
-        let frame = left.sealed(FrameKind::Heartbeat, &bytes);
+        let frame = left.seal_frame(FrameKind::Heartbeat, &bytes);
         udp::send_control(left.socket.fd.as_fd(), &right.socket.local, &frame, None).unwrap();
     }
     for sequence in 1..=20 {
