@@ -142,11 +142,24 @@ impl AdapterReconciler {
         }
         let outcome = self.repair_adapter(netlink, &mut report).await;
         report.is_backing_off = self.backoff.record_outcome(now, outcome);
+        let adapter = &self.desired.name;
         for repair in &report.repairs {
-            tracing::info!(adapter = %self.desired.name, %repair, "adapter repaired");
+            match repair {
+                // The routes of new peers are installed this way too.
+                Repair::RouteRemoved(_) | Repair::RouteRestored(_) => {
+                    tracing::debug!(adapter, %repair, "route of the adapter repaired");
+                }
+                Repair::RenamedBack { .. }
+                | Repair::MtuRestored { .. }
+                | Repair::SetUp
+                | Repair::AddressRemoved(_)
+                | Repair::AddressRestored(_) => {
+                    tracing::info!(adapter, %repair, "adapter repaired");
+                }
+            }
         }
         if report.is_adapter_missing {
-            tracing::debug!(adapter = %self.desired.name, "adapter missing");
+            tracing::debug!(adapter, "adapter missing");
         }
         report
     }

@@ -174,7 +174,7 @@ async fn send_hello(
     let length = u16::try_from(message.len() - 2).expect("a hello is at most MAX_LEN bytes");
     message[..2].copy_from_slice(&length.to_be_bytes());
     stream.write_all(&message).await?;
-    debug!(boot_id = context.boot_id, local_session = session_id.get(), "hello sent");
+    debug!(local_session = session_id.get(), "hello sent");
     Ok(())
 }
 
@@ -191,7 +191,7 @@ async fn receive_hello(
     stream.read_exact(body).await?;
     let hello = validate_hello(body, context.peer_addrs)?;
     debug!(
-        boot_id = hello.boot_id,
+        boot_id = %format_args!("{:016x}", hello.boot_id),
         remote_session = hello.session_id,
         name = ?hello.name,
         adapter_up = hello.adapter_up,

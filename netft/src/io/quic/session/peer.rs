@@ -257,14 +257,15 @@ impl PeerTask {
         };
         let liveness_timeout =
             (3 * other.connection.rtt()).clamp(LIVENESS_TIMEOUT_RANGE.0, LIVENESS_TIMEOUT_RANGE.1);
-        debug!(boot_id, ?liveness_timeout, "other boot id: liveness request to the former process");
+        let boot = format!("{boot_id:016x}");
+        debug!(boot_id = boot, ?liveness_timeout, "liveness request to the former process");
         let former = other.connection.clone();
         let check = async move {
             let is_alive = tokio::select! {
                 answer = timeout(liveness_timeout, alive) => matches!(answer, Ok(Ok(()))),
                 _ = former.closed() => false,
             };
-            debug!(boot_id, is_alive, "liveness check of the former process");
+            debug!(boot_id = boot, is_alive, "liveness check of the former process");
             // The handshake may have timed out meanwhile.
             let _ = reply.send(if is_alive { Err(RefusalReason::Duplicate) } else { Ok(()) });
         };
@@ -296,7 +297,8 @@ impl PeerTask {
         let mut due = self.sessions.poll_changes(now);
         let preferred = due.contains(&SessionChange::Prefer(local_session));
         due.retain(|change| *change != SessionChange::Prefer(local_session));
-        info!(session = local_session, generation, boot_id, dialer, "session established");
+        let boot = format!("{boot_id:016x}");
+        info!(session = local_session, generation, boot_id = boot, dialer, "session established");
         (self.report)(FromQuic::SessionUp {
             peer: self.context.peer,
             session,
