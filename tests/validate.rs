@@ -481,7 +481,7 @@ fn the_two_halves_of_a_path_are_compared() {
     assert_eq!(with(back(1500, 1500), vec![route(1500)]), []);
     let found = with(back(1400, 1500), vec![route(1500)]);
     assert_eq!(ids(&found), ["path-mtu-differs"]);
-    assert!(found[0].what.contains("1500 bytes get to b, 1400 come back"), "{found:?}");
+    assert!(found[0].what.contains("1500 bytes reach b, packets of 1400 come back"), "{found:?}");
     assert!(found[0].place.ends_with("(eth0)") && found[0].remedy.contains("by direction"));
     let mut searching = back(1400, 1500);
     searching.paths[0].path_mtu_probing = true;

@@ -135,7 +135,7 @@ fn a_path_that_carries_less_than_its_interfaces_is_found_at_once_on_both_ends() 
                 let address = pair.lab.node_ipv4(1, own).to_string();
                 assert!(found.place.contains(&format!("{address}:3343 →")), "{found:?}");
                 assert!(found.place.ends_with("(eth1)"), "{found:?}");
-                assert!(found.what.contains("the interface takes 1500"), "{found:?}");
+                assert!(found.what.contains("the interface MTU is 1500"), "{found:?}");
             }
             pair.lab.make_mtu_black_hole(1, 1500).unwrap();
             for _ in 0..20 {
