@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{NodePair, TEST_TIMEOUT};
-use netft::io::sys::glink;
+use netft::test_support::sys::glink;
 use netft_lab::{Netns, daemon::EventLine, in_namespace};
 use rtnetlink::LinkVeth;
 

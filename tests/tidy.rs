@@ -84,7 +84,8 @@ fn the_pure_crate_touches_nothing() {
         "std::time::SystemTime",
         "ring::rand",
     ];
-    const DEPENDENCIES: [&str; 6] = ["arc-swap", "base64", "ipnet", "ring", "thiserror", "zeroize"];
+    const DEPENDENCIES: [&str; 7] =
+        ["arc-swap", "base64", "ipnet", "ring", "serde", "thiserror", "zeroize"];
     let mut problems = Vec::new();
     let manifest = fs::read_to_string(root().join("netft/proto/Cargo.toml")).unwrap();
     let section = manifest.split("[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();

@@ -16,7 +16,7 @@ use netft::{
     Time,
     config::AdapterBackend,
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
-    io::{
+    test_support::{
         adapter::{
             lock::AdapterLock,
             reconciler::{AdapterReconciler, DesiredState, Repair},

@@ -4,13 +4,13 @@ use std::{path::Path, time::Duration};
 
 use netft::{
     NodeKey,
+    api::host::identity,
     config::{
         AdapterConfig, Config, ConfigKey, FailoverConfig, HeartbeatConfig, NetworkConfig,
         PrivateKey, RelayConfig, TopologyConfig, adapter_name, exclude_rule, keys, network_prefix,
         node_name,
     },
     ids::virtual_addrs::VirtualAddrs,
-    io::identity,
     loss_detection::RetransmitLimits,
     route::Timing,
 };

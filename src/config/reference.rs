@@ -6,12 +6,12 @@
 use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path};
 
 use netft::{
+    api::host::identity,
     config::{
         ChangeEffect, Config, ConfigKey, ConfigTable, KeyDefault, KeySyntax, NumberLimits,
         diff_configs,
         keys::{CONFIG_KEYS, CONFIG_TABLES},
     },
-    io::identity,
 };
 
 use super::{check, raw};

@@ -207,6 +207,15 @@ fn snapshot() -> Snapshot {
     }
 }
 
+#[test]
+fn a_snapshot_serialises_with_the_names_of_the_output() {
+    let value = serde_json::to_value(snapshot()).unwrap();
+    assert_eq!(value["adapter"]["backend"], "offload");
+    assert_eq!(value["node"]["key"], NodeKey([7; 32]).to_string());
+    assert_eq!(value["peers"][0]["policies"]["default"], "failover");
+    assert_eq!(value["sent_by_route"]["1"]["frames"], 3);
+}
+
 /// The widest values every column can have.
 fn worst() -> Snapshot {
     let mut snapshot = snapshot();

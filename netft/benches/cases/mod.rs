@@ -8,7 +8,6 @@ use std::{
 use netft::{
     PeerId,
     ids::virtual_addrs::VirtualAddrs,
-    io::fib::{Fib, FibPeer},
     packet::{
         gro::GroCoalescer,
         gso::GsoPlan,
@@ -16,6 +15,7 @@ use netft::{
         virtio_net::{GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, VnetHdr},
     },
     session::{Cipher, Session, SessionParams, replay::ReplayWindow},
+    test_support::fib::{Fib, FibPeer},
     wire::{
         ack::{Ack, AckRange, MAX_RANGES},
         header::{FRAME_OVERHEAD, FrameHeader, FrameKind},

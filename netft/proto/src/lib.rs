@@ -79,6 +79,8 @@ pub mod ids;
 pub mod loss_detection;
 pub mod packet;
 pub mod route;
+#[cfg(feature = "serde")]
+mod serialize;
 pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -39,7 +39,7 @@ impl Adapter {
         wait: Duration,
     ) -> Result<DrainReport, DrainError> {
         // Before the order, so that no stage of it is missed.
-        let mut events = EventStream(self.events.subscribe());
+        let mut events = EventStream::new(self.events.subscribe());
         let (on, force) = (order.on, order.force);
         let (answer, done) = oneshot::channel();
         self.send_request(DriverRequest::Drain(order, answer)).await.ok_or(RouteError::Closed)?;

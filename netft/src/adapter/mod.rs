@@ -88,7 +88,7 @@ impl Adapter {
     /// Everything that happens from here on; the first stream starts with the first event.
     pub fn events(&self) -> EventStream {
         let first = self.first_stream.lock().ok().and_then(|mut first| first.take());
-        first.unwrap_or_else(|| EventStream(self.events.subscribe()))
+        first.unwrap_or_else(|| EventStream::new(self.events.subscribe()))
     }
 
     /// Changes a route while it runs.

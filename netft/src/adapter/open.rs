@@ -52,6 +52,7 @@ const WORKER_QUEUE_LEN: usize = 1024;
 const DRIVER_QUEUE_LEN: usize = 1024;
 
 pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenError> {
+    config.check_settings()?;
     config.assign_ids();
     let lock = AdapterLock::acquire(&config.runtime_dir, &config.adapter.name)?;
     let config = Arc::new(config);
@@ -162,7 +163,7 @@ async fn start_components(
         next_peer: tokio::sync::Mutex::new(next_peer),
         messages,
         events,
-        first_stream: Mutex::new(Some(EventStream(first))),
+        first_stream: Mutex::new(Some(EventStream::new(first))),
         manager,
         netlink_watcher: tokio::spawn(netlink_watcher.run()),
         resolver: tokio::spawn(resolver.run()),

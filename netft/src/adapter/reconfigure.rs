@@ -76,6 +76,7 @@ impl Adapter {
         mut config: Config,
         next: u32,
     ) -> Result<CheckedConfig, ReconfigureError> {
+        config.check_settings()?;
         let running = self.config();
         let changes =
             config::diff_configs(&running, &config).map_err(ReconfigureError::RestartRequired)?;

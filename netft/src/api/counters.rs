@@ -61,7 +61,7 @@ pub struct PacketCounter {
 macro_rules! define_snapshot {
     ($($(#[doc = $help:literal])+ $field:ident, $json:literal, $metric:literal;)+) => {
         /// Packet counters since the adapter was opened, summed over the workers.
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
         pub struct CounterSnapshot {
             $($(#[doc = $help])+ pub $field: u64,)+
             /// Drops by reason, every reason listed.

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use netft_proto::{
-    config::RestartRequired,
+    config::{ConfigError, RestartRequired},
     ids::{PeerId, RouteId},
     route::policy::ClassError,
 };
@@ -16,7 +16,11 @@ use crate::io::{
 
 /// Why an adapter could not be opened. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Another daemon runs, or the runtime directory is not usable.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -41,7 +45,11 @@ pub enum OpenError {
 
 /// Why another config was refused. Nothing changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReconfigureError {
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Something in it cannot change while the node runs.
     #[error("{}\nrestart netftd to apply it; nothing changed", lines(.0))]
     RestartRequired(Vec<RestartRequired>),
@@ -65,6 +73,7 @@ fn lines(fixed: &[RestartRequired]) -> String {
 
 /// Why a route could not be added, changed or removed. Nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RouteError {
     /// No route has this number.
     #[error("there is no route {0}: `netft routes` lists them")]

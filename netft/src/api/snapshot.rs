@@ -14,11 +14,12 @@ use netft_proto::{
     time::Time,
     topology::NetworkInfo,
 };
+use serde::Serialize;
 
 pub use crate::api::counters::CounterSnapshot;
 
 /// Everything an operator may query, as of one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
     /// The moment, on the clock of event times (`CLOCK_BOOTTIME`).
     pub now: Time,
@@ -44,7 +45,7 @@ pub struct Snapshot {
 
 /// Data sent on a route since it was added: with copies and retransmissions, without heartbeats and
 /// acknowledgements.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RouteSent {
     /// Frames.
     pub frames: u64,
@@ -53,7 +54,7 @@ pub struct RouteSent {
 }
 
 /// This node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct NodeInfo {
     /// Its name.
     pub name: String,
@@ -66,7 +67,7 @@ pub struct NodeInfo {
 }
 
 /// The adapter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct AdapterInfo {
     /// The interface name.
     pub name: String,
@@ -85,7 +86,7 @@ pub struct AdapterInfo {
 }
 
 /// One peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PeerInfo {
     /// Its state in the engine.
     pub status: PeerStatus,

@@ -4,8 +4,8 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::{
     config::{
-        AdapterBackend, Config, ExcludeRule, HostName, NetworkConfig, NetworkRole, PeerConfig,
-        RelayConfig, RouteOverride, keys,
+        Config, ExcludeRule, HostName, NetworkConfig, NetworkRole, PeerConfig, RelayConfig,
+        RouteOverride, keys,
     },
     route::{PeerPolicies, RouteClass, Timing, TrafficClass, Transport},
 };
@@ -135,10 +135,7 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
 }
 
 fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
-    let backend = |config: &Config| match config.adapter.backend {
-        AdapterBackend::Offload => "offload".to_owned(),
-        AdapterBackend::Plain => "plain".to_owned(),
-    };
+    let backend = |config: &Config| config.adapter.backend.as_str().to_owned();
     let folder = |config: &Config| config.runtime_dir.display().to_string();
     let bytes = |config: &Config| config.retransmit_limits.bytes.to_string();
     let age = |config: &Config| describe_duration(config.retransmit_limits.age);
@@ -370,7 +367,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{ClassTimings, PrivateKey},
+        config::{AdapterBackend, ClassTimings, PrivateKey},
         ids::NodeKey,
         route::{Policy, policy::Dscp},
     };

@@ -40,3 +40,14 @@ pub enum NetworkRole {
     /// For traffic between nodes and of clients; preferred last.
     ClusterAndClient,
 }
+
+impl NetworkRole {
+    /// The word in the config file and in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Cluster => "cluster",
+            Self::ClusterAndClient => "cluster-and-client",
+        }
+    }
+}

@@ -190,6 +190,16 @@ pub enum AdapterBackend {
     Plain,
 }
 
+impl AdapterBackend {
+    /// The word in the config file and in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offload => "offload",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 /// Default timings by class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassTimings {

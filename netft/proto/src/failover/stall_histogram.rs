@@ -43,6 +43,7 @@ pub struct FailoverStall {
 
 /// The stalls of a node's failovers since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct StallHistogram {
     /// Stalls per bucket of [`BUCKET_BOUNDS_MS`] (above the bound before, up to its own), and
     /// beyond the last.

@@ -12,6 +12,7 @@ use crate::ids::node_key::NodeKey;
 
 /// The two addresses of a node's adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct VirtualAddrs {
     /// The IPv4 address.
     pub v4: Ipv4Addr,

@@ -13,6 +13,7 @@ use crate::{route::state::Reason, time::Time};
 
 /// Progress of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct DrainStatus {
     /// Ordered on this node.
     pub here: bool,

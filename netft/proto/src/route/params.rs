@@ -38,6 +38,7 @@ pub(crate) const THRESHOLD_RANGE: (u64, u64) = (2, 120);
 
 /// Time between two heartbeats on a route: 5–60,000 ms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Delay(u32);
 
 impl Delay {
@@ -62,6 +63,7 @@ impl Delay {
 
 /// Heartbeats missed before a route is down: 2–120 (NetFT: 3–120).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Threshold(u16);
 
 impl Threshold {
@@ -82,6 +84,7 @@ impl Threshold {
 
 /// Delay and threshold together; the detection time is derived, never configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Timing {
     /// Time between heartbeats.
     pub delay: Delay,
@@ -131,10 +134,12 @@ impl RouteClass {
 /// Preference of a route; lower is preferred. By default the sum of the metrics of the two end
 /// networks, as NetFT's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Priority(pub u32);
 
 /// Bit mask of a route's properties. Unknown bits are kept and shown in hex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Attributes(pub u32);
 
 impl Attributes {

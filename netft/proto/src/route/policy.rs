@@ -62,6 +62,7 @@ impl FromStr for Policy {
 
 /// A differentiated services code point (RFC 2474): 0–63.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Dscp(u8);
 
 impl Dscp {
@@ -141,6 +142,7 @@ impl Protocol {
 
 /// A range of TCP or UDP ports, its ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -201,6 +203,7 @@ pub struct PacketFields {
 /// A class of traffic, and its policy. A criterion left out matches everything; all that are
 /// given must match.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct TrafficClass {
     /// Its policy.
     pub policy: Policy,
@@ -257,6 +260,7 @@ impl TrafficClass {
 
 /// All policies of one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PeerPolicies {
     default: Policy,
     classes: Vec<TrafficClass>,

@@ -10,6 +10,7 @@ use crate::{
 
 /// One physical path to one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct RouteSpec {
     /// The peer.
     pub peer: PeerId,

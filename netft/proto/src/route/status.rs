@@ -15,6 +15,7 @@ use crate::{
 
 /// One route at one moment.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct RouteStatus {
     /// The route's number.
     pub id: RouteId,
@@ -50,6 +51,7 @@ pub struct RouteStatus {
 
 /// Hold-down of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HoldDownStatus {
     /// How much longer data may not return to the route; zero unless it flapped.
     pub left: Duration,
@@ -59,6 +61,7 @@ pub struct HoldDownStatus {
 
 /// Quality of a route as its heartbeats measure it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct RouteQuality {
     /// Smoothed round-trip time, while known.
     pub rtt: Option<Duration>,
@@ -72,6 +75,7 @@ pub struct RouteQuality {
 
 /// Heartbeat counters of a route since it was added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HeartbeatCounters {
     /// Requests sent.
     pub sent: u64,
@@ -81,6 +85,7 @@ pub struct HeartbeatCounters {
 
 /// One peer at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PeerStatus {
     /// The peer.
     pub peer: PeerId,

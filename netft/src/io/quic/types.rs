@@ -38,8 +38,6 @@ pub enum FromQuic {
         session: Arc<Session>,
         /// The peer's boot id: a new one means that the peer restarted.
         boot_id: u64,
-        /// True if this node dialled.
-        dialer: bool,
         /// Name of the peer in its hello.
         peer_name: String,
         /// State of the peer's adapter in its hello.

@@ -45,6 +45,7 @@ const COMMON_PACKET_SIZES: [usize; 14] =
 
 /// The path MTU of a route, and how it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PathMtuStatus {
     /// The largest IP packet the route carries, bytes: its interface's MTU until probes find less;
     /// `None` while the interface is unknown.

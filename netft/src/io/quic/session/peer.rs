@@ -303,7 +303,6 @@ impl PeerTask {
             peer: self.context.peer,
             session,
             boot_id,
-            dialer,
             peer_name: established.peer_name,
             adapter_up: established.adapter_up,
             preferred,

@@ -104,6 +104,7 @@ impl MetricSource {
 
 /// One network.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NetworkInfo {
     /// Its prefix.
     pub prefix: IpNet,
@@ -121,6 +122,7 @@ pub struct NetworkInfo {
 
 /// One address of an interface in a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct NetworkInterface {
     /// The peer it belongs to; `None` for this node's own.
     pub peer: Option<PeerId>,
