@@ -21,7 +21,7 @@ use netft::{
 use netft_lab::{Lab, NetworkLayout, daemon::SiteSettings, in_namespace, interface_index};
 use netftd::{
     control::schema::{
-        EventDetail, Finding, PeerPath, PeerValidation, Route, Severity, ValidationResult,
+        EventDetail, Finding, PeerPath, PeerValidation, RouteView, Severity, ValidationResult,
     },
     validate::{DaemonFacts, NodeFacts, exit_code, run_checks},
 };
@@ -422,7 +422,7 @@ fn a_rule_that_cannot_be_read_leaves_the_verdict_open() {
 }
 
 /// A route of `fine` that is up and carries packets of this size.
-fn route(path_mtu: usize) -> Route {
+fn route(path_mtu: usize) -> RouteView {
     let text = json!({ "id": 1, "peer": "b", "real_local": "10.1.0.1:3343",
         "real_remote": "10.1.0.2:3343", "virtual_local": "169.254.1.1",
         "virtual_remote": "169.254.1.2", "delay_ms": 30, "threshold": 5, "priority": 1,
@@ -434,7 +434,7 @@ fn route(path_mtu: usize) -> Route {
 }
 
 /// Findings with this answer of the peer.
-fn with(answer: PeerValidation, routes: Vec<Route>) -> Vec<Finding> {
+fn with(answer: PeerValidation, routes: Vec<RouteView>) -> Vec<Finding> {
     let mut facts = fine();
     facts.daemon = Some(DaemonFacts { peers: vec![answer], routes, ..DaemonFacts::default() });
     run_checks(&facts)

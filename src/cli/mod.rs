@@ -191,7 +191,7 @@ fn run_events(
     out: &mut StandardOutput,
 ) -> Result<(), ExitError> {
     let mut ends = RouteEndpointMap::default();
-    let mut show = |event: &schema::Event| {
+    let mut show = |event: &schema::EventView| {
         ends.learn_from(&event.detail);
         let lines = event_lines(&event.detail, &ends);
         ends.forget_removed(&event.detail);
@@ -204,7 +204,7 @@ fn run_events(
     }
     let mut stream = client.open_stream(&format!("{target}&follow=true"))?;
     loop {
-        let (line, event) = stream.next_line::<VersionedBody<schema::Event>>()?;
+        let (line, event) = stream.next_line::<VersionedBody<schema::EventView>>()?;
         if !out.print_streamed(json, &line, || show(&event.body))? {
             return Ok(());
         }

@@ -111,7 +111,7 @@ fn query_peers(client: &DaemonClient, local: bool) -> Vec<PeerValidation> {
     if local {
         return Vec::new();
     }
-    let unasked = |peer: schema::Peer| PeerValidation {
+    let unasked = |peer: schema::PeerView| PeerValidation {
         peer: peer.name,
         error: Some(format!("this node's netftd did not query it ({})", failure.text)),
         ..PeerValidation::default()

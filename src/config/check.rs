@@ -75,7 +75,7 @@ pub(super) fn check_file(
     }
     read_topology(reader, &file.topology, &mut config.topology);
     let (node, own) = (node.as_ref(), own.as_ref());
-    let context = peers::PeerContext { node, own, prefixes, port: config.session.port };
+    let context = peers::PeerCheckContext { node, own, prefixes, port: config.session.port };
     config.peers = peers::read_peers(reader, &file.peer, &context);
     read_adapter(reader, &file.adapter, &mut config.adapter);
     read_heartbeat(reader, &file.heartbeat, &mut config.heartbeat);

@@ -34,7 +34,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// What to do about it.
+    /// The remedy, for the `help:` line.
     pub fn help_text(&self, path: &Path) -> String {
         let path = path.display();
         match self {

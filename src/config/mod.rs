@@ -22,21 +22,21 @@ use std::path::Path;
 pub use file::FileError;
 use netft::config::Config;
 pub use netft::config::{adapter_name, node_name};
-pub use problem::{ConfigError, ConfigProblem, InvalidContent, SourceMark};
+pub use problem::{ConfigFileError, ConfigProblem, InvalidContent, SourceMark};
 
 /// Reads and checks the config file at `path`; `runtime_dir` goes into it as given.
 ///
 /// # Errors
 /// The file cannot be used, or what it says is wrong; rendered for a terminal.
-pub fn load_config(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigError> {
-    let bytes = file::read_config_file(path).map_err(|error| ConfigError::File {
+pub fn load_config(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigFileError> {
+    let bytes = file::read_config_file(path).map_err(|error| ConfigFileError::File {
         path: path.to_owned(),
         help: error.help_text(path),
         reason: error.to_string(),
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let fail = |text: String, problems| {
-        ConfigError::Content(InvalidContent { path: path.to_owned(), text, problems })
+        ConfigFileError::Content(InvalidContent { path: path.to_owned(), text, problems })
     };
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
@@ -64,7 +64,7 @@ pub fn load_config(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigErro
     check::check_file(&file, folder, runtime_dir).map_err(|problems| fail(text, problems))
 }
 
-/// What the TOML parser or the shape says, with what to do about the common ones.
+/// A syntax or type error of the TOML parser, with the remedy for the common ones.
 fn syntax_problem(error: &toml::de::Error) -> ConfigProblem {
     let message = error.message();
     let problem = ConfigProblem::at_span(error.span().unwrap_or(0..0), message, "here");

@@ -19,7 +19,7 @@ pub(super) fn link_local_v6() -> IpNet {
     Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).into()
 }
 
-/// Whether a cloud's metadata service answers there.
+/// True for the address of a cloud's metadata service.
 pub(super) fn is_metadata(addr: IpAddr) -> bool {
     const METADATA_V4: [Ipv4Addr; 3] = [
         Ipv4Addr::new(169, 254, 169, 254),
@@ -99,8 +99,8 @@ pub(super) fn parse_host_or_endpoint(text: &str, port: u16) -> Result<HostOrEndp
     Ok(HostOrEndpoint::Name(HostName { host: host.to_owned(), port }))
 }
 
-/// Whether a name can be looked up (RFC 1123 section 2.1): the last of its labels is no number, so
-/// that an address with a slip in it is none.
+/// Accepts names that DNS can resolve (RFC 1123 section 2.1): the last of its labels is no number,
+/// so that an address with a slip in it is none.
 fn check_host_name(text: &str) -> Result<(), String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

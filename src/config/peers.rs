@@ -25,15 +25,15 @@ use super::{
     virtuals::AdapterPrefixes,
 };
 
-/// What peers are compared with.
-pub(super) struct PeerContext<'a> {
+/// The settings that peers are compared with.
+pub(super) struct PeerCheckContext<'a> {
     pub(super) node: Option<&'a LocalNode>,
     pub(super) own: Option<&'a VirtualAddrSpans>,
     pub(super) prefixes: AdapterPrefixes,
     pub(super) port: u16,
 }
 
-/// What no two nodes may share.
+/// Names, keys and addresses, which no two nodes may share.
 struct ClaimedIdentities {
     names: UniqueKeys<String>,
     keys: UniqueKeys<NodeKey>,
@@ -44,7 +44,7 @@ struct ClaimedIdentities {
 
 impl ClaimedIdentities {
     /// With this node's own already taken.
-    fn new(reader: &mut FieldReader, context: &PeerContext<'_>) -> Self {
+    fn new(reader: &mut FieldReader, context: &PeerCheckContext<'_>) -> Self {
         let mut taken = Self {
             names: UniqueKeys::new(),
             keys: UniqueKeys::new(),
@@ -79,8 +79,8 @@ impl ClaimedIdentities {
 
 pub(super) fn read_peers(
     reader: &mut FieldReader,
-    tables: &[Spanned<raw::PeerTable>],
-    context: &PeerContext<'_>,
+    tables: &[Spanned<raw::PeerSection>],
+    context: &PeerCheckContext<'_>,
 ) -> Vec<PeerConfig> {
     if let Some(beyond) = tables.get(MAX_PEERS) {
         let message = format!("{} peers, more than the {MAX_PEERS} allowed", tables.len());
@@ -100,7 +100,7 @@ pub(super) fn read_peers(
 }
 
 /// This node's physical addresses, as far as routes name them.
-fn pinned_local_addresses(tables: &[Spanned<raw::PeerTable>]) -> Vec<(IpAddr, ByteSpan)> {
+fn pinned_local_addresses(tables: &[Spanned<raw::PeerSection>]) -> Vec<(IpAddr, ByteSpan)> {
     let mut quiet = FieldReader::default();
     let routes = tables.iter().flat_map(|table| &table.get_ref().route);
     routes
@@ -112,8 +112,8 @@ fn pinned_local_addresses(tables: &[Spanned<raw::PeerTable>]) -> Vec<(IpAddr, By
 
 fn read_peer(
     reader: &mut FieldReader,
-    table: &Spanned<raw::PeerTable>,
-    context: &PeerContext<'_>,
+    table: &Spanned<raw::PeerSection>,
+    context: &PeerCheckContext<'_>,
     taken: &mut ClaimedIdentities,
     locals: &[(IpAddr, ByteSpan)],
 ) -> Option<PeerConfig> {
@@ -152,8 +152,8 @@ fn read_peer(
 
 fn read_endpoints(
     reader: &mut FieldReader,
-    peer: &raw::PeerTable,
-    context: &PeerContext<'_>,
+    peer: &raw::PeerSection,
+    context: &PeerCheckContext<'_>,
     taken: &mut ClaimedIdentities,
     owner: &str,
     locals: &[(IpAddr, ByteSpan)],
@@ -207,8 +207,8 @@ fn read_endpoints(
 
 fn read_routes(
     reader: &mut FieldReader,
-    tables: &[Spanned<raw::RouteTable>],
-    context: &PeerContext<'_>,
+    tables: &[Spanned<raw::RouteSection>],
+    context: &PeerCheckContext<'_>,
     owner: &str,
 ) -> Vec<RouteOverride> {
     if let Some(beyond) = tables.get(MAX_PEER_ROUTES) {

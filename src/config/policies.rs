@@ -15,7 +15,7 @@ use super::{
 
 pub(super) fn read_policies(
     reader: &mut FieldReader,
-    peer: &raw::PeerTable,
+    peer: &raw::PeerSection,
     owner: &str,
 ) -> PeerPolicies {
     let policies = PeerPolicies::new(

@@ -13,18 +13,18 @@ const MAX_SHOWN_PROBLEMS: usize = 20;
 pub struct SourceMark {
     /// The bytes.
     pub span: Range<usize>,
-    /// What stands beside the caret.
+    /// Text beside the caret.
     pub label: String,
 }
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// What is wrong.
+    /// The mistake, one line.
     pub message: String,
     /// Where: the first is the place itself, the others belong to it.
     pub marks: Vec<SourceMark>,
-    /// What to do.
+    /// The remedy.
     pub help: Option<String>,
 }
 
@@ -56,23 +56,23 @@ impl ConfigProblem {
 
 /// A config file that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub enum ConfigFileError {
     /// The file itself: missing, not a file, not ours.
     #[error("error: cannot use {}: {reason}\n  = help: {help}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
-        /// What to do.
+        /// The remedy.
         help: String,
     },
-    /// What it says.
+    /// Invalid content.
     #[error("{0}")]
     Content(InvalidContent),
 }
 
-/// What is wrong in a file that could be read.
+/// The mistakes in a file that could be read.
 #[derive(Debug)]
 pub struct InvalidContent {
     /// The file.

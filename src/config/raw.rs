@@ -31,7 +31,7 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) network: Vec<Spanned<NetworkTable>>,
     #[serde(default)]
-    pub(super) peer: Vec<Spanned<PeerTable>>,
+    pub(super) peer: Vec<Spanned<PeerSection>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,7 +125,7 @@ pub(super) struct NetworkTable {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PeerTable {
+pub(super) struct PeerSection {
     pub(super) name: OptionalField,
     pub(super) key: OptionalField,
     pub(super) addresses: OptionalField,
@@ -136,7 +136,7 @@ pub(super) struct PeerTable {
     #[serde(default)]
     pub(super) class: Vec<Spanned<ClassTable>>,
     #[serde(default)]
-    pub(super) route: Vec<Spanned<RouteTable>>,
+    pub(super) route: Vec<Spanned<RouteSection>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -152,7 +152,7 @@ pub(super) struct ClassTable {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RouteTable {
+pub(super) struct RouteSection {
     pub(super) local: OptionalField,
     pub(super) remote: OptionalField,
     pub(super) delay: OptionalField,

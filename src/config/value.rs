@@ -22,7 +22,7 @@ pub(super) enum TomlValue {
 }
 
 impl fmt::Display for TomlValue {
-    /// What was found, for "…, not …": control characters escaped.
+    /// Writes the value that was found, for "…, not …": control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Integer(value) => value.fmt(f),

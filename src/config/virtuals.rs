@@ -23,7 +23,7 @@ pub(super) struct AdapterPrefixes {
     v6: Option<(IpNet, ByteSpan)>,
 }
 
-/// Whether two prefixes share an address.
+/// True when two prefixes share an address.
 pub(super) fn prefixes_overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }

@@ -17,7 +17,7 @@ use super::words;
 
 /// Route states at the moment data moved.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct FailoverReport {
+pub struct FailoverReportView {
     /// The route that was left; null when there was none, or it was removed.
     pub left: Option<LeftRoute>,
     /// The other routes, best first.
@@ -27,7 +27,7 @@ pub struct FailoverReport {
     /// Milliseconds without any usable route before this move; null if there was one.
     pub dark_ms: Option<u64>,
     /// Cost up to that moment.
-    pub cost: FailoverCost,
+    pub cost: FailoverCostView,
 }
 
 /// Former route at that moment.
@@ -45,14 +45,14 @@ pub struct LeftRoute {
     /// Milliseconds it had been suspect; null if it was not.
     pub suspect_ms: Option<u64>,
     /// Last report of the peer on it; null without one.
-    pub remote_report: Option<RemoteReport>,
+    pub remote_report: Option<RemoteReportView>,
     /// The last heartbeats in both directions, oldest first.
     pub heartbeats: Vec<String>,
 }
 
 /// Last report of a peer on its end of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RemoteReport {
+pub struct RemoteReportView {
     /// It receives from this node.
     pub heard: bool,
     /// Its end is down.
@@ -85,7 +85,7 @@ pub struct CandidateRoute {
 
 /// Cost of leaving a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailoverCost {
+pub struct FailoverCostView {
     /// Frames retransmitted on another route.
     pub resent: u64,
     /// Frames duplicated while the first route was suspect.
@@ -120,8 +120,8 @@ pub struct StallSummary {
 }
 
 /// Converts a report made at `at`.
-pub fn to_failover_report(cause: &route::FailoverReport, at: Time) -> FailoverReport {
-    FailoverReport {
+pub fn to_failover_report(cause: &route::FailoverReport, at: Time) -> FailoverReportView {
+    FailoverReportView {
         left: cause.previous.as_ref().map(|it| to_left_route(it, at)),
         candidates: cause.candidates.iter().map(to_candidate_route).collect(),
         more: cause.omitted,
@@ -138,7 +138,7 @@ fn to_left_route(left: &route::PreviousRoute, at: Time) -> LeftRoute {
         last_heard_ms_ago: ago(left.last_heard),
         last_answered_ms_ago: ago(left.last_answered),
         suspect_ms: ago(left.suspect_since),
-        remote_report: left.remote_report.map(|said| RemoteReport {
+        remote_report: left.remote_report.map(|said| RemoteReportView {
             heard: said.heard,
             local_down: said.local_down,
             admin_down: said.admin_down,
@@ -160,8 +160,8 @@ fn to_candidate_route(candidate: &route::RouteCandidate) -> CandidateRoute {
 }
 
 /// Converts a cost.
-pub fn to_failover_cost(cost: &route::FailoverCost) -> FailoverCost {
-    FailoverCost {
+pub fn to_failover_cost(cost: &route::FailoverCost) -> FailoverCostView {
+    FailoverCostView {
         resent: cost.resent,
         duplicated: cost.duplicated,
         lost: cost.lost,

@@ -11,8 +11,8 @@ use netft::{
 use super::{
     cause, policies,
     schema::{
-        AdapterStatus, DaemonStatus, DrainedBy, EventDetail, NodeStatus, Peer, PeerCounts,
-        PeerList, Route, RouteCounts, RouteFields, RouteList,
+        AdapterStatus, DaemonStatus, DrainedBy, EventDetail, NodeStatus, PeerCounts, PeerList,
+        PeerView, RouteCounts, RouteFields, RouteList, RouteView,
     },
 };
 use crate::clock::WallClock;
@@ -108,10 +108,10 @@ pub fn to_route(
     snapshot: &Snapshot,
     names: &PeerNames,
     clock: &WallClock,
-) -> Route {
+) -> RouteView {
     let spec = &status.spec;
     let sent = snapshot.sent_by_route.get(&status.id).copied().unwrap_or_default();
-    Route {
+    RouteView {
         id: status.id.0,
         peer: names.name_of(spec.peer),
         real_local: spec.real_local,
@@ -157,12 +157,12 @@ pub fn to_peer_list(snapshot: &Snapshot) -> PeerList {
 }
 
 /// One peer.
-pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> Peer {
+pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
     let own = |route: &&RouteStatus| !snapshot.relay_of.contains_key(&route.id);
     let routes = snapshot.routes.iter().filter(|route| route.spec.peer == info.status.peer);
     let routes = routes.filter(own);
     let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
-    Peer {
+    PeerView {
         name: info.name.clone(),
         key: info.key.to_string(),
         v4: info.addrs.v4,

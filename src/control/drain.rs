@@ -12,7 +12,7 @@ use netft::{
 
 use super::{
     convert::{PeerNames, to_route},
-    schema::{DrainRequest, DrainResponse, DrainWait},
+    schema::{DrainRequest, DrainResponse, DrainWaitView},
 };
 use crate::clock::WallClock;
 
@@ -47,7 +47,7 @@ pub(super) fn to_drain_response(
     let routes: Vec<_> = routes.map(|it| to_route(it, snapshot, &names, clock)).collect();
     let waits = report.waits.iter().filter_map(|(id, wait)| {
         let peer = names.name_of(status(id)?.spec.peer);
-        Some(DrainWait { route: id.0, peer, reason: wait.as_str().to_owned() })
+        Some(DrainWaitView { route: id.0, peer, reason: wait.as_str().to_owned() })
     });
     DrainResponse { done: report.waits.is_empty(), waits: waits.collect(), routes }
 }

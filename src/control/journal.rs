@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::schema::{Event, EventDetail};
+use super::schema::{EventDetail, EventView};
 
 /// Events kept.
 pub const JOURNAL_CAPACITY: usize = 1024;
@@ -18,7 +18,7 @@ pub const JOURNAL_CAPACITY: usize = 1024;
 /// The recent events.
 #[derive(Debug)]
 pub struct EventJournal {
-    events: Mutex<VecDeque<Event>>,
+    events: Mutex<VecDeque<EventView>>,
     latest: watch::Sender<u64>,
 }
 
@@ -36,20 +36,20 @@ impl EventJournal {
             events.pop_front();
         }
         let seq = *self.latest.borrow() + 1;
-        events.push_back(Event { seq, at, detail: what });
+        events.push_back(EventView { seq, at, detail: what });
         // Under the lock, so that numbers and places agree.
         self.latest.send_replace(seq);
     }
 
     /// The events after number `after`; if some were discarded, the first one says how many.
-    pub fn events_after(&self, after: u64) -> Vec<Event> {
+    pub fn events_after(&self, after: u64) -> Vec<EventView> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(oldest) = events.front() else { return Vec::new() };
         let mut found = Vec::new();
         if after > 0 && oldest.seq - 1 > after {
             let count = oldest.seq - after - 1;
             let what = EventDetail::EventsLost { count };
-            found.push(Event { seq: oldest.seq - 1, at: oldest.at.clone(), detail: what });
+            found.push(EventView { seq: oldest.seq - 1, at: oldest.at.clone(), detail: what });
         }
         found.extend(events.iter().filter(|event| event.seq > after).cloned());
         found

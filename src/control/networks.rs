@@ -4,7 +4,7 @@ use netft::{api::snapshot::Snapshot, topology, topology::NetworkInfo};
 
 use super::{
     convert::PeerNames,
-    schema::{Network, NetworkInterface, NetworkList},
+    schema::{Network, NetworkInterfaceView, NetworkList},
 };
 
 /// `GET /v1/networks`.
@@ -15,7 +15,7 @@ pub fn to_network_list(snapshot: &Snapshot) -> NetworkList {
 }
 
 fn to_network(formed: &NetworkInfo, snapshot: &Snapshot, names: &PeerNames) -> Network {
-    let interface = |one: &topology::NetworkInterface| NetworkInterface {
+    let interface = |one: &topology::NetworkInterface| NetworkInterfaceView {
         node: one.peer.map_or_else(|| snapshot.node.name.clone(), |peer| names.name_of(peer)),
         interface: one.name.clone(),
         number: one.number,

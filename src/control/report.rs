@@ -4,7 +4,7 @@ use netft::api::query::MAX_REPLY_LEN;
 use netft::route::RouteState;
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Finding, PeerPath, Route};
+use super::schema::{Finding, PeerPath, RouteView};
 use crate::text::escape;
 
 /// Query for a validation report.
@@ -33,11 +33,11 @@ pub struct ValidationReport {
 
 impl ValidationReport {
     /// A report of `findings` and of those `routes` that lead to the peer of this name.
-    pub fn new(findings: Vec<Finding>, routes: &[Route], peer: &str, clock_ms: u64) -> Self {
+    pub fn new(findings: Vec<Finding>, routes: &[RouteView], peer: &str, clock_ms: u64) -> Self {
         let ours = routes.iter().filter(|route| route.peer == peer && route.via.is_none());
         let paths = ours.filter(|route| route.state == RouteState::Up).filter_map(|route| {
             let (path_mtu, path_mtu_limit) = (route.path_mtu?, route.path_mtu_limit?);
-            let Route { real_local, real_remote, .. } = *route;
+            let RouteView { real_local, real_remote, .. } = *route;
             let path_mtu_probing = route.path_mtu_probing;
             let path =
                 PeerPath { real_local, real_remote, path_mtu, path_mtu_limit, path_mtu_probing };

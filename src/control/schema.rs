@@ -12,12 +12,12 @@ use std::{
 };
 
 pub use counters::PacketCounters;
-pub use events::{Event, EventDetail, EventList, RouteFields};
+pub use events::{EventDetail, EventList, EventView, RouteFields};
 use netft::{
     config::AdapterBackend,
     route::{DrainStage, RouteState, Transport},
 };
-pub use networks::{Network, NetworkInterface, NetworkList};
+pub use networks::{Network, NetworkInterfaceView, NetworkList};
 use serde::{Deserialize, Serialize};
 pub use validation::{
     Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
@@ -49,19 +49,19 @@ impl<T> VersionedBody<T> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteList {
     /// Every route, by number.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteView>,
 }
 
 /// `GET /v1/routes/{id}`, and the answer to a change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteBody {
     /// The route.
-    pub route: Route,
+    pub route: RouteView,
 }
 
 /// One route: NetFT's eight fields, and its state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Route {
+pub struct RouteView {
     /// Number on this node.
     pub id: u32,
     /// The peer's name.
@@ -231,14 +231,14 @@ pub struct DrainResponse {
     /// Both directions have left every route.
     pub done: bool,
     /// Routes that still carry data; the drain continues.
-    pub waits: Vec<DrainWait>,
+    pub waits: Vec<DrainWaitView>,
     /// Routes of the request.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteView>,
 }
 
 /// A route whose drain is not complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrainWait {
+pub struct DrainWaitView {
     /// The route.
     pub route: u32,
     /// The peer it leads to.
@@ -327,12 +327,12 @@ pub struct RouteCounts {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerList {
     /// Every peer, in the config's order.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<PeerView>,
 }
 
 /// One peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Peer {
+pub struct PeerView {
     /// Its name.
     pub name: String,
     /// Its public key, base64.
@@ -386,7 +386,7 @@ pub struct TrafficClassSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerBody {
     /// The peer.
-    pub peer: Peer,
+    pub peer: PeerView,
 }
 
 /// `PATCH /v1/peers/{name}`. Fields left out stay as they are; at least one is needed.

@@ -508,7 +508,7 @@ mod tests {
     use futures_util::StreamExt;
 
     use super::*;
-    use crate::control::schema::{Event, EventDetail};
+    use crate::control::schema::{EventDetail, EventView};
 
     /// The next event is pushed at the moment a follower has read the previous one and is about to
     /// wait: a follower that subscribes after it reads would miss it.
@@ -526,7 +526,7 @@ mod tests {
             while seen.load(SeqCst) < EVENTS {
                 let lines = following.next().await.unwrap().unwrap();
                 for line in lines.lines() {
-                    let event: VersionedBody<Event> = serde_json::from_str(line).unwrap();
+                    let event: VersionedBody<EventView> = serde_json::from_str(line).unwrap();
                     assert_eq!(event.body.seq, seen.fetch_add(1, SeqCst) + 1);
                 }
             }

@@ -7,8 +7,8 @@ use netft::{failover::cost::COST_SETTLE_TIME, route::RouteState};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cause::FailoverCost,
-    schema::{Event, EventDetail},
+    cause::FailoverCostView,
+    schema::{EventDetail, EventView},
 };
 use crate::clock::parse_rfc3339_millis;
 
@@ -23,13 +23,13 @@ const EXPLANATION_WINDOW_MS: i64 = 10_000;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventExplanation {
     /// The explained event.
-    pub event: Event,
+    pub event: EventView,
     /// Events that led to it, oldest first.
-    pub before: Vec<Event>,
+    pub before: Vec<EventView>,
     /// Events that followed, oldest first, up to the next move.
-    pub after: Vec<Event>,
+    pub after: Vec<EventView>,
     /// Cost; null where no route was left.
-    pub cost: Option<FailoverCost>,
+    pub cost: Option<FailoverCostView>,
     /// The cost cannot grow further.
     pub cost_final: bool,
     /// Endpoints of the named routes that still exist.
@@ -67,7 +67,7 @@ pub enum EventSelector {
 /// # Errors
 /// There is no such event; in one line.
 pub fn explain_event(
-    events: &[Event],
+    events: &[EventView],
     subject: EventSelector,
     at: &str,
 ) -> Result<EventExplanation, String> {
@@ -80,8 +80,8 @@ pub fn explain_event(
         EventSelector::Event(seq) => events.iter().position(|event| event.seq == seq),
         EventSelector::Last => events.iter().rposition(|event| is_move(&event.detail)),
         EventSelector::Route(route) => {
-            let of = |event: &Event| is_about_route(&event.detail, route);
-            let moved = |event: &Event| is_move(&event.detail) && of(event);
+            let of = |event: &EventView| is_about_route(&event.detail, route);
+            let moved = |event: &EventView| is_move(&event.detail) && of(event);
             events.iter().rposition(moved).or_else(|| events.iter().rposition(of))
         }
     };
@@ -131,9 +131,9 @@ fn is_related(one: &EventDetail, other: &EventDetail) -> bool {
     one.peer().zip(other.peer()).is_none_or(|(one, other)| one == other)
 }
 
-fn events_before(events: &[Event], event: &Event) -> Vec<Event> {
+fn events_before(events: &[EventView], event: &EventView) -> Vec<EventView> {
     let now = parse_rfc3339_millis(&event.at).unwrap_or_default();
-    let young = |event: &&Event| {
+    let young = |event: &&EventView| {
         parse_rfc3339_millis(&event.at)
             .is_some_and(|at| now.saturating_sub(at) <= EXPLANATION_WINDOW_MS)
     };
@@ -152,7 +152,7 @@ fn events_before(events: &[Event], event: &Event) -> Vec<Event> {
     found
 }
 
-fn events_after(events: &[Event], event: &Event) -> Vec<Event> {
+fn events_after(events: &[EventView], event: &EventView) -> Vec<EventView> {
     let mut found = Vec::new();
     for other in events.iter().filter(|other| other.detail.peer().is_some()) {
         if !is_related(&event.detail, &other.detail) {
@@ -171,11 +171,11 @@ fn events_after(events: &[Event], event: &Event) -> Vec<Event> {
 }
 
 /// The cost event that belongs to an event.
-fn cost_after(events: &[Event], event: &Event) -> Option<FailoverCost> {
+fn cost_after(events: &[EventView], event: &EventView) -> Option<FailoverCostView> {
     let wanted = left_route(&event.detail)?;
     let until = parse_rfc3339_millis(&event.at)? + EXPLANATION_WINDOW_MS;
-    let young = |event: &&Event| parse_rfc3339_millis(&event.at).is_some_and(|at| at <= until);
-    let left_again = |other: &&Event| {
+    let young = |event: &&EventView| parse_rfc3339_millis(&event.at).is_some_and(|at| at <= until);
+    let left_again = |other: &&EventView| {
         matches!(&other.detail,
         EventDetail::Moved { peer, from, .. }
             if event.detail.peer() == Some(peer) && *from == Some(wanted))
@@ -188,7 +188,7 @@ fn cost_after(events: &[Event], event: &Event) -> Option<FailoverCost> {
 }
 
 /// The cost an event itself carries.
-fn own_cost(detail: &EventDetail) -> Option<FailoverCost> {
+fn own_cost(detail: &EventDetail) -> Option<FailoverCostView> {
     if let EventDetail::Moved { from: Some(_), cause, .. } = detail {
         return Some(cause.cost.clone());
     }

@@ -19,7 +19,7 @@ use crate::{
         convert,
         journal::EventJournal,
         report::{VALIDATE_QUERY, ValidationReport},
-        schema::{Finding, Route},
+        schema::{Finding, RouteView},
         validate,
     },
     validate::{DaemonFacts, NodeFacts, run_checks as check},
@@ -35,7 +35,7 @@ const MAX_CONCURRENT_QUERIES: usize = 8;
 struct CheckResults {
     began: Instant,
     findings: Vec<Finding>,
-    routes: Vec<Route>,
+    routes: Vec<RouteView>,
 }
 
 /// Answers with this node's findings on itself.

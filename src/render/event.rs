@@ -9,7 +9,7 @@ use netft::{
 
 use crate::{
     control::{
-        cause::FailoverCost,
+        cause::FailoverCostView,
         schema::{EventDetail, RouteFields},
     },
     text::{escape, format_millis},
@@ -187,8 +187,8 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
 }
 
 /// Cost of leaving a route, as text.
-pub fn cost_text(cost: &FailoverCost) -> String {
-    let FailoverCost { resent, duplicated, lost, .. } = cost;
+pub fn cost_text(cost: &FailoverCostView) -> String {
+    let FailoverCostView { resent, duplicated, lost, .. } = cost;
     let stall = match (cost.stall_us, cost.stall_by) {
         (None, _) => "no data stall".to_owned(),
         (Some(us), Some(StallSource::Data)) => format!("data stalled for {}", format_millis(us)),

@@ -3,7 +3,7 @@
 use super::table::{ColumnAlign, TextTable};
 use crate::{
     control::{
-        schema::{NetworkInterface, NetworkList},
+        schema::{NetworkInterfaceView, NetworkList},
         words::Word,
     },
     text::escape,
@@ -45,7 +45,7 @@ pub fn networks_table(networks: &NetworkList) -> String {
     table.render()
 }
 
-fn interface_cells(one: &NetworkInterface) -> Vec<String> {
+fn interface_cells(one: &NetworkInterfaceView) -> Vec<String> {
     let name = one.interface.as_deref().map_or_else(|| format!("#{}", one.number), escape);
     vec![escape(&one.node), name, one.address.to_string(), one.state.as_str().to_owned()]
 }

@@ -9,7 +9,7 @@ use crate::{
     control::{
         cause::StallSummary,
         schema::{
-            DaemonStatus, DrainResponse, Peer, PeerList, ReloadResult, Route, RouteList,
+            DaemonStatus, DrainResponse, PeerList, PeerView, ReloadResult, RouteList, RouteView,
             TrafficClassSpec,
         },
         words::Word,
@@ -156,7 +156,7 @@ pub fn routes_table(routes: &RouteList) -> String {
 }
 
 /// `netft route show`: one field a line.
-pub fn route_text(route: &Route) -> String {
+pub fn route_text(route: &RouteView) -> String {
     let detection = u64::from(route.delay_ms) * u64::from(route.threshold);
     let rows = [
         ("id", route.id.to_string()),
@@ -195,7 +195,7 @@ pub fn route_text(route: &Route) -> String {
 }
 
 /// State of a route; for a route that is up, the condition that keeps data off it.
-fn state_text(route: &Route) -> String {
+fn state_text(route: &RouteView) -> String {
     match route.drain {
         _ if route.state != RouteState::Up => route.state.to_string(),
         _ if route.suspect => "suspect".to_owned(),
@@ -206,12 +206,12 @@ fn state_text(route: &Route) -> String {
     }
 }
 
-fn remaining_hold_text(route: &Route) -> String {
+fn remaining_hold_text(route: &RouteView) -> String {
     // Rounded up: a hold of less than a second is not over.
     format_duration(Duration::from_secs(route.hold_ms.div_ceil(1000)))
 }
 
-fn hold_text(route: &Route) -> String {
+fn hold_text(route: &RouteView) -> String {
     let flaps = match route.flaps {
         1 => "1 flap".to_owned(),
         flaps => format!("{flaps} flaps"),
@@ -223,7 +223,7 @@ fn hold_text(route: &Route) -> String {
     }
 }
 
-fn drain_text(route: &Route) -> String {
+fn drain_text(route: &RouteView) -> String {
     match (route.drain, route.drain_by) {
         (Some(stage), Some(by)) => format!("{}, by {}", stage.as_str(), by.as_str()),
         _ => "-".to_owned(),
@@ -232,14 +232,14 @@ fn drain_text(route: &Route) -> String {
 
 /// `netft drain` and its kin: one line per route.
 pub fn drain_response_text(answer: &DrainResponse) -> String {
-    let line = |route: &Route| {
+    let line = |route: &RouteView| {
         let stage = route.drain.map_or("in use", DrainStage::as_str);
         format!("route {} to {}: {}\n", route.id, escape(&route.peer), stage)
     };
     answer.routes.iter().map(line).collect()
 }
 
-fn rtt_text(route: &Route) -> String {
+fn rtt_text(route: &RouteView) -> String {
     route.rtt_us.map_or_else(|| "-".to_owned(), format_millis)
 }
 
@@ -289,7 +289,7 @@ pub fn reload_text(reload: &ReloadResult) -> String {
 }
 
 /// `netft peer show`: one field a line, then one class a line.
-pub fn peer_text(peer: &Peer) -> String {
+pub fn peer_text(peer: &PeerView) -> String {
     let rows = [
         ("name", escape(&peer.name)),
         ("key", escape(&peer.key)),
@@ -323,7 +323,7 @@ fn class_text(class: &TrafficClassSpec) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-fn adapter_state_text(peer: &Peer) -> &'static str {
+fn adapter_state_text(peer: &PeerView) -> &'static str {
     match peer.adapter_up {
         Some(true) => "up",
         Some(false) => "down",
@@ -331,10 +331,10 @@ fn adapter_state_text(peer: &Peer) -> &'static str {
     }
 }
 
-fn active_route_text(peer: &Peer) -> String {
+fn active_route_text(peer: &PeerView) -> String {
     peer.active.map_or_else(|| "-".to_owned(), |route| route.to_string())
 }
 
-fn addresses_text(peer: &Peer) -> String {
+fn addresses_text(peer: &PeerView) -> String {
     peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

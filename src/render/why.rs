@@ -8,8 +8,8 @@ use netft::failover::report::SelectionOutcome;
 use crate::{
     clock::parse_rfc3339_millis,
     control::{
-        cause::{CandidateRoute, LeftRoute, RemoteReport},
-        schema::{Event, EventDetail},
+        cause::{CandidateRoute, LeftRoute, RemoteReportView},
+        schema::{EventDetail, EventView},
         why::EventExplanation,
     },
     text::{escape, format_duration},
@@ -25,7 +25,7 @@ pub fn explanation_text(explanation: &EventExplanation) -> String {
         ends.learn_from(&event.detail);
     }
     let mut out = IndentedText(String::new());
-    let Event { seq, at, detail: what } = &explanation.event;
+    let EventView { seq, at, detail: what } = &explanation.event;
     out.push_line(0, &format!("event {seq}, {at}"));
     out.push_line(0, &event_line(what, &ends));
     out.push_heading("before");
@@ -65,7 +65,7 @@ pub fn explanation_text(explanation: &EventExplanation) -> String {
         }
     }
     // The cost has a section of its own.
-    let is_shown = |event: &&Event| !matches!(event.detail, EventDetail::Cost { .. });
+    let is_shown = |event: &&EventView| !matches!(event.detail, EventDetail::Cost { .. });
     if explanation.after.iter().any(|event| is_shown(&event)) {
         out.push_heading("after");
         write_events(&mut out, explanation.after.iter().filter(is_shown), &explanation.event);
@@ -106,7 +106,11 @@ fn write_events_before(out: &mut IndentedText, explanation: &EventExplanation) {
 
 /// Writes events with their time offset from the explained one, without the routes' endpoints:
 /// those are shown once above.
-fn write_events<'e>(out: &mut IndentedText, events: impl Iterator<Item = &'e Event>, from: &Event) {
+fn write_events<'e>(
+    out: &mut IndentedText,
+    events: impl Iterator<Item = &'e EventView>,
+    from: &EventView,
+) {
     let ends = RouteEndpointMap::default();
     for event in events {
         let when = match (parse_rfc3339_millis(&event.at), parse_rfc3339_millis(&from.at)) {
@@ -157,13 +161,13 @@ fn write_left_route(out: &mut IndentedText, left: &LeftRoute) {
     left.heartbeats.iter().for_each(|heartbeat| out.push_line(2, heartbeat));
 }
 
-const fn remote_report_text(said: Option<RemoteReport>) -> &'static str {
+const fn remote_report_text(said: Option<RemoteReportView>) -> &'static str {
     match said {
         None => "none",
-        Some(RemoteReport { admin_down: true, .. }) => "disabled by its operator",
-        Some(RemoteReport { local_down: true, .. }) => "its end is down",
-        Some(RemoteReport { heard: true, .. }) => "it receives from this node",
-        Some(RemoteReport { .. }) => "it does not receive from this node",
+        Some(RemoteReportView { admin_down: true, .. }) => "disabled by its operator",
+        Some(RemoteReportView { local_down: true, .. }) => "its end is down",
+        Some(RemoteReportView { heard: true, .. }) => "it receives from this node",
+        Some(RemoteReportView { .. }) => "it does not receive from this node",
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     firewall::{BlockingChain, FilterDatagram, FilterOutcome},
     links, nodes,
 };
-use crate::control::schema::{EventDetail, Finding, Route, Severity};
+use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
 
 /// A check.
 pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
@@ -448,12 +448,12 @@ fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
 /// Routes that carry nothing in one or both directions, without a known cause on this node.
 fn check_unanswered_routes(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
-    let works = |route: &Route| route.tx && route.rx;
+    let works = |route: &RouteView| route.tx && route.rx;
     let broken =
         daemon.routes.iter().filter(|route| !works(route) && route.state != RouteState::AdminDown);
     broken
         .map(|route| {
-            let Route { peer, real_local, real_remote, .. } = route;
+            let RouteView { peer, real_local, real_remote, .. } = route;
             let (here, there) = (real_local.port(), real_remote.port());
             let others = daemon.routes.iter().any(|other| other.peer == *peer && works(other));
             let severity = if others { Severity::Warning } else { Severity::Error };

@@ -16,7 +16,7 @@ use netft::{
 use serde_json::Value;
 
 use super::bounded;
-use crate::control::schema::{EventDetail, PeerValidation, Route};
+use crate::control::schema::{EventDetail, PeerValidation, RouteView};
 
 /// Facts of a node.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct NodeFacts {
 #[derive(Clone, Debug, Default)]
 pub struct DaemonFacts {
     /// Its routes.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteView>,
     /// Recent events.
     pub events: Vec<EventDetail>,
     /// Changes a reload would make.

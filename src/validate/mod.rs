@@ -24,7 +24,7 @@ use netft::{
     },
 };
 
-use crate::control::schema::{Finding, Route, Severity};
+use crate::control::schema::{Finding, RouteView, Severity};
 
 /// Findings of every check, most severe first.
 pub fn run_checks(facts: &NodeFacts) -> Vec<Finding> {
@@ -67,7 +67,7 @@ impl NodeFacts {
         plan
     }
 
-    fn planned_route(&self, route: &Route) -> Option<PlannedRoute> {
+    fn planned_route(&self, route: &RouteView) -> Option<PlannedRoute> {
         // A relayed one is no route of this node's interfaces.
         if route.via.is_some() {
             return None;

@@ -4,7 +4,7 @@
 use netft::{route::RouteState, topology::RoutePlan};
 
 use super::facts::NodeFacts;
-use crate::control::schema::{Finding, PeerPath, PeerValidation, Route, Severity};
+use crate::control::schema::{Finding, PeerPath, PeerValidation, RouteView, Severity};
 
 /// Largest tolerated clock skew, milliseconds: more than NTP leaves and than an answer takes.
 const MAX_CLOCK_SKEW_MS: u64 = 2000;
@@ -64,14 +64,14 @@ pub(super) fn check_path_mtu(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     .collect()
 }
 
-fn route_place(facts: &NodeFacts, route: &Route) -> String {
-    let Route { peer, real_local, real_remote, .. } = route;
+fn route_place(facts: &NodeFacts, route: &RouteView) -> String {
+    let RouteView { peer, real_local, real_remote, .. } = route;
     let owner = facts.links.iter().find(|link| link.interface.owns_address(real_local.ip()));
     let name = owner.map_or("?", |link| &link.interface.name);
     format!("{peer}: {real_local} → {real_remote} ({name})")
 }
 
-fn check_reduced_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
+fn check_reduced_path_mtu(facts: &NodeFacts, route: &RouteView) -> Option<Finding> {
     const FINDING_ID: &str = "path-mtu";
     let (carries, takes) = (route.path_mtu?, route.path_mtu_limit?);
     let at = route_place(facts, route);
@@ -100,7 +100,7 @@ fn check_reduced_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
 }
 
 /// The peer's side is its route with the same endpoints; behind NAT there is none.
-fn check_asymmetric_path_mtu(facts: &NodeFacts, route: &Route) -> Option<Finding> {
+fn check_asymmetric_path_mtu(facts: &NodeFacts, route: &RouteView) -> Option<Finding> {
     let answer = peer_validations(facts).iter().find(|answer| answer.peer == route.peer)?;
     let same = |path: &&PeerPath| {
         (path.real_local, path.real_remote) == (route.real_remote, route.real_local)

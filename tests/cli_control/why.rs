@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netft::failover::{report::SelectionOutcome, stall_histogram::StallSource};
 use netftd::control::{
-    cause::{CandidateRoute, FailoverCost, FailoverReport, LeftRoute, RemoteReport},
-    schema::{Event, EventDetail},
+    cause::{CandidateRoute, FailoverCostView, FailoverReportView, LeftRoute, RemoteReportView},
+    schema::{EventDetail, EventView},
 };
 
 use super::*;
@@ -29,7 +29,7 @@ fn moved(from: Option<u32>, to: Option<u32>) -> EventDetail {
         last_heard_ms_ago: Some(151),
         last_answered_ms_ago: Some(151),
         suspect_ms: Some(139),
-        remote_report: Some(RemoteReport { heard: true, local_down: false, admin_down: false }),
+        remote_report: Some(RemoteReportView { heard: true, local_down: false, admin_down: false }),
         heartbeats: vec!["151.2 ms ago: received reply 41".to_owned()],
     };
     EventDetail::Moved {
@@ -37,7 +37,7 @@ fn moved(from: Option<u32>, to: Option<u32>) -> EventDetail {
         from,
         to,
         reason: "heartbeats missed".to_owned(),
-        cause: Box::new(FailoverReport {
+        cause: Box::new(FailoverReportView {
             left: from.map(|_| left),
             candidates: vec![
                 candidate(2, SelectionOutcome::Chosen),
@@ -45,14 +45,14 @@ fn moved(from: Option<u32>, to: Option<u32>) -> EventDetail {
             ],
             more: 0,
             dark_ms: None,
-            cost: FailoverCost { resent: 2, ..FailoverCost::default() },
+            cost: FailoverCostView { resent: 2, ..FailoverCostView::default() },
         }),
     }
 }
 
 /// A first choice, a failover, what it cost, and the way back.
 fn happen(daemon: &Daemon) {
-    let cost = FailoverCost {
+    let cost = FailoverCostView {
         resent: 37,
         duplicated: 120,
         lost: 0,
@@ -136,8 +136,11 @@ fn the_story_in_json_keeps_its_fields() {
     assert_eq!((&story["cost"]["resent"], &story["cost_final"]), (&37.into(), &true.into()));
     assert_eq!(story["routes"][0]["real_local"], "10.1.0.1:3343");
     // A line of the event stream reads back as what it was.
-    let event: Event = serde_json::from_value(story["after"][0].clone()).unwrap();
-    assert!(matches!(event.detail, EventDetail::Cost { cost: FailoverCost { lost: 0, .. }, .. }));
+    let event: EventView = serde_json::from_value(story["after"][0].clone()).unwrap();
+    assert!(matches!(
+        event.detail,
+        EventDetail::Cost { cost: FailoverCostView { lost: 0, .. }, .. }
+    ));
 }
 
 #[test]

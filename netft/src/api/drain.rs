@@ -15,7 +15,7 @@ pub struct DrainOrder {
     pub force: bool,
 }
 
-/// What an order is about.
+/// The routes of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DrainTarget {
     /// One route.
@@ -48,7 +48,7 @@ pub enum DrainError {
 pub struct DrainReport {
     /// The routes it is about.
     pub routes: Vec<RouteId>,
-    /// What is still waited for; nothing once both directions have left every route. A forced
-    /// order does not wait for data that has nowhere to go.
+    /// The directions that are still waited for; none once both directions have left every route. A
+    /// forced order does not wait for data that has nowhere to go.
     pub waits: Vec<(RouteId, DrainWait)>,
 }

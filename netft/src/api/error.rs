@@ -36,9 +36,9 @@ pub enum OpenError {
     /// The kernel refused something the packet path needs.
     #[error("cannot {what}: {source}")]
     System {
-        /// What was tried.
+        /// The attempt.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's answer.
         source: io::Error,
     },
 }

@@ -76,6 +76,9 @@ impl NetlinkWatcher {
                     .await
                 && host_state != reported
             {
+                let (interfaces, pairs) =
+                    (host_state.interfaces.len(), host_state.routable_pairs.len());
+                tracing::debug!(interfaces, pairs, "host state changed");
                 reported = host_state.clone();
                 if self.driver.send(DriverMessage::HostState(host_state)).await.is_err() {
                     return;
@@ -158,6 +161,7 @@ impl NetlinkWatcher {
         if let Err(error) = configured {
             tracing::warn!(adapter = %adapter.name, %error, "cannot configure the new adapter");
         }
+        tracing::debug!(adapter = %adapter.name, opened.ifindex, "adapter created anew");
         self.reconciler.on_recreated(opened.ifindex);
         let queues = opened.queues.into_iter().map(Arc::new).collect();
         if self.driver.send(DriverMessage::Queues(queues)).await.is_err() {

@@ -90,6 +90,7 @@ impl NameResolver {
     ) -> bool {
         let news = names.on_lookup_result(clock::now(), key, answer);
         if news.changed {
+            tracing::debug!(peer = %key.0, name = key.1.host, "addresses of a name changed");
             self.resolved.send_replace(names.resolved_addresses());
         }
         let Some(reason) = news.failure else { return true };

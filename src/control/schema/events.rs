@@ -6,7 +6,7 @@ use netft::route::{DrainStage, RouteState, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::control::{
-    cause::{FailoverCost, FailoverReport},
+    cause::{FailoverCostView, FailoverReportView},
     words,
 };
 
@@ -14,12 +14,12 @@ use crate::control::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventList {
     /// Events after `N` that are still kept, oldest first.
-    pub events: Vec<Event>,
+    pub events: Vec<EventView>,
 }
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Event {
+pub struct EventView {
     /// Sequence number, from 1.
     pub seq: u64,
     /// Wall-clock time, RFC 3339.
@@ -128,7 +128,7 @@ pub enum EventDetail {
         /// Reason.
         reason: String,
         /// Route states at that moment.
-        cause: Box<FailoverReport>,
+        cause: Box<FailoverReportView>,
     },
     /// Frames on a route stay unacknowledged: they were retransmitted on another one.
     Suspect {
@@ -178,7 +178,7 @@ pub enum EventDetail {
         to: Option<u32>,
         /// The cost.
         #[serde(flatten)]
-        cost: FailoverCost,
+        cost: FailoverCostView,
     },
     /// The drain of a route began, completed or ended.
     Drain {

@@ -38,12 +38,12 @@ pub struct Network {
     #[serde(with = "words")]
     pub metric_from: MetricSource,
     /// The interfaces in it, this node's first.
-    pub interfaces: Vec<NetworkInterface>,
+    pub interfaces: Vec<NetworkInterfaceView>,
 }
 
 /// One address of an interface in a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkInterface {
+pub struct NetworkInterfaceView {
     /// The node's name.
     pub node: String,
     /// Interface name; null for a peer's, which does not advertise it.

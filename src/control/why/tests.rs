@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use super::{super::cause::FailoverReport, *};
+use super::{super::cause::FailoverReportView, *};
 
 const NOW: &str = "2026-11-21T04:00:00.000Z";
 
@@ -9,9 +9,9 @@ fn at(ms: u64) -> String {
 }
 
 fn moved(peer: &str, from: Option<u32>, to: Option<u32>) -> EventDetail {
-    let cause = Box::new(FailoverReport {
-        cost: FailoverCost { resent: 2, ..FailoverCost::default() },
-        ..FailoverReport::default()
+    let cause = Box::new(FailoverReportView {
+        cost: FailoverCostView { resent: 2, ..FailoverCostView::default() },
+        ..FailoverReportView::default()
     });
     EventDetail::Moved { peer: peer.to_owned(), from, to, reason: "carrier lost".to_owned(), cause }
 }
@@ -21,20 +21,20 @@ fn suspect(peer: &str, route: u32) -> EventDetail {
 }
 
 fn cost(peer: &str, from: u32, resent: u64) -> EventDetail {
-    let cost = FailoverCost { resent, ..FailoverCost::default() };
+    let cost = FailoverCostView { resent, ..FailoverCostView::default() };
     EventDetail::Cost { peer: peer.to_owned(), from, to: Some(2), cost }
 }
 
-fn number(events: Vec<(u64, EventDetail)>) -> Vec<Event> {
+fn number(events: Vec<(u64, EventDetail)>) -> Vec<EventView> {
     let events = events.into_iter().zip(7..);
-    events.map(|((ms, what), seq)| Event { seq, at: at(ms), detail: what }).collect()
+    events.map(|((ms, what), seq)| EventView { seq, at: at(ms), detail: what }).collect()
 }
 
-fn sequence(events: &[Event]) -> Vec<u64> {
+fn sequence(events: &[EventView]) -> Vec<u64> {
     events.iter().map(|event| event.seq).collect()
 }
 
-fn sample() -> Vec<Event> {
+fn sample() -> Vec<EventView> {
     number(vec![
         (0, moved("b", None, Some(1))),
         (20_000, suspect("b", 1)),
@@ -96,7 +96,7 @@ fn the_cost_of_another_leave_of_the_same_route_is_not_this_ones() {
 
 #[test]
 fn what_is_not_kept_is_said_with_what_is() {
-    let error = |events: &[Event], subject| explain_event(events, subject, NOW).unwrap_err();
+    let error = |events: &[EventView], subject| explain_event(events, subject, NOW).unwrap_err();
     assert_eq!(error(&[], EventSelector::Last), "no events yet");
     let events = sample();
     assert_eq!(

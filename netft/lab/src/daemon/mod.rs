@@ -210,7 +210,21 @@ impl Site {
     /// # Errors
     /// When it cannot be started at all.
     pub fn start_daemon(&self, lab: &Lab, node: usize) -> Result<Daemon, LabError> {
-        let command = self.daemon_command(lab, node)?;
+        self.start_daemon_with(lab, node, &[])
+    }
+
+    /// The same with more arguments on its command line.
+    ///
+    /// # Errors
+    /// As [`start_daemon`](Self::start_daemon).
+    pub fn start_daemon_with(
+        &self,
+        lab: &Lab,
+        node: usize,
+        arguments: &[&str],
+    ) -> Result<Daemon, LabError> {
+        let mut command = self.daemon_command(lab, node)?;
+        command.args(arguments);
         let log = self.nodes[node].folder.join("log");
         Daemon::spawn(command, &self.nodes[node].name, &self.runtime_dir(node), &log)
     }

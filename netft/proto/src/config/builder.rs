@@ -6,8 +6,14 @@ use ipnet::IpNet;
 
 use crate::{
     config::{
-        AdapterBackend, ClassTimings, Config, ConfigKey, ExcludeRule, MAX_PEER_ADDRESSES,
-        MAX_PEER_ROUTES, MAX_PEERS, NetworkConfig, PeerConfig, PrivateKey, RelayConfig, keys, text,
+        key::ConfigKey,
+        keys,
+        limits::{MAX_PEER_ADDRESSES, MAX_PEER_ROUTES, MAX_PEERS},
+        network::NetworkConfig,
+        peer::PeerConfig,
+        private_key::PrivateKey,
+        settings::{AdapterBackend, ClassTimings, Config, ExcludeRule, RelayConfig},
+        text,
     },
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
     loss_detection::RetransmitLimits,

@@ -4,8 +4,10 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::{
     config::{
-        Config, ExcludeRule, HostName, NetworkConfig, NetworkRole, PeerConfig, RelayConfig,
-        RouteOverride, keys,
+        keys,
+        network::{NetworkConfig, NetworkRole},
+        peer::{HostName, PeerConfig, RouteOverride},
+        settings::{Config, ExcludeRule, RelayConfig},
     },
     route::{PeerPolicies, RouteClass, Timing, TrafficClass, Transport},
 };

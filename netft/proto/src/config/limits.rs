@@ -57,7 +57,7 @@ impl NumberLimits {
         Self { min, max, unit }
     }
 
-    /// Whether `value` is in the range.
+    /// True when `value` is in the range.
     pub const fn contains(self, value: u64) -> bool {
         self.min <= value && value <= self.max
     }

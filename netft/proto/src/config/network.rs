@@ -13,7 +13,7 @@ pub struct NetworkConfig {
     pub role: NetworkRole,
     /// Lower is preferred; `None`: by role.
     pub metric: Option<u32>,
-    /// What it carries, Mbit/s, at least 1: the share of flows its routes get by
+    /// Capacity, Mbit/s, at least 1: the share of flows its routes get by
     /// [`Policy::Balance`](crate::route::Policy::Balance). `None`: the interface's link speed.
     pub capacity: Option<u32>,
     /// How packets travel on routes that end here. `None`: UDP, unless the peer, the route or the

@@ -4,7 +4,7 @@
 //! peers come and go, and is never given to another one.
 
 use crate::{
-    config::{Config, PeerConfig},
+    config::{peer::PeerConfig, settings::Config},
     ids::PeerId,
 };
 
@@ -44,7 +44,7 @@ impl Config {
 }
 
 impl PeerConfig {
-    /// Whether a session with `other` may serve this one: what the session agreed on is the same.
+    /// True when a session with `other` may serve this one: key, name and addresses are the same.
     pub(crate) fn is_same_peer(&self, other: &Self) -> bool {
         (self.key, &self.name, self.addrs) == (other.key, &other.name, other.addrs)
     }

@@ -6,9 +6,14 @@ use ipnet::IpNet;
 
 use crate::{
     config::{
-        DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_HISTORY, DEFAULT_HOLD_DOWN, DEFAULT_MTU,
-        DEFAULT_MULTICAST, DEFAULT_PORT, DEFAULT_REKEY_INTERVAL, DEFAULT_RELAY_LIMIT,
-        DEFAULT_RUNTIME_DIR, NetworkConfig, PeerConfig, PrivateKey,
+        limits::{
+            DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_HISTORY, DEFAULT_HOLD_DOWN, DEFAULT_MTU,
+            DEFAULT_MULTICAST, DEFAULT_PORT, DEFAULT_REKEY_INTERVAL, DEFAULT_RELAY_LIMIT,
+            DEFAULT_RUNTIME_DIR,
+        },
+        network::NetworkConfig,
+        peer::PeerConfig,
+        private_key::PrivateKey,
     },
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
     loss_detection::RetransmitLimits,
@@ -72,7 +77,7 @@ impl Config {
         }
     }
 
-    /// Whether the config says never to use `addr` on the interface of this name.
+    /// True when the config excludes `addr` on the interface of this name.
     pub fn is_excluded(&self, ifname: &str, addr: IpAddr) -> bool {
         self.topology.exclude.iter().any(|exclude| match exclude {
             ExcludeRule::Interface(name) => match name.strip_suffix('*') {
@@ -256,7 +261,7 @@ impl Default for RelayConfig {
     }
 }
 
-/// What is never used.
+/// An interface or prefix that is never used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExcludeRule {
     /// Interfaces of this name; `*` at its end stands for anything.

@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::ExcludeRule;
+use crate::config::settings::ExcludeRule;
 
 /// Longest name of a node, bytes.
 const MAX_NODE_NAME: usize = 64;

@@ -28,7 +28,7 @@ use crate::{
         fragment::{Fragment, reassembly::FragmentOutcome},
         keys::KeyWindow,
         replay::ReplayWindow,
-        shared_state::{AckState, CounterSpace, LossCounters, SharedReassembly},
+        shared_state::{AckState, CounterSpace, SessionLossCounters, SharedReassembly},
     },
     time::Time,
     wire::{
@@ -101,7 +101,7 @@ pub struct Session {
     rx: ArcSwap<KeyWindow>,
     replay: ReplayWindow,
     acks: AckState,
-    losses: LossCounters,
+    losses: SessionLossCounters,
     reassembly: SharedReassembly,
 }
 
@@ -137,7 +137,7 @@ impl Session {
             rx: ArcSwap::from_pointee(KeyWindow::new(params.cipher, &params.rx_secret)),
             replay: ReplayWindow::new(),
             acks: AckState::default(),
-            losses: LossCounters::default(),
+            losses: SessionLossCounters::default(),
             reassembly: SharedReassembly::default(),
         }
     }

@@ -100,12 +100,12 @@ impl AckState {
 
 /// Frames sent twice, and frames given up, by all workers.
 #[derive(Default)]
-pub(super) struct LossCounters {
+pub(super) struct SessionLossCounters {
     duplicated_frames: AtomicU64,
     lost_frames: AtomicU64,
 }
 
-impl LossCounters {
+impl SessionLossCounters {
     pub(super) fn record_duplicated(&self, frames: u64) {
         self.duplicated_frames.fetch_add(frames, Relaxed);
     }

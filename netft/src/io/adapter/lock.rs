@@ -56,6 +56,7 @@ impl AdapterLock {
         }
         file.set_len(0).map_err(failed)?;
         file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
+        tracing::debug!(path = %path.display(), "adapter locked");
         Ok(Self { _file: file, path })
     }
 

@@ -21,7 +21,7 @@ use netft_proto::{
 use crate::io::{
     carrier_monitor::CarrierStates,
     control::{
-        peer_table::PeerTable, route_planner::RoutePlanner, route_table::RouteTable,
+        peer_table::PeerTable, route_planner::RouteReplanner, route_table::RouteTable,
         sockets::Sockets,
     },
 };
@@ -42,7 +42,7 @@ pub(super) trait Component {
 pub(super) struct View<'a> {
     pub(super) config: &'a Config,
     pub(super) engine: &'a Engine,
-    pub(super) planner: &'a RoutePlanner,
+    pub(super) planner: &'a RouteReplanner,
     pub(super) routes: &'a RouteTable,
     pub(super) peers: &'a PeerTable,
     pub(super) sockets: &'a Sockets,

@@ -28,7 +28,7 @@ use crate::io::{
         control_sessions::ControlSessions,
         deferred_replies::DeferredReplies,
         peer_table::{PeerTable, SessionEnd},
-        route_planner::RoutePlanner,
+        route_planner::RouteReplanner,
         route_table::RouteTable,
         sockets::Sockets,
         table_publisher::{REPLY_TEMPLATE_READY, TablePublisher},
@@ -63,7 +63,7 @@ macro_rules! view_of {
 pub(super) struct Driver {
     pub(super) config: Config,
     pub(super) engine: Engine,
-    pub(super) planner: RoutePlanner,
+    pub(super) planner: RouteReplanner,
     pub(super) routes: RouteTable,
     pub(super) peers: PeerTable,
     pub(super) components: Components,
@@ -281,6 +281,7 @@ impl Driver {
                 self.set_host_state(host_state, "the interfaces changed");
             }
             DriverMessage::Carriers(seen) => {
+                tracing::debug!(?seen, "L1 carriers changed");
                 if self.planner.set_carriers(&seen) {
                     self.sync_sockets();
                 }
@@ -307,6 +308,7 @@ impl Driver {
             FromQuic::SessionPreferred { peer, local_session } => {
                 let Some(entry) = self.peers.get_mut(peer) else { return };
                 let boot_id = entry.prefer_session(local_session);
+                tracing::debug!(%peer, session = local_session, "data moves to another session");
                 self.publisher.mark_dirty("another session is preferred");
                 if let Some(boot_id) = boot_id {
                     self.on_session_up(peer, boot_id);
@@ -315,6 +317,7 @@ impl Driver {
             FromQuic::SessionDown { peer, local_session } => {
                 let Some(entry) = self.peers.get_mut(peer) else { return };
                 let end = entry.remove_session(local_session);
+                tracing::debug!(%peer, session = local_session, ?end, "session keys removed");
                 self.publisher.mark_dirty("a session is over");
                 if end == SessionEnd::Last {
                     self.feed_engine(EngineInput::SessionDown(peer));
@@ -337,6 +340,7 @@ impl Driver {
     fn on_session_up(&mut self, peer: PeerId, boot_id: u64) {
         let restarted = self.peers.get_mut(peer).is_some_and(|entry| entry.record_boot_id(boot_id));
         if restarted {
+            tracing::debug!(%peer, "the peer was restarted");
             self.dispatch(&Input::PeerRestarted(peer));
         }
         self.feed_engine(EngineInput::SessionUp { peer, boot_id });

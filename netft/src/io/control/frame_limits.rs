@@ -45,6 +45,7 @@ impl FrameLimits {
             let limit = connections.frame_limit(id, datagram);
             if self.reported.insert(id, limit) != Some(limit) {
                 let (datagram, transport_overhead) = limit;
+                tracing::debug!(route = %id, datagram, transport_overhead, "frame limit changed");
                 changed.push(EngineInput::DatagramLimit {
                     route: id,
                     datagram,
@@ -57,6 +58,7 @@ impl FrameLimits {
 
     /// The engine found the path MTU of a route.
     pub(super) fn set_path_mtu(&mut self, route: RouteId, datagram: usize) {
+        tracing::debug!(%route, datagram, "path MTU found");
         self.path_mtu.insert(route, datagram);
     }
 

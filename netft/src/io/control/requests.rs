@@ -51,6 +51,7 @@ impl Driver {
             DriverRequest::Recheck(answer) => {
                 let _ = answer.send(clock::now());
                 let routes: Vec<_> = self.routes.ids().collect();
+                tracing::debug!(routes = routes.len(), "path MTU of every route probed anew");
                 for route in routes {
                     self.feed_engine(EngineInput::RecheckPathMtu(route));
                 }
@@ -66,6 +67,7 @@ impl Driver {
         if !self.routes.contains(id) {
             return Err(RouteError::Unknown(id));
         }
+        tracing::debug!(route = %id, ?change, "route changed by request");
         self.feed_engine(EngineInput::ChangeRoute { id, change });
         Ok(())
     }
@@ -116,6 +118,7 @@ impl Driver {
     /// Drains every route that the order names, or uses them again; none when it is refused.
     fn drain_routes(&mut self, order: &DrainOrder) -> Result<Vec<RouteId>, DrainError> {
         let routes = drain::check_order(&self.view(), order)?;
+        tracing::debug!(?routes, on = order.on, force = order.force, "drain order accepted");
         let change = RouteChange { drain: Some(order.on), ..RouteChange::default() };
         for id in &routes {
             self.feed_engine(EngineInput::ChangeRoute { id: *id, change });
@@ -128,6 +131,7 @@ impl Driver {
         let peer = self.config.peer_of_mut(id).ok_or(PeerError::Unknown(id))?;
         let changed = peer.policies.with_change(change)?;
         let before = std::mem::replace(&mut peer.policies, changed);
+        tracing::debug!(peer = %id, "policies changed by request");
         if let Some(entry) = self.peers.get_mut(id) {
             entry.configured_policies.get_or_insert(before);
         }
@@ -145,6 +149,7 @@ impl Driver {
         if !apply {
             return plan.changes;
         }
+        tracing::debug!(routes = plan.changes.len(), "configuration replaced");
         // First: a subscriber of the events learns the names of new peers in time.
         self.emit_event(EventKind::Reconfigured);
         for peer in self.peers.remove_absent(&config) {

@@ -45,6 +45,7 @@ impl Component for Retries {
         }
         let first = self.send_errors.insert(route, now + SEND_RETRY_INTERVAL).is_none();
         if first {
+            tracing::debug!(%route, "send refused by the kernel: the route is down until a retry");
             actions.feed_engine(EngineInput::Fault { route, reason: Reason::SendError });
         }
     }
@@ -58,6 +59,7 @@ impl Component for Retries {
                 return true;
             }
             let (route, reason) = (*route, Reason::SendError);
+            tracing::debug!(%route, "sending is tried again");
             actions.feed_engine(EngineInput::FaultCleared { route, reason });
             false
         });

@@ -21,7 +21,7 @@ use crate::io::{
 };
 
 /// Plans routes from the config, the interfaces and the peers' advertisements.
-pub(super) struct RoutePlanner {
+pub(super) struct RouteReplanner {
     host_state: HostState,
     /// The addresses of the peers, as they advertise them; the netlink watcher reads along.
     advertisements: watch::Sender<Advertisements>,
@@ -33,7 +33,7 @@ pub(super) struct RoutePlanner {
     unrouted: Vec<UnroutedAddress>,
 }
 
-impl RoutePlanner {
+impl RouteReplanner {
     pub(super) fn new(advertisements: watch::Sender<Advertisements>) -> Self {
         Self {
             host_state: HostState::default(),

@@ -19,7 +19,7 @@ use crate::io::{
         driver::Driver,
         mailbox::{Mailbox, Wakeup},
         peer_table::PeerTable,
-        route_planner::RoutePlanner,
+        route_planner::RouteReplanner,
         route_table::RouteTable,
         sockets::Sockets,
         table_publisher::TablePublisher,
@@ -99,7 +99,7 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
     let mut driver = Driver {
         engine: Engine::new(engine),
         config,
-        planner: RoutePlanner::new(parts.advertisements),
+        planner: RouteReplanner::new(parts.advertisements),
         routes: RouteTable::default(),
         peers: PeerTable::default(),
         components,

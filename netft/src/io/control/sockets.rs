@@ -65,6 +65,7 @@ impl Sockets {
         {
             self.deferred.insert(local, deferred);
         }
+        tracing::debug!(%local, ifindex, sockets = count, is_filtered, "UDP sockets opened");
         self.open.insert(local, sockets);
         Ok(true)
     }
@@ -95,6 +96,7 @@ impl Sockets {
     pub(super) fn close_sockets(&mut self, local: SocketAddr, workers: &Workers) -> bool {
         let Some(sockets) = self.open.remove(&local) else { return false };
         self.deferred.remove(&local);
+        tracing::debug!(%local, "UDP sockets closed");
         for socket in &sockets {
             workers.deregister_socket(socket);
         }

@@ -17,7 +17,7 @@ use crate::io::{
     control::{
         component::{Action, Actions, Component, Input, View},
         peer_table::PeerTable,
-        route_planner::RoutePlanner,
+        route_planner::RouteReplanner,
         route_table::RouteTable,
         sockets::Sockets,
     },
@@ -33,7 +33,7 @@ pub(super) const REMOTE: &str = "198.51.100.2:3343";
 pub(super) struct TestNode {
     pub(super) config: Config,
     pub(super) engine: Engine,
-    pub(super) planner: RoutePlanner,
+    pub(super) planner: RouteReplanner,
     pub(super) routes: RouteTable,
     pub(super) peers: PeerTable,
     sockets: Sockets,
@@ -61,7 +61,7 @@ impl TestNode {
             engine.on_input(Time::ZERO, EngineInput::AddPeer(peer)).unwrap();
             engine.on_input(Time::ZERO, EngineInput::SessionUp { peer, boot_id: 1 }).unwrap();
         }
-        let mut planner = RoutePlanner::new(watch::channel(Default::default()).0);
+        let mut planner = RouteReplanner::new(watch::channel(Default::default()).0);
         let interfaces =
             vec![interface(1, "lo", "127.0.0.1/8"), interface(2, "eth0", "198.51.100.1/24")];
         planner.set_host_state(HostState { interfaces, ..HostState::default() });

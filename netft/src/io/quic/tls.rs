@@ -32,7 +32,7 @@ pub(in crate::io) const ALPN_CONTROL_QUERY: &[u8] = b"netft/1+ask";
 /// Offered ALPNs, preferred first.
 pub(in crate::io) const CONTROL_ALPNS: &[&[u8]] = &[ALPN_CONTROL_QUERY, ALPN_CONTROL];
 /// ALPN of a route's transport connection.
-pub(in crate::io) const ALPN_TRANSPORT: &[u8] = b"netft-carrier/1";
+pub(in crate::io) const ALPN_TRANSPORT: &[u8] = b"netft-transport/1";
 /// Server name: TLS requires one, authentication uses the key only.
 pub(in crate::io) const SERVER_NAME: &str = "peer.netft.invalid";
 /// Bytes before the key in an Ed25519 SubjectPublicKeyInfo (RFC 8410 section 4).

@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep_until, timeout},
 };
-use tracing::{Instrument, debug, debug_span, info, warn};
+use tracing::{Instrument, debug, debug_span};
 
 use crate::io::quic::{
     failure::{
@@ -298,7 +298,7 @@ impl PeerTask {
         let preferred = due.contains(&SessionChange::Prefer(local_session));
         due.retain(|change| *change != SessionChange::Prefer(local_session));
         let boot = format!("{boot_id:016x}");
-        info!(session = local_session, generation, boot_id = boot, dialer, "session established");
+        debug!(session = local_session, generation, boot_id = boot, dialer, "session established");
         (self.report)(FromQuic::SessionUp {
             peer: self.context.peer,
             session,
@@ -391,7 +391,7 @@ impl PeerTask {
     fn end_session(&mut self, local_session: u32, reason: &str) {
         let Some(live) = self.live_sessions.remove(&local_session) else { return };
         live.connection.close(CLOSE_SUPERSEDED, b"a newer session has taken over");
-        info!(session = local_session, reason, "session ended");
+        debug!(session = local_session, reason, "session ended");
         (self.report)(FromQuic::SessionDown { peer: self.context.peer, local_session });
     }
 
@@ -448,7 +448,7 @@ impl PeerTask {
         if !self.limiter.try_report("refused", kind, REPORT_INTERVAL, now) {
             return;
         }
-        warn!(reason = %failure, "no session");
+        debug!(reason = %failure, "no session");
         let peer = self.context.peer;
         (self.report)(match failure {
             HandshakeError::Refused(RefusalReason::Duplicate) => FromQuic::DuplicateNode { peer },

@@ -59,7 +59,7 @@ impl NodeTransportSettings {
         let tls = TlsIdentity::new(key, own)?;
         // As on the control session: a restarted node answers packets for its former process with a
         // stateless reset (RFC 9000 section 10.3), so its peer dials again at once.
-        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"netft/1 carrier").extract(&key.0);
+        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"netft/1 transport").extract(&key.0);
         let derive = |what: &[u8]| {
             let mut bytes = [0; 32];
             let what = [what];
