@@ -450,3 +450,27 @@ fn fault_ids_are_recognised() {
         assert_eq!(test_name_id(name).as_deref(), id, "{name}");
     }
 }
+
+/// The reading order of `docs/design/failover.md` stays short, and its line counts stay true.
+#[test]
+fn failover_is_explained_in_1200_lines() {
+    const MAX_READ: usize = 1200;
+    let document = fs::read_to_string(root().join("docs/design/failover.md")).unwrap();
+    let mut problems = Vec::new();
+    let mut sum = 0;
+    for row in document.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let Ok(stated) = cells[3].parse::<usize>() else { continue };
+        sum += stated;
+        // Rows that name functions state what these take.
+        let whole = cells[2].strip_prefix('`').and_then(|cell| cell.strip_suffix('`'));
+        let Some(file) = whole.filter(|file| !file.contains('`')) else { continue };
+        let text = fs::read_to_string(root().join("netft/proto/src").join(file)).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        if code.lines().count() != stated {
+            problems.push(format!("{file}: {stated} lines stated, {}", code.lines().count()));
+        }
+    }
+    assert!((1..=MAX_READ).contains(&sum), "{sum} lines to read");
+    complain(&problems);
+}

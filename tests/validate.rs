@@ -336,6 +336,15 @@ fn mistake_13_buffers_too_small() {
 }
 
 #[test]
+fn the_plain_backend_is_named() {
+    let mut facts = fine();
+    facts.config.adapter.backend = netft::config::AdapterBackend::Plain;
+    let found = run_checks(&facts);
+    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "backend", 0));
+    assert!(found[0].remedy.contains("offload"), "{found:?}");
+}
+
+#[test]
 fn a_route_over_a_vlan_shares_the_fate_of_its_parent() {
     let mut facts = fine();
     facts.links[1].parent = Some(1);

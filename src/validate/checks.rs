@@ -8,6 +8,7 @@ use std::{
 use netft::{
     PeerId,
     api::host::StackedLink,
+    config::AdapterBackend,
     route::RouteState,
     topology::{PlannedRoute, RoutePlan, UnroutedReason},
     wire::header::FRAME_OVERHEAD,
@@ -25,7 +26,7 @@ use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
 pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
 
 /// Every check.
-pub const ALL_CHECKS: [CheckFn; 16] = [
+pub const ALL_CHECKS: [CheckFn; 17] = [
     check_networks,
     check_shared_fate,
     check_duplicates,
@@ -34,6 +35,7 @@ pub const ALL_CHECKS: [CheckFn; 16] = [
     check_reverse_path,
     check_clock_sync,
     check_socket_buffers,
+    check_backend,
     check_cloned_keys,
     check_port_in_use,
     check_forwarding,
@@ -348,6 +350,17 @@ fn check_socket_buffers(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The backend in use, where it is not the fast one.
+fn check_backend(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    if facts.config.adapter.backend == AdapterBackend::Offload {
+        return Vec::new();
+    }
+    let what = "the adapter has the `plain` backend: one queue, one packet at a time";
+    let remedy =
+        "set `backend = \"offload\"` under [adapter], unless this kernel's offload is faulty";
+    vec![Finding::new(Severity::Note, "backend", "this node", what, remedy)]
 }
 
 /// Keys that a second node uses, as the daemon has seen.

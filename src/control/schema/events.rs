@@ -299,6 +299,6 @@ pub struct RouteFields {
     pub threshold: u16,
     /// Lower is preferred.
     pub priority: u32,
-    /// Bit mask, as in [`Route::attributes`](super::Route::attributes).
+    /// Bit mask, as in [`RouteView::attributes`](super::RouteView::attributes).
     pub attributes: u32,
 }
