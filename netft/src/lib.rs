@@ -36,7 +36,6 @@
 
 pub mod adapter;
 pub mod api;
-#[allow(unreachable_pub, reason = "its rooms say `pub` for what other rooms of the crate use")]
 mod io;
 
 pub use adapter::Adapter;

@@ -15,7 +15,7 @@ macro_rules! define_counters {
         /// first worker's block, so every add is atomic. Anyone reads.
         #[derive(Debug, Default)]
         #[repr(align(128))]
-        pub struct Counters {
+        pub(crate) struct Counters {
             $($(#[doc = $help])+ pub $field: AtomicU64,)+
             /// Packets dropped, by reason.
             pub drops: [AtomicU64; DropReason::ALL.len()],
@@ -23,7 +23,7 @@ macro_rules! define_counters {
 
         impl Counters {
             /// The sum of several blocks.
-            pub fn sum_blocks<'a>(blocks: impl Iterator<Item = &'a Self>) -> CounterSnapshot {
+            pub(crate) fn sum_blocks<'a>(blocks: impl Iterator<Item = &'a Self>) -> CounterSnapshot {
                 let drops = DropReason::ALL.map(|reason| (reason, 0)).to_vec();
                 let mut total = CounterSnapshot { drops, ..CounterSnapshot::default() };
                 for block in blocks {
@@ -53,19 +53,19 @@ pub struct RouteCounters {
 impl Counters {
     /// Counts one drop.
     #[inline]
-    pub fn count_drop(&self, reason: DropReason) {
+    pub(crate) fn count_drop(&self, reason: DropReason) {
         self.drops[reason as usize].fetch_add(1, Relaxed);
     }
 
     /// Counts several drops.
     #[inline]
-    pub fn count_drops(&self, reason: DropReason, packets: u64) {
+    pub(crate) fn count_drops(&self, reason: DropReason, packets: u64) {
         self.drops[reason as usize].fetch_add(packets, Relaxed);
     }
 
     /// Adds to one counter, atomically: a block may have two writers.
     #[inline]
-    pub fn add(counter: &AtomicU64, value: u64) {
+    pub(crate) fn add(counter: &AtomicU64, value: u64) {
         counter.fetch_add(value, Relaxed);
     }
 }

@@ -33,7 +33,7 @@ pub(in crate::io) mod transport;
 mod types;
 mod unverified_sources;
 
-pub use crate::io::quic::types::{
-    DATAGRAM_QUEUE_LEN, FromQuic, FromQuicHandler, MAX_REPLY_LEN, PeerQuery, QueryError,
-    QuicDatagram, StartError,
+pub(crate) use crate::io::quic::types::{
+    DATAGRAM_QUEUE_LEN, FromQuic, FromQuicHandler, QuicDatagram, StartError,
 };
+pub use crate::io::quic::types::{MAX_REPLY_LEN, PeerQuery, QueryError};

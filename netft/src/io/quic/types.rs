@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::io::{identity::KeyError, quic::failure::EndpointError, socket::SocketId};
 
 /// Length of the datagram queue to QUIC; beyond it the sender drops and counts.
-pub const DATAGRAM_QUEUE_LEN: usize = 256;
+pub(crate) const DATAGRAM_QUEUE_LEN: usize = 256;
 /// Maximum length of a query, bytes.
 pub(in crate::io) const MAX_QUERY_LEN: usize = 256;
 /// Maximum length of a reply, bytes.
@@ -19,7 +19,7 @@ pub(in crate::io) const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A datagram for QUIC, as a packet worker hands it over.
 #[derive(Clone, Debug)]
-pub struct QuicDatagram {
+pub(crate) struct QuicDatagram {
     /// The socket it arrived on.
     pub socket: SocketId,
     /// Its source address.
@@ -29,7 +29,7 @@ pub struct QuicDatagram {
 }
 
 /// Event from the control sessions to the driver: a few per handshake.
-pub enum FromQuic {
+pub(crate) enum FromQuic {
     /// Both ends have accepted each other; frames of the session may arrive from now on.
     SessionUp {
         /// The peer.
@@ -84,7 +84,7 @@ pub enum FromQuic {
 }
 
 /// Handler of the events. Called from the runtime's threads: it must neither block nor drop events.
-pub type FromQuicHandler = Arc<dyn Fn(FromQuic) + Send + Sync>;
+pub(crate) type FromQuicHandler = Arc<dyn Fn(FromQuic) + Send + Sync>;
 
 /// Error of the start of the control sessions.
 #[derive(Debug, thiserror::Error)]
