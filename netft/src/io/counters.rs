@@ -23,7 +23,9 @@ macro_rules! define_counters {
 
         impl Counters {
             /// The sum of several blocks.
-            pub(crate) fn sum_blocks<'a>(blocks: impl Iterator<Item = &'a Self>) -> CounterSnapshot {
+            pub(crate) fn sum_blocks<'a>(
+                blocks: impl Iterator<Item = &'a Self>,
+            ) -> CounterSnapshot {
                 let drops = DropReason::ALL.map(|reason| (reason, 0)).to_vec();
                 let mut total = CounterSnapshot { drops, ..CounterSnapshot::default() };
                 for block in blocks {

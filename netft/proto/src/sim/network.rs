@@ -76,8 +76,10 @@ impl SimNetwork {
 
     /// Returns true when everything passes from one node to another and both use the network.
     pub(crate) fn is_clean(&self, from: usize, to: usize) -> bool {
+        // Taken apart, so that the compiler leads a new fault of a direction here.
+        let DirectionFaults { cut: _, loss_permille } = self.directions[from * self.nodes + to];
         !self.is_blocked(from, to)
-            && self.directions[from * self.nodes + to].loss_permille == 0
+            && loss_permille == 0
             && !self.out_of_use[from]
             && !self.out_of_use[to]
     }
@@ -124,8 +126,19 @@ impl SimNetwork {
 
     /// Repairs cuts, losses and delays. Carriers are left to the caller, whose nodes see them.
     pub(crate) fn heal_directions(&mut self) {
-        self.directions.fill(DirectionFaults::default());
-        self.extra_delay = Duration::ZERO;
+        // Taken apart, so that the compiler leads a new fault here.
+        let Self {
+            directions,
+            extra_delay,
+            model: _,
+            nodes: _,
+            carrier: _,
+            out_of_use: _,
+            drained_since: _,
+            priority: _,
+        } = self;
+        directions.fill(DirectionFaults::default());
+        *extra_delay = Duration::ZERO;
     }
 
     fn draw_travel_time(&self, rng: &mut SplitMix64) -> Duration {
