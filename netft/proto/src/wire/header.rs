@@ -19,10 +19,6 @@ pub const WIRE_VERSION: u8 = 1;
 pub const FLAG_PARTIAL_CHECKSUM: u8 = 0x01;
 /// Offset of the queue in a frame.
 pub const QUEUE_OFFSET: usize = 2;
-/// Queue of a heartbeat request whose reply the sender reads at its next wake-up.
-pub const DEFER_REPLY: u8 = 254;
-/// Queue of the reply to such a request.
-pub const DEFERRED_REPLY: u8 = 255;
 /// Flag of a data frame: it carries one [fragment](crate::session::fragment) of a packet larger
 /// than a frame.
 pub const FLAG_FRAGMENT: u8 = 0x02;
@@ -71,8 +67,7 @@ pub struct FrameHeader {
     pub flags: u8,
     /// Index of the sender's packet worker that sealed the frame; 0 for the driver. A receiver with
     /// several workers steers all frames of one queue to one worker, whatever the route, so that a
-    /// flow keeps its order and one busy peer uses all workers. In heartbeats also [`DEFER_REPLY`]
-    /// and [`DEFERRED_REPLY`].
+    /// flow keeps its order and one busy peer uses all workers.
     pub queue: u8,
     /// The receiver's id of the session.
     pub session_id: u32,

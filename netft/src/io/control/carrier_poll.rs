@@ -30,11 +30,6 @@ pub(super) struct CarrierPoll {
 }
 
 impl CarrierPoll {
-    /// No data went out between the last two polls, and no route is suspect.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.is_urgent && self.interval > MIN_POLL_INTERVAL
-    }
-
     fn is_due(&self, now: Time) -> bool {
         self.is_urgent || now.since(self.last_poll) >= self.interval
     }

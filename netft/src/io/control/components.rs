@@ -5,7 +5,6 @@ use netft_proto::time::Time;
 use super::{
     carrier_poll::CarrierPoll,
     component::{Actions, Component, Input, View},
-    deferred_replies::DeferredReplies,
     frame_limits::FrameLimits,
     nat::NatTraversal,
     quic_connections::QuicConnections,
@@ -27,7 +26,6 @@ pub(super) struct Components {
     pub(super) retries: Retries,
     pub(super) connections: QuicConnections,
     pub(super) frame_limits: FrameLimits,
-    pub(super) deferred_replies: DeferredReplies,
 }
 
 impl Components {

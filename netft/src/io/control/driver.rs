@@ -12,7 +12,7 @@ use netft_proto::{
     wire::{
         DropReason,
         challenge::{Challenge, ChallengeMessage},
-        header::{DEFER_REPLY, FrameKind},
+        header::FrameKind,
         heartbeat::{Heartbeat, HeartbeatMessage},
         probe::{Probe, ProbeMessage},
     },
@@ -26,7 +26,6 @@ use crate::io::{
         component::{Action, Actions, Input, View},
         components::{COMPONENT_COUNT, Components},
         control_sessions::ControlSessions,
-        deferred_replies::DeferredReplies,
         peer_table::{PeerTable, SessionEnd},
         route_planner::RouteReplanner,
         route_table::RouteTable,
@@ -360,23 +359,6 @@ impl Driver {
         self.feed_engine(EngineInput::AddPeer(peer));
     }
 
-    /// Takes in the replies that waited.
-    pub(super) fn read_deferred_replies(&mut self) {
-        if self.components.deferred_replies.is_empty() {
-            return;
-        }
-        let fib = self.publisher.fib();
-        for reply in self.components.deferred_replies.read(&self.sockets, &fib) {
-            match reply {
-                Ok(message) => {
-                    self.add_to_counter(|counters| Counters::add(&counters.rx_frames, 1));
-                    self.on_worker_message(message);
-                }
-                Err(reason) => self.count_drop(reason),
-            }
-        }
-    }
-
     /// The first socket at the local end of a route, and the route's ends.
     fn route_socket(&self, route: RouteId) -> Option<(Arc<UdpSocket>, SocketAddr)> {
         let spec = &self.routes.get(route)?.plan.spec;
@@ -387,13 +369,9 @@ impl Driver {
     fn send_heartbeat(&mut self, peer: PeerId, route: RouteId, heartbeat: &Heartbeat) {
         let Some(session) = self.peers.preferred_session(peer) else { return };
         let Some((socket, remote)) = self.route_socket(route) else { return };
-        let is_idle = self.components.carrier_poll.is_idle();
-        let ends = (peer, socket.local);
-        let deferred = DeferredReplies::can_defer(&self.view(), is_idle, ends, heartbeat);
-        let queue = if deferred { DEFER_REPLY } else { 0 };
         let mut frame = Vec::with_capacity(256);
         let write = |frame: &mut Vec<u8>| heartbeat.encode(frame);
-        if let Err(reason) = session.seal_message(FrameKind::Heartbeat, queue, &mut frame, write) {
+        if let Err(reason) = session.seal_message(FrameKind::Heartbeat, 0, &mut frame, write) {
             return self.count_drop(reason);
         }
         if session.needs_fresh_handshake() {
@@ -403,12 +381,7 @@ impl Driver {
             return;
         }
         match udp::send_control(socket.fd.as_fd(), &remote, &frame, Some(udp::TOS_CONTROL)) {
-            Ok(()) => {
-                if deferred {
-                    self.components.deferred_replies.expect_reply(socket.local);
-                }
-                self.count_tx_frames(1);
-            }
+            Ok(()) => self.count_tx_frames(1),
             Err(error) if udp::classify_send_error(&error, false) == SendFault::Route => {
                 self.dispatch(&Input::SendFailed(route));
             }

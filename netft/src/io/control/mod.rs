@@ -20,7 +20,6 @@ mod carrier_poll;
 mod component;
 mod components;
 mod control_sessions;
-mod deferred_replies;
 mod drain;
 mod driver;
 mod frame_limits;

@@ -65,7 +65,6 @@ fn run_driver(parts: DriverParts) {
     let (mut driver, mut mailbox) = build_driver(parts);
     let done = loop {
         let wakeup = mailbox.wait_until(driver.next_wake());
-        driver.read_deferred_replies();
         match wakeup {
             Wakeup::Worker(message) => driver.on_worker_message(message),
             Wakeup::Message(DriverMessage::Request(DriverRequest::Stop(done))) => break Some(done),

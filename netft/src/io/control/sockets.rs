@@ -1,11 +1,10 @@
-//! The open sockets: one per local address and worker, pinned to one interface; and one that no
-//! worker reads, for [deferred replies](crate::io::control::deferred_replies).
+//! The open sockets: one per local address and worker, pinned to one interface.
 
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::Arc,
 };
 
@@ -22,7 +21,6 @@ use crate::io::{
 #[derive(Default)]
 pub(super) struct Sockets {
     open: BTreeMap<SocketAddr, Vec<Arc<UdpSocket>>>,
-    deferred: BTreeMap<SocketAddr, OwnedFd>,
     last_id: u32,
 }
 
@@ -57,14 +55,6 @@ impl Sockets {
         for socket in &sockets {
             workers.register_socket(socket)?;
         }
-        // Opened last, so that the filter finds it by its number. Without it, frames of its queue
-        // go to a worker.
-        if is_filtered
-            && let Ok(deferred) = udp::open_socket(local, ifindex, true)
-            && udp::configure_deferred(&deferred).is_ok()
-        {
-            self.deferred.insert(local, deferred);
-        }
         tracing::debug!(%local, ifindex, sockets = count, is_filtered, "UDP sockets opened");
         self.open.insert(local, sockets);
         Ok(true)
@@ -95,7 +85,6 @@ impl Sockets {
     /// Closes the sockets of a local address. Returns whether there were any.
     pub(super) fn close_sockets(&mut self, local: SocketAddr, workers: &Workers) -> bool {
         let Some(sockets) = self.open.remove(&local) else { return false };
-        self.deferred.remove(&local);
         tracing::debug!(%local, "UDP sockets closed");
         for socket in &sockets {
             workers.deregister_socket(socket);
@@ -119,11 +108,6 @@ impl Sockets {
     /// The sockets of a local address, one per worker.
     pub(super) fn sockets_at(&self, local: SocketAddr) -> &[Arc<UdpSocket>] {
         self.open.get(&local).map_or(&[], Vec::as_slice)
-    }
-
-    /// The socket of a local address for deferred replies, if it has one.
-    pub(super) fn deferred_at(&self, local: SocketAddr) -> Option<&OwnedFd> {
-        self.deferred.get(&local)
     }
 
     /// Polls the sockets of a local address for unread datagrams: their worker was not scheduled. A

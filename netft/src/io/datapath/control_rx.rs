@@ -26,7 +26,6 @@ pub(super) fn process_heartbeat(
     context: &RxContext<'_>,
     source: &mut RxSource,
     session: &Session,
-    queue: u8,
     heartbeat: Heartbeat,
 ) -> Result<(), DropReason> {
     let (peer, session_boot_id) = (session.peer(), session.boot_id());
@@ -42,13 +41,7 @@ pub(super) fn process_heartbeat(
     // answered here wait in the deferred queue until the driver wakes up anyway.
     let is_healthy = fib.healthy_peers.contains(&peer);
     let answered = is_healthy
-        && template_replies::send_template_reply(
-            context,
-            source,
-            (session, route),
-            queue,
-            &heartbeat,
-        );
+        && template_replies::send_template_reply(context, source, (session, route), &heartbeat);
     let can_defer = answered || heartbeat.message == HeartbeatMessage::Reply;
     let message =
         FromWorker::Heartbeat { peer, route, session_boot_id, heartbeat, received_at, answered };

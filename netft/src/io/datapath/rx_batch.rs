@@ -139,8 +139,7 @@ impl<'a, 'l> RxBatch<'a, 'l> {
             FrameKind::Heartbeat => {
                 self.has_heartbeat = true;
                 let heartbeat = Heartbeat::decode(payload)?;
-                let (source, queue) = (&mut self.source, header.queue);
-                control_rx::process_heartbeat(self.context, source, session, queue, heartbeat)
+                control_rx::process_heartbeat(self.context, &mut self.source, session, heartbeat)
             }
             FrameKind::Probe => {
                 let probe = Probe::decode(payload)?;

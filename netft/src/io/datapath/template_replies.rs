@@ -5,7 +5,7 @@ use netft_proto::{
     ids::RouteId,
     session::Session,
     wire::{
-        header::{DEFER_REPLY, DEFERRED_REPLY, FrameKind, HEADER_LEN, TAG_LEN},
+        header::{FrameKind, HEADER_LEN, TAG_LEN},
         heartbeat::{Heartbeat, HeartbeatMessage, MAX_HEARTBEAT_LEN},
     },
 };
@@ -20,14 +20,13 @@ use crate::io::{
     quic::transport::FrameClass,
 };
 
-/// Answers a request that arrived on `route` in `queue`, if a template holds for it. Returns
+/// Answers a request that arrived on `route`, if a template holds for it. Returns
 /// whether the reply was sent; otherwise the driver answers, and handles the error of a failed
 /// send.
 pub(super) fn send_template_reply(
     context: &RxContext<'_>,
     source: &RxSource,
     (session, route): (&Session, RouteId),
-    queue: u8,
     request: &Heartbeat,
 ) -> bool {
     let fib = context.fib;
@@ -39,8 +38,7 @@ pub(super) fn send_template_reply(
     };
     let mut frame = Vec::with_capacity(HEADER_LEN + MAX_HEARTBEAT_LEN + TAG_LEN);
     let write = |frame: &mut Vec<u8>| reply.encode(frame);
-    let queue = if queue == DEFER_REPLY { DEFERRED_REPLY } else { 0 };
-    let sealed = sealing.seal_message(FrameKind::Heartbeat, queue, &mut frame, write);
+    let sealed = sealing.seal_message(FrameKind::Heartbeat, 0, &mut frame, write);
     let reply_path = ReplyPath { transport: None, socket: &socket.fd, to: source.from };
     let sent = sealed.and_then(|()| reply_path.send_frame(&frame, FrameClass::Control)).is_ok();
     if sent {

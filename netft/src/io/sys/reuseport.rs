@@ -2,8 +2,7 @@
 //! address.
 //!
 //! The kernel hashes the address pair, which would steer all frames of one route to one worker, and
-//! the acknowledgements of a worker's data to any. Deferred replies go to a socket of their own,
-//! which wakes no worker.
+//! the acknowledgements of a worker's data to any.
 
 #![expect(unsafe_code, reason = "SO_ATTACH_REUSEPORT_CBPF has no safe wrapper")]
 
@@ -12,15 +11,15 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use netft_proto::wire::header::{DEFERRED_REPLY, QUEUE_OFFSET, QUIC_FIXED_BIT};
+use netft_proto::wire::header::{QUEUE_OFFSET, QUIC_FIXED_BIT};
 
 /// Offset of the destination connection id in a QUIC packet with a short header. A long header has
 /// the version there, whose first byte is 0 (RFC 9000 section 17).
 const CID_OFFSET: u32 = 1;
 
 /// Steers the frames of queue n to the socket n modulo `count` of those that share an address; the
-/// first one opened has index 0. Those of [`DEFERRED_REPLY`] go to index `count`, if it exists.
-/// QUIC packets go to one of the first `count` by their connection id. `fd`: any of them, bound.
+/// first one opened has index 0. QUIC packets go to one of them by their connection id. `fd`: any
+/// of them, bound.
 ///
 /// # Errors
 /// The kernel has no classic BPF for sockets that share an address (before 4.5).
@@ -28,23 +27,19 @@ pub fn attach_queue_filter(fd: BorrowedFd<'_>, count: usize) -> io::Result<()> {
     let count = u32::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?;
     let load = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
     let is_quic = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
-    let is_deferred = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let modulo = libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K;
     let accumulator = libc::BPF_RET | libc::BPF_A;
-    let constant = libc::BPF_RET | libc::BPF_K;
     let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let mut program = [
         step(load, 0),
-        libc::sock_filter { jt: 4, ..step(is_quic, QUIC_FIXED_BIT.into()) },
+        libc::sock_filter { jt: 3, ..step(is_quic, QUIC_FIXED_BIT.into()) },
         // A datagram too short for this goes to the first socket.
         step(load, QUEUE_OFFSET as u32),
-        libc::sock_filter { jt: 5, ..step(is_deferred, DEFERRED_REPLY.into()) },
         step(modulo, count),
         step(accumulator, 0),
         step(load, CID_OFFSET),
         step(modulo, count),
         step(accumulator, 0),
-        step(constant, count),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: `filter` and the program it points to live through the call, which copies both.
@@ -66,7 +61,7 @@ mod tests {
 
     use std::{net::UdpSocket, os::fd::AsFd};
 
-    use netft_proto::wire::header::{DEFER_REPLY, FRAME_OVERHEAD, FrameHeader, FrameKind};
+    use netft_proto::wire::header::{FRAME_OVERHEAD, FrameHeader, FrameKind};
 
     use super::*;
     use crate::io::sys::udp;
@@ -107,20 +102,11 @@ mod tests {
         assert_eq!(arrived(&sockets[1]), [1, 4, 7]);
         assert_eq!(arrived(&sockets[2]), [2, 5, 8]);
 
-        send(DEFERRED_REPLY);
-        let all: Vec<_> = sockets.iter().flat_map(arrived).collect();
-        assert_eq!(all, [DEFERRED_REPLY], "any socket, as long as there is none for it");
-        let deferred = udp::open_socket(local, 1, true).unwrap().into();
-        send(DEFERRED_REPLY);
-        send(DEFER_REPLY);
-        assert_eq!(arrived(&deferred), [DEFERRED_REPLY]);
-
         let quic = |connection| {
             sender.send_to(&[QUIC_FIXED_BIT | 3, connection, 1, 0], local).unwrap();
         };
         (0..=255).for_each(quic);
         let counts: Vec<_> = sockets.iter().map(|socket| arrived(socket).len()).collect();
-        assert_eq!(counts, [86, 85, 85 + 1], "and the request with a deferred reply");
-        assert!(arrived(&deferred).is_empty());
+        assert_eq!(counts, [86, 85, 85]);
     }
 }

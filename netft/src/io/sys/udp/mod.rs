@@ -10,7 +10,6 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     ptr,
-    time::Duration,
 };
 
 use libc::{c_int, c_void, cmsghdr, msghdr, sockaddr_storage, socklen_t};
@@ -29,8 +28,6 @@ const MAX_SEND_ATTEMPTS: usize = 4;
 
 /// Requested receive buffer, bytes.
 pub const RECEIVE_BUFFER: c_int = 8 << 20;
-/// Requested receive buffer of a deferred socket, bytes: several hundred heartbeats.
-const DEFERRED_RECEIVE_BUFFER: c_int = 512 << 10;
 /// Requested send buffer, bytes.
 const SEND_BUFFER: c_int = 4 << 20;
 
@@ -55,8 +52,6 @@ pub struct ReceivedBatch {
     pub from: SocketAddr,
     /// Datagrams this socket has lost to a full buffer so far (wraps), if reported.
     pub dropped_total: Option<u32>,
-    /// Arrival time, since 1970, on a [deferred](configure_deferred) socket.
-    pub arrived_at: Option<Duration>,
 }
 
 /// Effect of a failed send on the route.
@@ -123,23 +118,6 @@ pub fn open_socket(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Res
         .or_else(|_| set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER))?;
     rustix::net::bind(fd, &with_scope(local, ifindex))?;
     Ok(owned)
-}
-
-/// Configures a receive-only socket for deferred reading: no coalescing, arrival timestamps, a
-/// small buffer, no error queue.
-///
-/// # Errors
-/// The kernel lacks one of the options.
-pub fn configure_deferred(fd: &OwnedFd) -> io::Result<()> {
-    set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 0)?;
-    // Among sockets that share an address the kernel may queue an error at the wrong one.
-    let (level, errors) = match rustix::net::getsockname(fd)?.address_family() {
-        rustix::net::AddressFamily::INET => (libc::IPPROTO_IP, libc::IP_RECVERR),
-        _ => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
-    };
-    set_option(fd, level, errors, 0)?;
-    set_option(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
-    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, DEFERRED_RECEIVE_BUFFER)
 }
 
 /// `addr` with the scope id that a link-local IPv6 address needs; others unchanged.
@@ -290,7 +268,6 @@ pub fn recv_batch(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Recei
         segment: len,
         from: decode_addr(&name).ok_or(io::ErrorKind::InvalidData)?,
         dropped_total: None,
-        arrived_at: None,
     };
     each_control(&msg, |level, kind, data| match (level, kind) {
         (libc::SOL_UDP, libc::UDP_GRO) => {
@@ -298,12 +275,6 @@ pub fn recv_batch(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Recei
             received.segment = segment.filter(|size| *size > 0).unwrap_or(len);
         }
         (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => received.dropped_total = read_plain::<u32>(data),
-        (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
-            received.arrived_at = read_plain::<libc::timespec>(data).and_then(|at| {
-                let seconds = u64::try_from(at.tv_sec).ok()?;
-                Some(Duration::new(seconds, u32::try_from(at.tv_nsec).ok()?))
-            });
-        }
         _ => {}
     });
     Ok(Some(received))
