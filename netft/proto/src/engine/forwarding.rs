@@ -19,12 +19,15 @@ pub(crate) fn forwarding_row(peer: &Peer) -> PeerForwarding {
     let backups = ids_of(&|route| route.is_up() && Some(route.id) != peer.active);
     let active = peer.active.and_then(|id| peer.routes.get(&id));
     let is_suspect = active.is_some_and(|route| route.suspicion.is_suspect());
+    let suspects = ids_of(&|route| route.is_up() && route.suspicion.is_suspect());
+    // Two routes may die together.
+    let duplicate = backups.iter().find(|id| !suspects.contains(id)).or(backups.first()).copied();
     PeerForwarding {
         peer: peer.id,
         active: peer.active,
-        duplicate: if is_suspect { backups.first().copied() } else { None },
+        duplicate: duplicate.filter(|_| is_suspect),
         balance_set: ids_of(&|route| is_in_balance_set(route, peer.reevaluated_at)),
-        suspects: ids_of(&|route| route.is_up() && route.suspicion.is_suspect()),
+        suspects,
         candidates: ids_of(&|_| true),
         backups,
     }

@@ -62,8 +62,8 @@ impl<P> SentFrames<P> {
     pub(crate) fn until_ack_request(&self, path_index: usize, now: Time) -> Option<Duration> {
         let silence = now.since(self.silent_since(path_index)?);
         let path = self.paths.get(path_index);
-        let after = (MAX_ACK_DELAY + SCHEDULING_SLACK + path.max_transit_time())
-            * (1 << self.pto_count.min(6));
+        let after =
+            (MAX_ACK_DELAY + SCHEDULING_SLACK + path.max_transit_time()) * path.pto_backoff();
         let since_request =
             path.ack_request.requested_at().map_or(Duration::MAX, |at| now.since(at));
         Some(after.saturating_sub(silence.min(since_request)))

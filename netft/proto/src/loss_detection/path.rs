@@ -82,6 +82,11 @@ impl PathState {
         self.delivered.covers(batch.send_number + later, batch.largest_missing())
     }
 
+    /// Factor of the PTO: it doubles per expiry. Two paths that die together cost one PTO each.
+    pub(crate) fn pto_backoff(&self) -> u32 {
+        1 << self.pto_count.min(6)
+    }
+
     /// The PTO expired.
     pub(crate) fn on_pto(&mut self, now: Time) {
         self.pto_count += 1;

@@ -47,7 +47,6 @@ impl<P> SentFrames<P> {
             if !confirmed && !self.until_pto(from, now).is_some_and(|left| left.is_zero()) {
                 continue;
             }
-            self.pto_count += 1;
             self.paths.get_mut(from).on_pto(now);
             let silent_route = self.paths.get(from).route;
             // Of several other paths the one with the fewest expiries.
@@ -148,7 +147,8 @@ impl<P> SentFrames<P> {
         let (stalled, reported_at) = self.peer_stall;
         let is_recent = now.since(reported_at) < STALL_REPORT_PERIOD;
         let allowance = if is_recent { stalled } else { Duration::ZERO };
-        self.paths.get(path_index).rtt_estimator.pto() * (1 << self.pto_count.min(6)) + allowance
+        let path = self.paths.get(path_index);
+        path.rtt_estimator.pto() * path.pto_backoff() + allowance
     }
 
     /// Time until the PTO of a path expires; `None` while nothing on it is silent.

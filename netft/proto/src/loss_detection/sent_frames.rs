@@ -25,8 +25,6 @@ pub struct SentFrames<P> {
     pub(crate) paths: PathStates,
     /// Numbers every transmission and retransmission, over all paths.
     pub(crate) last_send_number: u64,
-    /// PTO expiries in a row.
-    pub(crate) pto_count: u32,
     /// The last stall the peer reported, and when.
     pub(crate) peer_stall: (Duration, Time),
     /// The only usable path, when its PTO expired.
@@ -42,7 +40,6 @@ impl<P> SentFrames<P> {
             bytes: 0,
             paths: PathStates::default(),
             last_send_number: 0,
-            pto_count: 0,
             peer_stall: (Duration::ZERO, Time::ZERO),
             sole_path_silent: None,
         }
@@ -106,7 +103,6 @@ impl<P> SentFrames<P> {
             if !batch.apply_ack(ack, &counter) || batch.resent {
                 continue;
             }
-            self.pto_count = 0;
             if !batch.duplicated {
                 self.paths.get_mut(batch.path_index).on_delivered(batch, received_at);
             }

@@ -125,10 +125,12 @@ fn silence_sends_everything_again_in_order_and_the_timeout_doubles() {
     );
     assert_eq!(rig.moves(20_009), []);
     assert_eq!(rig.moves(20_010), [(A, B, vec![50, 51, 52])]);
-    // Nothing was measured on B: its timeout is the initial one, doubled by the silence.
-    assert_eq!(rig.moves(20_109), []);
-    assert_eq!(rig.moves(20_110), [(B, A, vec![50, 51, 52])]);
-    rig.ack(20_111, &[(0, 52)]);
+    // Nothing was measured on B: its timeout is the initial one, which A's silence leaves alone.
+    assert_eq!(rig.moves(20_059), []);
+    assert_eq!(rig.moves(20_060), [(B, A, vec![50, 51, 52])]);
+    assert_eq!(rig.moves(20_079), [], "A's own timeout doubled");
+    assert_eq!(rig.moves(20_080), [(A, B, vec![50, 51, 52])]);
+    rig.ack(20_081, &[(0, 52)]);
     assert_eq!(rig.moves(30_000), []);
 }
 
