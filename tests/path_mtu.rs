@@ -14,8 +14,7 @@ use std::{
 use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
 use futures_util::TryStreamExt;
 use netft_lab::{
-    Lab, Moment,
-    capture::Capture,
+    Moment,
     daemon::{EventFollower, SiteSettings},
     in_namespace,
 };
@@ -148,67 +147,5 @@ fn f_10_large_packets_die_on_the_only_network_and_flows_go_on() {
 fn f_10_large_packets_die_on_an_ipv6_network_and_flows_go_on() {
     in_namespace("f_10_large_packets_die_on_an_ipv6_network_and_flows_go_on", || {
         black_hole(1, true);
-    });
-}
-
-/// The ones' complement sum of RFC 1071.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
-    let sum: u32 = words.sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
-}
-
-/// A frame to node 0 that says that its datagrams to node 1 are too large for a path of 552 bytes.
-fn forged(lab: &Lab) -> Vec<u8> {
-    let [here, there] = [0, 1].map(|node| lab.node_ipv4(0, node).octets());
-    let ip = |protocol: u8, len: u16, from: [u8; 4], to: [u8; 4]| {
-        let mut header = vec![0x45, 0];
-        header.extend_from_slice(&len.to_be_bytes());
-        header.extend_from_slice(&[0, 0, 0x40, 0, 64, protocol, 0, 0]);
-        header.extend_from_slice(&from);
-        header.extend_from_slice(&to);
-        let sum = checksum(&header);
-        header[10..12].copy_from_slice(&sum);
-        header
-    };
-    let mut icmp = vec![3, 4, 0, 0, 0, 0, 2, 40];
-    icmp.extend(ip(17, 1400, here, there));
-    icmp.extend([13, 15, 13, 15, 5, 100, 0, 0]);
-    let sum = checksum(&icmp);
-    icmp[2..4].copy_from_slice(&sum);
-    let mut frame = Vec::new();
-    frame.extend(Lab::nic_mac(0, 0));
-    frame.extend(Lab::nic_mac(0, 1));
-    frame.extend([8, 0]);
-    frame.extend(ip(1, 20 + icmp.len() as u16, there, here));
-    frame.extend(icmp);
-    frame
-}
-
-#[test]
-fn f_35_forged_fragmentation_needed_changes_nothing() {
-    in_namespace("f_35_forged_fragmentation_needed_changes_nothing", || {
-        let mut pair = pair(2, false);
-        pair.wait_active(0, 0);
-        await_path_mtu(&mut pair, 0, 0, 1500);
-        let events = pair.events(0);
-        let start = Moment::now();
-        let flow = pair.transfer(0, Some(TEST_RATE), false);
-        let storm = Capture::start(pair.lab.switch_netns(0), &Lab::port_name(0)).unwrap();
-        let frame = forged(&pair.lab);
-        let whole = towards(&pair, 0);
-        for _ in 0..1000 {
-            storm.inject_frame(&frame).unwrap();
-            thread::sleep(Duration::from_millis(1));
-            let _ = storm.inject_frame(&frame);
-        }
-        assert_eq!(path_mtu(&mut pair, 0, 0), Some(1500));
-        assert_eq!(towards(&pair, 0), whole);
-        let quiet = |event: &netft_lab::daemon::EventLine| event.name != "path-mtu-changed";
-        assert!(events.events_so_far().iter().filter(|e| e.is_at_or_after(start.wall)).all(quiet));
-        nothing_but_sizes(&events, start);
-        assert_eq!(pair.drops(0, "too_big"), 0, "a forged message costs no packet");
-        assert_flow_alive(flow);
     });
 }

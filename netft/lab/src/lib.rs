@@ -14,6 +14,7 @@ pub mod daemon;
 mod enter;
 mod error;
 mod fault;
+pub mod flood;
 mod kernel;
 mod moment;
 mod nat;

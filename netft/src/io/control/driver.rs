@@ -248,7 +248,7 @@ impl Driver {
                     SendFault::Route => self.dispatch(&Input::SendFailed(route)),
                     // A packet too large for the interface is no fault of the route.
                     SendFault::TooBig => self.feed_engine(EngineInput::DataTooBig(route)),
-                    SendFault::Transient | SendFault::Refused | SendFault::NoOffload => {}
+                    SendFault::Transient | SendFault::NoOffload | SendFault::SegmentsRefused => {}
                 }
             }
             FromWorker::Relayed { via, peer } => self.dispatch(&Input::RelayedPeer { via, peer }),
@@ -406,8 +406,7 @@ impl Driver {
                     self.count_tx_frames(1);
                     false
                 }
-                // Refused here, it is the kernel's own answer and no forged ICMP message. Other
-                // errors show in the route's heartbeats.
+                // Other errors show in the route's heartbeats.
                 Err(error) => udp::classify_send_error(&error, false) == SendFault::TooBig,
             }
         };

@@ -59,8 +59,7 @@ pub(crate) enum FromWorker {
     },
     /// Data sent on this route stays unacknowledged.
     Suspect(RouteId),
-    /// A send on this route failed, or the socket's error queue names it. A hint; repeated at most
-    /// every 10 ms per route and error.
+    /// The kernel refused a send on this route. Repeated at most every 10 ms per route and error.
     SendError {
         /// The route.
         route: RouteId,

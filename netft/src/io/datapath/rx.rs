@@ -20,8 +20,6 @@ use crate::io::{
 
 /// Limit of receives on one socket in a turn, so that the adapter is served too.
 const MAX_RECEIVES_PER_TURN: usize = 4;
-/// Limit of entries read from a socket's error queue in a turn.
-const MAX_ERRORS_PER_TURN: usize = 16;
 /// Bytes of one receive: a whole merged batch, whatever the path MTU.
 const RECEIVE_BUFFER_LEN: usize = 65_536;
 
@@ -88,7 +86,8 @@ impl RxPipeline {
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                     context.counters.count_drop(DropReason::Malformed);
                 }
-                Err(_) => self.drain_error_queue(socket, context),
+                // Reading the error has cleared it.
+                Err(_) => {}
             }
         }
         self.may_have_unread = true;
@@ -98,18 +97,6 @@ impl RxPipeline {
     /// Returns whether the turns since the last call left nothing in their sockets.
     pub(super) fn take_drained(&mut self) -> bool {
         !std::mem::take(&mut self.may_have_unread)
-    }
-
-    /// Empties the socket's error queue. An error of this kernel is reported against the route it
-    /// names. An ICMP message is not: anyone can send one, and the port of a peer that is starting
-    /// is closed for a moment.
-    pub(super) fn drain_error_queue(&self, socket: &UdpSocket, context: &mut RxContext<'_>) {
-        udp::drain_errors(socket.fd.as_fd(), MAX_ERRORS_PER_TURN, |error| {
-            let route = error.to.and_then(|to| context.fib.routes.get(&(socket.id, to)));
-            if let Some((_, route)) = route.filter(|_| !error.remote_origin) {
-                context.driver_queue.report_send_error(*route, error.errno, context.counters);
-            }
-        });
     }
 
     fn process_batch(

@@ -57,6 +57,7 @@ pub(super) fn transmit_frames(
         match send_datagrams(path, bytes, Some(stride as u16)) {
             Ok(()) => return context.count_sent(path, bytes.len(), frames as u64),
             Err((SendFault::NoOffload, _)) => plain.switch_offload_off(&path.socket),
+            Err((SendFault::SegmentsRefused, _)) => {}
             Err(fault) => return context.on_send_failed(path, frames as u64, fault),
         }
     }
@@ -73,9 +74,9 @@ pub(super) fn transmit_frames(
     }
 }
 
-/// One send call, repeated when the error may belong to an earlier packet.
+/// One send call.
 fn send_datagrams(path: &Path, bytes: &[u8], segment: Option<u16>) -> Result<(), (SendFault, i32)> {
-    udp::send_with_retry(path.socket.fd.as_fd(), &path.remote, bytes, segment, None)
+    udp::send_classified(path.socket.fd.as_fd(), &path.remote, bytes, segment, None)
 }
 
 #[cfg(test)]

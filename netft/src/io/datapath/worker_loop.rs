@@ -102,7 +102,7 @@ impl Worker {
             let late = due.map_or(Duration::ZERO, |due| woken.since(due));
             // The eventfd is cleared before the state it announces is read: a change in between
             // writes it again, so none is missed.
-            if events.iter().any(|ready| ready.token == WAKE_TOKEN) {
+            if events.tokens().any(|token| token == WAKE_TOKEN) {
                 shared.clear_wake();
             }
             if shared.is_stopped() {
@@ -112,10 +112,8 @@ impl Worker {
             // Held for the turn only: an idle worker keeps no replaced table, and no socket, alive.
             let shared_fib = self.io.fib.clone();
             let fib = shared_fib.load();
-            for ready in events.iter() {
-                if let Some(id) = socket_of(ready.token) {
-                    self.poll_socket(&fib, id, ready.error);
-                }
+            for id in events.tokens().filter_map(socket_of) {
+                self.poll_socket(&fib, id);
             }
             let drained = self.rx.take_drained();
             self.acks.send_due_acks(&fib, &self.counters, clock::now(), drained);
@@ -125,7 +123,7 @@ impl Worker {
             let mut context = TxContext { counters, driver_queue };
             tx.poll_loss_detection(&fib, &mut context, acks, can_judge_silence);
             // Retransmissions go before new data.
-            if events.iter().any(|ready| ready.token == QUEUE_TOKEN) {
+            if events.tokens().any(|token| token == QUEUE_TOKEN) {
                 self.poll_adapter(&fib);
             }
             drop(fib);
@@ -225,7 +223,7 @@ impl Worker {
         }
     }
 
-    fn poll_socket(&mut self, fib: &Fib, id: SocketId, error: bool) {
+    fn poll_socket(&mut self, fib: &Fib, id: SocketId) {
         let found = self.sockets.iter_mut().find(|(socket, _)| socket.id == id);
         let Some((socket, overflow)) = found else { return };
         let mut context = RxContext {
@@ -236,9 +234,6 @@ impl Worker {
             driver_queue: &mut self.driver_queue,
             acks: &mut self.acks,
         };
-        if error {
-            self.rx.drain_error_queue(socket, &mut context);
-        }
         if self.rx.read_socket(socket, overflow, &mut context) {
             self.abandon_queue();
         }

@@ -14,15 +14,6 @@ use rustix::{
     },
 };
 
-/// One ready member.
-#[derive(Clone, Copy, Debug)]
-pub struct ReadyEvent {
-    /// The token the descriptor was added with.
-    pub token: u64,
-    /// An error is queued, or the other end is gone.
-    pub error: bool,
-}
-
 /// The set. Adding and removing is safe from any thread while another waits.
 #[derive(Debug)]
 pub struct Epoll(OwnedFd);
@@ -41,14 +32,11 @@ impl EpollEvents {
         self.0.is_empty()
     }
 
-    /// The members of the last wait.
-    pub fn iter(&self) -> impl Iterator<Item = ReadyEvent> + '_ {
+    /// Tokens of the members that the last wait found ready.
+    pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().map(|event| {
-            let (flags, data) = (event.flags, event.data);
-            ReadyEvent {
-                token: data.u64(),
-                error: flags.intersects(EventFlags::ERR | EventFlags::HUP),
-            }
+            let data = event.data;
+            data.u64()
         })
     }
 }

@@ -373,8 +373,8 @@ impl TransportInner {
             let Some(socket) = &socket else { continue };
             let bytes = buf.get(..transmit.size).unwrap_or_default();
             let mut result = send_datagram(socket, remote, bytes, transmit.segment_size, tos);
-            if matches!(result, Err((SendFault::NoOffload, _))) {
-                *plain = true;
+            if let Err((fault @ (SendFault::NoOffload | SendFault::SegmentsRefused), _)) = result {
+                *plain |= fault == SendFault::NoOffload;
                 let each = bytes.chunks(transmit.segment_size.unwrap_or(bytes.len()).max(1));
                 let all = each.map(|one| send_datagram(socket, remote, one, None, tos));
                 // An error of one does not stop the others.
@@ -392,7 +392,7 @@ impl TransportInner {
     }
 }
 
-/// One send, retried while the error may belong to an earlier packet.
+/// One send call.
 fn send_datagram(
     socket: &UdpSocket,
     remote: &SocketAddr,
@@ -401,5 +401,5 @@ fn send_datagram(
     tos: Option<u8>,
 ) -> Result<(), (SendFault, i32)> {
     let segment = segment.and_then(|size| u16::try_from(size).ok());
-    udp::send_with_retry(socket.fd.as_fd(), remote, bytes, segment, tos)
+    udp::send_classified(socket.fd.as_fd(), remote, bytes, segment, tos)
 }

@@ -360,7 +360,7 @@ fn how_late(quic: bool) {
     let to = receiver.socket.local;
     let plain = |bytes: &[u8], stride: usize, tos: Option<u8>| {
         let segment = (bytes.len() > stride).then_some(stride as u16);
-        let sent = udp::send_with_retry(sender.socket.fd.as_fd(), &to, bytes, segment, tos);
+        let sent = udp::send_classified(sender.socket.fd.as_fd(), &to, bytes, segment, tos);
         if sent.is_ok() { bytes.len() as u64 } else { 0 }
     };
     let mut late = thread::scope(|scope| {

@@ -1,8 +1,13 @@
-//! UDP sockets with segmentation offload: open, send, receive, drain the error queue.
+//! UDP sockets with segmentation offload: open, send, receive.
 //!
 //! A socket is bound to one interface (the source address alone does not select one: Linux uses the
-//! weak host model), never fragments, and ignores ICMP path MTU updates (`IP_PMTUDISC_PROBE`), so a
-//! forged "fragmentation needed" has no effect. Every call is non-blocking.
+//! weak host model) and never fragments. Every call is non-blocking.
+//!
+//! ICMP has no effect on a socket, because anyone can forge it (F-35). `IP_PMTUDISC_PROBE` ignores
+//! path MTU updates. `IP_RECVERR` stays off: with it, each ICMP error would fail the next send on
+//! the socket, to whatever destination, and wake its reader. So the error of a send is always this
+//! kernel's own. The price: the kernel reports a packet that its queueing discipline dropped
+//! (`ENOBUFS`) as sent; the peer's acknowledgements show the loss.
 #![expect(unsafe_code, reason = "sendmsg, recvmsg and setsockopt with control messages")]
 
 use std::{
@@ -20,11 +25,6 @@ pub const MAX_SEND: usize = 65_507;
 pub const MAX_SEGMENTS: usize = 64;
 /// Type-of-service byte of heartbeats: DSCP CS6, network control.
 pub const TOS_CONTROL: u8 = 0xc0;
-
-/// Attempts of a send whose error may belong to an earlier packet. Each ICMP message that arrives
-/// between two attempts fails one more, and anyone can forge a flood of them (F-35), but not one in
-/// each of three gaps of microseconds.
-const MAX_SEND_ATTEMPTS: usize = 4;
 
 /// Requested receive buffer, bytes.
 pub const RECEIVE_BUFFER: c_int = 8 << 20;
@@ -59,25 +59,15 @@ pub struct ReceivedBatch {
 pub enum SendFault {
     /// Buffers are full or a filter refused the packet: only counted.
     Transient,
-    /// The remote port was closed: the error of an earlier packet, so the send is retried.
-    Refused,
     /// The interface, the address or the kernel route is gone.
     Route,
     /// A segment is larger than the MTU of the interface.
     TooBig,
     /// The interface cannot segment: the datagrams are to be sent one by one.
     NoOffload,
-}
-
-/// Entry of a socket's error queue. A hint only: ICMP can be forged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueuedError {
-    /// The error.
-    pub errno: i32,
-    /// Reported by the network (ICMP), not by this host.
-    pub remote_origin: bool,
-    /// Destination of the packet that caused the error.
-    pub to: Option<SocketAddr>,
+    /// The kernel refused this segmented send only. Kernels before 6.10 say so of segments larger
+    /// than the MTU. Sent one by one, each datagram tells its own error.
+    SegmentsRefused,
 }
 
 /// Opens a socket bound to `local` and to the interface `ifindex`. A link-local IPv6 address needs
@@ -103,11 +93,9 @@ pub fn open_socket(local: SocketAddr, ifindex: u32, reuse_port: bool) -> io::Res
     }
     if local.is_ipv4() {
         set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
-        set_option(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
     } else {
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
-        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
     }
     // Optional: performance and drop counting only.
     let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
@@ -173,35 +161,25 @@ pub fn send_to(
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// As [`send_to`], retried while the error may belong to an earlier packet, at most
-/// [`MAX_SEND_ATTEMPTS`] times.
+/// As [`send_to`].
 ///
 /// # Errors
-/// The fault of the last attempt, with its errno.
-pub fn send_with_retry(
+/// The fault, with its errno.
+#[inline]
+pub fn send_classified(
     fd: BorrowedFd<'_>,
     remote: &SocketAddr,
     bytes: &[u8],
     segment: Option<u16>,
     tos: Option<u8>,
 ) -> Result<(), (SendFault, i32)> {
-    let once = || {
-        send_to(fd, remote, bytes, segment, tos).map_err(|error| {
-            let errno = error.raw_os_error().unwrap_or_default();
-            (classify_send_error(&error, segment.is_some()), errno)
-        })
-    };
-    let mut result = once();
-    for _ in 1..MAX_SEND_ATTEMPTS {
-        if !result.is_err_and(|(fault, _)| fault.may_be_earlier()) {
-            break;
-        }
-        result = once();
-    }
-    result
+    send_to(fd, remote, bytes, segment, tos).map_err(|error| {
+        let errno = error.raw_os_error().unwrap_or_default();
+        (classify_send_error(&error, segment.is_some()), errno)
+    })
 }
 
-/// Sends one control datagram (a heartbeat, a QUIC packet), as [`send_with_retry`] does.
+/// Sends one control datagram: a heartbeat, a QUIC packet.
 ///
 /// # Errors
 /// See [`classify_send_error`].
@@ -211,24 +189,15 @@ pub fn send_control(
     bytes: &[u8],
     tos: Option<u8>,
 ) -> io::Result<()> {
-    send_with_retry(fd, remote, bytes, None, tos)
-        .map_err(|(_, errno)| io::Error::from_raw_os_error(errno))
-}
-
-impl SendFault {
-    /// Returns whether the error may belong to an earlier packet to any destination: a pending ICMP
-    /// error fails the next send on the socket once.
-    pub fn may_be_earlier(self) -> bool {
-        matches!(self, Self::Refused | Self::Route | Self::TooBig)
-    }
+    send_to(fd, remote, bytes, None, tos)
 }
 
 /// Classifies the error of a send; `segmented`: it requested segmentation.
 pub fn classify_send_error(error: &io::Error, segmented: bool) -> SendFault {
     match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => SendFault::Refused,
         Some(libc::EMSGSIZE) => SendFault::TooBig,
         Some(libc::EIO | libc::EOPNOTSUPP) if segmented => SendFault::NoOffload,
+        Some(libc::EINVAL) if segmented => SendFault::SegmentsRefused,
         Some(
             libc::ENETUNREACH
             | libc::EHOSTUNREACH
@@ -246,15 +215,15 @@ pub fn classify_send_error(error: &io::Error, segmented: bool) -> SendFault {
 /// `None`: the socket is empty.
 ///
 /// # Errors
-/// The batch or its control messages did not fit (`InvalidData`), or the error is a queued one of
-/// an earlier send.
+/// The batch or its control messages did not fit (`InvalidData`), or an administrator destroyed the
+/// socket.
 #[inline]
 pub fn recv_batch(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<ReceivedBatch>> {
     // SAFETY: `sockaddr_storage` and `msghdr` are plain data; all zeroes is a valid value.
     let (mut name, mut msg): (sockaddr_storage, msghdr) = unsafe { mem::zeroed() };
     let mut control = ControlBuffer::new();
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    let result = recv_message(fd, &mut msg, &mut name, &mut iov, &mut control, 0);
+    let result = recv_message(fd, &mut msg, &mut name, &mut iov, &mut control);
     let len = match result {
         Ok(len) => len,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -280,33 +249,6 @@ pub fn recv_batch(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<Option<Recei
     Ok(Some(received))
 }
 
-/// Drains the error queue, at most `limit` entries.
-pub fn drain_errors(fd: BorrowedFd<'_>, limit: usize, mut each: impl FnMut(QueuedError)) {
-    for _ in 0..limit {
-        // SAFETY: `sockaddr_storage` and `msghdr` are plain data; all zeroes is a valid value.
-        let (mut name, mut msg): (sockaddr_storage, msghdr) = unsafe { mem::zeroed() };
-        let mut control = ControlBuffer::new();
-        // An empty buffer truncates the packet that caused the error, which is not needed.
-        let mut iov = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
-        let flags = libc::MSG_ERRQUEUE;
-        if recv_message(fd, &mut msg, &mut name, &mut iov, &mut control, flags).is_err() {
-            return;
-        }
-        each_control(&msg, |level, kind, data| {
-            let known = (level == libc::IPPROTO_IP && kind == libc::IP_RECVERR)
-                || (level == libc::IPPROTO_IPV6 && kind == libc::IPV6_RECVERR);
-            if let (true, Some(error)) = (known, read_plain::<libc::sock_extended_err>(data)) {
-                let icmp = [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6];
-                each(QueuedError {
-                    errno: error.ee_errno as i32,
-                    remote_origin: icmp.contains(&error.ee_origin),
-                    to: decode_addr(&name),
-                });
-            }
-        });
-    }
-}
-
 #[inline]
 fn recv_message(
     fd: BorrowedFd<'_>,
@@ -314,7 +256,6 @@ fn recv_message(
     name: &mut sockaddr_storage,
     iov: &mut libc::iovec,
     control: &mut ControlBuffer,
-    flags: c_int,
 ) -> io::Result<usize> {
     msg.msg_name = ptr::from_mut(name).cast();
     msg.msg_namelen = size_of::<sockaddr_storage>() as socklen_t;
@@ -323,8 +264,8 @@ fn recv_message(
     msg.msg_control = control.0.as_mut_ptr().cast();
     msg.msg_controllen = control.0.len() as _;
     // SAFETY: every pointer in `msg` is to something the caller holds exclusively for the whole
-    // call, with its length; `iov` describes the caller's buffer, or is empty.
-    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), msg, flags | libc::MSG_DONTWAIT) };
+    // call, with its length; `iov` describes the caller's buffer.
+    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), msg, libc::MSG_DONTWAIT) };
     usize::try_from(len).map_err(|_| io::Error::last_os_error())
 }
 
@@ -383,7 +324,6 @@ trait PlainData: Copy {}
 impl PlainData for c_int {}
 impl PlainData for u32 {}
 impl PlainData for libc::timespec {}
-impl PlainData for libc::sock_extended_err {}
 
 /// The `T` at the start of `data`.
 #[inline]

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
 
@@ -52,21 +52,21 @@ fn the_largest_sends_are_accepted_and_larger_ones_are_too_big() {
     assert_eq!(classify_send_error(&error, false), SendFault::TooBig);
 }
 
+/// F-35. A closed port answers each datagram with an ICMP error.
 #[test]
-fn a_closed_port_is_told_by_the_error_queue_and_the_retry_goes_out() {
-    let (one, _, two, to) = pair("127.0.0.1:0");
-    drop(two);
-    send_to(one.as_fd(), &to, b"nobody", None, None).unwrap();
-    wait(&one);
-    let (_, _, other, third) = pair("127.0.0.1:0");
-    send_control(one.as_fd(), &third, b"somebody", None).unwrap();
-    let mut errors = Vec::new();
-    drain_errors(one.as_fd(), 8, |error| errors.push(error));
-    let expected = QueuedError { errno: libc::ECONNREFUSED, remote_origin: true, to: Some(to) };
-    assert_eq!(errors, [expected]);
-    wait(&other);
-    let mut buf = [0; 100];
-    assert_eq!(recv_batch(other.as_fd(), &mut buf).unwrap().unwrap().len, 8);
+fn icmp_errors_fail_no_send_and_wake_no_reader() {
+    for local in ["127.0.0.1:0", "[::1]:0"] {
+        let (one, _, two, to) = pair(local);
+        let (_, _, _open, other) = pair(local);
+        drop(two);
+        for _ in 0..100 {
+            send_to(one.as_fd(), &to, b"nobody", None, None).unwrap();
+            send_to(one.as_fd(), &other, b"somebody", Some(4), None).unwrap();
+        }
+        let ready = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        let mut fds = [PollFd::new(&one, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&ready)).unwrap(), 0, "{:?}", fds[0].revents());
+    }
 }
 
 #[test]
@@ -113,4 +113,6 @@ fn errors_are_told_apart() {
     assert_eq!(fault(libc::ENOBUFS, true), SendFault::Transient);
     assert_eq!(fault(libc::EPERM, false), SendFault::Transient);
     assert_eq!(fault(libc::ENODEV, false), SendFault::Route);
+    assert_eq!(fault(libc::EINVAL, true), SendFault::SegmentsRefused, "no broken route");
+    assert_eq!(fault(libc::EINVAL, false), SendFault::Route, "a blackhole route");
 }
