@@ -1,7 +1,7 @@
 //! The forwarding table of the packet path: immutable, replaced as a whole.
 //!
-//! The driver builds it from the engine's [`ForwardingTable`](netft_proto::route::ForwardingTable),
-//! the open sockets, the live sessions and the adapter's queues; workers load it once per turn.
+//! The driver builds it from the engine's [rows](netft_proto::engine::Engine::forwarding), the open
+//! sockets, the live sessions and the adapter's queues; workers load it once per turn.
 
 use std::{
     collections::{HashMap, HashSet},

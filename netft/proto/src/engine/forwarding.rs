@@ -3,7 +3,7 @@
 use crate::{
     engine::peer::Peer,
     ids::RouteId,
-    route::{peer_route::Route, select::route_rank, state::RouteState, table::PeerForwarding},
+    route::{forwarding::PeerForwarding, peer_route::Route, select::route_rank, state::RouteState},
     time::Time,
 };
 

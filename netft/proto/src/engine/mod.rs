@@ -3,7 +3,7 @@
 //! The driver (or the simulator) calls [`Engine::on_input`] with what happened and
 //! [`Engine::on_timer`] when [`Engine::next_wake`] is due, and drains [`Engine::poll_output`] after
 //! each. Bounds: the work of a call is linear in the routes of the peers concerned, however many
-//! others there are (a changed table is copied, and a stall concerns every peer); a call produces
+//! others there are (a stall concerns every peer); a call produces
 //! at most a few outputs per route of those peers.
 
 mod brown_outs;
@@ -11,7 +11,6 @@ mod context;
 mod failover_costs;
 mod forwarding;
 mod heartbeat;
-mod inputs;
 mod peer;
 mod peer_changes;
 mod peer_session;

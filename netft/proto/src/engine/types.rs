@@ -1,6 +1,6 @@
 //! The interface of the engine: its configuration, its inputs and its outputs.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     failover::cost::LossCounters,
@@ -9,7 +9,6 @@ use crate::{
         event::Event,
         spec::{RouteChange, RouteSpec},
         state::Reason,
-        table::ForwardingTable,
     },
     time::Time,
     wire::{heartbeat::Heartbeat, probe::Probe},
@@ -188,8 +187,8 @@ pub enum EngineOutput {
         /// The heartbeat.
         heartbeat: Heartbeat,
     },
-    /// Replace the forwarding table.
-    PublishTable(Arc<ForwardingTable>),
+    /// Publish the [`Engine::forwarding`](crate::engine::Engine::forwarding) of a peer: it changed.
+    ForwardingChanged(PeerId),
     /// Publish an event.
     Event(Event),
     /// Send a path MTU probe, or the answer to one, without fragmentation.

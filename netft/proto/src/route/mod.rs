@@ -14,6 +14,7 @@ pub(crate) mod deadline_extension;
 pub mod drain;
 pub(crate) mod drain_state;
 pub(crate) mod event;
+pub(crate) mod forwarding;
 pub(crate) mod history;
 pub(crate) mod hold_down;
 pub(crate) mod liveness;
@@ -31,7 +32,6 @@ pub(crate) mod spec;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod suspicion;
-pub(crate) mod table;
 
 #[cfg(feature = "sim")]
 pub use crate::engine::InjectedBug;
@@ -49,6 +49,7 @@ pub use crate::{
     route::{
         drain_state::{DrainStage, DrainStatus},
         event::{Event, EventKind},
+        forwarding::PeerForwarding,
         mtu::{PMTU_RAISE_TIMER, PathMtuStatus},
         params::{
             Attributes, Delay, ParamError, Priority, RouteClass, Threshold, Timing, Transport,
@@ -57,6 +58,5 @@ pub use crate::{
         spec::{RouteChange, RouteSpec},
         state::{Reason, RouteState},
         status::{HeartbeatCounters, HoldDownStatus, PeerStatus, RouteQuality, RouteStatus},
-        table::{ForwardingTable, PeerForwarding},
     },
 };

@@ -104,7 +104,7 @@ impl DataTraffic {
         }
         self.run_worker_turn(cluster, from);
         let count = self.rng.pick_one(&[1, 1, 1, 3]);
-        let row = cluster.nodes[from].table.peers.iter().find(|row| row.peer == peer_id(to));
+        let row = cluster.nodes[from].rows.get(&peer_id(to));
         let (active, duplicate) = row.map_or((None, None), |row| (row.active, row.duplicate));
         let network = active.and_then(|route| scenario.network_of(from, route));
         let index = self.report.packets.len();
@@ -258,7 +258,7 @@ impl DataTraffic {
         let last_stall = cluster.nodes[node].last_stall;
         let Some(stream) = &mut self.nodes[node].streams[peer] else { return };
         let Some((ack, schedule)) = stream.take_due_ack(cluster.now, last_stall) else { return };
-        let row = cluster.nodes[node].table.peers.iter().find(|row| row.peer == peer_id(peer));
+        let row = cluster.nodes[node].rows.get(&peer_id(peer));
         let network = |route: &RouteId| cluster.scenario.network_of(node, *route);
         let active = row.and_then(|row| row.active.as_ref()).and_then(network);
         let usable = row.into_iter().flat_map(|row| row.active.iter().chain(&row.backups));
@@ -270,7 +270,7 @@ impl DataTraffic {
 
     fn retransmit_unacked(&mut self, cluster: &mut ClusterState<'_>, node: usize, peer: usize) {
         let (now, scenario) = (cluster.now, cluster.scenario);
-        let row = cluster.nodes[node].table.peers.iter().find(|row| row.peer == peer_id(peer));
+        let row = cluster.nodes[node].rows.get(&peer_id(peer));
         let Some(row) = row else { return };
         let routes = row.active.iter().chain(&row.backups);
         let usable: Vec<_> = routes.map(|route| usable_path(cluster, node, *route)).collect();

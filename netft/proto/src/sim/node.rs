@@ -1,11 +1,14 @@
 //! One node: a real engine, and the state its driver would hold around it.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use crate::{
     engine::{Engine, EngineInput},
-    ids::RouteId,
-    route::{ForwardingTable, PeerStatus, Reason, RouteChange, RouteStatus},
+    ids::{PeerId, RouteId},
+    route::{PeerForwarding, PeerStatus, Reason, RouteChange, RouteStatus},
     time::Time,
     wire::{ack::Ack, heartbeat::Heartbeat},
 };
@@ -149,7 +152,8 @@ pub(crate) struct SimNode {
     pub(crate) deferred_inputs: Vec<EngineInput>,
     /// Length and end of the last pause.
     pub(crate) last_stall: Option<(Duration, Time)>,
-    pub(crate) table: Arc<ForwardingTable>,
+    /// The forwarding table as published.
+    pub(crate) rows: BTreeMap<PeerId, PeerForwarding>,
     /// The wake the engine asked for last, and when the timer fires for it.
     pub(crate) planned_wake: Option<(Time, Time)>,
     /// Routes of the engine after its last step.
@@ -170,7 +174,7 @@ impl SimNode {
             sessions: vec![None; nodes],
             deferred_inputs: Vec::new(),
             last_stall: None,
-            table: Arc::default(),
+            rows: BTreeMap::new(),
             planned_wake: None,
             routes: Vec::new(),
             peers: Vec::new(),
@@ -190,6 +194,14 @@ impl SimNode {
     pub(crate) fn crash_engine(&mut self) {
         let nodes = self.sessions.len();
         *self = Self { boot_id: self.boot_id, ..Self::new(nodes) };
+    }
+
+    pub(crate) fn publish_row(&mut self, peer: PeerId) {
+        let row = self.engine.as_ref().and_then(|engine| engine.forwarding(peer));
+        match row.cloned() {
+            Some(row) => drop(self.rows.insert(peer, row)),
+            None => drop(self.rows.remove(&peer)),
+        }
     }
 
     pub(crate) fn refresh_statuses(&mut self) {

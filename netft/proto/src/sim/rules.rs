@@ -63,7 +63,7 @@ impl InvariantChecker {
         let violation = |text: &str| Err(format!("rule 1: node {node} to {peer}: {text}"));
         let this = &view.nodes[node];
         let active = this.peers.iter().find(|p| p.peer == peer_id(peer)).and_then(|p| p.active);
-        let row = this.table.peers.iter().find(|row| row.peer == peer_id(peer));
+        let row = this.rows.get(&peer_id(peer));
         if row.and_then(|row| row.active) != active {
             return violation("the table has another active route than the engine");
         }

@@ -281,7 +281,9 @@ impl<'a> Simulation<'a> {
                 EngineOutput::Send { peer, route, heartbeat } => {
                     self.send_heartbeat(node, (peer, route), heartbeat);
                 }
-                EngineOutput::PublishTable(table) => self.cluster.nodes[node].table = table,
+                EngineOutput::ForwardingChanged(peer) => {
+                    self.cluster.nodes[node].publish_row(peer);
+                }
                 // Simulated networks carry every packet size, and no datagram limit is configured.
                 EngineOutput::Probe { .. }
                 | EngineOutput::PathMtu { .. }

@@ -139,7 +139,9 @@ impl Driver {
             EngineOutput::Send { peer, route, heartbeat } => {
                 self.send_heartbeat(peer, route, &heartbeat);
             }
-            EngineOutput::PublishTable(table) => self.publisher.set_table(table),
+            EngineOutput::ForwardingChanged(_) => {
+                self.publisher.mark_dirty("the engine's table changed");
+            }
             EngineOutput::Probe { peer, route, probe } => self.send_probe(peer, route, probe),
             EngineOutput::PathMtu { route, datagram } => {
                 if self.routes.contains(route) {

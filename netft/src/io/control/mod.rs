@@ -23,7 +23,6 @@ mod control_sessions;
 mod drain;
 mod driver;
 mod frame_limits;
-mod mailbox;
 mod nat;
 mod peer_table;
 mod quic_connections;

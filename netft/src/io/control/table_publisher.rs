@@ -1,4 +1,4 @@
-//! The forwarding state: the engine's table, the sockets, the sessions and the queues made into
+//! The forwarding state: the engine's rows, the sockets, the sessions and the queues made into
 //! one immutable [`Fib`].
 
 use std::{
@@ -12,7 +12,6 @@ use netft_proto::{
     config::Config,
     ids::{PeerId, RouteId},
     packet::token_bucket::TokenBucket,
-    route::ForwardingTable,
     session::fragment::FragmentLayout,
     wire::{header::FRAME_OVERHEAD, relay::NodeTag},
 };
@@ -36,8 +35,6 @@ pub(super) const REPLY_TEMPLATE_READY: &str = "a reply template is ready";
 /// Builds the forwarding table and publishes it to the workers.
 pub(super) struct TablePublisher {
     fib: SharedFib,
-    /// The engine's table, as of its last output.
-    table: Arc<ForwardingTable>,
     /// The adapter's queues, by worker.
     queues: Vec<Arc<TunQueue>>,
     /// Limits multicast and broadcast. Kept over tables, so that it is one limit.
@@ -60,7 +57,6 @@ impl TablePublisher {
     ) -> Self {
         Self {
             fib,
-            table: Arc::default(),
             queues: Vec::new(),
             multicast_limit: None,
             relay_limit: None,
@@ -85,11 +81,6 @@ impl TablePublisher {
     /// The table as last published.
     pub(super) fn fib(&self) -> Arc<Fib> {
         self.fib.load_full()
-    }
-
-    pub(super) fn set_table(&mut self, table: Arc<ForwardingTable>) {
-        self.table = table;
-        self.mark_dirty("the engine's table changed");
     }
 
     pub(super) fn set_queues(&mut self, queues: Vec<Arc<TunQueue>>) {
@@ -117,8 +108,7 @@ impl TablePublisher {
         let fib = self.build_fib(view, components);
         self.generation += 1;
         if reason != REPLY_TEMPLATE_READY {
-            let (generation, engine_generation) = (self.generation, self.table.generation);
-            tracing::debug!(generation, engine_generation, reason, "forwarding table published");
+            tracing::debug!(self.generation, reason, "forwarding table published");
         }
         let routes = peer_mtus(view, &fib);
         self.fib.store(Arc::new(fib));
@@ -156,8 +146,7 @@ impl TablePublisher {
         let (paths, route_counts) = add_routes(&mut fib, view, components);
         for (peer, entry) in view.peers.iter() {
             let Some(config) = view.config.peer_of(peer) else { continue };
-            let row = self.table.peers.binary_search_by_key(&peer, |row| row.peer);
-            let row = row.ok().map(|place| &self.table.peers[place]);
+            let row = view.engine.forwarding(peer);
             let place = fib.peers.len();
             fib.by_v4.insert(config.addrs.v4, place);
             fib.by_v6.insert(config.addrs.v6, place);

@@ -175,7 +175,7 @@ impl Rig {
                     assert_eq!(event.at, self.now);
                     self.events.push(event.kind);
                 }
-                EngineOutput::PublishTable(_) => {}
+                EngineOutput::ForwardingChanged(_) => {}
                 EngineOutput::Probe { probe, .. } => self.probes.push(probe),
                 EngineOutput::ReplyTemplateReady(_) => {}
                 EngineOutput::PathMtu { route, datagram } => self.sizes.push((route, datagram)),

@@ -205,7 +205,7 @@ impl Model {
                     prop_assert!(!other || active.is_some_and(kept), "data on a drained route");
                 }
             }
-            let row = engine.table.peers.iter().find(|row| row.peer == peer.peer);
+            let row = engine.forwarding(peer.peer);
             prop_assert_eq!(row.and_then(|row| row.active), peer.active);
         }
         Ok(())
@@ -221,9 +221,9 @@ impl Model {
                     prop_assert!(self.routes.contains(&route.0) && owner(route.0) == peer);
                     prop_assert!(self.sessions.contains(&peer) && !self.faulty(route.0));
                 }
-                EngineOutput::PublishTable(table) => {
+                EngineOutput::ForwardingChanged(peer) => {
                     others += 1;
-                    for row in &table.peers {
+                    if let Some(row) = engine.forwarding(peer) {
                         prop_assert!(row.candidates.iter().all(|id| owner(id.0) == row.peer));
                         let active = row.active.is_none_or(|id| row.candidates.contains(&id));
                         prop_assert!(active, "the active route is no candidate: {:?}", row);

@@ -1,17 +1,9 @@
-//! The forwarding table: an immutable value that the packet path reads.
+//! A peer's row of the forwarding table, by route number. The driver resolves it to sockets and
+//! sessions.
 
 use crate::ids::{PeerId, RouteId};
 
-/// The routes that carry data to each peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ForwardingTable {
-    /// Increases with every table the engine publishes.
-    pub generation: u64,
-    /// One row per peer, in the order of their ids.
-    pub peers: Vec<PeerForwarding>,
-}
-
-/// One peer's row.
+/// The routes that carry data to one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerForwarding {
     /// The peer.
