@@ -2,6 +2,10 @@
 
 use std::{fmt::Write, time::Duration};
 
+/// Finding about a config without peers, in one line.
+pub const NO_PEERS: &str =
+    "no peers: nothing can be reached through the adapter; add a `[[peer]]` to the configuration";
+
 /// Escapes what a terminal would act on: control, bidirectional and invisible characters.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -3,7 +3,10 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -88,6 +91,14 @@ fn keygen_and_pubkey_agree_and_never_overwrite() {
     assert_eq!(shown.stdout, made.stdout);
     fails(&netft(&["keygen", text(&key)]), 2, "never overwritten: move it away first");
     fails(&netft(&["pubkey", text(&dir.path().join("none"))]), 2, "netft keygen");
+    let json = netft(&["pubkey", text(&key), "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["key"], String::from_utf8(made.stdout).unwrap().trim());
+    assert_eq!((&json["file"], &json["schema"]), (&text(&key).into(), &2.into()));
+    let other = dir.path().join("other");
+    let json = netft(&["--json", "keygen", text(&other)]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["key"].as_str().unwrap().len(), 44);
     let secret = fs::read_to_string(&key).unwrap();
     assert!(!String::from_utf8_lossy(&shown.stdout).contains(&secret[..20]));
     fs::write(&key, "AAAA\n").unwrap();
@@ -133,6 +144,50 @@ fn check_says_ok_or_exits_2_with_the_place() {
     fails(&netftd(&["--check", text(&path)]), 2, "n.toml:5:7");
     fails(&netftd(&["--config", text(&path)]), 2, "n.toml:5:7");
     fails(&netftd(&["--check", text(&dir.path().join("none"))]), 2, "netft init");
+}
+
+/// A file that this user may not read is no mistake of the file, and no reason for another key.
+#[test]
+fn what_may_not_be_read_exits_3_and_advises_no_new_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "");
+    let key = dir.path().join("key");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    let run_unprivileged = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        if is_root {
+            command.uid(65_534).gid(65_534);
+        }
+        command.args(args).output()
+    };
+    let (netft, netftd) = (env!("CARGO_BIN_EXE_netft"), env!("CARGO_BIN_EXE_netftd"));
+    for (program, args) in [
+        (netft, &["pubkey", text(&key)] as &[&str]),
+        (netft, &["validate", "--config", text(&path)]),
+        (netftd, &["--check", text(&path)]),
+    ] {
+        let Ok(output) = run_unprivileged(program, args) else {
+            return eprintln!("skipped: another user cannot run {program}");
+        };
+        fails(&output, 3, "run as root, or as the user who owns it");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("keygen"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_config_without_peers_is_warned_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "");
+    let checked = netftd(&["--check", text(&path)]);
+    assert!(checked.status.success() && checked.stdout.starts_with(b"ok: "), "{checked:?}");
+    fails(&checked, 0, "warning: no peers");
+    let found = netft(&["validate", "--local", "--config", text(&path)]);
+    assert_eq!(found.status.code(), Some(1), "{found:?}");
+    assert!(String::from_utf8_lossy(&found.stdout).contains("names no peer"), "{found:?}");
 }
 
 #[test]

@@ -193,13 +193,13 @@ fn modules_of_the_programs_point_one_way() {
         ("clock", &[]),
         ("exit", &[]),
         ("text", &[]),
-        ("config", &[]),
+        ("config", &["exit"]),
         ("control", &["clock", "exit", "text"]),
         ("hosts", &["control"]),
         ("render", &["clock", "control", "text"]),
         ("validate", &["control"]),
         ("demo", &["control", "render"]),
-        ("daemon", &["clock", "config", "control", "exit", "hosts", "render", "validate"]),
+        ("daemon", &["clock", "config", "control", "exit", "hosts", "render", "text", "validate"]),
         (
             "cli",
             &["config", "control", "daemon", "demo", "exit", "hosts", "render", "text", "validate"],
@@ -377,7 +377,7 @@ fn fault_ids(text: &str) -> Vec<String> {
         let rest = chars.as_str();
         let number = rest.strip_prefix('-').unwrap_or(rest);
         let is_number = (1..=2).contains(&number.len()) && number.parse::<u8>().is_ok();
-        let dashed = number != rest && "FWCSRLZ".contains(family);
+        let dashed = number != rest && "FWCSRLTZ".contains(family);
         let plain = number == rest && "BCU".contains(family);
         if is_number && (dashed || plain) {
             found.push(word.to_owned());
@@ -397,7 +397,7 @@ fn test_name_id(name: &str) -> Option<String> {
     match family {
         'B' | 'U' => Some(format!("{family}{number}")),
         'C' if !rest.starts_with('_') => Some(format!("{family}{number}")),
-        'F' | 'W' | 'C' | 'S' | 'R' | 'L' if rest.starts_with('_') => {
+        'F' | 'W' | 'C' | 'S' | 'R' | 'L' | 'T' if rest.starts_with('_') => {
             Some(format!("{family}-{number}"))
         }
         _ => None,

@@ -115,8 +115,8 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
         NetftCommand::Hosts(args) => {
             hosts::run_hosts(client, &args, target.adapter.as_deref(), json, &mut out)
         }
-        NetftCommand::Keygen { file } => keys::run_keygen(&file, &mut out),
-        NetftCommand::Pubkey { file } => keys::run_pubkey(&file, &mut out),
+        NetftCommand::Keygen { file } => keys::run_keygen(&file, json, &mut out),
+        NetftCommand::Pubkey { file } => keys::run_pubkey(&file, json, &mut out),
         NetftCommand::Init(args) => init::run_init(&args, &mut out),
         NetftCommand::Demo(_) | NetftCommand::Validate { .. } => Ok(()),
     }

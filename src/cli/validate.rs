@@ -51,11 +51,16 @@ fn collect_findings(
     let config = match config::load_config(path, &target.runtime_dir) {
         Ok(config) => config,
         Err(error) => {
+            let failure = ExitError::from(error);
+            // The file may be right: nothing is found out about this node.
+            if failure.code == ExitError::bad_environment("").code {
+                return Err(failure);
+            }
             let finding = Finding {
                 id: "config".to_owned(),
                 severity: Severity::Error,
                 place: path.display().to_string(),
-                what: error.to_string(),
+                what: failure.text,
                 remedy: "correct it; nothing else was checked".to_owned(),
             };
             return Ok(ValidationResult {

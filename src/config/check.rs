@@ -124,7 +124,9 @@ fn read_node(
     let key = match identity::read_key_file(&path) {
         Ok(key) => key,
         Err(error) => {
-            reader.report_problem(ConfigProblem::at_span(key_span, error.to_string(), "this file"));
+            let problem = ConfigProblem::at_span(key_span, error.to_string(), "this file");
+            let is_denied = error.is_permission_denied();
+            reader.report_problem(ConfigProblem { is_denied, ..problem });
             return None;
         }
     };

@@ -34,6 +34,11 @@ pub enum FileError {
 }
 
 impl FileError {
+    /// True if this user is not allowed to read it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// The remedy, for the `help:` line.
     pub fn help_text(&self, path: &Path) -> String {
         let path = path.display();
@@ -41,7 +46,10 @@ impl FileError {
             Self::Io(error) if error.kind() == io::ErrorKind::NotFound => {
                 format!("`netft init --output {path}` writes one")
             }
-            Self::Io(_) => "run as the user who owns it".to_owned(),
+            Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                "run as root, or as the user who owns it".to_owned()
+            }
+            Self::Io(_) => "give the path of a netft config file".to_owned(),
             Self::Kind(_) | Self::TooLarge(_) => "give the path of a netft config file".to_owned(),
             Self::ForeignLink(_) | Self::ForeignFile(_) => {
                 format!("make it root's: `chown -h root: {path}`")

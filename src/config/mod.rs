@@ -33,6 +33,7 @@ pub fn load_config(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigFile
         path: path.to_owned(),
         help: error.help_text(path),
         reason: error.to_string(),
+        is_denied: error.is_denied(),
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let fail = |text: String, problems| {

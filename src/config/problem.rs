@@ -5,6 +5,8 @@ use std::{fmt, ops::Range, path::PathBuf};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, renderer::DecorStyle};
 
+use crate::exit::ExitError;
+
 /// More problems than this in one file are counted, not shown.
 const MAX_SHOWN_PROBLEMS: usize = 20;
 
@@ -26,6 +28,8 @@ pub struct ConfigProblem {
     pub marks: Vec<SourceMark>,
     /// The remedy.
     pub help: Option<String>,
+    /// The file may be right: this user is not allowed to read what it names.
+    pub is_denied: bool,
 }
 
 impl ConfigProblem {
@@ -36,7 +40,7 @@ impl ConfigProblem {
         label: impl Into<String>,
     ) -> Self {
         let mark = SourceMark { span, label: label.into() };
-        Self { message: message.into(), marks: vec![mark], help: None }
+        Self { message: message.into(), marks: vec![mark], help: None, is_denied: false }
     }
 
     /// The same, with another place that belongs to it.
@@ -66,10 +70,25 @@ pub enum ConfigFileError {
         reason: String,
         /// The remedy.
         help: String,
+        /// This user is not allowed to read it.
+        is_denied: bool,
     },
     /// Invalid content.
     #[error("{0}")]
     Content(InvalidContent),
+}
+
+impl From<ConfigFileError> for ExitError {
+    /// What this user may not read is no mistake of the file.
+    fn from(error: ConfigFileError) -> Self {
+        let is_denied = match &error {
+            ConfigFileError::File { is_denied, .. } => *is_denied,
+            ConfigFileError::Content(content) => {
+                content.problems.iter().all(|problem| problem.is_denied)
+            }
+        };
+        if is_denied { Self::bad_environment(error) } else { Self::invalid_input(error) }
+    }
 }
 
 /// The mistakes in a file that could be read.

@@ -5,14 +5,15 @@ use std::{collections::BTreeSet, time::Duration};
 use netft::{
     PeerId,
     api::snapshot::{PeerInfo, Snapshot},
+    failover::move_counts::MoveCounts,
     route::{DrainStatus, EventKind, RouteSpec, RouteState, RouteStatus},
 };
 
 use super::{
     cause, policies,
     schema::{
-        AdapterStatus, DaemonStatus, DrainedBy, EventDetail, NodeStatus, PeerCounts, PeerList,
-        PeerView, RouteCounts, RouteFields, RouteList, RouteView,
+        AdapterStatus, DaemonStatus, DrainedBy, EventDetail, MoveCountsView, NodeStatus,
+        PeerCounts, PeerList, PeerView, RouteCounts, RouteFields, RouteList, RouteView,
     },
 };
 use crate::clock::WallClock;
@@ -60,6 +61,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
     let count = |wanted: fn(&netft::route::PeerStatus) -> bool| {
         peers.iter().filter(|peer| wanted(&peer.status)).count()
     };
+    let moves = peers.iter().fold(MoveCounts::default(), |sum, peer| sum.plus(peer.status.moves));
     DaemonStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         node: NodeStatus {
@@ -86,7 +88,8 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
             total: routes.len(),
             up: routes.iter().filter(|route| route.state == RouteState::Up).count(),
         },
-        failovers: peers.iter().map(|peer| peer.status.failovers).sum(),
+        failovers: moves.failovers,
+        moves: to_move_counts(moves),
         stalls: cause::to_stall_summary(stalls),
         policies: policies::count_by_policy(peers),
         counters: counters.into(),
@@ -171,11 +174,17 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
         session: info.status.session,
         reachable: info.status.reachable,
         active: info.status.active.map(|route| route.0),
-        failovers: info.status.failovers,
+        failovers: info.status.moves.failovers,
+        moves: to_move_counts(info.status.moves),
         adapter_up: info.peer_adapter_up,
         policy: info.policies.default_policy().to_string(),
         classes: policies::to_class_specs(&info.policies),
     }
+}
+
+const fn to_move_counts(moves: MoveCounts) -> MoveCountsView {
+    let MoveCounts { failovers, failbacks, drains, start_ups } = moves;
+    MoveCountsView { failover: failovers, failback: failbacks, drain: drains, start_up: start_ups }
 }
 
 /// An event.

@@ -8,7 +8,10 @@ use std::fmt::{Display, Write};
 use netft::{
     PeerId,
     api::snapshot::{CounterSnapshot, PeerInfo, Snapshot},
-    failover::stall_histogram::{BUCKET_BOUNDS_MS, StallHistogram},
+    failover::{
+        move_counts::MoveCause,
+        stall_histogram::{BUCKET_BOUNDS_MS, StallHistogram},
+    },
     route::{RouteState, RouteStatus},
 };
 
@@ -117,14 +120,23 @@ fn write_peers(page: &mut MetricsPage, peers: &[PeerInfo]) {
         (
             "netft_peer_failovers_total",
             MetricKind::Counter,
-            "Failovers: moves of data to another route.",
-            |peer| peer.status.failovers,
+            "Failovers: moves of data away from a route that failed or carried badly.",
+            |peer| peer.status.moves.failovers,
         ),
     ];
     for (name, kind, help, value) in families {
         page.begin_family(name, kind, help);
         for peer in peers {
             page.write_sample("", &[("peer", &peer.name)], value(peer));
+        }
+    }
+    let help = "Moves of data to another route, by cause.";
+    page.begin_family("netft_peer_moves_total", MetricKind::Counter, help);
+    for peer in peers {
+        for cause in MoveCause::ALL {
+            let labels: [(&str, &dyn Display); 2] =
+                [("peer", &peer.name), ("cause", &cause.as_str())];
+            page.write_sample("", &labels, peer.status.moves.count_of(cause));
         }
     }
 }

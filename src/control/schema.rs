@@ -260,9 +260,12 @@ pub struct DaemonStatus {
     pub peers: PeerCounts,
     /// Number of routes.
     pub routes: RouteCounts,
-    /// Moves of data to another route, over all peers.
+    /// Moves of data away from a route that failed or carried badly, over all peers.
     pub failovers: u64,
-    /// Data stalls at failovers.
+    /// Moves of data by cause, over all peers.
+    #[serde(default)]
+    pub moves: MoveCountsView,
+    /// Stalls of data at failovers; none where no data was in flight.
     pub stalls: StallSummary,
     /// Number of peers by policy; unused policies are left out.
     pub policies: BTreeMap<String, usize>,
@@ -323,6 +326,20 @@ pub struct RouteCounts {
     pub up: usize,
 }
 
+/// Moves of data to another route, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MoveCountsView {
+    /// A route failed, or carried data badly.
+    pub failover: u64,
+    /// A preferred route was good again.
+    pub failback: u64,
+    /// An operator's order at either end.
+    pub drain: u64,
+    /// First routes of sessions, and better ones as they came up.
+    pub start_up: u64,
+}
+
 /// `GET /v1/peers`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerList {
@@ -349,8 +366,11 @@ pub struct PeerView {
     pub reachable: bool,
     /// The route that carries data to it.
     pub active: Option<u32>,
-    /// Moves of data to another route.
+    /// Moves of data away from a route that failed or carried badly.
     pub failovers: u64,
+    /// Moves of data by cause.
+    #[serde(default)]
+    pub moves: MoveCountsView,
     /// Its adapter was up at the last handshake; null without a session.
     pub adapter_up: Option<bool>,
     /// Policy of unclassified traffic: `failover`, `duplicate` or `balance`.

@@ -28,8 +28,11 @@ pub struct EventExplanation {
     pub before: Vec<EventView>,
     /// Events that followed, oldest first, up to the next move.
     pub after: Vec<EventView>,
-    /// Cost; null where no route was left.
+    /// Cost; null where no route was left, or where data had none to move to.
     pub cost: Option<FailoverCostView>,
+    /// Where no route could carry data: how long, milliseconds; null while none can.
+    #[serde(default)]
+    pub outage_ms: Option<u64>,
     /// The cost cannot grow further.
     pub cost_final: bool,
     /// Endpoints of the named routes that still exist.
@@ -101,12 +104,17 @@ pub fn explain_event(
     let cost_final = reported_cost.is_some()
         || after.iter().any(|event| is_move(&event.detail))
         || age > COST_SETTLE_TIME.as_millis();
-    let cost = reported_cost.or_else(|| own_cost(&event.detail));
+    let outage_ms = outage_after(&after, &event);
+    let cost = match is_outage(&event.detail) {
+        true => None,
+        false => reported_cost.or_else(|| own_cost(&event.detail)),
+    };
     Ok(EventExplanation {
         event,
         before,
         after,
         cost,
+        outage_ms,
         cost_final,
         routes: Vec::new(),
         oldest,
@@ -116,6 +124,20 @@ pub fn explain_event(
 
 const fn is_move(what: &EventDetail) -> bool {
     matches!(what, EventDetail::Moved { .. })
+}
+
+/// True if data left a route and had none to move to.
+const fn is_outage(what: &EventDetail) -> bool {
+    matches!(what, EventDetail::Moved { to: None, .. })
+}
+
+/// Length of the outage that an event began, by the move that ended it.
+fn outage_after(after: &[EventView], event: &EventView) -> Option<u64> {
+    let mut moves = after.iter().filter(|_| is_outage(&event.detail));
+    moves.find_map(|other| match &other.detail {
+        EventDetail::Moved { cause, to: Some(_), .. } => cause.dark_ms,
+        _ => None,
+    })
 }
 
 /// True if an event is about a route, not merely as a candidate.

@@ -25,6 +25,7 @@ use crate::{
     config,
     exit::{ExitError, report_exit},
     hosts,
+    text::NO_PEERS,
 };
 
 /// Runs `netftd` with these arguments, its own name first. Call it before any thread is started.
@@ -33,13 +34,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
-    let load = |path: &Path| {
-        config::load_config(path, &args.runtime_dir).map_err(ExitError::invalid_input)
-    };
+    let load = |path: &Path| config::load_config(path, &args.runtime_dir).map_err(ExitError::from);
     if let Some(path) = &args.check {
-        let summary = config_summary(&load(path)?);
+        let config = load(path)?;
         // A closed standard output is no error: the exit code says it too.
-        let _ = writeln!(io::stdout(), "ok: {summary}");
+        let _ = writeln!(io::stdout(), "ok: {}", config_summary(&config));
+        if config.peers.is_empty() {
+            let _ = writeln!(io::stderr(), "warning: {NO_PEERS}");
+        }
         return Ok(());
     }
     if args.cleanup && is_restart_pending() {
@@ -69,6 +71,9 @@ fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
             path.display(),
             config_summary(&config)
         );
+        if config.peers.is_empty() {
+            tracing::warn!("{NO_PEERS}");
+        }
         failed.extend(privileges::drop_bind_capability(config.session.port));
         environment::check_environment()?;
         // Before the first thread.

@@ -31,7 +31,7 @@ impl ConfigSource {
     }
 
     fn load_config(&self) -> Result<Config, ExitError> {
-        config::load_config(&self.path, &self.runtime_dir).map_err(ExitError::invalid_input)
+        Ok(config::load_config(&self.path, &self.runtime_dir)?)
     }
 }
 

@@ -9,12 +9,14 @@ use crate::{
     control::{
         cause::StallSummary,
         schema::{
-            DaemonStatus, DrainResponse, PeerList, PeerView, ReloadResult, RouteList, RouteView,
-            TrafficClassSpec,
+            DaemonStatus, DrainResponse, MoveCountsView, PeerList, PeerView, ReloadResult,
+            RouteList, RouteView, TrafficClassSpec,
         },
         words::Word,
     },
-    text::{escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no},
+    text::{
+        NO_PEERS, escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no,
+    },
 };
 
 /// `netft status`.
@@ -47,7 +49,7 @@ pub fn status_text(status: &DaemonStatus) -> String {
             ),
         ),
         ("routes", format!("{}, {} up", routes.total, routes.up)),
-        ("failovers", status.failovers.to_string()),
+        ("failovers", moves_text(status.failovers, status.moves)),
         ("stalls", stalls_text(&status.stalls)),
         (
             "sent",
@@ -90,7 +92,23 @@ pub fn status_text(status: &DaemonStatus) -> String {
     out
 }
 
-/// Data stalls at failovers, in one line.
+/// Failovers, and the other moves where there were any.
+fn moves_text(failovers: u64, moves: MoveCountsView) -> String {
+    let MoveCountsView { failback, drain, start_up, .. } = moves;
+    let others = [(failback, "failback"), (drain, "drain"), (start_up, "start-up")];
+    let named = |(count, name): (u64, &str)| format!("{count} {name}{}", plural_ending(count));
+    let others: Vec<_> = others.into_iter().filter(|it| it.0 > 0).map(named).collect();
+    match others.is_empty() {
+        true => failovers.to_string(),
+        false => format!("{failovers}; other moves: {}", others.join(", ")),
+    }
+}
+
+const fn plural_ending(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// Stalls of data at failovers, in one line.
 fn stalls_text(stalls: &StallSummary) -> String {
     let (Some(p50), Some(p99)) = (stalls.p50_us, stalls.p99_us) else {
         return "none".to_owned();
@@ -212,10 +230,7 @@ fn remaining_hold_text(route: &RouteView) -> String {
 }
 
 fn hold_text(route: &RouteView) -> String {
-    let flaps = match route.flaps {
-        1 => "1 flap".to_owned(),
-        flaps => format!("{flaps} flaps"),
-    };
+    let flaps = format!("{} flap{}", route.flaps, plural_ending(route.flaps.into()));
     if route.hold_ms > 0 {
         format!("{} ({flaps})", remaining_hold_text(route))
     } else {
@@ -247,7 +262,7 @@ fn rtt_text(route: &RouteView) -> String {
 pub fn peers_table(peers: &PeerList) -> String {
     use ColumnAlign::{Left, Right};
     if peers.peers.is_empty() {
-        return "no peers\n".to_owned();
+        return format!("{NO_PEERS}\n");
     }
     let mut table = TextTable::new(&[
         ("name", Left),
@@ -299,7 +314,7 @@ pub fn peer_text(peer: &PeerView) -> String {
         ("session", yes_or_no(peer.session).to_owned()),
         ("reachable", yes_or_no(peer.reachable).to_owned()),
         ("active", active_route_text(peer)),
-        ("failovers", peer.failovers.to_string()),
+        ("failovers", moves_text(peer.failovers, peer.moves)),
         ("adapter", adapter_state_text(peer).to_owned()),
         ("policy", escape(&peer.policy)),
     ];

@@ -47,10 +47,10 @@ pub fn explanation_text(explanation: &EventExplanation) -> String {
             out.push_line(1, "there was no other route");
         }
         if to.is_none() {
-            out.push_line(1, "no route could carry data: applications wait");
+            out.push_line(1, &outage_text(explanation.outage_ms));
         }
         if let Some(ms) = cause.dark_ms {
-            let length = if ms < 10_000 { format!("{ms} ms") } else { duration_text(ms) };
+            let length = long_duration_text(ms);
             out.push_line(1, &format!("no route had carried data for {length} before"));
         }
         if from.is_none() && cause.dark_ms.is_none() {
@@ -131,6 +131,19 @@ fn time_offset_text(ms: i64) -> String {
         ms if ms < 10_000 => format!("{sign}{ms} ms"),
         ms => format!("{sign}{}", duration_text(ms)),
     }
+}
+
+/// Outage of a peer: no data to it leaves this node.
+fn outage_text(outage_ms: Option<u64>) -> String {
+    let what = "no route could carry data: it waits in the applications, or is lost";
+    match outage_ms {
+        Some(ms) => format!("{what}, for {}", long_duration_text(ms)),
+        None => format!("{what}; no route has been usable since"),
+    }
+}
+
+fn long_duration_text(ms: u64) -> String {
+    if ms < 10_000 { format!("{ms} ms") } else { duration_text(ms) }
 }
 
 fn duration_text(ms: u64) -> String {

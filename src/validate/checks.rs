@@ -26,7 +26,8 @@ use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
 pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
 
 /// Every check.
-pub const ALL_CHECKS: [CheckFn; 17] = [
+pub const ALL_CHECKS: [CheckFn; 18] = [
+    check_no_peers,
     check_networks,
     check_shared_fate,
     check_duplicates,
@@ -53,6 +54,17 @@ fn peer_name(facts: &NodeFacts, peer: PeerId) -> &str {
 fn route_place(facts: &NodeFacts, route: &PlannedRoute) -> String {
     let peer = peer_name(facts, route.spec.peer);
     format!("{peer}: {} → {} ({})", route.spec.real_local, route.spec.real_remote, route.ifname)
+}
+
+/// A config without peers: the adapter works and nothing can be reached through it.
+fn check_no_peers(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    if !facts.config.peers.is_empty() {
+        return Vec::new();
+    }
+    let what = "the configuration names no peer: nothing can be reached through the adapter";
+    let remedy = "add the `[[peer]]` block that `netft init` printed on the other node, then run \
+                  `netft reload`";
+    vec![Finding::new(Severity::Warning, "no-peers", "this node", what, remedy)]
 }
 
 /// Number of common networks with each peer: one is no redundancy (NetFT's validation warns too).

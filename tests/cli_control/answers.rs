@@ -95,6 +95,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "peers",
         "routes",
         "failovers",
+        "moves",
         "stalls",
         "policies",
         "counters",
@@ -102,6 +103,8 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
     assert_eq!(keys(&status), BTreeSet::from(top));
     assert_eq!(status["node"]["boot_id"], "ffffffffffffffff");
     assert_eq!(status["failovers"], 3);
+    let moves = serde_json::json!({"failover": 3, "failback": 0, "drain": 0, "start-up": 0});
+    assert_eq!(status["moves"], moves);
     assert_eq!(status["policies"], serde_json::json!({"failover": 1}));
     let drops = &status["counters"]["drops"];
     assert_eq!(keys(drops), DropReason::ALL.iter().map(|reason| reason.as_str()).collect());
@@ -116,6 +119,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "reachable",
         "active",
         "failovers",
+        "moves",
         "adapter_up",
         "policy",
         "classes",

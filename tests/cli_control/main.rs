@@ -30,7 +30,7 @@ use netft::{
         snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
     },
     config::{AdapterBackend, ChangeKind, ConfigChange},
-    failover::stall_histogram::StallHistogram,
+    failover::{move_counts::MoveCounts, stall_histogram::StallHistogram},
     ids::virtual_addrs::VirtualAddrs,
     route::{
         Attributes, HeartbeatCounters, HoldDownStatus, PathMtuStatus, PeerChange, PeerPolicies,
@@ -183,7 +183,9 @@ fn snapshot() -> Snapshot {
                 session: true,
                 reachable: true,
                 active: Some(RouteId(1)),
-                failovers: 3,
+                moves: MoveCounts { failovers: 3, ..MoveCounts::default() },
+                heard: true,
+                last_heard: Some(Time::from_millis(9990)),
             },
             name: "b".to_owned(),
             key: NodeKey([8; 32]),
@@ -229,7 +231,7 @@ fn worst() -> Snapshot {
     wide.heartbeats.sent = u64::MAX;
     snapshot.routes = vec![wide];
     snapshot.peers[0].name = "Q".repeat(64);
-    snapshot.peers[0].status.failovers = u64::MAX;
+    snapshot.peers[0].status.moves.failovers = u64::MAX;
     snapshot.peers[0].status.active = Some(RouteId(u32::MAX));
     snapshot.peers[0].addrs.v6 = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
     snapshot

@@ -115,6 +115,33 @@ after
     assert!(daemon.shows(&["events"]).contains("\n   3 2026-11-21T03:02:11.402Z data to b moved"));
 }
 
+/// Data cannot both wait and not stand still.
+#[test]
+fn t_02_an_outage_has_a_length_and_no_cost() {
+    let daemon = Daemon::new(snapshot());
+    let back = || EventDetail::Moved {
+        peer: "b".to_owned(),
+        from: None,
+        to: Some(2),
+        reason: "both directions proven".to_owned(),
+        cause: Box::new(FailoverReportView { dark_ms: Some(4321), ..Default::default() }),
+    };
+    let cost = FailoverCostView { lost: 3, ..FailoverCostView::default() };
+    daemon.journal.push("2026-11-21T03:02:11.402Z".to_owned(), moved(Some(1), None));
+    let waits = "it waits in the applications, or is lost";
+    let text = daemon.shows(&["why"]);
+    assert!(text.contains(&format!("{waits}; no route has been usable since")), "{text}");
+    let lost = EventDetail::Cost { peer: "b".to_owned(), from: 1, to: None, cost };
+    daemon.journal.push("2026-11-21T03:02:12.902Z".to_owned(), lost);
+    daemon.journal.push("2026-11-21T03:02:15.723Z".to_owned(), back());
+    let text = daemon.shows(&["why", "1"]);
+    assert!(text.contains(&format!("{waits}, for 4321 ms")), "{text}");
+    assert!(!text.contains("no data stall") && !text.contains("\ncost\n"), "{text}");
+    let story: Value = serde_json::from_str(&daemon.shows(&["why", "1", "--json"])).unwrap();
+    assert_eq!((&story["cost"], &story["outage_ms"]), (&Value::Null, &4321.into()));
+    assert!(daemon.shows(&["why", "3"]).contains("no route had carried data for 4321 ms before"));
+}
+
 #[test]
 fn the_story_in_json_keeps_its_fields() {
     let daemon = Daemon::new(snapshot());
@@ -124,8 +151,18 @@ fn the_story_in_json_keeps_its_fields() {
         value.as_object().unwrap().keys().cloned().collect()
     };
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let top =
-        ["schema", "event", "before", "after", "cost", "cost_final", "routes", "oldest", "newest"];
+    let top = [
+        "schema",
+        "event",
+        "before",
+        "after",
+        "cost",
+        "outage_ms",
+        "cost_final",
+        "routes",
+        "oldest",
+        "newest",
+    ];
     assert_eq!(keys(&story), names(&top));
     let cause = &story["event"]["cause"];
     assert_eq!(keys(cause), names(&["left", "candidates", "more", "dark_ms", "cost"]));
@@ -296,7 +333,7 @@ fn the_metrics_are_in_the_text_format_and_counters_only_grow() {
     }
     later.counters.resent_frames += 5;
     later.routes[0].heartbeats.sent += 1;
-    later.peers[0].status.failovers += 1;
+    later.peers[0].status.moves.failovers += 1;
     later.routes[1].quality.rtt = None;
     *daemon.node.snapshot.lock().unwrap() = later;
     let (_, after) = parse(&daemon.shows(&["metrics"]));
@@ -316,8 +353,8 @@ fn the_metrics_are_in_the_text_format_and_counters_only_grow() {
             assert!(!counts, "{name} {labels:?} is gone");
         }
     }
-    // Resent, a heartbeat, a failover, nine buckets from 5 ms on, count and sum.
-    assert_eq!(grown, 3 + 9 + 2);
+    // Resent, a heartbeat, a failover and a move, nine buckets from 5 ms on, count and sum.
+    assert_eq!(grown, 4 + 9 + 2);
 
     let (code, _) = daemon.raw(b"GET /metrics HTTP/1.0\r\n\r\n");
     assert_eq!(code, 200);

@@ -27,8 +27,8 @@ const MAX_FILE_LEN: u64 = 256;
 pub enum KeyError {
     /// The file could not be opened or read.
     #[error(
-        "cannot read the key file {path}: {source}; make one with `netft \
-         keygen`",
+        "cannot read the key file {path}: {source}; {}",
+        read_remedy(source),
         path = path.display()
     )]
     Read {
@@ -111,6 +111,27 @@ pub enum KeyError {
     /// The kernel returned no random bytes.
     #[error("the kernel returned no random bytes for a new key; try again")]
     Random,
+}
+
+impl KeyError {
+    /// True if the key may be right, and this user is not allowed to use its file.
+    pub fn is_permission_denied(&self) -> bool {
+        match self {
+            Self::Read { source, .. } | Self::Write { source, .. } => {
+                source.kind() == io::ErrorKind::PermissionDenied
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Remedy for a key file that cannot be read: one that exists must not be replaced.
+fn read_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "make one with `netft keygen`",
+        io::ErrorKind::PermissionDenied => "run as root, or as the user who owns it",
+        _ => "check its disk and file system, and restore it from a copy",
+    }
 }
 
 /// Generates a key.

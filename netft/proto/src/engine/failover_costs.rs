@@ -8,6 +8,7 @@ use crate::{
     failover::{
         cost::{COST_SETTLE_TIME, CostAccumulator, FailoverCost, LossCounters},
         report::FailoverReport,
+        stall_histogram::{FailoverStall, StallSource},
     },
     ids::{PeerId, RouteId},
     route::{event::EventKind, state::Reason},
@@ -109,7 +110,9 @@ impl FailoverCosts {
     pub(crate) fn close(&mut self, context: &mut EngineContext, now: Time, peer: PeerId) {
         let Some(closed) = self.open.take() else { return };
         let cost = closed.current_cost(self.counters);
-        if let Some(stall) = cost.stall.filter(|_| closed.failover) {
+        // Only data can stand still: the bound by heartbeats of an idle peer is no stall.
+        let of_data = |stall: &FailoverStall| stall.source == StallSource::Data;
+        if let Some(stall) = cost.stall.filter(|stall| closed.failover && of_data(stall)) {
             context.stall_histogram.record(stall.length);
         }
         let (from, to) = (closed.from, closed.to);

@@ -6,6 +6,7 @@ use crate::{
         context::EngineContext, failover_costs::FailoverCosts, peer_session::PeerSession,
         probes::send_due_probes,
     },
+    failover::move_counts::MoveRecorder,
     ids::{PeerId, RouteId},
     route::{
         event::EventKind, peer_route::Route, routes::RouteMap, select::next_failback,
@@ -22,8 +23,8 @@ pub(crate) struct Peer {
     pub(crate) session: PeerSession,
     /// The route that carries data.
     pub(crate) active: Option<RouteId>,
-    /// How often data moved to another route.
-    pub(crate) failovers: u64,
+    /// Moves of data to another route.
+    pub(crate) moves: MoveRecorder,
     pub(crate) costs: FailoverCosts,
     /// Serial of the newest route reports applied.
     pub(crate) newest_serial: Option<u32>,
@@ -44,7 +45,7 @@ impl Peer {
             routes: RouteMap::default(),
             session: PeerSession::new(now),
             active: None,
-            failovers: 0,
+            moves: MoveRecorder::default(),
             costs: FailoverCosts::default(),
             newest_serial: None,
             replies: ReplyTemplates::default(),

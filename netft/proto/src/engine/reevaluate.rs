@@ -50,9 +50,7 @@ impl Peer {
             return;
         }
         self.active = to;
-        if from.is_some() && to.is_some() {
-            self.failovers += 1;
-        }
+        self.moves.on_moved(from, to, reason);
         let (peer, mut report) = (self.id, failover_report(&self.routes, from, to, now));
         let session = (peer, self.session.is_up());
         self.costs.on_moved(context, now, session, (from, to), reason, &mut report);

@@ -15,7 +15,9 @@ pub(crate) fn peer_status(peer: &Peer) -> PeerStatus {
         session: peer.session.is_up(),
         reachable: peer.active.is_some(),
         active: peer.active,
-        failovers: peer.failovers,
+        moves: peer.moves.counts,
+        heard: peer.routes.values().any(|route| route.liveness.rx),
+        last_heard: peer.routes.values().filter_map(|route| route.liveness.last_heard).max(),
     }
 }
 

@@ -114,7 +114,7 @@ impl CostAccumulator {
 
 /// Returns whether `reason` is a failure of the route. Other moves are planned: the old route works
 /// until the new one carries data.
-const fn is_route_failure(reason: Reason) -> bool {
+pub(crate) const fn is_route_failure(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::HeartbeatsMissed

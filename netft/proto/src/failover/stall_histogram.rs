@@ -6,7 +6,8 @@
 //! * **data**, if any was outstanding: how long the oldest unacknowledged frame had waited when it
 //!   was retransmitted on another route (the maximum over several retransmissions);
 //! * **heartbeats** otherwise: the time from the last answered heartbeat on the old route to the
-//!   move, an upper bound of the stall that data would have had.
+//!   move, an upper bound of the stall that data would have had. It stands in the cost of the move
+//!   and is not counted in the histogram: nothing stood still.
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    failover::move_counts::MoveCounts,
     ids::{PeerId, RouteId},
     route::{
         drain_state::DrainStatus,
@@ -95,6 +96,10 @@ pub struct PeerStatus {
     pub reachable: bool,
     /// The route that carries data to it.
     pub active: Option<RouteId>,
-    /// How often data moved to another route.
-    pub failovers: u64,
+    /// Moves of data to another route, by cause.
+    pub moves: MoveCounts,
+    /// Heartbeats of the peer arrive on a route, within its detection time.
+    pub heard: bool,
+    /// When a heartbeat of the peer last arrived on any of its routes.
+    pub last_heard: Option<Time>,
 }

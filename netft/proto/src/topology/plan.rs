@@ -472,6 +472,9 @@ impl<'a> RoutePlanner<'a> {
         let sites = (self.config.site.as_str(), far.map_or("", |far| far.site.as_str()));
         let apart = !sites.0.is_empty() && !sites.1.is_empty() && sites.0 != sites.1;
         let class = if apart { RouteClass::CrossSite } else { choice.class };
+        if apart {
+            attributes |= Attributes::CROSS_SITE;
+        }
         let mut timing = self.config.heartbeat.timings.for_class(class);
         let mut rank = self.default_priority(&choice, remote.ip(), far);
         let mut transport = self.default_transport(peer, choice.local, remote.ip());

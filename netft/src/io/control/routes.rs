@@ -105,9 +105,16 @@ impl Driver {
             priority: (priority != plan.spec.priority).then_some(plan.spec.priority),
             ..RouteChange::default()
         };
-        if new_transport && let Some(running) = self.engine.route_spec(id) {
-            tracing::debug!(route = %id, %transport, "transport planned");
-            let spec = RouteSpec { transport, ..running.clone() };
+        // The peer's site comes with its advertisement, after the first routes. That a remote was
+        // learned is no matter of the plan.
+        let learned = planned.attributes.0 & Attributes::LEARNED;
+        let attributes = Attributes(plan.spec.attributes.0 | learned);
+        let new_attributes = std::mem::replace(&mut planned.attributes, attributes) != attributes;
+        if (new_transport || new_attributes)
+            && let Some(running) = self.engine.route_spec(id)
+        {
+            tracing::debug!(route = %id, %transport, %attributes, "transport, attributes planned");
+            let spec = RouteSpec { transport, attributes, ..running.clone() };
             self.feed_engine(EngineInput::ReplaceSpec { id, spec });
         }
         if change != RouteChange::default() {

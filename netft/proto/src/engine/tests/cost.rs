@@ -3,6 +3,7 @@
 use super::*;
 use crate::failover::{
     cost::{COST_SETTLE_TIME, FailoverCost, LossCounters},
+    move_counts::MoveCounts,
     report::{FailoverReport, RemoteReportSummary, SelectionOutcome},
     stall_histogram::{FailoverStall, StallSource},
 };
@@ -209,4 +210,56 @@ fn an_outage_is_reported_and_is_no_failover() {
     assert_eq!(reports[0].outage, None);
     assert_eq!(reports[1].outage, Some(COST_SETTLE_TIME * 2));
     assert_eq!(rig.engine.stall_histogram().count(), 0);
+}
+
+/// The peer answers on `routes` for a while: cadence, hold-down and costs settle.
+fn settle(rig: &mut Rig, routes: &[u32], length: Duration) {
+    let end = rig.now + length;
+    while rig.now < end {
+        rig.pass(MS * 20);
+        routes.iter().for_each(|route| answer(rig, *route, routes));
+    }
+}
+
+#[test]
+fn t_01_moves_are_counted_by_cause_and_only_a_failed_route_makes_a_failover() {
+    let mut rig = Rig::new(2);
+    let counts = |rig: &Rig| rig.engine.peer_statuses()[0].moves;
+    // The less preferred route is up first.
+    (0..2).for_each(|_| rig.hear(2, &[2]));
+    (0..2).for_each(|_| rig.hear_all(2));
+    let started = MoveCounts { start_ups: 2, ..MoveCounts::default() };
+    assert_eq!((rig.active(), counts(&rig)), (Some(1), started));
+    rig.fault(1);
+    let failed = MoveCounts { failovers: 1, ..started };
+    assert_eq!((rig.active(), counts(&rig)), (Some(2), failed));
+    rig.input(EngineInput::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
+    settle(&mut rig, &[1, 2], HOLD * 3);
+    let returned = MoveCounts { failbacks: 1, ..failed };
+    assert_eq!((rig.active(), counts(&rig)), (Some(1), returned));
+    rig.change(1, RouteChange { drain: Some(true), ..RouteChange::default() });
+    let drained = MoveCounts { drains: 1, ..returned };
+    assert_eq!((rig.active(), counts(&rig)), (Some(2), drained));
+    // An outage that another route ends is one failover, one that the same route ends is none.
+    rig.fault(1);
+    rig.fault(2);
+    assert_eq!((rig.active(), counts(&rig)), (None, drained));
+    rig.input(EngineInput::FaultCleared { route: RouteId(2), reason: Reason::CarrierLost });
+    settle(&mut rig, &[2], DETECTION);
+    assert_eq!((rig.active(), counts(&rig)), (Some(2), drained));
+    rig.fault(2);
+    rig.input(EngineInput::FaultCleared { route: RouteId(1), reason: Reason::CarrierLost });
+    settle(&mut rig, &[1], DETECTION);
+    assert_eq!((rig.active(), counts(&rig).failovers), (Some(1), 2));
+}
+
+#[test]
+fn an_idle_failover_is_no_stall() {
+    let mut rig = Rig::up(2);
+    answer(&mut rig, 1, &[1, 2]);
+    settle(&mut rig, &[2], DETECTION / 2);
+    rig.fault(1);
+    settle(&mut rig, &[2], COST_SETTLE_TIME * 2);
+    assert_eq!(costs(&rig).len(), 1, "its bound is reported");
+    assert_eq!(rig.engine.stall_histogram().count(), 0, "nothing stood still");
 }

@@ -86,6 +86,7 @@ fn routed_pairs_need_a_kernel_route_and_have_the_profile_of_their_class() {
     far.site = "south".into();
     let plan = learnt(&config, &three(), far, &ways);
     assert_eq!(plan.routes[0].spec.timing, RouteClass::CrossSite.default_timing());
+    assert_eq!(plan.routes[0].spec.attributes.to_string(), "cross-subnet,cross-site");
 }
 
 #[test]
