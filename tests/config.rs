@@ -396,7 +396,7 @@ fn c_03_addresses_no_route_can_use_are_refused() {
     let mut rows: Vec<Row> = Vec::new();
     for (address, word) in [
         ("169.254.9.9", "the adapter's own range" as &'static str),
-        ("fe80::1", "the adapter's own range"),
+        ("fe80::1", "write fe80::1%eth0"),
         ("169.254.169.254", "metadata"),
         ("fd00:ec2::254", "metadata"),
         ("127.0.0.1", "loopback"),

@@ -228,6 +228,9 @@ pub(super) struct InitArgs {
     /// Configuration file to create; it must not exist. The key file goes beside it.
     #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
     pub(super) output: PathBuf,
+    /// Lists the networks of this machine as `[[network]]` tables: then no other is used.
+    #[arg(long)]
+    pub(super) networks: bool,
 }
 
 fn parse_event_selector(text: &str) -> Result<EventSelector, String> {

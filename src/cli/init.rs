@@ -41,7 +41,7 @@ pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), 
         .create(folder)
         .map_err(|e| write_exit_error(folder, &e))?;
     let (public, made) = load_or_generate_key(&folder.join("key"))?;
-    let text = config_text(&name, &networks);
+    let text = config_text(&name, &networks, args.networks);
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o644).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
@@ -52,11 +52,7 @@ pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), 
     if made {
         let _ = writeln!(next, "wrote {} (keep it secret)", key.display());
     }
-    let addresses: Vec<_> = networks
-        .iter()
-        .filter(|found| suggested_role(found) != "none")
-        .map(|found| format!("\"{}\"", found.address))
-        .collect();
+    let addresses: Vec<_> = networks.iter().map(|found| format!("\"{}\"", found.address)).collect();
     let _ = write!(
         next,
         "\nNext:\n\
@@ -102,22 +98,7 @@ fn write_exit_error(path: &Path, error: &io::Error) -> ExitError {
     ExitError::bad_environment(format!("cannot write {}: {error}", path.display()))
 }
 
-/// True for networks between this host and its containers or virtual machines.
-fn is_host_only(interface: &str) -> bool {
-    ["docker", "br-", "virbr", "cni", "flannel", "cali", "lxc", "podman"]
-        .iter()
-        .any(|start| interface.starts_with(start))
-}
-
-fn suggested_role(found: &LocalNetwork) -> &'static str {
-    match found {
-        _ if is_host_only(&found.interface) => "none",
-        LocalNetwork { gateway: true, .. } => "cluster-and-client",
-        _ => "cluster",
-    }
-}
-
-fn config_text(name: &str, networks: &[LocalNetwork]) -> String {
+fn config_text(name: &str, networks: &[LocalNetwork], with_tables: bool) -> String {
     let mut text = format!(
         "# netft: one adapter over every network the nodes share.\n\
          # `netftd --check FILE` checks this file.\n\
@@ -134,12 +115,34 @@ fn config_text(name: &str, networks: &[LocalNetwork]) -> String {
          # [heartbeat]\n\
          # delay = 30\n\
          # threshold = 5\n\
-         \n\
-         # The networks between the nodes, found on this machine. Role: \"cluster\" for traffic\n\
-         # between nodes, \"cluster-and-client\" where clients are too (used last), or \"none\".\n"
+         \n"
+    );
+    text += &networks_text(networks, with_tables);
+    text += "# Every other node, with one or more of its addresses.\n\
+             # [[peer]]\n\
+             # name = \"b\"\n\
+             # key = \"…\"               # `netft pubkey` there\n\
+             # addresses = [\"10.1.0.2\"]\n";
+    text
+}
+
+/// The networks as tables, or as comments: with one table only listed networks are used.
+fn networks_text(networks: &[LocalNetwork], with_tables: bool) -> String {
+    let mut text = String::from(
+        "# Every network that two nodes share becomes a route by itself, also one that is added\n\
+         # later. With a [[network]] table of another role than \"none\" only listed networks\n\
+         # are used. Role: \"cluster\" for traffic between nodes, \"cluster-and-client\" where\n\
+         # clients are too (used last), or \"none\".\n",
     );
     if networks.is_empty() {
-        text += "# None was found. For example:\n# [[network]]\n# prefix = \"10.1.0.0/24\"\n";
+        text += "# No network was found on this machine.\n";
+    }
+    if networks.is_empty() || !with_tables {
+        for found in networks {
+            let (name, role) = (found.interface.escape_debug(), found.role.as_str());
+            let _ = writeln!(text, "# {name}: {} in {}, {role}", found.address, found.prefix);
+        }
+        return text + "# [[network]]\n# prefix = \"10.1.0.0/24\"\n# role = \"cluster\"\n\n";
     }
     for found in networks {
         let _ = write!(
@@ -148,13 +151,31 @@ fn config_text(name: &str, networks: &[LocalNetwork]) -> String {
             found.interface.escape_debug(),
             found.address,
             found.prefix,
-            suggested_role(found),
+            found.role.as_str(),
         );
     }
-    text += "# Every other node, with its address in each network.\n\
-             # [[peer]]\n\
-             # name = \"b\"\n\
-             # key = \"…\"               # `netft pubkey` there\n\
-             # addresses = [\"10.1.0.2\", \"10.2.0.2\"]\n";
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netft::config::NetworkRole;
+
+    /// A table would switch off that a new network becomes a route by itself.
+    #[test]
+    fn no_network_is_listed_unless_asked_for() {
+        let prefix = ipnet::IpNet::new_assert([10, 1, 0, 0].into(), 24);
+        let found = [LocalNetwork {
+            interface: "eth0".to_owned(),
+            address: [10, 1, 0, 1].into(),
+            prefix,
+            role: NetworkRole::Cluster,
+        }];
+        let tables = |with_tables| {
+            let text = config_text("a", &found, with_tables);
+            text.lines().filter(|line| line.starts_with("[[network]]")).count()
+        };
+        assert_eq!([tables(false), tables(true)], [0, 1]);
+    }
 }

@@ -1,9 +1,15 @@
-//! The networks of this machine, for `netft init`.
+//! The networks of this machine, for `netft init`: those that netftd would use by itself.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netft::api::{host, host::NetlinkError};
+use netft::{
+    NodeKey,
+    api::{host, host::NetlinkError},
+    config::{Config, NetworkRole, PrivateKey},
+    topology,
+    topology::Interface,
+};
 
 /// A network that an interface of this machine belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,11 +20,11 @@ pub(super) struct LocalNetwork {
     pub(super) address: IpAddr,
     /// The network.
     pub(super) prefix: IpNet,
-    /// A default route leaves through the interface.
-    pub(super) gateway: bool,
+    /// The role that netftd gives it.
+    pub(super) role: NetworkRole,
 }
 
-/// Every network of every interface that is up, in the order of the interfaces.
+/// Every network that netftd would use, best first.
 ///
 /// # Errors
 /// Of netlink.
@@ -27,37 +33,68 @@ pub(super) fn find_networks() -> Result<Vec<LocalNetwork>, String> {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    runtime.block_on(read_networks()).map_err(|error| error.to_string())
+    let found: Result<_, NetlinkError> = runtime.block_on(host::list_interfaces());
+    Ok(to_networks(&found.map_err(|error| error.to_string())?))
 }
 
-async fn read_networks() -> Result<Vec<LocalNetwork>, NetlinkError> {
-    let gateways = host::default_route_interfaces().await?;
-    let links = host::list_links().await?;
+fn to_networks(interfaces: &[Interface]) -> Vec<LocalNetwork> {
+    let config = Config::new("init", PrivateKey(Vec::new().into()), NodeKey([0; 32]));
+    let list = topology::build_advertisement(&config, interfaces, &[]);
     let mut found: Vec<LocalNetwork> = Vec::new();
-    for link in links.iter().filter(|link| link.ethernet && link.interface.up) {
-        for local in &link.interface.addrs {
-            let prefix = local.prefix;
-            let seen = found.iter().any(|other| other.prefix == prefix);
-            if !seen
-                && is_routable_address(local.addr)
-                && prefix.prefix_len() < prefix.max_prefix_len()
-            {
-                found.push(LocalNetwork {
-                    interface: link.interface.name.clone(),
-                    address: local.addr,
-                    prefix,
-                    gateway: gateways.contains(&link.interface.index),
-                });
-            }
+    for endpoint in &list.endpoints {
+        let owner = interfaces.iter().find(|interface| interface.owns_address(endpoint.addr));
+        let Some(owner) = owner.filter(|owner| owner.up) else { continue };
+        let prefix = endpoint.subnet_prefix();
+        if found.iter().all(|other| other.prefix != prefix) {
+            found.push(LocalNetwork {
+                interface: owner.name.clone(),
+                address: endpoint.addr,
+                prefix,
+                role: topology::network_role(&config, owner, endpoint.addr),
+            });
         }
     }
-    Ok(found)
+    found
 }
 
-fn is_routable_address(address: IpAddr) -> bool {
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !(link_local || address.is_loopback() || address.is_multicast() || address.is_unspecified())
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use netft::topology::LocalAddr;
+
+    use super::*;
+
+    fn interface(index: u32, name: &str, kind: Option<&str>, addr: &str) -> Interface {
+        let net: IpNet = addr.parse().unwrap();
+        Interface {
+            index,
+            name: name.into(),
+            kind: kind.map(str::to_owned),
+            up: true,
+            carrier: true,
+            loopback: name == "lo",
+            mtu: 1500,
+            has_default_route: name == "eth0",
+            speed: None,
+            addrs: vec![LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false }],
+        }
+    }
+
+    #[test]
+    fn init_finds_the_networks_that_the_daemon_uses() {
+        let interfaces = [
+            interface(1, "lo", None, "127.0.0.1/8"),
+            interface(2, "eth0", None, "10.1.0.1/24"),
+            interface(3, "br-lan", Some("bridge"), "10.2.0.1/24"),
+            interface(4, "docker0", Some("bridge"), "172.17.0.1/16"),
+            interface(5, "tailscale0", Some("tun"), "100.64.0.1/10"),
+            interface(6, "wg0", Some("wireguard"), "10.9.0.1/24"),
+        ];
+        let found = to_networks(&interfaces);
+        let shown: Vec<_> = found
+            .iter()
+            .map(|it| format!("{} {} {}", it.interface, it.prefix, it.role.as_str()))
+            .collect();
+        assert_eq!(shown, ["br-lan 10.2.0.0/24 cluster", "eth0 10.1.0.0/24 cluster-and-client"]);
+    }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netft::{
-    config::{AdapterBackend, ClassTimings, HostName, NetworkRole},
+    config::{AdapterBackend, ClassTimings, HostName, NetworkRole, adapter_name},
     route::Transport,
 };
 
@@ -84,8 +84,19 @@ pub(super) enum HostOrEndpoint {
 
 /// A physical address or a name, with or without a port.
 pub(super) fn parse_host_or_endpoint(text: &str, port: u16) -> Result<HostOrEndpoint, String> {
-    if text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok() {
-        return parse_endpoint(text, port).map(HostOrEndpoint::Address);
+    let is_scoped = text.contains('%');
+    if !is_scoped && (text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()) {
+        let endpoint = parse_endpoint(text, port)?;
+        return match endpoint.ip() {
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(format!(
+                "a link-local address needs the interface of this node that leads there: write \
+                 {v6}%eth0"
+            )),
+            _ => Ok(HostOrEndpoint::Address(endpoint)),
+        };
+    }
+    if let Some(name) = parse_link_local(text, port)? {
+        return Ok(HostOrEndpoint::Name(name));
     }
     let (host, port) = match text.rsplit_once(':') {
         None => (text, port),
@@ -97,6 +108,28 @@ pub(super) fn parse_host_or_endpoint(text: &str, port: u16) -> Result<HostOrEndp
     };
     check_host_name(host)?;
     Ok(HostOrEndpoint::Name(HostName { host: host.to_owned(), port }))
+}
+
+/// An IPv6 link-local address with its interface: `fe80::1%eth0` or `[fe80::1%eth0]:3343`. `None`
+/// for every other text.
+fn parse_link_local(text: &str, port: u16) -> Result<Option<HostName>, String> {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")) {
+        None => (text, port),
+        Some((host, port)) => match port.parse() {
+            Ok(0) => return Err("port 0 cannot be sent to".to_owned()),
+            Ok(port) => (host, port),
+            Err(_) => return Err(format!("{port:?} is no port")),
+        },
+    };
+    let Some((addr, interface)) = host.split_once('%') else { return Ok(None) };
+    let Ok(addr) = addr.parse::<Ipv6Addr>() else {
+        return Err("an interface can follow an IPv6 link-local address only".to_owned());
+    };
+    if !addr.is_unicast_link_local() {
+        return Err(format!("{addr} is no link-local address: leave out the interface"));
+    }
+    adapter_name(interface)?;
+    Ok(Some(HostName { host: format!("{addr}%{interface}"), port }))
 }
 
 /// Accepts names that DNS can resolve (RFC 1123 section 2.1): the last of its labels is no number,
@@ -147,4 +180,35 @@ fn require_unicast(addr: IpAddr) -> Result<IpAddr, String> {
         _ => return Ok(addr),
     };
     Err(why.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_stands_with_its_interface() {
+        let shown = |text| {
+            parse_host_or_endpoint(text, 3343).map(|found| match found {
+                HostOrEndpoint::Name(name) => name.to_string(),
+                HostOrEndpoint::Address(addr) => format!("address {addr}"),
+            })
+        };
+        for (text, expected) in [
+            ("fe80::2%eth0", "[fe80::2%eth0]:3343"),
+            ("[fe80::3%eth1]:99", "[fe80::3%eth1]:99"),
+            ("[fe80::3%2]:99", "[fe80::3%2]:99"),
+        ] {
+            assert_eq!(shown(text), Ok(expected.to_owned()), "{text}");
+        }
+        for (text, word) in [
+            ("fe80::1", "write fe80::1%eth0"),
+            ("fd00::1%eth0", "leave out the interface"),
+            ("10.1.0.2%eth0", "IPv6 link-local address only"),
+            ("fe80::1%", "empty"),
+            ("[fe80::1%eth0]:0", "port 0"),
+        ] {
+            assert!(shown(text).is_err_and(|why| why.contains(word)), "{text}");
+        }
+    }
 }

@@ -277,6 +277,9 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
             to: to.map(|route| route.0),
             cost: cause::to_failover_cost(cost),
         },
+        EventKind::InterfaceListCut { listed, usable } => {
+            EventDetail::InterfaceListCut { listed: *listed, usable: *usable }
+        }
         EventKind::Reconfigured => EventDetail::Reconfigured,
         EventKind::AddressLearned { route, peer, from, to } => EventDetail::AddressLearned {
             route: route.0,
@@ -371,6 +374,7 @@ mod tests {
             EventKind::PathMtuChanged { route, peer, from: 1500, to: 1400 },
             EventKind::FailoverCost { peer, from: route, to: None, cost: FailoverCost::default() },
             EventKind::Drain { route, peer, stage: DrainStage::Drained },
+            EventKind::InterfaceListCut { listed: 256, usable: 300 },
             EventKind::Reconfigured,
             EventKind::AddressLearned { route, peer, from: None, to: address },
         ];

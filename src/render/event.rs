@@ -77,6 +77,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::DuplicateNode { .. }
         | EventDetail::NameFailed { .. }
         | EventDetail::Stalled { .. }
+        | EventDetail::InterfaceListCut { .. }
         | EventDetail::EventsLost { .. } => EventLevel::Warn,
         EventDetail::RouteAdded { .. }
         | EventDetail::RouteRemoved { .. }
@@ -178,6 +179,10 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             let before = from.map_or_else(String::new, |from| format!(", formerly {from}"));
             format!("route {route} to {peer}: peer address learned: {to}{before}")
         }
+        EventDetail::InterfaceListCut { listed, usable } => format!(
+            "this node has {usable} usable addresses, and peers learn only {listed} of them: \
+             exclude some under topology"
+        ),
         EventDetail::Reconfigured => "configuration reloaded".to_owned(),
         EventDetail::Drain { route, peer, stage } => {
             format!("{} to {peer}: {}", ends.route_label(*route), stage.as_str())

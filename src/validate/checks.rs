@@ -15,6 +15,7 @@ use netft::{
 };
 
 use super::{
+    addresses,
     facts::NodeFacts,
     firewall,
     firewall::{BlockingChain, FilterDatagram, FilterOutcome},
@@ -26,9 +27,11 @@ use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
 pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
 
 /// Every check.
-pub const ALL_CHECKS: [CheckFn; 18] = [
+pub const ALL_CHECKS: [CheckFn; 20] = [
     check_no_peers,
     check_networks,
+    addresses::check_interface_list,
+    addresses::check_link_local_interfaces,
     check_shared_fate,
     check_duplicates,
     check_mtu,

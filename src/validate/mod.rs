@@ -5,6 +5,7 @@
 //! checks compare two nodes (`nodes`). [`facts`] reads the kernel, the firewall and the daemon; the
 //! checks are pure ([`checks`], [`links`], [`firewall`]) and work on the gathered [`NodeFacts`].
 
+mod addresses;
 mod bounded;
 pub mod checks;
 pub mod facts;
@@ -19,9 +20,7 @@ use netft::{
     api::host::StackedLink,
     route::{Attributes, Delay, Priority, RouteSpec, Threshold, Timing, Transport},
     topology,
-    topology::{
-        Advertisements, PlanInputs, PlannedRoute, ResolvedAddresses, RoutablePairs, RoutePlan,
-    },
+    topology::{Advertisements, PlanInputs, PlannedRoute, RoutablePairs, RoutePlan},
 };
 
 use crate::control::schema::{Finding, RouteView, Severity};
@@ -55,7 +54,7 @@ impl NodeFacts {
             sources: &self.sources,
             routable_pairs: &routable_pairs,
             advertisements: &advertisements,
-            resolved: &ResolvedAddresses::new(),
+            resolved: &topology::link_local_addresses(&self.config, &interfaces),
         };
         let mut plan = topology::plan_routes(&self.config, &inputs, &[]);
         let learned = self.daemon.iter().flat_map(|daemon| &daemon.routes);

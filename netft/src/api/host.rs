@@ -6,9 +6,9 @@ use std::{
     path::Path,
 };
 
-use netft_proto::topology::SourceAddresses;
+use netft_proto::topology::{Interface, SourceAddresses};
 
-use crate::io::{adapter::tun, netlink::Netlink, sys::udp};
+use crate::io::{adapter::tun, host_state, netlink::Netlink, sys::udp};
 pub use crate::io::{
     adapter::types::{CleanupError, CleanupOutcome, LockError},
     identity,
@@ -27,12 +27,13 @@ pub async fn list_links() -> Result<Vec<StackedLink>, NetlinkError> {
     Netlink::open()?.list_links().await
 }
 
-/// The numbers of the interfaces that default routes leave through.
+/// Every interface as route planning takes it, with its speed and whether a default route leaves
+/// through it.
 ///
 /// # Errors
 /// Of the kernel.
-pub async fn default_route_interfaces() -> Result<Vec<u32>, NetlinkError> {
-    Netlink::open()?.default_route_interfaces().await
+pub async fn list_interfaces() -> Result<Vec<Interface>, NetlinkError> {
+    host_state::list_interfaces(&Netlink::open()?).await
 }
 
 /// The kernel's choice of source address and interface towards each of `remotes`; those without a

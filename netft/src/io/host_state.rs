@@ -11,7 +11,7 @@ use netft_proto::{
 };
 
 use crate::io::{
-    netlink::Netlink,
+    netlink::{Netlink, NetlinkError},
     sys::{glink, speed},
 };
 
@@ -59,8 +59,12 @@ impl HostState {
             }
         };
         fill_gateway_and_speed(netlink, &mut interfaces, before).await;
+        let mut resolved = resolved.clone();
+        for (peer, addrs) in topology::link_local_addresses(config, &interfaces) {
+            resolved.entry(peer).or_default().extend(addrs);
+        }
         let mut sources = SourceAddresses::new();
-        for remote in topology::off_subnet_remotes(config, &interfaces, resolved) {
+        for remote in topology::off_subnet_remotes(config, &interfaces, &resolved) {
             if let Ok(Some(source)) = netlink.source_for(remote).await {
                 sources.insert(remote, source);
             }
@@ -73,8 +77,15 @@ impl HostState {
                 routable_pairs.insert((local, remote));
             }
         }
-        Some(Self { interfaces, sources, routable_pairs, resolved: resolved.clone() })
+        Some(Self { interfaces, sources, routable_pairs, resolved })
     }
+}
+
+/// Lists the interfaces as route planning takes them.
+pub(crate) async fn list_interfaces(netlink: &Netlink) -> Result<Vec<Interface>, NetlinkError> {
+    let mut interfaces = netlink.list_interfaces().await?;
+    fill_gateway_and_speed(netlink, &mut interfaces, &[]).await;
+    Ok(interfaces)
 }
 
 /// Fills in what metrics follow from: the default routes and the link speeds. Some network drivers

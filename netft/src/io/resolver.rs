@@ -100,8 +100,11 @@ impl NameResolver {
 }
 
 fn configured_names(config: &Config) -> Vec<PeerHostName> {
-    let peers = config.peers.iter();
-    peers.flat_map(|peer| peer.names.iter().map(|name| (peer.id, name.clone()))).collect()
+    let named = config.peers.iter().flat_map(|peer| {
+        let names = peer.names.iter().filter(|name| name.link_local().is_none());
+        names.map(|name| (peer.id, name.clone()))
+    });
+    named.collect()
 }
 
 async fn spawn_lookup(key: PeerHostName) -> (PeerHostName, Result<Vec<IpAddr>, String>) {

@@ -195,6 +195,13 @@ pub enum EventDetail {
         /// Number of lost events.
         count: u64,
     },
+    /// This node has more usable addresses than its interface list holds.
+    InterfaceListCut {
+        /// Addresses in the list.
+        listed: usize,
+        /// Usable addresses.
+        usable: usize,
+    },
     /// The configuration was reloaded.
     Reconfigured,
     /// The path MTU of a route changed, by probes or by its interface.
@@ -249,6 +256,7 @@ impl EventDetail {
             | Self::Stalled { .. }
             | Self::Drain { .. }
             | Self::EventsLost { .. }
+            | Self::InterfaceListCut { .. }
             | Self::Reconfigured => Vec::new(),
         }
     }
@@ -276,6 +284,7 @@ impl EventDetail {
             | Self::Drain { peer, .. } => Some(peer),
             Self::AdapterRestored { .. }
             | Self::Stalled { .. }
+            | Self::InterfaceListCut { .. }
             | Self::Reconfigured
             | Self::EventsLost { .. } => None,
         }

@@ -235,7 +235,8 @@ config_keys! {
     PEER_KEY = "peer.key", KeySyntax::Text("a public key: 32 bytes in base64 (44 characters)"),
         Required, Live, r#""AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=""#;
     /// Physical addresses of the peer, at most 32; one is enough, the peer advertises the others.
-    /// Names are looked up at the start, every minute, and when no route is usable.
+    /// Names are looked up at the start, every minute, and when no route is usable. An IPv6
+    /// link-local address stands with this node's interface: `fe80::1%eth0`.
     PEER_ADDRESSES = "peer.addresses", HOST_OR_ENDPOINT_SYNTAX,
         Described("none: the peer must dial"), Live, r#"["10.1.0.9", "b.example.net"]"#;
     /// Virtual IPv4 address of the peer, if its own config names one.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
 use crate::{
@@ -88,15 +88,28 @@ impl PeerConfig {
 /// A name of physical addresses, and their port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostName {
-    /// The name, as the system's resolver takes it.
+    /// The name, as the system's resolver takes it; or an IPv6 link-local address with its
+    /// interface, `fe80::1%eth0`, which is none for the resolver.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
+impl HostName {
+    /// The IPv6 link-local address and the name of its interface, if it is written so.
+    pub fn link_local(&self) -> Option<(Ipv6Addr, &str)> {
+        let (addr, interface) = self.host.split_once('%')?;
+        let addr: Ipv6Addr = addr.parse().ok()?;
+        (addr.is_unicast_link_local() && !interface.is_empty()).then_some((addr, interface))
+    }
+}
+
 impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        match self.link_local() {
+            Some(_) => write!(f, "[{}]:{}", self.host, self.port),
+            None => write!(f, "{}:{}", self.host, self.port),
+        }
     }
 }
 

@@ -183,6 +183,14 @@ pub enum EventKind {
         /// The stage it reached.
         stage: DrainStage,
     },
+    /// This node has more usable addresses than its interface list holds: peers do not learn the
+    /// others. Emitted once until all fit again.
+    InterfaceListCut {
+        /// Addresses in the list.
+        listed: usize,
+        /// Usable addresses.
+        usable: usize,
+    },
     /// The configuration was reloaded.
     Reconfigured,
     /// The peer proved by path validation that it is at an address that is not configured, and the
@@ -222,6 +230,7 @@ impl EventKind {
             Self::PathMtuChanged { .. } => "path-mtu-changed",
             Self::FailoverCost { .. } => "cost",
             Self::Drain { .. } => "drain",
+            Self::InterfaceListCut { .. } => "interface-list-cut",
             Self::Reconfigured => "reconfigured",
             Self::AddressLearned { .. } => "address-learned",
         }

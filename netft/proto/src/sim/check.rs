@@ -244,6 +244,7 @@ impl InvariantChecker {
             | EventKind::PathMtuChanged { .. }
             | EventKind::FailoverCost { .. }
             | EventKind::Drain { .. }
+            | EventKind::InterfaceListCut { .. }
             | EventKind::Reconfigured
             | EventKind::AddressLearned { .. } => {}
         }

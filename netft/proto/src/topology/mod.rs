@@ -18,10 +18,12 @@ pub(crate) mod tests;
 pub(crate) mod types;
 
 pub use crate::topology::{
-    advertisement::build_advertisement,
+    advertisement::{
+        MAX_LISTENING_ADDRESSES, build_advertisement, listening_addresses, ranked_endpoints,
+    },
     diff::{RouteDiff, diff_routes},
     faults::{LocalEndStatus, detect_faults},
-    names::ResolvedAddresses,
+    names::{ResolvedAddresses, link_local_addresses},
     nat::{is_behind_nat, plan_learned_route},
     networks::{
         can_carry_routes, interface_metric,
@@ -29,7 +31,7 @@ pub use crate::topology::{
             InterfaceState, MetricSource, NetworkCache, NetworkInfo, NetworkInterface,
             NetworkState, RouteLink, build_inventory,
         },
-        network_capacity, network_role,
+        is_overlay_or_bridge, network_capacity, network_role,
     },
     plan::{cross_subnet_pairs, off_subnet_remotes, plan_routes},
     types::{

@@ -7,14 +7,38 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     time::Duration,
 };
 
-use crate::{config::HostName, ids::PeerId, time::Time};
+use crate::{
+    config::{Config, HostName},
+    ids::PeerId,
+    time::Time,
+    topology::types::Interface,
+};
 
 /// The addresses behind the names of each peer.
 pub type ResolvedAddresses = BTreeMap<PeerId, Vec<SocketAddr>>;
+
+/// The peers' link-local addresses that the config gives with an interface (`fe80::1%eth0`), for
+/// the interfaces that exist. An interface may be given by its number, too.
+pub fn link_local_addresses(config: &Config, interfaces: &[Interface]) -> ResolvedAddresses {
+    let mut found = ResolvedAddresses::new();
+    for peer in &config.peers {
+        for name in &peer.names {
+            let Some((addr, wanted)) = name.link_local() else { continue };
+            let number = wanted.parse().ok();
+            let owner = interfaces.iter().find(|interface| interface.name == wanted);
+            let owner = owner.or_else(|| interfaces.iter().find(|it| Some(it.index) == number));
+            if let Some(owner) = owner {
+                let remote = SocketAddrV6::new(addr, name.port, 0, owner.index);
+                found.entry(peer.id).or_default().push(remote.into());
+            }
+        }
+    }
+    found
+}
 
 /// Interval between two lookups of a name that resolves.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use crate::{
         faults,
         names::ResolvedAddresses,
         networks,
-        networks::{can_carry_routes, is_container_bridge, is_listed, is_role_none, is_virtual},
+        networks::{can_carry_routes, is_listed, is_overlay_or_bridge, is_role_none, is_virtual},
         pairs::{AddressPair, pair_endpoints},
         types::{
             Advertisements, Interface, LocalAddr, PlanInputs, PlannedRoute, RoutePlan,
@@ -56,7 +56,7 @@ pub fn cross_subnet_pairs(
     interfaces: &[Interface],
     advertisements: &Advertisements,
 ) -> Vec<(IpAddr, u32, IpAddr)> {
-    let own = build_advertisement(config, interfaces);
+    let own = build_advertisement(config, interfaces, &[]);
     let wanted =
         advertisements.values().filter(|far| !(own.all_cross_subnet || far.all_cross_subnet));
     let mut found = Vec::new();
@@ -88,7 +88,7 @@ pub fn plan_routes(
     running: &[PlannedRoute],
 ) -> RoutePlan {
     let PlanInputs { interfaces, sources, .. } = *inputs;
-    let own = build_advertisement(config, interfaces);
+    let own = build_advertisement(config, interfaces, running);
     let planner =
         RoutePlanner { config, interfaces, sources, running, own_advertisement: Some(&own) };
     let mut plan = RoutePlan::default();
@@ -228,7 +228,7 @@ impl<'a> RoutePlanner<'a> {
             && interface.loopback == remote.is_loopback()
             && addr.is_loopback() == remote.is_loopback()
             && can_carry_routes(self.config, addr)
-            && (!is_container_bridge(interface) || is_listed(self.config, addr))
+            && (!is_overlay_or_bridge(interface) || is_listed(self.config, addr))
     }
 
     /// The addresses here on a prefix that holds `remote`.
@@ -296,6 +296,12 @@ impl<'a> RoutePlanner<'a> {
             .iter()
             .find(|interface| interface.index == ifindex)
             .ok_or(UnroutedReason::NoKernelRoute)?;
+        let is_on_loopback = |interface: &Interface| {
+            interface.loopback && interface.addrs.iter().any(|local| local.addr == source)
+        };
+        if !interface.loopback && self.interfaces.iter().any(is_on_loopback) {
+            return Err(UnroutedReason::SourceOnLoopback);
+        }
         if !can_carry_routes(self.config, source) {
             Err(UnroutedReason::NetworkNotUsed)
         } else if interface.owns_address(source)

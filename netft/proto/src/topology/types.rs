@@ -133,8 +133,14 @@ pub enum UnroutedReason {
     #[error("no interface is on its subnet and the kernel has no route to it")]
     NoKernelRoute,
     /// The kernel's route to it leaves through the adapter or an interface that is never used.
-    #[error("the kernel reaches it only over the adapter or a container bridge")]
+    #[error("the kernel reaches it only over the adapter, an overlay or a container bridge")]
     Excluded,
+    /// The kernel's source address for it is on the loopback interface (BGP to the host).
+    #[error(
+        "this node's address for it is on lo, and routes start at an address of a card: give each \
+         card one of its own"
+    )]
+    SourceOnLoopback,
 }
 
 /// The kernel's answer for remote addresses on no subnet of ours: source address and interface.

@@ -38,7 +38,7 @@ use crate::wire::{
 };
 
 /// Maximum number of addresses in a list.
-pub const MAX_ADVERTISED_ENDPOINTS: usize = 32;
+pub const MAX_ADVERTISED_ENDPOINTS: usize = 256;
 /// Maximum length of a list, bytes.
 pub const MAX_ADVERTISEMENT_LEN: usize = 8 + MAX_NAME_LEN + MAX_ADVERTISED_ENDPOINTS * (8 + 16);
 
@@ -275,15 +275,15 @@ mod tests {
 
     #[test]
     fn too_many_or_the_same_address_twice_is_malformed() {
-        let list = |count: u8, step: u8| {
+        let list = |count: u16, step: u16| {
             let mut bytes = encoded(&Advertisement { port: 1, ..Advertisement::default() });
-            for n in 0..count {
-                bytes.extend_from_slice(&[0, 24, 0, 1, 0, 0, 0, 1, 10, 0, 0, 1 + n * step]);
+            for [high, low] in (0..count).map(|n| (1 + n * step).to_be_bytes()) {
+                bytes.extend_from_slice(&[0, 24, 0, 1, 0, 0, 0, 1, 10, 0, high, low]);
             }
             Advertisement::decode(&bytes).map(|list| list.endpoints.len())
         };
-        assert_eq!(list(32, 1), Ok(32));
-        assert_eq!(list(33, 1), Err(DropReason::Malformed));
+        assert_eq!(list(256, 1), Ok(256));
+        assert_eq!(list(257, 1), Err(DropReason::Malformed));
         assert_eq!(list(2, 0), Err(DropReason::Malformed));
     }
 }

@@ -1,16 +1,17 @@
 //! The inputs of the route plan, and what was last reported of its outcome.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use netft_proto::{
     config::Config,
     ids::PeerId,
+    route::EventKind,
     topology,
     topology::{
         Advertisements, NetworkCache, NetworkInfo, PlanInputs, PlannedRoute, RouteLink, RoutePlan,
         UnroutedAddress,
     },
-    wire::interfaces::Advertisement,
+    wire::interfaces::{Advertisement, MAX_ADVERTISED_ENDPOINTS},
 };
 use tokio::sync::watch;
 
@@ -27,6 +28,10 @@ pub(super) struct RouteReplanner {
     advertisements: watch::Sender<Advertisements>,
     /// The addresses of this node, as last advertised to the peers.
     advertisement: Advertisement,
+    /// The addresses to have sockets on, with their interface.
+    listening: Vec<(IpAddr, u32)>,
+    /// The usable addresses did not all fit into the advertisement.
+    is_list_cut: bool,
     /// Role and metric of the networks this node was in.
     network_cache: NetworkCache,
     /// The addresses of peers that no route leads to, as last logged.
@@ -39,6 +44,8 @@ impl RouteReplanner {
             host_state: HostState::default(),
             advertisements,
             advertisement: Advertisement::default(),
+            listening: Vec::new(),
+            is_list_cut: false,
             network_cache: NetworkCache::default(),
             unrouted: Vec::new(),
         }
@@ -52,9 +59,25 @@ impl RouteReplanner {
         self.host_state = host_state;
     }
 
-    /// The addresses of this node, as last advertised.
-    pub(super) fn advertisement(&self) -> &Advertisement {
-        &self.advertisement
+    /// The addresses to have sockets on, with their interface.
+    pub(super) fn listening(&self) -> &[(IpAddr, u32)] {
+        &self.listening
+    }
+
+    /// Finds the addresses to have sockets on. Returns the event that the interface list leaves
+    /// some out, once until all fit again.
+    pub(super) fn update_listening(
+        &mut self,
+        config: &Config,
+        running: &[PlannedRoute],
+    ) -> Option<EventKind> {
+        let interfaces = &self.host_state.interfaces;
+        self.listening = topology::listening_addresses(config, interfaces, running);
+        let usable = topology::ranked_endpoints(config, interfaces, running).len();
+        let is_cut = usable > MAX_ADVERTISED_ENDPOINTS;
+        let was_cut = std::mem::replace(&mut self.is_list_cut, is_cut);
+        (is_cut && !was_cut)
+            .then_some(EventKind::InterfaceListCut { listed: MAX_ADVERTISED_ENDPOINTS, usable })
     }
 
     /// True if a peer relays, by its last advertisement.
@@ -76,8 +99,13 @@ impl RouteReplanner {
     }
 
     /// The advertisement of this node's addresses, if it changed.
-    pub(super) fn next_advertisement(&mut self, config: &Config) -> Option<&Advertisement> {
-        let mut next = topology::build_advertisement(config, &self.host_state.interfaces);
+    pub(super) fn next_advertisement(
+        &mut self,
+        config: &Config,
+        running: &[PlannedRoute],
+    ) -> Option<&Advertisement> {
+        let interfaces = &self.host_state.interfaces;
+        let mut next = topology::build_advertisement(config, interfaces, running);
         next.serial = self.advertisement.serial;
         // Serial 0 was never sent.
         if next == self.advertisement && next.serial != 0 {
@@ -189,11 +217,11 @@ mod tests {
     #[test]
     fn addresses_are_advertised_once_and_again_when_they_change() {
         let mut node = TestNode::new(1);
-        let serial = node.planner.next_advertisement(&node.config).unwrap().serial;
+        let serial = node.planner.next_advertisement(&node.config, &[]).unwrap().serial;
         assert_eq!(serial, 1);
-        assert!(node.planner.next_advertisement(&node.config).is_none());
+        assert!(node.planner.next_advertisement(&node.config, &[]).is_none());
         node.config.site = "south".into();
-        assert_eq!(node.planner.next_advertisement(&node.config).unwrap().serial, 2);
+        assert_eq!(node.planner.next_advertisement(&node.config, &[]).unwrap().serial, 2);
     }
 
     #[test]

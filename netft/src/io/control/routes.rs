@@ -29,7 +29,12 @@ impl Driver {
     /// Makes the routes those of the plan.
     pub(super) fn replan_routes(&mut self, reason: &'static str) {
         self.planner.record_networks(&self.config);
-        if let Some(advertisement) = self.planner.next_advertisement(&self.config) {
+        let running = self.routes.to_planned();
+        if let Some(event) = self.planner.update_listening(&self.config, &running) {
+            tracing::warn!(?event, "more addresses than the interface list holds");
+            self.emit_event(event);
+        }
+        if let Some(advertisement) = self.planner.next_advertisement(&self.config, &running) {
             self.sessions.manager.advertise_interfaces(advertisement);
         }
         let plan = self.planner.plan_routes(&self.config, self.planner.host_state(), &self.routes);
@@ -162,7 +167,7 @@ impl Driver {
             }
             entry.reported_fault = local_end.fault;
         }
-        self.open_advertised_sockets();
+        self.open_listening_sockets();
         self.close_unused_sockets();
         for input in inputs {
             self.feed_engine(input);
@@ -170,32 +175,31 @@ impl Driver {
         self.update_frame_limits();
     }
 
-    /// Opens a socket on every advertised address: a peer that knows another address of this node
+    /// Opens a socket on every usable address: a peer that knows another address of this node
     /// than a route leads to may dial there. One that does not open is tried again with the next
     /// change; if a route starts there, that failure is logged with the route's.
-    fn open_advertised_sockets(&mut self) {
-        let advertisement = self.planner.advertisement();
-        for endpoint in &advertisement.endpoints {
-            let mut interfaces = self.planner.host_state().interfaces.iter();
-            let holder = interfaces.find(|interface| interface.owns_address(endpoint.addr));
-            let local = SocketAddr::new(endpoint.addr, advertisement.port);
-            if let Some(holder) = holder
-                && let Ok(true) = self.sockets.ensure_open(local, holder.index, &self.workers)
+    fn open_listening_sockets(&mut self) {
+        let port = self.config.session.port;
+        for (addr, ifindex) in self.planner.listening() {
+            let local = SocketAddr::new(*addr, port);
+            let starts_route = self.routes.entries().any(|it| it.plan.spec.real_local == local);
+            if !starts_route
+                && let Ok(true) = self.sockets.ensure_open(local, *ifindex, &self.workers)
             {
                 self.publisher.mark_dirty("a socket was opened");
             }
         }
     }
 
-    /// Closes the sockets that no route, advertised address or relay uses.
+    /// Closes the sockets that no route, usable address or relay uses.
     fn close_unused_sockets(&mut self) {
-        let advertisement = self.planner.advertisement();
-        let is_advertised = |local: SocketAddr| {
-            local.port() == advertisement.port
-                && advertisement.endpoints.iter().any(|endpoint| endpoint.addr == local.ip())
+        let port = self.config.session.port;
+        let is_listening = |local: SocketAddr| {
+            local.port() == port
+                && self.planner.listening().iter().any(|(addr, _)| *addr == local.ip())
         };
         let is_used = |local: SocketAddr| {
-            is_advertised(local)
+            is_listening(local)
                 || self.components.relay.is_outer_socket(local)
                 || self.routes.entries().any(|entry| entry.plan.spec.real_local == local)
         };

@@ -48,23 +48,6 @@ impl Netlink {
         Ok(found.into_values().collect())
     }
 
-    /// The numbers of the interfaces that default routes leave through.
-    ///
-    /// # Errors
-    /// Of the kernel.
-    pub async fn default_route_interfaces(&self) -> Result<Vec<u32>, NetlinkError> {
-        let mut found = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut filter = RouteMessage::default();
-            filter.header.address_family = family;
-            let list = self.handle()?.route().get(filter).execute().try_collect::<Vec<_>>();
-            let routes = await_reply(|| "list routes".into(), list).await?;
-            let default = routes.iter().filter(|it| it.header.destination_prefix_length == 0);
-            found.extend(default.filter_map(convert::out_interface));
-        }
-        Ok(found)
-    }
-
     /// The device named `name`, if there is one.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub fn plan_learned_route(
 ) -> Option<PlannedRoute> {
     let entry = config.peer_of(peer)?;
     let PlanInputs { interfaces, sources, advertisements: offers, .. } = *inputs;
-    let own_advertisement = build_advertisement(config, interfaces);
+    let own_advertisement = build_advertisement(config, interfaces, &[]);
     let planner = RoutePlanner {
         config,
         interfaces,

@@ -108,24 +108,73 @@ fn speed_penalty(speed: Option<u32>) -> u32 {
     }
 }
 
-/// Returns whether the interface connects containers or virtual machines of this host: many hosts
-/// have its prefix, so sharing it proves no common network. `veth` is not one: it is the host's own
-/// end.
-pub(crate) fn is_container_bridge(interface: &Interface) -> bool {
-    const BRIDGE_NAME_PREFIXES: [&str; 10] = [
+/// Returns whether the interface leads to no physical network of its own: it connects containers or
+/// virtual machines of this host (many hosts have its prefix, so sharing it proves no common
+/// network), or it is an overlay over the physical networks, which fails with them. `veth` is none:
+/// it is the host's own end.
+///
+/// By kind where the kernel has one, else by the names that the programs give. An address on one is
+/// used where the config lists its network.
+pub fn is_overlay_or_bridge(interface: &Interface) -> bool {
+    // `tun` is the kind of TAP devices too: Tailscale, ZeroTier, Nebula, OpenVPN, virtual machines.
+    const OVERLAY_KINDS: [&str; 22] = [
+        "tun",
+        "wireguard",
+        "ovpn",
+        "vxlan",
+        "geneve",
+        "bareudp",
+        "gre",
+        "gretap",
+        "erspan",
+        "ip6gre",
+        "ip6gretap",
+        "ip6erspan",
+        "ipip",
+        "ip6tnl",
+        "sit",
+        "vti",
+        "vti6",
+        "xfrm",
+        "gtp",
+        "amt",
+        "nlmon",
+        "dummy",
+    ];
+    const NAME_PREFIXES: [&str; 21] = [
         "docker",
         "virbr",
         "cni",
-        "lxcbr",
+        "lxc",
         "lxdbr",
+        "incusbr",
         "podman",
         "flannel",
         "cali",
-        "cilium_",
-        "kube-ipvs",
+        "cilium",
+        "kube-",
+        "weave",
+        "ovn-",
+        "ovs-",
+        "vboxnet",
+        "vmnet",
+        "tailscale",
+        "zt",
+        "nodelocaldns",
+        "cbr0",
+        "antrea-",
     ];
     let name = interface.name.as_str();
-    BRIDGE_NAME_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || is_docker_network(name)
+    interface.kind.as_deref().is_some_and(|kind| OVERLAY_KINDS.contains(&kind))
+        || NAME_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || is_docker_network(name)
+        || is_wireguard_name(name)
+}
+
+/// `wg` and digits, as WireGuard's tools name its interfaces, also those of programs.
+fn is_wireguard_name(name: &str) -> bool {
+    name.strip_prefix("wg")
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// `br-` and twelve hex digits, as Docker names the bridges of its networks; `br-lan` is a LAN.

@@ -103,7 +103,7 @@ fn an_offer_names_what_may_carry_routes_and_nothing_else() {
     interfaces.push(interface(8, "eth4", &["10.6.0.1/24", "169.254.3.3/16"]));
     interfaces[1].has_default_route = true;
     interfaces[2].speed = Some(1000);
-    let offer = build_advertisement(&config, &interfaces);
+    let offer = build_advertisement(&config, &interfaces, &[]);
     let names: Vec<_> =
         offer.endpoints.iter().map(|e| format!("{} {}", e.addr, e.metric)).collect();
     assert_eq!(names, ["10.6.0.1 1000", "fd00:3::1 1000", "10.2.0.1 1100", "10.1.0.1 10000"]);

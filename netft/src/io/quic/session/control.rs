@@ -148,10 +148,13 @@ impl ControlStream {
     async fn read_interfaces(&mut self) -> Option<Box<Advertisement>> {
         let mut length = [0; 2];
         self.recv.read_exact(&mut length).await.ok()?;
-        let mut body = [0; interfaces::MAX_ADVERTISEMENT_LEN];
-        let body = body.get_mut(..usize::from(u16::from_be_bytes(length)))?;
-        self.recv.read_exact(body).await.ok()?;
-        Advertisement::decode(body).ok().map(Box::new)
+        let length = usize::from(u16::from_be_bytes(length));
+        if length > interfaces::MAX_ADVERTISEMENT_LEN {
+            return None;
+        }
+        let mut body = vec![0; length];
+        self.recv.read_exact(&mut body).await.ok()?;
+        Advertisement::decode(&body).ok().map(Box::new)
     }
 
     /// Reason of the connection's end. A connection that is still open is closed for a protocol

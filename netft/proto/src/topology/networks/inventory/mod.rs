@@ -15,9 +15,9 @@ use crate::{
     config::{CLIENT_METRIC, Config, NetworkRole},
     ids::PeerId,
     topology::{
-        advertisement::is_host_local,
+        advertisement::{interface_numbers, is_host_local},
         networks::{
-            base_metric, can_carry_routes, interface_metric, is_container_bridge, is_listed,
+            base_metric, can_carry_routes, interface_metric, is_listed, is_overlay_or_bridge,
             is_virtual, network_of, network_role,
         },
         types::{Advertisements, Interface},
@@ -369,8 +369,9 @@ fn role_and_metric(
 fn own_members(config: &Config, interfaces: &[Interface]) -> BTreeMap<IpNet, Vec<NetworkMember>> {
     let mut members = BTreeMap::<_, Vec<NetworkMember>>::new();
     let fit = |interface: &&Interface| interface.name != config.adapter.name && !interface.loopback;
+    let numbers = interface_numbers(interfaces);
     for interface in interfaces.iter().filter(fit) {
-        let bridge = is_container_bridge(interface);
+        let bridge = is_overlay_or_bridge(interface);
         for local in &interface.addrs {
             let given = is_listed(config, local.addr);
             if local.is_secondary
@@ -383,7 +384,7 @@ fn own_members(config: &Config, interfaces: &[Interface]) -> BTreeMap<IpNet, Vec
             }
             members.entry(local.prefix.trunc()).or_default().push(NetworkMember {
                 peer: None,
-                number: interface.index as u16,
+                number: numbers.get(&interface.index).copied().unwrap_or_default(),
                 name: Some(interface.name.clone()),
                 addr: local.addr,
                 healthy: interface.is_healthy(),
