@@ -9,6 +9,9 @@ use std::{
 use jiff::Timestamp;
 use netft::Time;
 
+/// First moment of the year 0000, the first of RFC 3339.
+const FIRST_MOMENT: Timestamp = Timestamp::constant(-62_167_219_200, 0);
+
 /// Anchor between the library's clock and the wall clock.
 #[derive(Debug)]
 pub struct WallClock {
@@ -57,13 +60,17 @@ pub fn parse_rfc3339_millis(at: &str) -> Option<i64> {
     at.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
 }
 
-fn format_rfc3339(wall: SystemTime) -> String {
-    let wall = Timestamp::try_from(wall).unwrap_or_default();
-    format!("{wall:.3}")
+/// A wall-clock time as RFC 3339; the nearest one that RFC 3339 can tell (years 0000 to 9999).
+pub fn format_rfc3339(wall: SystemTime) -> String {
+    let nearest = if wall < UNIX_EPOCH { FIRST_MOMENT } else { Timestamp::MAX };
+    let moment = Timestamp::try_from(wall).unwrap_or(nearest).max(FIRST_MOMENT);
+    format!("{moment:.3}")
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::time::Duration;
 
     use super::*;
@@ -80,6 +87,15 @@ mod tests {
         ] {
             assert_eq!(format_rfc3339(UNIX_EPOCH + Duration::from_millis(millis)), text);
             assert_eq!(parse_rfc3339_millis(text), i64::try_from(millis).ok());
+        }
+        let far = |years: u64| Duration::from_secs(years * 31_556_952);
+        for (wall, text) in [
+            (UNIX_EPOCH.checked_sub(Duration::from_secs(1)), "1969-12-31T23:59:59.000Z"),
+            (UNIX_EPOCH.checked_sub(far(3000)), "0000-01-01T00:00:00.000Z"),
+            (UNIX_EPOCH.checked_sub(far(20_000)), "0000-01-01T00:00:00.000Z"),
+            (UNIX_EPOCH.checked_add(far(20_000)), "9999-12-30T22:00:00.999Z"),
+        ] {
+            assert_eq!(format_rfc3339(wall.unwrap()), text);
         }
         for bad in ["", "x", "2026-11-21", "\u{e4}026-11-21T03:02:00.000Z"] {
             assert_eq!(parse_rfc3339_millis(bad), None, "{bad}");

@@ -2,6 +2,8 @@
 
 use std::{fmt, process::ExitCode};
 
+use crate::text::escape_lines;
+
 /// Exit codes, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes:
   0  success
@@ -35,13 +37,14 @@ impl ExitError {
     }
 }
 
+/// Paths, names and answers of others in the text are escaped: it is read on terminals.
 impl fmt::Display for ExitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A rendered configuration error has its prefix already.
         if self.text.starts_with("error: ") {
-            f.write_str(&self.text)
+            f.write_str(&escape_lines(&self.text))
         } else {
-            write!(f, "error: {}", self.text)
+            write!(f, "error: {}", escape_lines(&self.text))
         }
     }
 }

@@ -19,6 +19,25 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// The same for text of several lines: line feeds stay.
+pub fn escape_lines(text: &str) -> String {
+    escape_except(text, &['\n'])
+}
+
+/// The same for text with colours.
+pub fn escape_styled(text: &str) -> String {
+    escape_except(text, &['\n', '\x1b'])
+}
+
+fn escape_except(text: &str, kept: &[char]) -> String {
+    text.split_inclusive(kept)
+        .map(|part| match part.strip_suffix(kept) {
+            Some(before) => escape(before) + &part[before.len()..],
+            None => escape(part),
+        })
+        .collect()
+}
+
 /// True for invisible characters and those that change the writing direction.
 const fn is_bidi_or_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
@@ -69,6 +88,8 @@ mod tests {
     fn what_a_terminal_acts_on_is_written_out() {
         assert_eq!(escape("b\x1b[31m\r\n\u{9b}\u{202e}x"), r"b\u{1b}[31m\u{d}\u{a}\u{9b}\u{202e}x");
         assert_eq!(escape("node-1.ä"), "node-1.ä");
+        assert_eq!(escape_lines("a\x1b[2J\r\nb\n"), "a\\u{1b}[2J\\u{d}\nb\n");
+        assert_eq!(escape_styled("\x1b[31ma\x1b[0m\x07\n"), "\x1b[31ma\x1b[0m\\u{7}\n");
     }
 
     #[test]

@@ -245,3 +245,33 @@ fn c_08_a_closed_output_is_no_error() {
     let output = run("sh", &["-c", &script]);
     assert!(output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn c_14_a_path_with_terminal_escapes_is_shown_escaped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("\x1b[31m\u{202e}\x07.toml");
+    let hostile = text(&path);
+    for output in [
+        netftd(&["--check", hostile]),
+        netftd(&["--config", hostile]),
+        netft(&["--runtime-dir", hostile, "status"]),
+        netft(&["pubkey", hostile]),
+        netft(&["validate", "--config", hostile]),
+    ] {
+        let shown = [output.stdout, output.stderr].concat();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains(r"\u{1b}[31m\u{202e}\u{7}"), "{shown:?}");
+        assert!(!shown.contains(['\x1b', '\x07', '\u{202e}']), "{shown:?}");
+    }
+}
+
+/// F-85.
+#[test]
+fn f_85_a_log_filter_with_a_typing_error_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "");
+    for filter in ["infoo", "debug,nteft=trace"] {
+        let output = netftd(&["--config", text(&path), "--log", filter]);
+        fails(&output, 2, "error, warn, info, debug, trace");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{io, io::Write};
 
-use crate::exit::ExitError;
+use crate::{exit::ExitError, text::escape_lines};
 
 /// Standard output.
 #[derive(Default)]
@@ -37,7 +37,7 @@ impl StandardOutput {
         if json {
             self.write_text(&format!("{}\n", text.trim_end()))
         } else {
-            self.write_text(&show())
+            self.write_text(&escape_lines(&show()))
         }?;
         Ok(!self.closed)
     }

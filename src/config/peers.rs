@@ -160,23 +160,13 @@ fn read_endpoints(
 ) -> (Vec<SocketAddr>, Vec<HostName>) {
     let parse = |text: &str| names::parse_host_or_endpoint(text, context.port);
     let list = reader.read_list(&peer.addresses, &keys::PEER_ADDRESSES, parse);
-    if let Some(field) = &peer.addresses {
-        if list.is_empty() && reader.problems.is_empty() {
-            let message = format!("{owner} has no address");
-            reader.report_problem(ConfigProblem::at_span(
-                field.span(),
-                message,
-                "at least one is needed",
-            ));
-        } else if let Some((_, span)) = list.get(MAX_PEER_ADDRESSES) {
-            let message =
-                format!("{owner} has more than the {MAX_PEER_ADDRESSES} addresses allowed");
-            reader.report_problem(ConfigProblem::at_span(
-                span.clone(),
-                message,
-                "the first one too many",
-            ));
-        }
+    if let Some((_, span)) = list.get(MAX_PEER_ADDRESSES) {
+        let message = format!("{owner} has more than the {MAX_PEER_ADDRESSES} addresses allowed");
+        reader.report_problem(ConfigProblem::at_span(
+            span.clone(),
+            message,
+            "the first one too many",
+        ));
     }
     let (mut addresses, mut hosts) = (Vec::new(), Vec::new());
     for (place, span) in &list {

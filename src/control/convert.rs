@@ -10,7 +10,9 @@ use netft::{
 };
 
 use super::{
-    cause, policies,
+    cause,
+    log_counts::LogCountsView,
+    policies,
     schema::{
         AdapterStatus, DaemonStatus, DrainedBy, EventDetail, MoveCountsView, NodeStatus,
         PeerCounts, PeerList, PeerView, RouteCounts, RouteFields, RouteList, RouteView,
@@ -93,6 +95,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
         stalls: cause::to_stall_summary(stalls),
         policies: policies::count_by_policy(peers),
         counters: counters.into(),
+        log: LogCountsView::default(),
     }
 }
 

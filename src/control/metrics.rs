@@ -15,11 +15,13 @@ use netft::{
     route::{RouteState, RouteStatus},
 };
 
+use super::log_counts::LogCountsView;
+
 /// The content type of [`render_metrics`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Renders every figure of a snapshot.
-pub fn render_metrics(snapshot: &Snapshot) -> String {
+/// Renders every figure of a snapshot and of the log.
+pub fn render_metrics(snapshot: &Snapshot, log: LogCountsView) -> String {
     let mut page = MetricsPage::default();
     let version = env!("CARGO_PKG_VERSION");
     page.begin_family(
@@ -38,6 +40,20 @@ pub fn render_metrics(snapshot: &Snapshot) -> String {
     write_routes(&mut page, snapshot);
     write_counters(&mut page, &snapshot.counters);
     write_stalls(&mut page, &snapshot.stalls);
+    let lost = "Log lines that standard error refused or did not take in time.";
+    page.write_single_sample(
+        "netft_lost_log_lines_total",
+        MetricKind::Counter,
+        lost,
+        log.lost_lines,
+    );
+    let limited = "Log lines and events left out as one cause produced too many.";
+    page.write_single_sample(
+        "netft_limited_log_lines_total",
+        MetricKind::Counter,
+        limited,
+        log.limited_lines,
+    );
     page.text
 }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 pub use counters::PacketCounters;
+pub(in crate::control) use events::EventSubject;
 pub use events::{EventDetail, EventList, EventView, RouteFields};
 use netft::{
     config::AdapterBackend,
@@ -23,7 +24,7 @@ pub use validation::{
     Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
 };
 
-use super::{cause::StallSummary, words};
+use super::{cause::StallSummary, log_counts::LogCountsView, words};
 
 /// Version of everything below.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -271,6 +272,9 @@ pub struct DaemonStatus {
     pub policies: BTreeMap<String, usize>,
     /// Packet counters since the start.
     pub counters: PacketCounters,
+    /// Log lines that were lost or left out since the start.
+    #[serde(default)]
+    pub log: LogCountsView,
 }
 
 /// This node.

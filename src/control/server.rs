@@ -37,6 +37,7 @@ use super::{
     drain,
     journal::EventJournal,
     listener::{ClientIdentity, ControlListener, MAX_BODY_BYTES, MAX_CLIENTS},
+    log_counts::LogCounts,
     metrics, policies,
     schema::{
         AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
@@ -60,17 +61,19 @@ pub struct ControlContext<N> {
     pub journal: Arc<EventJournal>,
     /// Clock for the times in the answers.
     pub clock: Arc<WallClock>,
+    /// Log lines that were lost or left out.
+    pub log_counts: Arc<LogCounts>,
 }
 
 struct ServerState<N> {
-    control: ControlContext<N>,
+    control: Arc<ControlContext<N>>,
     streams: Arc<Semaphore>,
 }
 
 type SharedState<N> = State<Arc<ServerState<N>>>;
 
 /// Serves `listener` until dropped.
-pub async fn serve<N: ControlBackend>(listener: ControlListener, control: ControlContext<N>) {
+pub async fn serve<N: ControlBackend>(listener: ControlListener, control: Arc<ControlContext<N>>) {
     let app =
         Arc::new(ServerState { control, streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)) });
     let router = Router::new()
@@ -236,7 +239,9 @@ fn route_id(text: &str) -> Result<RouteId, RequestError> {
 async fn get_status<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
-    Ok(json_response(convert::to_daemon_status(&app.take_snapshot().await?)))
+    let mut status = convert::to_daemon_status(&app.take_snapshot().await?);
+    status.log = app.control.log_counts.read_counts();
+    Ok(json_response(status))
 }
 
 async fn get_peers<N: ControlBackend>(
@@ -468,7 +473,8 @@ async fn get_why<N: ControlBackend>(
 async fn get_metrics<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
-    let text = metrics::render_metrics(&app.take_snapshot().await?);
+    let log = app.control.log_counts.read_counts();
+    let text = metrics::render_metrics(&app.take_snapshot().await?, log);
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 

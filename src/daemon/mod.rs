@@ -2,7 +2,10 @@
 
 mod args;
 mod cleanup;
+mod control_server;
 mod environment;
+mod log_limit;
+mod log_queue;
 mod logging;
 mod names;
 pub mod node;
@@ -12,7 +15,7 @@ mod reload;
 mod run;
 mod validate_responder;
 
-use std::{env, ffi::OsString, io, io::Write, path::Path, process::ExitCode};
+use std::{env, ffi::OsString, io, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use netft::{
@@ -20,79 +23,103 @@ use netft::{
     config::{Config, DEFAULT_ADAPTER},
 };
 
-use self::args::NetftdArgs;
+use self::{args::NetftdArgs, logging::DaemonLog};
 use crate::{
     config,
     exit::{ExitError, report_exit},
     hosts,
-    text::NO_PEERS,
+    text::{NO_PEERS, escape},
 };
 
 /// Runs `netftd` with these arguments, its own name first. Call it before any thread is started.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    report_exit(run_with_args(&NetftdArgs::parse_from(args)))
+    // A stop signal at this moment is answered once the daemon can stop in order.
+    host::hold_stop_signals();
+    let args = NetftdArgs::parse_from(args);
+    if let (Some(path), false) = (&args.config, args.cleanup) {
+        // Before the first thread, that of the log.
+        let failed = privileges::drop_privileges();
+        return match logging::start_logging(args.log.as_deref()) {
+            Ok(log) => {
+                let result = run_daemon(&args, path, failed, &log);
+                log.report_exit(result)
+            }
+            Err(error) => report_exit(Err(error)),
+        };
+    }
+    host::release_stop_signals();
+    report_exit(run_command(&args))
 }
 
-fn run_with_args(args: &NetftdArgs) -> Result<(), ExitError> {
-    let load = |path: &Path| config::load_config(path, &args.runtime_dir).map_err(ExitError::from);
+fn load_config(args: &NetftdArgs, path: &Path) -> Result<Config, ExitError> {
+    config::load_config(path, &args.runtime_dir).map_err(ExitError::from)
+}
+
+/// `--check` and `--cleanup`.
+fn run_command(args: &NetftdArgs) -> Result<(), ExitError> {
+    // A closed standard output is no error: the exit code says it too.
+    let print = |text: &str| drop(writeln!(io::stdout(), "{}", escape(text)));
     if let Some(path) = &args.check {
-        let config = load(path)?;
-        // A closed standard output is no error: the exit code says it too.
-        let _ = writeln!(io::stdout(), "ok: {}", config_summary(&config));
+        let config = load_config(args, path)?;
+        print(&format!("ok: {}", config_summary(&config)));
         if config.peers.is_empty() {
             let _ = writeln!(io::stderr(), "warning: {NO_PEERS}");
         }
         return Ok(());
     }
-    if args.cleanup && is_restart_pending() {
+    if is_restart_pending() {
         // The device, its addresses and its TCP connections are kept for the next start (F-18).
-        let _ = writeln!(io::stdout(), "the service failed and will be restarted: nothing removed");
+        print("the service failed and will be restarted: nothing removed");
         return Ok(());
     }
-    if args.cleanup {
-        let named = args.adapter.clone();
-        let configured = || load(args.config.as_deref()?).ok().map(|config| config.adapter.name);
-        let adapter = named.or_else(configured).unwrap_or_else(|| DEFAULT_ADAPTER.to_owned());
-        cleanup::cleanup_adapter(&args.runtime_dir, &adapter)?;
-        return match &args.hosts {
-            Some(file) => hosts::file::remove_block(file, &adapter)
-                .map(drop)
-                .map_err(ExitError::bad_environment),
-            None => Ok(()),
-        };
-    }
-    logging::start_logging(args.log.as_deref())?;
-    let mut failed = privileges::drop_privileges();
-    if let Some(path) = &args.config {
-        let config = load(path)?;
-        tracing::info!(
-            "netftd {}: configuration loaded from {}: {}",
-            env!("CARGO_PKG_VERSION"),
-            path.display(),
-            config_summary(&config)
-        );
-        if config.peers.is_empty() {
-            tracing::warn!("{NO_PEERS}");
+    let named = args.adapter.clone();
+    let configured =
+        || load_config(args, args.config.as_deref()?).ok().map(|config| config.adapter.name);
+    let adapter = named.or_else(configured).unwrap_or_else(|| DEFAULT_ADAPTER.to_owned());
+    cleanup::cleanup_adapter(&args.runtime_dir, &adapter)?;
+    match &args.hosts {
+        Some(file) => {
+            hosts::file::remove_block(file, &adapter).map(drop).map_err(ExitError::bad_environment)
         }
-        failed.extend(privileges::drop_bind_capability(config.session.port));
-        environment::check_environment()?;
-        // Before the first thread.
-        host::use_single_arena();
-        for what in failed {
-            tracing::warn!("privileges not dropped: {what}");
-        }
-        return tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| ExitError::bad_environment(format!("no threads: {error}")))?
-            .block_on(run::run_adapter(
-                config,
-                reload::ConfigSource::new(path, &args.runtime_dir),
-                names::HostsFile(args.hosts.clone()),
-            ));
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Runs the adapter of a configuration file until a signal stops it.
+fn run_daemon(
+    args: &NetftdArgs,
+    path: &Path,
+    mut failed: Vec<String>,
+    log: &DaemonLog,
+) -> Result<(), ExitError> {
+    let config = load_config(args, path)?;
+    tracing::info!(
+        "netftd {}: configuration loaded from {}: {}",
+        env!("CARGO_PKG_VERSION"),
+        path.display(),
+        config_summary(&config)
+    );
+    if config.peers.is_empty() {
+        tracing::warn!("{NO_PEERS}");
+    }
+    failed.extend(privileges::drop_bind_capability(config.session.port));
+    environment::check_environment()?;
+    // Before the first thread of the adapter.
+    host::use_single_arena();
+    for what in failed {
+        tracing::warn!("privileges not dropped: {what}");
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| ExitError::bad_environment(format!("no threads: {error}")))?
+        .block_on(run::run_adapter(
+            config,
+            reload::ConfigSource::new(path, &args.runtime_dir),
+            names::HostsFile(args.hosts.clone()),
+            Arc::clone(&log.counts),
+        ))
 }
 
 /// True in ExecStopPost= after a failure that systemd answers with a restart (systemd.exec(5),

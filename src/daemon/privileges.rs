@@ -39,6 +39,13 @@ pub(super) fn drop_bind_capability(port: u16) -> Option<String> {
     dropped.err().map(|error| format!("capabilities: {error}"))
 }
 
+/// Drops every capability of this thread, for one that needs none.
+pub(super) fn drop_all_capabilities() {
+    if let Err(error) = drop_capabilities(&CapsHashSet::new()) {
+        tracing::debug!(%error, "capabilities not dropped");
+    }
+}
+
 fn drop_capabilities(kept: &CapsHashSet) -> Result<(), caps::errors::CapsError> {
     // The bounding set first, while this thread may still change it.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
@@ -60,8 +67,9 @@ pub(super) fn has_net_admin() -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

@@ -1,14 +1,24 @@
-//! Forwards events from the library to the log and the journal.
+//! Forwards events from the library to the log and the journal, within the rate limit of their
+//! cause.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use netft::{api::events::EventStream, route::EventKind};
+use netft::{
+    Time,
+    api::events::EventStream,
+    route::{Event, EventKind},
+};
 
-use super::names::HostsFile;
+use super::{log_limit::EVENT_TARGET, names::HostsFile};
 use crate::{
     clock::WallClock,
     control::{
-        backend::ControlBackend, convert, convert::PeerNames, journal::EventJournal,
+        backend::ControlBackend,
+        convert,
+        convert::PeerNames,
+        event_limiter::{EventLimiter, TimedEvent},
+        journal::EventJournal,
+        log_counts::LogCounts,
         schema::EventDetail,
     },
     render::{
@@ -17,6 +27,9 @@ use crate::{
     },
 };
 
+/// Interval of the polls while events are held back.
+const HELD_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Destinations of events.
 pub(super) struct EventPump<N> {
     pub(super) node: Arc<N>,
@@ -24,44 +37,92 @@ pub(super) struct EventPump<N> {
     pub(super) file: HostsFile,
     pub(super) journal: Arc<EventJournal>,
     pub(super) clock: Arc<WallClock>,
+    pub(super) log_counts: Arc<LogCounts>,
+}
+
+/// State between two events.
+#[derive(Default)]
+struct PumpState {
+    ends: RouteEndpointMap,
+    limiter: EventLimiter,
 }
 
 impl<N: ControlBackend> EventPump<N> {
     /// Runs until the adapter is closed.
     pub(super) async fn forward_events(mut self, mut events: EventStream) {
-        let mut ends = RouteEndpointMap::default();
-        while let Some(next) = events.next().await {
-            match next {
-                Ok(event) => {
-                    if event.kind == EventKind::Reconfigured
-                        && let Some(snapshot) = self.node.take_snapshot().await
-                    {
-                        self.names.add_peers(&snapshot);
-                        self.file.update_hosts(&snapshot);
+        let mut state = PumpState::default();
+        // The library's clock at the last event; it goes on while events are held back.
+        let mut now = Time::ZERO;
+        loop {
+            let next = if state.limiter.next_wake(now).is_some() {
+                match tokio::time::timeout(HELD_POLL_INTERVAL, events.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        now = now + HELD_POLL_INTERVAL;
+                        self.publish_held(now, &mut state);
+                        continue;
                     }
-                    let what = convert::to_event_detail(&event, &self.names);
-                    self.publish_event(self.clock.to_rfc3339(event.at), what, &mut ends);
                 }
-                Err(skipped) => {
+            } else {
+                events.next().await
+            };
+            match next {
+                Some(Ok(event)) => {
+                    now = now.max(event.at);
+                    self.publish_held(now, &mut state);
+                    self.forward_event(&event, &mut state).await;
+                }
+                Some(Err(skipped)) => {
                     // Routes may have been added and removed in the skipped events.
                     let Some(snapshot) = self.node.take_snapshot().await else { continue };
                     for route in &snapshot.routes {
                         let spec = &route.spec;
-                        ends.insert_route(route.id.0, spec.real_local, spec.real_remote);
+                        state.ends.insert_route(route.id.0, spec.real_local, spec.real_remote);
                     }
                     let what = EventDetail::EventsLost { count: skipped.0 };
-                    self.publish_event(self.clock.to_rfc3339(snapshot.now), what, &mut ends);
+                    let at = self.clock.to_rfc3339(snapshot.now);
+                    self.publish_event((at, what), &mut state.ends);
                 }
+                None => break,
             }
+        }
+        for event in state.limiter.drain_held(&self.clock.to_rfc3339(now)) {
+            self.publish_event(event, &mut state.ends);
         }
     }
 
-    fn publish_event(&self, at: String, what: EventDetail, ends: &mut RouteEndpointMap) {
-        ends.learn_from(&what);
+    async fn forward_event(&mut self, event: &Event, state: &mut PumpState) {
+        if event.kind == EventKind::Reconfigured
+            && let Some(snapshot) = self.node.take_snapshot().await
+        {
+            self.names.add_peers(&snapshot);
+            self.file.update_hosts(&snapshot);
+        }
+        let what = convert::to_event_detail(event, &self.names);
+        state.ends.learn_from(&what);
+        let timed = (self.clock.to_rfc3339(event.at), what);
+        if let Some(passed) = state.limiter.on_event(timed, event.at) {
+            self.publish_event(passed, &mut state.ends);
+        }
+    }
+
+    fn publish_held(&self, now: Time, state: &mut PumpState) {
+        if state.limiter.next_wake(now).is_none() {
+            return;
+        }
+        for event in state.limiter.poll(now, &self.clock.to_rfc3339(now)) {
+            if let EventDetail::EventsLeftOut { count, .. } = &event.1 {
+                self.log_counts.add_limited(*count);
+            }
+            self.publish_event(event, &mut state.ends);
+        }
+    }
+
+    fn publish_event(&self, (at, what): TimedEvent, ends: &mut RouteEndpointMap) {
         for line in event::event_lines(&what, ends) {
             match event::event_level(&what) {
-                EventLevel::Info => tracing::info!("{line}"),
-                EventLevel::Warn => tracing::warn!("{line}"),
+                EventLevel::Info => tracing::info!(target: EVENT_TARGET, "{line}"),
+                EventLevel::Warn => tracing::warn!(target: EVENT_TARGET, "{line}"),
             }
         }
         ends.forget_removed(&what);

@@ -11,7 +11,7 @@ use netft::{
     api::error::ReconfigureError,
     config::{Config, ConfigChange},
 };
-use tokio::signal::unix::Signal;
+use tokio::{signal::unix::Signal, sync::Notify};
 
 use crate::{config, control::backend::ControlBackend, exit::ExitError};
 
@@ -62,9 +62,14 @@ pub(super) async fn reload_config(
     Ok(changes)
 }
 
-/// Reloads on every signal until it is aborted.
-pub(super) async fn reload_on_hangup<N: ControlBackend>(mut hangups: Signal, node: Arc<N>) {
+/// Reloads on every signal until it is aborted; `check_socket` is notified as well.
+pub(super) async fn reload_on_hangup<N: ControlBackend>(
+    mut hangups: Signal,
+    node: Arc<N>,
+    check_socket: Arc<Notify>,
+) {
     while hangups.recv().await.is_some() {
+        check_socket.notify_one();
         tracing::info!("SIGHUP: reloading the configuration");
         let reloading = Arc::clone(&node);
         // A task of its own: this one may be aborted in the middle.

@@ -6,19 +6,20 @@ use netft::{api::host, config::Config};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
     task::JoinHandle,
     time::Instant,
 };
 
 use super::{
-    names::HostsFile, node::RunningNode, pump::EventPump, reload, reload::ConfigSource,
-    validate_responder::ValidateResponder,
+    control_server::ControlServer, names::HostsFile, node::RunningNode, pump::EventPump, reload,
+    reload::ConfigSource, validate_responder::ValidateResponder,
 };
 use crate::{
     clock::WallClock,
     control::{
         backend::ControlBackend, convert::PeerNames, journal::EventJournal,
-        listener::ControlListener, server, server::ControlContext, socket_path,
+        listener::ControlListener, log_counts::LogCounts, server::ControlContext, socket_path,
     },
     exit::ExitError,
 };
@@ -64,10 +65,12 @@ pub(super) async fn run_adapter(
     config: Config,
     source: ConfigSource,
     file: HostsFile,
+    log_counts: Arc<LogCounts>,
 ) -> Result<(), ExitError> {
     let mut signals = StopSignals::new().map_err(ExitError::bad_environment)?;
     // A signal during the opening stays pending until the adapter is open.
     let hangups = signal(SignalKind::hangup()).map_err(ExitError::bad_environment)?;
+    host::release_stop_signals();
     let socket = socket_path(&config.runtime_dir, &config.adapter.name);
     let name = config.adapter.name.clone();
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
@@ -106,16 +109,25 @@ pub(super) async fn run_adapter(
         names,
         journal: Arc::clone(&journal),
         clock: Arc::clone(&clock),
+        log_counts: Arc::clone(&log_counts),
     };
     let mut pump = tokio::spawn(pump.forward_events(events));
     let responder =
         ValidateResponder::new(Arc::clone(&adapter), Arc::clone(&journal), Arc::clone(&clock));
     let answers = tokio::spawn(responder.serve_queries());
-    let control = ControlContext { node: Arc::clone(&adapter), journal, clock: Arc::clone(&clock) };
-    let server = tokio::spawn(server::serve(listener, control));
+    let control = ControlContext {
+        node: Arc::clone(&adapter),
+        journal,
+        clock: Arc::clone(&clock),
+        log_counts,
+    };
+    let check_socket = Arc::new(Notify::new());
+    let server = ControlServer::new(socket, listener, control);
+    let server = tokio::spawn(server.keep_socket(Arc::clone(&check_socket)));
     let watchdog = tokio::spawn(run_watchdog(Arc::clone(&adapter), clock));
     let heap_trimmer = tokio::spawn(trim_heap_periodically());
-    let reloads = tokio::spawn(reload::reload_on_hangup(hangups, Arc::clone(&adapter)));
+    let reloads =
+        tokio::spawn(reload::reload_on_hangup(hangups, Arc::clone(&adapter), check_socket));
     notify_systemd(&[NotifyState::Ready, NotifyState::Status("adapter up")]);
 
     let result = tokio::select! {

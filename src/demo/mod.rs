@@ -9,7 +9,7 @@ mod demo_run;
 mod narrator;
 mod runner;
 
-use std::{path::Path, process::ExitCode};
+use std::{io, io::Write, path::Path, process::ExitCode};
 
 use netft_lab::{EnterOutcome, LabError, daemon::ProgramPaths, enter_namespaces};
 
@@ -34,7 +34,8 @@ pub fn run_demo(svg: Option<&Path>, json: bool) -> ExitCode {
 }
 
 fn report_error(error: &LabError) -> ExitCode {
-    eprintln!("netft demo: {error}");
+    // A closed standard error leaves the exit code.
+    let _ = writeln!(io::stderr(), "netft demo: {error}");
     ExitCode::from(if error.is_refusal() { EXIT_REFUSED } else { EXIT_FAILED })
 }
 

@@ -78,7 +78,8 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::NameFailed { .. }
         | EventDetail::Stalled { .. }
         | EventDetail::InterfaceListCut { .. }
-        | EventDetail::EventsLost { .. } => EventLevel::Warn,
+        | EventDetail::EventsLost { .. }
+        | EventDetail::EventsLeftOut { .. } => EventLevel::Warn,
         EventDetail::RouteAdded { .. }
         | EventDetail::RouteRemoved { .. }
         | EventDetail::RemoteReachable { .. }
@@ -188,6 +189,10 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             format!("{} to {peer}: {}", ends.route_label(*route), stage.as_str())
         }
         EventDetail::EventsLost { count } => format!("{count} events were lost"),
+        EventDetail::EventsLeftOut { peer, count } => {
+            let about = peer.as_ref().map_or_else(String::new, |peer| format!(" about {peer}"));
+            format!("{count} events{about} came too fast and were left out; the latest are told")
+        }
     }
 }
 

@@ -99,6 +99,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "stalls",
         "policies",
         "counters",
+        "log",
     ];
     assert_eq!(keys(&status), BTreeSet::from(top));
     assert_eq!(status["node"]["boot_id"], "ffffffffffffffff");

@@ -268,11 +268,12 @@ impl Daemon {
         };
         runtime.spawn(server::serve(
             listener,
-            ControlContext {
+            Arc::new(ControlContext {
                 node: Arc::clone(&node),
                 journal: Arc::clone(&journal),
                 clock: Arc::new(WallClock::new(Time::ZERO)),
-            },
+                log_counts: Arc::default(),
+            }),
         ));
         Self { dir, node, journal, _runtime: runtime }
     }

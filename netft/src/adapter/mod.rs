@@ -26,6 +26,7 @@ use crate::io::{
     adapter::lock::AdapterLock,
     messages::{DriverMessage, DriverRequest},
     netlink::Netlink,
+    port_claim::PortClaim,
     quic::session::manager::SessionManager,
 };
 pub use crate::{
@@ -60,6 +61,7 @@ pub struct Adapter {
     resolver: JoinHandle<()>,
     driver: Option<std::thread::JoinHandle<()>>,
     _lock: AdapterLock,
+    _port: PortClaim,
 }
 
 impl Adapter {

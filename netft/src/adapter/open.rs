@@ -37,6 +37,7 @@ use crate::{
         messages::DriverMessage,
         netlink::{Netlink, NetlinkMonitor},
         netlink_watcher::NetlinkWatcher,
+        port_claim::PortClaim,
         quic,
         quic::{DATAGRAM_QUEUE_LEN, FromQuic, session::manager::SessionManager},
         resolver::NameResolver,
@@ -55,12 +56,13 @@ pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenErro
     config.check_settings()?;
     config.assign_ids();
     let lock = AdapterLock::acquire(&config.runtime_dir, &config.adapter.name)?;
+    let port = PortClaim::acquire(config.session.port)?;
     let config = Arc::new(config);
     let netlink = Netlink::open()?;
     let count = worker_count(&config);
     let opened =
         tun::open_adapter(&netlink, &config.adapter.name, config.adapter.backend, count).await?;
-    match start_components(config.clone(), netlink, opened, lock, count).await {
+    match start_components(config.clone(), netlink, opened, (lock, port), count).await {
         Ok(adapter) => Ok(adapter),
         Err(error) => {
             // The caller reports the failure; the device must not outlive it.
@@ -76,7 +78,7 @@ async fn start_components(
     config: Arc<Config>,
     netlink: Netlink,
     opened: OpenedAdapter,
-    lock: AdapterLock,
+    (lock, port): (AdapterLock, PortClaim),
     count: usize,
 ) -> Result<Adapter, OpenError> {
     netlink
@@ -169,6 +171,7 @@ async fn start_components(
         resolver: tokio::spawn(resolver.run()),
         driver: Some(driver),
         _lock: lock,
+        _port: port,
     })
 }
 

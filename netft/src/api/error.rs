@@ -11,6 +11,7 @@ use netft_proto::{
 use crate::io::{
     adapter::types::{LockError, TunOpenError as TunError},
     netlink::NetlinkError,
+    port_claim::ClaimError,
     quic::StartError,
 };
 
@@ -24,6 +25,9 @@ pub enum OpenError {
     /// Another daemon runs, or the runtime directory is not usable.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Another node uses the port.
+    #[error(transparent)]
+    Port(#[from] ClaimError),
     /// The TUN device could not be opened.
     #[error(transparent)]
     Tun(#[from] TunError),

@@ -16,6 +16,7 @@ pub use crate::io::{
     sys::{
         clock::is_synchronised,
         heap::{trim_heap, use_single_arena},
+        signals::{hold_stop_signals, release_stop_signals},
     },
 };
 

@@ -1,8 +1,9 @@
 //! Key file of a node: created once, read at every start, never printed.
 //!
 //! The key file is one line, `netft-key:` and the base64 of an Ed25519 key pair in PKCS#8 form. It
-//! is opened once, without following symbolic links and without blocking on a FIFO, and checked on
-//! the open descriptor, so it cannot be replaced between the check and the read (C-06, C-12).
+//! is opened once, without blocking on a FIFO, and checked on the open descriptor, so it cannot be
+//! replaced between the check and the read (C-06, C-12). A symbolic link of root or of this user is
+//! followed, as Kubernetes mounts secrets that way; what it leads to is checked alike.
 
 use std::{
     fs::{File, OpenOptions},
@@ -59,15 +60,27 @@ pub enum KeyError {
         /// The error of the kernel.
         source: io::Error,
     },
-    /// A symbolic link, directory, FIFO or device.
+    /// A directory, FIFO or device.
     #[error(
-        "the key file {path} is not a regular file (but a symlink, folder, FIFO or device); name \
+        "the key file {path} is not a regular file (but a folder, FIFO or device); name \
          the file itself",
         path = path.display()
     )]
     NotRegular {
         /// The file.
         path: PathBuf,
+    },
+    /// A symbolic link that another user made, and can lead elsewhere.
+    #[error(
+        "the key file {path} is a symlink made by uid {uid}, not by this user or root; name the \
+         file itself",
+        path = path.display()
+    )]
+    ForeignLink {
+        /// The link.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
     },
     /// Others can read or write it.
     #[error(
@@ -176,8 +189,8 @@ pub fn write_key_file(path: &Path, key: &PrivateKey) -> Result<(), KeyError> {
 /// Reads the key file at `path`.
 ///
 /// # Errors
-/// [`KeyError::Read`], [`KeyError::NotRegular`], [`KeyError::TooOpen`], [`KeyError::Owner`] or
-/// [`KeyError::Content`].
+/// [`KeyError::Read`], [`KeyError::NotRegular`], [`KeyError::ForeignLink`], [`KeyError::TooOpen`],
+/// [`KeyError::Owner`] or [`KeyError::Content`].
 pub fn read_key_file(path: &Path) -> Result<PrivateKey, KeyError> {
     let mut text = Zeroizing::new(String::with_capacity(MAX_FILE_LEN as usize + 1));
     open_key_file(path)?
@@ -188,27 +201,37 @@ pub fn read_key_file(path: &Path) -> Result<PrivateKey, KeyError> {
 }
 
 fn open_key_file(path: &Path) -> Result<File, KeyError> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
+    let unread = |source| KeyError::Read { path: path.to_owned(), source };
+    let open = |flags| {
+        let flags = flags | libc::O_NONBLOCK | libc::O_CLOEXEC;
+        OpenOptions::new().read(true).custom_flags(flags).open(path)
+    };
+    let file = match open(libc::O_NOFOLLOW) {
         // O_NOFOLLOW on a symbolic link.
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(KeyError::NotRegular { path: path.to_owned() });
+            let uid = path.symlink_metadata().map_err(unread)?.uid();
+            if !is_trusted(uid) {
+                return Err(KeyError::ForeignLink { path: path.to_owned(), uid });
+            }
+            open(0).map_err(unread)?
         }
-        Err(source) => return Err(KeyError::Read { path: path.to_owned(), source }),
+        opened => opened.map_err(unread)?,
     };
-    let meta =
-        file.metadata().map_err(|source| KeyError::Read { path: path.to_owned(), source })?;
+    let meta = file.metadata().map_err(unread)?;
     if !meta.is_file() {
         return Err(KeyError::NotRegular { path: path.to_owned() });
     }
     if meta.mode() & 0o077 != 0 {
         return Err(KeyError::TooOpen { path: path.to_owned(), mode: meta.mode() & 0o7777 });
     }
-    if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
+    if !is_trusted(meta.uid()) {
         return Err(KeyError::Owner { path: path.to_owned(), uid: meta.uid() });
     }
     Ok(file)
+}
+
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 fn parse_key(text: &str) -> Result<PrivateKey, &'static str> {
@@ -287,11 +310,10 @@ mod tests {
 
     #[test]
     fn what_is_no_regular_file_is_refused_without_waiting() {
-        let (dir, path) = place();
+        let (dir, _path) = place();
         assert!(matches!(read_key_file(dir.path()), Err(KeyError::NotRegular { .. })));
-        write_key_file(&path, &generate_key().unwrap()).unwrap();
-        let link = dir.path().join("link");
-        symlink(&path, &link).unwrap();
+        let link = dir.path().join("folder");
+        symlink(dir.path(), &link).unwrap();
         assert!(matches!(read_key_file(&link), Err(KeyError::NotRegular { .. })));
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(
@@ -304,6 +326,33 @@ mod tests {
         .unwrap();
         assert!(matches!(read_key_file(&fifo), Err(KeyError::NotRegular { .. })));
         assert!(matches!(read_key_file(&dir.path().join("none")), Err(KeyError::Read { .. })));
+    }
+
+    /// As Kubernetes mounts a secret: `key` → `..data/key`, `..data` → a folder with a date.
+    #[test]
+    fn links_are_followed_and_their_target_is_checked() {
+        let (dir, path) = place();
+        let folder = dir.path().join("..2026_11_29");
+        fs::create_dir(&folder).unwrap();
+        let target = folder.join("key");
+        let key = generate_key().unwrap();
+        write_key_file(&target, &key).unwrap();
+        symlink("..2026_11_29", dir.path().join("..data")).unwrap();
+        symlink("..data/key", &path).unwrap();
+        let back = read_key_file(&path).unwrap();
+        assert_eq!(public_key(&back).unwrap(), public_key(&key).unwrap());
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(read_key_file(&path), Err(KeyError::TooOpen { mode: 0o644, .. })));
+        // Only root can give a link away.
+        if std::os::unix::fs::lchown(&path, Some(12345), None).is_ok() {
+            let error = read_key_file(&path).unwrap_err();
+            assert!(matches!(error, KeyError::ForeignLink { uid: 12345, .. }), "{error}");
+        }
+        fs::remove_file(&target).unwrap();
+        assert!(matches!(
+            read_key_file(&path),
+            Err(KeyError::Read { .. } | KeyError::ForeignLink { .. })
+        ));
     }
 
     #[test]

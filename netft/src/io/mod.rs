@@ -13,6 +13,7 @@ pub(crate) mod messages;
 pub mod netlink;
 pub(crate) mod netlink_watcher;
 pub(crate) mod path;
+pub(crate) mod port_claim;
 pub(crate) mod quic;
 pub(crate) mod relays;
 pub(crate) mod resolver;

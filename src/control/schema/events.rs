@@ -1,6 +1,10 @@
 //! Events in JSON.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    mem,
+    mem::Discriminant,
+    net::{IpAddr, SocketAddr},
+};
 
 use netft::route::{DrainStage, RouteState, Transport};
 use serde::{Deserialize, Serialize};
@@ -202,6 +206,14 @@ pub enum EventDetail {
         /// Usable addresses.
         usable: usize,
     },
+    /// Events of one cause came too fast: those that were replaced by a newer one of their kind and
+    /// route were left out. The last state of each was told.
+    EventsLeftOut {
+        /// The peer they were about; null for events of this node.
+        peer: Option<String>,
+        /// Number of events left out.
+        count: u64,
+    },
     /// The configuration was reloaded.
     Reconfigured,
     /// The path MTU of a route changed, by probes or by its interface.
@@ -257,6 +269,7 @@ impl EventDetail {
             | Self::Drain { .. }
             | Self::EventsLost { .. }
             | Self::InterfaceListCut { .. }
+            | Self::EventsLeftOut { .. }
             | Self::Reconfigured => Vec::new(),
         }
     }
@@ -282,11 +295,37 @@ impl EventDetail {
             | Self::AddressLearned { peer, .. }
             | Self::Cost { peer, .. }
             | Self::Drain { peer, .. } => Some(peer),
+            Self::EventsLeftOut { peer, .. } => peer.as_deref(),
             Self::AdapterRestored { .. }
             | Self::Stalled { .. }
             | Self::InterfaceListCut { .. }
             | Self::Reconfigured
             | Self::EventsLost { .. } => None,
+        }
+    }
+}
+
+/// Kind of an event and its route, if it is about one.
+pub(in crate::control) type EventSubject = (Discriminant<EventDetail>, Option<u32>);
+
+impl EventDetail {
+    /// Subject of the event: a newer one with the same subject replaces an older one.
+    pub(in crate::control) fn subject(&self) -> EventSubject {
+        let route = match self {
+            // The last move to a peer is the one that counts.
+            Self::Moved { .. } => None,
+            Self::Drain { route, .. } => Some(*route),
+            other => other.routes().first().copied(),
+        };
+        (mem::discriminant(self), route)
+    }
+
+    /// State or stage that the event leads to; empty for others.
+    pub(in crate::control) fn state_word(&self) -> &'static str {
+        match self {
+            Self::StateChanged { to, .. } => to.as_str(),
+            Self::Drain { stage, .. } => stage.as_str(),
+            _ => "",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Mutual authentication: TLS 1.3 with raw Ed25519 public keys (RFC 7250), each pinned in the other
 //! end's configuration. No certificates, no certificate authority, no resumption.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use netft_proto::{config::PrivateKey, ids::NodeKey};
 use quinn::crypto::rustls::HandshakeData;
@@ -21,6 +21,7 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::CertifiedKey,
+    time_provider::TimeProvider,
     version::TLS13,
 };
 
@@ -50,6 +51,21 @@ pub(in crate::io) enum KeyRefused {
     /// Not a key in the configuration.
     #[error("the peer's key is not pinned")]
     Unpinned,
+}
+
+/// Time of the handshakes. Pinned keys do not expire, and no session is resumed; the wall clock of
+/// a machine without a battery may stand before 1970, which rustls's own source does not survive.
+#[derive(Debug)]
+struct NoClock;
+
+impl TimeProvider for NoClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::ZERO))
+    }
+}
+
+fn no_clock() -> Arc<dyn TimeProvider> {
+    Arc::new(NoClock)
 }
 
 /// TLS identity of a node, and source of its client and server configurations.
@@ -82,10 +98,13 @@ impl TlsIdentity {
         peers: impl Iterator<Item = NodeKey>,
         alpn: &[&[u8]],
     ) -> Result<rustls::ServerConfig, Error> {
-        let mut config = rustls::ServerConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(Arc::new(self.pinned_verifier(peers)))
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(self.key.clone())));
+        let mut config =
+            rustls::ServerConfig::builder_with_details(self.provider.clone(), no_clock())
+                .with_protocol_versions(&[&TLS13])?
+                .with_client_cert_verifier(Arc::new(self.pinned_verifier(peers)))
+                .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
+                    self.key.clone(),
+                )));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         // A resumed session would bypass the key check.
         config.send_tls13_tickets = 0;
@@ -103,13 +122,16 @@ impl TlsIdentity {
         peer: NodeKey,
         alpn: &[&[u8]],
     ) -> Result<rustls::ClientConfig, Error> {
-        let mut config = rustls::ClientConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(self.pinned_verifier([peer].into_iter())))
-            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
-                self.key.clone(),
-            )));
+        let mut config =
+            rustls::ClientConfig::builder_with_details(self.provider.clone(), no_clock())
+                .with_protocol_versions(&[&TLS13])?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(
+                    self.pinned_verifier([peer].into_iter()),
+                ))
+                .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
+                    self.key.clone(),
+                )));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;

@@ -6,6 +6,7 @@ pub mod glink;
 pub mod heap;
 pub mod prefetch;
 pub mod reuseport;
+pub mod signals;
 pub mod speed;
 pub mod tun;
 pub mod udp;
