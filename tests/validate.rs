@@ -14,7 +14,7 @@ use common::{HOLD_CONFIG, NodePair, TEST_TIMEOUT};
 use ipnet::IpNet;
 use netft::{
     NodeKey,
-    api::host::StackedLink,
+    api::host::{PacketFilterState, StackedLink},
     config::{Config, PeerConfig, PrivateKey},
     topology::{Interface, LocalAddr, SourceAddresses},
 };
@@ -299,6 +299,7 @@ fn fine() -> NodeFacts {
         links: vec![link(1), link(2)],
         sources: SourceAddresses::new(),
         ruleset: Ok(json!({ "nftables": [] })),
+        packet_filter: Some(PacketFilterState::Installed),
         strict_rp_filter: [].into(),
         forwarding: false,
         is_clock_synchronised: Some(true),

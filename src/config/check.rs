@@ -143,6 +143,7 @@ fn read_adapter(reader: &mut FieldReader, table: &raw::AdapterTable, adapter: &m
     adapter.backend = backend.unwrap_or(adapter.backend);
     reader.store_number(&mut adapter.mtu, &table.mtu, &keys::ADAPTER_MTU);
     reader.store_number(&mut adapter.multicast, &table.multicast, &keys::ADAPTER_MULTICAST);
+    reader.store_flag(&mut adapter.forward, &table.forward, &keys::ADAPTER_FORWARD);
     reader.store_number(&mut adapter.workers, &table.workers, &keys::ADAPTER_WORKERS);
     reader.store_duration(
         &mut adapter.busy_poll,

@@ -65,6 +65,7 @@ pub(super) struct AdapterTable {
     pub(super) backend: OptionalField,
     pub(super) mtu: OptionalField,
     pub(super) multicast: OptionalField,
+    pub(super) forward: OptionalField,
     pub(super) workers: OptionalField,
     pub(super) busy_poll: OptionalField,
     pub(super) address: OptionalField,

@@ -251,6 +251,7 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
             EventDetail::Suspect { route: route.0, peer: names.name_of(*peer) }
         }
         EventKind::AdapterRestored { what } => EventDetail::AdapterRestored { what: what.clone() },
+        EventKind::OverlayFault { what } => EventDetail::OverlayFault { what: what.clone() },
         EventKind::SessionRefused { peer, reason } => {
             EventDetail::SessionRefused { peer: names.name_of(*peer), reason: reason.clone() }
         }
@@ -370,6 +371,7 @@ mod tests {
             EventKind::Suspect { route, peer },
             EventKind::Moved { peer, from: None, to: Some(route), reason, report },
             EventKind::AdapterRestored { what: text.clone() },
+            EventKind::OverlayFault { what: text.clone() },
             EventKind::SessionRefused { peer, reason: text.clone() },
             EventKind::DuplicateNode { peer },
             EventKind::NameFailed { peer, name, reason: text },

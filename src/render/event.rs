@@ -73,6 +73,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::EarlyWarning { .. }
         | EventDetail::SessionEnded { .. }
         | EventDetail::AdapterRestored { .. }
+        | EventDetail::OverlayFault { .. }
         | EventDetail::SessionRefused { .. }
         | EventDetail::DuplicateNode { .. }
         | EventDetail::NameFailed { .. }
@@ -154,7 +155,7 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             let route = ends.route_label(*route);
             format!("{route} is suspect: unacknowledged frames retransmitted on another route")
         }
-        EventDetail::AdapterRestored { what } => what.clone(),
+        EventDetail::AdapterRestored { what } | EventDetail::OverlayFault { what } => what.clone(),
         EventDetail::SessionRefused { peer, reason } => {
             format!("session with {peer} refused: {reason}")
         }

@@ -18,8 +18,8 @@ use super::{
     addresses,
     facts::NodeFacts,
     firewall,
-    firewall::{BlockingChain, FilterDatagram, FilterOutcome},
-    links, nodes,
+    firewall::{BlockingChain, FilterDatagram, FilterOutcome, FilterProtocol},
+    links, nodes, overlay,
 };
 use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
 
@@ -27,7 +27,7 @@ use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
 pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
 
 /// Every check.
-pub const ALL_CHECKS: [CheckFn; 20] = [
+pub const ALL_CHECKS: [CheckFn; 22] = [
     check_no_peers,
     check_networks,
     addresses::check_interface_list,
@@ -45,6 +45,8 @@ pub const ALL_CHECKS: [CheckFn; 20] = [
     check_forwarding,
     check_daemon,
     check_unanswered_routes,
+    overlay::check_packet_filter,
+    overlay::check_adapter_firewall,
     nodes::check_unasked_peers,
     nodes::check_clock_skew,
     nodes::check_path_mtu,
@@ -255,6 +257,7 @@ fn check_firewall(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
         let (local, remote) = (route.spec.real_local, route.spec.real_remote);
         for (hook, source, destination) in [("input", remote, local), ("output", local, remote)] {
             let datagram = |established| FilterDatagram {
+                protocol: FilterProtocol::Udp,
                 hook,
                 interface: &route.ifname,
                 source,

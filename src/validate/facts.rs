@@ -8,7 +8,10 @@ use std::{
 };
 
 use netft::{
-    api::{host, host::StackedLink},
+    api::{
+        host,
+        host::{PacketFilterState, StackedLink},
+    },
     config::Config,
     topology,
     topology::{ResolvedAddresses, SourceAddresses},
@@ -29,6 +32,9 @@ pub struct NodeFacts {
     pub sources: SourceAddresses,
     /// The packet filter from `nft -j list ruleset`, or the error.
     pub ruleset: Result<Value, String>,
+    /// The tables that close the adapter's addresses to the physical networks; `None` if they
+    /// cannot be read.
+    pub packet_filter: Option<PacketFilterState>,
     /// The interfaces with a strict reverse path filter.
     pub strict_rp_filter: BTreeSet<String>,
     /// The adapter forwards IPv4.
@@ -69,6 +75,7 @@ impl NodeFacts {
             .build()
             .map_err(|error| error.to_string())?;
         let (links, sources) = runtime.block_on(read_links(&config))?;
+        let packet_filter = runtime.block_on(host::packet_filter_state(&config.adapter.name));
         let names = links.iter().map(|link| &link.interface.name);
         let strict = names.filter(|name| is_strict(name)).cloned().collect();
         let (adapter, port) = (config.adapter.name.clone(), config.session.port);
@@ -79,6 +86,7 @@ impl NodeFacts {
             links,
             sources,
             ruleset: read_ruleset(),
+            packet_filter,
             strict_rp_filter: strict,
             forwarding: forwarding.is_some_and(|value| value != 0),
             is_clock_synchronised: host::is_synchronised(),

@@ -11,9 +11,34 @@ use serde_json::Value;
 /// Deepest nesting of jumps (the kernel: 16).
 const MAX_JUMP_DEPTH: usize = 16;
 
-/// A datagram at one hook.
+/// Protocol of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterProtocol {
+    /// UDP.
+    Udp,
+    /// TCP, the first segment of a connection.
+    Tcp,
+    /// An ICMP or ICMPv6 echo request; ports are of no meaning.
+    Echo,
+}
+
+impl FilterProtocol {
+    /// The name in rules, and the number of the protocol, over IPv4 or IPv6.
+    fn identifiers(self, four: bool) -> (&'static str, u64) {
+        match (self, four) {
+            (Self::Udp, _) => ("udp", 17),
+            (Self::Tcp, _) => ("tcp", 6),
+            (Self::Echo, true) => ("icmp", 1),
+            (Self::Echo, false) => ("ipv6-icmp", 58),
+        }
+    }
+}
+
+/// A packet at one hook.
 #[derive(Clone, Copy, Debug)]
 pub struct FilterDatagram<'a> {
+    /// Protocol.
+    pub protocol: FilterProtocol,
     /// `input` or `output`.
     pub hook: &'a str,
     /// Input or output interface.
@@ -198,12 +223,16 @@ impl RulesetWalk<'_> {
     }
 
     fn match_operands(&self, at: (&str, &str), left: &Value, right: &Value) -> MatchResult {
-        let FilterDatagram { hook, interface, source, destination, established } = self.datagram;
+        let FilterDatagram { hook, interface, source, destination, established, .. } =
+            self.datagram;
+        let protocol = self.datagram.protocol;
         let four = source.is_ipv4();
         let text = |key: &str, of: &str| left.get(key)?.get(of)?.as_str();
         if let Some(key) = text("meta", "key") {
             return match key {
-                "l4proto" => self.set_contains(at, right, &|v| Some(is_udp(v))),
+                "l4proto" => {
+                    self.set_contains(at, right, &|v| Some(is_protocol(protocol, four, v)))
+                }
                 "nfproto" => {
                     let own = if four { "ipv4" } else { "ipv6" };
                     self.set_contains(at, right, &|v| Some(v.as_str()? == own))
@@ -229,21 +258,31 @@ impl RulesetWalk<'_> {
                 _ => None,
             };
         }
-        let (protocol, field) = (text("payload", "protocol")?, text("payload", "field")?);
+        let (header, field) = (text("payload", "protocol")?, text("payload", "field")?);
         let port = |own: u16| self.set_contains(at, right, &move |v| is_port(own, v));
         let address = |own: IpAddr| self.set_contains(at, right, &move |v| is_address(own, v));
-        match (protocol, field) {
-            ("udp" | "th", "dport") => port(destination.port()),
-            ("udp" | "th", "sport") => port(source.port()),
-            ("tcp" | "sctp" | "dccp" | "icmp" | "icmpv6" | "igmp" | "ether" | "arp", _) => {
-                (protocol != "ether").then_some(false)
+        let own = match protocol {
+            FilterProtocol::Udp => ["udp", "th"],
+            FilterProtocol::Tcp => ["tcp", "th"],
+            FilterProtocol::Echo => ["icmp", "icmpv6"],
+        };
+        match (header, field) {
+            (header, "type") if own.contains(&header) && protocol == FilterProtocol::Echo => {
+                self.set_contains(at, right, &|v| Some(v.as_str()? == "echo-request"))
+            }
+            (header, "dport") if own.contains(&header) => port(destination.port()),
+            (header, "sport") if own.contains(&header) => port(source.port()),
+            (header, _) if own.contains(&header) => None,
+            ("ether", _) => None,
+            ("udp" | "tcp" | "th" | "sctp" | "dccp" | "icmp" | "icmpv6" | "igmp" | "arp", _) => {
+                Some(false)
             }
             ("ip", _) if !four => Some(false),
             ("ip6", _) if four => Some(false),
             ("ip" | "ip6", "saddr") => address(source.ip()),
             ("ip" | "ip6", "daddr") => address(destination.ip()),
             ("ip", "protocol") | ("ip6", "nexthdr") => {
-                self.set_contains(at, right, &|v| Some(is_udp(v)))
+                self.set_contains(at, right, &|v| Some(is_protocol(protocol, four, v)))
             }
             _ => None,
         }
@@ -282,8 +321,9 @@ impl RulesetWalk<'_> {
     }
 }
 
-fn is_udp(value: &Value) -> bool {
-    value.as_str() == Some("udp") || value.as_u64() == Some(17)
+fn is_protocol(protocol: FilterProtocol, four: bool, value: &Value) -> bool {
+    let (name, number) = protocol.identifiers(four);
+    value.as_str() == Some(name) || value.as_u64() == Some(number)
 }
 
 fn is_named(own: &str, pattern: &str) -> bool {

@@ -26,6 +26,7 @@ use crate::io::{
     adapter::lock::AdapterLock,
     messages::{DriverMessage, DriverRequest},
     netlink::Netlink,
+    packet_filter,
     port_claim::PortClaim,
     quic::session::manager::SessionManager,
 };
@@ -59,6 +60,7 @@ pub struct Adapter {
     manager: Arc<SessionManager>,
     netlink_watcher: JoinHandle<()>,
     resolver: JoinHandle<()>,
+    filter_guard: JoinHandle<()>,
     driver: Option<std::thread::JoinHandle<()>>,
     _lock: AdapterLock,
     _port: PortClaim,
@@ -172,6 +174,7 @@ impl Adapter {
     pub async fn close(mut self) {
         self.netlink_watcher.abort();
         self.resolver.abort();
+        self.filter_guard.abort();
         self.send_request(DriverRequest::Closing).await;
         self.manager.close().await;
         let (answer, stopped) = oneshot::channel();
@@ -189,6 +192,10 @@ impl Adapter {
         };
         if let Err(error) = removed {
             tracing::warn!(adapter = %name, %error, "cannot remove the adapter");
+        }
+        // Last: while the adapter has its addresses they are closed.
+        if let Err(error) = packet_filter::remove_tables(name).await {
+            tracing::warn!(adapter = %name, %error, "cannot remove the packet filter");
         }
     }
 

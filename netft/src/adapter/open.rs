@@ -36,7 +36,9 @@ use crate::{
         host_state::HostState,
         messages::DriverMessage,
         netlink::{Netlink, NetlinkMonitor},
-        netlink_watcher::NetlinkWatcher,
+        netlink_watcher::{NetlinkWatcher, container_bridges},
+        packet_filter,
+        packet_filter::{FilterGuard, FilterRules, PacketFilter},
         port_claim::PortClaim,
         quic,
         quic::{DATAGRAM_QUEUE_LEN, FromQuic, session::manager::SessionManager},
@@ -69,6 +71,7 @@ pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenErro
             if let Ok(netlink) = Netlink::open() {
                 let _ = netlink.remove_adapter(&config.adapter.name).await;
             }
+            let _ = packet_filter::remove_tables(&config.adapter.name).await;
             Err(error)
         }
     }
@@ -81,6 +84,11 @@ async fn start_components(
     (lock, port): (AdapterLock, PortClaim),
     count: usize,
 ) -> Result<Adapter, OpenError> {
+    let interfaces = netlink.list_interfaces().await.unwrap_or_default();
+    let (bridges_tx, bridges_rx) = watch::channel(container_bridges(&interfaces));
+    // Before the adapter has its addresses, so that they are never open.
+    let rules = FilterRules::new(&config, bridges_rx.borrow().clone());
+    let filter = PacketFilter::install(rules).await;
     netlink
         .configure_adapter(&config.adapter.name, config.adapter.addrs, config.adapter.mtu)
         .await?;
@@ -147,6 +155,13 @@ async fn start_components(
     let (resolved, names) = watch::channel(ResolvedAddresses::new());
     let resolver =
         NameResolver { config: changes.clone(), fib, driver: messages.clone(), resolved };
+    let filter_guard = FilterGuard {
+        filter,
+        config: changes.clone(),
+        bridges: bridges_rx,
+        driver: messages.clone(),
+        counters: manager.counters().clone(),
+    };
     let netlink_watcher = NetlinkWatcher {
         config: changes,
         netlink,
@@ -157,6 +172,7 @@ async fn start_components(
         desired: desired_rx,
         advertisements: advertisements_rx.clone(),
         resolved: names.clone(),
+        bridges: bridges_tx,
     };
     Ok(Adapter {
         config,
@@ -169,6 +185,7 @@ async fn start_components(
         manager,
         netlink_watcher: tokio::spawn(netlink_watcher.run()),
         resolver: tokio::spawn(resolver.run()),
+        filter_guard: tokio::spawn(filter_guard.run()),
         driver: Some(driver),
         _lock: lock,
         _port: port,

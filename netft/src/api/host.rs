@@ -8,11 +8,12 @@ use std::{
 
 use netft_proto::topology::{Interface, SourceAddresses};
 
-use crate::io::{adapter::tun, host_state, netlink::Netlink, sys::udp};
+use crate::io::{adapter::tun, host_state, netlink::Netlink, packet_filter, sys::udp};
 pub use crate::io::{
     adapter::types::{CleanupError, CleanupOutcome, LockError},
     identity,
     netlink::{NetlinkError, StackedLink},
+    packet_filter::PacketFilterState,
     sys::{
         clock::is_synchronised,
         heap::{trim_heap, use_single_arena},
@@ -64,6 +65,11 @@ pub async fn remove_leftover_adapter(
     runtime_dir: &Path,
 ) -> Result<CleanupOutcome, CleanupError> {
     tun::remove_leftover(&Netlink::open()?, adapter, runtime_dir).await
+}
+
+/// State of the packet filter of `adapter` in the kernel; `None` if this process may not read it.
+pub async fn packet_filter_state(adapter: &str) -> Option<PacketFilterState> {
+    packet_filter::read_state(adapter).await
 }
 
 /// The receive buffer that the kernel grants a netft socket, and the one it asks for, bytes.

@@ -12,6 +12,7 @@ pub mod identity;
 pub(crate) mod messages;
 pub mod netlink;
 pub(crate) mod netlink_watcher;
+pub(crate) mod packet_filter;
 pub(crate) mod path;
 pub(crate) mod port_claim;
 pub(crate) mod quic;

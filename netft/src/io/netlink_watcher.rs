@@ -5,12 +5,12 @@
 //! every [`ACTIVE_POLL_INTERVAL`] while things change, and every [`IDLE_POLL_INTERVAL`] otherwise,
 //! so a lost notification delays a change and loses none; the driver is told only of changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use netft_proto::{
     config::Config,
     route::EventKind,
-    topology::{Advertisements, ResolvedAddresses},
+    topology::{Advertisements, Interface, ResolvedAddresses, is_container_bridge},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -56,6 +56,8 @@ pub(crate) struct NetlinkWatcher {
     pub advertisements: watch::Receiver<Advertisements>,
     /// The addresses behind the peers' names.
     pub resolved: watch::Receiver<ResolvedAddresses>,
+    /// Names of the container bridges, for the packet filter.
+    pub bridges: watch::Sender<BTreeSet<String>>,
 }
 
 impl NetlinkWatcher {
@@ -79,6 +81,12 @@ impl NetlinkWatcher {
                 let (interfaces, pairs) =
                     (host_state.interfaces.len(), host_state.routable_pairs.len());
                 tracing::debug!(interfaces, pairs, "host state changed");
+                let bridges = container_bridges(&host_state.interfaces);
+                self.bridges.send_if_modified(|known| {
+                    let is_changed = *known != bridges;
+                    *known = bridges;
+                    is_changed
+                });
                 reported = host_state.clone();
                 if self.driver.send(DriverMessage::HostState(host_state)).await.is_err() {
                     return;
@@ -178,4 +186,10 @@ impl NetlinkWatcher {
         let event = EventKind::AdapterRestored { what };
         self.driver.send(DriverMessage::Event(event)).await.is_ok()
     }
+}
+
+/// Names of the interfaces that connect containers of this host.
+pub(crate) fn container_bridges(interfaces: &[Interface]) -> BTreeSet<String> {
+    let bridges = interfaces.iter().filter(|interface| is_container_bridge(&interface.name));
+    bridges.map(|interface| interface.name.clone()).collect()
 }

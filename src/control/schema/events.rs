@@ -146,6 +146,11 @@ pub enum EventDetail {
         /// Description of the change and of the correction.
         what: String,
     },
+    /// Packets of the overlay are lost, or may enter or leave in the clear.
+    OverlayFault {
+        /// Cause and remedy.
+        what: String,
+    },
     /// The session with the peer was refused.
     SessionRefused {
         /// The peer.
@@ -262,6 +267,7 @@ impl EventDetail {
             | Self::SessionEstablished { .. }
             | Self::SessionEnded { .. }
             | Self::AdapterRestored { .. }
+            | Self::OverlayFault { .. }
             | Self::SessionRefused { .. }
             | Self::DuplicateNode { .. }
             | Self::NameFailed { .. }
@@ -297,6 +303,7 @@ impl EventDetail {
             | Self::Drain { peer, .. } => Some(peer),
             Self::EventsLeftOut { peer, .. } => peer.as_deref(),
             Self::AdapterRestored { .. }
+            | Self::OverlayFault { .. }
             | Self::Stalled { .. }
             | Self::InterfaceListCut { .. }
             | Self::Reconfigured

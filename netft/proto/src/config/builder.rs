@@ -272,6 +272,13 @@ impl ConfigBuilder {
         self
     }
 
+    /// Sets whether other hosts may send to peers through this node.
+    #[must_use]
+    pub fn with_forwarding(mut self, forward: bool) -> Self {
+        self.config.adapter.forward = forward;
+        self
+    }
+
     /// Sets the UDP port of every local address.
     #[must_use]
     pub fn with_port(mut self, port: u16) -> Self {

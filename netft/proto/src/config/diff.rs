@@ -121,6 +121,7 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
     );
     let bound = |rate: u32| if rate == 0 { "off".to_owned() } else { format!("{rate}/s") };
     set("multicast", bound(old.adapter.multicast), bound(new.adapter.multicast));
+    set("forwarding", yes_or_no(old.adapter.forward), yes_or_no(new.adapter.forward));
     let (before, after) = (describe_relay(old.relay), describe_relay(new.relay));
     set("relay for peers", before, after);
     set("relays used", yes_or_no(old.relay.use_relays), yes_or_no(new.relay.use_relays));
@@ -410,7 +411,7 @@ mod tests {
     #[test]
     fn each_change_is_one_line() {
         type Case = (fn(&mut Config), &'static [&'static str]);
-        let cases: [Case; 17] = [
+        let cases: [Case; 18] = [
             (
                 |c| {
                     c.site = "north".into();
@@ -429,6 +430,7 @@ mod tests {
                 &["~ peer b: address b.example:9"],
             ),
             (|c| c.adapter.multicast = 0, &["~ multicast: 1000/s → off"]),
+            (|c| c.adapter.forward = true, &["~ forwarding: no → yes"]),
             (
                 |c| c.relay = RelayConfig { offer: true, limit: 5, use_relays: true },
                 &["~ relay for peers: no → 5/s", "~ relays used: no → yes"],

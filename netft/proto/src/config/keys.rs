@@ -128,6 +128,9 @@ config_keys! {
     /// quarter of it, at least 64. 0: none is sent, and none accepted.
     ADAPTER_MULTICAST = "adapter.multicast", KeySyntax::Number(MULTICAST_LIMITS),
         Number(DEFAULT_MULTICAST as u64), Live, "100";
+    /// Other hosts may send to peers through this node, if it forwards (`ip_forward`) and
+    /// masquerades them. Containers on this host always may.
+    ADAPTER_FORWARD = "adapter.forward", KeySyntax::Flag, Flag(false), Live, "true";
     /// Threads of the packet path, one TUN queue each.
     ADAPTER_WORKERS = "adapter.workers", KeySyntax::Number(WORKER_LIMITS), Number(0), Restart, "4";
     /// How long a worker busy-polls before it blocks in epoll. Only low-rate request/response

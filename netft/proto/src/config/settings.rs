@@ -112,6 +112,8 @@ pub struct AdapterConfig {
     /// every peer; the burst is a quarter of it (64 at least). 0: none is sent, and none accepted
     /// from a peer.
     pub multicast: u32,
+    /// Packets of other hosts are let through to peers. Container bridges of this host always are.
+    pub forward: bool,
 }
 
 /// UDP port and handshakes.
@@ -163,6 +165,7 @@ impl AdapterConfig {
             workers: 0,
             busy_poll: DEFAULT_BUSY_POLL,
             multicast: DEFAULT_MULTICAST,
+            forward: false,
         }
     }
 }

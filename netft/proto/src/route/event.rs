@@ -125,6 +125,11 @@ pub enum EventKind {
         /// The difference, and the action.
         what: String,
     },
+    /// Packets of the overlay are lost, or may enter or leave in the clear.
+    OverlayFault {
+        /// The cause and the remedy.
+        what: String,
+    },
     /// No session with the peer can be negotiated, and a retry alone cannot help.
     SessionRefused {
         /// The peer.
@@ -223,6 +228,7 @@ impl EventKind {
             Self::Suspect { .. } => "suspect",
             Self::Moved { .. } => "moved",
             Self::AdapterRestored { .. } => "adapter-restored",
+            Self::OverlayFault { .. } => "overlay-fault",
             Self::SessionRefused { .. } => "session-refused",
             Self::DuplicateNode { .. } => "duplicate-node",
             Self::NameFailed { .. } => "name-failed",

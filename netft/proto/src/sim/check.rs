@@ -238,6 +238,7 @@ impl InvariantChecker {
             | EventKind::SessionEnded { .. }
             | EventKind::Moved { .. }
             | EventKind::AdapterRestored { .. }
+            | EventKind::OverlayFault { .. }
             | EventKind::SessionRefused { .. }
             | EventKind::DuplicateNode { .. }
             | EventKind::NameFailed { .. }

@@ -31,7 +31,7 @@ pub use crate::topology::{
             InterfaceState, MetricSource, NetworkCache, NetworkInfo, NetworkInterface,
             NetworkState, RouteLink, build_inventory,
         },
-        is_overlay_or_bridge, network_capacity, network_role,
+        is_container_bridge, is_overlay_or_bridge, network_capacity, network_role,
     },
     plan::{cross_subnet_pairs, off_subnet_remotes, plan_routes},
     types::{

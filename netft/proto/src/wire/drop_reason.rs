@@ -81,6 +81,14 @@ define_drop_reasons! {
     RelayRefused = "relay_refused",
     /// More datagrams to relay than the configured rate.
     RelayRate = "relay_rate",
+    /// For a virtual address of this node or in the name of a peer's, but not through the adapter.
+    OutsideAdapter = "outside_adapter",
+    /// Of another host, for a peer, and this node does not forward (`adapter.forward`).
+    NotForwarded = "not_forwarded",
+    /// For a peer, but it would have left by another interface than the adapter.
+    LeftAdapter = "left_adapter",
+    /// For a peer, from a source address that is not this node's.
+    ForeignSource = "foreign_source",
 }
 
 #[cfg(test)]

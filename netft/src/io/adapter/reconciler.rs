@@ -75,7 +75,9 @@ impl fmt::Display for Repair {
             Self::AddressRemoved(foreign) => {
                 write!(f, "foreign address {}/{}: removed", foreign.addr, foreign.prefix_len)
             }
-            Self::AddressRestored(addr) => write!(f, "address {addr} was missing: restored"),
+            Self::AddressRestored(addr) => {
+                write!(f, "address {addr} was missing or different: restored")
+            }
             Self::RouteRemoved(addr) => write!(f, "stale route to {addr}: removed"),
             Self::RouteRestored(addr) => write!(f, "route to {addr} was missing: restored"),
         }
@@ -265,7 +267,7 @@ fn find_repairs(
     repairs.extend(
         own.into_iter()
             .filter(usable)
-            .filter(|addr| !adapter.addrs.contains(&AdapterAddr::host_addr(*addr)))
+            .filter(|addr| !adapter.addrs.contains(&AdapterAddr::own_addr(*addr)))
             .map(Repair::AddressRestored),
     );
     repairs.extend(
@@ -284,10 +286,12 @@ fn find_repairs(
 }
 
 /// Returns whether an address must be removed from the adapter: an own one with another prefix
-/// length, or another link-local one while the own is link-local. Others belong to the operator.
+/// length or scope, which the kernel does not change, or another link-local one while the own is
+/// link-local. Others belong to the operator.
 fn is_foreign(own: &VirtualAddrs, present: AdapterAddr) -> bool {
     if own.contains(present.addr) {
-        return present != AdapterAddr::host_addr(present.addr);
+        let wanted = AdapterAddr::own_addr(present.addr);
+        return present.prefix_len != wanted.prefix_len || present.has_link_scope;
     }
     match present.addr {
         IpAddr::V4(v4) => v4.is_link_local() && own.v4.is_link_local(),
@@ -371,7 +375,7 @@ mod tests {
             up: true,
             mtu: 1420,
             can_have_ipv6: true,
-            addrs: vec![AdapterAddr::host_addr(V4), AdapterAddr::host_addr(V6)],
+            addrs: vec![AdapterAddr::own_addr(V4), AdapterAddr::own_addr(V6)],
         };
         let route = |addr: &str, src: IpAddr, mtu| HostRoute {
             addr: addr.parse().unwrap(),
@@ -384,7 +388,7 @@ mod tests {
 
     fn foreign(text: &str) -> AdapterAddr {
         let net: ipnet::IpNet = text.parse().unwrap();
-        AdapterAddr { addr: net.addr(), prefix_len: net.prefix_len() }
+        AdapterAddr { prefix_len: net.prefix_len(), ..AdapterAddr::own_addr(net.addr()) }
     }
 
     type Damage = fn(&mut AdapterState, &mut Vec<HostRoute>);
@@ -406,6 +410,18 @@ mod tests {
                 |a, _| a.addrs[0].prefix_len = 16,
                 vec![
                     Repair::AddressRemoved(foreign("169.254.3.4/16")),
+                    Repair::AddressRestored(V4.into()),
+                ],
+            ),
+            // Made deprecated again in place; another scope takes a new address.
+            (|a, _| a.addrs[0].is_deprecated = false, vec![Repair::AddressRestored(V4.into())]),
+            (
+                |a, _| a.addrs[0].has_link_scope = true,
+                vec![
+                    Repair::AddressRemoved(AdapterAddr {
+                        has_link_scope: true,
+                        ..AdapterAddr::own_addr(V4)
+                    }),
                     Repair::AddressRestored(V4.into()),
                 ],
             ),

@@ -8,7 +8,7 @@ use rtnetlink::{
     LinkUnspec,
     packet_route::{
         AddressFamily,
-        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope},
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope, CacheInfo},
         link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage},
         route::{
             RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
@@ -155,15 +155,24 @@ impl Netlink {
         }
     }
 
-    /// Adds one of the adapter's addresses, as a host address.
+    /// Adds one of the adapter's addresses as [`AdapterAddr::own_addr`] describes it, or makes the
+    /// present one so, but for its scope.
+    ///
+    /// Deprecated (`preferred_lft 0`), because programs would otherwise take it for an address of
+    /// this host: nss-myhostname lists it first. Global scope, because masquerading selects no
+    /// source of link scope.
     ///
     /// # Errors
     /// Of the kernel: `EACCES` for IPv6 where it is disabled.
     pub async fn add_address(&self, ifindex: u32, addr: IpAddr) -> Result<(), NetlinkError> {
-        let host = AdapterAddr::host_addr(addr);
-        let mut request = self.handle()?.address().add(ifindex, addr, host.prefix_len).replace();
+        let own = AdapterAddr::own_addr(addr);
+        let mut request = self.handle()?.address().add(ifindex, addr, own.prefix_len).replace();
         let message = request.message_mut();
-        message.header.scope = AddressScope::Link;
+        message.header.scope = AddressScope::Universe;
+        // Preferred for 0 s, valid for ever.
+        let mut lifetimes = CacheInfo::default();
+        lifetimes.ifa_valid = u32::MAX;
+        message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
         if addr.is_ipv6() {
             // The address is derived from the key and unique: duplicate address detection would
             // delay every start by a second.

@@ -7,7 +7,7 @@ use netft_proto::topology::{Interface, LocalAddr};
 use rtnetlink::{
     packet_core::Nla,
     packet_route::{
-        address::{AddressAttribute, AddressFlags, AddressMessage},
+        address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
         link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric},
     },
@@ -181,7 +181,9 @@ pub(super) fn local_addr(message: &AddressMessage) -> Option<LocalAddr> {
 
 pub(super) fn adapter_addr(message: &AddressMessage) -> Option<AdapterAddr> {
     let (addr, prefix_len, _) = local_and_prefix(message)?;
-    Some(AdapterAddr { addr, prefix_len })
+    let is_deprecated = address_flags(message).contains(AddressFlags::Deprecated);
+    let has_link_scope = addr.is_ipv4() && message.header.scope == AddressScope::Link;
+    Some(AdapterAddr { addr, prefix_len, is_deprecated, has_link_scope })
 }
 
 fn address_of(address: &RouteAddress) -> Option<IpAddr> {

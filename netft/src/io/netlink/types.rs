@@ -80,13 +80,19 @@ pub struct AdapterAddr {
     pub addr: IpAddr,
     /// Its prefix length.
     pub prefix_len: u8,
+    /// The kernel and the resolver prefer every other address of the host.
+    pub is_deprecated: bool,
+    /// An IPv4 address of link scope, which no masquerading takes as the source.
+    pub has_link_scope: bool,
 }
 
 impl AdapterAddr {
-    /// A host address: prefix length `/32` or `/128`.
-    pub fn host_addr(addr: impl Into<IpAddr>) -> Self {
+    /// One of the adapter's own, as it must be: a host address (`/32` or `/128`) of global scope,
+    /// and deprecated: only the routes to the peers, which name it as the source, lead to its use.
+    pub fn own_addr(addr: impl Into<IpAddr>) -> Self {
         let addr = addr.into();
-        Self { addr, prefix_len: if addr.is_ipv4() { 32 } else { 128 } }
+        let prefix_len = if addr.is_ipv4() { 32 } else { 128 };
+        Self { addr, prefix_len, is_deprecated: true, has_link_scope: false }
     }
 }
 

@@ -141,34 +141,22 @@ pub fn is_overlay_or_bridge(interface: &Interface) -> bool {
         "nlmon",
         "dummy",
     ];
-    const NAME_PREFIXES: [&str; 21] = [
-        "docker",
-        "virbr",
-        "cni",
-        "lxc",
-        "lxdbr",
-        "incusbr",
-        "podman",
-        "flannel",
-        "cali",
-        "cilium",
-        "kube-",
-        "weave",
-        "ovn-",
-        "ovs-",
-        "vboxnet",
-        "vmnet",
-        "tailscale",
-        "zt",
-        "nodelocaldns",
-        "cbr0",
-        "antrea-",
-    ];
+    const OVERLAY_NAMES: [&str; 7] =
+        ["ovn-", "ovs-", "vboxnet", "vmnet", "tailscale", "zt", "nodelocaldns"];
     let name = interface.name.as_str();
     interface.kind.as_deref().is_some_and(|kind| OVERLAY_KINDS.contains(&kind))
-        || NAME_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        || is_docker_network(name)
+        || OVERLAY_NAMES.iter().any(|prefix| name.starts_with(prefix))
+        || is_container_bridge(name)
         || is_wireguard_name(name)
+}
+
+/// Returns whether an interface of this name connects containers or virtual machines of this host.
+pub fn is_container_bridge(name: &str) -> bool {
+    const BRIDGE_NAMES: [&str; 14] = [
+        "docker", "virbr", "cni", "lxc", "lxdbr", "incusbr", "podman", "flannel", "cali", "cilium",
+        "kube-", "weave", "cbr0", "antrea-",
+    ];
+    BRIDGE_NAMES.iter().any(|prefix| name.starts_with(prefix)) || is_docker_network(name)
 }
 
 /// `wg` and digits, as WireGuard's tools name its interfaces, also those of programs.

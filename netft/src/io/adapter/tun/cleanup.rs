@@ -7,10 +7,12 @@ use crate::io::{
         lock::AdapterLock,
         types::{CleanupError, CleanupOutcome},
     },
-    netlink::{DeviceKind, Netlink},
+    netlink::{DeviceInfo, DeviceKind, Netlink},
+    packet_filter,
 };
 
-/// Removes the TUN device `adapter`, unless a daemon or another process uses it.
+/// Removes the TUN device `adapter` and its packet filter, unless a daemon or another process uses
+/// it.
 ///
 /// # Errors
 /// See [`CleanupError`]; nothing is changed then.
@@ -20,17 +22,23 @@ pub async fn remove_leftover(
     runtime_dir: &Path,
 ) -> Result<CleanupOutcome, CleanupError> {
     let _lock = AdapterLock::acquire(runtime_dir, adapter)?;
-    let Some(device) = netlink.find_device(adapter).await? else {
-        return Ok(CleanupOutcome::Nothing);
-    };
-    let name = device.name;
-    match device.kind {
-        DeviceKind::Other(kind) => Err(CleanupError::NotTun { name, kind }),
-        DeviceKind::Tun { in_use: true, .. } => Err(CleanupError::InUse { name }),
-        DeviceKind::Tun { .. } => {
+    let outcome = match netlink.find_device(adapter).await? {
+        None => CleanupOutcome::Nothing,
+        Some(DeviceInfo { name, kind: DeviceKind::Other(kind), .. }) => {
+            return Err(CleanupError::NotTun { name, kind });
+        }
+        Some(DeviceInfo { name, kind: DeviceKind::Tun { in_use: true, .. }, .. }) => {
+            return Err(CleanupError::InUse { name });
+        }
+        Some(DeviceInfo { name, kind: DeviceKind::Tun { .. }, .. }) => {
             netlink.remove_adapter(&name).await?;
             tracing::info!(adapter, "leftover adapter removed");
-            Ok(CleanupOutcome::Removed)
+            CleanupOutcome::Removed
         }
+    };
+    // After the addresses it closes. A kernel without nftables has nothing to remove.
+    if let Err(error) = packet_filter::remove_tables(adapter).await {
+        tracing::debug!(adapter, %error, "packet filter not removed");
     }
+    Ok(outcome)
 }
