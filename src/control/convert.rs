@@ -142,6 +142,7 @@ pub fn to_route(
         jitter_us: status.quality.jitter.map(saturating_micros),
         loss: rounded_share(status.quality.loss_in),
         loss_out: rounded_share(status.quality.loss_out),
+        data_loss: rounded_share(status.quality.data_loss),
         brown_out: status.brown_out,
         heartbeats_sent: status.heartbeats.sent,
         heartbeats_missed: status.heartbeats.missed,

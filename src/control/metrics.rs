@@ -211,6 +211,12 @@ fn write_routes(page: &mut MetricsPage, snapshot: &Snapshot) {
     );
     each(page, &|route| Some(route.quality.loss_in.to_string()));
     page.begin_family(
+        "netft_route_data_loss_ratio",
+        MetricKind::Gauge,
+        "Share of recent data frames that the route lost, or that data left it for, 0 to 1.",
+    );
+    each(page, &|route| Some(route.quality.data_loss.to_string()));
+    page.begin_family(
         "netft_route_heartbeats_sent_total",
         MetricKind::Counter,
         "Heartbeat requests sent.",

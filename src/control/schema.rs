@@ -122,6 +122,10 @@ pub struct RouteView {
     /// Share of this node's heartbeats lost on the way to the peer recently, 0.0–1.0.
     #[serde(default)]
     pub loss_out: f64,
+    /// Share of this node's data frames that the route lost recently, or that data left it for,
+    /// 0.0–1.0.
+    #[serde(default)]
+    pub data_loss: f64,
     /// Data moved to a better route because of loss or latency and has not returned.
     #[serde(default)]
     pub brown_out: bool,

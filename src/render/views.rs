@@ -163,7 +163,7 @@ pub fn routes_table(routes: &RouteList) -> String {
             route.priority.to_string(),
             Attributes(route.attributes).to_string(),
             rtt_text(route),
-            format_percent(route.loss.max(route.loss_out)),
+            format_percent(route.loss.max(route.loss_out).max(route.data_loss)),
         ];
         if has_other_transports {
             row.push(route.transport.to_string());
@@ -203,6 +203,7 @@ pub fn route_text(route: &RouteView) -> String {
             "loss",
             format!("{} in, {} out", format_percent(route.loss), format_percent(route.loss_out)),
         ),
+        ("data_loss", format_percent(route.data_loss)),
         ("heartbeats_sent", route.heartbeats_sent.to_string()),
         ("heartbeats_missed", route.heartbeats_missed.to_string()),
         ("last_change", escape(&route.last_change)),

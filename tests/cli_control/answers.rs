@@ -43,6 +43,7 @@ fn a_route_in_json_has_exactly_these_fields() {
         "jitter_us",
         "loss",
         "loss_out",
+        "data_loss",
         "brown_out",
         "heartbeats_sent",
         "heartbeats_missed",

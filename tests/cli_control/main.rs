@@ -144,6 +144,7 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
             jitter: Some(Duration::from_micros(40)),
             loss_in: 0.125,
             loss_out: 0.03,
+            data_loss: 0.02,
         },
         brown_out: false,
         heartbeats: HeartbeatCounters { sent: 1000, missed: 2 },

@@ -235,7 +235,7 @@ fn ack_seeds() -> Seeds {
             immediate_ack_request: 8,
             immediate_ack_reply: 9,
             ranges: (0..ranges).map(range).collect(),
-            routes: (1..=routes).map(|n| RouteHeard { your_route: n, highest }).collect(),
+            routes: (1..=routes).map(|n| RouteHeard { your_route: n, frames: highest }).collect(),
         };
         let mut out = Vec::new();
         ack.encode(&mut out);

@@ -45,7 +45,10 @@ fn better_than_active(routes: &RouteMap, active: Option<RouteId>, now: Time) -> 
     let active = routes.get(&active?).filter(|route| route.is_up())?;
     let others = routes.values().filter(|route| {
         let fit = route.id != active.id && route.is_up() && route.hold_down.is_over(now);
-        fit && (!route.is_drained() || active.is_drained()) && is_worse_than(active, route, now)
+        let convicted = route.path_quality.data.convicted_permille().is_some();
+        fit && !convicted
+            && (!route.is_drained() || active.is_drained())
+            && is_worse_than(active, route, now)
     });
     others.min_by_key(|route| route_rank(route)).map(|route| route.id)
 }

@@ -25,7 +25,9 @@ pub(crate) fn forwarding_row(peer: &Peer) -> PeerForwarding {
     PeerForwarding {
         peer: peer.id,
         active: peer.active,
-        duplicate: duplicate.filter(|_| is_suspect),
+        duplicate: duplicate
+            .filter(|_| is_suspect)
+            .or_else(|| peer.comparison.copy_route(peer.active)),
         balance_set: ids_of(&|route| is_in_balance_set(route, peer.reevaluated_at)),
         suspects,
         candidates: ids_of(&|_| true),

@@ -8,6 +8,7 @@
 
 mod brown_outs;
 mod context;
+mod data_comparison;
 mod failover_costs;
 mod forwarding;
 mod heartbeat;
@@ -24,6 +25,7 @@ mod types;
 #[cfg(feature = "sim")]
 pub use crate::engine::context::InjectedBug;
 pub use crate::engine::{
+    data_comparison::RouteTally,
     route_engine::Engine,
     types::{EngineConfig, EngineInput, EngineOutput},
 };

@@ -3,8 +3,8 @@
 use crate::{
     cadence::reply_template::ReplyTemplates,
     engine::{
-        context::EngineContext, failover_costs::FailoverCosts, peer_session::PeerSession,
-        probes::send_due_probes,
+        context::EngineContext, data_comparison::DataComparison, failover_costs::FailoverCosts,
+        peer_session::PeerSession, probes::send_due_probes,
     },
     failover::move_counts::MoveRecorder,
     ids::{PeerId, RouteId},
@@ -36,6 +36,7 @@ pub(crate) struct Peer {
     pub(crate) reevaluated_at: Time,
     /// When the oldest heartbeat arrived that was applied and not yet evaluated.
     pub(crate) reevaluation_due: Option<Time>,
+    pub(crate) comparison: DataComparison,
 }
 
 impl Peer {
@@ -52,6 +53,7 @@ impl Peer {
             heard_on_any_route: false,
             reevaluated_at: now,
             reevaluation_due: None,
+            comparison: DataComparison::default(),
         }
     }
 
@@ -62,6 +64,7 @@ impl Peer {
         for id in due {
             self.expire_route_timers(context, now, id);
         }
+        self.comparison.poll(&mut self.routes, self.active, now);
         self.reevaluate(context, now);
         let routes = &self.routes;
         self.costs.close_due(context, now, self.id, |id| {
@@ -93,7 +96,9 @@ impl Peer {
     pub(crate) fn next_wake(&self) -> Option<Time> {
         let timers = self.routes.values().map(Route::next_wake);
         let failback = next_failback(&self.routes, self.active);
-        timers.chain([failback, self.costs.next_close(), self.reevaluation_due]).flatten().min()
+        let comparison = self.comparison.next_wake(&self.routes, self.active);
+        let others = [failback, comparison, self.costs.next_close(), self.reevaluation_due];
+        timers.chain(others).flatten().min()
     }
 
     /// Marks a route as suspect: loss detection awaits acknowledgements there in vain. A heartbeat

@@ -120,6 +120,12 @@ impl Engine {
             .collect()
     }
 
+    /// The routes whose [`EngineInput::Tally`] the next [`on_timer`](Self::on_timer) needs.
+    pub fn compared_routes(&self) -> Vec<(PeerId, RouteId)> {
+        let comparing = |peer: &Peer| Some((peer.id, peer.comparison.compared_route()?));
+        self.peers.values().filter_map(comparing).collect()
+    }
+
     /// When [`on_timer`](Self::on_timer) is due; finite while a route may send.
     pub fn next_wake(&self) -> Option<Time> {
         self.timers.first().map(|(at, _)| *at)
@@ -221,6 +227,17 @@ impl Engine {
             EngineInput::Suspect(route) => {
                 self.update_peer_of_route(now, route, |peer, context| {
                     peer.mark_suspect(context, now, route)
+                });
+            }
+            EngineInput::DataLoss { route, permille } => {
+                self.update_peer_of_route(now, route, |peer, _| {
+                    let routes = (&mut peer.routes, peer.active);
+                    peer.comparison.on_data_loss(routes, now, (route, permille));
+                });
+            }
+            EngineInput::Tally { route, tally } => {
+                self.update_peer_of_route(now, route, |peer, _| {
+                    peer.comparison.on_tally(route, tally);
                 });
             }
             EngineInput::Resent { peer, from, to, frames, waited } => {

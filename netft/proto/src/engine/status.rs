@@ -48,6 +48,7 @@ fn route_status(peer: &Peer, route: &Route, now: Time) -> RouteStatus {
             jitter: route.stats.requests.jitter(),
             loss_in: f32::from(route.stats.inbound_loss.loss_permille()) / 1000.0,
             loss_out: f32::from(route.path_quality.loss_permille()) / 1000.0,
+            data_loss: f32::from(route.path_quality.data.loss_permille(now)) / 1000.0,
         },
         heartbeats: HeartbeatCounters { sent: route.requests.sent, missed: route.liveness.missed },
         path_mtu: route.mtu.status(),

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
+    engine::data_comparison::RouteTally,
     failover::cost::LossCounters,
     ids::{PeerId, RouteId},
     route::{
@@ -70,6 +71,20 @@ pub enum EngineInput {
     },
     /// The path PTO of a route expired: data on it stays unacknowledged.
     Suspect(RouteId),
+    /// A route lost data alone: later frames arrived.
+    DataLoss {
+        /// The route.
+        route: RouteId,
+        /// Share of its last frames, per mille.
+        permille: u16,
+    },
+    /// Data frames sent on one of [`Engine::compared_routes`](crate::engine::Engine), and arrived.
+    Tally {
+        /// The route.
+        route: RouteId,
+        /// The counts.
+        tally: RouteTally,
+    },
     /// A datagram that arrived on a route has not been read yet.
     UnreadData(RouteId),
     /// A local fault of a route began; several may hold at once.

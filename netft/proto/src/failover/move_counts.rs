@@ -32,7 +32,7 @@ impl MoveCause {
     /// Cause of a move for `reason`.
     pub const fn of_reason(reason: Reason) -> Self {
         match reason {
-            Reason::BrownOut => Self::Failover,
+            Reason::BrownOut | Reason::DataLoss => Self::Failover,
             reason if is_route_failure(reason) => Self::Failover,
             Reason::Failback => Self::Failback,
             Reason::Draining

@@ -10,7 +10,9 @@
 use std::time::Duration;
 
 use crate::{
+    ids::RouteId,
     loss_detection::{
+        data_loss::DataLoss,
         rtt_estimator::MAX_ACK_DELAY,
         sent_frames::SentFrames,
         types::{ImmediateAckRequest, UsablePath},
@@ -56,6 +58,34 @@ impl<P> SentFrames<P> {
             }
         }
         None
+    }
+
+    /// Time until [`poll_reroute`](Self::poll_reroute) or
+    /// [`request_immediate_ack`](Self::request_immediate_ack) is due.
+    pub fn until_next_timeout(&self, now: Time) -> Option<Duration> {
+        let timeouts =
+            |path_index| [self.until_pto(path_index, now), self.until_ack_request(path_index, now)];
+        self.paths.indices().flat_map(timeouts).flatten().min()
+    }
+
+    /// The PTO of a route, with backoff and stall allowance.
+    pub fn pto_for_route(&self, route: RouteId, now: Time) -> Option<Duration> {
+        let path_index = self.paths.find_index(|path| path.route == route)?;
+        Some(self.pto_for_path(path_index, now))
+    }
+
+    /// The only usable route, if its PTO expired since the last call.
+    pub fn take_sole_path_silent(&mut self) -> Option<RouteId> {
+        self.sole_path_silent.take()
+    }
+
+    /// The next report of data lost alone on a path; to be called until it returns `None`.
+    pub fn take_data_loss(&mut self, now: Time) -> Option<DataLoss> {
+        let mut paths = self.paths.iter_mut();
+        paths.find_map(|path| {
+            let permille = path.data_loss.take_report(now)?;
+            Some(DataLoss { route: path.route, permille })
+        })
     }
 
     /// Time until a request about a path is due.

@@ -21,10 +21,13 @@
 //!   The exception is a batch that was sent on a path already suspect, before the engine excluded
 //!   it: it was lost with the path, and is retransmitted.
 //!
+//! * `data_loss`: the share of frames that a path lost alone, for the engine to compare routes by.
+//!
 //! Bounds: [`RetransmitLimits`]; the oldest batches are discarded first, and counted.
 
 mod ack_request;
 mod ack_schedule;
+mod data_loss;
 mod delivered;
 mod immediate_ack;
 mod path;
@@ -37,6 +40,7 @@ mod types;
 
 pub use crate::loss_detection::{
     ack_schedule::AckSchedule,
+    data_loss::DataLoss,
     sent_frame::{BatchLayout, MAX_FRAMES, SentBatch},
     sent_frames::SentFrames,
     types::{

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     ids::RouteId,
     loss_detection::{
-        ack_request::AckRequestState, delivered::DeliveredBySize, rtt_estimator::RttEstimator,
-        sent_frame::SentBatch, types::UsablePath,
+        ack_request::AckRequestState, data_loss::DataLossCounter, delivered::DeliveredBySize,
+        rtt_estimator::RttEstimator, sent_frame::SentBatch, types::UsablePath,
     },
     time::Time,
 };
@@ -38,6 +38,7 @@ pub(crate) struct PathState {
     /// Transmission time of the newest batch that the acknowledgement being applied covers.
     pub(crate) sample_sent_at: Option<Time>,
     pub(crate) last_used: Time,
+    pub(crate) data_loss: DataLossCounter,
 }
 
 impl PathState {
@@ -55,6 +56,7 @@ impl PathState {
             lost_while_suspect: false,
             sample_sent_at: None,
             last_used: now,
+            data_loss: DataLossCounter::default(),
         }
     }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::{
-    ids::RouteId,
     loss_detection::{
         path::PathState,
         sent_frame::SentBatch,
@@ -124,26 +123,7 @@ impl<P> SentFrames<P> {
         batches.filter(move |batch| first <= batch.send_number && batch.send_number <= last)
     }
 
-    /// The only usable route, if its PTO expired since the last call.
-    pub fn take_sole_path_silent(&mut self) -> Option<RouteId> {
-        self.sole_path_silent.take()
-    }
-
-    /// Time until [`poll_reroute`](Self::poll_reroute) or
-    /// [`request_immediate_ack`](Self::request_immediate_ack) is due.
-    pub fn until_next_timeout(&self, now: Time) -> Option<Duration> {
-        let timeouts =
-            |path_index| [self.until_pto(path_index, now), self.until_ack_request(path_index, now)];
-        self.paths.indices().flat_map(timeouts).flatten().min()
-    }
-
-    /// The PTO of a route, with backoff and stall allowance.
-    pub fn pto_for_route(&self, route: RouteId, now: Time) -> Option<Duration> {
-        let path_index = self.paths.find_index(|path| path.route == route)?;
-        Some(self.pto_for_path(path_index, now))
-    }
-
-    fn pto_for_path(&self, path_index: usize, now: Time) -> Duration {
+    pub(crate) fn pto_for_path(&self, path_index: usize, now: Time) -> Duration {
         let (stalled, reported_at) = self.peer_stall;
         let is_recent = now.since(reported_at) < STALL_REPORT_PERIOD;
         let allowance = if is_recent { stalled } else { Duration::ZERO };
@@ -152,7 +132,7 @@ impl<P> SentFrames<P> {
     }
 
     /// Time until the PTO of a path expires; `None` while nothing on it is silent.
-    fn until_pto(&self, path_index: usize, now: Time) -> Option<Duration> {
+    pub(crate) fn until_pto(&self, path_index: usize, now: Time) -> Option<Duration> {
         let since = self.silent_since(path_index)?;
         Some(self.pto_for_path(path_index, now).saturating_sub(now.since(since)))
     }

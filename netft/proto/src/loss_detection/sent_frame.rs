@@ -45,6 +45,8 @@ pub struct SentBatch<P> {
     pub(crate) duplicated: bool,
     /// Its path was suspect when it was sent.
     pub(crate) sent_while_suspect: bool,
+    /// Frames that count as lost alone on its path.
+    pub(crate) counted_lost: u32,
 }
 
 impl<P> SentBatch<P> {

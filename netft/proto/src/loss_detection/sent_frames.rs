@@ -76,6 +76,7 @@ impl<P> SentFrames<P> {
             resent: false,
             duplicated,
             sent_while_suspect: self.paths.get(path_index).suspect,
+            counted_lost: 0,
         });
     }
 
@@ -109,24 +110,26 @@ impl<P> SentFrames<P> {
         }
         // After a stall of the peer the sample measures the stall, not the path.
         self.paths.take_rtt_samples(now, stalled.is_zero());
-        self.remove_finished(ack.highest, &mut forget);
+        self.remove_finished(ack.highest, now, &mut forget);
     }
 
     /// Removes the batches up to counter `highest` that are acknowledged or lost. A batch lost on a
     /// suspect path stays until it is retransmitted.
-    fn remove_finished(&mut self, highest: u64, forget: &mut impl FnMut(P)) {
+    fn remove_finished(&mut self, highest: u64, now: Time, forget: &mut impl FnMut(P)) {
         let Self { batches, paths, bytes, .. } = self;
         let mut index = 0;
-        while let Some(batch) = batches.get(index).filter(|batch| batch.layout.first <= highest) {
+        while let Some(batch) = batches.get_mut(index).filter(|it| it.layout.first <= highest) {
             let path = paths.get_mut(batch.path_index);
             let is_lost = !batch.is_acked() && path.is_lost(batch);
             path.lost_while_suspect |= is_lost && batch.sent_while_suspect;
             if !batch.is_acked() && (!is_lost || batch.sent_while_suspect) {
+                path.count_if_overtaken(batch, now);
                 index += 1;
                 continue;
             }
+            path.data_loss.on_finished(batch);
+            path.in_flight -= 1;
             if let Some(finished) = batches.remove(index) {
-                paths.get_mut(finished.path_index).in_flight -= 1;
                 *bytes -= finished.layout.bytes;
                 forget(finished.payload);
             }

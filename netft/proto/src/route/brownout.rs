@@ -11,7 +11,10 @@
 
 use std::time::Duration;
 
-use crate::time::Time;
+use crate::{
+    route::{data_loss::DataQuality, state::Reason},
+    time::Time,
+};
 
 /// Loss from which a route is lossy, per mille.
 const LOSSY_PERMILLE: u16 = 20;
@@ -27,6 +30,8 @@ const MAX_REMEMBERED_PERMILLE: u16 = 50;
 const LOSS_HALF_LIFE: Duration = Duration::from_secs(10);
 /// A round-trip time is better if it is shorter by at least this, and by a fifth.
 const MIN_RTT_GAIN: Duration = Duration::from_millis(5);
+/// Delay that a queue adds at least before it overflows; scheduling adds less.
+const MIN_QUEUE_DELAY: Duration = Duration::from_millis(2);
 /// Half of the round-trip time window.
 const RTT_HALF_WINDOW: Duration = Duration::from_millis(1500);
 /// Samples that half a window needs to count.
@@ -46,6 +51,8 @@ pub(crate) struct PathQuality {
     best_rtt: Option<Duration>,
     /// Data left for a better route, and the route has not been as good for a hold-down since.
     pub(crate) browned_out: bool,
+    /// Loss that only data suffers.
+    pub(crate) data: DataQuality,
 }
 
 impl PathQuality {
@@ -66,8 +73,12 @@ impl PathQuality {
 
     /// Discards the measurements when receipt on the route begins anew.
     pub(crate) fn reset_measurements(&mut self) {
-        *self =
-            Self { peak_loss: self.peak_loss, browned_out: self.browned_out, ..Self::default() };
+        *self = Self {
+            peak_loss: self.peak_loss,
+            browned_out: self.browned_out,
+            data: self.data,
+            ..Self::default()
+        };
     }
 
     /// Outbound loss, per mille.
@@ -103,6 +114,9 @@ impl PathQuality {
 
     /// Returns whether data may return from `other`: the comparison without the margins.
     pub(crate) fn is_as_good_as(&self, other: Option<&Self>, now: Time) -> bool {
+        if self.data.convicted_permille().is_some() {
+            return false;
+        }
         let loss = other.map_or(0, |other| other.remembered_loss(now)).max(CLEAN_PERMILLE);
         self.remembered_loss(now) <= loss
             && !(self.is_slower_than_best()
@@ -114,6 +128,17 @@ impl PathQuality {
                     };
                     here > there + MIN_RTT_GAIN / 2
                 }))
+    }
+
+    /// Why data left a route that is browned out.
+    pub(crate) fn leave_reason(&self) -> Reason {
+        self.data.convicted_permille().map_or(Reason::BrownOut, |_| Reason::DataLoss)
+    }
+
+    /// Returns whether the round-trip time grew as a queue does that this node's data fills.
+    pub(crate) fn is_queue_growing(&self, rtt: Option<Duration>) -> bool {
+        let (Some(rtt), Some(best)) = (rtt, self.best_rtt) else { return false };
+        rtt >= best + best / 2 + MIN_QUEUE_DELAY
     }
 
     fn is_slower_than_best(&self) -> bool {

@@ -10,6 +10,7 @@
 
 pub mod balance;
 pub(crate) mod brownout;
+pub(crate) mod data_loss;
 pub(crate) mod deadline_extension;
 pub mod drain;
 pub(crate) mod drain_state;

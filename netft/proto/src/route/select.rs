@@ -56,7 +56,7 @@ pub(crate) fn choose_route(routes: &RouteMap, active: Option<RouteId>, now: Time
                 let reason = if emptied(better) {
                     present.drain.drain_reason()
                 } else if present.path_quality.browned_out && !better.path_quality.browned_out {
-                    Reason::BrownOut
+                    present.path_quality.leave_reason()
                 } else if better.hold_down.hold_end().is_some() {
                     Reason::Failback
                 } else {

@@ -82,6 +82,8 @@ pub enum Reason {
     PeerDraining,
     /// The route is up and clearly worse than another: lossy, or slower than it was.
     BrownOut,
+    /// Data left the route: it loses data, which its heartbeats do not show.
+    DataLoss,
     /// The transport is QUIC, and the route has no connection.
     NoConnection,
 }
@@ -113,6 +115,7 @@ impl Reason {
             Self::Draining => "draining",
             Self::PeerDraining => "draining at peer",
             Self::BrownOut => "brown-out",
+            Self::DataLoss => "data loss",
             Self::NoConnection => "no QUIC connection",
         }
     }

@@ -72,6 +72,9 @@ pub struct RouteQuality {
     pub loss_in: f32,
     /// Share of this node's recent heartbeats that were lost, as the peer reports, 0.0–1.0.
     pub loss_out: f32,
+    /// Share of this node's recent data frames that the route lost, 0.0–1.0; what it was left for,
+    /// until a comparison shows none.
+    pub data_loss: f32,
 }
 
 /// Heartbeat counters of a route since it was added.

@@ -13,6 +13,7 @@
 
 pub mod fragment;
 mod keys;
+mod path_arrivals;
 pub mod replay;
 mod shared_state;
 
@@ -23,7 +24,7 @@ use zeroize::Zeroize;
 
 pub use crate::session::keys::Cipher;
 use crate::{
-    ids::{PeerId, virtual_addrs::VirtualAddrs},
+    ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
     session::{
         fragment::{Fragment, reassembly::FragmentOutcome},
         keys::KeyWindow,
@@ -209,6 +210,27 @@ impl Session {
     /// The latest acknowledgement, if one arrived since the call that left `seen` behind.
     pub fn poll_ack(&self, seen: &mut u64) -> Option<Arc<Ack>> {
         self.acks.poll_ack(seen)
+    }
+
+    /// Counts authentic data frames that arrived on a route, copies too.
+    #[inline]
+    pub fn record_arrivals(&self, route: RouteId, frames: u64) {
+        self.acks.arrivals.record_received(route, frames);
+    }
+
+    /// Data frames that arrived on a route, copies too.
+    pub fn arrivals_on(&self, route: RouteId) -> u64 {
+        self.acks.arrivals.received(route)
+    }
+
+    /// Stores how many of this node's data frames the peer received on a route.
+    pub fn record_peer_arrivals(&self, route: RouteId, frames: u64) {
+        self.acks.arrivals.record_reported(route, frames);
+    }
+
+    /// Data frames of this node that arrived at the peer on a route, as it reported last.
+    pub fn peer_arrivals_on(&self, route: RouteId) -> u64 {
+        self.acks.arrivals.reported(route)
     }
 
     /// Counts frames that were sent on two routes.

@@ -12,9 +12,12 @@ use std::sync::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
-    session::fragment::{
-        Fragment,
-        reassembly::{FragmentOutcome, ReassemblyBuffer},
+    session::{
+        fragment::{
+            Fragment,
+            reassembly::{FragmentOutcome, ReassemblyBuffer},
+        },
+        path_arrivals::PathArrivals,
     },
     time::Time,
     wire::{DropReason, ack::Ack},
@@ -65,6 +68,8 @@ pub(super) struct AckState {
     ack_count: AtomicU64,
     /// The immediate-acknowledgement request the peer answered last; 0: none.
     last_immediate_ack: AtomicU16,
+    /// Data frames that arrived on each route.
+    pub(super) arrivals: PathArrivals,
 }
 
 impl AckState {

@@ -36,6 +36,7 @@ pub(crate) enum SimStep {
     SendData { from: usize, to: usize },
     DataWake { node: usize },
     Suspect { node: usize, route: RouteId },
+    DataLoss { node: usize, route: RouteId, permille: u16 },
 }
 
 /// Nodes, networks and the clock of one run.

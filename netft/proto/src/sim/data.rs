@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    engine::InjectedBug,
+    engine::{InjectedBug, RouteTally},
     ids::RouteId,
-    loss_detection::{BatchLayout, Reroute, UsablePath},
+    loss_detection::{BatchLayout, DataLoss, Reroute, UsablePath},
     sim::{
         cluster::{ClusterState, SimStep},
         delivery::{DeliveryChecker, PacketCopy},
@@ -159,7 +159,11 @@ impl DataTraffic {
         is_sole_copy: bool,
     ) {
         let PacketRecord { from, to, .. } = self.report.packets[frame.index];
-        let delays = cluster.networks[network].send_packet(from, to, &mut self.rng);
+        let now = cluster.now;
+        let delays = cluster.networks[network].send_data((from, to), now, &mut self.rng);
+        if let Some(stream) = &mut self.nodes[from].streams[to] {
+            stream.tallies[network].sent += 1;
+        }
         let copy = PacketCopy {
             network,
             sent_at: cluster.now,
@@ -212,6 +216,10 @@ impl DataTraffic {
         }
         let counters = self.delivery.counters();
         let counter = |index: &usize, offset: u32| counters[index + offset as usize];
+        if let Some(frames) = ack.arrivals() {
+            let arrived = &mut stream.tallies[network].arrived;
+            *arrived = frames.max(*arrived);
+        }
         stream.sent_frames.on_ack_request_answered(ack.immediate_ack_reply);
         stream.sent_frames.on_ack_received(cluster.now, ack, counter, |_| {});
         // Simulated sockets hold nothing: every frame sent before is processed, so answer at once.
@@ -230,6 +238,10 @@ impl DataTraffic {
         ack: &Ack,
     ) {
         let Some((sender_session, counter)) = self.reserve_counters(from, to, 1) else { return };
+        let mut ack = ack.clone();
+        if let Some(stream) = &self.nodes[from].streams[to] {
+            ack.set_arrivals(stream.received[network]);
+        }
         let delays = cluster.networks[network].send_packet(from, to, &mut self.rng);
         for delay in delays.into_iter().flatten() {
             let frame = AckFrame { sender_session, counter, ack: ack.clone() };
@@ -276,6 +288,11 @@ impl DataTraffic {
         let usable: Vec<_> = routes.map(|route| usable_path(cluster, node, *route)).collect();
         let Some(stream) = &mut self.nodes[node].streams[peer] else { return };
         stream.sent_frames.discard_expired(now, |_| {});
+        while let Some(loss) = stream.sent_frames.take_data_loss(now) {
+            let DataLoss { route, permille } = loss;
+            let at = now + self.rng.duration_up_to(scenario.timer_slack);
+            cluster.schedule_step(at, SimStep::DataLoss { node, route, permille });
+        }
         while let Some(stream) = &mut self.nodes[node].streams[peer]
             && let Some(reroute) =
                 stream.sent_frames.poll_reroute(now, usable.iter().copied(), true)
@@ -337,6 +354,12 @@ impl DataTraffic {
     ) -> Option<&mut DataStream> {
         let held = sender_session.reversed();
         self.nodes[to].streams[from].as_mut().filter(|stream| stream.session == held)
+    }
+
+    /// Data frames sent and arrived on a route.
+    pub(crate) fn tally_of(&self, node: usize, peer: usize, network: usize) -> RouteTally {
+        let streams = self.nodes.get(node).map(|node| &node.streams[peer]);
+        streams.and_then(Option::as_ref).map(|stream| stream.tallies[network]).unwrap_or_default()
     }
 
     fn reserve_counters(

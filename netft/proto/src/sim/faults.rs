@@ -42,6 +42,9 @@ impl Simulation<'_> {
             FaultAction::Loss { network, from, to, permille } => {
                 networks[network].set_loss(from, to, permille);
             }
+            FaultAction::DataFault { network, from, to, fault } => {
+                networks[network].set_data_fault(from, to, fault);
+            }
             FaultAction::ExtraDelay { network, by } => networks[network].set_extra_delay(by),
             FaultAction::Heal { network } => self.heal_network(network),
             FaultAction::CarrierLost { network, node } => {

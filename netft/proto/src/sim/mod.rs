@@ -39,6 +39,6 @@ mod truth;
 
 pub use crate::sim::{
     report::{DataReport, MAX_VIOLATIONS, PacketRecord, SimReport},
-    scenario::{FaultAction, MAX_NETWORKS, MAX_NODES, NetworkModel, Scenario},
+    scenario::{DataFault, FaultAction, MAX_NETWORKS, MAX_NODES, NetworkModel, Scenario},
     simulation::{Simulation, run_scenario},
 };

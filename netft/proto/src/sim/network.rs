@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     sim::{
         rng::SplitMix64,
-        scenario::{NetworkModel, NetworkPlan},
+        scenario::{DataFault, NetworkModel, NetworkPlan},
     },
     time::Time,
 };
@@ -15,7 +15,23 @@ use crate::{
 struct DirectionFaults {
     cut: bool,
     loss_permille: u16,
+    data_fault: Option<DataFault>,
+    policer: PolicerState,
 }
+
+/// State of a fault that depends on earlier frames.
+#[derive(Clone, Copy, Debug, Default)]
+struct PolicerState {
+    /// Frames of a burst that are still to be lost.
+    burst_left: u16,
+    /// The window of a policer and the frames in it.
+    window: (Time, u16),
+}
+
+/// Frames lost in one burst.
+const BURST_FRAMES: u16 = 10;
+/// Window of a policer.
+const POLICER_WINDOW: Duration = Duration::from_millis(10);
 
 /// One network between all nodes.
 #[derive(Clone, Debug)]
@@ -69,6 +85,48 @@ impl SimNetwork {
         [Some(first), second]
     }
 
+    /// Sends one full-size frame, which faults of data harm as well.
+    pub(crate) fn send_data(
+        &mut self,
+        (from, to): (usize, usize),
+        now: Time,
+        rng: &mut SplitMix64,
+    ) -> ArrivalDelays {
+        let direction = &mut self.directions[from * self.nodes + to];
+        let Some(fault) = direction.data_fault else { return self.send_packet(from, to, rng) };
+        let mut extra = Duration::ZERO;
+        let is_lost = match fault {
+            DataFault::Loss(permille) | DataFault::Corruption(permille) => {
+                rng.chance_permille(permille)
+            }
+            DataFault::Bursts(permille) => {
+                let burst = &mut direction.policer.burst_left;
+                // The start of a burst loses all of it.
+                if *burst == 0 && rng.chance_permille(permille.div_ceil(BURST_FRAMES)) {
+                    *burst = BURST_FRAMES;
+                }
+                *burst = burst.saturating_sub(1);
+                *burst > 0
+            }
+            DataFault::Policer(most) => {
+                let (since, frames) = &mut direction.policer.window;
+                if now.since(*since) >= POLICER_WINDOW {
+                    (*since, *frames) = (now, 0);
+                }
+                *frames = frames.saturating_add(1);
+                *frames > most
+            }
+            DataFault::Delay(by) => {
+                extra = by;
+                false
+            }
+        };
+        if is_lost {
+            return [None, None];
+        }
+        self.send_packet(from, to, rng).map(|arrival| arrival.map(|delay| delay + extra))
+    }
+
     /// Returns true when nothing passes from one node to another.
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
         self.directions[from * self.nodes + to].cut || !self.carrier[from] || !self.carrier[to]
@@ -77,9 +135,11 @@ impl SimNetwork {
     /// Returns true when everything passes from one node to another and both use the network.
     pub(crate) fn is_clean(&self, from: usize, to: usize) -> bool {
         // Taken apart, so that the compiler leads a new fault of a direction here.
-        let DirectionFaults { cut: _, loss_permille } = self.directions[from * self.nodes + to];
+        let DirectionFaults { cut: _, loss_permille, data_fault, policer: _ } =
+            self.directions[from * self.nodes + to];
         !self.is_blocked(from, to)
             && loss_permille == 0
+            && data_fault.is_none()
             && !self.out_of_use[from]
             && !self.out_of_use[to]
     }
@@ -118,6 +178,10 @@ impl SimNetwork {
 
     pub(crate) fn set_loss(&mut self, from: usize, to: usize, permille: u16) {
         self.directions[from * self.nodes + to].loss_permille = permille;
+    }
+
+    pub(crate) fn set_data_fault(&mut self, from: usize, to: usize, fault: DataFault) {
+        self.directions[from * self.nodes + to].data_fault = Some(fault);
     }
 
     pub(crate) fn set_extra_delay(&mut self, by: Duration) {

@@ -112,6 +112,7 @@ fn draw_fault(
         FaultAction::Cut { .. }
         | FaultAction::CutOneWay { .. }
         | FaultAction::Loss { .. }
+        | FaultAction::DataFault { .. }
         | FaultAction::ExtraDelay { .. }
         | FaultAction::CarrierLost { .. } => Some(FaultAction::Heal { network }),
         // Repairs and operator actions are not drawn here.

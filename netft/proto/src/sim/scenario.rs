@@ -43,6 +43,17 @@ pub enum FaultAction {
         /// Packets lost, per thousand.
         permille: u16,
     },
+    /// A network harms full-size frames from one node to another: data, not heartbeats.
+    DataFault {
+        /// The network.
+        network: usize,
+        /// The sending node.
+        from: usize,
+        /// The receiving node.
+        to: usize,
+        /// The harm.
+        fault: DataFault,
+    },
     /// Every packet on a network takes longer.
     ExtraDelay {
         /// The network.
@@ -123,6 +134,21 @@ pub enum FaultAction {
     HealAll,
 }
 
+/// Harm to full-size frames of one direction of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataFault {
+    /// Each is lost with this probability, per thousand (a dirty cable).
+    Loss(u16),
+    /// Each arrives corrupted with this probability, per thousand: it fails authentication.
+    Corruption(u16),
+    /// Bursts of ten are lost; this share in all, per thousand.
+    Bursts(u16),
+    /// Those above this many in 10 ms are lost (a policer).
+    Policer(u16),
+    /// Each takes this much longer.
+    Delay(Duration),
+}
+
 impl FaultAction {
     /// Returns true when the network and the nodes it names exist.
     pub(crate) fn exists_in(&self, nodes: usize, networks: usize) -> bool {
@@ -131,7 +157,9 @@ impl FaultAction {
             | Self::ExtraDelay { network, .. }
             | Self::Heal { network }
             | Self::Priority { network, .. } => network < networks,
-            Self::CutOneWay { network, from, to } | Self::Loss { network, from, to, .. } => {
+            Self::CutOneWay { network, from, to }
+            | Self::Loss { network, from, to, .. }
+            | Self::DataFault { network, from, to, .. } => {
                 network < networks && from < nodes && to < nodes
             }
             Self::CarrierLost { network, node }
@@ -149,8 +177,9 @@ impl FaultAction {
     /// Delay it adds to a network's model.
     pub(crate) fn extra_delay(&self) -> Duration {
         match *self {
-            Self::ExtraDelay { by, .. } => by,
-            Self::Cut { .. }
+            Self::ExtraDelay { by, .. } | Self::DataFault { fault: DataFault::Delay(by), .. } => by,
+            Self::DataFault { .. }
+            | Self::Cut { .. }
             | Self::CutOneWay { .. }
             | Self::Loss { .. }
             | Self::Heal { .. }

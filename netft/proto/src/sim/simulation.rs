@@ -126,7 +126,12 @@ impl<'a> Simulation<'a> {
             SimStep::Handshake { a, b } => cluster.attempt_handshake(a, b),
             SimStep::SendData { from, to } => data.send_data(cluster, from, to),
             SimStep::DataWake { node } => data.on_wake(cluster, node),
-            SimStep::Suspect { node, route } => self.on_suspect(node, route),
+            SimStep::Suspect { node, route } => {
+                self.on_worker_report(node, EngineInput::Suspect(route));
+            }
+            SimStep::DataLoss { node, route, permille } => {
+                self.on_worker_report(node, EngineInput::DataLoss { route, permille });
+            }
         }
     }
 
@@ -243,11 +248,11 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// A worker reported a route as suspect.
-    fn on_suspect(&mut self, node: usize, route: RouteId) {
+    /// A worker reported a route as suspect or lossy.
+    fn on_worker_report(&mut self, node: usize, input: EngineInput) {
         if self.cluster.nodes[node].is_running() {
             self.handle_deferred_inputs(node);
-            self.feed_engine(node, EngineInput::Suspect(route));
+            self.feed_engine(node, input);
             self.after_step(node, false);
         }
     }
@@ -256,11 +261,23 @@ impl<'a> Simulation<'a> {
         let now = self.cluster.now;
         self.cluster.trace.add_number(now.as_nanos() ^ node as u64);
         self.handle_deferred_inputs(node);
+        self.feed_tallies(node);
         if let Some(engine) = &mut self.cluster.nodes[node].engine {
             engine.on_timer(now);
         }
         self.drain_outputs(node);
         self.after_step(node, true);
+    }
+
+    /// Counts the data of routes under comparison, as the driver does before the engine's timers.
+    fn feed_tallies(&mut self, node: usize) {
+        let engine = self.cluster.nodes[node].engine.as_ref();
+        for (_, route) in engine.map(Engine::compared_routes).unwrap_or_default() {
+            if let Some((peer, network)) = self.cluster.scenario.peer_and_network(node, route) {
+                let tally = self.data.tally_of(node, peer, network);
+                self.feed_engine(node, EngineInput::Tally { route, tally });
+            }
+        }
     }
 
     /// Returns true when the engine accepted the input.

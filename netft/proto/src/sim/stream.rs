@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use crate::{
+    engine::RouteTally,
     loss_detection::{AckSchedule, RetransmitLimits, STALL_REPORT_PERIOD, SentFrames},
     session::replay::ReplayWindow,
-    sim::node::BootIdPair,
+    sim::{node::BootIdPair, scenario::MAX_NETWORKS},
     time::Time,
     wire::ack::{Ack, MAX_RANGES},
 };
@@ -19,6 +20,10 @@ pub(crate) struct DataStream {
     /// Unacknowledged sends, each named by its first packet.
     pub(crate) sent_frames: SentFrames<usize>,
     pub(crate) replay_window: ReplayWindow,
+    /// Per network: data sent and reported to have arrived.
+    pub(crate) tallies: [RouteTally; MAX_NETWORKS],
+    /// Per network: data received.
+    pub(crate) received: [u64; MAX_NETWORKS],
     /// Highest data counter received.
     highest_received: Option<u64>,
     /// Acknowledgement to send, with the networks its data came on.
@@ -32,6 +37,8 @@ impl DataStream {
             next_counter: 0,
             sent_frames: SentFrames::new(RetransmitLimits::default()),
             replay_window: ReplayWindow::new(),
+            tallies: [RouteTally::default(); MAX_NETWORKS],
+            received: [0; MAX_NETWORKS],
             highest_received: None,
             ack_schedule: None,
         }
@@ -46,6 +53,7 @@ impl DataStream {
 
     /// Schedules the acknowledgement of a data frame that came over a network.
     pub(crate) fn note_received(&mut self, network: usize, counter: u64, is_new: bool, now: Time) {
+        self.received[network] += 1;
         let schedule = self.ack_schedule.get_or_insert_with(|| AckSchedule::new(network, now));
         if is_new {
             self.highest_received = self.highest_received.max(Some(counter));

@@ -20,17 +20,18 @@
 //! +---------------------------------------------------------------+
 //! |                   highest counter − its first counter         |  4
 //! +===============================================================+
-//! |            route: your route (the receiver's id)              |  0, each
+//! |     route: 2^32 − 1 (the one that carries this message)       |  0, each
 //! +---------------------------------------------------------------+
 //! |                                                               |  4
-//! +                 highest counter received there                +
+//! +                 data frames received there                    +
 //! |                                                               |
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! Ranges are ordered newest first and do not overlap, routes are in ascending order, no counter is
-//! above the highest. The length is exact, at most [`MAX_ACK_LEN`] bytes: sealed it fits into the
-//! minimum IPv6 MTU (1280 bytes), so an acknowledgement is never too big for a route.
+//! Ranges are ordered newest first and do not overlap, no counter is above the highest. Routes are
+//! in ascending order; those but [`CARRYING_ROUTE`] are ignored. The length is exact, at most
+//! [`MAX_ACK_LEN`] bytes: sealed it fits into the minimum IPv6 MTU (1280 bytes), so an
+//! acknowledgement is never too big for a route.
 
 use crate::wire::{DropReason, header::COUNTER_LIMIT, reader::ByteReader};
 
@@ -44,6 +45,8 @@ pub const ROUTE_LEN: usize = 12;
 pub const MAX_RANGES: usize = 32;
 /// Maximum number of routes in one acknowledgement.
 pub const MAX_ACK_ROUTES: usize = 64;
+/// Stands for the route that carries the acknowledgement.
+pub const CARRYING_ROUTE: u32 = u32::MAX;
 /// Maximum length of an acknowledgement, bytes.
 pub const MAX_ACK_LEN: usize = ACK_FIXED_LEN + MAX_RANGES * RANGE_LEN + MAX_ACK_ROUTES * ROUTE_LEN;
 
@@ -62,9 +65,8 @@ pub struct Ack {
     /// Ranges of received counters, newest first, without overlap, none above `highest`, at most
     /// [`MAX_RANGES`].
     pub ranges: Vec<AckRange>,
-    /// Highest counter received on each route, in ascending order of `your_route`, at most
-    /// [`MAX_ACK_ROUTES`]. This build sends none and ignores them: a sender knows the route of
-    /// each counter from its own records ([`loss_detection`](crate::loss_detection)).
+    /// Data frames received on routes, in ascending order of `your_route`, at most
+    /// [`MAX_ACK_ROUTES`]. Only the one of [`CARRYING_ROUTE`] is sent and read.
     pub routes: Vec<RouteHeard>,
 }
 
@@ -80,13 +82,25 @@ pub struct AckRange {
 /// Reception on one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteHeard {
-    /// The receiver's id of the route. Never 0.
+    /// [`CARRYING_ROUTE`]. Never 0.
     pub your_route: u32,
-    /// Highest frame counter received on it. At most [`Ack::highest`].
-    pub highest: u64,
+    /// Data frames received on it under this session, copies too. At most [`Ack::highest`].
+    pub frames: u64,
 }
 
 impl Ack {
+    /// Data frames that arrived on the route that carries this acknowledgement.
+    pub fn arrivals(&self) -> Option<u64> {
+        let carrying = |route: &&RouteHeard| route.your_route == CARRYING_ROUTE;
+        self.routes.iter().find(carrying).map(|route| route.frames)
+    }
+
+    /// States how many data frames arrived on the route that will carry this acknowledgement.
+    pub fn set_arrivals(&mut self, frames: u64) {
+        let frames = frames.min(self.highest);
+        self.routes = vec![RouteHeard { your_route: CARRYING_ROUTE, frames }];
+    }
+
     /// Appends the acknowledgement to `out`, at most [`MAX_ACK_LEN`] bytes.
     ///
     /// Values that the format cannot carry are left out, which only acknowledges less: ranges
@@ -97,7 +111,7 @@ impl Ack {
         debug_assert!(self.ranges.iter().all(|r| r.first <= r.last && r.last <= self.highest));
         debug_assert!(self.ranges.is_sorted_by(|newer, older| older.last < newer.first));
         debug_assert!(self.routes.is_sorted_by(|a, b| a.your_route < b.your_route));
-        debug_assert!(self.routes.iter().all(|r| r.your_route != 0 && r.highest <= self.highest));
+        debug_assert!(self.routes.iter().all(|r| r.your_route != 0 && r.frames <= self.highest));
         let behind = |counter| u32::try_from(self.highest.saturating_sub(counter)).ok();
         let ranges = self
             .ranges
@@ -122,7 +136,7 @@ impl Ack {
         }
         for route in routes {
             out.extend_from_slice(&route.your_route.to_be_bytes());
-            out.extend_from_slice(&route.highest.to_be_bytes());
+            out.extend_from_slice(&route.frames.to_be_bytes());
         }
     }
 
@@ -179,9 +193,9 @@ fn decode_routes(
     let mut routes = Vec::with_capacity(count);
     let mut previous = 0;
     for _ in 0..count {
-        let route = RouteHeard { your_route: reader.read_u32()?, highest: reader.read_u64()? };
+        let route = RouteHeard { your_route: reader.read_u32()?, frames: reader.read_u64()? };
         // Ascending from 0: refuses route 0 as well as a repetition.
-        if route.your_route <= previous || route.highest > highest {
+        if route.your_route <= previous || route.frames > highest {
             return Err(DropReason::Malformed);
         }
         previous = route.your_route;
@@ -216,8 +230,8 @@ mod tests {
                 AckRange { first: 0x0102_0304_04f0, last: 0x0102_0304_04fe },
             ],
             routes: vec![
-                RouteHeard { your_route: 1, highest: 0x0102_0304_0506 },
-                RouteHeard { your_route: 0x090a_0b0c, highest: 3 },
+                RouteHeard { your_route: 1, frames: 0x0102_0304_0506 },
+                RouteHeard { your_route: 0x090a_0b0c, frames: 3 },
             ],
         }
     }
@@ -240,7 +254,7 @@ mod tests {
             }
             let routes = routes
                 .into_iter()
-                .map(|(your_route, highest)| RouteHeard { your_route, highest })
+                .map(|(your_route, frames)| RouteHeard { your_route, frames })
                 .collect();
             Ack { highest, stalled_ms, immediate_ack_request, immediate_ack_reply, ranges, routes }
         }
@@ -336,7 +350,7 @@ mod tests {
     fn more_than_the_wire_carries_is_left_out_by_us_and_refused_from_others() {
         let highest = 1 << 40;
         let ranges = (0..40).map(|n| AckRange { first: highest - 2 * n, last: highest - 2 * n });
-        let routes = (1..80).map(|n| RouteHeard { your_route: n, highest: 1 });
+        let routes = (1..80).map(|n| RouteHeard { your_route: n, frames: 1 });
         let (ranges, routes) = (ranges.collect(), routes.collect());
         let mut bytes = encoded(&Ack { highest, ranges, routes, ..Ack::default() });
         assert_eq!(bytes.len(), MAX_ACK_LEN);

@@ -7,6 +7,7 @@ use netft_proto::{
     config::Config,
     engine::{Engine, EngineInput, EngineOutput},
     ids::{PeerId, RouteId},
+    loss_detection::DataLoss,
     route::{Event, EventKind},
     time::Time,
     wire::{
@@ -128,6 +129,7 @@ impl Driver {
             self.feed_engine(input);
         }
         self.check_unread_sockets(now);
+        self.feed_tallies();
         self.engine.on_timer(now);
         while let Some(output) = self.engine.poll_output() {
             self.carry_out(output);
@@ -239,6 +241,10 @@ impl Driver {
             FromWorker::Suspect(route) => {
                 self.dispatch(&Input::RouteSuspect);
                 self.feed_engine(EngineInput::Suspect(route));
+            }
+            FromWorker::DataLoss(DataLoss { route, permille }) => {
+                tracing::debug!(%route, permille, "data lost alone");
+                self.feed_engine(EngineInput::DataLoss { route, permille });
             }
             FromWorker::Resent { peer, from, to, frames, waited } => {
                 self.dispatch(&Input::RouteSuspect);

@@ -1,9 +1,12 @@
 //! Routes follow the plan, and sockets, faults and frame limits follow the routes.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::Ordering,
+};
 
 use netft_proto::{
-    engine::EngineInput,
+    engine::{EngineInput, RouteTally},
     ids::{PeerId, RouteId},
     route::{Attributes, RouteChange, RouteSpec},
     time::Time,
@@ -228,6 +231,20 @@ impl Driver {
             let local = self.routes.get(route).map(|entry| entry.plan.spec.real_local);
             if local.is_some_and(|local| self.sockets.has_unread(local)) {
                 self.feed_engine(EngineInput::UnreadData(route));
+            }
+        }
+    }
+
+    /// Counts the data of routes under comparison: sent by the workers, arrived at the peer.
+    pub(super) fn feed_tallies(&mut self) {
+        for (peer, route) in self.engine.compared_routes() {
+            let entry = self.routes.get(route);
+            let session = self.peers.preferred_session(peer);
+            if let (Some(entry), Some(session)) = (entry, session) {
+                let sent = entry.counters.frames.load(Ordering::Relaxed);
+                let tally = RouteTally { sent, arrived: session.peer_arrivals_on(route) };
+                tracing::debug!(%route, ?tally, "copies counted");
+                self.feed_engine(EngineInput::Tally { route, tally });
             }
         }
     }

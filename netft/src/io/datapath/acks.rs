@@ -41,6 +41,8 @@ pub(super) struct ReceivedData<'l> {
     by_session: [Option<(&'l Arc<Session>, u64, u64)>; 2],
     /// A session of which data arrived a second time.
     pub(super) duplicate_session: Option<&'l Arc<Session>>,
+    /// Frames of it that did.
+    pub(super) duplicate_frames: u64,
     /// The last request for an immediate acknowledgement, and its session.
     pub(super) immediate_ack: Option<(&'l Arc<Session>, u16)>,
 }
@@ -62,6 +64,16 @@ impl<'l> ReceivedData<'l> {
                     return;
                 }
             }
+        }
+    }
+
+    /// Counts the frames by the route they came on.
+    fn record_arrivals(&self, route: RouteId) {
+        for (session, frames, _) in self.by_session.iter().flatten() {
+            session.record_arrivals(route, *frames);
+        }
+        if let Some(session) = self.duplicate_session {
+            session.record_arrivals(route, self.duplicate_frames);
         }
     }
 
@@ -103,6 +115,9 @@ impl AckSender {
 
     /// Takes the data of one batch, which came from `reply_to`.
     pub(super) fn on_received(&mut self, data: ReceivedData<'_>, reply_to: ReplyDestination) {
+        if let Some(route) = reply_to.route {
+            data.record_arrivals(route);
+        }
         for (session, frames, highest) in data.by_session.into_iter().flatten() {
             session.record_received(highest);
             let now = clock::now();
@@ -173,7 +188,10 @@ impl AckSender {
             let Some(socket) = fib.sockets.get(&reply_to.socket) else { return };
             let ack = session.build_ack().or((answers != 0).then(Ack::default));
             let Some(ack) = ack else { return };
-            let ack = Ack { stalled_ms, immediate_ack_reply: answers, ..ack };
+            let mut ack = Ack { stalled_ms, immediate_ack_reply: answers, ..ack };
+            if let Some(route) = reply_to.route {
+                ack.set_arrivals(session.arrivals_on(route));
+            }
             let transport = reply_to.route.and_then(|route| fib.transport_of(route));
             let reply_path = ReplyPath { transport, socket: &socket.fd, to: reply_to.to };
             send_ack((session, *queue_id), &ack, &reply_path, frame, counters);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netft_proto::{
     ids::{PeerId, RouteId},
-    loss_detection::Reroute,
+    loss_detection::{DataLoss, Reroute},
     time::Time,
     wire::DropReason,
 };
@@ -63,6 +63,11 @@ impl DriverQueue {
         if self.is_report_due(route, 0, clock::now()) {
             self.send(FromWorker::Suspect(route), counters);
         }
+    }
+
+    /// Reports that a route lost data alone.
+    pub(super) fn report_data_loss(&self, loss: DataLoss, counters: &Counters) {
+        self.send(FromWorker::DataLoss(loss), counters);
     }
 
     /// Reports a retransmission on another route, and whether it makes the first one suspect.

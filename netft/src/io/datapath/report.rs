@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use netft_proto::{
     ids::{PeerId, RouteId},
-    loss_detection::RetransmitLimits,
+    loss_detection::{DataLoss, RetransmitLimits},
     time::Time,
     wire::{challenge::Challenge, heartbeat::Heartbeat, probe::Probe},
 };
@@ -57,6 +57,8 @@ pub(crate) enum FromWorker {
         /// Its content.
         probe: Probe,
     },
+    /// A route lost data alone: at most every 10 ms per route, peer and worker.
+    DataLoss(DataLoss),
     /// Data sent on this route stays unacknowledged.
     Suspect(RouteId),
     /// The kernel refused a send on this route. Repeated at most every 10 ms per route and error.

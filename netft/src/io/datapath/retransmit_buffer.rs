@@ -98,6 +98,9 @@ impl RetransmitBuffers {
             let SessionBuffer { peer, session, sent_frames, .. } = buffer;
             let entry = fib.peers.iter().find(|entry| entry.peer == *peer);
             let Some(entry) = entry.filter(|_| !sent_frames.is_empty()) else { continue };
+            while let Some(loss) = sent_frames.take_data_loss(now) {
+                context.driver_queue.report_data_loss(loss, context.counters);
+            }
             let paths = || entry.usable_paths();
             let usable = || paths().map(|path| path.route_rtt());
             while let Some(reroute) = sent_frames.poll_reroute(now, usable(), can_judge_silence) {

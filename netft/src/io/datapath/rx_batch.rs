@@ -133,6 +133,11 @@ impl<'a, 'l> RxBatch<'a, 'l> {
                 {
                     self.received.immediate_ack = Some((*session, ack.immediate_ack_request));
                 }
+                if let Some(frames) = ack.arrivals()
+                    && let Some(route) = self.source.route_of_peer(self.context.fib, session.peer())
+                {
+                    session.record_peer_arrivals(route, frames);
+                }
                 session.on_ack_received(ack);
                 Ok(())
             }
@@ -163,6 +168,7 @@ impl<'a, 'l> RxBatch<'a, 'l> {
     #[cold]
     fn on_open_failed(&mut self, header: &FrameHeader, reason: DropReason) -> DropReason {
         if (header.kind, reason) == (FrameKind::Data, DropReason::Replayed) {
+            self.received.duplicate_frames += 1;
             self.received.duplicate_session = self.session.as_ref().map(|(_, session, _)| *session);
         }
         reason

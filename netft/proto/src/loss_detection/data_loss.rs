@@ -1,0 +1,135 @@
+//! Share of the data frames that one path lost alone: later ones of their size arrived.
+//!
+//! A frame counts as lost when three later batches of its path arrived, of its size or larger, and
+//! it has been outstanding for longer than reordering lasts (RFC 9002 section 6.1). One that
+//! arrives after that is taken back. Frames sent twice or retransmitted count for no path (Karn).
+
+use std::time::Duration;
+
+use crate::{
+    ids::RouteId,
+    loss_detection::{path::PathState, sent_frame::SentBatch},
+    time::Time,
+};
+
+/// Frames after which older ones weigh half.
+const WINDOW_FRAMES: u32 = 1024;
+/// Shortest interval between two reports on one path.
+const REPORT_INTERVAL: Duration = Duration::from_millis(10);
+/// Time a frame may be late by reordering.
+const REORDER_TIME: Duration = Duration::from_millis(30);
+/// Later batches that have to arrive (RFC 9002 section 6.1.1).
+const LATER_BATCHES: u64 = 3;
+
+/// Data lost alone on a path, since the last report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataLoss {
+    /// The route.
+    pub route: RouteId,
+    /// Share of its last frames, per mille.
+    pub permille: u16,
+}
+
+/// Frames of a path that arrived and that were lost alone, the last [`WINDOW_FRAMES`] or so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DataLossCounter {
+    delivered: u32,
+    lost: u32,
+    /// Frames were lost since the last report.
+    has_news: bool,
+    reported_at: Time,
+}
+
+impl PathState {
+    /// Counts a batch as lost on the way that is not yet declared lost.
+    pub(crate) fn count_if_overtaken<P>(&mut self, batch: &mut SentBatch<P>, now: Time) {
+        if self.delivered.covers(batch.send_number + LATER_BATCHES, batch.largest_missing()) {
+            self.data_loss.on_overtaken(batch, self.max_transit_time(), now);
+        }
+    }
+}
+
+impl DataLossCounter {
+    /// Counts a batch that is acknowledged or declared lost.
+    pub(crate) fn on_finished<P>(&mut self, batch: &SentBatch<P>) {
+        if batch.resent || batch.duplicated {
+            return;
+        }
+        let missing = batch.missing_count();
+        self.add(batch.layout.count - missing, missing.saturating_sub(batch.counted_lost));
+        self.lost = self.lost.saturating_sub(batch.counted_lost.saturating_sub(missing));
+    }
+
+    /// Counts the missing frames of a batch that later ones overtook, once. `transit`: the longest
+    /// time that a frame and its acknowledgement take.
+    fn on_overtaken<P>(&mut self, batch: &mut SentBatch<P>, transit: Duration, now: Time) {
+        let is_late = now.since(batch.last_sent_at) >= REORDER_TIME + transit;
+        if batch.counted_lost == 0 && is_late && !batch.resent && !batch.duplicated {
+            batch.counted_lost = batch.missing_count();
+            self.add(0, batch.counted_lost);
+        }
+    }
+
+    /// The share of lost frames, if more were lost since the last report, per mille.
+    pub(crate) fn take_report(&mut self, now: Time) -> Option<u16> {
+        if !self.has_news || now.since(self.reported_at) < REPORT_INTERVAL {
+            return None;
+        }
+        (self.has_news, self.reported_at) = (false, now);
+        Some((u64::from(self.lost) * 1000 / u64::from(self.lost + self.delivered).max(1)) as u16)
+    }
+
+    fn add(&mut self, delivered: u32, lost: u32) {
+        self.delivered += delivered;
+        self.lost += lost;
+        self.has_news |= lost > 0;
+        if self.delivered + self.lost >= WINDOW_FRAMES {
+            (self.delivered, self.lost) = (self.delivered / 2, self.lost / 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        loss_detection::{BatchLayout, RetransmitLimits, SentFrames, UsablePath},
+        wire::ack::{Ack, AckRange},
+    };
+
+    /// Batches of one frame, one a millisecond, acknowledged 1 ms later but for those that `late`
+    /// delays: `None` loses a frame, another is acknowledged so many milliseconds later.
+    fn loss_after(count: u64, late: impl Fn(u64) -> Option<u64>) -> Option<u16> {
+        let mut sent = SentFrames::new(RetransmitLimits::default());
+        let path = UsablePath { route: RouteId(1), rtt: None };
+        let mut last = None;
+        for now in 0..count {
+            let layout =
+                BatchLayout { first: now, last: now, count: 1, bytes: 1, stride: 1400, tail: 1400 };
+            sent.on_sent(now, layout, path, false, Time::from_millis(now));
+            let arrived = |counter: &u64| late(*counter).is_some_and(|ms| counter + ms < now);
+            let ranges = (0..now).rev().filter(arrived);
+            let ranges: Vec<_> = ranges.map(|n| AckRange { first: n, last: n }).collect();
+            if let Some(highest) = ranges.first().map(|range| range.last) {
+                let ack = Ack { highest, ranges, ..Ack::default() };
+                sent.on_ack_received(Time::from_millis(now), &ack, |first, _| *first, |_| {});
+            }
+            last = sent.take_data_loss(Time::from_millis(now)).map(|loss| loss.permille).or(last);
+        }
+        last
+    }
+
+    #[test]
+    fn the_share_is_that_of_the_frames_that_later_ones_overtook() {
+        assert_eq!(loss_after(400, |_| Some(1)), None, "nothing is lost");
+        let lost = loss_after(800, |n| (n % 10 != 0).then_some(1));
+        assert!((80..=120).contains(&lost.unwrap_or_default()), "{lost:?}");
+    }
+
+    #[test]
+    fn reordering_is_no_loss() {
+        assert_eq!(loss_after(400, |n| Some(if n % 5 == 0 { 25 } else { 1 })), None);
+        let lost = loss_after(800, |n| Some(if n == 100 { 50 } else { 1 }));
+        assert!(lost.unwrap_or_default() < 10, "one of all before it: {lost:?}");
+    }
+}

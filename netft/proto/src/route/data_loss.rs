@@ -1,0 +1,155 @@
+//! Loss that only data suffers on a route: evidence, verdict, and how long it holds. Pure.
+//!
+//! Heartbeats are small and few, so a dirty cable, a policer, a full queue or a broken offload may
+//! spare them. Acknowledgements show what share of its data a route loses alone. Lasting loss is
+//! followed by a comparison with another route (`engine/data_comparison.rs`); one that is lost
+//! convicts the route, and only a comparison acquits it, after a time that doubles.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Loss from which a route is lossy, per mille.
+pub(crate) const LOSSY_PERMILLE: u16 = 5;
+/// Reports of more loss in a row, [`MAX_REPORT_GAP`] apart at most: a burst is over by then.
+const LASTING_REPORTS: u8 = 4;
+const MAX_REPORT_GAP: Duration = Duration::from_millis(400);
+/// How long the last report describes the route.
+const REPORT_LIFETIME: Duration = Duration::from_secs(1);
+/// First rest after a comparison that showed no better route; it doubles.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const MAX_REST: Duration = Duration::from_secs(60);
+/// First time before a convicted route is tried again; it doubles.
+const FIRST_RETRY: Duration = Duration::from_secs(10);
+const MAX_RETRY: Duration = Duration::from_secs(640);
+
+/// Quality of a route for data.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DataQuality {
+    /// The last report: share of frames lost, per mille, and when.
+    reported: Option<(u16, Time)>,
+    lasting: u8,
+    conviction: Option<Conviction>,
+    /// Convictions in a row: each doubles the time before a retry.
+    convictions: u32,
+    /// Comparisons that decided nothing, in a row.
+    fruitless: u32,
+    rest_until: Option<Time>,
+}
+
+/// The route lost a comparison.
+#[derive(Clone, Copy, Debug)]
+struct Conviction {
+    permille: u16,
+    retry_at: Time,
+}
+
+impl DataQuality {
+    /// Applies a report that more data was lost. `is_congested`: the route's queue grows, so the
+    /// loss may be of this node's own making.
+    pub(crate) fn on_report(&mut self, now: Time, permille: u16, is_congested: bool) {
+        let follows = self.reported.is_some_and(|(_, at)| now.since(at) <= MAX_REPORT_GAP);
+        self.reported = Some((permille, now));
+        self.lasting = match permille >= LOSSY_PERMILLE && !is_congested {
+            true if follows => self.lasting.saturating_add(1),
+            true => 1,
+            false => 0,
+        };
+    }
+
+    /// Recent loss, or that of the conviction, per mille.
+    pub(crate) fn loss_permille(&self, now: Time) -> u16 {
+        self.recent_permille(now).max(self.conviction.map_or(0, |it| it.permille))
+    }
+
+    /// Recent loss, per mille.
+    pub(crate) fn recent_permille(&self, now: Time) -> u16 {
+        let recent = self.reported.filter(|(_, at)| now.since(*at) <= REPORT_LIFETIME);
+        recent.map_or(0, |(permille, _)| permille)
+    }
+
+    /// Returns whether the loss lasts and a comparison may begin.
+    pub(crate) fn wants_comparison(&self, now: Time) -> bool {
+        self.lasting >= LASTING_REPORTS && !self.is_resting(now)
+    }
+
+    /// Returns whether a comparison with the route was fruitless lately.
+    pub(crate) fn is_resting(&self, now: Time) -> bool {
+        self.rest_until.is_some_and(|until| now < until)
+    }
+
+    /// A comparison decided nothing, or not for this route.
+    pub(crate) fn rest(&mut self, now: Time) {
+        self.lasting = 0;
+        self.rest_until = Some(now + (FIRST_REST * (1 << self.fruitless.min(10))).min(MAX_REST));
+        self.fruitless += 1;
+    }
+
+    /// The route lost a comparison: it loses `permille` of its data, the other one far less.
+    pub(crate) fn convict(&mut self, now: Time, permille: u16) {
+        let retry = (FIRST_RETRY * (1 << self.convictions.min(10))).min(MAX_RETRY);
+        self.convictions += 1;
+        self.lasting = 0;
+        self.conviction = Some(Conviction { permille, retry_at: now + retry });
+    }
+
+    /// The loss the route was convicted for, per mille.
+    pub(crate) fn convicted_permille(&self) -> Option<u16> {
+        self.conviction.map(|it| it.permille)
+    }
+
+    /// When a convicted route may be compared again.
+    pub(crate) fn retry_at(&self) -> Option<Time> {
+        self.conviction.map(|it| it.retry_at)
+    }
+
+    /// The route lost no data in a comparison. What it did before still counts if it fails again.
+    pub(crate) fn acquit(&mut self) {
+        (self.conviction, self.fruitless, self.rest_until) = (None, 0, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_millis(1000 + ms)
+    }
+
+    #[test]
+    fn loss_has_to_last_and_congestion_does_not_count() {
+        let mut quality = DataQuality::default();
+        [0, 10, 20].into_iter().for_each(|ms| quality.on_report(at(ms), 100, false));
+        assert!(!quality.wants_comparison(at(20)), "a burst");
+        quality.on_report(at(600), 100, false);
+        assert!(!quality.wants_comparison(at(600)), "another burst");
+        [700, 710, 720].into_iter().for_each(|ms| quality.on_report(at(ms), 100, false));
+        assert!(quality.wants_comparison(at(720)));
+        quality.on_report(at(730), 100, true);
+        assert!(!quality.wants_comparison(at(730)), "the queue grows");
+        for ms in 0..20 {
+            quality.on_report(at(800 + ms * 10), LOSSY_PERMILLE - 1, false);
+        }
+        assert!(!quality.wants_comparison(at(1000)), "too little");
+        assert_eq!((quality.loss_permille(at(1000)), quality.loss_permille(at(2100))), (4, 0));
+    }
+
+    #[test]
+    fn rests_and_retries_double_and_are_bounded() {
+        let mut quality = DataQuality::default();
+        let mut rests = Vec::new();
+        let mut retries = Vec::new();
+        for _ in 0..9 {
+            quality.rest(at(0));
+            rests.push(quality.rest_until.map(|until| until.since(at(0)).as_secs()));
+            quality.convict(at(0), 50);
+            retries.push(quality.retry_at().map(|retry| retry.since(at(0)).as_secs()));
+        }
+        assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60, 60].map(Some));
+        assert_eq!(retries, [10, 20, 40, 80, 160, 320, 640, 640, 640].map(Some));
+        assert_eq!(quality.loss_permille(at(9000)), 50, "remembered");
+        quality.acquit();
+        assert_eq!((quality.convicted_permille(), quality.is_resting(at(0))), (None, false));
+    }
+}

@@ -1,0 +1,86 @@
+//! Data frames that arrived on each route of a session, here and at the peer.
+//!
+//! Both ends count: the receiver every authentic data frame by the route it came on, whichever copy
+//! it is, and its acknowledgements carry the count of the route they travel on. The sender compares
+//! it with what it sent there.
+
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+
+use crate::ids::RouteId;
+
+/// Routes counted; data on any other counts nowhere, and no comparison uses such a route.
+const MAX_COUNTED_ROUTES: usize = 16;
+
+/// The counts of a session, shared by every worker.
+#[derive(Default)]
+pub(super) struct PathArrivals {
+    slots: [PathSlot; MAX_COUNTED_ROUTES],
+}
+
+/// The counts of one route.
+#[derive(Default)]
+struct PathSlot {
+    /// Its number; 0: the slot is free.
+    route: AtomicU32,
+    received: AtomicU64,
+    /// The peer's count of what this node sent there.
+    reported: AtomicU64,
+}
+
+impl PathArrivals {
+    #[inline]
+    pub(super) fn record_received(&self, route: RouteId, frames: u64) {
+        if let Some(slot) = self.slot_of(route) {
+            slot.received.fetch_add(frames, Relaxed);
+        }
+    }
+
+    pub(super) fn received(&self, route: RouteId) -> u64 {
+        self.slot_of(route).map_or(0, |slot| slot.received.load(Relaxed))
+    }
+
+    /// Acknowledgements may overtake each other: the count only grows.
+    pub(super) fn record_reported(&self, route: RouteId, frames: u64) {
+        if let Some(slot) = self.slot_of(route) {
+            slot.reported.fetch_max(frames, Relaxed);
+        }
+    }
+
+    pub(super) fn reported(&self, route: RouteId) -> u64 {
+        self.slot_of(route).map_or(0, |slot| slot.reported.load(Relaxed))
+    }
+
+    /// The slot of a route, taken when it is seen first.
+    #[inline]
+    fn slot_of(&self, route: RouteId) -> Option<&PathSlot> {
+        self.slots.iter().find(|slot| match slot.route.load(Acquire) {
+            0 => match slot.route.compare_exchange(0, route.0, AcqRel, Acquire) {
+                Ok(_) => true,
+                Err(taken) => taken == route.0,
+            },
+            taken => taken == route.0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_has_its_counts_and_the_slots_are_bounded() {
+        let arrivals = PathArrivals::default();
+        for route in 1..40 {
+            arrivals.record_received(RouteId(route), u64::from(route));
+            arrivals.record_received(RouteId(route), 1);
+            arrivals.record_reported(RouteId(route), 7);
+            arrivals.record_reported(RouteId(route), 5);
+        }
+        let counted =
+            |route| (arrivals.received(RouteId(route)), arrivals.reported(RouteId(route)));
+        assert_eq!((counted(1), counted(16), counted(17)), ((2, 7), (17, 7), (0, 0)));
+    }
+}

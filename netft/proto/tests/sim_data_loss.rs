@@ -1,0 +1,128 @@
+//! F-40: loss that only data suffers. Heartbeats pass, and data moves to a network that is clearly
+//! better for it, stays away until that one is proven clean, and never alternates.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::time::Duration;
+
+use netft_proto::{
+    Time,
+    route::{EventKind, Reason},
+    sim,
+    sim::{DataFault, FaultAction, NetworkModel, Scenario, SimReport},
+};
+
+const FAULT_AT: Time = Time::from_millis(3000);
+
+fn run(scenario: &Scenario) -> SimReport {
+    let report = sim::run_scenario(scenario);
+    assert!(report.violations.is_empty(), "{}", report.failure_text(scenario));
+    report
+}
+
+/// Three networks and a bulk transfer: a frame every 0.1 ms.
+fn bulk(seed: u64, seconds: u64) -> Scenario {
+    let scenario = Scenario::new(seed).networks(3).run_for(Duration::from_secs(seconds));
+    scenario.data_every(Duration::from_micros(200)).timer_slack(Duration::from_micros(200))
+}
+
+fn harm(network: usize, from: usize, fault: DataFault) -> FaultAction {
+    FaultAction::DataFault { network, from, to: 1 - from, fault }
+}
+
+/// Moves of a node's data after [`FAULT_AT`]: when, to which network and why.
+fn moves(report: &SimReport, scenario: &Scenario, node: usize) -> Vec<(Time, usize, Reason)> {
+    let moved = report.events.iter().filter(|(at, event)| *at == node && event.at > FAULT_AT);
+    moved
+        .filter_map(|(_, event)| match event.kind {
+            EventKind::Moved { to: Some(to), reason, .. } => {
+                Some((event.at, scenario.network_of(node, to).unwrap(), reason))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn data_leaves_a_network_that_loses_it_within_its_bound_and_once() {
+    for (permille, bound) in [(100, 300), (30, 500), (10, 1000)] {
+        let mut took = Vec::new();
+        for seed in 0..12 {
+            let scenario =
+                bulk(seed, 6).with_fault(FAULT_AT, harm(0, 0, DataFault::Loss(permille)));
+            let report = run(&scenario);
+            let sender = moves(&report, &scenario, 0);
+            let [(at, 1, Reason::DataLoss)] = sender[..] else {
+                panic!("seed {seed}, {permille} per mille: {sender:?}")
+            };
+            assert_eq!(moves(&report, &scenario, 1), [], "its direction is clean");
+            took.push(at.since(FAULT_AT));
+        }
+        took.sort();
+        println!("{permille} per mille: left after {:?}, {:?} at most", took[6], took[11]);
+        assert!(took[11] <= Duration::from_millis(bound), "{permille}: {took:?}");
+    }
+}
+
+#[test]
+fn corruption_and_bursts_count_like_loss() {
+    for (seed, fault) in (0..).zip([DataFault::Corruption(100), DataFault::Bursts(100)]) {
+        let scenario = bulk(seed, 5).with_fault(FAULT_AT, harm(0, 0, fault));
+        let moves = moves(&run(&scenario), &scenario, 0);
+        assert!(matches!(moves[..], [(_, 1, Reason::DataLoss)]), "{fault:?}: {moves:?}");
+    }
+}
+
+#[test]
+fn a_lossy_candidate_is_passed_over() {
+    let scenario = bulk(1, 6)
+        .with_fault(FAULT_AT, harm(0, 0, DataFault::Loss(100)))
+        .with_fault(FAULT_AT, harm(1, 0, DataFault::Loss(200)));
+    let moves = moves(&run(&scenario), &scenario, 0);
+    assert!(matches!(moves[..], [(_, 2, Reason::DataLoss)]), "{moves:?}");
+}
+
+#[test]
+fn equal_loss_everywhere_moves_nothing_for_ten_minutes() {
+    for (seed, fault) in (0..).zip([DataFault::Loss(30), DataFault::Policer(25)]) {
+        let mut scenario = bulk(seed, 603).networks(2).data_every(Duration::from_millis(2));
+        scenario = scenario.without_invariants();
+        let fault = match fault {
+            DataFault::Policer(_) => DataFault::Policer(6),
+            other => other,
+        };
+        for network in 0..2 {
+            scenario = scenario.with_fault(FAULT_AT, harm(network, 0, fault));
+        }
+        let moves = moves(&run(&scenario), &scenario, 0);
+        assert!(moves.len() <= 2, "{fault:?}: {moves:?}");
+    }
+}
+
+#[test]
+fn reordering_and_duplication_are_no_loss() {
+    let model = NetworkModel {
+        delay: Duration::from_micros(200),
+        jitter: Duration::from_millis(3),
+        duplicate_permille: 100,
+        reorder_permille: 200,
+        reorder_by: Duration::from_millis(7),
+    };
+    let scenario = bulk(1, 20).model_of(0, model);
+    let report = run(&scenario);
+    assert_eq!(moves(&report, &scenario, 0), []);
+}
+
+#[test]
+fn data_returns_once_the_network_is_proven_clean_and_not_before() {
+    let healed = Time::from_millis(20_000);
+    let scenario = bulk(1, 60)
+        .data_every(Duration::from_millis(1))
+        .with_fault(FAULT_AT, harm(0, 0, DataFault::Loss(100)))
+        .with_fault(healed, FaultAction::HealAll);
+    let moves = moves(&run(&scenario), &scenario, 0);
+    let [(left, 1, Reason::DataLoss), (back, 0, Reason::Failback)] = moves[..] else {
+        panic!("{moves:?}")
+    };
+    assert!(left < healed && back > healed && back.since(healed) <= Duration::from_secs(30));
+}
