@@ -59,7 +59,7 @@ async fn two_nodes() -> Result<(), Box<dyn Error>> {
             .with_adapter(format!("netft{me}"))
             .with_port(4000 + u16::try_from(me)?)
             .with_runtime_dir(dir)
-            .with_hold_down(Duration::from_millis(200))
+            .with(|config| config.failover.hold_down = Duration::from_millis(200))
             .with_peer(peer);
         // Loopback addresses are used only where a network names them.
         for prefix in ["127.1.0.0/16", "127.2.0.0/16"] {

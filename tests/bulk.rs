@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{NodePair, assert_flow_alive, number_from_env};
-use netft_lab::{in_namespace, in_namespace_for, transfer::Transfer};
+use netft_lab::{in_namespace, in_namespace_for, scheduling, transfer::Transfer};
 
 /// Bytes in each direction, at least.
 const ENOUGH: u64 = 100 << 20;
@@ -32,7 +32,7 @@ fn bulk_both_ways_over_failing_routes_arrives_unchanged() {
         let slowest = || one_way(0).min(one_way(1));
         let mut faults = 0;
         while slowest() < ENOUGH || faults < 3 {
-            assert!(Instant::now() < deadline, "only {} bytes one way", slowest());
+            common::assert_before(deadline, || format!("only {} bytes one way", slowest()));
             assert!(!flows.iter().any(|flow| flow.is_broken()), "a flow broke");
             thread::sleep(Duration::from_millis(300));
             if faults < 3 {
@@ -86,7 +86,9 @@ fn heartbeats_are_on_time_beside_bulk_data() {
             at(100)
         );
         let detection = (route.delay_ms * route.threshold) as f64;
-        assert!(at(50) < detection, "{} ms of {detection}", at(50));
+        scheduling::assert_timely(at(50) < detection, began, || {
+            format!("{} ms of {detection}", at(50))
+        });
         flows.into_iter().for_each(assert_flow_alive);
     });
 }

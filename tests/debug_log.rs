@@ -31,7 +31,9 @@ fn assert_explains(pair: &mut NodePair, node: usize, mark: usize, steps: &[&[&st
             !lines.by_ref().any(matches)
         });
         let Some(missing) = missing else { return };
-        assert!(Instant::now() < end, "no line with {missing:?} in its place:\n{}", &log[mark..]);
+        common::assert_before(end, || {
+            format!("no line with {missing:?} in its place:\n{}", &log[mark..])
+        });
         std::thread::sleep(Duration::from_millis(50));
     }
 }

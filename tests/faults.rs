@@ -21,6 +21,7 @@ use netft_lab::{
     daemon::{EventFollower, EventLine, SiteSettings},
     in_namespace_for,
     probe::ProbeLog,
+    scheduling,
     wire::{ImpairedWire, WireImpairments},
 };
 use rustix::process::Signal;
@@ -50,6 +51,12 @@ impl Story {
     fn since(events: &[EventFollower; 2], start: Moment) -> Self {
         let seen = events.iter().flat_map(EventFollower::events_so_far);
         Self(seen.filter(|event| event.is_at_or_after(start.wall)).collect())
+    }
+
+    /// Asserts that the peer was reachable since `start`.
+    fn assert_reachable(&self, start: Moment, why: &str) {
+        let lost = self.count("remote-unreachable");
+        scheduling::assert_timely(lost == 0, start.monotonic, || format!("{lost} times: {why}"));
     }
 
     fn count(&self, name: &str) -> usize {
@@ -95,9 +102,13 @@ fn f_05_a_lossy_network_makes_data_move_seldom() {
             lost(&probe.finish()),
         );
         // Away once at each end, and perhaps back.
-        assert!(story.count("moved") <= 4, "data moves to and fro");
+        scheduling::assert_timely(story.count("moved") <= 4, start.monotonic, || {
+            "data moves to and fro".to_owned()
+        });
         let down = story.missed();
-        assert!(down.is_empty(), "a lossy network is no dead one: {down:#?}");
+        scheduling::assert_timely(down.is_empty(), start.monotonic, || {
+            format!("a lossy network is no dead one: {down:#?}")
+        });
         wire.set_both_impairments(WireImpairments::default());
         for node in [0, 1] {
             pair.wait_routes_up(node);
@@ -127,7 +138,9 @@ fn f_06_bursts_of_loss_are_ridden_out() {
             story.count("suspect")
         );
         let down = story.missed();
-        assert!(down.is_empty(), "50 ms without heartbeats are no failure: {down:#?}");
+        scheduling::assert_timely(down.is_empty(), start.monotonic, || {
+            format!("50 ms without heartbeats are no failure: {down:#?}")
+        });
         assert_flow_alive(flow);
         for node in [0, 1] {
             pair.wait_routes_up(node);
@@ -157,7 +170,7 @@ fn f_07_loss_on_every_network_makes_no_peer_unreachable() {
             story.count("suspect"),
             lost(&probe.finish()),
         );
-        assert_eq!(story.count("remote-unreachable"), 0, "the peer is there all the time");
+        story.assert_reachable(start, "the peer is there all the time");
         assert_flow_alive(flow);
     });
 }
@@ -184,7 +197,9 @@ fn f_08_a_flapping_route_is_held_back_and_returns() {
         let story = Story::since(&events, start);
         println!("{flaps} flaps, {} moves at both ends", story.count("moved"));
         // Each end leaves once, and may come back before the hold has grown.
-        assert!(story.count("moved") <= 2 * 4, "the hold does not hold: {flaps} flaps");
+        scheduling::assert_timely(story.count("moved") <= 2 * 4, start.monotonic, || {
+            format!("the hold does not hold: {flaps} flaps")
+        });
         for node in [0, 1] {
             pair.wait_routes_up(node);
         }
@@ -214,7 +229,9 @@ fn f_09_a_later_network_is_not_a_dead_one() {
         let story = Story::since(&events, start);
         println!("{} moves, {} suspicions", story.count("moved"), story.count("suspect"));
         let down = story.missed();
-        assert!(down.is_empty(), "100 ms more is no failure: {down:#?}");
+        scheduling::assert_timely(down.is_empty(), start.monotonic, || {
+            format!("100 ms more is no failure: {down:#?}")
+        });
         wire.set_both_impairments(WireImpairments::default());
         for node in [0, 1] {
             pair.wait_routes_up(node);
@@ -255,9 +272,11 @@ fn f_14_congestion_is_no_failure() {
             story.count("suspect")
         );
         assert!(dropped > 0, "nothing was congested");
-        assert_eq!(story.count("remote-unreachable"), 0, "congestion is no failure");
+        story.assert_reachable(start, "congestion is no failure");
         let down = story.missed();
-        assert!(down.is_empty(), "congestion is no failure: {down:#?}");
+        scheduling::assert_timely(down.is_empty(), start.monotonic, || {
+            format!("congestion is no failure: {down:#?}")
+        });
         wire.set_both_impairments(WireImpairments::default());
         flows.into_iter().for_each(assert_flow_alive);
     });
@@ -270,7 +289,7 @@ fn f_12_a_move_to_a_faster_network_makes_tcp_believe_in_no_loss() {
         wire.set_both_impairments(WireImpairments { delay: 20 * MS, ..WireImpairments::default() });
         let flow = pair.transfer(0, Some(TEST_RATE), false);
         thread::sleep(4 * TRAFFIC_CHECK_TIME);
-        let before = pair.lab.node_netns(0).kernel_counters();
+        let (before, start) = (pair.lab.node_netns(0).kernel_counters(), Instant::now());
         let moves = number_from_env("NETFT_MOVES", 4);
         for _ in 0..moves / 2 {
             // 40 ms round trip, then none, and back.
@@ -288,7 +307,8 @@ fn f_12_a_move_to_a_faster_network_makes_tcp_believe_in_no_loss() {
         println!(
             "{moves} moves: {spurious} spurious time-outs, {twice} DSACKs, {again} sent again"
         );
-        assert_eq!(spurious, 0);
+        // An acknowledgement that waits for a core is late on any network.
+        scheduling::assert_timely(spurious == 0, start, || format!("{spurious} time-outs"));
         assert_flow_alive(flow);
     });
 }
@@ -340,7 +360,8 @@ fn f_37_all_routes_lost_then_one_returns() {
             println!("{} uses the route {took:?} after its return", pair.site.name(node));
             // Heartbeats go out all the time: a detection time, and the machine's own pauses.
             let bound = common::max_failover_time(&pair.active(node).1, &events, healed);
-            assert!(took <= bound.max(Duration::from_secs(1)), "{took:?}");
+            let bound = bound.max(Duration::from_secs(1));
+            scheduling::assert_within("the return", took, bound, healed.monotonic);
         }
         flows.into_iter().for_each(assert_flow_alive);
     });

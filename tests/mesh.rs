@@ -82,7 +82,7 @@ impl Mesh {
             pairs.filter(|(a, b)| a != b && !heard[*a][*b]).collect::<Vec<_>>()
         };
         while !missing(&heard).is_empty() {
-            assert!(Instant::now() < deadline, "not heard by: {:?}", missing(&heard));
+            common::assert_before(deadline, || format!("not heard by: {:?}", missing(&heard)));
             for (to, from) in missing(&heard) {
                 // A full queue is tried again.
                 let _ = sockets[from].send_to(&[from as u8], ends[to]);

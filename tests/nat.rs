@@ -148,7 +148,7 @@ fn the_node_outside_may_ask_for_quic() {
             };
             let deadline = std::time::Instant::now() + TEST_TIMEOUT;
             while !quic(&mut pair) {
-                assert!(std::time::Instant::now() < deadline, "no data over QUIC");
+                common::assert_before(deadline, || "no data over QUIC".to_owned());
                 thread::sleep(TRAFFIC_CHECK_TIME / 5);
             }
         }
@@ -281,7 +281,7 @@ fn mapped_or_last(pair: &mut NodePair, id: u64) -> RouteRow {
 fn eventually_counted(pair: &mut NodePair, least: u64) {
     let deadline = std::time::Instant::now() + TEST_TIMEOUT;
     while pair.drops(OUTSIDE, "replayed") < least {
-        assert!(std::time::Instant::now() < deadline, "waited in vain for {least} replays");
+        common::assert_before(deadline, || format!("waited in vain for {least} replays"));
         thread::sleep(TRAFFIC_CHECK_TIME / 25);
     }
 }

@@ -11,12 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
+use common::{
+    NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_before, assert_flow_alive,
+};
 use futures_util::TryStreamExt;
 use netft_lab::{
     Moment,
     daemon::{EventFollower, SiteSettings},
-    in_namespace,
+    in_namespace, scheduling,
 };
 use rtnetlink::{
     RouteMessageBuilder,
@@ -50,7 +52,7 @@ fn await_path_mtu(pair: &mut NodePair, node: usize, network: usize, want: u32) {
         if found == Some(want) {
             return;
         }
-        assert!(Instant::now() < deadline, "node {node}: {found:?} instead of {want}");
+        assert_before(deadline, || format!("node {node}: {found:?} instead of {want}"));
         thread::sleep(TRAFFIC_CHECK_TIME / 5);
     }
 }
@@ -80,7 +82,7 @@ fn nothing_but_sizes(events: &EventFollower, since: Moment) {
     let seen = events.events_so_far();
     let others: Vec<_> =
         seen.iter().filter(|e| e.is_at_or_after(since.wall) && loud.contains(&&*e.name)).collect();
-    assert!(others.is_empty(), "{others:#?}");
+    scheduling::assert_timely(others.is_empty(), since.monotonic, || format!("{others:#?}"));
 }
 
 /// F-10: heartbeats pass, large packets die.
@@ -107,7 +109,7 @@ fn black_hole(networks: usize, six: bool) {
     let now = Instant::now();
     for flow in &flows {
         let stall = flow.longest_stall(broken.monotonic, now);
-        assert!(stall <= bound, "{stall:?}");
+        scheduling::assert_within("a stall", stall, bound, broken.monotonic);
         println!("networks {networks}, six {six}: longest stall {stall:?}");
     }
     thread::sleep(TRAFFIC_CHECK_TIME);

@@ -10,7 +10,7 @@ mod common;
 use std::{process::Output, time::Instant};
 
 use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
-use netft_lab::{Lab, daemon::EventFollower, in_namespace};
+use netft_lab::{Lab, daemon::EventFollower, in_namespace, scheduling};
 use serde_json::Value;
 
 fn rounds() -> usize {
@@ -68,6 +68,7 @@ fn overflowed(events: &[EventFollower; 2]) -> u64 {
 
 /// Runs `moves` under probes and flows both ways, of which nothing may be lost.
 fn unnoticed(pair: &mut NodePair, moves: impl FnOnce(&mut NodePair)) {
+    let start = Instant::now();
     let events = [0, 1].map(|node| pair.events(node));
     let probes = [pair.probe(0, false), pair.probe(1, true)];
     let flows = [pair.transfer(0, Some(TEST_RATE), false), pair.transfer(1, Some(TEST_RATE), true)];
@@ -80,7 +81,9 @@ fn unnoticed(pair: &mut NodePair, moves: impl FnOnce(&mut NodePair)) {
         let report = log.full_report();
         println!("{report:?}");
         assert!(report.sent > 0 && report.duplicates == 0, "{report:?}");
-        assert!(report.lost <= overflowed(&events), "{report:?}");
+        scheduling::assert_timely(report.lost <= overflowed(&events), start, || {
+            format!("{report:?}")
+        });
     }
 }
 

@@ -74,7 +74,7 @@ fn steady_span(pair: &mut NodePair) -> SteadySpan {
         if counter(pair, "resent_frames") == resent {
             return SteadySpan { start, end, frames };
         }
-        assert!(Instant::now() < deadline, "some route is suspect all the time");
+        common::assert_before(deadline, || "some route is suspect all the time".to_owned());
         thread::sleep(TRAFFIC_CHECK_TIME / 5);
     }
 }

@@ -134,7 +134,7 @@ fn counted(pair: &mut NodePair, least: u64, count: impl Fn(&mut NodePair) -> u64
         if now >= least {
             return;
         }
-        assert!(Instant::now() < deadline, "{now} counted, {least} expected");
+        common::assert_before(deadline, || format!("{now} counted, {least} expected"));
         thread::sleep(TRAFFIC_CHECK_TIME / 25);
     }
 }

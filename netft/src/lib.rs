@@ -16,7 +16,7 @@
 //! let key = identity::read_key_file("/etc/netft/key".as_ref())?;
 //! let peer_key = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=".parse()?;
 //! let peer = PeerConfig::new("b", peer_key).with_address("10.1.0.2:3343".parse()?);
-//! let config = Config::builder("a", key).with_mtu(1400).with_peer(peer).build()?;
+//! let config = Config::builder("a", key).with_peer(peer).build()?;
 //!
 //! // Creates the device: needs CAP_NET_ADMIN and CAP_NET_RAW.
 //! let adapter = Adapter::open(config).await?;

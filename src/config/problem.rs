@@ -79,7 +79,7 @@ pub enum ConfigFileError {
 }
 
 impl From<ConfigFileError> for ExitError {
-    /// What this user may not read is no mistake of the file.
+    /// A file that this user may not read has no mistake.
     fn from(error: ConfigFileError) -> Self {
         let is_denied = match &error {
             ConfigFileError::File { is_denied, .. } => *is_denied,

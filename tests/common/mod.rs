@@ -18,6 +18,7 @@ use netft_lab::{
     daemon::{ADAPTER_NAME, Daemon, EventFollower, ProgramPaths, RouteRow, Site, SiteSettings},
     interface_index,
     probe::{DatagramProbe, ProbeLog},
+    scheduling,
     transfer::Transfer,
 };
 use rtnetlink::packet_route::{
@@ -225,9 +226,9 @@ impl NodePair {
     }
 }
 
-/// How long leaving a route may take: its detection time, a fifth more, and half of it again for a
-/// busy machine. A self-stall extends detection by another detection time (F-20), so
-/// every stall the nodes reported since `since` adds its length and that.
+/// How long leaving a route may take: its detection time, and a fifth more. A self-stall extends
+/// detection by another detection time (F-20), so every stall the nodes reported since `since` adds
+/// its length and that.
 pub fn max_failover_time(route: &RouteRow, events: &[EventFollower; 2], since: Moment) -> Duration {
     let detection = route.detection_time();
     let stalls = events
@@ -235,17 +236,29 @@ pub fn max_failover_time(route: &RouteRow, events: &[EventFollower; 2], since: M
         .flat_map(EventFollower::events_so_far)
         .filter(|event| event.is_at_or_after(since.wall));
     let lengths = stalls.filter_map(|event| event.u64_field("length_ms"));
-    detection.mul_f64(1.7)
+    detection.mul_f64(1.2)
         + lengths.map(|length| Duration::from_millis(length) + detection).sum::<Duration>()
+}
+
+/// Asserts that a route was left in time after a fault at `since`.
+pub fn assert_left_in_time(
+    took: Duration,
+    route: &RouteRow,
+    events: &[EventFollower; 2],
+    since: Moment,
+) {
+    let bound = max_failover_time(route, events, since);
+    scheduling::assert_within("leaving the route", took, bound, since.monotonic);
 }
 
 /// A flow that must live: asserts that it moves on, ends in order and that no byte changed.
 pub fn assert_flow_alive(transfer: Transfer) {
     let before = transfer.bytes_received();
-    let deadline = Instant::now() + TEST_TIMEOUT;
+    // TCP's timer doubles, so it sends again after at most as long as it has stood still.
+    let deadline = Instant::now() + TEST_TIMEOUT + transfer.silence();
     while transfer.bytes_received() <= before {
         assert!(!transfer.is_broken(), "the flow broke: {:?}", transfer.finish().errors);
-        assert!(Instant::now() < deadline, "the flow stands still");
+        assert_before(deadline, || "the flow stands still".to_owned());
         thread::sleep(TRAFFIC_CHECK_TIME / 25);
     }
     let outcome = transfer.finish();
@@ -307,9 +320,19 @@ pub fn interface_info(lab: &Lab, node: usize, name: &str) -> Option<InterfaceInf
 pub fn wait_until(what: &str, want: impl Fn() -> bool) {
     let deadline = Instant::now() + TEST_TIMEOUT;
     while !want() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        assert_before(deadline, || what.to_owned());
         thread::sleep(TRAFFIC_CHECK_TIME / 25);
     }
+}
+
+/// Asserts that a wait is not over: after its `deadline` it was in vain.
+pub fn assert_before(deadline: Instant, what: impl FnOnce() -> String) {
+    let start = deadline.checked_sub(TEST_TIMEOUT).unwrap_or(deadline);
+    assert!(
+        Instant::now() < deadline,
+        "{}",
+        scheduling::blame_wait(start, TEST_TIMEOUT, format!("waited in vain: {}", what()))
+    );
 }
 
 /// Counters of both daemons and both kernels, at one moment.

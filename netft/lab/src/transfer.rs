@@ -133,6 +133,11 @@ impl Transfer {
         self.shared.lock_reads().iter().map(|(_, bytes)| *bytes as u64).sum()
     }
 
+    /// Time since the receiver's last read.
+    pub fn silence(&self) -> Duration {
+        self.shared.lock_reads().last().map_or(Duration::ZERO, |(at, _)| at.elapsed())
+    }
+
     /// The longest time from `start` to `end` in which the receiver read nothing.
     pub fn longest_stall(&self, start: Instant, end: Instant) -> Duration {
         longest_gap(self.shared.lock_reads().iter().map(|(at, _)| *at), start, end)

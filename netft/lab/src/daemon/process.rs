@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::{
     daemon::control::{RouteRow, get_json},
     error::LabError,
+    scheduling,
 };
 
 /// Interval between two checks of a condition.
@@ -106,8 +107,13 @@ impl Daemon {
             if exited.is_some() || Instant::now() > deadline {
                 let (name, log) = (&self.name, self.log_text());
                 let state = exited.map_or_else(|| "runs".to_owned(), |status| status.to_string());
-                return Err(LabError::Daemon(format!(
+                let text = format!(
                     "{name}: timed out waiting for {what} (daemon: {state})\n{routes:#?}\n{log}"
+                );
+                return Err(LabError::Daemon(scheduling::blame_wait(
+                    deadline - limit,
+                    limit,
+                    text,
                 )));
             }
             thread::sleep(POLL_INTERVAL);

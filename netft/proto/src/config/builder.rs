@@ -12,11 +12,10 @@ use crate::{
         network::NetworkConfig,
         peer::PeerConfig,
         private_key::PrivateKey,
-        settings::{AdapterBackend, ClassTimings, Config, ExcludeRule, RelayConfig},
+        settings::Config,
         text,
     },
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
-    loss_detection::RetransmitLimits,
 };
 
 /// A setting that cannot be used.
@@ -70,7 +69,8 @@ pub enum ConfigError {
 /// use netft_proto::config::{Config, PrivateKey};
 ///
 /// # fn example(key: PrivateKey) {
-/// let error = Config::builder("a", key).with_mtu(7).build().unwrap_err();
+/// let builder = Config::builder("a", key).with(|config| config.adapter.mtu = 7);
+/// let error = builder.build().unwrap_err();
 /// let text = "`adapter.mtu` is a whole number from 1280 to 65535 bytes, not 7";
 /// assert_eq!(error.to_string(), text);
 /// # }
@@ -209,13 +209,6 @@ impl ConfigBuilder {
         Ok(config)
     }
 
-    /// Sets the site; routes between nodes of different sites are cross-site.
-    #[must_use]
-    pub fn with_site(mut self, site: impl Into<String>) -> Self {
-        self.config.site = site.into();
-        self
-    }
-
     /// Sets the directory of the lock.
     #[must_use]
     pub fn with_runtime_dir(mut self, dir: impl Into<PathBuf>) -> Self {
@@ -230,55 +223,6 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets how packets cross the TUN device.
-    #[must_use]
-    pub fn with_backend(mut self, backend: AdapterBackend) -> Self {
-        self.config.adapter.backend = backend;
-        self
-    }
-
-    /// Sets the MTU of the adapter, bytes.
-    #[must_use]
-    pub fn with_mtu(mut self, mtu: u16) -> Self {
-        self.config.adapter.mtu = mtu;
-        self
-    }
-
-    /// Sets the virtual addresses, in place of those derived from the key.
-    #[must_use]
-    pub fn with_virtual_addrs(mut self, addrs: VirtualAddrs) -> Self {
-        self.addrs = Some(addrs);
-        self
-    }
-
-    /// Sets the number of threads of the packet path; 0: from the number of cores.
-    #[must_use]
-    pub fn with_workers(mut self, count: usize) -> Self {
-        self.config.adapter.workers = count;
-        self
-    }
-
-    /// Sets how long a worker busy-polls before it blocks; zero: never.
-    #[must_use]
-    pub fn with_busy_poll(mut self, most: Duration) -> Self {
-        self.config.adapter.busy_poll = most;
-        self
-    }
-
-    /// Sets the rate limit of multicast and broadcast, packets per second; 0: none goes.
-    #[must_use]
-    pub fn with_multicast(mut self, per_second: u32) -> Self {
-        self.config.adapter.multicast = per_second;
-        self
-    }
-
-    /// Sets whether other hosts may send to peers through this node.
-    #[must_use]
-    pub fn with_forwarding(mut self, forward: bool) -> Self {
-        self.config.adapter.forward = forward;
-        self
-    }
-
     /// Sets the UDP port of every local address.
     #[must_use]
     pub fn with_port(mut self, port: u16) -> Self {
@@ -286,66 +230,17 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the longest time between two handshakes with a peer.
+    /// Changes any other setting.
     #[must_use]
-    pub fn with_rekey_interval(mut self, interval: Duration) -> Self {
-        self.config.session.rekey_interval = interval;
+    pub fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
         self
     }
 
-    /// Sets the default delay and threshold of each route class.
+    /// Sets the virtual addresses, in place of those derived from the key.
     #[must_use]
-    pub fn with_timings(mut self, timings: ClassTimings) -> Self {
-        self.config.heartbeat.timings = timings;
-        self
-    }
-
-    /// Sets the number of heartbeats in the dump of a route that goes down.
-    #[must_use]
-    pub fn with_history(mut self, heartbeats: usize) -> Self {
-        self.config.heartbeat.history = heartbeats;
-        self
-    }
-
-    /// Sets how long a better route must stay up before data returns to it.
-    #[must_use]
-    pub fn with_hold_down(mut self, hold_down: Duration) -> Self {
-        self.config.failover.hold_down = hold_down;
-        self
-    }
-
-    /// Sets how often a route is probed for a larger path MTU.
-    #[must_use]
-    pub fn with_pmtu_raise_timer(mut self, interval: Duration) -> Self {
-        self.config.failover.pmtu_raise_timer = interval;
-        self
-    }
-
-    /// Sets how many unacknowledged frames are kept for one peer, and for how long.
-    #[must_use]
-    pub fn with_retransmit_limits(mut self, limits: RetransmitLimits) -> Self {
-        self.config.retransmit_limits = limits;
-        self
-    }
-
-    /// Makes every pair of addresses on different subnets a route.
-    #[must_use]
-    pub fn with_all_cross_subnet(mut self, all: bool) -> Self {
-        self.config.topology.all_cross_subnet = all;
-        self
-    }
-
-    /// Adds an interface or a prefix that is never used.
-    #[must_use]
-    pub fn with_exclude(mut self, rule: ExcludeRule) -> Self {
-        self.config.topology.exclude.push(rule);
-        self
-    }
-
-    /// Sets what this node forwards for its peers, and whether it uses peers that forward.
-    #[must_use]
-    pub fn with_relay(mut self, relay: RelayConfig) -> Self {
-        self.config.relay = relay;
+    pub fn with_virtual_addrs(mut self, addrs: VirtualAddrs) -> Self {
+        self.addrs = Some(addrs);
         self
     }
 
@@ -392,12 +287,16 @@ mod tests {
     #[test]
     fn a_value_out_of_range_names_its_key_and_range() {
         let errors = [
-            refused(|builder| builder.with_mtu(1279)),
-            refused(|builder| builder.with_busy_poll(Duration::from_micros(1001))),
+            refused(|builder| builder.with(|config| config.adapter.mtu = 1279)),
+            refused(|builder| {
+                builder.with(|config| config.adapter.busy_poll = Duration::from_micros(1001))
+            }),
             refused(|builder| builder.with_port(0)),
-            refused(|builder| builder.with_hold_down(Duration::from_secs(601))),
+            refused(|builder| {
+                builder.with(|config| config.failover.hold_down = Duration::from_secs(601))
+            }),
             refused(|builder| builder.with_adapter("a/b")),
-            refused(|builder| builder.with_site("x y")),
+            refused(|builder| builder.with(|config| config.site = "x y".into())),
         ];
         assert_eq!(
             errors,

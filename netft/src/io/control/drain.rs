@@ -54,7 +54,12 @@ mod tests {
         let order = |target, force| DrainOrder { target, on: true, force };
         let eth0 = || DrainTarget::Interface("eth0".into());
         let check = |order: &DrainOrder| check_order(&node.view(), order);
-        assert!(matches!(check(&order(eth0(), false)), Err(DrainError::LastRoute { .. })));
+        let name = node.config.peer_of(PeerId(0)).map(|peer| peer.name.clone()).unwrap_or_default();
+        let refused = check(&order(eth0(), false));
+        assert_eq!(refused, Err(DrainError::LastRoute { peer: name.clone() }));
+        assert!(
+            refused.is_err_and(|error| error.to_string().starts_with(&format!("{name} would")))
+        );
         assert_eq!(check(&order(eth0(), true)), Ok(vec![route]));
         let unknown = DrainTarget::Interface("eth9".into());
         assert!(matches!(check(&order(unknown, true)), Err(DrainError::NoInterface(_))));

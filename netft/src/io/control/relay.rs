@@ -233,7 +233,11 @@ mod tests {
     use netft_proto::{config::RelayConfig, wire::interfaces::Advertisement};
 
     use super::*;
-    use crate::io::control::test_node::{TestNode, actions_of, due_actions};
+    use crate::io::{
+        control::test_node::{TestNode, actions_of, due_actions},
+        socket::{SocketId, UdpSocket},
+        sys::udp,
+    };
 
     const RELAY: PeerId = PeerId(0);
     const PEER: PeerId = PeerId(1);
@@ -279,5 +283,20 @@ mod tests {
         let mut relays = RelayRoutes::default();
         assert!(due_actions(&mut relays, Time::from_millis(5000), &node).is_empty());
         assert_eq!(relays.next_wake(), None);
+    }
+
+    #[test]
+    fn sockets_that_do_not_open_are_told_once_until_they_open() {
+        let mut relays = RelayRoutes::default();
+        assert!(relays.on_open_failed());
+        assert!(!relays.on_open_failed(), "a warning that repeats every second says nothing");
+        let local = "127.0.0.1:0".parse().unwrap_or_else(|error| panic!("{error}"));
+        let socket = |id| {
+            let fd = udp::open_socket(local, 1, false).unwrap_or_else(|error| panic!("{error}"));
+            Arc::new(UdpSocket { id: SocketId(id), local, ifindex: 1, worker: 0, fd })
+        };
+        let endpoint = RelayEndpoint { via: RELAY, peer: PEER, inner: socket(1), outer: socket(2) };
+        relays.on_opened(RouteId(1), endpoint);
+        assert!(relays.on_open_failed(), "it had worked in between");
     }
 }
