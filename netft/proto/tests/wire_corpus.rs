@@ -90,6 +90,70 @@ fn every_corpus_file_with_its_truncations_and_bit_flips_holds() {
     }
 }
 
+/// A small fuzzer, so that the targets run with the stable compiler too: `NETFT_FUZZ_RUNS` inputs a
+/// target, mutated from its corpus. The sequence is the same in every run.
+#[test]
+fn mutated_corpus_files_hold() {
+    let runs = std::env::var("NETFT_FUZZ_RUNS").ok().and_then(|text| text.parse().ok());
+    let runs: u64 = runs.unwrap_or(20_000);
+    for (target, body) in TARGETS {
+        let files: Vec<Vec<u8>> = files(target).into_values().collect();
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        // Each opens a session, with its keys.
+        let runs = if target == "open_frame" { runs / 20 } else { runs };
+        for _ in 0..runs {
+            let mut input = files[random.below(files.len())].clone();
+            for _ in 0..=random.below(4) {
+                random.mutate(&mut input, &files);
+            }
+            body(&input);
+        }
+    }
+}
+
+/// Marsaglia's xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+
+    /// One change, as fuzzers make them.
+    fn mutate(&mut self, input: &mut Vec<u8>, files: &[Vec<u8>]) {
+        let at = self.below(input.len());
+        match self.below(6) {
+            0 if !input.is_empty() => input[at] ^= 1 << self.below(8),
+            // A number at one of its limits.
+            1 | 2 => {
+                let number = match self.below(4) {
+                    0 => u64::MAX.to_be_bytes(),
+                    1 => [0; 8],
+                    2 => (1u64 << self.below(64)).to_be_bytes(),
+                    _ => self.next().to_be_bytes(),
+                };
+                let place = input.iter_mut().skip(at).take(1 << self.below(4));
+                place.zip(number.iter().rev()).for_each(|(byte, new)| *byte = *new);
+            }
+            3 => input.truncate(at),
+            4 => input.extend(std::iter::repeat_n(self.next() as u8, self.below(16))),
+            _ => {
+                let other = &files[self.below(files.len())];
+                let from = self.below(other.len());
+                input.truncate(at);
+                input.extend_from_slice(&other[from..]);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_handmade_files_are_what_the_encoders_produce() {
     let mut count = 0;
@@ -311,6 +375,7 @@ fn fragment_seeds() -> Seeds {
     vec![
         ("bad-count", with(&first, 9, &[1])),
         ("bad-counter", with(&fragment(300, 104, 2), 0, &[0; 8])),
+        ("bad-counter-limit", with(&first, 0, &[0xff; 8])),
         ("bad-index", with(&first, 8, &[3])),
         ("bad-total", with(&first, 10, &[0xff; 2])),
         ("last", fragment(290, 104, 2)),

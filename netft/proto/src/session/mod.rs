@@ -414,13 +414,14 @@ impl<'s> FrameOpener<'s> {
         self.session
     }
 
-    /// Opens one frame in place: replay pre-check, tag, replay commit. Returns its payload.
-    /// `header` is the decoded head of `frame`.
+    /// Opens one frame in place: tag, then replay window. Returns its payload. `header` is the
+    /// decoded head of `frame`.
     ///
     /// # Errors
-    /// [`DropReason::Replayed`], [`DropReason::NotAuthentic`] (also for a counter of an epoch that
-    /// is neither the previous, the current nor the next) or [`DropReason::Malformed`]. Nothing in
-    /// the session changes then; the bytes of `frame` are unspecified.
+    /// [`DropReason::NotAuthentic`] (also for a counter of an epoch that is neither the previous,
+    /// the current nor the next), [`DropReason::Replayed`] for an authentic frame only, because a
+    /// duplicate is acknowledged (S-06), or [`DropReason::Malformed`]. Nothing in the session
+    /// changes then; the bytes of `frame` are unspecified.
     #[inline]
     pub fn open<'a>(
         &mut self,
@@ -435,9 +436,6 @@ impl<'s> FrameOpener<'s> {
             self.keys = session.rx.load();
         }
         let key = self.keys.key_for_epoch(epoch).ok_or(DropReason::NotAuthentic)?;
-        if session.replay.is_replayed(counter) {
-            return Err(DropReason::Replayed);
-        }
         let Some((head, sealed)) = frame.split_first_chunk_mut::<HEADER_LEN>() else {
             return Err(DropReason::Malformed);
         };

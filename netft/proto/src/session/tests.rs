@@ -93,10 +93,8 @@ fn every_single_bit_flip_is_refused_and_changes_nothing() {
                 frame[bit / 8] ^= 0x80 >> (bit % 8);
                 let Ok(header) = FrameHeader::decode(&frame) else { continue };
                 let result = there.open_frame(&header, &mut frame);
-                // A flipped counter may name a frame that was received already.
-                let replay = (64..128).contains(&bit) && header.counter < counter;
-                let expected = if replay { DropReason::Replayed } else { DropReason::NotAuthentic };
-                assert_eq!(result.unwrap_err(), expected, "bit {bit}");
+                // Also where the flipped counter names a frame that was received already.
+                assert_eq!(result.unwrap_err(), DropReason::NotAuthentic, "bit {bit}");
             }
             assert_eq!(there.rx.load().current_epoch(), 0);
             for other in (0..128).filter(|other| *other >= counter) {
@@ -143,16 +141,14 @@ fn frames_too_short_to_hold_a_header_and_a_tag_are_neither_sealed_nor_opened() {
 #[test]
 fn a_replay_is_refused_at_once_and_later() {
     let (here, there) = pair();
-    let mut frames: Vec<Vec<u8>> = (0..1000).map(|n| sealed(&here, n, b"data")).collect();
+    let frames: Vec<Vec<u8>> = (0..1000).map(|n| sealed(&here, n, b"data")).collect();
     for frame in &frames {
         assert!(opened(&there, frame).is_ok());
         assert_eq!(refused(&there, frame), DropReason::Replayed);
     }
     for _ in 0..1000 {
-        for frame in &mut frames {
-            // The pre-check refuses it before a byte is touched, so the buffer can be reused.
-            let header = FrameHeader::decode(frame).unwrap();
-            assert_eq!(there.open_frame(&header, frame), Err(DropReason::Replayed));
+        for frame in &frames {
+            assert_eq!(refused(&there, frame), DropReason::Replayed);
         }
     }
 }

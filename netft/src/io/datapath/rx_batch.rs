@@ -164,7 +164,7 @@ impl<'a, 'l> RxBatch<'a, 'l> {
         }
     }
 
-    /// Notes a duplicate of data: the sender did not receive its acknowledgement.
+    /// Notes an authentic duplicate of data: the sender did not receive its acknowledgement.
     #[cold]
     fn on_open_failed(&mut self, header: &FrameHeader, reason: DropReason) -> DropReason {
         if (header.kind, reason) == (FrameKind::Data, DropReason::Replayed) {

@@ -23,7 +23,7 @@ pub mod reassembly;
 
 use std::ops::Range;
 
-use crate::wire::DropReason;
+use crate::wire::{DropReason, header::COUNTER_LIMIT};
 
 /// Bytes of the fragment header.
 pub const FRAGMENT_HEADER_LEN: usize = 4;
@@ -115,7 +115,8 @@ impl Fragment {
     /// bytes of the packet follow after [`FRAGMENT_HEADER_LEN`].
     ///
     /// # Errors
-    /// [`DropReason::Malformed`] when the numbers contradict each other or the length.
+    /// [`DropReason::Malformed`] when the numbers contradict each other or the length, or the
+    /// packet's counters would not end below [`COUNTER_LIMIT`].
     #[inline]
     pub fn decode(counter: u64, payload: &[u8]) -> Result<Self, DropReason> {
         let Some((&[index, count, t0, t1], body)) =
@@ -136,6 +137,9 @@ impl Fragment {
             return Err(DropReason::Malformed);
         };
         let first = counter.checked_sub(index as u64).ok_or(DropReason::Malformed)?;
+        if first > COUNTER_LIMIT - count as u64 {
+            return Err(DropReason::Malformed);
+        }
         let layout = FragmentLayout { packet_len: total, fragment_len: len, fragment_count: count };
         // One fragment fewer would not hold the packet, and these do.
         if len * (count - 1) >= total || len * count < total {

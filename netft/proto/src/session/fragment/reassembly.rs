@@ -63,8 +63,7 @@ impl ReassemblyBuffer {
         let mut added =
             FragmentOutcome { completed: None, discarded: self.expire_partial_packets(now) };
         // A frame belongs to one packet: layouts that claim the same counter contradict.
-        let end =
-            |first: u64, layout: FragmentLayout| first.saturating_add(layout.fragment_count as u64);
+        let end = |first: u64, layout: FragmentLayout| first + layout.fragment_count as u64;
         let overlaps = |known: &PartialPacket| {
             first < end(known.first_counter, known.layout)
                 && known.first_counter < end(first, layout)

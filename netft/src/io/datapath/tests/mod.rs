@@ -469,6 +469,31 @@ fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
     right.await_drops(DropReason::InnerMalformed, 1);
 }
 
+/// S-06. A counter that was seen before needs no key.
+#[test]
+fn a_forged_repeat_of_a_seen_header_earns_no_acknowledgement() {
+    let (left, right) = pair(true, true);
+    right.start_adapter();
+    let send = |frame: &[u8]| {
+        udp::send_control(left.socket.fd.as_fd(), &right.socket.local, frame, None).unwrap();
+    };
+    let counters = &right.workers.counters()[0];
+    let acks = || counters.acks_sent.load(Relaxed);
+    let genuine = left.seal_frame(FrameKind::Data, &build(&plain(true, 30)).1);
+    send(&genuine);
+    await_until(|| acks() == 1);
+    let forged = [&genuine[..HEADER_LEN], &[0; TAG_LEN]].concat();
+    (0..20).for_each(|_| send(&forged));
+    right.await_drops(DropReason::NotAuthentic, 20);
+    assert_eq!(right.drop_count(DropReason::Replayed), 0);
+    // Several times the delay of an acknowledgement.
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(acks(), 1);
+    send(&genuine);
+    right.await_drops(DropReason::Replayed, 1);
+    await_until(|| acks() == 2);
+}
+
 #[test]
 fn control_frames_reach_the_driver_only_over_a_route_of_their_sender() {
     let (left, mut right) = pair(true, true);
