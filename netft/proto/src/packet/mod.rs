@@ -9,6 +9,7 @@ pub mod busy_poll;
 pub mod checksum;
 pub mod gro;
 pub mod gso;
+pub mod handshake_limit;
 pub mod ip;
 pub mod multicast;
 pub mod token_bucket;

@@ -74,6 +74,8 @@ define_drop_reasons! {
     FormerBoot = "former_boot",
     /// A fragmented packet was not completed: a fragment was lost, or too many were pending.
     Incomplete = "incomplete",
+    /// More QUIC handshake packets on a route than handshakes need.
+    HandshakeRate = "handshake_rate",
     /// More multicast and broadcast packets from the adapter than the configured rate.
     MulticastRate = "multicast_rate",
     /// A relay frame, but this node neither relays nor uses relays, or it came over a relay

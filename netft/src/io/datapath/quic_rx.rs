@@ -2,9 +2,13 @@
 //! control session on to QUIC's endpoint.
 
 use bytes::Bytes;
-use netft_proto::wire::{DropReason, header};
+use netft_proto::{
+    packet::handshake_limit::HandshakeLimiter,
+    wire::{DropReason, header},
+};
 
 use crate::io::{
+    clock,
     datapath::{report::FromWorker, rx_batch::RxBatch},
     quic::QuicDatagram,
 };
@@ -31,9 +35,13 @@ impl RxBatch<'_, '_> {
         while start < input.len() {
             let end = same_kind_end(input, start, segment, true);
             let packets = input[start..end].chunks(segment);
+            let mut packets = packets.filter(|packet| self.admit_quic(packet)).peekable();
             let mut others = Vec::new();
-            transport.receive_packets(packets, frames, |packet| others.push(packet));
-            others.into_iter().for_each(|packet| self.process_quic(packet));
+            // A flood of handshake packets does not take the connection's lock.
+            if packets.peek().is_some() {
+                transport.receive_packets(packets, frames, |packet| others.push(packet));
+            }
+            others.into_iter().for_each(|packet| self.pass_quic_on(packet));
             if transport.take_changed() {
                 let connected = transport.is_connected();
                 tracing::debug!(%route, connected, "QUIC transport changed");
@@ -70,8 +78,30 @@ impl RxBatch<'_, '_> {
         self.flush_opened(input);
     }
 
-    /// Passes a QUIC packet on to the endpoint of the control sessions.
+    /// Processes a QUIC packet on a route without a transport of its own.
     pub(super) fn process_quic(&mut self, bytes: &[u8]) {
+        if self.admit_quic(bytes) {
+            self.pass_quic_on(bytes);
+        }
+    }
+
+    /// Returns whether a QUIC packet is within the handshake limit of its route, and counts it if
+    /// not.
+    #[inline]
+    fn admit_quic(&mut self, packet: &[u8]) -> bool {
+        if !HandshakeLimiter::is_limited(packet) {
+            return true;
+        }
+        let route = self.source.look_up_route(self.context.fib).map(|(_, route)| route);
+        let admitted = self.handshake_limiter.try_take(route, packet, clock::now());
+        if !admitted {
+            self.count_drop(DropReason::HandshakeRate);
+        }
+        admitted
+    }
+
+    /// Passes a QUIC packet on to the endpoint of the control sessions.
+    fn pass_quic_on(&mut self, bytes: &[u8]) {
         let fib = self.context.fib;
         match self.source.look_up_route(fib) {
             // For a route's own connection, which does not exist here: an Initial, which the peer

@@ -3,7 +3,10 @@
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
-use netft_proto::{packet::gro::GroCoalescer, wire::DropReason};
+use netft_proto::{
+    packet::{gro::GroCoalescer, handshake_limit::HandshakeLimiter},
+    wire::DropReason,
+};
 
 use crate::io::{
     counters::Counters,
@@ -27,6 +30,7 @@ const RECEIVE_BUFFER_LEN: usize = 65_536;
 pub(super) struct RxPipeline {
     input: Box<[u8]>,
     coalescer: GroCoalescer,
+    handshake_limiter: HandshakeLimiter,
     /// The frames of QUIC packets of one receive; empty between receives, kept for its memory.
     quic_frames: Vec<Bytes>,
     /// The frame to a relay under construction; empty before the first.
@@ -50,6 +54,7 @@ impl RxPipeline {
         Self {
             input,
             coalescer: GroCoalescer::new(true),
+            handshake_limiter: HandshakeLimiter::default(),
             quic_frames: Vec::new(),
             relay_frame: Vec::new(),
             may_have_unread: false,
@@ -114,7 +119,8 @@ impl RxPipeline {
             return BatchOutcome { queue_dead: false, lone_heartbeat: false };
         }
         let source = RxSource::new(socket, from);
-        let mut batch = RxBatch::new(context, source, &mut self.coalescer);
+        let mut batch =
+            RxBatch::new(context, source, &mut self.coalescer, &mut self.handshake_limiter);
         if fib.transports.is_empty() {
             batch.process_datagrams(input, received.segment);
         } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netft_proto::{
-    packet::gro::GroCoalescer,
+    packet::{gro::GroCoalescer, handshake_limit::HandshakeLimiter},
     session::{FrameOpener, Session},
     wire::{
         DropReason,
@@ -34,6 +34,7 @@ pub(super) struct RxBatch<'a, 'l> {
     /// The data that acknowledgements follow from.
     pub(super) received: ReceivedData<'l>,
     fragments: FragmentReceiver<'l>,
+    pub(super) handshake_limiter: &'a mut HandshakeLimiter,
     /// The session of the last frame.
     session: Option<(u32, &'l Arc<Session>, FrameOpener<'l>)>,
     /// Authentic frames so far.
@@ -46,6 +47,7 @@ impl<'a, 'l> RxBatch<'a, 'l> {
         context: &'a RxContext<'l>,
         source: RxSource,
         coalescer: &'a mut GroCoalescer,
+        handshake_limiter: &'a mut HandshakeLimiter,
     ) -> Self {
         Self {
             context,
@@ -53,6 +55,7 @@ impl<'a, 'l> RxBatch<'a, 'l> {
             delivery: InnerDelivery::new(context, coalescer),
             received: ReceivedData::default(),
             fragments: FragmentReceiver::new(context.fib, context.counters),
+            handshake_limiter,
             session: None,
             frame_count: 0,
             has_heartbeat: false,

@@ -543,6 +543,50 @@ fn quic_packets_of_routes_are_passed_on_and_others_are_not() {
     right.await_drops(DropReason::QueueFull, 6);
 }
 
+/// Valid Initials need no key: a flood of them, with the peer's address or another, is dropped
+/// before it is copied.
+#[test]
+fn floods_of_handshake_packets_are_limited_and_established_connections_are_not() {
+    let (left, mut right) = pair(true, true);
+    // A peer without a route: QUIC is taken from any source.
+    let known = right.fib.load_full();
+    let (sockets, routes) = (known.sockets.clone(), known.routes.clone());
+    right.fib.store(Arc::new(Fib {
+        has_unreachable_peer: true,
+        sockets,
+        routes,
+        ..Fib::default()
+    }));
+    let stranger = socket();
+    let initial = [&[0xc0, 0, 0, 0, 1, 20][..], &[7; 60]].concat();
+    let start = std::time::Instant::now();
+    let count = 500;
+    let mut passed = 0;
+    for n in 0..count {
+        for from in [&left.socket, &stranger] {
+            udp::send_control(from.fd.as_fd(), &right.socket.local, &initial, None).unwrap();
+        }
+        if n % 8 == 0 {
+            thread::sleep(Duration::from_micros(200));
+        }
+        while right.quic.try_recv().is_ok() {
+            passed += 1;
+        }
+    }
+    await_until(|| {
+        while right.quic.try_recv().is_ok() {
+            passed += 1;
+        }
+        passed + right.drop_count(DropReason::HandshakeRate) == 2 * count
+    });
+    let refilled = start.elapsed().as_millis() as u64 / 5 + 1;
+    assert!((2 * 64..=2 * (64 + refilled)).contains(&passed), "{passed} passed");
+    for _ in 0..70 {
+        udp::send_control(left.socket.fd.as_fd(), &right.socket.local, &[0x40; 40], None).unwrap();
+        right.quic.blocking_recv().unwrap();
+    }
+}
+
 #[test]
 fn a_dead_adapter_is_reported_once_and_the_next_one_works() {
     let (mut left, right) = pair(true, true);
