@@ -61,3 +61,53 @@ impl Components {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::thread;
+
+    use netft_proto::{ids::PeerId, route::Transport};
+
+    use super::*;
+    use crate::io::{
+        clock,
+        control::{component::Action, test_node::TestNode},
+        identity,
+    };
+
+    /// A timer of QUIC that expired and was not polled would be due for ever.
+    #[test]
+    fn every_component_is_polled_and_a_transports_timers_run() {
+        let mut node = TestNode::new(1);
+        let key = identity::generate_key().unwrap();
+        node.config.peers[0].key = identity::public_key(&key).unwrap();
+        let id = node.add_route(PeerId(0));
+        node.routes.get_mut(id).unwrap().plan.spec.transport = Transport::Quic;
+        let mut components = Components::default();
+        let poll = |components: &mut Components, now| {
+            let mut actions = Actions::default();
+            for place in 0..COMPONENT_COUNT {
+                components.poll(place, now, &node.view(), &mut actions);
+            }
+            actions.into_actions()
+        };
+        let mut actions = Actions::default();
+        let start = clock::now();
+        components.on_input(start, &Input::RoutesChanged, &node.view(), &mut actions);
+        let dial = components.connections.next_wake().unwrap();
+        let polled = poll(&mut components, dial);
+        assert!(polled.iter().any(|action| matches!(action, Action::PollCarriers(_))));
+        let timer = |components: &Components| {
+            components.connections.transport_of(id).unwrap().next_timeout()
+        };
+        let due = timer(&components).unwrap();
+        assert!(components.next_wake().unwrap() <= due);
+        while clock::now() < due {
+            thread::sleep(due.since(clock::now()));
+        }
+        poll(&mut components, clock::now());
+        assert!(timer(&components).unwrap() > due, "the probe timeout backed off");
+    }
+}

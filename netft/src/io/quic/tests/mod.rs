@@ -5,7 +5,10 @@
 mod queries;
 mod rig;
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use netft_proto::{
     ids::PeerId,
@@ -16,10 +19,14 @@ use netft_proto::{
     },
 };
 
+use quinn::{ConnectionError, EndpointConfig};
+
 use super::{
+    endpoint::client_config,
     failure::RefusalReason,
     session::hello_exchange::TAG_READY,
     tests::rig::{Raw, both_up},
+    tls::{SERVER_NAME, TlsIdentity},
 };
 use crate::io::quic::tests::rig::{Node, Plan, carries, pair, until};
 
@@ -77,6 +84,50 @@ async fn a_wrong_key_never_brings_a_session_up_on_either_side() {
         .await;
         assert!(x.reported().never_up() && y.reported().never_up());
     }
+}
+
+/// TLS takes the key of any configured peer, but answers go to the routes of the one whose address
+/// it is.
+#[tokio::test]
+async fn the_key_of_another_peer_is_refused_at_a_peers_address() {
+    let (mut a, b) = pair(1);
+    let other = Plan::new("node-c", 1);
+    a.second_peer = Some(other.public);
+    let node = Node::start(&a, &b, 1);
+    // It claims to be node-b in all but its key.
+    let impostor = Raw::start(&Plan { key: other.key, public: other.public, ..b.clone() }, &a);
+    let end = match impostor.connect().await {
+        Ok(connection) => connection.closed().await,
+        Err(end) => end,
+    };
+    let ConnectionError::ApplicationClosed(close) = end else { panic!("not refused but {end}") };
+    assert_eq!(close.error_code, RefusalReason::WrongPeer.close_code());
+    assert!(node.reported().never_up());
+    drop(impostor);
+    let peer = Node::start(&b, &a, 2);
+    both_up(&node, &peer).await;
+}
+
+/// S-06: before a source address is proven, nothing larger than its datagram goes there.
+#[tokio::test]
+async fn a_stranger_is_answered_with_a_retry() {
+    let (a, b) = pair(1);
+    let _node = Node::start(&a, &b, 1);
+    let tls = TlsIdentity::new(&b.key, b.public).unwrap();
+    let settings = Arc::new(EndpointConfig::default());
+    let mut client = quinn_proto::Endpoint::new(settings, None, true, None);
+    let to = a.sockets[0].local_addr().unwrap();
+    let (now, config) = (Instant::now(), client_config(&tls, a.public).unwrap());
+    let (_, mut connection) = client.connect(now, config, to, SERVER_NAME).unwrap();
+    let mut initial = Vec::new();
+    assert!(connection.poll_transmit(now, 1, &mut initial).is_some());
+    let stranger = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    stranger.send_to(&initial, to).await.unwrap();
+    let mut answer = [0; 2048];
+    let (len, from) = stranger.recv_from(&mut answer).await.unwrap();
+    // Long header, fixed bit, type 3 (RFC 9000 section 17.2.5).
+    assert_eq!((from, answer[0] >> 4), (to, 0xf), "a Retry");
+    assert!(len < initial.len());
 }
 
 #[tokio::test]

@@ -51,6 +51,8 @@ pub(in crate::io) struct Plan {
     pub(in crate::io) rekey: Duration,
     /// Index of a socket that is not read.
     pub(in crate::io) silent: Option<usize>,
+    /// The key of a second configured peer, whose addresses are unknown.
+    pub(in crate::io) second_peer: Option<NodeKey>,
     pub(in crate::io) sockets: Arc<Vec<UdpSocket>>,
 }
 
@@ -70,6 +72,7 @@ impl Plan {
             addrs: VirtualAddrs::derive_from_key(&public),
             rekey: Duration::from_secs(3600),
             silent: None,
+            second_peer: None,
             sockets: Arc::new((0..sockets).map(open).collect()),
         }
     }
@@ -94,6 +97,9 @@ impl Plan {
             policies: netft_proto::route::PeerPolicies::default(),
             transport: None,
         }];
+        if let Some(key) = self.second_peer {
+            config.peers.push(PeerConfig { id: PeerId(1), ..PeerConfig::new("node-z", key) });
+        }
         config
     }
 

@@ -136,6 +136,25 @@ fn frames_travel_both_ways_and_only_quic_is_on_the_wire() {
     assert_eq!(ends.map(|end| end.strange), [0, 0]);
 }
 
+/// S-06: the address of a dialer is proven before anything is kept for it.
+#[test]
+fn the_first_answer_to_a_dial_is_a_retry() {
+    let mut ends = pair();
+    ends[0].transport.dial();
+    let deadline = Instant::now() + TEST_TIMEOUT;
+    let mut answer = vec![0; 65_536];
+    loop {
+        ends[1].turn();
+        if udp::recv_batch(ends[0].socket.fd.as_fd(), &mut answer).unwrap().is_some() {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
+    // Long header, fixed bit, type 3 (RFC 9000 section 17.2.5).
+    assert_eq!(answer[0] >> 4, 0xf);
+    assert_eq!(ends[1].transport.lock().open_connections().count(), 0);
+}
+
 #[test]
 fn a_frame_that_is_too_large_is_counted_and_the_others_go() {
     let mut ends = connected();
