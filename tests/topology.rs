@@ -133,3 +133,72 @@ fn b_13_ends_that_know_different_addresses_find_each_other() {
         }
     });
 }
+
+/// Runs ip(8) at a node.
+fn ip(pair: &NodePair, node: usize, args: &str) -> String {
+    let mut command = pair.lab.node_netns(node).command_inside("ip").unwrap();
+    let output = command.args(args.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn arp_setting(pair: &NodePair, node: usize, interface: &str, key: &str) -> String {
+    let file = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
+    pair.lab.node_netns(node).run_inside(|| std::fs::read_to_string(file)).unwrap().trim().into()
+}
+
+/// The hardware address that `node` finds for `addr` over `interface`, from an empty table.
+fn resolved_mac(pair: &NodePair, node: usize, interface: &str, addr: &str) -> String {
+    let began = Instant::now();
+    loop {
+        let line = ip(pair, node, &format!("-4 neigh show to {addr} dev {interface}"));
+        let mut words = line.split_whitespace().skip_while(|word| *word != "lladdr");
+        if let Some(mac) = words.nth(1) {
+            return mac.to_owned();
+        }
+        assert!(began.elapsed() < TEST_TIMEOUT, "{addr} is not resolved: {line}");
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// F-67: two cards of each node on one subnet. The answer to an ARP request is always the right
+/// card's, also after the tables were emptied, so that both routes come up.
+#[test]
+fn f_67_two_cards_on_one_subnet_answer_for_their_own_addresses() {
+    in_namespace("f_67_two_cards_on_one_subnet_answer_for_their_own_addresses", || {
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat], BARE);
+        for node in [0, 1] {
+            ip(&pair, node, "link add eth9 link eth0 type macvlan mode bridge");
+            ip(&pair, node, &format!("addr add 10.1.0.{}/24 dev eth9", 11 + node));
+            ip(&pair, node, "link set eth9 up");
+        }
+        let mac = |pair: &NodePair, name: &str| {
+            let line = ip(pair, 1, &format!("-o link show dev {name}"));
+            let mut words = line.split_whitespace().skip_while(|word| *word != "link/ether");
+            words.nth(1).unwrap().to_owned()
+        };
+        let right = [mac(&pair, "eth0"), mac(&pair, "eth9")];
+        for node in [0, 1] {
+            pair.start(node);
+        }
+        let two = |routes: &[RouteRow]| routes.len() >= 2 && up(routes) >= 2;
+        for _ in 0..4 {
+            for node in [0, 1] {
+                pair.daemon(node).wait_for("both routes", TEST_TIMEOUT, two).unwrap();
+            }
+            for node in [0, 1] {
+                ip(&pair, node, "neigh flush all");
+            }
+            let found = [("eth0", "10.1.0.2"), ("eth9", "10.1.0.12")]
+                .map(|(interface, addr)| resolved_mac(&pair, 0, interface, addr));
+            assert_eq!(found, right);
+        }
+        assert_eq!(arp_setting(&pair, 0, "eth9", "arp_ignore"), "1");
+        assert_eq!(arp_setting(&pair, 0, "eth9", "arp_announce"), "2");
+        let daemon = pair.daemons[0].take().unwrap();
+        daemon.stop().unwrap();
+        for key in ["arp_ignore", "arp_announce"] {
+            assert_eq!(arp_setting(&pair, 0, "eth9", key), "0", "restored by a clean stop");
+        }
+    });
+}

@@ -301,6 +301,7 @@ fn fine() -> NodeFacts {
         ruleset: Ok(json!({ "nftables": [] })),
         packet_filter: Some(PacketFilterState::Installed),
         strict_rp_filter: [].into(),
+        mixed_arp: [].into(),
         forwarding: false,
         is_clock_synchronised: Some(true),
         receive_buffer: Some((8 << 20, 8 << 20)),
@@ -554,4 +555,27 @@ fn a_peer_no_network_leads_to_is_an_error_and_its_address_is_named() {
     assert_eq!(find(&found, "no-network").unwrap().place, "b");
     let address = find(&found, "unreachable-address").unwrap();
     assert!(address.place.contains("192.0.2.7"), "{address:?}");
+}
+
+/// F-67, and addresses that no list holds.
+#[test]
+fn mistake_16_interfaces_on_one_subnet_and_too_many_addresses() {
+    let mut facts = fine();
+    let second = facts.links[1].interface.addrs[0];
+    let first = facts.links[0].interface.addrs[0];
+    facts.links[1].interface.addrs[0].prefix = first.prefix;
+    facts.mixed_arp = [facts.links[1].interface.name.clone()].into();
+    let ids = |facts: &NodeFacts| {
+        let found = run_checks(facts).into_iter();
+        found.map(|finding| finding.id).collect::<Vec<_>>()
+    };
+    assert!(ids(&facts).contains(&"shared-subnet".to_owned()));
+    facts.links[1].interface.addrs[0] = second;
+    for n in 0..300u16 {
+        let [high, low] = n.to_be_bytes();
+        let net = IpNet::new_assert([172, 16 + high, low, 1].into(), 24);
+        let addr = LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false };
+        facts.links[1].interface.addrs.push(addr);
+    }
+    assert_eq!(ids(&facts), ["interface-list"]);
 }

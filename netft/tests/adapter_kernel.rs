@@ -25,7 +25,7 @@ use netft::{
             types::{CleanupError, CleanupOutcome, DeviceOrigin, TunOpenError},
         },
         netlink::{Netlink, NetlinkMonitor},
-        sys::{glink, tun as sys},
+        sys::{glink, speed, tun as sys},
     },
 };
 
@@ -50,13 +50,35 @@ async fn adapter(
     let opened = tun::open_adapter(netlink, NAME, backend, queues).await.unwrap();
     let configured = netlink.configure_adapter(NAME, addrs(1), MTU).await.unwrap();
     assert_eq!(configured.ifindex, opened.ifindex);
-    let wanted =
-        DesiredState { name: NAME.into(), addrs: addrs(1), mtu: MTU, routes: peer_routes() };
+    let wanted = DesiredState {
+        name: NAME.into(),
+        addrs: addrs(1),
+        mtu: MTU,
+        routes: peer_routes(),
+        speed: None,
+    };
     let mut guard = AdapterReconciler::new(wanted, opened.ifindex);
     let report = guard.reconcile(netlink, Time::ZERO).await;
     assert!(report.errors.is_empty(), "{report:?}");
     assert_eq!(report.repairs.len(), 2, "{report:?}");
     (opened, guard)
+}
+
+/// U8: TUN reports 10 Gbit/s by itself, over anything.
+#[test]
+fn the_adapter_reports_the_speed_of_its_routes() {
+    in_namespace("the_adapter_reports_the_speed_of_its_routes", async || {
+        let netlink = Netlink::open().unwrap();
+        let (_opened, mut guard) = adapter(&netlink, AdapterBackend::Offload, 1).await;
+        let socket = glink::open_socket().unwrap();
+        assert_eq!(speed::link_speed(&socket, NAME), None, "no route, no speed");
+        for (speed, at) in [(Some(1000), 1000), (Some(100_000), 2000), (None, 3000)] {
+            guard.desired_state_mut().speed = speed;
+            let report = guard.reconcile(&netlink, Time::from_millis(at)).await;
+            assert!(report.repairs.is_empty() && report.errors.is_empty(), "{report:?}");
+            assert_eq!(speed::link_speed(&socket, NAME), speed);
+        }
+    });
 }
 
 /// Everything that has to be there, as ip(8) sees it.
@@ -298,8 +320,13 @@ fn a_host_without_ipv6_gets_an_ipv4_adapter() {
         let opened = tun::open_adapter(&netlink, NAME, AdapterBackend::Offload, 1).await.unwrap();
         let configured = netlink.configure_adapter(NAME, addrs(1), MTU).await.unwrap();
         assert!(!configured.has_ipv6);
-        let wanted =
-            DesiredState { name: NAME.into(), addrs: addrs(1), mtu: MTU, routes: peer_routes() };
+        let wanted = DesiredState {
+            name: NAME.into(),
+            addrs: addrs(1),
+            mtu: MTU,
+            routes: peer_routes(),
+            speed: None,
+        };
         let mut guard = AdapterReconciler::new(wanted, opened.ifindex);
         let report = guard.reconcile(&netlink, Time::ZERO).await;
         assert_eq!(report.repairs, [Repair::RouteRestored(addrs(2).v4.into())], "{report:?}");

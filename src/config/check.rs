@@ -225,6 +225,8 @@ fn read_topology(
 ) {
     let all = &mut topology.all_cross_subnet;
     reader.store_flag(all, &table.plumb_all_cross_subnet_routes, &keys::TOPOLOGY_CROSS_SUBNET);
+    let keep = &mut topology.keep_arp_settings;
+    reader.store_flag(keep, &table.keep_arp_settings, &keys::TOPOLOGY_KEEP_ARP);
     let exclude = reader.read_list(&table.exclude, &keys::TOPOLOGY_EXCLUDE, exclude_rule);
     topology.exclude = exclude.into_iter().map(|(rule, _)| rule).collect();
 }

@@ -47,6 +47,7 @@ pub(super) struct NodeTable {
 pub(super) struct TopologyTable {
     pub(super) plumb_all_cross_subnet_routes: OptionalField,
     pub(super) exclude: OptionalField,
+    pub(super) keep_arp_settings: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

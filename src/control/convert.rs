@@ -285,6 +285,9 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
         EventKind::InterfaceListCut { listed, usable } => {
             EventDetail::InterfaceListCut { listed: *listed, usable: *usable }
         }
+        EventKind::HostSettingChanged { what } => {
+            EventDetail::HostSettingChanged { what: what.clone() }
+        }
         EventKind::Reconfigured => EventDetail::Reconfigured,
         EventKind::AddressLearned { route, peer, from, to } => EventDetail::AddressLearned {
             route: route.0,
@@ -381,6 +384,7 @@ mod tests {
             EventKind::FailoverCost { peer, from: route, to: None, cost: FailoverCost::default() },
             EventKind::Drain { route, peer, stage: DrainStage::Drained },
             EventKind::InterfaceListCut { listed: 256, usable: 300 },
+            EventKind::HostSettingChanged { what: "eth0: arp_ignore=1 (was 0)".into() },
             EventKind::Reconfigured,
             EventKind::AddressLearned { route, peer, from: None, to: address },
         ];

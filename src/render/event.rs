@@ -90,6 +90,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::Cost { .. }
         | EventDetail::Drain { .. }
         | EventDetail::Reconfigured
+        | EventDetail::HostSettingChanged { .. }
         | EventDetail::AddressLearned { .. } => EventLevel::Info,
     }
 }
@@ -185,6 +186,9 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             "this node has {usable} usable addresses, and peers learn only {listed} of them: \
              exclude some under topology"
         ),
+        EventDetail::HostSettingChanged { what } => {
+            format!("kernel setting changed while netftd runs: {what}")
+        }
         EventDetail::Reconfigured => "configuration reloaded".to_owned(),
         EventDetail::Drain { route, peer, stage } => {
             format!("{} to {peer}: {}", ends.route_label(*route), stage.as_str())

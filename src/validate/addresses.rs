@@ -53,3 +53,35 @@ pub(super) fn check_link_local_interfaces(facts: &NodeFacts, _: &RoutePlan) -> V
         })
         .collect()
 }
+
+/// Interfaces on one subnet that answer ARP for each other's addresses: packets arrive at the wrong
+/// one. netftd separates them, unless the config keeps the settings.
+pub(super) fn check_shared_subnets(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    let interfaces: Vec<Interface> =
+        facts.links.iter().map(|link| link.interface.clone()).collect();
+    let shared = topology::shared_subnets(&facts.config, &interfaces);
+    let mixed: Vec<_> = shared
+        .keys()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| facts.mixed_arp.contains(*name))
+        .collect();
+    let is_netftd_to_do = facts.daemon.is_none() && !facts.config.topology.keep_arp_settings;
+    if mixed.is_empty() || is_netftd_to_do {
+        return Vec::new();
+    }
+    let settings: Vec<_> = mixed
+        .iter()
+        .flat_map(|name| {
+            let key = format!("net.ipv4.conf.{name}");
+            [format!("{key}.arp_ignore=1"), format!("{key}.arp_announce=2")]
+        })
+        .collect();
+    vec![Finding::new(
+        Severity::Warning,
+        "shared-subnet",
+        mixed.join(", "),
+        "they are on a subnet with another interface and answer ARP for its addresses: packets \
+         arrive at the wrong one",
+        format!("`sysctl -w {}`, or remove `keep_arp_settings`", settings.join(" ")),
+    )]
+}

@@ -27,11 +27,12 @@ use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
 pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
 
 /// Every check.
-pub const ALL_CHECKS: [CheckFn; 22] = [
+pub const ALL_CHECKS: [CheckFn; 23] = [
     check_no_peers,
     check_networks,
     addresses::check_interface_list,
     addresses::check_link_local_interfaces,
+    addresses::check_shared_subnets,
     check_shared_fate,
     check_duplicates,
     check_mtu,

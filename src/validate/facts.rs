@@ -37,6 +37,8 @@ pub struct NodeFacts {
     pub packet_filter: Option<PacketFilterState>,
     /// The interfaces with a strict reverse path filter.
     pub strict_rp_filter: BTreeSet<String>,
+    /// The interfaces that answer ARP for other interfaces' addresses, or ask with them.
+    pub mixed_arp: BTreeSet<String>,
     /// The adapter forwards IPv4.
     pub forwarding: bool,
     /// The clock is synchronised; `None` if the kernel does not say.
@@ -77,7 +79,8 @@ impl NodeFacts {
         let (links, sources) = runtime.block_on(read_links(&config))?;
         let packet_filter = runtime.block_on(host::packet_filter_state(&config.adapter.name));
         let names = links.iter().map(|link| &link.interface.name);
-        let strict = names.filter(|name| is_strict(name)).cloned().collect();
+        let strict = names.clone().filter(|name| is_strict(name)).cloned().collect();
+        let mixed_arp = names.filter(|name| has_mixed_arp(name)).cloned().collect();
         let (adapter, port) = (config.adapter.name.clone(), config.session.port);
         let forwarding =
             ipv4_setting(&adapter, "forwarding").or_else(|| ipv4_setting("all", "forwarding"));
@@ -88,6 +91,7 @@ impl NodeFacts {
             ruleset: read_ruleset(),
             packet_filter,
             strict_rp_filter: strict,
+            mixed_arp,
             forwarding: forwarding.is_some_and(|value| value != 0),
             is_clock_synchronised: host::is_synchronised(),
             receive_buffer: host::receive_buffer_sizes(),
@@ -113,6 +117,13 @@ fn ipv4_setting(interface: &str, key: &str) -> Option<u32> {
 /// The kernel takes the larger of both settings (ip-sysctl).
 fn is_strict(interface: &str) -> bool {
     ipv4_setting(interface, "rp_filter").max(ipv4_setting("all", "rp_filter")) == Some(1)
+}
+
+/// Values below those that separate interfaces on one subnet (ip-sysctl).
+fn has_mixed_arp(interface: &str) -> bool {
+    [("arp_ignore", 1), ("arp_announce", 2)].iter().any(|(key, least)| {
+        ipv4_setting(interface, key).max(ipv4_setting("all", key)).is_some_and(|it| it < *least)
+    })
 }
 
 fn read_ruleset() -> Result<Value, String> {

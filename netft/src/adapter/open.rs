@@ -28,6 +28,7 @@ use crate::{
             tun::OpenedAdapter,
             types::MAX_QUEUES,
         },
+        arp_settings::ArpSettings,
         carrier_monitor::CarrierMonitor,
         clock, control,
         control::DriverParts,
@@ -167,6 +168,7 @@ async fn start_components(
         netlink,
         monitor,
         reconciler,
+        arp: ArpSettings::default(),
         driver: messages.clone(),
         queues: count,
         desired: desired_rx,
@@ -214,6 +216,7 @@ fn desired_state(config: &Config) -> DesiredState {
         addrs: config.adapter.addrs,
         mtu: config.adapter.mtu,
         routes: addrs.collect::<BTreeMap<_, _>>(),
+        speed: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The only I/O: TUN, sockets, packet path, netlink, QUIC control session, driver.
 
 pub mod adapter;
+pub(crate) mod arp_settings;
 pub(crate) mod carrier_monitor;
 pub(crate) mod clock;
 pub(crate) mod control;

@@ -10,7 +10,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use netft_proto::{
     config::Config,
     route::EventKind,
-    topology::{Advertisements, Interface, ResolvedAddresses, is_container_bridge},
+    topology,
+    topology::{Advertisements, Interface, ResolvedAddresses, SharedSubnets, is_container_bridge},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -22,6 +23,7 @@ use crate::io::{
         reconciler::{AdapterReconciler, DesiredState},
         tun,
     },
+    arp_settings::ArpSettings,
     clock,
     host_state::HostState,
     messages::DriverMessage,
@@ -47,6 +49,8 @@ pub(crate) struct NetlinkWatcher {
     pub netlink: Netlink,
     pub monitor: NetlinkMonitor,
     pub reconciler: AdapterReconciler,
+    /// Restores the ARP settings when the watcher ends.
+    pub arp: ArpSettings,
     pub driver: mpsc::Sender<DriverMessage>,
     /// The number of the adapter's queues.
     pub queues: usize,
@@ -73,9 +77,15 @@ impl NetlinkWatcher {
             let advertisements = self.advertisements.borrow_and_update().clone();
             let resolved = self.resolved.borrow_and_update().clone();
             let peer_inputs = (&advertisements, &resolved);
-            if let Some(host_state) =
+            let host_state =
                 HostState::read_kernel(&self.netlink, &config, peer_inputs, &reported.interfaces)
-                    .await
+                    .await;
+            if let Some(host_state) = &host_state
+                && !self.update_arp_settings(&config, host_state).await
+            {
+                return;
+            }
+            if let Some(host_state) = host_state
                 && host_state != reported
             {
                 let (interfaces, pairs) =
@@ -146,6 +156,18 @@ impl NetlinkWatcher {
             }
         }
         if report.is_adapter_missing { self.recreate_adapter(config).await } else { true }
+    }
+
+    /// Separates the interfaces that share a subnet. Returns false once the driver is gone.
+    async fn update_arp_settings(&mut self, config: &Config, host_state: &HostState) -> bool {
+        let shared = if config.topology.keep_arp_settings {
+            SharedSubnets::new()
+        } else {
+            topology::shared_subnets(config, &host_state.interfaces)
+        };
+        let Some(what) = self.arp.apply(&shared) else { return true };
+        let event = EventKind::HostSettingChanged { what };
+        self.driver.send(DriverMessage::Event(event)).await.is_ok()
     }
 
     async fn recreate_adapter(&mut self, config: &Config) -> bool {

@@ -219,6 +219,11 @@ pub enum EventDetail {
         /// Number of events left out.
         count: u64,
     },
+    /// netftd changed or restored a setting of the kernel.
+    HostSettingChanged {
+        /// The setting, with its former value.
+        what: String,
+    },
     /// The configuration was reloaded.
     Reconfigured,
     /// The path MTU of a route changed, by probes or by its interface.
@@ -276,6 +281,7 @@ impl EventDetail {
             | Self::EventsLost { .. }
             | Self::InterfaceListCut { .. }
             | Self::EventsLeftOut { .. }
+            | Self::HostSettingChanged { .. }
             | Self::Reconfigured => Vec::new(),
         }
     }
@@ -306,6 +312,7 @@ impl EventDetail {
             | Self::OverlayFault { .. }
             | Self::Stalled { .. }
             | Self::InterfaceListCut { .. }
+            | Self::HostSettingChanged { .. }
             | Self::Reconfigured
             | Self::EventsLost { .. } => None,
         }

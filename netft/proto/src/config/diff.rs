@@ -131,6 +131,11 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
         yes_or_no(old.topology.all_cross_subnet),
         yes_or_no(new.topology.all_cross_subnet),
     );
+    set(
+        "ARP settings kept",
+        yes_or_no(old.topology.keep_arp_settings),
+        yes_or_no(new.topology.keep_arp_settings),
+    );
     diff_excludes(old, new, &mut changes);
     diff_networks(old, new, &mut changes);
     diff_peers(old, new, &mut changes);
@@ -416,8 +421,13 @@ mod tests {
                 |c| {
                     c.site = "north".into();
                     c.topology.all_cross_subnet = true;
+                    c.topology.keep_arp_settings = true;
                 },
-                &["~ site: none → north", "~ all cross-subnet routes: no → yes"],
+                &[
+                    "~ site: none → north",
+                    "~ all cross-subnet routes: no → yes",
+                    "~ ARP settings kept: no → yes",
+                ],
             ),
             (
                 |c| c.topology.exclude.push(ExcludeRule::Interface("wlan*".into())),

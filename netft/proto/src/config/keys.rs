@@ -206,6 +206,9 @@ config_keys! {
     /// Interfaces and prefixes that are never used, though a network may hold them.
     TOPOLOGY_EXCLUDE = "topology.exclude", EXCLUDE_SYNTAX,
         Described("nothing"), Live, r#"["wlan*", "10.9.0.0/16"]"#;
+    /// Leaves `arp_ignore` and `arp_announce` of interfaces on one subnet as they are. Otherwise
+    /// netftd sets them to 1 and 2 while it runs, so that each answers for its own addresses only.
+    TOPOLOGY_KEEP_ARP = "topology.keep_arp_settings", KeySyntax::Flag, Flag(false), Live, "true";
 
     /// This node forwards datagrams between its peers. It cannot read them.
     RELAY_OFFER = "relay.offer", KeySyntax::Flag, Flag(false), Live, "true";

@@ -152,6 +152,8 @@ pub struct TopologyConfig {
     pub all_cross_subnet: bool,
     /// Interfaces and prefixes that are never used, though a network may hold them.
     pub exclude: Vec<ExcludeRule>,
+    /// Leaves the ARP settings of interfaces on one subnet as they are.
+    pub keep_arp_settings: bool,
 }
 
 impl AdapterConfig {

@@ -196,6 +196,11 @@ pub enum EventKind {
         /// Usable addresses.
         usable: usize,
     },
+    /// netftd changed or restored a setting of the kernel.
+    HostSettingChanged {
+        /// The setting, with its former value.
+        what: String,
+    },
     /// The configuration was reloaded.
     Reconfigured,
     /// The peer proved by path validation that it is at an address that is not configured, and the
@@ -237,6 +242,7 @@ impl EventKind {
             Self::FailoverCost { .. } => "cost",
             Self::Drain { .. } => "drain",
             Self::InterfaceListCut { .. } => "interface-list-cut",
+            Self::HostSettingChanged { .. } => "host-setting-changed",
             Self::Reconfigured => "reconfigured",
             Self::AddressLearned { .. } => "address-learned",
         }

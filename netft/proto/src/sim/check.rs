@@ -246,6 +246,7 @@ impl InvariantChecker {
             | EventKind::FailoverCost { .. }
             | EventKind::Drain { .. }
             | EventKind::InterfaceListCut { .. }
+            | EventKind::HostSettingChanged { .. }
             | EventKind::Reconfigured
             | EventKind::AddressLearned { .. } => {}
         }

@@ -13,6 +13,7 @@ pub(crate) mod nat;
 pub(crate) mod networks;
 pub(crate) mod pairs;
 pub(crate) mod plan;
+pub(crate) mod shared_subnets;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod types;
@@ -34,6 +35,7 @@ pub use crate::topology::{
         is_container_bridge, is_overlay_or_bridge, network_capacity, network_role,
     },
     plan::{cross_subnet_pairs, off_subnet_remotes, plan_routes},
+    shared_subnets::{SharedSubnets, shared_subnets},
     types::{
         Advertisements, Interface, LocalAddr, PlanInputs, PlannedRoute, RoutablePairs, RoutePlan,
         SourceAddresses, UnroutedAddress, UnroutedReason,

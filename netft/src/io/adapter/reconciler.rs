@@ -15,7 +15,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use netft_proto::{ids::virtual_addrs::VirtualAddrs, time::Time};
 
-use crate::io::netlink::{AdapterAddr, AdapterState, HostRoute, Netlink, NetlinkError};
+use crate::io::{
+    netlink::{AdapterAddr, AdapterState, HostRoute, Netlink, NetlinkError},
+    sys::{glink, speed},
+};
 
 /// Minimum interval between two checks.
 pub const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -39,6 +42,8 @@ pub struct DesiredState {
     pub mtu: u16,
     /// The virtual addresses of the peers, each with the MTU towards it, bytes.
     pub routes: BTreeMap<IpAddr, u32>,
+    /// The speed it reports, Mbit/s: that of the fastest active route, if it is known.
+    pub speed: Option<u32>,
 }
 
 /// A repair of the adapter.
@@ -104,12 +109,14 @@ pub struct AdapterReconciler {
     desired: DesiredState,
     ifindex: u32,
     backoff: RepairBackoff,
+    /// The adapter whose speed was set last, and the speed.
+    reported_speed: Option<(u32, Option<u32>)>,
 }
 
 impl AdapterReconciler {
     /// Reconciler of the adapter with index `ifindex`.
     pub fn new(desired: DesiredState, ifindex: u32) -> Self {
-        Self { desired, ifindex, backoff: RepairBackoff::default() }
+        Self { desired, ifindex, backoff: RepairBackoff::default(), reported_speed: None }
     }
 
     /// The adapter was created again. Its peer routes are restored by the next check.
@@ -143,6 +150,9 @@ impl AdapterReconciler {
             return report;
         }
         let outcome = self.repair_adapter(netlink, &mut report).await;
+        if !report.is_adapter_missing {
+            self.report_speed();
+        }
         report.is_backing_off = self.backoff.record_outcome(now, outcome);
         let adapter = &self.desired.name;
         for repair in &report.repairs {
@@ -164,6 +174,20 @@ impl AdapterReconciler {
             tracing::debug!(adapter, "adapter missing");
         }
         report
+    }
+
+    /// Has the adapter report the speed of its routes; TUN reports 10 Gbit/s over anything. Tried
+    /// once: it is for display.
+    fn report_speed(&mut self) {
+        let wanted = Some((self.ifindex, self.desired.speed));
+        if self.reported_speed == wanted {
+            return;
+        }
+        self.reported_speed = wanted;
+        let (adapter, speed) = (&self.desired.name, self.desired.speed);
+        let result =
+            glink::open_socket().and_then(|socket| speed::set_link_speed(&socket, adapter, speed));
+        tracing::debug!(adapter, ?speed, ?result, "speed of the adapter");
     }
 
     async fn repair_adapter(
@@ -212,7 +236,7 @@ impl AdapterReconciler {
     }
 
     async fn apply_repair(&self, netlink: &Netlink, repair: &Repair) -> Result<(), NetlinkError> {
-        let DesiredState { name, addrs, mtu, routes } = &self.desired;
+        let DesiredState { name, addrs, mtu, routes, .. } = &self.desired;
         let own = |addr: IpAddr| match addr {
             IpAddr::V4(_) => addrs.v4.into(),
             IpAddr::V6(_) => addrs.v6.into(),
@@ -365,6 +389,7 @@ mod tests {
             mtu: 1420,
             routes: [("169.254.9.9".parse().unwrap(), 1400), ("fe80::9".parse().unwrap(), 1380)]
                 .into(),
+            speed: None,
         }
     }
 

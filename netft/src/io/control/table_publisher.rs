@@ -110,11 +110,11 @@ impl TablePublisher {
         if reason != REPLY_TEMPLATE_READY {
             tracing::debug!(self.generation, reason, "forwarding table published");
         }
-        let routes = peer_mtus(view, &fib);
+        let (routes, speed) = (peer_mtus(view, &fib), active_speed(view, &fib));
         self.fib.store(Arc::new(fib));
         self.desired_state.send_if_modified(|desired| {
-            let changed = desired.routes != routes;
-            desired.routes = routes;
+            let changed = desired.routes != routes || desired.speed != speed;
+            (desired.routes, desired.speed) = (routes, speed);
             changed
         });
         true
@@ -274,6 +274,13 @@ fn peer_mtus(view: &View<'_>, fib: &Fib) -> BTreeMap<IpAddr, u32> {
         .collect()
 }
 
+/// The speed of the fastest active route, Mbit/s, as far as the interfaces report one.
+fn active_speed(view: &View<'_>, fib: &Fib) -> Option<u32> {
+    let host_state = view.planner.host_state();
+    let active = fib.peers.iter().filter_map(|entry| entry.active.as_ref());
+    active.filter_map(|path| host_state.interface(path.socket.ifindex)?.speed).max()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -287,6 +294,7 @@ mod tests {
             addrs: node.config.adapter.addrs,
             mtu: 1420,
             routes: BTreeMap::new(),
+            speed: None,
         };
         TablePublisher::new(SharedFib::default(), watch::channel(desired).0, None)
     }

@@ -1,5 +1,6 @@
 //! All `unsafe` code: system calls that have no safe wrapper, one file per interface.
 
+pub mod arp;
 pub mod clock;
 pub mod epoll;
 pub mod glink;

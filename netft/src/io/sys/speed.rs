@@ -1,8 +1,9 @@
-//! Link speed of an interface (`ETHTOOL_GSET`).
+//! Link speed of an interface (`ETHTOOL_GSET`, `ETHTOOL_SSET`).
 
 #![expect(unsafe_code, reason = "SIOCETHTOOL has no safe wrapper")]
 
 use std::{
+    io,
     mem::offset_of,
     os::fd::{AsFd, AsRawFd},
     ptr,
@@ -11,6 +12,7 @@ use std::{
 use crate::io::sys::tun::{check_syscall, new_ifreq};
 
 const ETHTOOL_GSET: u32 = 0x01;
+const ETHTOOL_SSET: u32 = 0x02;
 /// `SPEED_UNKNOWN`, in either width that drivers report.
 const UNKNOWN_SPEEDS: [u32; 2] = [u32::MAX, u16::MAX as u32];
 
@@ -42,15 +44,32 @@ const _: () = assert!(offset_of!(EthtoolCmd, speed_hi) == 28);
 /// no such interface.
 pub fn link_speed(socket: &impl AsFd, ifname: &str) -> Option<u32> {
     let mut command = EthtoolCmd { cmd: ETHTOOL_GSET, ..EthtoolCmd::default() };
-    let mut request = new_ifreq(ifname).ok()?;
-    request.ifr_ifru.ifru_data = ptr::from_mut(&mut command).cast();
-    let fd = socket.as_fd().as_raw_fd();
-    // SAFETY: SIOCETHTOOL reads one `ifreq` and, for GSET, reads and writes one `ethtool_cmd`
-    // behind its pointer; both outlive the call.
-    check_syscall(unsafe { libc::ioctl(fd, libc::SIOCETHTOOL as _, ptr::from_mut(&mut request)) })
-        .ok()?;
+    run_ethtool(socket, ifname, &mut command).ok()?;
     let speed = u32::from(command.speed_hi) << 16 | u32::from(command.speed);
     (speed != 0 && !UNKNOWN_SPEEDS.contains(&speed)).then_some(speed)
+}
+
+/// Sets the speed that the interface named `ifname` reports, Mbit/s; `None`: unknown. TUN devices
+/// take it for display, and keep their other settings.
+///
+/// # Errors
+/// Of the kernel: no such interface, a driver without it (TUN before 4.20), no `CAP_NET_ADMIN`.
+pub fn set_link_speed(socket: &impl AsFd, ifname: &str, speed: Option<u32>) -> io::Result<()> {
+    let mut command = EthtoolCmd { cmd: ETHTOOL_GSET, ..EthtoolCmd::default() };
+    run_ethtool(socket, ifname, &mut command)?;
+    let speed = speed.unwrap_or(UNKNOWN_SPEEDS[0]);
+    command.cmd = ETHTOOL_SSET;
+    (command.speed, command.speed_hi) = (speed as u16, (speed >> 16) as u16);
+    run_ethtool(socket, ifname, &mut command)
+}
+
+fn run_ethtool(socket: &impl AsFd, ifname: &str, command: &mut EthtoolCmd) -> io::Result<()> {
+    let mut request = new_ifreq(ifname)?;
+    request.ifr_ifru.ifru_data = ptr::from_mut(command).cast();
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: SIOCETHTOOL reads one `ifreq` and, for GSET and SSET, reads and writes one
+    // `ethtool_cmd` behind its pointer; both outlive the call.
+    check_syscall(unsafe { libc::ioctl(fd, libc::SIOCETHTOOL as _, ptr::from_mut(&mut request)) })
 }
 
 #[cfg(test)]

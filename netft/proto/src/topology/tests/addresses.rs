@@ -177,3 +177,22 @@ fn a_link_local_peer_is_reached_over_the_interface_it_is_written_with() {
     };
     assert_eq!(pairs(&plan_routes(&config, &inputs, &[])), ["fe80::2 <- fe80::1%2"]);
 }
+
+/// F-67: by default the kernel answers ARP for the addresses of one card on the other.
+#[test]
+fn interfaces_on_one_subnet_are_found() {
+    let mut config = config(&[&["10.1.0.2"]]);
+    let mut interfaces = three();
+    assert!(shared_subnets(&config, &interfaces).is_empty());
+    interfaces.push(interface(5, "eth3", &["10.1.0.3/24", "10.7.0.1/24"]));
+    interfaces.push(interface(6, "docker0", &["10.2.0.9/24"]));
+    let names = |shared: &SharedSubnets| {
+        shared.iter().map(|((name, _), addrs)| format!("{name} {addrs:?}")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&shared_subnets(&config, &interfaces)),
+        ["eth0 [10.1.0.1]", "eth3 [10.1.0.3]"]
+    );
+    config.topology.exclude = vec![ExcludeRule::Interface("eth3".into())];
+    assert!(shared_subnets(&config, &interfaces).is_empty());
+}
