@@ -84,6 +84,46 @@ fn seeds_break_no_rule() {
 }
 
 #[test]
+fn seeds_of_data_faults_break_no_rule() {
+    let failures = sweep(number("NETFT_SIM_SEEDS").unwrap_or(40), |seed| {
+        if number("NETFT_SEED").is_some_and(|only| only != seed) {
+            return None;
+        }
+        let scenario = Scenario::random_data_faults(seed);
+        let report = sim::run_scenario(&scenario);
+        (!report.violations.is_empty()).then(|| report.failure_text(&scenario))
+    });
+    let shown: Vec<_> = failures.iter().take(5).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{} seeds failed\n{}", failures.len(), shown.join("\n"));
+}
+
+/// The first seed of data faults that a bug breaks a rule in, and the rule.
+fn first_broken_by(bug: InjectedBug) -> Option<(u64, String)> {
+    (0..200).find_map(|seed| {
+        let report = sim::run_scenario(&Scenario::random_data_faults(seed).with_bug(bug));
+        report.violations.into_iter().next().map(|violation| (seed, violation))
+    })
+}
+
+#[test]
+fn an_engine_whose_heartbeats_alone_decide_is_found_out() {
+    let found = first_broken_by(InjectedBug::HeartbeatsDecide);
+    assert!(found.as_ref().is_some_and(|(_, text)| text.contains("rule 17")), "{found:?}");
+}
+
+#[test]
+fn an_engine_that_never_returns_to_a_route_is_found_out() {
+    let found = first_broken_by(InjectedBug::NeverReturn);
+    assert!(found.as_ref().is_some_and(|(_, text)| text.contains("rule 5")), "{found:?}");
+}
+
+#[test]
+fn an_engine_whose_data_alternates_is_found_out() {
+    let found = first_broken_by(InjectedBug::ForgetDataLoss);
+    assert!(found.as_ref().is_some_and(|(_, text)| text.contains("rule 18")), "{found:?}");
+}
+
+#[test]
 fn one_seed_is_one_trace() {
     let run = |seed| sim::run_scenario(&Scenario::random(seed).keep_text());
     for seed in [0, 3, 11] {

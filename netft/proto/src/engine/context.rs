@@ -29,6 +29,12 @@ pub enum InjectedBug {
     DeliverTwice,
     /// Frames to be retransmitted are not.
     LoseInFlight,
+    /// Loss of data counts for nothing: heartbeats alone decide.
+    HeartbeatsDecide,
+    /// A route that lost data is never acquitted.
+    NeverReturn,
+    /// A route that lost data is acquitted at once, and data alternates.
+    ForgetDataLoss,
 }
 
 /// Shared state, passed to every method of a peer.
@@ -90,6 +96,10 @@ impl EngineContext {
 
     pub(crate) fn never_clears_suspicion(&self) -> bool {
         self.injected_bug == Some(InjectedBug::NeverClearSuspicion)
+    }
+
+    pub(crate) fn has_bug(&self, bug: InjectedBug) -> bool {
+        self.injected_bug == Some(bug)
     }
 }
 

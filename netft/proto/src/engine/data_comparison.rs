@@ -125,6 +125,12 @@ impl DataComparison {
         comparison.latest = Some(tally);
     }
 
+    /// A convicted route is being compared.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_return(&self) -> bool {
+        self.0.is_some_and(|comparison| comparison.is_return)
+    }
+
     /// The route whose counts are needed.
     pub(crate) fn compared_route(&self) -> Option<RouteId> {
         self.0.map(|comparison| comparison.candidate)
@@ -153,30 +159,37 @@ impl DataComparison {
 
     /// Advances the comparison, or begins that of a convicted route.
     pub(crate) fn poll(&mut self, routes: &mut RouteMap, active: Option<RouteId>, now: Time) {
-        if self.0.is_none() && self.next_wake(routes, active).is_some_and(|at| at <= now) {
-            match return_candidate(routes, active, now) {
-                // Its counts are asked for before the next timer.
-                Some((active, route, permille)) => {
-                    self.0 = Some(Comparison::new(now, (active, route), permille, true));
-                }
-                None => postpone_returns(routes, now),
-            }
+        if let Some(comparison) = self.0.take_if(|it| it.next_check <= now) {
+            self.0 = advance(comparison, routes, active, now);
+        }
+        if self.0.is_some() || self.next_wake(routes, active).is_none_or(|at| at > now) {
             return;
         }
-        let Some(mut comparison) = self.0.take_if(|it| it.next_check <= now) else { return };
-        let is_up = routes.get(&comparison.candidate).is_some_and(Route::is_up);
-        if active != Some(comparison.active) || !is_up {
-            if comparison.is_return {
-                postpone_returns(routes, now);
+        match return_candidate(routes, active, now) {
+            // Its counts are asked for before the next timer.
+            Some((active, route, permille)) => {
+                self.0 = Some(Comparison::new(now, (active, route), permille, true));
             }
-            return;
-        }
-        let settle = SETTLE_TIME + round_trips(routes, &comparison);
-        match comparison.advance(now, settle) {
-            Some(lost) => conclude(routes, now, &comparison, lost),
-            None => self.0 = Some(comparison),
+            None => postpone_returns(routes, now),
         }
     }
+}
+
+/// Advances a comparison and applies its verdict. Returns it while it goes on.
+fn advance(
+    mut comparison: Comparison,
+    routes: &mut RouteMap,
+    active: Option<RouteId>,
+    now: Time,
+) -> Option<Comparison> {
+    let is_up = routes.get(&comparison.candidate).is_some_and(Route::is_up);
+    if active != Some(comparison.active) || !is_up {
+        return None;
+    }
+    let settle = SETTLE_TIME + round_trips(routes, &comparison);
+    let Some(lost) = comparison.advance(now, settle) else { return Some(comparison) };
+    conclude(routes, now, &comparison, lost);
+    None
 }
 
 /// The best route that may be better for data than the active one.
@@ -195,7 +208,8 @@ fn leave_candidate(
             && route.hold_down.is_over(now)
             && (!route.is_drained() || active.is_drained())
             && !data.is_resting(now)
-            && convicted * CLEARLY_BETTER <= u64::from(permille)
+            && (convicted * CLEARLY_BETTER <= u64::from(permille)
+                || data.retry_at().is_some_and(|at| at <= now))
     };
     routes.values().filter(may_be_better).min_by_key(|it| route_rank(it)).map(|it| it.id)
 }
@@ -224,12 +238,12 @@ fn round_trips(routes: &RouteMap, comparison: &Comparison) -> Duration {
     rtts.max().unwrap_or_default() * 2
 }
 
-/// Tries convicted routes again after another time.
+/// Puts off returns that cannot be decided at the moment.
 fn postpone_returns(routes: &mut RouteMap, now: Time) {
     for route in routes.values_mut() {
         let data = &mut route.path_quality.data;
-        if let Some(permille) = data.convicted_permille().filter(|_| data.retry_at() <= Some(now)) {
-            data.convict(now, permille);
+        if data.retry_at().is_some_and(|at| at <= now) {
+            data.defer_retry(now);
         }
     }
 }

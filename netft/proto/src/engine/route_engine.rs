@@ -107,6 +107,11 @@ impl Engine {
             self.on_peer_changed(id);
         }
         self.promised_wake = self.next_wake();
+        #[cfg(feature = "sim")]
+        if self.context.has_bug(InjectedBug::ForgetDataLoss) {
+            let routes = self.peers.values_mut().flat_map(|peer| peer.routes.values_mut());
+            routes.for_each(|route| route.path_quality.data.acquit());
+        }
     }
 
     /// The routes that the next [`on_timer`](Self::on_timer) takes down for their silence. The
@@ -229,12 +234,22 @@ impl Engine {
                     peer.mark_suspect(context, now, route)
                 });
             }
+            #[cfg(feature = "sim")]
+            EngineInput::DataLoss { .. } if self.context.has_bug(InjectedBug::HeartbeatsDecide) => {
+            }
             EngineInput::DataLoss { route, permille } => {
                 self.update_peer_of_route(now, route, |peer, _| {
                     let routes = (&mut peer.routes, peer.active);
                     peer.comparison.on_data_loss(routes, now, (route, permille));
                 });
             }
+            #[cfg(feature = "sim")]
+            EngineInput::Tally { route, .. }
+                if self.context.has_bug(InjectedBug::NeverReturn)
+                    && self.peers.values().any(|peer| {
+                        peer.comparison.is_return()
+                            && peer.comparison.compared_route() == Some(route)
+                    }) => {}
             EngineInput::Tally { route, tally } => {
                 self.update_peer_of_route(now, route, |peer, _| {
                     peer.comparison.on_tally(route, tally);

@@ -21,6 +21,8 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const MAX_REST: Duration = Duration::from_secs(60);
 /// First time before a convicted route is tried again; it doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
+/// Time until the next attempt, when the active route loses as much or a route went down.
+const DEFERRED_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(640);
 
 /// Quality of a route for data.
@@ -91,6 +93,13 @@ impl DataQuality {
         self.convictions += 1;
         self.lasting = 0;
         self.conviction = Some(Conviction { permille, retry_at: now + retry });
+    }
+
+    /// A comparison of the convicted route could not be made.
+    pub(crate) fn defer_retry(&mut self, now: Time) {
+        if let Some(conviction) = &mut self.conviction {
+            conviction.retry_at = now + DEFERRED_RETRY;
+        }
     }
 
     /// The loss the route was convicted for, per mille.

@@ -13,6 +13,17 @@ const BROWN_OUT_MEMORY: Duration = Duration::from_secs(40);
 /// Window of the loss rate, heartbeats.
 const LOSS_WINDOW: u32 = 64;
 
+/// Longest interval of packets that counts as bulk data.
+const BULK_INTERVAL: Duration = Duration::from_millis(1);
+/// Evidence and two comparisons of bulk data at that interval.
+const MAX_DATA_LOSS_TIME: Duration = Duration::from_secs(4);
+/// A return to a network that lost data: a retry, a comparison, and both once more.
+const DATA_LOSS_MEMORY: Duration = Duration::from_secs(150);
+
+fn is_bulk(scenario: &Scenario) -> bool {
+    !scenario.data_every.is_zero() && scenario.data_every <= BULK_INTERVAL
+}
+
 /// The bounds of one scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct TimingBounds {
@@ -24,6 +35,8 @@ pub(crate) struct TimingBounds {
     pub(crate) max_delay: Duration,
     /// Longest detection time.
     pub(crate) max_detection_time: Duration,
+    /// Longest time bulk data stays on a network that loses it; `None` without bulk data.
+    pub(crate) max_data_loss_time: Option<Duration>,
     /// Detection time per network.
     detection_times: Vec<Duration>,
     /// Heartbeat delay per network.
@@ -42,6 +55,7 @@ impl TimingBounds {
             max_travel: travel.max().unwrap_or_default() + extra.max().unwrap_or_default(),
             max_delay: delays.iter().copied().max().unwrap_or_default(),
             max_detection_time: detection_times.iter().copied().max().unwrap_or_default(),
+            max_data_loss_time: is_bulk(scenario).then_some(MAX_DATA_LOSS_TIME),
             detection_times,
             delays,
         }
@@ -92,6 +106,7 @@ impl TimingBounds {
             + self.max_proof_time() * 2
             + MAX_HOLD
             + self.max_brown_out_time()
+            + self.max_data_loss_time.map_or(Duration::ZERO, |_| DATA_LOSS_MEMORY)
             + self.slack
     }
 }

@@ -16,6 +16,9 @@ use crate::{
     wire::heartbeat::{Heartbeat, HeartbeatMessage},
 };
 
+/// Shortest time between two moves of data off one route for its loss.
+const MIN_LEAVE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A broken rule as text.
 pub(crate) type CheckResult = Result<(), String>;
 
@@ -38,6 +41,10 @@ pub(crate) struct RouteObservation {
     pub(crate) disagree_since: Option<Time>,
     /// Since when the route is suspect.
     pub(crate) suspect_since: Option<Time>,
+    /// Since when it is active.
+    pub(crate) active_since: Option<Time>,
+    /// When data last left it for its loss.
+    left_for_loss: Option<Time>,
 }
 
 impl RouteObservation {
@@ -230,6 +237,9 @@ impl InvariantChecker {
             EventKind::Stalled { length } => {
                 return self.check_stall_report(node, event.at, length);
             }
+            EventKind::Moved { from: Some(route), reason: Reason::DataLoss, .. } => {
+                return self.check_alternation(scenario, node, route, event.at);
+            }
             EventKind::RouteAdded { .. }
             | EventKind::RouteRemoved { .. }
             | EventKind::RemoteUnreachable { .. }
@@ -251,6 +261,24 @@ impl InvariantChecker {
             | EventKind::AddressLearned { .. } => {}
         }
         Ok(())
+    }
+
+    /// Rule 18.
+    fn check_alternation(
+        &mut self,
+        scenario: &Scenario,
+        node: usize,
+        route: RouteId,
+        at: Time,
+    ) -> CheckResult {
+        let Some((peer, network)) = scenario.peer_and_network(node, route) else { return Ok(()) };
+        let before = self.observation_mut(node, peer, network).left_for_loss.replace(at);
+        match before.filter(|before| at.since(*before) < MIN_LEAVE_INTERVAL) {
+            Some(before) => Err(format!(
+                "rule 18: node {node} to {peer}: data left network {network} at {before} and again"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Rule 10.

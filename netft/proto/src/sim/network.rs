@@ -30,6 +30,8 @@ struct PolicerState {
 
 /// Frames lost in one burst.
 const BURST_FRAMES: u16 = 10;
+/// Loss from which data has to move, per mille.
+const CLEAR_LOSS_PERMILLE: u16 = 30;
 /// Window of a policer.
 const POLICER_WINDOW: Duration = Duration::from_millis(10);
 
@@ -182,6 +184,20 @@ impl SimNetwork {
 
     pub(crate) fn set_data_fault(&mut self, from: usize, to: usize, fault: DataFault) {
         self.directions[from * self.nodes + to].data_fault = Some(fault);
+    }
+
+    /// Returns true when full-size frames from one node to another suffer loss that another network
+    /// is clearly better than.
+    pub(crate) fn loses_data(&self, from: usize, to: usize) -> bool {
+        match self.directions[from * self.nodes + to].data_fault {
+            Some(
+                DataFault::Loss(permille)
+                | DataFault::Corruption(permille)
+                | DataFault::Bursts(permille),
+            ) => permille >= CLEAR_LOSS_PERMILLE,
+            // What a policer loses depends on the data; a delay loses none.
+            Some(DataFault::Policer(_) | DataFault::Delay(_)) | None => false,
+        }
     }
 
     pub(crate) fn set_extra_delay(&mut self, by: Duration) {

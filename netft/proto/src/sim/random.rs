@@ -6,7 +6,7 @@ use crate::{
     route::Timing,
     sim::{
         rng::SplitMix64,
-        scenario::{FaultAction, NetworkModel, Scenario, clamped_timing},
+        scenario::{DataFault, FaultAction, NetworkModel, Scenario, clamped_timing},
     },
     time::Time,
 };
@@ -53,6 +53,62 @@ impl Scenario {
             scenario = draw_operator_action(scenario, &mut rng, at, (nodes, networks));
         }
         scenario
+    }
+}
+
+impl Scenario {
+    /// A scenario of bulk data drawn from `seed`: two nodes, two or three networks, and faults that
+    /// only data suffers, or few frames besides. Every pair must converge afterwards.
+    pub fn random_data_faults(seed: u64) -> Self {
+        let mut rng = SplitMix64::new(seed ^ 0x00da_7a4a_17e0_0000);
+        let networks = rng.pick_one(&[2, 3, 3]);
+        let mut scenario = Self::new(seed)
+            .networks(networks)
+            .hold(Duration::from_millis(rng.pick_one(&[100, 500])))
+            .timer_slack(Duration::from_micros(rng.pick_one(&[0, 200, 1000])))
+            .data_every(Duration::from_millis(1))
+            .run_for(Duration::from_secs(9))
+            .then_converge();
+        for network in 0..networks {
+            let model = NetworkModel {
+                delay: Duration::from_micros(rng.next_in_range(50, 2000)),
+                jitter: rng.duration_up_to(Duration::from_millis(1)),
+                duplicate_permille: rng.pick_one(&[0, 0, 10, 100]),
+                reorder_permille: rng.pick_one(&[0, 0, 10, 200]),
+                reorder_by: rng.duration_up_to(Duration::from_millis(5)),
+            };
+            scenario = scenario.model_of(network, model);
+        }
+        let spared = rng.next_below(networks as u64) as usize;
+        for _ in 0..rng.next_in_range(1, 4) {
+            let network = rng.next_below(networks as u64) as usize;
+            let at = Time::from_millis(rng.next_in_range(1500, 4000));
+            let from = rng.next_below(2) as usize;
+            let fault = draw_data_fault(&mut rng);
+            // One network stays good, mostly.
+            if network != spared || rng.chance_permille(100) {
+                let to = 1 - from;
+                let fault = FaultAction::DataFault { network, from, to, fault };
+                scenario = scenario.with_fault(at, fault);
+            }
+        }
+        if rng.chance_permille(200) {
+            let network = rng.next_below(networks as u64) as usize;
+            let at = Time::from_millis(rng.next_in_range(5000, 8000));
+            scenario = scenario.with_fault(at, FaultAction::Heal { network });
+        }
+        scenario
+    }
+}
+
+fn draw_data_fault(rng: &mut SplitMix64) -> DataFault {
+    let permille = rng.pick_one(&[10, 30, 100, 300]);
+    match rng.next_below(10) {
+        0..5 => DataFault::Loss(permille),
+        5..6 => DataFault::Corruption(permille),
+        6..8 => DataFault::Bursts(permille),
+        8..9 => DataFault::Policer(rng.pick_one(&[5, 10, 14])),
+        _ => DataFault::Delay(Duration::from_millis(rng.pick_one(&[2, 10, 30]))),
     }
 }
 

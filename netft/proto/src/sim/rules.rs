@@ -18,6 +18,8 @@
 //! | 14 | nothing in flight is lost while a network is good (in full: `delivery.rs`) |
 //! | 15 | retransmissions use another route that is up; suspicion ends at the detection time |
 //! | 16 | data leaves a drained network while one that is not drained is good |
+//! | 17 | bulk data leaves a network that loses 3 % of it or more while another one is good |
+//! | 18 | data does not alternate: it leaves a route for its loss once in five seconds |
 
 use crate::{
     route::{RouteState, RouteStatus},
@@ -46,6 +48,7 @@ impl InvariantChecker {
             self.check_active_route(node, peer, view)?;
             self.check_forwarding(node, peer, view)?;
             self.check_drain(node, peer, view)?;
+            self.check_data_loss(node, peer, view)?;
             for (network, route) in routes_to_peer(view.nodes, node, peer).iter().enumerate() {
                 let place = (node, peer, network);
                 self.check_cadence(place, view)?;
@@ -139,6 +142,34 @@ impl InvariantChecker {
             )),
             None => Ok(()),
         }
+    }
+
+    /// Rule 17. A network that was left, or failed, has to prove itself first.
+    fn check_data_loss(&mut self, node: usize, peer: usize, view: &NodeView<'_>) -> CheckResult {
+        let Some(most) = self.bounds.max_data_loss_time else { return Ok(()) };
+        let routes = routes_to_peer(view.nodes, node, peer);
+        let active = routes.iter().position(|route| route.active);
+        let Some(network) = active else { return Ok(()) };
+        let observation = self.observation_mut(node, peer, network);
+        let used = *observation.active_since.get_or_insert(view.now);
+        let Some(lossy) = self.truth.lossy_since(network, node, peer) else { return Ok(()) };
+        let others = (0..routes.len()).filter(|other| *other != network);
+        others.clone().for_each(|n| self.observation_mut(node, peer, n).active_since = None);
+        for other in others {
+            let route = &routes[other];
+            if route.brown_out || !route.hold_down.left.is_zero() || route.suspect {
+                continue;
+            }
+            let Some(good) = self.truth.clean_since(other, node, peer) else { continue };
+            let known = lossy.max(used).max(good + self.bounds.max_proof_time());
+            if view.now.since(known) > most {
+                return Err(format!(
+                    "rule 17: node {node} to {peer}: active on network {network}, which loses data \
+                     since {lossy}, while network {other} is good since {good}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Rule 6, for heartbeats that are not sent at all.

@@ -17,6 +17,8 @@ pub(crate) struct GroundTruth {
     /// Per network and pair: since when everything passes both ways between two nodes that run
     /// and share a session.
     clean_since: Vec<Option<Time>>,
+    /// Per network, sender and receiver: since when it loses full-size frames.
+    lossy_since: Vec<Option<Time>>,
     /// Per network and pair: since when an operator at one end drains it.
     drained_since: Vec<Option<Time>>,
     /// Per network and pair: since when nobody drains it.
@@ -32,6 +34,7 @@ impl GroundTruth {
             nodes,
             blocked_since: vec![None; networks * nodes * nodes],
             clean_since: vec![None; networks * nodes * nodes],
+            lossy_since: vec![None; networks * nodes * nodes],
             drained_since: vec![None; networks * nodes * nodes],
             undrained_since: vec![None; networks * nodes * nodes],
             last_disturbed: vec![Time::ZERO; nodes],
@@ -60,6 +63,8 @@ impl GroundTruth {
                     let slot = self.slot_index(number, from, to);
                     update_since(&mut self.blocked_since[slot], blocked, now);
                     update_since(&mut self.clean_since[slot], clean, now);
+                    let lossy = network.loses_data(from, to);
+                    update_since(&mut self.lossy_since[slot], lossy, now);
                     let drained = network.pair_drained_since(from, to);
                     self.drained_since[slot] = drained;
                     update_since(&mut self.undrained_since[slot], drained.is_none(), now);
@@ -74,6 +79,10 @@ impl GroundTruth {
 
     pub(crate) fn clean_since(&self, network: usize, from: usize, to: usize) -> Option<Time> {
         self.clean_since[self.slot_index(network, from, to)]
+    }
+
+    pub(crate) fn lossy_since(&self, network: usize, from: usize, to: usize) -> Option<Time> {
+        self.lossy_since[self.slot_index(network, from, to)]
     }
 
     pub(crate) fn drained_since(&self, network: usize, a: usize, b: usize) -> Option<Time> {
