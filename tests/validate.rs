@@ -300,6 +300,7 @@ fn fine() -> NodeFacts {
         sources: SourceAddresses::new(),
         ruleset: Ok(json!({ "nftables": [] })),
         packet_filter: Some(PacketFilterState::Installed),
+        drawn_away: Vec::new(),
         strict_rp_filter: [].into(),
         mixed_arp: [].into(),
         forwarding: false,

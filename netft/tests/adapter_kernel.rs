@@ -125,7 +125,7 @@ fn the_adapter_has_exactly_its_two_addresses_and_host_routes() {
         guard.desired_state_mut().routes.remove(&IpAddr::V4(addrs(2).v4));
         let report = guard.reconcile(&netlink, Time::from_millis(1000)).await;
         assert_eq!(report.repairs, [Repair::RouteRemoved(addrs(2).v4.into())]);
-        netlink.remove_peer_route(opened.ifindex, addrs(2).v4.into()).await.unwrap();
+        netlink.remove_peer_route(opened.ifindex, 254, addrs(2).v4.into()).await.unwrap();
         assert!(netlink.remove_adapter(NAME).await.unwrap());
         assert!(!netlink.remove_adapter(NAME).await.unwrap());
     });
@@ -217,6 +217,8 @@ fn the_guard_undoes_whatever_is_done_to_the_adapter() {
             format!("-6 route del {}/128 dev {NAME}", peer.v6),
             format!("route replace {}/32 dev {NAME} mtu 900", peer.v4),
             format!("route flush dev {NAME}"),
+            format!("addr change {v4}/32 dev {NAME} preferred_lft forever"),
+            format!("addr change {v6}/128 dev {NAME} preferred_lft forever"),
         ];
         for damage in damages {
             ip(&damage);

@@ -27,7 +27,7 @@ use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
 pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
 
 /// Every check.
-pub const ALL_CHECKS: [CheckFn; 23] = [
+pub const ALL_CHECKS: &[CheckFn] = &[
     check_no_peers,
     check_networks,
     addresses::check_interface_list,
@@ -48,6 +48,7 @@ pub const ALL_CHECKS: [CheckFn; 23] = [
     check_unanswered_routes,
     overlay::check_packet_filter,
     overlay::check_adapter_firewall,
+    overlay::check_ways,
     nodes::check_unasked_peers,
     nodes::check_clock_skew,
     nodes::check_path_mtu,

@@ -35,6 +35,9 @@ pub struct NodeFacts {
     /// The tables that close the adapter's addresses to the physical networks; `None` if they
     /// cannot be read.
     pub packet_filter: Option<PacketFilterState>,
+    /// Virtual addresses of peers whose packets would leave by another interface than the adapter,
+    /// with the name of that interface; empty without an adapter.
+    pub drawn_away: Vec<(IpAddr, String)>,
     /// The interfaces with a strict reverse path filter.
     pub strict_rp_filter: BTreeSet<String>,
     /// The interfaces that answer ARP for other interfaces' addresses, or ask with them.
@@ -77,6 +80,7 @@ impl NodeFacts {
             .build()
             .map_err(|error| error.to_string())?;
         let (links, sources) = runtime.block_on(read_links(&config))?;
+        let drawn_away = runtime.block_on(read_ways(&config, &links));
         let packet_filter = runtime.block_on(host::packet_filter_state(&config.adapter.name));
         let names = links.iter().map(|link| &link.interface.name);
         let strict = names.clone().filter(|name| is_strict(name)).cloned().collect();
@@ -90,6 +94,7 @@ impl NodeFacts {
             sources,
             ruleset: read_ruleset(),
             packet_filter,
+            drawn_away,
             strict_rp_filter: strict,
             mixed_arp,
             forwarding: forwarding.is_some_and(|value| value != 0),
@@ -107,6 +112,24 @@ async fn read_links(config: &Config) -> Result<(Vec<StackedLink>, SourceAddresse
     let remotes = topology::off_subnet_remotes(config, &interfaces, &ResolvedAddresses::new());
     let sources = host::source_addresses(remotes).await.map_err(|error| error.to_string())?;
     Ok((links, sources))
+}
+
+async fn read_ways(config: &Config, links: &[StackedLink]) -> Vec<(IpAddr, String)> {
+    let find_link = |is: &dyn Fn(&StackedLink) -> bool| links.iter().find(|link| is(link));
+    let Some(adapter) = find_link(&|link| link.interface.name == config.adapter.name) else {
+        return Vec::new();
+    };
+    let addrs = config.peers.iter().flat_map(|peer| {
+        let both: [IpAddr; 2] = [peer.addrs.v4.into(), peer.addrs.v6.into()];
+        both
+    });
+    let ways = host::source_addresses(addrs).await.unwrap_or_default();
+    let away = ways.into_iter().filter(|(_, (_, out))| *out != adapter.interface.index);
+    away.map(|(addr, (_, out))| {
+        let link = find_link(&|link| link.interface.index == out);
+        (addr, link.map_or_else(|| format!("interface {out}"), |link| link.interface.name.clone()))
+    })
+    .collect()
 }
 
 fn ipv4_setting(interface: &str, key: &str) -> Option<u32> {

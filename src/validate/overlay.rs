@@ -94,3 +94,21 @@ pub(super) fn check_adapter_firewall(facts: &NodeFacts, _: &RoutePlan) -> Vec<Fi
     }
     Vec::new()
 }
+
+/// Ways to the peers' virtual addresses that do not lead through the adapter.
+pub(super) fn check_ways(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    let adapter = &facts.config.adapter.name;
+    let away = facts.drawn_away.iter().map(|(addr, interface)| {
+        Finding::new(
+            Severity::Error,
+            "overlay-route",
+            adapter,
+            format!("packets to {addr} would leave by {interface}, not {adapter}, and are dropped"),
+            format!(
+                "find the policy rule (`ip rule`) or the route (`ip route get {addr}`) that leads \
+                 there, and remove it or give it a priority above 1"
+            ),
+        )
+    });
+    away.collect()
+}

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::io::{
-    adapter::lock::AdapterLock,
+    adapter::{lock::AdapterLock, policy_rule},
     messages::{DriverMessage, DriverRequest},
     netlink::Netlink,
     packet_filter,
@@ -187,7 +187,10 @@ impl Adapter {
         }
         let name = &self.config().adapter.name;
         let removed = match Netlink::open() {
-            Ok(netlink) => netlink.remove_adapter(name).await.map(drop),
+            Ok(netlink) => {
+                let rules = policy_rule::remove_rules(&netlink, name).await;
+                netlink.remove_adapter(name).await.and(rules)
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = removed {

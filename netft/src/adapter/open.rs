@@ -23,6 +23,7 @@ use crate::{
     io::{
         adapter::{
             lock::AdapterLock,
+            policy_rule,
             reconciler::{AdapterReconciler, DesiredState},
             tun,
             tun::OpenedAdapter,
@@ -70,6 +71,7 @@ pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenErro
         Err(error) => {
             // The caller reports the failure; the device must not outlive it.
             if let Ok(netlink) = Netlink::open() {
+                let _ = policy_rule::remove_rules(&netlink, &config.adapter.name).await;
                 let _ = netlink.remove_adapter(&config.adapter.name).await;
             }
             let _ = packet_filter::remove_tables(&config.adapter.name).await;
@@ -175,6 +177,7 @@ async fn start_components(
         advertisements: advertisements_rx.clone(),
         resolved: names.clone(),
         bridges: bridges_tx,
+        drawn_away: Vec::new(),
     };
     Ok(Adapter {
         config,

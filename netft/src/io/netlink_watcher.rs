@@ -5,7 +5,7 @@
 //! every [`ACTIVE_POLL_INTERVAL`] while things change, and every [`IDLE_POLL_INTERVAL`] otherwise,
 //! so a lost notification delays a change and loses none; the driver is told only of changes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use netft_proto::{
     config::Config,
@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::io::{
     adapter::{
+        policy_rule,
         reconciler::{AdapterReconciler, DesiredState},
         tun,
     },
@@ -62,6 +63,8 @@ pub(crate) struct NetlinkWatcher {
     pub resolved: watch::Receiver<ResolvedAddresses>,
     /// Names of the container bridges, for the packet filter.
     pub bridges: watch::Sender<BTreeSet<String>>,
+    /// Peers' addresses whose packets would leave by another interface, as last reported.
+    pub drawn_away: Vec<IpAddr>,
 }
 
 impl NetlinkWatcher {
@@ -138,6 +141,43 @@ impl NetlinkWatcher {
         }
     }
 
+    /// Keeps the way to the peers through the adapter, whatever policy rules other programs set.
+    /// Returns false once the driver is gone.
+    async fn reconcile_ways(&mut self) -> bool {
+        let (desired, ifindex) = (self.reconciler.desired_state(), self.reconciler.ifindex());
+        let report = match policy_rule::reconcile_rules(&self.netlink, desired, ifindex).await {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::debug!(%error, "cannot check the ways to the peers");
+                return true;
+            }
+        };
+        for repair in report.repairs {
+            if !self.report_restored(repair).await {
+                return false;
+            }
+        }
+        let is_news = report.drawn_away != self.drawn_away && !report.drawn_away.is_empty();
+        self.drawn_away = report.drawn_away;
+        if !is_news {
+            return true;
+        }
+        let addrs: Vec<_> = self.drawn_away.iter().map(ToString::to_string).collect();
+        let rule = report.foreign.map_or_else(
+            || "look for its route in `ip route get`".to_owned(),
+            |rule| {
+                let (priority, table) = (rule.priority, rule.table);
+                format!("policy rule {priority} (table {table}) may lead there: see `ip rule`")
+            },
+        );
+        let what = format!(
+            "packets to {} would leave by another interface than the adapter, and are dropped: \
+             {rule}",
+            addrs.join(", ")
+        );
+        self.driver.send(DriverMessage::Event(EventKind::OverlayFault { what })).await.is_ok()
+    }
+
     /// Repairs the adapter. Returns false once the driver is gone.
     async fn reconcile_adapter(&mut self, config: &Config) -> bool {
         let report = self.reconciler.reconcile(&self.netlink, clock::now()).await;
@@ -155,7 +195,8 @@ impl NetlinkWatcher {
                 return false;
             }
         }
-        if report.is_adapter_missing { self.recreate_adapter(config).await } else { true }
+        let is_open = !report.is_adapter_missing || self.recreate_adapter(config).await;
+        is_open && self.reconcile_ways().await
     }
 
     /// Separates the interfaces that share a subnet. Returns false once the driver is gone.

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 use netft_proto::{ids::virtual_addrs::VirtualAddrs, time::Time};
 
 use crate::io::{
-    netlink::{AdapterAddr, AdapterState, HostRoute, Netlink, NetlinkError},
+    netlink::{AdapterAddr, AdapterState, HostRoute, MAIN_TABLE, Netlink, NetlinkError},
     sys::{glink, speed},
 };
 
@@ -232,7 +232,7 @@ impl AdapterReconciler {
         netlink: &Netlink,
     ) -> Result<Option<(AdapterState, Vec<HostRoute>)>, NetlinkError> {
         let Some(adapter) = netlink.read_adapter(self.ifindex).await? else { return Ok(None) };
-        Ok(Some((adapter, netlink.peer_routes(self.ifindex).await?)))
+        Ok(Some((adapter, netlink.peer_routes(self.ifindex, MAIN_TABLE).await?)))
     }
 
     async fn apply_repair(&self, netlink: &Netlink, repair: &Repair) -> Result<(), NetlinkError> {
@@ -254,10 +254,13 @@ impl AdapterReconciler {
                 netlink.disable_kernel_ipv6_config(self.ifindex, name).await;
                 netlink.add_address(self.ifindex, *addr).await
             }
-            Repair::RouteRemoved(addr) => netlink.remove_peer_route(self.ifindex, *addr).await,
+            Repair::RouteRemoved(addr) => {
+                netlink.remove_peer_route(self.ifindex, MAIN_TABLE, *addr).await
+            }
             Repair::RouteRestored(addr) => {
                 let towards = routes.get(addr).copied().unwrap_or_else(|| (*mtu).into());
-                netlink.replace_peer_route(self.ifindex, *addr, own(*addr), towards).await
+                let ends = (*addr, own(*addr));
+                netlink.replace_peer_route(self.ifindex, MAIN_TABLE, ends, towards).await
             }
         }
     }

@@ -223,8 +223,8 @@ impl Netlink {
         write_sysctl("accept_redirects", "0");
     }
 
-    /// Adds or replaces the route to a peer's virtual address `addr`, with the MTU (bytes) of the
-    /// routes that lead there and the source address `src`.
+    /// Adds or replaces the route in `table` to a peer's virtual address `addr`, with the MTU
+    /// (bytes) of the routes that lead there and the source address `src`.
     ///
     /// # Errors
     /// Of the kernel: `EINVAL` when `src` is not on this host, `ENETDOWN` while the adapter is
@@ -232,39 +232,48 @@ impl Netlink {
     pub async fn replace_peer_route(
         &self,
         ifindex: u32,
-        addr: IpAddr,
-        src: IpAddr,
+        table: u32,
+        (addr, src): (IpAddr, IpAddr),
         mtu: u32,
     ) -> Result<(), NetlinkError> {
-        let mut message = host_message(ifindex, addr);
+        let mut message = host_message(ifindex, table, addr);
         message.attributes.push(RouteAttribute::PrefSource(src.into()));
         message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
         let request = self.handle()?.route().add(message).replace().execute();
         await_reply(|| format!("add the route to {addr}"), request).await
     }
 
-    /// Removes the route to a peer's virtual address; a missing one is not an error.
+    /// Removes the route in `table` to a peer's virtual address; a missing one is not an error.
     ///
     /// # Errors
     /// Of the kernel.
-    pub async fn remove_peer_route(&self, ifindex: u32, addr: IpAddr) -> Result<(), NetlinkError> {
-        let request = self.handle()?.route().del(host_message(ifindex, addr)).execute();
+    pub async fn remove_peer_route(
+        &self,
+        ifindex: u32,
+        table: u32,
+        addr: IpAddr,
+    ) -> Result<(), NetlinkError> {
+        let request = self.handle()?.route().del(host_message(ifindex, table, addr)).execute();
         none_if_missing(await_reply(|| format!("remove the route to {addr}"), request).await)
             .map(drop)
     }
 
-    /// The host routes of netft on the interface.
+    /// The host routes of netft in `table` on the interface.
     ///
     /// # Errors
     /// Of the kernel.
-    pub async fn peer_routes(&self, ifindex: u32) -> Result<Vec<HostRoute>, NetlinkError> {
+    pub async fn peer_routes(
+        &self,
+        ifindex: u32,
+        table: u32,
+    ) -> Result<Vec<HostRoute>, NetlinkError> {
         let handle = self.handle()?;
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut filter = RouteMessage::default();
             filter.header.address_family = family;
-            filter.header.table = RouteHeader::RT_TABLE_MAIN;
             filter.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+            filter.attributes.push(RouteAttribute::Table(table));
             filter.attributes.push(RouteAttribute::Oif(ifindex));
             let list = handle.route().get(filter).execute().try_collect::<Vec<_>>();
             // A table without any route so far does not exist.
@@ -274,7 +283,7 @@ impl Netlink {
             };
             let own = list.iter().filter(|route| {
                 route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)
-                    && route.header.table == RouteHeader::RT_TABLE_MAIN
+                    && convert::route_table(route) == table
             });
             let on_adapter = own.filter_map(convert::host_route).filter(|(oif, _)| *oif == ifindex);
             routes.extend(on_adapter.map(|(_, route)| route));
@@ -306,17 +315,21 @@ fn no_such_link(name: &str) -> NetlinkError {
     }
 }
 
-fn host_message(ifindex: u32, addr: IpAddr) -> RouteMessage {
+fn host_message(ifindex: u32, table: u32, addr: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
-    header.table = RouteHeader::RT_TABLE_MAIN;
+    // The attribute has room for every number.
+    header.table = RouteHeader::RT_TABLE_UNSPEC;
     header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     header.kind = RouteType::Unicast;
     (header.address_family, header.destination_prefix_length, header.scope) = match addr {
         IpAddr::V4(_) => (AddressFamily::Inet, 32, RouteScope::Link),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128, RouteScope::Universe),
     };
-    message.attributes =
-        vec![RouteAttribute::Destination(addr.into()), RouteAttribute::Oif(ifindex)];
+    message.attributes = vec![
+        RouteAttribute::Table(table),
+        RouteAttribute::Destination(addr.into()),
+        RouteAttribute::Oif(ifindex),
+    ];
     message
 }

@@ -216,6 +216,15 @@ pub(super) fn out_interface(message: &RouteMessage) -> Option<u32> {
     })
 }
 
+/// The table of a route.
+pub(super) fn route_table(message: &RouteMessage) -> u32 {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or_else(|| message.header.table.into())
+}
+
 /// A host route, with the interface it uses.
 pub(super) fn host_route(message: &RouteMessage) -> Option<(u32, HostRoute)> {
     let mut addr = None;

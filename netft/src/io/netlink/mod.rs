@@ -9,6 +9,7 @@ mod adapter;
 mod convert;
 mod interfaces;
 mod monitor;
+pub mod rules;
 mod types;
 
 use std::{
@@ -25,7 +26,7 @@ pub use crate::io::netlink::{
     monitor::NetlinkMonitor,
     types::{
         AdapterAddr, AdapterState, ConfiguredAdapter, DeviceInfo, DeviceKind, HostRoute,
-        NetlinkChanges, NetlinkError, ROUTE_PROTOCOL, StackedLink,
+        MAIN_TABLE, NetlinkChanges, NetlinkError, PolicyRule, ROUTE_PROTOCOL, StackedLink,
     },
 };
 

@@ -21,12 +21,14 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::io::netlink::types::{NetlinkChanges, NetlinkError};
 
-const MULTICAST_GROUPS: [MulticastGroup; 5] = [
+const MULTICAST_GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
 ];
 
 /// Receive buffer of the socket, bytes; beyond it the kernel drops notifications.
@@ -148,6 +150,7 @@ fn change_bits(payload: &NetlinkPayload<RouteNetlinkMessage>) -> u8 {
             Message::NewLink(_) | Message::DelLink(_) => CHANGED_LINKS,
             Message::NewAddress(_) | Message::DelAddress(_) => CHANGED_ADDRESSES,
             Message::NewRoute(_) | Message::DelRoute(_) => CHANGED_ROUTES,
+            Message::NewRule(_) | Message::DelRule(_) => CHANGED_ROUTES,
             _ => 0,
         },
         NetlinkPayload::Overrun(_) | NetlinkPayload::Error(_) => CHANGED_UNKNOWN,

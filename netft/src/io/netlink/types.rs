@@ -142,6 +142,20 @@ pub enum DeviceKind {
 /// of a crash from routes of the operator. No routing daemon uses it.
 pub const ROUTE_PROTOCOL: u8 = 194;
 
+/// The kernel's main routing table.
+pub const MAIN_TABLE: u32 = 254;
+
+/// A policy routing rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyRule {
+    /// Rules of a lower number come first.
+    pub priority: u32,
+    /// Table that it leads to; 0 for a rule that leads to none.
+    pub table: u32,
+    /// It carries netft's protocol number.
+    pub is_own: bool,
+}
+
 /// A host route on the adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostRoute {

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::io::{
     adapter::{
         lock::AdapterLock,
+        policy_rule,
         types::{CleanupError, CleanupOutcome},
     },
     netlink::{DeviceInfo, DeviceKind, Netlink},
@@ -36,6 +37,7 @@ pub async fn remove_leftover(
             CleanupOutcome::Removed
         }
     };
+    policy_rule::remove_rules(netlink, adapter).await?;
     // After the addresses it closes. A kernel without nftables has nothing to remove.
     if let Err(error) = packet_filter::remove_tables(adapter).await {
         tracing::debug!(adapter, %error, "packet filter not removed");

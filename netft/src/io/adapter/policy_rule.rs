@@ -1,0 +1,201 @@
+//! A policy rule of netft's own, where a foreign one stands before the main table: with the foreign
+//! rule alone packets to peers would take its routes (an exit node of another VPN) and not the
+//! adapter.
+//!
+//! The rule leads to a table of the adapter's own with the same host routes as in the main table;
+//! everything else falls through it. It is removed once no foreign rule stands there.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::io::{
+    adapter::reconciler::DesiredState,
+    netlink::{HostRoute, MAIN_TABLE, Netlink, NetlinkError, PolicyRule, rules},
+};
+
+/// Priority of the own rule, unless a foreign one stands before it.
+const PREFERRED_PRIORITY: u32 = 3343;
+/// Priority of the rule that leads to the main table.
+const MAIN_PRIORITY: u32 = 32_766;
+/// The local table, whose rule has priority 0.
+const LOCAL_TABLE: u32 = 255;
+/// First of the tables of adapters; each has one by its name.
+const FIRST_TABLE: u32 = 33_430_000;
+const TABLE_COUNT: u32 = 10_000;
+
+/// Result of a check.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct RuleReport {
+    /// Rules that were set, in words.
+    pub(crate) repairs: Vec<String>,
+    /// Peers' addresses whose packets would leave by another interface than the adapter.
+    pub(crate) drawn_away: Vec<IpAddr>,
+    /// The first foreign rule before the main table.
+    pub(crate) foreign: Option<PolicyRule>,
+}
+
+/// Routing table of an adapter: FNV-1a of its name.
+pub(crate) fn table_of(adapter: &str) -> u32 {
+    let hash = adapter
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    FIRST_TABLE + hash % TABLE_COUNT
+}
+
+/// Change of the own rule of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RuleChange {
+    None,
+    /// Add it with this priority, and remove the present one, if any.
+    Set(u32),
+    Remove,
+}
+
+/// The first rule of another program before the main table.
+fn first_foreign_rule(rules: &[PolicyRule]) -> Option<PolicyRule> {
+    let is_foreign = |rule: &&PolicyRule| {
+        !rule.is_own && rule.table != LOCAL_TABLE && rule.priority < MAIN_PRIORITY
+    };
+    rules.iter().filter(is_foreign).min_by_key(|rule| rule.priority).copied()
+}
+
+fn decide_change(rules: &[PolicyRule], table: u32) -> RuleChange {
+    let own = rules.iter().find(|rule| rule.is_own && rule.table == table);
+    match (first_foreign_rule(rules), own) {
+        (None, None) => RuleChange::None,
+        (None, Some(_)) => RuleChange::Remove,
+        (Some(foreign), Some(own)) if own.priority < foreign.priority => RuleChange::None,
+        // Nothing goes before the rule of the local table.
+        (Some(PolicyRule { priority: 0, .. }), _) => RuleChange::None,
+        (Some(foreign), _) => RuleChange::Set(PREFERRED_PRIORITY.min(foreign.priority - 1)),
+    }
+}
+
+/// Sets or removes the own rule of both families, and looks up the way to every peer.
+pub(crate) async fn reconcile_rules(
+    netlink: &Netlink,
+    desired: &DesiredState,
+    ifindex: u32,
+) -> Result<RuleReport, NetlinkError> {
+    let mut report = RuleReport::default();
+    let table = table_of(&desired.name);
+    for ipv6 in [false, true] {
+        let present = rules::list_rules(netlink, ipv6).await?;
+        let foreign = first_foreign_rule(&present);
+        report.foreign = report.foreign.or(foreign);
+        let change = decide_change(&present, table);
+        let own = present.iter().filter(|rule| rule.is_own && rule.table == table);
+        if change == RuleChange::None {
+            if own.count() > 0 {
+                fill_table(netlink, desired, ifindex, (table, ipv6)).await?;
+            }
+            continue;
+        }
+        if let (RuleChange::Set(priority), Some(foreign)) = (change, foreign) {
+            fill_table(netlink, desired, ifindex, (table, ipv6)).await?;
+            rules::add_rule(netlink, ipv6, priority, table).await?;
+            report.repairs.push(format!(
+                "policy rule {} (table {}) would draw packets to peers away: rule {priority} \
+                 (table {table}) set before it",
+                foreign.priority, foreign.table
+            ));
+        }
+        for rule in own {
+            rules::remove_rule(netlink, ipv6, rule.priority, table).await?;
+        }
+        if change == RuleChange::Remove {
+            for route in routes_in(netlink, ifindex, (table, ipv6)).await? {
+                netlink.remove_peer_route(ifindex, table, route.addr).await?;
+            }
+        }
+    }
+    for addr in desired.routes.keys() {
+        let way = netlink.source_for(*addr).await?;
+        if way.is_some_and(|(_, out)| out != ifindex) {
+            report.drawn_away.push(*addr);
+        }
+    }
+    Ok(report)
+}
+
+/// Removes the rules of an adapter. Its routes go with the device.
+pub(crate) async fn remove_rules(netlink: &Netlink, adapter: &str) -> Result<(), NetlinkError> {
+    let table = table_of(adapter);
+    for ipv6 in [false, true] {
+        let present = rules::list_rules(netlink, ipv6).await?;
+        for rule in present.iter().filter(|rule| rule.is_own && rule.table == table) {
+            rules::remove_rule(netlink, ipv6, rule.priority, table).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn routes_in(
+    netlink: &Netlink,
+    ifindex: u32,
+    (table, ipv6): (u32, bool),
+) -> Result<Vec<HostRoute>, NetlinkError> {
+    let routes = netlink.peer_routes(ifindex, table).await?;
+    Ok(routes.into_iter().filter(|route| route.addr.is_ipv6() == ipv6).collect())
+}
+
+/// Makes the adapter's table the same as its routes in the main table.
+async fn fill_table(
+    netlink: &Netlink,
+    desired: &DesiredState,
+    ifindex: u32,
+    (table, ipv6): (u32, bool),
+) -> Result<(), NetlinkError> {
+    let main = routes_in(netlink, ifindex, (MAIN_TABLE, ipv6)).await?;
+    let present = routes_in(netlink, ifindex, (table, ipv6)).await?;
+    let wanted: BTreeMap<_, _> = main.iter().map(|route| (route.addr, route)).collect();
+    for route in present.iter().filter(|route| !wanted.contains_key(&route.addr)) {
+        netlink.remove_peer_route(ifindex, table, route.addr).await?;
+    }
+    for route in main.iter().filter(|route| !present.contains(route)) {
+        let own: IpAddr = if ipv6 { desired.addrs.v6.into() } else { desired.addrs.v4.into() };
+        let mtu = route.mtu.unwrap_or_else(|| desired.mtu.into());
+        netlink.replace_peer_route(ifindex, table, (route.addr, own), mtu).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: u32 = FIRST_TABLE;
+
+    fn rule(priority: u32, table: u32) -> PolicyRule {
+        PolicyRule { priority, table, is_own: false }
+    }
+
+    fn own(priority: u32) -> PolicyRule {
+        PolicyRule { priority, table: TABLE, is_own: true }
+    }
+
+    #[test]
+    fn a_rule_is_set_only_before_a_foreign_one() {
+        let system = [rule(0, 255), rule(32_766, 254), rule(32_767, 253)];
+        let cases: [(&[PolicyRule], RuleChange); 8] = [
+            (&[], RuleChange::None),
+            (&[rule(5270, 52)], RuleChange::Set(3343)),
+            (&[rule(100, 52), rule(5270, 52)], RuleChange::Set(99)),
+            (&[rule(5270, 52), own(3343)], RuleChange::None),
+            (&[rule(100, 52), own(3343)], RuleChange::Set(99)),
+            (&[own(3343)], RuleChange::Remove),
+            (&[rule(0, 52)], RuleChange::None),
+            // Another adapter's rule is neither foreign nor this one's.
+            (&[PolicyRule { priority: 3343, table: TABLE + 1, is_own: true }], RuleChange::None),
+        ];
+        for (rules, change) in cases {
+            let all: Vec<_> = rules.iter().chain(&system).copied().collect();
+            assert_eq!(decide_change(&all, TABLE), change, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn adapters_have_tables_of_their_own() {
+        assert_ne!(table_of("netft0"), table_of("netft1"));
+        assert!((FIRST_TABLE..FIRST_TABLE + TABLE_COUNT).contains(&table_of("netft0")));
+    }
+}
