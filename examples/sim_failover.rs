@@ -65,7 +65,7 @@ fn event_line(scenario: &Scenario, node: usize, event: &Event) -> Option<Timelin
         EventKind::StateChanged { route, peer, from, to, reason, .. } => {
             format!("network {} to node {peer}: {from} -> {to} ({reason})", network(*route))
         }
-        EventKind::EarlyWarning { route, peer, missed, threshold } => {
+        EventKind::EarlyWarning { route, peer, missed, threshold, .. } => {
             let network = network(*route);
             format!("network {network} to node {peer}: {missed} of {threshold} heartbeats missed")
         }

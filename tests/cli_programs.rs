@@ -125,7 +125,10 @@ fn init_writes_a_config_that_checks_and_refuses_to_overwrite() {
     // The key that is there is kept: the peers know it.
     let key = fs::read(dir.path().join("etc/key")).unwrap();
     fs::remove_file(&path).unwrap();
-    assert!(netft(&["init", "--name", "n", "--output", text(&path)]).status.success());
+    let again = netft(&["init", "--name", "n", "--output", text(&path), "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&json["name"], &json["key_made"]), (&"n".into(), &false.into()), "{json}");
+    assert!(json["key"].as_str().unwrap().len() == 44 && json["addresses"].is_array(), "{json}");
     assert_eq!(fs::read(dir.path().join("etc/key")).unwrap(), key);
 }
 

@@ -591,3 +591,10 @@ fn policies_and_classes_that_mean_nothing_are_refused_with_their_place() {
     check_rows(rows);
     Folder::new().load(with_peer(&class.repeat(16))).unwrap();
 }
+
+#[test]
+fn c_01_an_unknown_key_hides_no_other_mistake() {
+    let shown = Folder::new().refused(format!("{NODE}nmae = 1\n[adapter]\nmtu = 1\n[fialover]\n"));
+    let found = ["4:1", "6:7", "7:2"].map(|place| shown.find(&format!("n.toml:{place}")));
+    assert!(found.iter().all(Option::is_some) && found.is_sorted(), "{shown}");
+}

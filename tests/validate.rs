@@ -11,22 +11,12 @@ use std::{
 };
 
 use common::{HOLD_CONFIG, NodePair, TEST_TIMEOUT};
-use ipnet::IpNet;
-use netft::{
-    NodeKey,
-    api::host::{PacketFilterState, StackedLink},
-    config::{Config, PeerConfig, PrivateKey},
-    topology::{Interface, LocalAddr, SourceAddresses},
-};
 use netft_lab::{Lab, NetworkLayout, daemon::SiteSettings, in_namespace, interface_index};
 use netftd::{
-    control::schema::{
-        EventDetail, Finding, PeerPath, PeerValidation, RouteView, Severity, ValidationResult,
-    },
-    validate::{DaemonFacts, NodeFacts, exit_code, run_checks},
+    control::schema::{Finding, Severity, ValidationResult},
+    validate::exit_code,
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
-use serde_json::json;
 
 /// Findings of `netft validate` on node 0, and its exit code.
 fn findings(pair: &NodePair) -> (Vec<Finding>, i32) {
@@ -270,313 +260,26 @@ fn mistake_10_the_port_is_closed_at_the_peer() {
     });
 }
 
-/// A node with two networks and nothing wrong with it.
-fn fine() -> NodeFacts {
-    let peer = PeerConfig::new("b", NodeKey([2; 32]))
-        .with_address("10.1.0.2:3343".parse().unwrap())
-        .with_address("10.2.0.2:3343".parse().unwrap());
-    let mut config = Config::new("a", PrivateKey(Vec::new().into()), NodeKey([1; 32]));
-    config.peers.push(peer);
-    let link = |index: u32| {
-        let net: IpNet = format!("10.{index}.0.1/24").parse().unwrap();
-        let addr = LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false };
-        let interface = Interface {
-            index,
-            name: format!("eth{}", index - 1),
-            kind: None,
-            up: true,
-            carrier: true,
-            loopback: false,
-            mtu: 1500,
-            has_default_route: false,
-            speed: None,
-            addrs: vec![addr],
+/// Two daemons with another key of each other: no firewall is to blame.
+#[test]
+fn t_04_a_wrong_key_is_named_and_shown_among_the_peers() {
+    in_namespace("t_04_a_wrong_key_is_named_and_shown_among_the_peers", || {
+        let mut pair = NodePair::prepared_for(1, SiteSettings::default());
+        pair.site.replace_peer_key(0, 1).unwrap();
+        pair.start(0);
+        pair.start(1);
+        common::wait_until("the wrong key to be named", || {
+            find(&findings(&pair).0, "wrong-key").is_some()
+        });
+        let (found, code) = findings(&pair);
+        assert!(code == 2 && find(&found, "no-answer").is_none(), "{found:#?}");
+        let wrong = find(&found, "wrong-key").unwrap();
+        assert!(wrong.place == "b" && wrong.what.contains("another key"), "{wrong:?}");
+        let cause = |pair: &mut NodePair, node: usize| {
+            let peers = pair.daemon(node).get_json("/v1/peers").unwrap();
+            peers["peers"][0]["session_cause"].as_str().unwrap_or_default().to_owned()
         };
-        StackedLink { interface, parent: None, master: None, ethernet: true }
-    };
-    NodeFacts {
-        config,
-        links: vec![link(1), link(2)],
-        sources: SourceAddresses::new(),
-        ruleset: Ok(json!({ "nftables": [] })),
-        packet_filter: Some(PacketFilterState::Installed),
-        drawn_away: Vec::new(),
-        strict_rp_filter: [].into(),
-        mixed_arp: [].into(),
-        forwarding: false,
-        is_clock_synchronised: Some(true),
-        receive_buffer: Some((8 << 20, 8 << 20)),
-        bound_sockets: Vec::new(),
-        daemon: Some(DaemonFacts::default()),
-    }
-}
-
-#[test]
-fn mistake_11_a_clock_nobody_keeps() {
-    let mut facts = fine();
-    assert_eq!(run_checks(&facts), []);
-    facts.is_clock_synchronised = Some(false);
-    let found = run_checks(&facts);
-    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "clock", 1));
-}
-
-#[test]
-fn mistake_12_a_cloned_identity() {
-    let mut facts = fine();
-    let events = vec![EventDetail::DuplicateNode { peer: "b".to_owned() }; 3];
-    facts.daemon = Some(DaemonFacts { events, ..DaemonFacts::default() });
-    let found = run_checks(&facts);
-    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "cloned-identity", 2));
-}
-
-#[test]
-fn mistake_13_buffers_too_small() {
-    let mut facts = fine();
-    facts.receive_buffer = Some((212_992, 8 << 20));
-    let found = run_checks(&facts);
-    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "buffers", 1));
-    assert!(found[0].remedy.contains("rmem_max=8388608"), "{found:?}");
-}
-
-#[test]
-fn the_plain_backend_is_named() {
-    let mut facts = fine();
-    facts.config.adapter.backend = netft::config::AdapterBackend::Plain;
-    let found = run_checks(&facts);
-    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "backend", 0));
-    assert!(found[0].remedy.contains("offload"), "{found:?}");
-}
-
-#[test]
-fn a_route_over_a_vlan_shares_the_fate_of_its_parent() {
-    let mut facts = fine();
-    facts.links[1].parent = Some(1);
-    let found = run_checks(&facts);
-    assert_eq!((found.len(), found[0].id.as_str()), (1, "shared-fate"));
-    assert!(found[0].what.contains("depend on eth0"), "{found:?}");
-}
-
-#[test]
-fn a_node_that_does_not_run_its_file_is_told_so_and_one_without_a_daemon_too() {
-    let mut facts = fine();
-    let pending = vec!["~ hold: 1 s → 5 s".to_owned()];
-    facts.daemon = Some(DaemonFacts {
-        pending_changes: pending,
-        socket_overflow: 7,
-        ..DaemonFacts::default()
+        assert_eq!(cause(&mut pair, 0), "wrong-key");
+        assert_eq!(cause(&mut pair, 1), "key-refused");
     });
-    let found = run_checks(&facts);
-    assert!(find(&found, "not-applied").unwrap().what.contains("hold"), "{found:?}");
-    assert!(find(&found, "buffers").unwrap().what.contains('7'), "{found:?}");
-    facts.daemon = None;
-    let found = run_checks(&facts);
-    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "no-daemon", 0));
-}
-
-/// As `nft -j list ruleset` shows firewalld 2, shortened.
-#[test]
-fn firewalld_is_told_which_zone_lacks_the_port() {
-    let rule = |chain: &str, expr: serde_json::Value| {
-        json!({ "rule": {
-        "family": "inet", "table": "firewalld", "chain": chain, "handle": 1, "expr": expr } })
-    };
-    let matches = |left: serde_json::Value, right: &str| {
-        let compared = json!({ "op": "==", "left": left, "right": right });
-        json!({ "match": compared })
-    };
-    let state = json!({ "match": { "op": "in", "left": { "ct": { "key": "state" } },
-        "right": { "set": ["established", "related"] } } });
-    let interface = matches(json!({ "meta": { "key": "iifname" } }), "eth0");
-    let mut rules = json!({ "nftables": [
-        { "chain": { "family": "inet", "table": "firewalld", "name": "filter_INPUT",
-            "type": "filter", "hook": "input", "prio": 10, "policy": "accept" } },
-        rule("filter_INPUT", json!([state, { "accept": null }])),
-        rule("filter_INPUT", json!([{ "jump": { "target": "filter_INPUT_ZONES" } }])),
-        rule("filter_INPUT", json!([{ "reject": { "type": "icmpx" } }])),
-        rule("filter_INPUT_ZONES",
-            json!([interface, { "goto": { "target": "filter_IN_internal" } }])),
-        rule("filter_INPUT_ZONES", json!([{ "accept": null }])),
-        rule("filter_IN_internal", json!([{ "jump": { "target": "filter_IN_internal_allow" } }])),
-        rule("filter_IN_internal", json!([{ "reject": null }])),
-    ] });
-    let mut facts = fine();
-    facts.ruleset = Ok(rules.clone());
-    let found = run_checks(&facts);
-    // eth1 is in a zone that takes everything.
-    assert_eq!((found.len(), found[0].severity), (1, Severity::Warning), "{found:#?}");
-    let command = "firewall-cmd --permanent --zone=internal --add-port=3343/udp && \
-                   firewall-cmd --reload";
-    assert_eq!(found[0].remedy, format!("`{command}`"));
-    let port = json!({ "payload": { "protocol": "udp", "field": "dport" } });
-    let allow = json!([
-        { "match": { "op": "==", "left": port, "right": { "range": [3000, 4000] } } },
-        { "accept": null }
-    ]);
-    rules["nftables"].as_array_mut().unwrap().push(rule("filter_IN_internal_allow", allow));
-    facts.ruleset = Ok(rules);
-    assert_eq!(run_checks(&facts), []);
-}
-
-/// An unsupported rule never counts as blocked.
-#[test]
-fn a_rule_that_cannot_be_read_leaves_the_verdict_open() {
-    let expr = json!([{ "xt": { "type": "match", "name": "udp" } }, { "accept": null }]);
-    let mut facts = fine();
-    facts.ruleset = Ok(json!({ "nftables": [
-        { "chain": { "family": "ip", "table": "filter", "name": "INPUT",
-            "type": "filter", "hook": "input", "prio": 0, "policy": "drop" } },
-        { "rule": { "family": "ip", "table": "filter", "chain": "INPUT", "expr": expr } },
-    ] }));
-    let found = run_checks(&facts);
-    assert!(!found.is_empty() && found.iter().all(|f| f.severity == Severity::Note), "{found:#?}");
-    facts.ruleset = Err("cannot run nft".to_owned());
-    assert_eq!(exit_code(&run_checks(&facts)), 0);
-}
-
-/// A route of `fine` that is up and carries packets of this size.
-fn route(path_mtu: usize) -> RouteView {
-    let text = json!({ "id": 1, "peer": "b", "real_local": "10.1.0.1:3343",
-        "real_remote": "10.1.0.2:3343", "virtual_local": "169.254.1.1",
-        "virtual_remote": "169.254.1.2", "delay_ms": 30, "threshold": 5, "priority": 1,
-        "attributes": 1, "transport": "udp", "state": "up", "tx": true, "rx": true, "active": true,
-        "rtt_us": null, "loss": 0.0, "heartbeats_sent": 1, "heartbeats_missed": 0,
-        "last_change": "", "reason": "", "path_mtu": path_mtu, "path_mtu_limit": 1500,
-        "path_mtu_age_ms": 20, "tx_frames": 0, "tx_bytes": 0 });
-    serde_json::from_value(text).unwrap()
-}
-
-/// Findings with this answer of the peer.
-fn with(answer: PeerValidation, routes: Vec<RouteView>) -> Vec<Finding> {
-    let mut facts = fine();
-    facts.daemon = Some(DaemonFacts { peers: vec![answer], routes, ..DaemonFacts::default() });
-    run_checks(&facts)
-}
-
-fn answer() -> PeerValidation {
-    PeerValidation { peer: "b".to_owned(), clock_skew_ms: Some(40), ..PeerValidation::default() }
-}
-
-#[test]
-fn clocks_of_two_nodes_that_differ_by_seconds_are_told_with_their_side() {
-    assert_eq!(with(answer(), Vec::new()), []);
-    for (skew, text) in
-        [(3500, "3 s ahead of"), (-7_200_000, "7200 s behind"), (i64::MIN, "behind")]
-    {
-        let found = with(PeerValidation { clock_skew_ms: Some(skew), ..answer() }, Vec::new());
-        assert_eq!((found.len(), found[0].id.as_str()), (1, "clock-skew"));
-        assert!(found[0].place == "b" && found[0].what.contains(text), "{found:?}");
-        assert_eq!(exit_code(&found), 1);
-    }
-}
-
-#[test]
-fn a_peer_that_was_not_asked_is_a_warning() {
-    let error = Some("its netftd is too old to be asked".to_owned());
-    let found = with(PeerValidation { error, clock_skew_ms: None, ..answer() }, Vec::new());
-    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "peer-not-asked", 1));
-    assert!(found[0].what.contains("too old"), "{found:?}");
-}
-
-#[test]
-fn the_two_halves_of_a_path_are_compared() {
-    let back = |path_mtu, path_mtu_limit| PeerValidation {
-        paths: vec![PeerPath {
-            real_local: "10.1.0.2:3343".parse().unwrap(),
-            real_remote: "10.1.0.1:3343".parse().unwrap(),
-            path_mtu,
-            path_mtu_limit,
-            path_mtu_probing: false,
-        }],
-        ..answer()
-    };
-    let ids = |found: &[Finding]| found.iter().map(|f| f.id.clone()).collect::<Vec<_>>();
-    assert_eq!(with(back(1500, 1500), vec![route(1500)]), []);
-    let found = with(back(1400, 1500), vec![route(1500)]);
-    assert_eq!(ids(&found), ["path-mtu-differs"]);
-    assert!(found[0].what.contains("1500 bytes reach b, packets of 1400 come back"), "{found:?}");
-    assert!(found[0].place.ends_with("(eth0)") && found[0].remedy.contains("by direction"));
-    let mut searching = back(1400, 1500);
-    searching.paths[0].path_mtu_probing = true;
-    assert_eq!(with(searching, vec![route(1500)]), [], "it may find 1500");
-    // One end has jumbo frames and the other not.
-    let found = with(back(1500, 9000), vec![route(1500)]);
-    assert_eq!(ids(&found), Vec::<String>::new());
-    let mut small = route(1300);
-    small.path_mtu_limit = Some(1300);
-    let found = with(back(1500, 1500), vec![small]);
-    assert!(found[0].remedy.contains("one MTU: 1500"), "{found:?}");
-    assert_eq!(ids(&with(back(1400, 1500), vec![route(1400)])), ["path-mtu"]);
-}
-
-#[test]
-fn a_path_no_probe_proves_is_a_note_and_one_still_searched_is_told_as_such() {
-    let mut unproven = route(1500);
-    unproven.path_mtu_age_ms = None;
-    let found = with(answer(), vec![unproven.clone()]);
-    assert_eq!((found.len(), found[0].id.as_str(), exit_code(&found)), (1, "path-mtu", 0));
-    // An older netftd that does not report it yields no finding.
-    unproven.path_mtu_limit = None;
-    assert_eq!(with(answer(), vec![unproven]), []);
-    let mut searching = route(1228);
-    searching.path_mtu_probing = true;
-    assert!(with(answer(), vec![searching])[0].what.contains("at least 1228"));
-}
-
-#[test]
-fn an_address_that_is_on_two_interfaces_or_the_adapters_elsewhere_is_found() {
-    let mut facts = fine();
-    let twice = facts.links[0].interface.addrs[0];
-    facts.links[1].interface.addrs.push(twice);
-    let found = run_checks(&facts);
-    let one = find(&found, "duplicate-address").unwrap();
-    assert_eq!((one.severity, one.place.as_str()), (Severity::Warning, "eth0, eth1"));
-
-    let mut facts = fine();
-    let addr: IpAddr = facts.config.adapter.addrs.v4.into();
-    let net = IpNet::new(addr, 16).unwrap();
-    facts.links[1].interface.addrs.push(LocalAddr {
-        addr,
-        prefix: net.trunc(),
-        is_secondary: false,
-    });
-    let found = run_checks(&facts);
-    let one = find(&found, "duplicate-address").unwrap();
-    assert_eq!((one.severity, exit_code(&found)), (Severity::Error, 2));
-    assert!(one.what.contains("virtual address"), "{one:?}");
-}
-
-#[test]
-fn a_peer_no_network_leads_to_is_an_error_and_its_address_is_named() {
-    let mut facts = fine();
-    let peer =
-        PeerConfig::new("b", NodeKey([2; 32])).with_address("192.0.2.7:3343".parse().unwrap());
-    facts.config.peers = vec![peer];
-    let found = run_checks(&facts);
-    assert_eq!(exit_code(&found), 2);
-    assert_eq!(find(&found, "no-network").unwrap().place, "b");
-    let address = find(&found, "unreachable-address").unwrap();
-    assert!(address.place.contains("192.0.2.7"), "{address:?}");
-}
-
-/// F-67, and addresses that no list holds.
-#[test]
-fn mistake_16_interfaces_on_one_subnet_and_too_many_addresses() {
-    let mut facts = fine();
-    let second = facts.links[1].interface.addrs[0];
-    let first = facts.links[0].interface.addrs[0];
-    facts.links[1].interface.addrs[0].prefix = first.prefix;
-    facts.mixed_arp = [facts.links[1].interface.name.clone()].into();
-    let ids = |facts: &NodeFacts| {
-        let found = run_checks(facts).into_iter();
-        found.map(|finding| finding.id).collect::<Vec<_>>()
-    };
-    assert!(ids(&facts).contains(&"shared-subnet".to_owned()));
-    facts.links[1].interface.addrs[0] = second;
-    for n in 0..300u16 {
-        let [high, low] = n.to_be_bytes();
-        let net = IpNet::new_assert([172, 16 + high, low, 1].into(), 24);
-        let addr = LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false };
-        facts.links[1].interface.addrs.push(addr);
-    }
-    assert_eq!(ids(&facts), ["interface-list"]);
 }

@@ -11,12 +11,34 @@ use std::{
 };
 
 use netft::{NodeKey, api::host::identity, config::DEFAULT_PORT};
+use serde::{Deserialize, Serialize};
 
 use super::{args::InitArgs, interfaces, interfaces::LocalNetwork, keys, output::StandardOutput};
-use crate::{config::node_name, exit::ExitError};
+use crate::{config::node_name, control::schema::VersionedBody, exit::ExitError};
+
+/// Answer of `netft init --json`: what was written, and the `[[peer]]` of this node.
+#[derive(Debug, Serialize, Deserialize)]
+struct InitAnswer {
+    /// The configuration file.
+    config: String,
+    /// The key file.
+    key_file: String,
+    /// The key is new; otherwise it was there.
+    key_made: bool,
+    /// This node's name.
+    name: String,
+    /// Its public key, base64.
+    key: String,
+    /// Its physical addresses.
+    addresses: Vec<String>,
+}
 
 /// Writes the configuration, and the key file beside it unless it exists.
-pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), ExitError> {
+pub(super) fn run_init(
+    args: &InitArgs,
+    json: bool,
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
     let path = &args.output;
     if path.symlink_metadata().is_ok() {
         return Err(ExitError::invalid_input(format!(
@@ -67,7 +89,16 @@ pub(super) fn run_init(args: &InitArgs, out: &mut StandardOutput) -> Result<(), 
         public,
         addresses.join(", "),
     );
-    out.write_text(&next)
+    let answer = VersionedBody::new(InitAnswer {
+        config: path.display().to_string(),
+        key_file: key.display().to_string(),
+        key_made: made,
+        name,
+        key: public.to_string(),
+        addresses: networks.iter().map(|found| found.address.to_string()).collect(),
+    });
+    let text = serde_json::to_string(&answer).map_err(ExitError::other_error)?;
+    out.print_response(json, &text, || next)
 }
 
 /// Public key of the file, created if missing; true if it was created.

@@ -117,7 +117,7 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
         }
         NetftCommand::Keygen { file } => keys::run_keygen(&file, json, &mut out),
         NetftCommand::Pubkey { file } => keys::run_pubkey(&file, json, &mut out),
-        NetftCommand::Init(args) => init::run_init(&args, &mut out),
+        NetftCommand::Init(args) => init::run_init(&args, json, &mut out),
         NetftCommand::Demo(_) | NetftCommand::Validate { .. } => Ok(()),
     }
 }

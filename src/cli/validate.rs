@@ -88,17 +88,22 @@ fn query_daemon(client: &DaemonClient, local: bool) -> Option<DaemonFacts> {
     let peers = query_peers(client, local);
     let (_, routes) = client.request_json::<schema::RouteList>("GET", "/v1/routes", "").ok()?;
     let (_, events) = client.request_json::<schema::EventList>("GET", "/v1/events", "").ok()?;
-    // An invalid file is reported as the pending change.
+    let (_, sessions) = client.request_json::<schema::PeerList>("GET", "/v1/peers", "").ok()?;
+    let (_, networks) =
+        client.request_json::<schema::NetworkList>("GET", "/v1/networks", "").ok()?;
     let pending =
         client.request_json::<schema::ReloadResult>("POST", "/v1/reload?dry_run=true", "");
-    let pending = pending.map_or_else(
-        |failure| failure.text.lines().take(1).map(str::to_owned).collect(),
-        |(_, reload)| reload.changes,
-    );
+    let (pending, refused) = match pending {
+        Ok((_, reload)) => (reload.changes, None),
+        Err(failure) => (Vec::new(), failure.text.lines().next().map(str::to_owned)),
+    };
     Some(DaemonFacts {
         routes: routes.routes,
         events: events.events.into_iter().map(|event| event.detail).collect(),
+        sessions: sessions.peers,
+        networks: networks.networks,
         pending_changes: pending,
+        reload_refused: refused,
         socket_overflow: status.counters.socket_overflow,
         peers,
     })

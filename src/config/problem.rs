@@ -43,6 +43,11 @@ impl ConfigProblem {
         Self { message: message.into(), marks: vec![mark], help: None, is_denied: false }
     }
 
+    /// Where it stands in the file.
+    pub fn start(&self) -> usize {
+        self.marks.first().map_or(0, |mark| mark.span.start)
+    }
+
     /// The same, with another place that belongs to it.
     #[must_use]
     pub fn with_mark(mut self, span: Range<usize>, label: impl Into<String>) -> Self {

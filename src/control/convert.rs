@@ -16,6 +16,7 @@ use super::{
     schema::{
         AdapterStatus, DaemonStatus, DrainedBy, EventDetail, MoveCountsView, NodeStatus,
         PeerCounts, PeerList, PeerView, RouteCounts, RouteFields, RouteList, RouteView,
+        SessionState,
     },
 };
 use crate::clock::WallClock;
@@ -84,6 +85,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
         peers: PeerCounts {
             configured: peers.len(),
             sessions: count(|peer| peer.session),
+            silent: count(|peer| peer.session && !peer.heard),
             reachable: count(|peer| peer.reachable),
         },
         routes: RouteCounts {
@@ -176,13 +178,25 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
         v6: info.addrs.v6,
         addresses: addresses.into_iter().collect(),
         session: info.status.session,
+        session_state: session_state(info),
+        session_cause: info.session_problem.as_ref().map(|problem| problem.cause),
+        session_reason: info.session_problem.as_ref().map(|problem| problem.text.clone()),
         reachable: info.status.reachable,
         active: info.status.active.map(|route| route.0),
         failovers: info.status.moves.failovers,
         moves: to_move_counts(info.status.moves),
-        adapter_up: info.peer_adapter_up,
+        // What it said once is not known to be so of a peer that is not heard.
+        adapter_up: info.peer_adapter_up.filter(|_| session_state(info) == SessionState::Up),
         policy: info.policies.default_policy().to_string(),
         classes: policies::to_class_specs(&info.policies),
+    }
+}
+
+const fn session_state(info: &PeerInfo) -> SessionState {
+    match (info.status.session, info.status.heard) {
+        (true, true) => SessionState::Up,
+        (true, false) => SessionState::Silent,
+        (false, _) => SessionState::None,
     }
 }
 
@@ -225,12 +239,15 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
                 history: history.clone(),
             }
         }
-        EventKind::EarlyWarning { route, peer, missed, threshold } => EventDetail::EarlyWarning {
-            route: route.0,
-            peer: names.name_of(*peer),
-            missed: *missed,
-            threshold: *threshold,
-        },
+        EventKind::EarlyWarning { route, peer, missed, threshold, withheld } => {
+            EventDetail::EarlyWarning {
+                route: route.0,
+                peer: names.name_of(*peer),
+                missed: *missed,
+                threshold: *threshold,
+                withheld: *withheld,
+            }
+        }
         EventKind::Ready { peer, waited } => {
             EventDetail::Ready { peer: names.name_of(*peer), waited_ms: saturating_millis(*waited) }
         }
@@ -289,6 +306,17 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
             EventDetail::HostSettingChanged { what: what.clone() }
         }
         EventKind::Reconfigured => EventDetail::Reconfigured,
+        EventKind::NetworkChanged { prefix, change } => {
+            EventDetail::NetworkChanged { prefix: prefix.to_string(), change: *change }
+        }
+        EventKind::InterfaceChanged { peer, prefix, addr, added } => {
+            EventDetail::InterfaceChanged {
+                peer: peer.map(|peer| names.name_of(peer)),
+                prefix: prefix.to_string(),
+                address: *addr,
+                added: *added,
+            }
+        }
         EventKind::AddressLearned { route, peer, from, to } => EventDetail::AddressLearned {
             route: route.0,
             peer: names.name_of(*peer),
@@ -342,7 +370,7 @@ mod tests {
 
     use netft::{
         ids::{PeerId, RouteId},
-        route::{DrainStage, Event, FailoverCost, Reason},
+        route::{DrainStage, Event, FailoverCost, NetworkChange, Reason},
         time::Time,
     };
 
@@ -368,7 +396,7 @@ mod tests {
                 last_heard: None,
                 history: Vec::new(),
             },
-            EventKind::EarlyWarning { route, peer, missed: 2, threshold: 5 },
+            EventKind::EarlyWarning { route, peer, missed: 2, threshold: 5, withheld: 1 },
             EventKind::Ready { peer, waited: length },
             EventKind::SessionEstablished { peer, boot_id: 7 },
             EventKind::SessionEnded { peer },
@@ -386,6 +414,16 @@ mod tests {
             EventKind::InterfaceListCut { listed: 256, usable: 300 },
             EventKind::HostSettingChanged { what: "eth0: arp_ignore=1 (was 0)".into() },
             EventKind::Reconfigured,
+            EventKind::NetworkChanged {
+                prefix: "10.1.0.0/24".parse().unwrap(),
+                change: NetworkChange::Partitioned,
+            },
+            EventKind::InterfaceChanged {
+                peer: Some(peer),
+                prefix: "10.1.0.0/24".parse().unwrap(),
+                addr: "10.1.0.2".parse().unwrap(),
+                added: true,
+            },
             EventKind::AddressLearned { route, peer, from: None, to: address },
         ];
         let names = PeerNames::default();

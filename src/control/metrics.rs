@@ -120,12 +120,18 @@ fn escape_label(text: &str) -> String {
 
 fn write_peers(page: &mut MetricsPage, peers: &[PeerInfo]) {
     type PeerValue = fn(&PeerInfo) -> u64;
-    let families: [(&'static str, MetricKind, &str, PeerValue); 3] = [
+    let families: [(&'static str, MetricKind, &str, PeerValue); 4] = [
         (
             "netft_peer_session",
             MetricKind::Gauge,
-            "1 if there is a session with the peer.",
+            "1 if there are keys of a session with the peer.",
             |peer| u64::from(peer.status.session),
+        ),
+        (
+            "netft_peer_heard",
+            MetricKind::Gauge,
+            "1 if heartbeats of the peer arrive within a detection time.",
+            |peer| u64::from(peer.status.heard),
         ),
         (
             "netft_peer_reachable",

@@ -16,6 +16,7 @@ pub mod rate_limit;
 pub mod report;
 pub mod schema;
 pub mod server;
+mod session_state;
 pub mod validate;
 pub mod why;
 pub mod words;

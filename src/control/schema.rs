@@ -15,6 +15,7 @@ pub use counters::PacketCounters;
 pub(in crate::control) use events::EventSubject;
 pub use events::{EventDetail, EventList, EventView, RouteFields};
 use netft::{
+    api::session::SessionCause,
     config::AdapterBackend,
     route::{DrainStage, RouteState, Transport},
 };
@@ -24,6 +25,7 @@ pub use validation::{
     Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
 };
 
+pub use super::session_state::SessionState;
 use super::{cause::StallSummary, log_counts::LogCountsView, words};
 
 /// Version of everything below.
@@ -319,8 +321,11 @@ pub struct AdapterStatus {
 pub struct PeerCounts {
     /// In the config.
     pub configured: usize,
-    /// With a session.
+    /// With a session, silent ones among them.
     pub sessions: usize,
+    /// With a session and without a heartbeat within a detection time.
+    #[serde(default)]
+    pub silent: usize,
     /// With a usable route.
     pub reachable: usize,
 }
@@ -368,8 +373,17 @@ pub struct PeerView {
     pub v6: Ipv6Addr,
     /// Physical addresses of its routes.
     pub addresses: Vec<SocketAddr>,
-    /// A session with it exists.
+    /// There are keys of a session with it; they outlive every route.
     pub session: bool,
+    /// `up`, `silent` (no heartbeat of it within a detection time on any route) or `none`.
+    #[serde(default, with = "words")]
+    pub session_state: SessionState,
+    /// Kind of the problem of a session that is not up.
+    #[serde(default, with = "words::optional")]
+    pub session_cause: Option<SessionCause>,
+    /// The problem of a session that is not up, in one line.
+    #[serde(default)]
+    pub session_reason: Option<String>,
     /// At least one route to it is usable.
     pub reachable: bool,
     /// The route that carries data to it.
@@ -379,7 +393,7 @@ pub struct PeerView {
     /// Moves of data by cause.
     #[serde(default)]
     pub moves: MoveCountsView,
-    /// Its adapter was up at the last handshake; null without a session.
+    /// Its adapter was up at the last handshake; null without a session, or while it is silent.
     pub adapter_up: Option<bool>,
     /// Policy of unclassified traffic: `failover`, `duplicate` or `balance`.
     pub policy: String,

@@ -1,9 +1,11 @@
 //! JSON of the library's enums: each variant is the word that it has everywhere else.
 
+use super::session_state::SessionState;
 use netft::{
+    api::session::SessionCause,
     config::{AdapterBackend, NetworkRole},
     failover::{report::SelectionOutcome, stall_histogram::StallSource},
-    route::{DrainStage, RouteState, Transport},
+    route::{DrainStage, NetworkChange, RouteState, Transport},
     topology::{InterfaceState, MetricSource, NetworkState},
 };
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -40,7 +42,10 @@ words! {
     DrainStage: Draining Drained Undrained;
     SelectionOutcome: Chosen LowerRank HeldDown HalfProven NotUp AdminDown Drained BrownOut;
     StallSource: Data Heartbeats;
+    NetworkChange: Added Removed Up Partitioned Down Unavailable;
     NetworkState: Up Partitioned Down Unavailable;
+    SessionCause: Silent NoAddress NoNetwork NoAnswer WrongKey KeyRefused Duplicate Refused;
+    SessionState: Up Silent None;
     InterfaceState: Up Unreachable Failed Unavailable;
     MetricSource: Config Interface Peer Remembered;
 }

@@ -119,10 +119,11 @@ impl<N: ControlBackend> EventPump<N> {
     }
 
     fn publish_event(&self, (at, what): TimedEvent, ends: &mut RouteEndpointMap) {
+        let component = what.component();
         for line in event::event_lines(&what, ends) {
             match event::event_level(&what) {
-                EventLevel::Info => tracing::info!(target: EVENT_TARGET, "{line}"),
-                EventLevel::Warn => tracing::warn!(target: EVENT_TARGET, "{line}"),
+                EventLevel::Info => tracing::info!(target: EVENT_TARGET, "{component}: {line}"),
+                EventLevel::Warn => tracing::warn!(target: EVENT_TARGET, "{component}: {line}"),
             }
         }
         ends.forget_removed(&what);

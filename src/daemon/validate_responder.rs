@@ -18,6 +18,7 @@ use crate::{
         backend::ControlBackend,
         convert,
         journal::EventJournal,
+        networks,
         report::{VALIDATE_QUERY, ValidationReport},
         schema::{Finding, RouteView},
         validate,
@@ -102,16 +103,22 @@ impl ValidateResponder {
         validate::probe_paths(&*self.node).await;
         let config = self.node.config().await?;
         let snapshot = self.node.take_snapshot().await?;
-        let pending = match self.node.reload_config(true).await {
-            Ok(changes) => changes.iter().map(ToString::to_string).collect(),
-            Err(failure) => failure.text.lines().take(1).map(str::to_owned).collect(),
+        let (pending, refused) = match self.node.reload_config(true).await {
+            Ok(changes) => (changes.iter().map(ToString::to_string).collect(), None),
+            Err(failure) => {
+                tracing::debug!(reason = %failure, "a reload would be refused");
+                (Vec::new(), failure.text.lines().next().map(str::to_owned))
+            }
         };
         let routes = convert::to_route_list(&snapshot, &self.clock).routes;
         let events = self.journal.events_after(0).into_iter().map(|event| event.detail).collect();
         let daemon = DaemonFacts {
             routes: routes.clone(),
             events,
+            sessions: convert::to_peer_list(&snapshot).peers,
+            networks: networks::to_network_list(&snapshot).networks,
             pending_changes: pending,
+            reload_refused: refused,
             socket_overflow: snapshot.counters.socket_overflow,
             peers: Vec::new(),
         };

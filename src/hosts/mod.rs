@@ -60,8 +60,12 @@ impl HostsBlock {
         let mut text = format!("{}\n# written by netft; edit outside of it\n", self.begin);
         let allowed = |host: &&HostEntry| !host.name.eq_ignore_ascii_case(machine);
         for host in hosts.iter().filter(allowed) {
-            // IPv4 first: a link-local IPv6 address needs an interface that no hosts file can name.
-            let _ = writeln!(text, "{}\t{}\n{}\t{}", host.v4, host.name, host.v6, host.name);
+            let _ = writeln!(text, "{}\t{}", host.v4, host.name);
+            // No hosts file can name the interface that a link-local address needs: the kernel
+            // would refuse every connect to it (EINVAL).
+            if !host.v6.is_unicast_link_local() {
+                let _ = writeln!(text, "{}\t{}", host.v6, host.name);
+            }
         }
         text + &self.end + "\n"
     }
@@ -127,10 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn each_node_has_both_addresses_under_its_name() {
+    fn u18_a_name_leads_to_every_address_that_needs_no_interface() {
         let expected = "# BEGIN netft netft0\n# written by netft; edit outside of it\n\
-                        169.254.1.2\tb.netft\nfe80::2\tb.netft\n# END netft netft0\n";
+                        169.254.1.2\tb.netft\n# END netft netft0\n";
         assert_eq!(block(&["b"], "b"), expected);
+        let routable = host_entry("b", Ipv4Addr::new(10, 9, 0, 2), "fd00:9::2".parse().unwrap());
+        let text = HostsBlock::for_adapter("netft0").render_block(&[routable], "");
+        assert!(text.contains("10.9.0.2\tb.netft\nfd00:9::2\tb.netft\n"), "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use netft::{
     failover::stall_histogram::StallSource,
-    route::{Attributes, RouteState, Transport},
+    route::{Attributes, NetworkChange, RouteState, Transport},
 };
 
 use crate::{
@@ -69,6 +69,9 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         EventDetail::StateChanged { to, .. } => warn_if(*to == RouteState::Down),
         EventDetail::Moved { to, .. } => warn_if(to.is_none()),
         EventDetail::PathMtuChanged { from, to, .. } => warn_if(to < from),
+        EventDetail::NetworkChanged { change, .. } => {
+            warn_if(matches!(change, NetworkChange::Partitioned | NetworkChange::Down))
+        }
         EventDetail::RemoteUnreachable { .. }
         | EventDetail::EarlyWarning { .. }
         | EventDetail::SessionEnded { .. }
@@ -91,6 +94,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::Drain { .. }
         | EventDetail::Reconfigured
         | EventDetail::HostSettingChanged { .. }
+        | EventDetail::InterfaceChanged { .. }
         | EventDetail::AddressLearned { .. } => EventLevel::Info,
     }
 }
@@ -132,11 +136,13 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             };
             format!("{} to {peer}: {from} -> {to}: {reason}{heard}", ends.route_label(*route))
         }
-        EventDetail::EarlyWarning { route, peer, missed, threshold } => {
-            format!(
-                "{} to {peer}: {missed} of {threshold} heartbeats missed",
-                ends.route_label(*route)
-            )
+        EventDetail::EarlyWarning { route, peer, missed, threshold, withheld } => {
+            let route = ends.route_label(*route);
+            let withheld = match withheld {
+                0 => String::new(),
+                count => format!("; {count} such warnings were left out before"),
+            };
+            format!("{route} to {peer}: {missed} of {threshold} heartbeats missed{withheld}")
         }
         EventDetail::Ready { peer, waited_ms } => {
             format!("ready to carry data to {peer} after {waited_ms} ms")
@@ -190,6 +196,12 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             format!("kernel setting changed while netftd runs: {what}")
         }
         EventDetail::Reconfigured => "configuration reloaded".to_owned(),
+        EventDetail::NetworkChanged { prefix, change } => network_text(prefix, *change),
+        EventDetail::InterfaceChanged { peer, prefix, address, added } => {
+            let what = if *added { "added to" } else { "removed from" };
+            let owner = peer.as_ref().map_or_else(String::new, |peer| format!(" of {peer}"));
+            format!("interface {address}{owner} {what} network {prefix}")
+        }
         EventDetail::Drain { route, peer, stage } => {
             format!("{} to {peer}: {}", ends.route_label(*route), stage.as_str())
         }
@@ -199,6 +211,16 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             format!("{count} events{about} came too fast and were left out; the latest are told")
         }
     }
+}
+
+fn network_text(prefix: &str, change: NetworkChange) -> String {
+    let why = match change {
+        NetworkChange::Added | NetworkChange::Removed | NetworkChange::Up => "",
+        NetworkChange::Partitioned => ": some interfaces in it are reached and others are not",
+        NetworkChange::Down => ": no interface in it is reached",
+        NetworkChange::Unavailable => ": this node has no interface in it",
+    };
+    format!("network {prefix} {}{why}", change.as_str())
 }
 
 /// Cost of leaving a route, as text.

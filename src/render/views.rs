@@ -10,7 +10,7 @@ use crate::{
         cause::StallSummary,
         schema::{
             DaemonStatus, DrainResponse, MoveCountsView, PeerList, PeerView, ReloadResult,
-            RouteList, RouteView, TrafficClassSpec,
+            RouteList, RouteView, SessionState, TrafficClassSpec,
         },
         words::Word,
     },
@@ -44,8 +44,14 @@ pub fn status_text(status: &DaemonStatus) -> String {
         (
             "peers",
             format!(
-                "{} configured, {} with a session, {} reachable",
-                peers.configured, peers.sessions, peers.reachable
+                "{} configured, {} with a session{}, {} reachable",
+                peers.configured,
+                peers.sessions,
+                match peers.silent {
+                    0 => String::new(),
+                    silent => format!(" ({silent} silent)"),
+                },
+                peers.reachable
             ),
         ),
         ("routes", format!("{}, {} up", routes.total, routes.up)),
@@ -285,7 +291,7 @@ pub fn peers_table(peers: &PeerList) -> String {
             peer.v4.to_string(),
             peer.v6.to_string(),
             addresses_text(peer),
-            yes_or_no(peer.session).to_owned(),
+            session_state_text(peer).to_owned(),
             yes_or_no(peer.reachable).to_owned(),
             active_route_text(peer),
             peer.failovers.to_string(),
@@ -293,7 +299,27 @@ pub fn peers_table(peers: &PeerList) -> String {
             if more == 0 { policy } else { format!("{policy} +{more}") },
         ]);
     }
-    table.render()
+    let mut out = table.render();
+    for peer in peers.peers.iter().filter(|peer| peer.session_reason.is_some()) {
+        let _ = write!(out, "\n{}: session {}\n", escape(&peer.name), session_text(peer));
+    }
+    out
+}
+
+fn session_state_text(peer: &PeerView) -> &'static str {
+    match peer.session_state {
+        SessionState::Up => "yes",
+        SessionState::Silent => "silent",
+        SessionState::None => yes_or_no(peer.session),
+    }
+}
+
+fn session_text(peer: &PeerView) -> String {
+    let state = session_state_text(peer);
+    match &peer.session_reason {
+        Some(reason) => format!("{state}: {}", escape(reason)),
+        None => state.to_owned(),
+    }
 }
 
 /// `netft reload`.
@@ -312,7 +338,7 @@ pub fn peer_text(peer: &PeerView) -> String {
         ("v4", peer.v4.to_string()),
         ("v6", peer.v6.to_string()),
         ("addresses", addresses_text(peer)),
-        ("session", yes_or_no(peer.session).to_owned()),
+        ("session", session_text(peer)),
         ("reachable", yes_or_no(peer.reachable).to_owned()),
         ("active", active_route_text(peer)),
         ("failovers", moves_text(peer.failovers, peer.moves)),

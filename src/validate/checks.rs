@@ -9,7 +9,6 @@ use netft::{
     PeerId,
     api::host::StackedLink,
     config::AdapterBackend,
-    route::RouteState,
     topology::{PlannedRoute, RoutePlan, UnroutedReason},
     wire::header::FRAME_OVERHEAD,
 };
@@ -19,9 +18,9 @@ use super::{
     facts::NodeFacts,
     firewall,
     firewall::{BlockingChain, FilterDatagram, FilterOutcome, FilterProtocol},
-    links, nodes, overlay,
+    links, nodes, overlay, sessions,
 };
-use crate::control::schema::{EventDetail, Finding, RouteView, Severity};
+use crate::control::schema::{Finding, Severity};
 
 /// A check.
 pub type CheckFn = fn(&NodeFacts, &RoutePlan) -> Vec<Finding>;
@@ -41,11 +40,13 @@ pub const ALL_CHECKS: &[CheckFn] = &[
     check_clock_sync,
     check_socket_buffers,
     check_backend,
-    check_cloned_keys,
+    sessions::check_cloned_keys,
     check_port_in_use,
     check_forwarding,
     check_daemon,
-    check_unanswered_routes,
+    sessions::check_sessions,
+    sessions::check_routes,
+    sessions::check_netmasks,
     overlay::check_packet_filter,
     overlay::check_adapter_firewall,
     overlay::check_ways,
@@ -383,32 +384,6 @@ fn check_backend(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     vec![Finding::new(Severity::Note, "backend", "this node", what, remedy)]
 }
 
-/// Keys that a second node uses, as the daemon has seen.
-fn check_cloned_keys(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
-    let Some(daemon) = &facts.daemon else { return Vec::new() };
-    let peers: BTreeSet<_> = daemon
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            EventDetail::DuplicateNode { peer } => Some(peer),
-            _ => None,
-        })
-        .collect();
-    peers
-        .into_iter()
-        .map(|peer| {
-            Finding::new(
-                Severity::Error,
-                "cloned-identity",
-                peer,
-                "a second node uses this peer's key",
-                "on the copy: remove the key file, run `netft keygen`, and put the new public key \
-                 into every node's configuration",
-            )
-        })
-        .collect()
-}
-
 /// UDP port in use by another program.
 fn check_port_in_use(facts: &NodeFacts, plan: &RoutePlan) -> Vec<Finding> {
     if facts.daemon.is_some() {
@@ -458,7 +433,11 @@ fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
         return vec![Finding::new(Severity::Note, "no-daemon", "this node", what, remedy)];
     };
     let mut findings = Vec::new();
-    if !daemon.pending_changes.is_empty() {
+    if let Some(refused) = &daemon.reload_refused {
+        let what = format!("the configuration file cannot be applied: {refused}");
+        let remedy = "correct the file; a change that needs a restart: `systemctl restart netftd`";
+        findings.push(Finding::new(Severity::Warning, "not-applied", "this node", what, remedy));
+    } else if !daemon.pending_changes.is_empty() {
         findings.push(Finding::new(
             Severity::Warning,
             "not-applied",
@@ -476,49 +455,4 @@ fn check_daemon(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
         findings.push(Finding::new(Severity::Warning, "buffers", "this node", what, remedy));
     }
     findings
-}
-
-/// Routes that carry nothing in one or both directions, without a known cause on this node.
-fn check_unanswered_routes(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
-    let Some(daemon) = &facts.daemon else { return Vec::new() };
-    let works = |route: &RouteView| route.tx && route.rx;
-    let broken =
-        daemon.routes.iter().filter(|route| !works(route) && route.state != RouteState::AdminDown);
-    broken
-        .map(|route| {
-            let RouteView { peer, real_local, real_remote, .. } = route;
-            let (here, there) = (real_local.port(), real_remote.port());
-            let others = daemon.routes.iter().any(|other| other.peer == *peer && works(other));
-            let severity = if others { Severity::Warning } else { Severity::Error };
-            let (id, what, remedy) = match (route.tx, route.rx) {
-                (false, true) => (
-                    "one-way",
-                    format!("{peer} receives nothing from this node on this route"),
-                    format!(
-                        "allow UDP port {there} in on {peer}: `netft validate` there shows the rule"
-                    ),
-                ),
-                (true, false) => (
-                    "one-way",
-                    format!("this node receives nothing from {peer} on this route"),
-                    format!("allow UDP port {here} out of {peer} and through firewalls in between"),
-                ),
-                _ => (
-                    "no-answer",
-                    format!("nothing is received from {peer} on this route ({})", route.reason),
-                    format!(
-                        "check that {peer} is running; run `netft validate` on it; allow UDP port \
-                         {there} through firewalls in between"
-                    ),
-                ),
-            };
-            Finding::new(
-                severity,
-                id,
-                format!("{peer}: {real_local} → {real_remote}"),
-                what,
-                remedy,
-            )
-        })
-        .collect()
 }

@@ -19,7 +19,7 @@ use netft::{
 use serde_json::Value;
 
 use super::bounded;
-use crate::control::schema::{EventDetail, PeerValidation, RouteView};
+use crate::control::schema::{EventDetail, Network, PeerValidation, PeerView, RouteView};
 
 /// Facts of a node.
 #[derive(Debug)]
@@ -61,8 +61,14 @@ pub struct DaemonFacts {
     pub routes: Vec<RouteView>,
     /// Recent events.
     pub events: Vec<EventDetail>,
+    /// Its peers, with their sessions.
+    pub sessions: Vec<PeerView>,
+    /// The networks of all nodes.
+    pub networks: Vec<Network>,
     /// Changes a reload would make.
     pub pending_changes: Vec<String>,
+    /// Why a reload would be refused.
+    pub reload_refused: Option<String>,
     /// Datagrams dropped in full socket buffers.
     pub socket_overflow: u64,
     /// The peers' findings on themselves; empty if they were not queried.

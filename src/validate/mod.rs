@@ -13,6 +13,7 @@ pub mod firewall;
 pub mod links;
 mod nodes;
 mod overlay;
+mod sessions;
 
 use std::net::IpAddr;
 
@@ -31,6 +32,7 @@ pub fn run_checks(facts: &NodeFacts) -> Vec<Finding> {
     let plan = facts.plan_routes();
     let mut findings: Vec<_> =
         checks::ALL_CHECKS.iter().flat_map(|check| check(facts, &plan)).collect();
+    tracing::debug!(findings = findings.len(), routes = plan.routes.len(), "checks run");
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }

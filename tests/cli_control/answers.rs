@@ -118,6 +118,9 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "v6",
         "addresses",
         "session",
+        "session_state",
+        "session_cause",
+        "session_reason",
         "reachable",
         "active",
         "failovers",
@@ -389,4 +392,34 @@ fn a_reload_prints_its_changes_and_a_wrong_file_its_reason_over_several_lines() 
     assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
     let (code, _) = daemon.ask("POST", "/v1/reload?dryrun=true", "");
     assert_eq!(code, 400);
+}
+
+/// A session outlives every route; a dead peer is no peer with a session that works.
+#[test]
+fn t_03_a_silent_peer_is_shown_as_such_and_why_there_is_no_session() {
+    let mut silent = snapshot();
+    silent.peers[0].status.heard = false;
+    silent.peers[0].status.reachable = false;
+    let text = "no heartbeat for 12 s on any of its 2 routes: carrier lost";
+    let problem = SessionProblem::new(SessionCause::Silent, text);
+    silent.peers[0].session_problem = Some(problem);
+    let daemon = Daemon::new(silent.clone());
+    let (_, peers) = daemon.ask("GET", "/v1/peers", "");
+    let peer = &peers["peers"][0];
+    assert_eq!((&peer["session"], &peer["session_state"]), (&true.into(), &"silent".into()));
+    assert_eq!((&peer["session_cause"], &peer["adapter_up"]), (&"silent".into(), &Value::Null));
+    assert_eq!(peer["session_reason"], text);
+    assert!(daemon.shows(&["peers"]).ends_with(&format!("\nb: session silent: {text}\n")));
+    let status = daemon.shows(&["status"]);
+    assert!(status.contains("1 configured, 1 with a session (1 silent), 0 reachable"), "{status}");
+    silent.peers[0].status.session = false;
+    let text = "the peer does not accept this node's key";
+    silent.peers[0].session_problem = Some(SessionProblem::new(SessionCause::KeyRefused, text));
+    *daemon.node.snapshot.lock().unwrap() = silent;
+    let shown = daemon.shows(&["peer", "show", "b"]);
+    assert!(shown.contains(&format!("session    no: {text}\n")), "{shown}");
+    let (_, peers) = daemon.ask("GET", "/v1/peers", "");
+    assert_eq!(peers["peers"][0]["session_cause"], "key-refused");
+    let metrics = daemon.shows(&["metrics"]);
+    assert!(metrics.contains("netft_peer_heard{peer=\"b\"} 0"), "{metrics}");
 }

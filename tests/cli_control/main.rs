@@ -27,6 +27,7 @@ use netft::{
         drain::{DrainError, DrainOrder, DrainReport},
         error::{PeerError, RouteError},
         query::QueryError,
+        session::{SessionCause, SessionProblem},
         snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
     },
     config::{AdapterBackend, ChangeKind, ConfigChange},
@@ -192,6 +193,7 @@ fn snapshot() -> Snapshot {
             key: NodeKey([8; 32]),
             addrs,
             peer_adapter_up: Some(true),
+            session_problem: None,
             policies: PeerPolicies::default(),
         }],
         routes: vec![

@@ -10,4 +10,5 @@ pub mod error;
 pub mod events;
 pub mod host;
 pub mod query;
+pub mod session;
 pub mod snapshot;

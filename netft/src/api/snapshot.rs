@@ -17,6 +17,7 @@ use netft_proto::{
 use serde::Serialize;
 
 pub use crate::api::counters::CounterSnapshot;
+use crate::api::session::SessionProblem;
 
 /// Everything an operator may query, as of one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -98,6 +99,8 @@ pub struct PeerInfo {
     pub addrs: VirtualAddrs,
     /// Its adapter was up at the last handshake; `None` without a session.
     pub peer_adapter_up: Option<bool>,
+    /// Why there is no session, or none that works.
+    pub session_problem: Option<SessionProblem>,
     /// The policies by which data to it uses its routes.
     pub policies: PeerPolicies,
 }

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use netft::route::{DrainStage, RouteState, Transport};
+use netft::route::{DrainStage, NetworkChange, RouteState, Transport};
 use serde::{Deserialize, Serialize};
 
 use crate::control::{
@@ -101,6 +101,9 @@ pub enum EventDetail {
         missed: u16,
         /// The threshold.
         threshold: u16,
+        /// Warnings of this node that were withheld before it.
+        #[serde(default)]
+        withheld: u32,
     },
     /// The adapter can carry traffic to a peer.
     Ready {
@@ -226,6 +229,25 @@ pub enum EventDetail {
     },
     /// The configuration was reloaded.
     Reconfigured,
+    /// A network was added or removed, or changed its state as this node sees it.
+    NetworkChanged {
+        /// Its prefix, as `10.1.0.0/24`.
+        prefix: String,
+        /// `added`, `removed`, `up`, `partitioned`, `down` or `unavailable`.
+        #[serde(with = "words")]
+        change: NetworkChange,
+    },
+    /// An interface of a network was added or removed.
+    InterfaceChanged {
+        /// The node it belongs to; null for this node's own.
+        peer: Option<String>,
+        /// The prefix of the network.
+        prefix: String,
+        /// Its address.
+        address: IpAddr,
+        /// It was added; otherwise removed.
+        added: bool,
+    },
     /// The path MTU of a route changed, by probes or by its interface.
     PathMtuChanged {
         /// The route.
@@ -282,6 +304,8 @@ impl EventDetail {
             | Self::InterfaceListCut { .. }
             | Self::EventsLeftOut { .. }
             | Self::HostSettingChanged { .. }
+            | Self::NetworkChanged { .. }
+            | Self::InterfaceChanged { .. }
             | Self::Reconfigured => Vec::new(),
         }
     }
@@ -307,14 +331,53 @@ impl EventDetail {
             | Self::AddressLearned { peer, .. }
             | Self::Cost { peer, .. }
             | Self::Drain { peer, .. } => Some(peer),
-            Self::EventsLeftOut { peer, .. } => peer.as_deref(),
+            Self::EventsLeftOut { peer, .. } | Self::InterfaceChanged { peer, .. } => {
+                peer.as_deref()
+            }
             Self::AdapterRestored { .. }
             | Self::OverlayFault { .. }
             | Self::Stalled { .. }
             | Self::InterfaceListCut { .. }
             | Self::HostSettingChanged { .. }
             | Self::Reconfigured
+            | Self::NetworkChanged { .. }
             | Self::EventsLost { .. } => None,
+        }
+    }
+
+    /// The part of the node that the event is about, as NetFT's log names its components (C3):
+    /// `topology` is its TM, `interface` its IM, `route` its FTI, `session` its CONNECT, `node`
+    /// its NETFTAPI.
+    pub const fn component(&self) -> &'static str {
+        match self {
+            Self::RouteAdded { .. }
+            | Self::RouteRemoved { .. }
+            | Self::AddressLearned { .. }
+            | Self::NameFailed { .. }
+            | Self::NetworkChanged { .. } => "topology",
+            Self::InterfaceChanged { .. }
+            | Self::InterfaceListCut { .. }
+            | Self::AdapterRestored { .. }
+            | Self::HostSettingChanged { .. }
+            | Self::OverlayFault { .. } => "interface",
+            Self::RemoteReachable { .. }
+            | Self::RemoteUnreachable { .. }
+            | Self::StateChanged { .. }
+            | Self::EarlyWarning { .. }
+            | Self::Moved { .. }
+            | Self::Suspect { .. }
+            | Self::Cost { .. }
+            | Self::Drain { .. }
+            | Self::PathMtuChanged { .. }
+            | Self::Ready { .. } => "route",
+            Self::SessionEstablished { .. }
+            | Self::SessionEnded { .. }
+            | Self::SessionRefused { .. }
+            | Self::DuplicateNode { .. } => "session",
+            Self::Stalled { .. }
+            | Self::Reconfigured
+            | Self::EventsLeftOut { .. }
+            | Self::EventsLost { .. } => "node",
         }
     }
 }

@@ -6,7 +6,12 @@ use crate::{
     cadence::coalescing::SendSlots,
     engine::types::{EngineConfig, EngineOutput},
     failover::stall_histogram::StallHistogram,
-    route::event::{Event, EventKind},
+    ids::{PeerId, RouteId},
+    route::{
+        early_warning::WarningLimiter,
+        event::{Event, EventKind},
+        params::Timing,
+    },
     time::Time,
 };
 
@@ -47,6 +52,7 @@ pub(crate) struct EngineContext {
     pub(crate) last_stall: Option<(Duration, Time)>,
     /// Stalls of data at failovers.
     pub(crate) stall_histogram: StallHistogram,
+    warnings: WarningLimiter,
     #[cfg(feature = "sim")]
     injected_bug: Option<InjectedBug>,
 }
@@ -59,6 +65,7 @@ impl EngineContext {
             outputs: VecDeque::new(),
             last_stall: None,
             stall_histogram: StallHistogram::default(),
+            warnings: WarningLimiter::default(),
             #[cfg(feature = "sim")]
             injected_bug: None,
         }
@@ -66,6 +73,18 @@ impl EngineContext {
 
     pub(crate) fn push_event(&mut self, at: Time, kind: EventKind) {
         self.outputs.push_back(EngineOutput::Event(Event { at, kind }));
+    }
+
+    /// Emits the early warning of a route, unless this node has warned of too many.
+    pub(crate) fn push_early_warning(
+        &mut self,
+        now: Time,
+        (peer, route): (PeerId, RouteId),
+        timing: Timing,
+    ) {
+        let Some(withheld) = self.warnings.admit(now) else { return };
+        let (missed, threshold) = (timing.early_warning_misses(), timing.threshold.get());
+        self.push_event(now, EventKind::EarlyWarning { route, peer, missed, threshold, withheld });
     }
 
     /// Length of a recent scheduling stall of this node, for its heartbeats.

@@ -86,9 +86,7 @@ impl Peer {
         } else if liveness.take_due_warning(now)
             && matches!(route.state(), RouteState::Up | RouteState::Init)
         {
-            let (missed, threshold) = (timing.early_warning_misses(), timing.threshold.get());
-            let peer = self.id;
-            context.push_event(now, EventKind::EarlyWarning { route: id, peer, missed, threshold });
+            context.push_early_warning(now, (self.id, id), timing);
         }
     }
 

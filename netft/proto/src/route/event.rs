@@ -1,6 +1,11 @@
 //! Events of the engine and the driver, in the terms and the order of NetFT.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
 
 use crate::{
     failover::{cost::FailoverCost, report::FailoverReport},
@@ -20,6 +25,37 @@ pub struct Event {
     pub at: Time,
     /// The event.
     pub kind: EventKind,
+}
+
+/// Change of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NetworkChange {
+    /// An interface of some node is in it, and none was before.
+    Added,
+    /// No interface is in it.
+    Removed,
+    /// Every interface of a node with a session is reached there.
+    Up,
+    /// Some are reached and others are not.
+    Partitioned,
+    /// None is reached, or this node's own interface does not work.
+    Down,
+    /// This node has no interface there, and reaches none.
+    Unavailable,
+}
+
+impl NetworkChange {
+    /// The name in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Up => "up",
+            Self::Partitioned => "partitioned",
+            Self::Down => "down",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }
 
 /// The events.
@@ -79,6 +115,8 @@ pub enum EventKind {
         missed: u16,
         /// The threshold.
         threshold: u16,
+        /// Warnings of this node that were withheld before it.
+        withheld: u32,
     },
     /// At least one route to the peer is up, the adapter can carry traffic to it.
     Ready {
@@ -203,6 +241,25 @@ pub enum EventKind {
     },
     /// The configuration was reloaded.
     Reconfigured,
+    /// A network of the nodes' interfaces was added or removed, or changed its state (NetFT's
+    /// events 1128 to 1130, 1133 and 1134).
+    NetworkChanged {
+        /// Its prefix.
+        prefix: IpNet,
+        /// Its change.
+        change: NetworkChange,
+    },
+    /// An interface of a network was added or removed (NetFT's events 1131 and 1132).
+    InterfaceChanged {
+        /// The peer it belongs to; `None` for this node's own.
+        peer: Option<PeerId>,
+        /// The prefix of the network.
+        prefix: IpNet,
+        /// Its address.
+        addr: IpAddr,
+        /// It was added; otherwise removed.
+        added: bool,
+    },
     /// The peer proved by path validation that it is at an address that is not configured, and the
     /// route leads there.
     AddressLearned {
@@ -244,6 +301,8 @@ impl EventKind {
             Self::InterfaceListCut { .. } => "interface-list-cut",
             Self::HostSettingChanged { .. } => "host-setting-changed",
             Self::Reconfigured => "reconfigured",
+            Self::NetworkChanged { .. } => "network-changed",
+            Self::InterfaceChanged { .. } => "interface-changed",
             Self::AddressLearned { .. } => "address-learned",
         }
     }

@@ -14,6 +14,7 @@ pub(crate) mod data_loss;
 pub(crate) mod deadline_extension;
 pub mod drain;
 pub(crate) mod drain_state;
+pub(crate) mod early_warning;
 pub(crate) mod event;
 pub(crate) mod forwarding;
 pub(crate) mod history;
@@ -49,7 +50,7 @@ pub use crate::{
     },
     route::{
         drain_state::{DrainStage, DrainStatus},
-        event::{Event, EventKind},
+        event::{Event, EventKind, NetworkChange},
         forwarding::PeerForwarding,
         mtu::{PMTU_RAISE_TIMER, PathMtuStatus},
         params::{

@@ -258,6 +258,8 @@ impl InvariantChecker {
             | EventKind::InterfaceListCut { .. }
             | EventKind::HostSettingChanged { .. }
             | EventKind::Reconfigured
+            | EventKind::NetworkChanged { .. }
+            | EventKind::InterfaceChanged { .. }
             | EventKind::AddressLearned { .. } => {}
         }
         Ok(())

@@ -13,6 +13,7 @@ use netft_proto::{
     config::Config,
     engine::{Engine, EngineInput},
     ids::{PeerId, RouteId},
+    route::EventKind,
     time::Time,
     topology::PlannedRoute,
     wire::{DropReason, challenge::Challenge, heartbeat::Heartbeat},
@@ -94,6 +95,8 @@ pub(super) enum Action {
     RenewSession(PeerId),
     /// Send a challenge, or the answer to one.
     SendChallenge { peer: PeerId, local: SocketAddr, to: SocketAddr, challenge: Challenge },
+    /// Emit an event.
+    Emit(EventKind),
     /// Count a dropped frame.
     CountDrop(DropReason),
     /// Have the carrier monitor compare the carriers with these.

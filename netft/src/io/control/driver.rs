@@ -153,6 +153,9 @@ impl Driver {
             }
             EngineOutput::ReplyTemplateReady(_) => self.publisher.mark_dirty(REPLY_TEMPLATE_READY),
             EngineOutput::Event(event) => {
+                if is_network_news(&event.kind) {
+                    self.components.network_watch.mark_changed(event.at);
+                }
                 // Nobody listening is no error.
                 let _ = self.events.send(event);
             }
@@ -168,6 +171,7 @@ impl Driver {
                 Action::SendChallenge { peer, local, to, challenge } => {
                     self.send_challenge(peer, (local, to), challenge);
                 }
+                Action::Emit(kind) => self.emit_event(kind),
                 Action::CountDrop(reason) => self.count_drop(reason),
                 Action::PollCarriers(known) => self.carrier_monitor.request_poll(known),
                 Action::SyncSockets => self.sync_sockets(),
@@ -294,7 +298,14 @@ impl Driver {
                 }
             }
             DriverMessage::Queues(queues) => self.set_queues(queues),
-            DriverMessage::Event(kind) => self.emit_event(kind),
+            DriverMessage::Event(kind) => {
+                if let EventKind::NameFailed { peer, name, reason } = &kind
+                    && let Some(entry) = self.peers.get_mut(*peer)
+                {
+                    entry.name_problem = Some(format!("cannot resolve {name}: {reason}"));
+                }
+                self.emit_event(kind);
+            }
             DriverMessage::Quic(_) if self.sessions.is_closing() => {}
             DriverMessage::Quic(event) => self.on_quic_event(event),
             DriverMessage::Request(request) => self.on_request(request),
@@ -335,6 +346,12 @@ impl Driver {
                     let endpoints = list.endpoints.len();
                     tracing::debug!(%peer, endpoints, "addresses advertised");
                     self.replan_routes("a peer advertised other addresses");
+                }
+            }
+            FromQuic::HandshakeFailed { peer, problem } => {
+                tracing::debug!(%peer, cause = problem.cause.as_str(), "no session yet");
+                if let Some(entry) = self.peers.get_mut(peer) {
+                    entry.note_handshake_problem(clock::now(), problem);
                 }
             }
             FromQuic::DuplicateNode { peer } => self.emit_event(EventKind::DuplicateNode { peer }),
@@ -489,4 +506,14 @@ impl Driver {
         self.workers.stop();
         self.publisher.withdraw();
     }
+}
+
+/// Returns whether an event may change the state of a network.
+const fn is_network_news(kind: &EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::StateChanged { .. }
+            | EventKind::SessionEstablished { .. }
+            | EventKind::SessionEnded { .. }
+    )
 }

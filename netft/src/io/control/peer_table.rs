@@ -7,9 +7,14 @@ use netft_proto::{
     route::PeerPolicies, session::Session, time::Time,
 };
 
+use crate::api::session::{SessionCause, SessionProblem};
+
 /// The shortest time between two sums of the workers' loss counters: failover costs are reported
 /// 1.5 s later.
 const LOSS_REPORT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a refusal explains handshakes without an answer.
+const REFUSAL_FRESHNESS: Duration = Duration::from_secs(10);
 
 /// A peer, beside what the engine knows of it.
 #[derive(Default)]
@@ -30,6 +35,10 @@ pub(super) struct PeerEntry {
     /// Loss counters of the sessions that ended, and the sum last reported to the engine.
     ended_loss: LossCounters,
     reported_loss: LossCounters,
+    /// Why the last handshake failed, and when; until a session is up.
+    handshake_problem: Option<(Time, SessionProblem)>,
+    /// Why one of its names was last not resolved.
+    pub(super) name_problem: Option<String>,
     /// The policies of the config, where an operator has changed them since.
     pub(super) configured_policies: Option<PeerPolicies>,
 }
@@ -57,11 +66,29 @@ impl PeerEntry {
     /// Takes in a new session, which is sealed with at once if `preferred` or if it is the first.
     pub(super) fn add_session(&mut self, session: Arc<Session>, preferred: bool, adapter_up: bool) {
         self.adapter_up = Some(adapter_up);
+        self.handshake_problem = None;
         if preferred || self.preferred.is_none() {
             self.preferred = Some(session.local_id());
         }
         self.accepts_fragments = session.peer_accepts_fragments();
         self.live.push(session);
+    }
+
+    /// Notes why a handshake failed. One without an answer explains nothing while a refusal is
+    /// fresh: the peer may answer on one network alone.
+    pub(super) fn note_handshake_problem(&mut self, now: Time, problem: SessionProblem) {
+        let explains = |(at, known): &(Time, SessionProblem)| {
+            known.cause != SessionCause::NoAnswer && now.since(*at) < REFUSAL_FRESHNESS
+        };
+        let is_vague = problem.cause == SessionCause::NoAnswer;
+        if !is_vague || !self.handshake_problem.as_ref().is_some_and(explains) {
+            self.handshake_problem = Some((now, problem));
+        }
+    }
+
+    /// Why the last handshake failed, while there is no session.
+    pub(super) fn handshake_problem(&self) -> Option<&SessionProblem> {
+        self.handshake_problem.as_ref().map(|(_, problem)| problem)
     }
 
     /// Seals with a session from here on. Returns its boot id, if it is live.
@@ -244,6 +271,25 @@ mod tests {
         assert_eq!(peer.remove_session(1), SessionEnd::Last);
         assert_eq!((peer.adapter_up, peer.reported_boot_id), (None, None));
         assert!(peer.record_boot_id(8), "the former boot id outlives its sessions");
+    }
+
+    #[test]
+    fn t_03_a_refusal_explains_more_than_silence() {
+        let mut peer = PeerEntry::default();
+        let problem = |cause| SessionProblem::new(cause, "");
+        let cause = |peer: &PeerEntry| peer.handshake_problem().map(|problem| problem.cause);
+        peer.note_handshake_problem(Time::from_millis(1), problem(SessionCause::NoAnswer));
+        assert_eq!(cause(&peer), Some(SessionCause::NoAnswer));
+        peer.note_handshake_problem(Time::from_millis(2), problem(SessionCause::KeyRefused));
+        peer.note_handshake_problem(Time::from_millis(3), problem(SessionCause::NoAnswer));
+        assert_eq!(cause(&peer), Some(SessionCause::KeyRefused));
+        peer.note_handshake_problem(Time::from_millis(4), problem(SessionCause::WrongKey));
+        assert_eq!(cause(&peer), Some(SessionCause::WrongKey));
+        let later = Time::from_millis(5) + REFUSAL_FRESHNESS;
+        peer.note_handshake_problem(later, problem(SessionCause::NoAnswer));
+        assert_eq!(cause(&peer), Some(SessionCause::NoAnswer));
+        peer.add_session(session(1, 7), true, true);
+        assert_eq!(cause(&peer), None);
     }
 
     #[test]

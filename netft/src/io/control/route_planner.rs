@@ -190,6 +190,11 @@ impl RouteReplanner {
         self.unrouted = unrouted;
     }
 
+    /// The addresses of a peer that no route leads to.
+    pub(super) fn unrouted_of(&self, peer: PeerId) -> impl Iterator<Item = &UnroutedAddress> {
+        self.unrouted.iter().filter(move |address| address.peer == peer)
+    }
+
     /// The networks, with the routes in them and the peers that have a session.
     pub(super) fn network_inventory(
         &self,

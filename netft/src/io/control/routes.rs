@@ -105,6 +105,7 @@ impl Driver {
         }
         let planned = &mut entry.plan.spec;
         let transport = plan.spec.transport;
+        tracing::trace!(route = %id, "planned differently");
         let new_transport = std::mem::replace(&mut planned.transport, transport) != transport;
         let timing = std::mem::replace(&mut planned.timing, plan.spec.timing);
         let priority = std::mem::replace(&mut planned.priority, plan.spec.priority);

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use netft_proto::{
-    route::{RouteState, RouteStatus, Transport},
-    topology::{NetworkInfo, RouteLink},
-};
+use netft_proto::route::{RouteStatus, Transport};
 
 use crate::{
     api::snapshot::{AdapterInfo, PeerInfo, RouteSent, Snapshot},
     io::{
         clock,
-        control::{component::View, components::Components, control_sessions::ControlSessions},
+        control::{
+            component::View, components::Components, control_sessions::ControlSessions,
+            network_watch::network_inventory, session_problem::session_problem,
+        },
         counters::{Counters, RouteCounters},
         datapath::workers::Workers,
     },
@@ -44,8 +44,10 @@ pub(super) fn build_snapshot(
             .peers
             .iter()
             .filter_map(|peer| {
+                let status = *statuses.iter().find(|status| status.peer == peer.id)?;
                 Some(PeerInfo {
-                    status: *statuses.iter().find(|status| status.peer == peer.id)?,
+                    status,
+                    session_problem: session_problem(view, peer, &status, now),
                     name: peer.name.clone(),
                     key: peer.key,
                     addrs: peer.addrs,
@@ -55,7 +57,7 @@ pub(super) fn build_snapshot(
             })
             .collect(),
         routes: route_statuses(view, components),
-        networks: network_inventory(view, components),
+        networks: network_inventory(view),
         stalls: view.engine.stall_histogram(),
         sent_by_route: view
             .routes
@@ -86,23 +88,6 @@ fn route_statuses(view: &View<'_>, components: &Components) -> Vec<RouteStatus> 
         status.spec.transport = if quic { Transport::Quic } else { Transport::Udp };
     }
     routes
-}
-
-/// The networks, with the state of the routes in them.
-fn network_inventory(view: &View<'_>, components: &Components) -> Vec<NetworkInfo> {
-    let routes = view.engine.route_statuses().into_iter();
-    let direct = routes.filter(|route| !components.relay.endpoints().contains_key(&route.id));
-    let links: Vec<_> = direct
-        .map(|route| RouteLink {
-            peer: route.spec.peer,
-            local: route.spec.real_local.ip(),
-            remote: route.spec.real_remote.ip(),
-            up: route.state == RouteState::Up,
-        })
-        .collect();
-    let peers = view.engine.peer_statuses().into_iter().filter(|peer| peer.session);
-    let alive = peers.map(|peer| peer.peer).collect();
-    view.planner.network_inventory(view.config, &links, &alive)
 }
 
 fn read_route_counters(sent: &RouteCounters) -> RouteSent {

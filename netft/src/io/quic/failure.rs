@@ -3,9 +3,12 @@
 use std::io;
 
 use netft_proto::{ids::virtual_addrs::VirtualAddrs, wire::header::WIRE_VERSION};
-use quinn::{ConnectionError, ReadError, ReadExactError, TransportErrorCode, VarInt, WriteError};
+use quinn::{
+    ApplicationClose, ConnectionError, ReadError, ReadExactError, TransportErrorCode, VarInt,
+    WriteError,
+};
 
-use crate::io::quic::tls::KeyRefused;
+use crate::{api::session::SessionCause, io::quic::tls::KeyRefused};
 
 /// QUIC close code: the node stops; its sessions end at once.
 pub(in crate::io) const CLOSE_GOING_AWAY: VarInt = VarInt::from_u32(1);
@@ -75,6 +78,12 @@ pub(in crate::io) enum HandshakeError {
     /// The peer refused, with this reason.
     #[error("the peer refuses this node: {0}")]
     RefusedByPeer(String),
+    /// The peer has a session with another machine that holds this node's key.
+    #[error(
+        "the peer has a session with another machine that holds this node's key: a cloned node; \
+         give each machine its own key with `netft keygen`"
+    )]
+    DuplicateAtPeer,
     /// The peer's key is not the one in the config.
     #[error(
         "the node at the peer's address holds another key than the config here names: correct \
@@ -89,7 +98,7 @@ pub(in crate::io) enum HandshakeError {
     OwnKey,
     /// The peer does not accept this node's key.
     #[error(
-        "the peer does not accept this node's key: correct `key` of this node in the peer's config"
+        "the peer does not accept this node's key: list this node with its key in the peer's config"
     )]
     KeyRefusedByPeer,
     /// TLS failed for another reason.
@@ -111,12 +120,34 @@ impl HandshakeError {
             Self::Refused(RefusalReason::WrongPeer) => "wrong peer",
             Self::Refused(RefusalReason::Random) => "random",
             Self::RefusedByPeer(_) => "refused by peer",
+            Self::DuplicateAtPeer => "duplicate at peer",
             Self::Unpinned => "unpinned",
             Self::OwnKey => "own key",
             Self::KeyRefusedByPeer => "key refused by peer",
             Self::Tls(_) => "tls",
             Self::Lost(_) => "lost",
         }
+    }
+
+    /// The kind of the problem, as the API names it.
+    pub(in crate::io) fn session_cause(&self) -> SessionCause {
+        match self {
+            Self::Refused(RefusalReason::Duplicate) | Self::OwnKey | Self::DuplicateAtPeer => {
+                SessionCause::Duplicate
+            }
+            Self::Refused(RefusalReason::WrongPeer) | Self::Unpinned => SessionCause::WrongKey,
+            Self::KeyRefusedByPeer => SessionCause::KeyRefused,
+            Self::Refused(_) | Self::RefusedByPeer(_) | Self::Tls(_) => SessionCause::Refused,
+            Self::Lost(_) => SessionCause::NoAnswer,
+        }
+    }
+
+    /// A refusal by the peer's close.
+    pub(in crate::io) fn from_close(close: &ApplicationClose) -> Self {
+        if close.error_code == RefusalReason::Duplicate.close_code() {
+            return Self::DuplicateAtPeer;
+        }
+        Self::RefusedByPeer(sanitize_reason(&close.reason))
     }
 
     /// Returns true if the next attempt will most likely fail the same way.
@@ -132,7 +163,7 @@ impl From<ConnectionError> for HandshakeError {
                 if ![CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED]
                     .contains(&close.error_code) =>
             {
-                Self::RefusedByPeer(sanitize_reason(&close.reason))
+                Self::from_close(close)
             }
             ConnectionError::ConnectionClosed(close) if is_tls_alert(close.error_code) => {
                 Self::KeyRefusedByPeer

@@ -6,7 +6,10 @@ use netft_proto::{ids::PeerId, session::Session, wire::interfaces::Advertisement
 
 use tokio::sync::oneshot;
 
-use crate::io::{identity::KeyError, quic::failure::EndpointError, socket::SocketId};
+use crate::{
+    api::session::SessionProblem,
+    io::{identity::KeyError, quic::failure::EndpointError, socket::SocketId},
+};
 
 /// Length of the datagram queue to QUIC; beyond it the sender drops and counts.
 pub(crate) const DATAGRAM_QUEUE_LEN: usize = 256;
@@ -80,6 +83,13 @@ pub(crate) enum FromQuic {
         peer: PeerId,
         /// The reason and the remedy, one line.
         reason: String,
+    },
+    /// A handshake failed. At most once a second per peer and kind.
+    HandshakeFailed {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        problem: SessionProblem,
     },
 }
 

@@ -62,8 +62,13 @@ fn one_early_warning_at_two_fifths_of_the_threshold() {
     rig.pass(DELAY * 2 - NANO);
     assert_eq!(rig.warnings(), 0);
     rig.pass(NANO);
-    let warning =
-        EventKind::EarlyWarning { route: RouteId(1), peer: PEER, missed: 2, threshold: 5 };
+    let warning = EventKind::EarlyWarning {
+        route: RouteId(1),
+        peer: PEER,
+        missed: 2,
+        threshold: 5,
+        withheld: 0,
+    };
     assert!(rig.events.contains(&warning), "{:?}", rig.events);
     rig.pass(DELAY * 2);
     assert_eq!(rig.warnings(), 1);

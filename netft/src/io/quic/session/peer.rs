@@ -19,25 +19,27 @@ use tokio::{
 };
 use tracing::{Instrument, debug, debug_span};
 
-use crate::io::quic::{
-    failure::{
-        CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED, HandshakeError, RefusalReason,
-        sanitize_reason,
+use crate::{
+    api::session::SessionProblem,
+    io::quic::{
+        failure::{
+            CLOSE_ABANDONED, CLOSE_GOING_AWAY, CLOSE_SUPERSEDED, HandshakeError, RefusalReason,
+        },
+        session::{
+            control::{AdvertisementReceiver, ControlStream, LivenessCheck},
+            dialer::{DialPoll, Dialer},
+            event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
+            handshake,
+            hello_exchange::PeerContext,
+            peer_query,
+            rekey::RekeySchedule,
+            report_limiter::ReportLimiter,
+            session_id::SessionId,
+            session_set::{SessionChange, SessionEntry, SessionSet},
+        },
+        tls,
+        types::{FromQuic, FromQuicHandler, QueryError},
     },
-    session::{
-        control::{AdvertisementReceiver, ControlStream, LivenessCheck},
-        dialer::{DialPoll, Dialer},
-        event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
-        handshake,
-        hello_exchange::PeerContext,
-        peer_query,
-        rekey::RekeySchedule,
-        report_limiter::ReportLimiter,
-        session_id::SessionId,
-        session_set::{SessionChange, SessionEntry, SessionSet},
-    },
-    tls,
-    types::{FromQuic, FromQuicHandler, QueryError},
 };
 
 /// Events that wait for the task at most; senders wait, they are few and bounded themselves.
@@ -410,8 +412,9 @@ impl PeerTask {
                     }
                     _ => {
                         self.end_session(local_session, "refused by the peer");
-                        let reason = sanitize_reason(&close.reason);
-                        self.report_failure(&HandshakeError::RefusedByPeer(reason));
+                        let failure = HandshakeError::from_close(close);
+                        self.report_problem(&failure);
+                        self.report_failure(&failure);
                     }
                 }
             }
@@ -437,8 +440,20 @@ impl PeerTask {
         if self.limiter.try_report(scope, failure.kind_name(), DEBUG_INTERVAL, now) {
             debug!(dialled, kind = failure.kind_name(), reason = %failure, "handshake failed");
         }
+        // Anybody can begin a handshake and not finish it.
+        if dialled || is_permanent {
+            self.report_problem(failure);
+        }
         if is_permanent {
             self.report_failure(failure);
+        }
+    }
+
+    /// Reports why there is no session, for those who ask.
+    fn report_problem(&mut self, failure: &HandshakeError) {
+        if self.limiter.try_report("problem", failure.kind_name(), DEBUG_INTERVAL, Instant::now()) {
+            let problem = SessionProblem::new(failure.session_cause(), failure.to_string());
+            (self.report)(FromQuic::HandshakeFailed { peer: self.context.peer, problem });
         }
     }
 

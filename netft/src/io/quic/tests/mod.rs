@@ -28,7 +28,10 @@ use super::{
     tests::rig::{Raw, both_up},
     tls::{SERVER_NAME, TlsIdentity},
 };
-use crate::io::quic::tests::rig::{Node, Plan, carries, pair, until};
+use crate::{
+    api::session::SessionCause,
+    io::quic::tests::rig::{Node, Plan, carries, pair, until},
+};
 
 #[tokio::test]
 async fn two_nodes_agree_and_open_each_others_frames() {
@@ -83,6 +86,12 @@ async fn a_wrong_key_never_brings_a_session_up_on_either_side() {
         })
         .await;
         assert!(x.reported().never_up() && y.reported().never_up());
+        // The same, for those who ask why there is no session.
+        until("both ends name the cause", || {
+            x.reported().problems.contains(&SessionCause::WrongKey)
+                && y.reported().problems.contains(&SessionCause::KeyRefused)
+        })
+        .await;
     }
 }
 

@@ -22,20 +22,23 @@ use quinn::{Connection, ConnectionError, Endpoint, VarInt};
 use tokio::{sync::mpsc, task::JoinSet};
 use zeroize::Zeroizing;
 
-use crate::io::{
-    counters::Counters,
-    fib::{Fib, FibPeer, SharedFib},
-    identity,
-    path::Path,
-    quic::{
-        DATAGRAM_QUEUE_LEN, FromQuic, QuicDatagram, endpoint,
-        peer_address::address_of,
-        session::manager::SessionManager,
-        socket::RouteSocket,
-        tls::{CONTROL_ALPNS, SERVER_NAME, TlsIdentity},
+use crate::{
+    api::session::SessionCause,
+    io::{
+        counters::Counters,
+        fib::{Fib, FibPeer, SharedFib},
+        identity,
+        path::Path,
+        quic::{
+            DATAGRAM_QUEUE_LEN, FromQuic, QuicDatagram, endpoint,
+            peer_address::address_of,
+            session::manager::SessionManager,
+            socket::RouteSocket,
+            tls::{CONTROL_ALPNS, SERVER_NAME, TlsIdentity},
+        },
+        socket,
+        socket::SocketId,
     },
-    socket,
-    socket::SocketId,
 };
 
 /// Timeout of a test that hangs; no test asserts on time.
@@ -179,6 +182,7 @@ pub(in crate::io) struct ReportedEvents {
     pub(in crate::io) ups: usize,
     pub(in crate::io) duplicates: usize,
     pub(in crate::io) reasons: Vec<String>,
+    pub(in crate::io) problems: Vec<SessionCause>,
     pub(in crate::io) names: BTreeSet<String>,
     pub(in crate::io) boots: BTreeSet<u64>,
     /// State of the peer's adapter in the last hello.
@@ -214,6 +218,7 @@ impl ReportedEvents {
             }
             FromQuic::DuplicateNode { .. } => self.duplicates += 1,
             FromQuic::Refused { reason, .. } => self.reasons.push(reason),
+            FromQuic::HandshakeFailed { problem, .. } => self.problems.push(problem.cause),
         }
     }
 

@@ -1,0 +1,74 @@
+//! Why there is no session with a peer, or none that works.
+
+use serde::{Serialize, Serializer};
+
+/// Obstacle to a working session with a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionProblem {
+    /// Its kind.
+    pub cause: SessionCause,
+    /// The cause, and the remedy where there is one, in one line.
+    pub text: String,
+}
+
+impl SessionProblem {
+    /// A problem of this kind.
+    pub fn new(cause: SessionCause, text: impl Into<String>) -> Self {
+        Self { cause, text: text.into() }
+    }
+}
+
+/// Kinds of [`SessionProblem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SessionCause {
+    /// There are keys, and no heartbeat of the peer arrives.
+    Silent,
+    /// No address of the peer is known that this node could send to.
+    NoAddress,
+    /// Every interface towards the peer is down, gone or without a carrier.
+    NoNetwork,
+    /// Handshakes get no answer.
+    NoAnswer,
+    /// The node at the peer's address holds another key than the configuration names.
+    WrongKey,
+    /// The peer does not accept this node's key.
+    KeyRefused,
+    /// Two machines have one key.
+    Duplicate,
+    /// The two nodes disagree: version, virtual addresses, or another refusal.
+    Refused,
+}
+
+impl SessionCause {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Silent,
+        Self::NoAddress,
+        Self::NoNetwork,
+        Self::NoAnswer,
+        Self::WrongKey,
+        Self::KeyRefused,
+        Self::Duplicate,
+        Self::Refused,
+    ];
+
+    /// The name in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::NoAddress => "no-address",
+            Self::NoNetwork => "no-network",
+            Self::NoAnswer => "no-answer",
+            Self::WrongKey => "wrong-key",
+            Self::KeyRefused => "key-refused",
+            Self::Duplicate => "duplicate",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Serialize for SessionCause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
