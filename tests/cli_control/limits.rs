@@ -7,9 +7,11 @@ use std::{
         net::UnixListener,
         process::CommandExt,
     },
+    time::Instant,
 };
 
 use netftd::control::schema::EventDetail;
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::*;
 
@@ -101,7 +103,15 @@ fn c_09_slow_followers_leave_room_for_questions() {
     assert_eq!(daemon.ask("GET", "/v1/status", "").0, 200);
     // A reader that takes nothing for five seconds is cut; its stream then ends.
     let mut stream = followers.remove(0);
-    std::thread::sleep(Duration::from_secs(6));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut asked = [PollFd::new(&stream, PollFlags::empty())];
+        rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
+        if asked[0].revents().contains(PollFlags::HUP) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "a reader that takes nothing is never cut");
+    }
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
     assert!(rest.len() < 100 * 60_000, "{}", rest.len());

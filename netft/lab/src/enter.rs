@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     process::{Command, ExitCode, ExitStatus, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{build::set_up, daemon, error::LabError, netns, scheduling, sys};
@@ -72,10 +72,12 @@ pub fn in_namespace(name: &str, body: impl FnOnce()) {
 /// As [`in_namespace`].
 pub fn in_namespace_for(name: &str, limit: Duration, body: impl FnOnce()) {
     if env::var_os(INSIDE_ENV).is_some() {
+        let start = Instant::now();
         thread::spawn(move || {
             thread::sleep(limit);
             daemon::print_logs();
-            eprintln!("the test did not end within {limit:?}");
+            let text = format!("the test did not end within {limit:?}");
+            eprintln!("{}", scheduling::blame_wait(start, limit, text));
             #[expect(clippy::disallowed_methods, reason = "the test that hangs cannot return")]
             std::process::exit(101);
         });

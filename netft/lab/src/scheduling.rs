@@ -3,11 +3,13 @@
 //!
 //! On every processor a thread sleeps for a moment again and again, and records how late it wakes.
 //! A bound is extended by what was measured in the same span of time. A measurement that exceeds it
-//! all the same fails the test if threads were scheduled in time; otherwise it says nothing about
-//! the code, and [`in_namespace`](crate::in_namespace) repeats the test.
+//! all the same fails the test if threads were scheduled in time. If they were late, or waited for
+//! processors nearly all the time, it says nothing about the code, and
+//! [`in_namespace`](crate::in_namespace) repeats the test.
 
 use std::{
     collections::VecDeque,
+    fs,
     sync::{Mutex, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -29,13 +31,20 @@ const STALL_DELAY: Duration = Duration::from_millis(8);
 const WAKE_UPS: u32 = 10;
 /// The same between the beginning and the end of a start, a handshake or a repair.
 const WAKE_UPS_OF_A_WAIT: u32 = 50;
-/// Late wake-ups that are remembered; older ones are forgotten.
+/// The machine may be to blame if some thread waited for a processor for more than this share of
+/// the time: a measuring thread needs little and gets it at once where a busy daemon waits.
+const STARVED_PERCENT: u128 = 80;
+/// Time between two looks at the pressure on the processors.
+const PRESSURE_INTERVAL: Duration = Duration::from_millis(200);
+/// Records of each kind that are kept; older ones are forgotten.
 const MAX_RECORDS: usize = 1 << 16;
 /// Marks the output of a test that the machine was too busy for.
 pub(crate) const NOT_JUDGED: &str = "NOT JUDGED";
 
 /// Late wake-ups, in order: when a thread was due, and when it woke.
 static LATE_WAKE_UPS: Mutex<VecDeque<(Instant, Instant)>> = Mutex::new(VecDeque::new());
+/// Time in which some thread of the machine had waited for a processor, by the moment of the look.
+static PRESSURE_LOOKS: Mutex<VecDeque<(Instant, Duration)>> = Mutex::new(VecDeque::new());
 /// When each measuring thread is due.
 static DUE_WAKE_UPS: OnceLock<Vec<Mutex<Instant>>> = OnceLock::new();
 
@@ -53,6 +62,12 @@ pub(crate) fn start_measuring() {
         for (cpu, due) in cpus.into_iter().zip(due) {
             thread::spawn(move || measure_on(cpu, due));
         }
+        thread::spawn(|| {
+            while let Some(waited) = processor_pressure() {
+                push_record(&PRESSURE_LOOKS, (Instant::now(), waited));
+                thread::sleep(PRESSURE_INTERVAL);
+            }
+        });
     }
 }
 
@@ -65,14 +80,35 @@ fn measure_on(cpu: usize, due: &Mutex<Instant>) {
         let now = Instant::now();
         let mut due = due.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_duration_since(*due) > ORDINARY_DELAY {
-            let mut late = LATE_WAKE_UPS.lock().unwrap_or_else(PoisonError::into_inner);
-            if late.len() == MAX_RECORDS {
-                late.pop_front();
-            }
-            late.push_back((*due, now));
+            push_record(&LATE_WAKE_UPS, (*due, now));
         }
         *due = Instant::now() + MEASURE_INTERVAL;
     }
+}
+
+fn push_record<T>(records: &Mutex<VecDeque<T>>, record: T) {
+    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    if records.len() == MAX_RECORDS {
+        records.pop_front();
+    }
+    records.push_back(record);
+}
+
+/// Time since the start of the machine in which some thread waited for a processor; `None` where
+/// the kernel does not count it.
+fn processor_pressure() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/pressure/cpu").ok()?;
+    let total = text.lines().next()?.split_once("total=")?.1;
+    Some(Duration::from_micros(total.trim().parse().ok()?))
+}
+
+/// Returns whether threads waited for processors most of the time since `since`.
+fn was_starved(since: Instant) -> bool {
+    let looks = PRESSURE_LOOKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let look = looks.iter().rev().find(|(at, _)| *at <= since).or_else(|| looks.front());
+    let Some((at, before)) = look else { return false };
+    let waited = processor_pressure().unwrap_or_default().saturating_sub(*before);
+    waited.as_micros() * 100 > at.elapsed().as_micros() * STARVED_PERCENT
 }
 
 /// The worst scheduling delay from `since` until this moment; zero while threads wake in time.
@@ -120,10 +156,13 @@ pub fn blame_wait(since: Instant, limit: Duration, what: String) -> String {
 /// The text of a failure, marked as not judged if a delay of `stall` may be its reason.
 fn blame(since: Instant, stall: Duration, what: String) -> String {
     let delay = worst_delay(since);
-    if delay < stall {
-        return what;
+    if delay >= stall {
+        format!("{NOT_JUDGED}: {what}; but threads of this machine woke up to {delay:?} late")
+    } else if was_starved(since) {
+        format!("{NOT_JUDGED}: {what}; but threads waited for processors nearly all the time")
+    } else {
+        what
     }
-    format!("{NOT_JUDGED}: {what}; but threads of this machine woke up to {delay:?} late")
 }
 
 #[cfg(test)]
@@ -158,6 +197,12 @@ mod tests {
         let later = Instant::now();
         let failed = failure_of(|| assert_timely(false, later, || "it moved".to_owned()));
         assert_eq!(failed, "it moved", "the machine was late before, not since");
+
+        if processor_pressure().is_some() {
+            PRESSURE_LOOKS.lock().unwrap().push_back((later, Duration::ZERO));
+            let failed = failure_of(|| assert_timely(false, later, || "it moved".to_owned()));
+            assert!(failed.starts_with(NOT_JUDGED), "{failed}");
+        }
 
         start_measuring();
         thread::sleep(MEASURE_INTERVAL * 20);

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::error::LabError;
+use crate::{error::LabError, scheduling};
 
 /// Precision of timestamps.
 const TIMESTAMP_PRECISION: Duration = Duration::from_millis(1);
@@ -104,9 +104,11 @@ impl EventFollower {
             }
             if Instant::now() > deadline {
                 let lines: Vec<String> = seen.iter().map(|event| event.json.to_string()).collect();
-                return Err(LabError::Daemon(format!(
-                    "timed out waiting for {what}; events:\n{}",
-                    lines.join("\n")
+                let text = format!("timed out waiting for {what}; events:\n{}", lines.join("\n"));
+                return Err(LabError::Daemon(scheduling::blame_wait(
+                    deadline - limit,
+                    limit,
+                    text,
                 )));
             }
             thread::sleep(Duration::from_millis(5));
