@@ -157,6 +157,11 @@ fn draw_fault(
                 false => FaultAction::Pause { node: from, length },
             }
         }
+        88..94 => {
+            // More at once is an outage while nothing arrives.
+            let most = scenario.networks[network].timing.detection_time() / 4;
+            FaultAction::ExtraDelay { network, by: rng.duration_up_to(most) }
+        }
         _ => FaultAction::Crash { node: from },
     };
     let repair = match fault {
