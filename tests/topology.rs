@@ -8,8 +8,8 @@ use std::{thread, time::Instant};
 
 use common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive, assert_nothing_lost};
 use netft_lab::{
-    Lab, NetworkLayout,
-    daemon::{RouteRow, SiteSettings},
+    Lab, Moment, NetworkLayout,
+    daemon::{EventLine, RouteRow, SiteSettings},
     in_namespace,
 };
 
@@ -200,5 +200,32 @@ fn f_67_two_cards_on_one_subnet_answer_for_their_own_addresses() {
         for key in ["arp_ignore", "arp_announce"] {
             assert_eq!(arp_setting(&pair, 0, "eth9", key), "0", "restored by a clean stop");
         }
+    });
+}
+
+/// F-62: hundreds of unrelated addresses, which sort before those in use, take no route away, and
+/// what peers do not learn of is told.
+#[test]
+fn f_62_unrelated_addresses_take_no_route_away() {
+    in_namespace("f_62_unrelated_addresses_take_no_route_away", || {
+        let mut pair = NodePair::start_with(2, BARE);
+        let ids = |routes: &[RouteRow]| routes.iter().map(|route| route.id).collect::<Vec<_>>();
+        let before = [0, 1].map(|node| ids(&pair.daemon(node).routes().unwrap()));
+        let (events, began) = (pair.events(1), Moment::now());
+        let flow = pair.transfer(0, Some(common::TEST_RATE), false);
+        let lines: String = (0..300)
+            .map(|n| format!("addr add 10.0.{}.{}/30 dev eth0\n", n / 60, n % 60 * 4 + 1))
+            .collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), lines).unwrap();
+        ip(&pair, 1, &format!("-batch {}", file.path().display()));
+        let is_cut = |event: &EventLine| event.name == "interface-list-cut";
+        events.wait_for("a cut list", began.wall, TEST_TIMEOUT, is_cut).unwrap();
+        thread::sleep(4 * TRAFFIC_CHECK_TIME);
+        for node in [0, 1] {
+            let routes = pair.daemon(node).routes().unwrap();
+            assert_eq!((ids(&routes), up(&routes)), (before[node].clone(), 2), "{routes:?}");
+        }
+        assert_flow_alive(flow);
     });
 }
