@@ -19,14 +19,14 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// The same for text of several lines: line feeds stay.
+/// The same for text of several lines: line feeds and tabs stay.
 pub fn escape_lines(text: &str) -> String {
-    escape_except(text, &['\n'])
+    escape_except(text, &['\n', '\t'])
 }
 
 /// The same for text with colours.
 pub fn escape_styled(text: &str) -> String {
-    escape_except(text, &['\n', '\x1b'])
+    escape_except(text, &['\n', '\t', '\x1b'])
 }
 
 fn escape_except(text: &str, kept: &[char]) -> String {

@@ -13,11 +13,14 @@ use std::{
     os::unix::net::UnixStream,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use common::{NodePair, TEST_TIMEOUT, wait_until};
-use netft_lab::{daemon::SiteSettings, in_namespace};
+use netft_lab::{
+    daemon::{EventLine, SiteSettings},
+    in_namespace,
+};
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     process::{Pid, Signal, kill_process},
@@ -257,5 +260,34 @@ fn f_84_a_removed_runtime_directory_comes_back() {
         let status = pair.daemons[0].take().unwrap().stop().unwrap();
         assert!(status.success(), "{status}");
         assert!(!pair.site.runtime_dir(0).join("netft0.sock").exists());
+    });
+}
+
+/// U27: data leaves at once, that the node is dead is decided calmly, and it may come back before.
+#[test]
+fn u_27_a_silent_peer_is_unreachable_at_once_and_gone_after_its_time() {
+    in_namespace("u_27_a_silent_peer_is_unreachable_at_once_and_gone_after_its_time", || {
+        let common = "[failover]\ngone = 1500\n";
+        let settings = SiteSettings { common, ..SiteSettings::default() };
+        let mut pair = NodePair::prepared_for(2, settings).start_and_wait();
+        let events = pair.events(0);
+        let since = SystemTime::now();
+        pair.daemons[1].take().unwrap().kill().unwrap();
+        let wait = |kind: &str| {
+            let what = |event: &EventLine| event.str_field("event") == Some(kind);
+            events.wait_for(kind, since, TEST_TIMEOUT, what).unwrap()
+        };
+        let unreachable = wait("remote-unreachable");
+        let gone = wait("remote-gone");
+        assert_eq!(gone.u64_field("after_ms"), Some(1500));
+        // Two thresholds: between the events lies the time that was asked for.
+        let between = gone.at.duration_since(unreachable.at).unwrap_or_default();
+        assert!(between >= Duration::from_millis(1300), "{between:?}");
+        let is_gone =
+            |pair: &NodePair| pair.daemons[0].as_ref().unwrap().get_json("/v1/peers").unwrap();
+        assert_eq!(is_gone(&pair)["peers"][0]["gone"], true);
+        pair.start(1);
+        pair.wait_routes_up(0);
+        wait_until("the peer is back", || is_gone(&pair)["peers"][0]["gone"] == false);
     });
 }

@@ -51,7 +51,7 @@ fn u_28_networks_go_down_and_come_back_as_they_were() {
 
         pair.lab.black_hole(0).unwrap();
         let row = wait_for_state(&pair, "10.1.0.0/24", "down");
-        assert_eq!(row["interfaces"][0]["state"], "failed", "{row}");
+        assert_eq!(row["interfaces"][0]["state"], "unreachable", "{row}");
         assert_eq!(row["interfaces"][1]["state"], "unreachable", "{row}");
         wait_for_state(&pair, "fd00:1::/64", "down");
         wait_for_state(&pair, "10.2.0.0/24", "up");

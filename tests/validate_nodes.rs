@@ -170,7 +170,7 @@ fn a_path_that_carries_less_one_way_is_told_by_direction() {
         let found = find(&after.findings, "path-mtu-differs").unwrap();
         show(&pair);
         assert!(found.severity == Severity::Warning && code >= 1);
-        assert!(found.what.ends_with("get to b, 1500 come back"), "{found:?}");
+        assert!(found.what.ends_with("reach b, packets of 1500 come back"), "{found:?}");
         assert!(find(&after.findings, "path-mtu").is_some());
         assert_eq!(find(&after.peers[0].findings, "path-mtu"), None, "the way back is whole");
     });

@@ -201,6 +201,8 @@ fn read_failover(
         &keys::FAILOVER_MTU_RAISE,
         Duration::from_millis,
     );
+    let gone = &mut failover.gone_after;
+    reader.store_duration(gone, &table.gone, &keys::FAILOVER_GONE, Duration::from_millis);
 }
 
 fn read_retransmit_limits(

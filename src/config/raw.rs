@@ -99,6 +99,7 @@ pub(super) struct TimingTable {
 pub(super) struct FailoverTable {
     pub(super) hold: OptionalField,
     pub(super) mtu_raise: OptionalField,
+    pub(super) gone: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

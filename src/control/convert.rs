@@ -182,6 +182,7 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
         session_cause: info.session_problem.as_ref().map(|problem| problem.cause),
         session_reason: info.session_problem.as_ref().map(|problem| problem.text.clone()),
         reachable: info.status.reachable,
+        gone: info.is_gone,
         active: info.status.active.map(|route| route.0),
         failovers: info.status.moves.failovers,
         moves: to_move_counts(info.status.moves),
@@ -228,6 +229,10 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
         EventKind::RemoteUnreachable { peer } => {
             EventDetail::RemoteUnreachable { peer: names.name_of(*peer) }
         }
+        EventKind::RemoteGone { peer, after } => EventDetail::RemoteGone {
+            peer: names.name_of(*peer),
+            after_ms: saturating_millis(*after),
+        },
         EventKind::StateChanged { route, peer, from, to, reason, last_heard, history } => {
             EventDetail::StateChanged {
                 route: route.0,
@@ -387,6 +392,7 @@ mod tests {
         let kinds = [
             EventKind::RemoteReachable { peer, route },
             EventKind::RemoteUnreachable { peer },
+            EventKind::RemoteGone { peer, after: length },
             EventKind::StateChanged {
                 route,
                 peer,

@@ -120,7 +120,7 @@ fn escape_label(text: &str) -> String {
 
 fn write_peers(page: &mut MetricsPage, peers: &[PeerInfo]) {
     type PeerValue = fn(&PeerInfo) -> u64;
-    let families: [(&'static str, MetricKind, &str, PeerValue); 4] = [
+    let families: [(&'static str, MetricKind, &str, PeerValue); 5] = [
         (
             "netft_peer_session",
             MetricKind::Gauge,
@@ -138,6 +138,12 @@ fn write_peers(page: &mut MetricsPage, peers: &[PeerInfo]) {
             MetricKind::Gauge,
             "1 if a route to the peer is usable.",
             |peer| u64::from(peer.status.reachable),
+        ),
+        (
+            "netft_peer_gone",
+            MetricKind::Gauge,
+            "1 if the peer has been silent on every route for failover.gone.",
+            |peer| u64::from(peer.is_gone),
         ),
         (
             "netft_peer_failovers_total",

@@ -386,6 +386,9 @@ pub struct PeerView {
     pub session_reason: Option<String>,
     /// At least one route to it is usable.
     pub reachable: bool,
+    /// It has been silent on every route for `failover.gone`.
+    #[serde(default)]
+    pub gone: bool,
     /// The route that carries data to it.
     pub active: Option<u32>,
     /// Moves of data away from a route that failed or carried badly.

@@ -73,6 +73,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
             warn_if(matches!(change, NetworkChange::Partitioned | NetworkChange::Down))
         }
         EventDetail::RemoteUnreachable { .. }
+        | EventDetail::RemoteGone { .. }
         | EventDetail::EarlyWarning { .. }
         | EventDetail::SessionEnded { .. }
         | EventDetail::AdapterRestored { .. }
@@ -127,6 +128,9 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         }
         EventDetail::RemoteUnreachable { peer } => {
             format!("{peer} is unreachable: every route to it is down")
+        }
+        EventDetail::RemoteGone { peer, after_ms } => {
+            format!("{peer} is gone: silent on every route for {} s", after_ms / 1000)
         }
         EventDetail::StateChanged { route, peer, from, to, reason, last_heard_ms_ago, .. } => {
             let heard = match last_heard_ms_ago {

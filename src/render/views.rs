@@ -292,7 +292,7 @@ pub fn peers_table(peers: &PeerList) -> String {
             peer.v6.to_string(),
             addresses_text(peer),
             session_state_text(peer).to_owned(),
-            yes_or_no(peer.reachable).to_owned(),
+            reachability_text(peer).to_owned(),
             active_route_text(peer),
             peer.failovers.to_string(),
             adapter_state_text(peer).to_owned(),
@@ -322,6 +322,11 @@ fn session_text(peer: &PeerView) -> String {
     }
 }
 
+/// Usable, not at the moment, or gone.
+const fn reachability_text(peer: &PeerView) -> &'static str {
+    if peer.gone { "gone" } else { yes_or_no(peer.reachable) }
+}
+
 /// `netft reload`.
 pub fn reload_text(reload: &ReloadResult) -> String {
     if reload.changes.is_empty() {
@@ -339,7 +344,7 @@ pub fn peer_text(peer: &PeerView) -> String {
         ("v6", peer.v6.to_string()),
         ("addresses", addresses_text(peer)),
         ("session", session_text(peer)),
-        ("reachable", yes_or_no(peer.reachable).to_owned()),
+        ("reachable", reachability_text(peer).to_owned()),
         ("active", active_route_text(peer)),
         ("failovers", moves_text(peer.failovers, peer.moves)),
         ("adapter", adapter_state_text(peer).to_owned()),

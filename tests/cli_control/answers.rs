@@ -122,6 +122,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "session_cause",
         "session_reason",
         "reachable",
+        "gone",
         "active",
         "failovers",
         "moves",

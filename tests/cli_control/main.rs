@@ -180,6 +180,7 @@ fn snapshot() -> Snapshot {
             backend: AdapterBackend::Offload,
         },
         peers: vec![PeerInfo {
+            is_gone: false,
             status: PeerStatus {
                 peer: PeerId(0),
                 session: true,

@@ -97,6 +97,8 @@ pub struct PeerInfo {
     pub key: NodeKey,
     /// Its virtual addresses.
     pub addrs: VirtualAddrs,
+    /// It has been silent on every route for `failover.gone`.
+    pub is_gone: bool,
     /// Its adapter was up at the last handshake; `None` without a session.
     pub peer_adapter_up: Option<bool>,
     /// Why there is no session, or none that works.

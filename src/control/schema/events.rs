@@ -72,6 +72,13 @@ pub enum EventDetail {
         /// The peer's name.
         peer: String,
     },
+    /// A peer was silent on every route for `failover.gone`.
+    RemoteGone {
+        /// The peer's name.
+        peer: String,
+        /// Milliseconds of silence.
+        after_ms: u64,
+    },
     /// A route changed state.
     StateChanged {
         /// The route.
@@ -290,6 +297,7 @@ impl EventDetail {
             | Self::AddressLearned { route, .. }
             | Self::PathMtuChanged { route, .. } => vec![*route],
             Self::RemoteUnreachable { .. }
+            | Self::RemoteGone { .. }
             | Self::Ready { .. }
             | Self::SessionEstablished { .. }
             | Self::SessionEnded { .. }
@@ -317,6 +325,7 @@ impl EventDetail {
             | Self::RouteRemoved { peer, .. }
             | Self::RemoteReachable { peer, .. }
             | Self::RemoteUnreachable { peer }
+            | Self::RemoteGone { peer, .. }
             | Self::StateChanged { peer, .. }
             | Self::EarlyWarning { peer, .. }
             | Self::Ready { peer, .. }
@@ -361,6 +370,7 @@ impl EventDetail {
             | Self::HostSettingChanged { .. }
             | Self::OverlayFault { .. } => "interface",
             Self::RemoteReachable { .. }
+            | Self::RemoteGone { .. }
             | Self::RemoteUnreachable { .. }
             | Self::StateChanged { .. }
             | Self::EarlyWarning { .. }

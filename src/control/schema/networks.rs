@@ -52,8 +52,9 @@ pub struct NetworkInterfaceView {
     pub number: u16,
     /// The address.
     pub address: IpAddr,
-    /// `up`; `unreachable` (of a peer: not reached; local: reaches some peers only); `failed`
-    /// (local: down, or reaches no peer); `unavailable` (no session with its node).
+    /// `up`; `unreachable` (of a peer: not reached; local: reaches some peers only, or
+    /// the only one not); `failed` (local: down, without carrier, or reaches none of several
+    /// peers); `unavailable` (no session with its node).
     #[serde(with = "words")]
     pub state: InterfaceState,
 }

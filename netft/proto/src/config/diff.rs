@@ -119,6 +119,11 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
         describe_duration(old.failover.pmtu_raise_timer),
         describe_duration(new.failover.pmtu_raise_timer),
     );
+    set(
+        "silence until a peer is gone",
+        describe_duration(old.failover.gone_after),
+        describe_duration(new.failover.gone_after),
+    );
     let bound = |rate: u32| if rate == 0 { "off".to_owned() } else { format!("{rate}/s") };
     set("multicast", bound(old.adapter.multicast), bound(new.adapter.multicast));
     set("forwarding", yes_or_no(old.adapter.forward), yes_or_no(new.adapter.forward));
@@ -416,7 +421,7 @@ mod tests {
     #[test]
     fn each_change_is_one_line() {
         type Case = (fn(&mut Config), &'static [&'static str]);
-        let cases: [Case; 18] = [
+        let cases: [Case; 19] = [
             (
                 |c| {
                     c.site = "north".into();
@@ -450,6 +455,10 @@ mod tests {
             (
                 |c| c.failover.pmtu_raise_timer = Duration::from_secs(5),
                 &["~ raise timer of path MTUs: 60 s → 5 s"],
+            ),
+            (
+                |c| c.failover.gone_after = Duration::from_secs(40),
+                &["~ silence until a peer is gone: 10 s → 40 s"],
             ),
             (
                 |c| c.heartbeat.timings = ClassTimings::WINDOWS_PROFILE,

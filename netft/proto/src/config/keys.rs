@@ -12,7 +12,7 @@ use crate::{
         limits::*,
     },
     loss_detection::{DEFAULT_AGE, DEFAULT_BYTES},
-    route::{PMTU_RAISE_TIMER, RouteClass},
+    route::{DEFAULT_GONE_AFTER, PMTU_RAISE_TIMER, RouteClass},
 };
 
 /// Every table, in the order of the reference.
@@ -183,6 +183,10 @@ config_keys! {
     /// is probed for a larger one.
     FAILOVER_MTU_RAISE = "failover.mtu_raise", KeySyntax::Number(PMTU_RAISE_LIMITS),
         Number(PMTU_RAISE_TIMER.as_millis() as u64), Live, "600000";
+    /// How long a peer is silent on every route until it is reported as gone. Unreachable it is at
+    /// once; whoever decides that a node is dead should wait for this.
+    FAILOVER_GONE = "failover.gone", KeySyntax::Number(GONE_LIMITS),
+        Number(DEFAULT_GONE_AFTER.as_millis() as u64), Live, "40000";
 
     /// UDP port of every local address, and of peers' addresses that name none.
     SESSION_PORT = "session.port", KeySyntax::Number(PORT_LIMITS), Number(DEFAULT_PORT as u64),

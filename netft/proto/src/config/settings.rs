@@ -17,7 +17,7 @@ use crate::{
     },
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
     loss_detection::RetransmitLimits,
-    route::{PMTU_RAISE_TIMER, RouteClass, Timing},
+    route::{DEFAULT_GONE_AFTER, PMTU_RAISE_TIMER, RouteClass, Timing},
 };
 
 /// Everything a node needs to know, grouped as the tables of `netft.toml` are.
@@ -142,6 +142,8 @@ pub struct FailoverConfig {
     /// PMTU_RAISE_TIMER of RFC 8899: how often a route whose path MTU is below its interface's MTU
     /// is probed for a larger one.
     pub pmtu_raise_timer: Duration,
+    /// How long a peer must be silent on every route until it is gone: unreachable it is at once.
+    pub gone_after: Duration,
 }
 
 /// Pairing of local and remote addresses.
@@ -186,7 +188,11 @@ impl Default for HeartbeatConfig {
 
 impl Default for FailoverConfig {
     fn default() -> Self {
-        Self { hold_down: DEFAULT_HOLD_DOWN, pmtu_raise_timer: PMTU_RAISE_TIMER }
+        Self {
+            hold_down: DEFAULT_HOLD_DOWN,
+            pmtu_raise_timer: PMTU_RAISE_TIMER,
+            gone_after: DEFAULT_GONE_AFTER,
+        }
     }
 }
 

@@ -87,6 +87,14 @@ pub enum EventKind {
         /// The peer.
         peer: PeerId,
     },
+    /// The peer was silent on every route for `failover.gone`: what a decision about the node
+    /// itself waits for. [`RemoteReachable`](Self::RemoteReachable) ends it.
+    RemoteGone {
+        /// The peer.
+        peer: PeerId,
+        /// How long it was silent.
+        after: Duration,
+    },
     /// A route changed state.
     StateChanged {
         /// The route.
@@ -282,6 +290,7 @@ impl EventKind {
             Self::RouteRemoved { .. } => "route-removed",
             Self::RemoteReachable { .. } => "remote-reachable",
             Self::RemoteUnreachable { .. } => "remote-unreachable",
+            Self::RemoteGone { .. } => "remote-gone",
             Self::StateChanged { .. } => "state-changed",
             Self::EarlyWarning { .. } => "early-warning",
             Self::Ready { .. } => "ready",

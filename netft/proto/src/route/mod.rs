@@ -8,6 +8,7 @@
 //! carries data. How a peer's traffic uses its routes is in [`policy`] and [`balance`]; NAT and
 //! address changes are in [`path_validation`].
 
+pub(crate) mod absence;
 pub mod balance;
 pub(crate) mod brownout;
 pub(crate) mod data_loss;
@@ -49,6 +50,7 @@ pub use crate::{
         },
     },
     route::{
+        absence::{DEFAULT_GONE_AFTER, PeerAbsence},
         drain_state::{DrainStage, DrainStatus},
         event::{Event, EventKind, NetworkChange},
         forwarding::PeerForwarding,

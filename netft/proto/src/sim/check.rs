@@ -243,6 +243,7 @@ impl InvariantChecker {
             EventKind::RouteAdded { .. }
             | EventKind::RouteRemoved { .. }
             | EventKind::RemoteUnreachable { .. }
+            | EventKind::RemoteGone { .. }
             | EventKind::Ready { .. }
             | EventKind::SessionEstablished { .. }
             | EventKind::SessionEnded { .. }

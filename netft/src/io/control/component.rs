@@ -89,14 +89,14 @@ pub(super) enum Input<'a> {
 pub(super) enum Action {
     /// Feed the engine.
     Engine(EngineInput),
+    /// Report an event.
+    Emit(EventKind),
     /// Publish a new forwarding table, for this reason.
     RebuildTable(&'static str),
     /// Agree on a fresh session with a peer.
     RenewSession(PeerId),
     /// Send a challenge, or the answer to one.
     SendChallenge { peer: PeerId, local: SocketAddr, to: SocketAddr, challenge: Challenge },
-    /// Emit an event.
-    Emit(EventKind),
     /// Count a dropped frame.
     CountDrop(DropReason),
     /// Have the carrier monitor compare the carriers with these.

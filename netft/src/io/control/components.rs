@@ -8,6 +8,7 @@ use super::{
     frame_limits::FrameLimits,
     nat::NatTraversal,
     network_watch::NetworkWatch,
+    peer_absence::AbsentPeers,
     quic_connections::QuicConnections,
     redial::Redial,
     relay::RelayRoutes,
@@ -15,7 +16,7 @@ use super::{
 };
 
 /// How many components are polled.
-pub(super) const COMPONENT_COUNT: usize = 7;
+pub(super) const COMPONENT_COUNT: usize = 8;
 
 /// Every component, and the helpers that have no deadlines.
 #[derive(Default)]
@@ -24,6 +25,7 @@ pub(super) struct Components {
     pub(super) relay: RelayRoutes,
     pub(super) nat: NatTraversal,
     pub(super) redial: Redial,
+    pub(super) absent: AbsentPeers,
     pub(super) retries: Retries,
     pub(super) network_watch: NetworkWatch,
     pub(super) connections: QuicConnections,
@@ -34,17 +36,35 @@ impl Components {
     /// The components in the order they are polled: QUIC connections last, right before the
     /// engine's timers.
     fn in_order(&mut self) -> [&mut dyn Component; COMPONENT_COUNT] {
-        let Self { carrier_poll, relay, nat, redial, retries, network_watch, connections, .. } =
-            self;
-        [carrier_poll, relay, nat, redial, retries, network_watch, connections]
+        let Self {
+            carrier_poll,
+            relay,
+            nat,
+            redial,
+            absent,
+            retries,
+            network_watch,
+            connections,
+            ..
+        } = self;
+        [carrier_poll, relay, nat, redial, absent, retries, network_watch, connections]
     }
 
     /// The earliest deadline.
     pub(super) fn next_wake(&self) -> Option<Time> {
-        let Self { carrier_poll, relay, nat, redial, retries, network_watch, connections, .. } =
-            self;
+        let Self {
+            carrier_poll,
+            relay,
+            nat,
+            redial,
+            absent,
+            retries,
+            network_watch,
+            connections,
+            ..
+        } = self;
         let all: [&dyn Component; COMPONENT_COUNT] =
-            [carrier_poll, relay, nat, redial, retries, network_watch, connections];
+            [carrier_poll, relay, nat, redial, absent, retries, network_watch, connections];
         all.into_iter().filter_map(|component| component.next_wake()).min()
     }
 

@@ -166,12 +166,12 @@ impl Driver {
         for action in actions.into_actions() {
             match action {
                 Action::Engine(input) => self.feed_engine(input),
+                Action::Emit(kind) => self.emit_event(kind),
                 Action::RebuildTable(reason) => self.publisher.mark_dirty(reason),
                 Action::RenewSession(peer) => self.sessions.renew(peer),
                 Action::SendChallenge { peer, local, to, challenge } => {
                     self.send_challenge(peer, (local, to), challenge);
                 }
-                Action::Emit(kind) => self.emit_event(kind),
                 Action::CountDrop(reason) => self.count_drop(reason),
                 Action::PollCarriers(known) => self.carrier_monitor.request_poll(known),
                 Action::SyncSockets => self.sync_sockets(),

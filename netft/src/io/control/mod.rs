@@ -25,6 +25,7 @@ mod driver;
 mod frame_limits;
 mod nat;
 mod network_watch;
+mod peer_absence;
 mod peer_table;
 mod quic_connections;
 mod reconfigure;

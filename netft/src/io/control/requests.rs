@@ -161,7 +161,7 @@ impl Driver {
                 self.add_peer(peer.id);
             }
         }
-        let FailoverConfig { hold_down: hold, pmtu_raise_timer: mtu_raise } = config.failover;
+        let FailoverConfig { hold_down: hold, pmtu_raise_timer: mtu_raise, .. } = config.failover;
         let history = config.heartbeat.history;
         self.feed_engine(EngineInput::Configure { hold, history, mtu_raise });
         self.peers.carry_over_policies(&self.config, &mut config);

@@ -51,6 +51,7 @@ pub(super) fn build_snapshot(
                     name: peer.name.clone(),
                     key: peer.key,
                     addrs: peer.addrs,
+                    is_gone: components.absent.is_gone(peer.id),
                     peer_adapter_up: view.peers.get(peer.id)?.adapter_up,
                     policies: peer.policies.clone(),
                 })

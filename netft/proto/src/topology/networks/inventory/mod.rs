@@ -59,7 +59,8 @@ pub enum InterfaceState {
     Up,
     /// Not reached; or this node's own, and it reaches some only.
     Unreachable,
-    /// This node's own: it is faulty, or reaches no other.
+    /// This node's own: it is down or without carrier, or reaches none of several peers. One peer's
+    /// silence is no evidence against it (U26).
     Failed,
     /// Its node has no session with this one.
     Unavailable,
@@ -326,8 +327,9 @@ fn interface_state(
     let place = (member.peer, member.number);
     let touching = || joins.iter().filter(|join| join.touches_interface(place));
     let (up, all) = (touching().filter(|join| join.up).count(), touching().count());
+    let peers: BTreeSet<_> = touching().filter_map(|join| join.remote?.0).collect();
     match member.peer {
-        None if !member.healthy || (up == 0 && all > 0) => InterfaceState::Failed,
+        None if !member.healthy || (up == 0 && peers.len() > 1) => InterfaceState::Failed,
         None if up < all => InterfaceState::Unreachable,
         None => InterfaceState::Up,
         Some(peer) if !alive.contains(&peer) => InterfaceState::Unavailable,

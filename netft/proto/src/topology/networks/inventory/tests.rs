@@ -112,6 +112,19 @@ fn one_interface_that_is_not_reached_parts_a_network_and_all_take_it_down() {
     assert_eq!(of(&gone), [Up, Up, Unavailable]);
 }
 
+/// U26.
+#[test]
+fn one_silent_peer_is_no_evidence_against_the_own_interface() {
+    let (config, interfaces, offers) = three();
+    let edges: Vec<_> = edges(&["10.1.0.2"]).into_iter().filter(|edge| edge.peer == B).collect();
+    let alive = [B].into();
+    let networks =
+        build_inventory(&config, &interfaces, &offers, (&edges, &alive), &NetworkCache::default());
+    let own: Vec<_> = networks.iter().map(|network| network.interfaces[0].state).collect();
+    assert_eq!(own, [InterfaceState::Unreachable, InterfaceState::Up]);
+    assert_eq!(networks[0].state, NetworkState::Down);
+}
+
 #[test]
 fn an_interface_that_does_not_work_takes_its_network_down() {
     let (config, mut interfaces, offers) = three();
