@@ -41,7 +41,7 @@ fn fine() -> NodeFacts {
             carrier: true,
             loopback: false,
             mtu: 1500,
-            has_default_route: false,
+            default_route: None,
             speed: None,
             addrs: vec![addr],
         };

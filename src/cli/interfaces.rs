@@ -8,7 +8,7 @@ use netft::{
     api::{host, host::NetlinkError},
     config::{Config, NetworkRole, PrivateKey},
     topology,
-    topology::Interface,
+    topology::{Interface, KernelWays},
 };
 
 /// A network that an interface of this machine belongs to.
@@ -39,7 +39,7 @@ pub(super) fn find_networks() -> Result<Vec<LocalNetwork>, String> {
 
 fn to_networks(interfaces: &[Interface]) -> Vec<LocalNetwork> {
     let config = Config::new("init", PrivateKey(Vec::new().into()), NodeKey([0; 32]));
-    let list = topology::build_advertisement(&config, interfaces, &[]);
+    let list = topology::build_advertisement(&config, interfaces, &[], &KernelWays::new());
     let mut found: Vec<LocalNetwork> = Vec::new();
     for endpoint in &list.endpoints {
         let owner = interfaces.iter().find(|interface| interface.owns_address(endpoint.addr));
@@ -74,7 +74,7 @@ mod tests {
             carrier: true,
             loopback: name == "lo",
             mtu: 1500,
-            has_default_route: name == "eth0",
+            default_route: (name == "eth0").then_some(0),
             speed: None,
             addrs: vec![LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false }],
         }

@@ -50,7 +50,7 @@ mod tests {
             carrier: true,
             loopback: false,
             mtu: 1500,
-            has_default_route: false,
+            default_route: None,
             speed: None,
             addrs: Vec::new(),
         };

@@ -22,7 +22,7 @@ use netft::{
     api::host::StackedLink,
     route::{Attributes, Delay, Priority, RouteSpec, Threshold, Timing, Transport},
     topology,
-    topology::{Advertisements, PlanInputs, PlannedRoute, RoutablePairs, RoutePlan},
+    topology::{Advertisements, KernelWays, PlanInputs, PlannedRoute, RouteActivities, RoutePlan},
 };
 
 use crate::control::schema::{Finding, RouteView, Severity};
@@ -51,11 +51,13 @@ impl NodeFacts {
     /// addresses that peers advertised.
     pub fn plan_routes(&self) -> RoutePlan {
         let interfaces: Vec<_> = self.links.iter().map(|link| link.interface.clone()).collect();
-        let (routable_pairs, advertisements) = (RoutablePairs::new(), Advertisements::new());
+        let (ways, activities) = (KernelWays::new(), RouteActivities::new());
+        let advertisements = Advertisements::new();
         let inputs = PlanInputs {
             interfaces: &interfaces,
             sources: &self.sources,
-            routable_pairs: &routable_pairs,
+            ways: &ways,
+            activities: &activities,
             advertisements: &advertisements,
             resolved: &topology::link_local_addresses(&self.config, &interfaces),
         };

@@ -148,7 +148,7 @@ fn route(id: u32, local: &str, remote: &str) -> RouteStatus {
             data_loss: 0.02,
         },
         brown_out: false,
-        heartbeats: HeartbeatCounters { sent: 1000, missed: 2 },
+        heartbeats: HeartbeatCounters { sent: 1000, missed: 2, ..HeartbeatCounters::default() },
         last_change: Time::from_millis(4000),
         reason: Reason::BothWays,
         path_mtu: PathMtuStatus {

@@ -427,7 +427,8 @@ fn interfaces_seeds() -> Seeds {
     };
     let endpoint = |addr: &str, prefix_len| {
         let addr = addr.parse().unwrap();
-        AdvertisedEndpoint { addr, prefix_len, interface: 2, metric: 1000 }
+        let is_routed = prefix_len == 24;
+        AdvertisedEndpoint { addr, prefix_len, interface: 2, metric: 1000, is_routed }
     };
     let both = encode("hq", vec![endpoint("10.1.0.1", 24), endpoint("fd00::1", 64)]);
     vec![

@@ -1,12 +1,13 @@
 //! The node's network interfaces as the kernel reports them: the inputs of the route plan.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netft_proto::{
     config::Config,
     topology,
     topology::{
-        Advertisements, Interface, PlanInputs, ResolvedAddresses, RoutablePairs, SourceAddresses,
+        Advertisements, Interface, KernelWays, PlanInputs, ResolvedAddresses, RouteActivities,
+        SourceAddresses,
     },
 };
 
@@ -25,17 +26,22 @@ pub(crate) struct HostState {
     pub interfaces: Vec<Interface>,
     /// The kernel's choice of source for remote addresses on no subnet of ours.
     pub sources: SourceAddresses,
-    /// The pairs of addresses the kernel routes between.
-    pub routable_pairs: RoutablePairs,
+    /// The kernel's ways between addresses on different subnets.
+    pub ways: KernelWays,
     /// The addresses behind the peers' names.
     pub resolved: ResolvedAddresses,
 }
 
 impl HostState {
-    /// The inputs of the route plan: this state and the addresses that peers advertise.
-    pub(crate) fn plan_inputs<'a>(&'a self, advertisements: &'a Advertisements) -> PlanInputs<'a> {
-        let Self { interfaces, sources, routable_pairs, resolved } = self;
-        PlanInputs { interfaces, sources, routable_pairs, advertisements, resolved }
+    /// The inputs of the route plan: this state, the addresses that peers advertise, and the
+    /// activity of the running routes.
+    pub(crate) fn plan_inputs<'a>(
+        &'a self,
+        advertisements: &'a Advertisements,
+        activities: &'a RouteActivities,
+    ) -> PlanInputs<'a> {
+        let Self { interfaces, sources, ways, resolved } = self;
+        PlanInputs { interfaces, sources, ways, activities, advertisements, resolved }
     }
 
     /// The interface of number `index`.
@@ -69,15 +75,14 @@ impl HostState {
                 sources.insert(remote, source);
             }
         }
-        let mut routable_pairs = RoutablePairs::new();
-        let pairs = topology::cross_subnet_pairs(config, &interfaces, advertisements);
+        let mut ways = KernelWays::new();
+        let pairs = topology::cross_subnet_pairs(config, &interfaces, advertisements, &resolved);
         for (local, ifindex, remote) in pairs {
-            let found = netlink.egress_interface(local, remote).await;
-            if matches!(found, Ok(Some(out)) if out == ifindex) {
-                routable_pairs.insert((local, remote));
+            if let Ok(Some(metric)) = netlink.way_metric(local, remote, ifindex).await {
+                ways.insert((local, remote), metric);
             }
         }
-        Some(Self { interfaces, sources, routable_pairs, resolved })
+        Some(Self { interfaces, sources, ways, resolved })
     }
 }
 
@@ -88,6 +93,31 @@ pub(crate) async fn list_interfaces(netlink: &Netlink) -> Result<Vec<Interface>,
     Ok(interfaces)
 }
 
+/// The metric of the best default route out of an interface: every interface has its own, whichever
+/// of them the kernel prefers.
+async fn default_route_metric(netlink: &Netlink, interface: &Interface) -> Option<u32> {
+    if !interface.is_healthy() || interface.loopback {
+        return None;
+    }
+    // TEST-NET-1 (RFC 5737) and the documentation prefix (RFC 3849): nothing but a default route
+    // leads there.
+    let anywhere: [IpAddr; 2] = [Ipv4Addr::new(192, 0, 2, 1).into(), DOCUMENTATION_ADDR.into()];
+    let mut best = None;
+    for remote in anywhere {
+        let is_source = |addr: IpAddr| {
+            addr.is_ipv4() == remote.is_ipv4()
+                && !matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local())
+        };
+        let source = interface.addrs.iter().find(|local| is_source(local.addr));
+        if let Some(source) = source
+            && let Ok(Some(metric)) = netlink.way_metric(source.addr, remote, interface.index).await
+        {
+            best = Some(best.unwrap_or(metric).min(metric));
+        }
+    }
+    best
+}
+
 /// Fills in what metrics follow from: the default routes and the link speeds. Some network drivers
 /// take long to report the speed, so it is read only where something may have changed.
 async fn fill_gateway_and_speed(
@@ -95,16 +125,9 @@ async fn fill_gateway_and_speed(
     interfaces: &mut [Interface],
     before: &[Interface],
 ) {
-    // TEST-NET-1 (RFC 5737) and the documentation prefix (RFC 3849): nothing but a default route
-    // leads there.
-    for anywhere in [Ipv4Addr::new(192, 0, 2, 1).into(), DOCUMENTATION_ADDR.into()] {
-        if let Ok(Some((_, out))) = netlink.source_for(anywhere).await {
-            let way_out = interfaces.iter_mut().filter(|interface| interface.index == out);
-            way_out.for_each(|interface| interface.has_default_route = true);
-        }
-    }
     let socket = glink::open_socket();
     for interface in interfaces {
+        interface.default_route = default_route_metric(netlink, interface).await;
         let same = |old: &&Interface| {
             (old.index, &old.name, old.carrier)
                 == (interface.index, &interface.name, interface.carrier)

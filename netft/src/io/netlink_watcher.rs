@@ -91,9 +91,8 @@ impl NetlinkWatcher {
             if let Some(host_state) = host_state
                 && host_state != reported
             {
-                let (interfaces, pairs) =
-                    (host_state.interfaces.len(), host_state.routable_pairs.len());
-                tracing::debug!(interfaces, pairs, "host state changed");
+                let (interfaces, ways) = (host_state.interfaces.len(), host_state.ways.len());
+                tracing::debug!(interfaces, ways, "host state changed");
                 let bridges = container_bridges(&host_state.interfaces);
                 self.bridges.send_if_modified(|known| {
                     let is_changed = *known != bridges;

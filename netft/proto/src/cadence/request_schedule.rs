@@ -14,17 +14,75 @@ pub(crate) struct RequestSchedule {
     pub(crate) alternation: RequestAlternation,
     /// Requests sent since the route was added.
     pub(crate) sent: u64,
+    /// Since when they are sent.
+    tried_since: Option<Time>,
+    /// The next one waits because the peer was never heard.
+    backs_off: bool,
 }
 
+/// The longest time between two requests to a peer that was never heard on the route.
+pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// A peer that was never heard is asked every eighth of the time since the first request: soon
+/// enough to come up a second after what was missing returns within eight, and 66 requests in the
+/// eight minutes until [`MAX_BACKOFF`].
+const BACKOFF_DIVISOR: u32 = 8;
+
 impl RequestSchedule {
+    /// Begins to send, or begins anew, at full rate.
+    pub(crate) fn start(&mut self, now: Time) {
+        (self.next, self.tried_since, self.backs_off) = (Some(now), Some(now), false);
+    }
+
+    /// Sends again after an interruption that says nothing about the peer.
+    pub(crate) fn resume(&mut self, now: Time) {
+        let pause = self.backoff(now).filter(|_| self.backs_off).unwrap_or_default();
+        let due = self.last.map_or(now, |last| last + pause).max(now);
+        self.tried_since.get_or_insert(now);
+        self.next = Some(due);
+    }
+
+    /// Sends nothing until it is resumed or started again.
+    pub(crate) fn pause(&mut self) {
+        self.next = None;
+    }
+
+    /// Sends nothing until it is started again.
+    pub(crate) fn stop(&mut self) {
+        (self.next, self.tried_since, self.backs_off) = (None, None, false);
+    }
+
+    /// Since when requests are sent.
+    pub(crate) fn tried_since(&self) -> Option<Time> {
+        self.tried_since
+    }
+
+    /// The next request waits because the peer was never heard.
+    pub(crate) fn backs_off(&self) -> bool {
+        self.backs_off
+    }
+
+    /// The time between two requests while the peer was never heard.
+    pub(crate) fn backoff(&self, now: Time) -> Option<Duration> {
+        self.tried_since.map(|since| (now.since(since) / BACKOFF_DIVISOR).min(MAX_BACKOFF))
+    }
+
+    /// Notes whether the next request waits.
+    pub(crate) fn set_backs_off(&mut self, backs_off: bool) {
+        self.backs_off = backs_off;
+    }
+
     /// Sends at `at` at the latest, whichever end's turn it is.
     pub(crate) fn request_by(&mut self, at: Time) {
         self.next = self.next.map(|planned| planned.min(at));
         self.alternation.force_next_request();
     }
 
-    /// Sends as soon as the rate limit of four requests per delay permits.
+    /// Sends as soon as the rate limit of four requests per delay permits; not to a peer that was
+    /// never heard on the route: it has no use for news there.
     pub(crate) fn request_soon(&mut self, now: Time, delay: Duration) {
+        if self.backs_off {
+            return;
+        }
         let soonest = self.last.map_or(now, |last| last + delay / 4);
         self.request_by(soonest.max(now));
     }

@@ -207,6 +207,11 @@ fn apply_reply(
 
 /// The window for the request after one that leaves at `now`.
 fn next_request_window(route: &mut Route, now: Time) -> RangeInclusive<Time> {
+    let backoff = route.backoff(now);
+    route.requests.set_backs_off(backoff.is_some());
+    if let Some(pause) = backoff {
+        return now + pause * 3 / 4..=now + pause;
+    }
     let (delay, can_alternate) = (route.delay(), route.can_alternate());
     route.requests.alternation.on_request_sent(now, delay, can_alternate)
 }

@@ -18,13 +18,19 @@ use crate::{
 pub(crate) fn add_fault(peer: &mut Peer, now: Time, id: RouteId, reason: Reason) {
     let Some(route) = peer.routes.get_mut(&id) else { return };
     route.add_fault(reason);
-    route.requests.next = None;
+    route.requests.pause();
     peer.report_change_soon(now, Some(id));
 }
 
 pub(crate) fn clear_fault(peer: &mut Peer, now: Time, id: RouteId, reason: Reason) {
-    if peer.routes.get_mut(&id).is_some_and(|route| route.clear_fault(reason)) {
-        start_requests(peer, now, id);
+    let Some(route) = peer.routes.get_mut(&id) else { return };
+    if route.clear_fault(reason) {
+        let has_session = peer.session.is_up();
+        // A refused send says nothing about the peer: a neighbour that does not exist refuses, too.
+        match reason {
+            Reason::SendError if has_session => route.requests.resume(now),
+            _ => start_requests(peer, now, id),
+        }
         peer.report_change_soon(now, None);
     }
 }
@@ -32,9 +38,18 @@ pub(crate) fn clear_fault(peer: &mut Peer, now: Time, id: RouteId, reason: Reaso
 /// Starts to send requests on a route, unless a fault or a missing session prevents it.
 fn start_requests(peer: &mut Peer, now: Time, id: RouteId) {
     let has_session = peer.session.is_up();
-    if let Some(route) = peer.routes.get_mut(&id) {
-        route.requests.next = (has_session && !route.has_fault()).then_some(now);
+    if let Some(route) = peer.routes.get_mut(&id)
+        && has_session
+        && !route.has_fault()
+    {
+        route.requests.start(now);
     }
+}
+
+/// Tries the routes on which the peer was never heard at full rate again: something changed.
+pub(crate) fn retry_unheard(peer: &mut Peer, now: Time) {
+    let waiting = peer.routes.values_mut().filter(|route| route.requests.backs_off());
+    waiting.filter(|route| !route.has_fault()).for_each(|route| route.requests.start(now));
 }
 
 pub(crate) fn session_up(peer: &mut Peer, now: Time, boot_id: u64) {
@@ -47,7 +62,10 @@ pub(crate) fn session_up(peer: &mut Peer, now: Time, boot_id: u64) {
             SessionStart::Restarted => route.hold_down.forgive_loss(),
             SessionStart::Rekeyed => {}
         }
-        route.requests.next = (!route.has_fault()).then_some(now);
+        route.requests.stop();
+        if !route.has_fault() {
+            route.requests.start(now);
+        }
     }
 }
 
@@ -59,7 +77,7 @@ pub(crate) fn session_down(peer: &mut Peer, context: &mut EngineContext, now: Ti
     peer.costs.close(context, now, peer.id);
     for route in peer.routes.values_mut() {
         route.reset_session(Reason::SessionLost);
-        route.requests.next = None;
+        route.requests.stop();
     }
     context.push_event(now, EventKind::SessionEnded { peer: peer.id });
 }

@@ -31,6 +31,7 @@ impl Peer {
         self.reselect_route(context, now);
         report_drain_stages(self, context, now, heard);
         for route in self.routes.values_mut() {
+            route.end_backoff(now);
             let undisturbed = route.is_undisturbed();
             route.requests.enforce_cadence(now, route.delay(), undisturbed);
         }

@@ -17,7 +17,7 @@ use crate::{
         peer::Peer,
         peer_changes::{
             add_fault, add_route, change_route, clear_fault, remove_route, replace_spec,
-            session_down, session_up, set_learned_remote,
+            retry_unheard, session_down, session_up, set_learned_remote,
         },
         probes::{on_probe, on_probe_refused, set_datagram_limit},
         status::{peer_status, route_statuses},
@@ -178,6 +178,11 @@ impl Engine {
         self.peers.get(&peer)?.replies.current()
     }
 
+    /// The moment of the last call.
+    pub fn last_call(&self) -> Time {
+        self.now
+    }
+
     /// Stalls of data at failovers, over all peers.
     pub fn stall_histogram(&self) -> StallHistogram {
         self.context.stall_histogram
@@ -289,6 +294,12 @@ impl Engine {
             }
             EngineInput::DataTooBig(route) => {
                 self.update_route(now, route, |route, _, _| route.mtu.suspect_black_hole(now));
+            }
+            EngineInput::RetryUnheard => {
+                let peers: Vec<_> = self.peers.keys().copied().collect();
+                for peer in peers {
+                    self.update_peer(now, peer, |peer, _| retry_unheard(peer, now));
+                }
             }
             EngineInput::RecheckPathMtu(route) => {
                 self.update_route(now, route, |route, _, _| route.mtu.recheck_if_complete(now));

@@ -32,7 +32,7 @@ fn route_status(peer: &Peer, route: &Route, now: Time) -> RouteStatus {
         spec: route.spec.clone(),
         state: route.state(),
         last_change: route.derived.since,
-        reason: route.derived.reason,
+        reason: route.status_reason(now),
         tx: route.derived.tx,
         rx: route.liveness.rx,
         active,
@@ -50,7 +50,12 @@ fn route_status(peer: &Peer, route: &Route, now: Time) -> RouteStatus {
             loss_out: f32::from(route.path_quality.loss_permille()) / 1000.0,
             data_loss: f32::from(route.path_quality.data.loss_permille(now)) / 1000.0,
         },
-        heartbeats: HeartbeatCounters { sent: route.requests.sent, missed: route.liveness.missed },
+        heartbeats: HeartbeatCounters {
+            sent: route.requests.sent,
+            missed: route.liveness.missed,
+            last_heard: route.liveness.last_heard,
+            tried_since: route.requests.tried_since(),
+        },
         path_mtu: route.mtu.status(),
     }
 }

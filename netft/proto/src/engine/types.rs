@@ -179,6 +179,9 @@ pub enum EngineInput {
         /// this engine.
         answered: bool,
     },
+    /// The networks of this node or of a peer changed: routes on which the peer was never heard
+    /// are tried at full rate again.
+    RetryUnheard,
     /// An operator requests a check of the path MTU of a route.
     RecheckPathMtu(RouteId),
     /// Path validation proved another remote address of a route.

@@ -137,6 +137,31 @@ impl Route {
         timers.into_iter().flatten().any(|at| at <= now)
     }
 
+    /// The time to the next request while the peer gives no sign on the route, if it is longer than
+    /// the delay: it was never heard there, and does not report that it hears this node.
+    pub(crate) fn backoff(&self, now: Time) -> Option<Duration> {
+        let is_heard = self.remote.report.is_some_and(|report| report.heard);
+        if self.liveness.last_heard.is_some() || is_heard {
+            return None;
+        }
+        self.requests.backoff(now).filter(|pause| *pause > self.delay())
+    }
+
+    /// Returns to the full rate of requests once the peer gives a sign.
+    pub(crate) fn end_backoff(&mut self, now: Time) {
+        if self.requests.backs_off() && self.backoff(now).is_none() && !self.has_fault() {
+            self.requests.start(now);
+        }
+    }
+
+    /// Why the route is in its state, as an operator sees it.
+    pub(crate) fn status_reason(&self, now: Time) -> Reason {
+        match self.derived.reason {
+            Reason::Added if self.backoff(now).is_some() => Reason::NeverHeard,
+            reason => reason,
+        }
+    }
+
     /// When the next timer of the route is due. In the peer's turn the early warning can wait for
     /// the next request.
     pub(crate) fn next_wake(&self) -> Option<Time> {

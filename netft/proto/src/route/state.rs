@@ -86,6 +86,8 @@ pub enum Reason {
     DataLoss,
     /// The transport is QUIC, and the route has no connection.
     NoConnection,
+    /// The peer was never heard on the route: it is tried less and less often.
+    NeverHeard,
 }
 
 impl Reason {
@@ -117,6 +119,7 @@ impl Reason {
             Self::BrownOut => "brown-out",
             Self::DataLoss => "data loss",
             Self::NoConnection => "no QUIC connection",
+            Self::NeverHeard => "never heard",
         }
     }
 }

@@ -85,6 +85,11 @@ pub struct HeartbeatCounters {
     pub sent: u64,
     /// Heartbeats of the peer that did not arrive.
     pub missed: u64,
+    /// When the peer was last heard there, if ever.
+    pub last_heard: Option<Time>,
+    /// Since when requests are sent without interruption: by a session, a fault, or a change that
+    /// lets hope for an answer.
+    pub tried_since: Option<Time>,
 }
 
 /// One peer at one moment.

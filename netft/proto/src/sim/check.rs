@@ -49,7 +49,7 @@ pub(crate) struct RouteObservation {
 
 impl RouteObservation {
     /// Restarts the cadence.
-    fn reset_cadence(&mut self) {
+    pub(crate) fn reset_cadence(&mut self) {
         (self.last_request, self.last_sent) = (None, None);
     }
 }

@@ -30,6 +30,7 @@ mod node;
 mod random;
 mod report;
 mod rng;
+mod routed;
 mod rules;
 mod scenario;
 mod simulation;
@@ -39,6 +40,7 @@ mod truth;
 
 pub use crate::sim::{
     report::{DataReport, MAX_VIOLATIONS, PacketRecord, SimReport},
+    routed::{RoutedBug, RoutedReport, run_routed_world},
     scenario::{DataFault, FaultAction, MAX_NETWORKS, MAX_NODES, NetworkModel, Scenario},
     simulation::{Simulation, run_scenario},
 };

@@ -51,6 +51,10 @@ impl InvariantChecker {
             self.check_data_loss(node, peer, view)?;
             for (network, route) in routes_to_peer(view.nodes, node, peer).iter().enumerate() {
                 let place = (node, peer, network);
+                if route.heartbeats.last_heard.is_none() {
+                    // A peer that was never heard there is asked less and less often.
+                    self.observation_mut(node, peer, network).reset_cadence();
+                }
                 self.check_cadence(place, view)?;
                 self.check_agreement(place, route, view)?;
                 self.check_dead_route(place, route, view)?;

@@ -15,7 +15,7 @@ use crate::{
         networks::{
             can_carry_routes, interface_metric, is_listed, is_overlay_or_bridge, is_virtual,
         },
-        types::{Interface, LocalAddr, PlannedRoute},
+        types::{Interface, KernelWays, LocalAddr, PlannedRoute},
     },
     wire::interfaces::{AdvertisedEndpoint, Advertisement, MAX_ADVERTISED_ENDPOINTS},
 };
@@ -25,13 +25,20 @@ pub const MAX_LISTENING_ADDRESSES: usize = 1024;
 
 /// Builds the interface list of this node. The caller assigns the serial.
 ///
-/// It holds the first [`MAX_ADVERTISED_ENDPOINTS`] of [`ranked_endpoints`].
+/// It holds the first [`MAX_ADVERTISED_ENDPOINTS`] of [`ranked_endpoints`]. `ways` are the answers
+/// to [`cross_subnet_pairs`](crate::topology::cross_subnet_pairs): they tell the peers which of
+/// the addresses reach more than their neighbours.
 pub fn build_advertisement(
     config: &Config,
     interfaces: &[Interface],
     running: &[PlannedRoute],
+    ways: &KernelWays,
 ) -> Advertisement {
+    let routed: BTreeSet<_> = ways.keys().map(|(local, _)| *local).collect();
     let mut endpoints = ranked_endpoints(config, interfaces, running);
+    for endpoint in &mut endpoints {
+        endpoint.is_routed = routed.contains(&endpoint.addr);
+    }
     endpoints.truncate(MAX_ADVERTISED_ENDPOINTS);
     endpoints.sort_by_key(|endpoint| (endpoint.metric, *endpoint));
     Advertisement {
@@ -67,6 +74,7 @@ pub fn ranked_endpoints(
                     prefix_len: local.prefix.prefix_len(),
                     interface: number,
                     metric: interface_metric(config, interface, local.addr),
+                    is_routed: false,
                 }
             })
         })

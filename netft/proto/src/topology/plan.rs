@@ -15,10 +15,10 @@ use crate::{
         names::ResolvedAddresses,
         networks,
         networks::{can_carry_routes, is_listed, is_overlay_or_bridge, is_role_none, is_virtual},
-        pairs::{AddressPair, pair_endpoints},
         types::{
-            Advertisements, Interface, LocalAddr, PlanInputs, PlannedRoute, RoutePlan,
-            SourceAddresses, UnroutedAddress, UnroutedReason, prefix_contains,
+            Advertisements, Interface, KernelWays, LocalAddr, PlanInputs, PlannedRoute,
+            RouteActivities, RoutePlan, SourceAddresses, UnroutedAddress, UnroutedReason,
+            prefix_contains,
         },
     },
     wire::interfaces::{AdvertisedEndpoint, Advertisement},
@@ -36,6 +36,7 @@ pub fn off_subnet_remotes(
         interfaces,
         sources: &SourceAddresses::new(),
         running: &[],
+        activities: &RouteActivities::new(),
         own_advertisement: None,
     };
     config
@@ -48,53 +49,74 @@ pub fn off_subnet_remotes(
         .collect()
 }
 
+/// The most pairs that the kernel is asked about. With more the pairs of the last peers are left to
+/// what those peers try.
+pub const MAX_WAY_QUERIES: usize = 4096;
+
 /// The pairs of addresses on different subnets, with the interface of the local one:
-/// [`plan_routes`] uses those that the kernel has a route for. Empty when all are to be used
-/// anyway.
+/// [`plan_routes`] needs the kernel's way between them, out of that very interface.
 pub fn cross_subnet_pairs(
     config: &Config,
     interfaces: &[Interface],
     advertisements: &Advertisements,
+    resolved: &ResolvedAddresses,
 ) -> Vec<(IpAddr, u32, IpAddr)> {
-    let own = build_advertisement(config, interfaces, &[]);
-    let wanted =
-        advertisements.values().filter(|far| !(own.all_cross_subnet || far.all_cross_subnet));
-    let mut found = Vec::new();
-    for far in wanted {
-        for pair in pair_endpoints(&own.endpoints, &far.endpoints, false) {
-            let (local, remote) = (own.endpoints[pair.local].addr, far.endpoints[pair.remote].addr);
-            let owner = interfaces.iter().find(|interface| interface.owns_address(local));
-            if let Some(owner) = owner.filter(|_| !pair.same_subnet) {
-                found.push((local, owner.index, remote));
+    let own = build_advertisement(config, interfaces, &[], &KernelWays::new());
+    let mut found = BTreeSet::new();
+    for peer in &config.peers {
+        let advertised = advertisements.get(&peer.id).into_iter();
+        let advertised = advertised
+            .flat_map(|far| &far.endpoints)
+            .map(|endpoint| (endpoint.addr, Some(endpoint.subnet_prefix())));
+        let named = remote_addresses(peer, resolved).map(|remote| (remote.ip(), None));
+        let remotes: Vec<_> = advertised.chain(named).collect();
+        for near in &own.endpoints {
+            let mut owners = interfaces.iter();
+            let owner = owners.find(|interface| interface.owns_address(near.addr));
+            let Some(owner) = owner.filter(|owner| owner.is_healthy()) else { continue };
+            for (remote, subnet) in &remotes {
+                let is_neighbour = match subnet {
+                    Some(subnet) => *subnet == near.subnet_prefix(),
+                    None => near.subnet_prefix().contains(remote),
+                };
+                if remote.is_ipv4() == near.addr.is_ipv4() && !is_neighbour {
+                    found.insert((near.addr, owner.index, *remote));
+                }
             }
         }
+        if found.len() >= MAX_WAY_QUERIES {
+            break;
+        }
     }
-    found
+    found.into_iter().take(MAX_WAY_QUERIES).collect()
 }
 
 /// The routes that should exist.
 ///
 /// Each configured address of a peer gets one route: from the address here on the same prefix,
 /// else from the one the kernel would choose (`sources`). Overrides that name a local address
-/// replace that choice, one route each. The interface lists of the peers add the routes of
-/// [`pairs`](crate::topology::pairs).
+/// replace that choice, one route each. What the peers advertise, and what else the kernel has ways
+/// to, adds the routes of [`reachable`](crate::topology::reachable).
 ///
 /// `running` are the routes that exist. A running route whose interface or address vanished stays,
-/// so that it recovers instead of being replaced by a detour over another interface: it is removed
-/// only when the config does not want it, or a better pair for the same remote address exists.
+/// so that it recovers instead of being replaced by a detour over another interface. One on which
+/// the peer is heard (`activities`) is removed only when the config does not want it or one of its
+/// ends is gone.
 pub fn plan_routes(
     config: &Config,
     inputs: &PlanInputs<'_>,
     running: &[PlannedRoute],
 ) -> RoutePlan {
-    let PlanInputs { interfaces, sources, .. } = *inputs;
-    let own = build_advertisement(config, interfaces, running);
+    let PlanInputs { interfaces, sources, activities, .. } = *inputs;
+    let own = build_advertisement(config, interfaces, running, inputs.ways);
+    let own_advertisement = Some(&own);
     let planner =
-        RoutePlanner { config, interfaces, sources, running, own_advertisement: Some(&own) };
+        RoutePlanner { config, interfaces, sources, running, activities, own_advertisement };
     let mut plan = RoutePlan::default();
     let mut keys = BTreeSet::new();
     for peer in &config.peers {
         let id = peer.id;
+        let first = plan.routes.len();
         for remote in remote_addresses(peer, inputs.resolved) {
             let pins: Vec<_> =
                 matching_overrides(peer, remote).filter_map(|entry| entry.local).collect();
@@ -118,16 +140,14 @@ pub fn plan_routes(
                 }
             }
         }
-        let advertised =
-            inputs.advertisements.get(&id).map(|far| planner.advertised_routes(peer, far, inputs));
-        let learnt = advertised.into_iter().flatten();
-        plan.routes.extend(learnt.filter(|route| keys.insert(route.route_key())));
+        let reachable = planner.reachable_routes(peer, inputs, &plan.routes[first..]);
+        plan.routes.extend(reachable.into_iter().filter(|route| keys.insert(route.route_key())));
     }
     plan
 }
 
 /// The addresses of a peer, each once, in the order of the config; those of host names last.
-fn remote_addresses<'a>(
+pub(crate) fn remote_addresses<'a>(
     peer: &'a PeerConfig,
     resolved: &'a ResolvedAddresses,
 ) -> impl Iterator<Item = SocketAddr> + use<'a> {
@@ -142,7 +162,7 @@ fn remote_addresses<'a>(
         .filter(move |remote| seen.insert(*remote))
 }
 
-fn matching_overrides(
+pub(crate) fn matching_overrides(
     peer: &PeerConfig,
     remote: SocketAddr,
 ) -> impl Iterator<Item = &RouteOverride> {
@@ -154,6 +174,8 @@ pub(crate) struct RoutePlanner<'a> {
     pub(crate) interfaces: &'a [Interface],
     pub(crate) sources: &'a SourceAddresses,
     pub(crate) running: &'a [PlannedRoute],
+    /// The activity of those.
+    pub(crate) activities: &'a RouteActivities,
     /// The interface list of this node.
     pub(crate) own_advertisement: Option<&'a Advertisement>,
 }
@@ -179,6 +201,10 @@ impl LocalEnd {
             ifname: known.ifname.clone(),
             class: if same_subnet { RouteClass::SameSubnet } else { RouteClass::CrossSubnet },
         }
+    }
+
+    pub(crate) fn class(&self) -> RouteClass {
+        self.class
     }
 }
 
@@ -276,6 +302,7 @@ impl<'a> RoutePlanner<'a> {
             return Ok(LocalEnd::from_planned(route));
         }
         match (self.kernel_local_end(remote), known) {
+            (_, Some(route)) if self.is_heard(route) => Ok(LocalEnd::from_planned(route)),
             (Ok(choice), Some(route)) if choice.local != route.spec.real_local.ip() => {
                 if self.may_heal(route) { Ok(LocalEnd::from_planned(route)) } else { Ok(choice) }
             }
@@ -376,6 +403,11 @@ impl<'a> RoutePlanner<'a> {
         })
     }
 
+    /// Returns whether the peer is heard on a running route.
+    fn is_heard(&self, route: &PlannedRoute) -> bool {
+        self.activities.get(&route.route_key()).is_some_and(|activity| activity.is_heard())
+    }
+
     /// Returns whether a cross-subnet route is only broken, not superseded: its interface is gone
     /// or faulty, or lost its addresses. A working interface with another address has been
     /// renumbered, and the route follows it.
@@ -391,47 +423,6 @@ impl<'a> RoutePlanner<'a> {
                 .any(|own| self.is_eligible_source(interface, own.addr, remote));
             !interface.is_healthy() || !renumbered
         })
-    }
-
-    /// The routes that follow from the peer's interface list.
-    fn advertised_routes(
-        &self,
-        peer: &PeerConfig,
-        far: &Advertisement,
-        inputs: &PlanInputs<'_>,
-    ) -> Vec<PlannedRoute> {
-        let Some(own) = self.own_advertisement else { return Vec::new() };
-        let all = own.all_cross_subnet || far.all_cross_subnet;
-        let usable = |pair: &AddressPair| {
-            let (here, there) = (own.endpoints[pair.local].addr, far.endpoints[pair.remote].addr);
-            pair.same_subnet || all || inputs.routable_pairs.contains(&(here, there)) || {
-                // A running route stays while its interface is down.
-                let runs = |route: &PlannedRoute| {
-                    let spec = &route.spec;
-                    (spec.peer, spec.real_local.ip(), spec.real_remote.ip())
-                        == (peer.id, here, there)
-                };
-                self.running.iter().any(runs)
-            }
-        };
-        let mut routes = Vec::new();
-        for pair in pair_endpoints(&own.endpoints, &far.endpoints, all).into_iter().filter(usable) {
-            let local = own.endpoints[pair.local].addr;
-            let remote = SocketAddr::new(far.endpoints[pair.remote].addr, far.port);
-            // An override of the local address, or a network with the role none, takes precedence.
-            let pinned = matching_overrides(peer, remote).any(|entry| entry.local.is_some());
-            if pinned || self.check_remote(remote).is_err() {
-                continue;
-            }
-            let owner = self.interfaces.iter().find(|interface| interface.owns_address(local));
-            let class =
-                if pair.same_subnet { RouteClass::SameSubnet } else { RouteClass::CrossSubnet };
-            if let Some(owner) = owner {
-                let choice = LocalEnd::on_interface(owner, local, class);
-                routes.push(self.build_route(peer, remote, choice, Some(far)));
-            }
-        }
-        routes
     }
 
     /// The sum of the metrics of the two end networks, as NetFT's. The remote one is advertised by

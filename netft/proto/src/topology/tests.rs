@@ -2,6 +2,7 @@
 
 mod addresses;
 mod advertised;
+mod reachable;
 
 use std::collections::BTreeSet;
 
@@ -63,7 +64,7 @@ pub(crate) fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
         carrier: true,
         loopback: name == "lo",
         mtu: 1500,
-        has_default_route: false,
+        default_route: None,
         speed: None,
         addrs: addrs.collect(),
     }
@@ -90,11 +91,12 @@ fn plan(
     sources: &SourceAddresses,
     known: &[PlannedRoute],
 ) -> RoutePlan {
-    let (ways, offers) = (RoutablePairs::new(), Advertisements::new());
+    let (ways, offers) = (KernelWays::new(), Advertisements::new());
     let around = PlanInputs {
         interfaces,
         sources,
-        routable_pairs: &ways,
+        ways: &ways,
+        activities: &RouteActivities::new(),
         advertisements: &offers,
         resolved: &ResolvedAddresses::new(),
     };

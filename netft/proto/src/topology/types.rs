@@ -1,14 +1,16 @@
 //! The values routes are planned from, and the plan. Pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
 };
 
 use ipnet::IpNet;
 
 use crate::{
-    ids::PeerId, route::spec::RouteSpec, topology::names::ResolvedAddresses,
+    ids::PeerId,
+    route::spec::RouteSpec,
+    topology::{activity::RouteActivity, names::ResolvedAddresses},
     wire::interfaces::Advertisement,
 };
 
@@ -29,8 +31,8 @@ pub struct Interface {
     pub loopback: bool,
     /// Its MTU, bytes.
     pub mtu: u32,
-    /// A default route leaves through it.
-    pub has_default_route: bool,
+    /// The kernel's metric of the default route that leaves through it, if one does.
+    pub default_route: Option<u32>,
     /// Its speed, Mbit/s, if the driver reports one.
     pub speed: Option<u32>,
     /// Its usable addresses: neither tentative nor refused by duplicate detection.
@@ -145,9 +147,11 @@ pub enum UnroutedReason {
 
 /// The kernel's answer for remote addresses on no subnet of ours: source address and interface.
 pub type SourceAddresses = BTreeMap<IpAddr, (IpAddr, u32)>;
-/// Pairs of a local and a remote address for which the kernel has a route through the local
-/// address's own interface.
-pub type RoutablePairs = BTreeSet<(IpAddr, IpAddr)>;
+/// The kernel's metric of the way from a local address to a remote one on another subnet, out of
+/// the very interface that has the local address; pairs without a way are left out.
+pub type KernelWays = BTreeMap<(IpAddr, IpAddr), u32>;
+/// The activity of the running routes, by peer and both ends.
+pub type RouteActivities = BTreeMap<(PeerId, SocketAddr, SocketAddr), RouteActivity>;
 /// The interface lists that the peers advertised.
 pub type Advertisements = BTreeMap<PeerId, Advertisement>;
 
@@ -159,7 +163,9 @@ pub struct PlanInputs<'a> {
     /// The answers to [`off_subnet_remotes`](crate::topology::off_subnet_remotes).
     pub sources: &'a SourceAddresses,
     /// The answers to [`cross_subnet_pairs`](crate::topology::cross_subnet_pairs).
-    pub routable_pairs: &'a RoutablePairs,
+    pub ways: &'a KernelWays,
+    /// The activity of the running routes.
+    pub activities: &'a RouteActivities,
     /// The interface lists of the peers.
     pub advertisements: &'a Advertisements,
     /// The addresses of the peers' host names.

@@ -13,7 +13,7 @@
 //! +-------------------------------+-----------+-+-+---------------+
 //! | site ...            then per address:                         |
 //! +-+-------------+---------------+-------------------------------+
-//! |6|0 0 0 0 0 0 0| prefix length |          interface            |
+//! |6|W|0 0 0 0 0 0| prefix length |          interface            |
 //! +-+-------------+---------------+-------------------------------+
 //! |                            metric                             |
 //! +---------------------------------------------------------------+
@@ -21,8 +21,9 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! A = all cross-subnet routes, R = the node relays between its peers, 6 = an IPv6 address. An
-//! invalid list is refused whole: half a list would create routes that only one end knows.
+//! A = all cross-subnet routes, R = the node relays between its peers, 6 = an IPv6 address, W = the
+//! sender's kernel has a way out of that interface to other subnets of the peers. An invalid list
+//! is refused whole: half a list would create routes that only one end knows.
 
 use std::{
     collections::BTreeSet,
@@ -45,6 +46,7 @@ pub const MAX_ADVERTISEMENT_LEN: usize = 8 + MAX_NAME_LEN + MAX_ADVERTISED_ENDPO
 const FLAG_ALL_CROSS_SUBNET: u8 = 0x01;
 const FLAG_OFFERS_RELAY: u8 = 0x02;
 const FLAG_IPV6: u8 = 0x80;
+const FLAG_ROUTED: u8 = 0x40;
 
 /// Interface list of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +77,9 @@ pub struct AdvertisedEndpoint {
     pub interface: u16,
     /// The metric of its network; lower is preferred.
     pub metric: u32,
+    /// The sender's kernel has a way out of the interface, from this address to another subnet of a
+    /// peer. Without one only neighbours are reached there.
+    pub is_routed: bool,
 }
 
 impl AdvertisedEndpoint {
@@ -109,7 +114,9 @@ impl Advertisement {
         out.extend_from_slice(self.site.as_bytes());
         for endpoint in &self.endpoints {
             let v6 = endpoint.addr.is_ipv6();
-            out.extend_from_slice(&[u8::from(v6) * FLAG_IPV6, endpoint.prefix_len]);
+            let routed = u8::from(endpoint.is_routed) * FLAG_ROUTED;
+            let flags = (u8::from(v6) * FLAG_IPV6) | routed;
+            out.extend_from_slice(&[flags, endpoint.prefix_len]);
             out.extend_from_slice(&endpoint.interface.to_be_bytes());
             out.extend_from_slice(&endpoint.metric.to_be_bytes());
             match endpoint.addr {
@@ -161,7 +168,7 @@ impl Advertisement {
 
 fn decode_endpoint(reader: &mut ByteReader<'_>) -> Result<AdvertisedEndpoint, DropReason> {
     let flags = reader.read_u8()?;
-    check_reserved(u32::from(flags & !FLAG_IPV6))?;
+    check_reserved(u32::from(flags & !(FLAG_IPV6 | FLAG_ROUTED)))?;
     let prefix_len = reader.read_u8()?;
     let interface = reader.read_u16()?;
     let metric = reader.read_u32()?;
@@ -170,7 +177,8 @@ fn decode_endpoint(reader: &mut ByteReader<'_>) -> Result<AdvertisedEndpoint, Dr
     } else {
         Ipv6Addr::from(reader.read_array::<16>()?).into()
     };
-    Ok(AdvertisedEndpoint { addr, prefix_len, interface, metric })
+    let is_routed = flags & FLAG_ROUTED != 0;
+    Ok(AdvertisedEndpoint { addr, prefix_len, interface, metric, is_routed })
 }
 
 #[cfg(test)]
@@ -193,6 +201,7 @@ mod tests {
             prefix_len,
             interface,
             metric: 1000,
+            is_routed: interface == 3,
         };
         Advertisement {
             serial: 0x0102_0304,

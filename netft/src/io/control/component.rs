@@ -82,6 +82,8 @@ pub(super) enum Input<'a> {
     RouteSuspect,
     /// The kernel refused to send on a route.
     SendFailed(RouteId),
+    /// The state of a route changed.
+    RouteStateChanged,
 }
 
 /// An order to the driver.
@@ -107,6 +109,8 @@ pub(super) enum Action {
     UpdateFrameLimits,
     /// Add a route to an address that the peer proved and nobody listed.
     AddLearnedRoute(PlannedRoute),
+    /// Try other pairs of cards, or end what is tried in vain.
+    UpdateTrials,
     /// Lead a route to the address that its peer proved.
     LearnRemote { route: RouteId, remote: SocketAddr },
     /// Remove a route, with the sockets that nothing else uses.

@@ -13,10 +13,11 @@ use super::{
     redial::Redial,
     relay::RelayRoutes,
     retries::Retries,
+    route_trials::RouteTrials,
 };
 
 /// How many components are polled.
-pub(super) const COMPONENT_COUNT: usize = 8;
+pub(super) const COMPONENT_COUNT: usize = 9;
 
 /// Every component, and the helpers that have no deadlines.
 #[derive(Default)]
@@ -28,6 +29,7 @@ pub(super) struct Components {
     pub(super) absent: AbsentPeers,
     pub(super) retries: Retries,
     pub(super) network_watch: NetworkWatch,
+    pub(super) trials: RouteTrials,
     pub(super) connections: QuicConnections,
     pub(super) frame_limits: FrameLimits,
 }
@@ -44,10 +46,11 @@ impl Components {
             absent,
             retries,
             network_watch,
+            trials,
             connections,
             ..
         } = self;
-        [carrier_poll, relay, nat, redial, absent, retries, network_watch, connections]
+        [carrier_poll, relay, nat, redial, absent, retries, network_watch, trials, connections]
     }
 
     /// The earliest deadline.
@@ -60,11 +63,12 @@ impl Components {
             absent,
             retries,
             network_watch,
+            trials,
             connections,
             ..
         } = self;
         let all: [&dyn Component; COMPONENT_COUNT] =
-            [carrier_poll, relay, nat, redial, absent, retries, network_watch, connections];
+            [carrier_poll, relay, nat, redial, absent, retries, network_watch, trials, connections];
         all.into_iter().filter_map(|component| component.next_wake()).min()
     }
 

@@ -156,8 +156,12 @@ impl Driver {
                 if is_network_news(&event.kind) {
                     self.components.network_watch.mark_changed(event.at);
                 }
+                let is_state = matches!(event.kind, EventKind::StateChanged { .. });
                 // Nobody listening is no error.
                 let _ = self.events.send(event);
+                if is_state {
+                    self.dispatch(&Input::RouteStateChanged);
+                }
             }
         }
     }
@@ -182,6 +186,7 @@ impl Driver {
                     self.sync_sockets();
                     self.publisher.mark_dirty("an address was learned");
                 }
+                Action::UpdateTrials => self.update_trials(),
                 Action::LearnRemote { route, remote } => self.learn_remote(now, route, remote),
                 Action::RemoveRoute(id) => {
                     self.remove_route(id, "its learned address expired");

@@ -35,6 +35,7 @@ mod requests;
 mod retries;
 mod route_planner;
 mod route_table;
+mod route_trials;
 mod routes;
 mod run;
 mod session_problem;

@@ -15,11 +15,15 @@ use netft_proto::{
     },
     time::Time,
     topology,
+    topology::PlannedRoute,
     wire::{DropReason, challenge::ChallengeMessage, heartbeat::Heartbeat},
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::io::control::component::{Action, Actions, Component, Input, View};
+use crate::io::control::{
+    component::{Action, Actions, Component, Input, View},
+    route_table::RouteKey,
+};
 
 /// How long a route to a peer-reflexive address may be down before it is removed: longer than a
 /// NAT keeps a mapping.
@@ -110,11 +114,10 @@ impl NatTraversal {
             // Its socket and the heartbeat must name the same route.
             Some(entry) if entry.is_relayed() || entry.plan.spec.real_local != local => return,
             Some(_) => {}
-            None if !is_behind_nat(view, peer, from) => return,
             None => {}
         }
         let key = (peer, local, from);
-        if view.planner.plan_peer_reflexive(view.config, view.routes, key).is_none() {
+        if plan_unplanned(view, key, known.is_some()).is_none() {
             return;
         }
         let candidate = PeerReflexive {
@@ -140,8 +143,18 @@ impl NatTraversal {
         actions: &mut Actions,
     ) {
         let PeerReflexive { peer, local, from, .. } = *source;
-        // Listed since it was challenged: the peer's advertisement came in between.
-        if view.routes.entries().any(|entry| entry.plan.route_key() == (peer, local, from)) {
+        // Listed since it was challenged, or another peer lists the same address: the one that
+        // proves it has it.
+        let mut known = view.routes.iter();
+        if let Some((route, _)) =
+            known.find(|(_, entry)| entry.plan.route_key() == (peer, local, from))
+        {
+            actions.push(Action::LearnRemote { route, remote: from });
+            return;
+        }
+        if source.local_route.is_none() && !is_behind_nat(view, peer, from) {
+            let plan = view.planner.plan_adopted(view.config, view.routes, (peer, local, from));
+            plan.into_iter().for_each(|plan| actions.push(Action::AddLearnedRoute(plan)));
             return;
         }
         let moved = source.local_route.filter(|id| view.routes.contains(*id));
@@ -172,6 +185,17 @@ fn peer_reflexive_routes(view: &View<'_>) -> impl Iterator<Item = RouteStatus> {
     let routes = view.engine.route_statuses().into_iter();
     routes
         .filter(|status| view.routes.get(status.id).is_some_and(|entry| entry.is_peer_reflexive()))
+}
+
+/// The route to where a peer was heard without one: to a NAT's mapping, or between two addresses of
+/// the interface lists, which the peer tries and this node did not plan.
+fn plan_unplanned(view: &View<'_>, key: RouteKey, is_named: bool) -> Option<PlannedRoute> {
+    let (config, routes) = (view.config, view.routes);
+    if is_named || is_behind_nat(view, key.0, key.2) {
+        view.planner.plan_peer_reflexive(config, routes, key)
+    } else {
+        view.planner.plan_adopted(config, routes, key)
+    }
 }
 
 fn is_behind_nat(view: &View<'_>, peer: PeerId, from: SocketAddr) -> bool {

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 use netft_proto::{
     ids::PeerId,
-    route::{EventKind, NetworkChange, RouteState},
+    route::{Attributes, EventKind, NetworkChange, RouteState, RouteStatus},
     time::Time,
     topology::{NetworkInfo, NetworkState, RouteLink},
 };
@@ -60,9 +60,15 @@ impl Component for NetworkWatch {
 /// The networks, with the state of the routes in them.
 pub(super) fn network_inventory(view: &View<'_>) -> Vec<NetworkInfo> {
     let relayed = |id| view.routes.get(id).is_some_and(|entry| entry.is_relayed());
+    // A pair across routers that was never heard says nothing about the networks of its ends.
+    let tells = |route: &RouteStatus| {
+        route.heartbeats.last_heard.is_some()
+            || route.spec.attributes.0 & Attributes::CROSS_SUBNET == 0
+            || route.state == RouteState::Up
+    };
     let routes = view.engine.route_statuses().into_iter();
     let links: Vec<_> = routes
-        .filter(|route| !relayed(route.id))
+        .filter(|route| !relayed(route.id) && tells(route))
         .map(|route| RouteLink {
             peer: route.spec.peer,
             local: route.spec.real_local.ip(),

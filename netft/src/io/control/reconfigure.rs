@@ -26,7 +26,7 @@ pub(super) fn compare_routes(
     config: &Config,
     host_state: &HostState,
 ) -> ReconfigurePlan {
-    let planned = view.planner.plan_routes(config, host_state, view.routes).routes;
+    let planned = view.planner.plan_routes(config, host_state, view.routes, view.engine).routes;
     let planned: BTreeMap<_, _> =
         planned.into_iter().map(|plan| (plan.route_key(), plan)).collect();
     let mut result = ReconfigurePlan { changes: Vec::new(), updated_specs: Vec::new() };

@@ -84,7 +84,8 @@ impl Driver {
         entry.routes.push(route);
         // First without consequences: an override for a route that exists would change that one.
         let host_state = self.planner.host_state();
-        let mut planned = self.planner.plan_routes(&config, host_state, &self.routes).routes;
+        let mut planned =
+            self.planner.plan_routes(&config, host_state, &self.routes, &self.engine).routes;
         planned.retain(|route: &PlannedRoute| {
             (route.spec.peer, route.spec.real_remote) == (peer, remote)
         });

@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use netft_proto::{
     config::Config,
+    engine::Engine,
     ids::PeerId,
     route::EventKind,
     topology,
     topology::{
-        Advertisements, NetworkCache, NetworkInfo, PlanInputs, PlannedRoute, RouteLink, RoutePlan,
-        UnroutedAddress,
+        Advertisements, NetworkCache, NetworkInfo, PlanInputs, PlannedRoute, RouteActivities,
+        RouteActivity, RouteLink, RoutePlan, UnroutedAddress,
     },
     wire::interfaces::{Advertisement, MAX_ADVERTISED_ENDPOINTS},
 };
@@ -104,8 +105,8 @@ impl RouteReplanner {
         config: &Config,
         running: &[PlannedRoute],
     ) -> Option<&Advertisement> {
-        let interfaces = &self.host_state.interfaces;
-        let mut next = topology::build_advertisement(config, interfaces, running);
+        let HostState { interfaces, ways, .. } = &self.host_state;
+        let mut next = topology::build_advertisement(config, interfaces, running, ways);
         next.serial = self.advertisement.serial;
         // Serial 0 was never sent.
         if next == self.advertisement && next.serial != 0 {
@@ -142,9 +143,11 @@ impl RouteReplanner {
         config: &Config,
         host_state: &HostState,
         routes: &RouteTable,
+        engine: &Engine,
     ) -> RoutePlan {
         let advertisements = &*self.advertisements.borrow();
-        let inputs = host_state.plan_inputs(advertisements);
+        let activities = route_activities(routes, engine);
+        let inputs = host_state.plan_inputs(advertisements, &activities);
         let mut plan = topology::plan_routes(config, &inputs, &routes.to_planned());
         for entry in routes.entries().filter(|entry| entry.is_peer_reflexive()) {
             let key = entry.route_key();
@@ -174,7 +177,22 @@ impl RouteReplanner {
 
     /// Calls `read` with the inputs of the plan.
     pub(super) fn with_inputs<T>(&self, read: impl FnOnce(&PlanInputs<'_>) -> T) -> T {
-        read(&self.host_state.plan_inputs(&self.advertisements.borrow()))
+        read(&self.host_state.plan_inputs(&self.advertisements.borrow(), &RouteActivities::new()))
+    }
+
+    /// The route that a peer tries between two listed addresses and this node did not plan, if
+    /// there may be one.
+    pub(super) fn plan_adopted(
+        &self,
+        config: &Config,
+        routes: &RouteTable,
+        key: RouteKey,
+    ) -> Option<PlannedRoute> {
+        let to_peer = routes.entries().filter(|entry| entry.plan.spec.peer == key.0);
+        if routes.is_removed(&key) || to_peer.count() >= topology::MAX_ROUTES_PER_PEER {
+            return None;
+        }
+        self.with_inputs(|inputs| topology::plan_adopted_route(config, inputs, key))
     }
 
     /// Logs the addresses of peers that no route leads to, when they change.
@@ -210,6 +228,19 @@ impl RouteReplanner {
             &self.network_cache,
         )
     }
+}
+
+/// The activity of the routes, as of the engine's last call.
+fn route_activities(routes: &RouteTable, engine: &Engine) -> RouteActivities {
+    let now = engine.last_call();
+    let peers = engine.peer_statuses();
+    let has_session = |peer| peers.iter().any(|known| known.peer == peer && known.session);
+    let statuses = engine.route_statuses().into_iter();
+    let keyed = statuses.filter_map(|status| {
+        let activity = RouteActivity::of_route(&status, has_session(status.spec.peer), now);
+        Some((routes.get(status.id)?.route_key(), activity))
+    });
+    keyed.collect()
 }
 
 #[cfg(test)]

@@ -40,7 +40,23 @@ impl Driver {
         if let Some(advertisement) = self.planner.next_advertisement(&self.config, &running) {
             self.sessions.manager.advertise_interfaces(advertisement);
         }
-        let plan = self.planner.plan_routes(&self.config, self.planner.host_state(), &self.routes);
+        self.apply_plan(reason);
+        // Something changed that may let a peer answer where it never did.
+        self.feed_engine(EngineInput::RetryUnheard);
+        self.publisher.mark_dirty(reason);
+    }
+
+    /// Adds the routes that are to be tried, and removes those that were tried in vain.
+    pub(super) fn update_trials(&mut self) {
+        if self.apply_plan("the state of routes changed") {
+            self.publisher.mark_dirty("other pairs of cards are tried");
+        }
+    }
+
+    /// Plans the routes and makes them so. Returns whether anything changed.
+    fn apply_plan(&mut self, reason: &'static str) -> bool {
+        let host_state = self.planner.host_state();
+        let plan = self.planner.plan_routes(&self.config, host_state, &self.routes, &self.engine);
         self.planner.report_unrouted(&self.config, plan.unrouted);
         let planned: Vec<_> = plan
             .routes
@@ -48,7 +64,8 @@ impl Driver {
             .filter(|plan| !self.routes.is_removed(&plan.route_key()))
             .collect();
         let diff = topology::diff_routes(&self.routes.to_planned(), &planned);
-        if !diff.is_empty() {
+        let is_changed = !diff.is_empty();
+        if is_changed {
             let (added, removed) = (diff.added.len(), diff.removed.len());
             tracing::debug!(reason, added, removed, changed = diff.changed.len(), "plan changed");
         }
@@ -66,7 +83,7 @@ impl Driver {
         // First: the engine is told of frame limits once it is known which routes use QUIC.
         self.dispatch(&Input::RoutesChanged);
         self.sync_sockets();
-        self.publisher.mark_dirty(reason);
+        is_changed
     }
 
     /// Adds a route, to an address that its peer proved at `learned_at` or to a planned one.

@@ -152,7 +152,7 @@ fn interface(index: u32, name: &str, addr: &str) -> Interface {
         carrier: true,
         loopback: addr.is_loopback(),
         mtu: 1500,
-        has_default_route: false,
+        default_route: None,
         speed: None,
         addrs: vec![LocalAddr { addr, prefix, is_secondary: false }],
     }

@@ -9,7 +9,7 @@ use rtnetlink::{
     packet_route::{
         address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
         link::{InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
     },
 };
 
@@ -25,7 +25,7 @@ pub(super) fn to_interface(message: &LinkMessage) -> Interface {
         carrier: flags.contains(LinkFlags::LowerUp),
         loopback: flags.contains(LinkFlags::Loopback),
         mtu: 0,
-        has_default_route: false,
+        default_route: None,
         speed: None,
         addrs: Vec::new(),
     };
@@ -208,12 +208,23 @@ pub(super) fn route_source(message: &RouteMessage) -> Option<(IpAddr, u32)> {
     source.zip(interface)
 }
 
-/// Interface of a route lookup's reply.
-pub(super) fn out_interface(message: &RouteMessage) -> Option<u32> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
+/// Returns whether an entry of the routing table passes packets on out of an interface.
+pub(super) fn leads_out_of(message: &RouteMessage, ifindex: u32) -> bool {
+    let leads = message.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::Oif(index) => *index == ifindex,
+        RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == ifindex),
+        _ => false,
+    });
+    leads && message.header.kind == RouteType::Unicast
+}
+
+/// The metric of an entry of the routing table; lower is preferred.
+pub(super) fn route_metric(message: &RouteMessage) -> u32 {
+    let metric = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
         _ => None,
-    })
+    });
+    metric.unwrap_or(0)
 }
 
 /// The table of a route.

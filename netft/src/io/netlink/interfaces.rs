@@ -6,7 +6,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use netft_proto::topology::Interface;
 use rtnetlink::packet_route::{
     AddressFamily,
-    route::{RouteAddress, RouteAttribute, RouteMessage},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage},
 };
 
 use crate::io::netlink::{
@@ -63,27 +63,36 @@ impl Netlink {
     /// # Errors
     /// Of the kernel, other than that the address is unreachable.
     pub async fn source_for(&self, remote: IpAddr) -> Result<Option<(IpAddr, u32)>, NetlinkError> {
-        let route = self.look_up_route(remote, None).await?;
+        let route = self.look_up_route(remote, &[]).await?;
         Ok(route.as_ref().and_then(convert::route_source))
     }
 
-    /// Interface that the kernel selects from `local` to `remote`; `None` without a route.
+    /// The metric of the kernel's route from `local` to `remote` out of the interface `ifindex`, as
+    /// a socket bound to both takes it; `None` without such a route.
     ///
     /// # Errors
     /// Of the kernel, other than that the address is unreachable.
-    pub async fn egress_interface(
+    pub async fn way_metric(
         &self,
         local: IpAddr,
         remote: IpAddr,
+        ifindex: u32,
     ) -> Result<Option<u32>, NetlinkError> {
-        let route = self.look_up_route(remote, Some(local)).await?;
-        Ok(route.as_ref().and_then(convert::out_interface))
+        let (source, out) = (RouteAttribute::Source(local.into()), RouteAttribute::Oif(ifindex));
+        let mut route = self.look_up_route(remote, &[source, out.clone()]).await?;
+        let leads_out = |route: &RouteMessage| convert::leads_out_of(route, ifindex);
+        // With a source an IPv6 lookup takes the interface as a wish, a bound socket does not.
+        if remote.is_ipv6() && !route.as_ref().is_some_and(leads_out) {
+            route = self.look_up_route(remote, &[out]).await?;
+        }
+        Ok(route.filter(leads_out).as_ref().map(convert::route_metric))
     }
 
+    /// The kernel's entry for `remote`; with the attributes of `from` for a packet from there.
     async fn look_up_route(
         &self,
         remote: IpAddr,
-        local: Option<IpAddr>,
+        from: &[RouteAttribute],
     ) -> Result<Option<RouteMessage>, NetlinkError> {
         let mut message = RouteMessage::default();
         let (family, prefix_len, destination) = match remote {
@@ -93,9 +102,14 @@ impl Netlink {
         message.header.address_family = family;
         message.header.destination_prefix_length = prefix_len;
         message.attributes.push(RouteAttribute::Destination(destination));
-        if let Some(local) = local {
+        if from.iter().any(|attribute| matches!(attribute, RouteAttribute::Source(_))) {
             message.header.source_prefix_length = prefix_len;
-            message.attributes.push(RouteAttribute::Source(local.into()));
+        }
+        // The entry itself: without one, the kernel takes any address for a neighbour on the
+        // interface that it was asked for.
+        if !from.is_empty() {
+            message.header.flags |= RouteFlags::FibMatch;
+            message.attributes.extend_from_slice(from);
         }
         let mut routes = pin!(self.handle()?.route().get(message).execute());
         let what = || format!("look up the route to {remote}");

@@ -80,6 +80,8 @@ fn one_early_warning_at_two_fifths_of_the_threshold() {
 #[test]
 fn requests_come_every_75_to_100_percent_of_the_delay_while_one_may_send() {
     let mut rig = Rig::new(2);
+    rig.hear_all(2);
+    rig.forget();
     rig.pass(DELAY * 300);
     for route in 1..=2 {
         assert!((300..=401).contains(&rig.requests(route)), "{}", rig.requests(route));
@@ -90,6 +92,51 @@ fn requests_come_every_75_to_100_percent_of_the_delay_while_one_may_send() {
     assert_eq!(rig.requests(1), 0);
     rig.input(EngineInput::SessionDown(PEER));
     assert_eq!(rig.engine.next_wake(), None);
+}
+
+/// Nobody may be there: somebody else's address, or one that nothing leads to.
+#[test]
+fn a_peer_that_was_never_heard_on_a_route_is_asked_less_and_less_often() {
+    let (second, mut rig) = (Duration::from_secs(1), Rig::new(2));
+    rig.hear(2, &[2]);
+    rig.pass(second * 8);
+    assert!((20..60).contains(&rig.requests(1)), "{}", rig.requests(1));
+    assert_eq!(rig.status(1).reason, Reason::NeverHeard);
+    rig.pass(second * 592);
+    assert!(rig.requests(1) < 100, "{}", rig.requests(1));
+    rig.forget();
+    rig.pass(second * 600);
+    assert!((10..=14).contains(&rig.requests(1)), "once a minute: {}", rig.requests(1));
+    assert!(rig.requests(2) > 6000, "one that was heard is asked all the time");
+
+    // A new session, a repaired fault and another network give hope; a refused send does not.
+    let refused = |rig: &mut Rig| {
+        let (route, reason) = (RouteId(1), Reason::SendError);
+        rig.input(EngineInput::Fault { route, reason });
+        rig.input(EngineInput::FaultCleared { route, reason });
+    };
+    let repaired = |rig: &mut Rig| {
+        rig.fault(1);
+        let (route, reason) = (RouteId(1), Reason::CarrierLost);
+        rig.input(EngineInput::FaultCleared { route, reason });
+    };
+    let renewed = |rig: &mut Rig| rig.input(EngineInput::SessionUp { peer: PEER, boot_id: 77 });
+    let changed = |rig: &mut Rig| rig.input(EngineInput::RetryUnheard);
+    let acts: [&dyn Fn(&mut Rig); 4] = [&refused, &repaired, &renewed, &changed];
+    for (act, hopeful) in acts.into_iter().zip([false, true, true, true]) {
+        rig.pass(second * 1200);
+        rig.forget();
+        act(&mut rig);
+        rig.pass(second * 2);
+        assert_eq!(rig.requests(1) > 9, hopeful, "{}", rig.requests(1));
+    }
+
+    // It hears this node there, as it says elsewhere: half a route.
+    rig.pass(second * 1200);
+    rig.hear(2, &[1, 2]);
+    rig.forget();
+    rig.pass(DELAY * 20);
+    assert!(rig.requests(1) >= 20, "{}", rig.requests(1));
 }
 
 #[test]

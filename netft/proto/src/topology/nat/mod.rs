@@ -26,12 +26,13 @@ pub fn plan_learned_route(
 ) -> Option<PlannedRoute> {
     let entry = config.peer_of(peer)?;
     let PlanInputs { interfaces, sources, advertisements: offers, .. } = *inputs;
-    let own_advertisement = build_advertisement(config, interfaces, &[]);
+    let own_advertisement = build_advertisement(config, interfaces, &[], inputs.ways);
     let planner = RoutePlanner {
         config,
         interfaces,
         sources,
         running: &[],
+        activities: inputs.activities,
         own_advertisement: Some(&own_advertisement),
     };
     planner.check_remote(remote).ok()?;
@@ -48,6 +49,47 @@ pub fn plan_learned_route(
     let mut planned = planner.build_route(entry, remote, choice, offers.get(&peer));
     planned.spec.attributes.0 |= Attributes::LEARNED;
     Some(planned)
+}
+
+/// The route that a peer tries and this node did not plan: from `local` to an address that the peer
+/// advertised, which path validation proved; `None` when no route may lead there.
+///
+/// The peer's kernel has a way where this node's may have none, and the peer's cards are known to
+/// it first.
+pub fn plan_adopted_route(
+    config: &Config,
+    inputs: &PlanInputs<'_>,
+    (peer, local, remote): (PeerId, SocketAddr, SocketAddr),
+) -> Option<PlannedRoute> {
+    let entry = config.peer_of(peer)?;
+    let PlanInputs { interfaces, sources, activities, .. } = *inputs;
+    let far = inputs.advertisements.get(&peer)?;
+    let listed = far.endpoints.iter().find(|endpoint| endpoint.addr == remote.ip())?;
+    let own_advertisement = build_advertisement(config, interfaces, &[], inputs.ways);
+    let planner = RoutePlanner {
+        config,
+        interfaces,
+        sources,
+        running: &[],
+        activities,
+        own_advertisement: Some(&own_advertisement),
+    };
+    planner.check_remote(remote).ok()?;
+    let has_override = entry.routes.iter().any(|it| it.remote == remote && it.local.is_some());
+    let owner = interfaces.iter().find(|interface| {
+        interface.owns_address(local.ip())
+            && planner.is_eligible_source(interface, local.ip(), remote.ip())
+    })?;
+    let near = owner.addrs.iter().find(|own| own.addr == local.ip())?;
+    let class = match near.prefix == listed.subnet_prefix() {
+        true => RouteClass::SameSubnet,
+        false => RouteClass::CrossSubnet,
+    };
+    if has_override || remote.port() != far.port || local.port() != config.session.port {
+        return None;
+    }
+    let choice = LocalEnd::on_interface(owner, local.ip(), class);
+    Some(planner.build_route(entry, remote, choice, Some(far)))
 }
 
 /// Returns whether a peer may be behind a NAT: its heartbeat came from an address it does not

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     config::NetworkRole,
     topology::{
-        Advertisements, Interface, ResolvedAddresses, RoutablePairs, SourceAddresses,
+        Advertisements, Interface, KernelWays, ResolvedAddresses, RouteActivities, SourceAddresses,
         tests::{config, interface, network},
     },
     wire::interfaces::{AdvertisedEndpoint, Advertisement},
@@ -31,6 +31,7 @@ fn offers() -> Advertisements {
         prefix_len: 24,
         interface: 4,
         metric: 1500,
+        is_routed: false,
     };
     let list = Advertisement {
         serial: 1,
@@ -50,7 +51,8 @@ fn plan(
     let around = PlanInputs {
         interfaces,
         sources: &SourceAddresses::new(),
-        routable_pairs: &RoutablePairs::new(),
+        ways: &KernelWays::new(),
+        activities: &RouteActivities::new(),
         advertisements: &offers(),
         resolved: &ResolvedAddresses::new(),
     };
@@ -108,11 +110,12 @@ fn only_an_address_the_peer_does_not_have_is_mapped() {
     let (interfaces, offers) = (interfaces(), offers());
     let around = |offers| {
         let (sources, ways, resolved) =
-            (SourceAddresses::new(), RoutablePairs::new(), ResolvedAddresses::new());
+            (SourceAddresses::new(), KernelWays::new(), ResolvedAddresses::new());
         let around = PlanInputs {
             interfaces: &interfaces,
             sources: &sources,
-            routable_pairs: &ways,
+            ways: &ways,
+            activities: &RouteActivities::new(),
             advertisements: offers,
             resolved: &resolved,
         };

@@ -10,6 +10,9 @@ use crate::{
     topology::types::Interface,
 };
 
+/// The most that the kernel's metric of a default route adds to an interface's.
+const MAX_KERNEL_METRIC: u32 = 10_000;
+
 /// The configured network that contains `addr`, by the longest prefix.
 pub(crate) fn network_of(config: &Config, addr: IpAddr) -> Option<&NetworkConfig> {
     config
@@ -49,11 +52,15 @@ pub(crate) fn is_role_none(config: &Config, addr: IpAddr) -> bool {
 /// The metric of `addr` on `interface`: as configured for its network, else by role and speed.
 ///
 /// A network that is not configured is for clients too when a default route leaves through its
-/// interface, as NetFT assumes.
+/// interface, as NetFT assumes. Of several such interfaces the kernel's metric of the default route
+/// ranks.
 pub fn interface_metric(config: &Config, interface: &Interface, addr: IpAddr) -> u32 {
     let listed = network_of(config, addr).and_then(|network| network.metric);
     listed.unwrap_or_else(|| {
-        base_metric(network_role(config, interface, addr)) + speed_penalty(interface.speed)
+        let role = network_role(config, interface, addr);
+        let of_default = interface.default_route.filter(|_| role == NetworkRole::ClusterAndClient);
+        let kernel_metric = of_default.map_or(0, |metric| metric.min(MAX_KERNEL_METRIC));
+        base_metric(role) + speed_penalty(interface.speed) + kernel_metric
     })
 }
 
@@ -85,7 +92,7 @@ pub(crate) fn remote_metric(
 pub fn network_role(config: &Config, interface: &Interface, addr: IpAddr) -> NetworkRole {
     match network_of(config, addr) {
         Some(network) => network.role,
-        None if interface.has_default_route => NetworkRole::ClusterAndClient,
+        None if interface.default_route.is_some() => NetworkRole::ClusterAndClient,
         None => NetworkRole::Cluster,
     }
 }

@@ -5,7 +5,7 @@ use crate::config::HostName;
 use crate::topology::advertisement::interface_numbers;
 
 fn listed(config: &Config, interfaces: &[Interface], running: &[PlannedRoute]) -> Vec<String> {
-    let list = build_advertisement(config, interfaces, running);
+    let list = build_advertisement(config, interfaces, running, &KernelWays::new());
     list.endpoints.iter().map(|endpoint| endpoint.addr.to_string()).collect()
 }
 
@@ -25,7 +25,7 @@ fn many() -> Vec<Interface> {
         })
         .collect();
     for interface in &mut interfaces[270..273] {
-        interface.has_default_route = true;
+        interface.default_route = Some(0);
     }
     interfaces
 }
@@ -97,7 +97,7 @@ fn interfaces_keep_numbers_of_their_own() {
     let numbers: Vec<_> = interface_numbers(&interfaces).into_values().collect();
     assert_eq!(numbers, [2, 3, 4]);
     let config = config(&[&["10.1.0.2"]]);
-    let list = build_advertisement(&config, &interfaces, &[]);
+    let list = build_advertisement(&config, &interfaces, &[], &KernelWays::new());
     let numbers: BTreeSet<_> = list.endpoints.iter().map(|endpoint| endpoint.interface).collect();
     assert_eq!(numbers.len(), 3);
 }
@@ -167,11 +167,12 @@ fn a_link_local_peer_is_reached_over_the_interface_it_is_written_with() {
     let resolved = link_local_addresses(&config, &interfaces);
     let shown: Vec<_> = resolved[&PeerId(0)].iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["[fe80::2%2]:3343", "[fe80::3%3]:3343"]);
-    let (ways, offers) = (RoutablePairs::new(), Advertisements::new());
+    let (ways, offers) = (KernelWays::new(), Advertisements::new());
     let inputs = PlanInputs {
         interfaces: &interfaces,
         sources: &SourceAddresses::new(),
-        routable_pairs: &ways,
+        ways: &ways,
+        activities: &RouteActivities::new(),
         advertisements: &offers,
         resolved: &resolved,
     };

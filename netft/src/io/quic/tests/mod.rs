@@ -339,6 +339,7 @@ async fn interface_lists_are_sent_at_the_start_and_at_every_change() {
             prefix_len: 24,
             interface: 1,
             metric: 7,
+            is_routed: false,
         }],
         ..Advertisement::default()
     };

@@ -24,6 +24,7 @@ fn advertisement(endpoints: &[(&str, u16, u32)]) -> Advertisement {
             prefix_len: net.prefix_len(),
             interface: *interface,
             metric: *metric,
+            is_routed: false,
         }
     });
     Advertisement {
@@ -141,7 +142,7 @@ fn an_interface_that_does_not_work_takes_its_network_down() {
 #[test]
 fn a_network_whose_interface_is_gone_keeps_role_and_metric() {
     let (config, mut interfaces, offers) = three();
-    interfaces[1].has_default_route = true;
+    interfaces[1].default_route = Some(0);
     interfaces[1].speed = Some(1000);
     let mut memory = NetworkCache::default();
     memory.record_interfaces(&config, &interfaces);
