@@ -1,5 +1,5 @@
 //! Tells when a peer is gone: the second, calm threshold after unreachable
-//! ([`PeerAbsence`](netft_proto::route::PeerAbsence)).
+//! ([`PeerAbsence`]).
 
 use std::{collections::BTreeMap, time::Duration};
 
