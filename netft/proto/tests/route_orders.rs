@@ -28,21 +28,6 @@ fn two() -> Scenario {
     Scenario::new(11).nodes(2).networks(2).run_for(Duration::from_secs(5))
 }
 
-/// Moves of a node's data after `since`: when, to which network and why.
-fn moves(report: &SimReport, scenario: &Scenario, node: usize, since: Time) -> Vec<Move> {
-    let moved = report.events.iter().filter(|(at, event)| *at == node && event.at >= since);
-    moved
-        .filter_map(|(_, event)| match event.kind {
-            EventKind::Moved { to: Some(to), reason, .. } => {
-                Some((event.at, scenario.network_of(node, to).unwrap(), reason))
-            }
-            _ => None,
-        })
-        .collect()
-}
-
-type Move = (Time, usize, Reason);
-
 #[test]
 fn an_admin_down_route_is_left_at_once_at_both_ends_and_returned_to_without_hold_down() {
     let (out, back) = (ms(2000), ms(3000));
@@ -50,7 +35,7 @@ fn an_admin_down_route_is_left_at_once_at_both_ends_and_returned_to_without_hold
     let scenario = two().with_fault(out, admin(true)).with_fault(back, admin(false));
     let report = run(&scenario);
     for (node, reason) in [(0, Reason::Admin), (1, Reason::PeerAdmin)] {
-        let moves = moves(&report, &scenario, node, out);
+        let moves = report.network_moves(&scenario, node, out);
         let [(left, to, why), (returned, home, _)] = moves[..] else { panic!("{moves:?}") };
         assert_eq!((to, why, home), (1, reason, 0));
         assert!(left.since(out) <= PROPAGATION_TIME, "{:?}", left.since(out));
@@ -95,7 +80,7 @@ fn a_better_priority_moves_both_ends_at_once_without_a_lost_packet() {
     let scenario = two().with_fault(changed, FaultAction::Priority { network: 1, priority: 1 });
     let report = run(&scenario);
     for node in 0..2 {
-        let moves = moves(&report, &scenario, node, changed);
+        let moves = report.network_moves(&scenario, node, changed);
         assert_eq!(moves, [(changed, 1, Reason::BetterRoute)]);
     }
     for pair in [(0, 1), (1, 0)] {

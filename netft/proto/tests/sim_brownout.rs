@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use netft_proto::{
     Time,
-    route::{EventKind, Reason},
+    route::Reason,
     sim,
     sim::{FaultAction, NetworkModel, Scenario, SimReport},
 };
@@ -29,17 +29,9 @@ fn loss(network: usize, from: usize, permille: u16) -> FaultAction {
     FaultAction::Loss { network, from, to: 1 - from, permille }
 }
 
-/// Moves of a node's data after [`FAULT_AT`]: when, to which network and why.
+/// Moves of a node's data from [`FAULT_AT`] on: when, to which network and why.
 fn moves(report: &SimReport, scenario: &Scenario, node: usize) -> Vec<(Time, usize, Reason)> {
-    let moved = report.events.iter().filter(|(at, event)| *at == node && event.at > FAULT_AT);
-    moved
-        .filter_map(|(_, event)| match event.kind {
-            EventKind::Moved { to: Some(to), reason, .. } => {
-                Some((event.at, scenario.network_of(node, to).unwrap(), reason))
-            }
-            _ => None,
-        })
-        .collect()
+    report.network_moves(scenario, node, FAULT_AT)
 }
 
 fn no_route_went_down(report: &SimReport, scenario: &Scenario) {

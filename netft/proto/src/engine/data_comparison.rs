@@ -8,6 +8,8 @@
 //!   once its time is over. If it loses less than a quarter of what it was convicted for it is
 //!   acquitted, and the hold-down of its return begins; otherwise the time doubles.
 //!
+//! A comparison that has no data, or whose copies the peer does not count, ends undecided.
+//!
 //! The cost is bounded in frames: the lower the loss in question the more, 2,400 at 0.5 %, or those
 //! of 20 ms (a second for a return). Loss of this node's own making, which would follow the data,
 //! shows on the other route too, as the copies load it alike, and decides nothing.
@@ -66,6 +68,8 @@ struct Comparison {
     /// The candidate's newest counts.
     latest: Option<RouteTally>,
     next_check: Time,
+    /// Without a result by then it ends undecided.
+    give_up_at: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -187,9 +191,28 @@ fn advance(
         return None;
     }
     let settle = SETTLE_TIME + round_trips(routes, &comparison);
-    let Some(lost) = comparison.advance(now, settle) else { return Some(comparison) };
-    conclude(routes, now, &comparison, lost);
-    None
+    match comparison.advance(now, settle) {
+        // Nothing sent on the candidate was ever counted: no evidence, as of a peer that counts
+        // other routes.
+        Some(lost) if comparison.latest.is_some_and(|tally| tally.arrived > 0) => {
+            conclude(routes, now, &comparison, lost);
+            None
+        }
+        None if now < comparison.give_up_at => Some(comparison),
+        _ => {
+            end_undecided(routes, now, &comparison);
+            None
+        }
+    }
+}
+
+/// Ends a comparison that showed nothing.
+fn end_undecided(routes: &mut RouteMap, now: Time, comparison: &Comparison) {
+    let Some(route) = routes.get_mut(&comparison.candidate) else { return };
+    match comparison.is_return {
+        true => route.path_quality.data.retry_later(now),
+        false => route.path_quality.data.rest(now),
+    }
 }
 
 /// The best route that may be better for data than the active one.
@@ -254,6 +277,9 @@ fn conclude(routes: &mut RouteMap, now: Time, comparison: &Comparison, (lost, co
     let is_judged = expected_milli >= MIN_EXPECTED_LOST * 1000;
     let is_better = is_judged && lost * 1000 * CLEARLY_BETTER <= expected_milli;
     let Comparison { active, candidate, permille, is_return, .. } = *comparison;
+    if is_return && !is_judged {
+        return end_undecided(routes, now, comparison);
+    }
     if is_return {
         let Some(route) = routes.get_mut(&candidate) else { return };
         match is_better {
@@ -295,8 +321,17 @@ impl Comparison {
         permille: u16,
         is_return: bool,
     ) -> Self {
-        let (phase, next_check) = (Phase::Refreshing { sent: None }, now + REFRESH_INTERVAL);
-        Self { active, candidate, permille, is_return, phase, latest: None, next_check }
+        let [_, longest] = if is_return { RETURN_COPYING } else { LEAVE_COPYING };
+        Self {
+            active,
+            candidate,
+            permille,
+            is_return,
+            phase: Phase::Refreshing { sent: None },
+            latest: None,
+            next_check: now + REFRESH_INTERVAL,
+            give_up_at: now + 2 * longest,
+        }
     }
 
     /// Advances to the next phase. Returns what the candidate lost, and of how many copies, at the

@@ -126,9 +126,10 @@ impl Engine {
     }
 
     /// The routes whose [`EngineInput::Tally`] the next [`on_timer`](Self::on_timer) needs.
-    pub fn compared_routes(&self) -> Vec<(PeerId, RouteId)> {
-        let comparing = |peer: &Peer| Some((peer.id, peer.comparison.compared_route()?));
-        self.peers.values().filter_map(comparing).collect()
+    pub fn compared_routes(&self, now: Time) -> Vec<(PeerId, RouteId)> {
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
+        due.filter_map(|(_, id)| Some((*id, self.peers.get(id)?.comparison.compared_route()?)))
+            .collect()
     }
 
     /// When [`on_timer`](Self::on_timer) is due; finite while a route may send.

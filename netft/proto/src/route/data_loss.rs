@@ -95,6 +95,13 @@ impl DataQuality {
         self.conviction = Some(Conviction { permille, retry_at: now + retry });
     }
 
+    /// A comparison of the convicted route had too little data: no reason to wait longer each time.
+    pub(crate) fn retry_later(&mut self, now: Time) {
+        if let Some(conviction) = &mut self.conviction {
+            conviction.retry_at = now + FIRST_RETRY;
+        }
+    }
+
     /// A comparison of the convicted route could not be made.
     pub(crate) fn defer_retry(&mut self, now: Time) {
         if let Some(conviction) = &mut self.conviction {

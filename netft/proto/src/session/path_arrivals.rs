@@ -11,7 +11,8 @@ use std::sync::atomic::{
 
 use crate::ids::RouteId;
 
-/// Routes counted; data on any other counts nowhere, and no comparison uses such a route.
+/// Routes counted; data on any other counts nowhere, and a comparison of such a route ends
+/// undecided.
 const MAX_COUNTED_ROUTES: usize = 16;
 
 /// The counts of a session, shared by every worker.

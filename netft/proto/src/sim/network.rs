@@ -107,8 +107,9 @@ impl SimNetwork {
                 if *burst == 0 && rng.chance_permille(permille.div_ceil(BURST_FRAMES)) {
                     *burst = BURST_FRAMES;
                 }
+                let is_lost = *burst > 0;
                 *burst = burst.saturating_sub(1);
-                *burst > 0
+                is_lost
             }
             DataFault::Policer(most) => {
                 let (since, frames) = &mut direction.policer.window;

@@ -4,7 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use crate::{
     ids::RouteId,
-    route::{Event, EventKind, PeerStatus, RouteState, RouteStatus},
+    route::{Event, EventKind, PeerStatus, Reason, RouteState, RouteStatus},
     sim::scenario::Scenario,
     time::Time,
 };
@@ -118,6 +118,21 @@ impl SimReport {
     pub fn first_left_up(&self, node: usize, route: RouteId, after: Time) -> Option<Time> {
         let mut left = self.state_changes(node, route);
         left.find(|(at, from, _)| *from == RouteState::Up && *at >= after).map(|(at, ..)| at)
+    }
+
+    /// Moves of a node's data not before `since`: when, to which network and why.
+    pub fn network_moves(
+        &self,
+        scenario: &Scenario,
+        node: usize,
+        since: Time,
+    ) -> Vec<(Time, usize, Reason)> {
+        let moves = self.events_of(node).filter(|event| event.at >= since);
+        let moves = moves.filter_map(|event| {
+            let EventKind::Moved { to: Some(to), reason, .. } = event.kind else { return None };
+            Some((event.at, scenario.network_of(node, to)?, reason))
+        });
+        moves.collect()
     }
 
     /// The moves of a node's data, with the route it moved to.

@@ -271,8 +271,9 @@ impl<'a> Simulation<'a> {
 
     /// Counts the data of routes under comparison, as the driver does before the engine's timers.
     fn feed_tallies(&mut self, node: usize) {
-        let engine = self.cluster.nodes[node].engine.as_ref();
-        for (_, route) in engine.map(Engine::compared_routes).unwrap_or_default() {
+        let (engine, now) = (self.cluster.nodes[node].engine.as_ref(), self.cluster.now);
+        let compared = engine.map(|engine| engine.compared_routes(now));
+        for (_, route) in compared.unwrap_or_default() {
             if let Some((peer, network)) = self.cluster.scenario.peer_and_network(node, route) {
                 let tally = self.data.tally_of(node, peer, network);
                 self.feed_engine(node, EngineInput::Tally { route, tally });

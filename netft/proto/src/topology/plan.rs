@@ -49,8 +49,8 @@ pub fn off_subnet_remotes(
         .collect()
 }
 
-/// The most pairs that the kernel is asked about. With more the pairs of the last peers are left to
-/// what those peers try.
+/// The most pairs that the kernel is asked about. With more, the last addresses of the last peers
+/// are left to what those peers try.
 pub const MAX_WAY_QUERIES: usize = 4096;
 
 /// The pairs of addresses on different subnets, with the interface of the local one:
@@ -62,7 +62,10 @@ pub fn cross_subnet_pairs(
     resolved: &ResolvedAddresses,
 ) -> Vec<(IpAddr, u32, IpAddr)> {
     let own = build_advertisement(config, interfaces, &[], &KernelWays::new());
-    let mut found = BTreeSet::new();
+    let owner_of = |addr| interfaces.iter().find(|interface| interface.owns_address(addr));
+    let near_ends = own.endpoints.iter().filter_map(|near| Some((near, owner_of(near.addr)?)));
+    let near_ends: Vec<_> = near_ends.filter(|(_, owner)| owner.is_healthy()).collect();
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for peer in &config.peers {
         let advertised = advertisements.get(&peer.id).into_iter();
         let advertised = advertised
@@ -70,17 +73,16 @@ pub fn cross_subnet_pairs(
             .map(|endpoint| (endpoint.addr, Some(endpoint.subnet_prefix())));
         let named = remote_addresses(peer, resolved).map(|remote| (remote.ip(), None));
         let remotes: Vec<_> = advertised.chain(named).collect();
-        for near in &own.endpoints {
-            let mut owners = interfaces.iter();
-            let owner = owners.find(|interface| interface.owns_address(near.addr));
-            let Some(owner) = owner.filter(|owner| owner.is_healthy()) else { continue };
-            for (remote, subnet) in &remotes {
+        // Every interface here asks for a remote address before the next one.
+        for (remote, subnet) in &remotes {
+            for (near, owner) in &near_ends {
                 let is_neighbour = match subnet {
                     Some(subnet) => *subnet == near.subnet_prefix(),
                     None => near.subnet_prefix().contains(remote),
                 };
-                if remote.is_ipv4() == near.addr.is_ipv4() && !is_neighbour {
-                    found.insert((near.addr, owner.index, *remote));
+                let pair = (near.addr, owner.index, *remote);
+                if remote.is_ipv4() == near.addr.is_ipv4() && !is_neighbour && seen.insert(pair) {
+                    found.push(pair);
                 }
             }
         }
@@ -88,7 +90,8 @@ pub fn cross_subnet_pairs(
             break;
         }
     }
-    found.into_iter().take(MAX_WAY_QUERIES).collect()
+    found.truncate(MAX_WAY_QUERIES);
+    found
 }
 
 /// The routes that should exist.
@@ -178,6 +181,14 @@ pub(crate) struct RoutePlanner<'a> {
     pub(crate) activities: &'a RouteActivities,
     /// The interface list of this node.
     pub(crate) own_advertisement: Option<&'a Advertisement>,
+}
+
+impl<'a> RoutePlanner<'a> {
+    /// A planner of single routes, whatever else runs.
+    pub(crate) const fn without_routes(config: &'a Config, inputs: &PlanInputs<'a>) -> Self {
+        let PlanInputs { interfaces, sources, activities, .. } = *inputs;
+        Self { config, interfaces, sources, running: &[], activities, own_advertisement: None }
+    }
 }
 
 /// The local end of a route.

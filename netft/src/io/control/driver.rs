@@ -77,7 +77,7 @@ pub(super) struct Driver {
 
 impl Driver {
     /// The earliest deadline of the engine and the components.
-    pub(super) fn next_wake(&self) -> Time {
+    pub(super) fn next_wake(&mut self) -> Time {
         let wakes = [self.engine.next_wake(), self.components.next_wake()];
         // Carrier polls are always due at some time.
         wakes.into_iter().flatten().min().unwrap_or_else(clock::now)
@@ -129,7 +129,7 @@ impl Driver {
             self.feed_engine(input);
         }
         self.check_unread_sockets(now);
-        self.feed_tallies();
+        self.feed_tallies(now);
         self.engine.on_timer(now);
         while let Some(output) = self.engine.poll_output() {
             self.carry_out(output);

@@ -41,14 +41,16 @@ impl Driver {
             self.sessions.manager.advertise_interfaces(advertisement);
         }
         self.apply_plan(reason);
+        self.announce_routes();
         // Something changed that may let a peer answer where it never did.
         self.feed_engine(EngineInput::RetryUnheard);
         self.publisher.mark_dirty(reason);
     }
 
-    /// Adds the routes that are to be tried, and removes those that were tried in vain.
+    /// Adds candidate routes, and removes those that never came up and are not needed.
     pub(super) fn update_trials(&mut self) {
         if self.apply_plan("the state of routes changed") {
+            self.announce_routes();
             self.publisher.mark_dirty("other pairs of cards are tried");
         }
     }
@@ -80,10 +82,14 @@ impl Driver {
         for (_, plan) in diff.changed {
             self.update_route_params(&plan);
         }
+        is_changed
+    }
+
+    /// Gives the components and the sockets the routes that exist.
+    fn announce_routes(&mut self) {
         // First: the engine is told of frame limits once it is known which routes use QUIC.
         self.dispatch(&Input::RoutesChanged);
         self.sync_sockets();
-        is_changed
     }
 
     /// Adds a route, to an address that its peer proved at `learned_at` or to a planned one.
@@ -254,8 +260,8 @@ impl Driver {
     }
 
     /// Counts the data of routes under comparison: sent by the workers, arrived at the peer.
-    pub(super) fn feed_tallies(&mut self) {
-        for (peer, route) in self.engine.compared_routes() {
+    pub(super) fn feed_tallies(&mut self, now: Time) {
+        for (peer, route) in self.engine.compared_routes(now) {
             let entry = self.routes.get(route);
             let session = self.peers.preferred_session(peer);
             if let (Some(entry), Some(session)) = (entry, session) {

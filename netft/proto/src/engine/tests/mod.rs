@@ -11,6 +11,7 @@ mod readdress;
 mod reasons;
 mod reply_templates;
 mod stall;
+mod undecided;
 
 use std::{sync::Arc, time::Duration};
 

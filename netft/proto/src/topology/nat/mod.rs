@@ -7,7 +7,6 @@ use crate::{
     ids::PeerId,
     route::{Attributes, RouteClass},
     topology::{
-        advertisement::build_advertisement,
         plan::{LocalEnd, RoutePlanner},
         types::{PlanInputs, PlannedRoute},
     },
@@ -25,16 +24,8 @@ pub fn plan_learned_route(
     running: Option<&PlannedRoute>,
 ) -> Option<PlannedRoute> {
     let entry = config.peer_of(peer)?;
-    let PlanInputs { interfaces, sources, advertisements: offers, .. } = *inputs;
-    let own_advertisement = build_advertisement(config, interfaces, &[], inputs.ways);
-    let planner = RoutePlanner {
-        config,
-        interfaces,
-        sources,
-        running: &[],
-        activities: inputs.activities,
-        own_advertisement: Some(&own_advertisement),
-    };
+    let PlanInputs { interfaces, advertisements: offers, .. } = *inputs;
+    let planner = RoutePlanner::without_routes(config, inputs);
     planner.check_remote(remote).ok()?;
     let owner = interfaces.iter().find(|interface| {
         interface.owns_address(local.ip())
@@ -62,18 +53,10 @@ pub fn plan_adopted_route(
     (peer, local, remote): (PeerId, SocketAddr, SocketAddr),
 ) -> Option<PlannedRoute> {
     let entry = config.peer_of(peer)?;
-    let PlanInputs { interfaces, sources, activities, .. } = *inputs;
+    let PlanInputs { interfaces, .. } = *inputs;
     let far = inputs.advertisements.get(&peer)?;
     let listed = far.endpoints.iter().find(|endpoint| endpoint.addr == remote.ip())?;
-    let own_advertisement = build_advertisement(config, interfaces, &[], inputs.ways);
-    let planner = RoutePlanner {
-        config,
-        interfaces,
-        sources,
-        running: &[],
-        activities,
-        own_advertisement: Some(&own_advertisement),
-    };
+    let planner = RoutePlanner::without_routes(config, inputs);
     planner.check_remote(remote).ok()?;
     let has_override = entry.routes.iter().any(|it| it.remote == remote && it.local.is_some());
     let owner = interfaces.iter().find(|interface| {
