@@ -3,7 +3,7 @@
 //!
 //! By default Linux answers an ARP request for any of its addresses on every interface. Of two
 //! cards on one subnet the wrong one answers as often as the right one, and the socket bound to the
-//! right one hears nothing. `arp_ignore` 1 and `arp_announce` 2 (ip-sysctl) end that; an
+//! right one receives nothing. `arp_ignore` 1 and `arp_announce` 2 (ip-sysctl) end that; an
 //! announcement corrects neighbours that learned the wrong card before. The former values return
 //! when the interfaces share no subnet, and when this is dropped; after a crash the new ones stay.
 
@@ -79,6 +79,10 @@ impl ArpSettings {
 
     fn restore(&mut self, interface: &str, key: &'static str) {
         let Some(former) = self.former.remove(&(interface.to_owned(), key)) else { return };
+        // A value that somebody set since then stays.
+        if self.read(interface, key) != ARP_SETTINGS.iter().find(|it| it.0 == key).map(|it| it.1) {
+            return;
+        }
         // The interface may be gone, and its settings with it.
         if let Err(error) = self.write(interface, key, former) {
             tracing::debug!(interface, key, %error, "ARP setting not restored");

@@ -3,21 +3,28 @@
 //! The sockets of a node share their port among its workers (SO_REUSEPORT), so the kernel would
 //! give a second node's sockets a part of the first one's datagrams. The claim is a listening
 //! socket with an abstract name (unix(7)): such names belong to the network namespace, as ports
-//! do, the kernel frees the name when its owner ends, however it ends, and tells who owns it.
+//! do, the kernel frees the name when its owner ends, however it ends, and names its process.
+//!
+//! Any local user can bind the name. A holder that is no netftd (another user's, or one that takes
+//! no connections) is ignored with a warning.
 
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
     os::{
         linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixListener, UnixStream},
+        unix::net::{SocketAddr, UnixListener},
     },
+    thread,
+    time::Duration,
 };
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::task::JoinHandle;
 
-/// Attempts to read who owns a claim that is being freed.
+/// Attempts to read who owns a claim that is being taken or freed.
 const OWNER_ATTEMPTS: usize = 3;
+const OWNER_ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a port could not be claimed.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +79,8 @@ impl PortClaim {
     /// [`ClaimError::Claimed`] when another node has it.
     pub(crate) fn acquire(port: u16) -> Result<Self, ClaimError> {
         let failed = |source| ClaimError::Io { port, source };
-        let name = SocketAddr::from_abstract_name(format!("netft-port-{port}")).map_err(failed)?;
+        let text = format!("netft-port-{port}");
+        let name = SocketAddr::from_abstract_name(&text).map_err(failed)?;
         let mut owner = None;
         for _ in 0..OWNER_ATTEMPTS {
             match UnixListener::bind_addr(&name) {
@@ -83,10 +91,11 @@ impl PortClaim {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(failed(error)),
             }
-            owner = read_owner(&name);
+            owner = read_owner(&text);
             if owner.is_some() {
                 break;
             }
+            thread::sleep(OWNER_ATTEMPT_PAUSE);
         }
         match owner {
             // Any local user can bind the name: only a user that could run netftd is believed.
@@ -94,7 +103,11 @@ impl PortClaim {
                 tracing::warn!(port, uid, "another user holds netft's claim of the port: ignored");
                 Ok(Self { accepting: None })
             }
-            owner => Err(ClaimError::Claimed { port, pid: owner.and_then(|(_, pid)| pid) }),
+            Some((_, pid)) => Err(ClaimError::Claimed { port, pid }),
+            None => {
+                tracing::warn!(port, "a program that is no netftd holds netft's claim: ignored");
+                Ok(Self { accepting: None })
+            }
         }
     }
 
@@ -105,7 +118,7 @@ impl PortClaim {
             loop {
                 if listener.accept().await.is_err() {
                     // Out of descriptors: those who ask wait.
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
         });
@@ -113,9 +126,14 @@ impl PortClaim {
     }
 }
 
-/// User and process id of the owner of a claim; `None` when it is gone.
-fn read_owner(name: &SocketAddr) -> Option<(u32, Option<u32>)> {
-    let stream = UnixStream::connect_addr(name).ok()?;
+/// User and process id of the owner of a claim; `None` when it is gone or takes no connections.
+fn read_owner(name: &str) -> Option<(u32, Option<u32>)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let stream = rustix::net::socket_with(family, kind, flags, None).ok()?;
+    let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?;
+    // A full queue is EAGAIN: netftd accepts at once.
+    rustix::net::connect(&stream, &address).ok()?;
     let owner = rustix::net::sockopt::socket_peercred(&stream).ok()?;
     // A process in a PID namespace that this one cannot see has number 0.
     let pid = u32::try_from(owner.pid.as_raw_pid()).ok().filter(|pid| *pid > 0);
@@ -142,6 +160,21 @@ fn warn_of_other_program(port: u16) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_is_bound_and_takes_no_connection_stops_nobody() {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let name = format!("netft-port-{port}");
+        let bound = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        let address = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+        rustix::net::bind(&bound, &address).unwrap();
+        PortClaim::acquire(port).unwrap();
+        // Nor does a queue that is full.
+        rustix::net::listen(&bound, 0).unwrap();
+        while read_owner(&name).is_some() {}
+        PortClaim::acquire(port).unwrap();
+    }
 
     #[tokio::test]
     async fn a_second_claim_is_refused_with_the_owner_and_possible_after_it() {

@@ -94,8 +94,8 @@ pub(crate) async fn reconcile_rules(
             fill_table(netlink, desired, ifindex, (table, ipv6)).await?;
             rules::add_rule(netlink, ipv6, priority, table).await?;
             report.repairs.push(format!(
-                "policy rule {} (table {}) would draw packets to peers away: rule {priority} \
-                 (table {table}) set before it",
+                "policy rule {} (table {}) comes before the main table and may redirect packets to \
+                 peers: rule {priority} (table {table}) set before it",
                 foreign.priority, foreign.table
             ));
         }
@@ -108,7 +108,9 @@ pub(crate) async fn reconcile_rules(
             }
         }
     }
-    for addr in desired.routes.keys() {
+    // The host routes in the main table lead to the adapter; only a rule before it does not.
+    let drawable = desired.routes.keys().filter(|_| report.foreign.is_some());
+    for addr in drawable.collect::<Vec<_>>() {
         let way = netlink.source_for(*addr).await?;
         if way.is_some_and(|(_, out)| out != ifindex) {
             report.drawn_away.push(*addr);

@@ -54,22 +54,8 @@ impl Components {
     }
 
     /// The earliest deadline.
-    pub(super) fn next_wake(&self) -> Option<Time> {
-        let Self {
-            carrier_poll,
-            relay,
-            nat,
-            redial,
-            absent,
-            retries,
-            network_watch,
-            trials,
-            connections,
-            ..
-        } = self;
-        let all: [&dyn Component; COMPONENT_COUNT] =
-            [carrier_poll, relay, nat, redial, absent, retries, network_watch, trials, connections];
-        all.into_iter().filter_map(|component| component.next_wake()).min()
+    pub(super) fn next_wake(&mut self) -> Option<Time> {
+        self.in_order().into_iter().filter_map(|component| component.next_wake()).min()
     }
 
     /// Polls the component at a place in the order.

@@ -60,15 +60,16 @@ impl Component for NetworkWatch {
 /// The networks, with the state of the routes in them.
 pub(super) fn network_inventory(view: &View<'_>) -> Vec<NetworkInfo> {
     let relayed = |id| view.routes.get(id).is_some_and(|entry| entry.is_relayed());
-    // A pair across routers that was never heard says nothing about the networks of its ends.
-    let tells = |route: &RouteStatus| {
+    // A cross-subnet route on which no heartbeat ever arrived is no evidence about the networks of
+    // its ends.
+    let is_evidence = |route: &RouteStatus| {
         route.heartbeats.last_heard.is_some()
             || route.spec.attributes.0 & Attributes::CROSS_SUBNET == 0
             || route.state == RouteState::Up
     };
     let routes = view.engine.route_statuses().into_iter();
     let links: Vec<_> = routes
-        .filter(|route| !relayed(route.id) && tells(route))
+        .filter(|route| !relayed(route.id) && is_evidence(route))
         .map(|route| RouteLink {
             peer: route.spec.peer,
             local: route.spec.real_local.ip(),

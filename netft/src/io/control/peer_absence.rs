@@ -1,5 +1,4 @@
-//! Tells when a peer is gone: the second, calm threshold after unreachable
-//! ([`PeerAbsence`]).
+//! Reports when a peer is gone: the second threshold, after unreachable ([`PeerAbsence`]).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,7 +10,7 @@ use netft_proto::{
 
 use crate::io::control::component::{Action, Actions, Component, Input, View};
 
-/// The time between two looks at peers that are heard; the driver wakes up for heartbeats anyway.
+/// Time between two updates; the driver wakes up for heartbeats anyway.
 const ABSENCE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Every peer's absence.
@@ -19,7 +18,7 @@ const ABSENCE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct AbsentPeers {
     peers: BTreeMap<PeerId, PeerAbsence>,
     next_check: Time,
-    next_look: Option<Time>,
+    next_update: Option<Time>,
 }
 
 impl AbsentPeers {
@@ -31,8 +30,8 @@ impl AbsentPeers {
 
 impl Component for AbsentPeers {
     fn next_wake(&self) -> Option<Time> {
-        // A look before the next check would be none.
-        self.next_look.map(|look| look.max(self.next_check))
+        // `poll` does nothing before the next check.
+        self.next_update.map(|due| due.max(self.next_check))
     }
 
     fn on_input(&mut self, _: Time, _: &Input<'_>, _: &View<'_>, _: &mut Actions) {}
@@ -48,11 +47,11 @@ impl Component for AbsentPeers {
         for status in statuses {
             let peer = status.peer;
             let absence = self.peers.entry(peer).or_insert_with(|| PeerAbsence::new(now));
-            if absence.look(now, status.heard, after) {
+            if absence.update(now, status.heard, after) {
                 actions.push(Action::Emit(EventKind::RemoteGone { peer, after }));
             }
         }
-        self.next_look = self.peers.values().filter_map(|peer| peer.next_look(after)).min();
+        self.next_update = self.peers.values().filter_map(|peer| peer.next_update(after)).min();
     }
 }
 

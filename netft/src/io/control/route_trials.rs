@@ -1,5 +1,6 @@
-//! When other pairs of cards are tried: a card on which the peer is heard nowhere tries all its
-//! pairs, and what was tried in vain ends once the peer is heard elsewhere on its cards.
+//! Times at which candidate routes are planned again: an interface without a working route tries
+//! all its pairs, and candidates that never came up end once another route of their interfaces
+//! works.
 
 use std::time::Duration;
 

@@ -39,7 +39,7 @@ const READ_INTERVAL: Duration = Duration::from_secs(2);
 const MIN_RESTORE_PAUSE: Duration = Duration::from_millis(50);
 const MAX_RESTORE_PAUSE: Duration = Duration::from_secs(5);
 /// Without a restoration for that long, the pause starts anew.
-const QUIET_TIME: Duration = Duration::from_secs(10);
+const BACKOFF_RESET_TIME: Duration = Duration::from_secs(10);
 /// Interval between two events about packets dropped for one reason.
 const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(600);
 /// An interface answers ARP only for its own addresses (ip-sysctl).
@@ -90,14 +90,17 @@ impl PacketFilter {
     }
 
     /// Packets that the tables counted since the last read, by reason; `None` if they lack parts.
-    async fn read_counts(&mut self) -> Option<FilterCounts> {
-        let counts = self.socket.as_mut()?.read_counts(&self.rules.adapter).await;
-        match counts {
-            Ok(counts) => Some(self.added_since(counts?)),
+    ///
+    /// # Errors
+    /// Of the kernel; `NotConnected` while it refuses the tables.
+    async fn read_counts(&mut self) -> io::Result<Option<FilterCounts>> {
+        let socket = self.socket.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        match socket.read_counts(&self.rules.adapter).await {
+            Ok(counts) => Ok(counts.map(|counts| self.added_since(counts))),
             Err(error) => {
                 tracing::debug!(%error, "cannot read the packet filter's counters");
                 self.socket = None;
-                None
+                Err(error)
             }
         }
     }
@@ -165,25 +168,31 @@ impl FilterGuard {
             let wanted = FilterRules::new(&self.config.borrow_and_update(), bridges);
             let is_updated = wanted != self.filter.rules;
             self.filter.rules = wanted;
-            let added = self.filter.read_counts().await;
-            let is_intact = !is_tampered && added.is_some();
-            let added = added.unwrap_or_default();
+            let read = self.filter.read_counts().await;
+            let is_changed = is_tampered || matches!(read, Ok(None));
+            let is_intact = !is_changed && read.is_ok();
+            let added = read.ok().flatten().unwrap_or_default();
             for (reason, packets) in &added {
                 self.counters.count_drops(*reason, *packets);
             }
             let mut events = reports.take_due_events(Instant::now(), added);
             if is_updated || !is_intact {
                 match self.filter.set_tables().await {
-                    Ok(()) if is_intact => {}
                     Ok(()) => {
-                        is_fault_reported = false;
                         let table = table_name(&self.filter.rules.adapter);
-                        let what = format!("nftables table {table} was changed: restored");
-                        events.push(EventKind::AdapterRestored { what });
+                        let what = match (std::mem::take(&mut is_fault_reported), is_changed) {
+                            (true, _) => Some(format!("nftables table {table} is set")),
+                            (_, true) => {
+                                Some(format!("nftables table {table} was changed: restored"))
+                            }
+                            _ => None,
+                        };
+                        events.extend(what.map(|what| EventKind::AdapterRestored { what }));
                     }
                     Err(error) if !is_fault_reported => {
                         is_fault_reported = true;
-                        events.push(EventKind::OverlayFault { what: self.describe_fault(&error) });
+                        let what = self.describe_fault(&error, restrict_arp());
+                        events.push(EventKind::OverlayFault { what });
                     }
                     Err(_) => {}
                 }
@@ -200,7 +209,7 @@ impl FilterGuard {
             let table = table_name(&self.filter.rules.adapter);
             is_tampered = tokio::select! {
                 () = sleep(READ_INTERVAL) => false,
-                () = wait_for_change(monitor.as_ref(), own, &table) => true,
+                changed = wait_for_change(monitor.as_ref(), own, &table) => changed,
                 changed = self.config.changed() => match changed {
                     Ok(()) => false,
                     Err(_) => return,
@@ -213,12 +222,14 @@ impl FilterGuard {
         }
     }
 
-    fn describe_fault(&self, error: &io::Error) -> String {
+    fn describe_fault(&self, error: &io::Error, arp_ignore: io::Result<u32>) -> String {
         let FilterRules { adapter, .. } = &self.filter.rules;
-        let arp = match restrict_arp() {
-            Ok(()) => "arp_ignore is set to 1, which hides the addresses and does not close them",
-            Err(_) => "arp_ignore could not be set either",
-        };
+        let arp = arp_ignore.map_or_else(
+            |_| "arp_ignore could not be set either".to_owned(),
+            |value| {
+                format!("arp_ignore is {value}, which hides the addresses and does not close them")
+            },
+        );
         format!(
             "hosts on the physical networks reach the addresses of {adapter} in plaintext: \
              nftables refuses table {}: {error}; enable nf_tables in the kernel (modprobe \
@@ -228,19 +239,21 @@ impl FilterGuard {
     }
 }
 
-async fn wait_for_change(monitor: Option<&FilterMonitor>, own: u32, table: &str) {
+async fn wait_for_change(monitor: Option<&FilterMonitor>, own: u32, table: &str) -> bool {
     match monitor {
         Some(monitor) => monitor.wait_for_change(own, table).await,
         None => std::future::pending().await,
     }
 }
 
-/// Has interfaces answer ARP for their own addresses only, where nothing is set.
-fn restrict_arp() -> io::Result<()> {
-    if std::fs::read_to_string(ARP_IGNORE_PATH)?.trim() == "0" {
-        std::fs::write(ARP_IGNORE_PATH, "1")?;
+/// Has interfaces answer ARP for their own addresses only, where nothing is set. Returns the value
+/// in force.
+fn restrict_arp() -> io::Result<u32> {
+    let own = std::fs::read_to_string(ARP_IGNORE_PATH)?;
+    match own.trim().parse().map_err(io::Error::other)? {
+        0 => std::fs::write(ARP_IGNORE_PATH, "1").map(|()| 1),
+        value => Ok(value),
     }
-    Ok(())
 }
 
 /// Pause after a restoration.
@@ -252,7 +265,9 @@ struct RestoreBackoff {
 impl RestoreBackoff {
     fn next_pause(&mut self, now: Instant) -> Duration {
         let pause = match self.last {
-            Some((at, pause)) if now < at + QUIET_TIME => (2 * pause).min(MAX_RESTORE_PAUSE),
+            Some((at, pause)) if now < at + BACKOFF_RESET_TIME => {
+                (2 * pause).min(MAX_RESTORE_PAUSE)
+            }
             _ => MIN_RESTORE_PAUSE,
         };
         self.last = Some((now, pause));
@@ -339,6 +354,6 @@ mod tests {
             backoff.next_pause(start);
         }
         assert_eq!(backoff.next_pause(start), MAX_RESTORE_PAUSE);
-        assert_eq!(backoff.next_pause(start + QUIET_TIME), MIN_RESTORE_PAUSE);
+        assert_eq!(backoff.next_pause(start + BACKOFF_RESET_TIME), MIN_RESTORE_PAUSE);
     }
 }

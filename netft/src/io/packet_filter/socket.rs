@@ -170,9 +170,9 @@ impl FilterMonitor {
         Ok(Self(socket))
     }
 
-    /// Waits until another program than the owner of port `own` changes the table of this name, or
-    /// until notifications were lost. Cancel-safe.
-    pub(super) async fn wait_for_change(&self, own: u32, table: &str) {
+    /// Waits until another program than the owner of port `own` changes the table of this name
+    /// (true), or until notifications were lost (false: unknown). Cancel-safe.
+    pub(super) async fn wait_for_change(&self, own: u32, table: &str) -> bool {
         loop {
             match self.0.recv_from_full().await {
                 Ok((bytes, _)) => {
@@ -180,10 +180,10 @@ impl FilterMonitor {
                         // One change comes as many notifications.
                         tokio::time::sleep(COALESCE_DELAY).await;
                         while let Some(Ok(_)) = self.0.recv_from_full().now_or_never() {}
-                        return;
+                        return true;
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return false,
                 Err(error) => {
                     tracing::debug!(%error, "the socket for packet filter changes failed");
                     // The periodic check remains.
