@@ -4,20 +4,9 @@
 
 mod common;
 
-use common::{NodePair, three_nodes::NodeTriple, wait_until};
-use netft_lab::{
-    daemon::{Daemon, SiteSettings},
-    in_namespace,
-};
+use common::{NodePair, UNLISTED_NETWORKS, three_nodes::NodeTriple, wait_until};
+use netft_lab::{daemon::Daemon, in_namespace};
 use serde_json::Value;
-
-/// One address per peer is configured, and no network.
-const BARE: SiteSettings<'static> = SiteSettings {
-    ipv6: false,
-    listed_networks: 1,
-    common: "[failover]\nhold = 300\n",
-    per_node: &[],
-};
 
 /// A node's row of a network; null while it has none.
 fn network(daemon: &Daemon, prefix: &str) -> Value {
@@ -35,7 +24,7 @@ fn wait_for_state(pair: &NodePair, prefix: &str, state: &str) -> Value {
 #[test]
 fn u_28_networks_go_down_and_come_back_as_they_were() {
     in_namespace("u_28_networks_go_down_and_come_back_as_they_were", || {
-        let pair = NodePair::start_with(3, BARE);
+        let pair = NodePair::start_with(3, UNLISTED_NETWORKS);
         for (place, prefix) in ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"].iter().enumerate() {
             let row = wait_for_state(&pair, prefix, "up");
             assert_eq!(row["role"], "cluster", "{row}");

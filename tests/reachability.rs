@@ -7,20 +7,8 @@ mod common;
 
 use std::thread;
 
-use common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
-use netft_lab::{
-    Lab, NetworkLayout,
-    daemon::{RouteRow, SiteSettings},
-    in_namespace,
-};
-
-/// The first address of each peer is configured, and no network.
-const BARE: SiteSettings<'static> = SiteSettings {
-    ipv6: false,
-    listed_networks: 1,
-    common: "[failover]\nhold = 300\n",
-    per_node: &[],
-};
+use common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, UNLISTED_NETWORKS, assert_flow_alive};
+use netft_lab::{Lab, NetworkLayout, daemon::RouteRow, in_namespace};
 
 /// Runs ip(8) in a node's namespace.
 fn ip(lab: &Lab, node: usize, arguments: &str) {
@@ -58,7 +46,7 @@ fn set_default_routes(lab: &Lab, node: usize) {
 #[test]
 fn f_48_two_default_routes_are_two_routes_in_the_order_of_their_metrics() {
     in_namespace("f_48_two_default_routes_are_two_routes_in_the_order_of_their_metrics", || {
-        let mut pair = NodePair::prepared(&[NetworkLayout::Routed; 2], BARE);
+        let mut pair = NodePair::prepared(&[NetworkLayout::Routed; 2], UNLISTED_NETWORKS);
         for node in [0, 1] {
             set_default_routes(&pair.lab, node);
             pair.start(node);
@@ -77,7 +65,7 @@ fn f_48_two_default_routes_are_two_routes_in_the_order_of_their_metrics() {
 #[test]
 fn f_48_isolated_cards_do_not_keep_the_others_from_being_routes() {
     in_namespace("f_48_isolated_cards_do_not_keep_the_others_from_being_routes", || {
-        let mut pair = NodePair::prepared(&[NetworkLayout::Routed], BARE);
+        let mut pair = NodePair::prepared(&[NetworkLayout::Routed], UNLISTED_NETWORKS);
         for (node, cards) in [(0, 3), (1, 2)] {
             for card in 1..=cards {
                 let (name, far) = (format!("iso{card}"), format!("end{card}"));
@@ -99,7 +87,7 @@ fn f_48_isolated_cards_do_not_keep_the_others_from_being_routes() {
 #[test]
 fn f_49_a_default_route_that_moves_removes_no_route() {
     in_namespace("f_49_a_default_route_that_moves_removes_no_route", || {
-        let mut pair = NodePair::prepared(&[NetworkLayout::Routed; 2], BARE);
+        let mut pair = NodePair::prepared(&[NetworkLayout::Routed; 2], UNLISTED_NETWORKS);
         ip(&pair.lab, 0, "route add default via 10.1.1.254");
         ip(&pair.lab, 1, "route add default via 10.1.2.254");
         for node in [0, 1] {
@@ -123,7 +111,7 @@ fn f_49_a_default_route_that_moves_removes_no_route() {
 #[test]
 fn f_48_cables_that_sort_crosswise_are_all_routes() {
     in_namespace("f_48_cables_that_sort_crosswise_are_all_routes", || {
-        let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 3], BARE);
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 3], UNLISTED_NETWORKS);
         for (node, hosts) in [(0, [1, 3, 5]), (1, [6, 4, 2])] {
             for (network, host) in hosts.into_iter().enumerate() {
                 let nic = Lab::nic_name(network);

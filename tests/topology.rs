@@ -6,19 +6,14 @@ mod common;
 
 use std::{thread, time::Instant};
 
-use common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive, assert_nothing_lost};
+use common::{
+    NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, UNLISTED_NETWORKS, assert_flow_alive,
+    assert_nothing_lost,
+};
 use netft_lab::{
     Lab, Moment, NetworkLayout,
     daemon::{EventLine, RouteRow, SiteSettings},
     in_namespace,
-};
-
-/// One address per peer is configured, and no network.
-const BARE: SiteSettings<'static> = SiteSettings {
-    ipv6: false,
-    listed_networks: 1,
-    common: "[failover]\nhold = 300\n",
-    per_node: &[],
 };
 
 fn up(routes: &[RouteRow]) -> usize {
@@ -28,7 +23,7 @@ fn up(routes: &[RouteRow]) -> usize {
 #[test]
 fn b_15_one_address_per_peer_gives_exactly_three_routes() {
     in_namespace("b_15_one_address_per_peer_gives_exactly_three_routes", || {
-        let mut pair = NodePair::start_with(3, BARE);
+        let mut pair = NodePair::start_with(3, UNLISTED_NETWORKS);
         for node in [0, 1] {
             assert_eq!(pair.daemon(node).routes().unwrap().len(), 3);
         }
@@ -44,8 +39,10 @@ fn b_15_one_address_per_peer_gives_exactly_three_routes() {
 fn b_16_all_cross_subnet_routes_are_nine_when_one_end_asks() {
     in_namespace("b_16_all_cross_subnet_routes_are_nine_when_one_end_asks", || {
         let each = ["[topology]\nplumb_all_cross_subnet_routes = true\n"];
-        let mut pair =
-            NodePair::prepared(&[NetworkLayout::Flat; 3], SiteSettings { per_node: &each, ..BARE });
+        let mut pair = NodePair::prepared(
+            &[NetworkLayout::Flat; 3],
+            SiteSettings { per_node: &each, ..UNLISTED_NETWORKS },
+        );
         for node in [0, 1] {
             pair.start(node);
         }
@@ -61,7 +58,7 @@ fn b_19_routed_networks_are_learnt_too() {
     in_namespace("b_19_routed_networks_are_learnt_too", || {
         let mut pair = NodePair::start_over(
             &[NetworkLayout::Routed, NetworkLayout::Flat, NetworkLayout::Routed],
-            BARE,
+            UNLISTED_NETWORKS,
         );
         for node in [0, 1] {
             let routes = pair.daemon(node).routes().unwrap();
@@ -75,7 +72,7 @@ fn b_19_routed_networks_are_learnt_too() {
 #[test]
 fn f_24_a_network_added_at_run_time_is_a_route_and_one_taken_away_is_none() {
     in_namespace("f_24_a_network_added_at_run_time_is_a_route_and_one_taken_away_is_none", || {
-        let mut pair = NodePair::start_with(3, BARE);
+        let mut pair = NodePair::start_with(3, UNLISTED_NETWORKS);
         let (probe, flow) = (pair.probe(0, false), pair.transfer(1, None, false));
         thread::sleep(TRAFFIC_CHECK_TIME);
         let began = Instant::now();
@@ -105,7 +102,7 @@ fn f_24_a_network_added_at_run_time_is_a_route_and_one_taken_away_is_none() {
 #[test]
 fn f_25_a_renamed_interface_keeps_its_route() {
     in_namespace("f_25_a_renamed_interface_keeps_its_route", || {
-        let mut pair = NodePair::start_with(2, BARE);
+        let mut pair = NodePair::start_with(2, UNLISTED_NETWORKS);
         let before = pair.daemon(0).routes().unwrap();
         pair.lab.rename_interface(0, &Lab::nic_name(1), "lan7").unwrap();
         thread::sleep(4 * TRAFFIC_CHECK_TIME);
@@ -121,7 +118,7 @@ fn f_25_a_renamed_interface_keeps_its_route() {
 fn b_13_ends_that_know_different_addresses_find_each_other() {
     in_namespace("b_13_ends_that_know_different_addresses_find_each_other", || {
         for known in ["addresses = [\"10.3.0.1\"]", ""] {
-            let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 3], BARE);
+            let mut pair = NodePair::prepared(&[NetworkLayout::Flat; 3], UNLISTED_NETWORKS);
             pair.rewrite_config(1, "addresses = [\"10.1.0.1\"]", known);
             for node in [1, 0] {
                 pair.start(node);
@@ -166,7 +163,7 @@ fn resolved_mac(pair: &NodePair, node: usize, interface: &str, addr: &str) -> St
 #[test]
 fn f_67_two_cards_on_one_subnet_answer_for_their_own_addresses() {
     in_namespace("f_67_two_cards_on_one_subnet_answer_for_their_own_addresses", || {
-        let mut pair = NodePair::prepared(&[NetworkLayout::Flat], BARE);
+        let mut pair = NodePair::prepared(&[NetworkLayout::Flat], UNLISTED_NETWORKS);
         for node in [0, 1] {
             ip(&pair, node, "link add eth9 link eth0 type macvlan mode bridge");
             ip(&pair, node, &format!("addr add 10.1.0.{}/24 dev eth9", 11 + node));
@@ -208,7 +205,7 @@ fn f_67_two_cards_on_one_subnet_answer_for_their_own_addresses() {
 #[test]
 fn f_62_unrelated_addresses_take_no_route_away() {
     in_namespace("f_62_unrelated_addresses_take_no_route_away", || {
-        let mut pair = NodePair::start_with(2, BARE);
+        let mut pair = NodePair::start_with(2, UNLISTED_NETWORKS);
         let ids = |routes: &[RouteRow]| routes.iter().map(|route| route.id).collect::<Vec<_>>();
         let before = [0, 1].map(|node| ids(&pair.daemon(node).routes().unwrap()));
         let (events, began) = (pair.events(1), Moment::now());

@@ -101,8 +101,13 @@ impl LogLimits {
         let texts = due.into_iter().map(|(cause, count)| {
             let message = cause.as_ref().and_then(|cause| state.messages.remove(cause));
             let message = message.map_or_else(String::new, |text| format!(": {text}"));
-            let peer = cause.filter(|cause| !cause.peer.is_empty());
-            let peer = peer.map_or_else(String::new, |cause| format!(" of peer {}", cause.peer));
+            let Some(cause) = cause else {
+                return format!("{count} log lines of further causes were left out");
+            };
+            let peer = match &cause.peer[..] {
+                "" => String::new(),
+                peer => format!(" of peer {peer}"),
+            };
             escape_lines(&format!("{count} more log lines{peer} like this were left out{message}"))
         });
         let texts = texts.collect();
@@ -182,6 +187,10 @@ struct CauseFields {
 }
 
 impl Visit for CauseFields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let place = match field.name() {
             "peer" => &mut self.peer,
@@ -202,7 +211,17 @@ where
     let mut spans = context.event_scope().into_iter().flatten();
     let Some(span) = spans.find(|span| span.name() == PEER_SPAN) else { return String::new() };
     let extensions = span.extensions();
-    extensions.get::<FormattedFields<N>>().map_or_else(String::new, |fields| fields.fields.clone())
+    let fields = extensions.get::<FormattedFields<N>>();
+    fields.map_or_else(String::new, |fields| unstyled_value(&fields.fields))
+}
+
+/// The value of a formatted field (`name=b`, with or without colours).
+fn unstyled_value(field: &str) -> String {
+    let mut parts = field.split('\x1b');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    // A colour is ESC, `[`, numbers and `m` (ECMA-48).
+    plain.extend(parts.map(|part| part.split_once('m').map_or("", |(_, text)| text)));
+    plain.split_once('=').map_or_else(|| plain.clone(), |(_, value)| value.to_owned())
 }
 
 /// Passes formatted lines to the queue, with nothing in them that a terminal acts on but colours.
@@ -231,6 +250,13 @@ mod tests {
 
     use super::*;
     use crate::control::rate_limit::{CAUSE_BURST, CAUSE_INTERVAL};
+
+    #[test]
+    fn the_peer_of_a_span_is_named_without_its_field_and_colours() {
+        for field in ["name=b", "\x1b[3mname\x1b[0m\x1b[2m=\x1b[0mb"] {
+            assert_eq!(unstyled_value(field), "b");
+        }
+    }
 
     #[test]
     fn a_flood_of_one_peer_is_limited_and_counted_and_other_causes_are_heard() {

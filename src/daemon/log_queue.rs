@@ -102,9 +102,9 @@ impl LogQueue {
 
     /// Waits until every line is written, at most `limit`.
     pub(super) fn flush_lines(&self, limit: Duration) {
-        let done = |state: &mut QueueState| state.writing || !state.lines.is_empty();
+        let is_pending = |state: &mut QueueState| state.writing || !state.lines.is_empty();
         let state = self.lock_state();
-        drop(self.changed.wait_timeout_while(state, limit, done));
+        drop(self.changed.wait_timeout_while(state, limit, is_pending));
     }
 
     /// The next line and the lines dropped so far. `None` at `until`.
@@ -126,7 +126,7 @@ impl LogQueue {
         let line = state.lines.pop_front()?;
         state.bytes -= line.len();
         state.writing = true;
-        // Lines are dropped behind the queue: they are told of when it is drained.
+        // Lines are dropped behind the queue: reported when it is empty.
         let overflowed =
             if state.lines.is_empty() { std::mem::take(&mut state.overflowed) } else { 0 };
         Some((line, overflowed))

@@ -111,14 +111,14 @@ impl<N: ControlBackend> EventPump<N> {
             return;
         }
         for event in state.limiter.poll(now, &self.clock.to_rfc3339(now)) {
-            if let EventDetail::EventsLeftOut { count, .. } = &event.1 {
-                self.log_counts.add_limited(*count);
-            }
             self.publish_event(event, &mut state.ends);
         }
     }
 
     fn publish_event(&self, (at, what): TimedEvent, ends: &mut RouteEndpointMap) {
+        if let EventDetail::EventsLeftOut { count, .. } = &what {
+            self.log_counts.add_limited(*count);
+        }
         let component = what.component();
         for line in event::event_lines(&what, ends) {
             match event::event_level(&what) {

@@ -212,7 +212,7 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         EventDetail::EventsLost { count } => format!("{count} events were lost"),
         EventDetail::EventsLeftOut { peer, count } => {
             let about = peer.as_ref().map_or_else(String::new, |peer| format!(" about {peer}"));
-            format!("{count} events{about} came too fast and were left out; the latest are told")
+            format!("{count} events{about} exceeded the rate limit; the latest are kept")
         }
     }
 }

@@ -264,7 +264,8 @@ impl RulesetWalk<'_> {
         let own = match protocol {
             FilterProtocol::Udp => ["udp", "th"],
             FilterProtocol::Tcp => ["tcp", "th"],
-            FilterProtocol::Echo => ["icmp", "icmpv6"],
+            FilterProtocol::Echo if four => ["icmp", "icmp"],
+            FilterProtocol::Echo => ["icmpv6", "icmpv6"],
         };
         match (header, field) {
             (header, "type") if own.contains(&header) && protocol == FilterProtocol::Echo => {

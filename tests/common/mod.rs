@@ -34,6 +34,9 @@ pub const TRAFFIC_CHECK_TIME: Duration = Duration::from_millis(250);
 pub const TEST_RATE: u64 = 5_000_000;
 /// Data returns soon, so that tests are short.
 pub const HOLD_CONFIG: &str = "[failover]\nhold = 300\n";
+/// The first address of each peer is configured, and no network.
+pub const UNLISTED_NETWORKS: SiteSettings<'static> =
+    SiteSettings { ipv6: false, listed_networks: 1, common: HOLD_CONFIG, per_node: &[] };
 
 /// The binaries under test: those of this build, or for figures `NETFTD` and `NETFT`.
 pub fn programs() -> ProgramPaths {

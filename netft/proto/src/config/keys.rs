@@ -183,7 +183,7 @@ config_keys! {
     /// is probed for a larger one.
     FAILOVER_MTU_RAISE = "failover.mtu_raise", KeySyntax::Number(PMTU_RAISE_LIMITS),
         Number(PMTU_RAISE_TIMER.as_millis() as u64), Live, "600000";
-    /// How long a peer is silent on every route until it is reported as gone. Unreachable it is at
+    /// How long a peer is silent on every route until it is reported as gone. It is unreachable at
     /// once; whoever decides that a node is dead should wait for this.
     FAILOVER_GONE = "failover.gone", KeySyntax::Number(GONE_LIMITS),
         Number(DEFAULT_GONE_AFTER.as_millis() as u64), Live, "40000";

@@ -6,7 +6,9 @@
 //! short headers (RFC 9000 section 17.3) and are not limited.
 //!
 //! First flights have a limit of their own, so that a flood of them does not stop a handshake that
-//! this node began: its packets carry a connection id that this node issued.
+//! this node began: its packets carry a connection id as long as those that this node issues. A
+//! forger that chooses that length (RFC 9000 section 7.2 allows it) still delays new handshakes on
+//! that route; sessions that stand are not touched.
 
 use std::time::Duration;
 

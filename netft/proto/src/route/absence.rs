@@ -1,6 +1,6 @@
 //! Absence of a peer, in two thresholds. Data leaves a silent peer's routes after the detection
-//! time and the peer is unreachable at once; that its node is gone is decided calmly, after a time
-//! of the operator's choice (heartbeats over UDP are the first to be lost in an overloaded cloud).
+//! time and the peer is unreachable at once; that its node is gone is decided after a time of
+//! the operator's choice (heartbeats over UDP are the first to be lost in an overloaded cloud).
 //! Pure.
 
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::time::Time;
 
 /// Default of `failover.gone`.
 pub const DEFAULT_GONE_AFTER: Duration = Duration::from_secs(10);
-/// Longest time between two looks that counts as silence of the peer: beyond it this node did not
-/// run, and heard nobody.
-const MAX_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest time between two updates that counts as silence of the peer: beyond it this node was not
+/// scheduled.
+const MAX_UPDATE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a peer has been silent on every route.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerAbsence {
-    looked_at: Time,
+    updated_at: Time,
     silent_for: Duration,
     is_gone: bool,
 }
@@ -24,7 +24,7 @@ pub struct PeerAbsence {
 impl PeerAbsence {
     /// A peer that is to be heard from `now` on.
     pub const fn new(now: Time) -> Self {
-        Self { looked_at: now, silent_for: Duration::ZERO, is_gone: false }
+        Self { updated_at: now, silent_for: Duration::ZERO, is_gone: false }
     }
 
     /// The peer has been silent for longer than its time.
@@ -32,10 +32,10 @@ impl PeerAbsence {
         self.is_gone
     }
 
-    /// Looks at the peer. Returns true when it is gone from this moment on.
-    pub fn look(&mut self, now: Time, heard: bool, gone_after: Duration) -> bool {
-        let passed = now.since(self.looked_at).min(MAX_LOOK_INTERVAL);
-        self.looked_at = now;
+    /// Adds the time since the last update. Returns true when the peer is gone from this moment on.
+    pub fn update(&mut self, now: Time, heard: bool, gone_after: Duration) -> bool {
+        let passed = now.since(self.updated_at).min(MAX_UPDATE_INTERVAL);
+        self.updated_at = now;
         if heard {
             (self.silent_for, self.is_gone) = (Duration::ZERO, false);
             return false;
@@ -46,11 +46,11 @@ impl PeerAbsence {
         self.is_gone && !was_gone
     }
 
-    /// When to look next at a peer that is silent and not gone.
-    pub fn next_look(&self, gone_after: Duration) -> Option<Time> {
+    /// When the next [`update`](Self::update) of a peer that is silent and not gone is due.
+    pub fn next_update(&self, gone_after: Duration) -> Option<Time> {
         let left = gone_after.saturating_sub(self.silent_for);
         (!self.is_gone && self.silent_for > Duration::ZERO)
-            .then(|| self.looked_at + left.clamp(Duration::from_millis(1), MAX_LOOK_INTERVAL))
+            .then(|| self.updated_at + left.clamp(Duration::from_millis(1), MAX_UPDATE_INTERVAL))
     }
 }
 
@@ -60,8 +60,8 @@ mod tests {
 
     const GONE_AFTER: Duration = Duration::from_secs(10);
 
-    fn look_at(absence: &mut PeerAbsence, ms: u64, heard: bool) -> bool {
-        absence.look(Time::from_millis(ms), heard, GONE_AFTER)
+    fn update_at(absence: &mut PeerAbsence, ms: u64, heard: bool) -> bool {
+        absence.update(Time::from_millis(ms), heard, GONE_AFTER)
     }
 
     #[test]
@@ -71,7 +71,7 @@ mod tests {
         for ms in (100..60_000).step_by(100) {
             // Heard until 5 s, and for a moment at 12 s and at 40 s.
             let heard = ms <= 5000 || ms == 12_000 || ms == 40_000;
-            if look_at(&mut absence, ms, heard) {
+            if update_at(&mut absence, ms, heard) {
                 gone.push(ms);
             }
             let expected = (22_000..40_000).contains(&ms) || ms >= 50_000;
@@ -83,23 +83,23 @@ mod tests {
     #[test]
     fn time_in_which_this_node_did_not_run_is_no_silence_of_the_peer() {
         let mut absence = PeerAbsence::new(Time::ZERO);
-        look_at(&mut absence, 100, true);
-        assert!(!look_at(&mut absence, 200, false));
-        assert!(!look_at(&mut absence, 60_000, false));
+        update_at(&mut absence, 100, true);
+        assert!(!update_at(&mut absence, 200, false));
+        assert!(!update_at(&mut absence, 60_000, false));
         assert!(!absence.is_gone());
-        let next = absence.next_look(GONE_AFTER).map(Time::as_millis);
+        let next = absence.next_update(GONE_AFTER).map(Time::as_millis);
         assert_eq!(next, Some(60_500));
     }
 
     #[test]
-    fn looks_end_when_the_peer_is_gone() {
+    fn updates_end_when_the_peer_is_gone() {
         let mut absence = PeerAbsence::new(Time::ZERO);
-        let (mut now, mut looks) = (Time::from_millis(10), 0);
-        while !absence.look(now, false, GONE_AFTER) {
-            now = absence.next_look(GONE_AFTER).unwrap_or(now + Duration::from_millis(1));
-            looks += 1;
+        let (mut now, mut updates) = (Time::from_millis(10), 0);
+        while !absence.update(now, false, GONE_AFTER) {
+            now = absence.next_update(GONE_AFTER).unwrap_or(now + Duration::from_millis(1));
+            updates += 1;
         }
-        assert!(looks <= 21, "{looks}");
-        assert_eq!(absence.next_look(GONE_AFTER), None);
+        assert!(updates <= 21, "{updates}");
+        assert_eq!(absence.next_update(GONE_AFTER), None);
     }
 }

@@ -139,8 +139,8 @@ pub enum UnroutedReason {
     Excluded,
     /// The kernel's source address for it is on the loopback interface (BGP to the host).
     #[error(
-        "this node's address for it is on lo, and routes start at an address of a card: give each \
-         card one of its own"
+        "this node's address for it is on lo, and routes start at the address of a physical \
+         interface: give each interface its own"
     )]
     SourceOnLoopback,
 }
