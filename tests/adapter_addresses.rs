@@ -8,12 +8,13 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     path::Path,
     process::Command,
+    time::SystemTime,
 };
 
 use common::{NodePair, TEST_TIMEOUT, programs, wait_until};
 use netft_lab::{
     Lab, Netns, NetworkLayout,
-    daemon::{ADAPTER_NAME, RouteRow, Site, SiteSettings},
+    daemon::{ADAPTER_NAME, EventFollower, EventLine, RouteRow, Site, SiteSettings},
     in_namespace, interface_index,
 };
 use rtnetlink::RouteMessageBuilder;
@@ -157,5 +158,75 @@ fn masqueraded_packets_reach_the_peer() {
         });
         let (_, from) = service.recv_from(&mut [0; 16]).unwrap();
         assert_eq!(from.ip(), own);
+    });
+}
+
+/// Runs `netft status` of node 0.
+fn status_text(pair: &NodePair) -> String {
+    let mut command = pair.site.operator_command(&pair.lab, 0).unwrap();
+    String::from_utf8(command.arg("status").output().unwrap().stdout).unwrap()
+}
+
+/// Waits for an event of node 0 that says `text`.
+fn wait_told(events: &EventFollower, since: SystemTime, name: &str, text: &str) {
+    let says = |event: &EventLine| {
+        event.name == name && event.str_field("what").is_some_and(|what| what.contains(text))
+    };
+    events.wait_for(text, since, TEST_TIMEOUT, says).unwrap();
+}
+
+fn set_ipv6(netns: &Netns, interface: &str, disabled: bool) {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+    netns.run_inside(|| std::fs::write(path, u8::from(disabled).to_string()).unwrap());
+}
+
+#[test]
+fn f_23_ipv6_and_the_queue_length_of_the_adapter_are_put_back() {
+    in_namespace("f_23_ipv6_and_the_queue_length_of_the_adapter_are_put_back", || {
+        let pair = NodePair::start_up(1);
+        let (events, node) = (pair.events(0), pair.lab.node_netns(0));
+        let start = SystemTime::now();
+        set_ipv6(node, ADAPTER_NAME, true);
+        wait_told(&events, start, "adapter-restored", "IPv6 was disabled on the adapter");
+        run(node, "ip", &["link", "set", ADAPTER_NAME, "txqueuelen", "123"]);
+        wait_told(&events, start, "adapter-restored", "queue length was 123");
+        let own = pair.site.virtual_addrs(0).v6.to_string();
+        wait_until("its address", || address_lines(node).iter().any(|line| line.contains(&own)));
+        assert!(run(node, "ip", &["link", "show", ADAPTER_NAME]).contains("qlen 4000"));
+        common::assert_flow_alive(pair.transfer(0, None, true));
+    });
+}
+
+/// The choices of another program are told, and shown as they are.
+#[test]
+fn t_07_status_shows_the_adapter_as_the_kernel_has_it() {
+    in_namespace("t_07_status_shows_the_adapter_as_the_kernel_has_it", || {
+        let mut pair = NodePair::start_up(1);
+        let events = pair.events(0);
+        let addrs = pair.site.virtual_addrs(0);
+        let before = status_text(&pair);
+        let wanted = format!("{}, {}, mtu ", addrs.v4, addrs.v6);
+        assert!(before.contains(&wanted) && before.contains("queue 4000"), "{before}");
+        let start = SystemTime::now();
+        let node = pair.lab.node_netns(0);
+        run(node, "ip", &["addr", "add", "10.66.0.9/24", "dev", ADAPTER_NAME]);
+        wait_told(&events, start, "overlay-fault", "foreign address 10.66.0.9/24");
+        set_ipv6(node, "all", true);
+        wait_told(&events, start, "overlay-fault", "IPv6 is disabled on this host");
+        wait_until("what is there", || {
+            let text = status_text(&pair);
+            text.contains(&format!("{} (missing)", addrs.v6))
+                && text.contains("10.66.0.9/24 (foreign)")
+        });
+        let status = pair.daemon(0).get_json("/v1/status").unwrap();
+        let shown: Vec<_> = status["adapter"]["addresses"].as_array().unwrap().clone();
+        assert_eq!(shown, [format!("{}/32", addrs.v4), "10.66.0.9/24".to_owned()]);
+        let node = pair.lab.node_netns(0);
+        set_ipv6(node, "all", false);
+        wait_until("the IPv6 address", || !status_text(&pair).contains("missing"));
+        // Nothing was told twice.
+        let faults = events.events_so_far();
+        let faults = faults.iter().filter(|event| event.name == "overlay-fault");
+        assert_eq!(faults.count(), 2);
     });
 }

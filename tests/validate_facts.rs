@@ -45,7 +45,7 @@ fn fine() -> NodeFacts {
             speed: None,
             addrs: vec![addr],
         };
-        StackedLink { interface, parent: None, master: None, ethernet: true }
+        StackedLink { interface, parent: None, master: None, ethernet: true, queue_len: 1000 }
     };
     NodeFacts {
         config,

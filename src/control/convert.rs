@@ -79,7 +79,9 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
             up: adapter.up,
             v4: adapter.v4,
             v6: adapter.v6,
+            addresses: adapter.addrs.iter().map(ToString::to_string).collect(),
             mtu: adapter.mtu,
+            queue_len: adapter.queue_len,
             backend: adapter.backend,
         },
         peers: PeerCounts {

@@ -305,12 +305,18 @@ pub struct AdapterStatus {
     pub ifindex: u32,
     /// Up.
     pub up: bool,
-    /// Its IPv4 address.
+    /// Its IPv4 address, as configured or derived from the key.
     pub v4: Ipv4Addr,
-    /// Its IPv6 address.
+    /// Its IPv6 address, as configured or derived from the key.
     pub v6: Ipv6Addr,
-    /// Its MTU, bytes.
-    pub mtu: u16,
+    /// The addresses that the kernel has for it, with their prefix lengths.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Its MTU in the kernel, bytes; 0 while it is gone.
+    pub mtu: u32,
+    /// Its transmit queue length in the kernel, packets; null while it is gone.
+    #[serde(default)]
+    pub queue_len: Option<u32>,
     /// `offload` or `plain`.
     #[serde(with = "words")]
     pub backend: AdapterBackend,

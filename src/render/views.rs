@@ -1,6 +1,6 @@
 //! Output of the read commands, from their JSON answers. Pure.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, net::IpAddr, time::Duration};
 
 use netft::route::{Attributes, DrainStage, RouteState, Transport};
 
@@ -9,8 +9,8 @@ use crate::{
     control::{
         cause::StallSummary,
         schema::{
-            DaemonStatus, DrainResponse, MoveCountsView, PeerList, PeerView, ReloadResult,
-            RouteList, RouteView, SessionState, TrafficClassSpec,
+            AdapterStatus, DaemonStatus, DrainResponse, MoveCountsView, PeerList, PeerView,
+            ReloadResult, RouteList, RouteView, SessionState, TrafficClassSpec,
         },
         words::Word,
     },
@@ -32,12 +32,12 @@ pub fn status_text(status: &DaemonStatus) -> String {
         (
             "adapter",
             format!(
-                "{} (index {}) {up}, {}, {}, mtu {}, {}",
+                "{} (index {}) {up}, {}, mtu {}, queue {}, {}",
                 escape(&adapter.name),
                 adapter.ifindex,
-                adapter.v4,
-                adapter.v6,
+                adapter_addresses_text(adapter),
                 adapter.mtu,
+                adapter.queue_len.unwrap_or(0),
                 adapter.backend.word()
             ),
         ),
@@ -96,6 +96,21 @@ pub fn status_text(status: &DaemonStatus) -> String {
         let _ = writeln!(out, "{name:<10}{count} {}", escape(reason));
     }
     out
+}
+
+/// The adapter's two addresses, and those that it should not have.
+fn adapter_addresses_text(adapter: &AdapterStatus) -> String {
+    let own: [IpAddr; 2] = [adapter.v4.into(), adapter.v6.into()];
+    let present = |text: &String| text.split('/').next().and_then(|addr| addr.parse().ok());
+    let has = |addr: &IpAddr| adapter.addresses.iter().any(|text| present(text) == Some(*addr));
+    let own_texts = own.iter().map(|addr| match has(addr) {
+        true => addr.to_string(),
+        false => format!("{addr} (missing)"),
+    });
+    let is_own = |text: &&String| present(text).is_some_and(|addr| own.contains(&addr));
+    let foreign = adapter.addresses.iter().filter(|text| !is_own(text));
+    let foreign = foreign.map(|text| format!("{} (foreign)", escape(text)));
+    own_texts.chain(foreign).collect::<Vec<_>>().join(", ")
 }
 
 /// Failovers, and the other moves where there were any.

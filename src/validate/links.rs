@@ -54,7 +54,7 @@ mod tests {
             speed: None,
             addrs: Vec::new(),
         };
-        StackedLink { interface, parent, master, ethernet: true }
+        StackedLink { interface, parent, master, ethernet: true, queue_len: 1000 }
     }
 
     #[test]

@@ -48,7 +48,7 @@ use netftd::{
     },
     exit::ExitError,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A backend with prepared answers.
 struct Fake {
@@ -176,7 +176,9 @@ fn snapshot() -> Snapshot {
             up: true,
             v4: Ipv4Addr::new(169, 254, 1, 1),
             v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+            addrs: vec!["169.254.1.1/32".parse().unwrap(), "10.0.0.9/24".parse().unwrap()],
             mtu: 1420,
+            queue_len: Some(4000),
             backend: AdapterBackend::Offload,
         },
         peers: vec![PeerInfo {
@@ -217,6 +219,8 @@ fn snapshot() -> Snapshot {
 fn a_snapshot_serialises_with_the_names_of_the_output() {
     let value = serde_json::to_value(snapshot()).unwrap();
     assert_eq!(value["adapter"]["backend"], "offload");
+    assert_eq!(value["adapter"]["addrs"], json!(["169.254.1.1/32", "10.0.0.9/24"]));
+    assert_eq!(value["adapter"]["queue_len"], 4000);
     assert_eq!(value["node"]["key"], NodeKey([7; 32]).to_string());
     assert_eq!(value["peers"][0]["policies"]["default"], "failover");
     assert_eq!(value["sent_by_route"]["1"]["frames"], 3);

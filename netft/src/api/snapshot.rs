@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use netft_proto::{
     config::AdapterBackend,
     failover::stall_histogram::StallHistogram,
@@ -76,12 +77,16 @@ pub struct AdapterInfo {
     pub ifindex: u32,
     /// Packets can be read from it.
     pub up: bool,
-    /// Its IPv4 address.
+    /// Its IPv4 address, as configured or derived from the key.
     pub v4: Ipv4Addr,
-    /// Its IPv6 address.
+    /// Its IPv6 address, as configured or derived from the key.
     pub v6: Ipv6Addr,
-    /// Its MTU, bytes.
-    pub mtu: u16,
+    /// The addresses that it has.
+    pub addrs: Vec<IpNet>,
+    /// Its MTU in the kernel, bytes; 0 while it is gone.
+    pub mtu: u32,
+    /// Its transmit queue length in the kernel, packets; `None` while it is gone.
+    pub queue_len: Option<u32>,
     /// Its backend: with segmentation offload, or plain.
     pub backend: AdapterBackend,
 }

@@ -30,6 +30,8 @@ pub(crate) struct HostState {
     pub ways: KernelWays,
     /// The addresses behind the peers' names.
     pub resolved: ResolvedAddresses,
+    /// The adapter's transmit queue length, packets; `None` while it is gone.
+    pub adapter_queue_len: Option<u32>,
 }
 
 impl HostState {
@@ -40,7 +42,7 @@ impl HostState {
         advertisements: &'a Advertisements,
         activities: &'a RouteActivities,
     ) -> PlanInputs<'a> {
-        let Self { interfaces, sources, ways, resolved } = self;
+        let Self { interfaces, sources, ways, resolved, .. } = self;
         PlanInputs { interfaces, sources, ways, activities, advertisements, resolved }
     }
 
@@ -57,13 +59,16 @@ impl HostState {
         (advertisements, resolved): (&Advertisements, &ResolvedAddresses),
         before: &[Interface],
     ) -> Option<Self> {
-        let mut interfaces = match netlink.list_interfaces().await {
-            Ok(interfaces) => interfaces,
+        let links = match netlink.list_links().await {
+            Ok(links) => links,
             Err(error) => {
                 tracing::warn!(%error, "cannot list the interfaces");
                 return None;
             }
         };
+        let adapter = links.iter().find(|link| link.interface.name == config.adapter.name);
+        let adapter_queue_len = adapter.map(|link| link.queue_len);
+        let mut interfaces: Vec<_> = links.into_iter().map(|link| link.interface).collect();
         fill_gateway_and_speed(netlink, &mut interfaces, before).await;
         let mut resolved = resolved.clone();
         for (peer, addrs) in topology::link_local_addresses(config, &interfaces) {
@@ -82,7 +87,7 @@ impl HostState {
                 ways.insert((local, remote), metric);
             }
         }
-        Some(Self { interfaces, sources, ways, resolved })
+        Some(Self { interfaces, sources, ways, resolved, adapter_queue_len })
     }
 }
 

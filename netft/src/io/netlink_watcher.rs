@@ -194,6 +194,14 @@ impl NetlinkWatcher {
                 return false;
             }
         }
+        for notice in self.reconciler.take_notices() {
+            let what = notice.to_string();
+            tracing::debug!(adapter = %config.adapter.name, what, "left as it is");
+            let event = EventKind::OverlayFault { what };
+            if self.driver.send(DriverMessage::Event(event)).await.is_err() {
+                return false;
+            }
+        }
         let is_open = !report.is_adapter_missing || self.recreate_adapter(config).await;
         is_open && self.reconcile_ways().await
     }

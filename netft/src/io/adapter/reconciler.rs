@@ -2,21 +2,29 @@
 //! or re-addressed.
 //!
 //! The netlink watcher calls [`AdapterReconciler::reconcile`] at every notification of the kernel,
-//! every 250 ms for a second after one, and every 10 s otherwise. Foreign addresses are kept,
-//! except link-local ones where the adapter's own are link-local. Routes are kept unless they carry
-//! netft's protocol number.
+//! every 250 ms for a second after one, and every 10 s otherwise. Foreign addresses are kept and
+//! told, except link-local ones where the adapter's own are link-local, which are removed. Routes
+//! are kept unless they carry netft's protocol number.
 //!
 //! Bounds: at most one check per [`MIN_CHECK_INTERVAL`], three rounds of repairs per check, and
 //! after [`FAILURE_LIMIT`] failed or [`CONFLICT_LIMIT`] repairing checks in a row one check per
 //! [`BACKOFF_INTERVAL`]. A conflict with another program costs little CPU and one log line per
 //! repair.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    time::Duration,
+};
 
 use netft_proto::{ids::virtual_addrs::VirtualAddrs, time::Time};
 
 use crate::io::{
-    netlink::{AdapterAddr, AdapterState, HostRoute, MAIN_TABLE, Netlink, NetlinkError},
+    netlink::{
+        AdapterAddr, AdapterState, HostRoute, Ipv6State, MAIN_TABLE, Netlink, NetlinkError,
+        TX_QUEUE_LEN, enable_ipv6,
+    },
     sys::{glink, speed},
 };
 
@@ -59,8 +67,15 @@ pub enum Repair {
         /// The other MTU, bytes.
         from: u32,
     },
+    /// The adapter had another transmit queue length.
+    QueueLenRestored {
+        /// The other length, packets.
+        from: u32,
+    },
     /// The adapter was down.
     SetUp,
+    /// IPv6 was disabled on the adapter alone.
+    Ipv6Enabled,
     /// A foreign address in the adapter's prefixes.
     AddressRemoved(AdapterAddr),
     /// An own address was missing.
@@ -76,7 +91,11 @@ impl fmt::Display for Repair {
         match self {
             Self::RenamedBack { from } => write!(f, "adapter was renamed to {from}: renamed back"),
             Self::MtuRestored { from } => write!(f, "adapter's MTU was {from}: restored"),
+            Self::QueueLenRestored { from } => {
+                write!(f, "adapter's queue length was {from}: restored")
+            }
             Self::SetUp => f.write_str("adapter was down: set up"),
+            Self::Ipv6Enabled => f.write_str("IPv6 was disabled on the adapter: enabled"),
             Self::AddressRemoved(foreign) => {
                 write!(f, "foreign address {}/{}: removed", foreign.addr, foreign.prefix_len)
             }
@@ -85,6 +104,37 @@ impl fmt::Display for Repair {
             }
             Self::RouteRemoved(addr) => write!(f, "stale route to {addr}: removed"),
             Self::RouteRestored(addr) => write!(f, "route to {addr} was missing: restored"),
+        }
+    }
+}
+
+/// A state of the adapter that is another program's choice: left, and told once while it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdapterNotice {
+    /// IPv6 is disabled on this host.
+    Ipv6Disabled,
+    /// An address that is not the adapter's.
+    ForeignAddress {
+        /// The address.
+        addr: IpAddr,
+        /// Its prefix length.
+        prefix_len: u8,
+    },
+}
+
+impl fmt::Display for AdapterNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ipv6Disabled => f.write_str(
+                "IPv6 is disabled on this host (`sysctl net.ipv6.conf.all.disable_ipv6`): the \
+                 adapter has its IPv4 address alone",
+            ),
+            Self::ForeignAddress { addr, prefix_len } => write!(
+                f,
+                "the adapter has the foreign address {addr}/{prefix_len}: no peer takes packets \
+                 from it, and none is reached in its prefix; remove it unless it is meant (`ip \
+                 addr del {addr}/{prefix_len}`)"
+            ),
         }
     }
 }
@@ -109,6 +159,9 @@ pub struct AdapterReconciler {
     desired: DesiredState,
     ifindex: u32,
     backoff: RepairBackoff,
+    /// What the last check noticed, and what of it is to be told.
+    noticed: BTreeSet<AdapterNotice>,
+    untold: BTreeSet<AdapterNotice>,
     /// The adapter whose speed was set last, and the speed.
     reported_speed: Option<(u32, Option<u32>)>,
 }
@@ -116,7 +169,25 @@ pub struct AdapterReconciler {
 impl AdapterReconciler {
     /// Reconciler of the adapter with index `ifindex`.
     pub fn new(desired: DesiredState, ifindex: u32) -> Self {
-        Self { desired, ifindex, backoff: RepairBackoff::default(), reported_speed: None }
+        Self {
+            desired,
+            ifindex,
+            backoff: RepairBackoff::default(),
+            noticed: BTreeSet::new(),
+            untold: BTreeSet::new(),
+            reported_speed: None,
+        }
+    }
+
+    /// What the checks noticed since the last call, and still holds.
+    pub fn take_notices(&mut self) -> BTreeSet<AdapterNotice> {
+        std::mem::take(&mut self.untold)
+    }
+
+    fn record_notices(&mut self, notices: BTreeSet<AdapterNotice>) {
+        self.untold.retain(|notice| notices.contains(notice));
+        self.untold.extend(notices.difference(&self.noticed).copied());
+        self.noticed = notices;
     }
 
     /// The adapter was created again. Its peer routes are restored by the next check.
@@ -163,7 +234,9 @@ impl AdapterReconciler {
                 }
                 Repair::RenamedBack { .. }
                 | Repair::MtuRestored { .. }
+                | Repair::QueueLenRestored { .. }
                 | Repair::SetUp
+                | Repair::Ipv6Enabled
                 | Repair::AddressRemoved(_)
                 | Repair::AddressRestored(_) => {
                     tracing::info!(adapter, %repair, "adapter repaired");
@@ -191,7 +264,7 @@ impl AdapterReconciler {
     }
 
     async fn repair_adapter(
-        &self,
+        &mut self,
         netlink: &Netlink,
         report: &mut ReconcileReport,
     ) -> ReconcileOutcome {
@@ -207,6 +280,7 @@ impl AdapterReconciler {
                     return ReconcileOutcome::Failed;
                 }
             };
+            self.record_notices(find_notices(&self.desired, &adapter));
             let repairs = find_repairs(&self.desired, &adapter, &routes);
             if repairs.is_empty() {
                 return if report.repairs.is_empty() {
@@ -244,6 +318,13 @@ impl AdapterReconciler {
         match repair {
             Repair::RenamedBack { .. } => netlink.rename_link(self.ifindex, name).await,
             Repair::MtuRestored { .. } => netlink.set_mtu(self.ifindex, *mtu).await,
+            Repair::QueueLenRestored { .. } => {
+                netlink.set_queue_len(self.ifindex, TX_QUEUE_LEN).await
+            }
+            Repair::Ipv6Enabled => {
+                netlink.disable_kernel_ipv6_config(self.ifindex, name).await;
+                enable_ipv6(name)
+            }
             Repair::SetUp => {
                 netlink.disable_kernel_ipv6_config(self.ifindex, name).await;
                 netlink.set_up(self.ifindex).await
@@ -279,11 +360,17 @@ fn find_repairs(
     if adapter.mtu != u32::from(desired.mtu) {
         repairs.push(Repair::MtuRestored { from: adapter.mtu });
     }
+    if adapter.queue_len != TX_QUEUE_LEN {
+        repairs.push(Repair::QueueLenRestored { from: adapter.queue_len });
+    }
     if !adapter.up {
         repairs.push(Repair::SetUp);
     }
+    if adapter.ipv6 == Ipv6State::DisabledHere {
+        repairs.push(Repair::Ipv6Enabled);
+    }
     let own: [IpAddr; 2] = [desired.addrs.v4.into(), desired.addrs.v6.into()];
-    let usable = |addr: &IpAddr| addr.is_ipv4() || adapter.can_have_ipv6;
+    let usable = |addr: &IpAddr| addr.is_ipv4() || adapter.ipv6 == Ipv6State::Enabled;
     repairs.extend(
         adapter
             .addrs
@@ -324,6 +411,20 @@ fn is_foreign(own: &VirtualAddrs, present: AdapterAddr) -> bool {
         IpAddr::V4(v4) => v4.is_link_local() && own.v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local() && own.v6.is_unicast_link_local(),
     }
+}
+
+/// What belongs to the operator and harms: told, not repaired.
+fn find_notices(desired: &DesiredState, adapter: &AdapterState) -> BTreeSet<AdapterNotice> {
+    let own = &desired.addrs;
+    let foreign = adapter
+        .addrs
+        .iter()
+        .filter(|present| !own.contains(present.addr) && !is_foreign(own, **present));
+    let foreign = foreign.map(|AdapterAddr { addr, prefix_len, .. }| {
+        AdapterNotice::ForeignAddress { addr: *addr, prefix_len: *prefix_len }
+    });
+    let is_disabled = adapter.ipv6 == Ipv6State::DisabledOnHost;
+    foreign.chain(is_disabled.then_some(AdapterNotice::Ipv6Disabled)).collect()
 }
 
 /// Outcome of a check.
@@ -402,7 +503,8 @@ mod tests {
             name: "netft0".into(),
             up: true,
             mtu: 1420,
-            can_have_ipv6: true,
+            queue_len: TX_QUEUE_LEN,
+            ipv6: Ipv6State::Enabled,
             addrs: vec![AdapterAddr::own_addr(V4), AdapterAddr::own_addr(V6)],
         };
         let route = |addr: &str, src: IpAddr, mtu| HostRoute {
@@ -428,6 +530,7 @@ mod tests {
             (|_, _| {}, vec![]),
             (|a, _| a.up = false, vec![Repair::SetUp]),
             (|a, _| a.mtu = 1000, vec![Repair::MtuRestored { from: 1000 }]),
+            (|a, _| a.queue_len = 500, vec![Repair::QueueLenRestored { from: 500 }]),
             (|a, _| a.name = "x".into(), vec![Repair::RenamedBack { from: "x".into() }]),
             (
                 |a, _| a.addrs.retain(|addr| addr.addr != IpAddr::V4(V4)),
@@ -468,11 +571,20 @@ mod tests {
             ),
             (
                 |a, r| {
-                    a.can_have_ipv6 = false;
+                    a.ipv6 = Ipv6State::DisabledOnHost;
                     a.addrs.pop();
                     r.pop();
                 },
                 vec![],
+            ),
+            (
+                |a, r| {
+                    a.ipv6 = Ipv6State::DisabledHere;
+                    a.addrs.pop();
+                    r.pop();
+                },
+                // Its address and routes follow in the next round.
+                vec![Repair::Ipv6Enabled],
             ),
         ];
         for (damage, repairs) in cases {
@@ -480,6 +592,30 @@ mod tests {
             damage(&mut adapter, &mut routes);
             assert_eq!(find_repairs(&desired(), &adapter, &routes), repairs);
         }
+    }
+
+    #[test]
+    fn what_is_not_repaired_is_told_once_while_it_lasts() {
+        let mut reconciler = AdapterReconciler::new(desired(), 4);
+        let (mut adapter, _) = healthy();
+        let mut check = |adapter: &AdapterState| -> Vec<String> {
+            reconciler.record_notices(find_notices(&desired(), adapter));
+            reconciler.take_notices().iter().map(ToString::to_string).collect()
+        };
+        assert!(check(&adapter).is_empty());
+        adapter.addrs.push(foreign("10.0.0.1/24"));
+        adapter.ipv6 = Ipv6State::DisabledOnHost;
+        let told = check(&adapter);
+        assert!(told[0].contains("disable_ipv6") && told[1].contains("10.0.0.1/24"), "{told:?}");
+        assert!(check(&adapter).is_empty(), "once");
+        adapter.addrs.pop();
+        adapter.ipv6 = Ipv6State::Absent;
+        assert!(check(&adapter).is_empty());
+        adapter.addrs.push(foreign("10.0.0.1/24"));
+        assert_eq!(check(&adapter).len(), 1, "again");
+        // Removed instead of told.
+        adapter.addrs = vec![AdapterAddr::own_addr(V4), foreign("169.254.7.7/16")];
+        assert!(check(&adapter).is_empty());
     }
 
     #[test]

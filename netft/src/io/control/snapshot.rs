@@ -2,7 +2,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use netft_proto::route::{RouteStatus, Transport};
+use ipnet::IpNet;
+use netft_proto::{
+    route::{RouteStatus, Transport},
+    topology::{Interface, LocalAddr},
+};
 
 use crate::{
     api::snapshot::{AdapterInfo, PeerInfo, RouteSent, Snapshot},
@@ -37,7 +41,9 @@ pub(super) fn build_snapshot(
             up: device.is_some_and(|device| device.up),
             v4: config.adapter.addrs.v4,
             v6: config.adapter.addrs.v6,
-            mtu: config.adapter.mtu,
+            addrs: device.map_or_else(Vec::new, list_addresses),
+            mtu: device.map_or(0, |device| device.mtu),
+            queue_len: view.planner.host_state().adapter_queue_len,
             backend: config.adapter.backend,
         },
         peers: config
@@ -79,6 +85,11 @@ pub(super) fn build_snapshot(
                 .map(|counters| &**counters),
         ),
     }
+}
+
+fn list_addresses(device: &Interface) -> Vec<IpNet> {
+    let net = |local: &LocalAddr| IpNet::new(local.addr, local.prefix.prefix_len()).ok();
+    device.addrs.iter().filter_map(net).collect()
 }
 
 /// The engine's routes, with the transports they use.

@@ -20,7 +20,8 @@ use rtnetlink::{
 use crate::io::netlink::{
     Netlink, await_reply, convert, none_if_missing,
     types::{
-        AdapterAddr, AdapterState, ConfiguredAdapter, HostRoute, NetlinkError, ROUTE_PROTOCOL,
+        AdapterAddr, AdapterState, ConfiguredAdapter, HostRoute, Ipv6State, NetlinkError,
+        ROUTE_PROTOCOL,
     },
 };
 
@@ -31,7 +32,7 @@ const GSO_MAX_SIZE: u32 = 60_960;
 
 /// Transmit queue length of the adapter, packets; beyond it the kernel drops. 20 ms at 200,000
 /// packets per second, so that a worker may be descheduled for a few time slices.
-const TX_QUEUE_LEN: u32 = 4000;
+pub const TX_QUEUE_LEN: u32 = 4000;
 
 impl Netlink {
     /// Sets the adapter's MTU, queue length and two addresses, and sets it up. The kernel's own
@@ -93,9 +94,9 @@ impl Netlink {
         let mut links = pin!(handle.link().get().match_index(ifindex).execute());
         let link =
             none_if_missing(await_reply(|| "read the adapter".into(), links.try_next()).await)?;
-        let Some(link) = link.flatten().as_ref().map(convert::to_interface) else {
-            return Ok(None);
-        };
+        let Some(link) = link.flatten() else { return Ok(None) };
+        let queue_len = convert::queue_len(&link);
+        let link = convert::to_interface(&link);
         let mut addrs = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = handle.address().get();
@@ -108,15 +109,9 @@ impl Netlink {
             let own = list.iter().filter(|message| message.header.index == ifindex);
             addrs.extend(own.filter_map(convert::adapter_addr));
         }
-        let ipv6 = has_ipv6(&link.name);
-        Ok(Some(AdapterState {
-            ifindex,
-            name: link.name,
-            up: link.up,
-            mtu: link.mtu,
-            can_have_ipv6: ipv6,
-            addrs,
-        }))
+        let ipv6 = read_ipv6_state(&link.name);
+        let (name, up, mtu) = (link.name, link.up, link.mtu);
+        Ok(Some(AdapterState { ifindex, name, up, mtu, queue_len, ipv6, addrs }))
     }
 
     /// Sets the interface up.
@@ -135,6 +130,15 @@ impl Netlink {
     pub async fn set_mtu(&self, ifindex: u32, mtu: u16) -> Result<(), NetlinkError> {
         let message = LinkUnspec::new_with_index(ifindex).mtu(mtu.into()).build();
         self.set_link(format!("set the adapter's MTU to {mtu}"), message).await
+    }
+
+    /// Sets the transmit queue length of the interface, packets.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn set_queue_len(&self, ifindex: u32, packets: u32) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(ifindex).txqueuelen(packets).build();
+        self.set_link(format!("set the adapter's queue length to {packets}"), message).await
     }
 
     /// Renames the interface. Kernels before 6.2 rename only an interface that is down, so it is
@@ -297,10 +301,36 @@ impl Netlink {
     }
 }
 
-/// Returns whether the interface can have IPv6 addresses: IPv6 is built in and not disabled there.
-fn has_ipv6(name: &str) -> bool {
-    fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))
-        .is_ok_and(|value| value.trim() == "0")
+fn ipv6_switch_path(interface: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6")
+}
+
+/// IPv6 on an interface. A setting for all interfaces or for new ones is the host's choice.
+fn read_ipv6_state(interface: &str) -> Ipv6State {
+    let is_disabled = |name: &str| {
+        let value = fs::read_to_string(ipv6_switch_path(name)).ok()?;
+        Some(value.trim() != "0")
+    };
+    match is_disabled(interface) {
+        None => Ipv6State::Absent,
+        Some(false) => Ipv6State::Enabled,
+        Some(true) if ["all", "default"].into_iter().any(|all| is_disabled(all) == Some(true)) => {
+            Ipv6State::DisabledOnHost
+        }
+        Some(true) => Ipv6State::DisabledHere,
+    }
+}
+
+/// Enables IPv6 on an interface.
+///
+/// # Errors
+/// Of the kernel.
+pub fn enable_ipv6(interface: &str) -> Result<(), NetlinkError> {
+    let refused = |source| NetlinkError::Refused {
+        what: format!("enable IPv6 on {interface} ({})", ipv6_switch_path(interface)),
+        source,
+    };
+    fs::write(ipv6_switch_path(interface), "0").map_err(refused)
 }
 
 /// The error numbers of adding an IPv6 address where IPv6 is disabled or not built in.

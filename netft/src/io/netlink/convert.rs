@@ -58,7 +58,17 @@ pub(super) fn to_stacked_link(message: &LinkMessage) -> StackedLink {
         Some("vlan" | "macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "macsec")
     );
     let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
-    StackedLink { interface, parent: below.filter(|_| rides), master, ethernet }
+    let (parent, queue_len) = (below.filter(|_| rides), queue_len(message));
+    StackedLink { interface, parent, master, ethernet, queue_len }
+}
+
+/// The transmit queue length of an interface, packets.
+pub(super) fn queue_len(message: &LinkMessage) -> u32 {
+    let len = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::TxQueueLen(len) => Some(*len),
+        _ => None,
+    });
+    len.unwrap_or(0)
 }
 
 fn link_infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {

@@ -67,10 +67,25 @@ pub struct AdapterState {
     pub up: bool,
     /// Its MTU, bytes.
     pub mtu: u32,
-    /// True if it can have IPv6 addresses.
-    pub can_have_ipv6: bool,
+    /// Its transmit queue length, packets.
+    pub queue_len: u32,
+    /// IPv6 on it.
+    pub ipv6: Ipv6State,
     /// Its addresses, in the kernel's order.
     pub addrs: Vec<AdapterAddr>,
+}
+
+/// IPv6 on an interface (`disable_ipv6`, ip-sysctl).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv6State {
+    /// It can have addresses.
+    Enabled,
+    /// Disabled on this interface alone.
+    DisabledHere,
+    /// Disabled on every interface, or on every new one.
+    DisabledOnHost,
+    /// The kernel has no IPv6, or none on an interface of this MTU.
+    Absent,
 }
 
 /// An address of the adapter.
@@ -107,6 +122,8 @@ pub struct StackedLink {
     pub master: Option<u32>,
     /// True if the link layer is Ethernet.
     pub ethernet: bool,
+    /// Its transmit queue length, packets.
+    pub queue_len: u32,
 }
 
 /// A device with a given name.
