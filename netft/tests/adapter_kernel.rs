@@ -19,7 +19,8 @@ use netft::{
     test_support::{
         adapter::{
             lock::AdapterLock,
-            reconciler::{AdapterReconciler, DesiredState, Repair},
+            reconciler::AdapterReconciler,
+            repairs::{DesiredState, Repair},
             tun,
             tun::OpenedAdapter,
             types::{CleanupError, CleanupOutcome, DeviceOrigin, TunOpenError},

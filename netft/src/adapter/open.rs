@@ -22,12 +22,8 @@ use crate::{
     },
     io::{
         adapter::{
-            lock::AdapterLock,
-            policy_rule,
-            reconciler::{AdapterReconciler, DesiredState},
-            tun,
-            tun::OpenedAdapter,
-            types::MAX_QUEUES,
+            lock::AdapterLock, policy_rule, reconciler::AdapterReconciler, repairs::DesiredState,
+            tun, tun::OpenedAdapter, types::MAX_QUEUES,
         },
         arp_settings::ArpSettings,
         carrier_monitor::CarrierMonitor,

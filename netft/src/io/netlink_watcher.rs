@@ -19,11 +19,7 @@ use tokio::{
 };
 
 use crate::io::{
-    adapter::{
-        policy_rule,
-        reconciler::{AdapterReconciler, DesiredState},
-        tun,
-    },
+    adapter::{policy_rule, reconciler::AdapterReconciler, repairs::DesiredState, tun},
     arp_settings::ArpSettings,
     clock,
     host_state::HostState,

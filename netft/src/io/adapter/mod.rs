@@ -3,5 +3,6 @@
 pub mod lock;
 pub(crate) mod policy_rule;
 pub mod reconciler;
+pub mod repairs;
 pub mod tun;
 pub mod types;

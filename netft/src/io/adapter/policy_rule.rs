@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::io::{
-    adapter::reconciler::DesiredState,
+    adapter::repairs::DesiredState,
     netlink::{HostRoute, MAIN_TABLE, Netlink, NetlinkError, PolicyRule, rules},
 };
 

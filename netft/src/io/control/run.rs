@@ -20,7 +20,7 @@ use netft_proto::{
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::io::{
-    adapter::reconciler::DesiredState,
+    adapter::repairs::DesiredState,
     carrier_monitor::CarrierMonitor,
     clock,
     control::{

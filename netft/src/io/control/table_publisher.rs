@@ -18,7 +18,7 @@ use netft_proto::{
 use tokio::sync::watch;
 
 use crate::io::{
-    adapter::reconciler::DesiredState,
+    adapter::repairs::DesiredState,
     control::{
         component::View, components::Components, sockets::max_datagram, steering::build_steering,
     },

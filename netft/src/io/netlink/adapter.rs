@@ -21,7 +21,7 @@ use crate::io::netlink::{
     Netlink, await_reply, convert, none_if_missing,
     types::{
         AdapterAddr, AdapterState, ConfiguredAdapter, HostRoute, Ipv6State, NetlinkError,
-        ROUTE_PROTOCOL,
+        ROUTE_PROTOCOL, TX_QUEUE_LEN,
     },
 };
 
@@ -29,10 +29,6 @@ use crate::io::netlink::{
 /// to whole blocks, fit one UDP send with segmentation (65,507 bytes). 44 TCP segments at the
 /// default MTU, over IPv4 and IPv6.
 const GSO_MAX_SIZE: u32 = 60_960;
-
-/// Transmit queue length of the adapter, packets; beyond it the kernel drops. 20 ms at 200,000
-/// packets per second, so that a worker may be descheduled for a few time slices.
-pub const TX_QUEUE_LEN: u32 = 4000;
 
 impl Netlink {
     /// Sets the adapter's MTU, queue length and two addresses, and sets it up. The kernel's own
@@ -139,6 +135,18 @@ impl Netlink {
     pub async fn set_queue_len(&self, ifindex: u32, packets: u32) -> Result<(), NetlinkError> {
         let message = LinkUnspec::new_with_index(ifindex).txqueuelen(packets).build();
         self.set_link(format!("set the adapter's queue length to {packets}"), message).await
+    }
+
+    /// Enables IPv6 on the interface `name`.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn enable_ipv6(&self, name: &str) -> Result<(), NetlinkError> {
+        let path = ipv6_switch_path(name);
+        fs::write(&path, "0").map_err(|source| NetlinkError::Refused {
+            what: format!("enable IPv6 on {name} ({path})"),
+            source,
+        })
     }
 
     /// Renames the interface. Kernels before 6.2 rename only an interface that is down, so it is
@@ -319,18 +327,6 @@ fn read_ipv6_state(interface: &str) -> Ipv6State {
         }
         Some(true) => Ipv6State::DisabledHere,
     }
-}
-
-/// Enables IPv6 on an interface.
-///
-/// # Errors
-/// Of the kernel.
-pub fn enable_ipv6(interface: &str) -> Result<(), NetlinkError> {
-    let refused = |source| NetlinkError::Refused {
-        what: format!("enable IPv6 on {interface} ({})", ipv6_switch_path(interface)),
-        source,
-    };
-    fs::write(ipv6_switch_path(interface), "0").map_err(refused)
 }
 
 /// The error numbers of adding an IPv6 address where IPv6 is disabled or not built in.

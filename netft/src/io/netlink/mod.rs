@@ -23,11 +23,11 @@ use tokio::task::JoinHandle;
 
 use crate::io::netlink::types::REQUEST_TIMEOUT;
 pub use crate::io::netlink::{
-    adapter::{TX_QUEUE_LEN, enable_ipv6},
     monitor::NetlinkMonitor,
     types::{
         AdapterAddr, AdapterState, ConfiguredAdapter, DeviceInfo, DeviceKind, HostRoute, Ipv6State,
         MAIN_TABLE, NetlinkChanges, NetlinkError, PolicyRule, ROUTE_PROTOCOL, StackedLink,
+        TX_QUEUE_LEN,
     },
 };
 

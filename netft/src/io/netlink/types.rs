@@ -56,6 +56,10 @@ pub struct ConfiguredAdapter {
     pub has_ipv6: bool,
 }
 
+/// Transmit queue length of the adapter, packets; beyond it the kernel drops. 20 ms at 200,000
+/// packets per second, so that a worker may be descheduled for a few time slices.
+pub const TX_QUEUE_LEN: u32 = 4000;
+
 /// Present state of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterState {
