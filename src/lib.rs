@@ -10,6 +10,7 @@
 //! | [`daemon`] | `netftd`: start, log, watchdog, stop |
 //! | [`cli`] | `netft`: the operator's commands |
 //! | [`hosts`] | names for the virtual addresses in `/etc/hosts` |
+//! | [`ownership`] | what an ownership engine and the address service say to each other |
 //! | [`render`] | tables and event lines |
 //! | [`validate`] | checks of a node and its peers |
 //! | `demo` | a failover in namespaces of its own |
@@ -24,6 +25,7 @@ pub mod daemon;
 pub mod demo;
 pub mod exit;
 pub mod hosts;
+pub mod ownership;
 pub mod render;
 pub mod text;
 pub mod validate;

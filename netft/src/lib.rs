@@ -41,7 +41,7 @@ mod io;
 pub use adapter::Adapter;
 pub use netft_proto::{
     NodeKey, PeerId, RouteId, Time, config, engine, failover, ids, loss_detection, packet, route,
-    session, time, topology, wire,
+    session, time, topology, vip, wire,
 };
 
 /// Parts of the I/O for the kernel tests and benches of this workspace; no part of the API.

@@ -1,6 +1,6 @@
 //! Validation report from peer to peer: bounded JSON, untrusted by its reader. Pure.
 
-use netft::api::query::MAX_REPLY_LEN;
+use netft::api::query::Topic;
 use netft::route::RouteState;
 use serde::{Deserialize, Serialize};
 
@@ -48,14 +48,14 @@ impl ValidationReport {
         report
     }
 
-    /// Encodes within [`MAX_REPLY_LEN`] bytes; findings that do not fit are left out.
+    /// Encodes within the bytes of a reply; findings that do not fit are left out.
     ///
     /// # Errors
     /// None: every key is text.
     pub fn encode(mut self) -> Result<Vec<u8>, serde_json::Error> {
         loop {
             let bytes = serde_json::to_vec(&self)?;
-            if bytes.len() <= MAX_REPLY_LEN {
+            if bytes.len() <= Topic::Validate.limits().max_reply {
                 return Ok(bytes);
             }
             if self.findings.pop().is_some() {
@@ -127,7 +127,7 @@ mod tests {
         let report = ValidationReport::new(vec![finding(&long); 100], &[], "b", 7);
         assert_eq!((report.findings.len(), report.left_off), (64, 36));
         let bytes = report.encode().unwrap();
-        assert!(bytes.len() <= MAX_REPLY_LEN);
+        assert!(bytes.len() <= Topic::Validate.limits().max_reply);
         let read = ValidationReport::decode(&bytes).unwrap();
         assert_eq!((read.findings.len() + read.left_off, read.clock_ms), (100, 7));
         assert!(!read.findings.is_empty());

@@ -9,7 +9,7 @@ use netft::{
         error::{OpenError, PeerError, RouteError},
         events::EventStream,
         host::LockError,
-        query::{PeerQuery, QueryError},
+        query::{PeerRequest, QueryError, Topic},
         snapshot::Snapshot,
     },
     config::{Config, ConfigChange},
@@ -48,9 +48,9 @@ impl RunningNode {
         Some(self.adapter.read().await.as_ref()?.config())
     }
 
-    /// Queries of peers; `None` the second time, and once closed.
-    pub(super) async fn peer_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
-        self.adapter.read().await.as_ref()?.peer_queries()
+    /// Requests of peers on a topic; `None` the second time, and once closed.
+    pub(super) async fn requests(&self, topic: Topic) -> Option<mpsc::Receiver<PeerRequest>> {
+        self.adapter.read().await.as_ref()?.requests(topic)
     }
 
     /// Notifies the peers and closes the adapter.
@@ -102,7 +102,7 @@ impl ControlBackend for RunningNode {
 
     async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {
         match self.adapter.read().await.as_ref() {
-            Some(adapter) => adapter.query_peer(peer, question).await,
+            Some(adapter) => adapter.request(peer, Topic::Validate, question).await,
             None => Err(QueryError::NoSession),
         }
     }

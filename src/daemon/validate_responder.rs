@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netft::api::query::PeerQuery;
+use netft::api::query::{PeerRequest, Topic};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
@@ -59,7 +59,7 @@ impl ValidateResponder {
 
     /// Answers until the node closes or the task is aborted.
     pub(super) async fn serve_queries(self) {
-        let Some(mut questions) = self.node.peer_queries().await else { return };
+        let Some(mut questions) = self.node.requests(Topic::Validate).await else { return };
         let (responder, permits) =
             (Arc::new(self), Arc::new(Semaphore::new(MAX_CONCURRENT_QUERIES)));
         while let Some(question) = questions.recv().await {
@@ -72,7 +72,7 @@ impl ValidateResponder {
         }
     }
 
-    async fn answer_query(self: Arc<Self>, question: PeerQuery, _permit: OwnedSemaphorePermit) {
+    async fn answer_query(self: Arc<Self>, question: PeerRequest, _permit: OwnedSemaphorePermit) {
         let Some(found) = self.recent_results().await else { return };
         let Some(snapshot) = self.node.take_snapshot().await else { return };
         let asker = snapshot.peers.iter().find(|info| info.status.peer == question.peer);

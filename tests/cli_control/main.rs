@@ -261,7 +261,7 @@ impl Daemon {
             stuck: AtomicBool::new(false),
             changes: Mutex::default(),
             drains: Mutex::default(),
-            says: Mutex::new(Err(QueryError::TimedOut)),
+            says: Mutex::new(Err(QueryError::TimedOut { seconds: 4 })),
             waits: Mutex::new(Ok(None)),
         });
         let journal = Arc::new(EventJournal::default());

@@ -86,6 +86,7 @@ pub mod session;
 pub mod sim;
 pub mod time;
 pub mod topology;
+pub mod vip;
 pub mod wire;
 
 pub use ids::{NodeKey, PeerId, RouteId};

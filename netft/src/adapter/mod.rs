@@ -16,6 +16,7 @@ use netft_proto::{
     route::{Event, PeerChange, RouteChange},
     time::Time,
     topology::{Advertisements, ResolvedAddresses},
+    wire::topic::Topic,
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -37,7 +38,7 @@ pub use crate::{
         events::{EVENT_BACKLOG, EventStream, MissedEvents},
         snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
     },
-    io::quic::{MAX_REPLY_LEN, PeerQuery, QueryError},
+    io::quic::{PeerRequest, QueryError},
 };
 
 /// A running node: its adapter, routes and sessions.
@@ -147,19 +148,24 @@ impl Adapter {
         done.await.map_err(|_| RouteError::Closed)?
     }
 
-    /// Sends a peer a query of at most 256 bytes on its control session; its meaning is up to the
-    /// two programs. Takes at most 4 s. A peer answers one query a second.
+    /// Sends a peer a request on its control session, within the bounds of its topic
+    /// ([`Topic::limits`]); the bytes' meaning is up to the two programs.
     ///
     /// # Errors
     /// See [`QueryError`].
-    pub async fn query_peer(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, QueryError> {
-        self.manager.query_peer(peer, question).await
+    pub async fn request(
+        &self,
+        peer: PeerId,
+        topic: Topic,
+        payload: Vec<u8>,
+    ) -> Result<Vec<u8>, QueryError> {
+        self.manager.request(peer, topic, payload).await
     }
 
-    /// The queries of the peers, at most 16 of them waiting; `None` the second time. Queries are
-    /// refused once the receiver is dropped, and get no answer before it is taken.
-    pub fn peer_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
-        self.manager.take_queries()
+    /// The requests of the peers on a topic, at most 16 of them waiting; `None` the second time.
+    /// Requests are refused once the receiver is dropped, and get no answer before it is taken.
+    pub fn requests(&self, topic: Topic) -> Option<mpsc::Receiver<PeerRequest>> {
+        self.manager.take_requests(topic)
     }
 
     /// Has the path MTU of every route probed anew, each with its next heartbeat, and returns the

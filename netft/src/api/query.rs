@@ -1,3 +1,4 @@
-//! Questions from node to node on the control session.
+//! Requests from node to node on the control session.
 
-pub use crate::io::quic::{MAX_REPLY_LEN, PeerQuery, QueryError};
+pub use crate::io::quic::{PeerRequest, QueryError};
+pub use netft_proto::wire::topic::{Topic, TopicLimits};

@@ -33,5 +33,6 @@ pub mod interfaces;
 pub mod probe;
 mod reader;
 pub mod relay;
+pub mod topic;
 
 pub use crate::wire::drop_reason::DropReason;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use netft_proto::{config::PrivateKey, ids::NodeKey};
+use netft_proto::{config::PrivateKey, ids::NodeKey, wire::topic::Topic};
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
@@ -18,8 +18,8 @@ use crate::io::quic::{
 
 /// Smallest UDP payload that every QUIC path carries (RFC 9000 section 14): no path MTU discovery.
 const UDP_PAYLOAD_SIZE: u16 = 1200;
-/// Flow control window of a peer, bytes: enough for a hello, the messages after it, and replies to
-/// queries.
+/// Flow control window of a peer, bytes: enough for a hello, the messages after it, and requests with
+/// their replies.
 const FLOW_CONTROL_WINDOW: u32 = 64 * 1024;
 /// Initial RTT: probe timeouts after 30 ms, 90 ms, 210 ms and so on (RFC 9002 section 6.2.1: three
 /// times this, doubled each time). The first datagrams often reach a peer that is just starting; on
@@ -59,7 +59,7 @@ pub(in crate::io) fn server_config(
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     // The addresses are synthetic: a connection migrates once an unverified source has a route.
     server
-        .transport_config(Arc::new(transport_config(2)))
+        .transport_config(Arc::new(transport_config(max_requests() + 1)))
         .migration(true)
         .max_incoming(MAX_INCOMING);
     Ok(server)
@@ -82,8 +82,8 @@ pub(in crate::io) fn client_config_with_alpn(
     let crypto = QuicClientConfig::try_from(tls.client_config(peer, alpn)?)
         .map_err(|_| EndpointError::Suite)?;
     let mut client = ClientConfig::new(Arc::new(crypto));
-    // The dialer opens the control stream; either end sends queries, one at a time.
-    client.transport_config(Arc::new(transport_config(1)));
+    // The dialer opens the control stream; either end sends requests.
+    client.transport_config(Arc::new(transport_config(max_requests())));
     Ok(client)
 }
 
@@ -110,6 +110,11 @@ fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
         // 9287).
         .grease_quic_bit(false);
     config
+}
+
+/// Requests of one peer under way at once.
+fn max_requests() -> u32 {
+    u32::try_from(Topic::max_concurrent_total()).unwrap_or(u32::MAX)
 }
 
 fn transport_config(streams: u32) -> TransportConfig {

@@ -36,4 +36,4 @@ mod unverified_sources;
 pub(crate) use crate::io::quic::types::{
     DATAGRAM_QUEUE_LEN, FromQuic, FromQuicHandler, QuicDatagram, StartError,
 };
-pub use crate::io::quic::types::{MAX_REPLY_LEN, PeerQuery, QueryError};
+pub use crate::io::quic::types::{PeerRequest, QueryError};

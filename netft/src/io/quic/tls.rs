@@ -27,11 +27,14 @@ use rustls::{
 
 /// ALPN of a control session.
 pub(in crate::io) const ALPN_CONTROL: &[u8] = b"netft/1";
-/// ALPN of a control session with queries. An end without support selects [`ALPN_CONTROL`], so
-/// nodes of both kinds interoperate.
-pub(in crate::io) const ALPN_CONTROL_QUERY: &[u8] = b"netft/1+ask";
+/// ALPN of a control session with validation requests.
+pub(in crate::io) const ALPN_CONTROL_VALIDATE: &[u8] = b"netft/1+ask";
+/// ALPN of a control session with requests by topic. An end without support selects one of the
+/// others, so nodes of all kinds interoperate.
+pub(in crate::io) const ALPN_CONTROL_TOPICS: &[u8] = b"netft/1+topics";
 /// Offered ALPNs, preferred first.
-pub(in crate::io) const CONTROL_ALPNS: &[&[u8]] = &[ALPN_CONTROL_QUERY, ALPN_CONTROL];
+pub(in crate::io) const CONTROL_ALPNS: &[&[u8]] =
+    &[ALPN_CONTROL_TOPICS, ALPN_CONTROL_VALIDATE, ALPN_CONTROL];
 /// ALPN of a route's transport connection.
 pub(in crate::io) const ALPN_TRANSPORT: &[u8] = b"netft-transport/1";
 /// Server name: TLS requires one, authentication uses the key only.
@@ -162,10 +165,25 @@ pub(in crate::io) fn proven_key(connection: &quinn::Connection) -> Option<NodeKe
     key.try_into().ok().map(NodeKey)
 }
 
-/// Returns whether both ends of an established connection support queries.
-pub(in crate::io) fn supports_queries(connection: &quinn::Connection) -> bool {
+/// Requests that both ends of a connection support.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::io) enum RequestSupport {
+    /// None.
+    None,
+    /// Validation requests, without a topic.
+    ValidateOnly,
+    /// Requests by topic.
+    Topics,
+}
+
+/// The requests that both ends of an established connection support.
+pub(in crate::io) fn request_support(connection: &quinn::Connection) -> RequestSupport {
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    data.is_some_and(|data| data.protocol.as_deref() == Some(ALPN_CONTROL_QUERY))
+    match data.and_then(|data| data.protocol).as_deref() {
+        Some(ALPN_CONTROL_TOPICS) => RequestSupport::Topics,
+        Some(ALPN_CONTROL_VALIDATE) => RequestSupport::ValidateOnly,
+        _ => RequestSupport::None,
+    }
 }
 
 /// Verifier that accepts exactly the pinned keys.

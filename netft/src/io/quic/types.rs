@@ -1,6 +1,6 @@
 //! Datagrams from the workers to QUIC, and events from the control sessions to the driver.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use netft_proto::{ids::PeerId, session::Session, wire::interfaces::Advertisement};
 
@@ -13,12 +13,6 @@ use crate::{
 
 /// Length of the datagram queue to QUIC; beyond it the sender drops and counts.
 pub(crate) const DATAGRAM_QUEUE_LEN: usize = 256;
-/// Maximum length of a query, bytes.
-pub(in crate::io) const MAX_QUERY_LEN: usize = 256;
-/// Maximum length of a reply, bytes.
-pub const MAX_REPLY_LEN: usize = 64 * 1024;
-/// Timeout of a query.
-pub(in crate::io) const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A datagram for QUIC, as a packet worker hands it over.
 #[derive(Clone, Debug)]
@@ -133,7 +127,7 @@ impl From<EndpointError> for StartError {
     }
 }
 
-/// Error of a query.
+/// Error of a request to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// No peer has this id.
@@ -142,32 +136,38 @@ pub enum QueryError {
     /// There is no session with the peer.
     #[error("there is no session with it")]
     NoSession,
-    /// The peer does not support queries.
+    /// The peer does not support requests of this topic.
     #[error("its netftd is too old to be asked")]
     TooOld,
     /// No reply in time.
-    #[error("it gave no answer within {} s", QUERY_TIMEOUT.as_secs())]
-    TimedOut,
-    /// The peer refused the query, its reply was too long, or the session ended.
+    #[error("it gave no answer within {seconds} s")]
+    TimedOut {
+        /// The timeout of the topic.
+        seconds: u64,
+    },
+    /// The peer refused the request, its reply was too long, or the session ended.
     #[error("it gave no answer")]
     Refused,
-    /// The query is too long.
-    #[error("a query has at most {MAX_QUERY_LEN} bytes")]
-    TooLong,
+    /// The request is too long.
+    #[error("a request of this topic has at most {max} bytes")]
+    TooLong {
+        /// The bound of the topic.
+        max: usize,
+    },
 }
 
-/// Query of a peer.
-pub struct PeerQuery {
+/// Request of a peer, within the bounds of its topic.
+pub struct PeerRequest {
     /// The authenticated peer.
     pub peer: PeerId,
-    /// The query: at most 256 bytes.
+    /// The request.
     pub payload: Vec<u8>,
-    /// Channel of the reply, at most [`MAX_REPLY_LEN`] bytes. Dropping it refuses the query.
+    /// Channel of the reply, within the topic's bound. Dropping it refuses the request.
     pub reply_tx: oneshot::Sender<Vec<u8>>,
 }
 
-impl fmt::Debug for PeerQuery {
+impl fmt::Debug for PeerRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerQuery").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("PeerRequest").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use netft_proto::{config::Config, session::Session, wire::interfaces::Advertisement};
+use netft_proto::{
+    config::Config,
+    session::Session,
+    wire::{interfaces::Advertisement, topic::Topic},
+};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use tokio::sync::oneshot;
 
@@ -11,6 +15,9 @@ use crate::io::quic::{
     session::session_id::SessionId,
     types::QueryError,
 };
+
+/// Channel of the reply to a request for the peer.
+pub(in crate::io) type RequestReply = oneshot::Sender<Result<Vec<u8>, QueryError>>;
 
 /// Message to the task of one peer.
 pub(in crate::io) enum PeerTaskEvent {
@@ -32,8 +39,8 @@ pub(in crate::io) enum PeerTaskEvent {
     Renew,
     /// Interface list of the peer, received on this session.
     Interfaces { local_session: u32, list: Box<Advertisement> },
-    /// Query for the peer.
-    Query { query: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, QueryError>> },
+    /// Request for the peer.
+    Request { topic: Topic, payload: Vec<u8>, reply: RequestReply },
     /// The configuration changed, but not the identity of this peer.
     Config(Arc<Config>),
     /// The peer was removed from the configuration.

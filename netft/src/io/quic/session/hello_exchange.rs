@@ -26,10 +26,10 @@ use crate::io::quic::{
     failure::{HandshakeError, RefusalReason},
     session::{
         event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
+        peer_request::{RequestQueues, TopicPermits},
         session_id::{SessionId, SessionIdAllocator},
     },
     tls,
-    types::PeerQuery,
 };
 
 /// Tag `ready`: the sender receives on the session. The dialer's is followed by the generation.
@@ -57,8 +57,10 @@ pub(in crate::io) struct PeerContext {
     pub(in crate::io) generations: Arc<AtomicU32>,
     /// True if this node's adapter is up.
     pub(in crate::io) adapter_up: Arc<AtomicBool>,
-    /// Queue of the peer's queries.
-    pub(in crate::io) query_tx: mpsc::Sender<PeerQuery>,
+    /// Queues of the peer's requests.
+    pub(in crate::io) request_queues: RequestQueues,
+    /// Permits of this node's requests to the peer.
+    pub(in crate::io) request_permits: Arc<TopicPermits>,
     /// Queue of the peer's task.
     pub(in crate::io) events: mpsc::Sender<PeerTaskEvent>,
 }

@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use netft_proto::{config, config::Config, ids::PeerId, wire::interfaces::Advertisement};
+use netft_proto::{
+    config,
+    config::Config,
+    ids::PeerId,
+    wire::{interfaces::Advertisement, topic::Topic},
+};
 use quinn::Endpoint;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -32,13 +37,13 @@ use crate::io::{
             handshake,
             hello_exchange::PeerContext,
             peer::{EVENT_QUEUE_LEN, PeerTask, PeerTaskParams},
-            peer_query,
+            peer_request::{RequestQueues, RequestReceivers, request_queues},
             report_limiter::ReportLimiter,
             session_id::SessionIdAllocator,
         },
         socket::RouteSocket,
         tls::TlsIdentity,
-        types::{FromQuicHandler, PeerQuery, QUERY_TIMEOUT, QueryError, QuicDatagram, StartError},
+        types::{FromQuicHandler, PeerRequest, QueryError, QuicDatagram, StartError},
         unverified_sources::UnverifiedSources,
     },
 };
@@ -63,8 +68,8 @@ pub(crate) struct SessionManager {
     /// The encoded interface list of this node, sent to every peer.
     advertisement: watch::Sender<Arc<[u8]>>,
     counters: Arc<Counters>,
-    /// Queries of the peers, until [`take_queries`](Self::take_queries).
-    query_rx: Mutex<Option<mpsc::Receiver<PeerQuery>>>,
+    /// Requests of the peers, until [`take_requests`](Self::take_requests).
+    request_receivers: RequestReceivers,
     task_params: CommonTaskParams,
     /// Aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
@@ -80,7 +85,7 @@ struct CommonTaskParams {
     report: FromQuicHandler,
     boot_id: u64,
     adapter_up: Arc<AtomicBool>,
-    query_tx: mpsc::Sender<PeerQuery>,
+    request_queues: RequestQueues,
 }
 
 impl SessionManager {
@@ -105,7 +110,7 @@ impl SessionManager {
         let keys = config.peers.iter().map(|peer| peer.key);
         let endpoint = endpoint::start_endpoint(&tls, &config.key, keys, socket)?;
         let (fib_changed, changes) = watch::channel(());
-        let (query_tx, query_rx) = mpsc::channel(peer_query::QUERY_QUEUE_LEN);
+        let (request_queues, request_receivers) = request_queues();
         let task_params = CommonTaskParams {
             tls,
             fib,
@@ -115,7 +120,7 @@ impl SessionManager {
             report,
             boot_id,
             adapter_up: Arc::default(),
-            query_tx,
+            request_queues,
         };
         let mut tasks = JoinSet::new();
         let peers = PeerContexts::default();
@@ -127,7 +132,7 @@ impl SessionManager {
             fib_changed,
             advertisement,
             counters,
-            query_rx: Mutex::new(Some(query_rx)),
+            request_receivers,
             task_params,
             tasks: Mutex::new(tasks),
         };
@@ -152,7 +157,8 @@ impl SessionManager {
             session_ids: common.session_ids.clone(),
             generations: common.generations.clone(),
             adapter_up: Arc::clone(&common.adapter_up),
-            query_tx: common.query_tx.clone(),
+            request_queues: common.request_queues.clone(),
+            request_permits: Arc::default(),
             events,
         };
         let params = PeerTaskParams {
@@ -250,34 +256,35 @@ impl SessionManager {
         }
     }
 
-    /// Sends `peer` a query of at most 256 bytes on its control session. Takes at most
-    /// [`QUERY_TIMEOUT`].
+    /// Sends `peer` a request on its control session, within the bounds of its topic.
     ///
     /// # Errors
     /// See [`QueryError`].
-    pub(crate) async fn query_peer(
+    pub(crate) async fn request(
         &self,
         peer: PeerId,
-        query: Vec<u8>,
+        topic: Topic,
+        payload: Vec<u8>,
     ) -> Result<Vec<u8>, QueryError> {
         let events = lock_unpoisoned(&self.peers).get(&peer).map(|peer| peer.events.clone());
         let events = events.ok_or(QueryError::UnknownPeer)?;
         let (reply, reply_rx) = oneshot::channel();
         let exchange = async {
-            events.send(PeerTaskEvent::Query { query, reply }).await.ok()?;
+            events.send(PeerTaskEvent::Request { topic, payload, reply }).await.ok()?;
             reply_rx.await.ok()
         };
-        // The task of a peer that is being removed drops the query.
-        timeout(QUERY_TIMEOUT, exchange)
+        // The task of a peer that is being removed drops the request.
+        let limit = topic.limits().timeout;
+        timeout(limit, exchange)
             .await
-            .map_err(|_| QueryError::TimedOut)?
+            .map_err(|_| QueryError::TimedOut { seconds: limit.as_secs() })?
             .ok_or(QueryError::NoSession)?
     }
 
-    /// The queue of the peers' queries; `None` if it was taken. Queries that nobody reads are
-    /// refused.
-    pub(crate) fn take_queries(&self) -> Option<mpsc::Receiver<PeerQuery>> {
-        lock_unpoisoned(&self.query_rx).take()
+    /// The queue of the peers' requests of a topic; `None` if it was taken. Requests that nobody
+    /// reads are refused.
+    pub(crate) fn take_requests(&self, topic: Topic) -> Option<mpsc::Receiver<PeerRequest>> {
+        self.request_receivers.take_receiver(topic)
     }
 
     /// Drop counters of the control sessions, by reason.

@@ -7,7 +7,7 @@ pub(in crate::io) mod handshake;
 pub(in crate::io) mod hello_exchange;
 pub(crate) mod manager;
 pub(in crate::io) mod peer;
-pub(in crate::io) mod peer_query;
+pub(in crate::io) mod peer_request;
 pub(in crate::io) mod rekey;
 pub(in crate::io) mod report_limiter;
 pub(in crate::io) mod session_id;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netft_proto::wire::interfaces::Advertisement;
+use netft_proto::wire::{interfaces::Advertisement, topic::Topic};
 use quinn::{Connection, ConnectionError};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -28,16 +28,17 @@ use crate::{
         session::{
             control::{AdvertisementReceiver, ControlStream, LivenessCheck},
             dialer::{DialPoll, Dialer},
-            event::{EstablishedSession, HandshakeRole, PeerTaskEvent},
+            event::{EstablishedSession, HandshakeRole, PeerTaskEvent, RequestReply},
             handshake,
             hello_exchange::PeerContext,
-            peer_query,
+            peer_request,
             rekey::RekeySchedule,
             report_limiter::ReportLimiter,
             session_id::SessionId,
             session_set::{SessionChange, SessionEntry, SessionSet},
         },
         tls,
+        tls::RequestSupport,
         types::{FromQuic, FromQuicHandler, QueryError},
     },
 };
@@ -170,7 +171,9 @@ impl PeerTask {
             PeerTaskEvent::Interfaces { local_session, list } => {
                 self.on_interfaces(local_session, *list)
             }
-            PeerTaskEvent::Query { query, reply } => self.send_query(query, reply),
+            PeerTaskEvent::Request { topic, payload, reply } => {
+                self.send_request(topic, payload, reply)
+            }
             PeerTaskEvent::Config(config) => {
                 let interval = config.session.rekey_interval;
                 let has_changed = self.context.config.session.rekey_interval != interval;
@@ -323,9 +326,9 @@ impl PeerTask {
         );
         self.apply_changes(changes, now);
         self.apply_changes(due, now);
-        if tls::supports_queries(&connection) {
-            let (peer, query_tx) = (self.context.peer, self.context.query_tx.clone());
-            let serve = peer_query::serve_queries(connection.clone(), peer, query_tx);
+        if tls::request_support(&connection) != RequestSupport::None {
+            let (peer, queues) = (self.context.peer, self.context.request_queues.clone());
+            let serve = peer_request::serve_requests(connection.clone(), peer, queues);
             self.tasks.spawn(serve.in_current_span());
         }
         let control = ControlStream {
@@ -343,20 +346,23 @@ impl PeerTask {
         self.tasks.spawn(control.serve().instrument(span));
     }
 
-    /// Sends a query on the preferred session.
-    fn send_query(&mut self, query: Vec<u8>, reply: oneshot::Sender<Result<Vec<u8>, QueryError>>) {
+    /// Sends a request on the preferred session.
+    fn send_request(&mut self, topic: Topic, payload: Vec<u8>, reply: RequestReply) {
         let preferred = self
             .sessions
             .preferred()
             .and_then(|entry| self.live_sessions.get(&entry.local_session));
         let connection = preferred.map(|live| live.connection.clone());
+        let permits = self.context.request_permits.clone();
         let exchange = async move {
             let result = match connection {
-                Some(connection) => peer_query::send_query(&connection, &query).await,
+                Some(connection) => {
+                    peer_request::send_request(&connection, topic, &payload, &permits).await
+                }
                 None => Err(QueryError::NoSession),
             };
             if let Err(error) = &result {
-                debug!(%error, "query failed");
+                debug!(?topic, %error, "request failed");
             }
             // The caller may have stopped waiting.
             let _ = reply.send(result);

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod queries;
+mod requests;
 mod rig;
 
 use std::{

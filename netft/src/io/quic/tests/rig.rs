@@ -416,6 +416,16 @@ impl Raw {
         boot_id: u64,
         generation: u32,
     ) -> JoinSet<()> {
+        self.join_on_connection(alpn, boot_id, generation).await.1
+    }
+
+    /// The same; returns the connection too.
+    pub(in crate::io) async fn join_on_connection(
+        &self,
+        alpn: &[&[u8]],
+        boot_id: u64,
+        generation: u32,
+    ) -> (Connection, JoinSet<()>) {
         let connection = self.connect_speaking(alpn).await.unwrap();
         let (mut send, mut recv) = connection.open_bi().await.unwrap();
         send.write_all(&self.hello(boot_id)).await.unwrap();
@@ -426,14 +436,15 @@ impl Raw {
         send.write_all(&[1]).await.unwrap();
         send.write_all(&generation.to_be_bytes()).await.unwrap();
         let mut life = JoinSet::new();
+        let held = connection.clone();
         life.spawn(async move {
             let mut tag = [0];
             // ready (1) is answered with confirmed (2), a liveness request (3) with a reply (4).
             while recv.read_exact(&mut tag).await.is_ok() {
                 send.write_all(&[tag[0] + 1]).await.unwrap();
             }
-            drop(connection);
+            drop(held);
         });
-        life
+        (connection, life)
     }
 }

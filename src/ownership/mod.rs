@@ -1,0 +1,71 @@
+//! Ownership of the floating addresses: what the engine that decides and the address service say
+//! to each other. Both channels are bounded; the sender waits.
+
+use std::sync::Arc;
+
+use netft::{Time, vip::FencingToken};
+use tokio::sync::oneshot;
+
+/// Messages on their way between an engine and the address service; beyond it the sender waits.
+pub const OWNERSHIP_QUEUE_LEN: usize = 1024;
+
+/// From the engine to the address service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnershipUpdate {
+    /// This node may answer for the address until `until`, by its own clock; also each renewal.
+    Granted {
+        /// Name of the address.
+        vip: Arc<str>,
+        /// The decision.
+        token: FencingToken,
+        /// End of the lease.
+        until: Time,
+    },
+    /// Let the address go at once, then send [`OwnershipRequest::Released`].
+    Revoked {
+        /// Name of the address.
+        vip: Arc<str>,
+        /// The decision.
+        token: FencingToken,
+    },
+    /// The owner of the address as far as this node knows.
+    Owner {
+        /// Name of the address.
+        vip: Arc<str>,
+        /// Its owner; `None`: nobody.
+        owner: Option<Arc<str>>,
+        /// The decision.
+        token: FencingToken,
+    },
+}
+
+/// From the address service to the engine.
+#[derive(Debug)]
+pub enum OwnershipRequest {
+    /// This node can, or cannot, carry the address: its check passes, its network is there, no
+    /// other host uses it.
+    Able {
+        /// Name of the address.
+        vip: Arc<str>,
+        /// It can.
+        is_able: bool,
+        /// Why it cannot.
+        reason: Option<String>,
+    },
+    /// The address is let go: this node's kernel does not answer for it.
+    Released {
+        /// Name of the address.
+        vip: Arc<str>,
+        /// The decision that revoked it.
+        token: FencingToken,
+    },
+    /// Hand the address over to a node; `None`: to any other that can carry it.
+    Move {
+        /// Name of the address.
+        vip: Arc<str>,
+        /// The new owner.
+        to: Option<Arc<str>>,
+        /// Answered once the new owner has it.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+}
