@@ -18,8 +18,8 @@ use crate::io::quic::{
 
 /// Smallest UDP payload that every QUIC path carries (RFC 9000 section 14): no path MTU discovery.
 const UDP_PAYLOAD_SIZE: u16 = 1200;
-/// Flow control window of a peer, bytes: enough for a hello, the messages after it, and requests with
-/// their replies.
+/// Flow control window of a peer, bytes: enough for a hello, the messages after it, and requests
+/// with their replies.
 const FLOW_CONTROL_WINDOW: u32 = 64 * 1024;
 /// Initial RTT: probe timeouts after 30 ms, 90 ms, 210 ms and so on (RFC 9002 section 6.2.1: three
 /// times this, doubled each time). The first datagrams often reach a peer that is just starting; on
