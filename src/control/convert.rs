@@ -156,6 +156,7 @@ pub fn to_route(
         path_mtu_limit: status.path_mtu.limit,
         path_mtu_age_ms: status.path_mtu.proven.map(|at| saturating_millis(snapshot.now.since(at))),
         path_mtu_probing: status.path_mtu.probing,
+        plain_sends: snapshot.plain_sends.contains(&status.id),
         tx_frames: sent.frames,
         tx_bytes: sent.bytes,
         via: snapshot.relay_of.get(&status.id).map(|via| names.name_of(*via)),
@@ -306,6 +307,11 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
             to: to.map(|route| route.0),
             cost: cause::to_failover_cost(cost),
         },
+        EventKind::SegmentedSends { route, peer, plain } => EventDetail::SegmentedSends {
+            route: route.0,
+            peer: names.name_of(*peer),
+            plain: *plain,
+        },
         EventKind::InterfaceListCut { listed, usable } => {
             EventDetail::InterfaceListCut { listed: *listed, usable: *usable }
         }
@@ -419,6 +425,7 @@ mod tests {
             EventKind::PathMtuChanged { route, peer, from: 1500, to: 1400 },
             EventKind::FailoverCost { peer, from: route, to: None, cost: FailoverCost::default() },
             EventKind::Drain { route, peer, stage: DrainStage::Drained },
+            EventKind::SegmentedSends { route, peer, plain: true },
             EventKind::InterfaceListCut { listed: 256, usable: 300 },
             EventKind::HostSettingChanged { what: "eth0: arp_ignore=1 (was 0)".into() },
             EventKind::Reconfigured,

@@ -211,6 +211,12 @@ fn write_routes(page: &mut MetricsPage, snapshot: &Snapshot) {
     );
     each(page, &|route| Some(u8::from(route.suspect).to_string()));
     page.begin_family(
+        "netft_route_plain_sends",
+        MetricKind::Gauge,
+        "1 if frames are sent one by one, because segmented sends vanish on the route.",
+    );
+    each(page, &|route| Some(u8::from(snapshot.plain_sends.contains(&route.id)).to_string()));
+    page.begin_family(
         "netft_route_rtt_seconds",
         MetricKind::Gauge,
         "Smoothed round-trip time of heartbeats.",

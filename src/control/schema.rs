@@ -151,6 +151,9 @@ pub struct RouteView {
     /// Probes are in flight that may find another size.
     #[serde(default)]
     pub path_mtu_probing: bool,
+    /// Frames are sent one by one, because segmented sends (UDP_SEGMENT) vanish on the route.
+    #[serde(default)]
+    pub plain_sends: bool,
     /// Data frames sent on the route since it was added, with duplicates and retransmissions.
     pub tx_frames: u64,
     /// Their bytes, as UDP payload.

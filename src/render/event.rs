@@ -72,6 +72,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         EventDetail::NetworkChanged { change, .. } => {
             warn_if(matches!(change, NetworkChange::Partitioned | NetworkChange::Down))
         }
+        EventDetail::SegmentedSends { plain, .. } => warn_if(*plain),
         EventDetail::RemoteUnreachable { .. }
         | EventDetail::RemoteGone { .. }
         | EventDetail::EarlyWarning { .. }
@@ -184,6 +185,17 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         EventDetail::PathMtuChanged { route, peer, from, to } => {
             let route = ends.route_label(*route);
             format!("{route} to {peer}: path MTU {from} -> {to} bytes")
+        }
+        EventDetail::SegmentedSends { route, peer, plain } => {
+            let route = ends.route_label(*route);
+            if *plain {
+                format!(
+                    "{route} to {peer}: segmented sends (UDP_SEGMENT) vanish and single datagrams \
+                     arrive: frames are sent one by one for an hour"
+                )
+            } else {
+                format!("{route} to {peer}: segmented sends are tried again")
+            }
         }
         EventDetail::Cost { peer, from, cost: it, .. } => {
             format!("cost of leaving {} to {peer}: {}", ends.route_label(*from), cost_text(it))

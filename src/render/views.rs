@@ -218,6 +218,7 @@ pub fn route_text(route: &RouteView) -> String {
         ("active", yes_or_no(route.active).to_owned()),
         ("via", route.via.as_deref().map_or_else(|| "-".to_owned(), escape)),
         ("path_mtu", route.path_mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string())),
+        ("sends", if route.plain_sends { "one by one" } else { "segmented" }.to_owned()),
         ("rtt", rtt_text(route)),
         ("jitter", route.jitter_us.map_or_else(|| "-".to_owned(), format_millis)),
         (

@@ -53,6 +53,7 @@ pub const ALL_CHECKS: &[CheckFn] = &[
     nodes::check_unasked_peers,
     nodes::check_clock_skew,
     nodes::check_path_mtu,
+    nodes::check_segmented_sends,
 ];
 
 fn peer_name(facts: &NodeFacts, peer: PeerId) -> &str {

@@ -71,6 +71,22 @@ fn route_place(facts: &NodeFacts, route: &RouteView) -> String {
     format!("{peer}: {real_local} → {real_remote} ({name})")
 }
 
+/// Routes on which segmented sends vanish.
+pub(super) fn check_segmented_sends(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    let routes = facts.daemon.iter().flat_map(|daemon| &daemon.routes);
+    let plain = routes.filter(|route| route.plain_sends);
+    let finding = |route: &RouteView| {
+        let RouteView { peer, real_local, real_remote, .. } = route;
+        let place = format!("{peer}: {real_local} → {real_remote}");
+        let what = "segmented sends (UDP_SEGMENT) vanish on this route, so its frames are sent one \
+                    by one, which costs CPU";
+        let remedy = "update this node's kernel or the firmware of its network card, or switch the \
+                      card's offload off: `ethtool -K CARD tx-udp-segmentation off`";
+        Finding::new(Severity::Warning, "segmented-sends", place, what, remedy)
+    };
+    plain.map(finding).collect()
+}
+
 fn check_reduced_path_mtu(facts: &NodeFacts, route: &RouteView) -> Option<Finding> {
     const FINDING_ID: &str = "path-mtu";
     let (carries, takes) = (route.path_mtu?, route.path_mtu_limit?);

@@ -53,6 +53,7 @@ fn a_route_in_json_has_exactly_these_fields() {
         "path_mtu_limit",
         "path_mtu_age_ms",
         "path_mtu_probing",
+        "plain_sends",
         "tx_frames",
         "tx_bytes",
         "via",

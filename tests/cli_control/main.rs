@@ -207,6 +207,7 @@ fn snapshot() -> Snapshot {
         stalls: StallHistogram::default(),
         sent_by_route: [(RouteId(1), RouteSent { frames: 3, bytes: 4000 })].into(),
         relay_of: Default::default(),
+        plain_sends: Default::default(),
         counters: CounterSnapshot {
             tx_bytes: 1 << 40,
             drops: DropReason::ALL.iter().map(|reason| (*reason, *reason as u64)).collect(),

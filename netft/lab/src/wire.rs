@@ -1,5 +1,5 @@
 //! A wire with impairments: loss, bursts, delay, a size limit, a bottleneck, duplicates,
-//! reordering.
+//! reordering, and harm to data alone.
 //!
 //! A thread per direction relays frames between the ports of a flat network's two nodes, in place
 //! of its bridge. Frames have wire size: the nodes' interfaces do not leave segmentation to it.
@@ -60,7 +60,31 @@ pub struct WireImpairments {
     pub rate: Option<u64>,
     /// Frames marked CS6 (RFC 4594, network control) bypass the bottleneck's queue.
     pub prioritise_control: bool,
+    /// Harm to data alone.
+    pub data: DataImpairments,
 }
+
+/// Harm to IP packets of more than [`SPARED_PACKET`] bytes; heartbeats are smaller.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DataImpairments {
+    /// Share lost at random, 0.0–1.0.
+    pub loss: f64,
+    /// Share that arrives with a byte changed, 0.0–1.0.
+    pub corruption: f64,
+    /// As [`WireImpairments::burst`].
+    pub burst: Option<(Duration, Duration)>,
+    /// One-way delay.
+    pub delay: Duration,
+    /// A policer, bytes per second: more is lost.
+    pub policer: Option<u64>,
+    /// Segmented sends (UDP_SEGMENT) vanish; see [`ImpairedWire::insert_whole`].
+    pub segmented: bool,
+}
+
+/// The largest IP packet that [`DataImpairments`] spare, bytes.
+pub const SPARED_PACKET: usize = 600;
+/// Bytes that pass a policer at once, as time at its rate.
+const POLICER_BURST: Duration = Duration::from_millis(5);
 
 /// A running wire. When it is dropped, its network carries nothing.
 #[derive(Debug)]
@@ -84,10 +108,18 @@ impl ImpairedWire {
     /// # Errors
     /// When the kernel refuses packet sockets.
     pub fn insert(lab: &Lab, network: usize, seed: u64) -> Result<Self, LabError> {
+        [0, 1].into_iter().try_for_each(|node| lab.disable_segmentation(network, node))?;
+        Self::insert_whole(lab, network, seed)
+    }
+
+    /// The same with segmented sends left whole, as on a card that segments. Needs Linux 6.2.
+    ///
+    /// # Errors
+    /// When the kernel refuses packet sockets.
+    pub fn insert_whole(lab: &Lab, network: usize, seed: u64) -> Result<Self, LabError> {
         assert_eq!(lab.node_count(), 2, "a wire has two ends");
         let switch = lab.switch_netns(network);
         for node in [0, 1] {
-            lab.disable_segmentation(network, node)?;
             let port = Lab::port_name(node);
             switch.run_netlink("detach a port from the bridge", |netlink| async move {
                 let index = interface_index(&netlink, &port).await?;
@@ -153,12 +185,21 @@ struct DirectionRelay {
     in_flight: VecDeque<(Instant, Vec<u8>)>,
     /// When the bottleneck's queue is empty.
     bottleneck_free_at: Instant,
+    /// When the policer has forgotten what passed.
+    policer_free_at: Instant,
 }
 
 impl DirectionRelay {
     fn new(direction: Arc<WireDirection>, seed: u64) -> Self {
         let now = Instant::now();
-        Self { direction, seed, start: now, in_flight: VecDeque::new(), bottleneck_free_at: now }
+        Self {
+            direction,
+            seed,
+            start: now,
+            in_flight: VecDeque::new(),
+            bottleneck_free_at: now,
+            policer_free_at: now,
+        }
     }
 
     fn relay_frames(mut self, from: &Socket, to: &Socket) {
@@ -186,7 +227,22 @@ impl DirectionRelay {
             self.direction.lost.fetch_add(1, Relaxed);
             return;
         }
+        let data = impairments.data;
+        let is_data = frame.len() > VNET_HEADER_LEN + ETHERNET_HEADER_LEN + SPARED_PACKET;
         let mut due = now + impairments.delay;
+        let corrupted;
+        let mut frame = frame;
+        if is_data {
+            if self.should_drop_data(&data, frame, now) {
+                self.direction.lost.fetch_add(1, Relaxed);
+                return;
+            }
+            due += data.delay;
+            if data.corruption > 0.0 && self.random_unit() < data.corruption {
+                corrupted = with_last_byte_changed(frame);
+                frame = &corrupted;
+            }
+        }
         let control = impairments.prioritise_control && is_control(frame);
         if let Some(rate) = impairments.rate.filter(|_| !control) {
             let time = |bytes: usize| Duration::from_secs_f64(bytes as f64 / rate as f64);
@@ -197,6 +253,7 @@ impl DirectionRelay {
             }
             self.bottleneck_free_at = self.bottleneck_free_at.max(now) + time(frame.len());
             due = self.bottleneck_free_at + impairments.delay;
+            due += if is_data { data.delay } else { Duration::ZERO };
         }
         self.enqueue_frame(&impairments, due, control, frame);
         if impairments.duplicate > 0.0 && self.random_unit() < impairments.duplicate {
@@ -215,22 +272,41 @@ impl DirectionRelay {
             due += MAX_LATENESS.mul_f64(self.random_unit());
         }
         // Prioritised and reordered frames are inserted by time, all others in order of arrival.
-        let overtakes = control || impairments.reorder > 0.0;
+        let overtakes =
+            control || impairments.reorder > 0.0 || impairments.data.delay > Duration::ZERO;
         let sorted = || self.in_flight.partition_point(|(other, _)| *other <= due);
         let place = if overtakes { sorted() } else { self.in_flight.len() };
         self.in_flight.insert(place, (due, frame.to_vec()));
     }
 
     fn should_drop(&mut self, impairments: &WireImpairments, frame: &[u8], now: Instant) -> bool {
-        let phase = |(period, _): (Duration, Duration)| {
-            let nanos = now.duration_since(self.start).as_nanos() % period.as_nanos().max(1);
-            Duration::from_nanos(nanos as u64)
-        };
-        let bursting = impairments.burst.is_some_and(|burst| phase(burst) < burst.1);
+        let bursting = self.is_bursting(impairments.burst, now);
         let large = impairments
             .max_packet
             .is_some_and(|most| frame.len() > VNET_HEADER_LEN + ETHERNET_HEADER_LEN + most);
         bursting || large || self.random_unit() < impairments.loss
+    }
+
+    fn should_drop_data(&mut self, data: &DataImpairments, frame: &[u8], now: Instant) -> bool {
+        if data.segmented && is_segmented_send(frame)
+            || self.is_bursting(data.burst, now)
+            || data.loss > 0.0 && self.random_unit() < data.loss
+        {
+            return true;
+        }
+        let Some(rate) = data.policer else { return false };
+        let free_at = self.policer_free_at.max(now);
+        if free_at.duration_since(now) > POLICER_BURST {
+            return true;
+        }
+        self.policer_free_at = free_at + Duration::from_secs_f64(frame.len() as f64 / rate as f64);
+        false
+    }
+
+    fn is_bursting(&self, burst: Option<(Duration, Duration)>, now: Instant) -> bool {
+        let Some((period, lost)) = burst else { return false };
+        let nanos = now.duration_since(self.start).as_nanos() % period.as_nanos().max(1);
+        Duration::from_nanos(nanos as u64) < lost
     }
 
     fn deliver_due(&mut self, to: &Socket) {
@@ -255,6 +331,20 @@ impl DirectionRelay {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (mixed >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// The kernel was to segment it (linux/virtio_net.h: the type is the second byte).
+fn is_segmented_send(frame: &[u8]) -> bool {
+    const GSO_UDP_L4: u8 = 5;
+    frame.get(1) == Some(&GSO_UDP_L4)
+}
+
+fn with_last_byte_changed(frame: &[u8]) -> Vec<u8> {
+    let mut changed = frame.to_vec();
+    if let Some(last) = changed.last_mut() {
+        *last = !*last;
+    }
+    changed
 }
 
 /// IPv4 with type of service CS6.
@@ -337,5 +427,50 @@ mod tests {
         };
         assert!(lost(500, 100) && lost(10_500, 100), "within a burst");
         assert!(!lost(1500, 1300) && lost(1500, 1301), "by size");
+    }
+
+    /// Of 5000 frames of 1000 bytes and as many of 100, a pair every 100 µs, what is lost of each
+    /// and what is changed or late.
+    fn harmed(data: DataImpairments) -> ([usize; 2], usize, usize) {
+        let mut relay = relay(WireImpairments { data, ..WireImpairments::default() });
+        let start = relay.start;
+        for number in 0..5000 {
+            let at = start + number * Duration::from_micros(100);
+            for size in [1000, 100] {
+                let mut frame = vec![0; VNET_HEADER_LEN + ETHERNET_HEADER_LEN + size];
+                frame[1] = 5;
+                frame[20..24].copy_from_slice(&number.to_be_bytes());
+                relay.accept_frame(&frame, at);
+            }
+        }
+        let came = &relay.in_flight;
+        let large = came.iter().filter(|(_, frame)| frame.len() > 1000).count();
+        let changed = came.iter().filter(|(_, frame)| frame.last() != Some(&0)).count();
+        let late = came.iter().filter(|(due, frame)| {
+            let number = u32::from_be_bytes(frame[20..24].try_into().unwrap_or_default());
+            *due > start + number * Duration::from_micros(100)
+        });
+        assert!(came.iter().map(|(due, _)| *due).is_sorted());
+        ([5000 - large, 5000 + large - came.len()], changed, late.count())
+    }
+
+    #[test]
+    fn harm_to_data_spares_small_frames() {
+        let data = DataImpairments::default;
+        let ([lost, 0], 0, 0) = harmed(DataImpairments { loss: 0.1, ..data() }) else { panic!() };
+        assert!((400..600).contains(&lost), "{lost}");
+        let ([0, 0], changed, 0) = harmed(DataImpairments { corruption: 0.1, ..data() }) else {
+            panic!()
+        };
+        assert!((400..600).contains(&changed), "{changed}");
+        let delay = Duration::from_millis(3);
+        assert_eq!(harmed(DataImpairments { delay, ..data() }), ([0, 0], 0, 5000));
+        assert_eq!(harmed(DataImpairments { segmented: true, ..data() }), ([5000, 0], 0, 0));
+        let burst = Some((Duration::from_millis(100), Duration::from_millis(20)));
+        assert_eq!(harmed(DataImpairments { burst, ..data() }), ([1000, 0], 0, 0));
+        // Offered: 10 MB/s.
+        let policer = Some(7_680_000);
+        let ([lost, 0], 0, 0) = harmed(DataImpairments { policer, ..data() }) else { panic!() };
+        assert!((1150..1350).contains(&lost), "{lost}");
     }
 }

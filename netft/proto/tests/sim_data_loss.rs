@@ -118,3 +118,41 @@ fn data_returns_once_the_network_is_proven_clean_and_not_before() {
     };
     assert!(left < healed && back > healed && back.since(healed) <= Duration::from_secs(30));
 }
+
+/// F-50. Rule 19 holds the time.
+#[test]
+fn segmented_sends_that_vanish_are_plain_soon_on_the_only_network() {
+    for seed in 0..12 {
+        let scenario = bulk(seed, 6).networks(1);
+        let scenario = scenario.with_fault(FAULT_AT, harm(0, 0, DataFault::SegmentedSends));
+        let report = run(&scenario);
+        let late = FAULT_AT + Duration::from_secs(2)..Time::from_millis(5500);
+        let mut late = report.packets_between((0, 1), late);
+        assert!(late.all(|packet| packet.arrived_at.is_some()), "seed {seed}");
+    }
+}
+
+#[test]
+fn data_leaves_a_network_where_segmented_sends_vanish() {
+    for seed in 0..12 {
+        let scenario = bulk(seed, 6).with_fault(FAULT_AT, harm(0, 0, DataFault::SegmentedSends));
+        let moves = moves(&run(&scenario), &scenario, 0);
+        let first = moves.first().map(|(at, ..)| at.since(FAULT_AT));
+        assert!(first.is_some_and(|first| first < Duration::from_millis(300)), "{seed}: {moves:?}");
+    }
+}
+
+/// At a high rate a thousand batches pass in the time by which reordering delays some.
+#[test]
+fn heavy_reordering_at_a_high_rate_is_no_loss() {
+    let model = NetworkModel {
+        delay: Duration::from_micros(200),
+        reorder_permille: 200,
+        reorder_by: Duration::from_millis(20),
+        ..NetworkModel::default()
+    };
+    let scenario = bulk(1, 2).data_every(Duration::from_micros(40)).model_of(0, model);
+    let scenario = scenario.without_invariants();
+    let moves = run(&scenario).network_moves(&scenario, 0, Time::from_millis(500));
+    assert_eq!(moves, []);
+}

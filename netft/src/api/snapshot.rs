@@ -1,7 +1,7 @@
 //! A consistent state of a running node, taken between two decisions of the driver.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub sent_by_route: BTreeMap<RouteId, RouteSent>,
     /// The relay of every route that leads over one.
     pub relay_of: BTreeMap<RouteId, PeerId>,
+    /// Routes whose frames are sent one by one, because segmented sends vanish there.
+    pub plain_sends: BTreeSet<RouteId>,
     /// Packet counters, summed over the workers.
     pub counters: CounterSnapshot,
 }

@@ -16,6 +16,8 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The largest UDP payload the route carries, bytes.
     pub max_datagram: usize,
+    /// Frames are sent one by one: segmented sends vanish on the route.
+    pub plain_sends: bool,
     /// Its round-trip time by heartbeats, as of the time the table was built.
     pub rtt: Option<Duration>,
     /// Counters of the data sent on it.

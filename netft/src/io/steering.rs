@@ -134,6 +134,7 @@ mod tests {
                 socket: socket.clone(),
                 remote: local,
                 max_datagram: 1472,
+                plain_sends: false,
                 counters: Arc::default(),
                 rtt: None,
                 transport: None,

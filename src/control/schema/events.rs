@@ -214,6 +214,16 @@ pub enum EventDetail {
         /// Number of lost events.
         count: u64,
     },
+    /// Segmented sends (UDP_SEGMENT) vanish on a route while single datagrams arrive, and its
+    /// frames are sent one by one; or segmented sends are tried again.
+    SegmentedSends {
+        /// The route.
+        route: u32,
+        /// The peer it leads to.
+        peer: String,
+        /// Frames are sent one by one.
+        plain: bool,
+    },
     /// This node has more usable addresses than its interface list holds.
     InterfaceListCut {
         /// Addresses in the list.
@@ -295,6 +305,7 @@ impl EventDetail {
             | Self::EarlyWarning { route, .. }
             | Self::Suspect { route, .. }
             | Self::AddressLearned { route, .. }
+            | Self::SegmentedSends { route, .. }
             | Self::PathMtuChanged { route, .. } => vec![*route],
             Self::RemoteUnreachable { .. }
             | Self::RemoteGone { .. }
@@ -337,6 +348,7 @@ impl EventDetail {
             | Self::DuplicateNode { peer }
             | Self::NameFailed { peer, .. }
             | Self::PathMtuChanged { peer, .. }
+            | Self::SegmentedSends { peer, .. }
             | Self::AddressLearned { peer, .. }
             | Self::Cost { peer, .. }
             | Self::Drain { peer, .. } => Some(peer),
@@ -379,6 +391,7 @@ impl EventDetail {
             | Self::Cost { .. }
             | Self::Drain { .. }
             | Self::PathMtuChanged { .. }
+            | Self::SegmentedSends { .. }
             | Self::Ready { .. } => "route",
             Self::SessionEstablished { .. }
             | Self::SessionEnded { .. }

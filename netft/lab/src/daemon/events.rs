@@ -34,6 +34,11 @@ impl EventLine {
         self.json.get(key)?.as_u64()
     }
 
+    /// A truth value, such as `plain`.
+    pub fn bool_field(&self, key: &str) -> Option<bool> {
+        self.json.get(key)?.as_bool()
+    }
+
     /// A string field, such as a state.
     pub fn str_field(&self, key: &str) -> Option<&str> {
         self.json.get(key)?.as_str()

@@ -21,6 +21,10 @@ const REORDER_TIME: Duration = Duration::from_millis(30);
 /// Later batches that have to arrive (RFC 9002 section 6.1.1).
 const LATER_BATCHES: u64 = 3;
 
+/// Later batches on the path that have to be delivered before a batch counts as lost (RFC 9002
+/// section 6.1.1 has 3): until then an exclusion of the path still retransmits it.
+const REORDER_THRESHOLD: u64 = 64;
+
 /// Data lost alone on a path, since the last report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataLoss {
@@ -41,10 +45,33 @@ pub(crate) struct DataLossCounter {
 }
 
 impl PathState {
+    /// Returns whether a batch has been outstanding for longer than reordering lasts.
+    pub(crate) fn is_late<P>(&self, batch: &SentBatch<P>, now: Time) -> bool {
+        now.since(batch.last_sent_at) >= REORDER_TIME + self.max_transit_time()
+    }
+
+    /// Returns whether a batch is lost: later ones on the path were delivered, and it has been
+    /// outstanding for longer than reordering lasts. At high rates 64 batches pass in a few
+    /// milliseconds.
+    pub(crate) fn is_lost<P>(&self, batch: &SentBatch<P>, now: Time) -> bool {
+        let at_once = batch.sent_while_suspect;
+        let later = if at_once { 0 } else { REORDER_THRESHOLD };
+        (at_once || self.is_late(batch, now))
+            && self.delivered.covers(batch.send_number + later, batch.largest_missing())
+    }
+
     /// Counts a batch as lost on the way that is not yet declared lost.
     pub(crate) fn count_if_overtaken<P>(&mut self, batch: &mut SentBatch<P>, now: Time) {
-        if self.delivered.covers(batch.send_number + LATER_BATCHES, batch.largest_missing()) {
-            self.data_loss.on_overtaken(batch, self.max_transit_time(), now);
+        let counts = !batch.is_acked() && batch.counted_lost == 0 && !batch.is_ambiguous();
+        if counts
+            && self.is_late(batch, now)
+            && self.delivered.covers(batch.send_number + LATER_BATCHES, batch.largest_missing())
+        {
+            batch.counted_lost = batch.missing_count();
+            self.data_loss.add(0, batch.counted_lost);
+            if batch.layout.count > 1 && batch.acked == 0 {
+                self.segments.on_lost(batch.send_number, batch.wire_bytes());
+            }
         }
     }
 }
@@ -52,22 +79,12 @@ impl PathState {
 impl DataLossCounter {
     /// Counts a batch that is acknowledged or declared lost.
     pub(crate) fn on_finished<P>(&mut self, batch: &SentBatch<P>) {
-        if batch.resent || batch.duplicated {
+        if batch.is_ambiguous() {
             return;
         }
         let missing = batch.missing_count();
         self.add(batch.layout.count - missing, missing.saturating_sub(batch.counted_lost));
         self.lost = self.lost.saturating_sub(batch.counted_lost.saturating_sub(missing));
-    }
-
-    /// Counts the missing frames of a batch that later ones overtook, once. `transit`: the longest
-    /// time that a frame and its acknowledgement take.
-    fn on_overtaken<P>(&mut self, batch: &mut SentBatch<P>, transit: Duration, now: Time) {
-        let is_late = now.since(batch.last_sent_at) >= REORDER_TIME + transit;
-        if batch.counted_lost == 0 && is_late && !batch.resent && !batch.duplicated {
-            batch.counted_lost = batch.missing_count();
-            self.add(0, batch.counted_lost);
-        }
     }
 
     /// The share of lost frames, if more were lost since the last report, per mille.

@@ -14,12 +14,13 @@
 //!   A stall that the peer reports is added to it.
 //! * `immediate_ack`: before the PTO expires the peer is asked over another path for an immediate
 //!   acknowledgement. If that leaves the batch out, the path is suspect without further delay.
+//! * `segmentation`: segmented sends that vanish while single datagrams arrive.
 //! * A path that the engine excluded has its outstanding frames retransmitted on the best one at
 //!   once.
-//! * A batch that later batches of its size overtook on its path was lost alone. It is declared
-//!   lost and not retransmitted: the transport protocol above has to see the loss as congestion.
-//!   The exception is a batch that was sent on a path already suspect, before the engine excluded
-//!   it: it was lost with the path, and is retransmitted.
+//! * A batch that later batches of its size overtook on its path, longer ago than reordering lasts,
+//!   was lost alone. It is declared lost and not retransmitted: the transport protocol above has to
+//!   see the loss as congestion. The exception is a batch that was sent on a path already suspect,
+//!   before the engine excluded it: it was lost with the path, and is retransmitted.
 //!
 //! * `data_loss`: the share of frames that a path lost alone, for the engine to compare routes by.
 //!
@@ -34,9 +35,11 @@ mod path;
 mod path_states;
 mod reroute;
 pub mod rtt_estimator;
+pub mod segmentation;
 mod sent_frame;
 mod sent_frames;
 mod types;
+mod vanishing_segments;
 
 pub use crate::loss_detection::{
     ack_schedule::AckSchedule,
@@ -47,6 +50,7 @@ pub use crate::loss_detection::{
         DEFAULT_AGE, DEFAULT_BYTES, ImmediateAckRequest, Reroute, RetransmitLimits,
         STALL_REPORT_PERIOD, UsablePath,
     },
+    vanishing_segments::take_vanishing_segments,
 };
 
 #[cfg(test)]

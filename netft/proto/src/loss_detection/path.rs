@@ -6,14 +6,11 @@ use crate::{
     ids::RouteId,
     loss_detection::{
         ack_request::AckRequestState, data_loss::DataLossCounter, delivered::DeliveredBySize,
-        rtt_estimator::RttEstimator, sent_frame::SentBatch, types::UsablePath,
+        rtt_estimator::RttEstimator, segmentation::SegmentLosses, sent_frame::SentBatch,
+        types::UsablePath,
     },
     time::Time,
 };
-
-/// Later batches on the path that have to be delivered before a batch counts as lost (RFC 9002
-/// section 6.1.1 has 3): until then an exclusion of the path still retransmits it.
-const REORDER_THRESHOLD: u64 = 64;
 
 /// One path.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +24,8 @@ pub(crate) struct PathState {
     pub(crate) in_flight: usize,
     /// The newest batches delivered, by frame size.
     pub(crate) delivered: DeliveredBySize,
+    /// Evidence that segmented sends vanish.
+    pub(crate) segments: SegmentLosses,
     /// First use or last PTO expiry: no silence starts earlier.
     pub(crate) pto_base: Time,
     /// PTO expiries since the last delivery.
@@ -50,6 +49,7 @@ impl PathState {
             ack_request: AckRequestState::default(),
             in_flight: 0,
             delivered: DeliveredBySize::default(),
+            segments: SegmentLosses::default(),
             pto_base: now,
             pto_count: 0,
             suspect: false,
@@ -71,17 +71,12 @@ impl PathState {
         // The missing frames of a partly acknowledged batch are not overtaken yet.
         let delivered = if batch.is_acked() { batch.send_number } else { batch.send_number - 1 };
         self.delivered.on_delivered(delivered, batch.largest_acked(), received_at);
+        self.segments.on_delivered(batch.send_number, batch.layout.count, batch.wire_bytes());
         self.pto_count = 0;
         self.suspect = false;
         if received_at.is_some() {
             self.sample_sent_at = Some(batch.last_sent_at);
         }
-    }
-
-    /// Returns whether a batch is lost: later ones on the path were delivered.
-    pub(crate) fn is_lost<P>(&self, batch: &SentBatch<P>) -> bool {
-        let later = if batch.sent_while_suspect { 0 } else { REORDER_THRESHOLD };
-        self.delivered.covers(batch.send_number + later, batch.largest_missing())
     }
 
     /// Factor of the PTO: it doubles per expiry. Two paths that die together cost one PTO each.

@@ -8,6 +8,7 @@ use crate::{
         sent_frame::SentBatch,
         sent_frames::SentFrames,
         types::{Reroute, STALL_REPORT_PERIOD, UsablePath},
+        vanishing_segments::note_silent_segments,
     },
     time::Time,
 };
@@ -46,6 +47,7 @@ impl<P> SentFrames<P> {
             if !confirmed && !self.until_pto(from, now).is_some_and(|left| left.is_zero()) {
                 continue;
             }
+            note_silent_segments(self, from);
             self.paths.get_mut(from).on_pto(now);
             let silent_route = self.paths.get(from).route;
             // Of several other paths the one with the fewest expiries.
@@ -77,7 +79,7 @@ impl<P> SentFrames<P> {
                 continue;
             };
             let reroute = self.reroute_batches(from, to, false, now, |path, batch| {
-                batch.sent_while_suspect && path.is_lost(batch)
+                batch.sent_while_suspect && path.is_lost(batch, now)
             });
             if !reroute.is_empty() {
                 return Some(reroute);

@@ -67,6 +67,16 @@ impl<P> SentBatch<P> {
         self.layout.count - self.acked.count_ones()
     }
 
+    /// Returns whether an acknowledgement does not tell which copy arrived (Karn).
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.resent || self.duplicated
+    }
+
+    /// Bytes of all frames.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        self.layout.stride * (self.layout.count as usize - 1) + self.layout.tail
+    }
+
     /// Size of the largest unacknowledged frame, bytes.
     pub(crate) fn largest_missing(&self) -> usize {
         self.largest_frame(all_frames_mask(self.layout.count) & !self.acked)

@@ -120,10 +120,10 @@ impl<P> SentFrames<P> {
         let mut index = 0;
         while let Some(batch) = batches.get_mut(index).filter(|it| it.layout.first <= highest) {
             let path = paths.get_mut(batch.path_index);
-            let is_lost = !batch.is_acked() && path.is_lost(batch);
+            path.count_if_overtaken(batch, now);
+            let is_lost = !batch.is_acked() && path.is_lost(batch, now);
             path.lost_while_suspect |= is_lost && batch.sent_while_suspect;
             if !batch.is_acked() && (!is_lost || batch.sent_while_suspect) {
-                path.count_if_overtaken(batch, now);
                 index += 1;
                 continue;
             }

@@ -190,6 +190,8 @@ fn a_frame_lost_alone_makes_no_route_suspect_and_goes_in_time() {
         rig.send(2, n..n + 1);
     }
     rig.ack(3, &[(1, 69)]);
+    assert!(!rig.sent_frames.is_empty(), "it may be reordered");
+    rig.ack(30, &[(1, 69)]);
     assert!(rig.sent_frames.is_empty());
 }
 
@@ -219,7 +221,7 @@ fn batches_sent_on_a_suspect_path_are_retransmitted_although_later_ones_arrive()
     for n in 121..190 {
         rig.send(614, n..n + 1);
     }
-    rig.ack(615, &[(121, 189), (0, 119)]);
+    rig.ack(644, &[(121, 189), (0, 119)]);
     assert!(rig.sent_frames.is_empty(), "lost alone: left to TCP");
 }
 
@@ -227,7 +229,7 @@ fn batches_sent_on_a_suspect_path_are_retransmitted_although_later_ones_arrive()
 fn batches_sent_on_a_suspect_path_are_lost_without_another_path() {
     let mut rig = suspect_path(&[A]);
     assert_eq!(rig.moves(613), []);
-    rig.ack(614, &[(53, 119), (0, 50)]);
+    rig.ack(641, &[(53, 119), (0, 50)]);
     assert!(rig.sent_frames.is_empty());
 }
 
@@ -474,4 +476,72 @@ fn without_another_path_nothing_is_requested() {
         Some(Duration::from_millis(7)),
         "and no busy wait"
     );
+}
+
+/// F-50. Each round TCP sends two segments, which vanish, and after its own timeout one, which
+/// arrives.
+fn vanishing_rounds(rig: &mut Rig, rounds: std::ops::Range<u64>, segments_arrive: bool) {
+    for round in rounds {
+        let (at, first) = (1000 * (round + 1), 100 + 10 * round);
+        rig.send(at, first..first + 2);
+        if segments_arrive {
+            rig.ack(at + 1, &[(first, first + 1)]);
+        } else {
+            assert!(rig.decide(at + 150).is_none(), "there is no other path");
+        }
+        rig.send(at + 200, first + 2..first + 3);
+        rig.ack(at + 201, &[(first + 2, first + 2)]);
+    }
+}
+
+#[test]
+fn segmented_sends_that_vanish_beside_single_ones_are_found_in_three_timeouts() {
+    let mut rig = Rig::new(&[A]);
+    rig.learn_rtt();
+    vanishing_rounds(&mut rig, 0..2, false);
+    assert_eq!(take_vanishing_segments(&mut rig.sent_frames), None);
+    vanishing_rounds(&mut rig, 2..3, false);
+    assert_eq!(take_vanishing_segments(&mut rig.sent_frames), Some(A));
+    assert_eq!(take_vanishing_segments(&mut rig.sent_frames), None, "once");
+}
+
+#[test]
+fn segmented_sends_that_arrive_now_and_then_are_no_pattern() {
+    let mut rig = Rig::new(&[A]);
+    rig.learn_rtt();
+    for round in 0..20 {
+        vanishing_rounds(&mut rig, round..round + 1, round % 3 == 2);
+        assert_eq!(take_vanishing_segments(&mut rig.sent_frames), None, "{round}");
+    }
+}
+
+#[test]
+fn a_dead_path_is_not_blamed_on_segmentation() {
+    let mut rig = Rig::new(&[A]);
+    rig.learn_rtt();
+    for round in 0..20 {
+        let first = 100 + 10 * round;
+        rig.send(1000 * (round + 1), first..first + 2);
+        rig.decide(1000 * (round + 1) + 500);
+        assert_eq!(take_vanishing_segments(&mut rig.sent_frames), None);
+    }
+}
+
+#[test]
+fn segmented_sends_that_vanish_amid_single_ones_are_found() {
+    let mut rig = Rig::new(&[A]);
+    rig.learn_rtt();
+    let mut found = None;
+    for round in 0..100u64 {
+        let (at, first) = (1000 + 5 * round, 100 + 10 * round);
+        if round % 10 == 0 {
+            rig.send(at, first..first + 2);
+        }
+        // Full-size frames arrive before any probe timeout.
+        rig.send(at, first + 2..first + 3);
+        rig.ack(at + 1, &[(first + 2, first + 2)]);
+        assert!(rig.decide(at + 2).is_none());
+        found = found.or(take_vanishing_segments(&mut rig.sent_frames).map(|route| (round, route)));
+    }
+    assert!(matches!(found, Some((20..40, A))), "{found:?}");
 }

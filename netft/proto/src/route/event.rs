@@ -214,6 +214,16 @@ pub enum EventKind {
         /// The largest IP packet after, bytes.
         to: usize,
     },
+    /// Segmented sends (UDP_SEGMENT) vanish on a route while single datagrams arrive, and its
+    /// frames are sent one by one; or segmented sends are tried again.
+    SegmentedSends {
+        /// The route.
+        route: RouteId,
+        /// The peer it leads to.
+        peer: PeerId,
+        /// Frames are sent one by one.
+        plain: bool,
+    },
     /// The cost of a suspicion or a move, once it is final. Not emitted when there was none.
     FailoverCost {
         /// The peer.
@@ -305,6 +315,7 @@ impl EventKind {
             Self::NameFailed { .. } => "name-failed",
             Self::Stalled { .. } => "stalled",
             Self::PathMtuChanged { .. } => "path-mtu-changed",
+            Self::SegmentedSends { .. } => "segmented-sends",
             Self::FailoverCost { .. } => "cost",
             Self::Drain { .. } => "drain",
             Self::InterfaceListCut { .. } => "interface-list-cut",

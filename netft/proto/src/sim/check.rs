@@ -254,6 +254,7 @@ impl InvariantChecker {
             | EventKind::DuplicateNode { .. }
             | EventKind::NameFailed { .. }
             | EventKind::PathMtuChanged { .. }
+            | EventKind::SegmentedSends { .. }
             | EventKind::FailoverCost { .. }
             | EventKind::Drain { .. }
             | EventKind::InterfaceListCut { .. }

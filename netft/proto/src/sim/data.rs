@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::{
     engine::{InjectedBug, RouteTally},
     ids::RouteId,
-    loss_detection::{BatchLayout, DataLoss, Reroute, UsablePath},
+    loss_detection::{
+        BatchLayout, DataLoss, Reroute, UsablePath, segmentation::SegmentationFallback,
+        take_vanishing_segments,
+    },
     sim::{
         cluster::{ClusterState, SimStep},
         delivery::{DeliveryChecker, PacketCopy},
@@ -23,6 +26,8 @@ use crate::{
 const FRAME_MEMORY: usize = 4096;
 /// Longest time a worker's suspect report takes to the engine, on a busy machine.
 const MAX_SUSPECT_REPORT_DELAY: Duration = Duration::from_millis(10);
+/// Longest time that a route keeps carrying segmented sends that vanish.
+const MAX_VANISHING_TIME: Duration = Duration::from_secs(2);
 /// Distinguishes the draws for data from the other draws of a seed.
 const DATA_SEED: u64 = 0x00da_7a00_0000_0000;
 
@@ -43,11 +48,14 @@ struct NodeData {
     streams: Vec<Option<DataStream>>,
     /// The next timeout of the packet path.
     wake: Option<Time>,
+    /// Routes that send plainly.
+    fallback: SegmentationFallback,
 }
 
 impl NodeData {
     fn new(nodes: usize) -> Self {
-        Self { streams: (0..nodes).map(|_| None).collect(), wake: None }
+        let streams = (0..nodes).map(|_| None).collect();
+        Self { streams, wake: None, fallback: SegmentationFallback::default() }
     }
 }
 
@@ -129,14 +137,42 @@ impl DataTraffic {
         stream.sent_frames.on_sent(index, batch, path, duplicate.is_some(), now);
         let timeout = stream.sent_frames.pto_for_route(route, now).unwrap_or_default();
         let is_sole_copy = duplicate.is_none();
+        let segmented = count > 1;
+        self.check_segments((from, to), (route, network), segmented, cluster);
         for index in index..index + count as usize {
             let frame = self.data_frame(session, index, false);
-            self.transmit_copy(cluster, frame, network, timeout, is_sole_copy);
+            self.transmit_copy(cluster, frame, (network, segmented), timeout, is_sole_copy);
             if let Some(network) = duplicate {
-                self.transmit_copy(cluster, frame, network, timeout, false);
+                self.transmit_copy(cluster, frame, (network, segmented), timeout, false);
             }
         }
         self.schedule_wake(cluster, from);
+    }
+
+    /// Rule 19.
+    fn check_segments(
+        &mut self,
+        (from, to): (usize, usize),
+        (route, network): (RouteId, usize),
+        segmented: bool,
+        cluster: &mut ClusterState<'_>,
+    ) {
+        let now = cluster.now;
+        let plain = self.nodes[from].fallback.is_plain(route);
+        let running = cluster.nodes[to].is_running() && !plain;
+        let vanish = running && cluster.networks[network].loses_segments(from, to);
+        let Some(stream) = &mut self.nodes[from].streams[to] else { return };
+        let since = stream.vanishing_since.take().filter(|(of, _)| vanish && *of == network);
+        let begins = (vanish && segmented).then_some((network, now));
+        stream.vanishing_since = since.or(begins);
+        if let Some((_, since)) = since
+            && now.since(since) > MAX_VANISHING_TIME
+        {
+            cluster.record_violation(&format!(
+                "rule 19: node {from} to {to}: segmented sends vanish on network {network} since \
+                 {since}, and it carries them"
+            ));
+        }
     }
 
     fn data_frame(
@@ -154,13 +190,16 @@ impl DataTraffic {
         &mut self,
         cluster: &mut ClusterState<'_>,
         frame: DataFrame,
-        network: usize,
+        (network, segmented): (usize, bool),
         timeout: Duration,
         is_sole_copy: bool,
     ) {
         let PacketRecord { from, to, .. } = self.report.packets[frame.index];
         let now = cluster.now;
-        let delays = cluster.networks[network].send_data((from, to), now, &mut self.rng);
+        let route = cluster.scenario.route_id(from, to, network);
+        let segmented = segmented && !self.nodes[from].fallback.is_plain(route);
+        let sent_on = &mut cluster.networks[network];
+        let delays = sent_on.send_data((from, to), segmented, now, &mut self.rng);
         if let Some(stream) = &mut self.nodes[from].streams[to] {
             stream.tallies[network].sent += 1;
         }
@@ -293,6 +332,12 @@ impl DataTraffic {
             let at = now + self.rng.duration_up_to(scenario.timer_slack);
             cluster.schedule_step(at, SimStep::DataLoss { node, route, permille });
         }
+        if let Some(route) = take_vanishing_segments(&mut stream.sent_frames) {
+            // Simulated networks carry every packet size: the path MTU is proven at once.
+            let fallback = &mut self.nodes[node].fallback;
+            fallback.on_vanishing(now, route);
+            fallback.poll(now, |_| Some(Some(now + Duration::from_nanos(1))));
+        }
         while let Some(stream) = &mut self.nodes[node].streams[peer]
             && let Some(reroute) =
                 stream.sent_frames.poll_reroute(now, usable.iter().copied(), true)
@@ -323,8 +368,10 @@ impl DataTraffic {
         let (session, timeout) =
             (stream.session, stream.sent_frames.pto_for_route(to, now).unwrap_or_default());
         let batches = stream.sent_frames.rerouted_batches(reroute).flat_map(|sent| {
-            let frames = sent.missing_runs().flat_map(|(first, count)| first..first + count);
-            frames.map(|frame| sent.payload + frame as usize)
+            let frames = sent.missing_runs().flat_map(|(first, count)| {
+                (first..first + count).map(move |frame| (frame, count > 1))
+            });
+            frames.map(|(frame, segmented)| (sent.payload + frame as usize, segmented))
         });
         let packets: Vec<_> = batches.collect();
         cluster.trace.add_step(now, format_args!("node {node}: {packets:?} again {from}→{to}"));
@@ -334,10 +381,10 @@ impl DataTraffic {
         cluster.record_result(result);
         let network = scenario.network_of(node, to);
         if let Some(network) = network.filter(|_| scenario.bug != Some(InjectedBug::LoseInFlight)) {
-            for index in packets {
+            for (index, segmented) in packets {
                 self.report.retransmissions += 1;
                 let frame = self.data_frame(session, index, true);
-                self.transmit_copy(cluster, frame, network, timeout, false);
+                self.transmit_copy(cluster, frame, (network, segmented), timeout, false);
             }
         }
         if suspect {

@@ -87,10 +87,12 @@ impl SimNetwork {
         [Some(first), second]
     }
 
-    /// Sends one full-size frame, which faults of data harm as well.
+    /// Sends one full-size frame, which faults of data harm as well. `segmented`: it leaves in one
+    /// send with others.
     pub(crate) fn send_data(
         &mut self,
         (from, to): (usize, usize),
+        segmented: bool,
         now: Time,
         rng: &mut SplitMix64,
     ) -> ArrivalDelays {
@@ -123,6 +125,7 @@ impl SimNetwork {
                 extra = by;
                 false
             }
+            DataFault::SegmentedSends => segmented,
         };
         if is_lost {
             return [None, None];
@@ -196,9 +199,22 @@ impl SimNetwork {
                 | DataFault::Corruption(permille)
                 | DataFault::Bursts(permille),
             ) => permille >= CLEAR_LOSS_PERMILLE,
-            // What a policer loses depends on the data; a delay loses none.
-            Some(DataFault::Policer(_) | DataFault::Delay(_)) | None => false,
+            // What a policer loses depends on the data; a delay loses none. Of segmented sends rule
+            // 19 speaks.
+            Some(DataFault::Policer(_) | DataFault::Delay(_) | DataFault::SegmentedSends)
+            | None => false,
         }
+    }
+
+    /// Returns true when segmented sends from one node to another vanish, and all else passes.
+    pub(crate) fn loses_segments(&self, from: usize, to: usize) -> bool {
+        let direction = self.directions[from * self.nodes + to];
+        let back = self.directions[to * self.nodes + from];
+        direction.data_fault == Some(DataFault::SegmentedSends)
+            && direction.loss_permille == 0
+            && back.loss_permille == 0
+            && !self.is_blocked(from, to)
+            && !self.is_blocked(to, from)
     }
 
     pub(crate) fn set_extra_delay(&mut self, by: Duration) {

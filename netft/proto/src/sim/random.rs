@@ -107,6 +107,7 @@ fn draw_data_fault(rng: &mut SplitMix64) -> DataFault {
         0..5 => DataFault::Loss(permille),
         5..6 => DataFault::Corruption(permille),
         6..8 => DataFault::Bursts(permille),
+        8..9 if permille == 10 => DataFault::SegmentedSends,
         8..9 => DataFault::Policer(rng.pick_one(&[5, 10, 14])),
         _ => DataFault::Delay(Duration::from_millis(rng.pick_one(&[2, 10, 30]))),
     }

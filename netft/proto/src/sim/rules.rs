@@ -20,6 +20,7 @@
 //! | 16 | data leaves a drained network while one that is not drained is good |
 //! | 17 | bulk data leaves a network that loses 3 % of it or more while another one is good |
 //! | 18 | data does not alternate: it leaves a route for its loss once in five seconds |
+//! | 19 | no route on which segmented sends vanish keeps carrying them (`data.rs`) |
 
 use crate::{
     route::{RouteState, RouteStatus},

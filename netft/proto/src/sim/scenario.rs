@@ -147,6 +147,8 @@ pub enum DataFault {
     Policer(u16),
     /// Each takes this much longer.
     Delay(Duration),
+    /// Those that leave in one segmented send are lost.
+    SegmentedSends,
 }
 
 impl FaultAction {

@@ -24,6 +24,8 @@ pub(crate) struct DataStream {
     pub(crate) tallies: [RouteTally; MAX_NETWORKS],
     /// Per network: data received.
     pub(crate) received: [u64; MAX_NETWORKS],
+    /// The network whose segmented sends vanish and that carries some, and since when.
+    pub(crate) vanishing_since: Option<(usize, Time)>,
     /// Highest data counter received.
     highest_received: Option<u64>,
     /// Acknowledgement to send, with the networks its data came on.
@@ -39,6 +41,7 @@ impl DataStream {
             replay_window: ReplayWindow::new(),
             tallies: [RouteTally::default(); MAX_NETWORKS],
             received: [0; MAX_NETWORKS],
+            vanishing_since: None,
             highest_received: None,
             ack_schedule: None,
         }

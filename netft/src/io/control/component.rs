@@ -80,6 +80,8 @@ pub(super) enum Input<'a> {
     RoutesChanged,
     /// Data on a route stays unacknowledged.
     RouteSuspect,
+    /// Segmented sends vanish on a route, and single datagrams arrive.
+    SegmentsVanish(RouteId),
     /// The kernel refused to send on a route.
     SendFailed(RouteId),
     /// The state of a route changed.

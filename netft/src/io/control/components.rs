@@ -14,10 +14,11 @@ use super::{
     relay::RelayRoutes,
     retries::Retries,
     route_trials::RouteTrials,
+    segmented_sends::SegmentedSends,
 };
 
 /// How many components are polled.
-pub(super) const COMPONENT_COUNT: usize = 9;
+pub(super) const COMPONENT_COUNT: usize = 10;
 
 /// Every component, and the helpers that have no deadlines.
 #[derive(Default)]
@@ -30,6 +31,7 @@ pub(super) struct Components {
     pub(super) retries: Retries,
     pub(super) network_watch: NetworkWatch,
     pub(super) trials: RouteTrials,
+    pub(super) segmented_sends: SegmentedSends,
     pub(super) connections: QuicConnections,
     pub(super) frame_limits: FrameLimits,
 }
@@ -47,10 +49,22 @@ impl Components {
             retries,
             network_watch,
             trials,
+            segmented_sends,
             connections,
             ..
         } = self;
-        [carrier_poll, relay, nat, redial, absent, retries, network_watch, trials, connections]
+        [
+            carrier_poll,
+            relay,
+            nat,
+            redial,
+            absent,
+            retries,
+            network_watch,
+            trials,
+            segmented_sends,
+            connections,
+        ]
     }
 
     /// The earliest deadline.

@@ -247,6 +247,7 @@ impl Driver {
             FromWorker::Probe { peer, route, probe } => {
                 self.feed_engine(EngineInput::Probe { peer, route, probe });
             }
+            FromWorker::SegmentsVanish(route) => self.dispatch(&Input::SegmentsVanish(route)),
             FromWorker::Suspect(route) => {
                 self.dispatch(&Input::RouteSuspect);
                 self.feed_engine(EngineInput::Suspect(route));

@@ -38,6 +38,7 @@ mod route_table;
 mod route_trials;
 mod routes;
 mod run;
+mod segmented_sends;
 mod session_problem;
 mod snapshot;
 mod sockets;

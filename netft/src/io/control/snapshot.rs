@@ -71,6 +71,7 @@ pub(super) fn build_snapshot(
             .iter()
             .map(|(id, entry)| (id, read_route_counters(&entry.counters)))
             .collect(),
+        plain_sends: components.segmented_sends.plain_routes().collect(),
         relay_of: components
             .relay
             .endpoints()

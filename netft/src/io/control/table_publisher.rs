@@ -243,14 +243,20 @@ fn build_path(
     let remote = spec.real_remote;
     let datagram = max_datagram(interface.mtu, remote.ip());
     let (datagram, _) = components.connections.frame_limit(route, datagram);
+    let plain_sends = components.segmented_sends.is_plain(route);
+    let transport = components.connections.transport_of(route).cloned();
+    if let Some(transport) = &transport {
+        transport.set_plain_sends(plain_sends);
+    }
     Some(Path {
         route,
         socket,
         remote,
         max_datagram: components.frame_limits.max_datagram(route, datagram, entry.is_relayed()),
+        plain_sends,
         rtt,
         counters: entry.counters.clone(),
-        transport: components.connections.transport_of(route).cloned(),
+        transport,
     })
 }
 

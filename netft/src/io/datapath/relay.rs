@@ -209,6 +209,7 @@ mod tests {
                 socket: socket(),
                 remote: ([127, 0, 0, 1], 9).into(),
                 max_datagram: 1400,
+                plain_sends: false,
                 rtt: None,
                 counters: Arc::default(),
                 transport: None,

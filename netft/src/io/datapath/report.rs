@@ -61,6 +61,8 @@ pub(crate) enum FromWorker {
     DataLoss(DataLoss),
     /// Data sent on this route stays unacknowledged.
     Suspect(RouteId),
+    /// Segmented sends vanish on this route, and single datagrams arrive.
+    SegmentsVanish(RouteId),
     /// The kernel refused a send on this route. Repeated at most every 10 ms per route and error.
     SendError {
         /// The route.

@@ -8,7 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use netft_proto::{
     ids::PeerId,
-    loss_detection::{RetransmitLimits, SentBatch, SentFrames, UsablePath},
+    loss_detection::{
+        RetransmitLimits, SentBatch, SentFrames, UsablePath, take_vanishing_segments,
+    },
     session::Session,
     time::Time,
 };
@@ -19,6 +21,7 @@ use crate::io::{
     datapath::{
         acks::AckSender,
         frame_arena::{ArenaSpan, FrameArena, frame_counter},
+        report::FromWorker,
         transmit::{PlainSockets, transmit_frames},
         tx_context::TxContext,
     },
@@ -117,6 +120,9 @@ impl RetransmitBuffers {
             {
                 let Some(path) = paths().find(|path| path.route == request.to) else { break };
                 acks.request_immediate_ack(session, request, path, context.counters);
+            }
+            if let Some(route) = take_vanishing_segments(sent_frames) {
+                context.driver_queue.send(FromWorker::SegmentsVanish(route), context.counters);
             }
             if let Some(route) = sent_frames.take_sole_path_silent() {
                 context.driver_queue.report_suspect(route, context.counters);

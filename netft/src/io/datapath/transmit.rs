@@ -53,7 +53,7 @@ pub(super) fn transmit_frames(
     }
     let frames = bytes.len().div_ceil(stride);
     let fits = stride <= path.max_datagram;
-    if frames > 1 && fits && !plain.contains(&path.socket) {
+    if frames > 1 && fits && !path.plain_sends && !plain.contains(&path.socket) {
         match send_datagrams(path, bytes, Some(stride as u16)) {
             Ok(()) => return context.count_sent(path, bytes.len(), frames as u64),
             Err((SendFault::NoOffload, _)) => plain.switch_offload_off(&path.socket),
@@ -91,20 +91,45 @@ mod tests {
     use super::*;
     use crate::io::{counters::Counters, datapath::driver_queue::DriverQueue};
 
-    #[test]
-    fn frames_sealed_for_a_wider_route_are_counted_and_not_sent() {
+    /// A path from a socket to itself.
+    fn path() -> Path {
         let fd = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
         let local = std::net::SocketAddr::try_from(rustix::net::getsockname(&fd).unwrap()).unwrap();
         let socket = Arc::new(UdpSocket { id: SocketId(1), local, ifindex: 1, worker: 0, fd });
-        let path = Path {
+        Path {
             route: RouteId(1),
             socket,
             remote: local,
             max_datagram: 1200,
+            plain_sends: false,
             rtt: None,
             counters: Arc::default(),
             transport: None,
+        }
+    }
+
+    #[test]
+    fn frames_of_a_route_where_segmented_sends_vanish_are_sent_one_by_one() {
+        let receiver = udp::open_socket("127.0.0.1:0".parse().unwrap(), 1, false).unwrap();
+        let mut path = path();
+        path.remote = rustix::net::getsockname(&receiver).unwrap().try_into().unwrap();
+        let counters = Counters::default();
+        let mut driver_queue = DriverQueue::new(mpsc::channel(1).0, mpsc::channel(1).0);
+        let mut context = TxContext { counters: &counters, driver_queue: &mut driver_queue };
+        let mut received = |path: &Path| {
+            let bytes = [7; 3 * 1000];
+            transmit_frames(path, &bytes, 1000, &mut PlainSockets::new(), &mut context);
+            let mut buf = vec![0; 65_536];
+            udp::recv_batch(receiver.as_fd(), &mut buf).unwrap().unwrap().len
         };
+        assert_eq!(received(&path), 3000, "the receiver's kernel leaves one send together");
+        path.plain_sends = true;
+        assert_eq!(received(&path), 1000);
+    }
+
+    #[test]
+    fn frames_sealed_for_a_wider_route_are_counted_and_not_sent() {
+        let path = path();
         let counters = Counters::default();
         let mut driver_queue = DriverQueue::new(mpsc::channel(1).0, mpsc::channel(1).0);
         let mut context = TxContext { counters: &counters, driver_queue: &mut driver_queue };

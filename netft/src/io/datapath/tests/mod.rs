@@ -147,6 +147,7 @@ fn node_with_limits(
         socket: socket.clone(),
         remote,
         max_datagram: MAX_DATAGRAM,
+        plain_sends: false,
         rtt: None,
         counters: Arc::default(),
         transport: None,

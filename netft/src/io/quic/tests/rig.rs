@@ -125,6 +125,7 @@ impl Plan {
                 socket,
                 remote,
                 max_datagram: 1472,
+                plain_sends: false,
                 rtt: None,
                 counters: Arc::default(),
                 transport: None,

@@ -48,6 +48,8 @@ pub(in crate::io) struct TransportInner {
     pub(in crate::io) socket: Weak<UdpSocket>,
     /// The interface does not support segmentation offload.
     is_segmentation_refused: bool,
+    /// Segmented sends vanish on the route.
+    pub(in crate::io) plain_sends: bool,
     /// Packets of one transmit.
     transmit_buf: Vec<u8>,
     /// Buffers of sent frames and received packets, reused.
@@ -70,6 +72,7 @@ impl TransportInner {
             connections: Vec::new(),
             socket: Weak::new(),
             is_segmentation_refused: false,
+            plain_sends: false,
             transmit_buf: Vec::new(),
             frame_buf: BytesMut::new(),
             packet_buf: BytesMut::new(),
@@ -358,6 +361,7 @@ impl TransportInner {
             connections,
             transmit_buf: buf,
             is_segmentation_refused: plain,
+            plain_sends,
             socket,
             remote,
             ..
@@ -365,7 +369,7 @@ impl TransportInner {
         let Some(entry) = connections.get_mut(place) else { return };
         let socket = socket.upgrade();
         let most = MAX_SEND / usize::from(entry.connection.current_mtu()).max(1);
-        let most = if *plain { 1 } else { most.clamp(1, MAX_SEGMENTS) };
+        let most = if *plain || *plain_sends { 1 } else { most.clamp(1, MAX_SEGMENTS) };
         let tos = (class == FrameClass::Control).then_some(udp::TOS_CONTROL);
         loop {
             buf.clear();

@@ -166,6 +166,11 @@ impl QuicTransport {
         self.lock().unreported_error.take()
     }
 
+    /// Has packets sent one by one, or in segmented sends again.
+    pub(in crate::io) fn set_plain_sends(&self, plain: bool) {
+        self.lock_priority().plain_sends = plain;
+    }
+
     /// Sends `bytes`, frames of `stride` bytes each (the last may be shorter). `limit`: largest
     /// frame that the path carries, bytes.
     pub(in crate::io) fn send_frames(
