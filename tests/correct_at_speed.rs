@@ -34,16 +34,9 @@ const BACKENDS: [(&str, [&str; 2]); 4] = [
     ("one worker and three", [FAST, MANY]),
 ];
 /// Every hundredth frame is lost, comes twice, comes late.
-const BAD: WireImpairments = WireImpairments {
-    loss: 0.01,
-    duplicate: 0.01,
-    reorder: 0.01,
-    burst: None,
-    delay: Duration::ZERO,
-    max_packet: None,
-    rate: None,
-    prioritise_control: false,
-};
+fn bad_wire() -> WireImpairments {
+    WireImpairments { loss: 0.01, duplicate: 0.01, reorder: 0.01, ..WireImpairments::default() }
+}
 /// Much longer than any of this takes; a flow that stands still fails earlier.
 const LIMIT: Duration = Duration::from_secs(7200);
 
@@ -142,7 +135,7 @@ fn over_bad_networks(mib: u64) {
         let clean = datagrams(&pair, 500);
         assert_eq!(clean, (0..500).map(made).collect::<Vec<_>>(), "{what}");
         let wire = ImpairedWire::insert(&pair.lab, 0, 11).unwrap();
-        wire.set_both_impairments(BAD);
+        wire.set_both_impairments(bad_wire());
         let came = datagrams(&pair, 1000);
         let distinct: HashSet<_> = came.iter().collect();
         assert_eq!(distinct.len(), came.len(), "{what}: a packet was delivered twice");
