@@ -112,7 +112,7 @@ fn init_writes_a_config_that_checks_and_refuses_to_overwrite() {
     let made = netft(&["init", "--name", "node-1", "--output", text(&path)]);
     assert!(made.status.success(), "{made:?}");
     let next = String::from_utf8(made.stdout).unwrap();
-    assert!(next.contains("[[peer]]") && next.contains("netftd --check"), "{next}");
+    assert!(next.contains("[[peer]]") && next.contains("netftd --config"), "{next}");
     assert_eq!(fs::metadata(dir.path().join("etc/key")).unwrap().mode() & 0o7777, 0o600);
     let checked = netftd(&["--check", text(&path)]);
     let shown = String::from_utf8_lossy(&checked.stdout).into_owned();

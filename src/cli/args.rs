@@ -24,6 +24,7 @@ pub(super) struct NetftArgs {
 
 /// The daemon to ask, and the output format.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Common options")]
 pub(super) struct DaemonTarget {
     /// Control socket of the daemon.
     #[arg(long, global = true, value_name = "PATH")]

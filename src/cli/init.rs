@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::{args::InitArgs, interfaces, interfaces::LocalNetwork, keys, output::StandardOutput};
 use crate::{config::node_name, control::schema::VersionedBody, exit::ExitError};
 
+/// Configuration file that the unit runs.
+const UNIT_CONFIG: &str = "/etc/netft/netft.toml";
+
 /// Answer of `netft init --json`: what was written, and the `[[peer]]` of this node.
 #[derive(Debug, Serialize, Deserialize)]
 struct InitAnswer {
@@ -85,9 +88,11 @@ pub(super) fn run_init(
          \x20  addresses = [{}]\n\n\
          2. Add the other nodes to {shown} in the same way.\n\
          3. Allow UDP port {DEFAULT_PORT} between the nodes.\n\
-         4. `netftd --check {shown}`, then `systemctl enable --now netftd`.\n",
+         4. `netft validate{}`, then `{}`.\n",
         public,
         addresses.join(", "),
+        if path == Path::new(UNIT_CONFIG) { String::new() } else { format!(" --config {shown}") },
+        start_command(path),
     );
     let answer = VersionedBody::new(InitAnswer {
         config: path.display().to_string(),
@@ -99,6 +104,17 @@ pub(super) fn run_init(
     });
     let text = serde_json::to_string(&answer).map_err(ExitError::other_error)?;
     out.print_response(json, &text, || next)
+}
+
+/// Command that starts the daemon with this configuration: by its unit, where that is installed and
+/// runs this file.
+fn start_command(config: &Path) -> String {
+    let folders = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+    let has_unit = folders.iter().any(|it| Path::new(it).join("netftd.service").exists());
+    if has_unit && config == Path::new(UNIT_CONFIG) {
+        return "systemctl enable --now netftd".to_owned();
+    }
+    format!("netftd --config {}", config.display())
 }
 
 /// Public key of the file, created if missing; true if it was created.

@@ -12,7 +12,7 @@ mod validate;
 
 use std::{env, fs, path::Path, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use self::{
     args::{DaemonTarget, DemoArgs, EventsArgs, NetftArgs, NetftCommand, RouteCommand, WhyArgs},
@@ -37,6 +37,11 @@ use crate::{
 
 /// First argument that runs `netftd` from the program `netft`, for the demo.
 const DAEMON_ARGUMENT: &str = "__daemon";
+
+/// The arguments of `netft`, for its manual and its completions.
+pub fn netft_command() -> clap::Command {
+    NetftArgs::command()
+}
 
 /// Runs `netft` with the arguments of this process.
 pub fn main() -> ExitCode {

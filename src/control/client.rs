@@ -125,9 +125,10 @@ impl DaemonClient {
                      --socket"
                 ))
             }
-            io::ErrorKind::PermissionDenied => {
-                ExitError::bad_environment(format!("{path} permission denied: run as root"))
-            }
+            io::ErrorKind::PermissionDenied => ExitError::bad_environment(format!(
+                "{path} permission denied: run as root, or as a member of \
+                     the group netft"
+            )),
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ExitError::other_error(format!(
                 "netftd at {path} did not answer within {} s: is it stopped?",
                 self.timeout.as_secs_f32().ceil()

@@ -1,5 +1,8 @@
 //! Authorization and limits of control clients.
 //!
+//! Root and the daemon's user may do everything. With a group of readers the socket is open to its
+//! members, too, who may only query.
+//!
 //! Bounds: [`MAX_CLIENTS`] clients; one request each, complete within [`CLIENT_TIMEOUT`] and
 //! [`MAX_REQUEST_BYTES`] bytes; an answer that is not read for [`CLIENT_TIMEOUT`] is cut off. When
 //! every place is taken, the client that has been idle longest is closed.
@@ -7,7 +10,10 @@
 use std::{
     collections::VecDeque,
     fmt, fs, io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::{
+        fs as unix_fs,
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -63,21 +69,25 @@ pub struct ControlListener {
     socket: UnixListener,
     path: PathBuf,
     owner: u32,
+    /// The socket is open to the group of readers.
+    has_readers: bool,
     permits: Arc<Semaphore>,
     /// Clients that have not sent their request, oldest first.
     pending_requests: VecDeque<oneshot::Sender<()>>,
 }
 
 impl ControlListener {
-    /// Creates the socket at `path`, mode 0600, in a directory of mode 0700. A socket left there is
-    /// removed: the caller holds the lock of this adapter, so no daemon listens on it.
+    /// Creates the socket at `path`, mode 0600, in a directory of mode 0700; with a group of
+    /// `readers` 0660 and 0750. A socket left there is removed: the caller holds the lock of this
+    /// adapter, so no daemon listens on it.
     ///
     /// # Errors
     /// See [`BindError`].
-    pub fn bind(path: &Path) -> Result<Self, BindError> {
+    pub fn bind(path: &Path, readers: Option<u32>) -> Result<Self, BindError> {
         let io = |error| BindError::Io { path: path.to_owned(), error };
         let owner = rustix::process::geteuid().as_raw();
-        make_folder(path.parent().unwrap_or(Path::new(".")), owner)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        make_folder(folder, owner)?;
         match fs::symlink_metadata(path) {
             // A symlink is removed itself, never what it points to.
             Ok(meta) if meta.file_type().is_socket() || meta.is_symlink() => {
@@ -90,10 +100,21 @@ impl ControlListener {
         // Until the mode is set, the directory's mode keeps other users out.
         let socket = UnixListener::bind(path).map_err(io)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io)?;
+        let has_readers = readers.is_some_and(|group| match admit_group(folder, path, group) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(
+                    "the control socket stays closed to group {group}: {error}; give netftd the \
+                     group (SupplementaryGroups= in its unit)"
+                );
+                false
+            }
+        });
         Ok(Self {
             socket,
             path: path.to_owned(),
             owner,
+            has_readers,
             permits: Arc::new(Semaphore::new(MAX_CLIENTS)),
             pending_requests: VecDeque::new(),
         })
@@ -114,11 +135,14 @@ impl ControlListener {
         places.acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// The process at the other end; `None` unless it runs as root or as this daemon's user.
+    /// The process at the other end; `None` unless it runs as root or as this daemon's user, or
+    /// the socket is open to a group: then the kernel has checked the membership (unix(7), mode
+    /// 0660).
     fn authorize(&self, stream: &UnixStream) -> Option<ClientIdentity> {
         let peer = stream.peer_cred().ok()?;
-        let client = ClientIdentity { uid: peer.uid(), pid: peer.pid() };
-        if client.uid == 0 || client.uid == self.owner {
+        let may_change = peer.uid() == 0 || peer.uid() == self.owner;
+        let client = ClientIdentity { uid: peer.uid(), pid: peer.pid(), may_change };
+        if client.may_change || self.has_readers {
             return Some(client);
         }
         tracing::warn!(%client, "control connection refused: not root or the daemon's user");
@@ -133,6 +157,8 @@ pub struct ClientIdentity {
     pub uid: u32,
     /// Its process id, where the kernel gives one.
     pub pid: Option<i32>,
+    /// It may change the node; a reader may only query.
+    pub may_change: bool,
 }
 
 impl fmt::Display for ClientIdentity {
@@ -175,6 +201,15 @@ fn make_folder(folder: &Path, owner: u32) -> Result<(), BindError> {
     Ok(())
 }
 
+/// Opens the socket and its directory to a group. The owner of a file may give it to a group of its
+/// own without a capability (chown(2)).
+fn admit_group(folder: &Path, socket: &Path, group: u32) -> io::Result<()> {
+    unix_fs::chown(folder, None, Some(group))?;
+    unix_fs::chown(socket, None, Some(group))?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o660))?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o750))
+}
+
 impl axum::serve::Listener for ControlListener {
     type Io = ClientStream;
     type Addr = ClientIdentity;
@@ -208,7 +243,7 @@ impl axum::serve::Listener for ControlListener {
 
     fn local_addr(&self) -> io::Result<ClientIdentity> {
         let pid = i32::try_from(std::process::id()).ok();
-        Ok(ClientIdentity { uid: self.owner, pid })
+        Ok(ClientIdentity { uid: self.owner, pid, may_change: true })
     }
 }
 

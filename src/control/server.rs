@@ -52,6 +52,8 @@ use crate::{clock::WallClock, exit::ExitError, text::escape};
 const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Concurrent event streams: the remaining places stay free for short requests.
 const MAX_EVENT_STREAMS: usize = MAX_CLIENTS - 8;
+/// Concurrent event streams of readers: the others are for those who may change the node.
+const MAX_READER_STREAMS: usize = 8;
 
 /// State that the answers are made from.
 pub struct ControlContext<N> {
@@ -68,14 +70,18 @@ pub struct ControlContext<N> {
 struct ServerState<N> {
     control: Arc<ControlContext<N>>,
     streams: Arc<Semaphore>,
+    reader_streams: Arc<Semaphore>,
 }
 
 type SharedState<N> = State<Arc<ServerState<N>>>;
 
 /// Serves `listener` until dropped.
 pub async fn serve<N: ControlBackend>(listener: ControlListener, control: Arc<ControlContext<N>>) {
-    let app =
-        Arc::new(ServerState { control, streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)) });
+    let app = Arc::new(ServerState {
+        control,
+        streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
+        reader_streams: Arc::new(Semaphore::new(MAX_READER_STREAMS)),
+    });
     let router = Router::new()
         .route("/v1/status", get(get_status))
         .route("/v1/peers", get(get_peers))
@@ -111,7 +117,12 @@ async fn serve_request(
     let (method, target) = (request.method().clone(), request.uri().clone());
     let span = tracing::info_span!("control", %client, %method, %target);
     let answer = async move {
-        let mut response = next.run(request).await;
+        let mut response = if client.may_change || method == Method::GET {
+            next.run(request).await
+        } else {
+            let text = "only root and the daemon's own user may change the node";
+            RequestError::new(StatusCode::FORBIDDEN, text).into_response()
+        };
         let code = response.status();
         if code.is_success() {
             tracing::debug!(code = code.as_u16(), "request answered");
@@ -413,6 +424,7 @@ struct EventsQuery {
 
 async fn get_events<N: ControlBackend>(
     State(app): SharedState<N>,
+    ConnectInfo(client): ConnectInfo<ClientIdentity>,
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, RequestError> {
     let Query(query) = query.map_err(|error| RequestError::bad_request(error.body_text()))?;
@@ -421,8 +433,12 @@ async fn get_events<N: ControlBackend>(
             events: app.control.journal.events_after(query.after),
         }));
     }
-    let place = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| {
-        let text = format!("{MAX_EVENT_STREAMS} event streams are open already");
+    let (streams, limit) = match client.may_change {
+        true => (&app.streams, MAX_EVENT_STREAMS),
+        false => (&app.reader_streams, MAX_READER_STREAMS),
+    };
+    let place = Arc::clone(streams).try_acquire_owned().map_err(|_| {
+        let text = format!("{limit} event streams are open already");
         RequestError::new(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
     let body =

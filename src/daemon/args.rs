@@ -34,6 +34,9 @@ pub(super) struct NetftdArgs {
     /// Directory of the lock and the control socket.
     #[arg(long, value_name = "DIR", default_value = "/run/netft")]
     pub(super) runtime_dir: PathBuf,
+    /// Group whose members may query this daemon, without root; they cannot change it.
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub(super) group: Option<String>,
     /// Log filter: error, warn, info, debug, trace, or per module (`info,netft=debug`)
     /// [default: $NETFT_LOG, else info]
     #[arg(long, value_name = "LEVEL")]

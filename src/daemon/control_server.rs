@@ -14,6 +14,8 @@ const SOCKET_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The server and the place of its socket.
 pub(super) struct ControlServer<N> {
     socket: PathBuf,
+    /// Group whose members may query.
+    readers: Option<u32>,
     control: Arc<ControlContext<N>>,
     server: ServerTask,
     /// Inode of the socket.
@@ -34,15 +36,16 @@ impl Drop for ServerTask {
 }
 
 impl<N: ControlBackend> ControlServer<N> {
-    /// Serves `listener`, bound at `socket`.
+    /// Serves `listener`, bound at `socket` for the group `readers`.
     pub(super) fn new(
         socket: PathBuf,
+        readers: Option<u32>,
         listener: ControlListener,
         control: ControlContext<N>,
     ) -> Self {
         let control = Arc::new(control);
         let server = ServerTask(None);
-        let mut this = Self { socket, control, server, inode: None, is_failing: false };
+        let mut this = Self { socket, readers, control, server, inode: None, is_failing: false };
         this.serve(listener);
         this
     }
@@ -74,7 +77,7 @@ impl<N: ControlBackend> ControlServer<N> {
             // Its socket is gone before the new one is made: it removes the path.
             let _ = task.await;
         }
-        match ControlListener::bind(&self.socket) {
+        match ControlListener::bind(&self.socket, self.readers) {
             Ok(listener) => {
                 self.is_failing = false;
                 tracing::warn!("control socket {} was removed: restored", self.socket.display());

@@ -4,6 +4,7 @@ mod args;
 mod cleanup;
 mod control_server;
 mod environment;
+mod group;
 mod log_limit;
 mod log_queue;
 mod logging;
@@ -17,7 +18,7 @@ mod validate_responder;
 
 use std::{env, ffi::OsString, io, io::Write, path::Path, process::ExitCode, sync::Arc};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use netft::{
     api::host,
     config::{Config, DEFAULT_ADAPTER},
@@ -30,6 +31,11 @@ use crate::{
     hosts,
     text::{NO_PEERS, escape},
 };
+
+/// The arguments of `netftd`, for its manual and its completions.
+pub fn netftd_command() -> clap::Command {
+    NetftdArgs::command()
+}
 
 /// Runs `netftd` with these arguments, its own name first. Call it before any thread is started.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -119,6 +125,7 @@ fn run_daemon(
             reload::ConfigSource::new(path, &args.runtime_dir),
             names::HostsFile(args.hosts.clone()),
             Arc::clone(&log.counts),
+            args.group.as_deref().and_then(group::find_group),
         ))
 }
 

@@ -66,6 +66,7 @@ pub(super) async fn run_adapter(
     source: ConfigSource,
     file: HostsFile,
     log_counts: Arc<LogCounts>,
+    readers: Option<u32>,
 ) -> Result<(), ExitError> {
     let mut signals = StopSignals::new().map_err(ExitError::bad_environment)?;
     // A signal during the opening stays pending until the adapter is open.
@@ -84,7 +85,7 @@ pub(super) async fn run_adapter(
     };
     let adapter = Arc::new(adapter);
     // The adapter holds the lock: a socket at this path is a leftover.
-    let listener = match ControlListener::bind(&socket) {
+    let listener = match ControlListener::bind(&socket, readers) {
         Ok(listener) => listener,
         Err(error) => {
             close_within(CLOSE_TIMEOUT, adapter.close()).await;
@@ -122,7 +123,7 @@ pub(super) async fn run_adapter(
         log_counts,
     };
     let check_socket = Arc::new(Notify::new());
-    let server = ControlServer::new(socket, listener, control);
+    let server = ControlServer::new(socket, readers, listener, control);
     let server = tokio::spawn(server.keep_socket(Arc::clone(&check_socket)));
     let watchdog = tokio::spawn(run_watchdog(Arc::clone(&adapter), clock));
     let heap_trimmer = tokio::spawn(trim_heap_periodically());

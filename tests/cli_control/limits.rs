@@ -147,6 +147,43 @@ fn c_10_the_socket_is_for_its_owner_and_root_only() {
     assert!(daemon.netft(&["status"]).status.success());
 }
 
+/// Members of the group may look, and change nothing.
+#[test]
+fn c_10_a_group_of_readers_may_query_and_change_nothing() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can run netft as another user");
+    }
+    let open = |readers| {
+        let daemon = Daemon::for_readers(snapshot(), readers);
+        fs::set_permissions(daemon.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        daemon
+    };
+    let as_nobody = |daemon: &Daemon, args: &[&str]| {
+        let mut netft = Command::new(env!("CARGO_BIN_EXE_netft"));
+        netft.arg("--socket").arg(daemon.path()).args(args).uid(NOBODY).gid(NOBODY).output()
+    };
+    let daemon = open(Some(NOBODY));
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!((mode(&daemon.path()), mode(daemon.path().parent().unwrap())), (0o660, 0o750));
+    let Ok(seen) = as_nobody(&daemon, &["routes"]) else {
+        return eprintln!("skipped: another user cannot run netft");
+    };
+    assert!(seen.status.success(), "{seen:?}");
+    for change in [&["route", "down", "1"] as &[&str], &["reload"], &["drain", "eth0"]] {
+        let refused = as_nobody(&daemon, change).unwrap();
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(3), "{change:?}: {text}");
+        assert!(text.contains("may change the node"), "{text}");
+    }
+    assert!(daemon.node.changes.lock().unwrap().is_empty());
+    assert!(daemon.node.drains.lock().unwrap().is_empty());
+    // Without a group nobody else is let in.
+    let daemon = open(None);
+    assert_eq!(mode(&daemon.path()), 0o600);
+    assert_eq!(as_nobody(&daemon, &["routes"]).unwrap().status.code(), Some(3));
+}
+
 #[test]
 fn c_11_what_stands_at_the_path_is_replaced_only_if_it_is_a_socket_or_symlink() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -154,22 +191,22 @@ fn c_11_what_stands_at_the_path_is_replaced_only_if_it_is_a_socket_or_symlink() 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("n.sock");
     drop(UnixListener::bind(&path).unwrap());
-    drop(ControlListener::bind(&path).unwrap());
+    drop(ControlListener::bind(&path, None).unwrap());
     assert!(!path.exists(), "a listener takes its socket with it");
 
     let precious = dir.path().join("precious");
     fs::write(&precious, "x").unwrap();
     symlink(&precious, &path).unwrap();
-    drop(ControlListener::bind(&path).unwrap());
+    drop(ControlListener::bind(&path, None).unwrap());
     assert_eq!(fs::read_to_string(&precious).unwrap(), "x");
 
     fs::write(&path, "x").unwrap();
-    let error = ControlListener::bind(&path).err().unwrap().to_string();
+    let error = ControlListener::bind(&path, None).err().unwrap().to_string();
     assert!(error.contains("is not a socket"), "{error}");
-    let error = ControlListener::bind(&precious.join("n.sock")).err().unwrap().to_string();
+    let error = ControlListener::bind(&precious.join("n.sock"), None).err().unwrap().to_string();
     assert!(error.contains("is not a directory"), "{error}");
     let long = dir.path().join("l".repeat(100)).join("n.sock");
-    assert!(ControlListener::bind(&long).is_err());
+    assert!(ControlListener::bind(&long, None).is_err());
 }
 
 #[test]

@@ -256,6 +256,10 @@ struct Daemon {
 
 impl Daemon {
     fn new(snapshot: Snapshot) -> Self {
+        Self::for_readers(snapshot, None)
+    }
+
+    fn for_readers(snapshot: Snapshot, readers: Option<u32>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let node = Arc::new(Fake {
             snapshot: Mutex::new(snapshot),
@@ -273,7 +277,7 @@ impl Daemon {
             .unwrap();
         let listener = {
             let _inside = runtime.enter();
-            ControlListener::bind(&dir.path().join("run/n.sock")).unwrap()
+            ControlListener::bind(&dir.path().join("run/n.sock"), readers).unwrap()
         };
         runtime.spawn(server::serve(
             listener,

@@ -1,0 +1,1 @@
+getent group netft >/dev/null || groupadd --system netft
