@@ -13,8 +13,8 @@ type and a value out of range are refused with file, line and column. `netftd --
 a file; `netft init` writes a first one.";
 
 const CHANGES: &str = "\
-`netft reload`, `systemctl reload netftd` and SIGHUP apply the file whole or not at all. A key whose \
-change needs a restart says so; a reload that changes one is refused.";
+`netft reload`, `systemctl reload netftd` and SIGHUP apply the file whole or not at all. A key \
+whose change needs a restart says so; a reload that changes one is refused.";
 
 /// The page.
 pub(crate) fn render_page(source: &str) -> String {
