@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
     ids::{PeerId, virtual_addrs::VirtualAddrs},
+    roster::{Roster, RosterReply, RosterRequest},
     session::{
         Cipher, Session, SessionParams,
         fragment::{
@@ -111,6 +112,27 @@ pub fn fragment(bytes: &[u8]) {
 pub fn hello(bytes: &[u8]) {
     if let Ok(hello) = Hello::decode(bytes) {
         assert_same_encoding(bytes, |out| hello.encode(out));
+    }
+}
+
+/// The text of a roster: what is read has one meaning, and its own text is read as the same.
+pub fn roster(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Ok(roster) = Roster::parse(text) {
+        let again = Roster::parse(&roster.to_text().0).expect("its own text is valid");
+        assert_eq!(again.without_lines(), roster.without_lines());
+    }
+}
+
+/// A request or a reply about rosters.
+pub fn roster_message(bytes: &[u8]) {
+    if let Ok(request) = RosterRequest::decode(bytes) {
+        let again = request.encode();
+        assert_eq!(RosterRequest::decode(&again), Ok(request));
+    }
+    if let Ok(reply) = RosterReply::decode(bytes) {
+        let again = reply.encode();
+        assert_eq!(RosterReply::decode(&again), Ok(reply));
     }
 }
 

@@ -78,6 +78,7 @@ pub mod fuzzing;
 pub mod ids;
 pub mod loss_detection;
 pub mod packet;
+pub mod roster;
 pub mod route;
 #[cfg(feature = "serde")]
 mod serialize;

@@ -16,6 +16,7 @@ use std::{
 use netft_proto::{
     fuzzing,
     ids::NodeKey,
+    roster::{ClusterId, Roster, RosterReply, RosterRequest, RosterVersion},
     session::fragment::{FRAGMENT_HEADER_LEN, Fragment, FragmentLayout, MAX_PACKET_LEN},
     wire::{
         ack::{Ack, AckRange, MAX_ACK_ROUTES, MAX_RANGES, RouteHeard},
@@ -35,7 +36,7 @@ use netft_proto::{
 /// A fuzz target: its name, and its body.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 12] = [
     ("header", fuzzing::header),
     ("heartbeat", fuzzing::heartbeat),
     ("ack", fuzzing::ack),
@@ -46,6 +47,8 @@ const TARGETS: [Target; 10] = [
     ("challenge", fuzzing::challenge),
     ("relay", fuzzing::relay),
     ("interfaces", fuzzing::interfaces),
+    ("roster", fuzzing::roster),
+    ("roster_message", fuzzing::roster_message),
 ];
 
 /// Files larger than this are replayed whole only, so that the test stays quick.
@@ -181,6 +184,10 @@ fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
                 "challenge" => Challenge::decode(&bytes).is_ok(),
                 "relay" => RelayHeader::decode(&bytes).is_ok(),
                 "interfaces" => Advertisement::decode(&bytes).is_ok(),
+                "roster" => Roster::parse(str::from_utf8(&bytes).unwrap()).is_ok(),
+                "roster_message" => {
+                    RosterRequest::decode(&bytes).is_ok() || RosterReply::decode(&bytes).is_ok()
+                }
                 "fragment" => {
                     let (counter, payload) = bytes.split_first_chunk().unwrap();
                     Fragment::decode(u64::from_be_bytes(*counter), payload).is_ok()
@@ -219,6 +226,8 @@ fn seeds(target: &str) -> Seeds {
         "challenge" => challenge_seeds(),
         "relay" => relay_seeds(),
         "interfaces" => interfaces_seeds(),
+        "roster" => roster_seeds(),
+        "roster_message" => roster_message_seeds(),
         other => panic!("no seeds for {other}"),
     }
 }
@@ -450,5 +459,40 @@ fn open_frame_seeds() -> Seeds {
         ("forged", with(&genuine, HEADER_LEN, &[!genuine[HEADER_LEN]])),
         ("next-epoch", with(&genuine, 8, &(1u64 << 25).to_be_bytes())),
         ("genuine", genuine),
+    ]
+}
+
+fn roster_seeds() -> Seeds {
+    let key = |byte: u8| NodeKey([byte; 32]).to_string();
+    let head = format!("format = 1\ncluster = \"prod\"\nid = \"{}\"\nserial = 7\n", key(1));
+    let node = |name: &str, byte: u8| {
+        format!(
+            "\n[[node]]\nname = \"{name}\"\nkey = \"{}\"\naddresses = [\"10.1.0.{byte}:3343\", \
+             \"n{byte}.example.net:3343\"]\nroles = [\"member\", \"relay\"]\n\
+             address = \"169.254.3.{byte}\"\naddress6 = \"fe80::{byte}\"\n",
+            key(byte)
+        )
+    };
+    let nodes = format!("{head}{}{}", node("a", 2), node("b", 3));
+    vec![
+        ("bad-duplicate", format!("{head}{}{}", node("a", 2), node("a", 3)).into_bytes()),
+        ("bad-format", head.replace("format = 1", "format = 2").into_bytes()),
+        ("bad-order", format!("{head}{}{}", node("b", 2), node("a", 3)).into_bytes()),
+        ("empty", head.clone().into_bytes()),
+        ("nodes", nodes.into_bytes()),
+        ("unknown-keys", format!("{head}later = [\"x\"] # kept\n{}", node("a", 2)).into_bytes()),
+    ]
+}
+
+fn roster_message_seeds() -> Seeds {
+    let version = RosterVersion { serial: 7, digest: [5; 32] };
+    let offer = RosterRequest::Offer(ClusterId([1; 32]), version).encode();
+    vec![
+        ("bad-short", RosterReply::Conflict(version).encode()[..20].to_vec()),
+        ("bad-tag", vec![9, 1]),
+        ("conflict", RosterReply::Conflict(version).encode()),
+        ("offer", offer),
+        ("push", RosterRequest::Push(b"text").encode()),
+        ("refused", vec![5, 200]),
     ]
 }

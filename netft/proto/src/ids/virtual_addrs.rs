@@ -42,6 +42,11 @@ const METADATA_ADDRS: [Ipv4Addr; 3] = [
     Ipv4Addr::new(169, 254, 170, 2),
 ];
 
+/// Returns whether `addr` is that of a cloud metadata service.
+pub fn is_metadata_service(addr: Ipv4Addr) -> bool {
+    METADATA_ADDRS.contains(&addr)
+}
+
 fn derive_v4(key: &NodeKey) -> Ipv4Addr {
     let mut round = 0u8;
     loop {
@@ -50,7 +55,7 @@ fn derive_v4(key: &NodeKey) -> Ipv4Addr {
         let index = u32::from_be_bytes([0, hash[0], hash[1], hash[2]]) % (254 * 256);
         let [.., high, low] = (index + 256).to_be_bytes();
         let addr = Ipv4Addr::new(169, 254, high, low);
-        if !METADATA_ADDRS.contains(&addr) {
+        if !is_metadata_service(addr) {
             return addr;
         }
         round = round.wrapping_add(1);

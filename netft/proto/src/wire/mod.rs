@@ -31,7 +31,7 @@ pub mod heartbeat;
 pub mod hello;
 pub mod interfaces;
 pub mod probe;
-mod reader;
+pub(crate) mod reader;
 pub mod relay;
 pub mod topic;
 
