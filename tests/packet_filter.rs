@@ -175,6 +175,11 @@ fn has_nft() -> bool {
     false
 }
 
+fn run_ip(netns: &Netns, line: &str) {
+    let output = netns.command_inside("ip").unwrap().args(line.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {line}: {output:?}");
+}
+
 fn run_nft(netns: &Netns, rules: &str) {
     let output = netns.command_inside("nft").unwrap().arg(rules).output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -226,15 +231,17 @@ fn f_43_addresses_of_an_own_prefix_are_closed_too() {
     });
 }
 
-/// Sends from the third host to a peer through node 0, which forwards.
-fn send_through(three: &ThirdHost) {
+/// Sends from the third host to `peer` through node 0, which forwards.
+fn send_through(three: &ThirdHost, peer: IpAddr) {
     three.netns(0).run_inside(|| {
-        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            std::fs::write(format!("/proc/sys/net/{switch}"), "1").unwrap();
+        }
     });
-    let peer = three.site.virtual_addrs(1).v4;
-    three.route_by_node(peer.into());
+    three.route_by_node(peer);
+    let any = if peer.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
     three.netns(STRANGER).run_inside(|| {
-        let sender = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let sender = UdpSocket::bind(any).unwrap();
         sender.send_to(b"plaintext", (peer, 9)).unwrap();
     });
 }
@@ -243,9 +250,81 @@ fn send_through(three: &ThirdHost) {
 fn f_43_a_node_is_no_way_into_the_overlay() {
     in_namespace("f_43_a_node_is_no_way_into_the_overlay", || {
         let three = ThirdHost::start(SiteSettings::default());
-        send_through(&three);
+        send_through(&three, three.site.virtual_addrs(1).v4.into());
         wait_until("the drop", || three.drops(0, "not_forwarded") == 1);
         assert_eq!(three.drops(0, "foreign_source"), 0);
+    });
+}
+
+/// Link-local addresses are never forwarded; those of an own prefix would be.
+#[test]
+fn f_43_a_node_is_no_way_into_the_overlay_over_ipv6() {
+    in_namespace("f_43_a_node_is_no_way_into_the_overlay_over_ipv6", || {
+        let three = ThirdHost::start_with_own_prefix();
+        let peer: IpAddr = "fd99::2".parse().unwrap();
+        let service = three.netns(1).run_inside(|| UdpSocket::bind((peer, 9)).unwrap());
+        service.set_read_timeout(Some(REFUSED_AFTER)).unwrap();
+        send_through(&three, peer);
+        wait_until("the drop", || three.drops(0, "not_forwarded") == 1);
+        service.recv_from(&mut [0; 16]).unwrap_err();
+        // The lab itself: this node's own packets arrive.
+        three.netns(0).run_inside(|| {
+            UdpSocket::bind("[::]:0").unwrap().send_to(b"own", (peer, 9)).unwrap();
+        });
+        service.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        assert_eq!(service.recv_from(&mut [0; 16]).unwrap().0, 3);
+    });
+}
+
+/// As Docker does it: a bridge with a container behind it, masqueraded by the host.
+#[test]
+fn containers_of_a_bridge_reach_a_peer_of_an_own_prefix() {
+    in_namespace("containers_of_a_bridge_reach_a_peer_of_an_own_prefix", || {
+        if !has_nft() {
+            return;
+        }
+        let three = ThirdHost::start_with_own_prefix();
+        let node = three.netns(0);
+        let container = Netns::new("container").unwrap();
+        let mut holder = container.command_inside("sleep").unwrap().arg("60").spawn().unwrap();
+        let in_container = format!("link set eth0c netns {}", holder.id());
+        for line in [
+            "link add docker0 type bridge",
+            "addr add 172.30.0.1/24 dev docker0",
+            "link set docker0 up",
+            "link add veth0 type veth peer name eth0c",
+            "link set veth0 master docker0 up",
+            &in_container,
+        ] {
+            run_ip(node, line);
+        }
+        for line in [
+            "link set eth0c up",
+            "addr add 172.30.0.2/24 dev eth0c",
+            "route add default via 172.30.0.1",
+        ] {
+            run_ip(&container, line);
+        }
+        node.run_inside(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+        run_nft(
+            node,
+            "table ip nat { chain post { type nat hook postrouting priority 100; \
+             ip saddr 172.30.0.0/24 oifname != docker0 masquerade; }; }",
+        );
+        let (own, peer): (IpAddr, IpAddr) =
+            ("10.99.0.1".parse().unwrap(), "10.99.0.2".parse().unwrap());
+        let listener = three.netns(1).run_inside(|| TcpListener::bind((peer, 0)).unwrap());
+        let at = listener.local_addr().unwrap();
+        wait_until("a connection", || {
+            container.run_inside(|| TcpStream::connect_timeout(&at, REFUSED_AFTER).is_ok())
+        });
+        assert_eq!(listener.accept().unwrap().1.ip(), own);
+        assert_eq!(three.drops(0, "foreign_source"), 0);
+        // And none of the LAN, which is no container.
+        three.route_by_node(peer);
+        connect(three.netns(1), three.netns(STRANGER), peer).unwrap_err();
+        holder.kill().unwrap();
+        holder.wait().unwrap();
     });
 }
 
@@ -257,7 +336,7 @@ fn a_foreign_source_is_told_at_the_sender() {
         let three = ThirdHost::start(SiteSettings { common, ..SiteSettings::default() });
         let events = three.site.follow_events(&three.lab, 0).unwrap();
         let start = std::time::SystemTime::now();
-        send_through(&three);
+        send_through(&three, three.site.virtual_addrs(1).v4.into());
         wait_until("the drop", || three.drops(0, "foreign_source") == 1);
         assert_eq!(three.drops(0, "not_forwarded"), 0);
         let told = events.wait_for("the fault", start, TEST_TIMEOUT, |event| {

@@ -8,7 +8,7 @@ use std::{thread, time::Instant};
 
 use common::{
     NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, UNLISTED_NETWORKS, assert_flow_alive,
-    assert_nothing_lost,
+    assert_nothing_lost, wait_until,
 };
 use netft_lab::{
     Lab, Moment, NetworkLayout,
@@ -197,6 +197,24 @@ fn f_67_two_cards_on_one_subnet_answer_for_their_own_addresses() {
         for key in ["arp_ignore", "arp_announce"] {
             assert_eq!(arp_setting(&pair, 0, "eth9", key), "0", "restored by a clean stop");
         }
+        // A crash leaves them; --cleanup, or the stop of the next run, restores them.
+        assert_eq!(arp_setting(&pair, 1, "eth9", "arp_ignore"), "1");
+        pair.daemons[1].take().unwrap().kill().unwrap();
+        assert_eq!(arp_setting(&pair, 1, "eth9", "arp_ignore"), "1");
+        let mut cleanup = pair.site.daemon_command(&pair.lab, 1).unwrap();
+        let output = cleanup.arg("--cleanup").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        for key in ["arp_ignore", "arp_announce"] {
+            assert_eq!(arp_setting(&pair, 1, "eth9", key), "0", "restored by --cleanup");
+        }
+        pair.start(0);
+        wait_until("raised", || arp_setting(&pair, 0, "eth9", "arp_ignore") == "1");
+        pair.daemons[0].take().unwrap().kill().unwrap();
+        pair.start(0);
+        let any = |routes: &[RouteRow]| !routes.is_empty();
+        pair.daemon(0).wait_for("its routes", TEST_TIMEOUT, any).unwrap();
+        pair.daemons[0].take().unwrap().stop().unwrap();
+        assert_eq!(arp_setting(&pair, 0, "eth9", "arp_ignore"), "0", "restored by the next run");
     });
 }
 

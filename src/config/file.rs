@@ -5,6 +5,7 @@
 
 use std::{fs::File, io, io::Read, os::unix::fs::MetadataExt, path::Path};
 
+use netft::api::host::is_trusted_user;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 /// The largest config file, in bytes.
@@ -74,7 +75,7 @@ pub(super) fn read_config_file(path: &Path) -> Result<Vec<u8>, FileError> {
             "a device, FIFO or socket"
         }));
     }
-    if is_foreign(meta.uid()) {
+    if !is_trusted_user(meta.uid()) {
         return Err(FileError::ForeignFile(meta.uid()));
     }
     if meta.mode() & 0o002 != 0 {
@@ -100,15 +101,11 @@ fn open_no_follow(path: &Path) -> Result<File, FileError> {
         Err(rustix::io::Errno::LOOP) => {
             let stat = rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(io::Error::from)?;
-            if is_foreign(stat.st_uid) {
+            if !is_trusted_user(stat.st_uid) {
                 return Err(FileError::ForeignLink(stat.st_uid));
             }
             Ok(rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?.into())
         }
         Err(error) => Err(io::Error::from(error).into()),
     }
-}
-
-fn is_foreign(uid: u32) -> bool {
-    uid != 0 && uid != rustix::process::geteuid().as_raw()
 }

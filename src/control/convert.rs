@@ -89,6 +89,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
             sessions: count(|peer| peer.session),
             silent: count(|peer| peer.session && !peer.heard),
             reachable: count(|peer| peer.reachable),
+            unanswered: peers.iter().filter(|peer| peer.overlay_problem.is_some()).count(),
         },
         routes: RouteCounts {
             total: routes.len(),
@@ -184,6 +185,7 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
         session_state: session_state(info),
         session_cause: info.session_problem.as_ref().map(|problem| problem.cause),
         session_reason: info.session_problem.as_ref().map(|problem| problem.text.clone()),
+        overlay_problem: info.overlay_problem.map(str::to_owned),
         reachable: info.status.reachable,
         gone: info.is_gone,
         active: info.status.active.map(|route| route.0),
@@ -278,6 +280,12 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
         }
         EventKind::AdapterRestored { what } => EventDetail::AdapterRestored { what: what.clone() },
         EventKind::OverlayFault { what } => EventDetail::OverlayFault { what: what.clone() },
+        EventKind::OverlayLost { peer, what } => {
+            EventDetail::OverlayLost { peer: names.name_of(*peer), what: what.clone() }
+        }
+        EventKind::OverlayAnswers { peer } => {
+            EventDetail::OverlayAnswers { peer: names.name_of(*peer) }
+        }
         EventKind::SessionRefused { peer, reason } => {
             EventDetail::SessionRefused { peer: names.name_of(*peer), reason: reason.clone() }
         }
@@ -418,6 +426,8 @@ mod tests {
             EventKind::Moved { peer, from: None, to: Some(route), reason, report },
             EventKind::AdapterRestored { what: text.clone() },
             EventKind::OverlayFault { what: text.clone() },
+            EventKind::OverlayLost { peer, what: text.clone() },
+            EventKind::OverlayAnswers { peer },
             EventKind::SessionRefused { peer, reason: text.clone() },
             EventKind::DuplicateNode { peer },
             EventKind::NameFailed { peer, name, reason: text },

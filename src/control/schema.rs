@@ -337,6 +337,9 @@ pub struct PeerCounts {
     pub silent: usize,
     /// With a usable route.
     pub reachable: usize,
+    /// With a usable route, and without an answer through the adapter.
+    #[serde(default)]
+    pub unanswered: usize,
 }
 
 /// Number of routes.
@@ -393,6 +396,9 @@ pub struct PeerView {
     /// The problem of a session that is not up, in one line.
     #[serde(default)]
     pub session_reason: Option<String>,
+    /// Why nothing comes back from it through the adapter, while a route to it is usable.
+    #[serde(default)]
+    pub overlay_problem: Option<String>,
     /// At least one route to it is usable.
     pub reachable: bool,
     /// It has been silent on every route for `failover.gone`.

@@ -79,6 +79,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::SessionEnded { .. }
         | EventDetail::AdapterRestored { .. }
         | EventDetail::OverlayFault { .. }
+        | EventDetail::OverlayLost { .. }
         | EventDetail::SessionRefused { .. }
         | EventDetail::DuplicateNode { .. }
         | EventDetail::NameFailed { .. }
@@ -90,6 +91,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::RouteRemoved { .. }
         | EventDetail::RemoteReachable { .. }
         | EventDetail::Ready { .. }
+        | EventDetail::OverlayAnswers { .. }
         | EventDetail::SessionEstablished { .. }
         | EventDetail::Suspect { .. }
         | EventDetail::Cost { .. }
@@ -168,6 +170,8 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             format!("{route} is suspect: unacknowledged frames retransmitted on another route")
         }
         EventDetail::AdapterRestored { what } | EventDetail::OverlayFault { what } => what.clone(),
+        EventDetail::OverlayLost { peer, what } => format!("{peer}: {what}"),
+        EventDetail::OverlayAnswers { peer } => format!("{peer} answers through the adapter again"),
         EventDetail::SessionRefused { peer, reason } => {
             format!("session with {peer} refused: {reason}")
         }

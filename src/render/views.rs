@@ -44,14 +44,18 @@ pub fn status_text(status: &DaemonStatus) -> String {
         (
             "peers",
             format!(
-                "{} configured, {} with a session{}, {} reachable",
+                "{} configured, {} with a session{}, {} reachable{}",
                 peers.configured,
                 peers.sessions,
                 match peers.silent {
                     0 => String::new(),
                     silent => format!(" ({silent} silent)"),
                 },
-                peers.reachable
+                peers.reachable,
+                match peers.unanswered {
+                    0 => String::new(),
+                    unanswered => format!(" ({unanswered} without an answer through the adapter)"),
+                }
             ),
         ),
         ("routes", format!("{}, {} up", routes.total, routes.up)),
@@ -319,6 +323,11 @@ pub fn peers_table(peers: &PeerList) -> String {
     for peer in peers.peers.iter().filter(|peer| peer.session_reason.is_some()) {
         let _ = write!(out, "\n{}: session {}\n", escape(&peer.name), session_text(peer));
     }
+    for peer in &peers.peers {
+        if let Some(problem) = &peer.overlay_problem {
+            let _ = write!(out, "\n{}: adapter: {}\n", escape(&peer.name), escape(problem));
+        }
+    }
     out
 }
 
@@ -363,7 +372,13 @@ pub fn peer_text(peer: &PeerView) -> String {
         ("reachable", reachability_text(peer).to_owned()),
         ("active", active_route_text(peer)),
         ("failovers", moves_text(peer.failovers, peer.moves)),
-        ("adapter", adapter_state_text(peer).to_owned()),
+        (
+            "adapter",
+            match &peer.overlay_problem {
+                Some(problem) => format!("{}: {}", adapter_state_text(peer), escape(problem)),
+                None => adapter_state_text(peer).to_owned(),
+            },
+        ),
         ("policy", escape(&peer.policy)),
     ];
     let classes = peer.classes.iter().map(|class| ("class", class_text(class)));

@@ -1,6 +1,7 @@
 //! Checks of this node's addresses and interfaces, as routes start from them. Pure.
 
 use netft::{
+    api::host::ARP_SETTINGS,
     topology,
     topology::{Interface, RoutePlan},
     wire::interfaces::MAX_ADVERTISED_ENDPOINTS,
@@ -72,8 +73,7 @@ pub(super) fn check_shared_subnets(facts: &NodeFacts, _: &RoutePlan) -> Vec<Find
     let settings: Vec<_> = mixed
         .iter()
         .flat_map(|name| {
-            let key = format!("net.ipv4.conf.{name}");
-            [format!("{key}.arp_ignore=1"), format!("{key}.arp_announce=2")]
+            ARP_SETTINGS.map(|(key, least)| format!("net.ipv4.conf.{name}.{key}={least}"))
         })
         .collect();
     vec![Finding::new(

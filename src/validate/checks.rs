@@ -50,6 +50,7 @@ pub const ALL_CHECKS: &[CheckFn] = &[
     overlay::check_packet_filter,
     overlay::check_adapter_firewall,
     overlay::check_ways,
+    overlay::check_echoes,
     nodes::check_unasked_peers,
     nodes::check_clock_skew,
     nodes::check_path_mtu,

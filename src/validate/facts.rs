@@ -150,7 +150,7 @@ fn is_strict(interface: &str) -> bool {
 
 /// Values below those that separate interfaces on one subnet (ip-sysctl).
 fn has_mixed_arp(interface: &str) -> bool {
-    [("arp_ignore", 1), ("arp_announce", 2)].iter().any(|(key, least)| {
+    host::ARP_SETTINGS.iter().any(|(key, least)| {
         ipv4_setting(interface, key).max(ipv4_setting("all", key)).is_some_and(|it| it < *least)
     })
 }

@@ -112,3 +112,24 @@ pub(super) fn check_ways(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     });
     away.collect()
 }
+
+/// Peers with a usable route that do not answer through the adapter.
+pub(super) fn check_echoes(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
+    let adapter = &facts.config.adapter.name;
+    let peers = facts.daemon.iter().flat_map(|daemon| &daemon.sessions);
+    let found = peers.filter_map(|peer| {
+        peer.overlay_problem.as_ref()?;
+        Some(Finding::new(
+            Severity::Error,
+            "no-answer-through-adapter",
+            &peer.name,
+            format!("routes to it are up, and nothing comes back through {adapter}"),
+            format!(
+                "look for a firewall that drops on {adapter}: `netft validate` on {}, and here; \
+                 admit the adapter, or the services that it has",
+                peer.name
+            ),
+        ))
+    });
+    found.collect()
+}

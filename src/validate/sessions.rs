@@ -2,7 +2,7 @@
 //!
 //! The true cause is named where it is known; a firewall only where nothing else explains it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use netft::{
@@ -17,17 +17,22 @@ use crate::control::schema::{EventDetail, Finding, PeerView, RouteView, SessionS
 /// Keys that a second node uses, as the daemon has seen.
 pub(super) fn check_cloned_keys(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
-    let cloned = daemon.events.iter().filter_map(|event| match event {
-        EventDetail::DuplicateNode { peer } => Some(peer),
+    let told = daemon.events.iter().filter_map(|event| match event {
+        EventDetail::DuplicateNode { peer } => Some((peer, "a second node uses this peer's key")),
         _ => None,
     });
-    let cloned: BTreeSet<_> = cloned.collect();
-    let found = |peer: &String| {
+    // By the session it is known which of both the peer takes for the copy.
+    let refused = daemon.sessions.iter().filter_map(|peer| {
+        let reason = peer.session_reason.as_deref().unwrap_or("no session");
+        (peer.session_cause == Some(SessionCause::Duplicate)).then_some((&peer.name, reason))
+    });
+    let cloned: BTreeMap<_, _> = told.chain(refused).collect();
+    let found = |(peer, what): (&String, &str)| {
         Finding::new(
             Severity::Error,
             "cloned-identity",
             peer,
-            "a second node uses this peer's key",
+            what,
             "on the copy: remove the key file, run `netft keygen`, and put the new public key into \
              every node's configuration",
         )
@@ -48,6 +53,8 @@ fn check_session(facts: &NodeFacts, peer: &PeerView) -> Option<Finding> {
     let (id, remedy) = match peer.session_cause? {
         // The routes say it, each by itself.
         SessionCause::Silent | SessionCause::NoNetwork => return None,
+        // Told by `check_cloned_keys`.
+        SessionCause::Duplicate => return None,
         SessionCause::NoAddress => {
             ("no-address", "correct `addresses` of the peer, or the routes of this node".to_owned())
         }
@@ -72,12 +79,6 @@ fn check_session(facts: &NodeFacts, peer: &PeerView) -> Option<Finding> {
                 "in the configuration of {name} add or correct the `[[peer]]` of this node: \
                  `key = \"{own_key}\"`, then `netft reload` there"
             ),
-        ),
-        SessionCause::Duplicate => (
-            "cloned-identity",
-            "on the copy: remove the key file, run `netft keygen`, and put the new public key into \
-             every node's configuration"
-                .to_owned(),
         ),
         SessionCause::Refused => {
             let what = format!("{name} and this node");

@@ -128,6 +128,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "failovers",
         "moves",
         "adapter_up",
+        "overlay_problem",
         "policy",
         "classes",
     ];

@@ -182,6 +182,7 @@ fn snapshot() -> Snapshot {
             backend: AdapterBackend::Offload,
         },
         peers: vec![PeerInfo {
+            overlay_problem: None,
             is_gone: false,
             status: PeerStatus {
                 peer: PeerId(0),

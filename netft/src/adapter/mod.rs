@@ -62,6 +62,7 @@ pub struct Adapter {
     netlink_watcher: JoinHandle<()>,
     resolver: JoinHandle<()>,
     filter_guard: JoinHandle<()>,
+    echoes: JoinHandle<()>,
     driver: Option<std::thread::JoinHandle<()>>,
     _lock: AdapterLock,
     _port: PortClaim,
@@ -181,6 +182,7 @@ impl Adapter {
         self.netlink_watcher.abort();
         self.resolver.abort();
         self.filter_guard.abort();
+        self.echoes.abort();
         self.send_request(DriverRequest::Closing).await;
         self.manager.close().await;
         let (answer, stopped) = oneshot::channel();

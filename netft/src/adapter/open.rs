@@ -25,16 +25,17 @@ use crate::{
             lock::AdapterLock, policy_rule, reconciler::AdapterReconciler, repairs::DesiredState,
             tun, tun::OpenedAdapter, types::MAX_QUEUES,
         },
-        arp_settings::ArpSettings,
+        arp_settings::{ArpSettings, FILTER_RECORD, SUBNET_RECORD},
         carrier_monitor::CarrierMonitor,
         clock, control,
-        control::DriverParts,
+        control::{DriverParts, RandomSeeds},
         datapath::{report::WorkerIo, workers::Workers},
         fib::SharedFib,
         host_state::HostState,
         messages::DriverMessage,
         netlink::{Netlink, NetlinkMonitor},
         netlink_watcher::{NetlinkWatcher, container_bridges},
+        overlay_echo::{ECHO_QUEUE_LEN, run_echoes},
         packet_filter,
         packet_filter::{FilterGuard, FilterRules, PacketFilter},
         port_claim::PortClaim,
@@ -109,8 +110,13 @@ async fn start_components(
     let (events, first) = broadcast::channel(EVENT_BACKLOG);
     let random = random_seeds()?;
     let report = quic_reporter(messages.clone());
-    let manager =
-        Arc::new(SessionManager::start(config.clone(), fib.clone(), arrivals, report, random.0)?);
+    let manager = Arc::new(SessionManager::start(
+        config.clone(),
+        fib.clone(),
+        arrivals,
+        report,
+        random.boot_id,
+    )?);
     let mut reconciler = AdapterReconciler::new(desired_state(&config), opened.ifindex);
     // Adds the routes to the peers: none of its repairs is one yet.
     reconciler.reconcile(&netlink, clock::now()).await;
@@ -131,6 +137,7 @@ async fn start_components(
         drop(driver_messages.try_send(DriverMessage::Carriers(seen)))
     });
     let carrier_monitor = carrier_monitor.map_err(system("start the carrier monitor"))?;
+    let (echoes, orders) = mpsc::channel(ECHO_QUEUE_LEN);
     let parts = DriverParts {
         config: (*config).clone(),
         fib: fib.clone(),
@@ -140,9 +147,9 @@ async fn start_components(
         deferred: left,
         messages: inbox,
         events: events.clone(),
-        boot_id: random.0,
-        seed: random.1,
+        random,
         carrier_monitor,
+        echoes,
         manager: manager.clone(),
         desired_state: desired_tx,
         advertisements: advertisements_tx,
@@ -150,6 +157,8 @@ async fn start_components(
     };
     let driver = control::spawn_driver(parts).map_err(system("start the driver"))?;
     let next_peer = config.peers.len() as u32;
+    let (runtime_dir, adapter) = (config.runtime_dir.clone(), config.adapter.name.clone());
+    let load_arp = |record| ArpSettings::load(&runtime_dir, &adapter, record);
     let (config, changes) = watch::channel(config);
     let (resolved, names) = watch::channel(ResolvedAddresses::new());
     let resolver =
@@ -160,13 +169,14 @@ async fn start_components(
         bridges: bridges_rx,
         driver: messages.clone(),
         counters: manager.counters().clone(),
+        arp: load_arp(FILTER_RECORD),
     };
     let netlink_watcher = NetlinkWatcher {
         config: changes,
         netlink,
         monitor,
         reconciler,
-        arp: ArpSettings::default(),
+        arp: load_arp(SUBNET_RECORD),
         driver: messages.clone(),
         queues: count,
         desired: desired_rx,
@@ -175,6 +185,7 @@ async fn start_components(
         bridges: bridges_tx,
         drawn_away: Vec::new(),
     };
+    let echoes = tokio::spawn(run_echoes(orders, messages.clone()));
     Ok(Adapter {
         config,
         advertisements: advertisements_rx,
@@ -187,6 +198,7 @@ async fn start_components(
         netlink_watcher: tokio::spawn(netlink_watcher.run()),
         resolver: tokio::spawn(resolver.run()),
         filter_guard: tokio::spawn(filter_guard.run()),
+        echoes,
         driver: Some(driver),
         _lock: lock,
         _port: port,
@@ -219,8 +231,7 @@ fn desired_state(config: &Config) -> DesiredState {
     }
 }
 
-/// Boot id and jitter seed.
-fn random_seeds() -> Result<(u64, u64), OpenError> {
+fn random_seeds() -> Result<RandomSeeds, OpenError> {
     let mut bytes = [[0; 8]; 2];
     for half in &mut bytes {
         SystemRandom::new().fill(half).map_err(|_| OpenError::System {
@@ -228,7 +239,8 @@ fn random_seeds() -> Result<(u64, u64), OpenError> {
             source: io::ErrorKind::Other.into(),
         })?;
     }
-    Ok((u64::from_ne_bytes(bytes[0]), u64::from_ne_bytes(bytes[1])))
+    let [boot_id, jitter] = bytes.map(u64::from_ne_bytes);
+    Ok(RandomSeeds { boot_id, jitter })
 }
 
 /// Reports to the driver without waiting for it: a few messages per handshake never fill the queue

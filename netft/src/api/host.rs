@@ -11,8 +11,10 @@ use netft_proto::topology::{Interface, SourceAddresses};
 use crate::io::{adapter::tun, host_state, netlink::Netlink, packet_filter, sys::udp};
 pub use crate::io::{
     adapter::types::{CleanupError, CleanupOutcome, LockError},
+    arp_settings::ARP_SETTINGS,
     identity,
     netlink::{NetlinkError, StackedLink},
+    ownership::is_trusted_user,
     packet_filter::PacketFilterState,
     sys::{
         clock::is_synchronised,

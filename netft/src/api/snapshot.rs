@@ -110,6 +110,8 @@ pub struct PeerInfo {
     pub peer_adapter_up: Option<bool>,
     /// Why there is no session, or none that works.
     pub session_problem: Option<SessionProblem>,
+    /// Why nothing comes back from it through the adapter, while a route to it is usable.
+    pub overlay_problem: Option<&'static str>,
     /// The policies by which data to it uses its routes.
     pub policies: PeerPolicies,
 }

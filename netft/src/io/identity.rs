@@ -18,6 +18,8 @@ use netft_proto::{config::PrivateKey, ids::NodeKey};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use zeroize::Zeroizing;
 
+use crate::io::ownership::is_trusted_user;
+
 /// Prefix of the line in a key file.
 const KEY_FILE_PREFIX: &str = "netft-key:";
 /// Maximum length of a key file, bytes; a longer one is not read to its end.
@@ -210,7 +212,7 @@ fn open_key_file(path: &Path) -> Result<File, KeyError> {
         // O_NOFOLLOW on a symbolic link.
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             let uid = path.symlink_metadata().map_err(unread)?.uid();
-            if !is_trusted(uid) {
+            if !is_trusted_user(uid) {
                 return Err(KeyError::ForeignLink { path: path.to_owned(), uid });
             }
             open(0).map_err(unread)?
@@ -224,14 +226,10 @@ fn open_key_file(path: &Path) -> Result<File, KeyError> {
     if meta.mode() & 0o077 != 0 {
         return Err(KeyError::TooOpen { path: path.to_owned(), mode: meta.mode() & 0o7777 });
     }
-    if !is_trusted(meta.uid()) {
+    if !is_trusted_user(meta.uid()) {
         return Err(KeyError::Owner { path: path.to_owned(), uid: meta.uid() });
     }
     Ok(file)
-}
-
-fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 fn parse_key(text: &str) -> Result<PrivateKey, &'static str> {

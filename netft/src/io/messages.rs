@@ -5,7 +5,7 @@ use std::sync::Arc;
 use netft_proto::{
     config::{Config, ConfigChange, RouteOverride},
     ids::{PeerId, RouteId},
-    route::{EventKind, PeerChange, RouteChange},
+    route::{EchoOutcome, EventKind, PeerChange, RouteChange},
     time::Time,
 };
 use tokio::sync::oneshot;
@@ -29,6 +29,14 @@ pub(crate) enum DriverMessage {
     Queues(Vec<Arc<TunQueue>>),
     /// An event of the netlink watcher or the resolver, for the subscribers.
     Event(EventKind),
+    /// An echo through the adapter ended.
+    EchoDone {
+        /// The peer it was sent to.
+        peer: PeerId,
+        outcome: EchoOutcome,
+    },
+    /// Another program changed nftables rules of this node.
+    RulesetChanged,
     /// The control sessions changed.
     Quic(FromQuic),
     /// A request through the API.

@@ -13,6 +13,8 @@ pub mod identity;
 pub(crate) mod messages;
 pub mod netlink;
 pub(crate) mod netlink_watcher;
+pub(crate) mod overlay_echo;
+pub(crate) mod ownership;
 pub(crate) mod packet_filter;
 pub(crate) mod path;
 pub(crate) mod port_claim;

@@ -22,6 +22,8 @@ use std::{
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::task::JoinHandle;
 
+use crate::io::ownership::{describe_process, is_trusted_user};
+
 /// Attempts to read who owns a claim that is being taken or freed.
 const OWNER_ATTEMPTS: usize = 3;
 const OWNER_ATTEMPT_PAUSE: Duration = Duration::from_millis(10);
@@ -34,7 +36,7 @@ pub enum ClaimError {
     #[error(
         "UDP port {port} belongs to a running netftd ({}) in this network namespace; stop it, or \
          give this node another session.port",
-        describe_owner(*pid)
+        describe_process(*pid)
     )]
     Claimed {
         /// The port.
@@ -50,10 +52,6 @@ pub enum ClaimError {
         /// The error of the kernel.
         source: io::Error,
     },
-}
-
-fn describe_owner(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "in another PID namespace".into(), |pid| format!("pid {pid}"))
 }
 
 /// Exclusive claim of a port; released when dropped.
@@ -99,7 +97,7 @@ impl PortClaim {
         }
         match owner {
             // Any local user can bind the name: only a user that could run netftd is believed.
-            Some((uid, _)) if uid != 0 && uid != rustix::process::geteuid().as_raw() => {
+            Some((uid, _)) if !is_trusted_user(uid) => {
                 tracing::warn!(port, uid, "another user holds netft's claim of the port: ignored");
                 Ok(Self { accepting: None })
             }

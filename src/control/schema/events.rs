@@ -161,6 +161,18 @@ pub enum EventDetail {
         /// Cause and remedy.
         what: String,
     },
+    /// A route to the peer is usable, and nothing comes back from it through the adapter.
+    OverlayLost {
+        /// The peer.
+        peer: String,
+        /// Cause and remedy.
+        what: String,
+    },
+    /// The peer answers through the adapter again.
+    OverlayAnswers {
+        /// The peer.
+        peer: String,
+    },
     /// The session with the peer was refused.
     SessionRefused {
         /// The peer.
@@ -314,6 +326,8 @@ impl EventDetail {
             | Self::SessionEnded { .. }
             | Self::AdapterRestored { .. }
             | Self::OverlayFault { .. }
+            | Self::OverlayLost { .. }
+            | Self::OverlayAnswers { .. }
             | Self::SessionRefused { .. }
             | Self::DuplicateNode { .. }
             | Self::NameFailed { .. }
@@ -344,6 +358,8 @@ impl EventDetail {
             | Self::SessionEnded { peer }
             | Self::Moved { peer, .. }
             | Self::Suspect { peer, .. }
+            | Self::OverlayLost { peer, .. }
+            | Self::OverlayAnswers { peer }
             | Self::SessionRefused { peer, .. }
             | Self::DuplicateNode { peer }
             | Self::NameFailed { peer, .. }
@@ -380,7 +396,9 @@ impl EventDetail {
             | Self::InterfaceListCut { .. }
             | Self::AdapterRestored { .. }
             | Self::HostSettingChanged { .. }
-            | Self::OverlayFault { .. } => "interface",
+            | Self::OverlayFault { .. }
+            | Self::OverlayLost { .. }
+            | Self::OverlayAnswers { .. } => "interface",
             Self::RemoteReachable { .. }
             | Self::RemoteGone { .. }
             | Self::RemoteUnreachable { .. }

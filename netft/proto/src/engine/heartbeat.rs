@@ -41,7 +41,7 @@ impl Peer {
         if heartbeat.stalled_ms > 0 {
             route.excuse_peer_stall(at, Duration::from_millis(u64::from(heartbeat.stalled_ms)));
         }
-        let begins = route.on_heartbeat(at, heartbeat.serial);
+        let begins = route.on_heartbeat((now, at), heartbeat.serial);
         match heartbeat.message {
             HeartbeatMessage::Request => {
                 route.requests.alternation.on_peer_request(at);

@@ -85,7 +85,7 @@ pub enum EngineInput {
         /// The counts.
         tally: RouteTally,
     },
-    /// A datagram that arrived on a route has not been read yet.
+    /// A datagram that arrived on a route may not have been read, or handed over, yet.
     UnreadData(RouteId),
     /// A local fault of a route began; several may hold at once.
     Fault {

@@ -11,11 +11,7 @@
 //! ```
 
 use crate::{
-    roster::{
-        cluster_id::ClusterId,
-        document::MAX_ROSTER_LEN,
-        signed::RosterVersion,
-    },
+    roster::{cluster_id::ClusterId, document::MAX_ROSTER_LEN, signed::RosterVersion},
     wire::{DropReason, reader::ByteReader},
 };
 

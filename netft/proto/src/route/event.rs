@@ -176,6 +176,18 @@ pub enum EventKind {
         /// The cause and the remedy.
         what: String,
     },
+    /// A route to the peer is usable, and nothing comes back from it through the adapter.
+    OverlayLost {
+        /// The peer.
+        peer: PeerId,
+        /// The cause and the remedy.
+        what: String,
+    },
+    /// The peer answers through the adapter again.
+    OverlayAnswers {
+        /// The peer.
+        peer: PeerId,
+    },
     /// No session with the peer can be negotiated, and a retry alone cannot help.
     SessionRefused {
         /// The peer.
@@ -310,6 +322,8 @@ impl EventKind {
             Self::Moved { .. } => "moved",
             Self::AdapterRestored { .. } => "adapter-restored",
             Self::OverlayFault { .. } => "overlay-fault",
+            Self::OverlayLost { .. } => "overlay-lost",
+            Self::OverlayAnswers { .. } => "overlay-answers",
             Self::SessionRefused { .. } => "session-refused",
             Self::DuplicateNode { .. } => "duplicate-node",
             Self::NameFailed { .. } => "name-failed",

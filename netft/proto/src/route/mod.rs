@@ -22,6 +22,7 @@ pub(crate) mod history;
 pub(crate) mod hold_down;
 pub(crate) mod liveness;
 pub(crate) mod mtu;
+pub(crate) mod overlay_echo;
 pub(crate) mod params;
 pub mod path_validation;
 pub(crate) mod peer_route;
@@ -55,6 +56,7 @@ pub use crate::{
         event::{Event, EventKind, NetworkChange},
         forwarding::PeerForwarding,
         mtu::{PMTU_RAISE_TIMER, PathMtuStatus},
+        overlay_echo::{EchoNews, EchoOutcome, OverlayEcho},
         params::{
             Attributes, Delay, ParamError, Priority, RouteClass, Threshold, Timing, Transport,
         },

@@ -172,9 +172,14 @@ impl Route {
     }
 
     /// Counts a heartbeat received at `now`. Returns whether rx began with it.
-    pub(crate) fn on_heartbeat(&mut self, now: Time, serial: u32) -> bool {
+    pub(crate) fn on_heartbeat(&mut self, (now, at): (Time, Time), serial: u32) -> bool {
         let (timing, has_fault) = (self.spec.timing, self.has_fault());
-        let gap = self.liveness.last_heard.map(|last| now.since(last));
+        // One that waited for a whole detection time inside this node says nothing of the present:
+        // receipt that began with it would end at once (F-20).
+        if !self.liveness.rx && now.since(at) >= timing.detection_time() {
+            return false;
+        }
+        let (now, gap) = (at, self.liveness.last_heard.map(|last| at.since(last)));
         self.requests.alternation.on_heartbeat(gap, timing.delay.as_duration());
         let begins = self.liveness.on_heartbeat(now, serial, timing, has_fault);
         if begins {

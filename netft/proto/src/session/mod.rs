@@ -212,6 +212,11 @@ impl Session {
         self.acks.poll_ack(seen)
     }
 
+    /// Drops the counts of routes that are gone.
+    pub fn retain_counted_routes(&self, exists: impl Fn(RouteId) -> bool) {
+        self.acks.arrivals.retain_routes(exists);
+    }
+
     /// Counts authentic data frames that arrived on a route, copies too.
     #[inline]
     pub fn record_arrivals(&self, route: RouteId, frames: u64) {

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use crate::ids::RouteId;
@@ -40,7 +40,7 @@ impl PathArrivals {
     }
 
     pub(super) fn received(&self, route: RouteId) -> u64 {
-        self.slot_of(route).map_or(0, |slot| slot.received.load(Relaxed))
+        self.known_slot(route).map_or(0, |slot| slot.received.load(Relaxed))
     }
 
     /// Acknowledgements may overtake each other: the count only grows.
@@ -51,12 +51,34 @@ impl PathArrivals {
     }
 
     pub(super) fn reported(&self, route: RouteId) -> u64 {
-        self.slot_of(route).map_or(0, |slot| slot.reported.load(Relaxed))
+        self.known_slot(route).map_or(0, |slot| slot.reported.load(Relaxed))
+    }
+
+    /// Frees the slots of routes that are gone, so that the bound is one of present routes.
+    pub(super) fn retain_routes(&self, exists: impl Fn(RouteId) -> bool) {
+        for slot in &self.slots {
+            let route = slot.route.load(Acquire);
+            if route != 0 && !exists(RouteId(route)) {
+                slot.received.store(0, Relaxed);
+                slot.reported.store(0, Relaxed);
+                slot.route.store(0, Release);
+            }
+        }
     }
 
     /// The slot of a route, taken when it is seen first.
     #[inline]
     fn slot_of(&self, route: RouteId) -> Option<&PathSlot> {
+        self.known_slot(route).or_else(|| self.take_slot(route))
+    }
+
+    #[inline]
+    fn known_slot(&self, route: RouteId) -> Option<&PathSlot> {
+        self.slots.iter().find(|slot| slot.route.load(Acquire) == route.0)
+    }
+
+    #[cold]
+    fn take_slot(&self, route: RouteId) -> Option<&PathSlot> {
         self.slots.iter().find(|slot| match slot.route.load(Acquire) {
             0 => match slot.route.compare_exchange(0, route.0, AcqRel, Acquire) {
                 Ok(_) => true,
@@ -83,5 +105,21 @@ mod tests {
         let counted =
             |route| (arrivals.received(RouteId(route)), arrivals.reported(RouteId(route)));
         assert_eq!((counted(1), counted(16), counted(17)), ((2, 7), (17, 7), (0, 0)));
+    }
+
+    #[test]
+    fn routes_that_are_gone_leave_room_for_others() {
+        let arrivals = PathArrivals::default();
+        for route in 1..100 {
+            arrivals.retain_routes(|known| known.0 + 3 > route);
+            arrivals.record_received(RouteId(route), 5);
+            arrivals.record_reported(RouteId(route), 4);
+            assert_eq!(arrivals.received(RouteId(route)), 5, "route {route}");
+        }
+        // A free slot before a route's own does not split its count.
+        arrivals.retain_routes(|known| known.0 == 99);
+        arrivals.record_received(RouteId(99), 1);
+        assert_eq!((arrivals.received(RouteId(99)), arrivals.reported(RouteId(99))), (6, 4));
+        assert_eq!(arrivals.received(RouteId(98)), 0);
     }
 }

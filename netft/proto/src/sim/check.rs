@@ -250,6 +250,8 @@ impl InvariantChecker {
             | EventKind::Moved { .. }
             | EventKind::AdapterRestored { .. }
             | EventKind::OverlayFault { .. }
+            | EventKind::OverlayLost { .. }
+            | EventKind::OverlayAnswers { .. }
             | EventKind::SessionRefused { .. }
             | EventKind::DuplicateNode { .. }
             | EventKind::NameFailed { .. }

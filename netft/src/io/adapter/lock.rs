@@ -16,7 +16,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::io::adapter::types::{LockError, is_valid_name};
+use crate::io::{
+    adapter::types::{LockError, is_valid_name},
+    ownership::is_trusted_user,
+};
 
 /// Exclusive lock of an adapter; released when dropped.
 #[derive(Debug)]
@@ -73,8 +76,7 @@ fn open_dir(path: &Path) -> Result<File, LockError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
     let stat = rustix::fs::fstat(&dir).map_err(|error| failed(error.into()))?;
-    let own = stat.st_uid == rustix::process::geteuid().as_raw() || stat.st_uid == 0;
-    if !own || stat.st_mode & 0o022 != 0 {
+    if !is_trusted_user(stat.st_uid) || stat.st_mode & 0o022 != 0 {
         return Err(LockError::Unsafe { path: path.into() });
     }
     Ok(File::from(dir))

@@ -71,7 +71,7 @@ impl AdapterReconciler {
         }
     }
 
-    /// What the checks noticed since the last call, and still holds.
+    /// Notices since the last call that still hold.
     pub fn take_notices(&mut self) -> BTreeSet<AdapterNotice> {
         self.notices.take_untold()
     }

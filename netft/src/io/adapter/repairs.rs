@@ -198,7 +198,7 @@ fn is_foreign(own: &VirtualAddrs, present: AdapterAddr) -> bool {
     }
 }
 
-/// What belongs to the operator and harms: told, not repaired.
+/// Choices of the operator that harm: told, not repaired.
 pub(super) fn find_notices(
     desired: &DesiredState,
     adapter: &AdapterState,

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::io::netlink::NetlinkError;
+use crate::io::{netlink::NetlinkError, ownership::describe_process};
 
 /// Maximum number of queues of a device.
 pub const MAX_QUEUES: usize = 256;
@@ -22,7 +22,7 @@ pub enum LockError {
     /// Another daemon holds it.
     #[error(
         "adapter {adapter} belongs to a running netftd ({}); stop it, or choose another adapter \
-         name", describe_holder(*pid)
+         name", describe_process(*pid)
     )]
     AlreadyLocked {
         /// The adapter.
@@ -47,10 +47,6 @@ pub enum LockError {
         /// The error of the kernel.
         source: io::Error,
     },
-}
-
-fn describe_holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "pid unknown".into(), |pid| format!("pid {pid}"))
 }
 
 /// Error of opening the adapter: one line, with the remedy.

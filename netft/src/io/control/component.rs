@@ -13,7 +13,7 @@ use netft_proto::{
     config::Config,
     engine::{Engine, EngineInput},
     ids::{PeerId, RouteId},
-    route::EventKind,
+    route::{EchoOutcome, EventKind},
     time::Time,
     topology::PlannedRoute,
     wire::{DropReason, challenge::Challenge, heartbeat::Heartbeat},
@@ -86,6 +86,12 @@ pub(super) enum Input<'a> {
     SendFailed(RouteId),
     /// The state of a route changed.
     RouteStateChanged,
+    /// Another program changed nftables rules of this node.
+    RulesetChanged,
+    /// A peer repeated its advertisement, or sent another.
+    PeerAdvertised(PeerId),
+    /// An echo through the adapter ended.
+    EchoDone { peer: PeerId, outcome: EchoOutcome },
 }
 
 /// An order to the driver.
@@ -109,6 +115,10 @@ pub(super) enum Action {
     SyncSockets,
     /// Report to the engine what each route's interface and transport take.
     UpdateFrameLimits,
+    /// Send an echo through the adapter; answered with [`Input::EchoDone`].
+    SendEcho(PeerId),
+    /// Send the peers this node's advertisement again.
+    RepeatAdvertisement,
     /// Add a route to an address that the peer proved and nobody listed.
     AddLearnedRoute(PlannedRoute),
     /// Try other pairs of cards, or end what is tried in vain.

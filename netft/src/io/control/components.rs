@@ -8,6 +8,7 @@ use super::{
     frame_limits::FrameLimits,
     nat::NatTraversal,
     network_watch::NetworkWatch,
+    overlay_watch::OverlayWatch,
     peer_absence::AbsentPeers,
     quic_connections::QuicConnections,
     redial::Redial,
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// How many components are polled.
-pub(super) const COMPONENT_COUNT: usize = 10;
+pub(super) const COMPONENT_COUNT: usize = 11;
 
 /// Every component, and the helpers that have no deadlines.
 #[derive(Default)]
@@ -30,6 +31,7 @@ pub(super) struct Components {
     pub(super) absent: AbsentPeers,
     pub(super) retries: Retries,
     pub(super) network_watch: NetworkWatch,
+    pub(super) overlay_watch: OverlayWatch,
     pub(super) trials: RouteTrials,
     pub(super) segmented_sends: SegmentedSends,
     pub(super) connections: QuicConnections,
@@ -48,6 +50,7 @@ impl Components {
             absent,
             retries,
             network_watch,
+            overlay_watch,
             trials,
             segmented_sends,
             connections,
@@ -61,6 +64,7 @@ impl Components {
             absent,
             retries,
             network_watch,
+            overlay_watch,
             trials,
             segmented_sends,
             connections,

@@ -8,7 +8,7 @@ use netft_proto::{
     engine::{Engine, EngineInput, EngineOutput},
     ids::{PeerId, RouteId},
     loss_detection::DataLoss,
-    route::{Event, EventKind},
+    route::{EchoOutcome, Event, EventKind},
     time::Time,
     wire::{
         DropReason,
@@ -18,7 +18,7 @@ use netft_proto::{
         probe::{Probe, ProbeMessage},
     },
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::io::{
     carrier_monitor::CarrierMonitor,
@@ -36,6 +36,7 @@ use crate::io::{
     counters::Counters,
     datapath::{report::FromWorker, workers::Workers},
     messages::DriverMessage,
+    overlay_echo::EchoRequest,
     quic::{
         FromQuic,
         transport::{FrameClass, SendOutcome},
@@ -73,6 +74,7 @@ pub(super) struct Driver {
     pub(super) sessions: ControlSessions,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) carrier_monitor: CarrierMonitor,
+    pub(super) echoes: mpsc::Sender<EchoRequest>,
 }
 
 impl Driver {
@@ -187,6 +189,12 @@ impl Driver {
                     self.publisher.mark_dirty("an address was learned");
                 }
                 Action::UpdateTrials => self.update_trials(),
+                Action::SendEcho(peer) => self.send_echo(peer),
+                Action::RepeatAdvertisement => {
+                    if let Some(advertisement) = self.planner.repeat_advertisement() {
+                        self.sessions.manager.advertise_interfaces(advertisement);
+                    }
+                }
                 Action::LearnRemote { route, remote } => self.learn_remote(now, route, remote),
                 Action::RemoveRoute(id) => {
                     self.remove_route(id, "its learned address expired");
@@ -202,6 +210,14 @@ impl Driver {
                     self.publisher.mark_dirty("a relay was left");
                 }
             }
+        }
+    }
+
+    fn send_echo(&mut self, peer: PeerId) {
+        let Some(config) = self.config.peer_of(peer) else { return };
+        let (own, remote) = (self.config.adapter.addrs.v4, config.addrs.v4);
+        if self.echoes.try_send(EchoRequest { peer, own, remote }).is_err() {
+            self.dispatch(&Input::EchoDone { peer, outcome: EchoOutcome::Failed });
         }
     }
 
@@ -312,6 +328,10 @@ impl Driver {
                 }
                 self.emit_event(kind);
             }
+            DriverMessage::EchoDone { peer, outcome } => {
+                self.dispatch(&Input::EchoDone { peer, outcome });
+            }
+            DriverMessage::RulesetChanged => self.dispatch(&Input::RulesetChanged),
             DriverMessage::Quic(_) if self.sessions.is_closing() => {}
             DriverMessage::Quic(event) => self.on_quic_event(event),
             DriverMessage::Request(request) => self.on_request(request),
@@ -348,6 +368,7 @@ impl Driver {
                 }
             }
             FromQuic::Interfaces { peer, list } => {
+                self.dispatch(&Input::PeerAdvertised(peer));
                 if self.peers.contains(peer) && self.planner.on_advertisement(peer, &list) {
                     let endpoints = list.endpoints.len();
                     tracing::debug!(%peer, endpoints, "addresses advertised");

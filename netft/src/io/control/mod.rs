@@ -25,6 +25,7 @@ mod driver;
 mod frame_limits;
 mod nat;
 mod network_watch;
+mod overlay_watch;
 mod peer_absence;
 mod peer_table;
 mod quic_connections;
@@ -48,4 +49,4 @@ mod table_publisher;
 #[allow(clippy::unwrap_used)]
 mod test_node;
 
-pub(crate) use run::{DriverParts, spawn_driver};
+pub(crate) use run::{DriverParts, RandomSeeds, spawn_driver};

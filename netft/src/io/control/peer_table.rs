@@ -173,6 +173,12 @@ impl PeerTable {
         self.entries.get(&peer)?.preferred_session()
     }
 
+    /// As a session with a peer whose adapter is up.
+    #[cfg(test)]
+    pub(super) fn note_adapter_up(&mut self, peer: PeerId) {
+        self.entries.entry(peer).or_default().adapter_up = Some(true);
+    }
+
     /// Removes the peers that `config` does not know. Returns them.
     pub(super) fn remove_absent(&mut self, config: &Config) -> Vec<PeerId> {
         let gone: Vec<_> =

@@ -117,6 +117,15 @@ impl RouteReplanner {
         Some(&self.advertisement)
     }
 
+    /// The last advertisement with a new serial, if there was one.
+    pub(super) fn repeat_advertisement(&mut self) -> Option<&Advertisement> {
+        if self.advertisement.serial == 0 {
+            return None;
+        }
+        self.advertisement.serial = self.advertisement.serial.wrapping_add(1).max(1);
+        Some(&self.advertisement)
+    }
+
     /// Takes in the advertisement of a peer. Returns whether it says anything new.
     pub(super) fn on_advertisement(&self, peer: PeerId, list: &Advertisement) -> bool {
         self.advertisements.send_if_modified(|known| {

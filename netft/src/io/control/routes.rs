@@ -16,7 +16,7 @@ use netft_proto::{
 
 use crate::io::{
     clock,
-    control::{component::Input, driver::Driver, relay},
+    control::{component::Input, driver::Driver, peer_table::PeerEntry, relay},
     host_state::HostState,
 };
 
@@ -111,6 +111,9 @@ impl Driver {
         let Some(entry) = self.routes.remove(id) else { return };
         let peer = entry.plan.spec.peer;
         tracing::debug!(route = %id, %peer, reason, "route removed");
+        for session in self.peers.get(peer).into_iter().flat_map(PeerEntry::live_sessions) {
+            session.retain_counted_routes(|route| self.routes.contains(route));
+        }
         self.feed_engine(EngineInput::RemoveRoute(id));
     }
 
@@ -248,12 +251,15 @@ impl Driver {
         }
     }
 
-    /// Tells the engine of overdue routes whose heartbeats lie unread in their sockets (F-20): this
-    /// thread was scheduled, the worker that reads there was not.
+    /// Tells the engine of overdue routes whose heartbeats lie unread in their sockets, or with a
+    /// worker that was interrupted before it handed them over (F-20): this thread was scheduled,
+    /// the worker was not.
     pub(super) fn check_unread_sockets(&mut self, now: Time) {
-        for route in self.engine.overdue_routes(now) {
+        let overdue = self.engine.overdue_routes(now);
+        let is_interrupted = !overdue.is_empty() && self.workers.is_any_interrupted(now);
+        for route in overdue {
             let local = self.routes.get(route).map(|entry| entry.plan.spec.real_local);
-            if local.is_some_and(|local| self.sockets.has_unread(local)) {
+            if is_interrupted || local.is_some_and(|local| self.sockets.has_unread(local)) {
                 self.feed_engine(EngineInput::UnreadData(route));
             }
         }

@@ -32,6 +32,7 @@ use crate::io::{
     fib::SharedFib,
     host_state::HostState,
     messages::{DriverMessage, DriverRequest},
+    overlay_echo::EchoRequest,
     quic::session::manager::SessionManager,
     socket::TunQueue,
 };
@@ -47,14 +48,23 @@ pub(crate) struct DriverParts {
     pub deferred: mpsc::Receiver<FromWorker>,
     pub messages: mpsc::Receiver<DriverMessage>,
     pub events: broadcast::Sender<Event>,
-    pub boot_id: u64,
-    pub seed: u64,
+    pub random: RandomSeeds,
     pub carrier_monitor: CarrierMonitor,
+    /// Orders of echoes through the adapter.
+    pub echoes: mpsc::Sender<EchoRequest>,
     pub manager: Arc<SessionManager>,
     pub desired_state: watch::Sender<DesiredState>,
     /// The peers' advertised addresses, for the netlink watcher.
     pub advertisements: watch::Sender<Advertisements>,
     pub host_state: HostState,
+}
+
+/// Random numbers of this run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RandomSeeds {
+    pub boot_id: u64,
+    /// Of the heartbeats' jitter.
+    pub jitter: u64,
 }
 
 /// Runs the driver on a thread of its own until it is stopped.
@@ -94,7 +104,7 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
     let engine = EngineConfig {
         hold: config.failover.hold_down,
         history: config.heartbeat.history,
-        seed: parts.seed,
+        seed: parts.random.jitter,
         mtu_raise: config.failover.pmtu_raise_timer,
     };
     let mut components = Components::default();
@@ -109,9 +119,10 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
         sockets: Sockets::default(),
         workers: parts.workers,
         publisher: TablePublisher::new(parts.fib, parts.desired_state, cid_tag),
-        sessions: ControlSessions::new(parts.manager, parts.boot_id),
+        sessions: ControlSessions::new(parts.manager, parts.random.boot_id),
         events: parts.events,
         carrier_monitor: parts.carrier_monitor,
+        echoes: parts.echoes,
     };
     let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
     peers.into_iter().for_each(|peer| driver.add_peer(peer));

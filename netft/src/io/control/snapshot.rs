@@ -53,6 +53,7 @@ pub(super) fn build_snapshot(
                 let status = *statuses.iter().find(|status| status.peer == peer.id)?;
                 Some(PeerInfo {
                     status,
+                    overlay_problem: components.overlay_watch.problem_of(peer.id),
                     session_problem: session_problem(view, peer, &status, now),
                     name: peer.name.clone(),
                     key: peer.key,

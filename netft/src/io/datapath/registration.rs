@@ -7,8 +7,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
+use netft_proto::time::Time;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::io::{
@@ -41,6 +43,8 @@ pub(super) struct WorkerShared {
     pub(super) epoll: Epoll,
     wake_fd: OwnedFd,
     stop_flag: AtomicBool,
+    /// When the present turn began, nanoseconds; 0 between two turns.
+    turn_began: AtomicU64,
     /// Number of changes of `registered`, so that the worker takes the lock only after one.
     version: AtomicU64,
     registered: Mutex<RegisteredFds>,
@@ -55,6 +59,7 @@ impl WorkerShared {
             epoll,
             wake_fd: wake,
             stop_flag: AtomicBool::new(false),
+            turn_began: AtomicU64::new(0),
             version: AtomicU64::new(0),
             registered: Mutex::default(),
         })
@@ -111,6 +116,20 @@ impl WorkerShared {
         self.stop_flag.load(Ordering::Acquire)
     }
 
+    pub(super) fn begin_turn(&self, now: Time) {
+        self.turn_began.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    pub(super) fn end_turn(&self) {
+        self.turn_began.store(0, Ordering::Release);
+    }
+
+    /// Length of the turn that the worker is in.
+    pub(super) fn turn_length(&self, now: Time) -> Option<Duration> {
+        let began = self.turn_began.load(Ordering::Acquire);
+        (began > 0).then(|| now.since(Time::from_nanos(began)))
+    }
+
     pub(super) fn clear_wake(&self) {
         let _ = rustix::io::read(&self.wake_fd, &mut [0; 8]);
     }
@@ -155,6 +174,16 @@ mod tests {
         assert_eq!(socket_of(SOCKET_TOKEN_BIT | u64::from(u32::MAX)), Some(SocketId(u32::MAX)));
         assert_eq!(socket_of(WAKE_TOKEN), None);
         assert_eq!(socket_of(QUEUE_TOKEN), None);
+    }
+
+    #[test]
+    fn a_turn_has_a_length_until_it_ends() {
+        let (shared, at) = (WorkerShared::new().unwrap(), Time::from_millis);
+        assert_eq!(shared.turn_length(at(5)), None);
+        shared.begin_turn(at(5));
+        assert_eq!(shared.turn_length(at(25)), Some(Duration::from_millis(20)));
+        shared.end_turn();
+        assert_eq!(shared.turn_length(at(25)), None);
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Worker {
         let mut due = self.next_deadline();
         while self.wait_for_events(&shared, &mut events, due).is_ok() {
             let woken = clock::now();
+            shared.begin_turn(woken);
             let before = self.traffic_totals();
             let late = due.map_or(Duration::ZERO, |due| woken.since(due));
             // The eventfd is cleared before the state it announces is read: a change in between
@@ -135,6 +136,7 @@ impl Worker {
             if stalled >= rtt_estimator::MIN_PTO {
                 self.acks.record_stall(stalled, now);
             }
+            shared.end_turn();
             due = self.next_deadline();
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc, thread, thread::JoinHandle};
 
-use netft_proto::loss_detection::RetransmitLimits;
+use netft_proto::{
+    loss_detection::{RetransmitLimits, rtt_estimator},
+    time::Time,
+};
 
 use crate::io::{
     counters::Counters,
@@ -75,6 +78,13 @@ impl Workers {
     /// The number of workers.
     pub(crate) fn worker_count(&self) -> usize {
         self.shared.len()
+    }
+
+    /// Returns whether a worker was interrupted in its turn: what it received before may not have
+    /// come to the driver yet.
+    pub(crate) fn is_any_interrupted(&self, now: Time) -> bool {
+        let lengths = self.shared.iter().filter_map(|shared| shared.turn_length(now));
+        lengths.max().is_some_and(|length| length >= rtt_estimator::MIN_PTO)
     }
 
     /// The counters, one block per worker.

@@ -28,9 +28,9 @@ use tokio::{
 pub(crate) use self::rules::FilterRules;
 use self::{
     rules::table_name,
-    socket::{FilterCounts, FilterMonitor, FilterSocket},
+    socket::{FilterCounts, FilterMonitor, FilterSocket, RulesetChange},
 };
-use crate::io::{counters::Counters, messages::DriverMessage};
+use crate::io::{arp_settings::ArpSettings, counters::Counters, messages::DriverMessage};
 
 /// Interval between two reads of the counters, two requests each. A removed table is noticed at
 /// once by its notification, and by the next read where that was lost.
@@ -42,8 +42,6 @@ const MAX_RESTORE_PAUSE: Duration = Duration::from_secs(5);
 const BACKOFF_RESET_TIME: Duration = Duration::from_secs(10);
 /// Interval between two events about packets dropped for one reason.
 const DROP_REPORT_INTERVAL: Duration = Duration::from_secs(600);
-/// An interface answers ARP only for its own addresses (ip-sysctl).
-const ARP_IGNORE_PATH: &str = "/proc/sys/net/ipv4/conf/all/arp_ignore";
 
 /// State of an adapter's tables in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,13 +151,15 @@ pub(crate) struct FilterGuard {
     pub(crate) driver: mpsc::Sender<DriverMessage>,
     /// Drops since the start.
     pub(crate) counters: Arc<Counters>,
+    /// Settings changed while the kernel refuses the tables.
+    pub(crate) arp: ArpSettings,
 }
 
 impl FilterGuard {
     /// Runs until it is aborted or the driver is gone.
     pub(crate) async fn run(mut self) {
         // Without it the periodic read finds tables that are gone.
-        let monitor = FilterMonitor::open().ok();
+        let mut monitor = FilterMonitor::open().ok();
         let mut reports = DropReports::default();
         let mut backoff = RestoreBackoff::default();
         let (mut is_tampered, mut is_fault_reported) = (false, false);
@@ -179,6 +179,7 @@ impl FilterGuard {
             if is_updated || !is_intact {
                 match self.filter.set_tables().await {
                     Ok(()) => {
+                        self.arp.restore_all();
                         let table = table_name(&self.filter.rules.adapter);
                         let what = match (std::mem::take(&mut is_fault_reported), is_changed) {
                             (true, _) => Some(format!("nftables table {table} is set")),
@@ -191,7 +192,9 @@ impl FilterGuard {
                     }
                     Err(error) if !is_fault_reported => {
                         is_fault_reported = true;
-                        let what = self.describe_fault(&error, restrict_arp());
+                        // Interfaces answer ARP for their own addresses only (ip-sysctl).
+                        let arp_ignore = self.arp.raise("all", ("arp_ignore", 1));
+                        let what = self.describe_fault(&error, arp_ignore);
                         events.push(EventKind::OverlayFault { what });
                     }
                     Err(_) => {}
@@ -209,7 +212,14 @@ impl FilterGuard {
             let table = table_name(&self.filter.rules.adapter);
             is_tampered = tokio::select! {
                 () = sleep(READ_INTERVAL) => false,
-                changed = wait_for_change(monitor.as_ref(), own, &table) => changed,
+                change = wait_for_change(monitor.as_mut(), own, &table) => {
+                    if change == RulesetChange::OtherTable
+                        && self.driver.send(DriverMessage::RulesetChanged).await.is_err()
+                    {
+                        return;
+                    }
+                    change == RulesetChange::OwnTable
+                }
                 changed = self.config.changed() => match changed {
                     Ok(()) => false,
                     Err(_) => return,
@@ -239,20 +249,14 @@ impl FilterGuard {
     }
 }
 
-async fn wait_for_change(monitor: Option<&FilterMonitor>, own: u32, table: &str) -> bool {
+async fn wait_for_change(
+    monitor: Option<&mut FilterMonitor>,
+    own: u32,
+    table: &str,
+) -> RulesetChange {
     match monitor {
         Some(monitor) => monitor.wait_for_change(own, table).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Has interfaces answer ARP for their own addresses only, where nothing is set. Returns the value
-/// in force.
-fn restrict_arp() -> io::Result<u32> {
-    let own = std::fs::read_to_string(ARP_IGNORE_PATH)?;
-    match own.trim().parse().map_err(io::Error::other)? {
-        0 => std::fs::write(ARP_IGNORE_PATH, "1").map(|()| 1),
-        value => Ok(value),
     }
 }
 

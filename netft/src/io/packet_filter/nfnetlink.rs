@@ -37,6 +37,11 @@ pub(super) const FLAG_APPEND: u16 = 0x800;
 pub(super) struct AttributeWriter(Vec<u8>);
 
 impl AttributeWriter {
+    #[cfg(test)]
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     pub(super) fn put_bytes(&mut self, kind: u16, value: &[u8]) {
         let len = (4 + value.len()) as u16;
         self.0.extend_from_slice(&len.to_ne_bytes());

@@ -1,6 +1,10 @@
 //! The netlink socket of nf_tables: transactions, counters and notifications.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
 use netft_proto::wire::DropReason;
@@ -22,6 +26,9 @@ use super::{
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// A transaction of another program comes as a burst of notifications.
 const COALESCE_DELAY: Duration = Duration::from_millis(2);
+/// Time between two reports of changes of other tables: some programs change theirs all the time.
+/// Shorter than the time from a report to what it leads to.
+const OTHER_TABLE_INTERVAL: Duration = Duration::from_secs(1);
 /// `NFNLGRP_NFTABLES`.
 const NOTIFICATION_GROUP: u32 = 7;
 
@@ -155,8 +162,23 @@ fn read_counter(attributes: &[u8], table: &str) -> Option<(DropReason, u64)> {
     Some((reason, u64::from_be_bytes(packets.try_into().ok()?)))
 }
 
+/// Another program changed the ruleset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RulesetChange {
+    /// The adapter's table.
+    OwnTable,
+    /// Another table.
+    OtherTable,
+    /// Notifications were lost: unknown.
+    Unknown,
+}
+
 /// A socket for notifications of changes of the ruleset.
-pub(super) struct FilterMonitor(TokioSocket);
+pub(super) struct FilterMonitor {
+    socket: TokioSocket,
+    /// When a change of another table was last reported.
+    reported_at: Option<Instant>,
+}
 
 impl FilterMonitor {
     /// Opens the socket; notifications are collected from this call on.
@@ -167,23 +189,39 @@ impl FilterMonitor {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
         socket.socket_mut().bind_auto()?;
         socket.socket_mut().add_membership(NOTIFICATION_GROUP)?;
-        Ok(Self(socket))
+        Ok(Self { socket, reported_at: None })
     }
 
-    /// Waits until another program than the owner of port `own` changes the table of this name
-    /// (true), or until notifications were lost (false: unknown). Cancel-safe.
-    pub(super) async fn wait_for_change(&self, own: u32, table: &str) -> bool {
+    fn may_report(&mut self, now: Instant) -> bool {
+        let may = self.reported_at.is_none_or(|at| now >= at + OTHER_TABLE_INTERVAL);
+        if may {
+            self.reported_at = Some(now);
+        }
+        may
+    }
+
+    /// Waits until another program than the owner of port `own` changes the ruleset; `table` is
+    /// the adapter's. Changes of other tables are reported once per [`OTHER_TABLE_INTERVAL`].
+    /// Cancel-safe.
+    pub(super) async fn wait_for_change(&mut self, own: u32, table: &str) -> RulesetChange {
         loop {
-            match self.0.recv_from_full().await {
+            match self.socket.recv_from_full().await {
                 Ok((bytes, _)) => {
-                    if split_messages(&bytes).any(|message| is_foreign(&message, own, table)) {
-                        // One change comes as many notifications.
-                        tokio::time::sleep(COALESCE_DELAY).await;
-                        while let Some(Ok(_)) = self.0.recv_from_full().now_or_never() {}
-                        return true;
+                    let changes = split_messages(&bytes).filter_map(|it| classify(&it, own, table));
+                    match changes.min_by_key(|change| *change != RulesetChange::OwnTable) {
+                        Some(RulesetChange::OwnTable) => {
+                            // One change comes as many notifications.
+                            tokio::time::sleep(COALESCE_DELAY).await;
+                            while let Some(Ok(_)) = self.socket.recv_from_full().now_or_never() {}
+                            return RulesetChange::OwnTable;
+                        }
+                        Some(change) if self.may_report(Instant::now()) => return change,
+                        _ => {}
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return false,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return RulesetChange::Unknown;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the socket for packet filter changes failed");
                     // The periodic check remains.
@@ -194,8 +232,37 @@ impl FilterMonitor {
     }
 }
 
-fn is_foreign(message: &KernelMessage<'_>, own: u32, table: &str) -> bool {
+/// The change that a notification reports; `None` if it is this node's own, or none.
+fn classify(message: &KernelMessage<'_>, own: u32, table: &str) -> Option<RulesetChange> {
     // The table is the first attribute of tables, chains, sets, elements, rules and objects.
-    let MessageContent::Object(_, attributes) = message.content else { return false };
-    message.port != own && find_attribute(attributes, 1).and_then(attribute_text) == Some(table)
+    let MessageContent::Object(_, attributes) = message.content else { return None };
+    let changed = find_attribute(attributes, 1).and_then(attribute_text);
+    (message.port != own).then_some(match changed == Some(table) {
+        true => RulesetChange::OwnTable,
+        false => RulesetChange::OtherTable,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_of_the_own_table_or_of_another_program() {
+        let attributes = |table: &str| {
+            let mut writer = AttributeWriter::default();
+            writer.put_text(1, table);
+            writer.into_bytes()
+        };
+        let (own, other) = (attributes("netft_x"), attributes("filter"));
+        let message = |port, attributes| {
+            let content = MessageContent::Object(message::NEW_RULE, attributes);
+            KernelMessage { sequence: 1, port, content }
+        };
+        let change = |port, attributes| classify(&message(port, attributes), 7, "netft_x");
+        assert_eq!(change(8, &own), Some(RulesetChange::OwnTable));
+        assert_eq!(change(8, &other), Some(RulesetChange::OtherTable));
+        assert_eq!(change(7, &own), None);
+        assert_eq!(change(7, &other), None);
+    }
 }

@@ -94,3 +94,35 @@ fn a_route_the_peer_gave_up_while_this_node_was_paused_is_not_held() {
     assert_eq!([rig.state(1), rig.state(2)], [RouteState::Up; 2]);
     assert_eq!((rig.status(1).hold_down.left, rig.active()), (Duration::ZERO, Some(1)));
 }
+
+/// A worker was not scheduled between the socket and the driver's queue, and hands over what it
+/// read before, in turns.
+#[test]
+fn f_20_heartbeats_that_waited_for_a_detection_time_bring_no_route_up_for_a_moment() {
+    let mut rig = Rig::up(2);
+    let start = rig.now;
+    rig.pass(PAUSE);
+    assert_eq!([rig.state(1), rig.state(2)], [RouteState::Down; 2]);
+    rig.events.clear();
+    for late in [DELAY / 4, DELAY / 2] {
+        for route in [1, 2] {
+            let heartbeat = rig.heartbeat(route, &[1, 2]);
+            rig.input(EngineInput::DeferredHeartbeat {
+                peer: PEER,
+                route: RouteId(route),
+                heartbeat,
+                arrived_at: start + late,
+                answered: false,
+            });
+        }
+        rig.pass(DELAY / 10);
+    }
+    let flaps = |kind: &EventKind| {
+        matches!(kind, EventKind::RemoteReachable { .. } | EventKind::RemoteUnreachable { .. })
+    };
+    assert!(!rig.events.iter().any(flaps), "{:?}", rig.events);
+    for route in [1, 2, 1, 2] {
+        rig.hear(route, &[1, 2]);
+    }
+    assert_eq!([rig.state(1), rig.state(2)], [RouteState::Up; 2]);
+}

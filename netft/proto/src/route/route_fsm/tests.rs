@@ -40,7 +40,7 @@ fn detection_timeout(route: &mut Route) {
 fn in_state(rx: bool, tx: bool, fault: bool, admin: bool) -> Route {
     let mut route = route();
     if rx {
-        route.on_heartbeat(ORIGIN, 1);
+        route.on_heartbeat((ORIGIN, ORIGIN), 1);
     }
     if fault {
         route.add_fault(Reason::CarrierLost);
@@ -78,7 +78,7 @@ fn every_input_in_every_state_leaves_a_state_that_fits_what_is_proven() {
     type Change = fn(&mut Route);
     let inputs: [(&str, Change); 10] = [
         ("hear", |route| {
-            route.on_heartbeat(ORIGIN, 7);
+            route.on_heartbeat((ORIGIN, ORIGIN), 7);
         }),
         ("miss", detection_timeout),
         ("fault", |route| {
@@ -143,7 +143,7 @@ fn a_change_has_the_lost_or_gained_direction_as_its_reason() {
             Some(RemoteReport { heard, local_down, admin_down, ..RemoteReport::default() });
     }
     let hear: fn(&mut Route) = |route| {
-        route.on_heartbeat(ORIGIN, route.liveness.consecutive_heard.into());
+        route.on_heartbeat((ORIGIN, ORIGIN), route.liveness.consecutive_heard.into());
     };
     assert_eq!(next(hear, false), Some((Init, Reason::Heard)));
     assert_eq!(next(|route| report(route, true, false, false), true), Some((Up, Reason::BothWays)));
@@ -188,7 +188,7 @@ fn a_half_route_that_loses_its_only_direction_while_it_gains_the_other_knows_why
     let mut route = in_state(false, true, false, false);
     route.remote.route = 9;
     route.remote.report = Some(RemoteReport { local_down: true, ..RemoteReport::default() });
-    route.on_heartbeat(ORIGIN, 1);
+    route.on_heartbeat((ORIGIN, ORIGIN), 1);
     assert_eq!(route.update_state(ORIGIN, false), None, "init before and after");
     assert_eq!(route.derived.loss_reason, Reason::PeerLocalDown);
 }

@@ -8,12 +8,13 @@ use crate::io::{
         policy_rule,
         types::{CleanupError, CleanupOutcome},
     },
+    arp_settings::{ArpSettings, FILTER_RECORD, SUBNET_RECORD},
     netlink::{DeviceInfo, DeviceKind, Netlink},
     packet_filter,
 };
 
-/// Removes the TUN device `adapter` and its packet filter, unless a daemon or another process uses
-/// it.
+/// Removes the TUN device `adapter` and its packet filter, and restores the ARP settings, unless a
+/// daemon or another process uses it.
 ///
 /// # Errors
 /// See [`CleanupError`]; nothing is changed then.
@@ -38,6 +39,11 @@ pub async fn remove_leftover(
         }
     };
     policy_rule::remove_rules(netlink, adapter).await?;
+    for record in [SUBNET_RECORD, FILTER_RECORD] {
+        if ArpSettings::load(runtime_dir, adapter, record).restore_all() {
+            tracing::info!(adapter, record, "ARP settings restored");
+        }
+    }
     // After the addresses it closes. A kernel without nftables has nothing to remove.
     if let Err(error) = packet_filter::remove_tables(adapter).await {
         tracing::debug!(adapter, %error, "packet filter not removed");
