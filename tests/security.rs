@@ -247,6 +247,7 @@ fn f_28_a_clone_is_refused_loudly_and_the_first_goes_on() {
         here.wait_for("a route", TEST_TIMEOUT, |routes| routes.iter().any(|r| r.active)).unwrap();
         genuine.wait_ready(1).unwrap();
         let events = site.follow_events(&lab, 0).unwrap();
+        let genuine_events = site.follow_events(&lab, 1).unwrap();
         let endpoint = |node| site.virtual_endpoint(&lab, node, false).unwrap();
         let (from, to) = ((lab.node_netns(0), endpoint(0)), (lab.node_netns(1), endpoint(1)));
         let flow = Transfer::start(from, to, Some(TEST_RATE)).unwrap();
@@ -254,6 +255,8 @@ fn f_28_a_clone_is_refused_loudly_and_the_first_goes_on() {
         let clone = site.start_daemon(&lab, 2).unwrap();
         let duplicate = |event: &EventLine| event.name == "duplicate-node";
         events.wait_for("the clone to be reported", before.wall, TEST_TIMEOUT, duplicate).unwrap();
+        let copied = |event: &EventLine| event.name == "key-copied";
+        genuine_events.wait_for("the original to know", before.wall, TEST_TIMEOUT, copied).unwrap();
         wait_until("the clone to be refused", || clone.log_text().contains("cloned node"));
         let lost =
             |event: &EventLine| event.is_at_or_after(before.wall) && event.name == "session-ended";

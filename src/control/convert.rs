@@ -294,6 +294,7 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
             name: name.clone(),
             reason: reason.clone(),
         },
+        EventKind::KeyCopied { peer } => EventDetail::KeyCopied { peer: names.name_of(*peer) },
         EventKind::DuplicateNode { peer } => {
             EventDetail::DuplicateNode { peer: names.name_of(*peer) }
         }
@@ -430,6 +431,7 @@ mod tests {
             EventKind::OverlayAnswers { peer },
             EventKind::SessionRefused { peer, reason: text.clone() },
             EventKind::DuplicateNode { peer },
+            EventKind::KeyCopied { peer },
             EventKind::NameFailed { peer, name, reason: text },
             EventKind::Stalled { length },
             EventKind::PathMtuChanged { route, peer, from: 1500, to: 1400 },

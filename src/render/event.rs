@@ -82,6 +82,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::OverlayLost { .. }
         | EventDetail::SessionRefused { .. }
         | EventDetail::DuplicateNode { .. }
+        | EventDetail::KeyCopied { .. }
         | EventDetail::NameFailed { .. }
         | EventDetail::Stalled { .. }
         | EventDetail::InterfaceListCut { .. }
@@ -178,6 +179,10 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         EventDetail::NameFailed { peer, name, reason } => {
             format!("cannot resolve {name} of peer {peer}: {reason}; retrying")
         }
+        EventDetail::KeyCopied { peer } => format!(
+            "another machine uses this node's key, and {peer} refuses it: a cloned node; on the \
+             copy remove the key file and run `netft keygen`"
+        ),
         EventDetail::DuplicateNode { peer } => {
             format!("a second node uses the key of {peer} and is refused: give it its own key")
         }

@@ -18,16 +18,20 @@ use crate::control::schema::{EventDetail, Finding, PeerView, RouteView, SessionS
 pub(super) fn check_cloned_keys(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
     let told = daemon.events.iter().filter_map(|event| match event {
-        EventDetail::DuplicateNode { peer } => Some((peer, "a second node uses this peer's key")),
+        EventDetail::DuplicateNode { peer } => {
+            Some((peer.as_str(), "a second node uses this peer's key"))
+        }
+        EventDetail::KeyCopied { .. } => Some(("this node", "a second node uses this node's key")),
         _ => None,
     });
     // By the session it is known which of both the peer takes for the copy.
     let refused = daemon.sessions.iter().filter_map(|peer| {
         let reason = peer.session_reason.as_deref().unwrap_or("no session");
-        (peer.session_cause == Some(SessionCause::Duplicate)).then_some((&peer.name, reason))
+        (peer.session_cause == Some(SessionCause::Duplicate))
+            .then_some((peer.name.as_str(), reason))
     });
     let cloned: BTreeMap<_, _> = told.chain(refused).collect();
-    let found = |(peer, what): (&String, &str)| {
+    let found = |(peer, what): (&str, &str)| {
         Finding::new(
             Severity::Error,
             "cloned-identity",

@@ -20,7 +20,7 @@ use netft_proto::{
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::JoinSet,
 };
 
 use crate::io::{
@@ -59,10 +59,8 @@ pub struct Adapter {
     /// that the first subscriber misses nothing.
     first_stream: Mutex<Option<EventStream>>,
     manager: Arc<SessionManager>,
-    netlink_watcher: JoinHandle<()>,
-    resolver: JoinHandle<()>,
-    filter_guard: JoinHandle<()>,
-    echoes: JoinHandle<()>,
+    /// Netlink watcher, resolver, packet filter guard, echoes, warnings of peers.
+    tasks: JoinSet<()>,
     driver: Option<std::thread::JoinHandle<()>>,
     _lock: AdapterLock,
     _port: PortClaim,
@@ -179,10 +177,8 @@ impl Adapter {
 
     /// Ends the sessions, stops every thread and removes the device.
     pub async fn close(mut self) {
-        self.netlink_watcher.abort();
-        self.resolver.abort();
-        self.filter_guard.abort();
-        self.echoes.abort();
+        // What a task restores at its end is restored before the process ends.
+        self.tasks.shutdown().await;
         self.send_request(DriverRequest::Closing).await;
         self.manager.close().await;
         let (answer, stopped) = oneshot::channel();

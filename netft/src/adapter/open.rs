@@ -12,7 +12,10 @@ use netft_proto::{
     topology::{Advertisements, ResolvedAddresses},
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     adapter::Adapter,
@@ -38,6 +41,7 @@ use crate::{
         overlay_echo::{ECHO_QUEUE_LEN, run_echoes},
         packet_filter,
         packet_filter::{FilterGuard, FilterRules, PacketFilter},
+        peer_warnings::{WARNING_TOPIC, serve_warnings},
         port_claim::PortClaim,
         quic,
         quic::{DATAGRAM_QUEUE_LEN, FromQuic, session::manager::SessionManager},
@@ -185,7 +189,14 @@ async fn start_components(
         bridges: bridges_tx,
         drawn_away: Vec::new(),
     };
-    let echoes = tokio::spawn(run_echoes(orders, messages.clone()));
+    let mut tasks = JoinSet::new();
+    if let Some(warnings) = manager.take_requests(WARNING_TOPIC) {
+        tasks.spawn(serve_warnings(warnings, messages.clone()));
+    }
+    tasks.spawn(run_echoes(orders, messages.clone()));
+    tasks.spawn(netlink_watcher.run());
+    tasks.spawn(resolver.run());
+    tasks.spawn(filter_guard.run());
     Ok(Adapter {
         config,
         advertisements: advertisements_rx,
@@ -195,10 +206,7 @@ async fn start_components(
         events,
         first_stream: Mutex::new(Some(EventStream::new(first))),
         manager,
-        netlink_watcher: tokio::spawn(netlink_watcher.run()),
-        resolver: tokio::spawn(resolver.run()),
-        filter_guard: tokio::spawn(filter_guard.run()),
-        echoes,
+        tasks,
         driver: Some(driver),
         _lock: lock,
         _port: port,

@@ -17,6 +17,7 @@ pub(crate) mod overlay_echo;
 pub(crate) mod ownership;
 pub(crate) mod packet_filter;
 pub(crate) mod path;
+pub(crate) mod peer_warnings;
 pub(crate) mod port_claim;
 pub(crate) mod quic;
 pub(crate) mod relays;

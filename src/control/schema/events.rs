@@ -180,6 +180,11 @@ pub enum EventDetail {
         /// Cause and remedy.
         reason: String,
     },
+    /// A second machine uses this node's own key, says a peer that refuses it.
+    KeyCopied {
+        /// The peer that says so.
+        peer: String,
+    },
     /// A second node uses the peer's key.
     DuplicateNode {
         /// The peer.
@@ -330,6 +335,7 @@ impl EventDetail {
             | Self::OverlayAnswers { .. }
             | Self::SessionRefused { .. }
             | Self::DuplicateNode { .. }
+            | Self::KeyCopied { .. }
             | Self::NameFailed { .. }
             | Self::Stalled { .. }
             | Self::Drain { .. }
@@ -362,6 +368,7 @@ impl EventDetail {
             | Self::OverlayAnswers { peer }
             | Self::SessionRefused { peer, .. }
             | Self::DuplicateNode { peer }
+            | Self::KeyCopied { peer }
             | Self::NameFailed { peer, .. }
             | Self::PathMtuChanged { peer, .. }
             | Self::SegmentedSends { peer, .. }
@@ -414,7 +421,8 @@ impl EventDetail {
             Self::SessionEstablished { .. }
             | Self::SessionEnded { .. }
             | Self::SessionRefused { .. }
-            | Self::DuplicateNode { .. } => "session",
+            | Self::DuplicateNode { .. }
+            | Self::KeyCopied { .. } => "session",
             Self::Stalled { .. }
             | Self::Reconfigured
             | Self::EventsLeftOut { .. }

@@ -200,6 +200,11 @@ pub enum EventKind {
         /// The peer.
         peer: PeerId,
     },
+    /// A second machine uses this node's own key, says a peer that refuses it.
+    KeyCopied {
+        /// The peer that says so.
+        peer: PeerId,
+    },
     /// A host name of the peer cannot be resolved. Its former addresses stay, and it is retried;
     /// emitted once per failure.
     NameFailed {
@@ -326,6 +331,7 @@ impl EventKind {
             Self::OverlayAnswers { .. } => "overlay-answers",
             Self::SessionRefused { .. } => "session-refused",
             Self::DuplicateNode { .. } => "duplicate-node",
+            Self::KeyCopied { .. } => "key-copied",
             Self::NameFailed { .. } => "name-failed",
             Self::Stalled { .. } => "stalled",
             Self::PathMtuChanged { .. } => "path-mtu-changed",

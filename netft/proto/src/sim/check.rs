@@ -254,6 +254,7 @@ impl InvariantChecker {
             | EventKind::OverlayAnswers { .. }
             | EventKind::SessionRefused { .. }
             | EventKind::DuplicateNode { .. }
+            | EventKind::KeyCopied { .. }
             | EventKind::NameFailed { .. }
             | EventKind::PathMtuChanged { .. }
             | EventKind::SegmentedSends { .. }

@@ -11,7 +11,12 @@ pub enum Topic {
     Ownership,
     /// The cluster's roster.
     Roster,
+    /// Warnings about the receiver, by one byte; the reply is empty.
+    Warning,
 }
+
+/// The only warning: another machine uses the receiver's key.
+pub const WARNING_KEY_COPIED: u8 = 1;
 
 /// Bounds of the requests of one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub struct TopicLimits {
 
 impl Topic {
     /// All topics, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 3] = [Self::Validate, Self::Ownership, Self::Roster];
+    pub const ALL: [Self; 4] = [Self::Validate, Self::Ownership, Self::Roster, Self::Warning];
 
     /// Its bounds.
     pub const fn limits(self) -> TopicLimits {
@@ -57,6 +62,13 @@ impl Topic {
                 min_interval: Duration::from_millis(200),
                 timeout: Duration::from_secs(10),
             },
+            Self::Warning => TopicLimits {
+                max_request: 16,
+                max_reply: 16,
+                max_concurrent: 1,
+                min_interval: Duration::from_secs(1),
+                timeout: Duration::from_secs(4),
+            },
         }
     }
 
@@ -66,6 +78,7 @@ impl Topic {
             Self::Validate => 1,
             Self::Ownership => 2,
             Self::Roster => 3,
+            Self::Warning => 4,
         }
     }
 

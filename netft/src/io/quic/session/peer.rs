@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netft_proto::wire::{interfaces::Advertisement, topic::Topic};
+use netft_proto::wire::{
+    interfaces::Advertisement,
+    topic::{Topic, WARNING_KEY_COPIED},
+};
 use quinn::{Connection, ConnectionError};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -471,6 +474,11 @@ impl PeerTask {
         }
         debug!(reason = %failure, "no session");
         let peer = self.context.peer;
+        if *failure == HandshakeError::Refused(RefusalReason::Duplicate) {
+            // The original would learn it from nobody else.
+            let (reply, _) = oneshot::channel();
+            self.send_request(Topic::Warning, vec![WARNING_KEY_COPIED], reply);
+        }
         (self.report)(match failure {
             HandshakeError::Refused(RefusalReason::Duplicate) => FromQuic::DuplicateNode { peer },
             _ => FromQuic::Refused { peer, reason: failure.to_string() },
