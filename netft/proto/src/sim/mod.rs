@@ -27,6 +27,7 @@ mod delivery;
 mod faults;
 mod network;
 mod node;
+mod ownership;
 mod random;
 mod report;
 mod rng;
@@ -39,6 +40,7 @@ mod trace;
 mod truth;
 
 pub use crate::sim::{
+    ownership::{OwnershipBug, OwnershipReport, run_ownership_world},
     report::{DataReport, MAX_VIOLATIONS, PacketRecord, SimReport},
     routed::{RoutedBug, RoutedReport, run_routed_world},
     scenario::{DataFault, FaultAction, MAX_NETWORKS, MAX_NODES, NetworkModel, Scenario},

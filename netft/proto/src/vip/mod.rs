@@ -3,6 +3,7 @@
 //! An engine that exists decides on the owner and grants it a lease with a [`FencingToken`]; the
 //! kernel enforces the lease.
 
+pub mod ownership;
 mod token;
 
 pub use crate::vip::token::FencingToken;

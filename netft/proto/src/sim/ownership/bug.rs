@@ -1,0 +1,16 @@
+//! Bugs to plant.
+
+/// A bug to plant, to show that the rules find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnershipBug {
+    /// A lease is counted from the arrival of the grant.
+    FromReceipt,
+    /// A new leader grants as if no lease of an earlier one could run.
+    NewLeaderDoesNotWait,
+    /// The votes do not tell when their nodes acknowledged a leader last: one second is assumed.
+    VotesTellNoAge,
+    /// A node says that it let an address go before it did.
+    ReleaseNotAwaited,
+    /// A leader grants without a majority that confirmed it since the request.
+    NoConfirmation,
+}

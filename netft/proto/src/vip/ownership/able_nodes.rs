@@ -1,0 +1,92 @@
+//! The leader's knowledge of the nodes, from their reports and from netft's routes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{time::Time, vip::ownership::messages::LeaseReport};
+
+/// Reports that a node may miss.
+const MISSED_REPORTS: u32 = 3;
+/// Longest promise of a next report that is believed.
+const MAX_PROMISE: Duration = Duration::from_secs(5);
+
+/// One node.
+#[derive(Clone, Debug, Default)]
+struct NodeView {
+    /// End of the time for which its last report speaks; `None`: none was heard.
+    alive_until: Option<Time>,
+    able: BTreeSet<String>,
+    is_unreachable: bool,
+}
+
+/// All nodes that were heard of.
+#[derive(Clone, Debug)]
+pub(super) struct AbleNodes {
+    nodes: BTreeMap<String, NodeView>,
+    /// Until then a node that was not heard yet counts as alive: a leader begins without knowledge.
+    unheard_until: Time,
+}
+
+impl AbleNodes {
+    pub(super) fn new(unheard_until: Time) -> Self {
+        Self { nodes: BTreeMap::new(), unheard_until }
+    }
+
+    pub(super) fn on_report(&mut self, now: Time, report: &LeaseReport) {
+        let node = self.nodes.entry(report.node.clone()).or_default();
+        node.alive_until = Some(now + report.next_within.min(MAX_PROMISE) * MISSED_REPORTS);
+        node.able = report.able.iter().cloned().collect();
+        // A node that is heard is reachable.
+        node.is_unreachable = false;
+    }
+
+    /// netft says that no route to the node works, or that one does again.
+    pub(super) fn set_reachable(&mut self, node: &str, is_reachable: bool) {
+        let view = self.nodes.entry(node.to_owned()).or_default();
+        view.is_unreachable = !is_reachable;
+        if !is_reachable {
+            view.alive_until = None;
+        }
+    }
+
+    /// The node may still renew its leases.
+    pub(super) fn is_alive(&self, node: &str, now: Time) -> bool {
+        match self.nodes.get(node) {
+            Some(view) if view.is_unreachable => false,
+            Some(NodeView { alive_until: Some(until), .. }) => now < *until,
+            _ => now < self.unheard_until,
+        }
+    }
+
+    /// The node was heard and is alive: what it said of itself holds.
+    pub(super) fn is_heard(&self, node: &str, now: Time) -> bool {
+        self.nodes.get(node).is_some_and(|view| view.alive_until.is_some_and(|until| now < until))
+    }
+
+    /// The node is alive, and can carry the address.
+    pub(super) fn is_eligible(&self, node: &str, vip: &str, now: Time) -> bool {
+        self.is_heard(node, now) && self.nodes.get(node).is_some_and(|view| view.able.contains(vip))
+    }
+
+    /// Nodes that are alive and can carry the address.
+    pub(super) fn eligible_nodes<'a>(
+        &'a self,
+        vip: &'a str,
+        now: Time,
+    ) -> impl Iterator<Item = &'a str> {
+        let names = self.nodes.keys().map(String::as_str);
+        names.filter(move |node| self.is_eligible(node, vip, now))
+    }
+
+    pub(super) fn is_settled(&self, now: Time) -> bool {
+        now >= self.unheard_until
+    }
+
+    /// The next moment at which a node's silence changes something.
+    pub(super) fn next_wake(&self, now: Time) -> Option<Time> {
+        let ends = self.nodes.values().filter_map(|node| node.alive_until);
+        ends.chain([self.unheard_until]).filter(|at| *at > now).min()
+    }
+}

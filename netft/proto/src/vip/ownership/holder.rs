@@ -1,0 +1,232 @@
+//! Every node: asks the leader for its leases, and lets addresses go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    time::Time,
+    vip::{
+        FencingToken,
+        ownership::{
+            lease::LeaseRules,
+            messages::{LeaseReply, LeaseReport, LeaseVerdict, VipVerdict},
+        },
+    },
+};
+
+/// Renewals in one lease.
+const RENEWALS_PER_LEASE: u32 = 4;
+/// Interval of the reports of a node that owns nothing.
+const IDLE_INTERVAL: Duration = Duration::from_millis(500);
+/// Shortest interval of reports.
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
+/// Interval of reports while the leader is not known or does not answer.
+const RETRY_INTERVAL: Duration = Duration::from_millis(40);
+/// Reports whose replies are awaited at once; the oldest is given up.
+const MAX_PENDING: usize = 8;
+
+/// Change for the address service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HolderUpdate {
+    /// This node may answer for the address until then.
+    Granted {
+        /// The address.
+        vip: String,
+        /// The decision.
+        token: FencingToken,
+        /// End of the lease on this node's clock.
+        until: Time,
+    },
+    /// Let the address go, then tell [`LeaseHolder::on_released`].
+    Revoked {
+        /// The address.
+        vip: String,
+        /// The decision that gave it to another.
+        token: FencingToken,
+    },
+    /// The owner of the address.
+    Owner {
+        /// The address.
+        vip: String,
+        /// Its owner.
+        owner: Option<String>,
+        /// The decision.
+        token: FencingToken,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An address that the node lets go.
+#[derive(Clone, Copy, Debug)]
+struct Release {
+    /// The token under which it held the address.
+    held: FencingToken,
+    /// The decision that gave it to another.
+    revoked_by: FencingToken,
+    is_done: bool,
+}
+
+/// A node's leases.
+#[derive(Clone, Debug)]
+pub struct LeaseHolder {
+    node: String,
+    able: BTreeSet<String>,
+    /// Tokens under which this process was granted addresses, and the length of those leases.
+    held: BTreeMap<String, (FencingToken, Duration)>,
+    releases: BTreeMap<String, Release>,
+    /// The newest decision known on each address: older words are void.
+    newest: BTreeMap<String, FencingToken>,
+    /// When each report left whose reply is awaited.
+    pending: BTreeMap<u64, Time>,
+    serial: u64,
+    next_report: Time,
+}
+
+impl LeaseHolder {
+    /// A node that holds nothing and reports at once.
+    pub fn new(node: &str, now: Time) -> Self {
+        Self {
+            node: node.to_owned(),
+            able: BTreeSet::new(),
+            held: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            serial: 0,
+            next_report: now,
+        }
+    }
+
+    /// The node can, or cannot, carry the address.
+    pub fn set_able(&mut self, now: Time, vip: &str, is_able: bool) {
+        let has_changed =
+            if is_able { self.able.insert(vip.to_owned()) } else { self.able.remove(vip) };
+        if has_changed {
+            self.next_report = self.next_report.min(now);
+        }
+    }
+
+    /// The address service let the address go that `token` revoked.
+    pub fn on_released(&mut self, now: Time, vip: &str, token: FencingToken) {
+        if let Some(release) = self.releases.get_mut(vip)
+            && [release.held, release.revoked_by].contains(&token)
+        {
+            release.is_done = true;
+            self.held.remove(vip);
+            self.next_report = self.next_report.min(now);
+        }
+    }
+
+    /// The leader has something to say.
+    pub fn request_report(&mut self, now: Time) {
+        self.next_report = self.next_report.min(now);
+    }
+
+    /// When the next report is due.
+    pub fn next_wake(&self) -> Time {
+        self.next_report
+    }
+
+    /// The report to send now, if one is due.
+    pub fn poll_report(&mut self, now: Time) -> Option<LeaseReport> {
+        if now < self.next_report {
+            return None;
+        }
+        let interval = self.interval();
+        self.next_report = now + interval;
+        self.serial += 1;
+        self.pending.insert(self.serial, now);
+        while self.pending.len() > MAX_PENDING {
+            self.pending.pop_first();
+        }
+        let released = self.releases.iter().filter(|(_, release)| release.is_done);
+        Some(LeaseReport {
+            serial: self.serial,
+            node: self.node.clone(),
+            able: self.able.iter().cloned().collect(),
+            holds: self.held.iter().map(|(vip, (token, _))| (vip.clone(), *token)).collect(),
+            released: released.map(|(vip, release)| (vip.clone(), release.held)).collect(),
+            next_within: interval,
+        })
+    }
+
+    fn interval(&self) -> Duration {
+        let shortest = self.held.values().map(|(_, lease)| *lease / RENEWALS_PER_LEASE).min();
+        shortest.map_or(IDLE_INTERVAL, |interval| interval.clamp(MIN_INTERVAL, IDLE_INTERVAL))
+    }
+
+    /// The report did not reach a leader.
+    pub fn on_failure(&mut self, now: Time, serial: u64) {
+        if self.pending.remove(&serial).is_some() {
+            self.next_report = self.next_report.min(now + RETRY_INTERVAL);
+        }
+    }
+
+    /// Takes in the leader's reply.
+    pub fn on_reply(&mut self, now: Time, reply: &LeaseReply) -> Vec<HolderUpdate> {
+        let Some(asked) = self.pending.remove(&reply.serial) else { return Vec::new() };
+        let mut updates = Vec::new();
+        for word in &reply.vips {
+            let newest = self.newest.get(&word.vip).copied().unwrap_or_default();
+            // A reply that was overtaken speaks of an owner that is none.
+            if word.token < newest {
+                continue;
+            }
+            if word.token > newest {
+                self.newest.insert(word.vip.clone(), word.token);
+                updates.push(HolderUpdate::Owner {
+                    vip: word.vip.clone(),
+                    owner: word.owner.clone(),
+                    token: word.token,
+                    reason: word.reason.clone(),
+                });
+            }
+            self.on_verdict(now, asked, word, &mut updates);
+        }
+        updates
+    }
+
+    fn on_verdict(
+        &mut self,
+        now: Time,
+        asked: Time,
+        word: &VipVerdict,
+        updates: &mut Vec<HolderUpdate>,
+    ) {
+        let held = self.held.get(&word.vip).map(|(token, _)| *token);
+        // What was held under an earlier token is let go first, also when the node is to have the
+        // address again.
+        if let Some(held) =
+            held.filter(|held| *held != word.token || word.verdict == LeaseVerdict::NotOwner)
+        {
+            let is_known =
+                self.releases.get(&word.vip).is_some_and(|one| one.revoked_by == word.token);
+            if !is_known {
+                let release = Release { held, revoked_by: word.token, is_done: false };
+                self.releases.insert(word.vip.clone(), release);
+                updates.push(HolderUpdate::Revoked { vip: word.vip.clone(), token: word.token });
+            }
+            return;
+        }
+        match word.verdict {
+            LeaseVerdict::Granted(lease) => {
+                self.releases.remove(&word.vip);
+                self.held.insert(word.vip.clone(), (word.token, lease));
+                self.next_report = self.next_report.min(asked + lease / RENEWALS_PER_LEASE);
+                let until = LeaseRules::lease_end(asked, lease);
+                // A grant that arrived after its end is none.
+                if now < until {
+                    let (vip, token) = (word.vip.clone(), word.token);
+                    updates.push(HolderUpdate::Granted { vip, token, until });
+                }
+            }
+            LeaseVerdict::Wait(wait) => {
+                self.next_report = self.next_report.min(now + wait.max(MIN_INTERVAL));
+            }
+            LeaseVerdict::NotOwner => {}
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The leader: grants leases, and decides what to write to the log.
+//!
+//! The engine gives it every report, and asks for the reply once a majority has confirmed the
+//! leadership since the report arrived. One instance serves one term.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    time::Time,
+    vip::{
+        FencingToken,
+        ownership::{
+            able_nodes::AbleNodes,
+            lease::LeaseRules,
+            messages::{LeaseReply, LeaseReport, LeaseVerdict, VipVerdict},
+            placement::{Owners, Placement, place_address},
+            policy::{Failback, VipPolicy},
+            state::{OwnershipCommand, OwnershipState, VipRecord},
+        },
+    },
+};
+
+/// Time for which a new leader takes a node that was not heard yet for alive.
+const UNHEARD_TIME: Duration = Duration::from_millis(700);
+/// Time after which a command that did not reach the log is proposed again.
+const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The last lease that this leader granted on an address.
+#[derive(Clone, Debug)]
+struct LastGrant {
+    token: FencingToken,
+    owner: String,
+    at: Time,
+}
+
+/// The leader of one term.
+#[derive(Clone, Debug)]
+pub struct OwnershipLeader {
+    rules: LeaseRules,
+    /// No earlier leader granted a lease that was asked for after this.
+    last_foreign_grant: Time,
+    nodes: AbleNodes,
+    grants: BTreeMap<String, LastGrant>,
+    /// Tokens under which nothing is held: their holder let go.
+    released: BTreeSet<(String, FencingToken)>,
+    /// Commands on their way to the log: the token each replaces, and since when.
+    proposed: BTreeMap<String, (FencingToken, Time)>,
+    /// Moves that the operator asked for.
+    moves: BTreeMap<String, String>,
+    /// Nodes that an address would return to, and since when.
+    returns: BTreeMap<String, (String, Time)>,
+    /// Nodes that should report at once.
+    nudges: BTreeSet<String>,
+}
+
+impl OwnershipLeader {
+    /// A leader elected at `now`. `last_ack` is the newest acknowledgement of an earlier leader
+    /// that the votes told, if they told it; otherwise it may have been until `now`.
+    pub fn new(now: Time, last_ack: Option<Time>, rules: LeaseRules) -> Self {
+        Self {
+            rules,
+            last_foreign_grant: last_ack.map_or(now, |ack| ack.min(now)),
+            nodes: AbleNodes::new(now + UNHEARD_TIME),
+            grants: BTreeMap::new(),
+            released: BTreeSet::new(),
+            proposed: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            returns: BTreeMap::new(),
+            nudges: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in a report; the reply follows by [`answer_report`](Self::answer_report).
+    pub fn on_report(&mut self, now: Time, state: &OwnershipState, report: &LeaseReport) {
+        self.nodes.on_report(now, report);
+        for (vip, token) in &report.released {
+            let Some(record) = state.record_of(vip) else { continue };
+            let is_news = self.released.insert((vip.clone(), *token));
+            // The new owner has been waiting for this.
+            if is_news && *token == record.previous {
+                self.nudges.extend(record.owner.clone());
+            }
+        }
+        // A release matters until the address has its next owner.
+        self.released.retain(|(vip, token)| {
+            state.record_of(vip).is_some_and(|record| *token >= record.previous)
+        });
+    }
+
+    /// netft says that no route to the node works, or that one does again.
+    pub fn set_reachable(&mut self, node: &str, is_reachable: bool) {
+        self.nodes.set_reachable(node, is_reachable);
+    }
+
+    /// Grants leases. A majority has acknowledged this leader since the report arrived, and `state`
+    /// holds everything that was committed by then.
+    pub fn answer_report(
+        &mut self,
+        now: Time,
+        state: &OwnershipState,
+        policies: &[VipPolicy],
+        report: &LeaseReport,
+    ) -> LeaseReply {
+        let mut vips = Vec::new();
+        for policy in policies {
+            let Some(record) = state.record_of(&policy.name) else { continue };
+            vips.push(VipVerdict {
+                vip: policy.name.clone(),
+                owner: record.owner.clone(),
+                token: record.token,
+                verdict: self.judge_lease(now, policy, record, report),
+                reason: record.reason.clone(),
+            });
+        }
+        // An address without rules here has no leases.
+        for (vip, record) in state.records() {
+            if !policies.iter().any(|policy| policy.name == vip) {
+                vips.push(VipVerdict {
+                    vip: vip.to_owned(),
+                    owner: record.owner.clone(),
+                    token: record.token,
+                    verdict: LeaseVerdict::NotOwner,
+                    reason: "the leader's config does not have it".to_owned(),
+                });
+            }
+        }
+        LeaseReply { serial: report.serial, vips }
+    }
+
+    fn judge_lease(
+        &mut self,
+        now: Time,
+        policy: &VipPolicy,
+        record: &VipRecord,
+        report: &LeaseReport,
+    ) -> LeaseVerdict {
+        if record.owner.as_ref() != Some(&report.node) {
+            return LeaseVerdict::NotOwner;
+        }
+        let free_at = self.free_at(policy, record, report);
+        if now < free_at {
+            return LeaseVerdict::Wait(free_at.since(now));
+        }
+        let grant = LastGrant { token: record.token, owner: report.node.clone(), at: now };
+        self.grants.insert(policy.name.clone(), grant);
+        LeaseVerdict::Granted(policy.lease)
+    }
+
+    /// From when on no other lease on the address can run.
+    fn free_at(&self, policy: &VipPolicy, record: &VipRecord, report: &LeaseReport) -> Time {
+        let wait = self.rules.wait_after_grant(policy.lease);
+        let is_released =
+            |token| self.released.contains(&(policy.name.clone(), token)) && token != record.token;
+        match self.grants.get(&policy.name) {
+            Some(grant) if grant.token == record.token => Time::ZERO,
+            Some(grant) if is_released(grant.token) => Time::ZERO,
+            Some(grant) => grant.at + wait,
+            // It was granted this token before, when no other lease could run.
+            None if report.holds.contains(&(policy.name.clone(), record.token)) => Time::ZERO,
+            // The holder of the token just before has let go; it held it, so nobody else did.
+            None if is_released(record.previous) => Time::ZERO,
+            None => self.last_foreign_grant + wait,
+        }
+    }
+
+    /// Asks for a move; `None`: to any other node. Returns the new owner.
+    ///
+    /// # Errors
+    /// The node cannot carry it now, in words for the operator.
+    pub fn request_move(
+        &mut self,
+        now: Time,
+        state: &OwnershipState,
+        vip: &str,
+        to: Option<&str>,
+    ) -> Result<String, String> {
+        let record = state.record_of(vip).ok_or_else(|| format!("there is no address {vip}"))?;
+        let owner = record.owner.as_deref();
+        let target = match to {
+            Some(to) if owner == Some(to) => return Ok(to.to_owned()),
+            Some(to) => to.to_owned(),
+            None => {
+                let others = self.nodes.eligible_nodes(vip, now).find(|node| Some(*node) != owner);
+                others.ok_or_else(|| format!("no other node can carry {vip} now"))?.to_owned()
+            }
+        };
+        if !self.nodes.is_eligible(&target, vip, now) {
+            return Err(format!("{target} cannot carry {vip} now: `netft vip why {vip}` there"));
+        }
+        self.moves.insert(vip.to_owned(), target.clone());
+        Ok(target)
+    }
+
+    /// True once the node was granted the address.
+    pub fn has_granted(&self, vip: &str, node: &str) -> bool {
+        let is_other_move = self.moves.contains_key(vip);
+        !is_other_move && self.grants.get(vip).is_some_and(|grant| grant.owner == node)
+    }
+
+    /// Commands to write to the log now.
+    pub fn poll_commands(
+        &mut self,
+        now: Time,
+        state: &OwnershipState,
+        policies: &[VipPolicy],
+    ) -> Vec<OwnershipCommand> {
+        let current = |vip: &str| state.record_of(vip).map(|r| r.token).unwrap_or_default();
+        let proposed = std::mem::take(&mut self.proposed);
+        let mut done = Vec::new();
+        for (vip, (token, since)) in proposed {
+            if current(&vip) != token {
+                done.push(vip);
+            } else if now < since + PROPOSAL_TIMEOUT {
+                self.proposed.insert(vip, (token, since));
+            }
+        }
+        // Both ends of a change that reached the log learn of it at once.
+        for vip in done {
+            let Some(record) = state.record_of(&vip) else { continue };
+            self.nudges.extend(record.owner.clone());
+            self.nudges.extend(record.former_owner.clone());
+        }
+        let mut owners: Owners =
+            state.records().map(|(vip, record)| (vip.to_owned(), record.owner.clone())).collect();
+        let mut commands = Vec::new();
+        for policy in policies {
+            let record = state.record_of(&policy.name).cloned().unwrap_or_default();
+            if self.proposed.contains_key(&policy.name) {
+                continue;
+            }
+            if let Some((owner, is_pinned, reason)) = self.next_owner(now, policy, &record, &owners)
+            {
+                owners.insert(policy.name.clone(), owner.clone());
+                self.proposed.insert(policy.name.clone(), (record.token, now));
+                commands.push(OwnershipCommand::Assign {
+                    vip: policy.name.clone(),
+                    owner,
+                    expected: record.token,
+                    is_pinned,
+                    reason: reason.to_owned(),
+                });
+            }
+        }
+        self.remove_unknown(now, state, policies, &mut commands);
+        commands
+    }
+
+    fn next_owner(
+        &mut self,
+        now: Time,
+        policy: &VipPolicy,
+        record: &VipRecord,
+        owners: &Owners,
+    ) -> Option<(Option<String>, bool, &'static str)> {
+        let vip = policy.name.as_str();
+        if let Some(target) = self.moves.remove(vip)
+            && record.owner.as_ref() != Some(&target)
+            && self.nodes.is_eligible(&target, vip, now)
+        {
+            self.returns.remove(vip);
+            return Some((Some(target), true, "the operator moved it"));
+        }
+        match place_address(policy, record, owners, &self.nodes, now) {
+            Placement::Keep => {
+                self.returns.remove(vip);
+                None
+            }
+            Placement::Change { owner, reason } => {
+                self.returns.remove(vip);
+                Some((owner, false, reason))
+            }
+            Placement::Return { owner } => {
+                let Failback::After(hold) = policy.failback else { return None };
+                let since = match self.returns.get(vip) {
+                    Some((node, since)) if *node == owner => *since,
+                    _ => now,
+                };
+                if now < since + hold {
+                    self.returns.insert(vip.to_owned(), (owner, since));
+                    return None;
+                }
+                self.returns.remove(vip);
+                Some((Some(owner), false, "it returns to a preferred node"))
+            }
+        }
+    }
+
+    /// Takes addresses without rules from their owners, then forgets them.
+    fn remove_unknown(
+        &mut self,
+        now: Time,
+        state: &OwnershipState,
+        policies: &[VipPolicy],
+        commands: &mut Vec<OwnershipCommand>,
+    ) {
+        for (vip, record) in state.records() {
+            let is_known = policies.iter().any(|policy| policy.name == vip);
+            if is_known || self.proposed.contains_key(vip) {
+                continue;
+            }
+            self.proposed.insert(vip.to_owned(), (record.token, now));
+            let (vip, expected) = (vip.to_owned(), record.token);
+            commands.push(match record.owner {
+                None => OwnershipCommand::Forget { vip, expected },
+                Some(_) => OwnershipCommand::Assign {
+                    vip,
+                    owner: None,
+                    expected,
+                    is_pinned: false,
+                    reason: "it was removed from the config".to_owned(),
+                },
+            });
+        }
+    }
+
+    /// Nodes that should report at once: a decision concerns them.
+    pub fn take_nudges(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.nudges)
+    }
+
+    /// When to poll again.
+    pub fn next_wake(&self, now: Time, policies: &[VipPolicy]) -> Option<Time> {
+        let holds = self.returns.iter().filter_map(|(vip, (_, since))| {
+            let policy = policies.iter().find(|policy| policy.name == *vip)?;
+            match policy.failback {
+                Failback::After(hold) => Some(*since + hold),
+                Failback::Never => None,
+            }
+        });
+        let retries = self.proposed.values().map(|(_, since)| *since + PROPOSAL_TIMEOUT);
+        holds.chain(retries).chain(self.nodes.next_wake(now)).min()
+    }
+}

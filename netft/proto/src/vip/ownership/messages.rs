@@ -1,0 +1,61 @@
+//! Messages between a node and the leader.
+
+use std::time::Duration;
+
+use crate::vip::FencingToken;
+
+/// From a node to the leader: what it holds and can carry. Asks for its leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LeaseReport {
+    /// Number of the report, which the reply repeats.
+    pub serial: u64,
+    /// The node.
+    pub node: String,
+    /// Addresses that it can carry.
+    pub able: Vec<String>,
+    /// Addresses with the tokens under which it has been granted them.
+    pub holds: Vec<(String, FencingToken)>,
+    /// Addresses that it held under this token and has let go: its kernel does not answer.
+    pub released: Vec<(String, FencingToken)>,
+    /// The next report follows within this time.
+    pub next_within: Duration,
+}
+
+/// The leader's word on one address for one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum LeaseVerdict {
+    /// The node may answer for this time, counted from its request.
+    Granted(Duration),
+    /// The node owns the address and asks again after this time: a former owner's lease may run.
+    Wait(Duration),
+    /// The node is not the owner, and lets go what it holds.
+    NotOwner,
+}
+
+/// The leader's word on one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct VipVerdict {
+    /// The address.
+    pub vip: String,
+    /// Its owner.
+    pub owner: Option<String>,
+    /// The decision.
+    pub token: FencingToken,
+    /// Consequence for the node that asked.
+    pub verdict: LeaseVerdict,
+    /// Why the owner is the owner.
+    pub reason: String,
+}
+
+/// From the leader to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LeaseReply {
+    /// Number of the report.
+    pub serial: u64,
+    /// All addresses.
+    pub vips: Vec<VipVerdict>,
+}

@@ -1,0 +1,91 @@
+//! Which node should own an address: a function of the rules, the owners and the nodes.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    time::Time,
+    vip::ownership::{able_nodes::AbleNodes, policy::VipPolicy, state::VipRecord},
+};
+
+/// Owners of all addresses while placements are decided one after another.
+pub(super) type Owners = BTreeMap<String, Option<String>>;
+
+/// A placement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// The owner stays.
+    Keep,
+    /// It should go to this node, or to nobody.
+    Change { owner: Option<String>, reason: &'static str },
+    /// It would return to this node, if that stays able.
+    Return { owner: String },
+}
+
+/// Places an address. `owners` are those of all addresses, with the changes decided so far.
+pub(super) fn place_address(
+    policy: &VipPolicy,
+    record: &VipRecord,
+    owners: &Owners,
+    nodes: &AbleNodes,
+    now: Time,
+) -> Placement {
+    let vip = policy.name.as_str();
+    let best = best_node(policy, owners, nodes, now);
+    let Some(current) = record.owner.as_deref() else {
+        // At the start every node has its time to report, so that the preferred one is known.
+        let is_decided =
+            nodes.is_settled(now) || best.as_deref().is_some_and(|best| policy.rank_of(best) == 0);
+        return match best {
+            Some(best) if is_decided => change_to(best, "no node owned it"),
+            _ => Placement::Keep,
+        };
+    };
+    if !nodes.is_eligible(current, vip, now) {
+        let is_heard = nodes.is_heard(current, now);
+        if !is_heard && nodes.is_alive(current, now) {
+            return Placement::Keep;
+        }
+        let reason = if is_heard { "its owner cannot carry it" } else { "its owner is silent" };
+        return match best {
+            Some(best) => change_to(best, reason),
+            // A silent owner may come back; one that cannot carry it lets it go.
+            None if is_heard => Placement::Change { owner: None, reason },
+            None => Placement::Keep,
+        };
+    }
+    let Some(best) = best.filter(|best| best != current) else { return Placement::Keep };
+    let order = |node: &str| grouping(policy, owners, node);
+    if order(&best) < order(current) {
+        return change_to(best, "it belongs with or apart from another address");
+    }
+    if !record.is_pinned && policy.rank_of(&best) < policy.rank_of(current) {
+        return Placement::Return { owner: best };
+    }
+    Placement::Keep
+}
+
+fn change_to(owner: String, reason: &'static str) -> Placement {
+    Placement::Change { owner: Some(owner), reason }
+}
+
+/// The best of the eligible nodes: by the company of other addresses, by preference, by the number
+/// of addresses that it owns, by name.
+fn best_node(policy: &VipPolicy, owners: &Owners, nodes: &AbleNodes, now: Time) -> Option<String> {
+    let load = |node: &str| {
+        let others = owners.iter().filter(|(vip, _)| **vip != policy.name);
+        others.filter(|(_, owner)| owner.as_deref() == Some(node)).count()
+    };
+    let key = |node: &str| (grouping(policy, owners, node), policy.rank_of(node), load(node));
+    let best = nodes
+        .eligible_nodes(&policy.name, now)
+        .min_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.cmp(b)));
+    best.map(str::to_owned)
+}
+
+/// Wishes about other addresses that a node would disappoint.
+fn grouping(policy: &VipPolicy, owners: &Owners, node: &str) -> usize {
+    let owner_of = |vip: &String| owners.get(vip).and_then(Option::as_deref);
+    let misses = policy.together_with.iter().filter_map(owner_of).filter(|owner| *owner != node);
+    let meets = policy.apart_from.iter().filter_map(owner_of).filter(|owner| *owner == node);
+    misses.count() + meets.count()
+}

@@ -1,0 +1,239 @@
+//! Decisions one by one; their interplay is the simulator's.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use super::*;
+use crate::{time::Time, vip::FencingToken};
+
+const LEASE: Duration = Duration::from_millis(400);
+
+fn at(millis: u64) -> Time {
+    Time::from_millis(10_000 + millis)
+}
+
+fn report(node: &str, serial: u64) -> LeaseReport {
+    LeaseReport {
+        serial,
+        node: node.to_owned(),
+        able: vec!["v".to_owned()],
+        next_within: Duration::from_secs(5),
+        ..LeaseReport::default()
+    }
+}
+
+/// A leader, the log it writes, and rules.
+struct Cluster {
+    leader: OwnershipLeader,
+    state: OwnershipState,
+    policies: Vec<VipPolicy>,
+    index: u64,
+}
+
+impl Cluster {
+    fn new(policy: VipPolicy) -> Self {
+        Self {
+            leader: OwnershipLeader::new(at(0), None, LeaseRules::DEFAULT),
+            state: OwnershipState::default(),
+            policies: vec![policy],
+            index: 0,
+        }
+    }
+
+    fn hear(&mut self, now: Time, report: &LeaseReport) {
+        self.leader.on_report(now, &self.state, report);
+    }
+
+    /// Writes all decisions to the log; returns the owner of the first address.
+    fn decide(&mut self, now: Time) -> Option<String> {
+        loop {
+            let commands = self.leader.poll_commands(now, &self.state, &self.policies);
+            if commands.is_empty() {
+                let record = self.state.record_of(&self.policies[0].name);
+                return record.and_then(|record| record.owner.clone());
+            }
+            for command in commands {
+                self.index += 1;
+                let token = FencingToken { term: 1, index: self.index };
+                assert!(self.state.apply_command(token, &command), "{command:?}");
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Time, report: &LeaseReport) -> LeaseVerdict {
+        self.hear(now, report);
+        self.leader.answer_report(now, &self.state, &self.policies, report).vips[0].verdict
+    }
+}
+
+fn policy(preferred: &[&str], failback: Failback) -> VipPolicy {
+    let preferred = preferred.iter().map(|name| (*name).to_owned()).collect();
+    VipPolicy { preferred, failback, ..VipPolicy::new("v", LEASE) }
+}
+
+#[test]
+fn the_wait_covers_the_lease_on_every_clock_within_the_drift_bound() {
+    let rules = LeaseRules::DEFAULT;
+    let wait = rules.wait_after_grant(LEASE).as_secs_f64();
+    let e = f64::from(rules.drift_ppm) / 1e6;
+    // The leader's clock runs fast, the holder's slow.
+    let leader_real = wait / (1.0 + e);
+    let holder_real = (LEASE + rules.fence_delay).as_secs_f64() / (1.0 - e);
+    assert!(leader_real >= holder_real, "{leader_real} {holder_real}");
+    assert!(wait < holder_real * 1.01, "and not much longer: {wait}");
+}
+
+#[test]
+fn a_silent_owners_address_waits_for_its_last_grant_to_end() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
+    cluster.hear(at(1), &report("a", 1));
+    cluster.hear(at(1), &report("b", 1));
+    assert_eq!(cluster.decide(at(1)).as_deref(), Some("a"));
+    // Leases of an earlier leader may run.
+    assert!(matches!(cluster.ask(at(2), &report("a", 2)), LeaseVerdict::Wait(_)));
+    assert_eq!(cluster.ask(at(500), &report("a", 3)), LeaseVerdict::Granted(LEASE));
+    cluster.leader.set_reachable("a", false);
+    assert_eq!(cluster.decide(at(600)).as_deref(), Some("b"), "the log does not wait");
+    let LeaseVerdict::Wait(wait) = cluster.ask(at(600), &report("b", 2)) else { panic!() };
+    let whole = LeaseRules::DEFAULT.wait_after_grant(LEASE);
+    assert_eq!(wait, whole - Duration::from_millis(100), "since the grant at 500");
+    assert_eq!(cluster.ask(at(500) + whole, &report("b", 3)), LeaseVerdict::Granted(LEASE));
+}
+
+#[test]
+fn a_move_waits_for_the_release_only() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::After(Duration::ZERO)));
+    cluster.hear(at(1), &report("a", 1));
+    cluster.hear(at(1), &report("b", 1));
+    cluster.decide(at(1));
+    assert_eq!(cluster.ask(at(500), &report("a", 2)), LeaseVerdict::Granted(LEASE));
+    let held = cluster.state.record_of("v").unwrap().token;
+    let moved = cluster.leader.request_move(at(501), &cluster.state, "v", Some("b"));
+    assert_eq!(moved.as_deref(), Ok("b"));
+    assert_eq!(cluster.decide(at(501)).as_deref(), Some("b"));
+    assert!(cluster.leader.take_nudges().contains("a"), "it is told at once");
+    assert!(matches!(cluster.ask(at(502), &report("b", 2)), LeaseVerdict::Wait(_)));
+    assert_eq!(cluster.ask(at(503), &report("a", 3)), LeaseVerdict::NotOwner);
+    let mut released = report("a", 4);
+    released.released.push(("v".to_owned(), held));
+    cluster.hear(at(504), &released);
+    assert!(cluster.leader.take_nudges().contains("b"), "and so is the new owner");
+    assert_eq!(cluster.ask(at(505), &report("b", 3)), LeaseVerdict::Granted(LEASE));
+    // The operator's choice stands against the preferred node.
+    assert_eq!(cluster.decide(at(5000)).as_deref(), Some("b"));
+}
+
+#[test]
+fn an_address_returns_to_its_preferred_node_as_the_rules_say() {
+    let hold = Duration::from_millis(300);
+    for (failback, back_at) in [
+        (Failback::Never, None),
+        (Failback::After(Duration::ZERO), Some(1000)),
+        (Failback::After(hold), Some(1300)),
+    ] {
+        let mut cluster = Cluster::new(policy(&["a", "b"], failback));
+        cluster.hear(at(700), &report("b", 1));
+        assert_eq!(cluster.decide(at(700)).as_deref(), Some("b"));
+        cluster.hear(at(1000), &report("a", 1));
+        let times = [1000, 1299, 1300, 4000];
+        let back = times.into_iter().find(|t| cluster.decide(at(*t)).as_deref() == Some("a"));
+        assert_eq!(back, back_at, "{failback:?}");
+    }
+}
+
+#[test]
+fn addresses_keep_company_and_distance() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
+    let with = VipPolicy { together_with: vec!["v".to_owned()], ..VipPolicy::new("w", LEASE) };
+    let apart = VipPolicy { apart_from: vec!["v".to_owned()], ..VipPolicy::new("x", LEASE) };
+    cluster.policies.extend([with, apart]);
+    for node in ["a", "b"] {
+        let mut report = report(node, 1);
+        report.able = ["v", "w", "x"].map(str::to_owned).to_vec();
+        cluster.hear(at(800), &report);
+    }
+    cluster.decide(at(800));
+    let owner = |cluster: &Cluster, vip: &str| cluster.state.record_of(vip)?.owner.clone();
+    assert_eq!(owner(&cluster, "w").as_deref(), Some("a"));
+    assert_eq!(owner(&cluster, "x").as_deref(), Some("b"));
+    cluster.leader.request_move(at(801), &cluster.state, "v", Some("b")).unwrap();
+    cluster.decide(at(801));
+    assert_eq!(owner(&cluster, "w").as_deref(), Some("b"));
+    assert_eq!(owner(&cluster, "x").as_deref(), Some("a"));
+}
+
+#[test]
+fn a_node_that_cannot_carry_the_address_gives_it_up() {
+    let mut cluster = Cluster::new(policy(&[], Failback::Never));
+    cluster.hear(at(800), &report("a", 1));
+    assert_eq!(cluster.decide(at(800)).as_deref(), Some("a"));
+    let unable = LeaseReport { able: Vec::new(), ..report("a", 2) };
+    cluster.hear(at(900), &unable);
+    assert_eq!(cluster.decide(at(900)), None, "nobody is better than a broken service");
+    cluster.hear(at(950), &report("b", 1));
+    assert_eq!(cluster.decide(at(950)).as_deref(), Some("b"));
+    assert!(cluster.leader.request_move(at(951), &cluster.state, "v", Some("a")).is_err());
+}
+
+#[test]
+fn an_address_that_the_config_lost_is_taken_away_and_forgotten() {
+    let mut cluster = Cluster::new(policy(&[], Failback::Never));
+    cluster.hear(at(800), &report("a", 1));
+    cluster.decide(at(800));
+    cluster.policies[0].name = "other".to_owned();
+    cluster.decide(at(801));
+    assert!(cluster.state.record_of("v").is_none());
+}
+
+#[test]
+fn a_holder_ignores_what_was_overtaken_and_lets_go_first() {
+    let mut holder = LeaseHolder::new("a", at(0));
+    holder.set_able(at(0), "v", true);
+    let word = |index: u64, owner: &str, verdict| VipVerdict {
+        vip: "v".to_owned(),
+        owner: Some(owner.to_owned()),
+        token: FencingToken { term: 1, index },
+        verdict,
+        reason: String::new(),
+    };
+    let reply = |serial, word| LeaseReply { serial, vips: vec![word] };
+    let first = holder.poll_report(at(0)).unwrap();
+    let granted = reply(first.serial, word(1, "a", LeaseVerdict::Granted(LEASE)));
+    let updates = holder.on_reply(at(30), &granted);
+    let until = at(0) + LEASE;
+    let token = FencingToken { term: 1, index: 1 };
+    let expected = HolderUpdate::Granted { vip: "v".to_owned(), token, until };
+    assert_eq!(updates.last(), Some(&expected), "counted from the request");
+    let late = holder.poll_report(at(200)).unwrap();
+    let next = holder.poll_report(at(400)).unwrap();
+    let updates =
+        holder.on_reply(at(410), &reply(next.serial, word(2, "b", LeaseVerdict::NotOwner)));
+    assert!(matches!(updates.last(), Some(HolderUpdate::Revoked { .. })));
+    // The grant of the earlier report arrives after the revocation.
+    let overtaken = reply(late.serial, word(1, "a", LeaseVerdict::Granted(LEASE)));
+    assert_eq!(holder.on_reply(at(420), &overtaken), []);
+    holder.on_released(at(430), "v", FencingToken { term: 1, index: 2 });
+    let report = holder.poll_report(at(430)).unwrap();
+    assert_eq!(report.released, [("v".to_owned(), token)]);
+    assert_eq!(report.holds, []);
+}
+
+#[test]
+fn votes_bound_the_leases_of_earlier_leaders_only_as_a_majority() {
+    let rules = LeaseRules::DEFAULT;
+    let mut ages = VoteAges::default();
+    ages.add_vote(4, 1, at(1000), Duration::from_millis(300), &rules);
+    assert_eq!(ages.newest_ack(4, 3), None, "one of three");
+    ages.add_vote(4, 1, at(1000), Duration::from_millis(300), &rules);
+    assert_eq!(ages.newest_ack(4, 3), None, "the same one");
+    ages.add_vote(4, 2, at(1010), Duration::from_millis(200), &rules);
+    let newest = ages.newest_ack(4, 3).unwrap();
+    assert!(newest >= at(810) && newest < at(812), "{newest}");
+    assert_eq!(ages.newest_ack(5, 3), None, "another term");
+    let mut clock = AckClock::new(at(0));
+    clock.begin_ack();
+    assert_eq!(clock.age(at(500)), Duration::ZERO, "one is under way");
+    clock.end_ack(at(600));
+    assert_eq!(clock.age(at(700)), Duration::from_millis(100));
+}
