@@ -20,7 +20,7 @@ use netft_proto::{
 
 use crate::io::{
     path::Path,
-    quic::transport::{CidTag, QuicTransport},
+    quic::transport::{CidTags, QuicTransport},
     relays::FibRelays,
     socket::{SocketId, TunQueue, UdpSocket},
     steering::{Forwarding, TrafficSteering},
@@ -55,8 +55,9 @@ pub struct Fib {
     pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
     /// The QUIC transports of routes that use one, or where the peer requests one.
     pub transports: HashMap<RouteId, Arc<QuicTransport>>,
-    /// Marks the connection ids of such transports, to recognize their packets where none exists.
-    pub cid_tag: Option<CidTag>,
+    /// Mark the connection ids that this node issues, to recognize packets of such transports where
+    /// none exists, and first flights.
+    pub cid_tags: Option<CidTags>,
     /// Some peer has no active route. Set by [`with_reachability`](Self::with_reachability), so
     /// that no datagram costs a search through all peers.
     pub has_unreachable_peer: bool,

@@ -22,9 +22,12 @@ use netft_proto::{
 
 use crate::io::{
     control::component::{Action, Actions, Component, Input, View},
-    quic::transport::{
-        CidTag, CloseReason, NodeTransportSettings, PeerTransportSettings, QuicTransport,
-        TRANSPORT_OVERHEAD,
+    quic::{
+        session_cid_tag,
+        transport::{
+            CidTags, CloseReason, NodeTransportSettings, PeerTransportSettings, QuicTransport,
+            TRANSPORT_OVERHEAD,
+        },
     },
 };
 
@@ -109,10 +112,11 @@ impl QuicConnections {
         )
     }
 
-    /// The tag of this node's connection ids, by which a worker knows a packet for a connection
-    /// that does not exist.
-    pub(super) fn cid_tag(&mut self, config: &Config) -> Option<CidTag> {
-        Some(self.shared_quic_config(config)?.cid_tag())
+    /// The tags of this node's connection ids, by which a worker knows a packet for a connection
+    /// that does not exist, and a first flight.
+    pub(super) fn cid_tags(&mut self, config: &Config) -> Option<CidTags> {
+        let transport = self.shared_quic_config(config)?.cid_tag();
+        Some(CidTags { transport, session: session_cid_tag(&config.key) })
     }
 
     fn shared_quic_config(&mut self, config: &Config) -> Option<&NodeTransportSettings> {

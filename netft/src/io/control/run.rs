@@ -108,7 +108,7 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
         mtu_raise: config.failover.pmtu_raise_timer,
     };
     let mut components = Components::default();
-    let cid_tag = components.connections.cid_tag(&config);
+    let cid_tags = components.connections.cid_tags(&config);
     let mut driver = Driver {
         engine: Engine::new(engine),
         config,
@@ -118,7 +118,7 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
         components,
         sockets: Sockets::default(),
         workers: parts.workers,
-        publisher: TablePublisher::new(parts.fib, parts.desired_state, cid_tag),
+        publisher: TablePublisher::new(parts.fib, parts.desired_state, cid_tags),
         sessions: ControlSessions::new(parts.manager, parts.random.boot_id),
         events: parts.events,
         carrier_monitor: parts.carrier_monitor,

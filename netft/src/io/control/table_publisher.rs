@@ -24,7 +24,7 @@ use crate::io::{
     },
     fib::{Fib, FibPeer, SharedFib},
     path::Path,
-    quic::transport::CidTag,
+    quic::transport::CidTags,
     relays::FibRelays,
     socket::TunQueue,
 };
@@ -41,7 +41,7 @@ pub(super) struct TablePublisher {
     multicast_limit: Option<Arc<TokenBucket>>,
     /// Limits the datagrams this node relays.
     relay_limit: Option<Arc<TokenBucket>>,
-    cid_tag: Option<CidTag>,
+    cid_tags: Option<CidTags>,
     /// The adapter's desired state; the MTU towards each peer follows from the table.
     desired_state: watch::Sender<DesiredState>,
     /// Why the table must be built anew, if it must.
@@ -53,14 +53,14 @@ impl TablePublisher {
     pub(super) fn new(
         fib: SharedFib,
         desired_state: watch::Sender<DesiredState>,
-        cid_tag: Option<CidTag>,
+        cid_tags: Option<CidTags>,
     ) -> Self {
         Self {
             fib,
             queues: Vec::new(),
             multicast_limit: None,
             relay_limit: None,
-            cid_tag,
+            cid_tags,
             desired_state,
             rebuild_reason: Some("start"),
             generation: 0,
@@ -140,7 +140,7 @@ impl TablePublisher {
                 .all_transports()
                 .map(|(id, transport)| (id, transport.clone()))
                 .collect(),
-            cid_tag: self.cid_tag,
+            cid_tags: self.cid_tags,
             ..Fib::default()
         };
         let (paths, route_counts) = add_routes(&mut fib, view, components);

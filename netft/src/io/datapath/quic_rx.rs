@@ -92,8 +92,10 @@ impl RxBatch<'_, '_> {
         if !HandshakeLimiter::is_limited(packet) {
             return true;
         }
-        let route = self.source.look_up_route(self.context.fib).map(|(_, route)| route);
-        let admitted = self.handshake_limiter.try_take(route, packet, clock::now());
+        let fib = self.context.fib;
+        let route = self.source.look_up_route(fib).map(|(_, route)| route);
+        let first_flight = !fib.cid_tags.is_some_and(|tags| tags.issued_id_of(packet));
+        let admitted = self.handshake_limiter.try_take(route, first_flight, clock::now());
         if !admitted {
             self.count_drop(DropReason::HandshakeRate);
         }
@@ -107,7 +109,9 @@ impl RxBatch<'_, '_> {
             // For a route's own connection, which does not exist here: an Initial, which the peer
             // repeats and whose sender the handshake proves; or a packet for a connection of this
             // node's former process, which the driver then replaces.
-            Some((_, route)) if fib.cid_tag.is_some_and(|tag| tag.matches_packet(bytes)) => {
+            Some((_, route))
+                if fib.cid_tags.is_some_and(|tags| tags.transport.matches_packet(bytes)) =>
+            {
                 let message = FromWorker::ConnectionRequested(route);
                 self.context.driver_queue.send(message, self.context.counters);
                 return;

@@ -7,13 +7,13 @@ use quinn::{
     ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use quinn_proto::HashedConnectionIdGenerator;
 use ring::{hkdf, hmac};
 
 use crate::io::quic::{
     failure::EndpointError,
     socket::RouteSocket,
     tls::{CONTROL_ALPNS, TlsIdentity},
+    transport::CidTag,
 };
 
 /// Smallest UDP payload that every QUIC path carries (RFC 9000 section 14): no path MTU discovery.
@@ -87,25 +87,33 @@ pub(in crate::io) fn client_config_with_alpn(
     Ok(client)
 }
 
+/// The secret of a node's control sessions.
+fn derive_secret(key: &PrivateKey) -> hkdf::Prk {
+    hkdf::Salt::new(hkdf::HKDF_SHA256, b"netft/1 quic").extract(&key.0)
+}
+
+/// The tag of the connection ids of a node's control sessions.
+pub(in crate::io) fn session_cid_tag(key: &PrivateKey) -> CidTag {
+    let mut cid_key = [0; 8];
+    derive_secret(key)
+        .expand(CID_KEY_INFO, EightBytes)
+        .and_then(|bytes| bytes.fill(&mut cid_key))
+        .expect("HKDF fills the eight bytes requested");
+    CidTag::new(u64::from_be_bytes(cid_key))
+}
+
 fn endpoint_config(key: &PrivateKey) -> EndpointConfig {
     // Both keys are derived from the identity, so a restarted node recognises packets for its
     // former process and answers with a stateless reset (RFC 9000 section 10.3): the peer detects
     // the restart in one round trip.
-    let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"netft/1 quic").extract(&key.0);
-    let reset: hmac::Key = secret
+    let reset: hmac::Key = derive_secret(key)
         .expand(RESET_KEY_INFO, hmac::HMAC_SHA256)
         .expect("32 bytes are within HKDF's limit")
         .into();
-    let mut cid_key = [0; 8];
-    secret
-        .expand(CID_KEY_INFO, EightBytes)
-        .and_then(|bytes| bytes.fill(&mut cid_key))
-        .expect("HKDF fills the eight bytes requested");
-    let cid_key = u64::from_be_bytes(cid_key);
-
+    let tag = session_cid_tag(key);
     let mut config = EndpointConfig::new(Arc::new(reset));
     config
-        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)))
+        .cid_generator(move || tag.cid_generator())
         // The fixed bit distinguishes QUIC from netft frames (RFC 9443), so it is not greased (RFC
         // 9287).
         .grease_quic_bit(false);

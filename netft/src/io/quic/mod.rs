@@ -33,6 +33,7 @@ pub(in crate::io) mod transport;
 mod types;
 mod unverified_sources;
 
+pub(in crate::io) use crate::io::quic::endpoint::session_cid_tag;
 pub(crate) use crate::io::quic::types::{
     DATAGRAM_QUEUE_LEN, FromQuic, FromQuicHandler, QuicDatagram, StartError,
 };

@@ -1,6 +1,7 @@
 //! Input from the wire that is forged, repeated, misrouted or from strangers.
 
 use super::*;
+use crate::io::quic::transport::{CidTag, CidTags};
 
 #[test]
 fn only_authentic_packets_between_the_two_nodes_reach_the_adapter() {
@@ -164,14 +165,17 @@ fn floods_of_handshake_packets_are_limited_and_established_connections_are_not()
     // A peer without a route: QUIC is taken from any source.
     let known = right.fib.load_full();
     let (sockets, routes) = (known.sockets.clone(), known.routes.clone());
+    let tags = CidTags { transport: CidTag::new(1), session: CidTag::new(2) };
     right.fib.store(Arc::new(Fib {
         has_unreachable_peer: true,
+        cid_tags: Some(tags),
         sockets,
         routes,
         ..Fib::default()
     }));
     let stranger = socket();
-    let initial = [&[0xc0, 0, 0, 0, 1, 20][..], &[7; 60]].concat();
+    // A forger may choose ids as long as those that this node issues.
+    let initial = [&[0xc0, 0, 0, 0, 1, 8][..], &[7; 60]].concat();
     let start = std::time::Instant::now();
     let count = 500;
     let mut passed = 0;
@@ -189,6 +193,11 @@ fn floods_of_handshake_packets_are_limited_and_established_connections_are_not()
     }
     let refilled = start.elapsed().as_millis() as u64 / 5 + 1;
     assert!((2 * 64..=2 * (64 + refilled)).contains(&passed), "{passed} passed");
+    // A handshake that this node began goes on.
+    let issued = tags.session.cid_generator().generate_cid();
+    let later = [&[0xe0, 0, 0, 0, 1, 8][..], &issued, &[7; 60]].concat();
+    udp::send_control(left.socket.fd.as_fd(), &right.socket.local, &later, None).unwrap();
+    await_until(|| right.quic.try_recv().is_ok());
     for _ in 0..70 {
         udp::send_control(left.socket.fd.as_fd(), &right.socket.local, &[0x40; 40], None).unwrap();
         right.quic.blocking_recv().unwrap();

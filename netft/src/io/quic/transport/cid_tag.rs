@@ -13,7 +13,7 @@ const LONG_HEADER_BIT: u8 = 0x80;
 
 /// Recognises the packets of this node's transport connections by their destination id.
 #[derive(Clone, Copy, Debug)]
-pub struct CidTag(u64);
+pub(crate) struct CidTag(u64);
 
 impl CidTag {
     /// A tag with `key`, derived from the node's identity, so that a restarted node recognises
@@ -31,14 +31,36 @@ impl CidTag {
     /// for one, and lost.
     #[inline]
     pub(in crate::io) fn matches_packet(self, packet: &[u8]) -> bool {
-        match destination_cid(packet) {
-            Some(id) if id.len() == LOCAL_CID_LEN => {
-                let ids = HashedConnectionIdGenerator::from_key(self.0);
-                ids.validate(&ConnectionId::new(id)).is_ok()
-            }
-            Some(id) => id.len() == DIALER_CID_LEN,
-            None => false,
-        }
+        destination_cid(packet).is_some_and(|id| id.len() == DIALER_CID_LEN)
+            || self.issued_id_of(packet)
+    }
+
+    /// Returns whether the destination id of `packet` is one that was issued with this tag.
+    #[inline]
+    fn issued_id_of(self, packet: &[u8]) -> bool {
+        let id = destination_cid(packet).filter(|id| id.len() == LOCAL_CID_LEN);
+        id.is_some_and(|id| {
+            let ids = HashedConnectionIdGenerator::from_key(self.0);
+            ids.validate(&ConnectionId::new(id)).is_ok()
+        })
+    }
+}
+
+/// The tags of both kinds of a node's connections.
+#[derive(Clone, Copy, Debug)]
+pub struct CidTags {
+    /// Of the transport connections of routes.
+    pub(in crate::io) transport: CidTag,
+    /// Of the control sessions.
+    pub(in crate::io) session: CidTag,
+}
+
+impl CidTags {
+    /// Returns whether this node issued the destination id of `packet`, so that it is of no first
+    /// flight. Nobody can forge such an id who has seen none.
+    #[inline]
+    pub(in crate::io) fn issued_id_of(&self, packet: &[u8]) -> bool {
+        [self.transport, self.session].into_iter().any(|tag| tag.issued_id_of(packet))
     }
 }
 
@@ -78,6 +100,21 @@ mod tests {
         assert!(
             tag.matches_packet(&long(&random_dialer_cid())) && !tag.matches_packet(&long(&[1; 20]))
         );
+    }
+
+    /// F-51. A forger may choose the length of ids that a node issues.
+    #[test]
+    fn ids_of_either_kind_of_connection_are_issued_and_others_are_not() {
+        let tags = CidTags { transport: CidTag::new(7), session: CidTag::new(8) };
+        for key in [7, 8] {
+            let id = CidTag::new(key).cid_generator().generate_cid();
+            assert!(tags.issued_id_of(&long(&id)));
+            assert!(!tags.issued_id_of(&long(&id[..7])));
+        }
+        let other = CidTag::new(9).cid_generator().generate_cid();
+        for id in [&other[..], &[0x5a; 8], &random_dialer_cid(), &[1; 20]] {
+            assert!(!tags.issued_id_of(&long(id)), "{id:?}");
+        }
     }
 
     /// W-01.

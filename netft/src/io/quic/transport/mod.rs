@@ -37,7 +37,7 @@ use bytes::Bytes;
 use netft_proto::time::Time;
 
 pub(in crate::io) use crate::io::quic::transport::{
-    cid_tag::CidTag,
+    cid_tag::{CidTag, CidTags},
     connection::CloseReason,
     settings::{NodeTransportSettings, PeerTransportSettings, TRANSPORT_OVERHEAD},
     types::{FrameClass, SendOutcome},
