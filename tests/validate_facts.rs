@@ -347,6 +347,7 @@ fn t_04_the_true_cause_is_named_and_no_firewall() {
         ("duplicate", "cloned-identity", "netft keygen"),
         ("refused", "refused", "agree"),
         ("no-answer", "no-answer", "start netftd on b"),
+        ("small-mtu", "small-mtu", "raise the MTU"),
     ] {
         let sessions = vec![without_session(cause, "as the daemon says")];
         let routes = vec![broken("added")];

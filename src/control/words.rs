@@ -44,7 +44,8 @@ words! {
     StallSource: Data Heartbeats;
     NetworkChange: Added Removed Up Partitioned Down Unavailable;
     NetworkState: Up Partitioned Down Unavailable;
-    SessionCause: Silent NoAddress NoNetwork NoAnswer WrongKey KeyRefused Duplicate Refused;
+    SessionCause: Silent NoAddress NoNetwork NoAnswer SmallMtu
+        WrongKey KeyRefused Duplicate Refused;
     SessionState: Up Silent None;
     InterfaceState: Up Unreachable Failed Unavailable;
     MetricSource: Config Interface Peer Remembered;

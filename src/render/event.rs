@@ -174,7 +174,7 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         EventDetail::OverlayLost { peer, what } => format!("{peer}: {what}"),
         EventDetail::OverlayAnswers { peer } => format!("{peer} answers through the adapter again"),
         EventDetail::SessionRefused { peer, reason } => {
-            format!("session with {peer} refused: {reason}")
+            format!("no session with {peer}: {reason}")
         }
         EventDetail::NameFailed { peer, name, reason } => {
             format!("cannot resolve {name} of peer {peer}: {reason}; retrying")

@@ -66,8 +66,16 @@ fn check_session(facts: &NodeFacts, peer: &PeerView) -> Option<Finding> {
             "no-answer",
             format!(
                 "start netftd on {name} and run `netft validate` there; allow UDP port {} in on it \
-                 and through firewalls in between",
+                 and through firewalls in between; the path has to carry packets of 1,228 bytes \
+                 (`ping -M do -s 1200 ADDRESS`)",
                 facts.config.session.port
+            ),
+        ),
+        SessionCause::SmallMtu => (
+            "small-mtu",
+            format!(
+                "raise the MTU of the interface here and at {name} to 1,280 bytes or more, or add \
+                 another network"
             ),
         ),
         SessionCause::WrongKey => (

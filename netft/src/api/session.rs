@@ -29,6 +29,8 @@ pub enum SessionCause {
     NoNetwork,
     /// Handshakes get no answer.
     NoAnswer,
+    /// No interface towards the peer takes packets of the size that a session needs.
+    SmallMtu,
     /// The node at the peer's address holds another key than the configuration names.
     WrongKey,
     /// The peer does not accept this node's key.
@@ -41,11 +43,12 @@ pub enum SessionCause {
 
 impl SessionCause {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Silent,
         Self::NoAddress,
         Self::NoNetwork,
         Self::NoAnswer,
+        Self::SmallMtu,
         Self::WrongKey,
         Self::KeyRefused,
         Self::Duplicate,
@@ -59,6 +62,7 @@ impl SessionCause {
             Self::NoAddress => "no-address",
             Self::NoNetwork => "no-network",
             Self::NoAnswer => "no-answer",
+            Self::SmallMtu => "small-mtu",
             Self::WrongKey => "wrong-key",
             Self::KeyRefused => "key-refused",
             Self::Duplicate => "duplicate",

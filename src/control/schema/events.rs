@@ -173,7 +173,7 @@ pub enum EventDetail {
         /// The peer.
         peer: String,
     },
-    /// The session with the peer was refused.
+    /// There is no session with the peer: it was refused, or no interface takes a handshake.
     SessionRefused {
         /// The peer.
         peer: String,

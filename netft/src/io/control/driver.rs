@@ -20,6 +20,7 @@ use netft_proto::{
 };
 use tokio::sync::{broadcast, mpsc};
 
+use crate::api::session::SessionCause;
 use crate::io::{
     carrier_monitor::CarrierMonitor,
     clock,
@@ -30,6 +31,7 @@ use crate::io::{
         peer_table::{PeerTable, SessionEnd},
         route_planner::RouteReplanner,
         route_table::RouteTable,
+        session_problem::small_mtu_problem,
         sockets::Sockets,
         table_publisher::{REPLY_TEMPLATE_READY, TablePublisher},
     },
@@ -377,8 +379,13 @@ impl Driver {
             }
             FromQuic::HandshakeFailed { peer, problem } => {
                 tracing::debug!(%peer, cause = problem.cause.as_str(), "no session yet");
-                if let Some(entry) = self.peers.get_mut(peer) {
-                    entry.note_handshake_problem(clock::now(), problem);
+                let is_vague = problem.cause == SessionCause::NoAnswer;
+                let small = small_mtu_problem(&self.view(), peer).filter(|_| is_vague);
+                let Some(entry) = self.peers.get_mut(peer) else { return };
+                let reason = small.as_ref().map(|problem| problem.text.clone());
+                let is_new = entry.note_handshake_problem(clock::now(), small.unwrap_or(problem));
+                if let Some(reason) = reason.filter(|_| is_new) {
+                    self.emit_event(EventKind::SessionRefused { peer, reason });
                 }
             }
             FromQuic::DuplicateNode { peer } => self.emit_event(EventKind::DuplicateNode { peer }),

@@ -75,15 +75,20 @@ impl PeerEntry {
     }
 
     /// Notes why a handshake failed. One without an answer explains nothing while a refusal is
-    /// fresh: the peer may answer on one network alone.
-    pub(super) fn note_handshake_problem(&mut self, now: Time, problem: SessionProblem) {
+    /// fresh: the peer may answer on one network alone. Returns whether its cause is another than
+    /// before.
+    pub(super) fn note_handshake_problem(&mut self, now: Time, problem: SessionProblem) -> bool {
         let explains = |(at, known): &(Time, SessionProblem)| {
             known.cause != SessionCause::NoAnswer && now.since(*at) < REFUSAL_FRESHNESS
         };
         let is_vague = problem.cause == SessionCause::NoAnswer;
-        if !is_vague || !self.handshake_problem.as_ref().is_some_and(explains) {
+        let known = self.handshake_problem.as_ref();
+        let is_new = known.is_none_or(|(_, known)| known.cause != problem.cause);
+        let is_kept = !is_vague || !known.is_some_and(explains);
+        if is_kept {
             self.handshake_problem = Some((now, problem));
         }
+        is_kept && is_new
     }
 
     /// Why the last handshake failed, while there is no session.

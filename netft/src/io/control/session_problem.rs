@@ -4,15 +4,19 @@ use std::collections::BTreeSet;
 
 use netft_proto::{
     config::PeerConfig,
+    ids::PeerId,
     route::{PeerStatus, RouteState},
     time::Time,
 };
 
 use crate::{
     api::session::{SessionCause, SessionProblem},
-    io::control::component::View,
+    io::control::{component::View, sockets::max_datagram},
 };
 
+/// Bytes of the largest UDP payload of a handshake (RFC 9000 section 14.1): every path carries it,
+/// or no session comes about.
+const HANDSHAKE_PAYLOAD: usize = 1200;
 /// Most reasons listed in one line.
 const MAX_LISTED_REASONS: usize = 4;
 
@@ -55,11 +59,32 @@ pub(super) fn session_problem(
     Some(handshake.cloned().map_or_else(
         || SessionProblem::new(SessionCause::NoAnswer, dialled),
         |problem| {
-            let text =
-                format!("{}; is netftd running there, and does a firewall drop UDP?", problem.text);
+            let text = format!(
+                "{}; is netftd running there, does a firewall drop UDP, does the path carry \
+                 packets of 1,228 bytes (IPv6: 1,248)?",
+                problem.text
+            );
             SessionProblem::new(problem.cause, text)
         },
     ))
+}
+
+/// The problem of a peer whose routes all leave through interfaces that take no packet of a
+/// handshake. Their routes carry data once a session stands.
+pub(super) fn small_mtu_problem(view: &View<'_>, peer: PeerId) -> Option<SessionProblem> {
+    let routes = view.routes.iter().filter(|(_, entry)| entry.plan.spec.peer == peer);
+    let mut small = Vec::new();
+    for (_, entry) in routes {
+        let interface = view.planner.host_state().interface(entry.plan.ifindex)?;
+        let remote = entry.plan.spec.real_remote.ip();
+        if max_datagram(interface.mtu, remote) >= HANDSHAKE_PAYLOAD {
+            return None;
+        }
+        let needed = HANDSHAKE_PAYLOAD + if remote.is_ipv4() { 28 } else { 48 };
+        let (name, mtu) = (&entry.plan.ifname, interface.mtu);
+        small.push(format!("{name} has an MTU of {mtu} bytes, and a session needs {needed}"));
+    }
+    (!small.is_empty()).then(|| SessionProblem::new(SessionCause::SmallMtu, list_reasons(small)))
 }
 
 fn no_address(view: &View<'_>, peer: &PeerConfig) -> SessionProblem {
@@ -117,7 +142,7 @@ mod tests {
 
     use std::time::Duration;
 
-    use netft_proto::{engine::EngineInput, ids::PeerId, route::Reason};
+    use netft_proto::{engine::EngineInput, route::Reason};
 
     use super::*;
     use crate::io::control::test_node::TestNode;
