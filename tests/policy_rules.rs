@@ -59,6 +59,15 @@ fn f_45_a_rule_before_the_main_table_draws_nothing_away() {
         });
         told.unwrap();
         assert_flow_alive(pair.transfer(0, None, false));
+        // A rule for the packets of a card's address is no reason for one of netft's.
+        run_ip(node, "rule del pref 5270");
+        wait_until("no own IPv4 rule", || own_rules(node) == 1);
+        run_ip(node, "rule add pref 5270 from 10.1.0.1 lookup 52");
+        std::thread::sleep(common::TRAFFIC_CHECK_TIME);
+        assert_eq!(own_rules(node), 1);
+        run_ip(node, "rule del pref 5270");
+        run_ip(node, "rule add pref 5270 lookup 52");
+        wait_until("the own rules again", || own_rules(node) == 2);
         // Guarded, and always before the foreign one.
         run_ip(node, "rule del pref 3343");
         wait_until("the rule again", || own_rules(node) == 2);

@@ -251,3 +251,29 @@ fn single_losses_take_nothing_down() {
         assert_eq!(report.first_left_up(node, scenario.route_id(node, peer, 0), ms(1000)), None);
     }
 }
+
+/// F-20: heartbeats wait with an interrupted worker while the engine's thread runs. Up to a
+/// detection time nothing is lost; after it the peer is unreachable once, and back for good.
+#[test]
+fn f_20_a_worker_interrupted_before_it_hands_over_blames_nobody() {
+    let timing = timing(50, 3);
+    let at = ms(3000);
+    for (detections, lost) in [(1.2, 0), (1.8, 0), (4.0, 1), (7.3, 1)] {
+        let length = timing.detection_time().mul_f64(detections);
+        let scenario = two(3)
+            .timing(timing)
+            .run_for(Duration::from_secs(10))
+            .with_fault(at, FaultAction::InterruptWorker { node: 0, length })
+            .without_invariants();
+        let report = sim::run_scenario(&scenario);
+        let of_node = |wanted: fn(&EventKind) -> bool| {
+            let events = report.events.iter().filter(|(node, event)| *node == 0 && event.at >= at);
+            events.filter(|(_, event)| wanted(&event.kind)).count()
+        };
+        let unreachable = of_node(|kind| matches!(kind, EventKind::RemoteUnreachable { .. }));
+        let downs =
+            of_node(|kind| matches!(kind, EventKind::StateChanged { to: RouteState::Down, .. }));
+        assert_eq!((unreachable, downs), (lost, lost * 3), "{length:?}");
+        assert!(report.routes[0].iter().all(|route| route.state == RouteState::Up));
+    }
+}

@@ -29,6 +29,12 @@ pub(crate) enum DriverMessage {
     Queues(Vec<Arc<TunQueue>>),
     /// An event of the netlink watcher or the resolver, for the subscribers.
     Event(EventKind),
+    /// A name of a peer that failed resolves again.
+    NameResolved {
+        /// The peer.
+        peer: PeerId,
+        name: String,
+    },
     /// An echo through the adapter ended.
     EchoDone {
         /// The peer it was sent to.

@@ -4,6 +4,7 @@
 //! way. Without names it sleeps.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::Arc,
@@ -12,6 +13,7 @@ use std::{
 
 use netft_proto::{
     config::{Config, HostName},
+    ids::PeerId,
     route::EventKind,
     topology::{
         ResolvedAddresses,
@@ -46,6 +48,7 @@ impl NameResolver {
         let mut names = NameCache::default();
         let mut lookups = JoinSet::new();
         let mut is_config_new = true;
+        let mut failed = BTreeSet::new();
         loop {
             let now = clock::now();
             if is_config_new
@@ -71,7 +74,7 @@ impl NameResolver {
                 },
                 Some(found) = lookups.join_next() => {
                     if let Ok((key, answer)) = found
-                        && !self.apply_lookup(&mut names, &key, answer).await
+                        && !self.apply_lookup((&mut names, &mut failed), key, answer).await
                     {
                         return;
                     }
@@ -84,18 +87,27 @@ impl NameResolver {
     /// Applies the result of a lookup. Returns whether the driver is still running.
     async fn apply_lookup(
         &self,
-        names: &mut NameCache,
-        key: &PeerHostName,
+        (names, failed): (&mut NameCache, &mut BTreeSet<(PeerId, String)>),
+        key: PeerHostName,
         answer: Result<Vec<IpAddr>, String>,
     ) -> bool {
-        let news = names.on_lookup_result(clock::now(), key, answer);
+        let subject = (key.0, key.1.host.clone());
+        let is_over = answer.is_ok() && failed.remove(&subject);
+        let news = names.on_lookup_result(clock::now(), &key, answer);
         if news.changed {
             tracing::debug!(peer = %key.0, name = key.1.host, "addresses of a name changed");
             self.resolved.send_replace(names.resolved_addresses());
         }
-        let Some(reason) = news.failure else { return true };
-        let event = EventKind::NameFailed { peer: key.0, name: key.1.host.clone(), reason };
-        self.driver.send(DriverMessage::Event(event)).await.is_ok()
+        let (peer, name) = subject.clone();
+        let message = match news.failure {
+            Some(reason) => {
+                failed.insert(subject);
+                DriverMessage::Event(EventKind::NameFailed { peer, name, reason })
+            }
+            None if is_over => DriverMessage::NameResolved { peer, name },
+            None => return true,
+        };
+        self.driver.send(message).await.is_ok()
     }
 }
 
@@ -129,4 +141,47 @@ fn resolve_name(name: &HostName) -> io::Result<Vec<IpAddr>> {
         .to_socket_addrs()?
         .map(|addr: SocketAddr| addr.ip())
         .collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use netft_proto::config::PrivateKey;
+
+    use super::*;
+    use crate::io::identity;
+
+    #[tokio::test]
+    async fn a_name_that_resolves_again_ends_its_problem_once() {
+        let key = identity::generate_key().unwrap();
+        let public = identity::public_key(&key).unwrap();
+        let config = Config::new("n1", PrivateKey(key.0.to_vec().into()), public);
+        let (driver, mut messages) = mpsc::channel(8);
+        let resolver = NameResolver {
+            config: watch::channel(Arc::new(config)).1,
+            fib: SharedFib::default(),
+            driver,
+            resolved: watch::channel(ResolvedAddresses::new()).0,
+        };
+        let name = HostName { host: "b.example".to_owned(), port: 3343 };
+        let key = (PeerId(0), name);
+        let (mut names, mut failed) = (NameCache::default(), BTreeSet::new());
+        names.set_names(clock::now(), vec![key.clone()]);
+        let found = || Ok(vec!["192.0.2.1".parse().unwrap()]);
+        for answer in [found(), Err("no such name".to_owned()), found(), found()] {
+            names.take_due_lookups(clock::now());
+            let parts = (&mut names, &mut failed);
+            assert!(resolver.apply_lookup(parts, key.clone(), answer).await);
+        }
+        drop(resolver);
+        let mut told = Vec::new();
+        while let Some(message) = messages.recv().await {
+            told.push(match message {
+                DriverMessage::Event(EventKind::NameFailed { .. }) => "failed",
+                DriverMessage::NameResolved { peer: PeerId(0), .. } => "resolved",
+                _ => "other",
+            });
+        }
+        assert_eq!(told, ["failed", "resolved"]);
+    }
 }

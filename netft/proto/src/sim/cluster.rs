@@ -32,6 +32,7 @@ pub(crate) enum SimStep {
     Arrive { to: usize, arrival: Arrival },
     Wake { node: usize },
     Resume { node: usize },
+    HandOver { node: usize, is_last: bool },
     Handshake { a: usize, b: usize },
     SendData { from: usize, to: usize },
     DataWake { node: usize },

@@ -66,6 +66,7 @@ impl Simulation<'_> {
             FaultAction::PauseDroppingPackets { node, length } => {
                 self.pause_node(node, length, true);
             }
+            FaultAction::InterruptWorker { node, length } => self.interrupt_worker(node, length),
             FaultAction::Crash { node } => self.crash_node(node),
             FaultAction::Restart { node } => {
                 if self.cluster.nodes[node].engine.is_none() {

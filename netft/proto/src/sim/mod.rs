@@ -25,6 +25,7 @@ mod data;
 mod deferred_heartbeats;
 mod delivery;
 mod faults;
+mod interrupted_worker;
 mod network;
 mod node;
 mod ownership;

@@ -9,6 +9,7 @@ use crate::{
     engine::{Engine, EngineInput},
     ids::{PeerId, RouteId},
     route::{PeerForwarding, PeerStatus, Reason, RouteChange, RouteStatus},
+    sim::interrupted_worker::InterruptedWorker,
     time::Time,
     wire::{ack::Ack, heartbeat::Heartbeat},
 };
@@ -140,6 +141,8 @@ pub(crate) struct SimNode {
     pub(crate) engine: Option<Engine>,
     pub(crate) boot_id: u64,
     pub(crate) pause: Option<NodePause>,
+    /// The worker that reads heartbeats, while it is interrupted.
+    pub(crate) interrupted: Option<InterruptedWorker>,
     /// Arrivals during the pause, in order.
     inbox: VecDeque<Arrival>,
     /// Heartbeats in the inbox.
@@ -168,6 +171,7 @@ impl SimNode {
             engine: None,
             boot_id: 0,
             pause: None,
+            interrupted: None,
             inbox: VecDeque::new(),
             queued_heartbeats: 0,
             queued_data: 0,

@@ -170,7 +170,9 @@ fn draw_fault(
             Some(FaultAction::CarrierRestored { network, node })
         }
         FaultAction::Crash { node } => Some(FaultAction::Restart { node }),
-        FaultAction::Pause { .. } | FaultAction::PauseDroppingPackets { .. } => None,
+        FaultAction::Pause { .. }
+        | FaultAction::PauseDroppingPackets { .. }
+        | FaultAction::InterruptWorker { .. } => None,
         FaultAction::Cut { .. }
         | FaultAction::CutOneWay { .. }
         | FaultAction::Loss { .. }

@@ -120,6 +120,13 @@ pub enum FaultAction {
         /// Length of the pause.
         length: Duration,
     },
+    /// A node's worker is interrupted between the sockets and the engine, whose thread runs on.
+    InterruptWorker {
+        /// The node.
+        node: usize,
+        /// Length of the interruption.
+        length: Duration,
+    },
     /// A node dies and loses its state.
     Crash {
         /// The node.
@@ -170,6 +177,7 @@ impl FaultAction {
             | Self::Drain { network, node, .. } => network < networks && node < nodes,
             Self::Pause { node, .. }
             | Self::PauseDroppingPackets { node, .. }
+            | Self::InterruptWorker { node, .. }
             | Self::Crash { node }
             | Self::Restart { node } => node < nodes,
             Self::HealAll => true,
@@ -192,6 +200,7 @@ impl FaultAction {
             | Self::Priority { .. }
             | Self::Pause { .. }
             | Self::PauseDroppingPackets { .. }
+            | Self::InterruptWorker { .. }
             | Self::Crash { .. }
             | Self::Restart { .. }
             | Self::HealAll => Duration::ZERO,

@@ -123,6 +123,7 @@ impl<'a> Simulation<'a> {
             SimStep::Arrive { to, arrival } => self.on_arrival(to, arrival),
             SimStep::Wake { node } => self.on_wake(node),
             SimStep::Resume { node } => self.resume_node(node),
+            SimStep::HandOver { node, is_last } => self.hand_over(node, is_last),
             SimStep::Handshake { a, b } => cluster.attempt_handshake(a, b),
             SimStep::SendData { from, to } => data.send_data(cluster, from, to),
             SimStep::DataWake { node } => data.on_wake(cluster, node),
@@ -145,6 +146,9 @@ impl<'a> Simulation<'a> {
             if !pause.drops_packets || class == ArrivalClass::Internal {
                 node.queue_arrival(arrival);
             }
+            return;
+        }
+        if self.try_hold_heartbeat(to, &arrival) {
             return;
         }
         self.process_arrival(to, arrival);
@@ -262,6 +266,7 @@ impl<'a> Simulation<'a> {
         self.cluster.trace.add_number(now.as_nanos() ^ node as u64);
         self.handle_deferred_inputs(node);
         self.feed_tallies(node);
+        self.feed_unread(node);
         if let Some(engine) = &mut self.cluster.nodes[node].engine {
             engine.on_timer(now);
         }

@@ -7,6 +7,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
+
 use crate::io::{
     adapter::repairs::DesiredState,
     netlink::{HostRoute, MAIN_TABLE, Netlink, NetlinkError, PolicyRule, rules},
@@ -50,17 +52,29 @@ enum RuleChange {
     Remove,
 }
 
-/// The first rule of another program before the main table.
-fn first_foreign_rule(rules: &[PolicyRule]) -> Option<PolicyRule> {
+/// The first rule of another program before the main table that may apply to packets from the
+/// adapter's addresses to peers: one for other sources or destinations, or for the packets of a
+/// VRF, does not.
+fn first_foreign_rule(rules: &[PolicyRule], desired: &DesiredState) -> Option<PolicyRule> {
+    let takes_source = |prefix: IpNet| match prefix {
+        IpNet::V4(prefix) => prefix.contains(&desired.addrs.v4),
+        IpNet::V6(prefix) => prefix.contains(&desired.addrs.v6),
+    };
+    let takes_destination = |prefix: IpNet| desired.routes.keys().any(|addr| prefix.contains(addr));
     let is_foreign = |rule: &&PolicyRule| {
-        !rule.is_own && rule.table != LOCAL_TABLE && rule.priority < MAIN_PRIORITY
+        !rule.is_own
+            && !rule.is_for_vrf
+            && rule.table != LOCAL_TABLE
+            && rule.priority < MAIN_PRIORITY
+            && rule.source.is_none_or(takes_source)
+            && rule.destination.is_none_or(takes_destination)
     };
     rules.iter().filter(is_foreign).min_by_key(|rule| rule.priority).copied()
 }
 
-fn decide_change(rules: &[PolicyRule], table: u32) -> RuleChange {
+fn decide_change(foreign: Option<PolicyRule>, rules: &[PolicyRule], table: u32) -> RuleChange {
     let own = rules.iter().find(|rule| rule.is_own && rule.table == table);
-    match (first_foreign_rule(rules), own) {
+    match (foreign, own) {
         (None, None) => RuleChange::None,
         (None, Some(_)) => RuleChange::Remove,
         (Some(foreign), Some(own)) if own.priority < foreign.priority => RuleChange::None,
@@ -80,9 +94,9 @@ pub(crate) async fn reconcile_rules(
     let table = table_of(&desired.name);
     for ipv6 in [false, true] {
         let present = rules::list_rules(netlink, ipv6).await?;
-        let foreign = first_foreign_rule(&present);
+        let foreign = first_foreign_rule(&present, desired);
         report.foreign = report.foreign.or(foreign);
-        let change = decide_change(&present, table);
+        let change = decide_change(foreign, &present, table);
         let own = present.iter().filter(|rule| rule.is_own && rule.table == table);
         if change == RuleChange::None {
             if own.count() > 0 {
@@ -163,16 +177,38 @@ async fn fill_table(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use netft_proto::ids::virtual_addrs::VirtualAddrs;
+
     use super::*;
 
     const TABLE: u32 = FIRST_TABLE;
 
     fn rule(priority: u32, table: u32) -> PolicyRule {
-        PolicyRule { priority, table, is_own: false }
+        PolicyRule {
+            priority,
+            table,
+            is_own: false,
+            source: None,
+            destination: None,
+            is_for_vrf: false,
+        }
     }
 
     fn own(priority: u32) -> PolicyRule {
-        PolicyRule { priority, table: TABLE, is_own: true }
+        PolicyRule { is_own: true, ..rule(priority, TABLE) }
+    }
+
+    fn desired() -> DesiredState {
+        let v4 = "169.254.3.4".parse().unwrap();
+        DesiredState {
+            name: "netft0".into(),
+            addrs: VirtualAddrs { v4, v6: "fe80::1:2".parse().unwrap() },
+            mtu: 1420,
+            routes: [("169.254.9.9".parse().unwrap(), 1420)].into(),
+            speed: None,
+        }
     }
 
     #[test]
@@ -187,12 +223,29 @@ mod tests {
             (&[own(3343)], RuleChange::Remove),
             (&[rule(0, 52)], RuleChange::None),
             // Another adapter's rule is neither foreign nor this one's.
-            (&[PolicyRule { priority: 3343, table: TABLE + 1, is_own: true }], RuleChange::None),
+            (&[PolicyRule { table: TABLE + 1, ..own(3343) }], RuleChange::None),
         ];
         for (rules, change) in cases {
             let all: Vec<_> = rules.iter().chain(&system).copied().collect();
-            assert_eq!(decide_change(&all, TABLE), change, "{rules:?}");
+            let foreign = first_foreign_rule(&all, &desired());
+            assert_eq!(decide_change(foreign, &all, TABLE), change, "{rules:?}");
         }
+    }
+
+    #[test]
+    fn a_rule_that_cannot_apply_to_packets_to_peers_is_not_foreign() {
+        let is_foreign = |rule: PolicyRule| first_foreign_rule(&[rule], &desired()).is_some();
+        let net = |text: &str| Some(text.parse::<IpNet>().unwrap());
+        let one = rule(100, 52);
+        assert!(is_foreign(one));
+        // A card's own routes, as a host with two uplinks has them.
+        assert!(!is_foreign(PolicyRule { source: net("10.1.0.5/32"), ..one }));
+        assert!(is_foreign(PolicyRule { source: net("169.254.0.0/16"), ..one }));
+        assert!(!is_foreign(PolicyRule { destination: net("10.0.0.0/8"), ..one }));
+        assert!(is_foreign(PolicyRule { destination: net("169.254.9.0/24"), ..one }));
+        assert!(!is_foreign(PolicyRule { is_for_vrf: true, table: 0, ..one }));
+        // One that prohibits has no table and applies to all.
+        assert!(is_foreign(rule(100, 0)));
     }
 
     #[test]

@@ -326,9 +326,15 @@ impl Driver {
                 if let EventKind::NameFailed { peer, name, reason } = &kind
                     && let Some(entry) = self.peers.get_mut(*peer)
                 {
-                    entry.name_problem = Some(format!("cannot resolve {name}: {reason}"));
+                    let problem = format!("cannot resolve {name}: {reason}");
+                    entry.name_problems.insert(name.clone(), problem);
                 }
                 self.emit_event(kind);
+            }
+            DriverMessage::NameResolved { peer, name } => {
+                if let Some(entry) = self.peers.get_mut(peer) {
+                    entry.name_problems.remove(&name);
+                }
             }
             DriverMessage::EchoDone { peer, outcome } => {
                 self.dispatch(&Input::EchoDone { peer, outcome });

@@ -37,8 +37,8 @@ pub(super) struct PeerEntry {
     reported_loss: LossCounters,
     /// Why the last handshake failed, and when; until a session is up.
     handshake_problem: Option<(Time, SessionProblem)>,
-    /// Why one of its names was last not resolved.
-    pub(super) name_problem: Option<String>,
+    /// Why its names are not resolved, by name.
+    pub(super) name_problems: BTreeMap<String, String>,
     /// The policies of the config, where an operator has changed them since.
     pub(super) configured_policies: Option<PeerPolicies>,
 }

@@ -91,7 +91,10 @@ fn no_address(view: &View<'_>, peer: &PeerConfig) -> SessionProblem {
     let unrouted = view.planner.unrouted_of(peer.id);
     let mut reasons: Vec<_> =
         unrouted.map(|address| format!("{}: {}", address.remote.ip(), address.reason)).collect();
-    reasons.extend(view.peers.get(peer.id).and_then(|entry| entry.name_problem.clone()));
+    // A reload may have removed a name.
+    let problems = view.peers.get(peer.id).into_iter().flat_map(|entry| &entry.name_problems);
+    let problems = problems.filter(|(name, _)| peer.names.iter().any(|known| known.host == **name));
+    reasons.extend(problems.map(|(_, problem)| problem.clone()));
     let text = if !reasons.is_empty() {
         format!("no route leads to any of its addresses: {}", list_reasons(reasons))
     } else if peer.addresses.is_empty() && peer.names.is_empty() {

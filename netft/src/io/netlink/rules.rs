@@ -1,12 +1,15 @@
 //! Policy routing rules of the kernel (ip-rule(8)).
 
+use std::net::IpAddr;
+
 use futures_util::TryStreamExt;
+use ipnet::IpNet;
 use rtnetlink::{
     IpVersion,
     packet_route::{
         AddressFamily,
         route::{RouteHeader, RouteProtocol},
-        rule::{RuleAction, RuleAttribute, RuleMessage},
+        rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
     },
 };
 
@@ -78,16 +81,32 @@ fn rule_message(ipv6: bool, priority: u32, table: u32) -> RuleMessage {
 }
 
 fn to_policy_rule(message: &RuleMessage) -> PolicyRule {
-    let mut rule = PolicyRule { priority: 0, table: message.header.table.into(), is_own: false };
+    let header = &message.header;
+    let prefix = |addr: &IpAddr, len| IpNet::new(*addr, len).ok();
+    let mut rule = PolicyRule {
+        priority: 0,
+        table: header.table.into(),
+        is_own: false,
+        source: None,
+        destination: None,
+        is_for_vrf: false,
+    };
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(table) => rule.table = *table,
+            RuleAttribute::Source(addr) => rule.source = prefix(addr, header.src_len),
+            RuleAttribute::Destination(addr) => rule.destination = prefix(addr, header.dst_len),
+            RuleAttribute::L3MDev(on) => rule.is_for_vrf = *on,
             RuleAttribute::Protocol(protocol) => {
                 rule.is_own = *protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
             }
             _ => {}
         }
+    }
+    if header.flags.contains(RuleFlags::Invert) {
+        // Applies to all that the prefixes leave out.
+        (rule.source, rule.destination) = (None, None);
     }
     rule
 }

@@ -2,6 +2,7 @@
 
 use std::{io, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use netft_proto::topology::Interface;
 
 /// Timeout of a request. The kernel replies in microseconds; this bounds the wait for a lost reply.
@@ -175,6 +176,12 @@ pub struct PolicyRule {
     pub table: u32,
     /// It carries netft's protocol number.
     pub is_own: bool,
+    /// Sources of the packets that it applies to; `None`: all.
+    pub source: Option<IpNet>,
+    /// Their destinations; `None`: all.
+    pub destination: Option<IpNet>,
+    /// It leads to the table of a VRF, and applies to packets of one alone.
+    pub is_for_vrf: bool,
 }
 
 /// A host route on the adapter.

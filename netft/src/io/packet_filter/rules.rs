@@ -5,8 +5,8 @@
 //!   inbound (prerouting, before connection tracking)
 //!     from the adapter or lo: accept
 //!     to the adapter's addresses, or from a peer's: drop         outside_adapter
-//!     from a container bridge: accept
-//!     to a peer's address, unless `adapter.forward`: drop        not_forwarded
+//!     to a peer's address, not from a container bridge, unless
+//!     `adapter.forward`: drop                                    not_forwarded
 //!   outbound (postrouting, after source NAT)
 //!     by lo: accept
 //!     by the adapter: to a peer, not from its addresses: drop    foreign_source
@@ -15,6 +15,9 @@
 //! table arp netft_<adapter>
 //!   inbound: requests for the adapter's IPv4 address: drop       outside_adapter
 //! ```
+//!
+//! Every packet of the physical networks passes the chains: what most of them do not match stands
+//! first in a rule, and the sets are constant, which the kernel looks up in a plain hash table.
 
 use std::{
     collections::BTreeSet,
@@ -58,6 +61,8 @@ const VERDICT_ACCEPT: u32 = 1;
 /// Length of an interface name in a rule (`IFNAMSIZ`).
 const IFNAME_LEN: usize = 16;
 
+/// `NFT_SET_CONSTANT`: no element is added once a rule uses the set.
+const SET_CONSTANT: u32 = 2;
 /// `NFT_META_*`.
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
@@ -181,14 +186,11 @@ impl FilterRules {
             }
         }
         if !self.forward {
-            table.add_rule(CHAIN_INBOUND, |rule| {
-                rule.load_meta(META_IIFNAME);
-                rule.look_up(SET_BRIDGES, false);
-                rule.decide(VERDICT_ACCEPT);
-            });
             for ip in IP_FAMILIES {
                 table.add_rule(CHAIN_INBOUND, |rule| {
                     rule.match_address(ip, ip.destination_offset, ip.peers, false);
+                    rule.load_meta(META_IIFNAME);
+                    rule.look_up(SET_BRIDGES, true);
                     rule.count_and_drop(DropReason::NotForwarded);
                 });
             }
@@ -300,16 +302,18 @@ impl<'a> TableWriter<'a> {
         elements: impl Iterator<Item = Vec<u8>>,
     ) {
         self.sets += 1;
-        let id = self.sets;
+        let (id, elements) = (self.sets, elements.collect::<Vec<_>>());
         self.append(message::NEW_SET, FLAG_CREATE, |body| {
             body.put_text(2, name);
-            body.put_number(3, 0);
+            body.put_number(3, SET_CONSTANT);
             body.put_number(4, key_type);
             body.put_number(5, key_len);
+            if !elements.is_empty() {
+                body.put_nested(9, |size| size.put_number(1, elements.len() as u32));
+            }
             body.put_number(10, id);
         });
-        let mut elements = elements.peekable();
-        if elements.peek().is_none() {
+        if elements.is_empty() {
             return;
         }
         self.append(message::NEW_SET_ELEMENTS, FLAG_CREATE, |body| {
