@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use netft::Time;
 
 /// First moment of the year 0000, the first of RFC 3339.
@@ -60,6 +60,39 @@ pub fn parse_rfc3339_millis(at: &str) -> Option<i64> {
     at.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
 }
 
+/// An RFC 3339 time in a time zone, with milliseconds; `None` for anything else.
+pub fn to_zone(at: &str, zone: &TimeZone) -> Option<String> {
+    let moment = at.parse::<Timestamp>().ok()?;
+    let offset = zone.to_offset(moment);
+    Some(match offset.is_zero() {
+        true => format!("{moment:.3}"),
+        false => format!("{:.3}", moment.display_with_offset(offset)),
+    })
+}
+
+/// Milliseconds since 1970 of a moment as an operator gives it: an age (`10m`, `1h 30m`), an RFC
+/// 3339 time, or a local date and time.
+///
+/// # Errors
+/// Another text.
+pub fn parse_moment(text: &str) -> Result<i64, String> {
+    let now = Timestamp::now();
+    let age = text.parse::<SignedDuration>().ok().filter(|age| !age.is_negative());
+    if let Some(moment) = age.and_then(|age| now.checked_sub(age).ok()) {
+        return Ok(moment.as_millisecond());
+    }
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment.as_millisecond());
+    }
+    let local = text.parse::<DateTime>().ok();
+    let local = local.and_then(|local| TimeZone::system().to_timestamp(local).ok());
+    local.map(Timestamp::as_millisecond).ok_or_else(|| {
+        "give an age such as 10m or 2h, or a time such as 2026-11-30 14:05 or \
+         2026-11-30T14:05:00Z"
+            .to_owned()
+    })
+}
+
 /// A wall-clock time as RFC 3339; the nearest one that RFC 3339 can tell (years 0000 to 9999).
 pub fn format_rfc3339(wall: SystemTime) -> String {
     let nearest = if wall < UNIX_EPOCH { FIRST_MOMENT } else { Timestamp::MAX };
@@ -99,6 +132,28 @@ mod tests {
         }
         for bad in ["", "x", "2026-11-21", "\u{e4}026-11-21T03:02:00.000Z"] {
             assert_eq!(parse_rfc3339_millis(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_shown_in_the_readers_zone() {
+        let berlin = TimeZone::fixed(jiff::tz::offset(1));
+        let at = "2026-11-30T23:30:00.123Z";
+        assert_eq!(to_zone(at, &berlin).unwrap(), "2026-12-01T00:30:00.123+01:00");
+        assert_eq!(to_zone(at, &TimeZone::UTC).unwrap(), at);
+        assert_eq!(to_zone("soon", &berlin), None);
+    }
+
+    #[test]
+    fn a_moment_is_an_age_or_a_time() {
+        let now = Timestamp::now().as_millisecond();
+        let age = now - parse_moment("10m").unwrap();
+        assert!((600_000..660_000).contains(&age), "{age}");
+        assert_eq!(parse_moment("1970-01-01T00:00:01Z"), Ok(1000));
+        assert_eq!(parse_moment("1970-01-01 00:00:01Z"), Ok(1000));
+        assert!(parse_moment("2026-11-30 14:05").is_ok());
+        for bad in ["", "-10m", "soon", "14"] {
+            assert!(parse_moment(bad).is_err(), "{bad}");
         }
     }
 

@@ -74,7 +74,7 @@ fn wrong_arguments_exit_2_and_help_names_the_codes() {
 #[test]
 fn a_missing_daemon_exits_1_and_names_the_socket() {
     let dir = tempfile::tempdir().unwrap();
-    let output = netft(&["--runtime-dir", text(dir.path()), "--adapter", "nf7", "status"]);
+    let output = netft(&["--runtime-dir", text(dir.path()), "--adapter", "nf7", "routes"]);
     fails(&output, 1, "nf7.sock");
     assert!(output.stdout.is_empty());
 }

@@ -216,7 +216,10 @@ fn modules_of_the_programs_point_one_way() {
         ),
         (
             "cli",
-            &["config", "control", "daemon", "demo", "exit", "hosts", "render", "text", "validate"],
+            &[
+                "clock", "config", "control", "daemon", "demo", "exit", "hosts", "render", "text",
+                "validate",
+            ],
         ),
     ];
     let mut problems = Vec::new();

@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use netft::route::{Delay, ParamError, Threshold};
+use ipnet::IpNet;
+use netft::route::{Delay, ParamError, RouteState, Threshold};
 
-use super::peer::PeerCommand;
+use super::{event_id::parse_event_id, output, peer::PeerCommand};
 use crate::{
+    clock::parse_moment,
     config::{adapter_name, node_name},
-    control::why::EventSelector,
+    control::{schema::SessionState, why::EventSelector, words::Word},
     exit::EXIT_CODES,
+    render::style::OutputStyle,
 };
 
-/// Shows and controls the virtual network adapter of this node.
+/// Show and control the virtual network adapter of this node.
 #[derive(Debug, Parser)]
 #[command(name = "netft", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub(super) struct NetftArgs {
@@ -35,86 +38,152 @@ pub(super) struct DaemonTarget {
     /// Directory of the control sockets.
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/netft")]
     pub(super) runtime_dir: PathBuf,
-    /// Prints the answer as JSON.
+    /// Print the answer as JSON.
     #[arg(long, global = true)]
     pub(super) json: bool,
+    /// Print tables whole, however wide.
+    #[arg(long, global = true)]
+    pub(super) wide: bool,
+    /// Print times in UTC.
+    #[arg(long, global = true)]
+    pub(super) utc: bool,
+}
+
+impl DaemonTarget {
+    /// Style of the output.
+    pub(super) fn output_style(&self) -> OutputStyle {
+        output::detect_style(self.wide, self.utc)
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum NetftCommand {
-    /// Shows the node, its adapter and its counters.
+    /// Show the verdict on this node, its adapter and its counters.
+    #[command(after_help = STATUS_CODES)]
     Status,
-    /// Lists the routes; `*` marks those that carry data.
-    Routes,
-    /// Shows or changes one route.
+    /// Report the verdict as a plugin of Nagios or Icinga.
+    #[command(after_help = CHECK_CODES)]
+    Check,
+    /// Wait until peers are reachable, such as in a unit that needs them.
+    Wait(WaitArgs),
+    /// List the routes; `*` marks those that carry data.
+    Routes(RoutesArgs),
+    /// Show or changes one route.
     #[command(subcommand)]
     Route(RouteCommand),
-    /// Drains an interface before maintenance: moves data off its routes in both directions.
+    /// Drain an interface before maintenance: moves data off its routes in both directions.
     Drain {
         /// Interface name.
         interface: String,
         #[command(flatten)]
         drain: DrainOptions,
     },
-    /// Ends the drain of an interface.
+    /// End the drain of an interface.
     Undrain {
         /// Interface name.
         interface: String,
     },
-    /// Lists the networks between the nodes, as this node sees them.
+    /// List the networks between the nodes, as this node sees them.
     Networks,
-    /// Lists the peers.
-    Peers,
-    /// Shows or changes one peer.
+    /// List the peers.
+    Peers(PeersArgs),
+    /// Show or changes one peer.
     #[command(subcommand)]
     Peer(PeerCommand),
-    /// Lists the recent events.
+    /// List the recent events.
     Events(EventsArgs),
-    /// Explains an event, such as a failover: what led to it, the route selection, its cost.
+    /// Explain an event, such as a failover: what led to it, the route selection, its cost.
     Why(WhyArgs),
-    /// Prints the metrics in the Prometheus text format.
+    /// Print the metrics in the Prometheus text format.
     Metrics,
-    /// Reloads the daemon's configuration file and prints the changes.
+    /// Reload the daemon's configuration file and prints the changes.
     Reload {
-        /// Prints the changes without applying them.
+        /// Print the changes without applying them.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Prints host names for the virtual addresses, or writes them to a hosts file.
+    /// Print host names for the virtual addresses, or writes them to a hosts file.
     Hosts(HostsArgs),
-    /// Checks this node and its peers for faults; each finding names place and remedy.
+    /// Check this node and its peers for faults; each finding names place and remedy.
     #[command(after_help = VALIDATE_CODES)]
     Validate {
         /// Configuration file to check.
         #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
         config: PathBuf,
-        /// Checks this node only, not its peers.
+        /// Check this node only, not its peers.
         #[arg(long)]
         local: bool,
     },
-    /// Creates a key file and prints its public key.
+    /// Create a key file and prints its public key.
     Keygen {
         /// Key file to create; it must not exist.
         #[arg(default_value = "/etc/netft/key")]
         file: PathBuf,
     },
-    /// Prints the public key of a key file, for the configuration of its peers.
+    /// Print the public key of a key file, for the configuration of its peers.
     Pubkey {
         /// Key file.
         #[arg(default_value = "/etc/netft/key")]
         file: PathBuf,
     },
-    /// Writes an initial configuration from the networks of this machine.
+    /// Write an initial configuration from the networks of this machine.
     Init(InitArgs),
-    /// Demonstrates failovers in network namespaces of its own, without root.
+    /// Demonstrate failovers in network namespaces of its own, without root.
     Demo(DemoArgs),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArgs {
-    /// Writes a chart of the run to this SVG file.
+    /// Write a chart of the run to this SVG file.
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
+}
+
+/// Exit codes of `netft status`, for `--help`.
+const STATUS_CODES: &str = "Exit codes:
+  0  redundant: every peer has at least two routes that are up, and no route is down
+  1  degraded: every peer is reachable
+  2  cut off: a peer is unreachable, or the adapter is down
+  3  unknown: no answer from netftd";
+
+/// Exit codes of `netft check`, for `--help`.
+const CHECK_CODES: &str = "Exit codes:
+  0  OK: redundant
+  1  WARNING: degraded
+  2  CRITICAL: cut off, or no answer from netftd";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WaitArgs {
+    /// Wait for this peer; repeat it for more [default: all]
+    #[arg(long = "peer", value_name = "NAME", value_parser = node_name)]
+    pub(super) peers: Vec<String>,
+    /// Give up after this time: 0–86400 s.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(super) timeout: u64,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RoutesArgs {
+    /// Show only the routes to this peer.
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    pub(super) peer: Option<String>,
+    /// Show only routes in this state: up, init, down or admin-down.
+    #[arg(long, value_name = "STATE", value_parser = parse_route_state)]
+    pub(super) state: Option<RouteState>,
+    /// Show only routes that start in this network, such as 10.1.0.0/24.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) network: Option<IpNet>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PeersArgs {
+    /// Show only this peer.
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    pub(super) peer: Option<String>,
+    /// Show only peers whose session is in this state: up, silent or none.
+    #[arg(long, value_name = "STATE", value_parser = parse_session_state)]
+    pub(super) state: Option<SessionState>,
 }
 
 /// Exit codes of `netft validate`, for `--help`.
@@ -126,36 +195,36 @@ const VALIDATE_CODES: &str = "Exit codes:
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RouteCommand {
-    /// Shows a route.
+    /// Show a route.
     Show {
         /// Route number.
         id: u32,
     },
-    /// Changes a route until netftd stops.
+    /// Change a route until netftd stops.
     Set {
         /// Route number.
         id: u32,
         #[command(flatten)]
         change: RouteChangeArgs,
     },
-    /// Drains a route: moves data off it in both directions; it stays up as a last resort.
+    /// Drain a route: moves data off it in both directions; it stays up as a last resort.
     Drain {
         /// Route number.
         id: u32,
         #[command(flatten)]
         drain: DrainOptions,
     },
-    /// Ends the drain of a route.
+    /// End the drain of a route.
     Undrain {
         /// Route number.
         id: u32,
     },
-    /// Disables a route (admin-down).
+    /// Disable a route (admin-down).
     Down {
         /// Route number.
         id: u32,
     },
-    /// Enables a disabled route.
+    /// Enable a disabled route.
     Up {
         /// Route number.
         id: u32,
@@ -165,7 +234,7 @@ pub(super) enum RouteCommand {
 /// Options of a drain.
 #[derive(Debug, clap::Args)]
 pub(super) struct DrainOptions {
-    /// Drains even if a peer has no other route that is up; its data then stays on it.
+    /// Drain even if a peer has no other route that is up; its data then stays on it.
     #[arg(long)]
     pub(super) force: bool,
     /// Seconds to wait until both directions have moved: 0–600.
@@ -190,20 +259,32 @@ pub(super) struct RouteChangeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct EventsArgs {
-    /// Keeps printing new events.
+    /// Keep printing new events.
     #[arg(short, long)]
     pub(super) follow: bool,
-    /// Prints only events after this number.
+    /// Print only events after this number.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(super) after: u64,
+    /// Print only events since then: an age such as 10m, or a time such as 2026-11-30 14:05.
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    pub(super) since: Option<i64>,
+    /// Print only the last events.
+    #[arg(short = 'n', long = "lines", value_name = "COUNT")]
+    pub(super) count: Option<usize>,
+    /// Print only events about this peer.
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    pub(super) peer: Option<String>,
+    /// Print only events of this kind, such as moved; repeat it for more.
+    #[arg(long = "id", value_name = "EVENT", value_parser = parse_event_id)]
+    pub(super) ids: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct HostsArgs {
-    /// Writes the names to the hosts file, in a marked block.
+    /// Write the names to the hosts file, in a marked block.
     #[arg(long, conflicts_with = "remove")]
     pub(super) sync: bool,
-    /// Removes the block from the hosts file.
+    /// Remove the block from the hosts file.
     #[arg(long)]
     pub(super) remove: bool,
     /// Hosts file.
@@ -216,7 +297,7 @@ pub(super) struct WhyArgs {
     /// Event number (see `netft events`), or `last`: the last move of data.
     #[arg(value_name = "EVENT", default_value = "last", value_parser = parse_event_selector)]
     pub(super) event: EventSelector,
-    /// Explains the last move from or to this route, else its last change.
+    /// Explain the last move from or to this route, else its last change.
     #[arg(long, value_name = "NUMBER", conflicts_with = "event")]
     pub(super) route: Option<u32>,
 }
@@ -229,7 +310,7 @@ pub(super) struct InitArgs {
     /// Configuration file to create; it must not exist. The key file goes beside it.
     #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
     pub(super) output: PathBuf,
-    /// Lists the networks of this machine as `[[network]]` tables: then no other is used.
+    /// List the networks of this machine as `[[network]]` tables: then no other is used.
     #[arg(long)]
     pub(super) networks: bool,
 }
@@ -240,6 +321,14 @@ fn parse_event_selector(text: &str) -> Result<EventSelector, String> {
     }
     let number = text.parse().map_err(|_| "not an event number and not `last`".to_owned())?;
     Ok(EventSelector::Event(number))
+}
+
+fn parse_route_state(text: &str) -> Result<RouteState, String> {
+    RouteState::from_word(text).ok_or_else(|| "a state is up, init, down or admin-down".to_owned())
+}
+
+fn parse_session_state(text: &str) -> Result<SessionState, String> {
+    SessionState::from_word(text).ok_or_else(|| "a state is up, silent or none".to_owned())
 }
 
 fn parse_delay(text: &str) -> Result<u64, String> {

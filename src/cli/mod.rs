@@ -2,6 +2,9 @@
 
 mod args;
 mod drain;
+mod event_id;
+mod events;
+mod health;
 mod hosts;
 mod init;
 mod interfaces;
@@ -13,26 +16,26 @@ mod validate;
 use std::{env, fs, path::Path, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
+use serde::Serialize;
 
 use self::{
-    args::{DaemonTarget, DemoArgs, EventsArgs, NetftArgs, NetftCommand, RouteCommand, WhyArgs},
+    args::{
+        DaemonTarget, DemoArgs, NetftArgs, NetftCommand, PeersArgs, RouteCommand, RoutesArgs,
+        WhyArgs,
+    },
     output::StandardOutput,
 };
 use crate::{
     control::{
         client::DaemonClient,
         schema,
-        schema::{AdminState, RouteBody, RoutePatch, VersionedBody},
+        schema::{AdminState, PeerList, RouteBody, RouteList, RoutePatch, VersionedBody},
         socket_path,
         why::{EventExplanation, EventSelector},
     },
     exit,
     exit::ExitError,
-    render::{
-        event::{RouteEndpointMap, event_lines},
-        networks, views, why,
-    },
-    text::escape,
+    render::{style::OutputStyle, tables, views, why},
 };
 
 /// First argument that runs `netftd` from the program `netft`, for the demo.
@@ -55,6 +58,8 @@ pub fn main() -> ExitCode {
         NetftCommand::Validate { config, local } => {
             validate::run_validate(&config, local, &args.target)
         }
+        NetftCommand::Status => health::run_status(&args.target),
+        NetftCommand::Check => health::run_check(&args.target),
         command => exit::report_exit(run_command(command, &args.target)),
     }
 }
@@ -71,30 +76,19 @@ fn run_demo(_: &DemoArgs, _: bool) -> ExitCode {
 }
 
 fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitError> {
-    let mut out = StandardOutput::default();
+    let style = target.output_style();
+    let mut out = StandardOutput::new(&style);
     let json = target.json;
     let client = || DaemonClient::new(target.resolve_socket());
     match command {
-        NetftCommand::Status => {
-            let (text, status) =
-                client().request_json::<schema::DaemonStatus>("GET", "/v1/status", "")?;
-            out.print_response(json, &text, || views::status_text(&status))
-        }
-        NetftCommand::Routes => {
-            let (text, routes) =
-                client().request_json::<schema::RouteList>("GET", "/v1/routes", "")?;
-            out.print_response(json, &text, || views::routes_table(&routes))
-        }
+        NetftCommand::Wait(args) => health::run_wait(&args, target),
+        NetftCommand::Routes(args) => run_routes(&client(), &args, json, &style, &mut out),
         NetftCommand::Networks => {
             let (text, networks) =
                 client().request_json::<schema::NetworkList>("GET", "/v1/networks", "")?;
-            out.print_response(json, &text, || networks::networks_table(&networks))
+            out.print_response(json, &text, || tables::networks_table(&networks, &style))
         }
-        NetftCommand::Peers => {
-            let (text, peers) =
-                client().request_json::<schema::PeerList>("GET", "/v1/peers", "")?;
-            out.print_response(json, &text, || views::peers_table(&peers))
-        }
+        NetftCommand::Peers(args) => run_peers(&client(), &args, json, &style, &mut out),
         NetftCommand::Peer(command) => peer::run_peer_command(&client(), command, json, &mut out),
         NetftCommand::Drain { interface, drain } => {
             let request = drain::interface_request(interface, true);
@@ -104,9 +98,9 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
             let request = drain::interface_request(interface, false);
             drain::run_drain(&client(), request, None, json, &mut out)
         }
-        NetftCommand::Route(route) => run_route_command(&client(), route, json, &mut out),
-        NetftCommand::Events(args) => run_events(&client(), &args, json, &mut out),
-        NetftCommand::Why(args) => run_why(&client(), &args, json, &mut out),
+        NetftCommand::Route(route) => run_route_command(&client(), route, json, &style, &mut out),
+        NetftCommand::Events(args) => events::run_events(&client(), &args, json, &style, &mut out),
+        NetftCommand::Why(args) => run_why(&client(), &args, json, &style, &mut out),
         NetftCommand::Metrics if json => Err(ExitError::invalid_input(
             "metrics have the Prometheus text format only: omit --json",
         )),
@@ -123,14 +117,69 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
         NetftCommand::Keygen { file } => keys::run_keygen(&file, json, &mut out),
         NetftCommand::Pubkey { file } => keys::run_pubkey(&file, json, &mut out),
         NetftCommand::Init(args) => init::run_init(&args, json, &mut out),
-        NetftCommand::Demo(_) | NetftCommand::Validate { .. } => Ok(()),
+        NetftCommand::Demo(_)
+        | NetftCommand::Validate { .. }
+        | NetftCommand::Status
+        | NetftCommand::Check => Ok(()),
     }
+}
+
+fn run_routes(
+    client: &DaemonClient,
+    args: &RoutesArgs,
+    json: bool,
+    style: &OutputStyle,
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
+    let (mut text, mut routes) = client.request_json::<RouteList>("GET", "/v1/routes", "")?;
+    let network = args.network.map(|network| network.trunc().to_string());
+    if args.peer.is_some() || args.state.is_some() || network.is_some() {
+        routes.routes.retain(|route| {
+            args.peer.as_ref().is_none_or(|peer| *peer == route.peer)
+                && args.state.is_none_or(|state| state == route.state)
+                && (network.is_none() || network == route.network)
+        });
+        text = versioned_text(&routes)?;
+    }
+    out.print_response(json, &text, || tables::routes_table(&routes, style))
+}
+
+fn run_peers(
+    client: &DaemonClient,
+    args: &PeersArgs,
+    json: bool,
+    style: &OutputStyle,
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
+    let (mut text, mut peers) = client.request_json::<PeerList>("GET", "/v1/peers", "")?;
+    if let Some(name) = &args.peer
+        && peers.peers.iter().all(|peer| peer.name != *name)
+    {
+        return Err(ExitError::invalid_input(format!("there is no peer {name:?}")));
+    }
+    if args.peer.is_some() || args.state.is_some() {
+        peers.peers.retain(|peer| {
+            args.peer.as_ref().is_none_or(|name| *name == peer.name)
+                && args.state.is_none_or(|state| state == peer.session_state)
+        });
+        text = versioned_text(&peers)?;
+        if peers.peers.is_empty() {
+            return out.print_response(json, &text, || "no peers\n".to_owned());
+        }
+    }
+    out.print_response(json, &text, || tables::peers_table(&peers, style))
+}
+
+/// An answer that was filtered, as JSON text.
+fn versioned_text(body: &impl Serialize) -> Result<String, ExitError> {
+    serde_json::to_string(&VersionedBody::new(body)).map_err(ExitError::other_error)
 }
 
 fn run_route_command(
     client: &DaemonClient,
     command: RouteCommand,
     json: bool,
+    style: &OutputStyle,
     out: &mut StandardOutput,
 ) -> Result<(), ExitError> {
     let (id, patch) = match command {
@@ -167,7 +216,7 @@ fn run_route_command(
             client.request_json::<RouteBody>("PATCH", &target, &body)?
         }
     };
-    out.print_response(json, &text, || views::route_text(&answer.route))
+    out.print_response(json, &text, || views::route_text(&answer.route, style))
 }
 
 fn admin_patch(admin: AdminState) -> RoutePatch {
@@ -178,6 +227,7 @@ fn run_why(
     client: &DaemonClient,
     args: &WhyArgs,
     json: bool,
+    style: &OutputStyle,
     out: &mut StandardOutput,
 ) -> Result<(), ExitError> {
     let target = match (args.route, args.event) {
@@ -186,39 +236,12 @@ fn run_why(
         (None, _) => "/v1/why".to_owned(),
     };
     let (text, explanation) = client.request_json::<EventExplanation>("GET", &target, "")?;
-    out.print_response(json, &text, || why::explanation_text(&explanation))
-}
-
-fn run_events(
-    client: &DaemonClient,
-    args: &EventsArgs,
-    json: bool,
-    out: &mut StandardOutput,
-) -> Result<(), ExitError> {
-    let mut ends = RouteEndpointMap::default();
-    let mut show = |event: &schema::EventView| {
-        ends.learn_from(&event.detail);
-        let lines = event_lines(&event.detail, &ends);
-        ends.forget_removed(&event.detail);
-        format!("{:>4} {} {}\n", event.seq, escape(&event.at), lines.join("\n"))
-    };
-    let target = format!("/v1/events?after={}", args.after);
-    if !args.follow {
-        let (text, answer) = client.request_json::<schema::EventList>("GET", &target, "")?;
-        return out.print_response(json, &text, || answer.events.iter().map(show).collect());
-    }
-    let mut stream = client.open_stream(&format!("{target}&follow=true"))?;
-    loop {
-        let (line, event) = stream.next_line::<VersionedBody<schema::EventView>>()?;
-        if !out.print_streamed(json, &line, || show(&event.body))? {
-            return Ok(());
-        }
-    }
+    out.print_response(json, &text, || why::explanation_text(&explanation, style))
 }
 
 impl DaemonTarget {
     /// Socket of the daemon: the one given, the adapter's, or the only one in the directory.
-    fn resolve_socket(&self) -> std::path::PathBuf {
+    pub(super) fn resolve_socket(&self) -> std::path::PathBuf {
         if let Some(socket) = &self.socket {
             return socket.clone();
         }

@@ -1,16 +1,47 @@
 //! Standard output, which its reader may close at any time.
 
-use std::{io, io::Write};
+use std::{
+    env, io,
+    io::{IsTerminal, Write},
+};
 
-use crate::{exit::ExitError, text::escape_lines};
+use jiff::tz::TimeZone;
+use rustix::termios;
+
+use crate::{
+    exit::ExitError,
+    render::style::OutputStyle,
+    text::{escape_lines, escape_styled},
+};
+
+/// Style of standard output: as wide as its terminal, in colours unless `NO_COLOR` is set
+/// (no-color.org) or the terminal is dumb; plain for a pipe or a file.
+pub(super) fn detect_style(is_wide: bool, is_utc: bool) -> OutputStyle {
+    let is_terminal = io::stdout().is_terminal();
+    let size = termios::tcgetwinsize(io::stdout()).ok().filter(|_| is_terminal && !is_wide);
+    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+    OutputStyle {
+        width: size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0),
+        is_coloured: is_terminal && !is_set("NO_COLOR") && !is_dumb,
+        zone: if is_utc { TimeZone::UTC } else { TimeZone::system() },
+    }
+}
 
 /// Standard output.
 #[derive(Default)]
 pub(super) struct StandardOutput {
     closed: bool,
+    /// Rendered text has colours.
+    is_coloured: bool,
 }
 
 impl StandardOutput {
+    /// Standard output for text of this style.
+    pub(super) const fn new(style: &OutputStyle) -> Self {
+        Self { closed: false, is_coloured: style.is_coloured }
+    }
+
     /// Writes an answer: as JSON text, or as `show` renders it.
     ///
     /// # Errors
@@ -37,7 +68,8 @@ impl StandardOutput {
         if json {
             self.write_text(&format!("{}\n", text.trim_end()))
         } else {
-            self.write_text(&escape_lines(&show()))
+            let escape = if self.is_coloured { escape_styled } else { escape_lines };
+            self.write_text(&escape(&show()))
         }?;
         Ok(!self.closed)
     }

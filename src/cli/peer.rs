@@ -19,13 +19,13 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PeerCommand {
-    /// Shows a peer.
+    /// Show a peer.
     Show {
         /// Peer name.
         #[arg(value_parser = node_name)]
         name: String,
     },
-    /// Changes the traffic policies of a peer until netftd stops.
+    /// Change the traffic policies of a peer until netftd stops.
     Set {
         /// Peer name.
         #[arg(value_parser = node_name)]
@@ -46,7 +46,7 @@ pub(super) struct PeerChangeArgs {
     /// ones, and the first match decides.
     #[arg(long = "class", value_name = "KEY=VALUE,…", value_parser = parse_class)]
     classes: Vec<TrafficClassSpec>,
-    /// Removes every class.
+    /// Remove every class.
     #[arg(long, conflicts_with = "classes")]
     no_classes: bool,
 }

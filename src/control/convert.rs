@@ -11,6 +11,7 @@ use netft::{
 
 use super::{
     cause,
+    local_interface::find_local_interface,
     log_counts::LogCountsView,
     policies,
     schema::{
@@ -18,6 +19,7 @@ use super::{
         PeerCounts, PeerList, PeerView, RouteCounts, RouteFields, RouteList, RouteView,
         SessionState,
     },
+    verdict,
 };
 use crate::clock::WallClock;
 
@@ -67,6 +69,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
     let moves = peers.iter().fold(MoveCounts::default(), |sum, peer| sum.plus(peer.status.moves));
     DaemonStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        verdict: verdict::judge_redundancy(snapshot),
         node: NodeStatus {
             name: node.name.clone(),
             key: node.key.to_string(),
@@ -121,12 +124,15 @@ pub fn to_route(
     clock: &WallClock,
 ) -> RouteView {
     let spec = &status.spec;
+    let home = find_local_interface(snapshot, spec.real_local.ip());
     let sent = snapshot.sent_by_route.get(&status.id).copied().unwrap_or_default();
     RouteView {
         id: status.id.0,
         peer: names.name_of(spec.peer),
         real_local: spec.real_local,
         real_remote: spec.real_remote,
+        interface: home.and_then(|(_, interface)| interface.name.clone()),
+        network: home.map(|(network, _)| network.prefix.to_string()),
         virtual_local: spec.virtual_local,
         virtual_remote: spec.virtual_remote,
         delay_ms: spec.timing.delay.as_millis(),
@@ -175,6 +181,7 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
     let routes = snapshot.routes.iter().filter(|route| route.spec.peer == info.status.peer);
     let routes = routes.filter(own);
     let addresses: BTreeSet<_> = routes.map(|route| route.spec.real_remote).collect();
+    let counts = verdict::count_peer_routes(snapshot, info);
     PeerView {
         name: info.name.clone(),
         key: info.key.to_string(),
@@ -186,6 +193,8 @@ pub fn to_peer(info: &PeerInfo, snapshot: &Snapshot) -> PeerView {
         session_cause: info.session_problem.as_ref().map(|problem| problem.cause),
         session_reason: info.session_problem.as_ref().map(|problem| problem.text.clone()),
         overlay_problem: info.overlay_problem.map(str::to_owned),
+        routes_up: counts.up,
+        routes_total: counts.total,
         reachable: info.status.reachable,
         gone: info.is_gone,
         active: info.status.active.map(|route| route.0),

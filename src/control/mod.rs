@@ -8,6 +8,7 @@ mod drain;
 pub mod event_limiter;
 pub mod journal;
 pub mod listener;
+mod local_interface;
 pub mod log_counts;
 pub mod metrics;
 pub mod networks;
@@ -18,6 +19,7 @@ pub mod schema;
 pub mod server;
 mod session_state;
 pub mod validate;
+pub mod verdict;
 pub mod why;
 pub mod words;
 

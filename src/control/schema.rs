@@ -26,7 +26,7 @@ pub use validation::{
 };
 
 pub use super::session_state::SessionState;
-use super::{cause::StallSummary, log_counts::LogCountsView, words};
+use super::{cause::StallSummary, log_counts::LogCountsView, verdict::RedundancyVerdict, words};
 
 /// Version of everything below.
 pub const SCHEMA_VERSION: u32 = 2;
@@ -73,6 +73,12 @@ pub struct RouteView {
     pub real_local: SocketAddr,
     /// Physical address and port on the peer.
     pub real_remote: SocketAddr,
+    /// Interface of this node that has `real_local`; null where none has.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Prefix of the network of `real_local`; null where it is in none.
+    #[serde(default)]
+    pub network: Option<String>,
     /// Virtual address of this node.
     pub virtual_local: IpAddr,
     /// Virtual address of the peer.
@@ -262,6 +268,9 @@ pub struct DrainWaitView {
 pub struct DaemonStatus {
     /// The daemon's version.
     pub version: String,
+    /// Verdict on the node's redundancy.
+    #[serde(default)]
+    pub verdict: RedundancyVerdict,
     /// This node.
     pub node: NodeStatus,
     /// Its adapter.
@@ -399,6 +408,12 @@ pub struct PeerView {
     /// Why nothing comes back from it through the adapter, while a route to it is usable.
     #[serde(default)]
     pub overlay_problem: Option<String>,
+    /// Routes to it that are up and not drained, without relayed ones.
+    #[serde(default)]
+    pub routes_up: usize,
+    /// Routes to it, without relayed ones.
+    #[serde(default)]
+    pub routes_total: usize,
     /// At least one route to it is usable.
     pub reachable: bool,
     /// It has been silent on every route for `failover.gone`.

@@ -6,23 +6,23 @@ use clap::Parser;
 
 use crate::{config::adapter_name, exit::EXIT_CODES};
 
-/// Runs the virtual network adapter of this node.
+/// Run the virtual network adapter of this node.
 #[derive(Debug, Parser)]
 #[command(name = "netftd", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub(super) struct NetftdArgs {
     /// Configuration file to run.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["check", "cleanup"])]
     pub(super) config: Option<PathBuf>,
-    /// Checks a configuration file and exits.
+    /// Check a configuration file and exits.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "cleanup"])]
     pub(super) check: Option<PathBuf>,
-    /// Removes the device and the socket of a daemon that crashed, and exits.
+    /// Remove the device and the socket of a daemon that crashed, and exits.
     #[arg(long)]
     pub(super) cleanup: bool,
     /// Adapter to clean up [default: that of --config, else netft0]
     #[arg(long, value_name = "NAME", requires = "cleanup", value_parser = adapter_name)]
     pub(super) adapter: Option<String>,
-    /// Maintains the node names in a hosts file while running; with --cleanup, removes them.
+    /// Maintain the node names in a hosts file while running; with --cleanup, removes them.
     #[arg(
         long,
         value_name = "FILE",

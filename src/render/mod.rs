@@ -1,8 +1,10 @@
-//! Text output of `netft`: tables and event lines, escaped for a terminal. Pure.
+//! Text output of `netft`: tables, texts and event lines, escaped for a terminal. Pure.
 
 pub mod event;
-pub mod networks;
+pub mod health;
+pub mod style;
 pub mod table;
+pub mod tables;
 pub mod validation;
 pub mod views;
 pub mod why;

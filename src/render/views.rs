@@ -2,27 +2,27 @@
 
 use std::{fmt::Write, net::IpAddr, time::Duration};
 
-use netft::route::{Attributes, DrainStage, RouteState, Transport};
+use netft::route::{Attributes, DrainStage, RouteState};
 
-use super::table::{ColumnAlign, TextTable};
+use super::style::{OutputStyle, TextTone};
 use crate::{
     control::{
         cause::StallSummary,
         schema::{
-            AdapterStatus, DaemonStatus, DrainResponse, MoveCountsView, PeerList, PeerView,
-            ReloadResult, RouteList, RouteView, SessionState, TrafficClassSpec,
+            AdapterStatus, DaemonStatus, DrainResponse, MoveCountsView, PeerView, ReloadResult,
+            RouteView, SessionState, TrafficClassSpec,
         },
+        verdict::{RedundancyState, RedundancyVerdict},
         words::Word,
     },
-    text::{
-        NO_PEERS, escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no,
-    },
+    text::{escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no},
 };
 
-/// `netft status`.
-pub fn status_text(status: &DaemonStatus) -> String {
+/// `netft status`: the verdict first.
+pub fn status_text(status: &DaemonStatus, style: &OutputStyle) -> String {
     let DaemonStatus { node, adapter, peers, routes, counters, .. } = status;
-    let mut out = String::new();
+    let mut out = verdict_text(&status.verdict, style);
+    out.push('\n');
     let up = if adapter.up { "up" } else { "down" };
     let rows = [
         ("node", escape(&node.name)),
@@ -102,6 +102,22 @@ pub fn status_text(status: &DaemonStatus) -> String {
     out
 }
 
+/// The verdict on a node, and its reasons.
+fn verdict_text(verdict: &RedundancyVerdict, style: &OutputStyle) -> String {
+    let (tone, meaning) = match verdict.state {
+        RedundancyState::Redundant => {
+            (TextTone::Good, "every peer has at least two routes that are up")
+        }
+        RedundancyState::Degraded => (TextTone::Warning, "every peer is reachable"),
+        RedundancyState::CutOff => (TextTone::Bad, "not every peer is reachable"),
+    };
+    let mut out = format!("{}: {meaning}\n", style.paint_text(verdict.state.as_str(), tone));
+    for reason in &verdict.reasons {
+        let _ = writeln!(out, "  {}", escape(reason));
+    }
+    out
+}
+
 /// The adapter's two addresses, and those that it should not have.
 fn adapter_addresses_text(adapter: &AdapterStatus) -> String {
     let own: [IpAddr; 2] = [adapter.v4.into(), adapter.v6.into()];
@@ -142,70 +158,16 @@ fn stalls_text(stalls: &StallSummary) -> String {
     format!("{}, p50 {p50}, p99 {p99}, max {max}", stalls.count)
 }
 
-/// `netft routes`. Routes that carry data are marked `*`.
-pub fn routes_table(routes: &RouteList) -> String {
-    use ColumnAlign::{Left, Right};
-    if routes.routes.is_empty() {
-        return "no routes\n".to_owned();
-    }
-    // Shown only if a route uses another transport than NetFT's.
-    let has_other_transports = routes.routes.iter().any(|route| route.transport != Transport::Udp);
-    let mut columns = vec![
-        ("", Left),
-        ("id", Right),
-        ("peer", Left),
-        ("real_local", Left),
-        ("real_remote", Left),
-        ("state", Left),
-        ("tx", Left),
-        ("rx", Left),
-        ("delay", Right),
-        ("threshold", Right),
-        ("priority", Right),
-        ("attributes", Left),
-        ("rtt", Right),
-        ("loss", Right),
-    ];
-    if has_other_transports {
-        columns.push(("transport", Left));
-    }
-    let mut table = TextTable::new(&columns);
-    for route in &routes.routes {
-        let mut row = vec![
-            if route.active { "*" } else { "" }.to_owned(),
-            route.id.to_string(),
-            escape(&route.peer),
-            if route.via.is_none() { route.real_local.to_string() } else { "-".to_owned() },
-            match &route.via {
-                None => route.real_remote.to_string(),
-                Some(via) => format!("via {}", escape(via)),
-            },
-            state_text(route),
-            yes_or_no(route.tx).to_owned(),
-            yes_or_no(route.rx).to_owned(),
-            format!("{} ms", route.delay_ms),
-            route.threshold.to_string(),
-            route.priority.to_string(),
-            Attributes(route.attributes).to_string(),
-            rtt_text(route),
-            format_percent(route.loss.max(route.loss_out).max(route.data_loss)),
-        ];
-        if has_other_transports {
-            row.push(route.transport.to_string());
-        }
-        table.add_row(row);
-    }
-    table.render()
-}
-
 /// `netft route show`: one field a line.
-pub fn route_text(route: &RouteView) -> String {
+pub fn route_text(route: &RouteView, style: &OutputStyle) -> String {
     let detection = u64::from(route.delay_ms) * u64::from(route.threshold);
     let rows = [
         ("id", route.id.to_string()),
         ("peer", escape(&route.peer)),
         ("real_local", route.real_local.to_string()),
         ("real_remote", route.real_remote.to_string()),
+        ("interface", optional_text(route.interface.as_deref())),
+        ("network", optional_text(route.network.as_deref())),
         ("virtual_local", route.virtual_local.to_string()),
         ("virtual_remote", route.virtual_remote.to_string()),
         ("delay", format!("{} ms", route.delay_ms)),
@@ -220,7 +182,7 @@ pub fn route_text(route: &RouteView) -> String {
         ("tx", yes_or_no(route.tx).to_owned()),
         ("rx", yes_or_no(route.rx).to_owned()),
         ("active", yes_or_no(route.active).to_owned()),
-        ("via", route.via.as_deref().map_or_else(|| "-".to_owned(), escape)),
+        ("via", optional_text(route.via.as_deref())),
         ("path_mtu", route.path_mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string())),
         ("sends", if route.plain_sends { "one by one" } else { "segmented" }.to_owned()),
         ("rtt", rtt_text(route)),
@@ -232,15 +194,20 @@ pub fn route_text(route: &RouteView) -> String {
         ("data_loss", format_percent(route.data_loss)),
         ("heartbeats_sent", route.heartbeats_sent.to_string()),
         ("heartbeats_missed", route.heartbeats_missed.to_string()),
-        ("last_change", escape(&route.last_change)),
+        ("last_change", style.local_time(&route.last_change)),
         ("reason", escape(&route.reason)),
         ("sent", format!("{} in {} data frames", format_bytes(route.tx_bytes), route.tx_frames)),
     ];
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
 }
 
+/// A text that may be missing.
+pub(super) fn optional_text(text: Option<&str>) -> String {
+    text.map_or_else(|| "-".to_owned(), escape)
+}
+
 /// State of a route; for a route that is up, the condition that keeps data off it.
-fn state_text(route: &RouteView) -> String {
+pub(super) fn state_text(route: &RouteView) -> String {
     match route.drain {
         _ if route.state != RouteState::Up => route.state.to_string(),
         _ if route.suspect => "suspect".to_owned(),
@@ -281,57 +248,11 @@ pub fn drain_response_text(answer: &DrainResponse) -> String {
     answer.routes.iter().map(line).collect()
 }
 
-fn rtt_text(route: &RouteView) -> String {
+pub(super) fn rtt_text(route: &RouteView) -> String {
     route.rtt_us.map_or_else(|| "-".to_owned(), format_millis)
 }
 
-/// `netft peers`. `+2` behind a policy: two classes have their own, see `netft peer show`.
-pub fn peers_table(peers: &PeerList) -> String {
-    use ColumnAlign::{Left, Right};
-    if peers.peers.is_empty() {
-        return format!("{NO_PEERS}\n");
-    }
-    let mut table = TextTable::new(&[
-        ("name", Left),
-        ("v4", Left),
-        ("v6", Left),
-        ("addresses", Left),
-        ("session", Left),
-        ("reachable", Left),
-        ("active", Right),
-        ("failovers", Right),
-        ("adapter", Left),
-        ("policy", Left),
-    ]);
-    for peer in &peers.peers {
-        let more = peer.classes.len();
-        let policy = escape(&peer.policy);
-        table.add_row(vec![
-            escape(&peer.name),
-            peer.v4.to_string(),
-            peer.v6.to_string(),
-            addresses_text(peer),
-            session_state_text(peer).to_owned(),
-            reachability_text(peer).to_owned(),
-            active_route_text(peer),
-            peer.failovers.to_string(),
-            adapter_state_text(peer).to_owned(),
-            if more == 0 { policy } else { format!("{policy} +{more}") },
-        ]);
-    }
-    let mut out = table.render();
-    for peer in peers.peers.iter().filter(|peer| peer.session_reason.is_some()) {
-        let _ = write!(out, "\n{}: session {}\n", escape(&peer.name), session_text(peer));
-    }
-    for peer in &peers.peers {
-        if let Some(problem) = &peer.overlay_problem {
-            let _ = write!(out, "\n{}: adapter: {}\n", escape(&peer.name), escape(problem));
-        }
-    }
-    out
-}
-
-fn session_state_text(peer: &PeerView) -> &'static str {
+pub(super) fn session_state_text(peer: &PeerView) -> &'static str {
     match peer.session_state {
         SessionState::Up => "yes",
         SessionState::Silent => "silent",
@@ -339,7 +260,7 @@ fn session_state_text(peer: &PeerView) -> &'static str {
     }
 }
 
-fn session_text(peer: &PeerView) -> String {
+pub(super) fn session_text(peer: &PeerView) -> String {
     let state = session_state_text(peer);
     match &peer.session_reason {
         Some(reason) => format!("{state}: {}", escape(reason)),
@@ -348,7 +269,7 @@ fn session_text(peer: &PeerView) -> String {
 }
 
 /// Usable, not at the moment, or gone.
-const fn reachability_text(peer: &PeerView) -> &'static str {
+pub(super) const fn reachability_text(peer: &PeerView) -> &'static str {
     if peer.gone { "gone" } else { yes_or_no(peer.reachable) }
 }
 
@@ -369,6 +290,7 @@ pub fn peer_text(peer: &PeerView) -> String {
         ("v6", peer.v6.to_string()),
         ("addresses", addresses_text(peer)),
         ("session", session_text(peer)),
+        ("routes", format!("{} up of {}", peer.routes_up, peer.routes_total)),
         ("reachable", reachability_text(peer).to_owned()),
         ("active", active_route_text(peer)),
         ("failovers", moves_text(peer.failovers, peer.moves)),
@@ -401,7 +323,7 @@ fn class_text(class: &TrafficClassSpec) -> String {
     pairs.collect::<Vec<_>>().join(",")
 }
 
-fn adapter_state_text(peer: &PeerView) -> &'static str {
+pub(super) fn adapter_state_text(peer: &PeerView) -> &'static str {
     match peer.adapter_up {
         Some(true) => "up",
         Some(false) => "down",
@@ -409,10 +331,10 @@ fn adapter_state_text(peer: &PeerView) -> &'static str {
     }
 }
 
-fn active_route_text(peer: &PeerView) -> String {
+pub(super) fn active_route_text(peer: &PeerView) -> String {
     peer.active.map_or_else(|| "-".to_owned(), |route| route.to_string())
 }
 
-fn addresses_text(peer: &PeerView) -> String {
+pub(super) fn addresses_text(peer: &PeerView) -> String {
     peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, time::Duration};
 
-use super::event::{RouteEndpointMap, cost_text, event_line};
+use super::{
+    event::{RouteEndpointMap, cost_text, event_line},
+    style::OutputStyle,
+};
 use netft::failover::report::SelectionOutcome;
 
 use crate::{
@@ -16,7 +19,7 @@ use crate::{
 };
 
 /// An explanation, as text.
-pub fn explanation_text(explanation: &EventExplanation) -> String {
+pub fn explanation_text(explanation: &EventExplanation, style: &OutputStyle) -> String {
     let mut ends = RouteEndpointMap::default();
     for route in &explanation.routes {
         ends.insert_route(route.route, route.real_local, route.real_remote);
@@ -26,7 +29,7 @@ pub fn explanation_text(explanation: &EventExplanation) -> String {
     }
     let mut out = IndentedText(String::new());
     let EventView { seq, at, detail: what } = &explanation.event;
-    out.push_line(0, &format!("event {seq}, {at}"));
+    out.push_line(0, &format!("event {seq}, {}", style.local_time(at)));
     out.push_line(0, &event_line(what, &ends));
     out.push_heading("before");
     write_events_before(&mut out, explanation);

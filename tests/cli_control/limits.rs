@@ -218,7 +218,9 @@ fn c_08_a_stuck_driver_and_a_stopped_daemon_are_told_within_two_seconds() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.lines().count() == 1 && text.contains(word), "{text}");
     };
-    one_line(&daemon.netft(&["status"]), "driver does not answer");
+    one_line(&daemon.netft(&["routes"]), "driver does not answer");
+    assert_eq!(daemon.netft(&["status"]).status.code(), Some(3), "no verdict");
+    assert_eq!(daemon.netft(&["check"]).status.code(), Some(2), "critical");
 
     // Bound, never accepted: as with a stopped daemon.
     let dir = tempfile::tempdir().unwrap();
@@ -238,8 +240,8 @@ fn c_08_a_stuck_driver_and_a_stopped_daemon_are_told_within_two_seconds() {
         .collect();
     one_line(&netft(&path, &["peers"]), "did not answer within 2 s");
     drop((fill, listener));
-    one_line(&netft(&path, &["status"]), "no netftd listens");
-    one_line(&netft(&dir.path().join("none.sock"), &["status"]), "no netftd listens");
+    one_line(&netft(&path, &["routes"]), "no netftd listens");
+    one_line(&netft(&dir.path().join("none.sock"), &["routes"]), "no netftd listens");
 }
 
 #[test]

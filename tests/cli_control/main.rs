@@ -5,6 +5,7 @@ mod answers;
 mod drains;
 mod limits;
 mod networks;
+mod screens;
 mod validate;
 mod why;
 
@@ -344,6 +345,7 @@ fn netft(socket: &Path, args: &[&str]) -> Output {
         .arg("--socket")
         .arg(socket)
         .args(args)
+        .env("TZ", "UTC")
         .output()
         .unwrap()
 }
