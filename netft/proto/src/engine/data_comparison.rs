@@ -7,6 +7,9 @@
 //! * *Return*: a convicted route carries copies of the active one's data for a second at least,
 //!   once its time is over. If it loses less than a quarter of what it was convicted for it is
 //!   acquitted, and the hold-down of its return begins; otherwise the time doubles.
+//! * *Probation*: another route that carries data, as flows are balanced or policies steer them,
+//!   loses it for longer than a burst, and the active one far less. Its own data would blur a
+//!   comparison, so it leaves the balance set first, and a return follows at once.
 //!
 //! A comparison that has no data, or whose copies the peer does not count, ends undecided.
 //!
@@ -108,7 +111,10 @@ impl DataComparison {
         let is_congested = route.path_quality.is_queue_growing(route.stats.requests.rtt());
         let data = &mut route.path_quality.data;
         data.on_report(now, permille, is_congested);
-        if self.0.is_some_and(|it| !it.is_return) || active != Some(id) {
+        if active != Some(id) {
+            return put_on_probation((routes, active), now, (id, permille));
+        }
+        if self.0.is_some_and(|it| !it.is_return) {
             return;
         }
         if data.wants_comparison(now)
@@ -176,6 +182,27 @@ impl DataComparison {
             }
             None => postpone_returns(routes, now),
         }
+    }
+}
+
+/// Takes the data off a route other than the active one, until a comparison acquits it, if its loss
+/// lasts and the active one is clearly better.
+fn put_on_probation(
+    (routes, active): (&mut RouteMap, Option<RouteId>),
+    now: Time,
+    (id, permille): (RouteId, u16),
+) {
+    let active = active.and_then(|active| routes.get(&active)).filter(|route| route.is_up());
+    let here = active.map(|active| u64::from(active.path_quality.data.loss_permille(now)));
+    let is_better = here.is_some_and(|here| here * CLEARLY_BETTER <= u64::from(permille));
+    let Some(route) = routes.get_mut(&id).filter(|route| route.is_up() && is_better) else {
+        return;
+    };
+    let data = &mut route.path_quality.data;
+    if data.convicted_permille().is_none() && data.wants_comparison(now) {
+        data.begin_probation(now, permille);
+        route.path_quality.browned_out = true;
+        route.hold_down.restart_hold();
     }
 }
 

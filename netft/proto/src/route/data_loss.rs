@@ -43,6 +43,8 @@ pub(crate) struct DataQuality {
 #[derive(Clone, Copy, Debug)]
 struct Conviction {
     permille: u16,
+    /// No comparison has shown it yet.
+    is_probation: bool,
     retry_at: Time,
 }
 
@@ -92,7 +94,15 @@ impl DataQuality {
         let retry = (FIRST_RETRY * (1 << self.convictions.min(10))).min(MAX_RETRY);
         self.convictions += 1;
         self.lasting = 0;
-        self.conviction = Some(Conviction { permille, retry_at: now + retry });
+        let retry_at = now + retry;
+        self.conviction = Some(Conviction { permille, is_probation: false, retry_at });
+    }
+
+    /// Convicts the route until a comparison, which may begin at once. Another probation waits for
+    /// twice as long each time one ends in an acquittal.
+    pub(crate) fn begin_probation(&mut self, now: Time, permille: u16) {
+        self.rest(now);
+        self.conviction = Some(Conviction { permille, is_probation: true, retry_at: now });
     }
 
     /// A comparison of the convicted route had too little data: no reason to wait longer each time.
@@ -121,7 +131,9 @@ impl DataQuality {
 
     /// The route lost no data in a comparison. What it did before still counts if it fails again.
     pub(crate) fn acquit(&mut self) {
-        (self.conviction, self.fruitless, self.rest_until) = (None, 0, None);
+        if !self.conviction.take().is_some_and(|it| it.is_probation) {
+            (self.fruitless, self.rest_until) = (0, None);
+        }
     }
 }
 

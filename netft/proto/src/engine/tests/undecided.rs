@@ -1,4 +1,4 @@
-//! Comparisons of routes by data that have no evidence (F-40).
+//! Comparisons of routes by data that have no evidence, or of others than the active one (F-40).
 
 use super::*;
 use crate::engine::RouteTally;
@@ -46,4 +46,82 @@ fn a_route_whose_data_the_peer_does_not_count_is_not_lossy() {
     assert_eq!(compared(&rig), []);
     assert_eq!((rig.active(), rig.moves()), (Some(1), Vec::new()));
     assert!(rig.status(2).quality.data_loss < 0.001, "{:?}", rig.status(2));
+}
+
+/// Route 2, over which flows are balanced as well, loses a tenth of its data.
+fn losing_member() -> Rig {
+    let mut rig = Rig::up(2);
+    let balanced = |rig: &Rig| rig.engine.forwarding(PEER).unwrap().balance_set.clone();
+    // A new route is held back at first.
+    for _ in 0..100 {
+        rig.pass(Duration::from_millis(20));
+        rig.hear_all(2);
+    }
+    assert_eq!(balanced(&rig), [RouteId(1), RouteId(2)]);
+    for _ in 0..4 {
+        rig.pass(Duration::from_millis(20));
+        rig.hear_all(2);
+        assert_eq!(balanced(&rig), [RouteId(1), RouteId(2)]);
+        rig.input(EngineInput::DataLoss { route: RouteId(2), permille: 100 });
+    }
+    assert_eq!(balanced(&rig), [RouteId(1)], "its data leaves at once");
+    rig
+}
+
+/// Copies of the active route's data on route 2, of which `lost` in ten are lost, for four seconds.
+/// Returns when route 2 carries balanced flows again.
+fn copy_data(rig: &mut Rig, lost: u64) -> Option<Time> {
+    let mut tally = RouteTally { sent: 100, arrived: 90 };
+    let mut back = None;
+    for _ in 0..2000 {
+        rig.pass(Duration::from_millis(2));
+        rig.hear_all(2);
+        let row = rig.engine.forwarding(PEER).unwrap().clone();
+        if row.duplicate == Some(RouteId(2)) {
+            tally = RouteTally { sent: tally.sent + 10, arrived: tally.arrived + 10 - lost };
+        }
+        if compared(rig) == [(PEER, RouteId(2))] {
+            rig.input(EngineInput::Tally { route: RouteId(2), tally });
+        }
+        if row.balance_set.contains(&RouteId(2)) {
+            back = back.or(Some(rig.now));
+        }
+    }
+    back
+}
+
+#[test]
+fn balanced_flows_leave_a_route_that_loses_data_and_return_once_it_is_acquitted() {
+    let mut rig = losing_member();
+    let start = rig.now;
+    let back = copy_data(&mut rig, 0).expect("acquitted");
+    assert!(back.since(start) >= Duration::from_secs(1), "after the copies");
+    assert_eq!(rig.moves(), Vec::new(), "data of the active route stays");
+}
+
+#[test]
+fn a_route_that_loses_the_copies_too_stays_out_of_the_balance_set() {
+    let mut rig = losing_member();
+    assert_eq!(copy_data(&mut rig, 1), None);
+    assert_eq!(rig.active(), Some(1));
+    let quality = rig.status(2).quality;
+    assert!(quality.data_loss >= 0.05, "{quality:?}");
+}
+
+#[test]
+fn a_route_that_loses_no_more_than_the_active_one_stays() {
+    let mut rig = Rig::up(2);
+    for _ in 0..100 {
+        rig.pass(Duration::from_millis(20));
+        rig.hear_all(2);
+    }
+    for _ in 0..20 {
+        rig.pass(Duration::from_millis(20));
+        rig.hear_all(2);
+        for route in [1, 2] {
+            rig.input(EngineInput::DataLoss { route: RouteId(route), permille: 30 });
+        }
+    }
+    let row = rig.engine.forwarding(PEER).unwrap();
+    assert_eq!(row.balance_set, [RouteId(1), RouteId(2)]);
 }
