@@ -1,27 +1,30 @@
 //! `GET /metrics`: the node's figures in the Prometheus text format 0.0.4. Pure.
 //!
 //! Names follow the Prometheus conventions: base units (seconds, bytes), `_total` on everything
-//! that only grows. Counters start at 0 with the daemon.
+//! that only grows. Counters start at 0 with the daemon. Labels stay the same over restarts.
+
+mod process;
+mod routes;
 
 use std::fmt::{Display, Write};
 
 use netft::{
-    PeerId,
     api::snapshot::{CounterSnapshot, PeerInfo, Snapshot},
     failover::{
         move_counts::MoveCause,
         stall_histogram::{BUCKET_BOUNDS_MS, StallHistogram},
     },
-    route::{RouteState, RouteStatus},
 };
 
-use super::log_counts::LogCountsView;
+use super::{log_counts::LogCountsView, verdict};
+
+pub use self::process::ProcessFigures;
 
 /// The content type of [`render_metrics`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Renders every figure of a snapshot and of the log.
-pub fn render_metrics(snapshot: &Snapshot, log: LogCountsView) -> String {
+/// Renders every figure of a snapshot, of the log and of the process.
+pub fn render_metrics(snapshot: &Snapshot, log: LogCountsView, process: ProcessFigures) -> String {
     let mut page = MetricsPage::default();
     let version = env!("CARGO_PKG_VERSION");
     page.begin_family(
@@ -36,8 +39,8 @@ pub fn render_metrics(snapshot: &Snapshot, log: LogCountsView) -> String {
     page.write_single_sample("netft_adapter_up", MetricKind::Gauge, "1 if the adapter is up.", {
         u8::from(snapshot.adapter.up)
     });
-    write_peers(&mut page, &snapshot.peers);
-    write_routes(&mut page, snapshot);
+    write_peers(&mut page, snapshot);
+    routes::write_routes(&mut page, snapshot);
     write_counters(&mut page, &snapshot.counters);
     write_stalls(&mut page, &snapshot.stalls);
     let lost = "Log lines that standard error refused or did not take in time.";
@@ -54,6 +57,7 @@ pub fn render_metrics(snapshot: &Snapshot, log: LogCountsView) -> String {
         limited,
         log.limited_lines,
     );
+    process.write_to(&mut page);
     page.text
 }
 
@@ -118,7 +122,20 @@ fn escape_label(text: &str) -> String {
     text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
 }
 
-fn write_peers(page: &mut MetricsPage, peers: &[PeerInfo]) {
+fn write_peers(page: &mut MetricsPage, snapshot: &Snapshot) {
+    let peers = &snapshot.peers;
+    let counts = peers.iter().map(|peer| verdict::count_peer_routes(snapshot, peer));
+    let counts: Vec<_> = counts.collect();
+    let help = "Routes to the peer that are up, not drained and not relayed.";
+    page.begin_family("netft_peer_routes_up", MetricKind::Gauge, help);
+    for (peer, count) in peers.iter().zip(&counts) {
+        page.write_sample("", &[("peer", &peer.name)], count.up);
+    }
+    let help = "Routes to the peer, without relayed ones.";
+    page.begin_family("netft_peer_routes", MetricKind::Gauge, help);
+    for (peer, count) in peers.iter().zip(&counts) {
+        page.write_sample("", &[("peer", &peer.name)], count.total);
+    }
     type PeerValue = fn(&PeerInfo) -> u64;
     let families: [(&'static str, MetricKind, &str, PeerValue); 5] = [
         (
@@ -167,85 +184,6 @@ fn write_peers(page: &mut MetricsPage, peers: &[PeerInfo]) {
             page.write_sample("", &labels, peer.status.moves.count_of(cause));
         }
     }
-}
-
-fn write_routes(page: &mut MetricsPage, snapshot: &Snapshot) {
-    let name = |id: PeerId| {
-        let known = snapshot.peers.iter().find(|peer| peer.status.peer == id);
-        known.map_or_else(|| format!("#{id}"), |peer| peer.name.clone())
-    };
-    let each = |page: &mut MetricsPage, value: &dyn Fn(&RouteStatus) -> Option<String>| {
-        for route in &snapshot.routes {
-            let Some(value) = value(route) else { continue };
-            let (local, remote) = (route.spec.real_local, route.spec.real_remote);
-            let peer = name(route.spec.peer);
-            let labels: [(&str, &dyn Display); 4] =
-                [("route", &route.id), ("peer", &peer), ("local", &local), ("remote", &remote)];
-            page.write_sample("", &labels, value);
-        }
-    };
-    page.begin_family(
-        "netft_route_state",
-        MetricKind::Gauge,
-        "1 for the state the route is in, else 0.",
-    );
-    for route in &snapshot.routes {
-        let peer = name(route.spec.peer);
-        use RouteState::{AdminDown, Down, Init, Up};
-        for state in [Up, Init, Down, AdminDown] {
-            let labels: [(&str, &dyn Display); 3] =
-                [("route", &route.id), ("peer", &peer), ("state", &state.as_str())];
-            page.write_sample("", &labels, u8::from(route.state == state));
-        }
-    }
-    page.begin_family(
-        "netft_route_active",
-        MetricKind::Gauge,
-        "1 if data to the peer is sent on it.",
-    );
-    each(page, &|route| Some(u8::from(route.active).to_string()));
-    page.begin_family(
-        "netft_route_suspect",
-        MetricKind::Gauge,
-        "1 if the route is suspect: data on it stays unacknowledged.",
-    );
-    each(page, &|route| Some(u8::from(route.suspect).to_string()));
-    page.begin_family(
-        "netft_route_plain_sends",
-        MetricKind::Gauge,
-        "1 if frames are sent one by one, because segmented sends vanish on the route.",
-    );
-    each(page, &|route| Some(u8::from(snapshot.plain_sends.contains(&route.id)).to_string()));
-    page.begin_family(
-        "netft_route_rtt_seconds",
-        MetricKind::Gauge,
-        "Smoothed round-trip time of heartbeats.",
-    );
-    each(page, &|route| route.quality.rtt.map(|rtt| rtt.as_secs_f64().to_string()));
-    page.begin_family(
-        "netft_route_loss_ratio",
-        MetricKind::Gauge,
-        "Share of recent heartbeats that were lost, 0 to 1.",
-    );
-    each(page, &|route| Some(route.quality.loss_in.to_string()));
-    page.begin_family(
-        "netft_route_data_loss_ratio",
-        MetricKind::Gauge,
-        "Share of recent data frames that the route lost, or that data left it for, 0 to 1.",
-    );
-    each(page, &|route| Some(route.quality.data_loss.to_string()));
-    page.begin_family(
-        "netft_route_heartbeats_sent_total",
-        MetricKind::Counter,
-        "Heartbeat requests sent.",
-    );
-    each(page, &|route| Some(route.heartbeats.sent.to_string()));
-    page.begin_family(
-        "netft_route_heartbeats_missed_total",
-        MetricKind::Counter,
-        "Expected heartbeats that did not arrive.",
-    );
-    each(page, &|route| Some(route.heartbeats.missed.to_string()));
 }
 
 fn write_counters(page: &mut MetricsPage, counters: &CounterSnapshot) {

@@ -38,7 +38,9 @@ use super::{
     journal::EventJournal,
     listener::{ClientIdentity, ControlListener, MAX_BODY_BYTES, MAX_CLIENTS},
     log_counts::LogCounts,
-    metrics, policies,
+    metrics,
+    metrics::ProcessFigures,
+    policies,
     schema::{
         AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
         RouteBody, RoutePatch, VersionedBody,
@@ -490,7 +492,8 @@ async fn get_metrics<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
     let log = app.control.log_counts.read_counts();
-    let text = metrics::render_metrics(&app.take_snapshot().await?, log);
+    let text =
+        metrics::render_metrics(&app.take_snapshot().await?, log, ProcessFigures::read_own());
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 

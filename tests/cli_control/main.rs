@@ -1,6 +1,7 @@
 //! A canned node behind a control socket: who is answered, with what, and how `netft` shows it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod alerts;
 mod answers;
 mod drains;
 mod limits;
