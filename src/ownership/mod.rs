@@ -1,6 +1,9 @@
 //! Ownership of the floating addresses: what the engine that decides and the address service say
 //! to each other. Both channels are bounded; the sender waits.
 
+pub mod clock;
+pub mod raft;
+
 use std::sync::Arc;
 
 use netft::{Time, vip::FencingToken};

@@ -333,7 +333,7 @@ fn is_named(own: &str, pattern: &str) -> bool {
 
 fn is_port(own: u16, value: &Value) -> MatchResult {
     if let Some([low, high]) = range_bounds(value) {
-        return Some((low.as_u64()?..=high.as_u64()?).contains(&own.into()));
+        return Some((low.as_u64()?..=high.as_u64()?).contains(&u64::from(own)));
     }
     Some(value.as_u64()? == u64::from(own))
 }

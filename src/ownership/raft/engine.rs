@@ -1,0 +1,538 @@
+//! The engine: one task that holds the leases of this node and, while it leads, grants them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use netft::{
+    Time,
+    vip::ownership::{HolderUpdate, LeaseHolder, LeaseRules, OwnershipCommand, OwnershipLeader},
+};
+use openraft::ServerState;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{sleep, timeout},
+};
+
+use super::{
+    event::{EngineEvent, WaitingReport},
+    network::{AckGuard, LeaseEvidence, OwnershipTransport, send_message},
+    serve::serve_message,
+    settings::{EngineChannels, EngineStatus, RaftSettings},
+    types::{OwnershipAnswer, OwnershipMessage},
+    voter::{RaftState, Voter},
+};
+use crate::ownership::{OwnershipRequest, OwnershipUpdate, clock};
+
+/// Reports that wait for a round at once; further ones are refused.
+const MAX_WAITING: usize = 1024;
+/// Timeout of a report's reply.
+const REPORT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Timeout of a move, below that of a request between nodes.
+const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Timeout of the address service, which is never busy for long.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval and duration of the elections that this node begins because netft cannot reach the
+/// leader; raft's own timers follow.
+const ELECTION_RETRY: Duration = Duration::from_millis(40);
+const ELECTION_EFFORT: Duration = Duration::from_millis(600);
+/// Longest sleep.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+
+/// A move that waits for the new owner's lease.
+struct PendingMove {
+    vip: String,
+    target: String,
+    deadline: Time,
+    reply_tx: oneshot::Sender<Result<(), String>>,
+}
+
+/// Where reports go while another node leads.
+#[derive(Default)]
+struct LeaderRoute {
+    hint: Option<String>,
+    /// The next voter to ask for the leader.
+    turn: usize,
+    /// Until when this node begins elections, and when the next one.
+    election: Option<(Time, Time)>,
+}
+
+/// Channels to the outside.
+pub(super) struct EngineOutputs {
+    pub(super) updates: mpsc::Sender<OwnershipUpdate>,
+    pub(super) status: watch::Sender<EngineStatus>,
+}
+
+/// The engine's task.
+pub(super) struct EngineTask<T> {
+    me: u64,
+    names: BTreeMap<u64, String>,
+    voters: BTreeSet<u64>,
+    settings: RaftSettings,
+    transport: Arc<T>,
+    evidence: Arc<LeaseEvidence>,
+    voter: Option<Voter>,
+    /// This node's leadership and its term.
+    leader: Option<(u64, OwnershipLeader)>,
+    holder: LeaseHolder,
+    waiting: Vec<WaitingReport>,
+    is_round_running: bool,
+    moves: Vec<PendingMove>,
+    route: LeaderRoute,
+    inbox_tx: mpsc::Sender<EngineEvent>,
+    outputs: EngineOutputs,
+}
+
+impl<T: OwnershipTransport> EngineTask<T> {
+    pub(super) fn new(
+        me: u64,
+        settings: RaftSettings,
+        transport: Arc<T>,
+        evidence: Arc<LeaseEvidence>,
+        voter: Option<Voter>,
+        (inbox_tx, outputs): (mpsc::Sender<EngineEvent>, EngineOutputs),
+    ) -> Self {
+        let voters = settings.nodes.iter().filter(|node| node.is_voter);
+        Self {
+            me,
+            names: settings.nodes.iter().map(|node| (node.id, node.name.clone())).collect(),
+            voters: voters.map(|node| node.id).collect(),
+            holder: LeaseHolder::new(&settings.node, clock::now()),
+            settings,
+            transport,
+            evidence,
+            voter,
+            leader: None,
+            waiting: Vec::new(),
+            is_round_running: false,
+            moves: Vec::new(),
+            route: LeaderRoute::default(),
+            inbox_tx,
+            outputs,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<EngineEvent>,
+        mut channels: EngineChannels,
+    ) {
+        let mut metrics = self.voter.as_ref().map(|voter| voter.metrics.clone());
+        loop {
+            let now = clock::now();
+            self.follow_raft(now).await;
+            self.lead(now);
+            self.send_report(now);
+            self.start_round();
+            self.begin_election(now).await;
+            let wake = self.next_wake(now);
+            tokio::select! {
+                Some(event) = inbox.recv() => self.on_event(event).await,
+                request = channels.requests.recv() => match request {
+                    Some(request) => self.on_request(request),
+                    None => return self.stop().await,
+                },
+                Some(message) = channels.peers.recv() => {
+                    let raft = self.voter.as_ref().map(|voter| voter.raft.clone());
+                    let (evidence, inbox) = (Arc::clone(&self.evidence), self.inbox_tx.clone());
+                    tokio::spawn(serve_message(raft, evidence, inbox, message));
+                }
+                Some((node, is_reachable)) = channels.reachability.recv() => {
+                    self.on_reachability(&node, is_reachable);
+                }
+                () = metrics_changed(&mut metrics) => {}
+                () = sleep(wake.since(now)) => {}
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(voter) = self.voter.take() {
+            // A task that panicked has stopped.
+            let _ = voter.raft.shutdown().await;
+        }
+    }
+
+    fn next_wake(&self, now: Time) -> Time {
+        let mut wake = self.holder.next_wake().min(now + MAX_SLEEP);
+        if let Some((_, leader)) = &self.leader
+            && let Some(at) = leader.next_wake(now, &self.settings.policies)
+        {
+            wake = wake.min(at);
+        }
+        if let Some((_, next)) = self.route.election {
+            wake = wake.min(next);
+        }
+        self.moves.iter().map(|pending| pending.deadline).fold(wake, Time::min)
+    }
+
+    /// Becomes leader or ceases to be, as raft says.
+    async fn follow_raft(&mut self, now: Time) {
+        let Some(voter) = &self.voter else { return };
+        let (term, is_leader, leader, failure) = {
+            let metrics = voter.metrics.borrow();
+            let is_leader = metrics.state == ServerState::Leader
+                && metrics.current_leader == Some(self.me)
+                && metrics.running_state.is_ok();
+            let failure = metrics.running_state.as_ref().err().map(ToString::to_string);
+            (metrics.current_term, is_leader, metrics.current_leader, failure)
+        };
+        let leader_name = leader.and_then(|id| self.names.get(&id)).cloned();
+        self.outputs.status.send_if_modified(|status| {
+            let next = EngineStatus { leader: leader_name, term, problem: failure.clone() };
+            let has_changed = *status != next;
+            *status = next;
+            has_changed
+        });
+        if let Some(failure) = failure {
+            tracing::error!("ownership: raft stopped, this node does not vote: {failure}");
+            self.stop().await;
+        }
+        let is_current = self.leader.as_ref().is_some_and(|(known, _)| *known == term);
+        if is_leader == is_current && (is_leader || self.leader.is_none()) {
+            return;
+        }
+        self.leader = None;
+        for report in std::mem::take(&mut self.waiting) {
+            // The node may have stopped waiting.
+            let _ = report.reply_tx.send(Err(None));
+        }
+        for pending in std::mem::take(&mut self.moves) {
+            let _ = pending.reply_tx.send(Err("the leader changed; try again".to_owned()));
+        }
+        if is_leader {
+            let ack = self.evidence.newest_ack(term, self.voters.len());
+            let mut leader = OwnershipLeader::new(now, ack, LeaseRules::DEFAULT);
+            for name in self.names.values().filter(|name| self.evidence.is_unreachable(name)) {
+                leader.set_reachable(name, false);
+            }
+            let age = ack.map(|ack| now.since(ack));
+            tracing::info!(term, ?age, "ownership: this node leads");
+            self.leader = Some((term, leader));
+            self.holder.request_report(now);
+        }
+    }
+
+    /// Writes decisions to the log, and tells those whom they concern.
+    fn lead(&mut self, now: Time) {
+        let Some(voter) = &self.voter else { return };
+        let Some((_, leader)) = &mut self.leader else { return };
+        let policies = &self.settings.policies;
+        let commands = voter.machine.with_state(|state| leader.poll_commands(now, state, policies));
+        for command in commands {
+            if let OwnershipCommand::Assign { vip, owner, reason, .. } = &command {
+                tracing::info!(vip, ?owner, "ownership: assigned because {reason}");
+            }
+            let (raft, inbox) = (voter.raft.clone(), self.inbox_tx.clone());
+            tokio::spawn(async move {
+                if let Err(error) = raft.client_write(command).await {
+                    tracing::debug!(%error, "ownership: a decision did not reach the log");
+                }
+                // The engine may have stopped.
+                let _ = inbox.send(EngineEvent::Proposed).await;
+            });
+        }
+        for node in leader.take_nudges() {
+            if node == self.settings.node {
+                self.holder.request_report(now);
+            } else {
+                let (transport, evidence) = (Arc::clone(&self.transport), self.evidence.clone());
+                tokio::spawn(async move {
+                    // A node that misses it reports soon anyway.
+                    let nudge = OwnershipMessage::Nudge;
+                    let _ = send_message(&*transport, &evidence, &node, &nudge).await;
+                });
+            }
+        }
+        self.moves.retain_mut(|pending| {
+            let is_done = leader.has_granted(&pending.vip, &pending.target);
+            let is_over = now >= pending.deadline;
+            if is_done || is_over {
+                let (sender, _) = oneshot::channel();
+                let reply_tx = std::mem::replace(&mut pending.reply_tx, sender);
+                let late = || format!("{} did not take it in time", pending.target);
+                let _ = reply_tx.send(if is_done { Ok(()) } else { Err(late()) });
+            }
+            !is_done && !is_over
+        });
+    }
+
+    /// Sends this node's report to the leader, if it is due.
+    fn send_report(&mut self, now: Time) {
+        let Some(report) = self.holder.poll_report(now) else { return };
+        let (serial, inbox) = (report.serial, self.inbox_tx.clone());
+        if self.leader.is_some() {
+            let (reply_tx, reply) = oneshot::channel();
+            self.take_report(now, WaitingReport { report, reply_tx });
+            tokio::spawn(async move {
+                let answer = match reply.await {
+                    Ok(Ok(reply)) => Ok(OwnershipAnswer::Lease(reply)),
+                    Ok(Err(leader)) => Ok(OwnershipAnswer::NotLeader { leader }),
+                    Err(_) => Err("the leadership ended".to_owned()),
+                };
+                let _ = inbox.send(EngineEvent::Answered { serial, answer }).await;
+            });
+            return;
+        }
+        let Some(to) = self.report_target() else { return self.holder.on_failure(now, serial) };
+        let (transport, evidence) = (Arc::clone(&self.transport), Arc::clone(&self.evidence));
+        tokio::spawn(async move {
+            let message = OwnershipMessage::Report(report);
+            let exchange = send_message(&*transport, &evidence, &to, &message);
+            let answer = timeout(REPORT_TIMEOUT, exchange)
+                .await
+                .unwrap_or_else(|_| Err(format!("{to} did not answer")));
+            let _ = inbox.send(EngineEvent::Answered { serial, answer }).await;
+        });
+    }
+
+    /// The leader as far as known, else one voter after another.
+    fn report_target(&mut self) -> Option<String> {
+        let leader = self.known_leader().or_else(|| self.route.hint.take());
+        if let Some(name) = leader.filter(|name| !self.evidence.is_unreachable(name)) {
+            return Some(name);
+        }
+        let others = self.voters.iter().filter(|id| **id != self.me);
+        let names: Vec<&String> = others.filter_map(|id| self.names.get(id)).collect();
+        let reachable: Vec<_> =
+            names.into_iter().filter(|name| !self.evidence.is_unreachable(name)).collect();
+        self.route.turn = self.route.turn.wrapping_add(1);
+        let place = self.route.turn.checked_rem(reachable.len())?;
+        reachable.get(place).map(|name| (*name).clone())
+    }
+
+    fn known_leader(&self) -> Option<String> {
+        let leader = self.voter.as_ref()?.metrics.borrow().current_leader?;
+        self.names.get(&leader).filter(|name| **name != self.settings.node).cloned()
+    }
+
+    fn take_report(&mut self, now: Time, waiting: WaitingReport) {
+        let known = self.known_leader();
+        let (Some((_, leader)), Some(voter)) = (&mut self.leader, &self.voter) else {
+            // The node may have stopped waiting.
+            let _ = waiting.reply_tx.send(Err(known));
+            return;
+        };
+        if self.waiting.len() >= MAX_WAITING {
+            return;
+        }
+        voter.machine.with_state(|state| leader.on_report(now, state, &waiting.report));
+        self.waiting.push(waiting);
+    }
+
+    /// Has a majority confirm this leader for the reports that have arrived. One round at a time:
+    /// what arrives meanwhile needs the next one.
+    fn start_round(&mut self) {
+        let Some(voter) = &self.voter else { return };
+        if self.leader.is_none() || self.is_round_running || self.waiting.is_empty() {
+            return;
+        }
+        self.is_round_running = true;
+        let reports = std::mem::take(&mut self.waiting);
+        let (raft, inbox) = (voter.raft.clone(), self.inbox_tx.clone());
+        // This node's own acknowledgement is part of the majority.
+        let ack = self.evidence.begin_ack();
+        tokio::spawn(async move {
+            let term = match raft.ensure_linearizable().await {
+                Ok(Some(read)) => Ok(read.leader_id.term),
+                Ok(None) => Err("the log is empty".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            let _ = inbox.send(EngineEvent::RoundDone { reports, term, ack }).await;
+        });
+    }
+
+    fn answer_reports(
+        &mut self,
+        now: Time,
+        reports: Vec<WaitingReport>,
+        term: Result<u64, String>,
+        ack: AckGuard,
+    ) {
+        self.is_round_running = false;
+        if let Err(error) = &term {
+            tracing::debug!(%error, "ownership: the leadership was not confirmed");
+        }
+        let policies = &self.settings.policies;
+        let mut answers = Vec::new();
+        // A leadership of another term knows nothing of the leases in between.
+        match (&mut self.leader, &self.voter) {
+            (Some((led, leader)), Some(voter)) if term == Ok(*led) => {
+                voter.machine.with_state(|state| {
+                    for WaitingReport { report, reply_tx } in reports {
+                        let reply = leader.answer_report(now, state, policies, &report);
+                        answers.push((reply_tx, Ok(reply)));
+                    }
+                });
+            }
+            _ => answers.extend(reports.into_iter().map(|report| (report.reply_tx, Err(None)))),
+        }
+        // The leases count as granted before anybody hears of them.
+        drop(ack);
+        for (reply_tx, answer) in answers {
+            let _ = reply_tx.send(answer);
+        }
+    }
+
+    async fn on_event(&mut self, event: EngineEvent) {
+        let now = clock::now();
+        match event {
+            EngineEvent::Report(waiting) => self.take_report(now, waiting),
+            EngineEvent::Move { vip, to, may_forward, reply_tx } => {
+                self.move_address(now, vip, to, may_forward, reply_tx)
+            }
+            EngineEvent::Nudged => self.holder.request_report(now),
+            EngineEvent::RoundDone { reports, term, ack } => {
+                self.answer_reports(now, reports, term, ack)
+            }
+            EngineEvent::Answered { serial, answer } => match answer {
+                Ok(OwnershipAnswer::Lease(reply)) => {
+                    for update in self.holder.on_reply(now, &reply) {
+                        self.send_update(update).await;
+                    }
+                }
+                Ok(OwnershipAnswer::NotLeader { leader }) => {
+                    self.route.hint = leader;
+                    self.holder.on_failure(now, serial);
+                }
+                Ok(_) | Err(_) => self.holder.on_failure(now, serial),
+            },
+            EngineEvent::Proposed => {}
+        }
+    }
+
+    async fn send_update(&self, update: HolderUpdate) {
+        let update = match update {
+            HolderUpdate::Granted { vip, token, until } => {
+                tracing::debug!(vip, %token, until = until.as_nanos(), "ownership: granted");
+                OwnershipUpdate::Granted { vip: vip.into(), token, until }
+            }
+            HolderUpdate::Revoked { vip, token } => {
+                tracing::info!(vip, %token, "ownership: revoked");
+                OwnershipUpdate::Revoked { vip: vip.into(), token }
+            }
+            HolderUpdate::Owner { vip, owner, token, reason } => {
+                tracing::info!(vip, ?owner, %token, "ownership: decided because {reason}");
+                OwnershipUpdate::Owner { vip: vip.into(), owner: owner.map(Into::into), token }
+            }
+        };
+        if timeout(UPDATE_TIMEOUT, self.outputs.updates.send(update)).await.is_err() {
+            // The lease ends by itself, in the kernel.
+            tracing::error!("ownership: the address service does not respond");
+        }
+    }
+
+    fn on_request(&mut self, request: OwnershipRequest) {
+        let now = clock::now();
+        match request {
+            OwnershipRequest::Able { vip, is_able, reason } => {
+                tracing::debug!(%vip, is_able, ?reason, "ownership: ability of this node");
+                self.holder.set_able(now, &vip, is_able);
+            }
+            OwnershipRequest::Released { vip, token } => {
+                self.holder.on_released(now, &vip, token);
+            }
+            OwnershipRequest::Move { vip, to, reply } => {
+                let to = to.map(|to| to.to_string());
+                self.move_address(now, vip.to_string(), to, true, reply);
+            }
+        }
+    }
+
+    fn move_address(
+        &mut self,
+        now: Time,
+        vip: String,
+        to: Option<String>,
+        may_forward: bool,
+        reply_tx: oneshot::Sender<Result<(), String>>,
+    ) {
+        if let (Some((_, leader)), Some(voter)) = (&mut self.leader, &self.voter) {
+            let moved = voter
+                .machine
+                .with_state(|state| leader.request_move(now, state, &vip, to.as_deref()));
+            match moved {
+                Ok(target) => {
+                    let deadline = now + MOVE_TIMEOUT;
+                    self.moves.push(PendingMove { vip, target, deadline, reply_tx });
+                }
+                // The operator may have stopped waiting.
+                Err(refusal) => drop(reply_tx.send(Err(refusal))),
+            }
+            return;
+        }
+        let target = if may_forward { self.report_target() } else { None };
+        let Some(target) = target else {
+            drop(reply_tx.send(Err("no leader is known; try again in a second".to_owned())));
+            return;
+        };
+        let (transport, evidence) = (Arc::clone(&self.transport), Arc::clone(&self.evidence));
+        tokio::spawn(async move {
+            let message = OwnershipMessage::Move { vip, to };
+            let moved = match send_message(&*transport, &evidence, &target, &message).await {
+                Ok(OwnershipAnswer::Moved(moved)) => moved,
+                Ok(_) => Err(format!("{target} gave another answer")),
+                Err(error) => Err(error),
+            };
+            let _ = reply_tx.send(moved);
+        });
+    }
+
+    /// netft's word on a node. The first reachable voter begins the election when the leader is
+    /// lost; a node without a majority begins none, so that its terms do not rise.
+    fn on_reachability(&mut self, node: &str, is_reachable: bool) {
+        let now = clock::now();
+        self.evidence.set_reachable(node, is_reachable);
+        if let Some((_, leader)) = &mut self.leader {
+            leader.set_reachable(node, is_reachable);
+        }
+        let Some(voter) = &self.voter else { return };
+        let is_reached = |id: &u64| {
+            *id == self.me
+                || self.names.get(id).is_some_and(|name| !self.evidence.is_unreachable(name))
+        };
+        let mut reached = self.voters.iter().filter(|id| is_reached(id)).peekable();
+        let is_first = reached.peek() == Some(&&self.me);
+        let has_majority = reached.count() > self.voters.len() / 2;
+        voter.raft.runtime_config().elect(has_majority);
+        let lost = self.known_leader().as_deref() == Some(node) && !is_reachable;
+        if !has_majority {
+            self.route.election = None;
+        } else if lost && is_first {
+            tracing::info!(leader = node, "ownership: the leader is unreachable: election");
+            self.route.election = Some((now + ELECTION_EFFORT, now));
+        }
+    }
+
+    async fn begin_election(&mut self, now: Time) {
+        let Some((until, next)) = self.route.election else { return };
+        if now < next {
+            return;
+        }
+        let led = self.known_leader().is_some_and(|name| !self.evidence.is_unreachable(&name));
+        let Some(voter) = self.voter.as_ref().filter(|_| !led && now < until) else {
+            self.route.election = None;
+            return;
+        };
+        if self.leader.is_some() {
+            self.route.election = None;
+            return;
+        }
+        self.route.election = Some((until, now + ELECTION_RETRY));
+        if let Err(error) = voter.raft.trigger().elect().await {
+            tracing::debug!(%error, "ownership: no election");
+        }
+    }
+}
+
+/// Waits for a change of raft's state; for ever without raft.
+async fn metrics_changed(metrics: &mut Option<RaftState>) {
+    if let Some(receiver) = metrics
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}

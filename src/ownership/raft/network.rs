@@ -1,0 +1,221 @@
+//! Raft's messages, over the control sessions.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use netft::vip::ownership::{AckClock, LeaseRules, VoteAges};
+use openraft::{
+    BasicNode, RaftNetwork, RaftNetworkFactory,
+    error::{InstallSnapshotError, NetworkError, RPCError, RaftError, Unreachable},
+    network::{Backoff, RPCOption},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest,
+        InstallSnapshotResponse, VoteRequest, VoteResponse,
+    },
+};
+
+use super::types::{OwnershipAnswer, OwnershipLog, OwnershipMessage};
+use crate::ownership::clock;
+
+/// Pause of the replication to a node that cannot be reached.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How requests reach the other nodes, by name.
+pub trait OwnershipTransport: Send + Sync + 'static {
+    /// Sends a request and awaits its reply.
+    ///
+    /// # Errors
+    /// There was no reply: in words for the log.
+    fn request(
+        &self,
+        node: &str,
+        payload: Vec<u8>,
+    ) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
+}
+
+/// Evidence from raft's messages for the engine: when leaders were acknowledged; and which nodes
+/// netft cannot reach.
+#[derive(Debug)]
+pub(super) struct LeaseEvidence {
+    me: u64,
+    ack_clock: Mutex<AckClock>,
+    vote_ages: Mutex<VoteAges>,
+    unreachable: Mutex<BTreeSet<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An acknowledgement of a leader under way.
+pub(super) struct AckGuard(Arc<LeaseEvidence>);
+
+impl Drop for AckGuard {
+    fn drop(&mut self) {
+        lock(&self.0.ack_clock).end_ack(clock::now());
+    }
+}
+
+impl LeaseEvidence {
+    pub(super) fn new(me: u64) -> Arc<Self> {
+        Arc::new(Self {
+            me,
+            ack_clock: Mutex::new(AckClock::new(clock::now())),
+            vote_ages: Mutex::default(),
+            unreachable: Mutex::default(),
+        })
+    }
+
+    /// Counts what happens until the guard is dropped as an acknowledgement of a leader.
+    pub(super) fn begin_ack(self: &Arc<Self>) -> AckGuard {
+        lock(&self.ack_clock).begin_ack();
+        AckGuard(Arc::clone(self))
+    }
+
+    /// Time since this node acknowledged a leader last.
+    pub(super) fn ack_age(&self) -> Duration {
+        lock(&self.ack_clock).age(clock::now())
+    }
+
+    fn add_vote(&self, term: u64, voter: u64, age: Duration) {
+        let now = clock::now();
+        lock(&self.vote_ages).add_vote(term, voter, now, age, &LeaseRules::DEFAULT);
+    }
+
+    /// See [`VoteAges::newest_ack`].
+    pub(super) fn newest_ack(&self, term: u64, voters: usize) -> Option<netft::Time> {
+        lock(&self.vote_ages).newest_ack(term, voters)
+    }
+
+    /// netft reaches the node, or not.
+    pub(super) fn set_reachable(&self, node: &str, is_reachable: bool) {
+        let mut unreachable = lock(&self.unreachable);
+        if is_reachable {
+            unreachable.remove(node);
+        } else {
+            unreachable.insert(node.to_owned());
+        }
+    }
+
+    /// Requests to the node would wait in its session until a route works.
+    pub(super) fn is_unreachable(&self, node: &str) -> bool {
+        lock(&self.unreachable).contains(node)
+    }
+}
+
+/// Sends a message and awaits its answer.
+pub(super) async fn send_message<T: OwnershipTransport>(
+    transport: &T,
+    evidence: &LeaseEvidence,
+    node: &str,
+    message: &OwnershipMessage,
+) -> Result<OwnershipAnswer, String> {
+    if evidence.is_unreachable(node) {
+        return Err(format!("no route to {node} works"));
+    }
+    let payload = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+    let answer = transport.request(node, payload).await?;
+    serde_json::from_slice(&answer).map_err(|error| format!("{node}: malformed answer: {error}"))
+}
+
+/// Makes a client of each node.
+pub(super) struct OwnershipNetwork<T> {
+    pub(super) transport: Arc<T>,
+    pub(super) evidence: Arc<LeaseEvidence>,
+}
+
+/// Client of one node.
+pub(super) struct OwnershipClient<T> {
+    target: u64,
+    name: String,
+    transport: Arc<T>,
+    evidence: Arc<LeaseEvidence>,
+}
+
+impl<T: OwnershipTransport> RaftNetworkFactory<OwnershipLog> for OwnershipNetwork<T> {
+    type Network = OwnershipClient<T>;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Self::Network {
+        OwnershipClient {
+            target,
+            name: node.addr.clone(),
+            transport: Arc::clone(&self.transport),
+            evidence: Arc::clone(&self.evidence),
+        }
+    }
+}
+
+impl<T: OwnershipTransport> OwnershipClient<T> {
+    async fn exchange<E: std::error::Error>(
+        &self,
+        message: OwnershipMessage,
+        limit: Duration,
+    ) -> Result<OwnershipAnswer, RPCError<u64, BasicNode, E>> {
+        let send = send_message(&*self.transport, &self.evidence, &self.name, &message);
+        let failed =
+            |error: String| RPCError::Unreachable(Unreachable::new(&std::io::Error::other(error)));
+        match tokio::time::timeout(limit, send).await {
+            Ok(Ok(OwnershipAnswer::Failed(error))) | Ok(Err(error)) => Err(failed(error)),
+            Ok(Ok(answer)) => Ok(answer),
+            Err(_) => Err(failed(format!("{} did not answer within {limit:?}", self.name))),
+        }
+    }
+}
+
+fn unexpected<E: std::error::Error>() -> RPCError<u64, BasicNode, E> {
+    RPCError::Network(NetworkError::new(&std::io::Error::other("an answer to another question")))
+}
+
+impl<T: OwnershipTransport> RaftNetwork<OwnershipLog> for OwnershipClient<T> {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<OwnershipLog>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
+        match self.exchange(OwnershipMessage::Append(rpc), option.hard_ttl()).await? {
+            OwnershipAnswer::Append(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        rpc: InstallSnapshotRequest<OwnershipLog>,
+        option: RPCOption,
+    ) -> Result<
+        InstallSnapshotResponse<u64>,
+        RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>,
+    > {
+        match self.exchange(OwnershipMessage::Snapshot(rpc), option.hard_ttl()).await? {
+            OwnershipAnswer::Snapshot(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
+        let (vote, term) = (rpc.vote, rpc.vote.leader_id.term);
+        // This node has voted for itself; it acknowledges no earlier leader from here on.
+        self.evidence.add_vote(term, self.evidence.me, self.evidence.ack_age());
+        match self.exchange(OwnershipMessage::Vote(rpc), option.hard_ttl()).await? {
+            OwnershipAnswer::Vote { response, age } => {
+                if response.vote == vote {
+                    self.evidence.add_vote(term, self.target, age);
+                }
+                Ok(response)
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE))
+    }
+}

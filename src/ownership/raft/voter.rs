@@ -1,0 +1,70 @@
+//! Raft on a node that votes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use openraft::{BasicNode, Config, Raft, RaftMetrics, SnapshotPolicy};
+use tokio::sync::watch;
+
+use super::{
+    machine::OwnershipMachine,
+    network::{LeaseEvidence, OwnershipNetwork, OwnershipTransport},
+    settings::RaftSettings,
+    store::OwnershipStore,
+    types::OwnershipLog,
+};
+
+/// Raft's timing, milliseconds. A follower refuses votes for the longest election time after it
+/// heard the leader: shorter than a lease, so an election ends before the leases do.
+const HEARTBEAT_MS: u64 = 80;
+const ELECTION_MS: (u64, u64) = (240, 360);
+/// Entries after which the log is replaced by a snapshot, and how many stay for slow followers.
+const SNAPSHOT_AFTER: u64 = 1000;
+const KEPT_ENTRIES: u64 = 100;
+/// Raft's account of itself.
+pub(super) type RaftState = watch::Receiver<RaftMetrics<u64, BasicNode>>;
+
+/// Raft on this node.
+pub(super) struct Voter {
+    pub(super) raft: Raft<OwnershipLog>,
+    pub(super) machine: OwnershipMachine,
+    pub(super) metrics: RaftState,
+}
+
+/// Starts raft from its store.
+pub(super) async fn start_voter<T: OwnershipTransport>(
+    settings: &RaftSettings,
+    me: u64,
+    transport: &Arc<T>,
+    evidence: &Arc<LeaseEvidence>,
+) -> Result<Voter, String> {
+    let store = OwnershipStore::open(&settings.store)?;
+    let machine = OwnershipMachine::restore(store.clone())?;
+    let config = Config {
+        cluster_name: "netft".to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MS.0,
+        election_timeout_max: ELECTION_MS.1,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        // Below the bound of a request, as JSON.
+        snapshot_max_chunk_size: 12 * 1024,
+        max_payload_entries: 64,
+        ..Config::default()
+    };
+    let config = Arc::new(config.validate().map_err(|error| error.to_string())?);
+    let (transport, evidence) = (Arc::clone(transport), Arc::clone(evidence));
+    let network = OwnershipNetwork { transport, evidence };
+    let raft = Raft::new(me, config, network, store, machine.clone())
+        .await
+        .map_err(|error| format!("raft does not start: {error}"))?;
+    if !raft.is_initialized().await.map_err(|error| error.to_string())? {
+        let voters = settings.nodes.iter().filter(|node| node.is_voter);
+        let members: BTreeMap<u64, BasicNode> =
+            voters.map(|node| (node.id, BasicNode::new(&node.name))).collect();
+        // Every voter begins with the same members, so it does not matter who is first.
+        if let Err(error) = raft.initialize(members).await {
+            tracing::debug!(%error, "ownership: begun by another voter");
+        }
+    }
+    Ok(Voter { metrics: raft.metrics(), raft, machine })
+}
