@@ -51,7 +51,12 @@ impl WallClock {
 
 /// The wall clock, milliseconds since 1970.
 pub fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    millis_since_epoch(SystemTime::now())
+}
+
+/// Milliseconds since 1970; none before that.
+fn millis_since_epoch(wall: SystemTime) -> u64 {
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -129,6 +134,8 @@ mod tests {
             (UNIX_EPOCH.checked_add(far(20_000)), "9999-12-30T22:00:00.999Z"),
         ] {
             assert_eq!(format_rfc3339(wall.unwrap()), text);
+            let is_before = text < "1970";
+            assert_eq!(millis_since_epoch(wall.unwrap()) == 0, is_before, "{text}");
         }
         for bad in ["", "x", "2026-11-21", "\u{e4}026-11-21T03:02:00.000Z"] {
             assert_eq!(parse_rfc3339_millis(bad), None, "{bad}");

@@ -95,18 +95,8 @@ impl PortClaim {
             }
             thread::sleep(OWNER_ATTEMPT_PAUSE);
         }
-        match owner {
-            // Any local user can bind the name: only a user that could run netftd is believed.
-            Some((uid, _)) if !is_trusted_user(uid) => {
-                tracing::warn!(port, uid, "another user holds netft's claim of the port: ignored");
-                Ok(Self { accepting: None })
-            }
-            Some((_, pid)) => Err(ClaimError::Claimed { port, pid }),
-            None => {
-                tracing::warn!(port, "a program that is no netftd holds netft's claim: ignored");
-                Ok(Self { accepting: None })
-            }
-        }
+        refuse_owner(port, owner, is_trusted_user)?;
+        Ok(Self { accepting: None })
     }
 
     fn hold(listener: UnixListener) -> io::Result<Self> {
@@ -122,6 +112,25 @@ impl PortClaim {
         });
         Ok(Self { accepting: Some(accepting) })
     }
+}
+
+/// Refuses a port that a node owns. Any local user can bind the name: only a user that could run
+/// netftd is believed.
+fn refuse_owner(
+    port: u16,
+    owner: Option<(u32, Option<u32>)>,
+    is_trusted: impl Fn(u32) -> bool,
+) -> Result<(), ClaimError> {
+    match owner {
+        Some((uid, pid)) if is_trusted(uid) => return Err(ClaimError::Claimed { port, pid }),
+        Some((uid, _)) => {
+            tracing::warn!(port, uid, "another user holds netft's claim of the port: ignored");
+        }
+        None => {
+            tracing::warn!(port, "a program that is no netftd holds netft's claim: ignored");
+        }
+    }
+    Ok(())
 }
 
 /// User and process id of the owner of a claim; `None` when it is gone or takes no connections.
@@ -172,6 +181,15 @@ mod tests {
         rustix::net::listen(&bound, 0).unwrap();
         while read_owner(&name).is_some() {}
         PortClaim::acquire(port).unwrap();
+    }
+
+    #[test]
+    fn another_users_claim_is_ignored() {
+        let is_trusted = |uid| uid == 0;
+        assert!(refuse_owner(1, Some((0, Some(7))), is_trusted).is_err());
+        assert!(refuse_owner(1, Some((0, None)), is_trusted).is_err());
+        assert!(refuse_owner(1, Some((1000, Some(7))), is_trusted).is_ok());
+        assert!(refuse_owner(1, None, is_trusted).is_ok());
     }
 
     #[tokio::test]

@@ -84,6 +84,8 @@ fn a_deprecated_address_stays_while_in_use_and_is_not_chosen_anew() {
     assert_eq!(listed(&config, &interfaces, &in_use), ["fd00:1::1", "fd00:2::1"]);
     let one_subnet = [interface(2, "eth0", &["fd00:1::1/64s", "fd00:1::2/64"])];
     assert_eq!(listed(&config, &one_subnet, &in_use), ["fd00:1::1"], "one per subnet");
+    let listed_last = [interface(2, "eth0", &["fd00:1::2/64", "fd00:1::1/64s"])];
+    assert_eq!(listed(&config, &listed_last, &in_use), ["fd00:1::1"], "whatever the order");
 }
 
 /// F-65: numbers of the kernel that are equal modulo 65,536 stay two interfaces.
