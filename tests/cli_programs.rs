@@ -278,3 +278,43 @@ fn f_85_a_log_filter_with_a_typing_error_is_refused() {
         fails(&output, 2, "error, warn, info, debug, trace");
     }
 }
+
+/// A log for machines: every line is an object, also the error that ends the daemon.
+#[test]
+fn a_json_log_is_objects_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "[adapter]\nmtu = 1\n");
+    let output = netftd(&["--config", text(&path), "--log-format", "json"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
+    assert_eq!(last["level"], "error");
+    assert!(last["message"].as_str().unwrap().contains("n.toml:5:7"), "{last}");
+    assert!(last["time"].as_str().unwrap().ends_with('Z'), "{last}");
+    let refused = netftd(&["--config", text(&path), "--log-format", "xml"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+/// The journal reads the priority of a line, if it is the journal that reads standard error.
+#[test]
+fn the_journal_gets_priorities_and_a_file_none() {
+    use std::{io::Read, os::fd::AsFd};
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "[adapter]\nmtu = 1\n");
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let stat = rustix::fs::fstat(writer.as_fd()).unwrap();
+    let run_with = |stream: String, stderr: Stdio| {
+        let mut netftd = Command::new(env!("CARGO_BIN_EXE_netftd"));
+        netftd.args(["--config", text(&path)]).env("JOURNAL_STREAM", stream).stderr(stderr);
+        netftd.output().unwrap()
+    };
+    let journal = format!("{}:{}", stat.st_dev, stat.st_ino);
+    run_with(journal.clone(), writer.into());
+    let mut shown = String::new();
+    reader.read_to_string(&mut shown).unwrap();
+    assert!(shown.starts_with("<3>error: "), "{shown}");
+    let elsewhere = run_with(journal, Stdio::piped());
+    assert!(elsewhere.stderr.starts_with(b"error: "), "{elsewhere:?}");
+}

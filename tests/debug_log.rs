@@ -81,3 +81,24 @@ fn the_debug_log_explains_a_refused_handshake() {
         assert_explains(&mut pair, 0, 0, &[&["WARN", "key"]]);
     });
 }
+
+/// A log for machines: events have their fields apart.
+#[test]
+fn a_json_log_tells_events_by_kind_peer_and_route() {
+    in_namespace("a_json_log_tells_events_by_kind_peer_and_route", || {
+        let mut pair = prepared();
+        let args = ["--log-format", "json"];
+        for node in 0..2 {
+            let daemon = pair.site.start_daemon_with(&pair.lab, node, &args).unwrap();
+            pair.daemons[node] = Some(daemon);
+        }
+        pair.wait_routes_up(0);
+        let event: &[&str] = &["\"event\":\"session-established\"", "\"peer\":\"b\""];
+        assert_explains(&mut pair, 0, 0, &[event]);
+        let moved: &[&str] = &["\"event\":\"moved\"", "\"component\":\"route\"", "\"routes\":\""];
+        assert_explains(&mut pair, 0, 0, &[moved]);
+        for line in pair.daemon(0).log_text().lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+        }
+    });
+}

@@ -1,14 +1,6 @@
-//! Identifiers of events.
-
-use serde_json::Value;
+//! Identifiers of events, as arguments.
 
 use crate::control::schema::EventDetail;
-
-/// Stable identifier of an event, as JSON has it.
-pub(super) fn event_id(detail: &EventDetail) -> String {
-    let value = serde_json::to_value(detail).unwrap_or_default();
-    value.get("event").and_then(Value::as_str).unwrap_or_default().to_owned()
-}
 
 /// Parses an event's identifier; an unknown one is refused with the list of all.
 pub(super) fn parse_event_id(text: &str) -> Result<String, String> {
@@ -28,7 +20,7 @@ mod tests {
     #[test]
     fn an_event_id_is_one_of_json() {
         let detail = EventDetail::Stalled { length_ms: 7 };
-        assert_eq!(event_id(&detail), "stalled");
+        assert_eq!(detail.event_id(), "stalled");
         assert_eq!(parse_event_id("stalled"), Ok("stalled".to_owned()));
         assert_eq!(parse_event_id("reconfigured"), Ok("reconfigured".to_owned()));
         let error = parse_event_id("stall").expect_err("no event");

@@ -1,6 +1,6 @@
 //! `netft events`.
 
-use super::{args::EventsArgs, event_id::event_id, output::StandardOutput};
+use super::{args::EventsArgs, output::StandardOutput};
 use crate::{
     clock::parse_rfc3339_millis,
     control::{
@@ -85,6 +85,6 @@ impl EventsArgs {
         let at = || parse_rfc3339_millis(&event.at).unwrap_or(i64::MAX);
         self.since.is_none_or(|since| at() >= since)
             && self.peer.as_deref().is_none_or(|peer| event.detail.peer() == Some(peer))
-            && (self.ids.is_empty() || self.ids.contains(&event_id(&event.detail)))
+            && (self.ids.is_empty() || self.ids.contains(&event.detail.event_id()))
     }
 }

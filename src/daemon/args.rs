@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use super::log_format::LogFormat;
 use crate::{config::adapter_name, exit::EXIT_CODES};
 
 /// Run the virtual network adapter of this node.
@@ -41,4 +42,7 @@ pub(super) struct NetftdArgs {
     /// [default: $NETFT_LOG, else info]
     #[arg(long, value_name = "LEVEL")]
     pub(super) log: Option<String>,
+    /// Form of the log lines: text, or one JSON object a line.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(super) log_format: LogFormat,
 }

@@ -21,7 +21,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::log_queue::LogQueue;
+use super::{log_format::LineStyle, log_queue::LogQueue};
 use crate::{
     control::{
         log_counts::LogCounts,
@@ -127,6 +127,7 @@ impl LogLimits {
 /// Formats the lines that pass.
 pub(super) struct LimitedFormat<F> {
     pub(super) format: F,
+    pub(super) style: LineStyle,
     pub(super) limiter: LineLimiter,
 }
 
@@ -160,7 +161,7 @@ where
     fn format_event(
         &self,
         context: &FmtContext<'_, S, N>,
-        writer: Writer<'_>,
+        mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let metadata = event.metadata();
@@ -175,6 +176,7 @@ where
                 return Ok(());
             }
         }
+        writer.write_str(self.style.priority_prefix(*metadata.level()))?;
         self.format.format_event(context, writer, event)
     }
 }
@@ -262,14 +264,18 @@ mod tests {
     fn a_flood_of_one_peer_is_limited_and_counted_and_other_causes_are_heard() {
         const FLOOD: u64 = 50_000;
         let counts = Arc::new(LogCounts::default());
-        let queue = Arc::new(LogQueue::new(Arc::clone(&counts)));
+        let queue = Arc::new(LogQueue::new(Arc::clone(&counts), LineStyle::default()));
         let limits = Arc::new(LogLimits::default());
         let limiter = LineLimiter {
             limits: Arc::clone(&limits),
             queue: Arc::clone(&queue),
             counts: Arc::clone(&counts),
         };
-        let format = LimitedFormat { format: format().with_target(false), limiter };
+        let format = LimitedFormat {
+            format: format().with_target(false),
+            style: LineStyle::default(),
+            limiter,
+        };
         let lines = Arc::new(QueuedLines { queue: Arc::clone(&queue), styled: false });
         let layer = layer().event_format(format).with_writer(lines).with_ansi(false);
         let began = Instant::now();

@@ -9,7 +9,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -17,7 +17,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{clock::format_rfc3339, control::log_counts::LogCounts};
+use tracing::Level;
+
+use super::log_format::LineStyle;
+use crate::control::log_counts::LogCounts;
 
 /// Bytes that wait for the writer.
 const QUEUE_BYTES: usize = 256 << 10;
@@ -61,6 +64,8 @@ pub(super) struct LogQueue {
     state: Mutex<QueueState>,
     changed: Condvar,
     counts: Arc<LogCounts>,
+    /// Form of its own lines.
+    style: LineStyle,
 }
 
 #[derive(Debug, Default)]
@@ -74,8 +79,13 @@ struct QueueState {
 }
 
 impl LogQueue {
-    pub(super) fn new(counts: Arc<LogCounts>) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), counts }
+    pub(super) fn new(counts: Arc<LogCounts>, style: LineStyle) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), counts, style }
+    }
+
+    /// Adds a line about the log itself, or about the end of the daemon.
+    pub(super) fn push_notice(&self, level: Level, text: &str) {
+        self.push_line(self.style.notice_line(level, text));
     }
 
     fn lock_state(&self) -> MutexGuard<'_, QueueState> {
@@ -165,7 +175,7 @@ impl<S: LineSink> LineWriter<S> {
         if self.refused > 0 && !line.is_empty() {
             let cause = self.last_error.as_ref().map_or_else(String::new, ToString::to_string);
             let text = format!("{} log lines were lost: {cause}", self.refused);
-            if !self.write_line(&notice_line(&text)) {
+            if !self.write_notice(&text) {
                 self.count_refused();
                 return;
             }
@@ -177,13 +187,18 @@ impl<S: LineSink> LineWriter<S> {
         if overflowed > 0 {
             let text = format!("{overflowed} log lines were lost: nobody read the log in time");
             // Refused: the counter has them.
-            self.write_line(&notice_line(&text));
+            self.write_notice(&text);
         }
     }
 
     fn count_refused(&mut self) {
         self.refused += 1;
         self.queue.counts.add_lost(1);
+    }
+
+    fn write_notice(&mut self, text: &str) -> bool {
+        let line = self.queue.style.notice_line(Level::WARN, text);
+        self.write_line(&line)
     }
 
     fn write_line(&mut self, line: &[u8]) -> bool {
@@ -215,21 +230,6 @@ impl<S: LineSink> LineWriter<S> {
     }
 }
 
-/// True if standard error is the journal's, which adds the time itself.
-pub(super) fn is_journal() -> bool {
-    std::env::var_os("JOURNAL_STREAM").is_some()
-}
-
-/// A line of the log about itself, which no filter removes.
-pub(super) fn notice_line(text: &str) -> Vec<u8> {
-    let time = if is_journal() {
-        String::new()
-    } else {
-        format!("{} ", format_rfc3339(SystemTime::now()))
-    };
-    format!("{time} WARN {text}\n").into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -258,7 +258,7 @@ mod tests {
     }
 
     fn writer(sink: SmallDisk) -> (Arc<LogQueue>, LineWriter<SmallDisk>) {
-        let queue = Arc::new(LogQueue::new(Arc::default()));
+        let queue = Arc::new(LogQueue::new(Arc::default(), LineStyle::default()));
         (Arc::clone(&queue), LineWriter::new(queue, sink))
     }
 
@@ -305,7 +305,7 @@ mod tests {
             }
         }
         let (resume, stopped) = mpsc::channel();
-        let queue = Arc::new(LogQueue::new(Arc::default()));
+        let queue = Arc::new(LogQueue::new(Arc::default(), LineStyle::default()));
         let mut writer = LineWriter::new(Arc::clone(&queue), Stopped(stopped));
         let thread = std::thread::spawn(move || writer.write_next(None));
         (0..10_000).for_each(|_| queue.push_line(b"a line that waits for its reader\n".to_vec()));

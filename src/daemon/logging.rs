@@ -10,12 +10,13 @@ use std::{
     time::Duration,
 };
 
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, fmt::format};
+use tracing::{Level, level_filters::LevelFilter};
+use tracing_subscriber::EnvFilter;
 
 use super::{
+    log_format::{JsonFormat, LineStyle, LogFormat},
     log_limit::{LimitedFormat, LineLimiter, LogLimits, QueuedLines},
-    log_queue::{LineWriter, LogQueue, StandardError, is_journal, notice_line},
+    log_queue::{LineWriter, LogQueue, StandardError},
     privileges,
 };
 use crate::{control::log_counts::LogCounts, exit::ExitError};
@@ -29,6 +30,7 @@ const LOGGING_CRATES: [&str; 8] =
 /// The running log.
 pub(super) struct DaemonLog {
     queue: Arc<LogQueue>,
+    style: LineStyle,
     /// Lines that were lost or left out.
     pub(super) counts: Arc<LogCounts>,
 }
@@ -40,7 +42,13 @@ impl DaemonLog {
         let code = match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                self.queue.push_line(format!("{failure}\n").into_bytes());
+                match self.style.format {
+                    LogFormat::Text => {
+                        let prefix = self.style.priority_prefix(Level::ERROR);
+                        self.queue.push_line(format!("{prefix}{failure}\n").into_bytes());
+                    }
+                    LogFormat::Json => self.queue.push_notice(Level::ERROR, &failure.to_string()),
+                }
                 ExitCode::from(failure.code)
             }
         };
@@ -49,18 +57,22 @@ impl DaemonLog {
     }
 }
 
-/// Starts logging at `level`, else at `$NETFT_LOG`, else at `info`.
+/// Starts logging in `format` at `level`, else at `$NETFT_LOG`, else at `info`.
 ///
 /// # Errors
 /// `level` is not a filter, or no thread can be started.
-pub(super) fn start_logging(level: Option<&str>) -> Result<DaemonLog, ExitError> {
+pub(super) fn start_logging(
+    level: Option<&str>,
+    format: LogFormat,
+) -> Result<DaemonLog, ExitError> {
     let variable = std::env::var("NETFT_LOG").ok();
     let level = level.or(variable.as_deref()).unwrap_or("info");
     let filter = parse_filter(level).map_err(ExitError::invalid_input)?;
+    let style = LineStyle::for_stderr(format);
     let counts = Arc::new(LogCounts::default());
-    let queue = Arc::new(LogQueue::new(Arc::clone(&counts)));
+    let queue = Arc::new(LogQueue::new(Arc::clone(&counts), style));
     let limits = Arc::new(LogLimits::default());
-    let styled = stderr().is_terminal();
+    let styled = stderr().is_terminal() && format == LogFormat::Text;
     let lines = Arc::new(QueuedLines { queue: Arc::clone(&queue), styled });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     let log = log.log_internal_errors(false).with_ansi(styled);
@@ -69,12 +81,18 @@ pub(super) fn start_logging(level: Option<&str>) -> Result<DaemonLog, ExitError>
         queue: Arc::clone(&queue),
         counts: counts.clone(),
     };
-    let format = format().with_target(false);
-    let started = if is_journal() {
-        let format = LimitedFormat { format: format.without_time(), limiter };
-        log.event_format(format).try_init()
-    } else {
-        log.event_format(LimitedFormat { format, limiter }).try_init()
+    let text = tracing_subscriber::fmt::format().with_target(false);
+    let started = match format {
+        LogFormat::Json => {
+            log.event_format(LimitedFormat { format: JsonFormat, style, limiter }).try_init()
+        }
+        LogFormat::Text if style.is_journal => {
+            let format = text.without_time();
+            log.event_format(LimitedFormat { format, style, limiter }).try_init()
+        }
+        LogFormat::Text => {
+            log.event_format(LimitedFormat { format: text, style, limiter }).try_init()
+        }
     };
     started.map_err(ExitError::other_error)?;
     let writer = LineWriter::new(Arc::clone(&queue), StandardError);
@@ -84,7 +102,7 @@ pub(super) fn start_logging(level: Option<&str>) -> Result<DaemonLog, ExitError>
         .spawn(move || run_writer(writer, &running, &limits))
         .map_err(|error| ExitError::bad_environment(format!("no log thread: {error}")))?;
     panic::set_hook(Box::new(log_panic));
-    Ok(DaemonLog { queue, counts })
+    Ok(DaemonLog { queue, style, counts })
 }
 
 /// Writes lines as long as the process runs.
@@ -93,7 +111,7 @@ fn run_writer(mut writer: LineWriter<StandardError>, queue: &LogQueue, limits: &
     loop {
         writer.write_next(limits.next_notice());
         for text in limits.take_notices() {
-            queue.push_line(notice_line(&text));
+            queue.push_notice(Level::WARN, &text);
         }
     }
 }

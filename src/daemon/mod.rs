@@ -5,6 +5,7 @@ mod cleanup;
 mod control_server;
 mod environment;
 mod group;
+mod log_format;
 mod log_limit;
 mod log_queue;
 mod logging;
@@ -45,7 +46,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let (Some(path), false) = (&args.config, args.cleanup) {
         // Before the first thread, that of the log.
         let failed = privileges::drop_privileges();
-        return match logging::start_logging(args.log.as_deref()) {
+        return match logging::start_logging(args.log.as_deref(), args.log_format) {
             Ok(log) => {
                 let result = run_daemon(&args, path, failed, &log);
                 log.report_exit(result)
@@ -125,6 +126,7 @@ fn run_daemon(
             reload::ConfigSource::new(path, &args.runtime_dir),
             names::HostsFile(args.hosts.clone()),
             Arc::clone(&log.counts),
+            args.log_format,
             args.group.as_deref().and_then(group::find_group),
         ))
 }

@@ -9,7 +9,7 @@ use netft::{
     route::{Event, EventKind},
 };
 
-use super::{log_limit::EVENT_TARGET, names::HostsFile};
+use super::{log_format::LogFormat, log_limit::EVENT_TARGET, names::HostsFile};
 use crate::{
     clock::WallClock,
     control::{
@@ -38,6 +38,8 @@ pub(super) struct EventPump<N> {
     pub(super) journal: Arc<EventJournal>,
     pub(super) clock: Arc<WallClock>,
     pub(super) log_counts: Arc<LogCounts>,
+    /// Form of the log lines.
+    pub(super) log_format: LogFormat,
 }
 
 /// State between two events.
@@ -120,7 +122,11 @@ impl<N: ControlBackend> EventPump<N> {
             self.log_counts.add_limited(*count);
         }
         let component = what.component();
-        for line in event::event_lines(&what, ends) {
+        let lines = event::event_lines(&what, ends);
+        if self.log_format == LogFormat::Json {
+            log_event_fields(&what, &lines.join("\n"));
+        }
+        for line in lines.iter().filter(|_| self.log_format == LogFormat::Text) {
             match event::event_level(&what) {
                 EventLevel::Info => tracing::info!(target: EVENT_TARGET, "{component}: {line}"),
                 EventLevel::Warn => tracing::warn!(target: EVENT_TARGET, "{component}: {line}"),
@@ -128,5 +134,20 @@ impl<N: ControlBackend> EventPump<N> {
         }
         ends.forget_removed(&what);
         self.journal.push(at, what);
+    }
+}
+
+/// Logs an event with its fields apart: kind, component, peer and routes.
+fn log_event_fields(what: &EventDetail, message: &str) {
+    let (event, component) = (what.event_id(), what.component());
+    let peer = what.peer().unwrap_or_default();
+    let routes = what.routes().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match event::event_level(what) {
+        EventLevel::Info => {
+            tracing::info!(target: EVENT_TARGET, event, component, peer, routes, "{message}");
+        }
+        EventLevel::Warn => {
+            tracing::warn!(target: EVENT_TARGET, event, component, peer, routes, "{message}");
+        }
     }
 }

@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
-    control_server::ControlServer, names::HostsFile, node::RunningNode, pump::EventPump, reload,
-    reload::ConfigSource, validate_responder::ValidateResponder,
+    control_server::ControlServer, log_format::LogFormat, names::HostsFile, node::RunningNode,
+    pump::EventPump, reload, reload::ConfigSource, validate_responder::ValidateResponder,
 };
 use crate::{
     clock::WallClock,
@@ -66,6 +66,7 @@ pub(super) async fn run_adapter(
     source: ConfigSource,
     file: HostsFile,
     log_counts: Arc<LogCounts>,
+    log_format: LogFormat,
     readers: Option<u32>,
 ) -> Result<(), ExitError> {
     let mut signals = StopSignals::new().map_err(ExitError::bad_environment)?;
@@ -111,6 +112,7 @@ pub(super) async fn run_adapter(
         journal: Arc::clone(&journal),
         clock: Arc::clone(&clock),
         log_counts: Arc::clone(&log_counts),
+        log_format,
     };
     let mut pump = tokio::spawn(pump.forward_events(events));
     let responder =

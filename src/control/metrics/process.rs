@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{MetricKind, MetricsPage};
+use super::page::{MetricKind, MetricsPage};
 
 /// Clock ticks a second in `/proc` (USER_HZ, part of the kernel's ABI).
 const USER_HZ: f64 = 100.0;

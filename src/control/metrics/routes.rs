@@ -11,7 +11,7 @@ use netft::{
     route::{RouteState, RouteStatus, Transport},
 };
 
-use super::{MetricKind, MetricsPage};
+use super::page::{MetricKind, MetricsPage};
 use crate::control::local_interface::find_local_interface;
 
 /// A figure of a route.

@@ -349,6 +349,12 @@ impl EventDetail {
         }
     }
 
+    /// Stable identifier of the event, the value of `event` in JSON.
+    pub fn event_id(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value.get("event").and_then(|id| id.as_str()).unwrap_or_default().to_owned()
+    }
+
     /// The peer the event is about; `None` for events of this node.
     pub fn peer(&self) -> Option<&str> {
         match self {
