@@ -12,6 +12,7 @@
 //! | [`hosts`] | names for the virtual addresses in `/etc/hosts` |
 //! | [`ownership`] | what an ownership engine and the address service say to each other |
 //! | [`render`] | tables and event lines |
+//! | [`vip`] | the service that takes and lets go the floating addresses |
 //! | [`validate`] | checks of a node and its peers |
 //! | `demo` | a failover in namespaces of its own |
 //! | [`clock`], [`exit`], [`text`] | wall clock, exit codes, escaped text |
@@ -29,3 +30,4 @@ pub mod ownership;
 pub mod render;
 pub mod text;
 pub mod validate;
+pub mod vip;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use netft::route::{Delay, ParamError, RouteState, Threshold};
 
-use super::{event_id::parse_event_id, output, peer::PeerCommand};
+use super::{event_id::parse_event_id, output, peer::PeerCommand, vip::VipCommand};
 use crate::{
     clock::parse_moment,
     config::{adapter_name, node_name},
@@ -90,6 +90,9 @@ pub(super) enum NetftCommand {
     /// Show or changes one peer.
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// Show and control the floating addresses.
+    #[command(subcommand)]
+    Vip(VipCommand),
     /// List the recent events.
     Events(EventsArgs),
     /// Explain an event, such as a failover: what led to it, the route selection, its cost.

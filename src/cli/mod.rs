@@ -12,6 +12,7 @@ mod keys;
 mod output;
 mod peer;
 mod validate;
+mod vip;
 
 use std::{env, fs, path::Path, process::ExitCode};
 
@@ -99,6 +100,9 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
             drain::run_drain(&client(), request, None, json, &mut out)
         }
         NetftCommand::Route(route) => run_route_command(&client(), route, json, &style, &mut out),
+        NetftCommand::Vip(command) => {
+            vip::run_vip_command(&client(), command, json, &style, &mut out)
+        }
         NetftCommand::Events(args) => events::run_events(&client(), &args, json, &style, &mut out),
         NetftCommand::Why(args) => run_why(&client(), &args, json, &style, &mut out),
         NetftCommand::Metrics if json => Err(ExitError::invalid_input(

@@ -21,7 +21,7 @@ use super::{
     problem::ConfigProblem,
     raw,
     reader::{ByteSpan, FieldReader},
-    virtuals,
+    vips, virtuals,
     virtuals::AdapterPrefixes,
 };
 
@@ -77,6 +77,13 @@ pub(super) fn check_file(
     let (node, own) = (node.as_ref(), own.as_ref());
     let context = peers::PeerCheckContext { node, own, prefixes, port: config.session.port };
     config.peers = peers::read_peers(reader, &file.peer, &context);
+    let refuse_virtual = |reader: &mut FieldReader, addr, span: &ByteSpan| {
+        context.prefixes.refuse_inside(reader, addr, span);
+    };
+    config.vips = vips::read_vips(reader, &file.vip, &refuse_virtual);
+    let nodes = config.peers.iter().map(|peer| peer.name.as_str());
+    let nodes: Vec<_> = nodes.chain(node.map(|node| node.name.as_str())).collect();
+    vips::check_node_names(reader, &file.vip, &nodes);
     read_adapter(reader, &file.adapter, &mut config.adapter);
     read_heartbeat(reader, &file.heartbeat, &mut config.heartbeat);
     read_failover(reader, &file.failover, &mut config.failover);

@@ -16,6 +16,7 @@ mod reader;
 mod reference;
 mod structure;
 mod value;
+mod vips;
 mod virtuals;
 
 use std::path::Path;

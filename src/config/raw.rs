@@ -32,6 +32,8 @@ pub(super) struct ConfigFile {
     pub(super) network: Vec<Spanned<NetworkTable>>,
     #[serde(default)]
     pub(super) peer: Vec<Spanned<PeerSection>>,
+    #[serde(default)]
+    pub(super) vip: Vec<Spanned<VipSection>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -162,4 +164,36 @@ pub(super) struct RouteSection {
     pub(super) threshold: OptionalField,
     pub(super) priority: OptionalField,
     pub(super) transport: OptionalField,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VipSection {
+    pub(super) name: OptionalField,
+    pub(super) address: OptionalField,
+    pub(super) interface: OptionalField,
+    pub(super) network: OptionalField,
+    pub(super) ownership: OptionalField,
+    pub(super) lease: OptionalField,
+    pub(super) fence: OptionalField,
+    pub(super) source: OptionalField,
+    pub(super) preferred: OptionalField,
+    pub(super) failback: OptionalField,
+    pub(super) follow: OptionalField,
+    pub(super) hook: OptionalField,
+    pub(super) hook_timeout: OptionalField,
+    pub(super) check: Option<Spanned<CheckTable>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckTable {
+    pub(super) tcp: OptionalField,
+    pub(super) http: OptionalField,
+    pub(super) status: OptionalField,
+    pub(super) exec: OptionalField,
+    pub(super) timeout: OptionalField,
+    pub(super) interval: OptionalField,
+    pub(super) rise: OptionalField,
+    pub(super) fall: OptionalField,
 }

@@ -151,6 +151,9 @@ impl SampleFile {
             ("peer.class.policy", "\"failover\""),
             ("peer.class.dscp", "8"),
             ("peer.route.remote", "\"10.1.0.2\""),
+            ("vip.name", "\"web\""),
+            ("vip.address", "\"10.1.0.81\""),
+            ("vip.check.tcp", "\"127.0.0.1:80\""),
         ];
         Self(entries.map(|(path, value)| (path, value.to_owned())).to_vec())
     }
@@ -158,6 +161,11 @@ impl SampleFile {
     fn with(mut self, path: &'static str, value: impl Into<String>) -> Self {
         self.0.retain(|(other, _)| *other != path);
         self.0.push((path, value.into()));
+        self
+    }
+
+    fn without(mut self, path: &str) -> Self {
+        self.0.retain(|(other, _)| *other != path);
         self
     }
 
@@ -273,9 +281,20 @@ fn a_key_changes_with_a_reload_or_a_restart_as_the_table_says() {
     for key in CONFIG_KEYS {
         let base = match key.path {
             "relay.limit" => SampleFile::new().with("relay.offer", "true"),
+            "vip.check.status" => {
+                let without_tcp = SampleFile::new().without("vip.check.tcp");
+                without_tcp.with("vip.check.http", "\"http://127.0.0.1:8008/\"")
+            }
+            "vip.hook_timeout" => SampleFile::new().with("vip.hook", "[\"/bin/true\"]"),
             _ => SampleFile::new(),
         };
         let changed = match key.path {
+            // One probe in place of another.
+            "vip.check.exec" | "vip.check.http" => {
+                base.clone().without("vip.check.tcp").with(key.path, key.example)
+            }
+            // One choice, which is the default.
+            "vip.ownership" => continue,
             // The example is a path of its own.
             "node.key" => base.clone().with(key.path, "\"other\""),
             // A prefix is nothing without addresses in it.

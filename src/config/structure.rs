@@ -61,8 +61,8 @@ fn syntax_problem(error: &toml::de::Error) -> ConfigProblem {
         return problem.with_help(help);
     }
     let help = if message.contains("expected a sequence") {
-        "`network` and `peer` are lists of tables: write `[[network]]`, `[[peer]]`, \
-         `[[peer.route]]`, `[[peer.class]]`"
+        "`network`, `peer` and `vip` are lists of tables: write `[[network]]`, `[[peer]]`, \
+         `[[peer.route]]`, `[[peer.class]]`, `[[vip]]`"
     } else if message.contains("expected struct") {
         "this is a table: write `[name]` on a line of its own, or `name = { key = value }`"
     } else if message.contains("must be quoted") {

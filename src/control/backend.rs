@@ -15,7 +15,10 @@ use netft::{
     route::{PeerChange, RouteChange},
 };
 
-use crate::exit::ExitError;
+use crate::{
+    exit::ExitError,
+    vip::{VipError, VipHandle},
+};
 
 /// A running node.
 pub trait ControlBackend: Send + Sync + 'static {
@@ -71,6 +74,23 @@ pub trait ControlBackend: Send + Sync + 'static {
         peer: PeerId,
         question: Vec<u8>,
     ) -> impl Future<Output = Result<Vec<u8>, QueryError>> + Send;
+
+    /// The service of the floating addresses; `None` while there is none.
+    fn vip_handle(&self) -> impl Future<Output = Option<VipHandle>> + Send {
+        std::future::ready(None)
+    }
+
+    /// Moves a floating address to a node, or to any; returns its name.
+    ///
+    /// # Errors
+    /// See [`VipError`]: it stays where it was.
+    fn move_vip(
+        &self,
+        _name: &str,
+        _to: Option<&str>,
+    ) -> impl Future<Output = Result<String, VipError>> + Send {
+        std::future::ready(Err(VipError::Closed))
+    }
 
     /// Starts new path MTU probes on every route; returns the time, `None` once closed.
     fn recheck_paths(&self) -> impl Future<Output = Option<Time>> + Send;

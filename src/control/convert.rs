@@ -17,7 +17,7 @@ use super::{
     schema::{
         AdapterStatus, DaemonStatus, DrainedBy, EventDetail, MoveCountsView, NodeStatus,
         PeerCounts, PeerList, PeerView, RouteCounts, RouteFields, RouteList, RouteView,
-        SessionState,
+        SessionState, VipCounts,
     },
     verdict,
 };
@@ -102,6 +102,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
         moves: to_move_counts(moves),
         stalls: cause::to_stall_summary(stalls),
         policies: policies::count_by_policy(peers),
+        vips: VipCounts::default(),
         counters: counters.into(),
         log: LogCountsView::default(),
     }
@@ -333,6 +334,15 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
         EventKind::InterfaceListCut { listed, usable } => {
             EventDetail::InterfaceListCut { listed: *listed, usable: *usable }
         }
+        EventKind::VipChanged { vip, addresses, state } => EventDetail::VipChanged {
+            vip: vip.clone(),
+            addresses: addresses.clone(),
+            state: state.as_str().to_owned(),
+            reason: state.reason().map(str::to_owned),
+        },
+        EventKind::VipNotice { vip, what } => {
+            EventDetail::VipNotice { vip: vip.clone(), what: what.clone() }
+        }
         EventKind::HostSettingChanged { what } => {
             EventDetail::HostSettingChanged { what: what.clone() }
         }
@@ -403,6 +413,7 @@ mod tests {
         ids::{PeerId, RouteId},
         route::{DrainStage, Event, FailoverCost, NetworkChange, Reason},
         time::Time,
+        vip::VipState,
     };
 
     use super::*;
@@ -448,6 +459,12 @@ mod tests {
             EventKind::Drain { route, peer, stage: DrainStage::Drained },
             EventKind::SegmentedSends { route, peer, plain: true },
             EventKind::InterfaceListCut { listed: 256, usable: 300 },
+            EventKind::VipChanged {
+                vip: "web".into(),
+                addresses: "10.1.0.80".into(),
+                state: VipState::Failed("eth0 is down".into()),
+            },
+            EventKind::VipNotice { vip: "web".into(), what: "put back".into() },
             EventKind::HostSettingChanged { what: "eth0: arp_ignore=1 (was 0)".into() },
             EventKind::Reconfigured,
             EventKind::NetworkChanged {

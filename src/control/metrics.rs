@@ -17,7 +17,7 @@ use netft::{
     },
 };
 
-use super::{log_counts::LogCountsView, verdict};
+use super::{log_counts::LogCountsView, schema::VipView, verdict};
 
 use self::page::{MetricKind, MetricsPage};
 pub use self::process::ProcessFigures;
@@ -60,6 +60,30 @@ pub fn render_metrics(snapshot: &Snapshot, log: LogCountsView, process: ProcessF
         log.limited_lines,
     );
     process.write_to(&mut page);
+    page.text
+}
+
+/// Renders the floating addresses.
+pub fn render_vips(vips: &[VipView]) -> String {
+    let mut page = MetricsPage::default();
+    if vips.is_empty() {
+        return page.text;
+    }
+    let help = "1 for the state of a floating address on this node.";
+    page.begin_family("netft_vip_state", MetricKind::Gauge, help);
+    for vip in vips {
+        for state in ["unknown", "offline", "starting", "online", "failed"] {
+            let labels: [(&str, &dyn Display); 2] = [("vip", &vip.name), ("state", &state)];
+            page.write_sample("", &labels, u8::from(vip.state == state));
+        }
+    }
+    let help = "Seconds until the lease of a floating address ends on this node.";
+    page.begin_family("netft_vip_lease_seconds", MetricKind::Gauge, help);
+    for vip in vips {
+        if let Some(left) = vip.lease_left_ms {
+            page.write_sample("", &[("vip", &vip.name)], left as f64 / 1000.0);
+        }
+    }
     page.text
 }
 

@@ -20,6 +20,7 @@ pub mod server;
 mod session_state;
 pub mod validate;
 pub mod verdict;
+mod vips;
 pub mod why;
 pub mod words;
 

@@ -5,6 +5,7 @@ mod counters;
 mod events;
 mod networks;
 mod validation;
+mod vips;
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,8 @@ use serde::{Deserialize, Serialize};
 pub use validation::{
     Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
 };
+
+pub use vips::{VipCounts, VipHistoryLine, VipList, VipOrder, VipOrderDone, VipView};
 
 pub use super::session_state::SessionState;
 use super::{cause::StallSummary, log_counts::LogCountsView, verdict::RedundancyVerdict, words};
@@ -288,6 +291,9 @@ pub struct DaemonStatus {
     pub stalls: StallSummary,
     /// Number of peers by policy; unused policies are left out.
     pub policies: BTreeMap<String, usize>,
+    /// Number of floating addresses.
+    #[serde(default)]
+    pub vips: VipCounts,
     /// Packet counters since the start.
     pub counters: PacketCounters,
     /// Log lines that were lost or left out since the start.

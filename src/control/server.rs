@@ -43,12 +43,12 @@ use super::{
     policies,
     schema::{
         AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
-        RouteBody, RoutePatch, VersionedBody,
+        RouteBody, RoutePatch, VersionedBody, VipCounts, VipList, VipOrder, VipView,
     },
-    validate, why,
+    validate, vips, why,
     why::{EventSelector, RouteEndpoints},
 };
-use crate::{clock::WallClock, exit::ExitError, text::escape};
+use crate::{clock::WallClock, exit::ExitError, text::escape, vip::VipError};
 
 /// Time limit for an answer of the driver.
 const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -91,6 +91,8 @@ pub async fn serve<N: ControlBackend>(listener: ControlListener, control: Arc<Co
         .route("/v1/routes", get(get_routes))
         .route("/v1/networks", get(get_networks))
         .route("/v1/routes/{id}", get(get_route).patch(patch_route))
+        .route("/v1/vips", get(get_vips))
+        .route("/v1/vips/{name}", post(post_vip))
         .route("/v1/drain", post(post_drain))
         .route("/v1/events", get(get_events))
         .route("/v1/why", get(get_why))
@@ -191,6 +193,12 @@ impl From<PeerError> for RequestError {
     }
 }
 
+impl From<VipError> for RequestError {
+    fn from(error: VipError) -> Self {
+        Self::new(vips::error_code(&error), error.to_string())
+    }
+}
+
 impl From<DrainError> for RequestError {
     fn from(error: DrainError) -> Self {
         match error {
@@ -227,6 +235,10 @@ impl<N: ControlBackend> ServerState<N> {
         }
     }
 
+    async fn list_vips(&self) -> Vec<VipView> {
+        vips::list_vips(&*self.control.node).await
+    }
+
     fn route_response(&self, snapshot: &Snapshot, id: RouteId) -> Result<Response, RequestError> {
         let status = find_route(snapshot, id)?;
         let names = PeerNames::from(snapshot);
@@ -253,6 +265,7 @@ async fn get_status<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
     let mut status = convert::to_daemon_status(&app.take_snapshot().await?);
+    status.vips = VipCounts::of(&app.list_vips().await);
     status.log = app.control.log_counts.read_counts();
     Ok(json_response(status))
 }
@@ -349,6 +362,21 @@ async fn post_drain<N: ControlBackend>(
     tracing::info!(routes = report.routes.len(), waiting = report.waits.len(), "drain: {asked}");
     let snapshot = app.take_snapshot().await?;
     Ok(json_response(drain::to_drain_response(&report, &snapshot, &app.control.clock)))
+}
+
+async fn get_vips<N: ControlBackend>(State(app): SharedState<N>) -> Response {
+    json_response(VipList { vips: app.list_vips().await })
+}
+
+async fn post_vip<N: ControlBackend>(
+    State(app): SharedState<N>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, RequestError> {
+    let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
+    let order: VipOrder = serde_json::from_slice(&body).map_err(RequestError::bad_request)?;
+    tracing::info!("floating address {}: {}", escape(&name), log_text(&order));
+    Ok(json_response(vips::carry_out_order(&*app.control.node, &name, order).await?))
 }
 
 fn to_route_change(patch: &RoutePatch, timing: Timing) -> Result<RouteChange, RequestError> {
@@ -492,8 +520,9 @@ async fn get_metrics<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
     let log = app.control.log_counts.read_counts();
-    let text =
+    let mut text =
         metrics::render_metrics(&app.take_snapshot().await?, log, ProcessFigures::read_own());
+    text += &metrics::render_vips(&app.list_vips().await);
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 

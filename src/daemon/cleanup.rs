@@ -12,9 +12,9 @@ use netft::api::{
     host::{CleanupError, LockError},
 };
 
-use crate::{control::socket_path, exit::ExitError};
+use crate::{control::socket_path, exit::ExitError, vip::remove_leftover_vips};
 
-/// Removes the device and the socket of `adapter`.
+/// Removes the device, the floating addresses, their fence and the socket of `adapter`.
 ///
 /// # Errors
 /// A daemon runs, or the kernel refuses.
@@ -35,6 +35,9 @@ pub(super) fn cleanup_adapter(runtime_dir: &Path, adapter: &str) -> Result<(), E
         }
         Err(error) => return Err(ExitError::bad_environment(error)),
     }
+    runtime
+        .block_on(remove_leftover_vips(runtime_dir, adapter))
+        .map_err(ExitError::bad_environment)?;
     match fs::symlink_metadata(&socket) {
         Ok(meta) if meta.file_type().is_socket() || meta.is_symlink() => fs::remove_file(&socket)
             .map_err(|error| {

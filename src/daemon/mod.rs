@@ -16,6 +16,7 @@ mod pump;
 mod reload;
 mod run;
 mod validate_responder;
+mod vips;
 
 use std::{env, ffi::OsString, io, io::Write, path::Path, process::ExitCode, sync::Arc};
 

@@ -1,6 +1,9 @@
 //! The running adapter, as the control socket and the daemon's tasks share it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use netft::{
     Adapter, PeerId, RouteId, Time,
@@ -14,16 +17,24 @@ use netft::{
     },
     config::{Config, ConfigChange},
     route::{PeerChange, RouteChange},
+    wire::DropReason,
 };
 use tokio::sync::{RwLock, mpsc};
 
 use super::{reload, reload::ConfigSource};
-use crate::{control::backend::ControlBackend, exit::ExitError};
+use crate::{
+    control::backend::ControlBackend,
+    exit::ExitError,
+    vip,
+    vip::{VipError, VipHandle, VipPeers, VipReport},
+};
 
 /// The adapter of this process; requests after `close` get an error.
 pub struct RunningNode {
     adapter: RwLock<Option<Adapter>>,
     source: ConfigSource,
+    /// Set once the floating addresses are served.
+    vips: OnceLock<VipHandle>,
 }
 
 impl RunningNode {
@@ -40,7 +51,8 @@ impl RunningNode {
             _ => ExitError::bad_environment(error),
         })?;
         let events = adapter.events();
-        Ok((Self { adapter: RwLock::new(Some(adapter)), source }, events))
+        let adapter = RwLock::new(Some(adapter));
+        Ok((Self { adapter, source, vips: OnceLock::new() }, events))
     }
 
     /// Its configuration; `None` once closed.
@@ -51,6 +63,28 @@ impl RunningNode {
     /// Requests of peers on a topic; `None` the second time, and once closed.
     pub(super) async fn requests(&self, topic: Topic) -> Option<mpsc::Receiver<PeerRequest>> {
         self.adapter.read().await.as_ref()?.requests(topic)
+    }
+
+    /// Events from here on; `None` once closed.
+    pub(super) async fn new_events(&self) -> Option<EventStream> {
+        Some(self.adapter.read().await.as_ref()?.events())
+    }
+
+    /// Serves the floating addresses by `handle` from here on.
+    pub(super) fn set_vips(&self, handle: VipHandle) {
+        let _ = self.vips.set(handle);
+    }
+
+    /// Passes on what the address service reports.
+    pub(super) async fn take_vip_report(&self, report: VipReport) {
+        let adapter = self.adapter.read().await;
+        match (adapter.as_ref(), report) {
+            (Some(adapter), VipReport::Event(event)) => adapter.report_event(event).await,
+            (Some(adapter), VipReport::Drops(packets)) => {
+                adapter.count_drops(DropReason::LeaseEnded, packets);
+            }
+            (None, _) => {}
+        }
     }
 
     /// Notifies the peers and closes the adapter.
@@ -79,7 +113,11 @@ impl ControlBackend for RunningNode {
         let Some(adapter) = adapter.as_ref() else {
             return Err(ExitError::other_error(RouteError::Closed));
         };
-        reload::reload_config(adapter, &self.source, dry_run).await
+        let changes = reload::reload_config(adapter, &self.source, dry_run).await?;
+        if let (false, Some(vips)) = (dry_run, self.vips.get()) {
+            vips.configure(adapter.config().vips.clone()).await;
+        }
+        Ok(changes)
     }
 
     async fn change_peer(&self, id: PeerId, change: PeerChange) -> Result<(), PeerError> {
@@ -107,7 +145,37 @@ impl ControlBackend for RunningNode {
         }
     }
 
+    async fn vip_handle(&self) -> Option<VipHandle> {
+        self.vips.get().cloned()
+    }
+
+    async fn move_vip(&self, name: &str, to: Option<&str>) -> Result<String, VipError> {
+        let handle = self.vips.get().ok_or(VipError::Closed)?;
+        vip::move_address(handle, self, name, to).await
+    }
+
     async fn recheck_paths(&self) -> Option<Time> {
         self.adapter.read().await.as_ref()?.reprobe_path_mtu().await
+    }
+}
+
+impl VipPeers for RunningNode {
+    async fn node_names(&self) -> (String, Vec<String>) {
+        let Some(config) = self.config().await else { return Default::default() };
+        let peers = config.peers.iter().map(|peer| peer.name.clone());
+        (config.name.clone(), peers.collect())
+    }
+
+    async fn ask(&self, node: &str, request: Vec<u8>) -> Result<Vec<u8>, String> {
+        let snapshot = self.take_snapshot().await.ok_or("netftd is stopping")?;
+        let peer = snapshot.peers.iter().find(|peer| peer.name == node);
+        let peer = peer.ok_or("there is no such peer")?.status.peer;
+        match self.adapter.read().await.as_ref() {
+            Some(adapter) => {
+                let answer = adapter.request(peer, Topic::HandOver, request).await;
+                answer.map_err(|error| error.to_string())
+            }
+            None => Err("netftd is stopping".to_owned()),
+        }
     }
 }

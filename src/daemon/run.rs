@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     control_server::ControlServer, log_format::LogFormat, names::HostsFile, node::RunningNode,
     pump::EventPump, reload, reload::ConfigSource, validate_responder::ValidateResponder,
+    vips::RunningVips,
 };
 use crate::{
     clock::WallClock,
@@ -131,6 +132,7 @@ pub(super) async fn run_adapter(
     let heap_trimmer = tokio::spawn(trim_heap_periodically());
     let reloads =
         tokio::spawn(reload::reload_on_hangup(hangups, Arc::clone(&adapter), check_socket));
+    let vips = RunningVips::start(&adapter).await;
     notify_systemd(&[NotifyState::Ready, NotifyState::Status("adapter up")]);
 
     let result = tokio::select! {
@@ -145,6 +147,10 @@ pub(super) async fn run_adapter(
     heap_trimmer.abort();
     reloads.abort();
     answers.abort();
+    // Before the sessions end: the addresses are silent before the peers learn that this node goes.
+    if let Some(vips) = vips {
+        close_within(CLOSE_TIMEOUT, vips.stop()).await;
+    }
     abort_and_wait(server).await;
     close_within(CLOSE_TIMEOUT, adapter.close()).await;
     if result.is_ok() {

@@ -73,11 +73,13 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
             warn_if(matches!(change, NetworkChange::Partitioned | NetworkChange::Down))
         }
         EventDetail::SegmentedSends { plain, .. } => warn_if(*plain),
+        EventDetail::VipChanged { state, .. } => warn_if(state == "failed"),
         EventDetail::RemoteUnreachable { .. }
         | EventDetail::RemoteGone { .. }
         | EventDetail::EarlyWarning { .. }
         | EventDetail::SessionEnded { .. }
         | EventDetail::AdapterRestored { .. }
+        | EventDetail::VipNotice { .. }
         | EventDetail::OverlayFault { .. }
         | EventDetail::OverlayLost { .. }
         | EventDetail::SessionRefused { .. }
@@ -217,6 +219,11 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
             "this node has {usable} usable addresses, and peers learn only {listed} of them: \
              exclude some under topology"
         ),
+        EventDetail::VipChanged { vip, addresses, state, reason } => {
+            let why = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            format!("floating address {vip} ({addresses}) is {state}{why}")
+        }
+        EventDetail::VipNotice { vip, what } => format!("floating address {vip}: {what}"),
         EventDetail::HostSettingChanged { what } => {
             format!("kernel setting changed while netftd runs: {what}")
         }

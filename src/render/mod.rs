@@ -7,4 +7,5 @@ pub mod table;
 pub mod tables;
 pub mod validation;
 pub mod views;
+pub mod vips;
 pub mod why;

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 use netft_proto::{
     config::{Config, RouteOverride},
     ids::{PeerId, RouteId},
-    route::{Event, PeerChange, RouteChange},
+    route::{Event, EventKind, PeerChange, RouteChange},
     time::Time,
     topology::{Advertisements, ResolvedAddresses},
-    wire::topic::Topic,
+    wire::{DropReason, topic::Topic},
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -165,6 +165,17 @@ impl Adapter {
     /// Requests are refused once the receiver is dropped, and get no answer before it is taken.
     pub fn requests(&self, topic: Topic) -> Option<mpsc::Receiver<PeerRequest>> {
         self.manager.take_requests(topic)
+    }
+
+    /// Tells the subscribers of an event that the program caused.
+    pub async fn report_event(&self, event: EventKind) {
+        // Only a closed adapter has no subscribers.
+        let _ = self.messages.send(DriverMessage::Event(event)).await;
+    }
+
+    /// Adds packets that something outside the packet path dropped to the counters.
+    pub fn count_drops(&self, reason: DropReason, packets: u64) {
+        self.manager.counters().count_drops(reason, packets);
     }
 
     /// Has the path MTU of every route probed anew, each with its next heartbeat, and returns the

@@ -12,3 +12,4 @@ pub mod host;
 pub mod query;
 pub mod session;
 pub mod snapshot;
+pub mod vip;

@@ -256,6 +256,24 @@ pub enum EventDetail {
         /// Number of events left out.
         count: u64,
     },
+    /// A floating address changed its state on this node.
+    VipChanged {
+        /// Its name.
+        vip: String,
+        /// Its addresses.
+        addresses: String,
+        /// `offline`, `starting`, `online`, `failed` or `unknown`.
+        state: String,
+        /// Reason; null where the state needs none.
+        reason: Option<String>,
+    },
+    /// Something happened to a floating address that did not change its state.
+    VipNotice {
+        /// Its name.
+        vip: String,
+        /// Description of what happened and of what was done.
+        what: String,
+    },
     /// netftd changed or restored a setting of the kernel.
     HostSettingChanged {
         /// The setting, with its former value.
@@ -342,6 +360,8 @@ impl EventDetail {
             | Self::EventsLost { .. }
             | Self::InterfaceListCut { .. }
             | Self::EventsLeftOut { .. }
+            | Self::VipChanged { .. }
+            | Self::VipNotice { .. }
             | Self::HostSettingChanged { .. }
             | Self::NetworkChanged { .. }
             | Self::InterfaceChanged { .. }
@@ -388,6 +408,8 @@ impl EventDetail {
             | Self::OverlayFault { .. }
             | Self::Stalled { .. }
             | Self::InterfaceListCut { .. }
+            | Self::VipChanged { .. }
+            | Self::VipNotice { .. }
             | Self::HostSettingChanged { .. }
             | Self::Reconfigured
             | Self::NetworkChanged { .. }
@@ -408,6 +430,8 @@ impl EventDetail {
             Self::InterfaceChanged { .. }
             | Self::InterfaceListCut { .. }
             | Self::AdapterRestored { .. }
+            | Self::VipChanged { .. }
+            | Self::VipNotice { .. }
             | Self::HostSettingChanged { .. }
             | Self::OverlayFault { .. }
             | Self::OverlayLost { .. }

@@ -144,6 +144,7 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
     diff_excludes(old, new, &mut changes);
     diff_networks(old, new, &mut changes);
     diff_peers(old, new, &mut changes);
+    diff_vips(old, new, &mut changes);
     Ok(changes)
 }
 
@@ -249,6 +250,24 @@ fn describe_network(network: &NetworkConfig) -> String {
         network.transport.map(|transport| format!(", transport {transport}")),
     ];
     values.into_iter().flatten().fold(role.to_owned(), |text, value| text + &value)
+}
+
+fn diff_vips(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
+    for vip in &old.vips {
+        let name = &vip.name;
+        match new.vips.iter().find(|other| other.name == *name) {
+            None => changes.push(ConfigChange::removed(format!("floating address {name}"))),
+            Some(other) if other != vip => {
+                let keys = vip.changed_keys(other).join(", ");
+                changes.push(ConfigChange::changed(format!("floating address {name}: {keys}")));
+            }
+            Some(_) => {}
+        }
+    }
+    for vip in new.vips.iter().filter(|vip| old.vips.iter().all(|old| old.name != vip.name)) {
+        let what = format!("floating address {}: {}", vip.name, vip.describe_addresses());
+        changes.push(ConfigChange::added(what));
+    }
 }
 
 fn diff_peers(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {

@@ -37,6 +37,11 @@ pub const CONFIG_TABLES: &[ConfigTable] = &[
         "peer.route",
         "A route pinned by its addresses, with settings of its own; at most 64.",
     ),
+    list_of_tables("vip", "A floating address: one node at a time answers for it; at most 256."),
+    table(
+        "vip.check",
+        "Health of the service behind the address: one of `tcp`, `http` and `exec`.",
+    ),
 ];
 
 const fn table(path: &'static str, doc: &'static str) -> ConfigTable {
@@ -71,6 +76,15 @@ const PORT_RANGE_SYNTAX: KeySyntax = KeySyntax::NumberOrText(
 const NODE_NAME_SYNTAX: KeySyntax =
     KeySyntax::Text("a name of 1 to 64 letters, digits, `.`, `_` or `-`");
 const PREFIX_SYNTAX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
+const VIP_ADDRESS_SYNTAX: KeySyntax =
+    KeySyntax::TextOrList("an address such as `10.1.0.80`, `10.1.0.80/24` or `fd01::80`");
+const FAILBACK_SYNTAX: KeySyntax =
+    KeySyntax::NumberOrText(FAILBACK_LIMITS, "milliseconds, or `\"never\"` or `\"at-once\"`");
+const COMMAND_SYNTAX: KeySyntax =
+    KeySyntax::TextList("a word of a command: the absolute path of a program, then its arguments");
+const ENDPOINT_PORT_SYNTAX: KeySyntax =
+    KeySyntax::Text("an address with a port such as `127.0.0.1:5432` or `[::1]:5432`");
+const URL_SYNTAX: KeySyntax = KeySyntax::Text("a URL such as `http://127.0.0.1:8008/primary`");
 const POLICY_CHOICE: KeySyntax = KeySyntax::Choice(&["failover", "duplicate", "balance"]);
 const TRANSPORT_CHOICE: KeySyntax = KeySyntax::Choice(&["udp", "quic"]);
 const DERIVED_ADDRESS: &str = "link-local, derived from the node's key";
@@ -299,6 +313,71 @@ config_keys! {
     /// Transport of the route.
     ROUTE_TRANSPORT = "peer.route.transport", TRANSPORT_CHOICE, Described("as the peer says"), Live,
         r#""quic""#;
+
+    /// Name of the address, the same on every node.
+    VIP_NAME = "vip.name", NODE_NAME_SYNTAX, Required, Live, r#""web2""#;
+    /// The address, or one of each family. The kernel gets a host address (/32, /128). A prefix
+    /// length is only compared with that of the interface's network.
+    VIP_ADDRESS = "vip.address", VIP_ADDRESS_SYNTAX, Required, Live,
+        r#"["10.1.0.80/24", "fd01::80"]"#;
+    /// Interface that carries the address on this node.
+    VIP_INTERFACE = "vip.interface", ADAPTER_NAME_SYNTAX,
+        Described("by network"), Live, r#""eth1""#;
+    /// Network whose interface carries the address.
+    VIP_NETWORK = "vip.network", KeySyntax::Text(PREFIX_SYNTAX),
+        Described("the one that contains the address"), Live, r#""10.1.0.0/24""#;
+    /// Who decides on the owner: `manual`, by `netft vip online`, `offline` and `move`.
+    VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual"]),
+        Text("manual"), Live, r#""manual""#;
+    /// How long the owner may answer without a renewal.
+    VIP_LEASE = "vip.lease", KeySyntax::Number(LEASE_LIMITS),
+        Number(DEFAULT_LEASE.as_millis() as u64), Live, "1000";
+    /// How the kernel enforces the lease: `nftables` drops the packets and ARP answers of a node
+    /// whose lease ended, whatever state netftd is in; `none` does not.
+    VIP_FENCE = "vip.fence", KeySyntax::Choice(&["nftables", "none"]),
+        Text("nftables"), Live, r#""none""#;
+    /// The owner may choose the address as the source of its own connections.
+    VIP_SOURCE = "vip.source", KeySyntax::Flag, Flag(false), Live, "true";
+    /// Nodes that should own the address, the best first.
+    VIP_PREFERRED = "vip.preferred", KeySyntax::TextList("the name of a node"),
+        Described("none"), Live, r#"["a"]"#;
+    /// When the address returns to a preferred node that can carry it again: `never`, `at-once`,
+    /// or after this time without a fault.
+    VIP_FAILBACK = "vip.failback", FAILBACK_SYNTAX, Text("never"), Live, "60000";
+    /// The address goes to whichever node's check passes.
+    VIP_FOLLOW = "vip.follow", KeySyntax::Flag, Flag(false), Live, "true";
+    /// Program and arguments, run at every change of the address's state; never a shell line. It
+    /// gets `NETFT_VIP`, `NETFT_STATE`, `NETFT_ADDRESS`, `NETFT_INTERFACE` and `NETFT_REASON`.
+    VIP_HOOK = "vip.hook", COMMAND_SYNTAX,
+        Described("none"), Live, r#"["/usr/local/bin/on-vip"]"#;
+    /// Time limit of the hook; it is killed after that.
+    VIP_HOOK_TIMEOUT = "vip.hook_timeout", KeySyntax::Number(CHECK_TIME_LIMITS),
+        Number(DEFAULT_HOOK_TIMEOUT.as_millis() as u64), Live, "1000";
+
+    /// Passes if the endpoint accepts a TCP connection.
+    VIP_CHECK_TCP = "vip.check.tcp", ENDPOINT_PORT_SYNTAX, Described("another probe"), Live,
+        r#""127.0.0.1:5432""#;
+    /// Passes if a GET of the URL is answered with `status`. No TLS; the host is an address.
+    VIP_CHECK_HTTP = "vip.check.http", URL_SYNTAX, Described("another probe"), Live,
+        r#""http://127.0.0.1:8008/primary""#;
+    /// HTTP status of a healthy service.
+    VIP_CHECK_STATUS = "vip.check.status", KeySyntax::Number(HTTP_STATUS_LIMITS),
+        Number(DEFAULT_CHECK_STATUS as u64), Live, "204";
+    /// Program and arguments; passes if it exits with 0. Never a shell line.
+    VIP_CHECK_EXEC = "vip.check.exec", COMMAND_SYNTAX, Described("another probe"), Live,
+        r#"["/usr/local/bin/healthy", "--fast"]"#;
+    /// Time limit of one run.
+    VIP_CHECK_TIMEOUT = "vip.check.timeout", KeySyntax::Number(CHECK_TIME_LIMITS),
+        Number(DEFAULT_CHECK_TIMEOUT.as_millis() as u64), Live, "500";
+    /// Time from one run to the next.
+    VIP_CHECK_INTERVAL = "vip.check.interval", KeySyntax::Number(CHECK_TIME_LIMITS),
+        Number(DEFAULT_CHECK_TIMEOUT.as_millis() as u64), Live, "500";
+    /// Passes in a row that make a failed service healthy.
+    VIP_CHECK_RISE = "vip.check.rise", KeySyntax::Number(CHECK_COUNT_LIMITS),
+        Number(DEFAULT_CHECK_RISE as u64), Live, "1";
+    /// Failures in a row that make a healthy service failed.
+    VIP_CHECK_FALL = "vip.check.fall", KeySyntax::Number(CHECK_COUNT_LIMITS),
+        Number(DEFAULT_CHECK_FALL as u64), Live, "1";
 }
 
 #[cfg(test)]
@@ -311,9 +390,12 @@ mod tests {
         let default = format!("{DEFAULT_METRIC}, cluster-and-client {CLIENT_METRIC}");
         assert_eq!(format!("{:?}", NETWORK_METRIC.default), format!("Described({default:?})"));
         assert!(PEER_ADDRESSES.doc.contains(&format!("at most {MAX_PEER_ADDRESSES}")));
-        for (path, most) in
-            [("peer", MAX_PEERS), ("peer.class", MAX_CLASSES), ("peer.route", MAX_PEER_ROUTES)]
-        {
+        for (path, most) in [
+            ("peer", MAX_PEERS),
+            ("peer.class", MAX_CLASSES),
+            ("peer.route", MAX_PEER_ROUTES),
+            ("vip", MAX_VIPS),
+        ] {
             let texts = CONFIG_TABLES.iter().filter(|table| table.path == path);
             let text: String = texts.map(|table| table.doc).collect();
             assert!(text.contains(&format!("at most {most}")), "{text}");

@@ -40,6 +40,9 @@ pub const MAX_PEER_ADDRESSES: usize = 32;
 /// Pinned routes in the config of one peer.
 pub const MAX_PEER_ROUTES: usize = 64;
 
+/// Floating addresses one node can know.
+pub const MAX_VIPS: usize = 256;
+
 /// Range and unit of a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NumberLimits {
@@ -71,6 +74,19 @@ impl fmt::Display for NumberLimits {
     }
 }
 
+/// The default lease of a floating address.
+pub const DEFAULT_LEASE: Duration = Duration::from_millis(400);
+/// The default time limit of a check, and the time between two.
+pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// The default number of passes in a row that make a failed service healthy.
+pub const DEFAULT_CHECK_RISE: u32 = 2;
+/// The default number of failures in a row that make a healthy service failed.
+pub const DEFAULT_CHECK_FALL: u32 = 3;
+/// The default HTTP status of a healthy service.
+pub const DEFAULT_CHECK_STATUS: u16 = 200;
+/// The default time limit of a hook.
+pub const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(super) const MTU_LIMITS: NumberLimits = NumberLimits::new(1280, 65_535, "bytes");
 pub(super) const MULTICAST_LIMITS: NumberLimits =
     NumberLimits::new(0, 1_000_000, "packets per second");
@@ -97,3 +113,8 @@ pub(super) const PACKET_SIZE_LIMITS: NumberLimits = NumberLimits::new(1, 65_535,
 pub(super) const DELAY_LIMITS: NumberLimits = NumberLimits::new(DELAY_RANGE.0, DELAY_RANGE.1, "ms");
 pub(super) const THRESHOLD_LIMITS: NumberLimits =
     NumberLimits::new(THRESHOLD_RANGE.0, THRESHOLD_RANGE.1, "heartbeats");
+pub(super) const LEASE_LIMITS: NumberLimits = NumberLimits::new(100, 60_000, "ms");
+pub(super) const FAILBACK_LIMITS: NumberLimits = NumberLimits::new(0, 86_400_000, "ms");
+pub(super) const CHECK_TIME_LIMITS: NumberLimits = NumberLimits::new(10, 600_000, "ms");
+pub(super) const CHECK_COUNT_LIMITS: NumberLimits = NumberLimits::new(1, 100, "runs in a row");
+pub(super) const HTTP_STATUS_LIMITS: NumberLimits = NumberLimits::new(100, 599, "");

@@ -5,6 +5,7 @@
 //! effect, stands in [`keys`].
 
 mod builder;
+mod check;
 mod diff;
 mod key;
 pub mod keys;
@@ -15,9 +16,12 @@ mod peer_ids;
 mod private_key;
 mod settings;
 mod text;
+mod vip;
+mod vip_check;
 
 pub use crate::config::{
-    builder::{ConfigBuilder, ConfigError},
+    builder::ConfigBuilder,
+    check::ConfigError,
     diff::{ChangeKind, ConfigChange, RestartRequired, describe_timing, diff_configs},
     key::{ChangeEffect, ConfigKey, ConfigTable, KeyDefault, KeySyntax},
     limits::*,
@@ -29,4 +33,8 @@ pub use crate::config::{
         HeartbeatConfig, RelayConfig, SessionConfig, TopologyConfig,
     },
     text::{adapter_name, exclude_rule, network_prefix, node_name},
+    vip::{
+        VipAddress, VipCheck, VipConfig, VipFailback, VipFence, VipHook, VipOwnership, VipProbe,
+    },
+    vip_check::vip_address,
 };

@@ -14,6 +14,7 @@ use crate::{
         network::NetworkConfig,
         peer::PeerConfig,
         private_key::PrivateKey,
+        vip::VipConfig,
     },
     ids::{NodeKey, virtual_addrs::VirtualAddrs},
     loss_detection::RetransmitLimits,
@@ -53,6 +54,8 @@ pub struct Config {
     pub networks: Vec<NetworkConfig>,
     /// The other nodes.
     pub peers: Vec<PeerConfig>,
+    /// The floating addresses.
+    pub vips: Vec<VipConfig>,
 }
 
 impl Config {
@@ -74,18 +77,22 @@ impl Config {
             relay: RelayConfig::default(),
             networks: Vec::new(),
             peers: Vec::new(),
+            vips: Vec::new(),
         }
     }
 
     /// True when the config excludes `addr` on the interface of this name.
     pub fn is_excluded(&self, ifname: &str, addr: IpAddr) -> bool {
-        self.topology.exclude.iter().any(|exclude| match exclude {
-            ExcludeRule::Interface(name) => match name.strip_suffix('*') {
-                Some(start) => ifname.starts_with(start),
-                None => ifname == name,
-            },
-            ExcludeRule::Prefix(prefix) => prefix.contains(&addr),
-        })
+        // A floating address moves to another node: no route may start there.
+        let is_vip = self.vips.iter().flat_map(|vip| &vip.addresses).any(|vip| vip.addr == addr);
+        is_vip
+            || self.topology.exclude.iter().any(|exclude| match exclude {
+                ExcludeRule::Interface(name) => match name.strip_suffix('*') {
+                    Some(start) => ifname.starts_with(start),
+                    None => ifname == name,
+                },
+                ExcludeRule::Prefix(prefix) => prefix.contains(&addr),
+            })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         state::{Reason, RouteState},
     },
     time::Time,
+    vip::VipState,
 };
 
 /// An event and its time.
@@ -269,6 +270,22 @@ pub enum EventKind {
         /// Usable addresses.
         usable: usize,
     },
+    /// A floating address changed its state on this node.
+    VipChanged {
+        /// Its name.
+        vip: String,
+        /// Its addresses.
+        addresses: String,
+        /// The state it is in.
+        state: VipState,
+    },
+    /// Something happened to a floating address that did not change its state.
+    VipNotice {
+        /// Its name.
+        vip: String,
+        /// Description of it, and of what was done.
+        what: String,
+    },
     /// netftd changed or restored a setting of the kernel.
     HostSettingChanged {
         /// The setting, with its former value.
@@ -339,6 +356,8 @@ impl EventKind {
             Self::FailoverCost { .. } => "cost",
             Self::Drain { .. } => "drain",
             Self::InterfaceListCut { .. } => "interface-list-cut",
+            Self::VipChanged { .. } => "vip-changed",
+            Self::VipNotice { .. } => "vip-notice",
             Self::HostSettingChanged { .. } => "host-setting-changed",
             Self::Reconfigured => "reconfigured",
             Self::NetworkChanged { .. } => "network-changed",

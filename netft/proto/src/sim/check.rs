@@ -261,6 +261,8 @@ impl InvariantChecker {
             | EventKind::FailoverCost { .. }
             | EventKind::Drain { .. }
             | EventKind::InterfaceListCut { .. }
+            | EventKind::VipChanged { .. }
+            | EventKind::VipNotice { .. }
             | EventKind::HostSettingChanged { .. }
             | EventKind::Reconfigured
             | EventKind::NetworkChanged { .. }

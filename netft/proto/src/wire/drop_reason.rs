@@ -91,6 +91,8 @@ define_drop_reasons! {
     LeftAdapter = "left_adapter",
     /// For a peer, from a source address that is not this node's.
     ForeignSource = "foreign_source",
+    /// To or from a floating address of this node whose lease ended.
+    LeaseEnded = "lease_ended",
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub enum Topic {
     Roster,
     /// Warnings about the receiver, by one byte; the reply is empty.
     Warning,
+    /// A floating address that an operator hands over.
+    HandOver,
 }
 
 /// The only warning: another machine uses the receiver's key.
@@ -35,7 +37,8 @@ pub struct TopicLimits {
 
 impl Topic {
     /// All topics, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 4] = [Self::Validate, Self::Ownership, Self::Roster, Self::Warning];
+    pub const ALL: [Self; 5] =
+        [Self::Validate, Self::Ownership, Self::Roster, Self::Warning, Self::HandOver];
 
     /// Its bounds.
     pub const fn limits(self) -> TopicLimits {
@@ -69,6 +72,13 @@ impl Topic {
                 min_interval: Duration::from_secs(1),
                 timeout: Duration::from_secs(4),
             },
+            Self::HandOver => TopicLimits {
+                max_request: 256,
+                max_reply: 1024,
+                max_concurrent: 4,
+                min_interval: Duration::ZERO,
+                timeout: Duration::from_secs(2),
+            },
         }
     }
 
@@ -79,6 +89,7 @@ impl Topic {
             Self::Ownership => 2,
             Self::Roster => 3,
             Self::Warning => 4,
+            Self::HandOver => 5,
         }
     }
 

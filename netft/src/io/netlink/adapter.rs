@@ -196,6 +196,37 @@ impl Netlink {
         await_reply(|| format!("add {addr} to the adapter"), request.execute()).await
     }
 
+    /// Adds a floating address, or makes the present one so. Deprecated, and for IPv4 of link
+    /// scope, unless `is_source`: then neither the kernel nor masquerading chooses it as a source.
+    ///
+    /// # Errors
+    /// Of the kernel: `EACCES` for IPv6 where it is disabled.
+    pub async fn add_floating_address(
+        &self,
+        ifindex: u32,
+        addr: IpAddr,
+        is_source: bool,
+    ) -> Result<(), NetlinkError> {
+        let prefix_len = if addr.is_ipv4() { 32 } else { 128 };
+        let mut request = self.handle()?.address().add(ifindex, addr, prefix_len).replace();
+        let message = request.message_mut();
+        let is_link_scope = addr.is_ipv4() && !is_source;
+        message.header.scope =
+            if is_link_scope { AddressScope::Link } else { AddressScope::Universe };
+        let mut lifetimes = CacheInfo::default();
+        lifetimes.ifa_valid = u32::MAX;
+        lifetimes.ifa_preferred = if is_source { u32::MAX } else { 0 };
+        message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        if addr.is_ipv6() {
+            // netftd probes for it by itself; the kernel would not use it for a second.
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
+        }
+        await_reply(|| format!("add the floating address {addr}"), request.execute()).await
+    }
+
     /// Removes an address; a missing one is not an error.
     ///
     /// # Errors

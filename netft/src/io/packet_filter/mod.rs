@@ -8,7 +8,6 @@
 //!
 //! The tables are set over netlink, so the nft(8) program is not needed.
 
-mod nfnetlink;
 mod rules;
 mod socket;
 
@@ -28,9 +27,14 @@ use tokio::{
 pub(crate) use self::rules::FilterRules;
 use self::{
     rules::table_name,
-    socket::{FilterCounts, FilterMonitor, FilterSocket, RulesetChange},
+    socket::{FilterCounts, FilterSocket},
 };
-use crate::io::{arp_settings::ArpSettings, counters::Counters, messages::DriverMessage};
+use crate::io::{
+    arp_settings::ArpSettings,
+    counters::Counters,
+    messages::DriverMessage,
+    nftables::socket::{NftMonitor, RulesetChange},
+};
 
 /// Interval between two reads of the counters, two requests each. A removed table is noticed at
 /// once by its notification, and by the next read where that was lost.
@@ -76,7 +80,7 @@ impl PacketFilter {
 
     /// Sets the tables. The socket is kept if that succeeds.
     async fn set_tables(&mut self) -> io::Result<()> {
-        let mut socket = match self.socket.take() {
+        let socket = match self.socket.take() {
             Some(socket) => socket,
             None => FilterSocket::open()?,
         };
@@ -159,7 +163,7 @@ impl FilterGuard {
     /// Runs until it is aborted or the driver is gone.
     pub(crate) async fn run(mut self) {
         // Without it the periodic read finds tables that are gone.
-        let mut monitor = FilterMonitor::open().ok();
+        let mut monitor = NftMonitor::open().ok();
         let mut reports = DropReports::default();
         let mut backoff = RestoreBackoff::default();
         let (mut is_tampered, mut is_fault_reported) = (false, false);
@@ -208,7 +212,7 @@ impl FilterGuard {
             if !is_intact {
                 sleep(backoff.next_pause(Instant::now())).await;
             }
-            let own = self.filter.socket.as_ref().map_or(0, |socket| socket.port);
+            let own = self.filter.socket.as_ref().map_or(0, FilterSocket::port);
             let table = table_name(&self.filter.rules.adapter);
             is_tampered = tokio::select! {
                 () = sleep(READ_INTERVAL) => false,
@@ -249,11 +253,7 @@ impl FilterGuard {
     }
 }
 
-async fn wait_for_change(
-    monitor: Option<&mut FilterMonitor>,
-    own: u32,
-    table: &str,
-) -> RulesetChange {
+async fn wait_for_change(monitor: Option<&mut NftMonitor>, own: u32, table: &str) -> RulesetChange {
     match monitor {
         Some(monitor) => monitor.wait_for_change(own, table).await,
         None => std::future::pending().await,

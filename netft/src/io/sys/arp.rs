@@ -58,6 +58,14 @@ fn announcement(mac: [u8; 6], addr: Ipv4Addr) -> [u8; 28] {
     packet
 }
 
+/// The hardware address of an Ethernet interface.
+///
+/// # Errors
+/// Of the kernel: no such interface, no Ethernet.
+pub fn read_hardware_address(ifname: &str) -> io::Result<[u8; 6]> {
+    hardware_address(&Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?, ifname)
+}
+
 fn hardware_address(socket: &impl AsFd, ifname: &str) -> io::Result<[u8; 6]> {
     let mut request = new_ifreq(ifname)?;
     // SAFETY: SIOCGIFHWADDR reads and writes one `ifreq`, which outlives the call.

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod epoll;
 pub mod glink;
 pub mod heap;
+pub mod packet;
 pub mod prefetch;
 pub mod reuseport;
 pub mod signals;

@@ -12,37 +12,38 @@ const FLAG_NESTED: u16 = 0x8000;
 const TYPE_MASK: u16 = 0x3fff;
 
 /// Types of messages.
-pub(super) mod message {
-    pub(in super::super) const NEW_TABLE: u8 = 0;
-    pub(in super::super) const DELETE_TABLE: u8 = 2;
-    pub(in super::super) const NEW_CHAIN: u8 = 3;
-    pub(in super::super) const NEW_RULE: u8 = 6;
-    pub(in super::super) const NEW_SET: u8 = 9;
-    pub(in super::super) const NEW_SET_ELEMENTS: u8 = 12;
-    pub(in super::super) const NEW_OBJECT: u8 = 18;
-    pub(in super::super) const GET_OBJECT: u8 = 19;
+pub(crate) mod message {
+    pub(crate) const NEW_TABLE: u8 = 0;
+    pub(crate) const DELETE_TABLE: u8 = 2;
+    pub(crate) const NEW_CHAIN: u8 = 3;
+    pub(crate) const NEW_RULE: u8 = 6;
+    pub(crate) const NEW_SET: u8 = 9;
+    pub(crate) const NEW_SET_ELEMENTS: u8 = 12;
+    pub(crate) const DELETE_SET_ELEMENTS: u8 = 14;
+    pub(crate) const NEW_OBJECT: u8 = 18;
+    pub(crate) const GET_OBJECT: u8 = 19;
 }
 
 /// Flags of a request.
-pub(super) const FLAG_REQUEST: u16 = 1;
+pub(crate) const FLAG_REQUEST: u16 = 1;
 const FLAG_ACK: u16 = 4;
 const FLAG_DUMP: u16 = 0x300;
 /// `NLM_F_CREATE`.
-pub(super) const FLAG_CREATE: u16 = 0x400;
+pub(crate) const FLAG_CREATE: u16 = 0x400;
 /// `NLM_F_APPEND`: a rule goes behind those that exist.
-pub(super) const FLAG_APPEND: u16 = 0x800;
+pub(crate) const FLAG_APPEND: u16 = 0x800;
 
 /// Attributes of a message, written one after the other.
 #[derive(Default)]
-pub(super) struct AttributeWriter(Vec<u8>);
+pub(crate) struct AttributeWriter(Vec<u8>);
 
 impl AttributeWriter {
     #[cfg(test)]
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
-    pub(super) fn put_bytes(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn put_bytes(&mut self, kind: u16, value: &[u8]) {
         let len = (4 + value.len()) as u16;
         self.0.extend_from_slice(&len.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -51,17 +52,17 @@ impl AttributeWriter {
     }
 
     /// Numbers are in network byte order.
-    pub(super) fn put_number(&mut self, kind: u16, value: u32) {
+    pub(crate) fn put_number(&mut self, kind: u16, value: u32) {
         self.put_bytes(kind, &value.to_be_bytes());
     }
 
-    pub(super) fn put_text(&mut self, kind: u16, text: &str) {
+    pub(crate) fn put_text(&mut self, kind: u16, text: &str) {
         let mut bytes = text.as_bytes().to_vec();
         bytes.push(0);
         self.put_bytes(kind, &bytes);
     }
 
-    pub(super) fn put_nested(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
+    pub(crate) fn put_nested(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         write(&mut inner);
         self.put_bytes(kind | FLAG_NESTED, &inner.0);
@@ -69,7 +70,7 @@ impl AttributeWriter {
 }
 
 /// A transaction: the kernel applies all of its messages or none.
-pub(super) struct BatchWriter {
+pub(crate) struct BatchWriter {
     bytes: Vec<u8>,
     /// Sequence number of the last message; that of the batch itself is 0.
     last: u32,
@@ -77,14 +78,14 @@ pub(super) struct BatchWriter {
 }
 
 impl BatchWriter {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut batch = Self { bytes: Vec::new(), last: 0, last_start: 0 };
         batch.write_message(BATCH_BEGIN, FLAG_REQUEST, 0, NFNL_SUBSYSTEM, &[]);
         batch
     }
 
     /// Appends a message of `family` (`libc::NFPROTO_*`).
-    pub(super) fn append_message(
+    pub(crate) fn append_message(
         &mut self,
         kind: u8,
         flags: u16,
@@ -100,7 +101,7 @@ impl BatchWriter {
     }
 
     /// The bytes to send, and the sequence number of the message that is acknowledged: the last.
-    pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
+    pub(crate) fn finish(mut self) -> (Vec<u8>, u32) {
         let flags = self.last_start + 6;
         self.bytes[flags] |= FLAG_ACK as u8;
         let acknowledged = self.last;
@@ -129,7 +130,7 @@ fn encode_header(kind: u16, flags: u16, sequence: u32, body: usize) -> [u8; HEAD
 }
 
 /// A request for everything of one kind.
-pub(super) fn encode_dump(
+pub(crate) fn encode_dump(
     kind: u8,
     family: i32,
     sequence: u32,
@@ -147,15 +148,15 @@ pub(super) fn encode_dump(
 
 /// A message of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KernelMessage<'a> {
-    pub(super) sequence: u32,
+pub(crate) struct KernelMessage<'a> {
+    pub(crate) sequence: u32,
     /// Port of the socket whose request it answers or reports.
-    pub(super) port: u32,
-    pub(super) content: MessageContent<'a>,
+    pub(crate) port: u32,
+    pub(crate) content: MessageContent<'a>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MessageContent<'a> {
+pub(crate) enum MessageContent<'a> {
     /// Acknowledgement, with the error number or 0.
     Acknowledged(i32),
     /// End of a dump.
@@ -166,7 +167,7 @@ pub(super) enum MessageContent<'a> {
 }
 
 /// The messages of a datagram. Ends at the first that is malformed.
-pub(super) fn split_messages(mut bytes: &[u8]) -> impl Iterator<Item = KernelMessage<'_>> {
+pub(crate) fn split_messages(mut bytes: &[u8]) -> impl Iterator<Item = KernelMessage<'_>> {
     std::iter::from_fn(move || {
         let len = u32::from_ne_bytes(bytes.get(0..4)?.try_into().ok()?) as usize;
         let whole = bytes.get(..len).filter(|_| len >= HEADER_LEN)?;
@@ -188,7 +189,7 @@ pub(super) fn split_messages(mut bytes: &[u8]) -> impl Iterator<Item = KernelMes
 }
 
 /// The value of the first attribute of this kind.
-pub(super) fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(crate) fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let len = usize::from(u16::from_ne_bytes(bytes.get(0..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & TYPE_MASK;
@@ -201,7 +202,7 @@ pub(super) fn find_attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// The text of an attribute, without its final NUL.
-pub(super) fn attribute_text(value: &[u8]) -> Option<&str> {
+pub(crate) fn attribute_text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value.strip_suffix(&[0]).unwrap_or(value)).ok()
 }
 

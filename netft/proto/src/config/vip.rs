@@ -1,0 +1,214 @@
+//! The floating addresses of a config.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::config::limits::{
+    DEFAULT_CHECK_FALL, DEFAULT_CHECK_RISE, DEFAULT_CHECK_TIMEOUT, DEFAULT_HOOK_TIMEOUT,
+    DEFAULT_LEASE,
+};
+
+/// A floating address: one name, one IPv4 address, one IPv6 address or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipConfig {
+    /// Its name, as a node's: what commands, events and the other nodes call it.
+    pub name: String,
+    /// One or two addresses, of different families.
+    pub addresses: Vec<VipAddress>,
+    /// The interface that carries it; `None`: by network.
+    pub interface: Option<String>,
+    /// The network that carries it; `None`: the one that contains the address.
+    pub network: Option<IpNet>,
+    /// Who decides on its owner.
+    pub ownership: VipOwnership,
+    /// How long the owner may answer without a renewal, from 100 ms.
+    pub lease: Duration,
+    /// How the kernel enforces the lease.
+    pub fence: VipFence,
+    /// The node may choose it as the source of its own connections.
+    pub source: bool,
+    /// Nodes that should own it, the best first.
+    pub preferred: Vec<String>,
+    /// When it returns to a preferred node.
+    pub failback: VipFailback,
+    /// It goes to whichever node's check passes.
+    pub follow: bool,
+    /// Check of the service behind it.
+    pub check: Option<VipCheck>,
+    /// Program that is run at every change of its state.
+    pub hook: Option<VipHook>,
+}
+
+/// An address, and the length of its network's prefix if the config gives it. The kernel gets a
+/// host address (/32, /128): it changes no route, and no other address hangs on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VipAddress {
+    /// The address.
+    pub addr: IpAddr,
+    /// Prefix length that the interface's network must have.
+    pub prefix_len: Option<u8>,
+}
+
+/// Who decides on the owner of an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VipOwnership {
+    /// The operator: `netft vip online`, `offline` and `move`.
+    #[default]
+    Manual,
+}
+
+impl VipOwnership {
+    /// The word in the config file and in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+        }
+    }
+
+    /// The engine of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Manual].into_iter().find(|engine| engine.as_str() == name)
+    }
+}
+
+/// How the kernel enforces a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VipFence {
+    /// Packets and ARP answers pass an nftables set whose element times out with the lease.
+    #[default]
+    Nftables,
+    /// Not at all: a node that is stopped keeps answering.
+    None,
+}
+
+impl VipFence {
+    /// The word in the config file and in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::None => "none",
+        }
+    }
+}
+
+/// When an address returns to a preferred node that can carry it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VipFailback {
+    /// Not by itself.
+    #[default]
+    Never,
+    /// Once it can have it; zero: at once.
+    After(Duration),
+}
+
+/// A check of the service behind an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipCheck {
+    /// The probe.
+    pub probe: VipProbe,
+    /// Time limit of one run.
+    pub timeout: Duration,
+    /// From the start of one run to that of the next.
+    pub interval: Duration,
+    /// Passes in a row that make a failed service healthy.
+    pub rise: u32,
+    /// Failures in a row that make a healthy service failed.
+    pub fall: u32,
+}
+
+impl VipCheck {
+    /// A check with the defaults.
+    pub fn new(probe: VipProbe) -> Self {
+        Self {
+            probe,
+            timeout: DEFAULT_CHECK_TIMEOUT,
+            interval: DEFAULT_CHECK_TIMEOUT,
+            rise: DEFAULT_CHECK_RISE,
+            fall: DEFAULT_CHECK_FALL,
+        }
+    }
+}
+
+/// One run of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VipProbe {
+    /// A TCP connection is accepted.
+    Tcp(std::net::SocketAddr),
+    /// An HTTP GET is answered with this status code.
+    Http {
+        /// Host and port to connect to.
+        at: std::net::SocketAddr,
+        /// The `Host` header.
+        host: String,
+        /// Path and query.
+        path: String,
+        /// Expected code.
+        status: u16,
+    },
+    /// The program exits with 0.
+    Exec(Vec<String>),
+}
+
+/// A program that is run at every change of an address's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipHook {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// It is killed after that.
+    pub timeout: Duration,
+}
+
+impl VipHook {
+    /// A hook with the default time limit.
+    pub const fn new(command: Vec<String>) -> Self {
+        Self { command, timeout: DEFAULT_HOOK_TIMEOUT }
+    }
+}
+
+impl VipConfig {
+    /// An address with the defaults: by network, owner decided by the operator.
+    pub fn new(name: impl Into<String>, addresses: Vec<VipAddress>) -> Self {
+        Self {
+            name: name.into(),
+            addresses,
+            interface: None,
+            network: None,
+            ownership: VipOwnership::default(),
+            lease: DEFAULT_LEASE,
+            fence: VipFence::default(),
+            source: false,
+            preferred: Vec::new(),
+            failback: VipFailback::default(),
+            follow: false,
+            check: None,
+            hook: None,
+        }
+    }
+
+    /// The address as one text: `10.1.0.9, fd01::9`.
+    pub fn describe_addresses(&self) -> String {
+        let addresses: Vec<_> = self.addresses.iter().map(|one| one.addr.to_string()).collect();
+        addresses.join(", ")
+    }
+
+    /// Names of the keys whose values differ.
+    pub(super) fn changed_keys(&self, new: &Self) -> Vec<&'static str> {
+        let old = self;
+        let differences = [
+            (old.addresses != new.addresses, "address"),
+            (old.interface != new.interface, "interface"),
+            (old.network != new.network, "network"),
+            (old.ownership != new.ownership, "ownership"),
+            (old.lease != new.lease, "lease"),
+            (old.fence != new.fence, "fence"),
+            (old.source != new.source, "source"),
+            (old.preferred != new.preferred, "preferred"),
+            (old.failback != new.failback, "failback"),
+            (old.follow != new.follow, "follow"),
+            (old.check != new.check, "check"),
+            (old.hook != new.hook, "hook"),
+        ];
+        differences.into_iter().filter(|(differs, _)| *differs).map(|(_, key)| key).collect()
+    }
+}

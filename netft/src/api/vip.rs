@@ -1,0 +1,10 @@
+//! The kernel side of the floating addresses, for the service that owns them.
+
+pub use crate::io::{
+    clock::now,
+    vip::{
+        addresses::{InterfaceWatch, VipInterfaces},
+        fence::{FenceWatch, VipFence, remove_fence},
+        neighbor_socket::NeighborSocket,
+    },
+};

@@ -1,0 +1,138 @@
+//! `netft vip`: the floating addresses.
+
+use clap::Subcommand;
+
+use super::output::StandardOutput;
+use crate::{
+    config::{adapter_name, node_name},
+    control::{
+        client::DaemonClient,
+        schema::{VipList, VipOrder, VipOrderDone, VipView},
+    },
+    exit::ExitError,
+    render::{style::OutputStyle, vips},
+    text::escape,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VipCommand {
+    /// List the floating addresses.
+    List,
+    /// Show one address.
+    Show {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+    },
+    /// Explain the state of an address: who decided, and what happened on this node.
+    Why {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+    },
+    /// Take an address on this node, after probing for it (`ownership = "manual"`).
+    Online {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+    },
+    /// Let an address go (`ownership = "manual"`).
+    Offline {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+    },
+    /// Hand an address over: its owner lets it go, and the other node takes it at once.
+    Move {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+        /// Node that takes it [default: the first that can]
+        #[arg(long, value_name = "NODE", value_parser = node_name)]
+        to: Option<String>,
+    },
+    /// Announce an address to the neighbors again.
+    Announce {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+    },
+    /// Add an address until netftd stops.
+    Add {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+        /// The address, or one of each family.
+        #[arg(required = true, num_args = 1..=2)]
+        addresses: Vec<String>,
+        /// Interface that carries it [default: by network]
+        #[arg(long, value_name = "NAME", value_parser = adapter_name)]
+        interface: Option<String>,
+    },
+    /// Remove an address that was added by `add`.
+    Remove {
+        /// Name of the address.
+        #[arg(value_parser = node_name)]
+        name: String,
+    },
+}
+
+pub(super) fn run_vip_command(
+    client: &DaemonClient,
+    command: VipCommand,
+    json: bool,
+    style: &OutputStyle,
+    out: &mut StandardOutput,
+) -> Result<(), ExitError> {
+    let (name, order) = match command {
+        VipCommand::List => {
+            let (text, list) = client.request_json::<VipList>("GET", "/v1/vips", "")?;
+            return out.print_response(json, &text, || vips::vips_table(&list, style));
+        }
+        VipCommand::Show { name } => {
+            let vip = find_vip(client, &name)?;
+            return print_vip(&vip, json, out, || vips::vip_text(&vip));
+        }
+        VipCommand::Why { name } => {
+            let vip = find_vip(client, &name)?;
+            return print_vip(&vip, json, out, || vips::why_text(&vip));
+        }
+        VipCommand::Online { name } => (name, order_of("online")),
+        VipCommand::Offline { name } => (name, order_of("offline")),
+        VipCommand::Announce { name } => (name, order_of("announce")),
+        VipCommand::Remove { name } => (name, order_of("remove")),
+        VipCommand::Move { name, to } => (name, VipOrder { to, ..order_of("move") }),
+        VipCommand::Add { name, addresses, interface } => {
+            (name, VipOrder { addresses, interface, ..order_of("add") })
+        }
+    };
+    let body = serde_json::to_string(&order).map_err(ExitError::other_error)?;
+    let target = format!("/v1/vips/{name}");
+    // A hand-over asks other nodes.
+    let client = client.with_timeout(crate::vip::HAND_OVER_TIMEOUT * 4);
+    let (text, done) = client.request_json::<VipOrderDone>("POST", &target, &body)?;
+    out.print_response(json, &text, || format!("{}\n", escape(&done.done)))
+}
+
+fn order_of(action: &str) -> VipOrder {
+    VipOrder { action: action.to_owned(), ..VipOrder::default() }
+}
+
+fn find_vip(client: &DaemonClient, name: &str) -> Result<VipView, ExitError> {
+    let (_, list) = client.request_json::<VipList>("GET", "/v1/vips", "")?;
+    list.vips.into_iter().find(|vip| vip.name == name).ok_or_else(|| {
+        ExitError::invalid_input(format!(
+            "there is no floating address {name:?}: `netft vip list` shows them"
+        ))
+    })
+}
+
+fn print_vip(
+    vip: &VipView,
+    json: bool,
+    out: &mut StandardOutput,
+    show: impl FnOnce() -> String,
+) -> Result<(), ExitError> {
+    let text = serde_json::to_string(&crate::control::schema::VersionedBody::new(vip));
+    out.print_response(json, &text.map_err(ExitError::other_error)?, show)
+}

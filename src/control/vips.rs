@@ -1,0 +1,81 @@
+//! Floating addresses on the control socket.
+
+use axum::http::StatusCode;
+use netft::config::{VipConfig, adapter_name, node_name, vip_address};
+
+use super::{
+    backend::ControlBackend,
+    schema::{VipOrder, VipOrderDone},
+};
+use crate::vip::{VipError, VipView};
+
+/// Every floating address, by name.
+pub(super) async fn list_vips<N: ControlBackend>(node: &N) -> Vec<VipView> {
+    match node.vip_handle().await {
+        Some(handle) => handle.list().await,
+        None => Vec::new(),
+    }
+}
+
+/// Carries out an order on the floating address `name`.
+///
+/// # Errors
+/// The order is malformed, or was not carried out.
+pub(super) async fn carry_out_order<N: ControlBackend>(
+    node: &N,
+    name: &str,
+    order: VipOrder,
+) -> Result<VipOrderDone, VipError> {
+    let handle = node.vip_handle().await.ok_or(VipError::Closed)?;
+    let done = match order.action.as_str() {
+        "online" => {
+            handle.set_online(name).await?;
+            format!("{name} is wanted on this node")
+        }
+        "offline" => {
+            handle.set_offline(name).await?;
+            format!("{name} is not wanted on this node")
+        }
+        "announce" => {
+            handle.announce(name).await?;
+            format!("{name} is announced again")
+        }
+        "move" => {
+            let node = node.move_vip(name, order.to.as_deref()).await?;
+            format!("{name} is on {node}")
+        }
+        "add" => {
+            handle.add(read_definition(name, &order)?).await?;
+            format!("{name} is added until netftd stops")
+        }
+        "remove" => {
+            handle.remove(name).await?;
+            format!("{name} is removed")
+        }
+        other => return Err(VipError::Refused(format!("{other:?} is no action"))),
+    };
+    Ok(VipOrderDone { done, vip: handle.view(name).await.ok() })
+}
+
+fn read_definition(name: &str, order: &VipOrder) -> Result<VipConfig, VipError> {
+    let refused = |what: &str, why: String| VipError::Refused(format!("{what}: {why}"));
+    let name = node_name(name).map_err(|why| refused("the name", why))?;
+    let addresses =
+        order.addresses.iter().map(|text| vip_address(text).map_err(|why| refused(text, why)));
+    let mut config = VipConfig::new(name, addresses.collect::<Result<_, _>>()?);
+    if let Some(interface) = &order.interface {
+        config.interface =
+            Some(adapter_name(interface).map_err(|why| refused("the interface", why))?);
+    }
+    config.check().map_err(|error| VipError::Refused(error.to_string()))?;
+    Ok(config)
+}
+
+/// HTTP status of a refusal.
+pub(super) const fn error_code(error: &VipError) -> StatusCode {
+    match error {
+        VipError::Unknown(_) => StatusCode::NOT_FOUND,
+        VipError::Refused(_) => StatusCode::CONFLICT,
+        VipError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

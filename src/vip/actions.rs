@@ -1,0 +1,176 @@
+//! What the machines decided, carried out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use netft::{
+    Time,
+    api::vip::now,
+    config::{VipFence, VipOwnership},
+    route::EventKind,
+    vip::{VipAction, VipState},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    command::run_command,
+    entry::VipEntry,
+    service::{VipReport, VipService},
+    view::VipView,
+};
+use crate::ownership::OwnershipRequest;
+
+impl VipService {
+    /// Carries out what the machines decided, in order. Renewals are set together.
+    pub(super) async fn carry_out(&mut self) {
+        let mut renewals = BTreeMap::<Time, Vec<Arc<str>>>::new();
+        let names: Vec<_> = self.entries.keys().cloned().collect();
+        for name in &names {
+            let mut pending = None;
+            while let Some(action) = self.entries.get_mut(name).and_then(VipEntry::poll_action) {
+                match action {
+                    VipAction::Permit(until) => pending = Some(until),
+                    action => {
+                        if let Some(until) = pending.take()
+                            && !self.permit(until, std::slice::from_ref(name)).await
+                        {
+                            continue;
+                        }
+                        self.carry_out_one(name, action).await;
+                    }
+                }
+            }
+            if let Some(until) = pending {
+                renewals.entry(until).or_default().push(Arc::clone(name));
+            }
+        }
+        let mut is_refused = false;
+        for (until, names) in renewals {
+            is_refused |= !self.permit(until, &names).await;
+        }
+        if is_refused {
+            // The refusals are decided on once more, without renewals.
+            Box::pin(self.carry_out()).await;
+        }
+    }
+
+    /// Lets addresses answer until then; false if the kernel refused.
+    async fn permit(&mut self, until: Time, names: &[Arc<str>]) -> bool {
+        let entries = names.iter().filter_map(|name| self.entries.get(name));
+        let addrs: Vec<_> = entries.flat_map(VipEntry::addrs).collect();
+        let Err(reason) = self.kernel.permit(&addrs, until).await else { return true };
+        for name in names {
+            if let Some(entry) = self.entries.get_mut(name) {
+                entry.refuse(now(), reason.clone());
+            }
+        }
+        false
+    }
+
+    async fn carry_out_one(&mut self, name: &Arc<str>, action: VipAction) {
+        let time = now();
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let index = entry.machine.link().map(|link| link.index);
+        match action {
+            // Carried out with the others.
+            VipAction::Permit(_) => {}
+            VipAction::Forbid => self.kernel.forbid(&entry.addrs()).await,
+            VipAction::AddAddress(addr) => {
+                let Some(index) = index else { return };
+                entry.configured_on = Some(index);
+                let is_source = entry.config.source;
+                if let Err(error) = self.kernel.interfaces.add(index, addr, is_source).await {
+                    entry.refuse(time, error.to_string());
+                }
+            }
+            VipAction::RemoveAddress(addr) => {
+                let Some(index) = entry.configured_on.or(index) else { return };
+                if let Err(error) = self.kernel.interfaces.remove(index, addr).await {
+                    tracing::warn!(vip = %name, %error, "cannot remove a floating address");
+                }
+            }
+            VipAction::Probe(addr) => {
+                let sent = index.map(|index| self.kernel.send_probe(index, addr));
+                if let Some(Err(error)) = sent {
+                    // Without probes nobody would know of a conflict.
+                    entry.refuse(time, format!("cannot probe for {addr}: {error}"));
+                }
+            }
+            VipAction::Announce(addr) => {
+                let sent = index.map(|index| self.kernel.announce(index, addr));
+                tracing::debug!(vip = %name, %addr, ?sent, "announced");
+            }
+            VipAction::Defend(message) => {
+                let sent = index.map(|index| self.kernel.announce(index, message.addr));
+                let what = format!("{} claims {}: announced in defence", message.mac, message.addr);
+                tracing::debug!(vip = %name, ?sent, what);
+                entry.add_history(time, what.clone());
+                self.report(EventKind::VipNotice { vip: name.to_string(), what });
+            }
+            VipAction::Restored(addr) => {
+                let what = format!("another program removed {addr}: it was put back");
+                entry.add_history(time, what.clone());
+                self.report(EventKind::VipNotice { vip: name.to_string(), what });
+            }
+            VipAction::Released(token) => {
+                entry.add_history(time, format!("let go by decision {token}"));
+                if entry.config.ownership != VipOwnership::Manual {
+                    let vip = Arc::clone(name);
+                    self.tell_engine(OwnershipRequest::Released { vip, token });
+                }
+            }
+            VipAction::Able(able) => {
+                if entry.config.ownership != VipOwnership::Manual {
+                    let (vip, is_able) = (Arc::clone(name), able.is_ok());
+                    let reason = able.err();
+                    self.tell_engine(OwnershipRequest::Able { vip, is_able, reason });
+                }
+            }
+            VipAction::Report(state) => self.report_state(name, state),
+        }
+    }
+
+    fn report_state(&mut self, name: &Arc<str>, state: VipState) {
+        let time = now();
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        entry.mark_state_changed(time);
+        let reason = state.reason().unwrap_or_default().to_owned();
+        let token = entry.machine.grant().map(|grant| format!(" by decision {}", grant.token));
+        let why = if reason.is_empty() { token.unwrap_or_default() } else { format!(": {reason}") };
+        entry.add_history(time, format!("{}{why}", state.as_str()));
+        let addresses = entry.config.describe_addresses();
+        if let Some(hook) = entry.config.hook.clone() {
+            let interface = entry.machine.link().map(|link| link.name.clone());
+            let environment = [
+                ("NETFT_VIP", name.to_string()),
+                ("NETFT_STATE", state.as_str().to_owned()),
+                ("NETFT_ADDRESS", addresses.clone()),
+                ("NETFT_INTERFACE", interface.unwrap_or_default()),
+                ("NETFT_REASON", reason),
+            ];
+            let vip = Arc::clone(name);
+            tokio::spawn(async move {
+                match run_command(&hook.command, &environment, hook.timeout).await {
+                    Ok(output) => tracing::info!(%vip, output, "hook done"),
+                    Err(error) => tracing::warn!(%vip, error, "hook failed"),
+                }
+            });
+        }
+        self.report(EventKind::VipChanged { vip: name.to_string(), addresses, state });
+    }
+
+    pub(super) fn report(&self, event: EventKind) {
+        if let Err(mpsc::error::TrySendError::Full(report)) =
+            self.reports.try_send(VipReport::Event(event))
+        {
+            tracing::warn!(?report, "an event of a floating address is lost");
+        }
+    }
+
+    pub(super) fn to_view(&self, entry: &VipEntry) -> VipView {
+        let fence = match (&self.kernel.fence_error, entry.config.fence) {
+            (Some(error), VipFence::Nftables) => error,
+            (_, fence) => fence.as_str(),
+        };
+        entry.to_view(now(), fence, &self.node)
+    }
+}

@@ -1,0 +1,132 @@
+//! Hand-over of an address by the operator, between two nodes: the owner lets it go, and the other
+//! node takes it without probing first.
+
+use std::{future::Future, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::handle::{VipError, VipHandle};
+
+/// Longest that a hand-over takes.
+pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Request to another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOverRequest {
+    /// Name of the address.
+    pub vip: String,
+    /// `take`: the sender has let it go. `give`: let it go, for the sender.
+    pub what: String,
+}
+
+/// The answer; `None`: done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct HandOverAnswer {
+    error: Option<String>,
+}
+
+/// The other nodes.
+pub trait VipPeers: Sync {
+    /// Names of this node and of its peers.
+    fn node_names(&self) -> impl Future<Output = (String, Vec<String>)> + Send;
+
+    /// Sends a request to a node; its answer.
+    ///
+    /// # Errors
+    /// The node is unreachable or does not answer.
+    fn ask(
+        &self,
+        node: &str,
+        request: Vec<u8>,
+    ) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
+}
+
+/// Moves an address to a node; without one, to the first that takes it.
+///
+/// # Errors
+/// No node took it: it stays where it was.
+pub async fn move_address(
+    handle: &VipHandle,
+    peers: &impl VipPeers,
+    vip: &str,
+    to: Option<&str>,
+) -> Result<String, VipError> {
+    let (own, others) = peers.node_names().await;
+    let view = handle.view(vip).await?;
+    if to == Some(own.as_str()) {
+        return fetch_address(handle, peers, vip, &own, &others).await;
+    }
+    if view.state != "online" {
+        return Err(VipError::Refused(format!(
+            "{vip} is {} on this node: run the command on its owner, or `netft vip move {vip} \
+             --to NODE` on the node that shall have it",
+            view.state
+        )));
+    }
+    let targets: Vec<_> = match to {
+        Some(node) if others.iter().any(|other| other == node) => vec![node.to_owned()],
+        Some(node) => return Err(VipError::Refused(format!("there is no node {node:?}"))),
+        None => others,
+    };
+    if targets.is_empty() {
+        return Err(VipError::Refused("this node has no peer".to_owned()));
+    }
+    handle.give(vip, &format!("moved to {}", targets.join(" or "))).await?;
+    let mut problems = Vec::new();
+    for node in targets {
+        match ask_node(peers, &node, vip, "take").await {
+            Ok(()) => return Ok(node),
+            Err(why) => problems.push(format!("{node}: {why}")),
+        }
+    }
+    handle.take(vip).await?;
+    Err(VipError::Refused(format!("{vip} stays on this node: {}", problems.join("; "))))
+}
+
+/// Has the owner, whoever it is, let the address go, and takes it.
+async fn fetch_address(
+    handle: &VipHandle,
+    peers: &impl VipPeers,
+    vip: &str,
+    own: &str,
+    others: &[String],
+) -> Result<String, VipError> {
+    let mut problems = Vec::new();
+    for node in others {
+        match ask_node(peers, node, vip, "give").await {
+            Ok(()) => {
+                handle.take(vip).await?;
+                return Ok(own.to_owned());
+            }
+            Err(why) => problems.push(format!("{node}: {why}")),
+        }
+    }
+    Err(VipError::Refused(format!(
+        "no node let {vip} go ({}); `netft vip online {vip}` probes for it and takes it",
+        problems.join("; ")
+    )))
+}
+
+async fn ask_node(peers: &impl VipPeers, node: &str, vip: &str, what: &str) -> Result<(), String> {
+    let request = HandOverRequest { vip: vip.to_owned(), what: what.to_owned() };
+    let bytes = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
+    let answer = match tokio::time::timeout(HAND_OVER_TIMEOUT, peers.ask(node, bytes)).await {
+        Ok(answer) => answer?,
+        Err(_) => return Err("no answer".to_owned()),
+    };
+    let answer: HandOverAnswer =
+        serde_json::from_slice(&answer).map_err(|_| "malformed answer".to_owned())?;
+    answer.error.map_or(Ok(()), Err)
+}
+
+/// Answers a request of an authenticated peer; `None` if it is malformed.
+pub async fn answer_hand_over(handle: &VipHandle, request: &[u8]) -> Option<Vec<u8>> {
+    let request: HandOverRequest = serde_json::from_slice(request).ok()?;
+    let done = match request.what.as_str() {
+        "take" => handle.take(&request.vip).await,
+        "give" => handle.give(&request.vip, "moved to the node that asked for it").await,
+        _ => return None,
+    };
+    let error = done.err().map(|error| error.to_string());
+    serde_json::to_vec(&HandOverAnswer { error }).ok()
+}
