@@ -54,6 +54,9 @@ fn f_46_a_peers_firewall_on_the_adapter_is_told_until_it_is_open() {
         }
         let pair = NodePair::start_up(1);
         let events = pair.events(0);
+        // After the echo of the start: the peer tells that its rules changed.
+        let is_answered = || pair.lab.node_netns(0).kernel_counters().get("IcmpInEchoReps") > 0;
+        wait_until("the first echo", is_answered);
         let start = SystemTime::now();
         let rules = "table inet f { chain i { type filter hook input priority 0; policy drop; \
                      iif lo accept; udp dport 3343 accept; ct state established,related accept; \
