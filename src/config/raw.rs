@@ -29,6 +29,8 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) relay: RelayTable,
     #[serde(default)]
+    pub(super) ownership: OwnershipTable,
+    #[serde(default)]
     pub(super) network: Vec<Spanned<NetworkTable>>,
     #[serde(default)]
     pub(super) peer: Vec<Spanned<PeerSection>>,
@@ -50,6 +52,13 @@ pub(super) struct TopologyTable {
     pub(super) plumb_all_cross_subnet_routes: OptionalField,
     pub(super) exclude: OptionalField,
     pub(super) keep_arp_settings: OptionalField,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OwnershipTable {
+    pub(super) voters: OptionalField,
+    pub(super) store: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

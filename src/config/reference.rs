@@ -293,8 +293,6 @@ fn a_key_changes_with_a_reload_or_a_restart_as_the_table_says() {
             "vip.check.exec" | "vip.check.http" => {
                 base.clone().without("vip.check.tcp").with(key.path, key.example)
             }
-            // One choice, which is the default.
-            "vip.ownership" => continue,
             // The example is a path of its own.
             "node.key" => base.clone().with(key.path, "\"other\""),
             // A prefix is nothing without addresses in it.

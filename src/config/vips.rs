@@ -2,13 +2,14 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
 use netft::config::{
-    ConfigKey, DEFAULT_CHECK_STATUS, MAX_VIPS, VipAddress, VipCheck, VipConfig, VipFailback,
-    VipFence, VipHook, VipOwnership, VipProbe, adapter_name, keys, network_prefix, node_name,
-    vip_address,
+    ConfigKey, DEFAULT_CHECK_STATUS, MAX_VIPS, OwnershipConfig, VipAddress, VipCheck, VipConfig,
+    VipFailback, VipFence, VipHook, VipOwnership, VipProbe, adapter_name, keys, network_prefix,
+    node_name, vip_address,
 };
 use toml::Spanned;
 
@@ -65,6 +66,28 @@ pub(super) fn check_node_names(
                 reader.report_problem(problem.with_help(help));
             }
         }
+    }
+}
+
+/// The voters, which are nodes of this config, and their store.
+pub(super) fn read_ownership(
+    reader: &mut FieldReader,
+    table: &raw::OwnershipTable,
+    nodes: &[&str],
+) -> OwnershipConfig {
+    let node = |text: &str| match nodes.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err("no node has this name".to_owned()),
+    };
+    let voters = reader.read_list(&table.voters, &keys::OWNERSHIP_VOTERS, node);
+    let path = |text: &str| match Path::new(text) {
+        path if path.is_absolute() => Ok(path.to_owned()),
+        _ => Err("it does not begin with `/`".to_owned()),
+    };
+    let store = reader.parse_text(&table.store, &keys::OWNERSHIP_STORE, path);
+    OwnershipConfig {
+        voters: voters.into_iter().map(|(name, _)| name).collect(),
+        store: store.map(|(path, _)| path),
     }
 }
 

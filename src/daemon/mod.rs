@@ -11,6 +11,7 @@ mod log_queue;
 mod logging;
 mod names;
 pub mod node;
+mod ownership;
 mod privileges;
 mod pump;
 mod reload;

@@ -15,16 +15,17 @@ use netft::{
         query::{PeerRequest, QueryError, Topic},
         snapshot::Snapshot,
     },
-    config::{Config, ConfigChange},
+    config::{Config, ConfigChange, VipOwnership},
     route::{PeerChange, RouteChange},
     wire::DropReason,
 };
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{RwLock, mpsc, oneshot};
 
 use super::{reload, reload::ConfigSource};
 use crate::{
     control::backend::ControlBackend,
     exit::ExitError,
+    ownership::OwnershipRequest,
     vip,
     vip::{VipError, VipHandle, VipPeers, VipReport},
 };
@@ -35,6 +36,8 @@ pub struct RunningNode {
     source: ConfigSource,
     /// Set once the floating addresses are served.
     vips: OnceLock<VipHandle>,
+    /// Set once an engine decides on owners.
+    ownership: OnceLock<mpsc::Sender<OwnershipRequest>>,
 }
 
 impl RunningNode {
@@ -52,7 +55,7 @@ impl RunningNode {
         })?;
         let events = adapter.events();
         let adapter = RwLock::new(Some(adapter));
-        Ok((Self { adapter, source, vips: OnceLock::new() }, events))
+        Ok((Self { adapter, source, vips: OnceLock::new(), ownership: OnceLock::new() }, events))
     }
 
     /// Its configuration; `None` once closed.
@@ -73,6 +76,46 @@ impl RunningNode {
     /// Serves the floating addresses by `handle` from here on.
     pub(super) fn set_vips(&self, handle: VipHandle) {
         let _ = self.vips.set(handle);
+    }
+
+    /// Asks the engine for moves by `requests` from here on.
+    pub(super) fn set_ownership(&self, requests: mpsc::Sender<OwnershipRequest>) {
+        let _ = self.ownership.set(requests);
+    }
+
+    /// Sends a request on a topic to a node; its answer.
+    ///
+    /// # Errors
+    /// The node is unreachable or does not answer.
+    pub(super) async fn ask_on(
+        &self,
+        node: &str,
+        topic: Topic,
+        request: Vec<u8>,
+    ) -> Result<Vec<u8>, String> {
+        let adapter = self.adapter.read().await;
+        let adapter = adapter.as_ref().ok_or("netftd is stopping")?;
+        let config = adapter.config();
+        let peer = config.peers.iter().find(|peer| peer.name == node);
+        let peer = peer.ok_or("there is no such peer")?.id;
+        adapter.request(peer, topic, request).await.map_err(|error| error.to_string())
+    }
+
+    /// Has the engine move an address.
+    async fn request_move(
+        &self,
+        requests: &mpsc::Sender<OwnershipRequest>,
+        name: &str,
+        to: Option<&str>,
+    ) -> Result<String, VipError> {
+        let (reply, moved) = oneshot::channel();
+        let order = OwnershipRequest::Move { vip: name.into(), to: to.map(Into::into), reply };
+        requests.send(order).await.map_err(|_| VipError::Closed)?;
+        match moved.await {
+            Ok(Ok(())) => Ok(to.unwrap_or("another node").to_owned()),
+            Ok(Err(refusal)) => Err(VipError::Refused(refusal)),
+            Err(_) => Err(VipError::Closed),
+        }
     }
 
     /// Passes on what the address service reports.
@@ -150,6 +193,13 @@ impl ControlBackend for RunningNode {
     }
 
     async fn move_vip(&self, name: &str, to: Option<&str>) -> Result<String, VipError> {
+        let config = self.config().await.ok_or(VipError::Closed)?;
+        let vip = config.vips.iter().find(|vip| vip.name == name);
+        if vip.is_some_and(|vip| vip.ownership == VipOwnership::Raft)
+            && let Some(requests) = self.ownership.get()
+        {
+            return self.request_move(requests, name, to).await;
+        }
         let handle = self.vips.get().ok_or(VipError::Closed)?;
         vip::move_address(handle, self, name, to).await
     }
@@ -167,15 +217,6 @@ impl VipPeers for RunningNode {
     }
 
     async fn ask(&self, node: &str, request: Vec<u8>) -> Result<Vec<u8>, String> {
-        let snapshot = self.take_snapshot().await.ok_or("netftd is stopping")?;
-        let peer = snapshot.peers.iter().find(|peer| peer.name == node);
-        let peer = peer.ok_or("there is no such peer")?.status.peer;
-        match self.adapter.read().await.as_ref() {
-            Some(adapter) => {
-                let answer = adapter.request(peer, Topic::HandOver, request).await;
-                answer.map_err(|error| error.to_string())
-            }
-            None => Err("netftd is stopping".to_owned()),
-        }
+        self.ask_on(node, Topic::HandOver, request).await
     }
 }

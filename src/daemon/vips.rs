@@ -1,11 +1,11 @@
 //! Starts the address service and connects it with the node: events, hand-overs, drops.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use netft::{api::query::Topic, route::EventKind};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::node::RunningNode;
+use super::{node::RunningNode, ownership::RunningOwnership};
 use crate::{
     ownership::OWNERSHIP_QUEUE_LEN,
     vip::{VipHandle, VipReport, VipService, VipServiceParts, answer_hand_over},
@@ -14,19 +14,23 @@ use crate::{
 /// Reports of the service on their way to the node; beyond it the newest is logged and lost.
 const REPORT_QUEUE_LEN: usize = 512;
 
+/// Time in which the engine tells the leader what this node let go.
+const RELEASE_TIME: Duration = Duration::from_millis(150);
+
 /// The running service; its tasks end with it.
 pub(super) struct RunningVips {
     handle: VipHandle,
     tasks: JoinSet<()>,
+    ownership: Option<RunningOwnership>,
 }
 
 impl RunningVips {
     /// Starts the service; `None` if the kernel refuses it, which is logged.
     pub(super) async fn start(node: &Arc<RunningNode>) -> Option<Self> {
         let config = node.config().await?;
-        // Engines attach here.
-        let (_updates, update_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
-        let (requests, _requests) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
+        let (updates, update_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
+        let (requests, request_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
+        let mover = requests.clone();
         let (reports, report_rx) = mpsc::channel(REPORT_QUEUE_LEN);
         let parts = VipServiceParts {
             node: config.name.clone(),
@@ -51,12 +55,20 @@ impl RunningVips {
         tasks.spawn(forward_reports(Arc::clone(node), report_rx));
         tasks.spawn(answer_peers(Arc::clone(node), handle.clone()));
         tasks.spawn(announce_after_outages(Arc::clone(node), handle.clone()));
-        Some(Self { handle, tasks })
+        let ownership = RunningOwnership::start(node, updates, request_rx).await;
+        if ownership.is_some() {
+            node.set_ownership(mover);
+        }
+        Some(Self { handle, tasks, ownership })
     }
 
     /// Lets every address go and removes the fence.
     pub(super) async fn stop(mut self) {
         self.handle.stop().await;
+        if self.ownership.is_some() {
+            // The others take the addresses at once if they hear that this node let them go.
+            tokio::time::sleep(RELEASE_TIME).await;
+        }
         self.tasks.shutdown().await;
     }
 }

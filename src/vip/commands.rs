@@ -75,7 +75,6 @@ impl VipService {
         let entry = self.entry(name)?;
         match entry.config.ownership {
             VipOwnership::Manual => Ok(entry),
-            #[allow(unreachable_patterns, reason = "more engines are to come")]
             engine => Err(VipError::Refused(format!(
                 "the owner of {name} is decided by `ownership = {:?}`",
                 engine.as_str()

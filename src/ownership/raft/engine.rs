@@ -36,7 +36,8 @@ const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Interval and duration of the elections that this node begins because netft cannot reach the
 /// leader; raft's own timers follow.
-const ELECTION_RETRY: Duration = Duration::from_millis(40);
+const ELECTION_RETRY: Duration = Duration::from_millis(60);
+const ELECTION_TURN: Duration = Duration::from_millis(20);
 const ELECTION_EFFORT: Duration = Duration::from_millis(600);
 /// Longest sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
@@ -480,8 +481,9 @@ impl<T: OwnershipTransport> EngineTask<T> {
         });
     }
 
-    /// netft's word on a node. The first reachable voter begins the election when the leader is
-    /// lost; a node without a majority begins none, so that its terms do not rise.
+    /// netft's word on a node. The reachable voters begin the election in turn when the leader is
+    /// lost; a node without a majority begins none, so that its terms do not rise, and neither does
+    /// a witness.
     fn on_reachability(&mut self, node: &str, is_reachable: bool) {
         let now = clock::now();
         self.evidence.set_reachable(node, is_reachable);
@@ -493,16 +495,17 @@ impl<T: OwnershipTransport> EngineTask<T> {
             *id == self.me
                 || self.names.get(id).is_some_and(|name| !self.evidence.is_unreachable(name))
         };
-        let mut reached = self.voters.iter().filter(|id| is_reached(id)).peekable();
-        let is_first = reached.peek() == Some(&&self.me);
-        let has_majority = reached.count() > self.voters.len() / 2;
-        voter.raft.runtime_config().elect(has_majority);
+        let reached: Vec<_> = self.voters.iter().filter(|id| is_reached(id)).collect();
+        let turn = reached.iter().position(|id| **id == self.me).unwrap_or_default();
+        let may_elect = reached.len() > self.voters.len() / 2 && !self.settings.policies.is_empty();
+        voter.raft.runtime_config().elect(may_elect);
         let lost = self.known_leader().as_deref() == Some(node) && !is_reachable;
-        if !has_majority {
+        if !may_elect {
             self.route.election = None;
-        } else if lost && is_first {
+        } else if lost {
             tracing::info!(leader = node, "ownership: the leader is unreachable: election");
-            self.route.election = Some((now + ELECTION_EFFORT, now));
+            let first = now + ELECTION_TURN * u32::try_from(turn).unwrap_or_default();
+            self.route.election = Some((now + ELECTION_EFFORT, first));
         }
     }
 

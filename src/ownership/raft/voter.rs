@@ -57,6 +57,11 @@ pub(super) async fn start_voter<T: OwnershipTransport>(
     let raft = Raft::new(me, config, network, store, machine.clone())
         .await
         .map_err(|error| format!("raft does not start: {error}"))?;
+    // A witness knows no rules of addresses: it votes, and leaves the leadership to those who do.
+    if settings.policies.is_empty() {
+        raft.runtime_config().elect(false);
+        return Ok(Voter { metrics: raft.metrics(), raft, machine });
+    }
     if !raft.is_initialized().await.map_err(|error| error.to_string())? {
         let voters = settings.nodes.iter().filter(|node| node.is_voter);
         let members: BTreeMap<u64, BasicNode> =

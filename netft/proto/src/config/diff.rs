@@ -152,8 +152,11 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
     let backend = |config: &Config| config.adapter.backend.as_str().to_owned();
     let folder = |config: &Config| config.runtime_dir.display().to_string();
     let bytes = |config: &Config| config.retransmit_limits.bytes.to_string();
+    let voters = |config: &Config| config.ownership.voters.join(", ");
+    let store =
+        |config: &Config| config.ownership.store_path(&config.adapter.name).display().to_string();
     let age = |config: &Config| describe_duration(config.retransmit_limits.age);
-    let settings: [(&'static str, String, String); 13] = [
+    let settings: [(&'static str, String, String); 15] = [
         (keys::NODE_NAME.path, old.name.clone(), new.name.clone()),
         (keys::NODE_KEY.path, old.public_key.to_string(), new.public_key.to_string()),
         (keys::ADAPTER_NAME.path, old.adapter.name.clone(), new.adapter.name.clone()),
@@ -183,6 +186,8 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
         // The workers' retransmission buffers are allocated with these.
         (keys::RESEND_BYTES.path, bytes(old), bytes(new)),
         (keys::RESEND_AGE.path, age(old), age(new)),
+        (keys::OWNERSHIP_VOTERS.path, voters(old), voters(new)),
+        (keys::OWNERSHIP_STORE.path, store(old), store(new)),
         ("--runtime-dir", folder(old), folder(new)),
     ];
     settings

@@ -27,6 +27,7 @@ pub const CONFIG_TABLES: &[ConfigTable] = &[
     table("resend", "Retransmission of frames that a failing route lost."),
     table("topology", "Pairing of local and remote addresses into routes."),
     table("relay", "Forwarding over a third node while two nodes share no route that is up."),
+    table("ownership", "Votes on the owners of floating addresses with `ownership = \"raft\"`."),
     list_of_tables("network", "A physical network to use. Without any, every one found is used."),
     list_of_tables("peer", "Another node; at most 256."),
     list_of_tables(
@@ -236,6 +237,16 @@ config_keys! {
     /// This node reaches peers over a peer that offers to forward, when no direct route is up.
     RELAY_USE = "relay.use", KeySyntax::Flag, Flag(false), Live, "true";
 
+    /// Nodes that vote, the same list on every node: two and a third one that may carry no address,
+    /// or any odd number. A voter without addresses is a witness: it votes and is never leader.
+    OWNERSHIP_VOTERS = "ownership.voters", KeySyntax::TextList("the name of a node"),
+        Described("all nodes"), Restart, r#"["a", "b"]"#;
+    /// File of this node's votes and decisions. It must outlive a reboot: a voter that forgets its
+    /// vote could vote twice.
+    OWNERSHIP_STORE = "ownership.store", KeySyntax::Text("an absolute path"),
+        Described("`/var/lib/netft/`, the adapter's name, `.ownership`"), Restart,
+        r#""/srv/netft/ownership""#;
+
     /// Prefix of the network; no two networks overlap.
     NETWORK_PREFIX = "network.prefix", KeySyntax::Text(PREFIX_SYNTAX), Required, Live,
         r#""10.2.0.0/24""#;
@@ -327,8 +338,8 @@ config_keys! {
     VIP_NETWORK = "vip.network", KeySyntax::Text(PREFIX_SYNTAX),
         Described("the one that contains the address"), Live, r#""10.1.0.0/24""#;
     /// Who decides on the owner: `manual`, by `netft vip online`, `offline` and `move`.
-    VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual"]),
-        Text("manual"), Live, r#""manual""#;
+    VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual", "raft"]),
+        Text("manual"), Live, r#""raft""#;
     /// How long the owner may answer without a renewal.
     VIP_LEASE = "vip.lease", KeySyntax::Number(LEASE_LIMITS),
         Number(DEFAULT_LEASE.as_millis() as u64), Live, "1000";

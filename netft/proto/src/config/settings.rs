@@ -56,6 +56,8 @@ pub struct Config {
     pub peers: Vec<PeerConfig>,
     /// The floating addresses.
     pub vips: Vec<VipConfig>,
+    /// Who decides on the owners of those with `ownership = "raft"`.
+    pub ownership: OwnershipConfig,
 }
 
 impl Config {
@@ -78,6 +80,7 @@ impl Config {
             networks: Vec::new(),
             peers: Vec::new(),
             vips: Vec::new(),
+            ownership: OwnershipConfig::default(),
         }
     }
 
@@ -276,6 +279,23 @@ pub struct RelayConfig {
 impl Default for RelayConfig {
     fn default() -> Self {
         Self { offer: false, limit: DEFAULT_RELAY_LIMIT, use_relays: false }
+    }
+}
+
+/// Votes on the owners of floating addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnershipConfig {
+    /// Names of the nodes that vote; empty: all nodes of the config.
+    pub voters: Vec<String>,
+    /// File of votes and decisions; `None`: the default for the adapter.
+    pub store: Option<PathBuf>,
+}
+
+impl OwnershipConfig {
+    /// The file of votes and decisions.
+    pub fn store_path(&self, adapter: &str) -> PathBuf {
+        let default = || format!("/var/lib/netft/{adapter}.ownership").into();
+        self.store.clone().unwrap_or_else(default)
     }
 }
 

@@ -56,6 +56,8 @@ pub enum VipOwnership {
     /// The operator: `netft vip online`, `offline` and `move`.
     #[default]
     Manual,
+    /// The nodes that vote (`[ownership]`), by raft.
+    Raft,
 }
 
 impl VipOwnership {
@@ -63,12 +65,13 @@ impl VipOwnership {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
+            Self::Raft => "raft",
         }
     }
 
     /// The engine of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Manual].into_iter().find(|engine| engine.as_str() == name)
+        [Self::Manual, Self::Raft].into_iter().find(|engine| engine.as_str() == name)
     }
 }
 

@@ -109,13 +109,19 @@ impl LeaseHolder {
         }
     }
 
-    /// The address service let the address go that `token` revoked.
+    /// The address service let the address go that `token` revoked, or let it go by itself.
     pub fn on_released(&mut self, now: Time, vip: &str, token: FencingToken) {
-        if let Some(release) = self.releases.get_mut(vip)
-            && [release.held, release.revoked_by].contains(&token)
-        {
-            release.is_done = true;
-            self.held.remove(vip);
+        let revoked = self.releases.get_mut(vip).filter(|release| !release.is_done);
+        if let Some(release) = revoked {
+            if [release.held, release.revoked_by].contains(&token) {
+                release.is_done = true;
+                self.held.remove(vip);
+                self.next_report = self.next_report.min(now);
+            }
+        } else if let Some((held, _)) = self.held.remove(vip) {
+            // The service let it go by itself, for example because netftd stops.
+            let release = Release { held, revoked_by: held, is_done: true };
+            self.releases.insert(vip.to_owned(), release);
             self.next_report = self.next_report.min(now);
         }
     }
@@ -213,6 +219,11 @@ impl LeaseHolder {
         }
         match word.verdict {
             LeaseVerdict::Granted(lease) => {
+                let is_given_up = |release: &Release| release.is_done && release.held == word.token;
+                // What this node said it let go it does not take up again under the same token.
+                if self.releases.get(&word.vip).is_some_and(is_given_up) {
+                    return;
+                }
                 self.releases.remove(&word.vip);
                 self.held.insert(word.vip.clone(), (word.token, lease));
                 self.next_report = self.next_report.min(asked + lease / RENEWALS_PER_LEASE);

@@ -16,7 +16,7 @@ use crate::{
             able_nodes::AbleNodes,
             lease::LeaseRules,
             messages::{LeaseReply, LeaseReport, LeaseVerdict, VipVerdict},
-            placement::{Owners, Placement, place_address},
+            placement::{Owners, Placement, best_node, place_address},
             policy::{Failback, VipPolicy},
             state::{OwnershipCommand, OwnershipState, VipRecord},
         },
@@ -262,6 +262,11 @@ impl OwnershipLeader {
         {
             self.returns.remove(vip);
             return Some((Some(target), true, "the operator moved it"));
+        }
+        // The owner let it go by itself: a new decision, also if that names the same node.
+        if record.owner.is_some() && self.released.contains(&(vip.to_owned(), record.token)) {
+            let owner = best_node(policy, owners, &self.nodes, now);
+            return Some((owner, false, "its owner let it go"));
         }
         match place_address(policy, record, owners, &self.nodes, now) {
             Placement::Keep => {

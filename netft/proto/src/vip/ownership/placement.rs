@@ -70,7 +70,12 @@ fn change_to(owner: String, reason: &'static str) -> Placement {
 
 /// The best of the eligible nodes: by the company of other addresses, by preference, by the number
 /// of addresses that it owns, by name.
-fn best_node(policy: &VipPolicy, owners: &Owners, nodes: &AbleNodes, now: Time) -> Option<String> {
+pub(super) fn best_node(
+    policy: &VipPolicy,
+    owners: &Owners,
+    nodes: &AbleNodes,
+    now: Time,
+) -> Option<String> {
     let load = |node: &str| {
         let others = owners.iter().filter(|(vip, _)| **vip != policy.name);
         others.filter(|(_, owner)| owner.as_deref() == Some(node)).count()

@@ -220,6 +220,35 @@ fn a_holder_ignores_what_was_overtaken_and_lets_go_first() {
 }
 
 #[test]
+fn an_owner_that_lets_go_by_itself_is_replaced_at_once_and_never_granted_that_token_again() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
+    let mut holder = LeaseHolder::new("a", at(0));
+    holder.set_able(at(0), "v", true);
+    cluster.hear(at(1), &report("b", 1));
+    let first = holder.poll_report(at(1)).unwrap();
+    cluster.hear(at(1), &first);
+    cluster.decide(at(1));
+    let report_at = |holder: &mut LeaseHolder, now| {
+        holder.request_report(now);
+        holder.poll_report(now).unwrap()
+    };
+    let second = report_at(&mut holder, at(500));
+    let reply = cluster.leader.answer_report(at(500), &cluster.state, &cluster.policies, &second);
+    assert!(matches!(holder.on_reply(at(501), &reply)[..], [_, HolderUpdate::Granted { .. }]));
+    let late = report_at(&mut holder, at(510));
+    let late = cluster.leader.answer_report(at(510), &cluster.state, &cluster.policies, &late);
+    let token = cluster.state.record_of("v").unwrap().token;
+    holder.set_able(at(511), "v", false);
+    holder.on_released(at(511), "v", token);
+    assert_eq!(holder.on_reply(at(512), &late), [], "a grant that crossed the release");
+    let last = report_at(&mut holder, at(513));
+    assert_eq!(last.released, [("v".to_owned(), token)]);
+    cluster.hear(at(513), &last);
+    assert_eq!(cluster.decide(at(513)).as_deref(), Some("b"));
+    assert_eq!(cluster.ask(at(514), &report("b", 2)), LeaseVerdict::Granted(LEASE));
+}
+
+#[test]
 fn votes_bound_the_leases_of_earlier_leaders_only_as_a_majority() {
     let rules = LeaseRules::DEFAULT;
     let mut ages = VoteAges::default();

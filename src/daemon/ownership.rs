@@ -1,0 +1,158 @@
+//! Starts the engine that decides on the owners of floating addresses, and connects it with the
+//! node: requests of peers, and who can be reached.
+
+use std::sync::Arc;
+
+use netft::{
+    NodeKey,
+    api::query::{PeerRequest, Topic},
+    config::{Config, VipConfig, VipFailback, VipOwnership},
+    route::EventKind,
+    vip::ownership::{Failback, VipPolicy},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::node::RunningNode;
+use crate::{
+    ownership::{
+        OwnershipRequest, OwnershipUpdate,
+        raft::{
+            EngineChannels, OwnershipNode, OwnershipTransport, PeerMessage, RaftEngine,
+            RaftSettings,
+        },
+    },
+    vip::VipPeers,
+};
+
+/// Requests of peers, and changes of who can be reached, on their way to the engine.
+const ENGINE_QUEUE_LEN: usize = 64;
+
+/// The running engine; it ends with this.
+pub(super) struct RunningOwnership {
+    _engine: RaftEngine,
+    _tasks: JoinSet<()>,
+}
+
+impl RunningOwnership {
+    /// Starts the engine; `None` if no address of the config needs one and this node is no voter.
+    pub(super) async fn start(
+        node: &Arc<RunningNode>,
+        updates: mpsc::Sender<OwnershipUpdate>,
+        requests: mpsc::Receiver<OwnershipRequest>,
+    ) -> Option<Self> {
+        let config = node.config().await?;
+        let settings = engine_settings(&config)?;
+        let voters: Vec<_> =
+            settings.nodes.iter().filter(|one| one.is_voter).map(|one| &one.name).collect();
+        tracing::info!(?voters, "ownership: raft decides on {} addresses", settings.policies.len());
+        let (peers_tx, peers) = mpsc::channel(ENGINE_QUEUE_LEN);
+        let (reachability_tx, reachability) = mpsc::channel(ENGINE_QUEUE_LEN);
+        let channels = EngineChannels { updates, requests, peers, reachability };
+        let transport = Arc::new(NodeTransport(Arc::clone(node)));
+        let engine = match RaftEngine::start(settings, transport, channels).await {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::error!("ownership: {error}");
+                return None;
+            }
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(forward_requests(Arc::clone(node), peers_tx));
+        tasks.spawn(forward_reachability(Arc::clone(node), reachability_tx));
+        Some(Self { _engine: engine, _tasks: tasks })
+    }
+}
+
+/// Settings of the engine; `None` without a need for one.
+fn engine_settings(config: &Config) -> Option<RaftSettings> {
+    let policies: Vec<_> = config
+        .vips
+        .iter()
+        .filter(|vip| vip.ownership == VipOwnership::Raft)
+        .map(to_policy)
+        .collect();
+    let voters = &config.ownership.voters;
+    if policies.is_empty() && !voters.contains(&config.name) {
+        return None;
+    }
+    let own = (&config.name, config.public_key);
+    let peers = config.peers.iter().map(|peer| (&peer.name, peer.key));
+    let nodes = [own].into_iter().chain(peers).map(|(name, key)| OwnershipNode {
+        name: name.clone(),
+        id: node_id(key),
+        is_voter: voters.is_empty() || voters.contains(name),
+    });
+    Some(RaftSettings {
+        node: config.name.clone(),
+        nodes: nodes.collect(),
+        policies,
+        store: config.ownership.store_path(&config.adapter.name),
+    })
+}
+
+/// A node's number in the log: of its key, which no other node has.
+fn node_id(key: NodeKey) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&key.0[..8]);
+    u64::from_be_bytes(bytes)
+}
+
+fn to_policy(vip: &VipConfig) -> VipPolicy {
+    VipPolicy {
+        preferred: vip.preferred.clone(),
+        failback: match vip.failback {
+            VipFailback::Never => Failback::Never,
+            VipFailback::After(hold) => Failback::After(hold),
+        },
+        ..VipPolicy::new(&vip.name, vip.lease)
+    }
+}
+
+/// Requests over the control sessions.
+struct NodeTransport(Arc<RunningNode>);
+
+impl OwnershipTransport for NodeTransport {
+    async fn request(&self, node: &str, payload: Vec<u8>) -> Result<Vec<u8>, String> {
+        self.0.ask_on(node, Topic::Ownership, payload).await
+    }
+}
+
+async fn forward_requests(node: Arc<RunningNode>, to: mpsc::Sender<PeerMessage>) {
+    let Some(mut requests) = node.requests(Topic::Ownership).await else { return };
+    while let Some(PeerRequest { payload, reply_tx, .. }) = requests.recv().await {
+        if to.send(PeerMessage { payload, reply_tx }).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the engine whom netft reaches.
+async fn forward_reachability(node: Arc<RunningNode>, to: mpsc::Sender<(Arc<str>, bool)>) {
+    let Some(mut events) = node.new_events().await else { return };
+    while let Some(event) = events.next().await {
+        let changes = match event.map(|event| event.kind) {
+            Ok(EventKind::RemoteReachable { peer, .. }) => {
+                vec![(peer_name(&node, peer).await, true)]
+            }
+            Ok(EventKind::RemoteUnreachable { peer }) => {
+                vec![(peer_name(&node, peer).await, false)]
+            }
+            Ok(_) => continue,
+            // Who became unreachable meanwhile shows by its silence.
+            Err(_) => {
+                let (_, peers) = node.node_names().await;
+                peers.into_iter().map(|name| (Some(name), true)).collect()
+            }
+        };
+        for (name, is_reachable) in changes {
+            let Some(name) = name else { continue };
+            if to.send((name.into(), is_reachable)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn peer_name(node: &RunningNode, peer: netft::PeerId) -> Option<String> {
+    node.config().await?.peer_of(peer).map(|peer| peer.name.clone())
+}
