@@ -407,7 +407,8 @@ impl<T: OwnershipTransport> EngineTask<T> {
     async fn send_update(&self, update: HolderUpdate) {
         let update = match update {
             HolderUpdate::Granted { vip, token, until } => {
-                tracing::debug!(vip, %token, until = until.as_nanos(), "ownership: granted");
+                let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
+                tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
                 OwnershipUpdate::Granted { vip: vip.into(), token, until }
             }
             HolderUpdate::Revoked { vip, token } => {
@@ -433,6 +434,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 self.holder.set_able(now, &vip, is_able);
             }
             OwnershipRequest::Released { vip, token } => {
+                tracing::debug!(%vip, %token, now = now.as_nanos(), "ownership: let go");
                 self.holder.on_released(now, &vip, token);
             }
             OwnershipRequest::Move { vip, to, reply } => {

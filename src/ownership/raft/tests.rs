@@ -214,7 +214,7 @@ impl Cluster {
     /// No two nodes held an address at once, and tokens only grow.
     fn check_held(&self) {
         let held = self.held.lock().unwrap();
-        assert!(held.len() > 3, "too little happened");
+        assert!(held.len() > 1, "too little happened");
         for (place, one) in held.iter().enumerate() {
             for other in held[..place].iter().filter(|other| other.vip == one.vip) {
                 if other.node != one.node {

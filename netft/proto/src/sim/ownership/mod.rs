@@ -83,7 +83,7 @@ enum Fault {
     Move(usize, usize),
 }
 
-struct SimNode {
+struct VipNode {
     process: Option<Process>,
     durable: Durable,
     /// Number of the process: messages of an earlier one are lost with its sessions.
@@ -97,7 +97,7 @@ struct SimNode {
     wake_serial: u64,
 }
 
-impl SimNode {
+impl VipNode {
     fn local(&self, real: Time) -> Time {
         let error = i128::from(real.as_nanos()) * i128::from(self.drift) / 1_000_000_000;
         let nanos = i128::from(self.origin) + i128::from(real.as_nanos()) + error;
@@ -114,7 +114,7 @@ impl SimNode {
 struct World {
     now: Time,
     rng: SplitMix64,
-    nodes: Vec<SimNode>,
+    nodes: Vec<VipNode>,
     policies: Vec<VipPolicy>,
     bug: Option<OwnershipBug>,
     events: BTreeMap<(Time, u64), SimEvent>,
@@ -178,7 +178,7 @@ impl World {
             })
             .collect();
         let nodes = (0..count)
-            .map(|_| SimNode {
+            .map(|_| VipNode {
                 process: None,
                 durable: Durable::default(),
                 life: 0,

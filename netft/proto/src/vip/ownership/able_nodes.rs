@@ -14,7 +14,7 @@ const MAX_PROMISE: Duration = Duration::from_secs(5);
 
 /// One node.
 #[derive(Clone, Debug, Default)]
-struct NodeView {
+struct ReportedNode {
     /// End of the time for which its last report speaks; `None`: none was heard.
     alive_until: Option<Time>,
     able: BTreeSet<String>,
@@ -24,7 +24,7 @@ struct NodeView {
 /// All nodes that were heard of.
 #[derive(Clone, Debug)]
 pub(super) struct AbleNodes {
-    nodes: BTreeMap<String, NodeView>,
+    nodes: BTreeMap<String, ReportedNode>,
     /// Until then a node that was not heard yet counts as alive: a leader begins without knowledge.
     unheard_until: Time,
 }
@@ -55,7 +55,7 @@ impl AbleNodes {
     pub(super) fn is_alive(&self, node: &str, now: Time) -> bool {
         match self.nodes.get(node) {
             Some(view) if view.is_unreachable => false,
-            Some(NodeView { alive_until: Some(until), .. }) => now < *until,
+            Some(ReportedNode { alive_until: Some(until), .. }) => now < *until,
             _ => now < self.unheard_until,
         }
     }
