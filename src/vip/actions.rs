@@ -70,6 +70,12 @@ impl VipService {
         let time = now();
         let Some(entry) = self.entries.get_mut(name) else { return };
         let index = entry.machine.link().map(|link| link.index);
+        // No chain of the kernel sees what netftd sends itself: a process that was stopped since
+        // the decision must not announce an address whose lease has ended.
+        let is_claim = matches!(action, VipAction::Announce(_) | VipAction::Defend(_));
+        if is_claim && entry.machine.grant().is_none_or(|grant| grant.until <= time) {
+            return;
+        }
         match action {
             // Carried out with the others.
             VipAction::Permit(_) => {}

@@ -195,7 +195,13 @@ impl VipService {
                     return;
                 }
                 Wakeup::Command(command) => self.on_command(command).await,
-                Wakeup::Update(update) => self.on_update(update),
+                Wakeup::Update(update) => {
+                    self.on_update(update);
+                    // Renewals of many addresses come together, and are set together.
+                    while let Ok(update) = self.inputs.updates.try_recv() {
+                        self.on_update(update);
+                    }
+                }
                 Wakeup::Heard((index, message)) => {
                     for entry in self.entries.values_mut() {
                         if entry.machine.link().is_some_and(|link| link.index == index) {
