@@ -83,7 +83,7 @@ enum Phase {
         sent: Option<u64>,
     },
     /// The refreshed count is on its way; it is the baseline.
-    Awaiting,
+    Awaiting(QuietTime),
     Copying {
         since: Time,
         before: RouteTally,
@@ -92,7 +92,30 @@ enum Phase {
     Settling {
         copies: u64,
         before: RouteTally,
+        quiet: QuietTime,
     },
+}
+
+/// Since when nothing was sent on a route: what is on its way is not lost. Data is retransmitted on
+/// the candidate while the active route is suspect.
+#[derive(Clone, Copy, Debug)]
+struct QuietTime {
+    sent: u64,
+    since: Time,
+}
+
+impl QuietTime {
+    const fn new(tally: RouteTally, now: Time) -> Self {
+        Self { sent: tally.sent, since: now }
+    }
+
+    /// Returns whether nothing was sent for as long as `settle`.
+    fn is_over(&mut self, tally: RouteTally, now: Time, settle: Duration) -> bool {
+        if tally.sent != self.sent {
+            *self = Self::new(tally, now);
+        }
+        now.since(self.since) >= settle
+    }
 }
 
 /// The comparison of a peer's routes, if one is under way.
@@ -152,7 +175,7 @@ impl DataComparison {
         let copies = match comparison.phase {
             Phase::Refreshing { sent } => sent.is_some(),
             Phase::Copying { .. } => true,
-            Phase::Awaiting | Phase::Settling { .. } => false,
+            Phase::Awaiting(_) | Phase::Settling { .. } => false,
         };
         copies.then_some(comparison.candidate)
     }
@@ -373,26 +396,36 @@ impl Comparison {
             }
             (Phase::Refreshing { sent: Some(before) }, Some(latest)) => {
                 if latest.sent > before {
-                    self.phase = Phase::Awaiting;
-                    self.next_check = now + settle;
+                    self.phase = Phase::Awaiting(QuietTime::new(latest, now));
+                    self.next_check = now + settle / 4;
                 }
             }
-            (Phase::Awaiting, Some(before)) => {
-                self.phase = Phase::Copying { since: now, before };
+            (Phase::Awaiting(mut quiet), Some(before)) => {
+                if quiet.is_over(before, now, settle) {
+                    self.phase = Phase::Copying { since: now, before };
+                } else {
+                    self.phase = Phase::Awaiting(quiet);
+                    self.next_check = now + settle / 4;
+                }
             }
             (Phase::Copying { since, before }, Some(latest)) => {
                 let copies = latest.since(before).sent;
                 let is_enough = copies * u64::from(self.permille) >= MIN_EXPECTED_LOST * 1000;
                 let copied_for = now.since(since);
                 if copied_for >= longest || (is_enough && copied_for >= shortest) {
-                    self.phase = Phase::Settling { copies, before };
-                    self.next_check = now + settle;
+                    let quiet = QuietTime::new(latest, now);
+                    self.phase = Phase::Settling { copies, before, quiet };
+                    self.next_check = now + settle / 4;
                 }
             }
-            (Phase::Settling { copies, before }, Some(latest)) => {
-                // Copies that left until the table without them was in force count as well.
-                let RouteTally { sent, arrived } = latest.since(before);
-                return Some((sent.saturating_sub(arrived), sent.max(copies)));
+            (Phase::Settling { copies, before, mut quiet }, Some(latest)) => {
+                if quiet.is_over(latest, now, settle) {
+                    // Copies that left until the table without them was in force count as well.
+                    let RouteTally { sent, arrived } = latest.since(before);
+                    return Some((sent.saturating_sub(arrived), sent.max(copies)));
+                }
+                self.phase = Phase::Settling { copies, before, quiet };
+                self.next_check = now + settle / 4;
             }
             (_, None) => {}
         }

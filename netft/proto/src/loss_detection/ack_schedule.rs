@@ -15,6 +15,9 @@ pub struct AckSchedule<W> {
     frames: u64,
     /// Where data last arrived: the only path proven at this moment, in that direction.
     last_path: W,
+    /// Where data arrived before that: its sender awaits the count of what arrived there, and may
+    /// send nothing there that would bring it.
+    previous_path: Option<W>,
     /// Where a duplicate arrived: its sender receives no acknowledgement, so the other return path
     /// may have failed.
     duplicate_path: Option<W>,
@@ -23,13 +26,16 @@ pub struct AckSchedule<W> {
 impl<W: Copy + PartialEq> AckSchedule<W> {
     /// Starts the delay for data that arrived on `path`.
     pub fn new(path: W, now: Time) -> Self {
-        Self { since: now, frames: 0, last_path: path, duplicate_path: None }
+        Self { since: now, frames: 0, last_path: path, previous_path: None, duplicate_path: None }
     }
 
     /// Counts new data.
     pub fn on_new_data(&mut self, frames: u64, path: W) {
         self.frames += frames;
-        self.last_path = path;
+        if path != self.last_path {
+            self.previous_path = Some(self.last_path);
+            self.last_path = path;
+        }
     }
 
     /// Counts data that was received before.
@@ -56,9 +62,11 @@ impl<W: Copy + PartialEq> AckSchedule<W> {
         own: Option<W>,
     ) -> impl Iterator<Item = W> + use<W, U> {
         let last = self.last_path;
-        let repeated = self.duplicate_path.filter(|path| *path != last);
-        let own = own.filter(|own| !up(last) && *own != last && Some(*own) != repeated);
-        [Some(last), repeated, own].into_iter().flatten()
+        let previous = self.previous_path.filter(|path| *path != last);
+        let repeated = self.duplicate_path.filter(|path| *path != last && Some(*path) != previous);
+        let is_listed = |own: &W| *own == last || [previous, repeated].contains(&Some(*own));
+        let own = own.filter(|own| !up(last) && !is_listed(own));
+        [Some(last), previous, repeated, own].into_iter().flatten()
     }
 }
 
@@ -74,7 +82,7 @@ mod tests {
         assert!(schedule.is_due(Time::from_millis(105)));
         schedule.on_new_data(1, 'b');
         assert!(schedule.is_due(Time::from_millis(100)));
-        assert_eq!(paths(&schedule), "b");
+        assert_eq!(paths(&schedule), "ba");
     }
 
     fn paths(schedule: &AckSchedule<char>) -> String {
@@ -86,6 +94,18 @@ mod tests {
         let mut schedule = AckSchedule::new('a', Time::ZERO);
         schedule.on_duplicate('a');
         assert_eq!(paths(&schedule), "a");
+        schedule.on_duplicate('b');
+        assert_eq!(paths(&schedule), "ab");
+    }
+
+    /// F-40. A route that carried copies for a comparison and gets no more.
+    #[test]
+    fn data_is_acknowledged_where_it_arrived_before_too() {
+        let mut schedule = AckSchedule::new('a', Time::ZERO);
+        schedule.on_new_data(1, 'a');
+        schedule.on_new_data(1, 'b');
+        assert_eq!(paths(&schedule), "ba");
+        schedule.on_new_data(1, 'a');
         schedule.on_duplicate('b');
         assert_eq!(paths(&schedule), "ab");
     }
