@@ -59,3 +59,165 @@ fn every_command_and_option_is_documented() {
     assert!(helps.len() > 15, "the commands were not found");
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
+
+/// Holds a generated page against its file; `NETFT_WRITE_DOCS=1` writes it anew.
+fn assert_generated(name: &str, text: &str) {
+    let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("NETFT_WRITE_DOCS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == text,
+        "docs/{name} is not what the code says; rewrite it: \
+         NETFT_WRITE_DOCS=1 cargo test --test documents"
+    );
+}
+
+/// Appends `line`, broken between words at 100 columns; a list item continues under its first word.
+fn push_wrapped(page: &mut String, line: &str) {
+    let indent = if line.starts_with("* ") { "  " } else { "" };
+    let mut width = 0;
+    for word in line.split(' ') {
+        let length = word.chars().count();
+        if width > 0 && width + 1 + length > 100 {
+            page.push('\n');
+            page.push_str(indent);
+            width = indent.len();
+        } else if width > 0 {
+            page.push(' ');
+            width += 1;
+        }
+        page.push_str(word);
+        width += length;
+    }
+    page.push('\n');
+}
+
+/// Text of an argument's help, one line.
+fn one_line(text: Option<&clap::builder::StyledStr>) -> String {
+    let text = text.map(ToString::to_string).unwrap_or_default();
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace(" [default: ", "; default: ")
+        .trim_end_matches(']')
+        .to_owned()
+}
+
+fn push_command(page: &mut String, command: &clap::Command, above: &str) {
+    let name = format!("{above}{}", command.get_name());
+    page.push_str(&format!("\n## {name}\n\n"));
+    push_wrapped(page, &format!("{}.", one_line(command.get_about()).trim_end_matches('.')));
+    let mut before = "\n";
+    for argument in command.get_arguments().filter(|it| !it.is_global_set() && !it.is_hide_set()) {
+        if ["help", "version"].contains(&argument.get_id().as_str()) {
+            continue;
+        }
+        let values = argument.get_value_names().unwrap_or_default();
+        let takes_value = argument.get_action().takes_values();
+        let value = values.first().filter(|_| takes_value).map(|value| format!(" {value}"));
+        let value = value.unwrap_or_default();
+        let shown = match (argument.get_short(), argument.get_long()) {
+            (Some(short), Some(long)) => format!("-{short}, --{long}{value}"),
+            (None, Some(long)) => format!("--{long}{value}"),
+            _ => value.trim().to_owned(),
+        };
+        let defaults = argument.get_default_values().iter().map(|it| it.to_string_lossy());
+        let defaults: Vec<_> = defaults.filter(|_| takes_value).collect();
+        let default = match defaults.is_empty() {
+            true => String::new(),
+            false => format!(" Default: `{}`.", defaults.join(", ")),
+        };
+        let help = one_line(argument.get_help());
+        let end = if help.ends_with('.') { "" } else { "." };
+        page.push_str(std::mem::take(&mut before));
+        push_wrapped(page, &format!("* `{shown}`: {help}{end}{default}"));
+    }
+    for below in command.get_subcommands().filter(|it| it.get_name() != "help") {
+        push_command(page, below, &format!("{name} "));
+    }
+}
+
+#[test]
+fn the_reference_of_commands_is_that_of_the_programs() {
+    let mut page = String::from(
+        "# Reference of commands\n\nGenerated from the programs' arguments; [Commands](cli.md) \
+         explains them. `NETFT_WRITE_DOCS=1 cargo test\n--test documents` rewrites this page.\n\n\
+         Options of every `netft` command:\n\n",
+    );
+    let netft = netftd::cli::netft_command();
+    for argument in netft.get_arguments().filter(|argument| argument.is_global_set()) {
+        let long = argument.get_long().unwrap();
+        push_wrapped(&mut page, &format!("* `--{long}`: {}.", one_line(argument.get_help())));
+    }
+    push_command(&mut page, &netft, "");
+    push_command(&mut page, &netftd::daemon::netftd_command(), "");
+    assert_generated("commands.md", &page);
+    assert!(page.matches("\n## ").count() > 20, "the commands were not found");
+}
+
+/// The variants of `EventDetail` with their documentation and fields, from the source.
+fn event_variants() -> Vec<(String, String, Vec<String>)> {
+    let path = format!("{}/src/control/schema/events.rs", env!("CARGO_MANIFEST_DIR"));
+    let source = fs::read_to_string(path).unwrap();
+    let body = source.split("pub enum EventDetail {\n").nth(1).unwrap();
+    let body = body.split("\n}\n").next().unwrap();
+    let mut found: Vec<(String, String, Vec<String>)> = Vec::new();
+    let (mut doc, mut is_flat) = (Vec::new(), false);
+    for line in body.lines() {
+        let text = line.trim();
+        let depth = line.len() - line.trim_start().len();
+        match (depth, text.strip_prefix("/// ")) {
+            (4, Some(part)) => doc.push(part.to_owned()),
+            (8, None) if text.contains("flatten") => is_flat = true,
+            (4, None) if text.starts_with(char::is_uppercase) => {
+                let name = text.trim_end_matches([' ', '{', ',']);
+                let mut id = String::new();
+                for c in name.chars() {
+                    if c.is_uppercase() && !id.is_empty() {
+                        id.push('-');
+                    }
+                    id.push(c.to_ascii_lowercase());
+                }
+                found.push((id, doc.join(" "), Vec::new()));
+                doc.clear();
+            }
+            (8, None) if text.contains(": ") && !text.starts_with('#') => {
+                let field = text.split(':').next().unwrap();
+                let shown =
+                    if is_flat { format!("those of its {field}") } else { format!("`{field}`") };
+                found.last_mut().unwrap().2.push(shown);
+                is_flat = false;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn the_reference_of_events_names_every_event() {
+    let mut page = String::from(
+        "# Reference of events\n\nEvery event: its identifier (`event` in JSON, `netft events \
+         --id`), when it happens, and its fields\nin JSON. Generated from the schema; \
+         `NETFT_WRITE_DOCS=1 cargo test --test documents` rewrites\nthis page.\n\n",
+    );
+    let variants = event_variants();
+    for (id, doc, fields) in &variants {
+        let shown = if fields.is_empty() {
+            String::new()
+        } else {
+            format!(" Fields: {}.", fields.join(", "))
+        };
+        push_wrapped(&mut page, &format!("* `{id}`: {doc}{shown}"));
+    }
+    assert_generated("events.md", &page);
+    // Serde lists the identifiers it knows when it is given another.
+    let probe = serde_json::json!({ "event": "none" });
+    let error = serde_json::from_value::<netftd::control::schema::EventDetail>(probe);
+    let error = error.unwrap_err().to_string();
+    let known: Vec<_> = error.split('`').skip(3).step_by(2).collect();
+    let listed: Vec<_> = variants.iter().map(|(id, ..)| id.as_str()).collect();
+    assert_eq!(listed, known);
+}

@@ -44,6 +44,11 @@ pub use netft_proto::{
     session, time, topology, vip, wire,
 };
 
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
+
 /// Parts of the I/O for the kernel tests and benches of this workspace; no part of the API.
 #[doc(hidden)]
 pub mod test_support {

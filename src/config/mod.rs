@@ -14,6 +14,8 @@ mod raw;
 mod reader;
 #[cfg(test)]
 mod reference;
+#[cfg(test)]
+mod schema;
 mod structure;
 mod value;
 mod vips;

@@ -79,3 +79,46 @@ fn promtool_accepts_the_metrics_and_the_rules_fire_for_faults_only() {
         assert!(output.status.success(), "{args:?}: {output:?}");
     }
 }
+
+/// The page about the metrics, from the metrics.
+#[test]
+fn the_reference_of_metrics_names_every_metric() {
+    let daemon = Daemon::new(snapshot());
+    let page = daemon.shows(&["metrics"]);
+    let mut text = String::from(
+        "# Reference of metrics\n\nEvery metric of `netft metrics` and `GET /metrics`. Generated \
+         from the page itself;\n`NETFT_WRITE_DOCS=1 cargo test --test cli_control metrics` \
+         rewrites this one.\n\n\
+         | metric | type | labels |\n|---|---|---|\n",
+    );
+    let (mut help, mut meanings) = ("", String::from("\n"));
+    for line in page.lines() {
+        if let Some(found) = line.strip_prefix("# HELP ") {
+            help = found.split_once(' ').unwrap().1;
+        } else if let Some(found) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = found.split_once(' ').unwrap();
+            let is_sample = |line: &&str| {
+                !line.starts_with('#') && line.split(['{', ' ']).next().unwrap().starts_with(name)
+            };
+            let sample = page.lines().find(is_sample).unwrap_or_default();
+            let labels: Vec<_> = sample
+                .split("=\"")
+                .filter_map(|part| part.rsplit(['{', ',']).next())
+                .filter(|part| !part.contains(['"', ' ']))
+                .collect();
+            text += &format!("| `{name}` | {kind} | {} |\n", labels.join(", "));
+            meanings += &format!("* `{name}`: {help}\n");
+        }
+    }
+    text += &meanings;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    if env::var_os("NETFT_WRITE_DOCS").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == text,
+        "docs/metrics.md is not what the metrics are; rewrite it: \
+         NETFT_WRITE_DOCS=1 cargo test --test cli_control metrics"
+    );
+}
