@@ -96,6 +96,11 @@ impl Process {
 
     pub(super) fn set_able(&mut self, now: Time, vip: &str, is_able: bool) {
         self.holder.set_able(now, vip, is_able);
+        if !is_able {
+            // A service that cannot carry the address lets it go by itself, then says so.
+            self.outputs.push(NodeOutput::Unfence { vip: vip.to_owned() });
+            self.holder.on_released(now, vip, FencingToken::default());
+        }
     }
 
     pub(super) fn request_move(&mut self, now: Time, vip: &str, to: &str) {
