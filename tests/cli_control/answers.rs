@@ -101,6 +101,7 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "stalls",
         "policies",
         "counters",
+        "vips",
         "log",
     ];
     assert_eq!(keys(&status), BTreeSet::from(top));
