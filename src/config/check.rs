@@ -80,11 +80,11 @@ pub(super) fn check_file(
     let refuse_virtual = |reader: &mut FieldReader, addr, span: &ByteSpan| {
         context.prefixes.refuse_inside(reader, addr, span);
     };
-    config.vips = vips::read_vips(reader, &file.vip, &refuse_virtual);
+    config.floating.vips = vips::read_vips(reader, &file.vip, &refuse_virtual);
     let nodes = config.peers.iter().map(|peer| peer.name.as_str());
     let nodes: Vec<_> = nodes.chain(node.map(|node| node.name.as_str())).collect();
     vips::check_node_names(reader, &file.vip, &nodes);
-    config.ownership = vips::read_ownership(reader, &file.ownership, &nodes);
+    config.floating.ownership = vips::read_ownership(reader, &file.ownership, &nodes);
     read_adapter(reader, &file.adapter, &mut config.adapter);
     read_heartbeat(reader, &file.heartbeat, &mut config.heartbeat);
     read_failover(reader, &file.failover, &mut config.failover);

@@ -339,7 +339,7 @@ mod tests {
         let path = folder.path().join("n.toml");
         std::fs::write(&path, format!("{BASE}{vips}")).unwrap();
         let loaded = crate::config::load_config(&path, Path::new("/run/netft"));
-        loaded.map(|config| config.vips).map_err(|error| error.to_string())
+        loaded.map(|config| config.floating.vips).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl ControlBackend for RunningNode {
         };
         let changes = reload::reload_config(adapter, &self.source, dry_run).await?;
         if let (false, Some(vips)) = (dry_run, self.vips.get()) {
-            vips.configure(adapter.config().vips.clone()).await;
+            vips.configure(adapter.config().floating.vips.clone()).await;
         }
         Ok(changes)
     }
@@ -194,7 +194,7 @@ impl ControlBackend for RunningNode {
 
     async fn move_vip(&self, name: &str, to: Option<&str>) -> Result<String, VipError> {
         let config = self.config().await.ok_or(VipError::Closed)?;
-        let vip = config.vips.iter().find(|vip| vip.name == name);
+        let vip = config.floating.vips.iter().find(|vip| vip.name == name);
         if vip.is_some_and(|vip| vip.ownership == VipOwnership::Raft)
             && let Some(requests) = self.ownership.get()
         {

@@ -66,12 +66,13 @@ impl RunningOwnership {
 /// Settings of the engine; `None` without a need for one.
 fn engine_settings(config: &Config) -> Option<RaftSettings> {
     let policies: Vec<_> = config
+        .floating
         .vips
         .iter()
         .filter(|vip| vip.ownership == VipOwnership::Raft)
         .map(to_policy)
         .collect();
-    let voters = &config.ownership.voters;
+    let voters = &config.floating.ownership.voters;
     if policies.is_empty() && !voters.contains(&config.name) {
         return None;
     }
@@ -86,7 +87,7 @@ fn engine_settings(config: &Config) -> Option<RaftSettings> {
         node: config.name.clone(),
         nodes: nodes.collect(),
         policies,
-        store: config.ownership.store_path(&config.adapter.name),
+        store: config.floating.ownership.store_path(&config.adapter.name),
     })
 }
 

@@ -36,7 +36,7 @@ impl RunningVips {
             node: config.name.clone(),
             adapter: config.adapter.name.clone(),
             runtime_dir: config.runtime_dir.clone(),
-            vips: config.vips.clone(),
+            vips: config.floating.vips.clone(),
             updates: update_rx,
             requests,
             reports,
@@ -48,7 +48,7 @@ impl RunningVips {
                 return None;
             }
         };
-        tracing::debug!(vips = config.vips.len(), "floating addresses served");
+        tracing::debug!(vips = config.floating.vips.len(), "floating addresses served");
         node.set_vips(handle.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(service.run());

@@ -76,7 +76,7 @@ impl Config {
         }
         self.check_networks()?;
         self.check_peers()?;
-        vip_check::check_vips(&self.vips)
+        vip_check::check_vips(&self.floating.vips)
     }
 
     fn check_networks(&self) -> Result<(), ConfigError> {

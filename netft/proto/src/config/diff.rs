@@ -152,9 +152,10 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
     let backend = |config: &Config| config.adapter.backend.as_str().to_owned();
     let folder = |config: &Config| config.runtime_dir.display().to_string();
     let bytes = |config: &Config| config.retransmit_limits.bytes.to_string();
-    let voters = |config: &Config| config.ownership.voters.join(", ");
-    let store =
-        |config: &Config| config.ownership.store_path(&config.adapter.name).display().to_string();
+    let voters = |config: &Config| config.floating.ownership.voters.join(", ");
+    let store = |config: &Config| {
+        config.floating.ownership.store_path(&config.adapter.name).display().to_string()
+    };
     let age = |config: &Config| describe_duration(config.retransmit_limits.age);
     let settings: [(&'static str, String, String); 15] = [
         (keys::NODE_NAME.path, old.name.clone(), new.name.clone()),
@@ -258,9 +259,9 @@ fn describe_network(network: &NetworkConfig) -> String {
 }
 
 fn diff_vips(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
-    for vip in &old.vips {
+    for vip in &old.floating.vips {
         let name = &vip.name;
-        match new.vips.iter().find(|other| other.name == *name) {
+        match new.floating.vips.iter().find(|other| other.name == *name) {
             None => changes.push(ConfigChange::removed(format!("floating address {name}"))),
             Some(other) if other != vip => {
                 let keys = vip.changed_keys(other).join(", ");
@@ -269,7 +270,12 @@ fn diff_vips(old: &Config, new: &Config, changes: &mut Vec<ConfigChange>) {
             Some(_) => {}
         }
     }
-    for vip in new.vips.iter().filter(|vip| old.vips.iter().all(|old| old.name != vip.name)) {
+    for vip in new
+        .floating
+        .vips
+        .iter()
+        .filter(|vip| old.floating.vips.iter().all(|old| old.name != vip.name))
+    {
         let what = format!("floating address {}: {}", vip.name, vip.describe_addresses());
         changes.push(ConfigChange::added(what));
     }

@@ -30,7 +30,8 @@ pub use crate::config::{
     private_key::PrivateKey,
     settings::{
         AdapterBackend, AdapterConfig, ClassTimings, Config, ExcludeRule, FailoverConfig,
-        HeartbeatConfig, OwnershipConfig, RelayConfig, SessionConfig, TopologyConfig,
+        FloatingConfig, HeartbeatConfig, OwnershipConfig, RelayConfig, SessionConfig,
+        TopologyConfig,
     },
     text::{adapter_name, exclude_rule, network_prefix, node_name},
     vip::{

@@ -54,10 +54,8 @@ pub struct Config {
     pub networks: Vec<NetworkConfig>,
     /// The other nodes.
     pub peers: Vec<PeerConfig>,
-    /// The floating addresses.
-    pub vips: Vec<VipConfig>,
-    /// Who decides on the owners of those with `ownership = "raft"`.
-    pub ownership: OwnershipConfig,
+    /// Addresses that move between the nodes.
+    pub floating: FloatingConfig,
 }
 
 impl Config {
@@ -79,15 +77,15 @@ impl Config {
             relay: RelayConfig::default(),
             networks: Vec::new(),
             peers: Vec::new(),
-            vips: Vec::new(),
-            ownership: OwnershipConfig::default(),
+            floating: FloatingConfig::default(),
         }
     }
 
     /// True when the config excludes `addr` on the interface of this name.
     pub fn is_excluded(&self, ifname: &str, addr: IpAddr) -> bool {
         // A floating address moves to another node: no route may start there.
-        let is_vip = self.vips.iter().flat_map(|vip| &vip.addresses).any(|vip| vip.addr == addr);
+        let is_vip =
+            self.floating.vips.iter().flat_map(|vip| &vip.addresses).any(|vip| vip.addr == addr);
         is_vip
             || self.topology.exclude.iter().any(|exclude| match exclude {
                 ExcludeRule::Interface(name) => match name.strip_suffix('*') {
@@ -280,6 +278,15 @@ impl Default for RelayConfig {
     fn default() -> Self {
         Self { offer: false, limit: DEFAULT_RELAY_LIMIT, use_relays: false }
     }
+}
+
+/// Addresses that move between the nodes, and who decides on their owners.
+#[derive(Clone, Debug, Default)]
+pub struct FloatingConfig {
+    /// The addresses.
+    pub vips: Vec<VipConfig>,
+    /// Votes on the owners of those with `ownership = "raft"`.
+    pub ownership: OwnershipConfig,
 }
 
 /// Votes on the owners of floating addresses.

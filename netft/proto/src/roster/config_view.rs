@@ -17,7 +17,7 @@ pub struct ClusterView<'a>(pub &'a Roster);
 /// Two settings that cannot both hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contradiction {
-    /// What the two say.
+    /// The two statements.
     pub reason: String,
     /// Where the config says it.
     pub place: ContradictionPlace,

@@ -68,7 +68,7 @@ impl Roster {
     }
 }
 
-/// What no two nodes may share.
+/// The names and addresses that no two nodes may share.
 #[derive(Default)]
 struct Claims<'a> {
     names: BTreeSet<String>,
@@ -194,7 +194,7 @@ fn is_interface(name: &str) -> bool {
 struct Place<'a> {
     line: u32,
     column: u32,
-    /// What stands there.
+    /// The text that stands there.
     text: &'a str,
 }
 

@@ -19,7 +19,7 @@ use crate::{
 
 /// Line before the signature; everything before it is signed.
 const SIGNATURE_TABLE: &str = "\n[signature]\ned25519 = \"";
-/// What follows the signature.
+/// The text behind the signature.
 const SIGNATURE_END: &str = "\"\n";
 /// Domain of the signature: it counts for nothing but a roster.
 const SIGNATURE_DOMAIN: &[u8] = b"netft roster 1\n";

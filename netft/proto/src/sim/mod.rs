@@ -25,7 +25,6 @@ mod data;
 mod deferred_heartbeats;
 mod delivery;
 mod faults;
-mod interrupted_worker;
 mod network;
 mod node;
 mod ownership;

@@ -9,7 +9,6 @@ use crate::{
     engine::{Engine, EngineInput},
     ids::{PeerId, RouteId},
     route::{PeerForwarding, PeerStatus, Reason, RouteChange, RouteStatus},
-    sim::interrupted_worker::InterruptedWorker,
     time::Time,
     wire::{ack::Ack, heartbeat::Heartbeat},
 };
@@ -17,6 +16,12 @@ use crate::{
 /// Frames of one class that a paused node's socket buffers hold; more are dropped. A peer sends
 /// fewer in the longest detection time, so a resumed node always finds recent heartbeats there.
 const INBOX_CAPACITY: usize = 1024;
+
+/// Heartbeats that an interrupted worker holds.
+#[derive(Debug, Default)]
+pub(crate) struct InterruptedWorker {
+    pub(crate) held: Vec<EngineInput>,
+}
 
 /// The boot ids a session was established under: the holder's and the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
