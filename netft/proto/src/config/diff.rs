@@ -153,8 +153,10 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
     let folder = |config: &Config| config.runtime_dir.display().to_string();
     let bytes = |config: &Config| config.retransmit_limits.bytes.to_string();
     let voters = |config: &Config| config.floating.ownership.voters.join(", ");
+    // Another adapter's name, refused by itself, leads to another default.
     let store = |config: &Config| {
-        config.floating.ownership.store_path(&config.adapter.name).display().to_string()
+        let path = config.floating.ownership.store_path(&old.adapter.name);
+        path.display().to_string()
     };
     let age = |config: &Config| describe_duration(config.retransmit_limits.age);
     let settings: [(&'static str, String, String); 15] = [
@@ -571,7 +573,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_new_process_is_refused_whole() {
-        let changes: [fn(&mut Config); 13] = [
+        let changes: [fn(&mut Config); 15] = [
             |c| c.name = "z".into(),
             |c| c.public_key = NodeKey([9; 32]),
             |c| c.adapter.name = "netft1".into(),
@@ -585,6 +587,8 @@ mod tests {
             |c| c.retransmit_limits.age = Duration::from_millis(50),
             |c| c.retransmit_limits.bytes = 0,
             |c| c.runtime_dir = "/tmp".into(),
+            |c| c.floating.ownership.voters = vec!["z".into()],
+            |c| c.floating.ownership.store = Some("/tmp/votes".into()),
         ];
         let mut all = config();
         for change in changes {
@@ -594,7 +598,7 @@ mod tests {
             change(&mut all);
             assert_eq!(diff_configs(&config(), &new).unwrap_err().len(), 1);
         }
-        assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 13);
+        assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 15);
         let port = &diff_configs(&config(), &{
             let mut c = config();
             c.session.port = 1;
