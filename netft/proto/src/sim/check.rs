@@ -240,6 +240,9 @@ impl InvariantChecker {
             EventKind::Moved { from: Some(route), reason: Reason::DataLoss, .. } => {
                 return self.check_alternation(scenario, node, route, event.at);
             }
+            EventKind::Moved { from: None, to: Some(route), .. } => {
+                self.forget_losses(scenario, node, route);
+            }
             EventKind::RouteAdded { .. }
             | EventKind::RouteRemoved { .. }
             | EventKind::RemoteUnreachable { .. }
@@ -270,6 +273,15 @@ impl InvariantChecker {
             | EventKind::AddressLearned { .. } => {}
         }
         Ok(())
+    }
+
+    /// Data begins anew after an outage: it takes the route that comes up first, and leaves it for
+    /// a better one.
+    fn forget_losses(&mut self, scenario: &Scenario, node: usize, route: RouteId) {
+        let Some((peer, _)) = scenario.peer_and_network(node, route) else { return };
+        for network in 0..scenario.networks.len() {
+            self.observation_mut(node, peer, network).left_for_loss = None;
+        }
     }
 
     /// Rule 18.

@@ -14,7 +14,7 @@
 //! * *Too late*: the last copy was lost so late, or on a network so slow, that its timeout ends
 //!   after the retransmission age.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     loss_detection::{DEFAULT_AGE, Reroute},
@@ -51,6 +51,8 @@ pub(crate) struct DeliveryChecker {
     copies: Vec<Vec<PacketCopy>>,
     /// Per pair of nodes and network: when sole copies that got through were sent.
     sole_copies_delivered: Vec<Vec<Time>>,
+    /// Per pair of nodes and network: when packets were sent, and their probe timeouts.
+    probe_timeouts: Vec<Vec<(Time, Duration)>>,
     /// Per pair of nodes and network: found silent, and nothing got through since.
     path_silent: Vec<bool>,
     /// Packets whose time is not over, in the order of sending.
@@ -65,6 +67,7 @@ impl DeliveryChecker {
             counters: Vec::new(),
             copies: Vec::new(),
             sole_copies_delivered: vec![Vec::new(); nodes * nodes * networks],
+            probe_timeouts: vec![Vec::new(); nodes * nodes * networks],
             path_silent: vec![false; nodes * nodes * networks],
             unchecked: VecDeque::new(),
         }
@@ -85,6 +88,7 @@ impl DeliveryChecker {
     /// Adds a transmission of a packet.
     pub(crate) fn add_copy(&mut self, index: usize, (from, to): (usize, usize), copy: PacketCopy) {
         let slot = self.slot_index(from, to, copy.network);
+        self.probe_timeouts[slot].push((copy.sent_at, copy.ack_deadline.since(copy.sent_at)));
         self.copies[index].push(PacketCopy { path_was_silent: self.path_silent[slot], ..copy });
         if copy.got_through && copy.is_sole_copy {
             self.sole_copies_delivered[slot].push(copy.sent_at);
@@ -175,9 +179,20 @@ impl DeliveryChecker {
         if copy.path_was_silent {
             return false;
         }
-        let delivered = &self.sole_copies_delivered[self.slot_index(from, to, copy.network)];
+        let slot = self.slot_index(from, to, copy.network);
+        // Acknowledgements that arrive meanwhile may raise the timeout (RFC 9002 section 6.2.1).
+        let timeouts = &self.probe_timeouts[slot];
+        let later = &timeouts[timeouts.partition_point(|(at, _)| *at < copy.sent_at)..];
+        let mut end = copy.ack_deadline;
+        for (at, timeout) in later {
+            if *at > end {
+                break;
+            }
+            end = end.max(copy.sent_at + *timeout);
+        }
+        let delivered = &self.sole_copies_delivered[slot];
         let first = delivered.partition_point(|at| *at < copy.sent_at);
-        delivered.get(first).is_some_and(|at| *at <= copy.ack_deadline)
+        delivered.get(first).is_some_and(|at| *at <= end)
     }
 
     fn slot_index(&self, from: usize, to: usize, network: usize) -> usize {

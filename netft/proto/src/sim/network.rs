@@ -32,6 +32,9 @@ struct PolicerState {
 const BURST_FRAMES: u16 = 10;
 /// Loss from which data has to move, per mille.
 const CLEAR_LOSS_PERMILLE: u16 = 30;
+/// Loss in bursts from which data has to move, per mille. A burst lasts about a probe timeout:
+/// what is sent again after it counts for no route, so that few losses are proof.
+const CLEAR_BURST_PERMILLE: u16 = 100;
 /// Window of a policer.
 const POLICER_WINDOW: Duration = Duration::from_millis(10);
 
@@ -194,11 +197,10 @@ impl SimNetwork {
     /// is clearly better than.
     pub(crate) fn loses_data(&self, from: usize, to: usize) -> bool {
         match self.directions[from * self.nodes + to].data_fault {
-            Some(
-                DataFault::Loss(permille)
-                | DataFault::Corruption(permille)
-                | DataFault::Bursts(permille),
-            ) => permille >= CLEAR_LOSS_PERMILLE,
+            Some(DataFault::Loss(permille) | DataFault::Corruption(permille)) => {
+                permille >= CLEAR_LOSS_PERMILLE
+            }
+            Some(DataFault::Bursts(permille)) => permille >= CLEAR_BURST_PERMILLE,
             // What a policer loses depends on the data; a delay loses none. Of segmented sends rule
             // 19 speaks.
             Some(DataFault::Policer(_) | DataFault::Delay(_) | DataFault::SegmentedSends)
