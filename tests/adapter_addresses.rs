@@ -7,11 +7,14 @@ mod common;
 use std::{
     net::{Ipv4Addr, UdpSocket},
     path::Path,
-    process::Command,
     time::SystemTime,
 };
 
-use common::{NodePair, TEST_TIMEOUT, programs, wait_until};
+use common::{
+    NodePair, TEST_TIMEOUT,
+    commands::{has_programs, run_program, skip_without},
+    programs, wait_until,
+};
 use netft_lab::{
     Lab, Netns, NetworkLayout,
     daemon::{ADAPTER_NAME, EventFollower, EventLine, RouteRow, Site, SiteSettings},
@@ -19,25 +22,8 @@ use netft_lab::{
 };
 use rtnetlink::RouteMessageBuilder;
 
-/// Runs a program of the host inside a node.
-fn run(netns: &Netns, program: &str, arguments: &[&str]) -> String {
-    let output = netns.command_inside(program).unwrap().args(arguments).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Says that a test is skipped for want of a package; in CI that is a failure.
-fn skip_without(is_there: bool, package: &str) -> bool {
-    let required = std::env::var_os("NETFT_REQUIRE_NETNS").is_some_and(|value| value == "1");
-    assert!(is_there || !required, "this test needs the package {package}");
-    if !is_there {
-        println!("SKIP: the package {package} is not installed");
-    }
-    !is_there
-}
-
 fn address_lines(netns: &Netns) -> Vec<String> {
-    let text = run(netns, "ip", &["-o", "addr", "show", ADAPTER_NAME]);
+    let text = run_program(netns, "ip", &["-o", "addr", "show", ADAPTER_NAME]);
     text.lines().map(str::to_owned).collect()
 }
 
@@ -57,14 +43,14 @@ fn u_1_addresses_are_deprecated_and_kept_so() {
         let addrs = pair.site.virtual_addrs(0);
         for own in [format!("{}/32", addrs.v4), format!("{}/128", addrs.v6)] {
             let forever = ["addr", "change", &own, "dev", ADAPTER_NAME, "preferred_lft", "forever"];
-            run(node, "ip", &forever);
+            run_program(node, "ip", &forever);
             wait_until("deprecated addresses", is_right);
         }
         // Another scope, as an earlier version set it.
         let own = format!("{}/32", addrs.v4);
-        run(node, "ip", &["addr", "del", &own, "dev", ADAPTER_NAME]);
+        run_program(node, "ip", &["addr", "del", &own, "dev", ADAPTER_NAME]);
         let link = ["addr", "replace", &own, "dev", ADAPTER_NAME, "scope", "link"];
-        run(node, "ip", &link);
+        run_program(node, "ip", &link);
         wait_until("an address of global scope", is_right);
         // Its routes came back, and traffic to the peer has the adapter's address.
         for six in [false, true] {
@@ -108,7 +94,7 @@ fn u_1_the_own_host_name_does_not_lead_to_the_adapter() {
             switch.display(),
             hosts.display()
         );
-        let text = run(node, "unshare", &["-u", "-m", "sh", "-c", &script]);
+        let text = run_program(node, "unshare", &["-u", "-m", "sh", "-c", &script]);
         let card = pair.lab.node_address(0, 0, false).to_string();
         assert!(text.contains(&card), "{text}");
         let addrs = pair.site.virtual_addrs(0);
@@ -122,7 +108,7 @@ fn u_1_the_own_host_name_does_not_lead_to_the_adapter() {
 #[test]
 fn masqueraded_packets_reach_the_peer() {
     in_namespace("masqueraded_packets_reach_the_peer", || {
-        if skip_without(Command::new("nft").arg("--version").output().is_ok(), "nftables") {
+        if !has_programs(&["nft"]) {
             return;
         }
         let lab = Lab::with_layouts(3, &[NetworkLayout::Flat]).unwrap();
@@ -138,7 +124,7 @@ fn masqueraded_packets_reach_the_peer() {
         node.run_inside(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
         let rules = "table ip nat { chain post { type nat hook postrouting priority 100; \
                      oifname netft0 masquerade; }; }";
-        run(node, "nft", &[rules]);
+        run_program(node, "nft", &[rules]);
         let (own, peer) = (site.virtual_addrs(0).v4, site.virtual_addrs(1).v4);
         let gateway = lab.node_ipv4(0, 0);
         let client = lab.node_netns(2);
@@ -188,11 +174,11 @@ fn f_23_ipv6_and_the_queue_length_of_the_adapter_are_put_back() {
         let start = SystemTime::now();
         set_ipv6(node, ADAPTER_NAME, true);
         wait_told(&events, start, "adapter-restored", "IPv6 was disabled on the adapter");
-        run(node, "ip", &["link", "set", ADAPTER_NAME, "txqueuelen", "123"]);
+        run_program(node, "ip", &["link", "set", ADAPTER_NAME, "txqueuelen", "123"]);
         wait_told(&events, start, "adapter-restored", "queue length was 123");
         let own = pair.site.virtual_addrs(0).v6.to_string();
         wait_until("its address", || address_lines(node).iter().any(|line| line.contains(&own)));
-        assert!(run(node, "ip", &["link", "show", ADAPTER_NAME]).contains("qlen 4000"));
+        assert!(run_program(node, "ip", &["link", "show", ADAPTER_NAME]).contains("qlen 4000"));
         common::assert_flow_alive(pair.transfer(0, None, true));
     });
 }
@@ -209,7 +195,7 @@ fn t_07_status_shows_the_adapter_as_the_kernel_has_it() {
         assert!(before.contains(&wanted) && before.contains("queue 4000"), "{before}");
         let start = SystemTime::now();
         let node = pair.lab.node_netns(0);
-        run(node, "ip", &["addr", "add", "10.66.0.9/24", "dev", ADAPTER_NAME]);
+        run_program(node, "ip", &["addr", "add", "10.66.0.9/24", "dev", ADAPTER_NAME]);
         wait_told(&events, start, "overlay-fault", "foreign address 10.66.0.9/24");
         set_ipv6(node, "all", true);
         wait_told(&events, start, "overlay-fault", "IPv6 is disabled on this host");

@@ -4,32 +4,17 @@
 
 mod common;
 
-use std::{
-    process::Command,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use common::{NodePair, wait_until};
-use netft_lab::{Netns, daemon::EventLine, in_namespace};
+use common::{
+    NodePair,
+    commands::{has_programs, run_nft},
+    wait_until,
+};
+use netft_lab::{daemon::EventLine, in_namespace};
 
 /// Longest wait for an echo to be confirmed lost, or answered again.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// False, with a line that says so, where there is no nft(8).
-fn has_nft() -> bool {
-    if Command::new("nft").arg("--version").output().is_ok() {
-        return true;
-    }
-    let required = std::env::var_os("NETFT_REQUIRE_NETNS").is_some_and(|value| value == "1");
-    assert!(!required, "this test needs nft(8): install the package nftables");
-    println!("SKIP: nft(8) is not installed");
-    false
-}
-
-fn run_nft(netns: &Netns, rules: &str) {
-    let output = netns.command_inside("nft").unwrap().arg(rules).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
 
 /// Output of a command of `netft` on node 0.
 fn netft(pair: &NodePair, arguments: &[&str]) -> String {
@@ -49,7 +34,7 @@ fn is_about_b(name: &'static str, text: &'static str) -> impl Fn(&EventLine) -> 
 #[test]
 fn f_46_a_peers_firewall_on_the_adapter_is_told_until_it_is_open() {
     in_namespace("f_46_a_peers_firewall_on_the_adapter_is_told_until_it_is_open", || {
-        if !has_nft() {
+        if !has_programs(&["nft"]) {
             return;
         }
         let pair = NodePair::start_up(1);
@@ -83,7 +68,7 @@ fn f_46_a_peers_firewall_on_the_adapter_is_told_until_it_is_open() {
 #[test]
 fn f_46_a_host_without_icmp_answers_and_an_own_firewall_is_named() {
     in_namespace("f_46_a_host_without_icmp_answers_and_an_own_firewall_is_named", || {
-        if !has_nft() {
+        if !has_programs(&["nft"]) {
             return;
         }
         let pair = NodePair::start_up(1);

@@ -9,11 +9,15 @@ use std::{
     io,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    process::{Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
-use common::{NodePair, TEST_TIMEOUT, programs, wait_until};
+use common::{
+    NodePair, TEST_TIMEOUT,
+    commands::{has_programs, run_ip, run_nft, run_program},
+    programs, wait_until,
+};
 use netft::api::host::{self, PacketFilterState};
 use netft_lab::{
     Lab, Netns, NetworkLayout,
@@ -164,27 +168,6 @@ fn filter_state(netns: &Netns) -> PacketFilterState {
     })
 }
 
-/// False, with a line that says so, where there is no nft(8).
-fn has_nft() -> bool {
-    if Command::new("nft").arg("--version").output().is_ok() {
-        return true;
-    }
-    let required = std::env::var_os("NETFT_REQUIRE_NETNS").is_some_and(|value| value == "1");
-    assert!(!required, "this test needs nft(8): install the package nftables");
-    println!("SKIP: nft(8) is not installed");
-    false
-}
-
-fn run_ip(netns: &Netns, line: &str) {
-    let output = netns.command_inside("ip").unwrap().args(line.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {line}: {output:?}");
-}
-
-fn run_nft(netns: &Netns, rules: &str) {
-    let output = netns.command_inside("nft").unwrap().arg(rules).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
-
 #[test]
 fn f_43_a_third_host_reaches_nothing_of_the_adapter() {
     in_namespace("f_43_a_third_host_reaches_nothing_of_the_adapter", || {
@@ -280,7 +263,7 @@ fn f_43_a_node_is_no_way_into_the_overlay_over_ipv6() {
 #[test]
 fn containers_of_a_bridge_reach_a_peer_of_an_own_prefix() {
     in_namespace("containers_of_a_bridge_reach_a_peer_of_an_own_prefix", || {
-        if !has_nft() {
+        if !has_programs(&["nft"]) {
             return;
         }
         let three = ThirdHost::start_with_own_prefix();
@@ -402,7 +385,7 @@ fn the_tables_stay_after_a_crash_and_go_with_a_clean_stop() {
 #[test]
 fn f_43_a_flushed_ruleset_is_restored() {
     in_namespace("f_43_a_flushed_ruleset_is_restored", || {
-        if !has_nft() {
+        if !has_programs(&["nft"]) {
             return;
         }
         let pair = NodePair::start_up(1);
@@ -418,8 +401,7 @@ fn f_43_a_flushed_ruleset_is_restored() {
             restored.unwrap();
             assert_eq!(filter_state(node), PacketFilterState::Installed);
         }
-        let listed = node.command_inside("nft").unwrap().args(["list", "ruleset"]).output();
-        let text = String::from_utf8(listed.unwrap().stdout).unwrap();
+        let text = run_program(node, "nft", &["list", "ruleset"]);
         assert_eq!(text.matches("ip daddr @own4").count(), 1, "{text}");
     });
 }
@@ -428,15 +410,14 @@ fn f_43_a_flushed_ruleset_is_restored() {
 #[test]
 fn the_tables_follow_the_peers() {
     in_namespace("the_tables_follow_the_peers", || {
-        if !has_nft() {
+        if !has_programs(&["nft"]) {
             return;
         }
         let three = ThirdHost::start(SiteSettings::default());
         let other = three.site.virtual_addrs(STRANGER).v4.to_string();
         let holds = || {
-            let mut list = three.netns(0).command_inside("nft").unwrap();
-            let listed = list.args(["list", "set", "inet", "netft_netft0", "peers4"]).output();
-            String::from_utf8(listed.unwrap().stdout).unwrap().contains(&other)
+            let list = ["list", "set", "inet", "netft_netft0", "peers4"];
+            run_program(three.netns(0), "nft", &list).contains(&other)
         };
         assert!(holds());
         let text = std::fs::read_to_string(three.site.config_path(0)).unwrap();
@@ -453,7 +434,7 @@ fn the_tables_follow_the_peers() {
 #[test]
 fn f_43_a_refused_filter_is_told_and_tried_again() {
     in_namespace("f_43_a_refused_filter_is_told_and_tried_again", || {
-        if !has_nft() {
+        if !has_programs(&["nft"]) {
             return;
         }
         let mut pair = NodePair::prepared_for(1, SiteSettings::default());

@@ -6,15 +6,8 @@ mod common;
 
 use std::{net::UdpSocket, time::SystemTime};
 
-use common::{NodePair, TEST_TIMEOUT, assert_flow_alive, wait_until};
+use common::{NodePair, TEST_TIMEOUT, assert_flow_alive, commands::run_ip, wait_until};
 use netft_lab::{Netns, daemon::ADAPTER_NAME, in_namespace};
-
-fn run_ip(netns: &Netns, arguments: &str) -> String {
-    let arguments: Vec<_> = arguments.split_whitespace().collect();
-    let output = netns.command_inside("ip").unwrap().args(&arguments).output().unwrap();
-    assert!(output.status.success(), "ip {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// Another VPN: a default route in table 52, over a device of its own.
 fn add_exit_node(netns: &Netns) {

@@ -6,7 +6,6 @@ mod common;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    process::Command,
     thread,
     time::Duration,
 };
@@ -14,6 +13,7 @@ use std::{
 use common::{
     HOLD_CONFIG, NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive,
     assert_left_in_time, assert_nothing_lost,
+    commands::{has_programs, run_nft},
 };
 use netft::{
     Adapter,
@@ -159,8 +159,8 @@ const ONLY_QUIC: &str = "add table inet guard; add chain inet guard entry { type
 #[test]
 fn a_firewall_that_passes_only_quic_on_port_443_is_enough() {
     in_namespace("a_firewall_that_passes_only_quic_on_port_443_is_enough", || {
-        if Command::new("nft").arg("--version").output().is_err() {
-            return eprintln!("skipped: nft is not installed");
+        if !has_programs(&["nft"]) {
+            return;
         }
         let common = "[failover]\nhold = 300\n[session]\nport = 443\n";
         let pair = NodePair::prepared_for(2, SiteSettings { common, ..SiteSettings::default() });
@@ -169,9 +169,7 @@ fn a_firewall_that_passes_only_quic_on_port_443_is_enough() {
                 let from = format!("metric = {}\n", 1000 + 100 * network);
                 pair.rewrite_config(node, &from, &format!("{from}{}", QUIC));
             }
-            let mut nft = pair.lab.node_netns(node).command_inside("nft").unwrap();
-            let done = nft.arg(ONLY_QUIC).output().unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            run_nft(pair.lab.node_netns(node), ONLY_QUIC);
         }
         let pair = pair.start_and_wait();
         let flows =

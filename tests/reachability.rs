@@ -7,15 +7,11 @@ mod common;
 
 use std::thread;
 
-use common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, UNLISTED_NETWORKS, assert_flow_alive};
+use common::{
+    NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, UNLISTED_NETWORKS, assert_flow_alive,
+    commands::run_ip,
+};
 use netft_lab::{Lab, NetworkLayout, daemon::RouteRow, in_namespace};
-
-/// Runs ip(8) in a node's namespace.
-fn ip(lab: &Lab, node: usize, arguments: &str) {
-    let mut command = lab.node_netns(node).command_inside("ip").unwrap();
-    let output = command.args(arguments.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 fn up(routes: &[RouteRow]) -> usize {
     routes.iter().filter(|route| route.state == "up").count()
@@ -34,11 +30,14 @@ fn set_default_routes(lab: &Lab, node: usize) {
     for network in 0..lab.network_count() {
         let (nic, host) = (Lab::nic_name(network), node + 1);
         let number = network + 1;
-        ip(lab, node, &format!("route del 10.{number}.0.0/16 dev {nic}"));
-        ip(lab, node, &format!("-6 route del fd00:{number}::/32 dev {nic}"));
+        run_ip(lab.node_netns(node), &format!("route del 10.{number}.0.0/16 dev {nic}"));
+        run_ip(lab.node_netns(node), &format!("-6 route del fd00:{number}::/32 dev {nic}"));
         let gateway = format!("10.{number}.{host}.254");
         let metric = 100 * number;
-        ip(lab, node, &format!("route add default via {gateway} dev {nic} metric {metric}"));
+        run_ip(
+            lab.node_netns(node),
+            &format!("route add default via {gateway} dev {nic} metric {metric}"),
+        );
     }
 }
 
@@ -69,11 +68,14 @@ fn f_48_isolated_cards_do_not_keep_the_others_from_being_routes() {
         for (node, cards) in [(0, 3), (1, 2)] {
             for card in 1..=cards {
                 let (name, far) = (format!("iso{card}"), format!("end{card}"));
-                ip(&pair.lab, node, &format!("link add {name} type veth peer name {far}"));
+                run_ip(
+                    pair.lab.node_netns(node),
+                    &format!("link add {name} type veth peer name {far}"),
+                );
                 let address = format!("9.{node}.{card}.1/24");
-                ip(&pair.lab, node, &format!("addr add {address} dev {name}"));
-                ip(&pair.lab, node, &format!("link set {name} up"));
-                ip(&pair.lab, node, &format!("link set {far} up"));
+                run_ip(pair.lab.node_netns(node), &format!("addr add {address} dev {name}"));
+                run_ip(pair.lab.node_netns(node), &format!("link set {name} up"));
+                run_ip(pair.lab.node_netns(node), &format!("link set {far} up"));
             }
             set_default_routes(&pair.lab, node);
             pair.start(node);
@@ -88,8 +90,8 @@ fn f_48_isolated_cards_do_not_keep_the_others_from_being_routes() {
 fn f_49_a_default_route_that_moves_removes_no_route() {
     in_namespace("f_49_a_default_route_that_moves_removes_no_route", || {
         let mut pair = NodePair::prepared(&[NetworkLayout::Routed; 2], UNLISTED_NETWORKS);
-        ip(&pair.lab, 0, "route add default via 10.1.1.254");
-        ip(&pair.lab, 1, "route add default via 10.1.2.254");
+        run_ip(pair.lab.node_netns(0), "route add default via 10.1.1.254");
+        run_ip(pair.lab.node_netns(1), "route add default via 10.1.2.254");
         for node in [0, 1] {
             pair.start(node);
         }
@@ -97,7 +99,7 @@ fn f_49_a_default_route_that_moves_removes_no_route() {
         let before = ids(&wait_up(&mut pair, 2));
         let flow = pair.transfer(0, Some(common::TEST_RATE), false);
         for gateway in ["10.2.1.254", "10.1.1.254"] {
-            ip(&pair.lab, 0, &format!("route replace default via {gateway}"));
+            run_ip(pair.lab.node_netns(0), &format!("route replace default via {gateway}"));
             thread::sleep(4 * TRAFFIC_CHECK_TIME);
             let routes = pair.daemon(0).routes().unwrap();
             assert_eq!((up(&routes), ids(&routes)), (2, before.clone()));
@@ -115,8 +117,8 @@ fn f_48_cables_that_sort_crosswise_are_all_routes() {
         for (node, hosts) in [(0, [1, 3, 5]), (1, [6, 4, 2])] {
             for (network, host) in hosts.into_iter().enumerate() {
                 let nic = Lab::nic_name(network);
-                ip(&pair.lab, node, &format!("addr flush dev {nic}"));
-                ip(&pair.lab, node, &format!("addr add 10.9.0.{host}/24 dev {nic}"));
+                run_ip(pair.lab.node_netns(node), &format!("addr flush dev {nic}"));
+                run_ip(pair.lab.node_netns(node), &format!("addr add 10.9.0.{host}/24 dev {nic}"));
             }
         }
         pair.rewrite_config(0, "10.1.0.2", "10.9.0.6");

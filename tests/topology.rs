@@ -8,7 +8,7 @@ use std::{thread, time::Instant};
 
 use common::{
     NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, UNLISTED_NETWORKS, assert_flow_alive,
-    assert_nothing_lost, wait_until,
+    assert_nothing_lost, commands::run_ip, wait_until,
 };
 use netft_lab::{
     Lab, Moment, NetworkLayout,
@@ -131,14 +131,6 @@ fn b_13_ends_that_know_different_addresses_find_each_other() {
     });
 }
 
-/// Runs ip(8) at a node.
-fn ip(pair: &NodePair, node: usize, args: &str) -> String {
-    let mut command = pair.lab.node_netns(node).command_inside("ip").unwrap();
-    let output = command.args(args.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn arp_setting(pair: &NodePair, node: usize, interface: &str, key: &str) -> String {
     let file = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
     pair.lab.node_netns(node).run_inside(|| std::fs::read_to_string(file)).unwrap().trim().into()
@@ -148,7 +140,8 @@ fn arp_setting(pair: &NodePair, node: usize, interface: &str, key: &str) -> Stri
 fn resolved_mac(pair: &NodePair, node: usize, interface: &str, addr: &str) -> String {
     let began = Instant::now();
     loop {
-        let line = ip(pair, node, &format!("-4 neigh show to {addr} dev {interface}"));
+        let line =
+            run_ip(pair.lab.node_netns(node), &format!("-4 neigh show to {addr} dev {interface}"));
         let mut words = line.split_whitespace().skip_while(|word| *word != "lladdr");
         if let Some(mac) = words.nth(1) {
             return mac.to_owned();
@@ -165,12 +158,15 @@ fn f_67_two_cards_on_one_subnet_answer_for_their_own_addresses() {
     in_namespace("f_67_two_cards_on_one_subnet_answer_for_their_own_addresses", || {
         let mut pair = NodePair::prepared(&[NetworkLayout::Flat], UNLISTED_NETWORKS);
         for node in [0, 1] {
-            ip(&pair, node, "link add eth9 link eth0 type macvlan mode bridge");
-            ip(&pair, node, &format!("addr add 10.1.0.{}/24 dev eth9", 11 + node));
-            ip(&pair, node, "link set eth9 up");
+            run_ip(pair.lab.node_netns(node), "link add eth9 link eth0 type macvlan mode bridge");
+            run_ip(
+                pair.lab.node_netns(node),
+                &format!("addr add 10.1.0.{}/24 dev eth9", 11 + node),
+            );
+            run_ip(pair.lab.node_netns(node), "link set eth9 up");
         }
         let mac = |pair: &NodePair, name: &str| {
-            let line = ip(pair, 1, &format!("-o link show dev {name}"));
+            let line = run_ip(pair.lab.node_netns(1), &format!("-o link show dev {name}"));
             let mut words = line.split_whitespace().skip_while(|word| *word != "link/ether");
             words.nth(1).unwrap().to_owned()
         };
@@ -184,7 +180,7 @@ fn f_67_two_cards_on_one_subnet_answer_for_their_own_addresses() {
                 pair.daemon(node).wait_for("both routes", TEST_TIMEOUT, two).unwrap();
             }
             for node in [0, 1] {
-                ip(&pair, node, "neigh flush all");
+                run_ip(pair.lab.node_netns(node), "neigh flush all");
             }
             let found = [("eth0", "10.1.0.2"), ("eth9", "10.1.0.12")]
                 .map(|(interface, addr)| resolved_mac(&pair, 0, interface, addr));
@@ -233,7 +229,7 @@ fn f_62_unrelated_addresses_take_no_route_away() {
             .collect();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), lines).unwrap();
-        ip(&pair, 1, &format!("-batch {}", file.path().display()));
+        run_ip(pair.lab.node_netns(1), &format!("-batch {}", file.path().display()));
         let is_cut = |event: &EventLine| event.name == "interface-list-cut";
         events.wait_for("a cut list", began.wall, TEST_TIMEOUT, is_cut).unwrap();
         thread::sleep(4 * TRAFFIC_CHECK_TIME);

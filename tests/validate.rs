@@ -7,10 +7,12 @@ mod common;
 use std::{
     fs,
     net::{IpAddr, UdpSocket},
-    process::Command,
 };
 
-use common::{HOLD_CONFIG, NodePair, TEST_TIMEOUT};
+use common::{
+    HOLD_CONFIG, NodePair, TEST_TIMEOUT,
+    commands::{has_programs, run_nft},
+};
 use netft_lab::{Lab, NetworkLayout, daemon::SiteSettings, in_namespace, interface_index};
 use netftd::{
     control::schema::{Finding, Severity, ValidationResult},
@@ -68,14 +70,11 @@ fn sysctl(pair: &NodePair, key: &str, value: &str) {
 
 /// Loads nftables rules on a node; false where there is no nft.
 fn nft(pair: &NodePair, node: usize, rules: &str) -> bool {
-    if Command::new("nft").arg("--version").output().is_err() {
-        eprintln!("skipped: nft is not installed");
-        return false;
+    let is_there = has_programs(&["nft"]);
+    if is_there {
+        run_nft(pair.lab.node_netns(node), rules);
     }
-    let output =
-        pair.lab.node_netns(node).command_inside("nft").unwrap().arg(rules).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    true
+    is_there
 }
 
 #[test]

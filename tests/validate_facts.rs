@@ -33,18 +33,8 @@ fn fine() -> NodeFacts {
     let link = |index: u32| {
         let net: IpNet = format!("10.{index}.0.1/24").parse().unwrap();
         let addr = LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false };
-        let interface = Interface {
-            index,
-            name: format!("eth{}", index - 1),
-            kind: None,
-            up: true,
-            carrier: true,
-            loopback: false,
-            mtu: 1500,
-            default_route: None,
-            speed: None,
-            addrs: vec![addr],
-        };
+        let healthy = Interface::healthy(index, format!("eth{}", index - 1));
+        let interface = Interface { addrs: vec![addr], ..healthy };
         StackedLink { interface, parent: None, master: None, ethernet: true, queue_len: 1000 }
     };
     NodeFacts {

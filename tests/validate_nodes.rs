@@ -4,9 +4,12 @@
 
 mod common;
 
-use std::{fs, process::Command};
+use std::fs;
 
-use common::{HOLD_CONFIG, NodePair, TEST_TIMEOUT};
+use common::{
+    HOLD_CONFIG, NodePair, TEST_TIMEOUT,
+    commands::{has_programs, run_nft},
+};
 use netft_lab::{
     daemon::{RouteRow, SiteSettings},
     in_namespace,
@@ -152,16 +155,14 @@ fn a_path_that_carries_less_than_its_interfaces_is_found_at_once_on_both_ends() 
 #[test]
 fn a_path_that_carries_less_one_way_is_told_by_direction() {
     in_namespace("a_path_that_carries_less_one_way_is_told_by_direction", || {
-        if Command::new("nft").arg("--version").output().is_err() {
-            eprintln!("skipped: nft is not installed");
+        if !has_programs(&["nft"]) {
             return;
         }
         let pair = pair();
         assert_eq!(find(&validate(&pair).0.findings, "path-mtu-differs"), None);
         let drop = "table inet wire { chain entry { type filter hook input priority 0; \
                     iifname \"eth0\" udp dport 3343 meta length > 1400 drop; }; }";
-        let mut nft = pair.lab.node_netns(1).command_inside("nft").unwrap();
-        assert!(nft.arg(drop).status().unwrap().success());
+        run_nft(pair.lab.node_netns(1), drop);
         // A size that is still searched for is not compared.
         let runs = (0..10).map(|_| validate(&pair));
         let mut reported =

@@ -9,7 +9,6 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -18,7 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{programs, wait_until};
+use common::{
+    commands::{has_programs, run_ip, run_nft, run_program},
+    programs, wait_until,
+};
 use futures_util::TryStreamExt;
 use netft_lab::{
     Lab, Netns, NetworkLayout,
@@ -31,7 +33,7 @@ use serde_json::Value;
 
 const VIP4: &str = "10.1.0.80";
 const VIP6: &str = "fd00:1::80";
-const LEASE: Duration = Duration::from_millis(400);
+const LEASE_TIME: Duration = Duration::from_millis(400);
 /// Nodes of the lab beside the three with a daemon.
 const CLIENT: usize = 3;
 const ROUTER: usize = 4;
@@ -74,7 +76,7 @@ impl VipLab {
         run_ip(lab.node_netns(REMOTE), "route add 10.1.0.0/24 via 10.2.0.5");
         let common = format!(
             "[[vip]]\nname = \"web\"\naddress = [\"{VIP4}/24\", \"{VIP6}\"]\nlease = {}\n",
-            LEASE.as_millis()
+            LEASE_TIME.as_millis()
         );
         let settings = SiteSettings { common: &common, ..SiteSettings::default() };
         let site = Site::new(&lab, programs(), settings).unwrap();
@@ -151,25 +153,6 @@ fn address_text(message: &rtnetlink::packet_route::address::AddressMessage) -> S
         _ => None,
     });
     format!("{}/{}", addr.unwrap(), message.header.prefix_len)
-}
-
-/// Changes a node as its operator does.
-fn run_ip(netns: &Netns, words: &str) {
-    let output = netns.command_inside("ip").unwrap().args(words.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {words}: {output:?}");
-}
-
-fn has_programs() -> bool {
-    for program in ["nft", "ip"] {
-        if Command::new(program).arg("-V").output().is_err() {
-            let required =
-                std::env::var_os("NETFT_REQUIRE_NETNS").is_some_and(|value| value == "1");
-            assert!(!required, "this test needs {program}: install nftables and iproute2");
-            println!("SKIP: {program} is not installed");
-            return false;
-        }
-    }
-    true
 }
 
 /// Answers every connection with the number of the node.
@@ -262,7 +245,7 @@ fn mac_text(mac: [u8; 6]) -> String {
 #[test]
 fn f_90_a_move_answers_everywhere_and_updates_the_neighbors() {
     in_namespace("f_90_a_move_answers_everywhere_and_updates_the_neighbors", || {
-        if !has_programs() {
+        if !has_programs(&["nft", "ip"]) {
             return;
         }
         let test = VipLab::start();
@@ -345,7 +328,7 @@ fn arp_answers(frames: &[Vec<u8>], node: usize) -> usize {
 #[test]
 fn f_91_a_stopped_owner_is_silent_once_its_lease_ends() {
     in_namespace("f_91_a_stopped_owner_is_silent_once_its_lease_ends", || {
-        if !has_programs() {
+        if !has_programs(&["nft", "ip"]) {
             return;
         }
         let test = VipLab::start();
@@ -359,13 +342,13 @@ fn f_91_a_stopped_owner_is_silent_once_its_lease_ends() {
         thread::sleep(Duration::from_millis(200));
         test.daemons[0].send_signal(Signal::STOP).unwrap();
         let stopped = Instant::now();
-        thread::sleep(3 * LEASE);
+        thread::sleep(3 * LEASE_TIME);
         let answers = asking.finish();
         let last = answers.last().unwrap().0;
         assert!(last >= start + Duration::from_millis(100), "it answered before");
         let late = last.saturating_duration_since(stopped);
-        println!("last answer {late:?} after the stop, lease {LEASE:?}");
-        scheduling::assert_within("the last answer", late, LEASE + CONNECT_TIMEOUT, start);
+        println!("last answer {late:?} after the stop, lease {LEASE_TIME:?}");
+        scheduling::assert_within("the last answer", late, LEASE_TIME + CONNECT_TIMEOUT, start);
         // The addresses are still there: the kernel itself is silent.
         assert!(test.addresses(0).contains(&format!("{VIP4}/32")));
         let before = arp_answers(&capture.frames(), 0);
@@ -393,7 +376,7 @@ fn f_91_a_stopped_owner_is_silent_once_its_lease_ends() {
 #[test]
 fn f_92_a_conflict_leaves_the_address_unconfigured_and_names_the_holder() {
     in_namespace("f_92_a_conflict_leaves_the_address_unconfigured_and_names_the_holder", || {
-        if !has_programs() {
+        if !has_programs(&["nft", "ip"]) {
             return;
         }
         let test = VipLab::start();
@@ -416,7 +399,7 @@ fn f_92_a_conflict_leaves_the_address_unconfigured_and_names_the_holder() {
 #[test]
 fn f_93_what_other_programs_change_is_put_back() {
     in_namespace("f_93_what_other_programs_change_is_put_back", || {
-        if !has_programs() {
+        if !has_programs(&["nft", "ip"]) {
             return;
         }
         let test = VipLab::start();
@@ -430,15 +413,9 @@ fn f_93_what_other_programs_change_is_put_back() {
             wait_until("the address", || test.addresses(0).contains(&addr));
         }
         wait_until("an answer", || test.owner_seen_by(CLIENT, VIP4) == Some(0));
-        let tables = || {
-            let output =
-                test.netns(0).command_inside("nft").unwrap().args(["list", "tables"]).output();
-            String::from_utf8(output.unwrap().stdout).unwrap()
-        };
+        let tables = || run_program(test.netns(0), "nft", &["list", "tables"]);
         assert_eq!(tables().matches("netft_vip_").count(), 2, "{}", tables());
-        let output =
-            test.netns(0).command_inside("nft").unwrap().args(["flush", "ruleset"]).output();
-        assert!(output.unwrap().status.success());
+        run_nft(test.netns(0), "flush ruleset");
         wait_until("the fence", || tables().matches("netft_vip_").count() == 2);
         wait_until("an answer", || test.owner_seen_by(CLIENT, VIP4) == Some(0));
         let history = test.view(0)["history"].to_string();
@@ -477,19 +454,15 @@ fn read_routes() -> BTreeMap<&'static str, String> {
 #[test]
 fn f_94_a_clean_stop_and_a_cleanup_leave_nothing() {
     in_namespace("f_94_a_clean_stop_and_a_cleanup_leave_nothing", || {
-        if !has_programs() {
+        if !has_programs(&["nft", "ip"]) {
             return;
         }
         let mut test = VipLab::start();
         test.bring_online(0);
-        let tables = |test: &VipLab| {
-            let output =
-                test.netns(0).command_inside("nft").unwrap().args(["list", "tables"]).output();
-            String::from_utf8(output.unwrap().stdout).unwrap()
-        };
+        let tables = |test: &VipLab| run_program(test.netns(0), "nft", &["list", "tables"]);
         test.daemons.remove(0).kill().unwrap();
         // A crash leaves the address, and the fence that keeps it silent.
-        thread::sleep(2 * LEASE);
+        thread::sleep(2 * LEASE_TIME);
         assert!(test.addresses(0).contains(&format!("{VIP4}/32")));
         assert_eq!(test.owner_seen_by(CLIENT, VIP4), None);
         let mut cleanup = test.site.daemon_command(&test.lab, 0).unwrap();

@@ -7,7 +7,6 @@ mod common;
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -16,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::programs;
+use common::{
+    commands::{has_programs, run_ip},
+    programs,
+};
 use netft_lab::{
     Lab, Netns, NetworkLayout,
     daemon::{Daemon, Site, SiteSettings},
@@ -107,10 +109,8 @@ impl RaftLab {
 
     fn set_cards(&self, node: usize, state: &str) {
         for network in 0..2 {
-            let words = ["link", "set", &Lab::nic_name(network), state];
-            let netns = self.lab.node_netns(node);
-            let output = netns.command_inside("ip").unwrap().args(words).output().unwrap();
-            assert!(output.status.success(), "{output:?}");
+            let line = format!("link set {} {state}", Lab::nic_name(network));
+            run_ip(self.lab.node_netns(node), &line);
         }
     }
 
@@ -195,24 +195,11 @@ fn ask_owner() -> Option<u8> {
     Some(number[0])
 }
 
-fn has_programs() -> bool {
-    for program in ["nft", "ip"] {
-        if Command::new(program).arg("-V").output().is_err() {
-            let required =
-                std::env::var_os("NETFT_REQUIRE_NETNS").is_some_and(|value| value == "1");
-            assert!(!required, "this test needs {program}: install nftables and iproute2");
-            println!("SKIP: {program} is not installed");
-            return false;
-        }
-    }
-    true
-}
-
 /// F-60: with real processes and kernels.
 #[test]
 fn f_60_the_address_goes_on_and_never_has_two_owners() {
     in_namespace("f_60_the_address_goes_on_and_never_has_two_owners", || {
-        if !has_programs() {
+        if !has_programs(&["nft", "ip"]) {
             return;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -74,7 +74,7 @@ fn the_adapter_reports_the_speed_of_its_routes() {
         let socket = glink::open_socket().unwrap();
         assert_eq!(speed::link_speed(&socket, NAME), None, "no route, no speed");
         for (speed, at) in [(Some(1000), 1000), (Some(100_000), 2000), (None, 3000)] {
-            guard.desired_state_mut().speed = speed;
+            guard.set_desired_state(DesiredState { speed, ..guard.desired_state().clone() });
             let report = guard.reconcile(&netlink, Time::from_millis(at)).await;
             assert!(report.repairs.is_empty() && report.errors.is_empty(), "{report:?}");
             assert_eq!(speed::link_speed(&socket, NAME), speed);
@@ -123,9 +123,14 @@ fn the_adapter_has_exactly_its_two_addresses_and_host_routes() {
         let report = guard.reconcile(&netlink, Time::from_millis(1000)).await;
         assert!(report.repairs.is_empty() && report.errors.is_empty(), "{report:?}");
 
-        guard.desired_state_mut().routes.remove(&IpAddr::V4(addrs(2).v4));
+        // A peer leaves while another program is at work: only the latter's change is told.
+        let mut desired = guard.desired_state().clone();
+        desired.routes.remove(&IpAddr::V4(addrs(2).v4));
+        guard.set_desired_state(desired);
+        ip(&format!("link set {NAME} txqueuelen 123"));
         let report = guard.reconcile(&netlink, Time::from_millis(1000)).await;
-        assert_eq!(report.repairs, [Repair::RouteRemoved(addrs(2).v4.into())]);
+        assert_eq!(report.repairs, [Repair::QueueLenRestored { from: 123 }]);
+        assert!(!ip(&format!("route show dev {NAME}")).contains(&addrs(2).v4.to_string()));
         netlink.remove_peer_route(opened.ifindex, 254, addrs(2).v4.into()).await.unwrap();
         assert!(netlink.remove_adapter(NAME).await.unwrap());
         assert!(!netlink.remove_adapter(NAME).await.unwrap());

@@ -42,18 +42,7 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, parent: Option<u32>, master: Option<u32>) -> StackedLink {
-        let interface = Interface {
-            index,
-            name: name.to_owned(),
-            kind: None,
-            up: true,
-            carrier: true,
-            loopback: false,
-            mtu: 1500,
-            default_route: None,
-            speed: None,
-            addrs: Vec::new(),
-        };
+        let interface = Interface::healthy(index, name);
         StackedLink { interface, parent, master, ethernet: true, queue_len: 1000 }
     }
 

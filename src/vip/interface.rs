@@ -113,18 +113,7 @@ mod tests {
             let net: ipnet::IpNet = text.parse().unwrap();
             LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: false }
         });
-        Interface {
-            index,
-            name: format!("eth{index}"),
-            kind: None,
-            up: true,
-            carrier: true,
-            loopback: false,
-            mtu: 1500,
-            default_route: None,
-            speed: None,
-            addrs: addrs.collect(),
-        }
+        Interface { addrs: addrs.collect(), ..Interface::healthy(index, format!("eth{index}")) }
     }
 
     fn vip(addresses: &[&str]) -> VipConfig {

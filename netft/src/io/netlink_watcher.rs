@@ -128,9 +128,8 @@ impl NetlinkWatcher {
                         return;
                     }
                     active_polls = ACTIVE_POLLS;
-                    *self.reconciler.desired_state_mut() = self.desired.borrow_and_update().clone();
-                    // No program changed the adapter: these are no repairs.
-                    self.reconciler.reconcile(&self.netlink, clock::now()).await;
+                    let desired = self.desired.borrow_and_update().clone();
+                    self.reconciler.set_desired_state(desired);
                 }
             }
         }

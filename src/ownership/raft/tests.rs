@@ -31,7 +31,7 @@ use super::{
 use crate::ownership::{OWNERSHIP_QUEUE_LEN, OwnershipRequest, OwnershipUpdate, clock};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-const LEASE: Duration = Duration::from_millis(400);
+const LEASE_TIME: Duration = Duration::from_millis(400);
 /// How long a test waits for what must happen.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Time in which netft would notice that a node cannot be reached.
@@ -151,7 +151,7 @@ impl Cluster {
         let settings = RaftSettings {
             node: name.to_owned(),
             nodes: NAMES.iter().zip(1..).map(node).collect(),
-            policies: self.vips.iter().map(|vip| VipPolicy::new(vip, LEASE)).collect(),
+            policies: self.vips.iter().map(|vip| VipPolicy::new(vip, LEASE_TIME)).collect(),
             store: self.store_path(name),
         };
         let transport = HubTransport { hub: Arc::clone(&self.hub), from: name.to_owned() };
@@ -360,7 +360,7 @@ async fn a_voter_with_a_damaged_store_does_not_vote_and_says_why() {
     // One voter is left of the two: nobody decides.
     cluster.kill_node("a").await;
     let began = clock::now();
-    sleep(3 * LEASE).await;
+    sleep(3 * LEASE_TIME).await;
     assert!(cluster.owner("v").is_none(), "{:?} {began}", cluster.owner("v"));
     cluster.check_held();
 }

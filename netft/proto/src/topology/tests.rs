@@ -56,18 +56,7 @@ pub(crate) fn interface(index: u32, name: &str, addrs: &[&str]) -> Interface {
         let net: IpNet = text.trim_end_matches('s').parse().unwrap();
         LocalAddr { addr: net.addr(), prefix: net.trunc(), is_secondary: text.ends_with('s') }
     });
-    Interface {
-        index,
-        name: name.into(),
-        kind: None,
-        up: true,
-        carrier: true,
-        loopback: name == "lo",
-        mtu: 1500,
-        default_route: None,
-        speed: None,
-        addrs: addrs.collect(),
-    }
+    Interface { loopback: name == "lo", addrs: addrs.collect(), ..Interface::healthy(index, name) }
 }
 
 pub(crate) fn network(prefix: &str, role: NetworkRole, metric: Option<u32>) -> NetworkConfig {

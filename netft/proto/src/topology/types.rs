@@ -40,6 +40,23 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// Returns a healthy interface of hardware: `index` is not 0, its MTU is 1500 bytes, and it has
+    /// neither an address nor a default route.
+    pub fn healthy(index: u32, name: impl Into<String>) -> Self {
+        Self {
+            index,
+            name: name.into(),
+            kind: None,
+            up: true,
+            carrier: true,
+            loopback: false,
+            mtu: 1500,
+            default_route: None,
+            speed: None,
+            addrs: Vec::new(),
+        }
+    }
+
     /// Returns whether it can carry packets.
     pub fn is_healthy(&self) -> bool {
         self.up && self.carrier

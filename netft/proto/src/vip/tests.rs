@@ -9,7 +9,7 @@ use super::{
 use crate::time::Time;
 
 const FOREIGN_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
-const LEASE: Duration = Duration::from_millis(400);
+const LEASE_TIME: Duration = Duration::from_millis(400);
 
 fn v4() -> IpAddr {
     "10.1.0.80".parse().expect("an address")
@@ -82,7 +82,7 @@ impl TestNode {
     fn renew(&mut self) -> Vec<VipAction> {
         self.renewed = self.now;
         let Some((token, is_proven)) = self.renewal else { return Vec::new() };
-        let until = self.now + LEASE;
+        let until = self.now + LEASE_TIME;
         self.input(VipInput::Grant(VipGrant { token, until, is_proven }))
     }
 
@@ -207,8 +207,8 @@ fn a_lease_without_renewal_removes_the_address_on_time() {
 fn a_stale_or_ended_grant_permits_nothing() {
     let mut node = TestNode::new(vec![v4()]);
     node.grant(5, true);
-    let until = node.now + LEASE;
-    let stale = VipGrant { token: token(4), until: until + LEASE, is_proven: true };
+    let until = node.now + LEASE_TIME;
+    let stale = VipGrant { token: token(4), until: until + LEASE_TIME, is_proven: true };
     assert_eq!(node.input(VipInput::Grant(stale)), []);
     assert_eq!(node.machine.grant().map(|grant| grant.until), Some(until));
     assert_eq!(node.input(VipInput::Revoke(token(4), "stale".to_owned())), []);

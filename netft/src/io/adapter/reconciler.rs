@@ -40,7 +40,7 @@ pub struct ReconcileReport {
     /// The adapter was deleted: to be opened again and configured, then
     /// [`AdapterReconciler::on_recreated`].
     pub is_adapter_missing: bool,
-    /// Completed repairs, in order.
+    /// Completed repairs of what other programs changed, in order.
     pub repairs: Vec<Repair>,
     /// Failed repairs.
     pub errors: Vec<NetlinkError>,
@@ -52,6 +52,8 @@ pub struct ReconcileReport {
 #[derive(Debug)]
 pub struct AdapterReconciler {
     desired: DesiredState,
+    /// Desired state of the last check, if it was another one.
+    former: Option<DesiredState>,
     ifindex: u32,
     backoff: RepairBackoff,
     notices: NoticeSet,
@@ -64,6 +66,7 @@ impl AdapterReconciler {
     pub fn new(desired: DesiredState, ifindex: u32) -> Self {
         Self {
             desired,
+            former: None,
             ifindex,
             backoff: RepairBackoff::default(),
             notices: NoticeSet::default(),
@@ -93,10 +96,11 @@ impl AdapterReconciler {
         &self.desired
     }
 
-    /// Desired state, to be changed; the next check applies it.
-    pub fn desired_state_mut(&mut self) -> &mut DesiredState {
+    /// Replaces the desired state; the next check applies it.
+    pub fn set_desired_state(&mut self, desired: DesiredState) {
         self.backoff.allow_next_check();
-        &mut self.desired
+        let former = std::mem::replace(&mut self.desired, desired);
+        self.former.get_or_insert(former);
     }
 
     /// Compares the adapter with the desired state and repairs it. Without a difference it costs
@@ -111,10 +115,12 @@ impl AdapterReconciler {
             self.report_speed();
         }
         report.is_backing_off = self.backoff.record_outcome(now, outcome);
+        if let Some(former) = self.former.take() {
+            report.repairs.retain(|repair| !repair.follows_from(&former, &self.desired));
+        }
         let adapter = &self.desired.name;
         for repair in &report.repairs {
             match repair {
-                // The routes of new peers are installed this way too.
                 Repair::RouteRemoved(_) | Repair::RouteRestored(_) => {
                     tracing::debug!(adapter, %repair, "route of the adapter repaired");
                 }

@@ -58,6 +58,26 @@ pub enum Repair {
     RouteRestored(IpAddr),
 }
 
+impl Repair {
+    /// True if the change from `former` to `desired` calls for it: no other program was at work.
+    pub(super) fn follows_from(&self, former: &DesiredState, desired: &DesiredState) -> bool {
+        match self {
+            Self::MtuRestored { from } => {
+                *from == u32::from(former.mtu) && former.mtu != desired.mtu
+            }
+            Self::RouteRemoved(addr) | Self::RouteRestored(addr) => {
+                former.routes.get(addr) != desired.routes.get(addr)
+            }
+            Self::RenamedBack { .. }
+            | Self::QueueLenRestored { .. }
+            | Self::SetUp
+            | Self::Ipv6Enabled
+            | Self::AddressRemoved(_)
+            | Self::AddressRestored(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -262,6 +282,25 @@ mod tests {
     }
 
     type Damage = fn(&mut AdapterState, &mut Vec<HostRoute>);
+
+    #[test]
+    fn a_repair_that_a_new_desired_state_calls_for_is_told_from_those_of_damage() {
+        let former = desired();
+        let (kept, removed) = ("169.254.9.9".parse().unwrap(), "fe80::9".parse().unwrap());
+        let mut after = DesiredState { mtu: 1300, ..desired() };
+        after.routes.remove(&removed);
+        let cases = [
+            (Repair::MtuRestored { from: 1420 }, true),
+            (Repair::MtuRestored { from: 1000 }, false),
+            (Repair::RouteRemoved(removed), true),
+            (Repair::RouteRestored(kept), false),
+            (Repair::Ipv6Enabled, false),
+        ];
+        for (repair, is_own) in cases {
+            assert_eq!(repair.follows_from(&former, &after), is_own, "{repair}");
+        }
+        assert!(!Repair::MtuRestored { from: 1420 }.follows_from(&former, &former));
+    }
 
     #[test]
     fn each_damage_has_its_repair() {

@@ -145,16 +145,9 @@ fn interface(index: u32, name: &str, addr: &str) -> Interface {
     let addr = ip.parse().unwrap();
     let prefix = ipnet::IpNet::new(addr, len.parse().unwrap()).unwrap().trunc();
     Interface {
-        index,
-        name: name.into(),
-        kind: None,
-        up: true,
-        carrier: true,
         loopback: addr.is_loopback(),
-        mtu: 1500,
-        default_route: None,
-        speed: None,
         addrs: vec![LocalAddr { addr, prefix, is_secondary: false }],
+        ..Interface::healthy(index, name)
     }
 }
 

@@ -8,7 +8,10 @@ use rtnetlink::{
     LinkUnspec,
     packet_route::{
         AddressFamily,
-        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope, CacheInfo},
+        address::{
+            AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+            CacheInfo,
+        },
         link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage},
         route::{
             RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
@@ -181,18 +184,9 @@ impl Netlink {
         let mut request = self.handle()?.address().add(ifindex, addr, own.prefix_len).replace();
         let message = request.message_mut();
         message.header.scope = AddressScope::Universe;
-        // Preferred for 0 s, valid for ever.
-        let mut lifetimes = CacheInfo::default();
-        lifetimes.ifa_valid = u32::MAX;
-        message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
-        if addr.is_ipv6() {
-            // The address is derived from the key and unique: duplicate address detection would
-            // delay every start by a second.
-            message.header.flags = AddressHeaderFlags::Nodad;
-            message
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
-        }
+        // The address is derived from the key and unique: duplicate address detection would delay
+        // every start by a second.
+        set_lifetimes_without_dad(message, addr, 0);
         await_reply(|| format!("add {addr} to the adapter"), request.execute()).await
     }
 
@@ -213,17 +207,8 @@ impl Netlink {
         let is_link_scope = addr.is_ipv4() && !is_source;
         message.header.scope =
             if is_link_scope { AddressScope::Link } else { AddressScope::Universe };
-        let mut lifetimes = CacheInfo::default();
-        lifetimes.ifa_valid = u32::MAX;
-        lifetimes.ifa_preferred = if is_source { u32::MAX } else { 0 };
-        message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
-        if addr.is_ipv6() {
-            // netftd probes for it by itself; the kernel would not use it for a second.
-            message.header.flags = AddressHeaderFlags::Nodad;
-            message
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
-        }
+        // netftd probes for it by itself; the kernel would not use it for a second.
+        set_lifetimes_without_dad(message, addr, if is_source { u32::MAX } else { 0 });
         await_reply(|| format!("add the floating address {addr}"), request.execute()).await
     }
 
@@ -357,6 +342,20 @@ fn read_ipv6_state(interface: &str) -> Ipv6State {
             Ipv6State::DisabledOnHost
         }
         Some(true) => Ipv6State::DisabledHere,
+    }
+}
+
+/// Valid for ever, preferred for `preferred` seconds; IPv6 without duplicate address detection, and
+/// without a route to its prefix.
+fn set_lifetimes_without_dad(message: &mut AddressMessage, addr: IpAddr, preferred: u32) {
+    let mut lifetimes = CacheInfo::default();
+    lifetimes.ifa_valid = u32::MAX;
+    lifetimes.ifa_preferred = preferred;
+    message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+    if addr.is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+        let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+        message.attributes.push(AddressAttribute::Flags(flags));
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use socket2::SockFilter;
 
 /// Everything of a frame.
-const ACCEPT: u32 = 0x0004_0000;
+const ACCEPT_WHOLE: u32 = 0x0004_0000;
 
 /// Offsets from the start of an Ethernet frame.
 const ARP_SENDER: u32 = 28;
@@ -46,7 +46,7 @@ pub(super) fn arp_filter(addrs: &[IpAddr]) -> Vec<SockFilter> {
         program.push(load_word(offset));
         for addr in addrs {
             if let IpAddr::V4(v4) = addr {
-                program.extend([if_equal(u32::from(*v4)), end_with(ACCEPT)]);
+                program.extend([if_equal(u32::from(*v4)), end_with(ACCEPT_WHOLE)]);
             }
         }
     }
@@ -73,7 +73,7 @@ pub(super) fn ndp_filter(addrs: &[IpAddr]) -> Vec<SockFilter> {
     for addr in addrs {
         if let IpAddr::V6(v6) = addr {
             let [.., a, b, c, d] = v6.octets();
-            program.extend([if_equal(u32::from_be_bytes([a, b, c, d])), end_with(ACCEPT)]);
+            program.extend([if_equal(u32::from_be_bytes([a, b, c, d])), end_with(ACCEPT_WHOLE)]);
         }
     }
     program.push(end_with(0));

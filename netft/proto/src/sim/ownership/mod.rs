@@ -40,7 +40,7 @@ const LAST_FAULT_MS: u64 = 16_000;
 /// How long a majority that talks may be without an owner.
 const OWNER_BOUND: Duration = Duration::from_secs(3);
 /// Length of the leases.
-const LEASE: Duration = Duration::from_millis(400);
+const LEASE_TIME: Duration = Duration::from_millis(400);
 /// Time in which netft notices that a peer cannot be reached.
 const DETECTION_TIME: Duration = Duration::from_millis(150);
 /// The time between two checks of rule 21.
@@ -158,7 +158,7 @@ impl World {
         let vips = rng.next_in_range(1, 3) as usize;
         let policies = (0..vips)
             .map(|vip| {
-                let mut policy = VipPolicy::new(&format!("v{vip}"), LEASE);
+                let mut policy = VipPolicy::new(&format!("v{vip}"), LEASE_TIME);
                 if rng.chance_permille(500) {
                     policy.preferred = vec![node_name(rng.next_below(count) as usize)];
                     let holds = [None, Some(0), Some(500)];

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Interval of a leader's heartbeats.
-pub(super) const HEARTBEAT: Duration = Duration::from_millis(50);
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(50);
 /// Shortest and longest time without a leader before an election, milliseconds.
 const ELECTION_MS: (u64, u64) = (150, 250);
 /// A follower that heard its leader within this time refuses votes.
@@ -195,7 +195,7 @@ impl RaftNode {
     /// the round's number.
     pub(super) fn start_round(&mut self, now: Time) -> u64 {
         self.round += 1;
-        self.deadline = now + HEARTBEAT;
+        self.deadline = now + HEARTBEAT_INTERVAL;
         for peer in self.others() {
             self.send_append(peer);
         }

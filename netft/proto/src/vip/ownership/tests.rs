@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::{time::Time, vip::FencingToken};
 
-const LEASE: Duration = Duration::from_millis(400);
+const LEASE_TIME: Duration = Duration::from_millis(400);
 
 fn at(millis: u64) -> Time {
     Time::from_millis(10_000 + millis)
@@ -69,17 +69,17 @@ impl Cluster {
 
 fn policy(preferred: &[&str], failback: Failback) -> VipPolicy {
     let preferred = preferred.iter().map(|name| (*name).to_owned()).collect();
-    VipPolicy { preferred, failback, ..VipPolicy::new("v", LEASE) }
+    VipPolicy { preferred, failback, ..VipPolicy::new("v", LEASE_TIME) }
 }
 
 #[test]
 fn the_wait_covers_the_lease_on_every_clock_within_the_drift_bound() {
     let rules = LeaseRules::DEFAULT;
-    let wait = rules.wait_after_grant(LEASE).as_secs_f64();
+    let wait = rules.wait_after_grant(LEASE_TIME).as_secs_f64();
     let e = f64::from(rules.drift_ppm) / 1e6;
     // The leader's clock runs fast, the holder's slow.
     let leader_real = wait / (1.0 + e);
-    let holder_real = (LEASE + rules.fence_delay).as_secs_f64() / (1.0 - e);
+    let holder_real = (LEASE_TIME + rules.fence_delay).as_secs_f64() / (1.0 - e);
     assert!(leader_real >= holder_real, "{leader_real} {holder_real}");
     assert!(wait < holder_real * 1.01, "and not much longer: {wait}");
 }
@@ -92,13 +92,13 @@ fn a_silent_owners_address_waits_for_its_last_grant_to_end() {
     assert_eq!(cluster.decide(at(1)).as_deref(), Some("a"));
     // Leases of an earlier leader may run.
     assert!(matches!(cluster.ask(at(2), &report("a", 2)), LeaseVerdict::Wait(_)));
-    assert_eq!(cluster.ask(at(500), &report("a", 3)), LeaseVerdict::Granted(LEASE));
+    assert_eq!(cluster.ask(at(500), &report("a", 3)), LeaseVerdict::Granted(LEASE_TIME));
     cluster.leader.set_reachable("a", false);
     assert_eq!(cluster.decide(at(600)).as_deref(), Some("b"), "the log does not wait");
     let LeaseVerdict::Wait(wait) = cluster.ask(at(600), &report("b", 2)) else { panic!() };
-    let whole = LeaseRules::DEFAULT.wait_after_grant(LEASE);
+    let whole = LeaseRules::DEFAULT.wait_after_grant(LEASE_TIME);
     assert_eq!(wait, whole - Duration::from_millis(100), "since the grant at 500");
-    assert_eq!(cluster.ask(at(500) + whole, &report("b", 3)), LeaseVerdict::Granted(LEASE));
+    assert_eq!(cluster.ask(at(500) + whole, &report("b", 3)), LeaseVerdict::Granted(LEASE_TIME));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_move_waits_for_the_release_only() {
     cluster.hear(at(1), &report("a", 1));
     cluster.hear(at(1), &report("b", 1));
     cluster.decide(at(1));
-    assert_eq!(cluster.ask(at(500), &report("a", 2)), LeaseVerdict::Granted(LEASE));
+    assert_eq!(cluster.ask(at(500), &report("a", 2)), LeaseVerdict::Granted(LEASE_TIME));
     let held = cluster.state.record_of("v").unwrap().token;
     let moved = cluster.leader.request_move(at(501), &cluster.state, "v", Some("b"));
     assert_eq!(moved.as_deref(), Ok("b"));
@@ -119,7 +119,7 @@ fn a_move_waits_for_the_release_only() {
     released.released.push(("v".to_owned(), held));
     cluster.hear(at(504), &released);
     assert!(cluster.leader.take_nudges().contains("b"), "and so is the new owner");
-    assert_eq!(cluster.ask(at(505), &report("b", 3)), LeaseVerdict::Granted(LEASE));
+    assert_eq!(cluster.ask(at(505), &report("b", 3)), LeaseVerdict::Granted(LEASE_TIME));
     // The operator's choice stands against the preferred node.
     assert_eq!(cluster.decide(at(5000)).as_deref(), Some("b"));
 }
@@ -145,8 +145,8 @@ fn an_address_returns_to_its_preferred_node_as_the_rules_say() {
 #[test]
 fn addresses_keep_company_and_distance() {
     let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
-    let with = VipPolicy { together_with: vec!["v".to_owned()], ..VipPolicy::new("w", LEASE) };
-    let apart = VipPolicy { apart_from: vec!["v".to_owned()], ..VipPolicy::new("x", LEASE) };
+    let with = VipPolicy { together_with: vec!["v".to_owned()], ..VipPolicy::new("w", LEASE_TIME) };
+    let apart = VipPolicy { apart_from: vec!["v".to_owned()], ..VipPolicy::new("x", LEASE_TIME) };
     cluster.policies.extend([with, apart]);
     for node in ["a", "b"] {
         let mut report = report(node, 1);
@@ -199,9 +199,9 @@ fn a_holder_ignores_what_was_overtaken_and_lets_go_first() {
     };
     let reply = |serial, word| LeaseReply { serial, vips: vec![word] };
     let first = holder.poll_report(at(0)).unwrap();
-    let granted = reply(first.serial, word(1, "a", LeaseVerdict::Granted(LEASE)));
+    let granted = reply(first.serial, word(1, "a", LeaseVerdict::Granted(LEASE_TIME)));
     let updates = holder.on_reply(at(30), &granted);
-    let until = at(0) + LEASE;
+    let until = at(0) + LEASE_TIME;
     let token = FencingToken { term: 1, index: 1 };
     let expected = HolderUpdate::Granted { vip: "v".to_owned(), token, until };
     assert_eq!(updates.last(), Some(&expected), "counted from the request");
@@ -211,7 +211,7 @@ fn a_holder_ignores_what_was_overtaken_and_lets_go_first() {
         holder.on_reply(at(410), &reply(next.serial, word(2, "b", LeaseVerdict::NotOwner)));
     assert!(matches!(updates.last(), Some(HolderUpdate::Revoked { .. })));
     // The grant of the earlier report arrives after the revocation.
-    let overtaken = reply(late.serial, word(1, "a", LeaseVerdict::Granted(LEASE)));
+    let overtaken = reply(late.serial, word(1, "a", LeaseVerdict::Granted(LEASE_TIME)));
     assert_eq!(holder.on_reply(at(420), &overtaken), []);
     holder.on_released(at(430), "v", FencingToken { term: 1, index: 2 });
     let report = holder.poll_report(at(430)).unwrap();
@@ -245,7 +245,7 @@ fn an_owner_that_lets_go_by_itself_is_replaced_at_once_and_never_granted_that_to
     assert_eq!(last.released, [("v".to_owned(), token)]);
     cluster.hear(at(513), &last);
     assert_eq!(cluster.decide(at(513)).as_deref(), Some("b"));
-    assert_eq!(cluster.ask(at(514), &report("b", 2)), LeaseVerdict::Granted(LEASE));
+    assert_eq!(cluster.ask(at(514), &report("b", 2)), LeaseVerdict::Granted(LEASE_TIME));
 }
 
 #[test]
