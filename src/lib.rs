@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`config`] | the TOML file and the key file, checked |
 //! | [`control`] | HTTP and JSON on the control socket: schema, server, client |
+//! | [`cluster`] | the roster on disk, applied and exchanged |
 //! | [`daemon`] | `netftd`: start, log, watchdog, stop |
 //! | [`cli`] | `netft`: the operator's commands |
 //! | [`hosts`] | names for the virtual addresses in `/etc/hosts` |
@@ -19,6 +20,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod daemon;

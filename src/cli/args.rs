@@ -6,9 +6,13 @@ use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use netft::route::{Delay, ParamError, RouteState, Threshold};
 
-use super::{event_id::parse_event_id, output, peer::PeerCommand, vip::VipCommand};
+use super::{
+    cluster_args::ClusterCommand, event_id::parse_event_id, output, peer::PeerCommand,
+    vip::VipCommand,
+};
 use crate::{
     clock::parse_moment,
+    cluster::store::STATE_DIR,
     config::{adapter_name, node_name},
     control::{schema::SessionState, why::EventSelector, words::Word},
     exit::EXIT_CODES,
@@ -38,6 +42,9 @@ pub(super) struct DaemonTarget {
     /// Directory of the control sockets.
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/netft")]
     pub(super) runtime_dir: PathBuf,
+    /// Directory of the cluster's roster.
+    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR)]
+    pub(super) state_dir: PathBuf,
     /// Print the answer as JSON.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -129,6 +136,9 @@ pub(super) enum NetftCommand {
         #[arg(default_value = "/etc/netft/key")]
         file: PathBuf,
     },
+    /// Create, show and change the cluster that this node belongs to.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Write an initial configuration from the networks of this machine.
     Init(InitArgs),
     /// Demonstrate failovers in network namespaces of its own, without root.

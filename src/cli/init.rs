@@ -7,7 +7,7 @@ use std::{
     io,
     io::Write as _,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use netft::{NodeKey, api::host::identity, config::DEFAULT_PORT};
@@ -43,36 +43,9 @@ pub(super) fn run_init(
     out: &mut StandardOutput,
 ) -> Result<(), ExitError> {
     let path = &args.output;
-    if path.symlink_metadata().is_ok() {
-        return Err(ExitError::invalid_input(format!(
-            "{} exists: move it away first",
-            path.display()
-        )));
-    }
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => machine_name()?,
-    };
-    let networks = interfaces::find_networks().map_err(|error| {
-        ExitError::bad_environment(format!("cannot list the interfaces: {error}"))
-    })?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(folder)
-        .map_err(|e| write_exit_error(folder, &e))?;
-    let (public, made) = load_or_generate_key(&folder.join("key"))?;
-    let text = config_text(&name, &networks, args.networks);
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o644).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|e| write_exit_error(path, &e))?;
+    let NodeFiles { name, public, made, networks, key } =
+        write_node_files(path, args.name.as_deref(), args.networks)?;
     let shown = path.display();
-    let key = folder.join("key");
     let mut next = format!("wrote {shown}\n");
     if made {
         let _ = writeln!(next, "wrote {} (keep it secret)", key.display());
@@ -115,6 +88,58 @@ fn start_command(config: &Path) -> String {
         return "systemctl enable --now netftd".to_owned();
     }
     format!("netftd --config {}", config.display())
+}
+
+/// Files of a new node.
+pub(super) struct NodeFiles {
+    /// Its name.
+    pub(super) name: String,
+    /// Its public key.
+    pub(super) public: NodeKey,
+    /// The key is new; otherwise it was there.
+    pub(super) made: bool,
+    /// Networks of this machine.
+    pub(super) networks: Vec<LocalNetwork>,
+    /// The key file.
+    pub(super) key: PathBuf,
+}
+
+/// Writes a configuration file that does not exist, and the key file beside it unless it does.
+pub(super) fn write_node_files(
+    path: &Path,
+    name: Option<&str>,
+    with_tables: bool,
+) -> Result<NodeFiles, ExitError> {
+    if path.symlink_metadata().is_ok() {
+        return Err(ExitError::invalid_input(format!(
+            "{} exists: move it away first",
+            path.display()
+        )));
+    }
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => machine_name()?,
+    };
+    let networks = interfaces::find_networks().map_err(|error| {
+        ExitError::bad_environment(format!("cannot list the interfaces: {error}"))
+    })?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .map_err(|e| write_exit_error(folder, &e))?;
+    let key = folder.join("key");
+    let (public, made) = load_or_generate_key(&key)?;
+    let text = config_text(&name, &networks, with_tables);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o644).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|e| write_exit_error(path, &e))?;
+    Ok(NodeFiles { name, public, made, networks, key })
 }
 
 /// Public key of the file, created if missing; true if it was created.

@@ -1,6 +1,8 @@
 //! `netft`: the operator's commands.
 
 mod args;
+mod cluster;
+mod cluster_args;
 mod drain;
 mod event_id;
 mod events;
@@ -120,6 +122,7 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
         }
         NetftCommand::Keygen { file } => keys::run_keygen(&file, json, &mut out),
         NetftCommand::Pubkey { file } => keys::run_pubkey(&file, json, &mut out),
+        NetftCommand::Cluster(command) => cluster::run_cluster(command, target, &mut out),
         NetftCommand::Init(args) => init::run_init(&args, json, &mut out),
         NetftCommand::Demo(_)
         | NetftCommand::Validate { .. }

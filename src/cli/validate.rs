@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use super::{args::DaemonTarget, output::StandardOutput};
 use crate::{
-    config,
+    cluster::node_config::load_node_config,
     control::{
         client::DaemonClient,
         schema,
@@ -48,10 +48,10 @@ fn collect_findings(
     local: bool,
     target: &DaemonTarget,
 ) -> Result<ValidationResult, ExitError> {
-    let config = match config::load_config(path, &target.runtime_dir) {
-        Ok(config) => config,
-        Err(error) => {
-            let failure = ExitError::from(error);
+    let loaded = load_node_config(path, &target.runtime_dir, &target.state_dir);
+    let config = match loaded {
+        Ok(loaded) => loaded.config,
+        Err(failure) => {
             // The file may be right: nothing is found out about this node.
             if failure.code == ExitError::bad_environment("").code {
                 return Err(failure);

@@ -6,6 +6,7 @@
 
 mod check;
 mod file;
+mod loaded;
 mod names;
 mod peers;
 mod policies;
@@ -24,6 +25,7 @@ mod virtuals;
 use std::path::Path;
 
 pub use file::FileError;
+pub use loaded::LoadedConfig;
 use netft::config::Config;
 pub use netft::config::{adapter_name, node_name};
 pub use problem::{ConfigFileError, ConfigProblem, InvalidContent, SourceMark};
@@ -33,6 +35,14 @@ pub use problem::{ConfigFileError, ConfigProblem, InvalidContent, SourceMark};
 /// # Errors
 /// The file cannot be used, or what it says is wrong; rendered for a terminal.
 pub fn load_config(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigFileError> {
+    load_config_file(path, runtime_dir).map(|loaded| loaded.config)
+}
+
+/// The same, with the places that a roster may contradict.
+///
+/// # Errors
+/// As [`load_config`].
+pub fn load_config_file(path: &Path, runtime_dir: &Path) -> Result<LoadedConfig, ConfigFileError> {
     let bytes = file::read_config_file(path).map_err(|error| ConfigFileError::File {
         path: path.to_owned(),
         help: error.help_text(path),
@@ -60,9 +70,14 @@ pub fn load_config(path: &Path, runtime_dir: &Path) -> Result<Config, ConfigFile
         return Err(fail(text, vec![problem]));
     }
     let (file, mut problems) = structure::read_structure(&text);
-    let checked = file.map(|file| check::check_file(&file, folder, runtime_dir));
+    let checked = file.map(|file| {
+        let places = loaded::ConfigPlaces::find_in(&file);
+        check::check_file(&file, folder, runtime_dir).map(|config| (config, places))
+    });
     match checked {
-        Some(Ok(config)) if problems.is_empty() => return Ok(config),
+        Some(Ok((config, places))) if problems.is_empty() => {
+            return Ok(LoadedConfig { config, path: path.to_owned(), text, places });
+        }
         Some(Err(found)) => problems.extend(found),
         Some(Ok(_)) | None => {}
     }

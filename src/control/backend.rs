@@ -15,6 +15,7 @@ use netft::{
     route::{PeerChange, RouteChange},
 };
 
+use super::cluster::ClusterHandle;
 use crate::{
     exit::ExitError,
     vip::{VipError, VipHandle},
@@ -90,6 +91,11 @@ pub trait ControlBackend: Send + Sync + 'static {
         _to: Option<&str>,
     ) -> impl Future<Output = Result<String, VipError>> + Send {
         std::future::ready(Err(VipError::Closed))
+    }
+
+    /// The cluster service; `None` without one.
+    fn cluster(&self) -> Option<ClusterHandle> {
+        None
     }
 
     /// Starts new path MTU probes on every route; returns the time, `None` once closed.

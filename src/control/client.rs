@@ -34,6 +34,11 @@ impl DaemonClient {
         Self { path, timeout: RESPONSE_TIMEOUT }
     }
 
+    /// Returns whether a daemon listens there.
+    pub fn is_listening(&self) -> bool {
+        UnixStream::connect(&self.path).is_ok()
+    }
+
     /// The same with another time limit.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { path: self.path.clone(), timeout }

@@ -22,6 +22,7 @@ use std::{
 };
 
 use axum::{extract::connect_info::Connected, serve::IncomingStream};
+use netft::roster::MAX_ROSTER_LEN;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
@@ -38,7 +39,7 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest request body, bytes.
 pub const MAX_BODY_BYTES: usize = 64 << 10;
 /// Largest request with its head, bytes.
-const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (16 << 10);
+const MAX_REQUEST_BYTES: usize = MAX_ROSTER_LEN + (16 << 10);
 
 /// The control socket could not be created.
 #[derive(Debug, thiserror::Error)]

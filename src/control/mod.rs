@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod cause;
 pub mod client;
+pub mod cluster;
 pub mod convert;
 mod drain;
 pub mod event_limiter;

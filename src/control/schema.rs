@@ -1,6 +1,7 @@
 //! JSON of the control socket. A change of meaning increments [`SCHEMA_VERSION`]; a new field does
 //! not, so readers ignore unknown fields.
 
+mod cluster;
 mod counters;
 mod events;
 mod networks;
@@ -12,6 +13,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+pub use cluster::{ClusterNodeView, ClusterStatus};
 pub use counters::PacketCounters;
 pub(in crate::control) use events::EventSubject;
 pub use events::{EventDetail, EventList, EventView, RouteFields};

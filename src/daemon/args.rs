@@ -38,6 +38,9 @@ pub(super) struct NetftdArgs {
     /// Group whose members may query this daemon, without root; they cannot change it.
     #[arg(long, value_name = "NAME", requires = "config")]
     pub(super) group: Option<String>,
+    /// Directory of the cluster's roster.
+    #[arg(long, value_name = "DIR", default_value = crate::cluster::store::STATE_DIR)]
+    pub(super) state_dir: PathBuf,
     /// Log filter: error, warn, info, debug, trace, or per module (`info,netft=debug`)
     /// [default: $NETFT_LOG, else info]
     #[arg(long, value_name = "LEVEL")]

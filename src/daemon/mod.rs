@@ -29,7 +29,7 @@ use netft::{
 
 use self::{args::NetftdArgs, logging::DaemonLog};
 use crate::{
-    config,
+    cluster::node_config::{NodeConfig, load_node_config},
     exit::{ExitError, report_exit},
     hosts,
     text::{NO_PEERS, escape},
@@ -60,8 +60,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     report_exit(run_command(&args))
 }
 
-fn load_config(args: &NetftdArgs, path: &Path) -> Result<Config, ExitError> {
-    config::load_config(path, &args.runtime_dir).map_err(ExitError::from)
+fn load_config(args: &NetftdArgs, path: &Path) -> Result<NodeConfig, ExitError> {
+    load_node_config(path, &args.runtime_dir, &args.state_dir)
 }
 
 /// `--check` and `--cleanup`.
@@ -69,7 +69,7 @@ fn run_command(args: &NetftdArgs) -> Result<(), ExitError> {
     // A closed standard output is no error: the exit code says it too.
     let print = |text: &str| drop(writeln!(io::stdout(), "{}", escape(text)));
     if let Some(path) = &args.check {
-        let config = load_config(args, path)?;
+        let config = load_config(args, path)?.config;
         print(&format!("ok: {}", config_summary(&config)));
         if config.peers.is_empty() {
             let _ = writeln!(io::stderr(), "warning: {NO_PEERS}");
@@ -83,7 +83,7 @@ fn run_command(args: &NetftdArgs) -> Result<(), ExitError> {
     }
     let named = args.adapter.clone();
     let configured =
-        || load_config(args, args.config.as_deref()?).ok().map(|config| config.adapter.name);
+        || load_config(args, args.config.as_deref()?).ok().map(|it| it.config.adapter.name);
     let adapter = named.or_else(configured).unwrap_or_else(|| DEFAULT_ADAPTER.to_owned());
     cleanup::cleanup_adapter(&args.runtime_dir, &adapter)?;
     match &args.hosts {
@@ -101,12 +101,13 @@ fn run_daemon(
     mut failed: Vec<String>,
     log: &DaemonLog,
 ) -> Result<(), ExitError> {
-    let config = load_config(args, path)?;
+    let loaded = load_config(args, path)?;
+    let config = &loaded.config;
     tracing::info!(
         "netftd {}: configuration loaded from {}: {}",
         env!("CARGO_PKG_VERSION"),
         path.display(),
-        config_summary(&config)
+        config_summary(config)
     );
     if config.peers.is_empty() {
         tracing::warn!("{NO_PEERS}");
@@ -124,8 +125,7 @@ fn run_daemon(
         .build()
         .map_err(|error| ExitError::bad_environment(format!("no threads: {error}")))?
         .block_on(run::run_adapter(
-            config,
-            reload::ConfigSource::new(path, &args.runtime_dir),
+            reload::ConfigSource::new(path, &args.runtime_dir, loaded),
             names::HostsFile(args.hosts.clone()),
             Arc::clone(&log.counts),
             args.log_format,

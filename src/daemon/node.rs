@@ -16,6 +16,7 @@ use netft::{
         snapshot::Snapshot,
     },
     config::{Config, ConfigChange, VipOwnership},
+    roster::SignedRoster,
     route::{PeerChange, RouteChange},
     wire::DropReason,
 };
@@ -23,7 +24,8 @@ use tokio::sync::{RwLock, mpsc, oneshot};
 
 use super::{reload, reload::ConfigSource};
 use crate::{
-    control::backend::ControlBackend,
+    cluster::service::ClusterNode,
+    control::{backend::ControlBackend, cluster::ClusterHandle},
     exit::ExitError,
     ownership::OwnershipRequest,
     vip,
@@ -38,6 +40,7 @@ pub struct RunningNode {
     vips: OnceLock<VipHandle>,
     /// Set once an engine decides on owners.
     ownership: OnceLock<mpsc::Sender<OwnershipRequest>>,
+    cluster: OnceLock<ClusterHandle>,
 }
 
 impl RunningNode {
@@ -46,16 +49,21 @@ impl RunningNode {
     /// # Errors
     /// Another daemon owns the adapter (exit code 1), or the environment is unusable (3).
     pub(super) async fn open_adapter(
-        config: Config,
         source: ConfigSource,
     ) -> Result<(Self, EventStream), ExitError> {
-        let adapter = Adapter::open(config).await.map_err(|error| match error {
+        let adapter = Adapter::open(source.config()).await.map_err(|error| match error {
             OpenError::Lock(LockError::AlreadyLocked { .. }) => ExitError::other_error(error),
             _ => ExitError::bad_environment(error),
         })?;
         let events = adapter.events();
         let adapter = RwLock::new(Some(adapter));
-        Ok((Self { adapter, source, vips: OnceLock::new(), ownership: OnceLock::new() }, events))
+        let (vips, ownership, cluster) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Ok((Self { adapter, source, vips, ownership, cluster }, events))
+    }
+
+    /// Sets the cluster service; the first one stays.
+    pub(super) fn set_cluster(&self, cluster: ClusterHandle) {
+        let _ = self.cluster.set(cluster);
     }
 
     /// Its configuration; `None` once closed.
@@ -204,6 +212,10 @@ impl ControlBackend for RunningNode {
         vip::move_address(handle, self, name, to).await
     }
 
+    fn cluster(&self) -> Option<ClusterHandle> {
+        self.cluster.get().cloned()
+    }
+
     async fn recheck_paths(&self) -> Option<Time> {
         self.adapter.read().await.as_ref()?.reprobe_path_mtu().await
     }
@@ -218,5 +230,35 @@ impl VipPeers for RunningNode {
 
     async fn ask(&self, node: &str, request: Vec<u8>) -> Result<Vec<u8>, String> {
         self.ask_on(node, Topic::HandOver, request).await
+    }
+}
+
+impl ClusterNode for RunningNode {
+    async fn config(&self) -> Option<Arc<Config>> {
+        Self::config(self).await
+    }
+
+    async fn subscribe(&self) -> Option<EventStream> {
+        Some(self.adapter.read().await.as_ref()?.events())
+    }
+
+    async fn roster_requests(&self) -> Option<mpsc::Receiver<PeerRequest>> {
+        self.requests(Topic::Roster).await
+    }
+
+    async fn request_roster(&self, peer: PeerId, request: Vec<u8>) -> Option<Vec<u8>> {
+        let adapter = self.adapter.read().await;
+        adapter.as_ref()?.request(peer, Topic::Roster, request).await.ok()
+    }
+
+    async fn apply_roster(
+        &self,
+        roster: Arc<SignedRoster>,
+    ) -> Result<Vec<ConfigChange>, ExitError> {
+        let adapter = self.adapter.read().await;
+        let Some(adapter) = adapter.as_ref() else {
+            return Err(ExitError::other_error(RouteError::Closed));
+        };
+        reload::apply_roster(adapter, &self.source, roster).await
     }
 }

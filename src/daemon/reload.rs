@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,28 +10,57 @@ use netft::{
     Adapter,
     api::error::ReconfigureError,
     config::{Config, ConfigChange},
+    roster::SignedRoster,
 };
 use tokio::{signal::unix::Signal, sync::Notify};
 
-use crate::{config, control::backend::ControlBackend, exit::ExitError};
+use crate::{
+    cluster::{node_config, node_config::NodeConfig, store::ClusterStore},
+    config,
+    control::backend::ControlBackend,
+    exit::ExitError,
+};
 
 /// Least time between two reloads by signal, so that a storm of signals stays cheap (F-42).
 const MIN_RELOAD_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Source of the configuration.
+/// Source of the configuration: the file, and the roster of the cluster.
 #[derive(Debug)]
 pub(super) struct ConfigSource {
     path: PathBuf,
     runtime_dir: PathBuf,
+    /// The file as it was last loaded, and the roster in force.
+    loaded: Mutex<NodeConfig>,
 }
 
 impl ConfigSource {
-    pub(super) fn new(path: &Path, runtime_dir: &Path) -> Self {
-        Self { path: path.to_owned(), runtime_dir: runtime_dir.to_owned() }
+    /// The source of a configuration that is `loaded`.
+    pub(super) fn new(path: &Path, runtime_dir: &Path, loaded: NodeConfig) -> Self {
+        let loaded = Mutex::new(loaded);
+        Self { path: path.to_owned(), runtime_dir: runtime_dir.to_owned(), loaded }
     }
 
-    fn load_config(&self) -> Result<Config, ExitError> {
-        Ok(config::load_config(&self.path, &self.runtime_dir)?)
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Config {
+        self.lock().config.clone()
+    }
+
+    /// The roster's files, and the roster.
+    pub(super) fn cluster(&self) -> (ClusterStore, Option<Arc<SignedRoster>>) {
+        let loaded = self.lock();
+        (loaded.store.clone(), loaded.roster.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, NodeConfig> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file read anew, with the roster in force.
+    fn load_config(&self) -> Result<NodeConfig, ExitError> {
+        let file = config::load_config_file(&self.path, &self.runtime_dir)?;
+        let (store, roster) = self.cluster();
+        let config = node_config::apply_roster(&file, roster.as_deref(), &store)?;
+        Ok(NodeConfig { file, roster, store, config })
     }
 }
 
@@ -41,25 +70,49 @@ pub(super) async fn reload_config(
     source: &ConfigSource,
     dry_run: bool,
 ) -> Result<Vec<ConfigChange>, ExitError> {
-    let config = source.load_config()?;
+    let loaded = source.load_config()?;
+    let config = loaded.config.clone();
     let changes = match dry_run {
         true => adapter.preview_reconfigure(config).await,
         false => adapter.reconfigure(config).await,
     };
-    let changes = changes.map_err(|error| match error {
-        ReconfigureError::RestartRequired(_) | ReconfigureError::Keys(_) => {
-            ExitError::invalid_input(error)
-        }
-        _ => ExitError::other_error(error),
-    })?;
+    let changes = changes.map_err(reconfigure_exit_error)?;
     if dry_run {
         tracing::debug!(changes = changes.len(), "reload: dry run");
     } else {
+        *source.lock() = loaded;
         let path = source.path.display();
         tracing::info!("configuration reloaded from {path}: {} changes", changes.len());
         changes.iter().for_each(|change| tracing::info!("reload: {change}"));
     }
     Ok(changes)
+}
+
+/// Applies a roster to the file as it was last loaded: what an operator is writing there meanwhile
+/// waits for a reload.
+pub(super) async fn apply_roster(
+    adapter: &Adapter,
+    source: &ConfigSource,
+    roster: Arc<SignedRoster>,
+) -> Result<Vec<ConfigChange>, ExitError> {
+    let config = {
+        let mut loaded = source.lock();
+        // In force for every later load, also when this one is refused.
+        loaded.roster = Some(Arc::clone(&roster));
+        let config = node_config::apply_roster(&loaded.file, Some(&roster), &loaded.store)?;
+        loaded.config = config.clone();
+        config
+    };
+    adapter.reconfigure(config).await.map_err(reconfigure_exit_error)
+}
+
+fn reconfigure_exit_error(error: ReconfigureError) -> ExitError {
+    match error {
+        ReconfigureError::RestartRequired(_) | ReconfigureError::Keys(_) => {
+            ExitError::invalid_input(error)
+        }
+        _ => ExitError::other_error(error),
+    }
 }
 
 /// Reloads on every signal until it is aborted; `check_socket` is notified as well.

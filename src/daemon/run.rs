@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use netft::{api::host, config::Config};
+use netft::api::host;
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -18,8 +18,9 @@ use super::{
 };
 use crate::{
     clock::WallClock,
+    cluster::service::ClusterService,
     control::{
-        backend::ControlBackend, convert::PeerNames, journal::EventJournal,
+        backend::ControlBackend, cluster::ClusterHandle, convert::PeerNames, journal::EventJournal,
         listener::ControlListener, log_counts::LogCounts, server::ControlContext, socket_path,
     },
     exit::ExitError,
@@ -63,7 +64,6 @@ impl StopSignals {
 /// # Errors
 /// The adapter or its control socket could not be opened, or the adapter stopped unexpectedly.
 pub(super) async fn run_adapter(
-    config: Config,
     source: ConfigSource,
     file: HostsFile,
     log_counts: Arc<LogCounts>,
@@ -74,18 +74,23 @@ pub(super) async fn run_adapter(
     // A signal during the opening stays pending until the adapter is open.
     let hangups = signal(SignalKind::hangup()).map_err(ExitError::bad_environment)?;
     host::release_stop_signals();
+    let (config, cluster) = (source.config(), source.cluster());
     let socket = socket_path(&config.runtime_dir, &config.adapter.name);
     let name = config.adapter.name.clone();
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
     tracing::debug!("opening adapter {name}");
     let (adapter, events) = tokio::select! {
-        opened = RunningNode::open_adapter(config, source) => opened?,
+        opened = RunningNode::open_adapter(source) => opened?,
         name = signals.wait_for_stop() => {
             tracing::info!("{name} while the adapter was opening: stopped");
             return Ok(());
         }
     };
     let adapter = Arc::new(adapter);
+    let (commands, service) = ClusterHandle::new();
+    adapter.set_cluster(commands);
+    let service = ClusterService::new(Arc::clone(&adapter), cluster.0, cluster.1, service);
+    let cluster = tokio::spawn(service.run());
     // The adapter holds the lock: a socket at this path is a leftover.
     let listener = match ControlListener::bind(&socket, readers) {
         Ok(listener) => listener,
@@ -147,6 +152,7 @@ pub(super) async fn run_adapter(
     heap_trimmer.abort();
     reloads.abort();
     answers.abort();
+    abort_and_wait(cluster).await;
     // Before the sessions end: the addresses are silent before the peers learn that this node goes.
     if let Some(vips) = vips {
         close_within(CLOSE_TIMEOUT, vips.stop()).await;

@@ -1,5 +1,6 @@
 //! Text output of `netft`: tables, texts and event lines, escaped for a terminal. Pure.
 
+pub mod cluster;
 pub mod event;
 pub mod health;
 pub mod style;

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
+pub mod cluster;
 pub mod commands;
 pub mod faults;
 pub mod three_nodes;

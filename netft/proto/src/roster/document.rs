@@ -20,7 +20,7 @@ pub const MAX_NODE_ADDRESSES: usize = 32;
 /// Bytes of a signed roster, at most: one reply of a control session, with its header.
 pub const MAX_ROSTER_LEN: usize = 255 * 1024;
 /// Format of the text. A document of another format is refused; an unknown key is not.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const ROSTER_FORMAT: u64 = 1;
 
 /// A cluster's nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ impl Roster {
         let mut line = |key: &str, value: String| {
             let _ = writeln!(out, "{key} = {value}");
         };
-        line("format", FORMAT.to_string());
+        line("format", ROSTER_FORMAT.to_string());
         line("cluster", quoted(&self.cluster));
         line("id", quoted(self.id));
         line("serial", self.serial.to_string());

@@ -1,9 +1,18 @@
-//! Reader of the text form: the part of TOML that it is written in. One key a line; strings
-//! without escapes, whole numbers, lists of strings on one line. Every error has its place.
+//! Reader of the text form: TOML, with a place for every error.
+//!
+//! A document is read after its length and its characters are checked. No character in it needs an
+//! escape, and no table stands inline, so that what is read nests no deeper than a list and is
+//! written back as it stood.
 
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Range,
+};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
 };
 
 use crate::{
@@ -12,8 +21,8 @@ use crate::{
     roster::{
         cluster_id::ClusterId,
         document::{
-            FORMAT, MAX_NODE_ADDRESSES, MAX_NODES, MAX_ROSTER_LEN, NodeAddress, NodeRole, Roster,
-            RosterNode,
+            MAX_NODE_ADDRESSES, MAX_NODES, MAX_ROSTER_LEN, NodeAddress, NodeRole, ROSTER_FORMAT,
+            Roster, RosterNode,
         },
     },
 };
@@ -34,6 +43,8 @@ pub struct RosterError {
 const MAX_HOST_LEN: usize = 253;
 /// Keys of a table that this release does not know, at most.
 const MAX_EXTRA_KEYS: usize = 16;
+/// Characters that a roster does not hold: of escapes, of strings without them, of inline tables.
+const REFUSED_CHARS: &[u8] = b"\\'{}";
 
 type Parsed<T> = Result<T, RosterError>;
 
@@ -47,22 +58,31 @@ impl Roster {
             let reason = format!("{} bytes, more than the {MAX_ROSTER_LEN} allowed", text.len());
             return Err(RosterError { line: 1, column: 1, reason });
         }
-        let mut tables = split_tables(text)?;
-        let mut header = tables.remove(0);
-        header.read_number("format").and_then(|(format, place)| match format {
-            FORMAT => Ok(()),
-            _ => Err(place.error(format!(
-                "format {format} is of another release of netft; this one reads format {FORMAT}"
-            ))),
+        let source = RosterSource::new(text)?;
+        let fields = DeTable::parse(text).map_err(|error| {
+            source.error_at(error.span().unwrap_or_default().start, error.message())
         })?;
-        let (cluster, _) = header.read_text("cluster", node_name)?;
-        let (id, _) = header.read_text("id", parse_key)?;
-        let (serial, place) = header.read_number("serial")?;
-        if serial == 0 {
-            return Err(place.error("serials begin with 1"));
+        let mut header = RosterTable { source: &source, start: 0, fields: fields.into_inner() };
+        let format = header.require("format")?;
+        match format.read_number()? {
+            ROSTER_FORMAT => {}
+            other => {
+                return Err(format.error(format!(
+                    "format {other} is of another release of netft; this one reads format \
+                     {ROSTER_FORMAT}"
+                )));
+            }
         }
+        let cluster = header.require("cluster")?.parse_text(node_name)?;
+        let id = header.require("id")?.parse_text(parse_key)?;
+        let serial = header.require("serial")?;
+        let serial = match serial.read_number()? {
+            0 => return Err(serial.error("serials begin with 1")),
+            serial => serial,
+        };
         let mut claims = Claims::default();
-        let nodes = tables.into_iter().map(|table| read_node(table, &mut claims));
+        let tables = header.take_nodes()?.into_iter();
+        let nodes = tables.map(|table| read_node(table, &mut claims));
         let nodes = nodes.collect::<Parsed<Vec<_>>>()?;
         Ok(Self { cluster, id: ClusterId(id.0), serial, nodes, extra: header.into_extra()? })
     }
@@ -70,81 +90,87 @@ impl Roster {
 
 /// The names and addresses that no two nodes may share.
 #[derive(Default)]
-struct Claims<'a> {
+struct Claims {
     names: BTreeSet<String>,
     keys: BTreeSet<NodeKey>,
     virtuals: BTreeSet<IpAddr>,
     addresses: BTreeSet<NodeAddress>,
-    last_name: Option<&'a str>,
 }
 
-fn claim<T: Ord>(taken: &mut BTreeSet<T>, value: T, what: &str, place: Place<'_>) -> Parsed<()> {
-    if taken.insert(value) { Ok(()) } else { Err(place.error(format!("{what} is used twice"))) }
+fn claim<T: Ord>(
+    taken: &mut BTreeSet<T>,
+    value: T,
+    what: &str,
+    field: &RosterField<'_>,
+) -> Parsed<()> {
+    if taken.insert(value) { Ok(()) } else { Err(field.error(format!("{what} is used twice"))) }
 }
 
-fn read_node<'a>(mut table: Table<'a>, claims: &mut Claims<'a>) -> Parsed<RosterNode> {
-    let line = table.start.line;
-    let (name, place) = table.read_text("name", node_name)?;
-    claim(&mut claims.names, name.clone(), &format!("name {name:?}"), place)?;
+fn read_node(mut table: RosterTable<'_>, claims: &mut Claims) -> Parsed<RosterNode> {
+    let line = table.source.line_at(table.start);
+    let field = table.require("name")?;
+    let name = field.parse_text(node_name)?;
     // Sorted, so that one set of nodes has one text.
-    let written = place.text;
-    if claims.last_name.is_some_and(|last| last > written) {
-        return Err(place.error("nodes stand in the order of their names"));
+    if claims.names.last().is_some_and(|last| *last > name) && !claims.names.contains(&name) {
+        return Err(field.error("nodes stand in the order of their names"));
     }
-    claims.last_name = Some(written);
-    let (key, place) = table.read_text("key", parse_key)?;
-    claim(&mut claims.keys, key, "this key", place)?;
+    claim(&mut claims.names, name.clone(), &format!("name {name:?}"), &field)?;
+    let field = table.require("key")?;
+    let key = field.parse_text(parse_key)?;
+    claim(&mut claims.keys, key, "this key", &field)?;
     let next_key = match table.take("next_key") {
         Some(field) => {
-            let (key, place) = field.parse_text(parse_key)?;
-            claim(&mut claims.keys, key, "this key", place)?;
+            let key = field.parse_text(parse_key)?;
+            claim(&mut claims.keys, key, "this key", &field)?;
             Some(key)
         }
         None => None,
     };
     let mut addresses = Vec::new();
-    for (text, place) in table.read_list("addresses")? {
+    for item in table.take_list("addresses")? {
         if addresses.len() == MAX_NODE_ADDRESSES {
-            return Err(place.error(format!("more than {MAX_NODE_ADDRESSES} addresses")));
+            return Err(item.error(format!("more than {MAX_NODE_ADDRESSES} addresses")));
         }
-        let address: NodeAddress = text.parse().map_err(|reason| place.error(reason))?;
-        claim(&mut claims.addresses, address.clone(), "this address", place)?;
+        let address: NodeAddress = item.parse_text(str::parse)?;
+        claim(&mut claims.addresses, address.clone(), "this address", &item)?;
         addresses.push(address);
     }
     let site = match table.take("site") {
-        Some(field) => field.parse_text(node_name)?.0,
+        Some(field) => field.parse_text(node_name)?,
         None => String::new(),
     };
     let mut roles = Vec::new();
-    for (word, place) in table.read_list("roles")? {
-        // A role of a newer release gives this one nothing to do; it is kept for those that know.
-        let Some(role) = NodeRole::from_word(word) else {
-            return Err(place.error("a role is `member`, `witness` or `relay`"));
-        };
+    for item in table.take_list("roles")? {
+        let role = item.parse_text(|word| {
+            let wanted = || "a role is `member`, `witness` or `relay`".to_owned();
+            NodeRole::from_word(word).ok_or_else(wanted)
+        })?;
         if roles.contains(&role) {
-            return Err(place.error("this role is named twice"));
+            return Err(item.error("this role is named twice"));
         }
         roles.push(role);
     }
-    let (v4, place) = table.read_text("address", |text| {
+    let field = table.require("address")?;
+    let v4 = field.parse_text(|text| {
         text.parse::<Ipv4Addr>().map_err(|_| "an IPv4 address is needed".to_owned())
     })?;
-    check_virtual(v4.into(), place)?;
-    claim(&mut claims.virtuals, v4.into(), "this virtual address", place)?;
-    let (v6, place) = table.read_text("address6", |text| {
+    check_virtual(v4.into(), &field)?;
+    claim(&mut claims.virtuals, v4.into(), "this virtual address", &field)?;
+    let field = table.require("address6")?;
+    let v6 = field.parse_text(|text| {
         text.parse::<Ipv6Addr>().map_err(|_| "an IPv6 address is needed".to_owned())
     })?;
-    check_virtual(v6.into(), place)?;
-    claim(&mut claims.virtuals, v6.into(), "this virtual address", place)?;
+    check_virtual(v6.into(), &field)?;
+    claim(&mut claims.virtuals, v6.into(), "this virtual address", &field)?;
     let addrs = VirtualAddrs { v4, v6 };
     let extra = table.into_extra()?;
     Ok(RosterNode { name, key, next_key, addresses, site, roles, addrs, extra, line })
 }
 
-fn check_virtual(addr: IpAddr, place: Place<'_>) -> Parsed<()> {
+fn check_virtual(addr: IpAddr, field: &RosterField<'_>) -> Parsed<()> {
     let is_broadcast = addr == IpAddr::V4(Ipv4Addr::BROADCAST);
     if addr.is_unspecified() || addr.is_loopback() || addr.is_multicast() || is_broadcast {
-        return Err(place.error(format!("{addr} cannot be the address of a node")));
+        return Err(field.error(format!("{addr} cannot be the address of a node")));
     }
     Ok(())
 }
@@ -186,191 +212,157 @@ impl std::str::FromStr for NodeAddress {
 }
 
 fn is_interface(name: &str) -> bool {
-    crate::config::adapter_name(name).is_ok() && !name.contains(['"', '\\', ']'])
+    crate::config::adapter_name(name).is_ok() && !name.contains(['"', '\'', '\\', ']', '{', '}'])
 }
 
-/// A place in the text.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    line: u32,
-    column: u32,
-    /// The text that stands there.
+/// The text, and where its lines begin.
+struct RosterSource<'a> {
     text: &'a str,
+    line_starts: Vec<usize>,
 }
 
-impl Place<'_> {
-    fn error(self, reason: impl Into<String>) -> RosterError {
-        RosterError { line: self.line, column: self.column, reason: reason.into() }
-    }
-}
-
-/// One `key = value`.
-struct Field<'a> {
-    key: Place<'a>,
-    value: Place<'a>,
-}
-
-impl<'a> Field<'a> {
-    fn parse_text<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Parsed<(T, Place<'a>)> {
-        let wanted = || self.value.error("a string in quotation marks is needed");
-        let (text, rest) = split_string(self.value.text).ok_or_else(wanted)?;
-        if !rest.is_empty() {
-            return Err(wanted());
+impl<'a> RosterSource<'a> {
+    /// Checks the characters: a document that is printed must not steer a terminal.
+    fn new(text: &'a str) -> Parsed<Self> {
+        let line_ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0).chain(line_ends.map(|(at, _)| at + 1)).collect();
+        let source = Self { text, line_starts };
+        let is_plain = |byte: u8| byte == b'\n' || (b' '..=b'~').contains(&byte);
+        let refused = |byte: u8| !is_plain(byte) || REFUSED_CHARS.contains(&byte);
+        match text.bytes().position(refused) {
+            None => Ok(source),
+            Some(at) => Err(source.error_at(
+                at,
+                "only printable ASCII characters without `\\`, `'`, `{` and `}` are allowed",
+            )),
         }
-        let place = Place { text, column: self.value.column + 1, ..self.value };
-        let value = parse(text)
-            .map_err(|reason| place.error(format!("`{}` {text:?}: {reason}", self.key.text)))?;
-        Ok((value, place))
+    }
+
+    /// The line of a byte, from 1 on.
+    fn line_at(&self, at: usize) -> u32 {
+        self.line_starts.partition_point(|start| *start <= at) as u32
+    }
+
+    fn error_at(&self, at: usize, reason: impl Into<String>) -> RosterError {
+        let line = self.line_at(at);
+        let start = self.line_starts[line as usize - 1];
+        RosterError { line, column: (at - start) as u32 + 1, reason: reason.into() }
     }
 }
 
-/// One table: its lines up to the next one.
-struct Table<'a> {
-    start: Place<'a>,
-    fields: Vec<Field<'a>>,
+/// A value, and its key.
+struct RosterField<'a> {
+    source: &'a RosterSource<'a>,
+    key: &'a str,
+    value: Spanned<DeValue<'a>>,
 }
 
-impl<'a> Table<'a> {
-    fn take(&mut self, key: &str) -> Option<Field<'a>> {
-        let at = self.fields.iter().position(|field| field.key.text == key)?;
-        Some(self.fields.remove(at))
+impl RosterField<'_> {
+    fn error(&self, reason: impl Into<String>) -> RosterError {
+        self.source.error_at(self.value.span().start, reason)
     }
 
-    fn require(&mut self, key: &str) -> Parsed<Field<'a>> {
-        self.take(key).ok_or_else(|| self.start.error(format!("`{key}` is missing")))
+    fn parse_text<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Parsed<T> {
+        let text = self.value.get_ref().as_str();
+        let text = text.ok_or_else(|| self.error("a string in quotation marks is needed"))?;
+        parse(text).map_err(|reason| self.error(format!("`{}` {text:?}: {reason}", self.key)))
     }
 
-    fn read_text<T>(
-        &mut self,
-        key: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Parsed<(T, Place<'a>)> {
-        self.require(key)?.parse_text(parse)
+    /// A whole number, up to what TOML can hold.
+    fn read_number(&self) -> Parsed<u64> {
+        let number = self.value.get_ref().as_integer().filter(|number| number.radix() == 10);
+        let number = number.and_then(|number| number.as_str().parse::<i64>().ok());
+        number
+            .and_then(|number| u64::try_from(number).ok())
+            .ok_or_else(|| self.error(format!("`{}` is a whole number", self.key)))
+    }
+}
+
+/// The keys of one table that are not taken yet.
+struct RosterTable<'a> {
+    source: &'a RosterSource<'a>,
+    /// Its first byte.
+    start: usize,
+    fields: DeTable<'a>,
+}
+
+impl<'a> RosterTable<'a> {
+    fn take(&mut self, key: &'a str) -> Option<RosterField<'a>> {
+        let value = self.fields.remove(key)?;
+        Some(RosterField { source: self.source, key, value })
     }
 
-    fn read_number(&mut self, key: &str) -> Parsed<(u64, Place<'a>)> {
-        let place = self.require(key)?.value;
-        parse_number(place.text)
-            .map(|number| (number, place))
-            .ok_or_else(|| place.error(format!("`{key}` is a whole number")))
+    fn require(&mut self, key: &'a str) -> Parsed<RosterField<'a>> {
+        let (source, start) = (self.source, self.start);
+        self.take(key).ok_or_else(|| source.error_at(start, format!("`{key}` is missing")))
     }
 
     /// The strings of a list; empty when there is none.
-    fn read_list(&mut self, key: &str) -> Parsed<Vec<(&'a str, Place<'a>)>> {
+    fn take_list(&mut self, key: &'a str) -> Parsed<Vec<RosterField<'a>>> {
         let Some(field) = self.take(key) else { return Ok(Vec::new()) };
-        split_list(field.value)
-            .ok_or_else(|| field.value.error(format!("`{key}` is a list of strings")))
+        let wanted = || field.error(format!("`{key}` is a list of strings"));
+        let items = field.value.get_ref().as_array().ok_or_else(wanted)?;
+        if items.iter().any(|item| !item.get_ref().is_str()) {
+            return Err(wanted());
+        }
+        let source = self.source;
+        Ok(items.iter().map(|value| RosterField { source, key, value: value.clone() }).collect())
     }
 
-    /// The keys left over, which a newer release knows.
+    /// The `[[node]]` tables.
+    fn take_nodes(&mut self) -> Parsed<Vec<Self>> {
+        let Some(field) = self.take("node") else { return Ok(Vec::new()) };
+        let wanted = |span: Range<usize>| {
+            let reason = "`node` is a list of `[[node]]` tables, and there is no other table";
+            self.source.error_at(span.start, reason)
+        };
+        let span = field.value.span();
+        let DeValue::Array(items) = field.value.into_inner() else { return Err(wanted(span)) };
+        if let Some(beyond) = items.get(MAX_NODES) {
+            let reason = format!("more than the {MAX_NODES} nodes allowed");
+            return Err(self.source.error_at(beyond.span().start, reason));
+        }
+        let tables = items.into_iter().map(|item| match (item.span(), item.into_inner()) {
+            (span, DeValue::Table(fields)) => {
+                Ok(Self { source: self.source, start: span.start, fields })
+            }
+            (span, _) => Err(wanted(span)),
+        });
+        tables.collect()
+    }
+
+    /// The keys left over, which a newer release knows, as they stand in the text.
     fn into_extra(self) -> Parsed<Vec<(String, String)>> {
-        if let Some(beyond) = self.fields.get(MAX_EXTRA_KEYS) {
-            return Err(beyond.key.error(format!("more than {MAX_EXTRA_KEYS} unknown keys")));
+        if self.fields.len() > MAX_EXTRA_KEYS {
+            let reason = format!("more than {MAX_EXTRA_KEYS} unknown keys");
+            return Err(self.source.error_at(self.start, reason));
         }
-        let fields = self.fields.into_iter();
-        Ok(fields.map(|it| (it.key.text.to_owned(), it.value.text.to_owned())).collect())
-    }
-}
-
-/// A number as TOML has it, up to what TOML can hold.
-fn parse_number(text: &str) -> Option<u64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_padded = text.len() > 1 && text.starts_with('0');
-    let number: u64 = text.parse().ok().filter(|_| is_plain && !is_padded)?;
-    (number <= i64::MAX as u64).then_some(number)
-}
-
-/// A string at the start of `text`, without its quotation marks, and what follows.
-fn split_string(text: &str) -> Option<(&str, &str)> {
-    let inside = text.strip_prefix('"')?;
-    let end = inside.find('"')?;
-    let (inside, rest) = (&inside[..end], &inside[end + 1..]);
-    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'\\';
-    inside.bytes().all(is_plain).then_some((inside, rest))
-}
-
-fn split_list(place: Place<'_>) -> Option<Vec<(&str, Place<'_>)>> {
-    let mut rest = place.text.strip_prefix('[')?.trim_start_matches(' ');
-    let mut items = Vec::new();
-    while rest != "]" {
-        let column = place.column + (place.text.len() - rest.len()) as u32;
-        let (item, after) = split_string(rest)?;
-        items.push((item, Place { text: item, column: column + 1, ..place }));
-        rest = after.trim_start_matches(' ');
-        match rest.strip_prefix(',') {
-            Some(after) => rest = after.trim_start_matches(' '),
-            None if rest == "]" => {}
-            None => return None,
-        }
-    }
-    Some(items)
-}
-
-/// The end of a line's value: before a comment outside strings.
-fn without_comment(text: &str) -> &str {
-    let mut in_string = false;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'"' => in_string = !in_string,
-            b'#' if !in_string => return text[..at].trim_end_matches(' '),
-            _ => {}
-        }
-    }
-    text.trim_end_matches(' ')
-}
-
-/// The tables, that before the first header first.
-fn split_tables(text: &str) -> Parsed<Vec<Table<'_>>> {
-    let start = Place { line: 1, column: 1, text: "" };
-    let mut tables = vec![Table { start, fields: Vec::new() }];
-    for (line, number) in text.split('\n').zip(1..) {
-        let place = Place { line: number, column: 1, text: line };
-        let foreign = |byte: u8| !(b' '..=b'~').contains(&byte);
-        if let Some(at) = line.bytes().position(foreign) {
-            let place = Place { column: at as u32 + 1, ..place };
-            return Err(place.error("only printable ASCII characters are allowed"));
-        }
-        let content = without_comment(line);
-        if content.is_empty() {
-            continue;
-        }
-        if content.starts_with('[') {
-            if content != "[[node]]" {
-                return Err(place.error("the only table is `[[node]]`"));
+        let fields = self.fields.iter().map(|(key, value)| {
+            let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+            if key.get_ref().is_empty() || !key.get_ref().bytes().all(is_bare) {
+                let reason = "a key is letters, digits, `_` and `-`";
+                return Err(self.source.error_at(key.span().start, reason));
             }
-            if tables.len() > MAX_NODES {
-                return Err(place.error(format!("more than the {MAX_NODES} nodes allowed")));
+            if holds_table(value.get_ref()) {
+                let name = key.get_ref();
+                let reason = format!("`{name}` is a table; the only table is `[[node]]`");
+                return Err(self.source.error_at(key.span().start, reason));
             }
-            tables.push(Table { start: place, fields: Vec::new() });
-            continue;
-        }
-        let table = tables.last_mut().expect("the first table is always there");
-        let field = split_field(Place { text: content, ..place })?;
-        if table.fields.iter().any(|other| other.key.text == field.key.text) {
-            return Err(place.error(format!("`{}` stands here twice", field.key.text)));
-        }
-        table.fields.push(field);
+            Ok((key.get_ref().to_string(), self.source.text[value.span()].to_owned()))
+        });
+        fields.collect()
     }
-    Ok(tables)
 }
 
-fn split_field(line: Place<'_>) -> Parsed<Field<'_>> {
-    let wanted = || line.error("`key = value`, `[[node]]` or a comment is needed");
-    let (key, value) = line.text.split_once('=').ok_or_else(wanted)?;
-    let key = key.trim_end_matches(' ');
-    let is_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    if key.is_empty() || !key.bytes().all(is_key) {
-        return Err(wanted());
+/// True for a table, and for a list of some.
+fn holds_table(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(items) => items.iter().any(|item| holds_table(item.get_ref())),
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => false,
     }
-    let value = value.trim_start_matches(' ');
-    let column = (line.text.len() - value.len()) as u32 + 1;
-    let value = Place { text: value, column, ..line };
-    let is_value = parse_number(value.text).is_some()
-        || split_string(value.text).is_some_and(|(_, rest)| rest.is_empty())
-        || split_list(value).is_some()
-        || matches!(value.text, "true" | "false");
-    if !is_value {
-        return Err(value.error("a string, a whole number or a list of strings is needed"));
-    }
-    Ok(Field { key: Place { text: key, ..line }, value })
 }

@@ -1,0 +1,382 @@
+//! Keeps this node's roster: takes newer ones from peers and from the operator, stores them,
+//! applies them, and offers them to the peers. Decisions are in `netft::roster`.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use netft::{
+    NodeKey, PeerId,
+    api::{
+        events::{EventStream, MissedEvents},
+        query::PeerRequest,
+    },
+    config::{Config, ConfigChange},
+    roster::{ExchangeOutput, ExchangeProblem, RosterExchange, RosterRequest, SignedRoster},
+    route::{Event, EventKind},
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::store::ClusterStore;
+use crate::{
+    control::{backend::ControlBackend, cluster::ClusterRequest, schema::ClusterStatus},
+    exit::ExitError,
+};
+
+/// Time for which a node that was removed is told so, before its session ends.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The running node, as the service needs it.
+pub trait ClusterNode: ControlBackend {
+    /// Its config; `None` once closed.
+    fn config(&self) -> impl Future<Output = Option<Arc<Config>>> + Send;
+
+    /// Its events from here on; `None` once closed.
+    fn subscribe(&self) -> impl Future<Output = Option<EventStream>> + Send;
+
+    /// The peers' requests about rosters; `None` the second time.
+    fn roster_requests(&self) -> impl Future<Output = Option<mpsc::Receiver<PeerRequest>>> + Send;
+
+    /// Sends a peer a request about rosters; `None` without an answer.
+    fn request_roster(
+        &self,
+        peer: PeerId,
+        request: Vec<u8>,
+    ) -> impl Future<Output = Option<Vec<u8>>> + Send;
+
+    /// Applies a roster to the config file as it was last loaded. Must be awaited to its end.
+    ///
+    /// # Errors
+    /// The two contradict each other, or a change needs a restart; nothing changed.
+    fn apply_roster(
+        &self,
+        roster: Arc<SignedRoster>,
+    ) -> impl Future<Output = Result<Vec<ConfigChange>, ExitError>> + Send;
+}
+
+/// Outcome of a request to a peer.
+struct RequestOutcome {
+    peer: NodeKey,
+    number: u64,
+    reply: Option<Vec<u8>>,
+}
+
+/// The service.
+pub struct ClusterService<N> {
+    node: Arc<N>,
+    store: ClusterStore,
+    exchange: RosterExchange,
+    commands: mpsc::Receiver<ClusterRequest>,
+    /// Numbers of the peers, by key.
+    peers: BTreeMap<NodeKey, PeerId>,
+    sending: JoinSet<RequestOutcome>,
+    started: Instant,
+    /// Why the roster in force is not applied, or not on disk.
+    problem: Option<String>,
+    refused: u64,
+}
+
+impl<N: ClusterNode> ClusterService<N> {
+    /// The service of a node that runs with `roster`.
+    pub fn new(
+        node: Arc<N>,
+        store: ClusterStore,
+        roster: Option<Arc<SignedRoster>>,
+        commands: mpsc::Receiver<ClusterRequest>,
+    ) -> Self {
+        Self {
+            node,
+            store,
+            exchange: RosterExchange::new(roster),
+            commands,
+            peers: BTreeMap::new(),
+            sending: JoinSet::new(),
+            started: Instant::now(),
+            problem: None,
+            refused: 0,
+        }
+    }
+
+    /// Runs until the node closes or the task is aborted.
+    pub async fn run(mut self) {
+        let Some(mut events) = self.node.subscribe().await else { return };
+        let Some(mut requests) = self.node.roster_requests().await else { return };
+        self.resync_sessions().await;
+        loop {
+            self.carry_out().await;
+            let wake = self
+                .exchange
+                .next_wake()
+                .map(|at| self.started + Duration::from_nanos(at.as_nanos()));
+            let timer = async {
+                match wake {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(event) => self.on_event(event).await,
+                    None => return,
+                },
+                Some(request) = requests.recv() => self.on_peer_request(request),
+                Some(outcome) = self.sending.join_next() => {
+                    // A request's task neither panics nor is aborted while the service runs.
+                    if let Ok(RequestOutcome { peer, number, reply }) = outcome {
+                        let now = self.now();
+                        self.exchange.on_reply(now, peer, number, reply.as_deref());
+                    }
+                }
+                Some(command) = self.commands.recv() => self.on_command(command).await,
+                () = timer => {
+                    let now = self.now();
+                    self.exchange.on_timer(now);
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> netft::Time {
+        netft::Time::ZERO + self.started.elapsed()
+    }
+
+    async fn on_event(&mut self, event: Result<Event, MissedEvents>) {
+        match event.map(|event| event.kind) {
+            Ok(EventKind::SessionEstablished { peer, .. }) => {
+                // A peer that came with the last change may be unknown here yet.
+                self.update_peers().await;
+                if let Some(key) = self.key_of(peer) {
+                    let now = self.now();
+                    self.exchange.on_session_up(now, key);
+                }
+            }
+            Ok(EventKind::SessionEnded { peer }) => {
+                if let Some(key) = self.key_of(peer) {
+                    self.exchange.on_session_down(key);
+                }
+            }
+            Ok(EventKind::Reconfigured) => self.update_peers().await,
+            Ok(_) => {}
+            Err(missed) => {
+                tracing::debug!(%missed, "sessions read anew");
+                self.resync_sessions().await;
+            }
+        }
+    }
+
+    fn key_of(&self, peer: PeerId) -> Option<NodeKey> {
+        self.peers.iter().find(|(_, id)| **id == peer).map(|(key, _)| *key)
+    }
+
+    /// Takes over the peers of the config in force.
+    async fn update_peers(&mut self) {
+        let Some(config) = self.node.config().await else { return };
+        let peers: BTreeMap<_, _> = config.peers.iter().map(|peer| (peer.key, peer.id)).collect();
+        for gone in self.peers.keys().filter(|key| !peers.contains_key(key)) {
+            self.exchange.forget_peer(*gone);
+        }
+        self.peers = peers;
+    }
+
+    /// Reads which peers have a session.
+    async fn resync_sessions(&mut self) {
+        self.update_peers().await;
+        let Some(snapshot) = self.node.take_snapshot().await else { return };
+        let now = self.now();
+        for info in snapshot.peers.iter().filter(|info| info.status.session) {
+            self.exchange.on_session_up(now, info.key);
+        }
+    }
+
+    fn on_peer_request(&mut self, request: PeerRequest) {
+        let Some(key) = self.key_of(request.peer) else { return };
+        let now = self.now();
+        let reply = self.exchange.on_request(now, key, &request.payload);
+        // A peer that has given up is no error.
+        let _ = request.reply_tx.send(reply);
+    }
+
+    async fn carry_out(&mut self) {
+        while let Some(output) = self.exchange.poll_output() {
+            match output {
+                ExchangeOutput::Send { peer, number, request } => {
+                    self.send_request(peer, number, request);
+                }
+                ExchangeOutput::Adopt { roster, from } => {
+                    tracing::info!(
+                        serial = roster.version().serial,
+                        peer = %self.name_of(&from),
+                        "newer roster from a peer"
+                    );
+                    self.apply(roster).await;
+                }
+                ExchangeOutput::Problem { peer, problem } => {
+                    self.refused += 1;
+                    let peer = self.name_of(&peer);
+                    tracing::warn!("roster of {peer}: {}", problem_text(&problem));
+                }
+            }
+        }
+    }
+
+    fn name_of(&self, key: &NodeKey) -> String {
+        let roster = self.exchange.own();
+        let node = roster.and_then(|signed| signed.roster().node_with_key(key));
+        node.map_or_else(|| key.to_string(), |node| node.name.clone())
+    }
+
+    fn send_request(&mut self, peer: NodeKey, number: u64, request: Vec<u8>) {
+        let (node, id) = (Arc::clone(&self.node), self.peers.get(&peer).copied());
+        self.sending.spawn(async move {
+            let reply = match id {
+                Some(id) => node.request_roster(id, request).await,
+                None => None,
+            };
+            RequestOutcome { peer, number, reply }
+        });
+    }
+
+    /// Stores a roster that is in force, and makes it so.
+    async fn apply(&mut self, roster: Arc<SignedRoster>) {
+        let store = self.store.clone();
+        let stored = Arc::clone(&roster);
+        let saved = tokio::task::spawn_blocking(move || store.save_roster(&stored)).await;
+        // The roster is in force whether or not the disk takes it: a peer has it.
+        self.problem = match saved {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.text),
+            Err(error) => Some(error.to_string()),
+        };
+        self.tell_removed(&roster).await;
+        let serial = roster.version().serial;
+        match self.node.apply_roster(roster).await {
+            Ok(changes) => {
+                tracing::info!(serial, changes = changes.len(), "roster in force");
+                changes.iter().for_each(|change| tracing::info!("roster: {change}"));
+            }
+            Err(error) => self.problem = Some(error.text),
+        }
+        if let Some(problem) = &self.problem {
+            tracing::error!(serial, "roster not applied, or not stored\n{problem}");
+        }
+        self.update_peers().await;
+    }
+
+    /// Hands the roster to the nodes that it names no more, while there are sessions with them: a
+    /// node that learns of its removal stops dialling.
+    async fn tell_removed(&self, roster: &SignedRoster) {
+        let request = RosterRequest::Push(roster.text().as_bytes()).encode();
+        let mut farewells = JoinSet::new();
+        for (key, peer) in self.exchange.peers() {
+            let named = roster.roster().node_with_key(key).is_some();
+            let Some(id) = self.peers.get(key).copied().filter(|_| peer.connected && !named) else {
+                continue;
+            };
+            let (node, request) = (Arc::clone(&self.node), request.clone());
+            farewells.spawn(async move { node.request_roster(id, request).await });
+        }
+        // One that does not answer finds out by the end of its session.
+        let _ = timeout(FAREWELL_TIMEOUT, farewells.join_all()).await;
+    }
+
+    async fn on_command(&mut self, command: ClusterRequest) {
+        // A client that went away is no error.
+        match command {
+            ClusterRequest::Status(answer) => {
+                let _ = answer.send(self.status().await);
+            }
+            ClusterRequest::Import(text, answer) => {
+                let result = self.import(&text).await;
+                let _ = answer.send(result);
+            }
+        }
+    }
+
+    async fn import(&mut self, text: &str) -> Result<ClusterStatus, ExitError> {
+        let document = match self.exchange.own() {
+            Some(own) => SignedRoster::verify(text.as_bytes(), &own.roster().id),
+            None => SignedRoster::verify_first(text.as_bytes()),
+        };
+        let document = document.map_err(ExitError::invalid_input)?;
+        let version = document.version();
+        if let Some(own) = self.exchange.own().map(|own| own.version()) {
+            match version.compare(&own) {
+                Some(std::cmp::Ordering::Greater) => {}
+                Some(std::cmp::Ordering::Equal) => return Ok(self.status().await),
+                _ => {
+                    return Err(ExitError::invalid_input(format!(
+                        "the roster in force is {own:?}, this one is {version:?}: only a higher \
+                         serial replaces it"
+                    )));
+                }
+            }
+        }
+        tracing::info!(serial = version.serial, "roster imported by the operator");
+        let document = Arc::new(document);
+        let now = self.now();
+        self.exchange.set_own(now, Arc::clone(&document));
+        self.carry_out_sends();
+        self.apply(document).await;
+        match &self.problem {
+            Some(problem) => Err(ExitError::other_error(problem)),
+            None => Ok(self.status().await),
+        }
+    }
+
+    /// Sends the offers before the change ends sessions.
+    fn carry_out_sends(&mut self) {
+        let mut others = Vec::new();
+        while let Some(output) = self.exchange.poll_output() {
+            match output {
+                ExchangeOutput::Send { peer, number, request } => {
+                    self.send_request(peer, number, request);
+                }
+                other => others.push(other),
+            }
+        }
+        debug_assert!(others.is_empty(), "an own roster only leads to offers");
+    }
+
+    async fn status(&self) -> ClusterStatus {
+        let Some(own) = self.exchange.own() else { return ClusterStatus::default() };
+        let mut status = ClusterStatus::from_roster(own);
+        let config = self.node.config().await;
+        let own_key = config.map(|config| config.public_key.to_string());
+        let known: BTreeMap<_, _> =
+            self.exchange.peers().map(|(key, peer)| (key.to_string(), peer)).collect();
+        for node in &mut status.nodes {
+            node.this_node = own_key.as_ref() == Some(&node.key);
+            if node.this_node {
+                node.serial = status.serial;
+                status.member = true;
+            }
+            if let Some(peer) = known.get(&node.key) {
+                node.session = peer.connected;
+                node.serial = peer.version.map(|version| version.serial);
+                node.problem = peer.problem.as_ref().map(problem_text);
+            }
+        }
+        status.can_sign = self.store.key_path().exists();
+        status.problem = self.problem.clone();
+        status.rosters_refused = self.refused;
+        status
+    }
+}
+
+fn problem_text(problem: &ExchangeProblem) -> String {
+    match problem {
+        ExchangeProblem::Conflict { own, other } => format!(
+            "serial {} has two contents, {} here and {} there: the cluster's key signed in two \
+             places; the next `netft cluster` change on one of them ends it",
+            own.serial,
+            own.short_digest(),
+            other.short_digest()
+        ),
+        ExchangeProblem::Invalid(reason) => reason.clone(),
+        ExchangeProblem::OtherCluster => {
+            "it is in another cluster: `netft cluster show` there and here".to_owned()
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Requests about the cluster.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State, rejection::StringRejection},
+    http::StatusCode,
+    response::Response,
+    routing::{get, post},
+};
+use netft::roster::MAX_ROSTER_LEN;
+
+use super::{RequestError, ServerState, SharedState, json_response};
+use crate::control::backend::ControlBackend;
+
+/// The resources below `/v1/cluster`.
+pub(super) fn cluster_routes<N: ControlBackend>() -> Router<Arc<ServerState<N>>> {
+    Router::new()
+        .route("/v1/cluster", get(get_cluster))
+        .route("/v1/cluster/roster", post(post_roster).layer(DefaultBodyLimit::max(MAX_ROSTER_LEN)))
+}
+
+async fn get_cluster<N: ControlBackend>(
+    State(app): SharedState<N>,
+) -> Result<Response, RequestError> {
+    let cluster = app.control.node.cluster().ok_or_else(no_cluster_service)?;
+    Ok(json_response(cluster.status().await.ok_or_else(no_cluster_service)?))
+}
+
+/// Goes over to a signed roster. A change that has begun is finished without its client.
+async fn post_roster<N: ControlBackend>(
+    State(app): SharedState<N>,
+    body: Result<String, StringRejection>,
+) -> Result<Response, RequestError> {
+    let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
+    let cluster = app.control.node.cluster().ok_or_else(no_cluster_service)?;
+    Ok(json_response(cluster.import_roster(body).await?))
+}
+
+fn no_cluster_service() -> RequestError {
+    RequestError::new(StatusCode::SERVICE_UNAVAILABLE, "this daemon keeps no roster")
+}
