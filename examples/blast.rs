@@ -1,12 +1,12 @@
-//! Small datagrams at the highest rate a source can make, or at a given one: the generator and the
+//! Datagrams at the highest rate a source can make, or at a given one: the generator and the
 //! sink behind `scripts/bench`.
 //!
 //!     cargo run --release --example blast -- receive 10.0.0.2:7118
-//!     cargo run --release --example blast -- send 10.0.0.1:0 10.0.0.2:7118 SECONDS [PER_SECOND]
+//!     cargo run --release --example blast -- send LOCAL REMOTE SECONDS [PER_SECOND [BYTES]]
 //!
-//! The sender hands the kernel 64 datagrams of 64 bytes per `sendmmsg` and prints how many it took
-//! in how many seconds. The receiver prints the same once nothing has come for half a second; its
-//! time runs from the first datagram to the last.
+//! The sender hands the kernel 64 datagrams of 64 bytes, or of BYTES, per `sendmmsg` and prints how
+//! many it took in how many seconds. The receiver prints the same once nothing has come for half a
+//! second; its time runs from the first datagram to the last.
 
 use std::{
     env, io,
@@ -19,8 +19,9 @@ use std::{
 
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags};
 
-/// Bytes of UDP payload.
-const SIZE: usize = 64;
+/// UDP payload, bytes: unless told, and at most.
+const DEFAULT_SIZE: &str = "64";
+const MAX_SIZE: usize = 2048;
 /// Datagrams handed to the kernel at once.
 const BATCH: usize = 64;
 /// The receiver gives up after this long without a datagram, and before the first one.
@@ -36,9 +37,12 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let result = match words[..] {
         ["receive", local] => parse(local).and_then(receive),
-        ["send", local, remote, seconds] => send(local, remote, seconds, "0"),
-        ["send", local, remote, seconds, rate] => send(local, remote, seconds, rate),
-        _ => Err(io::Error::other("receive LOCAL | send LOCAL REMOTE SECONDS [PER_SECOND]")),
+        ["send", local, remote, seconds] => send(local, remote, seconds, "0", DEFAULT_SIZE),
+        ["send", local, remote, seconds, rate] => send(local, remote, seconds, rate, DEFAULT_SIZE),
+        ["send", local, remote, seconds, rate, size] => send(local, remote, seconds, rate, size),
+        _ => {
+            Err(io::Error::other("receive LOCAL | send LOCAL REMOTE SECONDS [PER_SECOND [BYTES]]"))
+        }
     };
     match result {
         Ok((datagrams, seconds)) => {
@@ -66,7 +70,7 @@ fn socket(local: SocketAddr) -> io::Result<UdpSocket> {
 
 fn receive(local: SocketAddr) -> io::Result<(u64, f64)> {
     let socket = socket(local)?;
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; MAX_SIZE];
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.recv(&mut buffer)?;
     let first = Instant::now();
@@ -82,7 +86,14 @@ fn receive(local: SocketAddr) -> io::Result<(u64, f64)> {
     Ok((datagrams, last.duration_since(first).as_secs_f64()))
 }
 
-fn send(local: &str, remote: &str, seconds: &str, rate: &str) -> io::Result<(u64, f64)> {
+fn send(
+    local: &str,
+    remote: &str,
+    seconds: &str,
+    rate: &str,
+    size: &str,
+) -> io::Result<(u64, f64)> {
+    let payload = vec![0x5a; parse::<usize>(size)?.min(MAX_SIZE)];
     let socket = socket(parse(local)?)?;
     socket.connect(parse::<SocketAddr>(remote)?)?;
     let (length, rate) = (Duration::from_secs_f64(parse(seconds)?), parse::<f64>(rate)?);
@@ -98,14 +109,13 @@ fn send(local: &str, remote: &str, seconds: &str, rate: &str) -> io::Result<(u64
         if count == 0 {
             thread::sleep(TICK);
         } else {
-            datagrams += send_batch(&socket, count)?;
+            datagrams += send_batch(&socket, &payload, count)?;
         }
     }
 }
 
-fn send_batch(socket: &UdpSocket, count: usize) -> io::Result<u64> {
-    let payload = [0x5a; SIZE];
-    let slices = [IoSlice::new(&payload)];
+fn send_batch(socket: &UdpSocket, payload: &[u8], count: usize) -> io::Result<u64> {
+    let slices = [IoSlice::new(payload)];
     let mut controls: [_; BATCH] = std::array::from_fn(|_| SendAncillaryBuffer::default());
     let mut messages: Vec<_> =
         controls[..count].iter_mut().map(|control| MMsgHdr::new(&slices, control)).collect();

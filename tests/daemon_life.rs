@@ -242,6 +242,23 @@ fn f_83_a_stop_signal_before_the_daemon_can_answer_is_answered_later() {
     });
 }
 
+/// A thread with the ordinary slice waits some milliseconds for a busy processor, for each packet.
+#[test]
+fn f_89_packets_do_not_wait_for_busy_processors() {
+    in_namespace("f_89_packets_do_not_wait_for_busy_processors", || {
+        let pair = NodePair::start_up(1);
+        let threads = pair.daemons[0].as_ref().unwrap().thread_slices().unwrap();
+        if threads.is_empty() {
+            return println!("SKIP: the kernel shows no slice in /proc/PID/task/TID/sched");
+        }
+        for prefix in ["netft-worker", "netft-driver", "tokio"] {
+            let mut named = threads.iter().filter(|(name, _)| name.starts_with(prefix)).peekable();
+            assert!(named.peek().is_some(), "no {prefix} in {threads:?}");
+            assert!(named.all(|(_, slice)| *slice == 100_000), "{threads:?}");
+        }
+    });
+}
+
 /// F-84.
 #[test]
 fn f_84_a_removed_runtime_directory_comes_back() {

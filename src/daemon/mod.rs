@@ -119,7 +119,10 @@ fn run_daemon(
     for what in failed {
         tracing::warn!("privileges not dropped: {what}");
     }
+    // Leases and handshakes are in time on a busy host, as packets and heartbeats are.
+    host::try_shorten_slice();
     tokio::runtime::Builder::new_multi_thread()
+        .on_thread_start(host::try_shorten_slice)
         .worker_threads(2)
         .enable_all()
         .build()

@@ -19,6 +19,7 @@ pub use crate::io::{
     sys::{
         clock::is_synchronised,
         heap::{trim_heap, use_single_arena},
+        scheduling::try_shorten_slice,
         signals::{hold_stop_signals, release_stop_signals},
     },
 };

@@ -149,6 +149,27 @@ impl Daemon {
         Ok(Duration::from_nanos(nanos))
     }
 
+    /// Name and scheduler slice, ns, of each of its threads; none where the kernel does not show
+    /// them.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn thread_slices(&self) -> Result<Vec<(String, u64)>, LabError> {
+        let failed = || LabError::io_error(format!("list the threads of {}", self.name));
+        let mut slices = Vec::new();
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).map_err(failed())?
+        {
+            let folder = task.map_err(failed())?.path();
+            // A thread may end meanwhile.
+            let read = |file| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+            let (name, text) = (read("comm").trim().to_owned(), read("sched"));
+            let line = text.lines().find(|line| line.starts_with("se.slice"));
+            let slice = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+            slices.extend(slice.map(|slice| (name, slice)));
+        }
+        Ok(slices)
+    }
+
     /// Anonymous memory (`RssAnon`), bytes.
     ///
     /// # Errors

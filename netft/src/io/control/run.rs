@@ -35,6 +35,7 @@ use crate::io::{
     overlay_echo::EchoRequest,
     quic::session::manager::SessionManager,
     socket::TunQueue,
+    sys::scheduling::try_shorten_slice,
 };
 
 /// The node that the driver runs, and its connections to the other threads.
@@ -76,6 +77,7 @@ pub(crate) fn spawn_driver(parts: DriverParts) -> std::io::Result<thread::JoinHa
 }
 
 fn run_driver(parts: DriverParts) {
+    try_shorten_slice();
     let (mut driver, mut mailbox) = build_driver(parts);
     let done = loop {
         let wakeup = mailbox.wait_until(driver.next_wake());

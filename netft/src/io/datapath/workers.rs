@@ -11,6 +11,7 @@ use crate::io::{
     counters::Counters,
     datapath::{registration::WorkerShared, report::WorkerIo, worker_loop::Worker},
     socket::{TunQueue, UdpSocket},
+    sys::scheduling::try_shorten_slice,
 };
 
 /// The running workers.
@@ -43,7 +44,11 @@ impl Workers {
             workers.shared.push(shared);
             workers.counters.push(counters);
             let name = format!("netft-worker-{index}");
-            workers.threads.push(thread::Builder::new().name(name).spawn(|| worker.run())?);
+            let run_worker = || {
+                try_shorten_slice();
+                worker.run();
+            };
+            workers.threads.push(thread::Builder::new().name(name).spawn(run_worker)?);
         }
         Ok(workers)
     }

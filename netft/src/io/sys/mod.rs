@@ -8,6 +8,7 @@ pub mod heap;
 pub mod packet;
 pub mod prefetch;
 pub mod reuseport;
+pub mod scheduling;
 pub mod signals;
 pub mod speed;
 pub mod tun;
