@@ -3,10 +3,10 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, civil::DateTime, tz::TimeZone};
 use netft::Time;
 
 /// First moment of the year 0000, the first of RFC 3339.
@@ -98,6 +98,18 @@ pub fn parse_moment(text: &str) -> Result<i64, String> {
     })
 }
 
+/// A duration as an operator gives it: `90s`, `2h`, `1h 30m`, `3d`.
+///
+/// # Errors
+/// Another text.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let span = text.parse::<Span>().ok();
+    let day = SpanRelativeTo::days_are_24_hours();
+    let duration = span.and_then(|span| span.to_duration(day).ok());
+    let duration = duration.and_then(|duration| Duration::try_from(duration).ok());
+    duration.ok_or_else(|| "give a time such as 90s, 30m, 2h or 3d".to_owned())
+}
+
 /// A wall-clock time as RFC 3339; the nearest one that RFC 3339 can tell (years 0000 to 9999).
 pub fn format_rfc3339(wall: SystemTime) -> String {
     let nearest = if wall < UNIX_EPOCH { FIRST_MOMENT } else { Timestamp::MAX };
@@ -108,8 +120,6 @@ pub fn format_rfc3339(wall: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use std::time::Duration;
 
     use super::*;
 
@@ -161,6 +171,16 @@ mod tests {
         assert!(parse_moment("2026-11-30 14:05").is_ok());
         for bad in ["", "-10m", "soon", "14"] {
             assert!(parse_moment(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_duration_has_its_unit() {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("1h 30m", 5400), ("3d", 259_200)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "2", "-2h", "soon"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }
 

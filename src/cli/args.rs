@@ -1,18 +1,21 @@
 //! The arguments of `netft`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
-use netft::route::{Delay, ParamError, RouteState, Threshold};
+use netft::{
+    api::orders::{MAX_LIMIT, MIN_LIMIT},
+    route::{Delay, ParamError, RouteState, Threshold},
+};
 
 use super::{
     cluster_args::ClusterCommand, event_id::parse_event_id, output, peer::PeerCommand,
     vip::VipCommand,
 };
 use crate::{
-    clock::parse_moment,
-    cluster::store::STATE_DIR,
+    clock::{parse_duration, parse_moment},
+    cluster::store::resolve_state_dir,
     config::{adapter_name, node_name},
     control::{schema::SessionState, why::EventSelector, words::Word},
     exit::EXIT_CODES,
@@ -42,9 +45,10 @@ pub(super) struct DaemonTarget {
     /// Directory of the control sockets.
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/netft")]
     pub(super) runtime_dir: PathBuf,
-    /// Directory of the cluster's roster.
-    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR)]
-    pub(super) state_dir: PathBuf,
+    /// Directory of the state that outlives a restart [default: /var/lib/netft, with another
+    /// --runtime-dir its folder `state`]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
     /// Print the answer as JSON.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -57,6 +61,11 @@ pub(super) struct DaemonTarget {
 }
 
 impl DaemonTarget {
+    /// Directory of the state.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        resolve_state_dir(self.state_dir.as_deref(), &self.runtime_dir)
+    }
+
     /// Style of the output.
     pub(super) fn output_style(&self) -> OutputStyle {
         output::detect_style(self.wide, self.utc)
@@ -78,7 +87,8 @@ pub(super) enum NetftCommand {
     /// Show or changes one route.
     #[command(subcommand)]
     Route(RouteCommand),
-    /// Drain an interface before maintenance: moves data off its routes in both directions.
+    /// Drain an interface before maintenance: moves data off its routes in both directions, also
+    /// after a restart.
     Drain {
         /// Interface name.
         interface: String,
@@ -213,7 +223,7 @@ pub(super) enum RouteCommand {
         /// Route number.
         id: u32,
     },
-    /// Change a route until netftd stops.
+    /// Change a route; the change stays over a restart.
     Set {
         /// Route number.
         id: u32,
@@ -254,6 +264,10 @@ pub(super) struct DrainOptions {
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=600))]
     pub(super) timeout: u64,
+    /// Time after which the drain ends by itself, such as 2h or 30m: 1s–90d. It goes on over a
+    /// restart.
+    #[arg(long, value_name = "TIME", value_parser = parse_limit)]
+    pub(super) until: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -350,6 +364,14 @@ fn parse_delay(text: &str) -> Result<u64, String> {
 
 fn parse_threshold(text: &str) -> Result<u64, String> {
     parse_number(text, |count| Threshold::new(count).map(drop))
+}
+
+fn parse_limit(text: &str) -> Result<Duration, String> {
+    let limit = parse_duration(text)?;
+    match (MIN_LIMIT..=MAX_LIMIT).contains(&limit) {
+        true => Ok(limit),
+        false => Err("a drain ends after 1 s to 90 days".to_owned()),
+    }
 }
 
 fn parse_number(text: &str, check: fn(u64) -> Result<(), ParamError>) -> Result<u64, String> {

@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{args::DrainOptions, output::StandardOutput};
+use netft::api::orders::MIN_LIMIT;
+
+use super::{
+    args::DrainOptions,
+    output::{StandardOutput, warn_unsaved},
+};
 use crate::{
     control::{
         client::DaemonClient,
@@ -34,14 +39,22 @@ pub(super) fn run_drain(
     out: &mut StandardOutput,
 ) -> Result<(), ExitError> {
     let timeout = Duration::from_secs(drain.map_or(0, |drain| drain.timeout));
-    let deadline = Instant::now() + timeout;
+    let (start, limit) = (Instant::now(), drain.and_then(|drain| drain.until));
+    let deadline = start + timeout;
     request.force = drain.is_some_and(|drain| drain.force);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         request.wait_ms = left.min(WAIT_PER_REQUEST).as_millis() as u64;
+        request.limit_ms = limit.map(|limit| {
+            let rest = limit.saturating_sub(start.elapsed()).max(MIN_LIMIT);
+            rest.as_millis() as u64
+        });
         let body = serde_json::to_string(&request).map_err(ExitError::other_error)?;
         let (text, answer) = client.request_json::<DrainResponse>("POST", "/v1/drain", &body)?;
         // A timeout of zero does not wait for completion.
+        if answer.done || timeout.is_zero() || left.is_zero() {
+            warn_unsaved(answer.orders_unsaved.as_deref());
+        }
         if answer.done || timeout.is_zero() {
             return out.print_response(json, &text, || views::drain_response_text(&answer));
         }

@@ -26,7 +26,7 @@ use self::{
         DaemonTarget, DemoArgs, NetftArgs, NetftCommand, PeersArgs, RouteCommand, RoutesArgs,
         WhyArgs,
     },
-    output::StandardOutput,
+    output::{StandardOutput, warn_unsaved},
 };
 use crate::{
     control::{
@@ -223,6 +223,7 @@ fn run_route_command(
             client.request_json::<RouteBody>("PATCH", &target, &body)?
         }
     };
+    warn_unsaved(answer.orders_unsaved.as_deref());
     out.print_response(json, &text, || views::route_text(&answer.route, style))
 }
 

@@ -11,7 +11,7 @@ use rustix::termios;
 use crate::{
     exit::ExitError,
     render::style::OutputStyle,
-    text::{escape_lines, escape_styled},
+    text::{escape, escape_lines, escape_styled},
 };
 
 /// Style of standard output: as wide as its terminal, in colours unless `NO_COLOR` is set
@@ -25,6 +25,14 @@ pub(super) fn detect_style(is_wide: bool, is_utc: bool) -> OutputStyle {
         width: size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0),
         is_coloured: is_terminal && !is_set("NO_COLOR") && !is_dumb,
         zone: if is_utc { TimeZone::UTC } else { TimeZone::system() },
+    }
+}
+
+/// Tells on standard error that an operator's order will not survive a restart.
+pub(super) fn warn_unsaved(reason: Option<&str>) {
+    if let Some(reason) = reason {
+        let reason = escape(reason);
+        let _ = writeln!(io::stderr(), "warning: in force until netftd stops only: {reason}");
     }
 }
 

@@ -6,7 +6,7 @@ use netft::route::{
     policy::{Dscp, PortRange, Protocol},
 };
 
-use super::output::StandardOutput;
+use super::output::{StandardOutput, warn_unsaved};
 use crate::{
     config::node_name,
     control::{
@@ -25,7 +25,7 @@ pub(super) enum PeerCommand {
         #[arg(value_parser = node_name)]
         name: String,
     },
-    /// Change the traffic policies of a peer until netftd stops.
+    /// Change the traffic policies of a peer; the change stays over a restart.
     Set {
         /// Peer name.
         #[arg(value_parser = node_name)]
@@ -69,6 +69,7 @@ pub(super) fn run_peer_command(
             client.request_json::<PeerBody>("PATCH", &format!("/v1/peers/{name}"), &body)?
         }
     };
+    warn_unsaved(answer.orders_unsaved.as_deref());
     out.print_response(json, &text, || views::peer_text(&answer.peer))
 }
 

@@ -48,7 +48,7 @@ fn collect_findings(
     local: bool,
     target: &DaemonTarget,
 ) -> Result<ValidationResult, ExitError> {
-    let loaded = load_node_config(path, &target.runtime_dir, &target.state_dir);
+    let loaded = load_node_config(path, &target.runtime_dir, &target.state_dir());
     let config = match loaded {
         Ok(loaded) => loaded.config,
         Err(failure) => {
@@ -105,6 +105,8 @@ fn query_daemon(client: &DaemonClient, local: bool) -> Option<DaemonFacts> {
         pending_changes: pending,
         reload_refused: refused,
         socket_overflow: status.counters.socket_overflow,
+        orders: status.orders,
+        orders_unsaved: status.orders_unsaved,
         peers,
     })
 }

@@ -18,8 +18,20 @@ use netft::{
 
 use crate::exit::ExitError;
 
-/// Directory of the state, for both programs.
-pub const STATE_DIR: &str = "/var/lib/netft";
+/// Directory of the lock and the control socket of a system's daemon.
+const RUNTIME_DIR: &str = "/run/netft";
+/// Directory of its state.
+const STATE_DIR: &str = "/var/lib/netft";
+
+/// The directory of the state, for both programs: the one given, else that which belongs to the
+/// runtime directory. Daemons with other runtime directories share no state.
+pub fn resolve_state_dir(given: Option<&Path>, runtime_dir: &Path) -> PathBuf {
+    match given {
+        Some(dir) => dir.to_owned(),
+        None if runtime_dir == Path::new(RUNTIME_DIR) => STATE_DIR.into(),
+        None => runtime_dir.join("state"),
+    }
+}
 
 /// The files of one adapter's cluster.
 #[derive(Clone, Debug)]
@@ -148,8 +160,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
-/// The whole file, unless it is longer than `most`.
-fn read_bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+/// The whole file; one byte more than `most` if it is longer.
+///
+/// # Errors
+/// Of the kernel.
+pub fn read_bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

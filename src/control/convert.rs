@@ -13,7 +13,7 @@ use super::{
     cause,
     local_interface::find_local_interface,
     log_counts::LogCountsView,
-    policies,
+    orders, policies,
     schema::{
         AdapterStatus, DaemonStatus, DrainedBy, EventDetail, MoveCountsView, NodeStatus,
         PeerCounts, PeerList, PeerView, RouteCounts, RouteFields, RouteList, RouteView,
@@ -105,6 +105,8 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
         vips: VipCounts::default(),
         counters: counters.into(),
         log: LogCountsView::default(),
+        orders: orders::to_order_views(snapshot),
+        orders_unsaved: None,
     }
 }
 
@@ -346,6 +348,9 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
         EventKind::HostSettingChanged { what } => {
             EventDetail::HostSettingChanged { what: what.clone() }
         }
+        EventKind::OrdersRefused { reason } => {
+            EventDetail::OrdersRefused { reason: reason.clone() }
+        }
         EventKind::Reconfigured => EventDetail::Reconfigured,
         EventKind::NetworkChanged { prefix, change } => {
             EventDetail::NetworkChanged { prefix: prefix.to_string(), change: *change }
@@ -466,6 +471,7 @@ mod tests {
             },
             EventKind::VipNotice { vip: "web".into(), what: "put back".into() },
             EventKind::HostSettingChanged { what: "eth0: arp_ignore=1 (was 0)".into() },
+            EventKind::OrdersRefused { reason: "netft0.orders: its digest is wrong".into() },
             EventKind::Reconfigured,
             EventKind::NetworkChanged {
                 prefix: "10.1.0.0/24".parse().unwrap(),

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use netft::{
-    RouteId,
+    RouteId, Time,
     api::{
         drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
+        orders::{MAX_LIMIT, MIN_LIMIT, TimeLimit},
         snapshot::Snapshot,
     },
 };
@@ -14,7 +15,7 @@ use super::{
     convert::{PeerNames, to_route},
     schema::{DrainRequest, DrainResponse, DrainWaitView},
 };
-use crate::clock::WallClock;
+use crate::clock::{WallClock, wall_clock_ms};
 
 /// Longest wait of a request: below the listener's client timeout.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(4);
@@ -32,7 +33,12 @@ pub(super) fn to_drain_order(
     if wait > MAX_WAIT {
         return Err("wait_ms is out of range: 0–4000 ms");
     }
-    Ok((DrainOrder { target, on: request.on, force: request.force }, wait))
+    let limit = request.limit_ms.map(Duration::from_millis);
+    if limit.is_some_and(|limit| !request.on || !(MIN_LIMIT..=MAX_LIMIT).contains(&limit)) {
+        return Err("limit_ms is for a drain that begins: 1000–7776000000 ms (90 days)");
+    }
+    let limit = limit.map(|limit| TimeLimit::new(Time::ZERO, wall_clock_ms(), limit));
+    Ok((DrainOrder { target, on: request.on, force: request.force, limit }, wait))
 }
 
 /// Converts the outcome.
@@ -40,6 +46,7 @@ pub(super) fn to_drain_response(
     report: &DrainReport,
     snapshot: &Snapshot,
     clock: &WallClock,
+    orders_unsaved: Option<String>,
 ) -> DrainResponse {
     let names = PeerNames::from(snapshot);
     let status = |id: &RouteId| snapshot.routes.iter().find(|route| route.id == *id);
@@ -49,10 +56,10 @@ pub(super) fn to_drain_response(
         let peer = names.name_of(status(id)?.spec.peer);
         Some(DrainWaitView { route: id.0, peer, reason: wait.as_str().to_owned() })
     });
-    DrainResponse { done: report.waits.is_empty(), waits: waits.collect(), routes }
+    DrainResponse { done: report.waits.is_empty(), waits: waits.collect(), routes, orders_unsaved }
 }
 
 /// True for a refusal because of the node's state, not of the request.
 pub(super) const fn is_conflict(error: &DrainError) -> bool {
-    matches!(error, DrainError::LastRoute { .. })
+    matches!(error, DrainError::LastRoute { .. } | DrainError::TooMany)
 }

@@ -6,14 +6,14 @@ use netft::{
     api::snapshot::PeerInfo,
     route::{
         PeerPolicies, TrafficClass,
-        policy::{Dscp, PeerChange, PortRange, Protocol},
+        policy::{Dscp, PeerChange, PortRange, Protocol, UnknownPolicy},
     },
 };
 
 use super::schema::{PeerPatch, TrafficClassSpec};
 
 /// The classes of a peer.
-pub(super) fn to_class_specs(policies: &PeerPolicies) -> Vec<TrafficClassSpec> {
+pub(crate) fn to_class_specs(policies: &PeerPolicies) -> Vec<TrafficClassSpec> {
     policies.classes().iter().map(to_class_spec).collect()
 }
 
@@ -37,6 +37,19 @@ fn to_class_spec(class: &TrafficClass) -> TrafficClassSpec {
     }
 }
 
+/// The policies that [`to_class_specs`] and the default's name describe.
+///
+/// # Errors
+/// Describes what is wrong with them.
+pub(crate) fn to_policies(
+    policy: &str,
+    classes: &[TrafficClassSpec],
+) -> Result<PeerPolicies, String> {
+    let policy = policy.parse().map_err(|error: UnknownPolicy| error.to_string())?;
+    let classes = classes.iter().map(parse_class).collect::<Result<_, _>>()?;
+    PeerPolicies::new(policy).with_classes(classes).map_err(|error| error.to_string())
+}
+
 /// Converts a patch.
 pub(super) fn to_peer_change(patch: &PeerPatch) -> Result<PeerChange, String> {
     if *patch == PeerPatch::default() {
@@ -45,7 +58,7 @@ pub(super) fn to_peer_change(patch: &PeerPatch) -> Result<PeerChange, String> {
     let policy = patch.policy.as_deref().map(str::parse).transpose();
     let classes = patch.classes.as_ref().map(|classes| classes.iter().map(parse_class).collect());
     Ok(PeerChange {
-        policy: policy.map_err(|error: netft::route::policy::UnknownPolicy| error.to_string())?,
+        policy: policy.map_err(|error: UnknownPolicy| error.to_string())?,
         classes: classes.transpose()?,
     })
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod counters;
 mod events;
 mod networks;
+mod orders;
 mod validation;
 mod vips;
 
@@ -23,6 +24,7 @@ use netft::{
     route::{DrainStage, RouteState, Transport},
 };
 pub use networks::{Network, NetworkInterfaceView, NetworkList};
+pub use orders::OrderView;
 use serde::{Deserialize, Serialize};
 pub use validation::{
     Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
@@ -65,6 +67,9 @@ pub struct RouteList {
 pub struct RouteBody {
     /// The route.
     pub route: RouteView,
+    /// Why the change will not survive a restart; left out where it will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders_unsaved: Option<String>,
 }
 
 /// One route: NetFT's eight fields, and its state.
@@ -244,6 +249,9 @@ pub struct DrainRequest {
     /// Milliseconds to wait until both directions have moved: 0–4000.
     #[serde(default)]
     pub wait_ms: u64,
+    /// Milliseconds after which the drain ends by itself: 1000–7,776,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_ms: Option<u64>,
 }
 
 /// The answer to `POST /v1/drain`.
@@ -255,6 +263,9 @@ pub struct DrainResponse {
     pub waits: Vec<DrainWaitView>,
     /// Routes of the request.
     pub routes: Vec<RouteView>,
+    /// Why the order will not survive a restart; left out where it will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders_unsaved: Option<String>,
 }
 
 /// A route whose drain is not complete.
@@ -301,6 +312,12 @@ pub struct DaemonStatus {
     /// Log lines that were lost or left out since the start.
     #[serde(default)]
     pub log: LogCountsView,
+    /// An operator's orders at run time, over restarts.
+    #[serde(default)]
+    pub orders: Vec<OrderView>,
+    /// Why `orders` will not survive a restart; null where they will.
+    #[serde(default)]
+    pub orders_unsaved: Option<String>,
 }
 
 /// This node.
@@ -470,6 +487,9 @@ pub struct TrafficClassSpec {
 pub struct PeerBody {
     /// The peer.
     pub peer: PeerView,
+    /// Why the change will not survive a restart; left out where it will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders_unsaved: Option<String>,
 }
 
 /// `PATCH /v1/peers/{name}`. Fields left out stay as they are; at least one is needed.
@@ -491,6 +511,9 @@ pub struct ReloadResult {
     pub applied: bool,
     /// Changes, one line each: settings, then routes. `+` added, `-` removed, `~` modified.
     pub changes: Vec<String>,
+    /// An operator's orders beside the file, which stay; for a dry run only.
+    #[serde(default)]
+    pub orders: Vec<OrderView>,
 }
 
 /// `netft hosts --json`.

@@ -44,7 +44,7 @@ use super::{
     log_counts::LogCounts,
     metrics,
     metrics::ProcessFigures,
-    policies,
+    orders, policies,
     schema::{
         AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
         RouteBody, RoutePatch, VersionedBody, VipCounts, VipList, VipOrder, VipView,
@@ -56,6 +56,8 @@ use crate::{clock::WallClock, exit::ExitError, text::escape, vip::VipError};
 
 /// Time limit for an answer of the driver.
 const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time limit for the disk to take an operator's order, which is in force all the same.
+const ORDER_SAVE_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Concurrent event streams: the remaining places stay free for short requests.
 const MAX_EVENT_STREAMS: usize = MAX_CLIENTS - 8;
 /// Concurrent event streams of readers: the others are for those who may change the node.
@@ -171,6 +173,7 @@ impl From<RouteError> for RequestError {
     fn from(error: RouteError) -> Self {
         let code = match error {
             RouteError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            RouteError::TooManyOrders => StatusCode::CONFLICT,
             _ => StatusCode::NOT_FOUND,
         };
         Self::new(code, error.to_string())
@@ -244,11 +247,31 @@ impl<N: ControlBackend> ServerState<N> {
         vips::list_vips(&*self.control.node).await
     }
 
-    fn route_response(&self, snapshot: &Snapshot, id: RouteId) -> Result<Response, RequestError> {
+    /// Waits until the disk has the operator's orders; the reason if it has not.
+    async fn unsaved_orders(&self) -> Option<String> {
+        self.control.node.unsaved_orders(ORDER_SAVE_TIMEOUT).await
+    }
+
+    async fn peer_response(
+        &self,
+        name: &str,
+        orders_unsaved: Option<String>,
+    ) -> Result<Response, RequestError> {
+        let snapshot = self.take_snapshot().await?;
+        let peer = convert::to_peer(find_peer(&snapshot, name)?, &snapshot);
+        Ok(json_response(PeerBody { peer, orders_unsaved }))
+    }
+
+    async fn route_response(
+        &self,
+        id: RouteId,
+        orders_unsaved: Option<String>,
+    ) -> Result<Response, RequestError> {
+        let snapshot = &self.take_snapshot().await?;
         let status = find_route(snapshot, id)?;
         let names = PeerNames::from(snapshot);
         let route = convert::to_route(status, snapshot, &names, &self.control.clock);
-        Ok(json_response(RouteBody { route }))
+        Ok(json_response(RouteBody { route, orders_unsaved }))
     }
 }
 
@@ -269,7 +292,9 @@ fn route_id(text: &str) -> Result<RouteId, RequestError> {
 async fn get_status<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
-    let mut status = convert::to_daemon_status(&app.take_snapshot().await?);
+    let snapshot = app.take_snapshot().await?;
+    let mut status = convert::to_daemon_status(&snapshot);
+    status.orders_unsaved = app.control.node.unsaved_orders(Duration::ZERO).await;
     status.vips = VipCounts::of(&app.list_vips().await);
     status.log = app.control.log_counts.read_counts();
     Ok(json_response(status))
@@ -293,9 +318,7 @@ async fn get_peer<N: ControlBackend>(
     State(app): SharedState<N>,
     Path(name): Path<String>,
 ) -> Result<Response, RequestError> {
-    let snapshot = app.take_snapshot().await?;
-    let peer = convert::to_peer(find_peer(&snapshot, &name)?, &snapshot);
-    Ok(json_response(PeerBody { peer }))
+    app.peer_response(&name, None).await
 }
 
 async fn patch_peer<N: ControlBackend>(
@@ -312,7 +335,7 @@ async fn patch_peer<N: ControlBackend>(
         Err(_) => return Err(driver_timeout()),
     }
     tracing::info!("peer {}: {}", escape(&name), log_text(&patch));
-    get_peer(State(app), Path(name)).await
+    app.peer_response(&name, app.unsaved_orders().await).await
 }
 
 async fn get_routes<N: ControlBackend>(
@@ -331,8 +354,7 @@ async fn get_route<N: ControlBackend>(
     State(app): SharedState<N>,
     Path(id): Path<String>,
 ) -> Result<Response, RequestError> {
-    let id = route_id(&id)?;
-    app.route_response(&app.take_snapshot().await?, id)
+    app.route_response(route_id(&id)?, None).await
 }
 
 async fn patch_route<N: ControlBackend>(
@@ -350,7 +372,7 @@ async fn patch_route<N: ControlBackend>(
         Err(_) => return Err(driver_timeout()),
     }
     tracing::info!("route {id}: {}", log_text(&patch));
-    app.route_response(&app.take_snapshot().await?, id)
+    app.route_response(id, app.unsaved_orders().await).await
 }
 
 async fn post_drain<N: ControlBackend>(
@@ -365,8 +387,10 @@ async fn post_drain<N: ControlBackend>(
         tokio::time::timeout(wait + DRIVER_TIMEOUT, app.control.node.drain_routes(order, wait));
     let report = done.await.map_err(|_| driver_timeout())??;
     tracing::info!(routes = report.routes.len(), waiting = report.waits.len(), "drain: {asked}");
+    let unsaved = app.unsaved_orders().await;
     let snapshot = app.take_snapshot().await?;
-    Ok(json_response(drain::to_drain_response(&report, &snapshot, &app.control.clock)))
+    let clock = &app.control.clock;
+    Ok(json_response(drain::to_drain_response(&report, &snapshot, clock, unsaved)))
 }
 
 async fn get_vips<N: ControlBackend>(State(app): SharedState<N>) -> Response {
@@ -426,7 +450,12 @@ async fn post_reload<N: ControlBackend>(
     let changes = done
         .map_err(|_| RequestError::new(StatusCode::INTERNAL_SERVER_ERROR, "the reload failed"))??;
     let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
-    Ok(json_response(ReloadResult { applied: !dry_run && !changes.is_empty(), changes }))
+    let orders = match dry_run {
+        true => orders::to_order_views(&app.take_snapshot().await?),
+        false => Vec::new(),
+    };
+    let applied = !dry_run && !changes.is_empty();
+    Ok(json_response(ReloadResult { applied, changes, orders }))
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::log_format::LogFormat;
-use crate::{config::adapter_name, exit::EXIT_CODES};
+use crate::{cluster::store::resolve_state_dir, config::adapter_name, exit::EXIT_CODES};
 
 /// Run the virtual network adapter of this node.
 #[derive(Debug, Parser)]
@@ -38,9 +38,10 @@ pub(super) struct NetftdArgs {
     /// Group whose members may query this daemon, without root; they cannot change it.
     #[arg(long, value_name = "NAME", requires = "config")]
     pub(super) group: Option<String>,
-    /// Directory of the cluster's roster.
-    #[arg(long, value_name = "DIR", default_value = crate::cluster::store::STATE_DIR)]
-    pub(super) state_dir: PathBuf,
+    /// Directory of the state that outlives a restart: the roster, drains [default: /var/lib/netft,
+    /// with another --runtime-dir its folder `state`]
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
     /// Log filter: error, warn, info, debug, trace, or per module (`info,netft=debug`)
     /// [default: $NETFT_LOG, else info]
     #[arg(long, value_name = "LEVEL")]
@@ -48,4 +49,11 @@ pub(super) struct NetftdArgs {
     /// Form of the log lines: text, or one JSON object a line.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(super) log_format: LogFormat,
+}
+
+impl NetftdArgs {
+    /// Directory of the state.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        resolve_state_dir(self.state_dir.as_deref(), &self.runtime_dir)
+    }
 }

@@ -11,6 +11,7 @@ mod log_queue;
 mod logging;
 mod names;
 pub mod node;
+mod orders;
 mod ownership;
 mod privileges;
 mod pump;
@@ -61,7 +62,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn load_config(args: &NetftdArgs, path: &Path) -> Result<NodeConfig, ExitError> {
-    load_node_config(path, &args.runtime_dir, &args.state_dir)
+    load_node_config(path, &args.runtime_dir, &args.state_dir())
 }
 
 /// `--check` and `--cleanup`.
@@ -129,6 +130,7 @@ fn run_daemon(
         .map_err(|error| ExitError::bad_environment(format!("no threads: {error}")))?
         .block_on(run::run_adapter(
             reload::ConfigSource::new(path, &args.runtime_dir, loaded),
+            &args.state_dir(),
             names::HostsFile(args.hosts.clone()),
             Arc::clone(&log.counts),
             args.log_format,

@@ -17,12 +17,16 @@ use netft::{
     },
     config::{Config, ConfigChange, VipOwnership},
     roster::SignedRoster,
-    route::{PeerChange, RouteChange},
+    route::{EventKind, PeerChange, RouteChange},
     wire::DropReason,
 };
 use tokio::sync::{RwLock, mpsc, oneshot};
 
-use super::{reload, reload::ConfigSource};
+use super::{
+    orders::{OrderStore, SavedOrders},
+    reload,
+    reload::ConfigSource,
+};
 use crate::{
     cluster::service::ClusterNode,
     control::{backend::ControlBackend, cluster::ClusterHandle},
@@ -36,6 +40,7 @@ use crate::{
 pub struct RunningNode {
     adapter: RwLock<Option<Adapter>>,
     source: ConfigSource,
+    saved_orders: SavedOrders,
     /// Set once the floating addresses are served.
     vips: OnceLock<VipHandle>,
     /// Set once an engine decides on owners.
@@ -50,15 +55,18 @@ impl RunningNode {
     /// Another daemon owns the adapter (exit code 1), or the environment is unusable (3).
     pub(super) async fn open_adapter(
         source: ConfigSource,
+        orders: OrderStore,
     ) -> Result<(Self, EventStream), ExitError> {
-        let adapter = Adapter::open(source.config()).await.map_err(|error| match error {
+        let opened = Adapter::open_with(source.config(), orders.orders.clone()).await;
+        let adapter = opened.map_err(|error| match error {
             OpenError::Lock(LockError::AlreadyLocked { .. }) => ExitError::other_error(error),
             _ => ExitError::bad_environment(error),
         })?;
         let events = adapter.events();
+        let saved_orders = orders.keep_saved(adapter.orders());
         let adapter = RwLock::new(Some(adapter));
         let (vips, ownership, cluster) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Ok((Self { adapter, source, vips, ownership, cluster }, events))
+        Ok((Self { adapter, source, saved_orders, vips, ownership, cluster }, events))
     }
 
     /// Sets the cluster service; the first one stays.
@@ -123,6 +131,13 @@ impl RunningNode {
             Ok(Ok(())) => Ok(to.unwrap_or("another node").to_owned()),
             Ok(Err(refusal)) => Err(VipError::Refused(refusal)),
             Err(_) => Err(VipError::Closed),
+        }
+    }
+
+    /// Tells the subscribers of an event that the daemon caused.
+    pub(super) async fn report_event(&self, event: EventKind) {
+        if let Some(adapter) = self.adapter.read().await.as_ref() {
+            adapter.report_event(event).await;
         }
     }
 
@@ -194,6 +209,10 @@ impl ControlBackend for RunningNode {
             Some(adapter) => adapter.request(peer, Topic::Validate, question).await,
             None => Err(QueryError::NoSession),
         }
+    }
+
+    async fn unsaved_orders(&self, wait: Duration) -> Option<String> {
+        self.saved_orders.wait_saved(wait).await
     }
 
     async fn vip_handle(&self) -> Option<VipHandle> {

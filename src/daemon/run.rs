@@ -1,8 +1,8 @@
 //! Life cycle of the daemon: open, notify systemd, serve, close.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
-use netft::api::host;
+use netft::{api::host, route::EventKind};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -13,8 +13,8 @@ use tokio::{
 
 use super::{
     control_server::ControlServer, log_format::LogFormat, names::HostsFile, node::RunningNode,
-    pump::EventPump, reload, reload::ConfigSource, validate_responder::ValidateResponder,
-    vips::RunningVips,
+    orders::OrderStore, pump::EventPump, reload, reload::ConfigSource,
+    validate_responder::ValidateResponder, vips::RunningVips,
 };
 use crate::{
     clock::WallClock,
@@ -65,6 +65,7 @@ impl StopSignals {
 /// The adapter or its control socket could not be opened, or the adapter stopped unexpectedly.
 pub(super) async fn run_adapter(
     source: ConfigSource,
+    state_dir: &Path,
     file: HostsFile,
     log_counts: Arc<LogCounts>,
     log_format: LogFormat,
@@ -78,9 +79,11 @@ pub(super) async fn run_adapter(
     let socket = socket_path(&config.runtime_dir, &config.adapter.name);
     let name = config.adapter.name.clone();
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
+    let orders = OrderStore::open(state_dir, &name);
+    let refused = orders.problem.clone();
     tracing::debug!("opening adapter {name}");
     let (adapter, events) = tokio::select! {
-        opened = RunningNode::open_adapter(source) => opened?,
+        opened = RunningNode::open_adapter(source, orders) => opened?,
         name = signals.wait_for_stop() => {
             tracing::info!("{name} while the adapter was opening: stopped");
             return Ok(());
@@ -121,6 +124,9 @@ pub(super) async fn run_adapter(
         log_format,
     };
     let mut pump = tokio::spawn(pump.forward_events(events));
+    if let Some(reason) = refused {
+        adapter.report_event(EventKind::OrdersRefused { reason }).await;
+    }
     let responder =
         ValidateResponder::new(Arc::clone(&adapter), Arc::clone(&journal), Arc::clone(&clock));
     let answers = tokio::spawn(responder.serve_queries());

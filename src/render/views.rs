@@ -8,9 +8,10 @@ use super::style::{OutputStyle, TextTone};
 use crate::{
     control::{
         cause::StallSummary,
+        orders::order_text,
         schema::{
-            AdapterStatus, DaemonStatus, DrainResponse, MoveCountsView, PeerView, ReloadResult,
-            RouteView, SessionState, TrafficClassSpec,
+            AdapterStatus, DaemonStatus, DrainResponse, MoveCountsView, OrderView, PeerView,
+            ReloadResult, RouteView, SessionState, TrafficClassSpec,
         },
         verdict::{RedundancyState, RedundancyVerdict},
         words::Word,
@@ -91,6 +92,7 @@ pub fn status_text(status: &DaemonStatus, style: &OutputStyle) -> String {
     for (name, value) in rows {
         let _ = writeln!(out, "{name:<10}{value}");
     }
+    out += &orders_text(&status.orders, status.orders_unsaved.as_deref(), style);
     let drops: Vec<_> = counters.drops.iter().filter(|(_, count)| **count > 0).collect();
     if drops.is_empty() {
         out += "drops     none\n";
@@ -100,6 +102,20 @@ pub fn status_text(status: &DaemonStatus, style: &OutputStyle) -> String {
         let _ = writeln!(out, "{name:<10}{count} {}", escape(reason));
     }
     out
+}
+
+/// An operator's orders, one a line; nothing where nothing is ordered.
+fn orders_text(orders: &[OrderView], unsaved: Option<&str>, style: &OutputStyle) -> String {
+    let line = |(place, order): (usize, &OrderView)| {
+        let until = order.until.as_ref().map(|at| style.local_time(at));
+        let order = OrderView { until, ..order.clone() };
+        let name = if place == 0 { "orders" } else { "" };
+        format!("{name:<10}{}\n", escape(&order_text(&order)))
+    };
+    let lines: String = orders.iter().enumerate().map(line).collect();
+    let unsaved =
+        unsaved.map(|reason| format!("{:<10}until netftd stops only: {}\n", "", escape(reason)));
+    lines + &unsaved.unwrap_or_default()
 }
 
 /// The verdict on a node, and its reasons.
@@ -275,10 +291,14 @@ pub(super) const fn reachability_text(peer: &PeerView) -> &'static str {
 
 /// `netft reload`.
 pub fn reload_text(reload: &ReloadResult) -> String {
+    let mut out: String = reload.changes.iter().map(|line| format!("{}\n", escape(line))).collect();
     if reload.changes.is_empty() {
-        return "no changes\n".to_owned();
+        out += "no changes\n";
     }
-    reload.changes.iter().map(|line| format!("{}\n", escape(line))).collect()
+    for order in &reload.orders {
+        let _ = writeln!(out, "= ordered beside the file: {}", escape(&order_text(order)));
+    }
+    out
 }
 
 /// `netft peer show`: one field a line, then one class a line.

@@ -18,7 +18,7 @@ use super::{
     facts::NodeFacts,
     firewall,
     firewall::{BlockingChain, FilterDatagram, FilterOutcome, FilterProtocol},
-    links, nodes, overlay, sessions,
+    links, nodes, orders, overlay, sessions,
 };
 use crate::control::schema::{Finding, Severity};
 
@@ -44,6 +44,7 @@ pub const ALL_CHECKS: &[CheckFn] = &[
     check_port_in_use,
     check_forwarding,
     check_daemon,
+    orders::check_orders,
     sessions::check_sessions,
     sessions::check_routes,
     sessions::check_netmasks,

@@ -19,7 +19,9 @@ use netft::{
 use serde_json::Value;
 
 use super::bounded;
-use crate::control::schema::{EventDetail, Network, PeerValidation, PeerView, RouteView};
+use crate::control::schema::{
+    EventDetail, Network, OrderView, PeerValidation, PeerView, RouteView,
+};
 
 /// Facts of a node.
 #[derive(Debug)]
@@ -71,6 +73,10 @@ pub struct DaemonFacts {
     pub reload_refused: Option<String>,
     /// Datagrams dropped in full socket buffers.
     pub socket_overflow: u64,
+    /// An operator's orders.
+    pub orders: Vec<OrderView>,
+    /// Why they will not survive a restart.
+    pub orders_unsaved: Option<String>,
     /// The peers' findings on themselves; empty if they were not queried.
     pub peers: Vec<PeerValidation>,
 }

@@ -12,6 +12,7 @@ pub mod facts;
 pub mod firewall;
 pub mod links;
 mod nodes;
+mod orders;
 mod overlay;
 mod sessions;
 

@@ -1,7 +1,10 @@
 //! `netft drain` and its kin: what is ordered, what is refused, and what is missing.
 
 use netft::{
-    api::drain::DrainTarget,
+    api::{
+        drain::DrainTarget,
+        orders::{OrderedRoute, StandingOrders, TimeLimit},
+    },
     route::{DrainStage, DrainStatus},
 };
 use netftd::control::schema::EventDetail;
@@ -9,7 +12,7 @@ use netftd::control::schema::EventDetail;
 use super::*;
 
 fn order(target: DrainTarget, on: bool, force: bool) -> DrainOrder {
-    DrainOrder { target, on, force }
+    DrainOrder { target, on, force, limit: None }
 }
 
 fn eth(name: &str) -> DrainTarget {
@@ -103,4 +106,66 @@ fn a_drain_is_an_event_in_words() {
     let stages = [(1, "draining"), (2, "drained"), (3, "undrained")];
     let expected = stages.map(|(number, stage)| format!("{number}  route 1 to b: {stage}"));
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_limit_is_a_time_with_bounds_and_only_for_a_drain_that_begins() {
+    let daemon = Daemon::new(snapshot());
+    daemon.shows(&["drain", "eth0", "--until", "2h"]);
+    let limit = daemon.node.drains.lock().unwrap()[0].limit.unwrap();
+    let (hour, given) = (Duration::from_secs(3600), limit.lasts);
+    assert!(given <= 2 * hour && given > hour, "{given:?}");
+    for bad in ["2", "soon", "-2h", "0s", "91d"] {
+        let output = daemon.netft(&["drain", "eth0", &format!("--until={bad}")]);
+        assert_eq!(output.status.code(), Some(2), "{bad}");
+    }
+    for body in [
+        r#"{"on":false,"interface":"eth0","limit_ms":5000}"#,
+        r#"{"on":true,"interface":"eth0","limit_ms":999}"#,
+        r#"{"on":true,"interface":"eth0","limit_ms":7776000001}"#,
+    ] {
+        let (code, answer) = daemon.ask("POST", "/v1/drain", body);
+        assert_eq!(code, 400, "{body}: {answer}");
+    }
+}
+
+#[test]
+fn orders_are_listed_wherever_an_operator_looks() {
+    let mut node = snapshot();
+    let mut orders = StandingOrders::default();
+    let hour = Duration::from_secs(3600);
+    orders.drain_interface("eth\x1b1", Some(TimeLimit::new(Time::ZERO, 0, hour)), &[]).unwrap();
+    let (local, remote) = ("10.1.0.1:3343".parse().unwrap(), "10.1.0.2:3343".parse().unwrap());
+    let ends = OrderedRoute { peer: "b".to_owned(), local, remote };
+    let change = RouteChange {
+        admin_down: Some(true),
+        priority: Some(Priority(7)),
+        ..RouteChange::default()
+    };
+    orders.change_route(&ends, &change).unwrap();
+    node.orders = orders;
+    let daemon = Daemon::new(node);
+    *daemon.node.unsaved.lock().unwrap() = Some("cannot write x: no space".to_owned());
+    let text = daemon.shows(&["--utc", "status"]);
+    for line in [
+        "orders    interface eth\\u{1b}1: drained until 1970-01-01T01:00:00.000Z (no such route at \
+         present)\n",
+        "          route 10.1.0.1:3343 → 10.1.0.2:3343 (peer b): admin-down\n",
+        "          route 10.1.0.1:3343 → 10.1.0.2:3343 (peer b): priority 7\n",
+        "          until netftd stops only: cannot write x: no space\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    let (_, status) = daemon.ask("GET", "/v1/status", "");
+    let first = json!({
+        "kind": "drain", "interface": "eth\x1b1", "peer": null, "real_local": null,
+        "real_remote": null, "value": null, "until": "1970-01-01T01:00:00.000Z", "routes": [],
+    });
+    assert_eq!(status["orders"][0], first);
+    assert_eq!(status["orders"][1]["routes"], json!([1]));
+    let text = daemon.shows(&["reload", "--dry-run"]);
+    assert!(text.contains("= ordered beside the file: route 10.1.0.1:3343"), "{text}");
+    let output = daemon.netft(&["drain", "eth0"]);
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && warning.starts_with("warning: in force until"), "{warning}");
 }

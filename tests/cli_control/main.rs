@@ -62,6 +62,8 @@ struct Fake {
     says: Mutex<Result<Vec<u8>, QueryError>>,
     /// Step a drain waits for, until the test removes it.
     waits: Mutex<Result<Option<DrainWait>, DrainError>>,
+    /// Why orders are not on the disk.
+    unsaved: Mutex<Option<String>>,
 }
 
 impl ControlBackend for Fake {
@@ -104,6 +106,10 @@ impl ControlBackend for Fake {
     async fn recheck_paths(&self) -> Option<Time> {
         // Every route of the snapshot was proven then.
         Some(Time::from_millis(9000))
+    }
+
+    async fn unsaved_orders(&self, _: Duration) -> Option<String> {
+        self.unsaved.lock().unwrap().clone()
     }
 
     async fn drain_routes(
@@ -211,6 +217,7 @@ fn snapshot() -> Snapshot {
         sent_by_route: [(RouteId(1), RouteSent { frames: 3, bytes: 4000 })].into(),
         relay_of: Default::default(),
         plain_sends: Default::default(),
+        orders: Default::default(),
         counters: CounterSnapshot {
             tx_bytes: 1 << 40,
             drops: DropReason::ALL.iter().map(|reason| (*reason, *reason as u64)).collect(),
@@ -271,6 +278,7 @@ impl Daemon {
             drains: Mutex::default(),
             says: Mutex::new(Err(QueryError::TimedOut { seconds: 4 })),
             waits: Mutex::new(Ok(None)),
+            unsaved: Mutex::default(),
         });
         let journal = Arc::new(EventJournal::default());
         let runtime = tokio::runtime::Builder::new_multi_thread()

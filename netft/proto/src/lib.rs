@@ -77,6 +77,7 @@ pub mod failover;
 pub mod fuzzing;
 pub mod ids;
 pub mod loss_detection;
+pub mod orders;
 pub mod packet;
 pub mod roster;
 pub mod route;

@@ -28,8 +28,8 @@ impl Adapter {
     /// Drains routes, or uses them again: make before break. All of them, or none when refused.
     ///
     /// Returns once both directions have left the routes, or after `wait` with what is missing;
-    /// the order stands then, and repeating it only waits again. It ends with the route: neither
-    /// a restart nor a new interface keeps it.
+    /// the order stands then, and repeating it only waits again. It also holds for routes of
+    /// the interface that come later; [`orders`](Self::orders) has it for the next run.
     ///
     /// # Errors
     /// [`DrainError`] gives the reason; nothing changed then.

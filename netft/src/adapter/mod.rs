@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use netft_proto::{
     config::{Config, RouteOverride},
     ids::{PeerId, RouteId},
+    orders::StandingOrders,
     route::{Event, EventKind, PeerChange, RouteChange},
     time::Time,
     topology::{Advertisements, ResolvedAddresses},
@@ -36,6 +37,7 @@ pub use crate::{
         drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
         error::{OpenError, PeerError, ReconfigureError, RouteError},
         events::{EVENT_BACKLOG, EventStream, MissedEvents},
+        orders::PublishedOrders,
         snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
     },
     io::quic::{PeerRequest, QueryError},
@@ -58,6 +60,7 @@ pub struct Adapter {
     /// Attached before the first route was added (NetFT attaches its event handlers first), so
     /// that the first subscriber misses nothing.
     first_stream: Mutex<Option<EventStream>>,
+    orders: watch::Receiver<PublishedOrders>,
     manager: Arc<SessionManager>,
     /// Netlink watcher, resolver, packet filter guard, echoes, warnings of peers.
     tasks: JoinSet<()>,
@@ -74,7 +77,22 @@ impl Adapter {
     /// # Errors
     /// [`OpenError`] names what is missing and how to get it; nothing is left behind.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        open::open_adapter(config).await
+        open::open_adapter(config, StandingOrders::default()).await
+    }
+
+    /// The same with what an operator ordered before, which applies to every route from its first
+    /// moment. Its limits count from [`Time::ZERO`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(config: Config, orders: StandingOrders) -> Result<Self, OpenError> {
+        open::open_adapter(config, orders).await
+    }
+
+    /// The operator's orders, of earlier runs and of this one. A change is there before the request
+    /// that caused it returns.
+    pub fn orders(&self) -> watch::Receiver<PublishedOrders> {
+        self.orders.clone()
     }
 
     /// The config in force.

@@ -9,6 +9,7 @@ use std::{
 
 use netft_proto::{
     config::{AdapterBackend, Config},
+    orders::StandingOrders,
     topology::{Advertisements, ResolvedAddresses},
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -22,6 +23,7 @@ use crate::{
     api::{
         error::OpenError,
         events::{EVENT_BACKLOG, EventStream},
+        orders::PublishedOrders,
     },
     io::{
         adapter::{
@@ -31,7 +33,7 @@ use crate::{
         arp_settings::{ArpSettings, FILTER_RECORD, SUBNET_RECORD},
         carrier_monitor::CarrierMonitor,
         clock, control,
-        control::{DriverParts, RandomSeeds},
+        control::{DriverParts, OrderBook, RandomSeeds},
         datapath::{report::WorkerIo, workers::Workers},
         fib::SharedFib,
         host_state::HostState,
@@ -57,7 +59,10 @@ const WORKER_QUEUE_LEN: usize = 1024;
 /// wait for the driver and logs the loss.
 const DRIVER_QUEUE_LEN: usize = 1024;
 
-pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenError> {
+pub(super) async fn open_adapter(
+    mut config: Config,
+    orders: StandingOrders,
+) -> Result<Adapter, OpenError> {
     config.check_settings()?;
     config.assign_ids();
     let lock = AdapterLock::acquire(&config.runtime_dir, &config.adapter.name)?;
@@ -67,7 +72,7 @@ pub(super) async fn open_adapter(mut config: Config) -> Result<Adapter, OpenErro
     let count = worker_count(&config);
     let opened =
         tun::open_adapter(&netlink, &config.adapter.name, config.adapter.backend, count).await?;
-    match start_components(config.clone(), netlink, opened, (lock, port), count).await {
+    match start_components(config.clone(), netlink, opened, (lock, port), orders).await {
         Ok(adapter) => Ok(adapter),
         Err(error) => {
             // The caller reports the failure; the device must not outlive it.
@@ -86,8 +91,9 @@ async fn start_components(
     netlink: Netlink,
     opened: OpenedAdapter,
     (lock, port): (AdapterLock, PortClaim),
-    count: usize,
+    orders: StandingOrders,
 ) -> Result<Adapter, OpenError> {
+    let count = opened.queues.len();
     let interfaces = netlink.list_interfaces().await.unwrap_or_default();
     let (bridges_tx, bridges_rx) = watch::channel(container_bridges(&interfaces));
     // Before the adapter has its addresses, so that they are never open.
@@ -141,14 +147,14 @@ async fn start_components(
         drop(driver_messages.try_send(DriverMessage::Carriers(seen)))
     });
     let carrier_monitor = carrier_monitor.map_err(system("start the carrier monitor"))?;
-    let (echoes, orders) = mpsc::channel(ECHO_QUEUE_LEN);
+    let (echoes, echo_orders) = mpsc::channel(ECHO_QUEUE_LEN);
+    let (published, ordered) = watch::channel(PublishedOrders::default());
     let parts = DriverParts {
         config: (*config).clone(),
         fib: fib.clone(),
         workers,
         queues: opened.queues.into_iter().map(Arc::new).collect(),
-        from_workers,
-        deferred: left,
+        from_workers: (from_workers, left),
         messages: inbox,
         events: events.clone(),
         random,
@@ -158,6 +164,7 @@ async fn start_components(
         desired_state: desired_tx,
         advertisements: advertisements_tx,
         host_state: host_state.unwrap_or_default(),
+        orders: OrderBook::new(orders, published, clock::now()),
     };
     let driver = control::spawn_driver(parts).map_err(system("start the driver"))?;
     let next_peer = config.peers.len() as u32;
@@ -193,7 +200,7 @@ async fn start_components(
     if let Some(warnings) = manager.take_requests(WARNING_TOPIC) {
         tasks.spawn(serve_warnings(warnings, messages.clone()));
     }
-    tasks.spawn(run_echoes(orders, messages.clone()));
+    tasks.spawn(run_echoes(echo_orders, messages.clone()));
     tasks.spawn(netlink_watcher.run());
     tasks.spawn(resolver.run());
     tasks.spawn(filter_guard.run());
@@ -205,6 +212,7 @@ async fn start_components(
         messages,
         events,
         first_stream: Mutex::new(Some(EventStream::new(first))),
+        orders: ordered,
         manager,
         tasks,
         driver: Some(driver),

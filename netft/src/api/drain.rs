@@ -1,6 +1,10 @@
 //! Draining: an operator's order, and the wait until both directions have left.
 
-use netft_proto::{ids::RouteId, route::drain::DrainWait};
+use netft_proto::{
+    ids::RouteId,
+    orders::{MAX_ORDERS, TimeLimit},
+    route::drain::DrainWait,
+};
 
 use crate::api::error::RouteError;
 
@@ -13,6 +17,8 @@ pub struct DrainOrder {
     pub on: bool,
     /// Even if a peer is left without another route; its data then stays where it is.
     pub force: bool,
+    /// When the drain ends by itself, counted from [`Time::ZERO`](netft_proto::Time::ZERO).
+    pub limit: Option<TimeLimit>,
 }
 
 /// The routes of an order.
@@ -41,6 +47,11 @@ pub enum DrainError {
         /// The peer's name.
         peer: String,
     },
+    /// The orders fill their table.
+    #[error(
+        "{MAX_ORDERS} routes and interfaces have orders already: end some with `netft undrain`"
+    )]
+    TooMany,
 }
 
 /// How an order went.

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr};
 use netft_proto::{
     config::{ConfigError, RestartRequired},
     ids::{PeerId, RouteId},
+    orders::MAX_ORDERS,
     route::policy::ClassError,
 };
 
@@ -91,6 +92,11 @@ pub enum RouteError {
     /// The adapter is closed.
     #[error("the adapter is closed")]
     Closed,
+    /// The orders fill their table.
+    #[error(
+        "{MAX_ORDERS} routes and interfaces have orders already: end some with `netft undrain`"
+    )]
+    TooManyOrders,
     /// There is such a route.
     #[error(
         "route {0} is this one: change it, or remove it first to add it with another transport"

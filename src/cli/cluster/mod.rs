@@ -39,7 +39,7 @@ pub(super) fn run_cluster(
 ) -> Result<(), ExitError> {
     let adapter = target.adapter.as_deref().unwrap_or(DEFAULT_ADAPTER);
     let context = ClusterContext {
-        store: ClusterStore::new(&target.state_dir, adapter),
+        store: ClusterStore::new(&target.state_dir(), adapter),
         client: DaemonClient::new(target.resolve_socket()),
     };
     let mut out = ClusterOutput { json: target.json, style: target.output_style(), out };
@@ -222,7 +222,7 @@ fn create_cluster(
     out: &mut ClusterOutput<'_>,
 ) -> Result<(), ExitError> {
     prepare_node(&args.config, args.name.as_deref())?;
-    let loaded = load_node_config(&args.config, &target.runtime_dir, &target.state_dir)?;
+    let loaded = load_node_config(&args.config, &target.runtime_dir, &target.state_dir())?;
     if let Some(roster) = &loaded.roster {
         let name = &roster.roster().cluster;
         return Err(ExitError::invalid_input(format!(

@@ -279,6 +279,11 @@ pub enum EventDetail {
         /// The setting, with its former value.
         what: String,
     },
+    /// The operator's orders of an earlier run cannot be used: none of them is in force.
+    OrdersRefused {
+        /// The reason, and what became of the file.
+        reason: String,
+    },
     /// The configuration was reloaded.
     Reconfigured,
     /// A network was added or removed, or changed its state as this node sees it.
@@ -365,6 +370,7 @@ impl EventDetail {
             | Self::HostSettingChanged { .. }
             | Self::NetworkChanged { .. }
             | Self::InterfaceChanged { .. }
+            | Self::OrdersRefused { .. }
             | Self::Reconfigured => Vec::new(),
         }
     }
@@ -411,6 +417,7 @@ impl EventDetail {
             | Self::VipChanged { .. }
             | Self::VipNotice { .. }
             | Self::HostSettingChanged { .. }
+            | Self::OrdersRefused { .. }
             | Self::Reconfigured
             | Self::NetworkChanged { .. }
             | Self::EventsLost { .. } => None,
@@ -454,6 +461,7 @@ impl EventDetail {
             | Self::DuplicateNode { .. }
             | Self::KeyCopied { .. } => "session",
             Self::Stalled { .. }
+            | Self::OrdersRefused { .. }
             | Self::Reconfigured
             | Self::EventsLeftOut { .. }
             | Self::EventsLost { .. } => "node",

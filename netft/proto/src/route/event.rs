@@ -291,6 +291,11 @@ pub enum EventKind {
         /// The setting, with its former value.
         what: String,
     },
+    /// The operator's orders of an earlier run cannot be used, as a whole.
+    OrdersRefused {
+        /// The reason, and what became of the file.
+        reason: String,
+    },
     /// The configuration was reloaded.
     Reconfigured,
     /// A network of the nodes' interfaces was added or removed, or changed its state (NetFT's
@@ -359,6 +364,7 @@ impl EventKind {
             Self::VipChanged { .. } => "vip-changed",
             Self::VipNotice { .. } => "vip-notice",
             Self::HostSettingChanged { .. } => "host-setting-changed",
+            Self::OrdersRefused { .. } => "orders-refused",
             Self::Reconfigured => "reconfigured",
             Self::NetworkChanged { .. } => "network-changed",
             Self::InterfaceChanged { .. } => "interface-changed",

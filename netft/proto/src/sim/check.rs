@@ -267,6 +267,7 @@ impl InvariantChecker {
             | EventKind::VipChanged { .. }
             | EventKind::VipNotice { .. }
             | EventKind::HostSettingChanged { .. }
+            | EventKind::OrdersRefused { .. }
             | EventKind::Reconfigured
             | EventKind::NetworkChanged { .. }
             | EventKind::InterfaceChanged { .. }

@@ -8,6 +8,7 @@ use super::{
     frame_limits::FrameLimits,
     nat::NatTraversal,
     network_watch::NetworkWatch,
+    orders::OrderBook,
     overlay_watch::OverlayWatch,
     peer_absence::AbsentPeers,
     quic_connections::QuicConnections,
@@ -19,7 +20,7 @@ use super::{
 };
 
 /// How many components are polled.
-pub(super) const COMPONENT_COUNT: usize = 11;
+pub(super) const COMPONENT_COUNT: usize = 12;
 
 /// Every component, and the helpers that have no deadlines.
 #[derive(Default)]
@@ -31,6 +32,7 @@ pub(super) struct Components {
     pub(super) absent: AbsentPeers,
     pub(super) retries: Retries,
     pub(super) network_watch: NetworkWatch,
+    pub(super) orders: OrderBook,
     pub(super) overlay_watch: OverlayWatch,
     pub(super) trials: RouteTrials,
     pub(super) segmented_sends: SegmentedSends,
@@ -50,6 +52,7 @@ impl Components {
             absent,
             retries,
             network_watch,
+            orders,
             overlay_watch,
             trials,
             segmented_sends,
@@ -64,6 +67,7 @@ impl Components {
             absent,
             retries,
             network_watch,
+            orders,
             overlay_watch,
             trials,
             segmented_sends,

@@ -10,12 +10,20 @@ use crate::{
     io::control::{component::View, route_table::RouteTable},
 };
 
-/// The routes that the order drains, or uses again.
+/// The routes that the order drains, or uses again. `is_ordered`: its interface is drained.
 ///
 /// # Errors
 /// [`DrainError`] when the order is refused as a whole.
-pub(super) fn check_order(view: &View<'_>, order: &DrainOrder) -> Result<Vec<RouteId>, DrainError> {
-    let routes = resolve_target(view.routes, &order.target)?;
+pub(super) fn check_order(
+    view: &View<'_>,
+    order: &DrainOrder,
+    is_ordered: bool,
+) -> Result<Vec<RouteId>, DrainError> {
+    let routes = match resolve_target(view.routes, &order.target) {
+        // The drain of an interface can outlive its routes.
+        Err(DrainError::NoInterface(_)) if !order.on && is_ordered => Vec::new(),
+        routes => routes?,
+    };
     if order.on
         && !order.force
         && let Some(peer) = would_strand_peer(&view.engine.route_statuses(), &routes)
@@ -51,9 +59,9 @@ mod tests {
         let mut node = TestNode::new(1);
         let route = node.add_route(PeerId(0));
         node.bring_up(Time::from_millis(1), PeerId(0), route);
-        let order = |target, force| DrainOrder { target, on: true, force };
+        let order = |target, force| DrainOrder { target, on: true, force, limit: None };
         let eth0 = || DrainTarget::Interface("eth0".into());
-        let check = |order: &DrainOrder| check_order(&node.view(), order);
+        let check = |order: &DrainOrder| check_order(&node.view(), order, false);
         let name = node.config.peer_of(PeerId(0)).map(|peer| peer.name.clone()).unwrap_or_default();
         let refused = check(&order(eth0(), false));
         assert_eq!(refused, Err(DrainError::LastRoute { peer: name.clone() }));
@@ -62,7 +70,10 @@ mod tests {
         );
         assert_eq!(check(&order(eth0(), true)), Ok(vec![route]));
         let unknown = DrainTarget::Interface("eth9".into());
-        assert!(matches!(check(&order(unknown, true)), Err(DrainError::NoInterface(_))));
+        assert!(matches!(check(&order(unknown.clone(), true)), Err(DrainError::NoInterface(_))));
+        let end = DrainOrder { on: false, ..order(unknown, false) };
+        assert_eq!(check_order(&node.view(), &end, true), Ok(vec![]), "its routes are gone");
+        assert!(check(&end).is_err());
         let unknown = DrainTarget::Route(RouteId(99));
         assert!(matches!(check(&order(unknown, true)), Err(DrainError::Route(_))));
     }

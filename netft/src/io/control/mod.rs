@@ -25,6 +25,7 @@ mod driver;
 mod frame_limits;
 mod nat;
 mod network_watch;
+mod orders;
 mod overlay_watch;
 mod peer_absence;
 mod peer_table;
@@ -49,4 +50,5 @@ mod table_publisher;
 #[allow(clippy::unwrap_used)]
 mod test_node;
 
+pub(crate) use orders::OrderBook;
 pub(crate) use run::{DriverParts, RandomSeeds, spawn_driver};

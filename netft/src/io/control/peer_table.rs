@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use netft_proto::{
     config::Config, engine::EngineInput, failover::cost::LossCounters, ids::PeerId,
-    route::PeerPolicies, session::Session, time::Time,
+    orders::StandingOrders, route::PeerPolicies, session::Session, time::Time,
 };
 
 use crate::api::session::{SessionCause, SessionProblem};
@@ -208,6 +208,20 @@ impl PeerTable {
             }
         }
         changed
+    }
+
+    /// Puts the policies that an operator ordered into `config`, where it says what it did then.
+    pub(super) fn apply_policy_orders(&mut self, orders: &StandingOrders, config: &mut Config) {
+        for order in &orders.peers {
+            let named = config.peers.iter_mut().find(|peer| peer.name == order.peer);
+            let Some(peer) = named.filter(|peer| peer.policies == order.configured) else {
+                continue;
+            };
+            let configured = std::mem::replace(&mut peer.policies, order.policies.clone());
+            if let Some(entry) = self.entries.get_mut(&peer.id) {
+                entry.configured_policies = Some(configured);
+            }
+        }
     }
 
     /// Takes policies changed by hand over to `next`, where it says what `running`'s config did:

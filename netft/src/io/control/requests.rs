@@ -4,18 +4,19 @@ use netft_proto::{
     config::{ConfigChange, FailoverConfig, RouteOverride},
     engine::EngineInput,
     ids::{PeerId, RouteId},
+    orders::{PolicyOrder, TooManyOrders},
     route::{EventKind, PeerChange, RouteChange, RouteSpec},
     topology::PlannedRoute,
 };
 
 use crate::{
     api::{
-        drain::{DrainError, DrainOrder},
+        drain::{DrainError, DrainOrder, DrainTarget},
         error::{PeerError, RouteError},
     },
     io::{
         clock,
-        control::{drain, driver::Driver, reconfigure, snapshot},
+        control::{drain, driver::Driver, orders::route_ends, reconfigure, snapshot},
         messages::{DriverRequest, NewConfig},
     },
 };
@@ -64,9 +65,10 @@ impl Driver {
     }
 
     fn change_route(&mut self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
-        if !self.routes.contains(id) {
-            return Err(RouteError::Unknown(id));
-        }
+        let entry = self.routes.get(id).ok_or(RouteError::Unknown(id))?;
+        let orders = &mut self.components.orders;
+        let kept = orders.change_route(&self.config, entry, &change);
+        kept.map_err(|TooManyOrders| RouteError::TooManyOrders)?;
         tracing::debug!(route = %id, ?change, "route changed by request");
         self.feed_engine(EngineInput::ChangeRoute { id, change });
         Ok(())
@@ -118,7 +120,14 @@ impl Driver {
 
     /// Drains every route that the order names, or uses them again; none when it is refused.
     fn drain_routes(&mut self, order: &DrainOrder) -> Result<Vec<RouteId>, DrainError> {
-        let routes = drain::check_order(&self.view(), order)?;
+        let is_ordered = match &order.target {
+            DrainTarget::Interface(name) => {
+                self.components.orders.orders().for_interface(name).is_some()
+            }
+            DrainTarget::Route(_) => false,
+        };
+        let routes = drain::check_order(&self.view(), order, is_ordered)?;
+        self.keep_drain(order, &routes).map_err(|TooManyOrders| DrainError::TooMany)?;
         tracing::debug!(?routes, on = order.on, force = order.force, "drain order accepted");
         let change = RouteChange { drain: Some(order.on), ..RouteChange::default() };
         for id in &routes {
@@ -127,17 +136,52 @@ impl Driver {
         Ok(routes)
     }
 
+    /// Keeps the order of a drain for routes to come, and for the next run.
+    fn keep_drain(&mut self, order: &DrainOrder, routes: &[RouteId]) -> Result<(), TooManyOrders> {
+        let Self { components, routes: table, config, .. } = self;
+        let limit = order.limit.map(|limit| limit.start_at(clock::now()));
+        let mut entries = routes.iter().filter_map(|id| table.get(*id));
+        match &order.target {
+            DrainTarget::Interface(name) => {
+                let over: Vec<_> = entries.filter_map(|entry| route_ends(config, entry)).collect();
+                components.orders.drain_interface(name, &over, (order.on, limit))
+            }
+            DrainTarget::Route(_) => entries.try_for_each(|entry| {
+                components.orders.drain_route(config, entry, (order.on, limit))
+            }),
+        }
+    }
+
     /// Changes how data to a peer uses its routes, from the next packet on.
     fn change_peer(&mut self, id: PeerId, change: PeerChange) -> Result<(), PeerError> {
         let peer = self.config.peer_of_mut(id).ok_or(PeerError::Unknown(id))?;
         let changed = peer.policies.with_change(change)?;
-        let before = std::mem::replace(&mut peer.policies, changed);
+        let before = std::mem::replace(&mut peer.policies, changed.clone());
         tracing::debug!(peer = %id, "policies changed by request");
         if let Some(entry) = self.peers.get_mut(id) {
-            entry.configured_policies.get_or_insert(before);
+            let configured = entry.configured_policies.get_or_insert(before).clone();
+            let peer = peer.name.clone();
+            let order = PolicyOrder { peer, policies: changed, configured };
+            self.components.orders.set_policies(order);
         }
         self.publisher.mark_dirty("a peer's policies changed");
         Ok(())
+    }
+
+    /// Puts the policies that an operator ordered before this run into the config.
+    pub(super) fn apply_policy_orders(&mut self) {
+        self.peers.apply_policy_orders(self.components.orders.orders(), &mut self.config);
+        self.retain_policy_orders();
+    }
+
+    /// Drops the ordered policies of peers that are gone, or that the config describes otherwise.
+    fn retain_policy_orders(&mut self) {
+        let Self { components, peers, config, .. } = self;
+        components.orders.retain_policies(|order| {
+            let peer = config.peers.iter().find(|peer| peer.name == order.peer);
+            let entry = peer.and_then(|peer| peers.get(peer.id));
+            entry.is_some_and(|entry| entry.configured_policies.is_some())
+        });
     }
 
     /// Goes over to another config, if it is to be applied. Returns what becomes of the routes.
@@ -167,6 +211,7 @@ impl Driver {
         self.feed_engine(EngineInput::Configure { hold, history, mtu_raise });
         self.peers.carry_over_policies(&self.config, &mut config);
         self.config = config;
+        self.retain_policy_orders();
         self.publisher.set_rate_limits(&self.config);
         // Capacities and policies are in the forwarding table.
         self.publisher.mark_dirty("the config changed");
@@ -174,6 +219,9 @@ impl Driver {
         self.planner.remove_absent(&self.config);
         for (id, spec, (timing, priority)) in plan.updated_specs {
             if let Some(entry) = self.routes.get_mut(id) {
+                let before = &entry.plan.spec;
+                let changed = (before.timing != timing, before.priority != priority);
+                self.components.orders.forget_values(&self.config, entry, changed);
                 entry.plan.spec = RouteSpec { timing, priority, ..spec.clone() };
             }
             self.feed_engine(EngineInput::ReplaceSpec { id, spec });

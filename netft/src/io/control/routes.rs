@@ -104,7 +104,29 @@ impl Driver {
         let (peer, local, remote) = (spec.peer, spec.real_local, spec.real_remote);
         tracing::debug!(route = %id, %peer, %local, %remote, reason, "route added");
         self.feed_engine(EngineInput::AddRoute { id, spec });
+        self.apply_orders(id);
         id
+    }
+
+    /// Changes a route that was just added or replaced as an operator ordered for it.
+    fn apply_orders(&mut self, id: RouteId) {
+        let Some(entry) = self.routes.get(id) else { return };
+        let change = self.components.orders.initial_change(&self.config, entry);
+        if change != RouteChange::default() {
+            tracing::info!(route = %id, ?change, "route changed as ordered");
+            self.feed_engine(EngineInput::ChangeRoute { id, change });
+        }
+    }
+
+    /// Drains a route, or uses it again, because its address moved to another interface.
+    fn apply_ordered_drain(&mut self, id: RouteId) {
+        let Some(entry) = self.routes.get(id) else { return };
+        let ordered = self.components.orders.initial_change(&self.config, entry);
+        let change = RouteChange {
+            drain: Some(ordered.drain.unwrap_or_default()),
+            ..RouteChange::default()
+        };
+        self.feed_engine(EngineInput::ChangeRoute { id, change });
     }
 
     pub(super) fn remove_route(&mut self, id: RouteId, reason: &'static str) {
@@ -119,7 +141,7 @@ impl Driver {
 
     /// Takes over transport, timing and priority that are planned otherwise than before: the
     /// networks at its ends have other metrics, the peer advertised its site, or the config or an
-    /// operator describes the remote end. A change by an operator stays until then.
+    /// operator describes the remote end. What an operator ordered for the route stays.
     fn update_route_params(&mut self, plan: &PlannedRoute) {
         let Some(id) = self.routes.id_of(plan.route_key()) else { return };
         let Some(entry) = self.routes.get_mut(id) else { return };
@@ -127,8 +149,10 @@ impl Driver {
         if entry.is_peer_reflexive() && plan.spec.attributes.0 & Attributes::LEARNED == 0 {
             entry.plan = plan.clone();
             let spec = plan.spec.clone();
-            return self.feed_engine(EngineInput::ReplaceSpec { id, spec });
+            self.feed_engine(EngineInput::ReplaceSpec { id, spec });
+            return self.apply_orders(id);
         }
+        let ordered = self.components.orders.initial_change(&self.config, entry);
         let planned = &mut entry.plan.spec;
         let transport = plan.spec.transport;
         tracing::trace!(route = %id, "planned differently");
@@ -136,8 +160,10 @@ impl Driver {
         let timing = std::mem::replace(&mut planned.timing, plan.spec.timing);
         let priority = std::mem::replace(&mut planned.priority, plan.spec.priority);
         let change = RouteChange {
-            timing: (timing != plan.spec.timing).then_some(plan.spec.timing),
-            priority: (priority != plan.spec.priority).then_some(plan.spec.priority),
+            timing: (timing != plan.spec.timing && ordered.timing.is_none())
+                .then_some(plan.spec.timing),
+            priority: (priority != plan.spec.priority && ordered.priority.is_none())
+                .then_some(plan.spec.priority),
             ..RouteChange::default()
         };
         // The peer's site comes with its advertisement, after the first routes. That a remote was
@@ -163,11 +189,14 @@ impl Driver {
         let plans: Vec<_> = self.routes.entries().map(|entry| entry.plan.clone()).collect();
         let host_state = self.planner.host_state();
         let local_ends = topology::detect_faults(&plans, &host_state.interfaces);
-        let mut inputs = Vec::new();
+        let (mut inputs, mut moved) = (Vec::new(), Vec::new());
         for ((id, entry), local_end) in self.routes.iter_mut().zip(local_ends) {
             if let Some(holder) = host_state.interface(local_end.ifindex) {
                 entry.plan.ifindex = holder.index;
-                entry.plan.ifname.clone_from(&holder.name);
+                if entry.plan.ifname != holder.name {
+                    entry.plan.ifname.clone_from(&holder.name);
+                    moved.push(id);
+                }
                 let local = entry.plan.spec.real_local;
                 match self.sockets.ensure_open(local, holder.index, &self.workers) {
                     Ok(opened) => {
@@ -201,6 +230,9 @@ impl Driver {
         self.close_unused_sockets();
         for input in inputs {
             self.feed_engine(input);
+        }
+        for id in moved {
+            self.apply_ordered_drain(id);
         }
         self.update_frame_limits();
     }

@@ -25,8 +25,8 @@ use crate::io::{
     clock,
     control::{
         components::Components, control_sessions::ControlSessions, driver::Driver,
-        peer_table::PeerTable, route_planner::RouteReplanner, route_table::RouteTable,
-        sockets::Sockets, table_publisher::TablePublisher,
+        orders::OrderBook, peer_table::PeerTable, route_planner::RouteReplanner,
+        route_table::RouteTable, sockets::Sockets, table_publisher::TablePublisher,
     },
     datapath::{report::FromWorker, workers::Workers},
     fib::SharedFib,
@@ -44,9 +44,8 @@ pub(crate) struct DriverParts {
     pub fib: SharedFib,
     pub workers: Workers,
     pub queues: Vec<Arc<TunQueue>>,
-    pub from_workers: mpsc::Receiver<FromWorker>,
-    /// Messages of the workers that are read when the driver is awake.
-    pub deferred: mpsc::Receiver<FromWorker>,
+    /// Messages of the workers: those that wake the driver, and those it reads when it is awake.
+    pub from_workers: (mpsc::Receiver<FromWorker>, mpsc::Receiver<FromWorker>),
     pub messages: mpsc::Receiver<DriverMessage>,
     pub events: broadcast::Sender<Event>,
     pub random: RandomSeeds,
@@ -58,6 +57,8 @@ pub(crate) struct DriverParts {
     /// The peers' advertised addresses, for the netlink watcher.
     pub advertisements: watch::Sender<Advertisements>,
     pub host_state: HostState,
+    /// The operator's orders of an earlier run.
+    pub orders: OrderBook,
 }
 
 /// Random numbers of this run.
@@ -109,7 +110,7 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
         seed: parts.random.jitter,
         mtu_raise: config.failover.pmtu_raise_timer,
     };
-    let mut components = Components::default();
+    let mut components = Components { orders: parts.orders, ..Components::default() };
     let cid_tags = components.connections.cid_tags(&config);
     let mut driver = Driver {
         engine: Engine::new(engine),
@@ -128,11 +129,12 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
     };
     let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
     peers.into_iter().for_each(|peer| driver.add_peer(peer));
+    driver.apply_policy_orders();
     driver.publisher.set_rate_limits(&driver.config);
     driver.set_queues(parts.queues);
     driver.set_host_state(parts.host_state, "start");
     driver.poll();
-    let mailbox = Mailbox::new(parts.from_workers, parts.deferred, parts.messages);
+    let mailbox = Mailbox::new(parts.from_workers.0, parts.from_workers.1, parts.messages);
     (driver, mailbox)
 }
 

@@ -79,6 +79,7 @@ pub(super) fn build_snapshot(
             .iter()
             .map(|(id, endpoint)| (*id, endpoint.via))
             .collect(),
+        orders: components.orders.orders().clone(),
         counters: Counters::sum_blocks(
             workers
                 .counters()

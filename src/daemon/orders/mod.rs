@@ -1,0 +1,163 @@
+//! The operator's orders over restarts: every change is on the disk before its command is answered,
+//! and the next start begins with them.
+
+mod file;
+mod stored;
+
+use std::{path::Path, time::Duration};
+
+use netft::api::orders::{PublishedOrders, StandingOrders};
+use tokio::{sync::watch, time::timeout};
+
+use self::file::OrderFile;
+use crate::clock::wall_clock_ms;
+
+/// Interval of the attempts while the disk refuses the file.
+const SAVE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The outcome of the last attempt to write the orders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct SaveOutcome {
+    /// The orders it was about, by their revision.
+    revision: u64,
+    /// Why they are not on the disk.
+    problem: Option<String>,
+}
+
+/// The orders, and how far they are on the disk.
+#[derive(Debug)]
+pub(super) struct SavedOrders {
+    orders: watch::Receiver<PublishedOrders>,
+    outcome: watch::Receiver<SaveOutcome>,
+}
+
+/// The file of the orders, with what it said at the start.
+pub(super) struct OrderStore {
+    file: OrderFile,
+    /// The orders of the former run.
+    pub(super) orders: StandingOrders,
+    /// Why the file could not be used, and what became of it.
+    pub(super) problem: Option<String>,
+    /// Interval of the attempts while the disk refuses the file.
+    retry_interval: Duration,
+}
+
+impl OrderStore {
+    /// Reads the orders of `adapter` in the state directory.
+    pub(super) fn open(state_dir: &Path, adapter: &str) -> Self {
+        let file = OrderFile::new(state_dir, adapter);
+        let (orders, problem) = match file.load(wall_clock_ms()) {
+            Ok(orders) => (orders, None),
+            Err(problem) => (StandingOrders::default(), Some(problem)),
+        };
+        Self { file, orders, problem, retry_interval: SAVE_RETRY_INTERVAL }
+    }
+
+    /// Writes every change of `orders` to the disk, in a task that ends with their sender.
+    pub(super) fn keep_saved(self, orders: watch::Receiver<PublishedOrders>) -> SavedOrders {
+        let (outcome_tx, outcome) = watch::channel(SaveOutcome::default());
+        let retry = self.retry_interval;
+        tokio::spawn(save_changes(self.file, retry, orders.clone(), outcome_tx));
+        SavedOrders { orders, outcome }
+    }
+}
+
+impl SavedOrders {
+    /// Waits until the present orders are on the disk, at most `wait`; else the reason. Without
+    /// time to wait: that of the last attempt.
+    pub(super) async fn wait_saved(&self, wait: Duration) -> Option<String> {
+        if wait.is_zero() {
+            return self.outcome.borrow().problem.clone();
+        }
+        let revision = self.orders.borrow().revision;
+        let mut outcome = self.outcome.clone();
+        let saved = outcome.wait_for(|outcome| outcome.revision >= revision);
+        match timeout(wait, saved).await {
+            Ok(Ok(outcome)) => outcome.problem.clone(),
+            Ok(Err(_)) => Some("netftd is stopping".to_owned()),
+            Err(_) => Some(format!("the disk has not taken them within {} ms", wait.as_millis())),
+        }
+    }
+}
+
+async fn save_changes(
+    file: OrderFile,
+    retry_interval: Duration,
+    mut orders: watch::Receiver<PublishedOrders>,
+    outcome: watch::Sender<SaveOutcome>,
+) {
+    loop {
+        let is_failing = outcome.borrow().problem.is_some();
+        let changed = match is_failing {
+            true => timeout(retry_interval, orders.changed()).await.unwrap_or(Ok(())),
+            false => orders.changed().await,
+        };
+        if changed.is_err() {
+            return;
+        }
+        let PublishedOrders { revision, orders } = orders.borrow_and_update().clone();
+        let (writer, count) = (file.clone(), orders.routes.len() + orders.interfaces.len());
+        // The task may be dropped while the disk is slow; the write goes on.
+        let written = tokio::task::spawn_blocking(move || writer.save(&orders)).await;
+        let problem = written.unwrap_or_else(|error| Err(error.to_string())).err();
+        match &problem {
+            Some(problem) if !is_failing => {
+                tracing::error!("orders are in force until netftd stops only: {problem}");
+            }
+            Some(problem) => tracing::debug!(problem, "orders not saved"),
+            None => tracing::debug!(revision, count, "orders saved"),
+        }
+        outcome.send_replace(SaveOutcome { revision, problem });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn drained(name: &str) -> PublishedOrders {
+        let mut orders = StandingOrders::default();
+        orders.drain_interface(name, None, &[]).unwrap();
+        PublishedOrders { revision: 1, orders }
+    }
+
+    #[tokio::test]
+    async fn a_change_is_on_the_disk_once_the_wait_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("state");
+        let (changes, orders) = watch::channel(PublishedOrders::default());
+        let saved = OrderStore::open(&dir, "netft0").keep_saved(orders);
+        assert_eq!(saved.wait_saved(Duration::ZERO).await, None, "nothing to save");
+        changes.send_replace(drained("eth0"));
+        assert_eq!(saved.wait_saved(LONG).await, None);
+        let next = OrderStore::open(&dir, "netft0");
+        assert_eq!((next.orders, next.problem), (drained("eth0").orders, None));
+        drop(changes);
+        assert_eq!(saved.wait_saved(LONG).await, None, "what is saved stays saved");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_refuses_is_tried_again_and_the_order_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        // A file in place of the directory refuses root too.
+        let dir = folder.path().join("state");
+        fs::write(&dir, "").unwrap();
+        let (changes, orders) = watch::channel(PublishedOrders::default());
+        let mut store = OrderStore::open(&dir, "netft0");
+        store.retry_interval = Duration::from_millis(5);
+        let saved = store.keep_saved(orders);
+        changes.send_replace(drained("eth0"));
+        let problem = saved.wait_saved(LONG).await.unwrap();
+        assert!(problem.contains("cannot write") && problem.contains("state"), "{problem}");
+        fs::remove_file(&dir).unwrap();
+        let mut outcome = saved.outcome.clone();
+        outcome.wait_for(|outcome| outcome.problem.is_none()).await.unwrap();
+        assert_eq!(OrderStore::open(&dir, "netft0").orders, drained("eth0").orders);
+    }
+}
