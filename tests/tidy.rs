@@ -299,7 +299,7 @@ fn documents() -> Vec<(String, String)> {
     const TOP: [&str; 5] =
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
     let mut names: Vec<String> = TOP.iter().map(|&name| name.to_owned()).collect();
-    for folder in ["docs", "docs/design"] {
+    for folder in ["docs", "docs/design", "docs/guides"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
             if name.ends_with(".md") {
