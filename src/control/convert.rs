@@ -129,6 +129,7 @@ pub fn to_route(
     let spec = &status.spec;
     let home = find_local_interface(snapshot, spec.real_local.ip());
     let sent = snapshot.sent_by_route.get(&status.id).copied().unwrap_or_default();
+    let received = snapshot.received_by_route.get(&status.id).copied().unwrap_or_default();
     RouteView {
         id: status.id.0,
         peer: names.name_of(spec.peer),
@@ -169,6 +170,8 @@ pub fn to_route(
         plain_sends: snapshot.plain_sends.contains(&status.id),
         tx_frames: sent.frames,
         tx_bytes: sent.bytes,
+        rx_frames: received.frames,
+        rx_bytes: received.bytes,
         via: snapshot.relay_of.get(&status.id).map(|via| names.name_of(*via)),
     }
 }

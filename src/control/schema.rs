@@ -174,6 +174,12 @@ pub struct RouteView {
     pub tx_frames: u64,
     /// Their bytes, as UDP payload.
     pub tx_bytes: u64,
+    /// Data frames received on the route since it was added, each once.
+    #[serde(default)]
+    pub rx_frames: u64,
+    /// Their bytes, as UDP payload.
+    #[serde(default)]
+    pub rx_bytes: u64,
     /// The peer that relays it; null for a route of this node's own. The real addresses of a
     /// relayed route are two sockets inside the daemon.
     #[serde(default)]

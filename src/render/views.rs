@@ -213,6 +213,10 @@ pub fn route_text(route: &RouteView, style: &OutputStyle) -> String {
         ("last_change", style.local_time(&route.last_change)),
         ("reason", escape(&route.reason)),
         ("sent", format!("{} in {} data frames", format_bytes(route.tx_bytes), route.tx_frames)),
+        (
+            "received",
+            format!("{} in {} data frames", format_bytes(route.rx_bytes), route.rx_frames),
+        ),
     ];
     rows.map(|(name, value)| format!("{name:<19}{value}\n")).concat()
 }

@@ -55,6 +55,8 @@ fn a_route_in_json_has_exactly_these_fields() {
         "plain_sends",
         "tx_frames",
         "tx_bytes",
+        "rx_frames",
+        "rx_bytes",
         "via",
     ]);
     assert_eq!(keys(&answer), BTreeSet::from(["schema", "routes"]));
@@ -65,6 +67,7 @@ fn a_route_in_json_has_exactly_these_fields() {
     assert_eq!(first["id"], 1);
     assert_eq!(first["peer"], "b");
     assert_eq!(first["real_local"], "10.1.0.1:3343");
+    assert_eq!((&first["tx_bytes"], &first["rx_bytes"]), (&4000.into(), &2900.into()));
     assert_eq!(first["virtual_remote"], "169.254.1.2");
     assert_eq!((&first["delay_ms"], &first["threshold"]), (&30.into(), &5.into()));
     assert_eq!((&first["attributes"], &first["transport"]), (&1.into(), &"udp".into()));

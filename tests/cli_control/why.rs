@@ -328,6 +328,7 @@ fn the_metrics_are_in_the_text_format_and_counters_only_grow() {
     assert_eq!(value(&before, "netft_route_state", ("state", "up")), 1.0);
     assert_eq!(value(&before, "netft_route_state", ("state", "down")), 0.0);
     assert_eq!(value(&before, "netft_sent_bytes_total", ("", "")), (1u64 << 40) as f64);
+    assert_eq!(value(&before, "netft_route_received_bytes_total", ("", "")), 2900.0);
 
     for ms in [3, 12, 700] {
         later.stalls.record(Duration::from_millis(ms));

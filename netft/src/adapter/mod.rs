@@ -38,7 +38,7 @@ pub use crate::{
         error::{OpenError, PeerError, ReconfigureError, RouteError},
         events::{EVENT_BACKLOG, EventStream, MissedEvents},
         orders::PublishedOrders,
-        snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteSent, Snapshot},
+        snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteTraffic, Snapshot},
     },
     io::quic::{PeerRequest, QueryError},
 };

@@ -38,8 +38,10 @@ pub struct Snapshot {
     pub networks: Vec<NetworkInfo>,
     /// Durations of the data stalls at failovers.
     pub stalls: StallHistogram,
-    /// Data sent on each route.
-    pub sent_by_route: BTreeMap<RouteId, RouteSent>,
+    /// Data sent on each route since it was added: with copies and retransmissions.
+    pub sent_by_route: BTreeMap<RouteId, RouteTraffic>,
+    /// Data received on each route since it was added: each frame once.
+    pub received_by_route: BTreeMap<RouteId, RouteTraffic>,
     /// The relay of every route that leads over one.
     pub relay_of: BTreeMap<RouteId, PeerId>,
     /// Routes whose frames are sent one by one, because segmented sends vanish there.
@@ -50,10 +52,9 @@ pub struct Snapshot {
     pub counters: CounterSnapshot,
 }
 
-/// Data sent on a route since it was added: with copies and retransmissions, without heartbeats and
-/// acknowledgements.
+/// Data on a route in one direction, without heartbeats and acknowledgements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct RouteSent {
+pub struct RouteTraffic {
     /// Frames.
     pub frames: u64,
     /// Their bytes, as UDP payload.

@@ -42,14 +42,23 @@ macro_rules! define_counters {
 
 packet_counters!(define_counters);
 
-/// Data sent on one route, summed over all workers.
+/// Data of one route in one direction, summed over all workers.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct RouteCounters {
-    /// Data frames, copies and retransmissions among them.
+    /// Data frames: sent ones with copies and retransmissions, received ones without duplicates.
     pub frames: AtomicU64,
     /// Their bytes, as UDP payload.
     pub bytes: AtomicU64,
+}
+
+impl RouteCounters {
+    /// Counts data frames.
+    #[inline]
+    pub(crate) fn count_frames(&self, frames: u64, bytes: u64) {
+        self.frames.fetch_add(frames, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
 }
 
 impl Counters {

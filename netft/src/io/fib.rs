@@ -19,6 +19,7 @@ use netft_proto::{
 };
 
 use crate::io::{
+    counters::RouteCounters,
     path::Path,
     quic::transport::{CidTags, QuicTransport},
     relays::FibRelays,
@@ -51,8 +52,8 @@ pub struct Fib {
     pub multicast_limit: Option<Arc<TokenBucket>>,
     /// Routes over a relay, and datagrams relayed for others; `None`: neither.
     pub relays: Option<FibRelays>,
-    /// Socket and remote address → their route and its peer.
-    pub routes: HashMap<(SocketId, SocketAddr), (PeerId, RouteId)>,
+    /// Socket and remote address → their route.
+    pub routes: HashMap<(SocketId, SocketAddr), FibRoute>,
     /// The QUIC transports of routes that use one, or where the peer requests one.
     pub transports: HashMap<RouteId, Arc<QuicTransport>>,
     /// Mark the connection ids that this node issues, to recognize packets of such transports where
@@ -65,6 +66,17 @@ pub struct Fib {
     pub healthy_peers: HashSet<PeerId>,
     /// Reply templates of healthy peers, and their indexes in `peers`.
     pub reply_templates: HashMap<PeerId, (usize, Arc<ReplyTemplate>)>,
+}
+
+/// A route, as the receiving half looks it up.
+#[derive(Clone)]
+pub struct FibRoute {
+    /// The peer it leads to.
+    pub peer: PeerId,
+    /// Its number.
+    pub route: RouteId,
+    /// Counters of the data received on it.
+    pub received: Arc<RouteCounters>,
 }
 
 /// One peer.

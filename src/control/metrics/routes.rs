@@ -43,7 +43,7 @@ const fn flag(value: bool) -> Option<f64> {
     Some(if value { 1.0 } else { 0.0 })
 }
 
-const ROUTE_FAMILIES: [RouteFamily; 19] = [
+const ROUTE_FAMILIES: [RouteFamily; 21] = [
     gauge("netft_route_active", "1 if data to the peer is sent on it.", |_, route| {
         flag(route.active)
     }),
@@ -112,6 +112,16 @@ const ROUTE_FAMILIES: [RouteFamily; 19] = [
         "netft_route_sent_bytes_total",
         "Bytes of these frames, as UDP payload.",
         |snapshot, route| snapshot.sent_by_route.get(&route.id).map(|sent| sent.bytes as f64),
+    ),
+    counter(
+        "netft_route_received_frames_total",
+        "Data frames received on the route, each once.",
+        |snapshot, route| snapshot.received_by_route.get(&route.id).map(|got| got.frames as f64),
+    ),
+    counter(
+        "netft_route_received_bytes_total",
+        "Bytes of these frames, as UDP payload.",
+        |snapshot, route| snapshot.received_by_route.get(&route.id).map(|got| got.bytes as f64),
     ),
     counter("netft_route_heartbeats_sent_total", "Heartbeat requests sent.", |_, route| {
         Some(route.heartbeats.sent as f64)

@@ -26,8 +26,10 @@ pub(super) struct RouteEntry {
     pub(super) learned_at: Option<Time>,
     /// The local fault last reported to the engine.
     pub(super) reported_fault: Option<Reason>,
-    /// Frames and bytes the workers sent here.
+    /// Frames and bytes of data the workers sent here.
     pub(super) counters: Arc<RouteCounters>,
+    /// Frames and bytes of data the workers received here.
+    pub(super) received: Arc<RouteCounters>,
 }
 
 impl RouteEntry {
@@ -38,6 +40,7 @@ impl RouteEntry {
             learned_at,
             reported_fault: None,
             counters: Arc::default(),
+            received: Arc::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use netft_proto::{
 };
 
 use crate::{
-    api::snapshot::{AdapterInfo, PeerInfo, RouteSent, Snapshot},
+    api::snapshot::{AdapterInfo, PeerInfo, RouteTraffic, Snapshot},
     io::{
         clock,
         control::{
@@ -72,6 +72,11 @@ pub(super) fn build_snapshot(
             .iter()
             .map(|(id, entry)| (id, read_route_counters(&entry.counters)))
             .collect(),
+        received_by_route: view
+            .routes
+            .iter()
+            .map(|(id, entry)| (id, read_route_counters(&entry.received)))
+            .collect(),
         plain_sends: components.segmented_sends.plain_routes().collect(),
         relay_of: components
             .relay
@@ -105,6 +110,6 @@ fn route_statuses(view: &View<'_>, components: &Components) -> Vec<RouteStatus> 
     routes
 }
 
-fn read_route_counters(sent: &RouteCounters) -> RouteSent {
-    RouteSent { frames: sent.frames.load(Relaxed), bytes: sent.bytes.load(Relaxed) }
+fn read_route_counters(data: &RouteCounters) -> RouteTraffic {
+    RouteTraffic { frames: data.frames.load(Relaxed), bytes: data.bytes.load(Relaxed) }
 }

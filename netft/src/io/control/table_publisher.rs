@@ -22,7 +22,7 @@ use crate::io::{
     control::{
         component::View, components::Components, sockets::max_datagram, steering::build_steering,
     },
-    fib::{Fib, FibPeer, SharedFib},
+    fib::{Fib, FibPeer, FibRoute, SharedFib},
     path::Path,
     quic::transport::CidTags,
     relays::FibRelays,
@@ -221,7 +221,9 @@ fn add_routes(
         let spec = &entry.plan.spec;
         *counts.entry(spec.peer).or_default() += 1;
         for socket in view.sockets.sockets_at(spec.real_local) {
-            fib.routes.insert((socket.id, spec.real_remote), (spec.peer, id));
+            let received = entry.received.clone();
+            let route = FibRoute { peer: spec.peer, route: id, received };
+            fib.routes.insert((socket.id, spec.real_remote), route);
         }
         if let Some(path) = build_path(view, components, id, rtts.get(&id).copied().flatten()) {
             paths.insert(id, Arc::new(path));

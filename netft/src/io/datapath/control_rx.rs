@@ -22,9 +22,9 @@ use crate::io::{
 };
 
 /// Passes a heartbeat on to the driver, after the reply where a template holds.
-pub(super) fn process_heartbeat(
-    context: &RxContext<'_>,
-    source: &mut RxSource,
+pub(super) fn process_heartbeat<'a>(
+    context: &RxContext<'a>,
+    source: &mut RxSource<'a>,
     session: &Session,
     heartbeat: Heartbeat,
 ) -> Result<(), DropReason> {
@@ -57,7 +57,7 @@ pub(super) fn process_heartbeat(
 #[cold]
 fn report_peer_reflexive(
     context: &RxContext<'_>,
-    source: &RxSource,
+    source: &RxSource<'_>,
     session: &Session,
     heartbeat: Heartbeat,
 ) {
@@ -73,9 +73,9 @@ fn report_peer_reflexive(
 }
 
 /// Reports a path MTU probe, without its padding.
-pub(super) fn report_probe(
-    context: &RxContext<'_>,
-    source: &mut RxSource,
+pub(super) fn report_probe<'a>(
+    context: &RxContext<'a>,
+    source: &mut RxSource<'a>,
     peer: PeerId,
     probe: Probe,
 ) -> Result<(), DropReason> {
@@ -87,9 +87,9 @@ pub(super) fn report_probe(
 
 /// Reports a path challenge or its response.
 #[cold]
-pub(super) fn report_challenge(
-    context: &RxContext<'_>,
-    source: &mut RxSource,
+pub(super) fn report_challenge<'a>(
+    context: &RxContext<'a>,
+    source: &mut RxSource<'a>,
     peer: PeerId,
     challenge: Challenge,
 ) {

@@ -22,7 +22,7 @@ impl RxBatch<'_, '_> {
         frames: &mut Vec<Bytes>,
     ) {
         let fib = self.context.fib;
-        let route = self.source.look_up_route(fib).map(|(_, route)| route);
+        let route = self.source.look_up_route(fib).map(|found| found.route);
         let transport = route.and_then(|route| Some((route, fib.transports.get(&route)?)));
         let Some((route, transport)) = transport else {
             return self.process_datagrams(input, segment);
@@ -93,7 +93,7 @@ impl RxBatch<'_, '_> {
             return true;
         }
         let fib = self.context.fib;
-        let route = self.source.look_up_route(fib).map(|(_, route)| route);
+        let route = self.source.look_up_route(fib).map(|found| found.route);
         let first_flight = !fib.cid_tags.is_some_and(|tags| tags.issued_id_of(packet));
         let admitted = self.handshake_limiter.try_take(route, first_flight, clock::now());
         if !admitted {
@@ -105,11 +105,11 @@ impl RxBatch<'_, '_> {
     /// Passes a QUIC packet on to the endpoint of the control sessions.
     fn pass_quic_on(&mut self, bytes: &[u8]) {
         let fib = self.context.fib;
-        match self.source.look_up_route(fib) {
+        match self.source.look_up_route(fib).map(|found| found.route) {
             // For a route's own connection, which does not exist here: an Initial, which the peer
             // repeats and whose sender the handshake proves; or a packet for a connection of this
             // node's former process, which the driver then replaces.
-            Some((_, route))
+            Some(route)
                 if fib.cid_tags.is_some_and(|tags| tags.transport.matches_packet(bytes)) =>
             {
                 let message = FromWorker::ConnectionRequested(route);

@@ -128,10 +128,15 @@ impl RxPipeline {
         }
         Counters::add(&batch.context.counters.rx_frames, batch.frame_count);
         let lone_heartbeat = batch.is_lone_heartbeat();
-        let RxBatch { mut source, received, delivery, .. } = batch;
+        let RxBatch { mut source, received, delivery, data_frames, data_bytes, .. } = batch;
         let AdapterWriter { queue_dead, rejects_udp_gso, .. } = delivery.writer;
+        if data_frames > 0
+            && let Some(found) = source.look_up_route(fib)
+        {
+            found.received.count_frames(data_frames, data_bytes);
+        }
         if !received.is_empty() {
-            let route = source.look_up_route(fib).map(|(_, route)| route);
+            let route = source.look_up_route(fib).map(|found| found.route);
             context.acks.on_received(received, ReplyDestination { route, socket, to: from });
         }
         if rejects_udp_gso {

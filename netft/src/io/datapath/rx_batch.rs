@@ -29,7 +29,7 @@ use crate::io::datapath::{
 /// The state of one receive.
 pub(super) struct RxBatch<'a, 'l> {
     pub(super) context: &'a RxContext<'l>,
-    pub(super) source: RxSource,
+    pub(super) source: RxSource<'l>,
     pub(super) delivery: InnerDelivery<'a>,
     /// The data that acknowledgements follow from.
     pub(super) received: ReceivedData<'l>,
@@ -39,13 +39,17 @@ pub(super) struct RxBatch<'a, 'l> {
     session: Option<(u32, &'l Arc<Session>, FrameOpener<'l>)>,
     /// Authentic frames so far.
     pub(super) frame_count: u64,
+    /// Data frames among them.
+    pub(super) data_frames: u64,
+    /// Bytes of the data frames.
+    pub(super) data_bytes: u64,
     has_heartbeat: bool,
 }
 
 impl<'a, 'l> RxBatch<'a, 'l> {
     pub(super) fn new(
         context: &'a RxContext<'l>,
-        source: RxSource,
+        source: RxSource<'l>,
         coalescer: &'a mut GroCoalescer,
         handshake_limiter: &'a mut HandshakeLimiter,
     ) -> Self {
@@ -58,6 +62,8 @@ impl<'a, 'l> RxBatch<'a, 'l> {
             handshake_limiter,
             session: None,
             frame_count: 0,
+            data_frames: 0,
+            data_bytes: 0,
             has_heartbeat: false,
         }
     }
@@ -114,6 +120,8 @@ impl<'a, 'l> RxBatch<'a, 'l> {
         self.frame_count += 1;
         match header.kind {
             FrameKind::Data => {
+                self.data_frames += 1;
+                self.data_bytes += (end - start) as u64;
                 if let Some((_, session, _)) = &self.session {
                     self.received.record_data(session, header.counter);
                 }

@@ -7,7 +7,7 @@ use netft_proto::ids::{PeerId, RouteId};
 use crate::io::{
     counters::Counters,
     datapath::{acks::AckSender, driver_queue::DriverQueue, report::WorkerIo},
-    fib::Fib,
+    fib::{Fib, FibRoute},
     socket::{SocketId, TunQueue},
 };
 
@@ -22,30 +22,30 @@ pub(super) struct RxContext<'a> {
 }
 
 /// The source of a batch of datagrams.
-pub(super) struct RxSource {
+pub(super) struct RxSource<'a> {
     /// The socket they arrived on.
     pub(super) socket: SocketId,
     /// The remote address.
     pub(super) from: SocketAddr,
     /// The route of `socket` and `from`, looked up at most once.
-    route: Option<Option<(PeerId, RouteId)>>,
+    route: Option<Option<&'a FibRoute>>,
 }
 
-impl RxSource {
+impl<'a> RxSource<'a> {
     pub(super) fn new(socket: SocketId, from: SocketAddr) -> Self {
         Self { socket, from, route: None }
     }
 
-    /// The route that the datagrams arrived on, and its peer.
-    pub(super) fn look_up_route(&mut self, fib: &Fib) -> Option<(PeerId, RouteId)> {
+    /// The route that the datagrams arrived on.
+    pub(super) fn look_up_route(&mut self, fib: &'a Fib) -> Option<&'a FibRoute> {
         let key = (self.socket, self.from);
-        *self.route.get_or_insert_with(|| fib.routes.get(&key).copied())
+        *self.route.get_or_insert_with(|| fib.routes.get(&key))
     }
 
     /// The route, if it is one of `peer`.
-    pub(super) fn route_of_peer(&mut self, fib: &Fib, peer: PeerId) -> Option<RouteId> {
-        let (owner, route) = self.look_up_route(fib)?;
-        (owner == peer).then_some(route)
+    pub(super) fn route_of_peer(&mut self, fib: &'a Fib, peer: PeerId) -> Option<RouteId> {
+        let found = self.look_up_route(fib)?;
+        (found.peer == peer).then_some(found.route)
     }
 
     /// The local address of the socket; `None` once the driver has closed it.

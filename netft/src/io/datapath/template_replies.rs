@@ -25,7 +25,7 @@ use crate::io::{
 /// send.
 pub(super) fn send_template_reply(
     context: &RxContext<'_>,
-    source: &RxSource,
+    source: &RxSource<'_>,
     (session, route): (&Session, RouteId),
     request: &Heartbeat,
 ) -> bool {

@@ -17,8 +17,7 @@ impl TxContext<'_> {
     #[inline]
     pub(super) fn count_sent(&self, path: &Path, bytes: usize, frames: u64) {
         Counters::add(&self.counters.tx_frames, frames);
-        Counters::add(&path.counters.frames, frames);
-        Counters::add(&path.counters.bytes, bytes as u64);
+        path.counters.count_frames(frames, bytes as u64);
     }
 
     /// Counts data frames that the kernel refused, and reports the error unless it is transient.

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::io::{
     counters::Counters,
-    fib::SharedFib,
+    fib::{FibRoute, SharedFib},
     path::Path,
     quic::{
         handshake_return_path::HandshakeReturnPaths,
@@ -158,9 +158,9 @@ impl AsyncUdpSocket for RouteSocket {
             // close its connections, and an error here would end its driver task.
             let Poll::Ready(Some(datagram)) = arrivals.poll_recv(cx) else { break };
             let fib = self.fib.load();
-            let route = fib.routes.get(&(datagram.socket, datagram.from)).copied();
+            let route = fib.routes.get(&(datagram.socket, datagram.from));
             let addr = match route {
-                Some((peer, route)) => {
+                Some(&FibRoute { peer, route, .. }) => {
                     self.lock_return_paths().on_peer_datagram(
                         peer,
                         route,

@@ -46,11 +46,12 @@ use test_packets::{Shape, build, check, plain, segment_packet};
 use tokio::sync::mpsc;
 
 use crate::io::{
+    counters::RouteCounters,
     datapath::{
         report::{FromWorker, WorkerIo},
         workers::Workers,
     },
-    fib::{Fib, FibPeer, SharedFib},
+    fib::{Fib, FibPeer, FibRoute, SharedFib},
     path::Path,
     quic::QuicDatagram,
     socket::{SocketId, TunQueue, UdpSocket},
@@ -168,7 +169,8 @@ fn node_with_limits(
     fib.by_v4.insert(session.peer_addrs().v4, 0);
     fib.by_v6.insert(session.peer_addrs().v6, 0);
     fib.sessions.insert(session.local_id(), session.clone());
-    fib.routes.insert((socket.id, remote), (PEER, ROUTE));
+    let route = FibRoute { peer: PEER, route: ROUTE, received: Arc::default() };
+    fib.routes.insert((socket.id, remote), route);
     fib.sockets.insert(socket.id, socket.clone());
     let (to_driver, driver) = mpsc::channel(64);
     let (to_quic, quic) = mpsc::channel(64);
@@ -326,6 +328,15 @@ fn every_packet_of_one_node_arrives_at_the_other() {
             packets
         };
         assert!(completed(&got) == completed(&expected), "{left_vnet} {right_vnet}");
+        // The receiver counts on the route, once a batch is through, what the sender counts there.
+        let counts = |counters: &RouteCounters| {
+            (counters.frames.load(Relaxed), counters.bytes.load(Relaxed))
+        };
+        let fibs = [left.fib.load_full(), right.fib.load_full()];
+        let sent = counts(&fibs[0].peers[0].active.as_ref().unwrap().counters);
+        let received = || counts(&fibs[1].routes.values().next().unwrap().received);
+        await_until(|| received() == sent);
+        assert!(sent.0 >= expected.len() as u64 && sent.1 > sent.0 * HEADER_LEN as u64);
         if left_vnet && right_vnet {
             let writes = right.workers.counters()[0].adapter_writes.load(Relaxed);
             assert!(writes < expected.len() as u64 / 2, "{writes} writes");

@@ -26,7 +26,7 @@ use crate::{
     api::session::SessionCause,
     io::{
         counters::Counters,
-        fib::{Fib, FibPeer, SharedFib},
+        fib::{Fib, FibPeer, FibRoute, SharedFib},
         identity,
         path::Path,
         quic::{
@@ -118,7 +118,9 @@ impl Plan {
                 worker: 0,
                 fd: socket.try_clone().unwrap().into(),
             });
-            fib.routes.insert((socket.id, remote), (PeerId(0), RouteId(n)));
+            let (route, received) = (RouteId(n), Arc::default());
+            let route = FibRoute { peer: PeerId(0), route, received };
+            fib.routes.insert((socket.id, remote), route);
             fib.sockets.insert(socket.id, socket.clone());
             let path = Path {
                 route: RouteId(n),
