@@ -75,6 +75,12 @@ pub fn to_zone(at: &str, zone: &TimeZone) -> Option<String> {
     })
 }
 
+/// The time of day of an RFC 3339 time in a time zone; `None` for anything else.
+pub fn to_zone_time(at: &str, zone: &TimeZone) -> Option<String> {
+    let moment = at.parse::<Timestamp>().ok()?;
+    Some(zone.to_datetime(moment).time().strftime("%H:%M:%S").to_string())
+}
+
 /// Milliseconds since 1970 of a moment as an operator gives it: an age (`10m`, `1h 30m`), an RFC
 /// 3339 time, or a local date and time.
 ///
@@ -159,6 +165,8 @@ mod tests {
         assert_eq!(to_zone(at, &berlin).unwrap(), "2026-12-01T00:30:00.123+01:00");
         assert_eq!(to_zone(at, &TimeZone::UTC).unwrap(), at);
         assert_eq!(to_zone("soon", &berlin), None);
+        assert_eq!(to_zone_time(at, &berlin).unwrap(), "00:30:00");
+        assert_eq!(to_zone_time("soon", &berlin), None);
     }
 
     #[test]

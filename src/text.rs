@@ -80,6 +80,22 @@ pub fn format_bytes(count: u64) -> String {
     format!("{:.1} {}", count as f64 / (1u64 << (10 * power)) as f64, BINARY_UNITS[power - 1])
 }
 
+/// A number of bytes in at most five characters, with a unit of 1024.
+pub fn format_short_bytes(count: u64) -> String {
+    const BINARY_UNITS: [char; 6] = ['K', 'M', 'G', 'T', 'P', 'E'];
+    if count < 1024 {
+        return count.to_string();
+    }
+    let power = (count.ilog2() / 10) as usize;
+    let unit = BINARY_UNITS[power - 1];
+    // Tenths, rounded down: 9.99 is no 10.0.
+    let tenths = (u128::from(count) * 10) >> (10 * power);
+    match tenths < 100 {
+        true => format!("{}.{}{unit}", tenths / 10, tenths % 10),
+        false => format!("{}{unit}", tenths / 10),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +118,11 @@ mod tests {
         assert_eq!(format_bytes(1023), "1023 B");
         assert_eq!(format_bytes(1536), "1.5 KiB");
         assert_eq!(format_bytes(u64::MAX), "16.0 EiB");
+        for (count, text) in
+            [(1023, "1023"), (1536, "1.5K"), (10 << 20, "10M"), ((1 << 20) - 1, "1023K")]
+        {
+            assert_eq!(format_short_bytes(count), text);
+        }
+        assert_eq!(format_short_bytes(u64::MAX), "15E");
     }
 }

@@ -110,6 +110,8 @@ pub(super) enum NetftCommand {
     /// Show and control the floating addresses.
     #[command(subcommand)]
     Vip(VipCommand),
+    /// Show peers, routes, their traffic and the events live; drains routes after a confirmation.
+    Top(TopArgs),
     /// List the recent events.
     Events(EventsArgs),
     /// Explain an event, such as a failover: what led to it, the route selection, its cost.
@@ -134,6 +136,8 @@ pub(super) enum NetftCommand {
         #[arg(long)]
         local: bool,
     },
+    /// Collect configuration, state, events, log and kernel facts in an archive, without secrets.
+    Report(ReportArgs),
     /// Create a key file and prints its public key.
     Keygen {
         /// Key file to create; it must not exist.
@@ -304,6 +308,26 @@ pub(super) struct EventsArgs {
     /// Print only events of this kind, such as moved; repeat it for more.
     #[arg(long = "id", value_name = "EVENT", value_parser = parse_event_id)]
     pub(super) ids: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ReportArgs {
+    /// Archive to create; it must not exist [default: netft-report-NODE-TIME.tar]
+    #[arg(long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Configuration file to include.
+    #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
+    pub(super) config: PathBuf,
+    /// Ask no peer for its findings.
+    #[arg(long)]
+    pub(super) local: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TopArgs {
+    /// Append every sample to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub(super) record: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,6 @@
 //! `netft`: the operator's commands.
 
+mod archive;
 mod args;
 mod cluster;
 mod cluster_args;
@@ -13,6 +14,9 @@ mod interfaces;
 mod keys;
 mod output;
 mod peer;
+mod report;
+mod scrub;
+mod top;
 mod validate;
 mod vip;
 
@@ -110,6 +114,8 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
         NetftCommand::Metrics if json => Err(ExitError::invalid_input(
             "metrics have the Prometheus text format only: omit --json",
         )),
+        NetftCommand::Report(args) => report::run_report(&args, target, &mut out),
+        NetftCommand::Top(args) => top::run_top(client(), &args, json, style),
         NetftCommand::Metrics => out.write_text(&client().get_text("/metrics")?),
         NetftCommand::Reload { dry_run } => {
             let target = format!("/v1/reload?dry_run={dry_run}");

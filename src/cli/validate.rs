@@ -43,7 +43,11 @@ pub(super) fn run_validate(path: &Path, local: bool, target: &DaemonTarget) -> E
     }
 }
 
-fn collect_findings(
+/// Findings of this node and, unless `local`, of its peers.
+///
+/// # Errors
+/// This machine cannot be inspected.
+pub(super) fn collect_findings(
     path: &Path,
     local: bool,
     target: &DaemonTarget,

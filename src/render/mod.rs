@@ -6,6 +6,7 @@ pub mod health;
 pub mod style;
 pub mod table;
 pub mod tables;
+pub mod top;
 pub mod validation;
 pub mod views;
 pub mod vips;

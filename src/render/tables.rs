@@ -65,13 +65,7 @@ pub fn routes_table(routes: &RouteList, style: &OutputStyle) -> String {
 }
 
 fn route_cells(route: &RouteView) -> Vec<TableCell> {
-    let state = views::state_text(route);
-    let tone = match route.state {
-        RouteState::Up if state == route.state.as_str() => TextTone::Good,
-        RouteState::Up | RouteState::Init => TextTone::Warning,
-        RouteState::Down => TextTone::Bad,
-        RouteState::AdminDown => TextTone::Faint,
-    };
+    let (state, tone) = (views::state_text(route), route_tone(route));
     let loss = route.loss.max(route.loss_out).max(route.data_loss);
     vec![
         if route.active { "*" } else { "" }.into(),
@@ -97,6 +91,16 @@ fn route_cells(route: &RouteView) -> Vec<TableCell> {
             if loss > 0.0 { TextTone::Warning } else { TextTone::Plain },
         ),
     ]
+}
+
+/// Meaning of a route's state.
+pub(super) fn route_tone(route: &RouteView) -> TextTone {
+    match route.state {
+        RouteState::Up if views::state_text(route) == route.state.as_str() => TextTone::Good,
+        RouteState::Up | RouteState::Init => TextTone::Warning,
+        RouteState::Down => TextTone::Bad,
+        RouteState::AdminDown => TextTone::Faint,
+    }
 }
 
 /// Columns of the peers; those of the highest rank are hidden first.

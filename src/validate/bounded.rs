@@ -22,7 +22,11 @@ pub(super) fn run_command(command: &mut Command) -> io::Result<Output> {
     run_within(command, COMMAND_TIMEOUT)
 }
 
-fn run_within(command: &mut Command, timeout: Duration) -> io::Result<Output> {
+/// The same with another time limit.
+///
+/// # Errors
+/// As [`run_command`].
+pub fn run_within(command: &mut Command, timeout: Duration) -> io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let (sender, receiver) = mpsc::channel();
@@ -41,7 +45,7 @@ fn run_within(command: &mut Command, timeout: Duration) -> io::Result<Output> {
         }
         Ok(Ok(_)) => kill_child(&mut child, "more than 16 MiB of output"),
         Ok(Err(error)) => kill_child(&mut child, &error.to_string()),
-        Err(_) => kill_child(&mut child, "no result within 2 s"),
+        Err(_) => kill_child(&mut child, &format!("no result within {} s", timeout.as_secs())),
     }
 }
 
@@ -60,8 +64,9 @@ fn kill_child(child: &mut Child, why: &str) -> io::Result<Output> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn sh(script: &str, timeout: Duration) -> io::Result<Output> {

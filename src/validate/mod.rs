@@ -18,6 +18,7 @@ mod sessions;
 
 use std::net::IpAddr;
 
+pub use bounded::run_within;
 pub use facts::{DaemonFacts, NodeFacts};
 use netft::{
     api::host::StackedLink,

@@ -6,7 +6,9 @@ mod answers;
 mod drains;
 mod limits;
 mod networks;
+mod report;
 mod screens;
+mod top;
 mod validate;
 mod why;
 
@@ -262,7 +264,7 @@ struct Daemon {
     dir: tempfile::TempDir,
     node: Arc<Fake>,
     journal: Arc<EventJournal>,
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Daemon {
@@ -300,7 +302,7 @@ impl Daemon {
                 log_counts: Arc::default(),
             }),
         ));
-        Self { dir, node, journal, _runtime: runtime }
+        Self { dir, node, journal, runtime }
     }
 
     fn path(&self) -> PathBuf {

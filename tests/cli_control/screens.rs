@@ -15,7 +15,7 @@ use netftd::{
 use super::*;
 
 /// Two peers: one with a route of three that failed, the other silent.
-fn busy() -> Snapshot {
+pub(super) fn busy() -> Snapshot {
     let mut snapshot = snapshot();
     let mut failed = route(2, "10.2.0.1:3343", "10.2.0.2:3343");
     failed.state = RouteState::Down;
@@ -57,7 +57,7 @@ fn busy() -> Snapshot {
     snapshot
 }
 
-fn assert_screen(name: &str, width: usize, shown: &str) {
+pub(super) fn assert_screen(name: &str, width: usize, shown: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli_control/screens");
     let path = folder.join(format!("{name}-{width}.txt"));
     if env::var_os("NETFT_WRITE_SCREENS").is_some() {
