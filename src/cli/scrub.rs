@@ -31,8 +31,8 @@ impl SecretScrubber {
         self.secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
-    /// A text without the secrets, without PEM private keys, and without the values of keys that are
-    /// called as secrets are.
+    /// A text without the secrets, without PEM private keys, and without the values of keys that
+    /// are called as secrets are.
     pub(super) fn scrub_text(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();
         for secret in &self.secrets {

@@ -17,7 +17,7 @@ use netft::{
 use toml::Spanned;
 
 use super::{
-    names, peers,
+    metrics, names, peers,
     problem::ConfigProblem,
     raw,
     reader::{ByteSpan, FieldReader},
@@ -64,7 +64,7 @@ pub(super) fn check_file(
         Some(node) => Config::new(&node.name, node.key.clone(), node.public),
         None => Config::new("", PrivateKey(Vec::new().into()), NodeKey([0; 32])),
     };
-    config.runtime_dir = runtime_dir.to_owned();
+    config.access.runtime_dir = runtime_dir.to_owned();
     config.networks = read_networks(reader, &file.network, &prefixes);
     reader.store_number(&mut config.session.port, &file.session.port, &keys::SESSION_PORT);
     if let Some(table) = &file.node
@@ -90,6 +90,7 @@ pub(super) fn check_file(
     read_failover(reader, &file.failover, &mut config.failover);
     read_retransmit_limits(reader, &file.resend, &mut config.retransmit_limits);
     read_relay(reader, &file.relay, &mut config.relay);
+    config.access.metrics = metrics::read_metrics(reader, &file.metrics, folder);
     let rekey = &mut config.session.rekey_interval;
     reader.store_duration(rekey, &file.session.rekey, &keys::SESSION_REKEY, Duration::from_secs);
 

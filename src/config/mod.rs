@@ -7,6 +7,7 @@
 mod check;
 mod file;
 mod loaded;
+mod metrics;
 mod names;
 mod peers;
 mod policies;

@@ -31,6 +31,8 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) ownership: OwnershipTable,
     #[serde(default)]
+    pub(super) metrics: MetricsTable,
+    #[serde(default)]
     pub(super) network: Vec<Spanned<NetworkTable>>,
     #[serde(default)]
     pub(super) peer: Vec<Spanned<PeerSection>>,
@@ -59,6 +61,15 @@ pub(super) struct TopologyTable {
 pub(super) struct OwnershipTable {
     pub(super) voters: OptionalField,
     pub(super) store: OptionalField,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsTable {
+    pub(super) listen: OptionalField,
+    pub(super) token_file: OptionalField,
+    pub(super) certificate_file: OptionalField,
+    pub(super) key_file: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

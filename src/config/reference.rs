@@ -293,6 +293,15 @@ fn a_key_changes_with_a_reload_or_a_restart_as_the_table_says() {
             "vip.check.exec" | "vip.check.http" => {
                 base.clone().without("vip.check.tcp").with(key.path, key.example)
             }
+            // A certificate and its key go together.
+            "metrics.certificate_file" => {
+                let changed = base.clone().with("metrics.key_file", "\"k\"");
+                changed.with(key.path, key.example)
+            }
+            "metrics.key_file" => {
+                let changed = base.clone().with("metrics.certificate_file", "\"c\"");
+                changed.with(key.path, key.example)
+            }
             // The example is a path of its own.
             "node.key" => base.clone().with(key.path, "\"other\""),
             // A prefix is nothing without addresses in it.

@@ -1,4 +1,4 @@
-//! `GET /metrics`: the node's figures in the Prometheus text format 0.0.4. Pure.
+//! `GET /metrics`: the node's figures in the Prometheus text format or in OpenMetrics. Pure.
 //!
 //! Names follow the Prometheus conventions: base units (seconds, bytes), `_total` on everything
 //! that only grows. Counters start at 0 with the daemon. Labels stay the same over restarts.
@@ -20,14 +20,17 @@ use netft::{
 use super::{log_counts::LogCountsView, schema::VipView, verdict};
 
 use self::page::{MetricKind, MetricsPage};
-pub use self::process::ProcessFigures;
+pub use self::{page::PageFormat, process::ProcessFigures};
 
-/// The content type of [`render_metrics`]'s text.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Renders every figure of a snapshot, of the log and of the process.
-pub fn render_metrics(snapshot: &Snapshot, log: LogCountsView, process: ProcessFigures) -> String {
-    let mut page = MetricsPage::default();
+/// Renders every figure of a snapshot, of the log, of the process and of the floating addresses.
+pub fn render_page(
+    snapshot: &Snapshot,
+    log: LogCountsView,
+    process: ProcessFigures,
+    vips: &[VipView],
+    format: PageFormat,
+) -> String {
+    let mut page = MetricsPage::new(format);
     let version = env!("CARGO_PKG_VERSION");
     page.begin_family(
         "netft_build_info",
@@ -60,14 +63,13 @@ pub fn render_metrics(snapshot: &Snapshot, log: LogCountsView, process: ProcessF
         log.limited_lines,
     );
     process.write_to(&mut page);
-    page.text
+    write_vips(&mut page, vips);
+    page.finish()
 }
 
-/// Renders the floating addresses.
-pub fn render_vips(vips: &[VipView]) -> String {
-    let mut page = MetricsPage::default();
+fn write_vips(page: &mut MetricsPage, vips: &[VipView]) {
     if vips.is_empty() {
-        return page.text;
+        return;
     }
     let help = "1 for the state of a floating address on this node.";
     page.begin_family("netft_vip_state", MetricKind::Gauge, help);
@@ -84,7 +86,6 @@ pub fn render_vips(vips: &[VipView]) -> String {
             page.write_sample("", &[("vip", &vip.name)], left as f64 / 1000.0);
         }
     }
-    page.text
 }
 
 fn write_peers(page: &mut MetricsPage, snapshot: &Snapshot) {
@@ -172,7 +173,9 @@ fn write_stalls(page: &mut MetricsPage, stalls: &StallHistogram) {
     let mut below = 0;
     for (bound, count) in BUCKET_BOUNDS_MS.iter().zip(&stalls.buckets) {
         below += count;
-        page.write_sample("_bucket", &[("le", &(*bound as f64 / 1000.0))], below);
+        // OpenMetrics wants a decimal point in every bound.
+        let seconds = format!("{:?}", *bound as f64 / 1000.0);
+        page.write_sample("_bucket", &[("le", &seconds)], below);
     }
     page.write_sample("_bucket", &[("le", &"+Inf")], stalls.count());
     page.write_sample("_sum", &[], stalls.sum.as_secs_f64());

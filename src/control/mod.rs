@@ -12,6 +12,7 @@ pub mod listener;
 mod local_interface;
 pub mod log_counts;
 pub mod metrics;
+pub mod metrics_server;
 pub mod networks;
 pub mod orders;
 pub(crate) mod policies;

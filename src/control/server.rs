@@ -43,7 +43,7 @@ use super::{
     listener::{ClientIdentity, ControlListener, MAX_BODY_BYTES, MAX_CLIENTS},
     log_counts::LogCounts,
     metrics,
-    metrics::ProcessFigures,
+    metrics::{PageFormat, ProcessFigures},
     orders, policies,
     schema::{
         AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
@@ -55,7 +55,7 @@ use super::{
 use crate::{clock::WallClock, exit::ExitError, text::escape, vip::VipError};
 
 /// Time limit for an answer of the driver.
-const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
+pub(super) const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Time limit for the disk to take an operator's order, which is in force all the same.
 const ORDER_SAVE_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Concurrent event streams: the remaining places stay free for short requests.
@@ -553,11 +553,11 @@ async fn get_why<N: ControlBackend>(
 async fn get_metrics<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
+    let (snapshot, vips) = (app.take_snapshot().await?, app.list_vips().await);
     let log = app.control.log_counts.read_counts();
-    let mut text =
-        metrics::render_metrics(&app.take_snapshot().await?, log, ProcessFigures::read_own());
-    text += &metrics::render_vips(&app.list_vips().await);
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+    let (process, format) = (ProcessFigures::read_own(), PageFormat::Text);
+    let text = metrics::render_page(&snapshot, log, process, &vips, format);
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 /// Lines of events from `after` on. The journal counts what a slow reader misses, so nothing is

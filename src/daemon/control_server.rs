@@ -50,6 +50,11 @@ impl<N: ControlBackend> ControlServer<N> {
         this
     }
 
+    /// State that its answers are made from.
+    pub(super) fn context(&self) -> Arc<ControlContext<N>> {
+        Arc::clone(&self.control)
+    }
+
     fn serve(&mut self, listener: ControlListener) {
         self.inode = self.read_inode();
         let control = Arc::clone(&self.control);

@@ -21,7 +21,8 @@ use crate::{
     cluster::service::ClusterService,
     control::{
         backend::ControlBackend, cluster::ClusterHandle, convert::PeerNames, journal::EventJournal,
-        listener::ControlListener, log_counts::LogCounts, server::ControlContext, socket_path,
+        listener::ControlListener, log_counts::LogCounts, metrics_server::MetricsServer,
+        server::ControlContext, socket_path,
     },
     exit::ExitError,
 };
@@ -76,8 +77,10 @@ pub(super) async fn run_adapter(
     let hangups = signal(SignalKind::hangup()).map_err(ExitError::bad_environment)?;
     host::release_stop_signals();
     let (config, cluster) = (source.config(), source.cluster());
-    let socket = socket_path(&config.runtime_dir, &config.adapter.name);
+    let socket = socket_path(&config.access.runtime_dir, &config.adapter.name);
     let name = config.adapter.name.clone();
+    // Before the adapter: a wrong file or address ends the start at once.
+    let metrics = MetricsServer::open(&config.access.metrics).await?;
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
     let orders = OrderStore::open(state_dir, &name);
     let refused = orders.problem.clone();
@@ -138,6 +141,7 @@ pub(super) async fn run_adapter(
     };
     let check_socket = Arc::new(Notify::new());
     let server = ControlServer::new(socket, readers, listener, control);
+    let metrics = metrics.map(|metrics| tokio::spawn(metrics.serve(server.context())));
     let server = tokio::spawn(server.keep_socket(Arc::clone(&check_socket)));
     let watchdog = tokio::spawn(run_watchdog(Arc::clone(&adapter), clock));
     let heap_trimmer = tokio::spawn(trim_heap_periodically());
@@ -159,6 +163,9 @@ pub(super) async fn run_adapter(
     reloads.abort();
     answers.abort();
     abort_and_wait(cluster).await;
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     // Before the sessions end: the addresses are silent before the peers learn that this node goes.
     if let Some(vips) = vips {
         close_within(CLOSE_TIMEOUT, vips.stop()).await;

@@ -35,7 +35,7 @@ impl RunningVips {
         let parts = VipServiceParts {
             node: config.name.clone(),
             adapter: config.adapter.name.clone(),
-            runtime_dir: config.runtime_dir.clone(),
+            runtime_dir: config.access.runtime_dir.clone(),
             vips: config.floating.vips.clone(),
             updates: update_rx,
             requests,

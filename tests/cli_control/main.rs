@@ -5,6 +5,7 @@ mod alerts;
 mod answers;
 mod drains;
 mod limits;
+mod metrics_listen;
 mod networks;
 mod report;
 mod screens;

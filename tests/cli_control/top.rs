@@ -198,8 +198,8 @@ impl Drop for Emulator<'_> {
     }
 }
 
-/// In a terminal of 80 × 24: the screen, a drain by the keyboard, the record, and the terminal after
-/// the end.
+/// In a terminal of 80 × 24: the screen, a drain by the keyboard, the record, and the terminal
+/// after the end.
 #[test]
 fn top_runs_in_a_terminal_and_drains_by_the_keyboard() {
     let daemon = Daemon::new(busy());

@@ -65,7 +65,7 @@ pub(super) async fn open_adapter(
 ) -> Result<Adapter, OpenError> {
     config.check_settings()?;
     config.assign_ids();
-    let lock = AdapterLock::acquire(&config.runtime_dir, &config.adapter.name)?;
+    let lock = AdapterLock::acquire(&config.access.runtime_dir, &config.adapter.name)?;
     let port = PortClaim::acquire(config.session.port)?;
     let config = Arc::new(config);
     let netlink = Netlink::open()?;
@@ -168,7 +168,7 @@ async fn start_components(
     };
     let driver = control::spawn_driver(parts).map_err(system("start the driver"))?;
     let next_peer = config.peers.len() as u32;
-    let (runtime_dir, adapter) = (config.runtime_dir.clone(), config.adapter.name.clone());
+    let (runtime_dir, adapter) = (config.access.runtime_dir.clone(), config.adapter.name.clone());
     let load_arp = |record| ArpSettings::load(&runtime_dir, &adapter, record);
     let (config, changes) = watch::channel(config);
     let (resolved, names) = watch::channel(ResolvedAddresses::new());

@@ -1,8 +1,8 @@
 //! The screen of `netft top`: a model in, lines of a frame out. Pure.
 //!
-//! From top to bottom: the verdict, the matrix of peers and networks, the routes with their traffic,
-//! the last events, and a line for keys and questions. What does not fit is scrolled to the
-//! selected route.
+//! From top to bottom: the verdict, the matrix of peers and networks, the routes with their
+//! traffic, the last events, and a line for keys and questions. What does not fit is scrolled to
+//! the selected route.
 
 use std::ops::Range;
 

@@ -150,7 +150,7 @@ impl ConfigBuilder {
     /// Sets the directory of the lock.
     #[must_use]
     pub fn with_runtime_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.config.runtime_dir = dir.into();
+        self.config.access.runtime_dir = dir.into();
         self
     }
 

@@ -1,13 +1,13 @@
 //! Difference of two configs as an operator reads it, and the settings that need a restart.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, path::Path, time::Duration};
 
 use crate::{
     config::{
         keys,
         network::{NetworkConfig, NetworkRole},
         peer::{HostName, PeerConfig, RouteOverride},
-        settings::{Config, ExcludeRule, RelayConfig},
+        settings::{Config, ExcludeRule, RelayConfig, TlsFiles},
     },
     route::{PeerPolicies, RouteClass, Timing, TrafficClass, Transport},
 };
@@ -150,7 +150,7 @@ pub fn diff_configs(old: &Config, new: &Config) -> Result<Vec<ConfigChange>, Vec
 
 fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
     let backend = |config: &Config| config.adapter.backend.as_str().to_owned();
-    let folder = |config: &Config| config.runtime_dir.display().to_string();
+    let folder = |config: &Config| config.access.runtime_dir.display().to_string();
     let bytes = |config: &Config| config.retransmit_limits.bytes.to_string();
     let voters = |config: &Config| config.floating.ownership.voters.join(", ");
     // Another adapter's name, refused by itself, leads to another default.
@@ -158,8 +158,17 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
         let path = config.floating.ownership.store_path(&old.adapter.name);
         path.display().to_string()
     };
+    let listen = |config: &Config| {
+        config.access.metrics.listen.map_or_else(|| "none".to_owned(), |it| it.to_string())
+    };
+    let token = |config: &Config| describe_path(config.access.metrics.token_file.as_deref());
+    let tls = |config: &Config, file: fn(&TlsFiles) -> &Path| {
+        describe_path(config.access.metrics.tls.as_ref().map(file))
+    };
+    let certificate = |config: &Config| tls(config, |files| &files.certificate);
+    let key = |config: &Config| tls(config, |files| &files.key);
     let age = |config: &Config| describe_duration(config.retransmit_limits.age);
-    let settings: [(&'static str, String, String); 15] = [
+    let settings: [(&'static str, String, String); 19] = [
         (keys::NODE_NAME.path, old.name.clone(), new.name.clone()),
         (keys::NODE_KEY.path, old.public_key.to_string(), new.public_key.to_string()),
         (keys::ADAPTER_NAME.path, old.adapter.name.clone(), new.adapter.name.clone()),
@@ -191,6 +200,10 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
         (keys::RESEND_AGE.path, age(old), age(new)),
         (keys::OWNERSHIP_VOTERS.path, voters(old), voters(new)),
         (keys::OWNERSHIP_STORE.path, store(old), store(new)),
+        (keys::METRICS_LISTEN.path, listen(old), listen(new)),
+        (keys::METRICS_TOKEN_FILE.path, token(old), token(new)),
+        (keys::METRICS_CERTIFICATE_FILE.path, certificate(old), certificate(new)),
+        (keys::METRICS_KEY_FILE.path, key(old), key(new)),
         ("--runtime-dir", folder(old), folder(new)),
     ];
     settings
@@ -198,6 +211,10 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
         .filter(|(_, old, new)| old != new)
         .map(|(setting, old, new)| RestartRequired { setting, old, new })
         .collect()
+}
+
+fn describe_path(path: Option<&Path>) -> String {
+    path.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
 }
 
 fn describe_relay(relay: RelayConfig) -> String {

@@ -28,6 +28,7 @@ pub const CONFIG_TABLES: &[ConfigTable] = &[
     table("topology", "Pairing of local and remote addresses into routes."),
     table("relay", "Forwarding over a third node while two nodes share no route that is up."),
     table("ownership", "Votes on the owners of floating addresses with `ownership = \"raft\"`."),
+    table("metrics", "Metrics over TCP, for Prometheus; the control socket has them always."),
     list_of_tables("network", "A physical network to use. Without any, every one found is used."),
     list_of_tables("peer", "Another node; at most 256."),
     list_of_tables(
@@ -246,6 +247,22 @@ config_keys! {
     OWNERSHIP_STORE = "ownership.store", KeySyntax::Text("an absolute path"),
         Described("`/var/lib/netft/`, the adapter's name, `.ownership`"), Restart,
         r#""/srv/netft/ownership""#;
+
+    /// Address and port that answer `GET /metrics`, in the Prometheus text format or OpenMetrics.
+    /// One that is not loopback needs `token_file`, or `certificate_file` and `key_file`.
+    METRICS_LISTEN = "metrics.listen", ENDPOINT_PORT_SYNTAX, Described("none"), Restart,
+        r#""127.0.0.1:9343""#;
+    /// File with the bearer token that a client must send: 16 to 256 printable characters on one
+    /// line, unreadable for others. A relative path starts at the config file's directory.
+    METRICS_TOKEN_FILE = "metrics.token_file", KeySyntax::Text("the path of a file"),
+        Described("none"), Restart, r#""metrics-token""#;
+    /// File with the server's certificate and those that lead to its root, PEM: the metrics are
+    /// served over TLS 1.3 alone.
+    METRICS_CERTIFICATE_FILE = "metrics.certificate_file", KeySyntax::Text("the path of a file"),
+        Described("none"), Restart, r#""metrics.crt""#;
+    /// File with the private key of the certificate, PEM, unreadable for others.
+    METRICS_KEY_FILE = "metrics.key_file", KeySyntax::Text("the path of a file"),
+        Described("none"), Restart, r#""metrics.key""#;
 
     /// Prefix of the network; no two networks overlap.
     NETWORK_PREFIX = "network.prefix", KeySyntax::Text(PREFIX_SYNTAX), Required, Live,

@@ -29,9 +29,9 @@ pub use crate::config::{
     peer::{HostName, PeerConfig, RouteOverride},
     private_key::PrivateKey,
     settings::{
-        AdapterBackend, AdapterConfig, ClassTimings, Config, ExcludeRule, FailoverConfig,
-        FloatingConfig, HeartbeatConfig, OwnershipConfig, RelayConfig, SessionConfig,
-        TopologyConfig,
+        AccessConfig, AdapterBackend, AdapterConfig, ClassTimings, Config, ExcludeRule,
+        FailoverConfig, FloatingConfig, HeartbeatConfig, MetricsConfig, OwnershipConfig,
+        RelayConfig, SessionConfig, TlsFiles, TopologyConfig,
     },
     text::{adapter_name, exclude_rule, network_prefix, node_name},
     vip::{

@@ -1,6 +1,10 @@
 //! The settings of a node, one struct a table of `netft.toml`.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -33,8 +37,8 @@ pub struct Config {
     /// Site of the node: routes between nodes of different sites are cross-site. Empty: no site;
     /// else as a node's name.
     pub site: String,
-    /// Directory of the lock and the control socket.
-    pub runtime_dir: PathBuf,
+    /// Where others reach the daemon.
+    pub access: AccessConfig,
     /// The virtual adapter and its packet path.
     pub adapter: AdapterConfig,
     /// UDP port and handshakes.
@@ -67,7 +71,7 @@ impl Config {
             key,
             public_key,
             site: String::new(),
-            runtime_dir: PathBuf::from(DEFAULT_RUNTIME_DIR),
+            access: AccessConfig::default(),
             adapter: AdapterConfig::derive_from_key(&public_key),
             session: SessionConfig::default(),
             heartbeat: HeartbeatConfig::default(),
@@ -95,6 +99,42 @@ impl Config {
                 ExcludeRule::Prefix(prefix) => prefix.contains(&addr),
             })
     }
+}
+
+/// Where others reach the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessConfig {
+    /// Directory of the lock and the control socket.
+    pub runtime_dir: PathBuf,
+    /// Metrics over TCP.
+    pub metrics: MetricsConfig,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        let runtime_dir = PathBuf::from(DEFAULT_RUNTIME_DIR);
+        Self { runtime_dir, metrics: MetricsConfig::default() }
+    }
+}
+
+/// Metrics over TCP; off by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Endpoint that serves them; `None`: none does.
+    pub listen: Option<SocketAddr>,
+    /// File with the bearer token that a client must send.
+    pub token_file: Option<PathBuf>,
+    /// TLS; `None`: in the clear.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Files of a TLS server, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate, and those that lead to its root.
+    pub certificate: PathBuf,
+    /// Private key of the certificate.
+    pub key: PathBuf,
 }
 
 /// The virtual adapter and its packet path.

@@ -172,7 +172,7 @@ fn what_needs_a_new_process_is_refused_whole() {
         |c| c.adapter.busy_poll = Duration::ZERO,
         |c| c.retransmit_limits.age = Duration::from_millis(50),
         |c| c.retransmit_limits.bytes = 0,
-        |c| c.runtime_dir = "/tmp".into(),
+        |c| c.access.runtime_dir = "/tmp".into(),
         |c| c.floating.ownership.voters = vec!["z".into()],
         |c| c.floating.ownership.store = Some("/tmp/votes".into()),
     ];
