@@ -1,20 +1,28 @@
 //! Arguments of `netft cluster`.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Subcommand;
 use netft::{
     NodeKey,
-    config::DEFAULT_PORT,
+    config::{DEFAULT_PORT, MAX_PEERS},
     roster::{NodeAddress, NodeRole},
 };
 
-use crate::config::node_name;
+use crate::{clock::parse_duration, config::node_name};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
     /// Create a cluster with this node as its first one; its key stays here.
     Create(CreateArgs),
+    /// Print a token with which new nodes join; run it where the cluster's key is.
+    Invite(InviteArgs),
+    /// Join a cluster with a token: write key, config and roster, and start netftd.
+    Join(JoinArgs),
     /// List the nodes of the roster.
     Show,
     /// Show which roster each node has, and what is wrong.
@@ -69,6 +77,59 @@ pub(super) struct CreateArgs {
     /// Address of this node, with or without port; repeatable [default: one per network]
     #[arg(long = "address", value_name = "ADDRESS", value_parser = parse_address)]
     pub(super) addresses: Vec<NodeAddress>,
+    #[command(flatten)]
+    pub(super) start: StartArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StartArgs {
+    /// Do not start netftd.
+    #[arg(long)]
+    pub(super) no_start: bool,
+    /// Shell command that starts netftd [default: systemctl enable --now netftd, where systemd
+    /// runs it]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "no_start")]
+    pub(super) start_with: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct InviteArgs {
+    /// Name of the only node that may join with it.
+    #[arg(long, value_parser = node_name, conflicts_with = "uses")]
+    pub(super) name: Option<String>,
+    /// Time until the token expires: at most 7 days.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
+    pub(super) ttl: Duration,
+    /// Nodes that may join with it: 1–256.
+    #[arg(long, value_name = "COUNT", default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=MAX_PEERS as i64))]
+    pub(super) uses: u32,
+    /// Address of this node for the token, with or without port; repeatable [default: those of
+    /// the roster]
+    #[arg(long = "address", value_name = "ADDRESS", value_parser = parse_socket_addr)]
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct JoinArgs {
+    /// Token that `netft cluster invite` printed; `-` reads it from standard input, which keeps it
+    /// out of the list of processes.
+    pub(super) token: String,
+    /// Node name, if there is no configuration file [default: the token's, else the host name]
+    #[arg(long, value_parser = node_name)]
+    pub(super) name: Option<String>,
+    /// Configuration file of this node; it is written if missing.
+    #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
+    pub(super) config: PathBuf,
+    /// Address of this node, with or without port; repeatable [default: one per network]
+    #[arg(long = "address", value_name = "ADDRESS", value_parser = parse_address)]
+    pub(super) addresses: Vec<NodeAddress>,
+    #[command(flatten)]
+    pub(super) start: StartArgs,
+    /// Seconds to wait until the routes are up: 0–600.
+    #[arg(long, value_name = "SECONDS", default_value = "30",
+        value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub(super) timeout: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -157,5 +218,13 @@ pub(super) fn parse_address(text: &str) -> Result<NodeAddress, String> {
     match text.parse() {
         Err(_) if !text.contains(':') => format!("{text}:{DEFAULT_PORT}").parse(),
         parsed => parsed,
+    }
+}
+
+/// An address; without a port it gets the default one.
+fn parse_socket_addr(text: &str) -> Result<SocketAddr, String> {
+    match parse_address(text)? {
+        NodeAddress::Addr(addr) => Ok(addr),
+        NodeAddress::Host(_) => Err("an address is needed: a token holds no names".to_owned()),
     }
 }

@@ -10,7 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netft::{NodeKey, api::host::identity, config::DEFAULT_PORT};
+use netft::{
+    NodeKey,
+    api::host::identity,
+    config::{DEFAULT_PORT, PrivateKey},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{args::InitArgs, interfaces, interfaces::LocalNetwork, keys, output::StandardOutput};
@@ -81,13 +85,18 @@ pub(super) fn run_init(
 
 /// Command that starts the daemon with this configuration: by its unit, where that is installed and
 /// runs this file.
-fn start_command(config: &Path) -> String {
-    let folders = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-    let has_unit = folders.iter().any(|it| Path::new(it).join("netftd.service").exists());
-    if has_unit && config == Path::new(UNIT_CONFIG) {
+pub(super) fn start_command(config: &Path) -> String {
+    if runs_by_unit(config) {
         return "systemctl enable --now netftd".to_owned();
     }
     format!("netftd --config {}", config.display())
+}
+
+/// True if the unit is installed and runs this configuration.
+pub(super) fn runs_by_unit(config: &Path) -> bool {
+    let folders = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+    let has_unit = folders.iter().any(|it| Path::new(it).join("netftd.service").exists());
+    has_unit && config == Path::new(UNIT_CONFIG)
 }
 
 /// Files of a new node.
@@ -123,17 +132,9 @@ pub(super) fn write_node_files(
     let networks = interfaces::find_networks().map_err(|error| {
         ExitError::bad_environment(format!("cannot list the interfaces: {error}"))
     })?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(folder)
-        .map_err(|e| write_exit_error(folder, &e))?;
-    let key = folder.join("key");
-    let (public, made) = load_or_generate_key(&key)?;
+    let key = make_config_folder(path)?.join("key");
+    let (private, made) = load_or_generate_key(&key)?;
+    let public = identity::public_key(&private).map_err(keys::key_exit_error)?;
     let text = config_text(&name, &networks, with_tables);
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o644).open(path);
@@ -142,8 +143,22 @@ pub(super) fn write_node_files(
     Ok(NodeFiles { name, public, made, networks, key })
 }
 
-/// Public key of the file, created if missing; true if it was created.
-fn load_or_generate_key(path: &Path) -> Result<(NodeKey, bool), ExitError> {
+/// Creates the folder of a configuration file, and returns it.
+pub(super) fn make_config_folder(path: &Path) -> Result<PathBuf, ExitError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .map_err(|error| write_exit_error(folder, &error))?;
+    Ok(folder.to_owned())
+}
+
+/// Key of the file, created if missing; true if it was created.
+pub(super) fn load_or_generate_key(path: &Path) -> Result<(PrivateKey, bool), ExitError> {
     let made = path.symlink_metadata().is_err();
     let key = if made {
         let key = identity::generate_key().map_err(keys::key_exit_error)?;
@@ -152,11 +167,11 @@ fn load_or_generate_key(path: &Path) -> Result<(NodeKey, bool), ExitError> {
     } else {
         identity::read_key_file(path).map_err(keys::key_exit_error)?
     };
-    let public = identity::public_key(&key).map_err(keys::key_exit_error)?;
-    Ok((public, made))
+    Ok((key, made))
 }
 
-fn machine_name() -> Result<String, ExitError> {
+/// The host name, as a node's name.
+pub(super) fn machine_name() -> Result<String, ExitError> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim().split('.').next().unwrap_or_default();
     node_name(name).map_err(|why| {
@@ -170,7 +185,8 @@ fn write_exit_error(path: &Path, error: &io::Error) -> ExitError {
     ExitError::bad_environment(format!("cannot write {}: {error}", path.display()))
 }
 
-fn config_text(name: &str, networks: &[LocalNetwork], with_tables: bool) -> String {
+/// Text of an initial configuration.
+pub(super) fn config_text(name: &str, networks: &[LocalNetwork], with_tables: bool) -> String {
     let mut text = format!(
         "# netft: one adapter over every network the nodes share.\n\
          # `netftd --check FILE` checks this file.\n\

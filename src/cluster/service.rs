@@ -7,10 +7,13 @@ use netft::{
     NodeKey, PeerId,
     api::{
         events::{EventStream, MissedEvents},
+        join::JoinAttempt,
         query::PeerRequest,
     },
     config::{Config, ConfigChange},
-    roster::{ExchangeOutput, ExchangeProblem, RosterExchange, RosterRequest, SignedRoster},
+    roster::{
+        ExchangeOutput, ExchangeProblem, JoinReply, RosterExchange, RosterRequest, SignedRoster,
+    },
     route::{Event, EventKind},
 };
 use tokio::{
@@ -19,9 +22,13 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::store::ClusterStore;
+use super::{joins::JoinDesk, store::ClusterStore};
 use crate::{
-    control::{backend::ControlBackend, cluster::ClusterRequest, schema::ClusterStatus},
+    control::{
+        backend::ControlBackend,
+        cluster::ClusterRequest,
+        schema::{ClusterStatus, InviteAnswer, InviteOrder},
+    },
     exit::ExitError,
 };
 
@@ -45,6 +52,12 @@ pub trait ClusterNode: ControlBackend {
         peer: PeerId,
         request: Vec<u8>,
     ) -> impl Future<Output = Option<Vec<u8>>> + Send;
+
+    /// The nodes that ask to join; `None` the second time.
+    fn joins(&self) -> impl Future<Output = Option<mpsc::Receiver<JoinAttempt>>> + Send;
+
+    /// Answers nodes that ask to join, or stops that.
+    fn set_joining(&self, joining: bool) -> impl Future<Output = ()> + Send;
 
     /// Applies a roster to the config file as it was last loaded. Must be awaited to its end.
     ///
@@ -76,6 +89,9 @@ pub struct ClusterService<N> {
     /// Why the roster in force is not applied, or not on disk.
     problem: Option<String>,
     refused: u64,
+    joins: JoinDesk,
+    /// Strangers are answered.
+    joining: bool,
 }
 
 impl<N: ClusterNode> ClusterService<N> {
@@ -96,6 +112,8 @@ impl<N: ClusterNode> ClusterService<N> {
             started: Instant::now(),
             problem: None,
             refused: 0,
+            joins: JoinDesk::default(),
+            joining: false,
         }
     }
 
@@ -103,13 +121,17 @@ impl<N: ClusterNode> ClusterService<N> {
     pub async fn run(mut self) {
         let Some(mut events) = self.node.subscribe().await else { return };
         let Some(mut requests) = self.node.roster_requests().await else { return };
+        let Some(mut attempts) = self.node.joins().await else { return };
         self.resync_sessions().await;
         loop {
             self.carry_out().await;
-            let wake = self
-                .exchange
-                .next_wake()
-                .map(|at| self.started + Duration::from_nanos(at.as_nanos()));
+            let answers_until = self.joins.answers_until(self.now());
+            if self.joining != answers_until.is_some() {
+                self.joining = answers_until.is_some();
+                self.node.set_joining(self.joining).await;
+            }
+            let wake = [self.exchange.next_wake(), answers_until].into_iter().flatten().min();
+            let wake = wake.map(|at| self.started + Duration::from_nanos(at.as_nanos()));
             let timer = async {
                 match wake {
                     Some(at) => sleep_until(at).await,
@@ -130,6 +152,7 @@ impl<N: ClusterNode> ClusterService<N> {
                     }
                 }
                 Some(command) = self.commands.recv() => self.on_command(command).await,
+                Some(attempt) = attempts.recv() => self.on_join(attempt).await,
                 () = timer => {
                     let now = self.now();
                     self.exchange.on_timer(now);
@@ -249,6 +272,7 @@ impl<N: ClusterNode> ClusterService<N> {
             Ok(Err(error)) => Some(error.text),
             Err(error) => Some(error.to_string()),
         };
+        self.joins.close_of_removed(roster.roster());
         self.tell_removed(&roster).await;
         let serial = roster.version().serial;
         match self.node.apply_roster(roster).await {
@@ -291,6 +315,10 @@ impl<N: ClusterNode> ClusterService<N> {
                 let result = self.import(&text).await;
                 let _ = answer.send(result);
             }
+            ClusterRequest::Invite(order, answer) => {
+                let result = self.open_invite(order).await;
+                let _ = answer.send(result);
+            }
         }
     }
 
@@ -314,6 +342,12 @@ impl<N: ClusterNode> ClusterService<N> {
             }
         }
         tracing::info!(serial = version.serial, "roster imported by the operator");
+        self.set_own(document).await?;
+        Ok(self.status().await)
+    }
+
+    /// Goes over to a newer roster that was made here.
+    async fn set_own(&mut self, document: SignedRoster) -> Result<(), ExitError> {
         let document = Arc::new(document);
         let now = self.now();
         self.exchange.set_own(now, Arc::clone(&document));
@@ -321,8 +355,63 @@ impl<N: ClusterNode> ClusterService<N> {
         self.apply(document).await;
         match &self.problem {
             Some(problem) => Err(ExitError::other_error(problem)),
-            None => Ok(self.status().await),
+            None => Ok(()),
         }
+    }
+
+    async fn open_invite(&mut self, order: InviteOrder) -> Result<InviteAnswer, ExitError> {
+        let own = self.exchange.own().ok_or_else(|| {
+            ExitError::invalid_input("this node is in no cluster: `netft cluster create NAME`")
+        })?;
+        if !self.store.key_path().exists() {
+            return Err(ExitError::invalid_input(format!(
+                "the cluster's key is not on this node ({}): run this where `netft cluster create` \
+                 ran, or restore a backup of the key",
+                self.store.key_path().display()
+            )));
+        }
+        let config = self.node.config().await;
+        let key = config.map(|config| config.public_key);
+        let key = key.filter(|key| own.roster().node_with_key(key).is_some());
+        let key = key.ok_or_else(|| {
+            ExitError::invalid_input("the roster does not name this node: it can invite nobody")
+        })?;
+        let (now, cluster) = (self.now(), own.roster().id);
+        self.joins.open_invite(now, cluster, key, order)
+    }
+
+    /// Answers a node that asks to join.
+    async fn on_join(&mut self, attempt: JoinAttempt) {
+        let reply = match self.let_in(&attempt).await {
+            Ok(roster) => JoinReply::Joined(roster),
+            Err(reason) => JoinReply::Refused(reason),
+        };
+        // A joiner that has given up asks again.
+        let _ = attempt.reply_tx.send(reply.encode());
+    }
+
+    /// Puts a joiner into the roster, here first: when it has the reply, this node accepts it.
+    async fn let_in(&mut self, attempt: &JoinAttempt) -> Result<Vec<u8>, String> {
+        let now = self.now();
+        let name = self.joins.check_attempt(now, attempt).map_err(|why| why.to_string())?;
+        let own = self.exchange.own().cloned().ok_or("the inviting node is in no cluster")?;
+        let (joiner, addresses) = (attempt.session.joiner, attempt.request.addresses.clone());
+        let next = own.roster().with_joiner(&name, joiner, addresses);
+        if let Some(next) = next.map_err(|why| why.to_string())? {
+            let store = self.store.clone();
+            let signed = tokio::task::spawn_blocking(move || {
+                let key = store.load_key()?.ok_or_else(|| {
+                    ExitError::other_error("the cluster's key is gone from the inviting node")
+                })?;
+                SignedRoster::sign(&next, &key).map_err(ExitError::other_error)
+            });
+            let signed = signed.await.map_err(|error| error.to_string())?;
+            self.set_own(signed.map_err(|error| error.text)?).await.map_err(|it| it.text)?;
+        }
+        self.joins.record_join(attempt);
+        tracing::info!(name, source = %attempt.source, "node joined");
+        let own = self.exchange.own().map(|own| own.text().as_bytes().to_vec());
+        own.ok_or_else(|| "the inviting node is in no cluster".to_owned())
     }
 
     /// Sends the offers before the change ends sessions.
@@ -361,6 +450,8 @@ impl<N: ClusterNode> ClusterService<N> {
         status.can_sign = self.store.key_path().exists();
         status.problem = self.problem.clone();
         status.rosters_refused = self.refused;
+        (status.invites_open, status.joins_accepted, status.joins_refused) =
+            self.joins.figures(self.now());
         status
     }
 }

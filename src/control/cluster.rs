@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::schema::ClusterStatus;
+use super::schema::{ClusterStatus, InviteAnswer, InviteOrder};
 use crate::exit::ExitError;
 
 /// Requests on their way to the cluster service; beyond it the client waits.
@@ -15,6 +15,8 @@ pub enum ClusterRequest {
     Status(oneshot::Sender<ClusterStatus>),
     /// Go over to this signed roster.
     Import(String, oneshot::Sender<Result<ClusterStatus, ExitError>>),
+    /// Open an invite.
+    Invite(InviteOrder, oneshot::Sender<Result<InviteAnswer, ExitError>>),
 }
 
 /// The cluster service as the control socket sees it.
@@ -40,10 +42,22 @@ impl ClusterHandle {
     /// # Errors
     /// It is not valid, not newer than the one in force, or contradicts the config.
     pub async fn import_roster(&self, text: String) -> Result<ClusterStatus, ExitError> {
-        let stopping = || ExitError::other_error("netftd is stopping");
         let (answer, done) = oneshot::channel();
-        let request = ClusterRequest::Import(text, answer);
-        self.0.send(request).await.map_err(|_| stopping())?;
+        self.0.send(ClusterRequest::Import(text, answer)).await.map_err(|_| stopping())?;
         done.await.map_err(|_| stopping())?
     }
+
+    /// Opens an invite.
+    ///
+    /// # Errors
+    /// This node cannot let nodes in, or the order is out of its bounds.
+    pub async fn open_invite(&self, order: InviteOrder) -> Result<InviteAnswer, ExitError> {
+        let (answer, done) = oneshot::channel();
+        self.0.send(ClusterRequest::Invite(order, answer)).await.map_err(|_| stopping())?;
+        done.await.map_err(|_| stopping())?
+    }
+}
+
+fn stopping() -> ExitError {
+    ExitError::other_error("netftd is stopping")
 }

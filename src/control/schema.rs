@@ -14,7 +14,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-pub use cluster::{ClusterNodeView, ClusterStatus};
+pub use cluster::{ClusterNodeView, ClusterStatus, InviteAnswer, InviteOrder};
 pub use counters::PacketCounters;
 pub(in crate::control) use events::EventSubject;
 pub use events::{EventDetail, EventList, EventView, RouteFields};

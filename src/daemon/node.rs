@@ -12,6 +12,7 @@ use netft::{
         error::{OpenError, PeerError, RouteError},
         events::EventStream,
         host::LockError,
+        join::JoinAttempt,
         query::{PeerRequest, QueryError, Topic},
         snapshot::Snapshot,
     },
@@ -268,6 +269,16 @@ impl ClusterNode for RunningNode {
     async fn request_roster(&self, peer: PeerId, request: Vec<u8>) -> Option<Vec<u8>> {
         let adapter = self.adapter.read().await;
         adapter.as_ref()?.request(peer, Topic::Roster, request).await.ok()
+    }
+
+    async fn joins(&self) -> Option<mpsc::Receiver<JoinAttempt>> {
+        self.adapter.read().await.as_ref()?.joins()
+    }
+
+    async fn set_joining(&self, joining: bool) {
+        if let Some(adapter) = self.adapter.read().await.as_ref() {
+            adapter.set_joining(joining).await;
+        }
     }
 
     async fn apply_roster(

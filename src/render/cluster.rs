@@ -63,6 +63,20 @@ pub fn status_text(status: &ClusterStatus, style: &OutputStyle) -> String {
     if let Some(problem) = &status.problem {
         let _ = writeln!(out, "problem: {}", crate::text::escape_lines(problem));
     }
+    let refused: Vec<_> = status.joins_refused.iter().filter(|(_, count)| **count > 0).collect();
+    if status.invites_open + status.joins_accepted > 0 || !refused.is_empty() {
+        let _ = write!(
+            out,
+            "invites open: {}, nodes joined here: {}",
+            status.invites_open, status.joins_accepted
+        );
+        let refused: Vec<_> =
+            refused.iter().map(|(reason, count)| format!("{} {count}", escape(reason))).collect();
+        if !refused.is_empty() {
+            let _ = write!(out, ", refused: {}", refused.join(", "));
+        }
+        out.push('\n');
+    }
     let mut table = TextTable::new(&[
         TableColumn::text("name"),
         TableColumn::text("session"),

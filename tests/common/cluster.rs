@@ -27,6 +27,9 @@ impl Drop for ClusterLab {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
+        for node in 0..self.daemons.len() {
+            self.kill_started(node);
+        }
         if thread::panicking() {
             for node in 0..self.daemons.len() {
                 let log = std::fs::read_to_string(self.path(node, "log")).unwrap_or_default();
@@ -116,6 +119,67 @@ impl ClusterLab {
         let mut command = self.daemon_command(node, "--config");
         command.stdin(Stdio::null()).stdout(log).stderr(both);
         self.daemons[node] = Some(command.spawn().unwrap());
+    }
+
+    /// Shell command that starts the daemon of a node, as its service manager would; inside the
+    /// node's namespace.
+    pub fn start_command(&self, node: usize) -> String {
+        let path = |name| self.path(node, name).display().to_string();
+        format!(
+            "setsid {} --config {} --runtime-dir {} --state-dir {} >>{} 2>&1 & echo $! >{}",
+            env!("CARGO_BIN_EXE_netftd"),
+            path("netft.toml"),
+            path("run"),
+            path("state"),
+            path("log"),
+            path("pid")
+        )
+    }
+
+    /// Kills a daemon that [`start_command`](Self::start_command) started, if there is one.
+    pub fn kill_started(&self, node: usize) {
+        let Ok(pid) = std::fs::read_to_string(self.path(node, "pid")) else { return };
+        let _ = Command::new("kill").args(["-9", pid.trim()]).status();
+        let _ = std::fs::remove_file(self.path(node, "pid"));
+    }
+
+    /// Creates a cluster on the first node, and starts its daemon.
+    pub fn create_and_start(&self) {
+        let (config, start) = (self.path(0, "netft.toml"), self.start_command(0));
+        let config = config.to_str().unwrap();
+        let create = ["cluster", "create", "prod", "--name", "n0", "--config", config];
+        self.netft(0, &[&create[..], &["--start-with", &start]].concat());
+    }
+
+    /// A token of the first node.
+    pub fn invite(&self, options: &[&str]) -> String {
+        let answer = self.json(0, &[&["cluster", "invite"], options].concat());
+        answer["token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
+    }
+
+    /// The command that joins a node; its daemon is started by it.
+    pub fn join_command(&self, node: usize, token: &str) -> Command {
+        let (config, start) = (self.path(node, "netft.toml"), self.start_command(node));
+        let name = format!("n{node}");
+        let args = ["cluster", "join", token, "--name", &name, "--json", "--start-with", &start];
+        let mut command = self.netft_command(node, &args);
+        command.arg("--config").arg(config).stdin(Stdio::null());
+        command
+    }
+
+    /// Joins a node; it must succeed. Returns the answer.
+    pub fn join(&self, node: usize, token: &str) -> Value {
+        let output = self.join_command(node, token).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "n{node}: join: {error}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The error of a join that must fail.
+    pub fn join_error(&self, node: usize, token: &str) -> String {
+        let output = self.join_command(node, token).output().unwrap();
+        assert!(!output.status.success(), "n{node}: the join succeeded");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     /// Kills a daemon as a power failure would.

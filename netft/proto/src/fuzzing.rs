@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
     ids::{PeerId, virtual_addrs::VirtualAddrs},
-    roster::{Roster, RosterReply, RosterRequest},
+    roster::{JoinReply, JoinRequest, JoinToken, Roster, RosterReply, RosterRequest},
     session::{
         Cipher, Session, SessionParams,
         fragment::{
@@ -121,6 +121,21 @@ pub fn roster(bytes: &[u8]) {
     if let Ok(roster) = Roster::parse(text) {
         let again = Roster::parse(&roster.to_text().0).expect("its own text is valid");
         assert_eq!(again.without_lines(), roster.without_lines());
+    }
+}
+
+/// The messages of a join, and a token.
+pub fn join_message(bytes: &[u8]) {
+    if let Ok(request) = JoinRequest::decode(bytes) {
+        assert_eq!(JoinRequest::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(reply) = JoinReply::decode(bytes) {
+        assert_eq!(reply.encode(), bytes);
+    }
+    if let Some(token) = str::from_utf8(bytes).ok().and_then(|text| text.parse::<JoinToken>().ok())
+    {
+        let again = token.to_string().parse::<JoinToken>().expect("its own text is valid");
+        assert_eq!(again.to_string(), token.to_string());
     }
 }
 

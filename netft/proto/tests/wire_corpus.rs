@@ -16,7 +16,10 @@ use std::{
 use netft_proto::{
     fuzzing,
     ids::NodeKey,
-    roster::{ClusterId, Roster, RosterReply, RosterRequest, RosterVersion},
+    roster::{
+        ClusterId, InviteId, InviteSecret, JoinReply, JoinRequest, JoinToken, Roster, RosterReply,
+        RosterRequest, RosterVersion,
+    },
     session::fragment::{FRAGMENT_HEADER_LEN, Fragment, FragmentLayout, MAX_PACKET_LEN},
     wire::{
         ack::{Ack, AckRange, MAX_ACK_ROUTES, MAX_RANGES, RouteHeard},
@@ -36,7 +39,7 @@ use netft_proto::{
 /// A fuzz target: its name, and its body.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 13] = [
     ("header", fuzzing::header),
     ("heartbeat", fuzzing::heartbeat),
     ("ack", fuzzing::ack),
@@ -47,6 +50,7 @@ const TARGETS: [Target; 12] = [
     ("challenge", fuzzing::challenge),
     ("relay", fuzzing::relay),
     ("interfaces", fuzzing::interfaces),
+    ("join_message", fuzzing::join_message),
     ("roster", fuzzing::roster),
     ("roster_message", fuzzing::roster_message),
 ];
@@ -184,6 +188,11 @@ fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
                 "challenge" => Challenge::decode(&bytes).is_ok(),
                 "relay" => RelayHeader::decode(&bytes).is_ok(),
                 "interfaces" => Advertisement::decode(&bytes).is_ok(),
+                "join_message" => {
+                    JoinRequest::decode(&bytes).is_ok()
+                        || JoinReply::decode(&bytes).is_ok()
+                        || str::from_utf8(&bytes).is_ok_and(|it| it.parse::<JoinToken>().is_ok())
+                }
                 "roster" => Roster::parse(str::from_utf8(&bytes).unwrap()).is_ok(),
                 "roster_message" => {
                     RosterRequest::decode(&bytes).is_ok() || RosterReply::decode(&bytes).is_ok()
@@ -226,6 +235,7 @@ fn seeds(target: &str) -> Seeds {
         "challenge" => challenge_seeds(),
         "relay" => relay_seeds(),
         "interfaces" => interfaces_seeds(),
+        "join_message" => join_message_seeds(),
         "roster" => roster_seeds(),
         "roster_message" => roster_message_seeds(),
         other => panic!("no seeds for {other}"),
@@ -481,6 +491,34 @@ fn roster_seeds() -> Seeds {
         ("empty", head.clone().into_bytes()),
         ("nodes", nodes.into_bytes()),
         ("unknown-keys", format!("{head}later = [\"x\"] # kept\n{}", node("a", 2)).into_bytes()),
+    ]
+}
+
+fn join_message_seeds() -> Seeds {
+    let request = JoinRequest {
+        // No UTF-8, so that no request is a reply as well.
+        invite: InviteId([0xff; 8]),
+        proof: [2; 32],
+        name: "b".to_owned(),
+        name_chosen: true,
+        addresses: vec!["10.1.0.2:3343".parse().unwrap(), "b.example.net:1".parse().unwrap()],
+    };
+    let bytes = request.encode();
+    let token = JoinToken {
+        cluster: ClusterId([1; 32]),
+        inviter: NodeKey([2; 32]),
+        invite: request.invite,
+        secret: InviteSecret::new([3; 16]),
+        addresses: vec!["10.1.0.1:3343".parse().unwrap(), "[fd01::1]:3343".parse().unwrap()],
+    };
+    vec![
+        ("bad-address", with(&bytes, bytes.len() - 1, b"x")),
+        ("bad-flags", with(&bytes, 1, &[0x80])),
+        ("bad-tag", vec![9, 1]),
+        ("joined", JoinReply::Joined(b"text".to_vec()).encode()),
+        ("refused", JoinReply::Refused("the token has expired".to_owned()).encode()),
+        ("request", bytes),
+        ("token", token.to_string().into_bytes()),
     ]
 }
 

@@ -30,7 +30,7 @@ use crate::io::{
     netlink::Netlink,
     packet_filter,
     port_claim::PortClaim,
-    quic::session::manager::SessionManager,
+    quic::{JoinAttempt, session::manager::SessionManager},
 };
 pub use crate::{
     api::{
@@ -194,6 +194,21 @@ impl Adapter {
     /// Adds packets that something outside the packet path dropped to the counters.
     pub fn count_drops(&self, reason: DropReason, packets: u64) {
         self.manager.counters().count_drops(reason, packets);
+    }
+
+    /// Lets nodes that no peer entry names ask to [join](Self::joins), or stops that. Off at the
+    /// start.
+    pub async fn set_joining(&self, joining: bool) {
+        // A reconfiguration under way would be undone with the former keys.
+        let _reconfiguring = self.next_peer.lock().await;
+        self.manager.set_joining(joining, &self.config());
+        // An adapter that is closed lets nobody join.
+        let _ = self.send_request(DriverRequest::Joining(joining)).await;
+    }
+
+    /// The nodes that ask to join, at most 8 of them waiting; `None` the second time.
+    pub fn joins(&self) -> Option<mpsc::Receiver<JoinAttempt>> {
+        self.manager.take_joins()
     }
 
     /// Has the path MTU of every route probed anew, each with its next heartbeat, and returns the

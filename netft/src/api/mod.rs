@@ -9,6 +9,7 @@ pub mod drain;
 pub mod error;
 pub mod events;
 pub mod host;
+pub mod join;
 pub mod orders;
 pub mod query;
 pub mod session;

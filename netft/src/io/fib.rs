@@ -59,8 +59,9 @@ pub struct Fib {
     /// Mark the connection ids that this node issues, to recognize packets of such transports where
     /// none exists, and first flights.
     pub cid_tags: Option<CidTags>,
-    /// Some peer has no active route. Set by [`with_reachability`](Self::with_reachability), so
-    /// that no datagram costs a search through all peers.
+    /// Some peer has no active route, or nodes may ask to join. Set by
+    /// [`with_reachability`](Self::with_reachability), so that no datagram costs a search through
+    /// all peers.
     pub has_unreachable_peer: bool,
     /// Peers whose routes are all up and healthy: their replies need not wake the driver.
     pub healthy_peers: HashSet<PeerId>,

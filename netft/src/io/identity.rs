@@ -15,7 +15,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use netft_proto::{config::PrivateKey, ids::NodeKey};
-use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
+use ring::{
+    rand::{SecureRandom, SystemRandom},
+    signature::Ed25519KeyPair,
+};
 use zeroize::Zeroizing;
 
 use crate::io::ownership::is_trusted_user;
@@ -157,6 +160,16 @@ pub fn generate_key() -> Result<PrivateKey, KeyError> {
     let document =
         Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
     Ok(PrivateKey(Zeroizing::new(document.as_ref().to_vec())))
+}
+
+/// Random bytes of the kernel, for secrets.
+///
+/// # Errors
+/// [`KeyError::Random`] when the kernel has none.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N], KeyError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::Random)?;
+    Ok(bytes)
 }
 
 /// The public key of `key`.

@@ -67,6 +67,8 @@ pub(crate) enum DriverRequest {
     Drain(DrainOrder, oneshot::Sender<Result<Vec<RouteId>, DrainError>>),
     /// Probe the path MTU of every route anew; answered with the moment.
     Recheck(oneshot::Sender<Time>),
+    /// Take datagrams of unknown sources for QUIC, since nodes may ask to join; or stop that.
+    Joining(bool),
     /// The sessions are about to end because this node closes: their end is no event.
     Closing,
     /// Stop the workers and end the driver's thread.

@@ -4,14 +4,16 @@ use std::{fmt::Write as _, fs, fs::DirBuilder, os::unix::fs::DirBuilderExt, path
 
 use netft::{
     api::host::identity,
-    config::PrivateKey,
     roster::{NodeEntry, NodeRole, Roster, SignedRoster},
 };
 use serde::Deserialize;
 
 use super::{ClusterOutput, cluster_id, keys};
 use crate::{
-    cli::cluster_args::{GenerateArgs, parse_address},
+    cli::{
+        cluster_args::{GenerateArgs, parse_address},
+        init,
+    },
     cluster::store::{read_roster_file, write_atomic},
     config::node_name,
     control::schema::ClusterStatus,
@@ -53,7 +55,7 @@ pub(super) fn run_generate(
     let entries = check_inventory(&inventory)
         .map_err(|reason| ExitError::invalid_input(format!("{path}: {reason}")))?;
     make_folder(&args.out)?;
-    let cluster_key = load_or_make_key(&args.out.join("cluster-key"))?;
+    let cluster_key = init::load_or_generate_key(&args.out.join("cluster-key"))?.0;
     let id = cluster_id(&cluster_key)?;
     let roster_path = args.out.join("roster.toml");
     let before = if roster_path.exists() { Some(read_roster_file(&roster_path)?) } else { None };
@@ -70,7 +72,7 @@ pub(super) fn run_generate(
     for (name, entry) in &entries {
         let folder = args.out.join(name);
         make_folder(&folder)?;
-        let key = load_or_make_key(&folder.join("key"))?;
+        let key = init::load_or_generate_key(&folder.join("key"))?.0;
         let key = identity::public_key(&key).map_err(keys::key_exit_error)?;
         let entry = NodeEntry { key, ..entry.clone() };
         roster = roster.with_node(entry).map_err(ExitError::invalid_input)?;
@@ -131,15 +133,6 @@ fn config_text(name: &str, cluster: &str) -> String {
          [node]\nname = \"{name}\"\nkey = \"key\"\n"
     );
     text
-}
-
-fn load_or_make_key(path: &Path) -> Result<PrivateKey, ExitError> {
-    if path.symlink_metadata().is_ok() {
-        return identity::read_key_file(path).map_err(keys::key_exit_error);
-    }
-    let key = identity::generate_key().map_err(keys::key_exit_error)?;
-    identity::write_key_file(path, &key).map_err(keys::key_exit_error)?;
-    Ok(key)
 }
 
 fn make_folder(path: &Path) -> Result<(), ExitError> {

@@ -2,6 +2,9 @@
 //! cluster's key, and handed to the daemon; without one it is written to the state directory.
 
 mod generate;
+mod invite;
+mod join;
+mod start;
 
 use std::{fs, path::Path};
 
@@ -45,6 +48,8 @@ pub(super) fn run_cluster(
     let mut out = ClusterOutput { json: target.json, style: target.output_style(), out };
     match command {
         ClusterCommand::Create(args) => create_cluster(&args, target, &mut out),
+        ClusterCommand::Invite(args) => invite::open_invite(args, &context, &mut out),
+        ClusterCommand::Join(args) => join::join_cluster(&args, target, &mut out),
         ClusterCommand::Show => {
             let status = context.status()?;
             out.print_status(&status, view::nodes_text)
@@ -260,6 +265,7 @@ fn create_cluster(
     let context =
         ClusterContext { store: loaded.store, client: DaemonClient::new(target.resolve_socket()) };
     let status = context.publish(&signed)?;
+    start::start_daemon(&args.start, &args.config, &context.client)?;
     out.print_status(&status, view::nodes_text)
 }
 

@@ -1,5 +1,7 @@
 //! JSON of the cluster's roster.
 
+use std::{collections::BTreeMap, net::SocketAddr};
+
 use netft::roster::{NodeRole, RosterNode, SignedRoster};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,15 @@ pub struct ClusterStatus {
     /// Documents of peers that were refused.
     #[serde(default)]
     pub rosters_refused: u64,
+    /// Invites of this node that let somebody in.
+    #[serde(default)]
+    pub invites_open: u64,
+    /// Nodes that joined here since netftd started.
+    #[serde(default)]
+    pub joins_accepted: u64,
+    /// Attempts to join here that were refused, by reason.
+    #[serde(default)]
+    pub joins_refused: BTreeMap<String, u64>,
     /// The signed document.
     pub roster: Option<String>,
 }
@@ -56,6 +67,35 @@ pub struct ClusterNodeView {
     pub serial: Option<u64>,
     /// A problem with its roster.
     pub problem: Option<String>,
+}
+
+/// `POST /v1/cluster/invite`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteOrder {
+    /// Name of the only node it is for.
+    pub name: Option<String>,
+    /// Time until it ends, seconds.
+    pub ttl_s: u64,
+    /// Nodes that may join with it.
+    pub uses: u32,
+    /// Addresses of this node that the token names.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InviteAnswer {
+    /// The token: a secret.
+    pub token: String,
+    /// Number of the invite, as it stands in the log.
+    pub invite: String,
+    /// Name of the only node it is for.
+    pub name: Option<String>,
+    /// Nodes that may join with it.
+    pub uses: u32,
+    /// Time until it ends, seconds.
+    pub ttl_s: u64,
 }
 
 impl ClusterStatus {

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State, rejection::StringRejection},
+    body::Bytes,
+    extract::{
+        DefaultBodyLimit, State,
+        rejection::{BytesRejection, StringRejection},
+    },
     http::StatusCode,
     response::Response,
     routing::{get, post},
@@ -18,6 +22,7 @@ use crate::control::backend::ControlBackend;
 pub(super) fn cluster_routes<N: ControlBackend>() -> Router<Arc<ServerState<N>>> {
     Router::new()
         .route("/v1/cluster", get(get_cluster))
+        .route("/v1/cluster/invite", post(post_invite))
         .route("/v1/cluster/roster", post(post_roster).layer(DefaultBodyLimit::max(MAX_ROSTER_LEN)))
 }
 
@@ -36,6 +41,17 @@ async fn post_roster<N: ControlBackend>(
     let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
     let cluster = app.control.node.cluster().ok_or_else(no_cluster_service)?;
     Ok(json_response(cluster.import_roster(body).await?))
+}
+
+/// Opens an invite; the answer holds its token.
+async fn post_invite<N: ControlBackend>(
+    State(app): SharedState<N>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, RequestError> {
+    let body = body.map_err(|error| RequestError::new(error.status(), error.body_text()))?;
+    let order = serde_json::from_slice(&body).map_err(RequestError::bad_request)?;
+    let cluster = app.control.node.cluster().ok_or_else(no_cluster_service)?;
+    Ok(json_response(cluster.open_invite(order).await?))
 }
 
 fn no_cluster_service() -> RequestError {

@@ -97,6 +97,31 @@ impl Roster {
         next.checked()
     }
 
+    /// The next version, with a node that joins under this name, key and addresses; `None` when it
+    /// is there already. Its site and roles stay: they are the operator's.
+    ///
+    /// # Errors
+    /// [`EditError`].
+    pub fn with_joiner(
+        &self,
+        name: &str,
+        key: NodeKey,
+        addresses: Vec<NodeAddress>,
+    ) -> Result<Option<Self>, EditError> {
+        let next = match self.node_named(name).filter(|node| node.owns_key(&key)) {
+            Some(_) => {
+                let addresses = Some(addresses);
+                self.with_change(name, NodeChange { addresses, ..NodeChange::default() })?
+            }
+            None => {
+                let (name, site, roles) = (name.to_owned(), String::new(), Vec::new());
+                self.with_node(NodeEntry { name, key, addresses, site, roles })?
+            }
+        };
+        let same = Self { serial: self.serial, ..next.clone() };
+        Ok((same.without_lines() != self.clone().without_lines()).then_some(next))
+    }
+
     /// The next version, without a node.
     ///
     /// # Errors

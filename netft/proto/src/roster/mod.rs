@@ -20,6 +20,9 @@ mod config_view;
 mod document;
 mod edit;
 mod exchange;
+mod invites;
+mod join_message;
+mod join_token;
 mod parser;
 mod signed;
 mod topic_message;
@@ -36,6 +39,9 @@ pub use crate::roster::{
     },
     edit::{EditError, NodeChange, NodeEntry},
     exchange::{ExchangeOutput, ExchangeProblem, PeerKnowledge, RosterExchange},
+    invites::{Invite, InviteBook, JoinRefusal, MAX_INVITE_TTL, MAX_INVITES, REMEMBER_TIME},
+    join_message::{JoinReply, JoinRequest, MAX_JOIN_REPLY_LEN, MAX_JOIN_REQUEST_LEN},
+    join_token::{InviteId, InviteSecret, JoinSession, JoinToken, MAX_TOKEN_ADDRESSES, TokenError},
     parser::RosterError,
     signed::{RosterRefusal, RosterVersion, SignedRoster},
     topic_message::{RefusalCode, RosterReply, RosterRequest},

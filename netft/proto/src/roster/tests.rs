@@ -232,6 +232,22 @@ fn a_node_keeps_its_addresses_whatever_is_changed() {
     assert_eq!(again.without_node("a").unwrap().nodes.len(), 1);
 }
 
+#[test]
+fn a_join_that_is_repeated_changes_nothing() {
+    let first = roster(ClusterId([1; 32]), &["a"]);
+    let addresses = entry("b", 3).addresses;
+    let join = |roster: &Roster| roster.with_joiner("b", node_key(3), addresses.clone()).unwrap();
+    let joined = join(&first).unwrap();
+    assert_eq!((joined.serial, joined.nodes.len()), (3, 2));
+    let change = NodeChange { site: Some("north".into()), ..NodeChange::default() };
+    let moved = joined.with_change("b", change).unwrap();
+    assert_eq!(join(&moved), None);
+    let other = moved.with_joiner("b", node_key(3), Vec::new()).unwrap().unwrap();
+    assert_eq!(other.node_named("b").unwrap().site, "north");
+    let taken = moved.with_joiner("b", node_key(4), Vec::new());
+    assert_eq!(taken, Err(EditError::NameTaken("b".into())));
+}
+
 fn config(name: &str, number: u8) -> Config {
     Config::new(name, PrivateKey(Vec::new().into()), node_key(number))
 }

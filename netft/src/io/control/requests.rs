@@ -57,6 +57,7 @@ impl Driver {
                     self.feed_engine(EngineInput::RecheckPathMtu(route));
                 }
             }
+            DriverRequest::Joining(joining) => self.publisher.set_joining(joining),
             DriverRequest::Closing => self.sessions.begin_closing(),
             DriverRequest::Stop(answer) => {
                 let _ = answer.send(());

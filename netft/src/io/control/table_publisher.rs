@@ -47,6 +47,8 @@ pub(super) struct TablePublisher {
     /// Why the table must be built anew, if it must.
     rebuild_reason: Option<&'static str>,
     generation: u64,
+    /// Nodes may ask to join.
+    joining: bool,
 }
 
 impl TablePublisher {
@@ -64,6 +66,7 @@ impl TablePublisher {
             desired_state,
             rebuild_reason: Some("start"),
             generation: 0,
+            joining: false,
         }
     }
 
@@ -81,6 +84,12 @@ impl TablePublisher {
     /// The table as last published.
     pub(super) fn fib(&self) -> Arc<Fib> {
         self.fib.load_full()
+    }
+
+    /// Takes QUIC from sources of no route while nodes may ask to join.
+    pub(super) fn set_joining(&mut self, joining: bool) {
+        self.joining = joining;
+        self.mark_dirty("nodes may join, or not");
     }
 
     pub(super) fn set_queues(&mut self, queues: Vec<Arc<TunQueue>>) {
@@ -173,7 +182,9 @@ impl TablePublisher {
             }
         }
         fib.relays = self.build_relays(view, components, &fib);
-        fib.with_reachability()
+        let mut fib = fib.with_reachability();
+        fib.has_unreachable_peer |= self.joining;
+        fib
     }
 
     fn build_relays(

@@ -39,7 +39,7 @@ pub(in crate::io) fn start_endpoint(
     peers: impl Iterator<Item = NodeKey>,
     socket: RouteSocket,
 ) -> Result<Endpoint, EndpointError> {
-    let server = server_config(tls, peers)?;
+    let server = server_config(tls, peers, false)?;
     let endpoint = Endpoint::new_with_abstract_socket(
         endpoint_config(key),
         Some(server),
@@ -49,13 +49,18 @@ pub(in crate::io) fn start_endpoint(
     Ok(endpoint)
 }
 
-/// Server configuration that accepts the keys of `peers`.
+/// Server configuration that accepts the keys of `peers`, and with `joining` also nodes that ask to
+/// join.
 pub(in crate::io) fn server_config(
     tls: &TlsIdentity,
     peers: impl Iterator<Item = NodeKey>,
+    joining: bool,
 ) -> Result<ServerConfig, EndpointError> {
-    let crypto = QuicServerConfig::try_from(tls.server_config(peers, CONTROL_ALPNS)?)
-        .map_err(|_| EndpointError::Suite)?;
+    let config = match joining {
+        true => tls.server_config_for_joins(peers, CONTROL_ALPNS)?,
+        false => tls.server_config(peers, CONTROL_ALPNS)?,
+    };
+    let crypto = QuicServerConfig::try_from(config).map_err(|_| EndpointError::Suite)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     // The addresses are synthetic: a connection migrates once an unverified source has a route.
     server

@@ -23,6 +23,7 @@
 mod endpoint;
 mod failure;
 mod handshake_return_path;
+mod join;
 mod peer_address;
 pub(crate) mod session;
 mod socket;
@@ -37,4 +38,7 @@ pub(in crate::io) use crate::io::quic::endpoint::session_cid_tag;
 pub(crate) use crate::io::quic::types::{
     DATAGRAM_QUEUE_LEN, FromQuic, FromQuicHandler, QuicDatagram, StartError,
 };
-pub use crate::io::quic::types::{PeerRequest, QueryError};
+pub use crate::io::quic::{
+    join::{JoinAttempt, JoinError, Joiner, request_join},
+    types::{PeerRequest, QueryError},
+};

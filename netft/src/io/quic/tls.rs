@@ -37,6 +37,8 @@ pub(in crate::io) const CONTROL_ALPNS: &[&[u8]] =
     &[ALPN_CONTROL_TOPICS, ALPN_CONTROL_VALIDATE, ALPN_CONTROL];
 /// ALPN of a route's transport connection.
 pub(in crate::io) const ALPN_TRANSPORT: &[u8] = b"netft-transport/1";
+/// ALPN of a join: a node that nobody knows yet asks to become one.
+pub(in crate::io) const ALPN_JOIN: &[u8] = b"netft-join/1";
 /// Server name: TLS requires one, authentication uses the key only.
 pub(in crate::io) const SERVER_NAME: &str = "peer.netft.invalid";
 /// Bytes before the key in an Ed25519 SubjectPublicKeyInfo (RFC 8410 section 4).
@@ -101,10 +103,32 @@ impl TlsIdentity {
         peers: impl Iterator<Item = NodeKey>,
         alpn: &[&[u8]],
     ) -> Result<rustls::ServerConfig, Error> {
+        self.server_config_with(self.pinned_verifier(peers), alpn)
+    }
+
+    /// The same for any key: whoever completes the handshake without a pinned one may do nothing
+    /// but what [`ALPN_JOIN`] allows.
+    ///
+    /// # Errors
+    /// As [`server_config`](Self::server_config).
+    pub(in crate::io) fn server_config_for_joins(
+        &self,
+        peers: impl Iterator<Item = NodeKey>,
+        alpn: &[&[u8]],
+    ) -> Result<rustls::ServerConfig, Error> {
+        let verifier = PinnedKeyVerifier { admits_strangers: true, ..self.pinned_verifier(peers) };
+        self.server_config_with(verifier, &[alpn, &[ALPN_JOIN]].concat())
+    }
+
+    fn server_config_with(
+        &self,
+        verifier: PinnedKeyVerifier,
+        alpn: &[&[u8]],
+    ) -> Result<rustls::ServerConfig, Error> {
         let mut config =
             rustls::ServerConfig::builder_with_details(self.provider.clone(), no_clock())
                 .with_protocol_versions(&[&TLS13])?
-                .with_client_cert_verifier(Arc::new(self.pinned_verifier(peers)))
+                .with_client_cert_verifier(Arc::new(verifier))
                 .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
                     self.key.clone(),
                 )));
@@ -146,6 +170,7 @@ impl TlsIdentity {
             own: encode_spki(&self.own_key),
             peers: peers.map(|key| encode_spki(&key)).collect(),
             algorithms: self.provider.signature_verification_algorithms,
+            admits_strangers: false,
         }
     }
 }
@@ -186,12 +211,20 @@ pub(in crate::io) fn request_support(connection: &quinn::Connection) -> RequestS
     }
 }
 
-/// Verifier that accepts exactly the pinned keys.
+/// Returns whether the other end of an established connection asks to join.
+pub(in crate::io) fn is_join(connection: &quinn::Connection) -> bool {
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    data.and_then(|data| data.protocol).as_deref() == Some(ALPN_JOIN)
+}
+
+/// Verifier that accepts exactly the pinned keys, and strangers while nodes may join.
 #[derive(Debug)]
 struct PinnedKeyVerifier {
     own: [u8; SPKI_LEN],
     peers: Vec<[u8; SPKI_LEN]>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// Any Ed25519 key but this node's own completes the handshake.
+    admits_strangers: bool,
 }
 
 impl PinnedKeyVerifier {
@@ -202,6 +235,10 @@ impl PinnedKeyVerifier {
     ) -> Result<(), Error> {
         let key: &[u8] = end.as_ref();
         if intermediates.is_empty() && self.peers.iter().any(|peer| peer.as_slice() == key) {
+            return Ok(());
+        }
+        let is_key = key.len() == SPKI_LEN && key.starts_with(&SPKI_PREFIX);
+        if self.admits_strangers && intermediates.is_empty() && is_key && key != self.own {
             return Ok(());
         }
         let refused = if key == self.own { KeyRefused::Own } else { KeyRefused::Unpinned };
@@ -317,6 +354,7 @@ mod tests {
             own: encode_spki(&own),
             peers: peers.iter().map(encode_spki).collect(),
             algorithms,
+            admits_strangers: false,
         }
     }
 
@@ -341,6 +379,17 @@ mod tests {
         assert_eq!(check(encode_spki(&own).to_vec()), Some(KeyRefused::Own));
         assert_eq!(check(peer.0.to_vec()), Some(KeyRefused::Unpinned));
         assert_eq!(check([&encode_spki(&peer)[..], &[0]].concat()), Some(KeyRefused::Unpinned));
+    }
+
+    #[test]
+    fn while_nodes_may_join_any_key_but_the_own_one_completes_the_handshake() {
+        let (own, other) = (NodeKey([1; 32]), NodeKey([3; 32]));
+        let verifier = PinnedKeyVerifier { admits_strangers: true, ..pinned(own, &[]) };
+        let check =
+            |bytes: Vec<u8>| refusal(verifier.check_pinned(&CertificateDer::from(bytes), &[]));
+        assert_eq!(check(encode_spki(&other).to_vec()), None);
+        assert_eq!(check(encode_spki(&own).to_vec()), Some(KeyRefused::Own));
+        assert_eq!(check([&encode_spki(&other)[..], &[0]].concat()), Some(KeyRefused::Unpinned));
     }
 
     #[test]

@@ -71,18 +71,24 @@ pub(in crate::io) async fn accept_handshake(
 }
 
 /// Accepts a handshake from an address of no route: `find_peer` returns the context of the peer
-/// whose key the handshake proves.
+/// whose key the handshake proves. A node that asks to join is passed to `serve_join`.
 pub(in crate::io) async fn accept_unverified(
     find_peer: impl Fn(NodeKey) -> Option<PeerContext>,
     incoming: Incoming,
     permit: OwnedSemaphorePermit,
     limiter: &Mutex<ReportLimiter>,
+    serve_join: impl AsyncFnOnce(Connection),
 ) {
     let connection = match accept_connection(incoming).await {
         Ok(connection) => connection,
         // No peer's task learns of a handshake that proved no key.
         Err(reason) => return log_unproven(limiter, &reason),
     };
+    if tls::is_join(&connection) {
+        // Its place is for handshakes of peers.
+        drop(permit);
+        return serve_join(connection).await;
+    }
     let Some(context) = tls::proven_key(&connection).and_then(find_peer) else {
         return log_unproven(limiter, "the key is of no configured peer");
     };

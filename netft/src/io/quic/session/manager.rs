@@ -30,6 +30,7 @@ use crate::io::{
     quic::{
         endpoint,
         failure::{CLOSE_GOING_AWAY, EndpointError},
+        join::{JoinAdmission, JoinAttempt},
         peer_address,
         session::{
             dialer::Dialer,
@@ -70,6 +71,10 @@ pub(crate) struct SessionManager {
     counters: Arc<Counters>,
     /// Requests of the peers, until [`take_requests`](Self::take_requests).
     request_receivers: RequestReceivers,
+    /// Nodes that ask to join, until [`take_joins`](Self::take_joins).
+    join_rx: Mutex<Option<mpsc::Receiver<JoinAttempt>>>,
+    /// Strangers may ask to join.
+    joining: AtomicBool,
     task_params: CommonTaskParams,
     /// Aborted when dropped.
     tasks: Mutex<JoinSet<()>>,
@@ -124,7 +129,9 @@ impl SessionManager {
         };
         let mut tasks = JoinSet::new();
         let peers = PeerContexts::default();
-        tasks.spawn(dispatch_handshakes(endpoint.clone(), peers.clone(), unverified_sources));
+        let (joins, join_rx) = JoinAdmission::new(config.public_key);
+        let sources = unverified_sources;
+        tasks.spawn(dispatch_handshakes(endpoint.clone(), peers.clone(), sources, joins));
         let (advertisement, _) = watch::channel(Arc::default());
         let manager = Self {
             endpoint,
@@ -133,6 +140,8 @@ impl SessionManager {
             advertisement,
             counters,
             request_receivers,
+            join_rx: Mutex::new(Some(join_rx)),
+            joining: AtomicBool::new(false),
             task_params,
             tasks: Mutex::new(tasks),
         };
@@ -184,7 +193,8 @@ impl SessionManager {
     /// They do not; nothing changed.
     pub(crate) fn check_config(&self, config: &Config) -> Result<(), StartError> {
         check_keys(config)?;
-        endpoint::server_config(&self.task_params.tls, config.peers.iter().map(|peer| peer.key))?;
+        let keys = config.peers.iter().map(|peer| peer.key);
+        endpoint::server_config(&self.task_params.tls, keys, false)?;
         Ok(())
     }
 
@@ -192,11 +202,7 @@ impl SessionManager {
     /// with the peers it does not name, while the routes that carry the close still exist. A peer
     /// that misses the close detects the missing heartbeats.
     pub(crate) async fn remove_absent_peers(&self, config: &Arc<Config>) {
-        let keys = config.peers.iter().map(|peer| peer.key);
-        match endpoint::server_config(&self.task_params.tls, keys) {
-            Ok(server) => self.endpoint.set_server_config(Some(server)),
-            Err(error) => error!(%error, "new peers cannot dial this node"),
-        }
+        self.set_server_config(config);
         let peers: Vec<_> = {
             let mut peers = lock_unpoisoned(&self.peers);
             let all = peers.iter().map(|(id, peer)| (*id, peer.events.clone())).collect();
@@ -212,6 +218,27 @@ impl SessionManager {
                 warn!(peer = %id, "the task of a control session does not respond");
             }
         }
+    }
+
+    fn set_server_config(&self, config: &Config) {
+        let keys = config.peers.iter().map(|peer| peer.key);
+        let joining = self.joining.load(Relaxed);
+        match endpoint::server_config(&self.task_params.tls, keys, joining) {
+            Ok(server) => self.endpoint.set_server_config(Some(server)),
+            Err(error) => error!(%error, "new peers cannot dial this node"),
+        }
+    }
+
+    /// Lets nodes that nobody knows ask to join, or stops that.
+    pub(crate) fn set_joining(&self, joining: bool, config: &Config) {
+        debug!(joining, "handshakes of joining nodes");
+        self.joining.store(joining, Relaxed);
+        self.set_server_config(config);
+    }
+
+    /// The nodes that ask to join; `None` if it was taken.
+    pub(crate) fn take_joins(&self) -> Option<mpsc::Receiver<JoinAttempt>> {
+        lock_unpoisoned(&self.join_rx).take()
     }
 
     /// Second half, once the driver knows the new peers: starts their sessions.
@@ -307,12 +334,14 @@ async fn dispatch_handshakes(
     endpoint: Endpoint,
     peers: PeerContexts,
     unverified_sources: Arc<Mutex<UnverifiedSources>>,
+    joins: JoinAdmission,
 ) {
     let mut unverified = UnverifiedHandshakes {
         peers: peers.clone(),
         sources: unverified_sources,
         permits: Arc::new(Semaphore::new(MAX_UNVERIFIED_HANDSHAKES)),
         limiter: Arc::default(),
+        joins,
         tasks: JoinSet::new(),
     };
     while let Some(incoming) = endpoint.accept().await {
@@ -337,6 +366,7 @@ struct UnverifiedHandshakes {
     /// One permit per handshake under way.
     permits: Arc<Semaphore>,
     limiter: Arc<Mutex<ReportLimiter>>,
+    joins: JoinAdmission,
     tasks: JoinSet<()>,
 }
 
@@ -358,9 +388,16 @@ impl UnverifiedHandshakes {
             lock_unpoisoned(&sources).set_peer(from, context.peer);
             Some(context)
         };
-        let limiter = self.limiter.clone();
+        let source = lock_unpoisoned(&self.sources).find_source(from).map(|it| it.from.ip());
+        let (limiter, joins) = (self.limiter.clone(), self.joins.clone());
         self.tasks.spawn(async move {
-            handshake::accept_unverified(find_peer, incoming, permit, &limiter).await
+            let serve_join = async |connection| {
+                // A source that was evicted meanwhile cannot be answered.
+                if let Some(source) = source {
+                    joins.serve_join(connection, source).await;
+                }
+            };
+            handshake::accept_unverified(find_peer, incoming, permit, &limiter, serve_join).await
         });
     }
 }

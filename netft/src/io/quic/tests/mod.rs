@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod joins;
 mod requests;
 mod rig;
 

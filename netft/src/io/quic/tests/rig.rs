@@ -80,7 +80,7 @@ impl Plan {
         }
     }
 
-    fn addresses(&self) -> Vec<SocketAddr> {
+    pub(in crate::io) fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().map(|socket| socket.local_addr().unwrap()).collect()
     }
 
@@ -271,6 +271,10 @@ impl Node {
     pub(in crate::io) fn give_routes(&self) {
         self.fib.store(Arc::new(self.plan.fib(&self.peer)));
         self.manager.notify_fib_changed();
+    }
+
+    pub(in crate::io) fn set_joining(&self, joining: bool) {
+        self.manager.set_joining(joining, &self.plan.config(&self.peer));
     }
 
     /// Activates one route, as the driver does once it is usable.
