@@ -17,7 +17,7 @@ use std::{
 
 use common::{
     commands::{has_programs, run_ip},
-    programs,
+    programs, wait_until,
 };
 use netft_lab::{
     Lab, Netns, NetworkLayout,
@@ -29,6 +29,8 @@ use rustix::process::Signal;
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 80);
 const CLIENT: usize = 3;
 const PORT: u16 = 7000;
+/// A service that an address follows.
+const ROLE_PORT: u16 = 7100;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(40);
 /// Longest wait for what must happen.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -59,12 +61,9 @@ impl Drop for RaftLab {
 }
 
 impl RaftLab {
-    fn start(folder: &std::path::Path) -> Self {
+    fn start(folder: &std::path::Path, vips: &str) -> Self {
         let lab = Lab::with_layouts(4, &[NetworkLayout::Flat, NetworkLayout::Flat]).unwrap();
-        let common = format!(
-            "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"raft\"\n\n[ownership]\n\
-             voters = [\"a\", \"b\", \"c\"]\n"
-        );
+        let common = format!("{vips}\n[ownership]\nvoters = [\"a\", \"b\", \"c\"]\n");
         let stores: Vec<_> = (0..3)
             .map(|node| format!("store = {:?}", folder.join(format!("store{node}"))))
             .collect();
@@ -99,6 +98,35 @@ impl RaftLab {
             assert!(start.elapsed() < DEADLINE, "nobody answers:\n{}", self.all_logs());
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The owner of an address as a node knows it.
+    fn owner_of(&self, vip: &str) -> Option<String> {
+        let list = self.daemons.iter().flatten().next()?.get_json("/v1/vips").ok()?;
+        let found = list["vips"].as_array()?.iter().find(|one| one["name"] == vip)?.clone();
+        found["owner"].as_str().map(str::to_owned)
+    }
+
+    fn wait_owners(&self, wanted: &[(&str, &str)]) {
+        let start = Instant::now();
+        loop {
+            let owners: Vec<_> = wanted.iter().map(|(vip, _)| self.owner_of(vip)).collect();
+            let is_right = |(owner, (_, node)): (&Option<String>, &(&str, &str))| {
+                owner.as_deref() == Some(*node)
+            };
+            if owners.iter().zip(wanted).all(is_right) {
+                return;
+            }
+            let all = self.all_logs();
+            assert!(start.elapsed() < DEADLINE, "{wanted:?}, found {owners:?}:\n{all}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs `netft` on a node, and returns its output.
+    fn ask_operator(&self, node: usize, words: &[&str]) -> String {
+        let output = self.site.operator_command(&self.lab, node).unwrap().args(words).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
     }
 
     fn all_logs(&self) -> String {
@@ -203,7 +231,9 @@ fn f_60_the_address_goes_on_and_never_has_two_owners() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
-        let mut test = RaftLab::start(folder.path());
+        let web =
+            format!("[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"raft\"\n");
+        let mut test = RaftLab::start(folder.path(), &web);
         let start = Instant::now();
         let mut owner = test.await_owner(|_| true);
         // Every node has joined, so that any of them may be lost.
@@ -236,5 +266,166 @@ fn f_60_the_address_goes_on_and_never_has_two_owners() {
             }
         }
         scheduling::assert_within("half of the takeovers", at(50), TAKEOVER_BOUND, start);
+    });
+}
+
+/// A service on a node that a check finds; ends when dropped.
+struct Role(Arc<AtomicBool>, Option<thread::JoinHandle<()>>);
+
+impl Role {
+    fn begin(netns: &Netns) -> Self {
+        let listener = netns.run_inside(|| TcpListener::bind((Ipv4Addr::LOCALHOST, ROLE_PORT)));
+        let listener = listener.unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let is_done = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            while !is_done.load(Relaxed) {
+                drop(listener.accept());
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self(is_over, Some(thread))
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
+/// F-95.
+#[test]
+fn f_95_an_address_goes_where_its_rules_want_it() {
+    in_namespace("f_95_an_address_goes_where_its_rules_want_it", || {
+        if !has_programs(&["nft", "ip"]) {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let vip = |name: &str, number: u8, rules: &str| {
+            let head = format!("[[vip]]\nname = {name:?}\naddress = \"10.1.0.{number}\"\n");
+            format!("{head}ownership = \"raft\"\n{rules}\n")
+        };
+        let check = format!(
+            "follow = true\ncheck = {{ tcp = \"127.0.0.1:{ROLE_PORT}\", interval = 100, \
+             timeout = 100, rise = 1, fall = 1 }}"
+        );
+        let vips = vip("home", 80, "preferred = [\"b\", \"c\"]\nfailback = 500")
+            + &vip("stay", 81, "preferred = [\"b\"]")
+            + &vip("mate", 82, "placement = { together_with = [\"home\"] }")
+            + &vip("away", 83, "placement = { apart_from = [\"home\"] }")
+            + &vip("role", 84, &check);
+        let mut test = RaftLab::start(folder.path(), &vips);
+        test.wait_owners(&[("home", "b"), ("stay", "b"), ("mate", "b")]);
+        assert_ne!(test.owner_of("away").as_deref(), Some("b"));
+        assert_eq!(test.owner_of("role"), None, "no check passes");
+        let on_a = Role::begin(test.lab.node_netns(0));
+        test.wait_owners(&[("role", "a")]);
+        // Both pass: the one that began last, by more than messages take, leads the service.
+        thread::sleep(Duration::from_millis(500));
+        let on_c = Role::begin(test.lab.node_netns(2));
+        test.wait_owners(&[("role", "c")]);
+        drop(on_c);
+        test.wait_owners(&[("role", "a")]);
+        // The second of the preferred nodes, with its company, and then back.
+        thread::sleep(Duration::from_secs(2));
+        test.inject_fault(1, Fault::Killed);
+        test.wait_owners(&[("home", "c"), ("mate", "c")]);
+        let stayed = test.owner_of("stay").unwrap();
+        test.repair(1, Fault::Killed);
+        test.wait_owners(&[("home", "b"), ("mate", "b"), ("role", "a")]);
+        assert_ne!(test.owner_of("away").as_deref(), Some("b"));
+        assert_eq!(test.owner_of("stay"), Some(stayed), "it does not return by itself");
+        drop(on_a);
+    });
+}
+
+/// F-98.
+#[test]
+fn f_98_the_engine_is_seen_and_takes_up_what_a_reload_adds() {
+    in_namespace("f_98_the_engine_is_seen_and_takes_up_what_a_reload_adds", || {
+        if !has_programs(&["nft", "ip"]) {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let head = |name: &str, number: u8| {
+            format!("[[vip]]\nname = {name:?}\naddress = \"10.1.0.{number}\"\n")
+        };
+        let web = head("web", 80) + "ownership = \"raft\"\n";
+        let mut test = RaftLab::start(folder.path(), &web);
+        test.await_owner(|_| true);
+        let engine = |node: usize| {
+            let status = test.daemons[node].as_ref().unwrap().get_json("/v1/status");
+            status.unwrap_or_default()["ownership"].clone()
+        };
+        let is_settled = |node: usize| {
+            let engine = engine(node);
+            let voters = engine["voters"].as_array().cloned().unwrap_or_default();
+            let reached = voters.iter().filter(|voter| voter["reached"] == true).count();
+            engine["leader"].is_string() && reached == 3
+        };
+        wait_until("a leader", || (0..3).all(is_settled));
+        let (first, second) = (engine(0), engine(1));
+        assert_eq!((&first["leader"], &first["term"]), (&second["leader"], &second["term"]));
+        assert_eq!(first["problem"], serde_json::Value::Null);
+        let text = test.ask_operator(0, &["status"]);
+        assert!(text.contains("leads in term") && text.contains("3 of 3 voters"), "{text}");
+        let why = test.ask_operator(0, &["vip", "why", "web"]);
+        assert!(why.contains("no node owned it"), "{why}");
+        let metrics = test.ask_operator(0, &["metrics"]);
+        assert!(metrics.contains("netft_ownership_voter_reached{voter=\"c\"} 1"), "{metrics}");
+        // An address that a reload adds has an owner; one that it changes keeps its own.
+        let owner = test.owner_of("web");
+        let added = head("db", 81) + "ownership = \"raft\"\n";
+        for node in 0..3 {
+            let path = test.site.config_path(node);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let changed = text.replace(&web, &format!("{web}failback = 700\n{added}"));
+            std::fs::write(&path, changed).unwrap();
+            let done = test.ask_operator(node, &["reload"]);
+            assert!(done.contains("db"), "{done}");
+            if node == 0 {
+                wait_until("the difference", || {
+                    let text = test.ask_operator(0, &["vip", "list"]);
+                    text.contains("db: it is not defined there") && text.contains("web: its def")
+                });
+                let events = test.ask_operator(1, &["events", "-n", "100"]);
+                assert!(events.contains("it is defined there, and not here, on a"), "{events}");
+            }
+        }
+        let are_same = |test: &RaftLab| {
+            (0..3).all(|node| {
+                let text = test.ask_operator(node, &["vip", "list"]);
+                text.matches(": normal since").count() == 2 && !text.contains("different")
+            })
+        };
+        wait_until("the same definitions", || are_same(&test));
+        wait_until("an owner", || test.owner_of("db").is_some());
+        assert_eq!(test.owner_of("web"), owner);
+        let view = test.daemons[0].as_ref().unwrap().get_json("/v1/vips").unwrap();
+        let history = view["vips"].to_string();
+        assert!(!history.contains("it was removed"), "{history}");
+        // One that is removed is taken from its owner.
+        for node in 0..3 {
+            let path = test.site.config_path(node);
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replace(&added, "")).unwrap();
+            test.ask_operator(node, &["reload"]);
+        }
+        wait_until("the removal", || are_same(&test));
+        let text = test.ask_operator(0, &["vip", "list"]);
+        assert!(!text.contains("db"), "{text}");
+        test.inject_fault(2, Fault::Killed);
+        wait_until("c is missed", || {
+            let text = test.ask_operator(0, &["vip", "list"]);
+            text.contains("2 of 3 voters reached (not c)")
+        });
+        wait_until("c is down", || {
+            let text = test.ask_operator(0, &["vip", "list"]);
+            text.contains("partner c: partner-down")
+                && test.ask_operator(0, &["peer", "show", "c"]).contains("partner-down")
+        });
     });
 }

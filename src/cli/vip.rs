@@ -7,7 +7,7 @@ use crate::{
     config::{adapter_name, node_name},
     control::{
         client::DaemonClient,
-        schema::{VipList, VipOrder, VipOrderDone, VipView},
+        schema::{VipBody, VipList, VipOrder, VipOrderDone},
     },
     exit::ExitError,
     render::{style::OutputStyle, vips},
@@ -118,17 +118,20 @@ fn order_of(action: &str) -> VipOrder {
     VipOrder { action: action.to_owned(), ..VipOrder::default() }
 }
 
-fn find_vip(client: &DaemonClient, name: &str) -> Result<VipView, ExitError> {
+fn find_vip(client: &DaemonClient, name: &str) -> Result<VipBody, ExitError> {
     let (_, list) = client.request_json::<VipList>("GET", "/v1/vips", "")?;
-    list.vips.into_iter().find(|vip| vip.name == name).ok_or_else(|| {
+    let found = list.vips.into_iter().find(|vip| vip.name == name);
+    let vip = found.ok_or_else(|| {
         ExitError::invalid_input(format!(
             "there is no floating address {name:?}: `netft vip list` shows them"
         ))
-    })
+    })?;
+    let engine = list.ownership.filter(|engine| engine.engine == vip.ownership);
+    Ok(VipBody { vip, engine })
 }
 
 fn print_vip(
-    vip: &VipView,
+    vip: &VipBody,
     json: bool,
     out: &mut StandardOutput,
     show: impl FnOnce() -> String,

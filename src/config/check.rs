@@ -84,6 +84,7 @@ pub(super) fn check_file(
     let nodes = config.peers.iter().map(|peer| peer.name.as_str());
     let nodes: Vec<_> = nodes.chain(node.map(|node| node.name.as_str())).collect();
     vips::check_node_names(reader, &file.vip, &nodes);
+    vips::check_companions(reader, &file.vip, &config.floating.vips);
     config.floating.ownership = vips::read_ownership(reader, &file.ownership, &nodes);
     read_adapter(reader, &file.adapter, &mut config.adapter);
     read_heartbeat(reader, &file.heartbeat, &mut config.heartbeat);

@@ -200,9 +200,18 @@ pub(super) struct VipSection {
     pub(super) preferred: OptionalField,
     pub(super) failback: OptionalField,
     pub(super) follow: OptionalField,
+    #[serde(default)]
+    pub(super) placement: PlacementTable,
     pub(super) hook: OptionalField,
     pub(super) hook_timeout: OptionalField,
     pub(super) check: Option<Spanned<CheckTable>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlacementTable {
+    pub(super) together_with: OptionalField,
+    pub(super) apart_from: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -135,6 +135,9 @@ fn wrap_line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
+/// An address that others name.
+const OTHER_VIP: &str = "[[vip]]\nname = \"db\"\naddress = \"10.1.0.83\"\n";
+
 /// A config with every table, and values that tests replace.
 #[derive(Clone)]
 struct SampleFile(Vec<(&'static str, String)>);
@@ -182,7 +185,7 @@ impl SampleFile {
                 }
             }
         }
-        text
+        text + OTHER_VIP
     }
 
     fn load(&self, folder: &Path) -> Config {

@@ -1,6 +1,7 @@
 //! The floating addresses of a config: `[[vip]]` and `[vip.check]`. Pure.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::Path,
     time::Duration,
@@ -131,6 +132,7 @@ fn read_vip(
     reader.store_flag(&mut config.follow, &vip.follow, &keys::VIP_FOLLOW);
     let preferred = reader.read_list(&vip.preferred, &keys::VIP_PREFERRED, node_name);
     config.preferred = preferred.into_iter().map(|(node, _)| node).collect();
+    (config.together_with, config.apart_from) = read_companions(reader, vip);
     config.failback = read_failback(reader, &vip.failback).unwrap_or_default();
     if config.follow && check.is_none() {
         let message = format!("{owner} follows a check, and has none");
@@ -145,6 +147,63 @@ fn read_vip(
         config.hook = Some(hook);
     }
     Some(config)
+}
+
+/// Names of the addresses that it belongs with, and of those that it keeps away from.
+fn read_companions(reader: &mut FieldReader, vip: &raw::VipSection) -> (Vec<String>, Vec<String>) {
+    let lists = [
+        reader.read_list(&vip.placement.together_with, &keys::VIP_TOGETHER_WITH, node_name),
+        reader.read_list(&vip.placement.apart_from, &keys::VIP_APART_FROM, node_name),
+    ];
+    let [together, apart] = lists.map(|list| list.into_iter().map(|(name, _)| name).collect());
+    (together, apart)
+}
+
+/// Reports wishes about addresses that are none, and wishes in a circle, which no placement ends.
+pub(super) fn check_companions(
+    reader: &mut FieldReader,
+    tables: &[Spanned<raw::VipSection>],
+    vips: &[VipConfig],
+) {
+    let wishes_of = |name: &str| {
+        let vip = vips.iter().find(|vip| vip.name == name);
+        vip.into_iter().flat_map(|vip| vip.together_with.iter().chain(&vip.apart_from))
+    };
+    let leads_to = |start: &str, end: &str| {
+        let (mut reached, mut open) = (BTreeSet::new(), vec![start.to_owned()]);
+        while let Some(name) = open.pop() {
+            if reached.insert(name.clone()) {
+                open.extend(wishes_of(&name).cloned());
+            }
+        }
+        reached.contains(end)
+    };
+    for table in tables {
+        let (mut quiet, raw) = (FieldReader::default(), table.get_ref());
+        let Some((own, _)) = quiet.parse_text(&raw.name, &keys::VIP_NAME, node_name) else {
+            continue;
+        };
+        let lists = [
+            (&raw.placement.together_with, &keys::VIP_TOGETHER_WITH),
+            (&raw.placement.apart_from, &keys::VIP_APART_FROM),
+        ];
+        for (field, key) in lists {
+            for (name, span) in quiet.read_list(field, key, node_name) {
+                let (message, label, help) = if !vips.iter().any(|vip| vip.name == name) {
+                    let help = "write the `name` of another `[[vip]]`";
+                    (format!("there is no floating address {name:?}"), "no `[[vip]]` has it", help)
+                } else if leads_to(&name, &own) {
+                    let help = "an address follows others, or avoids them; these do not heed it: \
+                                write the wish at one of them";
+                    (format!("the wishes of {own:?} lead back to it"), "this one", help)
+                } else {
+                    continue;
+                };
+                let problem = ConfigProblem::at_span(span, message, label);
+                reader.report_problem(problem.with_help(help));
+            }
+        }
+    }
 }
 
 fn read_addresses(
@@ -348,11 +407,13 @@ mod tests {
             "[[vip]]\nname = \"web\"\naddress = [\"10.1.0.80/24\", \"fd01::80\"]\n\
              interface = \"eth1\"\nownership = \"manual\"\nlease = 1000\nfence = \"none\"\n\
              source = true\npreferred = [\"b\", \"a\"]\nfailback = 60000\nfollow = true\n\
+             placement = { together_with = [\"db\"] }\n\
              hook = [\"/bin/hook\", \"x\"]\nhook_timeout = 700\n\
              check = { http = \"http://[::1]:81/up\", status = 204, timeout = 50, interval = 60, \
              rise = 4, fall = 5 }\n\
              [[vip]]\nname = \"db\"\naddress = \"10.1.0.81\"\nnetwork = \"10.1.0.0/24\"\n\
-             failback = \"at-once\"\n",
+             failback = \"at-once\"\n[[vip]]\nname = \"x\"\naddress = \"10.1.0.82\"\n\
+             placement = { apart_from = [\"db\", \"web\"] }\n",
         );
         let both = ["10.1.0.80/24", "fd01::80"].map(|text| vip_address(text).unwrap());
         let probe = VipProbe::Http {
@@ -370,6 +431,7 @@ mod tests {
             preferred: vec!["b".to_owned(), "a".to_owned()],
             failback: VipFailback::After(Duration::from_secs(60)),
             follow: true,
+            together_with: vec!["db".to_owned()],
             check: Some(VipCheck {
                 probe,
                 timeout: Duration::from_millis(50),
@@ -385,7 +447,11 @@ mod tests {
             failback: VipFailback::After(Duration::ZERO),
             ..VipConfig::new("db", vec![vip_address("10.1.0.81").unwrap()])
         };
-        assert_eq!(vips, Ok(vec![web, db]));
+        let x = VipConfig {
+            apart_from: vec!["db".to_owned(), "web".to_owned()],
+            ..VipConfig::new("x", vec![vip_address("10.1.0.82").unwrap()])
+        };
+        assert_eq!(vips, Ok(vec![web, db, x]));
     }
 
     #[test]
@@ -412,6 +478,23 @@ mod tests {
                 "both say where the address is",
             ),
             (full("follow = true"), ":8:", "follows a check, and has none"),
+            (
+                full("placement = { apart_from = [\"db\"] }"),
+                ":10:",
+                "there is no floating address \"db\"",
+            ),
+            (
+                full("placement = { together_with = [\"web\"] }"),
+                ":10:",
+                "wishes of \"web\" lead back to it",
+            ),
+            (
+                full("placement = { together_with = [\"db\"] }\n")
+                    + "[[vip]]\nname = \"db\"\naddress = \"10.1.0.81\"\n\
+                       placement = { apart_from = [\"web\"] }",
+                ":10:",
+                "lead back to it",
+            ),
             (full("hook = [\"x\"]"), ":10:", "absolute path"),
             (full("hook = []"), ":10:", "names no program"),
             (full("check = {}"), ":10:", "needs one of `tcp`, `http` and `exec`"),

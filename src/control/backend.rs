@@ -15,7 +15,10 @@ use netft::{
     route::{PeerChange, RouteChange},
 };
 
-use super::cluster::ClusterHandle;
+use super::{
+    cluster::ClusterHandle,
+    schema::{OwnershipView, PartnerView},
+};
 use crate::{
     exit::ExitError,
     vip::{VipError, VipHandle},
@@ -85,6 +88,16 @@ pub trait ControlBackend: Send + Sync + 'static {
     /// The service of the floating addresses; `None` while there is none.
     fn vip_handle(&self) -> impl Future<Output = Option<VipHandle>> + Send {
         std::future::ready(None)
+    }
+
+    /// The other nodes, as far as floating addresses are concerned.
+    fn partner_views(&self) -> Vec<PartnerView> {
+        Vec::new()
+    }
+
+    /// The engine that decides on owners; `None` without one.
+    fn ownership_view(&self) -> Option<OwnershipView> {
+        None
     }
 
     /// Moves a floating address to a node, or to any; returns its name.

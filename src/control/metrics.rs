@@ -17,7 +17,11 @@ use netft::{
     },
 };
 
-use super::{log_counts::LogCountsView, schema::VipView, verdict};
+use super::{
+    log_counts::LogCountsView,
+    schema::{OwnershipView, VipList, VipView},
+    verdict,
+};
 
 use self::page::{MetricKind, MetricsPage};
 pub use self::{page::PageFormat, process::ProcessFigures};
@@ -27,7 +31,7 @@ pub fn render_page(
     snapshot: &Snapshot,
     log: LogCountsView,
     process: ProcessFigures,
-    vips: &[VipView],
+    floating: &VipList,
     format: PageFormat,
 ) -> String {
     let mut page = MetricsPage::new(format);
@@ -63,7 +67,8 @@ pub fn render_page(
         log.limited_lines,
     );
     process.write_to(&mut page);
-    write_vips(&mut page, vips);
+    write_vips(&mut page, &floating.vips);
+    write_ownership(&mut page, floating.ownership.as_ref());
     page.finish()
 }
 
@@ -85,6 +90,36 @@ fn write_vips(page: &mut MetricsPage, vips: &[VipView]) {
         if let Some(left) = vip.lease_left_ms {
             page.write_sample("", &[("vip", &vip.name)], left as f64 / 1000.0);
         }
+    }
+}
+
+fn write_ownership(page: &mut MetricsPage, engine: Option<&OwnershipView>) {
+    let Some(engine) = engine else { return };
+    let gauges = [
+        ("netft_ownership_term", "Term of the ownership engine.", engine.term),
+        (
+            "netft_ownership_leader",
+            "1 if this node leads the ownership engine.",
+            u64::from(engine.role == "leader"),
+        ),
+        (
+            "netft_ownership_leader_known",
+            "1 if this node knows the leader of the ownership engine.",
+            u64::from(engine.leader.is_some()),
+        ),
+        (
+            "netft_ownership_problem",
+            "1 if this node does not vote though it should.",
+            u64::from(engine.problem.is_some()),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        page.write_single_sample(name, MetricKind::Gauge, help, value);
+    }
+    let help = "1 for a voter on the owners of floating addresses that this node reaches.";
+    page.begin_family("netft_ownership_voter_reached", MetricKind::Gauge, help);
+    for voter in &engine.voters {
+        page.write_sample("", &[("voter", &voter.name)], u8::from(voter.reached));
     }
 }
 

@@ -341,11 +341,11 @@ async fn get_metrics<N: ControlBackend>(
         return (StatusCode::SERVICE_UNAVAILABLE, [close], "the driver does not answer\n")
             .into_response();
     };
-    let vips = vips::list_vips(&*control.node).await;
+    let floating = vips::to_vip_list(&*control.node).await;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = PageFormat::from_accept(accept.unwrap_or_default());
     let log = control.log_counts.read_counts();
-    let page = metrics::render_page(&snapshot, log, ProcessFigures::read_own(), &vips, format);
+    let page = metrics::render_page(&snapshot, log, ProcessFigures::read_own(), &floating, format);
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     ([kind, close], page).into_response()
 }

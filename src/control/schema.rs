@@ -30,7 +30,10 @@ pub use validation::{
     Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
 };
 
-pub use vips::{VipCounts, VipHistoryLine, VipList, VipOrder, VipOrderDone, VipView};
+pub use vips::{
+    OwnershipView, PartnerView, VipBody, VipCounts, VipHistoryLine, VipList, VipOrder,
+    VipOrderDone, VipView, VoterView,
+};
 
 pub use super::session_state::SessionState;
 use super::{cause::StallSummary, log_counts::LogCountsView, verdict::RedundancyVerdict, words};
@@ -313,6 +316,9 @@ pub struct DaemonStatus {
     /// Number of floating addresses.
     #[serde(default)]
     pub vips: VipCounts,
+    /// The engine that decides on the owners of floating addresses; null without one.
+    #[serde(default)]
+    pub ownership: Option<OwnershipView>,
     /// Packet counters since the start.
     pub counters: PacketCounters,
     /// Log lines that were lost or left out since the start.
@@ -463,6 +469,10 @@ pub struct PeerView {
     pub policy: String,
     /// Traffic classes with a policy of their own; the first match decides.
     pub classes: Vec<TrafficClassSpec>,
+    /// Its state as far as floating addresses are concerned: `normal`, `recover`, `interrupted` or
+    /// `partner-down`; null without floating addresses.
+    #[serde(default)]
+    pub partner_state: Option<String>,
 }
 
 /// A traffic class. Absent criteria match everything.

@@ -47,7 +47,7 @@ use super::{
     orders, policies,
     schema::{
         AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
-        RouteBody, RoutePatch, VersionedBody, VipCounts, VipList, VipOrder, VipView,
+        RouteBody, RoutePatch, VersionedBody, VipOrder,
     },
     validate, vips, why,
     why::{EventSelector, RouteEndpoints},
@@ -243,10 +243,6 @@ impl<N: ControlBackend> ServerState<N> {
         }
     }
 
-    async fn list_vips(&self) -> Vec<VipView> {
-        vips::list_vips(&*self.control.node).await
-    }
-
     /// Waits until the disk has the operator's orders; the reason if it has not.
     async fn unsaved_orders(&self) -> Option<String> {
         self.control.node.unsaved_orders(ORDER_SAVE_TIMEOUT).await
@@ -258,7 +254,8 @@ impl<N: ControlBackend> ServerState<N> {
         orders_unsaved: Option<String>,
     ) -> Result<Response, RequestError> {
         let snapshot = self.take_snapshot().await?;
-        let peer = convert::to_peer(find_peer(&snapshot, name)?, &snapshot);
+        let mut peer = convert::to_peer(find_peer(&snapshot, name)?, &snapshot);
+        vips::add_to_peers(&*self.control.node, std::slice::from_mut(&mut peer)).await;
         Ok(json_response(PeerBody { peer, orders_unsaved }))
     }
 
@@ -295,7 +292,7 @@ async fn get_status<N: ControlBackend>(
     let snapshot = app.take_snapshot().await?;
     let mut status = convert::to_daemon_status(&snapshot);
     status.orders_unsaved = app.control.node.unsaved_orders(Duration::ZERO).await;
-    status.vips = VipCounts::of(&app.list_vips().await);
+    vips::add_to_status(&*app.control.node, &mut status).await;
     status.log = app.control.log_counts.read_counts();
     Ok(json_response(status))
 }
@@ -303,7 +300,9 @@ async fn get_status<N: ControlBackend>(
 async fn get_peers<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
-    Ok(json_response(convert::to_peer_list(&app.take_snapshot().await?)))
+    let mut list = convert::to_peer_list(&app.take_snapshot().await?);
+    vips::add_to_peers(&*app.control.node, &mut list.peers).await;
+    Ok(json_response(list))
 }
 
 fn find_peer<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s PeerInfo, RequestError> {
@@ -394,7 +393,7 @@ async fn post_drain<N: ControlBackend>(
 }
 
 async fn get_vips<N: ControlBackend>(State(app): SharedState<N>) -> Response {
-    json_response(VipList { vips: app.list_vips().await })
+    json_response(vips::to_vip_list(&*app.control.node).await)
 }
 
 async fn post_vip<N: ControlBackend>(
@@ -553,10 +552,11 @@ async fn get_why<N: ControlBackend>(
 async fn get_metrics<N: ControlBackend>(
     State(app): SharedState<N>,
 ) -> Result<Response, RequestError> {
-    let (snapshot, vips) = (app.take_snapshot().await?, app.list_vips().await);
+    let floating = vips::to_vip_list(&*app.control.node).await;
+    let snapshot = app.take_snapshot().await?;
     let log = app.control.log_counts.read_counts();
     let (process, format) = (ProcessFigures::read_own(), PageFormat::Text);
-    let text = metrics::render_page(&snapshot, log, process, &vips, format);
+    let text = metrics::render_page(&snapshot, log, process, &floating, format);
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 

@@ -5,16 +5,33 @@ use netft::config::{VipConfig, adapter_name, node_name, vip_address};
 
 use super::{
     backend::ControlBackend,
-    schema::{VipOrder, VipOrderDone},
+    schema::{DaemonStatus, PeerView, VipCounts, VipList, VipOrder, VipOrderDone},
 };
-use crate::vip::{VipError, VipView};
+use crate::vip::VipError;
 
-/// Every floating address, by name.
-pub(super) async fn list_vips<N: ControlBackend>(node: &N) -> Vec<VipView> {
-    match node.vip_handle().await {
+/// Every floating address, by name, and the engine that decides on owners.
+pub(super) async fn to_vip_list<N: ControlBackend>(node: &N) -> VipList {
+    let vips = match node.vip_handle().await {
         Some(handle) => handle.list().await,
         None => Vec::new(),
+    };
+    VipList { vips, ownership: node.ownership_view(), partners: node.partner_views() }
+}
+
+/// Adds their states as partners to peers, if there are floating addresses.
+pub(super) async fn add_to_peers<N: ControlBackend>(node: &N, peers: &mut [PeerView]) {
+    let VipList { vips, partners, .. } = to_vip_list(node).await;
+    for peer in peers.iter_mut().filter(|_| !vips.is_empty()) {
+        let partner = partners.iter().find(|partner| partner.name == peer.name);
+        peer.partner_state = partner.map(|partner| partner.state.clone());
     }
+}
+
+/// Adds the floating addresses to the state of the daemon.
+pub(super) async fn add_to_status<N: ControlBackend>(node: &N, status: &mut DaemonStatus) {
+    let VipList { vips, ownership, .. } = to_vip_list(node).await;
+    status.vips = VipCounts::of(&vips);
+    status.ownership = ownership;
 }
 
 /// Carries out an order on the floating address `name`.

@@ -13,6 +13,7 @@ mod names;
 pub mod node;
 mod orders;
 mod ownership;
+mod partners;
 mod privileges;
 mod pump;
 mod reload;

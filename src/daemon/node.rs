@@ -21,7 +21,7 @@ use netft::{
     route::{EventKind, PeerChange, RouteChange},
     wire::DropReason,
 };
-use tokio::sync::{RwLock, mpsc, oneshot};
+use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
 use super::{
     orders::{OrderStore, SavedOrders},
@@ -30,12 +30,23 @@ use super::{
 };
 use crate::{
     cluster::service::ClusterNode,
-    control::{backend::ControlBackend, cluster::ClusterHandle},
+    control::{
+        backend::ControlBackend,
+        cluster::ClusterHandle,
+        schema::{OwnershipView, VoterView},
+    },
     exit::ExitError,
-    ownership::OwnershipRequest,
+    ownership::{OwnershipRequest, clock, raft::EngineStatus},
     vip,
-    vip::{VipError, VipHandle, VipPeers, VipReport},
+    vip::{PartnerBook, PartnerView, VipError, VipHandle, VipPeers, VipReport},
 };
+
+/// The running engine, for those who ask it.
+#[derive(Debug)]
+pub(super) struct OwnershipHandle {
+    pub(super) requests: mpsc::Sender<OwnershipRequest>,
+    pub(super) status: watch::Receiver<EngineStatus>,
+}
 
 /// The adapter of this process; requests after `close` get an error.
 pub struct RunningNode {
@@ -44,9 +55,13 @@ pub struct RunningNode {
     saved_orders: SavedOrders,
     /// Set once the floating addresses are served.
     vips: OnceLock<VipHandle>,
+    /// Set with `vips`.
+    partners: OnceLock<Arc<PartnerBook>>,
     /// Set once an engine decides on owners.
-    ownership: OnceLock<mpsc::Sender<OwnershipRequest>>,
+    ownership: OnceLock<OwnershipHandle>,
     cluster: OnceLock<ClusterHandle>,
+    /// Changed by every reload that took effect.
+    reloaded: watch::Sender<()>,
 }
 
 impl RunningNode {
@@ -66,8 +81,17 @@ impl RunningNode {
         let events = adapter.events();
         let saved_orders = orders.keep_saved(adapter.orders());
         let adapter = RwLock::new(Some(adapter));
-        let (vips, ownership, cluster) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Ok((Self { adapter, source, saved_orders, vips, ownership, cluster }, events))
+        let node = Self {
+            adapter,
+            source,
+            saved_orders,
+            vips: OnceLock::new(),
+            partners: OnceLock::new(),
+            ownership: OnceLock::new(),
+            cluster: OnceLock::new(),
+            reloaded: watch::Sender::new(()),
+        };
+        Ok((node, events))
     }
 
     /// Sets the cluster service; the first one stays.
@@ -91,13 +115,31 @@ impl RunningNode {
     }
 
     /// Serves the floating addresses by `handle` from here on.
-    pub(super) fn set_vips(&self, handle: VipHandle) {
+    pub(super) fn set_vips(&self, handle: VipHandle, partners: Arc<PartnerBook>) {
+        let _ = self.partners.set(partners);
         let _ = self.vips.set(handle);
     }
 
-    /// Asks the engine for moves by `requests` from here on.
-    pub(super) fn set_ownership(&self, requests: mpsc::Sender<OwnershipRequest>) {
-        let _ = self.ownership.set(requests);
+    /// Names of the peers; true: a route to the peer works.
+    pub(super) async fn reachable_peers(&self) -> Vec<(String, bool)> {
+        let snapshot = self.take_snapshot().await;
+        let peers = snapshot.map(|snapshot| snapshot.peers).unwrap_or_default();
+        peers.into_iter().map(|peer| (peer.name, peer.status.reachable)).collect()
+    }
+
+    /// An engine decides on owners from here on.
+    pub(super) fn set_ownership(&self, engine: OwnershipHandle) {
+        let _ = self.ownership.set(engine);
+    }
+
+    /// The engine that decides on owners.
+    pub(super) fn ownership(&self) -> Option<&OwnershipHandle> {
+        self.ownership.get()
+    }
+
+    /// Changes with every reload of the config.
+    pub(super) fn reloads(&self) -> watch::Receiver<()> {
+        self.reloaded.subscribe()
     }
 
     /// Sends a request on a topic to a node; its answer.
@@ -183,6 +225,7 @@ impl ControlBackend for RunningNode {
         let changes = reload::reload_config(adapter, &self.source, dry_run).await?;
         if let (false, Some(vips)) = (dry_run, self.vips.get()) {
             vips.configure(adapter.config().floating.vips.clone()).await;
+            self.reloaded.send_replace(());
         }
         Ok(changes)
     }
@@ -220,13 +263,34 @@ impl ControlBackend for RunningNode {
         self.vips.get().cloned()
     }
 
+    fn partner_views(&self) -> Vec<PartnerView> {
+        self.partners.get().map(|book| book.to_views(clock::now())).unwrap_or_default()
+    }
+
+    fn ownership_view(&self) -> Option<OwnershipView> {
+        let status = self.ownership.get()?.status.borrow();
+        let voter =
+            |(name, reached): &(String, bool)| VoterView { name: name.clone(), reached: *reached };
+        let last_error = status.last_error.as_ref();
+        Some(OwnershipView {
+            engine: VipOwnership::Raft.as_str().to_owned(),
+            role: status.role.as_str().to_owned(),
+            leader: status.leader.clone(),
+            term: status.term,
+            voters: status.voters.iter().map(voter).collect(),
+            problem: status.problem.clone(),
+            last_error: last_error.map(|(_, what)| what.clone()),
+            last_error_ms: last_error.map(|(at, _)| clock::now().since(*at).as_millis() as u64),
+        })
+    }
+
     async fn move_vip(&self, name: &str, to: Option<&str>) -> Result<String, VipError> {
         let config = self.config().await.ok_or(VipError::Closed)?;
         let vip = config.floating.vips.iter().find(|vip| vip.name == name);
         if vip.is_some_and(|vip| vip.ownership == VipOwnership::Raft)
-            && let Some(requests) = self.ownership.get()
+            && let Some(engine) = self.ownership.get()
         {
-            return self.request_move(requests, name, to).await;
+            return self.request_move(&engine.requests, name, to).await;
         }
         let handle = self.vips.get().ok_or(VipError::Closed)?;
         vip::move_address(handle, self, name, to).await
@@ -291,4 +355,9 @@ impl ClusterNode for RunningNode {
         };
         reload::apply_roster(adapter, &self.source, roster).await
     }
+}
+
+/// Name of a peer; `None` if the config does not have it.
+pub(super) async fn peer_name(node: &RunningNode, peer: PeerId) -> Option<String> {
+    node.config().await?.peer_of(peer).map(|peer| peer.name.clone())
 }

@@ -12,7 +12,7 @@ use netft::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::node::RunningNode;
+use super::node::{OwnershipHandle, RunningNode, peer_name};
 use crate::{
     ownership::{
         OwnershipRequest, OwnershipUpdate,
@@ -27,51 +27,83 @@ use crate::{
 /// Requests of peers, and changes of who can be reached, on their way to the engine.
 const ENGINE_QUEUE_LEN: usize = 64;
 
-/// The running engine; it ends with this.
+/// The tasks of the engine; it ends with them.
 pub(super) struct RunningOwnership {
-    _engine: RaftEngine,
     _tasks: JoinSet<()>,
 }
 
+/// The ends of the channels between the address service and the engine that the engine reads and
+/// writes.
+pub(super) struct ServiceChannels {
+    pub(super) updates: mpsc::Sender<OwnershipUpdate>,
+    /// A sender to `request_rx`.
+    pub(super) requests: mpsc::Sender<OwnershipRequest>,
+    pub(super) request_rx: mpsc::Receiver<OwnershipRequest>,
+}
+
 impl RunningOwnership {
-    /// Starts the engine; `None` if no address of the config needs one and this node is no voter.
-    pub(super) async fn start(
-        node: &Arc<RunningNode>,
-        updates: mpsc::Sender<OwnershipUpdate>,
-        requests: mpsc::Receiver<OwnershipRequest>,
-    ) -> Option<Self> {
-        let config = node.config().await?;
-        let settings = engine_settings(&config)?;
-        let voters: Vec<_> =
-            settings.nodes.iter().filter(|one| one.is_voter).map(|one| &one.name).collect();
-        tracing::info!(?voters, "ownership: raft decides on {} addresses", settings.policies.len());
-        let (peers_tx, peers) = mpsc::channel(ENGINE_QUEUE_LEN);
-        let (reachability_tx, reachability) = mpsc::channel(ENGINE_QUEUE_LEN);
-        let channels = EngineChannels { updates, requests, peers, reachability };
-        let transport = Arc::new(NodeTransport(Arc::clone(node)));
-        let engine = match RaftEngine::start(settings, transport, channels).await {
-            Ok(engine) => engine,
-            Err(error) => {
-                tracing::error!("ownership: {error}");
-                return None;
-            }
-        };
+    /// Starts the engine once an address of the config needs it, or this node is a voter.
+    pub(super) fn start(node: &Arc<RunningNode>, channels: ServiceChannels) -> Self {
         let mut tasks = JoinSet::new();
-        tasks.spawn(forward_requests(Arc::clone(node), peers_tx));
-        tasks.spawn(forward_reachability(Arc::clone(node), reachability_tx));
-        Some(Self { _engine: engine, _tasks: tasks })
+        tasks.spawn(run_ownership(Arc::clone(node), channels));
+        Self { _tasks: tasks }
     }
+}
+
+/// Runs the engine, and tells it what reloads change.
+async fn run_ownership(node: Arc<RunningNode>, service: ServiceChannels) {
+    let mut reloads = node.reloads();
+    let settings = loop {
+        reloads.borrow_and_update();
+        let Some(config) = node.config().await else { return };
+        if let Some(settings) = engine_settings(&config) {
+            break settings;
+        }
+        if reloads.changed().await.is_err() {
+            return;
+        }
+    };
+    let voters: Vec<_> =
+        settings.nodes.iter().filter(|one| one.is_voter).map(|one| &one.name).collect();
+    tracing::info!(?voters, "ownership: raft decides on {} addresses", settings.policies.len());
+    let (peers_tx, peers) = mpsc::channel(ENGINE_QUEUE_LEN);
+    let (policies_tx, policies) = mpsc::channel(1);
+    let (reachability_tx, reachability) = mpsc::channel(ENGINE_QUEUE_LEN);
+    let ServiceChannels { updates, requests, request_rx } = service;
+    let channels = EngineChannels { updates, requests: request_rx, peers, policies, reachability };
+    let transport = Arc::new(NodeTransport(Arc::clone(&node)));
+    let mut known = settings.policies.clone();
+    let engine = match RaftEngine::start(settings, transport, channels).await {
+        Ok(engine) => engine,
+        Err(error) => return tracing::error!("ownership: {error}"),
+    };
+    node.set_ownership(OwnershipHandle { requests, status: engine.status() });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(forward_requests(Arc::clone(&node), peers_tx));
+    tasks.spawn(forward_reachability(Arc::clone(&node), reachability_tx));
+    loop {
+        if reloads.changed().await.is_err() {
+            return;
+        }
+        let Some(config) = node.config().await else { return };
+        let policies = raft_policies(&config);
+        if policies != known {
+            known.clone_from(&policies);
+            if policies_tx.send(policies).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn raft_policies(config: &Config) -> Vec<VipPolicy> {
+    let vips = config.floating.vips.iter();
+    vips.filter(|vip| vip.ownership == VipOwnership::Raft).map(to_policy).collect()
 }
 
 /// Settings of the engine; `None` without a need for one.
 fn engine_settings(config: &Config) -> Option<RaftSettings> {
-    let policies: Vec<_> = config
-        .floating
-        .vips
-        .iter()
-        .filter(|vip| vip.ownership == VipOwnership::Raft)
-        .map(to_policy)
-        .collect();
+    let policies = raft_policies(config);
     let voters = &config.floating.ownership.voters;
     if policies.is_empty() && !voters.contains(&config.name) {
         return None;
@@ -105,6 +137,9 @@ fn to_policy(vip: &VipConfig) -> VipPolicy {
             VipFailback::Never => Failback::Never,
             VipFailback::After(hold) => Failback::After(hold),
         },
+        together_with: vip.together_with.clone(),
+        apart_from: vip.apart_from.clone(),
+        follow: vip.follow,
         ..VipPolicy::new(&vip.name, vip.lease)
     }
 }
@@ -152,8 +187,4 @@ async fn forward_reachability(node: Arc<RunningNode>, to: mpsc::Sender<(Arc<str>
             }
         }
     }
-}
-
-async fn peer_name(node: &RunningNode, peer: netft::PeerId) -> Option<String> {
-    node.config().await?.peer_of(peer).map(|peer| peer.name.clone())
 }

@@ -5,23 +5,32 @@ use std::{sync::Arc, time::Duration};
 use netft::{api::query::Topic, route::EventKind};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{node::RunningNode, ownership::RunningOwnership};
+use super::{
+    node::{RunningNode, peer_name},
+    ownership::{RunningOwnership, ServiceChannels},
+    partners::follow_partners,
+};
 use crate::{
-    ownership::OWNERSHIP_QUEUE_LEN,
-    vip::{VipHandle, VipReport, VipService, VipServiceParts, answer_hand_over},
+    ownership::{OWNERSHIP_QUEUE_LEN, clock},
+    vip::{PartnerBook, VipHandle, VipReport, VipService, VipServiceParts, answer_hand_over},
 };
 
 /// Reports of the service on their way to the node; beyond it the newest is logged and lost.
 const REPORT_QUEUE_LEN: usize = 512;
+
+/// Nodes whose definitions are to be compared; those that find it full are compared when they are
+/// back after an outage.
+const COMPARE_QUEUE_LEN: usize = 256;
 
 /// Time in which the engine tells the leader what this node let go.
 const RELEASE_TIME: Duration = Duration::from_millis(150);
 
 /// The running service; its tasks end with it.
 pub(super) struct RunningVips {
+    node: Arc<RunningNode>,
     handle: VipHandle,
     tasks: JoinSet<()>,
-    ownership: Option<RunningOwnership>,
+    ownership: RunningOwnership,
 }
 
 impl RunningVips {
@@ -30,7 +39,7 @@ impl RunningVips {
         let config = node.config().await?;
         let (updates, update_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
         let (requests, request_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
-        let mover = requests.clone();
+        let channels = ServiceChannels { updates, requests: requests.clone(), request_rx };
         let (reports, report_rx) = mpsc::channel(REPORT_QUEUE_LEN);
         let parts = VipServiceParts {
             node: config.name.clone(),
@@ -39,7 +48,7 @@ impl RunningVips {
             vips: config.floating.vips.clone(),
             updates: update_rx,
             requests,
-            reports,
+            reports: reports.clone(),
         };
         let (service, handle) = match VipService::open(parts).await {
             Ok(opened) => opened,
@@ -49,26 +58,29 @@ impl RunningVips {
             }
         };
         tracing::debug!(vips = config.floating.vips.len(), "floating addresses served");
-        node.set_vips(handle.clone());
+        let book = Arc::new(PartnerBook::default());
+        let peers: Vec<_> = config.peers.iter().map(|peer| peer.name.clone()).collect();
+        book.configure(clock::now(), &config.floating.vips, &peers);
+        node.set_vips(handle.clone(), Arc::clone(&book));
+        let (ask, asked) = mpsc::channel(COMPARE_QUEUE_LEN);
         let mut tasks = JoinSet::new();
         tasks.spawn(service.run());
         tasks.spawn(forward_reports(Arc::clone(node), report_rx));
-        tasks.spawn(answer_peers(Arc::clone(node), handle.clone()));
+        tasks.spawn(answer_peers(Arc::clone(node), handle.clone(), Arc::clone(&book), ask));
+        tasks.spawn(follow_partners(Arc::clone(node), book, asked, reports));
         tasks.spawn(announce_after_outages(Arc::clone(node), handle.clone()));
-        let ownership = RunningOwnership::start(node, updates, request_rx).await;
-        if ownership.is_some() {
-            node.set_ownership(mover);
-        }
-        Some(Self { handle, tasks, ownership })
+        let ownership = RunningOwnership::start(node, channels);
+        Some(Self { node: Arc::clone(node), handle, tasks, ownership })
     }
 
     /// Lets every address go and removes the fence.
     pub(super) async fn stop(mut self) {
         self.handle.stop().await;
-        if self.ownership.is_some() {
+        if self.node.ownership().is_some() {
             // The others take the addresses at once if they hear that this node let them go.
             tokio::time::sleep(RELEASE_TIME).await;
         }
+        drop(self.ownership);
         self.tasks.shutdown().await;
     }
 }
@@ -79,14 +91,23 @@ async fn forward_reports(node: Arc<RunningNode>, mut reports: mpsc::Receiver<Vip
     }
 }
 
-/// Answers the hand-overs that peers ask for.
-async fn answer_peers(node: Arc<RunningNode>, handle: VipHandle) {
+/// Answers the hand-overs and comparisons that peers ask for.
+async fn answer_peers(
+    node: Arc<RunningNode>,
+    handle: VipHandle,
+    book: Arc<PartnerBook>,
+    compare: mpsc::Sender<String>,
+) {
     let Some(mut requests) = node.requests(Topic::HandOver).await else { return };
     while let Some(request) = requests.recv().await {
-        tracing::info!(peer = %request.peer, "a peer hands over a floating address");
+        let Some(peer) = peer_name(&node, request.peer).await else { continue };
         // Dropping a request refuses it.
-        if let Some(answer) = answer_hand_over(&handle, &request.payload).await {
-            let _ = request.reply_tx.send(answer);
+        let answered = answer_hand_over(&handle, &book, &peer, &request.payload).await;
+        let Some(answered) = answered else { continue };
+        // The peer may have timed out.
+        let _ = request.reply_tx.send(answered.answer);
+        if answered.is_news {
+            let _ = compare.try_send(peer);
         }
     }
 }

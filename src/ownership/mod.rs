@@ -39,6 +39,8 @@ pub enum OwnershipUpdate {
         owner: Option<Arc<str>>,
         /// The decision.
         token: FencingToken,
+        /// Why.
+        reason: Arc<str>,
     },
 }
 
@@ -54,6 +56,8 @@ pub enum OwnershipRequest {
         is_able: bool,
         /// Why it cannot.
         reason: Option<String>,
+        /// Since when the check has passed that the address follows; `None`: it follows none.
+        role_since: Option<Time>,
     },
     /// The address is let go: this node's kernel does not answer for it.
     Released {

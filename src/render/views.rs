@@ -4,20 +4,37 @@ use std::{fmt::Write, net::IpAddr, time::Duration};
 
 use netft::route::{Attributes, DrainStage, RouteState};
 
-use super::style::{OutputStyle, TextTone};
+use super::{
+    style::{OutputStyle, TextTone},
+    vips::engine_summary,
+};
 use crate::{
     control::{
         cause::StallSummary,
         orders::order_text,
         schema::{
             AdapterStatus, DaemonStatus, DrainResponse, MoveCountsView, OrderView, PeerView,
-            ReloadResult, RouteView, SessionState, TrafficClassSpec,
+            ReloadResult, RouteView, SessionState, TrafficClassSpec, VipCounts,
         },
         verdict::{RedundancyState, RedundancyVerdict},
         words::Word,
     },
     text::{escape, format_bytes, format_duration, format_millis, format_percent, yes_or_no},
 };
+
+/// The floating addresses, and who decides on their owners; `None` without either.
+fn floating_text(status: &DaemonStatus) -> Option<String> {
+    let VipCounts { total, online, failed } = status.vips;
+    let engine = status.ownership.as_ref();
+    if total == 0 && engine.is_none() {
+        return None;
+    }
+    let problem = engine.and_then(|engine| engine.problem.as_ref());
+    let problem = problem.map_or_else(String::new, |why| format!("; no vote: {}", escape(why)));
+    let engine = engine.map_or_else(String::new, |one| format!("; {}", engine_summary(one)));
+    let counts = format!("{total} addresses, {online} online here, {failed} failed");
+    Some(format!("{counts}{engine}{problem}"))
+}
 
 /// `netft status`: the verdict first.
 pub fn status_text(status: &DaemonStatus, style: &OutputStyle) -> String {
@@ -91,6 +108,9 @@ pub fn status_text(status: &DaemonStatus, style: &OutputStyle) -> String {
     ];
     for (name, value) in rows {
         let _ = writeln!(out, "{name:<10}{value}");
+    }
+    if let Some(value) = floating_text(status) {
+        let _ = writeln!(out, "{:<10}{value}", "floating");
     }
     out += &orders_text(&status.orders, status.orders_unsaved.as_deref(), style);
     let drops: Vec<_> = counters.drops.iter().filter(|(_, count)| **count > 0).collect();
@@ -327,9 +347,10 @@ pub fn peer_text(peer: &PeerView) -> String {
         ),
         ("policy", escape(&peer.policy)),
     ];
+    let partner = peer.partner_state.as_ref().map(|state| ("partner", escape(state)));
     let classes = peer.classes.iter().map(|class| ("class", class_text(class)));
     let line = |(name, value)| format!("{name:<11}{value}\n");
-    rows.into_iter().chain(classes).map(line).collect()
+    rows.into_iter().chain(partner).chain(classes).map(line).collect()
 }
 
 /// A class as `netft peer set --class` takes it.

@@ -7,7 +7,7 @@ use super::{
     table::{TableCell, TableColumn, TextTable},
 };
 use crate::{
-    control::schema::{VipList, VipView},
+    control::schema::{OwnershipView, PartnerView, VipBody, VipList},
     text::escape,
 };
 
@@ -47,7 +47,57 @@ pub fn vips_table(list: &VipList, style: &OutputStyle) -> String {
             vip.reason.clone().unwrap_or_default().into(),
         ]);
     }
-    table.render(style)
+    let engine = list.ownership.as_ref().map(ownership_text).unwrap_or_default();
+    let partners: String = list.partners.iter().map(partner_text).collect();
+    table.render(style) + &engine + &partners
+}
+
+/// One line on another node, and one on each difference between its definitions and those here.
+fn partner_text(partner: &PartnerView) -> String {
+    let since = partner.state_ms as f64 / 1000.0;
+    let name = escape(&partner.name);
+    let mut text = format!("partner {name}: {} since {since:.1} s", escape(&partner.state));
+    match partner.definitions.as_str() {
+        "same" => {}
+        words => text += &format!(", definitions {}", escape(words)),
+    }
+    text.push('\n');
+    for difference in &partner.differences {
+        // Writing into a string cannot fail.
+        let _ = writeln!(text, "  {}", escape(difference));
+    }
+    text
+}
+
+/// One line on the engine, and one on its trouble.
+fn ownership_text(engine: &OwnershipView) -> String {
+    let mut text = format!("owners decided by {}\n", engine_summary(engine));
+    if let Some(problem) = &engine.problem {
+        // Writing into a string cannot fail.
+        let _ = writeln!(text, "this node does not vote: {}", escape(problem));
+    }
+    text
+}
+
+/// The engine in one line: `raft: b leads in term 7, 2 of 3 voters reached (not c)`.
+pub(super) fn engine_summary(engine: &OwnershipView) -> String {
+    let missing: Vec<_> =
+        engine.voters.iter().filter(|voter| !voter.reached).map(|one| escape(&one.name)).collect();
+    let missing = match missing.is_empty() {
+        true => String::new(),
+        false => format!(" (not {})", missing.join(", ")),
+    };
+    let leader = match &engine.leader {
+        Some(leader) => format!("{} leads", escape(leader)),
+        None => "no leader is known".to_owned(),
+    };
+    let term = match engine.term {
+        0 => String::new(),
+        term => format!(" in term {term}"),
+    };
+    let (reached, total) = (engine.reached_count(), engine.voters.len());
+    let lost = if engine.has_majority() { "" } else { ", no majority" };
+    format!("{}: {leader}{term}, {reached} of {total} voters reached{missing}{lost}", engine.engine)
 }
 
 fn optional(text: Option<&String>) -> String {
@@ -55,7 +105,8 @@ fn optional(text: Option<&String>) -> String {
 }
 
 /// `netft vip show`.
-pub fn vip_text(vip: &VipView) -> String {
+pub fn vip_text(body: &VipBody) -> String {
+    let VipBody { vip, engine } = body;
     let lease = match vip.lease_left_ms {
         Some(left) => format!("{} ms, {left} ms left", vip.lease_ms),
         None => format!("{} ms, none in force", vip.lease_ms),
@@ -67,7 +118,8 @@ pub fn vip_text(vip: &VipView) -> String {
         ("since", format!("{:.1} s", vip.state_ms as f64 / 1000.0)),
         ("interface", optional(vip.interface.as_ref())),
         ("owner", optional(vip.owner.as_ref())),
-        ("decided by", escape(&vip.ownership)),
+        ("decided by", engine.as_ref().map_or_else(|| escape(&vip.ownership), engine_summary)),
+        ("because", optional(vip.cause.as_ref())),
         ("decision", optional(vip.token.as_ref())),
         ("lease", lease),
         ("fence", escape(&vip.fence)),
@@ -77,12 +129,20 @@ pub fn vip_text(vip: &VipView) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(text, "  {key:<11} {value}");
     }
+    let engine = engine.as_ref();
+    if let Some(problem) = engine.and_then(|engine| engine.problem.as_ref()) {
+        let _ = writeln!(text, "  this node does not vote: {}", escape(problem));
+    }
+    if let Some(error) = engine.and_then(|engine| engine.last_error.as_ref()) {
+        let ago = engine.and_then(|engine| engine.last_error_ms).unwrap_or_default();
+        let _ = writeln!(text, "  last error  {:.1} s ago: {}", ago as f64 / 1000.0, escape(error));
+    }
     text
 }
 
 /// `netft vip why`: the state, and what led to it.
-pub fn why_text(vip: &VipView) -> String {
-    let mut text = vip_text(vip);
+pub fn why_text(body: &VipBody) -> String {
+    let (mut text, vip) = (vip_text(body), &body.vip);
     text.push_str("  what happened on this node, oldest first:\n");
     if vip.history.is_empty() {
         text.push_str("    nothing\n");
@@ -97,7 +157,7 @@ pub fn why_text(vip: &VipView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::schema::VipHistoryLine;
+    use crate::control::schema::{VipHistoryLine, VipView, VoterView};
 
     #[test]
     fn a_failed_address_shows_its_reason_and_its_history() {
@@ -110,9 +170,32 @@ mod tests {
             history: vec![line],
             ..VipView::default()
         };
-        let table = vips_table(&VipList { vips: vec![vip.clone()] }, &OutputStyle::default());
+        let list = VipList { vips: vec![vip.clone()], ownership: None, partners: Vec::new() };
+        let table = vips_table(&list, &OutputStyle::default());
         assert!(table.contains("web") && table.contains("eth0 is down"), "{table}");
-        let why = why_text(&vip);
+        let why = why_text(&VipBody { vip, engine: None });
         assert!(why.contains("1.500 s ago  offline"), "{why}");
+    }
+
+    #[test]
+    fn an_engine_without_a_majority_says_whom_it_misses() {
+        let voter = |name: &str, reached| VoterView { name: name.to_owned(), reached };
+        let mut engine = OwnershipView {
+            engine: "raft".to_owned(),
+            leader: Some("b".to_owned()),
+            term: 7,
+            voters: vec![voter("a", true), voter("b", true), voter("c", false)],
+            ..OwnershipView::default()
+        };
+        let text = engine_summary(&engine);
+        assert_eq!(text, "raft: b leads in term 7, 2 of 3 voters reached (not c)");
+        (engine.leader, engine.voters[1].reached) = (None, false);
+        engine.problem = Some("the store is damaged".to_owned());
+        let text = ownership_text(&engine);
+        assert_eq!(
+            text,
+            "owners decided by raft: no leader is known in term 7, 1 of 3 voters reached (not b, \
+             c), no majority\nthis node does not vote: the store is damaged\n"
+        );
     }
 }

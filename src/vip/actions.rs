@@ -20,50 +20,35 @@ use super::{
 use crate::ownership::OwnershipRequest;
 
 impl VipService {
-    /// Carries out what the machines decided, in order. Renewals are set together.
+    /// Carries out what the machines decided, in order. Permissions are set together.
     pub(super) async fn carry_out(&mut self) {
-        let mut renewals = BTreeMap::<Time, Vec<Arc<str>>>::new();
+        let mut permits = BTreeMap::<Time, Vec<Arc<str>>>::new();
+        for (name, entry) in &mut self.entries {
+            if let Some(until) = entry.machine.take_permit() {
+                permits.entry(until).or_default().push(Arc::clone(name));
+            }
+        }
+        for (until, names) in permits {
+            self.permit(until, &names).await;
+        }
         let names: Vec<_> = self.entries.keys().cloned().collect();
         for name in &names {
-            let mut pending = None;
             while let Some(action) = self.entries.get_mut(name).and_then(VipEntry::poll_action) {
-                match action {
-                    VipAction::Permit(until) => pending = Some(until),
-                    action => {
-                        if let Some(until) = pending.take()
-                            && !self.permit(until, std::slice::from_ref(name)).await
-                        {
-                            continue;
-                        }
-                        self.carry_out_one(name, action).await;
-                    }
-                }
+                self.carry_out_one(name, action).await;
             }
-            if let Some(until) = pending {
-                renewals.entry(until).or_default().push(Arc::clone(name));
-            }
-        }
-        let mut is_refused = false;
-        for (until, names) in renewals {
-            is_refused |= !self.permit(until, &names).await;
-        }
-        if is_refused {
-            // The refusals are decided on once more, without renewals.
-            Box::pin(self.carry_out()).await;
         }
     }
 
-    /// Lets addresses answer until then; false if the kernel refused.
-    async fn permit(&mut self, until: Time, names: &[Arc<str>]) -> bool {
+    /// Lets addresses answer until then. Where the kernel refuses, the machines decide anew.
+    async fn permit(&mut self, until: Time, names: &[Arc<str>]) {
         let entries = names.iter().filter_map(|name| self.entries.get(name));
         let addrs: Vec<_> = entries.flat_map(VipEntry::addrs).collect();
-        let Err(reason) = self.kernel.permit(&addrs, until).await else { return true };
+        let Err(reason) = self.kernel.permit(&addrs, until).await else { return };
         for name in names {
             if let Some(entry) = self.entries.get_mut(name) {
                 entry.refuse(now(), reason.clone());
             }
         }
-        false
     }
 
     async fn carry_out_one(&mut self, name: &Arc<str>, action: VipAction) {
@@ -77,8 +62,7 @@ impl VipService {
             return;
         }
         match action {
-            // Carried out with the others.
-            VipAction::Permit(_) => {}
+            VipAction::Permit(until) => self.permit(until, std::slice::from_ref(name)).await,
             VipAction::Forbid => self.kernel.forbid(&entry.addrs()).await,
             VipAction::AddAddress(addr) => {
                 let Some(index) = index else { return };
@@ -127,8 +111,8 @@ impl VipService {
             VipAction::Able(able) => {
                 if entry.config.ownership != VipOwnership::Manual {
                     let (vip, is_able) = (Arc::clone(name), able.is_ok());
-                    let reason = able.err();
-                    self.tell_engine(OwnershipRequest::Able { vip, is_able, reason });
+                    let (reason, role_since) = (able.err(), entry.role_since);
+                    self.tell_engine(OwnershipRequest::Able { vip, is_able, reason, role_since });
                 }
             }
             VipAction::Report(state) => self.report_state(name, state),

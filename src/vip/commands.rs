@@ -13,6 +13,7 @@ use super::{
     handle::{VipCommand, VipError},
     service::{MIN_ANNOUNCE_INTERVAL, VipService},
 };
+use crate::ownership::OwnershipRequest;
 
 impl VipService {
     pub(super) async fn on_command(&mut self, command: VipCommand) {
@@ -160,12 +161,24 @@ impl VipService {
             let _ = self.wanted.set(name, false);
         }
         self.carry_out().await;
-        names.iter().for_each(|name| drop(self.entries.remove(name)));
+        for name in names {
+            let Some(entry) = self.entries.remove(name) else { continue };
+            if entry.config.ownership != VipOwnership::Manual {
+                let (vip, reason) = (Arc::clone(name), Some("it was removed".to_owned()));
+                let able = OwnershipRequest::Able { vip, is_able: false, reason, role_since: None };
+                self.tell_engine(able);
+            }
+        }
         self.look_at_kernel().await;
     }
 
     /// Makes these the addresses of the config file. Those that stay the same are not touched.
     pub(super) async fn configure(&mut self, vips: Vec<VipConfig>) {
+        for vip in &vips {
+            if let Some(entry) = self.entries.get_mut(vip.name.as_str()) {
+                entry.adopt_settings(vip);
+            }
+        }
         let is_gone = |entry: &&VipEntry| !entry.is_runtime && !vips.contains(&entry.config);
         let gone: Vec<_> = self.entries.values().filter(is_gone).collect();
         // A wish outlives a change of its address's settings.

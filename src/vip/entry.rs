@@ -28,6 +28,12 @@ pub(super) struct ManualWish {
     next_renewal: Time,
 }
 
+/// The next multiple of `interval`: addresses with the same lease are renewed together.
+fn next_in_step(now: Time, interval: Duration) -> Time {
+    let step = (interval.as_nanos() as u64).max(1);
+    Time::from_nanos((now.as_nanos() / step + 1) * step)
+}
+
 /// One floating address.
 pub(super) struct VipEntry {
     pub(super) name: Arc<str>,
@@ -38,7 +44,11 @@ pub(super) struct VipEntry {
     /// Index of the interface that was last given the addresses.
     pub(super) configured_on: Option<u32>,
     pub(super) owner: Option<Arc<str>>,
+    /// Why it is the owner.
+    pub(super) cause: Option<Arc<str>>,
     pub(super) wish: Option<ManualWish>,
+    /// Since when the check has passed that it follows.
+    pub(super) role_since: Option<Time>,
     since: Time,
     history: VecDeque<(Time, String)>,
     /// Runs as long as the address is known.
@@ -71,12 +81,33 @@ impl VipEntry {
             is_runtime: false,
             configured_on: None,
             owner: None,
+            cause: None,
             wish: None,
+            role_since: None,
             since: now,
             history: VecDeque::new(),
             _checker: checker,
             config,
         }
+    }
+
+    /// Takes over settings that do not concern who answers now; false if these do.
+    pub(super) fn adopt_settings(&mut self, new: &VipConfig) -> bool {
+        let own = &self.config;
+        let kept = VipConfig {
+            lease: own.lease,
+            preferred: own.preferred.clone(),
+            failback: own.failback,
+            together_with: own.together_with.clone(),
+            apart_from: own.apart_from.clone(),
+            hook: own.hook.clone(),
+            ..new.clone()
+        };
+        let is_adopted = kept == *own;
+        if is_adopted {
+            self.config = new.clone();
+        }
+        is_adopted
     }
 
     pub(super) fn addrs(&self) -> Vec<IpAddr> {
@@ -85,6 +116,14 @@ impl VipEntry {
 
     pub(super) fn input(&mut self, now: Time, input: VipInput) {
         self.machine.on_input(now, input);
+    }
+
+    /// Takes in a result of its check.
+    pub(super) fn on_health(&mut self, now: Time, health: Result<(), String>) {
+        if self.config.follow {
+            self.role_since = health.is_ok().then_some(now);
+        }
+        self.input(now, VipInput::Health(health));
     }
 
     /// Feeds a refusal in place of the actions that are still to be carried out.
@@ -123,7 +162,7 @@ impl VipEntry {
         if ownership != VipOwnership::Manual {
             return;
         }
-        wish.next_renewal = now + lease / RENEWALS_PER_LEASE;
+        wish.next_renewal = next_in_step(now, lease / RENEWALS_PER_LEASE);
         let is_proven = std::mem::take(&mut wish.is_proven);
         let grant = VipGrant { token: wish.token, until: now + lease, is_proven };
         self.input(now, VipInput::Grant(grant));
@@ -156,6 +195,7 @@ impl VipEntry {
             state_ms: millis(now.since(self.since)),
             interface: self.machine.link().map(|link| link.name.clone()),
             owner,
+            cause: self.cause.as_ref().map(|cause| cause.to_string()),
             ownership: self.config.ownership.as_str().to_owned(),
             token: grant.map(|grant| grant.token.to_string()),
             lease_ms: millis(self.config.lease),

@@ -5,8 +5,12 @@ use std::{future::Future, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::handle::{VipError, VipHandle};
+use super::{
+    handle::{VipError, VipHandle},
+    partners::{Definitions, PartnerBook},
+};
 
+const WHAT_DEFINITIONS: &str = "definitions";
 /// Longest that a hand-over takes.
 pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -15,14 +19,29 @@ pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct HandOverRequest {
     /// Name of the address.
     pub vip: String,
-    /// `take`: the sender has let it go. `give`: let it go, for the sender.
+    /// `take`: the sender has let it go. `give`: let it go, for the sender. `definitions`: tell the
+    /// digests of the definitions; `vip` is that of all definitions of the sender.
     pub what: String,
+}
+
+/// The request for a node's definitions, which tells it the digest of those of this node.
+pub fn ask_definitions(own_digest: &str) -> Vec<u8> {
+    let request = HandOverRequest { vip: own_digest.to_owned(), what: WHAT_DEFINITIONS.to_owned() };
+    // Two texts are always JSON.
+    serde_json::to_vec(&request).unwrap_or_default()
+}
+
+/// The definitions of an answer; `None` if the node does not tell them.
+pub fn read_definitions(answer: &[u8]) -> Option<Definitions> {
+    serde_json::from_slice::<HandOverAnswer>(answer).ok()?.definitions
 }
 
 /// The answer; `None`: done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct HandOverAnswer {
     error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    definitions: Option<Definitions>,
 }
 
 /// The other nodes.
@@ -119,14 +138,34 @@ async fn ask_node(peers: &impl VipPeers, node: &str, vip: &str, what: &str) -> R
     answer.error.map_or(Ok(()), Err)
 }
 
+/// Answer to a request of an authenticated peer.
+pub struct AnsweredHandOver {
+    /// The answer.
+    pub answer: Vec<u8>,
+    /// The peer's definitions are news: they should be compared.
+    pub is_news: bool,
+}
+
 /// Answers a request of an authenticated peer; `None` if it is malformed.
-pub async fn answer_hand_over(handle: &VipHandle, request: &[u8]) -> Option<Vec<u8>> {
+pub async fn answer_hand_over(
+    handle: &VipHandle,
+    book: &PartnerBook,
+    peer: &str,
+    request: &[u8],
+) -> Option<AnsweredHandOver> {
     let request: HandOverRequest = serde_json::from_slice(request).ok()?;
+    if request.what == WHAT_DEFINITIONS {
+        let definitions = Some(book.definitions());
+        let answer = serde_json::to_vec(&HandOverAnswer { error: None, definitions }).ok()?;
+        return Some(AnsweredHandOver { answer, is_news: book.on_told(peer, &request.vip) });
+    }
+    tracing::info!(peer, vip = request.vip, "a peer hands over a floating address");
     let done = match request.what.as_str() {
         "take" => handle.take(&request.vip).await,
         "give" => handle.give(&request.vip, "moved to the node that asked for it").await,
         _ => return None,
     };
     let error = done.err().map(|error| error.to_string());
-    serde_json::to_vec(&HandOverAnswer { error }).ok()
+    let answer = serde_json::to_vec(&HandOverAnswer { error, definitions: None }).ok()?;
+    Some(AnsweredHandOver { answer, is_news: false })
 }

@@ -15,13 +15,18 @@ mod handle;
 mod interface;
 mod kernel;
 mod manual;
+mod partners;
 mod service;
 mod view;
 
 pub use self::{
     cleanup::remove_leftover_vips,
-    hand_over::{HAND_OVER_TIMEOUT, HandOverRequest, VipPeers, answer_hand_over, move_address},
+    hand_over::{
+        AnsweredHandOver, HAND_OVER_TIMEOUT, HandOverRequest, VipPeers, answer_hand_over,
+        ask_definitions, move_address, read_definitions,
+    },
     handle::{VipCommand, VipError, VipHandle, VipReply},
+    partners::{Definitions, PartnerBook, digest_of_all},
     service::{VipReport, VipService, VipServiceParts},
-    view::{VipHistoryLine, VipView},
+    view::{PartnerView, VipHistoryLine, VipView},
 };

@@ -211,7 +211,7 @@ impl VipService {
                 }
                 Wakeup::Health((name, health)) => {
                     if let Some(entry) = self.entries.get_mut(&name) {
-                        entry.input(now(), VipInput::Health(health));
+                        entry.on_health(now(), health);
                     }
                 }
                 Wakeup::Interfaces => self.refresh_interfaces().await,
@@ -263,13 +263,14 @@ impl VipService {
                 // Unknown here: nothing answers for it.
                 None => self.tell_engine(OwnershipRequest::Released { vip, token }),
             },
-            OwnershipUpdate::Owner { vip, owner, token } => {
+            OwnershipUpdate::Owner { vip, owner, token, reason } => {
                 if let Some(entry) = self.entries.get_mut(&vip)
-                    && entry.owner != owner
+                    && (entry.owner != owner || entry.cause.as_ref() != Some(&reason))
                 {
                     let name = owner.as_deref().unwrap_or("nobody");
-                    entry.add_history(time, format!("decision {token}: its owner is {name}"));
-                    entry.owner = owner;
+                    let what = format!("decision {token}: its owner is {name}: {reason}");
+                    entry.add_history(time, what);
+                    (entry.owner, entry.cause) = (owner, Some(reason));
                 }
             }
         }
@@ -330,11 +331,13 @@ impl VipService {
         let all: BTreeSet<IpAddr> = self.entries.values().flat_map(VipEntry::addrs).collect();
         let time = now();
         let mut sockets = BTreeMap::<u32, (VipLink, Vec<IpAddr>)>::new();
+        let mut links = BTreeMap::new();
         for entry in self.entries.values_mut() {
             let chosen = choose_interface(&entry.config, &interfaces, &all, &self.adapter);
             let link = chosen.and_then(|interface| {
-                VipInterfaces::to_link(interface)
-                    .ok_or_else(|| format!("{} is no Ethernet interface", interface.name))
+                let link = || VipInterfaces::to_link(interface);
+                let known: &Option<VipLink> = links.entry(interface.index).or_insert_with(link);
+                known.clone().ok_or_else(|| format!("{} is no Ethernet interface", interface.name))
             });
             if let Ok(link) = &link {
                 let place = sockets.entry(link.index).or_insert_with(|| (link.clone(), Vec::new()));
@@ -345,12 +348,29 @@ impl VipService {
         self.kernel.sync_sockets(sockets);
         // What the machines decided on their links comes before what is read next.
         self.carry_out().await;
-        for entry in self.entries.values_mut() {
-            let Some(index) = entry.machine.link().map(|link| link.index) else { continue };
-            let addrs = entry.addrs();
-            if let Ok(present) = self.kernel.interfaces.present(index, &addrs).await {
-                entry.input(now(), VipInput::Present(present));
+        let mut present = BTreeMap::new();
+        for (index, addrs) in self.addrs_by_interface() {
+            if let Ok(found) = self.kernel.interfaces.present(index, &addrs).await {
+                present.insert(index, found);
             }
         }
+        let time = now();
+        for entry in self.entries.values_mut() {
+            let index = entry.machine.link().map(|link| link.index);
+            if let Some(found) = index.and_then(|index| present.get(&index)) {
+                let own = entry.addrs().into_iter().filter(|addr| found.contains(addr));
+                entry.input(time, VipInput::Present(own.collect()));
+            }
+        }
+    }
+
+    fn addrs_by_interface(&self) -> BTreeMap<u32, Vec<IpAddr>> {
+        let mut addrs = BTreeMap::<u32, Vec<IpAddr>>::new();
+        for entry in self.entries.values() {
+            if let Some(link) = entry.machine.link() {
+                addrs.entry(link.index).or_default().extend(entry.addrs());
+            }
+        }
+        addrs
     }
 }

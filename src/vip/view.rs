@@ -19,6 +19,9 @@ pub struct VipView {
     pub interface: Option<String>,
     /// Name of the node that owns it, as far as this node knows.
     pub owner: Option<String>,
+    /// Why its owner is the owner, in the words of the engine that decided.
+    #[serde(default)]
+    pub cause: Option<String>,
     /// Who decides on the owner.
     pub ownership: String,
     /// Decision that gave the lease in force: term and index.
@@ -43,4 +46,20 @@ pub struct VipHistoryLine {
     pub ago_ms: u64,
     /// Description.
     pub what: String,
+}
+
+/// Another node, as far as floating addresses are concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartnerView {
+    /// Its name.
+    pub name: String,
+    /// `normal`; `recover`: reachable, not compared yet; `interrupted`: not reachable, its leases
+    /// may run; `partner-down`: not reachable, its leases have ended.
+    pub state: String,
+    /// Milliseconds in this state.
+    pub state_ms: u64,
+    /// `same`, `different` or `unknown`.
+    pub definitions: String,
+    /// Differences, one an address.
+    pub differences: Vec<String>,
 }

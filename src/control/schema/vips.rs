@@ -2,13 +2,71 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::vip::{VipHistoryLine, VipView};
+pub use crate::vip::{PartnerView, VipHistoryLine, VipView};
 
 /// `GET /v1/vips`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VipList {
     /// Every floating address, by name.
     pub vips: Vec<VipView>,
+    /// The engine that decides on owners; null without one.
+    #[serde(default)]
+    pub ownership: Option<OwnershipView>,
+    /// The other nodes, by name.
+    #[serde(default)]
+    pub partners: Vec<PartnerView>,
+}
+
+/// `netft vip show --json` and `netft vip why --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VipBody {
+    /// The address.
+    #[serde(flatten)]
+    pub vip: VipView,
+    /// The engine that decides on its owner; null without one.
+    pub engine: Option<OwnershipView>,
+}
+
+/// The engine that decides on the owners of floating addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnershipView {
+    /// `raft`.
+    pub engine: String,
+    /// Part of this node: `leader`, `follower`, `candidate`, or `holder` if it does not vote.
+    pub role: String,
+    /// Name of the leader, if known.
+    pub leader: Option<String>,
+    /// The term; 0 on a node that does not vote.
+    pub term: u64,
+    /// The voters, by name.
+    pub voters: Vec<VoterView>,
+    /// Why this node does not vote though it should.
+    pub problem: Option<String>,
+    /// The last error.
+    pub last_error: Option<String>,
+    /// Milliseconds since the last error.
+    pub last_error_ms: Option<u64>,
+}
+
+/// A node that votes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterView {
+    /// Its name.
+    pub name: String,
+    /// This node, or one that it reaches.
+    pub reached: bool,
+}
+
+impl OwnershipView {
+    /// Number of voters that are reached.
+    pub fn reached_count(&self) -> usize {
+        self.voters.iter().filter(|voter| voter.reached).count()
+    }
+
+    /// A majority of the voters is reached.
+    pub fn has_majority(&self) -> bool {
+        self.reached_count() > self.voters.len() / 2
+    }
 }
 
 /// `POST /v1/vips/{name}`.

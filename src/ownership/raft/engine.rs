@@ -20,7 +20,8 @@ use super::{
     event::{EngineEvent, WaitingReport},
     network::{AckGuard, LeaseEvidence, OwnershipTransport, send_message},
     serve::serve_message,
-    settings::{EngineChannels, EngineStatus, RaftSettings},
+    settings::{EngineChannels, RaftSettings},
+    status::EngineStatus,
     types::{OwnershipAnswer, OwnershipMessage},
     voter::{RaftState, Voter},
 };
@@ -34,16 +35,11 @@ const REPORT_TIMEOUT: Duration = Duration::from_millis(500);
 const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Timeout of the address service, which is never busy for long.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Interval and duration of the elections that this node begins because netft cannot reach the
-/// leader; raft's own timers follow.
-const ELECTION_RETRY: Duration = Duration::from_millis(60);
-const ELECTION_TURN: Duration = Duration::from_millis(20);
-const ELECTION_EFFORT: Duration = Duration::from_millis(600);
 /// Longest sleep.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// A move that waits for the new owner's lease.
-struct PendingMove {
+pub(super) struct PendingMove {
     vip: String,
     target: String,
     deadline: Time,
@@ -52,12 +48,14 @@ struct PendingMove {
 
 /// Where reports go while another node leads.
 #[derive(Default)]
-struct LeaderRoute {
-    hint: Option<String>,
+pub(super) struct LeaderRoute {
+    pub(super) hint: Option<String>,
+    /// The node that answered the last report.
+    pub(super) answered: Option<String>,
     /// The next voter to ask for the leader.
-    turn: usize,
+    pub(super) turn: usize,
     /// Until when this node begins elections, and when the next one.
-    election: Option<(Time, Time)>,
+    pub(super) election: Option<(Time, Time)>,
 }
 
 /// Channels to the outside.
@@ -68,22 +66,22 @@ pub(super) struct EngineOutputs {
 
 /// The engine's task.
 pub(super) struct EngineTask<T> {
-    me: u64,
-    names: BTreeMap<u64, String>,
-    voters: BTreeSet<u64>,
-    settings: RaftSettings,
-    transport: Arc<T>,
-    evidence: Arc<LeaseEvidence>,
-    voter: Option<Voter>,
+    pub(super) me: u64,
+    pub(super) names: BTreeMap<u64, String>,
+    pub(super) voters: BTreeSet<u64>,
+    pub(super) settings: RaftSettings,
+    pub(super) transport: Arc<T>,
+    pub(super) evidence: Arc<LeaseEvidence>,
+    pub(super) voter: Option<Voter>,
     /// This node's leadership and its term.
-    leader: Option<(u64, OwnershipLeader)>,
-    holder: LeaseHolder,
-    waiting: Vec<WaitingReport>,
-    is_round_running: bool,
-    moves: Vec<PendingMove>,
-    route: LeaderRoute,
-    inbox_tx: mpsc::Sender<EngineEvent>,
-    outputs: EngineOutputs,
+    pub(super) leader: Option<(u64, OwnershipLeader)>,
+    pub(super) holder: LeaseHolder,
+    pub(super) waiting: Vec<WaitingReport>,
+    pub(super) is_round_running: bool,
+    pub(super) moves: Vec<PendingMove>,
+    pub(super) route: LeaderRoute,
+    pub(super) inbox_tx: mpsc::Sender<EngineEvent>,
+    pub(super) outputs: EngineOutputs,
 }
 
 impl<T: OwnershipTransport> EngineTask<T> {
@@ -124,6 +122,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
         loop {
             let now = clock::now();
             self.follow_raft(now).await;
+            self.publish_status();
             self.lead(now);
             self.send_report(now);
             self.start_round();
@@ -143,6 +142,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
                 Some((node, is_reachable)) = channels.reachability.recv() => {
                     self.on_reachability(&node, is_reachable);
                 }
+                Some(policies) = channels.policies.recv() => self.set_policies(policies).await,
                 () = metrics_changed(&mut metrics) => {}
                 () = sleep(wake.since(now)) => {}
             }
@@ -172,23 +172,17 @@ impl<T: OwnershipTransport> EngineTask<T> {
     /// Becomes leader or ceases to be, as raft says.
     async fn follow_raft(&mut self, now: Time) {
         let Some(voter) = &self.voter else { return };
-        let (term, is_leader, leader, failure) = {
+        let (term, is_leader, failure) = {
             let metrics = voter.metrics.borrow();
             let is_leader = metrics.state == ServerState::Leader
                 && metrics.current_leader == Some(self.me)
                 && metrics.running_state.is_ok();
             let failure = metrics.running_state.as_ref().err().map(ToString::to_string);
-            (metrics.current_term, is_leader, metrics.current_leader, failure)
+            (metrics.current_term, is_leader, failure)
         };
-        let leader_name = leader.and_then(|id| self.names.get(&id)).cloned();
-        self.outputs.status.send_if_modified(|status| {
-            let next = EngineStatus { leader: leader_name, term, problem: failure.clone() };
-            let has_changed = *status != next;
-            *status = next;
-            has_changed
-        });
         if let Some(failure) = failure {
             tracing::error!("ownership: raft stopped, this node does not vote: {failure}");
+            self.outputs.status.send_modify(|status| status.problem = Some(failure));
             self.stop().await;
         }
         let is_current = self.leader.as_ref().is_some_and(|(known, _)| *known == term);
@@ -273,7 +267,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
                     Ok(Err(leader)) => Ok(OwnershipAnswer::NotLeader { leader }),
                     Err(_) => Err("the leadership ended".to_owned()),
                 };
-                let _ = inbox.send(EngineEvent::Answered { serial, answer }).await;
+                let _ = inbox.send(EngineEvent::Answered { serial, answer, by: None }).await;
             });
             return;
         }
@@ -285,7 +279,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
             let answer = timeout(REPORT_TIMEOUT, exchange)
                 .await
                 .unwrap_or_else(|_| Err(format!("{to} did not answer")));
-            let _ = inbox.send(EngineEvent::Answered { serial, answer }).await;
+            let _ = inbox.send(EngineEvent::Answered { serial, answer, by: Some(to) }).await;
         });
     }
 
@@ -304,8 +298,10 @@ impl<T: OwnershipTransport> EngineTask<T> {
         reachable.get(place).map(|name| (*name).clone())
     }
 
-    fn known_leader(&self) -> Option<String> {
-        let leader = self.voter.as_ref()?.metrics.borrow().current_leader?;
+    /// The leader, if it is another node; one that does not vote knows it by its answers.
+    pub(super) fn known_leader(&self) -> Option<String> {
+        let Some(voter) = &self.voter else { return self.route.answered.clone() };
+        let leader = voter.metrics.borrow().current_leader?;
         self.names.get(&leader).filter(|name| **name != self.settings.node).cloned()
     }
 
@@ -355,6 +351,7 @@ impl<T: OwnershipTransport> EngineTask<T> {
         self.is_round_running = false;
         if let Err(error) = &term {
             tracing::debug!(%error, "ownership: the leadership was not confirmed");
+            self.note_error(now, format!("the leadership was not confirmed: {error}"));
         }
         let policies = &self.settings.policies;
         let mut answers = Vec::new();
@@ -388,17 +385,23 @@ impl<T: OwnershipTransport> EngineTask<T> {
             EngineEvent::RoundDone { reports, term, ack } => {
                 self.answer_reports(now, reports, term, ack)
             }
-            EngineEvent::Answered { serial, answer } => match answer {
+            EngineEvent::Answered { serial, answer, by } => match answer {
                 Ok(OwnershipAnswer::Lease(reply)) => {
+                    self.route.answered = by;
                     for update in self.holder.on_reply(now, &reply) {
                         self.send_update(update).await;
                     }
                 }
                 Ok(OwnershipAnswer::NotLeader { leader }) => {
-                    self.route.hint = leader;
+                    (self.route.hint, self.route.answered) = (leader, None);
                     self.holder.on_failure(now, serial);
                 }
-                Ok(_) | Err(_) => self.holder.on_failure(now, serial),
+                answer => {
+                    let other = || "another answer than a lease".to_owned();
+                    self.note_error(now, answer.err().unwrap_or_else(other));
+                    self.route.answered = None;
+                    self.holder.on_failure(now, serial);
+                }
             },
             EngineEvent::Proposed => {}
         }
@@ -417,7 +420,8 @@ impl<T: OwnershipTransport> EngineTask<T> {
             }
             HolderUpdate::Owner { vip, owner, token, reason } => {
                 tracing::info!(vip, ?owner, %token, "ownership: decided because {reason}");
-                OwnershipUpdate::Owner { vip: vip.into(), owner: owner.map(Into::into), token }
+                let (vip, reason) = (vip.into(), reason.into());
+                OwnershipUpdate::Owner { vip, owner: owner.map(Into::into), token, reason }
             }
         };
         if timeout(UPDATE_TIMEOUT, self.outputs.updates.send(update)).await.is_err() {
@@ -429,8 +433,11 @@ impl<T: OwnershipTransport> EngineTask<T> {
     fn on_request(&mut self, request: OwnershipRequest) {
         let now = clock::now();
         match request {
-            OwnershipRequest::Able { vip, is_able, reason } => {
+            OwnershipRequest::Able { vip, is_able, reason, role_since } => {
                 tracing::debug!(%vip, is_able, ?reason, "ownership: ability of this node");
+                if let Some(since) = role_since {
+                    self.holder.set_role(&vip, since);
+                }
                 self.holder.set_able(now, &vip, is_able);
             }
             OwnershipRequest::Released { vip, token } => {
@@ -481,54 +488,6 @@ impl<T: OwnershipTransport> EngineTask<T> {
             };
             let _ = reply_tx.send(moved);
         });
-    }
-
-    /// netft's word on a node. The reachable voters begin the election in turn when the leader is
-    /// lost; a node without a majority begins none, so that its terms do not rise, and neither does
-    /// a witness.
-    fn on_reachability(&mut self, node: &str, is_reachable: bool) {
-        let now = clock::now();
-        self.evidence.set_reachable(node, is_reachable);
-        if let Some((_, leader)) = &mut self.leader {
-            leader.set_reachable(node, is_reachable);
-        }
-        let Some(voter) = &self.voter else { return };
-        let is_reached = |id: &u64| {
-            *id == self.me
-                || self.names.get(id).is_some_and(|name| !self.evidence.is_unreachable(name))
-        };
-        let reached: Vec<_> = self.voters.iter().filter(|id| is_reached(id)).collect();
-        let turn = reached.iter().position(|id| **id == self.me).unwrap_or_default();
-        let may_elect = reached.len() > self.voters.len() / 2 && !self.settings.policies.is_empty();
-        voter.raft.runtime_config().elect(may_elect);
-        let lost = self.known_leader().as_deref() == Some(node) && !is_reachable;
-        if !may_elect {
-            self.route.election = None;
-        } else if lost {
-            tracing::info!(leader = node, "ownership: the leader is unreachable: election");
-            let first = now + ELECTION_TURN * u32::try_from(turn).unwrap_or_default();
-            self.route.election = Some((now + ELECTION_EFFORT, first));
-        }
-    }
-
-    async fn begin_election(&mut self, now: Time) {
-        let Some((until, next)) = self.route.election else { return };
-        if now < next {
-            return;
-        }
-        let led = self.known_leader().is_some_and(|name| !self.evidence.is_unreachable(&name));
-        let Some(voter) = self.voter.as_ref().filter(|_| !led && now < until) else {
-            self.route.election = None;
-            return;
-        };
-        if self.leader.is_some() {
-            self.route.election = None;
-            return;
-        }
-        self.route.election = Some((until, now + ELECTION_RETRY));
-        if let Err(error) = voter.raft.trigger().elect().await {
-            tracing::debug!(%error, "ownership: no election");
-        }
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) enum EngineEvent {
     Nudged,
     /// A majority confirmed the leadership in this term since the reports arrived, or did not.
     RoundDone { reports: Vec<WaitingReport>, term: Result<u64, String>, ack: AckGuard },
-    /// The reply to this node's report.
-    Answered { serial: u64, answer: Result<OwnershipAnswer, String> },
+    /// The reply to this node's report, by another node or by itself.
+    Answered { serial: u64, answer: Result<OwnershipAnswer, String>, by: Option<String> },
     /// A command reached the log, or did not.
     Proposed,
 }

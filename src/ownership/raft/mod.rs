@@ -2,13 +2,16 @@
 //! the control sessions. The decisions are those of [`netft::vip::ownership`]; the argument why two
 //! nodes never answer stands in `docs/design/vip-ownership.md`.
 
+mod election;
 mod engine;
 mod event;
 mod machine;
 mod network;
+mod publish;
 mod serve;
 mod settings;
 mod start;
+mod status;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -17,6 +20,7 @@ mod voter;
 
 pub use self::{
     network::OwnershipTransport,
-    settings::{EngineChannels, EngineStatus, OwnershipNode, PeerMessage, RaftSettings},
+    settings::{EngineChannels, OwnershipNode, PeerMessage, RaftSettings},
     start::RaftEngine,
+    status::{EngineRole, EngineStatus},
 };

@@ -49,17 +49,8 @@ pub struct EngineChannels {
     pub requests: mpsc::Receiver<OwnershipRequest>,
     /// From the other nodes.
     pub peers: mpsc::Receiver<PeerMessage>,
+    /// Other rules of the addresses, after a change of the config.
+    pub policies: mpsc::Receiver<Vec<VipPolicy>>,
     /// Nodes that netft reaches, or not over any route.
     pub reachability: mpsc::Receiver<(Arc<str>, bool)>,
-}
-
-/// State of the engine, for those who ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EngineStatus {
-    /// The leader, if known.
-    pub leader: Option<String>,
-    /// The term of this node's vote.
-    pub term: u64,
-    /// Why this node does not vote though it should.
-    pub problem: Option<String>,
 }

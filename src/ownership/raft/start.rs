@@ -10,7 +10,8 @@ use tokio::{
 use super::{
     engine::{EngineOutputs, EngineTask},
     network::{LeaseEvidence, OwnershipTransport},
-    settings::{EngineChannels, EngineStatus, RaftSettings},
+    settings::{EngineChannels, RaftSettings},
+    status::EngineStatus,
     voter::start_voter,
 };
 
@@ -56,9 +57,9 @@ impl RaftEngine {
         Ok(Self { task, status })
     }
 
-    /// State of the engine.
-    pub fn status(&self) -> EngineStatus {
-        self.status.borrow().clone()
+    /// State of the engine, here and from here on.
+    pub fn status(&self) -> watch::Receiver<EngineStatus> {
+        self.status.clone()
     }
 }
 

@@ -82,8 +82,9 @@ struct Held {
 type HeldTimes = Arc<Mutex<Vec<Held>>>;
 
 struct Node {
-    _engine: RaftEngine,
+    engine: RaftEngine,
     requests: mpsc::Sender<OwnershipRequest>,
+    policies: mpsc::Sender<Vec<VipPolicy>>,
     reachability: mpsc::Sender<(Arc<str>, bool)>,
     service: JoinHandle<()>,
 }
@@ -155,12 +156,19 @@ impl Cluster {
             store: self.store_path(name),
         };
         let transport = HubTransport { hub: Arc::clone(&self.hub), from: name.to_owned() };
-        let channels =
-            EngineChannels { updates, requests: requests_rx, peers, reachability: reachability_rx };
+        let (policies, policies_rx) = mpsc::channel(1);
+        let channels = EngineChannels {
+            updates,
+            requests: requests_rx,
+            peers,
+            policies: policies_rx,
+            reachability: reachability_rx,
+        };
         self.hub.inboxes.lock().unwrap().insert(name.to_owned(), peers_tx);
         let engine = RaftEngine::start(settings, Arc::new(transport), channels).await.unwrap();
         for vip in &self.vips {
-            let able = OwnershipRequest::Able { vip: (*vip).into(), is_able: true, reason: None };
+            let (vip, is_able) = ((*vip).into(), true);
+            let able = OwnershipRequest::Able { vip, is_able, reason: None, role_since: None };
             requests.send(able).await.unwrap();
         }
         let service = serve_addresses(name, service_rx, requests.clone(), Arc::clone(&self.held));
@@ -168,7 +176,7 @@ impl Cluster {
         for other in self.nodes.values() {
             let _ = other.reachability.send((name.into(), true)).await;
         }
-        self.nodes.insert(name, Node { _engine: engine, requests, reachability, service });
+        self.nodes.insert(name, Node { engine, requests, policies, reachability, service });
     }
 
     fn store_path(&self, name: &str) -> std::path::PathBuf {
@@ -329,6 +337,27 @@ async fn decisions_survive_a_restart_of_all_nodes() {
     cluster.check_held();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_address_that_is_added_while_the_engines_run_gets_an_owner() {
+    let cluster = Cluster::start(&["v"]).await;
+    cluster.await_owner("v", |_| true).await;
+    let status = cluster.nodes["a"].engine.status();
+    let voters: Vec<_> = NAMES.iter().map(|name| ((*name).to_owned(), true)).collect();
+    assert_eq!(status.borrow().voters, voters);
+    let leaders: Vec<_> =
+        cluster.nodes.values().map(|node| node.engine.status().borrow().leader.clone()).collect();
+    assert!(leaders[0].is_some() && leaders.iter().all(|one| *one == leaders[0]), "{leaders:?}");
+    for node in cluster.nodes.values() {
+        let policies = ["v", "w"].map(|vip| VipPolicy::new(vip, LEASE_TIME)).to_vec();
+        node.policies.send(policies).await.unwrap();
+        let (vip, is_able) = ("w".into(), true);
+        let able = OwnershipRequest::Able { vip, is_able, reason: None, role_since: None };
+        node.requests.send(able).await.unwrap();
+    }
+    cluster.await_owner("w", |_| true).await;
+    cluster.check_held();
+}
+
 /// F-88.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_voter_with_a_damaged_store_does_not_vote_and_says_why() {
@@ -342,7 +371,7 @@ async fn a_voter_with_a_damaged_store_does_not_vote_and_says_why() {
     bytes[middle..].fill(0xee);
     std::fs::write(&path, bytes).unwrap();
     cluster.start_node("c").await;
-    let problem = cluster.nodes["c"]._engine.status().problem.unwrap();
+    let problem = cluster.nodes["c"].engine.status().borrow().problem.clone().unwrap();
     assert!(problem.contains("does not vote") && problem.contains("c/ownership.redb"), "{problem}");
     // It may own the address nevertheless, by the votes of the others.
     let owner = cluster.await_owner("v", |_| true).await;

@@ -57,19 +57,27 @@ pub(super) async fn start_voter<T: OwnershipTransport>(
     let raft = Raft::new(me, config, network, store, machine.clone())
         .await
         .map_err(|error| format!("raft does not start: {error}"))?;
+    let voter = Voter { metrics: raft.metrics(), raft, machine };
     // A witness knows no rules of addresses: it votes, and leaves the leadership to those who do.
-    if settings.policies.is_empty() {
-        raft.runtime_config().elect(false);
-        return Ok(Voter { metrics: raft.metrics(), raft, machine });
-    }
-    if !raft.is_initialized().await.map_err(|error| error.to_string())? {
+    voter.raft.runtime_config().elect(!settings.policies.is_empty());
+    voter.join_members(settings).await?;
+    Ok(voter)
+}
+
+impl Voter {
+    /// Begins the log with its members, if nobody has; a witness leaves that to the others.
+    pub(super) async fn join_members(&self, settings: &RaftSettings) -> Result<(), String> {
+        let is_begun = self.raft.is_initialized().await.map_err(|error| error.to_string())?;
+        if is_begun || settings.policies.is_empty() {
+            return Ok(());
+        }
         let voters = settings.nodes.iter().filter(|node| node.is_voter);
         let members: BTreeMap<u64, BasicNode> =
             voters.map(|node| (node.id, BasicNode::new(&node.name))).collect();
         // Every voter begins with the same members, so it does not matter who is first.
-        if let Err(error) = raft.initialize(members).await {
+        if let Err(error) = self.raft.initialize(members).await {
             tracing::debug!(%error, "ownership: begun by another voter");
         }
+        Ok(())
     }
-    Ok(Voter { metrics: raft.metrics(), raft, machine })
 }

@@ -40,6 +40,7 @@ pub const CONFIG_TABLES: &[ConfigTable] = &[
         "A route pinned by its addresses, with settings of its own; at most 64.",
     ),
     list_of_tables("vip", "A floating address: one node at a time answers for it; at most 256."),
+    table("vip.placement", "Company and distance of other floating addresses."),
     table(
         "vip.check",
         "Health of the service behind the address: one of `tcp`, `http` and `exec`.",
@@ -78,6 +79,7 @@ const PORT_RANGE_SYNTAX: KeySyntax = KeySyntax::NumberOrText(
 const NODE_NAME_SYNTAX: KeySyntax =
     KeySyntax::Text("a name of 1 to 64 letters, digits, `.`, `_` or `-`");
 const PREFIX_SYNTAX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
+const VIP_NAME_LIST: KeySyntax = KeySyntax::TextList("the name of another floating address");
 const VIP_ADDRESS_SYNTAX: KeySyntax =
     KeySyntax::TextOrList("an address such as `10.1.0.80`, `10.1.0.80/24` or `fd01::80`");
 const FAILBACK_SYNTAX: KeySyntax =
@@ -354,7 +356,8 @@ config_keys! {
     /// Network whose interface carries the address.
     VIP_NETWORK = "vip.network", KeySyntax::Text(PREFIX_SYNTAX),
         Described("the one that contains the address"), Live, r#""10.1.0.0/24""#;
-    /// Who decides on the owner: `manual`, by `netft vip online`, `offline` and `move`.
+    /// Who decides on the owner: `manual`, the operator by `netft vip online`, `offline` and
+    /// `move`; `raft`, the nodes that vote, by the keys below.
     VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual", "raft"]),
         Text("manual"), Live, r#""raft""#;
     /// How long the owner may answer without a renewal.
@@ -372,7 +375,9 @@ config_keys! {
     /// When the address returns to a preferred node that can carry it again: `never`, `at-once`,
     /// or after this time without a fault.
     VIP_FAILBACK = "vip.failback", FAILBACK_SYNTAX, Text("never"), Live, "60000";
-    /// The address goes to whichever node's check passes.
+    /// The address goes to whichever node's check passes, for example to a database's leader; of
+    /// several, to the one where it began to pass last. `preferred`, `failback` and `placement`
+    /// have no effect then.
     VIP_FOLLOW = "vip.follow", KeySyntax::Flag, Flag(false), Live, "true";
     /// Program and arguments, run at every change of the address's state; never a shell line. It
     /// gets `NETFT_VIP`, `NETFT_STATE`, `NETFT_ADDRESS`, `NETFT_INTERFACE` and `NETFT_REASON`.
@@ -381,6 +386,14 @@ config_keys! {
     /// Time limit of the hook; it is killed after that.
     VIP_HOOK_TIMEOUT = "vip.hook_timeout", KeySyntax::Number(CHECK_TIME_LIMITS),
         Number(DEFAULT_HOOK_TIMEOUT.as_millis() as u64), Live, "1000";
+
+    /// Floating addresses whose owner should own this one, too. It goes where they are; they do not
+    /// heed it.
+    VIP_TOGETHER_WITH = "vip.placement.together_with", VIP_NAME_LIST,
+        Described("none"), Live, r#"["db"]"#;
+    /// Floating addresses whose owners should not own this one, as long as another node can.
+    VIP_APART_FROM = "vip.placement.apart_from", VIP_NAME_LIST,
+        Described("none"), Live, r#"["db"]"#;
 
     /// Passes if the endpoint accepts a TCP connection.
     VIP_CHECK_TCP = "vip.check.tcp", ENDPOINT_PORT_SYNTAX, Described("another probe"), Live,

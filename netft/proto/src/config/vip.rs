@@ -34,6 +34,10 @@ pub struct VipConfig {
     pub failback: VipFailback,
     /// It goes to whichever node's check passes.
     pub follow: bool,
+    /// Floating addresses whose owner should own it, too.
+    pub together_with: Vec<String>,
+    /// Floating addresses whose owners should not own it.
+    pub apart_from: Vec<String>,
     /// Check of the service behind it.
     pub check: Option<VipCheck>,
     /// Program that is run at every change of its state.
@@ -184,6 +188,8 @@ impl VipConfig {
             preferred: Vec::new(),
             failback: VipFailback::default(),
             follow: false,
+            together_with: Vec::new(),
+            apart_from: Vec::new(),
             check: None,
             hook: None,
         }
@@ -195,9 +201,37 @@ impl VipConfig {
         addresses.join(", ")
     }
 
+    /// Digest of what must be the same on every node: FNV-1a over the values. Interface, network,
+    /// check, hook and `source` may differ from node to node.
+    pub fn shared_digest(&self) -> u64 {
+        const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+        const FNV_PRIME: u64 = 0x0100_0000_01b3;
+        let failback = match self.failback {
+            VipFailback::Never => "never".to_owned(),
+            VipFailback::After(hold) => hold.as_millis().to_string(),
+        };
+        let values = [
+            self.name.clone(),
+            self.describe_addresses(),
+            self.ownership.as_str().to_owned(),
+            self.fence.as_str().to_owned(),
+            self.lease.as_millis().to_string(),
+            failback,
+            self.follow.to_string(),
+            self.preferred.join(","),
+            self.together_with.join(","),
+            self.apart_from.join(","),
+        ];
+        values
+            .join(";")
+            .bytes()
+            .fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
+    }
+
     /// Names of the keys whose values differ.
     pub(super) fn changed_keys(&self, new: &Self) -> Vec<&'static str> {
         let old = self;
+        let placement = |vip: &Self| (vip.together_with.clone(), vip.apart_from.clone());
         let differences = [
             (old.addresses != new.addresses, "address"),
             (old.interface != new.interface, "interface"),
@@ -209,6 +243,7 @@ impl VipConfig {
             (old.preferred != new.preferred, "preferred"),
             (old.failback != new.failback, "failback"),
             (old.follow != new.follow, "follow"),
+            (placement(old) != placement(new), "placement"),
             (old.check != new.check, "check"),
             (old.hook != new.hook, "hook"),
         ];

@@ -136,6 +136,16 @@ impl VipMachine {
         self.actions.pop_front()
     }
 
+    /// The permission that comes before every other action, if one does; of several, the last.
+    pub fn take_permit(&mut self) -> Option<Time> {
+        let mut permit = None;
+        while let Some(VipAction::Permit(until)) = self.actions.front() {
+            permit = Some(*until);
+            self.actions.pop_front();
+        }
+        permit
+    }
+
     /// When [`VipInput::Timer`] is due.
     pub fn next_wake(&self) -> Option<Time> {
         let lease = self.grant.map(|grant| grant.until);

@@ -7,6 +7,7 @@
 mod health;
 mod machine;
 pub mod ownership;
+mod partner;
 mod timing;
 mod token;
 mod types;
@@ -17,6 +18,7 @@ mod tests;
 pub use crate::vip::{
     health::HealthCounter,
     machine::VipMachine,
+    partner::{Partner, PartnerState, compare_definitions},
     timing::DEFEND_INTERVAL,
     token::FencingToken,
     types::{

@@ -72,9 +72,10 @@ impl Topic {
                 min_interval: Duration::from_secs(1),
                 timeout: Duration::from_secs(4),
             },
+            // A reply may name every floating address.
             Self::HandOver => TopicLimits {
                 max_request: 256,
-                max_reply: 1024,
+                max_reply: 32 * 1024,
                 max_concurrent: 4,
                 min_interval: Duration::ZERO,
                 timeout: Duration::from_secs(2),

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use rtnetlink::sys::{
     AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER,
 };
+use socket2::{SockFilter, SockRef};
 
 use super::{
     nfnetlink::{
@@ -162,8 +163,23 @@ impl NftMonitor {
     /// # Errors
     /// Of the kernel.
     pub(crate) fn open() -> io::Result<Self> {
+        Self::open_filtered(&[])
+    }
+
+    /// Opens the socket; the changes that the owner of port `own` makes do not wake it.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub(crate) fn open_without(own: u32) -> io::Result<Self> {
+        Self::open_filtered(&foreign_filter(own))
+    }
+
+    fn open_filtered(filter: &[SockFilter]) -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
         socket.socket_mut().bind_auto()?;
+        if !filter.is_empty() {
+            SockRef::from(socket.socket_ref()).attach_filter(filter)?;
+        }
         socket.socket_mut().add_membership(NOTIFICATION_GROUP)?;
         Ok(Self { socket, reported_at: None })
     }
@@ -206,6 +222,26 @@ impl NftMonitor {
             }
         }
     }
+}
+
+/// Accepts datagrams that are not about changes of the owner of port `own`. One datagram tells of
+/// one transaction, and its first message has the port.
+fn foreign_filter(own: u32) -> [SockFilter; 4] {
+    const PORT_OFFSET: u32 = 12;
+    // The filter loads in network byte order what the header has in the host's.
+    let own = u32::from_be_bytes(own.to_ne_bytes());
+    let [load, compare, end] = [
+        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+        libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+        libc::BPF_RET | libc::BPF_K,
+    ]
+    .map(|code| code as u16);
+    [
+        SockFilter::new(load, 0, 0, PORT_OFFSET),
+        SockFilter::new(compare, 0, 1, own),
+        SockFilter::new(end, 0, 0, 0),
+        SockFilter::new(end, 0, 0, u32::MAX),
+    ]
 }
 
 /// The change that a notification reports; `None` if it is this node's own, or none.

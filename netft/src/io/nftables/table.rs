@@ -19,19 +19,27 @@ pub(crate) const PRIORITY_RAW: i32 = -300;
 /// After source NAT (100), where a masqueraded packet has its final source.
 pub(crate) const PRIORITY_LAST: i32 = 300;
 
+/// `NFT_REG_VERDICT`.
+const VERDICT_REGISTER: u32 = 0;
 /// `NFT_REG_1`, 16 bytes.
 const MATCH_REGISTER: u32 = 1;
 pub(crate) const VERDICT_DROP: u32 = 0;
 pub(crate) const VERDICT_ACCEPT: u32 = 1;
+/// `NFT_JUMP`.
+const VERDICT_JUMP: u32 = (-3i32) as u32;
+/// `NFT_DATA_VERDICT`.
+const VERDICT_TYPE: u32 = 0xffff_ff00;
 /// Length of an interface name in a rule (`IFNAMSIZ`).
 pub(crate) const IFNAME_LEN: usize = 16;
 
 /// `NFT_SET_CONSTANT`: no element is added once a rule uses the set.
 pub(crate) const SET_CONSTANT: u32 = 2;
+/// `NFT_SET_MAP`.
+const SET_IS_MAP: u32 = 8;
 /// `NFT_META_*`.
 pub(crate) const META_IIFNAME: u32 = 6;
 pub(crate) const META_OIFNAME: u32 = 7;
-const META_NFPROTO: u32 = 15;
+pub(crate) const META_NFPROTO: u32 = 15;
 
 /// A family of addresses in a packet's network header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +159,20 @@ impl<'a> TableWriter<'a> {
         self.add_elements(name, elements.into_iter(), None);
     }
 
+    /// Adds an empty map from keys, with their type and length, to chains.
+    pub(crate) fn add_verdict_map(&mut self, name: &str, (key_type, key_len): (u32, u32)) {
+        self.sets += 1;
+        let id = self.sets;
+        self.append(message::NEW_SET, FLAG_CREATE, |body| {
+            body.put_text(2, name);
+            body.put_number(3, SET_IS_MAP);
+            body.put_number(4, key_type);
+            body.put_number(5, key_len);
+            body.put_number(6, VERDICT_TYPE);
+            body.put_number(10, id);
+        });
+    }
+
     /// Adds elements to a set; with a timeout, milliseconds, they end by themselves. An element
     /// that the set holds is kept with its own timeout.
     pub(crate) fn add_elements(
@@ -159,12 +181,33 @@ impl<'a> TableWriter<'a> {
         keys: impl Iterator<Item = Vec<u8>>,
         timeout: Option<u64>,
     ) {
-        self.put_elements(message::NEW_SET_ELEMENTS, FLAG_CREATE, set, keys, timeout);
+        self.put_elements(message::NEW_SET_ELEMENTS, FLAG_CREATE, set, keys, |element| {
+            if let Some(millis) = timeout {
+                element.put_bytes(4, &millis.to_be_bytes());
+            }
+        });
     }
 
-    /// Removes elements, which the set must hold.
+    /// Leads keys, which the map must not hold, to a chain.
+    pub(crate) fn add_jumps(
+        &mut self,
+        map: &str,
+        keys: impl Iterator<Item = Vec<u8>>,
+        chain: &str,
+    ) {
+        self.put_elements(message::NEW_SET_ELEMENTS, FLAG_CREATE, map, keys, |element| {
+            element.put_nested(2, |data| {
+                data.put_nested(2, |verdict| {
+                    verdict.put_number(1, VERDICT_JUMP);
+                    verdict.put_text(2, chain);
+                });
+            });
+        });
+    }
+
+    /// Removes elements, which the set or map must hold.
     pub(crate) fn delete_elements(&mut self, set: &str, keys: impl Iterator<Item = Vec<u8>>) {
-        self.put_elements(message::DELETE_SET_ELEMENTS, 0, set, keys, None);
+        self.put_elements(message::DELETE_SET_ELEMENTS, 0, set, keys, |_| {});
     }
 
     fn put_elements(
@@ -173,7 +216,7 @@ impl<'a> TableWriter<'a> {
         flags: u16,
         set: &str,
         keys: impl Iterator<Item = Vec<u8>>,
-        timeout: Option<u64>,
+        write_rest: impl Fn(&mut AttributeWriter),
     ) {
         let mut keys = keys.peekable();
         if keys.peek().is_none() {
@@ -185,9 +228,7 @@ impl<'a> TableWriter<'a> {
                 for key in keys {
                     list.put_nested(1, |element| {
                         element.put_nested(1, |data| data.put_bytes(1, &key));
-                        if let Some(millis) = timeout {
-                            element.put_bytes(4, &millis.to_be_bytes());
-                        }
+                        write_rest(element);
                     });
                 }
             });
@@ -204,6 +245,11 @@ impl<'a> TableWriter<'a> {
             body.put_number(5, VERDICT_ACCEPT);
             body.put_text(7, "filter");
         });
+    }
+
+    /// Adds a chain that others lead to.
+    pub(crate) fn add_jump_chain(&mut self, name: &str) {
+        self.append(message::NEW_CHAIN, FLAG_CREATE, |body| body.put_text(3, name));
     }
 
     pub(crate) fn add_rule(&mut self, chain: &str, write: impl FnOnce(&mut RuleWriter)) {
@@ -265,11 +311,22 @@ impl RuleWriter {
     }
 
     /// Matches what the set holds, or what it does not hold.
-    pub(crate) fn look_up(&mut self, set: &'static str, inverted: bool) {
+    pub(crate) fn look_up(&mut self, set: impl Into<String>, inverted: bool) {
+        let set = set.into();
         self.push("lookup", move |data| {
-            data.put_text(1, set);
+            data.put_text(1, &set);
             data.put_number(2, MATCH_REGISTER);
             data.put_number(5, inverted.into());
+        });
+    }
+
+    /// Leads to the chain that the map has for the loaded value, and back if that decides nothing;
+    /// the rule does not match without.
+    pub(crate) fn decide_by(&mut self, map: &'static str) {
+        self.push("lookup", move |data| {
+            data.put_text(1, map);
+            data.put_number(2, MATCH_REGISTER);
+            data.put_number(3, VERDICT_REGISTER);
         });
     }
 
@@ -285,9 +342,14 @@ impl RuleWriter {
         set: &'static str,
         inverted: bool,
     ) {
+        self.load_address(ip, offset);
+        self.look_up(set, inverted);
+    }
+
+    /// Loads an address of packets of its family.
+    pub(crate) fn load_address(&mut self, ip: IpLayout, offset: u32) {
         self.match_meta(META_NFPROTO, &[ip.nfproto]);
         self.load_payload(offset, ip.address_len);
-        self.look_up(set, inverted);
     }
 
     /// Matches packets whose source (or destination) is an address of this host.
@@ -314,7 +376,6 @@ impl RuleWriter {
     }
 
     pub(crate) fn decide(&mut self, code: u32) {
-        const VERDICT_REGISTER: u32 = 0;
         self.push("immediate", move |data| {
             data.put_number(1, VERDICT_REGISTER);
             data.put_nested(2, |nested| {

@@ -1,18 +1,16 @@
 //! The fence in the kernel: what stops a node whose lease ended from answering, whatever state its
 //! netftd is in.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use netft_proto::time::Time;
 
-use super::fence_rules::{
-    FENCE_COUNTERS, FENCE_FAMILIES, LeaseSlot, encode_arming, encode_forbid, encode_switch,
-    encode_tables, encode_vips, fence_table,
+use super::{
+    fence_leases::LeaseTable,
+    fence_rules::{
+        FENCE_COUNTERS, FENCE_FAMILIES, encode_arming, encode_change, encode_tables, encode_vips,
+        fence_table,
+    },
 };
 use crate::io::{
     clock,
@@ -30,8 +28,9 @@ pub struct VipFence {
     socket: NftSocket,
     table: String,
     vips: BTreeSet<IpAddr>,
-    /// The slot in use, and the end of the lease.
-    leases: BTreeMap<IpAddr, (LeaseSlot, Time)>,
+    leases: LeaseTable,
+    /// A transaction failed: what the kernel holds is unknown.
+    is_uncertain: bool,
 }
 
 impl VipFence {
@@ -43,7 +42,7 @@ impl VipFence {
         let (socket, table) = (NftSocket::open()?, fence_table(adapter));
         socket.commit(encode_tables(&table, &vips)).await?;
         tracing::debug!(table, vips = vips.len(), "fence set");
-        Ok(Self { socket, table, vips, leases: BTreeMap::new() })
+        Ok(Self { socket, table, vips, leases: LeaseTable::default(), is_uncertain: false })
     }
 
     /// Name of its tables.
@@ -61,8 +60,12 @@ impl VipFence {
         if added.is_empty() && removed.is_empty() {
             return Ok(());
         }
+        if self.is_uncertain {
+            self.vips = vips;
+            return self.forbid(&removed).await;
+        }
         self.forbid(&removed).await?;
-        self.socket.commit(encode_vips(&self.table, &added, &removed)).await?;
+        self.commit(encode_vips(&self.table, &added, &removed)).await?;
         self.vips = vips;
         Ok(())
     }
@@ -72,23 +75,32 @@ impl VipFence {
     /// # Errors
     /// Of the kernel; `TimedOut` where it took so long that the lease would outlive `until`.
     pub async fn permit(&mut self, addrs: &[IpAddr], until: Time) -> io::Result<()> {
-        let next_slot = |addr: &IpAddr| {
-            let slot = self.leases.get(addr).map_or(LeaseSlot::First, |(slot, _)| slot.other());
-            (*addr, slot)
-        };
-        let leases: Vec<_> = addrs.iter().map(next_slot).collect();
+        if self.is_uncertain {
+            self.restore().await?;
+        }
+        self.set_lease(&addrs.iter().copied().collect(), until).await
+    }
+
+    async fn set_lease(&mut self, addrs: &BTreeSet<IpAddr>, until: Time) -> io::Result<()> {
+        if addrs.is_empty() {
+            return Ok(());
+        }
+        let change = self.leases.plan_renewal(addrs);
+        let Some(set) = &change.set else { return Ok(()) };
         for _ in 0..ARMING_ATTEMPTS {
             let rest = until.since(clock::now());
             let timeout = rest - rest / TRANSACTION_SHARE;
             if timeout < Duration::from_millis(1) {
                 break;
             }
-            self.socket.commit(encode_arming(&self.table, &leases, timeout)).await?;
+            let is_new = self.leases.lacks_chain(set.lease);
+            self.commit(encode_arming(&self.table, set, is_new, timeout)).await?;
+            self.leases.add_chain(set.lease);
             if clock::now() + timeout > until {
                 continue;
             }
-            self.socket.commit(encode_switch(&self.table, &leases)).await?;
-            self.leases.extend(leases.into_iter().map(|(addr, slot)| (addr, (slot, until))));
+            self.commit(encode_change(&self.table, &change)).await?;
+            self.leases.apply_change(&change, until);
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "the lease was nearly over"))
@@ -99,12 +111,17 @@ impl VipFence {
     /// # Errors
     /// Of the kernel.
     pub async fn forbid(&mut self, addrs: &[IpAddr]) -> io::Result<()> {
-        if addrs.is_empty() {
+        let addrs = addrs.iter().copied().collect();
+        let change = self.leases.plan_removal(&addrs);
+        // Also where the maps are set anew, these addresses get no lease.
+        self.leases.apply_change(&change, Time::ZERO);
+        if self.is_uncertain {
+            return self.restore().await;
+        }
+        if change.ended_addrs.is_empty() {
             return Ok(());
         }
-        self.socket.commit(encode_forbid(&self.table, addrs)).await?;
-        self.leases.retain(|addr, _| !addrs.contains(addr));
-        Ok(())
+        self.commit(encode_change(&self.table, &change)).await
     }
 
     /// Sets the tables anew, with the leases that run.
@@ -112,18 +129,18 @@ impl VipFence {
     /// # Errors
     /// Of the kernel.
     pub async fn restore(&mut self) -> io::Result<()> {
-        self.socket.commit(encode_tables(&self.table, &self.vips)).await?;
-        let now = clock::now();
-        let mut running = BTreeMap::<Time, Vec<IpAddr>>::new();
-        for (addr, (_, until)) in std::mem::take(&mut self.leases) {
-            if until > now {
-                running.entry(until).or_default().push(addr);
-            }
-        }
-        for (until, addrs) in running {
-            self.permit(&addrs, until).await?;
+        self.commit(encode_tables(&self.table, &self.vips)).await?;
+        self.is_uncertain = false;
+        for (addrs, until) in self.leases.take_running(clock::now()) {
+            self.set_lease(&addrs, until).await?;
         }
         Ok(())
+    }
+
+    async fn commit(&mut self, transaction: (Vec<u8>, u32)) -> io::Result<()> {
+        let done = self.socket.commit(transaction).await;
+        self.is_uncertain |= done.is_err();
+        done
     }
 
     /// Packets and ARP messages dropped since the tables were set; `None` if they lack parts.
@@ -145,7 +162,7 @@ impl VipFence {
     /// Of the kernel.
     pub fn watch(&self) -> io::Result<FenceWatch> {
         let (own, table) = (self.socket.port, self.table.clone());
-        Ok(FenceWatch { monitor: NftMonitor::open()?, own, table })
+        Ok(FenceWatch { monitor: NftMonitor::open_without(own)?, own, table })
     }
 }
 

@@ -15,24 +15,30 @@
 //!     sender address is one whose lease does not run: drop       lease_ended
 //! ```
 //!
-//! A lease runs while an element of a set with timeouts lives. A timeout counts from the moment
-//! when the kernel gets it, which may be any time after netftd chose it: a process can be stopped
-//! in between. So a lease is set in two transactions. The first puts the element into the set of
-//! the slot that is not in use, which permits nothing; netftd reads the clock again, and knows that
-//! the element ends in time whatever happens to it later. The second makes that slot the one in
-//! use, which extends nothing.
+//! Addresses that are renewed together share a lease. The verdict maps `lease4` and `lease6` lead
+//! each address to the chain of its lease. A lease has two slots; its chain accepts while the one
+//! in use runs. A slot is in use while the set `usedN` has elements, and runs while the elements of
+//! the set `runningN`, which have a timeout, live. The elements are the protocols, IPv4 and IPv6:
+//! what a rule of nft(8) can look up that every packet has.
+//!
+//! A timeout counts from the moment when the kernel gets it, which may be any time after netftd
+//! chose it: a process can be stopped in between. So a lease is set in two transactions. The first
+//! puts the element of the slot that is not in use, which permits nothing; netftd reads the clock
+//! again, and knows that the element ends in time whatever happens to it later. The second makes
+//! that slot the one in use, which extends nothing.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use netft_proto::wire::DropReason;
 
+use super::fence_leases::{LeaseChange, LeaseSetting, slots_of};
 use crate::io::nftables::{
     nfnetlink::BatchWriter,
     socket::FENCE_TABLE_PREFIX,
     table::{
         HOOK_ARP_OUT, HOOK_INBOUND, HOOK_LOCAL_OUT, HOOK_OUTBOUND, IPV4_LAYOUT, IPV6_LAYOUT,
-        IpLayout, PRIORITY_LAST, PRIORITY_RAW, RuleWriter, TableWriter, VERDICT_ACCEPT,
-        address_bytes, append_replacement,
+        IpLayout, META_NFPROTO, PRIORITY_LAST, PRIORITY_RAW, RuleWriter, TableWriter,
+        VERDICT_ACCEPT, address_bytes, append_replacement,
     },
 };
 
@@ -47,47 +53,21 @@ const CHAIN_OUTBOUND: &str = "outbound";
 
 /// `NFT_SET_TIMEOUT`.
 const SET_HAS_TIMEOUT: u32 = 0x10;
+/// Type and length of a protocol family, as `meta nfproto` loads it.
+const PROTOCOL_KEY: (u32, u32) = (2, 1);
 
-/// One of the two places of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LeaseSlot {
-    First,
-    Second,
-}
-
-impl LeaseSlot {
-    pub(super) const fn other(self) -> Self {
-        match self {
-            Self::First => Self::Second,
-            Self::Second => Self::First,
-        }
-    }
-}
-
-/// The sets of one family.
+/// The objects of one family of addresses.
 struct FamilySets {
     layout: IpLayout,
     /// Every floating address.
     vips: &'static str,
-    /// Elements with timeouts, by slot.
-    leases: [&'static str; 2],
-    /// Addresses whose slot this is.
-    slots: [&'static str; 2],
+    /// The chain of each address's lease.
+    leases: &'static str,
 }
 
 const FAMILY_SETS: [FamilySets; 2] = [
-    FamilySets {
-        layout: IPV4_LAYOUT,
-        vips: "vips4",
-        leases: ["leased4a", "leased4b"],
-        slots: ["slot4a", "slot4b"],
-    },
-    FamilySets {
-        layout: IPV6_LAYOUT,
-        vips: "vips6",
-        leases: ["leased6a", "leased6b"],
-        slots: ["slot6a", "slot6b"],
-    },
+    FamilySets { layout: IPV4_LAYOUT, vips: "vips4", leases: "lease4" },
+    FamilySets { layout: IPV6_LAYOUT, vips: "vips6", leases: "lease6" },
 ];
 
 /// The name of the fence's tables.
@@ -100,9 +80,34 @@ fn sets_of_table(family: i32) -> &'static [FamilySets] {
     if family == libc::NFPROTO_ARP { &FAMILY_SETS[..1] } else { &FAMILY_SETS }
 }
 
-fn keys(sets: &FamilySets, addrs: &[IpAddr]) -> Vec<Vec<u8>> {
+fn keys<'a>(sets: &FamilySets, addrs: &'a [IpAddr]) -> impl Iterator<Item = Vec<u8>> + use<'a> {
+    let len = sets.layout.address_len;
     let keys = addrs.iter().copied().map(address_bytes);
-    keys.filter(|key| key.len() as u32 == sets.layout.address_len).collect()
+    keys.filter(move |key| key.len() as u32 == len)
+}
+
+/// The chain of a lease.
+fn lease_chain(lease: u32) -> String {
+    format!("lease{lease}")
+}
+
+/// The set that has elements while the slot is in use.
+fn used_set(slot: u32) -> String {
+    format!("used{slot}")
+}
+
+/// The set whose elements live while the slot runs.
+fn running_set(slot: u32) -> String {
+    format!("running{slot}")
+}
+
+/// The protocols of the packets in a table.
+fn protocols(family: i32) -> impl Iterator<Item = Vec<u8>> {
+    let protocols: &[i32] = match family {
+        libc::NFPROTO_ARP => &[libc::NFPROTO_ARP],
+        _ => &[libc::NFPROTO_IPV4, libc::NFPROTO_IPV6],
+    };
+    protocols.iter().map(|protocol| vec![*protocol as u8])
 }
 
 /// The transaction that sets both tables: every address is silent.
@@ -116,14 +121,9 @@ pub(super) fn encode_tables(table: &str, vips: &BTreeSet<IpAddr>) -> (Vec<u8>, u
         let mut writer = TableWriter::new(&mut batch, family, table);
         writer.add_counter(DropReason::LeaseEnded);
         for sets in sets_of_table(family) {
-            let key = |flags| (sets.layout.key_type, sets.layout.address_len, flags);
-            writer.add_set(sets.vips, key(0), keys(sets, &vips).into_iter());
-            for name in sets.slots {
-                writer.add_set(name, key(0), std::iter::empty());
-            }
-            for name in sets.leases {
-                writer.add_set(name, key(SET_HAS_TIMEOUT), std::iter::empty());
-            }
+            let (key_type, key_len) = (sets.layout.key_type, sets.layout.address_len);
+            writer.add_set(sets.vips, (key_type, key_len, 0), keys(sets, &vips));
+            writer.add_verdict_map(sets.leases, (key_type, key_len));
         }
         if family == libc::NFPROTO_ARP {
             write_arp_chain(&mut writer);
@@ -150,13 +150,10 @@ fn write_inet_chains(table: &mut TableWriter<'_>) {
                 rule.match_address(layout, offset, sets.vips, true);
                 rule.decide(VERDICT_ACCEPT);
             });
-            for slot in [0, 1] {
-                table.add_rule(chain, |rule| {
-                    rule.match_address(layout, offset, sets.slots[slot], false);
-                    rule.look_up(sets.leases[slot], false);
-                    rule.decide(VERDICT_ACCEPT);
-                });
-            }
+            table.add_rule(chain, |rule| {
+                rule.load_address(layout, offset);
+                rule.decide_by(sets.leases);
+            });
             table.add_rule(chain, |rule| {
                 rule.match_address(layout, offset, sets.vips, false);
                 // A node that forwards may pass the owner's packets on. One that sends itself must
@@ -182,14 +179,10 @@ fn write_arp_chain(table: &mut TableWriter<'_>) {
         rule.compare(&ETHERNET_LENS);
         rule.load_payload(SENDER_OFFSET, 4);
     };
-    for slot in [0, 1] {
-        table.add_rule(CHAIN_LOCAL, |rule| {
-            load_sender(rule);
-            rule.look_up(sets.slots[slot], false);
-            rule.look_up(sets.leases[slot], false);
-            rule.decide(VERDICT_ACCEPT);
-        });
-    }
+    table.add_rule(CHAIN_LOCAL, |rule| {
+        load_sender(rule);
+        rule.decide_by(sets.leases);
+    });
     table.add_rule(CHAIN_LOCAL, |rule| {
         load_sender(rule);
         rule.look_up(sets.vips, false);
@@ -197,83 +190,77 @@ fn write_arp_chain(table: &mut TableWriter<'_>) {
     });
 }
 
-/// Calls `write` for each table, and each family of addresses in it.
-fn for_each_set(
-    batch: &mut BatchWriter,
-    table: &str,
-    mut write: impl FnMut(&mut TableWriter<'_>, &FamilySets),
-) {
-    for family in FENCE_FAMILIES {
-        let mut writer = TableWriter::new(batch, family, table);
-        for sets in sets_of_table(family) {
-            write(&mut writer, sets);
-        }
-    }
-}
-
-/// Removes elements, whether the set holds them or not: without the addition, a missing one could
-/// not be removed.
-fn clear_elements(table: &mut TableWriter<'_>, set: &str, keys: &[Vec<u8>]) {
-    table.add_elements(set, keys.iter().cloned(), None);
-    table.delete_elements(set, keys.iter().cloned());
-}
-
-/// The first transaction of a renewal: elements that end after `timeout`, in slots that are made
-/// sure not to be in use. Kernels before 6.12 keep the timeout of an element that exists, so it is
-/// removed and added.
+/// The first transaction of a renewal: the slot, which is not in use, runs for `timeout`. Kernels
+/// before 6.12 keep the timeout of an element that exists, so it is removed and added; without the
+/// first addition a missing one could not be removed.
 pub(super) fn encode_arming(
     table: &str,
-    leases: &[(IpAddr, LeaseSlot)],
+    set: &LeaseSetting,
+    is_new: bool,
     timeout: Duration,
 ) -> (Vec<u8>, u32) {
     let mut batch = BatchWriter::new();
-    for_each_set(&mut batch, table, |writer, sets| {
-        for slot in [LeaseSlot::First, LeaseSlot::Second] {
-            let keys = keys(sets, &in_slot(leases, slot));
-            clear_elements(writer, sets.slots[slot as usize], &keys);
-            clear_elements(writer, sets.leases[slot as usize], &keys);
-            let millis = Some(timeout.as_millis() as u64);
-            writer.add_elements(sets.leases[slot as usize], keys.into_iter(), millis);
+    let (running, millis) = (running_set(set.slot), timeout.as_millis() as u64);
+    for family in FENCE_FAMILIES {
+        let mut writer = TableWriter::new(&mut batch, family, table);
+        if is_new {
+            write_lease_chain(&mut writer, set.lease);
+        } else {
+            writer.add_elements(&running, protocols(family), None);
+            writer.delete_elements(&running, protocols(family));
         }
-    });
+        writer.add_elements(&running, protocols(family), Some(millis));
+    }
     batch.finish()
 }
 
-/// The second transaction: these slots are in use, and no others.
-pub(super) fn encode_switch(table: &str, leases: &[(IpAddr, LeaseSlot)]) -> (Vec<u8>, u32) {
+/// The second transaction of a renewal, or the one that ends leases.
+pub(super) fn encode_change(table: &str, change: &LeaseChange) -> (Vec<u8>, u32) {
     let mut batch = BatchWriter::new();
-    for_each_set(&mut batch, table, |writer, sets| {
-        for slot in [LeaseSlot::First, LeaseSlot::Second] {
-            let keys = keys(sets, &in_slot(leases, slot));
-            writer.add_elements(sets.slots[slot as usize], keys.iter().cloned(), None);
-            clear_elements(writer, sets.slots[slot.other() as usize], &keys);
+    for family in FENCE_FAMILIES {
+        let mut writer = TableWriter::new(&mut batch, family, table);
+        for slot in &change.ended_slots {
+            writer.delete_elements(&used_set(*slot), protocols(family));
         }
-    });
+        for sets in sets_of_table(family) {
+            writer.delete_elements(sets.leases, keys(sets, &change.ended_addrs));
+        }
+        let Some(set) = &change.set else { continue };
+        writer.add_elements(&used_set(set.slot), protocols(family), None);
+        for sets in sets_of_table(family) {
+            writer.add_jumps(sets.leases, keys(sets, &set.addrs), &lease_chain(set.lease));
+        }
+    }
     batch.finish()
 }
 
-/// The transaction that ends leases at once.
-pub(super) fn encode_forbid(table: &str, addrs: &[IpAddr]) -> (Vec<u8>, u32) {
-    let mut batch = BatchWriter::new();
-    for_each_set(&mut batch, table, |writer, sets| {
-        let keys = keys(sets, addrs);
-        for name in sets.slots.into_iter().chain(sets.leases) {
-            clear_elements(writer, name, &keys);
-        }
-    });
-    batch.finish()
+/// Accepts while one of the lease's slots is in use and runs.
+fn write_lease_chain(table: &mut TableWriter<'_>, lease: u32) {
+    let ((key_type, key_len), chain) = (PROTOCOL_KEY, lease_chain(lease));
+    table.add_jump_chain(&chain);
+    for slot in slots_of(lease) {
+        let (used, running) = (used_set(slot), running_set(slot));
+        table.add_set(&used, (key_type, key_len, 0), std::iter::empty());
+        table.add_set(&running, (key_type, key_len, SET_HAS_TIMEOUT), std::iter::empty());
+        table.add_rule(&chain, |rule| {
+            rule.load_meta(META_NFPROTO);
+            rule.look_up(used, false);
+            rule.load_meta(META_NFPROTO);
+            rule.look_up(running, false);
+            rule.decide(VERDICT_ACCEPT);
+        });
+    }
 }
 
 /// The transaction that adds and removes floating addresses.
 pub(super) fn encode_vips(table: &str, added: &[IpAddr], removed: &[IpAddr]) -> (Vec<u8>, u32) {
     let mut batch = BatchWriter::new();
-    for_each_set(&mut batch, table, |writer, sets| {
-        writer.add_elements(sets.vips, keys(sets, added).into_iter(), None);
-        clear_elements(writer, sets.vips, &keys(sets, removed));
-    });
+    for family in FENCE_FAMILIES {
+        let mut writer = TableWriter::new(&mut batch, family, table);
+        for sets in sets_of_table(family) {
+            writer.add_elements(sets.vips, keys(sets, added), None);
+            writer.delete_elements(sets.vips, keys(sets, removed));
+        }
+    }
     batch.finish()
-}
-
-fn in_slot(leases: &[(IpAddr, LeaseSlot)], slot: LeaseSlot) -> Vec<IpAddr> {
-    leases.iter().filter(|(_, own)| *own == slot).map(|(addr, _)| *addr).collect()
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod fence;
+mod fence_leases;
 mod fence_rules;
 mod frames;
 mod neighbor_filter;

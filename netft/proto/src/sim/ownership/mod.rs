@@ -6,6 +6,7 @@
 //! | 20 | two nodes never both have a lease that their kernels enforce on one address |
 //! | 21 | nodes that are a majority and talk have an owner within [`OWNER_BOUND`] |
 //! | 22 | the tokens of the leases granted on an address never fall |
+//! | 23 | in the end, an address is where its rules want it, and stays there |
 //!
 //! A crash loses the process and leaves what the kernel enforces; a pause stops the process only.
 //! Every clock has its own origin and rate. No decision reads the wall clock, so its jumps have no
@@ -39,12 +40,16 @@ const RUN_TIME: Duration = Duration::from_secs(20);
 const LAST_FAULT_MS: u64 = 16_000;
 /// How long a majority that talks may be without an owner.
 const OWNER_BOUND: Duration = Duration::from_secs(3);
+/// Roles that begin within this time count as one: twice the tolerance of the decisions.
+const ROLE_RESOLUTION: Duration = Duration::from_millis(200);
 /// Length of the leases.
 const LEASE_TIME: Duration = Duration::from_millis(400);
 /// Time in which netft notices that a peer cannot be reached.
 const DETECTION_TIME: Duration = Duration::from_millis(150);
 /// The time between two checks of rule 21.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// From then on, at the end of a run, nothing changes any more: the longest failback has passed.
+const SETTLED_MS: u64 = 19_000;
 /// The most events of one run: one that takes more does not terminate.
 const MAX_EVENTS: usize = 2_000_000;
 
@@ -80,6 +85,8 @@ enum Fault {
     Loss(u16),
     Late(u16),
     Able(usize, usize, bool),
+    /// The role that an address follows goes to this node.
+    Role(usize, usize),
     Move(usize, usize),
 }
 
@@ -91,6 +98,8 @@ struct VipNode {
     paused_until: Time,
     fences: Fences,
     able: Vec<bool>,
+    /// When it was last made able to carry each address.
+    able_since: Vec<Time>,
     origin: u64,
     /// Rate error, parts per billion.
     drift: i64,
@@ -142,6 +151,7 @@ pub fn run_ownership_world(seed: u64, bug: Option<OwnershipBug>) -> OwnershipRep
         let Some(((at, _), event)) = world.events.pop_first() else { break };
         world.now = at;
         if world.now >= Time::ZERO + RUN_TIME || !world.report.violations.is_empty() {
+            world.check_placements();
             return world.report;
         }
         world.on_event(event);
@@ -166,6 +176,7 @@ impl World {
                         Failback::After(Duration::from_millis(hold))
                     });
                 }
+                policy.follow = rng.chance_permille(150);
                 if vip == 1 && rng.chance_permille(300) {
                     let other = vec!["v0".to_owned()];
                     if rng.chance_permille(500) {
@@ -185,6 +196,7 @@ impl World {
                 paused_until: Time::ZERO,
                 fences: Fences::new(),
                 able: vec![true; vips],
+                able_since: vec![Time::ZERO; vips],
                 origin: rng.next_in_range(2_000_000_000, 1 << 50),
                 drift: rng.next_in_range(0, 2 * drift_ppb as u64) as i64 - drift_ppb,
                 wake_serial: 0,
@@ -247,6 +259,7 @@ impl World {
                         (Fault::Late(self.rng.next_in_range(20, 300) as u16), Some(Fault::Late(10)))
                     }
                 },
+                _ if self.policies[vip].follow => (Fault::Role(vip, node), None),
                 _ => (Fault::Move(vip, node), None),
             };
             self.push(time, SimEvent::Fault(fault));
@@ -262,6 +275,7 @@ impl World {
         let node = &mut self.nodes[index];
         node.life += 1;
         let now = node.local(self.now);
+        node.able_since.fill(self.now);
         let durable = node.durable.clone();
         let clock = (now, &mut self.rng);
         let mut process = Process::start(index, voters, durable, &self.policies, self.bug, clock);
@@ -325,6 +339,13 @@ impl World {
     }
 
     fn on_fault(&mut self, fault: Fault) {
+        // What a stopped process would learn of its service it learns when it goes on.
+        if let Fault::Able(index, ..) | Fault::Role(_, index) = fault
+            && self.is_paused(index)
+        {
+            let resumed = self.nodes[index].paused_until;
+            return self.push(resumed, SimEvent::Fault(fault));
+        }
         self.note(format!("{fault:?}"));
         self.calm_since = self.now;
         match fault {
@@ -347,14 +368,10 @@ impl World {
             Fault::Partition(groups) => self.groups = groups,
             Fault::Loss(permille) => self.loss = permille,
             Fault::Late(permille) => self.late = permille,
-            Fault::Able(index, vip, is_able) => {
-                self.nodes[index].able[vip] = is_able;
-                let name = self.policies[vip].name.clone();
-                if !self.is_paused(index) {
-                    self.with_process(index, |process, now, _| {
-                        process.set_able(now, &name, is_able);
-                    });
-                }
+            Fault::Able(index, vip, is_able) => self.set_able(index, vip, is_able),
+            Fault::Role(vip, to) => {
+                self.set_able(to, vip, false);
+                self.set_able(to, vip, true);
             }
             Fault::Move(vip, to) => {
                 let name = self.policies[vip].name.clone();
@@ -368,6 +385,17 @@ impl World {
             }
         }
         self.tell_reachability();
+    }
+
+    fn set_able(&mut self, index: usize, vip: usize, is_able: bool) {
+        let now = self.now;
+        let node = &mut self.nodes[index];
+        node.able[vip] = is_able;
+        if is_able {
+            node.able_since[vip] = now;
+        }
+        let name = self.policies[vip].name.clone();
+        self.with_process(index, |process, now, _| process.set_able(now, &name, is_able));
     }
 
     /// netft notices within its detection time who can be reached.
@@ -432,7 +460,9 @@ impl World {
             return;
         }
         let mut delay = Duration::from_micros(self.rng.next_in_range(80, 3_000));
-        if self.rng.chance_permille(self.late) {
+        // Reports of an owner that are late one after the other look like its silence.
+        let is_settling = self.now >= Time::from_millis(LAST_FAULT_MS);
+        if self.rng.chance_permille(self.late) && !is_settling {
             delay += self.rng.duration_up_to(Duration::from_millis(900));
         }
         let life = self.nodes[to].life;
@@ -462,9 +492,49 @@ impl World {
         if token > *newest {
             *newest = token;
             self.report.takeovers += 1;
+            if self.now >= Time::from_millis(SETTLED_MS) {
+                let process = self.nodes[index].process.as_ref();
+                let record = process.and_then(|process| process.raft.state.record_of(&vip));
+                let text = format!("rule 23: {vip} moves though nothing changes: {record:?}");
+                return self.violate(text);
+            }
             self.note(format!("n{index} gets {vip} under {token}"));
         }
         self.nodes[index].fences.insert(vip, (token, end));
+    }
+
+    /// Rule 23: every node is up, connected and able since the last fault was undone.
+    fn check_placements(&mut self) {
+        let mut processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        let Some(leader) = processes.find(|process| process.leader.is_some()) else {
+            return self.violate("rule 23: there is no leader".to_owned());
+        };
+        let record = |vip: &str| leader.raft.state.record_of(vip).cloned().unwrap_or_default();
+        let mut wrong = Vec::new();
+        // A stopped process may learn of its service after the last fault.
+        let is_able = |vip: usize| self.nodes.iter().all(|node| node.able[vip]);
+        for (vip, policy) in self.policies.iter().enumerate() {
+            let own = record(&policy.name);
+            let owner_of = |other: &String| record(other).owner;
+            let is_right = if policy.follow {
+                let newest = self.nodes.iter().map(|node| node.able_since[vip]).max();
+                let owner =
+                    self.nodes.iter().zip(0..).find(|(_, n)| own.owner == Some(node_name(*n)));
+                let since = owner.map(|(node, _)| node.able_since[vip] + ROLE_RESOLUTION);
+                own.is_pinned || since >= newest
+            } else if !policy.together_with.is_empty() || !policy.apart_from.is_empty() {
+                policy.together_with.iter().all(|other| owner_of(other) == own.owner)
+                    && policy.apart_from.iter().all(|other| owner_of(other) != own.owner)
+            } else {
+                let returns = policy.failback != Failback::Never && !own.is_pinned;
+                !returns
+                    || policy.preferred.first().is_none_or(|node| own.owner.as_ref() == Some(node))
+            };
+            if !is_right && (0..self.policies.len()).all(is_able) {
+                wrong.push(format!("rule 23: {policy:?} is at {own:?}"));
+            }
+        }
+        wrong.into_iter().for_each(|text| self.violate(text));
     }
 
     /// Rule 21.

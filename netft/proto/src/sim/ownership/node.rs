@@ -95,6 +95,9 @@ impl Process {
     }
 
     pub(super) fn set_able(&mut self, now: Time, vip: &str, is_able: bool) {
+        if is_able {
+            self.holder.set_role(vip, now);
+        }
         self.holder.set_able(now, vip, is_able);
         if !is_able {
             // A service that cannot carry the address lets it go by itself, then says so.

@@ -5,12 +5,19 @@ use std::{
     time::Duration,
 };
 
-use crate::{time::Time, vip::ownership::messages::LeaseReport};
+use crate::{
+    time::Time,
+    vip::ownership::messages::{LeaseReport, RoleReport},
+};
 
 /// Reports that a node may miss.
 const MISSED_REPORTS: u32 = 3;
 /// Longest promise of a next report that is believed.
 const MAX_PROMISE: Duration = Duration::from_secs(5);
+
+/// How much later a check must have begun to pass to count as later: moments of two nodes are known
+/// to the difference of their messages' delays.
+pub(super) const ROLE_TOLERANCE: Duration = Duration::from_millis(100);
 
 /// One node.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +25,9 @@ struct ReportedNode {
     /// End of the time for which its last report speaks; `None`: none was heard.
     alive_until: Option<Time>,
     able: BTreeSet<String>,
+    /// When the checks that addresses follow began to pass there: on the node's clock, and on this
+    /// one.
+    roles: BTreeMap<String, (u64, Time)>,
     is_unreachable: bool,
 }
 
@@ -38,6 +48,15 @@ impl AbleNodes {
         let node = self.nodes.entry(report.node.clone()).or_default();
         node.alive_until = Some(now + report.next_within.min(MAX_PROMISE) * MISSED_REPORTS);
         node.able = report.able.iter().cloned().collect();
+        let known = std::mem::take(&mut node.roles);
+        for RoleReport { vip, began_ns, age } in &report.roles {
+            let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+            let moment = Time::from_nanos(now.as_nanos().saturating_sub(nanos));
+            // A report that was long under way, and a clock that drifts, make a moment look later.
+            let known = known.get(vip).filter(|(began, _)| began == began_ns);
+            let moment = known.map_or(moment, |(_, known)| moment.min(*known));
+            node.roles.insert(vip.clone(), (*began_ns, moment));
+        }
         // A node that is heard is reachable.
         node.is_unreachable = false;
     }
@@ -78,6 +97,12 @@ impl AbleNodes {
     ) -> impl Iterator<Item = &'a str> {
         let names = self.nodes.keys().map(String::as_str);
         names.filter(move |node| self.is_eligible(node, vip, now))
+    }
+
+    /// When the check that the address follows began to pass on the node.
+    pub(super) fn role_since(&self, node: &str, vip: &str) -> Time {
+        let moment = self.nodes.get(node).and_then(|view| view.roles.get(vip));
+        moment.map_or(Time::ZERO, |(_, moment)| *moment)
     }
 
     pub(super) fn is_settled(&self, now: Time) -> bool {

@@ -11,7 +11,7 @@ use crate::{
         FencingToken,
         ownership::{
             lease::LeaseRules,
-            messages::{LeaseReply, LeaseReport, LeaseVerdict, VipVerdict},
+            messages::{LeaseReply, LeaseReport, LeaseVerdict, RoleReport, VipVerdict},
         },
     },
 };
@@ -74,6 +74,8 @@ struct Release {
 pub struct LeaseHolder {
     node: String,
     able: BTreeSet<String>,
+    /// Since when the checks of addresses that follow them have passed.
+    roles: BTreeMap<String, Time>,
     /// Tokens under which this process was granted addresses, and the length of those leases.
     held: BTreeMap<String, (FencingToken, Duration)>,
     releases: BTreeMap<String, Release>,
@@ -91,6 +93,7 @@ impl LeaseHolder {
         Self {
             node: node.to_owned(),
             able: BTreeSet::new(),
+            roles: BTreeMap::new(),
             held: BTreeMap::new(),
             releases: BTreeMap::new(),
             newest: BTreeMap::new(),
@@ -107,6 +110,11 @@ impl LeaseHolder {
         if has_changed {
             self.next_report = self.next_report.min(now);
         }
+    }
+
+    /// The check that the address follows has passed since then.
+    pub fn set_role(&mut self, vip: &str, since: Time) {
+        self.roles.insert(vip.to_owned(), since);
     }
 
     /// The address service let the address go that `token` revoked, or let it go by itself.
@@ -149,10 +157,18 @@ impl LeaseHolder {
             self.pending.pop_first();
         }
         let released = self.releases.iter().filter(|(_, release)| release.is_done);
+        let roles = self.roles.iter().filter(|(vip, _)| self.able.contains(*vip));
         Some(LeaseReport {
             serial: self.serial,
             node: self.node.clone(),
             able: self.able.iter().cloned().collect(),
+            roles: roles
+                .map(|(vip, since)| RoleReport {
+                    vip: vip.clone(),
+                    began_ns: since.as_nanos(),
+                    age: now.since(*since),
+                })
+                .collect(),
             holds: self.held.iter().map(|(vip, (token, _))| (vip.clone(), *token)).collect(),
             released: released.map(|(vip, release)| (vip.clone(), release.held)).collect(),
             next_within: interval,

@@ -4,6 +4,19 @@ use std::time::Duration;
 
 use crate::vip::FencingToken;
 
+/// A check that an address follows passes on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct RoleReport {
+    /// The address.
+    pub vip: String,
+    /// When the check began to pass, nanoseconds of the node's clock: the same in every report
+    /// until it passes anew.
+    pub began_ns: u64,
+    /// For how long it has passed.
+    pub age: Duration,
+}
+
 /// From a node to the leader: what it holds and can carry. Asks for its leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -14,6 +27,9 @@ pub struct LeaseReport {
     pub node: String,
     /// Addresses that it can carry.
     pub able: Vec<String>,
+    /// Addresses that follow a check which passes here.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub roles: Vec<RoleReport>,
     /// Addresses with the tokens under which it has been granted them.
     pub holds: Vec<(String, FencingToken)>,
     /// Addresses that it held under this token and has let go: its kernel does not answer.

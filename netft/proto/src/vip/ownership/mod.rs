@@ -26,7 +26,7 @@ pub use crate::vip::ownership::{
     holder::{HolderUpdate, LeaseHolder},
     leader::OwnershipLeader,
     lease::LeaseRules,
-    messages::{LeaseReply, LeaseReport, LeaseVerdict, VipVerdict},
+    messages::{LeaseReply, LeaseReport, LeaseVerdict, RoleReport, VipVerdict},
     policy::{Failback, VipPolicy},
     state::{OwnershipCommand, OwnershipState, VipRecord},
 };

@@ -1,10 +1,14 @@
 //! Which node should own an address: a function of the rules, the owners and the nodes.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use crate::{
     time::Time,
-    vip::ownership::{able_nodes::AbleNodes, policy::VipPolicy, state::VipRecord},
+    vip::ownership::{
+        able_nodes::{AbleNodes, ROLE_TOLERANCE},
+        policy::VipPolicy,
+        state::VipRecord,
+    },
 };
 
 /// Owners of all addresses while placements are decided one after another.
@@ -33,8 +37,9 @@ pub(super) fn place_address(
     let best = best_node(policy, owners, nodes, now);
     let Some(current) = record.owner.as_deref() else {
         // At the start every node has its time to report, so that the preferred one is known.
-        let is_decided =
-            nodes.is_settled(now) || best.as_deref().is_some_and(|best| policy.rank_of(best) == 0);
+        let is_decided = policy.follow
+            || nodes.is_settled(now)
+            || best.as_deref().is_some_and(|best| policy.rank_of(best) == 0);
         return match best {
             Some(best) if is_decided => change_to(best, "no node owned it"),
             _ => Placement::Keep,
@@ -54,6 +59,14 @@ pub(super) fn place_address(
         };
     }
     let Some(best) = best.filter(|best| best != current) else { return Placement::Keep };
+    if policy.follow {
+        let [newest, own] = [&best, current].map(|node| nodes.role_since(node, vip));
+        let is_later = !record.is_pinned && newest > own + ROLE_TOLERANCE;
+        return match is_later {
+            true => change_to(best, "its check began to pass there"),
+            false => Placement::Keep,
+        };
+    }
     let order = |node: &str| grouping(policy, owners, node);
     if order(&best) < order(current) {
         return change_to(best, "it belongs with or apart from another address");
@@ -68,22 +81,25 @@ fn change_to(owner: String, reason: &'static str) -> Placement {
     Placement::Change { owner: Some(owner), reason }
 }
 
-/// The best of the eligible nodes: by the company of other addresses, by preference, by the number
-/// of addresses that it owns, by name.
+/// The best of the eligible nodes: by the check that it follows; else by the company of other
+/// addresses, by preference, by the number of addresses that it owns, by name.
 pub(super) fn best_node(
     policy: &VipPolicy,
     owners: &Owners,
     nodes: &AbleNodes,
     now: Time,
 ) -> Option<String> {
+    let nodes_of = || nodes.eligible_nodes(&policy.name, now);
+    if policy.follow {
+        let since = |node: &&str| nodes.role_since(node, &policy.name);
+        return nodes_of().max_by_key(|node| (since(node), Reverse(*node))).map(str::to_owned);
+    }
     let load = |node: &str| {
         let others = owners.iter().filter(|(vip, _)| **vip != policy.name);
         others.filter(|(_, owner)| owner.as_deref() == Some(node)).count()
     };
     let key = |node: &str| (grouping(policy, owners, node), policy.rank_of(node), load(node));
-    let best = nodes
-        .eligible_nodes(&policy.name, now)
-        .min_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.cmp(b)));
+    let best = nodes_of().min_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.cmp(b)));
     best.map(str::to_owned)
 }
 

@@ -27,6 +27,9 @@ pub struct VipPolicy {
     pub together_with: Vec<String>,
     /// Addresses that it avoids.
     pub apart_from: Vec<String>,
+    /// It goes to the node whose check passes; of several, to the one where it began last. The
+    /// wishes above have no effect then.
+    pub follow: bool,
 }
 
 impl VipPolicy {
@@ -39,6 +42,7 @@ impl VipPolicy {
             failback: Failback::default(),
             together_with: Vec::new(),
             apart_from: Vec::new(),
+            follow: false,
         }
     }
 
