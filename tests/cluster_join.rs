@@ -6,6 +6,7 @@ mod common;
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Stdio,
@@ -20,7 +21,7 @@ use netft::{
         host::identity,
         join::{Joiner, request_join},
     },
-    roster::{InviteId, InviteSecret, JoinReply, JoinToken},
+    roster::{ClusterId, InviteId, InviteSecret, JoinReply, JoinToken},
 };
 use netft_lab::{Lab, capture::Capture, in_namespace, scheduling};
 use serde_json::Value;
@@ -261,6 +262,48 @@ fn a_removed_node_does_not_come_back_with_the_token_that_it_has() {
         assert!(error.contains("the token was closed"), "{error}");
         assert_eq!(lab.peers(0), ["n1"]);
         assert_eq!(refused_joins(&lab, "closed"), 1);
+    });
+}
+
+/// As the book says: a new cluster with the same nodes, whose keys and addresses stay.
+#[test]
+fn a_cluster_whose_key_is_lost_gets_a_new_one_and_keeps_its_addresses() {
+    in_namespace("a_cluster_whose_key_is_lost_gets_a_new_one_and_keeps_its_addresses", || {
+        let mut lab = ClusterLab::new(2, 1);
+        lab.create_and_start();
+        lab.join(1, &lab.invite(&[]));
+        let nodes = |lab: &ClusterLab| {
+            let nodes = lab.json(0, &["cluster", "show"])["nodes"].clone();
+            let nodes = nodes.as_array().unwrap().iter();
+            nodes.map(|node| (node["key"].clone(), node["address"].clone())).collect::<Vec<_>>()
+        };
+        let before = nodes(&lab);
+        let id = lab.json(0, &["cluster", "show"])["id"].clone();
+        for node in 0..2 {
+            lab.kill_started(node);
+            fs::remove_file(lab.path(node, "state/netft0.roster.toml")).unwrap();
+        }
+        fs::remove_file(lab.path(0, "state/netft0.cluster-key")).unwrap();
+        lab.create_and_start();
+        let token = lab.invite(&[]);
+        // By standard input, and without a start.
+        let config = lab.path(1, "netft.toml");
+        let args = ["cluster", "join", "-", "--no-start", "--config", config.to_str().unwrap()];
+        let mut command = lab.netft_command(1, &args);
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command = command.spawn().unwrap();
+        command.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
+        let output = command.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains("netftd is not running"), "{text}");
+        lab.start(1);
+        lab.wait_mesh(&[0, 1]);
+        assert_eq!(nodes(&lab), before);
+        assert_ne!(lab.json(1, &["cluster", "show"])["id"], id);
+        // A token of the former cluster, or of any other one, is refused before it is used.
+        let other = JoinToken { cluster: ClusterId([1; 32]), ..token.parse().unwrap() };
+        let error = lab.join_error(1, &other.to_string());
+        assert!(error.contains("this node is in the cluster \"prod\""), "{error}");
     });
 }
 
