@@ -124,6 +124,15 @@ pub(super) enum NetftCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Hand the adapter over to another netftd: the program's new file, or another one.
+    Upgrade {
+        /// Program of the successor [default: the file of the running netftd]
+        binary: Option<PathBuf>,
+        /// Seconds for the successor to be ready: 1–4; without it the running netftd serves on.
+        #[arg(long, value_name = "SECONDS", default_value_t = 4)]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=4))]
+        timeout: u64,
+    },
     /// Print host names for the virtual addresses, or writes them to a hosts file.
     Hosts(HostsArgs),
     /// Check this node and its peers for faults; each finding names place and remedy.

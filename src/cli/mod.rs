@@ -17,6 +17,7 @@ mod peer;
 mod report;
 mod scrub;
 mod top;
+mod upgrade;
 mod validate;
 mod vip;
 
@@ -122,6 +123,9 @@ fn run_command(command: NetftCommand, target: &DaemonTarget) -> Result<(), ExitE
             let (text, reload) =
                 client().request_json::<schema::ReloadResult>("POST", &target, "")?;
             out.print_response(json, &text, || views::reload_text(&reload))
+        }
+        NetftCommand::Upgrade { binary, timeout } => {
+            upgrade::run_upgrade(&client(), binary, timeout, json, &mut out)
         }
         NetftCommand::Hosts(args) => {
             hosts::run_hosts(client, &args, target.adapter.as_deref(), json, &mut out)

@@ -1,7 +1,7 @@
 //! The node behind the control socket: what the server needs of it, so that the server is tested
 //! without a network.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, path::PathBuf, time::Duration};
 
 use netft::{
     PeerId, RouteId, Time,
@@ -23,6 +23,15 @@ use crate::{
     exit::ExitError,
     vip::{VipError, VipHandle},
 };
+
+/// An order to hand the adapter over to a successor process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpgradeOrder {
+    /// The successor's program; `None`: the file of the running one.
+    pub binary: Option<PathBuf>,
+    /// Time for the successor to be ready.
+    pub timeout: Duration,
+}
 
 /// A running node.
 pub trait ControlBackend: Send + Sync + 'static {
@@ -83,6 +92,18 @@ pub trait ControlBackend: Send + Sync + 'static {
     /// `None` once it is there.
     fn unsaved_orders(&self, _wait: Duration) -> impl Future<Output = Option<String>> + Send {
         std::future::ready(None)
+    }
+
+    /// Starts a successor and, once it is ready, hands the adapter over to it. Returns its process
+    /// id when it is ready.
+    ///
+    /// # Errors
+    /// There is none that is ready in time: this process serves on, and nothing has changed.
+    fn start_upgrade(
+        &self,
+        _order: UpgradeOrder,
+    ) -> impl Future<Output = Result<u32, String>> + Send {
+        std::future::ready(Err("this node has no successor".to_owned()))
     }
 
     /// The service of the floating addresses; `None` while there is none.

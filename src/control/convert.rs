@@ -75,6 +75,7 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
             key: node.key.to_string(),
             boot_id: hex_id(node.boot_id),
             uptime_ms: saturating_millis(node.uptime),
+            pid: std::process::id(),
         },
         adapter: AdapterStatus {
             name: adapter.name.clone(),

@@ -6,6 +6,7 @@ mod counters;
 mod events;
 mod networks;
 mod orders;
+mod upgrade;
 mod validation;
 mod vips;
 
@@ -26,6 +27,7 @@ use netft::{
 pub use networks::{Network, NetworkInterfaceView, NetworkList};
 pub use orders::OrderView;
 use serde::{Deserialize, Serialize};
+pub use upgrade::{UpgradeRequest, UpgradeStarted};
 pub use validation::{
     Finding, PeerPath, PeerValidation, PeerValidations, Severity, ValidationResult,
 };
@@ -343,6 +345,9 @@ pub struct NodeStatus {
     pub boot_id: String,
     /// Milliseconds since the start.
     pub uptime_ms: u64,
+    /// Process id of netftd; 0 from a version that does not tell.
+    #[serde(default)]
+    pub pid: u32,
 }
 
 /// The adapter.

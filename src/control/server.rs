@@ -4,6 +4,7 @@
 mod cluster;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
@@ -106,6 +107,7 @@ pub async fn serve<N: ControlBackend>(listener: ControlListener, control: Arc<Co
         .route("/v1/reload", post(post_reload))
         .route("/v1/validate", post(post_validate))
         .merge(cluster::cluster_routes())
+        .merge(upgrade::upgrade_routes())
         .fallback(|| async { RequestError::new(StatusCode::NOT_FOUND, "no such resource") })
         .method_not_allowed_fallback(|| async {
             RequestError::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")

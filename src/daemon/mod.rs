@@ -5,6 +5,7 @@ mod cleanup;
 mod control_server;
 mod environment;
 mod group;
+mod handover;
 mod log_format;
 mod log_limit;
 mod log_queue;

@@ -1,6 +1,7 @@
 //! The running adapter, as the control socket and the daemon's tasks share it.
 
 use std::{
+    io,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use netft::{
         drain::{DrainError, DrainOrder, DrainReport},
         error::{OpenError, PeerError, RouteError},
         events::EventStream,
+        handover::AdapterDescriptors,
         host::LockError,
         join::JoinAttempt,
         query::{PeerRequest, QueryError, Topic},
@@ -24,6 +26,7 @@ use netft::{
 use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
 use super::{
+    handover::predecessor::PendingUpgrade,
     orders::{OrderStore, SavedOrders},
     reload,
     reload::ConfigSource,
@@ -31,7 +34,7 @@ use super::{
 use crate::{
     cluster::service::ClusterNode,
     control::{
-        backend::ControlBackend,
+        backend::{ControlBackend, UpgradeOrder},
         cluster::ClusterHandle,
         schema::{OwnershipView, VoterView},
     },
@@ -62,6 +65,8 @@ pub struct RunningNode {
     cluster: OnceLock<ClusterHandle>,
     /// Changed by every reload that took effect.
     reloaded: watch::Sender<()>,
+    /// Set once a successor can take over.
+    upgrades: OnceLock<mpsc::Sender<PendingUpgrade>>,
 }
 
 impl RunningNode {
@@ -72,8 +77,9 @@ impl RunningNode {
     pub(super) async fn open_adapter(
         source: ConfigSource,
         orders: OrderStore,
+        inherited: Option<AdapterDescriptors>,
     ) -> Result<(Self, EventStream), ExitError> {
-        let opened = Adapter::open_with(source.config(), orders.orders.clone()).await;
+        let opened = Adapter::open_with(source.config(), orders.orders.clone(), inherited).await;
         let adapter = opened.map_err(|error| match error {
             OpenError::Lock(LockError::AlreadyLocked { .. }) => ExitError::other_error(error),
             _ => ExitError::bad_environment(error),
@@ -90,6 +96,7 @@ impl RunningNode {
             ownership: OnceLock::new(),
             cluster: OnceLock::new(),
             reloaded: watch::Sender::new(()),
+            upgrades: OnceLock::new(),
         };
         Ok((node, events))
     }
@@ -196,6 +203,30 @@ impl RunningNode {
         }
     }
 
+    /// Passes orders for a successor to `upgrades` from here on.
+    pub(super) fn set_upgrades(&self, upgrades: mpsc::Sender<PendingUpgrade>) {
+        let _ = self.upgrades.set(upgrades);
+    }
+
+    /// Second descriptors of the adapter, for a successor.
+    ///
+    /// # Errors
+    /// It is gone at this moment, or closed.
+    pub(super) async fn descriptors(&self) -> io::Result<AdapterDescriptors> {
+        match self.adapter.read().await.as_ref() {
+            Some(adapter) => adapter.descriptors(),
+            None => Err(io::Error::other(RouteError::Closed)),
+        }
+    }
+
+    /// Notifies the peers and stops; the device stays for whoever has its descriptors.
+    pub(super) async fn release(&self) {
+        let adapter = self.adapter.write().await.take();
+        if let Some(adapter) = adapter {
+            adapter.release().await;
+        }
+    }
+
     /// Notifies the peers and closes the adapter.
     pub async fn close(&self) {
         let adapter = self.adapter.write().await.take();
@@ -257,6 +288,15 @@ impl ControlBackend for RunningNode {
 
     async fn unsaved_orders(&self, wait: Duration) -> Option<String> {
         self.saved_orders.wait_saved(wait).await
+    }
+
+    async fn start_upgrade(&self, order: UpgradeOrder) -> Result<u32, String> {
+        let stopping = || "netftd is starting or stopping".to_owned();
+        let upgrades = self.upgrades.get().ok_or_else(stopping)?;
+        let (reply, ready) = oneshot::channel();
+        let busy = |_| "a hand-over is under way".to_owned();
+        upgrades.try_send(PendingUpgrade { order, reply }).map_err(busy)?;
+        ready.await.map_err(|_| stopping())?
     }
 
     async fn vip_handle(&self) -> Option<VipHandle> {

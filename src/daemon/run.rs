@@ -2,19 +2,30 @@
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
-use netft::{api::host, route::EventKind};
+use netft::{
+    api::{handover::AdapterDescriptors, host},
+    route::EventKind,
+};
 use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::Notify,
+    sync::{Notify, mpsc},
     task::JoinHandle,
     time::Instant,
 };
 
 use super::{
-    control_server::ControlServer, log_format::LogFormat, names::HostsFile, node::RunningNode,
-    orders::OrderStore, pump::EventPump, reload, reload::ConfigSource,
-    validate_responder::ValidateResponder, vips::RunningVips,
+    control_server::ControlServer,
+    handover::{predecessor, predecessor::RunningHandover, successor::RunningSuccessor},
+    log_format::LogFormat,
+    names::HostsFile,
+    node::RunningNode,
+    orders::OrderStore,
+    pump::EventPump,
+    reload,
+    reload::ConfigSource,
+    validate_responder::ValidateResponder,
+    vips::RunningVips,
 };
 use crate::{
     clock::WallClock,
@@ -60,7 +71,7 @@ impl StopSignals {
     }
 }
 
-/// Runs the adapter until a signal stops it.
+/// Runs the adapter until a signal stops it, or a successor has taken it over.
 ///
 /// # Errors
 /// The adapter or its control socket could not be opened, or the adapter stopped unexpectedly.
@@ -82,11 +93,21 @@ pub(super) async fn run_adapter(
     // Before the adapter: a wrong file or address ends the start at once.
     let metrics = MetricsServer::open(&config.access.metrics).await?;
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
-    let orders = OrderStore::open(state_dir, &name);
-    let refused = orders.problem.clone();
-    tracing::debug!("opening adapter {name}");
-    let (adapter, events) = tokio::select! {
-        opened = RunningNode::open_adapter(source, orders) => opened?,
+    let mut successor = RunningSuccessor::from_environment(&name)?;
+    let opening = async {
+        let inherited = match &mut successor {
+            Some(successor) => Some(successor.take_adapter().await?),
+            None => None,
+        };
+        // The predecessor's last order is on the disk by then.
+        let orders = OrderStore::open(state_dir, &name);
+        let refused = orders.problem.clone();
+        tracing::debug!("opening adapter {name}");
+        let opened = RunningNode::open_adapter(source, orders, inherited).await;
+        opened.map(|(adapter, events)| (adapter, events, refused))
+    };
+    let (adapter, events, refused) = tokio::select! {
+        opened = opening => opened?,
         name = signals.wait_for_stop() => {
             tracing::info!("{name} while the adapter was opening: stopped");
             return Ok(());
@@ -149,15 +170,29 @@ pub(super) async fn run_adapter(
         tokio::spawn(reload::reload_on_hangup(hangups, Arc::clone(&adapter), check_socket));
     let vips = RunningVips::start(&adapter).await;
     notify_systemd(&[NotifyState::Ready, NotifyState::Status("adapter up")]);
+    if let Some(successor) = successor {
+        successor.report_serving();
+    }
+    let (upgrades_tx, mut upgrades) = mpsc::channel(1);
+    adapter.set_upgrades(upgrades_tx);
 
+    let mut handover = None;
+    let descriptors = async || adapter.descriptors().await;
+    let successor_ready = predecessor::next_ready(&mut upgrades, descriptors, &name);
     let result = tokio::select! {
         name = signals.wait_for_stop() => {
             tracing::info!("{name}: stopping");
             Ok(())
         }
+        ready = successor_ready => {
+            handover = Some(ready);
+            Ok(())
+        }
         _ = &mut pump => Err(ExitError::other_error(DRIVER_STOPPED)),
     };
-    notify_systemd(&[NotifyState::Stopping]);
+    if handover.is_none() {
+        notify_systemd(&[NotifyState::Stopping]);
+    }
     watchdog.abort();
     heap_trimmer.abort();
     reloads.abort();
@@ -171,6 +206,10 @@ pub(super) async fn run_adapter(
         close_within(CLOSE_TIMEOUT, vips.stop()).await;
     }
     abort_and_wait(server).await;
+    if let Some((handover, descriptors)) = handover {
+        close_within(CLOSE_TIMEOUT, adapter.release()).await;
+        return give_adapter(handover, descriptors, &name).await;
+    }
     close_within(CLOSE_TIMEOUT, adapter.close()).await;
     if result.is_ok() {
         // The events of the closing.
@@ -180,6 +219,28 @@ pub(super) async fn run_adapter(
     file.remove_hosts(&name);
     tracing::info!("netftd stopped, adapter {name} closed");
     result
+}
+
+/// Gives the adapter, which nobody serves, to the successor. Where that fails this process becomes
+/// a fresh one that serves it again.
+async fn give_adapter(
+    handover: RunningHandover,
+    descriptors: AdapterDescriptors,
+    name: &str,
+) -> Result<(), ExitError> {
+    match handover.finish(&descriptors).await {
+        Ok(pid) => {
+            notify_systemd(&[NotifyState::MainPid(pid)]);
+            tracing::info!("netftd stopped, adapter {name} handed over to pid {pid}");
+            Ok(())
+        }
+        Err(reason) => {
+            tracing::error!("the hand-over failed, this netftd serves again: {reason}");
+            // With every descriptor, the lock's among them.
+            drop(descriptors);
+            Err(ExitError::other_error(predecessor::start_again()))
+        }
+    }
 }
 
 /// Notifies the watchdog while the driver answers, and follows the wall clock. Without an answer

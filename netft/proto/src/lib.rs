@@ -75,6 +75,7 @@ pub mod engine;
 pub mod failover;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod handover;
 pub mod ids;
 pub mod loss_detection;
 pub mod orders;

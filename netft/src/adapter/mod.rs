@@ -8,7 +8,11 @@ mod drain;
 mod open;
 mod reconfigure;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use netft_proto::{
     config::{Config, RouteOverride},
@@ -26,11 +30,16 @@ use tokio::{
 
 use crate::io::{
     adapter::{lock::AdapterLock, policy_rule},
+    fib::SharedFib,
+    handover::AdapterDescriptors,
     messages::{DriverMessage, DriverRequest},
     netlink::Netlink,
     packet_filter,
     port_claim::PortClaim,
-    quic::{JoinAttempt, session::manager::SessionManager},
+    quic::{
+        JoinAttempt,
+        session::manager::{CLOSE_TIMEOUT, SESSION_CLOSE_DELAY, SessionManager},
+    },
 };
 pub use crate::{
     api::{
@@ -65,8 +74,9 @@ pub struct Adapter {
     /// Netlink watcher, resolver, packet filter guard, echoes, warnings of peers.
     tasks: JoinSet<()>,
     driver: Option<std::thread::JoinHandle<()>>,
-    _lock: AdapterLock,
-    _port: PortClaim,
+    fib: SharedFib,
+    lock: AdapterLock,
+    port: PortClaim,
 }
 
 impl Adapter {
@@ -77,16 +87,21 @@ impl Adapter {
     /// # Errors
     /// [`OpenError`] names what is missing and how to get it; nothing is left behind.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        open::open_adapter(config, StandingOrders::default()).await
+        open::open_adapter(config, StandingOrders::default(), None).await
     }
 
     /// The same with what an operator ordered before, which applies to every route from its first
-    /// moment. Its limits count from [`Time::ZERO`].
+    /// moment, and with the adapter that another process handed over, if one did. The limits count
+    /// from [`Time::ZERO`].
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub async fn open_with(config: Config, orders: StandingOrders) -> Result<Self, OpenError> {
-        open::open_adapter(config, orders).await
+    pub async fn open_with(
+        config: Config,
+        orders: StandingOrders,
+        inherited: Option<AdapterDescriptors>,
+    ) -> Result<Self, OpenError> {
+        open::open_adapter(config, orders, inherited).await
     }
 
     /// The operator's orders, of earlier runs and of this one. A change is there before the request
@@ -219,20 +234,30 @@ impl Adapter {
         moment.await.ok()
     }
 
+    /// Second descriptors of the adapter, for the process it is handed over to.
+    ///
+    /// # Errors
+    /// The device is gone at this moment, or no descriptor is left.
+    pub fn descriptors(&self) -> io::Result<AdapterDescriptors> {
+        let fib = self.fib.load();
+        let queues = fib.queues.iter().map(|queue| queue.fd.try_clone());
+        let queues = queues.collect::<io::Result<Vec<_>>>()?;
+        if queues.is_empty() {
+            return Err(io::Error::other("the adapter is gone at this moment"));
+        }
+        Ok(AdapterDescriptors { lock: self.lock.duplicate()?, queues })
+    }
+
+    /// Ends the sessions and stops every thread; the device stays with its addresses and rules, for
+    /// the process that has its [`descriptors`](Self::descriptors). The port is free after it.
+    pub async fn release(mut self) {
+        self.stop_threads(SESSION_CLOSE_DELAY).await;
+        self.port.release().await;
+    }
+
     /// Ends the sessions, stops every thread and removes the device.
     pub async fn close(mut self) {
-        // What a task restores at its end is restored before the process ends.
-        self.tasks.shutdown().await;
-        self.send_request(DriverRequest::Closing).await;
-        self.manager.close().await;
-        let (answer, stopped) = oneshot::channel();
-        if self.send_request(DriverRequest::Stop(answer)).await.is_some() {
-            // A driver that is gone has stopped.
-            let _ = stopped.await;
-        }
-        if let Some(driver) = self.driver.take() {
-            let _ = tokio::task::spawn_blocking(move || driver.join()).await;
-        }
+        self.stop_threads(CLOSE_TIMEOUT).await;
         let name = &self.config().adapter.name;
         let removed = match Netlink::open() {
             Ok(netlink) => {
@@ -247,6 +272,22 @@ impl Adapter {
         // Last: while the adapter has its addresses they are closed.
         if let Err(error) = packet_filter::remove_tables(name).await {
             tracing::warn!(adapter = %name, %error, "cannot remove the packet filter");
+        }
+    }
+
+    /// `close_wait`: the longest time for the peers to confirm the end of their sessions.
+    async fn stop_threads(&mut self, close_wait: Duration) {
+        // What a task restores at its end is restored before the process ends.
+        self.tasks.shutdown().await;
+        self.send_request(DriverRequest::Closing).await;
+        self.manager.close(close_wait).await;
+        let (answer, stopped) = oneshot::channel();
+        if self.send_request(DriverRequest::Stop(answer)).await.is_some() {
+            // A driver that is gone has stopped.
+            let _ = stopped.await;
+        }
+        if let Some(driver) = self.driver.take() {
+            let _ = tokio::task::spawn_blocking(move || driver.join()).await;
         }
     }
 

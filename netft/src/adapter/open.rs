@@ -27,8 +27,13 @@ use crate::{
     },
     io::{
         adapter::{
-            lock::AdapterLock, policy_rule, reconciler::AdapterReconciler, repairs::DesiredState,
-            tun, tun::OpenedAdapter, types::MAX_QUEUES,
+            lock::AdapterLock,
+            policy_rule,
+            reconciler::AdapterReconciler,
+            repairs::DesiredState,
+            tun,
+            tun::OpenedAdapter,
+            types::{DeviceOrigin, MAX_QUEUES},
         },
         arp_settings::{ArpSettings, FILTER_RECORD, SUBNET_RECORD},
         carrier_monitor::CarrierMonitor,
@@ -36,6 +41,7 @@ use crate::{
         control::{DriverParts, OrderBook, RandomSeeds},
         datapath::{report::WorkerIo, workers::Workers},
         fib::SharedFib,
+        handover::AdapterDescriptors,
         host_state::HostState,
         messages::DriverMessage,
         netlink::{Netlink, NetlinkMonitor},
@@ -62,18 +68,34 @@ const DRIVER_QUEUE_LEN: usize = 1024;
 pub(super) async fn open_adapter(
     mut config: Config,
     orders: StandingOrders,
+    inherited: Option<AdapterDescriptors>,
 ) -> Result<Adapter, OpenError> {
     config.check_settings()?;
     config.assign_ids();
-    let lock = AdapterLock::acquire(&config.access.runtime_dir, &config.adapter.name)?;
+    let (inherited_lock, queues) = inherited.map(|it| (it.lock, it.queues)).unzip();
+    let (runtime_dir, name) = (&config.access.runtime_dir, &config.adapter.name);
+    let lock = match inherited_lock {
+        Some(lock) => AdapterLock::inherit(lock, runtime_dir, name)?,
+        None => AdapterLock::acquire(runtime_dir, name)?,
+    };
     let port = PortClaim::acquire(config.session.port)?;
     let config = Arc::new(config);
     let netlink = Netlink::open()?;
     let count = worker_count(&config);
-    let opened =
-        tun::open_adapter(&netlink, &config.adapter.name, config.adapter.backend, count).await?;
+    let (name, backend) = (&config.adapter.name, config.adapter.backend);
+    let inherited = match queues {
+        Some(queues) => tun::inherit_adapter(&netlink, name, backend, (queues, count)).await?,
+        None => None,
+    };
+    let opened = match inherited {
+        Some(opened) => opened,
+        None => tun::open_adapter(&netlink, name, backend, count).await?,
+    };
+    let is_handed_over = opened.origin == DeviceOrigin::HandedOver;
     match start_components(config.clone(), netlink, opened, (lock, port), orders).await {
         Ok(adapter) => Ok(adapter),
+        // It is the predecessor's again.
+        Err(error) if is_handed_over => Err(error),
         Err(error) => {
             // The caller reports the failure; the device must not outlive it.
             if let Ok(netlink) = Netlink::open() {
@@ -103,6 +125,7 @@ async fn start_components(
         .configure_adapter(&config.adapter.name, config.adapter.addrs, config.adapter.mtu)
         .await?;
     let fib = SharedFib::default();
+    let adapter_fib = fib.clone();
     let (to_driver, from_workers) = mpsc::channel(WORKER_QUEUE_LEN);
     let (later, left) = mpsc::channel(WORKER_QUEUE_LEN);
     let (to_quic, arrivals) = mpsc::channel(DATAGRAM_QUEUE_LEN);
@@ -216,8 +239,9 @@ async fn start_components(
         manager,
         tasks,
         driver: Some(driver),
-        _lock: lock,
-        _port: port,
+        fib: adapter_fib,
+        lock,
+        port,
     })
 }
 

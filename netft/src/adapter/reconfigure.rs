@@ -1,6 +1,6 @@
 //! Another config for a running node: checked whole, then applied whole.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use netft_proto::{
     config,
@@ -15,11 +15,9 @@ use crate::{
         host_state::HostState,
         messages::{DriverRequest, NewConfig},
         netlink::Netlink,
+        quic::session::manager::SESSION_CLOSE_DELAY,
     },
 };
-
-/// How long the QUIC tasks get to send the frames that end a session.
-const SESSION_CLOSE_DELAY: Duration = Duration::from_millis(20);
 
 impl Adapter {
     /// Goes over to another config: networks, timings, hold, history, rekey, peers with their

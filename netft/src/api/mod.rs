@@ -8,6 +8,7 @@ pub mod counters;
 pub mod drain;
 pub mod error;
 pub mod events;
+pub mod handover;
 pub mod host;
 pub mod join;
 pub mod orders;

@@ -8,6 +8,7 @@ pub(crate) mod control;
 pub(crate) mod counters;
 pub(crate) mod datapath;
 pub mod fib;
+pub(crate) mod handover;
 pub(crate) mod host_state;
 pub mod identity;
 pub(crate) mod messages;

@@ -70,6 +70,15 @@ impl Drop for PortClaim {
 }
 
 impl PortClaim {
+    /// Releases the claim: the port is free when this returns.
+    pub(crate) async fn release(mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+            // It ends cancelled.
+            let _ = accepting.await;
+        }
+    }
+
     /// Claims `port` in the network namespace of this thread. Must be called within a tokio
     /// runtime.
     ///

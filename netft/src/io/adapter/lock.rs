@@ -4,10 +4,14 @@
 //! would let two daemons lock two files of the same name.
 
 use std::{
-    fs::{DirBuilder, File},
+    fs,
+    fs::{DirBuilder, File, Metadata},
     io,
-    io::{Read, Write},
-    os::unix::fs::DirBuilderExt,
+    io::{Read, Seek, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -24,7 +28,7 @@ use crate::io::{
 /// Exclusive lock of an adapter; released when dropped.
 #[derive(Debug)]
 pub struct AdapterLock {
-    _file: File,
+    file: File,
     path: PathBuf,
 }
 
@@ -60,7 +64,38 @@ impl AdapterLock {
         file.set_len(0).map_err(failed)?;
         file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
         tracing::debug!(path = %path.display(), "adapter locked");
-        Ok(Self { _file: file, path })
+        Ok(Self { file, path })
+    }
+
+    /// The lock that another process handed over, from now on with this process's id in it.
+    ///
+    /// # Errors
+    /// The descriptor is that of another file, or it cannot be written.
+    pub fn inherit(
+        descriptor: OwnedFd,
+        runtime_dir: &Path,
+        adapter: &str,
+    ) -> Result<Self, LockError> {
+        let path = runtime_dir.join(format!("{adapter}.lock"));
+        let failed = |error: io::Error| LockError::Io { path: path.clone(), source: error };
+        let mut file = File::from(descriptor);
+        let id = |meta: Metadata| (meta.dev(), meta.ino());
+        let (own, named) = (file.metadata().map_err(failed)?, fs::metadata(&path).map_err(failed)?);
+        if id(own) != id(named) {
+            return Err(failed(io::Error::other("the lock handed over is of another file")));
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
+        tracing::debug!(path = %path.display(), "adapter lock handed over");
+        Ok(Self { file, path })
+    }
+
+    /// A second descriptor of the lock, which is held as long as either is open.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
     }
 
     /// The lock file.
@@ -92,7 +127,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -110,6 +145,25 @@ mod tests {
         AdapterLock::acquire(&dir, "netft1").unwrap();
         drop(lock);
         AdapterLock::acquire(&dir, "netft0").unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_handed_over_is_held_without_a_gap() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("run");
+        let lock = AdapterLock::acquire(&dir, "netft0").unwrap();
+        let inherited = lock.duplicate().unwrap();
+        drop(lock);
+        let is_held = || AdapterLock::acquire(&dir, "netft0").is_err();
+        assert!(is_held());
+        fs::write(dir.join("netft0.lock"), "a number much longer than that of this process\n")
+            .unwrap();
+        let lock = AdapterLock::inherit(inherited, &dir, "netft0").unwrap();
+        let text = fs::read_to_string(lock.path()).unwrap();
+        assert_eq!(text, format!("{}\n", std::process::id()));
+        assert!(is_held());
+        let other = AdapterLock::acquire(&dir, "netft1").unwrap().duplicate().unwrap();
+        assert!(AdapterLock::inherit(other, &dir, "netft0").is_err(), "another adapter's");
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub enum TunOpenError {
 /// Origin of an opened device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceOrigin {
+    /// Its queues were handed over by the process that ran it.
+    HandedOver,
     /// It did not exist.
     Created,
     /// Left by an earlier run, possibly with its addresses and routes.

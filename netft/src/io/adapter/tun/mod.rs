@@ -8,7 +8,7 @@
 mod attach;
 mod cleanup;
 
-use std::{io, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use netft_proto::config::AdapterBackend;
 
@@ -17,6 +17,7 @@ use crate::io::{
     adapter::types::{DeviceOrigin, MAX_QUEUES, TunOpenError, is_valid_name},
     netlink::{DeviceInfo, DeviceKind, Netlink},
     socket::TunQueue,
+    sys,
 };
 
 /// Retries while the device is in use: a process that is being killed closes its queues a little
@@ -59,6 +60,33 @@ pub async fn open_adapter(
         }
     }
     try_open(netlink, name, backend, queues).await
+}
+
+/// Takes over the queues of the adapter `name` that another process handed over; `None` if they are
+/// not those that this node needs.
+///
+/// # Errors
+/// Of netlink.
+pub async fn inherit_adapter(
+    netlink: &Netlink,
+    name: &str,
+    backend: AdapterBackend,
+    (descriptors, count): (Vec<OwnedFd>, usize),
+) -> Result<Option<OpenedAdapter>, TunOpenError> {
+    let vnet_hdr = backend == AdapterBackend::Offload;
+    let fits = |fd: &OwnedFd| {
+        let flags = sys::tun::queue_flags(fd);
+        flags.is_ok_and(|(device, flags)| device == name && flags.vnet_hdr == vnet_hdr)
+    };
+    let device = netlink.find_device(name).await?;
+    let Some(device) = device.filter(|_| descriptors.len() == count) else { return Ok(None) };
+    if !descriptors.iter().all(fits) {
+        return Ok(None);
+    }
+    let queues = descriptors.into_iter().map(|fd| TunQueue { fd, vnet_hdr }).collect();
+    let (ifindex, origin) = (device.index, DeviceOrigin::HandedOver);
+    tracing::info!(adapter = name, ifindex, queues = count, ?origin, "adapter opened");
+    Ok(Some(OpenedAdapter { queues, ifindex, origin }))
 }
 
 async fn try_open(

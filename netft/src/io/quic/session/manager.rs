@@ -49,8 +49,10 @@ use crate::io::{
     },
 };
 
+/// How long the QUIC tasks get to send the frames that end a session.
+pub(crate) const SESSION_CLOSE_DELAY: Duration = Duration::from_millis(20);
 /// Timeout of the close: a little more than QUIC's draining period.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Handshakes under way from unverified sources.
 const MAX_UNVERIFIED_HANDSHAKES: usize = 8;
@@ -319,13 +321,13 @@ impl SessionManager {
         &self.counters
     }
 
-    /// Closes all connections, so that every peer ends its sessions with this node at once. Takes
-    /// at most half a second.
-    pub(crate) async fn close(&self) {
+    /// Closes all connections, so that every peer ends its sessions with this node at once, and
+    /// waits at most `wait` until they confirm it.
+    pub(crate) async fn close(&self, wait: Duration) {
         debug!("control sessions closed: going away");
         self.endpoint.close(CLOSE_GOING_AWAY, b"going away");
         // A peer that cannot be reached detects the missing heartbeats.
-        let _ = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        let _ = timeout(wait, self.endpoint.wait_idle()).await;
     }
 }
 

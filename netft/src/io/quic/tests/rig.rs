@@ -32,7 +32,7 @@ use crate::{
         quic::{
             DATAGRAM_QUEUE_LEN, FromQuic, QuicDatagram, endpoint,
             peer_address::address_of,
-            session::manager::SessionManager,
+            session::manager::{CLOSE_TIMEOUT, SessionManager},
             socket::RouteSocket,
             tls::{CONTROL_ALPNS, SERVER_NAME, TlsIdentity},
         },
@@ -309,7 +309,7 @@ impl Node {
     }
 
     pub(in crate::io) async fn close(self) {
-        self.manager.close().await;
+        self.manager.close(CLOSE_TIMEOUT).await;
     }
 }
 

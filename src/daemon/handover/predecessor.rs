@@ -1,0 +1,295 @@
+//! `netft upgrade`, in the daemon that runs: starts a successor and hands the adapter over to it.
+
+use std::{
+    env, fs, io,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use netft::{
+    Time,
+    api::{
+        handover::{
+            AdapterDescriptors, HANDOVER_VERSION, HandoverSocket, Predecessor, PredecessorAction,
+            PredecessorInput, PredecessorMessage, SuccessorMessage,
+        },
+        host,
+    },
+};
+use tokio::{
+    process::{Child, Command},
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+use super::{HANDOVER_ENV, receive_packet};
+use crate::control::backend::UpgradeOrder;
+
+/// The path under which this process's program can be started again, whatever became of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// Mark of the kernel at the path of a program whose file was replaced (proc(5)).
+const REPLACED_MARK: &str = " (deleted)";
+/// Writable by the group or by others.
+const FOREIGN_WRITE_BITS: u32 = 0o022;
+/// Time for the answer to leave before the control socket closes.
+const ANSWER_TIME: Duration = Duration::from_millis(50);
+
+/// An order to hand over, and where its answer goes: the successor's process id once it is ready.
+pub(in crate::daemon) struct PendingUpgrade {
+    pub(in crate::daemon) order: UpgradeOrder,
+    pub(in crate::daemon) reply: oneshot::Sender<Result<u32, String>>,
+}
+
+/// A hand-over under way. The successor is killed when it is dropped before its end.
+pub(in crate::daemon) struct RunningHandover {
+    child: Option<Child>,
+    pid: u32,
+    socket: HandoverSocket,
+    machine: Predecessor,
+    started_at: Instant,
+    is_socket_closed: bool,
+}
+
+impl Drop for RunningHandover {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It fails only when it has ended.
+            let _ = child.start_kill();
+        }
+    }
+}
+
+/// Waits until a successor is ready to serve `adapter`; failures are answered and change nothing.
+pub(in crate::daemon) async fn next_ready(
+    requests: &mut mpsc::Receiver<PendingUpgrade>,
+    descriptors: impl AsyncFn() -> io::Result<AdapterDescriptors>,
+    adapter: &str,
+) -> (RunningHandover, AdapterDescriptors) {
+    loop {
+        let Some(PendingUpgrade { order, reply }) = requests.recv().await else {
+            // The control socket is gone; so is this daemon soon.
+            return std::future::pending().await;
+        };
+        match prepare(&order, &descriptors, adapter).await {
+            Ok((handover, descriptors)) => {
+                tracing::info!(pid = handover.pid, "the successor is ready: handing over");
+                let _ = reply.send(Ok(handover.pid));
+                sleep(ANSWER_TIME).await;
+                return (handover, descriptors);
+            }
+            Err(reason) => {
+                tracing::warn!("not handed over, this netftd serves on: {reason}");
+                let _ = reply.send(Err(reason));
+            }
+        }
+    }
+}
+
+/// Starts a successor and waits until it is ready, with the adapter's descriptors at hand.
+async fn prepare(
+    order: &UpgradeOrder,
+    descriptors: &impl AsyncFn() -> io::Result<AdapterDescriptors>,
+    adapter: &str,
+) -> Result<(RunningHandover, AdapterDescriptors), String> {
+    let mut handover = RunningHandover::start(order, adapter)?;
+    handover.wait_ready().await?;
+    let descriptors = descriptors().await.map_err(|error| error.to_string())?;
+    Ok((handover, descriptors))
+}
+
+impl RunningHandover {
+    /// Starts the successor with this process's own arguments.
+    fn start(order: &UpgradeOrder, adapter: &str) -> Result<Self, String> {
+        let program = match &order.binary {
+            Some(path) => check_program(path)?,
+            None => own_program(),
+        };
+        let (socket, other) = HandoverSocket::pair().map_err(|error| error.to_string())?;
+        let child = Command::new(&program)
+            .args(env::args_os().skip(1))
+            .env(HANDOVER_ENV, adapter)
+            // Of this process; without it the successor notifies the watchdog all the same.
+            .env_remove("WATCHDOG_PID")
+            .stdin(Stdio::from(other))
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        let pid = child.id().unwrap_or_default();
+        tracing::info!(pid, "successor started: {}", program.display());
+        Ok(Self {
+            child: Some(child),
+            pid,
+            socket,
+            machine: Predecessor::new(Time::ZERO, order.timeout),
+            started_at: Instant::now(),
+            is_socket_closed: false,
+        })
+    }
+
+    /// Waits until the successor could serve.
+    async fn wait_ready(&mut self) -> Result<(), String> {
+        loop {
+            match self.next_action().await {
+                PredecessorAction::Freeze => return Ok(()),
+                PredecessorAction::StopSuccessor => self.kill_successor(),
+                PredecessorAction::Serve { reason, .. } => return Err(reason),
+                PredecessorAction::SendTake | PredecessorAction::Exit => {}
+            }
+        }
+    }
+
+    /// Gives the successor the adapter, which nobody serves, and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not, and is gone: the adapter is this process's again.
+    pub(in crate::daemon) async fn finish(
+        mut self,
+        descriptors: &AdapterDescriptors,
+    ) -> Result<u32, String> {
+        let mut action = self.feed(PredecessorInput::Frozen);
+        loop {
+            match action {
+                Some(PredecessorAction::SendTake) => {
+                    let take = PredecessorMessage::Take { version: HANDOVER_VERSION }.encode();
+                    let files = descriptors.to_borrowed();
+                    if let Err(error) = self.socket.send_packet(&take, &files) {
+                        tracing::warn!(%error, "the successor does not take the adapter");
+                        self.kill_successor();
+                    }
+                }
+                Some(PredecessorAction::StopSuccessor) => self.kill_successor(),
+                Some(PredecessorAction::Serve { reason, .. }) => return Err(reason),
+                Some(PredecessorAction::Exit) => {
+                    // It lives on.
+                    self.child = None;
+                    return Ok(self.pid);
+                }
+                Some(PredecessorAction::Freeze) | None => {}
+            }
+            action = Some(self.next_action().await);
+        }
+    }
+
+    fn kill_successor(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.start_kill();
+        }
+    }
+
+    fn feed(&mut self, input: PredecessorInput) -> Option<PredecessorAction> {
+        tracing::debug!(?input, "hand-over");
+        let now = Time::ZERO + self.started_at.elapsed();
+        self.machine.on_input(now, input)
+    }
+
+    async fn next_action(&mut self) -> PredecessorAction {
+        loop {
+            let input = self.next_input().await;
+            if let Some(action) = self.feed(input) {
+                return action;
+            }
+        }
+    }
+
+    /// The next input. What the successor sent before its end is read before it.
+    async fn next_input(&mut self) -> PredecessorInput {
+        let wake = self.machine.next_wake().map(|at| self.started_at + at.since(Time::ZERO));
+        loop {
+            let ended = async {
+                match &mut self.child {
+                    Some(child) => drop(child.wait().await),
+                    None => std::future::pending().await,
+                }
+            };
+            let due = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                packet = receive_packet(&self.socket), if !self.is_socket_closed => match packet {
+                    Ok(Some((bytes, _))) => {
+                        return match SuccessorMessage::decode(&bytes) {
+                            Ok(message) => PredecessorInput::Message(message),
+                            Err(_) => PredecessorInput::Unknown,
+                        };
+                    }
+                    // It closed its end: its own end follows, or the deadline.
+                    Ok(None) => self.is_socket_closed = true,
+                    Err(error) => {
+                        tracing::debug!(%error, "hand-over: no packet");
+                        return PredecessorInput::Unknown;
+                    }
+                },
+                () = ended => return PredecessorInput::SuccessorGone,
+                () = due => return PredecessorInput::Timer,
+            }
+        }
+    }
+}
+
+/// The program that an operator names: root runs it, so nobody else may write it.
+fn check_program(path: &Path) -> Result<PathBuf, String> {
+    let fail = |what: String| format!("{}: {what}", path.display());
+    if !path.is_absolute() {
+        return Err(fail("give an absolute path".to_owned()));
+    }
+    let program = fs::canonicalize(path).map_err(|error| fail(error.to_string()))?;
+    let meta = fs::metadata(&program).map_err(|error| fail(error.to_string()))?;
+    let mode = meta.permissions().mode();
+    if !meta.is_file() || mode & 0o111 == 0 {
+        return Err(fail("it is no program".to_owned()));
+    }
+    if !host::is_trusted_user(meta.uid()) || mode & FOREIGN_WRITE_BITS != 0 {
+        return Err(fail("others than root can write it".to_owned()));
+    }
+    Ok(program)
+}
+
+/// The file of this program; after a package upgrade that is the new one.
+fn own_program() -> PathBuf {
+    let path = fs::read_link(OWN_PROGRAM).unwrap_or_else(|_| OWN_PROGRAM.into());
+    let text = path.to_string_lossy();
+    text.strip_suffix(REPLACED_MARK).map_or_else(|| path.clone(), PathBuf::from)
+}
+
+/// Becomes a fresh process of the same program, which adopts the device that was kept. Returns only
+/// if that fails.
+pub(in crate::daemon) fn start_again() -> io::Error {
+    let mut args = env::args_os();
+    let name = args.next().unwrap_or_else(|| "netftd".into());
+    let mut command = std::process::Command::new(OWN_PROGRAM);
+    command.arg0(name).args(args).env_remove(HANDOVER_ENV).stdin(Stdio::null());
+    command.exec()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_others_can_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("netftd");
+        let refused = |path: &Path| check_program(path).unwrap_err();
+        assert!(refused(Path::new("netftd")).contains("absolute"));
+        assert!(refused(&path).contains("No such file"));
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(refused(&path).contains("no program"));
+        assert!(refused(folder.path()).contains("no program"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).unwrap();
+        assert!(refused(&path).contains("others than root"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(check_program(&path).unwrap(), fs::canonicalize(&path).unwrap());
+        assert!(own_program().is_file());
+    }
+}
