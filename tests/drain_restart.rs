@@ -1,4 +1,4 @@
-//! An operator's orders outlive the daemon: drains, routes out of use, priorities and policies,
+//! An operator's overrides outlive the daemon: drains, routes out of use, priorities and policies,
 //! after a crash and a stop; a limit ends by itself; a damaged file and a full disk.
 
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -34,7 +34,7 @@ impl NodePair {
     }
 
     fn order_file(&self) -> PathBuf {
-        self.site.runtime_dir(0).join(format!("state/{ADAPTER_NAME}.orders"))
+        self.site.runtime_dir(0).join(format!("state/{ADAPTER_NAME}.overrides"))
     }
 
     /// The first node's route over a network.
@@ -83,9 +83,9 @@ impl NodePair {
         assert_eq!(values, [Value::from(7777), 50.into(), 9.into()]);
         let status = self.status();
         assert_eq!(status["policies"]["duplicate"], 1);
-        assert_eq!(status["orders_unsaved"], Value::Null);
-        let orders = status["orders"].as_array().unwrap();
-        let kinds: Vec<_> = orders.iter().map(|order| order["kind"].as_str().unwrap()).collect();
+        assert_eq!(status["overrides_unsaved"], Value::Null);
+        let overrides = status["overrides"].as_array().unwrap();
+        let kinds: Vec<_> = overrides.iter().map(|order| order["kind"].as_str().unwrap()).collect();
         let mut sorted = kinds.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, ["admin-down", "drain", "policies", "priority", "timing"]);
@@ -115,7 +115,7 @@ fn f_97_what_was_ordered_holds_after_a_crash_and_after_a_stop() {
         let config = pair.site.config_path(0);
         let found = pair.netft(&["validate", "--local", "--config", config.to_str().unwrap()]);
         let found = String::from_utf8(found.stdout).unwrap();
-        assert!(found.contains("ordered by an operator"), "{found}");
+        assert!(found.contains("set by an operator"), "{found}");
 
         pair.daemons[0].take().unwrap().stop().unwrap();
         pair.start(0);
@@ -130,7 +130,7 @@ fn f_97_what_was_ordered_holds_after_a_crash_and_after_a_stop() {
         pair.kill_and_start();
         assert_eq!(pair.route_over(0)["drain"], Value::Null);
         assert_eq!(pair.route_over(1)["state"], "up");
-        assert_eq!(pair.status()["orders"].as_array().unwrap().len(), 2, "priority and timing");
+        assert_eq!(pair.status()["overrides"].as_array().unwrap().len(), 2, "priority and timing");
     });
 }
 
@@ -142,7 +142,7 @@ fn a_drain_with_a_limit_ends_by_itself_also_after_a_crash() {
         pair.run_netft(&["route", "drain", &short, "--until", "2s", "--force"]);
         pair.run_netft(&["drain", &long, "--until", "1h", "--force"]);
         pair.kill_and_start();
-        let left = |pair: &mut NodePair| pair.status()["orders"].as_array().unwrap().clone();
+        let left = |pair: &mut NodePair| pair.status()["overrides"].as_array().unwrap().clone();
         let deadline = std::time::Instant::now() + TEST_TIMEOUT;
         while left(&mut pair).len() != 1 || pair.route_over(1)["drain"] != Value::Null {
             assert!(std::time::Instant::now() < deadline, "{:?}", left(&mut pair));
@@ -172,13 +172,13 @@ fn a_damaged_file_is_set_aside_whole_and_said() {
         pair.start(0);
         pair.wait_routes_up(0);
         let events = pair.events(0);
-        let refused = |event: &netft_lab::daemon::EventLine| event.name == "orders-refused";
+        let refused = |event: &netft_lab::daemon::EventLine| event.name == "overrides-refused";
         let event = events.wait_for("the refusal", start, TEST_TIMEOUT, refused).unwrap();
         let reason = event.str_field("reason").unwrap();
-        assert!(reason.contains("digest") && reason.contains("orders.refused"), "{reason}");
+        assert!(reason.contains("digest") && reason.contains("overrides.refused"), "{reason}");
         assert_eq!(pair.route_over(0)["drain"], Value::Null, "nothing of it is in force");
-        assert_eq!(pair.status()["orders"], serde_json::json!([]));
-        assert!(!file.exists() && file.with_extension("orders.refused").exists());
+        assert_eq!(pair.status()["overrides"], serde_json::json!([]));
+        assert!(!file.exists() && file.with_extension("overrides.refused").exists());
         pair.run_netft(&["drain", &Lab::nic_name(1)]);
         pair.kill_and_start();
         assert_ne!(pair.route_over(1)["drain"], Value::Null);
@@ -205,7 +205,7 @@ fn on_a_full_disk_an_order_is_in_force_and_says_that_it_will_not_last() {
         let warning = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && warning.contains("No space left"), "{warning}");
         assert_eq!(pair.route_over(1)["priority"], 7777, "in force all the same");
-        let unsaved = pair.status()["orders_unsaved"].clone();
+        let unsaved = pair.status()["overrides_unsaved"].clone();
         assert!(unsaved.as_str().unwrap().contains("No space left"), "{unsaved}");
         // The former file is whole.
         pair.kill_and_start();

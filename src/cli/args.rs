@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use netft::{
-    api::orders::{MAX_LIMIT, MIN_LIMIT},
+    api::overrides::{MAX_LIMIT, MIN_LIMIT},
     route::{Delay, ParamError, RouteState, Threshold},
 };
 

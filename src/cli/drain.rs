@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use netft::api::orders::MIN_LIMIT;
+use netft::api::overrides::MIN_LIMIT;
 
 use super::{
     args::DrainOptions,
@@ -53,7 +53,7 @@ pub(super) fn run_drain(
         let (text, answer) = client.request_json::<DrainResponse>("POST", "/v1/drain", &body)?;
         // A timeout of zero does not wait for completion.
         if answer.done || timeout.is_zero() || left.is_zero() {
-            warn_unsaved(answer.orders_unsaved.as_deref());
+            warn_unsaved(answer.overrides_unsaved.as_deref());
         }
         if answer.done || timeout.is_zero() {
             return out.print_response(json, &text, || views::drain_response_text(&answer));

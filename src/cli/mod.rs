@@ -233,7 +233,7 @@ fn run_route_command(
             client.request_json::<RouteBody>("PATCH", &target, &body)?
         }
     };
-    warn_unsaved(answer.orders_unsaved.as_deref());
+    warn_unsaved(answer.overrides_unsaved.as_deref());
     out.print_response(json, &text, || views::route_text(&answer.route, style))
 }
 

@@ -69,7 +69,7 @@ pub(super) fn run_peer_command(
             client.request_json::<PeerBody>("PATCH", &format!("/v1/peers/{name}"), &body)?
         }
     };
-    warn_unsaved(answer.orders_unsaved.as_deref());
+    warn_unsaved(answer.overrides_unsaved.as_deref());
     out.print_response(json, &text, || views::peer_text(&answer.peer))
 }
 

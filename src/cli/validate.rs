@@ -109,8 +109,8 @@ fn query_daemon(client: &DaemonClient, local: bool) -> Option<DaemonFacts> {
         pending_changes: pending,
         reload_refused: refused,
         socket_overflow: status.counters.socket_overflow,
-        orders: status.orders,
-        orders_unsaved: status.orders_unsaved,
+        overrides: status.overrides,
+        overrides_unsaved: status.overrides_unsaved,
         peers,
     })
 }

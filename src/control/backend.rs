@@ -88,9 +88,9 @@ pub trait ControlBackend: Send + Sync + 'static {
         question: Vec<u8>,
     ) -> impl Future<Output = Result<Vec<u8>, QueryError>> + Send;
 
-    /// Why what an operator ordered will not survive a restart: waits at most `wait` for the disk;
+    /// Why the overrides will not survive a restart: waits at most `wait` for the disk;
     /// `None` once it is there.
-    fn unsaved_orders(&self, _wait: Duration) -> impl Future<Output = Option<String>> + Send {
+    fn unsaved_overrides(&self, _wait: Duration) -> impl Future<Output = Option<String>> + Send {
         std::future::ready(None)
     }
 

@@ -13,7 +13,7 @@ use super::{
     cause,
     local_interface::find_local_interface,
     log_counts::LogCountsView,
-    orders, policies,
+    overrides, policies,
     schema::{
         AdapterStatus, DaemonStatus, DrainedBy, EventDetail, MoveCountsView, NodeStatus,
         PeerCounts, PeerList, PeerView, RouteCounts, RouteFields, RouteList, RouteView,
@@ -107,8 +107,8 @@ pub fn to_daemon_status(snapshot: &Snapshot) -> DaemonStatus {
         ownership: None,
         counters: counters.into(),
         log: LogCountsView::default(),
-        orders: orders::to_order_views(snapshot),
-        orders_unsaved: None,
+        overrides: overrides::to_override_views(snapshot),
+        overrides_unsaved: None,
     }
 }
 
@@ -354,8 +354,8 @@ pub fn to_event_detail(event: &netft::route::Event, names: &PeerNames) -> EventD
         EventKind::HostSettingChanged { what } => {
             EventDetail::HostSettingChanged { what: what.clone() }
         }
-        EventKind::OrdersRefused { reason } => {
-            EventDetail::OrdersRefused { reason: reason.clone() }
+        EventKind::OverridesRefused { reason } => {
+            EventDetail::OverridesRefused { reason: reason.clone() }
         }
         EventKind::Reconfigured => EventDetail::Reconfigured,
         EventKind::NetworkChanged { prefix, change } => {
@@ -477,7 +477,7 @@ mod tests {
             },
             EventKind::VipNotice { vip: "web".into(), what: "put back".into() },
             EventKind::HostSettingChanged { what: "eth0: arp_ignore=1 (was 0)".into() },
-            EventKind::OrdersRefused { reason: "netft0.orders: its digest is wrong".into() },
+            EventKind::OverridesRefused { reason: "netft0.overrides: its digest is wrong".into() },
             EventKind::Reconfigured,
             EventKind::NetworkChanged {
                 prefix: "10.1.0.0/24".parse().unwrap(),

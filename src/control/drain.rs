@@ -6,7 +6,7 @@ use netft::{
     RouteId, Time,
     api::{
         drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
-        orders::{MAX_LIMIT, MIN_LIMIT, TimeLimit},
+        overrides::{MAX_LIMIT, MIN_LIMIT, TimeLimit},
         snapshot::Snapshot,
     },
 };
@@ -46,7 +46,7 @@ pub(super) fn to_drain_response(
     report: &DrainReport,
     snapshot: &Snapshot,
     clock: &WallClock,
-    orders_unsaved: Option<String>,
+    overrides_unsaved: Option<String>,
 ) -> DrainResponse {
     let names = PeerNames::from(snapshot);
     let status = |id: &RouteId| snapshot.routes.iter().find(|route| route.id == *id);
@@ -56,7 +56,12 @@ pub(super) fn to_drain_response(
         let peer = names.name_of(status(id)?.spec.peer);
         Some(DrainWaitView { route: id.0, peer, reason: wait.as_str().to_owned() })
     });
-    DrainResponse { done: report.waits.is_empty(), waits: waits.collect(), routes, orders_unsaved }
+    DrainResponse {
+        done: report.waits.is_empty(),
+        waits: waits.collect(),
+        routes,
+        overrides_unsaved,
+    }
 }
 
 /// True for a refusal because of the node's state, not of the request.

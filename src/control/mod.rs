@@ -14,7 +14,7 @@ pub mod log_counts;
 pub mod metrics;
 pub mod metrics_server;
 pub mod networks;
-pub mod orders;
+pub mod overrides;
 pub(crate) mod policies;
 pub mod rate_limit;
 pub mod report;

@@ -5,7 +5,7 @@ mod cluster;
 mod counters;
 mod events;
 mod networks;
-mod orders;
+mod overrides;
 mod upgrade;
 mod validation;
 mod vips;
@@ -25,7 +25,7 @@ use netft::{
     route::{DrainStage, RouteState, Transport},
 };
 pub use networks::{Network, NetworkInterfaceView, NetworkList};
-pub use orders::OrderView;
+pub use overrides::OverrideView;
 use serde::{Deserialize, Serialize};
 pub use upgrade::{UpgradeRequest, UpgradeStarted};
 pub use validation::{
@@ -74,7 +74,7 @@ pub struct RouteBody {
     pub route: RouteView,
     /// Why the change will not survive a restart; left out where it will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub orders_unsaved: Option<String>,
+    pub overrides_unsaved: Option<String>,
 }
 
 /// One route: NetFT's eight fields, and its state.
@@ -276,7 +276,7 @@ pub struct DrainResponse {
     pub routes: Vec<RouteView>,
     /// Why the order will not survive a restart; left out where it will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub orders_unsaved: Option<String>,
+    pub overrides_unsaved: Option<String>,
 }
 
 /// A route whose drain is not complete.
@@ -326,12 +326,12 @@ pub struct DaemonStatus {
     /// Log lines that were lost or left out since the start.
     #[serde(default)]
     pub log: LogCountsView,
-    /// An operator's orders at run time, over restarts.
+    /// An operator's overrides at run time, over restarts.
     #[serde(default)]
-    pub orders: Vec<OrderView>,
-    /// Why `orders` will not survive a restart; null where they will.
+    pub overrides: Vec<OverrideView>,
+    /// Why `overrides` will not survive a restart; null where they will.
     #[serde(default)]
-    pub orders_unsaved: Option<String>,
+    pub overrides_unsaved: Option<String>,
 }
 
 /// This node.
@@ -510,7 +510,7 @@ pub struct PeerBody {
     pub peer: PeerView,
     /// Why the change will not survive a restart; left out where it will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub orders_unsaved: Option<String>,
+    pub overrides_unsaved: Option<String>,
 }
 
 /// `PATCH /v1/peers/{name}`. Fields left out stay as they are; at least one is needed.
@@ -532,9 +532,9 @@ pub struct ReloadResult {
     pub applied: bool,
     /// Changes, one line each: settings, then routes. `+` added, `-` removed, `~` modified.
     pub changes: Vec<String>,
-    /// An operator's orders beside the file, which stay; for a dry run only.
+    /// An operator's overrides beside the file, which stay; for a dry run only.
     #[serde(default)]
-    pub orders: Vec<OrderView>,
+    pub overrides: Vec<OverrideView>,
 }
 
 /// `netft hosts --json`.

@@ -45,7 +45,7 @@ use super::{
     log_counts::LogCounts,
     metrics,
     metrics::{PageFormat, ProcessFigures},
-    orders, policies,
+    overrides, policies,
     schema::{
         AdminState, DrainRequest, ErrorBody, EventList, PeerBody, PeerPatch, ReloadResult,
         RouteBody, RoutePatch, VersionedBody, VipOrder,
@@ -58,7 +58,7 @@ use crate::{clock::WallClock, exit::ExitError, text::escape, vip::VipError};
 /// Time limit for an answer of the driver.
 pub(super) const DRIVER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Time limit for the disk to take an operator's order, which is in force all the same.
-const ORDER_SAVE_TIMEOUT: Duration = Duration::from_millis(1000);
+const OVERRIDE_SAVE_TIMEOUT: Duration = Duration::from_millis(1000);
 /// Concurrent event streams: the remaining places stay free for short requests.
 const MAX_EVENT_STREAMS: usize = MAX_CLIENTS - 8;
 /// Concurrent event streams of readers: the others are for those who may change the node.
@@ -175,7 +175,7 @@ impl From<RouteError> for RequestError {
     fn from(error: RouteError) -> Self {
         let code = match error {
             RouteError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            RouteError::TooManyOrders => StatusCode::CONFLICT,
+            RouteError::TooManyOverrides => StatusCode::CONFLICT,
             _ => StatusCode::NOT_FOUND,
         };
         Self::new(code, error.to_string())
@@ -245,32 +245,32 @@ impl<N: ControlBackend> ServerState<N> {
         }
     }
 
-    /// Waits until the disk has the operator's orders; the reason if it has not.
-    async fn unsaved_orders(&self) -> Option<String> {
-        self.control.node.unsaved_orders(ORDER_SAVE_TIMEOUT).await
+    /// Waits until the disk has the operator's overrides; the reason if it has not.
+    async fn unsaved_overrides(&self) -> Option<String> {
+        self.control.node.unsaved_overrides(OVERRIDE_SAVE_TIMEOUT).await
     }
 
     async fn peer_response(
         &self,
         name: &str,
-        orders_unsaved: Option<String>,
+        overrides_unsaved: Option<String>,
     ) -> Result<Response, RequestError> {
         let snapshot = self.take_snapshot().await?;
         let mut peer = convert::to_peer(find_peer(&snapshot, name)?, &snapshot);
         vips::add_to_peers(&*self.control.node, std::slice::from_mut(&mut peer)).await;
-        Ok(json_response(PeerBody { peer, orders_unsaved }))
+        Ok(json_response(PeerBody { peer, overrides_unsaved }))
     }
 
     async fn route_response(
         &self,
         id: RouteId,
-        orders_unsaved: Option<String>,
+        overrides_unsaved: Option<String>,
     ) -> Result<Response, RequestError> {
         let snapshot = &self.take_snapshot().await?;
         let status = find_route(snapshot, id)?;
         let names = PeerNames::from(snapshot);
         let route = convert::to_route(status, snapshot, &names, &self.control.clock);
-        Ok(json_response(RouteBody { route, orders_unsaved }))
+        Ok(json_response(RouteBody { route, overrides_unsaved }))
     }
 }
 
@@ -293,7 +293,7 @@ async fn get_status<N: ControlBackend>(
 ) -> Result<Response, RequestError> {
     let snapshot = app.take_snapshot().await?;
     let mut status = convert::to_daemon_status(&snapshot);
-    status.orders_unsaved = app.control.node.unsaved_orders(Duration::ZERO).await;
+    status.overrides_unsaved = app.control.node.unsaved_overrides(Duration::ZERO).await;
     vips::add_to_status(&*app.control.node, &mut status).await;
     status.log = app.control.log_counts.read_counts();
     Ok(json_response(status))
@@ -336,7 +336,7 @@ async fn patch_peer<N: ControlBackend>(
         Err(_) => return Err(driver_timeout()),
     }
     tracing::info!("peer {}: {}", escape(&name), log_text(&patch));
-    app.peer_response(&name, app.unsaved_orders().await).await
+    app.peer_response(&name, app.unsaved_overrides().await).await
 }
 
 async fn get_routes<N: ControlBackend>(
@@ -373,7 +373,7 @@ async fn patch_route<N: ControlBackend>(
         Err(_) => return Err(driver_timeout()),
     }
     tracing::info!("route {id}: {}", log_text(&patch));
-    app.route_response(id, app.unsaved_orders().await).await
+    app.route_response(id, app.unsaved_overrides().await).await
 }
 
 async fn post_drain<N: ControlBackend>(
@@ -388,7 +388,7 @@ async fn post_drain<N: ControlBackend>(
         tokio::time::timeout(wait + DRIVER_TIMEOUT, app.control.node.drain_routes(order, wait));
     let report = done.await.map_err(|_| driver_timeout())??;
     tracing::info!(routes = report.routes.len(), waiting = report.waits.len(), "drain: {asked}");
-    let unsaved = app.unsaved_orders().await;
+    let unsaved = app.unsaved_overrides().await;
     let snapshot = app.take_snapshot().await?;
     let clock = &app.control.clock;
     Ok(json_response(drain::to_drain_response(&report, &snapshot, clock, unsaved)))
@@ -451,12 +451,12 @@ async fn post_reload<N: ControlBackend>(
     let changes = done
         .map_err(|_| RequestError::new(StatusCode::INTERNAL_SERVER_ERROR, "the reload failed"))??;
     let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
-    let orders = match dry_run {
-        true => orders::to_order_views(&app.take_snapshot().await?),
+    let overrides = match dry_run {
+        true => overrides::to_override_views(&app.take_snapshot().await?),
         false => Vec::new(),
     };
     let applied = !dry_run && !changes.is_empty();
-    Ok(json_response(ReloadResult { applied, changes, orders }))
+    Ok(json_response(ReloadResult { applied, changes, overrides }))
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ mod log_queue;
 mod logging;
 mod names;
 pub mod node;
-mod orders;
+mod overrides;
 mod ownership;
 mod partners;
 mod privileges;

@@ -27,7 +27,7 @@ use tokio::sync::{RwLock, mpsc, oneshot, watch};
 
 use super::{
     handover::predecessor::PendingUpgrade,
-    orders::{OrderStore, SavedOrders},
+    overrides::{OverrideStore, SavedOverrides},
     reload,
     reload::ConfigSource,
 };
@@ -55,7 +55,7 @@ pub(super) struct OwnershipHandle {
 pub struct RunningNode {
     adapter: RwLock<Option<Adapter>>,
     source: ConfigSource,
-    saved_orders: SavedOrders,
+    saved_overrides: SavedOverrides,
     /// Set once the floating addresses are served.
     vips: OnceLock<VipHandle>,
     /// Set with `vips`.
@@ -76,21 +76,22 @@ impl RunningNode {
     /// Another daemon owns the adapter (exit code 1), or the environment is unusable (3).
     pub(super) async fn open_adapter(
         source: ConfigSource,
-        orders: OrderStore,
+        overrides: OverrideStore,
         inherited: Option<AdapterDescriptors>,
     ) -> Result<(Self, EventStream), ExitError> {
-        let opened = Adapter::open_with(source.config(), orders.orders.clone(), inherited).await;
+        let opened =
+            Adapter::open_with(source.config(), overrides.overrides.clone(), inherited).await;
         let adapter = opened.map_err(|error| match error {
             OpenError::Lock(LockError::AlreadyLocked { .. }) => ExitError::other_error(error),
             _ => ExitError::bad_environment(error),
         })?;
         let events = adapter.events();
-        let saved_orders = orders.keep_saved(adapter.orders());
+        let saved_overrides = overrides.keep_saved(adapter.overrides());
         let adapter = RwLock::new(Some(adapter));
         let node = Self {
             adapter,
             source,
-            saved_orders,
+            saved_overrides,
             vips: OnceLock::new(),
             partners: OnceLock::new(),
             ownership: OnceLock::new(),
@@ -286,8 +287,8 @@ impl ControlBackend for RunningNode {
         }
     }
 
-    async fn unsaved_orders(&self, wait: Duration) -> Option<String> {
-        self.saved_orders.wait_saved(wait).await
+    async fn unsaved_overrides(&self, wait: Duration) -> Option<String> {
+        self.saved_overrides.wait_saved(wait).await
     }
 
     async fn start_upgrade(&self, order: UpgradeOrder) -> Result<u32, String> {

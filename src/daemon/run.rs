@@ -20,7 +20,7 @@ use super::{
     log_format::LogFormat,
     names::HostsFile,
     node::RunningNode,
-    orders::OrderStore,
+    overrides::OverrideStore,
     pump::EventPump,
     reload,
     reload::ConfigSource,
@@ -100,10 +100,10 @@ pub(super) async fn run_adapter(
             None => None,
         };
         // The predecessor's last order is on the disk by then.
-        let orders = OrderStore::open(state_dir, &name);
-        let refused = orders.problem.clone();
+        let overrides = OverrideStore::open(state_dir, &name);
+        let refused = overrides.problem.clone();
         tracing::debug!("opening adapter {name}");
-        let opened = RunningNode::open_adapter(source, orders, inherited).await;
+        let opened = RunningNode::open_adapter(source, overrides, inherited).await;
         opened.map(|(adapter, events)| (adapter, events, refused))
     };
     let (adapter, events, refused) = tokio::select! {
@@ -149,7 +149,7 @@ pub(super) async fn run_adapter(
     };
     let mut pump = tokio::spawn(pump.forward_events(events));
     if let Some(reason) = refused {
-        adapter.report_event(EventKind::OrdersRefused { reason }).await;
+        adapter.report_event(EventKind::OverridesRefused { reason }).await;
     }
     let responder =
         ValidateResponder::new(Arc::clone(&adapter), Arc::clone(&journal), Arc::clone(&clock));

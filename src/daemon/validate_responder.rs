@@ -18,7 +18,7 @@ use crate::{
         backend::ControlBackend,
         convert,
         journal::EventJournal,
-        networks, orders,
+        networks, overrides,
         report::{VALIDATE_QUERY, ValidationReport},
         schema::{Finding, RouteView},
         validate,
@@ -120,8 +120,8 @@ impl ValidateResponder {
             pending_changes: pending,
             reload_refused: refused,
             socket_overflow: snapshot.counters.socket_overflow,
-            orders: orders::to_order_views(&snapshot),
-            orders_unsaved: self.node.unsaved_orders(Duration::ZERO).await,
+            overrides: overrides::to_override_views(&snapshot),
+            overrides_unsaved: self.node.unsaved_overrides(Duration::ZERO).await,
             peers: Vec::new(),
         };
         let gathered =

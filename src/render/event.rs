@@ -88,7 +88,7 @@ pub fn event_level(what: &EventDetail) -> EventLevel {
         | EventDetail::NameFailed { .. }
         | EventDetail::Stalled { .. }
         | EventDetail::InterfaceListCut { .. }
-        | EventDetail::OrdersRefused { .. }
+        | EventDetail::OverridesRefused { .. }
         | EventDetail::EventsLost { .. }
         | EventDetail::EventsLeftOut { .. } => EventLevel::Warn,
         EventDetail::RouteAdded { .. }
@@ -228,7 +228,7 @@ pub(super) fn event_line(what: &EventDetail, ends: &RouteEndpointMap) -> String 
         EventDetail::HostSettingChanged { what } => {
             format!("kernel setting changed while netftd runs: {what}")
         }
-        EventDetail::OrdersRefused { reason } => format!("orders refused: {reason}"),
+        EventDetail::OverridesRefused { reason } => format!("overrides refused: {reason}"),
         EventDetail::Reconfigured => "configuration reloaded".to_owned(),
         EventDetail::NetworkChanged { prefix, change } => network_text(prefix, *change),
         EventDetail::InterfaceChanged { peer, prefix, address, added } => {

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     control::{
         cause::StallSummary,
-        orders::order_text,
+        overrides::override_text,
         schema::{
-            AdapterStatus, DaemonStatus, DrainResponse, MoveCountsView, OrderView, PeerView,
+            AdapterStatus, DaemonStatus, DrainResponse, MoveCountsView, OverrideView, PeerView,
             ReloadResult, RouteView, SessionState, TrafficClassSpec, VipCounts,
         },
         verdict::{RedundancyState, RedundancyVerdict},
@@ -112,7 +112,7 @@ pub fn status_text(status: &DaemonStatus, style: &OutputStyle) -> String {
     if let Some(value) = floating_text(status) {
         let _ = writeln!(out, "{:<10}{value}", "floating");
     }
-    out += &orders_text(&status.orders, status.orders_unsaved.as_deref(), style);
+    out += &overrides_text(&status.overrides, status.overrides_unsaved.as_deref(), style);
     let drops: Vec<_> = counters.drops.iter().filter(|(_, count)| **count > 0).collect();
     if drops.is_empty() {
         out += "drops     none\n";
@@ -124,15 +124,19 @@ pub fn status_text(status: &DaemonStatus, style: &OutputStyle) -> String {
     out
 }
 
-/// An operator's orders, one a line; nothing where nothing is ordered.
-fn orders_text(orders: &[OrderView], unsaved: Option<&str>, style: &OutputStyle) -> String {
-    let line = |(place, order): (usize, &OrderView)| {
+/// An operator's overrides, one a line; nothing where there is none.
+fn overrides_text(
+    overrides: &[OverrideView],
+    unsaved: Option<&str>,
+    style: &OutputStyle,
+) -> String {
+    let line = |(place, order): (usize, &OverrideView)| {
         let until = order.until.as_ref().map(|at| style.local_time(at));
-        let order = OrderView { until, ..order.clone() };
-        let name = if place == 0 { "orders" } else { "" };
-        format!("{name:<10}{}\n", escape(&order_text(&order)))
+        let order = OverrideView { until, ..order.clone() };
+        let name = if place == 0 { "overrides" } else { "" };
+        format!("{name:<10}{}\n", escape(&override_text(&order)))
     };
-    let lines: String = orders.iter().enumerate().map(line).collect();
+    let lines: String = overrides.iter().enumerate().map(line).collect();
     let unsaved =
         unsaved.map(|reason| format!("{:<10}until netftd stops only: {}\n", "", escape(reason)));
     lines + &unsaved.unwrap_or_default()
@@ -319,8 +323,8 @@ pub fn reload_text(reload: &ReloadResult) -> String {
     if reload.changes.is_empty() {
         out += "no changes\n";
     }
-    for order in &reload.orders {
-        let _ = writeln!(out, "= ordered beside the file: {}", escape(&order_text(order)));
+    for one in &reload.overrides {
+        let _ = writeln!(out, "= set beside the file: {}", escape(&override_text(one)));
     }
     out
 }

@@ -18,7 +18,7 @@ use super::{
     facts::NodeFacts,
     firewall,
     firewall::{BlockingChain, FilterDatagram, FilterOutcome, FilterProtocol},
-    links, nodes, orders, overlay, sessions,
+    links, nodes, overlay, overrides, sessions,
 };
 use crate::control::schema::{Finding, Severity};
 
@@ -44,7 +44,7 @@ pub const ALL_CHECKS: &[CheckFn] = &[
     check_port_in_use,
     check_forwarding,
     check_daemon,
-    orders::check_orders,
+    overrides::check_overrides,
     sessions::check_sessions,
     sessions::check_routes,
     sessions::check_netmasks,

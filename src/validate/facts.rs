@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::bounded;
 use crate::control::schema::{
-    EventDetail, Network, OrderView, PeerValidation, PeerView, RouteView,
+    EventDetail, Network, OverrideView, PeerValidation, PeerView, RouteView,
 };
 
 /// Facts of a node.
@@ -73,10 +73,10 @@ pub struct DaemonFacts {
     pub reload_refused: Option<String>,
     /// Datagrams dropped in full socket buffers.
     pub socket_overflow: u64,
-    /// An operator's orders.
-    pub orders: Vec<OrderView>,
+    /// An operator's overrides.
+    pub overrides: Vec<OverrideView>,
     /// Why they will not survive a restart.
-    pub orders_unsaved: Option<String>,
+    pub overrides_unsaved: Option<String>,
     /// The peers' findings on themselves; empty if they were not queried.
     pub peers: Vec<PeerValidation>,
 }

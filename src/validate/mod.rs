@@ -12,8 +12,8 @@ pub mod facts;
 pub mod firewall;
 pub mod links;
 mod nodes;
-mod orders;
 mod overlay;
+mod overrides;
 mod sessions;
 
 use std::net::IpAddr;

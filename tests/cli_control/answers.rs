@@ -107,8 +107,8 @@ fn status_and_peers_in_json_have_exactly_these_fields() {
         "vips",
         "ownership",
         "log",
-        "orders",
-        "orders_unsaved",
+        "overrides",
+        "overrides_unsaved",
     ];
     assert_eq!(keys(&status), BTreeSet::from(top));
     assert_eq!(status["node"]["boot_id"], "ffffffffffffffff");

@@ -3,7 +3,7 @@
 use netft::{
     api::{
         drain::DrainTarget,
-        orders::{OrderedRoute, StandingOrders, TimeLimit},
+        overrides::{NamedRoute, OperatorOverrides, TimeLimit},
     },
     route::{DrainStage, DrainStatus},
 };
@@ -38,13 +38,13 @@ fn each_word_is_the_order_it_says() {
     daemon.shows(&["drain", "eth1", "--force"]);
     daemon.shows(&["undrain", "eth1"]);
     let one = DrainTarget::Route(RouteId(1));
-    let orders = [
+    let overrides = [
         order(one.clone(), true, false),
         order(one, false, false),
         order(eth("eth1"), true, true),
         order(eth("eth1"), false, false),
     ];
-    assert_eq!(*daemon.node.drains.lock().unwrap(), orders);
+    assert_eq!(*daemon.node.drains.lock().unwrap(), overrides);
 
     let json = daemon.shows(&["route", "drain", "1", "--json"]);
     let answer: Value = serde_json::from_str(&json).unwrap();
@@ -130,25 +130,25 @@ fn a_limit_is_a_time_with_bounds_and_only_for_a_drain_that_begins() {
 }
 
 #[test]
-fn orders_are_listed_wherever_an_operator_looks() {
+fn overrides_are_listed_wherever_an_operator_looks() {
     let mut node = snapshot();
-    let mut orders = StandingOrders::default();
+    let mut overrides = OperatorOverrides::default();
     let hour = Duration::from_secs(3600);
-    orders.drain_interface("eth\x1b1", Some(TimeLimit::new(Time::ZERO, 0, hour)), &[]).unwrap();
+    overrides.drain_interface("eth\x1b1", Some(TimeLimit::new(Time::ZERO, 0, hour)), &[]).unwrap();
     let (local, remote) = ("10.1.0.1:3343".parse().unwrap(), "10.1.0.2:3343".parse().unwrap());
-    let ends = OrderedRoute { peer: "b".to_owned(), local, remote };
+    let ends = NamedRoute { peer: "b".to_owned(), local, remote };
     let change = RouteChange {
         admin_down: Some(true),
         priority: Some(Priority(7)),
         ..RouteChange::default()
     };
-    orders.change_route(&ends, &change).unwrap();
-    node.orders = orders;
+    overrides.change_route(&ends, &change).unwrap();
+    node.overrides = overrides;
     let daemon = Daemon::new(node);
     *daemon.node.unsaved.lock().unwrap() = Some("cannot write x: no space".to_owned());
     let text = daemon.shows(&["--utc", "status"]);
     for line in [
-        "orders    interface eth\\u{1b}1: drained until 1970-01-01T01:00:00.000Z (no such route at \
+        "overrides interface eth\\u{1b}1: drained until 1970-01-01T01:00:00.000Z (no such route at \
          present)\n",
         "          route 10.1.0.1:3343 → 10.1.0.2:3343 (peer b): admin-down\n",
         "          route 10.1.0.1:3343 → 10.1.0.2:3343 (peer b): priority 7\n",
@@ -161,10 +161,10 @@ fn orders_are_listed_wherever_an_operator_looks() {
         "kind": "drain", "interface": "eth\x1b1", "peer": null, "real_local": null,
         "real_remote": null, "value": null, "until": "1970-01-01T01:00:00.000Z", "routes": [],
     });
-    assert_eq!(status["orders"][0], first);
-    assert_eq!(status["orders"][1]["routes"], json!([1]));
+    assert_eq!(status["overrides"][0], first);
+    assert_eq!(status["overrides"][1]["routes"], json!([1]));
     let text = daemon.shows(&["reload", "--dry-run"]);
-    assert!(text.contains("= ordered beside the file: route 10.1.0.1:3343"), "{text}");
+    assert!(text.contains("= set beside the file: route 10.1.0.1:3343"), "{text}");
     let output = daemon.netft(&["drain", "eth0"]);
     let warning = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && warning.starts_with("warning: in force until"), "{warning}");

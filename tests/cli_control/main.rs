@@ -65,7 +65,7 @@ struct Fake {
     says: Mutex<Result<Vec<u8>, QueryError>>,
     /// Step a drain waits for, until the test removes it.
     waits: Mutex<Result<Option<DrainWait>, DrainError>>,
-    /// Why orders are not on the disk.
+    /// Why overrides are not on the disk.
     unsaved: Mutex<Option<String>>,
 }
 
@@ -111,7 +111,7 @@ impl ControlBackend for Fake {
         Some(Time::from_millis(9000))
     }
 
-    async fn unsaved_orders(&self, _: Duration) -> Option<String> {
+    async fn unsaved_overrides(&self, _: Duration) -> Option<String> {
         self.unsaved.lock().unwrap().clone()
     }
 
@@ -221,7 +221,7 @@ fn snapshot() -> Snapshot {
         received_by_route: [(RouteId(1), RouteTraffic { frames: 2, bytes: 2900 })].into(),
         relay_of: Default::default(),
         plain_sends: Default::default(),
-        orders: Default::default(),
+        overrides: Default::default(),
         counters: CounterSnapshot {
             tx_bytes: 1 << 40,
             drops: DropReason::ALL.iter().map(|reason| (*reason, *reason as u64)).collect(),

@@ -235,8 +235,8 @@ fn top_runs_in_a_terminal_and_drains_by_the_keyboard() {
     emulator.await_screen("drain route 2 to b (eth1)");
     emulator.press("y");
     emulator.await_screen("route 1 to b: in use");
-    let orders = daemon.node.drains.lock().unwrap().clone();
-    assert_eq!(orders.len(), 1, "{orders:?}");
+    let overrides = daemon.node.drains.lock().unwrap().clone();
+    assert_eq!(overrides.len(), 1, "{overrides:?}");
     emulator.press("q");
     let ended = emulator.await_screen("ended 0");
     assert!(!ended.contains("q quit"), "the terminal was not put back:\n{ended}");

@@ -78,7 +78,7 @@ pub mod fuzzing;
 pub mod handover;
 pub mod ids;
 pub mod loss_detection;
-pub mod orders;
+pub mod overrides;
 pub mod packet;
 pub mod roster;
 pub mod route;

@@ -29,7 +29,7 @@ impl Adapter {
     ///
     /// Returns once both directions have left the routes, or after `wait` with what is missing;
     /// the order stands then, and repeating it only waits again. It also holds for routes of
-    /// the interface that come later; [`orders`](Self::orders) has it for the next run.
+    /// the interface that come later; [`overrides`](Self::overrides) has it for the next run.
     ///
     /// # Errors
     /// [`DrainError`] gives the reason; nothing changed then.

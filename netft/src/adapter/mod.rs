@@ -17,7 +17,7 @@ use std::{
 use netft_proto::{
     config::{Config, RouteOverride},
     ids::{PeerId, RouteId},
-    orders::StandingOrders,
+    overrides::OperatorOverrides,
     route::{Event, EventKind, PeerChange, RouteChange},
     time::Time,
     topology::{Advertisements, ResolvedAddresses},
@@ -46,7 +46,7 @@ pub use crate::{
         drain::{DrainError, DrainOrder, DrainReport, DrainTarget},
         error::{OpenError, PeerError, ReconfigureError, RouteError},
         events::{EVENT_BACKLOG, EventStream, MissedEvents},
-        orders::PublishedOrders,
+        overrides::PublishedOverrides,
         snapshot::{AdapterInfo, CounterSnapshot, NodeInfo, PeerInfo, RouteTraffic, Snapshot},
     },
     io::quic::{PeerRequest, QueryError},
@@ -69,7 +69,7 @@ pub struct Adapter {
     /// Attached before the first route was added (NetFT attaches its event handlers first), so
     /// that the first subscriber misses nothing.
     first_stream: Mutex<Option<EventStream>>,
-    orders: watch::Receiver<PublishedOrders>,
+    overrides: watch::Receiver<PublishedOverrides>,
     manager: Arc<SessionManager>,
     /// Netlink watcher, resolver, packet filter guard, echoes, warnings of peers.
     tasks: JoinSet<()>,
@@ -87,7 +87,7 @@ impl Adapter {
     /// # Errors
     /// [`OpenError`] names what is missing and how to get it; nothing is left behind.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        open::open_adapter(config, StandingOrders::default(), None).await
+        open::open_adapter(config, OperatorOverrides::default(), None).await
     }
 
     /// The same with what an operator ordered before, which applies to every route from its first
@@ -98,16 +98,16 @@ impl Adapter {
     /// As [`open`](Self::open).
     pub async fn open_with(
         config: Config,
-        orders: StandingOrders,
+        overrides: OperatorOverrides,
         inherited: Option<AdapterDescriptors>,
     ) -> Result<Self, OpenError> {
-        open::open_adapter(config, orders, inherited).await
+        open::open_adapter(config, overrides, inherited).await
     }
 
-    /// The operator's orders, of earlier runs and of this one. A change is there before the request
-    /// that caused it returns.
-    pub fn orders(&self) -> watch::Receiver<PublishedOrders> {
-        self.orders.clone()
+    /// The operator's overrides, of earlier runs and of this one. A change is there before the
+    /// request that caused it returns.
+    pub fn overrides(&self) -> watch::Receiver<PublishedOverrides> {
+        self.overrides.clone()
     }
 
     /// The config in force.

@@ -9,7 +9,7 @@ use std::{
 
 use netft_proto::{
     config::{AdapterBackend, Config},
-    orders::StandingOrders,
+    overrides::OperatorOverrides,
     topology::{Advertisements, ResolvedAddresses},
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -23,7 +23,7 @@ use crate::{
     api::{
         error::OpenError,
         events::{EVENT_BACKLOG, EventStream},
-        orders::PublishedOrders,
+        overrides::PublishedOverrides,
     },
     io::{
         adapter::{
@@ -38,7 +38,7 @@ use crate::{
         arp_settings::{ArpSettings, FILTER_RECORD, SUBNET_RECORD},
         carrier_monitor::CarrierMonitor,
         clock, control,
-        control::{DriverParts, OrderBook, RandomSeeds},
+        control::{DriverParts, OverrideTable, RandomSeeds},
         datapath::{report::WorkerIo, workers::Workers},
         fib::SharedFib,
         handover::AdapterDescriptors,
@@ -67,7 +67,7 @@ const DRIVER_QUEUE_LEN: usize = 1024;
 
 pub(super) async fn open_adapter(
     mut config: Config,
-    orders: StandingOrders,
+    overrides: OperatorOverrides,
     inherited: Option<AdapterDescriptors>,
 ) -> Result<Adapter, OpenError> {
     config.check_settings()?;
@@ -92,7 +92,7 @@ pub(super) async fn open_adapter(
         None => tun::open_adapter(&netlink, name, backend, count).await?,
     };
     let is_handed_over = opened.origin == DeviceOrigin::HandedOver;
-    match start_components(config.clone(), netlink, opened, (lock, port), orders).await {
+    match start_components(config.clone(), netlink, opened, (lock, port), overrides).await {
         Ok(adapter) => Ok(adapter),
         // It is the predecessor's again.
         Err(error) if is_handed_over => Err(error),
@@ -113,7 +113,7 @@ async fn start_components(
     netlink: Netlink,
     opened: OpenedAdapter,
     (lock, port): (AdapterLock, PortClaim),
-    orders: StandingOrders,
+    overrides: OperatorOverrides,
 ) -> Result<Adapter, OpenError> {
     let count = opened.queues.len();
     let interfaces = netlink.list_interfaces().await.unwrap_or_default();
@@ -171,7 +171,7 @@ async fn start_components(
     });
     let carrier_monitor = carrier_monitor.map_err(system("start the carrier monitor"))?;
     let (echoes, echo_orders) = mpsc::channel(ECHO_QUEUE_LEN);
-    let (published, ordered) = watch::channel(PublishedOrders::default());
+    let (published, overrides_rx) = watch::channel(PublishedOverrides::default());
     let parts = DriverParts {
         config: (*config).clone(),
         fib: fib.clone(),
@@ -187,7 +187,7 @@ async fn start_components(
         desired_state: desired_tx,
         advertisements: advertisements_tx,
         host_state: host_state.unwrap_or_default(),
-        orders: OrderBook::new(orders, published, clock::now()),
+        overrides: OverrideTable::new(overrides, published, clock::now()),
     };
     let driver = control::spawn_driver(parts).map_err(system("start the driver"))?;
     let next_peer = config.peers.len() as u32;
@@ -235,7 +235,7 @@ async fn start_components(
         messages,
         events,
         first_stream: Mutex::new(Some(EventStream::new(first))),
-        orders: ordered,
+        overrides: overrides_rx,
         manager,
         tasks,
         driver: Some(driver),

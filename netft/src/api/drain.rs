@@ -2,7 +2,7 @@
 
 use netft_proto::{
     ids::RouteId,
-    orders::{MAX_ORDERS, TimeLimit},
+    overrides::{MAX_OVERRIDES, TimeLimit},
     route::drain::DrainWait,
 };
 
@@ -47,9 +47,10 @@ pub enum DrainError {
         /// The peer's name.
         peer: String,
     },
-    /// The orders fill their table.
+    /// The overrides fill their table.
     #[error(
-        "{MAX_ORDERS} routes and interfaces have orders already: end some with `netft undrain`"
+        "{MAX_OVERRIDES} routes and interfaces have overrides already: end some with `netft \
+         undrain`"
     )]
     TooMany,
 }

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use netft_proto::{
     config::{ConfigError, RestartRequired},
     ids::{PeerId, RouteId},
-    orders::MAX_ORDERS,
+    overrides::MAX_OVERRIDES,
     route::policy::ClassError,
 };
 
@@ -92,11 +92,12 @@ pub enum RouteError {
     /// The adapter is closed.
     #[error("the adapter is closed")]
     Closed,
-    /// The orders fill their table.
+    /// The overrides fill their table.
     #[error(
-        "{MAX_ORDERS} routes and interfaces have orders already: end some with `netft undrain`"
+        "{MAX_OVERRIDES} routes and interfaces have overrides already: end some with `netft \
+         undrain`"
     )]
-    TooManyOrders,
+    TooManyOverrides,
     /// There is such a route.
     #[error(
         "route {0} is this one: change it, or remove it first to add it with another transport"

@@ -11,7 +11,7 @@ pub mod events;
 pub mod handover;
 pub mod host;
 pub mod join;
-pub mod orders;
+pub mod overrides;
 pub mod query;
 pub mod session;
 pub mod snapshot;

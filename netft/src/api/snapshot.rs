@@ -11,7 +11,7 @@ use netft_proto::{
     config::AdapterBackend,
     failover::stall_histogram::StallHistogram,
     ids::{NodeKey, PeerId, RouteId, virtual_addrs::VirtualAddrs},
-    orders::StandingOrders,
+    overrides::OperatorOverrides,
     route::{PeerPolicies, PeerStatus, RouteStatus},
     time::Time,
     topology::NetworkInfo,
@@ -46,8 +46,8 @@ pub struct Snapshot {
     pub relay_of: BTreeMap<RouteId, PeerId>,
     /// Routes whose frames are sent one by one, because segmented sends vanish there.
     pub plain_sends: BTreeSet<RouteId>,
-    /// The operator's orders in force.
-    pub orders: StandingOrders,
+    /// The operator's overrides in force.
+    pub overrides: OperatorOverrides,
     /// Packet counters, summed over the workers.
     pub counters: CounterSnapshot,
 }

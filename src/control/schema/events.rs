@@ -279,8 +279,8 @@ pub enum EventDetail {
         /// The setting, with its former value.
         what: String,
     },
-    /// The operator's orders of an earlier run cannot be used: none of them is in force.
-    OrdersRefused {
+    /// The operator's overrides of an earlier run cannot be used: none of them is in force.
+    OverridesRefused {
         /// The reason, and what became of the file.
         reason: String,
     },
@@ -370,7 +370,7 @@ impl EventDetail {
             | Self::HostSettingChanged { .. }
             | Self::NetworkChanged { .. }
             | Self::InterfaceChanged { .. }
-            | Self::OrdersRefused { .. }
+            | Self::OverridesRefused { .. }
             | Self::Reconfigured => Vec::new(),
         }
     }
@@ -417,7 +417,7 @@ impl EventDetail {
             | Self::VipChanged { .. }
             | Self::VipNotice { .. }
             | Self::HostSettingChanged { .. }
-            | Self::OrdersRefused { .. }
+            | Self::OverridesRefused { .. }
             | Self::Reconfigured
             | Self::NetworkChanged { .. }
             | Self::EventsLost { .. } => None,
@@ -461,7 +461,7 @@ impl EventDetail {
             | Self::DuplicateNode { .. }
             | Self::KeyCopied { .. } => "session",
             Self::Stalled { .. }
-            | Self::OrdersRefused { .. }
+            | Self::OverridesRefused { .. }
             | Self::Reconfigured
             | Self::EventsLeftOut { .. }
             | Self::EventsLost { .. } => "node",

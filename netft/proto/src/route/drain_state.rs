@@ -3,7 +3,7 @@
 //! A drained route stays alive and its heartbeats go on, but both ends prefer every other route
 //! that is up, held down or not. It carries data only as the last resort; `admin_down` is the order
 //! that takes a route out of use unconditionally. An order that outlives the route is in
-//! [`orders`](crate::orders).
+//! [`overrides`](crate::overrides).
 //!
 //! The peer's own report proves that its data has left the route: the reply to a request that was
 //! sent after the order carries the effect of the order, because a node applies a request before it

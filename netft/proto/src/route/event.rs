@@ -291,8 +291,8 @@ pub enum EventKind {
         /// The setting, with its former value.
         what: String,
     },
-    /// The operator's orders of an earlier run cannot be used, as a whole.
-    OrdersRefused {
+    /// The operator's overrides of an earlier run cannot be used, as a whole.
+    OverridesRefused {
         /// The reason, and what became of the file.
         reason: String,
     },
@@ -364,7 +364,7 @@ impl EventKind {
             Self::VipChanged { .. } => "vip-changed",
             Self::VipNotice { .. } => "vip-notice",
             Self::HostSettingChanged { .. } => "host-setting-changed",
-            Self::OrdersRefused { .. } => "orders-refused",
+            Self::OverridesRefused { .. } => "overrides-refused",
             Self::Reconfigured => "reconfigured",
             Self::NetworkChanged { .. } => "network-changed",
             Self::InterfaceChanged { .. } => "interface-changed",

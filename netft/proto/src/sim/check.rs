@@ -267,7 +267,7 @@ impl InvariantChecker {
             | EventKind::VipChanged { .. }
             | EventKind::VipNotice { .. }
             | EventKind::HostSettingChanged { .. }
-            | EventKind::OrdersRefused { .. }
+            | EventKind::OverridesRefused { .. }
             | EventKind::Reconfigured
             | EventKind::NetworkChanged { .. }
             | EventKind::InterfaceChanged { .. }

@@ -25,8 +25,8 @@ mod driver;
 mod frame_limits;
 mod nat;
 mod network_watch;
-mod orders;
 mod overlay_watch;
+mod overrides;
 mod peer_absence;
 mod peer_table;
 mod quic_connections;
@@ -50,5 +50,5 @@ mod table_publisher;
 #[allow(clippy::unwrap_used)]
 mod test_node;
 
-pub(crate) use orders::OrderBook;
+pub(crate) use overrides::OverrideTable;
 pub(crate) use run::{DriverParts, RandomSeeds, spawn_driver};

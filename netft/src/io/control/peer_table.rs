@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use netft_proto::{
     config::Config, engine::EngineInput, failover::cost::LossCounters, ids::PeerId,
-    orders::StandingOrders, route::PeerPolicies, session::Session, time::Time,
+    overrides::OperatorOverrides, route::PeerPolicies, session::Session, time::Time,
 };
 
 use crate::api::session::{SessionCause, SessionProblem};
@@ -211,8 +211,12 @@ impl PeerTable {
     }
 
     /// Puts the policies that an operator ordered into `config`, where it says what it did then.
-    pub(super) fn apply_policy_orders(&mut self, orders: &StandingOrders, config: &mut Config) {
-        for order in &orders.peers {
+    pub(super) fn apply_policy_overrides(
+        &mut self,
+        overrides: &OperatorOverrides,
+        config: &mut Config,
+    ) {
+        for order in &overrides.peers {
             let named = config.peers.iter_mut().find(|peer| peer.name == order.peer);
             let Some(peer) = named.filter(|peer| peer.policies == order.configured) else {
                 continue;

@@ -4,7 +4,7 @@ use netft_proto::{
     config::{ConfigChange, FailoverConfig, RouteOverride},
     engine::EngineInput,
     ids::{PeerId, RouteId},
-    orders::{PolicyOrder, TooManyOrders},
+    overrides::{PolicyOverride, TooManyOverrides},
     route::{EventKind, PeerChange, RouteChange, RouteSpec},
     topology::PlannedRoute,
 };
@@ -16,7 +16,7 @@ use crate::{
     },
     io::{
         clock,
-        control::{drain, driver::Driver, orders::route_ends, reconfigure, snapshot},
+        control::{drain, driver::Driver, overrides::route_ends, reconfigure, snapshot},
         messages::{DriverRequest, NewConfig},
     },
 };
@@ -67,9 +67,9 @@ impl Driver {
 
     fn change_route(&mut self, id: RouteId, change: RouteChange) -> Result<(), RouteError> {
         let entry = self.routes.get(id).ok_or(RouteError::Unknown(id))?;
-        let orders = &mut self.components.orders;
-        let kept = orders.change_route(&self.config, entry, &change);
-        kept.map_err(|TooManyOrders| RouteError::TooManyOrders)?;
+        let overrides = &mut self.components.overrides;
+        let kept = overrides.change_route(&self.config, entry, &change);
+        kept.map_err(|TooManyOverrides| RouteError::TooManyOverrides)?;
         tracing::debug!(route = %id, ?change, "route changed by request");
         self.feed_engine(EngineInput::ChangeRoute { id, change });
         Ok(())
@@ -123,12 +123,12 @@ impl Driver {
     fn drain_routes(&mut self, order: &DrainOrder) -> Result<Vec<RouteId>, DrainError> {
         let is_ordered = match &order.target {
             DrainTarget::Interface(name) => {
-                self.components.orders.orders().for_interface(name).is_some()
+                self.components.overrides.overrides().for_interface(name).is_some()
             }
             DrainTarget::Route(_) => false,
         };
         let routes = drain::check_order(&self.view(), order, is_ordered)?;
-        self.keep_drain(order, &routes).map_err(|TooManyOrders| DrainError::TooMany)?;
+        self.keep_drain(order, &routes).map_err(|TooManyOverrides| DrainError::TooMany)?;
         tracing::debug!(?routes, on = order.on, force = order.force, "drain order accepted");
         let change = RouteChange { drain: Some(order.on), ..RouteChange::default() };
         for id in &routes {
@@ -138,17 +138,21 @@ impl Driver {
     }
 
     /// Keeps the order of a drain for routes to come, and for the next run.
-    fn keep_drain(&mut self, order: &DrainOrder, routes: &[RouteId]) -> Result<(), TooManyOrders> {
+    fn keep_drain(
+        &mut self,
+        order: &DrainOrder,
+        routes: &[RouteId],
+    ) -> Result<(), TooManyOverrides> {
         let Self { components, routes: table, config, .. } = self;
         let limit = order.limit.map(|limit| limit.start_at(clock::now()));
         let mut entries = routes.iter().filter_map(|id| table.get(*id));
         match &order.target {
             DrainTarget::Interface(name) => {
                 let over: Vec<_> = entries.filter_map(|entry| route_ends(config, entry)).collect();
-                components.orders.drain_interface(name, &over, (order.on, limit))
+                components.overrides.drain_interface(name, &over, (order.on, limit))
             }
             DrainTarget::Route(_) => entries.try_for_each(|entry| {
-                components.orders.drain_route(config, entry, (order.on, limit))
+                components.overrides.drain_route(config, entry, (order.on, limit))
             }),
         }
     }
@@ -162,23 +166,23 @@ impl Driver {
         if let Some(entry) = self.peers.get_mut(id) {
             let configured = entry.configured_policies.get_or_insert(before).clone();
             let peer = peer.name.clone();
-            let order = PolicyOrder { peer, policies: changed, configured };
-            self.components.orders.set_policies(order);
+            let order = PolicyOverride { peer, policies: changed, configured };
+            self.components.overrides.set_policies(order);
         }
         self.publisher.mark_dirty("a peer's policies changed");
         Ok(())
     }
 
     /// Puts the policies that an operator ordered before this run into the config.
-    pub(super) fn apply_policy_orders(&mut self) {
-        self.peers.apply_policy_orders(self.components.orders.orders(), &mut self.config);
-        self.retain_policy_orders();
+    pub(super) fn apply_policy_overrides(&mut self) {
+        self.peers.apply_policy_overrides(self.components.overrides.overrides(), &mut self.config);
+        self.retain_policy_overrides();
     }
 
     /// Drops the ordered policies of peers that are gone, or that the config describes otherwise.
-    fn retain_policy_orders(&mut self) {
+    fn retain_policy_overrides(&mut self) {
         let Self { components, peers, config, .. } = self;
-        components.orders.retain_policies(|order| {
+        components.overrides.retain_policies(|order| {
             let peer = config.peers.iter().find(|peer| peer.name == order.peer);
             let entry = peer.and_then(|peer| peers.get(peer.id));
             entry.is_some_and(|entry| entry.configured_policies.is_some())
@@ -212,7 +216,7 @@ impl Driver {
         self.feed_engine(EngineInput::Configure { hold, history, mtu_raise });
         self.peers.carry_over_policies(&self.config, &mut config);
         self.config = config;
-        self.retain_policy_orders();
+        self.retain_policy_overrides();
         self.publisher.set_rate_limits(&self.config);
         // Capacities and policies are in the forwarding table.
         self.publisher.mark_dirty("the config changed");
@@ -222,7 +226,7 @@ impl Driver {
             if let Some(entry) = self.routes.get_mut(id) {
                 let before = &entry.plan.spec;
                 let changed = (before.timing != timing, before.priority != priority);
-                self.components.orders.forget_values(&self.config, entry, changed);
+                self.components.overrides.forget_values(&self.config, entry, changed);
                 entry.plan.spec = RouteSpec { timing, priority, ..spec.clone() };
             }
             self.feed_engine(EngineInput::ReplaceSpec { id, spec });

@@ -111,7 +111,7 @@ impl Driver {
     /// Changes a route that was just added or replaced as an operator ordered for it.
     fn apply_orders(&mut self, id: RouteId) {
         let Some(entry) = self.routes.get(id) else { return };
-        let change = self.components.orders.initial_change(&self.config, entry);
+        let change = self.components.overrides.initial_change(&self.config, entry);
         if change != RouteChange::default() {
             tracing::info!(route = %id, ?change, "route changed as ordered");
             self.feed_engine(EngineInput::ChangeRoute { id, change });
@@ -121,7 +121,7 @@ impl Driver {
     /// Drains a route, or uses it again, because its address moved to another interface.
     fn apply_ordered_drain(&mut self, id: RouteId) {
         let Some(entry) = self.routes.get(id) else { return };
-        let ordered = self.components.orders.initial_change(&self.config, entry);
+        let ordered = self.components.overrides.initial_change(&self.config, entry);
         let change = RouteChange {
             drain: Some(ordered.drain.unwrap_or_default()),
             ..RouteChange::default()
@@ -152,7 +152,7 @@ impl Driver {
             self.feed_engine(EngineInput::ReplaceSpec { id, spec });
             return self.apply_orders(id);
         }
-        let ordered = self.components.orders.initial_change(&self.config, entry);
+        let ordered = self.components.overrides.initial_change(&self.config, entry);
         let planned = &mut entry.plan.spec;
         let transport = plan.spec.transport;
         tracing::trace!(route = %id, "planned differently");

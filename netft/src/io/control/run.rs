@@ -25,7 +25,7 @@ use crate::io::{
     clock,
     control::{
         components::Components, control_sessions::ControlSessions, driver::Driver,
-        orders::OrderBook, peer_table::PeerTable, route_planner::RouteReplanner,
+        overrides::OverrideTable, peer_table::PeerTable, route_planner::RouteReplanner,
         route_table::RouteTable, sockets::Sockets, table_publisher::TablePublisher,
     },
     datapath::{report::FromWorker, workers::Workers},
@@ -50,15 +50,15 @@ pub(crate) struct DriverParts {
     pub events: broadcast::Sender<Event>,
     pub random: RandomSeeds,
     pub carrier_monitor: CarrierMonitor,
-    /// Orders of echoes through the adapter.
+    /// Requests for echoes through the adapter.
     pub echoes: mpsc::Sender<EchoRequest>,
     pub manager: Arc<SessionManager>,
     pub desired_state: watch::Sender<DesiredState>,
     /// The peers' advertised addresses, for the netlink watcher.
     pub advertisements: watch::Sender<Advertisements>,
     pub host_state: HostState,
-    /// The operator's orders of an earlier run.
-    pub orders: OrderBook,
+    /// The operator's overrides of an earlier run.
+    pub overrides: OverrideTable,
 }
 
 /// Random numbers of this run.
@@ -110,7 +110,7 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
         seed: parts.random.jitter,
         mtu_raise: config.failover.pmtu_raise_timer,
     };
-    let mut components = Components { orders: parts.orders, ..Components::default() };
+    let mut components = Components { overrides: parts.overrides, ..Components::default() };
     let cid_tags = components.connections.cid_tags(&config);
     let mut driver = Driver {
         engine: Engine::new(engine),
@@ -129,7 +129,7 @@ fn build_driver(parts: DriverParts) -> (Driver, Mailbox) {
     };
     let peers: Vec<_> = driver.config.peers.iter().map(|peer| peer.id).collect();
     peers.into_iter().for_each(|peer| driver.add_peer(peer));
-    driver.apply_policy_orders();
+    driver.apply_policy_overrides();
     driver.publisher.set_rate_limits(&driver.config);
     driver.set_queues(parts.queues);
     driver.set_host_state(parts.host_state, "start");

@@ -84,7 +84,7 @@ pub(super) fn build_snapshot(
             .iter()
             .map(|(id, endpoint)| (*id, endpoint.via))
             .collect(),
-        orders: components.orders.orders().clone(),
+        overrides: components.overrides.overrides().clone(),
         counters: Counters::sum_blocks(
             workers
                 .counters()

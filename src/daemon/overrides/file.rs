@@ -1,5 +1,5 @@
-//! The file of the orders: one line with the format, its version and the digest of the rest, then
-//! JSON. Replaced as a whole, so that a crash leaves the old one or the new one.
+//! The file of the overrides: one line with the format, its version and the digest of the rest,
+//! then JSON. Replaced as a whole, so that a crash leaves the old one or the new one.
 
 use std::{
     fs,
@@ -10,18 +10,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netft::api::orders::StandingOrders;
+use netft::api::overrides::OperatorOverrides;
 use ring::digest::{SHA256, digest};
 
 use super::stored::{FORMAT_VERSION, StoredOrders};
 use crate::cluster::store::{read_bounded, write_atomic};
 
 /// First word of the file.
-const FORMAT_NAME: &str = "netft-orders";
-/// Largest file that is read, bytes: several times what the bounds of the orders allow.
+const FORMAT_NAME: &str = "netft-overrides";
+/// Largest file that is read, bytes: several times what the bounds of the overrides allow.
 const MAX_FILE_BYTES: usize = 8 << 20;
 
-/// The file of one adapter's orders.
+/// The file of one adapter's overrides.
 #[derive(Clone, Debug)]
 pub(super) struct OrderFile {
     path: PathBuf,
@@ -29,24 +29,24 @@ pub(super) struct OrderFile {
 
 impl OrderFile {
     pub(super) fn new(state_dir: &Path, adapter: &str) -> Self {
-        Self { path: state_dir.join(format!("{adapter}.orders")) }
+        Self { path: state_dir.join(format!("{adapter}.overrides")) }
     }
 
-    /// The orders in the file; none when there is no file.
+    /// The overrides in the file; none when there is no file.
     ///
     /// # Errors
     /// The file cannot be used, as a whole; it is set aside.
-    pub(super) fn load(&self, wall_now_ms: u64) -> Result<StandingOrders, String> {
+    pub(super) fn load(&self, wall_now_ms: u64) -> Result<OperatorOverrides, String> {
         let read = match read_bounded(&self.path, MAX_FILE_BYTES) {
             Ok(bytes) if bytes.len() > MAX_FILE_BYTES => {
                 Err(format!("it has more than {} MiB", MAX_FILE_BYTES >> 20))
             }
             Ok(bytes) => decode(&bytes, wall_now_ms),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(StandingOrders::default()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(OperatorOverrides::default()),
             Err(error) => Err(error.to_string()),
         };
         read.map_err(|reason| {
-            let aside = self.path.with_extension("orders.refused");
+            let aside = self.path.with_extension("overrides.refused");
             let fate = match fs::rename(&self.path, &aside) {
                 Ok(()) => format!("set aside as {}", aside.display()),
                 Err(error) => format!("and it cannot be set aside: {error}"),
@@ -62,31 +62,31 @@ impl OrderFile {
     ///
     /// # Errors
     /// Of the kernel; the former file is there as it was.
-    pub(super) fn save(&self, orders: &StandingOrders) -> Result<(), String> {
+    pub(super) fn save(&self, overrides: &OperatorOverrides) -> Result<(), String> {
         let fail = |error: io::Error| format!("cannot write {}: {error}", self.path.display());
-        let text = encode(orders).map_err(|error| fail(error.into()))?;
+        let text = encode(overrides).map_err(|error| fail(error.into()))?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.and_then(|()| write_atomic(&self.path, text.as_bytes())).map_err(fail)
     }
 }
 
-fn encode(orders: &StandingOrders) -> serde_json::Result<String> {
-    let body = serde_json::to_string(&StoredOrders::from(orders))?;
+fn encode(overrides: &OperatorOverrides) -> serde_json::Result<String> {
+    let body = serde_json::to_string(&StoredOrders::from(overrides))?;
     Ok(format!("{FORMAT_NAME} {FORMAT_VERSION} {}\n{body}\n", digest_text(body.as_bytes())))
 }
 
-fn decode(bytes: &[u8], wall_now_ms: u64) -> Result<StandingOrders, String> {
+fn decode(bytes: &[u8], wall_now_ms: u64) -> Result<OperatorOverrides, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "this is no text".to_owned())?;
     let (head, body) = text.split_once('\n').ok_or("it ends in its first line")?;
     let head: Vec<_> = head.split(' ').collect();
     let [FORMAT_NAME, version, known] = head[..] else {
-        return Err("this is no file of orders".to_owned());
+        return Err("this is no file of overrides".to_owned());
     };
     if version != FORMAT_VERSION.to_string() {
         return Err(format!(
             "its version is {version}, this netftd reads {FORMAT_VERSION}: start the one that \
-             wrote it, or give the orders again"
+             wrote it, or give the overrides again"
         ));
     }
     let body = body.strip_suffix('\n').ok_or("its end is missing")?;
@@ -109,7 +109,7 @@ mod tests {
 
     use netft::{
         Time,
-        api::orders::{OrderedRoute, PolicyOrder, TimeLimit},
+        api::overrides::{NamedRoute, PolicyOverride, TimeLimit},
         route::{
             Delay, PeerPolicies, Policy, Priority, RouteChange, Threshold, Timing, TrafficClass,
             policy::{PortRange, Protocol},
@@ -120,20 +120,20 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn ends(number: u8) -> OrderedRoute {
+    fn ends(number: u8) -> NamedRoute {
         let addr = |node: u8| SocketAddr::from(([10, number, 0, node], 3343));
-        OrderedRoute { peer: "b".to_owned(), local: addr(1), remote: addr(2) }
+        NamedRoute { peer: "b".to_owned(), local: addr(1), remote: addr(2) }
     }
 
-    /// One order of every kind.
-    fn all_kinds() -> StandingOrders {
-        let mut orders = StandingOrders::default();
+    /// One override of every kind.
+    fn all_kinds() -> OperatorOverrides {
+        let mut overrides = OperatorOverrides::default();
         let limit = Some(TimeLimit::new(Time::ZERO, 5000, HOUR));
-        orders.drain_interface("eth0", limit, &[]).unwrap();
-        orders.drain_interface("eth1", None, &[]).unwrap();
-        orders.use_route(&ends(1), "eth0").unwrap();
-        orders.drain_route(&ends(2), limit).unwrap();
-        orders.drain_route(&ends(3), None).unwrap();
+        overrides.drain_interface("eth0", limit, &[]).unwrap();
+        overrides.drain_interface("eth1", None, &[]).unwrap();
+        overrides.use_route(&ends(1), "eth0").unwrap();
+        overrides.drain_route(&ends(2), limit).unwrap();
+        overrides.drain_route(&ends(3), None).unwrap();
         let timing = Timing {
             delay: Delay::from_millis(50).unwrap(),
             threshold: Threshold::new(9).unwrap(),
@@ -144,7 +144,7 @@ mod tests {
             admin_down: Some(true),
             drain: None,
         };
-        orders.change_route(&ends(4), &change).unwrap();
+        overrides.change_route(&ends(4), &change).unwrap();
         let class = TrafficClass {
             protocol: Some(Protocol::Udp),
             ports: PortRange::new(5, 9),
@@ -153,16 +153,16 @@ mod tests {
         };
         let policies = PeerPolicies::new(Policy::Balance).with_classes(vec![class]).unwrap();
         let configured = PeerPolicies::default();
-        orders.set_policies(PolicyOrder { peer: "b".to_owned(), policies, configured });
-        orders
+        overrides.set_policies(PolicyOverride { peer: "b".to_owned(), policies, configured });
+        overrides
     }
 
     #[test]
     fn every_kind_of_order_survives_the_disk() {
         let folder = tempfile::tempdir().unwrap();
         let file = OrderFile::new(&folder.path().join("state"), "netft0");
-        assert_eq!(file.load(0), Ok(StandingOrders::default()));
-        file.save(&StandingOrders::default()).unwrap();
+        assert_eq!(file.load(0), Ok(OperatorOverrides::default()));
+        file.save(&OperatorOverrides::default()).unwrap();
         file.save(&all_kinds()).unwrap();
         assert_eq!(file.load(5000), Ok(all_kinds()));
         let names: Vec<_> = fs::read_dir(folder.path().join("state")).unwrap().collect();
@@ -185,9 +185,13 @@ mod tests {
             let problem = file.load(5000).unwrap_err();
             assert!(problem.contains("set aside as") && !problem.contains('\n'), "{problem}");
             assert!(!file.path.exists());
-            let aside = folder.path().join("netft0.orders.refused");
+            let aside = folder.path().join("netft0.overrides.refused");
             assert_eq!(fs::read(&aside).unwrap(), bytes);
-            assert_eq!(file.load(5000), Ok(StandingOrders::default()), "the next start is clean");
+            assert_eq!(
+                file.load(5000),
+                Ok(OperatorOverrides::default()),
+                "the next start is clean"
+            );
             problem
         };
         for len in 0..whole.len() {

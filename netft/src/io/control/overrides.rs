@@ -1,55 +1,55 @@
-//! The operator's standing orders in the driver: those for a new route, the end of those that are
+//! The operator's overrides in the driver: those for a new route, the end of those that are
 //! limited in time, and every change on its way to the disk.
 
 use netft_proto::{
     config::Config,
     engine::EngineInput,
     ids::RouteId,
-    orders::{OrderedRoute, PolicyOrder, StandingOrders, TimeLimit, TooManyOrders},
+    overrides::{NamedRoute, OperatorOverrides, PolicyOverride, TimeLimit, TooManyOverrides},
     route::RouteChange,
     time::Time,
 };
 use tokio::sync::watch;
 
 use crate::{
-    api::orders::PublishedOrders,
+    api::overrides::PublishedOverrides,
     io::control::{
         component::{Actions, Component, Input, View},
         route_table::RouteEntry,
     },
 };
 
-/// The orders in force.
+/// The overrides in force.
 #[derive(Default)]
-pub(crate) struct OrderBook {
-    orders: StandingOrders,
-    published: watch::Sender<PublishedOrders>,
+pub(crate) struct OverrideTable {
+    overrides: OperatorOverrides,
+    published: watch::Sender<PublishedOverrides>,
 }
 
-impl OrderBook {
-    /// The orders of an earlier run, whose limits count from [`Time::ZERO`], from `now` on.
+impl OverrideTable {
+    /// The overrides of an earlier run, whose limits count from [`Time::ZERO`], from `now` on.
     pub(crate) fn new(
-        mut orders: StandingOrders,
-        published: watch::Sender<PublishedOrders>,
+        mut overrides: OperatorOverrides,
+        published: watch::Sender<PublishedOverrides>,
         now: Time,
     ) -> Self {
-        orders.start_at(now);
+        overrides.start_at(now);
         // They are on the disk: nothing is told.
         published.send_if_modified(|last| {
-            last.orders.clone_from(&orders);
+            last.overrides.clone_from(&overrides);
             false
         });
-        Self { orders, published }
+        Self { overrides, published }
     }
 
-    pub(super) fn orders(&self) -> &StandingOrders {
-        &self.orders
+    pub(super) fn overrides(&self) -> &OperatorOverrides {
+        &self.overrides
     }
 
-    /// Returns the orders for a route that was just added or replaced.
+    /// Returns the overrides for a route that was just added or replaced.
     pub(super) fn initial_change(&self, config: &Config, entry: &RouteEntry) -> RouteChange {
         route_ends(config, entry).map_or_else(RouteChange::default, |ends| {
-            self.orders.initial_change(&ends, &entry.plan.ifname)
+            self.overrides.initial_change(&ends, &entry.plan.ifname)
         })
     }
 
@@ -59,9 +59,9 @@ impl OrderBook {
         config: &Config,
         entry: &RouteEntry,
         change: &RouteChange,
-    ) -> Result<(), TooManyOrders> {
+    ) -> Result<(), TooManyOverrides> {
         if let Some(ends) = route_ends(config, entry) {
-            self.orders.change_route(&ends, change)?;
+            self.overrides.change_route(&ends, change)?;
             self.publish();
         }
         Ok(())
@@ -73,11 +73,11 @@ impl OrderBook {
         config: &Config,
         entry: &RouteEntry,
         (on, limit): (bool, Option<TimeLimit>),
-    ) -> Result<(), TooManyOrders> {
+    ) -> Result<(), TooManyOverrides> {
         if let Some(ends) = route_ends(config, entry) {
             match on {
-                true => self.orders.drain_route(&ends, limit)?,
-                false => self.orders.use_route(&ends, &entry.plan.ifname)?,
+                true => self.overrides.drain_route(&ends, limit)?,
+                false => self.overrides.use_route(&ends, &entry.plan.ifname)?,
             }
             self.publish();
         }
@@ -88,18 +88,18 @@ impl OrderBook {
     pub(super) fn drain_interface(
         &mut self,
         name: &str,
-        over: &[OrderedRoute],
+        over: &[NamedRoute],
         (on, limit): (bool, Option<TimeLimit>),
-    ) -> Result<(), TooManyOrders> {
+    ) -> Result<(), TooManyOverrides> {
         match on {
-            true => self.orders.drain_interface(name, limit, over)?,
-            false => self.orders.use_interface(name, over),
+            true => self.overrides.drain_interface(name, limit, over)?,
+            false => self.overrides.use_interface(name, over),
         }
         self.publish();
         Ok(())
     }
 
-    /// Drops the orders about values of a route that the config describes otherwise.
+    /// Drops the overrides about values of a route that the config describes otherwise.
     pub(super) fn forget_values(
         &mut self,
         config: &Config,
@@ -107,28 +107,28 @@ impl OrderBook {
         (timing, priority): (bool, bool),
     ) {
         if let Some(ends) = route_ends(config, entry) {
-            self.orders.forget_values(&ends, timing, priority);
+            self.overrides.forget_values(&ends, timing, priority);
             self.publish();
         }
     }
 
-    pub(super) fn set_policies(&mut self, order: PolicyOrder) {
-        self.orders.set_policies(order);
+    pub(super) fn set_policies(&mut self, one: PolicyOverride) {
+        self.overrides.set_policies(one);
         self.publish();
     }
 
     /// Keeps the policies of those peers alone for which `is_in_force` returns true.
-    pub(super) fn retain_policies(&mut self, is_in_force: impl FnMut(&PolicyOrder) -> bool) {
-        self.orders.retain_policies(is_in_force);
+    pub(super) fn retain_policies(&mut self, is_in_force: impl FnMut(&PolicyOverride) -> bool) {
+        self.overrides.retain_policies(is_in_force);
         self.publish();
     }
 
-    /// Publishes the orders if they changed.
+    /// Publishes the overrides if they changed.
     fn publish(&self) {
         self.published.send_if_modified(|last| {
-            let is_changed = last.orders != self.orders;
+            let is_changed = last.overrides != self.overrides;
             if is_changed {
-                last.orders.clone_from(&self.orders);
+                last.overrides.clone_from(&self.overrides);
                 last.revision += 1;
             }
             is_changed
@@ -138,36 +138,36 @@ impl OrderBook {
 
 /// The ends that a route has in every run; `None` for a route over a relay, which has others each
 /// time.
-pub(super) fn route_ends(config: &Config, entry: &RouteEntry) -> Option<OrderedRoute> {
+pub(super) fn route_ends(config: &Config, entry: &RouteEntry) -> Option<NamedRoute> {
     let (peer, local, remote) = entry.route_key();
     let peer = config.peer_of(peer)?.name.clone();
-    (!entry.is_relayed()).then_some(OrderedRoute { peer, local, remote })
+    (!entry.is_relayed()).then_some(NamedRoute { peer, local, remote })
 }
 
 /// The drain of every route, as ordered.
-fn ordered_drains(orders: &StandingOrders, view: &View<'_>) -> Vec<(RouteId, bool)> {
+fn ordered_drains(overrides: &OperatorOverrides, view: &View<'_>) -> Vec<(RouteId, bool)> {
     let drain = |(id, entry): (RouteId, &RouteEntry)| {
         let ends = route_ends(view.config, entry)?;
-        Some((id, orders.is_drained(&ends, &entry.plan.ifname)))
+        Some((id, overrides.is_drained(&ends, &entry.plan.ifname)))
     };
     view.routes.iter().filter_map(drain).collect()
 }
 
-impl Component for OrderBook {
+impl Component for OverrideTable {
     fn next_wake(&self) -> Option<Time> {
-        self.orders.next_end()
+        self.overrides.next_end()
     }
 
     fn on_input(&mut self, _: Time, _: &Input<'_>, _: &View<'_>, _: &mut Actions) {}
 
     fn poll(&mut self, now: Time, view: &View<'_>, actions: &mut Actions) {
-        if self.orders.next_end().is_none_or(|end| end > now) {
+        if self.overrides.next_end().is_none_or(|end| end > now) {
             return;
         }
-        let before = ordered_drains(&self.orders, view);
-        self.orders.end_due(now);
+        let before = ordered_drains(&self.overrides, view);
+        self.overrides.end_due(now);
         self.publish();
-        let after = ordered_drains(&self.orders, view);
+        let after = ordered_drains(&self.overrides, view);
         for ((id, was_drained), (_, is_drained)) in before.into_iter().zip(after) {
             if was_drained && !is_drained {
                 tracing::info!(route = %id, "the time of its drain is over: in use again");
@@ -205,46 +205,46 @@ mod tests {
     fn a_limited_drain_ends_with_the_routes_it_is_about() {
         let mut node = TestNode::new(2);
         let routes = [node.add_route(PeerId(0)), node.add_route(PeerId(1))];
-        let mut book = OrderBook::default();
+        let mut table = OverrideTable::default();
         let entry = node.routes.get(routes[1]).unwrap();
-        book.drain_interface("eth0", &[], (true, limit())).unwrap();
-        book.drain_route(&node.config, entry, (true, None)).unwrap();
-        assert_eq!(book.next_wake(), Some(Time::ZERO + HOUR));
+        table.drain_interface("eth0", &[], (true, limit())).unwrap();
+        table.drain_route(&node.config, entry, (true, None)).unwrap();
+        assert_eq!(table.next_wake(), Some(Time::ZERO + HOUR));
         let before = Time::ZERO + (HOUR - Duration::from_millis(1));
-        assert!(due_actions(&mut book, before, &node).is_empty());
-        let actions = due_actions(&mut book, Time::ZERO + HOUR, &node);
+        assert!(due_actions(&mut table, before, &node).is_empty());
+        let actions = due_actions(&mut table, Time::ZERO + HOUR, &node);
         let [Action::Engine(EngineInput::ChangeRoute { id, change })] = &actions[..] else {
             panic!("{actions:?}")
         };
         assert_eq!((*id, change.drain), (routes[0], Some(false)), "the other one was ordered too");
-        assert_eq!(book.next_wake(), None);
+        assert_eq!(table.next_wake(), None);
     }
 
     #[test]
     fn what_changes_is_published_once() {
         let mut node = TestNode::new(1);
         let route = node.add_route(PeerId(0));
-        let (published, seen) = watch::channel(PublishedOrders::default());
-        let mut orders = StandingOrders::default();
-        orders.drain_interface("eth0", limit(), &[]).unwrap();
+        let (published, seen) = watch::channel(PublishedOverrides::default());
+        let mut overrides = OperatorOverrides::default();
+        overrides.drain_interface("eth0", limit(), &[]).unwrap();
         let now = Time::from_millis(500);
-        let mut book = OrderBook::new(orders, published, now);
+        let mut table = OverrideTable::new(overrides, published, now);
         assert_eq!(seen.borrow().revision, 0, "it is on the disk already");
-        assert_eq!(book.next_wake(), Some(now + HOUR));
+        assert_eq!(table.next_wake(), Some(now + HOUR));
         let entry = node.routes.get(route).unwrap();
-        assert_eq!(book.initial_change(&node.config, entry).drain, Some(true));
+        assert_eq!(table.initial_change(&node.config, entry).drain, Some(true));
         let change = RouteChange { priority: Some(Priority(3)), ..RouteChange::default() };
         for _ in 0..2 {
-            book.change_route(&node.config, entry, &change).unwrap();
+            table.change_route(&node.config, entry, &change).unwrap();
         }
         assert_eq!(seen.borrow().revision, 1);
-        assert_eq!(book.initial_change(&node.config, entry).priority, Some(Priority(3)));
-        book.forget_values(&node.config, entry, (true, true));
+        assert_eq!(table.initial_change(&node.config, entry).priority, Some(Priority(3)));
+        table.forget_values(&node.config, entry, (true, true));
         let plain = PeerPolicies::default();
         let policies = PeerPolicies::new(Policy::Balance);
-        book.set_policies(PolicyOrder { peer: "n2".into(), policies, configured: plain });
-        book.retain_policies(|_| false);
+        table.set_policies(PolicyOverride { peer: "n2".into(), policies, configured: plain });
+        table.retain_policies(|_| false);
         assert_eq!(seen.borrow().revision, 4);
-        assert_eq!(seen.borrow().orders, *book.orders());
+        assert_eq!(seen.borrow().overrides, *table.overrides());
     }
 }

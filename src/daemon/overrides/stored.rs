@@ -1,11 +1,11 @@
-//! The JSON of the orders on the disk. A change of it raises [`FORMAT_VERSION`].
+//! The JSON of the overrides on the disk. A change of it raises [`FORMAT_VERSION`].
 
 use std::{net::SocketAddr, time::Duration};
 
 use netft::{
-    api::orders::{
-        InterfaceOrder, MAX_ORDERS, OrderedRoute, PolicyOrder, RouteDrain, RouteOrder,
-        StandingOrders, TimeLimit,
+    api::overrides::{
+        InterfaceOverride, MAX_OVERRIDES, NamedRoute, OperatorOverrides, PolicyOverride,
+        RouteDrain, RouteRuntimeOverride, TimeLimit,
     },
     route::{Delay, Priority, Threshold, Timing},
 };
@@ -84,23 +84,23 @@ struct StoredPeer {
     configured_classes: Vec<TrafficClassSpec>,
 }
 
-impl From<&StandingOrders> for StoredOrders {
-    fn from(orders: &StandingOrders) -> Self {
-        let interface = |order: &InterfaceOrder| StoredInterface {
-            name: order.name.clone(),
-            limit: order.limit.map(to_stored_limit),
+impl From<&OperatorOverrides> for StoredOrders {
+    fn from(overrides: &OperatorOverrides) -> Self {
+        let interface = |one: &InterfaceOverride| StoredInterface {
+            name: one.name.clone(),
+            limit: one.limit.map(to_stored_limit),
         };
         Self {
-            routes: orders.routes.iter().map(to_stored_route).collect(),
-            interfaces: orders.interfaces.iter().map(interface).collect(),
-            peers: orders.peers.iter().map(to_stored_peer).collect(),
+            routes: overrides.routes.iter().map(to_stored_route).collect(),
+            interfaces: overrides.interfaces.iter().map(interface).collect(),
+            peers: overrides.peers.iter().map(to_stored_peer).collect(),
         }
     }
 }
 
-fn to_stored_route(order: &RouteOrder) -> StoredRoute {
-    let OrderedRoute { peer, local, remote } = order.ends.clone();
-    let drain = order.drain.map(|drain| match drain {
+fn to_stored_route(one: &RouteRuntimeOverride) -> StoredRoute {
+    let NamedRoute { peer, local, remote } = one.ends.clone();
+    let drain = one.drain.map(|drain| match drain {
         RouteDrain::Drained(limit) => StoredDrain::Drained(limit.map(to_stored_limit)),
         RouteDrain::InUse => StoredDrain::InUse,
     });
@@ -109,9 +109,9 @@ fn to_stored_route(order: &RouteOrder) -> StoredRoute {
         local,
         remote,
         drain,
-        admin_down: order.admin_down,
-        priority: order.priority.map(|priority| priority.0),
-        timing: order.timing.map(|timing| StoredTiming {
+        admin_down: one.admin_down,
+        priority: one.priority.map(|priority| priority.0),
+        timing: one.timing.map(|timing| StoredTiming {
             delay_ms: timing.delay.as_millis().into(),
             threshold: timing.threshold.get().into(),
         }),
@@ -123,8 +123,8 @@ fn to_stored_limit(limit: TimeLimit) -> StoredLimit {
     StoredLimit { wall_end_ms: limit.wall_end_ms, lasts_ms }
 }
 
-fn to_stored_peer(order: &PolicyOrder) -> StoredPeer {
-    let PolicyOrder { peer, policies, configured } = order;
+fn to_stored_peer(one: &PolicyOverride) -> StoredPeer {
+    let PolicyOverride { peer, policies, configured } = one;
     StoredPeer {
         peer: peer.clone(),
         policy: policies.default_policy().to_string(),
@@ -135,38 +135,38 @@ fn to_stored_peer(order: &PolicyOrder) -> StoredPeer {
 }
 
 impl StoredOrders {
-    /// The orders that are not over.
+    /// The overrides that are not over.
     ///
     /// # Errors
     /// Something in them is out of its range: none of them is used then.
-    pub(super) fn to_orders(&self, wall_now_ms: u64) -> Result<StandingOrders, String> {
-        if self.routes.len() + self.interfaces.len() > MAX_ORDERS {
-            return Err(format!("it has more than {MAX_ORDERS} orders"));
+    pub(super) fn to_orders(&self, wall_now_ms: u64) -> Result<OperatorOverrides, String> {
+        if self.routes.len() + self.interfaces.len() > MAX_OVERRIDES {
+            return Err(format!("it has more than {MAX_OVERRIDES} overrides"));
         }
-        let mut orders = StandingOrders::default();
+        let mut overrides = OperatorOverrides::default();
         for stored in &self.interfaces {
             // The outer `None`: it is over.
             if let Some(limit) = resume_limit(stored.limit, wall_now_ms) {
-                orders.interfaces.push(InterfaceOrder { name: stored.name.clone(), limit });
+                overrides.interfaces.push(InterfaceOverride { name: stored.name.clone(), limit });
             }
         }
         for stored in &self.routes {
-            orders.routes.push(stored.to_order(wall_now_ms)?);
+            overrides.routes.push(stored.to_order(wall_now_ms)?);
         }
         for stored in &self.peers {
-            orders.set_policies(PolicyOrder {
+            overrides.set_policies(PolicyOverride {
                 peer: stored.peer.clone(),
                 policies: to_policies(&stored.policy, &stored.classes)?,
                 configured: to_policies(&stored.configured_policy, &stored.configured_classes)?,
             });
         }
-        orders.drop_empty();
-        Ok(orders)
+        overrides.drop_empty();
+        Ok(overrides)
     }
 }
 
 impl StoredRoute {
-    fn to_order(&self, wall_now_ms: u64) -> Result<RouteOrder, String> {
+    fn to_order(&self, wall_now_ms: u64) -> Result<RouteRuntimeOverride, String> {
         let drain = match &self.drain {
             Some(StoredDrain::Drained(limit)) => {
                 resume_limit(*limit, wall_now_ms).map(RouteDrain::Drained)
@@ -180,12 +180,12 @@ impl StoredRoute {
             Ok::<_, String>(Timing { delay, threshold })
         });
         let (peer, local, remote) = (self.peer.clone(), self.local, self.remote);
-        Ok(RouteOrder {
+        Ok(RouteRuntimeOverride {
             drain,
             admin_down: self.admin_down,
             priority: self.priority.map(Priority),
             timing: timing.transpose()?,
-            ..RouteOrder::new(OrderedRoute { peer, local, remote })
+            ..RouteRuntimeOverride::new(NamedRoute { peer, local, remote })
         })
     }
 }

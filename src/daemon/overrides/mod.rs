@@ -1,12 +1,12 @@
-//! The operator's orders over restarts: every change is on the disk before its command is answered,
-//! and the next start begins with them.
+//! The operator's overrides over restarts: every change is on the disk before its command is
+//! answered, and the next start begins with them.
 
 mod file;
 mod stored;
 
 use std::{path::Path, time::Duration};
 
-use netft::api::orders::{PublishedOrders, StandingOrders};
+use netft::api::overrides::{OperatorOverrides, PublishedOverrides};
 use tokio::{sync::watch, time::timeout};
 
 use self::file::OrderFile;
@@ -15,61 +15,64 @@ use crate::clock::wall_clock_ms;
 /// Interval of the attempts while the disk refuses the file.
 const SAVE_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The outcome of the last attempt to write the orders.
+/// The outcome of the last attempt to write the overrides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct SaveOutcome {
-    /// The orders it was about, by their revision.
+    /// The overrides it was about, by their revision.
     revision: u64,
     /// Why they are not on the disk.
     problem: Option<String>,
 }
 
-/// The orders, and how far they are on the disk.
+/// The overrides, and how far they are on the disk.
 #[derive(Debug)]
-pub(super) struct SavedOrders {
-    orders: watch::Receiver<PublishedOrders>,
+pub(super) struct SavedOverrides {
+    overrides: watch::Receiver<PublishedOverrides>,
     outcome: watch::Receiver<SaveOutcome>,
 }
 
-/// The file of the orders, with what it said at the start.
-pub(super) struct OrderStore {
+/// The file of the overrides, with what it said at the start.
+pub(super) struct OverrideStore {
     file: OrderFile,
-    /// The orders of the former run.
-    pub(super) orders: StandingOrders,
+    /// The overrides of the former run.
+    pub(super) overrides: OperatorOverrides,
     /// Why the file could not be used, and what became of it.
     pub(super) problem: Option<String>,
     /// Interval of the attempts while the disk refuses the file.
     retry_interval: Duration,
 }
 
-impl OrderStore {
-    /// Reads the orders of `adapter` in the state directory.
+impl OverrideStore {
+    /// Reads the overrides of `adapter` in the state directory.
     pub(super) fn open(state_dir: &Path, adapter: &str) -> Self {
         let file = OrderFile::new(state_dir, adapter);
-        let (orders, problem) = match file.load(wall_clock_ms()) {
-            Ok(orders) => (orders, None),
-            Err(problem) => (StandingOrders::default(), Some(problem)),
+        let (overrides, problem) = match file.load(wall_clock_ms()) {
+            Ok(overrides) => (overrides, None),
+            Err(problem) => (OperatorOverrides::default(), Some(problem)),
         };
-        Self { file, orders, problem, retry_interval: SAVE_RETRY_INTERVAL }
+        Self { file, overrides, problem, retry_interval: SAVE_RETRY_INTERVAL }
     }
 
-    /// Writes every change of `orders` to the disk, in a task that ends with their sender.
-    pub(super) fn keep_saved(self, orders: watch::Receiver<PublishedOrders>) -> SavedOrders {
+    /// Writes every change of `overrides` to the disk, in a task that ends with their sender.
+    pub(super) fn keep_saved(
+        self,
+        overrides: watch::Receiver<PublishedOverrides>,
+    ) -> SavedOverrides {
         let (outcome_tx, outcome) = watch::channel(SaveOutcome::default());
         let retry = self.retry_interval;
-        tokio::spawn(save_changes(self.file, retry, orders.clone(), outcome_tx));
-        SavedOrders { orders, outcome }
+        tokio::spawn(save_changes(self.file, retry, overrides.clone(), outcome_tx));
+        SavedOverrides { overrides, outcome }
     }
 }
 
-impl SavedOrders {
-    /// Waits until the present orders are on the disk, at most `wait`; else the reason. Without
+impl SavedOverrides {
+    /// Waits until the present overrides are on the disk, at most `wait`; else the reason. Without
     /// time to wait: that of the last attempt.
     pub(super) async fn wait_saved(&self, wait: Duration) -> Option<String> {
         if wait.is_zero() {
             return self.outcome.borrow().problem.clone();
         }
-        let revision = self.orders.borrow().revision;
+        let revision = self.overrides.borrow().revision;
         let mut outcome = self.outcome.clone();
         let saved = outcome.wait_for(|outcome| outcome.revision >= revision);
         match timeout(wait, saved).await {
@@ -83,29 +86,29 @@ impl SavedOrders {
 async fn save_changes(
     file: OrderFile,
     retry_interval: Duration,
-    mut orders: watch::Receiver<PublishedOrders>,
+    mut overrides: watch::Receiver<PublishedOverrides>,
     outcome: watch::Sender<SaveOutcome>,
 ) {
     loop {
         let is_failing = outcome.borrow().problem.is_some();
         let changed = match is_failing {
-            true => timeout(retry_interval, orders.changed()).await.unwrap_or(Ok(())),
-            false => orders.changed().await,
+            true => timeout(retry_interval, overrides.changed()).await.unwrap_or(Ok(())),
+            false => overrides.changed().await,
         };
         if changed.is_err() {
             return;
         }
-        let PublishedOrders { revision, orders } = orders.borrow_and_update().clone();
-        let (writer, count) = (file.clone(), orders.routes.len() + orders.interfaces.len());
+        let PublishedOverrides { revision, overrides } = overrides.borrow_and_update().clone();
+        let (writer, count) = (file.clone(), overrides.routes.len() + overrides.interfaces.len());
         // The task may be dropped while the disk is slow; the write goes on.
-        let written = tokio::task::spawn_blocking(move || writer.save(&orders)).await;
+        let written = tokio::task::spawn_blocking(move || writer.save(&overrides)).await;
         let problem = written.unwrap_or_else(|error| Err(error.to_string())).err();
         match &problem {
             Some(problem) if !is_failing => {
-                tracing::error!("orders are in force until netftd stops only: {problem}");
+                tracing::error!("overrides are in force until netftd stops only: {problem}");
             }
-            Some(problem) => tracing::debug!(problem, "orders not saved"),
-            None => tracing::debug!(revision, count, "orders saved"),
+            Some(problem) => tracing::debug!(problem, "overrides not saved"),
+            None => tracing::debug!(revision, count, "overrides saved"),
         }
         outcome.send_replace(SaveOutcome { revision, problem });
     }
@@ -121,23 +124,23 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn drained(name: &str) -> PublishedOrders {
-        let mut orders = StandingOrders::default();
-        orders.drain_interface(name, None, &[]).unwrap();
-        PublishedOrders { revision: 1, orders }
+    fn drained(name: &str) -> PublishedOverrides {
+        let mut overrides = OperatorOverrides::default();
+        overrides.drain_interface(name, None, &[]).unwrap();
+        PublishedOverrides { revision: 1, overrides }
     }
 
     #[tokio::test]
     async fn a_change_is_on_the_disk_once_the_wait_is_over() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("state");
-        let (changes, orders) = watch::channel(PublishedOrders::default());
-        let saved = OrderStore::open(&dir, "netft0").keep_saved(orders);
+        let (changes, overrides) = watch::channel(PublishedOverrides::default());
+        let saved = OverrideStore::open(&dir, "netft0").keep_saved(overrides);
         assert_eq!(saved.wait_saved(Duration::ZERO).await, None, "nothing to save");
         changes.send_replace(drained("eth0"));
         assert_eq!(saved.wait_saved(LONG).await, None);
-        let next = OrderStore::open(&dir, "netft0");
-        assert_eq!((next.orders, next.problem), (drained("eth0").orders, None));
+        let next = OverrideStore::open(&dir, "netft0");
+        assert_eq!((next.overrides, next.problem), (drained("eth0").overrides, None));
         drop(changes);
         assert_eq!(saved.wait_saved(LONG).await, None, "what is saved stays saved");
     }
@@ -148,16 +151,16 @@ mod tests {
         // A file in place of the directory refuses root too.
         let dir = folder.path().join("state");
         fs::write(&dir, "").unwrap();
-        let (changes, orders) = watch::channel(PublishedOrders::default());
-        let mut store = OrderStore::open(&dir, "netft0");
+        let (changes, overrides) = watch::channel(PublishedOverrides::default());
+        let mut store = OverrideStore::open(&dir, "netft0");
         store.retry_interval = Duration::from_millis(5);
-        let saved = store.keep_saved(orders);
+        let saved = store.keep_saved(overrides);
         changes.send_replace(drained("eth0"));
         let problem = saved.wait_saved(LONG).await.unwrap();
         assert!(problem.contains("cannot write") && problem.contains("state"), "{problem}");
         fs::remove_file(&dir).unwrap();
         let mut outcome = saved.outcome.clone();
         outcome.wait_for(|outcome| outcome.problem.is_none()).await.unwrap();
-        assert_eq!(OrderStore::open(&dir, "netft0").orders, drained("eth0").orders);
+        assert_eq!(OverrideStore::open(&dir, "netft0").overrides, drained("eth0").overrides);
     }
 }
