@@ -70,6 +70,11 @@ impl NetlinkWatcher {
         let mut active_polls = ACTIVE_POLLS;
         loop {
             let config = self.config.borrow_and_update().clone();
+            // Before anything slow: a new peer may have data at once.
+            if self.desired.has_changed().unwrap_or_default() {
+                let desired = self.desired.borrow_and_update().clone();
+                self.reconciler.set_desired_state(desired);
+            }
             if !self.reconcile_adapter(&config).await {
                 return;
             }
@@ -128,8 +133,7 @@ impl NetlinkWatcher {
                         return;
                     }
                     active_polls = ACTIVE_POLLS;
-                    let desired = self.desired.borrow_and_update().clone();
-                    self.reconciler.set_desired_state(desired);
+                    self.desired.mark_changed();
                 }
             }
         }
