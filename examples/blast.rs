@@ -23,14 +23,14 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags};
 const DEFAULT_SIZE: &str = "64";
 const MAX_SIZE: usize = 2048;
 /// Datagrams handed to the kernel at once.
-const BATCH: usize = 64;
+const BATCH_SIZE: usize = 64;
 /// The receiver gives up after this long without a datagram, and before the first one.
-const SILENCE: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(20);
+const SILENCE_TIMEOUT: Duration = Duration::from_millis(500);
+const FIRST_DATAGRAM_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a paced sender looks at what is due.
-const TICK: Duration = Duration::from_micros(200);
-/// What both ends ask the kernel to buffer, bytes.
-const BUFFER: usize = 4 << 20;
+const PACING_INTERVAL: Duration = Duration::from_micros(200);
+/// Buffer that both ends ask the kernel for, bytes.
+const BUFFER_BYTES: usize = 4 << 20;
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -63,19 +63,19 @@ fn parse<T: std::str::FromStr>(word: &str) -> io::Result<T> {
 fn socket(local: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(local)?;
     // Best effort: the limit of the machine applies.
-    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(BUFFER);
-    let _ = socket2::SockRef::from(&socket).set_send_buffer_size(BUFFER);
+    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(BUFFER_BYTES);
+    let _ = socket2::SockRef::from(&socket).set_send_buffer_size(BUFFER_BYTES);
     Ok(socket)
 }
 
 fn receive(local: SocketAddr) -> io::Result<(u64, f64)> {
     let socket = socket(local)?;
     let mut buffer = [0; MAX_SIZE];
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(FIRST_DATAGRAM_TIMEOUT))?;
     socket.recv(&mut buffer)?;
     let first = Instant::now();
     let (mut datagrams, mut last) = (1, first);
-    socket.set_read_timeout(Some(SILENCE))?;
+    socket.set_read_timeout(Some(SILENCE_TIMEOUT))?;
     while socket.recv(&mut buffer).is_ok() {
         datagrams += 1;
         // The clock costs as much as a tenth of a receive: looked at rarely.
@@ -105,9 +105,13 @@ fn send(
             return Ok((datagrams, elapsed.as_secs_f64()));
         }
         let due = (elapsed.as_secs_f64() * rate) as u64;
-        let count = if rate == 0.0 { BATCH } else { (due - datagrams).min(BATCH as u64) as usize };
+        let count = if rate == 0.0 {
+            BATCH_SIZE
+        } else {
+            (due - datagrams).min(BATCH_SIZE as u64) as usize
+        };
         if count == 0 {
-            thread::sleep(TICK);
+            thread::sleep(PACING_INTERVAL);
         } else {
             datagrams += send_batch(&socket, &payload, count)?;
         }
@@ -116,7 +120,7 @@ fn send(
 
 fn send_batch(socket: &UdpSocket, payload: &[u8], count: usize) -> io::Result<u64> {
     let slices = [IoSlice::new(payload)];
-    let mut controls: [_; BATCH] = std::array::from_fn(|_| SendAncillaryBuffer::default());
+    let mut controls: [_; BATCH_SIZE] = std::array::from_fn(|_| SendAncillaryBuffer::default());
     let mut messages: Vec<_> =
         controls[..count].iter_mut().map(|control| MMsgHdr::new(&slices, control)).collect();
     match rustix::net::sendmmsg(socket, &mut messages, SendFlags::empty()) {

@@ -161,7 +161,7 @@ fn wrong_expired_and_foreign_tokens_let_nobody_in() {
 #[test]
 fn many_wrong_tokens_are_refused_and_shut_out_nobody_else() {
     in_namespace("many_wrong_tokens_are_refused_and_shut_out_nobody_else", || {
-        const ATTEMPTS: usize = 100;
+        const WRONG_ATTEMPTS: usize = 100;
         let lab = ClusterLab::new(3, 1);
         lab.create_and_start();
         let text = lab.invite(&[]);
@@ -173,13 +173,13 @@ fn many_wrong_tokens_are_refused_and_shut_out_nobody_else() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.unwrap();
             let ask = || runtime.block_on(request_join(&wrong, &joiner)).ok();
-            let replies: Vec<_> = (0..ATTEMPTS).filter_map(|_| ask()).collect();
+            let replies: Vec<_> = (0..WRONG_ATTEMPTS).filter_map(|_| ask()).collect();
             for reply in &replies {
                 assert!(matches!(JoinReply::decode(reply), Ok(JoinReply::Refused(_))));
             }
             replies.len() as u64
         });
-        assert!(answered >= ATTEMPTS as u64 / 2, "{answered} answers");
+        assert!(answered >= WRONG_ATTEMPTS as u64 / 2, "{answered} answers");
         let (unknown, unseen) =
             (refused_joins(&lab, "unknown_invite"), refused_joins(&lab, "too_many_attempts"));
         // An attempt whose reply was late is counted as well.
@@ -217,10 +217,10 @@ fn two_nodes_join_with_two_tokens_at_once() {
 #[test]
 fn an_inviter_that_dies_in_the_middle_leaves_nothing_half_applied() {
     in_namespace("an_inviter_that_dies_in_the_middle_leaves_nothing_half_applied", || {
-        const ROUNDS: u32 = 5;
+        const KILL_ROUNDS: u32 = 5;
         let mut lab = ClusterLab::new(2, 1);
         lab.create_and_start();
-        for round in 0..ROUNDS {
+        for round in 0..KILL_ROUNDS {
             let token = lab.invite(&[]);
             let mut command = lab.join_command(1, &token);
             let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());

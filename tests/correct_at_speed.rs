@@ -173,7 +173,7 @@ fn full_speed_changes_nothing() {
 }
 
 #[test]
-#[ignore = "NETFT_MIB MiB each way, four times"]
+#[ignore = "moves NETFT_MIB MiB each way, four times"]
 fn lost_repeated_and_late_frames_change_nothing_for_long() {
     in_namespace_for("lost_repeated_and_late_frames_change_nothing_for_long", LIMIT, || {
         over_bad_networks(number_from_env("NETFT_MIB", 1024));
@@ -181,7 +181,7 @@ fn lost_repeated_and_late_frames_change_nothing_for_long() {
 }
 
 #[test]
-#[ignore = "NETFT_MIB MiB each way, four times"]
+#[ignore = "moves NETFT_MIB MiB each way, four times"]
 fn full_speed_changes_nothing_for_long() {
     in_namespace_for("full_speed_changes_nothing_for_long", LIMIT, || {
         at_full_speed(number_from_env("NETFT_MIB", 10_240));

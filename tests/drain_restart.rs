@@ -33,7 +33,7 @@ impl NodePair {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn order_file(&self) -> PathBuf {
+    fn override_file(&self) -> PathBuf {
         self.site.runtime_dir(0).join(format!("state/{ADAPTER_NAME}.overrides"))
     }
 
@@ -72,8 +72,8 @@ impl NodePair {
             .unwrap();
     }
 
-    /// Asserts that every order of the test is in force.
-    fn assert_ordered(&mut self) {
+    /// Asserts that every override of the test is in force.
+    fn assert_overrides(&mut self) {
         let drained = self.route_over(0);
         assert!(["draining", "drained"].map(Value::from).contains(&drained["drain"]), "{drained}");
         assert_eq!(drained["drain_by"], "here");
@@ -85,7 +85,7 @@ impl NodePair {
         assert_eq!(status["policies"]["duplicate"], 1);
         assert_eq!(status["overrides_unsaved"], Value::Null);
         let overrides = status["overrides"].as_array().unwrap();
-        let kinds: Vec<_> = overrides.iter().map(|order| order["kind"].as_str().unwrap()).collect();
+        let kinds: Vec<_> = overrides.iter().map(|it| it["kind"].as_str().unwrap()).collect();
         let mut sorted = kinds.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, ["admin-down", "drain", "policies", "priority", "timing"]);
@@ -94,8 +94,8 @@ impl NodePair {
 }
 
 #[test]
-fn f_97_what_was_ordered_holds_after_a_crash_and_after_a_stop() {
-    in_namespace("f_97_what_was_ordered_holds_after_a_crash_and_after_a_stop", || {
+fn f_97_overrides_hold_after_a_crash_and_after_a_stop() {
+    in_namespace("f_97_overrides_hold_after_a_crash_and_after_a_stop", || {
         let mut pair = NodePair::start_up(3);
         pair.run_netft(&["drain", &Lab::nic_name(0)]);
         let (down, changed) = (pair.route_id(1), pair.route_id(2));
@@ -103,9 +103,9 @@ fn f_97_what_was_ordered_holds_after_a_crash_and_after_a_stop() {
         let set = ["--priority", "7777", "--delay", "50", "--threshold", "9"];
         pair.run_netft(&[&["route", "set", &changed][..], &set].concat());
         pair.run_netft(&["peer", "set", "b", "--policy", "duplicate"]);
-        pair.assert_ordered();
+        pair.assert_overrides();
         pair.kill_and_start();
-        pair.assert_ordered();
+        pair.assert_overrides();
         // Each place that an operator looks at names them.
         // Its code says that a route is out of use.
         let status = String::from_utf8(pair.netft(&["status"]).stdout).unwrap();
@@ -120,7 +120,7 @@ fn f_97_what_was_ordered_holds_after_a_crash_and_after_a_stop() {
         pair.daemons[0].take().unwrap().stop().unwrap();
         pair.start(0);
         pair.wait_two_ways("routes after a stop");
-        pair.assert_ordered();
+        pair.assert_overrides();
 
         // What is taken back stays taken back.
         pair.run_netft(&["undrain", &Lab::nic_name(0)]);
@@ -148,12 +148,12 @@ fn a_drain_with_a_limit_ends_by_itself_also_after_a_crash() {
             assert!(std::time::Instant::now() < deadline, "{:?}", left(&mut pair));
             std::thread::sleep(common::TRAFFIC_CHECK_TIME / 25);
         }
-        let order = &left(&mut pair)[0];
-        assert_eq!(order["interface"], *long);
-        assert!(order["until"].is_string() && pair.route_over(0)["drain"] != Value::Null);
+        let drain = &left(&mut pair)[0];
+        assert_eq!(drain["interface"], *long);
+        assert!(drain["until"].is_string() && pair.route_over(0)["drain"] != Value::Null);
         // Its end is on the disk too.
         common::wait_until("the end on the disk", || {
-            !fs::read_to_string(pair.order_file()).unwrap().contains("drained")
+            !fs::read_to_string(pair.override_file()).unwrap().contains("drained")
         });
     });
 }
@@ -165,7 +165,7 @@ fn a_damaged_file_is_set_aside_whole_and_said() {
         pair.run_netft(&["drain", &Lab::nic_name(0)]);
         pair.run_netft(&["peer", "set", "b", "--policy", "duplicate"]);
         pair.daemons[0].take().unwrap().kill().unwrap();
-        let file = pair.order_file();
+        let file = pair.override_file();
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("duplicate", "duplicatf")).unwrap();
         let start = SystemTime::now();
@@ -186,10 +186,10 @@ fn a_damaged_file_is_set_aside_whole_and_said() {
 }
 
 #[test]
-fn on_a_full_disk_an_order_is_in_force_and_says_that_it_will_not_last() {
-    in_namespace("on_a_full_disk_an_order_is_in_force_and_says_that_it_will_not_last", || {
+fn on_a_full_disk_an_override_is_in_force_and_says_that_it_will_not_last() {
+    in_namespace("on_a_full_disk_an_override_is_in_force_and_says_that_it_will_not_last", || {
         let mut pair = NodePair::start_up(2);
-        let state = pair.order_file().parent().unwrap().to_owned();
+        let state = pair.override_file().parent().unwrap().to_owned();
         fs::create_dir(&state).unwrap();
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=32k,mode=0700", "tmpfs"])

@@ -323,38 +323,38 @@ fn long(name: &str, kind: FaultKind, lasts: Lasts) {
 }
 
 #[test]
-#[ignore = "NETFT_FAULTS faults"]
+#[ignore = "makes NETFT_FAULTS faults, up to 6 s each"]
 fn black_holes_lose_nothing() {
     long("black_holes_lose_nothing", FaultKind::BlackHole, DETECTED);
 }
 
 #[test]
-#[ignore = "NETFT_FAULTS faults"]
+#[ignore = "makes NETFT_FAULTS faults, up to 6 s each"]
 fn one_way_loss_loses_nothing() {
     long("one_way_loss_loses_nothing", FaultKind::OneWay { from: 0 }, DETECTED);
 }
 
 #[test]
-#[ignore = "NETFT_FAULTS faults"]
+#[ignore = "makes NETFT_FAULTS faults, up to 6 s each"]
 fn one_way_loss_the_other_way_loses_nothing() {
     long("one_way_loss_the_other_way_loses_nothing", FaultKind::OneWay { from: 1 }, DETECTED);
 }
 
 #[test]
-#[ignore = "NETFT_FAULTS faults"]
+#[ignore = "makes NETFT_FAULTS faults, up to 6 s each"]
 fn lost_carriers_lose_nothing() {
     long("lost_carriers_lose_nothing", FaultKind::Carrier, DETECTED);
 }
 
 #[test]
-#[ignore = "NETFT_FAULTS faults"]
+#[ignore = "makes NETFT_FAULTS faults, up to 6 s each"]
 fn deleted_cards_lose_nothing() {
     long("deleted_cards_lose_nothing", FaultKind::NicDeleted, DETECTED);
 }
 
 /// Outages that only data can detect: they are over before a heartbeat is missed.
 #[test]
-#[ignore = "NETFT_FAULTS faults"]
+#[ignore = "makes NETFT_FAULTS faults, up to 6 s each"]
 fn short_holes_lose_nothing() {
     long("short_holes_lose_nothing", FaultKind::BlackHole, UNDETECTED);
 }

@@ -16,7 +16,11 @@ use std::{
 
 use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
 use futures_util::TryStreamExt;
-use netft_lab::{Lab, daemon::ADAPTER_NAME, in_namespace, interface_index};
+use netft_lab::{
+    Lab,
+    daemon::{ADAPTER_NAME, SiteSettings},
+    in_namespace, interface_index,
+};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -92,9 +96,12 @@ fn error_of(output: &Output) -> String {
 }
 
 #[test]
-fn an_upgrade_keeps_the_adapter_its_connections_and_what_was_ordered() {
-    in_namespace("an_upgrade_keeps_the_adapter_its_connections_and_what_was_ordered", || {
-        let mut pair = NodePair::start_up(2);
+fn an_upgrade_keeps_the_adapter_its_connections_and_overrides() {
+    in_namespace("an_upgrade_keeps_the_adapter_its_connections_and_overrides", || {
+        // The port of the metrics goes from hand to hand.
+        let common = "[metrics]\nlisten = \"127.0.0.1:9343\"\n";
+        let settings = SiteSettings { common, ..SiteSettings::default() };
+        let mut pair = NodePair::prepared_for(2, settings).start_and_wait();
         let mut operator = pair.site.operator_command(&pair.lab, 0).unwrap();
         assert!(operator.args(["drain", &Lab::nic_name(1)]).status().unwrap().success());
         let flows = [0, 1].map(|from| pair.transfer(from, Some(TEST_RATE), false));

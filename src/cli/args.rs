@@ -84,7 +84,7 @@ pub(super) enum NetftCommand {
     Wait(WaitArgs),
     /// List the routes; `*` marks those that carry data.
     Routes(RoutesArgs),
-    /// Show or changes one route.
+    /// Show or change one route.
     #[command(subcommand)]
     Route(RouteCommand),
     /// Drain an interface before maintenance: moves data off its routes in both directions, also
@@ -104,7 +104,7 @@ pub(super) enum NetftCommand {
     Networks,
     /// List the peers.
     Peers(PeersArgs),
-    /// Show or changes one peer.
+    /// Show or change one peer.
     #[command(subcommand)]
     Peer(PeerCommand),
     /// Show and control the floating addresses.
@@ -118,7 +118,7 @@ pub(super) enum NetftCommand {
     Why(WhyArgs),
     /// Print the metrics in the Prometheus text format.
     Metrics,
-    /// Reload the daemon's configuration file and prints the changes.
+    /// Reload the daemon's configuration file and print the changes.
     Reload {
         /// Print the changes without applying them.
         #[arg(long)]
@@ -128,12 +128,12 @@ pub(super) enum NetftCommand {
     Upgrade {
         /// Program of the successor [default: the file of the running netftd]
         binary: Option<PathBuf>,
-        /// Seconds for the successor to be ready: 1–4; without it the running netftd serves on.
+        /// Seconds for the successor to be ready: 1–4; after that the running netftd serves on.
         #[arg(long, value_name = "SECONDS", default_value_t = 4)]
         #[arg(value_parser = clap::value_parser!(u64).range(1..=4))]
         timeout: u64,
     },
-    /// Print host names for the virtual addresses, or writes them to a hosts file.
+    /// Print host names for the virtual addresses, or write them to a hosts file.
     Hosts(HostsArgs),
     /// Check this node and its peers for faults; each finding names place and remedy.
     #[command(after_help = VALIDATE_CODES)]
@@ -147,7 +147,7 @@ pub(super) enum NetftCommand {
     },
     /// Collect configuration, state, events, log and kernel facts in an archive, without secrets.
     Report(ReportArgs),
-    /// Create a key file and prints its public key.
+    /// Create a key file and print its public key.
     Keygen {
         /// Key file to create; it must not exist.
         #[arg(default_value = "/etc/netft/key")]

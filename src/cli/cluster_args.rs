@@ -71,6 +71,12 @@ pub(super) struct CreateArgs {
     /// Node name, if there is no configuration file [default: the host name]
     #[arg(long, value_parser = node_name)]
     pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) own: OwnNodeArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OwnNodeArgs {
     /// Configuration file of this node; it is written if missing.
     #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
     pub(super) config: PathBuf,
@@ -118,14 +124,8 @@ pub(super) struct JoinArgs {
     /// Node name, if there is no configuration file [default: the token's, else the host name]
     #[arg(long, value_parser = node_name)]
     pub(super) name: Option<String>,
-    /// Configuration file of this node; it is written if missing.
-    #[arg(long, value_name = "FILE", default_value = "/etc/netft/netft.toml")]
-    pub(super) config: PathBuf,
-    /// Address of this node, with or without port; repeatable [default: one per network]
-    #[arg(long = "address", value_name = "ADDRESS", value_parser = parse_address)]
-    pub(super) addresses: Vec<NodeAddress>,
     #[command(flatten)]
-    pub(super) start: StartArgs,
+    pub(super) own: OwnNodeArgs,
     /// Seconds to wait until the routes are up: 0–600.
     #[arg(long, value_name = "SECONDS", default_value = "30",
         value_parser = clap::value_parser!(u64).range(0..=600))]

@@ -1,7 +1,7 @@
 //! Removal of secrets from texts that leave this machine. Pure.
 
 /// Stands for a secret.
-const REMOVED: &str = "[removed]";
+const REMOVED_TEXT: &str = "[removed]";
 /// Shortest secret that is looked for: a shorter text occurs by chance.
 const MIN_SECRET_LEN: usize = 12;
 /// Names of keys whose value is a secret, wherever they stand.
@@ -36,7 +36,7 @@ impl SecretScrubber {
     pub(super) fn scrub_text(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();
         for secret in &self.secrets {
-            scrubbed = scrubbed.replace(secret, REMOVED);
+            scrubbed = scrubbed.replace(secret, REMOVED_TEXT);
         }
         let mut out = String::with_capacity(scrubbed.len());
         let mut is_in_key = false;
@@ -44,7 +44,7 @@ impl SecretScrubber {
             let (begins, ends) = (line.contains("-----BEGIN "), line.contains("-----END "));
             if begins && line.contains("PRIVATE KEY-----") {
                 is_in_key = true;
-                out += REMOVED;
+                out += REMOVED_TEXT;
                 out.push('\n');
             } else if !is_in_key {
                 out += &scrub_assignment(line);
@@ -61,7 +61,7 @@ fn scrub_assignment(line: &str) -> String {
     let bare = name.trim_matches(|c: char| c.is_whitespace() || "#\"'".contains(c));
     let is_secret = SECRET_NAMES.iter().any(|secret| bare.eq_ignore_ascii_case(secret));
     let end = &value[value.trim_end().len()..];
-    if is_secret { format!("{name}= {REMOVED}{end}") } else { line.to_owned() }
+    if is_secret { format!("{name}= {REMOVED_TEXT}{end}") } else { line.to_owned() }
 }
 
 #[cfg(test)]

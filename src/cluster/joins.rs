@@ -24,13 +24,13 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Invites, and what became of the attempts to join.
 #[derive(Debug, Default)]
-pub(super) struct JoinDesk {
+pub(super) struct JoinHandler {
     book: InviteBook,
     accepted: u64,
     refusal_logged: Option<Instant>,
 }
 
-impl JoinDesk {
+impl JoinHandler {
     /// Opens an invite to `cluster` at the node with the key `inviter`.
     ///
     /// # Errors
@@ -95,8 +95,8 @@ impl JoinDesk {
 
     /// The node of a checked attempt is in the roster.
     pub(super) fn record_join(&mut self, attempt: &JoinAttempt) {
-        self.accepted += 1;
-        self.book.record_join(attempt.request.invite, attempt.session.joiner);
+        let is_new = self.book.record_join(attempt.request.invite, attempt.session.joiner);
+        self.accepted += u64::from(is_new);
     }
 
     /// Closes the invites of nodes that the roster does not name.

@@ -12,7 +12,8 @@ use netft::{
     },
     config::{Config, ConfigChange},
     roster::{
-        ExchangeOutput, ExchangeProblem, JoinReply, RosterExchange, RosterRequest, SignedRoster,
+        ExchangeOutput, ExchangeProblem, JoinReply, Roster, RosterExchange, RosterRequest,
+        SignedRoster,
     },
     route::{Event, EventKind},
 };
@@ -22,7 +23,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{joins::JoinDesk, store::ClusterStore};
+use super::{joins::JoinHandler, store::ClusterStore};
 use crate::{
     control::{
         backend::ControlBackend,
@@ -33,7 +34,7 @@ use crate::{
 };
 
 /// Time for which a node that was removed is told so, before its session ends.
-const FAREWELL_TIMEOUT: Duration = Duration::from_millis(300);
+const REMOVAL_NOTICE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The running node, as the service needs it.
 pub trait ClusterNode: ControlBackend {
@@ -86,10 +87,10 @@ pub struct ClusterService<N> {
     peers: BTreeMap<NodeKey, PeerId>,
     sending: JoinSet<RequestOutcome>,
     started: Instant,
-    /// Why the roster in force is not applied, or not on disk.
+    /// Reason why the roster in force is not applied, or not on disk.
     problem: Option<String>,
     refused: u64,
-    joins: JoinDesk,
+    joins: JoinHandler,
     /// Strangers are answered.
     joining: bool,
 }
@@ -112,7 +113,7 @@ impl<N: ClusterNode> ClusterService<N> {
             started: Instant::now(),
             problem: None,
             refused: 0,
-            joins: JoinDesk::default(),
+            joins: JoinHandler::default(),
             joining: false,
         }
     }
@@ -292,17 +293,17 @@ impl<N: ClusterNode> ClusterService<N> {
     /// node that learns of its removal stops dialling.
     async fn tell_removed(&self, roster: &SignedRoster) {
         let request = RosterRequest::Push(roster.text().as_bytes()).encode();
-        let mut farewells = JoinSet::new();
+        let mut notices = JoinSet::new();
         for (key, peer) in self.exchange.peers() {
             let named = roster.roster().node_with_key(key).is_some();
             let Some(id) = self.peers.get(key).copied().filter(|_| peer.connected && !named) else {
                 continue;
             };
             let (node, request) = (Arc::clone(&self.node), request.clone());
-            farewells.spawn(async move { node.request_roster(id, request).await });
+            notices.spawn(async move { node.request_roster(id, request).await });
         }
         // One that does not answer finds out by the end of its session.
-        let _ = timeout(FAREWELL_TIMEOUT, farewells.join_all()).await;
+        let _ = timeout(REMOVAL_NOTICE_TIMEOUT, notices.join_all()).await;
     }
 
     async fn on_command(&mut self, command: ClusterRequest) {
@@ -364,11 +365,7 @@ impl<N: ClusterNode> ClusterService<N> {
             ExitError::invalid_input("this node is in no cluster: `netft cluster create NAME`")
         })?;
         if !self.store.key_path().exists() {
-            return Err(ExitError::invalid_input(format!(
-                "the cluster's key is not on this node ({}): run this where `netft cluster create` \
-                 ran, or restore a backup of the key",
-                self.store.key_path().display()
-            )));
+            return Err(self.store.no_key_error());
         }
         let config = self.node.config().await;
         let key = config.map(|config| config.public_key);
@@ -397,35 +394,42 @@ impl<N: ClusterNode> ClusterService<N> {
         let own = self.exchange.own().cloned().ok_or("the inviting node is in no cluster")?;
         let (joiner, addresses) = (attempt.session.joiner, attempt.request.addresses.clone());
         let next = own.roster().with_joiner(&name, joiner, addresses);
-        if let Some(next) = next.map_err(|why| why.to_string())? {
-            let store = self.store.clone();
-            let signed = tokio::task::spawn_blocking(move || {
-                let key = store.load_key()?.ok_or_else(|| {
-                    ExitError::other_error("the cluster's key is gone from the inviting node")
-                })?;
-                SignedRoster::sign(&next, &key).map_err(ExitError::other_error)
-            });
-            let signed = signed.await.map_err(|error| error.to_string())?;
-            self.set_own(signed.map_err(|error| error.text)?).await.map_err(|it| it.text)?;
-        }
+        let signed = match next.map_err(|why| why.to_string())? {
+            Some(next) => Some(self.sign(next).await.map_err(|error| error.text)?),
+            None => None,
+        };
+        // Counted first: the roster is in force even if the disk or the config does not take it.
         self.joins.record_join(attempt);
+        if let Some(signed) = signed {
+            self.set_own(signed).await.map_err(|error| error.text)?;
+        }
         tracing::info!(name, source = %attempt.source, "node joined");
         let own = self.exchange.own().map(|own| own.text().as_bytes().to_vec());
         own.ok_or_else(|| "the inviting node is in no cluster".to_owned())
     }
 
+    /// Signs a version that a join makes.
+    async fn sign(&self, next: Roster) -> Result<SignedRoster, ExitError> {
+        let store = self.store.clone();
+        let signed = tokio::task::spawn_blocking(move || {
+            let key = store.load_key()?.ok_or_else(|| {
+                ExitError::other_error("the cluster's key is gone from the inviting node")
+            })?;
+            SignedRoster::sign(&next, &key).map_err(ExitError::other_error)
+        });
+        signed.await.map_err(ExitError::other_error)?
+    }
+
     /// Sends the offers before the change ends sessions.
     fn carry_out_sends(&mut self) {
-        let mut others = Vec::new();
         while let Some(output) = self.exchange.poll_output() {
             match output {
                 ExchangeOutput::Send { peer, number, request } => {
                     self.send_request(peer, number, request);
                 }
-                other => others.push(other),
+                other => debug_assert!(false, "an own roster only leads to offers: {other:?}"),
             }
         }
-        debug_assert!(others.is_empty(), "an own roster only leads to offers");
     }
 
     async fn status(&self) -> ClusterStatus {

@@ -95,6 +95,15 @@ impl ClusterStore {
         identity::read_key_file(&path).map(Some).map_err(ExitError::invalid_input)
     }
 
+    /// Error of a command that needs the cluster's private key on a node without it.
+    pub fn no_key_error(&self) -> ExitError {
+        ExitError::invalid_input(format!(
+            "the cluster's key is not on this node ({}): run this where `netft cluster create` \
+             ran, or restore a backup of the key",
+            self.key_path().display()
+        ))
+    }
+
     /// Stores the cluster's private key; an existing one is never overwritten.
     ///
     /// # Errors

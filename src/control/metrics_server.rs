@@ -55,7 +55,7 @@ const MAX_CONNECTIONS: usize = 8;
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest request, bytes; a head and no body.
 const MAX_REQUEST_BYTES: usize = 16 << 10;
-/// Largest file of a token, a certificate chain or a key, bytes.
+/// Largest file of a token or a key, bytes.
 const MAX_FILE_BYTES: u64 = 256 << 10;
 /// Lengths of a token.
 const TOKEN_LENGTHS: std::ops::RangeInclusive<usize> = 16..=256;
@@ -74,36 +74,54 @@ impl BearerToken {
     }
 }
 
-/// The endpoint, open and not yet served.
-pub struct MetricsServer {
-    listener: TcpListener,
+/// The endpoint of a config, with its files read; not yet open.
+pub struct MetricsEndpoint {
+    at: SocketAddr,
     token: Option<BearerToken>,
     tls: Option<TlsAcceptor>,
 }
 
-impl fmt::Debug for MetricsServer {
+impl fmt::Debug for MetricsEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (token, tls) = (self.token.is_some(), self.tls.is_some());
-        f.debug_struct("MetricsServer").field("token", &token).field("tls", &tls).finish()
+        f.debug_struct("MetricsEndpoint").field("token", &token).field("tls", &tls).finish()
     }
 }
 
-impl MetricsServer {
-    /// Opens the endpoint of the config; `None` where it has none.
+impl MetricsEndpoint {
+    /// Reads the files of the config; `None` where it has no endpoint.
     ///
     /// # Errors
-    /// A file is unusable (exit code 2), or the kernel refuses the address (3).
-    pub async fn open(config: &MetricsConfig) -> Result<Option<Self>, ExitError> {
+    /// A file is unusable (exit code 2).
+    pub fn load(config: &MetricsConfig) -> Result<Option<Self>, ExitError> {
         let Some(at) = config.listen else { return Ok(None) };
         let token = config.token_file.as_deref().map(read_token).transpose()?;
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
+        Ok(Some(Self { at, token, tls }))
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The kernel refuses the address (exit code 3).
+    pub async fn open(self) -> Result<MetricsServer, ExitError> {
+        let at = self.at;
         let listener = TcpListener::bind(at).await.map_err(|error| {
             let text = format!("cannot serve metrics at {at}: {error}; change `metrics.listen`");
             ExitError::bad_environment(text)
         })?;
-        Ok(Some(Self { listener, token, tls }))
+        Ok(MetricsServer { listener, endpoint: self })
     }
+}
 
+/// The endpoint, open and not yet served.
+#[derive(Debug)]
+pub struct MetricsServer {
+    listener: TcpListener,
+    endpoint: MetricsEndpoint,
+}
+
+impl MetricsServer {
     /// The address it listens on.
     ///
     /// # Errors
@@ -114,7 +132,7 @@ impl MetricsServer {
 
     /// Serves until dropped.
     pub async fn serve<N: ControlBackend>(self, control: Arc<ControlContext<N>>) {
-        let Self { listener, token, tls } = self;
+        let Self { listener, endpoint: MetricsEndpoint { token, tls, .. } } = self;
         if let Ok(at) = listener.local_addr() {
             tracing::info!(token = token.is_some(), tls = tls.is_some(), "metrics served at {at}");
         }

@@ -32,13 +32,13 @@ pub fn to_override_views(snapshot: &Snapshot) -> Vec<OverrideView> {
         });
     }
     for one in &overrides.routes {
-        views.extend(route_order_views(one, snapshot));
+        views.extend(route_override_views(one, snapshot));
     }
     views.extend(overrides.peers.iter().map(to_policy_view));
     views
 }
 
-fn route_order_views(one: &RouteRuntimeOverride, snapshot: &Snapshot) -> Vec<OverrideView> {
+fn route_override_views(one: &RouteRuntimeOverride, snapshot: &Snapshot) -> Vec<OverrideView> {
     let NamedRoute { peer, local, remote } = &one.ends;
     let is_named = |route: &RouteStatus| {
         let name = snapshot.peers.iter().find(|it| it.status.peer == route.spec.peer);

@@ -14,16 +14,16 @@ pub(super) struct NetftdArgs {
     /// Configuration file to run.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["check", "cleanup"])]
     pub(super) config: Option<PathBuf>,
-    /// Check a configuration file and exits.
+    /// Check a configuration file and exit.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "cleanup"])]
     pub(super) check: Option<PathBuf>,
-    /// Remove the device and the socket of a daemon that crashed, and exits.
+    /// Remove the device and the socket of a daemon that crashed, and exit.
     #[arg(long)]
     pub(super) cleanup: bool,
     /// Adapter to clean up [default: that of --config, else netft0]
     #[arg(long, value_name = "NAME", requires = "cleanup", value_parser = adapter_name)]
     pub(super) adapter: Option<String>,
-    /// Maintain the node names in a hosts file while running; with --cleanup, removes them.
+    /// Maintain the node names in a hosts file while running; with --cleanup, remove them.
     #[arg(
         long,
         value_name = "FILE",

@@ -33,6 +33,7 @@ use netft::{
 use self::{args::NetftdArgs, logging::DaemonLog};
 use crate::{
     cluster::node_config::{NodeConfig, load_node_config},
+    control::metrics_server::MetricsEndpoint,
     exit::{ExitError, report_exit},
     hosts,
     text::{NO_PEERS, escape},
@@ -73,6 +74,7 @@ fn run_command(args: &NetftdArgs) -> Result<(), ExitError> {
     let print = |text: &str| drop(writeln!(io::stdout(), "{}", escape(text)));
     if let Some(path) = &args.check {
         let config = load_config(args, path)?.config;
+        MetricsEndpoint::load(&config.access.metrics)?;
         print(&format!("ok: {}", config_summary(&config)));
         if config.peers.is_empty() {
             let _ = writeln!(io::stderr(), "warning: {NO_PEERS}");

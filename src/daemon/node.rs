@@ -204,7 +204,7 @@ impl RunningNode {
         }
     }
 
-    /// Passes orders for a successor to `upgrades` from here on.
+    /// Passes requests for a successor to `upgrades` from here on.
     pub(super) fn set_upgrades(&self, upgrades: mpsc::Sender<PendingUpgrade>) {
         let _ = self.upgrades.set(upgrades);
     }

@@ -52,7 +52,11 @@ pub(super) async fn follow_partners(
                 }
                 Some(Ok(_)) => {}
                 // Events were missed.
-                Some(Err(_)) => drop(read_partners(&node, &book).await),
+                Some(Err(_)) => {
+                    for name in read_partners(&node, &book).await {
+                        compare(&mut comparing, name);
+                    }
+                }
                 None => return,
             },
             changed = reloads.changed() => {

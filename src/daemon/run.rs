@@ -32,7 +32,7 @@ use crate::{
     cluster::service::ClusterService,
     control::{
         backend::ControlBackend, cluster::ClusterHandle, convert::PeerNames, journal::EventJournal,
-        listener::ControlListener, log_counts::LogCounts, metrics_server::MetricsServer,
+        listener::ControlListener, log_counts::LogCounts, metrics_server::MetricsEndpoint,
         server::ControlContext, socket_path,
     },
     exit::ExitError,
@@ -90,8 +90,8 @@ pub(super) async fn run_adapter(
     let (config, cluster) = (source.config(), source.cluster());
     let socket = socket_path(&config.access.runtime_dir, &config.adapter.name);
     let name = config.adapter.name.clone();
-    // Before the adapter: a wrong file or address ends the start at once.
-    let metrics = MetricsServer::open(&config.access.metrics).await?;
+    // Before the adapter: a wrong file, and below a wrong address, ends the start at once.
+    let metrics = MetricsEndpoint::load(&config.access.metrics)?;
     let names = PeerNames::new(config.peers.iter().map(|peer| peer.name.clone()).collect());
     let mut successor = RunningSuccessor::from_environment(&name)?;
     let opening = async {
@@ -99,14 +99,19 @@ pub(super) async fn run_adapter(
             Some(successor) => Some(successor.take_adapter().await?),
             None => None,
         };
-        // The predecessor's last order is on the disk by then.
+        // The predecessor has closed its endpoint by then.
+        let metrics = match metrics {
+            Some(endpoint) => Some(endpoint.open().await?),
+            None => None,
+        };
+        // The predecessor has saved its last override by then.
         let overrides = OverrideStore::open(state_dir, &name);
         let refused = overrides.problem.clone();
         tracing::debug!("opening adapter {name}");
         let opened = RunningNode::open_adapter(source, overrides, inherited).await;
-        opened.map(|(adapter, events)| (adapter, events, refused))
+        opened.map(|(adapter, events)| (adapter, events, refused, metrics))
     };
-    let (adapter, events, refused) = tokio::select! {
+    let (adapter, events, refused, metrics) = tokio::select! {
         opened = opening => opened?,
         name = signals.wait_for_stop() => {
             tracing::info!("{name} while the adapter was opening: stopped");
@@ -122,7 +127,11 @@ pub(super) async fn run_adapter(
     let listener = match ControlListener::bind(&socket, readers) {
         Ok(listener) => listener,
         Err(error) => {
-            close_within(CLOSE_TIMEOUT, adapter.close()).await;
+            // An adapter that was handed over is the predecessor's again.
+            match successor {
+                Some(_) => close_within(CLOSE_TIMEOUT, adapter.release()).await,
+                None => close_within(CLOSE_TIMEOUT, adapter.close()).await,
+            };
             return Err(ExitError::bad_environment(error));
         }
     };
@@ -190,16 +199,18 @@ pub(super) async fn run_adapter(
         }
         _ = &mut pump => Err(ExitError::other_error(DRIVER_STOPPED)),
     };
-    if handover.is_none() {
-        notify_systemd(&[NotifyState::Stopping]);
-    }
+    notify_systemd(&[match handover {
+        // The hand-over has the whole limit of the watchdog.
+        Some(_) => NotifyState::Watchdog,
+        None => NotifyState::Stopping,
+    }]);
     watchdog.abort();
     heap_trimmer.abort();
     reloads.abort();
     answers.abort();
     abort_and_wait(cluster).await;
     if let Some(metrics) = metrics {
-        metrics.abort();
+        abort_and_wait(metrics).await;
     }
     // Before the sessions end: the addresses are silent before the peers learn that this node goes.
     if let Some(vips) = vips {
@@ -207,7 +218,15 @@ pub(super) async fn run_adapter(
     }
     abort_and_wait(server).await;
     if let Some((handover, descriptors)) = handover {
-        close_within(CLOSE_TIMEOUT, adapter.release()).await;
+        // The successor reads the file.
+        if let Some(reason) = adapter.unsaved_overrides(CLOSE_TIMEOUT).await {
+            tracing::warn!("the successor does not have the latest overrides: {reason}");
+        }
+        if !close_within(CLOSE_TIMEOUT, adapter.release()).await {
+            // A worker may still read a queue.
+            drop(handover);
+            return Err(ExitError::other_error(predecessor::start_again()));
+        }
         return give_adapter(handover, descriptors, &name).await;
     }
     close_within(CLOSE_TIMEOUT, adapter.close()).await;
@@ -230,12 +249,14 @@ async fn give_adapter(
 ) -> Result<(), ExitError> {
     match handover.finish(&descriptors).await {
         Ok(pid) => {
-            notify_systemd(&[NotifyState::MainPid(pid)]);
+            // systemd ignored the successor's watchdog notifications until now.
+            notify_systemd(&[NotifyState::MainPid(pid), NotifyState::Watchdog]);
             tracing::info!("netftd stopped, adapter {name} handed over to pid {pid}");
             Ok(())
         }
         Err(reason) => {
             tracing::error!("the hand-over failed, this netftd serves again: {reason}");
+            notify_systemd(&[NotifyState::Watchdog]);
             // With every descriptor, the lock's among them.
             drop(descriptors);
             Err(ExitError::other_error(predecessor::start_again()))
@@ -282,8 +303,11 @@ async fn abort_and_wait(task: JoinHandle<()>) {
     let _ = task.await;
 }
 
-async fn close_within(limit: Duration, work: impl Future) {
-    if tokio::time::timeout(limit, work).await.is_err() {
+/// Waits for `work`. Returns whether it was done in time.
+async fn close_within(limit: Duration, work: impl Future) -> bool {
+    let is_done = tokio::time::timeout(limit, work).await.is_ok();
+    if !is_done {
         tracing::warn!("closing took longer than {} s: given up", limit.as_secs());
     }
+    is_done
 }

@@ -8,10 +8,10 @@ use crate::control::{
     schema::{Finding, OverrideView, Severity},
 };
 
-/// Overrides that are in force, and those that a restart would forget.
+/// Reports the overrides in force, and those that a restart would forget.
 pub(super) fn check_overrides(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> {
     let Some(daemon) = &facts.daemon else { return Vec::new() };
-    let standing = |one: &OverrideView| {
+    let to_finding = |one: &OverrideView| {
         let remedy = match one.kind.as_str() {
             "drain" | "in-use" => "`netft undrain` or `netft route undrain` ends it",
             "admin-down" => "`netft route up` ends it",
@@ -20,7 +20,7 @@ pub(super) fn check_overrides(facts: &NodeFacts, _: &RoutePlan) -> Vec<Finding> 
         let what = format!("set by an operator: {}", override_text(one));
         Finding::new(Severity::Note, "override", "this node", what, remedy)
     };
-    let mut findings: Vec<_> = daemon.overrides.iter().map(standing).collect();
+    let mut findings: Vec<_> = daemon.overrides.iter().map(to_finding).collect();
     if let Some(reason) = &daemon.overrides_unsaved {
         let what = format!("the overrides of an operator will not survive a restart: {reason}");
         let remedy = "make room in the state directory (`netftd --state-dir`); netftd tries again \

@@ -91,8 +91,8 @@ impl VipEntry {
         }
     }
 
-    /// Takes over settings that do not concern who answers now; false if these do.
-    pub(super) fn adopt_settings(&mut self, new: &VipConfig) -> bool {
+    /// Takes over settings that do not concern who answers now, unless others differ, too.
+    pub(super) fn adopt_settings(&mut self, new: &VipConfig) {
         let own = &self.config;
         let kept = VipConfig {
             lease: own.lease,
@@ -103,11 +103,9 @@ impl VipEntry {
             hook: own.hook.clone(),
             ..new.clone()
         };
-        let is_adopted = kept == *own;
-        if is_adopted {
+        if kept == *own {
             self.config = new.clone();
         }
-        is_adopted
     }
 
     pub(super) fn addrs(&self) -> Vec<IpAddr> {

@@ -73,7 +73,7 @@ impl PartnerBook {
         }
     }
 
-    /// A partner told the digest of its definitions; true if it is news, and not the own one.
+    /// A partner told the digest of its definitions; true if they should be compared.
     pub fn on_told(&self, name: &str, digest: &str) -> bool {
         let mut book = self.lock_entries();
         let is_own = digest_of_all(&book.own) == digest;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use netft::config::{MetricsConfig, TlsFiles};
-use netftd::control::metrics_server::MetricsServer;
+use netftd::control::metrics_server::{MetricsEndpoint, MetricsServer};
 
 use super::*;
 
@@ -31,8 +31,8 @@ fn write_secret(daemon: &Daemon, name: &str, text: &str) -> PathBuf {
 }
 
 fn open(daemon: &Daemon, config: &MetricsConfig) -> Result<MetricsServer, String> {
-    let opened = daemon.runtime.block_on(MetricsServer::open(config));
-    opened.map(Option::unwrap).map_err(|failure| failure.text)
+    let endpoint = MetricsEndpoint::load(config).map_err(|failure| failure.text)?.unwrap();
+    daemon.runtime.block_on(endpoint.open()).map_err(|failure| failure.text)
 }
 
 fn serve(daemon: &Daemon, config: &MetricsConfig) -> SocketAddr {

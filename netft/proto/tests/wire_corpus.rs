@@ -39,7 +39,7 @@ use netft_proto::{
 /// A fuzz target: its name, and its body.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 13] = [
+const FUZZ_TARGETS: [Target; 13] = [
     ("header", fuzzing::header),
     ("heartbeat", fuzzing::heartbeat),
     ("ack", fuzzing::ack),
@@ -56,7 +56,7 @@ const TARGETS: [Target; 13] = [
 ];
 
 /// Files larger than this are replayed whole only, so that the test stays quick.
-const EXHAUSTIVE: usize = 512;
+const MAX_EXHAUSTIVE_LEN: usize = 512;
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
@@ -75,12 +75,12 @@ fn files(target: &str) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn every_corpus_file_with_its_truncations_and_bit_flips_holds() {
-    for (target, body) in TARGETS {
+    for (target, body) in FUZZ_TARGETS {
         let files = files(target);
         assert!(files.len() >= 3, "{target}");
         for bytes in files.values() {
             body(bytes);
-            if bytes.len() > EXHAUSTIVE {
+            if bytes.len() > MAX_EXHAUSTIVE_LEN {
                 continue;
             }
             for len in 0..bytes.len() {
@@ -103,7 +103,7 @@ fn every_corpus_file_with_its_truncations_and_bit_flips_holds() {
 fn mutated_corpus_files_hold() {
     let runs = std::env::var("NETFT_FUZZ_RUNS").ok().and_then(|text| text.parse().ok());
     let runs: u64 = runs.unwrap_or(20_000);
-    for (target, body) in TARGETS {
+    for (target, body) in FUZZ_TARGETS {
         let files: Vec<Vec<u8>> = files(target).into_values().collect();
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         // Each opens a session, with its keys.
@@ -164,19 +164,19 @@ impl Random {
 #[test]
 fn the_handmade_files_are_what_the_encoders_produce() {
     let mut count = 0;
-    for (target, _) in TARGETS {
+    for (target, _) in FUZZ_TARGETS {
         let files = files(target);
         for (name, bytes) in seeds(target) {
             assert_eq!(files.get(name), Some(&bytes), "{target}/{name}");
         }
         count += files.len();
     }
-    assert!(count < TARGETS.len() * 7, "{count} files: the corpus is to stay small");
+    assert!(count < FUZZ_TARGETS.len() * 7, "{count} files: the corpus is to stay small");
 }
 
 #[test]
 fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
-    for (target, _) in TARGETS {
+    for (target, _) in FUZZ_TARGETS {
         let mut kinds = BTreeSet::new();
         for (name, bytes) in seeds(target) {
             let valid = match target {
@@ -213,7 +213,7 @@ fn every_valid_seed_decodes_and_every_bad_one_is_refused() {
 #[test]
 #[ignore = "writes the handmade files of fuzz/corpus"]
 fn write_the_handmade_files() {
-    for (target, _) in TARGETS {
+    for (target, _) in FUZZ_TARGETS {
         fs::create_dir_all(corpus(target)).unwrap();
         for (name, bytes) in seeds(target) {
             fs::write(corpus(target).join(name), bytes).unwrap();

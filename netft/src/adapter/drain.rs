@@ -28,7 +28,7 @@ impl Adapter {
     /// Drains routes, or uses them again: make before break. All of them, or none when refused.
     ///
     /// Returns once both directions have left the routes, or after `wait` with what is missing;
-    /// the order stands then, and repeating it only waits again. It also holds for routes of
+    /// the drain stands then, and repeating it only waits again. It also holds for routes of
     /// the interface that come later; [`overrides`](Self::overrides) has it for the next run.
     ///
     /// # Errors

@@ -90,9 +90,9 @@ impl Adapter {
         open::open_adapter(config, OperatorOverrides::default(), None).await
     }
 
-    /// The same with what an operator ordered before, which applies to every route from its first
-    /// moment, and with the adapter that another process handed over, if one did. The limits count
-    /// from [`Time::ZERO`].
+    /// Opens the adapter with an operator's overrides of an earlier run, which apply to every route
+    /// from its first moment, and with the descriptors of another process that handed the adapter
+    /// over. The limits count from [`Time::ZERO`].
     ///
     /// # Errors
     /// As [`open`](Self::open).

@@ -84,7 +84,7 @@ pub(super) async fn open_adapter(
     let count = worker_count(&config);
     let (name, backend) = (&config.adapter.name, config.adapter.backend);
     let inherited = match queues {
-        Some(queues) => tun::inherit_adapter(&netlink, name, backend, (queues, count)).await?,
+        Some(queues) => tun::inherit_adapter(&netlink, name, backend, queues).await?,
         None => None,
     };
     let opened = match inherited {

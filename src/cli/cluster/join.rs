@@ -73,10 +73,7 @@ pub(super) fn join_cluster(
 ) -> Result<(), ExitError> {
     let token: JoinToken = read_token(&args.token)?.parse().map_err(ExitError::invalid_input)?;
     let node = JoiningNode::prepare(args, target, &token)?;
-    let mut addresses = args.addresses.clone();
-    if addresses.is_empty() {
-        addresses = own_addresses(node.port())?;
-    }
+    let addresses = own_addresses(&args.own, node.port())?;
     let joiner = Joiner {
         key: &node.key,
         name: &node.name,
@@ -97,7 +94,7 @@ pub(super) fn join_cluster(
     let context =
         ClusterContext { store: node.store(), client: DaemonClient::new(target.resolve_socket()) };
     node.write_files(&signed, own, &context)?;
-    let running = start::start_daemon(&args.start, &args.config, &context.client)?;
+    let running = start::start_daemon(&args.own.start, &args.own.config, &context.client)?;
     let routes = match running {
         true => start::wait_for_routes(&context.client, Duration::from_secs(args.timeout)),
         false => RouteOutcome { is_connected: true, ..RouteOutcome::default() },
@@ -109,7 +106,7 @@ pub(super) fn join_cluster(
         address6: own.addrs.v6.to_string(),
         serial: signed.version().serial,
         nodes: signed.roster().nodes.len(),
-        config: args.config.display().to_string(),
+        config: args.own.config.display().to_string(),
         running,
         routes_up: routes.up,
         routes_total: routes.total,
@@ -117,7 +114,7 @@ pub(super) fn join_cluster(
     };
     let body = VersionedBody::new(&answer);
     let text = serde_json::to_string(&body).map_err(ExitError::other_error)?;
-    out.out.print_response(out.json, &text, || answer_text(&answer, &args.config))?;
+    out.out.print_response(out.json, &text, || answer_text(&answer, &args.own.config))?;
     match routes.is_connected {
         true => Ok(()),
         false => Err(ExitError::other_error("this node is in the cluster, but reaches no peer")),
@@ -169,16 +166,16 @@ impl JoiningNode {
         target: &DaemonTarget,
         token: &JoinToken,
     ) -> Result<Self, ExitError> {
-        let existing = match fs::symlink_metadata(&args.config) {
+        let existing = match fs::symlink_metadata(&args.own.config) {
             Ok(_) => {
-                Some(load_node_config(&args.config, &target.runtime_dir, &target.state_dir())?)
+                Some(load_node_config(&args.own.config, &target.runtime_dir, &target.state_dir())?)
             }
             Err(_) => None,
         };
         let (name, name_chosen, key) = match &existing {
             Some(loaded) => (loaded.config.name.clone(), true, loaded.config.key.clone()),
             None => {
-                let folder = init::make_config_folder(&args.config)?;
+                let folder = init::make_config_folder(&args.own.config)?;
                 let (key, _) = init::load_or_generate_key(&folder.join("key"))?;
                 let name = args.name.clone().map_or_else(init::machine_name, Ok)?;
                 (name, args.name.is_some(), key)
@@ -187,11 +184,11 @@ impl JoiningNode {
         if args.name.as_ref().is_some_and(|wanted| *wanted != name) {
             return Err(ExitError::invalid_input(format!(
                 "{} names this node {name:?}: leave --name out, or change it there",
-                args.config.display()
+                args.own.config.display()
             )));
         }
         let public = identity::public_key(&key).map_err(keys::key_exit_error)?;
-        let (config_path, state_dir) = (args.config.clone(), target.state_dir());
+        let (config_path, state_dir) = (args.own.config.clone(), target.state_dir());
         let node = Self { existing, config_path, state_dir, key, public, name, name_chosen };
         let store = node.store();
         if let Some(roster) = store.load_roster()?

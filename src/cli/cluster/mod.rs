@@ -6,7 +6,7 @@ mod invite;
 mod join;
 mod start;
 
-use std::{fs, path::Path};
+use std::{cmp::Ordering, fs, path::Path};
 
 use netft::{
     api::host::identity,
@@ -16,7 +16,7 @@ use netft::{
 
 use super::{
     args::DaemonTarget,
-    cluster_args::{AddArgs, ClusterCommand, CreateArgs, KeyCommand, SetArgs},
+    cluster_args::{AddArgs, ClusterCommand, CreateArgs, KeyCommand, OwnNodeArgs, SetArgs},
     init, interfaces, keys,
     output::StandardOutput,
 };
@@ -142,13 +142,7 @@ impl ClusterContext {
     }
 
     fn key(&self) -> Result<PrivateKey, ExitError> {
-        self.store.load_key()?.ok_or_else(|| {
-            ExitError::invalid_input(format!(
-                "the cluster's key is not on this node ({}): run this where `netft cluster \
-                 create` ran, or restore a backup of the key",
-                self.store.key_path().display()
-            ))
-        })
+        self.store.load_key()?.ok_or_else(|| self.store.no_key_error())
     }
 
     /// Signs the next version of the roster, and brings it into force.
@@ -173,7 +167,8 @@ impl ClusterContext {
         if let Some(own) = self.store.load_roster()? {
             let is_same = own.roster().id == signed.roster().id;
             let (own, new) = (own.version(), signed.version());
-            if !is_same || own.serial > new.serial {
+            let is_newer = matches!(new.compare(&own), Some(Ordering::Greater | Ordering::Equal));
+            if !is_same || !is_newer {
                 return Err(ExitError::invalid_input(format!(
                     "the roster here is {own:?}{}, this one is {new:?}: only a higher serial of \
                      the same cluster replaces it",
@@ -226,8 +221,8 @@ fn create_cluster(
     target: &DaemonTarget,
     out: &mut ClusterOutput<'_>,
 ) -> Result<(), ExitError> {
-    prepare_node(&args.config, args.name.as_deref())?;
-    let loaded = load_node_config(&args.config, &target.runtime_dir, &target.state_dir())?;
+    prepare_node(&args.own.config, args.name.as_deref())?;
+    let loaded = load_node_config(&args.own.config, &target.runtime_dir, &target.state_dir())?;
     if let Some(roster) = &loaded.roster {
         let name = &roster.roster().cluster;
         return Err(ExitError::invalid_input(format!(
@@ -244,10 +239,7 @@ fn create_cluster(
             key
         }
     };
-    let mut addresses = args.addresses.clone();
-    if addresses.is_empty() {
-        addresses = own_addresses(config.session.port)?;
-    }
+    let addresses = own_addresses(&args.own, config.session.port)?;
     let entry = NodeEntry {
         name: config.name.clone(),
         key: config.public_key,
@@ -265,7 +257,7 @@ fn create_cluster(
     let context =
         ClusterContext { store: loaded.store, client: DaemonClient::new(target.resolve_socket()) };
     let status = context.publish(&signed)?;
-    start::start_daemon(&args.start, &args.config, &context.client)?;
+    start::start_daemon(&args.own.start, &args.own.config, &context.client)?;
     out.print_status(&status, view::nodes_text)
 }
 
@@ -277,8 +269,11 @@ fn prepare_node(config: &Path, name: Option<&str>) -> Result<(), ExitError> {
     }
 }
 
-/// Addresses of this node, one per network.
-fn own_addresses(port: u16) -> Result<Vec<NodeAddress>, ExitError> {
+/// Addresses of this node: those given, else one per network.
+fn own_addresses(args: &OwnNodeArgs, port: u16) -> Result<Vec<NodeAddress>, ExitError> {
+    if !args.addresses.is_empty() {
+        return Ok(args.addresses.clone());
+    }
     let networks = interfaces::find_networks().map_err(|error| {
         ExitError::bad_environment(format!("cannot list the interfaces: {error}"))
     })?;

@@ -20,7 +20,7 @@ pub struct ClusterStatus {
     pub member: bool,
     /// The cluster's private key is on this node, so that it can change the roster.
     pub can_sign: bool,
-    /// Why the roster is not in force, or not on disk.
+    /// Reason why the roster is not in force, or not on disk.
     pub problem: Option<String>,
     /// The nodes, by name.
     pub nodes: Vec<ClusterNodeView>,

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 /// input is the socket then.
 const HANDOVER_ENV: &str = "NETFT_HANDOVER";
 
-/// Interval of the looks for a packet: there are three of them in all.
+/// Interval of the polls for a packet. A hand-over has three packets.
 const PACKET_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The next packet of the other process; `None` once it is gone.

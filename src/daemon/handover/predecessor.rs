@@ -39,7 +39,8 @@ const FOREIGN_WRITE_BITS: u32 = 0o022;
 /// Time for the answer to leave before the control socket closes.
 const ANSWER_TIME: Duration = Duration::from_millis(50);
 
-/// An order to hand over, and where its answer goes: the successor's process id once it is ready.
+/// A request to hand over, and the channel of its answer: the successor's process id once it is
+/// ready.
 pub(in crate::daemon) struct PendingUpgrade {
     pub(in crate::daemon) order: UpgradeOrder,
     pub(in crate::daemon) reply: oneshot::Sender<Result<u32, String>>,
@@ -113,7 +114,7 @@ impl RunningHandover {
         let child = Command::new(&program)
             .args(env::args_os().skip(1))
             .env(HANDOVER_ENV, adapter)
-            // Of this process; without it the successor notifies the watchdog all the same.
+            // It names this process; without it the successor notifies the watchdog too.
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::from(other))
             .spawn()
@@ -220,7 +221,7 @@ impl RunningHandover {
                             Err(_) => PredecessorInput::Unknown,
                         };
                     }
-                    // It closed its end: its own end follows, or the deadline.
+                    // It closed the socket: it ends soon, or misses its deadline.
                     Ok(None) => self.is_socket_closed = true,
                     Err(error) => {
                         tracing::debug!(%error, "hand-over: no packet");

@@ -13,7 +13,7 @@ use std::{
 use netft::api::overrides::OperatorOverrides;
 use ring::digest::{SHA256, digest};
 
-use super::stored::{FORMAT_VERSION, StoredOrders};
+use super::stored::{FORMAT_VERSION, StoredOverrides};
 use crate::cluster::store::{read_bounded, write_atomic};
 
 /// First word of the file.
@@ -23,11 +23,11 @@ const MAX_FILE_BYTES: usize = 8 << 20;
 
 /// The file of one adapter's overrides.
 #[derive(Clone, Debug)]
-pub(super) struct OrderFile {
+pub(super) struct OverrideFile {
     path: PathBuf,
 }
 
-impl OrderFile {
+impl OverrideFile {
     pub(super) fn new(state_dir: &Path, adapter: &str) -> Self {
         Self { path: state_dir.join(format!("{adapter}.overrides")) }
     }
@@ -72,7 +72,7 @@ impl OrderFile {
 }
 
 fn encode(overrides: &OperatorOverrides) -> serde_json::Result<String> {
-    let body = serde_json::to_string(&StoredOrders::from(overrides))?;
+    let body = serde_json::to_string(&StoredOverrides::from(overrides))?;
     Ok(format!("{FORMAT_NAME} {FORMAT_VERSION} {}\n{body}\n", digest_text(body.as_bytes())))
 }
 
@@ -85,16 +85,16 @@ fn decode(bytes: &[u8], wall_now_ms: u64) -> Result<OperatorOverrides, String> {
     };
     if version != FORMAT_VERSION.to_string() {
         return Err(format!(
-            "its version is {version}, this netftd reads {FORMAT_VERSION}: start the one that \
-             wrote it, or give the overrides again"
+            "its version is {version}, this netftd reads {FORMAT_VERSION}: give the \
+             overrides again, or put the file back for the netftd that wrote it"
         ));
     }
     let body = body.strip_suffix('\n').ok_or("its end is missing")?;
     if digest_text(body.as_bytes()) != known {
         return Err("its digest is wrong: it was damaged or changed by hand".to_owned());
     }
-    let stored: StoredOrders = serde_json::from_str(body).map_err(|error| error.to_string())?;
-    stored.to_orders(wall_now_ms)
+    let stored: StoredOverrides = serde_json::from_str(body).map_err(|error| error.to_string())?;
+    stored.to_overrides(wall_now_ms)
 }
 
 fn digest_text(bytes: &[u8]) -> String {
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const ONE_HOUR: Duration = Duration::from_secs(3600);
 
     fn ends(number: u8) -> NamedRoute {
         let addr = |node: u8| SocketAddr::from(([10, number, 0, node], 3343));
@@ -128,7 +128,7 @@ mod tests {
     /// One override of every kind.
     fn all_kinds() -> OperatorOverrides {
         let mut overrides = OperatorOverrides::default();
-        let limit = Some(TimeLimit::new(Time::ZERO, 5000, HOUR));
+        let limit = Some(TimeLimit::new(Time::ZERO, 5000, ONE_HOUR));
         overrides.drain_interface("eth0", limit, &[]).unwrap();
         overrides.drain_interface("eth1", None, &[]).unwrap();
         overrides.use_route(&ends(1), "eth0").unwrap();
@@ -158,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_order_survives_the_disk() {
+    fn every_kind_of_override_survives_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let file = OrderFile::new(&folder.path().join("state"), "netft0");
+        let file = OverrideFile::new(&folder.path().join("state"), "netft0");
         assert_eq!(file.load(0), Ok(OperatorOverrides::default()));
         file.save(&OperatorOverrides::default()).unwrap();
         file.save(&all_kinds()).unwrap();
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(names.len(), 1, "nothing else is left: {names:?}");
         // Half an hour later half an hour is left; after two hours the limited drains are over.
         let half = file.load(5000 + 1_800_000).unwrap();
-        assert_eq!(half.next_end(), Some(Time::ZERO + HOUR / 2));
+        assert_eq!(half.next_end(), Some(Time::ZERO + ONE_HOUR / 2));
         let late = file.load(5000 + 7_200_000).unwrap();
         assert!(late.for_interface("eth0").is_none() && !late.is_drained(&ends(2), ""));
         assert!(late.for_interface("eth1").is_some() && late.is_drained(&ends(3), ""));
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_file_that_is_damaged_anywhere_is_refused_as_a_whole_and_set_aside() {
         let folder = tempfile::tempdir().unwrap();
-        let file = OrderFile::new(folder.path(), "netft0");
+        let file = OverrideFile::new(folder.path(), "netft0");
         let whole = encode(&all_kinds()).unwrap().into_bytes();
         let refuse = |bytes: &[u8]| {
             fs::write(&file.path, bytes).unwrap();

@@ -9,7 +9,7 @@ use std::{path::Path, time::Duration};
 use netft::api::overrides::{OperatorOverrides, PublishedOverrides};
 use tokio::{sync::watch, time::timeout};
 
-use self::file::OrderFile;
+use self::file::OverrideFile;
 use crate::clock::wall_clock_ms;
 
 /// Interval of the attempts while the disk refuses the file.
@@ -33,7 +33,7 @@ pub(super) struct SavedOverrides {
 
 /// The file of the overrides, with what it said at the start.
 pub(super) struct OverrideStore {
-    file: OrderFile,
+    file: OverrideFile,
     /// The overrides of the former run.
     pub(super) overrides: OperatorOverrides,
     /// Why the file could not be used, and what became of it.
@@ -45,7 +45,7 @@ pub(super) struct OverrideStore {
 impl OverrideStore {
     /// Reads the overrides of `adapter` in the state directory.
     pub(super) fn open(state_dir: &Path, adapter: &str) -> Self {
-        let file = OrderFile::new(state_dir, adapter);
+        let file = OverrideFile::new(state_dir, adapter);
         let (overrides, problem) = match file.load(wall_clock_ms()) {
             Ok(overrides) => (overrides, None),
             Err(problem) => (OperatorOverrides::default(), Some(problem)),
@@ -84,7 +84,7 @@ impl SavedOverrides {
 }
 
 async fn save_changes(
-    file: OrderFile,
+    file: OverrideFile,
     retry_interval: Duration,
     mut overrides: watch::Receiver<PublishedOverrides>,
     outcome: watch::Sender<SaveOutcome>,
@@ -105,7 +105,7 @@ async fn save_changes(
         let problem = written.unwrap_or_else(|error| Err(error.to_string())).err();
         match &problem {
             Some(problem) if !is_failing => {
-                tracing::error!("overrides are in force until netftd stops only: {problem}");
+                tracing::error!("overrides are in force only until netftd stops: {problem}");
             }
             Some(problem) => tracing::debug!(problem, "overrides not saved"),
             None => tracing::debug!(revision, count, "overrides saved"),
@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const SAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn drained(name: &str) -> PublishedOverrides {
         let mut overrides = OperatorOverrides::default();
@@ -138,15 +138,15 @@ mod tests {
         let saved = OverrideStore::open(&dir, "netft0").keep_saved(overrides);
         assert_eq!(saved.wait_saved(Duration::ZERO).await, None, "nothing to save");
         changes.send_replace(drained("eth0"));
-        assert_eq!(saved.wait_saved(LONG).await, None);
+        assert_eq!(saved.wait_saved(SAVE_TIMEOUT).await, None);
         let next = OverrideStore::open(&dir, "netft0");
         assert_eq!((next.overrides, next.problem), (drained("eth0").overrides, None));
         drop(changes);
-        assert_eq!(saved.wait_saved(LONG).await, None, "what is saved stays saved");
+        assert_eq!(saved.wait_saved(SAVE_TIMEOUT).await, None, "what is saved stays saved");
     }
 
     #[tokio::test]
-    async fn a_disk_that_refuses_is_tried_again_and_the_order_says_so() {
+    async fn a_disk_that_refuses_is_tried_again_and_the_wait_says_so() {
         let folder = tempfile::tempdir().unwrap();
         // A file in place of the directory refuses root too.
         let dir = folder.path().join("state");
@@ -156,7 +156,7 @@ mod tests {
         store.retry_interval = Duration::from_millis(5);
         let saved = store.keep_saved(overrides);
         changes.send_replace(drained("eth0"));
-        let problem = saved.wait_saved(LONG).await.unwrap();
+        let problem = saved.wait_saved(SAVE_TIMEOUT).await.unwrap();
         assert!(problem.contains("cannot write") && problem.contains("state"), "{problem}");
         fs::remove_file(&dir).unwrap();
         let mut outcome = saved.outcome.clone();

@@ -21,7 +21,7 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StoredOrders {
+pub(super) struct StoredOverrides {
     routes: Vec<StoredRoute>,
     interfaces: Vec<StoredInterface>,
     peers: Vec<StoredPeer>,
@@ -84,7 +84,7 @@ struct StoredPeer {
     configured_classes: Vec<TrafficClassSpec>,
 }
 
-impl From<&OperatorOverrides> for StoredOrders {
+impl From<&OperatorOverrides> for StoredOverrides {
     fn from(overrides: &OperatorOverrides) -> Self {
         let interface = |one: &InterfaceOverride| StoredInterface {
             name: one.name.clone(),
@@ -134,12 +134,12 @@ fn to_stored_peer(one: &PolicyOverride) -> StoredPeer {
     }
 }
 
-impl StoredOrders {
+impl StoredOverrides {
     /// The overrides that are not over.
     ///
     /// # Errors
     /// Something in them is out of its range: none of them is used then.
-    pub(super) fn to_orders(&self, wall_now_ms: u64) -> Result<OperatorOverrides, String> {
+    pub(super) fn to_overrides(&self, wall_now_ms: u64) -> Result<OperatorOverrides, String> {
         if self.routes.len() + self.interfaces.len() > MAX_OVERRIDES {
             return Err(format!("it has more than {MAX_OVERRIDES} overrides"));
         }
@@ -151,7 +151,7 @@ impl StoredOrders {
             }
         }
         for stored in &self.routes {
-            overrides.routes.push(stored.to_order(wall_now_ms)?);
+            overrides.routes.push(stored.to_override(wall_now_ms)?);
         }
         for stored in &self.peers {
             overrides.set_policies(PolicyOverride {
@@ -166,7 +166,7 @@ impl StoredOrders {
 }
 
 impl StoredRoute {
-    fn to_order(&self, wall_now_ms: u64) -> Result<RouteRuntimeOverride, String> {
+    fn to_override(&self, wall_now_ms: u64) -> Result<RouteRuntimeOverride, String> {
         let drain = match &self.drain {
             Some(StoredDrain::Drained(limit)) => {
                 resume_limit(*limit, wall_now_ms).map(RouteDrain::Drained)

@@ -9,7 +9,7 @@ pub const MAX_MESSAGE_LEN: usize = 512;
 /// A message of the successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SuccessorMessage {
-    /// It could serve.
+    /// It is ready to serve.
     Ready {
         /// The version it speaks.
         version: u16,

@@ -25,7 +25,7 @@ pub enum PredecessorInput {
     Timer,
 }
 
-/// An order of the predecessor.
+/// An action of the predecessor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PredecessorAction {
     /// Stop serving, and keep the device; answered with [`PredecessorInput::Frozen`].
@@ -45,18 +45,19 @@ pub enum PredecessorAction {
     Exit,
 }
 
-/// Where the hand-over stands.
+/// Stage of the hand-over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum PredecessorStage {
     /// This process serves, and waits until the successor is ready.
     Preparing { until: Time },
-    /// The successor is ready; it is over if a reason is there.
+    /// The successor is ready, and the workers are stopping. With a reason the hand-over has
+    /// failed.
     Freezing { failed: Option<String> },
     /// The successor has the descriptors.
     HandedOver { until: Time },
     /// The successor is being killed.
     Stopping { reason: String, was_frozen: bool },
-    /// Either process serves.
+    /// The hand-over is over; exactly one process serves.
     Finished,
 }
 
@@ -67,7 +68,7 @@ pub struct Predecessor {
 }
 
 impl Predecessor {
-    /// A successor was started, which has `patience` to be ready.
+    /// A successor was started, which has `ready_timeout` to be ready.
     pub fn new(now: Time, ready_timeout: Duration) -> Self {
         Self { stage: PredecessorStage::Preparing { until: now + ready_timeout } }
     }

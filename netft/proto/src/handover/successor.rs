@@ -19,7 +19,7 @@ pub enum SuccessorInput {
     PredecessorGone,
 }
 
-/// An order of the successor.
+/// An action of the successor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SuccessorAction {
     /// Send this message.

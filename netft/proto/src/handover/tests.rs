@@ -16,7 +16,7 @@ struct Both {
     new: Option<Successor>,
     to_old: VecDeque<SuccessorMessage>,
     to_new: VecDeque<PredecessorMessage>,
-    /// I/O that was ordered and is not done.
+    /// I/O that was requested and is not done.
     freezing: bool,
     opening: bool,
     old_serves: bool,
@@ -200,7 +200,7 @@ fn packets_that_are_no_messages_are_told_apart() {
 proptest! {
     /// Whatever happens in whatever order: never two processes serve, and in the end exactly one.
     #[test]
-    fn a_hand_over_cut_anywhere_leaves_one_that_serves(
+    fn a_hand_over_cut_anywhere_leaves_exactly_one_serving(
         steps in prop::collection::vec(0u8..10, 0..40),
         version in prop::sample::select(vec![HANDOVER_VERSION, HANDOVER_VERSION + 1]),
     ) {
@@ -208,7 +208,7 @@ proptest! {
         for step in steps {
             both.step(step);
             if both.finished && both.old.is_none() {
-                // The predecessor is gone: what becomes of the successor is another story.
+                // The predecessor has ended: the hand-over is over.
                 return Ok(());
             }
         }

@@ -1,18 +1,18 @@
-//! The end of an order that an operator limited in time.
+//! The end of an override that an operator limited in time.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// Shortest time an order can be limited to.
+/// Shortest time an override can be limited to.
 pub const MIN_LIMIT: Duration = Duration::from_secs(1);
-/// Longest time an order can be limited to.
+/// Longest time an override can be limited to.
 pub const MAX_LIMIT: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// A limit given again within this time of the known one is the same: a client repeats its request.
 const SAME_LIMIT: Duration = Duration::from_secs(2);
 
-/// When an order ends by itself.
+/// The end of an override that ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct TimeLimit {
@@ -35,8 +35,8 @@ impl TimeLimit {
     /// The rest of a limit that was given by an earlier process; `None` when it is over. Its
     /// [`ends_at`](Self::ends_at) counts from [`Time::ZERO`].
     ///
-    /// Between two runs only the wall clock goes on. One that was set back meanwhile cannot make
-    /// the rest longer than the order was given: the order never lasts twice its time.
+    /// Between two runs only the wall clock goes on. If it was set back meanwhile, the rest is at
+    /// most the time that the override was given.
     pub fn resume(wall_now_ms: u64, wall_end_ms: u64, lasts: Duration) -> Option<Self> {
         let lasts = lasts.min(MAX_LIMIT);
         let rest = Duration::from_millis(wall_end_ms.saturating_sub(wall_now_ms)).min(lasts);

@@ -1,5 +1,5 @@
-//! Overrides: what an operator decided while the node runs. They outlive the routes they are
-//! about, the sessions and the process. Pure.
+//! Overrides: an operator's changes while the node runs. They outlive the routes they are about,
+//! the sessions and the process. Pure.
 //!
 //! A route is named by its ends, because its number belongs to one run. An override that names no
 //! present route waits for one. At most [`MAX_OVERRIDES`] routes and interfaces have overrides; a
@@ -108,7 +108,7 @@ impl RouteRuntimeOverride {
 }
 
 impl OperatorOverrides {
-    /// Returns whether nothing is ordered.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty() && self.interfaces.is_empty() && self.peers.is_empty()
     }
@@ -143,7 +143,7 @@ impl OperatorOverrides {
         }
     }
 
-    /// Takes in an operator's change of a route; its drain is ordered by
+    /// Takes in an operator's change of a route, but for its drain: see
     /// [`drain_route`](Self::drain_route).
     ///
     /// # Errors
@@ -236,11 +236,11 @@ impl OperatorOverrides {
         self.drop_empty();
     }
 
-    /// Overrides the policies of a peer. Those of the config are none.
-    pub fn set_policies(&mut self, one: PolicyOverride) {
-        self.peers.retain(|known| known.peer != one.peer);
-        if one.policies != one.configured {
-            self.peers.push(one);
+    /// Replaces the policies of a peer. Those of the config are no override.
+    pub fn set_policies(&mut self, policies: PolicyOverride) {
+        self.peers.retain(|known| known.peer != policies.peer);
+        if policies.policies != policies.configured {
+            self.peers.push(policies);
         }
     }
 
@@ -270,7 +270,7 @@ impl OperatorOverrides {
         true
     }
 
-    /// Overrides whose limits count from [`Time::ZERO`] count from `now`.
+    /// Moves the limits, which count from [`Time::ZERO`], to count from `now`.
     pub fn start_at(&mut self, now: Time) {
         for limit in self.limits_mut() {
             *limit = limit.start_at(now);

@@ -19,7 +19,7 @@ pub struct ClusterView<'a>(pub &'a Roster);
 pub struct Contradiction {
     /// The two statements.
     pub reason: String,
-    /// Where the config says it.
+    /// Place of the setting in the config.
     pub place: ContradictionPlace,
     /// Line of the node in the roster; 0: unknown.
     pub roster_line: u32,

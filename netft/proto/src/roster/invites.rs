@@ -232,7 +232,7 @@ impl InviteBook {
         request: &JoinRequest,
     ) -> Result<String, JoinRefusal> {
         self.invites.retain(|_, invite| invite.forgotten_at() > now);
-        let checked = self.check_request(now, network_of(source), session, request);
+        let checked = self.check_request(now, source_network(source), session, request);
         if let Err(refusal) = checked {
             *self.refused.entry(refusal).or_default() += 1;
         }
@@ -282,11 +282,10 @@ impl InviteBook {
         self.sources.entry(source).or_default().charge(now, SOURCE_INTERVAL);
     }
 
-    /// A node that was [checked](Self::check_joiner) is in the roster from here on.
-    pub fn record_join(&mut self, id: InviteId, joiner: NodeKey) {
-        if let Some(invite) = self.invites.get_mut(&id) {
-            invite.joined.insert(joiner);
-        }
+    /// A node that was [checked](Self::check_joiner) is in the roster from here on. Returns false
+    /// when it repeats a join.
+    pub fn record_join(&mut self, id: InviteId, joiner: NodeKey) -> bool {
+        self.invites.get_mut(&id).is_some_and(|invite| invite.joined.insert(joiner))
     }
 
     /// Closes every invite that a node joined with which `roster` does not name: it may still have
@@ -298,8 +297,9 @@ impl InviteBook {
     }
 }
 
-/// The address, or the network that one host may choose addresses of.
-fn network_of(source: IpAddr) -> IpAddr {
+/// The source that an address counts for: an IPv4 address, or the /64 that one host may choose
+/// addresses of.
+pub fn source_network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
@@ -313,8 +313,8 @@ mod tests {
     use super::*;
     use crate::roster::{cluster_id::ClusterId, edit::NodeEntry};
 
-    const SECRET: [u8; 16] = [9; 16];
-    const INVITE: InviteId = InviteId([1; 8]);
+    const SECRET_BYTES: [u8; 16] = [9; 16];
+    const INVITE_ID: InviteId = InviteId([1; 8]);
 
     fn key(number: u16) -> NodeKey {
         let mut bytes = [7; 32];
@@ -328,12 +328,16 @@ mod tests {
 
     fn request(joiner: u16, secret: [u8; 16]) -> JoinRequest {
         JoinRequest {
-            invite: INVITE,
+            invite: INVITE_ID,
             proof: InviteSecret::new(secret).prove(&session(joiner)),
             name: "b".to_owned(),
             name_chosen: false,
             addresses: Vec::new(),
         }
+    }
+
+    fn unknown_request() -> JoinRequest {
+        JoinRequest { invite: InviteId([2; 8]), ..request(2, [0; 16]) }
     }
 
     fn source(number: u16) -> IpAddr {
@@ -348,14 +352,14 @@ mod tests {
     fn book(name: Option<&str>, uses: u32) -> InviteBook {
         let mut book = InviteBook::default();
         let name = name.map(str::to_owned);
-        let invite = Invite::new(InviteSecret::new(SECRET), name, seconds(60), uses);
-        assert!(book.open_invite(Time::ZERO, INVITE, invite));
+        let invite = Invite::new(InviteSecret::new(SECRET_BYTES), name, seconds(60), uses);
+        assert!(book.open_invite(Time::ZERO, INVITE_ID, invite));
         book
     }
 
     /// An attempt with the right secret, from a source of its own.
     fn attempt(book: &mut InviteBook, now: Time, joiner: u16) -> Result<String, JoinRefusal> {
-        book.check_joiner(now, source(joiner), &session(joiner), &request(joiner, SECRET))
+        book.check_joiner(now, source(joiner), &session(joiner), &request(joiner, SECRET_BYTES))
     }
 
     #[test]
@@ -365,7 +369,7 @@ mod tests {
         for joiner in [1, 2] {
             for _ in 0..3 {
                 assert_eq!(attempt(&mut book, now, joiner).as_deref(), Ok("b"));
-                book.record_join(INVITE, key(joiner));
+                book.record_join(INVITE_ID, key(joiner));
             }
         }
         assert_eq!(book.open_count(now), 0);
@@ -388,7 +392,7 @@ mod tests {
     fn a_token_for_one_name_names_the_node() {
         let mut book = book(Some("c"), 1);
         assert_eq!(attempt(&mut book, Time::ZERO, 1).as_deref(), Ok("c"));
-        let chosen = JoinRequest { name_chosen: true, ..request(1, SECRET) };
+        let chosen = JoinRequest { name_chosen: true, ..request(1, SECRET_BYTES) };
         let found = book.check_joiner(Time::ZERO, source(1), &session(1), &chosen);
         assert_eq!(found, Err(JoinRefusal::WrongName));
     }
@@ -396,7 +400,7 @@ mod tests {
     #[test]
     fn a_proof_of_another_session_or_node_is_a_wrong_secret() {
         let mut book = book(None, 1);
-        let good = request(1, SECRET);
+        let good = request(1, SECRET_BYTES);
         let other = JoinSession { exporter: [6; 32], ..session(1) };
         for session in [other, session(2)] {
             let found = book.check_joiner(Time::ZERO, source(1), &session, &good);
@@ -408,47 +412,46 @@ mod tests {
     #[test]
     fn ten_thousand_wrong_tokens_of_one_source_are_not_looked_at() {
         let mut book = book(None, 1);
-        let unknown = JoinRequest { invite: InviteId([2; 8]), ..request(2, [0; 16]) };
         let mut now = Time::ZERO;
         for _ in 0..10_000 {
             now = now + Duration::from_millis(1);
-            assert!(book.check_joiner(now, source(2), &session(2), &unknown).is_err());
+            assert!(book.check_joiner(now, source(2), &session(2), &unknown_request()).is_err());
         }
         // Ten at once, and the next one after ten seconds.
         assert_eq!(book.refused()[&JoinRefusal::UnknownInvite], 10);
         assert_eq!(book.refused()[&JoinRefusal::TooManyAttempts], 9_990);
         // Not even a right one; another source is free to join, and this one later.
-        let right = book.check_joiner(now, source(2), &session(2), &request(2, SECRET));
+        let right = book.check_joiner(now, source(2), &session(2), &request(2, SECRET_BYTES));
         assert_eq!(right, Err(JoinRefusal::TooManyAttempts));
         assert_eq!(attempt(&mut book, now, 1).as_deref(), Ok("b"));
         let later = now + SOURCE_INTERVAL;
-        let right = book.check_joiner(later, source(2), &session(2), &request(2, SECRET));
+        let right = book.check_joiner(later, source(2), &session(2), &request(2, SECRET_BYTES));
         assert_eq!(right.as_deref(), Ok("b"));
     }
 
     #[test]
     fn ten_thousand_wrong_tokens_of_many_sources_do_not_shut_out_a_holder() {
         let mut book = book(None, 1);
-        let unknown = JoinRequest { invite: InviteId([2; 8]), ..request(2, [0; 16]) };
         let mut now = Time::ZERO;
         for number in 0..10_000 {
             now = now + Duration::from_millis(1);
-            assert!(book.check_joiner(now, source(number), &session(2), &unknown).is_err());
+            assert!(
+                book.check_joiner(now, source(number), &session(2), &unknown_request()).is_err()
+            );
             assert!(book.sources.len() <= MAX_SOURCES);
         }
         // A hundred at once, and one for each of the next nine seconds.
         assert_eq!(book.refused()[&JoinRefusal::UnknownInvite], 109);
-        let found = book.check_joiner(now, source(20_000), &session(1), &request(1, SECRET));
+        let found = book.check_joiner(now, source(20_000), &session(1), &request(1, SECRET_BYTES));
         assert_eq!(found.as_deref(), Ok("b"));
     }
 
     #[test]
     fn an_address_of_one_host_is_one_source() {
         let mut book = book(None, 1);
-        let unknown = JoinRequest { invite: InviteId([2; 8]), ..request(2, [0; 16]) };
         for host in 0..40u16 {
             let from = IpAddr::from([0xfd00, 0, 0, 1, host, 0, 0, 1]);
-            assert!(book.check_joiner(Time::ZERO, from, &session(2), &unknown).is_err());
+            assert!(book.check_joiner(Time::ZERO, from, &session(2), &unknown_request()).is_err());
         }
         assert_eq!(book.refused()[&JoinRefusal::UnknownInvite], u64::from(SOURCE_BURST));
     }
@@ -456,7 +459,7 @@ mod tests {
     #[test]
     fn wrong_secrets_close_the_invite_that_they_name() {
         let mut book = book(None, 1);
-        let other = Invite::new(InviteSecret::new(SECRET), None, seconds(60), 1);
+        let other = Invite::new(InviteSecret::new(SECRET_BYTES), None, seconds(60), 1);
         assert!(book.open_invite(Time::ZERO, InviteId([3; 8]), other));
         for number in 0..MAX_WRONG_SECRETS as u16 {
             let wrong = request(2, [100; 16]);
@@ -464,7 +467,7 @@ mod tests {
             assert_eq!(found, Err(JoinRefusal::WrongSecret), "{number}");
         }
         assert_eq!(attempt(&mut book, Time::ZERO, 1), Err(JoinRefusal::Closed));
-        let good = JoinRequest { invite: InviteId([3; 8]), ..request(1, SECRET) };
+        let good = JoinRequest { invite: InviteId([3; 8]), ..request(1, SECRET_BYTES) };
         let found = book.check_joiner(Time::ZERO, source(1), &session(1), &good);
         assert_eq!(found.as_deref(), Ok("b"), "the other invite");
     }
@@ -481,7 +484,7 @@ mod tests {
         };
         let with = Roster::new("prod", ClusterId([1; 32])).with_node(entry).unwrap();
         assert!(attempt(&mut book, Time::ZERO, 1).is_ok());
-        book.record_join(INVITE, key(1));
+        book.record_join(INVITE_ID, key(1));
         book.close_of_removed(&with);
         assert!(attempt(&mut book, Time::ZERO, 2).is_ok());
         book.close_of_removed(&with.without_node("b").unwrap());
@@ -492,7 +495,7 @@ mod tests {
     #[test]
     fn invites_are_bounded_and_ended_ones_make_room() {
         let mut book = InviteBook::default();
-        let invite = |ends| Invite::new(InviteSecret::new(SECRET), None, seconds(ends), 1);
+        let invite = |ends| Invite::new(InviteSecret::new(SECRET_BYTES), None, seconds(ends), 1);
         for number in 0..MAX_INVITES as u8 {
             let ends = if number == 0 { 1 } else { 60 };
             assert!(book.open_invite(Time::ZERO, InviteId([number; 8]), invite(ends)));

@@ -39,7 +39,9 @@ pub use crate::roster::{
     },
     edit::{EditError, NodeChange, NodeEntry},
     exchange::{ExchangeOutput, ExchangeProblem, PeerKnowledge, RosterExchange},
-    invites::{Invite, InviteBook, JoinRefusal, MAX_INVITE_TTL, MAX_INVITES, REMEMBER_TIME},
+    invites::{
+        Invite, InviteBook, JoinRefusal, MAX_INVITE_TTL, MAX_INVITES, REMEMBER_TIME, source_network,
+    },
     join_message::{JoinReply, JoinRequest, MAX_JOIN_REPLY_LEN, MAX_JOIN_REQUEST_LEN},
     join_token::{InviteId, InviteSecret, JoinSession, JoinToken, MAX_TOKEN_ADDRESSES, TokenError},
     parser::RosterError,

@@ -138,7 +138,7 @@ fn a_roster_beyond_its_bounds_is_refused_whole() {
     assert_eq!((found.line, found.reason.as_str()), (1030, "more than the 1024 nodes allowed"));
 }
 
-/// What a newer release added is kept as it stands, and what could nest without end is refused.
+/// Keys of a newer release are kept as they stand; values that could nest without end are refused.
 #[test]
 fn unknown_keys_are_kept_and_nest_no_deeper_than_lists() {
     let text = roster(ClusterId([1; 32]), &["a"]).to_text().0;

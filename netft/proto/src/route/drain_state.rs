@@ -2,7 +2,7 @@
 //!
 //! A drained route stays alive and its heartbeats go on, but both ends prefer every other route
 //! that is up, held down or not. It carries data only as the last resort; `admin_down` is the order
-//! that takes a route out of use unconditionally. An order that outlives the route is in
+//! that takes a route out of use unconditionally. The drains that outlive a route are in
 //! [`overrides`](crate::overrides).
 //!
 //! The peer's own report proves that its data has left the route: the reply to a request that was

@@ -10,18 +10,19 @@ use crate::{
     io::control::{component::View, route_table::RouteTable},
 };
 
-/// The routes that the order drains, or uses again. `is_ordered`: its interface is drained.
+/// The routes that the order drains, or uses again. `is_interface_drained`: its interface has a
+/// drain already.
 ///
 /// # Errors
 /// [`DrainError`] when the order is refused as a whole.
 pub(super) fn check_order(
     view: &View<'_>,
     order: &DrainOrder,
-    is_ordered: bool,
+    is_interface_drained: bool,
 ) -> Result<Vec<RouteId>, DrainError> {
     let routes = match resolve_target(view.routes, &order.target) {
         // The drain of an interface can outlive its routes.
-        Err(DrainError::NoInterface(_)) if !order.on && is_ordered => Vec::new(),
+        Err(DrainError::NoInterface(_)) if !order.on && is_interface_drained => Vec::new(),
         routes => routes?,
     };
     if order.on

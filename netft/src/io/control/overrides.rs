@@ -34,7 +34,7 @@ impl OverrideTable {
         now: Time,
     ) -> Self {
         overrides.start_at(now);
-        // They are on the disk: nothing is told.
+        // They are on the disk: no receiver is woken.
         published.send_if_modified(|last| {
             last.overrides.clone_from(&overrides);
             false
@@ -112,8 +112,8 @@ impl OverrideTable {
         }
     }
 
-    pub(super) fn set_policies(&mut self, one: PolicyOverride) {
-        self.overrides.set_policies(one);
+    pub(super) fn set_policies(&mut self, policies: PolicyOverride) {
+        self.overrides.set_policies(policies);
         self.publish();
     }
 
@@ -144,13 +144,16 @@ pub(super) fn route_ends(config: &Config, entry: &RouteEntry) -> Option<NamedRou
     (!entry.is_relayed()).then_some(NamedRoute { peer, local, remote })
 }
 
-/// The drain of every route, as ordered.
-fn ordered_drains(overrides: &OperatorOverrides, view: &View<'_>) -> Vec<(RouteId, bool)> {
-    let drain = |(id, entry): (RouteId, &RouteEntry)| {
-        let ends = route_ends(view.config, entry)?;
-        Some((id, overrides.is_drained(&ends, &entry.plan.ifname)))
+/// The routes that are to be drained. One over a relay has the drain of its interface alone.
+fn drained_routes(overrides: &OperatorOverrides, view: &View<'_>) -> Vec<RouteId> {
+    let is_drained = |entry: &RouteEntry| {
+        let interface = &entry.plan.ifname;
+        match route_ends(view.config, entry) {
+            Some(ends) => overrides.is_drained(&ends, interface),
+            None => overrides.for_interface(interface).is_some(),
+        }
     };
-    view.routes.iter().filter_map(drain).collect()
+    view.routes.iter().filter(|(_, entry)| is_drained(entry)).map(|(id, _)| id).collect()
 }
 
 impl Component for OverrideTable {
@@ -164,16 +167,14 @@ impl Component for OverrideTable {
         if self.overrides.next_end().is_none_or(|end| end > now) {
             return;
         }
-        let before = ordered_drains(&self.overrides, view);
+        let before = drained_routes(&self.overrides, view);
         self.overrides.end_due(now);
         self.publish();
-        let after = ordered_drains(&self.overrides, view);
-        for ((id, was_drained), (_, is_drained)) in before.into_iter().zip(after) {
-            if was_drained && !is_drained {
-                tracing::info!(route = %id, "the time of its drain is over: in use again");
-                let change = RouteChange { drain: Some(false), ..RouteChange::default() };
-                actions.feed_engine(EngineInput::ChangeRoute { id, change });
-            }
+        let after = drained_routes(&self.overrides, view);
+        for id in before.into_iter().filter(|id| !after.contains(id)) {
+            tracing::info!(route = %id, "the time of its drain is over: in use again");
+            let change = RouteChange { drain: Some(false), ..RouteChange::default() };
+            actions.feed_engine(EngineInput::ChangeRoute { id, change });
         }
     }
 }
@@ -195,10 +196,10 @@ mod tests {
         test_node::{TestNode, due_actions},
     };
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const ONE_HOUR: Duration = Duration::from_secs(3600);
 
     fn limit() -> Option<TimeLimit> {
-        Some(TimeLimit::new(Time::ZERO, 0, HOUR))
+        Some(TimeLimit::new(Time::ZERO, 0, ONE_HOUR))
     }
 
     #[test]
@@ -209,19 +210,23 @@ mod tests {
         let entry = node.routes.get(routes[1]).unwrap();
         table.drain_interface("eth0", &[], (true, limit())).unwrap();
         table.drain_route(&node.config, entry, (true, None)).unwrap();
-        assert_eq!(table.next_wake(), Some(Time::ZERO + HOUR));
-        let before = Time::ZERO + (HOUR - Duration::from_millis(1));
+        assert_eq!(table.next_wake(), Some(Time::ZERO + ONE_HOUR));
+        let before = Time::ZERO + (ONE_HOUR - Duration::from_millis(1));
         assert!(due_actions(&mut table, before, &node).is_empty());
-        let actions = due_actions(&mut table, Time::ZERO + HOUR, &node);
+        let actions = due_actions(&mut table, Time::ZERO + ONE_HOUR, &node);
         let [Action::Engine(EngineInput::ChangeRoute { id, change })] = &actions[..] else {
             panic!("{actions:?}")
         };
-        assert_eq!((*id, change.drain), (routes[0], Some(false)), "the other one was ordered too");
+        assert_eq!(
+            (*id, change.drain),
+            (routes[0], Some(false)),
+            "the other one is drained itself"
+        );
         assert_eq!(table.next_wake(), None);
     }
 
     #[test]
-    fn what_changes_is_published_once() {
+    fn a_change_is_published_once() {
         let mut node = TestNode::new(1);
         let route = node.add_route(PeerId(0));
         let (published, seen) = watch::channel(PublishedOverrides::default());
@@ -230,7 +235,7 @@ mod tests {
         let now = Time::from_millis(500);
         let mut table = OverrideTable::new(overrides, published, now);
         assert_eq!(seen.borrow().revision, 0, "it is on the disk already");
-        assert_eq!(table.next_wake(), Some(now + HOUR));
+        assert_eq!(table.next_wake(), Some(now + ONE_HOUR));
         let entry = node.routes.get(route).unwrap();
         assert_eq!(table.initial_change(&node.config, entry).drain, Some(true));
         let change = RouteChange { priority: Some(Priority(3)), ..RouteChange::default() };

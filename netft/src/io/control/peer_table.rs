@@ -210,18 +210,19 @@ impl PeerTable {
         changed
     }
 
-    /// Puts the policies that an operator ordered into `config`, where it says what it did then.
+    /// Puts an operator's policies into `config`, where it still says what it did when they were
+    /// set.
     pub(super) fn apply_policy_overrides(
         &mut self,
         overrides: &OperatorOverrides,
         config: &mut Config,
     ) {
-        for order in &overrides.peers {
-            let named = config.peers.iter_mut().find(|peer| peer.name == order.peer);
-            let Some(peer) = named.filter(|peer| peer.policies == order.configured) else {
+        for changed in &overrides.peers {
+            let named = config.peers.iter_mut().find(|peer| peer.name == changed.peer);
+            let Some(peer) = named.filter(|peer| peer.policies == changed.configured) else {
                 continue;
             };
-            let configured = std::mem::replace(&mut peer.policies, order.policies.clone());
+            let configured = std::mem::replace(&mut peer.policies, changed.policies.clone());
             if let Some(entry) = self.entries.get_mut(&peer.id) {
                 entry.configured_policies = Some(configured);
             }

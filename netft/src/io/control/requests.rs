@@ -121,13 +121,13 @@ impl Driver {
 
     /// Drains every route that the order names, or uses them again; none when it is refused.
     fn drain_routes(&mut self, order: &DrainOrder) -> Result<Vec<RouteId>, DrainError> {
-        let is_ordered = match &order.target {
+        let is_interface_drained = match &order.target {
             DrainTarget::Interface(name) => {
                 self.components.overrides.overrides().for_interface(name).is_some()
             }
             DrainTarget::Route(_) => false,
         };
-        let routes = drain::check_order(&self.view(), order, is_ordered)?;
+        let routes = drain::check_order(&self.view(), order, is_interface_drained)?;
         self.keep_drain(order, &routes).map_err(|TooManyOverrides| DrainError::TooMany)?;
         tracing::debug!(?routes, on = order.on, force = order.force, "drain order accepted");
         let change = RouteChange { drain: Some(order.on), ..RouteChange::default() };
@@ -137,7 +137,7 @@ impl Driver {
         Ok(routes)
     }
 
-    /// Keeps the order of a drain for routes to come, and for the next run.
+    /// Keeps a drain for routes to come, and for the next run.
     fn keep_drain(
         &mut self,
         order: &DrainOrder,
@@ -166,24 +166,24 @@ impl Driver {
         if let Some(entry) = self.peers.get_mut(id) {
             let configured = entry.configured_policies.get_or_insert(before).clone();
             let peer = peer.name.clone();
-            let order = PolicyOverride { peer, policies: changed, configured };
-            self.components.overrides.set_policies(order);
+            let policies = PolicyOverride { peer, policies: changed, configured };
+            self.components.overrides.set_policies(policies);
         }
         self.publisher.mark_dirty("a peer's policies changed");
         Ok(())
     }
 
-    /// Puts the policies that an operator ordered before this run into the config.
+    /// Puts an operator's policies of an earlier run into the config.
     pub(super) fn apply_policy_overrides(&mut self) {
         self.peers.apply_policy_overrides(self.components.overrides.overrides(), &mut self.config);
         self.retain_policy_overrides();
     }
 
-    /// Drops the ordered policies of peers that are gone, or that the config describes otherwise.
+    /// Drops an operator's policies for peers that are gone, or whose policies the config changed.
     fn retain_policy_overrides(&mut self) {
         let Self { components, peers, config, .. } = self;
-        components.overrides.retain_policies(|order| {
-            let peer = config.peers.iter().find(|peer| peer.name == order.peer);
+        components.overrides.retain_policies(|policies| {
+            let peer = config.peers.iter().find(|peer| peer.name == policies.peer);
             let entry = peer.and_then(|peer| peers.get(peer.id));
             entry.is_some_and(|entry| entry.configured_policies.is_some())
         });

@@ -104,26 +104,26 @@ impl Driver {
         let (peer, local, remote) = (spec.peer, spec.real_local, spec.real_remote);
         tracing::debug!(route = %id, %peer, %local, %remote, reason, "route added");
         self.feed_engine(EngineInput::AddRoute { id, spec });
-        self.apply_orders(id);
+        self.apply_overrides(id);
         id
     }
 
-    /// Changes a route that was just added or replaced as an operator ordered for it.
-    fn apply_orders(&mut self, id: RouteId) {
+    /// Applies an operator's overrides to a route that was just added or replaced.
+    fn apply_overrides(&mut self, id: RouteId) {
         let Some(entry) = self.routes.get(id) else { return };
         let change = self.components.overrides.initial_change(&self.config, entry);
         if change != RouteChange::default() {
-            tracing::info!(route = %id, ?change, "route changed as ordered");
+            tracing::info!(route = %id, ?change, "operator's overrides applied");
             self.feed_engine(EngineInput::ChangeRoute { id, change });
         }
     }
 
     /// Drains a route, or uses it again, because its address moved to another interface.
-    fn apply_ordered_drain(&mut self, id: RouteId) {
+    fn apply_drain_override(&mut self, id: RouteId) {
         let Some(entry) = self.routes.get(id) else { return };
-        let ordered = self.components.overrides.initial_change(&self.config, entry);
+        let overrides = self.components.overrides.initial_change(&self.config, entry);
         let change = RouteChange {
-            drain: Some(ordered.drain.unwrap_or_default()),
+            drain: Some(overrides.drain.unwrap_or_default()),
             ..RouteChange::default()
         };
         self.feed_engine(EngineInput::ChangeRoute { id, change });
@@ -141,7 +141,7 @@ impl Driver {
 
     /// Takes over transport, timing and priority that are planned otherwise than before: the
     /// networks at its ends have other metrics, the peer advertised its site, or the config or an
-    /// operator describes the remote end. What an operator ordered for the route stays.
+    /// operator describes the remote end. An operator's overrides for the route stay.
     fn update_route_params(&mut self, plan: &PlannedRoute) {
         let Some(id) = self.routes.id_of(plan.route_key()) else { return };
         let Some(entry) = self.routes.get_mut(id) else { return };
@@ -150,9 +150,9 @@ impl Driver {
             entry.plan = plan.clone();
             let spec = plan.spec.clone();
             self.feed_engine(EngineInput::ReplaceSpec { id, spec });
-            return self.apply_orders(id);
+            return self.apply_overrides(id);
         }
-        let ordered = self.components.overrides.initial_change(&self.config, entry);
+        let overrides = self.components.overrides.initial_change(&self.config, entry);
         let planned = &mut entry.plan.spec;
         let transport = plan.spec.transport;
         tracing::trace!(route = %id, "planned differently");
@@ -160,9 +160,9 @@ impl Driver {
         let timing = std::mem::replace(&mut planned.timing, plan.spec.timing);
         let priority = std::mem::replace(&mut planned.priority, plan.spec.priority);
         let change = RouteChange {
-            timing: (timing != plan.spec.timing && ordered.timing.is_none())
+            timing: (timing != plan.spec.timing && overrides.timing.is_none())
                 .then_some(plan.spec.timing),
-            priority: (priority != plan.spec.priority && ordered.priority.is_none())
+            priority: (priority != plan.spec.priority && overrides.priority.is_none())
                 .then_some(plan.spec.priority),
             ..RouteChange::default()
         };
@@ -232,7 +232,7 @@ impl Driver {
             self.feed_engine(input);
         }
         for id in moved {
-            self.apply_ordered_drain(id);
+            self.apply_drain_override(id);
         }
         self.update_frame_limits();
     }

@@ -12,6 +12,7 @@ use netft_proto::{
     ids::NodeKey,
     roster::{
         JoinRequest, JoinSession, JoinToken, MAX_JOIN_REPLY_LEN, MAX_JOIN_REQUEST_LEN, NodeAddress,
+        source_network,
     },
 };
 use quinn::{Connection, Endpoint};
@@ -46,7 +47,8 @@ const LINGER_TIME: Duration = Duration::from_millis(200);
 const JOIN_QUEUE_LEN: usize = 8;
 /// Joins served at once; further ones are closed.
 const MAX_JOINS: usize = 8;
-/// Joins of one address served at once, so that one source does not take every place.
+/// Joins of one source served at once, so that it does not take every permit. An IPv6 source is a
+/// /64: one host may choose addresses of it.
 const MAX_JOINS_PER_SOURCE: usize = 2;
 
 /// A node that asks to join. Only its key is proven.
@@ -91,50 +93,51 @@ pub enum JoinError {
     Interrupted(SocketAddr),
 }
 
-/// Places of the joins that are served.
+/// Permits of the joins that are served.
 #[derive(Clone)]
 pub(in crate::io) struct JoinAdmission {
     inviter: NodeKey,
     queue: mpsc::Sender<JoinAttempt>,
-    /// Source addresses of those served.
+    /// Sources of those served.
     served: Arc<Mutex<Vec<IpAddr>>>,
 }
 
-/// A place, given back when dropped.
-struct JoinPlace {
+/// A permit, given back when dropped.
+struct JoinPermit {
     source: IpAddr,
     served: Arc<Mutex<Vec<IpAddr>>>,
 }
 
-impl Drop for JoinPlace {
+impl Drop for JoinPermit {
     fn drop(&mut self) {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = served.iter().position(|source| *source == self.source) {
-            served.swap_remove(place);
+        if let Some(at) = served.iter().position(|source| *source == self.source) {
+            served.swap_remove(at);
         }
     }
 }
 
 impl JoinAdmission {
-    /// The places of the node with the key `inviter`, and the receiver of the attempts.
+    /// The permits of the node with the key `inviter`, and the receiver of the attempts.
     pub(in crate::io) fn new(inviter: NodeKey) -> (Self, mpsc::Receiver<JoinAttempt>) {
         let (queue, receiver) = mpsc::channel(JOIN_QUEUE_LEN);
         (Self { inviter, queue, served: Arc::default() }, receiver)
     }
 
-    fn take_place(&self, source: IpAddr) -> Option<JoinPlace> {
+    fn take_permit(&self, source: IpAddr) -> Option<JoinPermit> {
+        let source = source_network(source);
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         let of_source = served.iter().filter(|other| **other == source).count();
         if served.len() == MAX_JOINS || of_source == MAX_JOINS_PER_SOURCE {
             return None;
         }
         served.push(source);
-        Some(JoinPlace { source, served: Arc::clone(&self.served) })
+        Some(JoinPermit { source, served: Arc::clone(&self.served) })
     }
 
-    /// Serves the one request of a joiner at `source`, if there is a place.
+    /// Serves the one request of a joiner at `source`, if there is a permit.
     pub(in crate::io) async fn serve_join(self, connection: Connection, source: IpAddr) {
-        let Some(_place) = self.take_place(source) else {
+        let Some(_permit) = self.take_permit(source) else {
             return connection.close(CLOSE_GOING_AWAY, b"too many joins at once");
         };
         let serve = self.pass_on(&connection, source);
@@ -266,16 +269,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_source_does_not_take_every_place() {
+    fn one_source_does_not_take_every_permit() {
         let (admission, _receiver) = JoinAdmission::new(NodeKey([1; 32]));
         let source = |last: u8| IpAddr::from([10, 0, 0, last]);
-        let flood: Vec<_> = (0..10).filter_map(|_| admission.take_place(source(1))).collect();
+        let flood: Vec<_> = (0..10).filter_map(|_| admission.take_permit(source(1))).collect();
         assert_eq!(flood.len(), MAX_JOINS_PER_SOURCE);
         let others: Vec<_> =
-            (2..20).filter_map(|last| admission.take_place(source(last))).collect();
+            (2..20).filter_map(|last| admission.take_permit(source(last))).collect();
         assert_eq!(others.len(), MAX_JOINS - MAX_JOINS_PER_SOURCE);
-        assert!(admission.take_place(source(100)).is_none());
+        assert!(admission.take_permit(source(100)).is_none());
         drop(flood);
-        assert!(admission.take_place(source(1)).is_some());
+        assert!(admission.take_permit(source(1)).is_some());
+        let (admission, _receiver) = JoinAdmission::new(NodeKey([1; 32]));
+        let host = |last: u16| IpAddr::from([0xfd00, 0, 0, 1, 0, 0, 0, last]);
+        let flood: Vec<_> = (0..10).filter_map(|it| admission.take_permit(host(it))).collect();
+        assert_eq!(flood.len(), MAX_JOINS_PER_SOURCE, "one /64 is one source");
     }
 }

@@ -203,8 +203,7 @@ pub(in crate::io) enum RequestSupport {
 
 /// The requests that both ends of an established connection support.
 pub(in crate::io) fn request_support(connection: &quinn::Connection) -> RequestSupport {
-    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    match data.and_then(|data| data.protocol).as_deref() {
+    match negotiated_alpn(connection).as_deref() {
         Some(ALPN_CONTROL_TOPICS) => RequestSupport::Topics,
         Some(ALPN_CONTROL_VALIDATE) => RequestSupport::ValidateOnly,
         _ => RequestSupport::None,
@@ -213,8 +212,12 @@ pub(in crate::io) fn request_support(connection: &quinn::Connection) -> RequestS
 
 /// Returns whether the other end of an established connection asks to join.
 pub(in crate::io) fn is_join(connection: &quinn::Connection) -> bool {
+    negotiated_alpn(connection).as_deref() == Some(ALPN_JOIN)
+}
+
+fn negotiated_alpn(connection: &quinn::Connection) -> Option<Vec<u8>> {
     let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    data.and_then(|data| data.protocol).as_deref() == Some(ALPN_JOIN)
+    data.and_then(|data| data.protocol)
 }
 
 /// Verifier that accepts exactly the pinned keys, and strangers while nodes may join.

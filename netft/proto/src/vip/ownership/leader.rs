@@ -33,7 +33,8 @@ const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 struct LastGrant {
     token: FencingToken,
     owner: String,
-    at: Time,
+    /// No lease on the address that was granted so far runs after this.
+    ended_by: Time,
 }
 
 /// The leader of one term.
@@ -144,25 +145,27 @@ impl OwnershipLeader {
         if now < free_at {
             return LeaseVerdict::Wait(free_at.since(now));
         }
-        let grant = LastGrant { token: record.token, owner: report.node.clone(), at: now };
+        let end = now + self.rules.wait_after_grant(policy.lease);
+        // A reload may have shortened the lease, and the reply with the shorter one may be lost.
+        let ended_by = self.grants.get(&policy.name).map_or(end, |grant| grant.ended_by.max(end));
+        let grant = LastGrant { token: record.token, owner: report.node.clone(), ended_by };
         self.grants.insert(policy.name.clone(), grant);
         LeaseVerdict::Granted(policy.lease)
     }
 
     /// From when on no other lease on the address can run.
     fn free_at(&self, policy: &VipPolicy, record: &VipRecord, report: &LeaseReport) -> Time {
-        let wait = self.rules.wait_after_grant(policy.lease);
         let is_released =
             |token| self.released.contains(&(policy.name.clone(), token)) && token != record.token;
         match self.grants.get(&policy.name) {
             Some(grant) if grant.token == record.token => Time::ZERO,
             Some(grant) if is_released(grant.token) => Time::ZERO,
-            Some(grant) => grant.at + wait,
+            Some(grant) => grant.ended_by,
             // It was granted this token before, when no other lease could run.
             None if report.holds.contains(&(policy.name.clone(), record.token)) => Time::ZERO,
             // The holder of the token just before has let go; it held it, so nobody else did.
             None if is_released(record.previous) => Time::ZERO,
-            None => self.last_foreign_grant + wait,
+            None => self.last_foreign_grant + self.rules.wait_after_grant(policy.lease),
         }
     }
 

@@ -102,6 +102,24 @@ fn a_silent_owners_address_waits_for_its_last_grant_to_end() {
 }
 
 #[test]
+fn a_lease_that_a_reload_shortened_is_waited_for_as_it_was_granted() {
+    let mut cluster = Cluster::new(policy(&["a"], Failback::Never));
+    cluster.hear(at(1), &report("a", 1));
+    cluster.hear(at(1), &report("b", 1));
+    cluster.decide(at(1));
+    assert_eq!(cluster.ask(at(500), &report("a", 2)), LeaseVerdict::Granted(LEASE_TIME));
+    let short = LEASE_TIME / 4;
+    cluster.policies[0].lease = short;
+    // This reply may be lost: the longer lease runs on then.
+    assert_eq!(cluster.ask(at(510), &report("a", 3)), LeaseVerdict::Granted(short));
+    cluster.leader.set_reachable("a", false);
+    assert_eq!(cluster.decide(at(600)).as_deref(), Some("b"));
+    let LeaseVerdict::Wait(wait) = cluster.ask(at(600), &report("b", 2)) else { panic!() };
+    let whole = LeaseRules::DEFAULT.wait_after_grant(LEASE_TIME);
+    assert_eq!(wait, whole - Duration::from_millis(100), "since the grant at 500");
+}
+
+#[test]
 fn a_move_waits_for_the_release_only() {
     let mut cluster = Cluster::new(policy(&["a"], Failback::After(Duration::ZERO)));
     cluster.hear(at(1), &report("a", 1));

@@ -62,8 +62,8 @@ pub async fn open_adapter(
     try_open(netlink, name, backend, queues).await
 }
 
-/// Takes over the queues of the adapter `name` that another process handed over; `None` if they are
-/// not those that this node needs.
+/// Takes over the queues of the adapter `name` that another process handed over, whatever their
+/// number; `None` if they are of another device or backend.
 ///
 /// # Errors
 /// Of netlink.
@@ -71,20 +71,19 @@ pub async fn inherit_adapter(
     netlink: &Netlink,
     name: &str,
     backend: AdapterBackend,
-    (descriptors, count): (Vec<OwnedFd>, usize),
+    descriptors: Vec<OwnedFd>,
 ) -> Result<Option<OpenedAdapter>, TunOpenError> {
     let vnet_hdr = backend == AdapterBackend::Offload;
     let fits = |fd: &OwnedFd| {
         let flags = sys::tun::queue_flags(fd);
         flags.is_ok_and(|(device, flags)| device == name && flags.vnet_hdr == vnet_hdr)
     };
-    let device = netlink.find_device(name).await?;
-    let Some(device) = device.filter(|_| descriptors.len() == count) else { return Ok(None) };
+    let Some(device) = netlink.find_device(name).await? else { return Ok(None) };
     if !descriptors.iter().all(fits) {
         return Ok(None);
     }
-    let queues = descriptors.into_iter().map(|fd| TunQueue { fd, vnet_hdr }).collect();
-    let (ifindex, origin) = (device.index, DeviceOrigin::HandedOver);
+    let queues: Vec<_> = descriptors.into_iter().map(|fd| TunQueue { fd, vnet_hdr }).collect();
+    let (ifindex, count, origin) = (device.index, queues.len(), DeviceOrigin::HandedOver);
     tracing::info!(adapter = name, ifindex, queues = count, ?origin, "adapter opened");
     Ok(Some(OpenedAdapter { queues, ifindex, origin }))
 }

@@ -85,7 +85,7 @@ pub(in crate::io) async fn accept_unverified(
         Err(reason) => return log_unproven(limiter, &reason),
     };
     if tls::is_join(&connection) {
-        // Its place is for handshakes of peers.
+        // Permits are for handshakes of peers; joins have their own.
         drop(permit);
         return serve_join(connection).await;
     }

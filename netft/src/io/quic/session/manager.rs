@@ -49,7 +49,7 @@ use crate::io::{
     },
 };
 
-/// How long the QUIC tasks get to send the frames that end a session.
+/// Time for the QUIC tasks to send the frames that end a session.
 pub(crate) const SESSION_CLOSE_DELAY: Duration = Duration::from_millis(20);
 /// Timeout of the close: a little more than QUIC's draining period.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);

@@ -5,11 +5,12 @@ use netft_proto::{
     ids::NodeKey,
     roster::{ClusterId, InviteId, InviteSecret, JoinToken},
 };
+use tokio::sync::mpsc;
 
 use crate::io::{
     identity,
     quic::{
-        join::{JoinError, Joiner, request_join},
+        join::{JoinAttempt, JoinError, Joiner, request_join},
         tests::rig::{Node, Plan, pair},
     },
 };
@@ -22,6 +23,15 @@ fn token_of(inviter: &Plan) -> JoinToken {
         secret: InviteSecret::new([3; 16]),
         addresses: inviter.addresses(),
     }
+}
+
+/// A node that answers joiners, and the receiver of their attempts.
+fn start_joinable() -> (Plan, Node, mpsc::Receiver<JoinAttempt>) {
+    let (a, b) = pair(1);
+    let node = Node::start(&a, &b, 1);
+    let attempts = node.manager.take_joins().unwrap();
+    node.set_joining(true);
+    (a, node, attempts)
 }
 
 async fn ask(token: &JoinToken, key: &PrivateKey) -> Result<Vec<u8>, JoinError> {
@@ -62,10 +72,7 @@ async fn a_stranger_may_ask_to_join_while_that_is_open_and_at_no_other_time() {
 
 #[tokio::test]
 async fn nothing_is_sent_to_a_node_with_another_key_than_the_token_names() {
-    let (a, b) = pair(1);
-    let node = Node::start(&a, &b, 1);
-    let mut attempts = node.manager.take_joins().unwrap();
-    node.set_joining(true);
+    let (a, _node, mut attempts) = start_joinable();
     let token = JoinToken { inviter: NodeKey([9; 32]), ..token_of(&a) };
     let key = identity::generate_key().unwrap();
     assert!(matches!(ask(&token, &key).await, Err(JoinError::NoAnswer { .. })));
@@ -74,10 +81,7 @@ async fn nothing_is_sent_to_a_node_with_another_key_than_the_token_names() {
 
 #[tokio::test]
 async fn an_inviter_that_ends_in_the_middle_leaves_the_joiner_without_an_answer() {
-    let (a, b) = pair(1);
-    let node = Node::start(&a, &b, 1);
-    let mut attempts = node.manager.take_joins().unwrap();
-    node.set_joining(true);
+    let (a, node, mut attempts) = start_joinable();
     let (token, key) = (token_of(&a), identity::generate_key().unwrap());
     let end = async {
         let attempt = attempts.recv().await.unwrap();
