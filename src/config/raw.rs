@@ -61,6 +61,18 @@ pub(super) struct TopologyTable {
 pub(super) struct OwnershipTable {
     pub(super) voters: OptionalField,
     pub(super) store: OptionalField,
+    #[serde(default)]
+    pub(super) etcd: EtcdTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EtcdTable {
+    pub(super) endpoints: OptionalField,
+    pub(super) prefix: OptionalField,
+    pub(super) ttl: OptionalField,
+    pub(super) user: OptionalField,
+    pub(super) password_file: OptionalField,
 }
 
 #[derive(Debug, Default, Deserialize)]

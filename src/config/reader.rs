@@ -2,7 +2,13 @@
 //!
 //! A refused value reads as one that is left out: the check goes on and finds the rest.
 
-use std::{collections::BTreeMap, fmt, ops::Range, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use netft::{
     config::{ConfigKey, KeySyntax},
@@ -212,5 +218,13 @@ impl<K: Ord> UniqueKeys<K> {
         } else {
             self.seen.insert(key, (span.clone(), owner.to_owned()));
         }
+    }
+}
+
+/// The path in a text.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    match Path::new(text) {
+        path if path.is_absolute() => Ok(path.to_owned()),
+        _ => Err("it does not begin with `/`".to_owned()),
     }
 }

@@ -289,6 +289,10 @@ fn a_key_changes_with_a_reload_or_a_restart_as_the_table_says() {
                 without_tcp.with("vip.check.http", "\"http://127.0.0.1:8008/\"")
             }
             "vip.hook_timeout" => SampleFile::new().with("vip.hook", "[\"/bin/true\"]"),
+            // One is refused without the other.
+            "ownership.etcd.user" | "ownership.etcd.password_file" => SampleFile::new()
+                .with("ownership.etcd.user", "\"other\"")
+                .with("ownership.etcd.password_file", "\"/tmp/other\""),
             _ => SampleFile::new(),
         };
         let changed = match key.path {

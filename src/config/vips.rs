@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    path::Path,
     time::Duration,
 };
 
@@ -15,10 +14,11 @@ use netft::config::{
 use toml::Spanned;
 
 use super::{
+    etcd::read_etcd,
     problem::ConfigProblem,
     raw,
     raw::OptionalField,
-    reader::{ByteSpan, FieldReader, UniqueKeys},
+    reader::{ByteSpan, FieldReader, UniqueKeys, absolute_path},
     value::TomlValue,
 };
 
@@ -81,14 +81,11 @@ pub(super) fn read_ownership(
         false => Err("no node has this name".to_owned()),
     };
     let voters = reader.read_list(&table.voters, &keys::OWNERSHIP_VOTERS, node);
-    let path = |text: &str| match Path::new(text) {
-        path if path.is_absolute() => Ok(path.to_owned()),
-        _ => Err("it does not begin with `/`".to_owned()),
-    };
-    let store = reader.parse_text(&table.store, &keys::OWNERSHIP_STORE, path);
+    let store = reader.parse_text(&table.store, &keys::OWNERSHIP_STORE, absolute_path);
     OwnershipConfig {
         voters: voters.into_iter().map(|(name, _)| name).collect(),
         store: store.map(|(path, _)| path),
+        etcd: read_etcd(reader, &table.etcd),
     }
 }
 

@@ -62,6 +62,8 @@ pub struct RunningNode {
     partners: OnceLock<Arc<PartnerBook>>,
     /// Set once an engine decides on owners.
     ownership: OnceLock<OwnershipHandle>,
+    /// Set once etcd decides on owners.
+    etcd: OnceLock<mpsc::Sender<OwnershipRequest>>,
     cluster: OnceLock<ClusterHandle>,
     /// Changed by every reload that took effect.
     reloaded: watch::Sender<()>,
@@ -95,6 +97,7 @@ impl RunningNode {
             vips: OnceLock::new(),
             partners: OnceLock::new(),
             ownership: OnceLock::new(),
+            etcd: OnceLock::new(),
             cluster: OnceLock::new(),
             reloaded: watch::Sender::new(()),
             upgrades: OnceLock::new(),
@@ -140,9 +143,14 @@ impl RunningNode {
         let _ = self.ownership.set(engine);
     }
 
-    /// The engine that decides on owners.
-    pub(super) fn ownership(&self) -> Option<&OwnershipHandle> {
-        self.ownership.get()
+    /// Etcd decides on owners from here on.
+    pub(super) fn set_etcd(&self, requests: mpsc::Sender<OwnershipRequest>) {
+        let _ = self.etcd.set(requests);
+    }
+
+    /// An engine decides on owners.
+    pub(super) fn has_engine(&self) -> bool {
+        self.ownership.get().is_some() || self.etcd.get().is_some()
     }
 
     /// Changes with every reload of the config.
@@ -328,10 +336,13 @@ impl ControlBackend for RunningNode {
     async fn move_vip(&self, name: &str, to: Option<&str>) -> Result<String, VipError> {
         let config = self.config().await.ok_or(VipError::Closed)?;
         let vip = config.floating.vips.iter().find(|vip| vip.name == name);
-        if vip.is_some_and(|vip| vip.ownership == VipOwnership::Raft)
-            && let Some(engine) = self.ownership.get()
-        {
-            return self.request_move(&engine.requests, name, to).await;
+        let engine = match vip.map(|vip| vip.ownership) {
+            Some(VipOwnership::Raft) => self.ownership.get().map(|engine| &engine.requests),
+            Some(VipOwnership::Etcd) => self.etcd.get(),
+            Some(VipOwnership::Manual) | None => None,
+        };
+        if let Some(requests) = engine {
+            return self.request_move(requests, name, to).await;
         }
         let handle = self.vips.get().ok_or(VipError::Closed)?;
         vip::move_address(handle, self, name, to).await

@@ -1,7 +1,7 @@
-//! Starts the engine that decides on the owners of floating addresses, and connects it with the
+//! Starts the engines that decide on the owners of floating addresses, and connects them with the
 //! node: requests of peers, and who can be reached.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use netft::{
     NodeKey,
@@ -15,7 +15,8 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::node::{OwnershipHandle, RunningNode, peer_name};
 use crate::{
     ownership::{
-        OwnershipRequest, OwnershipUpdate,
+        OWNERSHIP_QUEUE_LEN, OwnershipRequest, OwnershipUpdate,
+        etcd::{EtcdEngine, EtcdSettings},
         raft::{
             EngineChannels, OwnershipNode, OwnershipTransport, PeerMessage, RaftEngine,
             RaftSettings,
@@ -27,7 +28,7 @@ use crate::{
 /// Requests of peers, and changes of who can be reached, on their way to the engine.
 const ENGINE_QUEUE_LEN: usize = 64;
 
-/// The tasks of the engine; it ends with them.
+/// The tasks of the engines, which end with them.
 pub(super) struct RunningOwnership {
     _tasks: JoinSet<()>,
 }
@@ -42,11 +43,81 @@ pub(super) struct ServiceChannels {
 }
 
 impl RunningOwnership {
-    /// Starts the engine once an address of the config needs it, or this node is a voter.
+    /// Starts each engine once an address of the config needs it; raft also if this node votes.
     pub(super) fn start(node: &Arc<RunningNode>, channels: ServiceChannels) -> Self {
+        let ServiceChannels { updates, requests, request_rx } = channels;
+        let (raft_tx, raft_requests) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
+        let (etcd_tx, etcd_requests) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
+        let etcd = ServiceChannels {
+            updates: updates.clone(),
+            requests: requests.clone(),
+            request_rx: etcd_requests,
+        };
+        let raft = ServiceChannels { updates, requests, request_rx: raft_requests };
         let mut tasks = JoinSet::new();
-        tasks.spawn(run_ownership(Arc::clone(node), channels));
+        tasks.spawn(route_requests(Arc::clone(node), request_rx, etcd_tx, raft_tx));
+        tasks.spawn(run_etcd(Arc::clone(node), etcd));
+        tasks.spawn(run_ownership(Arc::clone(node), raft));
         Self { _tasks: tasks }
+    }
+}
+
+/// Passes each request on to the engine of its address. A full queue makes the sender wait.
+async fn route_requests(
+    node: Arc<RunningNode>,
+    mut requests: mpsc::Receiver<OwnershipRequest>,
+    etcd: mpsc::Sender<OwnershipRequest>,
+    raft: mpsc::Sender<OwnershipRequest>,
+) {
+    let mut by_etcd = BTreeSet::new();
+    while let Some(request) = requests.recv().await {
+        let Some(config) = node.config().await else { return };
+        let (OwnershipRequest::Able { vip, .. }
+        | OwnershipRequest::Released { vip, .. }
+        | OwnershipRequest::Move { vip, .. }) = &request;
+        // The engine of an address that the config does not name any more lets it go.
+        let known = config.floating.vips.iter().find(|one| one.name == **vip);
+        match known.map(|one| one.ownership) {
+            Some(VipOwnership::Etcd) => drop(by_etcd.insert(Arc::clone(vip))),
+            Some(_) => drop(by_etcd.remove(vip)),
+            None => {}
+        }
+        let engine = if by_etcd.contains(vip) { &etcd } else { &raft };
+        // Without this engine nobody asks for the address.
+        let _ = engine.send(request).await;
+    }
+}
+
+/// Runs the etcd engine, and tells it what reloads change.
+async fn run_etcd(node: Arc<RunningNode>, service: ServiceChannels) {
+    let mut reloads = node.reloads();
+    let (policies_tx, policies_rx) = mpsc::channel(1);
+    let mut channels = Some((service, policies_rx));
+    let mut known = Vec::new();
+    let mut engine = None;
+    loop {
+        reloads.borrow_and_update();
+        let Some(config) = node.config().await else { return };
+        let policies = policies_of(&config, VipOwnership::Etcd);
+        if policies != known {
+            known.clone_from(&policies);
+            if let Some((service, policies_rx)) = channels.take() {
+                let cluster = config.floating.ownership.etcd.clone();
+                let servers = &cluster.endpoints;
+                tracing::info!(?servers, "ownership: etcd decides on {} addresses", known.len());
+                let (name, node_id) = (config.name.clone(), node_id(config.public_key));
+                let settings = EtcdSettings { node: name, node_id, cluster };
+                let ServiceChannels { updates, requests, request_rx } = service;
+                engine = Some(EtcdEngine::start(settings, updates, request_rx, policies_rx));
+                node.set_etcd(requests);
+            }
+            if policies_tx.send(policies).await.is_err() {
+                return;
+            }
+        }
+        if reloads.changed().await.is_err() {
+            return drop(engine);
+        }
     }
 }
 
@@ -86,7 +157,7 @@ async fn run_ownership(node: Arc<RunningNode>, service: ServiceChannels) {
             return;
         }
         let Some(config) = node.config().await else { return };
-        let policies = raft_policies(&config);
+        let policies = policies_of(&config, VipOwnership::Raft);
         if policies != known {
             known.clone_from(&policies);
             if policies_tx.send(policies).await.is_err() {
@@ -96,14 +167,15 @@ async fn run_ownership(node: Arc<RunningNode>, service: ServiceChannels) {
     }
 }
 
-fn raft_policies(config: &Config) -> Vec<VipPolicy> {
+/// Rules of the addresses that an engine decides on.
+fn policies_of(config: &Config, engine: VipOwnership) -> Vec<VipPolicy> {
     let vips = config.floating.vips.iter();
-    vips.filter(|vip| vip.ownership == VipOwnership::Raft).map(to_policy).collect()
+    vips.filter(|vip| vip.ownership == engine).map(to_policy).collect()
 }
 
 /// Settings of the engine; `None` without a need for one.
 fn engine_settings(config: &Config) -> Option<RaftSettings> {
-    let policies = raft_policies(config);
+    let policies = policies_of(config, VipOwnership::Raft);
     let voters = &config.floating.ownership.voters;
     if policies.is_empty() && !voters.contains(&config.name) {
         return None;

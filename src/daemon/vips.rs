@@ -76,7 +76,7 @@ impl RunningVips {
     /// Lets every address go and removes the fence.
     pub(super) async fn stop(mut self) {
         self.handle.stop().await;
-        if self.node.ownership().is_some() {
+        if self.node.has_engine() {
             // The others take the addresses at once if they hear that this node let them go.
             tokio::time::sleep(RELEASE_TIME).await;
         }

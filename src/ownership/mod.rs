@@ -2,11 +2,12 @@
 //! to each other. Both channels are bounded; the sender waits.
 
 pub mod clock;
+pub mod etcd;
 pub mod raft;
 
 use std::sync::Arc;
 
-use netft::{Time, vip::FencingToken};
+use netft::{Time, config::VipOwnership, vip::FencingToken};
 use tokio::sync::oneshot;
 
 /// Messages on their way between an engine and the address service; beyond it the sender waits.
@@ -41,6 +42,13 @@ pub enum OwnershipUpdate {
         token: FencingToken,
         /// Why.
         reason: Arc<str>,
+    },
+    /// A thing that concerns every address with this engine, for those who ask why.
+    Notice {
+        /// The engine.
+        engine: VipOwnership,
+        /// Description.
+        what: Arc<str>,
     },
 }
 

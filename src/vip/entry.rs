@@ -147,9 +147,10 @@ impl VipEntry {
         self.renew_if_due(now);
     }
 
-    /// Ends the operator's wish.
+    /// Ends the operator's wish, and an engine's lease, whose token this one must not fall behind.
     pub(super) fn unwant(&mut self, now: Time, token: FencingToken, reason: &str) {
         self.wish = None;
+        let token = self.machine.grant().map_or(token, |grant| token.max(grant.token));
         self.input(now, VipInput::Revoke(token, reason.to_owned()));
     }
 
@@ -209,5 +210,38 @@ impl VipEntry {
                 })
                 .collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use netft::{
+        config::VipAddress,
+        vip::{MacAddress, VipLink},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_an_engine_granted_is_let_go_by_the_operator() {
+        let address = VipAddress { addr: [10, 1, 0, 80].into(), prefix_len: None };
+        let config =
+            VipConfig { ownership: VipOwnership::Raft, ..VipConfig::new("web", vec![address]) };
+        let time = Time::from_nanos(1);
+        let mut entry = VipEntry::new(time, config, &mpsc::channel(1).0);
+        let link = VipLink { index: 2, name: "eth0".to_owned(), mac: MacAddress([2; 6]) };
+        entry.input(time, VipInput::Link(Ok(link)));
+        let granted = FencingToken { term: 3, index: 7 };
+        let until = time + Duration::from_millis(400);
+        entry.input(time, VipInput::Grant(VipGrant { token: granted, until, is_proven: true }));
+        assert_eq!(entry.machine.state().as_str(), "online");
+        // The service counts its own decisions, which are behind those of an engine.
+        entry.unwant(time, FencingToken { term: 0, index: 1 }, "it was removed");
+        assert_eq!(entry.machine.grant(), None);
+        let actions: Vec<_> = std::iter::from_fn(|| entry.poll_action()).collect();
+        assert!(actions.contains(&VipAction::Forbid), "{actions:?}");
+        assert!(actions.contains(&VipAction::Released(granted)), "{actions:?}");
     }
 }

@@ -273,6 +273,15 @@ impl VipService {
                     (entry.owner, entry.cause) = (owner, Some(reason));
                 }
             }
+            OwnershipUpdate::Notice { engine, what } => {
+                let is_meant = |entry: &&mut VipEntry| entry.config.ownership == engine;
+                let mut names = Vec::new();
+                for entry in self.entries.values_mut().filter(is_meant) {
+                    entry.add_history(time, what.to_string());
+                    names.push(entry.config.name.clone());
+                }
+                self.report(EventKind::VipNotice { vip: names.join(", "), what: what.to_string() });
+            }
         }
     }
 

@@ -21,7 +21,16 @@ pub fn has_programs(programs: &[&str]) -> bool {
 
 /// Says that a test is skipped for want of a package; in CI that is a failure.
 pub fn skip_without(is_there: bool, package: &str) -> bool {
-    let required = std::env::var_os("NETFT_REQUIRE_NETNS").is_some_and(|value| value == "1");
+    skip_unless(is_there, package, "NETFT_REQUIRE_NETNS")
+}
+
+/// The same for the package of a server.
+pub fn skip_without_server(is_there: bool, package: &str) -> bool {
+    skip_unless(is_there, package, "NETFT_REQUIRE_SERVERS")
+}
+
+fn skip_unless(is_there: bool, package: &str, variable: &str) -> bool {
+    let required = std::env::var_os(variable).is_some_and(|value| value == "1");
     assert!(is_there || !required, "this test needs the package {package}");
     if !is_there {
         println!("SKIP: the package {package} is not installed");

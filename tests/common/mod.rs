@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod commands;
 pub mod faults;
+pub mod owner_lab;
 pub mod three_nodes;
 
 use std::{

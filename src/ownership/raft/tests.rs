@@ -119,7 +119,7 @@ async fn serve_addresses(
                 }
                 requests.send(OwnershipRequest::Released { vip, token }).await.unwrap();
             }
-            OwnershipUpdate::Owner { .. } => {}
+            OwnershipUpdate::Owner { .. } | OwnershipUpdate::Notice { .. } => {}
         }
     }
 }

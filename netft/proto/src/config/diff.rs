@@ -168,7 +168,12 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
     let certificate = |config: &Config| tls(config, |files| &files.certificate);
     let key = |config: &Config| tls(config, |files| &files.key);
     let age = |config: &Config| describe_duration(config.retransmit_limits.age);
-    let settings: [(&'static str, String, String); 19] = [
+    let etcd = |config: &Config| config.floating.ownership.etcd.clone();
+    let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+    let user = |config: &Config| text(etcd(config).user);
+    let password_file =
+        |config: &Config| text(etcd(config).password_file.map(|path| path.display().to_string()));
+    let settings: [(&'static str, String, String); 24] = [
         (keys::NODE_NAME.path, old.name.clone(), new.name.clone()),
         (keys::NODE_KEY.path, old.public_key.to_string(), new.public_key.to_string()),
         (keys::ADAPTER_NAME.path, old.adapter.name.clone(), new.adapter.name.clone()),
@@ -204,6 +209,11 @@ fn restart_required(old: &Config, new: &Config) -> Vec<RestartRequired> {
         (keys::METRICS_TOKEN_FILE.path, token(old), token(new)),
         (keys::METRICS_CERTIFICATE_FILE.path, certificate(old), certificate(new)),
         (keys::METRICS_KEY_FILE.path, key(old), key(new)),
+        (keys::ETCD_ENDPOINTS.path, etcd(old).endpoints.join(", "), etcd(new).endpoints.join(", ")),
+        (keys::ETCD_PREFIX.path, etcd(old).prefix, etcd(new).prefix),
+        (keys::ETCD_TTL.path, describe_duration(etcd(old).ttl), describe_duration(etcd(new).ttl)),
+        (keys::ETCD_USER.path, user(old), user(new)),
+        (keys::ETCD_PASSWORD_FILE.path, password_file(old), password_file(new)),
         ("--runtime-dir", folder(old), folder(new)),
     ];
     settings

@@ -29,6 +29,7 @@ pub const CONFIG_TABLES: &[ConfigTable] = &[
     table("relay", "Forwarding over a third node while two nodes share no route that is up."),
     table("ownership", "Votes on the owners of floating addresses with `ownership = \"raft\"`."),
     table("metrics", "Metrics over TCP, for Prometheus; the control socket has them always."),
+    table("ownership.etcd", "The etcd cluster of addresses with `ownership = \"etcd\"`."),
     list_of_tables("network", "A physical network to use. Without any, every one found is used."),
     list_of_tables("peer", "Another node; at most 256."),
     list_of_tables(
@@ -265,6 +266,23 @@ config_keys! {
     /// File with the private key of the certificate, PEM, unreadable for others.
     METRICS_KEY_FILE = "metrics.key_file", KeySyntax::Text("the path of a file"),
         Described("none"), Restart, r#""metrics.key""#;
+    /// Servers of the cluster, etcd 3.4 or later, each `http://HOST:PORT`. The connection is not
+    /// encrypted: use a trusted network.
+    ETCD_ENDPOINTS = "ownership.etcd.endpoints", KeySyntax::TextList("`http://HOST:PORT`"),
+        Described("none"), Restart, r#"["http://10.1.0.5:2379"]"#;
+    /// Prefix of the keys, the same on every node and used by nothing else.
+    ETCD_PREFIX = "ownership.etcd.prefix", KeySyntax::Text("printable ASCII that ends with `/`"),
+        Text(DEFAULT_ETCD_PREFIX), Restart, r#""/netft/east/""#;
+    /// Time after which etcd takes the addresses of a silent node. etcd counts in whole seconds,
+    /// and raises a value that is too short for its own elections.
+    ETCD_TTL = "ownership.etcd.ttl", KeySyntax::Number(ETCD_TTL_LIMITS),
+        Number(DEFAULT_ETCD_TTL.as_secs()), Restart, "5";
+    /// User of the cluster; it reads and writes the keys under `prefix`.
+    ETCD_USER = "ownership.etcd.user", KeySyntax::Text("a name"), Described("none"), Restart,
+        r#""netft""#;
+    /// File whose first line is the user's password.
+    ETCD_PASSWORD_FILE = "ownership.etcd.password_file", KeySyntax::Text("an absolute path"),
+        Described("none"), Restart, r#""/etc/netft/etcd.password""#;
 
     /// Prefix of the network; no two networks overlap.
     NETWORK_PREFIX = "network.prefix", KeySyntax::Text(PREFIX_SYNTAX), Required, Live,
@@ -357,8 +375,9 @@ config_keys! {
     VIP_NETWORK = "vip.network", KeySyntax::Text(PREFIX_SYNTAX),
         Described("the one that contains the address"), Live, r#""10.1.0.0/24""#;
     /// Who decides on the owner: `manual`, the operator by `netft vip online`, `offline` and
-    /// `move`; `raft`, the nodes that vote, by the keys below.
-    VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual", "raft"]),
+    /// `move`; `raft`, the nodes that vote, by the keys below; `etcd`, an
+    /// etcd cluster.
+    VIP_OWNERSHIP = "vip.ownership", KeySyntax::Choice(&["manual", "raft", "etcd"]),
         Text("manual"), Live, r#""raft""#;
     /// How long the owner may answer without a renewal.
     VIP_LEASE = "vip.lease", KeySyntax::Number(LEASE_LIMITS),

@@ -76,6 +76,10 @@ impl fmt::Display for NumberLimits {
 
 /// The default lease of a floating address.
 pub const DEFAULT_LEASE: Duration = Duration::from_millis(400);
+/// `ownership.etcd.prefix`.
+pub const DEFAULT_ETCD_PREFIX: &str = "/netft/";
+/// `ownership.etcd.ttl`.
+pub const DEFAULT_ETCD_TTL: Duration = Duration::from_secs(2);
 /// The default time limit of a check, and the time between two.
 pub const DEFAULT_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The default number of passes in a row that make a failed service healthy.
@@ -113,6 +117,7 @@ pub(super) const PACKET_SIZE_LIMITS: NumberLimits = NumberLimits::new(1, 65_535,
 pub(super) const DELAY_LIMITS: NumberLimits = NumberLimits::new(DELAY_RANGE.0, DELAY_RANGE.1, "ms");
 pub(super) const THRESHOLD_LIMITS: NumberLimits =
     NumberLimits::new(THRESHOLD_RANGE.0, THRESHOLD_RANGE.1, "heartbeats");
+pub(super) const ETCD_TTL_LIMITS: NumberLimits = NumberLimits::new(1, 60, "s");
 pub(super) const LEASE_LIMITS: NumberLimits = NumberLimits::new(100, 60_000, "ms");
 pub(super) const FAILBACK_LIMITS: NumberLimits = NumberLimits::new(0, 86_400_000, "ms");
 pub(super) const CHECK_TIME_LIMITS: NumberLimits = NumberLimits::new(10, 600_000, "ms");

@@ -29,7 +29,7 @@ pub use crate::config::{
     peer::{HostName, PeerConfig, RouteOverride},
     private_key::PrivateKey,
     settings::{
-        AccessConfig, AdapterBackend, AdapterConfig, ClassTimings, Config, ExcludeRule,
+        AccessConfig, AdapterBackend, AdapterConfig, ClassTimings, Config, EtcdConfig, ExcludeRule,
         FailoverConfig, FloatingConfig, HeartbeatConfig, MetricsConfig, OwnershipConfig,
         RelayConfig, SessionConfig, TlsFiles, TopologyConfig,
     },

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use crate::{
     config::{
         limits::{
-            DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_HISTORY, DEFAULT_HOLD_DOWN, DEFAULT_MTU,
-            DEFAULT_MULTICAST, DEFAULT_PORT, DEFAULT_REKEY_INTERVAL, DEFAULT_RELAY_LIMIT,
-            DEFAULT_RUNTIME_DIR,
+            DEFAULT_ADAPTER, DEFAULT_BUSY_POLL, DEFAULT_ETCD_PREFIX, DEFAULT_ETCD_TTL,
+            DEFAULT_HISTORY, DEFAULT_HOLD_DOWN, DEFAULT_MTU, DEFAULT_MULTICAST, DEFAULT_PORT,
+            DEFAULT_REKEY_INTERVAL, DEFAULT_RELAY_LIMIT, DEFAULT_RUNTIME_DIR,
         },
         network::NetworkConfig,
         peer::PeerConfig,
@@ -336,6 +336,35 @@ pub struct OwnershipConfig {
     pub voters: Vec<String>,
     /// File of votes and decisions; `None`: the default for the adapter.
     pub store: Option<PathBuf>,
+    /// The etcd cluster of addresses with `ownership = "etcd"`.
+    pub etcd: EtcdConfig,
+}
+
+/// An etcd cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// Host and port of each server.
+    pub endpoints: Vec<String>,
+    /// Prefix of the keys, the same on every node and different from other clusters'.
+    pub prefix: String,
+    /// Time after which etcd gives a silent node's addresses away, whole seconds.
+    pub ttl: Duration,
+    /// User; `None`: etcd asks for none.
+    pub user: Option<String>,
+    /// File with the user's password in its first line.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Default for EtcdConfig {
+    fn default() -> Self {
+        Self {
+            endpoints: Vec::new(),
+            prefix: DEFAULT_ETCD_PREFIX.to_owned(),
+            ttl: DEFAULT_ETCD_TTL,
+            user: None,
+            password_file: None,
+        }
+    }
 }
 
 impl OwnershipConfig {

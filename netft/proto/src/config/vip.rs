@@ -62,6 +62,8 @@ pub enum VipOwnership {
     Manual,
     /// The nodes that vote (`[ownership]`), by raft.
     Raft,
+    /// Leases of an etcd cluster (`[ownership.etcd]`).
+    Etcd,
 }
 
 impl VipOwnership {
@@ -70,12 +72,13 @@ impl VipOwnership {
         match self {
             Self::Manual => "manual",
             Self::Raft => "raft",
+            Self::Etcd => "etcd",
         }
     }
 
     /// The engine of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Manual, Self::Raft].into_iter().find(|engine| engine.as_str() == name)
+        [Self::Manual, Self::Raft, Self::Etcd].into_iter().find(|engine| engine.as_str() == name)
     }
 }
 

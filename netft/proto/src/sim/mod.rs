@@ -30,7 +30,7 @@ mod node;
 mod ownership;
 mod random;
 mod report;
-mod rng;
+pub(crate) mod rng;
 mod routed;
 mod rules;
 mod scenario;

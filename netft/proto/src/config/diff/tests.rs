@@ -159,7 +159,7 @@ fn the_order_of_peers_means_nothing() {
 
 #[test]
 fn what_needs_a_new_process_is_refused_whole() {
-    let changes: [fn(&mut Config); 15] = [
+    let changes: [fn(&mut Config); 20] = [
         |c| c.name = "z".into(),
         |c| c.public_key = NodeKey([9; 32]),
         |c| c.adapter.name = "netft1".into(),
@@ -175,6 +175,11 @@ fn what_needs_a_new_process_is_refused_whole() {
         |c| c.access.runtime_dir = "/tmp".into(),
         |c| c.floating.ownership.voters = vec!["z".into()],
         |c| c.floating.ownership.store = Some("/tmp/votes".into()),
+        |c| c.floating.ownership.etcd.endpoints = vec!["etcd:2379".to_owned()],
+        |c| c.floating.ownership.etcd.prefix = "/east/".to_owned(),
+        |c| c.floating.ownership.etcd.ttl = Duration::from_secs(9),
+        |c| c.floating.ownership.etcd.user = Some("netft".to_owned()),
+        |c| c.floating.ownership.etcd.password_file = Some("/tmp/password".into()),
     ];
     let mut all = config();
     for change in changes {
@@ -184,7 +189,7 @@ fn what_needs_a_new_process_is_refused_whole() {
         change(&mut all);
         assert_eq!(diff_configs(&config(), &new).unwrap_err().len(), 1);
     }
-    assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 15);
+    assert_eq!(diff_configs(&config(), &all).unwrap_err().len(), 20);
     let port = &diff_configs(&config(), &{
         let mut c = config();
         c.session.port = 1;

@@ -44,6 +44,23 @@ impl AbleNodes {
         Self { nodes: BTreeMap::new(), unheard_until }
     }
 
+    /// The nodes of a directory that names only nodes that are alive, with what each can carry.
+    pub(super) fn from_directory(
+        now: Time,
+        is_settled: bool,
+        nodes: &BTreeMap<String, BTreeSet<String>>,
+    ) -> Self {
+        let heard = |able: &BTreeSet<String>| ReportedNode {
+            alive_until: Some(now + MAX_PROMISE),
+            able: able.clone(),
+            roles: BTreeMap::new(),
+            is_unreachable: false,
+        };
+        let nodes = nodes.iter().map(|(name, able)| (name.clone(), heard(able)));
+        let unheard_until = if is_settled { now } else { now + MAX_PROMISE };
+        Self { nodes: nodes.collect(), unheard_until }
+    }
+
     pub(super) fn on_report(&mut self, now: Time, report: &LeaseReport) {
         let node = self.nodes.entry(report.node.clone()).or_default();
         node.alive_until = Some(now + report.next_within.min(MAX_PROMISE) * MISSED_REPORTS);

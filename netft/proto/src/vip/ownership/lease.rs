@@ -25,6 +25,13 @@ impl LeaseRules {
         bound + bound.mul_f64(3.0 * f64::from(self.drift_ppm) / 1e6)
     }
 
+    /// The longest lease that has ended on every clock once a server has waited for `wait`: the
+    /// inverse of [`wait_after_grant`](Self::wait_after_grant).
+    pub fn lease_within(&self, wait: Duration) -> Duration {
+        let drift = 1.0 + 3.0 * f64::from(self.drift_ppm) / 1e6;
+        wait.div_f64(drift).saturating_sub(self.fence_delay)
+    }
+
     /// End of a lease on the clock of the node that asked for it at `asked`: counted from the
     /// request, because the leader's wait begins after it.
     pub fn lease_end(asked: Time, lease: Duration) -> Time {

@@ -7,10 +7,12 @@
 //! | [`OwnershipState`] | what the log says: the owner of each address and its token |
 //! | [`OwnershipLeader`] | at the leader: grants leases, decides what to write to the log |
 //! | [`LeaseHolder`] | at every node: asks for leases, and lets addresses go |
+//! | [`EtcdHolder`] | with etcd instead of a leader: holds leases, claims addresses, lets them go |
 //! | [`AckClock`], [`VoteAges`] | bound the leases that an earlier leader may have granted |
 
 mod able_nodes;
 mod ack_age;
+mod etcd;
 mod holder;
 mod leader;
 mod lease;
@@ -23,6 +25,7 @@ mod tests;
 
 pub use crate::vip::ownership::{
     ack_age::{AckClock, VoteAges},
+    etcd::{EtcdEntry, EtcdHolder, EtcdServer, EtcdView, EtcdWrite, LeaseProof},
     holder::{HolderUpdate, LeaseHolder},
     leader::OwnershipLeader,
     lease::LeaseRules,

@@ -1,0 +1,290 @@
+//! The engine: one task that renews this node's lease in etcd and reads and writes the keys.
+
+use std::{sync::Arc, time::Duration};
+
+use netft::{
+    Time,
+    config::{EtcdConfig, VipOwnership},
+    vip::ownership::{EtcdHolder, EtcdView, HolderUpdate, LeaseProof, LeaseRules, VipPolicy},
+};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{gateway::EtcdGateway, watcher::watch_changes};
+use crate::ownership::{OwnershipRequest, OwnershipUpdate, clock};
+
+/// Pause after a request that failed.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Least time from one look at the keys to the next.
+const MIN_INTERVAL: Duration = Duration::from_millis(5);
+/// Timeout of a move, below that of a request between nodes.
+const MOVE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Timeout of the address service, which is never busy for long.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Settings of the engine.
+#[derive(Clone, Debug)]
+pub struct EtcdSettings {
+    /// This node's name.
+    pub node: String,
+    /// A number that no other node of any cluster has: of its key.
+    pub node_id: u64,
+    /// The cluster.
+    pub cluster: EtcdConfig,
+}
+
+/// A running engine. Dropping it stops it.
+pub struct EtcdEngine {
+    _tasks: JoinSet<()>,
+}
+
+impl EtcdEngine {
+    /// Starts the engine. A cluster that is not there is waited for. `policies`: rules of all
+    /// addresses, again whenever they change.
+    pub fn start(
+        settings: EtcdSettings,
+        updates: mpsc::Sender<OwnershipUpdate>,
+        requests: mpsc::Receiver<OwnershipRequest>,
+        policies: mpsc::Receiver<Vec<VipPolicy>>,
+    ) -> Self {
+        let changed = Arc::new(Notify::new());
+        let EtcdSettings { node, node_id, cluster } = settings;
+        let id = format!("{node_id:016x}");
+        let task = EtcdTask {
+            holder: EtcdHolder::new(&node, &id, Vec::new(), LeaseRules::DEFAULT, clock::now()),
+            gateway: EtcdGateway::new(cluster.clone()),
+            updates,
+            failures: 0,
+            moves: Vec::new(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task.run(requests, policies, Arc::clone(&changed)));
+        tasks.spawn(watch_changes(cluster, changed));
+        Self { _tasks: tasks }
+    }
+}
+
+/// A move that the operator waits for.
+struct WaitingMove {
+    vip: String,
+    to: Option<String>,
+    /// The new owner, once the move is written.
+    target: Option<String>,
+    deadline: Time,
+    reply_tx: oneshot::Sender<Result<(), String>>,
+}
+
+struct EtcdTask {
+    holder: EtcdHolder,
+    gateway: EtcdGateway,
+    updates: mpsc::Sender<OwnershipUpdate>,
+    /// Failures since the last success.
+    failures: usize,
+    moves: Vec<WaitingMove>,
+}
+
+impl EtcdTask {
+    async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<OwnershipRequest>,
+        mut policies: mpsc::Receiver<Vec<VipPolicy>>,
+        changed: Arc<Notify>,
+    ) {
+        let mut next = clock::now();
+        let mut last = Time::ZERO;
+        loop {
+            let wait = next.max(last + MIN_INTERVAL).since(clock::now());
+            tokio::select! {
+                biased;
+                request = requests.recv() => match request {
+                    Some(request) => {
+                        self.on_request(request);
+                        next = clock::now();
+                    }
+                    None => return,
+                },
+                Some(policies) = policies.recv() => {
+                    self.holder.set_policies(policies);
+                    next = clock::now();
+                }
+                () = changed.notified() => next = clock::now(),
+                () = sleep(wait) => {
+                    last = clock::now();
+                    let pause = match self.look().await {
+                        Ok(true) => Duration::ZERO,
+                        Ok(false) => self.holder.interval(),
+                        Err(error) => self.on_failure(error).await,
+                    };
+                    next = last + pause;
+                    self.expire_moves();
+                }
+            }
+        }
+    }
+
+    /// Renews the lease, reads the keys and writes what follows. True: look again at once.
+    async fn look(&mut self) -> Result<bool, String> {
+        if !self.holder.needs_lease()
+            && let Some(lease) = self.holder.lease_id()
+        {
+            self.holder.on_lease_lost();
+            self.gateway.revoke_lease(lease).await?;
+        }
+        if self.holder.needs_lease() && self.holder.lease_id().is_none() {
+            let (lease, ttl) = self.gateway.grant_lease().await?;
+            tracing::debug!(lease, ?ttl, "ownership: a lease in etcd");
+            self.holder.on_lease(lease, ttl);
+        }
+        if self.holder.needs_baseline() {
+            let view = self.gateway.read_keys().await?;
+            self.holder.on_baseline(&view);
+        }
+        let mut proof = None;
+        if let Some(lease) = self.holder.lease_id() {
+            let asked = clock::now();
+            match self.gateway.renew_lease(lease).await? {
+                Some(ttl) => proof = Some(LeaseProof { asked, ttl }),
+                None => {
+                    let updates = self.holder.on_lease_lost();
+                    self.send_updates(updates).await;
+                    self.notify("etcd ended this node's lease: a new one is asked for").await;
+                    return Ok(true);
+                }
+            }
+        }
+        let view = self.gateway.read_keys().await?;
+        self.on_success().await;
+        let (updates, writes) = self.holder.on_view(clock::now(), proof, &view);
+        self.send_updates(updates).await;
+        let mut has_written = false;
+        for write in &writes {
+            let is_done = self.gateway.write_key(write).await?;
+            tracing::debug!(?write, is_done, "ownership: written to etcd");
+            has_written |= is_done;
+        }
+        has_written |= self.advance_moves(&view).await?;
+        Ok(has_written)
+    }
+
+    /// Writes the moves that wait, and answers those that are done.
+    async fn advance_moves(&mut self, view: &EtcdView) -> Result<bool, String> {
+        let mut has_written = false;
+        for mut pending in std::mem::take(&mut self.moves) {
+            if pending.target.is_none() {
+                let to = pending.to.as_deref();
+                match self.holder.plan_move(clock::now(), &pending.vip, to, view) {
+                    Ok((target, write)) => {
+                        pending.target = Some(target);
+                        if let Some(write) = write {
+                            has_written |= self.gateway.write_key(&write).await?;
+                        }
+                    }
+                    Err(refusal) => {
+                        // The operator may have stopped waiting.
+                        let _ = pending.reply_tx.send(Err(refusal));
+                        continue;
+                    }
+                }
+            }
+            if self.holder.owner_of(&pending.vip) == pending.target.as_deref() {
+                let _ = pending.reply_tx.send(Ok(()));
+            } else {
+                self.moves.push(pending);
+            }
+        }
+        Ok(has_written)
+    }
+
+    fn expire_moves(&mut self) {
+        let now = clock::now();
+        for pending in std::mem::take(&mut self.moves) {
+            if now < pending.deadline {
+                self.moves.push(pending);
+                continue;
+            }
+            let refusal = match pending.target {
+                Some(target) => format!("{target} did not take it in time"),
+                None => "etcd does not answer".to_owned(),
+            };
+            let _ = pending.reply_tx.send(Err(refusal));
+        }
+    }
+
+    async fn on_success(&mut self) {
+        if self.failures >= self.gateway.server_count() {
+            let text = format!("etcd at {} answers again", self.gateway.endpoint());
+            self.notify(&text).await;
+        }
+        self.failures = 0;
+    }
+
+    /// Tries the next server; how long to wait before that.
+    async fn on_failure(&mut self, error: String) -> Duration {
+        tracing::debug!(%error, "ownership: etcd");
+        self.failures += 1;
+        self.holder.on_server_changed();
+        self.gateway.next_server();
+        let servers = self.gateway.server_count();
+        if self.failures == servers {
+            let text = format!("no etcd server answers, its leases end: {error}");
+            self.notify(&text).await;
+        }
+        if self.failures < servers { Duration::ZERO } else { RETRY_INTERVAL }
+    }
+
+    async fn notify(&self, what: &str) {
+        let engine = VipOwnership::Etcd;
+        self.send(OwnershipUpdate::Notice { engine, what: what.into() }).await;
+    }
+
+    async fn send_updates(&self, updates: Vec<HolderUpdate>) {
+        for update in updates {
+            self.send(match update {
+                HolderUpdate::Granted { vip, token, until } => {
+                    let (now, until_ns) = (clock::now().as_nanos(), until.as_nanos());
+                    tracing::debug!(vip, %token, now, until_ns, "ownership: granted");
+                    OwnershipUpdate::Granted { vip: vip.into(), token, until }
+                }
+                HolderUpdate::Revoked { vip, token } => {
+                    tracing::info!(vip, %token, "ownership: revoked");
+                    OwnershipUpdate::Revoked { vip: vip.into(), token }
+                }
+                HolderUpdate::Owner { vip, owner, token, reason } => {
+                    tracing::info!(vip, ?owner, %token, "ownership: decided because {reason}");
+                    let (vip, owner) = (vip.into(), owner.map(Into::into));
+                    OwnershipUpdate::Owner { vip, owner, token, reason: reason.into() }
+                }
+            })
+            .await;
+        }
+    }
+
+    async fn send(&self, update: OwnershipUpdate) {
+        if timeout(UPDATE_TIMEOUT, self.updates.send(update)).await.is_err() {
+            // The lease ends by itself, in the kernel.
+            tracing::error!("ownership: the address service does not respond");
+        }
+    }
+
+    fn on_request(&mut self, request: OwnershipRequest) {
+        match request {
+            OwnershipRequest::Able { vip, is_able, reason, .. } => {
+                tracing::debug!(%vip, is_able, ?reason, "ownership: ability of this node");
+                self.holder.set_able(&vip, is_able);
+            }
+            OwnershipRequest::Released { vip, token } => {
+                let now = clock::now().as_nanos();
+                tracing::debug!(%vip, %token, now, "ownership: let go");
+                self.holder.on_released(&vip, token);
+            }
+            OwnershipRequest::Move { vip, to, reply } => {
+                let (vip, to) = (vip.to_string(), to.map(|to| to.to_string()));
+                let deadline = clock::now() + MOVE_TIMEOUT;
+                self.moves.push(WaitingMove { vip, to, target: None, deadline, reply_tx: reply });
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Floating addresses whose owner etcd decides on: three nodes, a client, and Debian's etcd.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    commands::{has_programs, skip_without_server},
+    owner_lab::{CLIENT, DEADLINE, Fault, OwnerLab, VIP},
+};
+use netft_lab::{Lab, in_namespace};
+
+const ETCD_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
+
+/// A server of Debian's package, on the client's host.
+struct EtcdServer {
+    process: Option<Child>,
+    folder: PathBuf,
+    url: String,
+}
+
+impl EtcdServer {
+    fn start(lab: &Lab, folder: PathBuf) -> Self {
+        let addr = lab.node_address(0, CLIENT, false);
+        let url = format!("http://{addr}:{ETCD_PORT}");
+        let mut this = Self { process: None, folder, url };
+        this.spawn(lab);
+        this
+    }
+
+    fn spawn(&mut self, lab: &Lab) {
+        let netns = lab.node_netns(CLIENT);
+        let log = std::fs::File::create(self.folder.join("log")).unwrap();
+        let peer = format!("http://127.0.0.1:{PEER_PORT}");
+        let mut command = netns.command_inside("etcd").unwrap();
+        command
+            .args(["--name", "one", "--data-dir"])
+            .arg(self.folder.join("data"))
+            .args(["--listen-client-urls", &self.url, "--advertise-client-urls", &self.url])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("one={peer}")])
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.process = Some(command.spawn().unwrap());
+        let at = self.url.trim_start_matches("http://").to_owned();
+        let start = Instant::now();
+        while netns.run_inside(|| TcpStream::connect(&at).is_err()) {
+            assert!(start.elapsed() < DEADLINE, "etcd does not listen at {at}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for EtcdServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn has_etcd() -> bool {
+    let version = Command::new("etcd").arg("--version").stdout(Stdio::null()).status();
+    !skip_without_server(version.is_ok(), "etcd-server")
+}
+
+/// The nodes and their etcd; the server ends with its variable.
+fn start_nodes(folder: &std::path::Path) -> (OwnerLab, EtcdServer) {
+    let lab = OwnerLab::hosts();
+    let etcd = EtcdServer::start(&lab, folder.to_owned());
+    let common = format!(
+        "[[vip]]\nname = \"web\"\naddress = \"{VIP}/24\"\nownership = \"etcd\"\n\n\
+         [ownership.etcd]\nendpoints = [\"{}\"]\n",
+        etcd.url
+    );
+    (OwnerLab::start(lab, &common, &[]), etcd)
+}
+
+/// F-70: owner killed, stopped and cut off from etcd.
+#[test]
+fn f_70_the_address_goes_on_by_etcds_leases_and_never_has_two_owners() {
+    in_namespace("f_70_the_address_goes_on_by_etcds_leases_and_never_has_two_owners", || {
+        if !has_programs(&["nft", "ip"]) || !has_etcd() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (mut test, _etcd) = start_nodes(folder.path());
+        test.await_owner(|_| true);
+        thread::sleep(Duration::from_secs(1));
+        for fault in [Fault::Killed, Fault::Stopped, Fault::CutOff, Fault::Stopped] {
+            test.lose_owner(fault);
+        }
+        test.assert_one_owner(20);
+    });
+}
+
+/// F-71: a move needs no lease to end, and without etcd the owner lets go and says so.
+#[test]
+fn f_71_a_move_hands_over_and_an_outage_of_etcd_heals() {
+    in_namespace("f_71_a_move_hands_over_and_an_outage_of_etcd_heals", || {
+        if !has_programs(&["nft", "ip"]) || !has_etcd() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (test, mut etcd) = start_nodes(folder.path());
+        let mut owner = test.await_owner(|_| true);
+        thread::sleep(Duration::from_secs(1));
+        for _ in 0..3 {
+            let next = (owner + 1) % 3;
+            let began = Instant::now();
+            let name = ["a", "b", "c"][usize::from(next)];
+            test.run_netft(usize::from(owner), &["vip", "move", "web", "--to", name]);
+            let told = began.elapsed();
+            test.await_owner(|number| number == next);
+            println!("n{owner} to n{next}: told after {told:?}, seen after {:?}", began.elapsed());
+            owner = next;
+        }
+
+        etcd.kill();
+        test.await_silence();
+        let why = test.run_netft(usize::from(owner), &["vip", "why", "web"]);
+        assert!(why.contains("no etcd server answers"), "{why}");
+        assert!(why.contains("the lease ended"), "{why}");
+        etcd.spawn(&test.lab);
+        let owner = test.await_owner(|_| true);
+        let why = test.run_netft(usize::from(owner), &["vip", "why", "web"]);
+        assert!(why.contains("answers again"), "{why}");
+        test.assert_one_owner(10);
+    });
+}
