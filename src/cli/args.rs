@@ -168,9 +168,20 @@ pub(super) enum NetftCommand {
     Demo(DemoArgs),
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum DemoScenario {
+    #[default]
+    Routes,
+    Vip,
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoArgs {
-    /// Write a chart of the run to this SVG file.
+    /// Scenario: `routes`, the active route breaks three ways; `vip`, the owner of a floating
+    /// address is killed, then stopped
+    #[arg(value_enum, default_value_t)]
+    pub(super) scenario: DemoScenario,
+    /// Write a chart of the run to this SVG file (`routes` only).
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
 }

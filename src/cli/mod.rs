@@ -73,8 +73,16 @@ pub fn main() -> ExitCode {
 }
 
 #[cfg(feature = "demo")]
-fn run_demo(args: &DemoArgs, json: bool) -> ExitCode {
-    crate::demo::run_demo(args.svg.as_deref(), json)
+fn run_demo(demo: &DemoArgs, json: bool) -> ExitCode {
+    use args::DemoScenario;
+    match (demo.scenario, &demo.svg) {
+        (DemoScenario::Routes, svg) => crate::demo::run_demo(svg.as_deref(), json),
+        (DemoScenario::Vip, None) => crate::demo::run_vip_demo(json),
+        (DemoScenario::Vip, Some(_)) => {
+            let text = "--svg draws the run of `netft demo routes` only";
+            exit::report_exit(Err(ExitError::invalid_input(text)))
+        }
+    }
 }
 
 #[cfg(not(feature = "demo"))]

@@ -1,13 +1,16 @@
 //! `netft demo`: failovers in one command, without root.
 //!
-//! Two nodes with three networks, two real daemons, one TCP flow and a datagram in each direction
-//! every millisecond; the active route fails three times, each time differently, and is repaired.
-//! Runs in namespaces of its own ([`netft_lab`]).
+//! [`run_demo`]: two nodes with three networks, two real daemons, one TCP flow and a datagram in
+//! each direction every millisecond; the active route fails three times, each time differently, and
+//! is repaired. [`run_vip_demo`]: an address that moves between three nodes. Both run in namespaces
+//! of their own ([`netft_lab`]).
 
 mod chart;
 mod demo_run;
 mod narrator;
 mod runner;
+mod vip_demo;
+mod vip_run;
 
 use std::{io, io::Write, path::Path, process::ExitCode};
 
@@ -31,6 +34,30 @@ pub fn run_demo(svg: Option<&Path>, json: bool) -> ExitCode {
         }
         Err(error) => report_error(&error),
     }
+}
+
+/// Runs the demo of an address that moves; with `json` it prints one object and nothing else.
+///
+/// The exit codes are those of [`run_demo`].
+pub fn run_vip_demo(json: bool) -> ExitCode {
+    match enter_namespaces() {
+        Ok(EnterOutcome::Outside(code)) => code,
+        Ok(EnterOutcome::Inside) => {
+            run_vip_inside(json).unwrap_or_else(|error| report_error(&error))
+        }
+        Err(error) => report_error(&error),
+    }
+}
+
+fn run_vip_inside(json: bool) -> Result<ExitCode, LabError> {
+    let narrator = narrator::Narrator::new(!json);
+    let run = vip_demo::run_vip_demo(&narrator, ProgramPaths::current_program())?;
+    if json {
+        let text = vip_run::run_json(&run)
+            .map_err(|error| LabError::Daemon(format!("cannot write JSON: {error}")))?;
+        narrator.print_line(&text);
+    }
+    Ok(ExitCode::from(if run.all_passed() { 0 } else { EXIT_FAILED }))
 }
 
 fn report_error(error: &LabError) -> ExitCode {

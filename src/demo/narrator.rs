@@ -12,7 +12,10 @@ use netft_lab::{
 };
 use serde::Serialize;
 
-use super::demo_run::{DemoRun, FaultKind, FaultRecord};
+use super::{
+    demo_run::{DemoRun, FaultKind, FaultRecord},
+    vip_run::{Takeover, VipDemoRun},
+};
 use crate::{
     control::{schema::VersionedBody, why::EventExplanation},
     render::event::cost_text,
@@ -217,6 +220,55 @@ impl Narrator {
             )
         } else {
             self.styled_text(STYLE_RED, "A check failed: see above.")
+        };
+        self.print_if_verbose(&verdict);
+    }
+}
+
+/// Lines of the demo of an address that moves.
+impl Narrator {
+    pub(super) fn print_vip_introduction(&self, address: std::net::Ipv4Addr) {
+        self.print_heading(&format!("Three nodes, a, b and c, and the address {address}"));
+        self.print_if_verbose(&self.styled_text(
+            STYLE_FAINT,
+            "in namespaces of their own; a client asks the address once a millisecond who has it",
+        ));
+        self.print_if_verbose("");
+    }
+
+    pub(super) fn print_vip_line(&self, at: Duration, is_good: bool, text: &str) {
+        let mark = match is_good {
+            true => self.styled_text(STYLE_GREEN, "✓"),
+            false => self.styled_text(STYLE_RED, "✗"),
+        };
+        self.print_if_verbose(&format!("{} {mark} {text}", format_seconds(at)));
+    }
+
+    pub(super) fn print_vip_takeover(&self, at: Duration, after: Duration, text: &str) {
+        let after = self.styled_text(STYLE_YELLOW, &format!("+{:>4} ms", after.as_millis()));
+        self.print_if_verbose(&format!("{}   {after}  {text}", format_seconds(at)));
+    }
+
+    pub(super) fn print_vip_result(&self, takeover: &Takeover) {
+        let [answered, asked] = [takeover.answered, takeover.asked].map(group_thousands);
+        self.print_if_verbose(&format!(
+            "            {}'s last answer {:+.0} ms, {}'s first answer {:+.0} ms after the fault",
+            takeover.owner, takeover.last_answer_ms, takeover.next_owner, takeover.first_answer_ms,
+        ));
+        self.print_if_verbose(&format!(
+            "            {answered} of {asked} questions answered, the longest gap {:.0} ms, {} \
+             answers of two owners\n",
+            takeover.gap_ms, takeover.two_owners
+        ));
+    }
+
+    pub(super) fn print_vip_summary(&self, run: &VipDemoRun) {
+        let verdict = match run.all_passed() {
+            true => self.styled_text(
+                STYLE_GREEN,
+                "Each time another node took the address over, and no two nodes answered for it.",
+            ),
+            false => self.styled_text(STYLE_RED, "Two nodes answered for the address: see above."),
         };
         self.print_if_verbose(&verdict);
     }

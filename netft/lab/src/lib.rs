@@ -4,8 +4,9 @@
 //! re-executes itself as root of its own user namespace ([`enter_namespaces()`]), builds nodes and
 //! networks through rtnetlink ([`Lab`]), injects and heals faults ([`Lab::black_hole`] and the
 //! methods beside it, [`wire::ImpairedWire`]), measures loss and interruption as an application
-//! sees them ([`probe`], [`transfer`]), judges times by the machine's delays ([`scheduling`]) and
-//! runs daemons inside ([`daemon::Daemon`]). Nothing outside these namespaces is touched.
+//! sees them ([`probe`], [`transfer`], [`owner_probe`]), judges times by the machine's delays
+//! ([`scheduling`]) and runs daemons inside ([`daemon::Daemon`]). Nothing outside these namespaces
+//! is touched.
 
 mod build;
 pub mod capture;
@@ -19,6 +20,7 @@ mod kernel;
 mod moment;
 mod nat;
 mod netns;
+pub mod owner_probe;
 pub mod probe;
 pub mod scheduling;
 mod scratch;
