@@ -1,9 +1,5 @@
 //! Policies in a real kernel: copies on two networks, flows over both, and classes apart.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, UdpSocket},
@@ -16,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME};
+use crate::common::{NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME};
 use netft_lab::{Lab, NetworkLayout, daemon::SiteSettings, in_namespace};
 
 /// A detection time (600 ms) that a starved machine does not reach: what is in flight must be saved
@@ -74,7 +70,7 @@ fn steady_span(pair: &mut NodePair) -> SteadySpan {
         if counter(pair, "resent_frames") == resent {
             return SteadySpan { start, end, frames };
         }
-        common::assert_before(deadline, || "some route is suspect all the time".to_owned());
+        crate::common::assert_before(deadline, || "some route is suspect all the time".to_owned());
         thread::sleep(TRAFFIC_CHECK_TIME / 5);
     }
 }

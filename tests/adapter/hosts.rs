@@ -1,9 +1,5 @@
 //! The nodes' names in a hosts file.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -11,7 +7,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use common::{NodePair, wait_until};
+use crate::common::{NodePair, wait_until};
 use netft_lab::{NetworkLayout, daemon::SiteSettings, in_namespace};
 use rustix::process::{Pid, Signal, kill_process};
 

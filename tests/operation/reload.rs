@@ -1,12 +1,8 @@
 //! A running node goes over to another config: what is the same in both notices nothing.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{fs, process::Output, thread, time::Duration};
 
-use common::{TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_nothing_lost, programs, wait_until};
+use crate::common::{TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_nothing_lost, programs, wait_until};
 use netft_lab::{
     Lab, NetworkLayout,
     daemon::{Daemon, Site, SiteSettings},

@@ -1,13 +1,9 @@
 //! Routes exist where packets get through, whatever addresses, metrics and default routes say
 //! (F-48, F-49).
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::thread;
 
-use common::{
+use crate::common::{
     NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, UNLISTED_NETWORKS, assert_flow_alive,
     commands::run_ip,
 };
@@ -53,7 +49,7 @@ fn f_48_two_default_routes_are_two_routes_in_the_order_of_their_metrics() {
         let routes = wait_up(&mut pair, 2);
         let active = routes.iter().find(|route| route.active).unwrap();
         assert_eq!(pair.network(0, active), 0, "{routes:?}");
-        let flow = pair.transfer(0, Some(common::TEST_RATE), false);
+        let flow = pair.transfer(0, Some(crate::common::TEST_RATE), false);
         pair.lab.black_hole(0).unwrap();
         pair.wait_active(0, 1);
         assert_flow_alive(flow);
@@ -97,7 +93,7 @@ fn f_49_a_default_route_that_moves_removes_no_route() {
         }
         let ids = |routes: &[RouteRow]| routes.iter().map(|route| route.id).collect::<Vec<_>>();
         let before = ids(&wait_up(&mut pair, 2));
-        let flow = pair.transfer(0, Some(common::TEST_RATE), false);
+        let flow = pair.transfer(0, Some(crate::common::TEST_RATE), false);
         for gateway in ["10.2.1.254", "10.1.1.254"] {
             run_ip(pair.lab.node_netns(0), &format!("route replace default via {gateway}"));
             thread::sleep(4 * TRAFFIC_CHECK_TIME);

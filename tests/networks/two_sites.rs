@@ -2,15 +2,11 @@
 //! route may go down for it.
 //!
 //! 20 seconds, or `NETFT_SECONDS`: the figure is
-//! `NETFT_SECONDS=300 cargo test --release --test two_sites -- --nocapture`.
-
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
+//! `NETFT_SECONDS=300 cargo test --release --test networks two_sites -- --nocapture`.
 
 use std::{thread, time::Duration};
 
-use common::{NodePair, assert_flow_alive, number_from_env};
+use crate::common::{NodePair, assert_flow_alive, number_from_env};
 use netft_lab::{
     Moment, NetworkLayout,
     daemon::SiteSettings,

@@ -1,12 +1,8 @@
 //! A third node relays between two that share no network.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{thread, time::Duration};
 
-use common::{
+use crate::common::{
     TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive, three_nodes::NodeTriple,
     wait_until,
 };
@@ -90,7 +86,7 @@ fn a_flow_outlives_the_loss_of_every_own_route_and_returns() {
         let gone = || relayed(&three, 0).is_empty() && relayed(&three, 2).is_empty();
         let deadline = std::time::Instant::now() + Duration::from_secs(10) + TEST_TIMEOUT;
         while !gone() {
-            common::assert_before(deadline, || format!("{:?}", relayed(&three, 0)));
+            crate::common::assert_before(deadline, || format!("{:?}", relayed(&three, 0)));
             thread::sleep(TRAFFIC_CHECK_TIME);
         }
     });

@@ -1,12 +1,8 @@
 //! `netft validate` over all nodes: mistakes planted on the other node, and between the two.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::fs;
 
-use common::{
+use crate::common::{
     HOLD_CONFIG, NodePair, TEST_TIMEOUT,
     commands::{has_programs, run_nft},
 };

@@ -1,12 +1,8 @@
 //! Peers behind names, with an `/etc/hosts` of the test's own.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{fs, path::PathBuf, process::Command};
 
-use common::{NodePair, TEST_TIMEOUT, wait_until};
+use crate::common::{NodePair, TEST_TIMEOUT, wait_until};
 use netft_lab::{
     Moment, ScratchDir,
     daemon::{RouteRow, SiteSettings},

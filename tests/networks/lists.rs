@@ -1,10 +1,6 @@
 //! The networks that the nodes' interfaces form, as `netft networks` lists them.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
-use common::{NodePair, UNLISTED_NETWORKS, three_nodes::NodeTriple, wait_until};
+use crate::common::{NodePair, UNLISTED_NETWORKS, three_nodes::NodeTriple, wait_until};
 use netft_lab::{daemon::Daemon, in_namespace};
 use serde_json::Value;
 

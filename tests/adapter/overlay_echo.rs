@@ -1,12 +1,8 @@
 //! Routes up, and a firewall that drops on the adapter: told, and over when it is.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::time::{Duration, SystemTime};
 
-use common::{
+use crate::common::{
     NodePair,
     commands::{has_programs, run_nft},
     wait_until,

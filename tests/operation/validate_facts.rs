@@ -1,7 +1,5 @@
 //! The checks of `netft validate` on prepared facts: each mistake is found, and its cause named.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
 use std::net::IpAddr;
 
 use ipnet::IpNet;

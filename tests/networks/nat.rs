@@ -1,13 +1,9 @@
 //! A node behind a NAT dials out; where it answers a challenge, the other one's route leads
 //! (S-09, F-27).
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{net::Ipv4Addr, process::Command, thread};
 
-use common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
+use crate::common::{NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive};
 use netft_lab::{
     Lab, Moment, NetworkLayout,
     capture::Capture,
@@ -148,7 +144,7 @@ fn the_node_outside_may_ask_for_quic() {
             };
             let deadline = std::time::Instant::now() + TEST_TIMEOUT;
             while !quic(&mut pair) {
-                common::assert_before(deadline, || "no data over QUIC".to_owned());
+                crate::common::assert_before(deadline, || "no data over QUIC".to_owned());
                 thread::sleep(TRAFFIC_CHECK_TIME / 5);
             }
         }
@@ -281,7 +277,7 @@ fn mapped_or_last(pair: &mut NodePair, id: u64) -> RouteRow {
 fn eventually_counted(pair: &mut NodePair, least: u64) {
     let deadline = std::time::Instant::now() + TEST_TIMEOUT;
     while pair.drops(OUTSIDE, "replayed") < least {
-        common::assert_before(deadline, || format!("waited in vain for {least} replays"));
+        crate::common::assert_before(deadline, || format!("waited in vain for {least} replays"));
         thread::sleep(TRAFFIC_CHECK_TIME / 25);
     }
 }

@@ -1,9 +1,5 @@
 //! The adapter in a real kernel: comes, stays, is put back, goes.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     net::UdpSocket,
     os::unix::net::UnixDatagram,
@@ -12,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     InterfaceInfo, NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive,
     interface_info, wait_until,
 };
@@ -222,7 +218,7 @@ fn f_29_packets_to_a_route_led_into_the_adapter_are_counted_as_a_loop() {
         }
         let deadline = Instant::now() + TEST_TIMEOUT;
         while pair.drops(0, "loop") < before + 20 {
-            common::assert_before(deadline, || {
+            crate::common::assert_before(deadline, || {
                 format!("{} counted", pair.drops(0, "loop") - before)
             });
             thread::sleep(TRAFFIC_CHECK_TIME / 25);

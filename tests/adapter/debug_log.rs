@@ -1,12 +1,8 @@
 //! `--log debug` alone explains a failover and a refused handshake.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{HOLD_CONFIG, NodePair, TEST_RATE, TEST_TIMEOUT};
+use crate::common::{HOLD_CONFIG, NodePair, TEST_RATE, TEST_TIMEOUT};
 use netft_lab::{daemon::SiteSettings, in_namespace};
 
 /// Two nodes over two networks that log at `debug`; nothing runs yet.
@@ -31,7 +27,7 @@ fn assert_explains(pair: &mut NodePair, node: usize, mark: usize, steps: &[&[&st
             !lines.by_ref().any(matches)
         });
         let Some(missing) = missing else { return };
-        common::assert_before(end, || {
+        crate::common::assert_before(end, || {
             format!("no line with {missing:?} in its place:\n{}", &log[mark..])
         });
         std::thread::sleep(Duration::from_millis(50));
@@ -46,7 +42,7 @@ fn the_debug_log_explains_a_failover() {
         (0..2).for_each(|node| drop(pair.wait_routes_up(node)));
         let (network, route) = pair.active(0);
         let flow = pair.transfer(0, Some(TEST_RATE), false);
-        std::thread::sleep(common::TRAFFIC_CHECK_TIME);
+        std::thread::sleep(crate::common::TRAFFIC_CHECK_TIME);
         let mark = pair.daemon(0).log_text().len();
         pair.lab.black_hole(network).unwrap();
         pair.wait_active(0, 1 - network);

@@ -1,10 +1,6 @@
 //! The daemon among hostile surroundings: a log nobody takes, a second instance, a stop at any
 //! moment, a runtime directory that is removed.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     fs::OpenOptions,
@@ -16,7 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use common::{NodePair, TEST_TIMEOUT, wait_until};
+use crate::common::{NodePair, TEST_TIMEOUT, wait_until};
 use netft_lab::{
     daemon::{EventLine, SiteSettings},
     in_namespace,
@@ -154,7 +150,7 @@ fn lost_lines_are_told_when_the_log_is_read_again() {
             reader.read_to_end(&mut text).unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        thread::sleep(common::TRAFFIC_CHECK_TIME);
+        thread::sleep(crate::common::TRAFFIC_CHECK_TIME);
         daemon.signal(Signal::TERM);
         assert!(daemon.wait("stop").success());
         let text = text.join().unwrap();

@@ -1,16 +1,12 @@
 //! An attacker on the wire learns and achieves nothing.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     net::UdpSocket,
     thread,
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive, programs, wait_until,
 };
 use netft_lab::{
@@ -134,7 +130,7 @@ fn counted(pair: &mut NodePair, least: u64, count: impl Fn(&mut NodePair) -> u64
         if now >= least {
             return;
         }
-        common::assert_before(deadline, || format!("{now} counted, {least} expected"));
+        crate::common::assert_before(deadline, || format!("{now} counted, {least} expected"));
         thread::sleep(TRAFFIC_CHECK_TIME / 25);
     }
 }

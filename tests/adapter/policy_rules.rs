@@ -1,12 +1,8 @@
 //! Policy rules of other programs (an exit node of another VPN) draw no packet for a peer away.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{net::UdpSocket, time::SystemTime};
 
-use common::{NodePair, TEST_TIMEOUT, assert_flow_alive, commands::run_ip, wait_until};
+use crate::common::{NodePair, TEST_TIMEOUT, assert_flow_alive, commands::run_ip, wait_until};
 use netft_lab::{Netns, daemon::ADAPTER_NAME, in_namespace};
 
 /// Another VPN: a default route in table 52, over a device of its own.
@@ -56,7 +52,7 @@ fn f_45_a_rule_before_the_main_table_draws_nothing_away() {
         run_ip(node, "rule del pref 5270");
         wait_until("no own IPv4 rule", || own_rules(node) == 1);
         run_ip(node, "rule add pref 5270 from 10.1.0.1 lookup 52");
-        std::thread::sleep(common::TRAFFIC_CHECK_TIME);
+        std::thread::sleep(crate::common::TRAFFIC_CHECK_TIME);
         assert_eq!(own_rules(node), 1);
         run_ip(node, "rule del pref 5270");
         run_ip(node, "rule add pref 5270 lookup 52");
@@ -107,7 +103,7 @@ fn f_45_what_cannot_be_cured_is_told_and_dropped() {
         let deadline = std::time::Instant::now() + TEST_TIMEOUT;
         while dropped(&mut pair) == 0 {
             assert!(std::time::Instant::now() < deadline, "not counted");
-            std::thread::sleep(common::TRAFFIC_CHECK_TIME);
+            std::thread::sleep(crate::common::TRAFFIC_CHECK_TIME);
         }
     });
 }

@@ -1,16 +1,12 @@
 //! The adapter's addresses beside the host's own: not its name's, and fit for masquerading.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     net::{Ipv4Addr, UdpSocket},
     path::Path,
     time::SystemTime,
 };
 
-use common::{
+use crate::common::{
     NodePair, TEST_TIMEOUT,
     commands::{has_programs, run_program, skip_without},
     programs, wait_until,
@@ -179,7 +175,7 @@ fn f_23_ipv6_and_the_queue_length_of_the_adapter_are_put_back() {
         let own = pair.site.virtual_addrs(0).v6.to_string();
         wait_until("its address", || address_lines(node).iter().any(|line| line.contains(&own)));
         assert!(run_program(node, "ip", &["link", "show", ADAPTER_NAME]).contains("qlen 4000"));
-        common::assert_flow_alive(pair.transfer(0, None, true));
+        crate::common::assert_flow_alive(pair.transfer(0, None, true));
     });
 }
 

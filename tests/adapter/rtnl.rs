@@ -1,15 +1,11 @@
 //! Heartbeats do not wait for the kernel's RTNL lock, however long it is held.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use common::{NodePair, TEST_TIMEOUT};
+use crate::common::{NodePair, TEST_TIMEOUT};
 use netft::test_support::sys::glink;
 use netft_lab::{Netns, daemon::EventLine, in_namespace};
 use rtnetlink::LinkVeth;

@@ -1,12 +1,8 @@
 //! Routes to advertised addresses: nodes advertise their addresses to each other.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{thread, time::Instant};
 
-use common::{
+use crate::common::{
     NodePair, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, UNLISTED_NETWORKS, assert_flow_alive,
     assert_nothing_lost, commands::run_ip, wait_until,
 };
@@ -64,7 +60,7 @@ fn b_19_routed_networks_are_learnt_too() {
             let routes = pair.daemon(node).routes().unwrap();
             assert_eq!((routes.len(), up(&routes)), (3, 3), "{routes:?}");
         }
-        assert_flow_alive(pair.transfer(0, Some(common::TEST_RATE), false));
+        assert_flow_alive(pair.transfer(0, Some(crate::common::TEST_RATE), false));
     });
 }
 
@@ -126,7 +122,7 @@ fn b_13_ends_that_know_different_addresses_find_each_other() {
             for node in [0, 1] {
                 assert_eq!(up(&pair.wait_routes_up(node)), 3);
             }
-            assert_flow_alive(pair.transfer(0, Some(common::TEST_RATE), false));
+            assert_flow_alive(pair.transfer(0, Some(crate::common::TEST_RATE), false));
         }
     });
 }
@@ -223,7 +219,7 @@ fn f_62_unrelated_addresses_take_no_route_away() {
         let ids = |routes: &[RouteRow]| routes.iter().map(|route| route.id).collect::<Vec<_>>();
         let before = [0, 1].map(|node| ids(&pair.daemon(node).routes().unwrap()));
         let (events, began) = (pair.events(1), Moment::now());
-        let flow = pair.transfer(0, Some(common::TEST_RATE), false);
+        let flow = pair.transfer(0, Some(crate::common::TEST_RATE), false);
         let lines: String = (0..300)
             .map(|n| format!("addr add 10.0.{}.{}/30 dev eth0\n", n / 60, n % 60 * 4 + 1))
             .collect();

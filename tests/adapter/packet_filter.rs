@@ -1,10 +1,6 @@
 //! The adapter's addresses are closed to the physical networks, and packets to peers never leave in
 //! the clear.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     io,
     io::ErrorKind,
@@ -13,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     NodePair, TEST_TIMEOUT,
     commands::{has_programs, run_ip, run_nft, run_program},
     programs, wait_until,

@@ -1,16 +1,12 @@
 //! A route is cut under traffic in a real kernel: `netft why` names the route, the reason, the
 //! alternative and what it cost.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     NodePair, TEST_RATE, TEST_TIMEOUT, TRAFFIC_CHECK_TIME, assert_flow_alive, assert_left_in_time,
     max_failover_time,
 };
@@ -33,7 +29,7 @@ fn whole(pair: &NodePair, seq: u64) -> Value {
         if story["cost_final"] == true {
             return story;
         }
-        common::assert_before(deadline, || format!("the cost stays open: {story}"));
+        crate::common::assert_before(deadline, || format!("the cost stays open: {story}"));
         thread::sleep(TRAFFIC_CHECK_TIME);
     }
 }

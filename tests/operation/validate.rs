@@ -1,15 +1,11 @@
 //! Planted mistakes, each found by `netft validate`, and not found before it is planted.
 
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
-
 use std::{
     fs,
     net::{IpAddr, UdpSocket},
 };
 
-use common::{
+use crate::common::{
     HOLD_CONFIG, NodePair, TEST_TIMEOUT,
     commands::{has_programs, run_nft},
 };
@@ -267,7 +263,7 @@ fn t_04_a_wrong_key_is_named_and_shown_among_the_peers() {
         pair.site.replace_peer_key(0, 1).unwrap();
         pair.start(0);
         pair.start(1);
-        common::wait_until("the wrong key to be named", || {
+        crate::common::wait_until("the wrong key to be named", || {
             find(&findings(&pair).0, "wrong-key").is_some()
         });
         let (found, code) = findings(&pair);
