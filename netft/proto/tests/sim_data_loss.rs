@@ -65,6 +65,59 @@ fn corruption_and_bursts_count_like_loss() {
     }
 }
 
+/// What a probe timeout finds lost is sent again on another network: in a thin flow, and in bursts
+/// as long, nearly all of it. It counts all the same.
+#[test]
+fn data_leaves_a_network_whose_losses_are_repaired_elsewhere() {
+    let cases = [
+        (200, DataFault::Bursts(100), 300, 500),
+        (200, DataFault::Bursts(30), 700, 1500),
+        (1000, DataFault::Bursts(100), 800, 1500),
+        (1000, DataFault::Bursts(30), 2500, 6000),
+        (5000, DataFault::Loss(100), 1200, 2500),
+        (5000, DataFault::Corruption(30), 3000, 6000),
+    ];
+    for (every, fault, median, most) in cases {
+        let mut took = Vec::new();
+        for seed in 0..12 {
+            let scenario = bulk(seed, 11).data_every(Duration::from_micros(every));
+            let scenario = scenario.with_fault(FAULT_AT, harm(0, 0, fault));
+            let report = run(&scenario);
+            let sender = moves(&report, &scenario, 0);
+            let [(at, 1, Reason::DataLoss), ..] = sender[..] else {
+                panic!("seed {seed}, {fault:?}: {sender:?}")
+            };
+            assert_eq!(moves(&report, &scenario, 1), [], "its direction is clean");
+            took.push(at.since(FAULT_AT));
+        }
+        took.sort();
+        println!("{fault:?} every {every} µs: left after {:?}, {:?} at most", took[6], took[11]);
+        assert!(took[6] <= Duration::from_millis(median), "{fault:?}: {took:?}");
+        assert!(took[11] <= Duration::from_millis(most), "{fault:?}: {took:?}");
+    }
+}
+
+/// Frames that come late are sent again, and arrive twice: nothing is lost.
+#[test]
+fn late_frames_of_a_thin_flow_are_no_loss() {
+    let reordering = NetworkModel {
+        delay: Duration::from_micros(200),
+        reorder_permille: 200,
+        reorder_by: Duration::from_millis(20),
+        ..NetworkModel::default()
+    };
+    for seed in 0..8 {
+        let thin = bulk(seed, 12).data_every(Duration::from_millis(17));
+        let delay = DataFault::Delay(Duration::from_millis(20));
+        let delayed = thin.clone().with_fault(FAULT_AT, harm(0, 0, delay));
+        for scenario in [thin.model_of(0, reordering), delayed] {
+            let report = run(&scenario);
+            assert!(report.data.retransmissions > 20, "{}", report.data.retransmissions);
+            assert_eq!(moves(&report, &scenario, 0), [], "seed {seed}");
+        }
+    }
+}
+
 #[test]
 fn a_lossy_candidate_is_passed_over() {
     let scenario = bulk(1, 6)
@@ -76,13 +129,11 @@ fn a_lossy_candidate_is_passed_over() {
 
 #[test]
 fn equal_loss_everywhere_moves_nothing_for_ten_minutes() {
-    for (seed, fault) in (0..).zip([DataFault::Loss(30), DataFault::Policer(25)]) {
+    let faults =
+        [DataFault::Loss(30), DataFault::Policer(6), DataFault::Bursts(30), DataFault::Bursts(100)];
+    for (seed, fault) in (0..).zip(faults) {
         let mut scenario = bulk(seed, 603).networks(2).data_every(Duration::from_millis(2));
         scenario = scenario.without_invariants();
-        let fault = match fault {
-            DataFault::Policer(_) => DataFault::Policer(6),
-            other => other,
-        };
         for network in 0..2 {
             scenario = scenario.with_fault(FAULT_AT, harm(network, 0, fault));
         }

@@ -1,9 +1,12 @@
 //! Comparison of two routes by the same data: for a moment the frames of the active route leave on
 //! another one as well, and the peer counts what arrives there.
 //!
+//! * *Evidence*: reports of loss alone, and audits of the arrivals on a route that was silent.
 //! * *Leave*: the active route loses data for longer than a burst. The best route that is up, and
-//!   not known to be lossy, carries copies until a route that loses as much would have lost twelve.
-//!   If it loses less than a quarter of that, the active route is convicted and data moves.
+//!   not known to be lossy, carries copies until a route that loses as much would have lost twelve,
+//!   and six times in bursts as long; sooner if the active one has lost as many of those frames, by
+//!   the same counts. If it loses less than a quarter of that, the active route is convicted and
+//!   data moves.
 //! * *Return*: a convicted route carries copies of the active one's data for a second at least,
 //!   once its time is over. If it loses less than a quarter of what it was convicted for it is
 //!   acquitted, and the hold-down of its return begins; otherwise the time doubles.
@@ -14,23 +17,34 @@
 //! A comparison that has no data, or whose copies the peer does not count, ends undecided.
 //!
 //! The cost is bounded in frames: the lower the loss in question the more, 2,400 at 0.5 %, or those
-//! of 20 ms (a second for a return). Loss of this node's own making, which would follow the data,
-//! shows on the other route too, as the copies load it alike, and decides nothing.
+//! of 20 ms (a second for a return); in bursts more, and 20,000 at most. Loss of this node's own
+//! making, which would follow the data, shows on the other route too, as the copies load it alike,
+//! and decides nothing.
 
 use std::time::Duration;
 
 use crate::{
     ids::RouteId,
+    loss_detection::{DeliveryCounts, LossShare},
     route::{data_loss::LOSSY_PERMILLE, peer_route::Route, routes::RouteMap, select::route_rank},
     time::Time,
 };
 
 /// Frames that a route with the loss in question would lose, before it is judged.
 const MIN_EXPECTED_LOST: u64 = 12;
+/// Bursts that it would suffer: of two routes that lose alike, one suffers at most a quarter of six
+/// in 1.7 % of comparisons.
+const MIN_EXPECTED_BURSTS: u64 = 6;
 /// The better route loses at most one in so many of them.
 const CLEARLY_BETTER: u64 = 4;
-/// Shortest and longest copying to leave a route.
-const LEAVE_COPYING: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(2)];
+/// Shortest and longest copying to leave a route: a thin flow has few frames.
+const LEAVE_COPYING: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(10)];
+/// Copies that decide on a return once the longest time is over.
+const MIN_RETURN_COPIES: u64 = 200;
+/// Time for copying to begin, and for its end.
+const LEAVE_SETTLING: Duration = Duration::from_secs(2);
+/// The most copies to leave a route; without a verdict by then there is none.
+const MAX_COPIES: u64 = 20_000;
 /// Shortest and longest copying to return to one.
 const RETURN_COPYING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// How often a comparison looks at the first copies.
@@ -43,15 +57,15 @@ const SETTLE_TIME: Duration = Duration::from_millis(15);
 pub struct RouteTally {
     /// Sent since the start, copies too.
     pub sent: u64,
-    /// Arrived under the present session.
-    pub arrived: u64,
+    /// Acknowledged and arrived under the present session.
+    pub counts: DeliveryCounts,
 }
 
 impl RouteTally {
     fn since(self, before: Self) -> Self {
         Self {
             sent: self.sent.saturating_sub(before.sent),
-            arrived: self.arrived.saturating_sub(before.arrived),
+            counts: self.counts.since(before.counts),
         }
     }
 }
@@ -63,13 +77,18 @@ struct Comparison {
     active: RouteId,
     /// The route that carries the copies.
     candidate: RouteId,
-    /// The loss in question, per mille.
-    permille: u16,
+    /// The loss in question.
+    share: LossShare,
     /// The candidate is a convicted route.
     is_return: bool,
     phase: Phase,
     /// The candidate's newest counts.
     latest: Option<RouteTally>,
+    /// The active route's newest counts, and those before the copies.
+    active_counts: [Option<DeliveryCounts>; 2],
+    /// Losses of the active route that end the copying: more than are needed once some were only
+    /// late, as the copies were faster.
+    awaited_losses: u64,
     next_check: Time,
     /// Without a result by then it ends undecided.
     give_up_at: Time,
@@ -90,6 +109,7 @@ enum Phase {
     },
     /// The last copies and their acknowledgement are on their way.
     Settling {
+        since: Time,
         copies: u64,
         before: RouteTally,
         quiet: QuietTime,
@@ -128,45 +148,80 @@ impl DataComparison {
         &mut self,
         (routes, active): (&mut RouteMap, Option<RouteId>),
         now: Time,
-        (id, permille): (RouteId, u16),
+        (id, share): (RouteId, LossShare),
     ) {
         let Some(route) = routes.get_mut(&id) else { return };
         let is_congested = route.path_quality.is_queue_growing(route.stats.requests.rtt());
-        let data = &mut route.path_quality.data;
-        data.on_report(now, permille, is_congested);
+        route.path_quality.data.on_report(now, share.permille, is_congested);
+        self.act_on_evidence((routes, active), now, (id, share));
+    }
+
+    /// Begins a comparison, or puts a route on probation, if it loses data for long enough.
+    fn act_on_evidence(
+        &mut self,
+        (routes, active): (&mut RouteMap, Option<RouteId>),
+        now: Time,
+        (id, share): (RouteId, LossShare),
+    ) {
         if active != Some(id) {
-            return put_on_probation((routes, active), now, (id, permille));
+            return put_on_probation((routes, active), now, (id, share));
         }
-        if self.0.is_some_and(|it| !it.is_return) {
-            return;
-        }
-        if data.wants_comparison(now)
-            && let Some(candidate) = leave_candidate(routes, now, (id, permille))
+        let lasts = routes.get(&id).is_some_and(|it| it.path_quality.data.wants_comparison(now));
+        if lasts
+            && self.0.is_none_or(|it| it.is_return)
+            && let Some(candidate) = leave_candidate(routes, now, (id, share.permille))
         {
-            self.0 = Some(Comparison::new(now, (id, candidate), permille, false));
+            self.0 = Some(Comparison::new(now, (id, candidate), share, false));
         }
     }
 
     /// Applies the newest counts of a route.
-    pub(crate) fn on_tally(&mut self, id: RouteId, tally: RouteTally) {
-        let Some(comparison) = self.0.as_mut().filter(|it| it.candidate == id) else { return };
-        // A new session counts from 0.
-        if comparison.latest.is_some_and(|before| tally.arrived < before.arrived) {
-            self.0 = None;
-            return;
+    pub(crate) fn on_tally(
+        &mut self,
+        (routes, active): (&mut RouteMap, Option<RouteId>),
+        now: Time,
+        (id, tally): (RouteId, RouteTally),
+    ) {
+        if let Some(comparison) = self.0.as_mut().filter(|it| it.candidate == id) {
+            let before = comparison.latest.map_or(0, |before| before.counts.arrived);
+            comparison.latest = Some(tally);
+            // A new session counts from 0.
+            if tally.counts.arrived < before {
+                self.0 = None;
+            }
         }
-        comparison.latest = Some(tally);
+        if let Some(comparison) = self.0.as_mut().filter(|it| it.active == id) {
+            comparison.active_counts[0] = Some(tally.counts);
+        }
+        let is_copied = self.copy_route(active).is_some()
+            || routes.values().any(|route| route.suspicion.is_suspect());
+        let rtts = routes.values().filter_map(|route| route.stats.requests.rtt());
+        let rtt = rtts.max().unwrap_or_default();
+        let Some(route) = routes.get_mut(&id) else { return };
+        let is_congested = route.path_quality.is_queue_growing(route.stats.requests.rtt());
+        let data = &mut route.path_quality.data;
+        if let Some(loss) = data.audit.on_counts(now, tally.counts, is_copied, rtt) {
+            data.on_silent_loss(now, loss, is_congested);
+            self.act_on_evidence((routes, active), now, (id, loss.share));
+        }
     }
 
     /// A convicted route is being compared.
     #[cfg(feature = "sim")]
-    pub(crate) fn is_return(&self) -> bool {
-        self.0.is_some_and(|comparison| comparison.is_return)
+    pub(crate) fn is_return_of(&self, route: RouteId) -> bool {
+        self.0.is_some_and(|comparison| comparison.is_return && comparison.candidate == route)
     }
 
-    /// The route whose counts are needed.
-    pub(crate) fn compared_route(&self) -> Option<RouteId> {
-        self.0.map(|comparison| comparison.candidate)
+    /// The routes whose counts are needed: those audited, and both of a comparison.
+    pub(crate) fn counted_routes<'r>(
+        &self,
+        routes: &'r RouteMap,
+    ) -> impl Iterator<Item = RouteId> + 'r {
+        let compared = self.0.map(|comparison| [comparison.active, comparison.candidate]);
+        let is_compared = move |id| compared.is_some_and(|compared| compared.contains(&id));
+        let audited = |route: &Route| route.path_quality.data.audit.next_count().is_some();
+        let wanted = move |route: &&Route| is_compared(route.id) || audited(route);
+        routes.values().filter(wanted).map(|route| route.id)
     }
 
     /// The route that carries copies of the active one's data at the moment.
@@ -187,22 +242,26 @@ impl DataComparison {
             let others = others.filter(|route| active.is_some_and(|id| id != route.id));
             others.filter_map(|route| route.path_quality.data.retry_at()).min()
         };
-        self.0.map(|it| it.next_check).or_else(retries)
+        let next = self.0.map(|it| it.next_check).or_else(retries);
+        let audits = routes.values().filter_map(|it| it.path_quality.data.audit.next_count());
+        audits.chain(next).min()
     }
 
     /// Advances the comparison, or begins that of a convicted route.
     pub(crate) fn poll(&mut self, routes: &mut RouteMap, active: Option<RouteId>, now: Time) {
+        routes.values_mut().for_each(|route| route.path_quality.data.audit.poll(now));
         if let Some(comparison) = self.0.take_if(|it| it.next_check <= now) {
             self.0 = advance(comparison, routes, active, now);
         }
-        if self.0.is_some() || self.next_wake(routes, active).is_none_or(|at| at > now) {
+        if self.0.is_some() {
             return;
         }
         match return_candidate(routes, active, now) {
             // Its counts are asked for before the next timer.
-            Some((active, route, permille)) => {
-                self.0 = Some(Comparison::new(now, (active, route), permille, true));
+            Some((active, route, share)) => {
+                self.0 = Some(Comparison::new(now, (active, route), share, true));
             }
+            // Of routes that are not up, too: they may come up with this timer.
             None => postpone_returns(routes, now),
         }
     }
@@ -213,17 +272,17 @@ impl DataComparison {
 fn put_on_probation(
     (routes, active): (&mut RouteMap, Option<RouteId>),
     now: Time,
-    (id, permille): (RouteId, u16),
+    (id, share): (RouteId, LossShare),
 ) {
     let active = active.and_then(|active| routes.get(&active)).filter(|route| route.is_up());
     let here = active.map(|active| u64::from(active.path_quality.data.loss_permille(now)));
-    let is_better = here.is_some_and(|here| here * CLEARLY_BETTER <= u64::from(permille));
+    let is_better = here.is_some_and(|here| here * CLEARLY_BETTER <= u64::from(share.permille));
     let Some(route) = routes.get_mut(&id).filter(|route| route.is_up() && is_better) else {
         return;
     };
     let data = &mut route.path_quality.data;
     if data.convicted_permille().is_none() && data.wants_comparison(now) {
-        data.begin_probation(now, permille);
+        data.begin_probation(now, share);
         route.path_quality.browned_out = true;
         route.hold_down.restart_hold();
     }
@@ -244,7 +303,7 @@ fn advance(
     match comparison.advance(now, settle) {
         // Nothing sent on the candidate was ever counted: no evidence, as of a peer that counts
         // other routes.
-        Some(lost) if comparison.latest.is_some_and(|tally| tally.arrived > 0) => {
+        Some(lost) if comparison.latest.is_some_and(|tally| tally.counts.arrived > 0) => {
             conclude(routes, now, &comparison, lost);
             None
         }
@@ -292,7 +351,7 @@ fn return_candidate(
     routes: &RouteMap,
     active: Option<RouteId>,
     now: Time,
-) -> Option<(RouteId, RouteId, u16)> {
+) -> Option<(RouteId, RouteId, LossShare)> {
     let active = routes.get(&active?).filter(|route| route.is_up())?;
     let here = u64::from(active.path_quality.data.loss_permille(now)) * CLEARLY_BETTER;
     let due = routes.values().filter(|route| {
@@ -300,8 +359,8 @@ fn return_candidate(
         route.is_up() && route.id != active.id && data.retry_at().is_some_and(|at| at <= now)
     });
     let route = due.min_by_key(|route| route_rank(route))?;
-    let permille = route.path_quality.data.convicted_permille()?;
-    (here <= u64::from(permille)).then_some((active.id, route.id, permille))
+    let share = route.path_quality.data.convicted_share()?;
+    (here <= u64::from(share.permille)).then_some((active.id, route.id, share))
 }
 
 /// Twice the longer round trip of both routes.
@@ -323,10 +382,15 @@ fn postpone_returns(routes: &mut RouteMap, now: Time) {
 
 /// Applies the verdict: what the candidate lost of how many copies.
 fn conclude(routes: &mut RouteMap, now: Time, comparison: &Comparison, (lost, copies): (u64, u64)) {
-    let expected_milli = copies * u64::from(comparison.permille);
-    let is_judged = expected_milli >= MIN_EXPECTED_LOST * 1000;
+    let Comparison { active, candidate, share, is_return, .. } = *comparison;
+    // A thin flow has few copies even in the longest time, and a wrong return is soon undone.
+    let is_thin_return = is_return && copies >= MIN_RETURN_COPIES;
+    let is_judged = comparison.is_paired() || comparison.has_enough(copies) || is_thin_return;
+    let expected_milli = match comparison.is_paired() {
+        true => comparison.lost_on_active() * 1000,
+        false => copies * u64::from(comparison.share.permille),
+    };
     let is_better = is_judged && lost * 1000 * CLEARLY_BETTER <= expected_milli;
-    let Comparison { active, candidate, permille, is_return, .. } = *comparison;
     if is_return && !is_judged {
         return end_undecided(routes, now, comparison);
     }
@@ -334,7 +398,7 @@ fn conclude(routes: &mut RouteMap, now: Time, comparison: &Comparison, (lost, co
         let Some(route) = routes.get_mut(&candidate) else { return };
         match is_better {
             true => route.path_quality.data.acquit(),
-            false => route.path_quality.data.convict(now, permille),
+            false => route.path_quality.data.convict(now, share),
         }
         return;
     }
@@ -345,43 +409,71 @@ fn conclude(routes: &mut RouteMap, now: Time, comparison: &Comparison, (lost, co
             better.path_quality.browned_out = false;
         }
         if let Some(left) = routes.get_mut(&active) {
-            convict(left, now, permille);
+            convict(left, now, share);
             left.hold_down.on_lost(now);
         }
     } else if let Some(worse) = routes.get_mut(&candidate) {
         worse.path_quality.data.rest(now);
         // Data must not move there for its rank when it leaves for a third.
         if is_judged && own_permille >= LOSSY_PERMILLE {
-            convict(worse, now, own_permille);
+            convict(worse, now, LossShare { permille: own_permille, ..share });
             worse.hold_down.restart_hold();
         }
     }
 }
 
 /// Marks a route as lossy: it ranks behind those that are not.
-fn convict(route: &mut Route, now: Time, permille: u16) {
-    route.path_quality.data.convict(now, permille);
+fn convict(route: &mut Route, now: Time, share: LossShare) {
+    route.path_quality.data.convict(now, share);
     route.path_quality.browned_out = true;
+}
+
+/// Frames that a route with the loss in question has to lose before the other is judged.
+fn needed_losses(share: LossShare) -> u64 {
+    MIN_EXPECTED_LOST.max(MIN_EXPECTED_BURSTS * u64::from(share.burst))
 }
 
 impl Comparison {
     fn new(
         now: Time,
         (active, candidate): (RouteId, RouteId),
-        permille: u16,
+        share: LossShare,
         is_return: bool,
     ) -> Self {
-        let [_, longest] = if is_return { RETURN_COPYING } else { LEAVE_COPYING };
+        let give_up = 2 * if is_return { RETURN_COPYING[1] } else { LEAVE_SETTLING };
         Self {
             active,
             candidate,
-            permille,
+            share,
             is_return,
             phase: Phase::Refreshing { sent: None },
             latest: None,
+            active_counts: [None; 2],
+            awaited_losses: needed_losses(share),
             next_check: now + REFRESH_INTERVAL,
-            give_up_at: now + 2 * longest,
+            give_up_at: now + give_up,
         }
+    }
+
+    /// Returns whether so many copies are enough for a verdict.
+    fn has_enough(&self, copies: u64) -> bool {
+        copies * u64::from(self.share.permille) >= needed_losses(self.share) * 1000
+    }
+
+    fn is_costly(&self, copies: u64) -> bool {
+        !self.is_return && copies >= MAX_COPIES
+    }
+
+    /// Returns whether the active route lost enough of the same frames for a verdict.
+    fn is_paired(&self) -> bool {
+        self.lost_on_active() * 4 >= needed_losses(self.share) * 3
+    }
+
+    /// Frames that the active route lost while they were copied: only the copy arrived.
+    fn lost_on_active(&self) -> u64 {
+        let [latest, before] = self.active_counts.map(|counts| counts.map(DeliveryCounts::missing));
+        let lost = latest.zip(before).map_or(0, |(latest, before)| latest - before);
+        if self.is_return { 0 } else { u64::try_from(lost).unwrap_or_default() }
     }
 
     /// Advances to the next phase. Returns what the candidate lost, and of how many copies, at the
@@ -403,6 +495,8 @@ impl Comparison {
             (Phase::Awaiting(mut quiet), Some(before)) => {
                 if quiet.is_over(before, now, settle) {
                     self.phase = Phase::Copying { since: now, before };
+                    self.active_counts[1] = self.active_counts[0];
+                    self.give_up_at = self.give_up_at.max(now + longest + LEAVE_SETTLING);
                 } else {
                     self.phase = Phase::Awaiting(quiet);
                     self.next_check = now + settle / 4;
@@ -410,22 +504,32 @@ impl Comparison {
             }
             (Phase::Copying { since, before }, Some(latest)) => {
                 let copies = latest.since(before).sent;
-                let is_enough = copies * u64::from(self.permille) >= MIN_EXPECTED_LOST * 1000;
+                let is_enough = self.has_enough(copies)
+                    || self.lost_on_active() >= self.awaited_losses
+                    || self.is_costly(copies);
                 let copied_for = now.since(since);
                 if copied_for >= longest || (is_enough && copied_for >= shortest) {
                     let quiet = QuietTime::new(latest, now);
-                    self.phase = Phase::Settling { copies, before, quiet };
+                    self.phase = Phase::Settling { since, copies, before, quiet };
                     self.next_check = now + settle / 4;
                 }
             }
-            (Phase::Settling { copies, before, mut quiet }, Some(latest)) => {
-                if quiet.is_over(latest, now, settle) {
-                    // Copies that left until the table without them was in force count as well.
-                    let RouteTally { sent, arrived } = latest.since(before);
-                    return Some((sent.saturating_sub(arrived), sent.max(copies)));
+            (Phase::Settling { since, copies, before, mut quiet }, Some(latest)) => {
+                // Copies that left until the table without them was in force count as well.
+                let RouteTally { sent, counts } = latest.since(before);
+                if !quiet.is_over(latest, now, settle) {
+                    self.phase = Phase::Settling { since, copies, before, quiet };
+                    self.next_check = now + settle / 4;
+                } else if self.is_paired()
+                    || self.has_enough(copies)
+                    || self.is_costly(copies)
+                    || now.since(since) >= longest
+                {
+                    return Some((sent.saturating_sub(counts.arrived), sent.max(copies)));
+                } else {
+                    self.awaited_losses += needed_losses(self.share);
+                    self.phase = Phase::Copying { since, before };
                 }
-                self.phase = Phase::Settling { copies, before, quiet };
-                self.next_check = now + settle / 4;
             }
             (_, None) => {}
         }

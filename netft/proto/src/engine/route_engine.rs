@@ -25,6 +25,7 @@ use crate::{
     },
     failover::stall_histogram::StallHistogram,
     ids::{PeerId, RouteId},
+    loss_detection::DataLoss,
     route::{
         event::EventKind,
         forwarding::PeerForwarding,
@@ -126,10 +127,14 @@ impl Engine {
     }
 
     /// The routes whose [`EngineInput::Tally`] the next [`on_timer`](Self::on_timer) needs.
-    pub fn compared_routes(&self, now: Time) -> Vec<(PeerId, RouteId)> {
+    pub fn counted_routes(&self, now: Time) -> Vec<(PeerId, RouteId)> {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
-        due.filter_map(|(_, id)| Some((*id, self.peers.get(id)?.comparison.compared_route()?)))
-            .collect()
+        let peers = due.filter_map(|(_, id)| self.peers.get(id));
+        let routes = |peer: &Peer| {
+            let routes = peer.comparison.counted_routes(&peer.routes);
+            routes.map(|route| (peer.id, route)).collect::<Vec<_>>()
+        };
+        peers.flat_map(routes).collect()
     }
 
     /// When [`on_timer`](Self::on_timer) is due; finite while a route may send.
@@ -241,24 +246,27 @@ impl Engine {
                 });
             }
             #[cfg(feature = "sim")]
-            EngineInput::DataLoss { .. } if self.context.has_bug(InjectedBug::HeartbeatsDecide) => {
+            EngineInput::DataLoss(_) | EngineInput::Silence { .. }
+                if self.context.has_bug(InjectedBug::HeartbeatsDecide) => {}
+            EngineInput::Silence { route, counts } => {
+                self.update_route(now, route, |route, _, _| {
+                    route.path_quality.data.audit.on_silence(now, counts);
+                });
             }
-            EngineInput::DataLoss { route, permille } => {
+            EngineInput::DataLoss(DataLoss { route, share }) => {
                 self.update_peer_of_route(now, route, |peer, _| {
                     let routes = (&mut peer.routes, peer.active);
-                    peer.comparison.on_data_loss(routes, now, (route, permille));
+                    peer.comparison.on_data_loss(routes, now, (route, share));
                 });
             }
             #[cfg(feature = "sim")]
             EngineInput::Tally { route, .. }
                 if self.context.has_bug(InjectedBug::NeverReturn)
-                    && self.peers.values().any(|peer| {
-                        peer.comparison.is_return()
-                            && peer.comparison.compared_route() == Some(route)
-                    }) => {}
+                    && self.peers.values().any(|peer| peer.comparison.is_return_of(route)) => {}
             EngineInput::Tally { route, tally } => {
                 self.update_peer_of_route(now, route, |peer, _| {
-                    peer.comparison.on_tally(route, tally);
+                    let routes = (&mut peer.routes, peer.active);
+                    peer.comparison.on_tally(routes, now, (route, tally));
                 });
             }
             EngineInput::Resent { peer, from, to, frames, waited } => {

@@ -6,6 +6,7 @@ use crate::{
     engine::data_comparison::RouteTally,
     failover::cost::LossCounters,
     ids::{PeerId, RouteId},
+    loss_detection::{DataLoss, DeliveryCounts},
     route::{
         event::Event,
         spec::{RouteChange, RouteSpec},
@@ -71,14 +72,16 @@ pub enum EngineInput {
     },
     /// The path PTO of a route expired: data on it stays unacknowledged.
     Suspect(RouteId),
-    /// A route lost data alone: later frames arrived.
-    DataLoss {
+    /// Data on a route stayed unacknowledged and was retransmitted on another one.
+    Silence {
         /// The route.
         route: RouteId,
-        /// Share of its last frames, per mille.
-        permille: u16,
+        /// Its counts at the retransmission.
+        counts: DeliveryCounts,
     },
-    /// Data frames sent on one of [`Engine::compared_routes`](crate::engine::Engine), and arrived.
+    /// A route lost data alone: later frames arrived.
+    DataLoss(DataLoss),
+    /// Data frames sent on one of [`Engine::counted_routes`](crate::engine::Engine), and arrived.
     Tally {
         /// The route.
         route: RouteId,

@@ -30,8 +30,26 @@ const REORDER_THRESHOLD: u64 = 64;
 pub struct DataLoss {
     /// The route.
     pub route: RouteId,
-    /// Share of its last frames, per mille.
+    /// Share of its last frames.
+    pub share: LossShare,
+}
+
+/// Share of frames lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LossShare {
+    /// Per mille.
     pub permille: u16,
+    /// Frames lost in a row, on average, rounded up: in bursts the same loss has fewer causes.
+    pub burst: u16,
+}
+
+impl LossShare {
+    /// The share of `lost` frames, in `runs` of neighbours, among `all`.
+    pub(crate) fn new(lost: u64, runs: u64, all: u64) -> Self {
+        let permille = (lost * 1000 / all.max(1)).min(1000) as u16;
+        let burst = lost.div_ceil(runs.max(1)).clamp(1, u16::MAX.into()) as u16;
+        Self { permille, burst }
+    }
 }
 
 /// Frames of a path that arrived and that were lost alone, the last [`WINDOW_FRAMES`] or so.
@@ -39,6 +57,10 @@ pub struct DataLoss {
 pub(crate) struct DataLossCounter {
     delivered: u32,
     lost: u32,
+    /// Runs of neighbours among those lost.
+    runs: u32,
+    /// Send number of the last batch that was lost whole: one that follows belongs to its run.
+    lost_whole: u64,
     /// Frames were lost since the last report.
     has_news: bool,
     reported_at: Time,
@@ -68,6 +90,7 @@ impl PathState {
             && self.delivered.covers(batch.send_number + LATER_BATCHES, batch.largest_missing())
         {
             batch.counted_lost = batch.missing_count();
+            self.data_loss.count_runs(batch);
             self.data_loss.add(0, batch.counted_lost);
             if batch.layout.count > 1 && batch.acked == 0 {
                 self.segments.on_lost(batch.send_number, batch.wire_bytes());
@@ -83,17 +106,31 @@ impl DataLossCounter {
             return;
         }
         let missing = batch.missing_count();
+        if missing > batch.counted_lost {
+            self.count_runs(batch);
+        }
         self.add(batch.layout.count - missing, missing.saturating_sub(batch.counted_lost));
         self.lost = self.lost.saturating_sub(batch.counted_lost.saturating_sub(missing));
     }
 
-    /// The share of lost frames, if more were lost since the last report, per mille.
-    pub(crate) fn take_report(&mut self, now: Time) -> Option<u16> {
+    /// The share of lost frames, if more were lost since the last report.
+    pub(crate) fn take_report(&mut self, now: Time) -> Option<LossShare> {
         if !self.has_news || now.since(self.reported_at) < REPORT_INTERVAL {
             return None;
         }
         (self.has_news, self.reported_at) = (false, now);
-        Some((u64::from(self.lost) * 1000 / u64::from(self.lost + self.delivered).max(1)) as u16)
+        let [lost, runs, all] = [self.lost, self.runs, self.lost + self.delivered].map(u64::from);
+        Some(LossShare::new(lost, runs, all))
+    }
+
+    fn count_runs<P>(&mut self, batch: &SentBatch<P>) {
+        let is_whole = batch.acked == 0;
+        let before = self.lost_whole;
+        let continues = is_whole && before != 0 && before + 1 == batch.send_number;
+        self.runs += batch.missing_runs().count() as u32 - u32::from(continues);
+        if is_whole {
+            self.lost_whole = batch.send_number;
+        }
     }
 
     fn add(&mut self, delivered: u32, lost: u32) {
@@ -101,7 +138,8 @@ impl DataLossCounter {
         self.lost += lost;
         self.has_news |= lost > 0;
         if self.delivered + self.lost >= WINDOW_FRAMES {
-            (self.delivered, self.lost) = (self.delivered / 2, self.lost / 2);
+            self.delivered /= 2;
+            (self.lost, self.runs) = (self.lost / 2, self.runs.div_ceil(2));
         }
     }
 }
@@ -116,14 +154,14 @@ mod tests {
 
     /// Batches of one frame, one a millisecond, acknowledged 1 ms later but for those that `late`
     /// delays: `None` loses a frame, another is acknowledged so many milliseconds later.
-    fn loss_after(count: u64, late: impl Fn(u64) -> Option<u64>) -> Option<u16> {
+    fn loss_after(count: u64, late: impl Fn(u64) -> Option<u64>) -> Option<LossShare> {
         let mut sent = SentFrames::new(RetransmitLimits::default());
         let path = UsablePath { route: RouteId(1), rtt: None };
         let mut last = None;
         for now in 0..count {
             let layout =
                 BatchLayout { first: now, last: now, count: 1, bytes: 1, stride: 1400, tail: 1400 };
-            sent.on_sent(now, layout, path, false, Time::from_millis(now));
+            sent.on_sent(now, layout, path, None, Time::from_millis(now));
             let arrived = |counter: &u64| late(*counter).is_some_and(|ms| counter + ms < now);
             let ranges = (0..now).rev().filter(arrived);
             let ranges: Vec<_> = ranges.map(|n| AckRange { first: n, last: n }).collect();
@@ -131,7 +169,7 @@ mod tests {
                 let ack = Ack { highest, ranges, ..Ack::default() };
                 sent.on_ack_received(Time::from_millis(now), &ack, |first, _| *first, |_| {});
             }
-            last = sent.take_data_loss(Time::from_millis(now)).map(|loss| loss.permille).or(last);
+            last = sent.take_data_loss(Time::from_millis(now)).map(|loss| loss.share).or(last);
         }
         last
     }
@@ -139,14 +177,21 @@ mod tests {
     #[test]
     fn the_share_is_that_of_the_frames_that_later_ones_overtook() {
         assert_eq!(loss_after(400, |_| Some(1)), None, "nothing is lost");
-        let lost = loss_after(800, |n| (n % 10 != 0).then_some(1));
-        assert!((80..=120).contains(&lost.unwrap_or_default()), "{lost:?}");
+        let lost = loss_after(800, |n| (n % 10 != 0).then_some(1)).unwrap_or_default();
+        assert!((80..=120).contains(&lost.permille) && lost.burst == 1, "{lost:?}");
+    }
+
+    #[test]
+    fn neighbours_that_are_lost_are_one_burst() {
+        let lost = loss_after(800, |n| (n % 100 >= 10).then_some(1)).unwrap_or_default();
+        assert!((70..=130).contains(&lost.permille), "{lost:?}");
+        assert!((8..=10).contains(&lost.burst), "{lost:?}");
     }
 
     #[test]
     fn reordering_is_no_loss() {
         assert_eq!(loss_after(400, |n| Some(if n % 5 == 0 { 25 } else { 1 })), None);
-        let lost = loss_after(800, |n| Some(if n == 100 { 50 } else { 1 }));
-        assert!(lost.unwrap_or_default() < 10, "one of all before it: {lost:?}");
+        let lost = loss_after(800, |n| Some(if n == 100 { 50 } else { 1 })).unwrap_or_default();
+        assert!(lost.permille < 10, "one of all before it: {lost:?}");
     }
 }

@@ -83,8 +83,8 @@ impl<P> SentFrames<P> {
     pub fn take_data_loss(&mut self, now: Time) -> Option<DataLoss> {
         let mut paths = self.paths.iter_mut();
         paths.find_map(|path| {
-            let permille = path.data_loss.take_report(now)?;
-            Some(DataLoss { route: path.route, permille })
+            let share = path.data_loss.take_report(now)?;
+            Some(DataLoss { route: path.route, share })
         })
     }
 

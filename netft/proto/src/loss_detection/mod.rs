@@ -23,11 +23,15 @@
 //!   before the engine excluded it: it was lost with the path, and is retransmitted.
 //!
 //! * `data_loss`: the share of frames that a path lost alone, for the engine to compare routes by.
+//! * `copies`, `acked_frames`: the frames of each path that are acknowledged, whichever copy
+//!   arrived.
 //!
 //! Bounds: [`RetransmitLimits`]; the oldest batches are discarded first, and counted.
 
 mod ack_request;
 mod ack_schedule;
+mod acked_frames;
+mod copies;
 mod data_loss;
 mod delivered;
 mod immediate_ack;
@@ -43,11 +47,12 @@ mod vanishing_segments;
 
 pub use crate::loss_detection::{
     ack_schedule::AckSchedule,
-    data_loss::DataLoss,
+    acked_frames::take_acked_frames,
+    data_loss::{DataLoss, LossShare},
     sent_frame::{BatchLayout, MAX_FRAMES, SentBatch},
     sent_frames::SentFrames,
     types::{
-        DEFAULT_AGE, DEFAULT_BYTES, ImmediateAckRequest, Reroute, RetransmitLimits,
+        DEFAULT_AGE, DEFAULT_BYTES, DeliveryCounts, ImmediateAckRequest, Reroute, RetransmitLimits,
         STALL_REPORT_PERIOD, UsablePath,
     },
     vanishing_segments::take_vanishing_segments,

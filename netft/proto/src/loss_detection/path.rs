@@ -22,6 +22,8 @@ pub(crate) struct PathState {
     pub(crate) ack_request: AckRequestState,
     /// Batches in flight.
     pub(crate) in_flight: usize,
+    /// Frames acknowledged, whichever copy arrived, and not passed on yet.
+    pub(crate) acked_frames: u64,
     /// The newest batches delivered, by frame size.
     pub(crate) delivered: DeliveredBySize,
     /// Evidence that segmented sends vanish.
@@ -48,6 +50,7 @@ impl PathState {
             heartbeat_rtt: usable.rtt,
             ack_request: AckRequestState::default(),
             in_flight: 0,
+            acked_frames: 0,
             delivered: DeliveredBySize::default(),
             segments: SegmentLosses::default(),
             pto_base: now,

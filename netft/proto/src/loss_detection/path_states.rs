@@ -2,7 +2,7 @@
 
 use crate::{
     ids::RouteId,
-    loss_detection::{path::PathState, types::UsablePath},
+    loss_detection::{path::PathState, sent_frame::SentBatch, types::UsablePath},
     time::Time,
 };
 
@@ -46,6 +46,17 @@ impl PathStates {
 
     pub(crate) fn find_index(&self, wanted: impl Fn(&PathState) -> bool) -> Option<usize> {
         self.paths.iter().position(wanted)
+    }
+
+    /// Counts frames of a batch as acknowledged on every path that carried them.
+    #[inline]
+    pub(crate) fn count_acked<P>(&mut self, batch: &SentBatch<P>, frames: u32) {
+        self.get_mut(batch.path_index).acked_frames += u64::from(frames);
+        for route in batch.copies.iter() {
+            if let Some(index) = self.find_index(|path| path.route == route) {
+                self.get_mut(index).acked_frames += u64::from(frames);
+            }
+        }
     }
 
     /// PTO expiries of a route in a row.

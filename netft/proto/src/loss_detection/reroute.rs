@@ -108,6 +108,7 @@ impl<P> SentFrames<P> {
             self.last_send_number += 1;
             (batch.send_number, batch.last_sent_at) = (self.last_send_number, now);
             (batch.path_index, batch.resent) = (to, true);
+            batch.copies.add(self.paths.get(from).route);
             batch.sent_while_suspect = to_is_suspect;
             waited = waited.max(now.since(batch.first_sent_at));
             self.paths.get_mut(from).in_flight -= 1;

@@ -1,6 +1,7 @@
 //! One batch of frames that awaits its acknowledgement.
 
 use crate::{
+    loss_detection::copies::CopyRoutes,
     time::Time,
     wire::ack::{Ack, AckRange},
 };
@@ -41,8 +42,8 @@ pub struct SentBatch<P> {
     pub(crate) send_number: u64,
     /// Retransmitted: an acknowledgement does not tell which copy arrived.
     pub(crate) resent: bool,
-    /// Also sent on a second path.
-    pub(crate) duplicated: bool,
+    /// The other routes that carried it.
+    pub(crate) copies: CopyRoutes,
     /// Its path was suspect when it was sent.
     pub(crate) sent_while_suspect: bool,
     /// Frames that count as lost alone on its path.
@@ -69,7 +70,7 @@ impl<P> SentBatch<P> {
 
     /// Returns whether an acknowledgement does not tell which copy arrived (Karn).
     pub(crate) fn is_ambiguous(&self) -> bool {
-        self.resent || self.duplicated
+        self.resent || !self.copies.is_empty()
     }
 
     /// Bytes of all frames.
@@ -97,8 +98,9 @@ impl<P> SentBatch<P> {
         self.acked == all_frames_mask(self.layout.count)
     }
 
-    /// Applies an acknowledgement. Returns whether it covers a frame not acknowledged before.
-    pub(crate) fn apply_ack(&mut self, ack: &Ack, counter: impl Fn(&P, u32) -> u64) -> bool {
+    /// Applies an acknowledgement. Returns how many frames it covers that were not acknowledged
+    /// before.
+    pub(crate) fn apply_ack(&mut self, ack: &Ack, counter: impl Fn(&P, u32) -> u64) -> u32 {
         let BatchLayout { first, last, count, .. } = self.layout;
         let before = self.acked;
         let within = |range: &AckRange| range.first <= first && last <= range.last;
@@ -113,7 +115,7 @@ impl<P> SentBatch<P> {
                 }
             }
         }
-        self.acked != before
+        (self.acked & !before).count_ones()
     }
 }
 

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     ids::RouteId,
     loss_detection::{
+        copies::CopyRoutes,
         path_states::PathStates,
         sent_frame::{BatchLayout, SentBatch},
         types::{RetransmitLimits, UsablePath},
@@ -50,15 +51,15 @@ impl<P> SentFrames<P> {
         self.batches.is_empty()
     }
 
-    /// Adds a batch that was sent. `duplicated`: it was also sent on a second path, so its
-    /// acknowledgement proves neither. Not to be called when retransmission is disabled.
+    /// Adds a batch that was sent, also on route `duplicate`: its acknowledgement then proves
+    /// neither. Not to be called when retransmission is disabled.
     #[inline]
     pub fn on_sent(
         &mut self,
         payload: P,
         layout: BatchLayout,
         path: UsablePath,
-        duplicated: bool,
+        duplicate: Option<RouteId>,
         now: Time,
     ) {
         let path_index = self.paths.index_for_send(path, now);
@@ -74,7 +75,7 @@ impl<P> SentFrames<P> {
             last_sent_at: now,
             send_number: self.last_send_number,
             resent: false,
-            duplicated,
+            copies: CopyRoutes::new(duplicate),
             sent_while_suspect: self.paths.get(path_index).suspect,
             counted_lost: 0,
         });
@@ -100,11 +101,13 @@ impl<P> SentFrames<P> {
             if batch.layout.first > ack.highest {
                 break;
             }
-            // After a retransmission the acknowledgement does not tell which copy arrived (Karn).
-            if !batch.apply_ack(ack, &counter) || batch.resent {
+            let newly_acked = batch.apply_ack(ack, &counter);
+            if newly_acked == 0 {
                 continue;
             }
-            if !batch.duplicated {
+            self.paths.count_acked(batch, newly_acked);
+            // An acknowledgement does not tell which copy arrived (Karn).
+            if !batch.is_ambiguous() {
                 self.paths.get_mut(batch.path_index).on_delivered(batch, received_at);
             }
         }

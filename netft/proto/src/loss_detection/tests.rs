@@ -43,12 +43,12 @@ impl Rig {
 
     fn send_on(&mut self, route: RouteId, at: u64, counters: std::ops::Range<u64>) {
         let first = counters.start;
-        self.sent_frames.on_sent(first, frames(counters, [1400; 2]), path(route), false, ms(at));
+        self.sent_frames.on_sent(first, frames(counters, [1400; 2]), path(route), None, ms(at));
     }
 
     /// Frames of one size but the last.
     fn send_sized(&mut self, at: u64, counters: std::ops::Range<u64>, sizes: [usize; 2]) {
-        self.sent_frames.on_sent(counters.start, frames(counters, sizes), path(A), false, ms(at));
+        self.sent_frames.on_sent(counters.start, frames(counters, sizes), path(A), None, ms(at));
     }
 
     fn send(&mut self, at: u64, counters: std::ops::Range<u64>) {
@@ -264,10 +264,32 @@ fn a_copy_that_is_acknowledged_proves_neither_route() {
     rig.learn_rtt();
     rig.send(600, 50..51);
     for n in 51..60 {
-        rig.sent_frames.on_sent(n, frames(n..n + 1, [1400; 2]), path(A), true, ms(500 + n * 2));
+        rig.sent_frames.on_sent(n, frames(n..n + 1, [1400; 2]), path(A), Some(B), ms(500 + n * 2));
         rig.ack(501 + n * 2, &[(51, n), (0, 49)]);
     }
     assert_eq!(rig.moves(620), [(A, B, vec![50])]);
+}
+
+/// The peer counts every copy that arrives by its route.
+#[test]
+fn acknowledged_frames_count_on_every_route_that_carried_them() {
+    let mut rig = Rig::new(&[A, B]);
+    rig.learn_rtt();
+    let acked = |rig: &mut Rig| {
+        let mut counts = Vec::new();
+        take_acked_frames(&mut rig.sent_frames, |route, frames| counts.push((route, frames)));
+        counts
+    };
+    assert_eq!(acked(&mut rig), [(A, 50)]);
+    rig.send(600, 50..52);
+    rig.ack(601, &[(0, 50)]);
+    assert_eq!(acked(&mut rig), [(A, 1)]);
+    assert_eq!(rig.moves(620), [(A, B, vec![51])]);
+    rig.ack(621, &[(0, 51)]);
+    assert_eq!(acked(&mut rig), [(A, 1), (B, 1)]);
+    rig.sent_frames.on_sent(52, frames(52..54, [1400; 2]), path(A), Some(B), ms(630));
+    rig.ack(631, &[(0, 53)]);
+    assert_eq!((acked(&mut rig), acked(&mut rig)), (vec![(A, 2), (B, 2)], vec![]));
 }
 
 #[test]
@@ -379,7 +401,8 @@ proptest! {
                     let last = next + number % 5;
                     let sizes = [1400, 1400 - number as usize * 30];
                     let frames = frames(next..last + 1, sizes);
-                    sent_frames.on_sent(next, frames, path(RouteId(route)), step == 1, ms(now));
+                    let copy = (step == 1).then_some(RouteId(9));
+                    sent_frames.on_sent(next, frames, path(RouteId(route)), copy, ms(now));
                     given.push(next);
                     next = last + 1;
                 }

@@ -67,6 +67,29 @@ impl Reroute {
     }
 }
 
+/// Data frames of a route at one moment, under one session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryCounts {
+    /// Sent there and acknowledged, whichever copy arrived.
+    pub acknowledged: u64,
+    /// Arrived there, as the peer reported last.
+    pub arrived: u64,
+}
+
+impl DeliveryCounts {
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged.saturating_sub(before.acknowledged),
+            arrived: self.arrived.saturating_sub(before.arrived),
+        }
+    }
+
+    /// Frames of which only the copy on another route arrived, plus a constant.
+    pub(crate) fn missing(self) -> i64 {
+        self.acknowledged.wrapping_sub(self.arrived) as i64
+    }
+}
+
 /// A request for an immediate acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImmediateAckRequest {

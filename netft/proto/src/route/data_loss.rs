@@ -1,19 +1,26 @@
 //! Loss that only data suffers on a route: evidence, verdict, and how long it holds. Pure.
 //!
 //! Heartbeats are small and few, so a dirty cable, a policer, a full queue or a broken offload may
-//! spare them. Acknowledgements show what share of its data a route loses alone. Lasting loss is
-//! followed by a comparison with another route (`engine/data_comparison.rs`); one that is lost
-//! convicts the route, and only a comparison acquits it, after a time that doubles.
+//! spare them. Acknowledgements show what share of its data a route loses alone, and an audit what
+//! it lost while it was silent. Lasting loss is followed by a comparison with another route
+//! (`engine/data_comparison.rs`); one that is lost convicts the route, and only a comparison
+//! acquits it, after a time that doubles.
 
 use std::time::Duration;
 
-use crate::time::Time;
+use crate::{
+    loss_detection::LossShare,
+    route::arrival_audit::{ArrivalAudit, SilentLoss},
+    time::Time,
+};
 
 /// Loss from which a route is lossy, per mille.
 pub(crate) const LOSSY_PERMILLE: u16 = 5;
 /// Reports of more loss in a row, [`MAX_REPORT_GAP`] apart at most: a burst is over by then.
 const LASTING_REPORTS: u8 = 4;
 const MAX_REPORT_GAP: Duration = Duration::from_millis(400);
+/// Events of loss while the route was silent that follow each other.
+const LASTING_EVENTS: u32 = 3;
 /// How long the last report describes the route.
 const REPORT_LIFETIME: Duration = Duration::from_secs(1);
 /// First rest after a comparison that showed no better route; it doubles.
@@ -31,6 +38,9 @@ pub(crate) struct DataQuality {
     /// The last report: share of frames lost, per mille, and when.
     reported: Option<(u16, Time)>,
     lasting: u8,
+    /// Events of loss while it was silent, in a row.
+    silent_events: u32,
+    pub(crate) audit: ArrivalAudit,
     conviction: Option<Conviction>,
     /// Convictions in a row: each doubles the time before a retry.
     convictions: u32,
@@ -42,7 +52,7 @@ pub(crate) struct DataQuality {
 /// The route lost a comparison.
 #[derive(Clone, Copy, Debug)]
 struct Conviction {
-    permille: u16,
+    share: LossShare,
     /// No comparison has shown it yet.
     is_probation: bool,
     retry_at: Time,
@@ -61,9 +71,20 @@ impl DataQuality {
         };
     }
 
+    /// Applies the result of an audit. `is_congested` as in [`on_report`](Self::on_report).
+    pub(crate) fn on_silent_loss(&mut self, now: Time, loss: SilentLoss, is_congested: bool) {
+        if is_congested {
+            return self.audit.forget_events();
+        }
+        let permille = loss.share.permille;
+        let reported = self.recent_permille(now).max(permille);
+        self.reported = Some((reported, now));
+        self.silent_events = if permille >= LOSSY_PERMILLE { loss.events } else { 0 };
+    }
+
     /// Recent loss, or that of the conviction, per mille.
     pub(crate) fn loss_permille(&self, now: Time) -> u16 {
-        self.recent_permille(now).max(self.conviction.map_or(0, |it| it.permille))
+        self.recent_permille(now).max(self.conviction.map_or(0, |it| it.share.permille))
     }
 
     /// Recent loss, per mille.
@@ -74,7 +95,8 @@ impl DataQuality {
 
     /// Returns whether the loss lasts and a comparison may begin.
     pub(crate) fn wants_comparison(&self, now: Time) -> bool {
-        self.lasting >= LASTING_REPORTS && !self.is_resting(now)
+        let lasts = self.lasting >= LASTING_REPORTS || self.silent_events >= LASTING_EVENTS;
+        lasts && !self.is_resting(now)
     }
 
     /// Returns whether a comparison with the route was fruitless lately.
@@ -84,25 +106,30 @@ impl DataQuality {
 
     /// A comparison decided nothing, or not for this route.
     pub(crate) fn rest(&mut self, now: Time) {
-        self.lasting = 0;
+        self.forget_evidence();
         self.rest_until = Some(now + (FIRST_REST * (1 << self.fruitless.min(10))).min(MAX_REST));
         self.fruitless += 1;
     }
 
-    /// The route lost a comparison: it loses `permille` of its data, the other one far less.
-    pub(crate) fn convict(&mut self, now: Time, permille: u16) {
+    fn forget_evidence(&mut self) {
+        (self.lasting, self.silent_events) = (0, 0);
+        self.audit.forget_events();
+    }
+
+    /// The route lost a comparison: it loses this share of its data, the other one far less.
+    pub(crate) fn convict(&mut self, now: Time, share: LossShare) {
         let retry = (FIRST_RETRY * (1 << self.convictions.min(10))).min(MAX_RETRY);
         self.convictions += 1;
-        self.lasting = 0;
+        self.forget_evidence();
         let retry_at = now + retry;
-        self.conviction = Some(Conviction { permille, is_probation: false, retry_at });
+        self.conviction = Some(Conviction { share, is_probation: false, retry_at });
     }
 
     /// Convicts the route until a comparison, which may begin at once. Another probation waits for
     /// twice as long each time one ends in an acquittal.
-    pub(crate) fn begin_probation(&mut self, now: Time, permille: u16) {
+    pub(crate) fn begin_probation(&mut self, now: Time, share: LossShare) {
         self.rest(now);
-        self.conviction = Some(Conviction { permille, is_probation: true, retry_at: now });
+        self.conviction = Some(Conviction { share, is_probation: true, retry_at: now });
     }
 
     /// A comparison of the convicted route had too little data: no reason to wait longer each time.
@@ -119,9 +146,14 @@ impl DataQuality {
         }
     }
 
-    /// The loss the route was convicted for, per mille.
+    /// The loss the route was convicted for.
+    pub(crate) fn convicted_share(&self) -> Option<LossShare> {
+        self.conviction.map(|it| it.share)
+    }
+
+    /// As [`convicted_share`](Self::convicted_share), per mille.
     pub(crate) fn convicted_permille(&self) -> Option<u16> {
-        self.conviction.map(|it| it.permille)
+        self.convicted_share().map(|share| share.permille)
     }
 
     /// When a convicted route may be compared again.
@@ -171,7 +203,7 @@ mod tests {
         for _ in 0..9 {
             quality.rest(at(0));
             rests.push(quality.rest_until.map(|until| until.since(at(0)).as_secs()));
-            quality.convict(at(0), 50);
+            quality.convict(at(0), LossShare { permille: 50, burst: 1 });
             retries.push(quality.retry_at().map(|retry| retry.since(at(0)).as_secs()));
         }
         assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60, 60].map(Some));

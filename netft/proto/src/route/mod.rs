@@ -9,6 +9,7 @@
 //! address changes are in [`path_validation`].
 
 pub(crate) mod absence;
+pub(crate) mod arrival_audit;
 pub mod balance;
 pub(crate) mod brownout;
 pub(crate) mod data_loss;

@@ -25,6 +25,7 @@ use zeroize::Zeroize;
 pub use crate::session::keys::Cipher;
 use crate::{
     ids::{PeerId, RouteId, virtual_addrs::VirtualAddrs},
+    loss_detection::DeliveryCounts,
     session::{
         fragment::{Fragment, reassembly::FragmentOutcome},
         keys::KeyWindow,
@@ -233,9 +234,17 @@ impl Session {
         self.acks.arrivals.record_reported(route, frames);
     }
 
-    /// Data frames of this node that arrived at the peer on a route, as it reported last.
-    pub fn peer_arrivals_on(&self, route: RouteId) -> u64 {
-        self.acks.arrivals.reported(route)
+    /// Counts data frames sent on a route that are acknowledged, whichever copy arrived.
+    pub fn record_acked_frames(&self, route: RouteId, frames: u64) {
+        self.acks.arrivals.record_acked(route, frames);
+    }
+
+    /// Data frames sent on a route that are acknowledged, and those that arrived there.
+    pub fn route_counts(&self, route: RouteId) -> DeliveryCounts {
+        DeliveryCounts {
+            acknowledged: self.acks.arrivals.acked(route),
+            arrived: self.acks.arrivals.reported(route),
+        }
     }
 
     /// Counts frames that were sent on two routes.

@@ -2,7 +2,7 @@
 //!
 //! Both ends count: the receiver every authentic data frame by the route it came on, whichever copy
 //! it is, and its acknowledgements carry the count of the route they travel on. The sender compares
-//! it with what it sent there.
+//! it with what it sent there, and with what of that is acknowledged.
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -29,6 +29,8 @@ struct PathSlot {
     received: AtomicU64,
     /// The peer's count of what this node sent there.
     reported: AtomicU64,
+    /// Frames this node sent there that are acknowledged, whichever copy arrived.
+    acked: AtomicU64,
 }
 
 impl PathArrivals {
@@ -54,6 +56,16 @@ impl PathArrivals {
         self.known_slot(route).map_or(0, |slot| slot.reported.load(Relaxed))
     }
 
+    pub(super) fn record_acked(&self, route: RouteId, frames: u64) {
+        if let Some(slot) = self.slot_of(route) {
+            slot.acked.fetch_add(frames, Relaxed);
+        }
+    }
+
+    pub(super) fn acked(&self, route: RouteId) -> u64 {
+        self.known_slot(route).map_or(0, |slot| slot.acked.load(Relaxed))
+    }
+
     /// Frees the slots of routes that are gone, so that the bound is one of present routes.
     pub(super) fn retain_routes(&self, exists: impl Fn(RouteId) -> bool) {
         for slot in &self.slots {
@@ -61,6 +73,7 @@ impl PathArrivals {
             if route != 0 && !exists(RouteId(route)) {
                 slot.received.store(0, Relaxed);
                 slot.reported.store(0, Relaxed);
+                slot.acked.store(0, Relaxed);
                 slot.route.store(0, Release);
             }
         }
@@ -101,10 +114,13 @@ mod tests {
             arrivals.record_received(RouteId(route), 1);
             arrivals.record_reported(RouteId(route), 7);
             arrivals.record_reported(RouteId(route), 5);
+            arrivals.record_acked(RouteId(route), 3);
         }
-        let counted =
-            |route| (arrivals.received(RouteId(route)), arrivals.reported(RouteId(route)));
-        assert_eq!((counted(1), counted(16), counted(17)), ((2, 7), (17, 7), (0, 0)));
+        let counted = |route| {
+            let route = RouteId(route);
+            (arrivals.received(route), arrivals.reported(route), arrivals.acked(route))
+        };
+        assert_eq!((counted(1), counted(16), counted(17)), ((2, 7, 3), (17, 7, 3), (0, 0, 0)));
     }
 
     #[test]

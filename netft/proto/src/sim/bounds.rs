@@ -37,6 +37,8 @@ pub(crate) struct TimingBounds {
     pub(crate) max_detection_time: Duration,
     /// Longest time bulk data stays on a network that loses it; `None` without bulk data.
     pub(crate) max_data_loss_time: Option<Duration>,
+    /// How long a route that lost data is remembered; zero without data.
+    data_loss_memory: Duration,
     /// Detection time per network.
     detection_times: Vec<Duration>,
     /// Heartbeat delay per network.
@@ -55,6 +57,11 @@ impl TimingBounds {
             max_travel: travel.max().unwrap_or_default() + extra.max().unwrap_or_default(),
             max_delay: delays.iter().copied().max().unwrap_or_default(),
             max_detection_time: detection_times.iter().copied().max().unwrap_or_default(),
+            data_loss_memory: if scenario.data_every.is_zero() {
+                Duration::ZERO
+            } else {
+                DATA_LOSS_MEMORY
+            },
             max_data_loss_time: is_bulk(scenario).then_some(MAX_DATA_LOSS_TIME),
             detection_times,
             delays,
@@ -106,7 +113,7 @@ impl TimingBounds {
             + self.max_proof_time() * 2
             + MAX_HOLD
             + self.max_brown_out_time()
-            + self.max_data_loss_time.map_or(Duration::ZERO, |_| DATA_LOSS_MEMORY)
+            + self.data_loss_memory
             + self.slack
     }
 }

@@ -27,6 +27,8 @@ pub(crate) type CheckResult = Result<(), String>;
 pub(crate) struct RouteObservation {
     /// When the engine last received a heartbeat.
     pub(crate) last_heard: Option<Time>,
+    /// When a heartbeat last arrived that an interrupted worker held.
+    last_held: Option<Time>,
     /// When the last request was sent; `None` after a disturbance of the cadence.
     pub(crate) last_request: Option<Time>,
     /// When the last request or reply was sent; `None` after a disturbance of the cadence.
@@ -97,6 +99,11 @@ impl InvariantChecker {
 
     pub(crate) fn note_heartbeat(&mut self, node: usize, peer: usize, network: usize, now: Time) {
         self.observation_mut(node, peer, network).last_heard = Some(now);
+    }
+
+    /// Notes a heartbeat that an interrupted worker holds.
+    pub(crate) fn note_arrival(&mut self, node: usize, peer: usize, network: usize, now: Time) {
+        self.observation_mut(node, peer, network).last_held = Some(now);
     }
 
     /// Restarts the cadence with a peer whose session began or ended.
@@ -222,7 +229,10 @@ impl InvariantChecker {
                 let rx = before.iter().any(|status| status.id == route && status.rx);
                 if reason == Reason::HeartbeatsMissed && rx && to < from {
                     let least = self.bounds.detection_time_of(place.1);
-                    return self.check_silence(node, place, least, event.at, "down");
+                    // What waits inside the node was not missed (F-20).
+                    let observation = self.observation_mut(node, place.0, place.1);
+                    let heard = observation.last_heard.max(observation.last_held);
+                    return self.check_silence((node, place), heard, (least, event.at), "down");
                 }
             }
             EventKind::RemoteReachable { route, .. } | EventKind::Suspect { route, .. } => {
@@ -231,7 +241,9 @@ impl InvariantChecker {
             EventKind::EarlyWarning { route, missed, .. } => {
                 if let Some(place) = scenario.peer_and_network(node, route) {
                     let least = self.bounds.delay_of(place.1) * u32::from(missed);
-                    return self.check_silence(node, place, least, event.at, "warned of");
+                    let heard = self.observation_mut(node, place.0, place.1).last_heard;
+                    let at = (least, event.at);
+                    return self.check_silence((node, place), heard, at, "warned of");
                 }
             }
             EventKind::Stalled { length } => {
@@ -240,7 +252,9 @@ impl InvariantChecker {
             EventKind::Moved { from: Some(route), reason: Reason::DataLoss, .. } => {
                 return self.check_alternation(scenario, node, route, event.at);
             }
-            EventKind::Moved { from: None, to: Some(route), .. } => {
+            // A move for the delay leads to a route whose loss is not known.
+            EventKind::Moved { from: None, to: Some(route), .. }
+            | EventKind::Moved { to: Some(route), reason: Reason::BrownOut, .. } => {
                 self.forget_losses(scenario, node, route);
             }
             EventKind::RouteAdded { .. }
@@ -276,8 +290,8 @@ impl InvariantChecker {
         Ok(())
     }
 
-    /// Data begins anew after an outage: it takes the route that comes up first, and leaves it for
-    /// a better one.
+    /// Data begins anew after an outage, or after a move for another reason: it takes a route whose
+    /// loss is not known, and leaves it for a better one.
     fn forget_losses(&mut self, scenario: &Scenario, node: usize, route: RouteId) {
         let Some((peer, _)) = scenario.peer_and_network(node, route) else { return };
         for network in 0..scenario.networks.len() {
@@ -328,16 +342,13 @@ impl InvariantChecker {
     }
 
     fn check_silence(
-        &mut self,
-        node: usize,
-        (peer, network): (usize, usize),
-        least: Duration,
-        at: Time,
+        &self,
+        (node, (peer, network)): (usize, (usize, usize)),
+        heard: Option<Time>,
+        (least, at): (Duration, Time),
         what: &str,
     ) -> CheckResult {
-        let Some(heard) = self.observation_mut(node, peer, network).last_heard else {
-            return Ok(());
-        };
+        let Some(heard) = heard else { return Ok(()) };
         // A node that was stalled restarts every detection time.
         let silence =
             at.since(self.stall_reported_at[node].map_or(heard, |reported| reported.max(heard)));

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     ids::RouteId,
+    loss_detection::{DataLoss, DeliveryCounts},
     sim::{
         bounds::HANDSHAKE_RETRY,
         check::{CheckResult, InvariantChecker},
@@ -36,8 +37,8 @@ pub(crate) enum SimStep {
     Handshake { a: usize, b: usize },
     SendData { from: usize, to: usize },
     DataWake { node: usize },
-    Suspect { node: usize, route: RouteId },
-    DataLoss { node: usize, route: RouteId, permille: u16 },
+    Suspect { node: usize, route: RouteId, counts: DeliveryCounts },
+    DataLoss { node: usize, loss: DataLoss },
 }
 
 /// Nodes, networks and the clock of one run.

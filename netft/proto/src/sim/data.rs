@@ -6,7 +6,7 @@ use crate::{
     engine::{InjectedBug, RouteTally},
     ids::RouteId,
     loss_detection::{
-        BatchLayout, DataLoss, Reroute, UsablePath, segmentation::SegmentationFallback,
+        BatchLayout, Reroute, UsablePath, segmentation::SegmentationFallback, take_acked_frames,
         take_vanishing_segments,
     },
     sim::{
@@ -123,7 +123,6 @@ impl DataTraffic {
             self.delivery.add_packet(index + number, first + number as u64);
         }
         let (Some(route), Some(network)) = (active, network) else { return };
-        let duplicate = duplicate.and_then(|route| scenario.network_of(from, route));
         let path = usable_path(cluster, from, route);
         let batch = BatchLayout {
             first,
@@ -134,8 +133,9 @@ impl DataTraffic {
             tail: FRAME_MEMORY,
         };
         let Some(stream) = &mut self.nodes[from].streams[to] else { return };
-        stream.sent_frames.on_sent(index, batch, path, duplicate.is_some(), now);
+        stream.sent_frames.on_sent(index, batch, path, duplicate, now);
         let timeout = stream.sent_frames.pto_for_route(route, now).unwrap_or_default();
+        let duplicate = duplicate.and_then(|route| scenario.network_of(from, route));
         let is_sole_copy = duplicate.is_none();
         let segmented = count > 1;
         self.check_segments((from, to), (route, network), segmented, cluster);
@@ -256,11 +256,17 @@ impl DataTraffic {
         let counters = self.delivery.counters();
         let counter = |index: &usize, offset: u32| counters[index + offset as usize];
         if let Some(frames) = ack.arrivals() {
-            let arrived = &mut stream.tallies[network].arrived;
+            let arrived = &mut stream.tallies[network].counts.arrived;
             *arrived = frames.max(*arrived);
         }
         stream.sent_frames.on_ack_request_answered(ack.immediate_ack_reply);
         stream.sent_frames.on_ack_received(cluster.now, ack, counter, |_| {});
+        let DataStream { sent_frames, tallies, .. } = stream;
+        take_acked_frames(sent_frames, |route, frames| {
+            if let Some(network) = cluster.scenario.network_of(to, route) {
+                tallies[network].counts.acknowledged += frames;
+            }
+        });
         // Simulated sockets hold nothing: every frame sent before is processed, so answer at once.
         if ack.immediate_ack_request != 0 {
             let answer =
@@ -328,9 +334,8 @@ impl DataTraffic {
         let Some(stream) = &mut self.nodes[node].streams[peer] else { return };
         stream.sent_frames.discard_expired(now, |_| {});
         while let Some(loss) = stream.sent_frames.take_data_loss(now) {
-            let DataLoss { route, permille } = loss;
             let at = now + self.rng.duration_up_to(scenario.timer_slack);
-            cluster.schedule_step(at, SimStep::DataLoss { node, route, permille });
+            cluster.schedule_step(at, SimStep::DataLoss { node, loss });
         }
         if let Some(route) = take_vanishing_segments(&mut stream.sent_frames) {
             // Simulated networks carry every packet size: the path MTU is proven at once.
@@ -367,6 +372,7 @@ impl DataTraffic {
         let Some(stream) = &mut self.nodes[node].streams[peer] else { return };
         let (session, timeout) =
             (stream.session, stream.sent_frames.pto_for_route(to, now).unwrap_or_default());
+        let counts = scenario.network_of(node, from).map(|network| stream.tallies[network].counts);
         let batches = stream.sent_frames.rerouted_batches(reroute).flat_map(|sent| {
             let frames = sent.missing_runs().flat_map(|(first, count)| {
                 (first..first + count).map(move |frame| (frame, count > 1))
@@ -389,7 +395,8 @@ impl DataTraffic {
         }
         if suspect {
             let delay = self.rng.duration_up_to(MAX_SUSPECT_REPORT_DELAY);
-            cluster.schedule_step(now + delay, SimStep::Suspect { node, route: from });
+            let counts = counts.unwrap_or_default();
+            cluster.schedule_step(now + delay, SimStep::Suspect { node, route: from, counts });
         }
     }
 

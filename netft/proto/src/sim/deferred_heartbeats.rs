@@ -70,6 +70,7 @@ impl Simulation<'_> {
     pub(crate) fn interrupt_worker(&mut self, node: usize, length: Duration) {
         if self.cluster.nodes[node].engine.is_some() {
             self.cluster.nodes[node].interrupted.get_or_insert_default();
+            self.cluster.refresh_truth();
             let resumes = self.cluster.now + length;
             self.cluster.schedule_step(resumes, SimStep::HandOver { node, is_last: false });
         }
@@ -83,7 +84,12 @@ impl Simulation<'_> {
         let ends = ((*from, to), *network);
         let held = self.held_input(ends, *sender_session, heartbeat);
         let Some(worker) = &mut self.cluster.nodes[to].interrupted else { return false };
-        worker.held.extend(held);
+        if let Some(held) = held {
+            worker.held.push((sender_session.reversed(), held));
+            let ((from, _), network) = ends;
+            let now = self.cluster.now;
+            self.cluster.observe(|checker| checker.note_arrival(to, from, network, now));
+        }
         true
     }
 
@@ -105,19 +111,37 @@ impl Simulation<'_> {
 
     /// Hands over the older half of what the worker holds, or the rest.
     pub(crate) fn hand_over(&mut self, node: usize, is_last: bool) {
+        if let Some(pause) = self.cluster.nodes[node].pause {
+            return self.cluster.schedule_step(pause.ends, SimStep::HandOver { node, is_last });
+        }
         let Some(worker) = &mut self.cluster.nodes[node].interrupted else { return };
         let count = if is_last { worker.held.len() } else { worker.held.len().div_ceil(2) };
         let inputs: Vec<_> = worker.held.drain(..count).collect();
         if is_last {
             self.cluster.nodes[node].interrupted = None;
+            self.cluster.refresh_truth();
         } else {
             let next = self.cluster.now + TURN_INTERVAL;
             self.cluster.schedule_step(next, SimStep::HandOver { node, is_last: true });
         }
-        for input in inputs {
-            self.feed_engine(node, input);
+        for (session, input) in inputs {
+            self.feed_held_heartbeat(node, session, input);
         }
         self.tick_engine(node);
+    }
+
+    /// The driver drops heartbeats of a boot that is over.
+    fn feed_held_heartbeat(&mut self, node: usize, session: BootIdPair, input: EngineInput) {
+        let EngineInput::DeferredHeartbeat { peer, route, arrived_at, .. } = input else { return };
+        if self.cluster.nodes[node].sessions[usize::from(peer.0)] != Some(session) {
+            return;
+        }
+        let place = self.cluster.scenario.peer_and_network(node, route);
+        if self.feed_engine(node, input)
+            && let Some((from, network)) = place
+        {
+            self.cluster.observe(|checker| checker.note_heartbeat(node, from, network, arrived_at));
+        }
     }
 
     /// Tells the engine of heartbeats that an interrupted worker may hold, as the driver does

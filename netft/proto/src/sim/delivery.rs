@@ -10,14 +10,16 @@
 //!
 //! * *Isolated loss*: while one of its copies waited for its acknowledgement, another packet got
 //!   through on that copy's network. Such loss is left to TCP. It does not excuse a packet sent
-//!   after the network was found silent and before anything got through there again.
+//!   after the network was found silent and before anything got through there again. The wait
+//!   begins with the last acknowledgement of a packet sent before, if that comes after the copy was
+//!   sent (RFC 9002 section 6.2.1: it restarts the timer).
 //! * *Too late*: the last copy was lost so late, or on a network so slow, that its timeout ends
 //!   after the retransmission age.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    loss_detection::{DEFAULT_AGE, Reroute},
+    loss_detection::{DEFAULT_AGE, Reroute, rtt_estimator::MAX_ACK_DELAY},
     route::{RouteState, RouteStatus},
     sim::{
         check::{CheckResult, InvariantChecker},
@@ -163,7 +165,9 @@ impl DeliveryChecker {
             report.undelivered += 1;
             let end = packet.sent_at + DEFAULT_AGE;
             let too_late = copies.last().is_none_or(|last| last.ack_deadline + bounds.slack >= end);
-            if too_late || copies.iter().any(|copy| self.is_isolated_loss((from, to), copy)) {
+            let restarts = bounds.max_travel * 2 + MAX_ACK_DELAY;
+            let is_isolated = |copy| self.is_isolated_loss((from, to), copy, restarts);
+            if too_late || copies.iter().any(is_isolated) {
                 continue;
             }
             return Err(format!(
@@ -175,7 +179,13 @@ impl DeliveryChecker {
         Ok(())
     }
 
-    fn is_isolated_loss(&self, (from, to): (usize, usize), copy: &PacketCopy) -> bool {
+    /// `restarts`: how long after a copy an acknowledgement of earlier packets may arrive.
+    fn is_isolated_loss(
+        &self,
+        (from, to): (usize, usize),
+        copy: &PacketCopy,
+        restarts: Duration,
+    ) -> bool {
         if copy.path_was_silent {
             return false;
         }
@@ -183,12 +193,12 @@ impl DeliveryChecker {
         // Acknowledgements that arrive meanwhile may raise the timeout (RFC 9002 section 6.2.1).
         let timeouts = &self.probe_timeouts[slot];
         let later = &timeouts[timeouts.partition_point(|(at, _)| *at < copy.sent_at)..];
-        let mut end = copy.ack_deadline;
+        let mut end = copy.ack_deadline + restarts;
         for (at, timeout) in later {
             if *at > end {
                 break;
             }
-            end = end.max(copy.sent_at + *timeout);
+            end = end.max(copy.sent_at + *timeout + restarts);
         }
         let delivered = &self.sole_copies_delivered[slot];
         let first = delivered.partition_point(|at| *at < copy.sent_at);

@@ -32,9 +32,12 @@ struct PolicerState {
 const BURST_FRAMES: u16 = 10;
 /// Loss from which data has to move, per mille.
 const CLEAR_LOSS_PERMILLE: u16 = 30;
-/// Loss in bursts from which data has to move, per mille. A burst lasts about a probe timeout:
-/// what is sent again after it counts for no route, so that few losses are proof.
-const CLEAR_BURST_PERMILLE: u16 = 100;
+/// Loss in bursts from which data has to move, per mille. At 1 % there is a burst per 1,000 frames:
+/// in a run there are too few for proof.
+const CLEAR_BURST_PERMILLE: u16 = 30;
+/// Loss in bursts that are rare, per mille: a comparison that waits for six takes this much longer.
+const RARE_BURST_PERMILLE: u16 = 100;
+const RARE_BURST_TIME: Duration = Duration::from_secs(2);
 /// Window of a policer.
 const POLICER_WINDOW: Duration = Duration::from_millis(10);
 
@@ -196,6 +199,10 @@ impl SimNetwork {
     /// Returns true when full-size frames from one node to another suffer loss that another network
     /// is clearly better than.
     pub(crate) fn loses_data(&self, from: usize, to: usize) -> bool {
+        // A round trip that grew looks like a queue of the data's own.
+        if !self.extra_delay.is_zero() {
+            return false;
+        }
         match self.directions[from * self.nodes + to].data_fault {
             Some(DataFault::Loss(permille) | DataFault::Corruption(permille)) => {
                 permille >= CLEAR_LOSS_PERMILLE
@@ -205,6 +212,14 @@ impl SimNetwork {
             // 19 speaks.
             Some(DataFault::Policer(_) | DataFault::Delay(_) | DataFault::SegmentedSends)
             | None => false,
+        }
+    }
+
+    /// How much longer it takes to find out about the loss of data, for its rarity.
+    pub(crate) fn loss_rarity(&self, from: usize, to: usize) -> Duration {
+        match self.directions[from * self.nodes + to].data_fault {
+            Some(DataFault::Bursts(..RARE_BURST_PERMILLE)) => RARE_BURST_TIME,
+            _ => Duration::ZERO,
         }
     }
 

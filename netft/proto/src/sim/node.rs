@@ -20,7 +20,8 @@ const INBOX_CAPACITY: usize = 1024;
 /// Heartbeats that an interrupted worker holds.
 #[derive(Debug, Default)]
 pub(crate) struct InterruptedWorker {
-    pub(crate) held: Vec<EngineInput>,
+    /// Each with the session it was received under.
+    pub(crate) held: Vec<(BootIdPair, EngineInput)>,
 }
 
 /// The boot ids a session was established under: the holder's and the peer's.
@@ -193,6 +194,11 @@ impl SimNode {
     /// Alive and scheduled.
     pub(crate) fn is_running(&self) -> bool {
         self.engine.is_some() && self.pause.is_none()
+    }
+
+    /// Alive and scheduled, and heartbeats that arrive reach the engine.
+    pub(crate) fn is_attentive(&self) -> bool {
+        self.is_running() && self.interrupted.is_none()
     }
 
     pub(crate) fn start_engine(&mut self, engine: Engine) {

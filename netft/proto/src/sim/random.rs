@@ -52,7 +52,8 @@ impl Scenario {
             let at = Time::from_millis(rng.next_in_range(FIRST_FAULT_MS, FAULT_PHASE_MS - 200));
             scenario = draw_operator_action(scenario, &mut rng, at, (nodes, networks));
         }
-        scenario
+        // Drawn last: the other faults of a seed do not depend on it.
+        draw_interruption(scenario, &mut rng)
     }
 }
 
@@ -97,8 +98,35 @@ impl Scenario {
             let at = Time::from_millis(rng.next_in_range(5000, 8000));
             scenario = scenario.with_fault(at, FaultAction::Heal { network });
         }
-        scenario
+        if rng.chance_permille(300) {
+            let network = rng.next_below(networks as u64) as usize;
+            let at = Time::from_millis(rng.next_in_range(1500, 6000));
+            let most = Duration::from_millis(rng.pick_one(&[2, 10]));
+            let by = rng.duration_up_to(most);
+            scenario = scenario.with_fault(at, FaultAction::ExtraDelay { network, by });
+        }
+        draw_interruption(scenario, &mut rng)
     }
+}
+
+/// Mostly adds nothing; or an interruption of the worker of a node that is never paused, for a
+/// detection time at most: no route may go down for it (rule 4).
+fn draw_interruption(scenario: Scenario, rng: &mut SplitMix64) -> Scenario {
+    if !rng.chance_permille(250) {
+        return scenario;
+    }
+    let node = rng.next_below(scenario.nodes as u64) as usize;
+    let pauses = |fault: &FaultAction| {
+        matches!(fault, FaultAction::Pause { node: paused, .. }
+            | FaultAction::PauseDroppingPackets { node: paused, .. } if *paused == node)
+    };
+    if scenario.faults().iter().any(|(_, fault)| pauses(fault)) {
+        return scenario;
+    }
+    let at = Time::from_millis(rng.next_in_range(FIRST_FAULT_MS, FAULT_PHASE_MS - 200));
+    let detection_times = scenario.networks.iter().map(|plan| plan.timing.detection_time());
+    let length = rng.duration_up_to(detection_times.min().unwrap_or_default());
+    scenario.with_fault(at, FaultAction::InterruptWorker { node, length })
 }
 
 fn draw_data_fault(rng: &mut SplitMix64) -> DataFault {

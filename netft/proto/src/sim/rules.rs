@@ -155,11 +155,11 @@ impl InvariantChecker {
         let routes = routes_to_peer(view.nodes, node, peer);
         let active = routes.iter().position(|route| route.active);
         let Some(network) = active else { return Ok(()) };
+        let others = (0..routes.len()).filter(|other| *other != network);
+        others.clone().for_each(|n| self.observation_mut(node, peer, n).active_since = None);
         let observation = self.observation_mut(node, peer, network);
         let used = *observation.active_since.get_or_insert(view.now);
         let Some(lossy) = self.truth.lossy_since(network, node, peer) else { return Ok(()) };
-        let others = (0..routes.len()).filter(|other| *other != network);
-        others.clone().for_each(|n| self.observation_mut(node, peer, n).active_since = None);
         for other in others {
             let route = &routes[other];
             if route.brown_out || !route.hold_down.left.is_zero() || route.suspect {

@@ -127,11 +127,12 @@ impl<'a> Simulation<'a> {
             SimStep::Handshake { a, b } => cluster.attempt_handshake(a, b),
             SimStep::SendData { from, to } => data.send_data(cluster, from, to),
             SimStep::DataWake { node } => data.on_wake(cluster, node),
-            SimStep::Suspect { node, route } => {
+            SimStep::Suspect { node, route, counts } => {
                 self.on_worker_report(node, EngineInput::Suspect(route));
+                self.on_worker_report(node, EngineInput::Silence { route, counts });
             }
-            SimStep::DataLoss { node, route, permille } => {
-                self.on_worker_report(node, EngineInput::DataLoss { route, permille });
+            SimStep::DataLoss { node, loss } => {
+                self.on_worker_report(node, EngineInput::DataLoss(loss));
             }
         }
     }
@@ -274,11 +275,11 @@ impl<'a> Simulation<'a> {
         self.after_step(node, true);
     }
 
-    /// Counts the data of routes under comparison, as the driver does before the engine's timers.
+    /// Counts the data of routes that the engine names, as the driver does before its timers.
     fn feed_tallies(&mut self, node: usize) {
         let (engine, now) = (self.cluster.nodes[node].engine.as_ref(), self.cluster.now);
-        let compared = engine.map(|engine| engine.compared_routes(now));
-        for (_, route) in compared.unwrap_or_default() {
+        let counted = engine.map(|engine| engine.counted_routes(now));
+        for (_, route) in counted.unwrap_or_default() {
             if let Some((peer, network)) = self.cluster.scenario.peer_and_network(node, route) {
                 let tally = self.data.tally_of(node, peer, network);
                 self.feed_engine(node, EngineInput::Tally { route, tally });

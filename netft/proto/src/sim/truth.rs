@@ -14,16 +14,16 @@ pub(crate) struct GroundTruth {
     nodes: usize,
     /// Per network, sender and receiver: since when nothing passes.
     blocked_since: Vec<Option<Time>>,
-    /// Per network and pair: since when everything passes both ways between two nodes that run
-    /// and share a session.
+    /// Per network and pair: since when everything passes both ways between two nodes that run,
+    /// heed heartbeats and share a session.
     clean_since: Vec<Option<Time>>,
-    /// Per network, sender and receiver: since when it loses full-size frames.
+    /// Per network, sender and receiver: since when it loses full-size frames so that it shows.
     lossy_since: Vec<Option<Time>>,
     /// Per network and pair: since when an operator at one end drains it.
     drained_since: Vec<Option<Time>>,
     /// Per network and pair: since when nobody drains it.
     undrained_since: Vec<Option<Time>>,
-    /// Per node: when it last stopped or began to run.
+    /// Per node: when it last stopped or began to run, or to heed heartbeats.
     last_disturbed: Vec<Time>,
     was_running: Vec<bool>,
 }
@@ -44,8 +44,8 @@ impl GroundTruth {
 
     pub(crate) fn refresh(&mut self, now: Time, networks: &[SimNetwork], nodes: &[SimNode]) {
         for (number, node) in nodes.iter().enumerate() {
-            if std::mem::replace(&mut self.was_running[number], node.is_running())
-                != node.is_running()
+            if std::mem::replace(&mut self.was_running[number], node.is_attentive())
+                != node.is_attentive()
             {
                 self.last_disturbed[number] = now;
             }
@@ -55,8 +55,9 @@ impl GroundTruth {
                 for to in (0..self.nodes).filter(|to| *to != from) {
                     let (a, b) = (&nodes[from], &nodes[to]);
                     let running = a.is_running() && b.is_running();
+                    let attentive = a.is_attentive() && b.is_attentive();
                     let blocked = !running || network.is_blocked(from, to);
-                    let clean = running
+                    let clean = attentive
                         && network.is_clean(from, to)
                         && network.is_clean(to, from)
                         && a.shares_session(from, b, to);
@@ -64,7 +65,8 @@ impl GroundTruth {
                     update_since(&mut self.blocked_since[slot], blocked, now);
                     update_since(&mut self.clean_since[slot], clean, now);
                     let lossy = network.loses_data(from, to);
-                    update_since(&mut self.lossy_since[slot], lossy, now);
+                    let found = now + network.loss_rarity(from, to);
+                    update_since(&mut self.lossy_since[slot], lossy, found);
                     let drained = network.pair_drained_since(from, to);
                     self.drained_since[slot] = drained;
                     update_since(&mut self.undrained_since[slot], drained.is_none(), now);

@@ -7,7 +7,6 @@ use netft_proto::{
     config::Config,
     engine::{Engine, EngineInput, EngineOutput},
     ids::{PeerId, RouteId},
-    loss_detection::DataLoss,
     route::{EchoOutcome, Event, EventKind},
     time::Time,
     wire::{
@@ -270,13 +269,16 @@ impl Driver {
                 self.dispatch(&Input::RouteSuspect);
                 self.feed_engine(EngineInput::Suspect(route));
             }
-            FromWorker::DataLoss(DataLoss { route, permille }) => {
-                tracing::debug!(%route, permille, "data lost alone");
-                self.feed_engine(EngineInput::DataLoss { route, permille });
+            FromWorker::DataLoss(loss) => {
+                tracing::debug!(?loss, "data lost alone");
+                self.feed_engine(EngineInput::DataLoss(loss));
             }
-            FromWorker::Resent { peer, from, to, frames, waited } => {
+            FromWorker::Resent { peer, from, to, frames, waited, silent } => {
                 self.dispatch(&Input::RouteSuspect);
                 self.feed_engine(EngineInput::Resent { peer, from, to, frames, waited });
+                if let Some(counts) = silent {
+                    self.feed_engine(EngineInput::Silence { route: from, counts });
+                }
             }
             FromWorker::SendError { route, errno } => {
                 let error = std::io::Error::from_raw_os_error(errno);

@@ -297,14 +297,14 @@ impl Driver {
         }
     }
 
-    /// Counts the data of routes under comparison: sent by the workers, arrived at the peer.
+    /// Counts the data of compared and audited routes: sent by the workers, arrived at the peer.
     pub(super) fn feed_tallies(&mut self, now: Time) {
-        for (peer, route) in self.engine.compared_routes(now) {
+        for (peer, route) in self.engine.counted_routes(now) {
             let entry = self.routes.get(route);
             let session = self.peers.preferred_session(peer);
             if let (Some(entry), Some(session)) = (entry, session) {
                 let sent = entry.counters.frames.load(Ordering::Relaxed);
-                let tally = RouteTally { sent, arrived: session.peer_arrivals_on(route) };
+                let tally = RouteTally { sent, counts: session.route_counts(route) };
                 tracing::debug!(%route, ?tally, "copies counted");
                 self.feed_engine(EngineInput::Tally { route, tally });
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netft_proto::{
     ids::{PeerId, RouteId},
-    loss_detection::{DataLoss, Reroute},
+    loss_detection::{DataLoss, DeliveryCounts, Reroute},
     time::Time,
     wire::DropReason,
 };
@@ -75,7 +75,7 @@ impl DriverQueue {
         &mut self,
         peer: PeerId,
         reroute: &Reroute,
-        frames: u64,
+        (frames, counts): (u64, DeliveryCounts),
         counters: &Counters,
     ) {
         let Reroute { from, to, waited, suspect, .. } = *reroute;
@@ -83,7 +83,8 @@ impl DriverQueue {
         if suspect {
             self.report_suspect(from, counters);
         }
-        self.send(FromWorker::Resent { peer, from, to, frames, waited }, counters);
+        let silent = suspect.then_some(counts);
+        self.send(FromWorker::Resent { peer, from, to, frames, waited, silent }, counters);
     }
 
     fn is_report_due(&mut self, route: RouteId, errno: i32, now: Time) -> bool {

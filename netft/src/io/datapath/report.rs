@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use netft_proto::{
     ids::{PeerId, RouteId},
-    loss_detection::{DataLoss, RetransmitLimits},
+    loss_detection::{DataLoss, DeliveryCounts, RetransmitLimits},
     time::Time,
     wire::{challenge::Challenge, heartbeat::Heartbeat, probe::Probe},
 };
@@ -94,6 +94,8 @@ pub(crate) enum FromWorker {
         frames: u64,
         /// Age of the oldest of them.
         waited: Duration,
+        /// The counts of the first route, if it was silent.
+        silent: Option<DeliveryCounts>,
     },
     /// The state of a route's QUIC connection changed.
     ConnectionChanged(RouteId),

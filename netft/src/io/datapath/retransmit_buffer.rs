@@ -7,9 +7,10 @@
 use std::{sync::Arc, time::Duration};
 
 use netft_proto::{
-    ids::PeerId,
+    ids::{PeerId, RouteId},
     loss_detection::{
-        RetransmitLimits, SentBatch, SentFrames, UsablePath, take_vanishing_segments,
+        RetransmitLimits, SentBatch, SentFrames, UsablePath, take_acked_frames,
+        take_vanishing_segments,
     },
     session::Session,
     time::Time,
@@ -56,7 +57,7 @@ impl RetransmitBuffers {
         &mut self,
         session: &Arc<Session>,
         path: UsablePath,
-        duplicated: bool,
+        duplicate: Option<RouteId>,
         (span, bytes): (ArenaSpan, &[u8]),
     ) -> bool {
         if self.limits.is_disabled() {
@@ -69,7 +70,7 @@ impl RetransmitBuffers {
             self.by_session.len() - 1
         });
         let sent_frames = &mut self.by_session[place].sent_frames;
-        sent_frames.on_sent(span, span.to_frames(bytes), path, duplicated, clock::now());
+        sent_frames.on_sent(span, span.to_frames(bytes), path, duplicate, clock::now());
         true
     }
 
@@ -113,7 +114,8 @@ impl RetransmitBuffers {
                     let bytes = arena.span_bytes(sent.payload);
                     frames += retransmit_frames(path, bytes, sent, plain, context);
                 }
-                context.driver_queue.report_reroute(*peer, &reroute, frames, context.counters);
+                let resent = (frames, session.route_counts(reroute.from));
+                context.driver_queue.report_reroute(*peer, &reroute, resent, context.counters);
             }
             while let Some(request) =
                 sent_frames.request_immediate_ack(now, usable(), can_judge_silence)
@@ -161,6 +163,9 @@ impl SessionBuffer {
                 frame_counter(arena.span_bytes(*span), span.stride, n as usize)
             };
             self.sent_frames.on_ack_received(now, &ack, counter, |span| released.push(span.chunk));
+            let session = &self.session;
+            let count = |route, frames| session.record_acked_frames(route, frames);
+            take_acked_frames(&mut self.sent_frames, count);
         }
         self.sent_frames.discard_expired(now, |span| released.push(span.chunk))
     }

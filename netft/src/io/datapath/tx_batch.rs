@@ -244,8 +244,8 @@ impl TxBatch {
             Counters::add(&context.counters.duplicated_frames, frames as u64);
             to.session.record_duplicated(frames as u64);
         }
-        let (path, duplicated) = (to.path.route_rtt(), to.duplicate.is_some());
-        if self.retransmit_buffers.record_sent(to.session, path, duplicated, (span, bytes)) {
+        let (path, duplicate) = (to.path.route_rtt(), to.duplicate.map(|second| second.route));
+        if self.retransmit_buffers.record_sent(to.session, path, duplicate, (span, bytes)) {
             self.first_offset = self.arena.retain_span(span);
         }
     }

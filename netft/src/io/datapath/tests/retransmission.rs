@@ -1,6 +1,6 @@
 //! Frames that a silent route lost.
 
-use netft_proto::loss_detection::rtt_estimator;
+use netft_proto::loss_detection::{DeliveryCounts, rtt_estimator};
 
 use super::*;
 
@@ -24,11 +24,12 @@ fn unacknowledged_packets_are_retransmitted_on_the_backup_and_delivered_once() {
     let suspected = left.driver.blocking_recv().unwrap();
     assert!(matches!(suspected, FromWorker::Suspect(ROUTE)), "{suspected:?}");
     let report = left.driver.blocking_recv().unwrap();
-    let FromWorker::Resent { peer, from, to, frames, waited } = report else {
+    let FromWorker::Resent { peer, from, to, frames, waited, silent } = report else {
         panic!("{report:?}")
     };
     assert_eq!((peer, from, to), (PEER, ROUTE, RouteId(ROUTE.0 + 1)));
     assert!(waited >= rtt_estimator::MAX_ACK_DELAY, "{waited:?}");
+    assert_eq!(silent, Some(DeliveryCounts::default()), "nothing arrived on the silent route");
     // They are acknowledged over the backup, so they are not sent a third time.
     thread::sleep(Duration::from_millis(300));
     let counters = &left.workers.counters()[0];
