@@ -74,7 +74,9 @@ fn data_leaves_a_network_whose_losses_are_repaired_elsewhere() {
         (200, DataFault::Bursts(30), 700, 1500),
         (1000, DataFault::Bursts(100), 800, 1500),
         (1000, DataFault::Bursts(30), 2500, 6000),
+        (2500, DataFault::Bursts(100), 2000, 5000),
         (5000, DataFault::Loss(100), 1200, 2500),
+        (20_000, DataFault::Loss(100), 4000, 7000),
         (5000, DataFault::Corruption(30), 3000, 6000),
     ];
     for (every, fault, median, most) in cases {

@@ -252,10 +252,12 @@ impl InvariantChecker {
             EventKind::Moved { from: Some(route), reason: Reason::DataLoss, .. } => {
                 return self.check_alternation(scenario, node, route, event.at);
             }
-            // A move for the delay leads to a route whose loss is not known.
-            EventKind::Moved { from: None, to: Some(route), .. }
-            | EventKind::Moved { to: Some(route), reason: Reason::BrownOut, .. } => {
-                self.forget_losses(scenario, node, route);
+            EventKind::Moved { to: Some(route), reason, .. } => {
+                // A move for a failure or the delay leads to a route whose loss is not known, or
+                // back. Alternation returns because a route is taken for better.
+                if !matches!(reason, Reason::Failback | Reason::BetterRoute) {
+                    self.forget_losses(scenario, node, route);
+                }
             }
             EventKind::RouteAdded { .. }
             | EventKind::RouteRemoved { .. }

@@ -103,7 +103,9 @@ impl Scenario {
             let at = Time::from_millis(rng.next_in_range(1500, 6000));
             let most = Duration::from_millis(rng.pick_one(&[2, 10]));
             let by = rng.duration_up_to(most);
-            scenario = scenario.with_fault(at, FaultAction::ExtraDelay { network, by });
+            if network != spared {
+                scenario = scenario.with_fault(at, FaultAction::ExtraDelay { network, by });
+            }
         }
         draw_interruption(scenario, &mut rng)
     }
