@@ -20,6 +20,8 @@ pub struct Path {
     pub plain_sends: bool,
     /// Its round-trip time by heartbeats, as of the time the table was built.
     pub rtt: Option<Duration>,
+    /// Epoch of the evidence of its losses, as of the same time.
+    pub loss_epoch: u32,
     /// Counters of the data sent on it.
     pub counters: Arc<RouteCounters>,
     /// The QUIC connection that carries the frames; `None`: each is one UDP datagram.
@@ -27,9 +29,9 @@ pub struct Path {
 }
 
 impl Path {
-    /// The route and its round-trip time, for loss detection.
+    /// The route as loss detection takes it.
     #[inline]
     pub fn route_rtt(&self) -> UsablePath {
-        UsablePath { route: self.route, rtt: self.rtt }
+        UsablePath { route: self.route, rtt: self.rtt, loss_epoch: self.loss_epoch }
     }
 }

@@ -137,6 +137,7 @@ mod tests {
                 plain_sends: false,
                 counters: Arc::default(),
                 rtt: None,
+                loss_epoch: 0,
                 transport: None,
             })
         };

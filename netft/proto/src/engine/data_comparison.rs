@@ -14,7 +14,9 @@
 //!   loses it for longer than a burst, and the active one far less. Its own data would blur a
 //!   comparison, so it leaves the balance set first, and a return follows at once.
 //!
-//! A comparison that has no data, or whose copies the peer does not count, ends undecided.
+//! A comparison that has no data, or whose copies the peer does not count, ends undecided. One
+//! whose evidence is void ends without a trace. A verdict waits while the path MTU of either route
+//! is being confirmed: a black hole of large frames loses all of them, and smaller ones will pass.
 //!
 //! The cost is bounded in frames: the lower the loss in question the more, 2,400 at 0.5 %, or those
 //! of 20 ms (a second for a return); in bursts more, and 20,000 at most. Loss of this node's own
@@ -92,6 +94,8 @@ struct Comparison {
     next_check: Time,
     /// Without a result by then it ends undecided.
     give_up_at: Time,
+    /// Epochs of the evidence of both routes.
+    epochs: [Option<u32>; 2],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +175,7 @@ impl DataComparison {
             && self.0.is_none_or(|it| it.is_return)
             && let Some(candidate) = leave_candidate(routes, now, (id, share.permille))
         {
-            self.0 = Some(Comparison::new(now, (id, candidate), share, false));
+            self.0 = Some(Comparison::new(routes, now, (id, candidate), share, false));
         }
     }
 
@@ -217,7 +221,7 @@ impl DataComparison {
         &self,
         routes: &'r RouteMap,
     ) -> impl Iterator<Item = RouteId> + 'r {
-        let compared = self.0.map(|comparison| [comparison.active, comparison.candidate]);
+        let compared = self.0.map(|comparison| comparison.ends());
         let is_compared = move |id| compared.is_some_and(|compared| compared.contains(&id));
         let audited = |route: &Route| route.path_quality.data.audit.next_count().is_some();
         let wanted = move |route: &&Route| is_compared(route.id) || audited(route);
@@ -259,7 +263,7 @@ impl DataComparison {
         match return_candidate(routes, active, now) {
             // Its counts are asked for before the next timer.
             Some((active, route, share)) => {
-                self.0 = Some(Comparison::new(now, (active, route), share, true));
+                self.0 = Some(Comparison::new(routes, now, (active, route), share, true));
             }
             // Of routes that are not up, too: they may come up with this timer.
             None => postpone_returns(routes, now),
@@ -280,8 +284,9 @@ fn put_on_probation(
     let Some(route) = routes.get_mut(&id).filter(|route| route.is_up() && is_better) else {
         return;
     };
+    let in_doubt = route.mtu.is_in_doubt();
     let data = &mut route.path_quality.data;
-    if data.convicted_permille().is_none() && data.wants_comparison(now) {
+    if data.convicted_permille().is_none() && data.wants_comparison(now) && !in_doubt {
         data.begin_probation(now, share);
         route.path_quality.browned_out = true;
         route.hold_down.restart_hold();
@@ -296,11 +301,18 @@ fn advance(
     now: Time,
 ) -> Option<Comparison> {
     let is_up = routes.get(&comparison.candidate).is_some_and(Route::is_up);
-    if active != Some(comparison.active) || !is_up {
+    let ends = comparison.ends();
+    if active != Some(comparison.active) || !is_up || comparison.epochs != epochs(routes, ends) {
         return None;
     }
     let settle = SETTLE_TIME + round_trips(routes, &comparison);
-    match comparison.advance(now, settle) {
+    let result = comparison.advance(now, settle);
+    let in_doubt = |id: &RouteId| routes.get(id).is_some_and(|route| route.mtu.is_in_doubt());
+    if result.is_some() && now < comparison.give_up_at && ends.iter().any(in_doubt) {
+        comparison.next_check = now + settle / 4;
+        return Some(comparison);
+    }
+    match result {
         // Nothing sent on the candidate was ever counted: no evidence, as of a peer that counts
         // other routes.
         Some(lost) if comparison.latest.is_some_and(|tally| tally.counts.arrived > 0) => {
@@ -365,7 +377,7 @@ fn return_candidate(
 
 /// Twice the longer round trip of both routes.
 fn round_trips(routes: &RouteMap, comparison: &Comparison) -> Duration {
-    let ends = [comparison.active, comparison.candidate].map(|id| routes.get(&id));
+    let ends = comparison.ends().map(|id| routes.get(&id));
     let rtts = ends.into_iter().flatten().filter_map(|route| route.stats.requests.rtt());
     rtts.max().unwrap_or_default() * 2
 }
@@ -433,13 +445,22 @@ fn needed_losses(share: LossShare) -> u64 {
     MIN_EXPECTED_LOST.max(MIN_EXPECTED_BURSTS * u64::from(share.burst))
 }
 
+fn epochs(routes: &RouteMap, ends: [RouteId; 2]) -> [Option<u32>; 2] {
+    ends.map(|id| routes.get(&id).map(|route| route.path_quality.data.epoch()))
+}
+
 impl Comparison {
     fn new(
+        routes: &mut RouteMap,
         now: Time,
         (active, candidate): (RouteId, RouteId),
         share: LossShare,
         is_return: bool,
     ) -> Self {
+        // A route without data has a size that is known from long before.
+        if let Some(candidate) = routes.get_mut(&candidate) {
+            candidate.mtu.suspect_black_hole(now);
+        }
         let give_up = 2 * if is_return { RETURN_COPYING[1] } else { LEAVE_SETTLING };
         Self {
             active,
@@ -452,7 +473,12 @@ impl Comparison {
             awaited_losses: needed_losses(share),
             next_check: now + REFRESH_INTERVAL,
             give_up_at: now + give_up,
+            epochs: epochs(routes, [active, candidate]),
         }
+    }
+
+    fn ends(&self) -> [RouteId; 2] {
+        [self.active, self.candidate]
     }
 
     /// Returns whether so many copies are enough for a verdict.

@@ -158,6 +158,7 @@ pub(crate) fn set_learned_remote(
     let from = std::mem::replace(&mut route.spec.real_remote, remote);
     route.spec.attributes.0 |= Attributes::LEARNED;
     route.mtu.suspect_black_hole(now);
+    route.path_quality.data.void_evidence();
     // The peer has received nothing since its address changed.
     route.requests.request_by(now);
     let (peer, from) = (peer.id, Some(from));

@@ -134,6 +134,10 @@ fn update_path_mtu(
     let before = (route.mtu.datagram_size(), route.mtu.packet_size());
     change(&mut route.mtu, &inputs);
     let after = (route.mtu.datagram_size(), route.mtu.packet_size());
+    // Frames of a size that the path does not carry were lost for their size.
+    if after.0 < before.0 {
+        route.path_quality.data.void_evidence();
+    }
     let (id, peer) = (route.id, route.spec.peer);
     if let Some(datagram) = after.0.filter(|_| before.0 != after.0) {
         context.outputs.push_back(EngineOutput::PathMtu { route: id, datagram });

@@ -137,6 +137,14 @@ impl Engine {
         peers.flat_map(routes).collect()
     }
 
+    /// Number of the epoch that the evidence of a route's losses belongs to. Whoever sends on it
+    /// passes the number on in [`UsablePath`](crate::loss_detection::UsablePath).
+    pub fn loss_epoch(&self, id: RouteId) -> u32 {
+        let peer = self.route_owners.get(&id).and_then(|peer| self.peers.get(peer));
+        let route = peer.and_then(|peer| peer.routes.get(&id));
+        route.map_or(0, |route| route.path_quality.data.epoch())
+    }
+
     /// When [`on_timer`](Self::on_timer) is due; finite while a route may send.
     pub fn next_wake(&self) -> Option<Time> {
         self.timers.first().map(|(at, _)| *at)
@@ -303,6 +311,12 @@ impl Engine {
             }
             EngineInput::DataTooBig(route) => {
                 self.update_route(now, route, |route, _, _| route.mtu.suspect_black_hole(now));
+            }
+            EngineInput::SegmentationChanged(route) => {
+                self.update_route(now, route, |route, _, _| {
+                    route.path_quality.data.void_evidence();
+                    route.path_quality.data.reopen(now);
+                });
             }
             EngineInput::RetryUnheard => {
                 let peers: Vec<_> = self.peers.keys().copied().collect();

@@ -131,6 +131,8 @@ pub enum EngineInput {
     },
     /// The kernel refused data on a route as too large.
     DataTooBig(RouteId),
+    /// The frames of a route leave one by one, or in segmented sends again.
+    SegmentationChanged(RouteId),
     /// An authentic path MTU probe of `peer` arrived on `route` (by socket and source address).
     Probe {
         /// Its sender.

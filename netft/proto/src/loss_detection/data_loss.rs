@@ -2,7 +2,8 @@
 //!
 //! A frame counts as lost when three later batches of its path arrived, of its size or larger, and
 //! it has been outstanding for longer than reordering lasts (RFC 9002 section 6.1). One that
-//! arrives after that is taken back. Frames sent twice or retransmitted count for no path (Karn).
+//! arrives after that is taken back. Frames sent twice or retransmitted count for no path (Karn),
+//! and those in flight when an epoch of the evidence began count for none before it.
 
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ pub(crate) struct DataLossCounter {
     /// Frames were lost since the last report.
     has_news: bool,
     reported_at: Time,
+    /// The epoch of the evidence, and when it began here.
+    epoch: u32,
+    began: Time,
 }
 
 impl PathState {
@@ -86,6 +90,7 @@ impl PathState {
     pub(crate) fn count_if_overtaken<P>(&mut self, batch: &mut SentBatch<P>, now: Time) {
         let counts = !batch.is_acked() && batch.counted_lost == 0 && !batch.is_ambiguous();
         if counts
+            && self.data_loss.counts(batch)
             && self.is_late(batch, now)
             && self.delivered.covers(batch.send_number + LATER_BATCHES, batch.largest_missing())
         {
@@ -100,9 +105,27 @@ impl PathState {
 }
 
 impl DataLossCounter {
+    pub(crate) fn new(epoch: u32) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
+    /// Begins anew in another epoch of the evidence.
+    #[inline]
+    pub(crate) fn enter_epoch(&mut self, epoch: u32, now: Time) {
+        if epoch != self.epoch {
+            *self = Self { epoch, began: now, ..Self::default() };
+        }
+    }
+
+    /// Returns whether a batch was sent in the present epoch.
+    #[inline]
+    pub(crate) fn counts<P>(&self, batch: &SentBatch<P>) -> bool {
+        batch.first_sent_at >= self.began
+    }
+
     /// Counts a batch that is acknowledged or declared lost.
     pub(crate) fn on_finished<P>(&mut self, batch: &SentBatch<P>) {
-        if batch.is_ambiguous() {
+        if batch.is_ambiguous() || !self.counts(batch) {
             return;
         }
         let missing = batch.missing_count();
@@ -156,7 +179,7 @@ mod tests {
     /// delays: `None` loses a frame, another is acknowledged so many milliseconds later.
     fn loss_after(count: u64, late: impl Fn(u64) -> Option<u64>) -> Option<LossShare> {
         let mut sent = SentFrames::new(RetransmitLimits::default());
-        let path = UsablePath { route: RouteId(1), rtt: None };
+        let path = UsablePath { route: RouteId(1), rtt: None, loss_epoch: 0 };
         let mut last = None;
         for now in 0..count {
             let layout =

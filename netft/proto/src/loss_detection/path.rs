@@ -59,7 +59,7 @@ impl PathState {
             lost_while_suspect: false,
             sample_sent_at: None,
             last_used: now,
-            data_loss: DataLossCounter::default(),
+            data_loss: DataLossCounter::new(usable.loss_epoch),
         }
     }
 

@@ -25,6 +25,7 @@ impl PathStates {
         };
         self.paths[index].last_used = now;
         self.paths[index].heartbeat_rtt = usable.rtt;
+        self.paths[index].data_loss.enter_epoch(usable.loss_epoch, now);
         index
     }
 
@@ -48,14 +49,18 @@ impl PathStates {
         self.paths.iter().position(wanted)
     }
 
-    /// Counts frames of a batch as acknowledged on every path that carried them.
+    /// Counts frames of a batch as acknowledged on every path that carried them in its present
+    /// epoch.
     #[inline]
     pub(crate) fn count_acked<P>(&mut self, batch: &SentBatch<P>, frames: u32) {
-        self.get_mut(batch.path_index).acked_frames += u64::from(frames);
-        for route in batch.copies.iter() {
-            if let Some(index) = self.find_index(|path| path.route == route) {
-                self.get_mut(index).acked_frames += u64::from(frames);
+        let count = |path: &mut PathState| {
+            if path.data_loss.counts(batch) {
+                path.acked_frames += u64::from(frames);
             }
+        };
+        count(self.get_mut(batch.path_index));
+        for route in batch.copies.iter() {
+            self.paths.iter_mut().filter(|path| path.route == route).for_each(count);
         }
     }
 

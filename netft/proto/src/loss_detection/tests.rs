@@ -16,7 +16,7 @@ const B: RouteId = RouteId(2);
 const C: RouteId = RouteId(3);
 
 fn path(route: RouteId) -> UsablePath {
-    UsablePath { route, rtt: None }
+    UsablePath { route, rtt: None, loss_epoch: 0 }
 }
 
 fn ms(at: u64) -> Time {
@@ -290,6 +290,26 @@ fn acknowledged_frames_count_on_every_route_that_carried_them() {
     rig.sent_frames.on_sent(52, frames(52..54, [1400; 2]), path(A), Some(B), ms(630));
     rig.ack(631, &[(0, 53)]);
     assert_eq!((acked(&mut rig), acked(&mut rig)), (vec![(A, 2), (B, 2)], vec![]));
+}
+
+/// F-10: what was in flight when a change explained losses counts neither as lost nor as missing.
+#[test]
+fn frames_of_an_earlier_epoch_count_nowhere() {
+    for epoch in [0, 1] {
+        let mut rig = Rig::new(&[A, B]);
+        let next = UsablePath { loss_epoch: epoch, ..path(A) };
+        (0..10).for_each(|n| rig.send(n, n..n + 1));
+        rig.sent_frames.on_sent(10, frames(10..12, [1400; 2]), path(A), Some(B), ms(10));
+        for n in 12..20 {
+            rig.sent_frames.on_sent(n, frames(n..n + 1, [1400; 2]), next, None, ms(n));
+        }
+        rig.ack(60, &[(10, 19)]);
+        let lost = rig.sent_frames.take_data_loss(ms(60)).map_or(0, |loss| loss.share.permille);
+        let mut acked = [0; 3];
+        take_acked_frames(&mut rig.sent_frames, |route, frames| acked[route.0 as usize] = frames);
+        let expected = if epoch == 0 { (555, [0, 10, 0]) } else { (0, [0, 8, 0]) };
+        assert_eq!((lost, acked), expected);
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct UsablePath {
     pub route: RouteId,
     /// Its round-trip time by heartbeats: the initial RTT of the path.
     pub rtt: Option<Duration>,
+    /// Epoch of the evidence of its losses ([`Engine::loss_epoch`](crate::engine::Engine)).
+    pub loss_epoch: u32,
 }
 
 /// Frames to retransmit at once, in order, on another path.

@@ -5,6 +5,11 @@
 //! it lost while it was silent. Lasting loss is followed by a comparison with another route
 //! (`engine/data_comparison.rs`); one that is lost convicts the route, and only a comparison
 //! acquits it, after a time that doubles.
+//!
+//! A change that explains losses voids the evidence before it, and with it a comparison under way:
+//! the path MTU fell, the route went down or came up, its remote address changed, or its frames
+//! leave in another way. Evidence counts by epochs; every such change begins one, here and in loss
+//! detection, where frames in flight belong to the epoch they were sent in.
 
 use std::time::Duration;
 
@@ -47,6 +52,8 @@ pub(crate) struct DataQuality {
     /// Comparisons that decided nothing, in a row.
     fruitless: u32,
     rest_until: Option<Time>,
+    /// Number of the epoch: evidence of those before is void.
+    epoch: u32,
 }
 
 /// The route lost a comparison.
@@ -114,6 +121,27 @@ impl DataQuality {
     fn forget_evidence(&mut self) {
         (self.lasting, self.silent_events) = (0, 0);
         self.audit.forget_events();
+    }
+
+    /// Number of the epoch.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Begins an epoch: a change explains what was lost before.
+    pub(crate) fn void_evidence(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.reported = None;
+        self.forget_evidence();
+        self.audit = ArrivalAudit::default();
+    }
+
+    /// The verdicts rest on losses that a change explains: they are examined at once.
+    pub(crate) fn reopen(&mut self, now: Time) {
+        (self.fruitless, self.rest_until) = (0, None);
+        if let Some(conviction) = &mut self.conviction {
+            conviction.retry_at = now;
+        }
     }
 
     /// The route lost a comparison: it loses this share of its data, the other one far less.

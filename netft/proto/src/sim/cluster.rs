@@ -6,8 +6,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
+    engine::EngineInput,
     ids::RouteId,
-    loss_detection::{DataLoss, DeliveryCounts},
+    loss_detection::DeliveryCounts,
     sim::{
         bounds::HANDSHAKE_RETRY,
         check::{CheckResult, InvariantChecker},
@@ -38,7 +39,7 @@ pub(crate) enum SimStep {
     SendData { from: usize, to: usize },
     DataWake { node: usize },
     Suspect { node: usize, route: RouteId, counts: DeliveryCounts },
-    DataLoss { node: usize, loss: DataLoss },
+    WorkerReport { node: usize, input: EngineInput },
 }
 
 /// Nodes, networks and the clock of one run.

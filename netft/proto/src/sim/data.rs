@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    engine::{InjectedBug, RouteTally},
+    engine::{Engine, EngineInput, InjectedBug, RouteTally},
     ids::RouteId,
     loss_detection::{
         BatchLayout, Reroute, UsablePath, segmentation::SegmentationFallback, take_acked_frames,
@@ -38,6 +38,8 @@ pub(crate) struct DataTraffic {
     nodes: Vec<NodeData>,
     delivery: DeliveryChecker,
     report: DataReport,
+    /// Per packet: bytes of its frame.
+    frame_sizes: Vec<usize>,
     /// The scenario sends data.
     enabled: bool,
 }
@@ -68,6 +70,7 @@ impl DataTraffic {
             nodes: (0..nodes).map(|_| NodeData::new(nodes)).collect(),
             delivery: DeliveryChecker::new(nodes, scenario.networks.len()),
             report: DataReport::default(),
+            frame_sizes: Vec::new(),
             enabled,
         }
     }
@@ -114,12 +117,14 @@ impl DataTraffic {
         let count = self.rng.pick_one(&[1, 1, 1, 3]);
         let row = cluster.nodes[from].rows.get(&peer_id(to));
         let (active, duplicate) = row.map_or((None, None), |row| (row.active, row.duplicate));
+        let size = row.and_then(|row| cluster.nodes[from].max_frame(row)).unwrap_or(FRAME_MEMORY);
         let network = active.and_then(|route| scenario.network_of(from, route));
         let index = self.report.packets.len();
         let Some((session, first)) = self.reserve_counters(from, to, count) else { return };
         for number in 0..count as usize {
             let packet = PacketRecord { from, to, network, sent_at: now, arrived_at: None };
             self.report.packets.push(packet);
+            self.frame_sizes.push(size);
             self.delivery.add_packet(index + number, first + number as u64);
         }
         let (Some(route), Some(network)) = (active, network) else { return };
@@ -129,8 +134,8 @@ impl DataTraffic {
             last: first + count - 1,
             count: count as u32,
             bytes: count as usize * FRAME_MEMORY,
-            stride: FRAME_MEMORY,
-            tail: FRAME_MEMORY,
+            stride: size,
+            tail: size,
         };
         let Some(stream) = &mut self.nodes[from].streams[to] else { return };
         stream.sent_frames.on_sent(index, batch, path, duplicate, now);
@@ -181,8 +186,8 @@ impl DataTraffic {
         index: usize,
         is_retransmission: bool,
     ) -> DataFrame {
-        let counter = self.delivery.counters()[index];
-        DataFrame { sender_session, counter, index, is_retransmission }
+        let (counter, size) = (self.delivery.counters()[index], self.frame_sizes[index]);
+        DataFrame { sender_session, counter, index, size, is_retransmission }
     }
 
     /// Sends a frame over a network.
@@ -199,7 +204,8 @@ impl DataTraffic {
         let route = cluster.scenario.route_id(from, to, network);
         let segmented = segmented && !self.nodes[from].fallback.is_plain(route);
         let sent_on = &mut cluster.networks[network];
-        let delays = sent_on.send_data((from, to), segmented, now, &mut self.rng);
+        let sent = (frame.size, segmented);
+        let delays = sent_on.send_data((from, to), sent, now, &mut self.rng);
         if let Some(stream) = &mut self.nodes[from].streams[to] {
             stream.tallies[network].sent += 1;
         }
@@ -335,13 +341,17 @@ impl DataTraffic {
         stream.sent_frames.discard_expired(now, |_| {});
         while let Some(loss) = stream.sent_frames.take_data_loss(now) {
             let at = now + self.rng.duration_up_to(scenario.timer_slack);
-            cluster.schedule_step(at, SimStep::DataLoss { node, loss });
+            let input = EngineInput::DataLoss(loss);
+            cluster.schedule_step(at, SimStep::WorkerReport { node, input });
         }
         if let Some(route) = take_vanishing_segments(&mut stream.sent_frames) {
             // Simulated networks carry every packet size: the path MTU is proven at once.
             let fallback = &mut self.nodes[node].fallback;
             fallback.on_vanishing(now, route);
-            fallback.poll(now, |_| Some(Some(now + Duration::from_nanos(1))));
+            for (route, _) in fallback.poll(now, |_| Some(Some(now + Duration::from_nanos(1)))) {
+                let input = EngineInput::SegmentationChanged(route);
+                cluster.schedule_step(now, SimStep::WorkerReport { node, input });
+            }
         }
         while let Some(stream) = &mut self.nodes[node].streams[peer]
             && let Some(reroute) =
@@ -449,8 +459,14 @@ impl DataTraffic {
     }
 }
 
-/// A route with its round-trip time, as loss detection takes it.
+/// A route as loss detection takes it.
 fn usable_path(cluster: &ClusterState<'_>, node: usize, route: RouteId) -> UsablePath {
-    let status = cluster.nodes[node].routes.iter().find(|status| status.id == route);
-    UsablePath { route, rtt: status.and_then(|status| status.quality.rtt) }
+    let node = &cluster.nodes[node];
+    let status = node.routes.iter().find(|status| status.id == route);
+    let epoch = |engine: &Engine| engine.loss_epoch(route);
+    UsablePath {
+        route,
+        rtt: status.and_then(|status| status.quality.rtt),
+        loss_epoch: node.engine.as_ref().map_or(0, epoch),
+    }
 }

@@ -114,6 +114,10 @@ impl Simulation<'_> {
         let priority = self.cluster.networks[network].priority;
         let spec = route_spec((node, peer), network, timing, priority);
         self.feed_engine(node, EngineInput::AddRoute { id, spec });
+        if let Some(datagram) = scenario.datagram_limit {
+            let limit = EngineInput::DatagramLimit { route: id, datagram, transport_overhead: 0 };
+            self.feed_engine(node, limit);
+        }
         if !self.cluster.networks[network].has_carrier(node) {
             let fault = LocalInput::Fault { route: id, reason: Reason::CarrierLost };
             self.process_arrival(node, Arrival::Local(fault));

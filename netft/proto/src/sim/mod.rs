@@ -2,10 +2,10 @@
 //! [`Engine`](crate::engine::Engine) in every node. Pure.
 //!
 //! [`run_scenario`] runs a [`Scenario`] to its end, a [`Simulation`] runs one step by step.
-//! Networks lose, delay, reorder, duplicate and cut packets; nodes pause, crash and lose carriers.
-//! After every step the invariants (table in `rules.rs`) compare the state of the engines with the
-//! ground truth. Every random draw comes from the scenario's seed, so one seed and one build give
-//! one trace, byte for byte.
+//! Networks lose, delay, reorder, duplicate and cut packets, and those above a size; nodes pause,
+//! crash and lose carriers. After every step the invariants (table in `rules.rs`) compare the state
+//! of the engines with the ground truth. Every random draw comes from the scenario's seed, so one
+//! seed and one build give one trace, byte for byte.
 //!
 //! Data runs through the real sent-frame table, the real replay window and the real acknowledgement
 //! schedule. Heartbeats and frames travel decoded and unencrypted.

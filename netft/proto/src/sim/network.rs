@@ -93,12 +93,12 @@ impl SimNetwork {
         [Some(first), second]
     }
 
-    /// Sends one full-size frame, which faults of data harm as well. `segmented`: it leaves in one
-    /// send with others.
+    /// Sends one full-size frame of `size` bytes, which faults of data harm as well. `segmented`:
+    /// it leaves in one send with others.
     pub(crate) fn send_data(
         &mut self,
         (from, to): (usize, usize),
-        segmented: bool,
+        (size, segmented): (usize, bool),
         now: Time,
         rng: &mut SplitMix64,
     ) -> ArrivalDelays {
@@ -132,6 +132,7 @@ impl SimNetwork {
                 false
             }
             DataFault::SegmentedSends => segmented,
+            DataFault::MaxSize(most) => size > usize::from(most),
         };
         if is_lost {
             return [None, None];
@@ -209,8 +210,13 @@ impl SimNetwork {
             }
             Some(DataFault::Bursts(permille)) => permille >= CLEAR_BURST_PERMILLE,
             // What a policer loses depends on the data; a delay loses none. Of segmented sends rule
-            // 19 speaks.
-            Some(DataFault::Policer(_) | DataFault::Delay(_) | DataFault::SegmentedSends)
+            // 19 speaks, and smaller frames pass a limit of the size.
+            Some(
+                DataFault::Policer(_)
+                | DataFault::Delay(_)
+                | DataFault::SegmentedSends
+                | DataFault::MaxSize(_),
+            )
             | None => false,
         }
     }

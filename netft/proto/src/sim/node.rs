@@ -10,7 +10,7 @@ use crate::{
     ids::{PeerId, RouteId},
     route::{PeerForwarding, PeerStatus, Reason, RouteChange, RouteStatus},
     time::Time,
-    wire::{ack::Ack, heartbeat::Heartbeat},
+    wire::{ack::Ack, heartbeat::Heartbeat, probe::Probe},
 };
 
 /// Frames of one class that a paused node's socket buffers hold; more are dropped. A peer sends
@@ -46,6 +46,8 @@ pub(crate) struct DataFrame {
     pub(crate) counter: u64,
     /// Index of the packet in the report.
     pub(crate) index: usize,
+    /// Bytes.
+    pub(crate) size: usize,
     pub(crate) is_retransmission: bool,
 }
 
@@ -85,6 +87,13 @@ pub(crate) enum Arrival {
         sender_session: BootIdPair,
         heartbeat: Heartbeat,
     },
+    /// A path MTU probe or the answer to one.
+    Probe {
+        from: usize,
+        network: usize,
+        sender_session: BootIdPair,
+        probe: Probe,
+    },
     Data {
         from: usize,
         network: usize,
@@ -122,7 +131,7 @@ pub(crate) enum ArrivalClass {
 impl Arrival {
     pub(crate) fn class(&self) -> ArrivalClass {
         match self {
-            Self::Heartbeat { .. } => ArrivalClass::Heartbeat,
+            Self::Heartbeat { .. } | Self::Probe { .. } => ArrivalClass::Heartbeat,
             Self::Data { .. } | Self::Ack { .. } => ArrivalClass::Data,
             Self::SessionAgreed { .. } | Self::SessionTimeout { .. } | Self::Local(_) => {
                 ArrivalClass::Internal
@@ -163,6 +172,8 @@ pub(crate) struct SimNode {
     pub(crate) last_stall: Option<(Duration, Time)>,
     /// The forwarding table as published.
     pub(crate) rows: BTreeMap<PeerId, PeerForwarding>,
+    /// The largest frame of every route whose path MTU the engine knows.
+    pub(crate) frame_limits: BTreeMap<RouteId, usize>,
     /// The wake the engine asked for last, and when the timer fires for it.
     pub(crate) planned_wake: Option<(Time, Time)>,
     /// Routes of the engine after its last step.
@@ -185,6 +196,7 @@ impl SimNode {
             deferred_inputs: Vec::new(),
             last_stall: None,
             rows: BTreeMap::new(),
+            frame_limits: BTreeMap::new(),
             planned_wake: None,
             routes: Vec::new(),
             peers: Vec::new(),
@@ -217,6 +229,12 @@ impl SimNode {
             Some(row) => drop(self.rows.insert(peer, row)),
             None => drop(self.rows.remove(&peer)),
         }
+    }
+
+    /// The largest frame that every route to a peer carries.
+    pub(crate) fn max_frame(&self, row: &PeerForwarding) -> Option<usize> {
+        let routes = row.active.iter().chain(&row.duplicate).chain(&row.backups);
+        routes.filter_map(|route| self.frame_limits.get(route)).copied().min()
     }
 
     pub(crate) fn refresh_statuses(&mut self) {

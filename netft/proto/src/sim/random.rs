@@ -13,6 +13,8 @@ use crate::{
 
 /// Start of the faults, milliseconds: every route is up by then.
 const FIRST_FAULT_MS: u64 = 800;
+/// The largest datagram that an Ethernet takes, bytes.
+const ETHERNET_DATAGRAM: usize = 1472;
 /// End of the faults, milliseconds: everything is repaired then.
 const FAULT_PHASE_MS: u64 = 5000;
 
@@ -107,6 +109,12 @@ impl Scenario {
                 scenario = scenario.with_fault(at, FaultAction::ExtraDelay { network, by });
             }
         }
+        let limits_size = |fault: &FaultAction| {
+            matches!(fault, FaultAction::DataFault { fault: DataFault::MaxSize(_), .. })
+        };
+        if scenario.faults().iter().any(|(_, fault)| limits_size(fault)) {
+            scenario = scenario.datagram_limit(ETHERNET_DATAGRAM);
+        }
         draw_interruption(scenario, &mut rng)
     }
 }
@@ -138,6 +146,7 @@ fn draw_data_fault(rng: &mut SplitMix64) -> DataFault {
         5..6 => DataFault::Corruption(permille),
         6..8 => DataFault::Bursts(permille),
         8..9 if permille == 10 => DataFault::SegmentedSends,
+        8..9 if permille == 30 => DataFault::MaxSize(rng.pick_one(&[1250, 1400])),
         8..9 => DataFault::Policer(rng.pick_one(&[5, 10, 14])),
         _ => DataFault::Delay(Duration::from_millis(rng.pick_one(&[2, 10, 30]))),
     }

@@ -156,6 +156,9 @@ pub enum DataFault {
     Delay(Duration),
     /// Those that leave in one segmented send are lost.
     SegmentedSends,
+    /// Those of more bytes are lost, path MTU probes too (a black hole of large packets). Needs
+    /// [`Scenario::datagram_limit`].
+    MaxSize(u16),
 }
 
 impl FaultAction {
@@ -247,6 +250,7 @@ pub struct Scenario {
     pub(crate) hold: Duration,
     pub(crate) timer_slack: Duration,
     pub(crate) data_every: Duration,
+    pub(crate) datagram_limit: Option<usize>,
     pub(crate) faults: Vec<(Time, FaultAction)>,
     pub(crate) length: Duration,
     pub(crate) then_converge: bool,
@@ -266,6 +270,7 @@ impl Scenario {
             hold: Duration::from_secs(1),
             timer_slack: Duration::ZERO,
             data_every: Duration::from_millis(10),
+            datagram_limit: None,
             faults: Vec::new(),
             length: Duration::from_secs(10),
             then_converge: false,
@@ -336,6 +341,14 @@ impl Scenario {
     #[must_use]
     pub fn data_every(mut self, period: Duration) -> Self {
         self.data_every = period;
+        self
+    }
+
+    /// With interfaces that take datagrams of so many bytes: the path MTU is probed, and frames
+    /// have its size.
+    #[must_use]
+    pub fn datagram_limit(mut self, bytes: usize) -> Self {
+        self.datagram_limit = Some(bytes);
         self
     }
 

@@ -13,7 +13,10 @@ use crate::{
         scenario::{FaultAction, Scenario, peer_id},
     },
     time::Time,
-    wire::heartbeat::{Heartbeat, HeartbeatMessage},
+    wire::{
+        heartbeat::{Heartbeat, HeartbeatMessage},
+        probe::{Probe, ProbeMessage},
+    },
 };
 
 /// Steps of one run per node. A run that needs more does not terminate.
@@ -131,9 +134,7 @@ impl<'a> Simulation<'a> {
                 self.on_worker_report(node, EngineInput::Suspect(route));
                 self.on_worker_report(node, EngineInput::Silence { route, counts });
             }
-            SimStep::DataLoss { node, loss } => {
-                self.on_worker_report(node, EngineInput::DataLoss(loss));
-            }
+            SimStep::WorkerReport { node, input } => self.on_worker_report(node, input),
         }
     }
 
@@ -168,6 +169,9 @@ impl<'a> Simulation<'a> {
         match arrival {
             Arrival::Heartbeat { from, network, sender_session, heartbeat } => {
                 self.on_heartbeat((from, to), network, sender_session, heartbeat);
+            }
+            Arrival::Probe { from, network, sender_session, probe } => {
+                self.on_probe((from, to), network, sender_session, probe);
             }
             Arrival::Data { from, network, frame } => {
                 self.data.on_data(&mut self.cluster, (from, to), network, frame);
@@ -223,6 +227,19 @@ impl<'a> Simulation<'a> {
                     checker.check_answered((to, from, network), now, sequence)
                 });
             }
+        }
+    }
+
+    fn on_probe(
+        &mut self,
+        (from, to): (usize, usize),
+        network: usize,
+        sender_session: BootIdPair,
+        probe: Probe,
+    ) {
+        if self.cluster.nodes[to].sessions[from] == Some(sender_session.reversed()) {
+            let route = self.cluster.scenario.route_id(to, from, network);
+            self.feed_engine(to, EngineInput::Probe { peer: peer_id(from), route, probe });
         }
     }
 
@@ -308,10 +325,11 @@ impl<'a> Simulation<'a> {
                 EngineOutput::ForwardingChanged(peer) => {
                     self.cluster.nodes[node].publish_row(peer);
                 }
-                // Simulated networks carry every packet size, and no datagram limit is configured.
-                EngineOutput::Probe { .. }
-                | EngineOutput::PathMtu { .. }
-                | EngineOutput::ReplyTemplateReady(_) => {}
+                EngineOutput::Probe { route, probe, .. } => self.send_probe(node, route, probe),
+                EngineOutput::PathMtu { route, datagram } => {
+                    self.cluster.nodes[node].frame_limits.insert(route, datagram);
+                }
+                EngineOutput::ReplyTemplateReady(_) => {}
                 EngineOutput::Event(event) => {
                     let kind = &event.kind;
                     self.cluster.trace.add_step(now, format_args!("node {node}: {kind:?}"));
@@ -348,6 +366,24 @@ impl<'a> Simulation<'a> {
         let copy = duplicate.map(|delay| (delay, heartbeat.clone()));
         for (delay, heartbeat) in first.map(|delay| (delay, heartbeat)).into_iter().chain(copy) {
             let arrival = arrival(heartbeat);
+            cluster.schedule_step(now + delay, SimStep::Arrive { to, arrival });
+        }
+    }
+
+    fn send_probe(&mut self, node: usize, route: RouteId, probe: Probe) {
+        let cluster = &mut self.cluster;
+        let Some((to, network)) = cluster.scenario.peer_and_network(node, route) else { return };
+        let Some(sender_session) = cluster.nodes[node].sessions[to] else { return };
+        let (now, rng) = (cluster.now, &mut cluster.rng);
+        let delays = match probe.message {
+            ProbeMessage::Request => {
+                let size = usize::from(probe.size);
+                cluster.networks[network].send_data((node, to), (size, false), now, rng)
+            }
+            ProbeMessage::Answer => cluster.networks[network].send_packet(node, to, rng),
+        };
+        for delay in delays.into_iter().flatten() {
+            let arrival = Arrival::Probe { from: node, network, sender_session, probe };
             cluster.schedule_step(now + delay, SimStep::Arrive { to, arrival });
         }
     }

@@ -49,6 +49,7 @@ impl Component for SegmentedSends {
         for (route, plain) in changed {
             let Some(peer) = find(route).map(|status| status.spec.peer) else { continue };
             actions.push(Action::Emit(EventKind::SegmentedSends { route, peer, plain }));
+            actions.feed_engine(EngineInput::SegmentationChanged(route));
             actions.push(Action::RebuildTable("a route changed between segmented and plain sends"));
         }
     }
@@ -82,6 +83,7 @@ mod tests {
                 again[..],
                 [
                     Action::Emit(EventKind::SegmentedSends { plain: false, .. }),
+                    Action::Engine(EngineInput::SegmentationChanged(_)),
                     Action::RebuildTable(_)
                 ]
             ),

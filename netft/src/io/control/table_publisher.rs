@@ -268,6 +268,7 @@ fn build_path(
         max_datagram: components.frame_limits.max_datagram(route, datagram, entry.is_relayed()),
         plain_sends,
         rtt,
+        loss_epoch: view.engine.loss_epoch(route),
         counters: entry.counters.clone(),
         transport,
     })

@@ -211,6 +211,7 @@ mod tests {
                 max_datagram: 1400,
                 plain_sends: false,
                 rtt: None,
+                loss_epoch: 0,
                 counters: Arc::default(),
                 transport: None,
             };

@@ -103,6 +103,7 @@ mod tests {
             max_datagram: 1200,
             plain_sends: false,
             rtt: None,
+            loss_epoch: 0,
             counters: Arc::default(),
             transport: None,
         }

@@ -24,6 +24,59 @@ fn losing_pair() -> Rig {
     rig
 }
 
+/// F-10 and its siblings: each of these explains what a route lost before.
+#[test]
+fn a_change_that_explains_losses_voids_the_evidence() {
+    let limit = |route: u32, datagram: usize| {
+        let route = RouteId(route);
+        EngineInput::DatagramLimit { route, datagram, transport_overhead: 0 }
+    };
+    let remote = "10.9.9.9:3343".parse().unwrap();
+    let fault = |route| EngineInput::Fault { route, reason: Reason::CarrierLost };
+    for route in [1, 2] {
+        let id = RouteId(route);
+        let changes = [
+            limit(route, 1400),
+            EngineInput::SegmentationChanged(id),
+            EngineInput::RemoteLearned { route: id, remote },
+            fault(id),
+        ];
+        for change in changes {
+            let mut rig = losing_pair();
+            [1, 2].into_iter().for_each(|route| rig.input(limit(route, 1472)));
+            let voided = format!("{change:?}");
+            let epoch = rig.engine.loss_epoch(id);
+            rig.input(change);
+            assert_ne!(rig.engine.loss_epoch(id), epoch, "{voided}");
+            for _ in 0..5 {
+                rig.pass(Duration::from_millis(1));
+            }
+            assert_eq!(compared(&rig), [], "{voided}");
+            // Evidence of the active route counts anew.
+            rig.input(data_loss(1, 100));
+            let again = if route == 1 { vec![] } else { vec![(PEER, RouteId(2))] };
+            let is_fault = voided.starts_with("Fault");
+            assert_eq!(compared(&rig), if is_fault { vec![] } else { again }, "{voided}");
+        }
+    }
+}
+
+/// A larger size proves nothing about losses.
+#[test]
+fn a_path_mtu_that_rises_voids_nothing() {
+    let mut rig = losing_pair();
+    let epoch = rig.engine.loss_epoch(RouteId(1));
+    for datagram in [1400, 1472] {
+        rig.input(EngineInput::DatagramLimit {
+            route: RouteId(1),
+            datagram,
+            transport_overhead: 0,
+        });
+    }
+    assert_eq!(rig.engine.loss_epoch(RouteId(1)), epoch);
+    assert_eq!(compared(&rig), [(PEER, RouteId(2))]);
+}
+
 fn compared(rig: &Rig) -> Vec<(PeerId, RouteId)> {
     let counted = rig.engine.counted_routes(rig.now + Duration::from_secs(60));
     counted.into_iter().filter(|(_, route)| Some(route.0) != rig.active()).collect()

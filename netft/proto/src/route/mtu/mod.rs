@@ -191,6 +191,11 @@ impl PathMtu {
         self.phase != SearchPhase::Complete
     }
 
+    /// The size in use is being confirmed: what the route loses may be lost for its size.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.phase == SearchPhase::Confirm
+    }
+
     /// An operator requests a check: the size in use is confirmed and the interface's own is tried;
     /// the sizes between wait for the raise timer. A search in progress goes on, so repeated
     /// requests do not restart it.
@@ -228,7 +233,7 @@ impl PathMtu {
     /// Confirms the size: large datagrams may be lost, as data stays unacknowledged or the kernel
     /// refuses it. Only a probe decides.
     pub(crate) fn suspect_black_hole(&mut self, now: Time) {
-        if self.phase == SearchPhase::Complete {
+        if self.limit > 0 && self.phase == SearchPhase::Complete {
             self.enter_phase(now, SearchPhase::Confirm);
         }
     }

@@ -150,6 +150,7 @@ fn node_with_limits(
         max_datagram: MAX_DATAGRAM,
         plain_sends: false,
         rtt: None,
+        loss_epoch: 0,
         counters: Arc::default(),
         transport: None,
     };

@@ -129,6 +129,7 @@ impl Plan {
                 max_datagram: 1472,
                 plain_sends: false,
                 rtt: None,
+                loss_epoch: 0,
                 counters: Arc::default(),
                 transport: None,
             };
