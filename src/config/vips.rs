@@ -7,9 +7,9 @@ use std::{
 };
 
 use netft::config::{
-    ConfigKey, DEFAULT_CHECK_STATUS, MAX_VIPS, OwnershipConfig, VipAddress, VipCheck, VipConfig,
-    VipFailback, VipFence, VipHook, VipOwnership, VipProbe, adapter_name, keys, network_prefix,
-    node_name, vip_address,
+    ConfigKey, DEFAULT_CHECK_STATUS, DHCP_WORD, MAX_VIPS, OwnershipConfig, VipAddress, VipCheck,
+    VipConfig, VipFailback, VipFence, VipHook, VipOwnership, VipProbe, adapter_name, keys,
+    network_prefix, node_name, vip_address,
 };
 use toml::Spanned;
 
@@ -111,6 +111,9 @@ fn read_vip(
     }
     let addresses = read_addresses(reader, vip, refuse_virtual, taken, &owner);
     let interface = read_interface(reader, vip, &addresses);
+    if let Some((field, [])) = vip.address.as_ref().zip(Some(&addresses[..])) {
+        check_assigned(reader, field, interface.1, interface.0.is_some());
+    }
     let ownership =
         reader.read_choice(&vip.ownership, &keys::VIP_OWNERSHIP, VipOwnership::from_name);
     let fence = reader.read_choice(&vip.fence, &keys::VIP_FENCE, |word| {
@@ -210,9 +213,20 @@ fn read_addresses(
     taken: &mut ClaimedVips,
     owner: &str,
 ) -> Vec<(VipAddress, ByteSpan)> {
-    let list = reader.read_list(&vip.address, &keys::VIP_ADDRESS, vip_address);
+    let list = reader.read_list(&vip.address, &keys::VIP_ADDRESS, |text| match text {
+        DHCP_WORD => Ok(None),
+        text => vip_address(text).map(Some),
+    });
     let mut found: Vec<(VipAddress, ByteSpan)> = Vec::new();
+    if let [_, _, ..] = list[..]
+        && let Some((_, span)) = list.iter().find(|(address, _)| address.is_none())
+    {
+        let message = format!("{owner} has `dhcp` beside other addresses");
+        let problem = ConfigProblem::at_span(span.clone(), message, "this one");
+        reader.report_problem(problem.with_help("give the others a `[[vip]]` of their own"));
+    }
     for (address, span) in list {
+        let Some(address) = address else { continue };
         refuse_virtual(reader, address.addr, &span);
         let what = format!("address {}", address.addr);
         taken.addresses.claim_key(reader, address.addr, &what, owner, &span);
@@ -237,6 +251,28 @@ fn read_addresses(
         reader.report_problem(ConfigProblem::at_span(field.span(), message, "an empty list"));
     }
     found
+}
+
+/// Reports an address from a DHCP server that has no place.
+fn check_assigned(
+    reader: &mut FieldReader,
+    field: &Spanned<TomlValue>,
+    network: Option<ipnet::IpNet>,
+    has_interface: bool,
+) {
+    let is_dhcp = |value: &TomlValue| matches!(value, TomlValue::Text(text) if text == DHCP_WORD);
+    let is_assigned = match field.get_ref() {
+        TomlValue::List(items) => items.iter().any(|item| is_dhcp(item.get_ref())),
+        value => is_dhcp(value),
+    };
+    let is_placed = network.map_or(has_interface, |network| network.addr().is_ipv4());
+    if is_assigned && !is_placed {
+        let message = "`dhcp` does not say where the address is";
+        let problem = ConfigProblem::at_span(field.span(), message, "this one");
+        reader.report_problem(
+            problem.with_help("add `interface = \"eth0\"` or `network = \"10.1.0.0/24\"`"),
+        );
+    }
 }
 
 /// The interface or the network that the file names.
@@ -452,6 +488,17 @@ mod tests {
     }
 
     #[test]
+    fn an_address_from_a_server_needs_a_place_only() {
+        let vips = load(
+            "[[vip]]\nname = \"web\"\naddress = \"dhcp\"\ninterface = \"eth1\"\n\
+             [[vip]]\nname = \"db\"\naddress = [\"dhcp\"]\nnetwork = \"10.1.0.0/24\"\n",
+        )
+        .unwrap();
+        assert!(vips.iter().all(|vip| vip.is_dhcp() && vip.describe_addresses() == "dhcp"));
+        assert!(vips[0].interface.is_some() && vips[1].network.is_some());
+    }
+
+    #[test]
     fn a_floating_address_with_a_mistake_is_refused_with_its_place() {
         let named = |rest: &str| format!("[[vip]]\nname = \"web\"\n{rest}");
         let full = |rest: &str| named(&format!("address = \"10.1.0.80\"\n{rest}"));
@@ -462,6 +509,13 @@ mod tests {
             (named("address = [\"10.1.0.8\", \"10.1.0.9\"]"), ":9:", "two addresses of one"),
             (named("address = \"10.1.0.80/33\""), ":9:", "a number from 1 to 32"),
             (named("address = \"fe80::1\""), ":9:", "link-local"),
+            (named("address = \"dhcp\""), ":9:", "does not say where"),
+            (named("address = \"dhcp\"\nnetwork = \"fd01::/64\""), ":9:", "does not say where"),
+            (
+                named("address = [\"dhcp\", \"fd01::80\"]\ninterface = \"eth0\""),
+                ":9:",
+                "`dhcp` beside other",
+            ),
             (full("lease = 5"), ":10:", "from 100 to 60000 ms"),
             (full("fence = \"yes\""), ":10:", "`nftables` or `none`"),
             (full("ownership = \"me\""), ":10:", "`ownership` is"),

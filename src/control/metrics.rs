@@ -87,8 +87,36 @@ fn write_vips(page: &mut MetricsPage, vips: &[VipView]) {
     let help = "Seconds until the lease of a floating address ends on this node.";
     page.begin_family("netft_vip_lease_seconds", MetricKind::Gauge, help);
     for vip in vips {
-        if let Some(left) = vip.lease_left_ms {
+        if let Some(left) = vip.lease.lease_left_ms {
             page.write_sample("", &[("vip", &vip.name)], left as f64 / 1000.0);
+        }
+    }
+    write_dhcp(page, vips);
+}
+
+fn write_dhcp(page: &mut MetricsPage, vips: &[VipView]) {
+    let leases = || vips.iter().filter_map(|vip| Some((&vip.name, vip.dhcp.as_ref()?)));
+    if leases().next().is_none() {
+        return;
+    }
+    let help = "Seconds until the DHCP lease of a floating address ends.";
+    page.begin_family("netft_vip_dhcp_lease_seconds", MetricKind::Gauge, help);
+    for (name, lease) in leases() {
+        if let Some(left) = lease.expires_ms {
+            page.write_sample("", &[("vip", name)], left as f64 / 1000.0);
+        }
+    }
+    let help = "1 if a DHCP server assigned the floating address.";
+    page.begin_family("netft_vip_dhcp_assigned", MetricKind::Gauge, help);
+    for (name, lease) in leases() {
+        page.write_sample("", &[("vip", name)], u8::from(lease.server.is_some()));
+    }
+    let help = "Messages of DHCP servers that were ignored.";
+    page.begin_family("netft_vip_dhcp_ignored_total", MetricKind::Counter, help);
+    for (name, lease) in leases() {
+        for (reason, count) in &lease.ignored {
+            let labels: [(&str, &dyn Display); 2] = [("vip", name), ("reason", reason)];
+            page.write_sample("", &labels, *count);
         }
     }
 }

@@ -33,8 +33,8 @@ pub use validation::{
 };
 
 pub use vips::{
-    OwnershipView, PartnerView, VipBody, VipCounts, VipHistoryLine, VipList, VipOrder,
-    VipOrderDone, VipView, VoterView,
+    DhcpView, OwnershipView, PartnerView, VipBody, VipCounts, VipHistoryLine, VipLeaseView,
+    VipList, VipOrder, VipOrderDone, VipView, VoterView,
 };
 
 pub use super::session_state::SessionState;

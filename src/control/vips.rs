@@ -1,7 +1,7 @@
 //! Floating addresses on the control socket.
 
 use axum::http::StatusCode;
-use netft::config::{VipConfig, adapter_name, node_name, vip_address};
+use netft::config::{DHCP_WORD, VipConfig, adapter_name, node_name, vip_address};
 
 use super::{
     backend::ControlBackend,
@@ -77,8 +77,11 @@ pub(super) async fn carry_out_order<N: ControlBackend>(
 fn read_definition(name: &str, order: &VipOrder) -> Result<VipConfig, VipError> {
     let refused = |what: &str, why: String| VipError::Refused(format!("{what}: {why}"));
     let name = node_name(name).map_err(|why| refused("the name", why))?;
-    let addresses =
-        order.addresses.iter().map(|text| vip_address(text).map_err(|why| refused(text, why)));
+    let given = match &order.addresses[..] {
+        [word] if word == DHCP_WORD => &[],
+        given => given,
+    };
+    let addresses = given.iter().map(|text| vip_address(text).map_err(|why| refused(text, why)));
     let mut config = VipConfig::new(name, addresses.collect::<Result<_, _>>()?);
     if let Some(interface) = &order.interface {
         config.interface =

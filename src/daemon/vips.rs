@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use netft::{api::query::Topic, route::EventKind};
+use netft::{api::query::Topic, config::Config, route::EventKind};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     ownership::{OWNERSHIP_QUEUE_LEN, clock},
-    vip::{PartnerBook, VipHandle, VipReport, VipService, VipServiceParts, answer_hand_over},
+    vip::{
+        HAND_OVER_TIMEOUT, PartnerBook, VipHandle, VipPeers, VipReport, VipService,
+        VipServiceParts, answer_hand_over,
+    },
 };
 
 /// Reports of the service on their way to the node; beyond it the newest is logged and lost.
@@ -21,6 +24,9 @@ const REPORT_QUEUE_LEN: usize = 512;
 /// Nodes whose definitions are to be compared; those that find it full are compared when they are
 /// back after an outage.
 const COMPARE_QUEUE_LEN: usize = 256;
+
+/// Messages for every peer on their way to the task that sends them.
+const PEER_QUEUE_LEN: usize = 256;
 
 /// Time in which the engine tells the leader what this node let go.
 const RELEASE_TIME: Duration = Duration::from_millis(150);
@@ -41,12 +47,15 @@ impl RunningVips {
         let (requests, request_rx) = mpsc::channel(OWNERSHIP_QUEUE_LEN);
         let channels = ServiceChannels { updates, requests: requests.clone(), request_rx };
         let (reports, report_rx) = mpsc::channel(REPORT_QUEUE_LEN);
+        let (peers_tx, for_peers) = mpsc::channel(PEER_QUEUE_LEN);
         let parts = VipServiceParts {
             node: config.name.clone(),
             adapter: config.adapter.name.clone(),
             runtime_dir: config.access.runtime_dir.clone(),
             vips: config.floating.vips.clone(),
             updates: update_rx,
+            cluster: cluster_of(&config),
+            peers: peers_tx,
             requests,
             reports: reports.clone(),
         };
@@ -66,6 +75,7 @@ impl RunningVips {
         let mut tasks = JoinSet::new();
         tasks.spawn(service.run());
         tasks.spawn(forward_reports(Arc::clone(node), report_rx));
+        tasks.spawn(tell_peers(Arc::clone(node), for_peers));
         tasks.spawn(answer_peers(Arc::clone(node), handle.clone(), Arc::clone(&book), ask));
         tasks.spawn(follow_partners(Arc::clone(node), book, asked, reports));
         tasks.spawn(announce_after_outages(Arc::clone(node), handle.clone()));
@@ -88,6 +98,28 @@ impl RunningVips {
 async fn forward_reports(node: Arc<RunningNode>, mut reports: mpsc::Receiver<VipReport>) {
     while let Some(report) = reports.recv().await {
         node.take_vip_report(report).await;
+    }
+}
+
+/// Tells this cluster from others: the least of its nodes' keys. It stays while that node does.
+fn cluster_of(config: &Config) -> [u8; 32] {
+    let keys = config.peers.iter().map(|peer| peer.key).chain([config.public_key]);
+    keys.map(|key| key.0).min().unwrap_or_default()
+}
+
+/// Sends messages to every peer, one after the other: what it tells last is true.
+async fn tell_peers(node: Arc<RunningNode>, mut messages: mpsc::Receiver<Vec<u8>>) {
+    while let Some(message) = messages.recv().await {
+        let (_, peers) = node.node_names().await;
+        let mut asked = JoinSet::new();
+        for peer in peers {
+            let (node, message) = (Arc::clone(&node), message.clone());
+            asked.spawn(async move {
+                // A peer that is away is told when it is back.
+                let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, node.ask(&peer, message)).await;
+            });
+        }
+        asked.join_all().await;
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     table::{TableCell, TableColumn, TextTable},
 };
 use crate::{
-    control::schema::{OwnershipView, PartnerView, VipBody, VipList},
+    control::schema::{DhcpView, OwnershipView, PartnerView, VipBody, VipList},
     text::escape,
 };
 
@@ -42,7 +42,7 @@ pub fn vips_table(list: &VipList, style: &OutputStyle) -> String {
             TableCell::with_tone(&vip.state, tone),
             vip.owner.clone().unwrap_or_else(none).into(),
             vip.interface.clone().unwrap_or_else(none).into(),
-            vip.lease_left_ms.map_or_else(none, |left| left.to_string()).into(),
+            vip.lease.lease_left_ms.map_or_else(none, |left| left.to_string()).into(),
             (&vip.ownership).into(),
             vip.reason.clone().unwrap_or_default().into(),
         ]);
@@ -104,12 +104,31 @@ fn optional(text: Option<&String>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| escape(text))
 }
 
+/// The DHCP lease in one line: `bound, by 10.1.0.1, renewed in 30.0 s, ends in 60.0 s`.
+fn dhcp_summary(lease: &DhcpView) -> String {
+    let mut parts = vec![escape(&lease.state)];
+    let seconds = |millis: u64| format!("{:.1} s", millis as f64 / 1000.0);
+    if let Some(server) = &lease.server {
+        parts.push(format!("by {}", escape(server)));
+        parts.extend(lease.renew_ms.map(|left| format!("renewed in {}", seconds(left))));
+        parts.push(match lease.expires_ms {
+            Some(left) => format!("ends in {}", seconds(left)),
+            None => "without end".to_owned(),
+        });
+    }
+    parts.extend(lease.problem.as_deref().map(escape));
+    parts.extend(lease.ignored.iter().map(|(reason, count)| {
+        format!("{count} messages of servers ignored ({})", escape(reason))
+    }));
+    parts.join(", ")
+}
+
 /// `netft vip show`.
 pub fn vip_text(body: &VipBody) -> String {
     let VipBody { vip, engine } = body;
-    let lease = match vip.lease_left_ms {
-        Some(left) => format!("{} ms, {left} ms left", vip.lease_ms),
-        None => format!("{} ms, none in force", vip.lease_ms),
+    let lease = match vip.lease.lease_left_ms {
+        Some(left) => format!("{} ms, {left} ms left", vip.lease.lease_ms),
+        None => format!("{} ms, none in force", vip.lease.lease_ms),
     };
     let rows = [
         ("addresses", escape(&vip.addresses.join(", "))),
@@ -125,7 +144,8 @@ pub fn vip_text(body: &VipBody) -> String {
         ("fence", escape(&vip.fence)),
     ];
     let mut text = format!("floating address {}\n", escape(&vip.name));
-    for (key, value) in rows {
+    let dhcp = vip.dhcp.as_ref().map(|lease| ("dhcp", dhcp_summary(lease)));
+    for (key, value) in rows.into_iter().chain(dhcp) {
         // Writing into a string cannot fail.
         let _ = writeln!(text, "  {key:<11} {value}");
     }

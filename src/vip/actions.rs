@@ -22,6 +22,20 @@ use crate::ownership::OwnershipRequest;
 impl VipService {
     /// Carries out what the machines decided, in order. Permissions are set together.
     pub(super) async fn carry_out(&mut self) {
+        loop {
+            if self.dhcp.drive(now(), &mut self.entries) {
+                // Whoever is permitted or probed for is in the fence and in the filters.
+                self.set_fenced().await;
+                self.sync_neighbor_sockets();
+            }
+            self.carry_out_decided().await;
+            if !self.entries.values().any(VipEntry::has_dhcp_action) {
+                return;
+            }
+        }
+    }
+
+    async fn carry_out_decided(&mut self) {
         let mut permits = BTreeMap::<Time, Vec<Arc<str>>>::new();
         for (name, entry) in &mut self.entries {
             if let Some(until) = entry.machine.take_permit() {
@@ -101,6 +115,11 @@ impl VipService {
                 entry.add_history(time, what.clone());
                 self.report(EventKind::VipNotice { vip: name.to_string(), what });
             }
+            VipAction::Conflict(_) => {
+                if let Some(one) = entry.dhcp.as_mut() {
+                    one.on_conflict(time);
+                }
+            }
             VipAction::Released(token) => {
                 entry.add_history(time, format!("let go by decision {token}"));
                 if entry.config.ownership != VipOwnership::Manual {
@@ -127,7 +146,7 @@ impl VipService {
         let token = entry.machine.grant().map(|grant| format!(" by decision {}", grant.token));
         let why = if reason.is_empty() { token.unwrap_or_default() } else { format!(": {reason}") };
         entry.add_history(time, format!("{}{why}", state.as_str()));
-        let addresses = entry.config.describe_addresses();
+        let addresses = entry.describe_addresses();
         if let Some(hook) = entry.config.hook.clone() {
             let interface = entry.machine.link().map(|link| link.name.clone());
             let environment = [

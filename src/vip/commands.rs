@@ -54,6 +54,12 @@ impl VipService {
                     self.entries.values_mut().for_each(|entry| {
                         entry.input(time, VipInput::Announce);
                     });
+                    self.dhcp.tell_all(time, &self.entries);
+                }
+            }
+            VipCommand::LearnLease(name, record) => {
+                if let Some(entry) = self.entries.get_mut(name.as_str()) {
+                    self.dhcp.learn(now(), record.as_ref(), entry);
                 }
             }
             VipCommand::Add(config, reply) => {
@@ -134,7 +140,7 @@ impl VipService {
         {
             return Err(VipError::Refused(format!("{addr} is a floating address already")));
         }
-        let mut entry = VipEntry::new(now(), config, &self.health);
+        let mut entry = self.open_entry(config);
         entry.is_runtime = true;
         self.entries.insert(Arc::clone(&entry.name), entry);
         self.look_at_kernel().await;
@@ -146,8 +152,25 @@ impl VipService {
             let text = format!("the config file names {name}: remove it there and reload");
             return Err(VipError::Refused(text));
         }
+        self.begin_releases(&[name.into()]);
         self.remove_entries(&[name.into()]).await;
         Ok(())
+    }
+
+    fn open_entry(&self, config: VipConfig) -> VipEntry {
+        let time = now();
+        let dhcp = config.is_dhcp().then(|| self.dhcp.open_address(time, &config.name));
+        VipEntry::new(time, config, dhcp, &self.health)
+    }
+
+    /// The addresses are about to be removed for good: their DHCP leases are to be given back.
+    fn begin_releases(&mut self, names: &[Arc<str>]) {
+        for name in names {
+            let entry = self.entries.get_mut(name);
+            if let Some(one) = entry.and_then(|entry| entry.dhcp.as_mut()) {
+                one.begin_release();
+            }
+        }
     }
 
     async fn remove_entries(&mut self, names: &[Arc<str>]) {
@@ -161,6 +184,7 @@ impl VipService {
             let _ = self.wanted.set(name, false);
         }
         self.carry_out().await;
+        self.dhcp.finish_releases(time, &mut self.entries);
         for name in names {
             let Some(entry) = self.entries.remove(name) else { continue };
             if entry.config.ownership != VipOwnership::Manual {
@@ -176,7 +200,7 @@ impl VipService {
     pub(super) async fn configure(&mut self, vips: Vec<VipConfig>) {
         for vip in &vips {
             if let Some(entry) = self.entries.get_mut(vip.name.as_str()) {
-                entry.adopt_settings(vip);
+                entry.adopt_settings(now(), vip);
             }
         }
         let is_gone = |entry: &&VipEntry| !entry.is_runtime && !vips.contains(&entry.config);
@@ -190,6 +214,9 @@ impl VipService {
             .collect();
         let names: Vec<_> = gone.iter().map(|entry| Arc::clone(&entry.name)).collect();
         if !names.is_empty() {
+            let is_kept = |name: &Arc<str>| vips.iter().any(|vip| vip.name == **name);
+            let ended: Vec<_> = names.iter().filter(|name| !is_kept(name)).cloned().collect();
+            self.begin_releases(&ended);
             self.remove_entries(&names).await;
         }
         for config in vips {
@@ -197,7 +224,7 @@ impl VipService {
                 continue;
             }
             let name = config.name.clone();
-            let entry = VipEntry::new(now(), config, &self.health);
+            let entry = self.open_entry(config);
             self.entries.insert(Arc::clone(&entry.name), entry);
             if wishes.contains(&name)
                 && let Err(error) = self.set_wanted(&name, true, false)
@@ -222,7 +249,8 @@ impl VipService {
             let is_wanted = self.wanted.contains(&name);
             let Ok(entry) = self.manual_entry(&name) else { continue };
             if is_wanted && entry.wish.is_none() {
-                let is_left = entry.addrs().iter().all(|addr| local.contains(addr));
+                let addrs = entry.addrs();
+                let is_left = !addrs.is_empty() && addrs.iter().all(|addr| local.contains(addr));
                 entry.add_history(time, "the operator wanted it here before".to_owned());
                 entry.want(time, token, is_left);
             }

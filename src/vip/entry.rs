@@ -10,8 +10,9 @@ use netft::{
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
+    assigned::AssignedAddress,
     checks::{HealthReport, run_check},
-    view::{VipHistoryLine, VipView},
+    view::{VipHistoryLine, VipLeaseView, VipView},
 };
 
 /// Lines of history that are kept.
@@ -41,6 +42,8 @@ pub(super) struct VipEntry {
     pub(super) machine: VipMachine,
     /// Added by a command, not by the config file.
     pub(super) is_runtime: bool,
+    /// Lease of an address that a DHCP server assigns.
+    pub(super) dhcp: Option<AssignedAddress>,
     /// Index of the interface that was last given the addresses.
     pub(super) configured_on: Option<u32>,
     pub(super) owner: Option<Arc<str>>,
@@ -65,7 +68,12 @@ impl Drop for CheckTask {
 }
 
 impl VipEntry {
-    pub(super) fn new(now: Time, config: VipConfig, health: &mpsc::Sender<HealthReport>) -> Self {
+    pub(super) fn new(
+        now: Time,
+        config: VipConfig,
+        dhcp: Option<AssignedAddress>,
+        health: &mpsc::Sender<HealthReport>,
+    ) -> Self {
         let addrs: Vec<_> = config.addresses.iter().map(|one| one.addr).collect();
         let name: Arc<str> = config.name.as_str().into();
         let checker = config.check.clone().map(|check| {
@@ -79,6 +87,7 @@ impl VipEntry {
             name,
             machine: VipMachine::new(addrs, healthy, now.as_nanos()),
             is_runtime: false,
+            dhcp,
             configured_on: None,
             owner: None,
             cause: None,
@@ -92,9 +101,19 @@ impl VipEntry {
     }
 
     /// Takes over settings that do not concern who answers now, unless others differ, too.
-    pub(super) fn adopt_settings(&mut self, new: &VipConfig) {
+    ///
+    /// An address that a server assigned stays where the new settings name it: its client ends, and
+    /// the server keeps the lease until its end.
+    pub(super) fn adopt_settings(&mut self, now: Time, new: &VipConfig) {
         let own = &self.config;
+        let named = new.addresses.iter().map(|one| one.addr);
+        let is_fixed =
+            own.is_dhcp() && !new.is_dhcp() && named.eq(self.machine.addrs().iter().copied());
         let kept = VipConfig {
+            addresses: match is_fixed {
+                true => own.addresses.clone(),
+                false => new.addresses.clone(),
+            },
             lease: own.lease,
             preferred: own.preferred.clone(),
             failback: own.failback,
@@ -105,11 +124,27 @@ impl VipEntry {
         };
         if kept == *own {
             self.config = new.clone();
+            if is_fixed && self.dhcp.take().is_some() {
+                self.add_history(now, "fixed: DHCP does not renew its lease".to_owned());
+            }
         }
     }
 
     pub(super) fn addrs(&self) -> Vec<IpAddr> {
-        self.config.addresses.iter().map(|one| one.addr).collect()
+        self.machine.addrs().to_vec()
+    }
+
+    /// Its addresses as one text; `dhcp` until a server assigned one.
+    pub(super) fn describe_addresses(&self) -> String {
+        match self.machine.addrs() {
+            [addr] => addr.to_string(),
+            _ => self.config.describe_addresses(),
+        }
+    }
+
+    /// Actions of its DHCP client wait to be carried out.
+    pub(super) fn has_dhcp_action(&self) -> bool {
+        self.dhcp.as_ref().is_some_and(AssignedAddress::has_action)
     }
 
     pub(super) fn input(&mut self, now: Time, input: VipInput) {
@@ -170,7 +205,8 @@ impl VipEntry {
     /// When it has something to do by itself.
     pub(super) fn next_wake(&self) -> Option<Time> {
         let renewal = self.wish.map(|wish| wish.next_renewal);
-        self.machine.next_wake().into_iter().chain(renewal).min()
+        let dhcp = self.dhcp.as_ref().and_then(AssignedAddress::next_wake);
+        self.machine.next_wake().into_iter().chain(renewal).chain(dhcp).min()
     }
 
     /// The next action of its machine.
@@ -188,7 +224,7 @@ impl VipEntry {
         };
         VipView {
             name: self.config.name.clone(),
-            addresses: self.config.addresses.iter().map(|one| one.addr.to_string()).collect(),
+            addresses: self.machine.addrs().iter().map(ToString::to_string).collect(),
             state: state.as_str().to_owned(),
             reason: state.reason().map(str::to_owned),
             state_ms: millis(now.since(self.since)),
@@ -197,8 +233,11 @@ impl VipEntry {
             cause: self.cause.as_ref().map(|cause| cause.to_string()),
             ownership: self.config.ownership.as_str().to_owned(),
             token: grant.map(|grant| grant.token.to_string()),
-            lease_ms: millis(self.config.lease),
-            lease_left_ms: grant.map(|grant| millis(grant.until.since(now))),
+            lease: VipLeaseView {
+                lease_ms: millis(self.config.lease),
+                lease_left_ms: grant.map(|grant| millis(grant.until.since(now))),
+            },
+            dhcp: self.dhcp.as_ref().map(|one| one.to_view(now)),
             fence: fence.to_owned(),
             wanted: self.wish.is_some(),
             history: self
@@ -230,7 +269,7 @@ mod tests {
         let config =
             VipConfig { ownership: VipOwnership::Raft, ..VipConfig::new("web", vec![address]) };
         let time = Time::from_nanos(1);
-        let mut entry = VipEntry::new(time, config, &mpsc::channel(1).0);
+        let mut entry = VipEntry::new(time, config, None, &mpsc::channel(1).0);
         let link = VipLink { index: 2, name: "eth0".to_owned(), mac: MacAddress([2; 6]) };
         entry.input(time, VipInput::Link(Ok(link)));
         let granted = FencingToken { term: 3, index: 7 };
@@ -243,5 +282,29 @@ mod tests {
         let actions: Vec<_> = std::iter::from_fn(|| entry.poll_action()).collect();
         assert!(actions.contains(&VipAction::Forbid), "{actions:?}");
         assert!(actions.contains(&VipAction::Released(granted)), "{actions:?}");
+    }
+
+    #[test]
+    fn an_assigned_address_is_fixed_by_its_own_address_only() {
+        let named = |text: &str| VipAddress { addr: text.parse().unwrap(), prefix_len: None };
+        let config = |addresses: Vec<VipAddress>| VipConfig {
+            interface: Some("eth0".to_owned()),
+            ..VipConfig::new("web", addresses)
+        };
+        let time = Time::from_nanos(1);
+        let dhcp = AssignedAddress::new(1, [7; 23], None);
+        let mut entry = VipEntry::new(time, config(Vec::new()), Some(dhcp), &mpsc::channel(1).0);
+        // The server has not assigned one yet.
+        let shorter = VipConfig { lease: Duration::from_secs(1), ..config(Vec::new()) };
+        entry.adopt_settings(time, &shorter);
+        assert!(entry.config == shorter && entry.dhcp.is_some(), "it still asks");
+        entry.input(time, VipInput::Assigned(vec!["10.1.0.80".parse().unwrap()]));
+        let other = config(vec![named("10.1.0.81")]);
+        entry.adopt_settings(time, &other);
+        assert!(entry.config != other && entry.dhcp.is_some(), "another address");
+        let same = config(vec![named("10.1.0.80")]);
+        entry.adopt_settings(time, &same);
+        assert!(entry.config == same && entry.dhcp.is_none());
+        assert_eq!(entry.addrs(), [named("10.1.0.80").addr]);
     }
 }

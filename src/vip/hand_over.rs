@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     handle::{VipError, VipHandle},
+    lease_record::LeaseRecord,
     partners::{Definitions, PartnerBook},
 };
 
 const WHAT_DEFINITIONS: &str = "definitions";
+const WHAT_LEASE: &str = "lease";
 /// Longest that a hand-over takes.
 pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -20,13 +22,30 @@ pub struct HandOverRequest {
     /// Name of the address.
     pub vip: String,
     /// `take`: the sender has let it go. `give`: let it go, for the sender. `definitions`: tell the
-    /// digests of the definitions; `vip` is that of all definitions of the sender.
+    /// digests of the definitions; `vip` is that of all definitions of the sender. `lease`: know
+    /// the DHCP lease of the address.
     pub what: String,
+    /// The DHCP lease; null: it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseRecord>,
+}
+
+impl HandOverRequest {
+    fn new(vip: &str, what: &str) -> Self {
+        Self { vip: vip.to_owned(), what: what.to_owned(), lease: None }
+    }
+}
+
+/// The message that tells another node the DHCP lease of an address; none: it is gone.
+pub(super) fn tell_lease(vip: &str, lease: Option<LeaseRecord>) -> Vec<u8> {
+    let request = HandOverRequest { lease, ..HandOverRequest::new(vip, WHAT_LEASE) };
+    // Texts and numbers are always JSON.
+    serde_json::to_vec(&request).unwrap_or_default()
 }
 
 /// The request for a node's definitions, which tells it the digest of those of this node.
 pub fn ask_definitions(own_digest: &str) -> Vec<u8> {
-    let request = HandOverRequest { vip: own_digest.to_owned(), what: WHAT_DEFINITIONS.to_owned() };
+    let request = HandOverRequest::new(own_digest, WHAT_DEFINITIONS);
     // Two texts are always JSON.
     serde_json::to_vec(&request).unwrap_or_default()
 }
@@ -127,7 +146,7 @@ async fn fetch_address(
 }
 
 async fn ask_node(peers: &impl VipPeers, node: &str, vip: &str, what: &str) -> Result<(), String> {
-    let request = HandOverRequest { vip: vip.to_owned(), what: what.to_owned() };
+    let request = HandOverRequest::new(vip, what);
     let bytes = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
     let answer = match tokio::time::timeout(HAND_OVER_TIMEOUT, peers.ask(node, bytes)).await {
         Ok(answer) => answer?,
@@ -158,6 +177,11 @@ pub async fn answer_hand_over(
         let definitions = Some(book.definitions());
         let answer = serde_json::to_vec(&HandOverAnswer { error: None, definitions }).ok()?;
         return Some(AnsweredHandOver { answer, is_news: book.on_told(peer, &request.vip) });
+    }
+    if request.what == WHAT_LEASE {
+        handle.learn_lease(&request.vip, request.lease).await;
+        let answer = serde_json::to_vec(&HandOverAnswer { error: None, definitions: None }).ok()?;
+        return Some(AnsweredHandOver { answer, is_news: false });
     }
     tracing::info!(peer, vip = request.vip, "a peer hands over a floating address");
     let done = match request.what.as_str() {

@@ -3,7 +3,7 @@
 use netft::config::VipConfig;
 use tokio::sync::{mpsc, oneshot};
 
-use super::view::VipView;
+use super::{lease_record::LeaseRecord, view::VipView};
 
 /// A command that was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +41,8 @@ pub enum VipCommand {
     Add(Box<VipConfig>, VipReply),
     /// An address that was added so is removed.
     Remove(String, VipReply),
+    /// Another node told the DHCP lease of an address; none: it is gone.
+    LearnLease(String, Option<LeaseRecord>),
     /// The addresses of the config file.
     Configure(Vec<VipConfig>),
     /// Neighbors may have heard another owner: everything is announced again.
@@ -139,6 +141,11 @@ impl VipHandle {
     /// Applies the addresses of a config file.
     pub async fn configure(&self, vips: Vec<VipConfig>) {
         let _ = self.0.send(VipCommand::Configure(vips)).await;
+    }
+
+    /// Takes in the DHCP lease of an address that another node has.
+    pub async fn learn_lease(&self, name: &str, record: Option<LeaseRecord>) {
+        let _ = self.0.send(VipCommand::LearnLease(name.to_owned(), record)).await;
     }
 
     /// Announces everything again.

@@ -23,9 +23,7 @@ pub(super) fn choose_interface<'a>(
             .find(|one| one.name == *name)
             .ok_or_else(|| format!("there is no interface {name}"))?,
         None => {
-            let mut fitting: Vec<_> = usable
-                .filter(|one| vip.addresses.iter().all(|own| contains(vip, own, one, all_vips)))
-                .collect();
+            let mut fitting: Vec<_> = usable.filter(|one| is_fitting(vip, one, all_vips)).collect();
             // One that works comes first.
             fitting.sort_by_key(|one| (!(one.up && one.carrier), one.index));
             *fitting.first().ok_or_else(|| no_network(vip))?
@@ -44,6 +42,16 @@ fn networks<'a>(
         let full = if local.addr.is_ipv4() { 32 } else { 128 };
         local.prefix.prefix_len() < full && !all_vips.contains(&local.addr)
     })
+}
+
+fn is_fitting(vip: &VipConfig, interface: &Interface, all_vips: &BTreeSet<IpAddr>) -> bool {
+    match vip.network {
+        // The address is not known yet.
+        Some(network) if vip.is_dhcp() => {
+            networks(interface, all_vips).any(|local| network.contains(&local.addr))
+        }
+        _ => vip.addresses.iter().all(|own| contains(vip, own, interface, all_vips)),
+    }
 }
 
 fn contains(
@@ -145,6 +153,9 @@ mod tests {
         let by_network =
             VipConfig { network: Some("10.1.0.0/24".parse().unwrap()), ..vip(&["10.1.0.80"]) };
         assert_eq!(choose(&by_network, &all), Ok(1));
+        let assigned = |text: &str| VipConfig { network: Some(text.parse().unwrap()), ..vip(&[]) };
+        assert_eq!(choose(&assigned("10.2.0.0/24"), &all), Ok(4));
+        assert!(choose(&assigned("10.9.0.0/24"), &all).unwrap_err().contains("no interface"));
     }
 
     #[test]

@@ -5,15 +5,18 @@
 //! the owner.
 
 mod actions;
+mod assigned;
 mod checks;
 mod cleanup;
 mod command;
 mod commands;
+mod dhcp;
 mod entry;
 mod hand_over;
 mod handle;
 mod interface;
 mod kernel;
+mod lease_record;
 mod manual;
 mod partners;
 mod service;
@@ -28,5 +31,5 @@ pub use self::{
     handle::{VipCommand, VipError, VipHandle, VipReply},
     partners::{Definitions, PartnerBook, digest_of_all},
     service::{VipReport, VipService, VipServiceParts},
-    view::{PartnerView, VipHistoryLine, VipView},
+    view::{DhcpView, PartnerView, VipHistoryLine, VipLeaseView, VipView},
 };

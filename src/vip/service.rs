@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::{
     checks::HealthReport,
     cleanup::write_record,
+    dhcp::{DhcpDesk, HeardReply, REPLY_QUEUE_LEN},
     entry::VipEntry,
     handle::{VipCommand, VipHandle},
     interface::choose_interface,
@@ -61,6 +62,10 @@ pub struct VipServiceParts {
     pub vips: Vec<VipConfig>,
     /// Decisions of the engines.
     pub updates: mpsc::Receiver<OwnershipUpdate>,
+    /// Tells this cluster from others: the same on every node.
+    pub cluster: [u8; 32],
+    /// Requests for every peer; those that find it full are lost.
+    pub peers: mpsc::Sender<Vec<u8>>,
     /// Answers to the engines.
     pub requests: mpsc::Sender<OwnershipRequest>,
     /// Events for the daemon; those that find it full are logged and lost.
@@ -74,6 +79,7 @@ pub struct VipService {
     pub(super) entries: BTreeMap<Arc<str>, VipEntry>,
     pub(super) wanted: WantedVips,
     pub(super) kernel: VipKernel,
+    pub(super) dhcp: DhcpDesk,
     pub(super) health: mpsc::Sender<HealthReport>,
     pub(super) requests: mpsc::Sender<OwnershipRequest>,
     pub(super) reports: mpsc::Sender<VipReport>,
@@ -92,6 +98,7 @@ struct ServiceInputs {
     updates: mpsc::Receiver<OwnershipUpdate>,
     has_engine: bool,
     heard: mpsc::Receiver<HeardMessage>,
+    replies: mpsc::Receiver<HeardReply>,
     health: mpsc::Receiver<HealthReport>,
     interfaces: InterfaceWatch,
     fence: Option<FenceWatch>,
@@ -101,6 +108,7 @@ enum Wakeup {
     Command(VipCommand),
     Update(OwnershipUpdate),
     Heard(HeardMessage),
+    Reply(HeardReply),
     Health(HealthReport),
     Interfaces,
     Fence,
@@ -121,6 +129,7 @@ impl ServiceInputs {
         tokio::select! {
             biased;
             Some(heard) = self.heard.recv() => Wakeup::Heard(heard),
+            Some(reply) = self.replies.recv() => Wakeup::Reply(reply),
             command = self.commands.recv() => command.map_or(Wakeup::Closed, Wakeup::Command),
             update = self.updates.recv(), if self.has_engine => match update {
                 Some(update) => Wakeup::Update(update),
@@ -147,13 +156,24 @@ impl VipService {
         let (commands, command_rx) = mpsc::channel(COMMAND_QUEUE_LEN);
         let (heard, heard_rx) = mpsc::channel(HEARD_QUEUE_LEN);
         let (health, health_rx) = mpsc::channel(HEALTH_QUEUE_LEN);
-        let VipServiceParts { node, adapter, runtime_dir, vips, updates, requests, reports } =
-            parts;
+        let (replies, reply_rx) = mpsc::channel(REPLY_QUEUE_LEN);
+        let VipServiceParts {
+            node,
+            adapter,
+            runtime_dir,
+            vips,
+            updates,
+            cluster,
+            peers,
+            requests,
+            reports,
+        } = parts;
         let inputs = ServiceInputs {
             commands: command_rx,
             updates,
             has_engine: true,
             heard: heard_rx,
+            replies: reply_rx,
             health: health_rx,
             interfaces: InterfaceWatch::open()?,
             fence: None,
@@ -163,6 +183,7 @@ impl VipService {
             entries: BTreeMap::new(),
             wanted: WantedVips::load(&runtime_dir, &adapter),
             kernel: VipKernel::open(&adapter, heard)?,
+            dhcp: DhcpDesk::new(cluster, &runtime_dir, &adapter, replies, peers),
             adapter,
             health,
             requests,
@@ -209,6 +230,7 @@ impl VipService {
                         }
                     }
                 }
+                Wakeup::Reply(reply) => self.dhcp.on_reply(now(), reply, &mut self.entries),
                 Wakeup::Health((name, health)) => {
                     if let Some(entry) = self.entries.get_mut(&name) {
                         entry.on_health(now(), health);
@@ -339,7 +361,7 @@ impl VipService {
         let Some(interfaces) = self.kernel.list_interfaces().await else { return };
         let all: BTreeSet<IpAddr> = self.entries.values().flat_map(VipEntry::addrs).collect();
         let time = now();
-        let mut sockets = BTreeMap::<u32, (VipLink, Vec<IpAddr>)>::new();
+        self.dhcp.set_local(&interfaces);
         let mut links = BTreeMap::new();
         for entry in self.entries.values_mut() {
             let chosen = choose_interface(&entry.config, &interfaces, &all, &self.adapter);
@@ -348,13 +370,9 @@ impl VipService {
                 let known: &Option<VipLink> = links.entry(interface.index).or_insert_with(link);
                 known.clone().ok_or_else(|| format!("{} is no Ethernet interface", interface.name))
             });
-            if let Ok(link) = &link {
-                let place = sockets.entry(link.index).or_insert_with(|| (link.clone(), Vec::new()));
-                place.1.extend(entry.addrs());
-            }
             entry.input(time, VipInput::Link(link));
         }
-        self.kernel.sync_sockets(sockets);
+        self.sync_neighbor_sockets();
         // What the machines decided on their links comes before what is read next.
         self.carry_out().await;
         let mut present = BTreeMap::new();
@@ -371,6 +389,17 @@ impl VipService {
                 entry.input(time, VipInput::Present(own.collect()));
             }
         }
+    }
+
+    /// Opens and closes the sockets to the neighbors as the addresses need them.
+    pub(super) fn sync_neighbor_sockets(&mut self) {
+        let mut sockets = BTreeMap::<u32, (VipLink, Vec<IpAddr>)>::new();
+        for entry in self.entries.values() {
+            let Some(link) = entry.machine.link() else { continue };
+            let place = sockets.entry(link.index).or_insert_with(|| (link.clone(), Vec::new()));
+            place.1.extend(entry.machine.addrs());
+        }
+        self.kernel.sync_sockets(sockets);
     }
 
     fn addrs_by_interface(&self) -> BTreeMap<u32, Vec<IpAddr>> {

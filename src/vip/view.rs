@@ -1,5 +1,7 @@
 //! A floating address as the API shows it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One floating address, as this node sees it.
@@ -26,10 +28,12 @@ pub struct VipView {
     pub ownership: String,
     /// Decision that gave the lease in force: term and index.
     pub token: Option<String>,
-    /// Length of a lease.
-    pub lease_ms: u64,
-    /// Milliseconds until the lease in force ends.
-    pub lease_left_ms: Option<u64>,
+    /// Permission to answer for it.
+    #[serde(flatten)]
+    pub lease: VipLeaseView,
+    /// Lease of the address itself; null for an address of the config file.
+    #[serde(default)]
+    pub dhcp: Option<DhcpView>,
     /// `nftables` or `none`; else why the fence is missing.
     pub fence: String,
     /// The operator wants it on this node (`manual` only).
@@ -37,6 +41,39 @@ pub struct VipView {
     /// Its events on this node, oldest first.
     #[serde(default)]
     pub history: Vec<VipHistoryLine>,
+}
+
+/// Permission of a node to answer for a floating address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipLeaseView {
+    /// Length of a lease.
+    pub lease_ms: u64,
+    /// Milliseconds until the lease in force ends.
+    pub lease_left_ms: Option<u64>,
+}
+
+/// The lease of an address that a DHCP server assigns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpView {
+    /// State of the client (RFC 2131): `stopped` on a node that does not have the address,
+    /// `waiting`, `selecting`, `requesting`, `rebooting`, `bound`, `renewing` or `rebinding`.
+    pub state: String,
+    /// Client identifier, hexadecimal: the same on every node.
+    pub client_id: String,
+    /// Server that assigned the address; null without a lease.
+    pub server: Option<String>,
+    /// Milliseconds since the lease was asked for.
+    pub obtained_ms: Option<u64>,
+    /// Milliseconds until its server is asked to renew it (T1); null for an infinite lease.
+    pub renew_ms: Option<u64>,
+    /// Milliseconds until any server is asked to (T2).
+    pub rebind_ms: Option<u64>,
+    /// Milliseconds until it ends.
+    pub expires_ms: Option<u64>,
+    /// Why there is no address, or why the last one is gone.
+    pub problem: Option<String>,
+    /// Messages of servers that were ignored, by reason.
+    pub ignored: BTreeMap<String, u64>,
 }
 
 /// One thing that happened to a floating address.

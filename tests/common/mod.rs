@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod commands;
 pub mod faults;
 pub mod owner_lab;
+pub mod servers;
 pub mod three_nodes;
 
 use std::{

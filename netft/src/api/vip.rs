@@ -4,6 +4,7 @@ pub use crate::io::{
     clock::now,
     vip::{
         addresses::{InterfaceWatch, VipInterfaces},
+        dhcp_socket::DhcpSocket,
         fence::{FenceWatch, VipFence, remove_fence},
         neighbor_socket::NeighborSocket,
     },

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::vip::{PartnerView, VipHistoryLine, VipView};
+pub use crate::vip::{DhcpView, PartnerView, VipHistoryLine, VipLeaseView, VipView};
 
 /// `GET /v1/vips`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

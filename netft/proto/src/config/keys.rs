@@ -81,8 +81,9 @@ const NODE_NAME_SYNTAX: KeySyntax =
     KeySyntax::Text("a name of 1 to 64 letters, digits, `.`, `_` or `-`");
 const PREFIX_SYNTAX: &str = "a prefix such as `10.1.0.0/24` or `fd01::/64`";
 const VIP_NAME_LIST: KeySyntax = KeySyntax::TextList("the name of another floating address");
-const VIP_ADDRESS_SYNTAX: KeySyntax =
-    KeySyntax::TextOrList("an address such as `10.1.0.80`, `10.1.0.80/24` or `fd01::80`");
+const VIP_ADDRESS_SYNTAX: KeySyntax = KeySyntax::TextOrList(
+    "an address such as `10.1.0.80`, `10.1.0.80/24` or `fd01::80`, or `dhcp`",
+);
 const FAILBACK_SYNTAX: KeySyntax =
     KeySyntax::NumberOrText(FAILBACK_LIMITS, "milliseconds, or `\"never\"` or `\"at-once\"`");
 const COMMAND_SYNTAX: KeySyntax =
@@ -365,7 +366,8 @@ config_keys! {
     /// Name of the address, the same on every node.
     VIP_NAME = "vip.name", NODE_NAME_SYNTAX, Required, Live, r#""web2""#;
     /// The address, or one of each family. The kernel gets a host address (/32, /128). A prefix
-    /// length is only compared with that of the interface's network.
+    /// length is only compared with that of the interface's network. `dhcp`: a server assigns one
+    /// of IPv4; `interface` or `network` says where.
     VIP_ADDRESS = "vip.address", VIP_ADDRESS_SYNTAX, Required, Live,
         r#"["10.1.0.80/24", "fd01::80"]"#;
     /// Interface that carries the address on this node.

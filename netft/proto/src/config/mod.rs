@@ -35,7 +35,8 @@ pub use crate::config::{
     },
     text::{adapter_name, exclude_rule, network_prefix, node_name},
     vip::{
-        VipAddress, VipCheck, VipConfig, VipFailback, VipFence, VipHook, VipOwnership, VipProbe,
+        DHCP_WORD, VipAddress, VipCheck, VipConfig, VipFailback, VipFence, VipHook, VipOwnership,
+        VipProbe,
     },
     vip_check::vip_address,
 };

@@ -9,12 +9,15 @@ use crate::config::limits::{
     DEFAULT_LEASE,
 };
 
+/// Stands in the config for an address that a DHCP server assigns.
+pub const DHCP_WORD: &str = "dhcp";
+
 /// A floating address: one name, one IPv4 address, one IPv6 address or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipConfig {
     /// Its name, as a node's: what commands, events and the other nodes call it.
     pub name: String,
-    /// One or two addresses, of different families.
+    /// One or two addresses, of different families; none: a DHCP server assigns one.
     pub addresses: Vec<VipAddress>,
     /// The interface that carries it; `None`: by network.
     pub interface: Option<String>,
@@ -198,8 +201,16 @@ impl VipConfig {
         }
     }
 
-    /// The address as one text: `10.1.0.9, fd01::9`.
+    /// A DHCP server assigns its address.
+    pub const fn is_dhcp(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    /// The address as one text: `10.1.0.9, fd01::9`, or `dhcp`.
     pub fn describe_addresses(&self) -> String {
+        if self.is_dhcp() {
+            return DHCP_WORD.to_owned();
+        }
         let addresses: Vec<_> = self.addresses.iter().map(|one| one.addr.to_string()).collect();
         addresses.join(", ")
     }

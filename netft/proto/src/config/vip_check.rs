@@ -90,8 +90,16 @@ fn check_vip(vip: &VipConfig) -> Result<(), ConfigError> {
     let refused =
         |key, value: String, reason: String| Err(ConfigError::NotAllowed { key, value, reason });
     let families: Vec<_> = vip.addresses.iter().map(|one| one.addr.is_ipv4()).collect();
-    if !matches!(families[..], [_] | [true, false] | [false, true]) {
+    if !matches!(families[..], [] | [_] | [true, false] | [false, true]) {
         let reason = "one address, or one of each family, is needed".to_owned();
+        return refused(&keys::VIP_ADDRESS, vip.describe_addresses(), reason);
+    }
+    let is_placed = match vip.network {
+        Some(network) => network.addr().is_ipv4(),
+        None => vip.interface.is_some(),
+    };
+    if vip.is_dhcp() && !is_placed {
+        let reason = "an assigned address needs `interface`, or `network` of IPv4".to_owned();
         return refused(&keys::VIP_ADDRESS, vip.describe_addresses(), reason);
     }
     for VipAddress { addr, prefix_len } in &vip.addresses {

@@ -31,7 +31,10 @@ const REFUSED_RETRY: Duration = Duration::from_secs(2);
 /// One floating address, of one or two families, on one node.
 #[derive(Debug)]
 pub struct VipMachine {
+    /// Empty until a server assigned one.
     addrs: Vec<IpAddr>,
+    /// Why the last assigned addresses are gone.
+    unassigned: Option<String>,
     state: VipState,
     /// `None` until the interfaces were read.
     link: Option<Result<VipLink, String>>,
@@ -50,6 +53,8 @@ pub struct VipMachine {
 #[derive(Debug)]
 enum Phase {
     Idle,
+    /// Waits for an address that a server assigns.
+    Assigning,
     /// Probed for before it is used; `is_recheck`: only to see whether a conflict is over.
     Probing {
         probes: Vec<ProbeSchedule>,
@@ -98,11 +103,13 @@ impl RestorePause {
 }
 
 impl VipMachine {
-    /// An address that this node does not have; `seed` for the random delays of its probes.
+    /// An address that this node does not have; without `addrs` a server assigns one. `seed` for
+    /// the random delays of its probes.
     /// `health`: the service behind it is fine, or why that is not known.
     pub fn new(addrs: Vec<IpAddr>, health: Result<(), String>, seed: u64) -> Self {
         Self {
             addrs,
+            unassigned: None,
             state: VipState::Unknown,
             link: None,
             health,
@@ -119,6 +126,16 @@ impl VipMachine {
     /// Its state.
     pub const fn state(&self) -> &VipState {
         &self.state
+    }
+
+    /// Its addresses; none until a server assigned one.
+    pub fn addrs(&self) -> &[IpAddr] {
+        &self.addrs
+    }
+
+    /// This node is to have it, and can.
+    pub fn is_granted(&self) -> bool {
+        self.grant.is_some() && self.obstacle().is_none()
     }
 
     /// The lease in force.
@@ -150,7 +167,7 @@ impl VipMachine {
     pub fn next_wake(&self) -> Option<Time> {
         let lease = self.grant.map(|grant| grant.until);
         let phase = match &self.phase {
-            Phase::Idle => None,
+            Phase::Idle | Phase::Assigning => None,
             Phase::Probing { probes, .. } => {
                 probes.iter().filter_map(ProbeSchedule::next_due).min()
             }
@@ -184,6 +201,8 @@ impl VipMachine {
             VipInput::Refused(reason) => {
                 self.wait_after(now + REFUSED_RETRY, false, reason);
             }
+            VipInput::Assigned(addrs) => self.on_assigned(now, addrs),
+            VipInput::Unassigned(reason) => self.on_unassigned(now, reason),
             VipInput::Announce => self.announce_again(now),
             VipInput::Timer => self.on_timer(now),
         }
@@ -195,7 +214,7 @@ impl VipMachine {
         }
         self.grant = None;
         match self.phase {
-            Phase::Held(_) | Phase::Probing { is_recheck: false, .. } => {
+            Phase::Held(_) | Phase::Assigning | Phase::Probing { is_recheck: false, .. } => {
                 self.let_go();
                 self.set_state(VipState::Offline("the lease ended without a renewal".to_owned()));
             }
@@ -212,6 +231,7 @@ impl VipMachine {
         match self.phase {
             Phase::Held(_) => self.actions.push_back(VipAction::Permit(grant.until)),
             Phase::Idle => self.begin(now),
+            Phase::Assigning => {}
             // Probes under way, and the operator's wish, go on.
             Phase::Probing { .. } | Phase::Waiting { .. } => self.refuse_if_proven(),
         }
@@ -243,7 +263,13 @@ impl VipMachine {
             self.set_state(VipState::Failed(reason));
             return;
         }
-        if grant.is_proven {
+        if self.addrs.is_empty() {
+            self.phase = Phase::Assigning;
+            self.set_state(match &self.unassigned {
+                Some(reason) => VipState::Failed(reason.clone()),
+                None => VipState::Starting,
+            });
+        } else if grant.is_proven {
             self.hold(now, grant, true);
         } else {
             self.start_probes(now, false);
@@ -301,6 +327,23 @@ impl VipMachine {
         self.tell_able();
     }
 
+    fn on_assigned(&mut self, now: Time, addrs: Vec<IpAddr>) {
+        if self.addrs == addrs {
+            return;
+        }
+        self.let_go();
+        self.addrs = addrs;
+        (self.unassigned, self.conflicts) = (None, 0);
+        self.on_obstacle_changed(now);
+    }
+
+    fn on_unassigned(&mut self, now: Time, reason: String) {
+        self.let_go();
+        self.addrs.clear();
+        self.unassigned = Some(reason);
+        self.on_obstacle_changed(now);
+    }
+
     fn on_link(&mut self, now: Time, link: Result<VipLink, String>) {
         if self.link.as_ref() == Some(&link) {
             return;
@@ -337,7 +380,9 @@ impl VipMachine {
             Phase::Waiting { .. } | Phase::Probing { is_recheck: true, .. } => {
                 self.state.reason().or(Some("it is probed for"))
             }
-            Phase::Idle | Phase::Probing { .. } | Phase::Held(_) => self.obstacle(),
+            Phase::Idle | Phase::Assigning | Phase::Probing { .. } | Phase::Held(_) => {
+                self.obstacle()
+            }
         };
         let able = obstacle.map_or(Ok(()), |reason| Err(reason.to_owned()));
         if self.told_able != Some(able.is_ok()) {
@@ -390,7 +435,7 @@ impl VipMachine {
                 let one = held.iter_mut().find(|one| one.addr == message.addr);
                 one.is_some_and(|one| one.on_claim(now, message, &mut self.actions))
             }
-            Phase::Idle | Phase::Waiting { .. } => false,
+            Phase::Idle | Phase::Assigning | Phase::Waiting { .. } => false,
         };
         if is_conflict {
             self.conflicts += 1;
@@ -399,6 +444,7 @@ impl VipMachine {
             let NeighborMessage { addr, mac, .. } = message;
             let reason = format!("another host uses {addr}: its hardware address is {mac}");
             self.wait_after(now + pause, true, reason);
+            self.actions.push_back(VipAction::Conflict(addr));
         }
     }
 
@@ -411,7 +457,7 @@ impl VipMachine {
 
     fn on_timer(&mut self, now: Time) {
         match &mut self.phase {
-            Phase::Idle => {}
+            Phase::Idle | Phase::Assigning => {}
             Phase::Probing { probes, .. } => {
                 let mut is_done = true;
                 for probe in probes {

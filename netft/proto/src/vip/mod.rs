@@ -4,6 +4,7 @@
 //! kernel enforces the lease. [`VipMachine`] is one address on one node: it takes grants, interface
 //! states and neighbors' messages, and says what to configure, to permit and to announce.
 
+pub mod dhcp;
 mod health;
 mod machine;
 pub mod ownership;

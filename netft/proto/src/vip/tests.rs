@@ -365,3 +365,46 @@ fn what_the_kernel_refuses_is_released_and_tried_again() {
     node.run(3000);
     assert_eq!(node.times(|action| *action == VipAction::Able(Ok(()))).len(), 1);
 }
+
+#[test]
+fn an_assigned_address_is_taken_when_it_comes_and_let_go_when_it_goes() {
+    let mut node = TestNode::new(Vec::new());
+    node.grant(1, true);
+    assert_eq!(node.machine.state(), &VipState::Starting);
+    node.run(3000);
+    assert!(node.present.is_empty() && node.machine.is_granted(), "it waits, and keeps the lease");
+    node.input(VipInput::Assigned(vec![v4()]));
+    assert_eq!(node.machine.state(), &VipState::Online);
+    assert!(node.present.contains(&v4()));
+    assert_eq!(node.input(VipInput::Assigned(vec![v4()])), [], "a renewal changes nothing");
+    // Another address: the old one is silent and gone first.
+    let actions = node.input(VipInput::Assigned(vec!["10.1.0.81".parse().expect("an address")]));
+    assert_eq!(actions[..2], [VipAction::Forbid, VipAction::RemoveAddress(v4())]);
+    node.input(VipInput::Unassigned("its lease ended".to_owned()));
+    assert!(node.present.is_empty());
+    assert_eq!(node.machine.state(), &VipState::Failed("its lease ended".to_owned()));
+    assert!(node.machine.is_granted(), "others are asked for");
+    // Nobody assigns one: the engine gets its lease back, and may try again later.
+    let actions = node.input(VipInput::Refused("no server".to_owned()));
+    assert!(actions.contains(&VipAction::Released(token(1))), "{actions:?}");
+    assert!(actions.contains(&VipAction::Able(Err("no server".to_owned()))), "{actions:?}");
+    node.renewal = None;
+    node.run(2100);
+    assert!(node.done.iter().any(|(_, action)| *action == VipAction::Able(Ok(()))));
+}
+
+#[test]
+fn a_conflict_of_an_assigned_address_is_told_once() {
+    let mut node = TestNode::new(Vec::new());
+    node.grant(1, true);
+    node.input(VipInput::Assigned(vec![v4()]));
+    node.run(500);
+    node.input(claim(v4(), NeighborKind::Claim));
+    node.run(300);
+    let actions = node.input(claim(v4(), NeighborKind::Claim));
+    assert_eq!(actions.last(), Some(&VipAction::Conflict(v4())), "{actions:?}");
+    node.input(VipInput::Unassigned("declined".to_owned()));
+    node.renewal = None;
+    node.run(2100);
+    assert!(node.present.is_empty() && !node.machine.is_granted());
+}

@@ -142,7 +142,7 @@ impl SmallRandom {
         mixed ^ (mixed >> 31)
     }
 
-    fn duration_below(&mut self, limit: Duration) -> Duration {
+    pub(super) fn duration_below(&mut self, limit: Duration) -> Duration {
         Duration::from_nanos(self.next_number() % (limit.as_nanos() as u64).max(1))
     }
 }

@@ -108,8 +108,12 @@ pub enum VipInput {
     Heard(NeighborMessage),
     /// Health of the service behind the address; why it is not healthy.
     Health(Result<(), String>),
-    /// The kernel refused an action.
+    /// The kernel refused an action, or no server assigns an address.
     Refused(String),
+    /// The addresses that a server assigned.
+    Assigned(Vec<IpAddr>),
+    /// The assigned addresses must not be used any longer; others are asked for. The reason.
+    Unassigned(String),
     /// Something may have made neighbors forget: announce again.
     Announce,
     /// Time passed.
@@ -135,6 +139,8 @@ pub enum VipAction {
     Defend(NeighborMessage),
     /// Another program removed it: it is put back.
     Restored(IpAddr),
+    /// Another host has an address: it is let go.
+    Conflict(IpAddr),
     /// Tell the engine that this node has stopped answering.
     Released(FencingToken),
     /// Tell the engine that this node can, or cannot, carry it.

@@ -1,6 +1,8 @@
-//! Kernel side of the floating addresses: the fence, messages to neighbors, addresses.
+//! Kernel side of the floating addresses: fence, addresses, messages to neighbors and to servers.
 
 pub(crate) mod addresses;
+mod dhcp_packet;
+pub(crate) mod dhcp_socket;
 pub(crate) mod fence;
 mod fence_leases;
 mod fence_rules;

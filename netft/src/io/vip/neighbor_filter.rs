@@ -17,6 +17,12 @@ const NEIGHBOR_TARGET_END: u32 = 74;
 const ICMPV6_PROTOCOL: u32 = 58;
 const NEIGHBOR_SOLICITATION: u32 = 135;
 const NEIGHBOR_ADVERTISEMENT: u32 = 136;
+const IPV4_PROTOCOL: u32 = 23;
+const IPV4_FRAGMENT: u32 = 20;
+const IPV4_HEADER: u32 = 14;
+/// More fragments, and the offset of a fragment.
+const FRAGMENT_BITS: u32 = 0x3fff;
+const UDP_PROTOCOL: u32 = 17;
 
 fn statement(code: u32, value: u32) -> SockFilter {
     SockFilter::new(code as u16, 0, 0, value)
@@ -52,6 +58,26 @@ pub(super) fn arp_filter(addrs: &[IpAddr]) -> Vec<SockFilter> {
     }
     program.push(end_with(0));
     program
+}
+
+/// Accepts whole IPv4 packets of UDP to a port.
+pub(super) fn udp_filter(port: u16) -> Vec<SockFilter> {
+    let load_half = |code: u32, offset| statement(libc::BPF_LD | libc::BPF_H | code, offset);
+    let jump = |code: u32, value, yes, no| {
+        SockFilter::new((libc::BPF_JMP | code | libc::BPF_K) as u16, yes, no, value)
+    };
+    vec![
+        load_byte(IPV4_PROTOCOL),
+        jump(libc::BPF_JEQ, UDP_PROTOCOL, 0, 6),
+        load_half(libc::BPF_ABS, IPV4_FRAGMENT),
+        jump(libc::BPF_JSET, FRAGMENT_BITS, 4, 0),
+        // The length of the header, which options make longer.
+        statement(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, IPV4_HEADER),
+        load_half(libc::BPF_IND, IPV4_HEADER + 2),
+        jump(libc::BPF_JEQ, port.into(), 0, 1),
+        end_with(ACCEPT_WHOLE),
+        end_with(0),
+    ]
 }
 
 /// Accepts neighbor messages whose target ends as one of `addrs` does.

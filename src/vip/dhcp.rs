@@ -1,0 +1,344 @@
+//! DHCP leases of floating addresses: a client for each, sockets, and what the cluster remembers.
+//!
+//! The client runs on the node that has the address. A lease is told to the other nodes, so that
+//! the next owner uses the address at once, and kept in the runtime directory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use netft::{
+    Time,
+    api::vip::DhcpSocket,
+    topology::Interface,
+    vip::{
+        MacAddress, VipInput, VipLink,
+        dhcp::{
+            DhcpAction, DhcpInput, DhcpLease, DhcpReply, DhcpRequest, DhcpRequestKind, DhcpState,
+            client_identifier,
+        },
+    },
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{
+    assigned::AssignedAddress,
+    entry::VipEntry,
+    hand_over::tell_lease,
+    lease_record::{LeaseRecord, read_leases, write_leases},
+};
+
+/// Messages of servers on their way to the service; beyond it the newest is dropped: the client
+/// asks again.
+pub(super) const REPLY_QUEUE_LEN: usize = 64;
+
+/// A message of a server, and the interface that it came in by.
+pub(super) type HeardReply = (u32, DhcpReply);
+
+struct OpenDhcpSocket {
+    mac: MacAddress,
+    socket: Arc<DhcpSocket>,
+    reader: JoinHandle<()>,
+}
+
+impl Drop for OpenDhcpSocket {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// The leases of all floating addresses.
+pub(super) struct DhcpDesk {
+    /// Digest that tells clusters apart.
+    cluster: [u8; 32],
+    /// The file of leases.
+    path: PathBuf,
+    sockets: BTreeMap<u32, OpenDhcpSocket>,
+    heard: mpsc::Sender<HeardReply>,
+    /// Requests for every peer; those that find it full are lost, and told again when a peer is
+    /// back after an outage, or with the next renewal.
+    peers: mpsc::Sender<Vec<u8>>,
+    /// Addresses of this host that do not float.
+    local: BTreeSet<IpAddr>,
+    /// Addresses of an entry changed since the last drive.
+    is_changed: bool,
+}
+
+impl DhcpDesk {
+    pub(super) fn new(
+        cluster: [u8; 32],
+        runtime_dir: &Path,
+        adapter: &str,
+        heard: mpsc::Sender<HeardReply>,
+        peers: mpsc::Sender<Vec<u8>>,
+    ) -> Self {
+        Self {
+            cluster,
+            path: runtime_dir.join(format!("{adapter}.vip-leases")),
+            sockets: BTreeMap::new(),
+            heard,
+            peers,
+            local: BTreeSet::new(),
+            is_changed: false,
+        }
+    }
+
+    /// The lease of an address that is new here: what was kept in the file, or none.
+    pub(super) fn open_address(&self, now: Time, vip: &str) -> AssignedAddress {
+        let kept = read_leases(&self.path, now).into_iter().find(|(name, ..)| name == vip);
+        let (identifier, remembered) = match kept {
+            Some((_, identifier, lease)) => (identifier, Some(lease)),
+            None => (client_identifier(&self.cluster, vip), None),
+        };
+        let mut seed = [0; 8];
+        // Without randomness transactions can be guessed, and the time is as good as anything.
+        let seed = match SystemRandom::new().fill(&mut seed) {
+            Ok(()) => u64::from_be_bytes(seed),
+            Err(_) => now.as_nanos(),
+        };
+        let remembered = remembered.filter(|lease| lease.is_running(now));
+        AssignedAddress::new(seed, identifier, remembered)
+    }
+
+    pub(super) fn set_local(&mut self, interfaces: &[Interface]) {
+        let addrs = interfaces.iter().flat_map(|one| &one.addrs);
+        let is_own = |local: &&netft::topology::LocalAddr| local.prefix.prefix_len() < 32;
+        self.local = addrs.filter(is_own).map(|local| local.addr).collect();
+    }
+
+    /// Takes in a server's message.
+    pub(super) fn on_reply(
+        &mut self,
+        now: Time,
+        (index, reply): HeardReply,
+        entries: &mut BTreeMap<Arc<str>, VipEntry>,
+    ) {
+        let addr = IpAddr::from(reply.addr);
+        let is_asked = |entry: &VipEntry| {
+            let asked = |one: &AssignedAddress| {
+                let is_here = one.link.as_ref().is_some_and(|link| link.index == index);
+                is_here && one.client.state() != DhcpState::Stopped && one.client.xid() == reply.xid
+            };
+            entry.dhcp.as_ref().is_some_and(asked)
+        };
+        let is_taken = self.local.contains(&addr)
+            || entries.values().any(|one| !is_asked(one) && one.machine.addrs().contains(&addr));
+        let asked = entries.values_mut().find(|entry| is_asked(entry));
+        match asked.and_then(|entry| entry.dhcp.as_mut()) {
+            Some(one) => one.client.on_input(now, DhcpInput::Reply { reply, is_taken }),
+            None => tracing::trace!(xid = reply.xid, "a DHCP message for nobody"),
+        }
+    }
+
+    /// Gives back the leases of addresses that are removed for good, once they were let go.
+    pub(super) fn finish_releases(
+        &mut self,
+        now: Time,
+        entries: &mut BTreeMap<Arc<str>, VipEntry>,
+    ) {
+        for entry in entries.values_mut() {
+            if entry.dhcp.as_mut().is_some_and(|one| one.finish_release(now)) {
+                self.tell(None, &entry.name);
+            }
+        }
+        self.drive(now, entries);
+    }
+
+    /// Takes in what another node told of a lease; `None`: it is gone. The client of this node
+    /// knows better while it runs.
+    pub(super) fn learn(&mut self, now: Time, record: Option<&LeaseRecord>, entry: &mut VipEntry) {
+        let Some(one) = entry.dhcp.as_mut() else { return };
+        if one.client.state() != DhcpState::Stopped {
+            return;
+        }
+        let input = match record.and_then(|record| record.to_lease(now)) {
+            Some((identifier, lease)) => {
+                (one.identifier, one.remembered) = (identifier, Some(lease));
+                VipInput::Assigned(vec![lease.addr.into()])
+            }
+            None if one.remembered.is_none() => return,
+            None => {
+                one.remembered = None;
+                VipInput::Unassigned("another node lost its DHCP lease".to_owned())
+            }
+        };
+        entry.input(now, input);
+        self.is_changed = true;
+    }
+
+    /// Tells the peers the leases in use.
+    pub(super) fn tell_all(&self, now: Time, entries: &BTreeMap<Arc<str>, VipEntry>) {
+        for (name, entry) in entries {
+            if let Some(one) = &entry.dhcp
+                && let Some(lease) = one.client.lease()
+            {
+                self.tell(LeaseRecord::new(now, name, &one.identifier, lease).into(), name);
+            }
+        }
+    }
+
+    fn tell(&self, record: Option<LeaseRecord>, vip: &str) {
+        if self.peers.try_send(tell_lease(vip, record)).is_err() {
+            tracing::debug!(vip, "the peers are not told of the DHCP lease");
+        }
+    }
+
+    /// Starts and stops clients, and carries out what they decided. True if addresses changed.
+    pub(super) fn drive(&mut self, now: Time, entries: &mut BTreeMap<Arc<str>, VipEntry>) -> bool {
+        let mut is_stored = false;
+        for entry in entries.values_mut() {
+            let Some(mut one) = entry.dhcp.take() else { continue };
+            is_stored |= self.drive_one(now, entry, &mut one);
+            entry.dhcp = Some(one);
+        }
+        if is_stored {
+            let leases = entries.iter().filter_map(|(name, entry)| {
+                let one = entry.dhcp.as_ref()?;
+                LeaseRecord::new(now, name, &one.identifier, one.remembered.as_ref()?).into()
+            });
+            if let Err(error) = write_leases(&self.path, now, leases.collect()) {
+                tracing::warn!(%error, "cannot keep the DHCP leases");
+            }
+        }
+        let used: BTreeSet<_> = entries
+            .values()
+            .filter_map(|entry| Some(entry.dhcp.as_ref()?.link.as_ref()?.index))
+            .collect();
+        self.sockets.retain(|index, open| used.contains(index) && !open.reader.is_finished());
+        std::mem::take(&mut self.is_changed)
+    }
+
+    /// True if what is remembered changed.
+    fn drive_one(&mut self, now: Time, entry: &mut VipEntry, one: &mut AssignedAddress) -> bool {
+        // What was decided while it had an interface leaves by that interface.
+        let mut is_stored = self.carry_out(now, entry, one);
+        if one.is_ending() {
+            return is_stored;
+        }
+        let link = entry.machine.link().filter(|_| entry.machine.is_granted());
+        if one.link.as_ref() != link {
+            // Another interface, or none: the lease moves.
+            one.link = link.cloned();
+            one.client.on_input(now, DhcpInput::Stop);
+        }
+        if one.link.is_some() && one.client.state() == DhcpState::Stopped {
+            one.client.on_input(now, DhcpInput::Start(one.remembered));
+        }
+        if one.client.next_wake().is_some_and(|wake| wake <= now) {
+            one.client.on_input(now, DhcpInput::Timer);
+        }
+        is_stored |= self.carry_out(now, entry, one);
+        let is_known = |lease: DhcpLease| lease.is_running(now);
+        match one.remembered.filter(|_| one.client.state() == DhcpState::Stopped) {
+            // A node that does not have the address follows the lease, too.
+            Some(lease) if is_known(lease) && entry.machine.addrs().is_empty() => {
+                entry.input(now, VipInput::Assigned(vec![lease.addr.into()]));
+                self.is_changed = true;
+            }
+            Some(lease) if !is_known(lease) => {
+                one.remembered = None;
+                let reason = format!("the DHCP lease of {} ended", lease.addr);
+                entry.input(now, VipInput::Unassigned(reason));
+                self.is_changed = true;
+            }
+            _ => {}
+        }
+        is_stored
+    }
+
+    /// True if what is remembered changed.
+    fn carry_out(&mut self, now: Time, entry: &mut VipEntry, one: &mut AssignedAddress) -> bool {
+        let mut is_stored = false;
+        while let Some(action) = one.client.poll_action() {
+            match action {
+                DhcpAction::Send(request) => self.send(now, entry, one, &request),
+                DhcpAction::Assigned(lease) => {
+                    is_stored |= self.on_assigned(now, entry, one, lease);
+                }
+                DhcpAction::Lost(reason) => {
+                    one.remembered = None;
+                    (is_stored, self.is_changed) = (true, true);
+                    entry.add_history(now, reason.clone());
+                    one.problem = Some(reason.clone());
+                    entry.input(now, VipInput::Unassigned(reason));
+                    self.tell(None, &entry.name);
+                }
+                DhcpAction::Unserved(reason) => {
+                    let interface = one.link.as_ref().map(|link| link.name.as_str());
+                    let reason = format!("{reason} on {}", interface.unwrap_or("no interface"));
+                    one.problem = Some(reason.clone());
+                    entry.input(now, VipInput::Unassigned(reason.clone()));
+                    entry.input(now, VipInput::Refused(reason));
+                }
+            }
+        }
+        is_stored
+    }
+
+    /// True if the lease is news.
+    fn on_assigned(
+        &mut self,
+        now: Time,
+        entry: &mut VipEntry,
+        one: &mut AssignedAddress,
+        lease: DhcpLease,
+    ) -> bool {
+        let addr = IpAddr::from(lease.addr);
+        self.is_changed |= entry.machine.addrs() != [addr];
+        if entry.machine.addrs() != [addr] {
+            entry.add_history(now, format!("DHCP server {} assigned {addr}", lease.server));
+        }
+        entry.input(now, VipInput::Assigned(vec![addr]));
+        one.problem = None;
+        if one.remembered == Some(lease) {
+            return false;
+        }
+        one.remembered = Some(lease);
+        self.tell(LeaseRecord::new(now, &entry.name, &one.identifier, &lease).into(), &entry.name);
+        true
+    }
+
+    fn send(&mut self, now: Time, entry: &VipEntry, one: &AssignedAddress, request: &DhcpRequest) {
+        // No chain of the kernel sees what netftd sends itself: a process that was stopped must
+        // not speak as an address whose lease has ended, but to give it back.
+        let is_permitted = request.client_addr.is_unspecified()
+            || request.kind == DhcpRequestKind::Release
+            || entry.machine.grant().is_some_and(|grant| now < grant.until);
+        let Some(link) = one.link.as_ref().filter(|_| is_permitted) else { return };
+        let sent = match self.socket(link) {
+            Ok(socket) => socket.send(request, &one.identifier),
+            Err(error) => Err(error),
+        };
+        tracing::debug!(vip = %entry.name, kind = ?request.kind, xid = request.xid, ?sent, "DHCP");
+    }
+
+    fn socket(&mut self, link: &VipLink) -> std::io::Result<&DhcpSocket> {
+        let is_stale = |open: &OpenDhcpSocket| open.mac != link.mac || open.reader.is_finished();
+        if self.sockets.get(&link.index).is_none_or(is_stale) {
+            let socket = Arc::new(DhcpSocket::open(link.index, link.mac)?);
+            let reader = read_replies(link.index, Arc::clone(&socket), self.heard.clone());
+            let open = OpenDhcpSocket { mac: link.mac, socket, reader: tokio::spawn(reader) };
+            self.sockets.insert(link.index, open);
+        }
+        let open = self.sockets.get(&link.index).ok_or(std::io::ErrorKind::NotConnected)?;
+        Ok(&open.socket)
+    }
+}
+
+async fn read_replies(index: u32, socket: Arc<DhcpSocket>, heard: mpsc::Sender<HeardReply>) {
+    loop {
+        match socket.receive().await {
+            Ok(reply) => {
+                if let Err(mpsc::error::TrySendError::Closed(_)) = heard.try_send((index, reply)) {
+                    return;
+                }
+            }
+            // The interface went down or away; the next message opens another socket.
+            Err(error) => return tracing::debug!(%error, "a socket for DHCP failed"),
+        }
+    }
+}
